@@ -1,0 +1,174 @@
+/** The Worker's bindings and variables, and their one parsed form. */
+import { z } from "zod";
+import { SCOPES, TOKEN_NAME, type Scope } from "../auth/principal.ts";
+import { LOG_LEVELS, type LogLevel } from "./log.ts";
+
+/**
+ * What the platform hands the Worker. The namespaces are untyped here, so that this module needs nothing of the actors;
+ * `src/sandbox` gives them their classes. Variables are as written by the operator: read them through `parseConfig`.
+ */
+export interface Env {
+  Sandbox: DurableObjectNamespace;
+  Account: DurableObjectNamespace;
+  SERVER_AUTH_TOKEN?: string;
+  AUTH_TOKENS?: string;
+  ALLOWED_ORIGINS?: string;
+  PUBLIC_ORIGIN?: string;
+  LOG_LEVEL?: string;
+  /** Read by the Sandbox SDK itself. */
+  SANDBOX_TRANSPORT?: string;
+  SANDBOX_LOG_LEVEL?: string;
+}
+
+/** A named token, known by its hash only. */
+export interface StaticToken {
+  name: string;
+  /** SHA-256 of the token's UTF-8 bytes, lower-case hexadecimal. */
+  sha256: string;
+  scopes: readonly Scope[];
+}
+
+export interface Config {
+  /** The one token of principal `owner`; undefined when there is none. */
+  serverAuthToken: string | undefined;
+  authTokens: readonly StaticToken[];
+  /** Origins of browser pages that may call, serialised as browsers send them. */
+  allowedOrigins: ReadonlySet<string>;
+  /** Where the world reaches this server, as an origin without a trailing slash; undefined when not said. */
+  publicOrigin: string | undefined;
+  logLevel: LogLevel;
+}
+
+/** The configuration does not hold. Each problem is a sentence naming its variable; no value is ever shown. */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+  readonly problems: readonly string[];
+
+  constructor(problems: readonly string[]) {
+    super(problems.join(" "));
+    this.problems = problems;
+  }
+}
+
+const parsed = new WeakMap<object, Config | ConfigError>();
+
+/**
+ * The configuration of `env`, worked out once per `env` object.
+ * @throws {ConfigError} naming every variable that is wrong
+ */
+export function parseConfig(env: Env): Config {
+  const known = parsed.get(env) ?? parse(env);
+  parsed.set(env, known);
+  if (known instanceof ConfigError) throw known;
+  return known;
+}
+
+function parse(env: Env): Config | ConfigError {
+  const result = variables.safeParse(env);
+  if (!result.success) return new ConfigError(result.error.issues.map(sentence));
+  const { data } = result;
+  return {
+    serverAuthToken: data.SERVER_AUTH_TOKEN,
+    authTokens: data.AUTH_TOKENS ?? [],
+    allowedOrigins: new Set(data.ALLOWED_ORIGINS),
+    publicOrigin: data.PUBLIC_ORIGIN,
+    logLevel: data.LOG_LEVEL ?? "info",
+  };
+}
+
+/**
+ * A variable that is empty counts as unset, which is how `.dev.vars` and CI systems spell it. Surrounding white space
+ * goes: a secret piped into `wrangler secret put` brings its newline along, and no value here can contain any.
+ */
+function variable<T extends z.ZodType<unknown, string>>(schema: T) {
+  const trimmed = z.string("must be a text variable").trim();
+  return z.preprocess(
+    (value) => (typeof value === "string" && value.trim() === "" ? undefined : value),
+    trimmed.pipe(schema).optional(),
+  );
+}
+
+const authTokens = z
+  .array(
+    z.strictObject(
+      {
+        name: z.string("is missing").regex(TOKEN_NAME, "must be 1 to 32 of a-z, 0-9 and -"),
+        sha256: z
+          .string("is missing")
+          .regex(/^[0-9a-fA-F]{64}$/, "must be the SHA-256 of the token, 64 hexadecimal digits")
+          .toLowerCase(),
+        scopes: z
+          .array(z.enum(SCOPES, `must be one of ${SCOPES.join(", ")}`), "must be a list of scopes")
+          .min(1, "must name at least one scope"),
+      },
+      // The default wording lists the unknown keys, and a key could be a token pasted into the wrong place.
+      "must be an object of name, sha256 and scopes, and nothing else",
+    ),
+    "must be a JSON list",
+  )
+  .refine((list) => unique(list.map((token) => token.name)), "must not use one name twice")
+  .refine((list) => unique(list.map((token) => token.sha256)), "must not give one token two names");
+
+const variables = z.object({
+  // What a client can put behind "Bearer ": a token with other characters could never be presented.
+  SERVER_AUTH_TOKEN: variable(
+    z.string().regex(/^[\x21-\x7e]+$/, "must be visible ASCII characters without spaces"),
+  ),
+  AUTH_TOKENS: variable(z.string().transform(fromJSON).pipe(authTokens)),
+  ALLOWED_ORIGINS: variable(
+    z
+      .string()
+      .transform((list) =>
+        list
+          .split(",")
+          .map((entry) => entry.trim())
+          .filter(Boolean),
+      )
+      .pipe(z.array(z.string().transform(anyOrigin))),
+  ),
+  PUBLIC_ORIGIN: variable(z.string().transform(webOrigin)),
+  LOG_LEVEL: variable(
+    z
+      .string()
+      .toLowerCase()
+      .pipe(z.enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(", ")}`)),
+  ),
+});
+
+function unique(values: readonly string[]): boolean {
+  return new Set(values).size === values.length;
+}
+
+function fromJSON(text: string, context: z.RefinementCtx): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    // The parser's own message quotes the text.
+    context.addIssue({ code: "custom", message: "is not valid JSON" });
+    return z.NEVER;
+  }
+}
+
+/** An `http` or `https` origin in the form browsers send it: lower case, no default port, no trailing slash. */
+function webOrigin(text: string, context: z.RefinementCtx): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  const bare = url && url.pathname === "/" && !/[?#@\\*]/.test(text);
+  if (bare && /^https?:$/.test(url.protocol) && /^https?:\/\//i.test(text)) return url.origin;
+  context.addIssue({
+    code: "custom",
+    message: "must be an origin such as https://example.com, without a path",
+  });
+  return z.NEVER;
+}
+
+/** As `webOrigin`, or that of an application with a scheme of its own (a browser extension, a desktop shell). */
+function anyOrigin(text: string, context: z.RefinementCtx): string {
+  const own = /^[a-z][a-z0-9+.-]*:\/\/[^/?#@\\*\s]+$/i.test(text) && !/^(https?|file):/i.test(text);
+  return own ? text.toLowerCase() : webOrigin(text, context);
+}
+
+function sentence(issue: z.core.$ZodIssue): string {
+  const [name, ...rest] = issue.path;
+  const place = rest.map((part) => (typeof part === "number" ? `[${part}]` : `.${String(part)}`)).join("");
+  return `${String(name)}${place} ${issue.message}.`;
+}

@@ -1,0 +1,69 @@
+# Files of a sandbox: atomic writes, reads by range, listings. Sourced once into a shell of the sandbox.
+#
+# Every answer starts with a line of words; data follows in base64, so that any byte survives. "failed" is followed
+# by the system's own sentence.
+
+shopt -s extglob
+
+# sbx_put PATH write|append: standard input becomes the file, or its end. The content is complete under another name
+# in the same directory before it takes the file's place, so a killed write leaves the old content. A symbolic link
+# stays and what it points to is written; the file's mode stays. Answers "written SIZE", "directory" or "failed".
+sbx_put() {
+  local said
+  if [[ -d $1 || $1 == */ ]]; then
+    printf 'directory\n'
+  elif said=$(sbx_replace "$1" "$2" 2>&1); then
+    printf 'written %s\n' "$said"
+  else
+    said=${said##*files.sh: line +([0-9]): }
+    printf 'failed %s\n' "${said//$'\n'/ }"
+  fi
+}
+
+sbx_replace() {
+  local target temporary
+  mkdir -p -- "${1%/*}/" || return
+  target=$(readlink -f -- "$1") || target=$1
+  temporary=${target%/*}/.sandbox-mcp.$BASHPID.$RANDOM$RANDOM
+  {
+    [[ $2 != append || ! -e $target ]] || cp --reflink=auto -- "$target" "$temporary"
+  } && cat >>"$temporary" && {
+    [[ ! -e $target ]] || chmod --reference="$target" -- "$temporary"
+  } && mv -fT -- "$temporary" "$target" && stat -c %s -- "$target" && return
+  rm -f -- "$temporary"
+  return 1
+}
+
+# sbx_get PATH lines|bytes OFFSET LIMIT MAX_BYTES: lines count from 1, bytes from 0. Answers "file SIZE LINES" (LINES
+# only for lines: how many line breaks the file has) and the range, cut at MAX_BYTES.
+sbx_get() {
+  if [[ ! -e $1 ]]; then
+    printf 'missing\n'
+  elif [[ -d $1 ]]; then
+    printf 'directory\n'
+  elif [[ ! -f $1 ]]; then
+    printf 'special\n'
+  elif [[ ! -r $1 ]]; then
+    printf 'failed %s: Permission denied\n' "$1"
+  elif [[ $2 == lines ]]; then
+    printf 'file %s %s\n' "$(stat -Lc %s -- "$1")" "$(wc -l <"$1")"
+    tail -n "+$3" -- "$1" | head -n "$4" | head -c "$5" | base64 -w 0
+  else
+    printf 'file %s\n' "$(stat -Lc %s -- "$1")"
+    tail -c "+$(($3 + 1))" -- "$1" | head -c "$4" | head -c "$5" | base64 -w 0
+  fi
+}
+
+# sbx_list PATH DEPTH LIMIT: answers "directory" and NUL-terminated "TYPE SIZE MTIME MODE NAME" in the order of
+# their names, at most LIMIT of them.
+sbx_list() {
+  if [[ ! -e $1 ]]; then
+    printf 'missing\n'
+  elif [[ ! -d $1 ]]; then
+    printf 'file\n'
+  else
+    printf 'directory\n'
+    find -H "$1" -mindepth 1 -maxdepth "$2" -printf '%y %s %T@ %m %P\0' 2>/dev/null |
+      LC_ALL=C sort -z -k 5 | head -z -n "$3" | base64 -w 0
+  fi
+}

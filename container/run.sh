@@ -1,0 +1,145 @@
+# The command wrapper: sourced once into each shell of a sandbox, it starts, awaits, reads and kills commands.
+# Every function is on the path of a tool call, so what a shell builtin can do starts no process.
+#
+# Files of a run, in $sbx_runs:          <id>.cmd  the command    <id>.out <id>.err  its output, opened for append
+#                                        <id>.pid  leader of its process group      <id>.exit  its exit status
+# Files of a session, in $sbx_sessions:  <name>.0 <name>.1  two slots for the state that the next command starts
+# from, written in turn so that a killed command leaves the older one whole; <name> says which one is current.
+#
+# Every answer starts with a line of words. Output that fits follows it as it is (standard error on standard
+# error), ended by one "." so that trailing line breaks survive the SDK's line-wise log.
+
+sbx_runs=/var/lib/sandbox-mcp/runs
+sbx_sessions=/var/lib/sandbox-mcp/sessions
+sbx_inline=32768
+mkdir -p "$sbx_runs" "$sbx_sessions"
+
+# sbx_start ID SESSION WAIT_SECONDS [CWD [NAME=VALUE ...]] <<< COMMAND
+# Starts a command and waits for it; answers as sbx_wait does, or "unable" when its files cannot be written.
+sbx_start() {
+  local id=$1 session=$2 seconds=$3 run=$sbx_runs/$1 state=$sbx_sessions/$2 slot=0 text
+  shift 3
+  IFS= read -r -d '' text
+  if ! printf '%s' "$text" 2>/dev/null >"$run.cmd"; then
+    mkdir -p "$sbx_runs" "$sbx_sessions"
+    printf '%s' "$text" >"$run.cmd" || { printf 'unable\n' && return; }
+  fi
+  if [[ -f $state ]]; then
+    read -r slot <"$state"
+    [[ $slot == 1 ]] || slot=0
+  else
+    (cd /workspace 2>/dev/null || cd /; unset OLDPWD; . /opt/sandbox-mcp/state.sh) >"$state.0"
+  fi
+  [[ -z $sbx_pipe ]] || exec {sbx_pipe}<&-
+  exec {sbx_pipe}< <(sbx_supervise "$run" "$id" "$state" "$slot" "$@" 2>/dev/null)
+  sbx_piped=$id
+  sbx_wait "$id" "$seconds"
+}
+
+# Runs the command in a session and process group of its own, then records how it ended and the state it left.
+sbx_supervise() {
+  local run=$1 id=$2 state=$3 from=$3.$4 next=$((1 - $4)) status
+  shift 4
+  : >"$state.$next"
+  exec -c /usr/bin/setsid /bin/bash --noprofile --norc /opt/sandbox-mcp/command.sh \
+    "$run.cmd" "$id" "$from" "$state.$next" "$@" </dev/null >>"$run.out" 2>>"$run.err" &
+  printf '%s' "$!" >"$run.pid"
+  wait "$!"
+  status=$?
+  [[ -s $state.$next ]] && printf '%s' "$next" >"$state"
+  printf '%s' "$status" >"$run.exit"
+  printf '%s\n' "$status"
+}
+
+# sbx_wait ID WAIT_SECONDS
+# Answers "running"; or "exited STATUS OUT_BYTES ERR_BYTES" followed by both outputs; or "exited STATUS" alone when
+# they do not fit or are not text: sbx_size and sbx_read get at them then; or "unknown" for a run without files.
+sbx_wait() {
+  local run=$sbx_runs/$1 status='' out='' err='' LC_ALL=C
+  if [[ $sbx_piped == "$1" ]]; then
+    read -r -t "$2" -u "$sbx_pipe" status
+  elif [[ ! -f $run.cmd ]]; then
+    printf 'unknown\n'
+    return
+  else
+    sbx_await "$run" "$2"
+  fi
+  if [[ -z $status && ! -f $run.exit ]]; then
+    if sbx_alive "$run"; then
+      printf 'running\n'
+      return
+    fi
+    sbx_sleep 0.1
+    [[ -f $run.exit ]] || printf 137 >"$run.exit"
+  fi
+  [[ -n $status ]] || read -r status <"$run.exit"
+  if sbx_slurp "$run.out" out && sbx_slurp "$run.err" err; then
+    printf 'exited %s %s %s\n%s.' "$status" "${#out}" "${#err}" "$out"
+    printf '%s.' "$err" >&2
+  else
+    printf 'exited %s\n' "$status"
+  fi
+}
+
+# Waits for a run that another shell started: there is no pipe to read, only a file to look for.
+sbx_await() {
+  local deadline=$((${EPOCHREALTIME/[.,]/} + ${2%.*} * 1000000))
+  while [[ ! -f $1.exit ]] && ((${EPOCHREALTIME/[.,]/} < deadline)) && sbx_alive "$1"; do
+    sbx_sleep 0.05
+  done
+}
+
+# Sleeps without starting a process: a read that can only time out.
+sbx_sleep() {
+  [[ -n $sbx_never ]] || exec {sbx_never}<> <(:)
+  read -r -t "$1" -u "$sbx_never"
+}
+
+# Whether the leader of a run's process group lives; a run whose leader is not recorded yet counts as alive.
+sbx_alive() {
+  local pid=''
+  [[ -f $1.pid ]] && read -r pid <"$1.pid"
+  [[ -z $pid ]] || kill -0 "$pid" 2>/dev/null
+}
+
+# Reads a file of text that fits into the named variable; fails when it is longer or holds a NUL.
+sbx_slurp() {
+  local -n sbx_text=$2
+  ! IFS= read -r -d '' -n $((sbx_inline + 1)) sbx_text 2>/dev/null <"$1"
+}
+
+# sbx_size ID: answers "OUT_BYTES ERR_BYTES".
+sbx_size() {
+  stat -c %s "$sbx_runs/$1.out" "$sbx_runs/$1.err" 2>/dev/null | tr '\n' ' '
+}
+
+# sbx_read ID out|err OFFSET LENGTH: that range of the output, in base64.
+sbx_read() {
+  tail -c "+$(($3 + 1))" "$sbx_runs/$1.$2" 2>/dev/null | head -c "$4" | base64 -w 0
+}
+
+# sbx_kill ID: asks every process of the run to end, and makes it two seconds later.
+sbx_kill() {
+  sbx_signal TERM "$1"
+  (sbx_sleep 2; sbx_signal KILL "$1") </dev/null &>/dev/null &
+  printf 'killing\n'
+}
+
+# Signals the run's process group, then whatever left the group but still carries the run's mark.
+sbx_signal() {
+  local pid='' process
+  [[ -f $sbx_runs/$2.pid ]] && read -r pid <"$sbx_runs/$2.pid"
+  [[ -z $pid ]] || kill "-$1" -- "-$pid" 2>/dev/null
+  for process in $(grep -lzx "SANDBOX_MCP_RUN=$2" /proc/[0-9]*/environ 2>/dev/null); do
+    process=${process#/proc/}
+    kill "-$1" "${process%/environ}" 2>/dev/null
+  done
+}
+
+# sbx_clean ID...: removes the files of finished runs.
+sbx_clean() {
+  local id
+  for id in "$@"; do
+    rm -rf "$sbx_runs/$id".{cmd,out,err,pid,exit}
+  done
+}

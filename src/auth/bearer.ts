@@ -1,0 +1,70 @@
+/** Static tokens: who presents one of those in the configuration is that token's principal. */
+import type { Refusal } from "../server/answers.ts";
+import type { Config } from "../server/config.ts";
+import { unauthorized } from "./challenge.ts";
+import { OWNER_ID, type Principal, SCOPES, tokenPrincipalID } from "./principal.ts";
+
+/** A token that would be accepted: the digest to compare with, and who it makes of the caller. */
+interface Candidate {
+  sha256: ArrayBuffer | Uint8Array;
+  principal: Principal;
+}
+
+/**
+ * Who sent the request, by its `Authorization: Bearer` header and nothing else: a token in the URL or in the body is
+ * not looked at (RFC 6750 sections 2.2 and 2.3 are optional, and URLs end up in logs).
+ */
+export async function authenticate(request: Request, config: Config): Promise<Principal | Refusal> {
+  const candidates = await candidatesOf(config);
+  if (candidates.length === 0) {
+    return unauthorized(
+      "no_token_configured",
+      "No token is configured on this server, so it lets nobody in.",
+    );
+  }
+  const token = presentedToken(request.headers.get("authorization"));
+  if (token === undefined) {
+    return unauthorized("no_token", "Send a token in the Authorization header: Bearer <token>.");
+  }
+  const principal = token === "" ? undefined : await principalOf(token, candidates);
+  return principal ?? unauthorized("invalid_token", "The token is not valid here.");
+}
+
+/**
+ * The token in an `Authorization` header; undefined when there is none of the Bearer scheme, and "" when what follows
+ * the scheme is not one token. The scheme is case-insensitive and any number of spaces may follow it (RFC 9110 section
+ * 11.4). Two headers arrive joined by ", " and are therefore never one token.
+ */
+function presentedToken(header: string | null): string | undefined {
+  const credentials = /^bearer(?: +(.*))?$/is.exec(header ?? "");
+  if (!credentials?.[1]) return undefined;
+  return /^[\x21-\x7e]+$/.test(credentials[1]) ? credentials[1] : "";
+}
+
+/** The only place where a token is compared. Every candidate is, by digest, in time that depends on their number alone. */
+async function principalOf(token: string, candidates: readonly Candidate[]): Promise<Principal | undefined> {
+  const digest = await sha256(token);
+  let match: Principal | undefined;
+  for (const candidate of candidates) {
+    const equal = crypto.subtle.timingSafeEqual(digest, candidate.sha256);
+    match = equal ? (match ?? candidate.principal) : match;
+  }
+  return match;
+}
+
+async function candidatesOf(config: Config): Promise<Candidate[]> {
+  const named = config.authTokens.map(({ name, sha256: hex, scopes }): Candidate => {
+    return { sha256: fromHex(hex), principal: { id: tokenPrincipalID(name), scopes, via: "token" } };
+  });
+  if (config.serverAuthToken === undefined) return named;
+  const owner: Principal = { id: OWNER_ID, scopes: SCOPES, via: "token" };
+  return [{ sha256: await sha256(config.serverAuthToken), principal: owner }, ...named];
+}
+
+function sha256(text: string): Promise<ArrayBuffer> {
+  return crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
+}
+
+function fromHex(hex: string): Uint8Array {
+  return Uint8Array.from(hex.match(/../g) ?? [], (pair) => Number.parseInt(pair, 16));
+}

@@ -1,0 +1,189 @@
+/** The way of a request, in reading order: host and origin, route, token; then, for MCP, body, scopes, handler. */
+import { isJsonContentType, type McpServer } from "@modelcontextprotocol/server";
+import { createMcpHandler } from "agents/mcp/server";
+import { authenticate } from "../auth/bearer.ts";
+import { insufficientScope } from "../auth/challenge.ts";
+import { missingScopes, type Principal, type Scope, SCOPES } from "../auth/principal.ts";
+import { json, type Refusal, rpcError } from "./answers.ts";
+import { readJSON, unreadable } from "./body.ts";
+import { type Config, ConfigError, type Env, parseConfig } from "./config.ts";
+import { log } from "./log.ts";
+import { allowReading, hostAllowed, originAllowed, preflight } from "./origin.ts";
+
+/** A request on its way in. */
+interface Visit {
+  env: Env;
+  config: Config;
+  ctx: ExecutionContext;
+  /** Made here for this request: in every log line, in `X-Request-Id`, and the reference of an internal error. */
+  requestID: string;
+}
+
+/** An authenticated request, as everything behind the guards sees it. */
+export interface Call extends Visit {
+  principal: Principal;
+}
+
+/** What stands behind the guards. */
+export interface Product {
+  createMCPServer(call: Call): McpServer;
+  /** The scopes a call of this tool needs; none for a tool that does not exist. */
+  requiredScopes(name: string, args: unknown): readonly Scope[];
+}
+
+interface Route {
+  /** The path, exactly. */
+  path: string;
+  method: "GET" | "POST";
+  /** What answers the authenticated request, or else what anybody may have. */
+  serve: ((request: Request, call: Call) => Promise<Response>) | { open: () => Response };
+}
+
+/** The Worker's `fetch` handler. */
+export function createApp(product: Product): { fetch: ExportedHandlerFetchHandler<Env> } {
+  const mcp = (request: Request, call: Call) => serveMCP(product, request, call);
+  const routes: readonly Route[] = [
+    { path: "/health", method: "GET", serve: { open: () => json(HEALTHY) } },
+    { path: "/mcp", method: "POST", serve: mcp },
+    // Some clients post to the root.
+    { path: "/", method: "POST", serve: mcp },
+  ];
+
+  async function answer(request: Request, visit: Visit): Promise<Response> {
+    const { config } = visit;
+    if (!hostAllowed(request, config)) return refuse(visit, BAD_HOST());
+    if (!originAllowed(request, config)) return refuse(visit, BAD_ORIGIN());
+
+    const { pathname } = new URL(request.url);
+    const route = routes.find(({ path }) => path === pathname);
+    if (!route) return json({ error: "Not found" }, 404);
+    const methods = route.method === "GET" ? "GET, HEAD, OPTIONS" : `${route.method}, OPTIONS`;
+    if (request.method === "OPTIONS") return preflight(methods);
+    if (!methods.split(", ").includes(request.method)) {
+      return json({ error: "Method not allowed" }, 405, { allow: methods });
+    }
+    if ("open" in route.serve) return route.serve.open();
+
+    const caller = await authenticate(request, config);
+    if ("response" in caller) return refuse(visit, caller, { route: pathname });
+    return route.serve(request, { ...visit, principal: caller });
+  }
+
+  return {
+    async fetch(request, env, ctx) {
+      const requestID = crypto.randomUUID();
+      let config: Config;
+      try {
+        config = parseConfig(env);
+      } catch (error) {
+        if (error instanceof ConfigError) return sealed(misconfigured(request, error), requestID);
+        throw error;
+      }
+      const visit: Visit = { env, config, ctx, requestID };
+      const response = await answer(request, visit).catch((error) => failed(visit, "app", error));
+      const out = sealed(response, requestID);
+      allowReading(request, config, out.headers);
+      return out;
+    },
+  };
+}
+
+/** MCP of every revision: one stateless server for this one request. */
+async function serveMCP(product: Product, request: Request, call: Call): Promise<Response> {
+  const { pathname: route } = new URL(request.url);
+  if (!isJsonContentType(request.headers.get("content-type"))) {
+    return rpcError(415, -32000, "Unsupported Media Type: Content-Type must be application/json");
+  }
+  const body = await readJSON(request);
+  if ("problem" in body) return refuse(call, unreadable(body.problem), { route });
+
+  const needed = scopesNeeded(product, body.value);
+  const missing = missingScopes(call.principal, needed);
+  if (missing.length > 0) {
+    return refuse(call, insufficientScope(needed, missing), { route, scope: needed.join(" ") });
+  }
+
+  let error: Error | undefined;
+  const handler = createMcpHandler(() => product.createMCPServer(call), {
+    route,
+    // The guards above are the only ones; these two switch the handler's own off.
+    corsOptions: false,
+    allowedOriginHostnames: "*",
+    onerror: (reported) => (error = reported),
+  });
+  const response = await handler.fetch(request, { parsedBody: body.value });
+  return response.status < 500 ? response : failed(call, "mcp", error, idOf(body.value));
+}
+
+/** What every `tools/call` in the body needs together: a batch runs all its calls, so it is let through whole or not. */
+function scopesNeeded(product: Product, body: unknown): Scope[] {
+  const needed = new Set<Scope>();
+  for (const message of Array.isArray(body) ? body : [body]) {
+    if (!isRecord(message) || message.method !== "tools/call" || !isRecord(message.params)) continue;
+    const { name, arguments: args } = message.params;
+    if (typeof name !== "string") continue;
+    for (const scope of product.requiredScopes(name, args)) needed.add(scope);
+  }
+  return SCOPES.filter((scope) => needed.has(scope));
+}
+
+function refuse(
+  visit: Visit | Call,
+  refusal: Refusal,
+  more: { route?: string; scope?: string } = {},
+): Response {
+  const { reason, response } = refusal;
+  log(visit.config, {
+    event: "refusal",
+    request_id: visit.requestID,
+    status: response.status,
+    reason,
+    principal: "principal" in visit ? visit.principal.id : undefined,
+    ...more,
+  });
+  return response;
+}
+
+/** The answer to what nobody expected: a reference, with the detail in the log alone. */
+function failed(visit: Visit, where: string, error: unknown, id: string | number | null = null): Response {
+  const ref = visit.requestID;
+  log(visit.config, { event: "error", ref, where, error });
+  return rpcError(500, -32603, `Internal error (ref ${ref})`, id);
+}
+
+/** Nothing works until the operator has seen to it, health included, so that no deployment takes this for well. */
+function misconfigured(request: Request, { problems }: ConfigError): Response {
+  log({ logLevel: "error" }, { event: "config", problems });
+  if (new URL(request.url).pathname === "/health")
+    return json({ ...HEALTHY, status: "misconfigured", problems }, 503);
+  return json({ error: "The server is misconfigured", problems }, 500);
+}
+
+/** The answer with the headers that every one of ours has. */
+function sealed(response: Response, requestID: string): Response {
+  const out = new Response(response.body, response);
+  out.headers.set("x-content-type-options", "nosniff");
+  out.headers.set("x-request-id", requestID);
+  if (!out.headers.has("cache-control")) out.headers.set("cache-control", "no-store");
+  return out;
+}
+
+const HEALTHY = { status: "healthy", platform: "cloudflare_sandboxes", auth_method: "bearer" };
+
+const BAD_HOST = (): Refusal =>
+  forbidden("bad_host", "This server does not answer to the host name of the request.");
+const BAD_ORIGIN = (): Refusal =>
+  forbidden("bad_origin", "Web pages of this origin may not call this server; ALLOWED_ORIGINS can name it.");
+
+function forbidden(reason: "bad_host" | "bad_origin", message: string): Refusal {
+  return { reason, response: json({ error: "Forbidden", message }, 403) };
+}
+
+function idOf(body: unknown): string | number | null {
+  const id = isRecord(body) ? body.id : undefined;
+  return typeof id === "string" || typeof id === "number" ? id : null;
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

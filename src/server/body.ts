@@ -1,0 +1,59 @@
+/** The request's body, read once and parsed once under our own limit. */
+import { type Refusal, rpcError } from "./answers.ts";
+
+/** The largest body accepted, in bytes. */
+export const MAX_BODY_BYTES = 8 * 1024 * 1024;
+
+/**
+ * How much of a body that is too large is still read, in bytes. A client that finds its connection closed while it
+ * sends reports that instead of the answer.
+ */
+const MAX_DRAINED_BYTES = 64 * 1024 * 1024;
+
+export type BodyProblem = "too_large" | "not_utf8" | "not_json";
+
+/** Reads the body as JSON. `Content-Length` is not relied on: the bytes are counted as they come. */
+export async function readJSON(request: Request): Promise<{ value: unknown } | { problem: BodyProblem }> {
+  const kept: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of request.body ?? []) {
+    bytes += chunk.byteLength;
+    if (bytes > MAX_DRAINED_BYTES) break;
+    if (bytes <= MAX_BODY_BYTES) kept.push(chunk);
+    else kept.length = 0;
+  }
+  if (bytes > MAX_BODY_BYTES) return { problem: "too_large" };
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false }).decode(await new Blob(kept).arrayBuffer());
+  } catch {
+    return { problem: "not_utf8" };
+  }
+  try {
+    return { value: JSON.parse(text) };
+  } catch {
+    return { problem: "not_json" };
+  }
+}
+
+/** The refusal of such a body, in the form and with the codes of MCP's own handler. */
+export function unreadable(problem: BodyProblem): Refusal {
+  switch (problem) {
+    case "too_large": {
+      const message =
+        `The request body is over the limit of ${MAX_BODY_BYTES} bytes (8 MiB). ` +
+        "Write a large file in parts: write_file with append set to true for every part after the first.";
+      return { reason: "body_too_large", response: rpcError(413, -32000, message) };
+    }
+    case "not_utf8":
+      return {
+        reason: "bad_body",
+        response: rpcError(400, -32700, "Parse error: the request body is not UTF-8"),
+      };
+    case "not_json":
+      return {
+        reason: "bad_body",
+        response: rpcError(400, -32700, "Parse error: the request body is not JSON"),
+      };
+  }
+}

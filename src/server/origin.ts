@@ -1,0 +1,88 @@
+/**
+ * Which host a request may be addressed to, and which web pages may send one.
+ *
+ * Both guards are against browsers: a page must not reach a server on its user's machine, neither directly (Origin) nor
+ * by pointing its own host name at 127.0.0.1 (Host: DNS rebinding). Programs send what they like and need a token.
+ */
+import type { Config } from "./config.ts";
+
+/** What MCP clients of every revision send, and scripts of ours. */
+const REQUEST_HEADERS =
+  "authorization, content-type, accept, mcp-protocol-version, mcp-session-id, mcp-method, mcp-name, last-event-id";
+
+/** What a page may read of an answer beyond the few headers that every page may. */
+const RESPONSE_HEADERS = "www-authenticate, mcp-session-id, mcp-protocol-version, retry-after, x-request-id";
+
+/** Browsers keep a preflight's answer no longer than this many seconds whatever is said. */
+const PREFLIGHT_MAX_AGE = "7200";
+
+/**
+ * Whether the server answers to the host the request names:
+ * - a loopback name always: no web page can own one, and Cloudflare's edge routes none to a Worker;
+ * - `PUBLIC_ORIGIN`'s host and port;
+ * - without `PUBLIC_ORIGIN`, any host over HTTPS: whoever holds the certificate for a name has chosen to be served
+ *   under it. Over plain HTTP a foreign name is what rebinding looks like, and is refused.
+ */
+export function hostAllowed(request: Request, config: Config): boolean {
+  const url = new URL(request.url);
+  const named = parse(`${url.protocol}//${request.headers.get("host") ?? url.host}`);
+  if (!named) return false;
+  if (isLoopback(named)) return true;
+  if (config.publicOrigin) return named.host === new URL(config.publicOrigin).host;
+  return named.protocol === "https:";
+}
+
+/**
+ * Whether the sender may be who the request's `Origin` says:
+ * - none: not a web page, or one of our own asking for itself;
+ * - `PUBLIC_ORIGIN` and those of `ALLOWED_ORIGINS`;
+ * - a loopback origin, on any port, while the request itself is served on loopback.
+ *
+ * Everything else is refused, `null` (a sandboxed frame, a file) and what cannot be read included.
+ */
+export function originAllowed(request: Request, config: Config): boolean {
+  const header = request.headers.get("origin");
+  if (header === null) return true;
+  const origin = parse(header);
+  if (!origin) return config.allowedOrigins.has(header.toLowerCase());
+  if (origin.origin === config.publicOrigin || config.allowedOrigins.has(origin.origin)) return true;
+  return isLoopback(origin) && isLoopback(new URL(request.url));
+}
+
+/** The answer to a preflight, and to any other `OPTIONS`. */
+export function preflight(methods: string): Response {
+  return new Response(null, {
+    status: 204,
+    headers: {
+      allow: methods,
+      "access-control-allow-methods": methods,
+      "access-control-allow-headers": REQUEST_HEADERS,
+      "access-control-max-age": PREFLIGHT_MAX_AGE,
+    },
+  });
+}
+
+/** Lets the page that sent `request` read the answer, if it may call at all. */
+export function allowReading(request: Request, config: Config, headers: Headers): void {
+  headers.append("vary", "Origin");
+  const origin = request.headers.get("origin");
+  if (origin === null || !originAllowed(request, config)) return;
+  headers.set("access-control-allow-origin", origin);
+  headers.set("access-control-expose-headers", RESPONSE_HEADERS);
+}
+
+/** An http(s) origin, normalised: lower case, punycode, no default port, no dot at the end of the host. */
+function parse(text: string): URL | undefined {
+  if (!/^https?:\/\/[^/?#@\\\s,]+$/i.test(text) || !URL.canParse(text)) return undefined;
+  const url = new URL(text);
+  if (url.hostname.endsWith(".")) url.hostname = url.hostname.slice(0, -1);
+  return url;
+}
+
+/** RFC 6761 gives every name under `localhost` to the machine itself, RFC 1122 all of 127.0.0.0/8. */
+function isLoopback({ hostname }: URL): boolean {
+  const name = hostname.replace(/\.$/, "");
+  return (
+    name === "localhost" || name.endsWith(".localhost") || name === "[::1]" || /^127(\.\d+){3}$/.test(name)
+  );
+}

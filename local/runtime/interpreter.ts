@@ -1,0 +1,262 @@
+import { spawnSync } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { stripTypeScriptTypes } from "node:module";
+import { RpcTarget } from "capnweb";
+import {
+  Kernel,
+  type KernelAnswer,
+  type KernelOutput,
+  type KernelProgram,
+  type KernelSettings,
+} from "./kernels/kernel.ts";
+
+type Language = "python" | "javascript" | "typescript";
+
+/** A context as the control API describes it. */
+export interface CodeContextInfo {
+  id: string;
+  language: string;
+  cwd: string;
+  createdAt: Date;
+  lastUsed: Date;
+}
+
+/** The caller's functions that one execution's events go to, each called at most once per event. */
+export interface RunCallbacks {
+  onStdout?: (output: { text: string; timestamp: number }) => void | Promise<void>;
+  onStderr?: (output: { text: string; timestamp: number }) => void | Promise<void>;
+  onResult?: (result: Record<string, unknown>) => void | Promise<void>;
+  onError?: (error: { name: string; message: string; traceback: string[] }) => void | Promise<void>;
+}
+
+type ExecutionEvent =
+  | { type: "stdout" | "stderr"; text: string }
+  | { type: "result"; metadata: Record<string, unknown>; [form: string]: unknown }
+  | { type: "execution_complete"; execution_count: number }
+  | { type: "error"; ename: string; evalue: string; traceback: string[] };
+
+interface Context {
+  info: CodeContextInfo;
+  language: Language;
+  kernel: Kernel;
+}
+
+const SPARE_DELAY_MS = 1_000;
+
+/**
+ * The `interpreter` part of the container's control API, with the limits of the image's: a timeout is ignored, output
+ * comes only at the end, and an execution whose kernel dies or whose context is deleted is never answered.
+ */
+export class InterpreterAPI extends RpcTarget {
+  readonly #settings: KernelSettings;
+  readonly #contexts = new Map<string, Context>();
+  readonly #spares = new Map<KernelProgram, Promise<Kernel | undefined>>();
+  readonly #starting = new Map<KernelProgram, NodeJS.Timeout>();
+  #hasPython: boolean | undefined;
+  #closed = false;
+
+  constructor(settings: Partial<KernelSettings> = {}) {
+    super();
+    this.#settings = {
+      python: settings.python ?? "python3",
+      node: settings.node ?? process.execPath,
+      cwd: settings.cwd ?? "/workspace",
+      env: settings.env ?? process.env,
+    };
+  }
+
+  /** `cwd` is noted, not used, as in the image. Errors: PYTHON_NOT_AVAILABLE, INTERNAL_ERROR. */
+  async createCodeContext(options: { language?: string; cwd?: string } = {}): Promise<CodeContextInfo> {
+    const language = languageOf(options.language ?? "python");
+    const program = programOf(language);
+    if (program === "python" && !this.#pythonAvailable()) {
+      throw failure(
+        "PYTHON_NOT_AVAILABLE",
+        "Python interpreter not available: there is no python3 on this machine.",
+      );
+    }
+    let kernel: Kernel;
+    try {
+      kernel = await this.#take(program);
+    } catch (error) {
+      throw failure("INTERNAL_ERROR", `Failed to create code context: ${messageOf(error)}`);
+    }
+    const now = new Date();
+    const info = {
+      id: randomUUID(),
+      language,
+      cwd: options.cwd || "/workspace",
+      createdAt: now,
+      lastUsed: now,
+    };
+    this.#contexts.set(info.id, { info, language, kernel });
+    return info;
+  }
+
+  /** The events of one execution as server-sent events, all at its end. */
+  async streamCode(contextId: string, code: string, language?: string): Promise<ReadableStream<Uint8Array>> {
+    const events = await this.#execute(contextId, code, language);
+    const encoder = new TextEncoder();
+    return new ReadableStream({
+      start(controller) {
+        for (const event of events) controller.enqueue(encoder.encode(`data: ${JSON.stringify(event)}\n\n`));
+        controller.close();
+      },
+    });
+  }
+
+  /** Runs code and hands its events to the callbacks, all at its end. The timeout is ignored, as in the image. */
+  async runCodeStream(
+    contextId: string | undefined,
+    code: string,
+    language: string | undefined,
+    callbacks: RunCallbacks,
+    _timeoutMs?: number,
+  ): Promise<void> {
+    for (const event of await this.#execute(contextId ?? "", code, language)) {
+      if (event.type === "stdout") await callbacks.onStdout?.({ text: event.text, timestamp: Date.now() });
+      else if (event.type === "stderr")
+        await callbacks.onStderr?.({ text: event.text, timestamp: Date.now() });
+      else if (event.type === "error") {
+        await callbacks.onError?.({ name: event.ename, message: event.evalue, traceback: event.traceback });
+      } else if (event.type === "result") {
+        const { type: _type, metadata: _metadata, ...forms } = event;
+        await callbacks.onResult?.(forms);
+      }
+    }
+  }
+
+  async listCodeContexts(): Promise<CodeContextInfo[]> {
+    return [...this.#contexts.values()].map((context) => context.info);
+  }
+
+  /** Errors: CONTEXT_NOT_FOUND. */
+  async deleteCodeContext(contextId: string): Promise<void> {
+    const context = this.#contexts.get(contextId);
+    if (!context) throw failure("CONTEXT_NOT_FOUND", `Code context '${contextId}' not found`, { contextId });
+    this.#contexts.delete(contextId);
+    context.kernel.stop();
+  }
+
+  /** Ends every kernel; for the server's own shutdown. */
+  close(): void {
+    this.#closed = true;
+    for (const timer of this.#starting.values()) clearTimeout(timer);
+    for (const context of this.#contexts.values()) context.kernel.stop();
+    for (const spare of this.#spares.values()) void spare.then((kernel) => kernel?.stop());
+    this.#contexts.clear();
+    this.#spares.clear();
+  }
+
+  async #execute(contextId: string, code: string, language?: string): Promise<ExecutionEvent[]> {
+    const context = this.#contexts.get(contextId);
+    if (!context) throw failure("CONTEXT_NOT_FOUND", `Context ${contextId} not found`, { contextId });
+    context.info.lastUsed = new Date();
+    if (!context.kernel.healthy) {
+      const hint = "Context executor has terminated. Please delete and recreate the context.";
+      throw failure("INTERNAL_ERROR", hint, { contextId });
+    }
+    const asked = language === undefined ? context.language : languageOf(language);
+    if (asked !== context.language) {
+      const reason = `Context ${contextId} was created for ${context.language}, cannot execute ${asked} code`;
+      const message = `Failed to execute code in context '${contextId}': ${reason}`;
+      throw failure("CODE_EXECUTION_ERROR", message, { contextId, evalue: reason });
+    }
+    let source = code;
+    if (asked === "typescript") {
+      try {
+        source = stripTypes(code);
+      } catch (error) {
+        const message = messageOf(error);
+        return [
+          { type: "stderr", text: `TypeScript compilation error: ${message}` },
+          { type: "error", ename: "TranspileError", evalue: message, traceback: [] },
+        ];
+      }
+    }
+    return eventsOf(await context.kernel.execute(source));
+  }
+
+  /** A spare kernel when there is one, and a new spare for the next context a little later. */
+  async #take(program: KernelProgram): Promise<Kernel> {
+    const waiting = this.#spares.get(program);
+    this.#spares.delete(program);
+    const spare = await waiting;
+    const kernel = spare?.running ? spare : await Kernel.start(program, this.#settings);
+    if (!this.#starting.has(program)) {
+      const timer = setTimeout(() => {
+        this.#starting.delete(program);
+        if (this.#closed || this.#spares.has(program)) return;
+        this.#spares.set(
+          program,
+          Kernel.start(program, this.#settings).catch(() => undefined),
+        );
+      }, SPARE_DELAY_MS);
+      timer.unref();
+      this.#starting.set(program, timer);
+    }
+    return kernel;
+  }
+
+  #pythonAvailable(): boolean {
+    const { python, env } = this.#settings;
+    this.#hasPython ??= spawnSync(python, ["--version"], { env, timeout: 5_000 }).status === 0;
+    return this.#hasPython;
+  }
+}
+
+function languageOf(name: string): Language {
+  const lower = name.toLowerCase();
+  if (["javascript", "js", "node"].includes(lower)) return "javascript";
+  if (["typescript", "ts"].includes(lower)) return "typescript";
+  return "python";
+}
+
+function programOf(language: Language): KernelProgram {
+  return language === "python" ? "python" : "javascript";
+}
+
+/** Types removed without moving a character where possible; enums and the like need the real transformation. */
+function stripTypes(code: string): string {
+  try {
+    return stripTypeScriptTypes(code);
+  } catch {
+    return stripTypeScriptTypes(code, { mode: "transform" });
+  }
+}
+
+function eventsOf(answer: KernelAnswer): ExecutionEvent[] {
+  const events: ExecutionEvent[] = [];
+  if (answer.stdout) events.push({ type: "stdout", text: answer.stdout });
+  if (answer.stderr) events.push({ type: "stderr", text: answer.stderr });
+  for (const output of answer.outputs ?? []) {
+    events.push({ type: "result", ...formOf(output), metadata: output.metadata ?? {} });
+  }
+  if (answer.success !== false) events.push({ type: "execution_complete", execution_count: 1 });
+  else {
+    events.push({
+      type: "error",
+      ename: answer.error?.type || "ExecutionError",
+      evalue: answer.error
+        ? answer.error.message || "Code execution failed"
+        : answer.stderr || "Code execution failed",
+      traceback: answer.error?.traceback?.split("\n") ?? [],
+    });
+  }
+  return events;
+}
+
+function formOf({ type, data }: KernelOutput): Record<string, unknown> {
+  if (type === "image") return { png: data };
+  if (type === "json") return { json: JSON.parse(data) };
+  return { [type]: data };
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** An error whose code and details cross the RPC, so that the SDK's typed error comes out on the other side. */
+function failure(code: string, message: string, details: Record<string, unknown> = {}): Error {
+  return Object.assign(new Error(message), { code, details: { originalError: message, ...details } });
+}

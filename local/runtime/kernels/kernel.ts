@@ -1,0 +1,136 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { fileURLToPath } from "node:url";
+
+/** The programs a kernel can be; TypeScript runs in a JavaScript kernel. */
+export type KernelProgram = "python" | "javascript";
+
+/** One output of a cell as the executors name them; `data` is base64 for images, JSON text for `json`. */
+export interface KernelOutput {
+  type: "text" | "image" | "jpeg" | "svg" | "html" | "json" | "latex" | "markdown" | "javascript";
+  data: string;
+  metadata?: Record<string, unknown>;
+}
+
+/** What a kernel answers to one cell. */
+export interface KernelAnswer {
+  stdout?: string;
+  stderr?: string;
+  success?: boolean;
+  outputs?: KernelOutput[];
+  error?: { type?: string; message?: string; traceback?: string } | null;
+}
+
+/** How kernels are started: programs, directory (absolute) and environment. */
+export interface KernelSettings {
+  python: string;
+  node: string;
+  cwd: string;
+  env: NodeJS.ProcessEnv;
+}
+
+const START_TIMEOUT_MS = 60_000;
+const scripts: Record<KernelProgram, string> = {
+  python: fileURLToPath(new URL("./python-kernel.py", import.meta.url)),
+  javascript: fileURLToPath(new URL("./node-kernel.cjs", import.meta.url)),
+};
+
+/** One kernel process. Cells run one after another; a cell whose kernel dies is never answered, as in the image. */
+export class Kernel {
+  readonly program: KernelProgram;
+  readonly #child: ChildProcess;
+  #queue: Promise<unknown> = Promise.resolve();
+
+  private constructor(program: KernelProgram, child: ChildProcess) {
+    this.program = program;
+    this.#child = child;
+  }
+
+  /** Starts a kernel and waits until it is ready for code. Rejects when it cannot start within a minute. */
+  static start(program: KernelProgram, settings: KernelSettings): Promise<Kernel> {
+    const [command, args] =
+      program === "python"
+        ? [settings.python, ["-u", scripts.python]]
+        : [settings.node, [scripts.javascript]];
+    const child = spawn(command, args, {
+      stdio: ["pipe", "pipe", "pipe"],
+      cwd: settings.cwd,
+      env: { ...settings.env, PYTHONUNBUFFERED: "1", NODE_NO_WARNINGS: "1" },
+    });
+    child.stdout.setEncoding("utf8");
+    child.stdin.on("error", () => {});
+    return new Promise((resolve, reject) => {
+      let errors = "";
+      let seen = "";
+      const timer = setTimeout(() => child.kill("SIGKILL"), START_TIMEOUT_MS);
+      const onError = (chunk: Buffer) => {
+        errors = (errors + chunk.toString()).slice(-2000);
+      };
+      const onExit = () => {
+        clearTimeout(timer);
+        reject(new Error(`The ${program} kernel did not start: ${errors.trim() || "no output"}`));
+      };
+      const onData = (chunk: string) => {
+        seen += chunk;
+        if (!seen.includes('"ready"')) return;
+        clearTimeout(timer);
+        child.stdout.off("data", onData);
+        child.stderr.off("data", onError);
+        child.stderr.resume();
+        child.off("exit", onExit);
+        resolve(new Kernel(program, child));
+      };
+      child.stdout.on("data", onData);
+      child.stderr.on("data", onError);
+      child.once("exit", onExit);
+      child.once("error", (error) => {
+        clearTimeout(timer);
+        reject(error);
+      });
+    });
+  }
+
+  /**
+   * Whether the kernel takes code. A kernel that a signal from elsewhere killed still counts as healthy, and a cell
+   * given to it is never answered: the image's server looks at the exit code only.
+   */
+  get healthy(): boolean {
+    return !this.#child.killed && this.#child.exitCode === null;
+  }
+
+  /** Whether the process is still there. */
+  get running(): boolean {
+    return this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
+  execute(code: string): Promise<KernelAnswer> {
+    const answer = this.#queue.then(() => this.#send(code));
+    this.#queue = answer;
+    return answer;
+  }
+
+  #send(code: string): Promise<KernelAnswer> {
+    return new Promise((resolve) => {
+      const pieces: string[] = [];
+      const onData = (chunk: string) => {
+        pieces.push(chunk);
+        // An answer is one JSON document; a chunk that ends in no brace cannot be its end.
+        if (!chunk.trimEnd().endsWith("}")) return;
+        try {
+          const answer = JSON.parse(pieces.join("")) as KernelAnswer;
+          this.#child.stdout?.off("data", onData);
+          resolve(answer);
+        } catch {
+          // Not the whole document yet.
+        }
+      };
+      this.#child.stdout?.on("data", onData);
+      this.#child.stdin?.write(`${JSON.stringify({ code, executionId: randomUUID() })}\n`);
+    });
+  }
+
+  /** Asks the process to end, as the image does: a kernel busy in a loop that never yields stays. */
+  stop(): void {
+    this.#child.kill();
+  }
+}

@@ -1,0 +1,124 @@
+"use strict";
+/**
+ * The JavaScript kernel of the local platform: one process per context, requests and answers as JSON lines. It stands
+ * in for the image's executor with the same protocol and limits: a vm context that knows only the globals listed here,
+ * stdout as the protocol's channel, process.stdout.write replaced while code runs, output delivered with the answer.
+ *
+ * Code is evaluated in V8's own REPL mode (top-level await, declarations that live on, the last expression's value).
+ */
+const inspector = require("node:inspector");
+const readline = require("node:readline");
+const util = require("node:util");
+const vm = require("node:vm");
+
+const context = vm.createContext({
+  console,
+  process,
+  require,
+  Buffer,
+  setTimeout,
+  setInterval,
+  clearTimeout,
+  clearInterval,
+  setImmediate,
+  clearImmediate,
+  global,
+  __dirname,
+  __filename,
+});
+
+const session = new inspector.Session();
+session.connect();
+let contextId;
+session.on("Runtime.executionContextCreated", ({ params }) => {
+  if (!params.context.auxData?.isDefault) contextId = params.context.id;
+});
+session.post("Runtime.enable");
+session.post("Runtime.disable");
+
+let taken;
+const TAKE = Symbol.for("sandbox-runtime.take");
+globalThis[TAKE] = (value) => {
+  taken = value;
+};
+context[TAKE] = globalThis[TAKE];
+
+/** The JavaScript value behind the inspector's description of it. */
+function valueOf(remote) {
+  if (!remote.objectId) {
+    if (remote.type === "undefined") return undefined;
+    if (remote.unserializableValue === undefined) return remote.value;
+    return vm.runInContext(remote.unserializableValue, context);
+  }
+  session.post("Runtime.callFunctionOn", {
+    functionDeclaration: "function (value) { globalThis[Symbol.for('sandbox-runtime.take')](value); }",
+    objectId: remote.objectId,
+    arguments: [{ objectId: remote.objectId }],
+  });
+  const value = taken;
+  taken = undefined;
+  return value;
+}
+
+function evaluate(code) {
+  return new Promise((resolve, reject) => {
+    session.post(
+      "Runtime.evaluate",
+      { expression: code, replMode: true, awaitPromise: true, contextId, objectGroup: "run" },
+      (error, answer) => {
+        if (error) return reject(error);
+        if (answer.exceptionDetails) return reject(valueOf(answer.exceptionDetails.exception));
+        // A promise as the last value is awaited too.
+        resolve(valueOf(answer.result));
+      },
+    );
+  }).finally(() => session.post("Runtime.releaseObjectGroup", { objectGroup: "run" }));
+}
+
+function outputOf(value) {
+  if (value === undefined) return [];
+  if (typeof value === "object" && value !== null) {
+    return [{ type: "json", data: JSON.stringify(value, null, 2), metadata: {} }];
+  }
+  return [{ type: "text", data: util.inspect(value, { depth: null, colors: false }), metadata: {} }];
+}
+
+async function execute({ code, executionId }) {
+  const captured = { stdout: "", stderr: "" };
+  const saved = { stdout: process.stdout.write, stderr: process.stderr.write };
+  for (const name of ["stdout", "stderr"]) {
+    process[name].write = (chunk, encoding, callback) => {
+      captured[name] += chunk.toString();
+      if (callback) callback();
+      return true;
+    };
+  }
+  let value;
+  let success = true;
+  try {
+    value = await evaluate(code);
+  } catch (error) {
+    captured.stderr += error?.stack || String(error);
+    success = false;
+  } finally {
+    process.stdout.write = saved.stdout;
+    process.stderr.write = saved.stderr;
+  }
+  return { ...captured, success, executionId, outputs: outputOf(value) };
+}
+
+const lines = readline.createInterface({ input: process.stdin, output: process.stdout, terminal: false });
+lines.on("line", async (line) => {
+  let answer;
+  try {
+    answer = await execute(JSON.parse(line));
+  } catch (error) {
+    const stderr = `Error processing request: ${error.message}`;
+    answer = { stdout: "", stderr, success: false, executionId: "unknown", outputs: [] };
+  }
+  console.log(JSON.stringify(answer));
+});
+lines.on("close", () => process.exit(0));
+process.on("SIGTERM", () => process.exit(0));
+process.on("SIGINT", () => process.exit(0));
+console.log(JSON.stringify({ status: "ready" }));

@@ -1,0 +1,131 @@
+"""The Python kernel of the local platform: one process per context, requests and answers as JSON lines.
+
+It stands in for the image's executor, which is built on IPython, with the same protocol and the same limits: stdout
+is the protocol's channel, output is captured in memory and delivered with the answer, SIGINT outside a cell ends it.
+"""
+
+import base64
+import io
+import json
+import os
+import sys
+import traceback
+
+sys.path[0] = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ipython")
+os.environ["MPLBACKEND"] = "Agg"
+
+from IPython.core.interactiveshell import InteractiveShell  # noqa: E402
+
+# MIME type -> the executor's name for it, in the order in which the image's executor lists them.
+KINDS = {
+    "image/png": "image",
+    "image/jpeg": "jpeg",
+    "image/svg+xml": "svg",
+    "text/html": "html",
+    "application/json": "json",
+    "text/latex": "latex",
+    "text/markdown": "markdown",
+    "application/javascript": "javascript",
+}
+
+
+class Capture:
+    """Collects what one cell prints and displays."""
+
+    def __init__(self, shell):
+        self.shell = shell
+        self.displayed = []
+
+    def publish(self, data, metadata=None, **_ignored):
+        self.displayed.append((data, metadata or {}))
+
+    def clear_output(self, wait=False):
+        pass
+
+    def __enter__(self):
+        self.saved = sys.stdout, sys.stderr, self.shell.display_pub, sys.displayhook
+        self.out, self.err = sys.stdout, sys.stderr = io.StringIO(), io.StringIO()
+        self.shell.display_pub = self
+        sys.displayhook = lambda value: None if value is None else self.publish(*self.shell.display_formatter.format(value))
+        return self
+
+    def __exit__(self, *_error):
+        sys.stdout, sys.stderr, self.shell.display_pub, sys.displayhook = self.saved
+
+
+def output(kind, data, metadata=None):
+    return {"type": kind, "data": json.dumps(data) if kind == "json" else data, "metadata": metadata or {}}
+
+
+def figures():
+    if "matplotlib.pyplot" not in sys.modules:
+        return
+    try:
+        pyplot = sys.modules["matplotlib.pyplot"]
+        for number in pyplot.get_fignums():
+            buffer = io.BytesIO()
+            pyplot.figure(number).savefig(buffer, format="png", bbox_inches="tight")
+            yield output("image", base64.b64encode(buffer.getvalue()).decode("ascii"))
+        pyplot.close("all")
+    except Exception:
+        return
+
+
+def value_outputs(shell, value):
+    if isinstance(value, (dict, list)):
+        return [output("json", value)]
+    data, metadata = shell.display_formatter.format(value)
+    found = [output(kind, data[mime], metadata.get(mime)) for mime, kind in KINDS.items() if mime in data]
+    if "text/plain" in data and all(one["type"] == "html" for one in found):
+        found.append(output("text", data["text/plain"]))
+    return found
+
+
+def execute(shell, code):
+    answer = {"stdout": "", "stderr": "", "error": None, "outputs": []}
+    try:
+        with Capture(shell) as captured:
+            result = shell.run_cell(code)
+        answer["stdout"], answer["stderr"] = captured.out.getvalue(), captured.err.getvalue()
+        error = result.error_in_exec
+        if error is not None:
+            frames = "\n".join(traceback.format_tb(error.__traceback__))
+            answer["error"] = {"type": type(error).__name__, "message": str(error), "traceback": frames}
+        for data, metadata in captured.displayed:
+            found = [output(kind, data[mime], metadata.get(mime)) for mime, kind in KINDS.items() if mime in data]
+            if "text/plain" in data and len(data) == 1:
+                found.append(output("text", data["text/plain"]))
+            answer["outputs"] += found
+        answer["outputs"] += figures()
+        if result.result is not None:
+            answer["outputs"] += value_outputs(shell, result.result)
+    except Exception as error:
+        answer["error"] = {
+            "type": type(error).__name__,
+            "message": str(error),
+            "traceback": traceback.format_exc(),
+        }
+    return answer
+
+
+def main():
+    shell = InteractiveShell.instance()
+    print(json.dumps({"status": "ready", "version": "2.0.0"}), flush=True)
+    while True:
+        try:
+            line = sys.stdin.readline()
+            if not line:
+                return
+            request = json.loads(line)
+            answer = execute(shell, request.get("code", ""))
+            answer["executionId"] = request.get("executionId")
+            answer["success"] = answer["error"] is None
+            print(json.dumps(answer), flush=True)
+        except KeyboardInterrupt:
+            return
+        except Exception as error:
+            problem = {"type": "InternalError", "message": str(error), "traceback": traceback.format_exc()}
+            print(json.dumps({"error": problem, "success": False, "status": "error"}), flush=True)
+
+
+main()

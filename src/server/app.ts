@@ -31,6 +31,11 @@ export interface Product {
   requiredScopes(name: string, args: unknown): readonly Scope[];
 }
 
+/** Written out rather than as `ExportedHandler`, whose request type no test can build. */
+export interface App {
+  fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response>;
+}
+
 interface Route {
   /** The path, exactly. */
   path: string;
@@ -39,8 +44,8 @@ interface Route {
   serve: ((request: Request, call: Call) => Promise<Response>) | { open: () => Response };
 }
 
-/** The Worker's `fetch` handler. */
-export function createApp(product: Product): { fetch: ExportedHandlerFetchHandler<Env> } {
+/** The Worker's default export. */
+export function createApp(product: Product): App {
   const mcp = (request: Request, call: Call) => serveMCP(product, request, call);
   const routes: readonly Route[] = [
     { path: "/health", method: "GET", serve: { open: () => json(HEALTHY) } },

@@ -1,0 +1,227 @@
+import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { missingScopes } from "../../../src/auth/principal.ts";
+import { appWith, call, LIST, messages, post, recordLogs, sha256Hex, TOKEN } from "./support.ts";
+
+const READER = "reader-token";
+let authTokens = "";
+
+beforeAll(async () => {
+  authTokens = JSON.stringify([
+    { name: "reader", sha256: await sha256Hex(READER), scopes: ["sandbox:read"] },
+    { name: "maker", sha256: await sha256Hex("maker-token"), scopes: ["sandbox:write", "sandbox:read"] },
+  ]);
+});
+
+let logs: ReturnType<typeof recordLogs>;
+beforeEach(() => void (logs = recordLogs()));
+afterEach(() => vi.restoreAllMocks());
+
+function withHeader(authorization: string | string[]): RequestInit {
+  const init = post(LIST);
+  const headers = new Headers(init.headers);
+  headers.delete("authorization");
+  for (const value of [authorization].flat()) headers.append("authorization", value);
+  return { ...init, headers };
+}
+
+async function noted(response: Response): Promise<string> {
+  return JSON.stringify(await messages(response));
+}
+
+describe("tokens that are let in", () => {
+  it.each([
+    ["as usual", `Bearer ${TOKEN}`],
+    ["with the scheme in lower case", `bearer ${TOKEN}`],
+    ["with the scheme in capitals", `BEARER ${TOKEN}`],
+    ["after several spaces", `Bearer    ${TOKEN}`],
+    ["between spaces", `  Bearer ${TOKEN}  `],
+  ])("%s", async (_, header) => {
+    expect((await appWith()("/mcp", withHeader(header))).status).toBe(200);
+  });
+
+  it("make the owner of the server token, and a principal of its own of each named one", async () => {
+    const app = appWith({ AUTH_TOKENS: authTokens });
+    expect(await noted(await app("/mcp", post(call("note", { text: "x" }))))).toContain("owner noted");
+    const named = post(call("note", { text: "x" }), { authorization: "Bearer maker-token" });
+    expect(await noted(await app("/mcp", named))).toContain("token:maker noted");
+  });
+
+  it("may be named ones alone", async () => {
+    const app = appWith({ AUTH_TOKENS: authTokens, SERVER_AUTH_TOKEN: "" });
+    expect((await app("/mcp", withHeader(`Bearer ${READER}`))).status).toBe(200);
+    expect((await app("/mcp", withHeader(`Bearer ${TOKEN}`))).status).toBe(401);
+  });
+});
+
+describe("requests without a token", () => {
+  it.each([
+    ["no header", []],
+    ["another scheme", `Basic ${btoa(`owner:${TOKEN}`)}`],
+    ["the bare token", TOKEN],
+    ["the scheme alone", "Bearer"],
+    ["the scheme glued to the token", `Bearer${TOKEN}`],
+    ["another scheme first", ["Basic eDp5", `Bearer ${TOKEN}`]],
+  ])("%s: 401 without an error code", async (_, header) => {
+    const response = await appWith()("/mcp", withHeader(header));
+    expect(response.status).toBe(401);
+    expect(response.headers.get("www-authenticate")).toBe('Bearer realm="sandbox-mcp"');
+    expect(await response.json()).toMatchObject({ error: "Unauthorized" });
+    expect(logs.entries()).toMatchObject([
+      { event: "refusal", status: 401, reason: "no_token", route: "/mcp" },
+    ]);
+  });
+
+  it("a token in the URL counts for nothing and is not logged", async () => {
+    for (const name of ["access_token", "token"]) {
+      expect((await appWith()(`/mcp?${name}=${TOKEN}`, withHeader([]))).status).toBe(401);
+    }
+    expect(logs.entries()).toHaveLength(2);
+    expect(logs.text()).not.toContain(TOKEN);
+  });
+
+  it("a token in the body counts for nothing", async () => {
+    const init = { ...withHeader([]), body: JSON.stringify({ ...LIST, access_token: TOKEN }) };
+    expect((await appWith()("/mcp", init)).status).toBe(401);
+  });
+});
+
+describe("tokens that are refused", () => {
+  it.each([
+    ["a wrong one", "Bearer wrong"],
+    ["the beginning of the right one", `Bearer ${TOKEN.slice(0, -1)}`],
+    ["the right one and more", `Bearer ${TOKEN}x`],
+    ["the right one in capitals", `Bearer ${TOKEN.toUpperCase()}`],
+    ["the right one in quotes", `Bearer "${TOKEN}"`],
+    ["two in one header", `Bearer ${TOKEN} ${TOKEN}`],
+    ["two headers", [`Bearer ${TOKEN}`, `Bearer ${TOKEN}`]],
+    ["two headers, the second of another scheme", [`Bearer ${TOKEN}`, "Basic eDp5"]],
+    ["a tab after the scheme's space", `Bearer \t${TOKEN}`],
+    ["bytes that are no ASCII", "Bearer tok\u00e9n"],
+    ["1 MB", `Bearer ${"a".repeat(1024 * 1024)}`],
+    ["1 MB of spaces", `Bearer ${" ".repeat(1024 * 1024)}a b`],
+  ])("%s: 401 invalid_token", async (_, header) => {
+    const response = await appWith({ AUTH_TOKENS: authTokens })("/mcp", withHeader(header));
+    expect(response.status).toBe(401);
+    expect(response.headers.get("www-authenticate")).toMatch(
+      /^Bearer realm="sandbox-mcp", error="invalid_token", /,
+    );
+    expect(response.headers.get("www-authenticate")).not.toContain("resource_metadata");
+    expect(await response.json()).toMatchObject({ error: "Unauthorized" });
+    expect(logs.entries()).toMatchObject([{ event: "refusal", status: 401, reason: "invalid_token" }]);
+    expect(logs.text()).not.toContain(TOKEN);
+  });
+
+  it("the hash of a named token is no token", async () => {
+    const response = await appWith({ AUTH_TOKENS: authTokens })(
+      "/mcp",
+      withHeader(`Bearer ${await sha256Hex(READER)}`),
+    );
+    expect(response.status).toBe(401);
+  });
+});
+
+describe("a server without a token", () => {
+  it.each([[undefined], [""], [" "]])("lets nobody in (SERVER_AUTH_TOKEN=%j)", async (value) => {
+    const app = appWith({ SERVER_AUTH_TOKEN: value, AUTH_TOKENS: value });
+    for (const header of [[], "Bearer ", "Bearer undefined", "Bearer x"]) {
+      const response = await app("/mcp", withHeader(header));
+      expect(response.status).toBe(401);
+      expect(response.headers.get("www-authenticate")).toBe('Bearer realm="sandbox-mcp"');
+      expect(await response.json()).toMatchObject({
+        message: expect.stringContaining("No token is configured"),
+      });
+    }
+    expect(logs.entries()[0]).toMatchObject({ reason: "no_token_configured" });
+  });
+
+  it("lets nobody in with an empty list", async () => {
+    const app = appWith({ SERVER_AUTH_TOKEN: "", AUTH_TOKENS: "[]" });
+    expect((await app("/mcp", withHeader("Bearer x"))).status).toBe(401);
+  });
+});
+
+describe("every candidate is compared", () => {
+  it("whichever of them matches, and in constant time", async () => {
+    const compare = vi.spyOn(crypto.subtle, "timingSafeEqual");
+    const app = appWith({ AUTH_TOKENS: authTokens });
+    for (const token of [TOKEN, READER, "maker-token", "wrong"]) {
+      compare.mockClear();
+      await app("/mcp", withHeader(`Bearer ${token}`));
+      expect(compare).toHaveBeenCalledTimes(3);
+    }
+  });
+});
+
+describe("scopes", () => {
+  const reader = { authorization: `Bearer ${READER}` };
+
+  it("a call beyond them is answered 403 with all that it needs", async () => {
+    const response = await appWith({ AUTH_TOKENS: authTokens })(
+      "/mcp",
+      post(call("note", { text: "secret text" }), reader),
+    );
+    expect(response.status).toBe(403);
+    expect(response.headers.get("www-authenticate")).toMatch(
+      /^Bearer realm="sandbox-mcp", error="insufficient_scope", scope="sandbox:read sandbox:write", /,
+    );
+    expect(await response.json()).toMatchObject({
+      error: "insufficient_scope",
+      scope: "sandbox:read sandbox:write",
+    });
+    expect(logs.entries()).toMatchObject([
+      {
+        status: 403,
+        reason: "insufficient_scope",
+        principal: "token:reader",
+        scope: "sandbox:read sandbox:write",
+      },
+    ]);
+    expect(logs.text()).not.toContain("secret text");
+  });
+
+  it("a batch is refused whole, once, for every call in it", async () => {
+    const createMCPServer = vi.fn();
+    const app = appWith({ AUTH_TOKENS: authTokens }, { createMCPServer });
+    const batch = [
+      LIST,
+      call("add", { a: 1, b: 2 }, 2),
+      call("nothing", {}, 3),
+      call("note", { text: "x" }, 4),
+    ];
+    const response = await app("/mcp", post(batch, reader));
+    expect(response.status).toBe(403);
+    expect(response.headers.get("www-authenticate")).toContain(
+      'scope="sandbox:read sandbox:write sandbox:exec"',
+    );
+    expect(createMCPServer).not.toHaveBeenCalled();
+  });
+
+  it("hold at the root path and for a call without an id", async () => {
+    const app = appWith({ AUTH_TOKENS: authTokens });
+    expect((await app("/", post(call("add", { a: 1, b: 2 }), reader))).status).toBe(403);
+    const { id: _, ...notification } = call("add", { a: 1, b: 2 });
+    expect((await app("/mcp", post(notification, reader))).status).toBe(403);
+  });
+
+  it("of the last of two equal keys count, which is the one that would run", async () => {
+    const app = appWith({ AUTH_TOKENS: authTokens });
+    const twice =
+      '{"jsonrpc":"2.0","id":1,"method":"tools/list","method":"tools/call","params":{"name":"x","name":"add"}}';
+    expect((await app("/mcp", post(twice, reader))).status).toBe(403);
+  });
+
+  it("do not matter for listing the tools or for one that does not exist", async () => {
+    const app = appWith({ AUTH_TOKENS: authTokens });
+    expect(await noted(await app("/mcp", post(LIST, reader)))).toContain('"note"');
+    expect((await app("/mcp", post(call("nothing", {}), reader))).status).toBe(200);
+    expect((await app("/mcp", post(call("constructor", {}), reader))).status).toBe(200);
+  });
+
+  it("are told apart by missingScopes in a fixed order", () => {
+    const principal = { id: "x", scopes: ["sandbox:read"] as const, via: "token" as const };
+    expect(missingScopes(principal, ["tasks:run", "sandbox:read", "sandbox:write"])).toEqual([
+      "sandbox:write",
+      "tasks:run",
+    ]);
+  });
+});

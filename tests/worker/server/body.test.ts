@@ -1,0 +1,202 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { MAX_BODY_BYTES } from "../../../src/server/body.ts";
+import { appWith, call, LIST, messages, post, recordLogs, TOKEN } from "./support.ts";
+
+let logs: ReturnType<typeof recordLogs>;
+beforeEach(() => void (logs = recordLogs()));
+afterEach(() => vi.restoreAllMocks());
+
+/** A `note` call whose body is exactly `bytes` long. */
+function ofSize(bytes: number): string {
+  const empty = JSON.stringify(call("note", { text: "" })).length;
+  return JSON.stringify(call("note", { text: "a".repeat(bytes - empty) }));
+}
+
+function stream(...chunks: Uint8Array[]): ReadableStream<Uint8Array> {
+  return new ReadableStream({
+    start(controller) {
+      for (const chunk of chunks) controller.enqueue(chunk);
+      controller.close();
+    },
+  });
+}
+
+describe("the size of a body", () => {
+  it("may be the limit, to the byte", async () => {
+    const response = await appWith()("/mcp", post(ofSize(MAX_BODY_BYTES)));
+    expect(response.status).toBe(200);
+    expect(JSON.stringify(await messages(response))).toContain("characters in");
+  });
+
+  it("may not be one byte more: 413 says the limit and the way around it", async () => {
+    const response = await appWith()("/mcp", post(ofSize(MAX_BODY_BYTES + 1)));
+    expect(response.status).toBe(413);
+    expect(await response.json()).toMatchObject({
+      jsonrpc: "2.0",
+      id: null,
+      error: { message: expect.stringMatching(/8388608 bytes \(8 MiB\).*write_file with append/) },
+    });
+    expect(logs.entries()).toMatchObject([{ status: 413, reason: "body_too_large", principal: "owner" }]);
+    expect(logs.text().length).toBeLessThan(500);
+  });
+
+  it("is what arrives, not what Content-Length says", async () => {
+    const app = appWith();
+    const small = post(LIST, { "content-length": String(MAX_BODY_BYTES * 2) });
+    expect((await app("/mcp", small)).status).toBe(200);
+    const chunk = new Uint8Array(1024 * 1024).fill(0x20);
+    const large = {
+      ...post("", { "content-length": "10" }),
+      body: stream(...Array.from({ length: 9 }, () => chunk)),
+    };
+    expect((await app("/mcp", large)).status).toBe(413);
+  });
+
+  it("is limited without memory growing with it, and without end", async () => {
+    const chunk = new Uint8Array(1024 * 1024);
+    let sent = 0;
+    const endless = new ReadableStream<Uint8Array>({
+      pull(controller) {
+        sent += chunk.byteLength;
+        controller.enqueue(chunk);
+      },
+    });
+    expect((await appWith()("/mcp", { ...post(""), body: endless })).status).toBe(413);
+    expect(sent).toBeLessThan(80 * 1024 * 1024);
+  });
+
+  it("does not matter before the token is right", async () => {
+    const init = post(ofSize(MAX_BODY_BYTES + 1), { authorization: "Bearer wrong" });
+    expect((await appWith()("/mcp", init)).status).toBe(401);
+  });
+});
+
+describe("a body that is not JSON", () => {
+  const utf8 = new TextEncoder();
+  it.each<[string, BodyInit | null, string]>([
+    ["nothing", null, "not JSON"],
+    ["an empty text", "", "not JSON"],
+    ["half a message", JSON.stringify(LIST).slice(0, -1), "not JSON"],
+    ["two messages", JSON.stringify(LIST).repeat(2), "not JSON"],
+    ["a form", "token=secret-in-body", "not JSON"],
+    ["bytes that are not UTF-8", new Uint8Array([0x22, 0xff, 0xfe, 0x22]), "not UTF-8"],
+    ["a character cut off at the end", utf8.encode('"é').slice(0, 2), "not UTF-8"],
+    ["UTF-16", new Uint8Array([0x7b, 0, 0x7d, 0]), "not JSON"],
+  ])("%s: 400", async (_, body, problem) => {
+    const response = await appWith()("/mcp", { ...post(""), body });
+    expect(response.status).toBe(400);
+    const answer = await response.text();
+    expect(JSON.parse(answer)).toMatchObject({ jsonrpc: "2.0", id: null, error: { code: -32700 } });
+    expect(answer).toContain(problem);
+    expect(logs.entries()).toMatchObject([{ status: 400, reason: "bad_body" }]);
+    expect(answer + logs.text()).not.toContain("secret-in-body");
+  });
+
+  it("is one when a character is split between two chunks, or a byte order mark leads", async () => {
+    const bytes = utf8.encode(`\ufeff${JSON.stringify(call("note", { text: "héé" }))}`);
+    const cut = bytes.indexOf(0xc3) + 1;
+    const body = stream(bytes.slice(0, cut), bytes.slice(cut));
+    const response = await appWith()("/mcp", { ...post(""), body });
+    expect(JSON.stringify(await messages(response))).toContain("noted 3 characters");
+  });
+
+  it("is refused as such by its type: 415", async () => {
+    for (const type of ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""]) {
+      expect((await appWith()("/mcp", post(LIST, { "content-type": type }))).status).toBe(415);
+    }
+    expect(
+      (await appWith()("/mcp", post(LIST, { "content-type": "Application/JSON; charset=utf-8" }))).status,
+    ).toBe(200);
+  });
+});
+
+describe("JSON that is no message", () => {
+  it.each([
+    ["null"],
+    ["1"],
+    ['"x"'],
+    ["true"],
+    ["{}"],
+    ["[]"],
+    ["[null]"],
+    ["[[]]"],
+    ['{"jsonrpc":"1.0","id":1,"method":"x"}'],
+  ])("%s: 400 in JSON-RPC", async (body) => {
+    const response = await appWith()("/mcp", post(body));
+    expect(response.status).toBe(400);
+    expect(await response.json()).toMatchObject({ jsonrpc: "2.0", error: { code: expect.any(Number) } });
+  });
+
+  it.each(["[", '{"a":'])("%s nested a million times ends in an answer", async (open) => {
+    const close = open === "[" ? "]" : "}";
+    const deep = open.repeat(1_000_000) + "1" + close.repeat(1_000_000);
+    for (const body of [
+      deep,
+      JSON.stringify(call("add", { a: 1, b: 2, c: "DEEP" })).replace('"DEEP"', deep),
+    ]) {
+      const response = await appWith()("/mcp", post(body));
+      expect([200, 400]).toContain(response.status);
+      expect(await messages(response)).not.toEqual([]);
+    }
+  });
+
+  it("with calls of strange shapes is left to the handler", async () => {
+    for (const params of [null, [], "x", { name: 5 }, { name: ["add"] }, {}]) {
+      const response = await appWith()("/mcp", post({ jsonrpc: "2.0", id: 1, method: "tools/call", params }));
+      expect(response.status).toBeLessThan(500);
+      expect(JSON.stringify(await messages(response))).toMatch(/error/i);
+    }
+  });
+});
+
+describe("what nobody expected", () => {
+  it("is answered 500 with a reference, and only the log knows more", async () => {
+    const createMCPServer = () => {
+      throw new TypeError("secret detail: /etc/passwd");
+    };
+    for (const [variables, body, id] of [
+      [{}, LIST, 1],
+      [{}, { ...LIST, id: "abc" }, "abc"],
+    ] as const) {
+      const response = await appWith(variables, { createMCPServer })("/mcp", post(body));
+      expect(response.status).toBe(500);
+      const answer = await response.text();
+      const ref = response.headers.get("x-request-id");
+      expect(JSON.parse(answer)).toEqual({
+        jsonrpc: "2.0",
+        id,
+        error: { code: -32603, message: `Internal error (ref ${ref})` },
+      });
+      expect(answer).not.toMatch(/secret|TypeError|at /);
+      expect(logs.entries().at(-1)).toMatchObject({
+        event: "error",
+        level: "error",
+        ref,
+        error_name: "TypeError",
+      });
+      expect(logs.entries().at(-1)?.error_stack).toEqual(
+        expect.arrayContaining([expect.stringMatching(/^at /)]),
+      );
+    }
+    expect(logs.text()).not.toContain("secret detail");
+  });
+
+  it("says its message in the log at debug", async () => {
+    const createMCPServer = () => {
+      throw new TypeError("the detail");
+    };
+    await appWith({ LOG_LEVEL: "debug" }, { createMCPServer })("/mcp", post(LIST));
+    expect(logs.entries().at(-1)).toMatchObject({ error_message: "the detail" });
+  });
+
+  it("is answered the same outside MCP", async () => {
+    const requiredScopes = () => {
+      throw new RangeError("secret detail");
+    };
+    const response = await appWith({}, { requiredScopes })("/mcp", post(call("add", {})));
+    expect(response.status).toBe(500);
+    expect(await response.text()).not.toMatch(/secret|RangeError/);
+    expect(logs.entries()).toMatchObject([{ event: "error", error_name: "RangeError" }]);
+    expect(logs.text()).not.toContain(TOKEN);
+  });
+});

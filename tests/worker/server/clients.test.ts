@@ -1,0 +1,155 @@
+import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
+import { Client as Client1 } from "@modelcontextprotocol/sdk/client/index.js";
+import { StreamableHTTPClientTransport as Transport1 } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { appWith, call, LIST, messages, ORIGIN, post, recordLogs, sha256Hex, TOKEN } from "./support.ts";
+
+beforeEach(() => void recordLogs());
+afterEach(() => vi.restoreAllMocks());
+
+const info = { name: "test-client", version: "1.0.0" };
+
+/** The client's own wire, delivered to the app in process; what was sent and answered is kept. */
+function wire(token: string, app = appWith()) {
+  const exchanges: { method: string; protocol: string | null; status: number }[] = [];
+  const fetch = async (url: string | URL | Request, init?: RequestInit): Promise<Response> => {
+    const { method, headers } = new Request(url, init);
+    const response = await app(String(url), init);
+    exchanges.push({ method, protocol: headers.get("mcp-protocol-version"), status: response.status });
+    return response;
+  };
+  return { exchanges, options: { fetch, requestInit: { headers: { authorization: `Bearer ${token}` } } } };
+}
+
+const doors = ["/mcp", "/"];
+
+describe.each(doors)("the 2.x client at %s", (path) => {
+  it.each([
+    ["legacy", "2025-11-25"],
+    ["auto", "2026-07-28"],
+    [{ pin: "2026-07-28" }, "2026-07-28"],
+  ] as const)("in mode %j", async (mode, version) => {
+    const { exchanges, options } = wire(TOKEN);
+    const client = new Client(info, { versionNegotiation: { mode } });
+    await client.connect(new StreamableHTTPClientTransport(new URL(path, ORIGIN), options));
+    expect(client.getNegotiatedProtocolVersion()).toBe(version);
+    expect((await client.listTools()).tools.map(({ name }) => name)).toEqual(["add", "note"]);
+    const result = await client.callTool({ name: "add", arguments: { a: 2, b: 3 } });
+    expect(result.content).toEqual([{ type: "text", text: "5" }]);
+    await client.close();
+    expect(exchanges.filter(({ method, status }) => method === "POST" && status >= 400)).toEqual([]);
+    expect(exchanges.at(-1)).toMatchObject({ protocol: version });
+  });
+});
+
+describe.each(doors)("the 1.x client at %s", (path) => {
+  it("initialises, lists and calls", async () => {
+    const { exchanges, options } = wire(TOKEN);
+    const client = new Client1(info);
+    await client.connect(new Transport1(new URL(path, ORIGIN), options));
+    expect(client.getServerVersion()).toMatchObject({ name: "two-tools" });
+    expect((await client.listTools()).tools.map(({ name }) => name)).toEqual(["add", "note"]);
+    expect((await client.callTool({ name: "add", arguments: { a: 2, b: 3 } })).content).toEqual([
+      { type: "text", text: "5" },
+    ]);
+    await client.close();
+    expect(exchanges.filter(({ method }) => method === "GET").every(({ status }) => status === 405)).toBe(
+      true,
+    );
+  });
+});
+
+describe("a client that is refused", () => {
+  it("is told so", async () => {
+    const { options } = wire("wrong");
+    const url = new URL("/mcp", ORIGIN);
+    await expect(new Client1(info).connect(new Transport1(url, options))).rejects.toThrow(
+      "The token is not valid here",
+    );
+    const client = new Client(info, { versionNegotiation: { mode: "auto" } });
+    await expect(client.connect(new StreamableHTTPClientTransport(url, options))).rejects.toThrow(
+      /401|Unauthorized/,
+    );
+  });
+
+  it("for a scope hears which one, in both eras", async () => {
+    const AUTH_TOKENS = JSON.stringify([
+      { name: "r", sha256: await sha256Hex("reader"), scopes: ["sandbox:read"] },
+    ]);
+    const { options } = wire("reader", appWith({ AUTH_TOKENS }));
+    for (const mode of ["legacy", "auto"] as const) {
+      const client = new Client(info, { versionNegotiation: { mode } });
+      await client.connect(new StreamableHTTPClientTransport(new URL("/mcp", ORIGIN), options));
+      await expect(client.callTool({ name: "add", arguments: { a: 1, b: 2 } })).rejects.toThrow(
+        /sandbox:exec/,
+      );
+      expect((await client.listTools()).tools).toHaveLength(2);
+      await client.close();
+    }
+  });
+
+  it("for its size hears of append", async () => {
+    const { options } = wire(TOKEN);
+    for (const mode of ["legacy", "auto"] as const) {
+      const client = new Client(info, { versionNegotiation: { mode } });
+      await client.connect(new StreamableHTTPClientTransport(new URL("/mcp", ORIGIN), options));
+      const large = { name: "note", arguments: { text: "a".repeat(9 * 1024 * 1024) } };
+      await expect(client.callTool(large)).rejects.toThrow(/append/);
+      const fits = { name: "note", arguments: { text: "a".repeat(7 * 1024 * 1024) } };
+      expect(JSON.stringify(await client.callTool(fits))).toContain("noted 7340032 characters");
+      await client.close();
+    }
+  });
+});
+
+describe("the wire of every revision", () => {
+  it.each(["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"])(
+    "%s is initialised without a session",
+    async (version) => {
+      const params = { protocolVersion: version, capabilities: {}, clientInfo: info };
+      const response = await appWith()("/mcp", post({ jsonrpc: "2.0", id: 0, method: "initialize", params }));
+      expect(response.headers.has("mcp-session-id")).toBe(false);
+      expect(await messages(response)).toMatchObject([{ id: 0, result: { protocolVersion: version } }]);
+      const started = post(
+        { jsonrpc: "2.0", method: "notifications/initialized" },
+        { "mcp-protocol-version": version },
+      );
+      expect((await appWith()("/mcp", started)).status).toBe(202);
+      const listed = await appWith()("/mcp", post(LIST, { "mcp-protocol-version": version }));
+      expect(await messages(listed)).toMatchObject([
+        { id: 1, result: { tools: [{ name: "add" }, { name: "note" }] } },
+      ]);
+    },
+  );
+
+  it("a 2025-03-26 batch answers every call in it", async () => {
+    const batch = [call("add", { a: 1, b: 1 }, "a"), call("add", { a: 2, b: 2 }, "b")];
+    const response = await appWith()("/mcp", post(batch, { "mcp-protocol-version": "2025-03-26" }));
+    const answers = (await messages(response)).toSorted((x, y) =>
+      JSON.stringify(x).localeCompare(JSON.stringify(y)),
+    );
+    expect(answers).toMatchObject([
+      { id: "a", result: { content: [{ text: "2" }] } },
+      { id: "b", result: { content: [{ text: "4" }] } },
+    ]);
+  });
+
+  it("2026-07-28 needs no initialisation, and its headers must agree with its body", async () => {
+    const meta = {
+      "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+      "io.modelcontextprotocol/clientInfo": info,
+      "io.modelcontextprotocol/clientCapabilities": {},
+    };
+    const body = {
+      ...call("add", { a: 2, b: 3 }),
+      params: { name: "add", arguments: { a: 2, b: 3 }, _meta: meta },
+    };
+    const headers = { "mcp-protocol-version": "2026-07-28", "mcp-method": "tools/call", "mcp-name": "add" };
+    const response = await appWith()("/mcp", post(body, headers));
+    expect(response.status).toBe(200);
+    expect(await messages(response)).toMatchObject([{ id: 1, result: { content: [{ text: "5" }] } }]);
+    expect((await appWith()("/mcp", post(body, { ...headers, "mcp-name": "note" }))).status).toBe(400);
+    const unknown = { ...headers, "mcp-protocol-version": "2099-01-01" };
+    expect((await appWith()("/mcp", post(body, unknown))).status).toBe(400);
+  });
+});

@@ -1,0 +1,182 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { ConfigError, type Env, parseConfig } from "../../../src/server/config.ts";
+import { appWith, LIST, post, recordLogs, type Variables } from "./support.ts";
+
+const SECRET = "hunter2-do-not-show";
+const HASH = "ab".repeat(32);
+
+let logs: ReturnType<typeof recordLogs>;
+beforeEach(() => void (logs = recordLogs()));
+afterEach(() => vi.restoreAllMocks());
+
+function env(variables: Record<string, unknown>): Env {
+  return { ...variables, Sandbox: {} as DurableObjectNamespace, Account: {} as DurableObjectNamespace };
+}
+
+function problemsOf(variables: Record<string, unknown>): readonly string[] {
+  try {
+    parseConfig(env(variables));
+  } catch (error) {
+    if (error instanceof ConfigError) return error.problems;
+    throw error;
+  }
+  return [];
+}
+
+function tokens(...list: unknown[]): Record<string, unknown> {
+  return { AUTH_TOKENS: JSON.stringify(list) };
+}
+
+const token = { name: "ci", sha256: HASH, scopes: ["sandbox:read"] };
+
+describe("what holds", () => {
+  it("needs no variable at all", () => {
+    const config = parseConfig(env({}));
+    expect(config).toEqual({
+      serverAuthToken: undefined,
+      authTokens: [],
+      allowedOrigins: new Set(),
+      publicOrigin: undefined,
+      logLevel: "info",
+    });
+  });
+
+  it("takes an empty variable for an unset one", () => {
+    const empty = {
+      SERVER_AUTH_TOKEN: " ",
+      AUTH_TOKENS: "",
+      ALLOWED_ORIGINS: "",
+      PUBLIC_ORIGIN: "\n",
+      LOG_LEVEL: "",
+    };
+    expect(parseConfig(env(empty))).toEqual(parseConfig(env({})));
+  });
+
+  it("normalises what may be written in several ways", () => {
+    const config = parseConfig(
+      env({
+        SERVER_AUTH_TOKEN: " abc\n",
+        ...tokens({ ...token, sha256: HASH.toUpperCase() }),
+        ALLOWED_ORIGINS: "https://A.example/, http://b.example:80,vscode-webview://Abc,",
+        PUBLIC_ORIGIN: "HTTPS://S.Example:443/",
+        LOG_LEVEL: "Warn",
+      }),
+    );
+    expect(config).toEqual({
+      serverAuthToken: "abc",
+      authTokens: [token],
+      allowedOrigins: new Set(["https://a.example", "http://b.example", "vscode-webview://abc"]),
+      publicOrigin: "https://s.example",
+      logLevel: "warn",
+    });
+  });
+
+  it("is worked out once per env object", () => {
+    const one = env({ SERVER_AUTH_TOKEN: "abc" });
+    expect(parseConfig(one)).toBe(parseConfig(one));
+    expect(parseConfig(env({ SERVER_AUTH_TOKEN: "abc" }))).not.toBe(parseConfig(one));
+  });
+});
+
+describe("what does not hold is named, and its value never shown", () => {
+  const cases: [Record<string, unknown>, string][] = [
+    [
+      { SERVER_AUTH_TOKEN: `${SECRET} x` },
+      "SERVER_AUTH_TOKEN must be visible ASCII characters without spaces.",
+    ],
+    [
+      { SERVER_AUTH_TOKEN: `${SECRET}é` },
+      "SERVER_AUTH_TOKEN must be visible ASCII characters without spaces.",
+    ],
+    [{ SERVER_AUTH_TOKEN: { [SECRET]: 1 } }, "SERVER_AUTH_TOKEN must be a text variable."],
+    [{ AUTH_TOKENS: SECRET }, "AUTH_TOKENS is not valid JSON."],
+    [{ AUTH_TOKENS: `{"${SECRET}":1}` }, "AUTH_TOKENS must be a JSON list."],
+    [tokens(SECRET), "AUTH_TOKENS[0] must be an object of name, sha256 and scopes, and nothing else."],
+    [
+      tokens(token, { ...token, name: "b", sha256: SECRET }),
+      "AUTH_TOKENS[1].sha256 must be the SHA-256 of the token, 64 hexadecimal digits.",
+    ],
+    [tokens({ ...token, sha256: undefined }), "AUTH_TOKENS[0].sha256 is missing."],
+    [tokens({ ...token, name: "" }), "AUTH_TOKENS[0].name must be 1 to 32 of a-z, 0-9 and -."],
+    [tokens({ ...token, name: "CI" }), "AUTH_TOKENS[0].name must be 1 to 32 of a-z, 0-9 and -."],
+    [tokens({ ...token, name: "a".repeat(33) }), "AUTH_TOKENS[0].name must be 1 to 32 of a-z, 0-9 and -."],
+    [tokens({ ...token, name: "ci\n" }), "AUTH_TOKENS[0].name must be 1 to 32 of a-z, 0-9 and -."],
+    [tokens({ ...token, scopes: [] }), "AUTH_TOKENS[0].scopes must name at least one scope."],
+    [
+      tokens({ ...token, scopes: [SECRET] }),
+      "AUTH_TOKENS[0].scopes[0] must be one of sandbox:read, sandbox:write, sandbox:exec, tasks:run.",
+    ],
+    [
+      tokens({ ...token, [SECRET]: 1 }),
+      "AUTH_TOKENS[0] must be an object of name, sha256 and scopes, and nothing else.",
+    ],
+    [tokens(token, { ...token, sha256: "cd".repeat(32) }), "AUTH_TOKENS must not use one name twice."],
+    [tokens(token, { ...token, name: "b" }), "AUTH_TOKENS must not give one token two names."],
+    [
+      { ALLOWED_ORIGINS: "*" },
+      "ALLOWED_ORIGINS[0] must be an origin such as https://example.com, without a path.",
+    ],
+    [
+      { ALLOWED_ORIGINS: "null" },
+      "ALLOWED_ORIGINS[0] must be an origin such as https://example.com, without a path.",
+    ],
+    [
+      { ALLOWED_ORIGINS: "file://" },
+      "ALLOWED_ORIGINS[0] must be an origin such as https://example.com, without a path.",
+    ],
+    [
+      { ALLOWED_ORIGINS: `https://a.example,https://${SECRET}/x` },
+      "ALLOWED_ORIGINS[1] must be an origin such as https://example.com, without a path.",
+    ],
+    [
+      { ALLOWED_ORIGINS: "https://*.example" },
+      "ALLOWED_ORIGINS[0] must be an origin such as https://example.com, without a path.",
+    ],
+    [
+      { PUBLIC_ORIGIN: `https://u:${SECRET}@a.example` },
+      "PUBLIC_ORIGIN must be an origin such as https://example.com, without a path.",
+    ],
+    [
+      { PUBLIC_ORIGIN: "a.example" },
+      "PUBLIC_ORIGIN must be an origin such as https://example.com, without a path.",
+    ],
+    [
+      { PUBLIC_ORIGIN: "vscode-webview://a" },
+      "PUBLIC_ORIGIN must be an origin such as https://example.com, without a path.",
+    ],
+    [{ LOG_LEVEL: SECRET }, "LOG_LEVEL must be one of debug, info, warn, error."],
+  ];
+
+  it.each(cases)("%j", (variables, problem) => {
+    const problems = problemsOf(variables);
+    expect(problems).toEqual([problem]);
+    expect(problems.join()).not.toContain(SECRET);
+  });
+
+  it("names everything that is wrong at once", () => {
+    expect(problemsOf({ LOG_LEVEL: "loud", PUBLIC_ORIGIN: "x", AUTH_TOKENS: "[" })).toHaveLength(3);
+  });
+});
+
+describe("a misconfigured server", () => {
+  const broken: Variables = { AUTH_TOKENS: `[{"name":"${SECRET}"}]` };
+
+  it("serves nothing, says which variable it is, and logs it", async () => {
+    const response = await appWith(broken)("/mcp", post(LIST));
+    expect(response.status).toBe(500);
+    const body = await response.text();
+    expect(JSON.parse(body)).toMatchObject({ error: "The server is misconfigured" });
+    expect(body).toContain("AUTH_TOKENS[0].sha256 is missing.");
+    expect(logs.entries()).toMatchObject([{ level: "error", event: "config" }]);
+    expect(body + logs.text()).not.toContain(SECRET);
+  });
+
+  it("is not healthy", async () => {
+    const response = await appWith(broken)("/health");
+    expect(response.status).toBe(503);
+    expect(await response.json()).toMatchObject({
+      status: "misconfigured",
+      platform: "cloudflare_sandboxes",
+    });
+  });
+});

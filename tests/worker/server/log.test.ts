@@ -1,0 +1,56 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { log, LOG_LEVELS, type LogEvent } from "../../../src/server/log.ts";
+import { recordLogs } from "./support.ts";
+
+let logs: ReturnType<typeof recordLogs>;
+beforeEach(() => void (logs = recordLogs()));
+afterEach(() => vi.restoreAllMocks());
+
+const call: LogEvent = {
+  event: "call",
+  request_id: "r",
+  principal: "owner",
+  tool: "run_code",
+  sandbox: "default",
+  duration_ms: 12,
+  outcome: "ok",
+};
+const refusal: LogEvent = { event: "refusal", request_id: "r", status: 401, reason: "no_token" };
+const failure: LogEvent = { event: "error", ref: "r", where: "mcp", error: new Error("x\n    at home") };
+
+describe("a log line", () => {
+  it("is one line of JSON with the event's fields, a time and a level", () => {
+    log({ logLevel: "info" }, call);
+    expect(logs.text()).not.toContain("\n");
+    expect(logs.entries()).toEqual([{ ...call, level: "info", time: expect.stringMatching(/^\d{4}-.*Z$/) }]);
+  });
+
+  it.each([
+    ["debug", ["call", "refusal", "error"]],
+    ["info", ["call", "refusal", "error"]],
+    ["warn", ["refusal", "error"]],
+    ["error", ["error"]],
+  ] as const)("at %s: %j", (logLevel, events) => {
+    for (const event of [call, refusal, failure]) log({ logLevel }, event);
+    expect(logs.entries().map(({ event }) => event)).toEqual(events);
+  });
+
+  it("knows its levels in order", () => {
+    expect(LOG_LEVELS).toEqual(["debug", "info", "warn", "error"]);
+  });
+});
+
+describe("an unexpected error", () => {
+  it.each([
+    [Object.assign(new RangeError("command: rm -rf secret"), { code: "E_RANGE" }), "RangeError", "E_RANGE"],
+    ["secret", "string", undefined],
+    [undefined, "undefined", undefined],
+    [{ secret: 1 }, "object", undefined],
+    [Object.assign(new Error("x"), { code: { secret: 1 } }), "Error", undefined],
+  ])("%o is located without its words", (error, name, code) => {
+    log({ logLevel: "info" }, { event: "error", ref: "r", where: "run_code", error });
+    expect(logs.entries()).toMatchObject([{ error_name: name, ref: "r", where: "run_code" }]);
+    expect(logs.entries()[0]?.error_code).toBe(code);
+    expect(logs.text()).not.toContain("secret");
+  });
+});

@@ -1,0 +1,98 @@
+/** The app around a product of two tools that need no sandbox, so that what is tested is the way in. */
+import { createExecutionContext } from "cloudflare:test";
+import { McpServer } from "@modelcontextprotocol/server";
+import { vi } from "vitest";
+import { z } from "zod";
+import type { Scope } from "../../../src/auth/principal.ts";
+import { type Call, createApp, type Product } from "../../../src/server/app.ts";
+import type { Env } from "../../../src/server/config.ts";
+
+export const TOKEN = "server-token-0123456789";
+export const ORIGIN = "https://sandbox.example";
+
+const SCOPES_OF = new Map<string, readonly Scope[]>([
+  ["add", ["sandbox:exec"]],
+  ["note", ["sandbox:write", "sandbox:read"]],
+]);
+
+const product: Product = {
+  createMCPServer: ({ principal, requestID }: Call) => {
+    const server = new McpServer({ name: "two-tools", version: "1.0.0" });
+    const numbers = z.object({ a: z.number(), b: z.number() });
+    server.registerTool("add", { description: "Adds", inputSchema: numbers }, ({ a, b }) =>
+      text(String(a + b)),
+    );
+    server.registerTool(
+      "note",
+      { description: "Notes", inputSchema: z.object({ text: z.string() }) },
+      ({ text: note }) => text(`${principal.id} noted ${note.length} characters in ${requestID}`),
+    );
+    return server;
+  },
+  requiredScopes: (name) => SCOPES_OF.get(name) ?? [],
+};
+
+function text(value: string) {
+  return { content: [{ type: "text" as const, text: value }] };
+}
+
+export type Variables = Omit<Env, "Sandbox" | "Account">;
+
+/** The app under these variables (and `SERVER_AUTH_TOKEN` unless they say otherwise). */
+export function appWith(variables: Variables = {}, parts: Partial<Product> = {}) {
+  const app = createApp({ ...product, ...parts });
+  const env: Env = {
+    SERVER_AUTH_TOKEN: TOKEN,
+    ...variables,
+    Sandbox: {} as DurableObjectNamespace,
+    Account: {} as DurableObjectNamespace,
+  };
+  return async (path: string, init?: RequestInit): Promise<Response> => {
+    const request = new Request(new URL(path, ORIGIN), init);
+    return app.fetch(request, env, createExecutionContext());
+  };
+}
+
+/** An MCP POST of the 2025 era, with the right token unless `headers` says otherwise. */
+export function post(body: unknown, headers: Record<string, string> = {}): RequestInit {
+  return {
+    method: "POST",
+    headers: {
+      authorization: `Bearer ${TOKEN}`,
+      "content-type": "application/json",
+      accept: "application/json, text/event-stream",
+      ...headers,
+    },
+    body: typeof body === "string" ? body : JSON.stringify(body),
+  };
+}
+
+export function call(name: string, args: unknown, id: number | string = 1) {
+  return { jsonrpc: "2.0", id, method: "tools/call", params: { name, arguments: args } };
+}
+
+export const LIST = { jsonrpc: "2.0", id: 1, method: "tools/list" };
+
+/** The JSON-RPC messages of an answer, be it JSON or an event stream. */
+export async function messages(response: Response): Promise<unknown[]> {
+  const body = await response.text();
+  if (!response.headers.get("content-type")?.startsWith("text/event-stream"))
+    return [JSON.parse(body)].flat();
+  const data = body.split("\n").filter((line) => line.startsWith("data: {"));
+  return data.map((line) => JSON.parse(line.slice("data: ".length)));
+}
+
+/** What is logged from here on, one parsed line per entry; the raw text is in `text()`. */
+export function recordLogs() {
+  const spy = vi.spyOn(console, "log").mockImplementation(() => {});
+  const lines = () => spy.mock.calls.map(([line]) => String(line));
+  return {
+    entries: (): Record<string, unknown>[] => lines().map((line) => JSON.parse(line)),
+    text: () => lines().join("\n"),
+  };
+}
+
+export async function sha256Hex(value: string): Promise<string> {
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(value));
+  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

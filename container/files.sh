@@ -4,6 +4,7 @@
 # by the system's own sentence.
 
 shopt -s extglob
+sbx_files=1
 
 # sbx_put PATH write|append: standard input becomes the file, or its end. The content is complete under another name
 # in the same directory before it takes the file's place, so a killed write leaves the old content. A symbolic link
@@ -35,7 +36,7 @@ sbx_replace() {
 }
 
 # sbx_get PATH lines|bytes OFFSET LIMIT MAX_BYTES: lines count from 1, bytes from 0. Answers "file SIZE LINES" (LINES
-# only for lines: how many line breaks the file has) and the range, cut at MAX_BYTES.
+# only for lines: how many the file has) and the range, cut at MAX_BYTES.
 sbx_get() {
   if [[ ! -e $1 ]]; then
     printf 'missing\n'
@@ -46,7 +47,8 @@ sbx_get() {
   elif [[ ! -r $1 ]]; then
     printf 'failed %s: Permission denied\n' "$1"
   elif [[ $2 == lines ]]; then
-    printf 'file %s %s\n' "$(stat -Lc %s -- "$1")" "$(wc -l <"$1")"
+    # A last line that no line break ends counts too.
+    printf 'file %s %s\n' "$(stat -Lc %s -- "$1")" "$(($(wc -l <"$1") + $(tail -c 1 -- "$1" | tr -d '\n' | wc -c)))"
     tail -n "+$3" -- "$1" | head -n "$4" | head -c "$5" | base64 -w 0
   else
     printf 'file %s\n' "$(stat -Lc %s -- "$1")"

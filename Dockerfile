@@ -1,0 +1,10 @@
+# The image of a production sandbox. Its tag is the version of @cloudflare/sandbox in package.json: a test holds them equal.
+FROM docker.io/cloudflare/sandbox:0.12.10-python
+
+# The coding agent of execute_task, in the version that package.json pins for the local platform.
+RUN npm install --global --no-audit --no-fund @anthropic-ai/claude-code@2.1.328 && npm cache clean --force
+
+# Ours: the command wrapper, the file helpers and the kernels' preludes. Owned by root and read-only to everyone.
+COPY --chmod=0555 container/ /opt/sandbox-mcp/
+
+RUN mkdir -p /var/lib/sandbox-mcp/runs /var/lib/sandbox-mcp/sessions

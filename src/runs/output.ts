@@ -1,0 +1,65 @@
+/** What a caller is shown of an output: its beginning and its end, with what was left out counted. */
+
+/** Bytes of each end that are shown. */
+export const SHOWN_BYTES = 16 * 1024;
+
+/** One stream of an output. `head` alone holds it all when nothing was omitted. */
+export interface Shown {
+  head: string;
+  tail: string;
+  /** Size of the whole stream in bytes. */
+  bytes: number;
+  /** Bytes between `head` and `tail`. */
+  omitted: number;
+}
+
+export const NOTHING: Shown = { head: "", tail: "", bytes: 0, omitted: 0 };
+
+const encoder = new TextEncoder();
+const lenient = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
+
+/** `text` cut to what is shown. `bytes` is its size in bytes where that is known to differ from its UTF-8 form. */
+export function shown(text: string, bytes?: number): Shown {
+  // Every UTF-16 unit takes at most three bytes, so a short text needs no counting.
+  if (text.length * 3 <= 2 * SHOWN_BYTES && bytes !== undefined) return { head: text, tail: "", bytes, omitted: 0 };
+  const encoded = encoder.encode(text);
+  const size = bytes ?? encoded.length;
+  if (encoded.length <= 2 * SHOWN_BYTES) return { head: text, tail: "", bytes: size, omitted: 0 };
+  return ends(encoded.subarray(0, SHOWN_BYTES), encoded.subarray(-SHOWN_BYTES), size);
+}
+
+/** What is shown of a stream of `bytes` bytes, given its first and its last bytes; both are cut at whole characters. */
+export function ends(first: Uint8Array, last: Uint8Array, bytes: number): Shown {
+  const head = decodeHead(first);
+  const tail = decodeTail(last);
+  return { head: head.text, tail: tail.text, bytes, omitted: bytes - head.length - tail.length };
+}
+
+/** Text of `bytes` without a character cut at its end; bytes that are no UTF-8 become U+FFFD. */
+function decodeHead(bytes: Uint8Array): { text: string; length: number } {
+  let length = bytes.length;
+  // A lead byte within the last three whose sequence runs past the end starts the cut character.
+  for (let back = 1; back <= 3 && back <= bytes.length; back++) {
+    const byte = bytes[bytes.length - back] ?? 0;
+    if (byte < 0x80) break;
+    if (byte >= 0xc0) {
+      const size = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
+      if (size > back) length -= back;
+      break;
+    }
+  }
+  return { text: lenient.decode(bytes.subarray(0, length)), length };
+}
+
+/** Text of `bytes` without a character cut at its beginning. */
+function decodeTail(bytes: Uint8Array): { text: string; length: number } {
+  let start = 0;
+  while (start < 3 && start < bytes.length && ((bytes[start] ?? 0) & 0xc0) === 0x80) start++;
+  return { text: lenient.decode(bytes.subarray(start)), length: bytes.length - start };
+}
+
+/** The stream as one text, with a line in the middle that says what is missing. */
+export function shownText({ head, tail, bytes, omitted }: Shown): string {
+  if (omitted === 0) return head + tail;
+  return `${head}\n[... ${omitted} of ${bytes} bytes omitted ...]\n${tail}`;
+}

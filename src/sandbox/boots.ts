@@ -1,0 +1,58 @@
+/**
+ * Counts the starts of a sandbox's container and remembers how the last one ended, because files, processes and kernels
+ * die with the container: whoever comes next must be told, once.
+ */
+
+/** The synchronous key-value part of a Durable Object's storage. */
+type KV = Pick<SyncKvStorage, "get" | "put" | "delete">;
+
+const COUNT = "boots:count";
+/** How the running container is expected to end, set before it does; nothing here means it was not expected. */
+const ENDING = "boots:ending";
+const NOTICE = "boots:notice";
+
+const LOST = "its files, processes and kernel state are gone";
+
+export class Boots {
+  readonly #kv: KV;
+
+  constructor(kv: KV) {
+    this.#kv = kv;
+  }
+
+  get count(): number {
+    return this.#kv.get<number>(COUNT) ?? 0;
+  }
+
+  /** The container started. */
+  started(): void {
+    const before = this.count;
+    const ending = this.#kv.get<string>(ENDING);
+    this.#kv.put(COUNT, before + 1);
+    this.#kv.delete(ENDING);
+    if (before === 0) return;
+    this.#kv.put(
+      NOTICE,
+      ending === "idle"
+        ? `The sandbox was stopped because nobody used it: ${LOST}.`
+        : `The sandbox was restarted: ${LOST}.`,
+    );
+  }
+
+  /** The container is about to be stopped for want of use. */
+  idle(): void {
+    this.#kv.put(ENDING, "idle");
+  }
+
+  /** The caller asked for the end: the next start is a first one. */
+  forget(): void {
+    for (const key of [COUNT, ENDING, NOTICE]) this.#kv.delete(key);
+  }
+
+  /** What the next result must say about lost state; says it once. */
+  takeNotice(): string | undefined {
+    const notice = this.#kv.get<string>(NOTICE);
+    if (notice !== undefined) this.#kv.delete(NOTICE);
+    return notice;
+  }
+}

@@ -1,0 +1,86 @@
+/**
+ * What we could not do, in words for a model: what failed with its values, why, and the next call to make. Errors cross
+ * from the actor to the Worker as data (`Failure`), because a thrown error loses its properties on the way.
+ */
+
+export type ErrorCode =
+  | "invalid_argument"
+  | "not_found"
+  | "is_directory"
+  | "not_directory"
+  | "permission_denied"
+  | "no_space"
+  | "file_system"
+  | "too_large"
+  | "language_unavailable"
+  | "sandbox_restarted"
+  | "sandbox_unavailable"
+  | "internal";
+
+export interface Failure {
+  code: ErrorCode;
+  /** What failed, with its values, as a sentence. */
+  message: string;
+  /** The exact next call, as a sentence; empty where there is nothing to do. */
+  hint: string;
+  /** Whether the same call may succeed when repeated. */
+  retryable: boolean;
+}
+
+export type Outcome<T> = { ok: true; value: T } | { ok: false; failure: Failure };
+
+/** An error that is meant for the caller; anything else is an internal error and reaches only the log. */
+export class ToolError extends Error implements Failure {
+  override readonly name = "ToolError";
+  readonly code: ErrorCode;
+  readonly hint: string;
+  readonly retryable: boolean;
+
+  constructor(code: ErrorCode, message: string, hint = "", retryable = false) {
+    super(message);
+    this.code = code;
+    this.hint = hint;
+    this.retryable = retryable;
+  }
+
+  static from(failure: Failure): ToolError {
+    return new ToolError(failure.code, failure.message, failure.hint, failure.retryable);
+  }
+
+  toFailure(): Failure {
+    const { code, message, hint, retryable } = this;
+    return { code, message, hint, retryable };
+  }
+}
+
+
+/** The SDK's codes for a container that went away or is not there yet, whatever call noticed it. */
+const GONE = new Set(["RPC_TRANSPORT_ERROR", "OPERATION_INTERRUPTED", "SESSION_DESTROYED"]);
+const UNAVAILABLE = new Set(["CONTAINER_UNAVAILABLE", "INTERPRETER_NOT_READY"]);
+
+/** The SDK's code of an error it threw, or undefined for an error of another kind. */
+export function sdkCode(error: unknown): string | undefined {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  return typeof code === "string" ? code : undefined;
+}
+
+/** The failure behind an error that any call of the SDK can throw; undefined for one we did not foresee. */
+export function platformFailure(error: unknown): Failure | undefined {
+  if (error instanceof ToolError) return error.toFailure();
+  const code = sdkCode(error) ?? "";
+  if (GONE.has(code))
+    return {
+      code: "sandbox_restarted",
+      message: "The sandbox went away while this call was running; its files, processes and kernels are gone.",
+      hint: "Repeat the steps that made the files you need, then this call: the next call starts a fresh sandbox.",
+      retryable: true,
+    };
+  if (UNAVAILABLE.has(code))
+    return {
+      code: "sandbox_unavailable",
+      message: "The sandbox could not be started now: the platform has no container ready for it.",
+      hint: "Make the same call again in about 10 seconds.",
+      retryable: true,
+    };
+  return undefined;
+}

@@ -1,0 +1,167 @@
+/** Files of a sandbox, by the helpers in `container/files.sh`. */
+import { type ErrorCode, ToolError } from "./errors.ts";
+import { type Reply, type Shell, quote, replyBytes } from "./shell.ts";
+
+/** What of the SDK's class this needs. */
+export interface FileHost {
+  writeFile(path: string, content: string, options: { encoding: string }): Promise<unknown>;
+  deleteFile(path: string): Promise<unknown>;
+}
+
+export interface FileEntry {
+  path: string;
+  type: "file" | "directory" | "symlink" | "other";
+  /** Bytes. */
+  size: number;
+  /** ISO 8601. */
+  modified: string;
+}
+
+/** A range of a file. */
+export interface FileRange {
+  /** Size of the whole file in bytes. */
+  size: number;
+  /** Lines of the whole file, a last one without a line break included; only when lines were asked for. */
+  lines?: number;
+  bytes: Uint8Array;
+}
+
+const WORKSPACE = "/workspace";
+
+/** Content up to this size travels in the command that writes it; above, through a file of the SDK's. */
+const INLINE_BYTES = 48 * 1024;
+
+export class Files {
+  readonly #shell: Shell;
+  readonly #host: FileHost;
+
+  constructor(shell: Shell, host: FileHost) {
+    this.#shell = shell;
+    this.#host = host;
+  }
+
+  /** Writes or appends, atomically. Answers the file's size afterwards, in bytes. */
+  async write(path: string, content: Uint8Array, append: boolean): Promise<number> {
+    const target = absolute(path);
+    const line = `sbx_put ${quote(target)} ${append ? "append" : "write"}`;
+    const encoded = content.toBase64();
+    let reply: Reply;
+    if (content.length <= INLINE_BYTES) {
+      reply = await this.#shell.call("files.sh", `base64 -d | ${line}`, { input: encoded, once: append });
+    } else {
+      const staged = `/var/lib/sandbox-mcp/staged-${crypto.randomUUID()}`;
+      await this.#host.writeFile(staged, encoded, { encoding: "base64" });
+      try {
+        reply = await this.#shell.call("files.sh", `${line} <${staged}`, { once: append });
+      } finally {
+        await this.#host.deleteFile(staged);
+      }
+    }
+    const [word, size] = reply.words;
+    if (word === "written") return Number(size);
+    if (word === "directory") throw isDirectory(target);
+    throw refusal(`Writing ${target} failed`, reply);
+  }
+
+  /** Lines count from 1, bytes from 0; the range is cut at `maxBytes`. */
+  async read(
+    path: string,
+    unit: "lines" | "bytes",
+    offset: number,
+    limit: number,
+    maxBytes: number,
+  ): Promise<FileRange> {
+    const target = absolute(path);
+    const line = `sbx_get ${quote(target)} ${unit} ${offset} ${limit} ${maxBytes}`;
+    const reply = await this.#shell.call("files.sh", line);
+    const [word, size, lines] = reply.words;
+    switch (word) {
+      case "file":
+        return { size: Number(size), lines: lines === undefined ? undefined : Number(lines), bytes: replyBytes(reply) };
+      case "missing":
+        throw missing(target, `Use list_files with path ${parent(target)}.`);
+      case "directory":
+        throw isDirectory(target);
+      case "special":
+        throw new ToolError("invalid_argument", `${target} is a device, socket or pipe, not a file.`, "");
+      default:
+        throw refusal(`Reading ${target} failed`, reply);
+    }
+  }
+
+  /** At most `limit` entries, ordered by path. */
+  async list(path: string, recursive: boolean, limit: number): Promise<FileEntry[]> {
+    const target = absolute(path);
+    const line = `sbx_list ${quote(target)} ${recursive ? 1000 : 1} ${limit}`;
+    const reply = await this.#shell.call("files.sh", line);
+    switch (reply.words[0]) {
+      case "directory":
+        return entries(replyBytes(reply));
+      case "missing":
+        throw missing(target, `Use list_files with path ${parent(target)}.`);
+      case "file":
+        throw new ToolError("not_directory", `${target} is a file, not a directory.`, `Use read_file with path ${target}.`);
+      default:
+        throw refusal(`Listing ${target} failed`, reply);
+    }
+  }
+}
+
+/** `path` as an absolute one: relative to /workspace, with `.` and `..` resolved. */
+export function absolute(path: string): string {
+  const parts: string[] = [];
+  for (const part of (path.startsWith("/") ? path : `${WORKSPACE}/${path}`).split("/")) {
+    if (part === "..") parts.pop();
+    else if (part !== "" && part !== ".") parts.push(part);
+  }
+  return `/${parts.join("/")}`;
+}
+
+function parent(path: string): string {
+  return path.slice(0, path.lastIndexOf("/")) || "/";
+}
+
+function missing(path: string, hint: string): ToolError {
+  return new ToolError("not_found", `There is no ${path} in this sandbox.`, hint);
+}
+
+function isDirectory(path: string): ToolError {
+  return new ToolError("is_directory", `${path} is a directory.`, `Use list_files with path ${path}.`);
+}
+
+type Reason = readonly [pattern: RegExp, code: ErrorCode, hint: string];
+
+const REASONS: readonly Reason[] = [
+  [/No space left|quota/i, "no_space", "Delete files you no longer need, then write again: nothing was changed."],
+  [/Permission denied|Operation not permitted/i, "permission_denied", "Use a path under /workspace."],
+  [/Read-only/i, "permission_denied", "That part of the sandbox is read-only: use a path under /workspace."],
+  [/Not a directory|File exists/i, "not_directory", "A part of the path is a file: use list_files to see which."],
+  [/name too long/i, "invalid_argument", "Use a shorter name: 255 bytes at most for each part."],
+];
+
+const UNFORESEEN: Reason = [/^/, "file_system", ""];
+
+/** The failure behind an answer of the helpers, whose sentence is the system's own. */
+function refusal(what: string, reply: Reply): ToolError {
+  const said = reply.words.slice(1).join(" ") || reply.stderr.trim();
+  const [, code, hint] = REASONS.find(([pattern]) => pattern.test(said)) ?? UNFORESEEN;
+  return new ToolError(code, `${what}: ${said || "the sandbox gave no reason"}.`, hint);
+}
+
+const TYPES: Record<string, FileEntry["type"]> = { f: "file", d: "directory", l: "symlink" };
+
+function entries(listing: Uint8Array): FileEntry[] {
+  return new TextDecoder()
+    .decode(listing)
+    .split("\0")
+    .filter(Boolean)
+    .map((line) => {
+      const [type = "", size, seconds, , ...name] = line.split(" ");
+      return {
+        path: name.join(" "),
+        type: TYPES[type] ?? "other",
+        size: Number(size),
+        modified: new Date(Math.floor(Number(seconds)) * 1000).toISOString(),
+      };
+    });
+}

@@ -1,0 +1,34 @@
+/** How the Worker reaches a principal's sandboxes: the one place that turns a name into an actor. */
+import type { Env } from "../server/config.ts";
+import type { Account } from "./account.ts";
+import { type Failure, ToolError } from "./errors.ts";
+import { actorName } from "./naming.ts";
+import type { Answer, Owner, Sandbox } from "./sandbox.ts";
+
+/** The value of an actor's answer, with its notice. */
+export interface Told<T> {
+  value: T;
+  notice: string | undefined;
+}
+
+/** Calls a method of the principal's sandbox `name`. @throws {ToolError} with the notice in front of its message */
+export async function callSandbox<T>(
+  env: Env,
+  owner: Owner,
+  call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<Answer<T>>,
+): Promise<Told<T>> {
+  const sandboxes = env.Sandbox as DurableObjectNamespace<Sandbox>;
+  const actor = sandboxes.getByName(await actorName(owner.sandbox, owner.principalID));
+  const answer = await call(actor, owner);
+  if (answer.ok) return { value: answer.value, notice: answer.notice };
+  throw ToolError.from(withNotice(answer.failure, answer.notice));
+}
+
+/** The principal's account. */
+export function accountOf(env: Env, principalID: string): DurableObjectStub<Account> {
+  return (env.Account as DurableObjectNamespace<Account>).getByName(principalID);
+}
+
+function withNotice(failure: Failure, notice: string | undefined): Failure {
+  return notice === undefined ? failure : { ...failure, message: `${notice} ${failure.message}` };
+}

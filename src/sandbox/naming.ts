@@ -1,0 +1,25 @@
+/** How sandboxes are named, and how a name and a principal become one Durable Object that nobody else can reach. */
+
+/** 1 to 20 of `a-z`, `0-9` and `-`, no dash first or last. */
+export const SANDBOX_NAME = /^[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?$/;
+
+export const DEFAULT_SANDBOX = "default";
+
+const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
+
+/**
+ * The name of the Durable Object behind sandbox `name` of a principal: `<name>-<16 base32 characters>`, the first 80
+ * bits of the SHA-256 of the principal's id. Two principals can use the same name and never meet; nobody can search
+ * for an id that collides, and the host label of a preview made of it stays under the 63 characters of DNS.
+ */
+export async function actorName(name: string, principalID: string): Promise<string> {
+  return `${name}-${await principalHash(principalID)}`;
+}
+
+/** The first 80 bits of the SHA-256 of a principal's id, as 16 lower-case base32 characters. */
+export async function principalHash(principalID: string): Promise<string> {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(principalID)));
+  let bits = 0n;
+  for (const byte of digest.subarray(0, 10)) bits = (bits << 8n) | BigInt(byte);
+  return Array.from({ length: 16 }, (_, index) => BASE32[Number((bits >> BigInt(75 - 5 * index)) & 31n)]).join("");
+}

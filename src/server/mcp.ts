@@ -1,0 +1,28 @@
+/** The MCP server of one request: every tool, in the caller's name. */
+import { McpServer } from "@modelcontextprotocol/server";
+import { version } from "../../package.json";
+import type { Call } from "../tools/define.ts";
+import { tools } from "../tools/index.ts";
+
+/** What a client puts in front of its model. The essentials come first: some clients cut at 512 characters. */
+const INSTRUCTIONS = `Real Linux sandboxes for code, shell commands and files. run_code keeps a live Python, JavaScript or TypeScript kernel; run_command a bash session; write_file, read_file and list_files move files. All of them share /workspace of the sandbox named by "sandbox" ("default" unless given), made on first use and yours alone.
+
+- Variables, the working directory and files stay between calls. They are gone when a sandbox is destroyed, restarted, or stopped after 10 minutes without use; the next result says so.
+- Exceptions and exit codes are results, not errors: read them and go on. An error names the next call to make.
+- Start servers in the background (cmd > log 2>&1 &). Give independent work its own session, context or sandbox: it runs at the same time.`;
+
+export function createMCPServer(call: Call): McpServer {
+  const server = new McpServer(
+    { name: "sandbox-mcp", title: "Sandbox", version },
+    { instructions: INSTRUCTIONS, capabilities: { tools: {} } },
+  );
+  for (const tool of tools) {
+    const { name, title, description, input, output, annotations } = tool;
+    server.registerTool(
+      name,
+      { title, description, inputSchema: input, outputSchema: output, annotations },
+      (args, context) => tool.call(args, call, context),
+    );
+  }
+  return server;
+}

@@ -1,0 +1,125 @@
+import { z } from "zod";
+import { ToolError } from "../sandbox/errors.ts";
+import { type FileRange, absolute } from "../sandbox/files.ts";
+import { type ToolContext, type ToolOutput, defineTool, pathField, sandboxField, sections, text } from "./define.ts";
+import { IMAGE_BYTES, imageType } from "./images.ts";
+
+/** Lines of one answer when the call does not say. */
+const LINES = 2000;
+
+/** Bytes of one answer: text, and what base64 is made of. Some clients refuse results of more than 1 MB. */
+const MAX_TEXT = 64 * 1024;
+const MAX_BINARY = 384 * 1024;
+
+interface Request {
+  path: string;
+  offset?: number;
+  limit?: number;
+  sandbox: string;
+}
+
+export const readFile = defineTool({
+  name: "read_file",
+  title: "Read a file",
+  description: `Reads a file of a sandbox. Text comes by lines and says where to go on when there is more; images (PNG, JPEG, GIF, WebP) come as images; other files come as base64 by range of bytes.`,
+  input: z.strictObject({
+    path: pathField(),
+    offset: z
+      .number()
+      .int()
+      .min(0)
+      .optional()
+      .describe("Where to start: a line, counted from 1; with encoding base64 a byte, counted from 0."),
+    limit: z.number().int().min(1).optional().describe(`How many lines (${LINES} unless given) or bytes.`),
+    encoding: z
+      .enum(["utf-8", "base64"])
+      .optional()
+      .describe("utf-8 for text, base64 for bytes; found out when left out."),
+    sandbox: sandboxField(),
+  }),
+  hints: { readOnly: true, destructive: false, idempotent: true },
+  scopes: ["sandbox:read"],
+  async handle({ encoding, ...request }, context) {
+    if (encoding === "base64") return asBytes(request, context);
+    const offset = Math.max(1, request.offset ?? 1);
+    const limit = request.limit ?? LINES;
+    const { value: range, notice } = await context.sandbox(request.sandbox, (actor, owner) =>
+      actor.getFile(owner, request.path, "lines", offset, limit, MAX_TEXT),
+    );
+    const cut = range.bytes.length === MAX_TEXT;
+    const content = decode(range.bytes, cut);
+    if (content === undefined) {
+      if (encoding === "utf-8")
+        throw new ToolError(
+          "invalid_argument",
+          `${absolute(request.path)} is not UTF-8 text.`,
+          "Read it with encoding base64, or leave encoding out.",
+        );
+      const mimeType = offset === 1 ? imageType(range.bytes) : undefined;
+      return mimeType ? asImage(request, mimeType, range.size, context) : asBytes(request, context);
+    }
+    const said = goOn(content, cut, offset, range, request.path);
+    return { content: blocks(sections([["notice", notice]]), content, said) };
+  },
+});
+
+/** Where to go on in a file that an answer does not show whole; empty when it does. */
+function goOn(content: string, cut: boolean, offset: number, range: FileRange, path: string): string {
+  const { size, lines = 0 } = range;
+  const whole = `${absolute(path)} has ${lines} lines, ${size} bytes`;
+  if (content === "") return size === 0 ? `[${absolute(path)} is empty.]` : `[${whole}: there is no line ${offset}.]`;
+  const partial = cut && !content.endsWith("\n");
+  const last = offset + content.split("\n").length - (content.endsWith("\n") ? 2 : 1);
+  if (partial && last === offset)
+    return `[${whole}. Line ${offset} is longer than ${MAX_TEXT} bytes: go on by bytes, with encoding base64.]`;
+  if (partial) return `[${whole}; shown up to a part of line ${last}. Go on with offset ${last}.]`;
+  if (last < lines) return `[${whole}; shown up to line ${last}. Go on with offset ${last + 1}.]`;
+  return offset === 1 ? "" : `[${whole}; this is the end.]`;
+}
+
+async function asImage(
+  { path, sandbox }: Request,
+  mimeType: string,
+  size: number,
+  context: ToolContext,
+): Promise<ToolOutput> {
+  if (size > IMAGE_BYTES)
+    throw new ToolError(
+      "too_large",
+      `${absolute(path)} is an image of ${size} bytes; at most ${IMAGE_BYTES} can be shown.`,
+      "Make it smaller first, for example with PIL's thumbnail in run_code, or read its bytes with encoding base64.",
+    );
+  const { value, notice } = await context.sandbox(sandbox, (actor, owner) =>
+    actor.getFile(owner, path, "bytes", 0, IMAGE_BYTES, IMAGE_BYTES),
+  );
+  const image = { type: "image" as const, data: value.bytes.toBase64(), mimeType };
+  return { content: [...blocks(sections([["notice", notice]])), image] };
+}
+
+async function asBytes({ path, offset = 0, limit = MAX_BINARY, sandbox }: Request, context: ToolContext): Promise<ToolOutput> {
+  const { value, notice } = await context.sandbox(sandbox, (actor, owner) =>
+    actor.getFile(owner, path, "bytes", offset, limit, MAX_BINARY),
+  );
+  const end = offset + value.bytes.length;
+  const rest = end < value.size ? ` Go on with encoding base64 and offset ${end}.` : "";
+  const said = `[${absolute(path)} has ${value.size} bytes; bytes ${offset} to ${end} in base64.${rest}]`;
+  return { content: blocks(sections([["notice", notice]]), value.bytes.toBase64(), said) };
+}
+
+/** The text of UTF-8 bytes, or undefined when they are none. A character cut at the end of a range is left out. */
+function decode(bytes: Uint8Array, cut: boolean): string | undefined {
+  if (bytes.includes(0)) return undefined;
+  for (let drop = 0; drop <= (cut ? 3 : 0); drop++) {
+    try {
+      const options = { fatal: true, ignoreBOM: true };
+      return new TextDecoder("utf-8", options).decode(bytes.subarray(0, bytes.length - drop));
+    } catch {
+      continue;
+    }
+  }
+  return undefined;
+}
+
+function blocks(...texts: string[]) {
+  return texts.filter(Boolean).map(text);
+}

@@ -1,0 +1,35 @@
+import { z } from "zod";
+import { defineTool, sandboxField, sections, text, timeoutField } from "./define.ts";
+import { codeBlocks } from "./code-result.ts";
+
+/** Characters of code; a longer program goes into a file. */
+const MAX_CODE = 1_000_000;
+
+export const runCode = defineTool({
+  name: "run_code",
+  title: "Run code",
+  description: `Runs Python, JavaScript or TypeScript in a live kernel of a Linux sandbox, starting in /workspace. Variables, imports and functions stay for the next call with the same language and context, as in a notebook.
+
+Returns the value of the last expression, stdout, stderr and errors with their traceback; plots (matplotlib), PIL images and the like come as images, DataFrames as text. Top-level await works. Install packages with run_command (pip install, npm install).
+
+When timeout_seconds pass, Python is interrupted and usually keeps its state; JavaScript and TypeScript kernels are restarted. The answer says which.`,
+  input: z.strictObject({
+    code: z.string().min(1).max(MAX_CODE, `is longer than ${MAX_CODE} characters: write_file it and run the file`),
+    language: z.enum(["python", "javascript", "typescript"]).default("python"),
+    sandbox: sandboxField(),
+    context: z
+      .string()
+      .regex(/^[a-z0-9-]{1,32}$/, "must be 1 to 32 of a-z, 0-9 and -")
+      .default("default")
+      .describe("Which kernel of that language; made on first use. Several run at once."),
+    timeout_seconds: timeoutField(120, 21_600),
+  }),
+  hints: { readOnly: false, destructive: true, idempotent: false },
+  scopes: ["sandbox:exec"],
+  async handle({ code, language, sandbox, context: kernel, timeout_seconds }, context) {
+    const spec = { code, language, context: kernel, timeoutMs: timeout_seconds * 1000 };
+    const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) => actor.executeCode(owner, spec));
+    const told = sections([["notice", notice]]);
+    return { content: [...(told ? [text(told)] : []), ...codeBlocks(run)] };
+  },
+});

@@ -1,0 +1,79 @@
+import { z } from "zod";
+import { shownText } from "../runs/output.ts";
+import { defineTool, sandboxField, sections, text, timeoutField } from "./define.ts";
+
+/** Bytes of a command; a longer script goes into a file. */
+const MAX_COMMAND = 100_000;
+
+export const runCommand = defineTool({
+  name: "run_command",
+  title: "Run a shell command",
+  description: `Runs a bash command in a Linux sandbox, as root, starting in /workspace.
+
+The working directory, exported variables and functions carry over to the next command of the same session, as in a terminal. Sessions are like terminal tabs: each keeps its own, and several run at once; commands of one session run one after another. Standard input is empty, so pass -y or the like to programs that ask.
+
+A program that fails is a result with its exit_code. When timeout_seconds pass, the command is stopped with all its children (state timed_out). Background processes (cmd > log 2>&1 &) keep running. Long output is shown by its beginning and end; redirect it to a file and use read_file to see all of it.`,
+  input: z.strictObject({
+    command: z
+      .string()
+      .min(1)
+      .max(MAX_COMMAND, `is longer than ${MAX_COMMAND} characters: write_file the script, then run it with bash`)
+      .refine((value) => !value.includes("\0"), "must not hold a NUL character")
+      .describe("Bash source; several lines, pipes, quotes and heredocs work."),
+    session: z
+      .string()
+      .regex(/^[a-z0-9-]{1,32}$/, "must be 1 to 32 of a-z, 0-9 and -")
+      .default("main")
+      .describe("Which shell session; made on first use."),
+    cwd: z
+      .string()
+      .max(4096)
+      .refine((value) => !value.includes("\0"), "must not hold a NUL character")
+      .optional()
+      .describe("Directory for this command only; the session's own when left out."),
+    env: z
+      .record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/), z.string().refine((value) => !value.includes("\0")))
+      .optional()
+      .describe("Variables for this command only."),
+    sandbox: sandboxField(),
+    timeout_seconds: timeoutField(120, 21_600),
+  }),
+  output: z.object({
+    id: z.string(),
+    state: z.enum(["succeeded", "failed", "timed_out"]),
+    exit_code: z.number(),
+    stdout: z.string(),
+    stderr: z.string(),
+    stdout_bytes: z.number(),
+    stderr_bytes: z.number(),
+    duration_ms: z.number(),
+    notice: z.string().optional(),
+  }),
+  hints: { readOnly: false, destructive: true, idempotent: false },
+  scopes: ["sandbox:exec"],
+  async handle({ command, session, cwd, env, sandbox, timeout_seconds }, context) {
+    const spec = { command, session, cwd, env, timeoutMs: timeout_seconds * 1000 };
+    const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) => actor.executeCommand(owner, spec));
+    const timedOut = run.end === "timeout";
+    const structured = {
+      id: run.runID,
+      state: timedOut ? ("timed_out" as const) : run.exitCode === 0 ? ("succeeded" as const) : ("failed" as const),
+      exit_code: run.exitCode,
+      stdout: shownText(run.stdout),
+      stderr: shownText(run.stderr),
+      stdout_bytes: run.stdout.bytes,
+      stderr_bytes: run.stderr.bytes,
+      duration_ms: run.durationMs,
+      notice: [notice, timedOut ? `Stopped after ${timeout_seconds} s with all its children.` : undefined]
+        .filter(Boolean)
+        .join(" "),
+    };
+    const shown = sections([
+      ["notice", structured.notice],
+      ["exit_code", structured.exit_code],
+      ["stdout", structured.stdout],
+      ["stderr", structured.stderr],
+    ]);
+    return { content: [text(shown)], structured: { ...structured, notice: structured.notice || undefined } };
+  },
+});

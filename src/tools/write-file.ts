@@ -1,0 +1,58 @@
+import { z } from "zod";
+import { ToolError } from "../sandbox/errors.ts";
+import { absolute } from "../sandbox/files.ts";
+import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
+
+export const writeFile = defineTool({
+  name: "write_file",
+  title: "Write a file",
+  description: `Writes a file in a sandbox, or appends to it. Directories on the way are made. The write is atomic: a reader sees the old content or the new, never a part.
+
+Send up to about 6 MB in one call; for more, send pieces with append true.`,
+  input: z.strictObject({
+    path: pathField(),
+    content: z.string().describe("The text, or the bytes in base64."),
+    encoding: z.enum(["utf-8", "base64"]).default("utf-8").describe("How content is written here."),
+    append: z.boolean().default(false).describe("Add to the end instead of replacing the file."),
+    sandbox: sandboxField(),
+  }),
+  output: z.object({
+    path: z.string(),
+    bytes_written: z.number(),
+    size: z.number(),
+    notice: z.string().optional(),
+  }),
+  hints: { readOnly: false, destructive: true, idempotent: false },
+  scopes: ["sandbox:write"],
+  async handle({ path, content, encoding, append, sandbox }, context) {
+    const bytes = encoding === "base64" ? fromBase64(content) : fromText(content);
+    const { value: size, notice } = await context.sandbox(sandbox, (actor, owner) =>
+      actor.putFile(owner, path, bytes, append),
+    );
+    const structured = { path: absolute(path), bytes_written: bytes.length, size, notice };
+    const said = `${bytes.length} bytes ${append ? "appended to" : "written to"} ${structured.path}; it has ${size} bytes now.`;
+    return { content: [text([sections([["notice", notice]]), said].filter(Boolean).join("\n"))], structured };
+  },
+});
+
+function fromText(content: string): Uint8Array {
+  if (!content.isWellFormed())
+    throw new ToolError(
+      "invalid_argument",
+      "The content holds half of a surrogate pair, which no UTF-8 file can hold; nothing was written.",
+      "Send the bytes with encoding base64.",
+    );
+  return new TextEncoder().encode(content);
+}
+
+function fromBase64(content: string): Uint8Array {
+  try {
+    return Uint8Array.fromBase64(content, { alphabet: /[-_]/.test(content) ? "base64url" : "base64" });
+  } catch {
+    throw new ToolError(
+      "invalid_argument",
+      "The content is not valid base64; nothing was written.",
+      "Encode the bytes again, or send text with encoding utf-8.",
+    );
+  }
+}

@@ -1,0 +1,34 @@
+import { cloudflareTest } from "@cloudflare/vitest-plugin";
+import { defineConfig } from "vitest/config";
+
+/**
+ * Four suites. `worker` runs in workerd, the others in Node. `worker` and `node` share one engine of the local platform,
+ * which the global set-up starts; `e2e` starts the whole server as a user does.
+ */
+export default defineConfig({
+  test: {
+    globalSetup: ["tests/setup/engine.ts"],
+    projects: [
+      {
+        extends: true,
+        plugins: [
+          cloudflareTest(({ inject }) => ({
+            main: "./local/worker.ts",
+            wrangler: { configPath: "./wrangler.local.jsonc" },
+            miniflare: {
+              bindings: {
+                LOCAL_ENGINE_URL: inject("engineURL"),
+                LOCAL_ENGINE_SECRET: inject("engineSecret"),
+                SERVER_AUTH_TOKEN: "test-owner-token",
+              },
+            },
+          })),
+        ],
+        test: { name: "worker", include: ["tests/worker/**/*.test.ts"], testTimeout: 60_000, hookTimeout: 60_000 },
+      },
+      { test: { name: "runtime", include: ["tests/runtime/**/*.test.ts"], testTimeout: 60_000 } },
+      { extends: true, test: { name: "node", include: ["tests/node/**/*.test.ts"], testTimeout: 60_000 } },
+      { test: { name: "e2e", include: ["tests/e2e/**/*.test.ts"], testTimeout: 180_000, hookTimeout: 180_000 } },
+    ],
+  },
+});

@@ -1,0 +1,44 @@
+import { readFileSync } from "node:fs";
+import { expect, test } from "vitest";
+
+function read(path: string): string {
+  return readFileSync(new URL(`../../${path}`, import.meta.url), "utf8");
+}
+
+interface Manifest {
+  version: string;
+  dependencies?: Record<string, string>;
+  devDependencies?: Record<string, string>;
+}
+
+const manifest = JSON.parse(read("package.json")) as Manifest;
+const dockerfile = read("Dockerfile");
+
+test("the image's tag is the version of the SDK", () => {
+  const [, tag] = /^FROM docker\.io\/cloudflare\/sandbox:(\S+)-python$/m.exec(dockerfile) ?? [];
+  expect(tag).toBe(manifest.dependencies?.["@cloudflare/sandbox"]);
+});
+
+test("the image and the local platform carry the same Claude Code", () => {
+  const [, version] = /@anthropic-ai\/claude-code@(\S+)/.exec(dockerfile) ?? [];
+  expect(version).toBe(manifest.devDependencies?.["@anthropic-ai/claude-code"]);
+});
+
+test("the local runtime speaks the SDK's own capnweb", () => {
+  const sdk = JSON.parse(read("node_modules/@cloudflare/sandbox/package.json")) as Manifest;
+  const ours = JSON.parse(read("node_modules/capnweb/package.json")) as Manifest;
+  const [, wanted = "none"] = /^\^(\d+\.\d+)\./.exec(sdk.dependencies?.capnweb ?? "") ?? [];
+  expect(ours.version.startsWith(`${wanted}.`)).toBe(true);
+  expect(manifest.devDependencies?.capnweb).toBe(ours.version);
+});
+
+test("agents' exact peers are what is installed", () => {
+  const agents = JSON.parse(read("node_modules/agents/package.json")) as { peerDependencies: Record<string, string> };
+  const installed = { ...manifest.dependencies, ...manifest.devDependencies };
+  for (const name of ["@modelcontextprotocol/server", "@modelcontextprotocol/client", "@modelcontextprotocol/sdk"])
+    expect(installed[name], name).toBe(agents.peerDependencies[name]);
+});
+
+test("the lock file names no download address", () => {
+  expect(read("package-lock.json")).not.toMatch(/"resolved": "https?:/);
+});

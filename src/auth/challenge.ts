@@ -10,7 +10,7 @@ const REALM = "sandbox-mcp";
  * asks for the bare scheme, and clients take an error code as a reason to throw their token away.
  */
 export function unauthorized(reason: RefusalReason, message: string): Refusal {
-  const presented = true;
+  const presented = reason === "invalid_token";
   const header = challenge(presented ? { error: "invalid_token", error_description: message } : {});
   return { reason, response: json({ error: "Unauthorized", message }, 401, { "www-authenticate": header }) };
 }

@@ -155,8 +155,13 @@ describe("CORS", () => {
 
   it("lets the page read answers and refusals, and what to do about them", async () => {
     const app = appWith(listed);
-    for (const init of [post(LIST, page), post(LIST, { ...page, authorization: "Bearer wrong" })]) {
+    const attempts = [
+      [200, post(LIST, page)],
+      [401, post(LIST, { ...page, authorization: "Bearer wrong" })],
+    ] as const;
+    for (const [status, init] of attempts) {
       const response = await app("/mcp", init);
+      expect(response.status).toBe(status);
       expect(response.headers.get("access-control-allow-origin")).toBe("https://app.example");
       expect(response.headers.get("access-control-expose-headers")).toContain("www-authenticate");
     }

@@ -25,7 +25,9 @@ export async function readJSON(request: Request): Promise<{ value: unknown } | {
   if (bytes > MAX_BODY_BYTES) return { problem: "too_large" };
   let text: string;
   try {
-    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false }).decode(await new Blob(kept).arrayBuffer());
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false }).decode(
+      await new Blob(kept).arrayBuffer(),
+    );
   } catch {
     return { problem: "not_utf8" };
   }

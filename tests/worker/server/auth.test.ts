@@ -1,5 +1,6 @@
 import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { missingScopes } from "../../../src/auth/principal.ts";
+import type { Product } from "../../../src/server/app.ts";
 import { appWith, call, LIST, messages, post, recordLogs, sha256Hex, TOKEN } from "./support.ts";
 
 const READER = "reader-token";
@@ -180,7 +181,7 @@ describe("scopes", () => {
   });
 
   it("a batch is refused whole, once, for every call in it", async () => {
-    const createMCPServer = vi.fn();
+    const createMCPServer = vi.fn<Product["createMCPServer"]>();
     const app = appWith({ AUTH_TOKENS: authTokens }, { createMCPServer });
     const batch = [
       LIST,

@@ -149,11 +149,15 @@ describe("JSON that is no message", () => {
   });
 });
 
+function throwing(error: Error): () => never {
+  return () => {
+    throw error;
+  };
+}
+
 describe("what nobody expected", () => {
   it("is answered 500 with a reference, and only the log knows more", async () => {
-    const createMCPServer = () => {
-      throw new TypeError("secret detail: /etc/passwd");
-    };
+    const createMCPServer = throwing(new TypeError("secret detail: /etc/passwd"));
     for (const [variables, body, id] of [
       [{}, LIST, 1],
       [{}, { ...LIST, id: "abc" }, "abc"],
@@ -182,17 +186,13 @@ describe("what nobody expected", () => {
   });
 
   it("says its message in the log at debug", async () => {
-    const createMCPServer = () => {
-      throw new TypeError("the detail");
-    };
+    const createMCPServer = throwing(new TypeError("the detail"));
     await appWith({ LOG_LEVEL: "debug" }, { createMCPServer })("/mcp", post(LIST));
     expect(logs.entries().at(-1)).toMatchObject({ error_message: "the detail" });
   });
 
   it("is answered the same outside MCP", async () => {
-    const requiredScopes = () => {
-      throw new RangeError("secret detail");
-    };
+    const requiredScopes = throwing(new RangeError("secret detail"));
     const response = await appWith({}, { requiredScopes })("/mcp", post(call("add", {})));
     expect(response.status).toBe(500);
     expect(await response.text()).not.toMatch(/secret|RangeError/);

@@ -1,0 +1,87 @@
+/**
+ * The program that runs inside a local sandbox and stands in for the container's server.
+ *
+ *   node main.ts --socket <path> [--egress <path>] [--workspace /workspace] [--scratch <directory>]
+ *
+ * `--socket`: where to listen. `--egress`: the engine's socket that is the way out; without it none is offered.
+ * `--scratch`: a directory for files of sessions and processes, best on a tmpfs of its own; by default under /tmp.
+ * SIGTERM ends all processes it started and exits with 0.
+ */
+import { mkdtempSync, rmSync, unlinkSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { SandboxAPI } from "./api.ts";
+import { BackupAPI } from "./backup.ts";
+import { messageOf } from "./errors.ts";
+import { Files } from "./files.ts";
+import { InterpreterAPI } from "./interpreter.ts";
+import { log } from "./log.ts";
+import { killDescendants } from "./process-tree.ts";
+import { Processes } from "./processes.ts";
+import { createControlServer } from "./server.ts";
+import { SESSIONLESS, Sessions } from "./sessions.ts";
+import { forwardEgress, listen } from "./tcp.ts";
+import { WatchAPI } from "./watch.ts";
+
+const { values } = parseArgs({
+  options: {
+    socket: { type: "string" },
+    egress: { type: "string" },
+    workspace: { type: "string", default: "/workspace" },
+    scratch: { type: "string" },
+  },
+});
+
+// What user code does must not end the runtime: a failure that nobody waited for is reported, no more.
+process.on("unhandledRejection", (reason) => log(`unhandled rejection: ${messageOf(reason)}`));
+process.on("uncaughtException", (error) => log(`uncaught exception: ${error.stack ?? messageOf(error)}`));
+
+async function main(): Promise<void> {
+  const { socket, egress, workspace } = values;
+  if (socket === undefined) throw new Error("--socket is missing");
+  const scratch = values.scratch ?? mkdtempSync(join(tmpdir(), ".sandbox-runtime-"));
+
+  const sessions = new Sessions(workspace, scratch);
+  const processes = new Processes(sessions, scratch);
+  const directoryOf = (sessionID: string): string =>
+    sessionID === SESSIONLESS ? workspace : sessions.directoryOf(sessionID);
+  const server = createControlServer(
+    new SandboxAPI({
+      sessions,
+      processes,
+      files: new Files(directoryOf),
+      interpreter: new InterpreterAPI({ cwd: workspace }),
+      watch: new WatchAPI(),
+      backup: new BackupAPI(),
+    }),
+  );
+
+  const stop = async (): Promise<void> => {
+    server.close();
+    for (const record of processes.list()) if (record.running) await processes.killSession(record.sessionID);
+    await killDescendants();
+    rmSync(scratch, { recursive: true, force: true });
+    process.exit(0);
+  };
+  process.once("SIGTERM", () => void stop());
+  process.once("SIGINT", () => void stop());
+
+  if (egress !== undefined) await forwardEgress(egress);
+  removeStale(socket);
+  await listen(server, { path: socket });
+}
+
+/** A socket file left by an earlier runtime would be in the way. */
+function removeStale(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch {
+    // There is none.
+  }
+}
+
+main().catch((error: unknown) => {
+  log(`cannot start: ${messageOf(error)}`);
+  process.exit(1);
+});

@@ -1,0 +1,208 @@
+import { accessSync } from "node:fs";
+import { messageOf, sandboxError, type SandboxError } from "./errors.ts";
+import { Shell, ShellExited, type RunOptions, type RunResult } from "./shell.ts";
+
+/** The session id with which the SDK asks for a process of its own instead of a session's shell. */
+export const SESSIONLESS = "__DISABLE_SESSION__";
+
+export interface SessionOptions {
+  id: string;
+  env?: Record<string, string | undefined>;
+  cwd?: string;
+}
+
+export interface ExecuteOptions extends RunOptions {
+  timeoutMs?: number;
+}
+
+/**
+ * Prints a script that gives another bash the state of this one. `set` comes last, so that an `errexit` in it does
+ * not end the other bash on a line that cannot be repeated there, such as a readonly variable of bash's own.
+ */
+const DUMP_STATE = [
+  "builtin umask -p",
+  "builtin shopt -p",
+  "builtin declare -p",
+  "builtin declare -f",
+  "builtin declare -Fx",
+  `builtin printf 'builtin cd -- %q\\n' "$PWD"`,
+  "builtin set +o",
+  "builtin echo '# end'",
+].join("\n");
+
+/**
+ * The sessions: one persistent bash each, made on first use. Calls of one session wait for each other, those of
+ * different sessions do not.
+ */
+export class Sessions {
+  readonly workspace: string;
+  readonly #scratch: string;
+  readonly #sessions = new Map<string, Shell>();
+  readonly #locks = new Map<string, Promise<void>>();
+  #counter = 0;
+
+  constructor(workspace: string, scratch: string) {
+    this.workspace = workspace;
+    this.#scratch = scratch;
+  }
+
+  /**
+   * Runs a command in the session's shell. A timeout is an error to the caller and nothing more, as in the container:
+   * the command goes on, and the session's next one waits for it.
+   *
+   * Errors: SESSION_TERMINATED when the shell did not survive it (the next call gets a new one),
+   * COMMAND_EXECUTION_ERROR for a timeout or a command that could not be handed over.
+   */
+  async execute(command: string, sessionID: string, options: ExecuteOptions = {}): Promise<RunResult> {
+    return this.#exclusive(sessionID, async () => {
+      const shell = await this.#shell(sessionID, options.cwd);
+      try {
+        const run = shell.run(command, options);
+        return await (options.timeoutMs === undefined ? run : withTimeout(run, options.timeoutMs));
+      } catch (error) {
+        if (error instanceof ShellExited) throw this.#terminated(sessionID, error);
+        throw sandboxError(
+          "COMMAND_EXECUTION_ERROR",
+          `Failed to execute command '${command}' in session '${sessionID}': ${messageOf(error)}`,
+          { command, stderr: messageOf(error) },
+        );
+      }
+    });
+  }
+
+  /** The script that puts another bash into this session's state: variables, functions, options, directory. */
+  async snapshot(sessionID: string, cwd?: string): Promise<string> {
+    return this.#exclusive(sessionID, async () => {
+      const shell = await this.#shell(sessionID, cwd);
+      let state: string;
+      try {
+        state = (await shell.run(DUMP_STATE)).stdout;
+      } catch (error) {
+        if (error instanceof ShellExited) throw this.#terminated(sessionID, error);
+        throw error;
+      }
+      if (!state.endsWith("# end"))
+        throw new Error("the session's state could not be read (is the disk full?)");
+      return state;
+    });
+  }
+
+  /** The session's current directory; for a session without a shell yet, the one it would start in. */
+  directoryOf(sessionID: string): string {
+    return this.#sessions.get(sessionID)?.cwd ?? this.workspace;
+  }
+
+  /** Errors: SESSION_ALREADY_EXISTS, INTERNAL_ERROR when bash cannot be started. */
+  async create(options: SessionOptions): Promise<void> {
+    await this.#exclusive(options.id, async () => {
+      const existing = this.#sessions.get(options.id);
+      if (existing && !existing.gone) {
+        throw sandboxError("SESSION_ALREADY_EXISTS", `Session '${options.id}' already exists`, {
+          sessionId: options.id,
+          containerPlacementId: null,
+        });
+      }
+      existing?.kill();
+      this.#sessions.set(options.id, await this.#start(options));
+    });
+  }
+
+  /** Ends the session's shell and its background jobs, after the command under way. Error: INTERNAL_ERROR. */
+  async delete(sessionID: string): Promise<void> {
+    if (!this.#sessions.has(sessionID)) {
+      throw sandboxError("INTERNAL_ERROR", `Session '${sessionID}' not found`, {
+        sessionId: sessionID,
+        originalError: "Session not found",
+      });
+    }
+    await this.#exclusive(sessionID, async () => {
+      this.#sessions.get(sessionID)?.kill();
+      this.#sessions.delete(sessionID);
+    });
+  }
+
+  list(): string[] {
+    return [...this.#sessions.keys()];
+  }
+
+  async #shell(sessionID: string, cwd?: string): Promise<Shell> {
+    const existing = this.#sessions.get(sessionID);
+    if (existing?.gone) throw this.#terminated(sessionID, existing.gone);
+    if (existing) return existing;
+    const shell = await this.#start({ id: sessionID, cwd });
+    this.#sessions.set(sessionID, shell);
+    return shell;
+  }
+
+  async #start({ id, cwd, env }: SessionOptions): Promise<Shell> {
+    try {
+      return await Shell.start({
+        directory: `${this.#scratch}/session-${++this.#counter}`,
+        cwd: firstDirectory(cwd ?? this.workspace, process.env.HOME ?? "/root", "/"),
+        env: { ...process.env, ...env },
+      });
+    } catch (error) {
+      throw sandboxError("INTERNAL_ERROR", `Failed to create session '${id}': ${messageOf(error)}`, {
+        sessionId: id,
+        originalError: messageOf(error),
+      });
+    }
+  }
+
+  #terminated(sessionID: string, { exitCode }: ShellExited): SandboxError {
+    this.#sessions.get(sessionID)?.dispose();
+    this.#sessions.delete(sessionID);
+    return sandboxError(
+      "SESSION_TERMINATED",
+      `Session '${sessionID}' shell exited (exit code: ${exitCode ?? "unknown"})`,
+      { sessionId: sessionID, exitCode },
+    );
+  }
+
+  async #exclusive<T>(sessionID: string, task: () => Promise<T>): Promise<T> {
+    const before = this.#locks.get(sessionID);
+    const { promise: lock, resolve: release } = Promise.withResolvers<void>();
+    this.#locks.set(sessionID, lock);
+    try {
+      await before;
+      return await task();
+    } finally {
+      release();
+      if (this.#locks.get(sessionID) === lock) this.#locks.delete(sessionID);
+    }
+  }
+}
+
+/** The id to use where a caller may leave it out. Error: INTERNAL_ERROR for an empty one. */
+export function sessionOrDefault(sessionID: string | undefined): string {
+  if (sessionID === undefined) return "default";
+  if (sessionID.trim() === "")
+    throw sandboxError("INTERNAL_ERROR", "sessionId must not be empty or whitespace");
+  return sessionID;
+}
+
+function firstDirectory(...candidates: string[]): string {
+  return candidates.find(isReachable) ?? "/";
+}
+
+function isReachable(path: string): boolean {
+  try {
+    accessSync(path);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function withTimeout<T>(work: Promise<T>, milliseconds: number): Promise<T> {
+  work.catch(() => {});
+  let timer: NodeJS.Timeout | undefined;
+  const timeout = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`Command timeout after ${milliseconds}ms`)), milliseconds);
+  });
+  try {
+    return await Promise.race([work, timeout]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,2 @@
+import { RpcTarget } from "capnweb";
+export class WatchAPI extends RpcTarget {}

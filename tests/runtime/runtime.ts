@@ -1,0 +1,130 @@
+import { spawn, type ChildProcess } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { request } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { RpcSession, type RpcStub } from "capnweb";
+import { WebSocket } from "ws";
+import { type SandboxAPI } from "../../local/runtime/api.ts";
+import { WebSocketTransport } from "../../local/runtime/rpc.ts";
+
+const MAIN = fileURLToPath(new URL("../../local/runtime/main.ts", import.meta.url));
+
+/** With it the tests run against a server that is there already: the image's, `ws://127.0.0.1:<port>/rpc`. */
+export const REMOTE_URL = process.env.SANDBOX_RUNTIME_URL;
+
+/** A control server under test and a connection to it. */
+export interface Runtime {
+  api: RpcStub<SandboxAPI>;
+  /** The sandbox's workspace: a directory of this machine, or `/workspace` of the remote one. */
+  workspace: string;
+  /** Only of a runtime that was started here. */
+  local?: { socket: string; directory: string; process: ChildProcess };
+  stop: () => Promise<void>;
+}
+
+export interface RuntimeOptions {
+  args?: (directory: string) => string[];
+  env?: Record<string, string>;
+}
+
+/** Connects to a control server by its WebSocket URL; `ws+unix:<path>:/rpc` for a unix socket. */
+export async function connectTo(url: string): Promise<{ api: RpcStub<SandboxAPI>; close: () => void }> {
+  const socket = new WebSocket(url);
+  await new Promise<void>((resolve, reject) => {
+    socket.once("open", resolve);
+    socket.once("error", reject);
+  });
+  const session = new RpcSession<SandboxAPI>(new WebSocketTransport(socket));
+  return { api: session.getRemoteMain(), close: () => socket.close() };
+}
+
+/** Starts a runtime as a process of its own, or connects to the remote one where `SANDBOX_RUNTIME_URL` is set. */
+export async function startRuntime(options: RuntimeOptions = {}): Promise<Runtime> {
+  if (REMOTE_URL !== undefined) {
+    const { api, close } = await connectTo(REMOTE_URL);
+    return { api, workspace: "/workspace", stop: async () => close() };
+  }
+  const directory = mkdtempSync(join(tmpdir(), "runtime-test-"));
+  const socket = join(directory, "control.sock");
+  const workspace = mkdtempSync(join(directory, "workspace-"));
+  const args = ["--socket", socket, "--workspace", workspace, "--scratch", join(directory, "scratch")];
+  const child = spawn(process.execPath, [MAIN, ...args, ...(options.args?.(directory) ?? [])], {
+    env: { ...process.env, ...options.env },
+    stdio: ["ignore", "ignore", "inherit"],
+  });
+  const gone = new Promise<void>((resolve) => child.once("exit", () => resolve()));
+  await ready(socket, child);
+  const { api, close } = await connectTo(`ws+unix:${socket}:/rpc`);
+  return {
+    api,
+    workspace,
+    local: { socket, directory, process: child },
+    stop: async () => {
+      close();
+      child.kill("SIGTERM");
+      await gone;
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+/** One HTTP request over the runtime's socket. */
+export function get(socketPath: string, path: string): Promise<{ status: number; body: string }> {
+  return new Promise((resolve, reject) => {
+    const call = request({ socketPath, path, agent: false }, (response) => {
+      let body = "";
+      response.setEncoding("utf8").on("data", (chunk: string) => (body += chunk));
+      response.once("end", () => resolve({ status: response.statusCode ?? 0, body }));
+    });
+    call.once("error", reject);
+    call.end();
+  });
+}
+
+async function ready(socket: string, child: ChildProcess): Promise<void> {
+  for (;;) {
+    if (child.exitCode !== null) throw new Error(`the runtime ended with ${child.exitCode}`);
+    const answer = await get(socket, "/").catch(() => undefined);
+    if (answer?.status === 200) return;
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+export type Event = { type: string } & Record<string, unknown>;
+
+/** The events of a control API stream, read to its end. */
+export async function eventsOf(stream: ReadableStream<Uint8Array>): Promise<Event[]> {
+  const events: Event[] = [];
+  for await (const event of readEvents(stream)) events.push(event);
+  return events;
+}
+
+/** The events of a control API stream as they come. */
+export async function* readEvents(stream: ReadableStream<Uint8Array>): AsyncGenerator<Event> {
+  const decoder = new TextDecoder();
+  let buffer = "";
+  for await (const chunk of stream) {
+    buffer += decoder.decode(chunk, { stream: true });
+    const frames = buffer.split("\n\n");
+    buffer = frames.pop() ?? "";
+    for (const frame of frames) {
+      const data = frame.split("\n").find((line) => line.startsWith("data: "));
+      if (data) yield JSON.parse(data.slice(6));
+    }
+  }
+}
+
+/** What a call was refused with: an Error whose own properties came over the wire. */
+export async function failureOf(
+  call: PromiseLike<unknown>,
+): Promise<{ message: string; code?: unknown; details?: Record<string, unknown> }> {
+  try {
+    await call;
+  } catch (error) {
+    if (error instanceof Error) return error;
+    throw error;
+  }
+  throw new Error("the call succeeded");
+}

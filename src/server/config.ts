@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { SCOPES, TOKEN_NAME, type Scope } from "../auth/principal.ts";
 import { LOG_LEVELS, type LogLevel } from "./log.ts";
+import type { VARIABLES } from "./variables.ts";
 
 /**
  * What the platform hands the Worker. The namespaces are untyped here, so that this module needs nothing of the actors;
@@ -133,7 +134,7 @@ const variables = z.object({
       .toLowerCase()
       .pipe(z.enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(", ")}`)),
   ),
-});
+} satisfies Record<(typeof VARIABLES)[number], z.ZodType>);
 
 function unique(values: readonly string[]): boolean {
   return new Set(values).size === values.length;

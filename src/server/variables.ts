@@ -1,0 +1,14 @@
+/**
+ * The names of the variables that configure the Worker; config.ts says what each may hold. Without imports, so that
+ * `npm start` can pass them from its environment.
+ */
+export const VARIABLES = [
+  "SERVER_AUTH_TOKEN",
+  "AUTH_TOKENS",
+  "ALLOWED_ORIGINS",
+  "PUBLIC_ORIGIN",
+  "LOG_LEVEL",
+] as const;
+
+/** Read by the Sandbox SDK itself. */
+export const SDK_VARIABLES = ["SANDBOX_TRANSPORT", "SANDBOX_LOG_LEVEL"] as const;

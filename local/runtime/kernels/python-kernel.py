@@ -14,7 +14,10 @@ import traceback
 sys.path[0] = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ipython")
 os.environ["MPLBACKEND"] = "Agg"
 
+sys.dont_write_bytecode, _saved = True, sys.dont_write_bytecode  # the kernel's own directory is not its to write
 from IPython.core.interactiveshell import InteractiveShell  # noqa: E402
+
+sys.dont_write_bytecode = _saved
 
 # MIME type -> the executor's name for it, in the order in which the image's executor lists them.
 KINDS = {

@@ -16,11 +16,37 @@ METHODS = {
 }
 
 
+class TypeFormatters(dict):
+    """Functions that give one MIME type for objects of a class, named by the class or by its module and name."""
+
+    def for_type(self, kind, function=None):
+        return self.for_type_by_name(kind.__module__, kind.__qualname__, function)
+
+    def for_type_by_name(self, module, name, function=None):
+        previous = self.get((module, name))
+        if function is not None:
+            self[module, name] = function
+        return previous
+
+    def find(self, obj):
+        for kind in type(obj).__mro__:
+            if (kind.__module__, kind.__qualname__) in self:
+                return self[kind.__module__, kind.__qualname__]
+        return None
+
+
 class DisplayFormatter:
     """`format(obj)` gives `({mime: data}, {mime: metadata})`; binary images come as base64 text."""
 
+    def __init__(self):
+        self.formatters = {mime: TypeFormatters() for mime in [*METHODS, "text/plain"]}
+
     def format(self, obj, include=None, exclude=None):
         data, metadata = {}, {}
+        show = None if isinstance(obj, type) else getattr(type(obj), "_ipython_display_", None)
+        if show is not None:
+            show(obj)
+            return {}, {}
 
         def put(mime, value):
             if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], dict):
@@ -39,10 +65,13 @@ class DisplayFormatter:
             for mime, value in (bundle or {}).items():
                 put(mime, value)
             for mime, method in METHODS.items():
+                registered = self.formatters[mime].find(obj)
+                if registered is not None:
+                    put(mime, registered(obj))
                 if mime not in data:
                     put(mime, _call(obj, method))
-        if "text/plain" not in data:
-            put("text/plain", repr(obj))
+        if "text/plain" not in data and not (exclude and "text/plain" in exclude):
+            put("text/plain", (self.formatters["text/plain"].find(obj) or repr)(obj))
         return data, metadata
 
 

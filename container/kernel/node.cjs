@@ -1,0 +1,134 @@
+"use strict";
+/**
+ * Our prelude for JavaScript and TypeScript kernels, the same in the image and on the local platform.
+ *
+ * The executor is left as it is: every cell it gets from us is one call, `__sandbox_mcp__({run, directory, cap_bytes,
+ * language, code})`, and everything about the run comes back as the one JSON document that this call writes through the
+ * executor's capture of stdout (the shape is in sandbox_mcp_kernel/__init__.py). It is pure ASCII, because the executor's
+ * reader decodes each chunk of its pipe by itself.
+ */
+const module_ = require("node:module");
+const vm = require("node:vm");
+const { Evaluator } = require("./node/evaluate.cjs");
+const { Streams } = require("./node/streams.cjs");
+const { Results, describe, trimStacks } = require("./node/present.cjs");
+
+/** Thrown by process.exit in user code: the kernel goes on. */
+class ExitRequest extends Error {
+  constructor(code) {
+    super(`process.exit(${code}) was called; the kernel goes on.`);
+    // Not part of what is shown.
+    Object.defineProperty(this, "code", { value: code, enumerable: false });
+    Object.defineProperty(this, "name", { value: "SystemExit", enumerable: false });
+  }
+}
+
+const streams = new Streams();
+const evaluator = new Evaluator();
+const exit = process.exit.bind(process);
+let results = new Results();
+let exitCode = null;
+
+async function run(spec) {
+  results = new Results();
+  exitCode = null;
+  bindModules();
+  streams.begin(spec.directory, spec.cap_bytes);
+  let error = null;
+  try {
+    const value = await evaluator.run(spec.code, spec.language);
+    results.value(value);
+  } catch (thrown) {
+    if (thrown instanceof ExitRequest) exitCode = thrown.code;
+    if (!(thrown instanceof ExitRequest && thrown.code === 0)) error = describe(thrown, evaluator.sources);
+  }
+  const document = {
+    sandbox_mcp_run: 1,
+    run: spec.run,
+    ...streams.end(),
+    results: results.finish(),
+    error,
+    exit: exitCode,
+  };
+  streams.answer(ascii(JSON.stringify(document)));
+}
+
+function ascii(text) {
+  return text.replace(/[^\x20-\x7e]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
+let boundTo;
+
+/** `require`, `import` and `module` as in a file of the current directory. */
+function bindModules() {
+  const cwd = process.cwd();
+  if (cwd === boundTo) return;
+  boundTo = cwd;
+  const filename = `${cwd === "/" ? "" : cwd}/cell.js`;
+  const main = new module_.Module(filename);
+  main.filename = filename;
+  main.paths = module_.Module._nodeModulePaths(cwd);
+  const require_ = module_.createRequire(filename);
+  // So that `if (require.main === module)` runs the program it guards.
+  require_.main = main;
+  Object.assign(globalThis, {
+    require: require_,
+    module: main,
+    exports: main.exports,
+    __dirname: cwd,
+    __filename: filename,
+  });
+  evaluator.import = new vm.Script("(name, options) => import(name, options)", {
+    filename,
+    importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
+  }).runInThisContext();
+}
+
+function hidden(target, name, value) {
+  Object.defineProperty(target, name, { value, enumerable: false, configurable: true, writable: false });
+}
+
+/** Makes this process a kernel of ours; `target` is the global object of the executor's context. */
+function start(target, language) {
+  hidden(target, "__sandbox_mcp__", run);
+  hidden(globalThis, "__sandbox_mcp_import__", (name, options) => evaluator.import(name, options));
+  hidden(globalThis, "display", (value) => results.display(value));
+  trimStacks();
+  streams.install();
+  process.exit = (code) => {
+    const request = new ExitRequest(Number(code ?? process.exitCode ?? 0));
+    Error.captureStackTrace(request, process.exit);
+    throw request;
+  };
+  process.reallyExit = new Proxy(process.reallyExit, {
+    apply(target_, self, args) {
+      streams.flush();
+      return Reflect.apply(target_, self, args);
+    },
+  });
+  // The executor's own handler would call the replaced exit.
+  process.prependListener("SIGTERM", () => exit(0));
+  for (const event of ["uncaughtException", "unhandledRejection"]) {
+    process.on(event, (error) => {
+      if (error instanceof ExitRequest) return;
+      streams.write("stderr", `Uncaught ${describe(error, evaluator.sources).traceback.join("\n")}\n`);
+    });
+  }
+  if (language === "typescript") setImmediate(() => evaluator.warmUp());
+  const hello = {
+    sandbox_mcp_kernel: 1,
+    pid: process.pid,
+    started: startedTicks(),
+    language,
+    version: process.version,
+  };
+  streams.answer(`${JSON.stringify(hello)}\n`);
+}
+
+/** The process's start time in clock ticks: with it a pid names one process for ever. */
+function startedTicks() {
+  const stat = require("node:fs").readFileSync("/proc/self/stat", "utf8");
+  return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19]);
+}
+
+module.exports = { start };

@@ -1,0 +1,184 @@
+"use strict";
+/**
+ * Evaluates cells in V8's REPL mode: top-level await, declarations that live on and may be declared again, the last
+ * expression's value. Cells run in the process's own realm, so that `fetch`, `URL` and `instanceof` are as in a file.
+ *
+ * V8's REPL mode knows no `import`: V8 itself says where one is, and only there the text is changed, on its own line.
+ */
+const inspector = require("node:inspector");
+const module_ = require("node:module");
+const vm = require("node:vm");
+
+const TAKE = Symbol("take");
+const DYNAMIC = /(?<![.\w$#])import(?=\s*\()/g;
+const STATIC =
+  /import\s*(?:(?<name>[\w$]+)?\s*,?\s*(?:\*\s*as\s+(?<all>[\w$]+)|\{(?<named>[^}]*)\})?\s*from\s*)?(?<from>"[^"\n]*"|'[^'\n]*')(?:\s*with\s*\{[^}]*\})?/y;
+const KEPT_SOURCES = 500;
+
+class Evaluator {
+  constructor() {
+    this.session = new inspector.Session();
+    this.session.connect();
+    this.sources = new Map();
+    this.count = 0;
+    this.import = undefined;
+    Object.defineProperty(globalThis, TAKE, { value: (value) => (this.taken = value), enumerable: false });
+    // The function below finds its way out of the inspector's world through this one property.
+    Object.defineProperty(globalThis, "__sandbox_mcp_take__", { value: globalThis[TAKE], enumerable: false });
+  }
+
+  /** The value of the last expression; promises are awaited. Throws what the code throws, syntax errors included. */
+  async run(code, language) {
+    const name = `cell-${++this.count}.${language === "typescript" ? "ts" : "js"}`;
+    this.sources.set(name, code);
+    this.sources.delete(`cell-${this.count - KEPT_SOURCES}.js`);
+    this.sources.delete(`cell-${this.count - KEPT_SOURCES}.ts`);
+    const plain = language === "typescript" ? stripTypes(code, name) : code;
+    const value = await this.evaluate(`${prepare(plain, name)}\n//# sourceURL=${name}`, name);
+    return value;
+  }
+
+  /** TypeScript's transformer takes some 50 ms to load; a kernel made for it loads it before the first cell. */
+  warmUp() {
+    try {
+      stripTypes("let a: number", "warm");
+    } catch {
+      // The first cell says what is wrong.
+    }
+  }
+
+  evaluate(expression, name) {
+    return new Promise((resolve, reject) => {
+      const done = (error, answer) => {
+        if (error) return reject(error);
+        const thrown = answer.exceptionDetails;
+        if (!thrown) return resolve(this.valueOf(answer.result));
+        const value = this.valueOf(thrown.exception);
+        if (value instanceof SyntaxError && !String(value.stack).includes(`${name}:`)) {
+          locate(value, name, this.sources.get(name), thrown.lineNumber, thrown.columnNumber);
+        }
+        reject(value);
+      };
+      this.session.post(
+        "Runtime.evaluate",
+        { expression, replMode: true, awaitPromise: true, objectGroup: "cell" },
+        done,
+      );
+    }).finally(() => this.session.post("Runtime.releaseObjectGroup", { objectGroup: "cell" }));
+  }
+
+  /** The JavaScript value behind the inspector's description of it. */
+  valueOf(remote) {
+    if (remote.objectId === undefined) {
+      if (remote.unserializableValue === undefined) return remote.value;
+      return vm.runInThisContext(remote.unserializableValue);
+    }
+    this.session.post("Runtime.callFunctionOn", {
+      functionDeclaration: "function (value) { __sandbox_mcp_take__(value); }",
+      objectId: remote.objectId,
+      arguments: [{ objectId: remote.objectId }],
+    });
+    const value = this.taken;
+    this.taken = undefined;
+    return value;
+  }
+}
+
+/** Puts the place into the stack, as Node does for a file. */
+function locate(error, name, source, line, column) {
+  const text = (source ?? "").split("\n")[line] ?? "";
+  const mark = " ".repeat(Math.min(column, text.length)) + "^";
+  error.stack = `${name}:${line + 1}\n${text}\n${mark}\n${error.name}: ${error.message}`;
+}
+
+function stripTypes(code, name) {
+  try {
+    return module_.stripTypeScriptTypes(code);
+  } catch (error) {
+    if (error.code !== "ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX") throw asSyntaxError(error, name);
+  }
+  try {
+    // Enums, namespaces and parameter properties are code, not only types.
+    return module_.stripTypeScriptTypes(code, { mode: "transform" });
+  } catch (error) {
+    throw asSyntaxError(error, name);
+  }
+}
+
+function asSyntaxError(error, name) {
+  const found = new SyntaxError(error.message.split("\n").at(0));
+  found.stack = `${name}\n${error.snippet ?? ""}SyntaxError: ${found.message}`;
+  return found;
+}
+
+/** The problem V8 has with this text inside an async function, or undefined. */
+function problemOf(code) {
+  try {
+    new vm.Script(`(async () => {${code}\n})`, { filename: "prepare" });
+    return undefined;
+  } catch (error) {
+    return error;
+  }
+}
+
+/** The cell as REPL mode takes it: an object literal in parentheses, imports as calls. */
+function prepare(code) {
+  if (/^\s*\{/.test(code) && !/;\s*$/.test(code) && !problemOf(`return (${code}\n)`)) return `(${code}\n)`;
+  if (!/\b(?:import|export)\b/.test(code)) return code;
+  return dynamicImports(staticImports(code));
+}
+
+/** Turns each `import(` that is code, not part of a string, comment or pattern, into a call that works here. */
+function dynamicImports(code) {
+  let text = code;
+  for (const found of [...code.matchAll(DYNAMIC)].toReversed()) {
+    const before = text.slice(0, found.index);
+    const after = text.slice(found.index + "import".length);
+    // An @ breaks code, and nothing but code.
+    if (problemOf(`${before}@${after}`)) text = `${before}__sandbox_mcp_import__${after}`;
+  }
+  return text;
+}
+
+/** Turns `import a, {b as c} from "m"` into `const {default: a, b: c} = await import("m")`, and drops `export`. */
+function staticImports(code) {
+  let text = code;
+  for (let round = 0; round < 200; round++) {
+    const problem = problemOf(text);
+    const at =
+      problem && /^Cannot use import statement|'export'/.test(problem.message) ? placeOf(problem, text) : -1;
+    if (at < 0) return text;
+    if (text.startsWith("export", at)) {
+      text =
+        text.slice(0, at) +
+        text.slice(at).replace(/^export(\s+default(?=\s))?/, (word) => " ".repeat(word.length));
+      continue;
+    }
+    STATIC.lastIndex = at;
+    const found = STATIC.exec(text);
+    if (!found) return text;
+    const { name, all, named, from } = found.groups;
+    const rest = named?.replace(/\bas\b/g, ":").replace(/[^\S\n]*:[^\S\n]*/g, ": ");
+    const call = `await __sandbox_mcp_import__(${from})`;
+    const lines = "\n".repeat(found[0].split("\n").length - (rest ?? "").split("\n").length);
+    const parts = [name && `default: ${name}`, rest].filter(Boolean).join(", ");
+    let statement = call;
+    if (all) statement = `const ${all} = ${call}${name ? `, {default: ${name}} = ${all}` : ""}`;
+    else if (parts) statement = `const {${parts}} = ${call}`;
+    // The semicolon: an import ends with its line, a call may go on in the next one.
+    text = `${text.slice(0, at)}${statement};${lines}${text.slice(at + found[0].length)}`;
+  }
+  return text;
+}
+
+/** The offset in the text that the first line of a syntax error's stack and its marker name. */
+function placeOf(error, text) {
+  const [head, , marker] = String(error.stack).split("\n");
+  const line = Number(head?.split(":").at(-1)) - 1;
+  const lines = text.split("\n");
+  if (!(line >= 0 && line < lines.length) || marker === undefined) return -1;
+  const column = marker.indexOf("^") - (line === 0 ? "(async () => {".length : 0);
+  return lines.slice(0, line).reduce((sum, one) => sum + one.length + 1, 0) + column;
+}
+
+module.exports = { Evaluator };

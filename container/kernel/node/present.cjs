@@ -1,0 +1,157 @@
+"use strict";
+/** From a value or an exception to what a model can read. */
+const util = require("node:util");
+
+const TEXT_CHARS = 256 * 1024;
+const IMAGE_BYTES = 8 * 1024 * 1024;
+const TOTAL_BYTES = 12 * 1024 * 1024;
+const RESULTS = 100;
+const MESSAGE_CHARS = 16 * 1024;
+const INSPECT = {
+  depth: 6,
+  maxArrayLength: 1000,
+  maxStringLength: TEXT_CHARS,
+  breakLength: 100,
+  colors: false,
+};
+/** An object with a method of this name says by itself how it is shown: it returns {mime type: data}. */
+const DISPLAY = Symbol.for("Jupyter.display");
+const FORMS = {
+  "text/plain": "text",
+  "text/html": "html",
+  "text/markdown": "markdown",
+  "text/latex": "latex",
+  "image/png": "png",
+  "image/jpeg": "jpeg",
+  "image/svg+xml": "svg",
+  "application/json": "json",
+};
+
+function shorten(text, limit = TEXT_CHARS) {
+  return text.length <= limit
+    ? text
+    : `${text.slice(0, limit)}\n... [${text.length - limit} more characters not shown]`;
+}
+
+function plain(value) {
+  try {
+    return shorten(util.inspect(value, INSPECT));
+  } catch (error) {
+    return `<value that cannot be shown: ${messageOf(error)}>`;
+  }
+}
+
+/** The outputs of one run in order, each an object of forms, held to their limits. */
+class Results {
+  constructor() {
+    this.items = [];
+    this.size = 0;
+    this.omitted = 0;
+  }
+
+  value(value) {
+    if (value !== undefined) this.display(value);
+  }
+
+  display(value) {
+    let data;
+    try {
+      data = typeof value?.[DISPLAY] === "function" ? value[DISPLAY]() : undefined;
+    } catch {
+      // Shown as plain text then.
+    }
+    this.add(data ?? { "text/plain": plain(value) });
+  }
+
+  add(data) {
+    const found = {};
+    for (const [mime, form] of Object.entries(FORMS)) {
+      const value = data[mime];
+      if (value === undefined || value === null) continue;
+      if (form === "png" || form === "jpeg") {
+        const text = typeof value === "string" ? value : Buffer.from(value).toString("base64");
+        if ((text.length * 3) / 4 <= IMAGE_BYTES) found[form] = text;
+        else found.text = `[${form} image not shown: over ${IMAGE_BYTES} bytes]`;
+      } else if (form === "json") found.text ??= plain(value);
+      else found[form] = shorten(String(value));
+    }
+    const size = Object.values(found).reduce((sum, text) => sum + text.length, 0);
+    if (size === 0) return;
+    if (this.items.length >= RESULTS || this.size + size > TOTAL_BYTES) {
+      this.omitted += 1;
+      return;
+    }
+    this.size += size;
+    this.items.push(found);
+  }
+
+  /** All of them, at the end of the run. */
+  finish() {
+    if (this.omitted > 0) {
+      this.items.push({ text: `[${this.omitted} more outputs not shown: too many or too large]` });
+    }
+    return this.items;
+  }
+}
+
+function messageOf(error) {
+  try {
+    return shorten(
+      String(util.types.isNativeError(error) ? error.message : util.inspect(error)),
+      MESSAGE_CHARS,
+    );
+  } catch {
+    return "<message not printable>";
+  }
+}
+
+/** {name, message, traceback: lines}: the user's frames, with the line of the cell where it happened. */
+function describe(error, sources) {
+  const message = messageOf(error);
+  if (!util.types.isNativeError(error) && !(error instanceof Error)) {
+    return { name: "Error", message, traceback: [`Thrown: ${message}`] };
+  }
+  const name = String(error.name || "Error");
+  let text = `${name}: ${message}`;
+  try {
+    text = `${stackOf(error) ?? text}${extrasOf(error)}`;
+  } catch {
+    // A getter of the user's that throws; name and message are enough.
+  }
+  const place = /\b(cell-\d+\.(?:js|ts)):(\d+):(\d+)/.exec(text);
+  const line = place && sources.get(place[1])?.split("\n")[Number(place[2]) - 1];
+  // Transformed TypeScript has other lines than its source; a column beyond the line gives that away.
+  const head =
+    line && Number(place[3]) <= line.length + 1 ? [`${place[1]}:${place[2]}`, `    ${line.trim()}`] : [];
+  return { name, message, traceback: [...head, ...shorten(text, 4 * MESSAGE_CHARS).split("\n")] };
+}
+
+/** Long recursions repeat themselves; their beginning says it all. */
+function stackOf(error) {
+  return typeof error.stack === "string" ? error.stack.split("\n").slice(0, 40).join("\n") : undefined;
+}
+
+/** What an error carries beside its stack: a code, a cause, the errors it sums up. */
+function extrasOf(error) {
+  const extras = { ...error };
+  if (error.cause !== undefined) extras["[cause]"] = error.cause;
+  if (Array.isArray(error.errors)) extras["[errors]"] = error.errors;
+  return Object.keys(extras).length > 0 ? ` ${util.inspect(extras, { ...INSPECT, depth: 3 })}` : "";
+}
+
+/** Makes every stack end where the user's code does: below it are only the inspector, this prelude and the executor. */
+function trimStacks() {
+  Error.prepareStackTrace = (error, frames) => {
+    const end = frames.findIndex((frame) => frame.getFileName() === "node:inspector");
+    const shown = end < 0 ? frames : frames.slice(0, end);
+    let head;
+    try {
+      head = Error.prototype.toString.call(error);
+    } catch {
+      head = "Error";
+    }
+    return [head, ...shown.map((frame) => `    at ${frame}`)].join("\n");
+  };
+}
+
+module.exports = { Results, describe, trimStacks };

@@ -1,0 +1,242 @@
+"""From a value or an exception to what a model can read."""
+
+import base64
+import io
+import os
+import sys
+import traceback
+
+TEXT_CHARS = 256 * 1024
+IMAGE_BYTES = 8 * 1024 * 1024
+TOTAL_BYTES = 12 * 1024 * 1024
+RESULTS = 100
+MESSAGE_CHARS = 16 * 1024
+FRAMES = 40
+WIDTH = 100
+ITEMS = 1000
+DEPTH = 20
+
+FORMS = {
+    "text/plain": "text",
+    "text/html": "html",
+    "text/markdown": "markdown",
+    "text/latex": "latex",
+    "image/png": "png",
+    "image/jpeg": "jpeg",
+    "image/svg+xml": "svg",
+    "application/json": "json",
+    "application/javascript": "javascript",
+}
+IMAGES = {"png", "jpeg"}
+
+_HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+def call_user(function, *arguments):
+    """Calls code that is the user's: from here on an interrupt is theirs too."""
+    return function(*arguments)
+
+
+def attempt(function, *arguments):
+    """(value, None) or (None, exception); only what must not be swallowed passes."""
+    try:
+        return call_user(function, *arguments), None
+    except BaseException as error:
+        return None, error
+
+
+def shorten(text, limit=TEXT_CHARS):
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}\n... [{len(text) - limit} more characters not shown]"
+
+
+def plain(value):
+    """The value as text: containers laid out and bounded, everything else by its own repr."""
+    text, error = attempt(_layout, value, 0, frozenset(), [TEXT_CHARS])
+    if error is None and isinstance(text, str):
+        return shorten(text)
+    return f"<{type(value).__name__} whose repr failed: {type(error).__name__}: {_message(error)}>"
+
+
+BRACKETS = {list: "[]", tuple: "()", set: "{}", frozenset: ("frozenset({", "})"), dict: "{}"}
+
+
+def _layout(value, indent, seen, budget):
+    kind = type(value)
+    if kind not in BRACKETS or (not value and kind in (set, frozenset)):
+        text = repr(value)
+        budget[0] -= len(text)
+        return text
+    if id(value) in seen or len(seen) > DEPTH:
+        return "..."
+    seen = seen | {id(value)}
+    first, last = BRACKETS[kind]
+    items = []
+    for item in value.items() if kind is dict else value:
+        if len(items) >= ITEMS or budget[0] <= 0:
+            items.append(f"... {len(value) - len(items)} more")
+            break
+        if kind is dict:
+            key = _layout(item[0], indent + 1, seen, budget)
+            items.append(f"{key}: {_layout(item[1], indent + 1, seen, budget)}")
+        else:
+            items.append(_layout(item, indent + 1, seen, budget))
+    budget[0] -= 2 * len(items)
+    if kind is tuple and len(items) == 1:
+        last = ",)"
+    width = sum(map(len, items)) + 2 * len(items) + indent
+    if width <= WIDTH and not any("\n" in item for item in items):
+        return first + ", ".join(items) + last
+    pad = " " * (indent + len(first))
+    if kind is dict or any("\n" in item for item in items):
+        return first + (",\n" + pad).join(items) + last
+    lines, line = [], ""
+    for item in items:
+        if line and len(pad) + len(line) + len(item) + 2 > WIDTH:
+            lines.append(line)
+            line = item
+        else:
+            line = f"{line}, {item}" if line else item
+    return first + (",\n" + pad).join([*lines, line]) + last
+
+
+class Results:
+    """The outputs of one run in order, each a dict of forms, held to their limits."""
+
+    def __init__(self, shell):
+        self.shell = shell
+        self.items = []
+        self.size = 0
+        self.omitted = 0
+        self.figures = set()
+
+    def publish(self, data=None, metadata=None, **_ignored):
+        """display() ends here: this object stands where the shell keeps its display publisher."""
+        self.add(data or {})
+
+    def clear_output(self, wait=False):
+        pass
+
+    def value(self, value):
+        """Adds the last expression's value."""
+        show = getattr(type(value), "_ipython_display_", None)
+        if show is not None and attempt(show, value)[1] is None:
+            return
+        data, error = attempt(self._rich, value)
+        data = dict(data or {})
+        if not any(mime.startswith("image/") for mime in data) or "text/html" in data:
+            data["text/plain"] = plain(value)
+        self.add(data)
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+
+    def _rich(self, value):
+        return self.shell.display_formatter.format(value, exclude={"text/plain"})[0]
+
+    def open_figures(self):
+        """matplotlib figures left open by the cell, each once, then closed."""
+        pyplot = sys.modules.get("matplotlib.pyplot")
+        if pyplot is None:
+            return
+        numbers, error = attempt(pyplot.get_fignums)
+        for number in numbers or []:
+            figure, error = attempt(pyplot.figure, number)
+            if error is None and id(figure) not in self.figures:
+                png, error = attempt(self.figure, figure)
+                self.add({"image/png": png} if error is None else {"text/plain": f"<figure {number}: {_message(error)}>"})
+        if numbers:
+            attempt(pyplot.close, "all")
+
+    def figure(self, figure):
+        """A figure as PNG; it is not shown again at the end of the cell."""
+        self.figures.add(id(figure))
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", bbox_inches="tight")
+        return buffer.getvalue()
+
+    def add(self, data):
+        found = {}
+        for mime, form in FORMS.items():
+            if mime in data and data[mime] is not None:
+                self._put(found, form, data[mime])
+        if "png" in found:
+            found.pop("jpeg", None)
+        if len(found) > 1 and found.get("text", "").startswith("<"):
+            # "<Figure size 640x480>" says nothing that the other form does not.
+            del found["text"]
+        size = sum(len(v) for v in found.values() if isinstance(v, str))
+        if not found:
+            return
+        if len(self.items) >= RESULTS or self.size + size > TOTAL_BYTES:
+            self.omitted += 1
+            return
+        self.size += size
+        self.items.append(found)
+
+    @staticmethod
+    def _put(found, form, value):
+        if form in IMAGES:
+            raw = value if isinstance(value, (bytes, bytearray)) else None
+            text = base64.b64encode(raw).decode("ascii") if raw is not None else str(value).replace("\n", "")
+            if len(text) * 3 // 4 > IMAGE_BYTES:
+                found["text"] = f"[{form} image of {len(text) * 3 // 4} bytes not shown: over {IMAGE_BYTES} bytes]"
+            else:
+                found[form] = text
+        elif form == "json":
+            found[form] = value
+        elif isinstance(value, (bytes, bytearray)):
+            found[form] = shorten(bytes(value).decode("utf-8", "replace"))
+        elif form in ("text", "markdown", "latex"):
+            found[form] = shorten(str(value))
+        elif len(str(value)) <= TEXT_CHARS:
+            # Markup cut in the middle helps nobody; the text form stands in for it.
+            found[form] = str(value)
+
+    def finish(self):
+        if self.omitted:
+            self.items.append({"text": f"[{self.omitted} more outputs not shown: too many or too large]"})
+        return self.items
+
+
+def _message(error):
+    text, problem = attempt(str, error)
+    return shorten(text, MESSAGE_CHARS) if problem is None and isinstance(text, str) else "<message not printable>"
+
+
+def describe(error):
+    """{name, message, traceback: lines}: the user's frames with their source, none of the machinery's."""
+    lines, problem = attempt(_traceback, error)
+    name = type(error).__name__
+    return {"name": name, "message": _message(error), "traceback": lines if problem is None else [name]}
+
+
+def _traceback(error):
+    summary = traceback.TracebackException(type(error), error, error.__traceback__)
+    _clean(summary, set())
+    text = shorten("".join(summary.format()).rstrip("\n"), 4 * MESSAGE_CHARS)
+    return text.split("\n")
+
+
+def _clean(summary, seen):
+    if summary is None or id(summary) in seen:
+        return
+    seen.add(id(summary))
+    frames = [f for f in summary.stack if not _machinery(f.filename)]
+    first = next((i for i, f in enumerate(frames) if f.filename.startswith("<cell ")), None)
+    if first is not None:
+        frames = frames[first:]
+    elif summary.exc_type is KeyboardInterrupt:
+        # It came while an event loop waited: nothing but the loop's own frames is there.
+        frames = []
+    if len(frames) > FRAMES and len({(f.filename, f.lineno) for f in frames}) > FRAMES:
+        frames = frames[: FRAMES // 2] + frames[-FRAMES // 2 :]
+    summary.stack[:] = frames
+    _clean(summary.__cause__, seen)
+    _clean(summary.__context__, seen)
+    for inner in getattr(summary, "exceptions", None) or []:
+        _clean(inner, seen)
+
+
+def _machinery(filename):
+    return filename.startswith(_HERE) or (os.sep + "IPython" + os.sep + "core" + os.sep) in filename

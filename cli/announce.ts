@@ -1,0 +1,68 @@
+/** What `npm start` prints when the server serves: where, with which token, and how to connect clients to it. */
+import type { Variables } from "./variables.ts";
+
+export interface Announcement {
+  /** The MCP endpoint. */
+  url: string;
+  token: string;
+  tokenSource: Variables["tokenSource"];
+  /** The `.dev.vars`. */
+  file: string;
+  /**
+   * Whether to write the token out where a client's configuration needs it. Right on the user's own terminal; a log
+   * that others read, or that is kept, gets a placeholder. Commands always read the token from where it is.
+   */
+  showToken: boolean;
+}
+
+export function announce(announcement: Announcement): string {
+  const { url, token, tokenSource, file, showToken } = announcement;
+  const fromEnvironment = tokenSource === "environment";
+  const shell = fromEnvironment ? "$SERVER_AUTH_TOKEN" : `$(${readToken(file)})`;
+  const header = `"Authorization: Bearer ${shell}"`;
+  const written = `Bearer ${showToken ? token : "<SERVER_AUTH_TOKEN>"}`;
+  const whereabouts = {
+    environment: "SERVER_AUTH_TOKEN of the environment",
+    file: `SERVER_AUTH_TOKEN in ${file}`,
+    generated: `SERVER_AUTH_TOKEN in ${file} (just generated; it is kept)`,
+  }[tokenSource];
+  const http = { url, headers: { Authorization: written } };
+  const desktop = {
+    command: "npx",
+    // The header is in a variable because Claude Desktop on Windows breaks arguments with spaces apart.
+    args: ["-y", "mcp-remote", url, "--header", "Authorization:${AUTHORIZATION}"],
+    env: { AUTHORIZATION: written },
+  };
+  return `
+sandbox-mcp is ready.
+
+  URL     ${url}
+  Token   ${whereabouts}
+
+Claude Code:
+  claude mcp add --transport http sandbox ${url} --header ${header}
+
+Claude Desktop (claude_desktop_config.json):
+  ${JSON.stringify({ mcpServers: { sandbox: desktop } })}
+
+Cursor (~/.cursor/mcp.json):
+  ${JSON.stringify({ mcpServers: { sandbox: http } })}
+
+VS Code (.vscode/mcp.json):
+  ${JSON.stringify({ servers: { sandbox: { type: "http", ...http } } })}
+
+MCP Inspector:
+  npx @modelcontextprotocol/inspector --cli ${url} --transport http --header ${header} --method tools/list
+
+Ctrl-C stops the server and every sandbox.
+`;
+}
+
+/** A shell command that prints the token kept in `file`. */
+function readToken(file: string): string {
+  return `sed -n 's/^SERVER_AUTH_TOKEN=//p' ${quote(file)}`;
+}
+
+function quote(text: string): string {
+  return /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}

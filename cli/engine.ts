@@ -1,0 +1,74 @@
+/** The local platform's engine as a process of its own. It ends, with every sandbox, when its stdin closes. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { z } from "zod";
+import { withoutVariables } from "./variables.ts";
+
+export interface EngineSettings {
+  secret: string;
+  network: "internet" | "none";
+  isolation: "bubblewrap" | "none";
+  /** For its sockets and generated files. */
+  runDir: string;
+  verbose: boolean;
+}
+
+export interface RunningEngine {
+  url: string;
+  /** The python3 that sandboxes get. */
+  python: string | undefined;
+  /** Ends it and every sandbox; resolves when it is gone. */
+  close(): Promise<void>;
+}
+
+const answer = z.union([
+  z.object({ ready: z.literal(true), url: z.string(), report: z.object({ python: z.string().optional() }) }),
+  z.object({ ready: z.literal(false), error: z.string() }),
+]);
+
+/**
+ * @param onLog Called with each line it prints on stderr.
+ * @param onDeath Called when it ends although nobody closed it, with how.
+ * @throws Error with its own words when it cannot start
+ */
+export async function startEngineProcess(
+  settings: EngineSettings,
+  onLog: (line: string) => void,
+  onDeath: (how: string) => void,
+): Promise<RunningEngine> {
+  const main = fileURLToPath(new URL("../local/engine/main.ts", import.meta.url));
+  // Detached: a Ctrl-C in the terminal is for this process, which ends everything in order.
+  const child = spawn(process.execPath, [main], {
+    detached: true,
+    stdio: ["pipe", "pipe", "pipe"],
+    env: withoutVariables(process.env),
+  });
+  child.stdin.on("error", () => undefined);
+  child.stdin.write(`${JSON.stringify(settings)}\n`);
+  createInterface({ input: child.stderr }).on("line", onLog);
+
+  let closing = false;
+  const exited = new Promise<string>((resolve) => {
+    child.once("error", (error) => resolve(error.message));
+    child.once("exit", (code, signal) => resolve(signal ?? `status ${code}`));
+  });
+  const lines = createInterface({ input: child.stdout });
+  const first = await Promise.race([once(lines, "line"), exited]);
+  if (typeof first === "string") throw new Error(`The sandbox engine ended before it was ready (${first}).`);
+  const reply = answer.parse(JSON.parse(String(first[0])));
+  if (!reply.ready) throw new Error(reply.error);
+  void exited.then((how) => (closing ? undefined : onDeath(how)));
+  return {
+    url: reply.url,
+    python: reply.report.python,
+    async close() {
+      closing = true;
+      child.stdin.end();
+      const late = setTimeout(() => child.kill("SIGKILL"), 3000);
+      await exited;
+      clearTimeout(late);
+    },
+  };
+}

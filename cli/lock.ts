@@ -1,0 +1,57 @@
+/** One server per state directory. */
+import { createHash } from "node:crypto";
+import { createServer, type Server } from "node:net";
+import { realpathSync } from "node:fs";
+import { UserError } from "./errors.ts";
+
+/**
+ * Takes the directory for this process. The lock is a socket in Linux's abstract namespace: only one process can hold
+ * its name, and the kernel gives it back whatever way the holder ends.
+ * @throws {UserError} when another server has it
+ */
+export async function lockDirectory(directory: string): Promise<void> {
+  const digest = createHash("sha256").update(realpathSync(directory)).digest("hex").slice(0, 32);
+  // A server that is going down holds it for a moment longer.
+  const held = await listen({ path: `\0sandbox-mcp-${digest}` }, 1500);
+  if (held === undefined) {
+    throw new UserError(
+      `Another server is using the state directory ${directory}. Stop it, or give this one its own: --state-dir <path>.`,
+    );
+  }
+  held.unref();
+}
+
+/**
+ * A port on 127.0.0.1 that nobody listens on: the one asked for, or any for 0.
+ * @throws {UserError} when it is taken or not allowed
+ */
+export async function freePort(port: number): Promise<number> {
+  const server = await listen({ host: "127.0.0.1", port }, 1500);
+  const address = server?.address();
+  if (server === undefined || typeof address !== "object" || address === null) {
+    throw new UserError(
+      `Port ${port} is in use. Stop what listens there, or choose another: --port <number>.`,
+    );
+  }
+  await new Promise((resolve) => server.close(resolve));
+  return address.port;
+}
+
+/** Listens, trying again for `patience` ms while the address is taken; undefined when it stays taken. */
+async function listen(
+  address: { path: string } | { host: string; port: number },
+  patience: number,
+): Promise<Server | undefined> {
+  const deadline = Date.now() + patience;
+  for (;;) {
+    const outcome = await new Promise<Server | NodeJS.ErrnoException>((resolve) => {
+      const server = createServer((socket) => socket.destroy());
+      server.once("error", resolve).listen(address, () => resolve(server));
+    });
+    if (!(outcome instanceof Error)) return outcome;
+    if (outcome.code === "EACCES") throw new UserError(`Listening is not allowed: ${outcome.message}.`);
+    if (outcome.code !== "EADDRINUSE") throw outcome;
+    if (Date.now() >= deadline) return undefined;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}

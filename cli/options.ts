@@ -1,0 +1,98 @@
+/** What `npm start` is told: flags, which go before environment variables, which go before the defaults. */
+import { resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { UserError } from "./errors.ts";
+
+export interface StartOptions {
+  /** On 127.0.0.1; 0 for any free one. */
+  port: number;
+  isolation: "bubblewrap" | "none";
+  network: "internet" | "none";
+  /** Where Durable Objects, R2 and KV live. Absolute. */
+  stateDir: string;
+  verbose: boolean;
+}
+
+export const USAGE = `npm start [-- options]
+
+  --port <number>                  where to listen on 127.0.0.1 (PORT; default 8787; 0 for any free port)
+  --isolation bubblewrap|none      how sandboxes are kept apart (SANDBOX_MCP_ISOLATION; default bubblewrap);
+                                   with none, code in a sandbox can do all that you can do on this machine
+  --network internet|none          what sandboxes may reach (SANDBOX_MCP_NETWORK; default internet, by HTTP and
+                                   HTTPS, and never this machine or a private network)
+  --state-dir <path>               where state is kept (SANDBOX_MCP_STATE_DIR; default .sandbox-mcp)
+  --verbose                        show the logs (SANDBOX_MCP_VERBOSE=1)
+  --help                           show this
+
+The Worker's own variables (SERVER_AUTH_TOKEN, AUTH_TOKENS, ALLOWED_ORIGINS, ...) are taken from the environment, then
+from .dev.vars. Without SERVER_AUTH_TOKEN in either, one is generated and kept in .dev.vars.`;
+
+/**
+ * @param root The directory of the package, where the default state directory is.
+ * @param cwd What relative paths are relative to: where the user typed the command.
+ * @returns undefined when help is asked for.
+ * @throws {UserError} naming the flag or variable that is wrong.
+ */
+export function readOptions(
+  argv: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+  root: string,
+  cwd: string,
+): StartOptions | undefined {
+  const flags = parse(argv);
+  if (flags.help) return undefined;
+  const given = (flag: string | undefined, variable: string) => {
+    const fromEnv = env[variable]?.trim();
+    if (flag !== undefined) return { value: flag, name: flagOf(variable) };
+    return fromEnv ? { value: fromEnv, name: variable } : undefined;
+  };
+  const state = given(flags["state-dir"], "SANDBOX_MCP_STATE_DIR");
+  return {
+    port: readPort(given(flags.port, "PORT")),
+    isolation: choose(given(flags.isolation, "SANDBOX_MCP_ISOLATION"), ["bubblewrap", "none"]),
+    network: choose(given(flags.network, "SANDBOX_MCP_NETWORK"), ["internet", "none"]),
+    stateDir: state ? resolve(cwd, state.value) : resolve(root, ".sandbox-mcp"),
+    verbose: flags.verbose ?? /^(1|true|yes)$/i.test(env.SANDBOX_MCP_VERBOSE ?? ""),
+  };
+}
+
+interface Given {
+  value: string;
+  name: string;
+}
+
+function parse(argv: readonly string[]) {
+  try {
+    const options = {
+      port: { type: "string" },
+      isolation: { type: "string" },
+      network: { type: "string" },
+      "state-dir": { type: "string" },
+      verbose: { type: "boolean" },
+      help: { type: "boolean", short: "h" },
+    } as const;
+    return parseArgs({ args: [...argv], options, strict: true, allowPositionals: false }).values;
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new UserError(`${reason}\n\n${USAGE}`);
+  }
+}
+
+function flagOf(variable: string): string {
+  return `--${variable.replace("SANDBOX_MCP_", "").toLowerCase().replaceAll("_", "-")}`;
+}
+
+function readPort(given: Given | undefined): number {
+  if (given === undefined) return 8787;
+  const port = /^\d{1,5}$/.test(given.value) ? Number(given.value) : Number.NaN;
+  if (port >= 0 && port <= 65_535) return port;
+  throw new UserError(`${given.name} must be a port number from 0 to 65535, and is "${given.value}".`);
+}
+
+/** The first of `choices` is the default. */
+function choose<const T extends string>(given: Given | undefined, choices: readonly [T, ...T[]]): T {
+  if (given === undefined) return choices[0];
+  const chosen = choices.find((choice) => choice === given.value);
+  if (chosen !== undefined) return chosen;
+  throw new UserError(`${given.name} must be one of ${choices.join(", ")}, and is "${given.value}".`);
+}

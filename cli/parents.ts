@@ -1,0 +1,42 @@
+/** Notices that the process which ran `npm start` is gone without having passed a signal on. */
+import { readFileSync } from "node:fs";
+
+/**
+ * Calls `onGone` once when npm, or the shell that npm started this process through, has ended. Does nothing when npm is
+ * not what started this process: who backgrounds a server and leaves wants it to stay.
+ * @param everyMs How often to look.
+ */
+export function watchNPM(env: NodeJS.ProcessEnv, onGone: () => void, everyMs = 200): void {
+  if (env.npm_lifecycle_event === undefined) return;
+  const chain = [describe(process.ppid)];
+  const parent = chain[0];
+  if (parent && /^(a|ba|da|k|z)?sh$|^busybox$/.test(parent.command)) chain.push(describe(parent.parent));
+  const watched = chain.filter((entry) => entry !== undefined);
+  const timer = setInterval(() => {
+    if (watched.every(({ pid, started }) => describe(pid)?.started === started)) return;
+    clearInterval(timer);
+    onGone();
+  }, everyMs);
+  timer.unref();
+}
+
+interface Ancestor {
+  pid: number;
+  command: string;
+  parent: number;
+  /** Clock ticks since boot: tells a process from a later one with the same id. */
+  started: string;
+}
+
+/** A running process, from /proc/<pid>/stat (proc_pid_stat(5)); undefined when there is none, or only its zombie. */
+function describe(pid: number): Ancestor | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    const command = stat.slice(stat.indexOf("(") + 1, stat.lastIndexOf(")"));
+    const [state, parent, ...rest] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    if (state === "Z" || state === "X") return undefined;
+    return { pid, command, parent: Number(parent), started: rest[17] ?? "" };
+  } catch {
+    return undefined;
+  }
+}

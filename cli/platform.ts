@@ -1,0 +1,74 @@
+/** What the machine must have before anything is started: Linux, and bubblewrap that works. */
+import { execFile } from "node:child_process";
+import { existsSync } from "node:fs";
+import { promisify } from "node:util";
+import { type Check, checkBubblewrap } from "../local/engine/check.ts";
+import { UserError } from "./errors.ts";
+
+const run = promisify(execFile);
+
+/** @throws {UserError} anywhere but on Linux */
+export function requireLinux(platform: NodeJS.Platform): void {
+  if (platform === "linux") return;
+  const name = { darwin: "macOS", win32: "Windows" }[platform as string] ?? platform;
+  throw new UserError(
+    [
+      `npm start isolates sandboxes with bubblewrap, which needs Linux; this is ${name}.`,
+      "Use `npm run dev:docker`, which runs the sandboxes in Docker" +
+        (platform === "win32" ? ", or run npm start inside WSL 2." : "."),
+    ].join("\n"),
+  );
+}
+
+export interface Installer {
+  /** Whether sandboxes can be made, tried for real. */
+  check(): Promise<Check>;
+  /** Whether bubblewrap is not there at all, and packages can be installed without asking anybody. */
+  applies(): Promise<boolean>;
+  install(): Promise<void>;
+}
+
+/**
+ * Makes sure that sandboxes can be made, installing bubblewrap where that needs nobody's password.
+ * @param say Takes a line for the user.
+ * @throws {UserError} with the reason and the exact command
+ */
+export async function requireBubblewrap(say: (line: string) => void, installer = apt): Promise<void> {
+  let check = await installer.check();
+  if (!check.works && (await installer.applies())) {
+    say("Installing bubblewrap with apt-get ...");
+    try {
+      await installer.install();
+    } catch (error) {
+      const detail =
+        error instanceof Error && "stderr" in error ? String(error.stderr).trim() : String(error);
+      throw new UserError(`bubblewrap could not be installed. ${check.remedy}\n${detail}`);
+    }
+    check = await installer.check();
+  }
+  if (check.works) return;
+  throw new UserError(
+    `Sandboxes cannot be made: ${check.reason}.\n${check.remedy}\n` +
+      "To run without isolation, where sandboxed code can do all that you can: npm start -- --isolation none",
+  );
+}
+
+const apt: Installer = {
+  check: checkBubblewrap,
+  async applies() {
+    if (process.getuid?.() !== 0 || !existsSync("/usr/bin/apt-get")) return false;
+    return await run("bwrap", ["--version"]).then(
+      () => false,
+      () => true,
+    );
+  },
+  async install() {
+    const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
+    const install = () => run("apt-get", ["install", "-y", "--no-install-recommends", "bubblewrap"], { env });
+    // A fresh machine has no package lists.
+    await install().catch(async () => {
+      await run("apt-get", ["update"], { env });
+      await install();
+    });
+  },
+};

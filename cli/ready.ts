@@ -1,0 +1,32 @@
+/** Whether the server serves: by an MCP request as a client sends it. */
+
+/**
+ * Asks for the tools of the server at `url`.
+ * @returns undefined, or what the server answered instead, for the user
+ */
+export async function whyNotServing(url: string, token: string): Promise<string | undefined> {
+  const response = await fetch(url, {
+    method: "POST",
+    headers: {
+      authorization: `Bearer ${token}`,
+      "content-type": "application/json",
+      accept: "application/json, text/event-stream",
+      "mcp-protocol-version": "2025-11-25",
+    },
+    body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list", params: {} }),
+    signal: AbortSignal.timeout(30_000),
+  });
+  const body = await response.text();
+  if (response.ok && body.includes('"tools"')) return undefined;
+  return explain(body) ?? `${url} answered ${response.status}: ${body.slice(0, 500)}`;
+}
+
+/** The Worker names each variable that is wrong. */
+function explain(body: string): string | undefined {
+  try {
+    const { problems }: { problems?: unknown } = JSON.parse(body);
+    return Array.isArray(problems) ? problems.join("\n") : undefined;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,97 @@
+/** `npm start`: the whole server on this machine, in one command. */
+import { randomBytes } from "node:crypto";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { announce } from "./announce.ts";
+import { type RunningEngine, startEngineProcess } from "./engine.ts";
+import { UserError } from "./errors.ts";
+import { freePort, lockDirectory } from "./lock.ts";
+import { readOptions, USAGE } from "./options.ts";
+import { watchNPM } from "./parents.ts";
+import { requireBubblewrap, requireLinux } from "./platform.ts";
+import { whyNotServing } from "./ready.ts";
+import { readVariables } from "./variables.ts";
+import { type LogLine, type RunningWorker, startWorker } from "./worker.ts";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const say = (line: string) => process.stderr.write(`${line}\n`);
+
+let engine: RunningEngine | undefined;
+let worker: RunningWorker | undefined;
+let ending: Promise<never> | undefined;
+
+/** Ends the Worker, the engine with every sandbox, and then this process. */
+function end(status: number, message?: string): Promise<never> {
+  ending ??= (async () => {
+    if (message !== undefined) say(message);
+    await worker?.close().catch(() => undefined);
+    await engine?.close();
+    process.exit(status);
+  })();
+  return ending;
+}
+
+async function start(): Promise<void> {
+  // npm changes to the package's directory; INIT_CWD is where the user is.
+  const cwd = process.env.INIT_CWD ?? process.cwd();
+  const options = readOptions(process.argv.slice(2), process.env, root, cwd);
+  if (options === undefined) {
+    process.stdout.write(`${USAGE}\n`);
+    return;
+  }
+  const { stateDir, verbose } = options;
+  requireLinux(process.platform);
+  mkdirSync(stateDir, { recursive: true, mode: 0o700 });
+  await lockDirectory(stateDir);
+  const port = await freePort(options.port);
+  if (options.isolation === "bubblewrap") await requireBubblewrap(say);
+
+  process.on("SIGINT", () => void end(0));
+  process.on("SIGTERM", () => void end(0));
+  watchNPM(process.env, () => void end(1, "npm is gone: stopping."));
+
+  const file = join(root, ".dev.vars");
+  const { values, token, tokenSource } = readVariables(process.env, file);
+  const secret = randomBytes(32).toString("base64url");
+  engine = await startEngineProcess(
+    {
+      secret,
+      network: options.network,
+      isolation: options.isolation,
+      runDir: join(stateDir, "run"),
+      verbose,
+    },
+    say,
+    (how) => void end(1, `The sandbox engine stopped unexpectedly (${how}): stopping.`),
+  );
+  if (engine.python === undefined)
+    say("python3 is not installed: sandboxes run JavaScript, TypeScript and commands.");
+  worker = await startWorker({
+    config: join(root, "wrangler.local.jsonc"),
+    port,
+    stateDir,
+    variables: { ...values, LOCAL_ENGINE_URL: engine.url, LOCAL_ENGINE_SECRET: secret },
+    onLog: (line) => showLog(line, verbose),
+    onDeath: () => void end(1, "workerd stopped unexpectedly: stopping."),
+    verbose,
+  });
+
+  const url = `http://127.0.0.1:${port}/mcp`;
+  const problem = await whyNotServing(url, token);
+  if (problem !== undefined) throw new UserError(problem);
+  process.stdout.write(announce({ url, token, tokenSource, file, showToken: process.stdout.isTTY }));
+}
+
+/** Every line with --verbose; else only the errors that the Worker itself reports, to which a reference may lead. */
+function showLog({ level, message }: LogLine, verbose: boolean): void {
+  if (verbose || /^\{.*"level":"error"/.test(message))
+    say(verbose && level === "error" ? `workerd: ${message}` : message);
+}
+
+try {
+  await start();
+} catch (error) {
+  const unexpected = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  await end(1, error instanceof UserError ? error.message : unexpected);
+}

@@ -1,0 +1,101 @@
+/**
+ * The Worker in workerd, through the miniflare that wrangler brings.
+ *
+ * Not through `wrangler dev`: that puts a proxy Worker in a second workerd in front of this one, and a router that
+ * serves every R2 bucket without a token under /cdn-cgi/. Here clients talk to the Worker's own socket.
+ */
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import type * as MiniflareModule from "miniflare";
+import type * as WranglerModule from "wrangler";
+import { bundle, quietWrangler } from "./bundle.ts";
+
+export interface WorkerOptions {
+  /** The wrangler configuration file. */
+  config: string;
+  port: number;
+  stateDir: string;
+  /** The variables and secrets, over those of the configuration file. */
+  variables: Record<string, string>;
+  /** Called with each line the Worker and workerd print. */
+  onLog: (line: LogLine) => void;
+  /** workerd ended although nobody closed it. */
+  onDeath: () => void;
+  verbose: boolean;
+}
+
+export interface LogLine {
+  level: string;
+  message: string;
+}
+
+export interface RunningWorker {
+  /** Kills workerd and resolves when it is gone. */
+  close(): Promise<void>;
+}
+
+/** Starts the Worker; resolves when workerd listens. @throws Error with what went wrong */
+export async function startWorker(options: WorkerOptions): Promise<RunningWorker> {
+  const buildDirectory = join(options.stateDir, "build");
+  const module = await bundle(options.config, buildDirectory);
+
+  Object.assign(process.env, quietWrangler(buildDirectory));
+  const { unstable_getMiniflareWorkerOptions, unstable_readConfig, miniflare } = load();
+  const { Miniflare, convertV4MiniflareOptions, Log, LogLevel } = miniflare;
+  const { vars } = unstable_readConfig({ config: options.config });
+  const { modulesRules: _, ...worker } = unstable_getMiniflareWorkerOptions(options.config).workerOptions;
+
+  let closing = false;
+  const instance = new Miniflare(
+    convertV4MiniflareOptions({
+      host: "127.0.0.1",
+      port: 0,
+      // Otherwise fetched from the internet.
+      cf: false,
+      telemetry: { enabled: false },
+      log: new Log(options.verbose ? LogLevel.WARN : LogLevel.NONE),
+      resourcePersistencePath: join(options.stateDir, "data"),
+      handleStructuredLogs: ({ level, message }) => options.onLog({ level, message }),
+      // miniflare has started another workerd by now. This server ends instead: who started it decides.
+      unsafeHandleRuntimeRestart: () => {
+        if (!closing) options.onDeath();
+      },
+      workers: [
+        {
+          ...worker,
+          name: "sandbox-mcp",
+          modules: [{ type: "ESModule", path: module.path, contents: module.contents }],
+          modulesRoot: dirname(module.path),
+          bindings: { ...vars, ...options.variables },
+          unsafeDirectSockets: [{ host: "127.0.0.1", port: options.port }],
+        },
+      ],
+    }),
+  );
+  const close = async () => {
+    closing = true;
+    await instance.dispose();
+  };
+  try {
+    await instance.ready;
+  } catch (error) {
+    await close().catch(() => undefined);
+    throw error;
+  }
+  return { close };
+}
+
+/** wrangler, and the very miniflare and workerd it comes with. workerd is started through workerd.sh. */
+function load() {
+  const require = createRequire(import.meta.url);
+  const wranglerPath = require.resolve("wrangler");
+  const fromWrangler = createRequire(wranglerPath);
+  const fromMiniflare = createRequire(fromWrangler.resolve("miniflare"));
+  const workerd: { default: string } = fromMiniflare("workerd");
+  process.env.SANDBOX_MCP_WORKERD = workerd.default;
+  process.env.MINIFLARE_WORKERD_PATH = fileURLToPath(new URL("workerd.sh", import.meta.url));
+  const wrangler: typeof WranglerModule = require(wranglerPath);
+  const miniflare: typeof MiniflareModule = fromWrangler("miniflare");
+  return { ...wrangler, miniflare };
+}

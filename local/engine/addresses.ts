@@ -1,0 +1,99 @@
+/** Which addresses a sandbox may never reach through the egress proxy. */
+import { BlockList, isIP } from "node:net";
+import { networkInterfaces } from "node:os";
+
+const reasons: [reason: string, ...subnets: string[]][] = [
+  ["a loopback address", "127.0.0.0/8", "::1/128"],
+  ["the unspecified address", "0.0.0.0/8", "::/128"],
+  // 168.63.129.16 is Azure's; the others lie inside ranges refused below and are named for the message.
+  [
+    "a cloud metadata address",
+    "169.254.169.254/32",
+    "168.63.129.16/32",
+    "100.100.100.200/32",
+    "fd00:ec2::254/128",
+  ],
+  ["a private address", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fec0::/10"],
+  ["a link-local address", "169.254.0.0/16", "fe80::/10"],
+  ["a carrier-grade NAT address", "100.64.0.0/10"],
+  ["a multicast address", "224.0.0.0/4", "ff00::/8"],
+  // Tunnels and translations wrap an IPv4 address that is not looked at here. 64:ff9b::/96 is unwrapped below.
+  ["a reserved address", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15", "240.0.0.0/4"],
+  [
+    "a reserved address",
+    "::/96",
+    "64:ff9b:1::/48",
+    "100::/64",
+    "2001::/23",
+    "2001:db8::/32",
+    "2002::/16",
+    "5f00::/16",
+  ],
+];
+
+const lists = reasons.map(([reason, ...subnets]) => {
+  const list = new BlockList();
+  for (const subnet of subnets) {
+    const [network = "", bits] = subnet.split("/");
+    list.addSubnet(network, Number(bits), network.includes(":") ? "ipv6" : "ipv4");
+  }
+  return { reason, list };
+});
+
+/**
+ * Why a sandbox may not connect to an address, as words that follow "is", or undefined when it may.
+ * @param address An IPv4 or IPv6 address as the resolver or the socket layer writes it.
+ */
+export function refusedAddress(address: string): string | undefined {
+  const plain = address.split("%", 1)[0] ?? "";
+  const family = isIP(plain);
+  if (family === 0) return "not an IP address";
+  const embedded = family === 6 ? embeddedIPv4(plain) : undefined;
+  if (embedded !== undefined) return refusedAddress(embedded);
+  const type = family === 6 ? "ipv6" : "ipv4";
+  const hit = lists.find(({ list }) => list.check(plain, type));
+  if (hit !== undefined) return hit.reason;
+  // A service bound to every interface is reachable at the host's public addresses too.
+  for (const own of Object.values(networkInterfaces()).flat()) {
+    if (own !== undefined && sameAddress(own.address, plain)) return "an address of this machine";
+  }
+  return undefined;
+}
+
+/** Names that mean this machine whatever a resolver says, and names of cloud metadata services. */
+export function refusedName(name: string): string | undefined {
+  if (name === "localhost" || name.endsWith(".localhost") || name === "localhost.localdomain") {
+    return "this machine's loopback";
+  }
+  if (name === "metadata.google.internal" || name === "metadata.goog") return "a cloud metadata service";
+  return undefined;
+}
+
+/** The IPv4 address inside an IPv4-mapped (::ffff:0:0/96) or NAT64 (64:ff9b::/96) address. */
+function embeddedIPv4(address: string): string | undefined {
+  const groups = expand(address);
+  if (groups === undefined) return undefined;
+  const head = groups.slice(0, 6).join(":");
+  if (head !== "0:0:0:0:0:ffff" && head !== "64:ff9b:0:0:0:0") return undefined;
+  const [high = "0", low = "0"] = groups.slice(6);
+  const value = Number.parseInt(high, 16) * 65536 + Number.parseInt(low, 16);
+  return [24, 16, 8, 0].map((shift) => Math.floor(value / 2 ** shift) % 256).join(".");
+}
+
+/** The eight groups of an IPv6 address, lower case without leading zeros. */
+function expand(address: string): string[] | undefined {
+  try {
+    const hostname = new URL(`http://[${address}]`).hostname.slice(1, -1);
+    const [left = "", right] = hostname.split("::");
+    const head = left === "" ? [] : left.split(":");
+    const tail = right === undefined || right === "" ? [] : right.split(":");
+    return [...head, ...Array<string>(8 - head.length - tail.length).fill("0"), ...tail];
+  } catch {
+    return undefined;
+  }
+}
+
+function sameAddress(a: string, b: string): boolean {
+  if (a === b) return true;
+  return isIP(a) === 6 && isIP(b) === 6 && expand(a)?.join(":") === expand(b)?.join(":");
+}

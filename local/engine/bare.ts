@@ -1,0 +1,122 @@
+/** `--isolation none`: the control server as a plain process. Nothing is contained; see startEngine's warning. */
+import { spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { mkdir, symlink } from "node:fs/promises";
+import { connect } from "node:net";
+import { join } from "node:path";
+import type { ExitReport } from "../platform/protocol.ts";
+import type { View } from "./bubblewrap.ts";
+import type { Running } from "./launch.ts";
+
+export interface BareOptions {
+  directory: string;
+  view: View;
+  env: Record<string, string>;
+  groups: string[];
+  onOutput: (text: string) => void;
+}
+
+/** Marks every process of a sandbox, also one that left its process group, unless it clears its environment. */
+const marker = "SANDBOX_MCP_BARE";
+
+/**
+ * Reads its stdin to the end, which comes when the engine ends the sandbox or is gone, then kills whatever
+ * carries the marker until nothing does.
+ */
+const reaper = [
+  'trap "" INT TERM HUP',
+  "cat >/dev/null",
+  "for attempt in 1 2 3 4 5 6 7 8 9 10; do",
+  "  found=",
+  "  for file in /proc/[0-9]*/environ; do",
+  '    if tr "\\0" "\\n" <"$file" 2>/dev/null | grep -qxF "$1"; then',
+  '      pid=${file#/proc/}; kill -9 "${pid%/environ}" 2>/dev/null && found=1',
+  "    fi",
+  "  done",
+  '  [ -n "$found" ] || exit 0',
+  "done",
+].join("\n");
+
+export async function startBare(options: BareOptions): Promise<Running> {
+  const { directory, view } = options;
+  const home = join(directory, "root");
+  const bin = join(directory, "bin");
+  const temporary = join(directory, "tmp");
+  for (const path of [home, bin, temporary]) await mkdir(path, { recursive: true });
+  await symlink(view.toolchain.node, join(bin, "node"));
+  for (const path of ["/workspace", "/var/lib/sandbox-mcp"])
+    await mkdir(path, { recursive: true }).catch(() => undefined);
+  if (!existsSync("/opt/sandbox-mcp"))
+    await symlink(view.container, "/opt/sandbox-mcp").catch(() => undefined);
+  const missing = ["/workspace", "/var/lib/sandbox-mcp", "/opt/sandbox-mcp"].filter(
+    (path) => !existsSync(path),
+  );
+  if (missing.length > 0) {
+    throw new Error(
+      `Without isolation a sandbox needs ${missing.join(", ")} on this machine, and they cannot be made.`,
+    );
+  }
+
+  const control = join(directory, "control.sock");
+  const mark = `${directory}`;
+  const env = withoutProxies({ ...options.env, HOME: home, TMPDIR: temporary, [marker]: mark });
+  env.PATH = `${bin}:${process.env.PATH ?? "/usr/bin:/bin"}`;
+  const args = [join(view.runtime, "main.ts"), "--socket", control];
+  const child = spawn(view.toolchain.node, ["--disable-warning=ExperimentalWarning", ...args], {
+    cwd: "/workspace",
+    detached: true,
+    env,
+    stdio: ["pipe", "pipe", "pipe"],
+  });
+  child.stdin.on("error", () => undefined);
+  const watch = spawn("/bin/sh", ["-c", reaper, "reaper", `${marker}=${mark}`], {
+    detached: true,
+    env: { PATH: "/usr/bin:/bin" },
+    stdio: ["pipe", "ignore", "ignore"],
+  });
+  watch.stdin.on("error", () => undefined);
+
+  let printed = "";
+  const collect = (chunk: Buffer) => {
+    printed = (printed + chunk.toString()).slice(-4096);
+    options.onOutput(chunk.toString());
+  };
+  child.stdout.on("data", collect);
+  child.stderr.on("data", collect);
+
+  const exited = new Promise<ExitReport>((resolve) => {
+    child.once("error", (error) => resolve({ exitCode: 127, reason: error.message }));
+    child.once("exit", (code, signal) => {
+      watch.stdin.end();
+      watch.once("exit", () => resolve({ exitCode: code ?? 137, reason: signal ?? "exit" }));
+    });
+  });
+  const kill = async () => {
+    child.kill("SIGKILL");
+    await exited;
+  };
+  const deadline = Date.now() + 30_000;
+  while (!(await accepts(control))) {
+    if (child.exitCode !== null || child.signalCode !== null || Date.now() > deadline) {
+      await kill();
+      throw new Error(`The sandbox did not start: ${printed.trim() || "its control server did not answer"}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  return { connect: () => connect(control), signal: (signal) => child.kill(signal), kill, exited };
+}
+
+/** There is no network namespace and so no proxy in it: programs use the network as they find it. */
+function withoutProxies(env: Record<string, string>): Record<string, string> {
+  const left = { ...env };
+  for (const name of Object.keys(left)) if (/^(https?|no)_proxy$/i.test(name)) delete left[name];
+  return left;
+}
+
+async function accepts(path: string): Promise<boolean> {
+  return await new Promise((resolve) => {
+    const socket = connect(path);
+    socket.once("connect", () => (socket.destroy(), resolve(true)));
+    socket.once("error", () => resolve(false));
+  });
+}

@@ -1,0 +1,215 @@
+/**
+ * The bubblewrap command line of a sandbox: which namespaces, which files, which capabilities.
+ *
+ * The whole root is one tmpfs of a fixed size. Everything the sandbox writes (/workspace, /tmp, /root, /var,
+ * any directory it makes) shares that one budget, as on a container's disk; running out is a real ENOSPC,
+ * nothing reaches the host's disk, and all of it is gone with the last process, however it ended.
+ */
+import { existsSync, lstatSync, readlinkSync } from "node:fs";
+import type { Toolchain } from "./toolchain.ts";
+
+export const runtimeDirectory = "/opt/sandbox-runtime";
+export const controlSocket = "/run/sandbox/control.sock";
+/** For the control server's own files, away from the user's /tmp. */
+export const scratchDirectory = "/run/sandbox/scratch";
+export const egressSocket = "/run/sandbox/egress.sock";
+
+const systemDirectories = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
+
+/** What of the host's /etc a program needs to run. Nothing here may hold a secret: no /etc/ssl/private. */
+const etc = [
+  "alternatives",
+  "bash.bashrc",
+  "ca-certificates",
+  "ca-certificates.conf",
+  "crypto-policies",
+  "debian_version",
+  "fonts",
+  "ImageMagick-6",
+  "inputrc",
+  "ld.so.cache",
+  "ld.so.conf",
+  "ld.so.conf.d",
+  "localtime",
+  "magic",
+  "mailcap",
+  "matplotlibrc",
+  "mime.types",
+  "os-release",
+  "perl",
+  "pki/ca-trust",
+  "pki/tls/certs",
+  "pki/tls/openssl.cnf",
+  "protocols",
+  "python3",
+  "services",
+  "ssl/certs",
+  "ssl/openssl.cnf",
+  "terminfo",
+];
+
+/** Files inside what is shown whole that may hold the host's credentials. */
+const masked = ["/usr/etc/npmrc", "/usr/local/etc/npmrc", "/usr/etc/gitconfig", "/usr/local/etc/gitconfig"];
+
+/**
+ * Root in the sandbox owns its files and may listen below port 1024. It can mount nothing, load nothing,
+ * trace nothing it could not trace anyway, and holds no capability outside its own user namespace.
+ */
+const capabilities = [
+  "CAP_CHOWN",
+  "CAP_DAC_OVERRIDE",
+  "CAP_FOWNER",
+  "CAP_FSETID",
+  "CAP_KILL",
+  "CAP_NET_BIND_SERVICE",
+  "CAP_SETGID",
+  "CAP_SETUID",
+];
+
+export interface Mount {
+  from: string;
+  to: string;
+}
+
+export interface View {
+  toolchain: Toolchain;
+  /** The directory of the control server, seen as /opt/sandbox-runtime/runtime. */
+  runtime: string;
+  /** The repository's container/ directory, seen as /opt/sandbox-mcp. */
+  container: string;
+  /** Generated files on the host, by their path in the sandbox. */
+  files: Mount[];
+  /** An empty file on the host. */
+  empty: string;
+  /** More of the host to show read-only. */
+  readOnly: Mount[];
+}
+
+export interface Sizes {
+  /** Bytes of the root file system. */
+  diskBytes: number;
+  /** Bytes of /dev/shm. */
+  sharedMemoryBytes: number;
+}
+
+/** Everything bound read-only into a sandbox, in the order it has to be mounted. */
+export function readOnlyMounts(view: View): Mount[] {
+  const { toolchain } = view;
+  const mounts: Mount[] = [{ from: "/usr", to: "/usr" }];
+  for (const name of systemDirectories) {
+    if (existsSync(name) && !lstatSync(name).isSymbolicLink()) mounts.push({ from: name, to: name });
+  }
+  for (const name of etc) {
+    if (existsSync(`/etc/${name}`)) mounts.push({ from: `/etc/${name}`, to: `/etc/${name}` });
+  }
+  mounts.push({ from: toolchain.node, to: `${runtimeDirectory}/bin/node` });
+  mounts.push({ from: view.runtime, to: `${runtimeDirectory}/runtime` });
+  for (const { name, path } of toolchain.packages) {
+    mounts.push({ from: path, to: `${runtimeDirectory}/node_modules/${name}` });
+  }
+  if (toolchain.npm !== undefined) mounts.push({ from: toolchain.npm, to: `${runtimeDirectory}/npm` });
+  if (existsSync(view.container)) mounts.push({ from: view.container, to: "/opt/sandbox-mcp" });
+  for (const directory of pythonDirectories(toolchain)) mounts.push({ from: directory, to: directory });
+  for (const file of masked) if (existsSync(file)) mounts.push({ from: view.empty, to: file });
+  mounts.push(...view.files, ...view.readOnly);
+  return mounts;
+}
+
+/** A python outside what is shown anyway brings its prefix; the home directory around it stays hidden. */
+function pythonDirectories({ python }: Toolchain): string[] {
+  if (python === undefined) return [];
+  const directories = new Set([python.prefix, python.environment]);
+  return [...directories].filter((directory) => !/^\/(usr|bin|lib)(\/|$)/.test(directory));
+}
+
+/**
+ * The arguments up to the command.
+ * @param supported The options this bubblewrap knows, from its --help.
+ * @param filtered Whether the system call filter is in force.
+ */
+export function bubblewrapArguments(
+  mounts: Mount[],
+  toolchain: Toolchain,
+  sizes: Sizes,
+  env: Record<string, string>,
+  supported: ReadonlySet<string>,
+  filtered: boolean,
+): string[] {
+  const args = ["--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"];
+  args.push("--unshare-cgroup-try", "--die-with-parent", "--new-session", "--hostname", "sandbox");
+  args.push("--uid", "0", "--gid", "0");
+  // It works by a second user namespace, whose root may not listen below port 1024. The system call filter denies
+  // new user namespaces without that.
+  if (!filtered && supported.has("--disable-userns")) args.push("--disable-userns");
+  args.push("--size", String(sizes.diskBytes), "--tmpfs", "/");
+  for (const name of systemDirectories) {
+    if (existsSync(name) && lstatSync(name).isSymbolicLink())
+      args.push("--symlink", readlinkSync(name), name);
+  }
+  args.push("--proc", "/proc", "--dev", "/dev");
+  args.push("--perms", "1777", "--size", String(sizes.sharedMemoryBytes), "--tmpfs", "/dev/shm");
+  // bubblewrap's /dev is a tmpfs without a limit: closed, so that it is no way around the disk's size.
+  args.push("--remount-ro", "/dev");
+  const directory = (mode: string, path: string) => args.push("--perms", mode, "--dir", path);
+  for (const path of ["/etc", "/opt", "/var", "/var/lib", "/var/lib/sandbox-mcp", "/run", "/workspace"]) {
+    directory("0755", path);
+  }
+  for (const path of ["/tmp", "/var/tmp"]) directory("1777", path);
+  for (const path of ["/root", "/run/sandbox", scratchDirectory]) directory("0700", path);
+  args.push("--symlink", "../run", "/var/run");
+  // The runtime's directory is a file system of its own, so that it can be made read-only as a whole.
+  args.push("--size", "1048576", "--tmpfs", runtimeDirectory);
+  for (const { from, to } of mounts) args.push("--ro-bind", from, to);
+  args.push(...links(toolchain), "--remount-ro", runtimeDirectory);
+  args.push("--cap-drop", "ALL", ...capabilities.flatMap((capability) => ["--cap-add", capability]));
+  args.push("--chdir", "/workspace", "--clearenv");
+  for (const [name, value] of Object.entries(env)) args.push("--setenv", name, value);
+  return args;
+}
+
+function links({ npm, python }: Toolchain): string[] {
+  const args: string[] = [];
+  const link = (target: string, name: string) =>
+    args.push("--symlink", target, `${runtimeDirectory}/bin/${name}`);
+  if (npm !== undefined) {
+    link("../npm/bin/npm-cli.js", "npm");
+    link("../npm/bin/npx-cli.js", "npx");
+  }
+  if (python !== undefined && python.executable !== "/usr/bin/python3") {
+    link(python.executable, "python3");
+    link(python.executable, "python");
+  }
+  return args;
+}
+
+/** Where the outer bubblewrap puts what the inner one binds. */
+const stage = "/tmp";
+
+/**
+ * For an engine that runs as root: an outer bubblewrap stages every source where an unprivileged user can
+ * reach it (a clone under /root is closed to everyone else), then the inner one runs as such a user. Root in
+ * the sandbox is then nobody on the host: process limits bind it, and no file or kernel setting of the host's
+ * root is open to it.
+ */
+export function outerArguments(mounts: Mount[], uid: number): string[] {
+  const args = ["--die-with-parent", "--dev-bind", "/", "/", "--size", "1048576", "--tmpfs", stage];
+  mounts.forEach(({ from }, index) => args.push("--ro-bind", from, `${stage}/${index}`));
+  const id = String(uid);
+  return [
+    ...args,
+    "--chdir",
+    "/",
+    "setpriv",
+    "--reuid",
+    id,
+    "--regid",
+    id,
+    "--clear-groups",
+    "--no-new-privs",
+  ];
+}
+
+/** The mounts as the inner bubblewrap makes them. */
+export function stagedMounts(mounts: Mount[]): Mount[] {
+  return mounts.map(({ to }, index) => ({ from: `${stage}/${index}`, to }));
+}

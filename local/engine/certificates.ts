@@ -1,0 +1,73 @@
+/** The certificate authorities the host was told to trust, for the sandboxes to trust too. */
+import { existsSync, readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+
+/** Where the bundle lies in a sandbox. */
+export const bundlePath = "/etc/ssl/sandbox-mcp.pem";
+
+/** The variables by which common programs take a bundle that replaces their own. */
+const replacing = ["SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO"];
+
+export interface Certificates {
+  /** PEM; only certificates, whatever else the files held. */
+  pem: string;
+  env: Record<string, string>;
+}
+
+/** Reads what the host's environment and npm name as extra authorities; undefined when they name none. */
+export function hostCertificates(env: NodeJS.ProcessEnv = process.env): Certificates | undefined {
+  const named = replacing.filter((name) => env[name] !== undefined && env[name] !== "");
+  const extra = [env.NODE_EXTRA_CA_CERTS, env.npm_config_cafile, npmSettings(env).cafile];
+  const files = new Set([...named.map((name) => env[name]), ...extra]);
+  const blocks = new Set<string>();
+  for (const file of files) {
+    if (file === undefined || file === "" || !existsSync(file)) continue;
+    for (const block of certificatesIn(readText(file))) blocks.add(block);
+  }
+  if (blocks.size === 0) return undefined;
+  const pem = [...blocks].join("\n") + "\n";
+  // A program that is given a bundle trusts nothing else, so it is named only where the host names one.
+  const result: Record<string, string> = { NODE_EXTRA_CA_CERTS: bundlePath };
+  for (const name of named) result[name] = bundlePath;
+  return { pem, env: result };
+}
+
+/** The package indexes the host uses, for pip and npm in a sandbox, without any credentials in them. */
+export function hostRegistries(env: NodeJS.ProcessEnv = process.env): { npm?: string; pip?: string } {
+  const npm = withoutCredentials(env.npm_config_registry ?? npmSettings(env).registry);
+  const pip = withoutCredentials(env.PIP_INDEX_URL);
+  return { ...(npm === undefined ? {} : { npm }), ...(pip === undefined ? {} : { pip }) };
+}
+
+function npmSettings(env: NodeJS.ProcessEnv): { registry?: string; cafile?: string } {
+  const file = env.npm_config_userconfig ?? env.NPM_CONFIG_USERCONFIG ?? join(homedir(), ".npmrc");
+  const settings: { registry?: string; cafile?: string } = {};
+  for (const line of readText(file).split("\n")) {
+    const match = /^\s*(registry|cafile)\s*=\s*"?([^"\s]+)"?\s*$/.exec(line);
+    if (match?.[1] === "registry" && match[2] !== undefined) settings.registry = match[2];
+    if (match?.[1] === "cafile" && match[2] !== undefined) settings.cafile = match[2];
+  }
+  return settings;
+}
+
+function withoutCredentials(address: string | undefined): string | undefined {
+  if (address === undefined || !URL.canParse(address)) return undefined;
+  const url = new URL(address);
+  url.username = "";
+  url.password = "";
+  url.search = "";
+  return url.href;
+}
+
+function certificatesIn(text: string): string[] {
+  return text.match(/-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----/g) ?? [];
+}
+
+function readText(file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch {
+    return "";
+  }
+}

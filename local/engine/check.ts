@@ -1,0 +1,109 @@
+/** Whether bubblewrap can make a sandbox on this machine: by making one. */
+import { execFile } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { promisify } from "node:util";
+import { stagedMounts, outerArguments } from "./bubblewrap.ts";
+
+const run = promisify(execFile);
+
+export type Check =
+  | {
+      works: true;
+      /** The options this version knows. */
+      supported: ReadonlySet<string>;
+      /** Root's sandboxes run as an unprivileged user; false where that is not possible. */
+      dropsRoot: boolean;
+    }
+  | { works: false; reason: string; remedy: string };
+
+/** Tries every namespace a sandbox uses. Takes some 20 ms. */
+export async function checkBubblewrap(): Promise<Check> {
+  if (process.platform !== "linux") {
+    return {
+      works: false,
+      reason: `bubblewrap needs Linux and this is ${process.platform}`,
+      remedy: "Use `npm run dev:docker`, or WSL 2 on Windows.",
+    };
+  }
+  let help: string;
+  try {
+    help = (await run("bwrap", ["--help"])).stdout;
+  } catch {
+    return { works: false, reason: "bubblewrap is not installed", remedy: `Install it: ${installCommand()}` };
+  }
+  const supported = new Set(help.match(/--[a-z0-9-]+/g) ?? []);
+  if (!supported.has("--size")) {
+    const reason = "this bubblewrap is older than 0.5 and cannot limit the size of a sandbox's files";
+    return { works: false, reason, remedy: `Install a newer one: ${installCommand()}` };
+  }
+  const isRoot = process.getuid?.() === 0;
+  const asUser = await attempt(isRoot, supported);
+  if (asUser === undefined) return { works: true, supported, dropsRoot: isRoot };
+  if (isRoot && (await attempt(false, supported)) === undefined)
+    return { works: true, supported, dropsRoot: false };
+  return { works: false, ...explain(asUser) };
+}
+
+/** @returns what went wrong, or undefined. */
+async function attempt(dropRoot: boolean, supported: ReadonlySet<string>): Promise<string | undefined> {
+  const mounts = ["/usr", "/bin", "/lib", "/lib64"]
+    .filter((path) => existsSync(path))
+    .map((path) => ({ from: path, to: path }));
+  const outer = dropRoot ? ["bwrap", ...outerArguments(mounts, unprivilegedUser())] : [];
+  const args = ["--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"];
+  args.push("--unshare-cgroup-try", "--uid", "0", "--gid", "0", "--die-with-parent");
+  if (supported.has("--disable-userns")) args.push("--disable-userns");
+  args.push("--size", "1048576", "--tmpfs", "/", "--proc", "/proc", "--dev", "/dev");
+  for (const { from, to } of dropRoot ? stagedMounts(mounts) : mounts) args.push("--ro-bind", from, to);
+  args.push("--cap-drop", "ALL", "--cap-add", "CAP_CHOWN", "true");
+  const [file = "bwrap", ...rest] = [...outer, "bwrap", ...args];
+  try {
+    await run(file, rest, { cwd: "/", timeout: 10_000 });
+    return undefined;
+  } catch (error) {
+    const stderr = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : "";
+    return stderr === "" ? String(error) : stderr;
+  }
+}
+
+/** A user id of nobody: above the ranges that distributions hand out, below 2^31. */
+export function unprivilegedUser(): number {
+  return 2_100_000_000 + Math.floor(Math.random() * 40_000_000);
+}
+
+function explain(stderr: string): { reason: string; remedy: string } {
+  const reason = `bubblewrap cannot make a sandbox here: ${stderr}`;
+  if (setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") === "1") {
+    const remedy =
+      "AppArmor forbids user namespaces to unprivileged programs (Ubuntu 23.10 and newer). Allow them until the next " +
+      "start with `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`, or for good with a file in /etc/sysctl.d.";
+    return { reason, remedy };
+  }
+  if (setting("/proc/sys/kernel/unprivileged_userns_clone") === "0") {
+    return { reason, remedy: "Allow user namespaces: `sudo sysctl -w kernel.unprivileged_userns_clone=1`." };
+  }
+  if (setting("/proc/sys/user/max_user_namespaces") === "0") {
+    return { reason, remedy: "Allow user namespaces: `sudo sysctl -w user.max_user_namespaces=15000`." };
+  }
+  const remedy =
+    "Inside a container, allow it nested namespaces and an unmasked /proc (Docker: `--security-opt seccomp=unconfined " +
+    "--security-opt apparmor=unconfined --security-opt systempaths=unconfined`), or choose `--isolation none`.";
+  return { reason, remedy };
+}
+
+function setting(file: string): string | undefined {
+  return existsSync(file) ? readFileSync(file, "utf8").trim() : undefined;
+}
+
+/** The command that installs bubblewrap on this distribution. */
+export function installCommand(): string {
+  const managers: [file: string, command: string][] = [
+    ["/usr/bin/apt-get", "sudo apt-get install -y bubblewrap"],
+    ["/usr/bin/dnf", "sudo dnf install -y bubblewrap"],
+    ["/usr/bin/pacman", "sudo pacman -S --noconfirm bubblewrap"],
+    ["/usr/bin/zypper", "sudo zypper install -y bubblewrap"],
+    ["/sbin/apk", "sudo apk add bubblewrap bash util-linux"],
+  ];
+  const found = managers.find(([file]) => existsSync(file));
+  return found?.[1] ?? "see https://github.com/containers/bubblewrap";
+}

@@ -1,0 +1,184 @@
+/** The stand-in for the container platform: starts sandboxes, forwards to them, lets them out under rules. */
+import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { chmod, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import { dirname, join } from "node:path";
+import type { AddressInfo } from "node:net";
+import { Router } from "./router.ts";
+import { hostCertificates, bundlePath } from "./certificates.ts";
+import { checkBubblewrap, unprivilegedUser } from "./check.ts";
+import { sandboxFiles } from "./furniture.ts";
+import { defaultLimits, findGroupParents, removeLeftoverGroups, type Limits } from "./limits.ts";
+import type { Mount } from "./bubblewrap.ts";
+import type { Common } from "./sandbox.ts";
+import { SandboxTable } from "./table.ts";
+import { findToolchain, repository, type Toolchain } from "./toolchain.ts";
+
+export interface EngineOptions {
+  /** Every request must carry it. At least 16 characters. */
+  secret: string;
+  /** On 127.0.0.1; any free one unless given. */
+  port?: number;
+  network: "internet" | "none";
+  isolation: "bubblewrap" | "none";
+  /** A directory for sockets and generated files, made if missing. What killed engines left in it is removed. */
+  runDir: string;
+  limits?: Partial<Limits>;
+  /** A python3 to show instead of the one found, or null for none. */
+  python?: string | null;
+  /** More of the host to show to every sandbox, read-only. */
+  readOnly?: Mount[];
+  /** Tests only: `host:port` pairs that sandboxes may reach although their addresses are refused. */
+  allowAddresses?: string[];
+  /** Tests only: another control server's directory, holding main.ts. */
+  runtime?: string;
+  /** Passes on what sandboxes print and what the engine does. */
+  verbose?: boolean;
+  /** Takes one line without its end; stderr unless given. */
+  log?: (line: string) => void;
+}
+
+export interface Engine {
+  /** `http://127.0.0.1:<port>` */
+  url: string;
+  /** Random, another for every engine. */
+  boot: string;
+  /** What sandboxes are made of here, for the one who starts the server. */
+  report: EngineReport;
+  /** Destroys every sandbox and stops listening. */
+  close(): Promise<void>;
+}
+
+export interface EngineReport {
+  isolation: "bubblewrap" | "none";
+  /** The sandboxes of an engine that runs as root run as a user without rights. */
+  dropsRoot: boolean;
+  limits: Limits;
+  /** Which limits a control group holds; the others are held by process limits and the size of the file system. */
+  controlGroups: ("memory" | "pids")[];
+  node: string;
+  npm: boolean;
+  python: string | undefined;
+}
+
+/**
+ * Starts an engine.
+ * @throws Error with a reason and a remedy when isolation is asked for and cannot be had.
+ */
+export async function startEngine(options: EngineOptions): Promise<Engine> {
+  const log = options.log ?? ((line: string) => process.stderr.write(`${line}\n`));
+  if (options.secret.length < 16) throw new Error("The engine's secret must have at least 16 characters.");
+  const check = options.isolation === "bubblewrap" ? await checkBubblewrap() : undefined;
+  if (check?.works === false) throw new Error(`${check.reason}. ${check.remedy}`);
+  if (check === undefined) {
+    log(
+      "WARNING: --isolation none: sandboxes are not isolated. Whatever runs in them can do on this machine",
+    );
+    log("WARNING: what you can do: read your files, use your network and your keys.");
+  }
+  const boot = randomBytes(8).toString("hex");
+  const groupParents = await findGroupParents();
+  await removeLeftovers(options.runDir, async (old) => await removeLeftoverGroups(groupParents, old));
+  const directory = join(options.runDir, boot);
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  await writeFile(join(directory, "engine.pid"), await processIdentity(process.pid));
+
+  const certificates = hostCertificates();
+  const toolchain: Toolchain = await findToolchain(options.python);
+  const common: Common = {
+    view: {
+      toolchain,
+      runtime: options.runtime ?? join(repository, "local/runtime"),
+      container: join(repository, "container"),
+      files: await writeFiles(join(directory, "files"), sandboxFiles(certificates, bundlePath)),
+      empty: join(directory, "empty"),
+      readOnly: options.readOnly ?? [],
+    },
+    limits: defaultLimits(options.limits),
+    groupParents,
+    certificates,
+    network: options.network,
+    upstream: { allowAddresses: new Set(options.allowAddresses ?? []), env: process.env },
+    bubblewrap:
+      check === undefined
+        ? undefined
+        : { supported: check.supported, uid: () => (check.dropsRoot ? unprivilegedUser() : undefined) },
+    onOutput: (id, text) => {
+      if (options.verbose) for (const line of text.trimEnd().split("\n")) log(`[${id}] ${line}`);
+    },
+  };
+  await writeFile(common.view.empty, "");
+
+  const table = new SandboxTable(common, directory, boot);
+  const server = createServer({
+    requestTimeout: 0,
+    keepAliveTimeout: 60_000,
+    maxHeaderSize: 65_536,
+    noDelay: true,
+  });
+  server.listen(options.port ?? 0, "127.0.0.1");
+  await once(server, "listening");
+  const port = addressOf(server.address()).port;
+  const router = new Router(table, { secret: options.secret, port, boot, log });
+  server.on("request", (request, response) => void router.request(request, response));
+  server.on("upgrade", (request, socket, head) => void router.upgrade(request, socket, head));
+  return {
+    url: `http://127.0.0.1:${port}`,
+    boot,
+    report: {
+      isolation: options.isolation,
+      dropsRoot: check?.dropsRoot ?? false,
+      limits: common.limits,
+      controlGroups: [...new Set(groupParents.flatMap(({ controllers }) => controllers))],
+      node: toolchain.node,
+      npm: toolchain.npm !== undefined,
+      python: toolchain.python?.executable,
+    },
+    close: async () => {
+      await table.close();
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+      await rm(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Removes the directories of engines that are gone. */
+async function removeLeftovers(runDir: string, removed: (boot: string) => Promise<void>): Promise<void> {
+  await mkdir(runDir, { recursive: true, mode: 0o700 });
+  await chmod(runDir, 0o700);
+  for (const boot of await readdir(runDir)) {
+    if (!/^[0-9a-f]{16}$/.test(boot)) continue;
+    const identity = await readFile(join(runDir, boot, "engine.pid"), "utf8").catch(() => "");
+    const [pid = ""] = identity.split(" ");
+    if (pid !== "" && (await processIdentity(Number(pid))) === identity) continue;
+    await removed(boot);
+    await rm(join(runDir, boot), { recursive: true, force: true });
+  }
+}
+
+/** A process id and its start time, since ids are used again. */
+async function processIdentity(pid: number): Promise<string> {
+  const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
+  // Fields are counted after the name, which may hold anything up to the last parenthesis.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return `${pid} ${fields[19] ?? ""}`;
+}
+
+async function writeFiles(directory: string, files: Record<string, string>): Promise<Mount[]> {
+  const mounts: Mount[] = [];
+  for (const [to, content] of Object.entries(files)) {
+    const from = join(directory, to);
+    await mkdir(dirname(from), { recursive: true });
+    await writeFile(from, content);
+    mounts.push({ from, to });
+  }
+  return mounts;
+}
+
+function addressOf(address: string | AddressInfo | null): AddressInfo {
+  if (address === null || typeof address === "string")
+    throw new Error("The engine does not listen on a port.");
+  return address;
+}

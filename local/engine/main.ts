@@ -1,0 +1,56 @@
+/**
+ * The engine as a program. Its settings are one line of JSON on stdin, so that the secret is in no argument and
+ * no environment; it prints one line of JSON when it is ready, and ends with every sandbox when stdin closes or
+ * on SIGTERM or SIGINT.
+ */
+import { createInterface } from "node:readline";
+import { z } from "zod";
+import { startEngine, type Engine } from "./engine.ts";
+
+const settingsSchema = z.strictObject({
+  secret: z.string(),
+  port: z.int().min(0).max(65_535).optional(),
+  network: z.enum(["internet", "none"]),
+  isolation: z.enum(["bubblewrap", "none"]),
+  runDir: z.string().startsWith("/"),
+  limits: z
+    .strictObject({ diskBytes: z.int(), memoryBytes: z.int(), processes: z.int(), openFiles: z.int() })
+    .partial()
+    .optional(),
+  python: z.string().nullable().optional(),
+  readOnly: z.array(z.strictObject({ from: z.string(), to: z.string() })).optional(),
+  allowAddresses: z.array(z.string()).optional(),
+  runtime: z.string().optional(),
+  verbose: z.boolean().optional(),
+});
+
+let engine: Promise<Engine> | undefined;
+let ending = false;
+
+async function end(status: number): Promise<void> {
+  if (ending) return;
+  ending = true;
+  await (await engine?.catch(() => undefined))?.close();
+  process.exit(status);
+}
+
+process.on("SIGTERM", () => void end(0));
+process.on("SIGINT", () => void end(0));
+
+const lines = createInterface({ input: process.stdin });
+lines.once("line", (line) => {
+  engine = start(line);
+  engine.then(
+    ({ url, boot, report }) =>
+      process.stdout.write(`${JSON.stringify({ ready: true, url, boot, report })}\n`),
+    (error: unknown) => {
+      const text = error instanceof Error ? error.message : String(error);
+      process.stdout.write(`${JSON.stringify({ ready: false, error: text })}\n`, () => process.exit(1));
+    },
+  );
+});
+lines.once("close", () => void end(0));
+
+async function start(line: string): Promise<Engine> {
+  return await startEngine(settingsSchema.parse(JSON.parse(line)));
+}

@@ -1,0 +1,166 @@
+/** The engine's HTTP interface; protocol.ts lists it. */
+import { createHash, timingSafeEqual } from "node:crypto";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Duplex } from "node:stream";
+import { z } from "zod";
+import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER, URL_HEADER } from "../platform/protocol.ts";
+import { sendByTheRules } from "./egress.ts";
+import { answerError } from "./forward.ts";
+import { endToEndHeaders } from "./outbound.ts";
+import type { Sandbox } from "./sandbox.ts";
+import type { SandboxTable } from "./table.ts";
+
+const interceptsSchema = z.object({
+  http: z.array(z.string()),
+  https: z.array(z.string()),
+  all: z.boolean(),
+});
+const startSchema = z.object({
+  actor: z.string().min(1),
+  env: z.record(z.string(), z.string()),
+  enableInternet: z.boolean(),
+  intercepts: interceptsSchema,
+});
+const signalSchema = z.object({ signal: z.int().min(1).max(64) });
+
+export interface RouterOptions {
+  secret: string;
+  port: number;
+  boot: string;
+  log: (line: string) => void;
+}
+
+export class Router {
+  readonly #table: SandboxTable;
+  readonly #options: RouterOptions;
+  readonly #digest: Buffer;
+
+  constructor(table: SandboxTable, options: RouterOptions) {
+    this.#table = table;
+    this.#options = options;
+    this.#digest = digest(options.secret);
+  }
+
+  async request(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    if (!this.#admits(request)) return answerError(response, 401, "unauthorized", "unauthorized");
+    try {
+      await this.#route(request, response);
+    } catch (error) {
+      const text = error instanceof Error ? error.message : String(error);
+      if (response.headersSent) response.destroy();
+      else if (error instanceof z.ZodError || error instanceof SyntaxError) {
+        answerError(response, 400, "bad-request", text);
+      } else {
+        this.#options.log(`engine: ${text}`);
+        answerError(response, 503, "failed", text);
+      }
+    }
+  }
+
+  async upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+    socket.on("error", () => undefined);
+    const { id, part, rest } = parse(request.url ?? "");
+    const sandbox = this.#table.get(id);
+    if (!this.#admits(request) || sandbox === undefined || part !== "ports") {
+      const [status, code] = this.#admits(request)
+        ? ["404 Not Found", "gone"]
+        : ["401 Unauthorized", "unauthorized"];
+      socket.end(
+        `HTTP/1.1 ${status}\r\n${ERROR_HEADER}: ${code}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`,
+      );
+      return;
+    }
+    const { port, path } = parsePort(rest);
+    await sandbox.forward.upgrade(port, path, request, socket, head);
+  }
+
+  async #route(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { id, part, rest } = parse(request.url ?? "");
+    const route = `${request.method} ${part}`;
+    const actor = /^\/actors\/([0-9a-f]+)\/internet$/.exec(request.url ?? "")?.[1];
+    if (actor !== undefined) {
+      const sandbox = this.#table.ofActor(actor);
+      if (sandbox === undefined) return answerError(response, 404, "gone", "no such sandbox");
+      return await this.#internet(sandbox, request, response);
+    }
+    if (id === "") {
+      if (request.url === "/boot") return json(response, 200, { boot: this.#options.boot });
+      return answerError(response, 404, "bad-request", "no such route");
+    }
+    if (route === "PUT ") {
+      await this.#table.start(id, startSchema.parse(await body(request)));
+      return json(response, 200, {});
+    }
+    if (route === "DELETE ") {
+      await this.#table.destroy(id);
+      return json(response, 200, {});
+    }
+    if (route === "GET exit") {
+      const report = await this.#table.end(id);
+      if (report !== undefined) return json(response, 200, report);
+    }
+    const sandbox = this.#table.get(id);
+    if (sandbox === undefined) return answerError(response, 404, "gone", "no such sandbox");
+    if (part === "ports") {
+      const { port, path } = parsePort(rest);
+      return await sandbox.forward.request(port, path, request, response);
+    }
+    if (route === "POST signal") {
+      sandbox.signal(signalSchema.parse(await body(request)).signal);
+      return json(response, 200, {});
+    }
+    if (route === "PUT intercepts") {
+      await sandbox.setIntercepts(interceptsSchema.parse(await body(request)));
+      return json(response, 200, {});
+    }
+    if (route === "GET outbound") return sandbox.queue.poll(response);
+    if (route === "POST outbound") return sandbox.queue.answer(Number(rest.slice(1)), request, response);
+    answerError(response, 404, "bad-request", "no such route");
+  }
+
+  /** What the Worker fetches for a sandbox goes by the sandbox's rules, not by the Worker's. */
+  async #internet(sandbox: Sandbox, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const given = request.headers[URL_HEADER];
+    if (typeof given !== "string" || !URL.canParse(given) || !given.startsWith("http://")) {
+      return answerError(response, 400, "bad-request", "no http URL given");
+    }
+    const own = new Set([URL_HEADER, SECRET_HEADER, HOST_HEADER]);
+    const headers = endToEndHeaders(request.rawHeaders).filter(([name]) => !own.has(name.toLowerCase()));
+    await sendByTheRules(sandbox.egress, request, response, new URL(given), headers);
+  }
+
+  /** A page in a browser on this machine can send requests here, too: it knows neither secret nor host. */
+  #admits(request: IncomingMessage): boolean {
+    const host = request.headers.host;
+    const own = host === `127.0.0.1:${this.#options.port}` || host === `localhost:${this.#options.port}`;
+    const secret = request.headers[SECRET_HEADER];
+    return own && timingSafeEqual(digest(typeof secret === "string" ? secret : ""), this.#digest);
+  }
+}
+
+/** Digests have one length, as a comparison in constant time needs. */
+function digest(text: string): Buffer {
+  return createHash("sha256").update(text).digest();
+}
+
+/** `/sandboxes/<id>/<part><rest>` */
+function parse(url: string): { id: string; part: string; rest: string } {
+  const match = /^\/sandboxes\/([A-Za-z0-9-]{1,64})(?:\/([a-z]+)(.*))?$/s.exec(url);
+  return { id: match?.[1] ?? "", part: match?.[2] ?? "", rest: match?.[3] ?? "" };
+}
+
+function parsePort(rest: string): { port: number; path: string } {
+  const match = /^\/(\d{1,5})(\/.*)?$/s.exec(rest);
+  return { port: Number(match?.[1] ?? 0), path: match?.[2] ?? "/" };
+}
+
+async function body(request: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of request) chunks.push(Buffer.from(chunk));
+  return JSON.parse(Buffer.concat(chunks).toString("utf8"));
+}
+
+function json(response: ServerResponse, status: number, value: unknown): void {
+  response.writeHead(status, { "content-type": "application/json" });
+  response.end(JSON.stringify(value));
+}

@@ -1,0 +1,160 @@
+/** One sandbox: its processes, its way in, its way out, and what it leaves behind (nothing). */
+import { once } from "node:events";
+import { chmod, mkdir, rm, writeFile } from "node:fs/promises";
+import type { Server } from "node:http";
+import { join } from "node:path";
+import type { ExitReport, Intercepts, StartRequest } from "../platform/protocol.ts";
+import { egressSocket, readOnlyMounts, type View } from "./bubblewrap.ts";
+import { startBare } from "./bare.ts";
+import { createEgress, type Egress } from "./egress.ts";
+import { PortForwarder } from "./forward.ts";
+import { hostsFile, sandboxEnvironment } from "./furniture.ts";
+import { launch, type Running } from "./launch.ts";
+import { createGroups, removeGroups, type GroupParent, type Limits } from "./limits.ts";
+import { OutboundQueue } from "./outbound.ts";
+import type { Certificates } from "./certificates.ts";
+import type { UpstreamOptions } from "./upstream.ts";
+
+/** What all sandboxes of an engine have in common. */
+export interface Common {
+  view: View;
+  limits: Limits;
+  groupParents: GroupParent[];
+  certificates: Certificates | undefined;
+  network: "internet" | "none";
+  upstream: UpstreamOptions;
+  /** undefined: no isolation. */
+  bubblewrap: { supported: ReadonlySet<string>; uid: () => number | undefined } | undefined;
+  onOutput: (id: string, text: string) => void;
+}
+
+export interface Place {
+  id: string;
+  /** A directory of this sandbox's own on the host, not there yet. */
+  directory: string;
+  /** The name of its control groups. */
+  group: string;
+}
+
+/** How long a sandbox that is asked to stop may take before it is killed. */
+const graceMs = 1000;
+
+export class Sandbox {
+  readonly actor: string;
+  readonly queue: OutboundQueue;
+  /** The rules for its way out. */
+  readonly egress: Egress;
+  readonly forward: PortForwarder;
+  /** Settles when nothing of the sandbox is left; never rejects. */
+  readonly ended: Promise<ExitReport>;
+  readonly #running: Running;
+  readonly #hosts: string;
+  #asked: string | undefined;
+
+  private constructor(
+    actor: string,
+    running: Running,
+    egress: Egress,
+    hosts: string,
+    cleanUp: () => Promise<void>,
+  ) {
+    this.actor = actor;
+    this.queue = egress.queue;
+    this.#running = running;
+    this.egress = egress;
+    this.#hosts = hosts;
+    this.forward = new PortForwarder(running.connect);
+    this.ended = running.exited.then(async (report) => {
+      this.forward.close();
+      await cleanUp();
+      return this.#asked === undefined ? report : { exitCode: 0, reason: this.#asked };
+    });
+  }
+
+  /** @throws Error in words for the user when the sandbox does not come up; nothing of it is left then. */
+  static async start(common: Common, place: Place, request: StartRequest): Promise<Sandbox> {
+    const { id, directory } = place;
+    const queue = new OutboundQueue();
+    const internet: Egress["internet"] = !request.enableInternet
+      ? { allowed: false, reason: "this sandbox has no internet access" }
+      : common.network === "none"
+        ? { allowed: false, reason: "the server was started with --network none" }
+        : { allowed: true };
+    const egress: Egress = { intercepts: request.intercepts, internet, queue, upstream: common.upstream };
+    const server = createEgress(egress);
+    let groups: string[] = [];
+    const cleanUp = async () => {
+      queue.close();
+      await closeServer(server);
+      await removeGroups(groups);
+      await rm(directory, { recursive: true, force: true });
+    };
+    try {
+      await mkdir(directory, { recursive: true });
+      const socket = join(directory, "egress.sock");
+      const hosts = join(directory, "hosts");
+      await writeFile(hosts, hostsFile(request.intercepts.http));
+      server.listen(socket);
+      await once(server, "listening");
+      // The directory above is closed to everyone else; the sandbox's user may be another than the engine's.
+      await chmod(socket, 0o666);
+      groups = await createGroups(common.groupParents, place.group, common.limits);
+      const env = sandboxEnvironment(common.certificates, request.env);
+      const onOutput = (text: string) => common.onOutput(id, text);
+      const { limits, bubblewrap, view } = common;
+      const own = [
+        { from: hosts, to: "/etc/hosts" },
+        { from: socket, to: egressSocket },
+      ];
+      const { toolchain } = view;
+      const running =
+        bubblewrap === undefined
+          ? await startBare({ directory, view, env, groups, onOutput })
+          : await launch({
+              mounts: [...readOnlyMounts(view), ...own],
+              supported: bubblewrap.supported,
+              uid: bubblewrap.uid(),
+              toolchain,
+              limits,
+              env,
+              groups,
+              onOutput,
+            });
+      return new Sandbox(request.actor, running, egress, hosts, cleanUp);
+    } catch (error) {
+      await cleanUp();
+      throw error;
+    }
+  }
+
+  /** Kills everything at once. Resolves when nothing is left. */
+  async destroy(): Promise<void> {
+    this.#asked ??= "destroyed";
+    await this.#running.kill();
+    await this.ended;
+  }
+
+  /** Delivers a signal as a container's first process would take it: those that end a process end the sandbox. */
+  signal(number: number): void {
+    if (number !== 15 && number !== 2 && number !== 9) return;
+    this.#asked ??= "stopped";
+    if (number === 9) {
+      void this.#running.kill();
+      return;
+    }
+    this.#running.signal("SIGTERM");
+    const timer = setTimeout(() => void this.#running.kill(), graceMs);
+    void this.ended.then(() => clearTimeout(timer));
+  }
+
+  async setIntercepts(intercepts: Intercepts): Promise<void> {
+    this.egress.intercepts = intercepts;
+    // Written in place: the sandbox has this very file bound at /etc/hosts.
+    await writeFile(this.#hosts, hostsFile(intercepts.http)).catch(() => undefined);
+  }
+}
+
+async function closeServer(server: Server): Promise<void> {
+  server.closeAllConnections();
+  if (server.listening) await new Promise((resolve) => server.close(resolve));
+}

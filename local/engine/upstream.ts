@@ -1,0 +1,144 @@
+/** Opens connections to the internet for a sandbox: resolves once, checks every address, connects to what was checked. */
+import { lookup } from "node:dns/promises";
+import { connect as connectTCP, isIP, type Socket } from "node:net";
+import { connect as connectTLS } from "node:tls";
+import { refusedAddress, refusedName } from "./addresses.ts";
+
+/** Why a connection is not made, in a sentence's second half. */
+export class Refusal extends Error {}
+/** A connection that may be made and failed. */
+export class Unreachable extends Error {}
+
+export interface UpstreamOptions {
+  /** `host:port` pairs that are let through whatever their address. For tests. */
+  allowAddresses: ReadonlySet<string>;
+  /** The host's own proxy settings. */
+  env: NodeJS.ProcessEnv;
+}
+
+const connectTimeoutMs = 15_000;
+
+/**
+ * Connects to a host on behalf of a sandbox.
+ * @param host A lower-case host name or an address, without brackets and without a trailing dot.
+ * @throws Refusal, Unreachable
+ */
+export async function connectUpstream(host: string, port: number, options: UpstreamOptions): Promise<Socket> {
+  if (options.allowAddresses.has(`${host}:${port}`)) return await open(host, port);
+  const name = refusedName(host);
+  if (name !== undefined) throw new Refusal(`${host} is ${name}`);
+  const proxy = hostProxy(host, options.env);
+  const addresses = await allowedAddresses(host, proxy !== undefined);
+  if (proxy !== undefined) return await openThroughProxy(proxy, host, port);
+  let last: unknown;
+  for (const address of addresses) {
+    try {
+      return await open(address, port);
+    } catch (error) {
+      last = error;
+    }
+  }
+  throw new Unreachable(`${host}:${port} could not be reached (${message(last)})`);
+}
+
+/**
+ * The addresses of a host that a sandbox may reach. A name with any refused address is refused as a whole:
+ * honest names do not mix.
+ * @param behindProxy The host resolves through its proxy, so a name unknown here is no error.
+ */
+async function allowedAddresses(host: string, behindProxy: boolean): Promise<string[]> {
+  let addresses: string[];
+  if (isIP(host) !== 0) addresses = [host];
+  else {
+    try {
+      addresses = (await lookup(host, { all: true })).map(({ address }) => address);
+    } catch (error) {
+      if (behindProxy) return [];
+      throw new Unreachable(`${host} could not be resolved (${message(error)})`);
+    }
+  }
+  for (const address of addresses) {
+    const reason = refusedAddress(address);
+    if (reason !== undefined)
+      throw new Refusal(`${host}${address === host ? "" : ` (${address})`} is ${reason}`);
+  }
+  return addresses;
+}
+
+async function open(host: string, port: number): Promise<Socket> {
+  return await opened(connectTCP({ host, port, noDelay: true, autoSelectFamily: false }), "connect");
+}
+
+async function opened<S extends Socket>(socket: S, event: "connect" | "secureConnect"): Promise<S> {
+  return await new Promise((resolve, reject) => {
+    const timer = setTimeout(() => socket.destroy(new Error("timed out")), connectTimeoutMs);
+    socket.once("error", reject);
+    socket.once("close", () => reject(new Error("closed")));
+    socket.once(event, () => {
+      clearTimeout(timer);
+      socket.removeAllListeners("error").removeAllListeners("close");
+      resolve(socket);
+    });
+  });
+}
+
+/** The proxy that the host itself would use for an address, from the usual variables. */
+export function hostProxy(host: string, env: NodeJS.ProcessEnv): URL | undefined {
+  const exempt = (env.no_proxy ?? env.NO_PROXY ?? "").split(",").map((entry) => entry.trim().toLowerCase());
+  for (const entry of exempt) {
+    const suffix = entry.replace(/^\*?\.?/, "");
+    if (entry === "*" || (suffix !== "" && (host === suffix || host.endsWith(`.${suffix}`))))
+      return undefined;
+  }
+  const value = env.https_proxy ?? env.HTTPS_PROXY ?? env.http_proxy ?? env.HTTP_PROXY ?? "";
+  return URL.canParse(value) ? new URL(value) : undefined;
+}
+
+async function openThroughProxy(proxy: URL, host: string, port: number): Promise<Socket> {
+  const proxyHost = proxy.hostname.replace(/^\[|\]$/g, "");
+  const secure = proxy.protocol === "https:";
+  const proxyPort = Number(proxy.port || (secure ? 443 : 80));
+  let socket: Socket;
+  try {
+    socket = secure
+      ? await opened(connectTLS({ host: proxyHost, port: proxyPort, servername: proxyHost }), "secureConnect")
+      : await open(proxyHost, proxyPort);
+  } catch (error) {
+    throw new Unreachable(`this machine's proxy could not be reached (${message(error)})`);
+  }
+  const target = isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`;
+  const credentials = `${decodeURIComponent(proxy.username)}:${decodeURIComponent(proxy.password)}`;
+  const authorization =
+    proxy.username === ""
+      ? ""
+      : `Proxy-Authorization: Basic ${Buffer.from(credentials).toString("base64")}\r\n`;
+  socket.write(`CONNECT ${target} HTTP/1.1\r\nHost: ${target}\r\n${authorization}\r\n`);
+  const { status, rest } = await readHead(socket);
+  if (status !== 200) {
+    socket.destroy();
+    throw new Unreachable(`this machine's proxy answered ${status} for ${target}`);
+  }
+  if (rest.length > 0) socket.unshift(rest);
+  return socket;
+}
+
+/** Reads an HTTP response head off a socket; `rest` is what came after it. */
+export async function readHead(socket: Socket): Promise<{ status: number; rest: Buffer }> {
+  let received = Buffer.alloc(0);
+  return await new Promise((resolve, reject) => {
+    const fail = () => reject(new Unreachable("the connection was closed"));
+    const onData = (chunk: Buffer) => {
+      received = Buffer.concat([received, chunk]);
+      const end = received.indexOf("\r\n\r\n");
+      if (end < 0 && received.length < 65_536) return;
+      socket.off("data", onData).off("close", fail).off("error", fail).pause();
+      const status = /^HTTP\/1\.[01] (\d{3})/.exec(received.subarray(0, 64).toString("latin1"))?.[1];
+      resolve({ status: Number(status ?? 502), rest: received.subarray(end + 4) });
+    };
+    socket.on("data", onData).once("close", fail).once("error", fail);
+  });
+}
+
+function message(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

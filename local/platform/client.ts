@@ -1,0 +1,53 @@
+/** The Worker's side of the conversation with the engine. */
+import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER } from "./protocol.ts";
+
+/** What the local platform adds to the Worker's variables. */
+export interface LocalEnv {
+  LOCAL_ENGINE_URL: string;
+  LOCAL_ENGINE_SECRET: string;
+}
+
+/** The words by which the SDK tells that a port is not served yet and tries again. */
+export const notListening = "the container is not listening";
+
+export class EngineClient {
+  readonly #url: string;
+  readonly #secret: string;
+
+  constructor(env: LocalEnv) {
+    this.#url = env.LOCAL_ENGINE_URL;
+    this.#secret = env.LOCAL_ENGINE_SECRET;
+  }
+
+  /**
+   * A request to the engine. Redirects come back as they are: what runs in a sandbox must not be able to lead
+   * the Worker, or the secret, to another address.
+   */
+  async fetch(path: string, init: RequestInit = {}): Promise<Response> {
+    const headers = new Headers(init.headers);
+    headers.set(SECRET_HEADER, this.#secret);
+    return await fetch(this.#url + path, { ...init, headers, redirect: "manual" });
+  }
+
+  /** A JSON call. @throws Error with the engine's words. */
+  async call(method: string, path: string, body?: unknown): Promise<unknown> {
+    const init = body === undefined ? { method } : { method, body: JSON.stringify(body) };
+    const response = await this.fetch(path, init);
+    if (!response.ok) throw new Error(await response.text());
+    return await response.json();
+  }
+
+  /** Forwards a request to a port of a sandbox, WebSocket upgrades included. @throws Error when nobody listens. */
+  async forward(sandbox: string, port: number, request: Request): Promise<Response> {
+    const url = new URL(request.url);
+    const headers = new Headers(request.headers);
+    headers.set(HOST_HEADER, url.host);
+    const init: RequestInit = { method: request.method, headers, signal: request.signal };
+    if (request.body !== null) init.body = request.body;
+    const path = `/sandboxes/${sandbox}/ports/${port}${url.pathname}${url.search}`;
+    const response = await this.fetch(path, init);
+    const failure = response.headers.get(ERROR_HEADER);
+    if (failure === null) return response;
+    throw new Error(`${notListening} in the TCP address 10.0.0.1:${port} (${failure})`);
+  }
+}

@@ -1,0 +1,225 @@
+/**
+ * `ctx.container` for a Durable Object under the local platform: the part of workerd's interface that
+ * @cloudflare/containers and @cloudflare/sandbox use, carried out by the engine.
+ */
+import { EngineClient, notListening, type LocalEnv } from "./client.ts";
+import { serveOutbound } from "./outbound.ts";
+import { matchesHost, type ExitReport, type Intercepts, type StartRequest } from "./protocol.ts";
+
+/** In the actor's synchronous storage: `running` has to be known in the SDK's constructor. */
+const STORAGE_KEY = "__local_container";
+
+interface StoredInstance {
+  sandbox: string;
+  /** Which run of the engine it belongs to. */
+  engine: string;
+}
+
+export type ContainerStandIn = Pick<
+  Container,
+  | "running"
+  | "start"
+  | "monitor"
+  | "destroy"
+  | "signal"
+  | "getTcpPort"
+  | "setInactivityTimeout"
+  | "interceptOutboundHttp"
+  | "interceptOutboundHttps"
+  | "interceptAllOutboundHttp"
+>;
+
+/**
+ * Puts the stand-in on `ctx.container`. To be called before the SDK's constructor runs:
+ * `super(withLocalContainer(ctx, env), env)`.
+ */
+export function withLocalContainer<Props>(
+  ctx: DurableObjectState<Props>,
+  env: LocalEnv,
+): DurableObjectState<Props> {
+  const container = new LocalContainer(ctx, env);
+  Object.defineProperty(ctx, "container", { value: container, configurable: true });
+  return ctx;
+}
+
+interface Instance {
+  sandbox: string;
+  /** Resolves when the sandbox answers, rejects when it cannot start. */
+  ready: Promise<void>;
+  /** Resolves when the sandbox ends well, rejects with the SDK's words otherwise. */
+  ended: Promise<void>;
+  over: boolean;
+}
+
+/** What of the actor's context the stand-in uses. */
+type ActorContext = Pick<DurableObjectState, "id" | "storage" | "waitUntil">;
+
+class LocalContainer implements ContainerStandIn {
+  readonly #ctx: ActorContext;
+  readonly #engine: EngineClient;
+  readonly #run: string;
+  readonly #http = new Map<string, Fetcher>();
+  readonly #https = new Map<string, Fetcher>();
+  #all: Fetcher | undefined;
+  #instance: Instance | undefined;
+
+  constructor(ctx: ActorContext, env: LocalEnv) {
+    this.#ctx = ctx;
+    this.#engine = new EngineClient(env);
+    this.#run = env.LOCAL_ENGINE_URL;
+    const stored = ctx.storage.kv.get<StoredInstance>(STORAGE_KEY);
+    // After a restart the URL may be the same: `exit` then knows nothing of the sandbox, which ends it here too.
+    if (stored !== undefined && stored.engine === this.#run) this.#adopt(stored.sandbox, Promise.resolve());
+  }
+
+  get running(): boolean {
+    return this.#instance !== undefined;
+  }
+
+  start(options?: ContainerStartupOptions): void {
+    if (this.#instance !== undefined)
+      throw new Error("start() cannot be called on a container that is already running.");
+    const sandbox = crypto.randomUUID();
+    const request: StartRequest = {
+      actor: this.#ctx.id.toString(),
+      env: options?.env ?? {},
+      enableInternet: options?.enableInternet ?? false,
+      intercepts: this.#intercepts(),
+    };
+    this.#ctx.storage.kv.put(STORAGE_KEY, { sandbox, engine: this.#run } satisfies StoredInstance);
+    this.#adopt(
+      sandbox,
+      this.#engine.call("PUT", `/sandboxes/${sandbox}`, request).then(() => undefined),
+    );
+  }
+
+  async monitor(): Promise<void> {
+    if (this.#instance === undefined)
+      throw new Error("monitor() cannot be called on a container that is not running.");
+    await this.#instance.ended;
+  }
+
+  async destroy(): Promise<void> {
+    const instance = this.#instance;
+    if (instance === undefined) return;
+    await instance.ready.catch(() => undefined);
+    await this.#engine.call("DELETE", `/sandboxes/${instance.sandbox}`).catch(() => undefined);
+    await instance.ended.catch(() => undefined);
+  }
+
+  signal(signo: number): void {
+    const instance = this.#instance;
+    if (instance === undefined) return;
+    const path = `/sandboxes/${instance.sandbox}/signal`;
+    this.#ctx.waitUntil(
+      instance.ready.then(
+        async () => void (await this.#engine.call("POST", path, { signal: signo }).catch(() => undefined)),
+        () => undefined,
+      ),
+    );
+  }
+
+  getTcpPort(port: number): Fetcher {
+    return {
+      fetch: async (input: RequestInfo | URL, init?: RequestInit) => {
+        const instance = this.#instance;
+        if (instance === undefined) throw new Error(`${notListening}: it is not running`);
+        try {
+          await instance.ready;
+        } catch (error) {
+          // The SDK reads the true reason from monitor() when it sees this.
+          throw new Error(`${notListening}: it did not start`, { cause: error });
+        }
+        const request = input instanceof URL ? new Request(input.href, init) : new Request(input, init);
+        return await this.#engine.forward(instance.sandbox, port, request);
+      },
+      connect: () => {
+        throw new Error("The local platform forwards HTTP and WebSocket to a port, not raw TCP.");
+      },
+    };
+  }
+
+  async setInactivityTimeout(): Promise<void> {
+    // The SDK's own alarm stops a sandbox at `sleepAfter`; without the server the engine is gone anyway.
+  }
+
+  async interceptOutboundHttp(address: string, binding: Fetcher): Promise<void> {
+    this.#http.set(address.toLowerCase(), binding);
+    await this.#announce();
+  }
+
+  async interceptOutboundHttps(address: string, binding: Fetcher): Promise<void> {
+    this.#https.set(address.toLowerCase(), binding);
+    await this.#announce();
+  }
+
+  async interceptAllOutboundHttp(binding: Fetcher): Promise<void> {
+    this.#all = binding;
+    await this.#announce();
+  }
+
+  #intercepts(): Intercepts {
+    return { http: [...this.#http.keys()], https: [...this.#https.keys()], all: this.#all !== undefined };
+  }
+
+  /** Before a start there is nobody to tell: the start carries the intercepts. */
+  async #announce(): Promise<void> {
+    const instance = this.#instance;
+    if (instance === undefined) return;
+    await instance.ready.catch(() => undefined);
+    if (instance.over) return;
+    await this.#engine.call("PUT", `/sandboxes/${instance.sandbox}/intercepts`, this.#intercepts());
+  }
+
+  #find(pattern: string | null): Fetcher | undefined {
+    if (pattern === null) return this.#all;
+    const exact = this.#http.get(pattern);
+    if (exact !== undefined) return exact;
+    return [...this.#http].find(([registered]) => matchesHost(registered, pattern))?.[1];
+  }
+
+  #adopt(sandbox: string, ready: Promise<void>): void {
+    const instance: Instance = { sandbox, ready, ended: Promise.resolve(), over: false };
+    instance.ended = this.#watch(instance);
+    instance.ended.catch(() => undefined);
+    void this.#serve(instance);
+    this.#instance = instance;
+  }
+
+  async #serve(instance: Instance): Promise<void> {
+    try {
+      await instance.ready;
+    } catch {
+      return;
+    }
+    const find = (pattern: string | null) => this.#find(pattern);
+    await serveOutbound(this.#engine, instance.sandbox, find, () => !instance.over);
+  }
+
+  /** The sandbox ends, cannot start, or its engine is gone: in each case nothing runs any more, and the SDK is told. */
+  async #watch(instance: Instance): Promise<void> {
+    let report: ExitReport;
+    try {
+      await instance.ready;
+      report = await this.#exit(instance.sandbox);
+    } finally {
+      instance.over = true;
+      if (this.#instance === instance) {
+        this.#instance = undefined;
+        this.#ctx.storage.kv.delete(STORAGE_KEY);
+      }
+    }
+    if (report.exitCode !== 0)
+      throw new Error(`container exited with unexpected exit code: ${report.exitCode}`);
+  }
+
+  async #exit(sandbox: string): Promise<ExitReport> {
+    const killed: ExitReport = { exitCode: 137, reason: "the engine is gone" };
+    try {
+      const response = await this.#engine.fetch(`/sandboxes/${sandbox}/exit`);
+      return response.ok ? await response.json<ExitReport>() : killed;
+    } catch {
+      return killed;
+    }
+  }
+}

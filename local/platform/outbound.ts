@@ -1,0 +1,72 @@
+/** Answers what the engine intercepted for one sandbox: asks the engine for requests and gives them to their Fetchers. */
+import { OUTBOUND_HEADER, type OutboundRequest, type OutboundResponse } from "./protocol.ts";
+import type { EngineClient } from "./client.ts";
+
+/** Finds the Fetcher for the pattern that matched, null being the catch-all. */
+export type FindFetcher = (pattern: string | null) => Fetcher | undefined;
+
+/**
+ * Runs until the sandbox is gone or `active` says no. The actor asks, rather than being called: a Fetcher
+ * belongs to the actor that registered it, and nothing has to be reachable from outside.
+ */
+export async function serveOutbound(
+  engine: EngineClient,
+  sandbox: string,
+  find: FindFetcher,
+  active: () => boolean,
+): Promise<void> {
+  while (active()) {
+    let poll: Response;
+    try {
+      poll = await engine.fetch(`/sandboxes/${sandbox}/outbound`);
+    } catch {
+      return;
+    }
+    if (poll.status === 204) continue;
+    const header = poll.headers.get(OUTBOUND_HEADER);
+    if (poll.status !== 200 || header === null) return;
+    // Not awaited: requests are answered side by side.
+    void answer(engine, sandbox, find, decode(header), poll).catch(() => undefined);
+  }
+}
+
+async function answer(
+  engine: EngineClient,
+  sandbox: string,
+  find: FindFetcher,
+  outbound: OutboundRequest,
+  poll: Response,
+): Promise<void> {
+  const init: RequestInit = { method: outbound.method, headers: outbound.headers, redirect: "manual" };
+  if (outbound.hasBody && poll.body !== null) init.body = poll.body;
+  let response: Response;
+  try {
+    const fetcher = find(outbound.pattern);
+    response =
+      fetcher === undefined
+        ? new Response("sandbox-mcp: this host is not intercepted any more.\n", { status: 502 })
+        : await fetcher.fetch(new Request(outbound.url, init));
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    response = new Response(`sandbox-mcp: the server could not answer this request (${reason}).\n`, {
+      status: 502,
+    });
+  }
+  const described: OutboundResponse = { status: response.status, headers: [...response.headers] };
+  await engine.fetch(`/sandboxes/${sandbox}/outbound/${outbound.number}`, {
+    method: "POST",
+    headers: { [OUTBOUND_HEADER]: encode(described) },
+    ...(response.body === null ? {} : { body: response.body }),
+  });
+}
+
+// Header values are bytes; the JSON goes as base64 of UTF-8.
+
+function encode(value: OutboundResponse): string {
+  return btoa(String.fromCharCode(...new TextEncoder().encode(JSON.stringify(value))));
+}
+
+function decode(text: string): OutboundRequest {
+  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+  return JSON.parse(new TextDecoder().decode(bytes));
+}

@@ -1,0 +1,76 @@
+/**
+ * What the engine (Node, host side) and the Worker (workerd) say to each other over loopback HTTP.
+ * Imported by both sides, so it depends on neither.
+ *
+ *   PUT    /sandboxes/<id>                    start; answers when the sandbox is ready
+ *   DELETE /sandboxes/<id>                    destroy; answers when nothing of it is left
+ *   POST   /sandboxes/<id>/signal             {signal}
+ *   GET    /sandboxes/<id>/exit               answers when the sandbox has ended
+ *   PUT    /sandboxes/<id>/intercepts         which outbound hosts the Worker answers
+ *   GET    /sandboxes/<id>/outbound           waits for the next intercepted request; its body is the answer's body
+ *   POST   /sandboxes/<id>/outbound/<number>  the Worker's response to that request
+ *   *      /sandboxes/<id>/ports/<port>/...   forwarded to that port inside the sandbox, WebSocket upgrades too
+ *   *      /actors/<actor>/internet           the request for `URL_HEADER`, sent under the rules of the actor's sandbox
+ *   GET    /boot                              which run of the engine this is
+ */
+
+/** Carries the per-run secret on every request. */
+export const SECRET_HEADER = "x-local-engine-secret";
+/** The Host header that the process in the sandbox is to see. */
+export const HOST_HEADER = "x-local-engine-host";
+/** The absolute URL of a request to be sent to the internet. */
+export const URL_HEADER = "x-local-engine-url";
+/** On an answer of the engine's own, not of the sandbox: an `EngineErrorCode`. */
+export const ERROR_HEADER = "x-local-engine-error";
+/** JSON of an `OutboundRequest` or an `OutboundResponse`. */
+export const OUTBOUND_HEADER = "x-local-engine-outbound";
+
+/** `gone`: no such sandbox, or it ended. `not-listening`: nothing accepts connections on that port. */
+export type EngineErrorCode = "gone" | "not-listening" | "failed" | "unauthorized" | "bad-request";
+
+/** The hosts whose requests the Worker answers, as registered on `ctx.container`. */
+export interface Intercepts {
+  /** Host patterns for plain HTTP; `*` in a pattern matches any characters. */
+  http: string[];
+  /** Host patterns for HTTPS. The local platform refuses these: it has no certificate authority. */
+  https: string[];
+  /** Every plain HTTP request goes to the Worker. */
+  all: boolean;
+}
+
+export interface StartRequest {
+  /** The Durable Object's id. An earlier sandbox of the same actor is destroyed first. */
+  actor: string;
+  env: Record<string, string>;
+  /** False: nothing leaves the sandbox but what is intercepted. */
+  enableInternet: boolean;
+  intercepts: Intercepts;
+}
+
+export interface ExitReport {
+  /** As a shell would say it: 128 + signal when killed. 0 for a stop or a destroy that was asked for. */
+  exitCode: number;
+  reason: string;
+}
+
+export interface OutboundRequest {
+  number: number;
+  method: string;
+  url: string;
+  headers: [string, string][];
+  hasBody: boolean;
+  /** The registered pattern that matched, or null for the catch-all. */
+  pattern: string | null;
+}
+
+export interface OutboundResponse {
+  status: number;
+  headers: [string, string][];
+}
+
+/** Whether a host pattern (`*` matches any characters) covers a host. */
+export function matchesHost(pattern: string, host: string): boolean {
+  if (!pattern.includes("*")) return pattern === host;
+  const parts = pattern.split("*").map((part) => part.replace(/[.+?^${}()|[\]\\]/g, "\\$&"));
+  return new RegExp(`^${parts.join(".*")}$`).test(host);
+}

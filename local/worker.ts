@@ -1,0 +1,42 @@
+/** The Worker on the local platform: production's, with the container platform's stand-in under its sandboxes. */
+import production, {
+  Account,
+  ContainerProxy as ProductionContainerProxy,
+  Sandbox as ProductionSandbox,
+} from "../src/index.ts";
+import { withLocalContainer } from "./platform/container.ts";
+import type { LocalEnv } from "./platform/client.ts";
+import { guardFetch, markSandboxRequest } from "./platform/internet.ts";
+
+guardFetch();
+
+type Env = ConstructorParameters<typeof ProductionSandbox>[1] & LocalEnv;
+
+export { Account };
+
+/** The SDK finds outbound handlers by the class's name: it has to be production's. */
+export class Sandbox extends ProductionSandbox {
+  constructor(ctx: DurableObjectState<{}>, env: Env) {
+    super(withLocalContainer(ctx, env), env);
+  }
+}
+
+/** Runs for each intercepted request, outside the actor. */
+export class ContainerProxy extends ProductionContainerProxy {
+  override async fetch(request: Request): Promise<Response> {
+    return await super.fetch(markSandboxRequest(request, localEnv(this.env), this.ctx.props.containerId));
+  }
+}
+
+/** The SDK leaves the type of its entrypoint's environment open. */
+function localEnv(env: unknown): LocalEnv {
+  if (typeof env === "object" && env !== null && "LOCAL_ENGINE_URL" in env && "LOCAL_ENGINE_SECRET" in env) {
+    return {
+      LOCAL_ENGINE_URL: String(env.LOCAL_ENGINE_URL),
+      LOCAL_ENGINE_SECRET: String(env.LOCAL_ENGINE_SECRET),
+    };
+  }
+  throw new Error("LOCAL_ENGINE_URL and LOCAL_ENGINE_SECRET are not set: start the server with `npm start`.");
+}
+
+export default production;

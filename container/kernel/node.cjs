@@ -2,12 +2,12 @@
 /**
  * Our prelude for JavaScript and TypeScript kernels, the same in the image and on the local platform.
  *
- * The executor is left as it is: every cell it gets from us is one call, `__sandbox_mcp__({run, directory, cap_bytes,
+ * The executor is left as it is: every cell it gets from us is one call, `__sandbox_mcp__({run, files, cap_bytes,
  * language, code})`, and everything about the run comes back as the one JSON document that this call writes through the
  * executor's capture of stdout (the shape is in sandbox_mcp_kernel/__init__.py). It is pure ASCII, because the executor's
  * reader decodes each chunk of its pipe by itself.
  */
-const module_ = require("node:module");
+const modules = require("node:module");
 const vm = require("node:vm");
 const { Evaluator } = require("./node/evaluate.cjs");
 const { Streams } = require("./node/streams.cjs");
@@ -33,7 +33,7 @@ async function run(spec) {
   results = new Results();
   exitCode = null;
   bindModules();
-  streams.begin(spec.directory, spec.cap_bytes);
+  streams.begin(spec.files, spec.cap_bytes);
   let error = null;
   try {
     const value = await evaluator.run(spec.code, spec.language);
@@ -65,14 +65,14 @@ function bindModules() {
   if (cwd === boundTo) return;
   boundTo = cwd;
   const filename = `${cwd === "/" ? "" : cwd}/cell.js`;
-  const main = new module_.Module(filename);
+  const cellRequire = modules.createRequire(filename);
+  const main = new modules.Module(filename);
   main.filename = filename;
-  main.paths = module_.Module._nodeModulePaths(cwd);
-  const require_ = module_.createRequire(filename);
+  main.paths = cellRequire.resolve.paths("x");
   // So that `if (require.main === module)` runs the program it guards.
-  require_.main = main;
+  cellRequire.main = main;
   Object.assign(globalThis, {
-    require: require_,
+    require: cellRequire,
     module: main,
     exports: main.exports,
     __dirname: cwd,

@@ -6,7 +6,7 @@
  * V8's REPL mode knows no `import`: V8 itself says where one is, and only there the text is changed, on its own line.
  */
 const inspector = require("node:inspector");
-const module_ = require("node:module");
+const modules = require("node:module");
 const vm = require("node:vm");
 
 const TAKE = Symbol("take");
@@ -93,13 +93,13 @@ function locate(error, name, source, line, column) {
 
 function stripTypes(code, name) {
   try {
-    return module_.stripTypeScriptTypes(code);
+    return modules.stripTypeScriptTypes(code);
   } catch (error) {
     if (error.code !== "ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX") throw asSyntaxError(error, name);
   }
   try {
     // Enums, namespaces and parameter properties are code, not only types.
-    return module_.stripTypeScriptTypes(code, { mode: "transform" });
+    return modules.stripTypeScriptTypes(code, { mode: "transform" });
   } catch (error) {
     throw asSyntaxError(error, name);
   }
@@ -114,11 +114,11 @@ function asSyntaxError(error, name) {
 /** The problem V8 has with this text inside an async function, or undefined. */
 function problemOf(code) {
   try {
-    new vm.Script(`(async () => {${code}\n})`, { filename: "prepare" });
-    return undefined;
+    vm.compileFunction(`(async () => {${code}\n})`, [], { filename: "prepare" });
   } catch (error) {
     return error;
   }
+  return undefined;
 }
 
 /** The cell as REPL mode takes it: an object literal in parentheses, imports as calls. */

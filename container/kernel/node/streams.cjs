@@ -6,8 +6,8 @@
  * becomes an accessor here: the executor's function is kept aside for our document, everybody else gets ours, and only
  * the one write that follows the executor's "put back" goes to the real descriptor, which is its protocol channel.
  *
- * A run's output stays in memory while it is small and short; past 32 KiB or half a second it goes to the files `out` and
- * `err` of the run's directory, where it can be read while the run goes on. A loop that never yields stops no timer from
+ * A run's output stays in memory while it is small and short; past 32 KiB or half a second it goes to the run's files,
+ * `<files>.out` and `<files>.err`, where it can be read while the run goes on. A loop that never yields stops no timer from
  * being late, so each write looks at the clock as well.
  */
 const childProcess = require("node:child_process");
@@ -113,9 +113,9 @@ class Streams {
     return { stdout: new Log(LATE_BYTES), stderr: new Log(LATE_BYTES) };
   }
 
-  begin(directory, cap) {
+  begin(files, cap) {
     const early = this.logs;
-    this.logs = { stdout: new Log(cap, `${directory}/out`), stderr: new Log(cap, `${directory}/err`) };
+    this.logs = { stdout: new Log(cap, `${files}.out`), stderr: new Log(cap, `${files}.err`) };
     for (const name of ["stdout", "stderr"]) {
       early[name].flush();
       for (const data of early[name].memory) this.logs[name].add(data);
@@ -282,15 +282,13 @@ class Streams {
     for (const name of ["spawnSync", "execSync", "execFileSync"]) {
       const real = childProcess[name];
       childProcess[name] = (...args) => {
-        const options = args.findLast(
-          (one) => one !== null && typeof one === "object" && !Array.isArray(one),
-        );
+        const at = args.findLastIndex((one) => one?.stdio !== undefined);
+        const options = args[at];
         if (!options?.stdio || !streams.active) return real(...args);
         const { stdio, taken } = replaced(options.stdio, "pipe");
-        if (taken.length === 0)
-          return real(...args.map((one) => (one === options ? { ...options, stdio } : one)));
+        if (taken.length === 0) return real(...args.with(at, { ...options, stdio }));
         return streams.withFiles(stdio, taken, (files) =>
-          real(...args.map((one) => (one === options ? { ...options, stdio: files } : one))),
+          real(...args.with(at, { ...options, stdio: files })),
         );
       };
     }
@@ -333,7 +331,7 @@ function replaced(stdio, instead) {
   const taken = [];
   for (const [index, one] of list.entries()) {
     const inherits = one === "inherit" || one?.type === "inherit" ? index : undefined;
-    const fd = inherits ?? (typeof one === "number" ? one : (one?.fd ?? one?._handle?.fd));
+    const fd = inherits ?? (typeof one === "number" ? one : one?.fd);
     if (fd === 0) list[index] = "ignore";
     if (fd !== 1 && fd !== 2) continue;
     list[index] = instead;

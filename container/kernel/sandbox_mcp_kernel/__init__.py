@@ -2,7 +2,7 @@
 
 The executor is left as it is: every cell it gets from us is one call, `__sandbox_mcp__(spec)`, and everything about
 the run comes back as the one JSON document that this call prints into the executor's captured stdout. `spec` is JSON:
-{run, directory, cap_bytes, code}; the document is
+{run, files, cap_bytes, code}; the document is
 {sandbox_mcp_run: 1, run, spilled, stdout: {text?, bytes, dropped, tail?}, stderr: {...}, results: [{text?, png?, ...}],
 error: {name, message, traceback} | null, exit: number | null}. It is pure ASCII, because the executor's reader decodes
 each chunk of its pipe by itself.
@@ -56,7 +56,7 @@ class Kernel:
         results = present.Results(self.shell)
         self.results = results
         error = None
-        self.output.begin(spec["directory"], spec["cap_bytes"])
+        self.output.begin(spec["files"], spec["cap_bytes"])
         try:
             sys.stdout, sys.stderr, sys.stdin = self.output.out, self.output.err, self.no_input
             sys.displayhook = self.display

@@ -4,8 +4,8 @@ sys.stdout and sys.stderr are replaced by objects that live as long as the kerne
 File descriptors 1 and 2 become pipes that a thread drains into the same place, so that child processes and C code are
 heard too; the descriptor that used to be 1 is the executor's protocol channel and moves out of everybody's reach.
 
-A run's output stays in memory while it is small and short; past 32 KiB or half a second it goes to the files `out` and
-`err` of the run's directory, where it can be read while the run goes on.
+A run's output stays in memory while it is small and short; past 32 KiB or half a second it goes to the run's files, those of
+a command, where it can be read while the run goes on: `<files>.out` and `<files>.err`.
 """
 
 import errno
@@ -142,11 +142,11 @@ class Output:
         """Takes what threads and children print while no run is there; its beginning goes to the next run."""
         return [Log(LATE_BYTES), Log(LATE_BYTES)]
 
-    def begin(self, directory, cap):
+    def begin(self, files, cap):
         with self.lock:
             early = self.logs
             self.drain()
-            self.logs = [Log(cap, os.path.join(directory, name), self.spill) for name in ("out", "err")]
+            self.logs = [Log(cap, f"{files}.{name}", self.spill) for name in ("out", "err")]
             for log, before in zip(self.logs, early):
                 before.flush()
                 if before.memory:

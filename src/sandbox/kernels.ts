@@ -1,0 +1,358 @@
+/**
+ * Live kernels: one process for each language and context name, which keeps its state from call to call.
+ *
+ * The SDK's `runCode` ignores its timeout, delivers output at the end only, and never settles when its kernel dies. So
+ * the deadline is kept here, a kernel is interrupted or killed by its process id, and one that takes longer than a second
+ * is looked at now and then. A call of the SDK that nobody waits for any more is counted in `abandoned`.
+ */
+import { KeyedQueue } from "../runs/queue.ts";
+import { ToolError, sdkCode } from "./errors.ts";
+import {
+  type CodeError,
+  type CodeStream,
+  type KernelProcess,
+  type Language,
+  type RichResult,
+  loadCell,
+  parseDocument,
+  parseHello,
+  processLine,
+  runCell,
+} from "./kernel-protocol.ts";
+
+/** What of the SDK's class this needs. */
+export interface KernelHost {
+  createCodeContext(options: { language: Language }): Promise<{ id: string }>;
+  runCode(code: string, options: { context: KernelContext }): Promise<Printed>;
+  deleteCodeContext(id: string): Promise<void>;
+  exec(command: string): Promise<{ exitCode: number }>;
+}
+
+/** A context as the SDK's `runCode` takes it. */
+interface KernelContext {
+  readonly id: string;
+  readonly language: string;
+  readonly cwd: string;
+  readonly createdAt: Date;
+  readonly lastUsed: Date;
+}
+
+/** What the executor made of a cell; of our cells only its stdout matters, and its error when a cell went wrong. */
+interface Printed {
+  logs: { stdout: string[]; stderr: string[] };
+  error?: { name: string; message: string; traceback: string[] };
+}
+
+export interface CodeSpec {
+  runID: string;
+  language: Language;
+  /** Contexts of two languages are two contexts even when they have one name. */
+  context: string;
+  code: string;
+  /** From the moment the code starts, milliseconds. */
+  timeoutMs: number;
+  /** Bytes kept of each stream; 100 MiB where undefined. */
+  logCapBytes?: number;
+}
+
+export interface CodeOutcome {
+  /** `error`: the code raised. `died`: the kernel ended by itself or was killed from elsewhere. */
+  end: "ok" | "error" | "timeout" | "cancelled" | "died";
+  stdout: CodeStream;
+  stderr: CodeStream;
+  /** Whether the output is, as far as there is any, in the run's files `<run id>.out` and `.err` instead of `text`. */
+  spilled: boolean;
+  results: RichResult[];
+  error?: CodeError;
+  /** What the code passed to exit(), which ends the cell and not the kernel. */
+  exitCode?: number;
+  /** Whether variables and imports are still there for the next call. */
+  state: "kept" | "lost";
+  /** Whether the kernel was started for this call. */
+  fresh: boolean;
+}
+
+interface Kernel extends KernelProcess {
+  key: string;
+  contextID: string;
+  language: Language;
+}
+
+/** Why the waiting for a call ended before the call did. */
+type Stop = "timeout" | "cancelled" | "died" | "gone";
+
+/** The first look at a kernel comes this long after its code started, and later looks ever rarer. */
+const WATCH_FIRST_MS = 1_000;
+const WATCH_SLOWEST_MS = 5_000;
+
+/** How long an interrupted Python kernel has to answer. */
+const INTERRUPT_GRACE_MS = 2_000;
+
+/** How long a helper line may take before it counts as unanswered. */
+const HELPER_MS = 5_000;
+
+const GONE = /not found|terminated/i;
+
+export class Kernels {
+  readonly #host: KernelHost;
+  readonly #sql: SqlStorage;
+  readonly #queue = new KeyedQueue();
+  /** How to stop what runs or waits its turn, by run id. */
+  readonly #stops = new Map<string, (why: Stop) => void>();
+  readonly #running = new Set<string>();
+  /** Kernels whose call failed while they may be at work; they are ended when a container is surely there. */
+  #orphans: Kernel[] = [];
+
+  /**
+   * Calls of the SDK that will never settle by themselves. Each keeps the SDK's connection busy and with it the container
+   * awake: when no other call is under way, close the connection (`client.disconnect()`), and they settle.
+   */
+  abandoned = 0;
+
+  constructor(host: KernelHost, sql: SqlStorage) {
+    this.#host = host;
+    this.#sql = sql;
+    this.#sql.exec(
+      "CREATE TABLE IF NOT EXISTS kernels (key TEXT PRIMARY KEY, context_id TEXT NOT NULL, language TEXT NOT NULL, pid INTEGER NOT NULL, started INTEGER NOT NULL)",
+    );
+  }
+
+  /**
+   * Runs code after what was queued before it in its context.
+   * @throws {ToolError} `language_unavailable`; other errors are the SDK's
+   */
+  async run(spec: CodeSpec): Promise<CodeOutcome> {
+    const key = `${spec.language}/${spec.context}`;
+    const { promise: stopped, resolve: stop } = Promise.withResolvers<Stop>();
+    let cancelled = false;
+    this.#stops.set(spec.runID, (why) => {
+      cancelled ||= why === "cancelled";
+      stop(why);
+    });
+    try {
+      return await this.#queue.run(key, async () => {
+        if (cancelled) return unanswered("cancelled", "kept", false);
+        this.#running.add(spec.runID);
+        return this.#run(key, spec, stopped);
+      });
+    } finally {
+      this.#stops.delete(spec.runID);
+      this.#running.delete(spec.runID);
+    }
+  }
+
+  /** Cancels a run; one that still waits its turn never starts. Answers whether there was such a run. */
+  interrupt(runID: string): boolean {
+    const stop = this.#stops.get(runID);
+    stop?.("cancelled");
+    return stop !== undefined;
+  }
+
+  /** The container is gone, and every kernel with it. */
+  forget(): void {
+    this.#sql.exec("DELETE FROM kernels");
+    this.#orphans = [];
+    for (const runID of this.#running) this.#stops.get(runID)?.("gone");
+  }
+
+  async #run(key: string, spec: CodeSpec, stopped: Promise<Stop>): Promise<CodeOutcome> {
+    const known = this.#load(key);
+    if (known) {
+      try {
+        return await this.#attempt(known, spec, stopped, false);
+      } catch (error) {
+        this.#drop(known);
+        // Only these two say that the code never ran; after any other error it may have.
+        const missed = sdkCode(error) === "CONTEXT_NOT_FOUND" || sdkCode(error) === "INTERNAL_ERROR";
+        if (!missed || !GONE.test(String(error))) {
+          this.#orphans.push(known);
+          throw error;
+        }
+      }
+    }
+    const kernel = await this.#create(key, spec.language);
+    try {
+      return await this.#attempt(kernel, spec, stopped, true);
+    } catch (error) {
+      this.#drop(kernel);
+      this.#orphans.push(kernel);
+      throw error;
+    }
+  }
+
+  async #create(key: string, language: Language): Promise<Kernel> {
+    let contextID;
+    try {
+      contextID = (await this.#host.createCodeContext({ language })).id;
+    } catch (error) {
+      const code = sdkCode(error) ?? "";
+      if (!/^(PYTHON|JAVASCRIPT)_NOT_AVAILABLE$/.test(code)) throw error;
+      throw new ToolError(
+        "language_unavailable",
+        `This server's sandboxes have no ${language} interpreter.`,
+        "Use another language of run_code, or run_command.",
+      );
+    }
+    for (const orphan of this.#orphans.splice(0)) this.#kill(orphan);
+    const printed = await this.#host.runCode(loadCell(language), { context: contextOf(contextID, language) });
+    const process = parseHello(printed.logs.stdout.join(""));
+    if (!process) {
+      const { error, logs } = printed;
+      const detail = error ? `${error.name}: ${error.message}` : logs.stderr.join("").slice(-500);
+      throw new Error(`the prelude of the ${language} kernel did not load: ${detail}`);
+    }
+    const kernel = { key, contextID, language, ...process };
+    this.#sql.exec(
+      "INSERT OR REPLACE INTO kernels (key, context_id, language, pid, started) VALUES (?, ?, ?, ?, ?)",
+      key,
+      contextID,
+      language,
+      process.pid,
+      process.started,
+    );
+    return kernel;
+  }
+
+  #load(key: string): Kernel | undefined {
+    const row = this.#sql
+      .exec<{ context_id: string; language: Language; pid: number; started: number }>(
+        "SELECT context_id, language, pid, started FROM kernels WHERE key = ?",
+        key,
+      )
+      .toArray()[0];
+    return (
+      row && { key, contextID: row.context_id, language: row.language, pid: row.pid, started: row.started }
+    );
+  }
+
+  async #attempt(
+    kernel: Kernel,
+    spec: CodeSpec,
+    stopped: Promise<Stop>,
+    fresh: boolean,
+  ): Promise<CodeOutcome> {
+    const context = contextOf(kernel.contextID, kernel.language);
+    const answer = this.#host.runCode(runCell(spec.language, spec), { context });
+    const { promise: timedOut, resolve: timeOut } = Promise.withResolvers<Stop>();
+    const timer = setTimeout(() => timeOut("timeout"), spec.timeoutMs);
+    const watch = this.#watch(kernel);
+    try {
+      const first = await Promise.race([answer, stopped, timedOut, watch.died]);
+      if (typeof first !== "string") return outcomeOf(first, spec, fresh);
+      this.#abandon(answer);
+      // No call to a container that is gone: it would start a new one.
+      if (first === "gone") return unanswered("died", "lost", fresh);
+      const late = first === "died" ? undefined : await this.#interrupt(kernel, answer);
+      if (late && first !== "died") return { ...outcomeOf(late, spec, fresh), end: first };
+      this.#drop(kernel);
+      this.#kill(kernel);
+      return unanswered(first, "lost", fresh);
+    } finally {
+      clearTimeout(timer);
+      watch.end();
+    }
+  }
+
+  /** The answer of a Python kernel that an interrupt brought to its end, or undefined. */
+  async #interrupt(kernel: Kernel, answer: Promise<Printed>): Promise<Printed | undefined> {
+    if (kernel.language !== "python") return undefined;
+    const ended = answer.catch(() => undefined);
+    // Twice: the first may come a moment before the code, or be caught by it.
+    for (const pause of [INTERRUPT_GRACE_MS / 2, INTERRUPT_GRACE_MS / 2]) {
+      await Promise.race([this.#helper(processLine(kernel, "INT")), ended]);
+      const printed = await Promise.race([ended, sleep(pause)]);
+      if (printed) return printed;
+    }
+    return undefined;
+  }
+
+  /** Looks at the kernel's process from time to time; `died` settles once it is not there any more. */
+  #watch(kernel: Kernel): { died: Promise<Stop>; end: () => void } {
+    const { promise: died, resolve } = Promise.withResolvers<Stop>();
+    const startedAt = Date.now();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    let ended = false;
+    const look = async () => {
+      const exitCode = await this.#helper(processLine(kernel));
+      if (exitCode === 1) resolve("died");
+      else plan();
+    };
+    const plan = () => {
+      const pause = Math.min(Math.max((Date.now() - startedAt) / 60, WATCH_FIRST_MS), WATCH_SLOWEST_MS);
+      if (!ended) timer = setTimeout(look, pause);
+    };
+    plan();
+    const end = () => {
+      ended = true;
+      clearTimeout(timer ?? null);
+    };
+    return { died, end };
+  }
+
+  /** The exit code of a short line in the sandbox; undefined when nobody answered, which proves nothing. */
+  async #helper(line: string): Promise<number | undefined> {
+    const exec = async () => (await this.#host.exec(line)).exitCode;
+    // User code can kill the shell that answers; the SDK says so once and has a fresh one for the next call.
+    const call = exec()
+      .catch(exec)
+      .catch(() => undefined);
+    return Promise.race([call, sleep(HELPER_MS)]);
+  }
+
+  #abandon(answer: Promise<unknown>): void {
+    this.abandoned += 1;
+    const settled = () => {
+      this.abandoned -= 1;
+    };
+    answer.then(settled, settled);
+  }
+
+  #drop(kernel: Kernel): void {
+    this.#sql.exec("DELETE FROM kernels WHERE key = ? AND context_id = ?", kernel.key, kernel.contextID);
+  }
+
+  /** In the background: the SDK starts a spare kernel before it answers that a context is deleted. */
+  #kill(kernel: Kernel): void {
+    void this.#helper(processLine(kernel, "KILL")).then(() =>
+      this.#host.deleteCodeContext(kernel.contextID).catch(() => undefined),
+    );
+  }
+}
+
+function contextOf(id: string, language: Language): KernelContext {
+  const now = new Date();
+  return { id, language, cwd: "/workspace", createdAt: now, lastUsed: now };
+}
+
+function outcomeOf(printed: Printed, spec: CodeSpec, fresh: boolean): CodeOutcome {
+  const found = parseDocument(printed.logs.stdout.join(""), spec.runID);
+  // Without a document something went wrong around the code; the executor's own words are the best there is.
+  if (!found) return { ...unanswered("error", "kept", fresh), error: printed.error ?? NO_DOCUMENT };
+  return {
+    end: found.error ? "error" : "ok",
+    stdout: found.stdout,
+    stderr: found.stderr,
+    spilled: found.spilled,
+    results: found.results,
+    error: found.error ?? undefined,
+    exitCode: found.exit ?? undefined,
+    state: "kept",
+    fresh,
+  };
+}
+
+const NO_DOCUMENT: CodeError = {
+  name: "KernelError",
+  message: "The kernel did not answer as it should; use another context for a fresh one.",
+  traceback: [],
+};
+
+/** The outcome of code that gave no answer: what it printed is in the run's files, if it got that far. */
+function unanswered(end: CodeOutcome["end"], state: CodeOutcome["state"], fresh: boolean): CodeOutcome {
+  const nothing = { bytes: 0, dropped: 0 };
+  return { end, stdout: nothing, stderr: nothing, spilled: true, results: [], state, fresh };
+}
+
+function sleep(ms: number): Promise<undefined> {
+  return new Promise((resolve) => setTimeout(() => resolve(undefined), ms));
+}

@@ -77,6 +77,8 @@ async function sendUpstream(
       // The host is the URL's, whatever the header said: the check was of the URL's.
       headers: ["Host", url.host, ...others.flat(), "Connection", "close"],
     });
+    // A socket on which a tunnel was negotiated is paused.
+    upstream.on("socket", (connected) => connected.resume());
     upstream.on("response", (incoming) => {
       response.writeHead(
         incoming.statusCode ?? 502,

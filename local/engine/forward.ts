@@ -47,6 +47,8 @@ export class PortForwarder {
       path,
       headers: forwardedHeaders(request, new Set()).flat(),
     });
+    // A socket on which a tunnel was negotiated is paused.
+    upstream.on("socket", (connected) => connected.resume());
     upstream.on("response", (incoming) => {
       response.writeHead(
         incoming.statusCode ?? 502,

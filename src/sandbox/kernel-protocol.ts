@@ -77,7 +77,7 @@ const document = z.object({
       html: z.string().optional(),
       markdown: z.string().optional(),
       latex: z.string().optional(),
-      json: z.unknown(),
+      json: z.unknown().optional(),
       javascript: z.string().optional(),
     }),
   ),
@@ -111,18 +111,20 @@ export function runCell(
   spec: { runID: string; code: string; logCapBytes?: number },
   directory = RUNS,
 ): string {
-  const argument = JSON.stringify({
-    run: spec.runID,
-    files: `${directory}/${spec.runID}`,
-    cap_bytes: spec.logCapBytes ?? LOG_CAP_BYTES,
-    language,
-    code: spec.code,
-  });
-  // Python and JSON agree on plain text and escapes of a string, not on surrogate pairs: those stay inside the JSON.
-  return `__sandbox_mcp__(${language === "python" ? JSON.stringify(ascii(argument)) : argument})`;
+  const argument = ascii(
+    JSON.stringify({
+      run: spec.runID,
+      files: `${directory}/${spec.runID}`,
+      cap_bytes: spec.logCapBytes ?? LOG_CAP_BYTES,
+      language,
+      code: spec.code,
+    }),
+  );
+  // JSON is JavaScript. Python reads its strings alike except for surrogate pairs, so there it stays a string.
+  return `__sandbox_mcp__(${language === "python" ? JSON.stringify(argument) : argument})`;
 }
 
-/** JSON without a character beyond ASCII. */
+/** JSON without a character beyond ASCII: the JavaScript executor takes U+2028 for the end of a request. */
 function ascii(json: string): string {
   return json.replaceAll(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }

@@ -131,7 +131,7 @@ export class Kernels {
     });
     try {
       return await this.#queue.run(key, async () => {
-        if (cancelled) return unanswered("cancelled", "kept", false);
+        if (cancelled) return { ...unanswered("cancelled", "kept", false), spilled: false };
         this.#running.add(spec.runID);
         return this.#run(key, spec, stopped);
       });
@@ -260,7 +260,7 @@ export class Kernels {
     // Twice: the first may come a moment before the code, or be caught by it.
     for (const pause of [INTERRUPT_GRACE_MS / 2, INTERRUPT_GRACE_MS / 2]) {
       await Promise.race([this.#helper(processLine(kernel, "INT")), ended]);
-      const printed = await Promise.race([ended, sleep(pause)]);
+      const printed = await within(pause, ended);
       if (printed) return printed;
     }
     return undefined;
@@ -284,7 +284,7 @@ export class Kernels {
     plan();
     const end = () => {
       ended = true;
-      clearTimeout(timer ?? null);
+      if (timer !== undefined) clearTimeout(timer);
     };
     return { died, end };
   }
@@ -296,7 +296,7 @@ export class Kernels {
     const call = exec()
       .catch(exec)
       .catch(() => undefined);
-    return Promise.race([call, sleep(HELPER_MS)]);
+    return within(HELPER_MS, call);
   }
 
   #abandon(answer: Promise<unknown>): void {
@@ -353,6 +353,13 @@ function unanswered(end: CodeOutcome["end"], state: CodeOutcome["state"], fresh:
   return { end, stdout: nothing, stderr: nothing, spilled: true, results: [], state, fresh };
 }
 
-function sleep(ms: number): Promise<undefined> {
-  return new Promise((resolve) => setTimeout(() => resolve(undefined), ms));
+/** What the promise gives, or undefined when it takes longer. */
+async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
+  const { promise: late, resolve } = Promise.withResolvers<undefined>();
+  const timer = setTimeout(() => resolve(undefined), ms);
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }

@@ -1,0 +1,141 @@
+/** Kernels as the actor uses them: made over the control API, with our prelude in them. */
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import {
+  type KernelProcess,
+  type Language,
+  type RunDocument,
+  loadCell,
+  parseDocument,
+  parseHello,
+  runCell,
+} from "../../src/sandbox/kernel-protocol.ts";
+import { type Runtime, startRuntime } from "./runtime.ts";
+
+const PRELUDE = fileURLToPath(new URL("../../container/kernel", import.meta.url));
+
+/** Debian's own Python is the one that has the packages CI installs; another one may stand before it. */
+const PATH = `/usr/bin:${process.env.PATH}`;
+
+/** Whether the kernels' Python can import a module, so that a test without it is skipped in sight. */
+export function hasModule(name: string): boolean {
+  return spawnSync("python3", ["-c", `import ${name}`], { env: { ...process.env, PATH } }).status === 0;
+}
+
+/** What one execution reported, as the control API tells it. */
+export interface Reported {
+  stdout: string;
+  stderr: string;
+  results: Record<string, unknown>[];
+  error?: { name: string; message: string; traceback: string[] };
+}
+
+/** A runtime, and a directory that stands for `/var/lib/sandbox-mcp/runs`. */
+export class Lab {
+  readonly runtime: Runtime;
+  readonly runs = mkdtempSync(join(tmpdir(), "kernel-runs-"));
+  count = 0;
+
+  constructor(runtime: Runtime) {
+    this.runtime = runtime;
+  }
+
+  static async open(): Promise<Lab> {
+    return new Lab(await startRuntime({ under: () => ["/usr/bin/env", `PATH=${PATH}`] }));
+  }
+
+  async kernel(language: Language): Promise<TestKernel> {
+    const { id } = await this.runtime.api.interpreter.createCodeContext({ language });
+    const { stdout } = await this.raw(id, loadCell(language, PRELUDE));
+    const process = parseHello(stdout);
+    if (!process) throw new Error(`no greeting from the prelude: ${stdout}`);
+    return new TestKernel(this, id, language, process);
+  }
+
+  /** Runs a cell as it is. */
+  async raw(contextID: string, code: string): Promise<Reported> {
+    const reported: Reported = { stdout: "", stderr: "", results: [] };
+    await this.runtime.api.interpreter.runCodeStream(contextID, code, undefined, {
+      onStdout: ({ text }) => void (reported.stdout += text),
+      onStderr: ({ text }) => void (reported.stderr += text),
+      onResult: (result) => void reported.results.push(result),
+      onError: (error) => void (reported.error = error),
+    });
+    return reported;
+  }
+
+  async close(): Promise<void> {
+    await this.runtime.stop();
+    rmSync(this.runs, { recursive: true, force: true });
+  }
+}
+
+export class TestKernel {
+  readonly #lab: Lab;
+  readonly contextID: string;
+  readonly language: Language;
+  readonly process: KernelProcess;
+
+  constructor(lab: Lab, contextID: string, language: Language, process: KernelProcess) {
+    this.#lab = lab;
+    this.contextID = contextID;
+    this.language = language;
+    this.process = process;
+  }
+
+  /** Runs code and gives its document; fails when anything but the document came back. */
+  async run(
+    code: string,
+    options: { cap?: number; onStart?: (runID: string) => void } = {},
+  ): Promise<RunDocument> {
+    const runID = `test.${++this.#lab.count}`;
+    const cell = runCell(this.language, { runID, code, logCapBytes: options.cap }, this.#lab.runs);
+    const reporting = this.#lab.raw(this.contextID, cell);
+    options.onStart?.(runID);
+    const reported = await reporting;
+    const found = parseDocument(reported.stdout, runID);
+    if (!found || reported.stderr !== "" || reported.error || reported.results.length > 0) {
+      throw new Error(`not just a document: ${JSON.stringify(reported).slice(0, 2000)}`);
+    }
+    return found;
+  }
+
+  /** The text of the one result. */
+  async value(code: string): Promise<string | undefined> {
+    const { results, error } = await this.run(code);
+    if (error) throw new Error(error.traceback.join("\n"));
+    return results.at(-1)?.text;
+  }
+
+  /** What a run's file holds so far. */
+  file(runID: string, stream: "out" | "err"): string {
+    const path = join(this.#lab.runs, `${runID}.${stream}`);
+    return existsSync(path) ? readFileSync(path, "utf8") : "";
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    process.kill(this.process.pid, signal);
+  }
+
+  /** The most memory the kernel ever had, in bytes. */
+  get peakBytes(): number {
+    const found = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${this.process.pid}/status`, "utf8"));
+    return Number(found?.[1]) * 1024;
+  }
+
+  get alive(): boolean {
+    try {
+      return !/^State:\s+Z/m.test(readFileSync(`/proc/${this.process.pid}/status`, "utf8"));
+    } catch {
+      return false;
+    }
+  }
+}
+
+/** Waits until something holds; a test's own timeout ends a wait in vain. */
+export async function until(holds: () => boolean): Promise<void> {
+  while (!holds()) await new Promise((resolve) => setTimeout(resolve, 10));
+}

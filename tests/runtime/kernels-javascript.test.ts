@@ -1,0 +1,217 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Lab, type TestKernel, until } from "./kernel-harness.ts";
+
+let lab: Lab;
+let kernel: TestKernel;
+
+beforeAll(async () => {
+  lab = await Lab.open();
+  kernel = await lab.kernel("javascript");
+});
+afterAll(() => lab.close());
+
+const MB = 1024 * 1024;
+
+describe("values", () => {
+  it("keeps declarations, also when they are made again", async () => {
+    await kernel.run("const x = 1; let y = 2; class A { n = 3 } function f() { return x + y }");
+    expect(await kernel.value("f() + new A().n")).toBe("6");
+    expect(await kernel.value("const x = 10; let y = 20; f()")).toBe("30");
+    expect(await kernel.value("const later = 1")).toBeUndefined();
+  });
+
+  it("shows any value", async () => {
+    expect(await kernel.value("{a: 1}")).toBe("{ a: 1 }");
+    expect(await kernel.value("new Map([[1, new Set([2])]])")).toBe("Map(1) { 1 => Set(1) { 2 } }");
+    expect(await kernel.value("const c = {}; c.c = c; c")).toContain("[Circular");
+    expect(await kernel.value("12n")).toBe("12n");
+    expect(await kernel.value("-0")).toBe("-0");
+    expect(await kernel.value("null")).toBe("null");
+    expect(await kernel.value("'\\ud800 €'")).toBe("'\\ud800 €'");
+    expect(await kernel.value("new Error('as a value')")).toMatch(
+      /^Error: as a value\n {4}at cell-\d+\.js:1:1$/,
+    );
+    expect((await kernel.run("display({png: 1}); display(2); 3")).results).toHaveLength(3);
+  });
+
+  it("awaits at top level, and a promise that is the value", async () => {
+    expect(await kernel.value("await new Promise((r) => setTimeout(r, 5)); 5")).toBe("5");
+    expect(await kernel.value("Promise.resolve(7)")).toBe("7");
+  });
+
+  it("has the globals of Node, of one realm", async () => {
+    expect(
+      await kernel.value("[typeof fetch, typeof URL, require('fs').readdirSync('/') instanceof Array]"),
+    ).toBe("[ 'function', 'function', true ]");
+    expect(await kernel.value("require.main === module")).toBe("true");
+  });
+
+  it("takes imports and exports where they are code, and nowhere else", async () => {
+    const code = [
+      "// import nothing from 'nowhere'",
+      "import fs, { existsSync as exists } from 'node:fs'",
+      'import * as os from "os"',
+      "import {\n  sep as slash,\n} from 'node:path'",
+      "export const text = 'import(\"x\")';",
+      "[exists('/'), typeof fs.readFileSync, typeof os.cpus, slash, text, typeof (await import('node:url')).URL]",
+    ].join("\n");
+    expect(await kernel.value(code)).toBe(
+      "[ true, 'function', 'function', '/', 'import(\"x\")', 'function' ]",
+    );
+    const { error } = await kernel.run("import {\n  sep,\n} from 'node:path'\nthrow new Error('line 4')");
+    expect(error?.traceback.join("\n")).toMatch(/cell-\d+\.js:4/);
+  });
+
+  it("takes code of any characters", async () => {
+    expect(await kernel.value("'\u2028 😀 é'.length")).toBe("6");
+  });
+});
+
+describe("typescript", () => {
+  it("runs types, enums and parameter properties", async () => {
+    const typescript = await lab.kernel("typescript");
+    expect(await typescript.value("interface P { n: number }\nconst p: P = { n: 1 }\np.n")).toBe("1");
+    expect(await typescript.value("enum E { A = 1, B }\nE.B")).toBe("2");
+    expect(await typescript.value("E.A")).toBe("1");
+    expect(await typescript.value("class Q { constructor(public n: number) {} }\nnew Q(3).n")).toBe("3");
+    expect(
+      await typescript.value("import type { Stats } from 'node:fs'\nimport { sep } from 'node:path'\nsep"),
+    ).toBe("'/'");
+    expect((await typescript.run("let x: = 3")).error?.name).toBe("SyntaxError");
+    expect(
+      (await typescript.run("const a: number = 1\nthrow new TypeError(`${a}`)")).error?.traceback[0],
+    ).toMatch(/\.ts:2$/);
+  });
+});
+
+describe("errors", () => {
+  it("are structured, with the user's frames only", async () => {
+    const { error, stderr } = await kernel.run("function g() {\n  null.x\n}\ng()");
+    expect(error?.name).toBe("TypeError");
+    expect(error?.message).toContain("null");
+    expect(error?.traceback.slice(0, 2)).toEqual([expect.stringMatching(/^cell-\d+\.js:2$/), "    null.x"]);
+    expect(error?.traceback.join("\n")).toMatch(/at g \(cell-\d+\.js:2:\d+\)\n {4}at cell-\d+\.js:4:1$/);
+    expect(stderr.text).toBe("");
+  });
+
+  it("show where a syntax error is", async () => {
+    const { error } = await kernel.run("let ok = 1\nlet = ;");
+    expect(error?.traceback.join("\n")).toMatch(/^cell-\d+\.js:2\nlet = ;\n {6}\^\nSyntaxError/);
+    expect((await kernel.run("JSON.parse('{')")).error?.traceback.join("\n")).toMatch(/at cell-\d+\.js:1:6/);
+  });
+
+  it("of any kind leave the kernel alive", async () => {
+    expect((await kernel.run("throw { code: 7 }")).error?.message).toBe("{ code: 7 }");
+    expect(await kernel.run("process.exit(3)")).toMatchObject({ error: { name: "SystemExit" }, exit: 3 });
+    expect(await kernel.run("process.exit()")).toMatchObject({ error: null, exit: 0 });
+    const late = await kernel.run(
+      "setTimeout(() => { throw new Error('timer') }, 1); await new Promise((r) => setTimeout(r, 20))",
+    );
+    expect(late.stderr.text).toContain("Error: timer");
+    expect(
+      (await kernel.run("Promise.reject(new Error('unheard')); await new Promise((r) => setTimeout(r, 5))"))
+        .stderr.text,
+    ).toContain("Error: unheard");
+    expect((await kernel.run("const r = () => r(); r()")).error?.name).toBe("RangeError");
+    expect(await kernel.value("f()")).toBe("30");
+  });
+});
+
+describe("output", () => {
+  it("hears the console, descriptors and child processes", async () => {
+    const spoken = await kernel.run(
+      "console.log('log €'); console.error('err'); require('fs').writeSync(1, 'fd\\n')",
+    );
+    expect(spoken.stdout.text).toBe("log €\nfd\n");
+    expect(spoken.stderr.text).toBe("err\n");
+    const spawned = await kernel.run(
+      "const cp = require('child_process'); await new Promise((r) => cp.spawn('echo', ['child'], { stdio: 'inherit' }).on('close', r))",
+    );
+    expect(spawned.stdout.text).toBe("child\n");
+    let run = "";
+    await kernel.run("cp.execSync('echo sync; echo no >&2', { stdio: 'inherit' })", {
+      onStart: (id) => (run = id),
+    });
+    expect([kernel.file(run, "out"), kernel.file(run, "err")]).toEqual(["sync\n", "no\n"]);
+    expect(await kernel.value("cp.execSync('echo piped').toString()")).toBe("'piped\\n'");
+    expect(await kernel.value("require('fs').readFileSync(0, 'utf8')")).toBe("''");
+  });
+
+  it("lets code replace process.stdout.write for a while", async () => {
+    const code =
+      "const w = process.stdout.write; let got = ''; process.stdout.write = (c) => (got += c, true); console.log('in'); process.stdout.write = w; got";
+    const { results, stdout } = await kernel.run(code);
+    expect([results[0]?.text, stdout.text]).toEqual(["'in\\n'", ""]);
+  });
+
+  it("attaches what a timer prints late to the next run", async () => {
+    await kernel.run("setTimeout(() => console.log('late'), 20)");
+    expect((await kernel.run("await new Promise((r) => setTimeout(r, 60))")).stdout.text).toBe("late\n");
+  });
+
+  it("can be read while the code runs, also in a loop that never yields", async () => {
+    const flag = `${lab.runs}/js-flag`;
+    let run = "";
+    const waiting = kernel.run(
+      `const fs = require('fs'); console.log('early'); while (!fs.existsSync(${JSON.stringify(flag)})) process.stdout.write('.')`,
+      { onStart: (id) => (run = id) },
+    );
+    await until(() => kernel.file(run, "out").startsWith("early\n."));
+    await lab.runtime.api.commands.execute(`touch ${flag}`, "default");
+    const { spilled, stdout } = await waiting;
+    expect(spilled).toBe(true);
+    expect(kernel.file(run, "out")).toHaveLength(stdout.bytes);
+  });
+
+  it("caps 200 MB of output in bounded memory", async () => {
+    const fresh = await lab.kernel("javascript");
+    let run = "";
+    const { stdout } = await fresh.run(
+      "for (let i = 0; i < 200; i++) console.log('x'.repeat(1 << 20)); console.log('end')",
+      {
+        cap: 3 * MB,
+        onStart: (id) => (run = id),
+      },
+    );
+    expect(stdout.bytes).toBe(200 * (MB + 1) + 4);
+    expect(stdout.dropped).toBe(stdout.bytes - 3 * MB);
+    expect(stdout.tail?.slice(-8)).toBe("xxx\nend\n");
+    expect(fresh.file(run, "out")).toHaveLength(3 * MB);
+    const child = await fresh.run(
+      "require('child_process').execSync('head -c 50000000 /dev/zero', { stdio: 'inherit' })",
+      { cap: MB },
+    );
+    expect(child.stdout).toMatchObject({ bytes: 50_000_000, dropped: 50_000_000 - MB });
+    expect(fresh.peakBytes).toBeLessThan(300 * MB);
+  });
+});
+
+describe("the control API without the prelude", () => {
+  it("answers in the image's shapes", async () => {
+    const { id } = await lab.runtime.api.interpreter.createCodeContext({ language: "javascript" });
+    expect(await lab.raw(id, "console.log('out'); ({ a: [1] })")).toMatchObject({
+      stdout: "out\n",
+      results: [{ json: { a: [1] } }],
+    });
+    expect(await lab.raw(id, "throw new TypeError('no')")).toMatchObject({
+      stderr: expect.stringContaining("TypeError: no"),
+      error: { name: "ExecutionError", traceback: [] },
+    });
+    await lab.runtime.api.interpreter.deleteCodeContext(id);
+    await expect(lab.raw(id, "1")).rejects.toMatchObject({ code: "CONTEXT_NOT_FOUND" });
+    const python = await lab.runtime.api.interpreter.createCodeContext({});
+    expect(await lab.raw(python.id, "print('out')\n{'a': 1}")).toMatchObject({
+      stdout: "out\n",
+      results: [{ json: { a: 1 } }],
+    });
+    expect((await lab.raw(python.id, "1/0")).error).toMatchObject({
+      name: "ZeroDivisionError",
+      message: "division by zero",
+    });
+    await expect(
+      lab.runtime.api.interpreter.runCodeStream(python.id, "1", "javascript", {}),
+    ).rejects.toMatchObject({
+      code: "CODE_EXECUTION_ERROR",
+    });
+  });
+});

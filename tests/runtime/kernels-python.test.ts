@@ -1,0 +1,268 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Lab, type TestKernel, hasModule, until } from "./kernel-harness.ts";
+
+let lab: Lab;
+let kernel: TestKernel;
+
+beforeAll(async () => {
+  lab = await Lab.open();
+  kernel = await lab.kernel("python");
+});
+afterAll(() => lab.close());
+
+const MB = 1024 * 1024;
+
+describe("values", () => {
+  it("keeps state and gives the last expression's value", async () => {
+    await kernel.run("x = 20\ndef double(n):\n    return n * 2");
+    expect(await kernel.value("x += 1\ndouble(x)")).toBe("42");
+    expect(await kernel.value("x = 1")).toBeUndefined();
+    expect(await kernel.value("x;")).toBeUndefined();
+    expect(await kernel.value("None")).toBeUndefined();
+  });
+
+  it("awaits at top level", async () => {
+    expect(await kernel.value("import asyncio\nawait asyncio.sleep(0.01)\n'woken'")).toBe("'woken'");
+    expect(await kernel.value("asyncio.run(asyncio.sleep(0, 'run'))")).toBe("'run'");
+  });
+
+  it("shows any value as text, bounded", async () => {
+    expect(await kernel.value("{'a': [1, 2], 'o': object, 's': {3}}")).toBe(
+      "{'a': [1, 2], 'o': <class 'object'>, 's': {3}}",
+    );
+    expect(await kernel.value("loop = []; loop.append(loop); loop")).toBe("[...]");
+    expect(await kernel.value("list(range(10**6))")).toMatch(/999,\s+\.\.\. 999000 more\]$/);
+    expect(await kernel.value("'y' * 10**6")).toMatch(/\[\d+ more characters not shown\]$/);
+    expect(await kernel.value("'\\ud800 \\U0001f600'")).toBe("'\\ud800 😀'");
+    expect(await kernel.value("class Bad:\n    def __repr__(self): raise RuntimeError('no')\nBad()")).toBe(
+      "<Bad whose repr failed: RuntimeError: no>",
+    );
+    expect(await kernel.value("float('nan')")).toBe("nan");
+  });
+
+  it("takes the forms an object has, one result each, in order", async () => {
+    const { results } = await kernel.run(
+      "from IPython.display import HTML, Markdown, display\ndisplay(HTML('<b>1</b>'))\ndisplay({'q': 1})\nMarkdown('# 3')",
+    );
+    expect(results).toEqual([{ html: "<b>1</b>" }, { text: "{'q': 1}" }, { markdown: "# 3" }]);
+    const bundle =
+      "class B:\n    def _repr_mimebundle_(self, **k): return {'application/json': {'n': float('nan')}}\nB()";
+    expect((await kernel.run(bundle)).results[0]?.text).toContain("nan");
+  });
+
+  it.skipIf(!hasModule("matplotlib"))("gives figures as PNG, each once", async () => {
+    const shown = await kernel.run("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()");
+    expect(shown.results.map((one) => one.png?.slice(0, 8))).toEqual(["iVBORw0K"]);
+    const last = await kernel.run("fig, ax = plt.subplots(); ax.plot([1]); fig");
+    expect(last.results).toHaveLength(1);
+    expect(last.results[0]?.png).toMatch(/^iVBORw0K/);
+    expect((await kernel.run("plt.get_fignums()")).results).toEqual([{ text: "[]" }]);
+  });
+
+  it.skipIf(!hasModule("PIL"))("gives PIL images as PNG", async () => {
+    const { results } = await kernel.run("from PIL import Image\nImage.new('RGB', (3, 3))");
+    expect(results).toEqual([{ png: expect.stringMatching(/^iVBORw0K/) }]);
+  });
+
+  it.skipIf(!hasModule("pandas"))("gives DataFrames as text and HTML", async () => {
+    const { results } = await kernel.run("import pandas\npandas.DataFrame({'a': [1, 2]})");
+    expect(results[0]?.text).toBe("   a\n0  1\n1  2");
+    expect(results[0]?.html).toContain("<table");
+  });
+});
+
+describe("notebook syntax", () => {
+  it("runs shell lines and magics, and leaves strings alone", async () => {
+    const { stdout } = await kernel.run(
+      "name = 'x'\n!echo \"it's {name}\"\nfiles = !printf 'a\\nb'\nprint(files)",
+    );
+    expect(stdout.text).toBe("it's x\n['a', 'b']\n");
+    expect(await kernel.value("s = '''\n%d !ls\n'''\ns")).toBe("'\\n%d !ls\\n'");
+    expect((await kernel.run("%cd /\n%pwd")).results).toEqual([{ text: "'/'" }]);
+    expect((await kernel.run("%%bash\necho from bash")).stdout.text).toBe("from bash\n");
+    expect((await kernel.run("%timeit -n 5 1+1")).stdout.text).toContain("per loop");
+  });
+
+  it("names the magics there are for one there is not", async () => {
+    const { error } = await kernel.run("%nonsense");
+    expect(error?.name).toBe("UsageError");
+    expect(error?.message).toContain("`%nonsense` not found");
+  });
+});
+
+describe("errors", () => {
+  it("shows the user's frames with their source, nothing on stdout", async () => {
+    const { error, stdout, stderr } = await kernel.run("def f():\n    return 1 / 0\n\nf()");
+    expect(error).toMatchObject({ name: "ZeroDivisionError", message: "division by zero" });
+    const text = error?.traceback.join("\n") ?? "";
+    expect(text).toMatch(/File "<cell \d+>", line 4, in <module>\n {4}f\(\)/);
+    expect(text).toMatch(/line 2, in f\n {4}return 1 \/ 0/);
+    expect(text).not.toContain("sandbox_mcp_kernel");
+    expect([stdout.text, stderr.text]).toEqual(["", ""]);
+  });
+
+  it("treats syntax errors and chained errors alike", async () => {
+    const syntax = (await kernel.run("a b")).error;
+    expect(syntax?.name).toBe("SyntaxError");
+    expect(syntax?.traceback.join("\n")).toMatch(/File "<cell \d+>", line 1\n {4}a b/);
+    const chained = (
+      await kernel.run("try:\n    {}['k']\nexcept KeyError as e:\n    raise ValueError('v') from e")
+    ).error;
+    expect(chained?.traceback.join("\n")).toContain("direct cause");
+  });
+
+  it("survives recursion, memory errors and exits", async () => {
+    const deep = (await kernel.run("def r(n): return r(n + 1)\nr(0)")).error;
+    expect(deep?.name).toBe("RecursionError");
+    expect(deep?.traceback.length).toBeLessThan(100);
+    expect((await kernel.run("bytearray(10**15)")).error?.name).toBe("MemoryError");
+    expect(await kernel.run("import sys; sys.exit(3)")).toMatchObject({
+      error: { name: "SystemExit" },
+      exit: 3,
+    });
+    expect(await kernel.run("exit()")).toMatchObject({ error: null, exit: 0 });
+    expect((await kernel.run("input()")).error?.name).toBe("EOFError");
+    expect(await kernel.value("x")).toBe("1");
+  });
+});
+
+describe("output", () => {
+  it("hears Python, child processes and C code, in order", async () => {
+    const { stdout, stderr } = await kernel.run(
+      "import os, subprocess, sys\nprint('one')\nos.system('echo two; echo err >&2')\nsubprocess.run(['echo', 'three'])\nprint('four \\ud800')",
+    );
+    expect(stdout.text).toBe("one\ntwo\nthree\nfour \ufffd\n");
+    expect(stderr.text).toBe("err\n");
+    expect((await kernel.run("_ = os.write(1, b'raw \\xff')")).stdout.text).toBe("raw \ufffd");
+    expect((await kernel.run("sys.stderr.write('e'); sys.stdout.buffer.write(b'bytes');")).stdout.text).toBe(
+      "bytes",
+    );
+  });
+
+  it("survives code that replaces its streams", async () => {
+    expect((await kernel.run("sys.stdout = None\nsys.stdin.close()\nprint('nowhere')")).error).toBeNull();
+    expect((await kernel.run("print('back')")).stdout.text).toBe("back\n");
+  });
+
+  it("attaches what a thread prints late to the next run", async () => {
+    await kernel.run(
+      "import threading\ngo = threading.Event()\ndef late():\n    go.wait(); print('late'); done.set()\ndone = threading.Event()\nthreading.Thread(target=late).start()\nthreading.Timer(0.05, go.set).start()",
+    );
+    expect((await kernel.run("done.wait(30)")).stdout.text).toBe("late\n");
+    const failing = await kernel.run("t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()");
+    expect(failing.stderr.text).toContain("ZeroDivisionError");
+    expect(failing.error).toBeNull();
+  });
+
+  it("keeps a forked child from becoming a second kernel", async () => {
+    const forked =
+      "pid = os.fork()\nprint('child' if pid == 0 else 'parent')\n_ = pid and os.waitpid(pid, 0)";
+    expect((await kernel.run(forked)).stdout.text?.split("\n").toSorted()).toEqual(["", "child", "parent"]);
+    const pool =
+      "import multiprocessing\ndef work(i):\n    print('w', i)\n    return i * i\nwith multiprocessing.get_context('fork').Pool(2) as p:\n    r = p.map(work, [1, 2])\nr";
+    expect(await kernel.value(pool)).toBe("[1, 4]");
+  });
+
+  it("can be read while the code runs", async () => {
+    let run = "";
+    const running = kernel.run(
+      "print('early')\nimport time\nwhile not os.path.exists(flag): time.sleep(0.01)",
+      {
+        onStart: (runID) => (run = runID),
+      },
+    );
+    // The flag's path is not defined: the cell fails, which shows that the next one starts from the same state.
+    expect((await running).error?.name).toBe("NameError");
+    const flag = `${lab.runs}/flag`;
+    const waiting = kernel.run(
+      `flag = ${JSON.stringify(flag)}\nprint('early')\nwhile not os.path.exists(flag): time.sleep(0.01)`,
+      {
+        onStart: (runID) => (run = runID),
+      },
+    );
+    await until(() => kernel.file(run, "out") === "early\n");
+    await lab.runtime.api.commands.execute(`touch ${flag}`, "default");
+    expect(await waiting).toMatchObject({ spilled: true, stdout: { bytes: 6, dropped: 0 } });
+  });
+
+  it("caps 200 MB of output in bounded memory", async () => {
+    const fresh = await lab.kernel("python");
+    let run = "";
+    const { stdout, spilled } = await fresh.run("for _ in range(200): print('x' * (1 << 20))\nprint('end')", {
+      cap: 3 * MB,
+      onStart: (runID) => (run = runID),
+    });
+    expect(spilled).toBe(true);
+    expect(stdout.bytes).toBe(200 * (MB + 1) + 4);
+    expect(stdout.dropped).toBe(stdout.bytes - 3 * MB);
+    expect(stdout.tail?.slice(-8)).toBe("xxx\nend\n");
+    expect(fresh.file(run, "out")).toHaveLength(3 * MB);
+    const child = await fresh.run("import os; os.system('head -c 50000000 /dev/zero')", { cap: MB });
+    expect(child.stdout).toMatchObject({ bytes: 50_000_000, dropped: 50_000_000 - MB });
+    expect(fresh.peakBytes).toBeLessThan(150 * MB);
+  });
+});
+
+/** Runs code that never ends, interrupts it once it is at work. */
+async function interrupt(code: string): Promise<void> {
+  const document = await kernel.run(`print('on')\n${code}`, {
+    onStart: (runID) =>
+      void until(() => kernel.file(runID, "out") !== "").then(() => kernel.signal("SIGINT")),
+  });
+  expect(document.error?.name).toBe("KeyboardInterrupt");
+}
+
+describe("interrupts", () => {
+  it.each([
+    ["a busy loop", "while True: pass"],
+    ["a sleep", "time.sleep(1000)"],
+    ["an await", "await asyncio.sleep(1000)"],
+    ["a shell command", "os.system('sleep 1000')"],
+    ["a child process", "subprocess.run(['sleep', '1000'])"],
+    ["endless printing", "while True: print(1)"],
+    ["a repr", "class Slow:\n    def __repr__(self):\n        while True: pass\nprint(Slow())"],
+  ])("ends %s and keeps the state", async (_name, code) => {
+    await kernel.run("kept = 'kept'");
+    await interrupt(code);
+    expect(await kernel.value("kept")).toBe("'kept'");
+  });
+
+  it("does no harm between runs", async () => {
+    for (let index = 0; index < 20; index++) kernel.signal("SIGINT");
+    expect(await kernel.value("kept")).toBe("'kept'");
+  });
+
+  it("leaves a usable kernel wherever it comes", async () => {
+    for (let index = 0; index < 60; index++) {
+      const running = kernel.run("for i in range(3000): print(i)\n{'a': list(range(500))}");
+      await new Promise((resolve) => setTimeout(resolve, Math.random() * 6));
+      kernel.signal("SIGINT");
+      await running;
+    }
+    expect(await kernel.value("kept")).toBe("'kept'");
+  });
+
+  it("bounds the memory of endless printing", async () => {
+    const fresh = await lab.kernel("python");
+    const document = await fresh.run("while True: print(1)", {
+      onStart: () => setTimeout(() => fresh.signal("SIGINT"), 3000),
+    });
+    expect(document.stdout.bytes).toBeGreaterThan(100_000);
+    expect(fresh.peakBytes).toBeLessThan(100 * MB);
+  });
+});
+
+describe("death", () => {
+  it("writes what was printed before os._exit, and never answers, as in the image", async () => {
+    const doomed = await lab.kernel("python");
+    let run = "";
+    let settled = false;
+    void doomed
+      .run("import os\nprint('last words')\nos._exit(1)", { onStart: (runID) => (run = runID) })
+      .catch(() => undefined)
+      .finally(() => (settled = true));
+    await until(() => !doomed.alive);
+    expect(doomed.file(run, "out")).toBe("last words\n");
+    expect(settled).toBe(false);
+  });
+});

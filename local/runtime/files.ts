@@ -5,6 +5,7 @@ import { execFile } from "node:child_process";
 import { basename, dirname, join, resolve } from "node:path";
 import { Readable } from "node:stream";
 import { promisify } from "node:util";
+import { makeDirectories } from "./directories.ts";
 import { errnoOf, isSandboxError, messageOf, sandboxError, validationError } from "./errors.ts";
 import { listDirectory, type FileInfo, type ListOptions } from "./file-listing.ts";
 import { isBinaryType, mimeType, SNIFF_BYTES } from "./mime.ts";
@@ -112,12 +113,14 @@ export class Files {
       );
     }
     await guarded("file.write", path, `Failed to write file '${path}'`, async () => {
+      // To open a pipe that nobody reads would occupy one of the few threads for file work until somebody does.
+      if ((await stat(target).catch(() => undefined))?.isFIFO()) throw new Error("not a regular file");
       const data = encoding === "base64" ? Buffer.from(content, "base64") : content;
       try {
         await writeFile(target, data);
       } catch (error) {
         if (errnoOf(error) !== "ENOENT") throw error;
-        await mkdir(dirname(target), { recursive: true });
+        makeDirectories(dirname(target));
         await writeFile(target, data);
       }
     });
@@ -127,7 +130,7 @@ export class Files {
   async writeStream(path: string, content: ReadableStream<Uint8Array>, sessionID: string): Promise<number> {
     const target = this.#resolve(path, sessionID);
     return guarded("file.write", path, `Failed to write file '${path}'`, async () => {
-      await mkdir(dirname(target), { recursive: true });
+      makeDirectories(dirname(target));
       const mode = await stat(target).then(
         (stats) => stats.mode,
         () => undefined,
@@ -197,7 +200,8 @@ export class Files {
   async makeDirectory(path: string, sessionID: string, recursive: boolean): Promise<void> {
     const target = this.#resolve(path, sessionID);
     await guarded("directory.create", path, `Failed to create directory '${path}'`, async () => {
-      await mkdir(target, { recursive });
+      if (recursive) makeDirectories(target);
+      else await mkdir(target);
     });
   }
 

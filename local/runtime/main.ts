@@ -4,10 +4,11 @@
  *   node main.ts --socket <path> [--egress <path>] [--workspace /workspace] [--scratch <directory>]
  *
  * `--socket`: where to listen. `--egress`: the engine's socket that is the way out; without it none is offered.
- * `--scratch`: a directory for files of sessions and processes, best on a tmpfs of its own; by default under /tmp.
+ * `--scratch`: a directory for files of sessions and processes, by default in /dev/shm, else in /tmp. On a tmpfs a
+ * command costs less than half of what it costs on a disk.
  * SIGTERM ends all processes it started and exits with 0.
  */
-import { mkdtempSync, rmSync, unlinkSync } from "node:fs";
+import { accessSync, constants, mkdtempSync, rmSync, unlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -40,7 +41,7 @@ process.on("uncaughtException", (error) => log(`uncaught exception: ${error.stac
 async function main(): Promise<void> {
   const { socket, egress, workspace } = values;
   if (socket === undefined) throw new Error("--socket is missing");
-  const scratch = values.scratch ?? mkdtempSync(join(tmpdir(), ".sandbox-runtime-"));
+  const scratch = values.scratch ?? mkdtempSync(join(scratchParent(), ".sandbox-runtime-"));
 
   const sessions = new Sessions(workspace, scratch);
   const processes = new Processes(sessions, scratch);
@@ -70,6 +71,15 @@ async function main(): Promise<void> {
   if (egress !== undefined) await forwardEgress(egress);
   removeStale(socket);
   await listen(server, { path: socket });
+}
+
+function scratchParent(): string {
+  try {
+    accessSync("/dev/shm", constants.W_OK);
+    return "/dev/shm";
+  } catch {
+    return tmpdir();
+  }
 }
 
 /** A socket file left by an earlier runtime would be in the way. */

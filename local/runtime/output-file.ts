@@ -1,3 +1,4 @@
+import { execFile } from "node:child_process";
 import { closeSync, fstatSync, openSync, read, readSync, unlinkSync } from "node:fs";
 import { promisify } from "node:util";
 
@@ -5,6 +6,10 @@ const readAsync = promisify(read);
 
 /** What `execute` returns of one stream at most; of anything longer, the first and the last half. */
 export const OUTPUT_CAP_BYTES = 16 * 1024 * 1024;
+
+/** Disk space that one stream may take before its middle is given back. */
+const TRIM_ABOVE_BYTES = 64 * 1024 * 1024;
+const KEPT_AT_EACH_END = OUTPUT_CAP_BYTES;
 
 /** Reads up to this size are cheaper done at once than handed to the thread pool. */
 const SYNC_READ_BYTES = 128 * 1024;
@@ -17,6 +22,7 @@ const SYNC_READ_BYTES = 128 * 1024;
 export class OutputFile {
   readonly path: string;
   readonly #fd: number;
+  #trimming = false;
 
   constructor(path: string) {
     this.path = path;
@@ -39,6 +45,20 @@ export class OutputFile {
       Buffer.from(note),
       await this.#slice(size - half, half),
     ]);
+  }
+
+  /**
+   * Frees the middle of a file that has grown large, which nobody will read, while the command goes on writing: output
+   * without end takes bounded space. Best effort; without `fallocate`, or where the file system has no holes, the file
+   * just grows, as in the container.
+   */
+  trim(): void {
+    if (this.#trimming) return;
+    const { size, blocks } = fstatSync(this.#fd);
+    if (blocks * 512 < TRIM_ABOVE_BYTES) return;
+    this.#trimming = true;
+    const range = ["--offset", String(KEPT_AT_EACH_END), "--length", String(size - 2 * KEPT_AT_EACH_END)];
+    execFile("fallocate", ["--punch-hole", ...range, this.path], () => (this.#trimming = false));
   }
 
   async #slice(position: number, length: number): Promise<Buffer> {

@@ -1,6 +1,7 @@
 import { spawn, type ChildProcess } from "node:child_process";
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { rmSync, writeFileSync } from "node:fs";
 import { constants } from "node:os";
+import { makeDirectories } from "./directories.ts";
 import { messageOf, sandboxError, type SandboxError } from "./errors.ts";
 import { ProcessLog } from "./process-log.ts";
 import { killAtOnce, protectRuntime, terminateTree } from "./process-tree.ts";
@@ -222,7 +223,7 @@ export class Processes {
           `{ builtin echo ${shellQuote(`Failed to change directory to ${shellQuote(cwd)}`)} >&2; builtin exit 1; };`;
 
     const path = `${this.#scratch}/process-${++this.#counter}`;
-    mkdirSync(this.#scratch, { recursive: true, mode: 0o700 });
+    makeDirectories(this.#scratch, 0o700);
     writeFileSync(`${path}.state`, [state, ...exports].join("\n"), { mode: 0o600 });
     writeFileSync(`${path}.command`, enter + command, { mode: 0o600 });
     const remove = (): void => {

@@ -1,7 +1,8 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { mkdirSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
+import { readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { constants } from "node:os";
+import { makeDirectories } from "./directories.ts";
 import { errnoOf } from "./errors.ts";
 import { OutputFile } from "./output-file.ts";
 import { protectRuntime } from "./process-tree.ts";
@@ -12,6 +13,9 @@ import { commandText, shellQuote, variables } from "./text.ts";
  * which bash reads whole.
  */
 const INLINE_COMMAND_BYTES = 256;
+
+/** How often a command's output is looked at for its size. */
+const TRIM_INTERVAL_MS = 100;
 
 export interface ShellOptions {
   /** Directory for this shell's files; made here, and again whenever a command has removed it. */
@@ -77,7 +81,7 @@ export class Shell {
 
   /** Starts bash; rejects with the system's error when there is no process, memory or file left for it. */
   static async start(options: ShellOptions): Promise<Shell> {
-    mkdirSync(options.directory, { recursive: true, mode: 0o700 });
+    makeDirectories(options.directory, 0o700);
     const child = spawn("/bin/bash", ["--norc"], {
       argv0: "bash",
       cwd: options.cwd,
@@ -134,12 +138,17 @@ export class Shell {
     if (this.#gone) throw this.#gone;
     const stdout = this.#open("out");
     let stderr: OutputFile | undefined;
+    let trimmer: NodeJS.Timeout | undefined;
     try {
       stderr = this.#open("err");
       const script = this.#script(command, options, stdout.path, stderr.path);
       const outcome = await new Promise<number | ShellExited>((resolve) => {
         this.#settle = resolve;
         this.#child.stdin?.write(script);
+        trimmer = setInterval(() => {
+          stdout.trim();
+          stderr?.trim();
+        }, TRIM_INTERVAL_MS);
       });
       if (outcome instanceof ShellExited) throw outcome;
       return {
@@ -149,6 +158,7 @@ export class Shell {
       };
     } finally {
       this.#settle = undefined;
+      clearInterval(trimmer);
       stdout.close();
       stderr?.close();
     }
@@ -175,7 +185,7 @@ export class Shell {
       return new OutputFile(path);
     } catch (error) {
       if (errnoOf(error) !== "ENOENT") throw error;
-      mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
+      makeDirectories(this.#directory, 0o700);
       return new OutputFile(path);
     }
   }

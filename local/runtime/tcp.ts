@@ -29,20 +29,23 @@ const EGRESS_PORTS = [
 ];
 
 /** Starts the forwarders. A port that cannot be had is reported and left out; the sandbox works without. */
-export async function forwardEgress(egressSocket: string): Promise<Server[]> {
-  const servers: Server[] = [];
+export async function forwardEgress(egressSocket: string): Promise<void> {
   for (const port of EGRESS_PORTS) {
-    const server = createServer({ allowHalfOpen: true, noDelay: true }, (client) => {
-      forward(client, egressSocket);
-    });
     try {
-      await listen(server, { host: "127.0.0.1", port });
-      servers.push(server);
+      await forwardTo(egressSocket, port);
     } catch (error) {
       log(`no way out on port ${port}: ${messageOf(error)}`);
     }
   }
-  return servers;
+}
+
+/** Listens on a loopback port and joins every connection to a new one to the engine's socket. */
+export async function forwardTo(egressSocket: string, port: number): Promise<Server> {
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, (client) => {
+    forward(client, egressSocket);
+  });
+  await listen(server, { host: "127.0.0.1", port });
+  return server;
 }
 
 function forward(client: Socket, egressSocket: string): void {

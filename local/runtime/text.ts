@@ -6,10 +6,10 @@ export function shellQuote(value: string): string {
 const VARIABLE_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
 
 /** The entries of an `env` option that are set, or an Error that names the first impossible name. */
-export function variables(env: Record<string, string | undefined> | undefined): [string, string][] {
+export function variables(env: Record<string, string | null | undefined> | undefined): [string, string][] {
   const entries: [string, string][] = [];
   for (const [name, value] of Object.entries(env ?? {})) {
-    if (value == null) continue;
+    if (value === undefined || value === null) continue;
     if (!VARIABLE_NAME.test(name)) throw new Error(`Invalid environment variable name: ${name}`);
     entries.push([name, value]);
   }

@@ -25,8 +25,10 @@ export interface Runtime {
 }
 
 export interface RuntimeOptions {
+  /** More arguments, given the directory the runtime's socket, workspace and scratch are in. */
   args?: (directory: string) => string[];
-  env?: Record<string, string>;
+  /** A program and its arguments to run the runtime under. */
+  under?: (directory: string) => string[];
 }
 
 /** Connects to a control server by its WebSocket URL; `ws+unix:<path>:/rpc` for a unix socket. */
@@ -50,10 +52,9 @@ export async function startRuntime(options: RuntimeOptions = {}): Promise<Runtim
   const socket = join(directory, "control.sock");
   const workspace = mkdtempSync(join(directory, "workspace-"));
   const args = ["--socket", socket, "--workspace", workspace, "--scratch", join(directory, "scratch")];
-  const child = spawn(process.execPath, [MAIN, ...args, ...(options.args?.(directory) ?? [])], {
-    env: { ...process.env, ...options.env },
-    stdio: ["ignore", "ignore", "inherit"],
-  });
+  const own = [process.execPath, MAIN, ...args, ...(options.args?.(directory) ?? [])];
+  const [program = "", ...rest] = [...(options.under?.(directory) ?? []), ...own];
+  const child = spawn(program, rest, { stdio: ["ignore", "ignore", "inherit"] });
   const gone = new Promise<void>((resolve) => child.once("exit", () => resolve()));
   await ready(socket, child);
   const { api, close } = await connectTo(`ws+unix:${socket}:/rpc`);

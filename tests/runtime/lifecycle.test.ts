@@ -1,0 +1,120 @@
+import { spawnSync } from "node:child_process";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { afterEach, describe, expect, it } from "vitest";
+import {
+  connectTo,
+  eventsOf,
+  failureOf,
+  REMOTE_URL,
+  startRuntime,
+  type Runtime,
+  type RuntimeOptions,
+} from "./runtime.ts";
+
+const running: Runtime[] = [];
+afterEach(async () => {
+  for (const runtime of running.splice(0)) await runtime.stop();
+});
+
+async function start(options?: RuntimeOptions): Promise<Runtime> {
+  const runtime = await startRuntime(options);
+  running.push(runtime);
+  return runtime;
+}
+
+const alive = (mark: string): number =>
+  readdirSync("/proc").filter((name) => {
+    try {
+      return /^\d+$/.test(name) && readFileSync(`/proc/${name}/cmdline`, "latin1").includes(mark);
+    } catch {
+      return false;
+    }
+  }).length;
+
+describe.skipIf(REMOTE_URL)("the runtime as a process", () => {
+  it("ends on SIGTERM with 0, and everything it started with it", async () => {
+    const runtime = await start();
+    const mark = `lifecycle-${process.pid}`;
+    const sleeper = `bash -c 'sleep 1000; : ${mark}'`;
+    await runtime.api.commands.execute(`${sleeper} & setsid ${sleeper} &`, "s");
+    await runtime.api.processes.startProcess(`${sleeper} & ${sleeper}`, "s");
+    void Promise.resolve(runtime.api.commands.execute(sleeper, "other")).catch(() => {});
+    await expect.poll(() => alive(mark), { timeout: 10_000 }).toBeGreaterThanOrEqual(5);
+    const child = runtime.local?.process;
+    await runtime.stop();
+    running.pop();
+    expect(child?.exitCode).toBe(0);
+    await expect.poll(() => alive(mark), { timeout: 10_000 }).toBe(0);
+  });
+
+  it("serves many connections and sessions at once without mixing them", async () => {
+    const runtime = await start();
+    const url = `ws+unix:${runtime.local?.socket}:/rpc`;
+    const connections = await Promise.all(Array.from({ length: 5 }, () => connectTo(url)));
+    const results = await Promise.all(
+      Array.from({ length: 50 }, async (_, index) => {
+        const { api } = connections[index % connections.length] ?? runtime;
+        await api.commands.execute(`N=${index}`, `s${index}`);
+        return (await api.commands.execute("sleep 0.01; echo $N", `s${index}`)).stdout;
+      }),
+    );
+    expect(results).toEqual(Array.from({ length: 50 }, (_, index) => String(index)));
+    for (const { close } of connections) close();
+    expect((await runtime.api.commands.execute("echo $N", "s7")).stdout).toBe("7");
+  });
+
+  it("goes on when a client vanishes in the middle of streams and calls", async () => {
+    const runtime = await start();
+    const client = await connectTo(`ws+unix:${runtime.local?.socket}:/rpc`);
+    const { processId } = await client.api.processes.startProcess("seq 1 100000; sleep 1000", "s");
+    const stream = await client.api.processes.streamProcessLogs(processId);
+    await stream.getReader().read();
+    void Promise.resolve(client.api.commands.execute("sleep 0.2; A=finished", "t")).catch(() => {});
+    client.close();
+    expect((await runtime.api.commands.execute("echo $A", "t")).stdout).toBe("finished");
+    const { process: info } = await runtime.api.processes.getProcess(processId);
+    expect(info.status).toBe("running");
+  });
+
+  it("answers with a typed error when a session cannot be made", async () => {
+    const { api } = await start({ args: () => ["--scratch", "/proc/nowhere"] });
+    expect((await failureOf(api.commands.execute("true", "s"))).code).toBe("INTERNAL_ERROR");
+    expect((await failureOf(api.utils.createSession({ id: "t" }))).code).toBe("INTERNAL_ERROR");
+    const events = await eventsOf(await api.commands.executeStream("true", "s"));
+    expect(events).toMatchObject([{ type: "error" }]);
+    expect((await api.commands.execute("echo ok", "__DISABLE_SESSION__")).stdout).toBe("ok\n");
+  });
+
+  it("writes no more than one socket file, and removes it", async () => {
+    const runtime = await start();
+    const socket = runtime.local?.socket ?? "";
+    expect(existsSync(socket)).toBe(true);
+    await runtime.stop();
+    running.pop();
+    expect(existsSync(socket)).toBe(false);
+  });
+});
+
+const hasBubblewrap = spawnSync("bwrap", ["--dev-bind", "/", "/", "true"]).status === 0;
+
+describe.skipIf(REMOTE_URL || !hasBubblewrap)("a full disk", () => {
+  it("costs output but no control: the command that frees it runs", async () => {
+    const { api, local } = await start({
+      under: (directory) => {
+        const disk = `${directory}/scratch`;
+        return ["bwrap", "--dev-bind", "/", "/", "--die-with-parent", "--size", "1048576", "--tmpfs", disk];
+      },
+    });
+    const disk = `${local?.directory}/scratch`;
+    await api.commands.execute("A=kept", "s");
+    const filled = await api.commands.execute(`dd if=/dev/zero of=${disk}/full bs=64k`, "s");
+    expect(filled.exitCode).not.toBe(0);
+    expect(await api.utils.ping()).toBe("healthy");
+    expect((await api.commands.execute("echo lost", "s")).stdout).toBe("");
+    const events = await eventsOf(await api.commands.executeStream("true", "s"));
+    expect(events).toMatchObject([{ type: "error", error: expect.stringContaining("disk full") }]);
+    // Longer than what goes to the shell without a file.
+    await api.commands.execute(`rm ${disk}/full # ${"x".repeat(500)}`, "s");
+    expect((await api.commands.execute("echo $A", "s")).stdout).toBe("kept");
+  });
+});

@@ -1,0 +1,204 @@
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { request } from "node:http";
+import { connect, createServer, type Server, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { forwardTo, listen } from "../../local/runtime/tcp.ts";
+import { eventsOf, get, readEvents, REMOTE_URL, startRuntime, type Runtime } from "./runtime.ts";
+
+let runtime: Runtime;
+let api: Runtime["api"];
+const session = `ports-${process.pid}`;
+const servers: Server[] = [];
+
+beforeAll(async () => {
+  runtime = await startRuntime();
+  api = runtime.api;
+});
+afterEach(async () => {
+  for (const server of servers.splice(0)) server.close();
+  await api.processes.killAllProcesses();
+});
+afterAll(() => runtime.stop());
+
+async function serve(onConnection: (socket: Socket) => void, host = "127.0.0.1"): Promise<number> {
+  const server = createServer({ allowHalfOpen: true }, onConnection);
+  servers.push(server);
+  await listen(server, { host, port: 0 });
+  const address = server.address();
+  if (address === null || typeof address === "string") throw new Error("no port");
+  return address.port;
+}
+
+/** A port nobody listens on, at least a moment ago. */
+async function freePort(): Promise<number> {
+  const port = await serve(() => {});
+  const server = servers.pop();
+  server?.close();
+  if (server) await once(server, "close");
+  return port;
+}
+
+describe("watchPort", () => {
+  it("waits until a server answers HTTP, with a status in the range", async () => {
+    const port = REMOTE_URL ? 8731 : await freePort();
+    const events = readEvents(await api.ports.watchPort({ port, mode: "http", path: "/", interval: 100 }));
+    expect((await events.next()).value).toEqual({ type: "watching", port });
+    await api.processes.startProcess(`python3 -m http.server ${port} --bind 127.0.0.1`, session);
+    expect((await events.next()).value).toEqual({ type: "ready", port, statusCode: 200 });
+    expect((await events.next()).done).toBe(true);
+    const missing = { port, mode: "http" as const, path: "none", statusMin: 404, statusMax: 404 };
+    expect((await eventsOf(await api.ports.watchPort(missing))).at(-1)).toMatchObject({ statusCode: 404 });
+    expect((await eventsOf(await api.ports.watchPort({ port, mode: "tcp" }))).at(-1)?.type).toBe("ready");
+  });
+
+  it("ends when the process it waits for ends, or is unknown", async () => {
+    const { processId } = await api.processes.startProcess("exit 5", session);
+    const watch = { port: 9, mode: "tcp" as const, interval: 100 };
+    expect((await eventsOf(await api.ports.watchPort({ ...watch, processId }))).at(-1)).toEqual({
+      type: "process_exited",
+      port: 9,
+      exitCode: 5,
+    });
+    expect((await eventsOf(await api.ports.watchPort({ ...watch, processId: "none" }))).at(-1)).toEqual({
+      type: "error",
+      port: 9,
+      error: "Process not found",
+    });
+  });
+
+  it.skipIf(REMOTE_URL)("finds a server that listens on IPv6 loopback only", async () => {
+    const port = await serve((socket) => socket.destroy(), "::1");
+    expect((await eventsOf(await api.ports.watchPort({ port, mode: "tcp" }))).at(-1)?.type).toBe("ready");
+  });
+});
+
+describe("the HTTP side", () => {
+  it.skipIf(REMOTE_URL)("says that it is ready, and nothing else", async () => {
+    const socket = runtime.local?.socket ?? "";
+    expect((await get(socket, "/")).status).toBe(200);
+    expect(JSON.parse((await get(socket, "/health")).body)).toMatchObject({ status: "healthy" });
+    expect((await get(socket, "/ping")).status).toBe(200);
+    expect((await get(socket, "/elsewhere")).status).toBe(404);
+  });
+});
+
+/** Upgrades to a raw connection to a port inside the sandbox. */
+function tunnelTo(port: number): Promise<{ status: number; socket?: Socket }> {
+  return new Promise((resolve, reject) => {
+    const call = request({
+      socketPath: runtime.local?.socket,
+      path: `/port/${port}`,
+      headers: { connection: "upgrade", upgrade: "tcp" },
+    });
+    call.once("error", reject);
+    call.once("response", (response) => {
+      response.resume();
+      resolve({ status: response.statusCode ?? 0 });
+    });
+    call.once("upgrade", (response, socket, head) => {
+      if (head.length > 0) socket.unshift(head);
+      resolve({ status: response.statusCode ?? 0, socket: socket as Socket });
+    });
+    call.end();
+  });
+}
+
+async function textOf(socket: Socket): Promise<string> {
+  let text = "";
+  for await (const chunk of socket.setEncoding("utf8")) text += String(chunk);
+  return text;
+}
+
+describe.skipIf(REMOTE_URL)("a tunnel to a port", () => {
+  it("carries bytes both ways and keeps a half-closed connection open", async () => {
+    const port = await serve((socket) => {
+      let received = "";
+      socket.setEncoding("utf8").on("data", (chunk: string) => (received += chunk));
+      // Answers only after the client has ended its half.
+      socket.once("end", () => socket.end(`got ${received}`));
+    });
+    const { status, socket } = await tunnelTo(port);
+    expect(status).toBe(101);
+    socket?.end("all of it");
+    expect(socket && (await textOf(socket))).toBe("got all of it");
+  });
+
+  it("holds a fast sender back while the receiver does not read", async () => {
+    let sent = 0;
+    const port = await serve((socket) => {
+      const chunk = Buffer.alloc(64 * 1024, "x");
+      const push = (): void => {
+        while (sent < 64 * 1024 * 1024 && socket.writable) {
+          sent += chunk.length;
+          if (!socket.write(chunk)) return void socket.once("drain", push);
+        }
+        socket.end();
+      };
+      socket.on("error", () => {});
+      push();
+    });
+    const { socket } = await tunnelTo(port);
+    let last = -1;
+    await expect
+      .poll(
+        () => {
+          const still = sent === last && sent > 0;
+          last = sent;
+          return still;
+        },
+        { interval: 200 },
+      )
+      .toBe(true);
+    expect(sent).toBeLessThan(32 * 1024 * 1024);
+    expect(socket && (await textOf(socket)).length).toBe(64 * 1024 * 1024);
+  });
+
+  it("is refused where nobody listens", async () => {
+    expect((await tunnelTo(await freePort())).status).toBe(502);
+  });
+
+  it("ends when the server drops the connection", async () => {
+    const port = await serve((socket) => setImmediate(() => socket.resetAndDestroy()));
+    const { socket } = await tunnelTo(port);
+    socket?.on("error", () => {}).resume();
+    if (socket && !socket.closed) await once(socket, "close");
+    expect(socket?.destroyed).toBe(true);
+  });
+});
+
+describe.skipIf(REMOTE_URL)("the way out", () => {
+  const directory = mkdtempSync(join(tmpdir(), "egress-"));
+  afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+  it("hands each connection to the engine's socket byte for byte", async () => {
+    const engine = createServer({ allowHalfOpen: true }, (socket) => {
+      let received = "";
+      socket.setEncoding("utf8").on("data", (chunk: string) => (received += chunk));
+      socket.once("end", () => socket.end(`engine saw <${received}>`));
+    });
+    servers.push(engine);
+    await listen(engine, { path: join(directory, "egress.sock") });
+    const forwarder = await forwardTo(join(directory, "egress.sock"), 0);
+    servers.push(forwarder);
+    const address = forwarder.address();
+    if (address === null || typeof address === "string") throw new Error("no port");
+
+    const client = connect({ host: "127.0.0.1", port: address.port, allowHalfOpen: true });
+    client.end("GET http://example.com/ HTTP/1.1\r\n\r\n");
+    expect(await textOf(client)).toBe("engine saw <GET http://example.com/ HTTP/1.1\r\n\r\n>");
+  });
+
+  it("closes the connection when there is no engine", async () => {
+    const forwarder = await forwardTo(join(directory, "nobody.sock"), 0);
+    servers.push(forwarder);
+    const address = forwarder.address();
+    if (address === null || typeof address === "string") throw new Error("no port");
+    const client = connect({ host: "127.0.0.1", port: address.port });
+    client.on("error", () => {}).resume();
+    await once(client, "close");
+    expect(client.destroyed).toBe(true);
+  });
+});

@@ -43,10 +43,11 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   Object.assign(process.env, quietWrangler(buildDirectory));
   const { unstable_getMiniflareWorkerOptions, unstable_readConfig, miniflare } = load();
   const { Miniflare, convertV4MiniflareOptions, Log, LogLevel } = miniflare;
-  const { vars } = unstable_readConfig({ config: options.config });
+  const { name, vars } = unstable_readConfig({ config: options.config });
   const { modulesRules: _, ...worker } = unstable_getMiniflareWorkerOptions(options.config).workerOptions;
 
   let closing = false;
+  const others = listeners();
   const instance = new Miniflare(
     convertV4MiniflareOptions({
       host: "127.0.0.1",
@@ -64,7 +65,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       workers: [
         {
           ...worker,
-          name: "sandbox-mcp",
+          name,
           modules: [{ type: "ESModule", path: module.path, contents: module.contents }],
           modulesRoot: dirname(module.path),
           bindings: { ...vars, ...options.variables },
@@ -73,6 +74,10 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       ],
     }),
   );
+  // miniflare exits the process on a signal, before anything can end in order: that is for its caller to do.
+  for (const [signal, listener] of listeners()) {
+    if (!others.some(([, other]) => other === listener)) process.off(signal, listener);
+  }
   const close = async () => {
     closing = true;
     await instance.dispose();
@@ -84,6 +89,13 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     throw error;
   }
   return { close };
+}
+
+function listeners(): [NodeJS.Signals, NodeJS.SignalsListener][] {
+  const signals: NodeJS.Signals[] = ["SIGINT", "SIGTERM", "SIGHUP"];
+  return signals.flatMap((signal) =>
+    process.listeners(signal).map((listener): [NodeJS.Signals, NodeJS.SignalsListener] => [signal, listener]),
+  );
 }
 
 /** wrangler, and the very miniflare and workerd it comes with. workerd is started through workerd.sh. */

@@ -1,0 +1,238 @@
+/** Every kind of client, as its users run it, against the server that `npm start` started. */
+import { execFile } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import {
+  Client as NewClient,
+  StreamableHTTPClientTransport as NewTransport,
+} from "@modelcontextprotocol/client";
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type Reply, startMessagesAPI, toolResults } from "../setup/messages-api.ts";
+import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
+
+const run = promisify(execFile);
+
+const TOOLS = readdirSync(join(repository, "tests/definitions")).map((file) => file.replace(".json", ""));
+const AUTHORIZATION = { authorization: `Bearer ${TOKEN}` };
+
+let server: Server;
+let home: string;
+
+beforeAll(async () => {
+  server = await startServer();
+  home = mkdtempSync(join(tmpdir(), "sandbox-mcp-home-"));
+});
+
+afterAll(async () => {
+  await server?.stop();
+  rmSync(home, { recursive: true, force: true });
+});
+
+/** What both SDKs' clients have in common, as far as it is used here. */
+interface AnyClient {
+  listTools(): Promise<{ tools: { name: string }[] }>;
+  callTool(call: { name: string; arguments: Record<string, unknown> }): Promise<unknown>;
+  close(): Promise<void>;
+}
+
+interface Content {
+  type: string;
+  text?: string;
+  data?: string;
+  mimeType?: string;
+}
+
+async function call(client: AnyClient, name: string, args: Record<string, unknown>): Promise<Content[]> {
+  const result = (await client.callTool({ name, arguments: args })) as {
+    content: Content[];
+    isError?: boolean;
+  };
+  if (result.isError) throw new Error(`${name} failed: ${JSON.stringify(result.content)}`);
+  return result.content;
+}
+
+function textOf(content: Content[]): string {
+  return content.map(({ text }) => text ?? "").join("\n");
+}
+
+const CONNECT: [name: string, connect: () => Promise<AnyClient>][] = [
+  [
+    "the SDK 1.x",
+    async () => {
+      const client = new Client({ name: "e2e", version: "1" });
+      await client.connect(
+        new StreamableHTTPClientTransport(new URL(server.url), { requestInit: { headers: AUTHORIZATION } }),
+      );
+      return client;
+    },
+  ],
+  ["the SDK 2.x in the 2025 era", () => connectNew("legacy")],
+  ["the SDK 2.x in the 2026-07-28 era", () => connectNew({ pin: "2026-07-28" })],
+];
+
+async function connectNew(mode: "legacy" | { pin: string }): Promise<AnyClient> {
+  const client = new NewClient({ name: "e2e", version: "1" }, { versionNegotiation: { mode } });
+  await client.connect(new NewTransport(new URL(server.url), { requestInit: { headers: AUTHORIZATION } }));
+  return client;
+}
+
+describe.each(CONNECT)("%s", (name, connect) => {
+  let client: AnyClient;
+  const sandbox = `s${CONNECT.findIndex(([other]) => other === name)}`;
+
+  beforeAll(async () => {
+    client = await connect();
+  });
+
+  afterAll(async () => {
+    await client.close();
+  });
+
+  it("lists the tools", async () => {
+    const { tools } = await client.listTools();
+    expect(tools.map((tool) => tool.name).sort()).toEqual([...TOOLS].sort());
+  });
+
+  it("runs code, which keeps its state between calls", async () => {
+    expect(textOf(await call(client, "run_code", { code: "sum(range(10))", sandbox }))).toContain("45");
+    await call(client, "run_code", { code: "kept = 'between' + ' calls'", sandbox });
+    expect(textOf(await call(client, "run_code", { code: "kept", sandbox }))).toContain("between calls");
+    const script = { code: "const n: number = 6; n * 7", language: "typescript", sandbox };
+    expect(textOf(await call(client, "run_code", script))).toContain("42");
+  });
+
+  it("gets a plot as an image", async () => {
+    const code = "import matplotlib.pyplot as plt\nplt.plot([1, 2, 3])\nplt.show()";
+    const image = (await call(client, "run_code", { code, sandbox })).find(({ type }) => type === "image");
+    expect(image?.mimeType).toBe("image/png");
+    expect(
+      Buffer.from(image?.data ?? "", "base64")
+        .subarray(1, 4)
+        .toString(),
+    ).toBe("PNG");
+  });
+
+  it("runs commands and exchanges files with them", async () => {
+    await call(client, "write_file", { path: "notes/a.txt", content: "grüße\n", sandbox });
+    const command = { command: "tr a-z A-Z < notes/a.txt > notes/b.txt; cat notes/b.txt", sandbox };
+    expect(textOf(await call(client, "run_command", command))).toContain("GR");
+    expect(textOf(await call(client, "read_file", { path: "notes/b.txt", sandbox }))).toContain("GRüßE");
+  });
+});
+
+it("lets nobody in without the token", async () => {
+  const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list" });
+  for (const headers of [{}, { authorization: "Bearer wrong" }]) {
+    const init = { method: "POST", body, headers: { "content-type": "application/json", ...headers } };
+    const response = await fetch(server.url, init);
+    expect(response.status).toBe(401);
+    expect(response.headers.get("www-authenticate")).toMatch(/^Bearer/);
+  }
+});
+
+it("tells whether it is healthy without a token", async () => {
+  const response = await fetch(new URL("/health", server.url));
+  expect(response.status).toBe(200);
+  expect(await response.json()).toMatchObject({ status: "healthy" });
+});
+
+const inspect = async (...args: string[]) => {
+  const program = join(repository, "node_modules/.bin/mcp-inspector");
+  const connection = [
+    "--cli",
+    server.url,
+    "--transport",
+    "http",
+    "--header",
+    `Authorization: Bearer ${TOKEN}`,
+  ];
+  const env = { ...process.env, HOME: home };
+  const { stdout } = await run(program, [...connection, ...args], { env, cwd: home });
+  return JSON.parse(stdout) as { tools?: { name: string }[]; content?: Content[] };
+};
+
+describe("the Inspector's command line", () => {
+  it("lists the tools", async () => {
+    const { tools } = await inspect("--method", "tools/list");
+    expect(tools?.map(({ name }) => name).sort()).toEqual([...TOOLS].sort());
+  });
+
+  it("calls a tool", async () => {
+    const code = ["--tool-name", "run_code", "--tool-arg", "code=sum(range(10))", "sandbox=inspector"];
+    const { content } = await inspect("--method", "tools/call", ...code);
+    expect(textOf(content ?? [])).toContain("45");
+  });
+});
+
+describe("Claude Code", () => {
+  const program = join(repository, `node_modules/@anthropic-ai/claude-code-linux-${process.arch}/claude`);
+
+  const claude = async (args: string[], baseURL = "http://127.0.0.1:9") => {
+    const env = {
+      PATH: process.env.PATH,
+      HOME: home,
+      CLAUDE_CONFIG_DIR: join(home, "claude"),
+      ANTHROPIC_API_KEY: "sk-ant-test-not-a-key",
+      ANTHROPIC_BASE_URL: baseURL,
+      CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
+      DISABLE_AUTOUPDATER: "1",
+      MCP_CONNECTION_NONBLOCKING: "0",
+      ENABLE_TOOL_SEARCH: "false",
+    };
+    const child = run(program, args, { env, cwd: home, timeout: 120_000 });
+    child.child.stdin?.end();
+    return (await child).stdout;
+  };
+
+  it("connects with the line that npm start prints", async () => {
+    const line = /^ {2}claude (mcp add .*)$/m.exec(server.stdout())?.[1] ?? "";
+    const { stdout: words } = await run("sh", ["-c", `printf '%s\\0' ${line}`], {
+      env: { ...process.env, SERVER_AUTH_TOKEN: TOKEN },
+    });
+    await claude(words.split("\0").slice(0, -1));
+    expect(await claude(["mcp", "list"])).toMatch(/sandbox: .*Connected/);
+  });
+
+  it("calls the tools, and its model sees what they answer", async () => {
+    const steps: [tool: string, input: Record<string, unknown>][] = [
+      ["run_code", { code: "sum(range(10))", sandbox: "claude" }],
+      [
+        "run_code",
+        { code: "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()", sandbox: "claude" },
+      ],
+      ["run_command", { command: "echo from the shell", sandbox: "claude" }],
+    ];
+    const seen: string[] = [];
+    const api = await startMessagesAPI((request): Reply => {
+      const results = toolResults(request);
+      if (results.length > 0) seen.push(JSON.stringify(results));
+      const next = steps[seen.length];
+      if (next === undefined) return { blocks: [{ type: "text", text: "all done" }] };
+      return { blocks: [{ type: "tool_use", name: `mcp__sandbox__${next[0]}`, input: next[1] }] };
+    });
+    const config = join(home, "mcp.json");
+    const connection = { type: "http", url: server.url, headers: { Authorization: `Bearer ${TOKEN}` } };
+    writeFileSync(config, JSON.stringify({ mcpServers: { sandbox: connection } }));
+    const flags = ["--mcp-config", config, "--strict-mcp-config", "--allowedTools", "mcp__sandbox"];
+    const output = await claude(["-p", "use the sandbox", "--output-format", "json", ...flags], api.url);
+    await api.close();
+
+    expect(JSON.parse(output)).toMatchObject({ result: "all done", is_error: false });
+    expect(seen).toHaveLength(steps.length);
+    expect(seen[0]).toContain("45");
+    expect(seen[1]).toMatch(/"type":"image".*"media_type":"image\/png"/);
+    expect(seen[2]).toContain("from the shell");
+    const offered = api.requests.flatMap(({ body }) => body.tools ?? []).map(({ name }) => name);
+    for (const tool of TOOLS) expect(offered).toContain(`mcp__sandbox__${tool}`);
+  });
+
+  it("finds no token in what npm start prints where it is not a terminal", () => {
+    expect(server.stdout()).not.toContain(TOKEN);
+    expect(server.stderr()).not.toContain(TOKEN);
+    expect(readFileSync(join(home, "mcp.json"), "utf8")).toContain(TOKEN);
+  });
+});

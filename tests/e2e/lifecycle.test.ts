@@ -1,0 +1,103 @@
+/** How the server ends, whatever ends it: nothing that it started may be left. */
+import { randomInt } from "node:crypto";
+import { afterEach, describe, expect, it } from "vitest";
+import { alive, type Process, processes, survivors, tree } from "../setup/processes.ts";
+import { type Server, startServer } from "../setup/server.ts";
+import { callTool } from "./mcp.ts";
+
+/** What the project promises for a killed server, milliseconds. */
+const GONE_WITHIN = 2000;
+
+const ROLES = {
+  npm: /npm start|npm-cli\.js/,
+  start: /cli\/start\.ts/,
+  engine: /local\/engine\/main\.ts/,
+  workerd: /workerd serve/,
+} as const;
+
+interface Busy {
+  server: Server;
+  /** Everything that belongs to the server, sandboxes included. */
+  all: Process[];
+  role(name: keyof typeof ROLES): number;
+}
+
+const started: Server[] = [];
+
+afterEach(async () => {
+  await Promise.all(started.splice(0).map((server) => server.stop()));
+});
+
+/** A server with a sandbox in which processes of every kind are at work: in the foreground, in the background, detached. */
+async function busyServer(flags: string[] = [], ownGroup = false): Promise<Busy> {
+  const server = await startServer({ flags, ownGroup });
+  started.push(server);
+  const marker = `86400.${randomInt(1e9)}`;
+  const command = `sleep ${marker} & nohup sleep ${marker} >/dev/null 2>&1 & setsid sleep ${marker} >/dev/null 2>&1 &`;
+  await callTool(server.url, "run_command", { command });
+  void callTool(server.url, "run_command", { command: `sleep ${marker}`, session: "other" }).catch(
+    () => undefined,
+  );
+  const sleeping = () => processes().filter(({ command: line }) => line === `sleep ${marker}`);
+  await expect.poll(() => sleeping().length, { timeout: 20_000 }).toBe(4);
+
+  const hanging = tree(server.child.pid ?? 0);
+  const all = [...hanging, ...sleeping().filter(({ pid }) => !hanging.some((other) => other.pid === pid))];
+  const role = (name: keyof typeof ROLES) => {
+    const found = all.filter(({ command: line }) => ROLES[name].test(line) && !line.startsWith("sh "));
+    if (found.length !== 1) throw new Error(`${found.length} processes are ${name}: ${JSON.stringify(all)}`);
+    return found[0]?.pid ?? 0;
+  };
+  return { server, all, role };
+}
+
+describe("killed with SIGKILL", () => {
+  it.each(["npm", "start", "engine", "workerd"] as const)("%s: nothing is left", async (name) => {
+    const { all, role } = await busyServer();
+    process.kill(role(name), "SIGKILL");
+    expect(await survivors(all, GONE_WITHIN)).toEqual([]);
+  });
+
+  it("without isolation: nothing is left either", async () => {
+    const { all, role } = await busyServer(["--isolation", "none"]);
+    process.kill(role("start"), "SIGKILL");
+    expect(await survivors(all, GONE_WITHIN)).toEqual([]);
+  });
+
+  it.each([
+    ["engine", /The sandbox engine stopped unexpectedly \(SIGKILL\)/],
+    ["workerd", /workerd stopped unexpectedly/],
+  ] as const)("%s: the server ends and says why", async (name, message) => {
+    const { server, role } = await busyServer();
+    process.kill(role(name), "SIGKILL");
+    expect(await server.exited).toBe(1);
+    expect(server.stderr()).toMatch(message);
+  });
+});
+
+describe("asked to stop", () => {
+  it.each(["SIGINT", "SIGTERM"] as const)("by %s: ends in order, with everything", async (signal) => {
+    const { server, all, role } = await busyServer();
+    process.kill(role("start"), signal);
+    expect(await server.exited).toBe(0);
+    expect(await survivors(all, GONE_WITHIN)).toEqual([]);
+    expect(server.stderr()).not.toMatch(/unexpected|error/i);
+  });
+
+  it("by Ctrl-C, which the terminal sends to every process of the foreground group", async () => {
+    const { server, all } = await busyServer([], true);
+    process.kill(-(server.child.pid ?? Number.NaN), "SIGINT");
+    await server.exited;
+    expect(await survivors(all, GONE_WITHIN)).toEqual([]);
+    expect(server.stderr()).not.toMatch(/unexpected/i);
+  });
+
+  it("destroys a sandbox's processes while the server goes on", async () => {
+    const { server, all } = await busyServer();
+    const sleepers = all.filter(({ command }) => command.startsWith("sleep "));
+    expect(alive(sleepers)).toHaveLength(4);
+    await callTool(server.url, "destroy_sandbox", { sandbox: "default" });
+    expect(await survivors(sleepers, GONE_WITHIN)).toEqual([]);
+    expect(await callTool(server.url, "run_command", { command: "echo still here" })).toContain("still here");
+  });
+});

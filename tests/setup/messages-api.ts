@@ -1,0 +1,191 @@
+/**
+ * A Messages API on loopback that says what a test tells it to: the model's part when a real Claude Code is tested.
+ * It speaks what that client uses of the public API: POST /v1/messages, streamed or not, and /v1/messages/count_tokens.
+ */
+import { once } from "node:events";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+
+export type Block =
+  | { type: "text"; text: string }
+  | { type: "tool_use"; name: string; input: Record<string, unknown> };
+
+/** What the model does with a request. */
+export type Reply =
+  | {
+      blocks: Block[];
+      /** Tokens, as the usage reports them. */
+      usage?: { input: number; output: number };
+      /** Pause before each event of the stream, milliseconds. */
+      delayMs?: number;
+    }
+  | { status: number; error: { type: string; message: string }; headers?: Record<string, string> }
+  /** Never answers, or breaks the connection off, in place of an answer. */
+  | "hang"
+  | "disconnect";
+
+export interface ContentBlock {
+  type: string;
+  text?: string;
+  name?: string;
+  id?: string;
+  tool_use_id?: string;
+  is_error?: boolean;
+  content?: string | ContentBlock[];
+  source?: { type: string; media_type: string; data: string };
+}
+
+export interface MessagesRequest {
+  model: string;
+  stream?: boolean;
+  messages: { role: "user" | "assistant"; content: string | ContentBlock[] }[];
+  tools?: { name: string; description?: string }[];
+}
+
+export interface Received {
+  path: string;
+  headers: Record<string, string | string[] | undefined>;
+  body: MessagesRequest;
+}
+
+export interface MessagesAPI {
+  /** The base URL for ANTHROPIC_BASE_URL. */
+  url: string;
+  /** Every request, in order of arrival. */
+  requests: Received[];
+  close(): Promise<void>;
+}
+
+/**
+ * @param script Called for each request that offers tools, which is the conversation itself. What the client asks
+ * besides (a title, a summary) offers none and is answered "ok".
+ */
+export async function startMessagesAPI(
+  script: (request: MessagesRequest, received: Received) => Reply | Promise<Reply>,
+): Promise<MessagesAPI> {
+  const requests: Received[] = [];
+  const server = createServer((request, response) => {
+    void serve(request, response).catch((error: unknown) => response.destroy(error as Error));
+  });
+
+  async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const path = (request.url ?? "/").split("?")[0] ?? "/";
+    const text = await collect(request);
+    if (request.method !== "POST" || text === "") return sendJSON(response, 200, {});
+    const received: Received = { path, headers: request.headers, body: JSON.parse(text) };
+    requests.push(received);
+    if (path.endsWith("/count_tokens")) return sendJSON(response, 200, { input_tokens: 10 });
+    if (!path.endsWith("/v1/messages")) return sendJSON(response, 404, failure("not_found_error", path));
+    const conversation = (received.body.tools ?? []).length > 0;
+    const reply = conversation ? await script(received.body, received) : textReply("ok");
+    if (reply === "hang") return;
+    if (reply === "disconnect") return void response.destroy();
+    if ("status" in reply) {
+      const { status, error, headers } = reply;
+      return sendJSON(response, status, failure(error.type, error.message), headers);
+    }
+    const events = eventsOf(received.body.model, reply, requests.length);
+    if (received.body.stream !== true) return sendJSON(response, 200, messageOf(received.body.model, reply));
+    response.writeHead(200, { "content-type": "text/event-stream", "request-id": `req_${requests.length}` });
+    for (const event of events) {
+      if (reply.delayMs) await new Promise((resolve) => setTimeout(resolve, reply.delayMs));
+      if (response.destroyed) return;
+      response.write(`event: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`);
+    }
+    response.end();
+  }
+
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    requests,
+    async close() {
+      server.closeAllConnections();
+      server.close();
+      await once(server, "close");
+    },
+  };
+}
+
+export function textReply(text: string): Reply {
+  return { blocks: [{ type: "text", text }] };
+}
+
+/** The results of tools in the newest message: what the client says back after a `tool_use`. */
+export function toolResults(request: MessagesRequest): ContentBlock[] {
+  const content = request.messages.at(-1)?.content;
+  return Array.isArray(content) ? content.filter(({ type }) => type === "tool_result") : [];
+}
+
+type Spoken = Extract<Reply, { blocks: Block[] }>;
+
+function messageOf(model: string, { blocks, usage }: Spoken, id = "msg_test") {
+  return {
+    id,
+    type: "message",
+    role: "assistant",
+    model,
+    content: blocks.map((block, index) => identified(block, index, id)),
+    stop_reason: blocks.some(({ type }) => type === "tool_use") ? "tool_use" : "end_turn",
+    stop_sequence: null,
+    usage: { input_tokens: usage?.input ?? 10, output_tokens: usage?.output ?? 5 },
+  };
+}
+
+function identified(block: Block, index: number, message: string) {
+  return block.type === "text" ? block : { ...block, id: `toolu_${message}_${index}` };
+}
+
+/** The message as a stream of server-sent events, each block's content in one delta. */
+function eventsOf(model: string, reply: Spoken, number: number): { type: string; [key: string]: unknown }[] {
+  const message = messageOf(model, reply, `msg_${number}`);
+  const start = { ...message, content: [], stop_reason: null, usage: { ...message.usage, output_tokens: 1 } };
+  const blocks = message.content.flatMap((block, index) => {
+    const [empty, delta] =
+      block.type === "text"
+        ? [
+            { type: "text", text: "" },
+            { type: "text_delta", text: block.text },
+          ]
+        : [
+            { ...block, input: {} },
+            { type: "input_json_delta", partial_json: JSON.stringify(block.input) },
+          ];
+    return [
+      { type: "content_block_start", index, content_block: empty },
+      { type: "content_block_delta", index, delta },
+      { type: "content_block_stop", index },
+    ];
+  });
+  return [
+    { type: "message_start", message: start },
+    ...blocks,
+    {
+      type: "message_delta",
+      delta: { stop_reason: message.stop_reason, stop_sequence: null },
+      usage: { output_tokens: message.usage.output_tokens },
+    },
+    { type: "message_stop" },
+  ];
+}
+
+function failure(type: string, message: string) {
+  return { type: "error", error: { type, message } };
+}
+
+function sendJSON(
+  response: ServerResponse,
+  status: number,
+  body: unknown,
+  headers: Record<string, string> = {},
+): void {
+  response.writeHead(status, { "content-type": "application/json", ...headers });
+  response.end(JSON.stringify(body));
+}
+
+async function collect(request: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of request) chunks.push(chunk);
+  return Buffer.concat(chunks).toString();
+}

@@ -1,0 +1,53 @@
+/** What runs on this machine, from /proc. Zombies count as gone: only their parent can remove them. */
+import { readdirSync, readFileSync } from "node:fs";
+
+export interface Process {
+  pid: number;
+  parent: number;
+  /** Clock ticks since boot: tells a process from a later one with the same id. */
+  started: string;
+  /** The command line, its arguments separated by spaces. */
+  command: string;
+}
+
+export function processes(): Process[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .map((name) => read(Number(name)))
+    .filter((found) => found !== undefined);
+}
+
+/** `root` and all that it has started, directly or not, and that still hangs on it. */
+export function tree(root: number): Process[] {
+  const all = processes();
+  const found = all.filter(({ pid }) => pid === root);
+  for (const parent of found) found.push(...all.filter((child) => child.parent === parent.pid));
+  return found;
+}
+
+/** Those of `before` that are still there. */
+export function alive(before: readonly Process[]): Process[] {
+  return before.filter(({ pid, started }) => read(pid)?.started === started);
+}
+
+/** Waits until none of `before` is there any more; returns those that are after `withinMs`. */
+export async function survivors(before: readonly Process[], withinMs: number): Promise<Process[]> {
+  const deadline = Date.now() + withinMs;
+  for (;;) {
+    const left = alive(before);
+    if (left.length === 0 || Date.now() > deadline) return left;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+function read(pid: number): Process | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    const [state, parent, ...rest] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    if (state === "Z" || state === "X") return undefined;
+    const command = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ").trim();
+    return { pid, parent: Number(parent), started: rest[17] ?? "", command };
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,103 @@
+/** The server as a user starts it: `npm start`. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+export const repository = fileURLToPath(new URL("../..", import.meta.url));
+export const TOKEN = "e2e-owner-token";
+
+export interface ServerOptions {
+  /** Flags after `npm start --`; the port is any free one and the state directory a new one unless they say otherwise. */
+  flags?: string[];
+  /** Over this process's environment; undefined removes a variable. */
+  env?: Record<string, string | undefined>;
+  /** Where the package is. */
+  directory?: string;
+  /** Makes it the leader of a process group, as a shell does with what runs in the foreground. */
+  ownGroup?: boolean;
+}
+
+export interface Command {
+  child: ChildProcess;
+  /** What was printed so far. */
+  stdout(): string;
+  stderr(): string;
+  /** Settles when it has ended: its exit status, or the signal that killed it. */
+  exited: Promise<number | string>;
+}
+
+export interface Server extends Command {
+  /** The MCP endpoint, as printed. */
+  url: string;
+  /** Asks it to stop, and waits until it has. */
+  stop(): Promise<void>;
+}
+
+/** Runs `npm start`. */
+export function npmStart({
+  flags = [],
+  env = {},
+  directory = repository,
+  ownGroup = false,
+}: ServerOptions = {}): Command {
+  const child = spawn("npm", ["start", "--", ...flags], {
+    cwd: directory,
+    env: environment({ SERVER_AUTH_TOKEN: TOKEN, ...env }),
+    stdio: ["ignore", "pipe", "pipe"],
+    detached: ownGroup,
+  });
+  const printed = { stdout: "", stderr: "" };
+  child.stdout?.setEncoding("utf8").on("data", (text: string) => (printed.stdout += text));
+  child.stderr?.setEncoding("utf8").on("data", (text: string) => (printed.stderr += text));
+  const exited = new Promise<number | string>((resolve) => {
+    child.once("exit", (code, signal) => resolve(code ?? signal ?? "unknown"));
+  });
+  return { child, exited, stdout: () => printed.stdout, stderr: () => printed.stderr };
+}
+
+/** Runs `npm start` and waits until it says that it is ready. @throws Error with its output when it ends instead */
+export async function startServer(options: ServerOptions = {}): Promise<Server> {
+  const given = options.flags ?? [];
+  const temporary = given.includes("--state-dir")
+    ? undefined
+    : mkdtempSync(join(tmpdir(), "sandbox-mcp-e2e-"));
+  const flags = [...given];
+  if (!flags.includes("--port")) flags.push("--port", "0");
+  if (temporary !== undefined) flags.push("--state-dir", temporary);
+  const command = npmStart({ ...options, flags });
+  const url = await new Promise<string>((resolve, reject) => {
+    command.child.stdout?.on("data", () => {
+      const match = /^ {2}URL +(\S+)$/m.exec(command.stdout());
+      if (match?.[1] !== undefined && command.stdout().includes("Ctrl-C")) resolve(match[1]);
+    });
+    void command.exited.then((how) => reject(new Error(`npm start ended: ${how}\n${command.stderr()}`)));
+  });
+  return {
+    ...command,
+    url,
+    async stop() {
+      command.child.kill("SIGTERM");
+      await command.exited;
+      if (temporary !== undefined) rmSync(temporary, { recursive: true, force: true });
+    },
+  };
+}
+
+/** This process's environment without what the test runner and npm put into it, as a user's shell would have it. */
+function environment(changes: Record<string, string | undefined>): Record<string, string> {
+  const inherited = Object.entries(process.env).filter(
+    ([name]) => !/^(npm_|VITEST|VITE_|NODE_ENV$|INIT_CWD$|TEST$|DEV$|PROD$|MODE$|BASE_URL$|SSR$)/i.test(name),
+  );
+  // `npm start` itself puts the package's programs first, node among them.
+  const PATH = (process.env.PATH ?? "")
+    .split(":")
+    .filter((entry) => !entry.includes("node_modules"))
+    .join(":");
+  return Object.fromEntries(
+    Object.entries({ ...Object.fromEntries(inherited), PATH, ...changes }).filter(
+      (entry): entry is [string, string] => entry[1] !== undefined,
+    ),
+  );
+}

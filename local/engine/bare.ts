@@ -6,6 +6,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import type { ExitReport } from "../platform/protocol.ts";
 import type { View } from "./bubblewrap.ts";
+import { bundlePath } from "./certificates.ts";
 import type { Running } from "./launch.ts";
 
 export interface BareOptions {
@@ -58,8 +59,7 @@ export async function startBare(options: BareOptions): Promise<Running> {
   }
 
   const control = join(directory, "control.sock");
-  const mark = `${directory}`;
-  const env = withoutProxies({ ...options.env, HOME: home, TMPDIR: temporary, [marker]: mark });
+  const env = onTheHost({ ...options.env, HOME: home, TMPDIR: temporary, [marker]: directory });
   env.PATH = `${bin}:${process.env.PATH ?? "/usr/bin:/bin"}`;
   const args = [join(view.runtime, "main.ts"), "--socket", control];
   const child = spawn(view.toolchain.node, ["--disable-warning=ExperimentalWarning", ...args], {
@@ -69,7 +69,7 @@ export async function startBare(options: BareOptions): Promise<Running> {
     stdio: ["pipe", "pipe", "pipe"],
   });
   child.stdin.on("error", () => undefined);
-  const watch = spawn("/bin/sh", ["-c", reaper, "reaper", `${marker}=${mark}`], {
+  const watch = spawn("/bin/sh", ["-c", reaper, "reaper", `${marker}=${directory}`], {
     detached: true,
     env: { PATH: "/usr/bin:/bin" },
     stdio: ["pipe", "ignore", "ignore"],
@@ -106,11 +106,22 @@ export async function startBare(options: BareOptions): Promise<Running> {
   return { connect: () => connect(control), signal: (signal) => child.kill(signal), kill, exited };
 }
 
-/** There is no network namespace and so no proxy in it: programs use the network as they find it. */
-function withoutProxies(env: Record<string, string>): Record<string, string> {
-  const left = { ...env };
-  for (const name of Object.keys(left)) if (/^(https?|no)_proxy$/i.test(name)) delete left[name];
-  return left;
+/**
+ * There is no network namespace and so no proxy in it, and no /etc of its own: what names either is left out, and
+ * programs use the network and the certificates as they find them.
+ */
+function onTheHost(env: Record<string, string>): Record<string, string> {
+  const left = Object.entries(env).filter(
+    ([name, value]) =>
+      !/^((https?|no)_proxy|npm_config_.*|NODE_USE_ENV_PROXY)$/i.test(name) && value !== bundlePath,
+  );
+  const proxies = Object.entries(process.env).filter(([name]) =>
+    /^((https?|no)_proxy|.*_CERTS?)$/i.test(name),
+  );
+  return {
+    ...Object.fromEntries(proxies.map(([name, value]) => [name, value ?? ""])),
+    ...Object.fromEntries(left),
+  };
 }
 
 async function accepts(path: string): Promise<boolean> {

@@ -1,8 +1,8 @@
 /**
  * The bubblewrap command line of a sandbox: which namespaces, which files, which capabilities.
  *
- * The whole root is one tmpfs of a fixed size. Everything the sandbox writes (/workspace, /tmp, /root, /var,
- * any directory it makes) shares that one budget, as on a container's disk; running out is a real ENOSPC,
+ * The whole root is one tmpfs of a fixed size. Everything the user writes (/workspace, /tmp, /root, /var,
+ * any directory he makes) shares that one budget, as on a container's disk; running out is a real ENOSPC,
  * nothing reaches the host's disk, and all of it is gone with the last process, however it ended.
  */
 import { existsSync, lstatSync, readlinkSync } from "node:fs";
@@ -85,11 +85,22 @@ export interface View {
   readOnly: Mount[];
 }
 
+/** The writable file systems and their sizes in bytes. */
 export interface Sizes {
-  /** Bytes of the root file system. */
-  diskBytes: number;
-  /** Bytes of /dev/shm. */
-  sharedMemoryBytes: number;
+  /** `/`, where everything lies that is not named below. */
+  root: number;
+  /**
+   * Our files of runs, and the control server's own. They are apart so that a command that fills the disk still has
+   * its output, and the next one can clear it up.
+   */
+  runs: number;
+  scratch: number;
+  sharedMemory: number;
+}
+
+export function sizesFor(diskBytes: number): Sizes {
+  const part = (share: number) => Math.ceil(diskBytes / share);
+  return { root: diskBytes, runs: part(4), scratch: part(8), sharedMemory: part(4) };
 }
 
 /** Everything bound read-only into a sandbox, in the order it has to be mounted. */
@@ -141,21 +152,23 @@ export function bubblewrapArguments(
   // It works by a second user namespace, whose root may not listen below port 1024. The system call filter denies
   // new user namespaces without that.
   if (!filtered && supported.has("--disable-userns")) args.push("--disable-userns");
-  args.push("--size", String(sizes.diskBytes), "--tmpfs", "/");
+  args.push("--size", String(sizes.root), "--tmpfs", "/");
   for (const name of systemDirectories) {
     if (existsSync(name) && lstatSync(name).isSymbolicLink())
       args.push("--symlink", readlinkSync(name), name);
   }
   args.push("--proc", "/proc", "--dev", "/dev");
-  args.push("--perms", "1777", "--size", String(sizes.sharedMemoryBytes), "--tmpfs", "/dev/shm");
+  args.push("--perms", "1777", "--size", String(sizes.sharedMemory), "--tmpfs", "/dev/shm");
   // bubblewrap's /dev is a tmpfs without a limit: closed, so that it is no way around the disk's size.
   args.push("--remount-ro", "/dev");
   const directory = (mode: string, path: string) => args.push("--perms", mode, "--dir", path);
-  for (const path of ["/etc", "/opt", "/var", "/var/lib", "/var/lib/sandbox-mcp", "/run", "/workspace"]) {
+  for (const path of ["/etc", "/opt", "/var", "/var/lib", "/run", "/workspace"]) {
     directory("0755", path);
   }
   for (const path of ["/tmp", "/var/tmp"]) directory("1777", path);
-  for (const path of ["/root", "/run/sandbox", scratchDirectory]) directory("0700", path);
+  for (const path of ["/root", "/run/sandbox"]) directory("0700", path);
+  args.push("--size", String(sizes.runs), "--tmpfs", "/var/lib/sandbox-mcp");
+  args.push("--perms", "0700", "--size", String(sizes.scratch), "--tmpfs", scratchDirectory);
   args.push("--symlink", "../run", "/var/run");
   // The runtime's directory is a file system of its own, so that it can be made read-only as a whole.
   args.push("--size", "1048576", "--tmpfs", runtimeDirectory);

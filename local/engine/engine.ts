@@ -1,6 +1,7 @@
 /** The stand-in for the container platform: starts sandboxes, forwards to them, lets them out under rules. */
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
+import { statSync } from "node:fs";
 import { chmod, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { dirname, join } from "node:path";
@@ -10,7 +11,7 @@ import { hostCertificates, bundlePath } from "./certificates.ts";
 import { checkBubblewrap, unprivilegedUser } from "./check.ts";
 import { sandboxFiles } from "./furniture.ts";
 import { defaultLimits, findGroupParents, removeLeftoverGroups, type Limits } from "./limits.ts";
-import type { Mount } from "./bubblewrap.ts";
+import type { Mount, View } from "./bubblewrap.ts";
 import type { Common } from "./sandbox.ts";
 import { SandboxTable } from "./table.ts";
 import { findToolchain, repository, type Toolchain } from "./toolchain.ts";
@@ -29,7 +30,7 @@ export interface EngineOptions {
   python?: string | null;
   /** More of the host to show to every sandbox, read-only. */
   readOnly?: Mount[];
-  /** Tests only: `host:port` pairs that sandboxes may reach although their addresses are refused. */
+  /** Tests only: `host:port=port` entries; for a sandbox the first is reachable and is that port of 127.0.0.1. */
   allowAddresses?: string[];
   /** Tests only: another control server's directory, holding main.ts. */
   runtime?: string;
@@ -86,29 +87,32 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
 
   const certificates = hostCertificates();
   const toolchain: Toolchain = await findToolchain(options.python);
+  const view: View = {
+    toolchain,
+    runtime: options.runtime ?? join(repository, "local/runtime"),
+    container: join(repository, "container"),
+    files: await writeFiles(join(directory, "files"), sandboxFiles(certificates, bundlePath)),
+    empty: join(directory, "empty"),
+    readOnly: options.readOnly ?? [],
+  };
+  // A clone made under a strict umask can be read by root alone: better a sandbox as root than none.
+  const dropsRoot = check?.works === true && check.dropsRoot && readableByAll(view);
   const common: Common = {
-    view: {
-      toolchain,
-      runtime: options.runtime ?? join(repository, "local/runtime"),
-      container: join(repository, "container"),
-      files: await writeFiles(join(directory, "files"), sandboxFiles(certificates, bundlePath)),
-      empty: join(directory, "empty"),
-      readOnly: options.readOnly ?? [],
-    },
+    view,
     limits: defaultLimits(options.limits),
     groupParents,
     certificates,
     network: options.network,
-    upstream: { allowAddresses: new Set(options.allowAddresses ?? []), env: process.env },
+    upstream: { allowAddresses: parseAllowed(options.allowAddresses ?? []), env: process.env },
     bubblewrap:
       check === undefined
         ? undefined
-        : { supported: check.supported, uid: () => (check.dropsRoot ? unprivilegedUser() : undefined) },
+        : { supported: check.supported, uid: () => (dropsRoot ? unprivilegedUser() : undefined) },
     onOutput: (id, text) => {
       if (options.verbose) for (const line of text.trimEnd().split("\n")) log(`[${id}] ${line}`);
     },
   };
-  await writeFile(common.view.empty, "");
+  await writeFile(common.view.empty, "", { mode: 0o644 });
 
   const table = new SandboxTable(common, directory, boot);
   const server = createServer({
@@ -128,7 +132,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     boot,
     report: {
       isolation: options.isolation,
-      dropsRoot: check?.dropsRoot ?? false,
+      dropsRoot,
       limits: common.limits,
       controlGroups: [...new Set(groupParents.flatMap(({ controllers }) => controllers))],
       node: toolchain.node,
@@ -172,9 +176,30 @@ async function writeFiles(directory: string, files: Record<string, string>): Pro
     const from = join(directory, to);
     await mkdir(dirname(from), { recursive: true });
     await writeFile(from, content);
+    await chmod(from, 0o644);
     mounts.push({ from, to });
   }
   return mounts;
+}
+
+/** Looks at what a sandbox cannot do without: directories and the files in them that are used first. */
+function readableByAll(view: View): boolean {
+  const { toolchain } = view;
+  const packages = toolchain.packages.flatMap(({ path }) => [path, join(path, "package.json")]);
+  const own = [view.runtime, join(view.runtime, "main.ts"), view.container, toolchain.node, ...packages];
+  return [...own, ...view.readOnly.map(({ from }) => from)].every((path) => {
+    const mode = statSync(path, { throwIfNoEntry: false })?.mode;
+    return mode === undefined || (mode & 0o004) !== 0;
+  });
+}
+
+function parseAllowed(entries: string[]): Map<string, number> {
+  return new Map(
+    entries.map((entry) => {
+      const [from = "", to = ""] = entry.split("=");
+      return [from, Number(to)];
+    }),
+  );
 }
 
 function addressOf(address: string | AddressInfo | null): AddressInfo {

@@ -12,6 +12,7 @@ import {
   outerArguments,
   runtimeDirectory,
   scratchDirectory,
+  sizesFor,
 } from "./bubblewrap.ts";
 import { stagedMounts, type Mount } from "./bubblewrap.ts";
 import { seccompFilter } from "./seccomp.ts";
@@ -133,7 +134,7 @@ interface Processes {
 export function start(options: LaunchOptions): Processes {
   const { uid, groups, limits } = options;
   const mounts = uid === undefined ? options.mounts : stagedMounts(options.mounts);
-  const sizes = { diskBytes: limits.diskBytes, sharedMemoryBytes: Math.ceil(limits.diskBytes / 4) };
+  const sizes = sizesFor(limits.diskBytes);
   const filter = seccompFilter();
   const inner = bubblewrapArguments(
     mounts,

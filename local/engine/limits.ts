@@ -2,9 +2,10 @@
 import { access, constants, mkdir, readFile, readdir, rmdir, writeFile } from "node:fs/promises";
 import { totalmem } from "node:os";
 import { dirname, join } from "node:path";
+import { sizesFor } from "./bubblewrap.ts";
 
 export interface Limits {
-  /** Bytes of all files a sandbox holds. They live in memory. */
+  /** Bytes of the files a sandbox may hold. They live in memory. */
   diskBytes: number;
   /** Bytes of memory for processes, beside the files. Needs a control group. */
   memoryBytes: number;
@@ -97,7 +98,7 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
       made.push(directory);
       for (const controller of parent.controllers) {
         // Files are memory too: a full disk must be ENOSPC, not a kill.
-        const value = controller === "pids" ? limits.processes : limits.memoryBytes + limits.diskBytes;
+        const value = controller === "pids" ? limits.processes : limits.memoryBytes + filesBytes(limits);
         await writeFile(join(directory, limitFile(parent, controller)), String(value));
       }
       const noSwap = parent.version === 2 ? "memory.swap.max" : undefined;
@@ -107,6 +108,11 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
     }
   }
   return made;
+}
+
+function filesBytes({ diskBytes }: Limits): number {
+  const { root, runs, scratch } = sizesFor(diskBytes);
+  return root + runs + scratch;
 }
 
 /** Removes groups; a group is busy for a moment after its last process died. */

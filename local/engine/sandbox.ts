@@ -94,6 +94,7 @@ export class Sandbox {
       const socket = join(directory, "egress.sock");
       const hosts = join(directory, "hosts");
       await writeFile(hosts, hostsFile(request.intercepts.http));
+      await chmod(hosts, 0o644);
       server.listen(socket);
       await once(server, "listening");
       // The directory above is closed to everyone else; the sandbox's user may be another than the engine's.

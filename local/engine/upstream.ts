@@ -10,8 +10,10 @@ export class Refusal extends Error {}
 export class Unreachable extends Error {}
 
 export interface UpstreamOptions {
-  /** `host:port` pairs that are let through whatever their address. For tests. */
-  allowAddresses: ReadonlySet<string>;
+  /** For tests: what `host:port` leads to, as a port on this machine's loopback, instead of to the internet. */
+  allowAddresses: ReadonlyMap<string, number>;
+  /** All addresses of a name; the system's resolver unless given. */
+  resolve?: (host: string) => Promise<string[]>;
   /** The host's own proxy settings. */
   env: NodeJS.ProcessEnv;
 }
@@ -24,11 +26,12 @@ const connectTimeoutMs = 15_000;
  * @throws Refusal, Unreachable
  */
 export async function connectUpstream(host: string, port: number, options: UpstreamOptions): Promise<Socket> {
-  if (options.allowAddresses.has(`${host}:${port}`)) return await open(host, port);
+  const played = options.allowAddresses.get(`${host}:${port}`);
+  if (played !== undefined) return await open("127.0.0.1", played);
   const name = refusedName(host);
   if (name !== undefined) throw new Refusal(`${host} is ${name}`);
   const proxy = hostProxy(host, options.env);
-  const addresses = await allowedAddresses(host, proxy !== undefined);
+  const addresses = await allowedAddresses(host, options.resolve ?? systemResolve, proxy !== undefined);
   if (proxy !== undefined) return await openThroughProxy(proxy, host, port);
   let last: unknown;
   for (const address of addresses) {
@@ -46,12 +49,16 @@ export async function connectUpstream(host: string, port: number, options: Upstr
  * honest names do not mix.
  * @param behindProxy The host resolves through its proxy, so a name unknown here is no error.
  */
-async function allowedAddresses(host: string, behindProxy: boolean): Promise<string[]> {
+async function allowedAddresses(
+  host: string,
+  resolve: (host: string) => Promise<string[]>,
+  behindProxy: boolean,
+): Promise<string[]> {
   let addresses: string[];
   if (isIP(host) !== 0) addresses = [host];
   else {
     try {
-      addresses = (await lookup(host, { all: true })).map(({ address }) => address);
+      addresses = await resolve(host);
     } catch (error) {
       if (behindProxy) return [];
       throw new Unreachable(`${host} could not be resolved (${message(error)})`);
@@ -63,6 +70,10 @@ async function allowedAddresses(host: string, behindProxy: boolean): Promise<str
       throw new Refusal(`${host}${address === host ? "" : ` (${address})`} is ${reason}`);
   }
   return addresses;
+}
+
+async function systemResolve(host: string): Promise<string[]> {
+  return (await lookup(host, { all: true })).map(({ address }) => address);
 }
 
 async function open(host: string, port: number): Promise<Socket> {

@@ -1,0 +1,128 @@
+/** One sandbox uses up whatever it can get. Neither the engine nor another sandbox may notice. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { findGroupParents } from "../../local/engine/limits.ts";
+import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+
+const MiB = 1024 * 1024;
+const limits = { diskBytes: 64 * MiB, memoryBytes: 384 * MiB, processes: 100, openFiles: 512 };
+const memoryIsHeld = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
+
+let engine: TestEngine;
+let greedy: TestSandbox;
+let other: TestSandbox;
+
+beforeAll(async () => {
+  engine = await startTestEngine({ limits });
+  other = await TestSandbox.start(engine);
+});
+beforeEach(async () => {
+  greedy = await TestSandbox.start(engine);
+});
+afterEach(async () => {
+  await greedy.destroy();
+  expect((await other.run("echo unharmed")).stdout).toBe("unharmed");
+});
+afterAll(async () => {
+  await engine.close();
+});
+
+describe("processes", () => {
+  it("stops a fork bomb at the limit, and the bomb ends with its sandbox", async () => {
+    // Children wait on a pipe that closes with their parent.
+    const forks = [
+      "import os",
+      "hold, release = os.pipe(); children = []; why = ''",
+      "try:",
+      "  while len(children) < 300:",
+      "    child = os.fork()",
+      "    if child == 0: os.close(release); os.read(hold, 1); os._exit(0)",
+      "    children.append(child)",
+      "except OSError as error: why = error.strerror",
+      "print(len(children) < 100, why)",
+    ];
+    const { stdout } = await greedy.run(`python3 - <<'PYTHON'\n${forks.join("\n")}\nPYTHON`);
+    expect(stdout).toBe("True Resource temporarily unavailable");
+    void greedy.run("bomb() { bomb | bomb & }; bomb").catch(() => undefined);
+    await expect.poll(async () => (await other.run("echo alive")).stdout).toBe("alive");
+    await greedy.destroy();
+    expect(await greedy.ended()).toEqual({ exitCode: 0, reason: "destroyed" });
+  });
+
+  it("holds the limit for open files and core dumps", async () => {
+    expect((await greedy.run("ulimit -n; ulimit -c; ulimit -n 100000 2>&1")).stdout).toMatch(
+      /^512\n0\n.*not permitted/,
+    );
+  });
+});
+
+describe("the disk", () => {
+  it("is full at the limit, wherever the files lie, and usable again after they are removed", async () => {
+    const fill = (path: string) => greedy.run(`head -c 200M /dev/zero > ${path}; stat -c %s ${path}`);
+    const first = await fill("/workspace/a");
+    expect(first.stderr).toContain("No space left on device");
+    const used = Number(first.stdout);
+    expect(used).toBeGreaterThan(limits.diskBytes * 0.8);
+    for (const path of ["/tmp/b", "/root/c", "/var/tmp/d", "/e", "/run/f", "/etc/g", "/opt/h"]) {
+      const { stdout, stderr } = await fill(path);
+      expect([path, stderr]).toEqual([path, expect.stringContaining("No space left on device")]);
+      expect(used + Number(stdout)).toBeLessThanOrEqual(limits.diskBytes);
+    }
+    await greedy.run("rm -f /workspace/a /tmp/b /root/c /var/tmp/d /e /run/f /etc/g /opt/h");
+    expect((await greedy.run("head -c 20M /dev/zero > /workspace/again && echo fits")).stdout).toBe("fits");
+  });
+
+  it("has no way round: shared memory has a limit of its own, and nothing else can be written to", async () => {
+    const { stdout, stderr } = await greedy.run("head -c 200M /dev/zero > /dev/shm/x; stat -c %s /dev/shm/x");
+    expect(stderr).toContain("No space left on device");
+    expect(Number(stdout)).toBeLessThanOrEqual(limits.diskBytes / 4);
+    const mounts = await greedy.run("awk '$4 ~ /^rw/ && $3 == \"tmpfs\" {print $2}' /proc/mounts");
+    const known = ["/", "/dev/shm", "/run/sandbox/scratch", "/var/lib/sandbox-mcp"];
+    expect(mounts.stdout.split("\n").toSorted()).toEqual(known);
+    const others = await greedy.run("awk '$4 ~ /^rw/ && $3 != \"tmpfs\" {print $3}' /proc/mounts | sort -u");
+    expect(others.stdout.split("\n")).toEqual(["devpts", "devtmpfs", "proc"]);
+  });
+});
+
+describe("memory", () => {
+  it.runIf(memoryIsHeld)("kills the process that takes too much, and not the sandbox", async () => {
+    const { exitCode } = await greedy.run(
+      "python3 -c \"x = [bytearray(1 << 24) for _ in range(200)]; print('all')\"",
+    );
+    expect(exitCode).toBe(137);
+    expect((await greedy.run("echo alive")).stdout).toBe("alive");
+  });
+
+  it.runIf(memoryIsHeld)("kills one of many small ones, and not the sandbox", async () => {
+    await greedy.run(
+      "for i in $(seq 12); do python3 -c 'x = bytearray(60 << 20); import time; time.sleep(600)' & done 2>/dev/null; sleep 2; true",
+    );
+    expect((await greedy.run("echo alive")).stdout).toBe("alive");
+  });
+
+  it("is given back: nothing of a destroyed sandbox is left on the host", async () => {
+    const { id } = greedy;
+    await greedy.destroy();
+    const parents = await findGroupParents();
+    for (const { path } of parents) {
+      const { readdirSync } = await import("node:fs");
+      expect(readdirSync(path).filter((name) => name.includes(id))).toEqual([]);
+    }
+  });
+});
+
+it("does not fail where control groups cannot be had", async () => {
+  const runDir = await mkdtemp(join(tmpdir(), "sandbox-mcp-test-"));
+  const { createGroups } = await import("../../local/engine/limits.ts");
+  const nowhere = { version: 2, path: join(runDir, "missing"), controllers: ["memory", "pids"] } as const;
+  expect(
+    await createGroups(
+      [{ ...nowhere, controllers: [...nowhere.controllers] }],
+      "x",
+      engine.engine.report.limits,
+    ),
+  ).toEqual([]);
+  await rm(runDir, { recursive: true });
+});

@@ -1,0 +1,266 @@
+/** Tries to get out of a sandbox. Every attempt is made for real; each test says what must hold. */
+import { spawn, type ChildProcess } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { homedir, tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { repository } from "../../local/engine/toolchain.ts";
+import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+
+const canary = `canary-${randomBytes(12).toString("hex")}`;
+let engine: TestEngine;
+let sandbox: TestSandbox;
+let other: TestSandbox;
+let hostProcess: ChildProcess;
+let hostFiles: string[];
+
+beforeAll(async () => {
+  process.env.HOST_CANARY = canary;
+  const readOnly = await mkdtemp(join(tmpdir(), "shown-"));
+  await writeFile(join(readOnly, "file"), "shown");
+  await chmod(readOnly, 0o755);
+  engine = await startTestEngine({ readOnly: [{ from: readOnly, to: "/opt/shown" }] });
+  hostFiles = [homedir(), tmpdir(), engine.runDir].map((directory) => join(directory, canary));
+  for (const file of hostFiles) await writeFile(file, canary);
+  hostProcess = spawn("sleep", ["86400"], { env: { CANARY: canary }, argv0: `sleep-${canary}` });
+  [sandbox, other] = await Promise.all([TestSandbox.start(engine), TestSandbox.start(engine)]);
+});
+
+afterAll(async () => {
+  delete process.env.HOST_CANARY;
+  hostProcess.kill("SIGKILL");
+  for (const file of hostFiles) await rm(file);
+  await engine.close();
+});
+
+/** Runs python in the sandbox: for system calls that no command makes. */
+async function python(code: string) {
+  const result = await sandbox.run(`python3 - <<'PYTHON'\n${code}\nPYTHON`);
+  return { ...result, stdout: result.stdout.trim() };
+}
+
+describe("the host's files", () => {
+  it("shows a root of its own", async () => {
+    const { stdout } = await sandbox.run("ls /");
+    const known = "bin dev etc lib lib32 lib64 libx32 opt proc root run sbin tmp usr var workspace".split(
+      " ",
+    );
+    expect(stdout.split("\n").filter((name) => name !== "" && !known.includes(name))).toEqual([]);
+    expect((await sandbox.run("ls -A /root /workspace /tmp /opt")).stdout).not.toContain(canary);
+  });
+
+  it("does not show home, temporary files, the engine's state or the repository", async () => {
+    for (const path of [...hostFiles, join(repository, "package.json")]) {
+      const { stderr, exitCode } = await sandbox.run(`cat '${path}'`);
+      expect([exitCode, stderr]).toEqual([1, expect.stringContaining("No such file or directory")]);
+    }
+    const found = await sandbox.run(
+      `find / -path /proc -prune -o -path /usr -prune -o -name '*${canary}*' -print`,
+    );
+    expect(found.stdout).toBe("");
+  });
+
+  it("shows no secrets of the host's /etc, and the extra directory that was asked for", async () => {
+    const { stdout } = await sandbox.run(
+      "ls /etc/shadow /etc/ssl/private /etc/ssh /etc/sudoers 2>/dev/null; cat /opt/shown/file",
+    );
+    expect(stdout).toBe("shown");
+  });
+
+  it("cannot be changed where it is shown", async () => {
+    const places = [
+      "/usr",
+      "/usr/bin",
+      "/opt/sandbox-runtime",
+      "/opt/sandbox-runtime/bin",
+      "/opt/sandbox-mcp",
+      "/opt/shown",
+      "/dev",
+    ];
+    for (const place of places) {
+      expect((await sandbox.run(`touch ${place}/x`)).stderr).toMatch(/Read-only file system/);
+    }
+    for (const file of ["/etc/passwd", "/etc/hosts", "/usr/bin/env", "/opt/sandbox-runtime/bin/node"]) {
+      expect((await sandbox.run(`echo x >> ${file}`)).stderr).toMatch(
+        /Read-only file system|Permission denied/,
+      );
+    }
+  });
+});
+
+describe("the host's processes", () => {
+  it("are not visible, nor are those of another sandbox", async () => {
+    await other.run(`(exec -a other-${canary} sleep 1000) >/dev/null 2>&1 &`);
+    const { stdout } = await sandbox.run("cat /proc/[0-9]*/cmdline | tr '\\0' '\\n'");
+    expect(stdout).toContain("/opt/sandbox-runtime/runtime/main.ts");
+    expect(stdout).not.toContain(canary);
+  });
+
+  it("cannot be signalled", async () => {
+    const { stderr } = await sandbox.run(`kill -0 ${hostProcess.pid}; kill -9 ${process.pid}`);
+    expect(stderr.match(/No such process/g)).toHaveLength(2);
+    await sandbox.run("for n in $(seq 300 600); do kill -0 $n; done 2>/dev/null; true");
+    expect(hostProcess.exitCode).toBeNull();
+  });
+
+  it("leave no environment, no argument and no open file behind", async () => {
+    const { stdout } = await sandbox.run(
+      "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline | tr '\\0' '\\n'; ls -l /proc/[0-9]*/fd /proc/[0-9]*/cwd /proc/[0-9]*/root",
+    );
+    expect(stdout).not.toContain(canary);
+    expect(stdout).not.toContain(engine.secret);
+    expect(stdout).not.toContain(engine.runDir);
+    expect(stdout).not.toContain(homedir() === "/root" ? repository : homedir());
+  });
+
+  it("cannot be reached by descriptors that came along", async () => {
+    const { stdout } = await sandbox.run("ls -l /proc/1/fd /proc/$PPID/fd | awk '{print $NF}'");
+    const paths = stdout.split("\n").filter((target) => target.startsWith("/") && !target.endsWith(":"));
+    expect(
+      paths.filter(
+        (target) => !/^\/(dev\/(null|urandom|random)|run\/sandbox\/|opt\/sandbox-runtime\/)/.test(target),
+      ),
+    ).toEqual([]);
+  });
+});
+
+describe("another sandbox", () => {
+  it("has other files", async () => {
+    for (const place of [
+      "/workspace",
+      "/tmp",
+      "/root",
+      "/var/tmp",
+      "/var/lib/sandbox-mcp",
+      "/dev/shm",
+      "/run",
+    ]) {
+      await other.run(`echo theirs > ${place}/${canary}`);
+      expect((await other.run(`cat ${place}/${canary}`)).stdout).toBe("theirs");
+      expect((await sandbox.run(`ls -A ${place}`)).stdout).not.toContain(canary);
+    }
+  });
+
+  it("has other sockets, also abstract ones, and other shared memory", async () => {
+    await other.run(
+      "python3 -c 'import socket,time; s=socket.socket(socket.AF_UNIX); s.bind(chr(0)+\"meet\"); s.listen(); time.sleep(600)' >/dev/null 2>&1 & " +
+        "python3 -m http.server --bind 127.0.0.1 8765 >/dev/null 2>&1 & " +
+        "for i in $(seq 100); do curl -s http://127.0.0.1:8765/ >/dev/null && break; sleep 0.05; done; ipcmk -M 4096",
+    );
+    expect((await other.run("curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8765/")).stdout).toBe(
+      "200",
+    );
+    expect((await other.run("ipcs -m | grep -c 4096")).stdout.trim()).toBe("1");
+    expect((await sandbox.run("curl -sS http://127.0.0.1:8765/")).stderr).toContain("Couldn't connect");
+    expect((await sandbox.run("ipcs -m | grep -c 4096")).stdout.trim()).toBe("0");
+    const { stdout } = await python(
+      "import socket\ntry:\n socket.socket(socket.AF_UNIX).connect(chr(0)+'meet')\nexcept OSError as e: print(e.strerror)",
+    );
+    expect(stdout).toBe("Connection refused");
+  });
+});
+
+describe("the kernel", () => {
+  it("lets root in the sandbox mount nothing and make no namespace", async () => {
+    const attempts = [
+      "mount -t tmpfs none /mnt_x",
+      "mount -t proc proc /tmp",
+      "mount --bind /usr /tmp",
+      "mount -o remount,rw /usr",
+      "umount /usr",
+      "unshare --mount true",
+      "unshare --user --map-root-user true",
+      "unshare --net true",
+      "nsenter --target 1 --mount true",
+      "chroot / true",
+      "mknod /tmp/disk b 8 0",
+      "hostname other",
+      "date -s 2001-01-01",
+      "bwrap --dev-bind / / true",
+    ];
+    for (const attempt of attempts) {
+      const { exitCode } = await sandbox.run(`mkdir -p /mnt_x; ${attempt}`);
+      expect([attempt, exitCode]).not.toEqual([attempt, 0]);
+    }
+  });
+
+  it("keeps its settings", async () => {
+    const settings = [
+      "kernel/core_pattern",
+      "kernel/hostname",
+      "vm/overcommit_memory",
+      "kernel/modprobe",
+      "net/ipv4/ip_forward",
+    ];
+    for (const setting of settings) {
+      const { exitCode } = await sandbox.run(`cat /proc/sys/${setting} > /proc/sys/${setting}`);
+      expect([setting, exitCode]).not.toEqual([setting, 0]);
+    }
+    expect((await sandbox.run("echo b > /proc/sysrq-trigger")).exitCode).not.toBe(0);
+    expect((await sandbox.run("ls /sys 2>&1")).exitCode).not.toBe(0);
+    for (const file of [
+      "/proc/kcore",
+      "/proc/kmsg",
+      "/dev/mem",
+      "/dev/kmsg",
+      "/dev/sda",
+      "/dev/vda",
+      "/dev/fuse",
+      "/dev/kvm",
+    ]) {
+      expect([file, (await sandbox.run(`head -c1 ${file}`)).exitCode]).not.toEqual([file, 0]);
+    }
+  });
+
+  it("gives root few capabilities and no new privileges", async () => {
+    const { stdout } = await sandbox.run("grep -E 'CapEff|CapBnd|NoNewPrivs|Seccomp:' /proc/self/status");
+    const mask = Number.parseInt(/CapBnd:\s*([0-9a-f]+)/.exec(stdout)?.[1] ?? "f".repeat(10), 16);
+    // chown, dac_override, fowner, fsetid, kill, setgid, setuid, net_bind_service
+    expect(mask & ~0b100_1111_1011).toBe(0);
+    expect(stdout).toMatch(/NoNewPrivs:\s*1/);
+    expect(stdout).toMatch(/Seccomp:\s*2/);
+  });
+
+  it("runs it as a user without rights on the host", async () => {
+    const { stdout } = await sandbox.run("id -u; cat /proc/self/uid_map");
+    const [inside, map = ""] = stdout.split("\n");
+    expect(inside).toBe("0");
+    expect(Number(map.trim().split(/\s+/)[1])).not.toBe(0);
+    expect(engine.engine.report.dropsRoot).toBe(process.getuid?.() === 0);
+  });
+
+  it("denies sockets that ignore the network namespace, keyrings, bpf, io_uring and a way round the filter", async () => {
+    const { stdout } = await python(
+      [
+        "import ctypes, os, platform, socket",
+        "libc = ctypes.CDLL(None, use_errno=True)",
+        "x = platform.machine() == 'x86_64'",
+        "def call(n, *a):",
+        "  r = libc.syscall(ctypes.c_long(n), *[ctypes.c_long(v) for v in a]); return r if r >= 0 else os.strerror(ctypes.get_errno())",
+        "for family in (40, 17, 38, 16, 2):",
+        "  try: socket.socket(family, socket.SOCK_RAW if family == 16 else socket.SOCK_STREAM); print(family, 'open')",
+        "  except OSError as e: print(family, e.strerror)",
+        "print('keyctl', call(250 if x else 219, 0, -3, 1))",
+        "print('bpf', call(321 if x else 280, 0, 0, 0))",
+        "print('io_uring', call(425, 8, 0))",
+        "print('clone3', call(435, 0, 0))",
+        "print('clone', call(56 if x else 220, 0x10000000 | 17, 0, 0, 0, 0))",
+        "print('x32', call(0x40000000 + 39)) if x else print('x32 Function not implemented')",
+      ].join("\n"),
+    );
+    expect(stdout.split("\n")).toEqual([
+      "40 Address family not supported by protocol",
+      "17 Address family not supported by protocol",
+      "38 Address family not supported by protocol",
+      "16 open",
+      "2 open",
+      "keyctl Operation not permitted",
+      "bpf Operation not permitted",
+      "io_uring Operation not permitted",
+      "clone3 Function not implemented",
+      "clone Operation not permitted",
+      "x32 Function not implemented",
+    ]);
+  });
+});

@@ -9,6 +9,7 @@
  * SIGTERM ends all processes it started and exits with 0.
  */
 import { accessSync, constants, mkdtempSync, rmSync, unlinkSync } from "node:fs";
+import { stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -41,6 +42,8 @@ process.on("uncaughtException", (error) => log(`uncaught exception: ${error.stac
 async function main(): Promise<void> {
   const { socket, egress, workspace } = values;
   if (socket === undefined) throw new Error("--socket is missing");
+  // Starts the threads for file work now: Node aborts when it cannot start them later, with all pids in use.
+  await stat("/");
   const scratch = values.scratch ?? mkdtempSync(join(scratchParent(), ".sandbox-runtime-"));
 
   const sessions = new Sessions(workspace, scratch);

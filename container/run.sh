@@ -12,6 +12,7 @@
 sbx_runs=/var/lib/sandbox-mcp/runs
 sbx_sessions=/var/lib/sandbox-mcp/sessions
 sbx_inline=32768
+sbx_backlog=$((64 * 1024 * 1024))
 mkdir -p "$sbx_runs" "$sbx_sessions"
 
 # sbx_start ID SESSION WAIT_SECONDS [CWD [NAME=VALUE ...]] <<< COMMAND
@@ -44,41 +45,108 @@ sbx_supervise() {
   exec -c /usr/bin/setsid /bin/bash --noprofile --norc /opt/sandbox-mcp/command.sh \
     "$run.cmd" "$id" "$from" "$state.$next" "$@" </dev/null >>"$run.out" 2>>"$run.err" &
   printf '%s' "$!" >"$run.pid"
-  wait "$!"
+  sbx_govern "$!" "$run" </dev/null &>/dev/null &
+  wait "$(<"$run.pid")"
   status=$?
   [[ -s $state.$next ]] && printf '%s' "$next" >"$state"
   printf '%s' "$status" >"$run.exit"
   printf '%s\n' "$status"
 }
 
+# Holds a run still while nobody takes its output: the disk keeps at most about sbx_backlog bytes of it, plus what
+# comes between two looks. What sbx_free gave back does not count.
+sbx_govern() {
+  local pid=$1 blocks block total held=
+  while sbx_sleep 0.1 || kill -0 "$pid" 2>/dev/null; do
+    blocks=$(stat -c %b "$2.out" "$2.err" 2>/dev/null)
+    total=0
+    for block in $blocks; do
+      total=$((total + block * 512))
+    done
+    if [[ -z $held ]] && ((total > sbx_backlog)); then
+      kill -STOP -- "-$pid" && held=1
+    elif [[ -n $held ]] && ((total < sbx_backlog / 2)); then
+      kill -CONT -- "-$pid"
+      held=
+    fi
+  done
+}
+
 # sbx_wait ID WAIT_SECONDS
-# Answers "running"; or "exited STATUS OUT_BYTES ERR_BYTES" followed by both outputs; or "exited STATUS" alone when
-# they do not fit or are not text: sbx_size and sbx_read get at them then; or "unknown" for a run without files.
+# Waits for the end of a run. Answers "running"; or "exited STATUS OUT_BYTES ERR_BYTES" followed by both outputs; or
+# "exited STATUS" alone when they do not fit or are not text, for sbx_poll to get at; or "unknown" for a run that has
+# no files.
 sbx_wait() {
   local run=$sbx_runs/$1 status='' out='' err='' LC_ALL=C
+  sbx_status "$1" "$2"
+  if [[ $status != [0-9]* ]]; then
+    printf '%s\n' "$status"
+  elif sbx_slurp "$run.out" out && sbx_slurp "$run.err" err; then
+    printf 'exited %s %s %s\n%s.' "$status" "${#out}" "${#err}" "$out"
+    printf '%s.' "$err" >&2
+  else
+    printf 'exited %s\n' "$status"
+  fi
+}
+
+# sbx_poll ID WAIT_SECONDS OUT_OFFSET ERR_OFFSET MAX
+# Waits for the end of a run, then answers "running|exited|unknown STATUS|- ..." and the rest of sbx_output's answer.
+sbx_poll() {
+  local status=''
+  sbx_status "$1" "$2"
+  [[ $status == [0-9]* ]] && printf 'exited %s ' "$status" || printf '%s - ' "$status"
+  sbx_output "$1" "$3" "$4" "$5"
+}
+
+# sbx_output ID OUT_OFFSET ERR_OFFSET MAX
+# "OUT_SIZE OUT_START ERR_SIZE ERR_START" and two lines of base64: of each output at most MAX bytes from its offset on.
+# With MAX 0 nobody wants what is in between: then its last 16 KiB.
+sbx_output() {
+  local run=$sbx_runs/$1 sizes=(0 0) starts=("$2" "$3") index max=$4
+  [[ -f $run.out ]] && sizes[0]=$(stat -c %s "$run.out")
+  [[ -f $run.err ]] && sizes[1]=$(stat -c %s "$run.err")
+  for index in 0 1; do
+    if ((max == 0 && sizes[index] - starts[index] > 16384)); then
+      starts[index]=$((sizes[index] - 16384))
+    fi
+  done
+  printf '%s ' "${sizes[0]}" "${starts[0]}" "${sizes[1]}" "${starts[1]}"
+  printf '\n'
+  ((sizes[0] > starts[0])) && sbx_range "$run.out" "${starts[0]}" "$((max ? max : 16384))"
+  printf '\n'
+  ((sizes[1] > starts[1])) && sbx_range "$run.err" "${starts[1]}" "$((max ? max : 16384))"
+  printf '\n'
+}
+
+sbx_range() {
+  tail -c "+$(($2 + 1))" "$1" | head -c "$3" | base64 -w 0
+}
+
+# sbx_free ID out|err BYTES: gives the disk back what lies before that offset; offsets stay as they are.
+sbx_free() {
+  fallocate --punch-hole --offset 0 --length "$3" "$sbx_runs/$1.$2" 2>/dev/null
+}
+
+# Sets status to that of the ended run, or to "running" or "unknown", after waiting at most so long.
+sbx_status() {
+  local run=$sbx_runs/$1
   if [[ $sbx_piped == "$1" ]]; then
     read -r -t "$2" -u "$sbx_pipe" status
   elif [[ ! -f $run.cmd ]]; then
-    printf 'unknown\n'
+    status=unknown
     return
   else
     sbx_await "$run" "$2"
   fi
   if [[ -z $status && ! -f $run.exit ]]; then
     if sbx_alive "$run"; then
-      printf 'running\n'
+      status=running
       return
     fi
     sbx_sleep 0.1
     [[ -f $run.exit ]] || printf 137 >"$run.exit"
   fi
   [[ -n $status ]] || read -r status <"$run.exit"
-  if sbx_slurp "$run.out" out && sbx_slurp "$run.err" err; then
-    printf 'exited %s %s %s\n%s.' "$status" "${#out}" "${#err}" "$out"
-    printf '%s.' "$err" >&2
-  else
-    printf 'exited %s\n' "$status"
-  fi
 }
 
 # Waits for a run that another shell started: there is no pipe to read, only a file to look for.
@@ -108,19 +176,11 @@ sbx_slurp() {
   ! IFS= read -r -d '' -n $((sbx_inline + 1)) sbx_text 2>/dev/null <"$1"
 }
 
-# sbx_size ID: answers "OUT_BYTES ERR_BYTES".
-sbx_size() {
-  stat -c %s "$sbx_runs/$1.out" "$sbx_runs/$1.err" 2>/dev/null | tr '\n' ' '
-}
-
-# sbx_read ID out|err OFFSET LENGTH: that range of the output, in base64.
-sbx_read() {
-  tail -c "+$(($3 + 1))" "$sbx_runs/$1.$2" 2>/dev/null | head -c "$4" | base64 -w 0
-}
-
 # sbx_kill ID: asks every process of the run to end, and makes it two seconds later.
 sbx_kill() {
   sbx_signal TERM "$1"
+  # One that is held still gets to handle it.
+  sbx_signal CONT "$1"
   (sbx_sleep 2; sbx_signal KILL "$1") </dev/null &>/dev/null &
   printf 'killing\n'
 }

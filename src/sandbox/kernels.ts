@@ -7,6 +7,7 @@
  */
 import { KeyedQueue } from "../runs/queue.ts";
 import { ToolError, sdkCode } from "./errors.ts";
+import { type ExecHost, signal, watch, within } from "./kernel-process.ts";
 import {
   type CodeError,
   type CodeStream,
@@ -16,16 +17,14 @@ import {
   loadCell,
   parseDocument,
   parseHello,
-  processLine,
   runCell,
 } from "./kernel-protocol.ts";
 
 /** What of the SDK's class this needs. */
-export interface KernelHost {
+export interface KernelHost extends ExecHost {
   createCodeContext(options: { language: Language }): Promise<{ id: string }>;
   runCode(code: string, options: { context: KernelContext }): Promise<Printed>;
   deleteCodeContext(id: string): Promise<void>;
-  exec(command: string): Promise<{ exitCode: number }>;
 }
 
 /** A context as the SDK's `runCode` takes it. */
@@ -81,15 +80,8 @@ interface Kernel extends KernelProcess {
 /** Why the waiting for a call ended before the call did. */
 type Stop = "timeout" | "cancelled" | "died" | "gone";
 
-/** The first look at a kernel comes this long after its code started, and later looks ever rarer. */
-const WATCH_FIRST_MS = 1_000;
-const WATCH_SLOWEST_MS = 5_000;
-
 /** How long an interrupted Python kernel has to answer. */
 const INTERRUPT_GRACE_MS = 2_000;
-
-/** How long a helper line may take before it counts as unanswered. */
-const HELPER_MS = 5_000;
 
 const GONE = /not found|terminated/i;
 
@@ -235,9 +227,9 @@ export class Kernels {
     const answer = this.#host.runCode(runCell(spec.language, spec), { context });
     const { promise: timedOut, resolve: timeOut } = Promise.withResolvers<Stop>();
     const timer = setTimeout(() => timeOut("timeout"), spec.timeoutMs);
-    const watch = this.#watch(kernel);
+    const watching = watch(this.#host, kernel);
     try {
-      const first = await Promise.race([answer, stopped, timedOut, watch.died]);
+      const first = await Promise.race([answer, stopped, timedOut, watching.died]);
       if (typeof first !== "string") return outcomeOf(first, spec, fresh);
       this.#abandon(answer);
       // No call to a container that is gone: it would start a new one.
@@ -249,7 +241,7 @@ export class Kernels {
       return unanswered(first, "lost", fresh);
     } finally {
       clearTimeout(timer);
-      watch.end();
+      watching.end();
     }
   }
 
@@ -259,44 +251,11 @@ export class Kernels {
     const ended = answer.catch(() => undefined);
     // Twice: the first may come a moment before the code, or be caught by it.
     for (const pause of [INTERRUPT_GRACE_MS / 2, INTERRUPT_GRACE_MS / 2]) {
-      await Promise.race([this.#helper(processLine(kernel, "INT")), ended]);
+      await Promise.race([signal(this.#host, kernel, "INT"), ended]);
       const printed = await within(pause, ended);
       if (printed) return printed;
     }
     return undefined;
-  }
-
-  /** Looks at the kernel's process from time to time; `died` settles once it is not there any more. */
-  #watch(kernel: Kernel): { died: Promise<Stop>; end: () => void } {
-    const { promise: died, resolve } = Promise.withResolvers<Stop>();
-    const startedAt = Date.now();
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    let ended = false;
-    const look = async () => {
-      const exitCode = await this.#helper(processLine(kernel));
-      if (exitCode === 1) resolve("died");
-      else plan();
-    };
-    const plan = () => {
-      const pause = Math.min(Math.max((Date.now() - startedAt) / 60, WATCH_FIRST_MS), WATCH_SLOWEST_MS);
-      if (!ended) timer = setTimeout(look, pause);
-    };
-    plan();
-    const end = () => {
-      ended = true;
-      if (timer !== undefined) clearTimeout(timer);
-    };
-    return { died, end };
-  }
-
-  /** The exit code of a short line in the sandbox; undefined when nobody answered, which proves nothing. */
-  async #helper(line: string): Promise<number | undefined> {
-    const exec = async () => (await this.#host.exec(line)).exitCode;
-    // User code can kill the shell that answers; the SDK says so once and has a fresh one for the next call.
-    const call = exec()
-      .catch(exec)
-      .catch(() => undefined);
-    return within(HELPER_MS, call);
   }
 
   #abandon(answer: Promise<unknown>): void {
@@ -313,7 +272,7 @@ export class Kernels {
 
   /** In the background: the SDK starts a spare kernel before it answers that a context is deleted. */
   #kill(kernel: Kernel): void {
-    void this.#helper(processLine(kernel, "KILL")).then(() =>
+    void signal(this.#host, kernel, "KILL").then(() =>
       this.#host.deleteCodeContext(kernel.contextID).catch(() => undefined),
     );
   }
@@ -351,15 +310,4 @@ const NO_DOCUMENT: CodeError = {
 function unanswered(end: CodeOutcome["end"], state: CodeOutcome["state"], fresh: boolean): CodeOutcome {
   const nothing = { bytes: 0, dropped: 0 };
   return { end, stdout: nothing, stderr: nothing, spilled: true, results: [], state, fresh };
-}
-
-/** What the promise gives, or undefined when it takes longer. */
-async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
-  const { promise: late, resolve } = Promise.withResolvers<undefined>();
-  const timer = setTimeout(() => resolve(undefined), ms);
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }

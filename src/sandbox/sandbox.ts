@@ -1,13 +1,16 @@
-/** The actor of one sandbox: its container, shells, kernels and files. Our methods sit on the SDK's own class. */
+/** The actor of one sandbox: its container, shells, kernels, files and runs. Our methods sit on the SDK's own class. */
 import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
-import { Commands, type CommandOutcome, type CommandSpec } from "../runs/command.ts";
-import { newRunID } from "../runs/id.ts";
-import type { Env } from "../server/config.ts";
+import { startCode } from "../runs/code.ts";
+import { type CommandSpec, type CommandTrace, Commands } from "../runs/command.ts";
+import { type RunKind, type RunView, titleOf } from "../runs/run.ts";
+import { type LogPage, Runs } from "../runs/runs.ts";
+import { type Env, parseConfig } from "../server/config.ts";
 import type { Account } from "./account.ts";
 import { Boots } from "./boots.ts";
 import { type Outcome, platformFailure } from "./errors.ts";
 import { type FileEntry, type FileRange, Files } from "./files.ts";
-import { type CodeOutcome, type CodeSpec, Kernels } from "./kernels.ts";
+import { type CodeSpec, Kernels } from "./kernels.ts";
+import { principalHash } from "./naming.ts";
 import { Shell } from "./shell.ts";
 
 /** Whose sandbox this is. The actor's own name already holds both, hashed; this is what it shows and registers. */
@@ -17,40 +20,100 @@ export interface Owner {
   sandbox: string;
 }
 
-/** A run's answer, with what is common to all kinds. */
-export type Ran<T> = T & { runID: string; durationMs: number };
+interface KnownOwner extends Owner {
+  principalHash: string;
+}
 
 /** What an actor's method answers: the outcome, and what the caller must be told about state that was lost. */
 export type Answer<T> = Outcome<T> & { notice?: string };
 
+/** A run, and the part of its log that was asked for. */
+export interface RunReading {
+  run: RunView;
+  page?: LogPage;
+}
+
 /** How long the registration in `Account` may lag behind, milliseconds. */
 const REGISTER_EVERY = 60_000;
+
+/** Ended runs whose files in the sandbox are removed in one call. */
+const CLEAN_BATCH = 16;
+
+/** How long a connection that only an abandoned call keeps busy stays open, milliseconds. */
+const HANG_UP_MS = 5000;
+
+const DAY_MS = 86_400_000;
 
 export class Sandbox extends BaseSandbox<Env> {
   override sleepAfter = "10m";
 
   readonly #boots: Boots;
+  readonly #shell: Shell;
   readonly #commands: Commands;
   readonly #files: Files;
   readonly #kernels: Kernels;
-  #owner: Owner | undefined;
+  readonly #runs: Runs;
+  #owner: KnownOwner | undefined;
   #registeredAt = 0;
+  #calls = 0;
+  #toClean: string[] = [];
 
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     super(ctx, env);
-    const shell = new Shell(this);
+    const config = parseConfig(env);
+    this.#owner = ctx.storage.kv.get<KnownOwner>("owner");
+    this.#shell = new Shell(this);
     this.#boots = new Boots(ctx.storage.kv);
-    this.#commands = new Commands(shell);
-    this.#files = new Files(shell, this);
+    this.#commands = new Commands(this.#shell);
+    this.#files = new Files(this.#shell, this);
     this.#kernels = new Kernels(this, ctx.storage.sql);
+    this.#runs = new Runs({
+      sql: ctx.storage.sql,
+      bucket: env.RESULTS,
+      owner: () => this.#known(),
+      logCapBytes: config.runLogMaxMiB * 1024 * 1024,
+      keepMs: config.resultTTLDays * DAY_MS,
+      background: (work) => ctx.waitUntil(work),
+      ended: (run) => this.#runEnded(run),
+    });
+    this.#runs.resume(({ kind, trace }) => {
+      if (!ctx.container?.running) return "The sandbox went away while the server was down, and everything in it.";
+      if (kind === "command" && trace) return (run) => this.#commands.resume(run, trace as CommandTrace);
+      return "The server was restarted while it ran, and lost the way to its result.";
+    });
   }
 
-  executeCode(owner: Owner, spec: Omit<CodeSpec, "runID">): Promise<Answer<Ran<CodeOutcome>>> {
-    return this.#serve(owner, () => this.#run(owner, (runID) => this.#kernels.run({ ...spec, runID })));
+  executeCode(owner: Owner, spec: Omit<CodeSpec, "runID">, waitMs: number): Promise<Answer<RunView>> {
+    return this.#serve(owner, () =>
+      this.#runs.start("code", titleOf(spec.code), (run) => startCode(this.#kernels, this.#shell, run, spec), waitMs),
+    );
   }
 
-  executeCommand(owner: Owner, spec: Omit<CommandSpec, "runID">): Promise<Answer<Ran<CommandOutcome>>> {
-    return this.#serve(owner, () => this.#run(owner, (runID) => this.#commands.run({ ...spec, runID })));
+  executeCommand(owner: Owner, spec: CommandSpec, waitMs: number): Promise<Answer<RunView>> {
+    return this.#serve(owner, () =>
+      this.#runs.start(
+        "command",
+        titleOf(spec.command),
+        (run) => this.#commands.start(run, spec, (trace) => run.trace(trace)),
+        waitMs,
+      ),
+    );
+  }
+
+  /** A run after waiting for its end, or with a cursor for more of its log, and the log from there on. */
+  readRun(owner: Owner, id: string, waitMs: number, cursor?: number, maxBytes = 0): Promise<Answer<RunReading>> {
+    return this.#serve(owner, async () => {
+      const run = await this.#runs.result(id, waitMs, cursor);
+      return cursor === undefined ? { run } : { run, page: await this.#runs.log(id, cursor, maxBytes) };
+    });
+  }
+
+  listRuns(owner: Owner, limit: number, before?: string, kind?: RunKind): Promise<Answer<RunView[]>> {
+    return this.#serve(owner, async () => this.#runs.list(limit, before, kind));
+  }
+
+  cancelRun(owner: Owner, id: string, waitMs: number): Promise<Answer<RunView>> {
+    return this.#serve(owner, () => this.#runs.cancel(id, waitMs));
   }
 
   /** Answers the file's size afterwards, in bytes. */
@@ -68,66 +131,108 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /** Ends the container with every process and file in it. Answers whether there was anything to end. */
   async destroySandbox(owner: Owner): Promise<Answer<boolean>> {
-    this.#owner = undefined;
     const known = await this.#account(owner).sandboxDestroyed(owner.sandbox);
+    this.#runs.containerGone("The sandbox was destroyed while it ran.");
     await this.destroy();
+    this.#registeredAt = 0;
     this.#boots.forget();
     this.#kernels.forget();
     return { ok: true, value: known };
   }
 
-  /** Every run of code or of a command goes through here. */
-  async #run<T>(owner: Owner, work: (runID: string) => Promise<T>): Promise<Ran<T>> {
-    const runID = newRunID(owner.sandbox);
-    const startedAt = Date.now();
-    const outcome = await work(runID);
-    this.ctx.waitUntil(this.#commands.clean());
-    return { ...outcome, runID, durationMs: Date.now() - startedAt };
+  /** Called by the SDK's scheduler: removes expired runs. */
+  async sweepRuns(): Promise<void> {
+    this.ctx.storage.kv.delete("sweep");
+    const next = await this.#runs.sweep();
+    if (next !== undefined) await this.#planSweep(next);
   }
 
   /** Does the work of one call; what the caller should hear of becomes data, the rest is thrown for the log. */
   async #serve<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
-    this.#owner = owner;
-    await this.setSandboxName(owner.sandbox);
+    if (!this.#owner) {
+      this.#owner = { ...owner, principalHash: await principalHash(owner.principalID) };
+      this.ctx.storage.kv.put("owner", this.#owner);
+      await this.setSandboxName(owner.sandbox);
+    }
+    if (!this.ctx.container?.running) this.#boots.down();
     let outcome: Outcome<T>;
+    this.#calls++;
     try {
       outcome = { ok: true, value: await work() };
     } catch (error) {
       const failure = platformFailure(error);
       if (!failure) throw error;
       outcome = { ok: false, failure };
+    } finally {
+      this.#calls--;
+      this.#hangUp();
     }
-    this.#register("running");
+    if (this.ctx.container?.running) this.#register("running");
     return { ...outcome, notice: this.#boots.takeNotice() };
   }
 
   override async onStart(): Promise<void> {
     await super.onStart();
     this.#boots.started();
-    this.#kernels.forget();
   }
 
   override async onStop(params?: Parameters<BaseSandbox<Env>["onStop"]>[0]): Promise<void> {
     await super.onStop(params);
+    this.#boots.down();
+    this.#toClean = [];
+    this.#kernels.forget();
+    this.#runs.containerGone("The sandbox stopped while it ran; its files, processes and kernel state are gone.");
     this.#register("stopped");
   }
 
   override async onActivityExpired(): Promise<void> {
+    if (this.#runs.isBusy) return;
     this.#boots.idle();
     await super.onActivityExpired();
+  }
+
+  #runEnded(run: { id: string; output: number }): void {
+    if (this.ctx.container?.running) {
+      this.#toClean.push(run.id);
+      if (this.#toClean.length >= CLEAN_BATCH || run.output > 1024 * 1024) {
+        const ids = this.#toClean.splice(0);
+        this.ctx.waitUntil(this.#shell.call("run.sh", `sbx_clean ${ids.join(" ")}`).catch(() => undefined));
+      }
+    }
+    this.#hangUp();
+    const { resultTTLDays } = parseConfig(this.env);
+    if (!this.ctx.storage.kv.get("sweep"))
+      this.ctx.waitUntil(this.#planSweep(Date.now() + resultTTLDays * DAY_MS));
+  }
+
+  async #planSweep(at: number): Promise<void> {
+    this.ctx.storage.kv.put("sweep", at);
+    await this.schedule(new Date(at + 1000), "sweepRuns");
+  }
+
+  /** A call that its kernel never answers keeps the connection busy, and with it the container awake. */
+  #hangUp(): void {
+    const idle = () => this.#kernels.abandoned > 0 && this.#calls === 0 && !this.#runs.isBusy;
+    if (!idle()) return;
+    // Not at once: the kernel is still being put away over the same connection.
+    setTimeout(() => idle() && this.client.disconnect(), HANG_UP_MS);
   }
 
   /** Tells the principal's account, in the background and rarely. */
   #register(state: "running" | "stopped"): void {
     const owner = this.#owner;
-    if (!owner) return;
     const now = Date.now();
-    if (state === "running" && now - this.#registeredAt < REGISTER_EVERY) return;
+    if (!owner || (state === "running" && now - this.#registeredAt < REGISTER_EVERY)) return;
     this.#registeredAt = state === "running" ? now : 0;
     const account = this.#account(owner);
     this.ctx.waitUntil(
       state === "running" ? account.sandboxSeen(owner.sandbox, state, now) : account.sandboxStopped(owner.sandbox),
     );
+  }
+
+  #known(): KnownOwner {
+    if (!this.#owner) throw new Error("a sandbox without an owner has no runs");
+    return this.#owner;
   }
 
   #account(owner: Owner): DurableObjectStub<Account> {

@@ -80,5 +80,5 @@ export function quote(text: string): string {
 function withInput(line: string, input: string): string {
   // A random word that the text cannot hold.
   const word = `SBX_${crypto.randomUUID().replaceAll("-", "")}`;
-  return `${line} <<'${word}'\n${input}\n${word}`;
+  return `{ ${line}; } <<'${word}'\n${input}\n${word}`;
 }

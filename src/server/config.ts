@@ -16,6 +16,10 @@ export interface Env {
   ALLOWED_ORIGINS?: string;
   PUBLIC_ORIGIN?: string;
   LOG_LEVEL?: string;
+  RESULT_TTL_DAYS?: string;
+  RUN_LOG_MAX_MB?: string;
+  /** Where logs, results and artifacts of runs go. */
+  RESULTS: R2Bucket;
   /** Read by the Sandbox SDK itself. */
   SANDBOX_TRANSPORT?: string;
   SANDBOX_LOG_LEVEL?: string;
@@ -38,6 +42,10 @@ export interface Config {
   /** Where the world reaches this server, as an origin without a trailing slash; undefined when not said. */
   publicOrigin: string | undefined;
   logLevel: LogLevel;
+  /** How long the record of a run outlives it, days. */
+  resultTTLDays: number;
+  /** How much of a run's output is kept, in MiB. */
+  runLogMaxMiB: number;
 }
 
 /** The configuration does not hold. Each problem is a sentence naming its variable; no value is ever shown. */
@@ -74,6 +82,8 @@ function parse(env: Env): Config | ConfigError {
     allowedOrigins: new Set(data.ALLOWED_ORIGINS),
     publicOrigin: data.PUBLIC_ORIGIN,
     logLevel: data.LOG_LEVEL ?? "info",
+    resultTTLDays: data.RESULT_TTL_DAYS ?? 30,
+    runLogMaxMiB: data.RUN_LOG_MAX_MB ?? 100,
   };
 }
 
@@ -134,7 +144,19 @@ const variables = z.object({
       .toLowerCase()
       .pipe(z.enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(", ")}`)),
   ),
+  RESULT_TTL_DAYS: variable(count(3650)),
+  RUN_LOG_MAX_MB: variable(count(1024)),
 } satisfies Record<(typeof VARIABLES)[number], z.ZodType>);
+
+/** A whole number of at least 1, as text. */
+function count(max: number) {
+  const message = `must be a whole number from 1 to ${max}`;
+  return z
+    .string()
+    .regex(/^\d{1,9}$/, message)
+    .transform(Number)
+    .pipe(z.number().min(1, message).max(max, message));
+}
 
 function unique(values: readonly string[]): boolean {
   return new Set(values).size === values.length;

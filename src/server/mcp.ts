@@ -1,6 +1,6 @@
 /** The MCP server of one request: every tool, in the caller's name. */
 import { McpServer } from "@modelcontextprotocol/server";
-import { version } from "../../package.json";
+import manifest from "../../package.json" with { type: "json" };
 import type { Call } from "../tools/define.ts";
 import { tools } from "../tools/index.ts";
 
@@ -13,7 +13,7 @@ const INSTRUCTIONS = `Real Linux sandboxes for code, shell commands and files. r
 
 export function createMCPServer(call: Call): McpServer {
   const server = new McpServer(
-    { name: "sandbox-mcp", title: "Sandbox", version },
+    { name: "sandbox-mcp", title: "Sandbox", version: manifest.version },
     { instructions: INSTRUCTIONS, capabilities: { tools: {} } },
   );
   for (const tool of tools) {

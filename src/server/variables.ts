@@ -8,6 +8,8 @@ export const VARIABLES = [
   "ALLOWED_ORIGINS",
   "PUBLIC_ORIGIN",
   "LOG_LEVEL",
+  "RESULT_TTL_DAYS",
+  "RUN_LOG_MAX_MB",
 ] as const;
 
 /** Read by the Sandbox SDK itself. */

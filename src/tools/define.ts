@@ -156,6 +156,37 @@ export function timeoutField(fallback: number, max: number) {
     .describe(`Seconds after which it is stopped; at most ${max}.`);
 }
 
+/** The input field for how long a call waits for a run. Common clients give up after 60 seconds. */
+export function waitField(fallback = 45) {
+  return z
+    .number()
+    .min(0)
+    .max(600)
+    .default(fallback)
+    .describe("Seconds this call waits for the end; what takes longer goes on.");
+}
+
+/** The input field that names a run. */
+export function runField() {
+  return z.string().max(64).describe("The id that the call which started it answered with.");
+}
+
+/** The structured result of a tool that answers with a run. */
+export function runOutput() {
+  return z.object({
+    id: z.string(),
+    state: z.enum(["running", "succeeded", "failed", "cancelled", "timed_out", "lost"]),
+    exit_code: z.number().optional(),
+    stdout: z.string(),
+    stderr: z.string(),
+    stdout_bytes: z.number(),
+    stderr_bytes: z.number(),
+    duration_ms: z.number(),
+    next: z.string().optional(),
+    notice: z.string().optional(),
+  });
+}
+
 /** Text, as one block. */
 export function text(value: string): CallToolResult["content"][number] {
   return { type: "text", text: value };

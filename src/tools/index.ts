@@ -1,8 +1,11 @@
 /** Every tool there is. A new one is a file beside this and a line here. */
 import type { Scope } from "../auth/principal.ts";
 import type { Tool } from "./define.ts";
+import { cancelRun } from "./cancel-run.ts";
 import { destroySandbox } from "./destroy-sandbox.ts";
+import { getResult } from "./get-result.ts";
 import { listFiles } from "./list-files.ts";
+import { listRuns } from "./list-runs.ts";
 import { listSandboxes } from "./list-sandboxes.ts";
 import { readFile } from "./read-file.ts";
 import { runCode } from "./run-code.ts";
@@ -15,6 +18,9 @@ export const tools: readonly Tool[] = [
   writeFile,
   readFile,
   listFiles,
+  getResult,
+  listRuns,
+  cancelRun,
   listSandboxes,
   destroySandbox,
 ];

@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { defineTool, sandboxField, sections, text, timeoutField } from "./define.ts";
-import { codeBlocks } from "./code-result.ts";
+import { defineTool, sandboxField, timeoutField, waitField } from "./define.ts";
+import { runBlocks } from "./run-result.ts";
 
 /** Characters of code; a longer program goes into a file. */
 const MAX_CODE = 1_000_000;
@@ -12,7 +12,7 @@ export const runCode = defineTool({
 
 Returns the value of the last expression, stdout, stderr and errors with their traceback; plots (matplotlib), PIL images and the like come as images, DataFrames as text. Top-level await works. Install packages with run_command (pip install, npm install).
 
-When timeout_seconds pass, Python is interrupted and usually keeps its state; JavaScript and TypeScript kernels are restarted. The answer says which.`,
+When timeout_seconds pass, Python is interrupted and usually keeps its state; JavaScript and TypeScript kernels are restarted. The answer says which. Code that outlasts wait_seconds goes on: the answer then has the id for get_result.`,
   input: z.strictObject({
     code: z.string().min(1).max(MAX_CODE, `is longer than ${MAX_CODE} characters: write_file it and run the file`),
     language: z.enum(["python", "javascript", "typescript"]).default("python"),
@@ -23,13 +23,15 @@ When timeout_seconds pass, Python is interrupted and usually keeps its state; Ja
       .default("default")
       .describe("Which kernel of that language; made on first use. Several run at once."),
     timeout_seconds: timeoutField(120, 21_600),
+    wait_seconds: waitField(),
   }),
   hints: { readOnly: false, destructive: true, idempotent: false },
   scopes: ["sandbox:exec"],
-  async handle({ code, language, sandbox, context: kernel, timeout_seconds }, context) {
+  async handle({ code, language, sandbox, context: kernel, timeout_seconds, wait_seconds }, context) {
     const spec = { code, language, context: kernel, timeoutMs: timeout_seconds * 1000 };
-    const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) => actor.executeCode(owner, spec));
-    const told = sections([["notice", notice]]);
-    return { content: [...(told ? [text(told)] : []), ...codeBlocks(run)] };
+    const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
+      actor.executeCode(owner, spec, wait_seconds * 1000),
+    );
+    return { content: runBlocks(run, notice) };
   },
 });

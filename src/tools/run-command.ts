@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { shownText } from "../runs/output.ts";
-import { defineTool, sandboxField, sections, text, timeoutField } from "./define.ts";
+import { defineTool, runOutput, sandboxField, timeoutField, waitField } from "./define.ts";
+import { runBlocks, runFields } from "./run-result.ts";
 
 /** Bytes of a command; a longer script goes into a file. */
 const MAX_COMMAND = 100_000;
@@ -12,7 +12,7 @@ export const runCommand = defineTool({
 
 The working directory, exported variables and functions carry over to the next command of the same session, as in a terminal. Sessions are like terminal tabs: each keeps its own, and several run at once; commands of one session run one after another. Standard input is empty, so pass -y or the like to programs that ask.
 
-A program that fails is a result with its exit_code. When timeout_seconds pass, the command is stopped with all its children (state timed_out). Background processes (cmd > log 2>&1 &) keep running. Long output is shown by its beginning and end; redirect it to a file and use read_file to see all of it.`,
+A program that fails is a result with its exit_code. When timeout_seconds pass, the command is stopped with all its children (state timed_out). A command that outlasts wait_seconds goes on: the answer then has the id for get_result. Background processes (cmd > log 2>&1 &) keep running. Long output is shown by its beginning and end; get_result reads all of it.`,
   input: z.strictObject({
     command: z
       .string()
@@ -37,43 +37,16 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
       .describe("Variables for this command only."),
     sandbox: sandboxField(),
     timeout_seconds: timeoutField(120, 21_600),
+    wait_seconds: waitField(),
   }),
-  output: z.object({
-    id: z.string(),
-    state: z.enum(["succeeded", "failed", "timed_out"]),
-    exit_code: z.number(),
-    stdout: z.string(),
-    stderr: z.string(),
-    stdout_bytes: z.number(),
-    stderr_bytes: z.number(),
-    duration_ms: z.number(),
-    notice: z.string().optional(),
-  }),
+  output: runOutput(),
   hints: { readOnly: false, destructive: true, idempotent: false },
   scopes: ["sandbox:exec"],
-  async handle({ command, session, cwd, env, sandbox, timeout_seconds }, context) {
+  async handle({ command, session, cwd, env, sandbox, timeout_seconds, wait_seconds }, context) {
     const spec = { command, session, cwd, env, timeoutMs: timeout_seconds * 1000 };
-    const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) => actor.executeCommand(owner, spec));
-    const timedOut = run.end === "timeout";
-    const structured = {
-      id: run.runID,
-      state: timedOut ? ("timed_out" as const) : run.exitCode === 0 ? ("succeeded" as const) : ("failed" as const),
-      exit_code: run.exitCode,
-      stdout: shownText(run.stdout),
-      stderr: shownText(run.stderr),
-      stdout_bytes: run.stdout.bytes,
-      stderr_bytes: run.stderr.bytes,
-      duration_ms: run.durationMs,
-      notice: [notice, timedOut ? `Stopped after ${timeout_seconds} s with all its children.` : undefined]
-        .filter(Boolean)
-        .join(" "),
-    };
-    const shown = sections([
-      ["notice", structured.notice],
-      ["exit_code", structured.exit_code],
-      ["stdout", structured.stdout],
-      ["stderr", structured.stderr],
-    ]);
-    return { content: [text(shown)], structured: { ...structured, notice: structured.notice || undefined } };
+    const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
+      actor.executeCommand(owner, spec, wait_seconds * 1000),
+    );
+    return { content: runBlocks(run, notice), structured: runFields(run, notice) };
   },
 });

@@ -10,93 +10,15 @@
  * `<files>.out` and `<files>.err`, where it can be read while the run goes on. A loop that never yields stops no timer from
  * being late, so each write looks at the clock as well.
  */
-const childProcess = require("node:child_process");
-const fs = require("node:fs");
 const { Readable } = require("node:stream");
+const { patchChildren, patchFiles } = require("./children.cjs");
+const { Log, TAIL_BYTES } = require("./log.cjs");
 
 const MEMORY_BYTES = 32 * 1024;
 const BLOCK_BYTES = 8 * 1024;
-const TAIL_BYTES = 16 * 1024;
 const LATE_BYTES = 16 * 1024;
 const SPILL_AFTER_MS = 500;
 const FLUSH_MS = 200;
-
-/** One stream of one run: at most `cap` bytes kept, what comes after is counted and its end remembered. */
-class Log {
-  constructor(cap, path) {
-    this.cap = cap;
-    this.path = path;
-    this.pending = [];
-    this.pendingBytes = 0;
-    this.memory = [];
-    this.memoryBytes = 0;
-    this.file = undefined;
-    this.kept = 0;
-    this.dropped = 0;
-    this.tail = Buffer.alloc(0);
-  }
-
-  add(data) {
-    this.pending.push(data);
-    this.pendingBytes += data.length;
-  }
-
-  flush() {
-    if (this.pendingBytes === 0) return;
-    const data = this.pending.length === 1 ? this.pending[0] : Buffer.concat(this.pending);
-    this.pending = [];
-    this.pendingBytes = 0;
-    const room = Math.max(0, this.cap - this.kept);
-    const keep = data.subarray(0, room);
-    this.kept += keep.length;
-    if (this.file !== undefined) this.put(keep);
-    else if (keep.length > 0) {
-      this.memory.push(keep);
-      this.memoryBytes += keep.length;
-    }
-    if (data.length > room) this.drop(data.subarray(room));
-  }
-
-  drop(data) {
-    this.dropped += data.length;
-    this.tail = Buffer.concat([this.tail, data.subarray(-TAIL_BYTES)]).subarray(-TAIL_BYTES);
-  }
-
-  spill() {
-    if (this.file !== undefined) return;
-    fs.mkdirSync(this.path.slice(0, this.path.lastIndexOf("/")), { recursive: true });
-    this.file = fs.openSync(this.path, "a", 0o600);
-    const data = Buffer.concat(this.memory);
-    this.memory = [];
-    this.memoryBytes = 0;
-    this.put(data);
-  }
-
-  put(data) {
-    let rest = data;
-    try {
-      while (rest.length > 0) rest = rest.subarray(realWriteSync(this.file, rest));
-    } catch {
-      // A full disk must not stop the code: what does not fit counts as dropped.
-      this.kept -= rest.length;
-      this.drop(rest);
-    }
-  }
-
-  summary() {
-    const found = { bytes: this.kept + this.dropped, dropped: this.dropped };
-    if (this.file === undefined) found.text = Buffer.concat(this.memory).toString("utf8");
-    if (this.dropped > 0) found.tail = this.tail.toString("utf8");
-    return found;
-  }
-
-  close() {
-    if (this.file !== undefined) fs.closeSync(this.file);
-    this.file = undefined;
-  }
-}
-
-const realWriteSync = fs.writeSync;
 
 class Streams {
   constructor() {
@@ -183,7 +105,7 @@ class Streams {
 
   /** Both streams of a run go to files together. Without a place for them they stay capped in memory. */
   spill() {
-    if (this.spilled || this.cannotSpill) return;
+    if (!this.active || this.spilled || this.cannotSpill) return;
     try {
       for (const log of Object.values(this.logs)) log.spill();
       this.spilled = true;
@@ -204,8 +126,8 @@ class Streams {
     const empty = Readable.from([]);
     Object.assign(empty, { fd: 0, isTTY: false });
     Object.defineProperty(process, "stdin", { value: empty, configurable: true });
-    this.patchFiles();
-    this.patchChildren();
+    patchFiles(this);
+    patchChildren(this);
   }
 
   takeOver(name) {
@@ -240,104 +162,6 @@ class Streams {
     });
     const originals = { [name]: Object.getPrototypeOf(stream).write };
   }
-
-  /** Descriptors 0, 1 and 2 are the protocol's; reading and writing them by number means the streams. */
-  patchFiles() {
-    const names = { 1: "stdout", 2: "stderr" };
-    const { writeSync, write, readFileSync } = fs;
-    fs.writeSync = (fd, data, ...rest) => {
-      if (!names[fd]) return writeSync(fd, data, ...rest);
-      this.write(names[fd], data);
-      return Buffer.byteLength(data);
-    };
-    fs.write = (fd, data, ...rest) => {
-      if (!names[fd]) return write(fd, data, ...rest);
-      this.write(names[fd], data);
-      const done = rest.at(-1);
-      process.nextTick(() => done(null, Buffer.byteLength(data), data));
-      return undefined;
-    };
-    fs.readFileSync = (path, options) => {
-      if (path !== 0 && path !== "/dev/stdin") return readFileSync(path, options);
-      return options ? "" : Buffer.alloc(0);
-    };
-    require("node:module").syncBuiltinESMExports();
-  }
-
-  /** A child that inherits descriptors inherits the run's, never the protocol's. */
-  patchChildren() {
-    const streams = this;
-    const { ChildProcess } = childProcess;
-    const spawn = ChildProcess.prototype.spawn;
-    ChildProcess.prototype.spawn = function (options) {
-      const { stdio, taken } = replaced(options.stdio, "pipe");
-      const answer = Reflect.apply(spawn, this, [{ ...options, stdio }]);
-      for (const index of taken) {
-        const name = index === 1 ? "stdout" : "stderr";
-        this.stdio[index]?.on("data", (data) => streams.write(name, data));
-        this[name] = null;
-      }
-      return answer;
-    };
-    for (const name of ["spawnSync", "execSync", "execFileSync"]) {
-      const real = childProcess[name];
-      childProcess[name] = (...args) => {
-        const at = args.findLastIndex((one) => one?.stdio !== undefined);
-        const options = args[at];
-        if (!options?.stdio || !streams.active) return real(...args);
-        const { stdio, taken } = replaced(options.stdio, "pipe");
-        if (taken.length === 0) return real(...args.with(at, { ...options, stdio }));
-        return streams.withFiles(stdio, taken, (files) =>
-          real(...args.with(at, { ...options, stdio: files })),
-        );
-      };
-    }
-    require("node:module").syncBuiltinESMExports();
-  }
-
-  /** A synchronous child writes straight into the run's files, so that its output is there while it runs. */
-  withFiles(stdio, taken, call) {
-    this.flush();
-    this.spill();
-    if (!this.spilled) return call(stdio.map((one, index) => (taken.includes(index) ? "ignore" : one)));
-    const logs = taken.map((index) => [index, index === 1 ? this.logs.stdout : this.logs.stderr]);
-    for (const [, log] of logs) log.flush();
-    try {
-      return call(stdio.map((one, index) => logs.find(([at]) => at === index)?.[1].file ?? one));
-    } finally {
-      for (const [, log] of logs) account(log);
-    }
-  }
-}
-
-/** Takes up what somebody else appended to a log's file, and cuts it to the cap. */
-function account(log) {
-  const size = fs.fstatSync(log.file).size;
-  if (size > log.cap) {
-    const tail = Buffer.alloc(Math.min(TAIL_BYTES, size - log.cap));
-    const reader = fs.openSync(log.path, "r");
-    fs.readSync(reader, tail, 0, tail.length, size - tail.length);
-    fs.closeSync(reader);
-    fs.ftruncateSync(log.file, log.cap);
-    log.dropped += size - log.cap;
-    log.tail = tail;
-  }
-  log.kept = Math.min(size, log.cap);
-}
-
-/** `stdio` as an array in which nothing refers to the kernel's own 0, 1 and 2, and which of 1 and 2 were meant. */
-function replaced(stdio, instead) {
-  const list = Array.isArray(stdio) ? [...stdio] : [stdio, stdio, stdio].map((one) => one ?? "pipe");
-  const taken = [];
-  for (const [index, one] of list.entries()) {
-    const inherits = one === "inherit" || one?.type === "inherit" ? index : undefined;
-    const fd = inherits ?? (typeof one === "number" ? one : one?.fd);
-    if (fd === 0) list[index] = "ignore";
-    if (fd !== 1 && fd !== 2) continue;
-    list[index] = instead;
-    taken.push(index);
-  }
-  return { stdio: list, taken };
 }
 
 module.exports = { Streams };

@@ -20,8 +20,11 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 
-from . import present, streams
+from IPython import get_ipython
+
+from . import files, present, streams
 
 FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 KEPT_SOURCES = 500
@@ -37,7 +40,7 @@ class Kernel:
         self.pid = os.getpid()
         streams.move_protocol()
         self.output = streams.Output()
-        self.no_input = streams.NoInput()
+        self.no_input = files.NoInput()
         self.frames = {
             self.step.__func__.__code__: "user",
             present.call_user.__code__: "user",
@@ -158,6 +161,8 @@ class Kernel:
 
     def install(self):
         builtins.__sandbox_mcp__ = self.run
+        # Python 3.12 warns of every fork beside a thread; ours only reads pipes.
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         signal.signal(signal.SIGINT, self.on_interrupt)
         os.system = _system
         # IPython's default gives each command a terminal, 100 ms and carriage returns.
@@ -229,6 +234,6 @@ def _started():
 def start():
     """Makes this process a kernel of ours and says which process it is. A second call changes nothing."""
     if not hasattr(builtins, "__sandbox_mcp__"):
-        Kernel(get_ipython()).install()  # noqa: F821 (the shell puts it among the builtins)
+        Kernel(get_ipython()).install()
     hello = {"sandbox_mcp_kernel": 1, "pid": os.getpid(), "started": _started(), "language": "python"}
     print(json.dumps({**hello, "version": platform.python_version()}))

@@ -10,7 +10,7 @@ beforeEach(() => void (logs = recordLogs()));
 afterEach(() => vi.restoreAllMocks());
 
 function env(variables: Record<string, unknown>): Env {
-  return { ...variables, Sandbox: {} as DurableObjectNamespace, Account: {} as DurableObjectNamespace };
+  return { ...variables, Sandbox: {} as DurableObjectNamespace, Account: {} as DurableObjectNamespace, RESULTS: {} as R2Bucket };
 }
 
 function problemsOf(variables: Record<string, unknown>): readonly string[] {

@@ -36,7 +36,7 @@ function text(value: string) {
   return { content: [{ type: "text" as const, text: value }] };
 }
 
-export type Variables = Omit<Env, "Sandbox" | "Account">;
+export type Variables = Omit<Env, "Sandbox" | "Account" | "RESULTS">;
 
 /** The app under these variables (and `SERVER_AUTH_TOKEN` unless they say otherwise). */
 export function appWith(variables: Variables = {}, parts: Partial<Product> = {}) {
@@ -46,6 +46,7 @@ export function appWith(variables: Variables = {}, parts: Partial<Product> = {})
     ...variables,
     Sandbox: {} as DurableObjectNamespace,
     Account: {} as DurableObjectNamespace,
+    RESULTS: {} as R2Bucket,
   };
   return async (path: string, init?: RequestInit): Promise<Response> => {
     const request = new Request(new URL(path, ORIGIN), init);

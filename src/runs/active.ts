@@ -1,0 +1,152 @@
+/** A run under way: takes its output, keeps its record on disk, and tells those who wait for it. */
+import { type RunFailure, failureOf } from "./failure.ts";
+import { localID } from "./id.ts";
+import type { LogStore, LogWriter } from "./log.ts";
+import type { End, Execution, RunSink, Stream } from "./run.ts";
+import type { RunRecord, RunStore } from "./store.ts";
+
+/** How often what came is made safe, milliseconds. A run that ends sooner is written once, at its end. */
+const FLUSH_MS = 1000;
+
+export class ActiveRun implements RunSink {
+  readonly record: RunRecord;
+  readonly #store: RunStore;
+  readonly #log: LogWriter;
+  readonly #shelf: LogStore;
+  readonly #stored: Record<Stream, number>;
+  readonly #settled = Promise.withResolvers<void>();
+  #waiting: (() => void)[] = [];
+  #timer: ReturnType<typeof setInterval> | null = null;
+  #shipping = Promise.resolve();
+  #changed = true;
+  #execution: Execution | undefined;
+  /** Why nothing was run, when that is so. */
+  failure: RunFailure | undefined;
+
+  constructor(record: RunRecord, store: RunStore, log: LogWriter, shelf: LogStore) {
+    this.record = record;
+    this.#store = store;
+    this.#log = log;
+    this.#shelf = shelf;
+    this.#stored = { stdout: record.ends.stdout.bytes, stderr: record.ends.stderr.bytes };
+  }
+
+  get id(): string {
+    return localID(this.record.id);
+  }
+
+  get ended(): boolean {
+    return this.record.endedAt !== undefined;
+  }
+
+  /** Bytes of the log so far, saved or not. */
+  get logBytes(): number {
+    return this.#log.bytes;
+  }
+
+  /** Settles once the record has its end. */
+  get settled(): Promise<void> {
+    return this.#settled.promise;
+  }
+
+  /** Takes over an execution and sees it to its end. */
+  async follow(execution: Execution): Promise<void> {
+    this.#execution = execution;
+    this.#timer = setInterval(() => this.save(), FLUSH_MS);
+    let end: End;
+    try {
+      end = await execution.done;
+    } catch (error) {
+      this.failure = failureOf(error);
+      end = this.failure.end;
+    }
+    this.finish(end);
+    await this.#ship(true);
+  }
+
+  /** Ends the record, whatever its execution still does. */
+  finish(end: End): void {
+    if (this.ended) return;
+    clearInterval(this.#timer);
+    Object.assign(this.record, end, { endedAt: Date.now() });
+    this.#changed = true;
+    this.save();
+    this.#settled.resolve();
+    this.#wake();
+  }
+
+  cancel(): Promise<void> {
+    return this.#execution?.cancel() ?? Promise.resolve();
+  }
+
+  /** Writes down what came since the last time. Record and log are one transaction: there is no await in between. */
+  save(): void {
+    if (!this.#changed) return;
+    this.#changed = false;
+    this.#log.flush();
+    this.record.logBytes = this.#log.bytes;
+    this.#store.put(this.record);
+    this.#stored.stdout = this.record.ends.stdout.bytes;
+    this.#stored.stderr = this.record.ends.stderr.bytes;
+    if (!this.ended) void this.#ship(false);
+  }
+
+  /** What its executor needs to go on with it in another actor. */
+  trace(trace: unknown): void {
+    this.record.trace = trace;
+    this.#changed = true;
+  }
+
+  output(stream: Stream, bytes: Uint8Array): void {
+    if (this.ended || bytes.length === 0) return;
+    this.record.droppedBytes += bytes.length - this.#log.append(stream, bytes);
+    this.record.ends[stream].add(bytes);
+    this.#came();
+  }
+
+  skipped(stream: Stream, count: number, last: Uint8Array): void {
+    if (this.ended) return;
+    this.record.droppedBytes += count;
+    this.record.ends[stream].add(last, count);
+    this.#came();
+  }
+
+  get hasRoom(): boolean {
+    return this.#log.hasRoom;
+  }
+
+  position(stream: Stream): number {
+    return this.record.ends[stream].bytes;
+  }
+
+  stored(stream: Stream): number {
+    return this.#stored[stream];
+  }
+
+  /** Resolves with the next output or the end, or after so many milliseconds. */
+  async changed(ms: number): Promise<void> {
+    if (this.ended) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#waiting.push(resolve);
+    const timer = setTimeout(resolve, ms);
+    await promise;
+    clearTimeout(timer);
+  }
+
+  #came(): void {
+    this.#changed = true;
+    this.#wake();
+  }
+
+  #wake(): void {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const wake of waiting) wake();
+  }
+
+  /** One after the other: rows leave in order. What R2 refuses stays in SQLite and goes with the next attempt. */
+  #ship(ended: boolean): Promise<void> {
+    this.#shipping = this.#shipping.then(() => this.#log.ship(this.#shelf, ended)).catch(() => undefined);
+    return this.#shipping;
+  }
+}

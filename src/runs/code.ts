@@ -1,0 +1,95 @@
+/** Code in a live kernel as a run. */
+import type { CodeOutcome, CodeSpec, Kernels } from "../sandbox/kernels.ts";
+import type { RichResult } from "../sandbox/kernel-protocol.ts";
+import type { Shell } from "../sandbox/shell.ts";
+import { RunFiles } from "./files.ts";
+import { type CodeDetail, type CodeResult, DETAIL_BYTES, type End, type EndState, type Execution, type RunSink, STREAMS } from "./run.ts";
+
+/** How often the output of running code is read, milliseconds. */
+const POLL_MS = 1000;
+
+const encoder = new TextEncoder();
+
+export function startCode(
+  kernels: Kernels,
+  shell: Shell,
+  sink: RunSink,
+  spec: Omit<CodeSpec, "runID">,
+): Execution {
+  const files = new RunFiles(shell, sink);
+  const run = async (): Promise<End> => {
+    const code = kernels.run({ ...spec, runID: sink.id });
+    const outcome = await followed(code, files);
+    // Of a kernel that gave no answer, what it had written to its files is all there is.
+    if (outcome.spilled && !sink.ended) await files.drain();
+    for (const stream of STREAMS) {
+      const { text, bytes, tail } = outcome[stream];
+      if (text !== undefined) sink.output(stream, encoder.encode(text));
+      const missing = bytes - sink.position(stream);
+      if (missing > 0) sink.skipped(stream, missing, encoder.encode(tail ?? ""));
+    }
+    return endOf(outcome, spec);
+  };
+  return {
+    done: run(),
+    cancel: async () => {
+      kernels.interrupt(sink.id);
+    },
+  };
+}
+
+/** The outcome, while the output that has gone to files is passed on once a second. */
+async function followed(code: Promise<CodeOutcome>, files: RunFiles): Promise<CodeOutcome> {
+  for (;;) {
+    const { promise: pause, resolve } = Promise.withResolvers<undefined>();
+    const timer = setTimeout(() => resolve(undefined), POLL_MS);
+    const outcome = await Promise.race([code, pause]);
+    clearTimeout(timer);
+    if (outcome) return outcome;
+    await Promise.race([files.drain(), code]);
+  }
+}
+
+const STATES: Record<CodeOutcome["end"], EndState> = {
+  ok: "succeeded",
+  error: "failed",
+  timeout: "timed_out",
+  cancelled: "cancelled",
+  died: "failed",
+};
+
+function endOf(outcome: CodeOutcome, { language, context, timeoutMs }: Omit<CodeSpec, "runID">): End {
+  const kernel = context === "default" ? `The ${language} kernel` : `The ${language} kernel ${context}`;
+  const state =
+    outcome.state === "kept"
+      ? "Its variables and imports are still there."
+      : "Its variables and imports are gone; the next call starts a fresh one.";
+  const reasons: Record<CodeOutcome["end"], string | undefined> = {
+    ok: undefined,
+    error: undefined,
+    timeout: `${kernel} was stopped after ${timeoutMs / 1000} s. ${state}`,
+    cancelled: `${kernel} was interrupted. ${state}`,
+    died: `${kernel} died: the code ended its process, or it ran out of memory. ${state}`,
+  };
+  return { state: STATES[outcome.end], exitCode: outcome.exitCode, note: reasons[outcome.end], detail: fitting(outcome) };
+}
+
+/** The results as far as they fit into a run's record; what does not is named. */
+function fitting({ results, error }: CodeOutcome): CodeDetail {
+  let room = DETAIL_BYTES;
+  const kept = results.flatMap(readable).map((result): CodeResult => {
+    const size = JSON.stringify(result).length;
+    if (size > room) return { text: `[a result of ${size} bytes is left out: the results before it take all the room]` };
+    room -= size;
+    return result;
+  });
+  return { results: kept, error };
+}
+
+/** A result in its most readable form. */
+function readable({ png, jpeg, text, markdown, latex, svg, html, json }: RichResult): CodeResult[] {
+  if (png !== undefined) return [{ image: png, mimeType: "image/png" }];
+  if (jpeg !== undefined) return [{ image: jpeg, mimeType: "image/jpeg" }];
+  const found = text ?? markdown ?? latex ?? svg ?? html ?? (json === undefined ? undefined : JSON.stringify(json));
+  return found === undefined ? [] : [{ text: found }];
+}

@@ -1,0 +1,75 @@
+/** The output of one run as it lies in the sandbox, read by offset in bounded pieces while it grows. */
+import { type Shell } from "../sandbox/shell.ts";
+import { type RunSink, STREAMS } from "./run.ts";
+
+/** Bytes read of each stream in one call. */
+const PIECE_BYTES = 1024 * 1024;
+
+/** Bytes that are worth a call to give back to the sandbox's disk. */
+const FREE_BYTES = 4 * 1024 * 1024;
+
+const NAMES = { stdout: "out", stderr: "err" } as const;
+
+export interface Polled {
+  /** `unknown`: the sandbox knows no command of this id. */
+  state: "running" | "exited" | "unknown";
+  /** Exit status; meaningful once exited. */
+  status: number;
+  /** Whether the sink has all output there was at that moment. */
+  drained: boolean;
+}
+
+export class RunFiles {
+  readonly #shell: Shell;
+  readonly #sink: RunSink;
+  readonly #freed = { stdout: 0, stderr: 0 };
+  #behind = false;
+
+  constructor(shell: Shell, sink: RunSink) {
+    this.#shell = shell;
+    this.#sink = sink;
+  }
+
+  /** Waits up to so many seconds for the command to end, unless output waits; then passes output on to the sink. */
+  async poll(seconds: number, session: string): Promise<Polled> {
+    return this.#read(`sbx_poll ${this.#sink.id} ${this.#behind ? 0 : seconds}`, session);
+  }
+
+  /** Passes on what a run of another kind has printed to its files by now. */
+  async drain(): Promise<void> {
+    while (!(await this.#read(`printf 'running - '; sbx_output ${this.#sink.id}`)).drained);
+  }
+
+  async #read(call: string, session?: string): Promise<Polled> {
+    const sink = this.#sink;
+    const max = sink.hasRoom ? PIECE_BYTES : 0;
+    const line = `${this.#free()}${call} ${sink.position("stdout")} ${sink.position("stderr")} ${max}`;
+    const { words, rest } = await this.#shell.call("run.sh", line, { session });
+    const [state, status, ...ranges] = words;
+    const data = rest.split("\n");
+    let drained = true;
+    for (const [index, stream] of STREAMS.entries()) {
+      const size = Number(ranges[2 * index]);
+      const start = Number(ranges[2 * index + 1]);
+      const bytes = Uint8Array.fromBase64(data[index] ?? "");
+      const gap = start - sink.position(stream);
+      if (gap > 0) sink.skipped(stream, gap + bytes.length, bytes);
+      else if (bytes.length > 0) sink.output(stream, bytes);
+      if (sink.position(stream) < size) drained = false;
+    }
+    this.#behind = !drained;
+    return { state: state === "exited" || state === "unknown" ? state : "running", status: Number(status), drained };
+  }
+
+  /** What gives the disk back that holds output which is stored here. */
+  #free(): string {
+    let line = "";
+    for (const stream of STREAMS) {
+      const stored = this.#sink.stored(stream);
+      if (stored - this.#freed[stream] < FREE_BYTES) continue;
+      this.#freed[stream] = stored;
+      line += `sbx_free ${this.#sink.id} ${NAMES[stream]} ${stored}; `;
+    }
+    return line;
+  }
+}

@@ -1,0 +1,191 @@
+/**
+ * The log of one run: what it printed, both streams in the order of their arrival. New output waits in memory until the
+ * next flush; then it is rows of SQLite; whole objects of it move on to R2. A cursor is an offset into the log in bytes:
+ * it stays valid wherever the bytes lie.
+ */
+import { joined } from "./ends.ts";
+import { type LogPiece, STREAMS, type Stream } from "./run.ts";
+
+/** A row's data in bytes at most: SQLite in a Durable Object holds values of up to 2 MB. */
+const ROW_BYTES = 512 * 1024;
+
+/** Bytes of an object in R2, give or take a row. A log of up to `KEEP_BYTES` never leaves SQLite. */
+const OBJECT_BYTES = 4 * 1024 * 1024;
+const KEEP_BYTES = 64 * 1024;
+
+/** Where whole objects of a log go. */
+export interface LogStore {
+  bucket: R2Bucket;
+  /** `<principal hash>/<run id>/` */
+  prefix: string;
+}
+
+type Row = {
+  seq: number;
+  stream: number;
+  start: number;
+  length: number;
+  object: number | null;
+  object_start: number | null;
+  data: ArrayBuffer | null;
+};
+
+export function createLogTable(sql: SqlStorage): void {
+  sql.exec(`CREATE TABLE IF NOT EXISTS log (
+    run TEXT NOT NULL, seq INTEGER NOT NULL, stream INTEGER NOT NULL, start INTEGER NOT NULL, length INTEGER NOT NULL,
+    object INTEGER, object_start INTEGER, data BLOB, PRIMARY KEY (run, seq)) WITHOUT ROWID`);
+}
+
+/** Writes one run's log. There is one for each run under way, in the actor that owns the run. */
+export class LogWriter {
+  readonly #sql: SqlStorage;
+  readonly #runID: string;
+  readonly #cap: number;
+  #pending: LogPiece[] = [];
+  #bytes: number;
+  #rows: number;
+  #objects: number;
+  /** Bytes in rows that no object holds yet. */
+  #unshipped: number;
+
+  /** Goes on where the rows of an earlier actor end. */
+  constructor(sql: SqlStorage, runID: string, capBytes: number, isNew: boolean) {
+    this.#sql = sql;
+    this.#runID = runID;
+    this.#cap = capBytes;
+    const found = isNew ? undefined : this.#found();
+    this.#rows = found?.rows ?? 0;
+    this.#bytes = found?.bytes ?? 0;
+    this.#objects = found?.objects ?? 0;
+    this.#unshipped = found?.unshipped ?? 0;
+  }
+
+  #found() {
+    return this.#sql
+      .exec<{ rows: number; bytes: number; objects: number; unshipped: number }>(
+        `SELECT count(*) AS rows, coalesce(sum(length), 0) AS bytes, coalesce(max(object) + 1, 0) AS objects,
+           coalesce(sum(CASE WHEN object IS NULL THEN length END), 0) AS unshipped FROM log WHERE run = ?`,
+        this.#runID,
+      )
+      .one();
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  get hasRoom(): boolean {
+    return this.#bytes < this.#cap;
+  }
+
+  /** Takes as much of the output as the log has room for, and answers how many bytes that was. */
+  append(stream: Stream, bytes: Uint8Array): number {
+    const kept = bytes.subarray(0, Math.max(0, this.#cap - this.#bytes));
+    if (kept.length === 0) return 0;
+    this.#bytes += kept.length;
+    const last = this.#pending.at(-1);
+    if (last?.stream === stream && last.bytes.length + kept.length <= ROW_BYTES) last.bytes = joined([last.bytes, kept]);
+    else
+      for (let at = 0; at < kept.length; at += ROW_BYTES)
+        this.#pending.push({ stream, bytes: kept.subarray(at, at + ROW_BYTES) });
+    return kept.length;
+  }
+
+  /** Moves what waits in memory into rows. Synchronous: the caller's own writes share its transaction. */
+  flush(): void {
+    let start = this.#bytes - this.#pending.reduce((sum, { bytes }) => sum + bytes.length, 0);
+    for (const { stream, bytes } of this.#pending) {
+      this.#sql.exec(
+        "INSERT INTO log (run, seq, stream, start, length, data) VALUES (?, ?, ?, ?, ?, ?)",
+        this.#runID,
+        this.#rows++,
+        STREAMS.indexOf(stream),
+        start,
+        bytes.length,
+        bytes,
+      );
+      start += bytes.length;
+      this.#unshipped += bytes.length;
+    }
+    this.#pending = [];
+  }
+
+  /**
+   * Moves rows to R2 as whole objects, and what is left too once the run has `ended`. What R2 does not take now stays in
+   * its rows for the next call.
+   * @throws whatever R2 throws
+   */
+  async ship({ bucket, prefix }: LogStore, ended: boolean): Promise<void> {
+    while (this.#unshipped >= OBJECT_BYTES || (ended && this.#unshipped > 0 && this.#bytes > KEEP_BYTES)) {
+      const rows = this.#sql
+        .exec<Row>("SELECT * FROM log WHERE run = ? AND object IS NULL ORDER BY seq LIMIT 64", this.#runID)
+        .toArray();
+      const parts: Uint8Array[] = [];
+      let size = 0;
+      for (const row of rows) {
+        if (size >= OBJECT_BYTES) break;
+        parts.push(new Uint8Array(row.data ?? new ArrayBuffer(0)));
+        size += row.length;
+      }
+      await bucket.put(objectKey(prefix, this.#objects), joined(parts));
+      let at = 0;
+      for (const { seq, length } of rows.slice(0, parts.length)) {
+        this.#sql.exec(
+          "UPDATE log SET object = ?, object_start = ?, data = NULL WHERE run = ? AND seq = ?",
+          this.#objects,
+          at,
+          this.#runID,
+          seq,
+        );
+        at += length;
+      }
+      this.#objects++;
+      this.#unshipped -= size;
+    }
+  }
+}
+
+/** The pieces of a flushed log from `cursor` on, at most `maxBytes` together. */
+export async function readLog(
+  sql: SqlStorage,
+  runID: string,
+  { bucket, prefix }: LogStore,
+  cursor: number,
+  maxBytes: number,
+): Promise<LogPiece[]> {
+  const rows = sql
+    .exec<Row>(
+      "SELECT * FROM log WHERE run = ? AND start + length > ? AND start < ? ORDER BY seq",
+      runID,
+      cursor,
+      cursor + maxBytes,
+    )
+    .toArray();
+  return Promise.all(
+    rows.map(async (row) => {
+      const from = Math.max(0, cursor - row.start);
+      const length = Math.min(row.length, cursor + maxBytes - row.start) - from;
+      const stream = STREAMS[row.stream] ?? "stdout";
+      if (row.data) return { stream, bytes: new Uint8Array(row.data, from, length) };
+      const range = { offset: (row.object_start ?? 0) + from, length };
+      const object = await bucket.get(objectKey(prefix, row.object ?? 0), { range });
+      if (!object) throw new Error(`object ${row.object} of the log of ${runID} is missing`);
+      return { stream, bytes: new Uint8Array(await object.arrayBuffer()) };
+    }),
+  );
+}
+
+/** Removes logs of runs, rows and objects. */
+export async function deleteLog(sql: SqlStorage, runID: string, { bucket, prefix }: LogStore): Promise<void> {
+  const { objects } = sql
+    .exec<{ objects: number }>("SELECT coalesce(max(object) + 1, 0) AS objects FROM log WHERE run = ?", runID)
+    .one();
+  const keys = Array.from({ length: objects }, (_, index) => objectKey(prefix, index));
+  // R2 takes up to 1,000 keys in one call: more than any log has objects.
+  if (keys.length > 0) await bucket.delete(keys);
+  sql.exec("DELETE FROM log WHERE run = ?", runID);
+}
+
+function objectKey(prefix: string, object: number): string {
+  return `${prefix}log/${String(object).padStart(6, "0")}`;
+}

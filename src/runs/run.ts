@@ -1,0 +1,99 @@
+/** What a run is: one execution of code, of a command or of a task, from its start to its end. */
+import type { Shown } from "./output.ts";
+
+export type RunKind = "code" | "command" | "task";
+
+/**
+ * `running` until one of the others, which are final: `succeeded` and `failed` by the program's own end, `cancelled` and
+ * `timed_out` by ours, `lost` when what ran it went away and nobody can know how it ended.
+ */
+export type RunState = "running" | "succeeded" | "failed" | "cancelled" | "timed_out" | "lost";
+
+export type EndState = Exclude<RunState, "running">;
+
+/** How a run ended, as its executor reports it. */
+export interface End {
+  state: EndState;
+  /** Of a command: its exit status, 128 and the signal's number when a signal ended it. */
+  exitCode?: number;
+  /** Why it ended so and what that means for what comes next, in sentences. */
+  note?: string;
+  /** What only this kind of run has: JSON of at most `DETAIL_BYTES`. */
+  detail?: RunDetail;
+}
+
+/** What only a run of code has. */
+export interface CodeDetail {
+  results: CodeResult[];
+  error?: { name: string; message: string; traceback: string[] };
+}
+
+/** An output of code in its most readable form. Images are base64. */
+export type CodeResult = { text: string } | { image: string; mimeType: string };
+
+export type RunDetail = CodeDetail;
+
+/** The largest detail of a run, in bytes of JSON: SQLite in a Durable Object holds values of up to 2 MB. */
+export const DETAIL_BYTES = 1_500_000;
+
+/** A run as its caller sees it; the same for every kind. Crosses from the actor to the Worker as data. */
+export interface RunView {
+  id: string;
+  kind: RunKind;
+  state: RunState;
+  /** The first line of what was run. */
+  title: string;
+  /** Milliseconds since the epoch. */
+  startedAt: number;
+  endedAt?: number;
+  exitCode?: number;
+  note?: string;
+  detail?: RunDetail;
+  stdout: Shown;
+  stderr: Shown;
+  /** Bytes of the log: both streams in the order of their arrival, as far as they are kept. */
+  logBytes: number;
+  /** Bytes of output that came when the log was full. */
+  droppedBytes: number;
+}
+
+export const STREAMS = ["stdout", "stderr"] as const;
+
+export type Stream = (typeof STREAMS)[number];
+
+/** A piece of a run's log. */
+export interface LogPiece {
+  stream: Stream;
+  bytes: Uint8Array;
+}
+
+/** What an executor reports to while a run is under way. */
+export interface RunSink {
+  readonly id: string;
+  /** The next output of a stream. */
+  output(stream: Stream, bytes: Uint8Array): void;
+  /** The next `count` bytes of a stream, of which only the last were read because the log is full. */
+  skipped(stream: Stream, count: number, last: Uint8Array): void;
+  /** Whether the run has got its end from elsewhere: what its execution still does is of no use. */
+  readonly ended: boolean;
+  /** Whether more output would still be kept. */
+  readonly hasRoom: boolean;
+  /** Bytes of a stream that came so far: where a reader goes on. */
+  position(stream: Stream): number;
+  /** Bytes of a stream that are on disk here: the sandbox need not keep them. */
+  stored(stream: Stream): number;
+}
+
+/** One execution under way. */
+export interface Execution {
+  /** Settles when it has ended and all of its output was reported. */
+  done: Promise<End>;
+  /** Ends it early: `done` settles soon after. */
+  cancel(): Promise<void>;
+}
+
+/** The first line of a source, short enough for a list. */
+export function titleOf(source: string): string {
+  const line = source.trimStart().split("\n", 1)[0] ?? "";
+  return line.length > 120 ? `${line.slice(0, 119)}…` : line;
+}

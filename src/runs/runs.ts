@@ -1,0 +1,173 @@
+/**
+ * Every execution of one sandbox, from its start until its record expires. A run belongs to the actor and not to the
+ * request that started it: whoever waits for it may go away.
+ */
+import { ToolError } from "../sandbox/errors.ts";
+import { ActiveRun } from "./active.ts";
+import { Ends } from "./ends.ts";
+import { localID, newRunID } from "./id.ts";
+import { type LogStore, LogWriter, deleteLog, readLog } from "./log.ts";
+import type { Execution, LogPiece, RunKind, RunView } from "./run.ts";
+import { type RunRecord, RunStore, viewOf } from "./store.ts";
+
+/** What the actor gives its runs. */
+export interface RunsHost {
+  sql: SqlStorage;
+  bucket: R2Bucket;
+  /** Of the principal and the sandbox; known from the first call on. */
+  owner(): { principalHash: string; sandbox: string };
+  /** Bytes of a run's log at most. */
+  logCapBytes: number;
+  /** How long a record outlives its run, milliseconds. */
+  keepMs: number;
+  /** Something goes on without a request: nothing waits for it, and it must not be thrown away. */
+  background(work: Promise<unknown>): void;
+  /** A run has ended: its files in the sandbox are of no more use, and its record will expire. */
+  ended(run: { id: string; output: number }): void;
+}
+
+/** How an execution of some kind is started or gone on with. */
+export type Launch = (run: ActiveRun) => Execution;
+
+/** A part of a run's log, with where to go on. */
+export interface LogPage {
+  pieces: LogPiece[];
+  /** The cursor after the last byte of `pieces`. */
+  next: number;
+}
+
+/** Records removed in one go. */
+const SWEEP_BATCH = 200;
+
+export class Runs {
+  readonly #host: RunsHost;
+  readonly #store: RunStore;
+  readonly #active = new Map<string, ActiveRun>();
+
+  constructor(host: RunsHost) {
+    this.#host = host;
+    this.#store = new RunStore(host.sql);
+  }
+
+  get isBusy(): boolean {
+    return this.#active.size > 0;
+  }
+
+  /**
+   * Starts a run and waits for it up to so long.
+   * @throws what kept it from running, when that shows while the caller waits
+   */
+  async start(kind: RunKind, title: string, launch: Launch, waitMs: number): Promise<RunView> {
+    const record: RunRecord = {
+      id: newRunID(this.#host.owner().sandbox),
+      kind,
+      state: "running",
+      title,
+      startedAt: Date.now(),
+      ends: { stdout: new Ends(), stderr: new Ends() },
+      logBytes: 0,
+      droppedBytes: 0,
+    };
+    const run = this.#follow(record, launch, true);
+    await within(run.settled, waitMs);
+    if (run.failure && run.failure.end.state !== "lost") {
+      this.#store.delete(record.id);
+      throw run.failure.error;
+    }
+    run.save();
+    return viewOf(run.record);
+  }
+
+  /** Goes on with the runs of an earlier actor, as far as `launch` finds a way. */
+  resume(launch: (record: RunRecord) => Launch | string): void {
+    for (const record of this.#store.unfinished()) {
+      const found = launch(record);
+      if (typeof found === "string") {
+        this.#store.put({ ...record, state: "lost", note: found, endedAt: Date.now() });
+        this.#host.ended({ id: localID(record.id), output: record.logBytes });
+      } else this.#follow(record, found, false);
+    }
+  }
+
+  /** The container is gone: so is everything that ran in it. */
+  containerGone(note: string): void {
+    for (const run of this.#active.values()) run.finish({ state: "lost", note });
+  }
+
+  /**
+   * A run as it is now, after waiting up to so long for its end or, with a cursor, for output after it.
+   * @throws {ToolError} `not_found`
+   */
+  async result(id: string, waitMs: number, cursor?: number): Promise<RunView> {
+    const run = this.#active.get(id);
+    if (!run) return viewOf(this.#known(id));
+    const deadline = Date.now() + waitMs;
+    while (!run.ended && Date.now() < deadline && !(cursor !== undefined && run.logBytes > cursor))
+      await run.changed(deadline - Date.now());
+    run.save();
+    return viewOf(run.record);
+  }
+
+  /** The log of a run from `cursor` on. */
+  async log(id: string, cursor: number, maxBytes: number): Promise<LogPage> {
+    this.#active.get(id)?.save();
+    const pieces = await readLog(this.#host.sql, id, this.#shelf(id), cursor, maxBytes);
+    return { pieces, next: cursor + pieces.reduce((sum, { bytes }) => sum + bytes.length, 0) };
+  }
+
+  /** The newest first. */
+  list(limit: number, before?: string, kind?: RunKind): RunView[] {
+    for (const run of this.#active.values()) run.save();
+    return this.#store.list(limit, before, kind).map(viewOf);
+  }
+
+  /** Ends a run early; one that has ended stays as it is. @throws {ToolError} `not_found` */
+  async cancel(id: string, waitMs: number): Promise<RunView> {
+    const run = this.#active.get(id);
+    if (!run) return viewOf(this.#known(id));
+    await run.cancel();
+    await within(run.settled, waitMs);
+    return viewOf(run.record);
+  }
+
+  /** Removes what has expired. Answers when the next record does, milliseconds since the epoch. */
+  async sweep(): Promise<number | undefined> {
+    const expired = this.#store.endedBefore(Date.now() - this.#host.keepMs, SWEEP_BATCH);
+    for (const id of expired) {
+      await deleteLog(this.#host.sql, id, this.#shelf(id));
+      this.#store.delete(id);
+    }
+    const first = this.#store.firstEnd();
+    return first === undefined ? undefined : first + this.#host.keepMs;
+  }
+
+  #follow(record: RunRecord, launch: Launch, isNew: boolean): ActiveRun {
+    const { sql, logCapBytes } = this.#host;
+    const log = new LogWriter(sql, record.id, logCapBytes, isNew);
+    const run = new ActiveRun(record, this.#store, log, this.#shelf(record.id));
+    this.#active.set(record.id, run);
+    const done = run.follow(launch(run)).finally(() => {
+      this.#active.delete(record.id);
+      this.#host.ended({ id: run.id, output: record.logBytes + record.droppedBytes });
+    });
+    this.#host.background(done);
+    return run;
+  }
+
+  #known(id: string): RunRecord {
+    const record = this.#store.get(id);
+    if (record) return record;
+    throw new ToolError("not_found", `There is no run ${id}.`, "Use list_runs to see the runs of a sandbox.");
+  }
+
+  #shelf(id: string): LogStore {
+    return { bucket: this.#host.bucket, prefix: `${this.#host.owner().principalHash}/${id}/` };
+  }
+}
+
+async function within(settled: Promise<void>, ms: number): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, ms);
+  await Promise.race([settled, promise]);
+  clearTimeout(timer);
+}

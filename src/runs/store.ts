@@ -1,0 +1,178 @@
+/** The records of runs in the actor's SQLite. */
+import { Ends } from "./ends.ts";
+import { createLogTable } from "./log.ts";
+import type { End, RunKind, RunState, RunView, Stream } from "./run.ts";
+
+/** A run as its record holds it. */
+export interface RunRecord extends Omit<Partial<End>, "state"> {
+  id: string;
+  kind: RunKind;
+  state: RunState;
+  title: string;
+  startedAt: number;
+  endedAt?: number;
+  /** What its executor needs to go on with it in another actor; undefined when it cannot. */
+  trace?: unknown;
+  ends: Record<Stream, Ends>;
+  logBytes: number;
+  droppedBytes: number;
+}
+
+type Row = {
+  id: string;
+  kind: RunKind;
+  state: RunState;
+  title: string;
+  started_at: number;
+  ended_at: number | null;
+  exit_code: number | null;
+  note: string | null;
+  detail: string | null;
+  trace: string | null;
+  out_bytes: number;
+  out_head: ArrayBuffer;
+  out_tail: ArrayBuffer;
+  err_bytes: number;
+  err_head: ArrayBuffer;
+  err_tail: ArrayBuffer;
+  log_bytes: number;
+  dropped_bytes: number;
+};
+
+const COLUMNS = [
+  "id",
+  "kind",
+  "state",
+  "title",
+  "started_at",
+  "ended_at",
+  "exit_code",
+  "note",
+  "detail",
+  "trace",
+  "out_bytes",
+  "out_head",
+  "out_tail",
+  "err_bytes",
+  "err_head",
+  "err_tail",
+  "log_bytes",
+  "dropped_bytes",
+] as const satisfies readonly (keyof Row)[];
+
+const PUT = `INSERT OR REPLACE INTO runs (${COLUMNS.join(", ")}) VALUES (${COLUMNS.map(() => "?").join(", ")})`;
+
+export class RunStore {
+  readonly #sql: SqlStorage;
+
+  constructor(sql: SqlStorage) {
+    this.#sql = sql;
+    sql.exec(`CREATE TABLE IF NOT EXISTS runs (
+      id TEXT PRIMARY KEY, kind TEXT NOT NULL, state TEXT NOT NULL, title TEXT NOT NULL, started_at INTEGER NOT NULL,
+      ended_at INTEGER, exit_code INTEGER, note TEXT, detail TEXT, trace TEXT,
+      out_bytes INTEGER NOT NULL, out_head BLOB NOT NULL, out_tail BLOB NOT NULL,
+      err_bytes INTEGER NOT NULL, err_head BLOB NOT NULL, err_tail BLOB NOT NULL,
+      log_bytes INTEGER NOT NULL, dropped_bytes INTEGER NOT NULL) WITHOUT ROWID`);
+    // For the few questions that are not asked by id: what is under way, what has expired.
+    sql.exec("CREATE INDEX IF NOT EXISTS runs_ended ON runs (ended_at)");
+    createLogTable(sql);
+  }
+
+  put(run: RunRecord): void {
+    const { stdout, stderr } = run.ends;
+    const row: Record<(typeof COLUMNS)[number], SqlStorageValue> = {
+      id: run.id,
+      kind: run.kind,
+      state: run.state,
+      title: run.title,
+      started_at: run.startedAt,
+      ended_at: run.endedAt ?? null,
+      exit_code: run.exitCode ?? null,
+      note: run.note ?? null,
+      detail: run.detail === undefined ? null : JSON.stringify(run.detail),
+      trace: run.trace === undefined ? null : JSON.stringify(run.trace),
+      out_bytes: stdout.bytes,
+      out_head: buffer(stdout.head),
+      out_tail: buffer(stdout.tail),
+      err_bytes: stderr.bytes,
+      err_head: buffer(stderr.head),
+      err_tail: buffer(stderr.tail),
+      log_bytes: run.logBytes,
+      dropped_bytes: run.droppedBytes,
+    };
+    this.#sql.exec(PUT, ...COLUMNS.map((column) => row[column]));
+  }
+
+  get(id: string): RunRecord | undefined {
+    const [row] = this.#sql.exec<Row>("SELECT * FROM runs WHERE id = ?", id).toArray();
+    return row && recordOf(row);
+  }
+
+  /** Runs without an end, the oldest first. */
+  unfinished(): RunRecord[] {
+    return this.#sql.exec<Row>("SELECT * FROM runs WHERE ended_at IS NULL ORDER BY id").toArray().map(recordOf);
+  }
+
+  /** The newest first; those before `before` when it is given. */
+  list(limit: number, before: string | undefined, kind: RunKind | undefined): RunRecord[] {
+    return this.#sql
+      .exec<Row>(
+        "SELECT * FROM runs WHERE id < ? AND (? IS NULL OR kind = ?) ORDER BY id DESC LIMIT ?",
+        before ?? "~",
+        kind ?? null,
+        kind ?? null,
+        limit,
+      )
+      .toArray()
+      .map(recordOf);
+  }
+
+  /** Ids of runs that ended before a time, milliseconds since the epoch; at most `limit`. */
+  endedBefore(time: number, limit: number): string[] {
+    return this.#sql
+      .exec<{ id: string }>("SELECT id FROM runs WHERE ended_at < ? ORDER BY ended_at LIMIT ?", time, limit)
+      .toArray()
+      .map(({ id }) => id);
+  }
+
+  /** When the run ended that ended first, milliseconds since the epoch. */
+  firstEnd(): number | undefined {
+    return this.#sql.exec<{ first: number | null }>("SELECT min(ended_at) AS first FROM runs").one().first ?? undefined;
+  }
+
+  delete(id: string): void {
+    this.#sql.exec("DELETE FROM runs WHERE id = ?", id);
+  }
+}
+
+export function viewOf(run: RunRecord): RunView {
+  const { id, kind, state, title, startedAt, endedAt, exitCode, note, detail, ends, logBytes, droppedBytes } = run;
+  const stdout = ends.stdout.shown();
+  const stderr = ends.stderr.shown();
+  return { id, kind, state, title, startedAt, endedAt, exitCode, note, detail, stdout, stderr, logBytes, droppedBytes };
+}
+
+function recordOf(row: Row): RunRecord {
+  return {
+    id: row.id,
+    kind: row.kind,
+    state: row.state,
+    title: row.title,
+    startedAt: row.started_at,
+    endedAt: row.ended_at ?? undefined,
+    exitCode: row.exit_code ?? undefined,
+    note: row.note ?? undefined,
+    detail: row.detail === null ? undefined : JSON.parse(row.detail),
+    trace: row.trace === null ? undefined : JSON.parse(row.trace),
+    ends: {
+      stdout: new Ends(new Uint8Array(row.out_head), new Uint8Array(row.out_tail), row.out_bytes),
+      stderr: new Ends(new Uint8Array(row.err_head), new Uint8Array(row.err_tail), row.err_bytes),
+    },
+    logBytes: row.log_bytes,
+    droppedBytes: row.dropped_bytes,
+  };
+}
+
+function buffer(bytes: Uint8Array): ArrayBuffer {
+  return bytes.slice().buffer;
+}

@@ -1,0 +1,62 @@
+/** Looks after a kernel by its process: is it there, interrupt it, end it. By short lines in a shell of the sandbox. */
+import { type KernelProcess, processLine } from "./kernel-protocol.ts";
+
+/** What of the SDK's class this needs. */
+export interface ExecHost {
+  exec(command: string): Promise<{ exitCode: number }>;
+}
+
+/** The first look at a kernel comes this long after its code started, and later looks ever rarer. */
+const WATCH_FIRST_MS = 1_000;
+const WATCH_SLOWEST_MS = 5_000;
+
+/** How long a line may take before it counts as unanswered. */
+const ANSWER_MS = 5_000;
+
+/** Sends the signal if the process is still the same one. Never throws; a sandbox that does not answer is let be. */
+export async function signal(host: ExecHost, process: KernelProcess, name: "INT" | "KILL"): Promise<void> {
+  await exitCode(host, processLine(process, name));
+}
+
+/** Looks at the process from time to time until `end`; `died` settles once it is not there any more. */
+export function watch(host: ExecHost, process: KernelProcess): { died: Promise<"died">; end: () => void } {
+  const { promise: died, resolve } = Promise.withResolvers<"died">();
+  const startedAt = Date.now();
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let ended = false;
+  const plan = () => {
+    const pause = Math.min(Math.max((Date.now() - startedAt) / 60, WATCH_FIRST_MS), WATCH_SLOWEST_MS);
+    if (!ended) timer = setTimeout(look, pause);
+  };
+  const look = async () => {
+    if ((await exitCode(host, processLine(process))) === 1) resolve("died");
+    else plan();
+  };
+  plan();
+  const end = () => {
+    ended = true;
+    if (timer !== undefined) clearTimeout(timer);
+  };
+  return { died, end };
+}
+
+/** The exit code of a line; undefined when nobody answered, which proves nothing. */
+async function exitCode(host: ExecHost, line: string): Promise<number | undefined> {
+  const exec = async () => (await host.exec(line)).exitCode;
+  // User code can kill the shell that answers; the SDK says so once and has a fresh one for the next call.
+  const answer = exec()
+    .catch(exec)
+    .catch(() => undefined);
+  return within(ANSWER_MS, answer);
+}
+
+/** What the promise gives, or undefined when it takes longer. */
+export async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
+  const { promise: late, resolve } = Promise.withResolvers<undefined>();
+  const timer = setTimeout(() => resolve(undefined), ms);
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,24 @@
+import { z } from "zod";
+import { defineTool, runField, runOutput } from "./define.ts";
+import { ownRun } from "./own-run.ts";
+import { runBlocks, runFields } from "./run-result.ts";
+
+/** How long the end of a run that was told to end is waited for, milliseconds. */
+const WAIT_MS = 10_000;
+
+export const cancelRun = defineTool({
+  name: "cancel_run",
+  title: "Cancel a run",
+  description:
+    "Stops a run: a command with every process it started, code by interrupting its kernel. A run that has ended stays as it is. Returns what it printed until then.",
+  input: z.strictObject({ id: runField() }),
+  output: runOutput(),
+  hints: { readOnly: false, destructive: true, idempotent: true },
+  scopes: ["sandbox:exec"],
+  async handle({ id }, context) {
+    const { value: run, notice } = await context.sandbox(ownRun(id), (actor, owner) =>
+      actor.cancelRun(owner, id, WAIT_MS),
+    );
+    return { content: runBlocks(run, notice), structured: runFields(run, notice) };
+  },
+});

@@ -1,0 +1,82 @@
+import { z } from "zod";
+import type { LogPage } from "../runs/runs.ts";
+import { defineTool, runField, sections, text, waitField } from "./define.ts";
+import { ownRun } from "./own-run.ts";
+import { runBlocks } from "./run-result.ts";
+
+/** Bytes of a log in one answer. */
+const PAGE_BYTES = 48 * 1024;
+
+export const getResult = defineTool({
+  name: "get_result",
+  title: "Get the result of a run",
+  description: `Waits for a run started by run_code or run_command and returns its state, output and result: whether it still runs, ended a minute ago, or was started by another client. Results stay for days.
+
+With cursor, returns the log from that byte on instead, stdout and stderr as they came, and the next cursor: read long output page by page from cursor 0, or follow new output of something that runs.`,
+  input: z.strictObject({
+    id: runField(),
+    wait_seconds: waitField(),
+    cursor: z.number().int().min(0).optional().describe("Byte of the log to read on from."),
+  }),
+  hints: { readOnly: true, destructive: false, idempotent: true },
+  scopes: ["sandbox:read"],
+  async handle({ id, wait_seconds, cursor }, context) {
+    const { value, notice } = await context.sandbox(ownRun(id), (actor, owner) =>
+      actor.readRun(owner, id, wait_seconds * 1000, cursor, PAGE_BYTES),
+    );
+    const { run, page } = value;
+    if (!page) return { content: runBlocks(run, notice) };
+    const { log, next } = pageText(page, run.state === "running");
+    const goOn =
+      next < run.logBytes
+        ? `There is more: go on with cursor ${next}.`
+        : run.state === "running"
+          ? `Still running: wait for more with cursor ${next}.`
+          : "This is the end of the log.";
+    const lost = run.droppedBytes > 0 ? ` ${run.droppedBytes} bytes after it were not kept.` : "";
+    const head = sections([
+      ["notice", notice],
+      ["state", run.state],
+      ["exit_code", run.exitCode],
+      ["note", run.note],
+      ["next", next >= run.logBytes && run.state !== "running" ? goOn + lost : goOn],
+    ]);
+    return { content: [text(head), ...(log ? [text(log)] : [])] };
+  },
+});
+
+/** A page as text, each change of stream marked; a character that the page's end cuts is left to the next page. */
+function pageText({ pieces, next }: LogPage, growing: boolean): { log: string; next: number } {
+  let log = "";
+  let stream = "";
+  let end = next;
+  for (const [index, piece] of pieces.entries()) {
+    let { bytes } = piece;
+    if (index === pieces.length - 1) {
+      const cut = unfinished(bytes);
+      // At the end of everything, or alone on the page, half a character is all there will be.
+      if (cut > 0 && (growing || cut < bytes.length)) {
+        bytes = bytes.subarray(0, bytes.length - cut);
+        end -= cut;
+      }
+    }
+    if (piece.stream !== stream) {
+      log += `${log && !log.endsWith("\n") ? "\n" : ""}[${piece.stream}]\n`;
+      stream = piece.stream;
+    }
+    log += new TextDecoder("utf-8", { fatal: false, ignoreBOM: true }).decode(bytes);
+  }
+  return { log, next: end };
+}
+
+/** Bytes at the end that begin a character and do not finish it. */
+function unfinished(bytes: Uint8Array): number {
+  for (let back = 1; back <= 3 && back <= bytes.length; back++) {
+    const byte = bytes[bytes.length - back] ?? 0;
+    if (byte < 0x80) return 0;
+    if (byte < 0xc0) continue;
+    const size = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
+    return size > back ? back : 0;
+  }
+  return 0;
+}

@@ -1,0 +1,54 @@
+import { z } from "zod";
+import { defineTool, sandboxField, sections, text } from "./define.ts";
+
+export const listRuns = defineTool({
+  name: "list_runs",
+  title: "List runs",
+  description:
+    "Lists the runs of a sandbox, the newest first: id, kind, state, start, duration and the first line of what was run. get_result has the rest.",
+  input: z.strictObject({
+    sandbox: sandboxField(),
+    kind: z.enum(["code", "command"]).optional().describe("Only runs of this kind."),
+    limit: z.number().int().min(1).max(200).default(20),
+    cursor: z.string().max(64).optional().describe("As the answer before said, for older runs."),
+  }),
+  output: z.object({
+    runs: z.array(
+      z.object({
+        id: z.string(),
+        kind: z.string(),
+        state: z.string(),
+        title: z.string(),
+        started_at: z.string(),
+        duration_ms: z.number(),
+        exit_code: z.number().optional(),
+      }),
+    ),
+    next_cursor: z.string().optional(),
+    notice: z.string().optional(),
+  }),
+  hints: { readOnly: true, destructive: false, idempotent: true },
+  scopes: ["sandbox:read"],
+  async handle({ sandbox, kind, limit, cursor }, context) {
+    const { value, notice } = await context.sandbox(sandbox, (actor, owner) =>
+      actor.listRuns(owner, limit + 1, cursor, kind),
+    );
+    const runs = value.slice(0, limit).map((run) => ({
+      id: run.id,
+      kind: run.kind,
+      state: run.state,
+      title: run.title,
+      started_at: new Date(run.startedAt).toISOString(),
+      duration_ms: (run.endedAt ?? Date.now()) - run.startedAt,
+      exit_code: run.exitCode,
+    }));
+    const next = value.length > limit ? runs.at(-1)?.id : undefined;
+    const lines = runs.map(
+      (run) => `${run.id} ${run.kind} ${run.state} ${run.started_at} ${run.duration_ms} ms: ${run.title}`,
+    );
+    if (runs.length === 0) lines.push(`Sandbox ${sandbox} has no runs${cursor ? " before that" : ""}.`);
+    if (next) lines.push(`... and older ones: cursor ${next}`);
+    const said = [sections([["notice", notice]]), ...lines].filter(Boolean).join("\n");
+    return { content: [text(said)], structured: { runs, next_cursor: next, notice } };
+  },
+});

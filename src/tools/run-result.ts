@@ -1,0 +1,63 @@
+/** How a run of any kind is shown to a model. */
+import { shownText } from "../runs/output.ts";
+import type { CodeResult, RunView } from "../runs/run.ts";
+import { type ToolOutput, sections, text } from "./define.ts";
+import { IMAGE_BYTES } from "./images.ts";
+
+type Block = ToolOutput["content"][number];
+
+/** Everything about a run: one block of text, then its images. */
+export function runBlocks(run: RunView, notice?: string): Block[] {
+  const { results = [], error } = run.detail ?? {};
+  const blocks = results.map(resultBlock);
+  const texts = blocks.flatMap((block) => ("text" in block ? block.text : []));
+  const said = sections([
+    ["notice", notice],
+    ["state", run.state === "succeeded" || run.state === "failed" ? undefined : run.state],
+    ["exit_code", run.exitCode],
+    ["note", run.note],
+    ["stdout", shownText(run.stdout)],
+    ["stderr", shownText(run.stderr)],
+    ["result", texts.join("\n")],
+    ["error", error && (error.traceback.join("\n") || `${error.name}: ${error.message}`)],
+    ["next", nextCall(run)],
+  ]);
+  const images = blocks.flatMap((block) => ("image" in block ? block.image : []));
+  return said || images.length === 0 ? [text(said || "Done; nothing was printed or returned."), ...images] : images;
+}
+
+/** The fields that every tool answering with a run has in its structured result. */
+export function runFields(run: RunView, notice?: string) {
+  return {
+    id: run.id,
+    state: run.state,
+    exit_code: run.exitCode,
+    stdout: shownText(run.stdout),
+    stderr: shownText(run.stderr),
+    stdout_bytes: run.stdout.bytes,
+    stderr_bytes: run.stderr.bytes,
+    duration_ms: (run.endedAt ?? Date.now()) - run.startedAt,
+    next: nextCall(run),
+    notice: [notice, run.note].filter(Boolean).join(" ") || undefined,
+  };
+}
+
+/** What to call to see more of a run, or undefined when there is no more. */
+export function nextCall(run: RunView): string | undefined {
+  if (run.state === "running") {
+    const seconds = Math.round((Date.now() - run.startedAt) / 1000);
+    return `Still running after ${seconds} s; it goes on. Wait for it with get_result, id ${run.id}; new output alone with cursor ${run.logBytes}; stop it with cancel_run.`;
+  }
+  const dropped = run.droppedBytes > 0 ? ` (of which the last ${run.droppedBytes} bytes were not kept)` : "";
+  if (run.stdout.omitted + run.stderr.omitted > 0)
+    return `The whole output${dropped}: get_result with id ${run.id} and cursor 0.`;
+  return undefined;
+}
+
+/** A result as text for the block, or as an image of its own. */
+function resultBlock(result: CodeResult): { text: string } | { image: Block } {
+  if ("text" in result) return result;
+  const { image: data, mimeType } = result;
+  if (data.length * 0.75 <= IMAGE_BYTES) return { image: { type: "image", data, mimeType } };
+  return { text: "[an image too large to be shown: save it to a file in a smaller size and use read_file]" };
+}

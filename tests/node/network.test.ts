@@ -1,0 +1,425 @@
+/** The way out of a sandbox: what goes through the proxy, what is refused, what the Worker answers. */
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer, type IncomingMessage, type Server } from "node:http";
+import { createServer as createTCPServer, connect as connectTCP, type AddressInfo } from "node:net";
+import { hostname, networkInterfaces, tmpdir } from "node:os";
+import { join } from "node:path";
+import { text } from "node:stream/consumers";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { refusedAddress } from "../../local/engine/addresses.ts";
+import { hostCertificates, hostRegistries } from "../../local/engine/certificates.ts";
+import { connectUpstream, hostProxy } from "../../local/engine/upstream.ts";
+import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+
+/** Plays a server of the internet; sandboxes reach it as internet.test. */
+let internet: Server;
+/** A service of this machine that no sandbox may reach. */
+let local: Server;
+const seen: { method: string; url: string; host: string | undefined; body: string }[] = [];
+let localHits = 0;
+let engine: TestEngine;
+let closed: TestEngine;
+let sandbox: TestSandbox;
+let offline: TestSandbox;
+
+async function listen(server: Server): Promise<number> {
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return portOf(server);
+}
+
+function portOf(server: { address(): AddressInfo | string | null }): number {
+  const address = server.address();
+  return typeof address === "object" && address !== null ? address.port : 0;
+}
+
+beforeAll(async () => {
+  local = createServer((_request, response) => {
+    localHits += 1;
+    response.end("local");
+  });
+  const localPort = await listen(local);
+  internet = createServer(async (request: IncomingMessage, response) => {
+    const { method = "", url = "", headers } = request;
+    seen.push({ method, url, host: headers.host, body: await text(request) });
+    if (url === "/to-local")
+      response.writeHead(302, { location: `http://127.0.0.1:${localPort}/secret` }).end();
+    else if (url.startsWith("/npm-package"))
+      response.setHeader("content-type", "application/json").end(packument());
+    else if (url.startsWith("/simple/")) response.writeHead(404).end();
+    else response.end(`hello from ${headers.host}`);
+  });
+  const port = await listen(internet);
+  const allowAddresses = [
+    `internet.test:80=${port}`,
+    `internet.test:8080=${port}`,
+    `internet.test:443=${port}`,
+  ];
+  engine = await startTestEngine({ allowAddresses });
+  closed = await startTestEngine({ network: "none", allowAddresses });
+  const intercepts = { http: ["api.internal", "*.wild.test"], https: ["secure.test"], all: false };
+  [sandbox, offline] = await Promise.all([
+    TestSandbox.start(engine, { intercepts }),
+    TestSandbox.start(closed, { intercepts }),
+  ]);
+});
+
+afterAll(async () => {
+  await Promise.all([engine.close(), closed.close()]);
+  for (const server of [internet, local]) server.closeAllConnections();
+  internet.close();
+  local.close();
+});
+
+beforeEach(() => {
+  seen.length = 0;
+  localHits = 0;
+});
+
+function packument(): string {
+  return JSON.stringify({
+    name: "npm-package",
+    "dist-tags": { latest: "1.2.3" },
+    versions: { "1.2.3": { name: "npm-package", version: "1.2.3", dist: {} } },
+  });
+}
+
+/** curl through the proxy, whatever the host: nothing of a list of exceptions. */
+const curl = "curl -sS --noproxy '' --max-time 20";
+
+describe("the internet", () => {
+  it("is there for curl, on any port, tunnelled or not, with a body", async () => {
+    expect((await sandbox.run("curl -sS http://internet.test/a?b=c")).stdout).toBe(
+      "hello from internet.test",
+    );
+    expect((await sandbox.run("curl -sS http://internet.test:8080/")).stdout).toBe(
+      "hello from internet.test:8080",
+    );
+    expect((await sandbox.run("curl -sS -p http://internet.test/tunnelled")).stdout).toBe(
+      "hello from internet.test",
+    );
+    await sandbox.run("head -c 300000 /dev/zero | tr '\\0' x | curl -sS -T - http://internet.test/upload");
+    expect(seen.at(0)).toMatchObject({ method: "GET", url: "/a?b=c", host: "internet.test" });
+    expect(seen.at(-1)?.body.length).toBe(300_000);
+  });
+
+  it("is there for npm, pip, git and node as they are", async () => {
+    const view = await sandbox.run("npm view --registry http://internet.test/ npm-package version");
+    expect(view.stdout).toBe("1.2.3");
+    await sandbox.run(
+      "pip download --index-url http://internet.test/simple/ --trusted-host internet.test wheelhouse",
+    );
+    await sandbox.run("git ls-remote http://internet.test/repository.git");
+    await sandbox.run("node -e 'fetch(\"http://internet.test/from-node\")'");
+    const urls = seen.map(({ url }) => url);
+    expect(urls).toContain("/simple/wheelhouse/");
+    expect(urls).toContain("/repository.git/info/refs?service=git-upload-pack");
+    expect(urls).toContain("/from-node");
+  });
+
+  it("has the host of the URL, not one the client makes up", async () => {
+    await sandbox.run(`${curl} -H 'Host: other.test' http://internet.test/`);
+    expect(seen.at(0)?.host).toBe("internet.test");
+  });
+
+  it("cannot be reached past the proxy", async () => {
+    const own = Object.values(networkInterfaces())
+      .flat()
+      .find((address) => address?.family === "IPv4" && !address.internal);
+    for (const address of ["1.1.1.1", own?.address ?? "10.0.0.1", "169.254.169.254"]) {
+      const { stderr } = await sandbox.run(`timeout 5 bash -c 'echo > /dev/tcp/${address}/80'`);
+      expect(stderr).toContain("Network is unreachable");
+    }
+    const interfaces = await sandbox.run("ls -1 /proc/sys/net/ipv4/conf; cat /proc/net/route | wc -l");
+    expect(interfaces.stdout.split("\n")).toEqual(["all", "default", "lo", "1"]);
+  });
+});
+
+/** Ways to write an address of this machine. */
+const forms = (port: number) => [
+  `127.0.0.1:${port}`,
+  `127.1:${port}`,
+  `0x7f.1:${port}`,
+  `0x7f000001:${port}`,
+  `2130706433:${port}`,
+  `0177.0.0.1:${port}`,
+  `127.0.0.1.:${port}`,
+  `0.0.0.0:${port}`,
+  `0:${port}`,
+  `[::1]:${port}`,
+  `[::]:${port}`,
+  `[::ffff:127.0.0.1]:${port}`,
+  `[::ffff:7f00:1]:${port}`,
+  `[64:ff9b::127.0.0.1]:${port}`,
+  `[::127.0.0.1]:${port}`,
+  `localhost:${port}`,
+  `LOCALHOST.:${port}`,
+  `a.localhost:${port}`,
+  `${hostname()}:${port}`,
+];
+
+/** Plays the Worker for one request: takes it, and answers with what `respond` makes of it. */
+async function serve(from: TestSandbox, respond: (url: string, body: string) => string): Promise<void> {
+  const poll = await from.call("GET", "/outbound");
+  const description = JSON.parse(
+    Buffer.from(poll.headers.get("x-local-engine-outbound") ?? "", "base64").toString(),
+  );
+  const answer = Buffer.from(JSON.stringify({ status: 201, headers: [["x-from", "worker"]] })).toString(
+    "base64",
+  );
+  const target = from === offline ? closed : engine;
+  await fetch(`${target.url}/sandboxes/${from.id}/outbound/${description.number}`, {
+    method: "POST",
+    headers: { "x-local-engine-secret": target.secret, "x-local-engine-outbound": answer },
+    body: respond(description.url, await poll.text()),
+  });
+}
+
+describe("refused", () => {
+  it("is this machine's loopback, however it is written, also the engine's own port", async () => {
+    for (const port of [portOf(local), Number(new URL(engine.url).port)]) {
+      const script = forms(port).map(
+        (form) =>
+          `printf 'GET http://${form}/ HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n' | ask`,
+      );
+      const tunnels = forms(port).map(
+        (form) => `printf 'CONNECT ${form} HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n' | ask`,
+      );
+      const ask = "ask() { exec 3<>/dev/tcp/127.0.0.1/3128; cat >&3; head -1 <&3; exec 3>&-; }";
+      const { stdout } = await sandbox.run([ask, ...script, ...tunnels].join("\n"));
+      const lines = stdout.split("\n").map((line) => line.trim());
+      expect(lines).toHaveLength(2 * forms(port).length);
+      // A name of this machine that its resolver does not know is not found, which is as good.
+      for (const line of lines) expect(line).toMatch(/^HTTP\/1\.1 (403|502 .*could not be resolved)/);
+      expect(lines.filter((line) => line.startsWith("HTTP/1.1 403")).length).toBeGreaterThanOrEqual(
+        lines.length - 2,
+      );
+    }
+    expect(localHits).toBe(0);
+  });
+
+  it("are private, link-local, metadata and other special addresses", () => {
+    const table: Record<string, RegExp> = {
+      "10.1.2.3": /private/,
+      "172.16.0.1": /private/,
+      "172.31.255.255": /private/,
+      "192.168.1.1": /private/,
+      "100.64.0.1": /carrier/,
+      "100.127.255.255": /carrier/,
+      "169.254.169.254": /metadata/,
+      "168.63.129.16": /metadata/,
+      "169.254.1.1": /link-local/,
+      "224.0.0.1": /multicast/,
+      "255.255.255.255": /reserved/,
+      "0.1.2.3": /unspecified/,
+      "198.18.0.1": /reserved/,
+      "fe80::1": /link-local/,
+      "fe80::1%eth0": /link-local/,
+      "fd00:ec2::254": /metadata/,
+      "fc00::1": /private/,
+      "ff02::1": /multicast/,
+      "::ffff:10.0.0.1": /private/,
+      "64:ff9b::a00:1": /private/,
+      "64:ff9b:1::1": /reserved/,
+      "2002:7f00:1::": /reserved/,
+      "2001:0:1::1": /reserved/,
+      nonsense: /not an IP/,
+    };
+    for (const [address, reason] of Object.entries(table))
+      expect([address, refusedAddress(address)]).toEqual([address, expect.stringMatching(reason)]);
+    for (const address of [
+      "1.1.1.1",
+      "172.15.0.1",
+      "172.32.0.1",
+      "100.63.0.1",
+      "100.128.0.1",
+      "2606:4700::1111",
+      "::ffff:8.8.8.8",
+    ]) {
+      expect([address, refusedAddress(address)]).toEqual([address, undefined]);
+    }
+    for (const own of Object.values(networkInterfaces()).flat())
+      expect(refusedAddress(own?.address ?? "")).toBeDefined();
+  });
+
+  it("is what an allowed server redirects to", async () => {
+    const { stdout } = await sandbox.run(`${curl} -L -w '%{http_code}' http://internet.test/to-local`);
+    expect(stdout).toBe("sandbox-mcp: 127.0.0.1 is a loopback address, which a sandbox may not reach.\n403");
+    expect(localHits).toBe(0);
+  });
+
+  it("is a name whose address is refused, and one look-up is all there is", async () => {
+    const answers = [["203.0.113.9", "127.0.0.1"], ["10.0.0.1"]];
+    let asked = 0;
+    const options = { allowAddresses: new Map(), env: {}, resolve: async () => answers[asked++] ?? [] };
+    await expect(connectUpstream("mixed.test", 80, options)).rejects.toThrow(
+      "mixed.test (127.0.0.1) is a loopback address",
+    );
+    await expect(connectUpstream("private.test", 80, options)).rejects.toThrow(
+      "private.test (10.0.0.1) is a private address",
+    );
+    expect(asked).toBe(2);
+  });
+
+  it("is said in words by the programs themselves", async () => {
+    expect((await sandbox.run("curl -sS http://10.0.0.1/")).stdout).toContain(
+      "10.0.0.1 is a private address",
+    );
+    expect((await sandbox.run("curl -sS -v https://10.0.0.1/ 2>&1 | grep '< HTTP'")).stdout).toContain(
+      "403 sandbox-mcp: 10.0.0.1 is a private address",
+    );
+    const pip = await sandbox.run("pip download --retries 1 --index-url https://10.0.0.1/simple/ x 2>&1");
+    expect(pip.stdout).toContain(
+      "403 sandbox-mcp: 10.0.0.1 is a private address, which a sandbox may not reach",
+    );
+    expect((await sandbox.run("git ls-remote https://10.0.0.1/x.git 2>&1")).stdout).toContain("403");
+  });
+});
+
+describe("--network none", () => {
+  it("lets nothing out and says so", async () => {
+    const { stdout } = await offline.run(
+      "curl -sS http://internet.test/; curl -sS -v https://internet.test/ 2>&1 | grep '< HTTP'",
+    );
+    expect(stdout).toContain("internet.test is not reachable: the server was started with --network none");
+    expect(stdout).toContain("403 sandbox-mcp: internet.test:443 is not reachable");
+    expect(seen).toEqual([]);
+  });
+
+  it("is also what a sandbox without internet access has", async () => {
+    const alone = await TestSandbox.start(engine, { enableInternet: false });
+    expect((await alone.run("curl -sS http://internet.test/")).stdout).toContain(
+      "this sandbox has no internet access",
+    );
+    await alone.destroy();
+    expect(seen).toEqual([]);
+  });
+});
+
+describe("intercepted hosts", () => {
+  it.each([
+    ["through the proxy", "curl -sS"],
+    ["on the sandbox's own port 80", "curl -sS --noproxy '*'"],
+    ["through a tunnel", "curl -sS -p"],
+  ])("are answered by the Worker: %s", async (_way, command) => {
+    for (const from of [sandbox, offline]) {
+      const [{ stdout }] = await Promise.all([
+        from.run(`${command} -i -d question http://api.internal/v1?x=1`),
+        serve(from, (url, body) => `${url} ${body}`),
+      ]);
+      expect(stdout).toMatch(/^HTTP\/1.1 (200 Connection established[^]*)?(HTTP\/1.1 )?201/);
+      expect(stdout).toContain("x-from: worker");
+      expect(stdout).toContain("http://api.internal/v1?x=1 question");
+    }
+  });
+
+  it("can be patterns, and are refused where the Worker cannot answer", async () => {
+    const [{ stdout }] = await Promise.all([
+      sandbox.run("curl -sS http://a.wild.test/"),
+      serve(sandbox, (url) => url),
+    ]);
+    expect(stdout).toBe("http://a.wild.test/");
+    expect((await sandbox.run("curl -sS -v https://secure.test/ 2>&1 | grep '< HTTP'")).stdout).toContain(
+      "403 sandbox-mcp: secure.test is intercepted",
+    );
+  });
+
+  it("stream both ways, piece by piece", async () => {
+    const started = sandbox.run(
+      "(echo first; while [ ! -e /tmp/go ]; do sleep 0.02; done; echo second) | curl -sS -N -T . http://api.internal/ > /tmp/answer & wait",
+    );
+    const poll = await sandbox.call("GET", "/outbound");
+    const description = JSON.parse(
+      Buffer.from(poll.headers.get("x-local-engine-outbound") ?? "", "base64").toString(),
+    );
+    const reader = poll.body?.getReader();
+    expect(Buffer.from((await reader?.read())?.value ?? []).toString()).toBe("first\n");
+    let push: ReadableStreamDefaultController<Uint8Array> | undefined;
+    const body = new ReadableStream<Uint8Array>({ start: (controller) => void (push = controller) });
+    const answer = Buffer.from(JSON.stringify({ status: 200, headers: [] })).toString("base64");
+    const init = {
+      method: "POST",
+      headers: { "x-local-engine-secret": engine.secret, "x-local-engine-outbound": answer },
+      body,
+      // Needed for a body that is not there at once; missing from the DOM's types.
+      duplex: "half",
+    };
+    const answered = fetch(`${engine.url}/sandboxes/${sandbox.id}/outbound/${description.number}`, init);
+    push?.enqueue(Buffer.from("early"));
+    await expect.poll(async () => (await sandbox.run("cat /tmp/answer")).stdout).toBe("early");
+    await sandbox.run("touch /tmp/go");
+    expect(Buffer.from((await reader?.read())?.value ?? []).toString()).toBe("second\n");
+    push?.enqueue(Buffer.from(" late"));
+    push?.close();
+    await Promise.all([answered, started]);
+    expect((await sandbox.run("cat /tmp/answer")).stdout).toBe("early late");
+  });
+
+  it("can be added while the sandbox runs, and then have a name there", async () => {
+    const intercepts = {
+      http: ["api.internal", "*.wild.test", "later.internal"],
+      https: ["secure.test"],
+      all: false,
+    };
+    await sandbox.call("PUT", "/intercepts", intercepts);
+    const [{ stdout }] = await Promise.all([
+      sandbox.run("curl -sS --noproxy '*' http://later.internal/"),
+      serve(sandbox, (url) => url),
+    ]);
+    expect(stdout).toBe("http://later.internal/");
+  });
+});
+
+describe("this machine's own settings", () => {
+  it("are used: its proxy, with its credentials, and its exceptions", async () => {
+    const heads: string[] = [];
+    const proxy = createTCPServer((socket) => {
+      socket.once("data", (chunk) => {
+        heads.push(chunk.toString());
+        const upstream = connectTCP(portOf(internet), "127.0.0.1");
+        socket.write("HTTP/1.1 200 OK\r\n\r\n");
+        socket.pipe(upstream).pipe(socket);
+      });
+    });
+    proxy.listen(0, "127.0.0.1");
+    await once(proxy, "listening");
+    const env = {
+      HTTPS_PROXY: `http://me:s%40cret@127.0.0.1:${portOf(proxy)}`,
+      NO_PROXY: "direct.test,.inside.test",
+    };
+    const options = { allowAddresses: new Map(), env, resolve: async () => ["203.0.113.9"] };
+    const socket = await connectUpstream("far.test", 443, options);
+    socket.destroy();
+    proxy.close();
+    expect(heads[0]).toContain("CONNECT far.test:443 HTTP/1.1");
+    expect(heads[0]).toContain(`Basic ${Buffer.from("me:s@cret").toString("base64")}`);
+    expect(hostProxy("a.inside.test", env)).toBeUndefined();
+    expect(hostProxy("direct.test", env)).toBeUndefined();
+    await expect(connectUpstream("127.0.0.1", 80, options)).rejects.toThrow("loopback");
+  });
+
+  it("reach a sandbox without secrets: certificates alone, registries without credentials", async () => {
+    expect(
+      hostRegistries({
+        npm_config_registry: "https://user:secret@npm.test/x/",
+        PIP_INDEX_URL: "https://t:secret@pip.test/s/?k=secret",
+      }),
+    ).toEqual({
+      npm: "https://npm.test/x/",
+      pip: "https://pip.test/s/",
+    });
+    const directory = await mkdtemp(join(tmpdir(), "certificates-"));
+    const file = join(directory, "both.pem");
+    const certificate = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----";
+    await writeFile(file, `${certificate}\n-----BEGIN PRIVATE KEY-----\nREVG\n-----END PRIVATE KEY-----\n`);
+    const bundle = hostCertificates({ NODE_EXTRA_CA_CERTS: file, npm_config_userconfig: "/dev/null" });
+    expect(bundle?.pem).toBe(`${certificate}\n`);
+    expect(bundle?.env).toEqual({ NODE_EXTRA_CA_CERTS: "/etc/ssl/sandbox-mcp.pem" });
+    await rm(directory, { recursive: true });
+    const { stdout } = await sandbox.run(
+      "env; cat /etc/pip.conf /opt/sandbox-runtime/etc/npmrc /etc/gitconfig",
+    );
+    expect(stdout).not.toMatch(/_auth|password|@/i);
+  });
+});

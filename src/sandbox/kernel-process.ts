@@ -6,9 +6,11 @@ export interface ExecHost {
   exec(command: string): Promise<{ exitCode: number }>;
 }
 
-/** The first look at a kernel comes this long after its code started, and later looks ever rarer. */
-const WATCH_FIRST_MS = 1_000;
-const WATCH_SLOWEST_MS = 5_000;
+/** The first look at a kernel comes this long after its code started, so that a short call pays for none. */
+const FIRST_LOOK_MS = 300;
+
+/** The pause between later looks grows with the time the code has been running. */
+const PAUSE_MS = { least: 1_000, most: 5_000 };
 
 /** How long a line may take before it counts as unanswered. */
 const ANSWER_MS = 5_000;
@@ -22,11 +24,12 @@ export async function signal(host: ExecHost, process: KernelProcess, name: "INT"
 export function watch(host: ExecHost, process: KernelProcess): { died: Promise<"died">; end: () => void } {
   const { promise: died, resolve } = Promise.withResolvers<"died">();
   const startedAt = Date.now();
+  let pause = FIRST_LOOK_MS;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let ended = false;
   const plan = () => {
-    const pause = Math.min(Math.max((Date.now() - startedAt) / 60, WATCH_FIRST_MS), WATCH_SLOWEST_MS);
     if (!ended) timer = setTimeout(look, pause);
+    pause = Math.min(Math.max((Date.now() - startedAt) / 60, PAUSE_MS.least), PAUSE_MS.most);
   };
   const look = async () => {
     if ((await exitCode(host, processLine(process))) === 1) resolve("died");

@@ -1,0 +1,102 @@
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import {
+  loadCell,
+  parseDocument,
+  parseHello,
+  processLine,
+  runCell,
+} from "../../src/sandbox/kernel-protocol.ts";
+
+const AWKWARD = "\"quotes\" 'single' \\ back\n\ttab \0 nul é 😀 \u2028 \ud800 </script> ${x} %magic !cmd ?";
+
+describe("runCell", () => {
+  const spec = { runID: "box.1", code: AWKWARD, logCapBytes: 5 };
+
+  it("is one ASCII line whatever the code holds", () => {
+    for (const language of ["python", "javascript", "typescript"] as const) {
+      expect(runCell(language, spec)).toMatch(/^__sandbox_mcp__\([ -~]*\)$/);
+    }
+  });
+
+  it("gives JavaScript an object", () => {
+    const received = new Function("__sandbox_mcp__", `return ${runCell("javascript", spec)}`)(
+      (value: unknown) => value,
+    );
+    const files = "/var/lib/sandbox-mcp/runs/box.1";
+    expect(received).toEqual({ run: "box.1", files, cap_bytes: 5, language: "javascript", code: AWKWARD });
+  });
+
+  it("gives Python JSON text", () => {
+    const program = `import json\n__sandbox_mcp__ = lambda text: print(json.dumps(json.loads(text)))\n${runCell("python", spec, "/r")}`;
+    const { stdout } = spawnSync("python3", ["-"], { input: program, encoding: "utf8" });
+    expect(JSON.parse(stdout)).toEqual({
+      run: "box.1",
+      files: "/r/box.1",
+      cap_bytes: 5,
+      language: "python",
+      code: AWKWARD,
+    });
+  });
+
+  it("keeps 100 MiB unless told otherwise", () => {
+    expect(runCell("javascript", { runID: "a", code: "" })).toContain('"cap_bytes":104857600');
+  });
+});
+
+describe("loadCell", () => {
+  it("loads the prelude from where it lies in a sandbox", () => {
+    expect(loadCell("typescript")).toBe(
+      'require("/opt/sandbox-mcp/kernel/node.cjs").start(globalThis, "typescript")',
+    );
+    expect(loadCell("python")).toContain("/opt/sandbox-mcp/kernel");
+  });
+});
+
+describe("parsing", () => {
+  const stream = { text: "", bytes: 0, dropped: 0 };
+  const document = {
+    sandbox_mcp_run: 1,
+    run: "a",
+    spilled: false,
+    stdout: stream,
+    stderr: stream,
+    results: [{ text: "1" }],
+  };
+  const whole = { ...document, error: null, exit: null };
+
+  it("finds the process among other lines", () => {
+    const line =
+      '{"sandbox_mcp_kernel": 1, "pid": 12, "started": 345, "language": "python", "version": "3.11"}';
+    expect(parseHello(`a warning\n${line}\n`)).toEqual({ pid: 12, started: 345 });
+    expect(parseHello('{"pid": 12}')).toBeUndefined();
+    expect(parseHello("")).toBeUndefined();
+  });
+
+  it("takes the document of this run, and nothing else", () => {
+    expect(parseDocument(JSON.stringify(whole), "a")).toEqual(whole);
+    expect(parseDocument(JSON.stringify(whole), "b")).toBeUndefined();
+    expect(parseDocument(`noise${JSON.stringify(whole)}`, "a")).toBeUndefined();
+    expect(parseDocument(JSON.stringify({ ...whole, stdout: "text" }), "a")).toBeUndefined();
+  });
+});
+
+function bash(line: string): number | null {
+  return spawnSync("bash", ["-c", line]).status;
+}
+
+describe("processLine", () => {
+  it("knows a process by its pid and its start", async () => {
+    const child = spawn("sleep", ["1000"]);
+    const pid = child.pid ?? 0;
+    const started = Number(readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)?.split(" ")[19]);
+    expect(bash(processLine({ pid, started }))).toBe(0);
+    expect(bash(processLine({ pid, started: started + 1 }))).toBe(1);
+    expect(bash(processLine({ pid, started: started + 1 }, "KILL"))).toBe(1);
+    expect(bash(processLine({ pid, started }, "INT"))).toBe(0);
+    expect(await once(child, "exit")).toEqual([null, "SIGINT"]);
+    expect(bash(processLine({ pid, started }))).toBe(1);
+  });
+});

@@ -84,14 +84,18 @@ const table = definitions.map(({ name, description = "" }) => {
   return `| \`${name}\` | ${sentence} | \`${scopes.get(name)}\` |`;
 });
 const readme = readFileSync(new URL("README.md", root), "utf8");
-put("README.md", between(readme, "tools", `| tool | what it does | scope |\n| --- | --- | --- |\n${table.join("\n")}`));
+put(
+  "README.md",
+  between(readme, "tools", `| tool | what it does | scope |\n| --- | --- | --- |\n${table.join("\n")}`),
+);
 
 const reference = definitions.map(({ name, title, description, inputSchema }) => {
   const required = new Set(inputSchema.required ?? []);
   const rows = Object.entries(inputSchema.properties ?? {}).map(([field, property]) =>
     inputRow(field, property as Property, required.has(field)),
   );
-  const inputs = rows.length > 0 ? `\n\n| input | type | meaning |\n| --- | --- | --- |\n${rows.join("\n")}` : "";
+  const inputs =
+    rows.length > 0 ? `\n\n| input | type | meaning |\n| --- | --- | --- |\n${rows.join("\n")}` : "";
   return `## \`${name}\`\n\n${title}. Scope \`${scopes.get(name)}\`.\n\n${description}${inputs}`;
 });
 put(

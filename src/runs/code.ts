@@ -3,7 +3,16 @@ import type { CodeOutcome, CodeSpec, Kernels } from "../sandbox/kernels.ts";
 import type { RichResult } from "../sandbox/kernel-protocol.ts";
 import type { Shell } from "../sandbox/shell.ts";
 import { RunFiles } from "./files.ts";
-import { type CodeDetail, type CodeResult, DETAIL_BYTES, type End, type EndState, type Execution, type RunSink, STREAMS } from "./run.ts";
+import {
+  type CodeDetail,
+  type CodeResult,
+  DETAIL_BYTES,
+  type End,
+  type EndState,
+  type Execution,
+  type RunSink,
+  STREAMS,
+} from "./run.ts";
 
 /** How often the output of running code is read, milliseconds. */
 const POLL_MS = 1000;
@@ -71,7 +80,12 @@ function endOf(outcome: CodeOutcome, { language, context, timeoutMs }: Omit<Code
     cancelled: `${kernel} was interrupted. ${state}`,
     died: `${kernel} died: the code ended its process, or it ran out of memory. ${state}`,
   };
-  return { state: STATES[outcome.end], exitCode: outcome.exitCode, note: reasons[outcome.end], detail: fitting(outcome) };
+  return {
+    state: STATES[outcome.end],
+    exitCode: outcome.exitCode,
+    note: reasons[outcome.end],
+    detail: fitting(outcome),
+  };
 }
 
 /** The results as far as they fit into a run's record; what does not is named. */
@@ -79,7 +93,8 @@ function fitting({ results, error }: CodeOutcome): CodeDetail {
   let room = DETAIL_BYTES;
   const kept = results.flatMap(readable).map((result): CodeResult => {
     const size = JSON.stringify(result).length;
-    if (size > room) return { text: `[a result of ${size} bytes is left out: the results before it take all the room]` };
+    if (size > room)
+      return { text: `[a result of ${size} bytes is left out: the results before it take all the room]` };
     room -= size;
     return result;
   });
@@ -90,6 +105,7 @@ function fitting({ results, error }: CodeOutcome): CodeDetail {
 function readable({ png, jpeg, text, markdown, latex, svg, html, json }: RichResult): CodeResult[] {
   if (png !== undefined) return [{ image: png, mimeType: "image/png" }];
   if (jpeg !== undefined) return [{ image: jpeg, mimeType: "image/jpeg" }];
-  const found = text ?? markdown ?? latex ?? svg ?? html ?? (json === undefined ? undefined : JSON.stringify(json));
+  const found =
+    text ?? markdown ?? latex ?? svg ?? html ?? (json === undefined ? undefined : JSON.stringify(json));
   return found === undefined ? [] : [{ text: found }];
 }

@@ -112,7 +112,10 @@ class RunningCommand {
     }
     while (!this.#sink.ended) {
       if (!this.stop && Date.now() >= deadline) await this.end("timed_out");
-      const polled = await this.#files.poll(this.stop ? WAIT_SECONDS : untilDeadline(deadline), this.#session);
+      const polled = await this.#files.poll(
+        this.stop ? WAIT_SECONDS : untilDeadline(deadline),
+        this.#session,
+      );
       if (polled.state === "unknown") break;
       if (polled.state === "exited" && polled.drained) return this.#ended(polled.status);
     }
@@ -129,7 +132,11 @@ class RunningCommand {
 
   #ended(exitCode: number): End {
     if (this.stop === "timed_out")
-      return { state: "timed_out", exitCode, note: "It took too long and was stopped, with every process it started." };
+      return {
+        state: "timed_out",
+        exitCode,
+        note: "It took too long and was stopped, with every process it started.",
+      };
     if (this.stop === "cancelled")
       return { state: "cancelled", exitCode, note: "It was cancelled, with every process it started." };
     return { state: exitCode === 0 ? "succeeded" : "failed", exitCode };

@@ -11,7 +11,10 @@ export interface RunFailure {
 export function failureOf(error: unknown): RunFailure {
   const failure = platformFailure(error);
   if (!failure) return { error, end: { state: "lost", note: "An internal error of the server ended it." } };
-  return { error, end: { state: failure.code === "sandbox_restarted" ? "lost" : "failed", note: noteOf(failure) } };
+  return {
+    error,
+    end: { state: failure.code === "sandbox_restarted" ? "lost" : "failed", note: noteOf(failure) },
+  };
 }
 
 function noteOf({ message, hint }: Failure): string {

@@ -58,7 +58,11 @@ export class RunFiles {
       if (sink.position(stream) < size) drained = false;
     }
     this.#behind = !drained;
-    return { state: state === "exited" || state === "unknown" ? state : "running", status: Number(status), drained };
+    return {
+      state: state === "exited" || state === "unknown" ? state : "running",
+      status: Number(status),
+      drained,
+    };
   }
 
   /** What gives the disk back that holds output which is stored here. */

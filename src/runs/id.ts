@@ -6,7 +6,8 @@ const RANDOM_CHARACTERS = 16;
 /** A new run id, ordered by time: 10 characters of milliseconds, then 80 random bits. */
 export function newRunID(sandbox: string, now = Date.now()): string {
   let time = "";
-  for (let rest = now, index = 0; index < 10; index++, rest = Math.floor(rest / 32)) time = CROCKFORD[rest % 32] + time;
+  for (let rest = now, index = 0; index < 10; index++, rest = Math.floor(rest / 32))
+    time = CROCKFORD[rest % 32] + time;
   const random = crypto.getRandomValues(new Uint8Array(RANDOM_CHARACTERS));
   return `${sandbox}.${time}${Array.from(random, (byte) => CROCKFORD[byte & 31]).join("")}`;
 }

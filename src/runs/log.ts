@@ -84,7 +84,8 @@ export class LogWriter {
     if (kept.length === 0) return 0;
     this.#bytes += kept.length;
     const last = this.#pending.at(-1);
-    if (last?.stream === stream && last.bytes.length + kept.length <= ROW_BYTES) last.bytes = joined([last.bytes, kept]);
+    if (last?.stream === stream && last.bytes.length + kept.length <= ROW_BYTES)
+      last.bytes = joined([last.bytes, kept]);
     else
       for (let at = 0; at < kept.length; at += ROW_BYTES)
         this.#pending.push({ stream, bytes: kept.subarray(at, at + ROW_BYTES) });

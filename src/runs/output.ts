@@ -21,7 +21,8 @@ const lenient = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 /** `text` cut to what is shown. `bytes` is its size in bytes where that is known to differ from its UTF-8 form. */
 export function shown(text: string, bytes?: number): Shown {
   // Every UTF-16 unit takes at most three bytes, so a short text needs no counting.
-  if (text.length * 3 <= 2 * SHOWN_BYTES && bytes !== undefined) return { head: text, tail: "", bytes, omitted: 0 };
+  if (text.length * 3 <= 2 * SHOWN_BYTES && bytes !== undefined)
+    return { head: text, tail: "", bytes, omitted: 0 };
   const encoded = encoder.encode(text);
   const size = bytes ?? encoded.length;
   if (encoded.length <= 2 * SHOWN_BYTES) return { head: text, tail: "", bytes: size, omitted: 0 };

@@ -110,7 +110,10 @@ export class RunStore {
 
   /** Runs without an end, the oldest first. */
   unfinished(): RunRecord[] {
-    return this.#sql.exec<Row>("SELECT * FROM runs WHERE ended_at IS NULL ORDER BY id").toArray().map(recordOf);
+    return this.#sql
+      .exec<Row>("SELECT * FROM runs WHERE ended_at IS NULL ORDER BY id")
+      .toArray()
+      .map(recordOf);
   }
 
   /** The newest first; those before `before` when it is given. */
@@ -137,7 +140,10 @@ export class RunStore {
 
   /** When the run ended that ended first, milliseconds since the epoch. */
   firstEnd(): number | undefined {
-    return this.#sql.exec<{ first: number | null }>("SELECT min(ended_at) AS first FROM runs").one().first ?? undefined;
+    return (
+      this.#sql.exec<{ first: number | null }>("SELECT min(ended_at) AS first FROM runs").one().first ??
+      undefined
+    );
   }
 
   delete(id: string): void {
@@ -146,10 +152,25 @@ export class RunStore {
 }
 
 export function viewOf(run: RunRecord): RunView {
-  const { id, kind, state, title, startedAt, endedAt, exitCode, note, detail, ends, logBytes, droppedBytes } = run;
+  const { id, kind, state, title, startedAt, endedAt, exitCode, note, detail, ends, logBytes, droppedBytes } =
+    run;
   const stdout = ends.stdout.shown();
   const stderr = ends.stderr.shown();
-  return { id, kind, state, title, startedAt, endedAt, exitCode, note, detail, stdout, stderr, logBytes, droppedBytes };
+  return {
+    id,
+    kind,
+    state,
+    title,
+    startedAt,
+    endedAt,
+    exitCode,
+    note,
+    detail,
+    stdout,
+    stderr,
+    logBytes,
+    droppedBytes,
+  };
 }
 
 function recordOf(row: Row): RunRecord {

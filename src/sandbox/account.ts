@@ -48,7 +48,9 @@ export class Account extends DurableObject<Env> {
   listSandboxes(): SandboxRecord[] {
     type Row = { name: string; state: SandboxRecord["state"]; created_at: number; last_used_at: number };
     return this.#sql
-      .exec<Row>("SELECT name, state, created_at, last_used_at FROM sandboxes ORDER BY last_used_at DESC, name")
+      .exec<Row>(
+        "SELECT name, state, created_at, last_used_at FROM sandboxes ORDER BY last_used_at DESC, name",
+      )
       .toArray()
       .map(({ name, state, created_at, last_used_at }) => ({
         name,

@@ -53,7 +53,6 @@ export class ToolError extends Error implements Failure {
   }
 }
 
-
 /** The SDK's codes for a container that went away or is not there yet, whatever call noticed it. */
 const GONE = new Set(["RPC_TRANSPORT_ERROR", "OPERATION_INTERRUPTED", "SESSION_DESTROYED"]);
 const UNAVAILABLE = new Set(["CONTAINER_UNAVAILABLE", "INTERPRETER_NOT_READY"]);
@@ -71,7 +70,8 @@ export function platformFailure(error: unknown): Failure | undefined {
   if (GONE.has(code))
     return {
       code: "sandbox_restarted",
-      message: "The sandbox went away while this call was running; its files, processes and kernels are gone.",
+      message:
+        "The sandbox went away while this call was running; its files, processes and kernels are gone.",
       hint: "Repeat the steps that made the files you need, then this call: the next call starts a fresh sandbox.",
       retryable: true,
     };

@@ -77,7 +77,11 @@ export class Files {
     const [word, size, lines] = reply.words;
     switch (word) {
       case "file":
-        return { size: Number(size), lines: lines === undefined ? undefined : Number(lines), bytes: replyBytes(reply) };
+        return {
+          size: Number(size),
+          lines: lines === undefined ? undefined : Number(lines),
+          bytes: replyBytes(reply),
+        };
       case "missing":
         throw missing(target, `Use list_files with path ${parent(target)}.`);
       case "directory":
@@ -100,7 +104,11 @@ export class Files {
       case "missing":
         throw missing(target, `Use list_files with path ${parent(target)}.`);
       case "file":
-        throw new ToolError("not_directory", `${target} is a file, not a directory.`, `Use read_file with path ${target}.`);
+        throw new ToolError(
+          "not_directory",
+          `${target} is a file, not a directory.`,
+          `Use read_file with path ${target}.`,
+        );
       default:
         throw refusal(`Listing ${target} failed`, reply);
     }
@@ -132,10 +140,18 @@ function isDirectory(path: string): ToolError {
 type Reason = readonly [pattern: RegExp, code: ErrorCode, hint: string];
 
 const REASONS: readonly Reason[] = [
-  [/No space left|quota/i, "no_space", "Delete files you no longer need, then write again: nothing was changed."],
+  [
+    /No space left|quota/i,
+    "no_space",
+    "Delete files you no longer need, then write again: nothing was changed.",
+  ],
   [/Permission denied|Operation not permitted/i, "permission_denied", "Use a path under /workspace."],
   [/Read-only/i, "permission_denied", "That part of the sandbox is read-only: use a path under /workspace."],
-  [/Not a directory|File exists/i, "not_directory", "A part of the path is a file: use list_files to see which."],
+  [
+    /Not a directory|File exists/i,
+    "not_directory",
+    "A part of the path is a file: use list_files to see which.",
+  ],
   [/name too long/i, "invalid_argument", "Use a shorter name: 255 bytes at most for each part."],
 ];
 

@@ -21,5 +21,8 @@ export async function principalHash(principalID: string): Promise<string> {
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(principalID)));
   let bits = 0n;
   for (const byte of digest.subarray(0, 10)) bits = (bits << 8n) | BigInt(byte);
-  return Array.from({ length: 16 }, (_, index) => BASE32[Number((bits >> BigInt(75 - 5 * index)) & 31n)]).join("");
+  return Array.from(
+    { length: 16 },
+    (_, index) => BASE32[Number((bits >> BigInt(75 - 5 * index)) & 31n)],
+  ).join("");
 }

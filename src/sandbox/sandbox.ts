@@ -77,7 +77,8 @@ export class Sandbox extends BaseSandbox<Env> {
       ended: (run) => this.#runEnded(run),
     });
     this.#runs.resume(({ kind, trace }) => {
-      if (!ctx.container?.running) return "The sandbox went away while the server was down, and everything in it.";
+      if (!ctx.container?.running)
+        return "The sandbox went away while the server was down, and everything in it.";
       if (kind === "command" && trace) return (run) => this.#commands.resume(run, trace as CommandTrace);
       return "The server was restarted while it ran, and lost the way to its result.";
     });
@@ -85,7 +86,12 @@ export class Sandbox extends BaseSandbox<Env> {
 
   executeCode(owner: Owner, spec: Omit<CodeSpec, "runID">, waitMs: number): Promise<Answer<RunView>> {
     return this.#serve(owner, () =>
-      this.#runs.start("code", titleOf(spec.code), (run) => startCode(this.#kernels, this.#shell, run, spec), waitMs),
+      this.#runs.start(
+        "code",
+        titleOf(spec.code),
+        (run) => startCode(this.#kernels, this.#shell, run, spec),
+        waitMs,
+      ),
     );
   }
 
@@ -101,7 +107,13 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   /** A run after waiting for its end, or with a cursor for more of its log, and the log from there on. */
-  readRun(owner: Owner, id: string, waitMs: number, cursor?: number, maxBytes = 0): Promise<Answer<RunReading>> {
+  readRun(
+    owner: Owner,
+    id: string,
+    waitMs: number,
+    cursor?: number,
+    maxBytes = 0,
+  ): Promise<Answer<RunReading>> {
     return this.#serve(owner, async () => {
       const run = await this.#runs.result(id, waitMs, cursor);
       return cursor === undefined ? { run } : { run, page: await this.#runs.log(id, cursor, maxBytes) };
@@ -181,7 +193,9 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#boots.down();
     this.#toClean = [];
     this.#kernels.forget();
-    this.#runs.containerGone("The sandbox stopped while it ran; its files, processes and kernel state are gone.");
+    this.#runs.containerGone(
+      "The sandbox stopped while it ran; its files, processes and kernel state are gone.",
+    );
     this.#register("stopped");
   }
 
@@ -226,7 +240,9 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#registeredAt = state === "running" ? now : 0;
     const account = this.#account(owner);
     this.ctx.waitUntil(
-      state === "running" ? account.sandboxSeen(owner.sandbox, state, now) : account.sandboxStopped(owner.sandbox),
+      state === "running"
+        ? account.sandboxSeen(owner.sandbox, state, now)
+        : account.sandboxStopped(owner.sandbox),
     );
   }
 

@@ -17,11 +17,9 @@ export function createMCPServer(call: Call): McpServer {
     { instructions: INSTRUCTIONS, capabilities: { tools: {} } },
   );
   for (const tool of tools) {
-    const { name, title, description, input, output, annotations } = tool;
-    server.registerTool(
-      name,
-      { title, description, inputSchema: input, outputSchema: output, annotations },
-      (args, context) => tool.call(args, call, context),
+    const { name, title, description, input, annotations } = tool;
+    server.registerTool(name, { title, description, inputSchema: input, annotations }, (args, context) =>
+      tool.call(args, call, context),
     );
   }
   return server;

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { defineTool, runField, runOutput } from "./define.ts";
+import { defineTool, runField } from "./define.ts";
 import { ownRun } from "./own-run.ts";
 import { runBlocks, runFields } from "./run-result.ts";
 
@@ -12,7 +12,6 @@ export const cancelRun = defineTool({
   description:
     "Stops a run: a command with every process it started, code by interrupting its kernel. A run that has ended stays as it is. Returns what it printed until then.",
   input: z.strictObject({ id: runField() }),
-  output: runOutput(),
   hints: { readOnly: false, destructive: true, idempotent: true },
   scopes: ["sandbox:exec"],
   async handle({ id }, context) {

@@ -30,7 +30,7 @@ export interface ToolContext extends Call {
 
 export interface ToolOutput {
   content: CallToolResult["content"];
-  /** For a tool with an `output` schema: everything that matters, because some clients show the model only this. */
+  /** Everything that matters once more, as data: some clients show the model only this. Never beside an image. */
   structured?: Record<string, unknown>;
 }
 
@@ -41,7 +41,6 @@ export interface ToolDefinition<Input extends z.ZodObject> {
   /** For the model: what it does, when to use it, what comes back. Under 2,048 characters. */
   description: string;
   input: Input;
-  output?: z.ZodObject;
   hints: { readOnly: boolean; destructive: boolean; idempotent: boolean };
   /** What a caller must have been granted. Enforced before the handler, for the whole request. */
   scopes: readonly Scope[];
@@ -54,7 +53,6 @@ export interface Tool {
   title: string;
   description: string;
   input: z.ZodObject;
-  output?: z.ZodObject;
   annotations: Required<Omit<ToolAnnotations, "title">>;
   scopes: readonly Scope[];
   /** Never throws: what goes wrong becomes a result with `isError`. */
@@ -100,7 +98,9 @@ export function defineTool<Input extends z.ZodObject>(definition: ToolDefinition
         }
         done("error", "internal");
         log(config, { event: "error", ref: requestID, where: definition.name, error });
-        return failed(`Internal error (ref ${requestID}). The server's log has the details under that reference.`);
+        return failed(
+          `Internal error (ref ${requestID}). The server's log has the details under that reference.`,
+        );
       } finally {
         stop();
       }
@@ -171,22 +171,6 @@ export function runField() {
   return z.string().max(64).describe("The id that the call which started it answered with.");
 }
 
-/** The structured result of a tool that answers with a run. */
-export function runOutput() {
-  return z.object({
-    id: z.string(),
-    state: z.enum(["running", "succeeded", "failed", "cancelled", "timed_out", "lost"]),
-    exit_code: z.number().optional(),
-    stdout: z.string(),
-    stderr: z.string(),
-    stdout_bytes: z.number(),
-    stderr_bytes: z.number(),
-    duration_ms: z.number(),
-    next: z.string().optional(),
-    notice: z.string().optional(),
-  });
-}
-
 /** Text, as one block. */
 export function text(value: string): CallToolResult["content"][number] {
   return { type: "text", text: value };
@@ -198,7 +182,9 @@ export function sections(parts: readonly [label: string, value: string | number 
     .filter(([, value]) => value !== undefined && value !== "")
     .map(([label, value]) => {
       const shown = String(value);
-      return shown.includes("\n") || shown.length > 80 ? `${label}:\n${shown.replace(/\n$/, "")}` : `${label}: ${shown}`;
+      return shown.includes("\n") || shown.length > 80
+        ? `${label}:\n${shown.replace(/\n$/, "")}`
+        : `${label}: ${shown}`;
     })
     .join("\n");
 }

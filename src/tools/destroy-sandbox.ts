@@ -13,12 +13,13 @@ export const destroySandbox = defineTool({
       .regex(SANDBOX_NAME, "must be 1 to 20 of a-z, 0-9 and -, without a dash at either end")
       .describe("Which of your sandboxes; list_sandboxes names them."),
   }),
-  output: z.object({ sandbox: z.string(), existed: z.boolean() }),
   hints: { readOnly: false, destructive: true, idempotent: true },
   scopes: ["sandbox:write"],
   async handle({ sandbox }, context) {
     const { value: existed } = await context.sandbox(sandbox, (actor, owner) => actor.destroySandbox(owner));
-    const said = existed ? `Sandbox ${sandbox} is destroyed.` : `There was no sandbox ${sandbox}; nothing was destroyed.`;
+    const said = existed
+      ? `Sandbox ${sandbox} is destroyed.`
+      : `There was no sandbox ${sandbox}; nothing was destroyed.`;
     return { content: [text(said)], structured: { sandbox, existed } };
   },
 });

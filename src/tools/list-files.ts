@@ -13,19 +13,6 @@ export const listFiles = defineTool({
     limit: z.number().int().min(1).max(5000).default(200).describe("Entries at most."),
     sandbox: sandboxField(),
   }),
-  output: z.object({
-    path: z.string(),
-    entries: z.array(
-      z.object({
-        path: z.string(),
-        type: z.enum(["file", "directory", "symlink", "other"]),
-        size: z.number(),
-        modified: z.string(),
-      }),
-    ),
-    more: z.boolean(),
-    notice: z.string().optional(),
-  }),
   hints: { readOnly: true, destructive: false, idempotent: true },
   scopes: ["sandbox:read"],
   async handle({ path, recursive, limit, sandbox }, context) {
@@ -40,6 +27,9 @@ export const listFiles = defineTool({
     );
     if (entries.length === 0) lines.push(`${structured.path} is empty.`);
     if (more) lines.push(`... and more: raise limit (at most 5000) or list a directory below.`);
-    return { content: [text([sections([["notice", notice]]), ...lines].filter(Boolean).join("\n"))], structured };
+    return {
+      content: [text([sections([["notice", notice]]), ...lines].filter(Boolean).join("\n"))],
+      structured,
+    };
   },
 });

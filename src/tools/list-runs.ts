@@ -12,21 +12,6 @@ export const listRuns = defineTool({
     limit: z.number().int().min(1).max(200).default(20),
     cursor: z.string().max(64).optional().describe("As the answer before said, for older runs."),
   }),
-  output: z.object({
-    runs: z.array(
-      z.object({
-        id: z.string(),
-        kind: z.string(),
-        state: z.string(),
-        title: z.string(),
-        started_at: z.string(),
-        duration_ms: z.number(),
-        exit_code: z.number().optional(),
-      }),
-    ),
-    next_cursor: z.string().optional(),
-    notice: z.string().optional(),
-  }),
   hints: { readOnly: true, destructive: false, idempotent: true },
   scopes: ["sandbox:read"],
   async handle({ sandbox, kind, limit, cursor }, context) {

@@ -8,16 +8,6 @@ export const listSandboxes = defineTool({
   description:
     "Lists your sandboxes, the most recently used first. A stopped one starts again with the next call, without its files: they end with its container.",
   input: z.strictObject({}),
-  output: z.object({
-    sandboxes: z.array(
-      z.object({
-        name: z.string(),
-        state: z.enum(["running", "stopped"]),
-        created_at: z.string(),
-        last_used_at: z.string(),
-      }),
-    ),
-  }),
   hints: { readOnly: true, destructive: false, idempotent: true },
   scopes: ["sandbox:read"],
   async handle(_args, { env, principal }) {
@@ -25,7 +15,10 @@ export const listSandboxes = defineTool({
     const lines = sandboxes.map(
       (one) => `${one.name}: ${one.state}, created ${one.created_at}, last used ${one.last_used_at}`,
     );
-    const said = lines.length > 0 ? lines.join("\n") : "You have no sandbox yet: the first call of run_code or run_command makes one.";
+    const said =
+      lines.length > 0
+        ? lines.join("\n")
+        : "You have no sandbox yet: the first call of run_code or run_command makes one.";
     return { content: [text(said)], structured: { sandboxes } };
   },
 });

@@ -1,7 +1,15 @@
 import { z } from "zod";
 import { ToolError } from "../sandbox/errors.ts";
 import { type FileRange, absolute } from "../sandbox/files.ts";
-import { type ToolContext, type ToolOutput, defineTool, pathField, sandboxField, sections, text } from "./define.ts";
+import {
+  type ToolContext,
+  type ToolOutput,
+  defineTool,
+  pathField,
+  sandboxField,
+  sections,
+  text,
+} from "./define.ts";
 import { IMAGE_BYTES, imageType } from "./images.ts";
 
 /** Lines of one answer when the call does not say. */
@@ -67,7 +75,8 @@ export const readFile = defineTool({
 function goOn(content: string, cut: boolean, offset: number, range: FileRange, path: string): string {
   const { size, lines = 0 } = range;
   const whole = `${absolute(path)} has ${lines} lines, ${size} bytes`;
-  if (content === "") return size === 0 ? `[${absolute(path)} is empty.]` : `[${whole}: there is no line ${offset}.]`;
+  if (content === "")
+    return size === 0 ? `[${absolute(path)} is empty.]` : `[${whole}: there is no line ${offset}.]`;
   const partial = cut && !content.endsWith("\n");
   const last = offset + content.split("\n").length - (content.endsWith("\n") ? 2 : 1);
   if (partial && last === offset)
@@ -96,7 +105,10 @@ async function asImage(
   return { content: [...blocks(sections([["notice", notice]])), image] };
 }
 
-async function asBytes({ path, offset = 0, limit = MAX_BINARY, sandbox }: Request, context: ToolContext): Promise<ToolOutput> {
+async function asBytes(
+  { path, offset = 0, limit = MAX_BINARY, sandbox }: Request,
+  context: ToolContext,
+): Promise<ToolOutput> {
   const { value, notice } = await context.sandbox(sandbox, (actor, owner) =>
     actor.getFile(owner, path, "bytes", offset, limit, MAX_BINARY),
   );

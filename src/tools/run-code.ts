@@ -14,7 +14,10 @@ Returns the value of the last expression, stdout, stderr and errors with their t
 
 When timeout_seconds pass, Python is interrupted and usually keeps its state; JavaScript and TypeScript kernels are restarted. The answer says which. Code that outlasts wait_seconds goes on: the answer then has the id for get_result.`,
   input: z.strictObject({
-    code: z.string().min(1).max(MAX_CODE, `is longer than ${MAX_CODE} characters: write_file it and run the file`),
+    code: z
+      .string()
+      .min(1)
+      .max(MAX_CODE, `is longer than ${MAX_CODE} characters: write_file it and run the file`),
     language: z.enum(["python", "javascript", "typescript"]).default("python"),
     sandbox: sandboxField(),
     context: z

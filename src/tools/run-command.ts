@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { defineTool, runOutput, sandboxField, timeoutField, waitField } from "./define.ts";
+import { defineTool, sandboxField, timeoutField, waitField } from "./define.ts";
 import { runBlocks, runFields } from "./run-result.ts";
 
 /** Bytes of a command; a longer script goes into a file. */
@@ -17,7 +17,10 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
     command: z
       .string()
       .min(1)
-      .max(MAX_COMMAND, `is longer than ${MAX_COMMAND} characters: write_file the script, then run it with bash`)
+      .max(
+        MAX_COMMAND,
+        `is longer than ${MAX_COMMAND} characters: write_file the script, then run it with bash`,
+      )
       .refine((value) => !value.includes("\0"), "must not hold a NUL character")
       .describe("Bash source; several lines, pipes, quotes and heredocs work."),
     session: z
@@ -32,14 +35,16 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
       .optional()
       .describe("Directory for this command only; the session's own when left out."),
     env: z
-      .record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/), z.string().refine((value) => !value.includes("\0")))
+      .record(
+        z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/),
+        z.string().refine((value) => !value.includes("\0")),
+      )
       .optional()
       .describe("Variables for this command only."),
     sandbox: sandboxField(),
     timeout_seconds: timeoutField(120, 21_600),
     wait_seconds: waitField(),
   }),
-  output: runOutput(),
   hints: { readOnly: false, destructive: true, idempotent: false },
   scopes: ["sandbox:exec"],
   async handle({ command, session, cwd, env, sandbox, timeout_seconds, wait_seconds }, context) {

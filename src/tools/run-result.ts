@@ -23,7 +23,9 @@ export function runBlocks(run: RunView, notice?: string): Block[] {
     ["next", nextCall(run)],
   ]);
   const images = blocks.flatMap((block) => ("image" in block ? block.image : []));
-  return said || images.length === 0 ? [text(said || "Done; nothing was printed or returned."), ...images] : images;
+  return said || images.length === 0
+    ? [text(said || "Done; nothing was printed or returned."), ...images]
+    : images;
 }
 
 /** The fields that every tool answering with a run has in its structured result. */

@@ -64,6 +64,8 @@ test("leaves import only leaves", () => {
 });
 
 test("production code does not know the local platform", () => {
-  const strangers = imports().filter(({ to }) => !to.startsWith("src/") && relative("package.json", to) !== "");
+  const strangers = imports().filter(
+    ({ to }) => !to.startsWith("src/") && relative("package.json", to) !== "",
+  );
   expect(strangers.map(({ from, to }) => `${from} -> ${to}`)).toEqual([]);
 });

@@ -33,9 +33,15 @@ test("the local runtime speaks the SDK's own capnweb", () => {
 });
 
 test("agents' exact peers are what is installed", () => {
-  const agents = JSON.parse(read("node_modules/agents/package.json")) as { peerDependencies: Record<string, string> };
+  const agents = JSON.parse(read("node_modules/agents/package.json")) as {
+    peerDependencies: Record<string, string>;
+  };
   const installed = { ...manifest.dependencies, ...manifest.devDependencies };
-  for (const name of ["@modelcontextprotocol/server", "@modelcontextprotocol/client", "@modelcontextprotocol/sdk"])
+  for (const name of [
+    "@modelcontextprotocol/server",
+    "@modelcontextprotocol/client",
+    "@modelcontextprotocol/sdk",
+  ])
     expect(installed[name], name).toBe(agents.peerDependencies[name]);
 });
 

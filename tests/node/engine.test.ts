@@ -1,0 +1,353 @@
+/** The engine's door, the life of its sandboxes, and that nothing is left of either. */
+import { spawn, type ChildProcess } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { existsSync, openSync, readdirSync } from "node:fs";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { request } from "node:http";
+import { networkInterfaces, tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { WebSocket } from "ws";
+import { checkBubblewrap } from "../../local/engine/check.ts";
+import { startEngine } from "../../local/engine/engine.ts";
+import { findGroupParents, groupPrefix } from "../../local/engine/limits.ts";
+import { repository } from "../../local/engine/toolchain.ts";
+import { SECRET_HEADER } from "../../local/platform/protocol.ts";
+import { startTestEngine, TestSandbox, type EngineAddress, type TestEngine } from "../setup/engine-client.ts";
+import { processes, survivors, type Process } from "../setup/processes.ts";
+
+let engine: TestEngine;
+
+beforeAll(async () => {
+  engine = await startTestEngine();
+});
+afterAll(async () => {
+  await engine.close();
+});
+
+/** Starts what tries to outlive its sandbox, and finds it on the host by its argument. */
+async function startStragglers(sandbox: TestSandbox): Promise<Process[]> {
+  const mark = `86400.${Number.parseInt(randomBytes(3).toString("hex"), 16)}`;
+  const sleep = `sleep ${mark}`;
+  await sandbox.run(
+    `nohup ${sleep} >/dev/null 2>&1 & setsid ${sleep} >/dev/null 2>&1 & ((trap '' HUP TERM INT; ${sleep}) >/dev/null 2>&1 &) ; ` +
+      `python3 -c 'import os,sys\nif os.fork(): sys.exit()\nos.setsid()\nif os.fork(): sys.exit()\nfor fd in range(3): os.close(fd)\nos.environ.clear(); os.execv("/usr/bin/sleep", ["sleep", "${mark}"])'`,
+  );
+  const found = () => processes().filter(({ command }) => command === sleep);
+  await expect.poll(() => found().length).toBe(4);
+  return found();
+}
+
+describe("the door", () => {
+  const ask = (headers: Record<string, string>): Promise<number> =>
+    new Promise((resolve, reject) => {
+      const call = request(`${engine.url}/boot`, { headers }, (response) => {
+        response.resume();
+        resolve(response.statusCode ?? 0);
+      });
+      call.on("error", reject).end();
+    });
+
+  it("opens to the secret alone, and to this host alone", async () => {
+    expect(await ask({ [SECRET_HEADER]: engine.secret })).toBe(200);
+    expect(await ask({})).toBe(401);
+    expect(await ask({ [SECRET_HEADER]: "" })).toBe(401);
+    expect(await ask({ [SECRET_HEADER]: `${engine.secret}x` })).toBe(401);
+    expect(await ask({ [SECRET_HEADER]: engine.secret, host: "rebound.example" })).toBe(401);
+  });
+
+  it("is closed to an upgrade without the secret", async () => {
+    const sandbox = await TestSandbox.start(engine);
+    const socket = new WebSocket(
+      `${engine.url.replace("http", "ws")}/sandboxes/${sandbox.id}/ports/3000/rpc`,
+    );
+    const error = await new Promise<Error>((resolve) => socket.once("error", resolve));
+    expect(error.message).toContain("401");
+    await sandbox.destroy();
+  });
+
+  it("is not there on this machine's other addresses", async () => {
+    const others = Object.values(networkInterfaces()).flat();
+    for (const other of others.filter((address) => address?.family === "IPv4" && !address.internal)) {
+      const answer = fetch(engine.url.replace("127.0.0.1", other?.address ?? ""));
+      await expect(answer).rejects.toThrow("fetch failed");
+    }
+  });
+
+  it("names what it does not understand", async () => {
+    const sandbox = await TestSandbox.start(engine);
+    expect((await sandbox.call("POST", "/signal", { signal: "TERM" })).status).toBe(400);
+    expect((await sandbox.call("GET", "/nonsense")).status).toBe(404);
+    await sandbox.destroy();
+    expect((await sandbox.call("POST", "/signal", { signal: 15 })).headers.get("x-local-engine-error")).toBe(
+      "gone",
+    );
+  });
+});
+
+describe("a sandbox", () => {
+  it("is gone when it was destroyed: processes, directory, control groups", async () => {
+    const sandbox = await TestSandbox.start(engine);
+    const stragglers = await startStragglers(sandbox);
+    const directory = join(engine.runDir, engine.engine.boot, sandbox.id);
+    expect(existsSync(directory)).toBe(true);
+    await sandbox.destroy();
+    expect(await survivors(stragglers, 0)).toEqual([]);
+    expect(existsSync(directory)).toBe(false);
+    for (const { path } of await findGroupParents()) {
+      expect(readdirSync(path).filter((name) => name.endsWith(sandbox.id))).toEqual([]);
+    }
+    expect(await sandbox.ended()).toEqual({ exitCode: 0, reason: "destroyed" });
+  });
+
+  it("ends in order when it is sent the signal that stops a container", async () => {
+    const sandbox = await TestSandbox.start(engine);
+    const stragglers = await startStragglers(sandbox);
+    await sandbox.call("POST", "/signal", { signal: 15 });
+    expect(await sandbox.ended()).toEqual({ exitCode: 0, reason: "stopped" });
+    expect(await survivors(stragglers, 0)).toEqual([]);
+  });
+
+  it("reports that its control server was killed", async () => {
+    const sandbox = await TestSandbox.start(engine);
+    const lost = sandbox
+      .run("pkill -9 -f runtime/main.ts; sleep 60")
+      .catch((error: unknown) => String(error));
+    expect(await sandbox.ended()).toMatchObject({ exitCode: 137 });
+    expect(await lost).toContain("1006");
+  });
+
+  it("gives way to the next one of the same actor", async () => {
+    const first = await TestSandbox.start(engine, { actor: "same" });
+    const second = await TestSandbox.start(engine, { actor: "same" });
+    expect(await first.ended()).toMatchObject({ exitCode: 0 });
+    expect((await second.run("echo second")).stdout).toBe("second");
+    await second.destroy();
+  });
+
+  it("has the variables it was given, on no command line of the host", async () => {
+    const secret = randomBytes(12).toString("hex");
+    const sandbox = await TestSandbox.start(engine, { env: { GIVEN: secret, HOME: "/workspace" } });
+    expect((await sandbox.run("echo $GIVEN $HOME")).stdout).toBe(`${secret} /workspace`);
+    expect(processes().filter(({ command }) => command.includes(secret))).toEqual([]);
+    await sandbox.destroy();
+  });
+
+  it("says why it could not start, and leaves nothing", async () => {
+    const runtime = await mkdtemp(join(tmpdir(), "broken-runtime-"));
+    await writeFile(join(runtime, "main.ts"), 'throw new Error("broken on purpose");\n');
+    const broken = await startTestEngine({ runtime });
+    await expect(TestSandbox.start(broken)).rejects.toThrow(
+      /The sandbox did not start: [^]*broken on purpose/,
+    );
+    expect(readdirSync(join(broken.runDir, broken.engine.boot)).toSorted()).toEqual([
+      "empty",
+      "engine.pid",
+      "files",
+    ]);
+    await broken.close();
+    await rm(runtime, { recursive: true });
+  });
+});
+
+describe("a port", () => {
+  let sandbox: TestSandbox;
+  beforeAll(async () => {
+    sandbox = await TestSandbox.start(engine);
+    const server = [
+      "import { createServer } from 'node:http'; import { WebSocketServer } from '/opt/sandbox-runtime/node_modules/ws/wrapper.mjs';",
+      "const server = createServer((request, response) => {",
+      "  if (request.url === '/slow') { response.write('one'); server.once('go', () => response.end('two')); return; }",
+      "  if (request.url === '/go') server.emit('go');",
+      "  response.end(request.method + ' ' + request.url + ' ' + request.headers.host + ' ' + ('x-local-engine-secret' in request.headers));",
+      "});",
+      "new WebSocketServer({ server }).on('connection', (socket) => socket.on('message', (data, binary) => socket.send(data, { binary })));",
+      "server.listen(8000, '127.0.0.1');",
+    ];
+    await sandbox.run(
+      `cat > /tmp/server.mjs <<'JS'\n${server.join("\n")}\nJS\nnode /tmp/server.mjs >/tmp/log 2>&1 &`,
+    );
+    await expect
+      .poll(async () => (await sandbox.call("GET", "/ports/8000/")).status, { timeout: 10_000 })
+      .toBe(200);
+  });
+  afterAll(async () => {
+    await sandbox.destroy();
+  });
+
+  it("is forwarded, with path, query and host, and without the secret", async () => {
+    const response = await fetch(`${engine.url}/sandboxes/${sandbox.id}/ports/8000/a%20b?c=%2F`, {
+      method: "PUT",
+      body: "body",
+      headers: { [SECRET_HEADER]: engine.secret, "x-local-engine-host": "8000-box.example" },
+    });
+    expect(await response.text()).toBe("PUT /a%20b?c=%2F 8000-box.example false");
+  });
+
+  it("streams an answer as it comes", async () => {
+    const response = await sandbox.call("GET", "/ports/8000/slow");
+    const reader = response.body?.getReader();
+    expect(Buffer.from((await reader?.read())?.value ?? []).toString()).toBe("one");
+    await sandbox.call("GET", "/ports/8000/go");
+    expect(Buffer.from((await reader?.read())?.value ?? []).toString()).toBe("two");
+  });
+
+  it("carries WebSockets", async () => {
+    const url = `${engine.url.replace("http", "ws")}/sandboxes/${sandbox.id}/ports/8000/`;
+    const socket = new WebSocket(url, { headers: { [SECRET_HEADER]: engine.secret } });
+    await new Promise((resolve) => socket.once("open", resolve));
+    const payload = randomBytes(300_000);
+    socket.send(payload);
+    const echoed = await new Promise((resolve) => socket.once("message", resolve));
+    expect(Buffer.isBuffer(echoed) && echoed.equals(payload)).toBe(true);
+    socket.close();
+  });
+
+  it("says that nobody listens", async () => {
+    const response = await sandbox.call("GET", "/ports/8001/");
+    expect([response.status, response.headers.get("x-local-engine-error")]).toEqual([502, "not-listening"]);
+  });
+});
+
+describe("the engine as a program", () => {
+  interface Program extends EngineAddress {
+    child: ChildProcess;
+    boot: string;
+  }
+  const children: ChildProcess[] = [];
+  const runDirs: string[] = [];
+
+  /** Opens more files than it should, as a shell or a supervisor might, for its children to inherit. */
+  async function startProgram(runDir: string, leak: number): Promise<Program> {
+    const secret = randomBytes(16).toString("hex");
+    const extra: number[] = Array.from({ length: 30 }, () => leak);
+    const main = join(repository, "local/engine/main.ts");
+    const child = spawn(process.execPath, [main], { stdio: ["pipe", "pipe", "inherit", ...extra] });
+    children.push(child);
+    const settings = { secret, network: "none", isolation: "bubblewrap", runDir };
+    child.stdin?.write(`${JSON.stringify(settings)}\n`);
+    if (child.stdout === null) throw new Error("no stdout");
+    for await (const line of createInterface({ input: child.stdout })) {
+      const answer: { ready: boolean; url: string; boot: string } = JSON.parse(line);
+      expect(answer.ready).toBe(true);
+      return { child, secret, url: answer.url, boot: answer.boot };
+    }
+    throw new Error("the engine ended");
+  }
+
+  async function busy(): Promise<{
+    program: Program;
+    runDir: string;
+    stragglers: Process[];
+    sandbox: TestSandbox;
+  }> {
+    const runDir = await mkdtemp(join(tmpdir(), "sandbox-mcp-test-"));
+    runDirs.push(runDir);
+    const secretFile = join(runDir, "leaked");
+    await writeFile(secretFile, "leaked");
+    const program = await startProgram(runDir, openSync(secretFile, "r"));
+    const sandbox = await TestSandbox.start(program);
+    return { program, runDir, sandbox, stragglers: await startStragglers(sandbox) };
+  }
+
+  afterEach(async () => {
+    for (const child of children.splice(0)) child.kill("SIGKILL");
+    for (const directory of runDirs.splice(0)) await rm(directory, { recursive: true, force: true });
+  });
+
+  const gone = (child: ChildProcess) => new Promise((resolve) => child.once("exit", resolve));
+  const groupsOf = async (boot: string) =>
+    (await findGroupParents()).flatMap(({ path }) =>
+      readdirSync(path).filter((name) => name.startsWith(groupPrefix + boot)),
+    );
+
+  it("leaves no process when it is killed, and its successor removes the rest", async () => {
+    const { program, runDir, stragglers } = await busy();
+    program.child.kill("SIGKILL");
+    expect(await survivors(stragglers, 2000)).toEqual([]);
+    expect(processes().filter(({ command }) => command.includes(program.boot))).toEqual([]);
+    expect(existsSync(join(runDir, program.boot))).toBe(true);
+    const next = await startTestEngine({ runDir });
+    expect(existsSync(join(runDir, program.boot))).toBe(false);
+    expect(await groupsOf(program.boot)).toEqual([]);
+    await next.close();
+  });
+
+  it.each(["SIGTERM", "SIGINT", "stdin"] as const)("ends in order, with everything: %s", async (how) => {
+    const { program, runDir, stragglers } = await busy();
+    const exit = gone(program.child);
+    if (how === "stdin") program.child.stdin?.end();
+    else program.child.kill(how);
+    expect(await exit).toBe(0);
+    expect(await survivors(stragglers, 0)).toEqual([]);
+    expect(existsSync(join(runDir, program.boot))).toBe(false);
+    expect(await groupsOf(program.boot)).toEqual([]);
+  });
+
+  it("passes no file of its own on to a sandbox", async () => {
+    const { sandbox } = await busy();
+    expect((await sandbox.run("ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c leaked")).stdout).toBe("0");
+  });
+
+  it("leaves the state of an engine alone that still runs", async () => {
+    const { program, runDir, sandbox } = await busy();
+    const second = await startTestEngine({ runDir });
+    expect(existsSync(join(runDir, program.boot))).toBe(true);
+    expect((await sandbox.run("echo alive")).stdout).toBe("alive");
+    await second.engine.close();
+  });
+
+  it("says what is wrong with its settings", async () => {
+    const child = spawn(process.execPath, [join(repository, "local/engine/main.ts")], {
+      stdio: ["pipe", "pipe", "inherit"],
+    });
+    children.push(child);
+    child.stdin.write(
+      '{"secret": "short", "network": "none", "isolation": "bubblewrap", "runDir": "/tmp"}\n',
+    );
+    const [line] = await new Promise<string[]>((resolve) => {
+      createInterface({ input: child.stdout }).once("line", (text) => resolve([text]));
+    });
+    expect(JSON.parse(line ?? "")).toEqual({
+      ready: false,
+      error: expect.stringContaining("at least 16 characters"),
+    });
+  });
+});
+
+describe("bubblewrap", () => {
+  const path = process.env.PATH;
+  afterEach(() => {
+    process.env.PATH = path;
+  });
+
+  it("is found to work where it does", async () => {
+    expect(await checkBubblewrap()).toMatchObject({ works: true });
+  });
+
+  it("is asked for where it is missing, with the command that installs it", async () => {
+    process.env.PATH = "/nonexistent";
+    const check = await checkBubblewrap();
+    expect(check).toMatchObject({ works: false, reason: "bubblewrap is not installed" });
+    const runDir = join(tmpdir(), `sandbox-mcp-never-${process.pid}`);
+    const start = startEngine({ secret: "x".repeat(16), network: "none", isolation: "bubblewrap", runDir });
+    await expect(start).rejects.toThrow(/not installed. Install it: /);
+    expect(existsSync(runDir)).toBe(false);
+  });
+
+  it("that cannot make a sandbox gives the reason it printed", async () => {
+    const directory = await mkdtemp(join(tmpdir(), "fake-bwrap-"));
+    await mkdir(directory, { recursive: true });
+    const script =
+      '#!/bin/sh\n[ "$1" = --help ] && echo "--size --disable-userns" && exit\necho "bwrap: setting up uid map: Permission denied" >&2; exit 1\n';
+    await writeFile(join(directory, "bwrap"), script, { mode: 0o755 });
+    process.env.PATH = `${directory}:${path}`;
+    const check = await checkBubblewrap();
+    expect(check).toMatchObject({
+      works: false,
+      reason: expect.stringContaining("uid map: Permission denied"),
+    });
+    await rm(directory, { recursive: true });
+  });
+});

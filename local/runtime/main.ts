@@ -50,12 +50,13 @@ async function main(): Promise<void> {
   const processes = new Processes(sessions, scratch);
   const directoryOf = (sessionID: string): string =>
     sessionID === SESSIONLESS ? workspace : sessions.directoryOf(sessionID);
+  const interpreter = new InterpreterAPI({ cwd: workspace });
   const server = createControlServer(
     new SandboxAPI({
       sessions,
       processes,
       files: new Files(directoryOf),
-      interpreter: new InterpreterAPI({ cwd: workspace }),
+      interpreter,
       watch: new WatchAPI(),
       backup: new BackupAPI(),
     }),
@@ -63,6 +64,7 @@ async function main(): Promise<void> {
 
   const stop = async (): Promise<void> => {
     server.close();
+    interpreter.close();
     for (const record of processes.list()) if (record.running) await processes.killSession(record.sessionID);
     await killDescendants();
     rmSync(scratch, { recursive: true, force: true });

@@ -125,9 +125,9 @@ export class Sessions {
     return [...this.#sessions.keys()];
   }
 
+  /** The session's shell, even one that is gone: the next command on it says so, once. */
   async #shell(sessionID: string, cwd?: string): Promise<Shell> {
     const existing = this.#sessions.get(sessionID);
-    if (existing?.gone) throw this.#terminated(sessionID, existing.gone);
     if (existing) return existing;
     const shell = await this.#start({ id: sessionID, cwd });
     this.#sessions.set(sessionID, shell);

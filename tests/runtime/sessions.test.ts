@@ -160,6 +160,15 @@ describe("a session's shell", () => {
 });
 
 describe("sessions", () => {
+  it("are one even when their first calls come together", async () => {
+    const id = newID();
+    const [, second] = await Promise.all([
+      api.commands.execute("A=1", id),
+      api.commands.execute("echo $A", id),
+    ]);
+    expect(second.stdout).toBe("1");
+  });
+
   it("are created with their variables and directory, once", async () => {
     const id = newID();
     const made = await api.utils.createSession({ id, cwd: "/usr", env: { A: "1" } });

@@ -4,7 +4,6 @@ import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
-import { withoutVariables } from "./variables.ts";
 
 const run = promisify(execFile);
 const require = createRequire(import.meta.url);
@@ -41,7 +40,7 @@ export async function bundle(config: string, directory: string): Promise<Module>
   try {
     await run(process.execPath, [wrangler, "deploy", "--dry-run", "--outdir", output, "--config", config], {
       cwd: dirname(config),
-      env: { ...withoutVariables(process.env), ...quietWrangler(directory), NO_COLOR: "1" },
+      env: { ...process.env, ...quietWrangler(directory), NO_COLOR: "1" },
     });
   } catch (error) {
     const detail = error instanceof Error && "stderr" in error ? String(error.stderr) : String(error);

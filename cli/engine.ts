@@ -4,7 +4,6 @@ import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
-import { withoutVariables } from "./variables.ts";
 
 export interface EngineSettings {
   secret: string;
@@ -43,7 +42,6 @@ export async function startEngineProcess(
   const child = spawn(process.execPath, [main], {
     detached: true,
     stdio: ["pipe", "pipe", "pipe"],
-    env: withoutVariables(process.env),
   });
   child.stdin.on("error", () => undefined);
   child.stdin.write(`${JSON.stringify(settings)}\n`);

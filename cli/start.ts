@@ -11,7 +11,7 @@ import { readOptions, USAGE } from "./options.ts";
 import { watchNPM } from "./parents.ts";
 import { requireBubblewrap, requireLinux } from "./platform.ts";
 import { whyNotServing } from "./ready.ts";
-import { readVariables } from "./variables.ts";
+import { forgetVariables, readVariables } from "./variables.ts";
 import { type LogLine, type RunningWorker, startWorker } from "./worker.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -53,6 +53,7 @@ async function start(): Promise<void> {
 
   const file = join(root, ".dev.vars");
   const { values, token, tokenSource } = readVariables(process.env, file);
+  forgetVariables(process.env);
   const secret = randomBytes(32).toString("base64url");
   engine = await startEngineProcess(
     {

@@ -2,11 +2,16 @@
 import { TOKEN } from "../setup/server.ts";
 
 /** Calls a tool of the server at `url` and returns what it answered as text. @throws Error when it reports an error */
-export async function callTool(url: string, name: string, args: Record<string, unknown>): Promise<string> {
+export async function callTool(
+  url: string,
+  name: string,
+  args: Record<string, unknown>,
+  token = TOKEN,
+): Promise<string> {
   const response = await fetch(url, {
     method: "POST",
     headers: {
-      authorization: `Bearer ${TOKEN}`,
+      authorization: `Bearer ${token}`,
       "content-type": "application/json",
       accept: "application/json, text/event-stream",
     },

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { survivors, tree } from "./processes.ts";
 
 export const repository = fileURLToPath(new URL("../..", import.meta.url));
 export const TOKEN = "e2e-owner-token";
@@ -17,6 +18,8 @@ export interface ServerOptions {
   directory?: string;
   /** Makes it the leader of a process group, as a shell does with what runs in the foreground. */
   ownGroup?: boolean;
+  /** A program and its arguments to run npm in. */
+  within?: string[];
 }
 
 export interface Command {
@@ -31,7 +34,7 @@ export interface Command {
 export interface Server extends Command {
   /** The MCP endpoint, as printed. */
   url: string;
-  /** Asks it to stop, and waits until it has. */
+  /** Asks it to stop, and waits until all of it is gone. */
   stop(): Promise<void>;
 }
 
@@ -41,8 +44,10 @@ export function npmStart({
   env = {},
   directory = repository,
   ownGroup = false,
+  within = [],
 }: ServerOptions = {}): Command {
-  const child = spawn("npm", ["start", "--", ...flags], {
+  const [program = "npm", ...rest] = [...within, "npm", "start", "--", ...flags];
+  const child = spawn(program, rest, {
     cwd: directory,
     env: environment({ SERVER_AUTH_TOKEN: TOKEN, ...env }),
     stdio: ["ignore", "pipe", "pipe"],
@@ -78,8 +83,10 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
     ...command,
     url,
     async stop() {
+      const all = tree(command.child.pid ?? 0);
       command.child.kill("SIGTERM");
       await command.exited;
+      await survivors(all, 10_000);
       if (temporary !== undefined) rmSync(temporary, { recursive: true, force: true });
     },
   };

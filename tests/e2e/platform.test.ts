@@ -1,0 +1,61 @@
+/** What `npm start` does about a machine that has not all it needs; the installation itself is the distribution's. */
+import { describe, expect, it } from "vitest";
+import { type Installer, requireBubblewrap, requireLinux } from "../../cli/platform.ts";
+import type { Check } from "../../local/engine/check.ts";
+
+const WORKS: Check = { works: true, supported: new Set(), dropsRoot: false };
+const MISSING: Check = { works: false, reason: "it is not installed", remedy: "Install it: the command" };
+
+/** A machine where bubblewrap is missing until it is installed. */
+function machine(applies: boolean, install: () => Promise<void> = async () => undefined) {
+  const done = { installed: 0 };
+  const installer: Installer = {
+    check: async () => (done.installed > 0 ? WORKS : MISSING),
+    applies: async () => applies,
+    async install() {
+      await install();
+      done.installed += 1;
+    },
+  };
+  return { done, installer };
+}
+
+describe("bubblewrap", () => {
+  it("is installed where that is possible, which is said", async () => {
+    const { done, installer } = machine(true);
+    const said: string[] = [];
+    await requireBubblewrap((line) => said.push(line), installer);
+    expect(done.installed).toBe(1);
+    expect(said.join()).toContain("Installing bubblewrap");
+  });
+
+  it("is asked for where it is not, with the command and the way out", async () => {
+    const { done, installer } = machine(false);
+    const refusal = requireBubblewrap(() => undefined, installer);
+    await expect(refusal).rejects.toThrow(
+      /it is not installed[^]*Install it: the command[^]*--isolation none/,
+    );
+    expect(done.installed).toBe(0);
+  });
+
+  it("says what the package manager said when that fails", async () => {
+    const failure = Object.assign(new Error("status 100"), { stderr: "E: no such package" });
+    const { installer } = machine(true, () => Promise.reject(failure));
+    const refusal = requireBubblewrap(() => undefined, installer);
+    await expect(refusal).rejects.toThrow(/Install it: the command[^]*E: no such package/);
+  });
+});
+
+describe("another system", () => {
+  it.each([
+    ["darwin", /macOS[^]*npm run dev:docker/],
+    ["win32", /Windows[^]*npm run dev:docker[^]*WSL 2/],
+    ["freebsd", /freebsd[^]*npm run dev:docker/],
+  ] as const)("%s is told what to use", (platform, message) => {
+    expect(() => requireLinux(platform)).toThrow(message);
+  });
+
+  it("does not concern Linux", () => {
+    expect(() => requireLinux("linux")).not.toThrow();
+  });
+});

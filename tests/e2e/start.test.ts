@@ -1,0 +1,281 @@
+/** `npm start`: what it takes, what it prints, what it refuses. */
+import { execFileSync } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { once } from "node:events";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { createServer } from "node:net";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { afterEach, describe, expect, it } from "vitest";
+import { processes } from "../setup/processes.ts";
+import {
+  npmStart,
+  repository,
+  type Server,
+  type ServerOptions,
+  startServer,
+  TOKEN,
+} from "../setup/server.ts";
+import { callTool } from "./mcp.ts";
+
+const cleanUp: (() => unknown)[] = [];
+
+afterEach(async () => {
+  for (const step of cleanUp.splice(0).toReversed()) await step();
+});
+
+async function start(options: ServerOptions = {}): Promise<Server> {
+  const server = await startServer(options);
+  cleanUp.push(() => server.stop());
+  return server;
+}
+
+function temporaryDirectory(): string {
+  const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-e2e-"));
+  cleanUp.push(() => rmSync(directory, { recursive: true, force: true }));
+  return directory;
+}
+
+/** The package as it comes from git, with what `npm ci` brings. */
+function clone(): string {
+  const directory = temporaryDirectory();
+  const list = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+  const files = execFileSync("git", list, { cwd: repository, encoding: "utf8" }).split("\0").filter(Boolean);
+  for (const file of files.filter((name) =>
+    statSync(join(repository, name), { throwIfNoEntry: false })?.isFile(),
+  )) {
+    mkdirSync(dirname(join(directory, file)), { recursive: true });
+    cpSync(join(repository, file), join(directory, file));
+  }
+  symlinkSync(join(repository, "node_modules"), join(directory, "node_modules"));
+  return directory;
+}
+
+/** Runs `npm start` to its end. */
+async function run(
+  options: ServerOptions,
+): Promise<{ code: number | string; stdout: string; stderr: string }> {
+  const command = npmStart(options);
+  const code = await command.exited;
+  return { code, stdout: withoutNPM(command.stdout()), stderr: withoutNPM(command.stderr()) };
+}
+
+/** The lines that the server printed, without npm's. */
+function withoutNPM(text: string): string {
+  return text.replaceAll(/^(npm (warn|error|notice)|>).*\n?/gm, "").trim();
+}
+
+/** To run npm in: a machine that lacks a program, and where the user is not root. */
+function without(program: string): string[] {
+  const directories = ["/usr/bin", ...(process.env.PATH ?? "").split(":")];
+  const files = directories.map((directory) => join(directory, program)).filter((file) => existsSync(file));
+  const hidden = [...new Set(files)].flatMap((file) => ["--ro-bind", "/dev/null", file]);
+  const user = ["--unshare-user", "--uid", "1000", "--gid", "1000"];
+  return ["bwrap", "--die-with-parent", ...user, "--dev-bind", "/", "/", ...hidden];
+}
+
+async function status(url: string, token: string): Promise<number> {
+  const accept = "application/json, text/event-stream";
+  const headers = { authorization: `Bearer ${token}`, "content-type": "application/json", accept };
+  const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list" });
+  return (await fetch(url, { method: "POST", body, headers })).status;
+}
+
+describe("the command line", () => {
+  it("explains itself", async () => {
+    const { code, stdout } = await run({ flags: ["--help"] });
+    expect(code).toBe(0);
+    for (const flag of ["--port", "--isolation", "--network", "--state-dir", "--verbose"]) {
+      expect(stdout).toContain(flag);
+    }
+  });
+
+  it.each([
+    [["--port", "80000"], {}, /--port must be a port number/],
+    [[], { PORT: "http" }, /^PORT must be a port number/],
+    [["--network", "lan"], {}, /--network must be one of internet, none/],
+    [["--isolation", "docker"], {}, /--isolation must be one of bubblewrap, none/],
+    [["--prot", "1"], {}, /'--prot'[^]*npm start \[-- options\]/],
+    [["--port", "0"], { ALLOWED_ORIGINS: "https://a.example/path" }, /^ALLOWED_ORIGINS\S* must be an origin/],
+  ])("%j with %j is refused", async (flags, env, message) => {
+    const directory = temporaryDirectory();
+    const { code, stderr } = await run({ flags: [...flags, "--state-dir", directory], env });
+    expect(code).toBe(1);
+    expect(stderr).toMatch(message);
+    expect(processes().filter(({ command }) => command.includes(directory))).toEqual([]);
+  });
+
+  it("takes the port from the environment, and a flag before it", async () => {
+    const port = await freePort();
+    const server = await start({ flags: ["--port", String(port)], env: { PORT: "1" } });
+    expect(server.url).toBe(`http://127.0.0.1:${port}/mcp`);
+  });
+});
+
+describe("what it prints", () => {
+  it("is the address and a line for each client, and nothing else", async () => {
+    const server = await start();
+    await callTool(server.url, "run_command", { command: "true" });
+    expect(withoutNPM(server.stderr())).toBe("");
+    for (const client of ["Claude Code", "Claude Desktop", "Cursor", "VS Code", "MCP Inspector"]) {
+      expect(server.stdout()).toContain(`${client}`);
+    }
+    for (const line of server
+      .stdout()
+      .split("\n")
+      .filter((text) => text.startsWith("  {"))) {
+      expect(line).toContain(server.url);
+      expect(() => JSON.parse(line)).not.toThrow();
+    }
+  });
+
+  it("includes the logs with --verbose", async () => {
+    const server = await start({ flags: ["--verbose"] });
+    await callTool(server.url, "run_command", { command: "true" });
+    await expect.poll(() => server.stderr()).toMatch(/"event":"call".*"tool":"run_command"/);
+    expect(server.stderr()).not.toContain(TOKEN);
+  });
+});
+
+describe("the token", () => {
+  it("is generated once and kept in .dev.vars, with the other lines", async () => {
+    const directory = clone();
+    const file = join(directory, ".dev.vars");
+    writeFileSync(file, "# mine\nLOG_LEVEL=warn\n");
+    const env = { SERVER_AUTH_TOKEN: undefined };
+    const first = await start({ directory, env });
+    const kept = readFileSync(file, "utf8");
+    const token = /^SERVER_AUTH_TOKEN=(\S{40,})$/m.exec(kept)?.[1] ?? "";
+    expect(kept).toMatch(/^# mine\nLOG_LEVEL=warn\nSERVER_AUTH_TOKEN=/);
+    expect(statSync(file).mode & 0o777).toBe(0o600);
+    expect(await status(first.url, token)).toBe(200);
+    expect(await status(first.url, `${token}x`)).toBe(401);
+    expect(first.stdout()).toContain(file);
+    expect(first.stdout()).not.toContain(token);
+    await first.stop();
+
+    const second = await start({ directory, env });
+    expect(readFileSync(file, "utf8")).toBe(kept);
+    expect(await status(second.url, token)).toBe(200);
+    await second.stop();
+
+    const third = await start({ directory, env: { SERVER_AUTH_TOKEN: "from-the-environment" } });
+    expect(await status(third.url, "from-the-environment")).toBe(200);
+    expect(await status(third.url, token)).toBe(401);
+    expect(readFileSync(file, "utf8")).toBe(kept);
+  });
+
+  it("and every other secret is on no command line, and in no environment but the server's own", async () => {
+    const token = `token-${randomUUID()}`;
+    const server = await start({ env: { SERVER_AUTH_TOKEN: token } });
+    await callTool(server.url, "run_command", { command: "true" }, token);
+    expect(processes().filter(({ command }) => command.includes(token))).toEqual([]);
+    const holders = processes()
+      .filter(({ pid }) => environmentOf(pid).includes(token))
+      .map(({ command }) => command);
+    expect(holders.filter((command) => /workerd|engine|bwrap|runtime/.test(command))).toEqual([]);
+    expect(holders.some((command) => command.includes("cli/start.ts"))).toBe(true);
+  });
+});
+
+describe("beside others", () => {
+  it("a port in use is one clear line", async () => {
+    const listener = createServer().listen(0, "127.0.0.1");
+    await once(listener, "listening");
+    cleanUp.push(() => listener.close());
+    const { port } = listener.address() as AddressInfo;
+    const directory = temporaryDirectory();
+    const { code, stderr } = await run({ flags: ["--port", String(port), "--state-dir", directory] });
+    expect(code).toBe(1);
+    expect(stderr).toBe(
+      `Port ${port} is in use. Stop what listens there, or choose another: --port <number>.`,
+    );
+    expect(processes().filter(({ command }) => command.includes(directory))).toEqual([]);
+  });
+
+  it("a second server gets its own state directory, or is refused; a killed one holds nothing", async () => {
+    const directory = temporaryDirectory();
+    const flags = ["--state-dir", directory];
+    const first = await start({ flags });
+    const refused = await run({ flags: [...flags, "--port", "0"] });
+    expect(refused.code).toBe(1);
+    expect(refused.stderr).toContain(`Another server is using the state directory ${directory}.`);
+
+    const beside = await start();
+    expect(await callTool(beside.url, "run_command", { command: "echo beside" })).toContain("beside");
+    await callTool(first.url, "run_command", { command: "true", sandbox: "kept" });
+
+    const own = processes().find(
+      ({ command }) => /cli\/start\.ts/.test(command) && command.includes(directory),
+    );
+    process.kill(own?.pid ?? Number.NaN, "SIGKILL");
+    await first.exited;
+    const again = await start({ flags });
+    expect(await callTool(again.url, "list_sandboxes", {})).toContain("kept");
+  });
+});
+
+describe("the network of sandboxes", () => {
+  const curl = "curl -sS -m 20 -o /dev/stdout -w '%{http_code}' http://example.invalid/";
+
+  it("is closed with --network none, and says so", async () => {
+    const server = await start({ flags: ["--network", "none"] });
+    expect(await callTool(server.url, "run_command", { command: curl })).toMatch(/--network none[^]*403/);
+  });
+
+  it("never leads to this machine", async () => {
+    const server = await start();
+    const home = curl.replace("http://example.invalid/", new URL("/health", server.url).href);
+    const direct = await callTool(server.url, "run_command", { command: `${home} --noproxy '*'` });
+    expect(direct).not.toContain("healthy");
+    const proxied = await callTool(server.url, "run_command", { command: `${home} --noproxy ''` });
+    expect(proxied).toMatch(/sandbox may not reach[^]*403/);
+  });
+});
+
+describe("a machine", () => {
+  it("without bubblewrap is told how to install it", async () => {
+    const within = without("bwrap");
+    const flags = ["--port", "0", "--state-dir", temporaryDirectory()];
+    const { code, stderr } = await run({ flags, within });
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/bubblewrap is not installed/);
+    expect(stderr).toMatch(/sudo apt-get install -y bubblewrap|https:\/\/github.com\/containers\/bubblewrap/);
+    expect(stderr).toContain("--isolation none");
+  });
+
+  it("without python3 is told so, and serves the other languages", async () => {
+    const server = await start({ within: without("python3") });
+    expect(server.stderr()).toMatch(/python3 is not installed/);
+    const code = { code: "6 * 7", language: "javascript" };
+    expect(await callTool(server.url, "run_code", code)).toContain("42");
+  });
+});
+
+async function freePort(): Promise<number> {
+  const listener = createServer().listen(0, "127.0.0.1");
+  await once(listener, "listening");
+  const { port } = listener.address() as AddressInfo;
+  listener.close();
+  await once(listener, "close");
+  return port;
+}
+
+function environmentOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/environ`, "utf8");
+  } catch {
+    return "";
+  }
+}

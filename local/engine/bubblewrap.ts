@@ -6,6 +6,7 @@
  * nothing reaches the host's disk, and all of it is gone with the last process, however it ended.
  */
 import { existsSync, lstatSync, readlinkSync } from "node:fs";
+import type { Readable, Writable } from "node:stream";
 import type { Toolchain } from "./toolchain.ts";
 
 export const runtimeDirectory = "/opt/sandbox-runtime";
@@ -195,34 +196,23 @@ function links({ npm, python }: Toolchain): string[] {
   return args;
 }
 
-/** Where the outer bubblewrap puts what the inner one binds. */
-const stage = "/tmp";
-
 /**
- * For an engine that runs as root: an outer bubblewrap stages every source where an unprivileged user can
- * reach it (a clone under /root is closed to everyone else), then the inner one runs as such a user. Root in
- * the sandbox is then nobody on the host: process limits bind it, and no file or kernel setting of the host's
- * root is open to it.
+ * The host's process id of the sandbox's first process, from bubblewrap's `--info-fd`.
+ * @param ended Settles when bubblewrap has ended.
  */
-export function outerArguments(mounts: Mount[], uid: number): string[] {
-  const args = ["--die-with-parent", "--dev-bind", "/", "/", "--size", "1048576", "--tmpfs", stage];
-  mounts.forEach(({ from }, index) => args.push("--ro-bind", from, `${stage}/${index}`));
-  const id = String(uid);
-  return [
-    ...args,
-    "--chdir",
-    "/",
-    "setpriv",
-    "--reuid",
-    id,
-    "--regid",
-    id,
-    "--clear-groups",
-    "--no-new-privs",
-  ];
-}
-
-/** The mounts as the inner bubblewrap makes them. */
-export function stagedMounts(mounts: Mount[]): Mount[] {
-  return mounts.map(({ to }, index) => ({ from: `${stage}/${index}`, to }));
+export async function readInfo(
+  stream: Readable | Writable | null | undefined,
+  ended: Promise<unknown>,
+): Promise<number> {
+  return await new Promise((resolve, reject) => {
+    void ended.then(() => reject(new Error("bubblewrap ended before the sandbox was there")));
+    if (stream === null || stream === undefined || !("read" in stream)) return;
+    let text = "";
+    stream.on("error", reject);
+    stream.on("data", (chunk: Buffer) => {
+      text += chunk.toString();
+      const match = /"child-pid":\s*(\d+)/.exec(text);
+      if (match !== null) resolve(Number(match[1]));
+    });
+  });
 }

@@ -2,7 +2,6 @@
 import { execFile } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { promisify } from "node:util";
-import { stagedMounts, outerArguments } from "./bubblewrap.ts";
 
 const run = promisify(execFile);
 
@@ -49,12 +48,14 @@ async function attempt(dropRoot: boolean, supported: ReadonlySet<string>): Promi
   const mounts = ["/usr", "/bin", "/lib", "/lib64"]
     .filter((path) => existsSync(path))
     .map((path) => ({ from: path, to: path }));
-  const outer = dropRoot ? ["bwrap", ...outerArguments(mounts, unprivilegedUser())] : [];
+  const id = String(unprivilegedUser());
+  const user = ["setpriv", "--reuid", id, "--regid", id, "--clear-groups", "--no-new-privs", "--"];
+  const outer = dropRoot ? ["nsenter", "--mount=/proc/self/ns/mnt", "--", ...user] : [];
   const args = ["--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"];
   args.push("--unshare-cgroup-try", "--uid", "0", "--gid", "0", "--die-with-parent");
   if (supported.has("--disable-userns")) args.push("--disable-userns");
   args.push("--size", "1048576", "--tmpfs", "/", "--proc", "/proc", "--dev", "/dev");
-  for (const { from, to } of dropRoot ? stagedMounts(mounts) : mounts) args.push("--ro-bind", from, to);
+  for (const { from, to } of mounts) args.push("--ro-bind", from, to);
   args.push("--cap-drop", "ALL", "--cap-add", "CAP_CHOWN", "true");
   const [file = "bwrap", ...rest] = [...outer, "bwrap", ...args];
   try {

@@ -8,11 +8,12 @@ import { dirname, join } from "node:path";
 import type { AddressInfo } from "node:net";
 import { Router } from "./router.ts";
 import { hostCertificates, bundlePath } from "./certificates.ts";
-import { checkBubblewrap, unprivilegedUser } from "./check.ts";
+import { checkBubblewrap } from "./check.ts";
 import { sandboxFiles } from "./furniture.ts";
 import { defaultLimits, findGroupParents, removeLeftoverGroups, type Limits } from "./limits.ts";
-import type { Mount, View } from "./bubblewrap.ts";
+import { readOnlyMounts, type Mount, type View } from "./bubblewrap.ts";
 import type { Common } from "./sandbox.ts";
+import { Stage } from "./stage.ts";
 import { SandboxTable } from "./table.ts";
 import { findToolchain, repository, type Toolchain } from "./toolchain.ts";
 
@@ -82,7 +83,8 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   const groupParents = await findGroupParents();
   await removeLeftovers(options.runDir, async (old) => await removeLeftoverGroups(groupParents, old));
   const directory = join(options.runDir, boot);
-  await mkdir(directory, { recursive: true, mode: 0o700 });
+  await mkdir(directory, { mode: 0o711 });
+  await chmod(directory, 0o711);
   await writeFile(join(directory, "engine.pid"), await processIdentity(process.pid));
 
   const certificates = hostCertificates();
@@ -95,25 +97,25 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     empty: join(directory, "empty"),
     readOnly: options.readOnly ?? [],
   };
+  await writeFile(view.empty, "");
+  await chmod(view.empty, 0o644);
   // A clone made under a strict umask can be read by root alone: better a sandbox as root than none.
   const dropsRoot = check?.works === true && check.dropsRoot && readableByAll(view);
+  const mounts = readOnlyMounts(view);
+  const stage = dropsRoot ? new Stage(mounts, directory) : undefined;
   const common: Common = {
     view,
+    mounts,
     limits: defaultLimits(options.limits),
     groupParents,
     certificates,
     network: options.network,
     upstream: { allowAddresses: parseAllowed(options.allowAddresses ?? []), env: process.env },
-    bubblewrap:
-      check === undefined
-        ? undefined
-        : { supported: check.supported, uid: () => (dropsRoot ? unprivilegedUser() : undefined) },
+    bubblewrap: check === undefined ? undefined : { supported: check.supported, stage },
     onOutput: (id, text) => {
       if (options.verbose) for (const line of text.trimEnd().split("\n")) log(`[${id}] ${line}`);
     },
   };
-  await writeFile(common.view.empty, "", { mode: 0o644 });
-
   const table = new SandboxTable(common, directory, boot);
   const server = createServer({
     requestTimeout: 0,
@@ -141,6 +143,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     },
     close: async () => {
       await table.close();
+      stage?.stop();
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
       await rm(directory, { recursive: true, force: true });

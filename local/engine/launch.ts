@@ -9,14 +9,15 @@ import {
   bubblewrapArguments,
   controlSocket,
   egressSocket,
-  outerArguments,
+  readInfo,
   runtimeDirectory,
   scratchDirectory,
   sizesFor,
+  type Mount,
 } from "./bubblewrap.ts";
-import { stagedMounts, type Mount } from "./bubblewrap.ts";
 import { seccompFilter } from "./seccomp.ts";
 import type { Limits } from "./limits.ts";
+import type { Stage } from "./stage.ts";
 import type { Toolchain } from "./toolchain.ts";
 
 /** Something that runs, in whatever isolation. */
@@ -38,8 +39,8 @@ export interface LaunchOptions {
   env: Record<string, string>;
   groups: string[];
   supported: ReadonlySet<string>;
-  /** The user id to run as when the engine is root. */
-  uid: number | undefined;
+  /** For an engine of root's: where bubblewrap is started, and the user id it is started as. */
+  stage: { stage: Stage; uid: number } | undefined;
   /** The command in the sandbox; the control server unless given. */
   command?: string[];
   /** Called with everything the sandbox's own processes print to their stdout and stderr. */
@@ -66,7 +67,7 @@ export const runtimeCommand = [
  */
 const gate = [
   "IFS= read -r go || exit 125",
-  'for fd in /proc/self/fd/*; do fd=${fd##*/}; if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi; done 2>/dev/null',
+  'for fd in /proc/self/fd/*; do fd=${fd##*/}; if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi; done',
   "ulimit -c 0",
   'ulimit -n "$1" 2>/dev/null',
   'ulimit -u "$2" 2>/dev/null',
@@ -93,7 +94,7 @@ const readyTimeoutMs = 30_000;
  * @throws Error with what the sandbox printed, when it ends or hangs before that.
  */
 export async function launch(options: LaunchOptions): Promise<Running> {
-  const processes = start(options);
+  const processes = await start(options);
   const deadline = Date.now() + readyTimeoutMs;
   let ended: ExitReport | undefined;
   void processes.exited.then((report) => (ended = report));
@@ -131,9 +132,9 @@ interface Processes {
 }
 
 /** Starts bubblewrap with a command. The command begins when the sandbox is complete. */
-export function start(options: LaunchOptions): Processes {
-  const { uid, groups, limits } = options;
-  const mounts = uid === undefined ? options.mounts : stagedMounts(options.mounts);
+export async function start(options: LaunchOptions): Promise<Processes> {
+  const { stage, groups, limits } = options;
+  const mounts = stage === undefined ? options.mounts : stage.stage.translate(options.mounts);
   const sizes = sizesFor(limits.diskBytes);
   const filter = seccompFilter();
   const inner = bubblewrapArguments(
@@ -145,7 +146,7 @@ export function start(options: LaunchOptions): Processes {
     filter !== undefined,
   );
   if (filter !== undefined) inner.push("--seccomp", "5");
-  const outer = uid === undefined ? [] : ["bwrap", ...outerArguments(options.mounts, uid)];
+  const outer = stage === undefined ? [] : await stage.stage.enter(stage.uid);
   const numbers = [String(limits.openFiles), String(limits.processes)];
   const command = ["/bin/bash", "-c", gate, "sandbox", ...numbers, ...(options.command ?? runtimeCommand)];
   // Variables given by the Worker may be secrets: they go by a pipe, since anyone can read a command line.
@@ -173,21 +174,14 @@ export function start(options: LaunchOptions): Processes {
   let first: number | undefined;
   const exited = new Promise<ExitReport>((resolve) => {
     child.once("error", (error) => resolve({ exitCode: 127, reason: error.message }));
-    child.once("exit", (code, signal) => resolve({ exitCode: code ?? 137, reason: signal ?? "exit" }));
+    // Not "exit": what was printed last is read by then.
+    child.once("close", (code, signal) => resolve({ exitCode: code ?? 137, reason: signal ?? "exit" }));
   });
-  const pid = new Promise<number>((resolve, reject) => {
-    let text = "";
-    if (info !== null && info !== undefined && "read" in info)
-      info.on("data", (chunk: Buffer) => {
-        text += chunk.toString();
-        const match = /"child-pid":\s*(\d+)/.exec(text);
-        if (match === null || first !== undefined) return;
-        first = Number(match[1]);
-        // From here on bubblewrap dies with the engine, and the sandbox with bubblewrap.
-        child.stdin?.write("go\n");
-        resolve(first);
-      });
-    void exited.then(({ exitCode }) => reject(new Error(`bubblewrap ended with status ${exitCode}`)));
+  const pid = readInfo(info, exited).then((number) => {
+    first = number;
+    // From here on bubblewrap dies with the engine, and the sandbox with bubblewrap.
+    child.stdin?.write("go\n");
+    return number;
   });
   pid.catch(() => undefined);
   return { pid, exited, output: () => printed, kill: () => killAll(child, () => first, exited) };
@@ -235,7 +229,7 @@ async function openControlSocket(first: number, goOn: () => boolean): Promise<{ 
     }
     await new Promise((resolve) => setTimeout(resolve, 4));
   }
-  throw new Error("its control server did not answer in time");
+  throw new Error("its control server ended or did not answer in time");
 }
 
 /** The command's process: the only child of the sandbox's first process, which is bubblewrap's. */

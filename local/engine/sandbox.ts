@@ -4,8 +4,9 @@ import { chmod, mkdir, rm, writeFile } from "node:fs/promises";
 import type { Server } from "node:http";
 import { join } from "node:path";
 import type { ExitReport, Intercepts, StartRequest } from "../platform/protocol.ts";
-import { egressSocket, readOnlyMounts, type View } from "./bubblewrap.ts";
+import { egressSocket, type Mount, type View } from "./bubblewrap.ts";
 import { startBare } from "./bare.ts";
+import { unprivilegedUser } from "./check.ts";
 import { createEgress, type Egress } from "./egress.ts";
 import { PortForwarder } from "./forward.ts";
 import { hostsFile, sandboxEnvironment } from "./furniture.ts";
@@ -13,6 +14,7 @@ import { launch, type Running } from "./launch.ts";
 import { createGroups, removeGroups, type GroupParent, type Limits } from "./limits.ts";
 import { OutboundQueue } from "./outbound.ts";
 import type { Certificates } from "./certificates.ts";
+import type { Stage } from "./stage.ts";
 import type { UpstreamOptions } from "./upstream.ts";
 
 /** What all sandboxes of an engine have in common. */
@@ -24,7 +26,9 @@ export interface Common {
   network: "internet" | "none";
   upstream: UpstreamOptions;
   /** undefined: no isolation. */
-  bubblewrap: { supported: ReadonlySet<string>; uid: () => number | undefined } | undefined;
+  bubblewrap: { supported: ReadonlySet<string>; stage: Stage | undefined } | undefined;
+  /** What every sandbox is shown. */
+  mounts: Mount[];
   onOutput: (id: string, text: string) => void;
 }
 
@@ -90,7 +94,7 @@ export class Sandbox {
       await rm(directory, { recursive: true, force: true });
     };
     try {
-      await mkdir(directory, { recursive: true });
+      await mkdir(directory, { mode: 0o711 });
       const socket = join(directory, "egress.sock");
       const hosts = join(directory, "hosts");
       await writeFile(hosts, hostsFile(request.intercepts.http));
@@ -112,9 +116,9 @@ export class Sandbox {
         bubblewrap === undefined
           ? await startBare({ directory, view, env, groups, onOutput })
           : await launch({
-              mounts: [...readOnlyMounts(view), ...own],
+              mounts: [...common.mounts, ...own],
               supported: bubblewrap.supported,
-              uid: bubblewrap.uid(),
+              stage: bubblewrap.stage && { stage: bubblewrap.stage, uid: unprivilegedUser() },
               toolchain,
               limits,
               env,

@@ -2,7 +2,7 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { existsSync, openSync, readdirSync } from "node:fs";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { request } from "node:http";
 import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -15,7 +15,7 @@ import { findGroupParents, groupPrefix } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/toolchain.ts";
 import { SECRET_HEADER } from "../../local/platform/protocol.ts";
 import { startTestEngine, TestSandbox, type EngineAddress, type TestEngine } from "../setup/engine-client.ts";
-import { processes, survivors, type Process } from "../setup/processes.ts";
+import { processes, survivors, tree, type Process } from "../setup/processes.ts";
 
 let engine: TestEngine;
 
@@ -39,22 +39,28 @@ async function startStragglers(sandbox: TestSandbox): Promise<Process[]> {
   return found();
 }
 
-describe("the door", () => {
-  const ask = (headers: Record<string, string>): Promise<number> =>
-    new Promise((resolve, reject) => {
-      const call = request(`${engine.url}/boot`, { headers }, (response) => {
-        response.resume();
-        resolve(response.statusCode ?? 0);
-      });
-      call.on("error", reject).end();
-    });
+const gone = (child: ChildProcess) => new Promise((resolve) => child.once("exit", resolve));
+const groupsOf = async (boot: string) =>
+  (await findGroupParents()).flatMap(({ path }) =>
+    readdirSync(path).filter((name) => name.startsWith(groupPrefix + boot)),
+  );
 
+const askAt = (url: string, headers: Record<string, string>): Promise<number> =>
+  new Promise((resolve, reject) => {
+    const call = request(`${url}/boot`, { headers }, (response) => {
+      response.resume();
+      resolve(response.statusCode ?? 0);
+    });
+    call.on("error", reject).end();
+  });
+
+describe("the door", () => {
   it("opens to the secret alone, and to this host alone", async () => {
-    expect(await ask({ [SECRET_HEADER]: engine.secret })).toBe(200);
-    expect(await ask({})).toBe(401);
-    expect(await ask({ [SECRET_HEADER]: "" })).toBe(401);
-    expect(await ask({ [SECRET_HEADER]: `${engine.secret}x` })).toBe(401);
-    expect(await ask({ [SECRET_HEADER]: engine.secret, host: "rebound.example" })).toBe(401);
+    expect(await askAt(engine.url, { [SECRET_HEADER]: engine.secret })).toBe(200);
+    expect(await askAt(engine.url, {})).toBe(401);
+    expect(await askAt(engine.url, { [SECRET_HEADER]: "" })).toBe(401);
+    expect(await askAt(engine.url, { [SECRET_HEADER]: `${engine.secret}x` })).toBe(401);
+    expect(await askAt(engine.url, { [SECRET_HEADER]: engine.secret, host: "rebound.example" })).toBe(401);
   });
 
   it("is closed to an upgrade without the secret", async () => {
@@ -168,9 +174,8 @@ describe("a port", () => {
     await sandbox.run(
       `cat > /tmp/server.mjs <<'JS'\n${server.join("\n")}\nJS\nnode /tmp/server.mjs >/tmp/log 2>&1 &`,
     );
-    await expect
-      .poll(async () => (await sandbox.call("GET", "/ports/8000/")).status, { timeout: 10_000 })
-      .toBe(200);
+    while ((await sandbox.call("GET", "/ports/8000/")).status !== 200)
+      await new Promise((resolve) => setTimeout(resolve, 20));
   });
   afterAll(async () => {
     await sandbox.destroy();
@@ -256,16 +261,11 @@ describe("the engine as a program", () => {
     for (const directory of runDirs.splice(0)) await rm(directory, { recursive: true, force: true });
   });
 
-  const gone = (child: ChildProcess) => new Promise((resolve) => child.once("exit", resolve));
-  const groupsOf = async (boot: string) =>
-    (await findGroupParents()).flatMap(({ path }) =>
-      readdirSync(path).filter((name) => name.startsWith(groupPrefix + boot)),
-    );
-
   it("leaves no process when it is killed, and its successor removes the rest", async () => {
     const { program, runDir, stragglers } = await busy();
+    const all = [...tree(program.child.pid ?? 0), ...stragglers];
     program.child.kill("SIGKILL");
-    expect(await survivors(stragglers, 2000)).toEqual([]);
+    expect(await survivors(all, 2000)).toEqual([]);
     expect(processes().filter(({ command }) => command.includes(program.boot))).toEqual([]);
     expect(existsSync(join(runDir, program.boot))).toBe(true);
     const next = await startTestEngine({ runDir });
@@ -338,7 +338,7 @@ describe("bubblewrap", () => {
 
   it("that cannot make a sandbox gives the reason it printed", async () => {
     const directory = await mkdtemp(join(tmpdir(), "fake-bwrap-"));
-    await mkdir(directory, { recursive: true });
+    await chmod(directory, 0o755);
     const script =
       '#!/bin/sh\n[ "$1" = --help ] && echo "--size --disable-userns" && exit\necho "bwrap: setting up uid map: Permission denied" >&2; exit 1\n';
     await writeFile(join(directory, "bwrap"), script, { mode: 0o755 });

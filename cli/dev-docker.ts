@@ -1,0 +1,42 @@
+/** `npm run dev:docker`: the production configuration under `wrangler dev`, with its sandboxes in Docker. */
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { announce } from "./announce.ts";
+import { quietWrangler } from "./bundle.ts";
+import { whyNotServing } from "./ready.ts";
+import { readVariables } from "./variables.ts";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const port = process.env.PORT?.trim() || "8787";
+
+if (spawnSync("docker", ["info"], { stdio: "ignore" }).status !== 0) {
+  console.error("Docker is not running, or not installed: see https://docs.docker.com/get-docker/.");
+  process.exit(1);
+}
+
+// wrangler dev takes the Worker's variables from .dev.vars alone.
+const file = join(root, ".dev.vars");
+const { token, tokenSource } = readVariables({}, file);
+
+const wrangler = join(root, "node_modules/wrangler/bin/wrangler.js");
+const flags = ["dev", "--ip", "127.0.0.1", "--port", port, ...process.argv.slice(2)];
+const env = { ...process.env, ...quietWrangler(join(root, ".wrangler")), WRANGLER_LOG: "log" };
+const child = spawn(process.execPath, [wrangler, ...flags], { cwd: root, stdio: "inherit", env });
+const exited = once(child, "exit");
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => child.kill(signal));
+
+// The first start builds the image, which takes minutes.
+const url = `http://127.0.0.1:${port}/mcp`;
+while (child.exitCode === null && child.signalCode === null) {
+  const problem = await whyNotServing(url, token).catch(() => "nothing answers");
+  if (problem === undefined) {
+    process.stdout.write(announce({ url, token, tokenSource, file, showToken: process.stdout.isTTY }));
+    break;
+  }
+  await new Promise((resolve) => setTimeout(resolve, 1000));
+}
+
+const [code] = await exited;
+process.exit(typeof code === "number" ? code : 1);

@@ -1,0 +1,35 @@
+/**
+ * Builds the production Worker as `wrangler deploy` would, without Docker, an account or the network, and prints how
+ * large it is.
+ */
+import { execFile } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { fileURLToPath } from "node:url";
+import { quietWrangler } from "../cli/bundle.ts";
+
+/** What Cloudflare takes on its free plan, KiB after compression. */
+const LIMIT = 3072;
+
+const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-dry-run-"));
+const wrangler = fileURLToPath(new URL("../node_modules/wrangler/bin/wrangler.js", import.meta.url));
+const flags = ["deploy", "--dry-run", "--containers-rollout", "none", "--outdir", join(directory, "worker")];
+
+try {
+  const { stdout } = await promisify(execFile)(process.execPath, [wrangler, ...flags], {
+    cwd: fileURLToPath(new URL("..", import.meta.url)),
+    env: { ...process.env, ...quietWrangler(directory), WRANGLER_LOG: "log", NO_COLOR: "1" },
+  });
+  const [, total, compressed] = /Total Upload: ([\d.]+) KiB \/ gzip: ([\d.]+) KiB/.exec(stdout) ?? [];
+  if (compressed === undefined) throw new Error(`wrangler did not say how large the Worker is:\n${stdout}`);
+  console.log(`The Worker's bundle: ${total} KiB, ${compressed} KiB with gzip (limit ${LIMIT}).`);
+  if (Number(compressed) > LIMIT) process.exitCode = 1;
+} catch (error) {
+  const output = error instanceof Error && "stderr" in error ? String(error.stderr) : "";
+  console.error(output === "" ? error : output);
+  process.exitCode = 1;
+} finally {
+  rmSync(directory, { recursive: true, force: true });
+}

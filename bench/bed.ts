@@ -1,0 +1,111 @@
+/** What is measured: one engine of the local platform, and on it our Worker and the bare one, each in a workerd of its own. */
+import { randomBytes } from "node:crypto";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { type RunningEngine, startEngineProcess } from "../cli/engine.ts";
+import { freePort } from "../cli/lock.ts";
+import { type RunningWorker, startWorker } from "../cli/worker.ts";
+import { type Bare, type Ours, bareAt, closeClients, oursAt } from "./client.ts";
+import { children } from "./processes.ts";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+
+/** The Worker of `npm start`, and the one to compare with. */
+export const CONFIGS = {
+  ours: join(root, "wrangler.local.jsonc"),
+  bare: join(root, "bench/worker/wrangler.jsonc"),
+} as const;
+
+export const TOKEN = "bench-token";
+
+/** A Worker that serves. */
+export interface Served extends RunningWorker {
+  /** Its origin. */
+  url: string;
+  /** Of its workerd. */
+  pid: number;
+  stateDir: string;
+}
+
+export interface Bed {
+  ours: Ours & { pid: number };
+  bare: Bare & { pid: number };
+  engine: BedEngine;
+  /** For files of figures; removed at the end. */
+  directory: string;
+  close(): Promise<void>;
+}
+
+export interface BedEngine extends RunningEngine {
+  pid: number;
+  secret: string;
+}
+
+export async function startBed(): Promise<Bed> {
+  const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-bench-"));
+  const engine = await startEngine(directory);
+  const ours = await serve(CONFIGS.ours, engine, join(directory, "ours"));
+  const bare = await serve(CONFIGS.bare, engine, join(directory, "bare"));
+  return {
+    ours: { ...oursAt(`${ours.url}/mcp`, TOKEN), pid: ours.pid },
+    bare: { ...bareAt(`${bare.url}/`), pid: bare.pid },
+    engine,
+    directory,
+    async close() {
+      closeClients();
+      await Promise.all([ours.close(), bare.close()]);
+      await engine.close();
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+export async function startEngine(directory: string): Promise<BedEngine> {
+  const secret = randomBytes(24).toString("base64url");
+  const before = children(process.pid);
+  const engine = await startEngineProcess(
+    { secret, network: "none", isolation: "bubblewrap", runDir: join(directory, "run"), verbose: false },
+    (line) => console.error(line),
+    (how) => console.error(`The engine ended: ${how}`),
+  );
+  return { ...engine, secret, pid: added(before) };
+}
+
+/** Serves the Worker of a wrangler configuration, as `npm start` does. */
+export async function serve(config: string, engine: BedEngine, stateDir: string): Promise<Served> {
+  mkdirSync(stateDir, { recursive: true });
+  const port = await freePort(0);
+  const before = children(process.pid);
+  const worker = await startWorker({
+    config,
+    port,
+    stateDir,
+    variables: {
+      SERVER_AUTH_TOKEN: TOKEN,
+      LOCAL_ENGINE_URL: engine.url,
+      LOCAL_ENGINE_SECRET: engine.secret,
+    },
+    onLog: ({ level, message }) => {
+      if (level === "error" || message.includes('"level":"error"')) console.error(message);
+    },
+    onDeath: () => console.error(`workerd of ${config} ended`),
+    verbose: false,
+  });
+  return { ...worker, url: `http://127.0.0.1:${port}`, pid: added(before), stateDir };
+}
+
+/** The module that wrangler made of a served Worker. */
+export function bundleOf(stateDir: string): Buffer {
+  const directory = join(stateDir, "build/worker");
+  const name = readdirSync(directory).find((file) => file.endsWith(".js"));
+  if (name === undefined) throw new Error(`no module in ${directory}`);
+  return readFileSync(join(directory, name));
+}
+
+function added(before: readonly number[]): number {
+  const pid = children(process.pid).find((child) => !before.includes(child));
+  if (pid === undefined) throw new Error("a process that was just started is gone");
+  return pid;
+}

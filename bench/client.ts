@@ -1,0 +1,81 @@
+/** The lightest honest clients: JSON over HTTP on connections that stay open, the same code for both Workers. */
+import { Agent, request } from "node:http";
+import type { BareCall } from "./bare-call.ts";
+
+/** A Worker of ours, as a client sees it. */
+export interface Ours {
+  url: string;
+  token: string;
+  /** Calls a tool through MCP and answers the text of its result. @throws Error when it is not a good one */
+  tool(name: string, args: Record<string, unknown>): Promise<string>;
+}
+
+/** The bare Worker, as a client sees it. */
+export interface Bare {
+  url: string;
+  /** Calls a method of the SDK and answers what it gave. @throws Error with the answer when it failed */
+  call(call: BareCall): Promise<unknown>;
+}
+
+const agent = new Agent({ keepAlive: true, maxSockets: Infinity, noDelay: true });
+
+/** Ends every connection. */
+export function closeClients(): void {
+  agent.destroy();
+}
+
+export function oursAt(url: string, token: string): Ours {
+  const headers = {
+    authorization: `Bearer ${token}`,
+    "content-type": "application/json",
+    accept: "application/json, text/event-stream",
+    "mcp-protocol-version": "2025-11-25",
+  };
+  let id = 0;
+  return {
+    url,
+    token,
+    async tool(name, args) {
+      const body = { jsonrpc: "2.0", id: ++id, method: "tools/call", params: { name, arguments: args } };
+      const answer = await post(url, headers, JSON.stringify(body));
+      const json = answer.startsWith("{") ? answer : dataOf(answer);
+      const { result }: { result?: { isError?: boolean; content: { text?: string }[] } } = JSON.parse(json);
+      if (!result || result.isError) throw new Error(`${name}: ${answer.slice(0, 500)}`);
+      return result.content.map(({ text }) => text ?? "").join("\n");
+    },
+  };
+}
+
+export function bareAt(url: string): Bare {
+  const headers = { "content-type": "application/json" };
+  return { url, call: async (call) => JSON.parse(await post(url, headers, JSON.stringify(call))) };
+}
+
+/** The message of an answer that came as an event stream: its last event. */
+function dataOf(stream: string): string {
+  const start = stream.lastIndexOf("\ndata: ");
+  const from = start >= 0 ? start + 7 : stream.indexOf("data: ") + 6;
+  const end = stream.indexOf("\n", from);
+  return end < 0 ? stream.slice(from) : stream.slice(from, end);
+}
+
+function post(url: string, headers: Record<string, string>, body: string): Promise<string> {
+  const { promise, resolve, reject } = Promise.withResolvers<string>();
+  const sent = request(
+    url,
+    { method: "POST", agent, headers: { ...headers, "content-length": Buffer.byteLength(body) } },
+    (response) => {
+      const parts: Buffer[] = [];
+      response.on("data", (part: Buffer) => parts.push(part));
+      response.on("error", reject);
+      response.on("end", () => {
+        const text = Buffer.concat(parts).toString();
+        if (response.statusCode === 200) resolve(text);
+        else reject(new Error(`${url} answered ${response.statusCode}: ${text.slice(0, 500)}`));
+      });
+    },
+  );
+  sent.on("error", reject);
+  sent.end(body);
+  return promise;
+}

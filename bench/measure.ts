@@ -1,0 +1,81 @@
+/** Interleaved timing: what disturbs the machine disturbs both sides. */
+
+/** One line of the results. */
+export interface Row {
+  name: string;
+  unit: string;
+  ours: number;
+  baseline: number;
+  /** ours / baseline */
+  ratio: number;
+  /** The lowest and the highest ratio of the run's parts, where it was measured in parts. */
+  spread?: [low: number, high: number];
+}
+
+/** Times of the two sides in pairs, milliseconds. */
+export interface Pairs {
+  ours: number[];
+  baseline: number[];
+}
+
+type Call = (index: number) => Promise<unknown>;
+
+/** Parts of a measurement whose ratios show how steady it is. */
+const PARTS = 5;
+
+/** Calls both sides by turns, first one and then the other in front, and times each call. */
+export async function interleave(
+  ours: Call,
+  baseline: Call,
+  { pairs, warmup }: { pairs: number; warmup: number },
+): Promise<Pairs> {
+  const times: Pairs = { ours: [], baseline: [] };
+  const sides = [
+    { call: ours, into: times.ours },
+    { call: baseline, into: times.baseline },
+  ];
+  for (let index = -warmup; index < pairs; index++) {
+    sides.reverse();
+    for (const { call, into } of sides) {
+      const start = performance.now();
+      await call(index);
+      if (index >= 0) into.push(performance.now() - start);
+    }
+  }
+  return times;
+}
+
+/** The rows `<name> p50` and `<name> p99` of such a measurement. */
+export function latencyRows(name: string, pairs: Pairs): Row[] {
+  return [
+    latencyRow(`${name} p50`, pairs, 0.5),
+    ...(pairs.ours.length >= 100 ? [latencyRow(`${name} p99`, pairs, 0.99)] : []),
+  ];
+}
+
+function latencyRow(name: string, { ours, baseline }: Pairs, at: number): Row {
+  const size = Math.floor(ours.length / PARTS);
+  const ratios = Array.from({ length: size > 0 ? PARTS : 0 }, (_, part) => {
+    const of = (times: number[]) => quantile(times.slice(part * size, (part + 1) * size), at);
+    return of(ours) / of(baseline);
+  });
+  return {
+    ...row(name, "ms", quantile(ours, at), quantile(baseline, at)),
+    spread: ratios.length > 0 ? [rounded(Math.min(...ratios)), rounded(Math.max(...ratios))] : undefined,
+  };
+}
+
+export function row(name: string, unit: string, ours: number, baseline: number): Row {
+  return { name, unit, ours: rounded(ours), baseline: rounded(baseline), ratio: rounded(ours / baseline) };
+}
+
+/** The value below which a share `at` of the values lies; NaN of none. */
+export function quantile(values: readonly number[], at: number): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * at))] ?? NaN;
+}
+
+/** Three decimals where a number is small: nothing here is known more exactly. */
+function rounded(value: number): number {
+  return Math.abs(value) >= 1000 ? Math.round(value) : Math.round(value * 1000) / 1000;
+}

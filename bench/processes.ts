@@ -1,0 +1,46 @@
+/** Processes and their memory, from /proc. */
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+
+/** Ids of a process's children. */
+export function children(pid: number): number[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name) && parentOf(name) === pid)
+    .map(Number);
+}
+
+/** Ids of all processes below a process whose command line holds `words`. */
+export function descendants(pid: number, words: string): number[] {
+  return children(pid).flatMap((child) => [
+    ...(commandLine(child).includes(words) ? [child] : []),
+    ...descendants(child, words),
+  ]);
+}
+
+/** The most memory a process has held since `resetPeak`, MiB. */
+export function peakMiB(pid: number): number {
+  const kilobytes = /^VmHWM:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
+  return Number(kilobytes) / 1024;
+}
+
+export function resetPeak(pid: number): void {
+  writeFileSync(`/proc/${pid}/clear_refs`, "5");
+}
+
+function parentOf(pid: string): number | undefined {
+  const stat = readProc(pid, "stat");
+  const parent = stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1];
+  return parent === undefined ? undefined : Number(parent);
+}
+
+function commandLine(pid: number): string {
+  return readProc(String(pid), "cmdline").replaceAll("\0", " ");
+}
+
+/** Empty for a process that has ended. */
+function readProc(pid: string, file: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${file}`, "utf8");
+  } catch {
+    return "";
+  }
+}

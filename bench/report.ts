@@ -1,0 +1,78 @@
+/** Where results go: a list for programs, and the tables of docs/performance.md. */
+import { execFileSync } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
+import { cpus, totalmem } from "node:os";
+import type { Figure } from "./figure.ts";
+import type { Row } from "./measure.ts";
+
+const RESULTS = new URL("results.json", import.meta.url);
+const PAGE = new URL("../docs/performance.md", import.meta.url);
+
+export interface Measured {
+  figure: Figure;
+  rows: Row[];
+}
+
+/** Rewrites the rows of the figures that were measured; those of others stay as an earlier run left them. */
+export function writeResults(measured: readonly Measured[], names: readonly string[]): void {
+  const fresh = new Map(measured.map(({ figure, rows }) => [figure.name, rows]));
+  const before = new Map(readResults().map((row) => [row.figure, [] as StoredRow[]]));
+  for (const row of readResults()) before.get(row.figure)?.push(row);
+  const rows = names.flatMap(
+    (name) => fresh.get(name)?.map((row): StoredRow => ({ ...row, figure: name })) ?? before.get(name) ?? [],
+  );
+  const lines = rows.map((row) => `  ${JSON.stringify(row)}`);
+  writeFileSync(RESULTS, `[\n${lines.join(",\n")}\n]\n`);
+}
+
+interface StoredRow extends Row {
+  figure: string;
+}
+
+function readResults(): StoredRow[] {
+  try {
+    return JSON.parse(readFileSync(RESULTS, "utf8"));
+  } catch {
+    return [];
+  }
+}
+
+/** Writes the tables of everything in bench/results.json into the page, between its marks. */
+export function writePage(figures: readonly Figure[]): void {
+  const rows = readResults();
+  const tables = figures.flatMap(({ name, baseline }) => {
+    const own = rows.filter(({ figure }) => figure === name);
+    if (own.length === 0) return [];
+    return [
+      `### ${name}\n\nBaseline: ${baseline}.\n\n| figure | ours | baseline | ratio | spread |\n| --- | --: | --: | --: | --: |\n${own.map(line).join("\n")}`,
+    ];
+  });
+  const text = `${machine()}\n\n${tables.join("\n\n")}`;
+  const page = readFileSync(PAGE, "utf8");
+  writeFileSync(
+    PAGE,
+    page.replace(/(<!-- bench:start[^>]*-->\n)[\s\S]*?(<!-- bench:end -->)/, (_all, start, end) => {
+      return `${start}\n${text}\n\n${end}`;
+    }),
+  );
+}
+
+function line({ name, unit, ours, baseline, ratio, spread }: Row): string {
+  const cells = [
+    name,
+    `${ours} ${unit}`,
+    `${baseline} ${unit}`,
+    String(ratio),
+    spread ? spread.join(" to ") : "",
+  ];
+  return `| ${cells.join(" | ")} |`;
+}
+
+function machine(): string {
+  const [first] = cpus();
+  const commit = execFileSync("git", ["rev-parse", "--short", "HEAD"], {
+    cwd: new URL(".", import.meta.url),
+  });
+  const gigabytes = Math.round(totalmem() / 2 ** 30);
+  return `Last written on ${new Date().toISOString().slice(0, 10)} at ${String(commit).trim()}, on ${cpus().length} cores (${first?.model.trim() ?? "unknown"}), ${gigabytes} GiB, Node ${process.versions.node}.`;
+}

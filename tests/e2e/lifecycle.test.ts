@@ -94,7 +94,7 @@ describe("asked to stop", () => {
 
   it("destroys a sandbox's processes while the server goes on", async () => {
     const { server, all } = await busyServer();
-    const sleepers = all.filter(({ command }) => command.startsWith("sleep "));
+    const sleepers = all.filter(({ command }) => command.startsWith("sleep 86400."));
     expect(alive(sleepers)).toHaveLength(4);
     await callTool(server.url, "destroy_sandbox", { sandbox: "default" });
     expect(await survivors(sleepers, GONE_WITHIN)).toEqual([]);

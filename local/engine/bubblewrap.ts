@@ -173,6 +173,7 @@ export function bubblewrapArguments(
   args.push("--symlink", "../run", "/var/run");
   // The runtime's directory is a file system of its own, so that it can be made read-only as a whole.
   args.push("--size", "1048576", "--tmpfs", runtimeDirectory);
+  args.push("--dir", `${runtimeDirectory}/cache`);
   for (const { from, to } of mounts) args.push("--ro-bind", from, to);
   args.push(...links(toolchain), "--remount-ro", runtimeDirectory);
   args.push("--cap-drop", "ALL", ...capabilities.flatMap((capability) => ["--cap-add", capability]));

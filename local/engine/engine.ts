@@ -8,8 +8,9 @@ import { dirname, join } from "node:path";
 import type { AddressInfo } from "node:net";
 import { Router } from "./router.ts";
 import { hostCertificates, bundlePath } from "./certificates.ts";
-import { checkBubblewrap } from "./check.ts";
-import { sandboxFiles } from "./furniture.ts";
+import { checkBubblewrap, unprivilegedUser } from "./check.ts";
+import { warmCompileCache, type Warming } from "./compile-cache.ts";
+import { sandboxEnvironment, sandboxFiles } from "./furniture.ts";
 import { defaultLimits, findGroupParents, removeLeftoverGroups, type Limits } from "./limits.ts";
 import { readOnlyMounts, type Mount, type View } from "./bubblewrap.ts";
 import type { Common } from "./sandbox.ts";
@@ -116,6 +117,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
       if (options.verbose) for (const line of text.trimEnd().split("\n")) log(`[${id}] ${line}`);
     },
   };
+  const warming = await warm(common, directory);
   const table = new SandboxTable(common, directory, boot);
   const server = createServer({
     requestTimeout: 0,
@@ -143,12 +145,35 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     },
     close: async () => {
       await table.close();
+      await warming?.stop();
       stage?.stop();
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
       await rm(directory, { recursive: true, force: true });
     },
   };
+}
+
+/** In the background: sandboxes that start before it is done start without a cache. */
+async function warm(common: Common, directory: string): Promise<Warming | undefined> {
+  const { bubblewrap, mounts, limits } = common;
+  if (bubblewrap === undefined) return undefined;
+  const { supported, stage } = bubblewrap;
+  const warming = await warmCompileCache(directory, {
+    mounts,
+    limits,
+    supported,
+    toolchain: common.view.toolchain,
+    stage: stage && { stage, uid: unprivilegedUser() },
+    env: sandboxEnvironment(undefined, {}),
+    groups: [],
+    onOutput: () => undefined,
+  });
+  void warming.done.then((mount) => {
+    if (mount !== undefined) common.cache = mount;
+    return mount;
+  });
+  return warming;
 }
 
 /** Removes the directories of engines that are gone. */

@@ -41,17 +41,24 @@ export interface LaunchOptions {
   supported: ReadonlySet<string>;
   /** For an engine of root's: where bubblewrap is started, and the user id it is started as. */
   stage: { stage: Stage; uid: number } | undefined;
+  /** What the sandbox may write to on the host. Nothing, for a sandbox that a user gets. */
+  writable?: Mount[];
   /** The command in the sandbox; the control server unless given. */
   command?: string[];
   /** Called with everything the sandbox's own processes print to their stdout and stderr. */
   onOutput: (text: string) => void;
 }
 
-/** The control server as the sandbox starts it. */
-export const runtimeCommand = [
+/** The control server's program. */
+export const runtimeProgram = [
   `${runtimeDirectory}/bin/node`,
   "--disable-warning=ExperimentalWarning",
   `${runtimeDirectory}/runtime/main.ts`,
+];
+
+/** The control server as the sandbox starts it. */
+export const runtimeCommand = [
+  ...runtimeProgram,
   "--socket",
   controlSocket,
   "--egress",
@@ -145,6 +152,8 @@ export async function start(options: LaunchOptions): Promise<Processes> {
     options.supported,
     filter !== undefined,
   );
+  const writable = stage === undefined ? options.writable : stage.stage.translate(options.writable ?? []);
+  for (const { from, to } of writable ?? []) inner.push("--bind", from, to);
   if (filter !== undefined) inner.push("--seccomp", "5");
   const outer = stage === undefined ? [] : await stage.stage.enter(stage.uid);
   const numbers = [String(limits.openFiles), String(limits.processes)];

@@ -13,6 +13,7 @@ import { hostsFile, sandboxEnvironment } from "./furniture.ts";
 import { launch, type Running } from "./launch.ts";
 import { createGroups, removeGroups, type GroupParent, type Limits } from "./limits.ts";
 import { OutboundQueue } from "./outbound.ts";
+import { cacheEnvironment } from "./compile-cache.ts";
 import type { Certificates } from "./certificates.ts";
 import type { Stage } from "./stage.ts";
 import type { UpstreamOptions } from "./upstream.ts";
@@ -29,6 +30,8 @@ export interface Common {
   bubblewrap: { supported: ReadonlySet<string>; stage: Stage | undefined } | undefined;
   /** What every sandbox is shown. */
   mounts: Mount[];
+  /** The control server's compile cache, once there is one. */
+  cache?: Mount;
   onOutput: (id: string, text: string) => void;
 }
 
@@ -104,12 +107,16 @@ export class Sandbox {
       // The directory above is closed to everyone else; the sandbox's user may be another than the engine's.
       await chmod(socket, 0o666);
       groups = await createGroups(common.groupParents, place.group, common.limits);
-      const env = sandboxEnvironment(common.certificates, request.env);
+      const env = {
+        ...sandboxEnvironment(common.certificates, request.env),
+        ...(common.cache === undefined ? {} : cacheEnvironment),
+      };
       const onOutput = (text: string) => common.onOutput(id, text);
       const { limits, bubblewrap, view } = common;
       const own = [
         { from: hosts, to: "/etc/hosts" },
         { from: socket, to: egressSocket },
+        ...(common.cache === undefined ? [] : [common.cache]),
       ];
       const { toolchain } = view;
       const running =

@@ -71,7 +71,7 @@ export class Stage {
       place,
     ];
     this.#mounts.forEach(({ from }, index) => args.push("--ro-bind", from, `${place}/${index}`));
-    args.push("--ro-bind", this.#directory, `${place}/engine`, "--chdir", "/");
+    args.push("--bind", this.#directory, `${place}/engine`, "--chdir", "/");
     args.push("/bin/sh", "-c", "echo ready; exec sleep infinity");
     const child = spawn("bwrap", args, {
       cwd: "/",

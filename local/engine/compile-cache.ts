@@ -1,0 +1,46 @@
+/**
+ * Node's compile cache for the control server, which halves the time a sandbox takes to start. It is made once per
+ * engine, by the control server's own code in a sandbox that never sees a user, and shown read-only from then on.
+ */
+import { chmod, mkdir, readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { runtimeDirectory, type Mount } from "./bubblewrap.ts";
+import { runtimeProgram, start, type LaunchOptions } from "./launch.ts";
+
+const place = `${runtimeDirectory}/cache`;
+
+/** The control server removes it from its own environment: it is not for what the user starts. */
+export const cacheVariable = "NODE_COMPILE_CACHE";
+
+/** The variable that makes the control server use the cache. */
+export const cacheEnvironment = { [cacheVariable]: place };
+
+export interface Warming {
+  /** Where the cache is, when there is one. Never rejects. */
+  done: Promise<Mount | undefined>;
+  stop(): Promise<void>;
+}
+
+/** @param directory The engine's own directory. */
+export async function warmCompileCache(directory: string, options: LaunchOptions): Promise<Warming> {
+  const mount: Mount = { from: join(directory, "cache"), to: place };
+  await mkdir(mount.from);
+  // The user that sandboxes run as is another each time.
+  await chmod(mount.from, 0o777);
+  const processes = await start({
+    ...options,
+    env: { ...options.env, ...cacheEnvironment },
+    writable: [mount],
+    // Without a socket to listen on it loads everything, complains and ends.
+    command: runtimeProgram,
+  });
+  const done = processes.exited.then(async ({ exitCode }) => {
+    await chmod(mount.from, 0o755);
+    if (exitCode !== 1) return undefined;
+    for (const entry of await readdir(mount.from, { recursive: true, withFileTypes: true })) {
+      await chmod(join(entry.parentPath, entry.name), entry.isDirectory() ? 0o755 : 0o644);
+    }
+    return mount;
+  });
+  return { done: done.catch(() => undefined), stop: processes.kill };
+}

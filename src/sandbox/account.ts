@@ -1,6 +1,11 @@
-/** One principal's sandboxes: the Durable Object behind `list_sandboxes`. Never on the path of a warm call. */
+/** One principal's sandboxes and quota: a Durable Object that is never on the path of a warm call. */
 import { DurableObject } from "cloudflare:workers";
-import type { Env } from "../server/config.ts";
+import { type Env, parseConfig } from "../server/config.ts";
+import type { Outcome } from "./errors.ts";
+import { quotaError } from "./lease.ts";
+import { actorName } from "./naming.ts";
+import { type Grant, type LeaseRequest, Quota } from "./quota.ts";
+import type { Owner, Sandbox } from "./sandbox.ts";
 
 export interface SandboxRecord {
   name: string;
@@ -12,26 +17,48 @@ export interface SandboxRecord {
   last_used_at: string;
 }
 
+/** How often idle sandboxes are looked for, milliseconds. */
+const REAP_EVERY = 3_600_000;
+
+const HOUR_MS = 3_600_000;
+
 export class Account extends DurableObject<Env> {
   readonly #sql: SqlStorage;
+  readonly #quota: Quota;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#sql = ctx.storage.sql;
+    this.#quota = new Quota(this.#sql, parseConfig(env).limits);
     this.#sql.exec(
       "CREATE TABLE IF NOT EXISTS sandboxes (name TEXT PRIMARY KEY, state TEXT NOT NULL, created_at INTEGER NOT NULL, last_used_at INTEGER NOT NULL) WITHOUT ROWID",
     );
   }
 
-  /** A sandbox was used, or its container started or stopped. */
-  sandboxSeen(name: string, state: SandboxRecord["state"], at: number): void {
+  /** A sandbox is about to start, or is in use. Answers whether it may, which only a new one may not. */
+  async sandboxUsed({ principalID, sandbox }: Owner): Promise<Outcome<undefined>> {
+    const now = Date.now();
+    const { limits } = parseConfig(this.env);
+    const { known, count } = this.#sql
+      .exec<{ known: number; count: number }>(
+        "SELECT coalesce(sum(name = ?), 0) AS known, count(*) AS count FROM sandboxes",
+        sandbox,
+      )
+      .one();
+    if (!known && count >= limits.sandboxes) {
+      const refused = { limit: "sandboxes", allowed: limits.sandboxes, used: count } as const;
+      return { ok: false, failure: quotaError(refused).toFailure() };
+    }
     this.#sql.exec(
-      `INSERT INTO sandboxes (name, state, created_at, last_used_at) VALUES (?1, ?2, ?3, ?3)
-       ON CONFLICT (name) DO UPDATE SET state = ?2, last_used_at = max(last_used_at, ?3)`,
-      name,
-      state,
-      at,
+      `INSERT INTO sandboxes (name, state, created_at, last_used_at) VALUES (?1, 'running', ?2, ?2)
+       ON CONFLICT (name) DO UPDATE SET state = 'running', last_used_at = ?2`,
+      sandbox,
+      now,
     );
+    this.ctx.storage.kv.put("principal", principalID);
+    if (!known && (await this.ctx.storage.getAlarm()) === null)
+      await this.ctx.storage.setAlarm(now + REAP_EVERY);
+    return { ok: true, value: undefined };
   }
 
   /** The container of a known sandbox stopped; one that was destroyed stays gone. */
@@ -41,6 +68,7 @@ export class Account extends DurableObject<Env> {
 
   /** Answers whether the sandbox was known. */
   sandboxDestroyed(name: string): boolean {
+    this.#quota.forget(name);
     return this.#sql.exec("DELETE FROM sandboxes WHERE name = ?", name).rowsWritten > 0;
   }
 
@@ -58,5 +86,39 @@ export class Account extends DurableObject<Env> {
         created_at: new Date(created_at).toISOString(),
         last_used_at: new Date(last_used_at).toISOString(),
       }));
+  }
+
+  /** Lends a sandbox what it asks for; when others hold what they do not use, it is called back first. */
+  async lease(owner: Owner, request: LeaseRequest): Promise<Grant> {
+    const grant = this.#quota.lease(owner.sandbox, request, Date.now());
+    if (!grant.refused) return grant;
+    await Promise.all(
+      this.#quota.holders(owner.sandbox).map(async (sandbox) => {
+        const actor = await this.#sandbox(owner.principalID, sandbox);
+        this.#quota.settle(sandbox, await actor.settleLease(), Date.now());
+      }),
+    );
+    return this.#quota.lease(owner.sandbox, { ...request, spent: 0 }, Date.now());
+  }
+
+  /** Destroys sandboxes that nobody has used for too long. */
+  override async alarm(): Promise<void> {
+    const principalID = this.ctx.storage.kv.get<string>("principal");
+    const before = Date.now() - parseConfig(this.env).sandboxTTLHours * HOUR_MS;
+    const idle = this.#sql
+      .exec<{ name: string }>("SELECT name FROM sandboxes WHERE last_used_at < ?", before)
+      .toArray();
+    if (principalID !== undefined)
+      for (const { name } of idle) {
+        const actor = await this.#sandbox(principalID, name);
+        await actor.destroyIfIdle({ principalID, sandbox: name });
+      }
+    const { left } = this.#sql.exec<{ left: number }>("SELECT count(*) AS left FROM sandboxes").one();
+    if (left > 0) await this.ctx.storage.setAlarm(Date.now() + REAP_EVERY);
+  }
+
+  async #sandbox(principalID: string, name: string): Promise<DurableObjectStub<Sandbox>> {
+    const sandboxes = this.env.Sandbox as DurableObjectNamespace<Sandbox>;
+    return sandboxes.getByName(await actorName(name, principalID));
   }
 }

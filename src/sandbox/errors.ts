@@ -13,6 +13,7 @@ export type ErrorCode =
   | "file_system"
   | "too_large"
   | "language_unavailable"
+  | "quota_exceeded"
   | "sandbox_restarted"
   | "sandbox_unavailable"
   | "internal";
@@ -51,6 +52,12 @@ export class ToolError extends Error implements Failure {
     const { code, message, hint, retryable } = this;
     return { code, message, hint, retryable };
   }
+}
+
+/** The value of an outcome that came from another object. @throws {ToolError} when it holds a failure */
+export function unwrap<T>(outcome: Outcome<T>): T {
+  if (outcome.ok) return outcome.value;
+  throw ToolError.from(outcome.failure);
 }
 
 /** The SDK's codes for a container that went away or is not there yet, whatever call noticed it. */

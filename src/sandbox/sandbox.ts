@@ -2,15 +2,18 @@
 import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import { startCode } from "../runs/code.ts";
 import { type CommandSpec, type CommandTrace, Commands } from "../runs/command.ts";
-import { type RunKind, type RunView, titleOf } from "../runs/run.ts";
+import type { ActiveRun } from "../runs/active.ts";
+import { type Execution, type RunKind, type RunView, titleOf } from "../runs/run.ts";
 import { type LogPage, Runs } from "../runs/runs.ts";
 import { type Env, parseConfig } from "../server/config.ts";
 import type { Account } from "./account.ts";
 import { Boots } from "./boots.ts";
-import { type Outcome, platformFailure } from "./errors.ts";
+import { type Outcome, platformFailure, unwrap } from "./errors.ts";
 import { type FileEntry, type FileRange, Files } from "./files.ts";
 import { type CodeSpec, Kernels } from "./kernels.ts";
+import { Lease, type Stake } from "./lease.ts";
 import { principalHash } from "./naming.ts";
+import type { Settlement } from "./quota.ts";
 import { Shell } from "./shell.ts";
 
 /** Whose sandbox this is. The actor's own name already holds both, hashed; this is what it shows and registers. */
@@ -53,6 +56,7 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #files: Files;
   readonly #kernels: Kernels;
   readonly #runs: Runs;
+  readonly #lease: Lease;
   #owner: KnownOwner | undefined;
   #registeredAt = 0;
   #calls = 0;
@@ -76,32 +80,34 @@ export class Sandbox extends BaseSandbox<Env> {
       background: (work) => ctx.waitUntil(work),
       ended: (run) => this.#runEnded(run),
     });
+    this.#lease = new Lease({
+      ask: (request) => this.#account(this.#known()).lease(this.#known(), request),
+      background: (work) => ctx.waitUntil(work),
+    });
     this.#runs.resume(({ kind, trace }) => {
       if (!ctx.container?.running)
         return "The sandbox went away while the server was down, and everything in it.";
-      if (kind === "command" && trace) return (run) => this.#commands.resume(run, trace as CommandTrace);
+      if (kind === "command" && trace) {
+        const command = trace as CommandTrace;
+        const seconds = Math.max(1, Math.ceil((command.deadline - Date.now()) / 1000));
+        return (run) => this.#staked(this.#lease.hold(seconds), this.#commands.resume(run, command));
+      }
       return "The server was restarted while it ran, and lost the way to its result.";
     });
   }
 
   executeCode(owner: Owner, spec: Omit<CodeSpec, "runID">, waitMs: number): Promise<Answer<RunView>> {
     return this.#serve(owner, () =>
-      this.#runs.start(
-        "code",
-        titleOf(spec.code),
-        (run) => startCode(this.#kernels, this.#shell, run, spec),
-        waitMs,
+      this.#start("code", spec.code, spec.timeoutMs, waitMs, (run, timeoutMs) =>
+        startCode(this.#kernels, this.#shell, run, { ...spec, timeoutMs }),
       ),
     );
   }
 
   executeCommand(owner: Owner, spec: CommandSpec, waitMs: number): Promise<Answer<RunView>> {
     return this.#serve(owner, () =>
-      this.#runs.start(
-        "command",
-        titleOf(spec.command),
-        (run) => this.#commands.start(run, spec, (trace) => run.trace(trace)),
-        waitMs,
+      this.#start("command", spec.command, spec.timeoutMs, waitMs, (run, timeoutMs) =>
+        this.#commands.start(run, { ...spec, timeoutMs }, (trace) => run.trace(trace)),
       ),
     );
   }
@@ -114,18 +120,18 @@ export class Sandbox extends BaseSandbox<Env> {
     cursor?: number,
     maxBytes = 0,
   ): Promise<Answer<RunReading>> {
-    return this.#serve(owner, async () => {
+    return this.#answer(owner, async () => {
       const run = await this.#runs.result(id, waitMs, cursor);
       return cursor === undefined ? { run } : { run, page: await this.#runs.log(id, cursor, maxBytes) };
     });
   }
 
   listRuns(owner: Owner, limit: number, before?: string, kind?: RunKind): Promise<Answer<RunView[]>> {
-    return this.#serve(owner, async () => this.#runs.list(limit, before, kind));
+    return this.#answer(owner, async () => this.#runs.list(limit, before, kind));
   }
 
   cancelRun(owner: Owner, id: string, waitMs: number): Promise<Answer<RunView>> {
-    return this.#serve(owner, () => this.#runs.cancel(id, waitMs));
+    return this.#answer(owner, () => this.#runs.cancel(id, waitMs));
   }
 
   /** Answers the file's size afterwards, in bytes. */
@@ -159,14 +165,60 @@ export class Sandbox extends BaseSandbox<Env> {
     if (next !== undefined) await this.#planSweep(next);
   }
 
+  /** Asked by the account when a limit is reached: what the lease holds beyond what runs is given up. */
+  settleLease(): Settlement {
+    return this.#lease.settle();
+  }
+
+  /** Called by the account for a sandbox that was long not used; says whether it is gone. */
+  async destroyIfIdle(owner: Owner): Promise<boolean> {
+    if (this.#runs.isBusy || this.#calls > 0) return false;
+    await this.destroySandbox(owner);
+    return true;
+  }
+
+  /** Starts a run within the principal's quota, which may leave it less time than it asked for. */
+  async #start(
+    kind: RunKind,
+    source: string,
+    timeoutMs: number,
+    waitMs: number,
+    launch: (run: ActiveRun, timeoutMs: number) => Execution,
+  ): Promise<RunView> {
+    const stake = await this.#lease.take(Math.ceil(timeoutMs / 1000));
+    const granted = Math.min(timeoutMs, stake.seconds * 1000);
+    return this.#runs.start(
+      kind,
+      titleOf(source),
+      (run) => this.#staked(stake, launch(run, granted)),
+      waitMs,
+    );
+  }
+
+  /** Gives the stake back when the execution has ended. */
+  #staked(stake: Stake, execution: Execution): Execution {
+    const startedAt = Date.now();
+    const give = () => this.#lease.give(stake, (Date.now() - startedAt) / 1000);
+    execution.done.then(give, give);
+    return execution;
+  }
+
+  /** Does the work of one call that needs the container: a new sandbox must be within the principal's quota. */
+  #serve<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
+    return this.#answer(owner, async () => {
+      await this.#register(owner);
+      if (!this.ctx.container?.running) this.#boots.down();
+      return work();
+    });
+  }
+
   /** Does the work of one call; what the caller should hear of becomes data, the rest is thrown for the log. */
-  async #serve<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
+  async #answer<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
     if (!this.#owner) {
       this.#owner = { ...owner, principalHash: await principalHash(owner.principalID) };
       this.ctx.storage.kv.put("owner", this.#owner);
       await this.setSandboxName(owner.sandbox);
     }
-    if (!this.ctx.container?.running) this.#boots.down();
     let outcome: Outcome<T>;
     this.#calls++;
     try {
@@ -179,7 +231,6 @@ export class Sandbox extends BaseSandbox<Env> {
       this.#calls--;
       this.#hangUp();
     }
-    if (this.ctx.container?.running) this.#register("running");
     return { ...outcome, notice: this.#boots.takeNotice() };
   }
 
@@ -196,7 +247,9 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#runs.containerGone(
       "The sandbox stopped while it ran; its files, processes and kernel state are gone.",
     );
-    this.#register("stopped");
+    this.#registeredAt = 0;
+    const owner = this.#owner;
+    if (owner) this.ctx.waitUntil(this.#account(owner).sandboxStopped(owner.sandbox));
   }
 
   override async onActivityExpired(): Promise<void> {
@@ -232,18 +285,20 @@ export class Sandbox extends BaseSandbox<Env> {
     setTimeout(() => idle() && this.client.disconnect(), HANG_UP_MS);
   }
 
-  /** Tells the principal's account, in the background and rarely. */
-  #register(state: "running" | "stopped"): void {
-    const owner = this.#owner;
+  /**
+   * Tells the principal's account that this sandbox is in use: before its first call, then in the background and rarely.
+   * @throws {ToolError} `quota_exceeded` for one sandbox too many
+   */
+  async #register(owner: Owner): Promise<void> {
     const now = Date.now();
-    if (!owner || (state === "running" && now - this.#registeredAt < REGISTER_EVERY)) return;
-    this.#registeredAt = state === "running" ? now : 0;
-    const account = this.#account(owner);
-    this.ctx.waitUntil(
-      state === "running"
-        ? account.sandboxSeen(owner.sandbox, state, now)
-        : account.sandboxStopped(owner.sandbox),
-    );
+    if (now - this.#registeredAt < REGISTER_EVERY) return;
+    const known = this.#registeredAt > 0;
+    const answer = this.#account(owner)
+      .sandboxUsed(owner)
+      .then((outcome) => unwrap(outcome));
+    if (known) this.ctx.waitUntil(answer.catch(() => undefined));
+    else await answer;
+    this.#registeredAt = now;
   }
 
   #known(): KnownOwner {

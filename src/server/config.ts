@@ -18,6 +18,10 @@ export interface Env {
   LOG_LEVEL?: string;
   RESULT_TTL_DAYS?: string;
   RUN_LOG_MAX_MB?: string;
+  MAX_SANDBOXES?: string;
+  MAX_CONCURRENT_RUNS?: string;
+  MAX_RUN_SECONDS_PER_DAY?: string;
+  SANDBOX_TTL_HOURS?: string;
   /** Where logs, results and artifacts of runs go. */
   RESULTS: R2Bucket;
   /** Read by the Sandbox SDK itself. */
@@ -46,6 +50,10 @@ export interface Config {
   resultTTLDays: number;
   /** How much of a run's output is kept, in MiB. */
   runLogMaxMiB: number;
+  /** What one principal may use. */
+  limits: { sandboxes: number; concurrentRuns: number; runSecondsPerDay: number };
+  /** How long a sandbox may be idle before it is destroyed, hours. */
+  sandboxTTLHours: number;
 }
 
 /** The configuration does not hold. Each problem is a sentence naming its variable; no value is ever shown. */
@@ -84,6 +92,12 @@ function parse(env: Env): Config | ConfigError {
     logLevel: data.LOG_LEVEL ?? "info",
     resultTTLDays: data.RESULT_TTL_DAYS ?? 30,
     runLogMaxMiB: data.RUN_LOG_MAX_MB ?? 100,
+    limits: {
+      sandboxes: data.MAX_SANDBOXES ?? 100,
+      concurrentRuns: data.MAX_CONCURRENT_RUNS ?? 50,
+      runSecondsPerDay: data.MAX_RUN_SECONDS_PER_DAY ?? 86_400,
+    },
+    sandboxTTLHours: data.SANDBOX_TTL_HOURS ?? 168,
   };
 }
 
@@ -146,6 +160,10 @@ const variables = z.object({
   ),
   RESULT_TTL_DAYS: variable(count(3650)),
   RUN_LOG_MAX_MB: variable(count(1024)),
+  MAX_SANDBOXES: variable(count(100_000)),
+  MAX_CONCURRENT_RUNS: variable(count(10_000)),
+  MAX_RUN_SECONDS_PER_DAY: variable(count(100_000_000)),
+  SANDBOX_TTL_HOURS: variable(count(87_600)),
 } satisfies Record<(typeof VARIABLES)[number], z.ZodType>);
 
 /** A whole number of at least 1, as text. */

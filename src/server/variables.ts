@@ -10,6 +10,10 @@ export const VARIABLES = [
   "LOG_LEVEL",
   "RESULT_TTL_DAYS",
   "RUN_LOG_MAX_MB",
+  "MAX_SANDBOXES",
+  "MAX_CONCURRENT_RUNS",
+  "MAX_RUN_SECONDS_PER_DAY",
+  "SANDBOX_TTL_HOURS",
 ] as const;
 
 /** Read by the Sandbox SDK itself. */

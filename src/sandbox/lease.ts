@@ -1,0 +1,141 @@
+/** A sandbox's side of its principal's quota: runs take from what the account has lent, and give it back. */
+import { ToolError } from "./errors.ts";
+import type { Grant, Holding, LeaseRequest, Limits, Settlement } from "./quota.ts";
+
+/** What is asked for beyond the need, so that the next runs need not ask. */
+const SPARE: Holding = { slots: 4, seconds: 600 };
+
+/** A lease that ends sooner than this is renewed in the background, milliseconds. */
+const RENEW_MS = 60_000;
+
+/** What one run holds while it runs. */
+export interface Stake {
+  /** Seconds it may run. */
+  seconds: number;
+}
+
+export interface LeaseHost {
+  /** Asks the account. */
+  ask(request: LeaseRequest): Promise<Grant>;
+  background(work: Promise<unknown>): void;
+}
+
+const NOTHING: Holding = { slots: 0, seconds: 0 };
+
+export class Lease {
+  readonly #host: LeaseHost;
+  #grant: Grant | undefined;
+  #inUse = { ...NOTHING };
+  #spent = 0;
+  /** Goes on above where an earlier actor of this sandbox left off. */
+  #turn = Date.now();
+  #asking = false;
+  #queue: Promise<unknown> = Promise.resolve();
+  #timer: ReturnType<typeof setTimeout> | null = null;
+
+  constructor(host: LeaseHost) {
+    this.#host = host;
+  }
+
+  /**
+   * A slot and up to so many seconds for a run.
+   * @throws {ToolError} `quota_exceeded`
+   */
+  async take(seconds: number): Promise<Stake> {
+    const at = this.#reserve(seconds, seconds);
+    if (at) return at;
+    return this.#inTurn(async () => {
+      // The question before may have brought enough.
+      const found = this.#reserve(seconds, seconds);
+      if (found) return found;
+      const { refused } = await this.#ask({ slots: 1, seconds: 1 }, { slots: 1, seconds });
+      const stake = refused ? undefined : this.#reserve(seconds, 1);
+      if (stake) return stake;
+      throw quotaError(refused ?? { limit: "concurrentRuns", allowed: 0, used: 0 });
+    });
+  }
+
+  /** A stake for a run that an earlier actor started: it runs, whatever the account says. */
+  hold(seconds: number): Stake {
+    this.#inUse.slots += 1;
+    this.#inUse.seconds += seconds;
+    return { seconds };
+  }
+
+  /** Gives a stake back after its run, which took so many seconds. */
+  give(stake: Stake, spent: number): void {
+    this.#inUse.slots -= 1;
+    this.#inUse.seconds -= stake.seconds;
+    this.#spent += Math.min(Math.ceil(spent), stake.seconds);
+  }
+
+  /** The account wants back what is not in use. While a question of ours is on its way, that one settles. */
+  settle(): Settlement {
+    if (this.#asking) return { turn: this.#turn, spent: 0, inUse: { ...this.#inUse } };
+    return this.#settlement();
+  }
+
+  #settlement(): Settlement {
+    const settled = { turn: ++this.#turn, spent: this.#spent, inUse: { ...this.#inUse } };
+    this.#spent = 0;
+    this.#grant = undefined;
+    return settled;
+  }
+
+  #reserve(wanted: number, least: number): Stake | undefined {
+    const grant = this.#grant;
+    if (!grant || grant.until <= Date.now()) return undefined;
+    const seconds = Math.min(wanted, grant.seconds - this.#inUse.seconds - this.#spent);
+    if (grant.slots - this.#inUse.slots < 1 || seconds < least) return undefined;
+    return this.hold(seconds);
+  }
+
+  /** One question at a time. */
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const mine = this.#queue.then(work);
+    this.#queue = mine.catch(() => undefined);
+    return mine;
+  }
+
+  async #ask(needed: Holding, wanted: Holding): Promise<Grant> {
+    const settled = this.#settlement();
+    this.#asking = true;
+    try {
+      this.#grant = await this.#host.ask({ ...settled, needed, wanted, spare: SPARE });
+    } catch (error) {
+      this.#spent += settled.spent;
+      throw error;
+    } finally {
+      this.#asking = false;
+    }
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#renew(), Math.max(0, this.#grant.until - Date.now() - RENEW_MS));
+    return this.#grant;
+  }
+
+  /** Before the lease ends, as long as something runs: what runs must stay counted. */
+  #renew(): void {
+    if (this.#inUse.slots === 0) return;
+    this.#host.background(this.#inTurn(() => this.#ask(NOTHING, NOTHING)).catch(() => undefined));
+  }
+}
+
+const HINTS: Record<keyof Limits, (allowed: number, used: number) => [message: string, hint: string]> = {
+  sandboxes: (allowed, used) => [
+    `You have ${used} sandboxes, and ${allowed} is your limit.`,
+    "Use one of them (list_sandboxes), or destroy_sandbox one you no longer need.",
+  ],
+  concurrentRuns: (allowed, used) => [
+    `You have ${used} runs at work, and ${allowed} at a time is your limit.`,
+    "Wait for one with get_result, or stop one with cancel_run; list_runs shows those of a sandbox.",
+  ],
+  runSecondsPerDay: (allowed, used) => [
+    `Your runs have used ${used} of the ${allowed} seconds a day that are your limit, and the rest is held by running ones.`,
+    "Wait for running ones to end, or until the next day (UTC).",
+  ],
+};
+
+/** The error for a limit that is in the way. */
+export function quotaError({ limit, allowed, used }: NonNullable<Grant["refused"]>): ToolError {
+  return new ToolError("quota_exceeded", ...HINTS[limit](allowed, used), true);
+}

@@ -1,0 +1,16 @@
+/** The bindings that tests see as `env`. */
+import type { Account } from "../../src/sandbox/account.ts";
+import type { Sandbox } from "../../src/sandbox/sandbox.ts";
+
+declare global {
+  namespace Cloudflare {
+    interface Env {
+      Sandbox: DurableObjectNamespace<Sandbox>;
+      Account: DurableObjectNamespace<Account>;
+      RESULTS: R2Bucket;
+      OAUTH_KV: KVNamespace;
+      LOCAL_ENGINE_URL: string;
+      LOCAL_ENGINE_SECRET: string;
+    }
+  }
+}

@@ -106,9 +106,13 @@ class RunningCommand {
         "Delete files with run_code or destroy_sandbox, then run the command again.",
       );
     if (word === "exited" && outBytes !== undefined && reply) {
-      this.#sink.output("stdout", content(reply.rest));
-      this.#sink.output("stderr", content(reply.stderr));
-      return this.#ended(Number(status));
+      const stdout = content(reply.rest);
+      const stderr = content(reply.stderr);
+      if (stdout && stderr) {
+        this.#sink.output("stdout", stdout);
+        this.#sink.output("stderr", stderr);
+        return this.#ended(Number(status));
+      }
     }
     while (!this.#sink.ended) {
       if (!this.stop && Date.now() >= deadline) await this.end("timed_out");
@@ -150,7 +154,11 @@ function untilDeadline(deadline: number): number {
 
 const encoder = new TextEncoder();
 
-/** A whole output as it came with the answer, ended by a dot of ours. */
-function content(text: string): Uint8Array {
+/**
+ * A whole output as it came with the answer, ended by a dot of ours. Undefined when it may have held bytes that are no
+ * UTF-8: those came as U+FFFD, and the run's files still have them.
+ */
+function content(text: string): Uint8Array | undefined {
+  if (text.includes("\ufffd")) return undefined;
   return encoder.encode(text.slice(0, text.lastIndexOf(".")));
 }

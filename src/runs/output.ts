@@ -13,21 +13,7 @@ export interface Shown {
   omitted: number;
 }
 
-export const NOTHING: Shown = { head: "", tail: "", bytes: 0, omitted: 0 };
-
-const encoder = new TextEncoder();
 const lenient = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
-
-/** `text` cut to what is shown. `bytes` is its size in bytes where that is known to differ from its UTF-8 form. */
-export function shown(text: string, bytes?: number): Shown {
-  // Every UTF-16 unit takes at most three bytes, so a short text needs no counting.
-  if (text.length * 3 <= 2 * SHOWN_BYTES && bytes !== undefined)
-    return { head: text, tail: "", bytes, omitted: 0 };
-  const encoded = encoder.encode(text);
-  const size = bytes ?? encoded.length;
-  if (encoded.length <= 2 * SHOWN_BYTES) return { head: text, tail: "", bytes: size, omitted: 0 };
-  return ends(encoded.subarray(0, SHOWN_BYTES), encoded.subarray(-SHOWN_BYTES), size);
-}
 
 /** What is shown of a stream of `bytes` bytes, given its first and its last bytes; both are cut at whole characters. */
 export function ends(first: Uint8Array, last: Uint8Array, bytes: number): Shown {

@@ -1,0 +1,89 @@
+import { describe, expect, it } from "vitest";
+import { owner, sh } from "../support.ts";
+
+const sandbox = "command";
+
+/** Runs a command in a session of its own and returns the structured result. */
+async function run(command: string, more: Record<string, unknown> = {}) {
+  return (await owner.call("run_command", { sandbox, command, ...more })).structured;
+}
+
+describe("run_command", () => {
+  it("tells exit code, stdout and stderr apart", async () => {
+    const result = await owner.call("run_command", { sandbox, command: "echo out; echo err >&2; exit 3" });
+    expect(result).toMatchObject({
+      isError: false,
+      structured: { state: "failed", exit_code: 3, stdout: "out\n", stderr: "err\n", stdout_bytes: 4, stderr_bytes: 4 },
+    });
+    expect(result.text).toBe("exit_code: 3\nstdout:\nout\nstderr:\nerr");
+  });
+
+  it("succeeds without output", async () => {
+    expect(await run("true")).toMatchObject({ state: "succeeded", exit_code: 0, stdout: "", stderr: "" });
+  });
+
+  it("starts in /workspace as root with an empty standard input", async () => {
+    expect(await run("pwd; id -u; cat", { session: "fresh" })).toMatchObject({ stdout: "/workspace\n0\n", exit_code: 0 });
+  });
+
+  it.each([
+    ["quotes", `printf '%s|' "it's" 'say "hi"' \\$HOME '$HOME' "\\\`x\\\`"`, `it's|say "hi"|$HOME|$HOME|\`x\`|`],
+    ["several lines", "a=1\nif true; then\n  echo $((a + 1))\nfi", "2\n"],
+    ["unicode", "echo 'žluťoučký 🐎 ' | rev; printf '\\xf0\\x9f\\x90\\x8e'", " 🐎 ýkčuoťulž\n🐎"],
+    ["a heredoc", "cat <<'END'\n$HOME `date` \\\nEND\necho after", "$HOME `date` \\\nafter\n"],
+    ["a comment at the end", "echo a # comment", "a\n"],
+    ["a line break at the end of a continuation", "echo a \\\n  b", "a b\n"],
+    ["arrays and processes", "x=(1 2); cat <(echo ${x[1]})", "2\n"],
+    ["trailing line breaks", "printf 'a\\n\\n\\n'", "a\n\n\n"],
+    ["carriage returns", "printf 'a\\r\\nb\\r'", "a\r\nb\r"],
+    ["a dot at the end", "printf 'a.'", "a."],
+    ["escapes of a terminal", "printf '\\e[31mred\\e[0m'", "\u001b[31mred\u001b[0m"],
+    ["no arguments", 'echo "$#:$*"', "0:\n"],
+  ])("takes %s", async (_what, command, stdout) => {
+    expect(await run(command)).toMatchObject({ state: "succeeded", stdout, stderr: "" });
+  });
+
+  it.each([
+    ["a syntax error", "echo a\nif then", 2, /syntax error/],
+    ["an unclosed quote", "echo 'a", 2, /unexpected EOF/],
+    ["a program that does not exist", "nosuchprogram", 127, /nosuchprogram: command not found/],
+    ["set -e", "set -e; false; echo not here", 1, /^$/],
+    ["set -u", "set -u; echo $nosuch", 1, /nosuch: unbound variable/],
+    ["exec", "exec bash -c 'exit 9'", 9, /^$/],
+    ["the shell ending itself", "kill -9 $$", 137, /^$/],
+    ["a signal to the shell", "kill -TERM $$; sleep 5", 143, /^$/],
+    ["return", "return 5", 5, /^$/],
+  ])("answers %s with its exit code", async (_what, command, exit_code, stderr) => {
+    expect(await run(command)).toMatchObject({
+      state: "failed",
+      exit_code,
+      stderr: expect.stringMatching(stderr),
+    });
+    expect(await sh(sandbox, "echo next")).toBe("next\n");
+  });
+
+  it("shows output that is no text, and counts its bytes", async () => {
+    const result = await run("printf 'a\\377\\376b'; printf '\\360\\237\\220|' >&2");
+    expect(result).toMatchObject({ stdout: "a\ufffd\ufffdb", stdout_bytes: 4, stderr: "\ufffd|", stderr_bytes: 4 });
+    expect(await run("printf 'a\\0b'")).toMatchObject({ stdout: "a\0b", stdout_bytes: 3 });
+    const random = await run("head -c 20000 /dev/urandom");
+    expect(random).toMatchObject({ stdout_bytes: 20000 });
+    expect(random.stdout).not.toContain("omitted");
+  });
+
+  it("takes a command at the limit, and names the limit to a longer one", async () => {
+    const long = (length: number) => `echo end; #${"x".repeat(length - 11)}`;
+    expect(await run(long(100_000))).toMatchObject({ stdout: "end\n" });
+    const result = await owner.call("run_command", { sandbox, command: long(100_001) });
+    expect(result.isError).toBe(true);
+    expect(result.text).toMatch(/longer than 100000 characters: write_file the script/);
+  });
+
+  it("keeps surrogates and odd characters from breaking anything", async () => {
+    expect(await run("printf %s '\ud83d'")).toMatchObject({ stdout: "\ufffd" });
+    expect(await run("printf %s '\u2028\u0085\ufeff'")).toMatchObject({ stdout: "\u2028\u0085\ufeff" });
+    const result = await owner.call("run_command", { sandbox, command: "echo a\0b" });
+    expect(result.isError).toBe(true);
+    expect(result.text).toContain("NUL");
+  });
+});

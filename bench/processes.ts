@@ -8,12 +8,14 @@ export function children(pid: number): number[] {
     .map(Number);
 }
 
-/** Ids of all processes below a process whose command line holds `words`. */
-export function descendants(pid: number, words: string): number[] {
-  return children(pid).flatMap((child) => [
-    ...(commandLine(child).includes(words) ? [child] : []),
-    ...descendants(child, words),
-  ]);
+/** Ids of all processes below a process whose command line matches. */
+export function descendants(pid: number, pattern: RegExp): number[] {
+  const found = new Set<number>();
+  for (const child of children(pid)) {
+    if (pattern.test(commandLine(child))) found.add(child);
+    for (const below of descendants(child, pattern)) found.add(below);
+  }
+  return [...found];
 }
 
 /** The most memory a process has held since `resetPeak`, MiB. */

@@ -15,12 +15,14 @@ export interface Measured {
 
 /** Rewrites the rows of the figures that were measured; those of others stay as an earlier run left them. */
 export function writeResults(measured: readonly Measured[], names: readonly string[]): void {
-  const fresh = new Map(measured.map(({ figure, rows }) => [figure.name, rows]));
-  const before = new Map(readResults().map((row) => [row.figure, [] as StoredRow[]]));
-  for (const row of readResults()) before.get(row.figure)?.push(row);
-  const rows = names.flatMap(
-    (name) => fresh.get(name)?.map((row): StoredRow => ({ ...row, figure: name })) ?? before.get(name) ?? [],
-  );
+  const stored = new Map<string, StoredRow[]>();
+  for (const row of readResults()) stored.set(row.figure, [...(stored.get(row.figure) ?? []), row]);
+  for (const { figure, rows } of measured)
+    stored.set(
+      figure.name,
+      rows.map((row) => Object.assign({ figure: figure.name }, row)),
+    );
+  const rows = names.flatMap((name) => stored.get(name) ?? []);
   const lines = rows.map((row) => `  ${JSON.stringify(row)}`);
   writeFileSync(RESULTS, `[\n${lines.join(",\n")}\n]\n`);
 }

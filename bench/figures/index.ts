@@ -1,6 +1,24 @@
 /** Every figure, in the order they are measured and shown. */
 import type { Figure } from "../figure.ts";
+import { client } from "./client.ts";
+import { concurrency } from "./concurrency.ts";
+import { files } from "./files.ts";
+import { getResult } from "./get-result.ts";
+import { history } from "./history.ts";
+import { output } from "./output.ts";
 import { runCode } from "./run-code.ts";
 import { runCommand } from "./run-command.ts";
+import { freshSandbox, server } from "./start.ts";
 
-export const figures: readonly Figure[] = [runCode, runCommand];
+export const figures: readonly Figure[] = [
+  runCode,
+  runCommand,
+  client,
+  files,
+  getResult,
+  concurrency,
+  history,
+  output,
+  freshSandbox,
+  server,
+];

@@ -1,0 +1,25 @@
+import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
+import type { Figure } from "../figure.ts";
+import { interleave, latencyRows } from "../measure.ts";
+
+/** The same call as in run_code, by the official client: what that costs is in the client's own process. */
+export const client: Figure = {
+  name: "client",
+  baseline: "the same run_code by plain HTTP, as in every other figure",
+  async measure({ ours }, { count }) {
+    const mcp = new Client({ name: "bench", version: "0" });
+    await mcp.connect(
+      new StreamableHTTPClientTransport(new URL(ours.url), {
+        requestInit: { headers: { authorization: `Bearer ${ours.token}` } },
+      }),
+    );
+    const args = { sandbox: "bench-code", code: "1 + 1" };
+    const times = await interleave(
+      () => mcp.callTool({ name: "run_code", arguments: args }),
+      () => ours.tool("run_code", args),
+      { pairs: count(300), warmup: count(100) },
+    );
+    await mcp.close();
+    return latencyRows("run_code by the SDK's client", times);
+  },
+};

@@ -1,0 +1,51 @@
+import type { Figure } from "../figure.ts";
+import type { Ours } from "../client.ts";
+import { type Row, interleave, latencyRows } from "../measure.ts";
+
+const SIZES = [
+  { label: "1 KB", bytes: 1024, pairs: 400 },
+  { label: "1 MB", bytes: 1024 * 1024, pairs: 60 },
+];
+
+/** Text of so many bytes, in lines of 64. */
+function lines(bytes: number): string {
+  return `${"x".repeat(63)}\n`.repeat(bytes / 64);
+}
+
+export const files: Figure = {
+  name: "files",
+  baseline:
+    "writeFile and readFile of the SDK, which is not atomic and has the file in one answer; ours takes several calls to read 1 MB",
+  async measure({ ours, bare }, { count }) {
+    const sandbox = "bench-files";
+    const rows: Row[] = [];
+    for (const { label, bytes, pairs } of SIZES) {
+      const content = lines(bytes);
+      const path = `/workspace/${bytes}.txt`;
+      const times = { pairs: count(pairs), warmup: count(pairs / 5) };
+      const written = await interleave(
+        () => ours.tool("write_file", { sandbox, path, content }),
+        () => bare.call({ sandbox, method: "writeFile", path, content }),
+        times,
+      );
+      rows.push(...latencyRows(`write_file ${label}`, written));
+      const read = await interleave(
+        () => readAll(ours, { sandbox, path }, bytes),
+        () => bare.call({ sandbox, method: "readFile", path }),
+        times,
+      );
+      rows.push(...latencyRows(`read_file ${label}`, read));
+    }
+    return rows;
+  },
+};
+
+/** Reads a file of lines to its end, page by page as its answers say. */
+async function readAll(ours: Ours, file: { sandbox: string; path: string }, bytes: number): Promise<void> {
+  let offset = 1;
+  while (offset <= bytes / 64) {
+    const answer = await ours.tool("read_file", { ...file, offset, limit: bytes / 64 });
+    const next = /Go on with offset (\d+)/.exec(answer.slice(-200))?.[1];
+    offset = next === undefined ? Infinity : Number(next);
+  }
+}

@@ -1,0 +1,51 @@
+import type { Figure } from "../figure.ts";
+import type { Ours } from "../client.ts";
+import { type Row, interleave, latencyRows } from "../measure.ts";
+
+const FULL = 10_000;
+
+/** Calls under way at a time while the history is made. */
+const AT_ONCE = 16;
+
+/** A sandbox with thousands of finished runs against one with a few. */
+export const history: Figure = {
+  name: "history",
+  baseline: "the same call in a sandbox of ours with 20 finished runs",
+  async measure({ ours }, { count }) {
+    const total = count(FULL);
+    const [long, short] = ["bench-long", "bench-short"];
+    await makeRuns(ours, long, total);
+    await makeRuns(ours, short, 20);
+    const pairs = { pairs: count(200), warmup: count(50) };
+    const rows: Row[] = [];
+    const compare = async (name: string, call: (sandbox: string) => Promise<unknown>) => {
+      const times = await interleave(
+        () => call(long),
+        () => call(short),
+        pairs,
+      );
+      rows.push(...latencyRows(`${name} after ${total} runs`, times));
+    };
+    await compare("list_runs", (sandbox) => ours.tool("list_runs", { sandbox }));
+    const ids = new Map<string, string>();
+    for (const sandbox of [long, short])
+      ids.set(sandbox, newestRun(await ours.tool("list_runs", { sandbox })));
+    await compare("get_result", (sandbox) => ours.tool("get_result", { id: ids.get(sandbox) }));
+    await compare("run_code", (sandbox) => ours.tool("run_code", { sandbox, code: "1 + 1" }));
+    return rows;
+  },
+};
+
+async function makeRuns(ours: Ours, sandbox: string, total: number): Promise<void> {
+  let made = 0;
+  const work = async () => {
+    while (made++ < total) await ours.tool("run_code", { sandbox, code: "1" });
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, work));
+}
+
+function newestRun(list: string): string {
+  const id = /^bench-[a-z]+\.[a-z0-9]+/m.exec(list)?.[0];
+  if (id === undefined) throw new Error(`no run in ${list.slice(0, 200)}`);
+  return id;
+}

@@ -1,0 +1,71 @@
+import type { Bed } from "../bed.ts";
+import type { Figure } from "../figure.ts";
+import { type Row, row } from "../measure.ts";
+import { descendants, peakMiB, resetPeak } from "../processes.ts";
+
+const KiB = 1024;
+const SIZES = [
+  { label: "1 KB", bytes: KiB },
+  { label: "1 MB", bytes: KiB * KiB },
+  { label: "100 MB", bytes: 100 * KiB * KiB },
+  { label: "1 GB", bytes: KiB * KiB * KiB },
+];
+
+/** What the bare Worker is asked for at most: the SDK holds a whole output in memory, several times. */
+const BARE_MOST = 4 * KiB * KiB;
+
+/** A command that prints text of so many bytes. */
+function printing(bytes: number): string {
+  return `head -c ${bytes} /dev/zero | tr '\\0' x`;
+}
+
+/** One command that prints much: how fast it goes, and what it takes. */
+export const output: Figure = {
+  name: "output",
+  baseline:
+    "the same command by exec of the SDK, which answers with all of it; beyond 4 MB, where that ends, the command alone in the sandbox with its output to /dev/null",
+  async measure(bed, { quick }) {
+    const rows: Row[] = [];
+    const sandbox = "bench-output";
+    await bed.ours.tool("run_command", { sandbox, command: "true" });
+    await bed.bare.call({ sandbox, method: "exec", command: "true" });
+    const [ourRuntime, bareRuntime] = runtimes(bed);
+    for (const { label, bytes } of SIZES) {
+      if (quick && bytes > 100 * KiB * KiB) continue;
+      const command = bytes > BARE_MOST ? `${printing(bytes)} >/dev/null` : printing(bytes);
+      const pids = { ours: [bed.ours.pid, ourRuntime ?? 0], bare: [bed.bare.pid, bareRuntime ?? 0] };
+      for (const pid of [...pids.ours, ...pids.bare]) resetPeak(pid);
+      const seconds = await timed(() => printed(bed, sandbox, printing(bytes)));
+      const bareSeconds = await timed(() => bed.bare.call({ sandbox, method: "exec", command }));
+      const speed = (time: number) => bytes / KiB / KiB / time;
+      rows.push(row(`output ${label} speed`, "MB/s", speed(seconds), speed(bareSeconds)));
+      for (const [index, process] of ["workerd", "runtime"].entries()) {
+        const [ours, bare] = [pids.ours[index] ?? 0, pids.bare[index] ?? 0];
+        rows.push(row(`output ${label} ${process} peak`, "MiB", peakMiB(ours), peakMiB(bare)));
+      }
+    }
+    return rows;
+  },
+};
+
+/** Runs the command to its end, as a client does whose answer comes before that. */
+async function printed({ ours }: Bed, sandbox: string, command: string): Promise<void> {
+  let answer = await ours.tool("run_command", { sandbox, command, wait_seconds: 600, timeout_seconds: 600 });
+  while (/^state: running$/m.test(answer)) {
+    const id = /get_result, id ([a-z0-9.-]+)/.exec(answer)?.[1];
+    answer = await ours.tool("get_result", { id, wait_seconds: 600 });
+  }
+}
+
+async function timed(work: () => Promise<unknown>): Promise<number> {
+  const start = performance.now();
+  await work();
+  return (performance.now() - start) / 1000;
+}
+
+/** The control servers of the two newest sandboxes, the older first. */
+function runtimes({ engine }: Bed): number[] {
+  return descendants(engine.pid, /^\/opt\/sandbox-runtime\/bin\/node /)
+    .toSorted((a, b) => a - b)
+    .slice(-2);
+}

@@ -1,0 +1,96 @@
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import { CONFIGS, type Bed, TOKEN, bundleOf, serve, startEngine } from "../bed.ts";
+import { bareAt, oursAt } from "../client.ts";
+import type { Figure } from "../figure.ts";
+import { type Pairs, interleave, latencyRows, row } from "../measure.ts";
+
+/** The first call in sandboxes that nobody has used. */
+export const freshSandbox: Figure = {
+  name: "fresh sandbox",
+  baseline: "exec, and createCodeContext with runCode, of the SDK in a sandbox that is just as new",
+  async measure({ ours, bare }, { count }) {
+    const pairs = { pairs: count(20), warmup: 2 };
+    const command = await interleave(
+      (index) => ours.tool("run_command", { sandbox: `bench-cmd-${index + 2}`, command: "true" }),
+      (index) => bare.call({ sandbox: `bench-cmd-${index + 2}`, method: "exec", command: "true" }),
+      pairs,
+    );
+    const code = await interleave(
+      (index) => ours.tool("run_code", { sandbox: `bench-py-${index + 2}`, code: "1" }),
+      async (index) => {
+        const sandbox = `bench-py-${index + 2}`;
+        const context = String(await bare.call({ sandbox, method: "createCodeContext" }));
+        return bare.call({ sandbox, method: "runCode", context, code: "1" });
+      },
+      pairs,
+    );
+    for (let index = 0; index < pairs.pairs + pairs.warmup; index++) {
+      for (const sandbox of [`bench-cmd-${index}`, `bench-py-${index}`]) {
+        await ours.tool("destroy_sandbox", { sandbox });
+        await bare.call({ sandbox, method: "destroy" });
+      }
+    }
+    return [
+      ...latencyRows("first run_command in a fresh sandbox", command),
+      ...latencyRows("first run_code in a fresh sandbox", code),
+    ];
+  },
+};
+
+/** From nothing to the first answer; and what a deployment sends and a client reads before it can begin. */
+export const server: Figure = {
+  name: "server",
+  baseline: "the bare Worker, started and bundled the same way; for tools/list, its budget of 12 KB",
+  async measure(bed, { count }) {
+    const bundles = { ours: 0, bare: 0 };
+    const times: Pairs = { ours: [], baseline: [] };
+    for (let round = 0; round < count(10); round++) {
+      for (const [side, into] of [["ours", times.ours] as const, ["bare", times.baseline] as const]) {
+        const { milliseconds, gzip } = await started(bed, side, `${side}-${round}`);
+        into.push(milliseconds);
+        bundles[side] = gzip;
+      }
+    }
+    return [
+      ...latencyRows("server start", times),
+      row("bundle gzip", "bytes", bundles.ours, bundles.bare),
+      row("tools/list", "bytes", await bytesOfList(bed), 12 * 1024),
+    ];
+  },
+};
+
+/** Starts engine and Worker, waits for the first answer, and ends them again. */
+async function started(
+  { directory }: Bed,
+  side: keyof typeof CONFIGS,
+  name: string,
+): Promise<{ milliseconds: number; gzip: number }> {
+  const own = join(directory, name);
+  mkdirSync(own);
+  const start = performance.now();
+  const engine = await startEngine(own);
+  const served = await serve(CONFIGS[side], engine, own);
+  if (side === "ours") await oursAt(`${served.url}/mcp`, TOKEN).tool("list_sandboxes", {});
+  else await bareAt(served.url).call({ sandbox: "none", method: "destroy" });
+  const milliseconds = performance.now() - start;
+  const gzip = gzipSync(bundleOf(own)).length;
+  await served.close();
+  await engine.close();
+  return { milliseconds, gzip };
+}
+
+async function bytesOfList({ ours }: Bed): Promise<number> {
+  const response = await fetch(ours.url, {
+    method: "POST",
+    headers: {
+      authorization: `Bearer ${TOKEN}`,
+      "content-type": "application/json",
+      accept: "application/json, text/event-stream",
+      "mcp-protocol-version": "2025-11-25",
+    },
+    body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list", params: {} }),
+  });
+  return (await response.text()).length;
+}

@@ -1,6 +1,6 @@
 /** Starts one sandbox's processes under bubblewrap and says when they have ended. */
 import { spawn, type ChildProcess } from "node:child_process";
-import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { connect, type Socket } from "node:net";
 import type { Readable, Writable } from "node:stream";
@@ -246,6 +246,18 @@ function childOf(pid: number): number | undefined {
   try {
     const [child] = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").split(" ");
     return child === undefined || child === "" ? undefined : Number(child);
+  } catch {
+    // Some kernels are built without that file.
+    return readdirSync("/proc")
+      .map(Number)
+      .find((other) => parentOf(other) === pid);
+  }
+}
+
+function parentOf(pid: number): number | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]);
   } catch {
     return undefined;
   }

@@ -148,6 +148,7 @@ describe("a sandbox", () => {
       /The sandbox did not start: [^]*broken on purpose/,
     );
     expect(readdirSync(join(broken.runDir, broken.engine.boot)).toSorted()).toEqual([
+      "cache",
       "empty",
       "engine.pid",
       "files",

@@ -1,0 +1,174 @@
+/** `ctx.container` on the local platform, as the SDK uses it: the same actor, a real sandbox. */
+import { runInDurableObject } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import { afterAll, describe, expect, it } from "vitest";
+import { Sandbox } from "../../local/worker.ts";
+
+const sandboxes = Reflect.get(env, "Sandbox") as DurableObjectNamespace<Sandbox>;
+const used = new Set<string>();
+
+/** A stub of an evicted actor stays broken, so tests hold names. */
+type Name = string;
+
+function sandboxNamed(name: string): Name {
+  used.add(name);
+  return name;
+}
+
+async function inActor<T>(
+  name: Name,
+  act: (sandbox: Sandbox, state: DurableObjectState) => T | Promise<T>,
+): Promise<T> {
+  return await runInDurableObject(sandboxes.getByName(`platform-${name}`), act);
+}
+
+/** The output of a command. A sandbox that has just ended interrupts the first call after it: that is the SDK's. */
+async function output(name: Name, command: string): Promise<string> {
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      const { stdout, stderr } = await inActor(name, async (sandbox) => await sandbox.exec(command));
+      return stdout + stderr;
+    } catch (error) {
+      if (attempt === 5) throw error;
+    }
+  }
+}
+
+const isRunning = async (name: Name) => await inActor(name, (_sandbox, state) => state.container?.running);
+
+/** Evicts the actor: what is not in its storage is lost. */
+async function evict(name: Name): Promise<void> {
+  const aborted = inActor(name, async (_sandbox, state) => {
+    await state.storage.sync();
+    state.abort("evicted by the test");
+  });
+  await expect(aborted).rejects.toThrow("evicted by the test");
+}
+
+afterAll(async () => {
+  for (const name of used) await inActor(name, async (sandbox) => await sandbox.destroy());
+});
+
+describe("a sandbox", () => {
+  it("runs commands as root, in /workspace, on Linux", async () => {
+    expect(await output(sandboxNamed("exec"), "id -u; pwd; uname -s")).toBe("0\n/workspace\nLinux");
+  });
+
+  it("outlives the eviction of its actor", async () => {
+    const name = sandboxNamed("evicted");
+    await output(name, "echo kept > /workspace/file");
+    await evict(name);
+    expect(await isRunning(name)).toBe(true);
+    expect(await output(name, "cat /workspace/file")).toBe("kept");
+  });
+
+  it("is known to have ended when it was killed, and comes up again empty", async () => {
+    const name = sandboxNamed("killed");
+    await output(name, "echo lost > /workspace/file");
+    const lost = inActor(
+      name,
+      async (sandbox) => await sandbox.exec("pkill -9 -f runtime/main.ts; sleep 60"),
+    );
+    await expect(lost).rejects.toThrow(/stopped|lost|clos|disconnect|interrupt/i);
+    await expect.poll(async () => await output(name, "ls /workspace"), { timeout: 10_000 }).toBe("");
+  });
+
+  it("is known to have ended when the engine knows nothing of it", async () => {
+    const name = sandboxNamed("unknown");
+    await output(name, "true");
+    await inActor(name, async (sandbox, state) => {
+      const stored = state.storage.kv.get<object>("__local_container");
+      await sandbox.destroy();
+      state.storage.kv.put("__local_container", stored);
+    });
+    await evict(name);
+    await expect.poll(async () => await isRunning(name)).toBe(false);
+    expect(await output(name, "echo new")).toBe("new");
+  });
+
+  it("stops on the signal that the SDK sends at sleepAfter, and tells onStop", async () => {
+    const name = sandboxNamed("stopped");
+    await output(name, "echo lost > /workspace/file");
+    await inActor(name, async (sandbox) => await sandbox.onActivityExpired());
+    await expect.poll(async () => await isRunning(name), { timeout: 5000 }).toBe(false);
+    await expect
+      .poll(async () => (await inActor(name, (sandbox) => sandbox.getState())).status)
+      .toMatch(/^stopped/);
+    expect(await output(name, "ls /workspace")).toBe("");
+  });
+
+  it("is gone after destroy", async () => {
+    const name = sandboxNamed("destroyed");
+    await output(name, "echo lost > /workspace/file");
+    await inActor(name, async (sandbox) => await sandbox.destroy());
+    expect(await isRunning(name)).toBe(false);
+    expect(await output(name, "ls /workspace")).toBe("");
+  });
+});
+
+describe("a port", () => {
+  it("is fetched; a redirect from it leads nowhere; one that nobody serves is told in the SDK's words", async () => {
+    const name = sandboxNamed("port");
+    const server =
+      "require('http').createServer((q, r) => r.writeHead(302, {location: 'http://127.0.0.1:1/'}).end('moved')).listen(8000)";
+    await output(name, `node -e "${server}" >/dev/null 2>&1 &`);
+    const fetchPort = async (port: number) =>
+      await inActor(name, async (_sandbox, state) => {
+        try {
+          const response = await state.container?.getTcpPort(port).fetch("http://localhost/path", {});
+          return `${response?.status} ${await response?.text()}`;
+        } catch (error) {
+          return String(error);
+        }
+      });
+    await expect.poll(async () => await fetchPort(8000), { timeout: 10_000 }).toBe("302 moved");
+    expect(await fetchPort(8001)).toContain("the container is not listening");
+  });
+});
+
+describe("outbound handlers", () => {
+  it("answer the hosts they are registered for, and know the sandbox", async () => {
+    const before = Sandbox.outboundByHost;
+    Sandbox.outboundByHost = {
+      ...before,
+      "probe.internal": async (request: Request, _env: unknown, context: { containerId: string }) =>
+        Response.json({
+          url: request.url,
+          method: request.method,
+          body: await request.text(),
+          id: context.containerId,
+        }),
+    };
+    const name = sandboxNamed("handlers");
+    const answer = await output(name, "curl -sS --noproxy '*' -d question http://probe.internal/a?b=c");
+    expect(JSON.parse(answer)).toEqual({
+      url: "http://probe.internal/a?b=c",
+      method: "POST",
+      body: "question",
+      id: sandboxes.idFromName(`platform-${name}`).toString(),
+    });
+    Sandbox.outboundByHost = before ?? {};
+  });
+
+  it("go on after an eviction", async () => {
+    Sandbox.outboundByHost = { "probe.internal": () => new Response("answered") };
+    const name = sandboxNamed("handlers-evicted");
+    expect(await output(name, "curl -sS http://probe.internal/")).toBe("answered");
+    await evict(name);
+    expect(await output(name, "curl -sS http://probe.internal/")).toBe("answered");
+    Sandbox.outboundByHost = {};
+  });
+
+  it("that let everything pass lend a sandbox none of the Worker's reach", async () => {
+    const engine = new URL(String(Reflect.get(env, "LOCAL_ENGINE_URL")));
+    const name = sandboxNamed("pass");
+    await output(name, "true");
+    await inActor(name, async (sandbox) => await sandbox.setAllowedHosts(["127.0.0.1", "localhost"]));
+    const answer = await output(
+      name,
+      `curl -sS --noproxy '' http://127.0.0.1:${engine.port}/boot; curl -sS http://example.test/`,
+    );
+    expect(answer).toContain("127.0.0.1 is a loopback address, which a sandbox may not reach");
+    expect(answer).toContain("Origin is disallowed");
+  });
+});

@@ -69,3 +69,8 @@ sbx_list() {
       LC_ALL=C sort -z -k 5 | head -z -n "$3" | base64 -w 0
   fi
 }
+
+# sbx_usage PATH: bytes of the files below it, as far as they can be counted in two seconds.
+sbx_usage() {
+  timeout 2 du -sb -- "$1" 2>/dev/null | cut -f 1
+}

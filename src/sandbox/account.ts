@@ -4,7 +4,7 @@ import { type Env, parseConfig } from "../server/config.ts";
 import type { Outcome } from "./errors.ts";
 import { quotaError } from "./lease.ts";
 import { actorName } from "./naming.ts";
-import { type Grant, type LeaseRequest, Quota } from "./quota.ts";
+import { type Grant, type LeaseRequest, type Limits, Quota } from "./quota.ts";
 import type { Owner, Sandbox } from "./sandbox.ts";
 
 export interface SandboxRecord {
@@ -15,6 +15,16 @@ export interface SandboxRecord {
   created_at: string;
   /** ISO 8601, exact to a minute. */
   last_used_at: string;
+  /** Bytes of its files, as of its last use. */
+  size_bytes: number;
+}
+
+/** A principal's sandboxes, and what of each limit is used. */
+export interface AccountView {
+  sandboxes: SandboxRecord[];
+  limits: Limits;
+  /** Seconds that runs have used today (UTC). */
+  runSecondsToday: number;
 }
 
 /** How often idle sandboxes are looked for, milliseconds. */
@@ -31,7 +41,7 @@ export class Account extends DurableObject<Env> {
     this.#sql = ctx.storage.sql;
     this.#quota = new Quota(this.#sql, parseConfig(env).limits);
     this.#sql.exec(
-      "CREATE TABLE IF NOT EXISTS sandboxes (name TEXT PRIMARY KEY, state TEXT NOT NULL, created_at INTEGER NOT NULL, last_used_at INTEGER NOT NULL) WITHOUT ROWID",
+      "CREATE TABLE IF NOT EXISTS sandboxes (name TEXT PRIMARY KEY, state TEXT NOT NULL, created_at INTEGER NOT NULL, last_used_at INTEGER NOT NULL, size_bytes INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
     );
   }
 
@@ -61,9 +71,13 @@ export class Account extends DurableObject<Env> {
     return { ok: true, value: undefined };
   }
 
+  sandboxSize(name: string, bytes: number): void {
+    this.#sql.exec("UPDATE sandboxes SET size_bytes = ? WHERE name = ?", bytes, name);
+  }
+
   /** The container of a known sandbox stopped; one that was destroyed stays gone. */
   sandboxStopped(name: string): void {
-    this.#sql.exec("UPDATE sandboxes SET state = 'stopped' WHERE name = ?", name);
+    this.#sql.exec("UPDATE sandboxes SET state = 'stopped', size_bytes = 0 WHERE name = ?", name);
   }
 
   /** Answers whether the sandbox was known. */
@@ -72,20 +86,27 @@ export class Account extends DurableObject<Env> {
     return this.#sql.exec("DELETE FROM sandboxes WHERE name = ?", name).rowsWritten > 0;
   }
 
-  /** The most recently used first. */
-  listSandboxes(): SandboxRecord[] {
-    type Row = { name: string; state: SandboxRecord["state"]; created_at: number; last_used_at: number };
-    return this.#sql
-      .exec<Row>(
-        "SELECT name, state, created_at, last_used_at FROM sandboxes ORDER BY last_used_at DESC, name",
-      )
-      .toArray()
-      .map(({ name, state, created_at, last_used_at }) => ({
+  /** The most recently used sandbox first. */
+  view(): AccountView {
+    type Row = {
+      name: string;
+      state: SandboxRecord["state"];
+      created_at: number;
+      last_used_at: number;
+      size_bytes: number;
+    };
+    const rows = this.#sql.exec<Row>("SELECT * FROM sandboxes ORDER BY last_used_at DESC, name").toArray();
+    return {
+      sandboxes: rows.map(({ name, state, created_at, last_used_at, size_bytes }) => ({
         name,
         state,
         created_at: new Date(created_at).toISOString(),
         last_used_at: new Date(last_used_at).toISOString(),
-      }));
+        size_bytes,
+      })),
+      limits: parseConfig(this.env).limits,
+      runSecondsToday: this.#quota.secondsUsed(Date.now()),
+    };
   }
 
   /** Lends a sandbox what it asks for; when others hold what they do not use, it is called back first. */

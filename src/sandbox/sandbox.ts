@@ -296,9 +296,15 @@ export class Sandbox extends BaseSandbox<Env> {
     const answer = this.#account(owner)
       .sandboxUsed(owner)
       .then((outcome) => unwrap(outcome));
-    if (known) this.ctx.waitUntil(answer.catch(() => undefined));
+    if (known) this.ctx.waitUntil(answer.then(() => this.#measure(owner)).catch(() => undefined));
     else await answer;
     this.#registeredAt = now;
+  }
+
+  /** Tells the account how much the sandbox holds. */
+  async #measure(owner: Owner): Promise<void> {
+    const { words } = await this.#shell.call("files.sh", "sbx_usage /workspace");
+    await this.#account(owner).sandboxSize(owner.sandbox, Number(words[0]) || 0);
   }
 
   #known(): KnownOwner {

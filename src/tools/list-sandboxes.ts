@@ -6,19 +6,28 @@ export const listSandboxes = defineTool({
   name: "list_sandboxes",
   title: "List sandboxes",
   description:
-    "Lists your sandboxes, the most recently used first. A stopped one starts again with the next call, without its files: they end with its container.",
+    "Lists your sandboxes, the most recently used first, and your limits. A stopped one starts again with the next call, without its files: they end with its container.",
   input: z.strictObject({}),
   hints: { readOnly: true, destructive: false, idempotent: true },
   scopes: ["sandbox:read"],
   async handle(_args, { env, principal }) {
-    const sandboxes = await accountOf(env, principal.id).listSandboxes();
+    const { sandboxes, limits, runSecondsToday } = await accountOf(env, principal.id).view();
     const lines = sandboxes.map(
-      (one) => `${one.name}: ${one.state}, created ${one.created_at}, last used ${one.last_used_at}`,
+      (one) =>
+        `${one.name}: ${one.state}, ${one.size_bytes} bytes, created ${one.created_at}, last used ${one.last_used_at}`,
     );
-    const said =
-      lines.length > 0
-        ? lines.join("\n")
-        : "You have no sandbox yet: the first call of run_code or run_command makes one.";
-    return { content: [text(said)], structured: { sandboxes } };
+    if (sandboxes.length === 0)
+      lines.push("You have no sandbox yet: the first call of run_code or run_command makes one.");
+    lines.push(
+      `Limits: ${sandboxes.length} of ${limits.sandboxes} sandboxes, ${limits.concurrentRuns} runs at once, ${runSecondsToday} of ${limits.runSecondsPerDay} seconds of running today.`,
+    );
+    const structured = {
+      sandboxes,
+      max_sandboxes: limits.sandboxes,
+      max_concurrent_runs: limits.concurrentRuns,
+      max_run_seconds_per_day: limits.runSecondsPerDay,
+      run_seconds_today: runSecondsToday,
+    };
+    return { content: [text(lines.join("\n"))], structured };
   },
 });

@@ -24,11 +24,23 @@ export default defineConfig({
             },
           })),
         ],
-        test: { name: "worker", include: ["tests/worker/**/*.test.ts"], testTimeout: 60_000, hookTimeout: 60_000 },
+        test: {
+          name: "worker",
+          include: ["tests/worker/**/*.test.ts"],
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+        },
       },
       { test: { name: "runtime", include: ["tests/runtime/**/*.test.ts"], testTimeout: 60_000 } },
       { extends: true, test: { name: "node", include: ["tests/node/**/*.test.ts"], testTimeout: 60_000 } },
-      { test: { name: "e2e", include: ["tests/e2e/**/*.test.ts"], testTimeout: 180_000, hookTimeout: 180_000 } },
+      {
+        test: {
+          name: "e2e",
+          include: ["tests/e2e/**/*.test.ts"],
+          testTimeout: 180_000,
+          hookTimeout: 180_000,
+        },
+      },
     ],
   },
 });

@@ -41,6 +41,12 @@ export function readOptions(
 ): StartOptions | undefined {
   const flags = parse(argv);
   if (flags.help) return undefined;
+  const swallowed = ["port", "isolation", "network", "state-dir"].find(
+    (flag) => env[`npm_config_${flag.replaceAll("-", "_")}`] !== undefined,
+  );
+  if (swallowed !== undefined) {
+    throw new UserError(`npm took --${swallowed} for its own. Put -- first: npm start -- --${swallowed} ...`);
+  }
   const given = (flag: string | undefined, variable: string) => {
     const fromEnv = env[variable]?.trim();
     if (flag !== undefined) return { value: flag, name: flagOf(variable) };

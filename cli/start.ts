@@ -84,10 +84,10 @@ async function start(): Promise<void> {
   process.stdout.write(announce({ url, token, tokenSource, file, showToken: process.stdout.isTTY }));
 }
 
-/** Every line with --verbose; else only the errors that the Worker itself reports, to which a reference may lead. */
+/** Every line with --verbose; else only the Worker's reports of what nobody expected, which an answer's reference leads to. */
 function showLog({ level, message }: LogLine, verbose: boolean): void {
-  if (verbose || /^\{.*"level":"error"/.test(message))
-    say(verbose && level === "error" ? `workerd: ${message}` : message);
+  if (verbose) say(level === "error" ? `workerd: ${message}` : message);
+  else if (/^\{.*"event":"error"/.test(message)) say(message);
 }
 
 try {

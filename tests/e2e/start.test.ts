@@ -106,6 +106,7 @@ describe("the command line", () => {
     [[], { PORT: "http" }, /^PORT must be a port number/],
     [["--network", "lan"], {}, /--network must be one of internet, none/],
     [["--isolation", "docker"], {}, /--isolation must be one of bubblewrap, none/],
+    [[], { npm_config_port: "9000" }, /npm took --port for its own. Put -- first/],
     [["--prot", "1"], {}, /'--prot'[^]*npm start \[-- options\]/],
     [["--port", "0"], { ALLOWED_ORIGINS: "https://a.example/path" }, /^ALLOWED_ORIGINS\S* must be an origin/],
   ])("%j with %j is refused", async (flags, env, message) => {

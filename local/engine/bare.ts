@@ -1,19 +1,21 @@
 /** `--isolation none`: the control server as a plain process. Nothing is contained; see startEngine's warning. */
 import { spawn } from "node:child_process";
-import { existsSync } from "node:fs";
-import { mkdir, symlink } from "node:fs/promises";
+import { existsSync, lstatSync } from "node:fs";
+import { mkdir, rm, symlink } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
 import type { ExitReport } from "../platform/protocol.ts";
 import type { View } from "./bubblewrap.ts";
 import { bundlePath } from "./certificates.ts";
-import type { Running } from "./launch.ts";
+import { prelude, type Running } from "./launch.ts";
 
 export interface BareOptions {
   directory: string;
   view: View;
   env: Record<string, string>;
   groups: string[];
+  /** Whether no other sandbox runs on this machine: without isolation they share /workspace and /var/lib/sandbox-mcp. */
+  alone: boolean;
   onOutput: (text: string) => void;
 }
 
@@ -21,20 +23,23 @@ export interface BareOptions {
 const marker = "SANDBOX_MCP_BARE";
 
 /**
- * Reads its stdin to the end, which comes when the engine ends the sandbox or is gone, then kills whatever
- * carries the marker until nothing does.
+ * Reads its stdin to the end, which comes when the engine ends the sandbox or is gone, then kills what is in the
+ * sandbox's control groups or carries the marker until nothing is and does.
  */
 const reaper = [
   'trap "" INT TERM HUP',
   "cat >/dev/null",
-  "for attempt in 1 2 3 4 5 6 7 8 9 10; do",
+  "marker=$1; shift; attempt=0",
+  'while [ "$attempt" -lt 100 ]; do',
   "  found=",
-  "  for file in /proc/[0-9]*/environ; do",
-  '    if tr "\\0" "\\n" <"$file" 2>/dev/null | grep -qxF "$1"; then',
-  '      pid=${file#/proc/}; kill -9 "${pid%/environ}" 2>/dev/null && found=1',
-  "    fi",
+  '  for group in "$@"; do found="$found $(cat "$group/cgroup.procs" 2>/dev/null)"; done',
+  '  for file in $(grep -lzxF -e "$marker" /proc/[0-9]*/environ 2>/dev/null); do',
+  '    file=${file#/proc/}; found="$found ${file%/environ}"',
   "  done",
+  "  found=$(echo $found)",
   '  [ -n "$found" ] || exit 0',
+  "  kill -9 $found 2>/dev/null",
+  "  attempt=$((attempt + 1))",
   "done",
 ].join("\n");
 
@@ -47,8 +52,12 @@ export async function startBare(options: BareOptions): Promise<Running> {
   await symlink(view.toolchain.node, join(bin, "node"));
   for (const path of ["/workspace", "/var/lib/sandbox-mcp"])
     await mkdir(path, { recursive: true }).catch(() => undefined);
-  if (!existsSync("/opt/sandbox-mcp"))
-    await symlink(view.container, "/opt/sandbox-mcp").catch(() => undefined);
+  // Left by another clone of the repository, perhaps one that is gone.
+  if (lstatSync("/opt/sandbox-mcp", { throwIfNoEntry: false })?.isSymbolicLink())
+    await rm("/opt/sandbox-mcp");
+  await symlink(view.container, "/opt/sandbox-mcp").catch(() => undefined);
+  // What an earlier sandbox remembered of its shells is not this one's.
+  if (options.alone) await rm("/var/lib/sandbox-mcp/sessions", { recursive: true, force: true });
   const missing = ["/workspace", "/var/lib/sandbox-mcp", "/opt/sandbox-mcp"].filter(
     (path) => !existsSync(path),
   );
@@ -62,14 +71,15 @@ export async function startBare(options: BareOptions): Promise<Running> {
   const env = onTheHost({ ...options.env, HOME: home, TMPDIR: temporary, [marker]: directory });
   env.PATH = `${bin}:${process.env.PATH ?? "/usr/bin:/bin"}`;
   const args = [join(view.runtime, "main.ts"), "--socket", control];
-  const child = spawn(view.toolchain.node, ["--disable-warning=ExperimentalWarning", ...args], {
+  const program = [view.toolchain.node, "--disable-warning=ExperimentalWarning", ...args];
+  const child = spawn("/bin/sh", ["-c", prelude, "sandbox", ...options.groups, "--", ...program], {
     cwd: "/workspace",
     detached: true,
     env,
     stdio: ["pipe", "pipe", "pipe"],
   });
   child.stdin.on("error", () => undefined);
-  const watch = spawn("/bin/sh", ["-c", reaper, "reaper", `${marker}=${directory}`], {
+  const watch = spawn("/bin/sh", ["-c", reaper, "reaper", `${marker}=${directory}`, ...options.groups], {
     detached: true,
     env: { PATH: "/usr/bin:/bin" },
     stdio: ["pipe", "ignore", "ignore"],

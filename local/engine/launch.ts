@@ -83,10 +83,10 @@ const gate = [
 ].join("\n");
 
 /**
- * On the host, before bubblewrap: joins the control groups, and prefers the sandbox to anything else on this
+ * On the host, before anything else: joins the control groups, and prefers the sandbox to anything else on this
  * machine when memory runs out. Exit status 126 when a group cannot be joined.
  */
-const prelude = [
+export const prelude = [
   "echo 500 2>/dev/null >/proc/self/oom_score_adj",
   'while [ "$1" != -- ]; do echo 0 >"$1/cgroup.procs" || exit 126; shift; done',
   "shift",

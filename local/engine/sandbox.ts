@@ -41,6 +41,8 @@ export interface Place {
   directory: string;
   /** The name of its control groups. */
   group: string;
+  /** No other sandbox runs. */
+  alone: boolean;
 }
 
 /** How long a sandbox that is asked to stop may take before it is killed. */
@@ -121,7 +123,7 @@ export class Sandbox {
       const { toolchain } = view;
       const running =
         bubblewrap === undefined
-          ? await startBare({ directory, view, env, groups, onOutput })
+          ? await startBare({ directory, view, env, groups, alone: place.alone, onOutput })
           : await launch({
               mounts: [...common.mounts, ...own],
               supported: bubblewrap.supported,

@@ -72,12 +72,13 @@ export class Stage {
     ];
     this.#mounts.forEach(({ from }, index) => args.push("--ro-bind", from, `${place}/${index}`));
     args.push("--bind", this.#directory, `${place}/engine`, "--chdir", "/");
-    args.push("/bin/sh", "-c", "echo ready; exec sleep infinity");
+    // It reads to the end, which comes when the engine ends.
+    args.push("/bin/sh", "-c", "echo ready; exec cat >/dev/null");
     const child = spawn("bwrap", args, {
       cwd: "/",
       detached: true,
       env: { PATH: "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" },
-      stdio: ["ignore", "pipe", "ignore", "pipe"],
+      stdio: ["pipe", "pipe", "ignore", "pipe"],
     });
     // It must not keep a process alive that has closed its engine or is about to end.
     child.unref();

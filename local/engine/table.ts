@@ -56,7 +56,8 @@ export class SandboxTable {
   }
 
   async #start(id: string, request: StartRequest): Promise<void> {
-    const place = { id, directory: join(this.#directory, id), group: `${this.#boot}-${id}` };
+    const alone = this.#alive.size === 0 && this.#starting.size === 0;
+    const place = { id, directory: join(this.#directory, id), group: `${this.#boot}-${id}`, alone };
     let sandbox: Sandbox;
     try {
       sandbox = await Sandbox.start(this.#common, place, request);

@@ -17,3 +17,9 @@ done
 set --
 trap '. /opt/sandbox-mcp/state.sh >"$sbx_next"' EXIT
 . "$sbx_command"
+sbx_status=$?
+# A trap of the command's own may have taken the place of ours, and needs the variables that state.sh restores.
+trap -p EXIT >"$sbx_command"
+IFS= read -r sbx_trap <"$sbx_command" || :
+[[ $sbx_trap == *'/state.sh >'* ]] || (. /opt/sandbox-mcp/state.sh) >"$sbx_next"
+exit "$sbx_status"

@@ -4,16 +4,20 @@
 # by the system's own sentence.
 
 shopt -s extglob
-sbx_files=1
+sbx_files=/var/lib/sandbox-mcp
+mkdir -p "$sbx_files"
 
-# sbx_put PATH write|append: standard input becomes the file, or its end. The content is complete under another name
+# sbx_put PATH write|append ID: standard input becomes the file, or its end. The content is complete under another name
 # in the same directory before it takes the file's place, so a killed write leaves the old content. A symbolic link
-# stays and what it points to is written; the file's mode stays. Answers "written SIZE", "directory" or "failed".
+# stays and what it points to is written; the file's mode stays. Answers "written SIZE", "directory", "special" or
+# "failed". A second call with the same id and content goes on where the shell of the first was killed.
 sbx_put() {
   local said
   if [[ -d $1 || $1 == */ ]]; then
     printf 'directory\n'
-  elif said=$(sbx_replace "$1" "$2" 2>&1); then
+  elif [[ -e $1 && ! -f $1 ]]; then
+    printf 'special\n'
+  elif said=$(sbx_replace "$@" 2>&1); then
     printf 'written %s\n' "$said"
   else
     said=${said##*files.sh: line +([0-9]): }
@@ -22,17 +26,45 @@ sbx_put() {
 }
 
 sbx_replace() {
-  local target temporary
-  mkdir -p -- "${1%/*}/" || return
-  target=$(readlink -f -- "$1") || target=$1
-  temporary=${target%/*}/.sandbox-mcp.$BASHPID.$RANDOM$RANDOM
+  local target temporary pid='' complete='' progress=$sbx_files/append-$3
+  mkdir -p -- "${1%/*}/" && target=$(readlink -vf -- "$1") || return
+  temporary=${target%/*}/.sandbox-mcp.$3
+  if [[ $2 == append ]]; then
+    [[ -f $progress ]] && { read -r pid; read -r complete; } <"$progress"
+    # What a killed shell left at work goes on by itself, and must not be done twice.
+    while [[ -n $pid ]] && kill -0 "$pid"; do sleep 0.05; done 2>/dev/null
+    [[ -f $progress ]] && { read -r pid; read -r complete; } <"$progress"
+    [[ -n $complete ]] || printf '%s\n' "$BASHPID" >"$progress" || return
+  else
+    # Whoever still writes it writes the same: without a name to move, it comes to nothing.
+    for pid in "$temporary".*; do
+      [[ ! -e $pid ]] || rm -f -- "$pid"
+    done
+    temporary+=.$BASHPID
+  fi
+  if {
+    [[ -n $complete ]] || {
+      sbx_prepare "$target" "$temporary" "$2" && { [[ $2 != append ]] || printf 'complete\n' >>"$progress"; }
+    }
+  } && {
+    [[ -n $complete && ! -e $temporary ]] || mv -fT -- "$temporary" "$target"
+  }; then
+    stat -c %s -- "$target"
+    [[ $2 != append ]] || rm -f -- "$progress"
+  else
+    rm -f -- "$temporary" "$progress"
+    return 1
+  fi
+}
+
+# Standard input under the temporary name, after the old content where it is appended.
+sbx_prepare() {
+  [[ ! -e $2 ]] || rm -f -- "$2"
   {
-    [[ $2 != append || ! -e $target ]] || cp --reflink=auto -- "$target" "$temporary"
-  } && cat >>"$temporary" && {
-    [[ ! -e $target ]] || chmod --reference="$target" -- "$temporary"
-  } && mv -fT -- "$temporary" "$target" && stat -c %s -- "$target" && return
-  rm -f -- "$temporary"
-  return 1
+    [[ $3 != append || ! -e $1 ]] || cp --reflink=auto -- "$1" "$2"
+  } && cat >>"$2" && {
+    [[ ! -e $1 ]] || chmod --reference="$1" -- "$2"
+  }
 }
 
 # sbx_get PATH lines|bytes OFFSET LIMIT MAX_BYTES: lines count from 1, bytes from 0. Answers "file SIZE LINES" (LINES

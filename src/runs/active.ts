@@ -1,4 +1,5 @@
 /** A run under way: takes its output, keeps its record on disk, and tells those who wait for it. */
+import { isGone } from "../sandbox/errors.ts";
 import { type RunFailure, failureOf } from "./failure.ts";
 import { localID } from "./id.ts";
 import type { LogStore, LogWriter } from "./log.ts";
@@ -7,6 +8,9 @@ import type { RunRecord, RunStore } from "./store.ts";
 
 /** How often what came is made safe, milliseconds. A run that ends sooner is written once, at its end. */
 const FLUSH_MS = 1000;
+
+/** How long after an error of the way to the container its end is expected to be known, milliseconds. */
+const DOWN_MS = 5000;
 
 export class ActiveRun implements RunSink {
   readonly record: RunRecord;
@@ -44,11 +48,6 @@ export class ActiveRun implements RunSink {
     return this.#log.bytes;
   }
 
-  /** Settles once the record has its end. */
-  get settled(): Promise<void> {
-    return this.#settled.promise;
-  }
-
   /** Takes over an execution and sees it to its end. */
   async follow(execution: Execution): Promise<void> {
     this.#execution = execution;
@@ -57,7 +56,9 @@ export class ActiveRun implements RunSink {
     try {
       end = await execution.done;
     } catch (error) {
-      this.failure = failureOf(error);
+      // Who hears of the end may call again at once, and must not meet the container on its way down.
+      if (isGone(error)) await this.over(DOWN_MS);
+      this.failure = failureOf(error, this.record.id);
       end = this.failure.end;
     }
     this.finish(end);
@@ -123,6 +124,10 @@ export class ActiveRun implements RunSink {
     return this.#stored[stream];
   }
 
+  over(ms: number): Promise<void> {
+    return within(this.#settled.promise, ms);
+  }
+
   /** Resolves with the next output or the end, or after so many milliseconds. */
   async changed(ms: number): Promise<void> {
     if (this.ended) return;
@@ -149,4 +154,11 @@ export class ActiveRun implements RunSink {
     this.#shipping = this.#shipping.then(() => this.#log.ship(this.#shelf, ended)).catch(() => undefined);
     return this.#shipping;
   }
+}
+
+async function within(settled: Promise<void>, ms: number): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const timer = setTimeout(resolve, ms);
+  await Promise.race([settled, promise]);
+  clearTimeout(timer);
 }

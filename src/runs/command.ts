@@ -1,7 +1,7 @@
 /** Shell commands in a sandbox, by the wrapper in `container/run.sh`. */
-import { ToolError, sdkCode } from "../sandbox/errors.ts";
-import { type Reply, SHELL_KILLED, type Shell, quote } from "../sandbox/shell.ts";
-import { RunFiles } from "./files.ts";
+import { SHELL_KILLED, ToolError, isGone, sdkCode } from "../sandbox/errors.ts";
+import { type Reply, type Shell, quote } from "../sandbox/shell.ts";
+import { type Polled, RunFiles } from "./files.ts";
 import { KeyedQueue } from "./queue.ts";
 import type { End, Execution, RunSink } from "./run.ts";
 
@@ -27,6 +27,13 @@ export interface CommandTrace {
 /** How long one call into the sandbox waits for a command to end, seconds. */
 const WAIT_SECONDS = 1;
 
+/** The pause between two attempts to kill, milliseconds: longer than what processes get to end by themselves. */
+const KILL_AGAIN_MS = 4000;
+
+/** How long the end of a container is waited for once the way to it broke, milliseconds; and how often it may break. */
+const DOWN_MS = 3000;
+const MAX_RECONNECTS = 5;
+
 /** Why a command is being ended early. */
 type Stop = "timed_out" | "cancelled";
 
@@ -44,31 +51,36 @@ export class Commands {
    */
   start(sink: RunSink, spec: CommandSpec, started: (trace: CommandTrace) => void): Execution {
     const run = new RunningCommand(this.#shell, sink, spec.session);
-    const done = this.#queue.run(spec.session, async () => {
-      if (run.stop) return { state: run.stop, note: "It was cancelled before it started." };
+    const turn = this.#queue.run(spec.session, async () => {
+      if (run.stop || sink.ended) return NEVER_STARTED;
       const deadline = Date.now() + spec.timeoutMs;
       started({ session: spec.session, deadline });
       const reply = await run.start(spec, untilDeadline(deadline));
       return run.follow(reply, deadline);
     });
-    return { done, cancel: () => run.end("cancelled") };
+    return { done: Promise.race([turn, run.withdrawn]), cancel: () => run.end("cancelled") };
   }
 
   /** Goes on with a command that an earlier actor started, where the sink's output ends. */
   resume(sink: RunSink, { session, deadline }: CommandTrace): Execution {
     const run = new RunningCommand(this.#shell, sink, session);
+    run.started = true;
     const done = this.#queue.run(session, () => run.follow(undefined, deadline));
     return { done, cancel: () => run.end("cancelled") };
   }
 }
+
+const NEVER_STARTED: End = { state: "cancelled", note: "It was cancelled before it started." };
 
 class RunningCommand {
   readonly #shell: Shell;
   readonly #sink: RunSink;
   readonly #session: string;
   readonly #files: RunFiles;
-  #started = false;
-  #killed = false;
+  readonly #withdrawn = Promise.withResolvers<End>();
+  #killedAt = 0;
+  #reconnects = 0;
+  started = false;
   stop: Stop | undefined;
 
   constructor(shell: Shell, sink: RunSink, session: string) {
@@ -78,18 +90,24 @@ class RunningCommand {
     this.#files = new RunFiles(shell, sink);
   }
 
+  /** Settles when it is cancelled while it waits its turn. */
+  get withdrawn(): Promise<End> {
+    return this.#withdrawn.promise;
+  }
+
   async start(spec: CommandSpec, seconds: number): Promise<Reply> {
     const env = Object.entries(spec.env ?? {}).map(([name, value]) => quote(`${name}=${value}`));
     const only = env.length > 0 || spec.cwd !== undefined ? [quote(spec.cwd ?? ""), ...env] : [];
     const line = ["sbx_start", this.#sink.id, spec.session, seconds, ...only].join(" ");
     const call = { session: spec.session, input: spec.command, once: true };
-    this.#started = true;
+    this.started = true;
     try {
       return await this.#shell.call("run.sh", line, call);
     } catch (error) {
-      if (sdkCode(error) !== SHELL_KILLED) throw error;
+      if (sdkCode(error) !== SHELL_KILLED && !(await this.#isStillThere(error))) throw error;
     }
-    // The shell had died before the command, or the command killed it: only in the first case nothing ran yet.
+    // The shell or the way to it had gone before the command, or the command ended it: only in the first case nothing
+    // ran yet.
     const again = { session: spec.session };
     const reply = await this.#shell.call("run.sh", `sbx_wait ${this.#sink.id} ${seconds}`, again);
     return reply.words[0] === "unknown" ? this.#shell.call("run.sh", line, call) : reply;
@@ -97,7 +115,6 @@ class RunningCommand {
 
   /** Reports what the command prints until it has ended, and ends it at its deadline. */
   async follow(reply: Reply | undefined, deadline: number): Promise<End> {
-    this.#started = true;
     const [word, status, outBytes] = reply?.words ?? ["running"];
     if (word === "unable")
       throw new ToolError(
@@ -115,23 +132,44 @@ class RunningCommand {
       }
     }
     while (!this.#sink.ended) {
-      if (!this.stop && Date.now() >= deadline) await this.end("timed_out");
-      const polled = await this.#files.poll(
-        this.stop ? WAIT_SECONDS : untilDeadline(deadline),
-        this.#session,
-      );
-      if (polled.state === "unknown") break;
-      if (polled.state === "exited" && polled.drained) return this.#ended(polled.status);
+      try {
+        const polled = await this.#poll(deadline);
+        if (polled.state === "unknown") break;
+        if (polled.state === "exited" && polled.drained) return this.#ended(polled.status);
+      } catch (error) {
+        if (!(await this.#isStillThere(error))) throw error;
+      }
     }
     return { state: "lost", note: "The sandbox has no trace of the command any more." };
   }
 
+  async #poll(deadline: number): Promise<Polled> {
+    if (Date.now() >= deadline) this.stop ??= "timed_out";
+    // Again and again: a kill may come before the first process, or be missed by one that was just made.
+    if (this.stop && Date.now() - this.#killedAt > KILL_AGAIN_MS) await this.#kill();
+    return this.#files.poll(this.stop ? WAIT_SECONDS : untilDeadline(deadline), this.#session);
+  }
+
   /** Ends the command early, with every process it started. */
   async end(why: Stop): Promise<void> {
+    if (this.#sink.ended) return;
+    if (!this.started) this.#withdrawn.resolve(NEVER_STARTED);
+    const before = this.stop;
     this.stop ??= why;
-    if (!this.#started || this.#killed) return;
-    this.#killed = true;
+    if (this.started && !before) await this.#kill();
+  }
+
+  async #kill(): Promise<void> {
+    this.#killedAt = Date.now();
     await this.#shell.call("run.sh", `sbx_kill ${this.#sink.id}`);
+  }
+
+  /** After an error of the way to the container: whether the container seems to be there, so that the run goes on. */
+  async #isStillThere(error: unknown): Promise<boolean> {
+    if (!isGone(error) || this.#reconnects >= MAX_RECONNECTS) return false;
+    this.#reconnects++;
+    await this.#sink.over(DOWN_MS);
+    return !this.#sink.ended;
   }
 
   #ended(exitCode: number): End {

@@ -1,20 +1,31 @@
 /** What becomes of a run whose execution threw. */
-import { type Failure, platformFailure } from "../sandbox/errors.ts";
+import { type Failure, ToolError, platformFailure } from "../sandbox/errors.ts";
 import type { End } from "./run.ts";
 
 export interface RunFailure {
   end: End;
-  /** What was thrown. */
-  error: unknown;
+  /** What a caller who waits is told where it is no loss. */
+  error: ToolError;
+  /** It ran, and what ran it went away: a result, not an error. */
+  isLoss: boolean;
+  /** What was thrown, where nobody foresaw it. */
+  cause?: unknown;
 }
 
-export function failureOf(error: unknown): RunFailure {
+export function failureOf(error: unknown, runID: string): RunFailure {
   const failure = platformFailure(error);
-  if (!failure) return { error, end: { state: "lost", note: "An internal error of the server ended it." } };
-  return {
-    error,
-    end: { state: failure.code === "sandbox_restarted" ? "lost" : "failed", note: noteOf(failure) },
-  };
+  if (!failure) {
+    const note = `Internal error (ref ${runID}). The server's log has the details under that reference.`;
+    return {
+      end: { state: "lost", note },
+      error: new ToolError("internal", note),
+      isLoss: false,
+      cause: error ?? "nothing",
+    };
+  }
+  const isLoss = failure.code === "sandbox_restarted";
+  const end: End = { state: isLoss ? "lost" : "failed", note: noteOf(failure) };
+  return { end, error: ToolError.from(failure), isLoss };
 }
 
 function noteOf({ message, hint }: Failure): string {

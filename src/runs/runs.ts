@@ -22,6 +22,8 @@ export interface RunsHost {
   keepMs: number;
   /** Something goes on without a request: nothing waits for it, and it must not be thrown away. */
   background(work: Promise<unknown>): void;
+  /** Something nobody foresaw ended a run: for the log, under the run's id. */
+  failed(id: string, error: unknown): void;
   /** A run has ended: its files in the sandbox are of no more use, and its record will expire. */
   ended(run: { id: string; output: number }): void;
 }
@@ -69,11 +71,13 @@ export class Runs {
       droppedBytes: 0,
     };
     const run = this.#follow(record, launch, true);
-    await within(run.settled, waitMs);
-    if (run.failure && run.failure.end.state !== "lost") {
+    await run.over(waitMs);
+    const { failure } = run;
+    if (failure?.end.state === "failed") {
+      await deleteLog(this.#host.sql, record.id, this.#shelf(record.id));
       this.#store.delete(record.id);
-      throw run.failure.error;
     }
+    if (failure && !failure.isLoss) throw failure.error;
     run.save();
     return viewOf(run.record);
   }
@@ -126,7 +130,7 @@ export class Runs {
     const run = this.#active.get(id);
     if (!run) return viewOf(this.#known(id));
     await run.cancel();
-    await within(run.settled, waitMs);
+    await run.over(waitMs);
     return viewOf(run.record);
   }
 
@@ -148,6 +152,7 @@ export class Runs {
     this.#active.set(record.id, run);
     const done = run.follow(launch(run)).finally(() => {
       this.#active.delete(record.id);
+      if (run.failure?.cause !== undefined) this.#host.failed(record.id, run.failure.cause);
       this.#host.ended({ id: run.id, output: record.logBytes + record.droppedBytes });
     });
     this.#host.background(done);
@@ -163,11 +168,4 @@ export class Runs {
   #shelf(id: string): LogStore {
     return { bucket: this.#host.bucket, prefix: `${this.#host.owner().principalHash}/${id}/` };
   }
-}
-
-async function within(settled: Promise<void>, ms: number): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const timer = setTimeout(resolve, ms);
-  await Promise.race([settled, promise]);
-  clearTimeout(timer);
 }

@@ -60,9 +60,17 @@ export function unwrap<T>(outcome: Outcome<T>): T {
   throw ToolError.from(outcome.failure);
 }
 
+/** The SDK's code for a session whose shell has ended. */
+export const SHELL_KILLED = "SESSION_TERMINATED";
+
 /** The SDK's codes for a container that went away or is not there yet, whatever call noticed it. */
 const GONE = new Set(["RPC_TRANSPORT_ERROR", "OPERATION_INTERRUPTED", "SESSION_DESTROYED"]);
 const UNAVAILABLE = new Set(["CONTAINER_UNAVAILABLE", "INTERPRETER_NOT_READY"]);
+
+/** Whether an error says that the container, or only the way to it, went away during the call. */
+export function isGone(error: unknown): boolean {
+  return GONE.has(sdkCode(error) ?? "");
+}
 
 /** The SDK's code of an error it threw, or undefined for an error of another kind. */
 export function sdkCode(error: unknown): string | undefined {
@@ -80,6 +88,13 @@ export function platformFailure(error: unknown): Failure | undefined {
       message:
         "The sandbox went away while this call was running; its files, processes and kernels are gone.",
       hint: "Repeat the steps that made the files you need, then this call: the next call starts a fresh sandbox.",
+      retryable: true,
+    };
+  if (code === SHELL_KILLED)
+    return {
+      code: "sandbox_unavailable",
+      message: "Something that runs in the sandbox killed the shell this call worked in.",
+      hint: "Make the same call again; look with run_command (ps) for what kills shells if it happens again.",
       retryable: true,
     };
   if (UNAVAILABLE.has(code))

@@ -43,23 +43,25 @@ export class Files {
   /** Writes or appends, atomically. Answers the file's size afterwards, in bytes. */
   async write(path: string, content: Uint8Array, append: boolean): Promise<number> {
     const target = absolute(path);
-    const line = `sbx_put ${quote(target)} ${append ? "append" : "write"}`;
+    const id = crypto.randomUUID();
+    const line = `sbx_put ${quote(target)} ${append ? "append" : "write"} ${id}`;
     const encoded = content.toBase64();
     let reply: Reply;
     if (content.length <= INLINE_BYTES) {
-      reply = await this.#shell.call("files.sh", `base64 -d | ${line}`, { input: encoded, once: append });
+      reply = await this.#shell.call("files.sh", `base64 -d | ${line}`, { input: encoded });
     } else {
-      const staged = `/var/lib/sandbox-mcp/staged-${crypto.randomUUID()}`;
-      await this.#host.writeFile(staged, encoded, { encoding: "base64" });
+      const staged = `/var/lib/sandbox-mcp/staged-${id}`;
       try {
-        reply = await this.#shell.call("files.sh", `${line} <${staged}`, { once: append });
+        await this.#host.writeFile(staged, encoded, { encoding: "base64" });
+        reply = await this.#shell.call("files.sh", `${line} <${staged}`);
       } finally {
-        await this.#host.deleteFile(staged);
+        await this.#host.deleteFile(staged).catch(() => undefined);
       }
     }
     const [word, size] = reply.words;
     if (word === "written") return Number(size);
     if (word === "directory") throw isDirectory(target);
+    if (word === "special") throw isSpecial(target);
     throw refusal(`Writing ${target} failed`, reply);
   }
 
@@ -87,7 +89,7 @@ export class Files {
       case "directory":
         throw isDirectory(target);
       case "special":
-        throw new ToolError("invalid_argument", `${target} is a device, socket or pipe, not a file.`, "");
+        throw isSpecial(target);
       default:
         throw refusal(`Reading ${target} failed`, reply);
     }
@@ -135,6 +137,14 @@ function missing(path: string, hint: string): ToolError {
 
 function isDirectory(path: string): ToolError {
   return new ToolError("is_directory", `${path} is a directory.`, `Use list_files with path ${path}.`);
+}
+
+function isSpecial(path: string): ToolError {
+  return new ToolError(
+    "invalid_argument",
+    `${path} is a device, socket or pipe, not a file.`,
+    "Use run_command.",
+  );
 }
 
 type Reason = readonly [pattern: RegExp, code: ErrorCode, hint: string];

@@ -6,6 +6,7 @@ import type { ActiveRun } from "../runs/active.ts";
 import { type Execution, type RunKind, type RunView, titleOf } from "../runs/run.ts";
 import { type LogPage, Runs } from "../runs/runs.ts";
 import { type Env, parseConfig } from "../server/config.ts";
+import { log } from "../server/log.ts";
 import type { Account } from "./account.ts";
 import { Boots } from "./boots.ts";
 import { type Outcome, platformFailure, unwrap } from "./errors.ts";
@@ -45,6 +46,9 @@ const CLEAN_BATCH = 16;
 /** How long a connection that only an abandoned call keeps busy stays open, milliseconds. */
 const HANG_UP_MS = 5000;
 
+/** How long the SDK's stop hook is waited for, milliseconds. */
+const STOP_MS = 5000;
+
 const DAY_MS = 86_400_000;
 
 export class Sandbox extends BaseSandbox<Env> {
@@ -61,6 +65,7 @@ export class Sandbox extends BaseSandbox<Env> {
   #registeredAt = 0;
   #calls = 0;
   #toClean: string[] = [];
+  readonly #stopWaiters: (() => void)[] = [];
 
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     super(ctx, env);
@@ -78,6 +83,7 @@ export class Sandbox extends BaseSandbox<Env> {
       logCapBytes: config.runLogMaxMiB * 1024 * 1024,
       keepMs: config.resultTTLDays * DAY_MS,
       background: (work) => ctx.waitUntil(work),
+      failed: (id, error) => log(config, { event: "error", ref: id, where: "run", error }),
       ended: (run) => this.#runEnded(run),
     });
     this.#lease = new Lease({
@@ -151,7 +157,10 @@ export class Sandbox extends BaseSandbox<Env> {
   async destroySandbox(owner: Owner): Promise<Answer<boolean>> {
     const known = await this.#account(owner).sandboxDestroyed(owner.sandbox);
     this.#runs.containerGone("The sandbox was destroyed while it ran.");
+    // The SDK's stop hook comes late and hangs up on whoever calls next: the call ends when it has run.
+    const stopped = this.ctx.container?.running ? this.#stopped() : undefined;
     await this.destroy();
+    await stopped;
     this.#registeredAt = 0;
     this.#boots.forget();
     this.#kernels.forget();
@@ -250,6 +259,15 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#registeredAt = 0;
     const owner = this.#owner;
     if (owner) this.ctx.waitUntil(this.#account(owner).sandboxStopped(owner.sandbox));
+    for (const tell of this.#stopWaiters.splice(0)) tell();
+  }
+
+  /** Resolves when the container's stop is known here, or after a few seconds. */
+  #stopped(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#stopWaiters.push(resolve);
+    setTimeout(resolve, STOP_MS);
+    return promise;
   }
 
   override async onActivityExpired(): Promise<void> {

@@ -1,5 +1,5 @@
 /** Calls the functions of `container/*.sh` in shells of the sandbox, over the SDK's sessions. */
-import { sdkCode } from "./errors.ts";
+import { SHELL_KILLED, sdkCode } from "./errors.ts";
 
 /** What of the SDK's class this needs. */
 export interface ShellHost {
@@ -17,9 +17,6 @@ export interface Reply {
   stderr: string;
 }
 
-/** The SDK's code for a session whose shell has ended. */
-export const SHELL_KILLED = "SESSION_TERMINATED";
-
 /** The shell for short helpers: never the one that a command's session waits in. */
 const CONTROL = "control";
 
@@ -27,6 +24,9 @@ const SETUP = {
   "run.sh": "sbx_runs",
   "files.sh": "sbx_files",
 } as const;
+
+/** How often a call is made whose shell is killed each time. */
+const ATTEMPTS = 4;
 
 export class Shell {
   readonly #host: ShellHost;
@@ -50,13 +50,7 @@ export class Shell {
     const setup = `[[ -v ${SETUP[script]} ]] || . /opt/sandbox-mcp/${script}\n`;
     const command = setup + (input === undefined ? line : withInput(line, input));
     const shell = session === undefined ? CONTROL : `shell-${session}`;
-    let result;
-    try {
-      result = await this.#host.execWithSessionToken(command, shell);
-    } catch (error) {
-      if (once || sdkCode(error) !== SHELL_KILLED) throw error;
-      result = await this.#host.execWithSessionToken(command, shell);
-    }
+    const result = await this.#exec(command, shell, once ? 1 : ATTEMPTS);
     const end = result.stdout.indexOf("\n");
     const first = end < 0 ? result.stdout : result.stdout.slice(0, end);
     return {
@@ -64,6 +58,19 @@ export class Shell {
       rest: end < 0 ? "" : result.stdout.slice(end + 1),
       stderr: result.stderr,
     };
+  }
+
+  async #exec(
+    command: string,
+    shell: string,
+    attempts: number,
+  ): ReturnType<ShellHost["execWithSessionToken"]> {
+    try {
+      return await this.#host.execWithSessionToken(command, shell);
+    } catch (error) {
+      if (attempts <= 1 || sdkCode(error) !== SHELL_KILLED) throw error;
+      return this.#exec(command, shell, attempts - 1);
+    }
   }
 }
 

@@ -13,7 +13,14 @@ describe("run_command", () => {
     const result = await owner.call("run_command", { sandbox, command: "echo out; echo err >&2; exit 3" });
     expect(result).toMatchObject({
       isError: false,
-      structured: { state: "failed", exit_code: 3, stdout: "out\n", stderr: "err\n", stdout_bytes: 4, stderr_bytes: 4 },
+      structured: {
+        state: "failed",
+        exit_code: 3,
+        stdout: "out\n",
+        stderr: "err\n",
+        stdout_bytes: 4,
+        stderr_bytes: 4,
+      },
     });
     expect(result.text).toBe("exit_code: 3\nstdout:\nout\nstderr:\nerr");
   });
@@ -23,11 +30,18 @@ describe("run_command", () => {
   });
 
   it("starts in /workspace as root with an empty standard input", async () => {
-    expect(await run("pwd; id -u; cat", { session: "fresh" })).toMatchObject({ stdout: "/workspace\n0\n", exit_code: 0 });
+    expect(await run("pwd; id -u; cat", { session: "fresh" })).toMatchObject({
+      stdout: "/workspace\n0\n",
+      exit_code: 0,
+    });
   });
 
   it.each([
-    ["quotes", `printf '%s|' "it's" 'say "hi"' \\$HOME '$HOME' "\\\`x\\\`"`, `it's|say "hi"|$HOME|$HOME|\`x\`|`],
+    [
+      "quotes",
+      `printf '%s|' "it's" 'say "hi"' \\$HOME '$HOME' "\\\`x\\\`"`,
+      `it's|say "hi"|$HOME|$HOME|\`x\`|`,
+    ],
     ["several lines", "a=1\nif true; then\n  echo $((a + 1))\nfi", "2\n"],
     ["unicode", "echo 'žluťoučký 🐎 ' | rev; printf '\\xf0\\x9f\\x90\\x8e'", " 🐎 ýkčuoťulž\n🐎"],
     ["a heredoc", "cat <<'END'\n$HOME `date` \\\nEND\necho after", "$HOME `date` \\\nafter\n"],
@@ -64,7 +78,12 @@ describe("run_command", () => {
 
   it("shows output that is no text, and counts its bytes", async () => {
     const result = await run("printf 'a\\377\\376b'; printf '\\360\\237\\220|' >&2");
-    expect(result).toMatchObject({ stdout: "a\ufffd\ufffdb", stdout_bytes: 4, stderr: "\ufffd|", stderr_bytes: 4 });
+    expect(result).toMatchObject({
+      stdout: "a\ufffd\ufffdb",
+      stdout_bytes: 4,
+      stderr: "\ufffd|",
+      stderr_bytes: 4,
+    });
     expect(await run("printf 'a\\0b'")).toMatchObject({ stdout: "a\0b", stdout_bytes: 3 });
     const random = await run("head -c 20000 /dev/urandom");
     expect(random).toMatchObject({ stdout_bytes: 20000 });

@@ -1,0 +1,151 @@
+import { describe, expect, it } from "vitest";
+import { owner, sh } from "../support.ts";
+
+const sandbox = "sessions";
+
+async function run(session: string, command: string, more: Record<string, unknown> = {}) {
+  return (await owner.call("run_command", { sandbox, session, command, ...more })).structured;
+}
+
+const printed = async (session: string, command: string, more?: Record<string, unknown>) =>
+  (await run(session, command, more)).stdout;
+
+describe("a session of run_command", () => {
+  it("carries directory, exported variables, functions and umask to its next command", async () => {
+    await run(
+      "state",
+      "mkdir -p 'a b' && cd 'a b'; export WORD=$'two\\nlines \\'quoted\\''; umask 077; f() { echo \"f $1\"; }",
+    );
+    expect(await printed("state", 'pwd; echo "$WORD"; umask; f x')).toBe(
+      "/workspace/a b\ntwo\nlines 'quoted'\n0077\nf x\n",
+    );
+    await run("state", "cd ..; unset WORD; unset -f f");
+    expect(await printed("state", "pwd; echo ${WORD-none}; type -t f || echo gone; cd -")).toBe(
+      "/workspace\nnone\ngone\n/workspace/a b\n",
+    );
+  });
+
+  it("carries nothing that was not exported, and no shell options", async () => {
+    await run("plain", "word=1; set -e; shopt -s nullglob; alias ll=ls");
+    expect(await printed("plain", "false; echo ${word-none}; shopt -q nullglob || echo off")).toBe(
+      "none\noff\n",
+    );
+  });
+
+  it.each([
+    ["exit", "exit 4", 4],
+    ["an error under set -e", "set -eu; false", 1],
+    ["a syntax error after it", "\nif then", 2],
+    ["a trap of its own", "trap 'echo bye' EXIT", 0],
+    ["the end of its time", "sleep 100", 143],
+    ["redirected output", "exec >/dev/null 2>&1", 0],
+    ["a failing last command", "false", 1],
+  ])("carries what came before %s", async (what, end, exit_code) => {
+    const session = what.replaceAll(" ", "-");
+    expect(
+      await run(session, `cd /tmp; export WHAT='${what}'; ${end}`, { timeout_seconds: 1 }),
+    ).toMatchObject({ exit_code });
+    expect(await printed(session, 'pwd; echo "$WHAT"')).toBe(`/tmp\n${what}\n`);
+  });
+
+  it("lets a trap of the command's own see the command's variables", async () => {
+    const command = `trap 'echo "$ONLY in $PWD"' EXIT; export KEPT=1; cd lib`;
+    expect(await printed("trap", command, { env: { ONLY: "for this" }, cwd: "/usr" })).toBe(
+      "for this in /usr/lib\n",
+    );
+    expect(await printed("trap", "echo $PWD $KEPT ${ONLY-gone}")).toBe("/workspace 1 gone\n");
+  });
+
+  it("goes back to /workspace when its directory is gone", async () => {
+    await run("gone", "mkdir -p deep/er; cd deep/er; rm -rf /workspace/deep");
+    expect(await run("gone", "pwd")).toMatchObject({ stdout: "/workspace\n", exit_code: 0 });
+  });
+
+  it("keeps its state when a command ends without leaving one", async () => {
+    await run("kept", "cd /tmp; export KEPT=1");
+    await run("kept", "cd /; export KEPT=2; kill -9 $$");
+    await run("kept", "cd /; exec true");
+    expect(await printed("kept", "pwd; echo $KEPT")).toBe("/tmp\n1\n");
+  });
+
+  it("takes cwd and env for one command only", async () => {
+    await run("once", "export BOTH=session; cd /tmp");
+    const only = { cwd: "/usr", env: { BOTH: "call", ONE: 'it\'s\n"one" $HOME `x`' } };
+    expect(await printed("once", 'pwd; echo "$BOTH/$ONE"; cd lib; export BOTH=changed', only)).toBe(
+      '/usr\ncall/it\'s\n"one" $HOME `x`\n',
+    );
+    expect(await printed("once", "pwd; echo $BOTH ${ONE-none}")).toBe("/tmp\nsession none\n");
+    expect(await run("once", "echo not here", { cwd: "/no/such" })).toMatchObject({
+      exit_code: 1,
+      stdout: "",
+      stderr: expect.stringContaining("/no/such"),
+    });
+    expect(await printed("once", "pwd", { cwd: "" })).toBe("/tmp\n");
+    expect(await printed("once", "pwd", { env: { A: "1" } })).toBe("/tmp\n");
+  });
+
+  it("refuses what cannot be a variable, or a session", async () => {
+    for (const wrong of [
+      { env: { "1A": "x" } },
+      { env: { "A=B": "x" } },
+      { session: "../x" },
+      { session: "" },
+    ]) {
+      const { isError } = await owner.call("run_command", { sandbox, command: "true", ...wrong });
+      expect(isError).toBe(true);
+    }
+  });
+
+  it("does not wait for another, and shares nothing with it but files", async () => {
+    const command = (name: string, other: string) =>
+      `export WHO=${name}; cd /tmp; mkdir -p ${name}; cd ${name}; touch here; until [ -e /tmp/${other}/here ]; do sleep 0.05; done; sleep 0.2; echo $WHO $PWD`;
+    const both = await Promise.all([
+      printed("tab-a", command("a", "b")),
+      printed("tab-b", command("b", "a")),
+    ]);
+    expect(both).toEqual(["a /tmp/a\n", "b /tmp/b\n"]);
+    expect(await printed("tab-a", "echo $WHO $PWD")).toBe("a /tmp/a\n");
+    expect(await printed("tab-b", "echo $WHO $PWD")).toBe("b /tmp/b\n");
+  });
+
+  it("runs its commands one after another", async () => {
+    const runs = [1, 2, 3, 4].map((n) =>
+      run("line", `echo start ${n} >>/tmp/line; sleep 0.2; echo end ${n} >>/tmp/line`),
+    );
+    await Promise.all(runs);
+    const lines = (await sh(sandbox, "cat /tmp/line")).trim().split("\n");
+    expect(lines).toHaveLength(8);
+    for (let at = 0; at < 8; at += 2) expect(lines[at + 1]).toBe(lines[at]?.replace("start", "end"));
+  });
+
+  it("mixes nothing when twenty commands run at once", async () => {
+    const numbers = Array.from({ length: 20 }, (_, n) => n);
+    const results = await Promise.all(
+      numbers.map((n) =>
+        run(`many-${n % 5}`, `for i in $(seq 200); do echo "out ${n}"; echo "err ${n}" >&2; done; exit ${n}`),
+      ),
+    );
+    for (const n of numbers)
+      expect(results[n]).toMatchObject({
+        exit_code: n,
+        stdout: `out ${n}\n`.repeat(200),
+        stderr: `err ${n}\n`.repeat(200),
+      });
+  });
+});
+
+describe("processes in the background", () => {
+  it("go on after their command, which does not wait for them", async () => {
+    await run("background", "(while :; do date +%N >/tmp/tick; sleep 0.05; done) >/dev/null 2>&1 &");
+    await run("background", "sleep 1000 &");
+    const first = await sh(sandbox, "sleep 0.2; cat /tmp/tick");
+    expect(await sh(sandbox, "sleep 0.2; cat /tmp/tick")).not.toBe(first);
+    expect(await sh(sandbox, "pgrep -c sleep >/dev/null && echo there")).toBe("there\n");
+  });
+
+  it("are not touched by the end of another run", async () => {
+    await run("background", "nohup sleep 2000 >/dev/null 2>&1 & disown");
+    await run("background", "sleep 100", { timeout_seconds: 1 });
+    expect(await sh(sandbox, "pgrep -fc '^sleep 2000$'")).toBe("1\n");
+  });
+});

@@ -1,0 +1,103 @@
+import { describe, expect, it } from "vitest";
+import { owner, sh, until } from "../support.ts";
+
+const sandbox = "stopping";
+
+async function run(command: string, more: Record<string, unknown> = {}) {
+  return owner.call("run_command", { sandbox, command, ...more });
+}
+
+/** How many processes with this command line are left. */
+const left = async (line: string) =>
+  Number(await sh(sandbox, `pgrep -fc '^${line}$' || true`, { session: "look" }));
+
+describe("a command that takes too long", () => {
+  it("is stopped, with what it had printed", async () => {
+    const result = await run("echo before; echo err >&2; sleep 100; echo after", { timeout_seconds: 1 });
+    expect(result.structured).toMatchObject({ state: "timed_out", stdout: "before\n", stderr: "err\n" });
+    expect(result.isError).toBe(false);
+    expect(result.text).toContain("state: timed_out");
+    expect(result.text).toContain("It took too long and was stopped");
+  });
+
+  it.each([
+    ["children", "sleep 3001 & sleep 3001"],
+    ["grandchildren", "bash -c 'bash -c \"sleep 3001\" & wait' & wait"],
+    ["what left its group", "setsid sleep 3001 & setsid -w bash -c 'sleep 3001; :'"],
+    ["what ignores a hangup", "nohup sleep 3001 >/dev/null 2>&1 & wait"],
+    ["what was disowned", "(setsid sleep 3001 >/dev/null 2>&1 &) ; sleep 3001"],
+    ["what ignores TERM", "trap '' TERM; bash -c 'trap \"\" TERM; while :; do sleep 3001; done'"],
+    ["what is stopped", "sleep 3001 & kill -STOP $!; wait"],
+  ])("is stopped with %s", async (_what, command) => {
+    expect((await run(command, { timeout_seconds: 1 })).structured).toMatchObject({ state: "timed_out" });
+    await until(async () => (await left("sleep 3001")) === 0);
+    expect(await left("bash -c .*3001.*")).toBe(0);
+  });
+
+  it("may clean up after itself", async () => {
+    const command = "trap 'echo cleaned; exit 7' TERM; while :; do sleep 0.05; done";
+    expect((await run(command, { timeout_seconds: 1 })).structured).toMatchObject({
+      state: "timed_out",
+      exit_code: 7,
+      stdout: "cleaned\n",
+    });
+  });
+
+  it("does not keep its session from the next one", async () => {
+    await run("sleep 100", { timeout_seconds: 1, session: "tab" });
+    expect((await run("echo next", { session: "tab" })).structured).toMatchObject({ stdout: "next\n" });
+  });
+
+  it("has its time from the moment it starts", async () => {
+    const [, queued] = await Promise.all([
+      run("sleep 1.5", { session: "line" }),
+      run("sleep 0.2; echo done", { session: "line", timeout_seconds: 1 }),
+    ]);
+    expect(queued.structured).toMatchObject({ state: "succeeded", stdout: "done\n" });
+  });
+});
+
+describe("a command that kills", () => {
+  it.each([
+    ["its session's shell", "kill -9 $(ps -o ppid= -p $PPID); sleep 0.3; echo here"],
+    ["its parent", "kill -9 $PPID; sleep 0.3; echo here"],
+  ])("%s is followed to its end", async (_what, command) => {
+    expect((await run(command, { session: "kills" })).structured).toMatchObject({ stdout: "here\n" });
+    expect((await run("echo next", { session: "kills" })).structured).toMatchObject({
+      state: "succeeded",
+      stdout: "next\n",
+    });
+  });
+
+  it("its session's parent while it goes on is still stopped in time", async () => {
+    const result = await run("kill -9 $PPID; sleep 3002", { session: "kills", timeout_seconds: 2 });
+    expect(result.structured).toMatchObject({ state: "timed_out" });
+    await until(async () => (await left("sleep 3002")) === 0);
+  });
+
+  it("every shell is answered, and everything works after it", async () => {
+    const result = await run("pkill -9 -x bash; sleep 0.1; echo unreachable");
+    expect(result.structured).toMatchObject({ state: "failed", exit_code: 137, stdout: "" });
+    expect((await run("echo next")).structured).toMatchObject({ stdout: "next\n" });
+    await run("pkill -9 -x bash");
+    const written = await owner.call("write_file", { sandbox, path: "after", content: "a", append: true });
+    expect(written.structured).toMatchObject({ size: 1 });
+    await run("pkill -9 -x bash");
+    expect((await owner.call("read_file", { sandbox, path: "after" })).text).toBe("a");
+  });
+
+  it("every process it can reach is answered, and the next call works", async () => {
+    const all = "stopping-all";
+    const result = await owner.call("run_command", {
+      sandbox: all,
+      command: "kill -9 -1; sleep 1; echo here",
+    });
+    expect(result.isError).toBe(false);
+    expect(["lost", "failed", "succeeded"]).toContain(result.structured.state);
+    expect(
+      (await owner.call("run_command", { sandbox: all, command: "echo next" })).structured,
+    ).toMatchObject({
+      stdout: "next\n",
+    });
+  });
+});

@@ -1,10 +1,10 @@
 /** The Worker: its `fetch` handler and its Durable Objects. */
 import { createApp } from "./server/app.ts";
 import { createMCPServer } from "./server/mcp.ts";
-import { requiredScopes } from "./tools/index.ts";
+import { findCall, requiredScopes } from "./tools/index.ts";
 
 export { ContainerProxy } from "@cloudflare/sandbox";
 export { Account } from "./sandbox/account.ts";
 export { Sandbox } from "./sandbox/sandbox.ts";
 
-export default createApp({ createMCPServer, requiredScopes });
+export default createApp({ createMCPServer, findCall, requiredScopes });

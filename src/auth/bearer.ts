@@ -52,7 +52,16 @@ async function principalOf(token: string, candidates: readonly Candidate[]): Pro
   return match;
 }
 
-async function candidatesOf(config: Config): Promise<Candidate[]> {
+const known = new WeakMap<Config, Promise<Candidate[]>>();
+
+/** Worked out once per configuration: it is on the path of every request. */
+function candidatesOf(config: Config): Promise<Candidate[]> {
+  const candidates = known.get(config) ?? digestTokens(config);
+  known.set(config, candidates);
+  return candidates;
+}
+
+async function digestTokens(config: Config): Promise<Candidate[]> {
   const named = config.authTokens.map(({ name, sha256: hex, scopes }): Candidate => {
     return { sha256: fromHex(hex), principal: { id: tokenPrincipalID(name), scopes, via: "token" } };
   });

@@ -1,12 +1,14 @@
 /** The way of a request, in reading order: host and origin, route, token; then, for MCP, body, scopes, handler. */
 import { isJsonContentType, type McpServer } from "@modelcontextprotocol/server";
 import { createMcpHandler } from "agents/mcp/server";
+import type { ToolCall } from "../tools/define.ts";
 import { authenticate } from "../auth/bearer.ts";
 import { insufficientScope } from "../auth/challenge.ts";
 import { missingScopes, type Principal, type Scope, SCOPES } from "../auth/principal.ts";
 import { json, type Refusal, rpcError } from "./answers.ts";
 import { readJSON, unreadable } from "./body.ts";
 import { type Config, ConfigError, type Env, parseConfig } from "./config.ts";
+import { answerDirectly, directCall } from "./direct.ts";
 import { log } from "./log.ts";
 import { allowReading, hostAllowed, originAllowed, preflight } from "./origin.ts";
 
@@ -29,6 +31,8 @@ export interface Product {
   createMCPServer(call: Call): McpServer;
   /** The scopes a call of this tool needs; none for a tool that does not exist. */
   requiredScopes(name: string, args: unknown): readonly Scope[];
+  /** A tool with its arguments, without a server around it; undefined when there is no such tool or they do not fit. */
+  findCall?(name: string, args: unknown): ToolCall | undefined;
 }
 
 /** Written out rather than as `ExportedHandler`, whose request type no test can build. */
@@ -107,6 +111,10 @@ async function serveMCP(product: Product, request: Request, call: Call): Promise
   if (missing.length > 0) {
     return refuse(call, insufficientScope(needed, missing), { route, scope: needed.join(" ") });
   }
+
+  const direct = directCall(request, body.value);
+  const run = direct && product.findCall?.(direct.name, direct.args);
+  if (direct && run) return answerDirectly(direct, (requester) => run(call, requester));
 
   let error: Error | undefined;
   const handler = createMcpHandler(() => product.createMCPServer(call), {

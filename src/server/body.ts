@@ -14,20 +14,11 @@ export type BodyProblem = "too_large" | "not_utf8" | "not_json";
 
 /** Reads the body as JSON. `Content-Length` is not relied on: the bytes are counted as they come. */
 export async function readJSON(request: Request): Promise<{ value: unknown } | { problem: BodyProblem }> {
-  const kept: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const chunk of request.body ?? []) {
-    bytes += chunk.byteLength;
-    if (bytes > MAX_DRAINED_BYTES) break;
-    if (bytes <= MAX_BODY_BYTES) kept.push(chunk);
-    else kept.length = 0;
-  }
-  if (bytes > MAX_BODY_BYTES) return { problem: "too_large" };
+  const bytes = await readBytes(request);
+  if (bytes === undefined) return { problem: "too_large" };
   let text: string;
   try {
-    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false }).decode(
-      await new Blob(kept).arrayBuffer(),
-    );
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false }).decode(bytes);
   } catch {
     return { problem: "not_utf8" };
   }
@@ -36,6 +27,22 @@ export async function readJSON(request: Request): Promise<{ value: unknown } | {
   } catch {
     return { problem: "not_json" };
   }
+}
+
+/** The whole body, or undefined when it is too large. */
+async function readBytes(request: Request): Promise<ArrayBuffer | Uint8Array | undefined> {
+  const kept: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of request.body ?? []) {
+    bytes += chunk.byteLength;
+    if (bytes > MAX_DRAINED_BYTES) break;
+    if (bytes <= MAX_BODY_BYTES) kept.push(chunk);
+    else kept.length = 0;
+  }
+  if (bytes > MAX_BODY_BYTES) return undefined;
+  // Nearly every body comes in one piece.
+  const [first] = kept;
+  return first && kept.length === 1 ? first : new Blob(kept).arrayBuffer();
 }
 
 /** The refusal of such a body, in the form and with the codes of MCP's own handler. */

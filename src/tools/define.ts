@@ -47,6 +47,11 @@ export interface ToolDefinition<Input extends z.ZodObject> {
   handle(args: z.output<Input>, context: ToolContext): Promise<ToolOutput>;
 }
 
+/** Who made a request: what came with it, and the way to tell them something before its result. */
+export interface Requester {
+  mcpReq: Pick<ServerContext["mcpReq"], "_meta" | "notify">;
+}
+
 /** A tool as the server sees it. */
 export interface Tool {
   name: string;
@@ -55,9 +60,15 @@ export interface Tool {
   input: z.ZodObject;
   annotations: Required<Omit<ToolAnnotations, "title">>;
   scopes: readonly Scope[];
-  /** Never throws: what goes wrong becomes a result with `isError`. */
-  call(args: Record<string, unknown>, call: Call, server: ServerContext): Promise<CallToolResult>;
+  /**
+   * Never throws: what goes wrong becomes a result with `isError`.
+   * @param args as `input` has parsed them, which the server does
+   */
+  call(args: Record<string, unknown>, call: Call, requester: Requester): Promise<CallToolResult>;
 }
+
+/** One call, ready to be made. Never throws. */
+export type ToolCall = (call: Call, requester: Requester) => Promise<CallToolResult>;
 
 export function defineTool<Input extends z.ZodObject>(definition: ToolDefinition<Input>): Tool {
   const { hints, handle, ...rest } = definition;
@@ -70,7 +81,7 @@ export function defineTool<Input extends z.ZodObject>(definition: ToolDefinition
       // A sandbox reaches the network, whatever the tool.
       openWorldHint: true,
     },
-    async call(args, call, server) {
+    async call(args, call, requester) {
       const startedAt = Date.now();
       const { principal, requestID, config } = call;
       const sandbox = typeof args.sandbox === "string" ? args.sandbox : undefined;
@@ -85,10 +96,9 @@ export function defineTool<Input extends z.ZodObject>(definition: ToolDefinition
           outcome,
           error_code,
         });
-      const stop = heartbeat(definition.title, server);
+      const stop = heartbeat(definition.title, requester);
       try {
-        const parsed = definition.input.parse(args) as z.output<Input>;
-        const output = await handle(parsed, context(call));
+        const output = await handle(args as z.output<Input>, context(call));
         done("ok");
         return { content: output.content, structuredContent: output.structured };
       } catch (error) {
@@ -123,7 +133,7 @@ function failed(message: string): CallToolResult {
 const HEARTBEAT_SECONDS = 5;
 
 /** Tells a client that asked for progress that the call is still at work, so that it does not give up. */
-function heartbeat(title: string, { mcpReq }: ServerContext): () => void {
+function heartbeat(title: string, { mcpReq }: Requester): () => void {
   const progressToken = mcpReq._meta?.progressToken;
   if (progressToken === undefined) return () => undefined;
   let seconds = 0;

@@ -34,19 +34,22 @@ sbx_start() {
   [[ -z $sbx_pipe ]] || exec {sbx_pipe}<&-
   exec {sbx_pipe}< <(sbx_supervise "$run" "$id" "$state" "$slot" "$@" 2>/dev/null)
   sbx_piped=$id
+  # A command that ends at once, as most do, needs nobody to hold it still.
+  read -r -t 0.1 -u "$sbx_pipe" sbx_ended
+  (($? <= 128)) || sbx_govern "$run" </dev/null &>/dev/null &
   sbx_wait "$id" "$seconds"
 }
 
 # Runs the command in a session and process group of its own, then records how it ended and the state it left.
 sbx_supervise() {
-  local run=$1 id=$2 state=$3 from=$3.$4 next=$((1 - $4)) status
+  local run=$1 id=$2 state=$3 from=$3.$4 next=$((1 - $4)) pid status
   shift 4
   : >"$state.$next"
   exec -c /usr/bin/setsid /bin/bash --noprofile --norc /opt/sandbox-mcp/command.sh \
     "$run.cmd" "$id" "$from" "$state.$next" "$@" </dev/null >>"$run.out" 2>>"$run.err" &
-  printf '%s' "$!" >"$run.pid"
-  sbx_govern "$!" "$run" </dev/null &>/dev/null &
-  wait "$(<"$run.pid")"
+  pid=$!
+  printf '%s' "$pid" >"$run.pid"
+  wait "$pid"
   status=$?
   [[ -s $state.$next ]] && printf '%s' "$next" >"$state"
   printf '%s' "$status" >"$run.exit"
@@ -56,9 +59,10 @@ sbx_supervise() {
 # Holds a run still while nobody takes its output: the disk keeps at most about sbx_backlog bytes of it, plus what
 # comes between two looks. What sbx_free gave back does not count.
 sbx_govern() {
-  local pid=$1 blocks block total held=
-  while sbx_sleep 0.1 || kill -0 "$pid" 2>/dev/null; do
-    blocks=$(stat -c %b "$2.out" "$2.err" 2>/dev/null)
+  local run=$1 pid blocks block total held=
+  while [[ ! -f $run.exit ]] && sbx_alive "$run"; do
+    [[ -f $run.pid ]] && read -r pid <"$run.pid"
+    blocks=$(stat -c %b "$run.out" "$run.err" 2>/dev/null)
     total=0
     for block in $blocks; do
       total=$((total + block * 512))
@@ -69,6 +73,7 @@ sbx_govern() {
       kill -CONT -- "-$pid"
       held=
     fi
+    sbx_sleep 0.1
   done
 }
 
@@ -131,7 +136,8 @@ sbx_free() {
 sbx_status() {
   local run=$sbx_runs/$1
   if [[ $sbx_piped == "$1" ]]; then
-    read -r -t "$2" -u "$sbx_pipe" status
+    status=$sbx_ended
+    [[ -n $status ]] || read -r -t "$2" -u "$sbx_pipe" status
   elif [[ ! -f $run.cmd ]]; then
     status=unknown
     return
@@ -198,8 +204,9 @@ sbx_signal() {
 
 # sbx_clean ID...: removes the files of finished runs.
 sbx_clean() {
-  local id
+  local id files=()
   for id in "$@"; do
-    rm -rf "$sbx_runs/$id".{cmd,out,err,pid,exit}
+    files+=("$sbx_runs/$id".{cmd,out,err,pid,exit})
   done
+  rm -rf "${files[@]}"
 }

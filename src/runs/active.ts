@@ -24,6 +24,7 @@ export class ActiveRun implements RunSink {
   #shipping = Promise.resolve();
   #changed = true;
   #execution: Execution | undefined;
+  hasFiles = true;
   /** Why nothing was run, when that is so. */
   failure: RunFailure | undefined;
 

@@ -28,7 +28,8 @@ export function startCode(
   const files = new RunFiles(shell, sink);
   const run = async (): Promise<End> => {
     const code = kernels.run({ ...spec, runID: sink.id });
-    const outcome = await followed(code, files);
+    const outcome = await followed(code, files, () => kernels.isRunning(sink.id));
+    sink.hasFiles = outcome.spilled;
     // Of a kernel that gave no answer, what it had written to its files is all there is.
     if (outcome.spilled && !sink.ended) await files.drain();
     for (const stream of STREAMS) {
@@ -48,14 +49,18 @@ export function startCode(
 }
 
 /** The outcome, while the output that has gone to files is passed on once a second. */
-async function followed(code: Promise<CodeOutcome>, files: RunFiles): Promise<CodeOutcome> {
+async function followed(
+  code: Promise<CodeOutcome>,
+  files: RunFiles,
+  isRunning: () => boolean,
+): Promise<CodeOutcome> {
   for (;;) {
     const { promise: pause, resolve } = Promise.withResolvers<undefined>();
     const timer = setTimeout(() => resolve(undefined), POLL_MS);
     const outcome = await Promise.race([code, pause]);
     clearTimeout(timer);
     if (outcome) return outcome;
-    await Promise.race([files.drain(), code]);
+    if (isRunning()) await Promise.race([files.drain(), code]);
   }
 }
 

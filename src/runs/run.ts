@@ -82,6 +82,8 @@ export interface RunSink {
   position(stream: Stream): number;
   /** Bytes of a stream that are on disk here: the sandbox need not keep them. */
   stored(stream: Stream): number;
+  /** Whether the sandbox holds files of the run: so it is unless its executor knows better. */
+  hasFiles: boolean;
   /** Resolves with the run's end, or after so many milliseconds. */
   over(ms: number): Promise<void>;
 }

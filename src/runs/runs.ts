@@ -25,7 +25,7 @@ export interface RunsHost {
   /** Something nobody foresaw ended a run: for the log, under the run's id. */
   failed(id: string, error: unknown): void;
   /** A run has ended: its files in the sandbox are of no more use, and its record will expire. */
-  ended(run: { id: string; output: number }): void;
+  ended(run: { id: string; output: number; hasFiles: boolean }): void;
 }
 
 /** How an execution of some kind is started or gone on with. */
@@ -88,7 +88,7 @@ export class Runs {
       const found = launch(record);
       if (typeof found === "string") {
         this.#store.put({ ...record, state: "lost", note: found, endedAt: Date.now() });
-        this.#host.ended({ id: localID(record.id), output: record.logBytes });
+        this.#host.ended({ id: localID(record.id), output: record.logBytes, hasFiles: true });
       } else this.#follow(record, found, false);
     }
   }
@@ -153,7 +153,8 @@ export class Runs {
     const done = run.follow(launch(run)).finally(() => {
       this.#active.delete(record.id);
       if (run.failure?.cause !== undefined) this.#host.failed(record.id, run.failure.cause);
-      this.#host.ended({ id: run.id, output: record.logBytes + record.droppedBytes });
+      const output = record.logBytes + record.droppedBytes;
+      this.#host.ended({ id: run.id, output, hasFiles: run.hasFiles });
     });
     this.#host.background(done);
     return run;

@@ -133,6 +133,11 @@ export class Kernels {
     }
   }
 
+  /** Whether the code of a run is under way, and does not wait its turn. */
+  isRunning(runID: string): boolean {
+    return this.#running.has(runID);
+  }
+
   /** Cancels a run; one that still waits its turn never starts. Answers whether there was such a run. */
   interrupt(runID: string): boolean {
     const stop = this.#stops.get(runID);

@@ -276,8 +276,8 @@ export class Sandbox extends BaseSandbox<Env> {
     await super.onActivityExpired();
   }
 
-  #runEnded(run: { id: string; output: number }): void {
-    if (this.ctx.container?.running) {
+  #runEnded(run: { id: string; output: number; hasFiles: boolean }): void {
+    if (run.hasFiles && this.ctx.container?.running) {
       this.#toClean.push(run.id);
       if (this.#toClean.length >= CLEAN_BATCH || run.output > 1024 * 1024) {
         const ids = this.#toClean.splice(0);

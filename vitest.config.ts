@@ -20,6 +20,8 @@ export default defineConfig({
                 LOCAL_ENGINE_URL: inject("engineURL"),
                 LOCAL_ENGINE_SECRET: inject("engineSecret"),
                 SERVER_AUTH_TOKEN: "test-owner-token",
+                // Small, so that a test reaches it.
+                RUN_LOG_MAX_MB: "16",
               },
             },
           })),

@@ -26,7 +26,7 @@ sbx_put() {
 }
 
 sbx_replace() {
-  local target temporary pid='' complete='' progress=$sbx_files/append-$3
+  local target temporary pid='' complete='' progress=$sbx_files/append-$3 earlier
   mkdir -p -- "${1%/*}/" && target=$(readlink -vf -- "$1") || return
   temporary=${target%/*}/.sandbox-mcp.$3
   if [[ $2 == append ]]; then
@@ -34,11 +34,16 @@ sbx_replace() {
     # What a killed shell left at work goes on by itself, and must not be done twice.
     while [[ -n $pid ]] && kill -0 "$pid"; do sleep 0.05; done 2>/dev/null
     [[ -f $progress ]] && { read -r pid; read -r complete; } <"$progress"
+    # Its own stays until the next append: the shell can be killed after the last step, before the answer is read.
+    if [[ -z $pid ]]; then
+      earlier=("$sbx_files"/append-*)
+      [[ ! -e ${earlier[0]} ]] || rm -f -- "${earlier[@]}"
+    fi
     [[ -n $complete ]] || printf '%s\n' "$BASHPID" >"$progress" || return
   else
     # Whoever still writes it writes the same: without a name to move, it comes to nothing.
-    for pid in "$temporary".*; do
-      [[ ! -e $pid ]] || rm -f -- "$pid"
+    for earlier in "$temporary".*; do
+      [[ ! -e $earlier ]] || rm -f -- "$earlier"
     done
     temporary+=.$BASHPID
   fi
@@ -47,10 +52,11 @@ sbx_replace() {
       sbx_prepare "$target" "$temporary" "$2" && { [[ $2 != append ]] || printf 'complete\n' >>"$progress"; }
     }
   } && {
-    [[ -n $complete && ! -e $temporary ]] || mv -fT -- "$temporary" "$target"
+    # What is complete and has its name no more was moved before, or is just being moved, by a killed shell's mv.
+    [[ -n $complete && ! -e $temporary ]] || mv -fT -- "$temporary" "$target" ||
+      [[ -n $complete && ! -e $temporary ]]
   }; then
     stat -c %s -- "$target"
-    [[ $2 != append ]] || rm -f -- "$progress"
   else
     rm -f -- "$temporary" "$progress"
     return 1

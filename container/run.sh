@@ -137,7 +137,8 @@ sbx_status() {
   local run=$sbx_runs/$1
   if [[ $sbx_piped == "$1" ]]; then
     status=$sbx_ended
-    [[ -n $status ]] || read -r -t "$2" -u "$sbx_pipe" status
+    # A pipe that ends without a word had its writer killed: from then on there are only the files.
+    [[ -n $status ]] || read -r -t "$2" -u "$sbx_pipe" status || (($? > 128)) || sbx_piped=
   elif [[ ! -f $run.cmd ]]; then
     status=unknown
     return

@@ -1,5 +1,5 @@
 /** A run under way: takes its output, keeps its record on disk, and tells those who wait for it. */
-import { isGone } from "../sandbox/errors.ts";
+import { isGone, platformFailure } from "../sandbox/errors.ts";
 import { type RunFailure, failureOf } from "./failure.ts";
 import { localID } from "./id.ts";
 import type { LogStore, LogWriter } from "./log.ts";
@@ -57,8 +57,10 @@ export class ActiveRun implements RunSink {
     try {
       end = await execution.done;
     } catch (error) {
-      // Who hears of the end may call again at once, and must not meet the container on its way down.
-      if (isGone(error)) await this.over(DOWN_MS);
+      // An error nobody foresaw may be the first sign that the container is going down. Who hears of that end may call
+      // again at once, and must not meet it on its way.
+      if (isGone(error) || !platformFailure(error)) await this.over(DOWN_MS);
+      if (this.ended) return void (await this.#ship(true));
       this.failure = failureOf(error, this.record.id);
       end = this.failure.end;
     }
@@ -104,6 +106,7 @@ export class ActiveRun implements RunSink {
     this.record.droppedBytes += bytes.length - this.#log.append(stream, bytes);
     this.record.ends[stream].add(bytes);
     this.#came();
+    if (this.#log.isDue) this.save();
   }
 
   skipped(stream: Stream, count: number, last: Uint8Array): void {

@@ -23,7 +23,8 @@ export class RunFiles {
   readonly #shell: Shell;
   readonly #sink: RunSink;
   readonly #freed = { stdout: 0, stderr: 0 };
-  #behind = false;
+  /** Whether there may be output that need not be waited for; at first nobody has looked. */
+  #behind = true;
 
   constructor(shell: Shell, sink: RunSink) {
     this.#shell = shell;

@@ -13,6 +13,9 @@ const ROW_BYTES = 512 * 1024;
 const OBJECT_BYTES = 4 * 1024 * 1024;
 const KEEP_BYTES = 64 * 1024;
 
+/** Bytes that wait in memory before they are due in rows, whatever the time: an actor has 128 MB for everything. */
+const PENDING_BYTES = 4 * 1024 * 1024;
+
 /** Where whole objects of a log go. */
 export interface LogStore {
   bucket: R2Bucket;
@@ -42,6 +45,7 @@ export class LogWriter {
   readonly #runID: string;
   readonly #cap: number;
   #pending: LogPiece[] = [];
+  #pendingBytes = 0;
   #bytes: number;
   #rows: number;
   #objects: number;
@@ -78,11 +82,17 @@ export class LogWriter {
     return this.#bytes < this.#cap;
   }
 
+  /** Whether so much waits in memory that it should be flushed now. */
+  get isDue(): boolean {
+    return this.#pendingBytes >= PENDING_BYTES;
+  }
+
   /** Takes as much of the output as the log has room for, and answers how many bytes that was. */
   append(stream: Stream, bytes: Uint8Array): number {
     const kept = bytes.subarray(0, Math.max(0, this.#cap - this.#bytes));
     if (kept.length === 0) return 0;
     this.#bytes += kept.length;
+    this.#pendingBytes += kept.length;
     const last = this.#pending.at(-1);
     if (last?.stream === stream && last.bytes.length + kept.length <= ROW_BYTES)
       last.bytes = joined([last.bytes, kept]);
@@ -94,7 +104,7 @@ export class LogWriter {
 
   /** Moves what waits in memory into rows. Synchronous: the caller's own writes share its transaction. */
   flush(): void {
-    let start = this.#bytes - this.#pending.reduce((sum, { bytes }) => sum + bytes.length, 0);
+    let start = this.#bytes - this.#pendingBytes;
     for (const { stream, bytes } of this.#pending) {
       this.#sql.exec(
         "INSERT INTO log (run, seq, stream, start, length, data) VALUES (?, ?, ?, ?, ?, ?)",
@@ -109,6 +119,7 @@ export class LogWriter {
       this.#unshipped += bytes.length;
     }
     this.#pending = [];
+    this.#pendingBytes = 0;
   }
 
   /**
@@ -162,18 +173,31 @@ export async function readLog(
       cursor + maxBytes,
     )
     .toArray();
-  return Promise.all(
-    rows.map(async (row) => {
-      const from = Math.max(0, cursor - row.start);
-      const length = Math.min(row.length, cursor + maxBytes - row.start) - from;
-      const stream = STREAMS[row.stream] ?? "stdout";
-      if (row.data) return { stream, bytes: new Uint8Array(row.data, from, length) };
-      const range = { offset: (row.object_start ?? 0) + from, length };
-      const object = await bucket.get(objectKey(prefix, row.object ?? 0), { range });
-      if (!object) throw new Error(`object ${row.object} of the log of ${runID} is missing`);
-      return { stream, bytes: new Uint8Array(await object.arrayBuffer()) };
-    }),
+  const parts = rows.map((row) => {
+    const from = Math.max(0, cursor - row.start);
+    const length = Math.min(row.length, cursor + maxBytes - row.start) - from;
+    return { row, from, length, at: (row.object_start ?? 0) + from };
+  });
+  // Rows can be small and many: what they have in one object is read in one piece.
+  const objects = Map.groupBy(
+    parts.filter(({ row }) => !row.data),
+    ({ row }) => row.object ?? 0,
   );
+  const read = new Map<number, { offset: number; bytes: Uint8Array }>();
+  for (const [number, [first, ...rest]] of objects) {
+    if (!first) continue;
+    const last = rest.at(-1) ?? first;
+    const range = { offset: first.at, length: last.at + last.length - first.at };
+    const object = await bucket.get(objectKey(prefix, number), { range });
+    if (!object) throw new Error(`object ${number} of the log of ${runID} is missing`);
+    read.set(number, { offset: first.at, bytes: new Uint8Array(await object.arrayBuffer()) });
+  }
+  return parts.map(({ row, from, length, at }) => {
+    const stream = STREAMS[row.stream] ?? "stdout";
+    if (row.data) return { stream, bytes: new Uint8Array(row.data, from, length) };
+    const { offset, bytes } = read.get(row.object ?? 0) ?? { offset: at, bytes: new Uint8Array(0) };
+    return { stream, bytes: bytes.subarray(at - offset, at - offset + length) };
+  });
 }
 
 /** Removes logs of runs, rows and objects. */

@@ -36,8 +36,8 @@ export type RunDetail = CodeDetail;
 /** The largest detail of a run, in bytes of JSON: SQLite in a Durable Object holds values of up to 2 MB. */
 export const DETAIL_BYTES = 1_500_000;
 
-/** A run as its caller sees it; the same for every kind. Crosses from the actor to the Worker as data. */
-export interface RunView {
+/** A run as a list shows it. */
+export interface RunSummary {
   id: string;
   kind: RunKind;
   state: RunState;
@@ -47,6 +47,10 @@ export interface RunView {
   startedAt: number;
   endedAt?: number;
   exitCode?: number;
+}
+
+/** A run as its caller sees it; the same for every kind. Crosses from the actor to the Worker as data. */
+export interface RunView extends RunSummary {
   note?: string;
   detail?: RunDetail;
   stdout: Shown;
@@ -99,5 +103,5 @@ export interface Execution {
 /** The first line of a source, short enough for a list. */
 export function titleOf(source: string): string {
   const line = source.trimStart().split("\n", 1)[0] ?? "";
-  return line.length > 120 ? `${line.slice(0, 119)}…` : line;
+  return line.length > 120 ? `${line.slice(0, 119).toWellFormed()}…` : line;
 }

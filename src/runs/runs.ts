@@ -7,7 +7,7 @@ import { ActiveRun } from "./active.ts";
 import { Ends } from "./ends.ts";
 import { localID, newRunID } from "./id.ts";
 import { type LogStore, LogWriter, deleteLog, readLog } from "./log.ts";
-import type { Execution, LogPiece, RunKind, RunView } from "./run.ts";
+import type { Execution, LogPiece, RunKind, RunSummary, RunView } from "./run.ts";
 import { type RunRecord, RunStore, viewOf } from "./store.ts";
 
 /** What the actor gives its runs. */
@@ -120,9 +120,9 @@ export class Runs {
   }
 
   /** The newest first. */
-  list(limit: number, before?: string, kind?: RunKind): RunView[] {
+  list(limit: number, before?: string, kind?: RunKind): RunSummary[] {
     for (const run of this.#active.values()) run.save();
-    return this.#store.list(limit, before, kind).map(viewOf);
+    return this.#store.list(limit, before, kind);
   }
 
   /** Ends a run early; one that has ended stays as it is. @throws {ToolError} `not_found` */

@@ -1,7 +1,7 @@
 /** The records of runs in the actor's SQLite. */
 import { Ends } from "./ends.ts";
 import { createLogTable } from "./log.ts";
-import type { End, RunKind, RunState, RunView, Stream } from "./run.ts";
+import type { End, RunKind, RunState, RunSummary, RunView, Stream } from "./run.ts";
 
 /** A run as its record holds it. */
 export interface RunRecord extends Omit<Partial<End>, "state"> {
@@ -60,6 +60,9 @@ const COLUMNS = [
   "dropped_bytes",
 ] as const satisfies readonly (keyof Row)[];
 
+/** What a list needs: a record's results and output can take megabytes. */
+const SUMMARY = ["id", "kind", "state", "title", "started_at", "ended_at", "exit_code"] as const;
+
 const PUT = `INSERT OR REPLACE INTO runs (${COLUMNS.join(", ")}) VALUES (${COLUMNS.map(() => "?").join(", ")})`;
 
 export class RunStore {
@@ -117,17 +120,17 @@ export class RunStore {
   }
 
   /** The newest first; those before `before` when it is given. */
-  list(limit: number, before: string | undefined, kind: RunKind | undefined): RunRecord[] {
+  list(limit: number, before: string | undefined, kind: RunKind | undefined): RunSummary[] {
     return this.#sql
-      .exec<Row>(
-        "SELECT * FROM runs WHERE id < ? AND (? IS NULL OR kind = ?) ORDER BY id DESC LIMIT ?",
+      .exec<Pick<Row, (typeof SUMMARY)[number]>>(
+        `SELECT ${SUMMARY.join(", ")} FROM runs WHERE id < ? AND (? IS NULL OR kind = ?) ORDER BY id DESC LIMIT ?`,
         before ?? "~",
         kind ?? null,
         kind ?? null,
         limit,
       )
       .toArray()
-      .map(recordOf);
+      .map(summaryOf);
   }
 
   /** Ids of runs that ended before a time, milliseconds since the epoch; at most `limit`. */
@@ -173,7 +176,7 @@ export function viewOf(run: RunRecord): RunView {
   };
 }
 
-function recordOf(row: Row): RunRecord {
+function summaryOf(row: Pick<Row, (typeof SUMMARY)[number]>): RunSummary {
   return {
     id: row.id,
     kind: row.kind,
@@ -182,6 +185,12 @@ function recordOf(row: Row): RunRecord {
     startedAt: row.started_at,
     endedAt: row.ended_at ?? undefined,
     exitCode: row.exit_code ?? undefined,
+  };
+}
+
+function recordOf(row: Row): RunRecord {
+  return {
+    ...summaryOf(row),
     note: row.note ?? undefined,
     detail: row.detail === null ? undefined : JSON.parse(row.detail),
     trace: row.trace === null ? undefined : JSON.parse(row.trace),

@@ -15,7 +15,6 @@ const LOST = "its files, processes and kernel state are gone";
 
 export class Boots {
   readonly #kv: KV;
-  #down = false;
 
   constructor(kv: KV) {
     this.#kv = kv;
@@ -25,15 +24,8 @@ export class Boots {
     return this.#kv.get<number>(COUNT) ?? 0;
   }
 
-  /** The container is seen not to run: the next start is a real one. */
-  down(): void {
-    this.#down = true;
-  }
-
-  /** The SDK's `onStart`, which it also calls when it has only connected again to a container that runs. */
+  /** The container has started. */
   started(): void {
-    if (!this.#down) return;
-    this.#down = false;
     const before = this.count;
     const ending = this.#kv.get<string>(ENDING);
     this.#kv.put(COUNT, before + 1);

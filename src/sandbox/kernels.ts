@@ -116,17 +116,21 @@ export class Kernels {
   async run(spec: CodeSpec): Promise<CodeOutcome> {
     const key = `${spec.language}/${spec.context}`;
     const { promise: stopped, resolve: stop } = Promise.withResolvers<Stop>();
+    const { promise: withdrawn, resolve: withdraw } = Promise.withResolvers<CodeOutcome>();
+    const never: CodeOutcome = { ...unanswered("cancelled", "kept", false), spilled: false };
     let cancelled = false;
     this.#stops.set(spec.runID, (why) => {
       cancelled ||= why === "cancelled";
       stop(why);
+      if (!this.#running.has(spec.runID)) withdraw(never);
+    });
+    const turn = this.#queue.run(key, async () => {
+      if (cancelled) return never;
+      this.#running.add(spec.runID);
+      return this.#run(key, spec, stopped);
     });
     try {
-      return await this.#queue.run(key, async () => {
-        if (cancelled) return { ...unanswered("cancelled", "kept", false), spilled: false };
-        this.#running.add(spec.runID);
-        return this.#run(key, spec, stopped);
-      });
+      return await Promise.race([turn, withdrawn]);
     } finally {
       this.#stops.delete(spec.runID);
       this.#running.delete(spec.runID);
@@ -149,7 +153,7 @@ export class Kernels {
   forget(): void {
     this.#sql.exec("DELETE FROM kernels");
     this.#orphans = [];
-    for (const runID of this.#running) this.#stops.get(runID)?.("gone");
+    for (const [runID, stop] of this.#stops) stop(this.#running.has(runID) ? "gone" : "cancelled");
   }
 
   async #run(key: string, spec: CodeSpec, stopped: Promise<Stop>): Promise<CodeOutcome> {

@@ -3,14 +3,15 @@ import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import { startCode } from "../runs/code.ts";
 import { type CommandSpec, type CommandTrace, Commands } from "../runs/command.ts";
 import type { ActiveRun } from "../runs/active.ts";
-import { type Execution, type RunKind, type RunView, titleOf } from "../runs/run.ts";
+import { type Execution, type RunKind, type RunSummary, type RunView, titleOf } from "../runs/run.ts";
 import { type LogPage, Runs } from "../runs/runs.ts";
 import { type Env, parseConfig } from "../server/config.ts";
 import { log } from "../server/log.ts";
 import type { Account } from "./account.ts";
 import { Boots } from "./boots.ts";
-import { type Outcome, platformFailure, unwrap } from "./errors.ts";
+import { type Outcome, isGone, platformFailure, unwrap } from "./errors.ts";
 import { type FileEntry, type FileRange, Files } from "./files.ts";
+import { within } from "./kernel-process.ts";
 import { type CodeSpec, Kernels } from "./kernels.ts";
 import { Lease, type Stake } from "./lease.ts";
 import { principalHash } from "./naming.ts";
@@ -51,6 +52,9 @@ const STOP_MS = 5000;
 
 const DAY_MS = 86_400_000;
 
+/** When a sweep that failed is tried again, milliseconds. */
+const SWEEP_AGAIN_MS = 3_600_000;
+
 export class Sandbox extends BaseSandbox<Env> {
   override sleepAfter = "10m";
 
@@ -65,12 +69,16 @@ export class Sandbox extends BaseSandbox<Env> {
   #registeredAt = 0;
   #calls = 0;
   #toClean: string[] = [];
-  readonly #stopWaiters: (() => void)[] = [];
+  /** Whether what there is here of a container belongs to one that, as far as is known, runs. */
+  #isUp: boolean;
+  /** Settles when the SDK has noticed that the container stopped. */
+  #stopped = Promise.withResolvers<void>();
 
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     super(ctx, env);
     const config = parseConfig(env);
     this.#owner = ctx.storage.kv.get<KnownOwner>("owner");
+    this.#isUp = ctx.container?.running === true;
     this.#shell = new Shell(this);
     this.#boots = new Boots(ctx.storage.kv);
     this.#commands = new Commands(this.#shell);
@@ -132,7 +140,7 @@ export class Sandbox extends BaseSandbox<Env> {
     });
   }
 
-  listRuns(owner: Owner, limit: number, before?: string, kind?: RunKind): Promise<Answer<RunView[]>> {
+  listRuns(owner: Owner, limit: number, before?: string, kind?: RunKind): Promise<Answer<RunSummary[]>> {
     return this.#answer(owner, async () => this.#runs.list(limit, before, kind));
   }
 
@@ -142,25 +150,27 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /** Answers the file's size afterwards, in bytes. */
   putFile(owner: Owner, path: string, content: Uint8Array, append: boolean): Promise<Answer<number>> {
-    return this.#serve(owner, () => this.#files.write(path, content, append));
+    // An append in another container would make a file of the last piece alone.
+    const serve = append ? this.#serve.bind(this) : this.#serveAgain.bind(this);
+    return serve(owner, () => this.#files.write(path, content, append));
   }
 
   getFile(owner: Owner, ...range: Parameters<Files["read"]>): Promise<Answer<FileRange>> {
-    return this.#serve(owner, () => this.#files.read(...range));
+    return this.#serveAgain(owner, () => this.#files.read(...range));
   }
 
   listDirectory(owner: Owner, ...what: Parameters<Files["list"]>): Promise<Answer<FileEntry[]>> {
-    return this.#serve(owner, () => this.#files.list(...what));
+    return this.#serveAgain(owner, () => this.#files.list(...what));
   }
 
   /** Ends the container with every process and file in it. Answers whether there was anything to end. */
   async destroySandbox(owner: Owner): Promise<Answer<boolean>> {
-    const known = await this.#account(owner).sandboxDestroyed(owner.sandbox);
     this.#runs.containerGone("The sandbox was destroyed while it ran.");
-    // The SDK's stop hook comes late and hangs up on whoever calls next: the call ends when it has run.
-    const stopped = this.ctx.container?.running ? this.#stopped() : undefined;
     await this.destroy();
-    await stopped;
+    // The SDK's stop hook comes late and hangs up on whoever calls next: the call ends when it has run.
+    if (this.#isUp) await within(STOP_MS, this.#stopped.promise);
+    // After the end, so that nothing of the sandbox's last calls lists it again.
+    const known = await this.#account(owner).sandboxDestroyed(owner.sandbox);
     this.#registeredAt = 0;
     this.#boots.forget();
     this.#kernels.forget();
@@ -170,7 +180,8 @@ export class Sandbox extends BaseSandbox<Env> {
   /** Called by the SDK's scheduler: removes expired runs. */
   async sweepRuns(): Promise<void> {
     this.ctx.storage.kv.delete("sweep");
-    const next = await this.#runs.sweep();
+    // What the bucket does not delete now is left to a later sweep.
+    const next = await this.#runs.sweep().catch(() => Date.now() + SWEEP_AGAIN_MS);
     if (next !== undefined) await this.#planSweep(next);
   }
 
@@ -216,9 +227,44 @@ export class Sandbox extends BaseSandbox<Env> {
   #serve<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
     return this.#answer(owner, async () => {
       await this.#register(owner);
-      if (!this.ctx.container?.running) this.#boots.down();
+      await this.#goneIfDown();
       return work();
     });
+  }
+
+  /** As `#serve`, for work that can be done twice: again in the next container when this one turns out to be gone. */
+  #serveAgain<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
+    return this.#serve(owner, async () => {
+      try {
+        return await work();
+      } catch (error) {
+        if (!isGone(error)) throw error;
+        await within(STOP_MS, this.#stopped.promise);
+        await this.#goneIfDown();
+        return work();
+      }
+    });
+  }
+
+  /**
+   * Ends what ran in a container that is seen to be gone, before anything begins in the next one: the SDK's word of it
+   * may come late, and would end that too.
+   */
+  async #goneIfDown(): Promise<void> {
+    if (this.ctx.container?.running || !this.#isUp) return;
+    this.#gone();
+    // The SDK closes the old container's connection there; what is begun before would be cut off with it.
+    await within(STOP_MS, this.#stopped.promise);
+  }
+
+  #gone(): void {
+    if (!this.#isUp) return;
+    this.#isUp = false;
+    this.#toClean = [];
+    this.#kernels.forget();
+    this.#runs.containerGone(
+      "The sandbox stopped while it ran; its files, processes and kernel state are gone.",
+    );
   }
 
   /** Does the work of one call; what the caller should hear of becomes data, the rest is thrown for the log. */
@@ -245,29 +291,21 @@ export class Sandbox extends BaseSandbox<Env> {
 
   override async onStart(): Promise<void> {
     await super.onStart();
-    this.#boots.started();
+    if (!this.#isUp) {
+      this.#isUp = true;
+      this.#stopped = Promise.withResolvers();
+      this.#boots.started();
+    }
   }
 
   override async onStop(params?: Parameters<BaseSandbox<Env>["onStop"]>[0]): Promise<void> {
     await super.onStop(params);
-    this.#boots.down();
-    this.#toClean = [];
-    this.#kernels.forget();
-    this.#runs.containerGone(
-      "The sandbox stopped while it ran; its files, processes and kernel state are gone.",
-    );
+    // Only the next call may have started another container by now: it has ended what ran in this one.
+    if (!this.ctx.container?.running) this.#gone();
+    this.#stopped.resolve();
     this.#registeredAt = 0;
     const owner = this.#owner;
     if (owner) this.ctx.waitUntil(this.#account(owner).sandboxStopped(owner.sandbox));
-    for (const tell of this.#stopWaiters.splice(0)) tell();
-  }
-
-  /** Resolves when the container's stop is known here, or after a few seconds. */
-  #stopped(): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#stopWaiters.push(resolve);
-    setTimeout(resolve, STOP_MS);
-    return promise;
   }
 
   override async onActivityExpired(): Promise<void> {

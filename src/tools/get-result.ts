@@ -1,4 +1,5 @@
 import { z } from "zod";
+import type { Stream } from "../runs/run.ts";
 import type { LogPage } from "../runs/runs.ts";
 import { defineTool, runField, sections, text, waitField } from "./define.ts";
 import { ownRun } from "./own-run.ts";
@@ -26,7 +27,7 @@ With cursor, returns the log from that byte on instead, stdout and stderr as the
     );
     const { run, page } = value;
     if (!page) return { content: runBlocks(run, notice) };
-    const { log, next } = pageText(page, run.state === "running");
+    const { log, next } = pageTexts(page, run.state === "running");
     const goOn =
       next < run.logBytes
         ? `There is more: go on with cursor ${next}.`
@@ -41,15 +42,20 @@ With cursor, returns the log from that byte on instead, stdout and stderr as the
       ["note", run.note],
       ["next", next >= run.logBytes && run.state !== "running" ? goOn + lost : goOn],
     ]);
-    return { content: [text(head), ...(log ? [text(log)] : [])] };
+    return { content: [text(head), ...log.map(text)] };
   },
 });
 
-/** A page as text, each change of stream marked; a character that the page's end cuts is left to the next page. */
-function pageText({ pieces, next }: LogPage, growing: boolean): { log: string; next: number } {
-  let log = "";
-  let stream = "";
+/**
+ * A page as texts, one for each stretch of a stream under a line that names it, so that every byte after that line is the
+ * program's. A character that the page's end cuts is left to the next page.
+ */
+function pageTexts({ pieces, next }: LogPage, growing: boolean): { log: string[]; next: number } {
+  const log: string[] = [];
+  let stream: Stream | undefined;
   let end = next;
+  // One for each stream: a piece can end within a character that the stream's next piece goes on with.
+  const decoders = { stdout: decoder(), stderr: decoder() };
   for (const [index, piece] of pieces.entries()) {
     let { bytes } = piece;
     if (index === pieces.length - 1) {
@@ -61,12 +67,17 @@ function pageText({ pieces, next }: LogPage, growing: boolean): { log: string; n
       }
     }
     if (piece.stream !== stream) {
-      log += `${log && !log.endsWith("\n") ? "\n" : ""}[${piece.stream}]\n`;
+      log.push(`[${piece.stream}]\n`);
       stream = piece.stream;
     }
-    log += new TextDecoder("utf-8", { fatal: false, ignoreBOM: true }).decode(bytes);
+    log.push((log.pop() ?? "") + decoders[piece.stream].decode(bytes, { stream: true }));
   }
+  if (stream) log.push((log.pop() ?? "") + decoders[stream].decode());
   return { log, next: end };
+}
+
+function decoder(): TextDecoder {
+  return new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 }
 
 /** Bytes at the end that begin a character and do not finish it. */

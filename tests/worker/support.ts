@@ -1,6 +1,8 @@
 /** The Worker's MCP endpoint in process, over real sandboxes: callers, and a way into a sandbox's actor. */
 import { createExecutionContext, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
+import type { LocalEnv } from "../../local/platform/client.ts";
+import { SECRET_HEADER } from "../../local/platform/protocol.ts";
 import type { Scope } from "../../src/auth/principal.ts";
 import worker, { type Account, type Sandbox } from "../../src/index.ts";
 import { actorName } from "../../src/sandbox/naming.ts";
@@ -136,12 +138,21 @@ export async function killContainer(name: string): Promise<void> {
   await inActor(name, (_sandbox, { container }) => container?.signal(9));
 }
 
-/** Throws the actor of the owner's sandbox away, with all it had in memory. */
-export async function evict(name: string): Promise<void> {
+/** Throws the actor of the owner's sandbox away, with all it had in memory; with `kill`, its container too. */
+export async function evict(name: string, { kill = false } = {}): Promise<void> {
+  const { LOCAL_ENGINE_URL, LOCAL_ENGINE_SECRET } = bindings as Env & LocalEnv;
+  let sandbox: string | undefined;
   await inActor(name, async (_sandbox, state) => {
+    sandbox = state.storage.kv.get<{ sandbox: string }>("__local_container")?.sandbox;
     await state.storage.sync();
     state.abort("evicted by a test");
   }).catch(() => undefined);
+  if (!kill) return;
+  await fetch(`${LOCAL_ENGINE_URL}/sandboxes/${sandbox}/signal`, {
+    method: "POST",
+    headers: { [SECRET_HEADER]: LOCAL_ENGINE_SECRET },
+    body: JSON.stringify({ signal: 9 }),
+  });
 }
 
 /** The bucket that logs of runs go to. */
@@ -153,7 +164,11 @@ export async function until(condition: () => boolean | Promise<boolean>): Promis
 }
 
 /** Runs a command and returns what it printed. @throws Error when it does not succeed */
-export async function sh(sandbox: string, command: string, more: Record<string, unknown> = {}): Promise<string> {
+export async function sh(
+  sandbox: string,
+  command: string,
+  more: Record<string, unknown> = {},
+): Promise<string> {
   const result = await owner.call("run_command", { sandbox, command, ...more });
   if (result.structured.state !== "succeeded") throw new Error(`${command}: ${result.text}`);
   return String(result.structured.stdout);

@@ -1,0 +1,127 @@
+import { afterAll, describe, expect, it } from "vitest";
+import { bucket, idIn, owner, sh } from "../support.ts";
+
+const sandbox = "output";
+
+afterAll(() => owner.call("destroy_sandbox", { sandbox }));
+
+const run = (command: string) => owner.call("run_command", { sandbox, command });
+
+/** Every page of a run's log, put together by stream; the markers between streams are taken off. */
+async function wholeLog(id: string): Promise<{ stdout: string; stderr: string; pages: number }> {
+  const log = { stdout: "", stderr: "", pages: 0 };
+  let cursor: number | undefined = 0;
+  while (cursor !== undefined) {
+    const { text, content } = await owner.call("get_result", { id, cursor });
+    log.pages++;
+    for (const block of content.slice(1)) {
+      const [, stream, stretch = ""] = /^\[(stdout|stderr)\]\n(.*)$/s.exec(block.text ?? "") ?? [];
+      log[stream === "stderr" ? "stderr" : "stdout"] += stretch;
+    }
+    const next = /go on with cursor (\d+)/.exec(text)?.[1];
+    cursor = next === undefined ? undefined : Number(next);
+  }
+  return log;
+}
+
+/** Numbered lines, as `seq -f 'word %07.0f' first last` prints them. */
+function lines(word: string, first: number, last: number): string {
+  let text = "";
+  for (let n = first; n <= last; n++) text += `${word} ${String(n).padStart(7, "0")}\n`;
+  return text;
+}
+
+describe("long output", () => {
+  it("is shown by its ends, and read page by page to the last byte", async () => {
+    const result = await run("seq -f 'řádek %07.0f' 1 600000; seq -f 'chyba %07.0f' 1 50000 >&2");
+    const bytes = 600_000 * 16;
+    expect(result.structured).toMatchObject({
+      state: "succeeded",
+      stdout_bytes: bytes,
+      stderr_bytes: 700_000,
+    });
+    const shown = String(result.structured.stdout);
+    expect(shown.length).toBeLessThan(34_000);
+    expect(shown.startsWith(lines("řádek", 1, 500))).toBe(true);
+    expect(shown.endsWith(lines("řádek", 599_500, 600_000))).toBe(true);
+    const omitted = Number(/\[\.\.\. (\d+) of 9600000 bytes omitted \.\.\.\]/.exec(shown)?.[1]);
+    const kept = new TextEncoder().encode(shown.replace(/\n\[\.\.\. .* \.\.\.\]\n/, "")).length;
+    expect(omitted + kept).toBe(bytes);
+    expect(shown).not.toContain("\ufffd");
+    const id = idIn(result);
+    expect(result.text).toContain(`The whole output: get_result with id ${id} and cursor 0.`);
+    const log = await wholeLog(id);
+    expect(log.stdout === lines("řádek", 1, 600_000)).toBe(true);
+    expect(log.stderr === lines("chyba", 1, 50_000)).toBe(true);
+    const { objects } = await bucket.list();
+    const own = objects.filter(({ key }) => key.includes(id));
+    expect(own.map(({ size }) => size).reduce((sum, size) => sum + size, 0)).toBe(bytes + 700_000);
+    expect(own.length).toBeGreaterThanOrEqual(2);
+    expect(Math.max(...own.map(({ size }) => size))).toBeLessThanOrEqual(5 * 1024 * 1024);
+  });
+
+  it("of both streams in turn is marked", async () => {
+    const result = await run(
+      "echo out 1; sleep 1.2; printf 'err 1' >&2; sleep 1.2; printf 'out 2'; sleep 1.2; echo err 2 >&2",
+    );
+    const { content } = await owner.call("get_result", { id: result.structured.id, cursor: 0 });
+    expect(content.slice(1).map(({ text }) => text)).toEqual([
+      "[stdout]\nout 1\n",
+      "[stderr]\nerr 1",
+      "[stdout]\nout 2",
+      "[stderr]\nerr 2\n",
+    ]);
+  });
+
+  it("that no cut may fall into: characters, and surrogates at the seam", async () => {
+    for (const pad of [0, 1, 2, 3]) {
+      const result = await run(`printf '%${pad}s' ''; head -c 40000 /dev/zero | sed 's/\\x0/🐎/g'`);
+      expect(result.structured.stdout_bytes).toBe(160_000 + pad);
+      expect(result.structured.stdout).not.toContain("\ufffd");
+      expect(String(result.structured.stdout).isWellFormed()).toBe(true);
+      const log = await wholeLog(idIn(result));
+      expect(log.stdout === " ".repeat(pad) + "🐎".repeat(40_000)).toBe(true);
+    }
+  });
+
+  it("that comes by halves of characters is whole in the log", async () => {
+    const result = await run("printf '\\xf0\\x9f'; sleep 1.5; printf '\\x90\\x8e'; sleep 1.2; printf end");
+    expect(result.structured.stdout).toBe("🐎end");
+    expect((await wholeLog(String(result.structured.id))).stdout).toBe("🐎end");
+  });
+
+  it("of binary is shown as text and counted as bytes", async () => {
+    const result = await run("head -c 3000000 /dev/urandom | tee /tmp/random; true");
+    expect(result.structured.stdout_bytes).toBe(3_000_000);
+    expect((await wholeLog(idIn(result))).pages).toBeGreaterThan(60);
+  });
+
+  it("is kept up to the cap: then the end goes on, and what was dropped is counted", async () => {
+    const total = 2_600_000 * 15;
+    const result = await run("seq -f 'number %07.0f' 1 2600000");
+    expect(result.structured).toMatchObject({ state: "succeeded", stdout_bytes: total });
+    expect(String(result.structured.stdout).endsWith(lines("number", 2_599_000, 2_600_000))).toBe(true);
+    const cap = 16 * 1024 * 1024;
+    const dropped = total - cap;
+    expect(result.text).toContain(`(of which the last ${dropped} bytes were not kept)`);
+    const id = idIn(result);
+    const last = await owner.call("get_result", { id, cursor: cap - 1500 });
+    expect(last.text).toContain(`This is the end of the log. ${dropped} bytes after it were not kept.`);
+    const expected = lines("number", 1, Math.ceil(cap / 15)).slice(cap - 1500, cap);
+    expect(last.content[1]?.text).toBe(`[stdout]\n${expected}`);
+    expect(await sh(sandbox, "ls /var/lib/sandbox-mcp/runs | wc -l")).toMatch(/^[0-9]\n$/);
+  });
+
+  it("of code goes the same way", async () => {
+    const result = await owner.call("run_code", {
+      sandbox,
+      code: "import sys\nfor n in range(1, 300001): print(f'code {n:07}')\nprint('err', file=sys.stderr)\n'value'",
+    });
+    expect(result.text).toContain("result: 'value'");
+    expect(result.text).toContain(`[... `);
+    expect(result.text).toContain("stderr:\nerr");
+    const log = await wholeLog(idIn(result));
+    expect(log.stdout === lines("code", 1, 300_000)).toBe(true);
+    expect(log.stderr).toBe("err\n");
+  });
+});

@@ -1,0 +1,195 @@
+import { describe, expect, it } from "vitest";
+import { evict, idIn, inActor, killContainer, owner, sh, until } from "../support.ts";
+
+const command = (sandbox: string, line: string, more: Record<string, unknown> = {}) =>
+  owner.call("run_command", { sandbox, command: line, ...more });
+const code = (sandbox: string, source: string, more: Record<string, unknown> = {}) =>
+  owner.call("run_code", { sandbox, code: source, ...more });
+const result = (id: string, more: Record<string, unknown> = {}) => owner.call("get_result", { id, ...more });
+
+const RESTARTED = "The sandbox was restarted: its files, processes and kernel state are gone.";
+
+describe("a container that is killed", () => {
+  it("makes what runs in it lost, keeps its output, and the next result says so once", async () => {
+    const sandbox = "killed";
+    await sh(sandbox, "echo there >file; export GONE=1; cd /tmp");
+    const runs = await Promise.all([
+      command(sandbox, "echo begun; sleep 1000", { session: "a", wait_seconds: 2.5 }),
+      command(sandbox, "echo queued", { session: "a", wait_seconds: 0 }),
+      code(sandbox, "print('begun', flush=True)\nimport time; time.sleep(1000)", { wait_seconds: 2.5 }),
+      code(sandbox, "open('/tmp/queued-code', 'w')", { wait_seconds: 0 }),
+    ]);
+    const ids = runs.map(idIn);
+    const waiting = Promise.all(ids.map((id) => result(id)));
+    await killContainer(sandbox);
+    const [first, queued, kernel, queuedCode] = await waiting;
+    for (const run of [first, queued, kernel, queuedCode]) {
+      expect(run?.isError).toBe(false);
+      expect(run?.text).toContain("state: lost");
+      expect(run?.text).toContain("The sandbox stopped while it ran");
+    }
+    expect(first?.text).toContain("stdout:\nbegun");
+    expect(kernel?.text).toContain("stdout:\nbegun");
+    const next = await command(sandbox, "cat file; echo [$GONE] $PWD; ls /tmp");
+    expect(next.structured).toMatchObject({ notice: RESTARTED, stdout: "[] /workspace\n" });
+    expect(next.text).toContain(`notice: ${RESTARTED}`);
+    expect((await command(sandbox, "true")).structured.notice).toBeUndefined();
+    expect((await result(ids[0] ?? "")).text).toContain("state: lost");
+  });
+
+  it.each([
+    ["run_code", { code: "1 + 1" }],
+    ["run_command", { command: "true" }],
+    ["write_file", { path: "a", content: "a" }],
+    ["list_files", {}],
+  ])("is told of by the next call, be it %s", async (tool, args) => {
+    const sandbox = `notice-${tool.replace("_", "-")}`;
+    await owner.call("run_code", { sandbox, code: "kept = 1" });
+    await killContainer(sandbox);
+    await until(() => inActor(sandbox, (_sandbox, { container }) => !container?.running));
+    expect((await owner.call(tool, { sandbox, ...args })).text).toContain(RESTARTED);
+    expect((await owner.call(tool, { sandbox, ...args })).text).not.toContain(RESTARTED);
+    expect((await code(sandbox, "kept")).text).toContain("NameError");
+  });
+
+  it("is told of in front of an error too", async () => {
+    const sandbox = "notice-error";
+    await sh(sandbox, "echo a >a");
+    await killContainer(sandbox);
+    await until(() => inActor(sandbox, (_sandbox, { container }) => !container?.running));
+    const missing = await owner.call("read_file", { sandbox, path: "a" });
+    expect(missing).toMatchObject({ isError: true });
+    expect(missing.text).toBe(
+      `${RESTARTED} There is no /workspace/a in this sandbox. Use list_files with path /workspace.`,
+    );
+  });
+});
+
+describe("an actor that is thrown away", () => {
+  it("goes on with a command: nothing of its output is lost or doubled", async () => {
+    const sandbox = "evicted";
+    const line =
+      "for i in $(seq 1 2000); do printf 'line %06d %0990d\\n' $i 0; echo err $i >&2; [ $((i % 100)) != 0 ] || sleep 0.2; done; exit 7";
+    const id = idIn(await command(sandbox, line, { wait_seconds: 1.2 }));
+    for (let n = 0; n < 3; n++) {
+      await result(id, { wait_seconds: 0.5 });
+      await evict(sandbox);
+    }
+    const ended = await result(id);
+    expect(ended.text).toContain("exit_code: 7");
+    const log = { stdout: "", stderr: "" };
+    for (let cursor: number | undefined = 0; cursor !== undefined;) {
+      const { text, content } = await result(id, { cursor });
+      for (const block of content.slice(1)) {
+        const [, stream, stretch] = /^\[(stdout|stderr)\]\n(.*)$/s.exec(block.text ?? "") ?? [];
+        log[stream === "stderr" ? "stderr" : "stdout"] += stretch;
+      }
+      const next: string | undefined = /go on with cursor (\d+)/.exec(text)?.[1];
+      cursor = next === undefined ? undefined : Number(next);
+    }
+    const numbers = Array.from({ length: 2000 }, (_, n) => n + 1);
+    const printed = numbers.map((n) => `line ${String(n).padStart(6, "0")} ${"0".repeat(990)}\n`).join("");
+    expect(log.stdout === printed).toBe(true);
+    expect(log.stderr).toBe(numbers.map((n) => `err ${n}\n`).join(""));
+    const next = (await command(sandbox, "echo next")).structured;
+    expect(next.stdout).toBe("next\n");
+    expect(next.notice).toBeUndefined();
+  });
+
+  it("finds the end of a command that ended meanwhile, and still stops one in time", async () => {
+    const sandbox = "evicted-ends";
+    const ended = idIn(
+      await command(sandbox, "echo a; sleep 2; echo b; exit 5", { session: "a", wait_seconds: 1.2 }),
+    );
+    const long = idIn(
+      await command(sandbox, "echo c; sleep 1000", { session: "b", wait_seconds: 1.2, timeout_seconds: 4 }),
+    );
+    await evict(sandbox);
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    expect((await result(ended)).text).toBe("exit_code: 5\nstdout:\na\nb");
+    const stopped = await result(long);
+    expect(stopped.text).toContain("state: timed_out");
+    expect(stopped.text).toContain("stdout:\nc");
+  });
+
+  it("can cancel a command of its predecessor, and keeps the order of its session", async () => {
+    const sandbox = "evicted-cancel";
+    const id = idIn(await command(sandbox, "echo first >>order; sleep 1000", { wait_seconds: 1.2 }));
+    await evict(sandbox);
+    const next = command(sandbox, "echo second >>order; cat order");
+    expect((await owner.call("cancel_run", { id })).structured).toMatchObject({ state: "cancelled" });
+    expect((await next).structured).toMatchObject({ stdout: "first\nsecond\n" });
+  });
+
+  it("says of code, and of what waited its turn, that it is lost and why", async () => {
+    const sandbox = "evicted-code";
+    await code(sandbox, "kept = 41");
+    const id = idIn(
+      await code(sandbox, "print('begun', flush=True)\nimport time; time.sleep(3)", { wait_seconds: 2.5 }),
+    );
+    await command(sandbox, "sleep 2", { wait_seconds: 0 });
+    const queued = idIn(await command(sandbox, "echo never", { wait_seconds: 0 }));
+    await evict(sandbox);
+    const lost = await result(id);
+    expect(lost.text).toContain("state: lost");
+    expect(lost.text).toContain("The server was restarted while it ran");
+    expect(lost.text).toContain("stdout:\nbegun");
+    expect((await result(queued)).text).toContain("state: lost");
+    expect((await code(sandbox, "kept + 1")).text).toContain("result: 42");
+  });
+
+  it("says that a run is lost whose container went too", async () => {
+    const sandbox = "evicted-killed";
+    await sh(sandbox, "true");
+    const id = idIn(await command(sandbox, "echo begun; sleep 1000", { wait_seconds: 2.5 }));
+    await evict(sandbox, { kill: true });
+    const lost = await result(id);
+    expect(lost.text).toContain("state: lost");
+    expect(lost.text).toContain("stdout:\nbegun");
+    expect((await command(sandbox, "echo next")).structured).toMatchObject({
+      stdout: "next\n",
+      notice: RESTARTED,
+    });
+  });
+});
+
+describe("sleepAfter", () => {
+  /** Has the actor stop when idle after a second; its alarm looks about once a second. */
+  const hurry = (sandbox: string) =>
+    inActor(sandbox, async (actor) => {
+      actor.sleepAfter = "1s";
+      actor.renewActivityTimeout();
+      await actor.scheduleNextAlarm();
+    });
+
+  it("stops a sandbox without a run, and the next result says why", async () => {
+    const sandbox = "idle";
+    await sh(sandbox, "echo a >a; sleep 1000 >/dev/null &");
+    await hurry(sandbox);
+    await until(async () => {
+      const { sandboxes } = (await owner.call("list_sandboxes")).structured as {
+        sandboxes: { name: string; state: string }[];
+      };
+      return sandboxes.find(({ name }) => name === sandbox)?.state === "stopped";
+    });
+    const next = await command(sandbox, "ls");
+    expect(next.structured).toMatchObject({
+      stdout: "",
+      notice:
+        "The sandbox was stopped because nobody used it: its files, processes and kernel state are gone.",
+    });
+  });
+
+  it.each([
+    ["a command", "run_command", { command: "sleep 5; echo done" }],
+    ["code", "run_code", { code: "import time\ntime.sleep(5)\nprint('done')" }],
+  ])("does not stop a sandbox with %s at work", async (_what, tool, args) => {
+    const sandbox = `busy-${tool.replace("_", "-")}`;
+    const id = idIn(await owner.call(tool, { sandbox, ...args, wait_seconds: 1 }));
+    await hurry(sandbox);
+    await new Promise((resolve) => setTimeout(resolve, 4500));
+    const ended = await result(id);
+    expect(ended.text).toContain("stdout:\ndone");
+    expect(ended.text).not.toContain("lost");
+  });
+});

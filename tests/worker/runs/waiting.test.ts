@@ -1,0 +1,245 @@
+import { describe, expect, it } from "vitest";
+import { type Result, idIn, owner, principal, sh, until } from "../support.ts";
+
+const sandbox = "waiting";
+
+let sessions = 0;
+
+/** Starts a command in a session of its own, unless `more` names one. */
+const command = (line: string, more: Record<string, unknown> = {}) =>
+  owner.call("run_command", {
+    sandbox,
+    command: line,
+    session: `own-${++sessions}`,
+    wait_seconds: 0,
+    ...more,
+  });
+const code = (source: string, more: Record<string, unknown> = {}) =>
+  owner.call("run_code", { sandbox, code: source, wait_seconds: 0, ...more });
+const result = (id: string, more: Record<string, unknown> = {}) => owner.call("get_result", { id, ...more });
+const cancel = (id: unknown) => owner.call("cancel_run", { id });
+
+/** Whether a file made by a run has appeared. */
+const there = async (file: string) =>
+  (await sh(sandbox, `[ -e ${file} ] && echo yes || true`, { session: "look" })) === "yes\n";
+
+describe("a run that outlasts its call", () => {
+  it("of a command is answered with its id, and ends later", async () => {
+    const first = await command(
+      "echo begun; until [ -e /tmp/go-1 ]; do sleep 0.05; done; echo ended; exit 3",
+      {
+        wait_seconds: 1.5,
+      },
+    );
+    expect(first).toMatchObject({ isError: false, structured: { state: "running", stdout: "begun\n" } });
+    const id = String(first.structured.id);
+    expect(first.structured.next).toMatch(
+      new RegExp(`get_result, id ${id}; new output alone with cursor 6; .*cancel_run`),
+    );
+    expect(first.text).toContain(id);
+    const waiting = result(id);
+    await sh(sandbox, "touch /tmp/go-1", { session: "other" });
+    expect((await waiting).text).toBe("exit_code: 3\nstdout:\nbegun\nended");
+    expect((await result(id)).text).toBe("exit_code: 3\nstdout:\nbegun\nended");
+  });
+
+  it("of code is answered with its id, its output so far, and ends later", async () => {
+    const source = `import time, os\nprint("begun", flush=True)\nwhile not os.path.exists("/tmp/go-2"): time.sleep(0.05)\n6 * 7`;
+    const first = await code(source, { wait_seconds: 3 });
+    expect(first.isError).toBe(false);
+    expect(first.text).toContain("state: running");
+    expect(first.text).toContain("stdout:\nbegun");
+    const waiting = result(idIn(first));
+    await sh(sandbox, "touch /tmp/go-2");
+    expect((await waiting).text).toBe("stdout:\nbegun\nresult: 42");
+  });
+
+  it("is on disk before its id is out", async () => {
+    const id = String((await command("sleep 30")).structured.id);
+    const listed = (await owner.call("list_runs", { sandbox, limit: 1 })).structured.runs;
+    expect(listed).toMatchObject([{ id, kind: "command", state: "running", title: "sleep 30" }]);
+    await cancel(id);
+  });
+
+  it("hands out new output by cursor as it comes", async () => {
+    const line =
+      "for i in 1 2 3; do until [ -e /tmp/step-$i ]; do sleep 0.05; done; echo out $i; echo err $i >&2; done";
+    const id = String((await command(line)).structured.id);
+    let cursor = 0;
+    let log = "";
+    for (const step of [1, 2, 3]) {
+      await sh(sandbox, `touch /tmp/step-${step}`, { session: "other" });
+      const end = step * 12;
+      while (cursor < end) {
+        const page = await result(id, { cursor, wait_seconds: 20 });
+        cursor = Number(/cursor (\d+)/.exec(page.text)?.[1] ?? end);
+        for (const { text } of page.content.slice(1)) log += text;
+      }
+    }
+    for (const step of [1, 2, 3]) {
+      expect(log.split(`out ${step}\n`)).toHaveLength(2);
+      expect(log.split(`err ${step}\n`)).toHaveLength(2);
+    }
+    expect(log.match(/\[stderr\]\nerr/g)).toHaveLength(3);
+    expect((await result(id, { cursor })).text).toContain("This is the end of the log.");
+    expect((await result(id, { cursor: 1e9 })).text).toContain("This is the end of the log.");
+  });
+
+  it("goes on when the one who waits goes away", async () => {
+    const controller = new AbortController();
+    const gone = owner
+      .send(
+        "run_command",
+        { sandbox, command: "touch /tmp/here-3; until [ -e /tmp/go-3 ]; do sleep 0.05; done; echo done" },
+        {
+          signal: controller.signal,
+          progressToken: "p",
+        },
+      )
+      .catch(() => undefined);
+    await until(() => there("/tmp/here-3"));
+    controller.abort();
+    await sh(sandbox, "touch /tmp/go-3", { session: "other" });
+    await gone;
+    const { runs } = (await owner.call("list_runs", { sandbox })).structured as {
+      runs: { id: string; title: string }[];
+    };
+    const id = runs.find(({ title }) => title.startsWith("touch /tmp/here-3"))?.id ?? "";
+    expect((await result(id)).text).toBe("exit_code: 0\nstdout:\ndone");
+  });
+});
+
+describe("cancel_run", () => {
+  it("stops a command with every process, and keeps what it printed", async () => {
+    const first = await command("echo begun; setsid sleep 4001 & sleep 4001", { wait_seconds: 1 });
+    const cancelled = await cancel(first.structured.id);
+    expect(cancelled).toMatchObject({
+      isError: false,
+      structured: { state: "cancelled", stdout: "begun\n" },
+    });
+    expect(cancelled.text).toContain("It was cancelled, with every process it started.");
+    expect(await sh(sandbox, "pgrep -fc '^sleep 4001' || true")).toBe("0\n");
+  });
+
+  it("stops a command that has only just been started", async () => {
+    for (let n = 0; n < 3; n++) {
+      const session = `just-${n}`;
+      const id = String((await command("sleep 4002", { session })).structured.id);
+      expect((await cancel(id)).structured).toMatchObject({ state: "cancelled" });
+    }
+    await until(async () => (await sh(sandbox, "pgrep -fc '^sleep 4002' || true")) === "0\n");
+  });
+
+  it("makes a command that ignores TERM end", async () => {
+    const { structured } = await command("trap '' TERM; while :; do sleep 1; done", { wait_seconds: 1 });
+    expect((await cancel(structured.id)).structured).toMatchObject({ state: "cancelled" });
+  });
+
+  it("interrupts code, which keeps its kernel's state", async () => {
+    await code("kept = 'kept'", { wait_seconds: 45 });
+    const id = idIn(
+      await code("import time\nprint('begun', flush=True)\ntime.sleep(1000)", { wait_seconds: 2 }),
+    );
+    const cancelled = await cancel(id);
+    expect(cancelled.text).toContain("state: cancelled");
+    expect(cancelled.text).toContain("begun");
+    expect(cancelled.text).toContain("still there");
+    expect((await code("kept", { wait_seconds: 45 })).text).toBe("result: 'kept'");
+  });
+
+  it("ends what waits its turn at once: it never runs", async () => {
+    const first = String((await command("sleep 4003", { session: "line" })).structured.id);
+    const second = String((await command("touch /tmp/never", { session: "line" })).structured.id);
+    const third = String((await command("echo third", { session: "line" })).structured.id);
+    expect((await cancel(second)).structured).toMatchObject({
+      state: "cancelled",
+      notice: expect.stringContaining("before it started"),
+    });
+    expect((await result(first, { wait_seconds: 0 })).text).toContain("state: running");
+    await cancel(first);
+    expect((await result(third)).text).toContain("stdout:\nthird");
+    expect(await there("/tmp/never")).toBe(false);
+  });
+
+  it("of code that waits its turn ends it: it never runs", async () => {
+    const first = idIn(await code("import time; time.sleep(1000)", { context: "line" }));
+    const second = idIn(await code("open('/tmp/never-code', 'w')", { context: "line" }));
+    expect((await cancel(second)).text).toContain("state: cancelled");
+    await cancel(first);
+    expect((await code("1 + 1", { context: "line", wait_seconds: 45 })).text).toBe("result: 2");
+    expect(await there("/tmp/never-code")).toBe(false);
+  });
+
+  it("leaves a run that has ended as it is, also the second time", async () => {
+    const { structured } = await command("echo done", { wait_seconds: 45 });
+    for (let n = 0; n < 2; n++)
+      expect((await cancel(structured.id)).structured).toMatchObject({
+        state: "succeeded",
+        stdout: "done\n",
+      });
+    const long = await command("sleep 4004", { wait_seconds: 1 });
+    const twice = await Promise.all([cancel(long.structured.id), cancel(long.structured.id)]);
+    expect(twice.map(({ structured: { state } }) => state)).toEqual(["cancelled", "cancelled"]);
+  });
+});
+
+describe("list_runs", () => {
+  it("pages through the runs of a sandbox, the newest first, of one kind if asked", async () => {
+    const own = "listing";
+    for (let n = 0; n < 5; n++)
+      await owner.call("run_command", { sandbox: own, command: `echo ${n}; exit ${n}` });
+    await owner.call("run_code", { sandbox: own, code: "\n  # first line\n1 + 1" });
+    type Listed = {
+      runs: { id: string; title: string; state: string; exit_code?: number }[];
+      next_cursor?: string;
+    };
+    const titles: string[] = [];
+    let cursor: string | undefined;
+    do {
+      const page: Listed = (await owner.call("list_runs", { sandbox: own, limit: 2, cursor }))
+        .structured as Listed;
+      expect(page.runs.length).toBeLessThanOrEqual(2);
+      titles.push(...page.runs.map(({ title }) => title));
+      cursor = page.next_cursor;
+    } while (cursor !== undefined);
+    expect(titles).toEqual(["# first line", ...[4, 3, 2, 1, 0].map((n) => `echo ${n}; exit ${n}`)]);
+    const some = (await owner.call("list_runs", { sandbox: own, kind: "command" })).structured as Listed;
+    expect(some.runs.map(({ state, exit_code }) => [state, exit_code])).toEqual([
+      ["failed", 4],
+      ["failed", 3],
+      ["failed", 2],
+      ["failed", 1],
+      ["succeeded", 0],
+    ]);
+    expect((await owner.call("list_runs", { sandbox: "never-used" })).text).toBe(
+      "Sandbox never-used has no runs.",
+    );
+  });
+});
+
+describe("a run id of someone else", () => {
+  it("is answered exactly like one that does not exist, and does nothing", async () => {
+    const stranger = await principal("stranger");
+    await stranger.call("run_command", { sandbox, command: "echo mine" });
+    const id = String((await command("sleep 4005", { wait_seconds: 1 })).structured.id);
+    const unknown = `${sandbox}.${"0".repeat(26)}`;
+    const same = (answer: Result, of: string) => JSON.stringify(answer).replaceAll(of, "ID");
+    for (const tool of ["get_result", "cancel_run"])
+      for (const more of tool === "get_result" ? [{}, { cursor: 0 }] : [{}]) {
+        const foreign = await stranger.call(tool, { id, ...more });
+        expect(foreign).toMatchObject({
+          isError: true,
+          text: expect.stringContaining(`There is no run ${id}.`),
+        });
+        expect(same(foreign, id)).toBe(same(await stranger.call(tool, { id: unknown, ...more }), unknown));
+        const nonsense = await stranger.call(tool, { id: "nonsense", ...more });
+        expect(same(nonsense, "nonsense")).toBe(same(foreign, id));
+      }
+    const { runs } = (await stranger.call("list_runs", { sandbox, cursor: id })).structured as {
+      runs: { title: string }[];
+    };
+    expect(runs.every(({ title }) => title === "echo mine")).toBe(true);
+    expect((await result(id, { wait_seconds: 0 })).text).toContain("state: running");
+    await cancel(id);
+  });
+});

@@ -1,0 +1,84 @@
+/** The workspace and the agent's conversation of an ended task in R2, and their way back into a sandbox. */
+import { type Archive, PIECE_BYTES } from "./task-detail.ts";
+import { type TaskScript, entriesOf } from "./task-script.ts";
+
+/** What it takes to restore an archive. */
+export interface ArchiveSource {
+  /** The whole id of the run it was made of. */
+  runID: string;
+  pieces: Archive["pieces"];
+}
+
+/** What of the actor this needs. */
+export interface ArchiveHost {
+  bucket: R2Bucket;
+  prefix(runID: string): string;
+  writeFile(path: string, content: string, options: { encoding: string }): Promise<unknown>;
+  archiveMaxBytes: number;
+}
+
+const PARTS = ["workspace", "conversation"] as const;
+
+const FILES = { workspace: "files.tgz", conversation: "talk.tgz" } as const;
+
+export class TaskArchive {
+  readonly #host: ArchiveHost;
+  readonly #script: TaskScript;
+
+  constructor(host: ArchiveHost, script: TaskScript) {
+    this.#host = host;
+    this.#script = script;
+  }
+
+  /** Undefined when nothing could be packed. */
+  async make(
+    runID: string,
+    conversations: string,
+    conversation: string | undefined,
+  ): Promise<Archive | undefined> {
+    const reply = await this.#script.call(
+      "archive",
+      this.#host.archiveMaxBytes,
+      conversations,
+      conversation ?? "",
+    );
+    const [word, ...numbers] = reply.words;
+    if (word !== "archive") return undefined;
+    const [fileBytes = 0, talkBytes = 0, count = 0, bytes = 0] = numbers.map(Number);
+    if (fileBytes === 0) return undefined;
+    const sizes = { workspace: fileBytes, conversation: talkBytes };
+    const pieces = { workspace: 0, conversation: 0 };
+    for (const part of PARTS) {
+      for (let at = 0; at < sizes[part]; at += PIECE_BYTES) {
+        const path = `${this.#script.directory}/${FILES[part]}`;
+        const piece = await this.#script.read(path, at, PIECE_BYTES);
+        if (piece === undefined) return undefined;
+        await this.#host.bucket.put(this.#key(runID, part, pieces[part]), piece);
+        pieces[part]++;
+      }
+    }
+    const largest = entriesOf(reply, 2).map(([size, path = ""]) => ({ path, size: Number(size) }));
+    return {
+      pieces,
+      bytes: fileBytes + talkBytes,
+      left: count > 0 ? { count, bytes, largest } : undefined,
+    };
+  }
+
+  /** Puts the pieces where the task's script looks for them. */
+  async restore({ runID, pieces }: ArchiveSource): Promise<void> {
+    for (const part of PARTS) {
+      for (let index = 0; index < pieces[part]; index++) {
+        const object = await this.#host.bucket.get(this.#key(runID, part, index));
+        if (!object) throw new Error(`piece ${index} of the ${part} of ${runID} is missing`);
+        const content = new Uint8Array(await object.arrayBuffer()).toBase64();
+        const path = `${this.#script.directory}/${part}.${String(index).padStart(3, "0")}`;
+        await this.#host.writeFile(path, content, { encoding: "base64" });
+      }
+    }
+  }
+
+  #key(runID: string, part: string, index: number): string {
+    return `${this.#host.prefix(runID)}archive/${part}.${String(index).padStart(3, "0")}`;
+  }
+}

@@ -1,0 +1,101 @@
+/** What a task changed: the list, the diff, and the files themselves as artifacts in R2. */
+import {
+  type Artifact,
+  type Changed,
+  type Changes,
+  DIFF_BYTES,
+  DIFF_NAME,
+  MAX_FILES,
+  PIECE_BYTES,
+} from "./task-detail.ts";
+import { joined } from "./ends.ts";
+import { type TaskScript, entriesOf } from "./task-script.ts";
+
+/** Files kept for each task, and their sizes in bytes. The whole diff counts too. */
+const MAX_ARTIFACTS = 100;
+const MAX_ARTIFACT_BYTES = 10 * 1024 * 1024;
+const MAX_TOTAL_BYTES = 50 * 1024 * 1024;
+
+const KINDS: Record<string, Changed["change"]> = { A: "created", M: "changed", D: "deleted" };
+
+const lenient = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
+
+export interface Shelf {
+  bucket: R2Bucket;
+  prefix(runID: string): string;
+}
+
+export async function collect(
+  shelf: Shelf,
+  script: TaskScript,
+  runID: string,
+  directory: string,
+): Promise<{ changes: Changes | undefined; artifacts: Artifact[] }> {
+  const reply = await script.call("changes", MAX_FILES);
+  const [word, count, diffBytes] = reply.words;
+  if (word !== "changes") return { changes: undefined, artifacts: [] };
+  const files = entriesOf(reply, 3).map(
+    ([kind = "", size, path = ""]): Changed => ({
+      path,
+      change: KINDS[kind] ?? "changed",
+      size: Number(size),
+    }),
+  );
+  const keeper = new Keeper(shelf, script, runID);
+  const diffPath = `${script.directory}/${DIFF_NAME}`;
+  const first = (await script.read(diffPath, 0, DIFF_BYTES)) ?? new Uint8Array(0);
+  const changes = {
+    files,
+    count: Number(count),
+    diff: wholeCharacters(first),
+    diffBytes: Number(diffBytes),
+  };
+  if (changes.diffBytes > 0) await keeper.keep(DIFF_NAME, diffPath, changes.diffBytes);
+  for (const { path, change, size } of files)
+    if (change !== "deleted") await keeper.keep(path, `${directory}/${path}`, size);
+  return { changes, artifacts: keeper.kept };
+}
+
+/** Puts files into R2 as long as they fit. */
+class Keeper {
+  readonly kept: Artifact[] = [];
+  readonly #shelf: Shelf;
+  readonly #script: TaskScript;
+  readonly #runID: string;
+  #bytes = 0;
+
+  constructor(shelf: Shelf, script: TaskScript, runID: string) {
+    this.#shelf = shelf;
+    this.#script = script;
+    this.#runID = runID;
+  }
+
+  async keep(name: string, path: string, size: number): Promise<void> {
+    const fits = size <= MAX_ARTIFACT_BYTES && this.#bytes + size <= MAX_TOTAL_BYTES;
+    if (!fits || this.kept.length >= MAX_ARTIFACTS) return;
+    const parts: Uint8Array[] = [];
+    let read = 0;
+    do {
+      const part = await this.#script.read(path, read, PIECE_BYTES);
+      if (part === undefined) return;
+      parts.push(part);
+      read += part.length;
+      if (part.length === 0) break;
+    } while (read < size);
+    const content = joined(parts);
+    const key = artifactKey(this.#shelf.prefix(this.#runID), this.kept.length);
+    await this.#shelf.bucket.put(key, content);
+    this.kept.push({ path: name, size: content.length });
+    this.#bytes += content.length;
+  }
+}
+
+/** A task's artifact, by its place in the list. */
+export function artifactKey(prefix: string, index: number): string {
+  return `${prefix}artifacts/${String(index).padStart(3, "0")}`;
+}
+
+/** Text of bytes that may end within a character. */
+function wholeCharacters(bytes: Uint8Array): string {
+  return lenient.decode(bytes).replace(/\uFFFD$/, "");
+}

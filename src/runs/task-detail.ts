@@ -1,0 +1,74 @@
+/** What only a run of a task has. */
+import type { AgentName, Tokens } from "./agents.ts";
+
+export interface TaskDetail {
+  agent: AgentName;
+  /** Whether the agent says that it did what it was asked; the run's note says why not. */
+  success: boolean;
+  /** The agent's last words, cut at 64,000 characters. */
+  answer?: string;
+  model?: string;
+  /** Where it works: an absolute path in the sandbox. */
+  directory: string;
+  /** The agent's own id of the conversation. */
+  conversation?: string;
+  turns?: number;
+  tokens?: Tokens;
+  costUSD?: number;
+  /** What it changed; undefined until the end, and where that could not be found out. */
+  changes?: Changes;
+  /** Files that it produced and that are kept apart from the sandbox. */
+  artifacts: Artifact[];
+  /** What the workspace left in the archive; undefined when there is none. */
+  archive?: Archive;
+  /** How often the sandbox's container had been started when the task ended: tells whether its files are still there. */
+  boot?: number;
+  /** Whether the sandbox was made for the task and ended with it. */
+  ownSandbox: boolean;
+}
+
+export interface Changes {
+  /** Ordered by path; at most `MAX_FILES`. */
+  files: Changed[];
+  /** How many there are. */
+  count: number;
+  /** A git diff against the state at the start, cut at `DIFF_BYTES`. */
+  diff: string;
+  /** Size of the whole diff. */
+  diffBytes: number;
+}
+
+export interface Changed {
+  /** Relative to the task's directory. */
+  path: string;
+  change: "created" | "changed" | "deleted";
+  /** Bytes; 0 for a deleted one. */
+  size: number;
+}
+
+export interface Artifact {
+  /** As in `Changed`, or `DIFF_NAME`. */
+  path: string;
+  /** Bytes. */
+  size: number;
+}
+
+export interface Archive {
+  /** Objects of `PIECE_BYTES` for the workspace and for the agent's conversation, and their bytes together. */
+  pieces: { workspace: number; conversation: number };
+  bytes: number;
+  /** What did not fit: how many files, their bytes together, and the largest of them. */
+  left?: { count: number; bytes: number; largest: { path: string; size: number }[] };
+}
+
+/** The artifact that holds a task's whole diff. */
+export const DIFF_NAME = "changes.diff";
+
+/** Changed files that a record lists. */
+export const MAX_FILES = 500;
+
+/** Bytes of a diff in the record. */
+export const DIFF_BYTES = 32 * 1024;
+
+/** Bytes of an object of an archive. */
+export const PIECE_BYTES = 4 * 1024 * 1024;

@@ -1,0 +1,79 @@
+/** Calls of `container/task.sh` for one task. */
+import { ToolError } from "../sandbox/errors.ts";
+import { type Reply, type Shell, quote, replyBytes } from "../sandbox/shell.ts";
+
+/** The shell session of tasks, with a name that no session of a caller's can have. */
+export const TASK_SESSION = "_task";
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+export class TaskScript {
+  readonly #shell: Shell;
+  readonly #id: string;
+  /** Where the task's own files lie. */
+  readonly directory: string;
+
+  constructor(shell: Shell, id: string) {
+    this.#shell = shell;
+    this.#id = id;
+    this.directory = `/var/lib/sandbox-mcp/tasks/${id}`;
+  }
+
+  /** The command that does the task. */
+  run(): string {
+    return this.#line("run");
+  }
+
+  /** Makes the task's files, by name. @throws {ToolError} when the disk is full */
+  async prepare(files: Record<string, string | undefined>): Promise<void> {
+    const lines = Object.entries(files).flatMap(([name, content]) =>
+      content === undefined ? [] : `${name} ${encoder.encode(content).toBase64()}`,
+    );
+    const { words } = await this.#call(this.#line("prepare"), lines.join("\n"));
+    if (words[0] === "prepared") return;
+    throw new ToolError(
+      "no_space",
+      "The task could not be started: the sandbox's disk is full.",
+      "Delete files with run_command, or leave sandbox out for a fresh one.",
+    );
+  }
+
+  /** Calls one of the script's other commands. */
+  call(command: string, ...args: (string | number)[]): Promise<Reply> {
+    return this.#call(this.#line(command, ...args));
+  }
+
+  /** At most `maxBytes` of a file from `offset` on; nothing when it is not there. */
+  async read(path: string, offset: number, maxBytes: number): Promise<Uint8Array | undefined> {
+    const line = `sbx_get ${quote(path)} bytes ${offset} ${maxBytes} ${maxBytes}`;
+    const reply = await this.#shell.call("files.sh", line, { session: TASK_SESSION });
+    return reply.words[0] === "file" ? replyBytes(reply) : undefined;
+  }
+
+  async clean(): Promise<void> {
+    await this.call("clean");
+  }
+
+  #line(command: string, ...args: (string | number)[]): string {
+    return ["bash /opt/sandbox-mcp/task.sh", command, this.#id, ...args.map((arg) => quote(String(arg)))].join(
+      " ",
+    );
+  }
+
+  #call(line: string, input?: string): Promise<Reply> {
+    return this.#shell.call("run.sh", line, { session: TASK_SESSION, input });
+  }
+}
+
+/** The NUL-ended entries of an answer, each cut at its first spaces into `fields` parts. */
+export function entriesOf(reply: Reply, fields: number): string[][] {
+  return decoder
+    .decode(replyBytes(reply))
+    .split("\0")
+    .filter(Boolean)
+    .map((entry) => {
+      const parts = entry.split(" ");
+      return [...parts.slice(0, fields - 1), parts.slice(fields - 1).join(" ")];
+    });
+}

@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync
 import { Client } from "@modelcontextprotocol/client";
 import { InMemoryTransport } from "@modelcontextprotocol/server";
 import { createMCPServer } from "../src/server/mcp.ts";
-import type { Call } from "../src/tools/define.ts";
+import type { Call, Tool } from "../src/tools/define.ts";
 import { tools } from "../src/tools/index.ts";
 
 type JSONValue = null | boolean | number | string | JSONValue[] | { [key: string]: JSONValue };
@@ -65,7 +65,9 @@ function inputRow(name: string, property: Property, required: boolean): string {
 }
 
 const definitions = await listed();
-const scopes = new Map(tools.map((tool) => [tool.name, tool.scopes.join(", ")]));
+const scopesText = ({ scopes, taskScopes }: Tool) =>
+  scopes.join(", ") + (taskScopes ? `; for a task ${taskScopes.join(", ")}` : "");
+const scopes = new Map(tools.map((tool) => [tool.name, scopesText(tool)]));
 
 const pinned = new Set(definitions.map(({ name }) => `${name}.json`));
 for (const definition of definitions) {

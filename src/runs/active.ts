@@ -3,7 +3,7 @@ import { isGone, platformFailure } from "../sandbox/errors.ts";
 import { type RunFailure, failureOf } from "./failure.ts";
 import { localID } from "./id.ts";
 import type { LogStore, LogWriter } from "./log.ts";
-import type { End, Execution, RunSink, Stream } from "./run.ts";
+import type { End, Execution, RunDetail, RunSink, Stream } from "./run.ts";
 import type { RunRecord, RunStore } from "./store.ts";
 
 /** How often what came is made safe, milliseconds. A run that ends sooner is written once, at its end. */
@@ -23,6 +23,7 @@ export class ActiveRun implements RunSink {
   #timer: ReturnType<typeof setInterval> | null = null;
   #shipping = Promise.resolve();
   #changed = true;
+  #storedTrace: unknown;
   #execution: Execution | undefined;
   hasFiles = true;
   /** Why nothing was run, when that is so. */
@@ -33,6 +34,7 @@ export class ActiveRun implements RunSink {
     this.#store = store;
     this.#log = log;
     this.#shelf = shelf;
+    this.#storedTrace = record.trace;
     this.#stored = { stdout: record.ends.stdout.bytes, stderr: record.ends.stderr.bytes };
   }
 
@@ -90,6 +92,7 @@ export class ActiveRun implements RunSink {
     this.#log.flush();
     this.record.logBytes = this.#log.bytes;
     this.#store.put(this.record);
+    this.#storedTrace = this.record.trace;
     this.#stored.stdout = this.record.ends.stdout.bytes;
     this.#stored.stderr = this.record.ends.stderr.bytes;
     if (!this.ended) void this.#ship(false);
@@ -98,6 +101,17 @@ export class ActiveRun implements RunSink {
   /** What its executor needs to go on with it in another actor. */
   trace(trace: unknown): void {
     this.record.trace = trace;
+    this.#changed = true;
+  }
+
+  /** The trace that is on disk. */
+  get storedTrace(): unknown {
+    return this.#storedTrace;
+  }
+
+  /** What there is to say of a run that has not ended. */
+  describe(detail: RunDetail): void {
+    this.record.detail = detail;
     this.#changed = true;
   }
 

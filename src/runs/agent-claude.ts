@@ -5,7 +5,7 @@ import type { AgentReport, EventReader, Tokens } from "./agents.ts";
 const LINE_CHARACTERS = 200;
 
 /** Characters of the answer that are kept. */
-const ANSWER_CHARACTERS = 64_000;
+const ANSWER_CHARACTERS = 24_000;
 
 type Fields = Record<string, unknown>;
 
@@ -91,11 +91,13 @@ export class ClaudeEvents implements EventReader {
     const { report } = this;
     const answer = text(event.result);
     const ended = event.subtype === "success" && event.is_error !== true;
-    if (answer !== undefined && ended) report.answer = answer.slice(0, ANSWER_CHARACTERS);
+    if (answer !== undefined && ended)
+      report.answer =
+        answer.length > ANSWER_CHARACTERS ? `${answer.slice(0, ANSWER_CHARACTERS - 1)}…` : answer;
     report.end = ended ? "done" : event.subtype === "error_max_turns" ? "out_of_turns" : "error";
     const errors = Array.isArray(event.errors) ? event.errors.filter((one) => typeof one === "string") : [];
     if (report.end === "error")
-      report.error = shortened(answer ?? errors.join("; ") ?? text(event.subtype) ?? "", 1000);
+      report.error = shortened(answer || errors.join("; ") || (text(event.subtype) ?? ""), 1000);
     report.turns = number(event.num_turns);
     report.costUSD = number(event.total_cost_usd);
     report.durationMs = number(event.duration_ms);
@@ -115,7 +117,8 @@ function tokensOf(usage: Fields | undefined): Tokens | undefined {
 
 function contentOf(event: Fields): Fields[] {
   const content = record(event.message)?.content;
-  return Array.isArray(content) ? content.flatMap((block) => record(block) ?? []) : [];
+  const blocks: unknown[] = Array.isArray(content) ? content : [];
+  return blocks.map(record).filter((block) => block !== undefined);
 }
 
 function isFailedTool(block: Fields): boolean {
@@ -144,9 +147,7 @@ function parse(line: string): Fields | undefined {
 }
 
 function record(value: unknown): Fields | undefined {
-  return typeof value === "object" && value !== null && !Array.isArray(value)
-    ? (value as Fields)
-    : undefined;
+  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Fields) : undefined;
 }
 
 function text(value: unknown): string | undefined {

@@ -1,15 +1,22 @@
 /** Ids of runs: `<sandbox name>.<sortable random id>`, so that an id finds its sandbox without a look-up. */
+import type { RunKind } from "./run.ts";
 
 const CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz";
 const RANDOM_CHARACTERS = 16;
 
+const RUN_ID = /^([a-z0-9-]{1,20})\.[0-9a-z]{26}(t?)$/;
+
+/** Behind the id of a task, so that what a caller needs to be granted shows before the run is looked up. */
+const TASK_MARK = "t";
+
 /** A new run id, ordered by time: 10 characters of milliseconds, then 80 random bits. */
-export function newRunID(sandbox: string, now = Date.now()): string {
+export function newRunID(sandbox: string, kind: RunKind, now = Date.now()): string {
   let time = "";
   for (let rest = now, index = 0; index < 10; index++, rest = Math.floor(rest / 32))
     time = CROCKFORD[rest % 32] + time;
   const random = crypto.getRandomValues(new Uint8Array(RANDOM_CHARACTERS));
-  return `${sandbox}.${time}${Array.from(random, (byte) => CROCKFORD[byte & 31]).join("")}`;
+  const mark = kind === "task" ? TASK_MARK : "";
+  return `${sandbox}.${time}${Array.from(random, (byte) => CROCKFORD[byte & 31]).join("")}${mark}`;
 }
 
 /** The part of a run id that its own sandbox knows it by: names of files, the mark on its processes. */
@@ -19,5 +26,10 @@ export function localID(id: string): string {
 
 /** The name of the sandbox that a run id belongs to, or undefined for what is no run id. */
 export function sandboxOf(id: string): string | undefined {
-  return /^([a-z0-9-]{1,20})\.[0-9a-z]{26}$/.exec(id)?.[1];
+  return RUN_ID.exec(id)?.[1];
+}
+
+/** Whether the id is one that a task can have. */
+export function isTaskID(id: string): boolean {
+  return RUN_ID.exec(id)?.[2] === TASK_MARK;
 }

@@ -211,6 +211,15 @@ export async function deleteLog(sql: SqlStorage, runID: string, { bucket, prefix
   sql.exec("DELETE FROM log WHERE run = ?", runID);
 }
 
+/** Removes every object of a run, whatever it holds. */
+export async function deleteObjects({ bucket, prefix }: LogStore): Promise<void> {
+  for (;;) {
+    const { objects, truncated } = await bucket.list({ prefix });
+    if (objects.length > 0) await bucket.delete(objects.map(({ key }) => key));
+    if (!truncated) return;
+  }
+}
+
 function objectKey(prefix: string, object: number): string {
   return `${prefix}log/${String(object).padStart(6, "0")}`;
 }

@@ -1,5 +1,6 @@
 /** What a run is: one execution of code, of a command or of a task, from its start to its end. */
 import type { Shown } from "./output.ts";
+import type { TaskDetail } from "./task-detail.ts";
 
 export type RunKind = "code" | "command" | "task";
 
@@ -31,7 +32,7 @@ export interface CodeDetail {
 /** An output of code in its most readable form. Images are base64. */
 export type CodeResult = { text: string } | { image: string; mimeType: string };
 
-export type RunDetail = CodeDetail;
+export type RunDetail = CodeDetail | TaskDetail;
 
 /** The largest detail of a run, in bytes of JSON: SQLite in a Durable Object holds values of up to 2 MB. */
 export const DETAIL_BYTES = 1_500_000;

@@ -5,8 +5,8 @@
 import { ToolError } from "../sandbox/errors.ts";
 import { ActiveRun } from "./active.ts";
 import { Ends } from "./ends.ts";
-import { localID, newRunID } from "./id.ts";
-import { type LogStore, LogWriter, deleteLog, readLog } from "./log.ts";
+import { isTaskID, newRunID } from "./id.ts";
+import { type LogStore, LogWriter, deleteLog, deleteObjects, readLog } from "./log.ts";
 import type { Execution, LogPiece, RunKind, RunSummary, RunView } from "./run.ts";
 import { type RunRecord, RunStore, viewOf } from "./store.ts";
 
@@ -25,7 +25,7 @@ export interface RunsHost {
   /** Something nobody foresaw ended a run: for the log, under the run's id. */
   failed(id: string, error: unknown): void;
   /** A run has ended: its files in the sandbox are of no more use, and its record will expire. */
-  ended(run: { id: string; output: number; hasFiles: boolean }): void;
+  ended(run: RunRecord, hasFiles: boolean): void;
 }
 
 /** How an execution of some kind is started or gone on with. */
@@ -61,7 +61,7 @@ export class Runs {
    */
   async start(kind: RunKind, title: string, launch: Launch, waitMs: number): Promise<RunView> {
     const record: RunRecord = {
-      id: newRunID(this.#host.owner().sandbox),
+      id: newRunID(this.#host.owner().sandbox, kind),
       kind,
       state: "running",
       title,
@@ -87,10 +87,16 @@ export class Runs {
     for (const record of this.#store.unfinished()) {
       const found = launch(record);
       if (typeof found === "string") {
-        this.#store.put({ ...record, state: "lost", note: found, endedAt: Date.now() });
-        this.#host.ended({ id: localID(record.id), output: record.logBytes, hasFiles: true });
+        const lost: RunRecord = { ...record, state: "lost", note: found, endedAt: Date.now() };
+        this.#store.put(lost);
+        this.#host.ended(lost, true);
       } else this.#follow(record, found, false);
     }
+  }
+
+  /** Whether a run, by its sandbox's own name for it, is under way. */
+  isRunning(id: string): boolean {
+    return this.#active.values().some((run) => run.id === id && !run.ended);
   }
 
   /** The container is gone: so is everything that ran in it. */
@@ -138,7 +144,9 @@ export class Runs {
   async sweep(): Promise<number | undefined> {
     const expired = this.#store.endedBefore(Date.now() - this.#host.keepMs, SWEEP_BATCH);
     for (const id of expired) {
-      await deleteLog(this.#host.sql, id, this.#shelf(id));
+      const shelf = this.#shelf(id);
+      await deleteLog(this.#host.sql, id, shelf);
+      if (isTaskID(id)) await deleteObjects(shelf);
       this.#store.delete(id);
     }
     const first = this.#store.firstEnd();
@@ -153,8 +161,7 @@ export class Runs {
     const done = run.follow(launch(run)).finally(() => {
       this.#active.delete(record.id);
       if (run.failure?.cause !== undefined) this.#host.failed(record.id, run.failure.cause);
-      const output = record.logBytes + record.droppedBytes;
-      this.#host.ended({ id: run.id, output, hasFiles: run.hasFiles });
+      this.#host.ended(record, run.hasFiles);
     });
     this.#host.background(done);
     return run;

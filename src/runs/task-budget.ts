@@ -103,7 +103,5 @@ export class TaskBudgets {
 }
 
 async function hashOf(key: string): Promise<string> {
-  return new Uint8Array(
-    await crypto.subtle.digest("SHA-256", new TextEncoder().encode(key)),
-  ).toHex();
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(key))).toHex();
 }

@@ -1,4 +1,6 @@
 /** What a task changed: the list, the diff, and the files themselves as artifacts in R2. */
+import { ToolError } from "../sandbox/errors.ts";
+import type { RunView } from "./run.ts";
 import {
   type Artifact,
   type Changed,
@@ -7,6 +9,7 @@ import {
   DIFF_NAME,
   MAX_FILES,
   PIECE_BYTES,
+  type TaskDetail,
 } from "./task-detail.ts";
 import { joined } from "./ends.ts";
 import { type TaskScript, entriesOf } from "./task-script.ts";
@@ -34,13 +37,11 @@ export async function collect(
   const reply = await script.call("changes", MAX_FILES);
   const [word, count, diffBytes] = reply.words;
   if (word !== "changes") return { changes: undefined, artifacts: [] };
-  const files = entriesOf(reply, 3).map(
-    ([kind = "", size, path = ""]): Changed => ({
-      path,
-      change: KINDS[kind] ?? "changed",
-      size: Number(size),
-    }),
-  );
+  const files = entriesOf(reply, 3).map(([kind = "", size, path = ""]): Changed => ({
+    path,
+    change: KINDS[kind] ?? "changed",
+    size: Number(size),
+  }));
   const keeper = new Keeper(shelf, script, runID);
   const diffPath = `${script.directory}/${DIFF_NAME}`;
   const first = (await script.read(diffPath, 0, DIFF_BYTES)) ?? new Uint8Array(0);
@@ -90,8 +91,52 @@ class Keeper {
   }
 }
 
+/** A part of an artifact. */
+export interface ArtifactRange {
+  /** Bytes of the whole. */
+  size: number;
+  bytes: Uint8Array;
+}
+
+/** @throws {ToolError} `not_found` */
+export async function readArtifact(
+  bucket: R2Bucket,
+  prefix: string,
+  run: RunView,
+  path: string,
+  offset: number,
+  maxBytes: number,
+): Promise<ArtifactRange> {
+  const artifacts = taskDetailOf(run)?.artifacts ?? [];
+  const index = artifacts.findIndex((artifact) => artifact.path === path);
+  const size = artifacts[index]?.size ?? 0;
+  if (index < 0)
+    throw new ToolError(
+      "not_found",
+      `${run.id} has no artifact ${path}.`,
+      artifacts.length > 0
+        ? `It has: ${artifacts
+            .slice(0, 20)
+            .map((artifact) => artifact.path)
+            .join(", ")}.`
+        : run.state === "running"
+          ? "Artifacts are there once a task has ended: wait for it with get_result."
+          : "Only tasks that changed files have artifacts.",
+    );
+  const length = Math.min(maxBytes, size - offset);
+  if (length <= 0) return { size, bytes: new Uint8Array(0) };
+  const object = await bucket.get(artifactKey(prefix, index), { range: { offset, length } });
+  if (!object) throw new Error(`artifact ${index} of ${run.id} is missing`);
+  return { size, bytes: new Uint8Array(await object.arrayBuffer()) };
+}
+
+/** What only a task has; undefined for runs of other kinds. */
+export function taskDetailOf({ detail }: Pick<RunView, "detail">): TaskDetail | undefined {
+  return detail && "agent" in detail ? detail : undefined;
+}
+
 /** A task's artifact, by its place in the list. */
-export function artifactKey(prefix: string, index: number): string {
+function artifactKey(prefix: string, index: number): string {
   return `${prefix}artifacts/${String(index).padStart(3, "0")}`;
 }
 

@@ -5,7 +5,7 @@ export interface TaskDetail {
   agent: AgentName;
   /** Whether the agent says that it did what it was asked; the run's note says why not. */
   success: boolean;
-  /** The agent's last words, cut at 64,000 characters. */
+  /** The agent's last words, cut at 24,000 characters. */
   answer?: string;
   model?: string;
   /** Where it works: an absolute path in the sandbox. */
@@ -23,8 +23,10 @@ export interface TaskDetail {
   archive?: Archive;
   /** How often the sandbox's container had been started when the task ended: tells whether its files are still there. */
   boot?: number;
-  /** Whether the sandbox was made for the task and ended with it. */
+  /** Whether the sandbox was made for the task and ends with it. */
   ownSandbox: boolean;
+  /** Whether all that is worth keeping is kept elsewhere, so that the sandbox may end. */
+  safe: boolean;
 }
 
 export interface Changes {
@@ -68,7 +70,7 @@ export const DIFF_NAME = "changes.diff";
 export const MAX_FILES = 500;
 
 /** Bytes of a diff in the record. */
-export const DIFF_BYTES = 32 * 1024;
+export const DIFF_BYTES = 24 * 1024;
 
 /** Bytes of an object of an archive. */
 export const PIECE_BYTES = 4 * 1024 * 1024;

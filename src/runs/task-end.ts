@@ -108,8 +108,7 @@ function upstreamAdvice(error: UpstreamError): string {
   const { status } = error;
   if (status === 401 || status === 403)
     return `it refused the server's credential (${said(error)}). The operator has to set a valid ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN.`;
-  if (status === 429)
-    return `it limits the rate of requests (${said(error)}). Try again in some minutes.`;
+  if (status === 429) return `it limits the rate of requests (${said(error)}). Try again in some minutes.`;
   if (status === 529 || status >= 500)
     return `it is overloaded or out of order (${said(error)}). Try again in some minutes.`;
   return `${said(error)}.`;

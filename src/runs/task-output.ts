@@ -8,7 +8,7 @@ const MAX_LINE = 16 * 1024 * 1024;
 
 const NEWLINE = 0x0a;
 const encoder = new TextEncoder();
-const lenient = new TextDecoder("utf-8", { fatal: false });
+const lenient = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 
 /** What our own script says on the agent's stream, about the task itself. */
 export type Step =

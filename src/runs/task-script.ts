@@ -56,9 +56,12 @@ export class TaskScript {
   }
 
   #line(command: string, ...args: (string | number)[]): string {
-    return ["bash /opt/sandbox-mcp/task.sh", command, this.#id, ...args.map((arg) => quote(String(arg)))].join(
-      " ",
-    );
+    return [
+      "bash /opt/sandbox-mcp/task.sh",
+      command,
+      this.#id,
+      ...args.map((arg) => quote(String(arg))),
+    ].join(" ");
   }
 
   #call(line: string, input?: string): Promise<Reply> {

@@ -52,6 +52,8 @@ export interface TasksHost {
   boot(): number;
   maxTokens: number;
   archiveMaxBytes: number;
+  /** Takes an error that nobody foresaw. */
+  report(error: unknown): void;
 }
 
 /** What it takes to go on with a task in another actor. */
@@ -84,7 +86,8 @@ export class Tasks {
 
   /** Goes on with a task that an earlier actor started, or answers why that cannot be. */
   resume(trace: TaskTrace | undefined): ((run: ActiveRun) => Execution) | string {
-    if (!trace?.command) return "The server was restarted before the agent had started. Start the task again.";
+    if (!trace?.command)
+      return "The server was restarted before the agent had started. Start the task again.";
     return (run) => {
       const working = new WorkingTask(this.#host, run, trace);
       return this.#follow(working, () => working.goOn());
@@ -179,7 +182,10 @@ class WorkingTask {
     const env = Object.entries(agent.env(key)).map(([name, value]) => `${name}=${value}\n`);
     await this.#script.prepare({
       prompt: task,
-      argv: agent.command(spec).map((word) => `${word}\n`).join(""),
+      argv: agent
+        .command(spec)
+        .map((word) => `${word}\n`)
+        .join(""),
       env: env.join(""),
       directory: spec.directory,
       repository: spec.repository,
@@ -204,6 +210,7 @@ class WorkingTask {
     const { record } = this.#run;
     const agent = AGENTS[spec.agent];
     const verdict = verdictOf({
+      ...spec,
       id: record.id,
       agent: agent.title,
       program: agent.command({})[0] ?? "",
@@ -212,12 +219,12 @@ class WorkingTask {
       step: this.#output.step,
       spending: budgets.spending(this.id),
       stderr: record.ends.stderr.shown().tail || record.ends.stderr.shown().head,
-      ...spec,
     });
     budgets.close(this.id);
     const detail = { ...this.#detail(), success: verdict.state === "succeeded" };
     // Before the agent there is nothing of its to keep.
-    if (this.#output.step !== "agent" || command.state === "lost") return { ...verdict, detail };
+    detail.safe = this.#output.step !== "agent";
+    if (detail.safe || command.state === "lost") return { ...verdict, detail };
     let note = verdict.note;
     try {
       this.say("Collecting what it changed");
@@ -235,10 +242,14 @@ class WorkingTask {
             .map(({ path }) => path)
             .join(", ")}.`,
         );
+      detail.safe = detail.archive !== undefined;
     } catch (error) {
       const failure = platformFailure(error);
-      if (!failure) throw error;
-      note = also(note, `Not all that it left could be kept: ${failure.message}`);
+      if (!failure) this.#host.report(error);
+      note = also(
+        note,
+        `Not all that it left could be kept: ${failure?.message ?? "the server had an internal error."}`,
+      );
     }
     detail.boot = this.#host.boot();
     if (!spec.ownSandbox) await this.#script.clean().catch(() => undefined);
@@ -260,12 +271,13 @@ class WorkingTask {
       costUSD,
       artifacts: [],
       ownSandbox: spec.ownSandbox,
+      safe: false,
     };
   }
 
   #save(): void {
     const { spec, command, end } = this.#trace;
-    const { offset, step } = this.#output ?? this.#trace;
+    const { offset, step } = this.#output;
     const report = { ...this.#events.report };
     this.#run.trace({ spec, command, end, offset, step, report } satisfies TaskTrace);
     this.#run.describe(this.#detail());

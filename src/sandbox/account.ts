@@ -6,6 +6,7 @@ import { quotaError } from "./lease.ts";
 import { actorName } from "./naming.ts";
 import { type Grant, type LeaseRequest, type Limits, Quota } from "./quota.ts";
 import type { Owner, Sandbox } from "./sandbox.ts";
+import { type TaskEntry, TaskIndex } from "./task-index.ts";
 
 export interface SandboxRecord {
   name: string;
@@ -35,11 +36,13 @@ const HOUR_MS = 3_600_000;
 export class Account extends DurableObject<Env> {
   readonly #sql: SqlStorage;
   readonly #quota: Quota;
+  readonly #tasks: TaskIndex;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#sql = ctx.storage.sql;
     this.#quota = new Quota(this.#sql, parseConfig(env).limits);
+    this.#tasks = new TaskIndex(this.#sql, parseConfig(env).resultTTLDays);
     this.#sql.exec(
       "CREATE TABLE IF NOT EXISTS sandboxes (name TEXT PRIMARY KEY, state TEXT NOT NULL, created_at INTEGER NOT NULL, last_used_at INTEGER NOT NULL, size_bytes INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
     );
@@ -84,6 +87,16 @@ export class Account extends DurableObject<Env> {
   sandboxDestroyed(name: string): boolean {
     this.#quota.forget(name);
     return this.#sql.exec("DELETE FROM sandboxes WHERE name = ?", name).rowsWritten > 0;
+  }
+
+  /** A task has started or ended. */
+  taskSeen(task: TaskEntry): void {
+    this.#tasks.put(task);
+  }
+
+  /** Tasks of all sandboxes, the newest first; those before the one of id `before` when it is given. */
+  listTasks(limit: number, before?: string): TaskEntry[] {
+    return this.#tasks.list(limit, before);
   }
 
   /** The most recently used sandbox first. */

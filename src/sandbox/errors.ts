@@ -14,6 +14,7 @@ export type ErrorCode =
   | "too_large"
   | "language_unavailable"
   | "quota_exceeded"
+  | "not_configured"
   | "sandbox_restarted"
   | "sandbox_unavailable"
   | "internal";

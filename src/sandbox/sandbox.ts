@@ -3,13 +3,19 @@ import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import { startCode } from "../runs/code.ts";
 import { type CommandSpec, type CommandTrace, Commands } from "../runs/command.ts";
 import type { ActiveRun } from "../runs/active.ts";
+import { localID } from "../runs/id.ts";
 import { type Execution, type RunKind, type RunSummary, type RunView, titleOf } from "../runs/run.ts";
 import { type LogPage, Runs } from "../runs/runs.ts";
+import type { RunRecord } from "../runs/store.ts";
+import { type TaskSpec, type TaskTrace, Tasks } from "../runs/task.ts";
+import { type Admission, TaskBudgets, type UpstreamError } from "../runs/task-budget.ts";
+import { type ArtifactRange, readArtifact, taskDetailOf } from "../runs/task-collect.ts";
 import { type Env, parseConfig } from "../server/config.ts";
 import { log } from "../server/log.ts";
 import type { Account } from "./account.ts";
 import { Boots } from "./boots.ts";
 import { type Outcome, isGone, platformFailure, unwrap } from "./errors.ts";
+import { OUTBOUND } from "./egress.ts";
 import { type FileEntry, type FileRange, Files } from "./files.ts";
 import { within } from "./kernel-process.ts";
 import { type CodeSpec, Kernels } from "./kernels.ts";
@@ -36,6 +42,13 @@ export type Answer<T> = Outcome<T> & { notice?: string };
 export interface RunReading {
   run: RunView;
   page?: LogPage;
+}
+
+/** A task that another is to go on from. */
+export interface TaskOrigin {
+  run: RunView;
+  /** Whether the sandbox still holds what the task left in it. */
+  alive: boolean;
 }
 
 /** How long the registration in `Account` may lag behind, milliseconds. */
@@ -65,6 +78,8 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #kernels: Kernels;
   readonly #runs: Runs;
   readonly #lease: Lease;
+  readonly #budgets: TaskBudgets;
+  readonly #tasks: Tasks;
   #owner: KnownOwner | undefined;
   #registeredAt = 0;
   #calls = 0;
@@ -92,15 +107,36 @@ export class Sandbox extends BaseSandbox<Env> {
       keepMs: config.resultTTLDays * DAY_MS,
       background: (work) => ctx.waitUntil(work),
       failed: (id, error) => log(config, { event: "error", ref: id, where: "run", error }),
-      ended: (run) => this.#runEnded(run),
+      ended: (run, hasFiles) => this.#runEnded(run, hasFiles),
     });
     this.#lease = new Lease({
       ask: (request) => this.#account(this.#known()).lease(this.#known(), request),
       background: (work) => ctx.waitUntil(work),
     });
+    this.#budgets = new TaskBudgets(ctx.storage.sql);
+    this.#tasks = new Tasks({
+      shell: this.#shell,
+      commands: this.#commands,
+      budgets: this.#budgets,
+      bucket: env.RESULTS,
+      prefix: (runID) => this.#prefix(runID),
+      writeFile: (...file) => this.writeFile(...file),
+      boot: () => this.#boots.count,
+      maxTokens: config.tasks.maxTokens,
+      archiveMaxBytes: config.tasks.archiveMaxMiB * 1024 * 1024,
+      report: (error) =>
+        log(config, { event: "error", ref: crypto.randomUUID(), where: "execute_task", error }),
+    });
     this.#runs.resume(({ kind, trace }) => {
       if (!ctx.container?.running)
         return "The sandbox went away while the server was down, and everything in it.";
+      if (kind === "task" && trace) {
+        const task = trace as TaskTrace;
+        const resume = this.#tasks.resume(task);
+        if (typeof resume === "string") return resume;
+        const seconds = Math.max(1, Math.ceil(((task.command?.deadline ?? 0) - Date.now()) / 1000));
+        return (run) => this.#staked(this.#lease.hold(seconds), resume(run));
+      }
       if (kind === "command" && trace) {
         const command = trace as CommandTrace;
         const seconds = Math.max(1, Math.ceil((command.deadline - Date.now()) / 1000));
@@ -124,6 +160,47 @@ export class Sandbox extends BaseSandbox<Env> {
         this.#commands.start(run, { ...spec, timeoutMs }, (trace) => run.trace(trace)),
       ),
     );
+  }
+
+  /** Answers with the run as it has just started; what becomes of it, `readRun` tells. */
+  executeTask(owner: Owner, spec: TaskSpec): Promise<Answer<RunView>> {
+    return this.#serve(owner, async () => {
+      const run = await this.#start("task", spec.task, spec.timeoutMs, 0, (active, timeoutMs) =>
+        this.#tasks.start(active, { ...spec, timeoutMs }),
+      );
+      await this.#account(owner).taskSeen(run);
+      return run;
+    });
+  }
+
+  taskOrigin(owner: Owner, id: string): Promise<Answer<TaskOrigin>> {
+    return this.#answer(owner, async () => {
+      const run = await this.#runs.result(id, 0);
+      const detail = taskDetailOf(run);
+      const alive =
+        this.ctx.container?.running === true && !detail?.ownSandbox && detail?.boot === this.#boots.count;
+      return { run, alive };
+    });
+  }
+
+  /** A range of a file that a task has left. */
+  readArtifact(owner: Owner, id: string, path: string, offset: number, maxBytes: number) {
+    return this.#answer(owner, async (): Promise<ArtifactRange> => {
+      const run = await this.#runs.result(id, 0);
+      return readArtifact(this.env.RESULTS, this.#prefix(id), run, path, offset, maxBytes);
+    });
+  }
+
+  /** Asked by the egress for each request to a model: whether this key is one of a task that runs here. */
+  async admitModelCall(key: string): Promise<Admission> {
+    const admission = await this.#budgets.admit(key);
+    if ("refused" in admission || this.#runs.isRunning(admission.run)) return admission;
+    return { refused: "The task that had this key has ended." };
+  }
+
+  /** Told by the egress when a model's answer has ended: the tokens it took, and what was wrong when something was. */
+  modelAnswered(run: string, tokens: number, error?: UpstreamError): void {
+    this.#tasks.modelAnswered(run, tokens, error);
   }
 
   /** A run after waiting for its end, or with a cursor for more of its log, and the log from there on. */
@@ -314,10 +391,11 @@ export class Sandbox extends BaseSandbox<Env> {
     await super.onActivityExpired();
   }
 
-  #runEnded(run: { id: string; output: number; hasFiles: boolean }): void {
-    if (run.hasFiles && this.ctx.container?.running) {
-      this.#toClean.push(run.id);
-      if (this.#toClean.length >= CLEAN_BATCH || run.output > 1024 * 1024) {
+  #runEnded(run: RunRecord, hasFiles: boolean): void {
+    if (run.kind === "task") this.#taskEnded(run);
+    if (hasFiles && this.ctx.container?.running) {
+      this.#toClean.push(localID(run.id));
+      if (this.#toClean.length >= CLEAN_BATCH || run.logBytes + run.droppedBytes > 1024 * 1024) {
         const ids = this.#toClean.splice(0);
         this.ctx.waitUntil(this.#shell.call("run.sh", `sbx_clean ${ids.join(" ")}`).catch(() => undefined));
       }
@@ -326,6 +404,20 @@ export class Sandbox extends BaseSandbox<Env> {
     const { resultTTLDays } = parseConfig(this.env);
     if (!this.ctx.storage.kv.get("sweep"))
       this.ctx.waitUntil(this.#planSweep(Date.now() + resultTTLDays * DAY_MS));
+  }
+
+  /** The account learns of it; a sandbox that was made for the task ends when all of it is safe. */
+  #taskEnded({ id, state, title, startedAt, endedAt, detail }: RunRecord): void {
+    const owner = this.#known();
+    this.#budgets.close(localID(id));
+    const task = taskDetailOf({ detail });
+    const ended = this.#account(owner).taskSeen({ id, state, title, startedAt, endedAt });
+    const over = task?.ownSandbox && task.safe ? ended.then(() => this.destroySandbox(owner)) : ended;
+    this.ctx.waitUntil(over.then(() => undefined));
+  }
+
+  #prefix(runID: string): string {
+    return `${this.#known().principalHash}/${runID}/`;
   }
 
   async #planSweep(at: number): Promise<void> {
@@ -373,3 +465,6 @@ export class Sandbox extends BaseSandbox<Env> {
     return accounts.getByName(owner.principalID);
   }
 }
+
+// Not a static field of the class: that would shadow the SDK's setter, and requests would go out to the internet.
+Sandbox.outboundByHost = OUTBOUND;

@@ -18,6 +18,11 @@ export interface Env {
   LOG_LEVEL?: string;
   RESULT_TTL_DAYS?: string;
   RUN_LOG_MAX_MB?: string;
+  ANTHROPIC_API_KEY?: string;
+  CLAUDE_CODE_OAUTH_TOKEN?: string;
+  ANTHROPIC_UPSTREAM_URL?: string;
+  MAX_TASK_TOKENS?: string;
+  TASK_ARCHIVE_MAX_MB?: string;
   MAX_SANDBOXES?: string;
   MAX_CONCURRENT_RUNS?: string;
   MAX_RUN_SECONDS_PER_DAY?: string;
@@ -37,6 +42,20 @@ export interface StaticToken {
   scopes: readonly Scope[];
 }
 
+/** What coding agents work with. */
+export interface TaskConfig {
+  /** What the model's API takes in `x-api-key`; undefined when there is none. */
+  anthropicKey: string | undefined;
+  /** What it takes as a bearer token, where there is no key. */
+  anthropicToken: string | undefined;
+  /** The model's API, without a trailing slash. */
+  anthropicURL: string;
+  /** Tokens that one task may use. */
+  maxTokens: number;
+  /** How much of a task's workspace is kept, in MiB. */
+  archiveMaxMiB: number;
+}
+
 export interface Config {
   /** The one token of principal `owner`; undefined when there is none. */
   serverAuthToken: string | undefined;
@@ -54,6 +73,7 @@ export interface Config {
   limits: { sandboxes: number; concurrentRuns: number; runSecondsPerDay: number };
   /** How long a sandbox may be idle before it is destroyed, hours. */
   sandboxTTLHours: number;
+  tasks: TaskConfig;
 }
 
 /** The configuration does not hold. Each problem is a sentence naming its variable; no value is ever shown. */
@@ -98,6 +118,13 @@ function parse(env: Env): Config | ConfigError {
       runSecondsPerDay: data.MAX_RUN_SECONDS_PER_DAY ?? 86_400,
     },
     sandboxTTLHours: data.SANDBOX_TTL_HOURS ?? 168,
+    tasks: {
+      anthropicKey: data.ANTHROPIC_API_KEY,
+      anthropicToken: data.CLAUDE_CODE_OAUTH_TOKEN,
+      anthropicURL: data.ANTHROPIC_UPSTREAM_URL ?? "https://api.anthropic.com",
+      maxTokens: data.MAX_TASK_TOKENS ?? 5_000_000,
+      archiveMaxMiB: data.TASK_ARCHIVE_MAX_MB ?? 256,
+    },
   };
 }
 
@@ -160,11 +187,33 @@ const variables = z.object({
   ),
   RESULT_TTL_DAYS: variable(count(3650)),
   RUN_LOG_MAX_MB: variable(count(1024)),
+  ANTHROPIC_API_KEY: variable(headerValue()),
+  CLAUDE_CODE_OAUTH_TOKEN: variable(headerValue()),
+  ANTHROPIC_UPSTREAM_URL: variable(z.string().transform(baseURL)),
+  MAX_TASK_TOKENS: variable(count(999_999_999)),
+  TASK_ARCHIVE_MAX_MB: variable(count(4096)),
   MAX_SANDBOXES: variable(count(100_000)),
   MAX_CONCURRENT_RUNS: variable(count(10_000)),
   MAX_RUN_SECONDS_PER_DAY: variable(count(100_000_000)),
   SANDBOX_TTL_HOURS: variable(count(87_600)),
 } satisfies Record<(typeof VARIABLES)[number], z.ZodType>);
+
+/** What can be the value of a header: a secret with other characters could never be sent. */
+function headerValue() {
+  return z.string().regex(/^[\x21-\x7e]+$/, "must be visible ASCII characters without spaces");
+}
+
+/** An `http` or `https` URL to put paths behind, without a trailing slash. */
+function baseURL(text: string, context: z.RefinementCtx): string {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url && /^https?:$/.test(url.protocol) && !url.username && !url.password && !/[?#]/.test(text))
+    return url.href.replace(/\/+$/, "");
+  context.addIssue({
+    code: "custom",
+    message: "must be a URL such as https://api.example.com, without credentials, query or fragment",
+  });
+  return z.NEVER;
+}
 
 /** A whole number of at least 1, as text. */
 function count(max: number) {

@@ -10,10 +10,11 @@ export const cancelRun = defineTool({
   name: "cancel_run",
   title: "Cancel a run",
   description:
-    "Stops a run: a command with every process it started, code by interrupting its kernel. A run that has ended stays as it is. Returns what it printed until then.",
+    "Stops a run: a command or task with every process it started, code by interrupting its kernel. A run that has ended stays as it is. Returns what it printed until then.",
   input: z.strictObject({ id: runField() }),
   hints: { readOnly: false, destructive: true, idempotent: true },
   scopes: ["sandbox:exec"],
+  taskScopes: ["tasks:run"],
   async handle({ id }, context) {
     const { value: run, notice } = await context.sandbox(ownRun(id), (actor, owner) =>
       actor.cancelRun(owner, id, WAIT_MS),

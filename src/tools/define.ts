@@ -26,6 +26,8 @@ export interface ToolContext extends Call {
     name: string,
     call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<Answer<T>>,
   ): Promise<Told<T>>;
+  /** Says what is going on to a client that asked for progress; undefined where nobody did. */
+  progress: ((message: string) => void) | undefined;
 }
 
 export interface ToolOutput {
@@ -44,6 +46,8 @@ export interface ToolDefinition<Input extends z.ZodObject> {
   hints: { readOnly: boolean; destructive: boolean; idempotent: boolean };
   /** What a caller must have been granted. Enforced before the handler, for the whole request. */
   scopes: readonly Scope[];
+  /** Instead of `scopes`, where the argument `id` is that of a task. */
+  taskScopes?: readonly Scope[];
   handle(args: z.output<Input>, context: ToolContext): Promise<ToolOutput>;
 }
 
@@ -60,6 +64,7 @@ export interface Tool {
   input: z.ZodObject;
   annotations: Required<Omit<ToolAnnotations, "title">>;
   scopes: readonly Scope[];
+  taskScopes?: readonly Scope[];
   /**
    * Never throws: what goes wrong becomes a result with `isError`.
    * @param args as `input` has parsed them, which the server does
@@ -96,9 +101,9 @@ export function defineTool<Input extends z.ZodObject>(definition: ToolDefinition
           outcome,
           error_code,
         });
-      const stop = heartbeat(definition.title, requester);
+      const pulse = heartbeat(definition.title, requester);
       try {
-        const output = await handle(args as z.output<Input>, context(call));
+        const output = await handle(args as z.output<Input>, contextOf(call, pulse?.say));
         done("ok");
         return { content: output.content, structuredContent: output.structured };
       } catch (error) {
@@ -112,15 +117,17 @@ export function defineTool<Input extends z.ZodObject>(definition: ToolDefinition
           `Internal error (ref ${requestID}). The server's log has the details under that reference.`,
         );
       } finally {
-        stop();
+        pulse?.stop();
       }
     },
   };
 }
 
-function context(call: Call): ToolContext {
+/** What handlers work with, in the name of the call's principal. */
+export function contextOf(call: Call, progress?: (message: string) => void): ToolContext {
   return {
     ...call,
+    progress,
     sandbox: (name, work) => callSandbox(call.env, { principalID: call.principal.id, sandbox: name }, work),
   };
 }
@@ -132,18 +139,33 @@ function failed(message: string): CallToolResult {
 /** Seconds between two signs of life on a request that carries a progress token. */
 const HEARTBEAT_SECONDS = 5;
 
-/** Tells a client that asked for progress that the call is still at work, so that it does not give up. */
-function heartbeat(title: string, { mcpReq }: Requester): () => void {
+interface Pulse {
+  say(message: string): void;
+  stop(): void;
+}
+
+/** Tells a client that asked for progress what the call is at, and that it still is, so that it does not give up. */
+function heartbeat(title: string, { mcpReq }: Requester): Pulse | undefined {
   const progressToken = mcpReq._meta?.progressToken;
-  if (progressToken === undefined) return () => undefined;
-  let seconds = 0;
-  const timer = setInterval(() => {
-    seconds += HEARTBEAT_SECONDS;
-    const params = { progressToken, progress: seconds, message: `${title}: ${seconds} s` };
+  if (progressToken === undefined) return undefined;
+  const startedAt = Date.now();
+  let at = title;
+  let progress = 0;
+  const notify = (message: string) => {
+    // Seconds, in order to say something; the protocol asks that each be more than the one before.
+    progress = Math.max(progress + 0.001, (Date.now() - startedAt) / 1000);
+    const params = { progressToken, progress, message };
     // A client that went away is noticed by the transport; its call goes on.
     mcpReq.notify({ method: "notifications/progress", params }).catch(() => undefined);
-  }, HEARTBEAT_SECONDS * 1000);
-  return () => clearInterval(timer);
+  };
+  const timer = setInterval(
+    () => notify(`${at}: ${Math.round((Date.now() - startedAt) / 1000)} s`),
+    HEARTBEAT_SECONDS * 1000,
+  );
+  return {
+    say: (message) => notify((at = message)),
+    stop: () => clearInterval(timer),
+  };
 }
 
 /** The input field that names a sandbox. A fresh schema for each tool: a shared one would become a `$ref`. */

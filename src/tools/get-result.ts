@@ -1,7 +1,10 @@
 import { z } from "zod";
+import { isTaskID } from "../runs/id.ts";
 import type { Stream } from "../runs/run.ts";
 import type { LogPage } from "../runs/runs.ts";
+import { artifactOutput } from "./artifact.ts";
 import { defineTool, runField, sections, text, waitField } from "./define.ts";
+import { followTask } from "./follow-task.ts";
 import { ownRun } from "./own-run.ts";
 import { runBlocks } from "./run-result.ts";
 
@@ -11,17 +14,28 @@ const PAGE_BYTES = 48 * 1024;
 export const getResult = defineTool({
   name: "get_result",
   title: "Get the result of a run",
-  description: `Waits for a run started by run_code or run_command and returns its state, output and result: whether it still runs, ended a minute ago, or was started by another client. Results stay for days.
+  description: `Waits for a run started by run_code, run_command or execute_task and returns its state, output and result: whether it still runs, ended a minute ago, or was started by another client. Results stay for days.
 
 With cursor, returns the log from that byte on instead, stdout and stderr as they came, and the next cursor: read long output page by page from cursor 0, or follow new output of something that runs.`,
   input: z.strictObject({
     id: runField(),
     wait_seconds: waitField(),
     cursor: z.number().int().min(0).optional().describe("Byte of the log to read on from."),
+    artifact: z
+      .string()
+      .max(4096)
+      .optional()
+      .describe("A file that a task left, by its listed path; cursor is then its byte."),
   }),
   hints: { readOnly: true, destructive: false, idempotent: true },
   scopes: ["sandbox:read"],
-  async handle({ id, wait_seconds, cursor }, context) {
+  taskScopes: ["tasks:run"],
+  async handle({ id, wait_seconds, cursor, artifact }, context) {
+    if (artifact !== undefined) return artifactOutput(context, id, artifact, cursor);
+    if (cursor === undefined && isTaskID(id)) {
+      const { value: run, notice } = await followTask(context, id, wait_seconds * 1000);
+      return { content: runBlocks(run, notice) };
+    }
     const { value, notice } = await context.sandbox(ownRun(id), (actor, owner) =>
       actor.readRun(owner, id, wait_seconds * 1000, cursor, PAGE_BYTES),
     );

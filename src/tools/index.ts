@@ -1,8 +1,10 @@
 /** Every tool there is. A new one is a file beside this and a line here. */
 import type { Scope } from "../auth/principal.ts";
+import { isTaskID } from "../runs/id.ts";
 import type { Tool, ToolCall } from "./define.ts";
 import { cancelRun } from "./cancel-run.ts";
 import { destroySandbox } from "./destroy-sandbox.ts";
+import { executeTask } from "./execute-task.ts";
 import { getResult } from "./get-result.ts";
 import { listFiles } from "./list-files.ts";
 import { listRuns } from "./list-runs.ts";
@@ -18,6 +20,7 @@ export const tools: readonly Tool[] = [
   writeFile,
   readFile,
   listFiles,
+  executeTask,
   getResult,
   listRuns,
   cancelRun,
@@ -28,8 +31,13 @@ export const tools: readonly Tool[] = [
 const byName = new Map(tools.map((tool) => [tool.name, tool]));
 
 /** The scopes a call of this tool needs; none for a tool that does not exist. */
-export function requiredScopes(name: string): readonly Scope[] {
-  return byName.get(name)?.scopes ?? [];
+export function requiredScopes(name: string, args: unknown): readonly Scope[] {
+  const { scopes, taskScopes } = byName.get(name) ?? { scopes: [] };
+  return taskScopes && isTaskID(idOf(args)) ? taskScopes : scopes;
+}
+
+function idOf(args: unknown): string {
+  return typeof args === "object" && args !== null && "id" in args ? String(args.id) : "";
 }
 
 /** A tool with its arguments; undefined when there is no such tool or they do not fit. */

@@ -1,5 +1,7 @@
 import { z } from "zod";
-import { defineTool, sandboxField, sections, text } from "./define.ts";
+import type { RunView } from "../runs/run.ts";
+import { type Told, accountOf } from "../sandbox/handle.ts";
+import { type ToolContext, defineTool, sandboxField, sections, text } from "./define.ts";
 
 export const listRuns = defineTool({
   name: "list_runs",
@@ -8,16 +10,20 @@ export const listRuns = defineTool({
     "Lists the runs of a sandbox, the newest first: id, kind, state, start, duration and the first line of what was run. get_result has the rest.",
   input: z.strictObject({
     sandbox: sandboxField(),
-    kind: z.enum(["code", "command"]).optional().describe("Only runs of this kind."),
+    kind: z
+      .enum(["code", "command", "task"])
+      .optional()
+      .describe("Only runs of this kind; tasks of all sandboxes."),
     limit: z.number().int().min(1).max(200).default(20),
     cursor: z.string().max(64).optional().describe("As the answer before said, for older runs."),
   }),
   hints: { readOnly: true, destructive: false, idempotent: true },
   scopes: ["sandbox:read"],
   async handle({ sandbox, kind, limit, cursor }, context) {
-    const { value, notice } = await context.sandbox(sandbox, (actor, owner) =>
-      actor.listRuns(owner, limit + 1, cursor, kind),
-    );
+    const { value, notice } =
+      kind === "task"
+        ? await tasksOf(context, limit + 1, cursor)
+        : await context.sandbox(sandbox, (actor, owner) => actor.listRuns(owner, limit + 1, cursor, kind));
     const runs = value.slice(0, limit).map((run) => ({
       id: run.id,
       kind: run.kind,
@@ -31,9 +37,21 @@ export const listRuns = defineTool({
     const lines = runs.map(
       (run) => `${run.id} ${run.kind} ${run.state} ${run.started_at} ${run.duration_ms} ms: ${run.title}`,
     );
-    if (runs.length === 0) lines.push(`Sandbox ${sandbox} has no runs${cursor ? " before that" : ""}.`);
+    const nothing = kind === "task" ? "You have no tasks" : `Sandbox ${sandbox} has no runs`;
+    if (runs.length === 0) lines.push(`${nothing}${cursor ? " before that" : ""}.`);
     if (next) lines.push(`... and older ones: cursor ${next}`);
     const said = [sections([["notice", notice]]), ...lines].filter(Boolean).join("\n");
     return { content: [text(said)], structured: { runs, next_cursor: next, notice } };
   },
 });
+
+type Listed = Pick<RunView, "id" | "kind" | "state" | "title" | "startedAt" | "endedAt" | "exitCode">;
+
+async function tasksOf(
+  { env, principal }: ToolContext,
+  limit: number,
+  before: string | undefined,
+): Promise<Told<Listed[]>> {
+  const tasks = await accountOf(env, principal.id).listTasks(limit, before);
+  return { value: tasks.map((task) => ({ ...task, kind: "task" })), notice: undefined };
+}

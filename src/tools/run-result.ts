@@ -1,14 +1,18 @@
 /** How a run of any kind is shown to a model. */
+import { taskDetailOf } from "../runs/task-collect.ts";
 import { shownText } from "../runs/output.ts";
-import type { CodeResult, RunView } from "../runs/run.ts";
+import type { CodeDetail, CodeResult, RunView } from "../runs/run.ts";
 import { type ToolOutput, sections, text } from "./define.ts";
 import { IMAGE_BYTES } from "./images.ts";
+import { taskFields, taskText } from "./task-result.ts";
 
 type Block = ToolOutput["content"][number];
 
 /** Everything about a run: one block of text, then its images. */
 export function runBlocks(run: RunView, notice?: string): Block[] {
-  const { results = [], error } = run.detail ?? {};
+  const task = taskDetailOf(run);
+  if (task) return [text(taskText(run, task, notice))];
+  const { results = [], error } = codeDetailOf(run) ?? {};
   const blocks = results.map(resultBlock);
   const texts = blocks.flatMap((block) => ("text" in block ? block.text : []));
   const said = sections([
@@ -28,8 +32,14 @@ export function runBlocks(run: RunView, notice?: string): Block[] {
     : images;
 }
 
+function codeDetailOf({ detail }: RunView): CodeDetail | undefined {
+  return detail && "results" in detail ? detail : undefined;
+}
+
 /** The fields that every tool answering with a run has in its structured result. */
-export function runFields(run: RunView, notice?: string) {
+export function runFields(run: RunView, notice?: string): Record<string, unknown> {
+  const task = taskDetailOf(run);
+  if (task) return taskFields(run, task, notice);
   return {
     id: run.id,
     state: run.state,

@@ -1,0 +1,155 @@
+/**
+ * The hosts that a sandbox reaches only through us, because a credential is needed that must not be in the sandbox. The
+ * process in there sends a placeholder made for its task; the handler, which runs in the Worker outside the actor, asks
+ * the sandbox's actor what the placeholder is worth, puts the real credential in its place and forwards the request.
+ */
+import { waitUntil } from "cloudflare:workers";
+import { type Config, type Env, parseConfig } from "../server/config.ts";
+import type { UpstreamError } from "../runs/task-budget.ts";
+import { UsageCounter } from "./model-usage.ts";
+import type { Sandbox } from "./sandbox.ts";
+
+/** As the SDK calls it: `containerId` is the id of the sandbox's Durable Object. */
+type OutboundHandler = (request: Request, env: Env, from: { containerId: string }) => Promise<Response>;
+
+/** One host. */
+interface EgressRow {
+  /** `POST` paths that are let through; everything else is refused. */
+  paths: readonly string[];
+  /** Names of headers that are passed on, or the beginning of names, ended by `*`. */
+  passed: readonly string[];
+  /** Where requests go, without a trailing slash. */
+  upstream(config: Config): string;
+  /** Puts the credential in. Answers whether there is one. */
+  authorize(headers: Headers, config: Config): boolean;
+}
+
+const EGRESS: Record<string, EgressRow> = {
+  "anthropic.internal": {
+    paths: ["/v1/messages", "/v1/messages/count_tokens"],
+    passed: ["accept", "content-type", "user-agent", "x-app", "anthropic-*", "x-stainless-*"],
+    upstream: ({ tasks }) => tasks.anthropicURL,
+    authorize(headers, { tasks }) {
+      if (tasks.anthropicKey !== undefined) headers.set("x-api-key", tasks.anthropicKey);
+      else if (tasks.anthropicToken !== undefined) {
+        headers.set("authorization", `Bearer ${tasks.anthropicToken}`);
+        const betas = new Set((headers.get("anthropic-beta") ?? "").split(",").filter(Boolean));
+        headers.set("anthropic-beta", [...betas.add("oauth-2025-04-20")].join(","));
+      } else return false;
+      return true;
+    },
+  },
+};
+
+/** Headers of an answer that say something of its sender or that no longer hold here. */
+const DROPPED = ["content-encoding", "content-length", "set-cookie", "anthropic-organization-id"];
+
+/** For the class's `outboundByHost`. */
+export const OUTBOUND: Record<string, OutboundHandler> = Object.fromEntries(
+  Object.entries(EGRESS).map(([host, row]): [string, OutboundHandler] => [
+    host,
+    (request, env, { containerId }) => serve(row, request, env, containerId),
+  ]),
+);
+
+async function serve(row: EgressRow, request: Request, env: Env, containerID: string): Promise<Response> {
+  const { pathname, search } = new URL(request.url);
+  if (request.method !== "POST" || !row.paths.includes(pathname))
+    return refusal(
+      403,
+      "permission_error",
+      `${request.method} ${pathname} is not let through from a sandbox.`,
+    );
+  const sandboxes = env.Sandbox as DurableObjectNamespace<Sandbox>;
+  const actor = sandboxes.get(sandboxes.idFromString(containerID));
+  const admission = await actor.admitModelCall(placeholderOf(request.headers));
+  if ("refused" in admission) return refusal(403, "permission_error", admission.refused);
+
+  const { run } = admission;
+  const config = parseConfig(env);
+  const headers = new Headers();
+  for (const [name, value] of request.headers) if (isPassed(row, name)) headers.set(name, value);
+  headers.set("accept-encoding", "identity");
+  if (!row.authorize(headers, config)) {
+    const message = "The server has no credential for this API any more.";
+    await actor.modelAnswered(run, 0, { status: 401, message });
+    return refusal(401, "authentication_error", message);
+  }
+  let response: Response;
+  try {
+    // Redirects are not followed: the credential is for this address alone.
+    const init = { method: "POST", headers, body: request.body, redirect: "manual" } as const;
+    response = await fetch(row.upstream(config) + pathname + search, init);
+  } catch {
+    const message = "The API cannot be reached from the server.";
+    await actor.modelAnswered(run, 0, { status: 502, message });
+    return refusal(502, "api_error", message);
+  }
+  const answer = new Headers(response.headers);
+  for (const name of DROPPED) answer.delete(name);
+  if (!response.ok) return failed(response, answer, (error) => actor.modelAnswered(run, 0, error));
+  if (!response.body) return new Response(null, { status: response.status, headers: answer });
+  const { readable, counted } = counting(response.body);
+  // The answer ends with the agent's connection, or with the agent: what was used until then counts all the same.
+  waitUntil(counted.then((tokens) => actor.modelAnswered(run, tokens)));
+  return new Response(readable, { status: response.status, headers: answer });
+}
+
+/** Passes an error on to the agent, and its words to the task. */
+async function failed(
+  response: Response,
+  headers: Headers,
+  tell: (error: UpstreamError) => Promise<void>,
+): Promise<Response> {
+  const body = await response.text();
+  await tell({ status: response.status, message: errorMessage(body) });
+  // A redirect would lead the agent somewhere else.
+  headers.delete("location");
+  return new Response(body, { status: response.status < 400 ? 502 : response.status, headers });
+}
+
+function errorMessage(body: string): string {
+  try {
+    const { error }: { error?: { message?: unknown } } = JSON.parse(body);
+    if (typeof error?.message === "string") return error.message.slice(0, 500);
+  } catch {
+    // Not the API itself, but something before it.
+  }
+  return body.slice(0, 200).trim() || "no reason given";
+}
+
+/** Passes a body on piece by piece, and counts the tokens that it speaks of. */
+function counting(body: ReadableStream<Uint8Array>): { readable: ReadableStream; counted: Promise<number> } {
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const counter = new UsageCounter();
+  const pump = async () => {
+    const writer = writable.getWriter();
+    const reader = body.getReader();
+    try {
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        counter.add(value);
+        await writer.write(value);
+      }
+      await writer.close();
+    } catch (error) {
+      await Promise.allSettled([reader.cancel(error), writer.abort(error)]);
+    }
+    return counter.tokens;
+  };
+  return { readable, counted: pump() };
+}
+
+function isPassed(row: EgressRow, name: string): boolean {
+  return row.passed.some((one) => (one.endsWith("*") ? name.startsWith(one.slice(0, -1)) : name === one));
+}
+
+function placeholderOf(headers: Headers): string {
+  return headers.get("x-api-key") ?? (headers.get("authorization") ?? "").replace(/^Bearer +/i, "");
+}
+
+/** An error as the API itself would put it, so that the agent can read it. */
+function refusal(status: number, type: string, message: string): Response {
+  return Response.json({ type: "error", error: { type, message: `sandbox-mcp: ${message}` } }, { status });
+}

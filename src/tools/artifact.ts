@@ -1,0 +1,60 @@
+/** A file that a task left, as an answer of get_result. */
+import { type ToolContext, type ToolOutput, text } from "./define.ts";
+import { IMAGE_BYTES, imageType } from "./images.ts";
+import { ownRun } from "./own-run.ts";
+
+/** Bytes of one answer: text, and what base64 is made of. */
+const MAX_TEXT = 48 * 1024;
+const MAX_BINARY = 384 * 1024;
+
+export async function artifactOutput(
+  context: ToolContext,
+  id: string,
+  path: string,
+  cursor = 0,
+): Promise<ToolOutput> {
+  const read = async (maxBytes: number) => {
+    const answer = await context.sandbox(ownRun(id), (actor, owner) =>
+      actor.readArtifact(owner, id, path, cursor, maxBytes),
+    );
+    return answer.value;
+  };
+  const { size, bytes } = await read(MAX_TEXT);
+  const content = decode(bytes, cursor + bytes.length < size);
+  if (content) {
+    const next = cursor + content.bytes;
+    const said = `[${path}, bytes ${cursor} to ${next} of ${size}. ${next < size ? `Go on with cursor ${next}.` : "This is the end."}]`;
+    return { content: [...(content.text ? [text(content.text)] : []), text(said)] };
+  }
+  const mimeType = cursor === 0 && size <= IMAGE_BYTES ? imageType(bytes) : undefined;
+  if (mimeType) {
+    const whole = await read(IMAGE_BYTES);
+    return { content: [{ type: "image", data: whole.bytes.toBase64(), mimeType }] };
+  }
+  const part = await read(MAX_BINARY);
+  const next = cursor + part.bytes.length;
+  const rest = next < size ? ` Go on with cursor ${next}.` : " This is the end.";
+  return {
+    content: [
+      text(part.bytes.toBase64()),
+      text(`[${path}, bytes ${cursor} to ${next} of ${size} in base64.${rest}]`),
+    ],
+  };
+}
+
+/** UTF-8 as text, up to its last whole character; undefined for what is no text. */
+function decode(bytes: Uint8Array, cut: boolean): { text: string; bytes: number } | undefined {
+  if (bytes.includes(0)) return undefined;
+  for (let drop = 0; drop <= (cut ? 3 : 0); drop++) {
+    const part = bytes.subarray(0, bytes.length - drop);
+    try {
+      return {
+        text: new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(part),
+        bytes: part.length,
+      };
+    } catch {
+      continue;
+    }
+  }
+  return undefined;
+}

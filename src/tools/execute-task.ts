@@ -1,0 +1,72 @@
+import { z } from "zod";
+import { AGENT_NAMES, DEFAULT_AGENT } from "../runs/agents.ts";
+import { SANDBOX_NAME } from "../sandbox/naming.ts";
+import { defineTool, timeoutField, waitField } from "./define.ts";
+import { followTask } from "./follow-task.ts";
+import { runBlocks, runFields } from "./run-result.ts";
+import { startTask } from "./start-task.ts";
+
+/** Characters of a task; more goes into a file of the sandbox or of the repository. */
+const MAX_TASK = 100_000;
+
+export const executeTask = defineTool({
+  name: "execute_task",
+  title: "Hand a task to a coding agent",
+  description: `Hands a whole task to a coding agent (Claude Code) that works by itself in a sandbox: it reads, edits, runs and tests until it is done. Say all it needs to know; it cannot ask.
+
+By default in a fresh sandbox that ends with the task. Returns its answer, the changed files, a git diff, turns and cost; the files stay readable as artifacts.
+
+A task that outlasts wait_seconds goes on: the answer then has the id for get_result.`,
+  input: z.strictObject({
+    task: z.string().min(1).max(MAX_TASK, `is longer than ${MAX_TASK} characters`),
+    repository: z
+      .string()
+      .max(2000)
+      .regex(/^[^\s-]\S*$/, "must be an address that git clone takes")
+      .optional()
+      .describe("Git URL; cloned first, and where the agent works."),
+    branch: z
+      .string()
+      .max(250)
+      .regex(/^[^\s-]\S*$/, "must be the name of a branch")
+      .optional(),
+    sandbox: z
+      .string()
+      .regex(SANDBOX_NAME, "must be 1 to 20 of a-z, 0-9 and -, without a dash at either end")
+      .optional()
+      .describe("One of yours, to work on its files; it stays."),
+    agent: z.enum(AGENT_NAMES).default(DEFAULT_AGENT),
+    model: z
+      .string()
+      .max(100)
+      .regex(/^[A-Za-z0-9][\w.:/@[\]-]*$/, "must be the name of a model")
+      .optional(),
+    max_turns: z.number().int().min(1).max(1000).optional(),
+    timeout_seconds: timeoutField(300, 21_600),
+    wait_seconds: waitField(),
+    continue_from: z
+      .string()
+      .max(64)
+      .optional()
+      .describe("Id of an ended task: goes on with its conversation and files."),
+  }),
+  hints: { readOnly: false, destructive: true, idempotent: false },
+  scopes: ["tasks:run"],
+  async handle(args, context) {
+    const deadline = Date.now() + args.wait_seconds * 1000;
+    const { value: started, notice } = await startTask(context, {
+      task: args.task,
+      agent: args.agent,
+      repository: args.repository,
+      branch: args.branch,
+      sandbox: args.sandbox,
+      model: args.model,
+      maxTurns: args.max_turns,
+      timeoutMs: args.timeout_seconds * 1000,
+      continueFrom: args.continue_from,
+    });
+    const { value: run, notice: later } = await followTask(context, started.id, deadline - Date.now());
+    const told = [notice, later].filter(Boolean).join(" ") || undefined;
+    return { content: runBlocks(run, told), structured: runFields(run, told) };
+  },
+});

@@ -1,0 +1,37 @@
+import type { RunView } from "../runs/run.ts";
+import type { Told } from "../sandbox/handle.ts";
+import type { ToolContext } from "./define.ts";
+import { ownRun } from "./own-run.ts";
+
+/** Bytes of new progress taken in one call. */
+const PROGRESS_BYTES = 16 * 1024;
+
+/** Waits up to so long for the end of a task, and passes on what it says meanwhile. @throws {ToolError} `not_found` */
+export async function followTask(context: ToolContext, id: string, waitMs: number): Promise<Told<RunView>> {
+  const deadline = Date.now() + waitMs;
+  const read = (wait: number, cursor?: number) =>
+    context.sandbox(ownRun(id), (actor, owner) => actor.readRun(owner, id, wait, cursor, PROGRESS_BYTES));
+  const { progress } = context;
+  if (!progress) {
+    const { value, notice } = await read(waitMs);
+    return { value: value.run, notice };
+  }
+  const notices: string[] = [];
+  let { value, notice } = await read(0);
+  let cursor = 0;
+  for (;;) {
+    if (notice) notices.push(notice);
+    const left = deadline - Date.now();
+    if (value.run.state !== "running" || left <= 0) break;
+    ({ value, notice } = await read(left, cursor));
+    if (!value.page) continue;
+    cursor = value.page.next;
+    for (const { stream, bytes } of value.page.pieces)
+      if (stream === "stdout") for (const line of linesOf(bytes)) progress(line);
+  }
+  return { value: value.run, notice: notices.join(" ") || undefined };
+}
+
+function linesOf(bytes: Uint8Array): string[] {
+  return new TextDecoder().decode(bytes).split("\n").filter(Boolean);
+}

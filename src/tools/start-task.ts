@@ -1,0 +1,101 @@
+/** From what a caller asks for to a task that runs: which sandbox, what it starts from. */
+import { AGENTS, type AgentName } from "../runs/agents.ts";
+import type { RunView } from "../runs/run.ts";
+import { type TaskSpec, cloneDirectory } from "../runs/task.ts";
+import { taskDetailOf } from "../runs/task-collect.ts";
+import { ToolError } from "../sandbox/errors.ts";
+import type { Told } from "../sandbox/handle.ts";
+import type { ToolContext } from "./define.ts";
+import { ownRun } from "./own-run.ts";
+
+export interface TaskRequest {
+  task: string;
+  agent: AgentName;
+  repository?: string;
+  branch?: string;
+  /** A fresh one where undefined. */
+  sandbox?: string;
+  model?: string;
+  maxTurns?: number;
+  timeoutMs: number;
+  /** The id of an earlier task. */
+  continueFrom?: string;
+}
+
+/** @throws {ToolError} for a task that cannot start, whatever the reason */
+export async function startTask(context: ToolContext, request: TaskRequest): Promise<Told<RunView>> {
+  const { tasks } = context.config;
+  if (tasks.anthropicKey === undefined && tasks.anthropicToken === undefined)
+    throw new ToolError(
+      "not_configured",
+      `This server has no credential for ${AGENTS[request.agent].title}, so it runs no tasks.`,
+      "The operator has to set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN: on Cloudflare with `npx wrangler secret put`, on the local platform in .dev.vars. Until then, use run_code and run_command.",
+    );
+  const { continueFrom, sandbox, task, ...rest } = request;
+  const { name, ...start } =
+    continueFrom === undefined
+      ? { name: sandbox ?? freshName(), ownSandbox: sandbox === undefined, directory: directoryFor(request) }
+      : await goOnFrom(context, continueFrom, request);
+  const spec: TaskSpec = { task, ...rest, ...start };
+  return context.sandbox(name, (actor, owner) => actor.executeTask(owner, spec));
+}
+
+type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "restore"> & { name: string };
+
+/** In its sandbox when that still has what the task left there; else in a fresh one that is made like it. */
+async function goOnFrom(context: ToolContext, id: string, request: TaskRequest): Promise<Start> {
+  if (request.repository !== undefined)
+    throw new ToolError(
+      "invalid_argument",
+      "repository does not go with continue_from: the workspace of the earlier task is there already.",
+      "Leave repository out.",
+    );
+  const before = ownRun(id);
+  const { value } = await context.sandbox(before, (actor, owner) => actor.taskOrigin(owner, id));
+  const { run, alive } = value;
+  const detail = taskDetailOf(run);
+  if (!detail)
+    throw new ToolError("invalid_argument", `${id} is no task.`, "list_runs with kind task has them.");
+  if (run.state === "running")
+    throw new ToolError(
+      "invalid_argument",
+      `The task ${id} is still running.`,
+      `Wait for it with get_result and id ${id}, then go on from it.`,
+      true,
+    );
+  const { directory, conversation, archive } = detail;
+  if (conversation === undefined)
+    throw new ToolError(
+      "invalid_argument",
+      `The task ${id} ended before its agent began a conversation.`,
+      "Start a new task.",
+    );
+  if (alive && (request.sandbox ?? before) === before)
+    return { name: before, ownSandbox: false, directory, conversation };
+  if (request.sandbox !== undefined)
+    throw new ToolError(
+      "invalid_argument",
+      `The task ${id} cannot go on in sandbox ${request.sandbox}, which does not hold what it left.`,
+      "Leave sandbox out: then it goes on in a fresh one, with its workspace and conversation restored.",
+    );
+  if (!archive)
+    throw new ToolError(
+      "not_found",
+      `The sandbox of the task ${id} is gone, and there is no archive of it.`,
+      "Start a new task.",
+    );
+  const restore = { runID: id, pieces: archive.pieces };
+  return { name: freshName(), ownSandbox: true, directory, conversation, restore };
+}
+
+function directoryFor({ repository }: TaskRequest): string {
+  return repository === undefined ? "/workspace" : cloneDirectory(repository);
+}
+
+const LETTERS = "abcdefghijklmnopqrstuvwxyz234567";
+
+/** The name of a sandbox for one task. */
+function freshName(): string {
+  const random = crypto.getRandomValues(new Uint8Array(8));
+  return `task-${Array.from(random, (byte) => LETTERS[byte & 31]).join("")}`;
+}

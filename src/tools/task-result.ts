@@ -1,0 +1,109 @@
+/** How a task is shown to a model. */
+import { shownText } from "../runs/output.ts";
+import type { RunView } from "../runs/run.ts";
+import { type Changes, DIFF_NAME, type TaskDetail } from "../runs/task-detail.ts";
+import { sections } from "./define.ts";
+
+/** Changed files and artifacts that are listed one by one. */
+const LISTED = 50;
+
+/** Lines of progress of a task that goes on. */
+const PROGRESS_LINES = 12;
+
+export function taskText(run: RunView, task: TaskDetail, notice: string | undefined): string {
+  return sections([
+    ["notice", notice],
+    ["id", run.id],
+    ["state", run.state],
+    ["note", run.note],
+    ["answer", task.answer],
+    ["progress", run.state === "running" ? latest(run) : undefined],
+    ["stderr", run.state === "succeeded" ? undefined : shownText(run.stderr)],
+    ["changes", task.changes && changesText(task, task.changes)],
+    ["diff", task.changes && diffText(task.changes)],
+    ["used", usedText(run, task)],
+    ["artifacts", artifactsText(run, task)],
+    ["next", nextCall(run, task)],
+  ]);
+}
+
+export function taskFields(run: RunView, task: TaskDetail, notice: string | undefined) {
+  const { changes } = task;
+  return {
+    id: run.id,
+    state: run.state,
+    success: task.success,
+    answer: task.answer,
+    note: run.note,
+    progress: run.state === "running" ? latest(run) : undefined,
+    directory: task.directory,
+    files: changes?.files.slice(0, LISTED),
+    files_changed: changes?.count,
+    diff: changes && diffText(changes),
+    artifacts: task.artifacts.slice(0, LISTED),
+    turns: task.turns,
+    tokens: task.tokens && {
+      input: task.tokens.input,
+      output: task.tokens.output,
+      cache_read: task.tokens.cacheRead,
+      cache_write: task.tokens.cacheWrite,
+    },
+    cost_usd: task.costUSD,
+    duration_ms: (run.endedAt ?? Date.now()) - run.startedAt,
+    agent: task.agent,
+    model: task.model,
+    session_id: task.conversation,
+    next: nextCall(run, task),
+    notice,
+  };
+}
+
+function latest({ stdout }: RunView): string {
+  const lines = (stdout.tail || stdout.head).trimEnd().split("\n");
+  return lines.slice(-PROGRESS_LINES).join("\n");
+}
+
+function changesText({ directory }: TaskDetail, { files, count }: Changes): string {
+  if (count === 0) return `nothing in ${directory}`;
+  const lines = files
+    .slice(0, LISTED)
+    .map(({ path, change, size }) => `${change} ${path}${change === "deleted" ? "" : ` (${size} bytes)`}`);
+  const more = count > lines.length ? [`... and ${count - lines.length} more`] : [];
+  return [`${count} in ${directory}`, ...lines, ...more].join("\n");
+}
+
+function diffText({ diff, diffBytes }: Changes): string {
+  const shown = new TextEncoder().encode(diff).length;
+  if (shown >= diffBytes) return diff;
+  return `${diff}\n[... cut: ${diffBytes} bytes in all, whole in the artifact ${DIFF_NAME} ...]`;
+}
+
+function usedText(run: RunView, { turns, tokens, costUSD, model, conversation }: TaskDetail): string {
+  const seconds = ((run.endedAt ?? Date.now()) - run.startedAt) / 1000;
+  const parts = [
+    `${seconds.toFixed(1)} s`,
+    turns === undefined ? "" : `${turns} turns`,
+    tokens === undefined ? "" : `${tokens.input + tokens.cacheRead + tokens.cacheWrite} tokens in`,
+    tokens === undefined ? "" : `${tokens.output} out`,
+    costUSD === undefined ? "" : `$${costUSD.toFixed(4)}`,
+    model ?? "",
+    conversation === undefined ? "" : `session ${conversation}`,
+  ];
+  return parts.filter(Boolean).join(", ");
+}
+
+function artifactsText({ id }: RunView, { artifacts }: TaskDetail): string | undefined {
+  if (artifacts.length === 0) return undefined;
+  const lines = artifacts.slice(0, LISTED).map(({ path, size }) => `${path} (${size} bytes)`);
+  const more = artifacts.length > LISTED ? [`... and ${artifacts.length - LISTED} more`] : [];
+  return [...lines, ...more, `Read one with get_result, id ${id} and artifact <path>.`].join("\n");
+}
+
+function nextCall(run: RunView, task: TaskDetail): string | undefined {
+  if (run.state === "running") {
+    const seconds = Math.round((Date.now() - run.startedAt) / 1000);
+    return `Still working after ${seconds} s; it goes on. Wait for it with get_result, id ${run.id}; stop it with cancel_run.`;
+  }
+  if (task.conversation === undefined || run.state === "lost") return undefined;
+  return `To go on where it ended: execute_task with continue_from ${run.id}.`;
+}

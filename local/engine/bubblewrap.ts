@@ -7,6 +7,7 @@
  */
 import { existsSync, lstatSync, readlinkSync } from "node:fs";
 import type { Readable, Writable } from "node:stream";
+import { agentDirectory } from "./furniture.ts";
 import type { Toolchain } from "./toolchain.ts";
 
 export const runtimeDirectory = "/opt/sandbox-runtime";
@@ -119,6 +120,8 @@ export function readOnlyMounts(view: View): Mount[] {
   for (const { name, path } of toolchain.packages) {
     mounts.push({ from: path, to: `${runtimeDirectory}/node_modules/${name}` });
   }
+  if (toolchain.claude !== undefined)
+    mounts.push({ from: toolchain.claude, to: `${agentDirectory}/claude` });
   if (toolchain.npm !== undefined) mounts.push({ from: toolchain.npm, to: `${runtimeDirectory}/npm` });
   if (existsSync(view.container)) mounts.push({ from: view.container, to: "/opt/sandbox-mcp" });
   for (const directory of pythonDirectories(toolchain)) mounts.push({ from: directory, to: directory });

@@ -4,10 +4,14 @@ import { hostRegistries, type Certificates } from "./certificates.ts";
 /** Where the runtime offers the engine's egress proxy inside a sandbox. */
 export const proxyURL = "http://127.0.0.1:3128";
 
+/** Where the coding agent is. What a user installs goes before it, as in the image. */
+export const agentDirectory = "/opt/sandbox-runtime/agents";
+
 const path = [
   "/opt/sandbox-runtime/bin",
   "/root/.local/bin",
   "/root/.npm-global/bin",
+  agentDirectory,
   "/usr/local/sbin",
   "/usr/local/bin",
   "/usr/sbin",

@@ -16,6 +16,8 @@ export interface Toolchain {
   /** npm's package directory, when the host has npm. */
   npm: string | undefined;
   python: Python | undefined;
+  /** Claude Code's own program, when this package's development dependencies are installed. */
+  claude: string | undefined;
   /** The packages the runtime imports, as directories. */
   packages: { name: string; path: string }[];
 }
@@ -37,8 +39,18 @@ export async function findToolchain(python?: string | null): Promise<Toolchain> 
     node: await realpath((await exists(bundled)) ? bundled : process.execPath),
     npm: await findNPM(),
     python: python === null ? undefined : await findPython(python),
+    claude: await findClaude(modules),
     packages: ["capnweb", "ws"].map((name) => ({ name, path: join(modules, name) })),
   };
+}
+
+/** npm installs the program for this machine as a package of its own: one for glibc, one for musl. */
+async function findClaude(modules: string): Promise<string | undefined> {
+  for (const variant of ["", "-musl"]) {
+    const file = join(modules, `@anthropic-ai/claude-code-linux-${process.arch}${variant}/claude`);
+    if (await exists(file)) return await realpath(file);
+  }
+  return undefined;
 }
 
 async function findNPM(): Promise<string | undefined> {

@@ -79,6 +79,10 @@ export class TaskOutput implements RunSink {
     return stream === "stdout" ? this.#storedOffset() : this.#run.stored(stream);
   }
 
+  over(ms: number): Promise<void> {
+    return this.#run.over(ms);
+  }
+
   skipped(stream: Stream, count: number, last: Uint8Array): void {
     if (stream !== "stdout") return this.#run.skipped(stream, count, last);
     this.offset += this.#partialBytes + count;

@@ -77,6 +77,6 @@ export function entriesOf(reply: Reply, fields: number): string[][] {
     .filter(Boolean)
     .map((entry) => {
       const parts = entry.split(" ");
-      return [...parts.slice(0, fields - 1), parts.slice(fields - 1).join(" ")];
+      return parts.slice(0, fields - 1).concat(parts.slice(fields - 1).join(" "));
     });
 }

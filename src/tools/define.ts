@@ -152,9 +152,9 @@ function heartbeat(title: string, { mcpReq }: Requester): Pulse | undefined {
   let at = title;
   let progress = 0;
   const notify = (message: string) => {
-    // Seconds, in order to say something; the protocol asks that each be more than the one before.
-    progress = Math.max(progress + 0.001, (Date.now() - startedAt) / 1000);
-    const params = { progressToken, progress, message };
+    // Counted in milliseconds and told in seconds; the protocol asks that each be more than the one before.
+    progress = Math.max(progress + 1, Date.now() - startedAt);
+    const params = { progressToken, progress: progress / 1000, message };
     // A client that went away is noticed by the transport; its call goes on.
     mcpReq.notify({ method: "notifications/progress", params }).catch(() => undefined);
   };

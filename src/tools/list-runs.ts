@@ -53,5 +53,5 @@ async function tasksOf(
   before: string | undefined,
 ): Promise<Told<Listed[]>> {
   const tasks = await accountOf(env, principal.id).listTasks(limit, before);
-  return { value: tasks.map((task) => ({ ...task, kind: "task" })), notice: undefined };
+  return { value: tasks.map((task) => Object.assign(task, { kind: "task" as const })), notice: undefined };
 }

@@ -120,8 +120,7 @@ export function readOnlyMounts(view: View): Mount[] {
   for (const { name, path } of toolchain.packages) {
     mounts.push({ from: path, to: `${runtimeDirectory}/node_modules/${name}` });
   }
-  if (toolchain.claude !== undefined)
-    mounts.push({ from: toolchain.claude, to: `${agentDirectory}/claude` });
+  if (toolchain.claude !== undefined) mounts.push({ from: toolchain.claude, to: `${agentDirectory}/claude` });
   if (toolchain.npm !== undefined) mounts.push({ from: toolchain.npm, to: `${runtimeDirectory}/npm` });
   if (existsSync(view.container)) mounts.push({ from: view.container, to: "/opt/sandbox-mcp" });
   for (const directory of pythonDirectories(toolchain)) mounts.push({ from: directory, to: directory });

@@ -44,6 +44,9 @@ const EGRESS: Record<string, EgressRow> = {
 /** Headers of an answer that say something of its sender or that no longer hold here. */
 const DROPPED = ["content-encoding", "content-length", "set-cookie", "anthropic-organization-id"];
 
+/** What clients of the model APIs go by when they decide whether to try again. */
+const NO_RETRY = "x-should-retry";
+
 /** For the class's `outboundByHost`. */
 export const OUTBOUND: Record<string, OutboundHandler> = Object.fromEntries(
   Object.entries(EGRESS).map(([host, row]): [string, OutboundHandler] => [
@@ -105,6 +108,8 @@ async function failed(
   await tell({ status: response.status, message: errorMessage(body) });
   // A redirect would lead the agent somewhere else.
   headers.delete("location");
+  // The credential is not the agent's: trying again with the same one changes nothing.
+  if (response.status === 401 || response.status === 403) headers.set(NO_RETRY, "false");
   return new Response(body, { status: response.status < 400 ? 502 : response.status, headers });
 }
 
@@ -151,5 +156,9 @@ function placeholderOf(headers: Headers): string {
 
 /** An error as the API itself would put it, so that the agent can read it. */
 function refusal(status: number, type: string, message: string): Response {
-  return Response.json({ type: "error", error: { type, message: `sandbox-mcp: ${message}` } }, { status });
+  const error = { type, message: `sandbox-mcp: ${message}` };
+  return Response.json(
+    { type: "error", error },
+    { status, headers: status < 500 ? { [NO_RETRY]: "false" } : {} },
+  );
 }

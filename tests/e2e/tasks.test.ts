@@ -1,0 +1,392 @@
+/** Tasks as a client hands them over: the real agent in real sandboxes, with a scripted model behind the egress. */
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { MessagesAPI } from "../setup/messages-api.ts";
+import { bash, playScenarios, say, type Scenario, use } from "../setup/scripted-agent.ts";
+import { type Server, startServer } from "../setup/server.ts";
+import { connectTaskClient, type TaskClient } from "./task-client.ts";
+
+const KEY = "sk-ant-the-real-key-0123456789";
+
+/** Looks for the key in every file that can be read, and in the memory of every process that can be read. */
+const MEMORY = `
+import os, re
+key, placeholder = b"-".join([b"the", b"real", b"key"]), b"sk-ant-" + b"placeholder"
+found, held = [], 0
+for top in ("/root", "/tmp", "/etc", "/workspace", "/var", "/opt/sandbox-mcp", "/run"):
+    for directory, _, names in os.walk(top):
+        for name in names:
+            path = os.path.join(directory, name)
+            if os.path.isfile(path) and key in open(path, "rb").read():
+                found.append(path)
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    if int(pid) == os.getpid():
+        continue
+    try:
+        ranges = [line.split() for line in open(f"/proc/{pid}/maps")]
+        memory = open(f"/proc/{pid}/mem", "rb", 0)
+    except OSError:
+        continue
+    holds = False
+    for place, mode, *rest in ranges:
+        start, end = (int(part, 16) for part in place.split("-"))
+        if "rw" not in mode or end - start > 1 << 28:
+            continue
+        try:
+            memory.seek(start)
+            content = memory.read(end - start)
+        except (OSError, ValueError, OverflowError):
+            continue
+        if key in content:
+            found.append(f"memory of {pid}")
+        holds = holds or placeholder in content
+    held += holds
+open("/workspace/found.txt", "w").write("\\n".join(found))
+open("/workspace/held.txt", "w").write(str(held))
+`;
+
+const scenarios: Record<string, Scenario> = {
+  write: [
+    use("Write", { file_path: "/workspace/notes/a.txt", content: "first\n" }, "I will write the file."),
+    bash("wc -l notes/a.txt; ls no-such-file"),
+    say("All is written."),
+  ],
+  fix: [
+    bash("cat sum.py"),
+    use("Edit", { file_path: "/workspace/origin/sum.py", old_string: "a - b", new_string: "a + b" }),
+    bash(
+      "mkdir -p build && echo made > build/out.bin && echo new > extra.txt && git rm -q old.txt && git -c user.name=a -c user.email=a@b commit -qam fixed",
+    ),
+    say("Fixed the sum."),
+  ],
+  remember: [
+    use("Write", { file_path: "/workspace/word.txt", content: "xylophone\n" }),
+    say("The word is xylophone."),
+  ],
+  recall: [bash("cat word.txt >> copy.txt && echo again >> copy.txt"), say("It was xylophone.")],
+  forever: (_request, turn) => bash(`echo turn ${turn}`),
+  slow: [{ blocks: [{ type: "text", text: "one two three four" }], delayMs: 400 }],
+  sleep: [bash("echo started > /workspace/started; sleep 300"), say("woke up")],
+  unauthorized: [{ status: 401, error: { type: "authentication_error", message: "invalid x-api-key" } }],
+  limited: [
+    {
+      status: 429,
+      error: { type: "rate_limit_error", message: "too many requests" },
+      headers: { "x-should-retry": "false" },
+    },
+  ],
+  overloaded: [
+    {
+      status: 529,
+      error: { type: "overloaded_error", message: "Overloaded" },
+      headers: { "x-should-retry": "false" },
+    },
+  ],
+  expensive: (_request, turn) => ({
+    blocks: [{ type: "tool_use", name: "Bash", input: { command: `echo ${turn}`, description: "x" } }],
+    usage: { input: 40_000, output: 20_000 },
+  }),
+  crash: [bash("kill -9 $PPID"), say("not reached")],
+  snoop: [
+    bash(
+      [
+        "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' > /tmp/seen",
+        "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' >> /tmp/seen",
+        "grep -rhs sk-ant /root /tmp /etc /workspace /var/lib/sandbox-mcp >> /tmp/seen",
+        "cp /tmp/seen seen.txt; grep -o 'sk-ant-placeholder-[A-Za-z0-9_-]\\{20,\\}' seen.txt | sort -u > placeholders.txt",
+        "python3 - <<'EOF'",
+        MEMORY,
+        "EOF",
+        "true",
+      ].join("\n"),
+    ),
+    say("looked"),
+  ],
+};
+
+let api: MessagesAPI;
+let server: Server;
+let client: TaskClient;
+
+beforeAll(async () => {
+  api = await playScenarios(scenarios);
+  server = await startServer({
+    env: { ANTHROPIC_API_KEY: KEY, ANTHROPIC_UPSTREAM_URL: api.url, MAX_TASK_TOKENS: "150000" },
+  });
+  client = await connectTaskClient(server.url);
+});
+
+afterAll(async () => {
+  await client?.close();
+  await server?.stop();
+  await api?.close();
+});
+
+describe("a task in a fresh sandbox", () => {
+  it("returns the answer, what changed and what it took, and says what goes on", async () => {
+    const { fields, progress, text } = await client.call("execute_task", { task: "[[write]] Write a file" });
+    expect(fields).toMatchObject({
+      state: "succeeded",
+      success: true,
+      answer: "All is written.",
+      files: [{ path: "notes/a.txt", change: "created", size: 6 }],
+      turns: 3,
+      tokens: { input: 30, output: 15 },
+    });
+    expect(fields.cost_usd).toBeGreaterThan(0);
+    expect(fields.session_id).toMatch(/^[0-9a-f-]{36}$/);
+    expect(fields.diff).toContain("+++ b/notes/a.txt\n@@ -0,0 +1 @@\n+first\n");
+    expect(progress).toEqual(
+      expect.arrayContaining([
+        "I will write the file.",
+        "Write notes/a.txt",
+        expect.stringMatching(/^Bash: wc -l/),
+        expect.stringMatching(/^ {2}failed: Exit code 2/),
+      ]),
+    );
+    expect(text).toContain("All is written.");
+  });
+
+  it("keeps its files as artifacts after the sandbox is gone", async () => {
+    const { fields } = await client.call("execute_task", { task: "[[write]] Write a file" });
+    const { id } = fields;
+    await expect
+      .poll(async () => (await client.call("list_sandboxes", {})).text, { timeout: 10_000 })
+      .not.toContain(id.split(".")[0]);
+    expect(fields.artifacts.map(({ path }) => path)).toEqual(["changes.diff", "notes/a.txt"]);
+    expect((await client.call("get_result", { id, artifact: "notes/a.txt" })).text).toMatch(/^first\n/);
+    expect((await client.call("get_result", { id, artifact: "changes.diff", cursor: 5 })).text).toContain(
+      "notes/a.txt",
+    );
+    const missing = await client.call("get_result", { id, artifact: "nothing" });
+    expect(missing).toMatchObject({ isError: true });
+    expect(missing.text).toContain("notes/a.txt");
+    expect((await client.call("get_result", { id, cursor: 0 })).text).toContain("Write notes/a.txt");
+    expect((await client.call("get_result", { id })).text).toContain("All is written.");
+    expect((await client.call("list_runs", { kind: "task" })).text).toContain(`${id} task succeeded`);
+  });
+
+  it("passes a slow stream on and reports its end", async () => {
+    const { fields } = await client.call("execute_task", { task: "[[slow]] Say it slowly" });
+    expect(fields).toMatchObject({ state: "succeeded", answer: "one two three four" });
+  });
+
+  it("goes on when the caller does not wait, and is there for another process", async () => {
+    const started = await client.call("execute_task", { task: "[[slow]] Say it slowly", wait_seconds: 0 });
+    expect(started.fields).toMatchObject({ state: "running", next: expect.stringContaining("get_result") });
+    const other = await connectTaskClient(server.url);
+    const result = await other.call("get_result", { id: started.fields.id });
+    await other.close();
+    expect(result.text).toContain("one two three four");
+    expect(result.text).toContain("state: succeeded");
+  });
+});
+
+describe("a task on a repository", () => {
+  it("clones it, works in the clone and returns the diff, commits or not", async () => {
+    await client.sh(
+      "repo",
+      `git init -q /tmp/seed && cd /tmp/seed && printf 'def total(a, b):\\n    return a - b\\n' > sum.py && echo old > old.txt && echo build > .gitignore &&
+       git add -A && git -c user.name=a -c user.email=a@b commit -qm one && git branch work && git clone -q --bare . /workspace/origin.git`,
+    );
+    const { fields } = await client.call("execute_task", {
+      task: "[[fix]] Fix the sum",
+      repository: "/workspace/origin.git",
+      branch: "work",
+      sandbox: "repo",
+    });
+    expect(fields).toMatchObject({
+      state: "succeeded",
+      directory: "/workspace/origin",
+      files: [
+        { path: "extra.txt", change: "created", size: 4 },
+        { path: "old.txt", change: "deleted", size: 0 },
+        { path: "sum.py", change: "changed" },
+      ],
+    });
+    expect(fields.diff).toContain("-    return a - b\n+    return a + b\n");
+    expect(fields.diff).not.toContain("out.bin");
+    expect(await client.sh("repo", "cat /workspace/origin/sum.py")).toContain("a + b");
+    expect(await client.sh("repo", "git -C /workspace/origin status --porcelain")).toBe("?? extra.txt\n");
+  });
+
+  it("says what is wrong with one that cannot be cloned", async () => {
+    const gone = await client.call("execute_task", {
+      task: "[[write]] x",
+      repository: "/workspace/nothing-here.git",
+    });
+    expect(gone.fields).toMatchObject({ state: "failed", success: false });
+    expect(gone.fields.note).toMatch(/could not clone \/workspace\/nothing-here.git: .*does not exist/);
+    const branch = await client.call("execute_task", {
+      task: "[[write]] x",
+      repository: "/workspace/origin.git",
+      branch: "no-such-branch",
+      sandbox: "repo",
+    });
+    expect(branch.fields.note).toContain("already holds files");
+    await client.sh("repo", "rm -rf /workspace/origin");
+    const again = await client.call("execute_task", {
+      task: "[[write]] x",
+      repository: "/workspace/origin.git",
+      branch: "no-such-branch",
+      sandbox: "repo",
+    });
+    expect(again.fields.note).toMatch(/branch no-such-branch: .*not found/);
+  });
+});
+
+describe("continue_from", () => {
+  it("goes on in a fresh sandbox with the workspace and the conversation", async () => {
+    const first = await client.call("execute_task", { task: "[[remember]] Remember a word" });
+    const before = api.requests.length;
+    const { fields } = await client.call("execute_task", {
+      task: "[[recall]] What was it?",
+      continue_from: first.fields.id,
+    });
+    expect(fields).toMatchObject({
+      state: "succeeded",
+      answer: "It was xylophone.",
+      session_id: first.fields.session_id,
+      files: [{ path: "copy.txt", change: "created" }],
+    });
+    expect(fields.id.split(".")[0]).not.toBe(first.fields.id.split(".")[0]);
+    const [request] = api.requests.slice(before).filter(({ body }) => (body.tools ?? []).length > 0);
+    expect(JSON.stringify(request?.body.messages)).toContain("The word is xylophone.");
+    const third = await client.call("execute_task", {
+      task: "[[recall]] And again?",
+      continue_from: fields.id,
+    });
+    expect(third.fields.diff).toContain(" xylophone\n again\n+xylophone\n+again\n");
+  });
+
+  it("goes on in the sandbox that still lives", async () => {
+    const first = await client.call("execute_task", { task: "[[remember]] x", sandbox: "kept" });
+    await client.sh("kept", "echo -n changed-since > word.txt");
+    const second = await client.call("execute_task", {
+      task: "[[recall]] y",
+      continue_from: first.fields.id,
+    });
+    expect(second.fields.id).toMatch(/^kept\./);
+    expect(second.fields.session_id).toBe(first.fields.session_id);
+    expect(await client.sh("kept", "cat copy.txt")).toContain("changed-since");
+  });
+
+  it("says why it cannot", async () => {
+    const running = await client.call("execute_task", { task: "[[sleep]] x", wait_seconds: 0 });
+    const { id } = running.fields;
+    const refused = await client.call("execute_task", { task: "[[recall]] y", continue_from: id });
+    expect(refused).toMatchObject({ isError: true, text: expect.stringContaining("still running") });
+    await client.call("cancel_run", { id });
+    const unknown = await client.call("execute_task", { task: "[[recall]] y", continue_from: `${id}x` });
+    expect(unknown).toMatchObject({ isError: true, text: expect.stringContaining("There is no run") });
+  });
+});
+
+describe("a task that does not succeed", () => {
+  it.each([
+    ["unauthorized", /refused the server's credential \(status 401, invalid x-api-key\).*ANTHROPIC_API_KEY/],
+    ["limited", /limits the rate of requests \(status 429, too many requests\).*Try again/],
+    ["overloaded", /overloaded or out of order \(status 529, Overloaded\).*Try again/],
+    ["expensive", /used up its budget for the model \(\d+ tokens in \d requests\).*MAX_TASK_TOKENS/],
+    ["crash", /was killed by signal 9 before it was done/],
+  ])("%s: says why and what to do", async (scenario, words) => {
+    const { fields, isError } = await client.call("execute_task", { task: `[[${scenario}]] Do it` });
+    expect({ state: fields.state, success: fields.success, isError }).toEqual({
+      state: "failed",
+      success: false,
+      isError: false,
+    });
+    expect(fields.note).toMatch(words);
+  });
+
+  it("runs out of turns", async () => {
+    const { fields } = await client.call("execute_task", { task: "[[forever]] x", max_turns: 2 });
+    expect(fields.state).toBe("failed");
+    expect(fields.note).toMatch(/used up its turns.*max_turns.*continue_from/);
+  });
+
+  it("is stopped when its time is over, and can go on", async () => {
+    const { fields } = await client.call("execute_task", { task: "[[sleep]] x", timeout_seconds: 4 });
+    expect(fields).toMatchObject({
+      state: "timed_out",
+      files: [{ path: "started", change: "created" }],
+    });
+    expect(fields.note).toMatch(/did not finish within 4 s.*timeout_seconds.*continue_from/);
+    const { fields: next } = await client.call("execute_task", {
+      task: "[[write]] y",
+      continue_from: fields.id,
+    });
+    expect(next.state).toBe("succeeded");
+  });
+
+  it("is cancelled with everything it started", async () => {
+    const { fields } = await client.call("execute_task", {
+      task: "[[sleep]] x",
+      sandbox: "stopped",
+      wait_seconds: 0,
+    });
+    await expect
+      .poll(() => client.sh("stopped", "cat /workspace/started 2>/dev/null || true"), { timeout: 20_000 })
+      .toBe("started\n");
+    const cancelled = await client.call("cancel_run", { id: fields.id });
+    expect(cancelled.fields.state).toBe("cancelled");
+    expect(await client.sh("stopped", "pgrep -x 'claude|sleep' || echo none")).toBe("none\n");
+  });
+
+  it("lacks the agent, or has one that prints garbage", async () => {
+    const path = (value: string) =>
+      `cd /var/lib/sandbox-mcp/sessions && echo 0 > _task && printf 'cd /workspace\\nexport HOME=/root PATH=${value}\\n' > _task.0`;
+    await client.sh("bare", "true");
+    await client.sh("bare", path("/usr/bin:/bin"));
+    const without = await client.call("execute_task", { task: "[[write]] x", sandbox: "bare" });
+    expect(without.fields.note).toMatch(/has no Claude Code: the program claude is not installed/);
+    await client.sh(
+      "bare",
+      "mkdir -p /opt/fake && printf '#!/bin/sh\\nseq 100000\\necho not json >&2\\nexit 3\\n' > /opt/fake/claude && chmod +x /opt/fake/claude",
+    );
+    await client.sh("bare", path("/opt/fake:/usr/bin:/bin"));
+    const garbage = await client.call("execute_task", { task: "[[write]] x", sandbox: "bare" });
+    expect(garbage.fields.note).toMatch(
+      /ended with status 3 and printed nothing that can be understood, first: 1\./,
+    );
+    expect(garbage.text.length).toBeLessThan(5000);
+  });
+});
+
+describe("the credential", () => {
+  it("is nowhere in the sandbox, and the placeholder is worth nothing after the task", async () => {
+    const { fields } = await client.call("execute_task", { task: "[[snoop]] Look", sandbox: "snoop" });
+    expect(fields.state).toBe("succeeded");
+    const [seen, placeholders, found, held] = await Promise.all(
+      ["seen.txt", "placeholders.txt", "found.txt", "held.txt"].map((file) =>
+        client.sh("snoop", `cat /workspace/${file}`),
+      ),
+    );
+    expect(placeholders?.trim().split("\n")).toHaveLength(1);
+    expect(seen).toContain("ANTHROPIC_BASE_URL=http://anthropic.internal");
+    expect(seen).not.toContain(KEY);
+    expect(found).toBe("");
+    // The search is one that finds: the agent itself holds the placeholder.
+    expect(Number(held)).toBeGreaterThan(0);
+    const ask = (key: string, path = "/v1/messages", method = "POST") =>
+      client.sh(
+        "snoop",
+        `curl -s -o /dev/null -w '%{http_code}' -X ${method} -H 'x-api-key: ${key}' -d '{}' http://anthropic.internal${path}`,
+      );
+    expect(await ask(placeholders?.trim() ?? "")).toBe("403");
+    expect(await ask("sk-ant-anything")).toBe("403");
+    expect(await ask(KEY)).toBe("403");
+  });
+
+  it("is what the model's API gets, in the place of the placeholder", () => {
+    expect(api.requests.length).toBeGreaterThan(0);
+    for (const { headers, path } of api.requests) {
+      expect(headers["x-api-key"]).toBe(KEY);
+      expect(path).toMatch(/^\/v1\/messages(\/count_tokens)?$/);
+      expect(JSON.stringify(headers)).not.toContain("placeholder");
+    }
+  });
+
+  it("is in nothing that the server prints", () => {
+    expect(server.stdout() + server.stderr()).not.toContain(KEY);
+  });
+});

@@ -7,7 +7,7 @@ import { defineConfig } from "vitest/config";
  */
 export default defineConfig({
   test: {
-    globalSetup: ["tests/setup/engine.ts"],
+    globalSetup: ["tests/setup/engine.ts", "tests/setup/model.ts"],
     projects: [
       {
         extends: true,
@@ -22,6 +22,8 @@ export default defineConfig({
                 SERVER_AUTH_TOKEN: "test-owner-token",
                 // Small, so that a test reaches it.
                 RUN_LOG_MAX_MB: "16",
+                ANTHROPIC_API_KEY: "test-model-key",
+                ANTHROPIC_UPSTREAM_URL: inject("modelURL"),
               },
             },
           })),

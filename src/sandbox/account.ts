@@ -1,12 +1,12 @@
 /** One principal's sandboxes and quota: a Durable Object that is never on the path of a warm call. */
 import { DurableObject } from "cloudflare:workers";
+import { type TaskEntry, TaskIndex } from "../runs/task-index.ts";
 import { type Env, parseConfig } from "../server/config.ts";
 import type { Outcome } from "./errors.ts";
 import { quotaError } from "./lease.ts";
 import { actorName } from "./naming.ts";
 import { type Grant, type LeaseRequest, type Limits, Quota } from "./quota.ts";
 import type { Owner, Sandbox } from "./sandbox.ts";
-import { type TaskEntry, TaskIndex } from "./task-index.ts";
 
 export interface SandboxRecord {
   name: string;

@@ -11,6 +11,7 @@ import { type Config, ConfigError, type Env, parseConfig } from "./config.ts";
 import { answerDirectly, directCall } from "./direct.ts";
 import { log } from "./log.ts";
 import { allowReading, hostAllowed, originAllowed, preflight } from "./origin.ts";
+import { execute, taskResult } from "./rest.ts";
 
 /** A request on its way in. */
 interface Visit {
@@ -41,7 +42,7 @@ export interface App {
 }
 
 interface Route {
-  /** The path, exactly. */
+  /** The path, in which a part that begins with a colon stands for any. */
   path: string;
   method: "GET" | "POST";
   /** What answers the authenticated request, or else what anybody may have. */
@@ -56,6 +57,8 @@ export function createApp(product: Product): App {
     { path: "/mcp", method: "POST", serve: mcp },
     // Some clients post to the root.
     { path: "/", method: "POST", serve: mcp },
+    { path: "/execute", method: "POST", serve: execute },
+    { path: "/tasks/:taskId/result", method: "GET", serve: taskResult },
   ];
 
   async function answer(request: Request, visit: Visit): Promise<Response> {
@@ -64,7 +67,7 @@ export function createApp(product: Product): App {
     if (!originAllowed(request, config)) return refuse(visit, BAD_ORIGIN());
 
     const { pathname } = new URL(request.url);
-    const route = routes.find(({ path }) => path === pathname);
+    const route = routes.find(({ path }) => matches(path, pathname));
     if (!route) return json({ error: "Not found" }, 404);
     const methods = route.method === "GET" ? "GET, HEAD, OPTIONS" : `${route.method}, OPTIONS`;
     if (request.method === "OPTIONS") return preflight(methods);
@@ -74,7 +77,7 @@ export function createApp(product: Product): App {
     if ("open" in route.serve) return route.serve.open();
 
     const caller = await authenticate(request, config);
-    if ("response" in caller) return refuse(visit, caller, { route: pathname });
+    if ("response" in caller) return refuse(visit, caller, { route: route.path });
     return route.serve(request, { ...visit, principal: caller });
   }
 
@@ -190,6 +193,15 @@ const BAD_ORIGIN = (): Refusal =>
 
 function forbidden(reason: "bad_host" | "bad_origin", message: string): Refusal {
   return { reason, response: json({ error: "Forbidden", message }, 403) };
+}
+
+function matches(path: string, pathname: string): boolean {
+  const given = pathname.split("/");
+  const parts = path.split("/");
+  return (
+    parts.length === given.length &&
+    parts.every((part, index) => (part.startsWith(":") ? given[index] !== "" : part === given[index]))
+  );
 }
 
 function idOf(body: unknown): string | number | null {

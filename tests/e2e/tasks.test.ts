@@ -249,7 +249,7 @@ describe("continue_from", () => {
       files: [{ path: "copy.txt", change: "created" }],
     });
     expect(fields.id.split(".")[0]).not.toBe(first.fields.id.split(".")[0]);
-    const [request] = api.requests.slice(before).filter(({ body }) => (body.tools ?? []).length > 0);
+    const request = api.requests.slice(before).find(({ body }) => (body.tools ?? []).length > 0);
     expect(JSON.stringify(request?.body.messages)).toContain("The word is xylophone.");
     const third = await client.call("execute_task", {
       task: "[[recall]] And again?",

@@ -88,6 +88,18 @@ export class Caller {
     return { status: response.status, messages };
   }
 
+  /** Sends a plain HTTP request, to another path than MCP's. */
+  http(path: string, init: RequestInit = {}): Promise<Response> {
+    const headers = { authorization: `Bearer ${this.#token}`, ...(init.headers as Record<string, string>) };
+    const request = new Request(new URL(path, ORIGIN), { ...init, headers });
+    return worker.fetch(request, this.#env, createExecutionContext());
+  }
+
+  /** The same caller, of a server with other variables; undefined removes one. */
+  with(variables: Partial<Env>): Caller {
+    return new Caller(this.principalID, this.#token, { ...this.#env, ...variables });
+  }
+
   /** Posts a body as it is. */
   fetch(body: string, signal?: AbortSignal): Promise<Response> {
     const request = new Request(new URL("/mcp", ORIGIN), {
@@ -176,7 +188,7 @@ export async function sh(
 
 /** The id in the answer of a run that goes on. */
 export function idIn({ text }: Result): string {
-  const id = /\b[a-z0-9-]+\.[0-9a-z]{26}\b/.exec(text)?.[0];
+  const id = /\b[a-z0-9-]+\.[0-9a-z]{26}t?\b/.exec(text)?.[0];
   if (id === undefined) throw new Error(`no id in: ${text}`);
   return id;
 }

@@ -1,5 +1,5 @@
 /** A principal's tasks over all of its sandboxes; each one's record is with the sandbox that ran it. */
-import type { RunState } from "../runs/run.ts";
+import type { RunState } from "./run.ts";
 
 export interface TaskEntry {
   /** The run's id. */

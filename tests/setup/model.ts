@@ -1,0 +1,40 @@
+/**
+ * vitest's globalSetup: a model for tasks under test in workerd, where no test can listen on a port. What it does is
+ * named in the task: "[[write]] ...".
+ */
+import type { TestProject } from "vitest/node";
+import { bash, playScenarios, say, use } from "./scripted-agent.ts";
+
+declare module "vitest" {
+  interface ProvidedContext {
+    modelURL: string;
+  }
+}
+
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const model = await playScenarios({
+    write: [use("Write", { file_path: "/workspace/a.txt", content: "written\n" }), say("It is written.")],
+    // Long enough for something to happen meanwhile.
+    work: [
+      bash("echo begun > /workspace/begun; while [ ! -e /workspace/go-on ]; do sleep 0.1; done"),
+      bash("echo second step"),
+      say("Worked through."),
+    ],
+    wait: [bash("echo begun > /workspace/begun; sleep 300"), say("not reached")],
+    big: [
+      bash(
+        "head -c 3000000 /dev/urandom > big.bin; mkdir -p node_modules/x && head -c 2000000 /dev/urandom > node_modules/x/y; echo small > small.txt",
+      ),
+      say("Made files."),
+    ],
+    fail: [
+      {
+        status: 400,
+        error: { type: "invalid_request_error", message: "no such model" },
+        headers: { "x-should-retry": "false" },
+      },
+    ],
+  });
+  project.provide("modelURL", model.url);
+  return () => model.close();
+}

@@ -20,8 +20,9 @@ export default defineConfig({
                 LOCAL_ENGINE_URL: inject("engineURL"),
                 LOCAL_ENGINE_SECRET: inject("engineSecret"),
                 SERVER_AUTH_TOKEN: "test-owner-token",
-                // Small, so that a test reaches it.
+                // Small, so that tests reach them.
                 RUN_LOG_MAX_MB: "16",
+                TASK_ARCHIVE_MAX_MB: "4",
                 ANTHROPIC_API_KEY: "test-model-key",
                 ANTHROPIC_UPSTREAM_URL: inject("modelURL"),
               },

@@ -160,7 +160,7 @@ class WorkingTask {
       { command: this.#script.run(), session: TASK_SESSION, timeoutMs: spec.timeoutMs },
       (command) => {
         this.#trace.command = command;
-        this.#save();
+        this.#secure();
       },
     );
     return this.#see(this.#command);
@@ -200,7 +200,7 @@ class WorkingTask {
     this.#output.finish();
     if (this.#run.ended) return end;
     this.#trace.end = end;
-    this.#save();
+    this.#secure();
     return this.#finish(end);
   }
 
@@ -237,10 +237,10 @@ class WorkingTask {
       if (left)
         note = also(
           note,
-          `${left.count} files (${left.bytes} bytes) were too much for the archive and end with the sandbox, among them ${left.largest
+          `The archive leaves out ${left.bytes} bytes (files: ${left.count}), among them ${left.largest
             .slice(0, 3)
             .map(({ path }) => path)
-            .join(", ")}.`,
+            .join(", ")}: they end with the sandbox.`,
         );
       detail.safe = detail.archive !== undefined;
     } catch (error) {
@@ -273,6 +273,12 @@ class WorkingTask {
       ownSandbox: spec.ownSandbox,
       safe: false,
     };
+  }
+
+  /** What is known now must not wait for the next time that the run is written down. */
+  #secure(): void {
+    this.#save();
+    this.#run.save();
   }
 
   #save(): void {

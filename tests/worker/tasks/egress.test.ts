@@ -1,0 +1,89 @@
+/** The host that only we answer, seen from inside a sandbox. */
+import { describe, expect, it } from "vitest";
+import { UsageCounter } from "../../../src/sandbox/model-usage.ts";
+import { owner, sh, until } from "../support.ts";
+
+/** Status and body of a request made in a sandbox. */
+async function ask(sandbox: string, path: string, options = ""): Promise<[status: string, body: string]> {
+  const said = await sh(sandbox, `curl -sS -w '\\n%{http_code}' ${options} http://anthropic.internal${path}`);
+  const at = said.lastIndexOf("\n");
+  return [said.slice(at + 1), said.slice(0, at)];
+}
+
+const POST = "-X POST -H 'content-type: application/json' -d '{}'";
+
+describe("anthropic.internal", () => {
+  it("is answered by us, and lets nobody through who has no task", async () => {
+    const [status, body] = await ask("plain", "/v1/messages", POST);
+    expect(status).toBe("403");
+    expect(body).toContain("sandbox-mcp: No task that runs in this sandbox has this key.");
+    for (const header of ["x-api-key: test-model-key", "authorization: Bearer test-model-key", "x-api-key;"])
+      expect((await ask("plain", "/v1/messages", `${POST} -H '${header}'`))[0]).toBe("403");
+  });
+
+  it("lets only its own task's placeholder through, only where messages are, and only while the task runs", async () => {
+    const started = await owner.call("execute_task", {
+      task: "[[work]] x",
+      sandbox: "egress",
+      wait_seconds: 0,
+    });
+    await until(async () => (await sh("egress", "cat /workspace/begun 2>/dev/null || true")) !== "");
+    const key = await sh(
+      "egress",
+      "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | sed -n 's/^ANTHROPIC_API_KEY=//p' | sort -u",
+    );
+    const header = `-H 'x-api-key: ${key.trim()}'`;
+    const message = JSON.stringify({
+      model: "m",
+      max_tokens: 5,
+      messages: [{ role: "user", content: "hi" }],
+    });
+    const real = `-X POST ${header} -H 'content-type: application/json' -d '${message}'`;
+    expect(await ask("egress", "/v1/messages", real)).toEqual([
+      "200",
+      expect.stringContaining('"text":"ok"'),
+    ]);
+    expect((await ask("egress", "/v1/messages?beta=true", real))[0]).toBe("200");
+    expect((await ask("egress", "/v1/messages/count_tokens", real))[0]).toBe("200");
+    for (const path of ["/v1/files", "/v1/messages/batches", "/", "/v1/messages/../organizations"])
+      expect((await ask("egress", path, `--path-as-is ${real}`))[0], path).toBe("403");
+    expect((await ask("egress", "/v1/messages", header))[0]).toBe("403");
+    expect((await ask("another", "/v1/messages", real))[0]).toBe("403");
+    await sh("egress", "touch /workspace/go-on");
+    expect((await owner.call("get_result", { id: started.structured.id })).text).toContain(
+      "state: succeeded",
+    );
+    expect((await ask("egress", "/v1/messages", real))[0]).toBe("403");
+  });
+});
+
+describe("the count of tokens", () => {
+  const encoder = new TextEncoder();
+  const stream = [
+    'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":100,"cache_read_input_tokens":50,"cache_creation_input_tokens":7,"output_tokens":1}}}',
+    'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"text":"\\"usage\\""}}',
+    'event: message_delta\ndata: {"type":"message_delta","usage":{"output_tokens":20}}',
+    "",
+  ].join("\n\n");
+
+  it.each([1, 7, 1000])("takes what a stream reports in the end, in pieces of %i bytes", (size) => {
+    const counter = new UsageCounter();
+    const bytes = encoder.encode(stream);
+    for (let at = 0; at < bytes.length; at += size) counter.add(bytes.subarray(at, at + size));
+    expect(counter.tokens).toBe(100 + 20 + 7 + 5);
+  });
+
+  it("takes what an answer in one piece reports", () => {
+    const counter = new UsageCounter();
+    counter.add(encoder.encode('{"content":[],"usage":{"input_tokens":3,"output_tokens":4}}'));
+    expect(counter.tokens).toBe(7);
+  });
+
+  it("survives what is no answer of the API", () => {
+    const counter = new UsageCounter();
+    counter.add(encoder.encode('"usage"\n'.repeat(3)));
+    counter.add(new Uint8Array(2_000_000).fill(0x61));
+    counter.add(encoder.encode('\ndata: {"usage":{"output_tokens":2}}\n'));
+    expect(counter.tokens).toBe(2);
+  });
+});

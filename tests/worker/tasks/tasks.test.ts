@@ -1,0 +1,201 @@
+/** What becomes of a task when what runs it goes away, and who may do what with it. */
+import { beforeAll, describe, expect, it } from "vitest";
+import { actorOf, bucket, evict, inActor, killContainer, owner, principal, sh, until } from "../support.ts";
+
+interface Fields {
+  id: string;
+  state: string;
+  note?: string;
+  diff?: string;
+  files?: { path: string }[];
+  artifacts: { path: string }[];
+  [key: string]: unknown;
+}
+
+async function execute(args: Record<string, unknown>): Promise<Fields> {
+  const { structured, isError, text } = await owner.call("execute_task", args);
+  if (isError) throw new Error(text);
+  return structured as Fields;
+}
+
+/** Waits until the task's first command has begun. */
+async function begun(sandbox: string): Promise<void> {
+  await until(async () => (await sh(sandbox, "cat /workspace/begun 2>/dev/null || true")) === "begun\n");
+}
+
+async function result(id: string): Promise<string> {
+  return (await owner.call("get_result", { id })).text;
+}
+
+async function logOf(id: string): Promise<string> {
+  return (await owner.call("get_result", { id, cursor: 0 })).text;
+}
+
+describe("a task whose actor is thrown away", () => {
+  it("goes on, with nothing lost or doubled", async () => {
+    const sandbox = "evicted";
+    const { id } = await execute({ task: "[[work]] x", sandbox, wait_seconds: 0 });
+    await begun(sandbox);
+    await evict(sandbox);
+    await sh(sandbox, "touch /workspace/go-on");
+    const said = await result(id);
+    expect(said).toContain("state: succeeded");
+    expect(said).toContain("Worked through.");
+    expect(said).toContain("created begun");
+    const log = await logOf(id);
+    for (const line of ["Started with", "Bash: echo begun", "Bash: echo second step", "Worked through."])
+      expect(log.split(line)).toHaveLength(2);
+  });
+
+  it("goes on also when the agent ends while nobody looks, and keeps its budget", async () => {
+    const sandbox = "evicted-twice";
+    const { id } = await execute({ task: "[[work]] x", sandbox, wait_seconds: 0 });
+    await begun(sandbox);
+    await sh(sandbox, "(sleep 0.3; touch /workspace/go-on) >/dev/null 2>&1 &");
+    await evict(sandbox);
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    await evict(sandbox);
+    expect(await result(id)).toContain("state: succeeded");
+  });
+
+  it("can be cancelled afterwards", async () => {
+    const sandbox = "evicted-cancel";
+    const { id } = await execute({ task: "[[wait]] x", sandbox, wait_seconds: 0 });
+    await begun(sandbox);
+    await evict(sandbox);
+    const { structured } = await owner.call("cancel_run", { id });
+    expect(structured.state).toBe("cancelled");
+    expect(await sh(sandbox, "pgrep -x 'claude|sleep' || echo none")).toBe("none\n");
+  });
+});
+
+describe("a task whose container dies", () => {
+  it("is lost, says so, and keeps what it had said", async () => {
+    const sandbox = "killed-task";
+    const { id } = await execute({ task: "[[wait]] x", sandbox, wait_seconds: 0 });
+    await until(async () => (await logOf(id)).includes("Bash: echo begun"));
+    await killContainer(sandbox);
+    const said = await result(id);
+    expect(said).toContain("state: lost");
+    expect(said).toMatch(/note:? ?\n?The sandbox (stopped|went away)/);
+    expect(await logOf(id)).toContain("Bash: echo begun");
+    expect((await owner.call("list_runs", { kind: "task" })).text).toContain(`${id} task lost`);
+    const next = await execute({ task: "[[write]] x", sandbox });
+    expect(next.state).toBe("succeeded");
+  });
+});
+
+describe("tasks in one sandbox", () => {
+  it("run one after another and answer each for its own changes", async () => {
+    const sandbox = "queue";
+    const first = await execute({ task: "[[work]] x", sandbox, wait_seconds: 0 });
+    const second = await execute({ task: "[[write]] y", sandbox, wait_seconds: 0 });
+    await begun(sandbox);
+    expect(await logOf(second.id)).toContain("Waiting for the task before it");
+    await sh(sandbox, "touch /workspace/go-on");
+    expect(await result(first.id)).not.toContain("a.txt");
+    const said = await result(second.id);
+    expect(said).toContain("created a.txt");
+    expect(said).not.toContain("begun");
+  });
+});
+
+describe("what a task leaves", () => {
+  it("is kept in R2 and goes with the record", async () => {
+    const { id, artifacts } = await execute({ task: "[[big]] x" });
+    expect(artifacts.map(({ path }) => path)).toEqual(["changes.diff", "big.bin", "small.txt"]);
+    const sandbox = id.split(".")[0] ?? "";
+    const objects = async () => (await bucket.list()).objects.filter(({ key }) => key.includes(`/${id}/`));
+    const kinds = (await objects()).map(({ key }) => key.split("/")[2]);
+    expect(new Set(kinds)).toEqual(new Set(["archive", "artifacts"]));
+    const binary = await owner.call("get_result", { id, artifact: "big.bin" });
+    expect(binary.text).toMatch(/bytes 0 to \d+ of 3000000 in base64. Go on with cursor \d+/);
+    await inActor(sandbox, async (actor, { storage }) => {
+      storage.sql.exec("UPDATE runs SET ended_at = 1");
+      await actor.sweepRuns();
+    });
+    expect(await objects()).toEqual([]);
+    expect((await owner.call("get_result", { id })).isError).toBe(true);
+  });
+
+  it("leaves out of the archive what is too much, and says so", async () => {
+    const { note, state } = await execute({ task: "[[big]] x" });
+    expect(state).toBe("succeeded");
+    expect(note).toBe(
+      "The archive leaves out 2000000 bytes (files: 1), among them node_modules: they end with the sandbox.",
+    );
+  });
+});
+
+describe("who may", () => {
+  const ID = "default.01m7w10c4v0brrp65wgryrkjhs";
+  let tasker: Awaited<ReturnType<typeof principal>>;
+  let reader: Awaited<ReturnType<typeof principal>>;
+
+  beforeAll(async () => {
+    tasker = await principal("tasker", ["tasks:run"]);
+    reader = await principal("reader", ["sandbox:read", "sandbox:exec"]);
+  });
+
+  it("hand over a task: tasks:run", async () => {
+    expect((await reader.send("execute_task", { task: "x" })).status).toBe(403);
+    expect((await tasker.send("execute_task", { task: "[[write]] x", wait_seconds: 0 })).status).toBe(200);
+  });
+
+  it("look at and cancel a run: by what it is", async () => {
+    for (const tool of ["get_result", "cancel_run"]) {
+      expect((await tasker.send(tool, { id: `${ID}t` })).status).toBe(200);
+      expect((await tasker.send(tool, { id: ID })).status).toBe(403);
+      expect((await reader.send(tool, { id: `${ID}t` })).status).toBe(403);
+      expect((await reader.send(tool, { id: ID })).status).toBe(200);
+    }
+  });
+
+  it("see tasks: each their own", async () => {
+    const done = await tasker.call("execute_task", { task: "[[write]] mine" });
+    const id = String(done.structured.id);
+    expect((await owner.call("list_runs", { kind: "task" })).text).not.toContain(id);
+    expect((await owner.call("get_result", { id })).text).toContain("There is no run");
+    const continued = await owner.call("execute_task", { task: "[[write]] x", continue_from: id });
+    expect(continued).toMatchObject({ isError: true, text: expect.stringContaining("There is no run") });
+  });
+});
+
+describe("a server without a credential", () => {
+  it("says what the operator has to do", async () => {
+    const without = owner.with({ ANTHROPIC_API_KEY: undefined });
+    const { isError, text } = await without.call("execute_task", { task: "x" });
+    expect(isError).toBe(true);
+    expect(text).toMatch(/no credential for Claude Code.*ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN/);
+  });
+});
+
+describe("arguments that cannot be meant", () => {
+  it.each([
+    [{ task: "" }, /task/],
+    [{ task: "x", repository: "--upload-pack=touch /tmp/x" }, /repository/],
+    [{ task: "x", branch: "-b" }, /branch/],
+    [{ task: "x", model: "--resume" }, /model/],
+    [{ task: "x", timeout_seconds: 30_000 }, /timeout_seconds/],
+    [{ task: "x", agent: "other" }, /agent/],
+    [
+      { task: "x", continue_from: "default.01m7w10c4v0brrp65wgryrkjhst", repository: "https://a/b" },
+      /repository does not go/,
+    ],
+  ])("%j", async (args, words) => {
+    const { isError, text } = await owner.call("execute_task", args);
+    expect({ isError, text }).toEqual({ isError: true, text: expect.stringMatching(words) });
+  });
+});
+
+it("hands the actor's account every task only once", async () => {
+  await (await actorOf("listed")).listRuns({ principalID: "owner", sandbox: "listed" }, 1);
+  const { id } = await execute({ task: "[[write]] x", sandbox: "listed" });
+  const first = await owner.call("list_runs", { kind: "task", limit: 1 });
+  expect(first.structured).toMatchObject({
+    runs: [{ id, kind: "task", state: "succeeded" }],
+    next_cursor: id,
+  });
+  const rest = await owner.call("list_runs", { kind: "task", cursor: id, limit: 200 });
+  expect(rest.text).not.toContain(id);
+});

@@ -16,12 +16,13 @@ export type Scenario =
 export function playScenarios(scenarios: Record<string, Scenario>): Promise<MessagesAPI> {
   return startMessagesAPI((request) => {
     // The newest task counts: a conversation that goes on holds the earlier one's too.
-    const names = [...JSON.stringify(request.messages).matchAll(/\[\[([a-z-]+)\]\]/g)];
+    const asked = request.messages.filter(({ role }) => role === "user");
+    const names = [...JSON.stringify(asked).matchAll(/\[\[([a-z-]+)\]\]/g)];
     const name = names.at(-1)?.[1] ?? "";
     const scenario = scenarios[name];
     if (scenario === undefined) throw new Error(`no scenario ${name}`);
-    const start = request.messages.findLastIndex((message) =>
-      JSON.stringify(message).includes(`[[${name}]]`),
+    const start = request.messages.findLastIndex(
+      (message) => message.role === "user" && JSON.stringify(message).includes(`[[${name}]]`),
     );
     const turn = request.messages.slice(start).filter(({ role }) => role === "assistant").length;
     if (typeof scenario === "function") return scenario(request, turn);

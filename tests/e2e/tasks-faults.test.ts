@@ -1,0 +1,161 @@
+/** Tasks when a part goes away in the middle: the client, the client's patience, the server. */
+import { execFile } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type MessagesAPI, toolResults } from "../setup/messages-api.ts";
+import { survivors, tree } from "../setup/processes.ts";
+import { bash, playScenarios, say, use } from "../setup/scripted-agent.ts";
+import { repository, type Server, type ServerOptions, startServer, TOKEN } from "../setup/server.ts";
+import { connectTaskClient } from "./task-client.ts";
+
+const run = promisify(execFile);
+
+let api: MessagesAPI;
+let stateDir: string;
+let home: string;
+let options: ServerOptions;
+let server: Server;
+/** What the client's model was told by the tools. */
+const seen: string[] = [];
+
+beforeAll(async () => {
+  stateDir = mkdtempSync(join(tmpdir(), "sandbox-mcp-tasks-"));
+  home = mkdtempSync(join(tmpdir(), "sandbox-mcp-home-"));
+  const task = { sandbox: "client", repository: "/workspace/origin.git" };
+  api = await playScenarios({
+    fix: [
+      bash("sleep 3"),
+      use("Edit", { file_path: "/workspace/origin/sum.py", old_string: "a - b", new_string: "a + b" }),
+      say("Fixed the sum."),
+    ],
+    ask: (request, turn) => {
+      if (turn === 0)
+        return use("mcp__sandbox__execute_task", { ...task, task: "[[fix]] The sum", wait_seconds: 1 });
+      seen.push(JSON.stringify(toolResults(request)));
+      return say("It goes on.");
+    },
+    fetch: (request, turn) => {
+      const id = /client\.[0-9a-z]{26}t/.exec(seen.join())?.[0];
+      if (turn === 0) return use("mcp__sandbox__get_result", { id });
+      seen.push(JSON.stringify(toolResults(request)));
+      return say("I have it.");
+    },
+    wait: [bash("echo begun; sleep 300"), say("not reached")],
+  });
+  options = {
+    flags: ["--state-dir", stateDir],
+    env: { ANTHROPIC_API_KEY: "sk-ant-real", ANTHROPIC_UPSTREAM_URL: api.url },
+  };
+  server = await startServer(options);
+});
+
+afterAll(async () => {
+  await server?.stop();
+  await api?.close();
+  for (const directory of [stateDir, home]) rmSync(directory, { recursive: true, force: true });
+});
+
+/** Asks a Claude Code that has the server's tools. */
+async function claude(prompt: string): Promise<string> {
+  const program = join(repository, `node_modules/@anthropic-ai/claude-code-linux-${process.arch}/claude`);
+  const connection = { type: "http", url: server.url, headers: { Authorization: `Bearer ${TOKEN}` } };
+  const config = join(home, "mcp.json");
+  writeFileSync(config, JSON.stringify({ mcpServers: { sandbox: connection } }));
+  const flags = ["--mcp-config", config, "--strict-mcp-config", "--allowedTools", "mcp__sandbox"];
+  const env = {
+    PATH: process.env.PATH,
+    HOME: home,
+    CLAUDE_CONFIG_DIR: join(home, "claude"),
+    ANTHROPIC_API_KEY: "sk-ant-test-not-a-key",
+    ANTHROPIC_BASE_URL: api.url,
+    CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
+    DISABLE_AUTOUPDATER: "1",
+    MCP_CONNECTION_NONBLOCKING: "0",
+    ENABLE_TOOL_SEARCH: "false",
+  };
+  const child = run(program, ["-p", prompt, ...flags], { env, cwd: home, timeout: 120_000 });
+  child.child.stdin?.end();
+  return (await child).stdout;
+}
+
+describe("Claude Code as the client", () => {
+  it("hands over a task, and another process of it gets the diff", async () => {
+    const client = await connectTaskClient(server.url);
+    await client.sh(
+      "client",
+      `git init -q /tmp/seed && cd /tmp/seed && printf 'def total(a, b):\\n    return a - b\\n' > sum.py &&
+       git add -A && git -c user.name=a -c user.email=a@b commit -qm one && git clone -q --bare . /workspace/origin.git`,
+    );
+    await client.close();
+    expect(await claude("[[ask]] Fix it")).toContain("It goes on.");
+    expect(seen[0]).toMatch(/Wait for it with get_result, id client\.[0-9a-z]{26}t/);
+    expect(await claude("[[fetch]] Is it fixed?")).toContain("I have it.");
+    expect(seen[1]).toContain("Fixed the sum.");
+    expect(seen[1]).toContain("-    return a - b\\n+    return a + b");
+  });
+});
+
+describe("a client that goes away", () => {
+  it("loses nothing", async () => {
+    const gone = new AbortController();
+    const call = fetch(server.url, {
+      method: "POST",
+      signal: gone.signal,
+      headers: {
+        authorization: `Bearer ${TOKEN}`,
+        "content-type": "application/json",
+        accept: "application/json, text/event-stream",
+      },
+      body: JSON.stringify({
+        jsonrpc: "2.0",
+        id: 1,
+        method: "tools/call",
+        params: {
+          name: "execute_task",
+          arguments: { task: "[[fix]] again", sandbox: "client" },
+          _meta: { progressToken: "p" },
+        },
+      }),
+    }).then((response) => response.text());
+    const client = await connectTaskClient(server.url);
+    const newest = async () => (await client.call("list_runs", { kind: "task", limit: 1 })).text;
+    await expect.poll(newest, { timeout: 20_000 }).toContain("running");
+    gone.abort();
+    await expect(call).rejects.toThrow();
+    const id = (await newest()).split(" ")[0];
+    const result = await client.call("get_result", { id });
+    expect(result.text).toContain("Fixed the sum.");
+    await client.close();
+  });
+});
+
+describe("a server killed in the middle of a task", () => {
+  it("has the record after the next start, says what happened and what was said until then", async () => {
+    const client = await connectTaskClient(server.url);
+    const { fields } = await client.call("execute_task", { task: "[[wait]] x", wait_seconds: 0 });
+    const log = async (from: typeof client) =>
+      (await from.call("get_result", { id: fields.id, cursor: 0 })).text;
+    await expect.poll(() => log(client), { timeout: 30_000 }).toContain("Bash: echo begun");
+    // What was read is on disk a second later.
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    await client.close();
+    const all = tree(server.child.pid ?? 0);
+    const agents = all.filter(({ command }) => command.startsWith("claude -p --output-format stream-json"));
+    expect(agents).toHaveLength(1);
+    process.kill(all.find(({ command }) => /workerd serve/.test(command))?.pid ?? Number.NaN, "SIGKILL");
+    await server.exited;
+    expect(await survivors(agents, 2000)).toEqual([]);
+
+    server = await startServer(options);
+    const again = await connectTaskClient(server.url);
+    const result = await again.call("get_result", { id: fields.id });
+    expect(result.text).toContain("state: lost");
+    expect(result.text).toContain("went away while the server was down");
+    expect(await log(again)).toContain("Bash: echo begun");
+    expect((await again.call("list_runs", { kind: "task" })).text).toContain(`${fields.id} task lost`);
+    await again.close();
+  });
+});

@@ -30,6 +30,7 @@ const STEP_LINES: Partial<Record<Step, string>> = {
 
 export class TaskOutput implements RunSink {
   readonly id: string;
+  hasFiles = true;
   readonly #run: RunSink;
   readonly #events: EventReader;
   readonly #progressed: () => void;

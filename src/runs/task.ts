@@ -104,13 +104,15 @@ export class Tasks {
   #follow(working: WorkingTask, work: () => Promise<End>): Execution {
     const { id } = working;
     this.#working.set(id, working);
-    const done = this.#queue.run("task", work).finally(() => {
+    const turn = this.#queue.run("task", work).finally(() => {
       this.#working.delete(id);
       this.#host.budgets.close(id);
     });
-    return { done, cancel: () => working.cancel() };
+    return { done: Promise.race([turn, working.withdrawn]), cancel: () => working.cancel() };
   }
 }
+
+const NEVER_STARTED: End = { state: "cancelled", note: "It was cancelled before the agent started." };
 
 class WorkingTask {
   readonly #host: TasksHost;
@@ -119,7 +121,9 @@ class WorkingTask {
   readonly #events: EventReader;
   readonly #output: TaskOutput;
   readonly #script: TaskScript;
+  readonly #withdrawn = Promise.withResolvers<End>();
   #command: Execution | undefined;
+  #begun = false;
   #cancelled = false;
 
   constructor(host: TasksHost, run: ActiveRun, trace: TaskTrace) {
@@ -146,15 +150,22 @@ class WorkingTask {
     this.#output.say(line);
   }
 
+  /** Settles when it is cancelled while it waits its turn. */
+  get withdrawn(): Promise<End> {
+    return this.#withdrawn.promise;
+  }
+
   async cancel(): Promise<void> {
     this.#cancelled = true;
+    if (!this.#begun) this.#withdrawn.resolve({ ...NEVER_STARTED, detail: this.#unstarted() });
     await this.#command?.cancel();
   }
 
   async begin(task: string, restore: ArchiveSource | undefined): Promise<End> {
     const { spec } = this.#trace;
+    this.#begun = true;
     if (!this.#cancelled) await this.#prepare(task, restore);
-    if (this.#cancelled) return { state: "cancelled", note: "It was cancelled before the agent started." };
+    if (this.#cancelled) return { ...NEVER_STARTED, detail: this.#unstarted() };
     this.#command = this.#host.commands.start(
       this.#output,
       { command: this.#script.run(), session: TASK_SESSION, timeoutMs: spec.timeoutMs },
@@ -168,6 +179,7 @@ class WorkingTask {
 
   async goOn(): Promise<End> {
     const { command, end } = this.#trace;
+    this.#begun = true;
     if (end) return this.#finish(end);
     if (!command) return { state: "lost", note: "The agent had not started." };
     this.#command = this.#host.commands.resume(this.#output, command);
@@ -254,6 +266,11 @@ class WorkingTask {
     detail.boot = this.#host.boot();
     if (!spec.ownSandbox) await this.#script.clean().catch(() => undefined);
     return { state: verdict.state, note, detail };
+  }
+
+  /** Of a task that never began there is nothing to keep. */
+  #unstarted(): TaskDetail {
+    return { ...this.#detail(), safe: true };
   }
 
   #detail(): TaskDetail {

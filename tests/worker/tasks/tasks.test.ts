@@ -92,6 +92,11 @@ describe("tasks in one sandbox", () => {
     const second = await execute({ task: "[[write]] y", sandbox, wait_seconds: 0 });
     await begun(sandbox);
     expect(await logOf(second.id)).toContain("Waiting for the task before it");
+    const third = await execute({ task: "[[write]] z", sandbox, wait_seconds: 0 });
+    expect((await owner.call("cancel_run", { id: third.id })).structured).toMatchObject({
+      state: "cancelled",
+      note: "It was cancelled before the agent started.",
+    });
     await sh(sandbox, "touch /workspace/go-on");
     expect(await result(first.id)).not.toContain("a.txt");
     const said = await result(second.id);

@@ -1,11 +1,12 @@
 /** The MCP server of one request: every tool, in the caller's name. */
-import { McpServer } from "@modelcontextprotocol/server";
+import { McpServer, type StandardSchemaWithJSON } from "@modelcontextprotocol/server";
+import type { z } from "zod";
 import manifest from "../../package.json" with { type: "json" };
 import type { Call } from "../tools/define.ts";
 import { tools } from "../tools/index.ts";
 
 /** What a client puts in front of its model. The essentials come first: some clients cut at 512 characters. */
-const INSTRUCTIONS = `Real Linux sandboxes for code, shell commands and files. run_code keeps a live Python, JavaScript or TypeScript kernel; run_command a bash session; write_file, read_file and list_files move files. All of them share /workspace of the sandbox named by "sandbox" ("default" unless given), made on first use and yours alone.
+const INSTRUCTIONS = `Real Linux sandboxes for code, shell commands, files and whole tasks. run_code keeps a live Python, JavaScript or TypeScript kernel; run_command a bash session; write_file, read_file and list_files move files; execute_task hands a task to a coding agent. All of them share /workspace of the sandbox named by "sandbox" ("default" unless given), made on first use and yours alone.
 
 - Variables, the working directory and files stay between calls. They are gone when a sandbox is destroyed, restarted, or stopped after 10 minutes without use; the next result says so.
 - Exceptions and exit codes are results, not errors: read them and go on. An error names the next call to make.
@@ -18,9 +19,23 @@ export function createMCPServer(call: Call): McpServer {
   );
   for (const tool of tools) {
     const { name, title, description, input, annotations } = tool;
-    server.registerTool(name, { title, description, inputSchema: input, annotations }, (args, context) =>
+    const inputSchema = withoutDialect(input);
+    server.registerTool(name, { title, description, inputSchema, annotations }, (args, context) =>
       tool.call(args, call, context),
     );
   }
   return server;
 }
+
+/** The schema as it is, listed without the line that names its dialect: the protocol's own, and a twentieth of the list. */
+function withoutDialect({
+  "~standard": standard,
+}: z.ZodObject): StandardSchemaWithJSON<Arguments, Arguments> {
+  const input: typeof standard.jsonSchema.input = (options) => {
+    const { $schema: _, ...schema } = standard.jsonSchema.input(options);
+    return schema;
+  };
+  return { "~standard": { ...standard, jsonSchema: { ...standard.jsonSchema, input } } };
+}
+
+type Arguments = Record<string, unknown>;

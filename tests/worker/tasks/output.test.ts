@@ -1,0 +1,202 @@
+/** How an agent's stream becomes lines, whatever it prints and however it is cut. */
+import { describe, expect, it } from "vitest";
+import { AGENTS } from "../../../src/runs/agents.ts";
+import type { RunSink, Stream } from "../../../src/runs/run.ts";
+import { verdictOf, type TaskFacts } from "../../../src/runs/task-end.ts";
+import { TaskOutput } from "../../../src/runs/task-output.ts";
+
+const encoder = new TextEncoder();
+
+/** A run that keeps what it is told. */
+class Recorder implements RunSink {
+  readonly id = "run";
+  readonly ended = false;
+  readonly hasRoom = true;
+  hasFiles = true;
+  readonly said: Record<Stream, string> = { stdout: "", stderr: "" };
+
+  output(stream: Stream, bytes: Uint8Array): void {
+    this.said[stream] += new TextDecoder().decode(bytes);
+  }
+
+  skipped(): void {
+    throw new Error("nothing is skipped here");
+  }
+
+  position(stream: Stream): number {
+    return this.said[stream].length;
+  }
+
+  stored(stream: Stream): number {
+    return this.said[stream].length;
+  }
+
+  async over(): Promise<void> {}
+}
+
+function outputTo(run: RunSink, offset = 0) {
+  const reader = AGENTS["claude-code"].reader("/workspace/app");
+  return {
+    reader,
+    output: new TaskOutput(
+      run,
+      reader,
+      { offset },
+      () => undefined,
+      () => 0,
+    ),
+  };
+}
+
+const assistant = (...content: object[]) => JSON.stringify({ type: "assistant", message: { content } });
+
+const STREAM = `${[
+  '{"sandbox_mcp":"cloning"}',
+  '{"sandbox_mcp":"agent"}',
+  '{"type":"system","subtype":"init","session_id":"abc","model":"m1"}',
+  assistant({ type: "text", text: "Ich schaue – gründlich.\nZweite Zeile" }),
+  assistant({ type: "tool_use", name: "Edit", input: { file_path: "/workspace/app/src/app.ts" } }),
+  assistant({ type: "tool_use", name: "Bash", input: { command: "npm test" } }),
+  '{"type":"user","message":{"content":[{"type":"tool_result","is_error":true,"content":"Exit code 1\\nboom"}]}}',
+  "this is no event",
+  '{"type":"something_new","session_id":"abc"}',
+  '{"type":"result","subtype":"success","is_error":false,"result":"done","num_turns":3,"total_cost_usd":0.5,"duration_ms":7,"usage":{"input_tokens":1,"output_tokens":2},"session_id":"abc"}',
+].join("\n")}\n`;
+
+const LINES = [
+  "Cloning the repository",
+  "Started with m1",
+  "Ich schaue – gründlich. …",
+  "Edit src/app.ts",
+  "Bash: npm test",
+  "  failed: Exit code 1 boom",
+  "this is no event",
+  "",
+].join("\n");
+
+describe("the stream", () => {
+  it.each([1, 3, 64, 100_000])("gives the same lines in pieces of %i bytes", (size) => {
+    const run = new Recorder();
+    const { output, reader } = outputTo(run);
+    const bytes = encoder.encode(STREAM);
+    for (let at = 0; at < bytes.length; at += size) {
+      output.output("stdout", bytes.subarray(at, at + size));
+      expect(output.position("stdout")).toBe(Math.min(at + size, bytes.length));
+    }
+    expect(run.said.stdout).toBe(LINES);
+    expect(output.step).toBe("agent");
+    expect(reader.report).toMatchObject({
+      conversation: "abc",
+      end: "done",
+      answer: "done",
+      turns: 3,
+      costUSD: 0.5,
+      tokens: { input: 1, output: 2, cacheRead: 0, cacheWrite: 0 },
+      unread: 1,
+    });
+  });
+
+  it("is read again from the last whole line by the next actor", () => {
+    const bytes = encoder.encode(STREAM);
+    for (const cut of [10, 200, 333, bytes.length - 1]) {
+      const run = new Recorder();
+      const first = outputTo(run).output;
+      first.output("stdout", bytes.subarray(0, cut));
+      const second = outputTo(run, first.offset).output;
+      second.output("stdout", bytes.subarray(second.position("stdout")));
+      expect(run.said.stdout).toBe(LINES);
+    }
+  });
+
+  it("reads a last line that nothing ends", () => {
+    const { output, reader } = outputTo(new Recorder());
+    output.output("stdout", encoder.encode(STREAM.trimEnd()));
+    expect(reader.report.end).toBeUndefined();
+    output.finish();
+    expect(reader.report.end).toBe("done");
+  });
+
+  it("does not grow with a line without end, nor flood the log with what is no event", () => {
+    const run = new Recorder();
+    const { output, reader } = outputTo(run);
+    const megabyte = new Uint8Array(1024 * 1024).fill(0x61);
+    for (let count = 0; count < 20; count++) output.output("stdout", megabyte);
+    expect(output.position("stdout")).toBe(20 * megabyte.length);
+    output.output(
+      "stdout",
+      encoder.encode(`\n${"garbage\n".repeat(100_000)}${assistant({ type: "text", text: "still here" })}\n`),
+    );
+    expect(run.said.stdout.length).toBeLessThan(1000);
+    expect(run.said.stdout).toContain("still here");
+    expect(reader.report).toMatchObject({ unread: 100_000, unreadSample: "garbage" });
+  });
+
+  it("passes standard error on as it is", () => {
+    const run = new Recorder();
+    outputTo(run).output.output("stderr", encoder.encode("warning\n"));
+    expect(run.said.stderr).toBe("warning\n");
+  });
+});
+
+describe("the verdict", () => {
+  const facts: TaskFacts = {
+    id: "s.1t",
+    agent: "Claude Code",
+    program: "claude",
+    command: { state: "failed", exitCode: 1 },
+    report: { unread: 0, conversation: "abc" },
+    step: "agent",
+    spending: { requests: 1, tokens: 5, exhausted: false },
+    directory: "/workspace",
+    timeoutMs: 5000,
+    stderr: "",
+  };
+
+  it.each<[name: string, more: Partial<TaskFacts>, state: string, words: RegExp]>([
+    ["no words at all", {}, "failed", /ended with status 1 before it was done.*continue_from s\.1t/],
+    ["a signal", { command: { state: "failed", exitCode: 137 } }, "failed", /killed by signal 9/],
+    [
+      "an end without a result",
+      { command: { state: "succeeded", exitCode: 0 } },
+      "failed",
+      /status 0 before it was done/,
+    ],
+    [
+      "success that the agent reports, whatever its status",
+      { report: { unread: 0, end: "done" } },
+      "succeeded",
+      /^$/,
+    ],
+    [
+      "the agent's own error",
+      { report: { unread: 0, end: "error", error: "odd" } },
+      "failed",
+      /error: odd\./,
+    ],
+    [
+      "a failing API until the time was over",
+      {
+        command: { state: "timed_out" },
+        spending: {
+          requests: 9,
+          tokens: 0,
+          exhausted: false,
+          upstream: { status: 529, message: "Overloaded" },
+        },
+      },
+      "timed_out",
+      /within 5 s.*failing: status 529, Overloaded.*timeout_seconds/,
+    ],
+    [
+      "a restore that failed",
+      { step: "restore_failed", stderr: "tar: bad" },
+      "failed",
+      /restored: tar: bad\..*new task/,
+    ],
+    ["a container that went away", { command: { state: "lost", note: "gone" } }, "lost", /^gone$/],
+  ])("of %s", (_name, more, state, words) => {
+    const verdict = verdictOf({ ...facts, ...more });
+    expect(verdict.state).toBe(state);
+    expect(verdict.note ?? "").toMatch(words);
+  });
+});

@@ -55,7 +55,7 @@ run() {
     say cloning
     name=()
     [[ ! -f $dir/branch ]] || name=(--branch "$(<"$dir/branch")")
-    GIT_TERMINAL_PROMPT=0 git clone --no-progress "${name[@]}" -- "$(<"$dir/repository")" "$work" </dev/null >&2 ||
+    GIT_TERMINAL_PROMPT=0 GIT_SSH_COMMAND='ssh -o BatchMode=yes' git clone --no-progress "${name[@]}" -- "$(<"$dir/repository")" "$work" </dev/null >&2 ||
       { say clone_failed && exit 1; }
   fi
   mkdir -p -- "$work" && cd -- "$work" || { say no_directory && exit 1; }
@@ -75,10 +75,7 @@ run() {
 # snapshot NAME: writes down the files of the current directory as a tree, whose id goes into the file NAME.
 snapshot() {
   local hash size time path
-  export GIT_CONFIG_NOSYSTEM=1
   [[ -d $dir/git ]] || git init -q --bare "$dir/git" || return
-  hidden config core.looseCompression 1
-  hidden config core.autocrlf false
   rm -f "$dir/index" "$dir/large" "$dir/small"
   candidates | perl -0 -e '
     my ($dir, $file, $total) = @ARGV;
@@ -100,9 +97,10 @@ snapshot() {
   hidden write-tree >"$dir/$1"
 }
 
-# git on the task's own repository, with the current directory as its files.
+# git on the task's own repository, with the current directory as its files, whatever the user has configured.
 hidden() {
-  GIT_DIR=$dir/git GIT_WORK_TREE=$PWD GIT_INDEX_FILE=$dir/index git "$@"
+  GIT_DIR=$dir/git GIT_WORK_TREE=$PWD GIT_INDEX_FILE=$dir/index GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null \
+    git -c core.autocrlf=false -c core.quotePath=false -c core.looseCompression=1 "$@"
 }
 
 # The files that count, each ended by NUL: in a repository those that it does not ignore.

@@ -255,6 +255,7 @@ class WorkingTask {
             .join(", ")}: they end with the sandbox.`,
         );
       detail.safe = detail.archive !== undefined;
+      if (!detail.safe) note = also(note, "Its workspace could not be packed into an archive.");
     } catch (error) {
       const failure = platformFailure(error);
       if (!failure) this.#host.report(error);

@@ -107,10 +107,11 @@ async function failed(
   const body = await response.text();
   await tell({ status: response.status, message: errorMessage(body) });
   // A redirect would lead the agent somewhere else.
+  const redirected = response.status < 400;
   headers.delete("location");
-  // The credential is not the agent's: trying again with the same one changes nothing.
-  if (response.status === 401 || response.status === 403) headers.set(NO_RETRY, "false");
-  return new Response(body, { status: response.status < 400 ? 502 : response.status, headers });
+  // Where the server is set up wrongly, trying again changes nothing.
+  if (redirected || response.status === 401 || response.status === 403) headers.set(NO_RETRY, "false");
+  return new Response(body, { status: redirected ? 502 : response.status, headers });
 }
 
 function errorMessage(body: string): string {

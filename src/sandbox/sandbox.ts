@@ -412,8 +412,8 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#budgets.close(localID(id));
     const task = taskDetailOf({ detail });
     const ended = this.#account(owner).taskSeen({ id, state, title, startedAt, endedAt });
-    const over = task?.ownSandbox && task.safe ? ended.then(() => this.destroySandbox(owner)) : ended;
-    this.ctx.waitUntil(over.then(() => undefined));
+    const over = task?.ownSandbox && task.safe ? this.destroySandbox(owner) : undefined;
+    this.ctx.waitUntil(Promise.all([ended, over]));
   }
 
   #prefix(runID: string): string {

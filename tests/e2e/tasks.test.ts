@@ -81,6 +81,12 @@ const scenarios: Record<string, Scenario> = {
       headers: { "x-should-retry": "false" },
     },
   ],
+  redirected: () => ({
+    status: 307,
+    error: { type: "redirect", message: "over there" },
+    headers: { location: `${api.url}/elsewhere/v1/messages` },
+  }),
+  nested: [bash("echo changed >> inner/kept.txt && echo 'neu' > 'inner/größe \"x\".txt'"), say("nested")],
   expensive: (_request, turn) => ({
     blocks: [{ type: "tool_use", name: "Bash", input: { command: `echo ${turn}`, description: "x" } }],
     usage: { input: 40_000, output: 20_000 },
@@ -234,6 +240,19 @@ describe("a task on a repository", () => {
   });
 });
 
+it("sees what changes in a repository inside the workspace", async () => {
+  await client.sh("outer", "git init -q inner && echo kept > inner/kept.txt && git -C inner add -A");
+  const { fields } = await client.call("execute_task", { task: "[[nested]] x", sandbox: "outer" });
+  expect(fields.files).toEqual([
+    { path: 'inner/größe "x".txt', change: "created", size: 4 },
+    { path: "inner/kept.txt", change: "changed", size: 13 },
+  ]);
+  expect(fields.diff).toContain(
+    "--- a/inner/kept.txt\n+++ b/inner/kept.txt\n@@ -1 +1,2 @@\n kept\n+changed\n",
+  );
+  expect(fields.artifacts).toContainEqual({ path: 'inner/größe "x".txt', size: 4 });
+});
+
 describe("continue_from", () => {
   it("goes on in a fresh sandbox with the workspace and the conversation", async () => {
     const first = await client.call("execute_task", { task: "[[remember]] Remember a word" });
@@ -286,6 +305,7 @@ describe("a task that does not succeed", () => {
     ["unauthorized", /refused the server's credential \(status 401, invalid x-api-key\).*ANTHROPIC_API_KEY/],
     ["limited", /limits the rate of requests \(status 429, too many requests\).*Try again/],
     ["overloaded", /overloaded or out of order \(status 529, Overloaded\).*Try again/],
+    ["redirected", /status 307, over there/],
     ["expensive", /used up its budget for the model \(\d+ tokens in \d requests\).*MAX_TASK_TOKENS/],
     ["crash", /was killed by signal 9 before it was done/],
   ])("%s: says why and what to do", async (scenario, words) => {
@@ -383,6 +403,30 @@ describe("the credential", () => {
       expect(headers["x-api-key"]).toBe(KEY);
       expect(path).toMatch(/^\/v1\/messages(\/count_tokens)?$/);
       expect(JSON.stringify(headers)).not.toContain("placeholder");
+    }
+  });
+
+  it("is followed nowhere else", () => {
+    expect(api.requests.map(({ path }) => path)).not.toContain("/elsewhere/v1/messages");
+  });
+
+  it("can be a token instead of a key", async () => {
+    const before = api.requests.length;
+    const env = {
+      ANTHROPIC_API_KEY: undefined,
+      CLAUDE_CODE_OAUTH_TOKEN: "oat-real",
+      ANTHROPIC_UPSTREAM_URL: api.url,
+    };
+    const other = await startServer({ env });
+    const otherClient = await connectTaskClient(other.url);
+    const { fields } = await otherClient.call("execute_task", { task: "[[slow]] x" });
+    await otherClient.close();
+    await other.stop();
+    expect(fields.state).toBe("succeeded");
+    for (const { headers } of api.requests.splice(before)) {
+      expect(headers["x-api-key"]).toBeUndefined();
+      expect(headers.authorization).toBe("Bearer oat-real");
+      expect(headers["anthropic-beta"]).toContain("oauth-2025-04-20");
     }
   });
 

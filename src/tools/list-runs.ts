@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { RunView } from "../runs/run.ts";
+import type { RunSummary } from "../runs/run.ts";
 import { type Told, accountOf } from "../sandbox/handle.ts";
 import { type ToolContext, defineTool, sandboxField, sections, text } from "./define.ts";
 
@@ -45,13 +45,11 @@ export const listRuns = defineTool({
   },
 });
 
-type Listed = Pick<RunView, "id" | "kind" | "state" | "title" | "startedAt" | "endedAt" | "exitCode">;
-
 async function tasksOf(
   { env, principal }: ToolContext,
   limit: number,
   before: string | undefined,
-): Promise<Told<Listed[]>> {
+): Promise<Told<RunSummary[]>> {
   const tasks = await accountOf(env, principal.id).listTasks(limit, before);
   return { value: tasks.map((task) => Object.assign(task, { kind: "task" as const })), notice: undefined };
 }

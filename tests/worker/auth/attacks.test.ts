@@ -32,6 +32,14 @@ function expectToldHere(page: Page): void {
   expect(page.text).not.toMatch(/http-equiv|<script|<form/i);
 }
 
+const approval = { decision: "owner", token: TOKEN };
+
+/** A browser before the page of a new client. */
+async function consent(browser = new Browser(app)) {
+  const page = await browser.open(await (await Client.register(app)).authorizationURL());
+  return { browser, page };
+}
+
 async function errorOf(response: Response): Promise<unknown> {
   expect(response.status).toBeGreaterThanOrEqual(400);
   return (await response.json<{ error: string }>()).error;
@@ -184,7 +192,9 @@ describe("redirects", () => {
       "code_challenge=x",
       "state=x",
     ]) {
-      expectToldHere(await new Browser(app).open(`${url}&${extra}`));
+      const page = await new Browser(app).open(`${url}&${extra}`);
+      expectToldHere(page);
+      expect(page.text).toContain("A parameter is there twice");
     }
   });
 
@@ -366,15 +376,10 @@ describe("mix-up", () => {
 });
 
 describe("the consent form", () => {
-  async function consent(browser = new Browser(app)) {
-    const page = await browser.open(await (await Client.register(app)).authorizationURL());
-    return { browser, page };
-  }
-  const approval = { decision: "owner", token: TOKEN };
-
   it("cross-site request forgery: a form without the browser's cookie is refused", async () => {
-    const { page } = await consent();
+    const { browser, page } = await consent();
     expectToldHere(await new Browser(app).submit(page, approval));
+    expect((await browser.submit(page, approval)).status).toBe(303);
   });
 
   it("cross-site request forgery: a handle of the attacker's is refused in the victim's browser", async () => {
@@ -438,7 +443,9 @@ describe("the consent form", () => {
     const attacker = await consent();
     const victim = new Browser(app);
     for (const name of attacker.browser.cookies.keys()) victim.cookies.set(name, "0".repeat(64));
-    expectToldHere(await victim.submit(attacker.page, approval));
+    const answer = await victim.submit(attacker.page, approval);
+    expectToldHere(answer);
+    expect(answer.text).toContain("no longer good");
   });
 
   it("a handle works once, even with a wrong token", async () => {

@@ -130,10 +130,9 @@ describe("on the page", () => {
     expect(page.status).toBe(429);
     expect(page.response.headers.get("retry-after")).toBe("30");
     expect(page.text).toContain("Too many wrong tokens. Wait 30 seconds");
-    expect(logs.entries().map(({ reason, level }) => [reason, level])).toEqual([
-      ...Array(5).fill(["wrong_token", "warn"]),
-      ["too_many_attempts", "warn"],
-    ]);
+    const wrong = Array.from({ length: 5 }, () => "wrong_token");
+    expect(logs.entries().map(({ reason }) => reason)).toEqual([...wrong, "too_many_attempts"]);
+    expect(logs.entries().every(({ level }) => level === "warn")).toBe(true);
     expect(logs.text()).not.toMatch(/guess-|server-token/);
     // Whoever has the token goes on working with it, and can sign in from elsewhere.
     expect((await app("/mcp", post({ jsonrpc: "2.0", id: 1, method: "tools/list" }))).status).toBe(200);

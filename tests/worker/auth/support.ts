@@ -1,6 +1,5 @@
 /** The two who take part in a sign-in beside the server: a browser with its cookies, and an OAuth client. */
 import { env } from "cloudflare:workers";
-import { expect } from "vitest";
 import { appWith, call, ORIGIN, post, TOKEN, type Variables } from "../server/support.ts";
 
 declare global {
@@ -140,7 +139,7 @@ export class Client {
   /** Registers one. It is public unless the metadata say otherwise. */
   static async register(app: App, metadata: Record<string, unknown> = {}): Promise<Client> {
     const response = await register(app, metadata);
-    expect(response.status).toBe(201);
+    demand(response, 201);
     const { client_id, client_secret } = await response.json<{ client_id: string; client_secret?: string }>();
     return new Client(app, client_id, client_secret);
   }
@@ -214,9 +213,9 @@ export async function approve(
 ): Promise<{ code: string; callback: URL }> {
   const browser = new Browser(client.app);
   const page = await browser.open(await client.authorizationURL(parameters));
-  expect(page.status).toBe(200);
+  demand(page, 200);
   const done = await browser.submit(page, { decision: "owner", token: TOKEN, ...fields });
-  expect(done.status).toBe(303);
+  demand(done, 303);
   const callback = done.location ?? new URL("about:blank");
   return { code: callback.searchParams.get("code") ?? "", callback };
 }
@@ -230,14 +229,14 @@ export async function signedIn(
   const client = await Client.register(app);
   const { code } = await approve(client, parameters, fields);
   const response = await client.exchange(code);
-  expect(response.status).toBe(200);
+  demand(response, 200);
   return { client, tokens: await response.json<Tokens>() };
 }
 
 /** Who the server takes the holder of the token for, by a tool that says it; needs `sandbox:read` and `sandbox:write`. */
 export async function whoIs(app: App, token: string, path = "/mcp"): Promise<string> {
   const response = await app(path, post(call("note", { text: "x" }), { authorization: `Bearer ${token}` }));
-  expect(response.status).toBe(200);
+  demand(response, 200);
   return /(\S+) noted/.exec(await response.text())?.[1]?.replace(/^.*"/, "") ?? "";
 }
 
@@ -246,6 +245,11 @@ export async function statusOf(app: App, token: string, path = "/mcp"): Promise<
   // A request that came over no wire has no Host, without which MCP's handler suspects a loopback address.
   const headers = { authorization: `Bearer ${token}`, host: new URL(path, ORIGIN).host };
   return (await app(path, post(call("nothing", {}), headers))).status;
+}
+
+/** Throws unless the step before a test's own went as it should. */
+function demand(answer: { status: number }, status: number): void {
+  if (answer.status !== status) throw new Error(`${answer.status} in place of ${status}`);
 }
 
 export async function challengeOf(verifier: string): Promise<string> {

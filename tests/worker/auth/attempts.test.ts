@@ -20,6 +20,11 @@ function attempts(): DurableObjectStub<Attempts> {
   return namespace.getByName(`test-${(counters += 1)}`);
 }
 
+/** 100 guesses, each from an address of its own. */
+async function flood(counter: DurableObjectStub<Attempts>, now: number): Promise<void> {
+  await Promise.all(Array.from({ length: 100 }, (_, index) => counter.take(`flood-${index}`, now)));
+}
+
 describe("an address", () => {
   it("has five wrong tokens free, then waits, twice as long after each more, never over 15 minutes", async () => {
     const counter = attempts();
@@ -68,11 +73,6 @@ describe("an address", () => {
 });
 
 describe("many addresses", () => {
-  /** 100 guesses, each from an address of its own. */
-  async function flood(counter: DurableObjectStub<Attempts>, now: number): Promise<void> {
-    await Promise.all(Array.from({ length: 100 }, (_, index) => counter.take(`flood-${index}`, now)));
-  }
-
   it("have 100 guesses an hour together", async () => {
     const counter = attempts();
     await flood(counter, NOW);

@@ -180,17 +180,16 @@ describe("the issuer", () => {
         issuer: origin,
         client_id_metadata_document_supported: false,
       });
-      const client = await Client.register((path, init) => app(new URL(path, origin).href, init));
+      const client = await Client.register(app, {}, origin);
       const browser = new Browser(app);
-      const url = await client.authorizationURL({}, origin);
-      const page = await browser.open(url);
+      const page = await browser.open(await client.authorizationURL());
       // Browsers keep no `__Host-` cookie that came over plain HTTP.
       expect([...browser.cookies.keys()]).toEqual([expect.stringMatching(/^sandbox-mcp-consent-/)]);
       const done = await browser.submit(page, { decision: "owner", token: TOKEN });
       expect(done.location?.searchParams.get("iss")).toBe(origin);
       expect(browser.cookies.size).toBe(0);
       const code = done.location?.searchParams.get("code") ?? "";
-      const tokens = await (await new LocalClient(app, client, origin).exchange(code)).json<Tokens>();
+      const tokens = await (await client.exchange(code)).json<Tokens>();
       expect(await statusOf(app, tokens.access_token, `${origin}/mcp`)).toBe(200);
     },
   );
@@ -207,21 +206,6 @@ describe("the issuer", () => {
     expect(await statusOf(app, tokens.access_token, "http://127.0.0.1:8787/mcp")).toBe(200);
   });
 });
-
-/** The same client, talking to a server on loopback. */
-class LocalClient extends Client {
-  readonly #origin: string;
-
-  constructor(app: Client["app"], { id, verifier }: Client, origin: string) {
-    super(app, id);
-    this.verifier = verifier;
-    this.#origin = origin;
-  }
-
-  override exchange(code: string): Promise<Response> {
-    return super.exchange(code, {}, this.#origin);
-  }
-}
 
 describe("a client metadata document", () => {
   const id = "https://client.example/metadata.json";

@@ -3,7 +3,7 @@ import type { ConsentDescription } from "@cloudflare/workers-oauth-provider";
 import { type HTML, markup, plain } from "./html.ts";
 import { AUTHORIZE_PATH } from "./oauth.ts";
 import { page } from "./page.ts";
-import { type Scope, SCOPES, type SignInDoor } from "./principal.ts";
+import type { Scope, SignInDoor } from "./principal.ts";
 
 const MEANING: Record<Scope, string> = {
   "sandbox:read": "See your sandboxes, read their files and the results of what ran",
@@ -41,7 +41,7 @@ export interface OpenDoor {
 
 /** What was wrong with the form as it was sent. */
 export interface Problem {
-  at: "token" | "scopes";
+  at: SignInDoor | "scopes";
   message: string;
   status: number;
   headers?: Record<string, string>;
@@ -55,26 +55,29 @@ export function consentPage(consent: Consent): Promise<Response> {
   const publisher = description.clientDomain
     ? markup`Published by <strong>${description.clientDomain}</strong>`
     : "It chose this name itself; nobody has checked it";
-  const boxes = SCOPES.filter((scope) => offered.includes(scope)).map((scope) => {
+  const alert = problem && markup`<p class="note error" role="alert" id="problem">${problem.message}</p>\n`;
+  const place =
+    doors.some(({ door }) => door === problem?.at) || problem?.at === "scopes" ? problem?.at : "top";
+  const boxes = offered.map((scope, index) => {
     const checked = ticked.includes(scope) && markup` checked`;
-    return markup`<label class="scope"><input type="checkbox" name="scope" value="${scope}"${checked}>
+    const focus = place === "scopes" && index === 0 && markup` autofocus`;
+    return markup`<label class="scope"><input type="checkbox" name="scope" value="${scope}"${checked}${focus}>
 <span>${MEANING[scope]}<code>${scope}</code></span></label>
 `;
   });
   const body = markup`<h1><bdi>${name}</bdi> asks for access to your sandboxes</h1>
-${problem && markup`<p class="note error" role="alert" id="problem">${problem.message}</p>`}
-<dl>
+${place === "top" && alert}<dl>
 <div><dt>Who asks</dt><dd><strong><bdi>${name}</bdi></strong><br><span class="soft">${publisher}</span></dd></div>
 <div><dt>Where the answer goes</dt><dd><strong>${host}</strong></dd></div>
-<div><dt>Server</dt><dd>${new URL(issuer).host}</dd></div>
+<div><dt>This server</dt><dd>${new URL(issuer).host}</dd></div>
 </dl>
 ${description.redirectIsLoopback && LOCAL_WARNING}
 <form method="post" action="${AUTHORIZE_PATH}${search}">
 <input type="hidden" name="handle" value="${handle}">
-<fieldset${problem?.at === "scopes" && markup` aria-describedby="problem"`}>
+<fieldset${place === "scopes" && markup` aria-describedby="problem"`}>
 <legend>What it may do</legend>
-${boxes}</fieldset>
-${doors.map((door, index) => [index > 0 && markup`<p class="or">or</p>\n`, approval(door, doors.length === 1, problem)])}
+${place === "scopes" && alert}${boxes}</fieldset>
+${doors.map((door, index) => [index > 0 && markup`<p class="or">or</p>\n`, approval(door, doors.length === 1, place === door.door && alert)])}
 <button class="plain" name="decision" value="deny" formnovalidate>Deny</button>
 </form>
 <p class="soft">Access ends 30 days from now at the latest.</p>`;
@@ -84,20 +87,18 @@ ${doors.map((door, index) => [index > 0 && markup`<p class="or">or</p>\n`, appro
 }
 
 /** The part of the form by which one approves, through this door. */
-function approval({ door, who }: OpenDoor, alone: boolean, problem: Problem | undefined): HTML {
+function approval({ door, who }: OpenDoor, alone: boolean, alert: HTML | false | undefined): HTML {
   switch (door) {
-    case "owner": {
-      const wrong = problem?.at === "token";
+    case "owner":
       return markup`<fieldset>
 <legend>Who you are</legend>
 <input type="text" name="username" value="owner" autocomplete="username" hidden>
-<label class="field" for="token">The server's token</label>
-<span class="soft" id="token-hint">The one this server was set up with (SERVER_AUTH_TOKEN).</span>
+${alert}<label for="token">The server's token</label>
+<span class="soft" id="token-hint">, the one it was set up with (SERVER_AUTH_TOKEN)</span>
 <input id="token" type="password" name="token" required autocomplete="current-password" spellcheck="false"
- aria-describedby="${wrong && "problem "}token-hint"${wrong && markup` aria-invalid="true" autofocus`}>
+ aria-describedby="${alert && "problem "}token-hint"${alert && markup` aria-invalid="true" autofocus`}>
 </fieldset>
 <button name="decision" value="owner">${alone ? "Approve" : "Approve with the token"}</button>`;
-    }
     case "github":
       return markup`<button name="decision" value="github" formnovalidate>Approve and sign in with GitHub</button>`;
     case "access":

@@ -54,7 +54,7 @@ export async function identify(
     return { principal: `access:${identity.subject}`, door: "access", rule: accessRule(access) };
   }
   const message = "Who you are could not be made out. Choose one of the ways below.";
-  return { refused: "not_vouched_for", problem: { at: "token", message, status: 403 } };
+  return { refused: "not_vouched_for", problem: { at: "access", message, status: 403 } };
 }
 
 async function owner(token: string, request: Request, { env, config }: Visit): Promise<Identity | Refused> {
@@ -68,13 +68,13 @@ async function owner(token: string, request: Request, { env, config }: Visit): P
     return {
       refused: "too_many_attempts",
       door: "owner",
-      problem: { at: "token", message, status: 429, headers },
+      problem: { at: "owner", message, status: 429, headers },
     };
   }
   const right = await isServerToken(token, config);
   if (!right || config.serverAuthToken === undefined) {
     const message = "This is not the server's token. Nothing was approved.";
-    return { refused: "wrong_token", door: "owner", problem: { at: "token", message, status: 403 } };
+    return { refused: "wrong_token", door: "owner", problem: { at: "owner", message, status: 403 } };
   }
   await attempts?.succeeded(address);
   return { principal: OWNER_ID, door: "owner", rule: await ownerRule(config.serverAuthToken) };

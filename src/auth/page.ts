@@ -30,16 +30,16 @@ dl div + div { border-top: 1px solid var(--line); }
 dt { color: var(--soft); font-size: .875rem; }
 dd { margin: 0; }
 dd strong { font-weight: 600; }
-fieldset { border: 0; margin: 0 0 1.5rem; padding: 0; min-width: 0; }
+fieldset { border: 0; margin: 0 0 1.25rem; padding: 0; min-width: 0; }
 legend { margin-bottom: .25rem; }
+fieldset .note { margin: .5rem 0; }
 .scope { display: flex; gap: .75rem; align-items: flex-start; min-height: 44px; padding: .5rem 0; cursor: pointer; }
 .scope + .scope { border-top: 1px solid var(--line); }
 .scope input { flex: none; width: 1.25rem; height: 1.25rem; margin: .125rem 0 0; accent-color: var(--accent); }
 .scope code { display: block; color: var(--soft); font-size: .8125rem; }
-.field { display: block; margin-bottom: .25rem; font-weight: 600; }
 input[type=password] {
   width: 100%; min-height: 44px; padding: .5rem .75rem; font: inherit; color: inherit; background: var(--field);
-  border: 1px solid var(--soft); border-radius: 8px; margin: .25rem 0 .75rem;
+  border: 1px solid var(--soft); border-radius: 8px; margin: .5rem 0 0;
 }
 input[aria-invalid=true] { border-color: var(--error); }
 button, .button {
@@ -50,7 +50,7 @@ button, .button {
 button.plain, .button.plain { background: none; color: var(--text); border-color: var(--soft); }
 button:hover, .button:hover { filter: brightness(1.08); }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
-.or { color: var(--soft); text-align: center; margin: 0 0 .75rem; }
+.or { color: var(--soft); text-align: center; margin: 0 0 .75rem; font-size: .9375rem; }
 .note { padding: .75rem .875rem; border-radius: 8px; border-left: 4px solid; margin: 0 0 1.25rem; }
 .error { color: var(--error); background: var(--error-back); }
 .warn { color: var(--warn); background: var(--warn-back); }

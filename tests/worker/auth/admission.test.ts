@@ -25,6 +25,7 @@ function config(variables: Variables) {
     ...variables,
     Sandbox: {} as DurableObjectNamespace,
     Account: {} as DurableObjectNamespace,
+    RESULTS: {} as R2Bucket,
   };
   return parseConfig(env);
 }

@@ -93,8 +93,8 @@ function approval({ door, who }: OpenDoor, alone: boolean, alert: HTML | false |
       return markup`<fieldset>
 <legend>Who you are</legend>
 <input type="text" name="username" value="owner" autocomplete="username" hidden>
-${alert}<label for="token">The server's token</label>
-<span class="soft" id="token-hint">, the one it was set up with (SERVER_AUTH_TOKEN)</span>
+${alert}<label class="field" for="token">The server's token</label>
+<p class="soft" id="token-hint">It was set up with it, as SERVER_AUTH_TOKEN.</p>
 <input id="token" type="password" name="token" required autocomplete="current-password" spellcheck="false"
  aria-describedby="${alert && "problem "}token-hint"${alert && markup` aria-invalid="true" autofocus`}>
 </fieldset>

@@ -23,6 +23,7 @@ main { max-width: 34rem; margin: 0 auto; padding: 1.25rem; background: var(--car
 h1 { font-size: 1.375rem; line-height: 1.3; margin: 0 0 1rem; text-wrap: balance; }
 h2, legend { font-size: 1rem; font-weight: 600; margin: 0; padding: 0; }
 p { margin: 0 0 1rem; }
+main > :last-child, main > :last-child > :last-child { margin-bottom: 0; }
 .soft { color: var(--soft); font-size: .9375rem; }
 dl { margin: 0 0 1.25rem; border: 1px solid var(--line); border-radius: 8px; }
 dl div { padding: .625rem .875rem; }
@@ -33,6 +34,8 @@ dd strong { font-weight: 600; }
 fieldset { border: 0; margin: 0 0 1.25rem; padding: 0; min-width: 0; }
 legend { margin-bottom: .25rem; }
 fieldset .note { margin: .5rem 0; }
+.field { display: block; }
+fieldset .soft { margin: 0; }
 .scope { display: flex; gap: .75rem; align-items: flex-start; min-height: 44px; padding: .5rem 0; cursor: pointer; }
 .scope + .scope { border-top: 1px solid var(--line); }
 .scope input { flex: none; width: 1.25rem; height: 1.25rem; margin: .125rem 0 0; accent-color: var(--accent); }

@@ -357,7 +357,8 @@ describe("the page", () => {
           - text: Hand whole tasks to a coding agent, which spends on the server's model account
           - code: tasks:run
         - group "Who you are":
-          - text: Who you are The server's token , the one it was set up with (SERVER_AUTH_TOKEN)
+          - text: Who you are The server's token
+          - paragraph: It was set up with it, as SERVER_AUTH_TOKEN.
           - textbox "The server's token"
         - button "Approve with the token"
         - paragraph: or

@@ -58,6 +58,8 @@ const built = new WeakMap<Config, OAuth>();
 
 /** OAuth as it is for this request, or why there is none. */
 export function oauthFor(request: Request, { env, config }: Visit): OAuth | { off: string } {
+  const last = built.get(config);
+  if (last && config.publicOrigin) return last;
   if (!env.OAUTH_KV) return { off: "the KV namespace OAUTH_KV is not bound" };
   const owner = config.serverAuthToken !== undefined && env.Attempts !== undefined;
   if (!owner && !config.github && !config.access) {
@@ -70,8 +72,7 @@ export function oauthFor(request: Request, { env, config }: Visit): OAuth | { of
   const loopback = url !== undefined && isLoopback(url) && !url.hostname.endsWith(".localhost");
   if (!url || (!config.publicOrigin && !loopback)) return { off: "PUBLIC_ORIGIN is not set" };
   if (url.protocol !== "https:" && !loopback) return { off: "PUBLIC_ORIGIN is not an https origin" };
-  const known = built.get(config);
-  if (known?.issuer === url.origin) return known;
+  if (last?.issuer === url.origin) return last;
   const oauth = build(url.origin, config, loopback);
   built.set(config, oauth);
   return oauth;

@@ -3,7 +3,6 @@ import { isJsonContentType, type McpServer } from "@modelcontextprotocol/server"
 import { createMcpHandler } from "agents/mcp/server";
 import { serveAuthorize, serveGitHubCallback } from "../auth/authorize.ts";
 import { authenticate, type Caller } from "../auth/bearer.ts";
-import type { ToolCall } from "../tools/define.ts";
 import { insufficientScope } from "../auth/challenge.ts";
 import { serveAuthorizationServer, serveResourceMetadata } from "../auth/endpoints.ts";
 import {
@@ -18,6 +17,7 @@ import {
   TOKEN_PATH,
 } from "../auth/oauth.ts";
 import { missingScopes, type Scope, SCOPES } from "../auth/principal.ts";
+import type { ToolCall } from "../tools/define.ts";
 import { json, type Refusal, rpcError } from "./answers.ts";
 import { readJSON, unreadable } from "./body.ts";
 import { type Config, ConfigError, type Env, parseConfig } from "./config.ts";
@@ -92,7 +92,6 @@ export function createApp(product: Product): App {
 
     const caller = await authenticate(request, visit, route.serve.tokensOf);
     if ("response" in caller) return refuse(visit, caller, { route: pathname });
-    logUse(visit, caller, pathname);
     return route.serve.known(request, { ...visit, ...caller });
   }
 
@@ -130,6 +129,9 @@ async function serveMCP(product: Product, request: Request, call: Call): Promise
     const refusal = insufficientScope(call.principal, needed, missing, call.metadata);
     return refuse(call, refusal, { route, scope: needed.join(" ") });
   }
+
+  // A tool call is logged by the tool, once it has its answer.
+  if (needed.length === 0) logUse(call, route);
 
   const direct = directCall(request, body.value);
   const run = direct && product.findCall?.(direct.name, direct.args);
@@ -184,10 +186,10 @@ function withOAuth(serve: (request: Request, oauth: OAuth, visit: Visit) => Prom
   };
 }
 
-function logUse(visit: Visit, { principal }: Caller, route: string): void {
+function logUse({ config, requestID: request_id, principal }: Call, route: string): void {
   const { id, via: door, client, scopes } = principal;
-  const use = { event: "token", action: "use", door, client, scope: scopes.join(" "), route } as const;
-  log(visit.config, { ...use, request_id: visit.requestID, principal: id });
+  const scope = scopes.join(" ");
+  log(config, { event: "token", request_id, action: "use", principal: id, door, client, scope, route });
 }
 
 function refuse(

@@ -12,11 +12,17 @@ export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
 
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
-/** One tool call, written when it has its answer. */
+/** One tool call, written when it has its answer. It is the record of its token's use, too. */
 export interface CallEvent {
   event: "call";
   request_id: string;
   principal: string;
+  /** The door its principal came in by. */
+  door: Principal["via"];
+  /** The OAuth client's id. */
+  client?: string;
+  /** What the tool needs, of what was granted. */
+  scope: string;
   tool: string;
   /** The sandbox's own name, without the principal's part; absent when the tool addresses none. */
   sandbox?: string;
@@ -54,7 +60,10 @@ export type RefusalReason =
   | "bad_body"
   | "oauth_error";
 
-/** A token was presented and is good; or an OAuth client was given one, or gave one back. */
+/**
+ * A token was presented and is good, in a request that calls no tool (a call has a line of its own); or an OAuth client
+ * was given one, or gave one back.
+ */
 export interface TokenEvent {
   event: "token";
   request_id: string;

@@ -43,7 +43,7 @@ describe("the flow", () => {
   it("leaves a line of every step in the log, and no secret in any", async () => {
     const app = oauthApp();
     const { client, tokens } = await signedIn(app);
-    await whoIs(app, tokens.access_token);
+    await statusOf(app, tokens.access_token);
     await client.refresh(tokens.refresh_token);
     await client.token({ token: tokens.access_token });
     const about = { door: "owner", client: client.id, scope: ALL };

@@ -4,6 +4,7 @@ import { createMCPServer } from "./server/mcp.ts";
 import { findCall, requiredScopes } from "./tools/index.ts";
 
 export { ContainerProxy } from "@cloudflare/sandbox";
+export { Attempts } from "./auth/attempts.ts";
 export { Account } from "./sandbox/account.ts";
 export { Sandbox } from "./sandbox/sandbox.ts";
 

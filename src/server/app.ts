@@ -17,11 +17,9 @@ import {
   TOKEN_PATH,
 } from "../auth/oauth.ts";
 import { missingScopes, type Scope, SCOPES } from "../auth/principal.ts";
-import type { ToolCall } from "../tools/define.ts";
 import { json, type Refusal, rpcError } from "./answers.ts";
 import { readJSON, unreadable } from "./body.ts";
 import { type Config, ConfigError, type Env, parseConfig } from "./config.ts";
-import { answerDirectly, directCall } from "./direct.ts";
 import { log } from "./log.ts";
 import { allowReading, hostAllowed, originAllowed, preflight } from "./origin.ts";
 import type { Visit } from "./visit.ts";
@@ -34,8 +32,6 @@ export interface Product {
   createMCPServer(call: Call): McpServer;
   /** The scopes a call of this tool needs; none for a tool that does not exist. */
   requiredScopes(name: string, args: unknown): readonly Scope[];
-  /** A tool with its arguments, without a server around it; undefined when there is no such tool or they do not fit. */
-  findCall?(name: string, args: unknown): ToolCall | undefined;
 }
 
 /** Written out rather than as `ExportedHandler`, whose request type no test can build. */
@@ -132,10 +128,6 @@ async function serveMCP(product: Product, request: Request, call: Call): Promise
 
   // A tool call is logged by the tool, once it has its answer.
   if (needed.length === 0) logUse(call, route);
-
-  const direct = directCall(request, body.value);
-  const run = direct && product.findCall?.(direct.name, direct.args);
-  if (direct && run) return answerDirectly(direct, (requester) => run(call, requester));
 
   let error: Error | undefined;
   const handler = createMcpHandler(() => product.createMCPServer(call), {

@@ -47,11 +47,6 @@ export interface ToolDefinition<Input extends z.ZodObject> {
   handle(args: z.output<Input>, context: ToolContext): Promise<ToolOutput>;
 }
 
-/** Who made a request: what came with it, and the way to tell them something before its result. */
-export interface Requester {
-  mcpReq: Pick<ServerContext["mcpReq"], "_meta" | "notify">;
-}
-
 /** A tool as the server sees it. */
 export interface Tool {
   name: string;
@@ -64,11 +59,8 @@ export interface Tool {
    * Never throws: what goes wrong becomes a result with `isError`.
    * @param args as `input` has parsed them, which the server does
    */
-  call(args: Record<string, unknown>, call: Call, requester: Requester): Promise<CallToolResult>;
+  call(args: Record<string, unknown>, call: Call, server: ServerContext): Promise<CallToolResult>;
 }
-
-/** One call, ready to be made. Never throws. */
-export type ToolCall = (call: Call, requester: Requester) => Promise<CallToolResult>;
 
 export function defineTool<Input extends z.ZodObject>(definition: ToolDefinition<Input>): Tool {
   const { hints, handle, ...rest } = definition;
@@ -81,7 +73,7 @@ export function defineTool<Input extends z.ZodObject>(definition: ToolDefinition
       // A sandbox reaches the network, whatever the tool.
       openWorldHint: true,
     },
-    async call(args, call, requester) {
+    async call(args, call, server) {
       const startedAt = Date.now();
       const { principal, requestID, config } = call;
       const sandbox = typeof args.sandbox === "string" ? args.sandbox : undefined;
@@ -99,7 +91,7 @@ export function defineTool<Input extends z.ZodObject>(definition: ToolDefinition
           outcome,
           error_code,
         });
-      const stop = heartbeat(definition.title, requester);
+      const stop = heartbeat(definition.title, server);
       try {
         const output = await handle(args as z.output<Input>, context(call));
         done("ok");
@@ -136,7 +128,7 @@ function failed(message: string): CallToolResult {
 const HEARTBEAT_SECONDS = 5;
 
 /** Tells a client that asked for progress that the call is still at work, so that it does not give up. */
-function heartbeat(title: string, { mcpReq }: Requester): () => void {
+function heartbeat(title: string, { mcpReq }: ServerContext): () => void {
   const progressToken = mcpReq._meta?.progressToken;
   if (progressToken === undefined) return () => undefined;
   let seconds = 0;

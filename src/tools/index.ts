@@ -1,6 +1,6 @@
 /** Every tool there is. A new one is a file beside this and a line here. */
 import type { Scope } from "../auth/principal.ts";
-import type { Tool, ToolCall } from "./define.ts";
+import type { Tool } from "./define.ts";
 import { cancelRun } from "./cancel-run.ts";
 import { destroySandbox } from "./destroy-sandbox.ts";
 import { getResult } from "./get-result.ts";
@@ -30,12 +30,4 @@ const byName = new Map(tools.map((tool) => [tool.name, tool]));
 /** The scopes a call of this tool needs; none for a tool that does not exist. */
 export function requiredScopes(name: string): readonly Scope[] {
   return byName.get(name)?.scopes ?? [];
-}
-
-/** A tool with its arguments; undefined when there is no such tool or they do not fit. */
-export function findCall(name: string, args: unknown): ToolCall | undefined {
-  const tool = byName.get(name);
-  const parsed = tool?.input.safeParse(args);
-  if (!tool || !parsed?.success) return undefined;
-  return (call, requester) => tool.call(parsed.data, call, requester);
 }

@@ -73,6 +73,12 @@ sbx_prepare() {
   }
 }
 
+# sbx_drop PATH ID: removes what a killed sbx_put left beside its file.
+sbx_drop() {
+  local target
+  target=$(readlink -f -- "$1") && rm -f -- "${target%/*}/.sandbox-mcp.$2" "${target%/*}/.sandbox-mcp.$2".*
+}
+
 # sbx_get PATH lines|bytes OFFSET LIMIT MAX_BYTES: lines count from 1, bytes from 0. Answers "file SIZE LINES" (LINES
 # only for lines: how many the file has) and the range, cut at MAX_BYTES.
 sbx_get() {

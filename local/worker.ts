@@ -1,6 +1,7 @@
 /** The Worker on the local platform: production's, with the container platform's stand-in under its sandboxes. */
 import production, {
   Account,
+  Attempts,
   ContainerProxy as ProductionContainerProxy,
   Sandbox as ProductionSandbox,
 } from "../src/index.ts";
@@ -12,7 +13,7 @@ guardFetch();
 
 type Env = ConstructorParameters<typeof ProductionSandbox>[1] & LocalEnv;
 
-export { Account };
+export { Account, Attempts };
 
 /** The SDK finds outbound handlers by the class's name: it has to be production's. */
 export class Sandbox extends ProductionSandbox {

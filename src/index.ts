@@ -1,10 +1,11 @@
 /** The Worker: its `fetch` handler and its Durable Objects. */
 import { createApp } from "./server/app.ts";
 import { createMCPServer } from "./server/mcp.ts";
-import { findCall, requiredScopes } from "./tools/index.ts";
+import { requiredScopes } from "./tools/index.ts";
 
 export { ContainerProxy } from "@cloudflare/sandbox";
+export { Attempts } from "./auth/attempts.ts";
 export { Account } from "./sandbox/account.ts";
 export { Sandbox } from "./sandbox/sandbox.ts";
 
-export default createApp({ createMCPServer, findCall, requiredScopes });
+export default createApp({ createMCPServer, requiredScopes });

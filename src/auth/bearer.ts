@@ -1,7 +1,9 @@
-/** Static tokens: who presents one of those in the configuration is that token's principal. */
+/** Tokens in the Authorization header: the static ones of the configuration, and those that OAuth clients were given. */
 import type { Refusal } from "../server/answers.ts";
 import type { Config } from "../server/config.ts";
-import { unauthorized } from "./challenge.ts";
+import type { Visit } from "../server/visit.ts";
+import { tokenUnchecked, unauthorized } from "./challenge.ts";
+import { metadataURL, oauthFor, type ResourcePath, tokenHolder } from "./oauth.ts";
 import { OWNER_ID, type Principal, SCOPES, tokenPrincipalID } from "./principal.ts";
 
 /** A token that would be accepted: the digest to compare with, and who it makes of the caller. */
@@ -10,24 +12,54 @@ interface Candidate {
   principal: Principal;
 }
 
+/** A caller who is known, and what a challenge to them names. */
+export interface Caller {
+  principal: Principal;
+  /** The URL of the resource's metadata; undefined when OAuth is off. */
+  metadata: string | undefined;
+}
+
 /**
  * Who sent the request, by its `Authorization: Bearer` header and nothing else: a token in the URL or in the body is
- * not looked at (RFC 6750 sections 2.2 and 2.3 are optional, and URLs end up in logs).
+ * not looked at (RFC 6750 sections 2.2 and 2.3 are optional, and URLs end up in logs). A static token is settled here
+ * and costs no look-up; only what an OAuth client could have been given is looked up.
+ * @param paths the resources whose OAuth tokens count, the one to be named in a challenge first
  */
-export async function authenticate(request: Request, config: Config): Promise<Principal | Refusal> {
+export async function authenticate(
+  request: Request,
+  visit: Visit,
+  paths: readonly [ResourcePath, ...ResourcePath[]],
+): Promise<Caller | Refusal> {
+  const { config } = visit;
   const candidates = await candidatesOf(config);
-  if (candidates.length === 0) {
+  const oauth = oauthFor(request, visit);
+  const metadata = "off" in oauth ? undefined : metadataURL(oauth, paths[0]);
+  if (candidates.length === 0 && "off" in oauth) {
     return unauthorized(
       "no_token_configured",
       "No token is configured on this server, so it lets nobody in.",
+      metadata,
     );
   }
   const token = presentedToken(request.headers.get("authorization"));
   if (token === undefined) {
-    return unauthorized("no_token", "Send a token in the Authorization header: Bearer <token>.");
+    return unauthorized("no_token", "Send a token in the Authorization header: Bearer <token>.", metadata);
   }
-  const principal = token === "" ? undefined : await principalOf(token, candidates);
-  return principal ?? unauthorized("invalid_token", "The token is not valid here.");
+  let holder = token === "" ? undefined : await principalOf(token, candidates);
+  if (!holder && token !== "" && !("off" in oauth)) {
+    const found = await tokenHolder(oauth, token, paths, visit);
+    if (found === "unavailable") return tokenUnchecked();
+    holder = found;
+  }
+  if (holder) return { principal: holder, metadata };
+  return unauthorized("invalid_token", "The token is not valid here.", metadata);
+}
+
+/** Whether `token` is the server's own, in time that does not depend on how much of it is right. */
+export async function isServerToken(token: string, config: Config): Promise<boolean> {
+  const { serverAuthToken } = config;
+  if (serverAuthToken === undefined) return false;
+  return crypto.subtle.timingSafeEqual(await sha256(token), await sha256(serverAuthToken));
 }
 
 /**
@@ -41,7 +73,7 @@ function presentedToken(header: string | null): string | undefined {
   return /^[\x21-\x7e]+$/.test(credentials[1]) ? credentials[1] : "";
 }
 
-/** The only place where a token is compared. Every candidate is, by digest, in time that depends on their number alone. */
+/** Every candidate is compared, by digest, in time that depends on their number alone. */
 async function principalOf(token: string, candidates: readonly Candidate[]): Promise<Principal | undefined> {
   const digest = await sha256(token);
   let match: Principal | undefined;

@@ -5,12 +5,19 @@ export const SCOPES = ["sandbox:read", "sandbox:write", "sandbox:exec", "tasks:r
 
 export type Scope = (typeof SCOPES)[number];
 
+/** Where a person signs in to let an OAuth client act for them. */
+export const SIGN_IN_DOORS = ["owner", "github", "access"] as const;
+
+export type SignInDoor = (typeof SIGN_IN_DOORS)[number];
+
 export interface Principal {
-  /** `owner`, `token:<name>`, later `github:<numeric id>` and `access:<subject>`. Survives the rotation of its token. */
+  /** `owner`, `token:<name>`, `github:<numeric id>` or `access:<subject>`. Survives the rotation of its token. */
   id: string;
   scopes: readonly Scope[];
-  /** The door, for the logs only: no decision depends on it. */
-  via: "token" | "oauth";
+  /** The door they came in by, for the logs only: no decision depends on it. */
+  via: "token" | SignInDoor;
+  /** The id of the OAuth client that acts for them, for the logs only; absent for a static token. */
+  client?: string;
 }
 
 /** The principal behind the server's own token and the owner's sign-in: one person, one set of sandboxes. */
@@ -22,6 +29,11 @@ export const TOKEN_NAME = /^[a-z0-9-]{1,32}$/;
 /** The principal id of the static token called `name`; the prefix keeps it apart from every other kind. */
 export function tokenPrincipalID(name: string): string {
   return `token:${name}`;
+}
+
+/** The scopes among `names`, in the order of `SCOPES` and without repetition; anything else is left out. */
+export function knownScopes(names: readonly string[]): Scope[] {
+  return SCOPES.filter((scope) => names.includes(scope));
 }
 
 /** The scopes of `needed` that `principal` was not granted, in the order of `SCOPES` and without repetition. */

@@ -1,5 +1,5 @@
 /** Files of a sandbox, by the helpers in `container/files.sh`. */
-import { type ErrorCode, ToolError } from "./errors.ts";
+import { type ErrorCode, ToolError, isGone } from "./errors.ts";
 import { type Reply, type Shell, quote, replyBytes } from "./shell.ts";
 
 /** What of the SDK's class this needs. */
@@ -45,24 +45,31 @@ export class Files {
     const target = absolute(path);
     const id = crypto.randomUUID();
     const line = `sbx_put ${quote(target)} ${append ? "append" : "write"} ${id}`;
-    const encoded = content.toBase64();
     let reply: Reply;
-    if (content.length <= INLINE_BYTES) {
-      reply = await this.#shell.call("files.sh", `base64 -d | ${line}`, { input: encoded });
-    } else {
-      const staged = `/var/lib/sandbox-mcp/staged-${id}`;
-      try {
-        await this.#host.writeFile(staged, encoded, { encoding: "base64" });
-        reply = await this.#shell.call("files.sh", `${line} <${staged}`);
-      } finally {
-        await this.#host.deleteFile(staged).catch(() => undefined);
-      }
+    try {
+      reply = await this.#put(line, content.toBase64(), id, content.length <= INLINE_BYTES);
+    } catch (error) {
+      // Whatever was killed must not leave its part of the content beside the file.
+      if (!isGone(error))
+        await this.#shell.call("files.sh", `sbx_drop ${quote(target)} ${id}`).catch(() => undefined);
+      throw error;
     }
     const [word, size] = reply.words;
     if (word === "written") return Number(size);
     if (word === "directory") throw isDirectory(target);
     if (word === "special") throw isSpecial(target);
     throw refusal(`Writing ${target} failed`, reply);
+  }
+
+  async #put(line: string, encoded: string, id: string, inline: boolean): Promise<Reply> {
+    if (inline) return this.#shell.call("files.sh", `base64 -d | ${line}`, { input: encoded });
+    const staged = `/var/lib/sandbox-mcp/staged-${id}`;
+    try {
+      await this.#host.writeFile(staged, encoded, { encoding: "base64" });
+      return await this.#shell.call("files.sh", `${line} <${staged}`);
+    } finally {
+      await this.#host.deleteFile(staged).catch(() => undefined);
+    }
   }
 
   /** Lines count from 1, bytes from 0; the range is cut at `maxBytes`. */

@@ -1,39 +1,38 @@
 /** The way of a request, in reading order: host and origin, route, token; then, for MCP, body, scopes, handler. */
 import { isJsonContentType, type McpServer } from "@modelcontextprotocol/server";
 import { createMcpHandler } from "agents/mcp/server";
-import type { ToolCall } from "../tools/define.ts";
-import { authenticate } from "../auth/bearer.ts";
+import { serveAuthorize, serveGitHubCallback } from "../auth/authorize.ts";
+import { authenticate, type Caller } from "../auth/bearer.ts";
 import { insufficientScope } from "../auth/challenge.ts";
-import { missingScopes, type Principal, type Scope, SCOPES } from "../auth/principal.ts";
+import { serveAuthorizationServer, serveResourceMetadata } from "../auth/endpoints.ts";
+import {
+  AUTHORIZE_PATH,
+  GITHUB_CALLBACK_PATH,
+  METADATA_PATH,
+  type OAuth,
+  oauthFor,
+  REGISTRATION_PATH,
+  type ResourcePath,
+  SERVER_METADATA_PATH,
+  TOKEN_PATH,
+} from "../auth/oauth.ts";
+import { missingScopes, type Scope, SCOPES } from "../auth/principal.ts";
 import { json, type Refusal, rpcError } from "./answers.ts";
 import { readJSON, unreadable } from "./body.ts";
 import { type Config, ConfigError, type Env, parseConfig } from "./config.ts";
-import { answerDirectly, directCall } from "./direct.ts";
 import { log } from "./log.ts";
 import { allowReading, hostAllowed, originAllowed, preflight } from "./origin.ts";
 import { execute, taskResult } from "./rest.ts";
-
-/** A request on its way in. */
-interface Visit {
-  env: Env;
-  config: Config;
-  ctx: ExecutionContext;
-  /** Made here for this request: in every log line, in `X-Request-Id`, and the reference of an internal error. */
-  requestID: string;
-}
+import type { Visit } from "./visit.ts";
 
 /** An authenticated request, as everything behind the guards sees it. */
-export interface Call extends Visit {
-  principal: Principal;
-}
+export interface Call extends Visit, Caller {}
 
 /** What stands behind the guards. */
 export interface Product {
   createMCPServer(call: Call): McpServer;
   /** The scopes a call of this tool needs; none for a tool that does not exist. */
   requiredScopes(name: string, args: unknown): readonly Scope[];
-  /** A tool with its arguments, without a server around it; undefined when there is no such tool or they do not fit. */
-  findCall?(name: string, args: unknown): ToolCall | undefined;
 }
 
 /** Written out rather than as `ExportedHandler`, whose request type no test can build. */
@@ -41,24 +40,38 @@ export interface App {
   fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response>;
 }
 
+type Serve<Known> = (request: Request, known: Known) => Response | Promise<Response>;
+
 interface Route {
   /** The path, in which a part that begins with a colon stands for any. */
   path: string;
-  method: "GET" | "POST";
-  /** What answers the authenticated request, or else what anybody may have. */
-  serve: ((request: Request, call: Call) => Promise<Response>) | { open: () => Response };
+  /** Answered beside `OPTIONS`, which every route answers. */
+  methods: string;
+  /** What answers anybody, and what an authenticated request. */
+  serve:
+    | { open: Serve<Visit> }
+    | { tokensOf: readonly [ResourcePath, ...ResourcePath[]]; known: Serve<Call> };
 }
+
+const READ = "GET, HEAD";
 
 /** The Worker's default export. */
 export function createApp(product: Product): App {
   const mcp = (request: Request, call: Call) => serveMCP(product, request, call);
   const routes: readonly Route[] = [
-    { path: "/health", method: "GET", serve: { open: () => json(HEALTHY) } },
-    { path: "/mcp", method: "POST", serve: mcp },
+    { path: "/health", methods: READ, serve: { open: health } },
+    { path: "/mcp", methods: "POST", serve: { tokensOf: ["/mcp"], known: mcp } },
     // Some clients post to the root.
-    { path: "/", method: "POST", serve: mcp },
-    { path: "/execute", method: "POST", serve: execute },
-    { path: "/tasks/:taskId/result", method: "GET", serve: taskResult },
+    { path: "/", methods: "POST", serve: { tokensOf: ["/"], known: mcp } },
+    { path: "/execute", methods: "POST", serve: { tokensOf: ["/mcp", "/"], known: execute } },
+    { path: "/tasks/:taskId/result", methods: READ, serve: { tokensOf: ["/mcp", "/"], known: taskResult } },
+    { path: METADATA_PATH, methods: READ, serve: withOAuth(serveResourceMetadata) },
+    { path: `${METADATA_PATH}/mcp`, methods: READ, serve: withOAuth(serveResourceMetadata) },
+    { path: SERVER_METADATA_PATH, methods: READ, serve: withOAuth(serveAuthorizationServer) },
+    { path: REGISTRATION_PATH, methods: "POST", serve: withOAuth(serveAuthorizationServer) },
+    { path: TOKEN_PATH, methods: "POST", serve: withOAuth(serveAuthorizationServer) },
+    { path: AUTHORIZE_PATH, methods: `${READ}, POST`, serve: withOAuth(serveAuthorize) },
+    { path: GITHUB_CALLBACK_PATH, methods: READ, serve: withOAuth(serveGitHubCallback) },
   ];
 
   async function answer(request: Request, visit: Visit): Promise<Response> {
@@ -69,16 +82,16 @@ export function createApp(product: Product): App {
     const { pathname } = new URL(request.url);
     const route = routes.find(({ path }) => matches(path, pathname));
     if (!route) return json({ error: "Not found" }, 404);
-    const methods = route.method === "GET" ? "GET, HEAD, OPTIONS" : `${route.method}, OPTIONS`;
+    const methods = `${route.methods}, OPTIONS`;
     if (request.method === "OPTIONS") return preflight(methods);
     if (!methods.split(", ").includes(request.method)) {
       return json({ error: "Method not allowed" }, 405, { allow: methods });
     }
-    if ("open" in route.serve) return route.serve.open();
+    if ("open" in route.serve) return route.serve.open(request, visit);
 
-    const caller = await authenticate(request, config);
+    const caller = await authenticate(request, visit, route.serve.tokensOf);
     if ("response" in caller) return refuse(visit, caller, { route: route.path });
-    return route.serve(request, { ...visit, principal: caller });
+    return route.serve.known(request, { ...visit, ...caller });
   }
 
   return {
@@ -112,12 +125,12 @@ async function serveMCP(product: Product, request: Request, call: Call): Promise
   const needed = scopesNeeded(product, body.value);
   const missing = missingScopes(call.principal, needed);
   if (missing.length > 0) {
-    return refuse(call, insufficientScope(needed, missing), { route, scope: needed.join(" ") });
+    const refusal = insufficientScope(call.principal, needed, missing, call.metadata);
+    return refuse(call, refusal, { route, scope: needed.join(" ") });
   }
 
-  const direct = directCall(request, body.value);
-  const run = direct && product.findCall?.(direct.name, direct.args);
-  if (direct && run) return answerDirectly(direct, (requester) => run(call, requester));
+  // A tool call is logged by the tool, once it has its answer.
+  if (needed.length === 0) logUse(call, route);
 
   let error: Error | undefined;
   const handler = createMcpHandler(() => product.createMCPServer(call), {
@@ -141,6 +154,37 @@ function scopesNeeded(product: Product, body: unknown): Scope[] {
     for (const scope of product.requiredScopes(name, args)) needed.add(scope);
   }
   return SCOPES.filter((scope) => needed.has(scope));
+}
+
+/** How to get in, and, where a browser's sign-in is not among the ways, why not. */
+function health(request: Request, visit: Visit): Response {
+  const { serverAuthToken, authTokens } = visit.config;
+  const oauth = oauthFor(request, visit);
+  const ways = [];
+  if (serverAuthToken !== undefined || authTokens.length > 0) ways.push("bearer");
+  if (!("off" in oauth)) ways.push("oauth");
+  const auth_method = ways.join(" and ") || "none";
+  return json({
+    ...HEALTHY,
+    auth_method: "off" in oauth ? `${auth_method} (no oauth: ${oauth.off})` : auth_method,
+  });
+}
+
+/** A route of OAuth's, which is not there when OAuth is off. */
+function withOAuth(serve: (request: Request, oauth: OAuth, visit: Visit) => Promise<Response>) {
+  return {
+    open: (request: Request, visit: Visit) => {
+      const oauth = oauthFor(request, visit);
+      if ("off" in oauth) return json({ error: "Not found", message: `OAuth is off: ${oauth.off}.` }, 404);
+      return serve(request, oauth, visit);
+    },
+  };
+}
+
+function logUse({ config, requestID: request_id, principal }: Call, route: string): void {
+  const { id, via: door, client, scopes } = principal;
+  const scope = scopes.join(" ");
+  log(config, { event: "token", request_id, action: "use", principal: id, door, client, scope, route });
 }
 
 function refuse(
@@ -184,7 +228,7 @@ function sealed(response: Response, requestID: string): Response {
   return out;
 }
 
-const HEALTHY = { status: "healthy", platform: "cloudflare_sandboxes", auth_method: "bearer" };
+const HEALTHY = { status: "healthy", platform: "cloudflare_sandboxes" };
 
 const BAD_HOST = (): Refusal =>
   forbidden("bad_host", "This server does not answer to the host name of the request.");

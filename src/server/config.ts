@@ -2,6 +2,8 @@
 import { z } from "zod";
 import { SCOPES, TOKEN_NAME, type Scope } from "../auth/principal.ts";
 import { LOG_LEVELS, type LogLevel } from "./log.ts";
+import { type AccessConfig, doorsOf, doorVariables, type GitHubConfig } from "./door-config.ts";
+import { anyOrigin, list, variable, webOrigin } from "./values.ts";
 import type { VARIABLES } from "./variables.ts";
 
 /**
@@ -15,6 +17,20 @@ export interface Env {
   AUTH_TOKENS?: string;
   ALLOWED_ORIGINS?: string;
   PUBLIC_ORIGIN?: string;
+  /** OAuth's clients, grants and tokens. Without it OAuth is off. */
+  OAUTH_KV?: KVNamespace;
+  /** Counts the guesses at the owner's token. Without it nobody can sign in with that. */
+  Attempts?: DurableObjectNamespace;
+  OAUTH_CLIENT_METADATA?: string;
+  GITHUB_CLIENT_ID?: string;
+  GITHUB_CLIENT_SECRET?: string;
+  GITHUB_ALLOWED_USERS?: string;
+  GITHUB_ALLOWED_ORG?: string;
+  GITHUB_URL?: string;
+  GITHUB_API_URL?: string;
+  ACCESS_TEAM_DOMAIN?: string;
+  ACCESS_AUDIENCE?: string;
+  ACCESS_CERTS_URL?: string;
   LOG_LEVEL?: string;
   RESULT_TTL_DAYS?: string;
   RUN_LOG_MAX_MB?: string;
@@ -64,6 +80,10 @@ export interface Config {
   allowedOrigins: ReadonlySet<string>;
   /** Where the world reaches this server, as an origin without a trailing slash; undefined when not said. */
   publicOrigin: string | undefined;
+  /** Whether OAuth clients may be known by a metadata document; undefined when not said. */
+  clientMetadata: boolean | undefined;
+  github: GitHubConfig | undefined;
+  access: AccessConfig | undefined;
   logLevel: LogLevel;
   /** How long the record of a run outlives it, days. */
   resultTTLDays: number;
@@ -104,11 +124,17 @@ function parse(env: Env): Config | ConfigError {
   const result = variables.safeParse(env);
   if (!result.success) return new ConfigError(result.error.issues.map(sentence));
   const { data } = result;
+  const { github, access, problems } = doorsOf(data);
+  if (problems.length > 0) return new ConfigError(problems);
   return {
     serverAuthToken: data.SERVER_AUTH_TOKEN,
     authTokens: data.AUTH_TOKENS ?? [],
     allowedOrigins: new Set(data.ALLOWED_ORIGINS),
     publicOrigin: data.PUBLIC_ORIGIN,
+    clientMetadata:
+      data.OAUTH_CLIENT_METADATA === undefined ? undefined : data.OAUTH_CLIENT_METADATA === "on",
+    github,
+    access,
     logLevel: data.LOG_LEVEL ?? "info",
     resultTTLDays: data.RESULT_TTL_DAYS ?? 30,
     runLogMaxMiB: data.RUN_LOG_MAX_MB ?? 100,
@@ -126,18 +152,6 @@ function parse(env: Env): Config | ConfigError {
       archiveMaxMiB: data.TASK_ARCHIVE_MAX_MB ?? 256,
     },
   };
-}
-
-/**
- * A variable that is empty counts as unset, which is how `.dev.vars` and CI systems spell it. Surrounding white space
- * goes: a secret piped into `wrangler secret put` brings its newline along, and no value here can contain any.
- */
-function variable<T extends z.ZodType<unknown, string>>(schema: T) {
-  const trimmed = z.string("must be a text variable").trim();
-  return z.preprocess(
-    (value) => (typeof value === "string" && value.trim() === "" ? undefined : value),
-    trimmed.pipe(schema).optional(),
-  );
 }
 
 const authTokens = z
@@ -158,8 +172,8 @@ const authTokens = z
     ),
     "must be a JSON list",
   )
-  .refine((list) => unique(list.map((token) => token.name)), "must not use one name twice")
-  .refine((list) => unique(list.map((token) => token.sha256)), "must not give one token two names");
+  .refine((tokens) => unique(tokens.map((token) => token.name)), "must not use one name twice")
+  .refine((tokens) => unique(tokens.map((token) => token.sha256)), "must not give one token two names");
 
 const variables = z.object({
   // What a client can put behind "Bearer ": a token with other characters could never be presented.
@@ -167,18 +181,9 @@ const variables = z.object({
     z.string().regex(/^[\x21-\x7e]+$/, "must be visible ASCII characters without spaces"),
   ),
   AUTH_TOKENS: variable(z.string().transform(fromJSON).pipe(authTokens)),
-  ALLOWED_ORIGINS: variable(
-    z
-      .string()
-      .transform((list) =>
-        list
-          .split(",")
-          .map((entry) => entry.trim())
-          .filter(Boolean),
-      )
-      .pipe(z.array(z.string().transform(anyOrigin))),
-  ),
+  ALLOWED_ORIGINS: variable(list(z.string().transform(anyOrigin))),
   PUBLIC_ORIGIN: variable(z.string().transform(webOrigin)),
+  ...doorVariables,
   LOG_LEVEL: variable(
     z
       .string()
@@ -237,24 +242,6 @@ function fromJSON(text: string, context: z.RefinementCtx): unknown {
     context.addIssue({ code: "custom", message: "is not valid JSON" });
     return z.NEVER;
   }
-}
-
-/** An `http` or `https` origin in the form browsers send it: lower case, no default port, no trailing slash. */
-function webOrigin(text: string, context: z.RefinementCtx): string {
-  const url = URL.canParse(text) ? new URL(text) : undefined;
-  const bare = url && url.pathname === "/" && !/[?#@\\*]/.test(text);
-  if (bare && /^https?:$/.test(url.protocol) && /^https?:\/\//i.test(text)) return url.origin;
-  context.addIssue({
-    code: "custom",
-    message: "must be an origin such as https://example.com, without a path",
-  });
-  return z.NEVER;
-}
-
-/** As `webOrigin`, or that of an application with a scheme of its own (a browser extension, a desktop shell). */
-function anyOrigin(text: string, context: z.RefinementCtx): string {
-  const own = /^[a-z][a-z0-9+.-]*:\/\/[^/?#@\\*\s]+$/i.test(text) && !/^(https?|file):/i.test(text);
-  return own ? text.toLowerCase() : webOrigin(text, context);
 }
 
 function sentence(issue: z.core.$ZodIssue): string {

@@ -5,16 +5,24 @@
  * tool arguments and URLs have no field to travel in.
  */
 
+import type { Principal, SignInDoor } from "../auth/principal.ts";
+
 /** From the most talkative to the quietest; a level lets through its own events and those after it. */
 export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
 
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
-/** One tool call, written when it has its answer. */
+/** One tool call, written when it has its answer. It is the record of its token's use, too. */
 export interface CallEvent {
   event: "call";
   request_id: string;
   principal: string;
+  /** The door its principal came in by. */
+  door: Principal["via"];
+  /** The OAuth client's id. */
+  client?: string;
+  /** What the tool needs, of what was granted. */
+  scope: string;
   tool: string;
   /** The sandbox's own name, without the principal's part; absent when the tool addresses none. */
   sandbox?: string;
@@ -36,6 +44,8 @@ export interface RefusalEvent {
   principal?: string;
   /** For `insufficient_scope`: what the request needed. */
   scope?: string;
+  /** For `oauth_error`: which check of the authorization server failed, for example `authorization-code-grant/code_replayed`. */
+  check?: string;
 }
 
 export type RefusalReason =
@@ -44,9 +54,54 @@ export type RefusalReason =
   | "no_token_configured"
   | "no_token"
   | "invalid_token"
+  | "token_check_failed"
   | "insufficient_scope"
   | "body_too_large"
-  | "bad_body";
+  | "bad_body"
+  | "oauth_error";
+
+/**
+ * A token was presented and is good, in a request that calls no tool (a call has a line of its own); or an OAuth client
+ * was given one, or gave one back.
+ */
+export interface TokenEvent {
+  event: "token";
+  request_id: string;
+  action: "use" | "issue" | "refresh" | "revoke";
+  /** Absent where a client gives a token back: whose it was is not looked up. */
+  principal?: string;
+  /** The door its principal came in by. */
+  door?: Principal["via"];
+  /** The OAuth client's id. */
+  client?: string;
+  scope?: string;
+  route?: string;
+}
+
+/** Somebody signed in to let an OAuth client act for them, or did not. */
+export interface SignInEvent {
+  event: "sign_in";
+  request_id: string;
+  outcome: "approved" | "denied" | "refused";
+  door?: SignInDoor;
+  /** Why it was refused. */
+  reason?: SignInRefusal;
+  principal?: string;
+  client?: string;
+  scope?: string;
+}
+
+export type SignInRefusal =
+  | "bad_request"
+  | "bad_handle"
+  | "bad_origin"
+  | "no_scope"
+  | "wrong_token"
+  | "too_many_attempts"
+  | "not_allowed"
+  | "login_reassigned"
+  | "not_vouched_for"
+  | "door_failed";
 
 /** Something thrown that nobody expected. The answer carries `ref`, this line the rest. */
 export interface ErrorEvent {
@@ -64,13 +119,21 @@ export interface ConfigEvent {
   problems: readonly string[];
 }
 
-export type LogEvent = CallEvent | RefusalEvent | ErrorEvent | ConfigEvent;
+export type LogEvent = CallEvent | RefusalEvent | TokenEvent | SignInEvent | ErrorEvent | ConfigEvent;
 
-const EVENT_LEVEL = { call: "info", refusal: "warn", error: "error", config: "error" } as const;
+const EVENT_LEVEL = {
+  call: "info",
+  token: "info",
+  sign_in: "info",
+  refusal: "warn",
+  error: "error",
+  config: "error",
+} as const;
 
 /** Writes `event` if the configured level lets it through. */
 export function log(config: { logLevel: LogLevel }, event: LogEvent): void {
-  const level: LogLevel = EVENT_LEVEL[event.event];
+  const refused = event.event === "sign_in" && event.outcome === "refused";
+  const level: LogLevel = refused ? "warn" : EVENT_LEVEL[event.event];
   if (LOG_LEVELS.indexOf(level) < LOG_LEVELS.indexOf(config.logLevel)) return;
   const fields =
     event.event === "error"

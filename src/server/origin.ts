@@ -24,12 +24,17 @@ const PREFLIGHT_MAX_AGE = "7200";
  *   under it. Over plain HTTP a foreign name is what rebinding looks like, and is refused.
  */
 export function hostAllowed(request: Request, config: Config): boolean {
-  const url = new URL(request.url);
-  const named = parse(`${url.protocol}//${request.headers.get("host") ?? url.host}`);
+  const named = namedOrigin(request);
   if (!named) return false;
   if (isLoopback(named)) return true;
   if (config.publicOrigin) return named.host === new URL(config.publicOrigin).host;
   return named.protocol === "https:";
+}
+
+/** The origin the request is addressed to, by its Host header; undefined when that cannot be read. */
+export function namedOrigin(request: Request): URL | undefined {
+  const url = new URL(request.url);
+  return parse(`${url.protocol}//${request.headers.get("host") ?? url.host}`);
 }
 
 /**
@@ -80,7 +85,7 @@ function parse(text: string): URL | undefined {
 }
 
 /** RFC 6761 gives every name under `localhost` to the machine itself, RFC 1122 all of 127.0.0.0/8. */
-function isLoopback({ hostname }: URL): boolean {
+export function isLoopback({ hostname }: URL): boolean {
   const name = hostname.replace(/\.$/, "");
   return (
     name === "localhost" || name.endsWith(".localhost") || name === "[::1]" || /^127(\.\d+){3}$/.test(name)

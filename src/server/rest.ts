@@ -2,17 +2,15 @@
  * Tasks over plain HTTP, for scripts and CI: `POST /execute` and `GET /tasks/:taskId/result`. The shapes are a contract;
  * behind them are the tools' own tasks, with the same principals, runs and limits.
  */
-import { type Principal, type Scope, missingScopes } from "../auth/principal.ts";
-import { DEFAULT_AGENT } from "../runs/agents.ts";
-import { isTaskID } from "../runs/id.ts";
-import { shownText } from "../runs/output.ts";
-import type { RunView } from "../runs/run.ts";
-import { taskDetailOf } from "../runs/task-collect.ts";
+import { insufficientScope } from "../auth/challenge.ts";
+import { type Scope, missingScopes } from "../auth/principal.ts";
 import { ToolError } from "../sandbox/errors.ts";
-import { type Call, contextOf } from "../tools/define.ts";
+import { contextOf } from "../tools/define.ts";
 import { followTask } from "../tools/follow-task.ts";
 import { startTask } from "../tools/start-task.ts";
+import { type PlainTask, plainTask } from "../tools/task-result.ts";
 import { json } from "./answers.ts";
+import type { Call } from "./app.ts";
 import { readJSON } from "./body.ts";
 import { log } from "./log.ts";
 
@@ -41,9 +39,10 @@ export function execute(request: Request, call: Call): Promise<Response> {
     if (typeof timeout !== "number" || !(timeout >= 1 && timeout <= MAX_TIMEOUT_MS))
       return json({ error: `Timeout must be a number of milliseconds from 1 to ${MAX_TIMEOUT_MS}` }, 400);
     const context = contextOf(call);
-    const { value: started } = await startTask(context, { task, agent: DEFAULT_AGENT, timeoutMs: timeout });
+    const { value: started } = await startTask(context, { task, timeoutMs: timeout });
     const { value: run } = await followTask(context, started.id, WAIT_MS);
-    return run.state === "running" ? unfinished(run) : json(resultOf(run));
+    const ended = plainTask(run);
+    return ended && ended.state !== "running" ? json(resultOf(ended)) : unfinished(started);
   });
 }
 
@@ -51,10 +50,11 @@ export function execute(request: Request, call: Call): Promise<Response> {
 export function taskResult(request: Request, call: Call): Promise<Response> {
   return answering("task_result", call, async () => {
     const [, , id = ""] = new URL(request.url).pathname.split("/");
-    if (!isTaskID(id)) return unknown();
     const { value: run } = await followTask(contextOf(call), id, 0);
-    if (run.state === "running") return unfinished(run);
-    return json({ ...resultOf(run), timestamp: new Date(run.endedAt ?? run.startedAt).toISOString() });
+    const found = plainTask(run);
+    if (!found) return unknown();
+    if (found.state === "running") return unfinished(found);
+    return json({ ...resultOf(found), timestamp: new Date(found.endedAt ?? found.startedAt).toISOString() });
   });
 }
 
@@ -62,28 +62,28 @@ export function taskResult(request: Request, call: Call): Promise<Response> {
 async function answering(where: string, call: Call, work: () => Promise<Response>): Promise<Response> {
   const startedAt = Date.now();
   const { config, principal, requestID } = call;
+  const who = {
+    request_id: requestID,
+    principal: principal.id,
+    door: principal.via,
+    client: principal.client,
+    scope: NEEDED.join(" "),
+  };
+  const missing = missingScopes(principal, NEEDED);
+  if (missing.length > 0) {
+    const { reason, response } = insufficientScope(principal, NEEDED, missing, call.metadata);
+    log(config, { event: "refusal", ...who, status: response.status, reason });
+    return response;
+  }
   const done = (outcome: "ok" | "error", error_code?: string) =>
     log(config, {
       event: "call",
-      request_id: requestID,
-      principal: principal.id,
+      ...who,
       tool: where,
       duration_ms: Date.now() - startedAt,
       outcome,
       error_code,
     });
-  const missing = missingFor(principal);
-  if (missing) {
-    log(config, {
-      event: "refusal",
-      request_id: requestID,
-      status: 403,
-      reason: "insufficient_scope",
-      principal: principal.id,
-      scope: NEEDED.join(" "),
-    });
-    return json({ error: missing }, 403);
-  }
   try {
     const response = await work();
     done("ok");
@@ -101,31 +101,24 @@ async function answering(where: string, call: Call, work: () => Promise<Response
   }
 }
 
-function missingFor(principal: Principal): string | undefined {
-  const missing = missingScopes(principal, NEEDED);
-  return missing.length > 0 ? `This request needs the scopes ${NEEDED.join(" ")}` : undefined;
-}
-
-function unfinished({ id, state }: RunView): Response {
+function unfinished({ id, state }: { id: string; state: string }): Response {
   return json({ taskId: id, status: state, result: `/tasks/${id}/result` }, 202);
 }
 
-function resultOf(run: RunView) {
-  const task = taskDetailOf(run);
-  const answer = task?.answer ?? "";
+function resultOf(task: PlainTask) {
   return {
-    taskId: run.id,
-    success: task?.success ?? false,
-    stdout: shownText(run.stdout),
-    stderr: shownText(run.stderr),
-    output: answer || (run.note ?? ""),
-    status: run.state,
-    note: run.note,
-    files: task?.changes?.files,
-    diff: task?.changes?.diff,
-    turns: task?.turns,
-    cost_usd: task?.costUSD,
-    duration_ms: (run.endedAt ?? Date.now()) - run.startedAt,
+    taskId: task.id,
+    success: task.success,
+    stdout: task.log,
+    stderr: task.stderr,
+    output: task.answer ?? task.note ?? "",
+    status: task.state,
+    note: task.note,
+    files: task.files,
+    diff: task.diff,
+    turns: task.turns,
+    cost_usd: task.costUSD,
+    duration_ms: (task.endedAt ?? Date.now()) - task.startedAt,
   };
 }
 

@@ -2,6 +2,7 @@
 import type { CallToolResult, ServerContext, ToolAnnotations } from "@modelcontextprotocol/server";
 import { z } from "zod";
 import type { Principal, Scope } from "../auth/principal.ts";
+import { isTaskID } from "../runs/id.ts";
 import { ToolError } from "../sandbox/errors.ts";
 import { type Told, callSandbox } from "../sandbox/handle.ts";
 import { DEFAULT_SANDBOX, SANDBOX_NAME } from "../sandbox/naming.ts";
@@ -51,11 +52,6 @@ export interface ToolDefinition<Input extends z.ZodObject> {
   handle(args: z.output<Input>, context: ToolContext): Promise<ToolOutput>;
 }
 
-/** Who made a request: what came with it, and the way to tell them something before its result. */
-export interface Requester {
-  mcpReq: Pick<ServerContext["mcpReq"], "_meta" | "notify">;
-}
-
 /** A tool as the server sees it. */
 export interface Tool {
   name: string;
@@ -69,11 +65,8 @@ export interface Tool {
    * Never throws: what goes wrong becomes a result with `isError`.
    * @param args as `input` has parsed them, which the server does
    */
-  call(args: Record<string, unknown>, call: Call, requester: Requester): Promise<CallToolResult>;
+  call(args: Record<string, unknown>, call: Call, server: ServerContext): Promise<CallToolResult>;
 }
-
-/** One call, ready to be made. Never throws. */
-export type ToolCall = (call: Call, requester: Requester) => Promise<CallToolResult>;
 
 export function defineTool<Input extends z.ZodObject>(definition: ToolDefinition<Input>): Tool {
   const { hints, handle, ...rest } = definition;
@@ -86,7 +79,7 @@ export function defineTool<Input extends z.ZodObject>(definition: ToolDefinition
       // A sandbox reaches the network, whatever the tool.
       openWorldHint: true,
     },
-    async call(args, call, requester) {
+    async call(args, call, server) {
       const startedAt = Date.now();
       const { principal, requestID, config } = call;
       const sandbox = typeof args.sandbox === "string" ? args.sandbox : undefined;
@@ -95,13 +88,16 @@ export function defineTool<Input extends z.ZodObject>(definition: ToolDefinition
           event: "call",
           request_id: requestID,
           principal: principal.id,
+          door: principal.via,
+          client: principal.client,
+          scope: scopesOf(definition, args).join(" "),
           tool: definition.name,
           sandbox,
           duration_ms: Date.now() - startedAt,
           outcome,
           error_code,
         });
-      const pulse = heartbeat(definition.title, requester);
+      const pulse = heartbeat(definition.title, server);
       try {
         const output = await handle(args as z.output<Input>, contextOf(call, pulse?.say));
         done("ok");
@@ -132,6 +128,15 @@ export function contextOf(call: Call, progress?: (message: string) => void): Too
   };
 }
 
+/** What a call of a tool with these arguments needs. */
+export function scopesOf(
+  { scopes, taskScopes }: Pick<Tool, "scopes" | "taskScopes">,
+  args: unknown,
+): readonly Scope[] {
+  const id = typeof args === "object" && args !== null && "id" in args ? String(args.id) : "";
+  return taskScopes && isTaskID(id) ? taskScopes : scopes;
+}
+
 function failed(message: string): CallToolResult {
   return { content: [{ type: "text", text: message }], isError: true };
 }
@@ -145,7 +150,7 @@ interface Pulse {
 }
 
 /** Tells a client that asked for progress what the call is at, and that it still is, so that it does not give up. */
-function heartbeat(title: string, { mcpReq }: Requester): Pulse | undefined {
+function heartbeat(title: string, { mcpReq }: ServerContext): Pulse | undefined {
   const progressToken = mcpReq._meta?.progressToken;
   if (progressToken === undefined) return undefined;
   const startedAt = Date.now();

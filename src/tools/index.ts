@@ -1,7 +1,6 @@
 /** Every tool there is. A new one is a file beside this and a line here. */
 import type { Scope } from "../auth/principal.ts";
-import { isTaskID } from "../runs/id.ts";
-import type { Tool, ToolCall } from "./define.ts";
+import { type Tool, scopesOf } from "./define.ts";
 import { cancelRun } from "./cancel-run.ts";
 import { destroySandbox } from "./destroy-sandbox.ts";
 import { executeTask } from "./execute-task.ts";
@@ -32,18 +31,6 @@ const byName = new Map(tools.map((tool) => [tool.name, tool]));
 
 /** The scopes a call of this tool needs; none for a tool that does not exist. */
 export function requiredScopes(name: string, args: unknown): readonly Scope[] {
-  const { scopes, taskScopes } = byName.get(name) ?? { scopes: [] };
-  return taskScopes && isTaskID(idOf(args)) ? taskScopes : scopes;
-}
-
-function idOf(args: unknown): string {
-  return typeof args === "object" && args !== null && "id" in args ? String(args.id) : "";
-}
-
-/** A tool with its arguments; undefined when there is no such tool or they do not fit. */
-export function findCall(name: string, args: unknown): ToolCall | undefined {
   const tool = byName.get(name);
-  const parsed = tool?.input.safeParse(args);
-  if (!tool || !parsed?.success) return undefined;
-  return (call, requester) => tool.call(parsed.data, call, requester);
+  return tool ? scopesOf(tool, args) : [];
 }

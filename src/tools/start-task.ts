@@ -1,5 +1,5 @@
 /** From what a caller asks for to a task that runs: which sandbox, what it starts from. */
-import { AGENTS, type AgentName } from "../runs/agents.ts";
+import { AGENTS, type AgentName, DEFAULT_AGENT } from "../runs/agents.ts";
 import type { RunView } from "../runs/run.ts";
 import { type TaskSpec, cloneDirectory } from "../runs/task.ts";
 import { taskDetailOf } from "../runs/task-collect.ts";
@@ -10,7 +10,8 @@ import { ownRun } from "./own-run.ts";
 
 export interface TaskRequest {
   task: string;
-  agent: AgentName;
+  /** The default one where undefined. */
+  agent?: AgentName;
   repository?: string;
   branch?: string;
   /** A fresh one where undefined. */
@@ -25,18 +26,18 @@ export interface TaskRequest {
 /** @throws {ToolError} for a task that cannot start, whatever the reason */
 export async function startTask(context: ToolContext, request: TaskRequest): Promise<Told<RunView>> {
   const { tasks } = context.config;
+  const { continueFrom, sandbox, task, agent = DEFAULT_AGENT, ...rest } = request;
   if (tasks.anthropicKey === undefined && tasks.anthropicToken === undefined)
     throw new ToolError(
       "not_configured",
-      `This server has no credential for ${AGENTS[request.agent].title}, so it runs no tasks.`,
+      `This server has no credential for ${AGENTS[agent].title}, so it runs no tasks.`,
       "The operator has to set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN: on Cloudflare with `npx wrangler secret put`, on the local platform in .dev.vars. Until then, use run_code and run_command.",
     );
-  const { continueFrom, sandbox, task, ...rest } = request;
   const { name, ...start } =
     continueFrom === undefined
       ? { name: sandbox ?? freshName(), ownSandbox: sandbox === undefined, directory: directoryFor(request) }
       : await goOnFrom(context, continueFrom, request);
-  const spec: TaskSpec = { task, ...rest, ...start };
+  const spec: TaskSpec = { task, agent, ...rest, ...start };
   return context.sandbox(name, (actor, owner) => actor.executeTask(owner, spec));
 }
 

@@ -2,6 +2,7 @@
 import { shownText } from "../runs/output.ts";
 import type { RunView } from "../runs/run.ts";
 import { type Changes, DIFF_NAME, type TaskDetail } from "../runs/task-detail.ts";
+import { taskDetailOf } from "../runs/task-collect.ts";
 import { sections } from "./define.ts";
 
 /** Changed files and artifacts that are listed one by one. */
@@ -56,6 +57,37 @@ export function taskFields(run: RunView, task: TaskDetail, notice: string | unde
     next: nextCall(run, task),
     notice,
   };
+}
+
+/** A task as programs read it. */
+export interface PlainTask {
+  id: string;
+  state: RunView["state"];
+  success: boolean;
+  answer?: string;
+  note?: string;
+  /** What the agent did, a line each; the middle is left out of a long one. */
+  log: string;
+  stderr: string;
+  files?: Changes["files"];
+  diff?: string;
+  turns?: number;
+  costUSD?: number;
+  /** Milliseconds since the epoch. */
+  startedAt: number;
+  endedAt?: number;
+}
+
+/** Undefined for a run that is no task. */
+export function plainTask(run: RunView): PlainTask | undefined {
+  const task = taskDetailOf(run);
+  if (!task) return undefined;
+  const { id, state, note, startedAt, endedAt } = run;
+  const { success, answer, changes, turns, costUSD } = task;
+  const { files, diff } = changes ?? {};
+  const log = shownText(run.stdout);
+  const stderr = shownText(run.stderr);
+  return { id, state, success, answer, note, log, stderr, files, diff, turns, costUSD, startedAt, endedAt };
 }
 
 function latest({ stdout }: RunView): string {

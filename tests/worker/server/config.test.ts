@@ -10,7 +10,12 @@ beforeEach(() => void (logs = recordLogs()));
 afterEach(() => vi.restoreAllMocks());
 
 function env(variables: Record<string, unknown>): Env {
-  return { ...variables, Sandbox: {} as DurableObjectNamespace, Account: {} as DurableObjectNamespace, RESULTS: {} as R2Bucket };
+  return {
+    ...variables,
+    Sandbox: {} as DurableObjectNamespace,
+    Account: {} as DurableObjectNamespace,
+    RESULTS: {} as R2Bucket,
+  };
 }
 
 function problemsOf(variables: Record<string, unknown>): readonly string[] {
@@ -32,7 +37,7 @@ const token = { name: "ci", sha256: HASH, scopes: ["sandbox:read"] };
 describe("what holds", () => {
   it("needs no variable at all", () => {
     const config = parseConfig(env({}));
-    expect(config).toEqual({
+    expect(config).toMatchObject({
       serverAuthToken: undefined,
       authTokens: [],
       allowedOrigins: new Set(),
@@ -62,7 +67,7 @@ describe("what holds", () => {
         LOG_LEVEL: "Warn",
       }),
     );
-    expect(config).toEqual({
+    expect(config).toMatchObject({
       serverAuthToken: "abc",
       authTokens: [token],
       allowedOrigins: new Set(["https://a.example", "http://b.example", "vscode-webview://abc"]),
@@ -178,5 +183,54 @@ describe("a misconfigured server", () => {
       status: "misconfigured",
       platform: "cloudflare_sandboxes",
     });
+  });
+});
+
+describe("the doors", () => {
+  const github = {
+    GITHUB_CLIENT_ID: "id",
+    GITHUB_CLIENT_SECRET: "secret",
+    GITHUB_ALLOWED_USERS: "Octocat, id:583231",
+  };
+  const access = { ACCESS_TEAM_DOMAIN: "Team.cloudflareaccess.com", ACCESS_AUDIENCE: "aud" };
+
+  it("are set up by their variables", () => {
+    const config = parseConfig(
+      env({ ...github, ...access, GITHUB_ALLOWED_ORG: "Acme", GITHUB_URL: "https://ghe.example/" }),
+    );
+    expect(config.github).toEqual({
+      clientID: "id",
+      clientSecret: "secret",
+      users: new Set(["octocat", "id:583231"]),
+      org: "acme",
+      url: "https://ghe.example",
+      apiURL: "https://api.github.com",
+    });
+    expect(config.access).toEqual({
+      issuer: "https://team.cloudflareaccess.com",
+      audience: "aud",
+      certsURL: "https://team.cloudflareaccess.com/cdn-cgi/access/certs",
+    });
+    expect(parseConfig(env({})).github).toBeUndefined();
+    expect(parseConfig(env({})).access).toBeUndefined();
+  });
+
+  it.each([
+    [{ ...github, GITHUB_CLIENT_SECRET: "" }, "GITHUB_CLIENT_ID needs GITHUB_CLIENT_SECRET beside it."],
+    [{ ...github, GITHUB_CLIENT_ID: "" }, "GITHUB_CLIENT_SECRET needs GITHUB_CLIENT_ID beside it."],
+    [
+      { ...github, GITHUB_ALLOWED_USERS: " , " },
+      "GITHUB_CLIENT_ID needs GITHUB_ALLOWED_USERS or GITHUB_ALLOWED_ORG",
+    ],
+    [{ ...github, GITHUB_ALLOWED_USERS: "*" }, "GITHUB_ALLOWED_USERS[0] must be a login or id:<number>."],
+    [{ ...github, GITHUB_ALLOWED_ORG: "a/b" }, "GITHUB_ALLOWED_ORG must be the login of an organisation."],
+    [{ ...github, GITHUB_API_URL: "api.example" }, "GITHUB_API_URL must be a URL"],
+    [{ ...access, ACCESS_AUDIENCE: "" }, "ACCESS_TEAM_DOMAIN needs ACCESS_AUDIENCE beside it."],
+    [{ ...access, ACCESS_TEAM_DOMAIN: "" }, "ACCESS_AUDIENCE needs ACCESS_TEAM_DOMAIN beside it."],
+    [{ ...access, ACCESS_TEAM_DOMAIN: "a b" }, "ACCESS_TEAM_DOMAIN must be an origin"],
+    [{ OAUTH_CLIENT_METADATA: "yes" }, "OAUTH_CLIENT_METADATA must be on or off."],
+  ])("half set up or open to everybody are no doors: %j", (variables, problem) => {
+    expect(problemsOf(variables).join(" ")).toContain(problem);
+    expect(problemsOf(variables).join(" ")).not.toContain("secret");
   });
 });

@@ -181,7 +181,7 @@ describe("routes", () => {
     expect(await response.json()).toEqual({
       status: "healthy",
       platform: "cloudflare_sandboxes",
-      auth_method: "bearer",
+      auth_method: "bearer (no oauth: the KV namespace OAUTH_KV is not bound)",
     });
     expect((await appWith()("/health", { method: "HEAD" })).status).toBe(200);
   });

@@ -10,6 +10,8 @@ const call: LogEvent = {
   event: "call",
   request_id: "r",
   principal: "owner",
+  door: "token",
+  scope: "sandbox:exec",
   tool: "run_code",
   sandbox: "default",
   duration_ms: 12,

@@ -83,12 +83,14 @@ export async function messages(response: Response): Promise<unknown[]> {
   return data.map((line) => JSON.parse(line.slice("data: ".length)));
 }
 
-/** What is logged from here on, one parsed line per entry; the raw text is in `text()`. */
+/** What is logged from here on, one parsed line per entry: uses of tokens apart. The raw text is in `text()`. */
 export function recordLogs() {
   const spy = vi.spyOn(console, "log").mockImplementation(() => {});
   const lines = () => spy.mock.calls.map(([line]) => String(line));
+  const parsed = (): Record<string, unknown>[] => lines().map((line) => JSON.parse(line));
   return {
-    entries: (): Record<string, unknown>[] => lines().map((line) => JSON.parse(line)),
+    entries: () => parsed().filter(({ event }) => event !== "token"),
+    tokens: () => parsed().filter(({ event }) => event === "token"),
     text: () => lines().join("\n"),
   };
 }

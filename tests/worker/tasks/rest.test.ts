@@ -106,7 +106,11 @@ describe("who may", () => {
       await reader.http("/tasks/default.01m7w10c4v0brrp65wgryrkjhst/result"),
     ]) {
       expect(response.status).toBe(403);
-      expect(await response.json()).toEqual({ error: expect.stringContaining("tasks:run") });
+      expect(await response.json()).toMatchObject({
+        error: "insufficient_scope",
+        message: expect.stringContaining("tasks:run"),
+      });
+      expect(response.headers.get("www-authenticate")).toContain("insufficient_scope");
     }
   });
 

@@ -1,39 +1,32 @@
 /**
  * Writes what is made from the tools' definitions: the pinned definitions in tests/definitions, the table in the README
  * and docs/tools.md. `npm run docs` writes; with --check nothing is written and what is stale is named.
+ * Plain JavaScript: it runs in Node on modules that are typed for workerd.
  */
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { Client } from "@modelcontextprotocol/client";
 import { InMemoryTransport } from "@modelcontextprotocol/server";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { createMCPServer } from "../src/server/mcp.ts";
-import type { Call, Tool } from "../src/tools/define.ts";
 import { tools } from "../src/tools/index.ts";
 
-type JSONValue = null | boolean | number | string | JSONValue[] | { [key: string]: JSONValue };
-
-interface Property {
-  type?: string;
-  enum?: string[];
-  description?: string;
-  default?: JSONValue;
-}
-
-const root = new URL("../", import.meta.url);
+const root = fileURLToPath(new URL("../", import.meta.url));
 const check = process.argv.includes("--check");
-const stale: string[] = [];
+const stale = [];
 
-function put(path: string, content: string): void {
-  const file = new URL(path, root);
+function put(path, content) {
+  const file = join(root, path);
   if (existsSync(file) && readFileSync(file, "utf8") === content) return;
   stale.push(path);
   if (check) return;
-  mkdirSync(new URL("./", file), { recursive: true });
+  mkdirSync(dirname(file), { recursive: true });
   writeFileSync(file, content);
 }
 
 /** The definitions as a client gets them. Listing reaches no handler, so the server needs nothing of a request. */
 async function listed() {
-  const server = createMCPServer({} as Call);
+  const server = createMCPServer({});
   const [near, far] = InMemoryTransport.createLinkedPair();
   const client = new Client({ name: "docs", version: "0" });
   await Promise.all([server.connect(far), client.connect(near)]);
@@ -42,7 +35,7 @@ async function listed() {
   return definitions;
 }
 
-function sorted(value: JSONValue): JSONValue {
+function sorted(value) {
   if (Array.isArray(value)) return value.map(sorted);
   if (value === null || typeof value !== "object") return value;
   return Object.fromEntries(
@@ -52,40 +45,40 @@ function sorted(value: JSONValue): JSONValue {
   );
 }
 
-function between(document: string, marker: string, content: string): string {
+function between(document, marker, content) {
   const pattern = new RegExp(`(<!-- ${marker}:start[^>]*-->\n)[\\s\\S]*?(<!-- ${marker}:end -->)`);
   if (!pattern.test(document)) throw new Error(`no place for ${marker}`);
-  return document.replace(pattern, (_all, start: string, end: string) => `${start}${content}\n${end}`);
+  return document.replace(pattern, (_all, start, end) => `${start}${content}\n${end}`);
 }
 
-function inputRow(name: string, property: Property, required: boolean): string {
+function inputRow(name, property, required) {
   const type = property.enum?.map((value) => `\`${value}\``).join(", ") ?? property.type ?? "";
   const fallback = property.default === undefined ? "" : ` Default \`${JSON.stringify(property.default)}\`.`;
   return `| \`${name}\`${required ? " (required)" : ""} | ${type} | ${property.description ?? ""}${fallback} |`;
 }
 
 const definitions = await listed();
-const scopesText = ({ scopes, taskScopes }: Tool) =>
+const scopesText = ({ scopes, taskScopes }) =>
   scopes.join(", ") + (taskScopes ? `; for a task ${taskScopes.join(", ")}` : "");
 const scopes = new Map(tools.map((tool) => [tool.name, scopesText(tool)]));
 
 const pinned = new Set(definitions.map(({ name }) => `${name}.json`));
 for (const definition of definitions) {
-  const json = JSON.stringify(sorted(JSON.parse(JSON.stringify(definition)) as JSONValue), null, 2);
+  const json = JSON.stringify(sorted(JSON.parse(JSON.stringify(definition))), null, 2);
   put(`tests/definitions/${definition.name}.json`, `${json}\n`);
 }
-const directory = new URL("tests/definitions/", root);
+const directory = join(root, "tests/definitions");
 for (const file of existsSync(directory) ? readdirSync(directory) : []) {
   if (pinned.has(file)) continue;
   stale.push(`tests/definitions/${file}`);
-  if (!check) rmSync(new URL(file, directory));
+  if (!check) rmSync(join(directory, file));
 }
 
 const table = definitions.map(({ name, description = "" }) => {
   const [sentence] = description.split(/(?<=\.)\s/);
   return `| \`${name}\` | ${sentence} | \`${scopes.get(name)}\` |`;
 });
-const readme = readFileSync(new URL("README.md", root), "utf8");
+const readme = readFileSync(join(root, "README.md"), "utf8");
 put(
   "README.md",
   between(readme, "tools", `| tool | what it does | scope |\n| --- | --- | --- |\n${table.join("\n")}`),
@@ -94,7 +87,7 @@ put(
 const reference = definitions.map(({ name, title, description, inputSchema }) => {
   const required = new Set(inputSchema.required ?? []);
   const rows = Object.entries(inputSchema.properties ?? {}).map(([field, property]) =>
-    inputRow(field, property as Property, required.has(field)),
+    inputRow(field, property, required.has(field)),
   );
   const inputs =
     rows.length > 0 ? `\n\n| input | type | meaning |\n| --- | --- | --- |\n${rows.join("\n")}` : "";

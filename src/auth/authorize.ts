@@ -1,0 +1,254 @@
+/** `/authorize`: the person at the browser says who they are and whether a client may act for them. */
+import {
+  AuthorizationError,
+  authorizationErrorRedirect,
+  type AuthRequest,
+  CimdFetchError,
+} from "@cloudflare/workers-oauth-provider";
+import { log, type SignInEvent } from "../server/log.ts";
+import type { Visit } from "../server/visit.ts";
+import { consentPage, messagePage, type Problem, wayBack } from "./consent-page.ts";
+import { withKeptCookies, withPrefixedCookies } from "./cookies.ts";
+import { type Identity, identify, openDoors, signInWithGitHub, startGitHub } from "./doors.ts";
+import { atIssuer, readLimited } from "./endpoints.ts";
+import { AUTHORIZE_PATH, type GrantProps, type OAuth, oauthAPI } from "./oauth.ts";
+import { knownScopes, type Scope, SCOPES } from "./principal.ts";
+
+/** The longest authorization request taken, and the longest form, in characters and bytes. */
+const MAX_SEARCH = 8192;
+const MAX_FORM = 16 * 1024;
+
+/** The key-value store takes no key longer than 512 bytes, and a client's id is part of one unless it is a URL. */
+const MAX_CLIENT_ID = 256;
+
+/** One request to these pages, with what all of its handling needs. */
+interface Step extends Visit {
+  /** As the OAuth provider wants it: at the issuer, with the cookies under the names it gave them. */
+  request: Request;
+  oauth: OAuth;
+}
+
+/** `GET`: the page. `POST`: its form. */
+export function serveAuthorize(request: Request, oauth: OAuth, visit: Visit): Promise<Response> {
+  return answered(request, oauth, visit, request.method === "POST" ? decide : show);
+}
+
+/** Where GitHub sends the browser back. */
+export function serveGitHubCallback(request: Request, oauth: OAuth, visit: Visit): Promise<Response> {
+  return answered(request, oauth, visit, finishGitHub);
+}
+
+async function answered(
+  request: Request,
+  oauth: OAuth,
+  visit: Visit,
+  handle: (step: Step) => Promise<Response>,
+): Promise<Response> {
+  const secure = oauth.issuer.startsWith("https:");
+  const step: Step = {
+    ...visit,
+    oauth,
+    request: withPrefixedCookies(atIssuer(request, oauth), secure),
+  };
+  const response = await handle(step).catch((error) => explain(step, error));
+  return new Response(response.body, {
+    status: response.status,
+    headers: withKeptCookies(new Headers(response.headers), secure),
+  });
+}
+
+async function show(step: Step): Promise<Response> {
+  const { request, oauth } = step;
+  const { search, searchParams } = new URL(request.url);
+  checkForm(search, searchParams);
+  const asked = await oauthAPI(oauth, step).parseAuthRequest(request);
+  checkChallenge(asked);
+  if (offeredScopes(asked).length === 0)
+    throw refusal(asked, "invalid_scope", "None of the scopes asked for exists here.");
+  return consent(step, asked, offeredScopes(asked), new Headers());
+}
+
+/** Shows the page for `asked` under a handle of its own, which only this browser can use, once. */
+async function consent(
+  step: Step,
+  asked: AuthRequest,
+  ticked: readonly Scope[],
+  headers: Headers,
+  problem?: Problem,
+): Promise<Response> {
+  const { request, oauth } = step;
+  const doors = await openDoors(request, step);
+  if (doors.length === 0) {
+    signIn(step, { outcome: "refused", door: "access", reason: "not_vouched_for", client: asked.clientId });
+    return messagePage("Nobody vouches for you", NOT_VOUCHED_FOR, { status: 403, headers });
+  }
+  const api = oauthAPI(oauth, step);
+  const description = await api.describeConsent(asked);
+  const begun = await api.beginConsent(asked);
+  for (const cookie of begun.headers.getSetCookie()) headers.append("set-cookie", cookie);
+  const { search } = new URL(request.url);
+  const offered = offeredScopes(asked);
+  const page = { description, issuer: oauth.issuer, search, handle: begun.handle, headers };
+  return consentPage({ ...page, offered, ticked, doors, problem });
+}
+
+async function decide(step: Step): Promise<Response> {
+  const { request, oauth } = step;
+  const origin = request.headers.get("origin");
+  if (origin !== null && origin !== oauth.issuer) {
+    signIn(step, { outcome: "refused", reason: "bad_origin" });
+    return messagePage("This form came from elsewhere", "Nothing was approved.", { status: 403 });
+  }
+  const form = await readForm(request);
+  const api = oauthAPI(oauth, step);
+  const handle = form.get("handle") ?? "";
+  const decision = form.get("decision");
+  if (decision === "deny") {
+    const { headers, redirectTo, request: denied } = await api.denyConsent(request, handle);
+    signIn(step, { outcome: "denied", client: denied.clientId });
+    return seeOther(redirectTo, headers);
+  }
+  const { request: asked, headers } = await api.approveConsent(request, handle);
+  const wanted = form.getAll("scope");
+  const ticked = offeredScopes(asked).filter((scope) => wanted.includes(scope));
+  if (ticked.length === 0) {
+    signIn(step, { outcome: "refused", reason: "no_scope", client: asked.clientId });
+    return consent(step, asked, ticked, headers, NO_SCOPE);
+  }
+  if (decision === "github" && step.config.github) {
+    return seeOther(
+      await startGitHub(step.config.github, api, { ...asked, scope: ticked }, oauth, headers),
+      headers,
+    );
+  }
+  const identity = await identify(decision, form, request, step);
+  if (!("refused" in identity)) return complete(step, asked, ticked, identity, headers);
+  const { refused: reason, door, problem } = identity;
+  signIn(step, { outcome: "refused", reason, door, client: asked.clientId });
+  return consent(step, asked, ticked, headers, problem);
+}
+
+async function finishGitHub(step: Step): Promise<Response> {
+  const { request, oauth, config } = step;
+  const api = oauthAPI(oauth, step);
+  const { request: asked, data, headers } = await api.finishUpstream<{ verifier: string }>(request);
+  const about = { door: "github", client: asked.clientId } as const;
+  const back = wayBack(authorizationErrorRedirect(asked, "access_denied"));
+  const code = new URL(request.url).searchParams.get("code");
+  if (code === null || !config.github) {
+    signIn(step, { ...about, outcome: "denied" });
+    return messagePage("You did not sign in", "GitHub was not given leave to say who you are.", {
+      headers,
+      way: back,
+    });
+  }
+  const identity = await signInWithGitHub(config.github, { code, verifier: data.verifier }, step, oauth);
+  if (!("refused" in identity)) return complete(step, asked, knownScopes(asked.scope), identity, headers);
+  signIn(step, { ...about, outcome: "refused", reason: identity.refused });
+  const { title, message, status } = identity;
+  return messagePage(title, message, { status, headers, way: back });
+}
+
+async function complete(
+  step: Step,
+  asked: AuthRequest,
+  scopes: readonly Scope[],
+  { principal, door, rule }: Identity,
+  headers: Headers,
+): Promise<Response> {
+  const props: GrantProps = { principal, door, rule };
+  const { redirectTo } = await oauthAPI(step.oauth, step).completeAuthorization({
+    request: asked,
+    // The provider keeps its colons for itself.
+    userId: encodeURIComponent(principal),
+    metadata: { door },
+    scope: [...scopes],
+    props,
+  });
+  signIn(step, { outcome: "approved", door, principal, client: asked.clientId, scope: scopes.join(" ") });
+  return seeOther(redirectTo, headers);
+}
+
+/** What can be granted of what was asked for; everything when nothing was, and `offline_access` asks for nothing here. */
+function offeredScopes({ scope }: AuthRequest): readonly Scope[] {
+  const asked = scope.filter((name) => name !== "offline_access");
+  return asked.length === 0 ? SCOPES : knownScopes(asked);
+}
+
+/** RFC 6749 section 3.1: no parameter twice; which of two would count is how checks are got round. */
+function checkForm(search: string, parameters: URLSearchParams): void {
+  const names = Array.from(parameters.keys()).filter((name) => name !== "resource");
+  const client = parameters.get("client_id") ?? "";
+  const problem =
+    (search.length > MAX_SEARCH && "The request is too long.") ||
+    (new Set(names).size < names.length && "A parameter is there twice.") ||
+    (client.length > MAX_CLIENT_ID && !client.startsWith("https://") && "The client is not known here.");
+  if (problem) throw new AuthorizationError("invalid_request", { description: problem });
+}
+
+/** The provider lets confidential clients do without PKCE; nobody does here. */
+function checkChallenge(asked: AuthRequest): void {
+  if (/^[\w-]{43}$/.test(asked.codeChallenge ?? "")) return;
+  throw refusal(asked, "invalid_request", "A code_challenge of method S256 is required.");
+}
+
+function refusal(asked: AuthRequest, code: "invalid_request" | "invalid_scope", description: string) {
+  const { redirectUri, state, issuer } = asked;
+  return new AuthorizationError(code, { description, redirectUri, state: state || undefined, issuer });
+}
+
+/**
+ * What went wrong, said to the person. Even where the redirect URI is good, the browser is not sent there by itself:
+ * anybody can register a client, and would have made this server a stepping stone to a site of theirs.
+ */
+function explain(step: Step, error: unknown): Promise<Response> {
+  const again = new URL(step.request.url);
+  if (error instanceof CimdFetchError) {
+    signIn(step, { outcome: "refused", reason: "bad_request" });
+    return messagePage(
+      "This app cannot be checked",
+      "The document that describes it could not be read. Try again later.",
+    );
+  }
+  if (!(error instanceof AuthorizationError)) throw error;
+  const started = step.request.method === "POST" || again.pathname !== AUTHORIZE_PATH;
+  signIn(step, { outcome: "refused", reason: started ? "bad_handle" : "bad_request" });
+  if (started) {
+    const way = { href: `${AUTHORIZE_PATH}${again.search}`, label: "Start again" };
+    return messagePage("This page is no longer good", NO_LONGER_GOOD, {
+      way: again.searchParams.has("client_id") ? way : undefined,
+    });
+  }
+  const way = error.redirectTo === undefined ? undefined : wayBack(error.redirectTo);
+  return messagePage("This request cannot be served", `${error.description} Nothing was approved.`, { way });
+}
+
+async function readForm(request: Request): Promise<URLSearchParams> {
+  const type = request.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
+  const text =
+    type === "application/x-www-form-urlencoded" ? await readLimited(request, MAX_FORM) : undefined;
+  if (text !== undefined) return new URLSearchParams(text);
+  throw new AuthorizationError("invalid_request", { description: "The form cannot be read." });
+}
+
+function seeOther(location: string, headers: Headers): Response {
+  headers.set("location", location);
+  headers.set("cache-control", "no-store");
+  headers.set("referrer-policy", "no-referrer");
+  return new Response(null, { status: 303, headers });
+}
+
+function signIn(step: Step, event: Omit<SignInEvent, "event" | "request_id">): void {
+  log(step.config, { event: "sign_in", request_id: step.requestID, ...event });
+}
+
+const NO_SCOPE: Problem = {
+  at: "scopes",
+  message: "Nothing is ticked. Tick at least one thing that the app may do, or deny.",
+  status: 400,
+};
+
+const NO_LONGER_GOOD =
+  "It was used already, it is older than ten minutes, or it was opened in another browser. Nothing was approved by this.";
+const NOT_VOUCHED_FOR =
+  "This server lets Cloudflare Access say who people are, and it said nothing of you. Open this page through the address that Access protects.";

@@ -1,0 +1,139 @@
+/** What people see when a client asks for access: who asks, where the answer goes, what it may do, and who they are. */
+import type { ConsentDescription } from "@cloudflare/workers-oauth-provider";
+import { type HTML, markup, plain } from "./html.ts";
+import { AUTHORIZE_PATH } from "./oauth.ts";
+import { page } from "./page.ts";
+import type { Scope, SignInDoor } from "./principal.ts";
+
+const MEANING: Record<Scope, string> = {
+  "sandbox:read": "See your sandboxes, read their files and the results of what ran",
+  "sandbox:write": "Write files, and delete sandboxes with all that is in them",
+  "sandbox:exec": "Run code and commands in your sandboxes, and stop them",
+  "tasks:run": "Hand whole tasks to a coding agent, which spends on the server's model account",
+};
+
+/** The name of a client proves nothing about who listens on a port of this computer. */
+const LOCAL_WARNING = markup`<p class="note warn">The answer goes to a program on this computer. Go on only if you have just
+started to connect it yourself.</p>`;
+
+export interface Consent {
+  description: ConsentDescription;
+  /** This server's origin. */
+  issuer: string;
+  /** The query of the authorization request, with its question mark: the form carries it so that one can start again. */
+  search: string;
+  handle: string;
+  headers: Headers;
+  offered: readonly Scope[];
+  ticked: readonly Scope[];
+  doors: readonly OpenDoor[];
+  problem?: Problem;
+}
+
+/** A door that is open to this visitor. */
+export interface OpenDoor {
+  door: SignInDoor;
+  /** Who Cloudflare Access says they are. */
+  who?: string;
+  /** Where its sign-in happens, if elsewhere. */
+  origin?: string;
+}
+
+/** What was wrong with the form as it was sent. */
+export interface Problem {
+  at: SignInDoor | "scopes";
+  message: string;
+  status: number;
+  headers?: Record<string, string>;
+}
+
+export function consentPage(consent: Consent): Promise<Response> {
+  const { description, issuer, search, handle, headers, offered, ticked, doors, problem } = consent;
+  const name = plain(description.clientName) || "An app without a name";
+  const host = hostOf(description.redirectUri);
+  for (const [header, value] of Object.entries(problem?.headers ?? {})) headers.set(header, value);
+  const publisher = description.clientDomain
+    ? markup`Published by <strong>${description.clientDomain}</strong>`
+    : "It chose this name itself; nobody has checked it";
+  const alert = problem && markup`<p class="note error" role="alert" id="problem">${problem.message}</p>\n`;
+  const place =
+    doors.some(({ door }) => door === problem?.at) || problem?.at === "scopes" ? problem?.at : "top";
+  const boxes = offered.map((scope, index) => {
+    const checked = ticked.includes(scope) && markup` checked`;
+    const focus = place === "scopes" && index === 0 && markup` autofocus`;
+    return markup`<label class="scope"><input type="checkbox" name="scope" value="${scope}"${checked}${focus}>
+<span>${MEANING[scope]}<code>${scope}</code></span></label>
+`;
+  });
+  const body = markup`<h1><bdi>${name}</bdi> asks for access to your sandboxes</h1>
+${place === "top" && alert}<dl>
+<div><dt>Who asks</dt><dd><strong><bdi>${name}</bdi></strong><br><span class="soft">${publisher}</span></dd></div>
+<div><dt>Where the answer goes</dt><dd><strong>${host}</strong></dd></div>
+<div><dt>This server</dt><dd>${new URL(issuer).host}</dd></div>
+</dl>
+${description.redirectIsLoopback && LOCAL_WARNING}
+<form method="post" action="${AUTHORIZE_PATH}${search}">
+<input type="hidden" name="handle" value="${handle}">
+<fieldset${place === "scopes" && markup` aria-describedby="problem"`}>
+<legend>What it may do</legend>
+${place === "scopes" && alert}${boxes}</fieldset>
+${doors.map((door, index) => [index > 0 && markup`<p class="or">or</p>\n`, approval(door, doors.length === 1, place === door.door && alert)])}
+<button class="plain" name="decision" value="deny" formnovalidate>Deny</button>
+</form>
+<p class="soft">Access ends 30 days from now at the latest.</p>`;
+  const formTargets = [...doors.flatMap(({ origin }) => origin ?? []), formTarget(description.redirectUri)];
+  const title = `${problem ? "Error: " : ""}${name} asks for access`;
+  return page(title, body, { status: problem?.status, formTargets, headers });
+}
+
+/** The part of the form by which one approves, through this door. */
+function approval({ door, who }: OpenDoor, alone: boolean, alert: HTML | false | undefined): HTML {
+  switch (door) {
+    case "owner":
+      return markup`<fieldset>
+<legend>Who you are</legend>
+<input type="text" name="username" value="owner" autocomplete="username" hidden>
+${alert}<label class="field" for="token">The server's token</label>
+<p class="soft" id="token-hint">It was set up with it, as SERVER_AUTH_TOKEN.</p>
+<input id="token" type="password" name="token" required autocomplete="current-password" spellcheck="false"
+ aria-describedby="${alert && "problem "}token-hint"${alert && markup` aria-invalid="true" autofocus`}>
+</fieldset>
+<button name="decision" value="owner">${alone ? "Approve" : "Approve with the token"}</button>`;
+    case "github":
+      return markup`<button name="decision" value="github" formnovalidate>Approve and sign in with GitHub</button>`;
+    case "access":
+      return markup`<input type="hidden" name="who" value="${who}">
+<button name="decision" value="access" formnovalidate>Approve as <bdi>${plain(who ?? "")}</bdi></button>`;
+  }
+}
+
+/** A page that says what went wrong, with a way on where there is one. */
+export function messagePage(
+  title: string,
+  message: string,
+  {
+    status = 400,
+    headers = new Headers(),
+    way = undefined as { href: string; label: string } | undefined,
+  } = {},
+): Promise<Response> {
+  const body = markup`<h1>${title}</h1>
+<p>${message}</p>
+${way && markup`<p><a class="button plain" href="${way.href}" rel="noreferrer">${way.label}</a></p>`}`;
+  return page(title, body, { status, headers });
+}
+
+/** The way back to the client with an error: taken by the visitor, never by a redirect of ours. */
+export function wayBack(redirectTo: string): { href: string; label: string } {
+  return { href: redirectTo, label: `Go back to ${hostOf(redirectTo)}` };
+}
+
+function hostOf(uri: string): string {
+  return new URL(uri).host || uri;
+}
+
+/** The CSP source of a redirect URI. The grammar of sources has no IPv6 addresses, so those get their scheme. */
+function formTarget(redirectURI: string): string {
+  const { protocol, host, hostname } = new URL(redirectURI);
+  return hostname === "" || hostname.startsWith("[") ? protocol : `${protocol}//${host}`;
+}

@@ -1,0 +1,77 @@
+/** What OAuth clients ask for themselves: metadata, registration, tokens, revocation. */
+import { json } from "../server/answers.ts";
+import { log } from "../server/log.ts";
+import type { Visit } from "../server/visit.ts";
+import { CHECK_HEADER, METADATA_PATH, type OAuth, TOKEN_PATH, visitEnv } from "./oauth.ts";
+
+/** The largest registration or token request, in bytes. */
+const MAX_BODY = 64 * 1024;
+
+/** The key-value store takes no key over 512 bytes, and these become part of one; those given out are a third as long. */
+const KEY_PARTS = ["code", "refresh_token", "token", "client_id"];
+const MAX_KEY_PART = 360;
+
+/** The request under the public origin: what stands before the Worker may know it by another. */
+export function atIssuer(request: Request, { issuer }: OAuth): Request {
+  const { pathname, search, origin } = new URL(request.url);
+  return origin === issuer ? request : new Request(`${issuer}${pathname}${search}`, request);
+}
+
+/** The metadata of a resource (RFC 9728). */
+export async function serveResourceMetadata(request: Request, oauth: OAuth, visit: Visit): Promise<Response> {
+  const suffix = new URL(request.url).pathname.slice(METADATA_PATH.length);
+  const resource = oauth.resources.get(suffix === "/mcp" ? "/mcp" : "/");
+  const answer = await resource?.fetch(atIssuer(request, oauth), visitEnv(visit), visit.ctx);
+  return answer ?? json({ error: "Not found" }, 404);
+}
+
+/** What the authorization server answers by itself: its metadata (RFC 8414), registration, tokens, revocation. */
+export async function serveAuthorizationServer(
+  request: Request,
+  oauth: OAuth,
+  visit: Visit,
+): Promise<Response> {
+  const route = new URL(request.url).pathname;
+  const body = request.method === "POST" ? await readLimited(request, MAX_BODY) : undefined;
+  if (request.method === "POST" && body === undefined) {
+    return json({ error: "invalid_request", error_description: "The request is too large" }, 413);
+  }
+  const form = new URLSearchParams(route === TOKEN_PATH ? body : undefined);
+  if (KEY_PARTS.some((name) => form.getAll(name).some((value) => isTooLong(name, value)))) {
+    return json({ error: "invalid_request", error_description: "A parameter is too long" }, 400);
+  }
+  const passed = new Request(atIssuer(new Request(request.url), oauth).url, {
+    method: request.method,
+    headers: request.headers,
+    body,
+  });
+  const answer = await oauth.server.fetch(passed, visitEnv(visit), visit.ctx);
+  const check = answer.headers.get(CHECK_HEADER);
+  if (check !== null) {
+    const refusal = { event: "refusal", status: answer.status, reason: "oauth_error", check, route } as const;
+    log(visit.config, { ...refusal, request_id: visit.requestID });
+  } else if (form.has("token") && answer.ok) {
+    const client = form.get("client_id") ?? undefined;
+    log(visit.config, { event: "token", request_id: visit.requestID, action: "revoke", client, route });
+  }
+  const response = new Response(answer.body, answer);
+  response.headers.delete(CHECK_HEADER);
+  return response;
+}
+
+/** A client known by its metadata document has that document's URL for an id, which is no part of a key. */
+function isTooLong(name: string, value: string): boolean {
+  return value.length > (name === "client_id" && value.startsWith("https://") ? 2048 : MAX_KEY_PART);
+}
+
+/** The body as text; undefined when it is over `limit` bytes. */
+export async function readLimited(request: Request, limit: number): Promise<string | undefined> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of request.body ?? []) {
+    bytes += chunk.byteLength;
+    if (bytes > limit) return undefined;
+    chunks.push(chunk);
+  }
+  return new Blob(chunks).text();
+}

@@ -1,0 +1,118 @@
+/** GitHub's door: its web application flow, asked once who somebody is. Its token is used for that and not kept. */
+import { z } from "zod";
+import type { GitHubConfig } from "../server/door-config.ts";
+import { gitHubOrgRule, gitHubUserRule } from "./admission.ts";
+
+/** In milliseconds, for each request to GitHub. */
+const TIMEOUT = 10_000;
+
+/** What GitHub answered cannot be used, or nothing came. */
+export class GitHubError extends Error {
+  override readonly name = "GitHubError";
+}
+
+export interface GitHubAccount {
+  /** Survives a change of the login, which another account can then take. */
+  id: number;
+  login: string;
+}
+
+/** Where the browser goes to sign in. `state` and the verifier bind what comes back to this browser and this server. */
+export async function gitHubSignInURL(
+  github: GitHubConfig,
+  { state, verifier, redirectURI }: { state: string; verifier: string; redirectURI: string },
+): Promise<string> {
+  const url = new URL(`${github.url}/login/oauth/authorize`);
+  url.search = new URLSearchParams({
+    client_id: github.clientID,
+    redirect_uri: redirectURI,
+    state,
+    // Membership of an organisation is private unless the member says otherwise.
+    scope: github.org === undefined ? "" : "read:org",
+    allow_signup: "false",
+    code_challenge: await challengeOf(verifier),
+    code_challenge_method: "S256",
+  }).toString();
+  return url.href;
+}
+
+/** Exchanges the code and asks whose it is. @throws {GitHubError} */
+export async function gitHubAccount(
+  github: GitHubConfig,
+  { code, verifier, redirectURI }: { code: string; verifier: string; redirectURI: string },
+): Promise<GitHubAccount & { token: string }> {
+  const body = new URLSearchParams({
+    client_id: github.clientID,
+    client_secret: github.clientSecret,
+    code,
+    redirect_uri: redirectURI,
+    code_verifier: verifier,
+  });
+  // An error comes with status 200, too.
+  const answer = await ask(`${github.url}/login/oauth/access_token`, { method: "POST", body });
+  const granted = await read(answer, z.object({ access_token: z.string().min(1) }));
+  const user = await ask(`${github.apiURL}/user`, {}, granted.access_token);
+  const account = await read(user, z.object({ id: z.int().positive(), login: z.string().min(1) }));
+  return { ...account, token: granted.access_token };
+}
+
+/**
+ * By what rule of the configuration the account may sign in; undefined when by none. A login on the list counts only for
+ * the account that had it when it first came: `pinned` keeps that, since GitHub gives a login away once it is free.
+ * @throws {GitHubError}
+ */
+export async function gitHubRule(
+  github: GitHubConfig,
+  account: GitHubAccount & { token: string },
+  pinned: Pick<KVNamespace, "get" | "put">,
+): Promise<{ rule: string } | { refused: "not_allowed" | "login_reassigned" }> {
+  const byID = `id:${account.id}`;
+  if (github.users.has(byID)) return { rule: gitHubUserRule(byID) };
+  const login = account.login.toLowerCase();
+  let reassigned = false;
+  if (github.users.has(login)) {
+    const key = `github-login:${login}`;
+    const owner = await pinned.get(key);
+    if (owner === null) await pinned.put(key, String(account.id));
+    if (owner === null || owner === String(account.id)) return { rule: gitHubUserRule(login) };
+    reassigned = true;
+  }
+  if (github.org !== undefined && (await isMember(github, github.org, account.token))) {
+    return { rule: gitHubOrgRule(github.org) };
+  }
+  return { refused: reassigned ? "login_reassigned" : "not_allowed" };
+}
+
+/** An invitation that was not accepted is a membership in state `pending`. */
+async function isMember(github: GitHubConfig, org: string, token: string): Promise<boolean> {
+  const answer = await ask(`${github.apiURL}/user/memberships/orgs/${org}`, {}, token);
+  // 403 is also what an organisation answers that has not approved this application.
+  if (answer.status === 404 || answer.status === 403) return false;
+  return (await read(answer, z.object({ state: z.string() }))).state === "active";
+}
+
+async function ask(url: string, init: RequestInit, token?: string): Promise<Response> {
+  const headers = new Headers({
+    accept: url.endsWith("/access_token") ? "application/json" : "application/vnd.github+json",
+    // GitHub refuses requests without one.
+    "user-agent": "sandbox-mcp",
+  });
+  if (token !== undefined) headers.set("authorization", `Bearer ${token}`);
+  try {
+    return await fetch(url, { ...init, headers, redirect: "manual", signal: AbortSignal.timeout(TIMEOUT) });
+  } catch (error) {
+    throw new GitHubError("GitHub cannot be reached", { cause: error });
+  }
+}
+
+async function read<T>(answer: Response, schema: z.ZodType<T>): Promise<T> {
+  const parsed = schema.safeParse(await answer.json().catch(() => undefined));
+  if (answer.status === 200 && parsed.success) return parsed.data;
+  throw new GitHubError(`GitHub answered ${answer.status}, which is no use here`);
+}
+
+async function challengeOf(verifier: string): Promise<string> {
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(verifier));
+  const base64 = btoa(String.fromCharCode(...new Uint8Array(digest)));
+  return base64.replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+}

@@ -1,0 +1,183 @@
+/** OAuth 2.1: the authorization server and the two resources it guards, as `@cloudflare/workers-oauth-provider` has them. */
+import {
+  GrantType,
+  OAuthAuthorizationServer,
+  OAuthError,
+  type OAuthHelpers,
+  OAuthResourceServer,
+} from "@cloudflare/workers-oauth-provider";
+import { z } from "zod";
+import type { Config, Env } from "../server/config.ts";
+import { log } from "../server/log.ts";
+import { isLoopback, namedOrigin } from "../server/origin.ts";
+import type { Visit } from "../server/visit.ts";
+import { stillAdmits } from "./admission.ts";
+import { COOKIE_PREFIX } from "./cookies.ts";
+import { knownScopes, type Principal, SCOPES, SIGN_IN_DOORS } from "./principal.ts";
+
+/** The paths that speak MCP. Each is a resource of its own: a token for one is refused at the other. */
+export const RESOURCE_PATHS = ["/mcp", "/"] as const;
+
+export type ResourcePath = (typeof RESOURCE_PATHS)[number];
+
+/** Where its parts are; the resources' metadata is under `METADATA_PATH`, at the path of each. */
+export const AUTHORIZE_PATH = "/authorize";
+export const GITHUB_CALLBACK_PATH = "/authorize/github";
+export const TOKEN_PATH = "/oauth/token";
+export const REGISTRATION_PATH = "/oauth/register";
+export const METADATA_PATH = "/.well-known/oauth-protected-resource";
+export const SERVER_METADATA_PATH = "/.well-known/oauth-authorization-server";
+
+/** In seconds. A grant ends 30 days after the sign-in, however often it is refreshed. */
+const ACCESS_TOKEN_TTL = 3600;
+const GRANT_TTL = 30 * 24 * 3600;
+const CLIENT_TTL = 90 * 24 * 3600;
+
+/** What a grant holds. The provider encrypts it with a key that only the token's holder has. */
+const grantSchema = z.object({ principal: z.string(), door: z.enum(SIGN_IN_DOORS), rule: z.string() });
+
+export type GrantProps = z.infer<typeof grantSchema>;
+
+export interface OAuth {
+  /** The origin all its URLs are under. */
+  issuer: string;
+  server: OAuthAuthorizationServer<VisitEnv>;
+  resources: ReadonlyMap<ResourcePath, OAuthResourceServer<VisitEnv, Principal>>;
+}
+
+/** The bindings with the visit beside them: the only thing about a request that reaches every callback of the provider. */
+interface VisitEnv extends Env {
+  visit: Visit;
+}
+
+/** Takes the name of a failed check from the provider's answer to the log; it never leaves the server. */
+export const CHECK_HEADER = "x-failed-check";
+
+/** On loopback the origin is whatever name the caller used, so only the last one is kept. */
+const built = new WeakMap<Config, OAuth>();
+
+/** OAuth as it is for this request, or why there is none. */
+export function oauthFor(request: Request, { env, config }: Visit): OAuth | { off: string } {
+  const last = built.get(config);
+  if (last && config.publicOrigin) return last;
+  if (!env.OAUTH_KV) return { off: "the KV namespace OAUTH_KV is not bound" };
+  const owner = config.serverAuthToken !== undefined && env.Attempts !== undefined;
+  if (!owner && !config.github && !config.access) {
+    return {
+      off: "there is no way to sign in: set SERVER_AUTH_TOKEN, GITHUB_CLIENT_ID or ACCESS_TEAM_DOMAIN",
+    };
+  }
+  const url = config.publicOrigin ? new URL(config.publicOrigin) : namedOrigin(request);
+  // The provider takes no name below `localhost` for the machine itself.
+  const loopback = url !== undefined && isLoopback(url) && !url.hostname.endsWith(".localhost");
+  if (!url || (!config.publicOrigin && !loopback)) return { off: "PUBLIC_ORIGIN is not set" };
+  if (url.protocol !== "https:" && !loopback) return { off: "PUBLIC_ORIGIN is not an https origin" };
+  if (last?.issuer === url.origin) return last;
+  const oauth = build(url.origin, config, loopback);
+  built.set(config, oauth);
+  return oauth;
+}
+
+/** The URL of a resource's metadata (RFC 9728), which a challenge names. */
+export function metadataURL({ issuer }: OAuth, path: ResourcePath): string {
+  return `${issuer}${METADATA_PATH}${path === "/" ? "" : path}`;
+}
+
+/**
+ * Whose access token this is at one of `paths`; undefined when it is nobody's there, expired, revoked, or of a grant
+ * whose rule no longer stands. Nothing is looked up for a token that this server cannot have issued.
+ * @returns `unavailable` when the token could not be looked up
+ */
+export async function tokenHolder(
+  oauth: OAuth,
+  token: string,
+  paths: readonly ResourcePath[],
+  visit: Visit,
+): Promise<Principal | "unavailable" | undefined> {
+  if (!/^[^:]{1,300}:[\w-]{16}:[\w-]{32}$/.test(token)) return undefined;
+  for (const path of paths) {
+    const request = new Request(`${oauth.issuer}${path}`, { headers: { authorization: `Bearer ${token}` } });
+    const answer = await oauth.resources.get(path)?.fetch(request, visitEnv(visit), visit.ctx);
+    if (answer?.ok) return answer.json<Principal>();
+    if (answer?.status === 503) return "unavailable";
+  }
+  return undefined;
+}
+
+/** What an authorization page needs of the provider. */
+export function oauthAPI({ server }: OAuth, visit: Visit): OAuthHelpers {
+  return server.getOAuthApi(visitEnv(visit));
+}
+
+export function visitEnv(visit: Visit): VisitEnv {
+  return { ...visit.env, visit };
+}
+
+function build(issuer: string, config: Config, loopback: boolean): OAuth {
+  const resource = (path: ResourcePath) => (path === "/" ? issuer : `${issuer}${path}`);
+  const server = new OAuthAuthorizationServer<VisitEnv>({
+    issuer,
+    resources: RESOURCE_PATHS.map(resource),
+    // For clients older than resource indicators, which all connect here.
+    defaultResource: resource("/mcp"),
+    authorizeEndpoint: AUTHORIZE_PATH,
+    tokenEndpoint: TOKEN_PATH,
+    clientRegistrationEndpoint: REGISTRATION_PATH,
+    scopesSupported: [...SCOPES],
+    // On loopback the document would be fetched from inside the user's own network, at anybody's wish.
+    clientIdMetadataDocumentEnabled: config.clientMetadata ?? !loopback,
+    accessTokenTTL: ACCESS_TOKEN_TTL,
+    refreshTokenTTL: GRANT_TTL,
+    clientRegistrationTTL: CLIENT_TTL,
+    cookiePrefix: COOKIE_PREFIX,
+    onError({ code, description, status, headers, internal }) {
+      const check = `${internal.category}/${internal.reason}`;
+      const body = { error: code, error_description: description };
+      return Response.json(body, { status, headers: { ...headers, [CHECK_HEADER]: check } });
+    },
+    async tokenExchangeCallback({ grantType, clientId, requestedScope, props, env }) {
+      const grant = grantSchema.parse(props);
+      if (!(await stillAdmits(config, grant.rule))) {
+        throw new OAuthError("invalid_grant", {
+          description: "The sign-in behind this grant no longer holds",
+          internal: { category: "admission", reason: "rule_gone" },
+        });
+      }
+      log(config, {
+        event: "token",
+        request_id: env.visit.requestID,
+        action: grantType === GrantType.REFRESH_TOKEN ? "refresh" : "issue",
+        principal: grant.principal,
+        door: grant.door,
+        client: clientId,
+        scope: requestedScope.join(" "),
+      });
+    },
+  });
+  const resources = new Map(
+    RESOURCE_PATHS.map((path) => [path, guard(server, config, issuer, resource(path))] as const),
+  );
+  return { issuer, server, resources };
+}
+
+/** The resource: publishes its metadata, and answers a request of ours with the principal behind its token. */
+function guard(server: OAuthAuthorizationServer<VisitEnv>, config: Config, issuer: string, resource: string) {
+  return new OAuthResourceServer<VisitEnv, Principal>({
+    resourceMetadata: { resource, authorization_servers: [issuer], resource_name: "sandbox-mcp" },
+    requiredScopes: [...SCOPES],
+    validateToken: (env) => async (audience, token) => {
+      try {
+        const valid = await server.validateToken<unknown>(audience, token, env);
+        const grant = grantSchema.safeParse(valid?.props);
+        if (!valid || !grant.success || !(await stillAdmits(config, grant.data.rule))) return null;
+        const { principal: id, door: via } = grant.data;
+        const props: Principal = { id, scopes: knownScopes(valid.scope), via, client: valid.clientId };
+        return { ...valid, props };
+      } catch (error) {
+        log(config, { event: "error", ref: env.visit.requestID, where: "oauth", error });
+        throw error;
+      }
+    },
+    handler: { fetch: (_request, _env, { props }) => Response.json(props) },
+  });
+}

@@ -1,0 +1,110 @@
+/** The frame of every page people see: one column, no script, and headers that let the browser do nothing else. */
+import { HTML, markup } from "./html.ts";
+
+const STYLE = `
+:root {
+  color-scheme: light dark;
+  --back: #f4f5f7; --card: #fff; --text: #1b1f24; --soft: #57606a; --line: #d0d7de; --field: #fff;
+  --accent: #0b5cad; --accent-text: #fff; --error: #b3261e; --error-back: #fdeeec; --warn: #7a4d00; --warn-back: #fff6e0;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --back: #0e1116; --card: #171b21; --text: #e8ebef; --soft: #a3adb8; --line: #3a424c; --field: #0e1116;
+    --accent: #7db7f5; --accent-text: #0a1a2b; --error: #ffb4ab; --error-back: #3b1512; --warn: #f2cf8d; --warn-back: #33260a;
+  }
+}
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--back); color: var(--text); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+main { max-width: 34rem; margin: 0 auto; padding: 1.25rem; background: var(--card); min-height: 100vh; }
+@media (min-width: 38rem) {
+  body { padding: 2.5rem 1rem; }
+  main { min-height: 0; padding: 2rem; border: 1px solid var(--line); border-radius: 12px; }
+}
+h1 { font-size: 1.375rem; line-height: 1.3; margin: 0 0 1rem; text-wrap: balance; }
+h2, legend { font-size: 1rem; font-weight: 600; margin: 0; padding: 0; }
+p { margin: 0 0 1rem; }
+main > :last-child, main > :last-child > :last-child { margin-bottom: 0; }
+.soft { color: var(--soft); font-size: .9375rem; }
+dl { margin: 0 0 1.25rem; border: 1px solid var(--line); border-radius: 8px; }
+dl div { padding: .625rem .875rem; }
+dl div + div { border-top: 1px solid var(--line); }
+dt { color: var(--soft); font-size: .875rem; }
+dd { margin: 0; }
+dd strong { font-weight: 600; }
+fieldset { border: 0; margin: 0 0 1.25rem; padding: 0; min-width: 0; }
+legend { margin-bottom: .25rem; }
+fieldset .note { margin: .5rem 0; }
+.field { display: block; }
+fieldset .soft { margin: 0; }
+.scope { display: flex; gap: .75rem; align-items: flex-start; min-height: 44px; padding: .5rem 0; cursor: pointer; }
+.scope + .scope { border-top: 1px solid var(--line); }
+.scope input { flex: none; width: 1.25rem; height: 1.25rem; margin: .125rem 0 0; accent-color: var(--accent); }
+.scope code { display: block; color: var(--soft); font-size: .8125rem; }
+input[type=password] {
+  width: 100%; min-height: 44px; padding: .5rem .75rem; font: inherit; color: inherit; background: var(--field);
+  border: 1px solid var(--soft); border-radius: 8px; margin: .5rem 0 0;
+}
+input[aria-invalid=true] { border-color: var(--error); }
+button, .button {
+  display: block; width: 100%; min-height: 44px; padding: .5rem 1rem; margin: 0 0 .75rem; font: inherit; font-weight: 600;
+  text-align: center; text-decoration: none; border-radius: 8px; border: 1px solid var(--accent); cursor: pointer;
+  background: var(--accent); color: var(--accent-text);
+}
+button.plain, .button.plain { background: none; color: var(--text); border-color: var(--soft); }
+button:hover, .button:hover { filter: brightness(1.08); }
+:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
+.or { color: var(--soft); text-align: center; margin: 0 0 .75rem; font-size: .9375rem; }
+.note { padding: .75rem .875rem; border-radius: 8px; border-left: 4px solid; margin: 0 0 1.25rem; }
+.error { color: var(--error); background: var(--error-back); }
+.warn { color: var(--warn); background: var(--warn-back); }
+`;
+
+/** The style's hash, for the policy; worked out once. */
+let styleHash: string | undefined;
+
+/** The page. `formTargets` are the sources beside our own to which its form may lead, redirects included. */
+export async function page(
+  title: string,
+  body: HTML,
+  { status = 200, formTargets = [] as readonly string[], headers = new Headers() } = {},
+): Promise<Response> {
+  styleHash ??= await sha256(STYLE);
+  const policy = [
+    "default-src 'none'",
+    `style-src 'sha256-${styleHash}'`,
+    // Chromium holds the redirects that answer a form to this, too.
+    `form-action ${["'self'", ...formTargets].join(" ")}`,
+    "frame-ancestors 'none'",
+    "base-uri 'none'",
+  ];
+  headers.set("content-type", "text/html; charset=utf-8");
+  headers.set("content-security-policy", policy.join("; "));
+  headers.set("x-frame-options", "DENY");
+  headers.set("cache-control", "no-store");
+  // Not "no-referrer": with it a browser says `Origin: null` when it sends the form.
+  headers.set("referrer-policy", "same-origin");
+  headers.set("cross-origin-resource-policy", "same-origin");
+  headers.set("permissions-policy", "camera=(), geolocation=(), microphone=()");
+  const { text } = markup`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="robots" content="noindex">
+<title>${title}</title>
+<style>${new HTML(STYLE)}</style>
+</head>
+<body>
+<main>
+${body}
+</main>
+</body>
+</html>
+`;
+  return new Response(text, { status, headers });
+}
+
+async function sha256(text: string): Promise<string> {
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
+  return btoa(String.fromCharCode(...new Uint8Array(digest)));
+}

@@ -1,0 +1,129 @@
+/** The real Claude Code signs in to the server that `npm start` started, and calls a tool; a token works beside it. */
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify, stripVTControlCharacters } from "node:util";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type Reply, startMessagesAPI, toolResults } from "../setup/messages-api.ts";
+import { Browser } from "../setup/oauth-client.ts";
+import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
+
+const run = promisify(execFile);
+
+const program = join(repository, `node_modules/@anthropic-ai/claude-code-linux-${process.arch}/claude`);
+
+let server: Server;
+let home: string;
+
+beforeAll(async () => {
+  server = await startServer();
+  home = mkdtempSync(join(tmpdir(), "sandbox-mcp-oauth-home-"));
+});
+afterAll(async () => {
+  await server?.stop();
+  if (home) rmSync(home, { recursive: true, force: true });
+});
+
+function environment(baseURL = "http://127.0.0.1:9") {
+  return {
+    PATH: process.env.PATH,
+    HOME: home,
+    CLAUDE_CONFIG_DIR: join(home, "claude"),
+    ANTHROPIC_API_KEY: "sk-ant-test-not-a-key",
+    ANTHROPIC_BASE_URL: baseURL,
+    CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
+    DISABLE_AUTOUPDATER: "1",
+    MCP_CONNECTION_NONBLOCKING: "0",
+    ENABLE_TOOL_SEARCH: "false",
+  };
+}
+
+async function claude(args: string[], baseURL?: string): Promise<string> {
+  const child = run(program, args, { env: environment(baseURL), cwd: home, timeout: 120_000 });
+  child.child.stdin?.end();
+  return (await child).stdout;
+}
+
+/** Runs it in a terminal; `answer` is called with what it printed so far until it gives what to type, once. */
+async function inTerminal(
+  args: string[],
+  answer: (printed: string) => Promise<string | undefined>,
+): Promise<string> {
+  const command = [program, ...args].map((word) => `'${word}'`).join(" ");
+  const child = spawn("script", ["-qfec", command, "/dev/null"], { env: environment(), cwd: home });
+  const ended = once(child, "exit");
+  let printed = "";
+  let answered = false;
+  for await (const chunk of child.stdout.setEncoding("utf8")) {
+    printed += chunk;
+    const typed = answered ? undefined : await answer(printed);
+    if (typed === undefined) continue;
+    answered = true;
+    child.stdin.write(`${typed}\r`);
+  }
+  await ended;
+  return stripVTControlCharacters(printed);
+}
+
+/** What `claude mcp login` wants opened, once all of it is printed. */
+function authorizationURL(printed: string): string | undefined {
+  const text = stripVTControlCharacters(printed);
+  return text.includes("paste the redirect URL")
+    ? /http:\/\/[\w.:]+\/authorize\?\S+/.exec(text)?.[0]
+    : undefined;
+}
+
+describe("Claude Code", () => {
+  it("signs in by OAuth, from nothing but the URL", async () => {
+    await claude(["mcp", "add", "--transport", "http", "--scope", "user", "sandbox", server.url]);
+    expect(await claude(["mcp", "list"])).toMatch(/sandbox: .*Needs authentication/i);
+    const printed = await inTerminal(["mcp", "login", "sandbox", "--no-browser"], async (text) => {
+      const url = authorizationURL(text);
+      if (url === undefined) return undefined;
+      const browser = new Browser((to, init) => fetch(to, init));
+      const page = await browser.open(url);
+      expect(page.text).toMatch(/Claude Code.* asks for access/);
+      return (await browser.submit(page, { decision: "owner", token: TOKEN })).location?.href;
+    });
+    expect(printed).toMatch(/authenticated|success/i);
+    expect(await claude(["mcp", "list"])).toMatch(/sandbox: .*Connected/);
+  });
+
+  it("then calls a tool, and its model sees the answer", async () => {
+    const seen: string[] = [];
+    const api = await startMessagesAPI((request): Reply => {
+      const results = toolResults(request);
+      if (results.length > 0) seen.push(JSON.stringify(results));
+      if (seen.length > 0) return { blocks: [{ type: "text", text: "all done" }] };
+      const input = { command: "echo signed in" };
+      return { blocks: [{ type: "tool_use", name: "mcp__sandbox__run_command", input }] };
+    });
+    const flags = ["--output-format", "json", "--allowedTools", "mcp__sandbox"];
+    const output = await claude(["-p", "use the sandbox", ...flags], api.url);
+    await api.close();
+    expect(JSON.parse(output)).toMatchObject({ result: "all done", is_error: false });
+    expect(seen.join()).toContain("signed in");
+  });
+
+  it("and the same server takes a token in the next request", async () => {
+    const response = await fetch(server.url, {
+      method: "POST",
+      headers: {
+        authorization: `Bearer ${TOKEN}`,
+        "content-type": "application/json",
+        accept: "application/json, text/event-stream",
+      },
+      body: JSON.stringify({
+        jsonrpc: "2.0",
+        id: 1,
+        method: "tools/call",
+        params: { name: "list_sandboxes", arguments: {} },
+      }),
+    });
+    expect(response.status).toBe(200);
+    // The owner's: what Claude Code used as the owner is there.
+    expect(await response.text()).toContain("default");
+  });
+});

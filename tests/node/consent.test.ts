@@ -1,0 +1,411 @@
+/** The consent page in a real Chromium, against the Worker on loopback. Screenshots go to `SCREENSHOTS`, if that is set. */
+import { createServer } from "node:http";
+import type { Browser, BrowserContext, Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { launchChromium } from "../setup/chromium.ts";
+import { CLIENT_ID, CLIENT_SECRET, type FakeGitHub, startGitHub } from "../setup/github.ts";
+import { type App, Client, type Tokens } from "../setup/oauth-client.ts";
+import { listen, type OAuthServer, OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
+
+const web: App = (url, init) => fetch(url, init);
+
+const PHONE = { width: 375, height: 812 };
+const NARROW = { width: 320, height: 640 };
+const DESKTOP = { width: 1280, height: 900 };
+
+let server: OAuthServer;
+let github: FakeGitHub;
+let chromium: Browser;
+/** The client's own server, which the browser is sent back to. */
+let callback: Awaited<ReturnType<typeof listen>>;
+let context: BrowserContext;
+/** What the browser complained about: refused by a policy, thrown, not found. */
+let complaints: string[] = [];
+
+beforeAll(async () => {
+  github = await startGitHub();
+  [server, chromium, callback] = await Promise.all([
+    startOAuthServer({
+      GITHUB_CLIENT_ID: CLIENT_ID,
+      GITHUB_CLIENT_SECRET: CLIENT_SECRET,
+      GITHUB_ALLOWED_USERS: "octocat",
+      GITHUB_URL: github.origin,
+      GITHUB_API_URL: github.origin,
+    }),
+    launchChromium(),
+    listen((_, response) => void response.end("<!doctype html><title>Client</title>You can close this page")),
+  ]);
+});
+afterAll(async () => {
+  await chromium?.close();
+  await server?.close();
+  callback?.server.close();
+  github?.close();
+});
+afterEach(async () => {
+  await context?.close();
+});
+
+async function open(options: Parameters<Browser["newContext"]>[0] = {}): Promise<Page> {
+  context = await chromium.newContext({ viewport: DESKTOP, ...options });
+  const page = await context.newPage();
+  complaints = [];
+  page.on("console", (message) => {
+    if (message.type() === "error" && !message.text().includes("favicon")) complaints.push(message.text());
+  });
+  page.on("pageerror", (error) => complaints.push(error.message));
+  return page;
+}
+
+async function newClient(
+  metadata: Record<string, unknown> = {},
+): Promise<{ client: Client; redirect_uri: string }> {
+  const redirect_uri = `${callback.origin}/callback`;
+  const all = { client_name: "Claude Code", redirect_uris: [redirect_uri], ...metadata };
+  return { client: await Client.register(web, all, server.origin), redirect_uri };
+}
+
+/** The page of a new client, open in the browser. */
+async function visit(
+  page: Page,
+  metadata: Record<string, unknown> = {},
+  parameters: Record<string, string> = {},
+) {
+  const { client, redirect_uri } = await newClient(metadata);
+  const url = await client.authorizationURL({ redirect_uri, ...parameters });
+  const response = await page.goto(url);
+  return { client, redirect_uri, url, status: response?.status() };
+}
+
+const token = (page: Page) => page.getByLabel("The server's token");
+const approve = (page: Page) => page.getByRole("button", { name: "Approve with the token" });
+
+/** What the client got at its callback, once the browser is there. */
+async function atCallback(page: Page): Promise<URLSearchParams> {
+  await page.waitForURL(`${callback.origin}/callback?*`);
+  expect(await page.title()).toBe("Client");
+  return new URL(page.url()).searchParams;
+}
+
+async function picture(page: Page, name: string): Promise<void> {
+  if (process.env.SCREENSHOTS)
+    await page.screenshot({ path: `${process.env.SCREENSHOTS}/${name}.png`, fullPage: true });
+}
+
+describe("a person", () => {
+  it("signs in, unticks a scope and is sent back, without a complaint of the browser's", async () => {
+    const page = await open();
+    const { client, redirect_uri } = await visit(page);
+    expect(await page.getByRole("heading", { level: 1 }).textContent()).toBe(
+      "Claude Code asks for access to your sandboxes",
+    );
+    await page.getByRole("checkbox", { name: "tasks:run" }).uncheck();
+    await page.getByText("sandbox:write").click();
+    await token(page).fill(OWNER_TOKEN);
+    await approve(page).click();
+    const code = (await atCallback(page)).get("code") ?? "";
+    const tokens: Tokens = await (await client.exchange(code, { redirect_uri })).json();
+    expect(tokens.scope).toBe("sandbox:read sandbox:exec");
+    expect(complaints).toEqual([]);
+    expect(await context.cookies()).toEqual([]);
+  });
+
+  it("approves with the keyboard alone, and the Enter key approves", async () => {
+    const page = await open();
+    await visit(page);
+    const order: string[] = [];
+    for (;;) {
+      await page.keyboard.press("Tab");
+      const focused = await page.evaluate(() => {
+        const element = document.activeElement;
+        const outline = element ? getComputedStyle(element).outlineStyle : "none";
+        return `${element?.getAttribute("value") ?? element?.id ?? ""} ${outline}`;
+      });
+      order.push(focused);
+      if (focused.startsWith("sandbox:exec")) await page.keyboard.press("Space");
+      if (focused.startsWith("deny") || order.length > 20) break;
+      if (focused.startsWith("token")) await page.keyboard.type(OWNER_TOKEN);
+    }
+    expect(order).toEqual([
+      "sandbox:read solid",
+      "sandbox:write solid",
+      "sandbox:exec solid",
+      "tasks:run solid",
+      expect.stringMatching(/^(token)? solid$/),
+      "owner solid",
+      "github solid",
+      "deny solid",
+    ]);
+    await token(page).press("Enter");
+    expect((await atCallback(page)).has("code")).toBe(true);
+  });
+
+  it("denies, and the client hears of it", async () => {
+    const page = await open();
+    await visit(page);
+    await page.getByRole("button", { name: "Deny" }).click();
+    const answer = await atCallback(page);
+    expect(answer.get("error")).toBe("access_denied");
+    expect(answer.get("iss")).toBe(server.origin);
+    expect(complaints).toEqual([]);
+  });
+
+  it("types a wrong token, is told at the field, and types the right one", async () => {
+    const page = await open();
+    await visit(page);
+    await page.getByRole("checkbox", { name: "sandbox:exec" }).uncheck();
+    await token(page).fill("wrong");
+    await approve(page).click();
+    expect(await page.getByRole("alert").textContent()).toContain("This is not the server's token");
+    expect(await page.title()).toBe("Error: Claude Code asks for access");
+    expect(await token(page).getAttribute("aria-invalid")).toBe("true");
+    expect(await token(page).inputValue()).toBe("");
+    expect(await token(page).evaluate((field) => field === document.activeElement)).toBe(true);
+    // What was unticked stays so.
+    expect(await page.getByRole("checkbox", { name: "sandbox:exec" }).isChecked()).toBe(false);
+    await picture(page, "wrong-token");
+    await token(page).fill(OWNER_TOKEN);
+    await approve(page).click();
+    expect((await atCallback(page)).has("code")).toBe(true);
+  });
+
+  it("unticks everything, and is asked to tick something", async () => {
+    const page = await open();
+    await visit(page);
+    for (const box of await page.getByRole("checkbox").all()) await box.uncheck();
+    await token(page).fill(OWNER_TOKEN);
+    await approve(page).click();
+    expect(await page.getByRole("alert").textContent()).toContain("Nothing is ticked");
+    await picture(page, "nothing-ticked");
+  });
+
+  it("signs in with GitHub, by way of its own site and without a complaint of the browser's", async () => {
+    github.user = { id: 583231, login: "octocat" };
+    const page = await open();
+    const { client, redirect_uri } = await visit(page);
+    await page.getByRole("button", { name: "GitHub" }).click();
+    const code = (await atCallback(page)).get("code") ?? "";
+    expect((await client.exchange(code, { redirect_uri })).status).toBe(200);
+    expect(complaints).toEqual([]);
+  });
+
+  it("is not let in by GitHub, reads why, and goes back to the client", async () => {
+    github.user = { id: 1, login: "stranger" };
+    const page = await open();
+    await visit(page);
+    await page.getByRole("button", { name: "GitHub" }).click();
+    expect(await page.getByRole("heading").textContent()).toBe("You may not use this server");
+    await picture(page, "not-allowed");
+    await page.getByRole("link", { name: "Go back to" }).click();
+    expect((await atCallback(page)).get("error")).toBe("access_denied");
+  });
+});
+
+describe("the page", () => {
+  it("after the back button is good once more when it is loaded again, and its old form is refused clearly", async () => {
+    const page = await open();
+    const { url } = await visit(page);
+    const used = await page.locator("input[name=handle]").inputValue();
+    await token(page).fill(OWNER_TOKEN);
+    await approve(page).click();
+    await atCallback(page);
+    await page.goBack();
+    expect(page.url()).toBe(url);
+    // What the browser shows is a new page: the old one was not kept, with the token in it.
+    expect(await page.locator("input[name=handle]").inputValue()).not.toBe(used);
+    expect(await token(page).inputValue()).toBe("");
+    await page
+      .locator("input[name=handle]")
+      .evaluate((field, value) => field.setAttribute("value", value), used);
+    await token(page).fill(OWNER_TOKEN);
+    await approve(page).click();
+    expect(await page.getByRole("heading").textContent()).toBe("This page is no longer good");
+    await picture(page, "no-longer-good");
+    await page.getByRole("link", { name: "Start again" }).click();
+    await token(page).fill(OWNER_TOKEN);
+    await approve(page).click();
+    expect((await atCallback(page)).has("code")).toBe(true);
+  });
+
+  it("in two tabs is good in both", async () => {
+    const first = await open();
+    await visit(first);
+    const second = await context.newPage();
+    await visit(second, { client_name: "Another" });
+    for (const page of [first, second]) {
+      await token(page).fill(OWNER_TOKEN);
+      await approve(page).click();
+      expect((await atCallback(page)).has("code")).toBe(true);
+    }
+  });
+
+  it("cannot be framed by another site", async () => {
+    const page = await open();
+    const { client, redirect_uri } = await newClient();
+    const url = await client.authorizationURL({ redirect_uri });
+    const framing = createServer((_, response) => {
+      response.setHeader("content-type", "text/html");
+      response.end(`<iframe src="${url.replaceAll("&", "&amp;")}"></iframe>`);
+    });
+    await new Promise<void>((resolve) => framing.listen(0, "127.0.0.1", resolve));
+    const address = framing.address();
+    await page.goto(`http://localhost:${typeof address === "object" ? address?.port : ""}/`);
+    expect(complaints.join()).toMatch(/frame-ancestors|X-Frame-Options/);
+    expect(await page.frames()[1]?.getByRole("button").count()).toBe(0);
+    framing.close();
+  });
+
+  it("cannot be sent by another site's form", async () => {
+    const page = await open();
+    await visit(page);
+    const handle = await page.locator("input[name=handle]").inputValue();
+    const forging = createServer((_, response) => {
+      response.setHeader("content-type", "text/html");
+      response.end(`<form method="post" action="${server.origin}/authorize"><input name="handle" value="${handle}">
+<input name="decision" value="owner"><input name="scope" value="sandbox:read"><input name="token" value="${OWNER_TOKEN}"></form>
+<script>document.forms[0].submit()</script>`);
+    });
+    await new Promise<void>((resolve) => forging.listen(0, "127.0.0.1", resolve));
+    const address = forging.address();
+    const answered = page.waitForResponse(`${server.origin}/authorize`);
+    await page
+      .goto(`http://localhost:${typeof address === "object" ? address?.port : ""}/`)
+      .catch(() => undefined);
+    expect((await answered).status()).toBeGreaterThanOrEqual(400);
+    expect(page.url()).not.toContain("/callback");
+    forging.close();
+  });
+
+  it("runs no script, not even one that got into it", async () => {
+    const page = await open();
+    await visit(page);
+    const ran = await page.evaluate(() => {
+      const script = document.createElement("script");
+      script.textContent = "document.title = 'ran'";
+      document.body.append(script);
+      return document.title;
+    });
+    expect(ran).not.toBe("ran");
+  });
+
+  it("shows a client that lies about its name as text, in its place", async () => {
+    const page = await open({ viewport: PHONE });
+    const client_name = `<img src=x onerror="document.title='ran'">\u202eevil ${"W".repeat(300)}`;
+    await visit(page, { client_name });
+    expect(await page.locator("img").count()).toBe(0);
+    expect(await page.title()).not.toBe("ran");
+    expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(PHONE.width);
+    await picture(page, "hostile-name");
+  });
+
+  it.each([
+    ["narrow", NARROW],
+    ["phone", PHONE],
+    ["desktop", DESKTOP],
+  ] as const)("fits a %s, with everything large enough to touch", async (name, viewport) => {
+    const page = await open({ viewport });
+    await visit(page);
+    expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(viewport.width);
+    for (const target of await page.locator("button, label.scope, input[type=password]").all()) {
+      expect((await target.boundingBox())?.height).toBeGreaterThanOrEqual(44);
+    }
+    await picture(page, `consent-${name}`);
+  });
+
+  it.each(["light", "dark"] as const)(
+    "can be read in the %s: every text has contrast enough (WCAG AA)",
+    async (colorScheme) => {
+      const page = await open({ viewport: PHONE, colorScheme });
+      await visit(page);
+      await token(page).fill("wrong");
+      await approve(page).click();
+      const low = await page.evaluate(lowContrast);
+      expect(low).toEqual([]);
+      await picture(page, `consent-${colorScheme}-error`);
+    },
+  );
+
+  it("has a name and a role for everything, as a screen reader sees it", async () => {
+    const page = await open();
+    await visit(page);
+    const tree = await page.locator("main").ariaSnapshot();
+    expect(tree.replaceAll(/127\.0\.0\.1:\d+/g, "HOST")).toMatchInlineSnapshot(`
+      "- main:
+        - heading "Claude Code asks for access to your sandboxes" [level=1]
+        - term: Who asks
+        - definition:
+          - strong: Claude Code
+          - text: It chose this name itself; nobody has checked it
+        - term: Where the answer goes
+        - definition:
+          - strong: HOST
+        - term: This server
+        - definition: HOST
+        - paragraph: The answer goes to a program on this computer. Go on only if you have just started to connect it yourself.
+        - group "What it may do":
+          - text: What it may do
+          - checkbox "See your sandboxes, read their files and the results of what ran sandbox:read" [checked]
+          - text: See your sandboxes, read their files and the results of what ran
+          - code: sandbox:read
+          - checkbox "Write files, and delete sandboxes with all that is in them sandbox:write" [checked]
+          - text: Write files, and delete sandboxes with all that is in them
+          - code: sandbox:write
+          - checkbox "Run code and commands in your sandboxes, and stop them sandbox:exec" [checked]
+          - text: Run code and commands in your sandboxes, and stop them
+          - code: sandbox:exec
+          - checkbox "Hand whole tasks to a coding agent, which spends on the server's model account tasks:run" [checked]
+          - text: Hand whole tasks to a coding agent, which spends on the server's model account
+          - code: tasks:run
+        - group "Who you are":
+          - text: Who you are The server's token
+          - paragraph: It was set up with it, as SERVER_AUTH_TOKEN.
+          - textbox "The server's token"
+        - button "Approve with the token"
+        - paragraph: or
+        - button "Approve and sign in with GitHub"
+        - button "Deny"
+        - paragraph: Access ends 30 days from now at the latest."
+    `);
+  });
+
+  it("tells of a request that cannot be served, and leaves the way back to the person", async () => {
+    const page = await open({ viewport: PHONE });
+    const { redirect_uri, status } = await visit(page, {}, { code_challenge_method: "plain" });
+    expect(status).toBe(400);
+    expect(await page.getByRole("heading").textContent()).toBe("This request cannot be served");
+    await picture(page, "cannot-be-served");
+    await page.getByRole("link", { name: `Go back to ${new URL(redirect_uri).host}` }).click();
+    expect((await atCallback(page)).get("error")).toBe("invalid_request");
+  });
+});
+
+/** Texts whose contrast with what is behind them is under 4.5 to 1. Runs in the page. */
+function lowContrast(): string[] {
+  const numbers = (color: string) => (color.match(/[\d.]+/g) ?? []).map(Number);
+  const luminance = (color: string) => {
+    const [r = 0, g = 0, b = 0] = numbers(color).map((part) => {
+      const value = part / 255;
+      return value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element: Element | null): string => {
+    if (!element) return "rgb(255, 255, 255)";
+    const { backgroundColor } = getComputedStyle(element);
+    return numbers(backgroundColor)[3] === 0 ? behind(element.parentElement) : backgroundColor;
+  };
+  const low: string[] = [];
+  for (const element of document.querySelectorAll("main *")) {
+    const text = Array.from(element.childNodes, (node) =>
+      node.nodeType === 3 ? node.textContent?.trim() : "",
+    ).join("");
+    if (!text) continue;
+    const [light = 0, dark = 0] = [
+      luminance(getComputedStyle(element).color),
+      luminance(behind(element)),
+    ].toSorted((a, b) => b - a);
+    const contrast = (light + 0.05) / (dark + 0.05);
+    if (contrast < 4.5) low.push(`${text.slice(0, 40)}: ${contrast.toFixed(2)}`);
+  }
+  return low;
+}

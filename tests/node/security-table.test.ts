@@ -1,0 +1,31 @@
+import { readFileSync } from "node:fs";
+import { expect, test } from "vitest";
+
+const root = new URL("../../", import.meta.url);
+const read = (path: string) => readFileSync(new URL(path, root), "utf8");
+
+/** The tests a row of the table names: those before a file in brackets are in that file. */
+function named(cell: string): { name: string; file: string }[] {
+  const parts = cell.split(/, in Chromium /);
+  return parts.flatMap((part) => {
+    const file = /\((tests\/[\w/.-]+)\)\s*$/.exec(part)?.[1] ?? "tests/worker/auth/attacks.test.ts";
+    return Array.from(part.matchAll(/`([^`]+)`/g), ([, name = ""]) => ({ name, file }));
+  });
+}
+
+test("every attack in docs/security.md has the tests that its row names", () => {
+  const [, table = ""] = read("docs/security.md").split("| attack | what happens | test |");
+  const rows = table.split("\n").filter((line) => line.startsWith("| ") && !line.startsWith("| ---"));
+  expect(rows.length).toBeGreaterThan(20);
+  for (const row of rows) {
+    const tests = named(
+      row
+        .replace(/\s*\|\s*$/, "")
+        .split(" | ")
+        .at(-1) ?? "",
+    );
+    expect(tests).not.toEqual([]);
+    const missing = tests.filter(({ name, file }) => !read(file).includes(`"${name}"`));
+    expect(missing).toEqual([]);
+  }
+});

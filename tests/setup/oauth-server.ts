@@ -1,0 +1,65 @@
+/** The whole Worker on loopback with OAuth on, as `npm start` runs it but for the engine: nothing here needs a sandbox. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { createServer, type Server } from "node:http";
+import { type AddressInfo, createServer as createSocket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { startWorker } from "../../cli/worker.ts";
+
+export const OWNER_TOKEN = "owner-token-of-the-test";
+
+const config = fileURLToPath(new URL("../../wrangler.local.jsonc", import.meta.url));
+
+export interface OAuthServer {
+  origin: string;
+  /** What was logged so far, one parsed line per entry. */
+  logs(): Record<string, unknown>[];
+  close(): Promise<void>;
+}
+
+/** Starts it with these variables beside the owner's token; a variable of "" is as good as none. */
+export async function startOAuthServer(variables: Record<string, string> = {}): Promise<OAuthServer> {
+  const stateDir = await mkdtemp(join(tmpdir(), "sandbox-mcp-oauth-"));
+  const port = await freePort();
+  const lines: string[] = [];
+  const worker = await startWorker({
+    config,
+    port,
+    stateDir,
+    variables: {
+      SERVER_AUTH_TOKEN: OWNER_TOKEN,
+      LOCAL_ENGINE_URL: "http://127.0.0.1:9",
+      LOCAL_ENGINE_SECRET: "none",
+      ...variables,
+    },
+    onLog: ({ message }) => void lines.push(message),
+    onDeath: () => void lines.push('{"event":"death"}'),
+    verbose: false,
+  });
+  return {
+    origin: `http://127.0.0.1:${port}`,
+    logs: () => lines.filter((line) => line.startsWith("{")).map((line) => JSON.parse(line)),
+    async close() {
+      await worker.close();
+      await rm(stateDir, { recursive: true, force: true });
+    },
+  };
+}
+
+/** A server on loopback. */
+export async function listen(
+  handler: Parameters<typeof createServer>[1],
+): Promise<{ server: Server; origin: string }> {
+  const server = createServer(handler);
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return { server, origin: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
+}
+
+async function freePort(): Promise<number> {
+  const socket = createSocket();
+  await new Promise<void>((resolve) => socket.listen(0, "127.0.0.1", resolve));
+  const { port } = socket.address() as AddressInfo;
+  await new Promise((resolve) => socket.close(resolve));
+  return port;
+}

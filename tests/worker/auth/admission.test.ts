@@ -1,0 +1,72 @@
+/** A grant lives no longer than the rule that let its person in. */
+import { describe, expect, it } from "vitest";
+import {
+  accessRule,
+  gitHubOrgRule,
+  gitHubUserRule,
+  ownerRule,
+  stillAdmits,
+} from "../../../src/auth/admission.ts";
+import { type Env, parseConfig } from "../../../src/server/config.ts";
+import type { Variables } from "../server/support.ts";
+
+const ALL = {
+  SERVER_AUTH_TOKEN: "first",
+  GITHUB_CLIENT_ID: "id",
+  GITHUB_CLIENT_SECRET: "secret",
+  GITHUB_ALLOWED_USERS: "octocat, id:77",
+  GITHUB_ALLOWED_ORG: "acme",
+  ACCESS_TEAM_DOMAIN: "team.example",
+  ACCESS_AUDIENCE: "aud",
+};
+
+function config(variables: Variables) {
+  const env: Env = {
+    ...variables,
+    Sandbox: {} as DurableObjectNamespace,
+    Account: {} as DurableObjectNamespace,
+    RESULTS: {} as R2Bucket,
+  };
+  return parseConfig(env);
+}
+
+const rules = {
+  owner: () => ownerRule("first"),
+  user: () => gitHubUserRule("octocat"),
+  number: () => gitHubUserRule("id:77"),
+  org: () => gitHubOrgRule("acme"),
+  access: () => accessRule({ issuer: "https://team.example", audience: "aud" }),
+};
+
+describe("a rule", () => {
+  it.each(Object.entries(rules))("%s stands while its configuration does", async (_, rule) => {
+    expect(await stillAdmits(config(ALL), await rule())).toBe(true);
+  });
+
+  it.each([
+    ["owner", { SERVER_AUTH_TOKEN: "second" }],
+    ["owner", { SERVER_AUTH_TOKEN: undefined }],
+    ["user", { GITHUB_ALLOWED_USERS: "id:77" }],
+    ["number", { GITHUB_ALLOWED_USERS: "octocat, 77" }],
+    ["org", { GITHUB_ALLOWED_ORG: "acme2" }],
+    ["access", { ACCESS_AUDIENCE: "other" }],
+    ["access", { ACCESS_TEAM_DOMAIN: "other.example" }],
+  ] as const)("%s falls with it: %j", async (name, change) => {
+    expect(await stillAdmits(config({ ...ALL, ...change }), await rules[name]())).toBe(false);
+  });
+
+  it("is never one that was not made", async () => {
+    for (const rule of ["", "owner", "owner:", "github:user:", "github:org:undefined"]) {
+      expect(await stillAdmits(config(ALL), rule)).toBe(false);
+      expect(await stillAdmits(config({}), rule)).toBe(false);
+    }
+  });
+
+  it("of the owner's door does not give the token away", async () => {
+    const rule = await ownerRule("first");
+    expect(rule).toMatch(/^owner:[0-9a-f]{32}$/);
+    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode("first")));
+    const hex = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+    expect(hex.startsWith(rule.slice("owner:".length))).toBe(false);
+  });
+});

@@ -1,0 +1,153 @@
+/** Guessing the owner's token: what it costs whoever guesses, and what it costs the owner. */
+import { env } from "cloudflare:workers";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { addressOf, type Attempts } from "../../../src/auth/attempts.ts";
+import { ORIGIN, post, recordLogs, TOKEN } from "../server/support.ts";
+import { Browser, Client, oauthApp, type Page } from "./support.ts";
+
+let logs: ReturnType<typeof recordLogs>;
+beforeEach(() => void (logs = recordLogs()));
+afterEach(() => vi.restoreAllMocks());
+
+const HOUR = 3_600_000;
+const NOW = 1_800_000_000_000;
+
+let counters = 0;
+
+/** A counter of its own. */
+function attempts(): DurableObjectStub<Attempts> {
+  const namespace = env.Attempts as DurableObjectNamespace<Attempts>;
+  return namespace.getByName(`test-${(counters += 1)}`);
+}
+
+/** 100 guesses, each from an address of its own. */
+async function flood(counter: DurableObjectStub<Attempts>, now: number): Promise<void> {
+  await Promise.all(Array.from({ length: 100 }, (_, index) => counter.take(`flood-${index}`, now)));
+}
+
+describe("an address", () => {
+  it("has five wrong tokens free, then waits, twice as long after each more, never over 15 minutes", async () => {
+    const counter = attempts();
+    let now = NOW;
+    for (let guess = 0; guess < 5; guess += 1) expect(await counter.take("a", now)).toBe(0);
+    const waits: number[] = [];
+    for (let guess = 0; guess < 8; guess += 1) {
+      const wait = await counter.take("a", now);
+      waits.push(wait);
+      now += wait * 1000;
+      expect(await counter.take("a", now)).toBe(0);
+    }
+    expect(waits).toEqual([30, 60, 120, 240, 480, 900, 900, 900]);
+  });
+
+  it("does not wait longer for having tried while it waits", async () => {
+    const counter = attempts();
+    for (let guess = 0; guess < 5; guess += 1) await counter.take("a", NOW);
+    for (let second = 0; second < 30; second += 1) {
+      expect(await counter.take("a", NOW + second * 1000)).toBe(30 - second);
+    }
+    expect(await counter.take("a", NOW + 30_000)).toBe(0);
+  });
+
+  it("starts anew after a right token, and after an hour without a guess", async () => {
+    const counter = attempts();
+    for (let guess = 0; guess < 5; guess += 1) await counter.take("a", NOW);
+    await counter.succeeded("a", NOW);
+    for (let guess = 0; guess < 5; guess += 1) expect(await counter.take("a", NOW)).toBe(0);
+    expect(await counter.take("a", NOW)).toBe(30);
+    for (let guess = 0; guess < 5; guess += 1) expect(await counter.take("a", NOW + HOUR)).toBe(0);
+  });
+
+  it("does not make another wait", async () => {
+    const counter = attempts();
+    for (let guess = 0; guess < 6; guess += 1) await counter.take("a", NOW);
+    expect(await counter.take("a", NOW)).toBeGreaterThan(0);
+    expect(await counter.take("b", NOW)).toBe(0);
+  });
+
+  it("cannot guess more in parallel", async () => {
+    const counter = attempts();
+    const waits = await Promise.all(Array.from({ length: 50 }, () => counter.take("a", NOW)));
+    expect(waits.filter((wait) => wait === 0)).toHaveLength(5);
+  });
+});
+
+describe("many addresses", () => {
+  it("have 100 guesses an hour together", async () => {
+    const counter = attempts();
+    await flood(counter, NOW);
+    expect(await counter.take("new", NOW)).toBe(3600);
+    expect(await counter.take("new", NOW + HOUR - 1000)).toBe(1);
+    expect(await counter.take("new", NOW + HOUR)).toBe(0);
+  });
+
+  it("cannot lock out the owner where the owner has signed in before", async () => {
+    const counter = attempts();
+    await counter.take("home", NOW);
+    await counter.succeeded("home", NOW);
+    for (let hour = 1; hour <= 24; hour += 1) {
+      await flood(counter, NOW + hour * HOUR);
+      expect(await counter.take("new", NOW + hour * HOUR)).toBeGreaterThan(0);
+      expect(await counter.take("home", NOW + hour * HOUR)).toBe(0);
+      await counter.succeeded("home", NOW + hour * HOUR);
+    }
+  });
+
+  it("are forgotten", async () => {
+    const counter = attempts();
+    await counter.take("home", NOW);
+    await counter.succeeded("home", NOW);
+    await flood(counter, NOW + 31 * 24 * HOUR);
+    expect(await counter.take("home", NOW + 31 * 24 * HOUR)).toBeGreaterThan(0);
+  });
+});
+
+describe("what counts as one address", () => {
+  it.each([
+    ["203.0.113.9", "203.0.113.9"],
+    ["2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"],
+    ["2001:0DB8:0001:0002::1", "2001:db8:1:2::/64"],
+    ["2001:db8::1", "2001:db8:0:0::/64"],
+    ["::1", "0:0:0:0::/64"],
+    [undefined, "local"],
+  ])("%s: %s", (header, address) => {
+    const headers = new Headers(header === undefined ? [] : [["cf-connecting-ip", header]]);
+    expect(addressOf(new Request(ORIGIN, { headers }))).toBe(address);
+  });
+});
+
+describe("on the page", () => {
+  it("guesses are counted, refused with how long to wait, and the right token is refused too", async () => {
+    const app = oauthApp();
+    const browser = new Browser(app);
+    let page: Page = await browser.open(await (await Client.register(app)).authorizationURL());
+    for (let guess = 0; guess < 5; guess += 1) {
+      page = await browser.submit(page, { decision: "owner", token: `guess-${guess}` });
+      expect(page.status).toBe(403);
+      expect(page.text).toContain("This is not the server&#39;s token");
+    }
+    page = await browser.submit(page, { decision: "owner", token: TOKEN });
+    expect(page.status).toBe(429);
+    expect(page.response.headers.get("retry-after")).toBe("30");
+    expect(page.text).toContain("Too many wrong tokens. Wait 30 seconds");
+    const wrong = Array.from({ length: 5 }, () => "wrong_token");
+    expect(logs.entries().map(({ reason }) => reason)).toEqual([...wrong, "too_many_attempts"]);
+    expect(logs.entries().every(({ level }) => level === "warn")).toBe(true);
+    expect(logs.text()).not.toMatch(/guess-|server-token/);
+    // Whoever has the token goes on working with it, and can sign in from elsewhere.
+    expect((await app("/mcp", post({ jsonrpc: "2.0", id: 1, method: "tools/list" }))).status).toBe(200);
+  });
+
+  it("the token is compared in constant time", async () => {
+    const compare = vi.spyOn(crypto.subtle, "timingSafeEqual");
+    const app = oauthApp();
+    const browser = new Browser(app);
+    let page = await browser.open(await (await Client.register(app)).authorizationURL());
+    for (const token of ["", "wrong", TOKEN]) {
+      compare.mockClear();
+      page = await browser.submit(page, { decision: "owner", token });
+      expect(compare).toHaveBeenCalledTimes(1);
+    }
+    expect(page.status).toBe(303);
+  });
+});

@@ -1,0 +1,130 @@
+/** The MCP SDK's own clients, old and new, find their way in from nothing but the server's URL. */
+import { Client, StreamableHTTPClientTransport, UnauthorizedError } from "@modelcontextprotocol/client";
+import { UnauthorizedError as UnauthorizedError1 } from "@modelcontextprotocol/sdk/client/auth.js";
+import { Client as Client1 } from "@modelcontextprotocol/sdk/client/index.js";
+import { StreamableHTTPClientTransport as Transport1 } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { ORIGIN, post, recordLogs, TOKEN, call } from "../server/support.ts";
+import { type App, Browser, oauthApp, type Tokens } from "./support.ts";
+
+beforeEach(() => void recordLogs());
+afterEach(() => vi.restoreAllMocks());
+
+const info = { name: "test-client", version: "1.0.0" };
+const CALLBACK = "http://localhost:3118/callback";
+
+/** What an application keeps for its SDK: both generations ask for the same things. */
+function memory(app: App) {
+  const kept: {
+    tokens?: Tokens & { token_type: string };
+    client?: { client_id: string };
+    verifier?: string;
+  } = {};
+  let authorizationURL: URL | undefined;
+  const fetch = async (url: string | URL | Request, init?: RequestInit) => app(String(url), init);
+  return {
+    kept,
+    fetch,
+    provider: {
+      redirectUrl: CALLBACK,
+      clientMetadata: { client_name: "SDK", redirect_uris: [CALLBACK], token_endpoint_auth_method: "none" },
+      state: () => "state-of-the-sdk",
+      clientInformation: () => kept.client,
+      saveClientInformation: (client: { client_id: string }) => void (kept.client = client),
+      tokens: () => kept.tokens,
+      // The SDK's type has the optional members of RFC 6749 optional; this server sends them all.
+      saveTokens: (tokens: object) => void (kept.tokens = tokens as typeof kept.tokens),
+      redirectToAuthorization: (url: URL) => void (authorizationURL = url),
+      saveCodeVerifier: (verifier: string) => void (kept.verifier = verifier),
+      codeVerifier: () => kept.verifier ?? "",
+    },
+    /** The person approves in their browser; returns what the callback gets. */
+    async approve(ticked?: string[]): Promise<URLSearchParams> {
+      const browser = new Browser(app);
+      const page = await browser.open(authorizationURL?.href ?? "");
+      const scope = ticked ?? page.scopes;
+      const done = await browser.submit(page, { decision: "owner", token: TOKEN, scope });
+      return done.location?.searchParams ?? new URLSearchParams();
+    },
+  };
+}
+
+describe.each(["/mcp", "/"])("the 2.x client at %s", (path) => {
+  it.each(["legacy", "auto"] as const)("signs in, calls and refreshes, in mode %s", async (mode) => {
+    const { kept, fetch, provider, approve } = memory(oauthApp());
+    const url = new URL(path, ORIGIN);
+    const transport = () => new StreamableHTTPClientTransport(url, { authProvider: provider, fetch });
+    const connect = async () => {
+      const client = new Client(info, { versionNegotiation: { mode } });
+      await client.connect(transport());
+      return client;
+    };
+    await expect(connect()).rejects.toThrow(UnauthorizedError);
+    await transport().finishAuth(await approve());
+    const client = await connect();
+    expect((await client.callTool({ name: "add", arguments: { a: 2, b: 3 } })).content).toEqual([
+      { type: "text", text: "5" },
+    ]);
+    const before = kept.tokens?.access_token;
+    if (kept.tokens) kept.tokens.access_token = "expired";
+    expect((await client.listTools()).tools).toHaveLength(2);
+    expect(kept.tokens?.access_token).not.toBe(before);
+    await client.close();
+  });
+});
+
+describe.each(["/mcp", "/"])("the 1.x client at %s", (path) => {
+  it("signs in, calls and refreshes", async () => {
+    const { kept, fetch, provider, approve } = memory(oauthApp());
+    const url = new URL(path, ORIGIN);
+    const transport = () => new Transport1(url, { authProvider: provider, fetch });
+    await expect(new Client1(info).connect(transport())).rejects.toThrow(UnauthorizedError1);
+    await transport().finishAuth((await approve()).get("code") ?? "");
+    const client = new Client1(info);
+    await client.connect(transport());
+    expect((await client.callTool({ name: "add", arguments: { a: 2, b: 3 } })).content).toEqual([
+      { type: "text", text: "5" },
+    ]);
+    const before = kept.tokens?.access_token;
+    if (kept.tokens) kept.tokens.access_token = "expired";
+    expect((await client.listTools()).tools).toHaveLength(2);
+    expect(kept.tokens?.access_token).not.toBe(before);
+    await client.close();
+  });
+});
+
+describe("a step up", () => {
+  it("is made by the client on its own: a call that lacks a scope sends its user back to consent", async () => {
+    const { kept, fetch, provider, approve } = memory(oauthApp());
+    const transport = () =>
+      new StreamableHTTPClientTransport(new URL("/mcp", ORIGIN), { authProvider: provider, fetch });
+    const connect = async () => {
+      const client = new Client(info, { versionNegotiation: { mode: "auto" } });
+      await client.connect(transport());
+      return client;
+    };
+    const add = { name: "add", arguments: { a: 2, b: 3 } };
+    await expect(connect()).rejects.toThrow(UnauthorizedError);
+    await transport().finishAuth(await approve(["sandbox:read"]));
+    expect(kept.tokens?.scope).toBe("sandbox:read");
+    await expect((await connect()).callTool(add)).rejects.toThrow(UnauthorizedError);
+    await transport().finishAuth(await approve());
+    expect(kept.tokens?.scope).toBe("sandbox:read sandbox:exec");
+    expect((await (await connect()).callTool(add)).content).toEqual([{ type: "text", text: "5" }]);
+  });
+});
+
+describe("the server that a client signed in to", () => {
+  it("takes a static token in the next request", async () => {
+    const app = oauthApp();
+    const { kept, fetch, provider, approve } = memory(app);
+    const transport = () =>
+      new StreamableHTTPClientTransport(new URL("/mcp", ORIGIN), { authProvider: provider, fetch });
+    await expect(new Client(info).connect(transport())).rejects.toThrow(UnauthorizedError);
+    await transport().finishAuth(await approve());
+    for (const token of [kept.tokens?.access_token, TOKEN]) {
+      const headers = { authorization: `Bearer ${token}` };
+      expect((await app("/mcp", post(call("add", { a: 2, b: 3 }), headers))).status).toBe(200);
+    }
+  });
+});

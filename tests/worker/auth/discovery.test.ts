@@ -1,0 +1,266 @@
+/** How a client finds its way in, and when there is no such way. */
+import { env } from "cloudflare:workers";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { call, LIST, ORIGIN, post, recordLogs, TOKEN, type Variables } from "../server/support.ts";
+import { approve, Browser, Client, oauthApp, register, signedIn, statusOf, type Tokens } from "./support.ts";
+
+let logs: ReturnType<typeof recordLogs>;
+beforeEach(() => void (logs = recordLogs()));
+afterEach(() => vi.restoreAllMocks());
+
+const SCOPES = ["sandbox:read", "sandbox:write", "sandbox:exec", "tasks:run"];
+
+describe("metadata", () => {
+  it.each([
+    ["/.well-known/oauth-protected-resource", ORIGIN],
+    ["/.well-known/oauth-protected-resource/mcp", `${ORIGIN}/mcp`],
+  ])("%s describes %s (RFC 9728)", async (path, resource) => {
+    const response = await oauthApp()(path);
+    expect(response.status).toBe(200);
+    expect(response.headers.get("content-type")).toContain("application/json");
+    expect(await response.json()).toEqual({
+      resource,
+      authorization_servers: [ORIGIN],
+      scopes_supported: SCOPES,
+      bearer_methods_supported: ["header"],
+      resource_name: "sandbox-mcp",
+    });
+    expect((await oauthApp()(path, { method: "HEAD" })).status).toBe(200);
+    expect((await oauthApp()(path, { method: "POST" })).status).toBe(405);
+  });
+
+  it("describe the authorization server (RFC 8414)", async () => {
+    const response = await oauthApp()("/.well-known/oauth-authorization-server");
+    expect(await response.json()).toMatchObject({
+      issuer: ORIGIN,
+      authorization_endpoint: `${ORIGIN}/authorize`,
+      token_endpoint: `${ORIGIN}/oauth/token`,
+      registration_endpoint: `${ORIGIN}/oauth/register`,
+      revocation_endpoint: `${ORIGIN}/oauth/token`,
+      protected_resources: [`${ORIGIN}/mcp`, ORIGIN],
+      scopes_supported: SCOPES,
+      response_types_supported: ["code"],
+      grant_types_supported: ["authorization_code", "refresh_token"],
+      code_challenge_methods_supported: ["S256"],
+      authorization_response_iss_parameter_supported: true,
+      client_id_metadata_document_supported: true,
+    });
+  });
+
+  it("can be had by a page that may call, and by no other", async () => {
+    const app = oauthApp({ ALLOWED_ORIGINS: "https://app.example" });
+    for (const path of [
+      "/.well-known/oauth-authorization-server",
+      "/.well-known/oauth-protected-resource/mcp",
+    ]) {
+      const allowed = await app(path, { headers: { origin: "https://app.example" } });
+      expect(allowed.headers.get("access-control-allow-origin")).toBe("https://app.example");
+      expect((await app(path, { headers: { origin: "https://evil.example" } })).status).toBe(403);
+    }
+  });
+});
+
+describe("a challenge", () => {
+  it.each([
+    ["/mcp", `${ORIGIN}/.well-known/oauth-protected-resource/mcp`],
+    ["/", `${ORIGIN}/.well-known/oauth-protected-resource`],
+  ])("at %s names the metadata of that resource", async (path, metadata) => {
+    const app = oauthApp();
+    const bare = await app(path, post(LIST, { authorization: "" }));
+    expect(bare.status).toBe(401);
+    expect(bare.headers.get("www-authenticate")).toBe(
+      `Bearer realm="sandbox-mcp", resource_metadata="${metadata}"`,
+    );
+    const wrong = await app(path, post(LIST, { authorization: "Bearer wrong" }));
+    expect(wrong.headers.get("www-authenticate")).toContain(`error="invalid_token"`);
+    expect(wrong.headers.get("www-authenticate")).toContain(`resource_metadata="${metadata}"`);
+  });
+});
+
+describe("static tokens beside OAuth", () => {
+  /** A store that would be noticed. */
+  const untouched = new Proxy(env.OAUTH_KV, {
+    get: (_, name) => {
+      throw new Error(`OAUTH_KV.${String(name)} was used`);
+    },
+  });
+
+  it("are settled without a look at the store, right or wrong", async () => {
+    const app = oauthApp({ OAUTH_KV: untouched });
+    expect((await app("/mcp", post(call("add", { a: 1, b: 2 })))).status).toBe(200);
+    for (const token of ["wrong", `${TOKEN}x`, "a:b:c", `a:b:${"c".repeat(32)}`]) {
+      expect(await statusOf(app, token)).toBe(401);
+    }
+    expect(logs.entries().every(({ reason }) => reason === "invalid_token")).toBe(true);
+  });
+
+  it("are told to come back when the store fails, rather than to sign in again", async () => {
+    const app = oauthApp({ OAUTH_KV: untouched });
+    const token = `owner:${"g".repeat(16)}:${"s".repeat(32)}`;
+    const response = await app("/mcp", post(LIST, { authorization: `Bearer ${token}` }));
+    expect(response.status).toBe(503);
+    expect(response.headers.get("retry-after")).toBe("5");
+    expect(response.headers.has("www-authenticate")).toBe(false);
+    expect(logs.entries()).toMatchObject([
+      { event: "error", where: "oauth" },
+      { event: "refusal", status: 503, reason: "token_check_failed" },
+    ]);
+  });
+});
+
+describe("OAuth is off, and /health says why", () => {
+  const rows: [string, string, Variables, RegExp][] = [
+    ["without the store", ORIGIN, { OAUTH_KV: undefined }, /^bearer \(no oauth: .*OAUTH_KV/],
+    [
+      "without PUBLIC_ORIGIN",
+      ORIGIN,
+      { PUBLIC_ORIGIN: undefined },
+      /^bearer \(no oauth: PUBLIC_ORIGIN is not set\)$/,
+    ],
+    [
+      "with a public origin without TLS",
+      "http://192.168.1.5:8787",
+      { PUBLIC_ORIGIN: "http://192.168.1.5:8787" },
+      /^bearer \(no oauth: PUBLIC_ORIGIN is not an https origin\)$/,
+    ],
+    [
+      "without a way to sign in",
+      ORIGIN,
+      { SERVER_AUTH_TOKEN: undefined },
+      /^none \(no oauth: there is no way/,
+    ],
+    [
+      "where guesses cannot be counted",
+      ORIGIN,
+      { Attempts: undefined },
+      /^bearer \(no oauth: there is no way/,
+    ],
+    ["under a name below localhost", "http://app.localhost:8787", { PUBLIC_ORIGIN: undefined }, /no oauth/],
+  ];
+
+  it.each(rows)("%s", async (_, origin, variables, said) => {
+    const app = oauthApp(variables);
+    const health = await app(`${origin}/health`);
+    expect((await health.json<{ auth_method: string }>()).auth_method).toMatch(said);
+    for (const path of ["/authorize", "/.well-known/oauth-authorization-server", "/authorize/github"]) {
+      expect((await app(`${origin}${path}`)).status).toBe(404);
+    }
+    expect((await app(`${origin}/oauth/token`, { method: "POST" })).status).toBe(404);
+    const refused = await app(`${origin}/mcp`, post(LIST, { authorization: "" }));
+    expect(refused.headers.get("www-authenticate")).toBe('Bearer realm="sandbox-mcp"');
+  });
+
+  it("and otherwise it says how to get in", async () => {
+    const methods = [
+      [oauthApp(), "bearer and oauth"],
+      [
+        oauthApp({
+          SERVER_AUTH_TOKEN: undefined,
+          GITHUB_CLIENT_ID: "id",
+          GITHUB_CLIENT_SECRET: "secret",
+          GITHUB_ALLOWED_USERS: "octocat",
+        }),
+        "oauth",
+      ],
+    ] as const;
+    for (const [app, method] of methods) {
+      expect(await (await app("/health")).json()).toMatchObject({ auth_method: method });
+    }
+  });
+});
+
+describe("the issuer", () => {
+  it.each(["http://localhost:8787", "http://127.0.0.1:8787", "http://[::1]:8787"])(
+    "is the request's own origin on loopback: %s",
+    async (origin) => {
+      const app = oauthApp({ PUBLIC_ORIGIN: undefined });
+      const metadata = await app(`${origin}/.well-known/oauth-authorization-server`);
+      // No document is fetched from inside the user's network at the wish of whoever sends them a link.
+      expect(await metadata.json()).toMatchObject({
+        issuer: origin,
+        client_id_metadata_document_supported: false,
+      });
+      const client = await Client.register(app, {}, origin);
+      const browser = new Browser(app);
+      const page = await browser.open(await client.authorizationURL());
+      // Browsers keep no `__Host-` cookie that came over plain HTTP.
+      expect([...browser.cookies.keys()]).toEqual([expect.stringMatching(/^sandbox-mcp-consent-/)]);
+      const done = await browser.submit(page, { decision: "owner", token: TOKEN });
+      expect(done.location?.searchParams.get("iss")).toBe(origin);
+      expect(browser.cookies.size).toBe(0);
+      const code = done.location?.searchParams.get("code") ?? "";
+      const tokens = await (await client.exchange(code)).json<Tokens>();
+      expect(await statusOf(app, tokens.access_token, `${origin}/mcp`)).toBe(200);
+    },
+  );
+
+  it("is PUBLIC_ORIGIN whatever the request says, as behind a tunnel", async () => {
+    const app = oauthApp();
+    for (const origin of ["http://127.0.0.1:8787", "http://sandbox.example"]) {
+      const metadata = await app(`${origin}/.well-known/oauth-authorization-server`, {
+        headers: { host: new URL(origin).host },
+      });
+      expect(await metadata.json()).toMatchObject({ issuer: ORIGIN });
+    }
+    const { tokens } = await signedIn(app);
+    expect(await statusOf(app, tokens.access_token, "http://127.0.0.1:8787/mcp")).toBe(200);
+  });
+});
+
+describe("a client metadata document", () => {
+  const id = "https://client.example/metadata.json";
+  const document = {
+    client_id: id,
+    client_name: "Documented",
+    redirect_uris: ["https://client.example/callback"],
+    token_endpoint_auth_method: "none",
+  };
+
+  /** The internet, of which nothing but this one document exists. */
+  function serveDocument(): void {
+    vi.spyOn(globalThis, "fetch").mockImplementation(async (input) => {
+      const url = input instanceof Request ? input.url : String(input);
+      return url === id ? Response.json(document) : new Response(null, { status: 404 });
+    });
+  }
+
+  it("makes a client known by its domain, without registration", async () => {
+    serveDocument();
+    const app = oauthApp();
+    const client = new Client(app, id);
+    const page = await new Browser(app).open(await client.authorizationURL());
+    expect(page.text).toContain("Published by <strong>client.example</strong>");
+    const { code } = await approve(client);
+    expect((await client.exchange(code)).status).toBe(200);
+  });
+
+  it("that cannot be had is said to the person", async () => {
+    serveDocument();
+    const app = oauthApp();
+    const page = await new Browser(app).open(
+      await new Client(app, "https://client.example/other.json").authorizationURL(),
+    );
+    expect(page.status).toBe(400);
+    expect(page.text).toContain("cannot be checked");
+  });
+
+  it("can be switched off", async () => {
+    const fetch = vi.spyOn(globalThis, "fetch");
+    const app = oauthApp({ OAUTH_CLIENT_METADATA: "off" });
+    const metadata = await app("/.well-known/oauth-authorization-server");
+    expect(await metadata.json()).toMatchObject({ client_id_metadata_document_supported: false });
+    const page = await new Browser(app).open(await new Client(app, id).authorizationURL());
+    expect(page.status).toBe(400);
+    expect(fetch).not.toHaveBeenCalled();
+  });
+});
+
+describe("registration", () => {
+  it("gives a client that lasts 90 days", async () => {
+    const app = oauthApp();
+    const response = await register(app, { client_name: "Dynamic" });
+    const { client_id } = await response.json<{ client_id: string }>();
+    const { keys } = await env.OAUTH_KV.list({ prefix: `client:${client_id}` });
+    expect(keys[0]?.expiration).toBeGreaterThan(Date.now() / 1000 + 89 * 86_400);
+  });
+});

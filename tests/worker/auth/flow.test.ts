@@ -1,0 +1,213 @@
+/** The authorization code flow from end to end, step by step, as a client without a library does it. */
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { call, ORIGIN, post, recordLogs, TOKEN } from "../server/support.ts";
+import {
+  approve,
+  Browser,
+  CALLBACK,
+  Client,
+  oauthApp,
+  signedIn,
+  statusOf,
+  type Tokens,
+  whoIs,
+} from "./support.ts";
+
+const ALL = "sandbox:read sandbox:write sandbox:exec tasks:run";
+
+let logs: ReturnType<typeof recordLogs>;
+beforeEach(() => void (logs = recordLogs()));
+afterEach(() => vi.restoreAllMocks());
+
+describe("the flow", () => {
+  it("ends in a token for the owner's sandboxes, and the server's own token goes on working beside it", async () => {
+    const app = oauthApp();
+    const client = await Client.register(app);
+    const { code, callback } = await approve(client);
+    expect(callback.href.startsWith(`${CALLBACK}?`)).toBe(true);
+    expect(callback.searchParams.get("state")).toBe("state-of-the-client");
+    expect(callback.searchParams.get("iss")).toBe(ORIGIN);
+    const response = await client.exchange(code);
+    expect(response.headers.get("cache-control")).toContain("no-store");
+    const tokens = await response.json<Tokens>();
+    expect(tokens).toMatchObject({
+      token_type: "bearer",
+      expires_in: 3600,
+      scope: ALL,
+      resource: `${ORIGIN}/mcp`,
+    });
+    expect(await whoIs(app, tokens.access_token)).toBe("owner");
+    expect(await whoIs(app, TOKEN)).toBe("owner");
+  });
+
+  it("leaves a line of every step in the log, and no secret in any", async () => {
+    const app = oauthApp();
+    const { client, tokens } = await signedIn(app);
+    await statusOf(app, tokens.access_token);
+    await client.refresh(tokens.refresh_token);
+    await client.token({ token: tokens.access_token });
+    const about = { door: "owner", client: client.id, scope: ALL };
+    expect(logs.entries()).toMatchObject([
+      { event: "sign_in", outcome: "approved", principal: "owner", level: "info", ...about },
+    ]);
+    expect(logs.tokens()).toMatchObject([
+      { action: "issue", principal: "owner", ...about },
+      { action: "use", principal: "owner", route: "/mcp", ...about },
+      { action: "refresh", principal: "owner", ...about },
+      { action: "revoke", client: client.id },
+    ]);
+    const written = logs.text();
+    for (const secret of [
+      TOKEN,
+      ...[tokens.access_token, tokens.refresh_token].map(secretOf),
+      client.verifier,
+    ]) {
+      expect(written).not.toContain(secret);
+    }
+  });
+
+  it("works for a confidential client", async () => {
+    const app = oauthApp();
+    const client = await Client.register(app, { token_endpoint_auth_method: "client_secret_post" });
+    const { code } = await approve(client);
+    expect((await new Client(app, client.id, "wrong").exchange(code)).status).toBe(401);
+    const response = await client.exchange(code);
+    expect(response.status).toBe(200);
+  });
+
+  it("takes any port of a loopback redirect, as native apps need (RFC 8252)", async () => {
+    const client = await Client.register(oauthApp(), { redirect_uris: ["http://localhost:1111/callback"] });
+    const redirect_uri = "http://localhost:2222/callback";
+    const { code, callback } = await approve(client, { redirect_uri });
+    expect(callback.origin).toBe("http://localhost:2222");
+    expect((await client.exchange(code, { redirect_uri })).status).toBe(200);
+  });
+});
+
+describe("scopes", () => {
+  it("are all offered and ticked when the client asks for none, and when it asks for offline access alone", async () => {
+    const app = oauthApp();
+    const client = await Client.register(app);
+    for (const scope of [undefined, "offline_access"]) {
+      const page = await new Browser(app).open(await client.authorizationURL({ scope }));
+      expect(page.scopes.join(" ")).toBe(ALL);
+    }
+  });
+
+  it("are those asked for and known otherwise", async () => {
+    const app = oauthApp();
+    const client = await Client.register(app);
+    const scope = "sandbox:exec email sandbox:read offline_access";
+    const page = await new Browser(app).open(await client.authorizationURL({ scope }));
+    expect(page.offered).toEqual(["sandbox:read", "sandbox:exec"]);
+    expect(page.scopes).toEqual(page.offered);
+  });
+
+  it("are refused when none of them is known", async () => {
+    const app = oauthApp();
+    const client = await Client.register(app);
+    const page = await new Browser(app).open(await client.authorizationURL({ scope: "email profile" }));
+    expect(page.status).toBe(400);
+    expect(page.text).toContain("error=invalid_scope");
+  });
+
+  it("unticked are not granted, and a call that needs one says which", async () => {
+    const app = oauthApp();
+    const { tokens } = await signedIn(app, {}, { scope: ["sandbox:read", "sandbox:write"] });
+    expect(tokens.scope).toBe("sandbox:read sandbox:write");
+    expect(await whoIs(app, tokens.access_token)).toBe("owner");
+    const headers = { authorization: `Bearer ${tokens.access_token}` };
+    const refused = await app("/mcp", post(call("add", { a: 1, b: 2 }), headers));
+    expect(refused.status).toBe(403);
+    const challenge = refused.headers.get("www-authenticate");
+    expect(challenge).toContain(
+      'error="insufficient_scope", scope="sandbox:read sandbox:write sandbox:exec"',
+    );
+    expect(challenge).toContain(`resource_metadata="${ORIGIN}/.well-known/oauth-protected-resource/mcp"`);
+  });
+
+  it("that were not offered cannot be slipped into the form", async () => {
+    const app = oauthApp();
+    const { tokens } = await signedIn(
+      app,
+      { scope: "sandbox:read" },
+      { scope: ["sandbox:read", "tasks:run"] },
+    );
+    expect(tokens.scope).toBe("sandbox:read");
+  });
+
+  it("none of which is ticked approve nothing", async () => {
+    const app = oauthApp();
+    const browser = new Browser(app);
+    const page = await browser.open(await (await Client.register(app)).authorizationURL());
+    const again = await browser.submit(page, { decision: "owner", token: TOKEN, scope: [] });
+    expect(again.status).toBe(400);
+    expect(again.text).toContain("Nothing is ticked");
+    expect(again.scopes).toEqual([]);
+    const done = await browser.submit(again, { decision: "owner", token: TOKEN, scope: "sandbox:read" });
+    expect(done.status).toBe(303);
+  });
+
+  it("can be narrowed when a token is refreshed, and not widened", async () => {
+    const { client, tokens } = await signedIn(oauthApp(), { scope: "sandbox:read sandbox:write" });
+    const narrowed = await client.refresh(tokens.refresh_token, { scope: "sandbox:read" });
+    const next = await narrowed.json<Tokens>();
+    expect(next.scope).toBe("sandbox:read");
+    const widened = await client.refresh(next.refresh_token, { scope: "sandbox:read tasks:run" });
+    expect((await widened.json<Tokens>()).scope).toBe("sandbox:read");
+  });
+});
+
+describe("a step up", () => {
+  it("asks for what the challenge names, and replaces the grant with one that has all of it", async () => {
+    const app = oauthApp();
+    const { client, tokens } = await signedIn(app, { scope: "sandbox:read sandbox:write" });
+    const refused = await app(
+      "/mcp",
+      post(call("add", { a: 1, b: 2 }), { authorization: `Bearer ${tokens.access_token}` }),
+    );
+    const [, scope] = /scope="([^"]+)"/.exec(refused.headers.get("www-authenticate") ?? "") ?? [];
+    const { code } = await approve(client, { scope });
+    const next = await (await client.exchange(code)).json<Tokens>();
+    expect(next.scope).toBe("sandbox:read sandbox:write sandbox:exec");
+    const headers = { authorization: `Bearer ${next.access_token}` };
+    expect((await app("/mcp", post(call("add", { a: 1, b: 2 }), headers))).status).toBe(200);
+    expect(await statusOf(app, tokens.access_token)).toBe(401);
+  });
+});
+
+describe("a refresh", () => {
+  it("gives new tokens of the same principal", async () => {
+    const app = oauthApp();
+    const { client, tokens } = await signedIn(app);
+    const response = await client.refresh(tokens.refresh_token);
+    expect(response.status).toBe(200);
+    const next = await response.json<Tokens>();
+    expect(next.refresh_token).not.toBe(tokens.refresh_token);
+    expect(await whoIs(app, next.access_token)).toBe("owner");
+  });
+});
+
+describe("a person who declines", () => {
+  it("sends the client a refusal with its state and the issuer", async () => {
+    const app = oauthApp();
+    const browser = new Browser(app);
+    const client = await Client.register(app);
+    const page = await browser.open(await client.authorizationURL());
+    const done = await browser.submit(page, { decision: "deny" });
+    expect(done.status).toBe(303);
+    expect(done.location?.href.startsWith(`${CALLBACK}?`)).toBe(true);
+    expect(Object.fromEntries(done.location?.searchParams ?? [])).toEqual({
+      error: "access_denied",
+      state: "state-of-the-client",
+      iss: ORIGIN,
+    });
+    expect(browser.cookies.size).toBe(0);
+    expect(logs.entries()).toMatchObject([{ event: "sign_in", outcome: "denied", client: client.id }]);
+  });
+});
+
+/** The part of a token that is one: the rest says whose it is, for the server to find it by. */
+function secretOf(token: string): string {
+  return token.split(":").at(-1) ?? token;
+}

@@ -1,0 +1,62 @@
+/** The app with OAuth on, in process, and whole sign-ins at it. */
+import { env } from "cloudflare:workers";
+import { type App, Browser, Client, demand, ORIGIN, type Tokens } from "../../setup/oauth-client.ts";
+import { appWith, call, post, TOKEN, type Variables } from "../server/support.ts";
+
+export * from "../../setup/oauth-client.ts";
+
+declare global {
+  namespace Cloudflare {
+    interface Env {
+      OAUTH_KV: KVNamespace;
+      Attempts: DurableObjectNamespace;
+    }
+  }
+}
+
+/** The app with OAuth on, at `ORIGIN` unless the variables say otherwise. */
+export function oauthApp(variables: Variables = {}): App {
+  return appWith({ PUBLIC_ORIGIN: ORIGIN, OAUTH_KV: env.OAUTH_KV, Attempts: env.Attempts, ...variables });
+}
+
+/** The owner signs in and approves; the client has its code. */
+export async function approve(
+  client: Client,
+  parameters: Record<string, string | undefined> = {},
+  fields: Record<string, string | string[] | undefined> = {},
+): Promise<{ code: string; callback: URL }> {
+  const browser = new Browser(client.app);
+  const page = await browser.open(await client.authorizationURL(parameters));
+  demand(page, 200);
+  const done = await browser.submit(page, { decision: "owner", token: TOKEN, ...fields });
+  demand(done, 303);
+  const callback = done.location ?? new URL("about:blank");
+  return { code: callback.searchParams.get("code") ?? "", callback };
+}
+
+/** The whole flow: a client with its tokens. */
+export async function signedIn(
+  app: App,
+  parameters: Record<string, string | undefined> = {},
+  fields: Record<string, string | string[] | undefined> = {},
+): Promise<{ client: Client; tokens: Tokens }> {
+  const client = await Client.register(app);
+  const { code } = await approve(client, parameters, fields);
+  const response = await client.exchange(code);
+  demand(response, 200);
+  return { client, tokens: await response.json<Tokens>() };
+}
+
+/** Who the server takes the holder of the token for, by a tool that says it; needs `sandbox:read` and `sandbox:write`. */
+export async function whoIs(app: App, token: string, path = "/mcp"): Promise<string> {
+  const response = await app(path, post(call("note", { text: "x" }), { authorization: `Bearer ${token}` }));
+  demand(response, 200);
+  return /(\S+) noted/.exec(await response.text())?.[1]?.replace(/^.*"/, "") ?? "";
+}
+
+/** The status of a call with the token. */
+export async function statusOf(app: App, token: string, path = "/mcp"): Promise<number> {
+  // A request that came over no wire has no Host, without which MCP's handler suspects a loopback address.
+  const headers = { authorization: `Bearer ${token}`, host: new URL(path, ORIGIN).host };
+  return (await app(path, post(call("nothing", {}), headers))).status;
+}

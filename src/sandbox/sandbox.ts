@@ -6,7 +6,7 @@ import type { ActiveRun } from "../runs/active.ts";
 import { type Execution, type RunKind, type RunSummary, type RunView, titleOf } from "../runs/run.ts";
 import { type LogPage, Runs } from "../runs/runs.ts";
 import { type Env, parseConfig } from "../server/config.ts";
-import { log } from "../server/log.ts";
+import { type SandboxEvent, log } from "../server/log.ts";
 import type { Account } from "./account.ts";
 import { Boots } from "./boots.ts";
 import { type Outcome, isGone, platformFailure, unwrap } from "./errors.ts";
@@ -174,6 +174,7 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#registeredAt = 0;
     this.#boots.forget();
     this.#kernels.forget();
+    this.#note("destroy");
     return { ok: true, value: known };
   }
 
@@ -295,6 +296,7 @@ export class Sandbox extends BaseSandbox<Env> {
       this.#isUp = true;
       this.#stopped = Promise.withResolvers();
       this.#boots.started();
+      this.#note("start");
     }
   }
 
@@ -304,6 +306,7 @@ export class Sandbox extends BaseSandbox<Env> {
     if (!this.ctx.container?.running) this.#gone();
     this.#stopped.resolve();
     this.#registeredAt = 0;
+    this.#note("stop");
     const owner = this.#owner;
     if (owner) this.ctx.waitUntil(this.#account(owner).sandboxStopped(owner.sandbox));
   }
@@ -361,6 +364,12 @@ export class Sandbox extends BaseSandbox<Env> {
   async #measure(owner: Owner): Promise<void> {
     const { words } = await this.#shell.call("files.sh", "sbx_usage /workspace");
     await this.#account(owner).sandboxSize(owner.sandbox, Number(words[0]) || 0);
+  }
+
+  #note(action: SandboxEvent["action"]): void {
+    if (!this.#owner) return;
+    const { principalID: principal, sandbox } = this.#owner;
+    log(parseConfig(this.env), { event: "sandbox", action, principal, sandbox });
   }
 
   #known(): KnownOwner {

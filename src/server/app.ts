@@ -88,7 +88,9 @@ export function createApp(product: Product): App {
 
     const caller = await authenticate(request, visit, route.serve.tokensOf);
     if ("response" in caller) return refuse(visit, caller, { route: pathname });
-    return route.serve.known(request, { ...visit, ...caller });
+    const call: Call = { ...visit, ...caller };
+    if (await tooOften(call)) return refuse(call, TOO_OFTEN(), { route: pathname });
+    return route.serve.known(request, call);
   }
 
   return {
@@ -226,6 +228,18 @@ function sealed(response: Response, requestID: string): Response {
 }
 
 const HEALTHY = { status: "healthy", platform: "cloudflare_sandboxes" };
+
+/** Whether the principal has used up what the rate limiter of this data centre grants. */
+async function tooOften({ env, principal }: Call): Promise<boolean> {
+  const outcome = await env.RATE_LIMITER?.limit({ key: principal.id });
+  return outcome?.success === false;
+}
+
+const TOO_OFTEN = (): Refusal => {
+  // The limiter does not say when its period ends; a minute is the longest there is.
+  const body = { error: "Too many requests", message: "This principal calls too often: wait and try again." };
+  return { reason: "rate_limited", response: json(body, 429, { "retry-after": "60" }) };
+};
 
 const BAD_HOST = (): Refusal =>
   forbidden("bad_host", "This server does not answer to the host name of the request.");

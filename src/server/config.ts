@@ -40,6 +40,8 @@ export interface Env {
   SANDBOX_TTL_HOURS?: string;
   /** Where logs, results and artifacts of runs go. */
   RESULTS: R2Bucket;
+  /** Bounds how often one principal may call. Without it nothing does. */
+  RATE_LIMITER?: RateLimit;
   /** Read by the Sandbox SDK itself. */
   SANDBOX_TRANSPORT?: string;
   SANDBOX_LOG_LEVEL?: string;

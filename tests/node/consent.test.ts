@@ -35,7 +35,7 @@ beforeAll(async () => {
     launchChromium(),
     listen((_, response) => void response.end("<!doctype html><title>Client</title>You can close this page")),
   ]);
-});
+}, 60_000);
 afterAll(async () => {
   await chromium?.close();
   await server?.close();

@@ -30,7 +30,7 @@ describe("Cloudflare Access", () => {
       ACCESS_CERTS_URL: `${certs.origin}/cdn-cgi/access/certs`,
     });
     broken = await startOAuthServer({ ...variables, ACCESS_CERTS_URL: "http://127.0.0.1:9/certs" });
-  });
+  }, 60_000);
   afterAll(async () => {
     await server?.close();
     await broken?.close();

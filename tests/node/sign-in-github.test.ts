@@ -19,7 +19,7 @@ describe("GitHub", () => {
       GITHUB_URL: github.origin,
       GITHUB_API_URL: github.origin,
     });
-  });
+  }, 60_000);
   afterAll(async () => {
     await server?.close();
     github?.close();

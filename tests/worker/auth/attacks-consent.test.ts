@@ -157,4 +157,19 @@ describe("the consent form", () => {
     expect(page.text).toContain("<bdi>Claude gro.live xxx");
     expect(page.text).not.toContain("x".repeat(80));
   });
+
+  it("a failure of the server's own is told without what failed", async () => {
+    const logs = recordLogs();
+    const broken = new Proxy(env.OAUTH_KV, {
+      get: () => () => Promise.reject(new Error("secret of the store")),
+    });
+    const page = await new Browser(oauthApp({ OAUTH_KV: broken })).open(
+      await new Client(app, "any").authorizationURL(),
+    );
+    expect(page.status).toBe(500);
+    expect(page.text).toContain("Something went wrong here");
+    expect(page.text).not.toContain("secret");
+    expect(logs.entries()).toMatchObject([{ event: "error", where: "authorize", error_name: "Error" }]);
+    expect(logs.text()).not.toContain("secret");
+  });
 });

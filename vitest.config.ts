@@ -68,6 +68,14 @@ export default defineConfig({
       },
       {
         test: {
+          name: "hostile",
+          include: ["tests/hostile/**/*.test.ts"],
+          testTimeout: 240_000,
+          hookTimeout: 180_000,
+        },
+      },
+      {
+        test: {
           name: "faults",
           include: ["tests/faults/*.test.ts"],
           testTimeout: 180_000,

@@ -1,7 +1,7 @@
 /** The HTTP surface: methods, paths, headers, bodies and connections as no client should make them. */
 import { connect, type Socket } from "node:net";
 import { readFileSync } from "node:fs";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { tree } from "../setup/processes.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
@@ -72,7 +72,6 @@ describe("methods and paths", () => {
     "PURGE",
     "MCP",
     "get",
-    "CONNECT",
     "TRACE",
   ])("%s of every path", async (method) => {
     for (const path of PATHS) {
@@ -294,7 +293,7 @@ describe("connections", () => {
       [Array.from({ length: 20 }, (_, n) => request(n % 2 ? "/health" : "/none")).join("") + last],
       10_000,
     );
-    const statuses = answer.match(/^HTTP\/1\.1 \d+/gm) ?? [];
+    const statuses = answer.match(/HTTP\/1\.1 \d+/g) ?? [];
     expect(statuses).toEqual(
       Array.from({ length: 21 }, (_, n) => `HTTP/1.1 ${n === 20 || n % 2 ? 200 : 404}`),
     );
@@ -305,7 +304,7 @@ describe("connections", () => {
     const answer = await rawSocket(server.url, [
       head(`Content-Length: ${hidden.length}\r\nConnection: close\r\n`) + hidden,
     ]);
-    expect(answer.match(/^HTTP\/1\.1 \d+/gm)).toEqual(["HTTP/1.1 400"]);
+    expect(answer.match(/HTTP\/1\.1 \d+/g)).toEqual(["HTTP/1.1 400"]);
   });
 
   it("a hundred clients that send a byte now and then keep nobody else from being served", async () => {

@@ -1,6 +1,6 @@
 /** A server to attack, and what no answer of it may ever be. */
 import { connect } from "node:net";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { expect } from "vitest";
 import { TOKEN } from "../setup/server.ts";
 

@@ -1,5 +1,5 @@
 /** Every tool with input that nobody should send: an answer that says what is wrong, or the result; never more. */
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Server, startServer } from "../setup/server.ts";
 import { post, tool } from "../setup/tool.ts";
@@ -58,7 +58,7 @@ function inputFor({ inputSchema }: Definition): fc.Arbitrary<Record<string, unkn
   const unknown = fc.dictionary(nastyString, nastyValue, { maxKeys: 1 });
   return fc
     .tuple(known, fc.oneof({ weight: 8, arbitrary: fc.constant({}) }, unknown))
-    .map(([a, b]) => ({ ...a, ...b }));
+    .map(([a, b]) => Object.assign(a, b));
 }
 
 async function call(name: string, args: unknown): Promise<string> {

@@ -1,6 +1,6 @@
 /** The actor is evicted, with all it had in memory, at random moments of a run: at any await there is. */
 import { env } from "cloudflare:workers";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
 import { evict, idIn, owner, sh } from "../../worker/support.ts";
 

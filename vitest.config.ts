@@ -46,6 +46,45 @@ export default defineConfig({
           hookTimeout: 180_000,
         },
       },
+      {
+        extends: true,
+        plugins: [
+          cloudflareTest(({ inject }) => ({
+            main: "./tests/faults/actor/worker.ts",
+            wrangler: { configPath: "./wrangler.local.jsonc" },
+            miniflare: {
+              bindings: {
+                LOCAL_ENGINE_URL: inject("engineURL"),
+                LOCAL_ENGINE_SECRET: inject("engineSecret"),
+                SERVER_AUTH_TOKEN: "test-owner-token",
+                FAULTS: process.env.FAULTS ?? "short",
+              },
+            },
+          })),
+        ],
+        test: {
+          name: "faults-actor",
+          include: ["tests/faults/actor/*.test.ts"],
+          testTimeout: 180_000,
+          hookTimeout: 60_000,
+        },
+      },
+      {
+        test: {
+          name: "hostile",
+          include: ["tests/hostile/**/*.test.ts"],
+          testTimeout: 240_000,
+          hookTimeout: 180_000,
+        },
+      },
+      {
+        test: {
+          name: "faults",
+          include: ["tests/faults/*.test.ts"],
+          testTimeout: 180_000,
+          hookTimeout: 180_000,
+        },
+      },
     ],
   },
 });

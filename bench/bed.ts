@@ -16,6 +16,7 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 export const CONFIGS = {
   ours: join(root, "wrangler.local.jsonc"),
   bare: join(root, "bench/worker/wrangler.jsonc"),
+  counted: join(root, "bench/worker/counted.jsonc"),
 } as const;
 
 export const TOKEN = "bench-token";
@@ -84,6 +85,10 @@ export async function serve(config: string, engine: BedEngine, stateDir: string)
     stateDir,
     variables: {
       SERVER_AUTH_TOKEN: TOKEN,
+      // What is measured is the server, not its quotas.
+      MAX_SANDBOXES: "10000",
+      MAX_CONCURRENT_RUNS: "10000",
+      MAX_RUN_SECONDS_PER_DAY: "100000000",
       LOCAL_ENGINE_URL: engine.url,
       LOCAL_ENGINE_SECRET: engine.secret,
     },

@@ -1,16 +1,17 @@
 # Files of a sandbox: atomic writes, reads by range, listings. Sourced once into a shell of the sandbox.
 #
 # Every answer starts with a line of words; data follows in base64, so that any byte survives. "failed" is followed
-# by the system's own sentence.
+# by the system's own sentence. What a shell builtin can do starts no process: each costs more than the call itself.
 
 shopt -s extglob
 sbx_files=/var/lib/sandbox-mcp
 mkdir -p "$sbx_files"
 
-# sbx_put PATH write|append ID: standard input becomes the file, or its end. The content is complete under another name
-# in the same directory before it takes the file's place, so a killed write leaves the old content. A symbolic link
-# stays and what it points to is written; the file's mode stays. Answers "written SIZE", "directory", "special" or
-# "failed". A second call with the same id and content goes on where the shell of the first was killed.
+# sbx_put PATH write|append ID [base64]: standard input, decoded when it says so, becomes the file, or its end. The
+# content is complete under another name in the same directory before it takes the file's place, so a killed write
+# leaves the old content. A symbolic link stays and what it points to is written; the file's mode stays. Answers
+# "written", after append with the SIZE, "directory", "special" or "failed". A second call with the same id and content
+# goes on where the shell of the first was killed.
 sbx_put() {
   local said
   if [[ -d $1 || $1 == */ ]]; then
@@ -26,8 +27,9 @@ sbx_put() {
 }
 
 sbx_replace() {
-  local target temporary pid='' complete='' progress=$sbx_files/append-$3 earlier
-  mkdir -p -- "${1%/*}/" && target=$(readlink -vf -- "$1") || return
+  local target=$1 temporary pid='' complete='' progress=$sbx_files/append-$3 earlier
+  [[ -d ${1%/*}/ ]] || mkdir -p -- "${1%/*}/" || return
+  [[ ! -L $1 ]] || target=$(readlink -vf -- "$1") || return
   temporary=${target%/*}/.sandbox-mcp.$3
   if [[ $2 == append ]]; then
     [[ -f $progress ]] && { read -r pid; read -r complete; } <"$progress"
@@ -49,14 +51,14 @@ sbx_replace() {
   fi
   if {
     [[ -n $complete ]] || {
-      sbx_prepare "$target" "$temporary" "$2" && { [[ $2 != append ]] || printf 'complete\n' >>"$progress"; }
+      sbx_prepare "$target" "$temporary" "$2" "${4-}" && { [[ $2 != append ]] || printf 'complete\n' >>"$progress"; }
     }
   } && {
     # What is complete and has its name no more was moved before, or is just being moved, by a killed shell's mv.
     [[ -n $complete && ! -e $temporary ]] || mv -fT -- "$temporary" "$target" ||
       [[ -n $complete && ! -e $temporary ]]
   }; then
-    stat -c %s -- "$target"
+    [[ $2 != append ]] || stat -c %s -- "$target"
   else
     rm -f -- "$temporary" "$progress"
     return 1
@@ -68,7 +70,7 @@ sbx_prepare() {
   [[ ! -e $2 ]] || rm -f -- "$2"
   {
     [[ $3 != append || ! -e $1 ]] || cp --reflink=auto -- "$1" "$2"
-  } && cat >>"$2" && {
+  } && if [[ $4 == base64 ]]; then base64 -d; else cat; fi >>"$2" && {
     [[ ! -e $1 ]] || chmod --reference="$1" -- "$2"
   }
 }
@@ -80,8 +82,10 @@ sbx_drop() {
 }
 
 # sbx_get PATH lines|bytes OFFSET LIMIT MAX_BYTES: lines count from 1, bytes from 0. Answers "file SIZE LINES" (LINES
-# only for lines: how many the file has) and the range, cut at MAX_BYTES.
+# only for lines: how many the file has) and the range, cut at MAX_BYTES; or for a file that is no longer than that
+# "whole SIZE" and all of it.
 sbx_get() {
+  local size
   if [[ ! -e $1 ]]; then
     printf 'missing\n'
   elif [[ -d $1 ]]; then
@@ -90,13 +94,20 @@ sbx_get() {
     printf 'special\n'
   elif [[ ! -r $1 ]]; then
     printf 'failed %s: Permission denied\n' "$1"
-  elif [[ $2 == lines ]]; then
-    # A last line that no line break ends counts too.
-    printf 'file %s %s\n' "$(stat -Lc %s -- "$1")" "$(($(wc -l <"$1") + $(tail -c 1 -- "$1" | tr -d '\n' | wc -c)))"
-    tail -n "+$3" -- "$1" | head -n "$4" | head -c "$5" | base64 -w 0
   else
-    printf 'file %s\n' "$(stat -Lc %s -- "$1")"
-    tail -c "+$(($3 + 1))" -- "$1" | head -c "$4" | head -c "$5" | base64 -w 0
+    size=$(stat -Lc %s -- "$1")
+    # The system's own files say that they are empty, and can be without end.
+    if ((size > 0 && size <= $5)); then
+      printf 'whole %s\n' "$size"
+      base64 -w 0 -- "$1"
+    elif [[ $2 == lines ]]; then
+      # A last line that no line break ends counts too.
+      printf 'file %s %s\n' "$size" "$(($(wc -l <"$1") + $(tail -c 1 -- "$1" | tr -d '\n' | wc -c)))"
+      tail -n "+$3" -- "$1" | head -n "$4" | head -c "$5" | base64 -w 0
+    else
+      printf 'file %s\n' "$size"
+      tail -c "+$(($3 + 1))" -- "$1" | head -c "$(($4 < $5 ? $4 : $5))" | base64 -w 0
+    fi
   fi
 }
 

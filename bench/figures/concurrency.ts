@@ -74,16 +74,14 @@ async function runWindow(call: Call, load: Load, milliseconds: number, into: Res
 
 function rowsOf({ clients, sandboxes }: Load, ours: Result, baseline: Result): Row[] {
   const name = `${clients} client${clients > 1 ? "s" : ""}${sandboxes > 1 ? `, ${sandboxes} sandboxes` : ""}`;
+  const answered = ({ times, errors }: Result) => (100 * times.length) / (times.length + errors);
   const throughput = ({ times, seconds }: Result) => times.length / seconds;
   const rows = [
     row(`${name} throughput`, "calls/s", throughput(ours), throughput(baseline)),
     row(`${name} p50`, "ms", quantile(ours.times, 0.5), quantile(baseline.times, 0.5)),
     row(`${name} p99`, "ms", quantile(ours.times, 0.99), quantile(baseline.times, 0.99)),
   ];
-  return [
-    ...rows,
-    { name: `${name} errors`, unit: "calls", ours: ours.errors, baseline: baseline.errors, ratio: 1 },
-  ];
+  return [...rows, row(`${name} answered well`, "%", answered(ours), answered(baseline))];
 }
 
 /** Every sandbox with its kernel, on both sides. */

@@ -2,6 +2,7 @@
 import type { Figure } from "../figure.ts";
 import { client } from "./client.ts";
 import { concurrency } from "./concurrency.ts";
+import { cost } from "./cost.ts";
 import { files } from "./files.ts";
 import { getResult } from "./get-result.ts";
 import { history } from "./history.ts";
@@ -21,4 +22,5 @@ export const figures: readonly Figure[] = [
   output,
   freshSandbox,
   server,
+  cost,
 ];

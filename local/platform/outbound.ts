@@ -2,6 +2,9 @@
 import { OUTBOUND_HEADER, type OutboundRequest, type OutboundResponse } from "./protocol.ts";
 import type { EngineClient } from "./client.ts";
 
+/** The pause before the engine is asked again, milliseconds. */
+const RETRY_MS = 100;
+
 /** Finds the Fetcher for the pattern that matched, null being the catch-all. */
 export type FindFetcher = (pattern: string | null) => Fetcher | undefined;
 
@@ -20,7 +23,9 @@ export async function serveOutbound(
     try {
       poll = await engine.fetch(`/sandboxes/${sandbox}/outbound`);
     } catch {
-      return;
+      // The connection broke, or the engine is gone: then `active` soon says no.
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      continue;
     }
     if (poll.status === 204) continue;
     const header = poll.headers.get(OUTBOUND_HEADER);

@@ -210,7 +210,11 @@ function explain(step: Step, error: unknown): Promise<Response> {
       "The document that describes it could not be read. Try again later.",
     );
   }
-  if (!(error instanceof AuthorizationError)) throw error;
+  if (!(error instanceof AuthorizationError)) {
+    log(step.config, { event: "error", ref: step.requestID, where: "authorize", error });
+    const message = `Nothing was approved. Try again, or tell the server's owner (ref ${step.requestID}).`;
+    return messagePage("Something went wrong here", message, { status: 500 });
+  }
   const started = step.request.method === "POST" || again.pathname !== AUTHORIZE_PATH;
   signIn(step, { outcome: "refused", reason: started ? "bad_handle" : "bad_request" });
   if (started) {

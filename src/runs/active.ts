@@ -24,6 +24,7 @@ export class ActiveRun implements RunSink {
   #shipping = Promise.resolve();
   #changed = true;
   #storedTrace: unknown;
+  #savedAt = 0;
   #execution: Execution | undefined;
   hasFiles = true;
   /** Why nothing was run, when that is so. */
@@ -89,6 +90,7 @@ export class ActiveRun implements RunSink {
   save(): void {
     if (!this.#changed) return;
     this.#changed = false;
+    this.#savedAt = Date.now();
     this.#log.flush();
     this.record.logBytes = this.#log.bytes;
     this.#store.put(this.record);
@@ -102,6 +104,8 @@ export class ActiveRun implements RunSink {
   trace(trace: unknown): void {
     this.record.trace = trace;
     this.#changed = true;
+    // A record on disk says what runs: without its trace, the next actor would take this for one that never started.
+    if (this.#savedAt > 0) this.save();
   }
 
   /** The trace that is on disk. */
@@ -158,6 +162,8 @@ export class ActiveRun implements RunSink {
 
   #came(): void {
     this.#changed = true;
+    // What is read once a second is a second old when it comes: it does not wait for the timer as well.
+    if (this.#timer !== null && Date.now() - this.#savedAt >= FLUSH_MS) queueMicrotask(() => this.save());
     this.#wake();
   }
 

@@ -1,6 +1,6 @@
 /** Code in a live kernel as a run. */
 import type { CodeOutcome, CodeSpec, Kernels } from "../sandbox/kernels.ts";
-import type { RichResult } from "../sandbox/kernel-protocol.ts";
+import type { CodeError, RichResult } from "../sandbox/kernel-protocol.ts";
 import type { Shell } from "../sandbox/shell.ts";
 import { RunFiles } from "./files.ts";
 import {
@@ -17,6 +17,12 @@ import {
 /** How often the output of running code is read, milliseconds. */
 const POLL_MS = 1000;
 
+/** Characters kept of an error's message, and of either end of its traceback. */
+const ERROR_CHARS = 32 * 1024;
+
+/** More results than the preludes pass on. */
+const MAX_RESULTS = 1000;
+
 const encoder = new TextEncoder();
 
 export function startCode(
@@ -31,7 +37,7 @@ export function startCode(
     const outcome = await followed(code, files, () => kernels.isRunning(sink.id));
     sink.hasFiles = outcome.spilled;
     // Of a kernel that gave no answer, what it had written to its files is all there is.
-    if (outcome.spilled && !sink.ended) await files.drain();
+    if (outcome.spilled && !sink.ended) await files.drain().catch(() => undefined);
     for (const stream of STREAMS) {
       const { text, bytes, tail } = outcome[stream];
       if (text !== undefined) sink.output(stream, encoder.encode(text));
@@ -60,7 +66,8 @@ async function followed(
     const outcome = await Promise.race([code, pause]);
     clearTimeout(timer);
     if (outcome) return outcome;
-    if (isRunning()) await Promise.race([files.drain(), code]);
+    // What keeps the output from being read keeps the code from its answer too, or passes.
+    if (isRunning()) await Promise.race([files.drain().catch(() => undefined), code]);
   }
 }
 
@@ -95,15 +102,36 @@ function endOf(outcome: CodeOutcome, { language, context, timeoutMs }: Omit<Code
 
 /** The results as far as they fit into a run's record; what does not is named. */
 function fitting({ results, error }: CodeOutcome): CodeDetail {
-  let room = DETAIL_BYTES;
-  const kept = results.flatMap(readable).map((result): CodeResult => {
-    const size = JSON.stringify(result).length;
-    if (size > room)
-      return { text: `[a result of ${size} bytes is left out: the results before it take all the room]` };
-    room -= size;
-    return result;
-  });
-  return { results: kept, error };
+  const raised = error && shortened(error);
+  let room = DETAIL_BYTES - sizeOf(raised);
+  const kept: CodeResult[] = [];
+  for (const [index, result] of results.flatMap(readable).entries()) {
+    const size = sizeOf(result);
+    const fits = size <= room;
+    const left = `[a result of ${size} bytes is left out: the results before it take all the room]`;
+    kept.push(fits ? result : { text: left });
+    room -= fits ? size : left.length;
+    if (index === MAX_RESULTS) break;
+  }
+  return { results: kept, error: raised };
+}
+
+/** An error that user code can make as large as it likes, with the ends of its traceback. */
+function shortened({ name, message, traceback }: CodeError): CodeError {
+  const text = traceback.join("\n");
+  return {
+    name: name.slice(0, 200),
+    message: message.slice(0, ERROR_CHARS),
+    traceback:
+      text.length <= 2 * ERROR_CHARS
+        ? traceback
+        : [text.slice(0, ERROR_CHARS), "[... the middle is left out ...]", text.slice(-ERROR_CHARS)],
+  };
+}
+
+/** Bytes of the value's JSON in UTF-8. */
+function sizeOf(value: unknown): number {
+  return value === undefined ? 0 : encoder.encode(JSON.stringify(value)).length;
 }
 
 /** A result in its most readable form. */

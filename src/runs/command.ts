@@ -1,5 +1,5 @@
 /** Shell commands in a sandbox, by the wrapper in `container/run.sh`. */
-import { SHELL_KILLED, ToolError, isGone, sdkCode } from "../sandbox/errors.ts";
+import { SHELL_KILLED, ToolError, isGone, isNoAnswer, sdkCode } from "../sandbox/errors.ts";
 import { type Reply, type Shell, quote } from "../sandbox/shell.ts";
 import { type Polled, RunFiles } from "./files.ts";
 import { KeyedQueue } from "./queue.ts";
@@ -34,6 +34,12 @@ const KILL_AGAIN_MS = 4000;
 const DOWN_MS = 3000;
 const MAX_RECONNECTS = 5;
 
+/** How much longer than it was told to wait a call may take before the sandbox counts as hanging, milliseconds. */
+const ANSWER_MS = 30_000;
+
+/** The same for the call that ends a command, which waits for nothing. */
+const KILL_MS = 10_000;
+
 /** Why a command is being ended early. */
 type Stop = "timed_out" | "cancelled";
 
@@ -65,6 +71,7 @@ export class Commands {
   resume(sink: RunSink, { session, deadline }: CommandTrace): Execution {
     const run = new RunningCommand(this.#shell, sink, session);
     run.started = true;
+    run.resumed = true;
     const done = this.#queue.run(session, () => run.follow(undefined, deadline));
     return { done, cancel: () => run.end("cancelled") };
   }
@@ -81,6 +88,8 @@ class RunningCommand {
   #killedAt = 0;
   #reconnects = 0;
   started = false;
+  /** An earlier actor was about to start it, and may not have come to that. */
+  resumed = false;
   stop: Stop | undefined;
 
   constructor(shell: Shell, sink: RunSink, session: string) {
@@ -95,20 +104,22 @@ class RunningCommand {
     return this.#withdrawn.promise;
   }
 
-  async start(spec: CommandSpec, seconds: number): Promise<Reply> {
+  /** Undefined when it may have started, and nobody could say. */
+  async start(spec: CommandSpec, seconds: number): Promise<Reply | undefined> {
     const env = Object.entries(spec.env ?? {}).map(([name, value]) => quote(`${name}=${value}`));
     const only = env.length > 0 || spec.cwd !== undefined ? [quote(spec.cwd ?? ""), ...env] : [];
     const line = ["sbx_start", this.#sink.id, spec.session, seconds, ...only].join(" ");
-    const call = { session: spec.session, input: spec.command, once: true };
+    const call = { session: spec.session, input: spec.command, once: true, answerMs: ANSWER_MS };
     this.started = true;
     try {
       return await this.#shell.call("run.sh", line, call);
     } catch (error) {
+      if (isNoAnswer(error)) return undefined;
       if (sdkCode(error) !== SHELL_KILLED && !(await this.#isStillThere(error))) throw error;
     }
     // The shell or the way to it had gone before the command, or the command ended it: only in the first case nothing
     // ran yet.
-    const again = { session: spec.session };
+    const again = { session: spec.session, answerMs: ANSWER_MS };
     const reply = await this.#shell.call("run.sh", `sbx_wait ${this.#sink.id} ${seconds}`, again);
     return reply.words[0] === "unknown" ? this.#shell.call("run.sh", line, call) : reply;
   }
@@ -137,17 +148,25 @@ class RunningCommand {
         if (polled.state === "unknown") break;
         if (polled.state === "exited" && polled.drained) return this.#ended(polled.status);
       } catch (error) {
-        if (!(await this.#isStillThere(error))) throw error;
+        const askAgain = isNoAnswer(error) && !this.stop;
+        if (!askAgain && !(await this.#isStillThere(error))) throw error;
       }
     }
-    return { state: "lost", note: "The sandbox has no trace of the command any more." };
+    return {
+      state: "lost",
+      note: this.resumed
+        ? "The sandbox has no trace of the command: the server was restarted before it had started, so it never ran, or its files were removed. Run it again."
+        : "The sandbox has no trace of the command any more: its files were removed while it ran.",
+    };
   }
 
   async #poll(deadline: number): Promise<Polled> {
     if (Date.now() >= deadline) this.stop ??= "timed_out";
     // Again and again: a kill may come before the first process, or be missed by one that was just made.
     if (this.stop && Date.now() - this.#killedAt > KILL_AGAIN_MS) await this.#kill();
-    return this.#files.poll(this.stop ? WAIT_SECONDS : untilDeadline(deadline), this.#session);
+    if (this.stop) return this.#files.poll(WAIT_SECONDS, this.#session, ANSWER_MS);
+    const answerMs = Math.min(ANSWER_MS, Math.max(0, deadline - Date.now()) + KILL_MS);
+    return this.#files.poll(untilDeadline(deadline), this.#session, answerMs);
   }
 
   /** Ends the command early, with every process it started. */
@@ -161,7 +180,7 @@ class RunningCommand {
 
   async #kill(): Promise<void> {
     this.#killedAt = Date.now();
-    await this.#shell.call("run.sh", `sbx_kill ${this.#sink.id}`);
+    await this.#shell.call("run.sh", `sbx_kill ${this.#sink.id}`, { answerMs: KILL_MS });
   }
 
   /** After an error of the way to the container: whether the container seems to be there, so that the run goes on. */

@@ -1,5 +1,5 @@
 /** What becomes of a run whose execution threw. */
-import { type Failure, ToolError, platformFailure } from "../sandbox/errors.ts";
+import { type ErrorCode, type Failure, ToolError, platformFailure } from "../sandbox/errors.ts";
 import type { End } from "./run.ts";
 
 export interface RunFailure {
@@ -12,6 +12,9 @@ export interface RunFailure {
   cause?: unknown;
 }
 
+/** After these nobody knows how far it got. */
+const LOSSES: ReadonlySet<ErrorCode> = new Set(["sandbox_restarted", "connection_lost", "no_answer"]);
+
 export function failureOf(error: unknown, runID: string): RunFailure {
   const failure = platformFailure(error);
   if (!failure) {
@@ -23,7 +26,7 @@ export function failureOf(error: unknown, runID: string): RunFailure {
       cause: error ?? "nothing",
     };
   }
-  const isLoss = failure.code === "sandbox_restarted";
+  const isLoss = LOSSES.has(failure.code);
   const end: End = { state: isLoss ? "lost" : "failed", note: noteOf(failure) };
   return { end, error: ToolError.from(failure), isLoss };
 }

@@ -8,6 +8,9 @@ const PIECE_BYTES = 1024 * 1024;
 /** Bytes that are worth a call to give back to the sandbox's disk. */
 const FREE_BYTES = 4 * 1024 * 1024;
 
+/** How long reading what has been printed may take, milliseconds. */
+const DRAIN_MS = 20_000;
+
 const NAMES = { stdout: "out", stderr: "err" } as const;
 
 export interface Polled {
@@ -32,20 +35,21 @@ export class RunFiles {
   }
 
   /** Waits up to so many seconds for the command to end, unless output waits; then passes output on to the sink. */
-  async poll(seconds: number, session: string): Promise<Polled> {
-    return this.#read(`sbx_poll ${this.#sink.id} ${this.#behind ? 0 : seconds}`, session);
+  async poll(seconds: number, session: string, answerMs?: number): Promise<Polled> {
+    return this.#read(`sbx_poll ${this.#sink.id} ${this.#behind ? 0 : seconds}`, session, answerMs);
   }
 
   /** Passes on what a run of another kind has printed to its files by now. */
   async drain(): Promise<void> {
-    while (!(await this.#read(`printf 'running - '; sbx_output ${this.#sink.id}`)).drained);
+    const line = `printf 'running - '; sbx_output ${this.#sink.id}`;
+    while (!(await this.#read(line, undefined, DRAIN_MS)).drained);
   }
 
-  async #read(call: string, session?: string): Promise<Polled> {
+  async #read(call: string, session?: string, answerMs?: number): Promise<Polled> {
     const sink = this.#sink;
     const max = sink.hasRoom ? PIECE_BYTES : 0;
     const line = `${this.#free()}${call} ${sink.position("stdout")} ${sink.position("stderr")} ${max}`;
-    const { words, rest } = await this.#shell.call("run.sh", line, { session });
+    const { words, rest } = await this.#shell.call("run.sh", line, { session, answerMs });
     const [state, status, ...ranges] = words;
     const data = rest.split("\n");
     let drained = true;

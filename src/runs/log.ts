@@ -3,6 +3,7 @@
  * next flush; then it is rows of SQLite; whole objects of it move on to R2. A cursor is an offset into the log in bytes:
  * it stays valid wherever the bytes lie.
  */
+import { ToolError } from "../sandbox/errors.ts";
 import { joined } from "./ends.ts";
 import { type LogPiece, STREAMS, type Stream } from "./run.ts";
 
@@ -188,7 +189,9 @@ export async function readLog(
     if (!first) continue;
     const last = rest.at(-1) ?? first;
     const range = { offset: first.at, length: last.at + last.length - first.at };
-    const object = await bucket.get(objectKey(prefix, number), { range });
+    const object = await bucket.get(objectKey(prefix, number), { range }).catch((error) => {
+      throw unreadable(runID, error);
+    });
     if (!object) throw new Error(`object ${number} of the log of ${runID} is missing`);
     read.set(number, { offset: first.at, bytes: new Uint8Array(await object.arrayBuffer()) });
   }
@@ -198,6 +201,17 @@ export async function readLog(
     const { offset, bytes } = read.get(row.object ?? 0) ?? { offset: at, bytes: new Uint8Array(0) };
     return { stream, bytes: bytes.subarray(at - offset, at - offset + length) };
   });
+}
+
+function unreadable(runID: string, cause: unknown): ToolError {
+  const error = new ToolError(
+    "storage_unavailable",
+    `The storage that holds this part of the log of ${runID} does not answer now; nothing is lost.`,
+    "Make the same call again in a minute.",
+    true,
+  );
+  error.cause = cause;
+  return error;
 }
 
 /** Removes logs of runs, rows and objects. */

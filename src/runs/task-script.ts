@@ -5,6 +5,9 @@ import { type Reply, type Shell, quote, replyBytes } from "../sandbox/shell.ts";
 /** The shell session of tasks, with a name that no session of a caller's can have. */
 export const TASK_SESSION = "_task";
 
+/** How long the script may take, milliseconds: a workspace can be large. */
+const ANSWER_MS = 600_000;
+
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
@@ -48,7 +51,14 @@ export class TaskScript {
   async read(path: string, offset: number, maxBytes: number): Promise<Uint8Array | undefined> {
     const line = `sbx_get ${quote(path)} bytes ${offset} ${maxBytes} ${maxBytes}`;
     const reply = await this.#shell.call("files.sh", line, { session: TASK_SESSION });
-    return reply.words[0] === "file" ? replyBytes(reply) : undefined;
+    switch (reply.words[0]) {
+      case "whole":
+        return replyBytes(reply).subarray(offset, offset + maxBytes);
+      case "file":
+        return replyBytes(reply);
+      default:
+        return undefined;
+    }
   }
 
   async clean(): Promise<void> {
@@ -65,7 +75,7 @@ export class TaskScript {
   }
 
   #call(line: string, input?: string): Promise<Reply> {
-    return this.#shell.call("run.sh", line, { session: TASK_SESSION, input });
+    return this.#shell.call("run.sh", line, { session: TASK_SESSION, input, answerMs: ANSWER_MS });
   }
 }
 

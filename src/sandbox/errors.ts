@@ -16,6 +16,9 @@ export type ErrorCode =
   | "quota_exceeded"
   | "not_configured"
   | "sandbox_restarted"
+  | "connection_lost"
+  | "no_answer"
+  | "storage_unavailable"
   | "sandbox_unavailable"
   | "internal";
 
@@ -79,6 +82,44 @@ export function sdkCode(error: unknown): string | undefined {
   return typeof code === "string" ? code : undefined;
 }
 
+/** Whether the container was not there for the call and did not come up for it: nothing of it was done. */
+export function didNotStart(error: unknown): boolean {
+  return sdkCode(error) === "INTERNAL_ERROR" && String(error).includes("Container failed to start");
+}
+
+/** The error for a call whose connection broke while the sandbox went on. */
+export function connectionLost(): ToolError {
+  return new ToolError(
+    "connection_lost",
+    "The connection to the sandbox broke during this call. The sandbox goes on, with its files; how far the call got is not known.",
+    "Look at what was done (list_files, read_file), then repeat what was not.",
+  );
+}
+
+/** What the promise gives. @throws {ToolError} `no_answer` when the sandbox takes longer than so many milliseconds */
+export async function answered<T>(ms: number, promise: Promise<T>): Promise<T> {
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(noAnswer(ms)), ms);
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function noAnswer(ms: number): ToolError {
+  return new ToolError(
+    "no_answer",
+    `The sandbox has not answered for ${Math.round(ms / 1000)} s: it hangs, or is too busy.`,
+    "Make the same call again in a minute; when that does not help either, destroy_sandbox and start afresh.",
+    true,
+  );
+}
+
+export function isNoAnswer(error: unknown): boolean {
+  return error instanceof ToolError && error.code === "no_answer";
+}
+
 /** The failure behind an error that any call of the SDK can throw; undefined for one we did not foresee. */
 export function platformFailure(error: unknown): Failure | undefined {
   if (error instanceof ToolError) return error.toFailure();
@@ -98,7 +139,14 @@ export function platformFailure(error: unknown): Failure | undefined {
       hint: "Make the same call again; look with run_command (ps) for what kills shells if it happens again.",
       retryable: true,
     };
-  if (UNAVAILABLE.has(code))
+  if (code && /EAGAIN|Resource temporarily unavailable|Cannot fork/i.test(String(error)))
+    return {
+      code: "sandbox_unavailable",
+      message: "The sandbox has no process left to give: what runs in it has taken them all.",
+      hint: "Stop it with cancel_run (list_runs names the runs), or destroy_sandbox and start afresh.",
+      retryable: true,
+    };
+  if (UNAVAILABLE.has(code) || didNotStart(error))
     return {
       code: "sandbox_unavailable",
       message: "The sandbox could not be started now: the platform has no container ready for it.",

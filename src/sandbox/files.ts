@@ -55,14 +55,14 @@ export class Files {
       throw error;
     }
     const [word, size] = reply.words;
-    if (word === "written") return Number(size);
+    if (word === "written") return append ? Number(size) : content.length;
     if (word === "directory") throw isDirectory(target);
     if (word === "special") throw isSpecial(target);
     throw refusal(`Writing ${target} failed`, reply);
   }
 
   async #put(line: string, encoded: string, id: string, inline: boolean): Promise<Reply> {
-    if (inline) return this.#shell.call("files.sh", `base64 -d | ${line}`, { input: encoded });
+    if (inline) return this.#shell.call("files.sh", `${line} base64`, { input: encoded });
     const staged = `/var/lib/sandbox-mcp/staged-${id}`;
     try {
       await this.#host.writeFile(staged, encoded, { encoding: "base64" });
@@ -85,6 +85,8 @@ export class Files {
     const reply = await this.#shell.call("files.sh", line);
     const [word, size, lines] = reply.words;
     switch (word) {
+      case "whole":
+        return rangeOf(replyBytes(reply), unit, offset, limit);
       case "file":
         return {
           size: Number(size),
@@ -137,6 +139,20 @@ export function absolute(path: string): string {
 function parent(path: string): string {
   return path.slice(0, path.lastIndexOf("/")) || "/";
 }
+
+/** A range of a file that is here as a whole. */
+function rangeOf(whole: Uint8Array, unit: "lines" | "bytes", offset: number, limit: number): FileRange {
+  const size = whole.length;
+  if (unit === "bytes") return { size, bytes: whole.subarray(offset, offset + limit) };
+  // Where each line starts; the end counts as one more start when it ends a line.
+  const starts = [0];
+  for (let at = whole.indexOf(LINE_FEED); at >= 0; at = whole.indexOf(LINE_FEED, at + 1)) starts.push(at + 1);
+  const lines = starts.at(-1) === size ? starts.length - 1 : starts.length;
+  const from = starts[offset - 1] ?? size;
+  return { size, lines, bytes: whole.subarray(from, starts[offset - 1 + limit] ?? size) };
+}
+
+const LINE_FEED = 10;
 
 function missing(path: string, hint: string): ToolError {
   return new ToolError("not_found", `There is no ${path} in this sandbox.`, hint);

@@ -6,7 +6,7 @@
  * is looked at now and then. A call of the SDK that nobody waits for any more is counted in `abandoned`.
  */
 import { KeyedQueue } from "../runs/queue.ts";
-import { ToolError, sdkCode } from "./errors.ts";
+import { ToolError, answered, sdkCode } from "./errors.ts";
 import { type ExecHost, signal, watch, within } from "./kernel-process.ts";
 import {
   type CodeError,
@@ -82,6 +82,9 @@ type Stop = "timeout" | "cancelled" | "died" | "gone";
 
 /** How long an interrupted Python kernel has to answer. */
 const INTERRUPT_GRACE_MS = 2_000;
+
+/** How long a kernel may take to come up, with its container, milliseconds. */
+const CREATE_MS = 120_000;
 
 const GONE = /not found|terminated/i;
 
@@ -184,7 +187,7 @@ export class Kernels {
   async #create(key: string, language: Language): Promise<Kernel> {
     let contextID;
     try {
-      contextID = (await this.#host.createCodeContext({ language })).id;
+      contextID = (await answered(CREATE_MS, this.#host.createCodeContext({ language }))).id;
     } catch (error) {
       const code = sdkCode(error) ?? "";
       if (!/^(PYTHON|JAVASCRIPT)_NOT_AVAILABLE$/.test(code)) throw error;
@@ -195,7 +198,8 @@ export class Kernels {
       );
     }
     for (const orphan of this.#orphans.splice(0)) this.#kill(orphan);
-    const printed = await this.#host.runCode(loadCell(language), { context: contextOf(contextID, language) });
+    const context = contextOf(contextID, language);
+    const printed = await answered(CREATE_MS, this.#host.runCode(loadCell(language), { context }));
     const process = parseHello(printed.logs.stdout.join(""));
     if (!process) {
       const { error, logs } = printed;

@@ -11,10 +11,10 @@ import { type TaskSpec, type TaskTrace, Tasks } from "../runs/task.ts";
 import { type Admission, TaskBudgets, type UpstreamError } from "../runs/task-budget.ts";
 import { type ArtifactRange, readArtifact, taskDetailOf } from "../runs/task-collect.ts";
 import { type Env, parseConfig } from "../server/config.ts";
-import { log } from "../server/log.ts";
+import { type SandboxEvent, log } from "../server/log.ts";
 import type { Account } from "./account.ts";
 import { Boots } from "./boots.ts";
-import { type Outcome, isGone, platformFailure, unwrap } from "./errors.ts";
+import { type Outcome, connectionLost, isGone, platformFailure, unwrap } from "./errors.ts";
 import { OUTBOUND } from "./egress.ts";
 import { type FileEntry, type FileRange, Files } from "./files.ts";
 import { within } from "./kernel-process.ts";
@@ -63,10 +63,15 @@ const HANG_UP_MS = 5000;
 /** How long the SDK's stop hook is waited for, milliseconds. */
 const STOP_MS = 5000;
 
+/** How long after an interrupted call the end of its container may show, milliseconds. */
+const OUTLIVED_MS = 1000;
+
 const DAY_MS = 86_400_000;
 
 /** When a sweep that failed is tried again, milliseconds. */
 const SWEEP_AGAIN_MS = 3_600_000;
+
+type StopParameters = Parameters<BaseSandbox<Env>["onStop"]>[0];
 
 export class Sandbox extends BaseSandbox<Env> {
   override sleepAfter = "10m";
@@ -88,13 +93,16 @@ export class Sandbox extends BaseSandbox<Env> {
   #isUp: boolean;
   /** Settles when the SDK has noticed that the container stopped. */
   #stopped = Promise.withResolvers<void>();
+  /** Set once the SDK is to see to the end of the container before, until the next one has started. */
+  #settled: Promise<void> | undefined;
+  #stopping: Promise<void> | undefined;
 
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     super(ctx, env);
     const config = parseConfig(env);
     this.#owner = ctx.storage.kv.get<KnownOwner>("owner");
     this.#isUp = ctx.container?.running === true;
-    this.#shell = new Shell(this);
+    this.#shell = new Shell(this, () => this.#outlived());
     this.#boots = new Boots(ctx.storage.kv);
     this.#commands = new Commands(this.#shell);
     this.#files = new Files(this.#shell, this);
@@ -142,6 +150,8 @@ export class Sandbox extends BaseSandbox<Env> {
         const seconds = Math.max(1, Math.ceil((command.deadline - Date.now()) / 1000));
         return (run) => this.#staked(this.#lease.hold(seconds), this.#commands.resume(run, command));
       }
+      if (kind === "command")
+        return "It waited for its turn when the server was restarted, and never ran. Run it again.";
       return "The server was restarted while it ran, and lost the way to its result.";
     });
   }
@@ -251,6 +261,7 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#registeredAt = 0;
     this.#boots.forget();
     this.#kernels.forget();
+    this.#note("destroy");
     return { ok: true, value: known };
   }
 
@@ -297,7 +308,24 @@ export class Sandbox extends BaseSandbox<Env> {
     const startedAt = Date.now();
     const give = () => this.#lease.give(stake, (Date.now() - startedAt) / 1000);
     execution.done.then(give, give);
-    return execution;
+    const done = execution.done.catch(async (error) => {
+      throw await this.#explained(error);
+    });
+    return { ...execution, done };
+  }
+
+  /** The SDK's error for an interrupted call says that the sandbox is gone; when it is not, the connection was. */
+  async #explained(error: unknown): Promise<unknown> {
+    return isGone(error) && (await this.#outlived()) ? connectionLost() : error;
+  }
+
+  /** Whether the container goes on although a call to it was interrupted. Its end can be known a moment later. */
+  async #outlived(): Promise<boolean> {
+    for (let look = 0; look < OUTLIVED_MS / 100; look++) {
+      if (!this.ctx.container?.running) return false;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    return this.ctx.container?.running ?? false;
   }
 
   /** Does the work of one call that needs the container: a new sandbox must be within the principal's quota. */
@@ -328,10 +356,14 @@ export class Sandbox extends BaseSandbox<Env> {
    * may come late, and would end that too.
    */
   async #goneIfDown(): Promise<void> {
-    if (this.ctx.container?.running || !this.#isUp) return;
+    if (this.ctx.container?.running) return;
     this.#gone();
-    // The SDK closes the old container's connection there; what is begun before would be cut off with it.
-    await within(STOP_MS, this.#stopped.promise);
+    // The SDK closes the old container's connection when it sees to its end: on its own time, or else when it starts the
+    // next one, over the head of the call that waits for that. Of a container that does not run this is all that `stop`
+    // does; once, because one that is just being started would get the signal.
+    this.#settled ??= this.stop().catch(() => undefined);
+    await within(STOP_MS, this.#settled);
+    await this.#stopping;
   }
 
   #gone(): void {
@@ -355,7 +387,8 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#calls++;
     try {
       outcome = { ok: true, value: await work() };
-    } catch (error) {
+    } catch (thrown) {
+      const error = await this.#explained(thrown);
       const failure = platformFailure(error);
       if (!failure) throw error;
       outcome = { ok: false, failure };
@@ -370,17 +403,25 @@ export class Sandbox extends BaseSandbox<Env> {
     await super.onStart();
     if (!this.#isUp) {
       this.#isUp = true;
+      this.#settled = undefined;
       this.#stopped = Promise.withResolvers();
       this.#boots.started();
+      this.#note("start");
     }
   }
 
-  override async onStop(params?: Parameters<BaseSandbox<Env>["onStop"]>[0]): Promise<void> {
+  override onStop(params?: StopParameters): Promise<void> {
+    this.#stopping = this.#onStop(params);
+    return this.#stopping;
+  }
+
+  async #onStop(params?: StopParameters): Promise<void> {
     await super.onStop(params);
     // Only the next call may have started another container by now: it has ended what ran in this one.
     if (!this.ctx.container?.running) this.#gone();
     this.#stopped.resolve();
     this.#registeredAt = 0;
+    this.#note("stop");
     const owner = this.#owner;
     if (owner) this.ctx.waitUntil(this.#account(owner).sandboxStopped(owner.sandbox));
   }
@@ -453,6 +494,12 @@ export class Sandbox extends BaseSandbox<Env> {
   async #measure(owner: Owner): Promise<void> {
     const { words } = await this.#shell.call("files.sh", "sbx_usage /workspace");
     await this.#account(owner).sandboxSize(owner.sandbox, Number(words[0]) || 0);
+  }
+
+  #note(action: SandboxEvent["action"]): void {
+    if (!this.#owner) return;
+    const { principalID: principal, sandbox } = this.#owner;
+    log(parseConfig(this.env), { event: "sandbox", action, principal, sandbox });
   }
 
   #known(): KnownOwner {

@@ -1,5 +1,5 @@
 /** Calls the functions of `container/*.sh` in shells of the sandbox, over the SDK's sessions. */
-import { SHELL_KILLED, sdkCode } from "./errors.ts";
+import { SHELL_KILLED, answered, didNotStart, isGone, sdkCode } from "./errors.ts";
 
 /** What of the SDK's class this needs. */
 export interface ShellHost {
@@ -25,32 +25,47 @@ const SETUP = {
   "files.sh": "sbx_files",
 } as const;
 
-/** How often a call is made whose shell is killed each time. */
+/** How often a call is made whose shell is killed, or whose connection breaks, each time. */
 const ATTEMPTS = 4;
+
+/** How long a shell may take for a call, milliseconds: a helper can have a big directory to look through. */
+const ANSWER_MS = 120_000;
+
+export interface CallOptions {
+  /** A session of the sandbox, or undefined for the shell of short helpers. */
+  session?: string;
+  /** Text for standard input, which must not hold NUL; a line break is added. */
+  input?: string;
+  /** Throw instead of calling again when the shell was killed or the connection broke, for what must not happen twice. */
+  once?: boolean;
+  /** How long it may take, milliseconds. */
+  answerMs?: number;
+}
 
 export class Shell {
   readonly #host: ShellHost;
+  readonly #outlived: () => Promise<boolean>;
 
-  constructor(host: ShellHost) {
+  /** @param outlived whether the container is there although a call to it was interrupted */
+  constructor(host: ShellHost, outlived: () => Promise<boolean>) {
     this.#host = host;
+    this.#outlived = outlived;
   }
 
   /**
    * Calls a shell function and reads its answer. User code can kill any shell of its sandbox: the SDK then answers
    * SESSION_TERMINATED once, and the next call finds a fresh shell.
-   * @param session a session of the sandbox, or undefined for the shell of short helpers
-   * @param input   text for standard input, which must not hold NUL; a line break is added
-   * @param once    throw instead of calling again when the shell was killed, for what must not happen twice
+   * @throws {ToolError} `no_answer` when the sandbox hangs; other errors are the SDK's
    */
   async call(
     script: keyof typeof SETUP,
     line: string,
-    { session, input, once = false }: { session?: string; input?: string; once?: boolean } = {},
+    { session, input, once = false, answerMs = ANSWER_MS }: CallOptions = {},
   ): Promise<Reply> {
     const setup = `[[ -v ${SETUP[script]} ]] || . /opt/sandbox-mcp/${script}\n`;
     const command = setup + (input === undefined ? line : withInput(line, input));
     const shell = session === undefined ? CONTROL : `shell-${session}`;
-    const result = await this.#exec(command, shell, once ? 1 : ATTEMPTS);
+    const result = await this.#exec(command, shell, once, answerMs);
     const end = result.stdout.indexOf("\n");
     const first = end < 0 ? result.stdout : result.stdout.slice(0, end);
     return {
@@ -63,13 +78,19 @@ export class Shell {
   async #exec(
     command: string,
     shell: string,
-    attempts: number,
+    once: boolean,
+    answerMs: number,
   ): ReturnType<ShellHost["execWithSessionToken"]> {
-    try {
-      return await this.#host.execWithSessionToken(command, shell);
-    } catch (error) {
-      if (attempts <= 1 || sdkCode(error) !== SHELL_KILLED) throw error;
-      return this.#exec(command, shell, attempts - 1);
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await answered(answerMs, this.#host.execWithSessionToken(command, shell));
+      } catch (error) {
+        if (attempt === ATTEMPTS) throw error;
+        // A container that ends in the moment it is called has done nothing: another one is started for the next call.
+        if (didNotStart(error)) continue;
+        if (once) throw error;
+        if (sdkCode(error) !== SHELL_KILLED && !(isGone(error) && (await this.#outlived()))) throw error;
+      }
     }
   }
 }

@@ -1,6 +1,7 @@
 /** The way of a request, in reading order: host and origin, route, token; then, for MCP, body, scopes, handler. */
 import { isJsonContentType, type McpServer } from "@modelcontextprotocol/server";
 import { createMcpHandler } from "agents/mcp/server";
+import { addressOf } from "../auth/attempts.ts";
 import { serveAuthorize, serveGitHubCallback } from "../auth/authorize.ts";
 import { authenticate, type Caller } from "../auth/bearer.ts";
 import { insufficientScope } from "../auth/challenge.ts";
@@ -47,6 +48,8 @@ interface Route {
   path: string;
   /** Answered beside `OPTIONS`, which every route answers. */
   methods: string;
+  /** Whether anybody's request makes it write: such requests are limited by address. */
+  writes?: boolean;
   /** What answers anybody, and what an authenticated request. */
   serve:
     | { open: Serve<Visit> }
@@ -68,10 +71,10 @@ export function createApp(product: Product): App {
     { path: METADATA_PATH, methods: READ, serve: withOAuth(serveResourceMetadata) },
     { path: `${METADATA_PATH}/mcp`, methods: READ, serve: withOAuth(serveResourceMetadata) },
     { path: SERVER_METADATA_PATH, methods: READ, serve: withOAuth(serveAuthorizationServer) },
-    { path: REGISTRATION_PATH, methods: "POST", serve: withOAuth(serveAuthorizationServer) },
-    { path: TOKEN_PATH, methods: "POST", serve: withOAuth(serveAuthorizationServer) },
-    { path: AUTHORIZE_PATH, methods: `${READ}, POST`, serve: withOAuth(serveAuthorize) },
-    { path: GITHUB_CALLBACK_PATH, methods: READ, serve: withOAuth(serveGitHubCallback) },
+    { path: REGISTRATION_PATH, methods: "POST", serve: withOAuth(serveAuthorizationServer), writes: true },
+    { path: TOKEN_PATH, methods: "POST", serve: withOAuth(serveAuthorizationServer), writes: true },
+    { path: AUTHORIZE_PATH, methods: `${READ}, POST`, serve: withOAuth(serveAuthorize), writes: true },
+    { path: GITHUB_CALLBACK_PATH, methods: READ, serve: withOAuth(serveGitHubCallback), writes: true },
   ];
 
   async function answer(request: Request, visit: Visit): Promise<Response> {
@@ -87,11 +90,18 @@ export function createApp(product: Product): App {
     if (!methods.split(", ").includes(request.method)) {
       return json({ error: "Method not allowed" }, 405, { allow: methods });
     }
-    if ("open" in route.serve) return route.serve.open(request, visit);
+    if ("open" in route.serve) {
+      if (route.writes && (await tooOften(visit.env.ADDRESS_LIMITER, addressOf(request))))
+        return refuse(visit, TOO_OFTEN(), { route: route.path });
+      return route.serve.open(request, visit);
+    }
 
     const caller = await authenticate(request, visit, route.serve.tokensOf);
     if ("response" in caller) return refuse(visit, caller, { route: route.path });
-    return route.serve.known(request, { ...visit, ...caller });
+    const call: Call = { ...visit, ...caller };
+    if (await tooOften(call.env.RATE_LIMITER, call.principal.id))
+      return refuse(call, TOO_OFTEN(), { route: route.path });
+    return route.serve.known(request, call);
   }
 
   return {
@@ -229,6 +239,18 @@ function sealed(response: Response, requestID: string): Response {
 }
 
 const HEALTHY = { status: "healthy", platform: "cloudflare_sandboxes" };
+
+/** Whether `key` has used up what a limiter of this data centre grants; without a limiter nobody ever has. */
+async function tooOften(limiter: RateLimit | undefined, key: string): Promise<boolean> {
+  const outcome = await limiter?.limit({ key });
+  return outcome?.success === false;
+}
+
+const TOO_OFTEN = (): Refusal => {
+  // The limiter does not say when its period ends; a minute is the longest there is.
+  const body = { error: "Too many requests", message: "You call too often: wait and try again." };
+  return { reason: "rate_limited", response: json(body, 429, { "retry-after": "60" }) };
+};
 
 const BAD_HOST = (): Refusal =>
   forbidden("bad_host", "This server does not answer to the host name of the request.");

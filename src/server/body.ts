@@ -10,11 +10,17 @@ export const MAX_BODY_BYTES = 8 * 1024 * 1024;
  */
 const MAX_DRAINED_BYTES = 64 * 1024 * 1024;
 
-export type BodyProblem = "too_large" | "not_utf8" | "not_json";
+export type BodyProblem = "broken" | "too_large" | "not_utf8" | "not_json";
 
 /** Reads the body as JSON. `Content-Length` is not relied on: the bytes are counted as they come. */
 export async function readJSON(request: Request): Promise<{ value: unknown } | { problem: BodyProblem }> {
-  const bytes = await readBytes(request);
+  let bytes: ArrayBuffer | Uint8Array | undefined;
+  try {
+    bytes = await readBytes(request);
+  } catch {
+    // Chunks that are none, or a client that left in the middle.
+    return { problem: "broken" };
+  }
   if (bytes === undefined) return { problem: "too_large" };
   let text: string;
   try {
@@ -54,6 +60,11 @@ export function unreadable(problem: BodyProblem): Refusal {
         "Write a large file in parts: write_file with append set to true for every part after the first.";
       return { reason: "body_too_large", response: rpcError(413, -32000, message) };
     }
+    case "broken":
+      return {
+        reason: "bad_body",
+        response: rpcError(400, -32700, "Parse error: the request body broke off"),
+      };
     case "not_utf8":
       return {
         reason: "bad_body",

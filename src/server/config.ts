@@ -45,6 +45,10 @@ export interface Env {
   SANDBOX_TTL_HOURS?: string;
   /** Where logs, results and artifacts of runs go. */
   RESULTS: R2Bucket;
+  /** Bounds how often one principal may call. Without it nothing does. */
+  RATE_LIMITER?: RateLimit;
+  /** Bounds how often one address may use what makes OAuth write. Without it nothing does. */
+  ADDRESS_LIMITER?: RateLimit;
   /** Read by the Sandbox SDK itself. */
   SANDBOX_TRANSPORT?: string;
   SANDBOX_LOG_LEVEL?: string;

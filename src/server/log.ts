@@ -56,6 +56,7 @@ export type RefusalReason =
   | "invalid_token"
   | "token_check_failed"
   | "insufficient_scope"
+  | "rate_limited"
   | "body_too_large"
   | "bad_body"
   | "oauth_error";
@@ -76,6 +77,14 @@ export interface TokenEvent {
   client?: string;
   scope?: string;
   route?: string;
+}
+
+/** A sandbox's container started or ended. */
+export interface SandboxEvent {
+  event: "sandbox";
+  action: "start" | "stop" | "destroy";
+  principal: string;
+  sandbox: string;
 }
 
 /** Somebody signed in to let an OAuth client act for them, or did not. */
@@ -119,12 +128,20 @@ export interface ConfigEvent {
   problems: readonly string[];
 }
 
-export type LogEvent = CallEvent | RefusalEvent | TokenEvent | SignInEvent | ErrorEvent | ConfigEvent;
+export type LogEvent =
+  | CallEvent
+  | RefusalEvent
+  | TokenEvent
+  | SignInEvent
+  | SandboxEvent
+  | ErrorEvent
+  | ConfigEvent;
 
 const EVENT_LEVEL = {
   call: "info",
   token: "info",
   sign_in: "info",
+  sandbox: "info",
   refusal: "warn",
   error: "error",
   config: "error",

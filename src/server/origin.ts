@@ -33,6 +33,8 @@ export function hostAllowed(request: Request, config: Config): boolean {
 
 /** The origin the request is addressed to, by its Host header; undefined when that cannot be read. */
 export function namedOrigin(request: Request): URL | undefined {
+  // Two Host headers arrive as one, in which no URL can be written.
+  if (!URL.canParse(request.url)) return undefined;
   const url = new URL(request.url);
   return parse(`${url.protocol}//${request.headers.get("host") ?? url.host}`);
 }

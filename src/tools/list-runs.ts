@@ -1,6 +1,7 @@
 import { z } from "zod";
 import type { RunSummary } from "../runs/run.ts";
 import { type Told, accountOf } from "../sandbox/handle.ts";
+import { ownRun } from "./own-run.ts";
 import { type ToolContext, defineTool, sandboxField, sections, text } from "./define.ts";
 
 export const listRuns = defineTool({
@@ -45,11 +46,19 @@ export const listRuns = defineTool({
   },
 });
 
+/** What the account holds can be late about an end, or miss it when a server dies: who runs a task knows. */
 async function tasksOf(
-  { env, principal }: ToolContext,
+  context: ToolContext,
   limit: number,
   before: string | undefined,
 ): Promise<Told<RunSummary[]>> {
-  const tasks = await accountOf(env, principal.id).listTasks(limit, before);
-  return { value: tasks.map((task) => Object.assign(task, { kind: "task" as const })), notice: undefined };
+  const tasks = await accountOf(context.env, context.principal.id).listTasks(limit, before);
+  const runs = tasks.map(async (task): Promise<RunSummary> => {
+    if (task.state !== "running") return { ...task, kind: "task" };
+    const { value } = await context.sandbox(ownRun(task.id), (actor, owner) =>
+      actor.taskOrigin(owner, task.id),
+    );
+    return value.run;
+  });
+  return { value: await Promise.all(runs), notice: undefined };
 }

@@ -69,6 +69,11 @@ export class Page {
     return this.response.status;
   }
 
+  /** Whether it tells the person of an error and sends the browser nowhere by itself. */
+  get toldHere(): boolean {
+    return this.status === 400 && !this.location && !/http-equiv|<script|<form/i.test(this.text);
+  }
+
   get handle(): string {
     return this.#find(/name="handle" value="([^"]+)"/);
   }

@@ -4,6 +4,7 @@ const util = require("node:util");
 
 const TEXT_CHARS = 256 * 1024;
 const IMAGE_BYTES = 8 * 1024 * 1024;
+const NAME_CHARS = 200;
 const TOTAL_BYTES = 12 * 1024 * 1024;
 const RESULTS = 100;
 const MESSAGE_CHARS = 16 * 1024;
@@ -75,8 +76,8 @@ class Results {
       } else if (form === "json") found.text ??= plain(value);
       else found[form] = shorten(String(value));
     }
-    const size = Object.values(found).reduce((sum, text) => sum + text.length, 0);
-    if (size === 0) return;
+    if (!Object.values(found).some(Boolean)) return;
+    const size = sizeOf(found);
     if (this.items.length >= RESULTS || this.size + size > TOTAL_BYTES) {
       this.omitted += 1;
       return;
@@ -105,13 +106,18 @@ function messageOf(error) {
   }
 }
 
+/** Bytes on the way out: JSON in ASCII, where one character can take six. */
+function sizeOf(found) {
+  return JSON.stringify(found).replace(/[^\x20-\x7e]/g, "\\u0000").length;
+}
+
 /** {name, message, traceback: lines}: the user's frames, with the line of the cell where it happened. */
 function describe(error, sources) {
   const message = messageOf(error);
   if (!util.types.isNativeError(error) && !(error instanceof Error)) {
     return { name: "Error", message, traceback: [`Thrown: ${message}`] };
   }
-  const name = String(error.name || "Error");
+  const name = String(error.name || "Error").slice(0, NAME_CHARS);
   let text = `${name}: ${message}`;
   try {
     text = `${stackOf(error) ?? text}${extrasOf(error)}`;

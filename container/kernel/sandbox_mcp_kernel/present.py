@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 import sys
 import traceback
@@ -11,6 +12,7 @@ IMAGE_BYTES = 8 * 1024 * 1024
 TOTAL_BYTES = 12 * 1024 * 1024
 RESULTS = 100
 MESSAGE_CHARS = 16 * 1024
+NAME_CHARS = 200
 FRAMES = 40
 WIDTH = 100
 ITEMS = 1000
@@ -165,8 +167,10 @@ class Results:
         if len(found) > 1 and found.get("text", "").startswith("<"):
             # "<Figure size 640x480>" says nothing that the other form does not.
             del found["text"]
-        size = sum(len(v) for v in found.values() if isinstance(v, str))
         if not found:
+            return
+        size, error = attempt(_size, found)
+        if error is not None:
             return
         if len(self.items) >= RESULTS or self.size + size > TOTAL_BYTES:
             self.omitted += 1
@@ -199,6 +203,11 @@ class Results:
         return self.items
 
 
+def _size(found):
+    """Bytes on the way out: JSON in ASCII, where one character can take twelve."""
+    return len(json.dumps(found, default=str))
+
+
 def _message(error):
     text, problem = attempt(str, error)
     return shorten(text, MESSAGE_CHARS) if problem is None and isinstance(text, str) else "<message not printable>"
@@ -207,7 +216,7 @@ def _message(error):
 def describe(error):
     """{name, message, traceback: lines}: the user's frames with their source, none of the machinery's."""
     lines, problem = attempt(_traceback, error)
-    name = type(error).__name__
+    name = type(error).__name__[:NAME_CHARS]
     return {"name": name, "message": _message(error), "traceback": lines if problem is None else [name]}
 
 

@@ -264,3 +264,20 @@ describe("registration", () => {
     expect(keys[0]?.expiration).toBeGreaterThan(Date.now() / 1000 + 89 * 86_400);
   });
 });
+
+describe("an address that registers too often", () => {
+  it("is told when to come back, while others register and everybody may read", async () => {
+    const left = new Map<string, number>();
+    const limit = async ({ key }: { key: string }) => {
+      left.set(key, (left.get(key) ?? 2) - 1);
+      return { success: (left.get(key) ?? 0) >= 0 };
+    };
+    const app = oauthApp({ ADDRESS_LIMITER: { limit } });
+    const statuses = [];
+    for (let request = 0; request < 3; request++)
+      statuses.push((await register(app, { client_name: "x" })).status);
+    expect(statuses).toEqual([201, 201, 429]);
+    expect((await app("/.well-known/oauth-authorization-server")).status).toBe(200);
+    expect([...left.keys()]).toEqual(["local"]);
+  });
+});

@@ -60,3 +60,8 @@ export async function statusOf(app: App, token: string, path = "/mcp"): Promise<
   const headers = { authorization: `Bearer ${token}`, host: new URL(path, ORIGIN).host };
   return (await app(path, post(call("nothing", {}), headers))).status;
 }
+
+/** The error code of an answer of the token endpoint; undefined when it is none. */
+export async function errorOf(response: Response): Promise<string | undefined> {
+  return (await response.json<{ error?: string }>()).error;
+}

@@ -54,6 +54,28 @@ describe("tokens that are let in", () => {
   });
 });
 
+describe("a principal that calls too often", () => {
+  it("is told when to come back, and nobody else is", async () => {
+    const left = new Map([["owner", 2]]);
+    const limit = async ({ key }: { key: string }) => {
+      const calls = left.get(key) ?? 1000;
+      left.set(key, calls - 1);
+      return { success: calls > 0 };
+    };
+    const app = appWith({ AUTH_TOKENS: authTokens, RATE_LIMITER: { limit } });
+    const statuses = [];
+    for (let request = 0; request < 4; request++) statuses.push((await app("/mcp", post(LIST))).status);
+    expect(statuses).toEqual([200, 200, 429, 429]);
+    const refused = await app("/mcp", post(LIST));
+    expect(refused.headers.get("retry-after")).toBe("60");
+    expect(await refused.json()).toMatchObject({ error: "Too many requests" });
+    expect((await app("/mcp", withHeader(`Bearer ${READER}`))).status).toBe(200);
+    expect(logs.entries()).toContainEqual(
+      expect.objectContaining({ event: "refusal", status: 429, reason: "rate_limited", principal: "owner" }),
+    );
+  });
+});
+
 describe("requests without a token", () => {
   it.each([
     ["no header", []],

@@ -1,0 +1,56 @@
+/** Our Worker with every operation that Cloudflare bills counted. `GET /counts` answers what came since the last time. */
+import local, {
+  Account as LocalAccount,
+  ContainerProxy,
+  Sandbox as LocalSandbox,
+} from "../../local/worker.ts";
+import type { Env } from "../../src/server/config.ts";
+import type { Counts } from "../counts.ts";
+import { countBucket, countCalls, countStorage, nothing } from "./counting.ts";
+
+export { ContainerProxy };
+
+let counts: Counts = nothing();
+const add = (key: keyof Counts, by: number) => (counts[key] += by);
+
+type LocalEnv = ConstructorParameters<typeof LocalSandbox>[1];
+
+const known = new WeakMap<object, LocalEnv>();
+
+/** The same object for the same environment: the configuration is parsed once for each. */
+function counted(env: LocalEnv): LocalEnv {
+  const made = known.get(env) ?? {
+    ...env,
+    Sandbox: countCalls(env.Sandbox, add),
+    Account: countCalls(env.Account, add),
+    RESULTS: countBucket(env.RESULTS, add),
+  };
+  known.set(env, made);
+  return made;
+}
+
+export class Sandbox extends LocalSandbox {
+  constructor(ctx: DurableObjectState<{}>, env: LocalEnv) {
+    countStorage(ctx.storage, add);
+    super(ctx, counted(env));
+  }
+}
+
+export class Account extends LocalAccount {
+  constructor(ctx: DurableObjectState, env: LocalEnv) {
+    countStorage(ctx.storage, add);
+    super(ctx, counted(env));
+  }
+}
+
+export default {
+  async fetch(request: Request, env: LocalEnv, ctx: ExecutionContext): Promise<Response> {
+    if (new URL(request.url).pathname === "/counts") {
+      const answer = Response.json(counts);
+      counts = nothing();
+      return answer;
+    }
+    counts.worker_requests++;
+    return local.fetch(request, counted(env) as Env, ctx);
+  },
+};

@@ -1,0 +1,152 @@
+/** What the actor stores in refuses, is slow, or has a limit. */
+import { runInDurableObject } from "cloudflare:test";
+import { afterEach, describe, expect, it } from "vitest";
+import { actorOf, bucket, idIn, inActor, owner, sh, until } from "../../worker/support.ts";
+import { faults } from "./worker.ts";
+
+afterEach(() => {
+  delete faults.bucket;
+});
+
+const refusing = async () => {
+  throw new Error("R2 is not there (10001)");
+};
+
+const slow = () => new Promise<void>((resolve) => setTimeout(resolve, 4000));
+
+/** The whole log of a run, read page by page. */
+async function log(id: string): Promise<string> {
+  let text = "";
+  for (let cursor = 0; ;) {
+    const page = await owner.call("get_result", { id, cursor, wait_seconds: 0 });
+    if (page.isError) throw new Error(page.text);
+    text += (page.content[1]?.text ?? "").replace(/^\[stdout\]\n/, "");
+    const next = /go on with cursor (\d+)/.exec(page.text)?.[1];
+    if (next === undefined) return text;
+    cursor = Number(next);
+  }
+}
+
+const COMMAND = "seq 1 60000";
+const EXPECTED = Array.from({ length: 60_000 }, (_, index) => `${index + 1}\n`).join("");
+
+describe("R2 refusing", () => {
+  it("a run ends as it should, and all of its output is kept and readable", async () => {
+    faults.bucket = refusing;
+    const result = await owner.call("run_command", { sandbox: "refused", command: COMMAND });
+    expect(result.structured).toMatchObject({ state: "succeeded", stdout_bytes: EXPECTED.length });
+    expect(await log(String(result.structured.id))).toBe(EXPECTED);
+  });
+
+  it("to give a log back: an error that says to try again, and the log when it is back", async () => {
+    const result = await owner.call("run_command", { sandbox: "unread", command: COMMAND });
+    const id = String(result.structured.id);
+    await until(async () => (await bucket.list()).objects.some(({ key }) => key.includes(id)));
+    faults.bucket = refusing;
+    const answer = await owner.call("get_result", { id, cursor: 0 });
+    expect(answer).toMatchObject({ isError: true });
+    expect(answer.text).toMatch(/does not answer.*again/);
+    expect((await owner.call("get_result", { id })).text).toContain("60000");
+    delete faults.bucket;
+    expect(await log(id)).toBe(EXPECTED);
+  });
+
+  it("to delete an expired log: the record stays, and goes with a later attempt that is planned", async () => {
+    const sandbox = "undeleted";
+    const result = await owner.call("run_command", { sandbox, command: COMMAND });
+    const id = String(result.structured.id);
+    await until(async () => (await bucket.list()).objects.some(({ key }) => key.includes(id)));
+    await inActor(sandbox, (_, { storage }) => {
+      storage.sql.exec("UPDATE runs SET ended_at = 1");
+    });
+    faults.bucket = refusing;
+    await runInDurableObject(await actorOf(sandbox), (instance) => instance.sweepRuns());
+    expect(await log(id).catch(String)).toContain("does not answer");
+    const planned = await inActor(sandbox, (_, { storage }) => storage.kv.get<number>("sweep"));
+    expect(planned).toBeGreaterThan(Date.now());
+    delete faults.bucket;
+    await runInDurableObject(await actorOf(sandbox), (instance) => instance.sweepRuns());
+    expect((await owner.call("get_result", { id })).text).toContain("There is no run");
+    expect((await bucket.list()).objects.filter(({ key }) => key.includes(id))).toEqual([]);
+  });
+});
+
+describe("R2 slow", () => {
+  it("nobody waits for it: runs end and start, results are there, logs follow", async () => {
+    faults.bucket = slow;
+    const sandbox = "slow";
+    await sh(sandbox, "true");
+    let shipped = false;
+    const bucketDone = () => (shipped = true);
+    faults.bucket = async () => {
+      await slow();
+      bucketDone();
+    };
+    const result = await owner.call("run_command", { sandbox, command: COMMAND });
+    expect(result.structured).toMatchObject({ state: "succeeded" });
+    expect(await sh(sandbox, "echo next")).toBe("next\n");
+    const id = String(result.structured.id);
+    expect(await log(id)).toBe(EXPECTED);
+    expect((await owner.call("list_runs", { sandbox })).isError).toBe(false);
+    expect(shipped).toBe(false);
+    await until(() => shipped);
+    delete faults.bucket;
+    expect(await log(id)).toBe(EXPECTED);
+  });
+});
+
+describe("SQLite at its row limit", () => {
+  it.each([
+    ["many large results", "for _ in range(100): display('日本' * 100_000)\n'last'"],
+    ["one result as large as the prelude passes on", "'🐍' * 250_000"],
+    [
+      "an image over the limit",
+      "from IPython.display import Image, display\nimport os\ndisplay(Image(data=b'\\x89PNG\\r\\n\\x1a\\n' + os.urandom(7_000_000), format='png'))",
+    ],
+    ["an exception with a huge message", "raise ValueError('日本' * 1_000_000)"],
+    ["an exception with a huge name", "raise type('É' * 1_000_000, (Exception,), {})('x')"],
+    [
+      "a traceback of huge lines",
+      `def f(n):\n    ${"x = '日'; ".repeat(3000)}\n    return f(n - 1) if n else 1 / 0\nf(60)`,
+    ],
+    ["a source whose first line is huge", `x = '${"🐍".repeat(200_000)}'\nlen(x)`],
+  ])("%s: the run has its end and is listed", async (_what, code) => {
+    const sandbox = "rows";
+    const answer = await owner.call("run_code", {
+      sandbox,
+      code: code.replace(/^for/, "from IPython.display import display\nfor"),
+    });
+    expect(answer.text).not.toMatch(/Internal error|Still running/);
+    const listed = await owner.call("list_runs", { sandbox, limit: 1 });
+    const [run] = listed.structured.runs as { id: string; state: string }[];
+    expect(["succeeded", "failed"]).toContain(run?.state);
+    const again = await owner.call("get_result", { id: run?.id, wait_seconds: 0 });
+    expect(again.text).toBe(answer.text);
+    expect(await sh(sandbox, "echo next")).toBe("next\n");
+  });
+
+  it("a history of the largest results is listed without reading them", async () => {
+    const sandbox = "heavy";
+    const ids = [];
+    for (let run = 0; run < 30; run++) {
+      const started = await owner.call("run_code", {
+        sandbox,
+        code: "for _ in range(8): display('x' * 250_000)",
+        wait_seconds: 30,
+      });
+      ids.push(started);
+    }
+    const listed = await owner.call("list_runs", { sandbox, limit: 200 });
+    expect(listed.structured.runs).toHaveLength(30);
+    expect(listed.text.length).toBeLessThan(10_000);
+  });
+
+  it("a command with the largest input there may be", async () => {
+    const answer = await owner.call("run_command", {
+      sandbox: "rows",
+      command: `: ${"é".repeat(99_000)}; echo done`,
+    });
+    expect(answer.structured).toMatchObject({ state: "succeeded", stdout: "done\n" });
+    expect(idIn({ ...answer, text: String(answer.structured.id) })).toBeTruthy();
+  });
+});

@@ -1,0 +1,93 @@
+/** Clients go away, and the server is told to stop, in the middle of runs. */
+import { connect } from "node:net";
+import { beforeAll, describe, expect, it } from "vitest";
+import { survivors } from "../setup/processes.ts";
+import { TOKEN } from "../setup/server.ts";
+import { runIDIn } from "../setup/tool.ts";
+import { type Bed, pause, startBed, until } from "./support.ts";
+
+let bed: Bed;
+beforeAll(async () => {
+  bed = await startBed();
+});
+
+interface Listed {
+  id: string;
+  state: string;
+  title: string;
+}
+
+async function listed(sandbox: string): Promise<Listed[]> {
+  return (await bed.call("list_runs", { sandbox })).structured.runs as Listed[];
+}
+
+describe("client gone in the middle", () => {
+  it("the run goes on, and another client finds it and all of its output", async () => {
+    const sandbox = "gone";
+    const abort = new AbortController();
+    const command = "for i in {1..30}; do echo $i; sleep 0.1; done; echo end";
+    const answer = bed.call("run_command", { sandbox, command }, abort.signal);
+    await until(async () => (await listed(sandbox)).length > 0);
+    abort.abort();
+    await expect(answer).rejects.toThrow("abort");
+    const [run] = await listed(sandbox);
+    expect((await bed.call("get_result", { id: run?.id })).text).toMatch(/\n30\nend/);
+  });
+
+  it("in the middle of its request: nothing was done, and the server goes on", async () => {
+    const sandbox = "half";
+    const { hostname, port } = new URL(bed.server.url);
+    const body = JSON.stringify({
+      jsonrpc: "2.0",
+      id: 1,
+      method: "tools/call",
+      params: { name: "run_command", arguments: { sandbox, command: "touch done" } },
+    });
+    for (const sent of [0, 10, body.length - 1]) {
+      const socket = connect(Number(port), hostname);
+      socket.on("error", () => undefined);
+      socket.write(
+        `POST /mcp HTTP/1.1\r\nHost: ${hostname}:${port}\r\nAuthorization: Bearer ${TOKEN}\r\nContent-Type: application/json\r\n` +
+          `Accept: application/json, text/event-stream\r\nContent-Length: ${body.length}\r\n\r\n${body.slice(0, sent)}`,
+      );
+      await pause(50);
+      socket.resetAndDestroy();
+    }
+    await pause(300);
+    expect(await bed.sh("ls -A", { sandbox })).toBe("");
+  });
+});
+
+describe("server stopped by SIGTERM while 20 runs are going", () => {
+  it("ends in order with nothing left; started again, every run is lost with the reason and its output", async () => {
+    const runs = await Promise.all(
+      Array.from({ length: 20 }, (_, index) =>
+        bed.call("run_command", {
+          sandbox: `stop-${index % 3}`,
+          session: `s${index}`,
+          command: `echo run ${index}; while :; do sleep 0.1; echo .; done`,
+          wait_seconds: 0,
+        }),
+      ),
+    );
+    for (const run of runs)
+      await until(async () =>
+        (await bed.call("get_result", { id: runIDIn(run), cursor: 0, wait_seconds: 0 })).text.includes("\n."),
+      );
+    await pause(1500);
+    const all = bed.all();
+    process.kill(
+      all.find(({ command }) => /cli\/start\.ts/.test(command) && !/^(\/bin\/)?sh /.test(command))?.pid ?? 0,
+      "SIGTERM",
+    );
+    expect(await bed.server.exited).toBe(0);
+    expect(await survivors(all, 5000)).toEqual([]);
+    await bed.restart();
+    for (const [index, run] of runs.entries()) {
+      const { text } = await bed.call("get_result", { id: runIDIn(run), wait_seconds: 0 });
+      expect(text).toMatch(/state: lost[^]*went away while the server was down/);
+      expect(text).toContain(`run ${index}\n.\n`);
+    }
+    expect(await bed.sh("echo works", { sandbox: "stop-0" })).toBe("works\n");
+  });
+});

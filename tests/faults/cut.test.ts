@@ -1,0 +1,233 @@
+/**
+ * The way between the Worker and the engine is cut: the Worker is given the address of a proxy that breaks, in the middle
+ * of a message where one is on its way, every connection there is. The parts are those of `npm start`.
+ */
+import { randomBytes } from "node:crypto";
+import { mkdtempSync, rmSync } from "node:fs";
+import { type AddressInfo, type Server, type Socket, connect, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { startEngineProcess } from "../../cli/engine.ts";
+import { freePort } from "../../cli/lock.ts";
+import { startWorker } from "../../cli/worker.ts";
+import { repository, TOKEN } from "../setup/server.ts";
+import { type ToolAnswer, runIDIn, tool } from "../setup/tool.ts";
+import { LONG, pause } from "./support.ts";
+
+/** A TCP proxy on loopback whose connections can be broken. The engine takes only what names its own address. */
+class FlakyProxy {
+  readonly #server: Server;
+  readonly #port: number;
+  readonly #pairs = new Set<Socket>();
+  #budget = Infinity;
+
+  constructor(port: number) {
+    this.#port = port;
+    this.#server = createServer((near) => {
+      const far = connect(port, "127.0.0.1");
+      for (const [from, to] of [
+        [near, far],
+        [far, near],
+      ] as const) {
+        from.setNoDelay(true);
+        this.#pairs.add(from);
+        from.on("data", (data: Buffer) => this.#pass(from === near ? this.#addressed(data) : data, to));
+        from.on("error", () => to.destroy());
+        from.on("end", () => to.end());
+        from.on("close", () => (this.#pairs.delete(from), to.destroy()));
+      }
+    });
+  }
+
+  async listen(): Promise<number> {
+    await new Promise<void>((resolve) => this.#server.listen(0, "127.0.0.1", resolve));
+    return this.port;
+  }
+
+  /** Breaks every connection now. */
+  cut(): void {
+    for (const socket of this.#pairs) socket.destroy();
+  }
+
+  /** Breaks every connection after so many more bytes, in the middle of whatever is on its way. */
+  cutAfter(bytes: number): void {
+    this.#budget = bytes;
+  }
+
+  close(): void {
+    this.#server.close();
+    this.cut();
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  #addressed(data: Buffer): Buffer {
+    const at = data.indexOf(`127.0.0.1:${this.port}\r\n`);
+    if (at < 0) return data;
+    const before = data.subarray(0, at);
+    const after = data.subarray(at + `127.0.0.1:${this.port}`.length);
+    return Buffer.concat([before, Buffer.from(`127.0.0.1:${this.#port}`), after]);
+  }
+
+  #pass(data: Buffer, to: Socket): void {
+    if (data.length <= this.#budget) {
+      this.#budget -= data.length;
+      to.write(data);
+      return;
+    }
+    to.write(data.subarray(0, this.#budget));
+    this.#budget = Infinity;
+    // What was written leaves before the end does.
+    setTimeout(() => this.cut(), 1);
+  }
+}
+
+const cleanUp: (() => unknown)[] = [];
+let proxy: FlakyProxy;
+let url = "";
+
+beforeAll(async () => {
+  const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-faults-"));
+  cleanUp.push(() => rmSync(directory, { recursive: true, force: true }));
+  const secret = randomBytes(24).toString("base64url");
+  const engine = await startEngineProcess(
+    { secret, network: "none", isolation: "bubblewrap", runDir: join(directory, "run"), verbose: false },
+    () => undefined,
+    () => undefined,
+  );
+  cleanUp.push(() => engine.close());
+  proxy = new FlakyProxy(Number(new URL(engine.url).port));
+  const engineURL = `http://127.0.0.1:${await proxy.listen()}`;
+  cleanUp.push(() => proxy.close());
+  const port = await freePort(0);
+  const worker = await startWorker({
+    config: join(repository, "wrangler.local.jsonc"),
+    port,
+    stateDir: directory,
+    variables: { SERVER_AUTH_TOKEN: TOKEN, LOCAL_ENGINE_URL: engineURL, LOCAL_ENGINE_SECRET: secret },
+    onLog: ({ message }) => logged.push(message),
+    onDeath: () => undefined,
+    verbose: false,
+  });
+  cleanUp.push(() => worker.close());
+  url = `http://127.0.0.1:${port}/mcp`;
+});
+
+const logged: string[] = [];
+
+afterAll(async () => {
+  for (const step of cleanUp.splice(0).toReversed()) await step();
+});
+
+const call = (name: string, args: Record<string, unknown>): Promise<ToolAnswer> => tool(url, name, args);
+
+async function sh(sandbox: string, command: string, more: Record<string, unknown> = {}): Promise<string> {
+  const answer = await call("run_command", { sandbox, command, ...more });
+  if (answer.structured.state !== "succeeded")
+    throw new Error(`${command}: ${answer.text}\n${logged.slice(-3).join("\n")}`);
+  return String(answer.structured.stdout);
+}
+
+describe("control channel cut in the middle of a message", () => {
+  it("a command goes on and is followed to its end; its output is neither doubled nor lost", async () => {
+    const sandbox = "follow";
+    await sh(sandbox, "true");
+    const answer = call("run_command", { sandbox, command: "for i in {1..60}; do echo $i; sleep 0.1; done" });
+    for (let cut = 0; cut < 3; cut++) {
+      await pause(1300);
+      proxy.cutAfter(50 * cut);
+    }
+    const { text, structured } = await answer;
+    expect(text).not.toContain("state:");
+    expect(structured.stdout).toBe(Array.from({ length: 60 }, (_, index) => `${index + 1}\n`).join(""));
+  });
+
+  it("a command whose start or answer was cut runs once", async () => {
+    const sandbox = "once";
+    await sh(sandbox, "true");
+    for (let bytes = 0; bytes < (LONG ? 6000 : 1500); bytes += LONG ? 100 : 300) {
+      proxy.cutAfter(bytes);
+      const answer = await call("run_command", { sandbox, command: `echo ${bytes} >> log; echo ran` });
+      expect(answer.text, `cut after ${bytes} bytes`).toContain("ran");
+      proxy.cutAfter(Infinity);
+    }
+    const lines = (await sh(sandbox, "cat log")).trim().split("\n");
+    expect(new Set(lines).size).toBe(lines.length);
+  });
+
+  it("a file is written whole or not at all, appended once; reading is repeated", async () => {
+    const sandbox = "files";
+    await sh(sandbox, "true");
+    const content = "0123456789abcdef".repeat(4096);
+    for (const bytes of [10, 500, 2000, 30_000, 90_000]) {
+      proxy.cutAfter(bytes);
+      const written = await call("write_file", { sandbox, path: `f${bytes}`, content });
+      proxy.cutAfter(bytes);
+      const appended = await call("write_file", {
+        sandbox,
+        path: "log",
+        content: `${bytes}\n`,
+        append: true,
+      });
+      proxy.cutAfter(bytes);
+      const read = await call("read_file", { sandbox, path: `f${bytes}`, limit: 1 });
+      proxy.cutAfter(Infinity);
+      const size = (await sh(sandbox, `stat -c %s f${bytes} 2>/dev/null || echo none`)).trim();
+      expect([String(content.length), "none"]).toContain(size);
+      if (!written.isError) expect(size).toBe(String(content.length));
+      else expect(written.text).toContain("The connection to the sandbox broke");
+      expect(appended.isError ? appended.text : "").toMatch(/^$|connection to the sandbox broke/);
+      if (size !== "none") expect(read.text).toContain("0123456789abcdef");
+    }
+    const lines = (await sh(sandbox, "cat log")).trim().split("\n");
+    expect(new Set(lines).size).toBe(lines.length);
+  });
+
+  it("code is lost with the reason; files stay, and the next call works", async () => {
+    const sandbox = "code";
+    await call("run_code", { sandbox, code: "x = 1; open('kept', 'w').write('kept')" });
+    const answer = call("run_code", {
+      sandbox,
+      code: "import time; print('begun', flush=True); time.sleep(4); print('end')",
+    });
+    await pause(2500);
+    proxy.cut();
+    const { text } = await answer;
+    expect(text).toMatch(/state: lost[^]*connection to the sandbox broke/);
+    expect(text).not.toContain("files, processes and kernels are gone");
+    expect(await sh(sandbox, "cat kept")).toBe("kept");
+    expect((await call("run_code", { sandbox, code: "6 * 7" })).text).toContain("42");
+  });
+
+  it("again and again, at random moments under twenty runs: every one has an end and nothing is doubled", async () => {
+    const runs = Array.from({ length: 20 }, (_, index) =>
+      call("run_command", {
+        sandbox: `many-${index % 4}`,
+        session: `s${index}`,
+        command: `echo ${index} >> started; for i in {1..40}; do echo $i; sleep 0.05; done`,
+        wait_seconds: 0,
+      }),
+    );
+    for (let round = 0; round < 4; round++) {
+      await pause(700);
+      proxy.cutAfter(Math.floor(Math.random() * 3000));
+    }
+    proxy.cutAfter(Infinity);
+    const expected = Array.from({ length: 40 }, (_, index) => `${index + 1}`).join("\n");
+    for (const answer of await Promise.all(runs)) {
+      expect(answer.text).not.toMatch(/Internal error|gone/);
+      const { text } = await call("get_result", { id: runIDIn(answer) });
+      expect(text).toContain(expected);
+      expect(text).not.toContain("state:");
+    }
+    for (let index = 0; index < 4; index++)
+      expect((await sh(`many-${index}`, "sort -u started | wc -l; wc -l < started")).split("\n")).toEqual([
+        "5",
+        "5",
+        "",
+      ]);
+  });
+});

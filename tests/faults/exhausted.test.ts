@@ -1,0 +1,98 @@
+/** User code takes all there is of something. Each in a sandbox of its own, with another that must not notice. */
+import { beforeAll, describe, expect, it } from "vitest";
+import { findGroupParents } from "../../local/engine/limits.ts";
+import { runIDIn } from "../setup/tool.ts";
+import { type Bed, startBed } from "./support.ts";
+
+/** Without a control group nothing holds a sandbox's memory, and these would take the machine's. */
+const memoryIsHeld = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
+
+let bed: Bed;
+beforeAll(async () => {
+  bed = await startBed();
+  await bed.call("run_code", { sandbox: "neighbour", code: "x = 7" });
+});
+
+async function neighbourIsFine(): Promise<void> {
+  expect((await bed.call("run_code", { sandbox: "neighbour", code: "x" })).text).toContain("7");
+  expect(await bed.sh("echo fine", { sandbox: "neighbour" })).toBe("fine\n");
+}
+
+/** Whether the sandbox works, at once or after the one restart that it announces. */
+async function works(sandbox: string): Promise<void> {
+  expect(await bed.sh("echo works", { sandbox })).toBe("works\n");
+  expect((await bed.call("run_code", { sandbox, code: "1 + 1" })).text).toContain("2");
+  await bed.call("write_file", { sandbox, path: "/workspace/works", content: "yes" });
+  expect((await bed.call("read_file", { sandbox, path: "/workspace/works" })).text).toContain("yes");
+}
+
+describe("disk full", () => {
+  it("writes say so and change nothing, reading and deleting work, and it is as good as new after that", async () => {
+    const sandbox = "full";
+    await bed.call("write_file", { sandbox, path: "kept", content: "before" });
+    await bed.call("run_command", {
+      sandbox,
+      command: "cat /dev/zero > /workspace/fill 2>/dev/null; cat /dev/zero > /root/fill; true",
+    });
+    for (const append of [false, true]) {
+      const written = await bed.call("write_file", {
+        sandbox,
+        path: "kept",
+        content: "x".repeat(100_000),
+        append,
+      });
+      expect(written).toMatchObject({ isError: true });
+      expect(written.text).toMatch(/No space left.*Delete files/);
+    }
+    expect((await bed.call("read_file", { sandbox, path: "kept" })).text).toContain("before");
+    expect((await bed.call("list_files", { sandbox })).text).toContain("kept");
+    expect(
+      (await bed.call("run_code", { sandbox, code: "open('y', 'w').write('y' * 10**6)" })).text,
+    ).toContain("No space left");
+    const command = await bed.call("run_command", {
+      sandbox,
+      command: "echo still here; rm /workspace/fill /root/fill",
+    });
+    expect(command.structured).toMatchObject({ state: "succeeded", stdout: "still here\n" });
+    await works(sandbox);
+    await neighbourIsFine();
+  });
+});
+
+describe.runIf(memoryIsHeld)("memory exhausted by user code", () => {
+  it.each([
+    ["a command", "run_command", { command: "head -c 100G /dev/zero | tail -c 100G" }],
+    ["Python", "run_code", { code: "x = []\nwhile True: x.append(bytearray(50_000_000))" }],
+    [
+      "JavaScript",
+      "run_code",
+      { language: "javascript", code: "const x = []; for (;;) x.push(new Uint8Array(50_000_000).fill(1))" },
+    ],
+  ])("%s: it ends with the reason, and the next call works", async (_who, name, args) => {
+    const sandbox = "hungry";
+    const answer = await bed.call(name, { sandbox, ...args, timeout_seconds: 60, wait_seconds: 90 });
+    expect(answer.text).toMatch(/137|memory|Memory|died|killed|gone/i);
+    expect(answer.text).not.toMatch(/Internal error|Still running/);
+    await works(sandbox);
+    await neighbourIsFine();
+  });
+});
+
+describe("processes exhausted by a fork bomb", () => {
+  it.each([
+    ["in a command", "run_command", { command: ":(){ :|:& };:; sleep 3" }],
+    ["that ignores signals", "run_command", { command: "trap '' TERM INT HUP; b(){ b|b& }; b; sleep 2" }],
+    ["in code", "run_code", { code: "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass" }],
+  ])(
+    "%s: the run ends, others are not disturbed, destroy_sandbox or the next call helps",
+    async (_where, name, args) => {
+      const sandbox = "bomb";
+      const run = await bed.call(name, { sandbox, ...args, timeout_seconds: 8, wait_seconds: 0 });
+      await neighbourIsFine();
+      const { text } = await bed.call("get_result", { id: runIDIn(run), wait_seconds: 60 });
+      expect(text).not.toMatch(/Internal error|Still running/);
+      expect((await bed.call("destroy_sandbox", { sandbox })).text).toContain("destroyed");
+      await works(sandbox);
+    },
+  );
+});

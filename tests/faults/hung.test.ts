@@ -1,0 +1,97 @@
+/** The control server of a sandbox hangs: it is stopped by SIGSTOP, for a while or for good. */
+import { afterEach, beforeAll, describe, expect, it } from "vitest";
+import { runIDIn } from "../setup/tool.ts";
+import { type Bed, pause, startBed } from "./support.ts";
+
+let bed: Bed;
+const stopped: number[] = [];
+
+beforeAll(async () => {
+  bed = await startBed();
+});
+
+afterEach(() => {
+  for (const pid of stopped.splice(0)) resume(pid);
+});
+
+function resume(pid: number): void {
+  try {
+    process.kill(pid, "SIGCONT");
+  } catch {
+    // It is gone.
+  }
+}
+
+async function hang(sandbox: string): Promise<number> {
+  const pid = await bed.runtime(sandbox);
+  process.kill(pid, "SIGSTOP");
+  stopped.push(pid);
+  return pid;
+}
+
+describe("runtime hung for a while (SIGSTOP, SIGCONT)", () => {
+  it("runs and calls go on where they were; nothing is doubled", async () => {
+    const sandbox = "pausing";
+    const command = await bed.call("run_command", {
+      sandbox,
+      command: "for i in {0..29}; do echo $i; sleep 0.1; done",
+      wait_seconds: 0,
+    });
+    const code = await bed.call("run_code", {
+      sandbox,
+      code: "import time; time.sleep(2); print('ran'); 42",
+      wait_seconds: 0,
+    });
+    await pause(1000);
+    const pid = await hang(sandbox);
+    const during = [
+      bed.call("run_command", { sandbox, session: "b", command: "echo waited >> once; cat once" }),
+      bed.call("write_file", { sandbox, path: "a", content: "1", append: true }),
+    ];
+    await pause(4000);
+    resume(pid);
+    expect((await bed.call("get_result", { id: runIDIn(command) })).text).toContain(
+      `${Array.from({ length: 30 }, (_, index) => index).join("\n")}\n`.trim(),
+    );
+    expect((await bed.call("get_result", { id: runIDIn(code) })).text).toMatch(/ran[^]*42/);
+    const [ran, written] = await Promise.all(during);
+    expect(ran?.structured).toMatchObject({ state: "succeeded", stdout: "waited\n" });
+    expect(written?.structured).toMatchObject({ size: 1 });
+  });
+});
+
+describe("runtime hung for good (SIGSTOP)", () => {
+  it("runs end soon after their time with the reason; others go on; destroy_sandbox helps", async () => {
+    const sandbox = "hanging";
+    const limits = { wait_seconds: 0, timeout_seconds: 6 };
+    const command = await bed.call("run_command", { sandbox, command: "echo before; sleep 60", ...limits });
+    const code = await bed.call("run_code", { sandbox, code: "import time; time.sleep(60)", ...limits });
+    await pause(2000);
+    await hang(sandbox);
+    const late = bed.call("run_command", { sandbox, session: "b", command: "true", timeout_seconds: 6 });
+    const [first, second, third] = await Promise.all([
+      bed.call("get_result", { id: runIDIn(command), wait_seconds: 60 }),
+      bed.call("get_result", { id: runIDIn(code), wait_seconds: 60 }),
+      late,
+    ]);
+    expect(first.text).toMatch(/state: lost[^]*has not answered[^]*destroy_sandbox[^]*before/);
+    expect(second.text).toMatch(/state: timed_out/);
+    expect(third.text).toMatch(/has not answered[^]*destroy_sandbox/);
+    expect((await bed.call("cancel_run", { id: runIDIn(command) })).text).toContain("state: lost");
+    expect(await bed.sh("echo fine", { sandbox: "another" })).toBe("fine\n");
+    expect((await bed.call("destroy_sandbox", { sandbox })).text).toContain("destroyed");
+    expect(await bed.sh("echo afresh", { sandbox })).toBe("afresh\n");
+  });
+
+  it("its runs can be told to be cancelled, and say what to do", async () => {
+    const sandbox = "hanging-too";
+    const command = await bed.call("run_command", { sandbox, command: "sleep 60", wait_seconds: 0 });
+    await hang(sandbox);
+    const { text } = await bed.call("cancel_run", { id: runIDIn(command) });
+    expect(text).toMatch(/has not answered[^]*destroy_sandbox/);
+    await bed.call("destroy_sandbox", { sandbox });
+    expect((await bed.call("get_result", { id: runIDIn(command) })).text).toContain(
+      "was destroyed while it ran",
+    );
+  });
+});

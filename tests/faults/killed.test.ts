@@ -1,0 +1,131 @@
+/** A process of the server is killed in the middle of runs of each kind. */
+import { beforeAll, describe, expect, it } from "vitest";
+import { survivors } from "../setup/processes.ts";
+import { runIDIn } from "../setup/tool.ts";
+import { type Bed, pause, startBed, until } from "./support.ts";
+
+/** Prints a number ten times a second, each once. */
+const COUNTING = "for ((i = 0; i < 3000; i++)); do echo $i; sleep 0.1; done";
+const COUNTING_CODE = "import time\nfor i in range(3000):\n    print(i, flush=True)\n    time.sleep(0.1)";
+
+/** A run of each kind under way, and one that has ended. */
+async function busy(bed: Bed, sandbox: string) {
+  const ended = await bed.call("run_command", { sandbox, command: "echo kept" });
+  const command = await bed.call("run_command", {
+    sandbox,
+    command: COUNTING,
+    wait_seconds: 0,
+    timeout_seconds: 600,
+  });
+  const code = await bed.call("run_code", {
+    sandbox,
+    code: COUNTING_CODE,
+    wait_seconds: 0,
+    timeout_seconds: 600,
+  });
+  const ids = { command: runIDIn(command), code: runIDIn(code), ended: String(ended.structured.id) };
+  for (const id of [ids.command, ids.code])
+    await until(async () =>
+      /\n12\n/.test((await bed.call("get_result", { id, cursor: 0, wait_seconds: 0 })).text),
+    );
+  return ids;
+}
+
+/** Numbers in the log of a run, which must go up by one from 0: nothing doubled, nothing left out. */
+async function counted(bed: Bed, id: string): Promise<number> {
+  const { text } = await bed.call("get_result", { id, cursor: 0, wait_seconds: 0 });
+  const numbers = text.slice(text.indexOf("[stdout]")).match(/^\d+$/gm) ?? [];
+  expect(numbers).toEqual(numbers.map((_, index) => String(index)));
+  return numbers.length;
+}
+
+describe.each(["workerd", "engine"] as const)("%s killed in the middle of runs of each kind", (role) => {
+  let bed: Bed;
+  beforeAll(async () => {
+    bed = await startBed();
+  });
+
+  it("over the same state: runs are lost with the reason, output is whole up to a second before", async () => {
+    const ids = await busy(bed, "default");
+    await bed.call("write_file", { path: "kept", content: "x" });
+    const seen = { command: await counted(bed, ids.command), code: await counted(bed, ids.code) };
+    await pause(2500);
+    const all = bed.all();
+    process.kill(bed.pid(role), "SIGKILL");
+    expect(await survivors(all, 5000)).toEqual([]);
+
+    await bed.restart();
+    for (const kind of ["command", "code"] as const) {
+      const { text } = await bed.call("get_result", { id: ids[kind], wait_seconds: 0 });
+      expect(text).toContain("state: lost");
+      expect(text).toMatch(/went away while the server was down/);
+      // 2.5 seconds went by since it was read: all but the last second of them must be there.
+      expect(await counted(bed, ids[kind])).toBeGreaterThanOrEqual(seen[kind] + 8);
+    }
+    expect((await bed.call("get_result", { id: ids.ended, cursor: 0 })).text).toContain("kept");
+    const { structured } = await bed.call("list_runs", {});
+    expect((structured.runs as { state: string }[]).map(({ state }) => state)).toEqual([
+      "lost",
+      "lost",
+      "succeeded",
+    ]);
+    // The next call works in a fresh sandbox and says so.
+    const next = await bed.call("run_command", { command: "ls -A; echo works" });
+    expect(next.structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
+    expect(next.text).toContain("files, processes and kernel state are gone");
+  });
+});
+
+describe("a sandbox killed in the middle of runs of each kind", () => {
+  let bed: Bed;
+  beforeAll(async () => {
+    bed = await startBed();
+  });
+
+  it("runs are lost within seconds, output is whole, the next call works and says what is gone, others go on", async () => {
+    await bed.sh("echo mine > file", { sandbox: "other" });
+    await bed.call("run_code", { sandbox: "other", code: "x = 1" });
+    const ids = await busy(bed, "victim");
+    const other = await bed.call("run_command", {
+      sandbox: "other",
+      command: "sleep 8; echo done",
+      wait_seconds: 0,
+    });
+    const seen = await counted(bed, ids.command);
+    process.kill(await bed.runtime("victim"), "SIGKILL");
+    for (const id of [ids.command, ids.code]) {
+      const { text } = await bed.call("get_result", { id, wait_seconds: 20 });
+      expect(text).toContain("state: lost");
+      expect(text).toMatch(/files, processes and kernels? (state )?are gone/);
+      await counted(bed, id);
+    }
+    expect(await counted(bed, ids.command)).toBeGreaterThanOrEqual(seen);
+    const next = await bed.call("run_command", { sandbox: "victim", command: "ls -A; echo works" });
+    expect(next.structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
+    expect(next.text).toContain("The sandbox was restarted");
+    expect((await bed.call("get_result", { id: runIDIn(other), wait_seconds: 30 })).text).toContain("done");
+    expect(await bed.sh("cat file", { sandbox: "other" })).toBe("mine\n");
+    expect((await bed.call("run_code", { sandbox: "other", code: "x" })).text).toContain("result: 1");
+  });
+
+  it("in the middle of each other call: an answer that says so, or the result", async () => {
+    const sandbox = "calls";
+    await bed.sh("mkdir -p d && touch d/{1..2000} && head -c 3000000 /dev/zero > big", { sandbox });
+    const calls: [string, Record<string, unknown>][] = [
+      ["write_file", { path: "out", content: "x".repeat(2_000_000) }],
+      ["read_file", { path: "big", encoding: "base64" }],
+      ["list_files", { path: "d" }],
+      ["run_command", { command: "sleep 30" }],
+      ["run_code", { code: "import time; time.sleep(30)" }],
+    ];
+    const runtime = await bed.runtime(sandbox);
+    const answers = calls.map(([name, args]) => bed.call(name, { sandbox, ...args }));
+    await pause(100);
+    process.kill(runtime, "SIGKILL");
+    for (const answer of await Promise.all(answers)) {
+      expect(answer.text).not.toContain("Internal error");
+      expect(answer.status).toBe(200);
+    }
+    expect(await bed.sh("echo works", { sandbox })).toBe("works\n");
+  });
+});

@@ -1,0 +1,107 @@
+/** A server as a user starts it, with a way to each of its processes. */
+import { randomInt } from "node:crypto";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll } from "vitest";
+import { type Process, processes, tree } from "../setup/processes.ts";
+import { type Server, type ServerOptions, startServer } from "../setup/server.ts";
+import { type ToolAnswer, tool } from "../setup/tool.ts";
+
+/** Long forms run more rounds, and wait for what takes minutes. */
+export const LONG = process.env.FAULTS === "long";
+
+const ROLES = { engine: /local\/engine\/main\.ts/, workerd: /workerd serve/ } as const;
+
+export interface Bed {
+  readonly server: Server;
+  /** Calls a tool. */
+  call(name: string, args?: Record<string, unknown>, signal?: AbortSignal): Promise<ToolAnswer>;
+  /** Runs a command that must succeed; what it printed. */
+  sh(command: string, more?: Record<string, unknown>): Promise<string>;
+  pid(role: keyof typeof ROLES): number;
+  /** The control server of a sandbox, by its process id on the host. */
+  runtime(sandbox: string): Promise<number>;
+  /** Everything that belongs to the server now, sandboxes included. */
+  all(): Process[];
+  /** Starts it again over the same state, after its end. */
+  restart(): Promise<void>;
+}
+
+/** A server with a state directory of its own, stopped at the end of the file. */
+export async function startBed(options: ServerOptions = {}): Promise<Bed> {
+  const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-faults-"));
+  const start = () =>
+    startServer({
+      ...options,
+      flags: [
+        ...(process.env.VERBOSE ? ["--verbose"] : []),
+        ...(options.flags ?? []),
+        "--state-dir",
+        directory,
+        "--network",
+        "none",
+      ],
+    });
+  let server = await start();
+  afterAll(async () => {
+    await server.stop();
+    rmSync(directory, { recursive: true, force: true });
+  });
+  const bed: Bed = {
+    get server() {
+      return server;
+    },
+    call: (name, args = {}, signal) => tool(server.url, name, args, { signal }),
+    async sh(command, more = {}) {
+      const answer = await bed.call("run_command", { command, ...more });
+      if (answer.structured.state !== "succeeded")
+        throw new Error(`${command}: ${answer.text}\n${server.stderr().slice(-3000)}`);
+      return String(answer.structured.stdout);
+    },
+    all: () => tree(server.child.pid ?? Number.NaN),
+    pid(role) {
+      const found = bed
+        .all()
+        .filter(({ command }) => ROLES[role].test(command) && !/^(\/bin\/)?sh /.test(command));
+      if (found.length !== 1) throw new Error(`${found.length} processes are ${role}`);
+      return found[0]?.pid ?? Number.NaN;
+    },
+    async runtime(sandbox) {
+      const marker = `86400.${randomInt(1e9)}`;
+      await bed.sh(`sleep ${marker} >/dev/null 2>&1 & echo $!`, { sandbox, session: "look" });
+      const byID = new Map(processes().map((process) => [process.pid, process]));
+      const sleeper = [...byID.values()].find(({ command }) => command === `sleep ${marker}`);
+      let at = sleeper;
+      while (at && !/^\S*node .*runtime\/main\.ts/.test(at.command)) at = byID.get(at.parent);
+      if (sleeper) process.kill(sleeper.pid, "SIGKILL");
+      // What was put into the background hangs on the sandbox's first process, whose other child is the control server.
+      const found = at ?? sibling(sleeper, byID);
+      if (!found) throw new Error(`no control server of ${sandbox}`);
+      return found.pid;
+    },
+    async restart() {
+      await server.exited;
+      server = await start();
+    },
+  };
+  return bed;
+}
+
+/** The control server in the same sandbox as a process that hangs on the sandbox's first. */
+function sibling(process: Process | undefined, byID: Map<number, Process>): Process | undefined {
+  return [...byID.values()].find(
+    ({ parent, command }) => parent === process?.parent && /^\S*node .*runtime\/main\.ts/.test(command),
+  );
+}
+
+/** Waits until `look` gives something; the test's own timeout is its limit. */
+export async function until<T>(look: () => T | Promise<T>): Promise<NonNullable<Awaited<T>>> {
+  for (;;) {
+    const found = await look();
+    if (found) return found;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+export const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));

@@ -1,0 +1,363 @@
+/** The HTTP surface: methods, paths, headers, bodies and connections as no client should make them. */
+import { connect, type Socket } from "node:net";
+import { readFileSync } from "node:fs";
+import * as fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { tree } from "../setup/processes.ts";
+import { type Server, startServer, TOKEN } from "../setup/server.ts";
+import { tool } from "../setup/tool.ts";
+import { harmless, HEADERS, LONG, nastyString, postRaw, rawSocket, tries } from "./support.ts";
+
+let server: Server;
+let origin: string;
+let authority: string;
+
+beforeAll(async () => {
+  server = await startServer({ flags: ["--network", "none"] });
+  ({ origin, host: authority } = new URL(server.url));
+});
+afterAll(() => server.stop());
+
+const LIST = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list", params: {} });
+
+async function stillServes(): Promise<void> {
+  const { status, text } = await postRaw(server.url, LIST);
+  expect({ status, tools: text.includes("run_command") }).toEqual({ status: 200, tools: true });
+}
+
+/** Memory of the Worker's process, MiB. */
+function memory(): number {
+  const workerd = tree(server.child.pid ?? 0).find(
+    ({ command }) => /workerd serve/.test(command) && !/^(\/bin\/)?sh /.test(command),
+  );
+  return Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${workerd?.pid}/status`, "utf8"))?.[1]) / 1024;
+}
+
+describe("methods and paths", () => {
+  const PATHS = [
+    "/",
+    "/mcp",
+    "/mcp/",
+    "/MCP",
+    "//mcp",
+    "/mcp/..",
+    "/%2e%2e/mcp",
+    "/mcp?x=1",
+    "/health",
+    "/execute",
+    "/tasks/x/result",
+    "/tasks/%00/result",
+    "/.well-known/oauth-protected-resource",
+    "/.well-known/oauth-authorization-server",
+    "/cdn-cgi/handler/scheduled",
+    "/cdn-cgi/mf/reload",
+    "/__proto__",
+    "/constructor",
+    "/.dev.vars",
+    "/.git/config",
+    `/${"a".repeat(8000)}`,
+    "/%",
+    "/%ff%fe",
+    "/\u00e9",
+  ];
+  it.each([
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "PATCH",
+    "DELETE",
+    "OPTIONS",
+    "PROPFIND",
+    "PURGE",
+    "MCP",
+    "get",
+    "TRACE",
+  ])("%s of every path", async (method) => {
+    for (const path of PATHS) {
+      const head = `${method} ${encodeURI(path).replaceAll("%25", "%")} HTTP/1.1\r\nHost: ${authority}\r\nAuthorization: Bearer ${TOKEN}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`;
+      const answer = await rawSocket(server.url, [head], 5000);
+      const status = Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1]);
+      // workerd answers by itself, with 501, to methods that no Worker can be asked with.
+      if (status !== 501) harmless(status, answer, head);
+    }
+    await stillServes();
+  });
+});
+
+describe("headers", () => {
+  it("of any content, in any place that is read", async () => {
+    const value = fc.oneof(
+      nastyString,
+      fc.constantFrom(
+        "Bearer",
+        "Bearer ",
+        "Bearer a b",
+        `bearer ${TOKEN}x`,
+        `Basic ${btoa("a:b")}`,
+        "*/*;q=9",
+        "text/html",
+        "application/json; charset=utf-16",
+        "application/json;;;",
+        "null",
+        "http://localhost:1",
+        "http://[::1",
+        "2025-03-26",
+        "2026-07-28",
+        "9999-99-99",
+        "gzip",
+        "identity, br",
+        "bytes=0-1",
+      ),
+    );
+    const name = fc.constantFrom(
+      "authorization",
+      "content-type",
+      "accept",
+      "origin",
+      "mcp-protocol-version",
+      "mcp-session-id",
+      "mcp-method",
+      "mcp-name",
+      "last-event-id",
+      "content-encoding",
+      "x-forwarded-host",
+      "x-forwarded-for",
+      "cf-connecting-ip",
+      "expect",
+      "te",
+      "range",
+      "if-none-match",
+      "cookie",
+      "upgrade",
+    );
+    await fc.assert(
+      fc.asyncProperty(name, value, async (key, text) => {
+        const safe = text.replaceAll(/[^\x20-\x7e\x80-\xff]/g, "?");
+        const own = Object.entries({ host: authority, ...HEADERS, [key]: safe })
+          .map(([k, v]) => `${k}: ${v}\r\n`)
+          .join("");
+        const head = `POST /mcp HTTP/1.1\r\n${own}Connection: close\r\nContent-Length: ${LIST.length}\r\n\r\n${LIST}`;
+        const answer = await rawSocket(server.url, [Buffer.from(head, "latin1")], 10_000);
+        const status = Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1] ?? 400);
+        if (status !== 501) harmless(status, answer, head);
+      }),
+      tries(120),
+    );
+    await stillServes();
+  });
+
+  it.each([
+    ["two hosts", `Host: ${"evil.example"}\r\nHost: x\r\n`],
+    ["a foreign host", "Host: evil.example\r\n"],
+    ["no host", ""],
+    ["two tokens", `Host: x\r\nAuthorization: Bearer a\r\nAuthorization: Bearer ${TOKEN}\r\n`],
+    ["two lengths", "Host: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n"],
+    ["a negative length", "Host: x\r\nContent-Length: -1\r\n"],
+    ["a huge length", "Host: x\r\nContent-Length: 99999999999999999999\r\n"],
+    ["length and chunks", "Host: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n"],
+    ["a folded line", "Host: x\r\nX-A: a\r\n b\r\n"],
+    ["a NUL", "Host: x\r\nX-A: a\0b\r\n"],
+    ["no colon", "Host: x\r\nnonsense\r\n"],
+    ["a megabyte", `Host: x\r\nX-A: ${"a".repeat(1_000_000)}\r\n`],
+    ["ten thousand", `Host: x\r\n${"X-A: a\r\n".repeat(10_000)}`],
+  ])("%s", async (_what, lines) => {
+    const answer = await rawSocket(server.url, [`POST /mcp HTTP/1.1\r\n${lines}Connection: close\r\n\r\n`]);
+    const status = Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1] ?? 400);
+    if (status !== 501) harmless(status, answer, lines);
+    expect(answer).not.toContain('"tools"');
+    await stillServes();
+  });
+});
+
+describe("bodies", () => {
+  const envelope = (params: string) => `{"jsonrpc":"2.0","id":1,"method":"tools/list","params":${params}}`;
+  const deep = (depth: number) => "[".repeat(depth) + "]".repeat(depth);
+  const CORPUS: [string, string | Uint8Array<ArrayBuffer>][] = [
+    ["nothing", ""],
+    ["white space", " \n"],
+    ["no JSON", "{"],
+    ["a NUL", "\0"],
+    ["NUL in JSON", '{"jsonrpc":"2.0\0"}'],
+    ["a byte order mark", `\ufeff${LIST}`],
+    ["broken UTF-8", new Uint8Array([0x7b, 0x22, 0xff, 0xfe, 0x22, 0x7d])],
+    ["overlong UTF-8", new Uint8Array([0x22, 0xc0, 0xaf, 0x22])],
+    ["a surrogate in UTF-8", new Uint8Array([0x22, 0xed, 0xa0, 0x80, 0x22])],
+    ["UTF-16", new Uint8Array(Buffer.from(LIST, "utf16le"))],
+    ["a number", "1"],
+    ["null", "null"],
+    ["a string", '"tools/list"'],
+    ["a lone surrogate", envelope('{"a":"\\ud800"}')],
+    ["__proto__", '{"__proto__":{"method":"tools/list"},"jsonrpc":"2.0","id":1}'],
+    ["keys twice", '{"jsonrpc":"2.0","id":1,"id":2,"method":"tools/list","method":"x"}'],
+    ["an empty batch", "[]"],
+    ["a batch of nothing", "[null,1,[],{}]"],
+    ["a batch in a batch", `[[${LIST}]]`],
+    ["deep JSON", deep(1000)],
+    ["very deep JSON", deep(100_000)],
+    ["as deep as fits", deep(4_000_000)],
+    ["deep arguments", envelope(`{"a":${deep(50_000)}}`)],
+    [
+      "deep arguments of a call",
+      `{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"run_code","arguments":${'{"a":'.repeat(50_000)}1${"}".repeat(50_000)}}}`,
+    ],
+    ["deep _meta", envelope(`{"_meta":{"a":${deep(50_000)}}}`)],
+    ["a deep id", `{"jsonrpc":"2.0","id":${deep(5000)},"method":"tools/list"}`],
+    ["a long id", `{"jsonrpc":"2.0","id":"${"x".repeat(1_000_000)}","method":"tools/list"}`],
+    ["a long method", `{"jsonrpc":"2.0","id":1,"method":"${"x".repeat(1_000_000)}"}`],
+    ["many keys", `{${Array.from({ length: 200_000 }, (_, key) => `"k${key}":1`).join(",")}}`],
+    ["a huge number", envelope(`{"cursor":1${"0".repeat(100_000)}}`)],
+    [
+      "a batch of many",
+      `[${Array.from({ length: 20_000 }, (_, id) => `{"jsonrpc":"2.0","id":${id},"method":"ping"}`).join(",")}]`,
+    ],
+    [
+      "a batch of notifications",
+      `[${Array.from({ length: 20_000 }, () => '{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}').join(",")}]`,
+    ],
+    [
+      "a batch of one id",
+      `[${Array.from({ length: 500 }, () => '{"jsonrpc":"2.0","id":1,"method":"tools/list"}').join(",")}]`,
+    ],
+    ["more than the limit", `"${"x".repeat(9 * 1024 * 1024)}"`],
+    ["much more than the limit", `"${"x".repeat(60 * 1024 * 1024)}"`],
+  ];
+  it.each(CORPUS)("%s", async (_what, body) => {
+    for (const version of [undefined, "2025-03-26", "2025-11-25", "2026-07-28"]) {
+      const { status, text } = await postRaw(
+        server.url,
+        body,
+        version ? { "mcp-protocol-version": version } : {},
+      );
+      harmless(status, text, String(body).slice(0, 1000));
+      // An answer may repeat what was asked, not multiply it.
+      expect(text.length).toBeLessThan(20_000_000);
+    }
+    await stillServes();
+  });
+
+  it("a batch of a thousand commands is held to the quota, and none is lost", async () => {
+    const calls = Array.from({ length: 1000 }, (_, id) => ({
+      jsonrpc: "2.0",
+      id,
+      method: "tools/call",
+      params: { name: "run_command", arguments: { command: "true", session: `s${id % 10}` } },
+    }));
+    const { status, text } = await postRaw(server.url, JSON.stringify(calls), {
+      "mcp-protocol-version": "2025-03-26",
+    });
+    harmless(status, text, "a thousand calls");
+    await stillServes();
+  });
+
+  it("anything like JSON", async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.json({ maxDepth: 5 }), fc.nat({ max: 60 }), async (json, cut) => {
+        const body = json.slice(0, Math.max(1, json.length - (cut > 30 ? 0 : cut)));
+        const { status, text } = await postRaw(server.url, body);
+        harmless(status, text, body);
+      }),
+      tries(80),
+    );
+  });
+});
+
+describe("connections", () => {
+  const head = (extra: string) =>
+    `POST /mcp HTTP/1.1\r\nHost: ${authority}\r\nAuthorization: Bearer ${TOKEN}\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n${extra}\r\n`;
+
+  it.each([
+    ["a chunk larger than it says", ["5\r\nhello world\r\n0\r\n\r\n"]],
+    ["a chunk smaller than it says", ["ffff\r\nhello\r\n0\r\n\r\n"]],
+    ["a chunk without a length", ["\r\nhello\r\n"]],
+    ["a negative chunk", ["-1\r\nhello\r\n0\r\n\r\n"]],
+    ["a chunk of 2^64", ["fffffffffffffffff\r\nhello\r\n"]],
+    ["a chunk extension without end", [`5;${"a".repeat(100_000)}\r\nhello\r\n0\r\n\r\n`]],
+    ["trailers", ["0\r\nX-A: a\r\nHost: evil\r\n\r\n"]],
+    ["ten thousand chunks of one byte", [`1\r\na\r\n`.repeat(10_000), "0\r\n\r\n"]],
+  ])("%s", async (_what, chunks) => {
+    const answer = await rawSocket(server.url, [
+      head("Transfer-Encoding: chunked\r\nConnection: close\r\n"),
+      ...chunks,
+    ]);
+    const status = Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1] ?? 400);
+    harmless(status, answer, chunks.join(""));
+    await stillServes();
+  });
+
+  it("requests on one connection without waiting, each answered in turn", async () => {
+    const request = (path: string) => `GET ${path} HTTP/1.1\r\nHost: ${authority}\r\n\r\n`;
+    const last = `GET /health HTTP/1.1\r\nHost: ${authority}\r\nConnection: close\r\n\r\n`;
+    const answer = await rawSocket(
+      server.url,
+      [Array.from({ length: 20 }, (_, n) => request(n % 2 ? "/health" : "/none")).join("") + last],
+      10_000,
+    );
+    const statuses = answer.match(/HTTP\/1\.1 \d+/g) ?? [];
+    expect(statuses).toEqual(
+      Array.from({ length: 21 }, (_, n) => `HTTP/1.1 ${n === 20 || n % 2 ? 200 : 404}`),
+    );
+  });
+
+  it("a second request hidden in a body is not one", async () => {
+    const hidden = `GET /health HTTP/1.1\r\nHost: ${authority}\r\n\r\n`;
+    const answer = await rawSocket(server.url, [
+      head(`Content-Length: ${hidden.length}\r\nConnection: close\r\n`) + hidden,
+    ]);
+    expect(answer.match(/HTTP\/1\.1 \d+/g)).toEqual(["HTTP/1.1 400"]);
+  });
+
+  it("a hundred clients that send a byte now and then keep nobody else from being served", async () => {
+    const { hostname, port } = new URL(server.url);
+    const sockets: Socket[] = Array.from({ length: 100 }, (_, index) => {
+      const socket = connect(Number(port), hostname);
+      socket.on("error", () => undefined);
+      socket.write(index % 2 ? "POST /mcp HTTP/1.1\r\nHo" : head("Content-Length: 100000\r\n"));
+      return socket;
+    });
+    for (let round = 0; round < (LONG ? 60 : 6); round++) {
+      for (const socket of sockets) if (!socket.destroyed) socket.write("x");
+      await stillServes();
+      const { text } = await tool(server.url, "run_command", { command: "echo served" });
+      expect(text).toContain("served");
+    }
+    for (const socket of sockets) socket.destroy();
+    await stillServes();
+  });
+
+  it("clients that do not read their answer, or leave before it, cost nothing that stays", async () => {
+    const rounds: number[] = [];
+    const large = JSON.stringify({
+      jsonrpc: "2.0",
+      id: 1,
+      method: "tools/call",
+      params: { name: "read_file", arguments: { path: "large" } },
+    });
+    await tool(server.url, "run_command", { command: "yes 0123456789 | head -c 200000 > large" });
+    const { hostname, port } = new URL(server.url);
+    for (let round = 0; round < 4; round++) {
+      for (let batch = 0; batch < (LONG ? 40 : 8); batch++) {
+        const sockets = Array.from({ length: 20 }, () => {
+          const socket = connect(Number(port), hostname);
+          socket.on("error", () => undefined);
+          socket.pause();
+          socket.write(head(`Content-Length: ${large.length}\r\n`) + large);
+          return socket;
+        });
+        await new Promise((resolve) => setTimeout(resolve, 150));
+        for (const socket of sockets) socket.resetAndDestroy();
+      }
+      await stillServes();
+      rounds.push(memory());
+    }
+    const [, second = 0, , fourth = 0] = rounds;
+    expect(fourth, `MiB after each round: ${rounds.map(Math.round).join(", ")}`).toBeLessThan(second + 100);
+  });
+});
+
+describe("the last word", () => {
+  it("the origin answers as healthy", async () => {
+    const response = await fetch(`${origin}/health`);
+    expect(response.status).toBe(200);
+  });
+});

@@ -1,0 +1,172 @@
+/** A server to attack, and what no answer of it may ever be. */
+import { connect } from "node:net";
+import * as fc from "fast-check";
+import { expect } from "vitest";
+import { TOKEN } from "../setup/server.ts";
+
+/** Long forms try many times as much. */
+export const LONG = process.env.HOSTILE === "long";
+
+/** How often a property is tried. The seed is printed with a failure. */
+export function tries(short: number): fc.Parameters<unknown> {
+  return { numRuns: LONG ? short * 20 : short, endOnFailure: true };
+}
+
+/** What would show something of the server's inside. */
+const LEAKS =
+  /\bat (async )?[\w.#<>]+ \(|node_modules|worker\.js|file:\/\/|\/src\/(server|tools|sandbox|runs|auth)\/|\.ts:\d+|SQLITE_|Internal error|DataCloneError|RangeError|Maximum call stack/;
+
+/** Strings that break things elsewhere. */
+export const NASTY = [
+  "",
+  " ",
+  "\0",
+  "a\0b",
+  "\ud800",
+  "\udfff x",
+  "x\ud83d",
+  "\ufeff",
+  "\u202e",
+  "\u2028\u2029",
+  "é".normalize("NFD"),
+  "🐍".repeat(100),
+  "'; rm -rf / #",
+  '"; echo "',
+  "$(id)`id`",
+  "-rf",
+  "--help",
+  "\n",
+  "\r\n",
+  "a\nb",
+  "\u001b[31m",
+  "%s%n%x",
+  "../../../../etc/passwd",
+  "/../..",
+  "//",
+  "/proc/self/environ",
+  "/dev/zero",
+  "/dev/stdin",
+  "~root",
+  "file:///etc/passwd",
+  "\\\\server\\share",
+  "CON",
+  "a".repeat(255),
+  "a".repeat(256),
+  "a/".repeat(3000),
+  "x".repeat(70_000),
+  "__proto__",
+  "constructor",
+  "prototype",
+  "toString",
+  "hasOwnProperty",
+  "undefined",
+  "null",
+  "NaN",
+  "true",
+  "1e999",
+  "-0",
+  "{{7*7}}",
+  "<script>alert(1)</script>",
+  "EOF\nid\nEOF",
+];
+
+export const nastyString = fc.oneof(
+  { weight: 3, arbitrary: fc.constantFrom(...NASTY) },
+  fc.string({ unit: "binary", maxLength: 40 }),
+  fc.string({ unit: "grapheme", maxLength: 40 }),
+);
+
+export const nastyNumber = fc.constantFrom(
+  0,
+  -0,
+  -1,
+  1,
+  0.5,
+  1e-300,
+  2 ** 31,
+  2 ** 32,
+  2 ** 53,
+  2 ** 53 + 2,
+  -(2 ** 63),
+  1e300,
+  Number.MAX_VALUE,
+  Number.MIN_VALUE,
+);
+
+function nested(depth: number): unknown {
+  let value: unknown = 1;
+  for (let level = 0; level < depth; level++) value = level % 2 ? [value] : { a: value };
+  return value;
+}
+
+export const nastyValue: fc.Arbitrary<unknown> = fc.oneof(
+  nastyString,
+  nastyNumber,
+  fc.constantFrom<unknown>(
+    null,
+    true,
+    false,
+    [],
+    {},
+    [[]],
+    nested(500),
+    JSON.parse('{"__proto__": {"polluted": 1}}'),
+  ),
+  fc.array(nastyString, { maxLength: 3 }),
+  fc.dictionary(nastyString, nastyString, { maxKeys: 3 }),
+);
+
+/** Holds for every answer, whatever was asked. */
+export function harmless(status: number, body: string, asked: string): void {
+  const shown = asked.slice(0, 2000);
+  expect(status, `${shown}\n${body.slice(0, 500)}`).toBeLessThan(500);
+  // What was sent may come back in an error: it is no leak.
+  const leak = LEAKS.exec(body)?.[0];
+  expect(
+    leak === undefined || asked.includes(leak) ? undefined : `${leak} in ${body.slice(0, 1000)}`,
+    shown,
+  ).toBeUndefined();
+}
+
+export const HEADERS = {
+  authorization: `Bearer ${TOKEN}`,
+  "content-type": "application/json",
+  accept: "application/json, text/event-stream",
+};
+
+/** Posts a body as it is. */
+export async function postRaw(
+  url: string,
+  body: string | Uint8Array<ArrayBuffer>,
+  headers: Record<string, string> = {},
+): Promise<{ status: number; text: string }> {
+  const response = await fetch(url, {
+    method: "POST",
+    headers: { ...HEADERS, ...headers },
+    body,
+    signal: AbortSignal.timeout(60_000),
+  });
+  return { status: response.status, text: await response.text() };
+}
+
+/** Writes bytes to the server's port as they are; what came back until it closed, or for so long. */
+export async function rawSocket(
+  url: string,
+  parts: readonly (string | Uint8Array)[],
+  ms = 1500,
+): Promise<string> {
+  const { hostname, port } = new URL(url);
+  const socket = connect(Number(port), hostname);
+  const chunks: Buffer[] = [];
+  socket.on("data", (chunk: Buffer) => chunks.push(chunk));
+  socket.on("error", () => undefined);
+  const closed = new Promise<void>((resolve) => socket.once("close", () => resolve()));
+  for (const part of parts) {
+    if (!socket.destroyed) socket.write(part);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  const timer = setTimeout(() => socket.destroy(), ms);
+  await closed;
+  clearTimeout(timer);
+  return Buffer.concat(chunks).toString("latin1");
+}

@@ -1,0 +1,202 @@
+/** Every tool with input that nobody should send: an answer that says what is wrong, or the result; never more. */
+import * as fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type Server, startServer } from "../setup/server.ts";
+import { post, tool } from "../setup/tool.ts";
+import { harmless, nastyString, nastyValue, tries } from "./support.ts";
+
+let server: Server;
+beforeAll(async () => {
+  server = await startServer({ flags: ["--network", "none"] });
+  await tool(server.url, "run_command", { command: "true" });
+});
+afterAll(async () => {
+  // The last word: what was thrown at it has not harmed it.
+  const { text } = await tool(server.url, "run_command", { command: "echo unharmed", sandbox: "last" });
+  await server.stop();
+  expect(text).toContain("unharmed");
+});
+
+interface Property {
+  type?: string;
+  enum?: string[];
+}
+
+interface Definition {
+  name: string;
+  inputSchema: { properties: Record<string, Property>; required?: string[] };
+}
+
+async function definitions(): Promise<Definition[]> {
+  const response = await post(server.url, { jsonrpc: "2.0", id: 1, method: "tools/list", params: {} });
+  const body = await response.text();
+  return JSON.parse(/^data: (.*)$/m.exec(body)?.[1] ?? body).result.tools;
+}
+
+/** Names of sandboxes that a call may make: few, or the principal runs out of them. */
+const SANDBOXES = ["default", "constructor", "a", "0-0"];
+
+/** A value for a field: right as a rule, so that what is behind the schema is reached too. */
+function valueFor(name: string, { type, enum: choices }: Property): fc.Arbitrary<unknown> {
+  if (name === "wait_seconds") return fc.constantFrom<unknown>(0, 0.1, 1, -1, "1", null, 1e300);
+  if (name === "timeout_seconds") return fc.constantFrom<unknown>(1, 2, 0, -5, 1.5, 1e300, "2", null);
+  const nasty = { weight: 1, arbitrary: nastyValue };
+  if (name === "sandbox") return fc.oneof({ weight: 6, arbitrary: fc.constantFrom(...SANDBOXES) }, nasty);
+  if (choices) return fc.oneof({ weight: 4, arbitrary: fc.constantFrom(...choices) }, nasty);
+  if (type === "string") return fc.oneof({ weight: 6, arbitrary: nastyString }, nasty);
+  if (type === "integer" || type === "number")
+    return fc.oneof({ weight: 3, arbitrary: fc.integer({ min: 0, max: 1000 }) }, nasty);
+  if (type === "boolean") return fc.oneof({ weight: 4, arbitrary: fc.boolean() }, nasty);
+  return nastyValue;
+}
+
+function inputFor({ inputSchema }: Definition): fc.Arbitrary<Record<string, unknown>> {
+  const fields = Object.fromEntries(
+    Object.entries(inputSchema.properties).map(([name, property]) => [name, valueFor(name, property)]),
+  );
+  const known = fc.record(fields, { requiredKeys: inputSchema.required ?? [] });
+  const unknown = fc.dictionary(nastyString, nastyValue, { maxKeys: 1 });
+  return fc
+    .tuple(known, fc.oneof({ weight: 8, arbitrary: fc.constant({}) }, unknown))
+    .map(([a, b]) => Object.assign(a, b));
+}
+
+async function call(name: string, args: unknown): Promise<string> {
+  const message = { jsonrpc: "2.0", id: 1, method: "tools/call", params: { name, arguments: args } };
+  const response = await post(server.url, message, { signal: AbortSignal.timeout(60_000) });
+  const body = await response.text();
+  harmless(response.status, body, JSON.stringify(message));
+  expect(body, JSON.stringify(message)).toMatch(/"(result|error)"/);
+  return body;
+}
+
+/** What these tools do takes time, so they get fewer tries. `destroy_sandbox` costs the next call a start. */
+const SLOW: Record<string, number> = { run_code: 25, run_command: 40, destroy_sandbox: 20, execute_task: 8 };
+
+describe("every tool, with hostile input", () => {
+  it("answers with a result or an error in words", async () => {
+    for (const definition of await definitions()) {
+      await fc.assert(
+        fc.asyncProperty(inputFor(definition), async (args) => void (await call(definition.name, args))),
+        tries(SLOW[definition.name] ?? 50),
+      );
+    }
+  });
+
+  it("with anything at all in place of its arguments", async () => {
+    const names = (await definitions()).map(({ name }) => name);
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom(...names),
+        nastyValue,
+        async (name, args) => void (await call(name, args)),
+      ),
+      tries(40),
+    );
+  });
+
+  it("a tool that does not exist, of any name", async () => {
+    await fc.assert(
+      fc.asyncProperty(nastyValue, async (name) => void (await call(name as string, {}))),
+      tries(40),
+    );
+  });
+});
+
+describe("what goes in comes out as it was", () => {
+  it("any text in a file, read back", async () => {
+    const content = fc
+      .string({ unit: "binary", minLength: 1, maxLength: 200 })
+      .filter((text) => text.isWellFormed());
+    await fc.assert(
+      fc.asyncProperty(content, async (text) => {
+        await tool(server.url, "write_file", { path: "text", content: text });
+        const { text: back } = await tool(server.url, "read_file", { path: "text", encoding: "base64" });
+        expect(back).toContain(Buffer.from(text).toString("base64"));
+      }),
+      tries(25),
+    );
+  });
+
+  it("any file name, listed and read by that name", async () => {
+    const name = fc
+      .string({ unit: "binary", minLength: 1, maxLength: 30 })
+      .filter((text) => text.isWellFormed() && !/[/\0]/.test(text) && text !== "." && text !== "..");
+    await fc.assert(
+      fc.asyncProperty(name, async (text) => {
+        const path = `names/${text}`;
+        await tool(server.url, "write_file", { path, content: `<${text}>` });
+        expect((await tool(server.url, "read_file", { path })).text).toContain(`<${text}>`);
+        const { structured } = await tool(server.url, "list_files", { path: "names", limit: 500 });
+        expect(JSON.stringify(structured)).toContain(JSON.stringify(text).slice(1, -1));
+        await tool(server.url, "run_command", { command: "rm -rf names" });
+      }),
+      tries(20),
+    );
+  });
+
+  it("any text in an environment variable and an argument, printed", async () => {
+    const value = fc
+      .string({ unit: "binary", maxLength: 60 })
+      .filter((text) => text.isWellFormed() && !text.includes("\0"));
+    await fc.assert(
+      fc.asyncProperty(value, async (text) => {
+        const env = { GIVEN: text, constructor: "c", sbx_next: "mine", sbx_name: "mine" };
+        const command = 'printf %s "$GIVEN" | base64 -w 0';
+        const { structured } = await tool(server.url, "run_command", { command, env, session: "env" });
+        expect(structured.stdout).toBe(Buffer.from(text).toString("base64"));
+      }),
+      tries(25),
+    );
+  });
+
+  it("variables that bash or the wrapper uses cost nothing but themselves", async () => {
+    for (const name of [
+      "PATH",
+      "BASH_ENV",
+      "ENV",
+      "LD_PRELOAD",
+      "UID",
+      "SHELLOPTS",
+      "BASHOPTS",
+      "PPID",
+      "IFS",
+      "PS4",
+      "sbx_next",
+      "sbx_command",
+      "sbx_pair",
+      "sbx_before",
+      "sbx_directory",
+      "SANDBOX_MCP_RUN",
+      "__proto__",
+      "constructor",
+    ]) {
+      const env = JSON.parse(`{"${name}": "/nowhere"}`);
+      await call("run_command", { command: "echo here", env, session: "vars" });
+      const { text } = await tool(server.url, "run_command", {
+        command: "cd /tmp; echo after",
+        session: "vars",
+      });
+      expect(text, name).toContain("after");
+      const next = await tool(server.url, "run_command", { command: "pwd", session: "vars" });
+      expect(next.text, name).toContain("/tmp");
+    }
+  });
+
+  it("any code: a syntax error is a result", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom("python", "javascript", "typescript"),
+        nastyString,
+        async (language, code) => {
+          if (code === "") return;
+          const { text } = await tool(server.url, "run_code", { language, code, timeout_seconds: 5 });
+          expect(text).not.toContain("Internal error");
+          const next = await tool(server.url, "run_code", { language, code: "6 * 7" });
+          expect(next.text).toContain("42");
+        },
+      ),
+      tries(20),
+    );
+  });
+});

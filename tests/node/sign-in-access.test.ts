@@ -1,0 +1,162 @@
+/** Signing in through Cloudflare Access, over real sockets: the Worker and the team's keys are servers on loopback. */
+import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from "jose";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Browser, Page } from "../setup/oauth-client.ts";
+import { listen, type OAuthServer, OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
+import { consent, principalOf, signInsOf } from "../setup/sign-in.ts";
+
+describe("Cloudflare Access", () => {
+  const AUDIENCE = "audience-tag-of-the-application";
+  const ISSUER = "https://team.cloudflareaccess.com";
+  let keys: Awaited<ReturnType<typeof generateKeyPair>>;
+  let others: Awaited<ReturnType<typeof generateKeyPair>>;
+  let certs: Awaited<ReturnType<typeof listen>>;
+  let server: OAuthServer;
+  let broken: OAuthServer;
+  let published: unknown[] = [];
+
+  beforeAll(async () => {
+    keys = await generateKeyPair("RS256");
+    others = await generateKeyPair("RS256");
+    published = [{ ...(await exportJWK(keys.publicKey)), kid: "one", alg: "RS256", use: "sig" }];
+    certs = await listen((_, response) => {
+      response.writeHead(200, { "content-type": "application/json" });
+      response.end(JSON.stringify({ keys: published, public_cert: {}, public_certs: [] }));
+    });
+    const variables = { ACCESS_TEAM_DOMAIN: ISSUER, ACCESS_AUDIENCE: AUDIENCE };
+    server = await startOAuthServer({
+      ...variables,
+      SERVER_AUTH_TOKEN: "",
+      ACCESS_CERTS_URL: `${certs.origin}/cdn-cgi/access/certs`,
+    });
+    broken = await startOAuthServer({ ...variables, ACCESS_CERTS_URL: "http://127.0.0.1:9/certs" });
+  }, 60_000);
+  afterAll(async () => {
+    await server?.close();
+    await broken?.close();
+    certs?.server.close();
+  });
+
+  interface Assertion {
+    claims?: JWTPayload;
+    issuer?: string;
+    audience?: string;
+    expires?: number;
+    kid?: string;
+    key?: CryptoKey | Uint8Array;
+    alg?: string;
+  }
+
+  /** The header as Access sends it. */
+  async function vouch(assertion: Assertion = {}): Promise<Record<string, string>> {
+    const now = Math.floor(Date.now() / 1000);
+    const jwt = await new SignJWT({
+      email: "ada@example.com",
+      type: "app",
+      sub: "7335d417",
+      ...assertion.claims,
+    })
+      .setProtectedHeader({ alg: assertion.alg ?? "RS256", kid: assertion.kid ?? "one" })
+      .setIssuer(assertion.issuer ?? ISSUER)
+      .setAudience([assertion.audience ?? AUDIENCE])
+      .setIssuedAt(now)
+      .setNotBefore(now)
+      .setExpirationTime(now + (assertion.expires ?? 3600))
+      .sign(assertion.key ?? keys.privateKey);
+    return { "cf-access-jwt-assertion": jwt };
+  }
+
+  /** Sends the form, through Access once more. */
+  function submit(
+    { browser, page }: { browser: Browser; page: Page },
+    who: string,
+    headers: Record<string, string>,
+  ) {
+    const form = { "content-type": "application/x-www-form-urlencoded", origin: server.origin };
+    return browser.submit(page, { decision: "access", who }, { headers: { ...form, ...headers } });
+  }
+
+  it("lets in who it vouches for, as its subject", async () => {
+    const signIns = signInsOf(server);
+    const headers = await vouch();
+    const visit = await consent(server, headers);
+    expect(visit.page.text).toContain("Approve as <bdi>ada@example.com</bdi>");
+    expect(visit.page.text).not.toContain('name="token"');
+    const done = await submit(visit, "ada@example.com", headers);
+    expect(done.status).toBe(303);
+    expect(await principalOf(server, visit.client, done)).toBe("access:7335d417");
+    expect(signIns()).toMatchObject([{ outcome: "approved", door: "access", principal: "access:7335d417" }]);
+  });
+
+  it("lets in with a key that is new", async () => {
+    published.push({ ...(await exportJWK(others.publicKey)), kid: "new", alg: "RS256", use: "sig" });
+    const fresh = await startOAuthServer({
+      ACCESS_TEAM_DOMAIN: ISSUER,
+      ACCESS_AUDIENCE: AUDIENCE,
+      ACCESS_CERTS_URL: `${certs.origin}/cdn-cgi/access/certs`,
+    });
+    const { page } = await consent(fresh, await vouch({ kid: "new", key: others.privateKey }));
+    expect(page.text).toContain("Approve as");
+    await fresh.close();
+    published.pop();
+  });
+
+  it("who changed accounts since the page was shown is asked again", async () => {
+    const visit = await consent(server, await vouch());
+    const other = await vouch({ claims: { sub: "other", email: "eve@example.com" } });
+    const answer = await submit(visit, "ada@example.com", other);
+    expect(answer.status).toBe(403);
+    expect(answer.location).toBeUndefined();
+    expect(answer.text).toContain("Approve as <bdi>eve@example.com</bdi>");
+  });
+
+  const tricks: [string, Assertion | undefined][] = [
+    ["nothing at all", undefined],
+    ["another application's assertion", { audience: "another" }],
+    ["another team's", { issuer: "https://other.cloudflareaccess.com" }],
+    ["one that is over", { expires: -60 }],
+    ["one signed by somebody else", { kid: "one" }],
+    ["one of a key that is not there", { kid: "two" }],
+    ["a service token's, which is nobody's", { claims: { sub: "", common_name: "service" } }],
+    ["one with a subject that is no name", { claims: { sub: "a b:c" } }],
+    [
+      "one signed with the public key for a secret",
+      { alg: "HS256", key: new TextEncoder().encode("x".repeat(64)) },
+    ],
+  ];
+
+  it.each(tricks)("does not let in %s", async (name, assertion) => {
+    const signIns = signInsOf(server);
+    const forged =
+      name === "one signed by somebody else" ? { ...assertion, key: others.privateKey } : assertion;
+    const headers = forged ? await vouch(forged) : {};
+    const { page } = await consent(server, headers);
+    expect(page.status).toBe(403);
+    expect(page.text).toContain("Nobody vouches for you");
+    expect(page.text).not.toContain("<form");
+    expect(signIns()).toMatchObject([{ outcome: "refused", door: "access", reason: "not_vouched_for" }]);
+    // Nor behind a page that was shown to somebody else.
+    const visit = await consent(server, await vouch());
+    const answer = await submit(visit, "ada@example.com", headers);
+    expect(answer.status).toBe(403);
+    expect(answer.location).toBeUndefined();
+  });
+
+  it("an unsigned assertion is worth nothing", async () => {
+    const encode = (value: unknown) => Buffer.from(JSON.stringify(value)).toString("base64url");
+    const claims = { iss: ISSUER, aud: [AUDIENCE], sub: "7335d417", exp: Math.floor(Date.now() / 1000) + 60 };
+    for (const jwt of [`${encode({ alg: "none" })}.${encode(claims)}.`, "x.y.z", "x"]) {
+      expect((await consent(server, { "cf-access-jwt-assertion": jwt })).page.status).toBe(403);
+    }
+  });
+
+  it("lets nobody in while the keys cannot be had, says so in the log, and leaves the other doors open", async () => {
+    const visit = await consent(broken, await vouch());
+    expect(visit.page.status).toBe(200);
+    expect(visit.page.text).not.toContain("Approve as");
+    expect(broken.logs()).toContainEqual(expect.objectContaining({ event: "error", where: "access" }));
+    expect((await visit.browser.submit(visit.page, { decision: "owner", token: OWNER_TOKEN })).status).toBe(
+      303,
+    );
+  });
+});

@@ -1,0 +1,164 @@
+/** Signing in with GitHub, over real sockets: the Worker and GitHub are servers on loopback. */
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { CLIENT_ID, CLIENT_SECRET, type FakeGitHub, startGitHub } from "../setup/github.ts";
+import { Browser, CALLBACK } from "../setup/oauth-client.ts";
+import { type OAuthServer, OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
+import { consent, principalOf, signInsOf, web } from "../setup/sign-in.ts";
+
+describe("GitHub", () => {
+  let github: FakeGitHub;
+  let server: OAuthServer;
+
+  beforeAll(async () => {
+    github = await startGitHub();
+    server = await startOAuthServer({
+      GITHUB_CLIENT_ID: CLIENT_ID,
+      GITHUB_CLIENT_SECRET: CLIENT_SECRET,
+      GITHUB_ALLOWED_USERS: "Octocat, id:77, collaborator",
+      GITHUB_ALLOWED_ORG: "Acme",
+      GITHUB_URL: github.origin,
+      GITHUB_API_URL: github.origin,
+    });
+  }, 60_000);
+  afterAll(async () => {
+    await server?.close();
+    github?.close();
+  });
+  beforeEach(() => {
+    github.failure = "none";
+    github.user = { id: 583231, login: "octocat" };
+  });
+
+  /** Approves and goes through GitHub; ends where the browser stops. */
+  async function throughGitHub(fields: Record<string, string | string[]> = {}) {
+    const { client, browser, page } = await consent(server);
+    const away = await browser.submit(page, { decision: "github", ...fields });
+    expect(away.status).toBe(303);
+    expect(away.location?.origin).toBe(github.origin);
+    const back = await new Browser(web).open(away.location?.href ?? "");
+    return { client, browser, away, back, done: await browser.open(back.location?.href ?? "") };
+  }
+
+  it("lets in who is on the list, as the account of that number", async () => {
+    const signIns = signInsOf(server);
+    const { client, browser, away, done } = await throughGitHub();
+    expect(Object.fromEntries(away.location?.searchParams ?? [])).toMatchObject({
+      client_id: CLIENT_ID,
+      redirect_uri: `${server.origin}/authorize/github`,
+      scope: "read:org",
+      code_challenge_method: "S256",
+    });
+    expect(done.status).toBe(303);
+    expect(done.location?.href.startsWith(`${CALLBACK}?`)).toBe(true);
+    expect(await principalOf(server, client, done)).toBe("github:583231");
+    expect(browser.cookies.size).toBe(0);
+    expect(signIns()).toMatchObject([{ outcome: "approved", door: "github", principal: "github:583231" }]);
+  });
+
+  it("grants what was ticked before", async () => {
+    const { client, done } = await throughGitHub({ scope: ["sandbox:read"] });
+    const response = await client.exchange(done.location?.searchParams.get("code") ?? "");
+    expect(await response.json()).toMatchObject({ scope: "sandbox:read" });
+  });
+
+  it("lets in a number whatever its login, and active members of the organisation", async () => {
+    github.user = { id: 77, login: "renamed" };
+    const numbered = await throughGitHub();
+    expect(await principalOf(server, numbered.client, numbered.done)).toBe("github:77");
+    github.user = { id: 78, login: "member", orgs: { acme: "active" } };
+    const member = await throughGitHub();
+    expect(await principalOf(server, member.client, member.done)).toBe("github:78");
+  });
+
+  it.each([
+    ["somebody else", { id: 5, login: "stranger" }],
+    [
+      "who is only invited to the organisation",
+      { id: 6, login: "invited", orgs: { acme: "pending" as const } },
+    ],
+    ["a member of another organisation", { id: 7, login: "other", orgs: { acme2: "active" as const } }],
+    ["whose login is a number on the list", { id: 8, login: "77" }],
+  ])("does not let in %s, and says so", async (_, user) => {
+    github.user = user;
+    const signIns = signInsOf(server);
+    const { done } = await throughGitHub();
+    expect(done.status).toBe(403);
+    expect(done.location).toBeUndefined();
+    expect(done.text).toContain(`signed in to GitHub as ${user.login}`);
+    expect(done.text).toContain("error=access_denied");
+    expect(signIns()).toMatchObject([{ outcome: "refused", door: "github", reason: "not_allowed" }]);
+  });
+
+  it("does not let in who took over a login that was given up", async () => {
+    github.user = { id: 100, login: "collaborator" };
+    expect((await throughGitHub()).done.status).toBe(303);
+    github.user = { id: 101, login: "Collaborator" };
+    const signIns = signInsOf(server);
+    expect((await throughGitHub()).done.status).toBe(403);
+    expect(signIns()).toMatchObject([{ outcome: "refused", reason: "login_reassigned" }]);
+    github.user = { id: 100, login: "collaborator" };
+    expect((await throughGitHub()).done.status).toBe(303);
+  });
+
+  it("takes a refusal there for one here", async () => {
+    github.user = undefined;
+    const { done } = await throughGitHub();
+    expect(done.status).toBe(400);
+    expect(done.text).toContain("error=access_denied");
+  });
+
+  it("binds the way back to the browser that went", async () => {
+    const { browser, page } = await consent(server);
+    const away = await browser.submit(page, { decision: "github" });
+    const back = (await new Browser(web).open(away.location?.href ?? "")).location?.href ?? "";
+    const stranger = await new Browser(web).open(back);
+    expect(stranger.status).toBe(400);
+    expect(stranger.location).toBeUndefined();
+    // It went through GitHub in the attacker's browser: in the victim's it is worth nothing either.
+    const victim = await consent(server);
+    await victim.browser.submit(victim.page, { decision: "github" });
+    expect((await victim.browser.open(back)).status).toBe(400);
+    expect((await browser.open(back)).status).toBe(303);
+    expect((await browser.open(back)).status).toBe(400);
+  });
+
+  it("takes no state of its own making, and none of another kind", async () => {
+    const { browser, page } = await consent(server);
+    for (const state of ["", "x", page.handle]) {
+      const answer = await browser.open(`${server.origin}/authorize/github?code=x&state=${state}`);
+      expect(answer.status).toBe(400);
+    }
+    expect((await browser.submit(page, { decision: "owner", token: OWNER_TOKEN })).status).toBe(303);
+  });
+
+  it.each(["down", "garbage", "rate_limited"] as const)("says so when GitHub fails: %s", async (failure) => {
+    github.failure = failure;
+    const signIns = signInsOf(server);
+    const { done } = await throughGitHub();
+    expect(done.status).toBe(502);
+    expect(done.text).toContain("GitHub did not say who you are");
+    expect(signIns()).toMatchObject([{ outcome: "refused", door: "github", reason: "door_failed" }]);
+    expect(server.logs().findLast(({ event }) => event === "error")).toMatchObject({ where: "github" });
+  });
+
+  it("does not take a refused question about membership for an answer", async () => {
+    github.failure = "org_forbidden";
+    github.user = { id: 78, login: "member", orgs: { acme: "active" } };
+    expect((await throughGitHub()).done.status).toBe(403);
+  });
+
+  it("never gets a code twice, and keeps no secret of GitHub's in the log", async () => {
+    github.asked = [];
+    await throughGitHub();
+    expect(github.asked.filter((path) => path === "/login/oauth/access_token")).toHaveLength(1);
+    expect(JSON.stringify(server.logs())).not.toMatch(/gho_|github-client-secret/);
+  });
+
+  it("does not ask for a code that GitHub did not give", async () => {
+    const { browser, page } = await consent(server);
+    const away = await browser.submit(page, { decision: "github" });
+    const state = away.location?.searchParams.get("state");
+    const answer = await browser.open(`${server.origin}/authorize/github?code=made-up&state=${state}`);
+    expect(answer.status).toBe(502);
+  });
+});

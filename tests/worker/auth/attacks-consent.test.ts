@@ -1,0 +1,175 @@
+/** Attacks on the consent page and whoever is before it: each refused. docs/security.md names these tests. */
+import { env } from "cloudflare:workers";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { ORIGIN, recordLogs, TOKEN } from "../server/support.ts";
+import { Browser, Client, oauthApp } from "./support.ts";
+
+beforeEach(() => void recordLogs());
+afterEach(() => vi.restoreAllMocks());
+
+const app = oauthApp();
+
+const approval = { decision: "owner", token: TOKEN };
+
+/** A browser before the page of a new client. */
+async function consent(browser = new Browser(app)) {
+  const page = await browser.open(await (await Client.register(app)).authorizationURL());
+  return { browser, page };
+}
+
+describe("the consent form", () => {
+  it("cross-site request forgery: a form without the browser's cookie is refused", async () => {
+    const { browser, page } = await consent();
+    expect((await new Browser(app).submit(page, approval)).toldHere).toBe(true);
+    expect((await browser.submit(page, approval)).status).toBe(303);
+  });
+
+  it("cross-site request forgery: a handle of the attacker's is refused in the victim's browser", async () => {
+    const attacker = await consent();
+    const victim = await consent();
+    expect((await victim.browser.submit(attacker.page, approval)).toldHere).toBe(true);
+    // The victim's own page is still good.
+    expect((await victim.browser.submit(victim.page, approval)).status).toBe(303);
+  });
+
+  it.each(["https://evil.example", "null", "https://sandbox.example.evil.example"])(
+    "cross-site request forgery: a form sent by a page of %s is refused",
+    async (origin) => {
+      const { browser, page } = await consent();
+      const headers = { "content-type": "application/x-www-form-urlencoded", origin };
+      const answer = await browser.submit(page, approval, { headers });
+      expect(answer.status).toBe(403);
+      expect((await browser.submit(page, approval)).status).toBe(303);
+    },
+  );
+
+  it("cross-site request forgery: not even a page that may call the API can send the form", async () => {
+    const open = oauthApp({ ALLOWED_ORIGINS: "https://app.example" });
+    const { browser, page } = await consent(new Browser(open));
+    const headers = { "content-type": "application/x-www-form-urlencoded", origin: "https://app.example" };
+    const answer = await browser.submit(page, approval, { headers });
+    expect(answer.status).toBe(403);
+    expect(answer.text).toContain("came from elsewhere");
+  });
+
+  it("cross-site request forgery: the cookie is kept from other sites, from scripts and from other hosts", async () => {
+    const { page } = await consent();
+    const [cookie = ""] = page.response.headers.getSetCookie();
+    expect(cookie).toMatch(/^__Host-sandbox-mcp-consent-[0-9a-f]{16}=[0-9a-f]{64}; /);
+    const attributes = cookie.split("; ").slice(1);
+    expect(attributes.sort()).toEqual(["HttpOnly", "Max-Age=600", "Path=/", "SameSite=Lax", "Secure"]);
+  });
+
+  it("a JSON or multipart form is refused", async () => {
+    const { browser, page } = await consent();
+    for (const type of ["application/json", "multipart/form-data; boundary=x", "text/plain"]) {
+      expect(
+        (await browser.submit(page, approval, { headers: { "content-type": type, origin: ORIGIN } }))
+          .toldHere,
+      ).toBe(true);
+    }
+    expect((await browser.submit(page, approval)).status).toBe(303);
+  });
+
+  it("session fixation: there is no session to fix, every approval needs the credential again", async () => {
+    const browser = new Browser(app);
+    const first = await consent(browser);
+    expect((await browser.submit(first.page, approval)).status).toBe(303);
+    expect(browser.cookies.size).toBe(0);
+    const second = await consent(browser);
+    const answer = await browser.submit(second.page, { decision: "owner", token: "" });
+    expect(answer.status).toBe(403);
+    expect(answer.location).toBeUndefined();
+  });
+
+  it("session fixation: a planted cookie does not make a handle good", async () => {
+    const attacker = await consent();
+    const victim = new Browser(app);
+    for (const name of attacker.browser.cookies.keys()) victim.cookies.set(name, "0".repeat(64));
+    const answer = await victim.submit(attacker.page, approval);
+    expect(answer.toldHere).toBe(true);
+    expect(answer.text).toContain("no longer good");
+  });
+
+  it("a handle works once, even with a wrong token", async () => {
+    const { browser, page } = await consent();
+    const wrong = await browser.submit(page, { decision: "owner", token: "wrong" });
+    expect(wrong.status).toBe(403);
+    expect((await browser.submit(page, approval)).toldHere).toBe(true);
+    const done = await browser.submit(wrong, approval);
+    expect(done.status).toBe(303);
+    expect((await browser.submit(wrong, approval)).toldHere).toBe(true);
+  });
+
+  it("an expired handle is refused, with a way to start again", async () => {
+    const { browser, page } = await consent();
+    const { keys } = await env.OAUTH_KV.list({ prefix: "transaction:" });
+    for (const { name } of keys) await env.OAUTH_KV.delete(name);
+    const answer = await browser.submit(page, approval);
+    expect(answer.toldHere).toBe(true);
+    expect(answer.text).toContain("no longer good");
+    expect(answer.text).toMatch(/href="\/authorize\?response_type=code[^>]*>Start again/);
+  });
+
+  it("a handle is kept for ten minutes at most, and its record cannot be read without it", async () => {
+    const { page } = await consent();
+    const { keys } = await env.OAUTH_KV.list({ prefix: "transaction:" });
+    for (const { name, expiration } of keys) {
+      expect(expiration).toBeLessThanOrEqual(Date.now() / 1000 + 601);
+      expect(name).not.toContain(page.handle);
+      expect(await env.OAUTH_KV.get(name)).not.toContain("client.example");
+    }
+  });
+
+  it("clickjacking: no page of ours can be framed, run a script or send its form elsewhere", async () => {
+    const { browser, page } = await consent();
+    const wrong = await browser.submit(page, { decision: "owner", token: "wrong" });
+    const message = await browser.open(`${ORIGIN}/authorize`);
+    for (const { response } of [page, wrong, message]) {
+      expect(response.headers.get("x-frame-options")).toBe("DENY");
+      const policy = (response.headers.get("content-security-policy") ?? "").split("; ");
+      expect(policy).toContain("default-src 'none'");
+      expect(policy).toContain("frame-ancestors 'none'");
+      expect(policy).toContain("base-uri 'none'");
+      expect(policy.join()).not.toMatch(/unsafe|script-src|\*/);
+      expect(response.headers.get("cache-control")).toBe("no-store");
+    }
+    expect(page.response.headers.get("content-security-policy")).toContain(
+      "form-action 'self' https://client.example;",
+    );
+    expect(message.response.headers.get("content-security-policy")).toContain("form-action 'self';");
+  });
+
+  it("script injection: what a client says of itself is text", async () => {
+    const client_name = `<script>alert(1)</script>"'><img src=x onerror=alert(1)>`;
+    const client = await Client.register(app, { client_name });
+    const state = `"><script>alert(2)</script>`;
+    const page = await new Browser(app).open(await client.authorizationURL({ state }));
+    expect(page.text).not.toMatch(/<script|<img/i);
+    expect(page.text).toContain("&#60;script&#62;alert(1)");
+  });
+
+  it("spoofing: a name cannot turn the writing round, hide or run over the page", async () => {
+    const client_name = `Claude\u202egro.live\u200b\n\n${"x".repeat(500)}`;
+    const client = await Client.register(app, { client_name });
+    const page = await new Browser(app).open(await client.authorizationURL());
+    expect(page.text).not.toMatch(/[\u202e\u200b]/);
+    expect(page.text).toContain("<bdi>Claude gro.live xxx");
+    expect(page.text).not.toContain("x".repeat(80));
+  });
+
+  it("a failure of the server's own is told without what failed", async () => {
+    const logs = recordLogs();
+    const broken = new Proxy(env.OAUTH_KV, {
+      get: () => () => Promise.reject(new Error("secret of the store")),
+    });
+    const page = await new Browser(oauthApp({ OAUTH_KV: broken })).open(
+      await new Client(app, "any").authorizationURL(),
+    );
+    expect(page.status).toBe(500);
+    expect(page.text).toContain("Something went wrong here");
+    expect(page.text).not.toContain("secret");
+    expect(logs.entries()).toMatchObject([{ event: "error", where: "authorize", error_name: "Error" }]);
+    expect(logs.text()).not.toContain("secret");
+  });
+});

@@ -1,0 +1,169 @@
+/** Attacks on tokens, and with them: each refused. docs/security.md names these tests. */
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { ORIGIN, post, recordLogs } from "../server/support.ts";
+import { approve, Browser, Client, errorOf, oauthApp, signedIn, statusOf, type Tokens } from "./support.ts";
+
+let logs: ReturnType<typeof recordLogs>;
+beforeEach(() => void (logs = recordLogs()));
+afterEach(() => {
+  vi.useRealTimers();
+  vi.restoreAllMocks();
+});
+
+const app = oauthApp();
+
+function checks(): unknown[] {
+  return logs.entries().flatMap(({ check }) => check ?? []);
+}
+
+describe("tokens", () => {
+  it("a token for one resource is refused at the other", async () => {
+    const { tokens } = await signedIn(app);
+    expect(await statusOf(app, tokens.access_token, "/mcp")).toBe(200);
+    expect(await statusOf(app, tokens.access_token, "/")).toBe(401);
+    const { tokens: root } = await signedIn(app, { resource: ORIGIN });
+    expect(await statusOf(app, root.access_token, "/")).toBe(200);
+    expect(await statusOf(app, root.access_token, "/mcp")).toBe(401);
+  });
+
+  it("a token of another server's is refused: the audience is part of it", async () => {
+    const elsewhere = "https://elsewhere.example";
+    const { tokens } = await signedIn(app);
+    // The same key-value store, as where two names lead to one Worker.
+    const other = oauthApp({ PUBLIC_ORIGIN: elsewhere });
+    expect(await statusOf(other, tokens.access_token, `${elsewhere}/mcp`)).toBe(401);
+  });
+
+  it.each(["https://other.example/mcp", `${ORIGIN}/mcp/`, `${ORIGIN}/other`, "mcp"])(
+    "a resource that is not ours is refused: %s",
+    async (resource) => {
+      const page = await new Browser(app).open(
+        await (await Client.register(app)).authorizationURL({ resource }),
+      );
+      expect(page.toldHere).toBe(true);
+      expect(page.text).toContain("error=invalid_target");
+    },
+  );
+
+  it("a code for one resource buys no token for the other", async () => {
+    const client = await Client.register(app);
+    const { code } = await approve(client);
+    expect(await errorOf(await client.exchange(code, { resource: ORIGIN }))).toBe("invalid_target");
+  });
+
+  it("an expired token is refused", async () => {
+    const { tokens } = await signedIn(app);
+    vi.useFakeTimers({ now: Date.now() + 3599_000, toFake: ["Date"] });
+    expect(await statusOf(app, tokens.access_token)).toBe(200);
+    vi.setSystemTime(Date.now() + 3000);
+    expect(await statusOf(app, tokens.access_token)).toBe(401);
+  });
+
+  it("a revoked access token is refused, and its client can refresh", async () => {
+    const { client, tokens } = await signedIn(app);
+    expect((await client.token({ token: tokens.access_token })).status).toBe(200);
+    expect(await statusOf(app, tokens.access_token)).toBe(401);
+    expect((await client.refresh(tokens.refresh_token)).status).toBe(200);
+  });
+
+  it("revoking a refresh token ends everything that came of the sign-in", async () => {
+    const { client, tokens } = await signedIn(app);
+    expect((await client.token({ token: tokens.refresh_token })).status).toBe(200);
+    expect(await statusOf(app, tokens.access_token)).toBe(401);
+    expect(await errorOf(await client.refresh(tokens.refresh_token))).toBe("invalid_grant");
+  });
+
+  it("another client cannot revoke a token", async () => {
+    const { tokens } = await signedIn(app);
+    const other = await Client.register(app);
+    await other.token({ token: tokens.access_token });
+    await other.token({ token: tokens.refresh_token });
+    expect(await statusOf(app, tokens.access_token)).toBe(200);
+  });
+
+  it("a refresh token or a code is no access token", async () => {
+    const { tokens } = await signedIn(app);
+    const { code } = await approve(await Client.register(app));
+    expect(await statusOf(app, tokens.refresh_token)).toBe(401);
+    expect(await statusOf(app, code)).toBe(401);
+  });
+
+  it("a token changed in any part is refused", async () => {
+    const { tokens } = await signedIn(app);
+    const [user, grant, secret = ""] = tokens.access_token.split(":");
+    const flipped = (secret.startsWith("A") ? "B" : "A") + secret.slice(1);
+    for (const token of [
+      `${user}:${grant}:${flipped}`,
+      `github%3A1:${grant}:${secret}`,
+      `${user}:${grant}`,
+      secret,
+    ]) {
+      expect(await statusOf(app, token)).toBe(401);
+    }
+  });
+
+  it("a token in the query or in the form is not looked at", async () => {
+    const { tokens } = await signedIn(app);
+    const init = post({ jsonrpc: "2.0", id: 1, method: "tools/list", access_token: tokens.access_token });
+    const headers = new Headers(init.headers);
+    headers.delete("authorization");
+    const answer = await app(`/mcp?access_token=${tokens.access_token}`, { ...init, headers });
+    expect(answer.status).toBe(401);
+  });
+
+  it.each([
+    ["two headers", (token: string) => [`Bearer ${token}`, `Bearer ${token}`], 401],
+    ["a scheme in lower case", (token: string) => [`bearer ${token}`], 200],
+    ["spaces around", (token: string) => [`  Bearer   ${token}  `], 200],
+    ["a token of 1 MB", () => [`Bearer owner:${"g".repeat(16)}:${"x".repeat(1024 * 1024)}`], 401],
+    ["a user part of 1 KB", () => [`Bearer ${"u".repeat(1024)}:${"g".repeat(16)}:${"x".repeat(32)}`], 401],
+    ["unicode", () => ["Bearer ówner:gggggggggggggggg:xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"], 401],
+  ] as const)("header tricks: %s", async (_, headersOf, status) => {
+    const { tokens } = await signedIn(app);
+    const init = post({ jsonrpc: "2.0", id: 1, method: "tools/list" });
+    const headers = new Headers(init.headers);
+    headers.delete("authorization");
+    for (const value of headersOf(tokens.access_token)) headers.append("authorization", value);
+    expect((await app("/mcp", { ...init, headers })).status).toBe(status);
+  });
+});
+
+describe("refresh tokens", () => {
+  it("the one before is good until the new one is used, and older ones are not", async () => {
+    const { client, tokens } = await signedIn(app);
+    const second = await (await client.refresh(tokens.refresh_token)).json<Tokens>();
+    // The answer may have been lost: once more with the first.
+    const again = await (await client.refresh(tokens.refresh_token)).json<Tokens>();
+    // That replaced the second, which nobody had used.
+    expect(await errorOf(await client.refresh(second.refresh_token))).toBe("invalid_grant");
+    const third = await (await client.refresh(again.refresh_token)).json<Tokens>();
+    expect(await errorOf(await client.refresh(tokens.refresh_token))).toBe("invalid_grant");
+    expect((await client.refresh(third.refresh_token)).status).toBe(200);
+    expect(checks()).toEqual(Array(2).fill("refresh-token-grant/refresh_token_mismatch"));
+  });
+
+  it("a refresh token at another client is refused", async () => {
+    const { tokens } = await signedIn(app);
+    const thief = await Client.register(app);
+    expect(await errorOf(await thief.refresh(tokens.refresh_token))).toBe("invalid_grant");
+  });
+
+  it("a grant ends 30 days after the sign-in however often it is refreshed", async () => {
+    const { client, tokens } = await signedIn(app);
+    const start = Date.now();
+    vi.useFakeTimers({ now: start + 29 * 86_400_000, toFake: ["Date"] });
+    const later = await (await client.refresh(tokens.refresh_token)).json<Tokens>();
+    vi.setSystemTime(start + 30 * 86_400_000);
+    expect(await errorOf(await client.refresh(later.refresh_token))).toBe("invalid_grant");
+  });
+
+  it("a grant ends when the token it was approved with is no longer the server's", async () => {
+    const { client, tokens } = await signedIn(app);
+    const rotated = oauthApp({ SERVER_AUTH_TOKEN: "another-server-token" });
+    expect(await statusOf(rotated, tokens.access_token)).toBe(401);
+    expect(await errorOf(await new Client(rotated, client.id).refresh(tokens.refresh_token))).toBe(
+      "invalid_grant",
+    );
+    expect(checks()).toContain("admission/rule_gone");
+  });
+});

@@ -1,0 +1,55 @@
+import { describe, expect, it } from "vitest";
+import { owner } from "../support.ts";
+
+const sandbox = "read-ranges";
+
+/** Files that are read whole and cut here, and files of which the sandbox cuts the range: the same words for both. */
+const PADDING = { short: "", long: `${"p".repeat(70 * 1024)}\n` };
+
+describe.each(["short", "long"] as const)("a range of lines of a %s file", (size) => {
+  const before = PADDING[size];
+  const first = before === "" ? 1 : 2;
+
+  it.each([
+    ["all of it", "a\nb\nc\n", 0, 10, "a\nb\nc\n"],
+    ["the first line", "a\nb\nc\n", 0, 1, "a\n"],
+    ["a line in the middle", "a\nb\nc\n", 1, 1, "b\n"],
+    ["a last line without a line break", "a\nb\nc", 2, 5, "c"],
+    ["empty lines", "\n\nx\n\n", 1, 3, "\nx\n\n"],
+    ["characters of several bytes", "ä€\n𝄞\n", 1, 1, "𝄞\n"],
+  ])("is %s", async (_what, content, offset, limit, expected) => {
+    const path = `range-${size}`;
+    await owner.call("write_file", { sandbox, path, content: before + content });
+    const result = await owner.call("read_file", { sandbox, path, offset: first + offset, limit });
+    expect(result.text.startsWith(expected.replace(/\n$/, ""))).toBe(true);
+    const lines = content.split("\n").length - (content.endsWith("\n") ? 1 : 0);
+    const shown = expected.split("\n").length - (expected.endsWith("\n") ? 1 : 0);
+    const goOn = `has ${lines + first - 1} lines`;
+    expect(result.text.includes(goOn)).toBe(offset + shown < lines || offset + first > 1);
+    expect(result.text.includes(`Go on with offset ${first + offset + shown}.`)).toBe(offset + shown < lines);
+  });
+
+  it("past its end says how many lines there are", async () => {
+    const path = `past-${size}`;
+    await owner.call("write_file", { sandbox, path, content: `${before}a\nb` });
+    const result = await owner.call("read_file", { sandbox, path, offset: first + 2 });
+    expect(result.text).toContain(`has ${first + 1} lines`);
+    expect(result.text).toContain(`there is no line ${first + 2}`);
+  });
+
+  it("of bytes is those bytes", async () => {
+    const path = `bytes-${size}`;
+    await owner.call("write_file", { sandbox, path, content: `${before}0123456789` });
+    const offset = before.length + 3;
+    const result = await owner.call("read_file", { sandbox, path, offset, limit: 4, encoding: "base64" });
+    expect(result.text.startsWith(btoa("3456"))).toBe(true);
+    expect(result.text).toContain(`bytes ${offset} to ${offset + 4}`);
+  });
+});
+
+describe("a file of the system's own that says it is empty", () => {
+  it("is read all the same", async () => {
+    const result = await owner.call("read_file", { sandbox, path: "/proc/self/status", limit: 1 });
+    expect(result.text).toMatch(/^Name:/);
+  });
+});

@@ -23,7 +23,8 @@ export const listFiles = defineTool({
     const entries = value.slice(0, limit);
     const structured = { path: absolute(path), entries, more, notice };
     const lines = entries.map(
-      (entry) => `${entry.type.padEnd(9)} ${String(entry.size).padStart(10)} ${entry.modified} ${entry.path}`,
+      (entry) =>
+        `${entry.type.padEnd(9)} ${String(entry.size).padStart(10)} ${entry.modified} ${shownName(entry.path)}`,
     );
     if (entries.length === 0) lines.push(`${structured.path} is empty.`);
     if (more) lines.push(`... and more: raise limit (at most 5000) or list a directory below.`);
@@ -33,3 +34,8 @@ export const listFiles = defineTool({
     };
   },
 });
+
+/** A name as it is where it can be read on a line of its own, else as a JSON string. */
+function shownName(name: string): string {
+  return /^\s|\s$|\p{Cc}|[\u2028\u2029"]/u.test(name) ? JSON.stringify(name) : name;
+}

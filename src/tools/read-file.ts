@@ -52,10 +52,10 @@ export const readFile = defineTool({
     const offset = Math.max(1, request.offset ?? 1);
     const limit = request.limit ?? LINES;
     const { value: range, notice } = await context.sandbox(request.sandbox, (actor, owner) =>
-      actor.getFile(owner, request.path, "lines", offset, limit, MAX_TEXT),
+      actor.getFile(owner, request.path, "lines", offset, limit, MAX_TEXT + 1),
     );
-    const cut = range.bytes.length === MAX_TEXT;
-    const content = decode(range.bytes, cut);
+    const cut = range.bytes.length > MAX_TEXT;
+    const content = decode(range.bytes.subarray(0, MAX_TEXT), cut);
     if (content === undefined) {
       if (encoding === "utf-8")
         throw new ToolError(
@@ -63,7 +63,13 @@ export const readFile = defineTool({
           `${absolute(request.path)} is not UTF-8 text.`,
           "Read it with encoding base64, or leave encoding out.",
         );
-      const mimeType = offset === 1 ? imageType(range.bytes) : undefined;
+      if (offset > 1)
+        throw new ToolError(
+          "invalid_argument",
+          `${absolute(request.path)} is not UTF-8 text from line ${offset} on.`,
+          "Read it with encoding base64, whose offset counts bytes.",
+        );
+      const mimeType = imageType(range.bytes);
       return mimeType ? asImage(request, mimeType, range.size, context) : asBytes(request, context);
     }
     const said = goOn(content, cut, offset, range, request.path);

@@ -1,0 +1,96 @@
+import { describe, expect, it } from "vitest";
+import { owner, sh } from "../support.ts";
+
+const sandbox = "list";
+
+interface Listing {
+  path: string;
+  entries: { path: string; type: string; size: number; modified: string }[];
+  more: boolean;
+}
+
+const list = (args: Record<string, unknown> = {}) => owner.call("list_files", { sandbox, ...args });
+const names = async (args: Record<string, unknown>) =>
+  ((await list(args)).structured as unknown as Listing).entries.map(({ path }) => path);
+
+describe("list_files", () => {
+  it("gives type, size, time and name, in the order of names, hidden ones included", async () => {
+    await sh(
+      sandbox,
+      "mkdir -p one/b; printf 12345 >one/a; ln -s a one/l; : >one/.hidden; mkfifo one/p; touch -d 2024-02-03T04:05:06Z one/a",
+    );
+    const result = await list({ path: "one" });
+    expect(result.structured).toMatchObject({
+      path: "/workspace/one",
+      more: false,
+      entries: [
+        { path: ".hidden", type: "file", size: 0 },
+        { path: "a", type: "file", size: 5, modified: "2024-02-03T04:05:06.000Z" },
+        { path: "b", type: "directory" },
+        { path: "l", type: "symlink" },
+        { path: "p", type: "other" },
+      ],
+    });
+    expect(result.text).toContain("file               5 2024-02-03T04:05:06.000Z a");
+  });
+
+  it("goes below when asked, and not through links", async () => {
+    await sh(sandbox, "mkdir -p two/d/e; touch two/d/e/f two/d/g; ln -s d two/l");
+    expect(await names({ path: "two" })).toEqual(["d", "l"]);
+    expect(await names({ path: "two", recursive: true })).toEqual(["d", "d/e", "d/e/f", "d/g", "l"]);
+    expect(await names({ path: "two/l" })).toEqual(["e", "g"]);
+  });
+
+  it("stops at its limit and says so", async () => {
+    await sh(sandbox, "mkdir -p many; cd many; seq -f %04g 0 6000 | xargs touch; cd ..");
+    const some = await list({ path: "many", limit: 3 });
+    expect(some.structured).toMatchObject({
+      more: true,
+      entries: [{ path: "0000" }, { path: "0001" }, { path: "0002" }],
+    });
+    expect(some.text).toContain("... and more: raise limit (at most 5000)");
+    expect((await names({ path: "many" })).length).toBe(200);
+    expect((await names({ path: "many", limit: 5000 })).length).toBe(5000);
+    expect((await list({ path: "many", limit: 5001 })).isError).toBe(true);
+    await sh(sandbox, "mkdir -p three; touch three/{a,b,c}");
+    expect((await list({ path: "three", limit: 3 })).structured).toMatchObject({ more: false });
+  });
+
+  it("takes any name, and keeps each on a line of its own", async () => {
+    const odd = [
+      "-dash",
+      " lead",
+      "trail ",
+      "two\nlines",
+      "tab\there",
+      "ž🐎",
+      "quote'\"",
+      "*",
+      "$(x)",
+      "\\n",
+    ];
+    for (const path of odd) await owner.call("write_file", { sandbox, path: `odd/${path}`, content: "x" });
+    expect((await names({ path: "odd" })).toSorted()).toEqual(odd.toSorted());
+    const { text } = await list({ path: "odd" });
+    expect(text.split("\n")).toHaveLength(odd.length);
+    expect(text).toContain('"two\\nlines"');
+    await sh(sandbox, "mkdir -p './-odd dir\n'; touch './-odd dir\n/x'");
+    expect(await names({ path: "-odd dir\n" })).toEqual(["x"]);
+    await sh(sandbox, "mkdir -p bytes; touch $'bytes/\\xff\\xfe'");
+    expect((await names({ path: "bytes" })).length).toBe(1);
+  });
+
+  it("lists /workspace unless told otherwise, and says when a directory is empty", async () => {
+    expect((await list()).structured).toMatchObject({ path: "/workspace" });
+    await sh(sandbox, "mkdir -p none");
+    expect((await list({ path: "none" })).text).toBe("/workspace/none is empty.");
+  });
+
+  it.each([
+    ["missing", "There is no /workspace/missing in this sandbox. Use list_files with path /workspace."],
+    ["file", "/workspace/file is a file, not a directory. Use read_file with path /workspace/file."],
+  ])("refuses %s in words", async (path, words) => {
+    await sh(sandbox, "touch file");
+    expect(await list({ path })).toMatchObject({ isError: true, text: words });
+  });
+});

@@ -1,0 +1,146 @@
+import { beforeAll, describe, expect, it } from "vitest";
+import { owner, sh } from "../support.ts";
+
+const sandbox = "read";
+
+const read = (path: string, more: Record<string, unknown> = {}) =>
+  owner.call("read_file", { sandbox, path, ...more });
+const write = (path: string, content: string, encoding = "utf-8") =>
+  owner.call("write_file", { sandbox, path, content, encoding });
+const numbered = (first: number, last: number) =>
+  Array.from({ length: last - first + 1 }, (_, n) => `line ${first + n}\n`).join("");
+
+/** A PNG of one pixel. */
+const PIXEL =
+  "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+
+beforeAll(() =>
+  sh(sandbox, "seq -f 'line %.0f' 5000 >lines; printf 'a\\nb' >unended; : >empty; mkdir -p dir; mkfifo fifo"),
+);
+
+describe("read_file", () => {
+  it("returns a text as it is", async () => {
+    const content = "žluť 🐎\r\n\ttab\n\n\ufeff\n";
+    await write("text", content);
+    expect(await read("text")).toMatchObject({ isError: false, content: [{ type: "text", text: content }] });
+    expect((await read("/workspace/dir/../text")).text).toBe(content);
+  });
+
+  it("pages by lines and announces the rest", async () => {
+    const first = await read("lines");
+    expect(first.content[0]?.text).toBe(numbered(1, 2000));
+    expect(first.content[1]?.text).toBe(
+      `[/workspace/lines has 5000 lines, ${numbered(1, 5000).length} bytes; shown up to line 2000. Go on with offset 2001.]`,
+    );
+    const middle = await read("lines", { offset: 2001, limit: 3 });
+    expect(middle.content[0]?.text).toBe(numbered(2001, 2003));
+    expect(middle.content[1]?.text).toContain("Go on with offset 2004.");
+    const last = await read("lines", { offset: 4999 });
+    expect(last.content[0]?.text).toBe(numbered(4999, 5000));
+    expect(last.content[1]?.text).toContain("this is the end");
+    expect((await read("lines", { offset: 5001 })).text).toContain("there is no line 5001");
+  });
+
+  it("knows the end of a file whose last line has none", async () => {
+    expect((await read("unended")).text).toBe("a\nb");
+    expect((await read("unended", { limit: 1 })).content[1]?.text).toContain(
+      "has 2 lines, 3 bytes; shown up to line 1. Go on with offset 2.",
+    );
+    expect((await read("unended", { offset: 2 })).content[0]?.text).toBe("b");
+  });
+
+  it("says that a file is empty", async () => {
+    expect((await read("empty")).text).toBe("[/workspace/empty is empty.]");
+    expect((await read("empty", { encoding: "base64" })).text).toContain("has 0 bytes");
+  });
+
+  it("cuts at 64 KiB between characters, and tells a file of exactly that size from a longer one", async () => {
+    for (const [size, cut] of [
+      [65_535, false],
+      [65_536, false],
+      [65_537, true],
+    ] as const) {
+      await write("exact", "x".repeat(size));
+      const { content } = await read("exact");
+      expect(content.length).toBe(cut ? 2 : 1);
+    }
+    await write("horses", `${"ab\n".repeat(10)}${"🐎".repeat(20_000)}\nend\n`);
+    const { content } = await read("horses");
+    expect(content[0]?.text).not.toContain("\ufffd");
+    expect(content[1]?.text).toContain("shown up to a part of line 11. Go on with offset 11.");
+    const long = await read("horses", { offset: 11 });
+    expect(long.text).toContain("Line 11 is longer than 65536 bytes: go on by bytes, with encoding base64.");
+    expect((await read("horses", { offset: 12 })).content[0]?.text).toBe("end\n");
+  });
+
+  it("finds out what is no text, and returns it by bytes", async () => {
+    await write("binary", "AP8B/g==", "base64");
+    const { content } = await read("binary");
+    expect(content[0]?.text).toBe("AP8B/g==");
+    expect(content[1]?.text).toBe("[/workspace/binary has 4 bytes; bytes 0 to 4 in base64.]");
+    expect((await read("binary", { encoding: "base64", offset: 1, limit: 2 })).content[0]?.text).toBe("/wE=");
+    expect(await read("binary", { encoding: "utf-8" })).toMatchObject({
+      isError: true,
+      text: "/workspace/binary is not UTF-8 text. Read it with encoding base64, or leave encoding out.",
+    });
+  });
+
+  it("does not take a line's number for a byte's when a later part is no text", async () => {
+    await sh(sandbox, "{ seq 3000; printf '\\377\\376\\n'; } >late");
+    expect((await read("late")).content[0]?.text).toBe(
+      Array.from({ length: 2000 }, (_, n) => `${n + 1}\n`).join(""),
+    );
+    expect(await read("late", { offset: 2001 })).toMatchObject({
+      isError: true,
+      text: expect.stringMatching(/from line 2001 on.*encoding base64/),
+    });
+  });
+
+  it("shows images, and refuses one that is too large", async () => {
+    await write("pixel", PIXEL, "base64");
+    expect(await read("pixel")).toMatchObject({
+      isError: false,
+      content: [{ type: "image", data: PIXEL, mimeType: "image/png" }],
+    });
+    await sh(sandbox, "{ base64 -d <<<'iVBORw0KGgo='; head -c 800000 /dev/urandom; } >large.png");
+    expect(await read("large.png")).toMatchObject({
+      isError: true,
+      text: expect.stringContaining("at most 716800 can be shown"),
+    });
+    expect((await read("large.png", { encoding: "base64", limit: 8 })).content[0]?.text).toBe("iVBORw0KGgo=");
+    await write("not-an-image.png", "just text");
+    expect((await read("not-an-image.png")).text).toBe("just text");
+  });
+
+  it.each([
+    ["missing", "There is no /workspace/missing in this sandbox. Use list_files with path /workspace."],
+    [
+      "no/such/file",
+      "There is no /workspace/no/such/file in this sandbox. Use list_files with path /workspace/no/such.",
+    ],
+    ["dir", "/workspace/dir is a directory. Use list_files with path /workspace/dir."],
+    ["fifo", "/workspace/fifo is a device, socket or pipe, not a file. Use run_command."],
+    ["/dev/zero", "/dev/zero is a device, socket or pipe, not a file. Use run_command."],
+    [
+      "lines/below",
+      "There is no /workspace/lines/below in this sandbox. Use list_files with path /workspace/lines.",
+    ],
+  ])("refuses %s in words", async (path, words) => {
+    expect(await read(path)).toMatchObject({ isError: true, text: words });
+  });
+
+  it("reads through links, and files of odd names", async () => {
+    for (const name of ["two\nlines", " spaces ", "-n", "ž🐎", "a'b\"c$d", "*"]) {
+      await write(name, `in ${name}`);
+      expect((await read(name)).text).toBe(`in ${name}`);
+    }
+    await sh(sandbox, "ln -sf text link; ln -sf nowhere dangling");
+    expect((await read("link")).text).toContain("žluť");
+    expect((await read("dangling")).text).toContain("There is no /workspace/dangling");
+  });
+
+  it("reads what the system makes up", async () => {
+    expect((await read("/proc/self/comm")).isError).toBe(false);
+    expect((await read("/etc/passwd")).text).toContain("root");
+  });
+});

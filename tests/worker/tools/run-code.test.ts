@@ -1,0 +1,247 @@
+import { describe, expect, it } from "vitest";
+import { owner, sh } from "../support.ts";
+
+const sandbox = "code";
+
+const run = (code: string, more: Record<string, unknown> = {}) =>
+  owner.call("run_code", { sandbox, code, ...more });
+const text = async (code: string, more?: Record<string, unknown>) => (await run(code, more)).text;
+
+describe.each([
+  [
+    "python",
+    "x = 41",
+    "x + 1",
+    "print('out'); import sys; print('err', file=sys.stderr); 'value'",
+    "'value'",
+  ],
+  ["javascript", "const x = 41", "x + 1", "console.log('out'); console.error('err'); 'value'", "'value'"],
+  [
+    "typescript",
+    "const x: number = 41",
+    "x + 1",
+    "console.log('out' as string); console.error('err'); 'value'",
+    "'value'",
+  ],
+])("%s", (language, define, use, print, value) => {
+  it("keeps its variables from call to call, in each context its own", async () => {
+    expect((await run(define, { language })).isError).toBe(false);
+    expect(await text(use, { language })).toBe("result: 42");
+    expect(await text(use, { language, context: "other" })).toMatch(/NameError|ReferenceError/);
+    expect(await text(use, { language })).toBe("result: 42");
+  });
+
+  it("tells value, stdout, stderr and errors apart", async () => {
+    expect(await text(print, { language })).toBe(`stdout:\nout\nstderr:\nerr\nresult: ${value}`);
+  });
+
+  it("says that nothing came when nothing did", async () => {
+    expect(await text(language === "python" ? "pass" : ";", { language })).toBe(
+      "Done; nothing was printed or returned.",
+    );
+  });
+});
+
+describe("errors of the code", () => {
+  it("come as a result with a traceback that shows the user's lines", async () => {
+    const result = await run("print('before')\ndef divide(a, b):\n    return a / b\n\ndivide(1, 0)");
+    expect(result.isError).toBe(false);
+    expect(result.text).toMatch(
+      /^stdout:\nbefore\nerror:\n.*line 5.*line 3, in divide.*ZeroDivisionError: division by zero/s,
+    );
+    expect(result.text).not.toMatch(/sandbox_mcp|\/opt\//);
+  });
+
+  it("of JavaScript too", async () => {
+    const result = await text("function fail() { throw new TypeError('no') }\nfail()", {
+      language: "javascript",
+    });
+    expect(result).toMatch(/TypeError: no/);
+    expect(result).toMatch(/fail/);
+    expect(result).not.toMatch(/\/opt\/|node:internal/);
+  });
+
+  it.each([
+    ["python", "if True\n  pass", /SyntaxError/],
+    ["javascript", "let = = 3", /SyntaxError/],
+    ["typescript", "const a: = 3", /SyntaxError|error/i],
+    ["python", "raise KeyboardInterrupt", /KeyboardInterrupt/],
+    ["python", "raise ValueError('ž\\ud83d🐎')", /ValueError: ž.+🐎/],
+    ["javascript", "await Promise.reject(new Error('later'))", /later/],
+  ])("of %s: %s", async (language, code, words) => {
+    expect(await text(code, { language })).toMatch(words);
+    expect(await text("1 + 1", { language })).toBe("result: 2");
+  });
+});
+
+describe("rich results", () => {
+  it("of matplotlib are an image block", async () => {
+    const { content } = await run("import matplotlib.pyplot as plt\nplt.plot([1, 2, 3])\nplt.show()");
+    const image = content.find(({ type }) => type === "image");
+    expect(image?.mimeType).toBe("image/png");
+    expect([...Uint8Array.fromBase64(image?.data ?? "").subarray(1, 4)]).toEqual([0x50, 0x4e, 0x47]);
+  });
+
+  it("of PIL are an image block", async () => {
+    const { content } = await run("from PIL import Image\nImage.new('RGB', (8, 8), 'red')");
+    expect(content.filter(({ type }) => type === "image")).toHaveLength(1);
+  });
+
+  it("of pandas are readable", async () => {
+    const result = await text("import pandas as pd\npd.DataFrame({'name': ['a', 'b'], 'n': [1, 22]})");
+    expect(result).toMatch(/name\s+n\n0\s+a\s+1\n1\s+b\s+22/);
+    expect(result).not.toContain("<table");
+  });
+
+  it("too large to be shown are said to be", async () => {
+    const code =
+      "import os\nfrom PIL import Image\nImage.frombytes('RGB', (700, 700), os.urandom(700 * 700 * 3))";
+    const result = await run(code);
+    expect(result.content.filter(({ type }) => type === "image")).toEqual([]);
+    expect(result.text).toMatch(/too large|left out/);
+  });
+});
+
+describe("a time limit", () => {
+  it("interrupts Python, which keeps its state", async () => {
+    await run("kept = 'kept'");
+    const result = await run("import time\nprint('begun', flush=True)\ntime.sleep(1000)", {
+      timeout_seconds: 1,
+    });
+    expect(result.isError).toBe(false);
+    expect(result.text).toMatch(
+      /^state: timed_out\nnote:\nThe python kernel was stopped after 1 s\. Its variables and imports are still there\.\nstdout:\nbegun/,
+    );
+    expect(await text("kept")).toBe("result: 'kept'");
+  });
+
+  it("restarts JavaScript, and says that its state is gone", async () => {
+    await run("globalThis.kept = 1", { language: "javascript" });
+    const result = await text("for (;;);", { language: "javascript", timeout_seconds: 1 });
+    expect(result).toContain("state: timed_out");
+    expect(result).toContain("Its variables and imports are gone; the next call starts a fresh one.");
+    expect(await text("typeof kept", { language: "javascript" })).toBe("result: 'undefined'");
+  });
+
+  it("ends Python that will not be interrupted, and says that its state is gone", async () => {
+    const context = "stubborn";
+    await run("kept = 1", { context });
+    const code =
+      "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: time.sleep(1)";
+    const result = await text(code, { context, timeout_seconds: 1 });
+    expect(result).toContain("state: timed_out");
+    expect(result).toContain("are gone");
+    expect(await text("kept", { context })).toContain("NameError");
+  });
+
+  it("ends printing without end, with a shortened answer, and harms nothing", async () => {
+    const result = await run("while True: print(1)", { timeout_seconds: 2 });
+    expect(result.text).toContain("state: timed_out");
+    expect(result.text).toMatch(/\[\.\.\. \d+ of \d+ bytes omitted \.\.\.\]/);
+    expect(result.text.length).toBeLessThan(40_000);
+    expect(await text("1 + 1")).toBe("result: 2");
+    expect(await sh(sandbox, "echo fine")).toBe("fine\n");
+  });
+});
+
+describe("a kernel that dies", () => {
+  it.each([
+    ["by os._exit", "import os\nprint('last', flush=True)\nos._exit(3)"],
+    ["killed", "import os, time\nprint('last', flush=True)\ntime.sleep(1.5)\nos.kill(os.getpid(), 9)"],
+  ])("%s is answered, with what it printed", async (_what, code) => {
+    const result = await run(code, { context: "dies" });
+    expect(result.isError).toBe(false);
+    expect(result.text).toContain("last");
+    expect(result.text).toMatch(
+      /died: the code ended its process, or it ran out of memory\. Its variables and imports are gone/,
+    );
+    expect(await text("1 + 1", { context: "dies" })).toBe("result: 2");
+  });
+
+  it("of memory is answered, and the sandbox goes on", async () => {
+    const code =
+      "import resource\nresource.setrlimit(resource.RLIMIT_AS, (600 << 20, 600 << 20))\nb = bytearray(2 << 30)";
+    expect(await text(code, { context: "memory" })).toMatch(/MemoryError|died/);
+    expect(await text("1 + 1", { context: "memory-2" })).toBe("result: 2");
+  });
+
+  it("leaves the others alone", async () => {
+    await run("kept = 1", { context: "alive" });
+    await run("import os; os._exit(1)", { context: "dies" });
+    expect(await text("kept", { context: "alive" })).toBe("result: 1");
+  });
+
+  it("by exit() of its own accord it does not", async () => {
+    await run("kept = 2", { context: "exits" });
+    expect(await text("exit(3)", { context: "exits" })).toContain("exit_code: 3");
+    expect(await text("kept", { context: "exits" })).toBe("result: 2");
+  });
+});
+
+describe("calls at once", () => {
+  it("run side by side in two contexts", async () => {
+    const code = (mine: string, other: string) =>
+      `import os, time\nopen('/tmp/${mine}', 'w').close()\nwhile not os.path.exists('/tmp/${other}'): time.sleep(0.02)\n'${mine}'`;
+    const both = await Promise.all([
+      text(code("c1", "c2"), { context: "c1" }),
+      text(code("c2", "c1"), { context: "c2" }),
+    ]);
+    expect(both).toEqual(["result: 'c1'", "result: 'c2'"]);
+  });
+
+  it("wait for each other in one, in order, and mix nothing", async () => {
+    await run("calls = []", { context: "queue" });
+    const numbers = [0, 1, 2, 3, 4, 5];
+    const results = await Promise.all(
+      numbers.map((n) =>
+        text(`import time\ntime.sleep(0.1)\ncalls.append(${n})\nprint("n", ${n})\n${n}`, {
+          context: "queue",
+        }),
+      ),
+    );
+    expect(results).toEqual(numbers.map((n) => `stdout:\nn ${n}\nresult: ${n}`));
+    expect(await text("calls", { context: "queue" })).toBe("result: [0, 1, 2, 3, 4, 5]");
+  });
+});
+
+describe("code", () => {
+  it("of a million characters is taken, and one more is refused with advice", async () => {
+    const code = `len("""${"x".repeat(999_989)}""")`;
+    expect(code.length).toBe(1_000_000);
+    expect(await text(code)).toBe("result: 999989");
+    const refused = await run(`${code} `);
+    expect(refused).toMatchObject({
+      isError: true,
+      text: expect.stringContaining("write_file it and run the file"),
+    });
+  });
+
+  it.each([
+    ["python", "len('žluť🐎\u2028\\ud83d')", "7"],
+    ["javascript", "'žluť🐎\u2028\\ud83d'.length", "8"],
+  ])("of %s holds any character", async (language, code, length) => {
+    expect(await text(code, { language })).toBe(`result: ${length}`);
+  });
+
+  it("with half a surrogate pair breaks nothing, in or out", async () => {
+    expect((await run("s = 'a\ud83d'\nlen(s)")).isError).toBe(false);
+    expect(await text("print('\\ud83d')")).not.toContain("Internal error");
+    expect(await text("console.log('\\ud83d')", { language: "javascript" })).toBe("stdout:\n\ufffd");
+    expect(await text("1 + 1")).toBe("result: 2");
+  });
+
+  it("may await, and starts in /workspace, where run_command is too", async () => {
+    expect(await text("import asyncio\nawait asyncio.sleep(0.01, 'slept')")).toBe("result: 'slept'");
+    expect(
+      await text("await new Promise((r) => setTimeout(() => r('slept'), 10))", { language: "javascript" }),
+    ).toBe("result: 'slept'");
+    await run("open('from-code', 'w').write('here')");
+    expect(await sh(sandbox, "cat from-code")).toBe("here");
+  });
+
+  it("refuses a language or context there is not", async () => {
+    expect((await run("1", { language: "ruby" })).isError).toBe(true);
+    expect((await run("1", { context: "../x" })).isError).toBe(true);
+    expect((await run("")).isError).toBe(true);
+  });
+});

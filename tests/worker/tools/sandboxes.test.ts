@@ -1,0 +1,191 @@
+import { beforeAll, describe, expect, it } from "vitest";
+import { type Caller, type Result, owner, principal, sh, until } from "../support.ts";
+
+interface Listed {
+  name: string;
+  state: string;
+}
+
+const listed = async (caller: Caller) =>
+  (await caller.call("list_sandboxes")).structured.sandboxes as Listed[];
+const run = (caller: Caller, sandbox: string, command: string) =>
+  caller.call("run_command", { sandbox, command });
+
+describe("sandboxes", () => {
+  it("are made on first use and listed, the most recently used first", async () => {
+    const caller = await principal("lister");
+    expect((await caller.call("list_sandboxes")).text).toContain("You have no sandbox yet");
+    await run(caller, "first", "true");
+    await caller.call("run_command", { command: "true" });
+    const found = await listed(caller);
+    expect(found).toMatchObject([
+      { name: "default", state: "running" },
+      { name: "first", state: "running" },
+    ]);
+    expect((await caller.call("list_sandboxes")).text).toMatch(/^default: running, .*created 2.*\nfirst: running/);
+  });
+
+  it.each([
+    ["", "-a", "a-", "A", "a_b", "a.b", "../a", "a".repeat(21), "ž", "a b", "a\n"],
+  ])("must be named by the rules, for every tool", async (...names) => {
+    const calls: [string, Record<string, unknown>][] = [
+      ["run_code", { code: "1" }],
+      ["run_command", { command: "true" }],
+      ["write_file", { path: "a", content: "" }],
+      ["read_file", { path: "a" }],
+      ["list_files", {}],
+      ["list_runs", {}],
+      ["destroy_sandbox", {}],
+    ];
+    for (const [tool, args] of calls)
+      for (const sandbox of names)
+        expect(await owner.call(tool, { ...args, sandbox })).toMatchObject({
+          isError: true,
+          text: expect.stringContaining("must be 1 to 20 of a-z, 0-9 and -"),
+        });
+  });
+
+  it("of 20 characters, digits and dashes work", async () => {
+    for (const sandbox of ["a", "0", "a-b-c", "a2345678901234567890"])
+      expect((await owner.call("list_runs", { sandbox })).isError).toBe(false);
+  });
+});
+
+describe("destroy_sandbox", () => {
+  const sandbox = "destroyed";
+
+  it("ends processes, files and kernels, keeps the records, and the name starts anew", async () => {
+    const kept = await run(owner, sandbox, "echo kept; echo file >file; export A=1; cd /tmp");
+    await owner.call("run_code", { sandbox, code: "x = 1" });
+    const running = await owner.call("run_command", {
+      sandbox,
+      command: "echo begun; sleep 1000",
+      wait_seconds: 2.5,
+      session: "b",
+    });
+    const result = await owner.call("destroy_sandbox", { sandbox });
+    expect(result).toMatchObject({
+      isError: false,
+      text: `Sandbox ${sandbox} is destroyed.`,
+      structured: { sandbox, existed: true },
+    });
+    expect((await listed(owner)).map(({ name }) => name)).not.toContain(sandbox);
+    const lost = await owner.call("get_result", { id: running.structured.id });
+    expect(lost.text).toContain("state: lost");
+    expect(lost.text).toContain("The sandbox was destroyed while it ran.");
+    expect(lost.text).toContain("stdout:\nbegun");
+    expect((await owner.call("get_result", { id: kept.structured.id })).text).toContain("kept");
+    const anew = await run(owner, sandbox, "ls; echo [$A] $PWD; pgrep -c sleep || true");
+    expect(anew.structured.stdout).toBe("[] /workspace\n0\n");
+    expect(anew.structured.notice).toBeUndefined();
+    expect((await owner.call("run_code", { sandbox, code: "x" })).text).toContain("NameError");
+    await owner.call("destroy_sandbox", { sandbox });
+  });
+
+  it("says when there was none, also the second time, and has no default", async () => {
+    expect((await owner.call("destroy_sandbox", { sandbox: "never-there" })).structured).toMatchObject({ existed: false });
+    await run(owner, "twice", "true");
+    const both = await Promise.all([1, 2].map(() => owner.call("destroy_sandbox", { sandbox: "twice" })));
+    expect(both.map(({ isError }) => isError)).toEqual([false, false]);
+    expect((await owner.call("destroy_sandbox", { sandbox: "twice" })).structured).toMatchObject({ existed: false });
+    expect((await owner.call("destroy_sandbox", {})).isError).toBe(true);
+  });
+
+  it("makes no next call suffer, whatever was under way", async () => {
+    for (let n = 0; n < 3; n++) {
+      const running = [
+        run(owner, "restless", "sleep 100"),
+        owner.call("run_code", { sandbox: "restless", code: "import time; time.sleep(100)" }),
+      ];
+      await until(async () => (await listed(owner)).some(({ name }) => name === "restless"));
+      await owner.call("destroy_sandbox", { sandbox: "restless" });
+      expect((await run(owner, "restless", "echo next")).structured).toMatchObject({ stdout: "next\n" });
+      for (const { isError, text } of await Promise.all(running)) {
+        expect(isError).toBe(false);
+        expect(text).toContain("lost");
+      }
+      await owner.call("destroy_sandbox", { sandbox: "restless" });
+    }
+  });
+});
+
+describe("two principals", () => {
+  const sandbox = "shared-name";
+  let a: Caller;
+  let b: Caller;
+
+  beforeAll(async () => {
+    a = await principal("alice");
+    b = await principal("bob");
+    await run(a, sandbox, "echo secret >secret; export S=secret");
+    await a.call("run_code", { sandbox, code: "secret = 1" });
+  });
+
+  it("with one name never meet", async () => {
+    expect((await b.call("read_file", { sandbox, path: "secret" })).isError).toBe(true);
+    expect((await run(b, sandbox, "ls; echo [$S]; ps ax")).text).not.toMatch(/secret/);
+    expect((await b.call("run_code", { sandbox, code: "secret" })).text).toContain("NameError");
+    expect((await b.call("list_files", { sandbox })).structured.entries).toEqual([]);
+    await b.call("write_file", { sandbox, path: "secret", content: "other" });
+    expect((await a.call("read_file", { sandbox, path: "secret" })).text).toBe("secret\n");
+    expect(JSON.stringify((await b.call("list_runs", { sandbox })).structured)).not.toContain("echo secret");
+  });
+
+  it("destroy only what is theirs", async () => {
+    await b.call("destroy_sandbox", { sandbox });
+    expect((await a.call("read_file", { sandbox, path: "secret" })).text).toBe("secret\n");
+    expect((await listed(a)).map(({ name }) => name)).toContain(sandbox);
+    expect((await listed(b)).map(({ name }) => name)).not.toContain(sandbox);
+  });
+
+  it("need the scope of each tool", async () => {
+    const reader = await principal("reader", ["sandbox:read"]);
+    const answers = await Promise.all(
+      (
+        [
+          ["run_code", { code: "1" }],
+          ["run_command", { command: "true" }],
+          ["cancel_run", { id: "a" }],
+          ["write_file", { path: "a", content: "" }],
+          ["destroy_sandbox", { sandbox }],
+          ["read_file", { path: "a" }],
+          ["list_files", {}],
+          ["list_runs", {}],
+          ["get_result", { id: "a" }],
+          ["list_sandboxes", {}],
+        ] as const
+      ).map(async ([tool, args]) => [tool, (await reader.send(tool, args)).status]),
+    );
+    expect(Object.fromEntries(answers)).toEqual({
+      run_code: 403,
+      run_command: 403,
+      cancel_run: 403,
+      write_file: 403,
+      destroy_sandbox: 403,
+      read_file: 200,
+      list_files: 200,
+      list_runs: 200,
+      get_result: 200,
+      list_sandboxes: 200,
+    });
+  });
+});
+
+describe("fifty runs over ten sandboxes", () => {
+  it("at once mix nothing", async () => {
+    const numbers = Array.from({ length: 50 }, (_, n) => n);
+    const many: Promise<Result>[] = numbers.map((n) =>
+      n % 2
+        ? owner.call("run_code", { sandbox: `fifty-${n % 10}`, code: `print("out ${n} " * 50)\n${n}` })
+        : owner.call("run_command", { sandbox: `fifty-${n % 10}`, command: `echo "out ${n}"; sleep 0.1; exit ${n}` }),
+    );
+    const results = await Promise.all(many);
+    for (const n of numbers) {
+      const expected =
+        n % 2 ? `stdout:\n${`out ${n} `.repeat(50)}\nresult: ${n}` : `exit_code: ${n}\nstdout:\nout ${n}`;
+      expect(results[n]?.text).toBe(expected);
+    }
+    for (let n = 0; n < 10; n++) await owner.call("destroy_sandbox", { sandbox: `fifty-${n}` });
+    expect(await sh("default", "echo fine")).toBe("fine\n");
+  });
+});

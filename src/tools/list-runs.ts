@@ -1,8 +1,10 @@
 import { z } from "zod";
 import type { RunSummary } from "../runs/run.ts";
+import type { TaskEntry } from "../runs/task-index.ts";
+import { ToolError } from "../sandbox/errors.ts";
 import { type Told, accountOf } from "../sandbox/handle.ts";
-import { ownRun } from "./own-run.ts";
 import { type ToolContext, defineTool, sandboxField, sections, text } from "./define.ts";
+import { ownRun } from "./own-run.ts";
 
 export const listRuns = defineTool({
   name: "list_runs",
@@ -53,12 +55,18 @@ async function tasksOf(
   before: string | undefined,
 ): Promise<Told<RunSummary[]>> {
   const tasks = await accountOf(context.env, context.principal.id).listTasks(limit, before);
-  const runs = tasks.map(async (task): Promise<RunSummary> => {
-    if (task.state !== "running") return { ...task, kind: "task" };
-    const { value } = await context.sandbox(ownRun(task.id), (actor, owner) =>
-      actor.taskOrigin(owner, task.id),
-    );
-    return value.run;
-  });
-  return { value: await Promise.all(runs), notice: undefined };
+  const known = async (task: TaskEntry): Promise<RunSummary> => {
+    const listed = { ...task, kind: "task" } as const;
+    if (task.state !== "running") return listed;
+    try {
+      const answer = await context.sandbox(ownRun(task.id), (actor, owner) =>
+        actor.taskOrigin(owner, task.id),
+      );
+      return answer.value.run;
+    } catch (error) {
+      if (error instanceof ToolError && error.code === "not_found") return { ...listed, state: "lost" };
+      throw error;
+    }
+  };
+  return { value: await Promise.all(tasks.map(known)), notice: undefined };
 }

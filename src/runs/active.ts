@@ -1,5 +1,5 @@
 /** A run under way: takes its output, keeps its record on disk, and tells those who wait for it. */
-import { isGone, platformFailure } from "../sandbox/errors.ts";
+import { ToolError } from "../sandbox/errors.ts";
 import { type RunFailure, failureOf } from "./failure.ts";
 import { localID } from "./id.ts";
 import type { LogStore, LogWriter } from "./log.ts";
@@ -60,9 +60,9 @@ export class ActiveRun implements RunSink {
     try {
       end = await execution.done;
     } catch (error) {
-      // An error nobody foresaw may be the first sign that the container is going down. Who hears of that end may call
-      // again at once, and must not meet it on its way.
-      if (isGone(error) || !platformFailure(error)) await this.over(DOWN_MS);
+      // An error of the platform's may be the first sign that the container is going down. Who hears of that end may
+      // call again at once, and must not meet it on its way.
+      if (!(error instanceof ToolError)) await this.over(DOWN_MS);
       if (this.ended) return void (await this.#ship(true));
       this.failure = failureOf(error, this.record.id);
       end = this.failure.end;

@@ -100,6 +100,13 @@ export class Caller {
     return new Caller(this.principalID, this.#token, { ...this.#env, ...variables });
   }
 
+  /** Sends any request and returns its result. @throws Error with what came instead */
+  async result<T>(message: { method: string; params?: object }): Promise<T> {
+    const answer = (await this.post(message)).messages.at(-1);
+    if (answer?.result === undefined) throw new Error(`no result: ${JSON.stringify(answer)}`);
+    return answer.result as T;
+  }
+
   /** Posts a body as it is. */
   fetch(body: string, signal?: AbortSignal): Promise<Response> {
     const request = new Request(new URL("/mcp", ORIGIN), {
@@ -191,4 +198,9 @@ export function idIn({ text }: Result): string {
   const id = /\b[a-z0-9-]+\.[0-9a-z]{26}t?\b/.exec(text)?.[0];
   if (id === undefined) throw new Error(`no id in: ${text}`);
   return id;
+}
+
+/** Waits until what a run has printed, or says of itself, holds these words. */
+export async function says(id: string, words: string): Promise<void> {
+  await until(async () => (await owner.call("get_result", { id, wait_seconds: 0 })).text.includes(words));
 }

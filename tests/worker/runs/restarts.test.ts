@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { evict, idIn, inActor, killContainer, owner, sh, until } from "../support.ts";
+import { evict, idIn, inActor, killContainer, owner, says, sh, until } from "../support.ts";
 
 const command = (sandbox: string, line: string, more: Record<string, unknown> = {}) =>
   owner.call("run_command", { sandbox, command: line, ...more });
@@ -9,17 +9,18 @@ const result = (id: string, more: Record<string, unknown> = {}) => owner.call("g
 
 const RESTARTED = "The sandbox was restarted: its files, processes and kernel state are gone.";
 
-describe("a container that is killed", () => {
+describe.concurrent("a container that is killed", () => {
   it("makes what runs in it lost, keeps its output, and the next result says so once", async () => {
     const sandbox = "killed";
     await sh(sandbox, "echo there >file; export GONE=1; cd /tmp");
     const runs = await Promise.all([
-      command(sandbox, "echo begun; sleep 1000", { session: "a", wait_seconds: 2.5 }),
+      command(sandbox, "echo begun; sleep 1000", { session: "a", wait_seconds: 0 }),
       command(sandbox, "echo queued", { session: "a", wait_seconds: 0 }),
-      code(sandbox, "print('begun', flush=True)\nimport time; time.sleep(1000)", { wait_seconds: 2.5 }),
+      code(sandbox, "print('begun', flush=True)\nimport time; time.sleep(1000)", { wait_seconds: 0 }),
       code(sandbox, "open('/tmp/queued-code', 'w')", { wait_seconds: 0 }),
     ]);
     const ids = runs.map(idIn);
+    for (const at of [0, 2]) await says(ids[at] ?? "", "begun");
     const waiting = Promise.all(ids.map((id) => result(id)));
     await killContainer(sandbox);
     const [first, queued, kernel, queuedCode] = await waiting;
@@ -65,12 +66,13 @@ describe("a container that is killed", () => {
   });
 });
 
-describe("an actor that is thrown away", () => {
+describe.concurrent("an actor that is thrown away", () => {
   it("goes on with a command: nothing of its output is lost or doubled", async () => {
     const sandbox = "evicted";
     const line =
       "for i in $(seq 1 2000); do printf 'line %06d %0990d\\n' $i 0; echo err $i >&2; [ $((i % 100)) != 0 ] || sleep 0.2; done; exit 7";
-    const id = idIn(await command(sandbox, line, { wait_seconds: 1.2 }));
+    const id = idIn(await command(sandbox, line, { wait_seconds: 0 }));
+    await says(id, "line 000001");
     for (let n = 0; n < 3; n++) {
       await result(id, { wait_seconds: 0.5 });
       await evict(sandbox);
@@ -99,22 +101,25 @@ describe("an actor that is thrown away", () => {
   it("finds the end of a command that ended meanwhile, and still stops one in time", async () => {
     const sandbox = "evicted-ends";
     const ended = idIn(
-      await command(sandbox, "echo a; sleep 2; echo b; exit 5", { session: "a", wait_seconds: 1.2 }),
+      await command(sandbox, "echo alpha; sleep 2; echo beta; exit 5", { session: "a", wait_seconds: 0 }),
     );
     const long = idIn(
-      await command(sandbox, "echo c; sleep 1000", { session: "b", wait_seconds: 1.2, timeout_seconds: 4 }),
+      await command(sandbox, "echo gamma; sleep 1000", { session: "b", wait_seconds: 0, timeout_seconds: 5 }),
     );
+    await says(ended, "alpha");
+    await says(long, "gamma");
     await evict(sandbox);
-    await new Promise((resolve) => setTimeout(resolve, 1500));
-    expect((await result(ended)).text).toBe("exit_code: 5\nstdout:\na\nb");
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+    expect((await result(ended)).text).toBe("exit_code: 5\nstdout:\nalpha\nbeta");
     const stopped = await result(long);
     expect(stopped.text).toContain("state: timed_out");
-    expect(stopped.text).toContain("stdout:\nc");
+    expect(stopped.text).toContain("stdout:\ngamma");
   });
 
   it("can cancel a command of its predecessor, and keeps the order of its session", async () => {
     const sandbox = "evicted-cancel";
-    const id = idIn(await command(sandbox, "echo first >>order; sleep 1000", { wait_seconds: 1.2 }));
+    const id = idIn(await command(sandbox, "echo first | tee order; sleep 1000", { wait_seconds: 0 }));
+    await says(id, "first");
     await evict(sandbox);
     const next = command(sandbox, "echo second >>order; cat order");
     expect((await owner.call("cancel_run", { id })).structured).toMatchObject({ state: "cancelled" });
@@ -125,10 +130,11 @@ describe("an actor that is thrown away", () => {
     const sandbox = "evicted-code";
     await code(sandbox, "kept = 41");
     const id = idIn(
-      await code(sandbox, "print('begun', flush=True)\nimport time; time.sleep(3)", { wait_seconds: 2.5 }),
+      await code(sandbox, "print('begun', flush=True)\nimport time; time.sleep(8)", { wait_seconds: 0 }),
     );
-    await command(sandbox, "sleep 2", { wait_seconds: 0 });
+    await command(sandbox, "sleep 4", { wait_seconds: 0 });
     const queued = idIn(await command(sandbox, "echo never", { wait_seconds: 0 }));
+    await says(id, "begun");
     await evict(sandbox);
     const lost = await result(id);
     expect(lost.text).toContain("state: lost");
@@ -141,7 +147,8 @@ describe("an actor that is thrown away", () => {
   it("says that a run is lost whose container went too", async () => {
     const sandbox = "evicted-killed";
     await sh(sandbox, "true");
-    const id = idIn(await command(sandbox, "echo begun; sleep 1000", { wait_seconds: 2.5 }));
+    const id = idIn(await command(sandbox, "echo begun; sleep 1000", { wait_seconds: 0 }));
+    await says(id, "begun");
     await evict(sandbox, { kill: true });
     const lost = await result(id);
     expect(lost.text).toContain("state: lost");
@@ -153,7 +160,7 @@ describe("an actor that is thrown away", () => {
   });
 });
 
-describe("sleepAfter", () => {
+describe.concurrent("sleepAfter", () => {
   /** Has the actor stop when idle after a second; its alarm looks about once a second. */
   const hurry = (sandbox: string) =>
     inActor(sandbox, async (actor) => {
@@ -185,7 +192,7 @@ describe("sleepAfter", () => {
     ["code", "run_code", { code: "import time\ntime.sleep(5)\nprint('done')" }],
   ])("does not stop a sandbox with %s at work", async (_what, tool, args) => {
     const sandbox = `busy-${tool.replace("_", "-")}`;
-    const id = idIn(await owner.call(tool, { sandbox, ...args, wait_seconds: 1 }));
+    const id = idIn(await owner.call(tool, { sandbox, ...args, wait_seconds: 0 }));
     await hurry(sandbox);
     await new Promise((resolve) => setTimeout(resolve, 4500));
     const ended = await result(id);

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { type Result, idIn, owner, principal, sh, until } from "../support.ts";
+import { type Result, idIn, owner, principal, says, sh, until } from "../support.ts";
 
 const sandbox = "waiting";
 
@@ -23,12 +23,12 @@ const cancel = (id: unknown) => owner.call("cancel_run", { id });
 const there = async (file: string) =>
   (await sh(sandbox, `[ -e ${file} ] && echo yes || true`, { session: "look" })) === "yes\n";
 
-describe("a run that outlasts its call", () => {
+describe.concurrent("a run that outlasts its call", () => {
   it("of a command is answered with its id, and ends later", async () => {
     const first = await command(
       "echo begun; until [ -e /tmp/go-1 ]; do sleep 0.05; done; echo ended; exit 3",
       {
-        wait_seconds: 1.5,
+        wait_seconds: 5,
       },
     );
     expect(first).toMatchObject({ isError: false, structured: { state: "running", stdout: "begun\n" } });
@@ -45,7 +45,7 @@ describe("a run that outlasts its call", () => {
 
   it("of code is answered with its id, its output so far, and ends later", async () => {
     const source = `import time, os\nprint("begun", flush=True)\nwhile not os.path.exists("/tmp/go-2"): time.sleep(0.05)\n6 * 7`;
-    const first = await code(source, { wait_seconds: 3 });
+    const first = await code(source, { wait_seconds: 8, context: "outlasts" });
     expect(first.isError).toBe(false);
     expect(first.text).toContain("state: running");
     expect(first.text).toContain("stdout:\nbegun");
@@ -55,8 +55,9 @@ describe("a run that outlasts its call", () => {
   });
 
   it("is on disk before its id is out", async () => {
-    const id = String((await command("sleep 30")).structured.id);
-    const listed = (await owner.call("list_runs", { sandbox, limit: 1 })).structured.runs;
+    const own = { sandbox: "on-disk" };
+    const id = String((await command("sleep 30", own)).structured.id);
+    const listed = (await owner.call("list_runs", { ...own, limit: 1 })).structured.runs;
     expect(listed).toMatchObject([{ id, kind: "command", state: "running", title: "sleep 30" }]);
     await cancel(id);
   });
@@ -109,10 +110,11 @@ describe("a run that outlasts its call", () => {
   });
 });
 
-describe("cancel_run", () => {
+describe.concurrent("cancel_run", () => {
   it("stops a command with every process, and keeps what it printed", async () => {
-    const first = await command("echo begun; setsid sleep 4001 & sleep 4001", { wait_seconds: 1 });
-    const cancelled = await cancel(first.structured.id);
+    const id = String((await command("echo begun; setsid sleep 4001 & sleep 4001")).structured.id);
+    await says(id, "begun");
+    const cancelled = await cancel(id);
     expect(cancelled).toMatchObject({
       isError: false,
       structured: { state: "cancelled", stdout: "begun\n" },
@@ -131,8 +133,9 @@ describe("cancel_run", () => {
   });
 
   it("makes a command that ignores TERM end", async () => {
-    const { structured } = await command("trap '' TERM; while :; do sleep 1; done", { wait_seconds: 1 });
-    expect((await cancel(structured.id)).structured).toMatchObject({ state: "cancelled" });
+    const id = String((await command("trap '' TERM; echo begun; while :; do sleep 1; done")).structured.id);
+    await says(id, "begun");
+    expect((await cancel(id)).structured).toMatchObject({ state: "cancelled" });
   });
 
   it("interrupts code, which keeps its kernel's state", async () => {
@@ -177,13 +180,13 @@ describe("cancel_run", () => {
         state: "succeeded",
         stdout: "done\n",
       });
-    const long = await command("sleep 4004", { wait_seconds: 1 });
+    const long = await command("sleep 4004");
     const twice = await Promise.all([cancel(long.structured.id), cancel(long.structured.id)]);
     expect(twice.map(({ structured: { state } }) => state)).toEqual(["cancelled", "cancelled"]);
   });
 });
 
-describe("list_runs", () => {
+describe.concurrent("list_runs", () => {
   it("pages through the runs of a sandbox, the newest first, of one kind if asked", async () => {
     const own = "listing";
     for (let n = 0; n < 5; n++)
@@ -217,11 +220,11 @@ describe("list_runs", () => {
   });
 });
 
-describe("a run id of someone else", () => {
+describe.concurrent("a run id of someone else", () => {
   it("is answered exactly like one that does not exist, and does nothing", async () => {
     const stranger = await principal("stranger");
     await stranger.call("run_command", { sandbox, command: "echo mine" });
-    const id = String((await command("sleep 4005", { wait_seconds: 1 })).structured.id);
+    const id = String((await command("sleep 4005")).structured.id);
     const unknown = `${sandbox}.${"0".repeat(26)}`;
     const same = (answer: Result, of: string) => JSON.stringify(answer).replaceAll(of, "ID");
     for (const tool of ["get_result", "cancel_run"])

@@ -22,28 +22,31 @@ describe("sandboxes", () => {
       { name: "default", state: "running" },
       { name: "first", state: "running" },
     ]);
-    expect((await caller.call("list_sandboxes")).text).toMatch(/^default: running, .*created 2.*\nfirst: running/);
+    expect((await caller.call("list_sandboxes")).text).toMatch(
+      /^default: running, .*created 2.*\nfirst: running/,
+    );
   });
 
-  it.each([
-    ["", "-a", "a-", "A", "a_b", "a.b", "../a", "a".repeat(21), "ž", "a b", "a\n"],
-  ])("must be named by the rules, for every tool", async (...names) => {
-    const calls: [string, Record<string, unknown>][] = [
-      ["run_code", { code: "1" }],
-      ["run_command", { command: "true" }],
-      ["write_file", { path: "a", content: "" }],
-      ["read_file", { path: "a" }],
-      ["list_files", {}],
-      ["list_runs", {}],
-      ["destroy_sandbox", {}],
-    ];
-    for (const [tool, args] of calls)
-      for (const sandbox of names)
-        expect(await owner.call(tool, { ...args, sandbox })).toMatchObject({
-          isError: true,
-          text: expect.stringContaining("must be 1 to 20 of a-z, 0-9 and -"),
-        });
-  });
+  it.each([["", "-a", "a-", "A", "a_b", "a.b", "../a", "a".repeat(21), "ž", "a b", "a\n"]])(
+    "must be named by the rules, for every tool",
+    async (...names) => {
+      const calls: [string, Record<string, unknown>][] = [
+        ["run_code", { code: "1" }],
+        ["run_command", { command: "true" }],
+        ["write_file", { path: "a", content: "" }],
+        ["read_file", { path: "a" }],
+        ["list_files", {}],
+        ["list_runs", {}],
+        ["destroy_sandbox", {}],
+      ];
+      for (const [tool, args] of calls)
+        for (const sandbox of names)
+          expect(await owner.call(tool, { ...args, sandbox })).toMatchObject({
+            isError: true,
+            text: expect.stringContaining("must be 1 to 20 of a-z, 0-9 and -"),
+          });
+    },
+  );
 
   it("of 20 characters, digits and dashes work", async () => {
     for (const sandbox of ["a", "0", "a-b-c", "a2345678901234567890"])
@@ -83,11 +86,15 @@ describe("destroy_sandbox", () => {
   });
 
   it("says when there was none, also the second time, and has no default", async () => {
-    expect((await owner.call("destroy_sandbox", { sandbox: "never-there" })).structured).toMatchObject({ existed: false });
+    expect((await owner.call("destroy_sandbox", { sandbox: "never-there" })).structured).toMatchObject({
+      existed: false,
+    });
     await run(owner, "twice", "true");
     const both = await Promise.all([1, 2].map(() => owner.call("destroy_sandbox", { sandbox: "twice" })));
     expect(both.map(({ isError }) => isError)).toEqual([false, false]);
-    expect((await owner.call("destroy_sandbox", { sandbox: "twice" })).structured).toMatchObject({ existed: false });
+    expect((await owner.call("destroy_sandbox", { sandbox: "twice" })).structured).toMatchObject({
+      existed: false,
+    });
     expect((await owner.call("destroy_sandbox", {})).isError).toBe(true);
   });
 
@@ -177,7 +184,10 @@ describe("fifty runs over ten sandboxes", () => {
     const many: Promise<Result>[] = numbers.map((n) =>
       n % 2
         ? owner.call("run_code", { sandbox: `fifty-${n % 10}`, code: `print("out ${n} " * 50)\n${n}` })
-        : owner.call("run_command", { sandbox: `fifty-${n % 10}`, command: `echo "out ${n}"; sleep 0.1; exit ${n}` }),
+        : owner.call("run_command", {
+            sandbox: `fifty-${n % 10}`,
+            command: `echo "out ${n}"; sleep 0.1; exit ${n}`,
+          }),
     );
     const results = await Promise.all(many);
     for (const n of numbers) {

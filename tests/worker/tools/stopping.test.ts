@@ -11,9 +11,12 @@ async function run(command: string, more: Record<string, unknown> = {}) {
 const left = async (line: string) =>
   Number(await sh(sandbox, `pgrep -fc '^${line}$' || true`, { session: "look" }));
 
-describe("a command that takes too long", () => {
+describe.concurrent("a command that takes too long", () => {
   it("is stopped, with what it had printed", async () => {
-    const result = await run("echo before; echo err >&2; sleep 100; echo after", { timeout_seconds: 1 });
+    const result = await run("echo before; echo err >&2; sleep 100; echo after", {
+      timeout_seconds: 1,
+      session: "prints",
+    });
     expect(result.structured).toMatchObject({ state: "timed_out", stdout: "before\n", stderr: "err\n" });
     expect(result.isError).toBe(false);
     expect(result.text).toContain("state: timed_out");
@@ -22,21 +25,22 @@ describe("a command that takes too long", () => {
 
   it.each([
     ["children", "sleep 3001 & sleep 3001"],
-    ["grandchildren", "bash -c 'bash -c \"sleep 3001\" & wait' & wait"],
-    ["what left its group", "setsid sleep 3001 & setsid -w bash -c 'sleep 3001; :'"],
-    ["what ignores a hangup", "nohup sleep 3001 >/dev/null 2>&1 & wait"],
-    ["what was disowned", "(setsid sleep 3001 >/dev/null 2>&1 &) ; sleep 3001"],
-    ["what ignores TERM", "trap '' TERM; bash -c 'trap \"\" TERM; while :; do sleep 3001; done'"],
-    ["what is stopped", "sleep 3001 & kill -STOP $!; wait"],
+    ["grandchildren", "bash -c 'bash -c \"sleep 3002\" & wait' & wait"],
+    ["what left its group", "setsid sleep 3003 & setsid -w bash -c 'sleep 3003; :'"],
+    ["what ignores a hangup", "nohup sleep 3004 >/dev/null 2>&1 & wait"],
+    ["what was disowned", "(setsid sleep 3005 >/dev/null 2>&1 &) ; sleep 3005"],
+    ["what ignores TERM", "trap '' TERM; bash -c 'trap \"\" TERM; while :; do sleep 3006; done'"],
+    ["what is stopped", "sleep 3007 & kill -STOP $!; wait"],
   ])("is stopped with %s", async (_what, command) => {
-    expect((await run(command, { timeout_seconds: 1 })).structured).toMatchObject({ state: "timed_out" });
-    await until(async () => (await left("sleep 3001")) === 0);
-    expect(await left("bash -c .*3001.*")).toBe(0);
+    const number = /sleep (30\d\d)/.exec(command)?.[1] ?? "";
+    const { structured } = await run(command, { timeout_seconds: 1, session: `sleeps-${number}` });
+    expect(structured).toMatchObject({ state: "timed_out" });
+    await until(async () => (await left(`(bash -c .*)?sleep ${number}.*`)) === 0);
   });
 
   it("may clean up after itself", async () => {
     const command = "trap 'echo cleaned; exit 7' TERM; while :; do sleep 0.05; done";
-    expect((await run(command, { timeout_seconds: 1 })).structured).toMatchObject({
+    expect((await run(command, { timeout_seconds: 1, session: "cleans" })).structured).toMatchObject({
       state: "timed_out",
       exit_code: 7,
       stdout: "cleaned\n",
@@ -70,9 +74,9 @@ describe("a command that kills", () => {
   });
 
   it("its session's parent while it goes on is still stopped in time", async () => {
-    const result = await run("kill -9 $PPID; sleep 3002", { session: "kills", timeout_seconds: 2 });
+    const result = await run("kill -9 $PPID; sleep 3010", { session: "kills", timeout_seconds: 2 });
     expect(result.structured).toMatchObject({ state: "timed_out" });
-    await until(async () => (await left("sleep 3002")) === 0);
+    await until(async () => (await left("sleep 3010")) === 0);
   });
 
   it("every shell is answered, and everything works after it", async () => {

@@ -1,0 +1,149 @@
+import { createExecutionContext } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { z } from "zod";
+import type { ServerContext } from "@modelcontextprotocol/server";
+import { ToolError } from "../../../src/sandbox/errors.ts";
+import { type Env, parseConfig } from "../../../src/server/config.ts";
+import { type Call, defineTool, text } from "../../../src/tools/define.ts";
+import { owner } from "../support.ts";
+
+interface Definition {
+  name: string;
+  description: string;
+  annotations: object;
+  inputSchema: { properties: Record<string, { description?: string }> };
+}
+
+declare global {
+  interface ImportMeta {
+    /** Vite's: the modules whose paths match. */
+    glob(pattern: string, options: { eager: true; import: "default" }): Record<string, object>;
+  }
+}
+
+/** The pinned definitions, as files of this repository. */
+const pinned = import.meta.glob("../../definitions/*.json", { eager: true, import: "default" });
+
+const bytes = (value: string) => new TextEncoder().encode(value).length;
+const definitions = async () => (await owner.result<{ tools: Definition[] }>({ method: "tools/list" })).tools;
+
+afterEach(() => vi.restoreAllMocks());
+
+describe("what every client is sent", () => {
+  it("are the pinned definitions: npm run docs writes them", async () => {
+    const found = await definitions();
+    const files = Object.entries(pinned).map(([path, definition]) => [path.replace(/^.*\//, ""), definition]);
+    expect(Object.fromEntries(found.map((tool) => [`${tool.name}.json`, tool]))).toEqual(
+      Object.fromEntries(files),
+    );
+  });
+
+  it("keeps to its budgets", async () => {
+    expect(bytes(JSON.stringify(await owner.result({ method: "tools/list" })))).toBeLessThan(12_288);
+    for (const { name, description } of await definitions())
+      expect([name, bytes(description) < 2048, description.length > 40]).toEqual([name, true, true]);
+    const { instructions } = await owner.result<{ instructions: string }>({
+      method: "initialize",
+      params: { protocolVersion: "2025-06-18", capabilities: {}, clientInfo: { name: "test", version: "1" } },
+    });
+    expect(bytes(instructions)).toBeLessThan(2048);
+    for (const essential of ["run_code", "run_command", "write_file", "read_file", "sandbox", "/workspace"])
+      expect(instructions.slice(0, 512)).toContain(essential);
+  });
+
+  it("is flat, whole and hinted at", async () => {
+    for (const { name, annotations, inputSchema } of await definitions()) {
+      expect(JSON.stringify(inputSchema), name).not.toMatch(/"\$ref"|"anyOf"|"oneOf"|"allOf"/);
+      expect(Object.keys(annotations), name).toEqual(
+        expect.arrayContaining(["readOnlyHint", "destructiveHint", "idempotentHint"]),
+      );
+      expect(inputSchema, name).toMatchObject({ type: "object", additionalProperties: false });
+      for (const field of Object.keys(inputSchema.properties)) expect(field, name).toMatch(/^[a-z_]+$/);
+    }
+  });
+});
+
+describe("arguments", () => {
+  it.each([
+    [
+      "run_command",
+      { command: "true", comand: "x", working_directory: "/" },
+      ["comand", "working_directory"],
+    ],
+    ["run_code", { code: "1", timeout: 5 }, ["timeout"]],
+    ["write_file", { path: "a" }, ["content"]],
+    ["read_file", { path: 3 }, ["path"]],
+    ["run_command", { command: "true", timeout_seconds: 0 }, ["timeout_seconds"]],
+    ["run_command", { command: "true", wait_seconds: 601 }, ["wait_seconds"]],
+    ["get_result", { id: "a", cursor: -1 }, ["cursor"]],
+    ["list_runs", { limit: 1.5 }, ["limit"]],
+    ["list_sandboxes", { name: "a" }, ["name"]],
+  ])("of %s that are wrong are named: %j", async (tool, args, names) => {
+    const result = await owner.call(tool, args);
+    expect(result.isError).toBe(true);
+    for (const name of names) expect(result.text).toContain(name);
+  });
+
+  it("for a tool that does not exist are refused", async () => {
+    const { messages } = await owner.send("run_cmd", { command: "true" });
+    expect(JSON.stringify(messages.at(-1))).toContain("run_cmd");
+    expect(JSON.stringify(messages.at(-1))).toMatch(/error/i);
+  });
+});
+
+describe("progress", () => {
+  it("is sent while a call that asked for it is at work", async () => {
+    const args = { sandbox: "kit", command: "sleep 6; echo done" };
+    const { messages } = await owner.send("run_command", args, { progressToken: "token-1" });
+    const progress = messages.filter(({ method }) => method === "notifications/progress");
+    expect(progress).toMatchObject([{ params: { progressToken: "token-1", progress: 5 } }]);
+    expect(messages.at(-1)).toMatchObject({ result: { structuredContent: { stdout: "done\n" } } });
+  });
+});
+
+/** A tool whose handler does this, called outside a server. */
+async function called(handle: () => Promise<never>) {
+  const tool = defineTool({
+    name: "fail",
+    title: "Fail",
+    description: "Fails",
+    input: z.strictObject({}),
+    hints: { readOnly: true, destructive: false, idempotent: true },
+    scopes: [],
+    handle,
+  });
+  const lines: string[] = [];
+  vi.spyOn(console, "log").mockImplementation((line: string) => void lines.push(line));
+  const call: Call = {
+    env: env as Env,
+    config: parseConfig(env as Env),
+    ctx: createExecutionContext(),
+    principal: { id: "owner", scopes: [], via: "token" },
+    requestID: "request-1",
+  };
+  const result = await tool.call({}, call, { mcpReq: {} } as ServerContext);
+  return { result, log: lines.join("\n") };
+}
+
+describe("what goes wrong", () => {
+  it("as foreseen is a sentence, and the next call to make", async () => {
+    const { result, log } = await called(async () => {
+      throw new ToolError("not_found", "There is no a.", "Use b.");
+    });
+    expect(result).toEqual({ content: [text("There is no a. Use b.")], isError: true });
+    expect(JSON.parse(log)).toMatchObject({ event: "call", outcome: "error", error_code: "not_found" });
+  });
+
+  it("unforeseen is a reference, and its detail is in the log alone", async () => {
+    const { result, log } = await called(async () => {
+      throw new RangeError("secret detail");
+    });
+    expect(result.isError).toBe(true);
+    expect(result.content).toEqual([
+      text("Internal error (ref request-1). The server's log has the details under that reference."),
+    ]);
+    expect(log).toContain("RangeError");
+    expect(log).toContain("request-1");
+  });
+});

@@ -153,20 +153,20 @@ interface Pulse {
 function heartbeat(title: string, { mcpReq }: ServerContext): Pulse | undefined {
   const progressToken = mcpReq._meta?.progressToken;
   if (progressToken === undefined) return undefined;
-  const startedAt = Date.now();
   let at = title;
+  let beats = 0;
   let progress = 0;
   const notify = (message: string) => {
     // Counted in milliseconds and told in seconds; the protocol asks that each be more than the one before.
-    progress = Math.max(progress + 1, Date.now() - startedAt);
+    progress = Math.max(progress + 1, beats * HEARTBEAT_SECONDS * 1000);
     const params = { progressToken, progress: progress / 1000, message };
     // A client that went away is noticed by the transport; its call goes on.
     mcpReq.notify({ method: "notifications/progress", params }).catch(() => undefined);
   };
-  const timer = setInterval(
-    () => notify(`${at}: ${Math.round((Date.now() - startedAt) / 1000)} s`),
-    HEARTBEAT_SECONDS * 1000,
-  );
+  const timer = setInterval(() => {
+    beats++;
+    notify(`${at}: ${beats * HEARTBEAT_SECONDS} s`);
+  }, HEARTBEAT_SECONDS * 1000);
   return {
     say: (message) => notify((at = message)),
     stop: () => clearInterval(timer),

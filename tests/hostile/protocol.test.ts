@@ -181,7 +181,7 @@ describe.each(ERAS)("a client of %s", (version) => {
         params: { _meta: meta(version === "2026-07-28" ? "2025-11-25" : "2026-07-28") },
       },
     ],
-  ])("%s", async (_what, sent) => {
+  ])("%s: refused or answered, and is served after that", async (_what, sent) => {
     const { status } = await send(sent, own);
     expect(status).toBeLessThan(500);
     const { text } = await send(

@@ -140,7 +140,7 @@ async function soak(): Promise<{ calls: number; errors: string[]; quarters: Samp
   try {
     // Warm: sandboxes, kernels and pools are there before anything is measured.
     let turns = 0;
-    await all(() => turns++ > CLIENTS * 12);
+    await all(() => turns++ > CLIENTS * 30);
     const samples: Sample[] = [];
     const endAt = Date.now() + MINUTES * 60_000;
     const timer = setInterval(

@@ -19,16 +19,17 @@ interface Row {
 const OPENS = /^\s*(describe|it)(?:\.runIf\(\w+\))?(?:\(\s*"((?:[^"\\]|\\.)*)"|\.each\b)/;
 /** The name after the cases, on their last line or on the one below. */
 const AFTER_CASES =
-  /\](?: as const)?\)\((?:"((?:[^"\\]|\\.)*)"|$)|^\s*(?:describe|it)\.each\(\w+\)\("((?:[^"\\]|\\.)*)"/;
+  /\](?: as const)?\)\((?:"((?:[^"\\]|\\.)*)"|$)|^\s*(?:describe|it)\.each\(\w+\)\((?:"((?:[^"\\]|\\.)*)"|$)/;
 const ALONE = /^\s*"((?:[^"\\]|\\.)*)",$/;
 
 /** Names in a file, by its lines: as the formatter writes them, each opens on a line of its own. */
 function rowsOf(file: string): Row[] {
+  const lines = readFileSync(join(repository, file), "utf8").split("\n");
   const rows: Row[] = [];
   let broken = "";
   let waiting: string | undefined;
   let isNext = false;
-  for (const line of readFileSync(join(repository, file), "utf8").split("\n")) {
+  for (const line of lines) {
     const [, kind, named] = OPENS.exec(line) ?? [];
     waiting = kind ?? waiting;
     if (waiting === undefined) continue;
@@ -40,6 +41,7 @@ function rowsOf(file: string): Row[] {
     else rows.push({ broken, holds: name, file });
     waiting = undefined;
   }
+  expect(rows.length, file).toBe(lines.filter((line) => /^\s*it(\.each)?\(/.test(line)).length);
   return rows;
 }
 

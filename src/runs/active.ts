@@ -75,7 +75,8 @@ export class ActiveRun implements RunSink {
   finish(end: End): void {
     if (this.ended) return;
     clearInterval(this.#timer);
-    Object.assign(this.record, end, { endedAt: Date.now() });
+    // A clock that was set back makes no run end before it began.
+    Object.assign(this.record, end, { endedAt: Math.max(Date.now(), this.record.startedAt) });
     this.#changed = true;
     this.save();
     this.#settled.resolve();

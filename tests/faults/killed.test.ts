@@ -39,42 +39,45 @@ async function counted(bed: Bed, id: string): Promise<number> {
   return numbers.length;
 }
 
-describe.each(["workerd", "engine"] as const)("%s killed in the middle of runs of each kind", (role) => {
-  let bed: Bed;
-  beforeAll(async () => {
-    bed = await startBed();
-  });
+describe.each(["workerd", "engine"] as const)(
+  "the server's %s killed in the middle of runs of each kind",
+  (role) => {
+    let bed: Bed;
+    beforeAll(async () => {
+      bed = await startBed();
+    });
 
-  it("over the same state: runs are lost with the reason, output is whole up to a second before", async () => {
-    const ids = await busy(bed, "default");
-    await bed.call("write_file", { path: "kept", content: "x" });
-    const seen = { command: await counted(bed, ids.command), code: await counted(bed, ids.code) };
-    await pause(2500);
-    const all = bed.all();
-    process.kill(bed.pid(role), "SIGKILL");
-    expect(await survivors(all, 5000)).toEqual([]);
+    it("over the same state: runs are lost with the reason, output is whole up to a second before", async () => {
+      const ids = await busy(bed, "default");
+      await bed.call("write_file", { path: "kept", content: "x" });
+      const seen = { command: await counted(bed, ids.command), code: await counted(bed, ids.code) };
+      await pause(2500);
+      const all = bed.all();
+      process.kill(bed.pid(role), "SIGKILL");
+      expect(await survivors(all, 5000)).toEqual([]);
 
-    await bed.restart();
-    for (const kind of ["command", "code"] as const) {
-      const { text } = await bed.call("get_result", { id: ids[kind], wait_seconds: 0 });
-      expect(text).toContain("state: lost");
-      expect(text).toMatch(/went away while the server was down/);
-      // 2.5 seconds went by since it was read: all but the last second of them must be there.
-      expect(await counted(bed, ids[kind])).toBeGreaterThanOrEqual(seen[kind] + 8);
-    }
-    expect((await bed.call("get_result", { id: ids.ended, cursor: 0 })).text).toContain("kept");
-    const { structured } = await bed.call("list_runs", {});
-    expect((structured.runs as { state: string }[]).map(({ state }) => state)).toEqual([
-      "lost",
-      "lost",
-      "succeeded",
-    ]);
-    // The next call works in a fresh sandbox and says so.
-    const next = await bed.call("run_command", { command: "ls -A; echo works" });
-    expect(next.structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
-    expect(next.text).toContain("files, processes and kernel state are gone");
-  });
-});
+      await bed.restart();
+      for (const kind of ["command", "code"] as const) {
+        const { text } = await bed.call("get_result", { id: ids[kind], wait_seconds: 0 });
+        expect(text).toContain("state: lost");
+        expect(text).toMatch(/went away while the server was down/);
+        // 2.5 seconds went by since it was read: all but the last second of them must be there.
+        expect(await counted(bed, ids[kind])).toBeGreaterThanOrEqual(seen[kind] + 8);
+      }
+      expect((await bed.call("get_result", { id: ids.ended, cursor: 0 })).text).toContain("kept");
+      const { structured } = await bed.call("list_runs", {});
+      expect((structured.runs as { state: string }[]).map(({ state }) => state)).toEqual([
+        "lost",
+        "lost",
+        "succeeded",
+      ]);
+      // The next call works in a fresh sandbox and says so.
+      const next = await bed.call("run_command", { command: "ls -A; echo works" });
+      expect(next.structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
+      expect(next.text).toContain("files, processes and kernel state are gone");
+    });
+  },
+);
 
 describe("a sandbox killed in the middle of runs of each kind", () => {
   let bed: Bed;

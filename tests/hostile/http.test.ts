@@ -73,7 +73,7 @@ describe("methods and paths", () => {
     "MCP",
     "get",
     "TRACE",
-  ])("%s of every path", async (method) => {
+  ])("%s of every path: an answer, and none of 500", async (method) => {
     for (const path of PATHS) {
       const head = `${method} ${encodeURI(path).replaceAll("%25", "%")} HTTP/1.1\r\nHost: ${authority}\r\nAuthorization: Bearer ${TOKEN}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`;
       const answer = await rawSocket(server.url, [head], 5000);
@@ -161,7 +161,7 @@ describe("headers", () => {
     ["no colon", "Host: x\r\nnonsense\r\n"],
     ["a megabyte", `Host: x\r\nX-A: ${"a".repeat(1_000_000)}\r\n`],
     ["ten thousand", `Host: x\r\n${"X-A: a\r\n".repeat(10_000)}`],
-  ])("%s", async (_what, lines) => {
+  ])("%s: refused or answered, and the server goes on", async (_what, lines) => {
     const answer = await rawSocket(server.url, [`POST /mcp HTTP/1.1\r\n${lines}Connection: close\r\n\r\n`]);
     const status = Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1] ?? 400);
     if (status !== 501) harmless(status, answer, lines);
@@ -222,19 +222,22 @@ describe("bodies", () => {
     ["more than the limit", `"${"x".repeat(9 * 1024 * 1024)}"`],
     ["much more than the limit", `"${"x".repeat(60 * 1024 * 1024)}"`],
   ];
-  it.each(CORPUS)("%s", async (_what, body) => {
-    for (const version of [undefined, "2025-03-26", "2025-11-25", "2026-07-28"]) {
-      const { status, text } = await postRaw(
-        server.url,
-        body,
-        version ? { "mcp-protocol-version": version } : {},
-      );
-      harmless(status, text, String(body).slice(0, 1000));
-      // An answer may repeat what was asked, not multiply it.
-      expect(text.length).toBeLessThan(20_000_000);
-    }
-    await stillServes();
-  });
+  it.each(CORPUS)(
+    "%s, in every revision: refused or answered in bounds, and the server goes on",
+    async (_what, body) => {
+      for (const version of [undefined, "2025-03-26", "2025-11-25", "2026-07-28"]) {
+        const { status, text } = await postRaw(
+          server.url,
+          body,
+          version ? { "mcp-protocol-version": version } : {},
+        );
+        harmless(status, text, String(body).slice(0, 1000));
+        // An answer may repeat what was asked, not multiply it.
+        expect(text.length).toBeLessThan(20_000_000);
+      }
+      await stillServes();
+    },
+  );
 
   it("a batch of a thousand commands is held to the quota, and none is lost", async () => {
     const calls = Array.from({ length: 1000 }, (_, id) => ({
@@ -275,7 +278,7 @@ describe("connections", () => {
     ["a chunk extension without end", [`5;${"a".repeat(100_000)}\r\nhello\r\n0\r\n\r\n`]],
     ["trailers", ["0\r\nX-A: a\r\nHost: evil\r\n\r\n"]],
     ["ten thousand chunks of one byte", [`1\r\na\r\n`.repeat(10_000), "0\r\n\r\n"]],
-  ])("%s", async (_what, chunks) => {
+  ])("%s: refused or answered, and the server goes on", async (_what, chunks) => {
     const answer = await rawSocket(server.url, [
       head("Transfer-Encoding: chunked\r\nConnection: close\r\n"),
       ...chunks,

@@ -1,0 +1,45 @@
+/** The clock jumps in the middle of runs, as it can on a machine that slept or was set. It is the actor's: `Date`. */
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { idIn, owner, sh } from "../../worker/support.ts";
+
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+const HOUR = 3_600_000;
+
+function jump(ms: number): void {
+  vi.useFakeTimers({ toFake: ["Date"], now: Date.now() + ms });
+}
+
+describe("clock jump", () => {
+  it.each([
+    ["an hour back", -HOUR],
+    ["a day ahead", 24 * HOUR],
+  ])("%s: runs have their ends and their output, ids go on, and the next call works", async (_which, ms) => {
+    const sandbox = ms < 0 ? "back" : "ahead";
+    await sh(sandbox, "true");
+    const command = await owner.call("run_command", {
+      sandbox,
+      command: "echo begun; sleep 2; echo ended",
+      wait_seconds: 0.5,
+    });
+    const code = await owner.call("run_code", {
+      sandbox,
+      code: "import time; time.sleep(2); 'returned'",
+      wait_seconds: 0.5,
+    });
+    jump(ms);
+    const [first, second] = await Promise.all(
+      [command, code].map((run) => owner.call("get_result", { id: idIn(run), wait_seconds: 20 })),
+    );
+    // Its time is up where the clock says so: then it says that.
+    expect(first?.text).toMatch(/begun\nended|state: timed_out[^]*begun/);
+    expect(second?.text).toContain("returned");
+    const next = await owner.call("run_command", { sandbox, command: "echo next" });
+    expect(next.structured).toMatchObject({ state: "succeeded", stdout: "next\n" });
+    const { structured } = await owner.call("list_runs", { sandbox });
+    const runs = structured.runs as { state: string; duration_ms: number }[];
+    expect(runs.filter(({ state, duration_ms }) => state === "running" || duration_ms < 0)).toEqual([]);
+  });
+});

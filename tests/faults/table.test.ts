@@ -1,0 +1,78 @@
+/**
+ * The tables of docs/reliability.md are made of the tests' own names, and this holds them to it.
+ * UPDATE=1 npm run test:faults -- tests/faults/table.test.ts writes them.
+ */
+import { readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { expect, it } from "vitest";
+import { repository } from "../setup/server.ts";
+
+const DOCUMENT = join(repository, "docs/reliability.md");
+
+interface Row {
+  broken: string;
+  holds: string;
+  file: string;
+}
+
+/** A block or a test begins with its name, or with the cases that its name comes after. */
+const OPENS = /^\s*(describe|it)(?:\.runIf\(\w+\))?(?:\(\s*"((?:[^"\\]|\\.)*)"|\.each\b)/;
+/** The name after the cases, on their last line or on the one below. */
+const AFTER_CASES =
+  /\](?: as const)?\)\((?:"((?:[^"\\]|\\.)*)"|$)|^\s*(?:describe|it)\.each\(\w+\)\((?:"((?:[^"\\]|\\.)*)"|$)/;
+const ALONE = /^\s*"((?:[^"\\]|\\.)*)",$/;
+
+/** Names in a file, by its lines: as the formatter writes them, each opens on a line of its own. */
+function rowsOf(file: string): Row[] {
+  const lines = readFileSync(join(repository, file), "utf8").split("\n");
+  const rows: Row[] = [];
+  let broken = "";
+  let waiting: string | undefined;
+  let isNext = false;
+  for (const line of lines) {
+    const [, kind, named] = OPENS.exec(line) ?? [];
+    waiting = kind ?? waiting;
+    if (waiting === undefined) continue;
+    const after = AFTER_CASES.exec(line);
+    const name = named ?? after?.[1] ?? after?.[2] ?? (isNext ? ALONE.exec(line)?.[1] : undefined);
+    isNext = after !== null;
+    if (name === undefined) continue;
+    if (waiting === "describe") broken = name;
+    else rows.push({ broken, holds: name, file });
+    waiting = undefined;
+  }
+  expect(rows.length, file).toBe(lines.filter((line) => /^\s*it(\.each)?\(/.test(line)).length);
+  return rows;
+}
+
+function files(directory: string): string[] {
+  return readdirSync(join(repository, directory))
+    .filter((name) => name.endsWith(".test.ts") && name !== "table.test.ts")
+    .map((name) => `${directory}/${name}`);
+}
+
+function table(directories: readonly string[]): string {
+  const rows = directories.flatMap(files).flatMap(rowsOf);
+  const cell = (text: string) => text.replaceAll('\\"', '"').replaceAll("%s", "…").replaceAll("|", "\\|");
+  let before = "";
+  const lines = rows.map(({ broken, holds, file }) => {
+    const shown = broken === before ? "" : cell(broken);
+    before = broken;
+    return `| ${shown} | ${cell(holds)} | \`${file.replace("tests/", "")}\` |`;
+  });
+  return ["| what breaks | what then holds | test |", "| --- | --- | --- |", ...lines].join("\n");
+}
+
+function between(document: string, marker: string, content: string): string {
+  const pattern = new RegExp(`(<!-- ${marker}:start[^>]*-->\n)[\\s\\S]*?(\n<!-- ${marker}:end -->)`);
+  if (!pattern.test(document)) throw new Error(`no place for ${marker}`);
+  return document.replace(pattern, (_all, start: string, end: string) => `${start}\n${content}\n${end}`);
+}
+
+it("docs/reliability.md has a row for each test, and no other", () => {
+  const document = readFileSync(DOCUMENT, "utf8");
+  const faults = between(document, "faults", table(["tests/faults", "tests/faults/actor"]));
+  const whole = between(faults, "hostile", table(["tests/hostile"]));
+  if (process.env.UPDATE) writeFileSync(DOCUMENT, whole);
+  expect(readFileSync(DOCUMENT, "utf8")).toBe(whole);
+});

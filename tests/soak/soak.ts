@@ -1,0 +1,188 @@
+/**
+ * Load over time: every tool from many clients against a server as users start it, while the memory, file descriptors and
+ * processes of its parts are watched. Prints a table and ends with 1 when an answer was wrong or something grew.
+ *
+ *   npm run soak                       under a minute, 20 clients
+ *   SOAK_MINUTES=60 npm run soak       50 clients
+ */
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Process, tree } from "../setup/processes.ts";
+import { startServer } from "../setup/server.ts";
+import { type ToolAnswer, tool } from "../setup/tool.ts";
+
+const MINUTES = Number(process.env.SOAK_MINUTES ?? 0.6);
+const CLIENTS = MINUTES > 1 ? 50 : 20;
+const SANDBOXES = 5;
+
+/** What the last quarter may have over the first, as a part of it and in units: noise of collectors and pools. */
+const SLACK = { MiB: [0.25, 48], fds: [0.25, 32], processes: [0.2, 8] } as const;
+
+type Measure = keyof typeof SLACK;
+
+type Sample = Record<string, Record<Measure, number>>;
+
+const PARTS = { workerd: /workerd serve/, engine: /local\/engine\/main\.ts/ } as const;
+
+function measure(pids: readonly number[], processes: number): Record<Measure, number> {
+  let kib = 0;
+  let fds = 0;
+  for (const pid of pids) {
+    try {
+      kib += Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? 0);
+      fds += readdirSync(`/proc/${pid}/fd`).length;
+    } catch {
+      // It ended between the two looks.
+    }
+  }
+  return { MiB: kib / 1024, fds, processes };
+}
+
+function sample(root: number): Sample {
+  const all = tree(root);
+  const inside = (parent: Process) => tree(parent.pid).length;
+  const found: Sample = {};
+  for (const [part, pattern] of Object.entries(PARTS)) {
+    const process = all.find(({ command }) => pattern.test(command) && !/^(\/bin\/)?sh /.test(command));
+    if (process) found[part] = measure([process.pid], part === "engine" ? inside(process) : 1);
+  }
+  const runtimes = all.filter(({ command }) => /^\S*node .*runtime\/main\.ts/.test(command));
+  const oldest = runtimes.toSorted((a, b) => Number(a.started) - Number(b.started))[0];
+  if (oldest) found["a sandbox's runtime"] = measure([oldest.pid], inside(oldest));
+  return found;
+}
+
+type Step = (client: number, turn: number) => Promise<[answer: ToolAnswer, expected: string]>;
+
+/** The mix: each step is one call and what its answer must hold. */
+function steps(url: string): Step[] {
+  const at = (client: number) => `soak-${client % SANDBOXES}`;
+  const call = async (expected: string, name: string, args: Record<string, unknown>) =>
+    [await tool(url, name, args), expected] as [ToolAnswer, string];
+  return [
+    (client, turn) =>
+      call(`c${client}t${turn}`, "run_command", {
+        sandbox: at(client),
+        session: `s${client}`,
+        command: `echo c${client}t${turn}`,
+      }),
+    (client, turn) =>
+      call(String(client * turn), "run_code", {
+        sandbox: at(client),
+        context: `k${client % 2}`,
+        code: `${client} * ${turn}`,
+      }),
+    (client, turn) =>
+      call("20000 bytes", "write_file", {
+        sandbox: at(client),
+        path: `f${client}`,
+        content: `${turn % 10}`.repeat(20_000),
+      }),
+    (client) =>
+      call("0", "read_file", { sandbox: at(client), path: `f${client}`, limit: 1, encoding: "base64" }),
+    (client) => call(`f${client}`, "list_files", { sandbox: at(client), limit: 1000 }),
+    async (client) => {
+      const started = await tool(url, "run_command", {
+        sandbox: at(client),
+        session: `s${client}`,
+        command: "seq 1 20000",
+        wait_seconds: 0,
+      });
+      return call("20000", "get_result", { id: started.structured.id });
+    },
+    (client) => call("command", "list_runs", { sandbox: at(client), limit: 10 }),
+    (client) => call(at(client), "list_sandboxes", {}),
+    (client) =>
+      call("no such", "read_file", { sandbox: at(client), path: "missing/file" }).then(([answer]) => [
+        answer,
+        "There is no",
+      ]),
+    async (client) => {
+      const started = await tool(url, "run_command", {
+        sandbox: at(client),
+        session: `x${client}`,
+        command: "sleep 30",
+        wait_seconds: 0,
+      });
+      return call("cancelled", "cancel_run", { id: started.structured.id });
+    },
+  ];
+}
+
+/** Runs the soak. Answers the number of calls, what went wrong and the quarters. */
+async function soak(): Promise<{ calls: number; errors: string[]; quarters: Sample[] }> {
+  const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-soak-"));
+  const server = await startServer({
+    flags: ["--network", "none", "--state-dir", directory],
+    env: { MAX_CONCURRENT_RUNS: "1000", MAX_RUN_SECONDS_PER_DAY: "100000000" },
+  });
+  const mix = steps(server.url);
+  const errors: string[] = [];
+  let calls = 0;
+  const client = async (number: number, until: () => boolean) => {
+    for (let turn = 0; !until(); turn++) {
+      // Each client goes through the mix in order, starting elsewhere; what reads a file comes after what writes it.
+      const step = mix[(turn < 10 ? turn : turn + number) % mix.length];
+      try {
+        const [answer, expected] = (await step?.(number, turn)) ?? [];
+        calls++;
+        if (answer && expected !== undefined && !answer.text.includes(expected))
+          errors.push(`client ${number}, turn ${turn}: no "${expected}" in ${answer.text.slice(0, 300)}`);
+      } catch (error) {
+        errors.push(`client ${number}, turn ${turn}: ${String(error)}`);
+      }
+      if (errors.length > 50) return;
+    }
+  };
+  const all = (until: () => boolean) =>
+    Promise.all(Array.from({ length: CLIENTS }, (_, number) => client(number, until)));
+  try {
+    // Warm: sandboxes, kernels and pools are there before anything is measured.
+    let turns = 0;
+    await all(() => turns++ > CLIENTS * 30);
+    const samples: Sample[] = [];
+    const endAt = Date.now() + MINUTES * 60_000;
+    const timer = setInterval(
+      () => samples.push(sample(server.child.pid ?? 0)),
+      Math.max(250, MINUTES * 200),
+    );
+    await all(() => Date.now() > endAt);
+    clearInterval(timer);
+    return { calls, errors, quarters: quartersOf(samples) };
+  } finally {
+    await server.stop();
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+/** The median of each measure in each quarter. */
+function quartersOf(samples: readonly Sample[]): Sample[] {
+  const median = (values: number[]) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
+  return [0, 1, 2, 3].map((quarter) => {
+    const part = samples.slice((samples.length * quarter) / 4, (samples.length * (quarter + 1)) / 4);
+    const names = Object.keys(part[0] ?? {});
+    return Object.fromEntries(
+      names.map((name) => {
+        const of = (measured: Measure) => median(part.map((one) => one[name]?.[measured] ?? 0));
+        return [name, { MiB: of("MiB"), fds: of("fds"), processes: of("processes") }];
+      }),
+    );
+  });
+}
+
+const { calls, errors, quarters } = await soak();
+const grown: string[] = [];
+console.log(`${calls} calls by ${CLIENTS} clients in ${MINUTES} minutes, ${errors.length} wrong answers\n`);
+console.log("| part | measure | quarter 1 | 2 | 3 | 4 |\n| --- | --- | --: | --: | --: | --: |");
+for (const [name, first] of Object.entries(quarters[0] ?? {}))
+  for (const [measured, [share, units]] of Object.entries(SLACK) as [Measure, readonly [number, number]][]) {
+    const row = quarters.map((quarter) => quarter[name]?.[measured] ?? 0);
+    console.log(`| ${name} | ${measured} | ${row.map((value) => Math.round(value)).join(" | ")} |`);
+    const last = row.at(-1) ?? 0;
+    if (last > first[measured] + Math.max(units, first[measured] * share)) grown.push(`${name}: ${measured}`);
+  }
+for (const error of errors.slice(0, 10)) console.error(error);
+for (const what of grown) console.error(`Grew from the first quarter to the last: ${what}`);
+if (quarters.some((quarter) => Object.keys(quarter).length < 3)) grown.push("something was not measured");
+process.exitCode = errors.length > 0 || grown.length > 0 ? 1 : 0;

@@ -6,7 +6,8 @@ import type { Outcome } from "./errors.ts";
 import { quotaError } from "./lease.ts";
 import { actorName } from "./naming.ts";
 import { type Grant, type LeaseRequest, type Limits, Quota } from "./quota.ts";
-import type { Owner, Sandbox } from "./sandbox.ts";
+import type { Owner } from "./membership.ts";
+import type { Sandbox } from "./sandbox.ts";
 
 export interface SandboxRecord {
   name: string;

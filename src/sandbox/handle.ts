@@ -3,7 +3,8 @@ import type { Env } from "../server/config.ts";
 import type { Account } from "./account.ts";
 import { type Failure, ToolError } from "./errors.ts";
 import { actorName } from "./naming.ts";
-import type { Answer, Owner, Sandbox } from "./sandbox.ts";
+import type { Owner } from "./membership.ts";
+import type { Answer, Sandbox } from "./sandbox.ts";
 
 /** The value of an actor's answer, with its notice. */
 export interface Told<T> {

@@ -11,29 +11,18 @@ import { type TaskSpec, type TaskTrace, Tasks } from "../runs/task.ts";
 import { type Admission, TaskBudgets, type UpstreamError } from "../runs/task-budget.ts";
 import { type ArtifactRange, readArtifact, taskDetailOf } from "../runs/task-collect.ts";
 import { type Env, parseConfig } from "../server/config.ts";
-import { type SandboxEvent, log } from "../server/log.ts";
-import type { Account } from "./account.ts";
+import { log } from "../server/log.ts";
 import { Boots } from "./boots.ts";
-import { type Outcome, connectionLost, isGone, platformFailure, unwrap } from "./errors.ts";
+import { type Outcome, platformFailure } from "./errors.ts";
 import { OUTBOUND } from "./egress.ts";
 import { type FileEntry, type FileRange, Files } from "./files.ts";
-import { within } from "./kernel-process.ts";
+import { Housekeeping } from "./housekeeping.ts";
 import { type CodeSpec, Kernels } from "./kernels.ts";
 import { Lease, type Stake } from "./lease.ts";
-import { principalHash } from "./naming.ts";
+import { Lifecycle } from "./lifecycle.ts";
+import { Membership, type Owner } from "./membership.ts";
 import type { Settlement } from "./quota.ts";
 import { Shell } from "./shell.ts";
-
-/** Whose sandbox this is. The actor's own name already holds both, hashed; this is what it shows and registers. */
-export interface Owner {
-  principalID: string;
-  /** The sandbox's name as the principal knows it. */
-  sandbox: string;
-}
-
-interface KnownOwner extends Owner {
-  principalHash: string;
-}
 
 /** What an actor's method answers: the outcome, and what the caller must be told about state that was lost. */
 export type Answer<T> = Outcome<T> & { notice?: string };
@@ -51,27 +40,10 @@ export interface TaskOrigin {
   alive: boolean;
 }
 
-/** How long the registration in `Account` may lag behind, milliseconds. */
-const REGISTER_EVERY = 60_000;
-
-/** Ended runs whose files in the sandbox are removed in one call. */
-const CLEAN_BATCH = 16;
-
 /** How long a connection that only an abandoned call keeps busy stays open, milliseconds. */
 const HANG_UP_MS = 5000;
 
-/** How long the SDK's stop hook is waited for, milliseconds. */
-const STOP_MS = 5000;
-
-/** How long after an interrupted call the end of its container may show, milliseconds. */
-const OUTLIVED_MS = 1000;
-
 const DAY_MS = 86_400_000;
-
-/** When a sweep that failed is tried again, milliseconds. */
-const SWEEP_AGAIN_MS = 3_600_000;
-
-type StopParameters = Parameters<BaseSandbox<Env>["onStop"]>[0];
 
 export class Sandbox extends BaseSandbox<Env> {
   override sleepAfter = "10m";
@@ -85,40 +57,52 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #lease: Lease;
   readonly #budgets: TaskBudgets;
   readonly #tasks: Tasks;
-  #owner: KnownOwner | undefined;
-  #registeredAt = 0;
+  readonly #lifecycle: Lifecycle;
+  readonly #membership: Membership;
+  readonly #housekeeping: Housekeeping;
   #calls = 0;
-  #toClean: string[] = [];
-  /** Whether what there is here of a container belongs to one that, as far as is known, runs. */
-  #isUp: boolean;
-  /** Settles when the SDK has noticed that the container stopped. */
-  #stopped = Promise.withResolvers<void>();
-  /** Set once the SDK is to see to the end of the container before, until the next one has started. */
-  #settled: Promise<void> | undefined;
-  #stopping: Promise<void> | undefined;
-
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     super(ctx, env);
     const config = parseConfig(env);
-    this.#owner = ctx.storage.kv.get<KnownOwner>("owner");
-    this.#isUp = ctx.container?.running === true;
-    this.#shell = new Shell(this, () => this.#outlived());
     this.#boots = new Boots(ctx.storage.kv);
+    this.#lifecycle = new Lifecycle(
+      {
+        running: () => ctx.container?.running === true,
+        stop: () => this.stop(),
+        started: () => this.#membership.note("start"),
+        gone: () => this.#containerGone(),
+      },
+      this.#boots,
+    );
+    this.#shell = new Shell(this, () => this.#lifecycle.outlived());
+    this.#membership = new Membership(ctx, env, this.#shell);
     this.#commands = new Commands(this.#shell);
     this.#files = new Files(this.#shell, this);
     this.#kernels = new Kernels(this, ctx.storage.sql);
     this.#runs = new Runs({
       sql: ctx.storage.sql,
       bucket: env.RESULTS,
-      owner: () => this.#known(),
+      owner: () => this.#membership.owner,
       logCapBytes: config.runLogMaxMiB * 1024 * 1024,
       keepMs: config.resultTTLDays * DAY_MS,
       background: (work) => ctx.waitUntil(work),
       failed: (id, error) => log(config, { event: "error", ref: id, where: "run", error }),
       ended: (run, hasFiles) => this.#runEnded(run, hasFiles),
     });
+    this.#housekeeping = new Housekeeping({
+      kv: ctx.storage.kv,
+      shell: this.#shell,
+      running: () => ctx.container?.running === true,
+      keepMs: config.resultTTLDays * DAY_MS,
+      background: (work) => ctx.waitUntil(work),
+      schedule: (at) => this.schedule(at, "sweepRuns"),
+      sweep: () => this.#runs.sweep(),
+    });
     this.#lease = new Lease({
-      ask: (request) => this.#account(this.#known()).lease(this.#known(), request),
+      ask: (request) => {
+        const { owner } = this.#membership;
+        return this.#membership.account(owner).lease(owner, request);
+      },
       background: (work) => ctx.waitUntil(work),
     });
     this.#budgets = new TaskBudgets(ctx.storage.sql);
@@ -127,7 +111,7 @@ export class Sandbox extends BaseSandbox<Env> {
       commands: this.#commands,
       budgets: this.#budgets,
       bucket: env.RESULTS,
-      prefix: (runID) => this.#prefix(runID),
+      prefix: (runID) => this.#membership.prefix(runID),
       writeFile: (...file) => this.writeFile(...file),
       boot: () => this.#boots.count,
       maxTokens: config.tasks.maxTokens,
@@ -178,7 +162,7 @@ export class Sandbox extends BaseSandbox<Env> {
       const run = await this.#start("task", spec.task, spec.timeoutMs, 0, (active, timeoutMs) =>
         this.#tasks.start(active, { ...spec, timeoutMs }),
       );
-      await this.#account(owner).taskSeen(run);
+      await this.#membership.account(owner).taskSeen(run);
       return run;
     });
   }
@@ -197,7 +181,7 @@ export class Sandbox extends BaseSandbox<Env> {
   readArtifact(owner: Owner, id: string, path: string, offset: number, maxBytes: number) {
     return this.#answer(owner, async (): Promise<ArtifactRange> => {
       const run = await this.#runs.result(id, 0);
-      return readArtifact(this.env.RESULTS, this.#prefix(id), run, path, offset, maxBytes);
+      return readArtifact(this.env.RESULTS, this.#membership.prefix(id), run, path, offset, maxBytes);
     });
   }
 
@@ -255,22 +239,18 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#runs.containerGone("The sandbox was destroyed while it ran.");
     await this.destroy();
     // The SDK's stop hook comes late and hangs up on whoever calls next: the call ends when it has run.
-    if (this.#isUp) await within(STOP_MS, this.#stopped.promise);
+    await this.#lifecycle.ended();
     // After the end, so that nothing of the sandbox's last calls lists it again.
-    const known = await this.#account(owner).sandboxDestroyed(owner.sandbox);
-    this.#registeredAt = 0;
+    const known = await this.#membership.destroyed(owner);
     this.#boots.forget();
     this.#kernels.forget();
-    this.#note("destroy");
+    this.#membership.note("destroy");
     return { ok: true, value: known };
   }
 
   /** Called by the SDK's scheduler: removes expired runs. */
-  async sweepRuns(): Promise<void> {
-    this.ctx.storage.kv.delete("sweep");
-    // What the bucket does not delete now is left to a later sweep.
-    const next = await this.#runs.sweep().catch(() => Date.now() + SWEEP_AGAIN_MS);
-    if (next !== undefined) await this.#planSweep(next);
+  sweepRuns(): Promise<void> {
+    return this.#housekeeping.sweep();
   }
 
   /** Asked by the account when a limit is reached: what the lease holds beyond what runs is given up. */
@@ -309,67 +289,27 @@ export class Sandbox extends BaseSandbox<Env> {
     const give = () => this.#lease.give(stake, (Date.now() - startedAt) / 1000);
     execution.done.then(give, give);
     const done = execution.done.catch(async (error) => {
-      throw await this.#explained(error);
+      throw await this.#lifecycle.explained(error);
     });
     return { ...execution, done };
-  }
-
-  /** The SDK's error for an interrupted call says that the sandbox is gone; when it is not, the connection was. */
-  async #explained(error: unknown): Promise<unknown> {
-    return isGone(error) && (await this.#outlived()) ? connectionLost() : error;
-  }
-
-  /** Whether the container goes on although a call to it was interrupted. Its end can be known a moment later. */
-  async #outlived(): Promise<boolean> {
-    for (let look = 0; look < OUTLIVED_MS / 100; look++) {
-      if (!this.ctx.container?.running) return false;
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
-    return this.ctx.container?.running ?? false;
   }
 
   /** Does the work of one call that needs the container: a new sandbox must be within the principal's quota. */
   #serve<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
     return this.#answer(owner, async () => {
-      await this.#register(owner);
-      await this.#goneIfDown();
+      await this.#membership.register(owner);
+      await this.#lifecycle.ready();
       return work();
     });
   }
 
   /** As `#serve`, for work that can be done twice: again in the next container when this one turns out to be gone. */
   #serveAgain<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
-    return this.#serve(owner, async () => {
-      try {
-        return await work();
-      } catch (error) {
-        if (!isGone(error)) throw error;
-        await within(STOP_MS, this.#stopped.promise);
-        await this.#goneIfDown();
-        return work();
-      }
-    });
+    return this.#serve(owner, () => this.#lifecycle.again(work));
   }
 
-  /**
-   * Ends what ran in a container that is seen to be gone, before anything begins in the next one: the SDK's word of it
-   * may come late, and would end that too.
-   */
-  async #goneIfDown(): Promise<void> {
-    if (this.ctx.container?.running) return;
-    this.#gone();
-    // The SDK closes the old container's connection when it sees to its end: on its own time, or else when it starts the
-    // next one, over the head of the call that waits for that. Of a container that does not run this is all that `stop`
-    // does; once, because one that is just being started would get the signal.
-    this.#settled ??= this.stop().catch(() => undefined);
-    await within(STOP_MS, this.#settled);
-    await this.#stopping;
-  }
-
-  #gone(): void {
-    if (!this.#isUp) return;
-    this.#isUp = false;
-    this.#toClean = [];
+  #containerGone(): void {
+    this.#housekeeping.containerGone();
     this.#kernels.forget();
     this.#runs.containerGone(
       "The sandbox stopped while it ran; its files, processes and kernel state are gone.",
@@ -378,17 +318,13 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /** Does the work of one call; what the caller should hear of becomes data, the rest is thrown for the log. */
   async #answer<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
-    if (!this.#owner) {
-      this.#owner = { ...owner, principalHash: await principalHash(owner.principalID) };
-      this.ctx.storage.kv.put("owner", this.#owner);
-      await this.setSandboxName(owner.sandbox);
-    }
+    if (await this.#membership.meet(owner)) await this.setSandboxName(owner.sandbox);
     let outcome: Outcome<T>;
     this.#calls++;
     try {
       outcome = { ok: true, value: await work() };
     } catch (thrown) {
-      const error = await this.#explained(thrown);
+      const error = await this.#lifecycle.explained(thrown);
       const failure = platformFailure(error);
       if (!failure) throw error;
       outcome = { ok: false, failure };
@@ -401,29 +337,12 @@ export class Sandbox extends BaseSandbox<Env> {
 
   override async onStart(): Promise<void> {
     await super.onStart();
-    if (!this.#isUp) {
-      this.#isUp = true;
-      this.#settled = undefined;
-      this.#stopped = Promise.withResolvers();
-      this.#boots.started();
-      this.#note("start");
-    }
+    this.#lifecycle.onStart();
   }
 
-  override onStop(params?: StopParameters): Promise<void> {
-    this.#stopping = this.#onStop(params);
-    return this.#stopping;
-  }
-
-  async #onStop(params?: StopParameters): Promise<void> {
-    await super.onStop(params);
-    // Only the next call may have started another container by now: it has ended what ran in this one.
-    if (!this.ctx.container?.running) this.#gone();
-    this.#stopped.resolve();
-    this.#registeredAt = 0;
-    this.#note("stop");
-    const owner = this.#owner;
-    if (owner) this.ctx.waitUntil(this.#account(owner).sandboxStopped(owner.sandbox));
+  override async onStop(params?: Parameters<BaseSandbox<Env>["onStop"]>[0]): Promise<void> {
+    await this.#lifecycle.onStop(() => super.onStop(params));
+    this.#membership.stopped();
   }
 
   override async onActivityExpired(): Promise<void> {
@@ -434,36 +353,18 @@ export class Sandbox extends BaseSandbox<Env> {
 
   #runEnded(run: RunRecord, hasFiles: boolean): void {
     if (run.kind === "task") this.#taskEnded(run);
-    if (hasFiles && this.ctx.container?.running) {
-      this.#toClean.push(localID(run.id));
-      if (this.#toClean.length >= CLEAN_BATCH || run.logBytes + run.droppedBytes > 1024 * 1024) {
-        const ids = this.#toClean.splice(0);
-        this.ctx.waitUntil(this.#shell.call("run.sh", `sbx_clean ${ids.join(" ")}`).catch(() => undefined));
-      }
-    }
+    this.#housekeeping.runEnded(run, hasFiles);
     this.#hangUp();
-    const { resultTTLDays } = parseConfig(this.env);
-    if (!this.ctx.storage.kv.get("sweep"))
-      this.ctx.waitUntil(this.#planSweep(Date.now() + resultTTLDays * DAY_MS));
   }
 
   /** The account learns of it; a sandbox that was made for the task ends when all of it is safe. */
   #taskEnded({ id, state, title, startedAt, endedAt, detail }: RunRecord): void {
-    const owner = this.#known();
+    const { owner } = this.#membership;
     this.#budgets.close(localID(id));
     const task = taskDetailOf({ detail });
-    const ended = this.#account(owner).taskSeen({ id, state, title, startedAt, endedAt });
+    const ended = this.#membership.account(owner).taskSeen({ id, state, title, startedAt, endedAt });
     const over = task?.ownSandbox && task.safe ? this.destroySandbox(owner) : undefined;
     this.ctx.waitUntil(Promise.all([ended, over]));
-  }
-
-  #prefix(runID: string): string {
-    return `${this.#known().principalHash}/${runID}/`;
-  }
-
-  async #planSweep(at: number): Promise<void> {
-    this.ctx.storage.kv.put("sweep", at);
-    await this.schedule(new Date(at + 1000), "sweepRuns");
   }
 
   /** A call that its kernel never answers keeps the connection busy, and with it the container awake. */
@@ -472,44 +373,6 @@ export class Sandbox extends BaseSandbox<Env> {
     if (!idle()) return;
     // Not at once: the kernel is still being put away over the same connection.
     setTimeout(() => idle() && this.client.disconnect(), HANG_UP_MS);
-  }
-
-  /**
-   * Tells the principal's account that this sandbox is in use: before its first call, then in the background and rarely.
-   * @throws {ToolError} `quota_exceeded` for one sandbox too many
-   */
-  async #register(owner: Owner): Promise<void> {
-    const now = Date.now();
-    if (now - this.#registeredAt < REGISTER_EVERY) return;
-    const known = this.#registeredAt > 0;
-    const answer = this.#account(owner)
-      .sandboxUsed(owner)
-      .then((outcome) => unwrap(outcome));
-    if (known) this.ctx.waitUntil(answer.then(() => this.#measure(owner)).catch(() => undefined));
-    else await answer;
-    this.#registeredAt = now;
-  }
-
-  /** Tells the account how much the sandbox holds. */
-  async #measure(owner: Owner): Promise<void> {
-    const { words } = await this.#shell.call("files.sh", "sbx_usage /workspace");
-    await this.#account(owner).sandboxSize(owner.sandbox, Number(words[0]) || 0);
-  }
-
-  #note(action: SandboxEvent["action"]): void {
-    if (!this.#owner) return;
-    const { principalID: principal, sandbox } = this.#owner;
-    log(parseConfig(this.env), { event: "sandbox", action, principal, sandbox });
-  }
-
-  #known(): KnownOwner {
-    if (!this.#owner) throw new Error("a sandbox without an owner has no runs");
-    return this.#owner;
-  }
-
-  #account(owner: Owner): DurableObjectStub<Account> {
-    const accounts = this.env.Account as DurableObjectNamespace<Account>;
-    return accounts.getByName(owner.principalID);
   }
 }
 

@@ -6,7 +6,8 @@ import { isTaskID } from "../runs/id.ts";
 import { ToolError } from "../sandbox/errors.ts";
 import { type Told, callSandbox } from "../sandbox/handle.ts";
 import { DEFAULT_SANDBOX, SANDBOX_NAME } from "../sandbox/naming.ts";
-import type { Answer, Owner, Sandbox } from "../sandbox/sandbox.ts";
+import type { Owner } from "../sandbox/membership.ts";
+import type { Answer, Sandbox } from "../sandbox/sandbox.ts";
 import type { Config, Env } from "../server/config.ts";
 import { log } from "../server/log.ts";
 

@@ -1,0 +1,103 @@
+/** Whose sandbox this is, and what its principal's account is told of it. */
+import { type Env, parseConfig } from "../server/config.ts";
+import { type SandboxEvent, log } from "../server/log.ts";
+import type { Account } from "./account.ts";
+import { unwrap } from "./errors.ts";
+import { principalHash } from "./naming.ts";
+import type { Shell } from "./shell.ts";
+
+/** Whose sandbox this is. The actor's own name already holds both, hashed; this is what it shows and registers. */
+export interface Owner {
+  principalID: string;
+  /** The sandbox's name as the principal knows it. */
+  sandbox: string;
+}
+
+interface KnownOwner extends Owner {
+  principalHash: string;
+}
+
+/** How long the registration in `Account` may lag behind, milliseconds. */
+const REGISTER_EVERY = 60_000;
+
+export class Membership {
+  readonly #ctx: DurableObjectState;
+  readonly #env: Env;
+  readonly #shell: Shell;
+  #owner: KnownOwner | undefined;
+  #registeredAt = 0;
+
+  constructor(ctx: DurableObjectState, env: Env, shell: Shell) {
+    this.#ctx = ctx;
+    this.#env = env;
+    this.#shell = shell;
+    this.#owner = ctx.storage.kv.get<KnownOwner>("owner");
+  }
+
+  /** Remembers the owner; answers whether that was news. */
+  async meet(owner: Owner): Promise<boolean> {
+    if (this.#owner) return false;
+    this.#owner = { ...owner, principalHash: await principalHash(owner.principalID) };
+    this.#ctx.storage.kv.put("owner", this.#owner);
+    return true;
+  }
+
+  get owner(): KnownOwner {
+    if (!this.#owner) throw new Error("a sandbox without an owner has no runs");
+    return this.#owner;
+  }
+
+  /** Where results of a run lie in R2. */
+  prefix(runID: string): string {
+    return `${this.owner.principalHash}/${runID}/`;
+  }
+
+  account(owner: Owner): DurableObjectStub<Account> {
+    const accounts = this.#env.Account as DurableObjectNamespace<Account>;
+    return accounts.getByName(owner.principalID);
+  }
+
+  /**
+   * Tells the account that this sandbox is in use: before its first call, then in the background and rarely.
+   * @throws {ToolError} `quota_exceeded` for one sandbox too many
+   */
+  async register(owner: Owner): Promise<void> {
+    const now = Date.now();
+    if (now - this.#registeredAt < REGISTER_EVERY) return;
+    const known = this.#registeredAt > 0;
+    const answer = this.account(owner)
+      .sandboxUsed(owner)
+      .then((outcome) => unwrap(outcome));
+    if (known) this.#ctx.waitUntil(answer.then(() => this.#measure(owner)).catch(() => undefined));
+    else await answer;
+    this.#registeredAt = now;
+  }
+
+  /** Tells the account that the container stopped. */
+  stopped(): void {
+    this.#registeredAt = 0;
+    this.note("stop");
+    const owner = this.#owner;
+    if (owner) this.#ctx.waitUntil(this.account(owner).sandboxStopped(owner.sandbox));
+  }
+
+  /** Tells the account that the sandbox is no more. Answers whether the account knew of it. */
+  async destroyed(owner: Owner): Promise<boolean> {
+    const known = await this.account(owner).sandboxDestroyed(owner.sandbox);
+    this.#registeredAt = 0;
+    return known;
+  }
+
+  /** A line in the log. */
+  note(action: SandboxEvent["action"]): void {
+    if (!this.#owner) return;
+    const { principalID: principal, sandbox } = this.#owner;
+    log(parseConfig(this.#env), { event: "sandbox", action, principal, sandbox });
+  }
+
+  /** Tells the account how much the sandbox holds. */
+  async #measure(owner: Owner): Promise<void> {
+    const { words } = await this.#shell.call("files.sh", "sbx_usage /workspace");
+    await this.account(owner).sandboxSize(owner.sandbox, Number(words[0]) || 0);
+  }
+}

@@ -177,10 +177,11 @@ sbx_alive() {
   [[ -z $pid ]] || kill -0 "$pid" 2>/dev/null
 }
 
-# Reads a file of text that fits into the named variable; fails when it is longer or holds a NUL.
+# Reads a file of text that fits into the named variable; fails when it is longer, holds a NUL or is no file any more:
+# opening a pipe that a command put in its place would wait for ever.
 sbx_slurp() {
   local -n sbx_text=$2
-  ! IFS= read -r -d '' -n $((sbx_inline + 1)) sbx_text 2>/dev/null <"$1"
+  [[ -f $1 ]] && ! IFS= read -r -d '' -n $((sbx_inline + 1)) sbx_text 2>/dev/null <"$1"
 }
 
 # sbx_kill ID: asks every process of the run to end, and makes it two seconds later.

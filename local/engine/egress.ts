@@ -8,8 +8,14 @@ import {
 } from "node:http";
 import type { Duplex } from "node:stream";
 import { matchesHost, type Intercepts } from "../platform/protocol.ts";
-import { endToEndHeaders, type OutboundQueue } from "./outbound.ts";
+import { endToEndHeaders, type OutboundQueue, passOn } from "./outbound.ts";
 import { connectUpstream, Refusal, Unreachable, type UpstreamOptions } from "./upstream.ts";
+
+/**
+ * Connections a sandbox may hold open to the proxy. Each takes up to two file descriptors of the engine's, which all
+ * sandboxes share.
+ */
+const maxConnections = 256;
 
 export interface Egress {
   intercepts: Intercepts;
@@ -25,6 +31,7 @@ export interface Egress {
  */
 export function createEgress(egress: Egress): Server {
   const server = createServer({ requestTimeout: 0, keepAliveTimeout: 60_000, maxHeaderSize: 65_536 });
+  server.maxConnections = maxConnections;
   server.on("connection", (socket) => socket.on("error", () => undefined));
   server.on("request", (request, response) => void answer(egress, request, response));
   server.on("connect", (request, socket, head) => void tunnel(egress, server, request, socket, head));
@@ -80,15 +87,9 @@ async function sendUpstream(
     // A socket on which a tunnel was negotiated is paused.
     upstream.on("socket", (connected) => connected.resume());
     upstream.on("response", (incoming) => {
-      response.writeHead(
-        incoming.statusCode ?? 502,
-        incoming.statusMessage,
-        endToEndHeaders(incoming.rawHeaders).flat(),
-      );
-      response.flushHeaders();
-      incoming.pipe(response);
-      incoming.on("error", () => response.destroy());
-      resolve();
+      if (passOn(incoming, response)) return resolve();
+      upstream.destroy();
+      reject(new Unreachable(`${url.host} gave an answer that is no HTTP`));
     });
     upstream.on("error", (error) => {
       if (response.headersSent) response.destroy();

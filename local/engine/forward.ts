@@ -4,7 +4,7 @@ import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER, type EngineErrorCode } from "../platform/protocol.ts";
 import { join } from "./egress.ts";
-import { endToEndHeaders } from "./outbound.ts";
+import { endToEndHeaders, passOn } from "./outbound.ts";
 import { readHead } from "./upstream.ts";
 
 /** The port on which the SDK expects the control server. */
@@ -50,14 +50,9 @@ export class PortForwarder {
     // A socket on which a tunnel was negotiated is paused.
     upstream.on("socket", (connected) => connected.resume());
     upstream.on("response", (incoming) => {
-      response.writeHead(
-        incoming.statusCode ?? 502,
-        incoming.statusMessage,
-        endToEndHeaders(incoming.rawHeaders).flat(),
-      );
-      response.flushHeaders();
-      incoming.pipe(response);
-      incoming.on("error", () => response.destroy());
+      if (passOn(incoming, response)) return;
+      upstream.destroy();
+      fail();
     });
     upstream.on("error", fail);
     response.on("close", () => upstream.destroy());

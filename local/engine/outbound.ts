@@ -147,6 +147,25 @@ const hopByHop = new Set([
   "upgrade",
 ]);
 
+/**
+ * Streams an answer on, unbuffered. Node reads status lines and header values that it refuses to write, such as status
+ * 0 or a control character in the reason: false for those, and nothing is sent.
+ */
+export function passOn(incoming: IncomingMessage, response: ServerResponse): boolean {
+  const headers = endToEndHeaders(incoming.rawHeaders).flat();
+  try {
+    response.writeHead(incoming.statusCode ?? 502, incoming.statusMessage, headers);
+  } catch {
+    // It has been taken over by now, and would spoil the answer that comes instead.
+    response.statusMessage = "";
+    return false;
+  }
+  response.flushHeaders();
+  incoming.pipe(response);
+  incoming.on("error", () => response.destroy());
+  return true;
+}
+
 /** Header pairs without those that are about one connection (RFC 9110, 7.6.1). */
 export function endToEndHeaders(raw: string[], keep: ReadonlySet<string> = new Set()): [string, string][] {
   const dropped = new Set(hopByHop);

@@ -134,10 +134,13 @@ function sizeOf(value: unknown): number {
   return value === undefined ? 0 : encoder.encode(JSON.stringify(value)).length;
 }
 
+const BASE64 = /^[A-Za-z0-9+/]+={0,2}$/;
+
 /** A result in its most readable form. */
 function readable({ png, jpeg, text, markdown, latex, svg, html, json }: RichResult): CodeResult[] {
-  if (png !== undefined) return [{ image: png, mimeType: "image/png" }];
-  if (jpeg !== undefined) return [{ image: jpeg, mimeType: "image/jpeg" }];
+  // Objects say themselves what their image is; what is no base64 would cost the caller the whole answer.
+  if (png !== undefined && BASE64.test(png)) return [{ image: png, mimeType: "image/png" }];
+  if (jpeg !== undefined && BASE64.test(jpeg)) return [{ image: jpeg, mimeType: "image/jpeg" }];
   const found =
     text ?? markdown ?? latex ?? svg ?? html ?? (json === undefined ? undefined : JSON.stringify(json));
   return found === undefined ? [] : [{ text: found }];

@@ -60,6 +60,22 @@ describe("processes", () => {
   });
 });
 
+describe("connections to the proxy", () => {
+  it("are limited, and cost the engine no more", async () => {
+    const before = readdirSync("/proc/self/fd").length;
+    const many = [
+      "import socket, time",
+      "held = []",
+      "for _ in range(450):",
+      "  one = socket.socket(socket.AF_UNIX); one.connect('/run/sandbox/egress.sock'); held.append(one)",
+      "print(len(held), flush=True); time.sleep(600)",
+    ];
+    void greedy.run(`python3 -c "${many.join("\n")}" >/workspace/held`).catch(() => undefined);
+    await expect.poll(async () => (await greedy.run("cat /workspace/held")).stdout).toBe("450");
+    expect(readdirSync("/proc/self/fd").length - before).toBeLessThan(300);
+  });
+});
+
 describe("the disk", () => {
   it("is full at the limit, wherever the files lie, and usable again after they are removed", async () => {
     const fill = (path: string) => greedy.run(`head -c 200M /dev/zero > ${path}; stat -c %s ${path}`);

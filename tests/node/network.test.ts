@@ -14,6 +14,14 @@ import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-c
 
 /** Plays a server of the internet; sandboxes reach it as internet.test. */
 let internet: Server;
+/** Plays a server that speaks HTTP badly; sandboxes reach it as odd.test, and the path is its status line. */
+const odd = createTCPServer((socket) => {
+  socket.on("error", () => undefined);
+  socket.on("data", (data) => {
+    const line = decodeURIComponent(/^GET \/(\S+)/.exec(data.toString("latin1"))?.[1] ?? "");
+    socket.end(`HTTP/1.1 ${line}\r\nContent-Length: 2\r\n\r\nhi`);
+  });
+});
 /** A service of this machine that no sandbox may reach. */
 let local: Server;
 const seen: { method: string; url: string; host: string | undefined; body: string }[] = [];
@@ -51,7 +59,10 @@ beforeAll(async () => {
     else response.end(`hello from ${headers.host}`);
   });
   const port = await listen(internet);
+  odd.listen(0, "127.0.0.1");
+  await once(odd, "listening");
   const allowAddresses = [
+    `odd.test:80=${portOf(odd)}`,
     `internet.test:80=${port}`,
     `internet.test:8080=${port}`,
     `internet.test:443=${port}`,
@@ -69,6 +80,7 @@ afterAll(async () => {
   await Promise.all([engine.close(), closed.close()]);
   for (const server of [internet, local]) server.closeAllConnections();
   internet.close();
+  odd.close();
   local.close();
 });
 
@@ -122,6 +134,15 @@ describe("the internet", () => {
     await sandbox.run(`${curl} -H 'Host: other.test' http://internet.test/`);
     expect(seen.at(0)?.host).toBe("internet.test");
   });
+
+  it.each(["200%20O%01K", "200%20%7f", "000%20OK", "099%20OK"])(
+    "answers a status line %s without harm",
+    async (line) => {
+      const { stdout } = await sandbox.run(`${curl} -w '%{http_code}' http://odd.test/${line}`);
+      expect(stdout).toMatch(/odd\.test gave an answer that is no HTTP\.\s*502$/);
+      expect((await sandbox.run("curl -sS http://internet.test/")).stdout).toBe("hello from internet.test");
+    },
+  );
 
   it("cannot be reached past the proxy", async () => {
     const own = Object.values(networkInterfaces())

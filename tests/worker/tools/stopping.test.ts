@@ -61,6 +61,12 @@ describe.concurrent("a command that takes too long", () => {
   });
 });
 
+it("a command that puts a pipe in the place of its output ends all the same", async () => {
+  const command = "file=/var/lib/sandbox-mcp/runs/$SANDBOX_MCP_RUN.out; rm $file; mkfifo $file; echo hi";
+  expect((await run(command, { session: "pipe" })).structured).toMatchObject({ exit_code: 0 });
+  expect((await run("echo next", { session: "pipe" })).structured).toMatchObject({ stdout: "next\n" });
+});
+
 describe("a command that kills", () => {
   it.each([
     ["its session's shell", "kill -9 $(ps -o ppid= -p $PPID); sleep 0.3; echo here"],

@@ -51,12 +51,15 @@ export class Lifecycle {
 
   /** For the SDK's `onStop`, of which `work` is its own part. */
   onStop(work: () => Promise<void>): Promise<void> {
-    this.#stopping = work().then(() => {
-      // Only the next call may have started another container by now: it has ended what ran in this one.
-      if (!this.#host.running()) this.#gone();
-      this.#stopped.resolve();
-    });
+    this.#stopping = this.#end(work);
     return this.#stopping;
+  }
+
+  async #end(work: () => Promise<void>): Promise<void> {
+    await work();
+    // Only the next call may have started another container by now: it has ended what ran in this one.
+    if (!this.#host.running()) this.#gone();
+    this.#stopped.resolve();
   }
 
   /** Resolves when the SDK is done with the end of the container, which it then does not hang up on a next call for. */

@@ -2,8 +2,8 @@ import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
 
 /**
- * Four suites. `worker` runs in workerd, the others in Node. `worker` and `node` share one engine of the local platform,
- * which the global set-up starts; `e2e` starts the whole server as a user does.
+ * `worker` and `faults-actor` run in workerd, the other suites in Node. `worker` and `node` share one engine of the local platform,
+ * which the global set-up starts; `e2e`, `faults` and `hostile` start the whole server as a user does.
  */
 export default defineConfig({
   test: {

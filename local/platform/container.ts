@@ -172,7 +172,12 @@ class LocalContainer implements ContainerStandIn {
     if (instance === undefined) return;
     await instance.ready.catch(() => undefined);
     if (instance.over) return;
-    await this.#engine.call("PUT", `/sandboxes/${instance.sandbox}/intercepts`, this.#intercepts());
+    try {
+      await this.#engine.call("PUT", `/sandboxes/${instance.sandbox}/intercepts`, this.#intercepts());
+    } catch (error) {
+      // Of a sandbox that is gone, `#watch` is about to tell; nobody waits for this.
+      if (!String(error).includes("no such sandbox")) throw error;
+    }
   }
 
   #find(pattern: string | null): Fetcher | undefined {

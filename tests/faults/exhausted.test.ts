@@ -2,7 +2,7 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import { findGroupParents } from "../../local/engine/limits.ts";
 import { runIDIn } from "../setup/tool.ts";
-import { type Bed, startBed } from "./support.ts";
+import { type Bed, LONG, startBed } from "./support.ts";
 
 /** Without a control group nothing holds a sandbox's memory, and these would take the machine's. */
 const memoryIsHeld = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
@@ -25,6 +25,27 @@ async function works(sandbox: string): Promise<void> {
   await bed.call("write_file", { sandbox, path: "/workspace/works", content: "yes" });
   expect((await bed.call("read_file", { sandbox, path: "/workspace/works" })).text).toContain("yes");
 }
+
+type Case = [who: string, tool: string, args: Record<string, unknown>];
+
+const ALL_HUNGRY: Case[] = [
+  ["a command", "run_command", { command: "head -c 100G /dev/zero | tail -c 100G" }],
+  ["Python", "run_code", { code: "x = []\nwhile True: x.append(bytearray(50_000_000))" }],
+  [
+    "JavaScript",
+    "run_code",
+    { language: "javascript", code: "const x = []; for (;;) x.push(new Uint8Array(50_000_000).fill(1))" },
+  ],
+];
+const ALL_BOMBS: Case[] = [
+  ["in a command", "run_command", { command: ":(){ :|:& };:; sleep 3" }],
+  ["that ignores signals", "run_command", { command: "trap '' TERM INT HUP; b(){ b|b& }; b; sleep 2" }],
+  ["in code", "run_code", { code: "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass" }],
+];
+
+/** They take the machine's processors for half a minute each: the short form has one of a kind. */
+const HUNGRY = LONG ? ALL_HUNGRY : ALL_HUNGRY.slice(0, 2);
+const BOMBS = LONG ? ALL_BOMBS : ALL_BOMBS.slice(0, 1);
 
 describe("disk full", () => {
   it("writes say so and change nothing, reading and deleting work, and it is as good as new after that", async () => {
@@ -60,15 +81,7 @@ describe("disk full", () => {
 });
 
 describe.runIf(memoryIsHeld)("memory exhausted by user code", () => {
-  it.each([
-    ["a command", "run_command", { command: "head -c 100G /dev/zero | tail -c 100G" }],
-    ["Python", "run_code", { code: "x = []\nwhile True: x.append(bytearray(50_000_000))" }],
-    [
-      "JavaScript",
-      "run_code",
-      { language: "javascript", code: "const x = []; for (;;) x.push(new Uint8Array(50_000_000).fill(1))" },
-    ],
-  ])("%s: it ends with the reason, and the next call works", async (_who, name, args) => {
+  it.each(HUNGRY)("%s: it ends with the reason, and the next call works", async (_who, name, args) => {
     const sandbox = "hungry";
     const answer = await bed.call(name, { sandbox, ...args, timeout_seconds: 60, wait_seconds: 90 });
     expect(answer.text).toMatch(/137|memory|Memory|died|killed|gone/i);
@@ -79,11 +92,7 @@ describe.runIf(memoryIsHeld)("memory exhausted by user code", () => {
 });
 
 describe("processes exhausted by a fork bomb", () => {
-  it.each([
-    ["in a command", "run_command", { command: ":(){ :|:& };:; sleep 3" }],
-    ["that ignores signals", "run_command", { command: "trap '' TERM INT HUP; b(){ b|b& }; b; sleep 2" }],
-    ["in code", "run_code", { code: "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass" }],
-  ])(
+  it.each(BOMBS)(
     "%s: the run ends, others are not disturbed, destroy_sandbox or the next call helps",
     async (_where, name, args) => {
       const sandbox = "bomb";

@@ -54,7 +54,7 @@ describe.each(["workerd", "engine"] as const)(
       await pause(2500);
       const all = bed.all();
       process.kill(bed.pid(role), "SIGKILL");
-      expect(await survivors(all, 5000)).toEqual([]);
+      expect(await survivors(all, 20_000)).toEqual([]);
 
       await bed.restart();
       for (const kind of ["command", "code"] as const) {

@@ -49,11 +49,20 @@ describe("anthropic.internal", () => {
       expect((await ask("egress", path, `--path-as-is ${real}`))[0], path).toBe("403");
     expect((await ask("egress", "/v1/messages", header))[0]).toBe("403");
     expect((await ask("another", "/v1/messages", real))[0]).toBe("403");
+    expect((await ask("egress", "/v1/messages", real.replace("placeholder-", "placeholder-x")))[0]).toBe(
+      "403",
+    );
     await sh("egress", "touch /workspace/go-on");
     expect((await owner.call("get_result", { id: started.structured.id })).text).toContain(
       "state: succeeded",
     );
     expect((await ask("egress", "/v1/messages", real))[0]).toBe("403");
+    // Nor is it worth anything to the next task in the same sandbox.
+    await sh("egress", "rm /workspace/begun /workspace/go-on");
+    const next = await owner.call("execute_task", { task: "[[work]] x", sandbox: "egress", wait_seconds: 0 });
+    await until(async () => (await sh("egress", "cat /workspace/begun 2>/dev/null || true")) !== "");
+    expect((await ask("egress", "/v1/messages", real))[0]).toBe("403");
+    await owner.call("cancel_run", { id: next.structured.id });
   });
 });
 

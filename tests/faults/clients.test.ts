@@ -9,6 +9,7 @@ import { type Bed, pause, startBed, until } from "./support.ts";
 let bed: Bed;
 beforeAll(async () => {
   bed = await startBed();
+  return () => bed.close();
 });
 
 interface Listed {

@@ -11,6 +11,7 @@ let bed: Bed;
 beforeAll(async () => {
   bed = await startBed();
   await bed.call("run_code", { sandbox: "neighbour", code: "x = 7" });
+  return () => bed.close();
 });
 
 async function neighbourIsFine(): Promise<void> {

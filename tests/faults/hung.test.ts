@@ -8,6 +8,7 @@ const stopped: number[] = [];
 
 beforeAll(async () => {
   bed = await startBed();
+  return () => bed.close();
 });
 
 afterEach(() => {

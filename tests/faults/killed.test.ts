@@ -45,6 +45,7 @@ describe.each(["workerd", "engine"] as const)(
     let bed: Bed;
     beforeAll(async () => {
       bed = await startBed();
+      return () => bed.close();
     });
 
     it("over the same state: runs are lost with the reason, output is whole up to a second before", async () => {
@@ -83,6 +84,7 @@ describe("a sandbox killed in the middle of runs of each kind", () => {
   let bed: Bed;
   beforeAll(async () => {
     bed = await startBed();
+    return () => bed.close();
   });
 
   it("runs are lost within seconds, output is whole, the next call works and says what is gone, others go on", async () => {

@@ -3,7 +3,6 @@ import { randomInt } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll } from "vitest";
 import { type Process, processes, tree } from "../setup/processes.ts";
 import { type Server, type ServerOptions, startServer } from "../setup/server.ts";
 import { type ToolAnswer, tool } from "../setup/tool.ts";
@@ -26,9 +25,11 @@ export interface Bed {
   all(): Process[];
   /** Starts it again over the same state, after its end. */
   restart(): Promise<void>;
+  /** Ends it, with its state. */
+  close(): Promise<void>;
 }
 
-/** A server with a state directory of its own, stopped at the end of the file. */
+/** A server with a state directory of its own. Whoever starts it has to close it. */
 export async function startBed(options: ServerOptions = {}): Promise<Bed> {
   const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-faults-"));
   const start = () =>
@@ -44,10 +45,6 @@ export async function startBed(options: ServerOptions = {}): Promise<Bed> {
       ],
     });
   let server = await start();
-  afterAll(async () => {
-    await server.stop();
-    rmSync(directory, { recursive: true, force: true });
-  });
   const bed: Bed = {
     get server() {
       return server;
@@ -79,6 +76,10 @@ export async function startBed(options: ServerOptions = {}): Promise<Bed> {
       const found = at ?? sibling(sleeper, byID);
       if (!found) throw new Error(`no control server of ${sandbox}`);
       return found.pid;
+    },
+    async close() {
+      await server.stop();
+      rmSync(directory, { recursive: true, force: true });
     },
     async restart() {
       await server.exited;

@@ -1,12 +1,17 @@
 /** Calls the functions of `container/*.sh` in shells of the sandbox, over the SDK's sessions. */
 import { SHELL_KILLED, answered, didNotStart, isGone, sdkCode } from "./errors.ts";
 
-/** What of the SDK's class this needs. */
+/**
+ * What of the SDK's class this needs. Its client and not its `exec`: that one logs the beginning of each line that
+ * fails and the whole of some errors, which repeat the line, and ours hold the user's commands, variables and paths.
+ */
 export interface ShellHost {
-  execWithSessionToken(
-    command: string,
-    sessionId: string,
-  ): Promise<{ stdout: string; stderr: string; exitCode: number }>;
+  readonly client: { readonly commands: { execute(command: string, sessionID: string): Promise<Executed> } };
+}
+
+interface Executed {
+  stdout: string;
+  stderr: string;
 }
 
 export interface Reply {
@@ -75,15 +80,10 @@ export class Shell {
     };
   }
 
-  async #exec(
-    command: string,
-    shell: string,
-    once: boolean,
-    answerMs: number,
-  ): ReturnType<ShellHost["execWithSessionToken"]> {
+  async #exec(command: string, shell: string, once: boolean, answerMs: number): Promise<Executed> {
     for (let attempt = 1; ; attempt++) {
       try {
-        return await answered(answerMs, this.#host.execWithSessionToken(command, shell));
+        return await answered(answerMs, this.#host.client.commands.execute(command, shell));
       } catch (error) {
         if (attempt === ATTEMPTS) throw error;
         // A container that ends in the moment it is called has done nothing: another one is started for the next call.

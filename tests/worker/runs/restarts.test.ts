@@ -194,6 +194,8 @@ describe.concurrent("sleepAfter", () => {
     const sandbox = `busy-${tool.replace("_", "-")}`;
     const id = idIn(await owner.call(tool, { sandbox, ...args, wait_seconds: 0 }));
     await hurry(sandbox);
+    // The SDK asks this between two calls to the container too, when nothing else shows that it is in use.
+    await inActor(sandbox, (actor) => actor.onActivityExpired());
     await new Promise((resolve) => setTimeout(resolve, 4500));
     const ended = await result(id);
     expect(ended.text).toContain("stdout:\ndone");

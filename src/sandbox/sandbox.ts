@@ -48,6 +48,8 @@ const DAY_MS = 86_400_000;
 export class Sandbox extends BaseSandbox<Env> {
   override sleepAfter = "10m";
 
+  /** Bytes of a run's log at most. */
+  readonly #logCapBytes: number;
   readonly #boots: Boots;
   readonly #shell: Shell;
   readonly #commands: Commands;
@@ -64,6 +66,7 @@ export class Sandbox extends BaseSandbox<Env> {
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     super(ctx, env);
     const config = parseConfig(env);
+    this.#logCapBytes = config.runLogMaxMiB * 1024 * 1024;
     this.#boots = new Boots(ctx.storage.kv);
     this.#lifecycle = new Lifecycle(
       {
@@ -83,7 +86,7 @@ export class Sandbox extends BaseSandbox<Env> {
       sql: ctx.storage.sql,
       bucket: env.RESULTS,
       owner: () => this.#membership.owner,
-      logCapBytes: config.runLogMaxMiB * 1024 * 1024,
+      logCapBytes: this.#logCapBytes,
       keepMs: config.resultTTLDays * DAY_MS,
       background: (work) => ctx.waitUntil(work),
       failed: (id, error) => log(config, { event: "error", ref: id, where: "run", error }),
@@ -140,10 +143,14 @@ export class Sandbox extends BaseSandbox<Env> {
     });
   }
 
-  executeCode(owner: Owner, spec: Omit<CodeSpec, "runID">, waitMs: number): Promise<Answer<RunView>> {
+  executeCode(
+    owner: Owner,
+    spec: Omit<CodeSpec, "runID" | "logCapBytes">,
+    waitMs: number,
+  ): Promise<Answer<RunView>> {
     return this.#serve(owner, () =>
       this.#start("code", spec.code, spec.timeoutMs, waitMs, (run, timeoutMs) =>
-        startCode(this.#kernels, this.#shell, run, { ...spec, timeoutMs }),
+        startCode(this.#kernels, this.#shell, run, { ...spec, timeoutMs, logCapBytes: this.#logCapBytes }),
       ),
     );
   }

@@ -40,7 +40,8 @@ export function startCode(
     if (outcome.spilled && !sink.ended) await files.drain().catch(() => undefined);
     for (const stream of STREAMS) {
       const { text, bytes, tail } = outcome[stream];
-      if (text !== undefined) sink.output(stream, encoder.encode(text));
+      // Its beginning may have been read from the files already, while the code ran.
+      if (text !== undefined) sink.output(stream, encoder.encode(text).subarray(sink.position(stream)));
       const missing = bytes - sink.position(stream);
       if (missing > 0) sink.skipped(stream, missing, encoder.encode(tail ?? ""));
     }

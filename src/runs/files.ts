@@ -28,6 +28,7 @@ export class RunFiles {
   readonly #freed = { stdout: 0, stderr: 0 };
   /** Whether there may be output that need not be waited for; at first nobody has looked. */
   #behind = true;
+  #draining: Promise<void> = Promise.resolve();
 
   constructor(shell: Shell, sink: RunSink) {
     this.#shell = shell;
@@ -39,8 +40,17 @@ export class RunFiles {
     return this.#read(`sbx_poll ${this.#sink.id} ${this.#behind ? 0 : seconds}`, session, answerMs);
   }
 
-  /** Passes on what a run of another kind has printed to its files by now. */
-  async drain(): Promise<void> {
+  /**
+   * Passes on what a run of another kind has printed to its files by now. One after the other: two at once would both
+   * read on from the same place.
+   */
+  drain(): Promise<void> {
+    const turn = this.#draining.then(() => this.#drain());
+    this.#draining = turn.catch(() => undefined);
+    return turn;
+  }
+
+  async #drain(): Promise<void> {
     const line = `printf 'running - '; sbx_output ${this.#sink.id}`;
     while (!(await this.#read(line, undefined, DRAIN_MS)).drained);
   }

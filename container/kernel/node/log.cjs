@@ -16,6 +16,8 @@ class Log {
     this.memory = [];
     this.memoryBytes = 0;
     this.file = undefined;
+    /** The file's descriptor while memory holds the same; null when there is to be none. */
+    this.draft = undefined;
     this.kept = 0;
     this.dropped = 0;
     this.tail = Buffer.alloc(0);
@@ -24,6 +26,35 @@ class Log {
   add(data) {
     this.pending.push(data);
     this.pendingBytes += data.length;
+    if (this.file === undefined) this.sketch(data);
+  }
+
+  /**
+   * Writes what is in memory to the file as well, until the run is over or long enough for the file alone: a loop that
+   * never yields can only be killed, and what it printed before must not go with it.
+   */
+  sketch(data) {
+    if (this.path === undefined || this.draft === null) return;
+    try {
+      this.draft ??= this.open();
+      if (writeSync(this.draft, data) < data.length) throw new Error("cut short");
+    } catch {
+      this.discard();
+    }
+  }
+
+  /** The memory has it all: the file is not needed, or cannot be had. */
+  discard() {
+    if (typeof this.draft === "number") {
+      fs.closeSync(this.draft);
+      fs.unlinkSync(this.path);
+    }
+    this.draft = null;
+  }
+
+  open() {
+    fs.mkdirSync(this.path.slice(0, this.path.lastIndexOf("/")), { recursive: true });
+    return fs.openSync(this.path, "a", 0o600);
   }
 
   flush() {
@@ -49,12 +80,15 @@ class Log {
 
   spill() {
     if (this.file !== undefined) return;
-    fs.mkdirSync(this.path.slice(0, this.path.lastIndexOf("/")), { recursive: true });
-    this.file = fs.openSync(this.path, "a", 0o600);
+    this.flush();
     const data = Buffer.concat(this.memory);
+    const isThere = typeof this.draft === "number" && this.dropped === 0;
+    if (!isThere) this.discard();
+    this.file = isThere ? this.draft : this.open();
+    this.draft = null;
     this.memory = [];
     this.memoryBytes = 0;
-    this.put(data);
+    if (!isThere) this.put(data);
   }
 
   put(data) {
@@ -78,6 +112,7 @@ class Log {
   close() {
     if (this.file !== undefined) fs.closeSync(this.file);
     this.file = undefined;
+    this.discard();
   }
 }
 

@@ -117,7 +117,11 @@ describe("a time limit", () => {
 
   it("restarts JavaScript, and says that its state is gone", async () => {
     await run("globalThis.kept = 1", { language: "javascript" });
-    const result = await text("for (;;);", { language: "javascript", timeout_seconds: 1 });
+    const result = await text("console.log('before'); for (;;);", {
+      language: "javascript",
+      timeout_seconds: 1,
+    });
+    expect(result).toMatch(/\nstdout:\nbefore$/);
     expect(result).toContain("state: timed_out");
     expect(result).toContain("Its variables and imports are gone; the next call starts a fresh one.");
     expect(await text("typeof kept", { language: "javascript" })).toBe("result: 'undefined'");

@@ -5,7 +5,7 @@
 
 shopt -s extglob
 sbx_files=/var/lib/sandbox-mcp
-mkdir -p "$sbx_files"
+[[ -d $sbx_files ]] || mkdir -p "$sbx_files"
 
 # sbx_put PATH write|append ID [base64]: standard input, decoded when it says so, becomes the file, or its end. The
 # content is complete under another name in the same directory before it takes the file's place, so a killed write
@@ -19,7 +19,8 @@ sbx_put() {
   elif [[ -e $1 && ! -f $1 ]]; then
     printf 'special\n'
   elif said=$(sbx_replace "$@" 2>&1); then
-    printf 'written %s\n' "$said"
+    # The last line: attempts to start a process before the one that succeeded have lines too.
+    printf 'written %s\n' "${said##*$'\n'}"
   else
     said=${said##*files.sh: line +([0-9]): }
     printf 'failed %s\n' "${said//$'\n'/ }"

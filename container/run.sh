@@ -13,7 +13,7 @@ sbx_runs=/var/lib/sandbox-mcp/runs
 sbx_sessions=/var/lib/sandbox-mcp/sessions
 sbx_inline=32768
 sbx_backlog=$((64 * 1024 * 1024))
-mkdir -p "$sbx_runs" "$sbx_sessions"
+[[ -d $sbx_runs && -d $sbx_sessions ]] || mkdir -p "$sbx_runs" "$sbx_sessions"
 
 # sbx_start ID SESSION WAIT_SECONDS [CWD [NAME=VALUE ...]] <<< COMMAND
 # Starts a command and waits for it; answers as sbx_wait does, or "unable" when its files cannot be written.
@@ -138,7 +138,15 @@ sbx_status() {
   if [[ $sbx_piped == "$1" ]]; then
     status=$sbx_ended
     # A pipe that ends without a word had its writer killed: from then on there are only the files.
-    [[ -n $status ]] || read -r -t "$2" -u "$sbx_pipe" status || (($? > 128)) || sbx_piped=
+    if [[ -z $status ]] && ! read -r -t "$2" -u "$sbx_pipe" status && (($? <= 128)); then
+      sbx_piped=
+      # Nor did its writer come to start anything.
+      if [[ ! -f $run.pid && ! -f $run.exit ]]; then
+        printf 'The command could not be started: the sandbox is out of processes or memory. %s\n' \
+          'Stop what has taken them with cancel_run (list_runs names the runs), or destroy_sandbox and start afresh.' >>"$run.err"
+        printf 126 >"$run.exit"
+      fi
+    fi
   elif [[ ! -f $run.cmd ]]; then
     status=unknown
     return
@@ -184,8 +192,15 @@ sbx_slurp() {
   [[ -f $1 ]] && ! IFS= read -r -d '' -n $((sbx_inline + 1)) sbx_text 2>/dev/null <"$1"
 }
 
-# sbx_kill ID: asks every process of the run to end, and makes it two seconds later.
+# sbx_kill ID [KILL]: asks every process of the run to end, and makes it two seconds later, or at once.
 sbx_kill() {
+  if [[ ${2-} == KILL ]]; then
+    sbx_signal KILL "$1"
+    # One that has no leader by now never had any.
+    [[ -f $sbx_runs/$1.pid || -f $sbx_runs/$1.exit ]] || printf 137 >"$sbx_runs/$1.exit"
+    printf 'killing\n'
+    return
+  fi
   sbx_signal TERM "$1"
   # One that is held still gets to handle it.
   sbx_signal CONT "$1"

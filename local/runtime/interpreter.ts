@@ -2,6 +2,7 @@ import { spawnSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { stripTypeScriptTypes } from "node:module";
 import { RpcTarget } from "capnweb";
+import { errnoOf } from "./errors.ts";
 import {
   Kernel,
   type KernelAnswer,
@@ -199,8 +200,12 @@ export class InterpreterAPI extends RpcTarget {
   }
 
   #pythonAvailable(): boolean {
+    if (this.#hasPython !== undefined) return this.#hasPython;
     const { python, env } = this.#settings;
-    this.#hasPython ??= spawnSync(python, ["--version"], { env, timeout: 5_000 }).status === 0;
+    const { status, error } = spawnSync(python, ["--version"], { env, timeout: 5_000 });
+    // One that cannot be started now, for want of a process or of time, is not missing.
+    if (status === null && errnoOf(error) !== "ENOENT") return true;
+    this.#hasPython = status === 0;
     return this.#hasPython;
   }
 }

@@ -1,5 +1,5 @@
 /** Shell commands in a sandbox, by the wrapper in `container/run.sh`. */
-import { SHELL_KILLED, ToolError, isGone, isNoAnswer, sdkCode } from "../sandbox/errors.ts";
+import { SHELL_KILLED, ToolError, isExhausted, isGone, isNoAnswer, sdkCode } from "../sandbox/errors.ts";
 import { type Reply, type Shell, quote } from "../sandbox/shell.ts";
 import { type Polled, RunFiles } from "./files.ts";
 import { KeyedQueue } from "./queue.ts";
@@ -39,6 +39,13 @@ const ANSWER_MS = 30_000;
 
 /** The same for the call that ends a command, which waits for nothing. */
 const KILL_MS = 10_000;
+
+/** How often a sandbox without a free process is asked again to end a command, and the pause between, milliseconds. */
+const MAX_EXHAUSTED = 3;
+const EXHAUSTED_PAUSE_MS = 1000;
+
+const NOT_STOPPED =
+  "It could not be stopped: the sandbox is out of processes or memory, also for what would stop it. Use destroy_sandbox and start afresh.";
 
 /** Why a command is being ended early. */
 type Stop = "timed_out" | "cancelled";
@@ -87,6 +94,7 @@ class RunningCommand {
   readonly #withdrawn = Promise.withResolvers<End>();
   #killedAt = 0;
   #reconnects = 0;
+  #exhausted = 0;
   started = false;
   /** An earlier actor was about to start it, and may not have come to that. */
   resumed = false;
@@ -114,7 +122,8 @@ class RunningCommand {
     try {
       return await this.#shell.call("run.sh", line, call);
     } catch (error) {
-      if (isNoAnswer(error)) return undefined;
+      // Where there was a shell, the command may have started all the same: it may even be what took the processes.
+      if (isNoAnswer(error) || (error instanceof ToolError && isExhausted(error))) return undefined;
       if (sdkCode(error) !== SHELL_KILLED && !(await this.#isStillThere(error))) throw error;
     }
     // The shell or the way to it had gone before the command, or the command ended it: only in the first case nothing
@@ -148,6 +157,11 @@ class RunningCommand {
         if (polled.state === "unknown") break;
         if (polled.state === "exited" && polled.drained) return this.#ended(polled.status);
       } catch (error) {
+        if (isExhausted(error)) {
+          if (this.stop && ++this.#exhausted === MAX_EXHAUSTED) return { state: "lost", note: NOT_STOPPED };
+          await this.#sink.over(EXHAUSTED_PAUSE_MS);
+          continue;
+        }
         const askAgain = isNoAnswer(error) && !this.stop;
         if (!askAgain && !(await this.#isStillThere(error))) throw error;
       }
@@ -179,8 +193,13 @@ class RunningCommand {
   }
 
   async #kill(): Promise<void> {
+    const line = `sbx_kill ${this.#sink.id}${this.#killedAt > 0 ? " KILL" : ""}`;
     this.#killedAt = Date.now();
-    await this.#shell.call("run.sh", `sbx_kill ${this.#sink.id}`, { answerMs: KILL_MS });
+    await this.#shell.call("run.sh", line, { answerMs: KILL_MS }).catch((error: unknown) => {
+      if (!isExhausted(error)) throw error;
+      // Whoever follows the command kills again at once.
+      this.#killedAt -= KILL_AGAIN_MS;
+    });
   }
 
   /** After an error of the way to the container: whether the container seems to be there, so that the run goes on. */

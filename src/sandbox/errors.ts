@@ -18,6 +18,7 @@ export type ErrorCode =
   | "sandbox_restarted"
   | "connection_lost"
   | "no_answer"
+  | "exhausted"
   | "storage_unavailable"
   | "sandbox_unavailable"
   | "internal";
@@ -116,6 +117,30 @@ function noAnswer(ms: number): ToolError {
   );
 }
 
+/** The error for a sandbox that can start no process: what runs in it has taken them all, or the memory. */
+export function exhausted(): ToolError {
+  return new ToolError(
+    "exhausted",
+    "The sandbox is out of processes or memory: what runs in it has taken them all.",
+    "Stop it with cancel_run (list_runs names the runs), or destroy_sandbox and start afresh.",
+    true,
+  );
+}
+
+/** Whether the system's own words say that there was no process or no memory left to start something. */
+export function saysExhausted(words: string): boolean {
+  // bash says "fork: retry:" of each attempt, also before one that succeeds.
+  return /EAGAIN|ENOMEM|(?<!retry: )Resource temporarily unavailable|Cannot (fork|allocate memory)|can't start new thread/i.test(
+    words,
+  );
+}
+
+/** Whether a call failed for want of a process or of memory in the sandbox. */
+export function isExhausted(error: unknown): boolean {
+  if (error instanceof ToolError) return error.code === "exhausted";
+  return sdkCode(error) !== undefined && saysExhausted(String(error));
+}
+
 export function isNoAnswer(error: unknown): boolean {
   return error instanceof ToolError && error.code === "no_answer";
 }
@@ -139,13 +164,7 @@ export function platformFailure(error: unknown): Failure | undefined {
       hint: "Make the same call again; look with run_command (ps) for what kills shells if it happens again.",
       retryable: true,
     };
-  if (code && /EAGAIN|Resource temporarily unavailable|Cannot fork/i.test(String(error)))
-    return {
-      code: "sandbox_unavailable",
-      message: "The sandbox has no process left to give: what runs in it has taken them all.",
-      hint: "Stop it with cancel_run (list_runs names the runs), or destroy_sandbox and start afresh.",
-      retryable: true,
-    };
+  if (isExhausted(error)) return exhausted().toFailure();
   if (UNAVAILABLE.has(code) || didNotStart(error))
     return {
       code: "sandbox_unavailable",

@@ -1,5 +1,5 @@
 /** Files of a sandbox, by the helpers in `container/files.sh`. */
-import { type ErrorCode, ToolError, isGone } from "./errors.ts";
+import { type ErrorCode, ToolError, exhausted, isGone, saysExhausted } from "./errors.ts";
 import { type Reply, type Shell, quote, replyBytes } from "./shell.ts";
 
 /** What of the SDK's class this needs. */
@@ -193,6 +193,7 @@ const UNFORESEEN: Reason = [/^/, "file_system", ""];
 /** The failure behind an answer of the helpers, whose sentence is the system's own. */
 function refusal(what: string, reply: Reply): ToolError {
   const said = reply.words.slice(1).join(" ") || reply.stderr.trim();
+  if (saysExhausted(said)) return exhausted();
   const [, code, hint] = REASONS.find(([pattern]) => pattern.test(said)) ?? UNFORESEEN;
   return new ToolError(code, `${what}: ${said || "the sandbox gave no reason"}.`, hint);
 }

@@ -44,7 +44,7 @@ export function watch(host: ExecHost, process: KernelProcess): { died: Promise<"
 }
 
 /** The exit code of a line; undefined when nobody answered, which proves nothing. */
-async function exitCode(host: ExecHost, line: string): Promise<number | undefined> {
+export async function exitCode(host: ExecHost, line: string): Promise<number | undefined> {
   const exec = async () => (await host.exec(line)).exitCode;
   // User code can kill the shell that answers; the SDK says so once and has a fresh one for the next call.
   const answer = exec()

@@ -6,8 +6,8 @@
  * is looked at now and then. A call of the SDK that nobody waits for any more is counted in `abandoned`.
  */
 import { KeyedQueue } from "../runs/queue.ts";
-import { ToolError, answered, sdkCode } from "./errors.ts";
-import { type ExecHost, signal, watch, within } from "./kernel-process.ts";
+import { ToolError, answered, exhausted, saysExhausted, sdkCode } from "./errors.ts";
+import { type ExecHost, exitCode, signal, watch, within } from "./kernel-process.ts";
 import {
   type CodeError,
   type CodeStream,
@@ -190,7 +190,13 @@ export class Kernels {
       contextID = (await answered(CREATE_MS, this.#host.createCodeContext({ language }))).id;
     } catch (error) {
       const code = sdkCode(error) ?? "";
+      // A kernel that ends before it is ready has not been given what it needs.
+      if (code === "INTERNAL_ERROR" && /Failed to create code context/i.test(String(error)))
+        throw exhausted();
       if (!/^(PYTHON|JAVASCRIPT)_NOT_AVAILABLE$/.test(code)) throw error;
+      // Said too of an interpreter that could not be started.
+      const program = language === "python" ? "python3" : "node";
+      if ((await exitCode(this.#host, `command -v ${program} >/dev/null`)) !== 1) throw exhausted();
       throw new ToolError(
         "language_unavailable",
         `This server's sandboxes have no ${language} interpreter.`,
@@ -204,6 +210,7 @@ export class Kernels {
     if (!process) {
       const { error, logs } = printed;
       const detail = error ? `${error.name}: ${error.message}` : logs.stderr.join("").slice(-500);
+      if (saysExhausted(detail)) throw exhausted();
       throw new Error(`the prelude of the ${language} kernel did not load: ${detail}`);
     }
     const kernel = { key, contextID, language, ...process };

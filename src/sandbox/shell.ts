@@ -1,5 +1,5 @@
 /** Calls the functions of `container/*.sh` in shells of the sandbox, over the SDK's sessions. */
-import { SHELL_KILLED, answered, didNotStart, isGone, sdkCode } from "./errors.ts";
+import { SHELL_KILLED, answered, didNotStart, exhausted, isGone, saysExhausted, sdkCode } from "./errors.ts";
 
 /**
  * What of the SDK's class this needs. Its client and not its `exec`: that one logs the beginning of each line that
@@ -60,7 +60,7 @@ export class Shell {
   /**
    * Calls a shell function and reads its answer. User code can kill any shell of its sandbox: the SDK then answers
    * SESSION_TERMINATED once, and the next call finds a fresh shell.
-   * @throws {ToolError} `no_answer` when the sandbox hangs; other errors are the SDK's
+   * @throws {ToolError} `no_answer` when the sandbox hangs, `exhausted` when it can start no process; other errors are the SDK's
    */
   async call(
     script: keyof typeof SETUP,
@@ -73,8 +73,13 @@ export class Shell {
     const result = await this.#exec(command, shell, once, answerMs);
     const end = result.stdout.indexOf("\n");
     const first = end < 0 ? result.stdout : result.stdout.slice(0, end);
+    const words = first.split(" ").filter(Boolean);
+    // The shell drops the rest of a line that it can start no process for; standard error is the helper's own, but for
+    // the answer that holds a command's whole output.
+    const isOutput = words[0] === "exited" && words.length === 4;
+    if (!isOutput && saysExhausted(result.stderr)) throw exhausted();
     return {
-      words: first.split(" ").filter(Boolean),
+      words,
       rest: end < 0 ? "" : result.stdout.slice(end + 1),
       stderr: result.stderr,
     };

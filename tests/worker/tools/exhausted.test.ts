@@ -1,0 +1,56 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { idIn, owner } from "../support.ts";
+
+const sandbox = "exhausted";
+
+let id: string;
+beforeAll(async () => {
+  await owner.call("run_command", { sandbox, command: "echo old > file" });
+  const holder = await owner.call("run_command", {
+    sandbox,
+    session: "holder",
+    // It takes what becomes free at once.
+    command: `exec python3 -c 'import os,time,signal
+while True:
+  try:
+    if os.fork() == 0: signal.pause()
+  except OSError: time.sleep(0.001)'`,
+    wait_seconds: 1,
+    timeout_seconds: 300,
+  });
+  id = idIn(holder);
+  await new Promise((resolve) => setTimeout(resolve, 5000));
+});
+afterAll(async () => {
+  await owner.call("destroy_sandbox", { sandbox });
+});
+
+describe.concurrent("a sandbox whose processes are all taken", () => {
+  it.each([
+    ["run_code", { code: "1" }],
+    ["run_code", { code: "1", language: "javascript", context: "other" }],
+    ["run_code", { code: "1", language: "typescript" }],
+    ["run_command", { command: "echo hello" }],
+    ["run_command", { command: "echo hello", session: "new" }],
+    ["write_file", { path: "file", content: "new" }],
+    ["write_file", { path: "file", content: "new", append: true }],
+    ["write_file", { path: "big", content: "new".repeat(30_000) }],
+    ["list_files", {}],
+    ["read_file", { path: "file" }],
+  ])("says so to %s %j, and what to do", async (name, args) => {
+    const result = await owner.call(name, { sandbox, ...args });
+    expect(result.text).toMatch(/out of processes or memory[^]*cancel_run[^]*destroy_sandbox/);
+  });
+});
+
+describe("the run that took them", () => {
+  it("is followed, told to end, and ended with its sandbox where there is no process for that either", async () => {
+    expect((await owner.call("get_result", { id, wait_seconds: 0 })).text).toContain("state: running");
+    const cancelled = await owner.call("cancel_run", { id });
+    expect(cancelled.text).toMatch(/state: (cancelled|lost[^]*out of processes[^]*destroy_sandbox)/);
+    await owner.call("destroy_sandbox", { sandbox });
+    const write = await owner.call("write_file", { sandbox, path: "file", content: "more", append: true });
+    expect(write.structured).toMatchObject({ size: 4 });
+    expect((await owner.call("run_code", { sandbox, code: "1 + 1" })).text).toContain("2");
+  });
+});

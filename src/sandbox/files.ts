@@ -1,5 +1,13 @@
 /** Files of a sandbox, by the helpers in `container/files.sh`. */
-import { type ErrorCode, ToolError, exhausted, isGone, saysExhausted } from "./errors.ts";
+import {
+  type ErrorCode,
+  ToolError,
+  answered,
+  exhausted,
+  isGone,
+  isNoAnswer,
+  saysExhausted,
+} from "./errors.ts";
 import { type Reply, type Shell, quote, replyBytes } from "./shell.ts";
 
 /** What of the SDK's class this needs. */
@@ -31,6 +39,10 @@ const WORKSPACE = "/workspace";
 /** Content up to this size travels in the command that writes it; above, through a file of the SDK's. */
 const INLINE_BYTES = 48 * 1024;
 
+/** How long a write through such a file may take: this many milliseconds, and more for what is large. */
+const ANSWER_MS = 60_000;
+const BYTES_PER_MS = 100;
+
 export class Files {
   readonly #shell: Shell;
   readonly #host: FileHost;
@@ -50,7 +62,7 @@ export class Files {
       reply = await this.#put(line, content.toBase64(), id, content.length <= INLINE_BYTES);
     } catch (error) {
       // Whatever was killed must not leave its part of the content beside the file.
-      if (!isGone(error))
+      if (!isGone(error) && !isNoAnswer(error))
         await this.#shell.call("files.sh", `sbx_drop ${quote(target)} ${id}`).catch(() => undefined);
       throw error;
     }
@@ -64,11 +76,17 @@ export class Files {
   async #put(line: string, encoded: string, id: string, inline: boolean): Promise<Reply> {
     if (inline) return this.#shell.call("files.sh", `${line} base64`, { input: encoded });
     const staged = `/var/lib/sandbox-mcp/staged-${id}`;
+    const answerMs = ANSWER_MS + encoded.length / BYTES_PER_MS;
+    let hangs = false;
     try {
-      await this.#host.writeFile(staged, encoded, { encoding: "base64" });
-      return await this.#shell.call("files.sh", `${line} <${staged}`);
+      await answered(answerMs, this.#host.writeFile(staged, encoded, { encoding: "base64" }));
+      return await this.#shell.call("files.sh", `${line} <${staged}`, { answerMs });
+    } catch (error) {
+      hangs = isNoAnswer(error);
+      throw error;
     } finally {
-      await this.#host.deleteFile(staged).catch(() => undefined);
+      const deleted = this.#host.deleteFile(staged).catch(() => undefined);
+      if (!hangs) await answered(ANSWER_MS, deleted);
     }
   }
 

@@ -34,7 +34,7 @@ const SETUP = {
 const ATTEMPTS = 4;
 
 /** How long a shell may take for a call, milliseconds: a helper can have a big directory to look through. */
-const ANSWER_MS = 120_000;
+const ANSWER_MS = 60_000;
 
 export interface CallOptions {
   /** A session of the sandbox, or undefined for the shell of short helpers. */

@@ -69,6 +69,12 @@ describe("runtime hung for good (SIGSTOP)", () => {
     const code = await bed.call("run_code", { sandbox, code: "import time; time.sleep(60)", ...limits });
     await pause(2000);
     await hang(sandbox);
+    const files = Promise.all([
+      bed.call("list_files", { sandbox }),
+      bed.call("read_file", { sandbox, path: "a" }),
+      bed.call("write_file", { sandbox, path: "a", content: "a" }),
+      bed.call("write_file", { sandbox, path: "b", content: "b".repeat(1_000_000) }),
+    ]);
     const late = bed.call("run_command", { sandbox, session: "b", command: "true", timeout_seconds: 6 });
     const [first, second, third] = await Promise.all([
       bed.call("get_result", { id: runIDIn(command), wait_seconds: 60 }),
@@ -78,6 +84,8 @@ describe("runtime hung for good (SIGSTOP)", () => {
     expect(first.text).toMatch(/state: lost[^]*has not answered[^]*destroy_sandbox[^]*before/);
     expect(second.text).toMatch(/state: timed_out/);
     expect(third.text).toMatch(/has not answered[^]*destroy_sandbox/);
+    for (const { text } of await files)
+      expect(text).toMatch(/has not answered for \d\d s[^]*destroy_sandbox/);
     expect((await bed.call("cancel_run", { id: runIDIn(command) })).text).toContain("state: lost");
     expect(await bed.sh("echo fine", { sandbox: "another" })).toBe("fine\n");
     expect((await bed.call("destroy_sandbox", { sandbox })).text).toContain("destroyed");

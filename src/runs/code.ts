@@ -17,11 +17,11 @@ import {
 /** How often the output of running code is read, milliseconds. */
 const POLL_MS = 1000;
 
-/** Characters kept of an error's message, and of either end of its traceback. */
+/** Characters kept of either end of an error's traceback. */
 const ERROR_CHARS = 32 * 1024;
 
-/** More results than the preludes pass on. */
-const MAX_RESULTS = 1000;
+/** Bytes of JSON that name a result which is left out. */
+const LEFT_OUT_BYTES = 120;
 
 const encoder = new TextEncoder();
 
@@ -104,25 +104,26 @@ function endOf(outcome: CodeOutcome, { language, context, timeoutMs }: Omit<Code
 /** The results as far as they fit into a run's record; what does not is named. */
 function fitting({ results, error }: CodeOutcome): CodeDetail {
   const raised = error && shortened(error);
-  let room = DETAIL_BYTES - sizeOf(raised);
+  // Each of the results may be no more than the line that says that it is left out.
+  const shown = results.flatMap(readable);
+  let room = DETAIL_BYTES - sizeOf({ results: [], error: raised }) - shown.length * LEFT_OUT_BYTES;
   const kept: CodeResult[] = [];
-  for (const [index, result] of results.flatMap(readable).entries()) {
+  for (const result of shown) {
     const size = sizeOf(result);
-    const fits = size <= room;
+    const fits = size <= room + LEFT_OUT_BYTES;
     const left = `[a result of ${size} bytes is left out: the results before it take all the room]`;
     kept.push(fits ? result : { text: left });
-    room -= fits ? size : left.length;
-    if (index === MAX_RESULTS) break;
+    if (fits) room -= Math.max(0, size + 1 - LEFT_OUT_BYTES);
   }
   return { results: kept, error: raised };
 }
 
-/** An error that user code can make as large as it likes, with the ends of its traceback. */
+/** An error with the ends of its traceback. */
 function shortened({ name, message, traceback }: CodeError): CodeError {
   const text = traceback.join("\n");
   return {
-    name: name.slice(0, 200),
-    message: message.slice(0, ERROR_CHARS),
+    name,
+    message,
     traceback:
       text.length <= 2 * ERROR_CHARS
         ? traceback

@@ -53,7 +53,11 @@ export interface CodeStream {
   tail?: string;
 }
 
-const hello = z.object({ sandbox_mcp_kernel: z.literal(1), pid: z.int(), started: z.int() });
+const hello = z.object({
+  sandbox_mcp_kernel: z.literal(1),
+  pid: z.int().positive(),
+  started: z.int().nonnegative(),
+});
 
 /** A run's document. */
 export interface RunDocument {
@@ -69,7 +73,7 @@ export interface RunDocument {
 
 type Data = Record<string, unknown>;
 
-const FORMS = ["text", "png", "jpeg", "svg", "html", "markdown", "latex", "javascript"];
+const FORMS = ["text", "png", "jpeg", "svg", "html", "markdown", "latex", "javascript"] as const;
 
 /** Checked by hand: it is on the path of every call, where a schema takes ten times as long. */
 function isDocument(value: unknown): value is RunDocument {
@@ -172,7 +176,65 @@ export function parseHello(printed: string): KernelProcess | undefined {
 /** The document of the run in what its cell printed, or undefined when the prelude did not get to write it. */
 export function parseDocument(printed: string, runID: string): RunDocument | undefined {
   const found = parseJSON(printed);
-  return isDocument(found) && found.run === runID ? found : undefined;
+  return isDocument(found) && found.run === runID ? bounded(found) : undefined;
+}
+
+/** The preludes keep below all of these; code that has changed its prelude does not. Characters, lines, bytes. */
+const MOST = {
+  results: 200,
+  text: 512 * 1024,
+  image: 16 * 1024 * 1024,
+  name: 200,
+  message: 32 * 1024,
+  lines: 1000,
+  line: 8 * 1024,
+  tail: 16 * 1024,
+  bytes: 2 ** 40,
+} as const;
+
+function bounded({ stdout, stderr, results, error, exit, ...rest }: RunDocument): RunDocument {
+  return {
+    ...rest,
+    stdout: boundedStream(stdout),
+    stderr: boundedStream(stderr),
+    results: results.slice(0, MOST.results).map(boundedResult),
+    error: error && boundedError(error),
+    exit: Number.isSafeInteger(exit) ? exit : null,
+  };
+}
+
+function boundedStream({ text, bytes, dropped, tail }: CodeStream): CodeStream {
+  const count = Math.min(Math.max(0, bytes), MOST.bytes);
+  return {
+    text,
+    bytes: count,
+    dropped: Math.min(Math.max(0, dropped), count),
+    tail: tail?.slice(-MOST.tail),
+  };
+}
+
+function boundedResult(result: RichResult): RichResult {
+  const kept: RichResult = {};
+  for (const form of FORMS) {
+    const value = result[form];
+    if (form === "png" || form === "jpeg") {
+      if (value !== undefined && value.length <= MOST.image) kept[form] = value;
+    } else if (value !== undefined) kept[form] = value.slice(0, MOST.text);
+  }
+  if (result.json !== undefined && JSON.stringify(result.json).length <= MOST.text) kept.json = result.json;
+  return kept;
+}
+
+/** An error, be it from a document or the executor's own, held to what is shown of one. */
+export function boundedError({ name, message, traceback }: CodeError): CodeError {
+  const half = MOST.lines / 2;
+  const lines =
+    traceback.length <= MOST.lines ? traceback : [...traceback.slice(0, half), ...traceback.slice(-half)];
+  return {
+    name: name.slice(0, MOST.name),
+    message: message.slice(0, MOST.message),
+    traceback: lines.map((line) => line.slice(0, MOST.line)),
+  };
 }
 
 function parseJSON(text: string): unknown {

@@ -14,6 +14,7 @@ import {
   type KernelProcess,
   type Language,
   type RichResult,
+  boundedError,
   loadCell,
   parseDocument,
   parseHello,
@@ -306,7 +307,11 @@ function contextOf(id: string, language: Language): KernelContext {
 function outcomeOf(printed: Printed, spec: CodeSpec, fresh: boolean): CodeOutcome {
   const found = parseDocument(printed.logs.stdout.join(""), spec.runID);
   // Without a document something went wrong around the code; the executor's own words are the best there is.
-  if (!found) return { ...unanswered("error", "kept", fresh), error: printed.error ?? NO_DOCUMENT };
+  if (!found)
+    return {
+      ...unanswered("error", "kept", fresh),
+      error: printed.error ? boundedError(printed.error) : NO_DOCUMENT,
+    };
   return {
     end: found.error ? "error" : "ok",
     stdout: found.stdout,

@@ -81,6 +81,33 @@ describe("parsing", () => {
     expect(parseDocument(`noise${JSON.stringify(whole)}`, "a")).toBeUndefined();
     expect(parseDocument(JSON.stringify({ ...whole, stdout: "text" }), "a")).toBeUndefined();
   });
+
+  it("holds all of a document to its bounds, whatever a changed prelude sends", () => {
+    const huge = "x".repeat(5_000_000);
+    const lines = Array.from({ length: 300_000 }, () => "line");
+    const vast = { text: "t", bytes: Number.MAX_SAFE_INTEGER, dropped: -1, tail: huge };
+    const document = {
+      ...whole,
+      stdout: vast,
+      stderr: { text: "t", bytes: -5, dropped: Number.MAX_SAFE_INTEGER },
+      results: [
+        { text: huge, json: { huge } },
+        { png: huge.repeat(4), more: huge },
+        ...lines.map((text) => ({ text })),
+      ],
+      error: { name: huge, message: huge, traceback: [huge, ...lines] },
+      exit: 1e300,
+    };
+    const found = parseDocument(JSON.stringify(document), "a");
+    expect(found?.stdout).toEqual({ text: "t", bytes: 2 ** 40, dropped: 0, tail: huge.slice(0, 16 * 1024) });
+    expect(found?.stderr).toEqual({ text: "t", bytes: 0, dropped: 0 });
+    expect(found?.results).toHaveLength(200);
+    expect(found?.results.slice(0, 3)).toEqual([{ text: huge.slice(0, 512 * 1024) }, {}, { text: "line" }]);
+    expect(found?.error).toMatchObject({ name: "x".repeat(200), message: huge.slice(0, 32 * 1024) });
+    expect(found?.error?.traceback).toHaveLength(1000);
+    expect(found?.error?.traceback[0]).toHaveLength(8 * 1024);
+    expect(found?.exit).toBeNull();
+  });
 });
 
 function bash(line: string): number | null {

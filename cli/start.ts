@@ -1,8 +1,8 @@
 /** `npm start`: the whole server on this machine, in one command. */
 import { randomBytes } from "node:crypto";
-import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { makeDirectories } from "../local/runtime/directories.ts";
 import { announce } from "./announce.ts";
 import { type RunningEngine, startEngineProcess } from "./engine.ts";
 import { UserError } from "./errors.ts";
@@ -42,7 +42,13 @@ async function start(): Promise<void> {
   }
   const { stateDir, verbose } = options;
   requireLinux(process.platform);
-  mkdirSync(stateDir, { recursive: true, mode: 0o700 });
+  try {
+    makeDirectories(stateDir, 0o700);
+  } catch (error) {
+    throw new UserError(
+      `The state directory ${stateDir} cannot be made (${(error as Error).message}). Choose another: --state-dir <path>.`,
+    );
+  }
   await lockDirectory(stateDir);
   const port = await freePort(options.port);
   if (options.isolation === "bubblewrap") await requireBubblewrap(say);

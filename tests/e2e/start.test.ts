@@ -191,6 +191,14 @@ describe("the token", () => {
 });
 
 describe("beside others", () => {
+  it.each(["/proc/nope", "/dev/null/below"])("a state directory %s is one clear line", async (directory) => {
+    const { code, stderr } = await run({ flags: ["--port", "0", "--state-dir", directory] });
+    expect(code).toBe(1);
+    expect(stderr).toMatch(
+      /^The state directory \S+ cannot be made \(.*\)\. Choose another: --state-dir <path>\.$/,
+    );
+  });
+
   it("a port in use is one clear line", async () => {
     const listener = createServer().listen(0, "127.0.0.1");
     await once(listener, "listening");

@@ -8,7 +8,7 @@
  * command costs less than half of what it costs on a disk.
  * SIGTERM ends all processes it started and exits with 0.
  */
-import { accessSync, constants, mkdtempSync, rmSync, unlinkSync } from "node:fs";
+import { accessSync, constants, existsSync, mkdtempSync, readdirSync, rmSync, unlinkSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -70,7 +70,8 @@ async function main(): Promise<void> {
     interpreter.close();
     for (const record of processes.list()) if (record.running) await processes.killSession(record.sessionID);
     await killDescendants();
-    rmSync(scratch, { recursive: true, force: true });
+    if (values.scratch === undefined) rmSync(scratch, { recursive: true, force: true });
+    else empty(scratch);
     process.exit(0);
   };
   process.once("SIGTERM", () => void stop());
@@ -79,6 +80,12 @@ async function main(): Promise<void> {
   if (egress !== undefined) await forwardEgress(egress);
   removeStale(socket);
   await listen(server, { path: socket });
+}
+
+/** The directory was given, and may be a mount point, which cannot be removed. */
+function empty(directory: string): void {
+  if (!existsSync(directory)) return;
+  for (const name of readdirSync(directory)) rmSync(join(directory, name), { recursive: true, force: true });
 }
 
 function scratchParent(): string {

@@ -85,6 +85,16 @@ describe.skipIf(REMOTE_URL)("the runtime as a process", () => {
     expect((await api.commands.execute("echo ok", "__DISABLE_SESSION__")).stdout).toBe("ok\n");
   });
 
+  it("leaves the scratch directory it was given empty, and there: it may be a mount point", async () => {
+    const { api, local } = await start();
+    await api.commands.execute("A=1", "s");
+    const scratch = `${local?.directory}/scratch`;
+    expect(readdirSync(scratch)).not.toEqual([]);
+    local?.process.kill("SIGTERM");
+    await expect.poll(() => local?.process.exitCode, { timeout: 10_000 }).toBe(0);
+    expect(readdirSync(scratch)).toEqual([]);
+  });
+
   it("writes no more than one socket file, and removes it", async () => {
     const runtime = await start();
     const socket = runtime.local?.socket ?? "";

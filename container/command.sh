@@ -7,7 +7,7 @@ export SANDBOX_MCP_RUN=$2
 declare -A sbx_before=()
 if [[ -n ${5-} ]]; then
   sbx_directory=$PWD
-  cd -- "$5" || { printf 'The directory %q cannot be entered.\n' "$5" >&2; exit 1; }
+  cd -- "$5" &>/dev/null || { printf 'The directory %q cannot be entered.\n' "$5" >&2; exit 1; }
 fi
 for sbx_pair in "${@:6}"; do
   sbx_name=${sbx_pair%%=*}

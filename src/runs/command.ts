@@ -1,5 +1,13 @@
 /** Shell commands in a sandbox, by the wrapper in `container/run.sh`. */
-import { SHELL_KILLED, ToolError, isExhausted, isGone, isNoAnswer, sdkCode } from "../sandbox/errors.ts";
+import {
+  SHELL_KILLED,
+  ToolError,
+  isExhausted,
+  isGone,
+  isNoAnswer,
+  sdkCode,
+  unwritable,
+} from "../sandbox/errors.ts";
 import { type Reply, type Shell, quote } from "../sandbox/shell.ts";
 import { type Polled, RunFiles } from "./files.ts";
 import { KeyedQueue } from "./queue.ts";
@@ -137,11 +145,7 @@ class RunningCommand {
   async follow(reply: Reply | undefined, deadline: number): Promise<End> {
     const [word, status, outBytes] = reply?.words ?? ["running"];
     if (word === "unable")
-      throw new ToolError(
-        "no_space",
-        "The command could not be started: the sandbox's disk is full.",
-        "Delete files with run_code or destroy_sandbox, then run the command again.",
-      );
+      throw unwritable("The command", reply?.stderr ?? "", "run_code", "destroy_sandbox");
     if (word === "exited" && outBytes !== undefined && reply) {
       const stdout = content(reply.rest);
       const stderr = content(reply.stderr);

@@ -1,5 +1,5 @@
 /** Calls of `container/task.sh` for one task. */
-import { ToolError } from "../sandbox/errors.ts";
+import { unwritable } from "../sandbox/errors.ts";
 import { type Reply, type Shell, quote, replyBytes } from "../sandbox/shell.ts";
 
 /** The shell session of tasks, with a name that no session of a caller's can have. */
@@ -28,18 +28,14 @@ export class TaskScript {
     return this.#line("run");
   }
 
-  /** Makes the task's files, by name. @throws {ToolError} when the disk is full */
+  /** Makes the task's files, by name. @throws {ToolError} when they cannot be written */
   async prepare(files: Record<string, string | undefined>): Promise<void> {
     const lines = Object.entries(files).flatMap(([name, content]) =>
       content === undefined ? [] : `${name} ${encoder.encode(content).toBase64()}`,
     );
-    const { words } = await this.#call(this.#line("prepare"), lines.join("\n"));
+    const { words, stderr } = await this.#call(this.#line("prepare"), lines.join("\n"));
     if (words[0] === "prepared") return;
-    throw new ToolError(
-      "no_space",
-      "The task could not be started: the sandbox's disk is full.",
-      "Delete files with run_command, or leave sandbox out for a fresh one.",
-    );
+    throw unwritable("The task", stderr, "run_command", "leave sandbox out for a fresh one");
   }
 
   /** Calls one of the script's other commands. */

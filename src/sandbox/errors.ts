@@ -135,6 +135,30 @@ export function saysExhausted(words: string): boolean {
   );
 }
 
+/**
+ * The error for what could not be started because its files could not be written.
+ * @param said the system's own words
+ * @param tool what can still be used to put it right, and `afresh` what to do instead
+ */
+export function unwritable(what: string, said: string, tool: string, afresh: string): ToolError {
+  if (/No space left|quota/i.test(said))
+    return new ToolError(
+      "no_space",
+      `${what} could not be started: the sandbox's disk is full.`,
+      `Delete files with ${tool}, then try again; or ${afresh}.`,
+    );
+  const reason = said
+    .trim()
+    .split("\n")
+    .at(-1)
+    ?.replace(/^.*\.sh: line \d+: /, "");
+  return new ToolError(
+    "file_system",
+    `${what} could not be started: its files under /var/lib/sandbox-mcp cannot be written (${reason || "the sandbox gave no reason"}).`,
+    `Put that directory back with ${tool}, or ${afresh}.`,
+  );
+}
+
 /** Whether a call failed for want of a process or of memory in the sandbox. */
 export function isExhausted(error: unknown): boolean {
   if (error instanceof ToolError) return error.code === "exhausted";

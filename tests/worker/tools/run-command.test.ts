@@ -106,3 +106,29 @@ describe("run_command", () => {
     expect(result.text).toContain("NUL");
   });
 });
+
+describe("a command that cannot be started", () => {
+  it("in its directory says so in one sentence of ours", async () => {
+    for (const cwd of ["/no/such", "/etc/passwd"])
+      expect((await owner.call("run_command", { sandbox, command: "pwd", cwd })).structured).toMatchObject({
+        exit_code: 1,
+        stdout: "",
+        stderr: `The directory ${cwd} cannot be entered.\n`,
+      });
+  });
+
+  it("because its files cannot be written says what is in the way, and no full disk where there is none", async () => {
+    const broken = "broken";
+    await owner.call("run_code", {
+      sandbox: broken,
+      code: "import shutil; shutil.rmtree('/var/lib/sandbox-mcp/runs', True); open('/var/lib/sandbox-mcp/runs', 'w').close()",
+    });
+    const result = await owner.call("run_command", { sandbox: broken, command: "true" });
+    expect(result).toMatchObject({ isError: true });
+    expect(result.text).toMatch(
+      /\/var\/lib\/sandbox-mcp cannot be written \(.*Not a directory\).*destroy_sandbox/,
+    );
+    expect(result.text).not.toContain("full");
+    await owner.call("destroy_sandbox", { sandbox: broken });
+  });
+});

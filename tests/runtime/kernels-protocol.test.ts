@@ -86,7 +86,7 @@ describe("parsing", () => {
     const huge = "x".repeat(5_000_000);
     const lines = Array.from({ length: 300_000 }, () => "line");
     const vast = { text: "t", bytes: Number.MAX_SAFE_INTEGER, dropped: -1, tail: huge };
-    const document = {
+    const sent = {
       ...whole,
       stdout: vast,
       stderr: { text: "t", bytes: -5, dropped: Number.MAX_SAFE_INTEGER },
@@ -98,7 +98,7 @@ describe("parsing", () => {
       error: { name: huge, message: huge, traceback: [huge, ...lines] },
       exit: 1e300,
     };
-    const found = parseDocument(JSON.stringify(document), "a");
+    const found = parseDocument(JSON.stringify(sent), "a");
     expect(found?.stdout).toEqual({ text: "t", bytes: 2 ** 40, dropped: 0, tail: huge.slice(0, 16 * 1024) });
     expect(found?.stderr).toEqual({ text: "t", bytes: 0, dropped: 0 });
     expect(found?.results).toHaveLength(200);

@@ -241,6 +241,23 @@ describe("a write that is killed", () => {
     expect(await sh(killed, "stat -c %a file; ls -A")).toBe("640\nfile\n");
   });
 
+  it("after an append was done, before its answer was read, is not done twice by the second call", async () => {
+    const again = "append-again";
+    const id = "3f2b9c1e-0000-4000-8000-000000000001";
+    /** One call in a shell of its own, which is killed after the helper's last step. */
+    const append = (content: string, call: string) =>
+      sh(
+        again,
+        `bash -c '. /opt/sandbox-mcp/files.sh; sbx_put /workspace/log append ${call} <<<"$0"; kill -9 $$' ${content} || true`,
+      );
+    await sh(again, "echo zero >log");
+    expect(await append("one", id)).toBe("written 9\n");
+    expect(await append("one", id)).toBe("written 9\n");
+    expect(await append("one", id.replace("1e", "2e"))).toBe("written 13\n");
+    expect(await sh(again, "cat log; ls -A")).toBe("zero\none\none\nlog\n");
+    await owner.call("destroy_sandbox", { sandbox: again });
+  });
+
   it("with its shell is done again, once", async () => {
     const killed = "write-killed-shell";
     const killer = owner.call("run_command", {

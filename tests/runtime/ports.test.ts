@@ -161,9 +161,13 @@ describe.skipIf(REMOTE_URL)("a tunnel to a port", () => {
   });
 
   it("ends when the server drops the connection", async () => {
-    const port = await serve((socket) => setImmediate(() => socket.resetAndDestroy()));
+    // Not before it has heard something: a connection that is reset at once is no tunnel yet.
+    const port = await serve((socket) => socket.once("data", () => socket.resetAndDestroy()));
     const { socket } = await tunnelTo(port);
-    socket?.on("error", () => {}).resume();
+    socket
+      ?.on("error", () => {})
+      .resume()
+      .write("hello");
     if (socket && !socket.closed) await once(socket, "close");
     expect(socket?.destroyed).toBe(true);
   });

@@ -35,7 +35,7 @@ sbx_start() {
   exec {sbx_pipe}< <(sbx_supervise "$run" "$id" "$state" "$slot" "$@" 2>/dev/null)
   sbx_piped=$id
   # A command that ends at once, as most do, needs nobody to hold it still.
-  read -r -t 0.1 -u "$sbx_pipe" sbx_ended
+  sbx_heard 0.1
   (($? <= 128)) || sbx_govern "$run" </dev/null &>/dev/null &
   sbx_wait "$id" "$seconds"
 }
@@ -53,7 +53,19 @@ sbx_supervise() {
   status=$?
   [[ -s $state.$next ]] && printf '%s' "$next" >"$state"
   printf '%s' "$status" >"$run.exit"
-  printf '%s\n' "$status"
+  # One byte, which a reader whose time is up has or has not: of more it could take a part.
+  printf '\n'
+}
+
+# Waits for the supervisor's word that the command has ended: 0 when it came, above 128 when the time is up, else the
+# supervisor is gone. What there is to know is in the files then.
+sbx_heard() {
+  local line
+  read -r -t "$1" -u "$sbx_pipe" line
+  local heard=$?
+  ((heard == 0 || heard > 128)) || sbx_gone=$sbx_piped
+  ((heard > 128)) || sbx_piped=
+  return "$heard"
 }
 
 # Holds a run still while nobody takes its output: the disk keeps at most about sbx_backlog bytes of it, plus what
@@ -136,24 +148,20 @@ sbx_free() {
 sbx_status() {
   local run=$sbx_runs/$1
   if [[ $sbx_piped == "$1" ]]; then
-    status=$sbx_ended
-    # A pipe that ends without a word had its writer killed: from then on there are only the files.
-    if [[ -z $status ]] && ! read -r -t "$2" -u "$sbx_pipe" status && (($? <= 128)); then
-      sbx_piped=
-      # Nor did its writer come to start anything.
-      if [[ ! -f $run.pid && ! -f $run.exit ]]; then
-        printf 'The command could not be started: the sandbox is out of processes or memory. %s\n' \
-          'Stop what has taken them with cancel_run (list_runs names the runs), or destroy_sandbox and start afresh.' >>"$run.err"
-        printf 126 >"$run.exit"
-      fi
-    fi
+    sbx_heard "$2"
   elif [[ ! -f $run.cmd ]]; then
     status=unknown
     return
   else
     sbx_await "$run" "$2"
   fi
-  if [[ -z $status && ! -f $run.exit ]]; then
+  # A supervisor that ended without a word may not have come to start anything.
+  if [[ $sbx_gone == "$1" && ! -f $run.pid && ! -f $run.exit ]]; then
+    printf 'The command could not be started: the sandbox is out of processes or memory. %s\n' \
+      'Stop what has taken them with cancel_run (list_runs names the runs), or destroy_sandbox and start afresh.' >>"$run.err"
+    printf 126 >"$run.exit"
+  fi
+  if [[ ! -f $run.exit ]]; then
     if sbx_alive "$run"; then
       status=running
       return
@@ -161,7 +169,9 @@ sbx_status() {
     sbx_sleep 0.1
     [[ -f $run.exit ]] || printf 137 >"$run.exit"
   fi
-  [[ -n $status ]] || read -r status <"$run.exit"
+  # Empty for the moment between its making and its writing.
+  read -r status <"$run.exit"
+  [[ -n $status ]] || status=running
 }
 
 # Waits for a run that another shell started: there is no pipe to read, only a file to look for.

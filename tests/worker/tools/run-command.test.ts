@@ -105,6 +105,21 @@ describe("run_command", () => {
     expect(result.isError).toBe(true);
     expect(result.text).toContain("NUL");
   });
+
+  it("reports the whole exit code of commands that end just as they are looked at", async () => {
+    // The first look comes after 0.1 s: of many commands that take about as long, some end in the middle of it.
+    const codes = await Promise.all(
+      Array.from({ length: 4 }, async (_, session) => {
+        const found = [];
+        for (let milliseconds = 78; milliseconds < 108; milliseconds++) {
+          const command = `sleep 0.${String(milliseconds).padStart(3, "0")}; exit 123`;
+          found.push((await run(command, { session: `timed-${session}` })).exit_code);
+        }
+        return found;
+      }),
+    );
+    expect(codes.flat().filter((code) => code !== 123)).toEqual([]);
+  });
 });
 
 describe("a command that cannot be started", () => {

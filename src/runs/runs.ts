@@ -38,6 +38,8 @@ export interface LogPage {
   next: number;
 }
 
+const DAY_MS = 86_400_000;
+
 /** Records removed in one go. */
 const SWEEP_BATCH = 200;
 
@@ -97,6 +99,13 @@ export class Runs {
   /** Whether a run, by its sandbox's own name for it, is under way. */
   isRunning(id: string): boolean {
     return this.#active.values().some((run) => run.id === id && !run.ended);
+  }
+
+  /** Seconds of today's runs (UTC) that ended after a time, milliseconds since the epoch; none of no time. */
+  secondsSince(time: number | undefined): number {
+    if (time === undefined) return 0;
+    const today = Math.floor(Date.now() / DAY_MS) * DAY_MS;
+    return Math.ceil(this.#store.millisecondsSince(Math.max(time, today)) / 1000);
   }
 
   /** The container is gone: so is everything that ran in it. */

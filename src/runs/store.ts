@@ -149,6 +149,16 @@ export class RunStore {
     );
   }
 
+  /** How long the runs took together that ended after a time; how long a lost one did, nobody knows. */
+  millisecondsSince(time: number): number {
+    return this.#sql
+      .exec<{ sum: number }>(
+        "SELECT coalesce(sum(ended_at - started_at), 0) AS sum FROM runs WHERE ended_at > ? AND state <> 'lost'",
+        time,
+      )
+      .one().sum;
+  }
+
   delete(id: string): void {
     this.#sql.exec("DELETE FROM runs WHERE id = ?", id);
   }

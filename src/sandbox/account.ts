@@ -5,7 +5,7 @@ import { type Env, parseConfig } from "../server/config.ts";
 import type { Outcome } from "./errors.ts";
 import { quotaError } from "./lease.ts";
 import { actorName } from "./naming.ts";
-import { type Grant, type LeaseRequest, type Limits, Quota } from "./quota.ts";
+import { type Grant, type LeaseRequest, type Limits, Quota, type Settlement } from "./quota.ts";
 import type { Owner } from "./membership.ts";
 import type { Sandbox } from "./sandbox.ts";
 
@@ -84,9 +84,9 @@ export class Account extends DurableObject<Env> {
     this.#sql.exec("UPDATE sandboxes SET state = 'stopped', size_bytes = 0 WHERE name = ?", name);
   }
 
-  /** Answers whether the sandbox was known. */
-  sandboxDestroyed(name: string): boolean {
-    this.#quota.forget(name);
+  /** Answers whether the sandbox was known. What it was lent it gives back, and what its runs used stays used. */
+  sandboxDestroyed(name: string, settlement: Settlement): boolean {
+    this.#quota.settle(name, settlement, Date.now());
     return this.#sql.exec("DELETE FROM sandboxes WHERE name = ?", name).rowsWritten > 0;
   }
 
@@ -130,7 +130,9 @@ export class Account extends DurableObject<Env> {
     await Promise.all(
       this.#quota.holders(owner.sandbox).map(async (sandbox) => {
         const actor = await this.#sandbox(owner.principalID, sandbox);
-        this.#quota.settle(sandbox, await actor.settleLease(), Date.now());
+        // What cannot be called back stays lent until its lease ends.
+        const settlement = await actor.settleLease().catch(() => undefined);
+        if (settlement) this.#quota.settle(sandbox, settlement, Date.now());
       }),
     );
     return this.#quota.lease(owner.sandbox, { ...request, spent: 0 }, Date.now());
@@ -146,7 +148,8 @@ export class Account extends DurableObject<Env> {
     if (principalID !== undefined)
       for (const { name } of idle) {
         const actor = await this.#sandbox(principalID, name);
-        await actor.destroyIfIdle({ principalID, sandbox: name });
+        // One that cannot be destroyed now is tried again the next time, and keeps no other from its end.
+        await actor.destroyIfIdle({ principalID, sandbox: name }).catch(() => false);
       }
     const { left } = this.#sql.exec<{ left: number }>("SELECT count(*) AS left FROM sandboxes").one();
     if (left > 0) await this.ctx.storage.setAlarm(Date.now() + REAP_EVERY);

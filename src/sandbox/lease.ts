@@ -8,6 +8,9 @@ const SPARE: Holding = { slots: 4, seconds: 600 };
 /** A lease that ends sooner than this is renewed in the background, milliseconds. */
 const RENEW_MS = 60_000;
 
+/** When a renewal that failed is tried again, milliseconds. */
+const RETRY_MS = 10_000;
+
 /** What one run holds while it runs. */
 export interface Stake {
   /** Seconds it may run. */
@@ -18,6 +21,8 @@ export interface LeaseHost {
   /** Asks the account. */
   ask(request: LeaseRequest): Promise<Grant>;
   background(work: Promise<unknown>): void;
+  /** All that was spent until now is told, or about to be: what remembers it beyond this actor may forget it. */
+  told(): void;
 }
 
 const NOTHING: Holding = { slots: 0, seconds: 0 };
@@ -33,8 +38,11 @@ export class Lease {
   #queue: Promise<unknown> = Promise.resolve();
   #timer: ReturnType<typeof setTimeout> | null = null;
 
-  constructor(host: LeaseHost) {
+  /** @param spent seconds of runs that an earlier actor saw to their end and did not come to tell */
+  constructor(host: LeaseHost, spent = 0) {
     this.#host = host;
+    this.#spent = spent;
+    if (spent > 0) this.#renewIn(0);
   }
 
   /**
@@ -59,6 +67,8 @@ export class Lease {
   hold(seconds: number): Stake {
     this.#inUse.slots += 1;
     this.#inUse.seconds += seconds;
+    // The lease of the earlier actor ends, and with it what the account counts, unless this one asks.
+    if (this.#timer === null) this.#renewIn(0);
     return { seconds };
   }
 
@@ -75,7 +85,13 @@ export class Lease {
     return this.#settlement();
   }
 
+  /** For the end of the sandbox: what was lent is over, so that the account need not know of it any more. */
+  release(): Promise<Settlement> {
+    return this.#inTurn(async () => this.#settlement());
+  }
+
   #settlement(): Settlement {
+    this.#host.told();
     const settled = { turn: ++this.#turn, spent: this.#spent, inUse: { ...this.#inUse } };
     this.#spent = 0;
     this.#grant = undefined;
@@ -108,15 +124,22 @@ export class Lease {
     } finally {
       this.#asking = false;
     }
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#renew(), Math.max(0, this.#grant.until - Date.now() - RENEW_MS));
+    // One granted shortly before midnight ends with the day, and so would the next: that is asked for on the new day.
+    const left = this.#grant.until - Date.now();
+    this.#renewIn(left > RENEW_MS ? left - RENEW_MS : Math.max(left, 0) + 1000);
     return this.#grant;
   }
 
-  /** Before the lease ends, as long as something runs: what runs must stay counted. */
+  #renewIn(ms: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#renew(), ms);
+  }
+
+  /** Before the lease ends: what runs must stay counted, and what has run must become so. */
   #renew(): void {
-    if (this.#inUse.slots === 0) return;
-    this.#host.background(this.#inTurn(() => this.#ask(NOTHING, NOTHING)).catch(() => undefined));
+    if (this.#inUse.slots === 0 && this.#spent === 0) return;
+    const asked = this.#inTurn(() => this.#ask(NOTHING, NOTHING)).catch(() => this.#renewIn(RETRY_MS));
+    this.#host.background(asked);
   }
 }
 

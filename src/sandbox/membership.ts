@@ -4,6 +4,7 @@ import { type SandboxEvent, log } from "../server/log.ts";
 import type { Account } from "./account.ts";
 import { unwrap } from "./errors.ts";
 import { principalHash } from "./naming.ts";
+import type { Settlement } from "./quota.ts";
 import type { Shell } from "./shell.ts";
 
 /** Whose sandbox this is. The actor's own name already holds both, hashed; this is what it shows and registers. */
@@ -73,6 +74,11 @@ export class Membership {
     this.#registeredAt = now;
   }
 
+  /** A run has ended, which is a use as well: what it left is not to be taken for long unused. */
+  async used(): Promise<void> {
+    if (this.#registeredAt > 0) await this.register(this.owner);
+  }
+
   /** Tells the account that the container stopped. */
   stopped(): void {
     this.#registeredAt = 0;
@@ -82,8 +88,8 @@ export class Membership {
   }
 
   /** Tells the account that the sandbox is no more. Answers whether the account knew of it. */
-  async destroyed(owner: Owner): Promise<boolean> {
-    const known = await this.account(owner).sandboxDestroyed(owner.sandbox);
+  async destroyed(owner: Owner, settlement: Settlement): Promise<boolean> {
+    const known = await this.account(owner).sandboxDestroyed(owner.sandbox, settlement);
     this.#registeredAt = 0;
     return known;
   }

@@ -49,6 +49,9 @@ export interface Grant extends Holding {
 /** How long a lease is good for, milliseconds. */
 const LEASE_MS = 5 * 60_000;
 
+/** How long a lease that has ended still counts, milliseconds: its sandbox has so long to renew it for what runs. */
+const GRACE_MS = 60_000;
+
 const DAY_MS = 86_400_000;
 
 export class Quota {
@@ -81,7 +84,7 @@ export class Quota {
   lease(sandbox: string, { turn, spent, inUse, needed, wanted, spare }: LeaseRequest, now: number): Grant {
     const day = Math.floor(now / DAY_MS);
     this.#spend(day, spent);
-    this.#sql.exec("DELETE FROM leases WHERE sandbox = ? OR until < ?", sandbox, now);
+    this.#sql.exec("DELETE FROM leases WHERE sandbox = ? OR until < ?", sandbox, now - GRACE_MS);
     const others = this.#sql
       .exec<Holding & Record<string, number>>(
         "SELECT coalesce(sum(slots), 0) AS slots, coalesce(sum(seconds), 0) AS seconds FROM leases",
@@ -136,10 +139,6 @@ export class Quota {
       )
       .toArray()
       .map(({ sandbox }) => sandbox);
-  }
-
-  forget(sandbox: string): void {
-    this.#sql.exec("DELETE FROM leases WHERE sandbox = ?", sandbox);
   }
 
   /** Seconds that ended runs have used today. */

@@ -45,6 +45,9 @@ const HANG_UP_MS = 5000;
 
 const DAY_MS = 86_400_000;
 
+/** Where it is remembered until when the account knows what runs have used, in the actor's storage. */
+const TOLD = "told";
+
 export class Sandbox extends BaseSandbox<Env> {
   override sleepAfter = "10m";
 
@@ -101,13 +104,18 @@ export class Sandbox extends BaseSandbox<Env> {
       schedule: (at) => this.schedule(at, "sweepRuns"),
       sweep: () => this.#runs.sweep(),
     });
-    this.#lease = new Lease({
-      ask: (request) => {
-        const { owner } = this.#membership;
-        return this.#membership.account(owner).lease(owner, request);
+    const { kv } = ctx.storage;
+    this.#lease = new Lease(
+      {
+        ask: (request) => {
+          const { owner } = this.#membership;
+          return this.#membership.account(owner).lease(owner, request);
+        },
+        background: (work) => ctx.waitUntil(work),
+        told: () => kv.put(TOLD, Date.now()),
       },
-      background: (work) => ctx.waitUntil(work),
-    });
+      this.#runs.secondsSince(kv.get<number>(TOLD)),
+    );
     this.#budgets = new TaskBudgets(ctx.storage.sql);
     this.#tasks = new Tasks({
       shell: this.#shell,
@@ -122,20 +130,20 @@ export class Sandbox extends BaseSandbox<Env> {
       report: (error) =>
         log(config, { event: "error", ref: crypto.randomUUID(), where: "execute_task", error }),
     });
-    this.#runs.resume(({ kind, trace }) => {
+    this.#runs.resume(({ kind, trace, startedAt }) => {
       if (!ctx.container?.running)
         return "The sandbox went away while the server was down, and everything in it.";
       if (kind === "task" && trace) {
         const task = trace as TaskTrace;
         const resume = this.#tasks.resume(task);
         if (typeof resume === "string") return resume;
-        const seconds = Math.max(1, Math.ceil(((task.command?.deadline ?? 0) - Date.now()) / 1000));
-        return (run) => this.#staked(this.#lease.hold(seconds), resume(run));
+        const stake = () => this.#heldUntil(task.command?.deadline ?? 0, startedAt);
+        return (run) => this.#staked(stake(), resume(run), startedAt);
       }
       if (kind === "command" && trace) {
         const command = trace as CommandTrace;
-        const seconds = Math.max(1, Math.ceil((command.deadline - Date.now()) / 1000));
-        return (run) => this.#staked(this.#lease.hold(seconds), this.#commands.resume(run, command));
+        const stake = () => this.#heldUntil(command.deadline, startedAt);
+        return (run) => this.#staked(stake(), this.#commands.resume(run, command), startedAt);
       }
       if (kind === "command")
         return "It waited for its turn when the server was restarted, and never ran. Run it again.";
@@ -248,7 +256,7 @@ export class Sandbox extends BaseSandbox<Env> {
     // The SDK's stop hook comes late and hangs up on whoever calls next: the call ends when it has run.
     await this.#lifecycle.ended();
     // After the end, so that nothing of the sandbox's last calls lists it again.
-    const known = await this.#membership.destroyed(owner);
+    const known = await this.#membership.destroyed(owner, await this.#lease.release());
     this.#boots.forget();
     this.#kernels.forget();
     this.#membership.note("destroy");
@@ -290,9 +298,13 @@ export class Sandbox extends BaseSandbox<Env> {
     );
   }
 
+  /** The stake of a run that an earlier actor started, from its start on. */
+  #heldUntil(deadline: number, startedAt: number): Stake {
+    return this.#lease.hold(Math.max(1, Math.ceil((deadline - startedAt) / 1000)));
+  }
+
   /** Gives the stake back when the execution has ended. */
-  #staked(stake: Stake, execution: Execution): Execution {
-    const startedAt = Date.now();
+  #staked(stake: Stake, execution: Execution, startedAt = Date.now()): Execution {
     const give = () => this.#lease.give(stake, (Date.now() - startedAt) / 1000);
     execution.done.then(give, give);
     const done = execution.done.catch(async (error) => {
@@ -361,6 +373,8 @@ export class Sandbox extends BaseSandbox<Env> {
   #runEnded(run: RunRecord, hasFiles: boolean): void {
     if (run.kind === "task") this.#taskEnded(run);
     this.#housekeeping.runEnded(run, hasFiles);
+    // A lost one may have been lost with its sandbox, which is not to be listed again.
+    if (run.state !== "lost") this.ctx.waitUntil(this.#membership.used());
     this.#hangUp();
   }
 

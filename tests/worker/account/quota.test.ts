@@ -1,6 +1,6 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
-import { expect, test } from "vitest";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Lease } from "../../../src/sandbox/lease.ts";
 import { type Grant, type Limits, Quota } from "../../../src/sandbox/quota.ts";
 
@@ -17,6 +17,7 @@ class Principal {
       const name = `s${index}`;
       return new Lease({
         background: () => undefined,
+        told: () => undefined,
         ask: async (request) => {
           await pause();
           const first = quota.lease(name, request, Date.now());
@@ -126,6 +127,99 @@ test("a run that an earlier actor started counts", async () => {
     first?.hold(10);
     await expect(first?.take(5)).rejects.toMatchObject({ code: "quota_exceeded" });
     await expect(second?.take(5)).rejects.toMatchObject({ code: "quota_exceeded" });
+  });
+});
+
+/** One sandbox whose account is this process, with the time in the test's hands. */
+function oneSandbox(quota: Quota, spent = 0) {
+  let asked = 0;
+  const lease = new Lease(
+    {
+      background: () => undefined,
+      told: () => undefined,
+      ask: async (request) => {
+        asked++;
+        return quota.lease("one", request, Date.now());
+      },
+    },
+    spent,
+  );
+  return { lease, asked: () => asked };
+}
+
+describe("with a clock of its own", () => {
+  beforeEach(() => {
+    vi.useFakeTimers({ now: Date.UTC(2026, 0, 15, 12) });
+  });
+  afterEach(() => {
+    vi.useRealTimers();
+  });
+
+  test("what an earlier actor started stays counted for as long as it runs", async () => {
+    await withQuota({ ...LIMITS, concurrentRuns: 1 }, async (quota) => {
+      const { lease } = oneSandbox(quota);
+      const stake = lease.hold(3600);
+      const other = { turn: 1, spent: 0, inUse: { slots: 0, seconds: 0 }, spare: { slots: 0, seconds: 0 } };
+      const one = { slots: 1, seconds: 1 };
+      for (let minutes = 0; minutes < 30; minutes++) {
+        await vi.advanceTimersByTimeAsync(60_000);
+        const { refused } = quota.lease("other", { ...other, needed: one, wanted: one }, Date.now());
+        expect(refused?.limit).toBe("concurrentRuns");
+      }
+      lease.give(stake, 1800);
+    });
+  });
+
+  test("what ran is told before the lease ends, although nothing runs any more", async () => {
+    await withQuota(LIMITS, async (quota) => {
+      const { lease } = oneSandbox(quota);
+      lease.give(await lease.take(100), 60);
+      expect(quota.secondsUsed(Date.now())).toBe(0);
+      await vi.advanceTimersByTimeAsync(5 * 60_000);
+      expect(quota.secondsUsed(Date.now())).toBe(60);
+    });
+  });
+
+  test("what an earlier actor did not come to tell is told", async () => {
+    await withQuota(LIMITS, async (quota) => {
+      oneSandbox(quota, 60);
+      await vi.advanceTimersByTimeAsync(1000);
+      expect(quota.secondsUsed(Date.now())).toBe(60);
+    });
+  });
+
+  test("a run over midnight stays counted, and is no reason to ask without end", async () => {
+    vi.setSystemTime(Date.UTC(2026, 0, 15, 23, 59, 5));
+    await withQuota({ ...LIMITS, concurrentRuns: 1 }, async (quota) => {
+      const { lease, asked } = oneSandbox(quota);
+      await lease.take(300);
+      for (let second = 0; second < 120; second++) {
+        await vi.advanceTimersByTimeAsync(1000);
+        const other = { turn: 1, spent: 0, inUse: { slots: 0, seconds: 0 }, spare: { slots: 0, seconds: 0 } };
+        const one = { slots: 1, seconds: 1 };
+        const { refused } = quota.lease("other", { ...other, needed: one, wanted: one }, Date.now());
+        expect(refused?.limit).toBe("concurrentRuns");
+      }
+      expect(asked()).toBeLessThan(5);
+    });
+  });
+
+  test("a renewal that failed is tried again", async () => {
+    await withQuota(LIMITS, async (quota) => {
+      let fails = 0;
+      const lease = new Lease({
+        background: () => undefined,
+        told: () => undefined,
+        ask: async (request) => {
+          if (fails-- > 0) throw new Error("the account cannot be reached");
+          return quota.lease("one", request, Date.now());
+        },
+      });
+      lease.give(await lease.take(100), 60);
+      fails = 2;
+      await vi.advanceTimersByTimeAsync(5 * 60_000);
+      expect(quota.secondsUsed(Date.now())).toBe(60);
+    });
   });
 });
 

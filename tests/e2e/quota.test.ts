@@ -1,0 +1,212 @@
+/** A principal's quota, through the server that `npm start` started: 100 calls at once, and every way a run can end. */
+import { createHash } from "node:crypto";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type Server, startServer } from "../setup/server.ts";
+
+const RUNS = 10;
+const SANDBOXES = 12;
+const SECONDS = 30;
+
+let server: Server;
+
+const tokenOf = (name: string) => `e2e-quota-token-of-${name}`;
+const NAMES = ["many", "ends", "destroys", "seconds", "sandboxes"];
+
+beforeAll(async () => {
+  const tokens = NAMES.map((name) => ({
+    name,
+    sha256: createHash("sha256").update(tokenOf(name)).digest("hex"),
+    scopes: ["sandbox:read", "sandbox:write", "sandbox:exec"],
+  }));
+  server = await startServer({
+    env: {
+      AUTH_TOKENS: JSON.stringify(tokens),
+      MAX_CONCURRENT_RUNS: String(RUNS),
+      MAX_SANDBOXES: String(SANDBOXES),
+    },
+  });
+});
+afterAll(() => server?.stop());
+
+interface Answer {
+  isError: boolean;
+  text: string;
+  structured: {
+    id?: string;
+    runs?: { id: string; state: string }[];
+    sandboxes?: { name: string }[];
+    run_seconds_today?: number;
+  };
+}
+
+function caller(name: string, to = () => server) {
+  return async (tool: string, args: Record<string, unknown>): Promise<Answer> => {
+    const response = await fetch(to().url, {
+      method: "POST",
+      headers: {
+        authorization: `Bearer ${tokenOf(name)}`,
+        "content-type": "application/json",
+        accept: "application/json, text/event-stream",
+      },
+      body: JSON.stringify({
+        jsonrpc: "2.0",
+        id: 1,
+        method: "tools/call",
+        params: { name: tool, arguments: args },
+      }),
+    });
+    const body = await response.text();
+    const { result } = JSON.parse(/^data: (.*)$/m.exec(body)?.[1] ?? body);
+    const text = result.content.map((block: { text?: string }) => block.text ?? "").join("\n");
+    return { isError: result.isError === true, text, structured: result.structuredContent ?? {} };
+  };
+}
+
+type Call = ReturnType<typeof caller>;
+
+const sandboxes = (count: number) => Array.from({ length: count }, (_, index) => `q${index}`);
+
+/** `count` commands that run until they are told to end, dealt out to sandboxes, all asked for at once. */
+function startAtOnce(call: Call, count: number, names: readonly string[]): Promise<Answer[]> {
+  return Promise.all(
+    Array.from({ length: count }, (_, index) =>
+      call("run_command", {
+        command: "sleep 100",
+        session: `s${index}`,
+        sandbox: names[index % names.length],
+        timeout_seconds: 120,
+        wait_seconds: 0,
+      }),
+    ),
+  );
+}
+
+async function running(call: Call, names: readonly string[]): Promise<string[]> {
+  const lists = await Promise.all(names.map((sandbox) => call("list_runs", { sandbox, limit: 200 })));
+  return lists
+    .flatMap(({ structured }) => structured.runs ?? [])
+    .filter(({ state }) => state === "running")
+    .map(({ id }) => id);
+}
+
+describe("runs at once", () => {
+  it("are as many as allowed under 100 parallel calls over many sandboxes, twice", async () => {
+    const call = caller("many");
+    const names = sandboxes(SANDBOXES);
+    for (let round = 0; round < 2; round++) {
+      const answers = await startAtOnce(call, 100, names);
+      const refused = answers.filter(({ isError }) => isError);
+      for (const { text } of refused)
+        expect(text).toMatch(/You have \d+ runs at work, and 10 at a time is your limit\..*cancel_run/);
+      const ids = await running(call, names);
+      expect(ids).toHaveLength(RUNS);
+      expect(refused).toHaveLength(100 - RUNS);
+      await Promise.all(ids.map((id) => call("cancel_run", { id })));
+    }
+  });
+
+  it("leave nothing behind: ended, failed, timed out, cancelled, killed or refused, all slots are free again", async () => {
+    const call = caller("ends");
+    const [a = "", b = ""] = sandboxes(2);
+    const each = async (sandbox: string, session: string) => {
+      const run = (command: string, more = {}) =>
+        call("run_command", { sandbox, session, command, timeout_seconds: 20, ...more });
+      await run("true");
+      await run("exit 3");
+      await run("sleep 5", { timeout_seconds: 1 });
+      await run("true", { cwd: "/nowhere" });
+      await run("kill -9 $$");
+      const cut = await run("sleep 50", { wait_seconds: 0 });
+      await call("cancel_run", { id: cut.structured.id });
+    };
+    await Promise.all([each(a, "one"), each(a, "two"), each(b, "one"), each(b, "two")]);
+    await call("run_code", { sandbox: a, code: "1/0", timeout_seconds: 20 });
+    await call("run_code", { sandbox: a, code: "import os; os._exit(1)", timeout_seconds: 20 });
+    await call("run_code", { sandbox: a, code: "while True: pass", timeout_seconds: 1 });
+    expect(await running(call, [a, b])).toEqual([]);
+    await startAtOnce(call, RUNS + 5, [a]);
+    const ids = await running(call, [a]);
+    expect(ids).toHaveLength(RUNS);
+    await Promise.all(ids.map((id) => call("cancel_run", { id })));
+    await startAtOnce(call, RUNS + 5, [b]);
+    expect(await running(call, [b])).toHaveLength(RUNS);
+    // What runs ends with its sandbox, and its slots are the other's.
+    await call("destroy_sandbox", { sandbox: b });
+    await startAtOnce(call, RUNS + 5, [a]);
+    expect(await running(call, [a])).toHaveLength(RUNS);
+  });
+
+  it("are no more in sandboxes that were destroyed: what they were lent went with them", async () => {
+    const call = caller("destroys");
+    const names = sandboxes(5);
+    for (const sandbox of names) {
+      await call("run_command", { sandbox, command: "true", timeout_seconds: 2 });
+      await call("destroy_sandbox", { sandbox });
+    }
+    await startAtOnce(call, 40, names);
+    expect(await running(call, names)).toHaveLength(RUNS);
+  });
+});
+
+it("sandboxes are as many as allowed under 100 parallel calls, and the refusal says how to free one", async () => {
+  const call = caller("sandboxes");
+  const answers = await Promise.all(
+    Array.from({ length: 100 }, (_, index) => call("list_files", { path: ".", sandbox: `n${index}` })),
+  );
+  const refused = answers.filter(({ isError }) => isError);
+  expect(refused).toHaveLength(100 - SANDBOXES);
+  for (const { text } of refused)
+    expect(text).toMatch(/You have 12 sandboxes, and 12 is your limit\..*destroy_sandbox/);
+  const { structured } = await call("list_sandboxes", {});
+  expect(structured.sandboxes).toHaveLength(SANDBOXES);
+  await call("destroy_sandbox", { sandbox: structured.sandboxes?.[0]?.name });
+  expect((await call("list_files", { path: ".", sandbox: "one-more" })).isError).toBe(false);
+});
+
+it("seconds of a day stay used, whatever becomes of the sandbox and of the server", async () => {
+  const state = mkdtempSync(join(tmpdir(), "sandbox-mcp-e2e-quota-"));
+  const flags = ["--state-dir", state];
+  const env = {
+    AUTH_TOKENS: JSON.stringify([
+      {
+        name: "seconds",
+        sha256: createHash("sha256").update(tokenOf("seconds")).digest("hex"),
+        scopes: ["sandbox:read", "sandbox:write", "sandbox:exec"],
+      },
+    ]),
+    MAX_RUN_SECONDS_PER_DAY: String(SECONDS),
+  };
+  let own = await startServer({ flags, env });
+  const call = caller("seconds", () => own);
+  const use = (sandbox: string) =>
+    call("run_command", { sandbox, command: "sleep 6", timeout_seconds: 8, wait_seconds: 60 });
+  try {
+    expect((await use("first")).isError).toBe(false);
+    await call("destroy_sandbox", { sandbox: "first" });
+    const told = (await call("list_sandboxes", {})).structured.run_seconds_today;
+    expect(told).toBeGreaterThanOrEqual(6);
+    expect((await use("second")).isError).toBe(false);
+    // What no account was told yet is not forgotten with the server.
+    await own.stop();
+    own = await startServer({ flags, env });
+    await call("list_runs", { sandbox: "second" });
+    await expect
+      .poll(async () => (await call("list_sandboxes", {})).structured.run_seconds_today, { timeout: 10_000 })
+      .toBeGreaterThanOrEqual(12);
+    const answers: Answer[] = [];
+    for (let index = 0; index < 5; index++) {
+      answers.push(await use(`more${index}`));
+      await call("destroy_sandbox", { sandbox: `more${index}` });
+    }
+    // 18 seconds are left at the most: three more of six, the last of which may be cut short.
+    const refused = answers.filter(({ isError }) => isError);
+    expect(refused.length).toBeGreaterThanOrEqual(2);
+    for (const { text } of refused) expect(text).toMatch(/of the 30 seconds a day that are your limit/);
+  } finally {
+    await own.stop();
+    rmSync(state, { recursive: true, force: true });
+  }
+});

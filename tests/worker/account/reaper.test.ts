@@ -1,0 +1,60 @@
+/** Sandboxes that nobody used for too long are destroyed; what is at work, or was used since, is not. */
+import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
+import { expect, test, vi } from "vitest";
+import { accountOf, evict, inActor, owner, sh } from "../support.ts";
+
+const HOUR = 3_600_000;
+
+async function names(): Promise<string[]> {
+  const { sandboxes } = (await owner.call("list_sandboxes")).structured as { sandboxes: { name: string }[] };
+  return sandboxes.map(({ name }) => name);
+}
+
+/** Makes the account believe that the sandbox was last used so long ago. */
+function age(name: string, hours: number): Promise<void> {
+  return runInDurableObject(accountOf(owner), (_account, { storage }) => {
+    const at = Date.now() - hours * HOUR;
+    storage.sql.exec("UPDATE sandboxes SET last_used_at = ? WHERE name = ?", at, name);
+  });
+}
+
+async function lastUse(sandbox: string): Promise<number> {
+  const { sandboxes } = (await owner.call("list_sandboxes")).structured as {
+    sandboxes: { name: string; last_used_at: string }[];
+  };
+  return Date.parse(sandboxes.find(({ name }) => name === sandbox)?.last_used_at ?? "");
+}
+
+test("the reaper destroys what was idle for too long and nothing else, and no failure stops it", async () => {
+  await Promise.all(["old", "young", "busy", "stuck"].map((name) => sh(name, "echo here > file")));
+  await owner.call("run_command", { sandbox: "busy", command: "sleep 60", wait_seconds: 0 });
+  // 168 hours unless set.
+  await Promise.all(["old", "busy", "stuck"].map((name) => age(name, 169)));
+  await age("young", 167);
+  await inActor("stuck", (actor) => {
+    actor.destroyIfIdle = async () => {
+      throw new Error("cannot be destroyed now");
+    };
+  });
+  expect(await runDurableObjectAlarm(accountOf(owner))).toBe(true);
+  expect((await names()).sort()).toEqual(["busy", "stuck", "young"]);
+  // It goes on looking.
+  await evict("stuck");
+  expect(await runDurableObjectAlarm(accountOf(owner))).toBe(true);
+  expect((await names()).sort()).toEqual(["busy", "young"]);
+  expect(await sh("young", "cat file")).toBe("here\n");
+});
+
+test("the end of a run is a use of its sandbox", async () => {
+  await owner.call("run_command", { sandbox: "long", command: "sleep 100", wait_seconds: 0 });
+  const { structured } = await owner.call("list_runs", { sandbox: "long", limit: 1 });
+  const [run] = structured.runs as { id: string }[];
+  const later = Date.now() + 3 * HOUR;
+  vi.useFakeTimers({ toFake: ["Date"], now: later });
+  try {
+    await owner.call("cancel_run", { id: run?.id });
+    await expect.poll(() => lastUse("long"), { timeout: 5000 }).toBeGreaterThanOrEqual(later);
+  } finally {
+    vi.useRealTimers();
+  }
+});

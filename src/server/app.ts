@@ -127,7 +127,8 @@ export function createApp(product: Product): App {
 async function serveMCP(product: Product, request: Request, call: Call): Promise<Response> {
   const { pathname: route } = new URL(request.url);
   if (!isJsonContentType(request.headers.get("content-type"))) {
-    return rpcError(415, -32000, "Unsupported Media Type: Content-Type must be application/json");
+    const message = "Unsupported Media Type: Content-Type must be application/json";
+    return refuse(call, { reason: "bad_body", response: rpcError(415, -32000, message) }, { route });
   }
   const body = await readJSON(request);
   if ("problem" in body) return refuse(call, unreadable(body.problem), { route });
@@ -139,9 +140,6 @@ async function serveMCP(product: Product, request: Request, call: Call): Promise
     return refuse(call, refusal, { route, scope: needed.join(" ") });
   }
 
-  // A tool call is logged by the tool, once it has its answer.
-  if (needed.length === 0) logUse(call, route);
-
   let error: Error | undefined;
   const handler = createMcpHandler(() => product.createMCPServer(call), {
     route,
@@ -151,6 +149,8 @@ async function serveMCP(product: Product, request: Request, call: Call): Promise
     onerror: (reported) => (error = reported),
   });
   const response = await handler.fetch(request, { parsedBody: body.value });
+  // A tool call is logged by the tool, once it has its answer; what the protocol refuses comes to no tool.
+  if (needed.length === 0 || response.status !== 200) logUse(call, route);
   return response.status < 500 ? response : failed(call, "mcp", error, idOf(body.value));
 }
 
@@ -192,9 +192,12 @@ function withOAuth(serve: (request: Request, oauth: OAuth, visit: Visit) => Prom
 }
 
 function logUse({ config, requestID: request_id, principal }: Call, route: string): void {
-  const { id, via: door, client, scopes } = principal;
-  const scope = scopes.join(" ");
-  log(config, { event: "token", request_id, action: "use", principal: id, door, client, scope, route });
+  const scope = principal.scopes.join(" ");
+  log(config, { event: "token", request_id, action: "use", ...whoIs({ principal }), scope, route });
+}
+
+function whoIs({ principal: { id, via, client } }: Pick<Call, "principal">) {
+  return { principal: id, door: via, client };
 }
 
 function refuse(
@@ -208,7 +211,7 @@ function refuse(
     request_id: visit.requestID,
     status: response.status,
     reason,
-    principal: "principal" in visit ? visit.principal.id : undefined,
+    ...("principal" in visit ? whoIs(visit) : {}),
     ...more,
   });
   return response;

@@ -42,6 +42,10 @@ export interface RefusalEvent {
   /** The route's pattern as the router knows it, never the URL as sent. */
   route?: string;
   principal?: string;
+  /** The door its principal came in by. */
+  door?: Principal["via"];
+  /** The OAuth client's id. */
+  client?: string;
   /** For `insufficient_scope`: what the request needed. */
   scope?: string;
   /** For `oauth_error`: which check of the authorization server failed, for example `authorization-code-grant/code_replayed`. */

@@ -2,8 +2,9 @@
 import { McpServer, type StandardSchemaWithJSON } from "@modelcontextprotocol/server";
 import type { z } from "zod";
 import manifest from "../../package.json" with { type: "json" };
-import type { Call } from "../tools/define.ts";
+import type { Call, Tool } from "../tools/define.ts";
 import { tools } from "../tools/index.ts";
+import { log } from "./log.ts";
 
 /** What a client puts in front of its model. The essentials come first: some clients cut at 512 characters. */
 const INSTRUCTIONS = `Real Linux sandboxes for code, shell commands, files and whole tasks. run_code keeps a live Python, JavaScript or TypeScript kernel; run_command a bash session; write_file, read_file and list_files move files; execute_task hands a task to a coding agent. All of them share /workspace of the sandbox named by "sandbox" ("default" unless given), made on first use and yours alone.
@@ -19,7 +20,7 @@ export function createMCPServer(call: Call): McpServer {
   );
   for (const tool of tools) {
     const { name, title, description, input, annotations } = tool;
-    const inputSchema = withoutDialect(input);
+    const inputSchema = withoutDialect(input, () => logInvalid(tool, call));
     server.registerTool(name, { title, description, inputSchema, annotations }, (args, context) =>
       tool.call(args, call, context),
     );
@@ -27,15 +28,28 @@ export function createMCPServer(call: Call): McpServer {
   return server;
 }
 
+/** A call that does not come to its tool, whose schema refuses the arguments, is on record all the same. */
+function logInvalid({ name: tool, scopes }: Tool, { config, requestID, principal }: Call): void {
+  const who = { principal: principal.id, door: principal.via, client: principal.client };
+  const what = { tool, scope: scopes.join(" "), duration_ms: 0, error_code: "invalid_argument" };
+  log(config, { event: "call", request_id: requestID, ...who, ...what, outcome: "error" });
+}
+
 /** The schema as it is, listed without the line that names its dialect: the protocol's own, and a twentieth of the list. */
-function withoutDialect({
-  "~standard": standard,
-}: z.ZodObject): StandardSchemaWithJSON<Arguments, Arguments> {
+function withoutDialect(
+  { "~standard": standard }: z.ZodObject,
+  refused: () => void,
+): StandardSchemaWithJSON<Arguments, Arguments> {
   const input: typeof standard.jsonSchema.input = (options) => {
     const { $schema: _, ...schema } = standard.jsonSchema.input(options);
     return schema;
   };
-  return { "~standard": { ...standard, jsonSchema: { ...standard.jsonSchema, input } } };
+  const validate: typeof standard.validate = async (value) => {
+    const checked = await standard.validate(value);
+    if (checked.issues) refused();
+    return checked;
+  };
+  return { "~standard": { ...standard, validate, jsonSchema: { ...standard.jsonSchema, input } } };
 }
 
 type Arguments = Record<string, unknown>;

@@ -1,6 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { log, LOG_LEVELS, type LogEvent } from "../../../src/server/log.ts";
-import { recordLogs } from "./support.ts";
+import { createMCPServer } from "../../../src/server/mcp.ts";
+import { requiredScopes } from "../../../src/tools/index.ts";
+import { appWith, post, recordLogs } from "./support.ts";
 
 let logs: ReturnType<typeof recordLogs>;
 beforeEach(() => void (logs = recordLogs()));
@@ -39,6 +41,41 @@ describe("a log line", () => {
 
   it("knows its levels in order", () => {
     expect(LOG_LEVELS).toEqual(["debug", "info", "warn", "error"]);
+  });
+});
+
+describe("the use of a token is on record", () => {
+  const OLD = { "mcp-protocol-version": "1999-01-01" };
+  const add = (args: unknown, more = {}) => ({
+    jsonrpc: "2.0",
+    method: "tools/call",
+    params: { name: "read_file", arguments: args },
+    ...more,
+  });
+  const about = { principal: "owner", door: "token" };
+
+  it.each([
+    [
+      "arguments that the schema refuses",
+      post(add({ sandbox: "NO NAME" }, { id: 1 })),
+      { event: "call", tool: "read_file", outcome: "error", error_code: "invalid_argument" },
+    ],
+    ["a call without an id", post(add({ path: "x" })), { event: "token", action: "use" }],
+    [
+      "a version of the protocol that does not exist",
+      post(add({ path: "x" }, { id: 1 }), OLD),
+      { event: "token", action: "use" },
+    ],
+    [
+      "another type of body",
+      post(add({ path: "x" }, { id: 1 }), { "content-type": "text/plain" }),
+      { event: "refusal", status: 415, reason: "bad_body" },
+    ],
+  ])("with %s", async (_what, init, expected) => {
+    const send = appWith({}, { createMCPServer, requiredScopes });
+    await (await send("/mcp", init)).text();
+    expect([...logs.entries(), ...logs.tokens()]).toMatchObject([{ ...expected, ...about }]);
+    expect(logs.text()).not.toContain("NO NAME");
   });
 });
 

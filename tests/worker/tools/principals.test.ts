@@ -1,0 +1,99 @@
+/** Everything one principal has, tried by another, with every tool and every path there is. */
+import { beforeAll, describe, expect, it } from "vitest";
+import { tools } from "../../../src/tools/index.ts";
+import { type Caller, owner, principal } from "../support.ts";
+
+const sandbox = "attacked";
+const SECRET = "alices-secret";
+const ALL = ["sandbox:exec", "sandbox:write", "sandbox:read", "tasks:run"] as const;
+
+let attacker: Caller;
+/** The owner's, each beside one of the same form that does not exist: a run under way, one that ended, a task. */
+let ids: (readonly [foreign: string, missing: string])[];
+
+const missingLike = (id: string) => `${id.split(".")[0]}.${"0".repeat(26)}${id.endsWith("t") ? "t" : ""}`;
+
+const kept = async () => ({
+  file: (await owner.call("read_file", { sandbox, path: "secret" })).text,
+  running: (await owner.call("get_result", { id: ids[0]?.[0], wait_seconds: 0 })).text.slice(0, 14),
+  task: (await owner.call("get_result", { id: ids[2]?.[0], wait_seconds: 0 })).text,
+});
+
+beforeAll(async () => {
+  attacker = await principal("attacker", ALL);
+  const ended = await owner.call("run_command", { sandbox, command: `echo ${SECRET} | tee secret` });
+  const under = await owner.call("run_command", {
+    sandbox,
+    command: "sleep 4006",
+    session: "x",
+    wait_seconds: 0,
+  });
+  const task = await owner.call("execute_task", { sandbox, task: `[[write]] ${SECRET}` });
+  ids = [under, ended, task].map(({ structured }) => {
+    const id = String(structured.id);
+    return [id, missingLike(id)];
+  });
+  // The attacker has a sandbox of that name, too.
+  await attacker.call("run_command", { sandbox, command: "true" });
+});
+
+/** What a tool can be given that names something of somebody's. */
+const TRIES: Record<string, (id: string) => Record<string, unknown>[]> = {
+  run_code: () => [{ sandbox, code: "print(open('/workspace/secret').read())" }],
+  run_command: () => [
+    { sandbox, command: "cat /workspace/secret; ls /workspace /proc/*/root/workspace 2>&1", session: "x" },
+    { sandbox, command: "cat secret", cwd: "/workspace" },
+  ],
+  read_file: () => [
+    { sandbox, path: "secret" },
+    { sandbox, path: "/proc/1/root/workspace/secret" },
+  ],
+  list_files: () => [{ sandbox, path: "/workspace", recursive: true }],
+  write_file: () => [{ sandbox, path: "secret", content: "overwritten" }],
+  execute_task: (id) => [{ task: "x", continue_from: id }],
+  get_result: (id) => [
+    { id, wait_seconds: 0 },
+    { id, cursor: 0 },
+    { id, artifact: "changes.diff" },
+    { id, artifact: "../changes.diff", cursor: 1 },
+  ],
+  list_runs: (id) => [{ sandbox }, { sandbox, cursor: id }, { kind: "task" }, { kind: "task", cursor: id }],
+  cancel_run: (id) => [{ id }],
+  list_sandboxes: () => [{}],
+  destroy_sandbox: () => [{ sandbox }],
+};
+
+describe("what is another principal's", () => {
+  it.each(tools.map(({ name }) => name))("is out of reach of %s", async (tool) => {
+    const before = await kept();
+    for (const [foreign, missing] of ids) {
+      const tries = TRIES[tool]?.(foreign) ?? [];
+      expect(tries).not.toEqual([]);
+      for (const [index, args] of tries.entries()) {
+        const answer = await attacker.call(tool, args);
+        const said = JSON.stringify(answer);
+        expect(said).not.toContain(SECRET);
+        const like = TRIES[tool]?.(missing)[index] ?? {};
+        if (!Object.values(args).includes(foreign)) continue;
+        // Not to be told from what does not exist.
+        const other = JSON.stringify(await attacker.call(tool, like));
+        expect(said.replaceAll(foreign, "ID")).toBe(other.replaceAll(missing, "ID"));
+      }
+    }
+    expect(await kept()).toEqual(before);
+    expect(before).toMatchObject({
+      file: `${SECRET}\n`,
+      running: "state: running",
+      task: expect.stringContaining("changes.diff"),
+    });
+  });
+
+  it("is out of reach of GET /tasks/:taskId/result", async () => {
+    for (const [foreign, missing] of ids) {
+      const [a, b] = await Promise.all([foreign, missing].map((id) => attacker.http(`/tasks/${id}/result`)));
+      expect(a?.status).toBe(404);
+      expect(b?.status).toBe(404);
+      expect(await a?.text()).toBe(await b?.text());
+    }
+  });
+});

@@ -67,14 +67,14 @@ export class Lifecycle {
     if (this.#isUp) await within(STOP_MS, this.#stopped.promise);
   }
 
-  /** Does the work again, in the next container, when this one turns out to be gone. */
-  async again<T>(work: () => Promise<T>): Promise<T> {
+  /** Does the work again, in the next container once that is `ready`, when this one turns out to be gone. */
+  async again<T>(work: () => Promise<T>, ready: () => Promise<void>): Promise<T> {
     try {
       return await work();
     } catch (error) {
       if (!isGone(error)) throw error;
       await within(STOP_MS, this.#stopped.promise);
-      await this.ready();
+      await ready();
       return work();
     }
   }

@@ -48,6 +48,11 @@ export class Membership {
     return this.#owner;
   }
 
+  /** Whether the account knows that the sandbox is in use. */
+  get isRegistered(): boolean {
+    return this.#registeredAt > 0;
+  }
+
   /** Where results of a run lie in R2. */
   prefix(runID: string): string {
     return `${this.owner.principalHash}/${runID}/`;

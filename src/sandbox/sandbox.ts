@@ -66,6 +66,8 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #membership: Membership;
   readonly #housekeeping: Housekeeping;
   #calls = 0;
+  /** Settles when the sandbox is destroyed; undefined while nobody destroys it. */
+  #destroying: Promise<void> | undefined;
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     super(ctx, env);
     const config = parseConfig(env);
@@ -251,6 +253,20 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /** Ends the container with every process and file in it. Answers whether there was anything to end. */
   async destroySandbox(owner: Owner): Promise<Answer<boolean>> {
+    const destroyed = this.#destroy(owner);
+    const over = destroyed.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#destroying = over;
+    try {
+      return { ok: true, value: await destroyed };
+    } finally {
+      if (this.#destroying === over) this.#destroying = undefined;
+    }
+  }
+
+  async #destroy(owner: Owner): Promise<boolean> {
     this.#runs.containerGone("The sandbox was destroyed while it ran.");
     await this.destroy();
     // The SDK's stop hook comes late and hangs up on whoever calls next: the call ends when it has run.
@@ -260,7 +276,9 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#boots.forget();
     this.#kernels.forget();
     this.#membership.note("destroy");
-    return { ok: true, value: known };
+    // A call that was past the gate may have started the next container before the account forgot the sandbox.
+    if (this.ctx.container?.running) await this.#membership.register(owner);
+    return known;
   }
 
   /** Called by the SDK's scheduler: removes expired runs. */
@@ -289,6 +307,12 @@ export class Sandbox extends BaseSandbox<Env> {
     launch: (run: ActiveRun, timeoutMs: number) => Execution,
   ): Promise<RunView> {
     const stake = await this.#lease.take(Math.ceil(timeoutMs / 1000));
+    if (this.#destroying || !this.#membership.isRegistered) {
+      await this.#ready(this.#membership.owner).catch((error) => {
+        this.#lease.give(stake, 0);
+        throw error;
+      });
+    }
     const granted = Math.min(timeoutMs, stake.seconds * 1000);
     return this.#runs.start(
       kind,
@@ -316,15 +340,22 @@ export class Sandbox extends BaseSandbox<Env> {
   /** Does the work of one call that needs the container: a new sandbox must be within the principal's quota. */
   #serve<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
     return this.#answer(owner, async () => {
-      await this.#membership.register(owner);
-      await this.#lifecycle.ready();
+      await this.#ready(owner);
       return work();
     });
   }
 
+  /** Not while it is being destroyed: what started then would be forgotten with it, and count nowhere. */
+  async #ready(owner: Owner): Promise<void> {
+    while (this.#destroying) await this.#destroying;
+    await this.#membership.register(owner);
+    await this.#lifecycle.ready();
+    if (this.#destroying) await this.#ready(owner);
+  }
+
   /** As `#serve`, for work that can be done twice: again in the next container when this one turns out to be gone. */
   #serveAgain<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
-    return this.#serve(owner, () => this.#lifecycle.again(work));
+    return this.#serve(owner, () => this.#lifecycle.again(work, () => this.#ready(owner)));
   }
 
   #containerGone(): void {

@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from "vitest";
-import { type Caller, type Result, owner, principal, sh, until } from "../support.ts";
+import { type Caller, inActor, owner, principal, type Result, sh, until } from "../support.ts";
 
 interface Listed {
   name: string;
@@ -112,6 +112,23 @@ describe("destroy_sandbox", () => {
         expect(text).toContain("lost");
       }
       await owner.call("destroy_sandbox", { sandbox: "restless" });
+    }
+  });
+});
+
+describe("a call that comes while its sandbox is destroyed", () => {
+  it.each([0, 5, 20, 50, 80, 120, 200])("after %i ms has a sandbox that counts, or none", async (ms) => {
+    const sandbox = `at-once-${ms}`;
+    for (const tool of ["run_command", "list_files"]) {
+      await run(owner, sandbox, "true");
+      const destroyed = owner.call("destroy_sandbox", { sandbox });
+      await new Promise((resolve) => setTimeout(resolve, ms));
+      const args = tool === "run_command" ? { command: "sleep 4007", wait_seconds: 0 } : {};
+      await Promise.all([destroyed, owner.call(tool, { sandbox, ...args })]);
+      const runs = await inActor(sandbox, (_actor, { container }) => container?.running === true);
+      const known = (await listed(owner)).some(({ name, state }) => name === sandbox && state === "running");
+      expect(known || !runs).toBe(true);
+      await owner.call("destroy_sandbox", { sandbox });
     }
   });
 });

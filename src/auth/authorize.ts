@@ -224,7 +224,11 @@ function explain(step: Step, error: unknown): Promise<Response> {
     });
   }
   const way = error.redirectTo === undefined ? undefined : wayBack(error.redirectTo);
-  return messagePage("This request cannot be served", `${error.description} Nothing was approved.`, { way });
+  return messagePage(
+    "This request cannot be served",
+    `${error.description.replace(/\.?$/, ".")} Nothing was approved.`,
+    { way },
+  );
 }
 
 async function readForm(request: Request): Promise<URLSearchParams> {

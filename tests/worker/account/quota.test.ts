@@ -193,8 +193,8 @@ describe("with a clock of its own", () => {
     await withQuota({ ...LIMITS, concurrentRuns: 1 }, async (quota) => {
       const { lease, asked } = oneSandbox(quota);
       await lease.take(300);
-      for (let second = 0; second < 120; second++) {
-        await vi.advanceTimersByTimeAsync(1000);
+      for (let quarter = 0; quarter < 480; quarter++) {
+        await vi.advanceTimersByTimeAsync(250);
         const other = { turn: 1, spent: 0, inUse: { slots: 0, seconds: 0 }, spare: { slots: 0, seconds: 0 } };
         const one = { slots: 1, seconds: 1 };
         const { refused } = quota.lease("other", { ...other, needed: one, wanted: one }, Date.now());

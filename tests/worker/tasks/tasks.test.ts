@@ -80,6 +80,7 @@ describe("a task whose container dies", () => {
     const said = await result(id);
     expect(said).toContain("state: lost");
     expect(said).toMatch(/note:? ?\n?The sandbox (stopped|went away)/);
+    expect(said).toMatch(/progress:\n[^]*Bash: echo begun/);
     expect(await logOf(id)).toContain("Bash: echo begun");
     expect((await owner.call("list_runs", { kind: "task" })).text).toContain(`${id} task lost`);
     const next = await execute({ task: "[[write]] x", sandbox });

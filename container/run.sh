@@ -3,6 +3,7 @@
 #
 # Files of a run, in $sbx_runs:          <id>.cmd  the command    <id>.out <id>.err  its output, opened for append
 #                                        <id>.pid  leader of its process group      <id>.exit  its exit status
+#                                        <id>.kill  there while what it started is being killed
 # Files of a session, in $sbx_sessions:  <name>.0 <name>.1  two slots for the state that the next command starts
 # from, written in turn so that a killed command leaves the older one whole; <name> says which one is current.
 #
@@ -171,7 +172,21 @@ sbx_status() {
   fi
   # Empty for the moment between its making and its writing.
   read -r status <"$run.exit"
-  [[ -n $status ]] || status=running
+  if [[ -z $status ]] || sbx_lingers "$1"; then
+    status=running
+    sbx_sleep 0.1
+  fi
+}
+
+# Whether processes of a run that is being killed are still there, its leader gone or not.
+sbx_lingers() {
+  local pid=''
+  [[ -f $sbx_runs/$1.kill ]] || return
+  [[ -f $sbx_runs/$1.pid ]] && read -r pid <"$sbx_runs/$1.pid"
+  [[ -n $pid ]] && kill -0 -- "-$pid" 2>/dev/null && return
+  grep -lzxq "SANDBOX_MCP_RUN=$1" /proc/[0-9]*/environ 2>/dev/null && return
+  rm -f "$sbx_runs/$1.kill"
+  return 1
 }
 
 # Waits for a run that another shell started: there is no pipe to read, only a file to look for.
@@ -204,6 +219,7 @@ sbx_slurp() {
 
 # sbx_kill ID [KILL]: asks every process of the run to end, and makes it two seconds later, or at once.
 sbx_kill() {
+  : >"$sbx_runs/$1.kill"
   if [[ ${2-} == KILL ]]; then
     sbx_signal KILL "$1"
     # One that has no leader by now never had any.
@@ -233,7 +249,7 @@ sbx_signal() {
 sbx_clean() {
   local id files=()
   for id in "$@"; do
-    files+=("$sbx_runs/$id".{cmd,out,err,pid,exit})
+    files+=("$sbx_runs/$id".{cmd,out,err,pid,exit,kill})
   done
   rm -rf "${files[@]}"
 }

@@ -103,10 +103,23 @@ hidden() {
     git -c core.autocrlf=false -c core.quotePath=false -c core.looseCompression=1 "$@"
 }
 
-# The files that count, each ended by NUL: in a repository those that it does not ignore.
+# The files that count, each ended by NUL: in a repository those that it does not ignore, and those of its submodules and
+# of other repositories inside it, of which git itself names only the directory.
 candidates() {
   if git rev-parse --is-inside-work-tree &>/dev/null; then
-    git ls-files -z --cached --others --exclude-standard
+    perl -0 -e '
+      sub files {
+        my ($within) = @_;
+        open(my $git, "-|", "git", "-C", $within || ".", qw(ls-files -z --cached --others --exclude-standard)) or return;
+        while (my $path = <$git>) {
+          chomp $path;
+          $path =~ s{/$}{};
+          $path = "$within$path";
+          if (-l $path || !-d _) { print "$path\0" }
+          elsif (-e "$path/.git") { files("$path/") }
+        }
+      }
+      files("");'
   else
     find . \( -name .git -o -name node_modules -o -name .venv -o -name __pycache__ -o -name '.sandbox-mcp.*' \) -prune \
       -o \( -type f -o -type l \) -printf '%P\0'

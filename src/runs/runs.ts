@@ -110,7 +110,8 @@ export class Runs {
 
   /** The container is gone: so is everything that ran in it. */
   containerGone(note: string): void {
-    for (const run of this.#active.values()) run.finish({ state: "lost", note });
+    for (const run of this.#active.values())
+      run.finish({ state: "lost", note: neverBegan(run.record) ? NEVER_BEGAN : note });
   }
 
   /**
@@ -185,4 +186,11 @@ export class Runs {
   #shelf(id: string): LogStore {
     return { bucket: this.#host.bucket, prefix: `${this.#host.owner().principalHash}/${id}/` };
   }
+}
+
+const NEVER_BEGAN = "It waited for its turn when the sandbox stopped, and never ran. Run it again.";
+
+/** Whether a command has not had its turn: one that starts leaves a trace. */
+function neverBegan({ kind, trace }: RunRecord): boolean {
+  return kind === "command" && trace === undefined;
 }

@@ -38,10 +38,11 @@ export class TaskIndex {
       startedAt,
       endedAt ?? null,
     );
-    this.#sql.exec("DELETE FROM tasks WHERE ended_at < ?", Date.now() - this.#keepMs);
+    this.#expire();
   }
 
   list(limit: number, before: string | undefined): TaskEntry[] {
+    this.#expire();
     type Row = { id: string; state: RunState; title: string; started_at: number; ended_at: number | null };
     return this.#sql
       .exec<Row>(
@@ -59,5 +60,9 @@ export class TaskIndex {
         startedAt: started_at,
         endedAt: ended_at ?? undefined,
       }));
+  }
+
+  #expire(): void {
+    this.#sql.exec("DELETE FROM tasks WHERE ended_at < ?", Date.now() - this.#keepMs);
   }
 }

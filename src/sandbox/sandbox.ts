@@ -133,6 +133,8 @@ export class Sandbox extends BaseSandbox<Env> {
         log(config, { event: "error", ref: crypto.randomUUID(), where: "execute_task", error }),
     });
     this.#runs.resume(({ kind, trace, startedAt }) => {
+      if (kind === "command" && !trace)
+        return "It waited for its turn when the server was restarted, and never ran. Run it again.";
       if (!ctx.container?.running)
         return "The sandbox went away while the server was down, and everything in it.";
       if (kind === "task" && trace) {
@@ -147,8 +149,6 @@ export class Sandbox extends BaseSandbox<Env> {
         const stake = () => this.#heldUntil(command.deadline, startedAt);
         return (run) => this.#staked(stake(), this.#commands.resume(run, command), startedAt);
       }
-      if (kind === "command")
-        return "It waited for its turn when the server was restarted, and never ran. Run it again.";
       return "The server was restarted while it ran, and lost the way to its result.";
     });
   }
@@ -415,7 +415,10 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#budgets.close(localID(id));
     const task = taskDetailOf({ detail });
     const ended = this.#membership.account(owner).taskSeen({ id, state, title, startedAt, endedAt });
-    const over = task?.ownSandbox && task.safe ? this.destroySandbox(owner) : undefined;
+    // Of a container that is gone only the account's entry is left.
+    const gone = state === "lost" && !this.ctx.container?.running;
+    const end = () => (gone ? this.#membership.destroyed(owner) : this.destroySandbox(owner));
+    const over = task?.ownSandbox && (task.safe || gone) ? end() : undefined;
     this.ctx.waitUntil(Promise.all([ended, over]));
   }
 

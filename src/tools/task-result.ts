@@ -18,7 +18,7 @@ export function taskText(run: RunView, task: TaskDetail, notice: string | undefi
     ["state", run.state],
     ["note", run.note],
     ["answer", task.answer],
-    ["progress", run.state === "running" ? latest(run) : undefined],
+    ["progress", isOpen(run) ? latest(run) : undefined],
     ["stderr", run.state === "succeeded" ? undefined : shownText(run.stderr)],
     ["changes", task.changes && changesText(task, task.changes)],
     ["diff", task.changes && diffText(task.changes)],
@@ -36,7 +36,7 @@ export function taskFields(run: RunView, task: TaskDetail, notice: string | unde
     success: task.success,
     answer: task.answer,
     note: run.note,
-    progress: run.state === "running" ? latest(run) : undefined,
+    progress: isOpen(run) ? latest(run) : undefined,
     directory: task.directory,
     files: changes?.files.slice(0, LISTED),
     files_changed: changes?.count,
@@ -88,6 +88,11 @@ export function plainTask(run: RunView): PlainTask | undefined {
   const log = shownText(run.stdout);
   const stderr = shownText(run.stderr);
   return { id, state, success, answer, note, log, stderr, files, diff, turns, costUSD, startedAt, endedAt };
+}
+
+/** Whether what the agent did last is all there is to tell: there is no end of its own. */
+function isOpen({ state }: RunView): boolean {
+  return state === "running" || state === "lost";
 }
 
 function latest({ stdout }: RunView): string {

@@ -87,6 +87,12 @@ const scenarios: Record<string, Scenario> = {
     headers: { location: `${api.url}/elsewhere/v1/messages` },
   }),
   nested: [bash("echo changed >> inner/kept.txt && echo 'neu' > 'inner/größe \"x\".txt'"), say("nested")],
+  within: [
+    bash(
+      "echo changed >> inner/kept.txt && echo 'neu' > 'inner/größe \"x\".txt' && git init -q apart && echo new > apart/new.txt",
+    ),
+    say("within"),
+  ],
   expensive: (_request, turn) => ({
     blocks: [{ type: "tool_use", name: "Bash", input: { command: `echo ${turn}`, description: "x" } }],
     usage: { input: 40_000, output: 20_000 },
@@ -251,6 +257,21 @@ it("sees what changes in a repository inside the workspace", async () => {
     "--- a/inner/kept.txt\n+++ b/inner/kept.txt\n@@ -1 +1,2 @@\n kept\n+changed\n",
   );
   expect(fields.artifacts).toContainEqual({ path: 'inner/größe "x".txt', size: 4 });
+});
+
+it("sees what changes in a submodule and in a repository within the repository", async () => {
+  await client.sh(
+    "within",
+    `export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
+     git init -q /tmp/part && echo kept > /tmp/part/kept.txt && git -C /tmp/part add -A && git -C /tmp/part commit -qm one &&
+     git init -q . && git -c protocol.file.allow=always submodule --quiet add /tmp/part inner && git commit -qm one`,
+  );
+  const { fields } = await client.call("execute_task", { task: "[[within]] x", sandbox: "within" });
+  expect(fields.files).toEqual([
+    { path: "apart/new.txt", change: "created", size: 4 },
+    { path: 'inner/größe "x".txt', change: "created", size: 4 },
+    { path: "inner/kept.txt", change: "changed", size: 13 },
+  ]);
 });
 
 describe("continue_from", () => {

@@ -112,6 +112,33 @@ describe("long output", () => {
     expect(await sh(sandbox, "ls /var/lib/sandbox-mcp/runs | wc -l")).toMatch(/^[0-9]\n$/);
   });
 
+  it("of 1 GB fills neither the disk nor the memory of the sandbox", { timeout: 180_000 }, async () => {
+    const own = "gigabyte";
+    await sh(own, "true");
+    const watched = owner.call("run_command", {
+      sandbox: own,
+      session: "watch",
+      command:
+        "peak=0; until [[ -e /tmp/over ]]; do now=$(du -sm /var/lib/sandbox-mcp | cut -f1); ((now > peak)) && peak=$now; sleep 0.05; done; echo $peak $(awk '/^VmHWM/ && $2 > max { max = $2 } END { print int(max / 1024) }' /proc/[0-9]*/status)",
+      timeout_seconds: 170,
+      wait_seconds: 170,
+    });
+    const result = await owner.call("run_command", {
+      sandbox: own,
+      command: "yes | head -c 1G",
+      timeout_seconds: 150,
+      wait_seconds: 150,
+    });
+    await sh(own, "touch /tmp/over");
+    expect(result.structured).toMatchObject({ state: "succeeded", stdout_bytes: 1024 ** 3 });
+    const [disk = Number.NaN, memory = Number.NaN] = String((await watched).structured.stdout)
+      .split(" ")
+      .map(Number);
+    // 64 MiB may wait, and what is printed between two looks at that.
+    expect(disk).toBeLessThan(500);
+    expect(memory).toBeLessThan(400);
+  });
+
   it("of code goes the same way", async () => {
     const result = await owner.call("run_code", {
       sandbox,

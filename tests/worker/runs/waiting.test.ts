@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { type Result, idIn, owner, principal, says, sh, until } from "../support.ts";
+import { inActor, type Result, idIn, owner, principal, says, sh, until } from "../support.ts";
 
 const sandbox = "waiting";
 
@@ -57,6 +57,11 @@ describe.concurrent("a run that outlasts its call", () => {
   it("is on disk before its id is out", async () => {
     const own = { sandbox: "on-disk" };
     const id = String((await command("sleep 30", own)).structured.id);
+    // Not through a tool: a list writes down what it shows.
+    const stored = await inActor(own.sandbox, (_actor, { storage }) =>
+      storage.sql.exec("SELECT state FROM runs WHERE id = ?", id).toArray(),
+    );
+    expect(stored).toEqual([{ state: "running" }]);
     const listed = (await owner.call("list_runs", { ...own, limit: 1 })).structured.runs;
     expect(listed).toMatchObject([{ id, kind: "command", state: "running", title: "sleep 30" }]);
     await cancel(id);

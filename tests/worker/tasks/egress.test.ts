@@ -88,6 +88,23 @@ describe("the count of tokens", () => {
     expect(counter.tokens).toBe(7);
   });
 
+  it("takes what an answer of any length reports, however it is broken into lines", () => {
+    const content = [{ type: "text", text: `"usage": {"input_tokens": 999} ${"y".repeat(600_000)}` }];
+    const answer = { content, usage: { input_tokens: 4000, output_tokens: 200 } };
+    for (const text of [JSON.stringify(answer), JSON.stringify(answer, undefined, 2)]) {
+      const counter = new UsageCounter();
+      const bytes = encoder.encode(text);
+      for (let at = 0; at < bytes.length; at += 999) counter.add(bytes.subarray(at, at + 999));
+      expect(counter.tokens).toBe(4200);
+    }
+  });
+
+  it("takes nothing for counting tokens", () => {
+    const counter = new UsageCounter();
+    counter.add(encoder.encode('{"input_tokens":2095}'));
+    expect(counter.tokens).toBe(0);
+  });
+
   it("survives what is no answer of the API", () => {
     const counter = new UsageCounter();
     counter.add(encoder.encode('"usage"\n'.repeat(3)));

@@ -1,5 +1,7 @@
 /** What becomes of a task when what runs it goes away, and who may do what with it. */
 import { beforeAll, describe, expect, it } from "vitest";
+import { MAX_REQUESTS, TaskBudgets } from "../../../src/runs/task-budget.ts";
+import { TaskIndex } from "../../../src/runs/task-index.ts";
 import { actorOf, bucket, evict, inActor, killContainer, owner, principal, sh, until } from "../support.ts";
 
 interface Fields {
@@ -78,10 +80,21 @@ describe("a task whose container dies", () => {
     const said = await result(id);
     expect(said).toContain("state: lost");
     expect(said).toMatch(/note:? ?\n?The sandbox (stopped|went away)/);
+    expect(said).toMatch(/progress:\n[^]*Bash: echo begun/);
     expect(await logOf(id)).toContain("Bash: echo begun");
     expect((await owner.call("list_runs", { kind: "task" })).text).toContain(`${id} task lost`);
     const next = await execute({ task: "[[write]] x", sandbox });
     expect(next.state).toBe("succeeded");
+  });
+
+  it("leaves no sandbox behind that was made for it", async () => {
+    const { id } = await execute({ task: "[[wait]] x", wait_seconds: 0 });
+    const sandbox = id.split(".")[0] ?? "";
+    await until(async () => (await logOf(id)).includes("Bash: echo begun"));
+    expect((await owner.call("list_sandboxes", {})).text).toContain(sandbox);
+    await killContainer(sandbox);
+    expect(await result(id)).toContain("state: lost");
+    await until(async () => !(await owner.call("list_sandboxes", {})).text.includes(sandbox));
   });
 });
 
@@ -203,4 +216,29 @@ it("hands the actor's account every task only once", async () => {
   });
   const rest = await owner.call("list_runs", { kind: "task", cursor: id, limit: 200 });
   expect(rest.text).not.toContain(id);
+});
+
+it("is not listed any more once its record has expired", async () => {
+  await inActor("expired", (_actor, { storage }) => {
+    const index = new TaskIndex(storage.sql, 1);
+    const endedAt = Date.now();
+    index.put({ id: "a", state: "succeeded", title: "a", startedAt: endedAt, endedAt });
+    expect(index.list(5, undefined)).toHaveLength(1);
+    storage.sql.exec("UPDATE tasks SET ended_at = ?", endedAt - 86_400_001);
+    expect(index.list(5, undefined)).toHaveLength(0);
+  });
+});
+
+it("makes no more requests to the model than one task may", async () => {
+  await inActor("requests", async (_actor, { storage }) => {
+    const budgets = new TaskBudgets(storage.sql);
+    const key = await budgets.open("a", 1000);
+    expect(await budgets.admit(key)).toEqual({ run: "a" });
+    storage.sql.exec("UPDATE task_budgets SET requests = ?", MAX_REQUESTS - 1);
+    expect(await budgets.admit(key)).toEqual({ run: "a" });
+    expect(await budgets.admit(key)).toEqual({
+      refused: expect.stringContaining(`${MAX_REQUESTS} requests`),
+    });
+    expect(budgets.spending("a")).toMatchObject({ requests: MAX_REQUESTS, exhausted: true });
+  });
 });

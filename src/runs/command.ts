@@ -55,6 +55,9 @@ const EXHAUSTED_PAUSE_MS = 1000;
 const NOT_STOPPED =
   "It could not be stopped: the sandbox is out of processes or memory, also for what would stop it. Use destroy_sandbox and start afresh.";
 
+/** Where the files of runs are in a sandbox: `sbx_runs` of container/run.sh. */
+const RUN_FILES = "/var/lib/sandbox-mcp/runs";
+
 /** Why a command is being ended early. */
 type Stop = "timed_out" | "cancelled";
 
@@ -132,13 +135,24 @@ class RunningCommand {
     } catch (error) {
       // Where there was a shell, the command may have started all the same: it may even be what took the processes.
       if (isNoAnswer(error) || (error instanceof ToolError && isExhausted(error))) return undefined;
+      if (isExhausted(error) && (await this.#isAtWork())) return undefined;
       if (sdkCode(error) !== SHELL_KILLED && !(await this.#isStillThere(error))) throw error;
     }
     // The shell or the way to it had gone before the command, or the command ended it: only in the first case nothing
     // ran yet.
     const again = { session: spec.session, answerMs: ANSWER_MS };
-    const reply = await this.#shell.call("run.sh", `sbx_wait ${this.#sink.id} ${seconds}`, again);
-    return reply.words[0] === "unknown" ? this.#shell.call("run.sh", line, call) : reply;
+    try {
+      const reply = await this.#shell.call("run.sh", `sbx_wait ${this.#sink.id} ${seconds}`, again);
+      return reply.words[0] === "unknown" ? await this.#shell.call("run.sh", line, call) : reply;
+    } catch (error) {
+      // What took all processes may be the command itself, at work.
+      if (isNoAnswer(error) || (isExhausted(error) && (await this.#isAtWork()))) return undefined;
+      throw error;
+    }
+  }
+
+  #isAtWork(): Promise<boolean> {
+    return this.#shell.hasFile(`${RUN_FILES}/${this.#sink.id}.pid`);
   }
 
   /** Reports what the command prints until it has ended, and ends it at its deadline. */

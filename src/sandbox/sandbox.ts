@@ -417,7 +417,8 @@ export class Sandbox extends BaseSandbox<Env> {
     const ended = this.#membership.account(owner).taskSeen({ id, state, title, startedAt, endedAt });
     // Of a container that is gone only the account's entry is left.
     const gone = state === "lost" && !this.ctx.container?.running;
-    const end = () => (gone ? this.#membership.destroyed(owner) : this.destroySandbox(owner));
+    const forget = async () => this.#membership.destroyed(owner, await this.#lease.release());
+    const end = () => (gone ? forget() : this.destroySandbox(owner));
     const over = task?.ownSandbox && (task.safe || gone) ? end() : undefined;
     this.ctx.waitUntil(Promise.all([ended, over]));
   }

@@ -1,4 +1,5 @@
 /** Calls the functions of `container/*.sh` in shells of the sandbox, over the SDK's sessions. */
+import { within } from "./kernel-process.ts";
 import { SHELL_KILLED, answered, didNotStart, exhausted, isGone, saysExhausted, sdkCode } from "./errors.ts";
 
 /**
@@ -6,7 +7,10 @@ import { SHELL_KILLED, answered, didNotStart, exhausted, isGone, saysExhausted, 
  * fails and the whole of some errors, which repeat the line, and ours hold the user's commands, variables and paths.
  */
 export interface ShellHost {
-  readonly client: { readonly commands: { execute(command: string, sessionID: string): Promise<Executed> } };
+  readonly client: {
+    readonly commands: { execute(command: string, sessionID: string): Promise<Executed> };
+    readonly files: { exists(path: string, sessionID: string): Promise<{ exists: boolean }> };
+  };
 }
 
 interface Executed {
@@ -55,6 +59,15 @@ export class Shell {
   constructor(host: ShellHost, outlived: () => Promise<boolean>) {
     this.#host = host;
     this.#outlived = outlived;
+  }
+
+  /** Whether the sandbox has a file, asked without starting a process there; false when nobody can say. */
+  async hasFile(path: string): Promise<boolean> {
+    const found = await within(
+      ANSWER_MS,
+      this.#host.client.files.exists(path, CONTROL).catch(() => undefined),
+    );
+    return found?.exists === true;
   }
 
   /**

@@ -9,6 +9,7 @@ import { history } from "./history.ts";
 import { output } from "./output.ts";
 import { runCode } from "./run-code.ts";
 import { runCommand } from "./run-command.ts";
+import { scale } from "./scale.ts";
 import { freshSandbox, server } from "./start.ts";
 
 export const figures: readonly Figure[] = [
@@ -18,6 +19,7 @@ export const figures: readonly Figure[] = [
   files,
   getResult,
   concurrency,
+  scale,
   history,
   output,
   freshSandbox,

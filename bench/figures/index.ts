@@ -11,6 +11,7 @@ import { runCode } from "./run-code.ts";
 import { runCommand } from "./run-command.ts";
 import { scale } from "./scale.ts";
 import { freshSandbox, server } from "./start.ts";
+import { startup } from "./startup.ts";
 
 export const figures: readonly Figure[] = [
   runCode,
@@ -24,5 +25,6 @@ export const figures: readonly Figure[] = [
   output,
   freshSandbox,
   server,
+  startup,
   cost,
 ];

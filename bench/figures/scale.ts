@@ -33,7 +33,7 @@ async function principal(bed: Bed, name: string) {
   return {
     list,
     close: () => served.close(),
-    /** Gives it exactly this many sandboxes. */
+    /** Gives it this many sandboxes; it never gets fewer. */
     async know(sandboxes: number): Promise<void> {
       await fetch(`${served.url}/known?sandboxes=${sandboxes}`, { method: "POST" });
       const answer = await list();

@@ -1,6 +1,7 @@
 /**
  * Our Worker with every operation that Cloudflare bills counted. `GET /counts` answers what came since the last time.
- * `POST /known?sandboxes=n` makes its principal one with n sandboxes, all of them stopped.
+ * `POST /known?sandboxes=n` makes n sandboxes known to its principal, all of them stopped; those of an earlier
+ * time are among them.
  */
 import local, {
   Account as LocalAccount,
@@ -47,7 +48,6 @@ export class Account extends LocalAccount {
   }
 
   async know(sandboxes: number): Promise<void> {
-    for (const { name } of this.view().sandboxes) this.sandboxDestroyed(name);
     for (let index = 0; index < sandboxes; index++) {
       const sandbox = `bench-known-${index}`;
       const answer = await this.sandboxUsed({ principalID: OWNER_ID, sandbox });

@@ -2,6 +2,7 @@
 import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
+import { charts } from "./chart.ts";
 import type { Figure } from "./figure.ts";
 import type { Row } from "./measure.ts";
 
@@ -39,8 +40,11 @@ function readResults(): StoredRow[] {
   }
 }
 
-/** Writes the tables of everything in bench/results.json into the page, between its marks. */
-export function writePage(figures: readonly Figure[]): void {
+/**
+ * Writes the charts and tables of everything in bench/results.json into the page, between its marks. When nothing was
+ * `measured`, the page goes on saying when and where that was.
+ */
+export function writePage(figures: readonly Figure[], { measured }: { measured: boolean }): void {
   const rows = readResults();
   const tables = figures.flatMap(({ name, baseline }) => {
     const own = rows.filter(({ figure }) => figure === name);
@@ -49,8 +53,9 @@ export function writePage(figures: readonly Figure[]): void {
       `### ${name}\n\nBaseline: ${baseline}.\n\n| figure | ours | baseline | ratio | spread |\n| --- | --: | --: | --: | --: |\n${own.map(line).join("\n")}`,
     ];
   });
-  const text = `${machine()}\n\n${tables.join("\n\n")}`;
   const page = readFileSync(PAGE, "utf8");
+  const stated = measured ? undefined : /^Last written on .*$/m.exec(page)?.[0];
+  const text = [stated ?? machine(), ...charts(rows), ...tables].join("\n\n");
   writeFileSync(
     PAGE,
     page.replace(/(<!-- bench:start[^>]*-->\n)[\s\S]*?(<!-- bench:end -->)/, (_all, start, end) => {

@@ -3,7 +3,8 @@
  *
  *     npm run bench [-- --only <part of a figure's name>] [--quick]
  *
- * Writes bench/results.json and the tables of docs/performance.md; --quick measures a tenth and writes nothing.
+ * Writes bench/results.json and the charts and tables of docs/performance.md; --quick measures a tenth and writes
+ * nothing. `npm run bench -- --report` measures nothing and writes the page from the results that are there.
  */
 import { parseArgs } from "node:util";
 import { startBed } from "./bed.ts";
@@ -14,8 +15,13 @@ const { values } = parseArgs({
   options: {
     only: { type: "string", multiple: true, default: [] },
     quick: { type: "boolean", default: false },
+    report: { type: "boolean", default: false },
   },
 });
+if (values.report) {
+  writePage(figures, { measured: false });
+  process.exit();
+}
 const chosen = figures.filter(
   ({ name }) => values.only.length === 0 || values.only.some((part) => name.includes(part)),
 );
@@ -53,6 +59,6 @@ if (!values.quick) {
     measured,
     figures.map(({ name }) => name),
   );
-  writePage(figures);
+  writePage(figures, { measured: true });
 }
 process.exit(failed ? 1 : 0);

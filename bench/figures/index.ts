@@ -9,7 +9,9 @@ import { history } from "./history.ts";
 import { output } from "./output.ts";
 import { runCode } from "./run-code.ts";
 import { runCommand } from "./run-command.ts";
+import { scale } from "./scale.ts";
 import { freshSandbox, server } from "./start.ts";
+import { startup } from "./startup.ts";
 
 export const figures: readonly Figure[] = [
   runCode,
@@ -18,9 +20,11 @@ export const figures: readonly Figure[] = [
   files,
   getResult,
   concurrency,
+  scale,
   history,
   output,
   freshSandbox,
   server,
+  startup,
   cost,
 ];

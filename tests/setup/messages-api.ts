@@ -18,6 +18,8 @@ export type Reply =
       usage?: { input: number; output: number };
       /** Pause before each event of the stream, milliseconds. */
       delayMs?: number;
+      /** Breaks the connection off after so many events of the stream; with a pause they have arrived by then. */
+      cutAfter?: number;
     }
   | { status: number; error: { type: string; message: string }; headers?: Record<string, string> }
   /** Never answers, or breaks the connection off, in place of an answer. */
@@ -87,8 +89,9 @@ export async function startMessagesAPI(
     const events = eventsOf(received.body.model, reply, requests.length);
     if (received.body.stream !== true) return sendJSON(response, 200, messageOf(received.body.model, reply));
     response.writeHead(200, { "content-type": "text/event-stream", "request-id": `req_${requests.length}` });
-    for (const event of events) {
+    for (const [index, event] of events.entries()) {
       if (reply.delayMs) await new Promise((resolve) => setTimeout(resolve, reply.delayMs));
+      if (index === reply.cutAfter) return void response.destroy();
       if (response.destroyed) return;
       response.write(`event: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`);
     }
@@ -101,6 +104,7 @@ export async function startMessagesAPI(
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     requests,
     async close() {
+      if (!server.listening) return;
       server.closeAllConnections();
       server.close();
       await once(server, "close");

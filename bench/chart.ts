@@ -1,0 +1,38 @@
+/** Charts of the stored ratios, as Mermaid blocks, which GitHub draws. */
+import type { Row } from "./measure.ts";
+
+/** Figures whose baseline is the bare Worker doing the same: their ratios may stand in one chart. */
+const LATENCIES = new Set(["run_code", "run_command", "files", "get_result", "fresh sandbox", "server"]);
+
+/** The charts there are rows for. */
+export function charts(rows: readonly (Row & { figure: string })[]): string[] {
+  const latencies = rows.filter(({ figure, name }) => LATENCIES.has(figure) && name.endsWith(" p50"));
+  const throughputs = rows.filter(
+    ({ figure, name }) => figure === "concurrency" && name.endsWith(" throughput"),
+  );
+  return [
+    ...chart("Time of a call at p50, bare Worker = 1: less is better", latencies, " p50", 1),
+    ...chart(
+      "Throughput, bare Worker = 1: more is better, the target is 0.9",
+      throughputs,
+      " throughput",
+      0.9,
+    ),
+  ];
+}
+
+/** A bar for each row's ratio and a line through `mark`; labels are the names without their `ending`. */
+function chart(title: string, rows: readonly Row[], ending: string, mark: number): string[] {
+  if (rows.length === 0) return [];
+  const labels = rows.map(({ name }) => JSON.stringify(name.slice(0, -ending.length)));
+  const ratios = rows.map(({ ratio }) => ratio);
+  const lines = [
+    "xychart-beta horizontal",
+    `    title ${JSON.stringify(title)}`,
+    `    x-axis [${labels.join(", ")}]`,
+    `    y-axis "ratio" 0 --> ${Math.ceil(Math.max(mark, ...ratios))}`,
+    `    bar [${ratios.join(", ")}]`,
+    `    line [${ratios.map(() => mark).join(", ")}]`,
+  ];
+  return [`\`\`\`mermaid\n${lines.join("\n")}\n\`\`\``];
+}

@@ -1,0 +1,43 @@
+import { join } from "node:path";
+import { type Bed, CONFIGS, TOKEN, serve } from "../bed.ts";
+import { oursAt } from "../client.ts";
+import type { Figure } from "../figure.ts";
+import { type Row, interleave, latencyRows } from "../measure.ts";
+
+const SCALES = [10, 100, 1000];
+
+/** A principal with many sandboxes against one with a single one. */
+export const scale: Figure = {
+  name: "scale",
+  baseline: "the same call of ours by a principal with one sandbox",
+  async measure(bed, { count }) {
+    const many = await principal(bed, "many");
+    const one = await principal(bed, "one");
+    await one.know(1);
+    const rows: Row[] = [];
+    for (const sandboxes of SCALES) {
+      await many.know(sandboxes);
+      const times = await interleave(many.list, one.list, { pairs: count(500), warmup: count(100) });
+      rows.push(...latencyRows(`list_sandboxes of ${sandboxes}`, times));
+    }
+    await Promise.all([many.close(), one.close()]);
+    return rows;
+  },
+};
+
+/** The principal of a Worker of its own. */
+async function principal(bed: Bed, name: string) {
+  const served = await serve(CONFIGS.counted, bed.engine, join(bed.directory, name));
+  const ours = oursAt(`${served.url}/mcp`, TOKEN);
+  const list = () => ours.tool("list_sandboxes", {});
+  return {
+    list,
+    close: () => served.close(),
+    /** Gives it this many sandboxes; it never gets fewer. */
+    async know(sandboxes: number): Promise<void> {
+      await fetch(`${served.url}/known?sandboxes=${sandboxes}`, { method: "POST" });
+      const answer = await list();
+      if (!answer.includes(`Limits: ${sandboxes} of `)) throw new Error(answer.slice(-200));
+    },
+  };
+}

@@ -1,0 +1,48 @@
+import { execFile } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { join, relative } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { quietWrangler } from "../../cli/bundle.ts";
+import { CONFIGS } from "../bed.ts";
+import type { Figure } from "../figure.ts";
+import { type Pairs, latencyRows } from "../measure.ts";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const wrangler = join(root, "node_modules/wrangler/bin/wrangler.js");
+
+/** What each new isolate spends before its first request: compiling and evaluating the Worker's module. */
+export const startup: Figure = {
+  name: "start-up",
+  baseline: "the bare Worker's module; both are what `wrangler check startup` samples as not idle",
+  async measure({ directory }, { count }) {
+    const times: Pairs = { ours: [], baseline: [] };
+    for (let round = 0; round < count(20); round++) {
+      times.ours.push(await activeTime(CONFIGS.ours, join(directory, `ours-${round}.cpuprofile`)));
+      times.baseline.push(await activeTime(CONFIGS.bare, join(directory, `bare-${round}.cpuprofile`)));
+    }
+    return latencyRows("Worker start-up CPU", times);
+  },
+};
+
+/** The parts of a V8 CPU profile that say how long the program ran. */
+interface Profile {
+  nodes: { id: number; callFrame: { functionName: string } }[];
+  /** The node of each sample. */
+  samples: number[];
+  /** Microseconds that each sample stands for. */
+  timeDeltas: number[];
+}
+
+/** Milliseconds that evaluating the module of a configuration was not idle. */
+async function activeTime(config: string, outfile: string): Promise<number> {
+  const args = `--args=-c ${relative(root, config)} --containers-rollout=none`;
+  await promisify(execFile)(process.execPath, [wrangler, "check", "startup", args, "--outfile", outfile], {
+    cwd: root,
+    env: { ...process.env, ...quietWrangler(outfile.replace(/\.cpuprofile$/, "-build")) },
+  });
+  const { nodes, samples, timeDeltas }: Profile = JSON.parse(readFileSync(outfile, "utf8"));
+  const idle = nodes.find(({ callFrame }) => callFrame.functionName === "(idle)")?.id;
+  const active = timeDeltas.filter((_, index) => samples[index] !== idle);
+  return active.reduce((sum, delta) => sum + delta, 0) / 1000;
+}

@@ -1,0 +1,95 @@
+/** The model's API fails while the agent of a task talks to it. */
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { connectTaskClient, type TaskClient } from "../e2e/task-client.ts";
+import type { Block, MessagesAPI, Reply } from "../setup/messages-api.ts";
+import { playScenarios, say } from "../setup/scripted-agent.ts";
+import { type Server, startServer } from "../setup/server.ts";
+
+let api: MessagesAPI;
+let server: Server;
+let client: TaskClient;
+/** How often each fault has happened. */
+const faults = { cut: 0, gone: 0, hang: 0 };
+
+/** Fails so at first, and then does what it should. */
+function once(fault: keyof typeof faults, reply: Reply, then: Reply): Reply {
+  return faults[fault]++ === 0 ? reply : then;
+}
+
+beforeAll(async () => {
+  const input = { command: "echo once >> /workspace/once.txt", description: "appends" };
+  const blocks: Block[] = [{ type: "tool_use", name: "Bash", input }];
+  const append: Reply = { blocks };
+  api = await playScenarios({
+    cut: (_request, turn) =>
+      turn === 0 ? once("cut", { blocks, delayMs: 100, cutAfter: 3 }, append) : say("All is written."),
+    gone: (_request, turn) => (turn === 0 ? once("gone", "disconnect", append) : say("All is written.")),
+    slow: [{ blocks: [{ type: "text", text: "one two three" }], delayMs: 1000 }],
+    hang: () => {
+      faults.hang++;
+      return "hang";
+    },
+    write: [append, say("All is written.")],
+  });
+  server = await startServer({
+    env: { ANTHROPIC_API_KEY: "sk-ant-real", ANTHROPIC_UPSTREAM_URL: api.url },
+  });
+  client = await connectTaskClient(server.url);
+});
+
+afterAll(async () => {
+  await client?.close();
+  await server?.stop();
+  await api?.close();
+});
+
+describe("upstream model API cut", () => {
+  it("in the middle of a stream: the agent asks again, and what it was told to do is done once", async () => {
+    const sandbox = "cut";
+    const { fields } = await client.call("execute_task", { task: "[[cut]] Write", sandbox });
+    expect(faults.cut).toBeGreaterThan(1);
+    expect(fields).toMatchObject({ state: "succeeded", answer: "All is written." });
+    expect(await client.sh(sandbox, "cat /workspace/once.txt")).toBe("once\n");
+  });
+
+  it("before its answer: the agent asks again, and what it was told to do is done once", async () => {
+    const sandbox = "gone";
+    const { fields } = await client.call("execute_task", { task: "[[gone]] Write", sandbox });
+    expect(faults.gone).toBeGreaterThan(1);
+    expect(fields).toMatchObject({ state: "succeeded", answer: "All is written." });
+    expect(await client.sh(sandbox, "cat /workspace/once.txt")).toBe("once\n");
+  });
+});
+
+describe("upstream model API slow", () => {
+  it("the task takes its time and succeeds", async () => {
+    const { fields } = await client.call("execute_task", { task: "[[slow]] Say it" });
+    expect(fields).toMatchObject({ state: "succeeded", answer: "one two three" });
+  });
+
+  it("without end: the task ends with its time, nothing of it is left, and the sandbox can be used", async () => {
+    const sandbox = "hang";
+    const hung = await client.call("execute_task", { task: "[[hang]] x", sandbox, timeout_seconds: 6 });
+    expect(faults.hang).toBeGreaterThan(0);
+    expect(hung.fields.state).toBe("timed_out");
+    expect(hung.fields.note).toMatch(/did not finish within 6 s.*timeout_seconds/);
+    expect(await client.sh(sandbox, "pgrep -x claude || echo none")).toBe("none\n");
+    const next = await client.call("execute_task", { task: "[[write]] y", sandbox });
+    expect(next.fields.state).toBe("succeeded");
+  });
+});
+
+describe("upstream model API down", () => {
+  it("the task ends by its time at the latest and says that the API is why; everything else goes on", async () => {
+    await api.close();
+    const sandbox = "down";
+    const { fields } = await client.call("execute_task", {
+      task: "[[write]] x",
+      sandbox,
+      timeout_seconds: 8,
+    });
+    expect(fields.state).toMatch(/^(failed|timed_out)$/);
+    expect(fields.note).toMatch(/status 502, The API cannot be reached from the server/);
+    expect(await client.sh(sandbox, "echo on")).toBe("on\n");
+  });
+});

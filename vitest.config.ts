@@ -5,6 +5,10 @@ import { defineConfig } from "vitest/config";
  * `worker` and `faults-actor` run in workerd, the other suites in Node. `worker` and `node` share one engine of the local platform,
  * which the global set-up starts; `e2e`, `faults` and `hostile` start the whole server as a user does.
  */
+
+/** Tests that really break things share two cores with what they break: in CI one that fails is run once more. */
+const retry = process.env.CI ? 1 : 0;
+
 export default defineConfig({
   test: {
     globalSetup: ["tests/setup/engine.ts", "tests/setup/model.ts"],
@@ -31,16 +35,21 @@ export default defineConfig({
         ],
         test: {
           name: "worker",
+          retry,
           include: ["tests/worker/**/*.test.ts"],
           testTimeout: 60_000,
           hookTimeout: 60_000,
         },
       },
-      { test: { name: "runtime", include: ["tests/runtime/**/*.test.ts"], testTimeout: 60_000 } },
-      { extends: true, test: { name: "node", include: ["tests/node/**/*.test.ts"], testTimeout: 60_000 } },
+      { test: { name: "runtime", retry, include: ["tests/runtime/**/*.test.ts"], testTimeout: 60_000 } },
+      {
+        extends: true,
+        test: { name: "node", retry, include: ["tests/node/**/*.test.ts"], testTimeout: 60_000 },
+      },
       {
         test: {
           name: "e2e",
+          retry,
           include: ["tests/e2e/**/*.test.ts"],
           testTimeout: 180_000,
           hookTimeout: 180_000,
@@ -64,6 +73,7 @@ export default defineConfig({
         ],
         test: {
           name: "faults-actor",
+          retry,
           include: ["tests/faults/actor/*.test.ts"],
           testTimeout: 180_000,
           hookTimeout: 60_000,
@@ -72,6 +82,7 @@ export default defineConfig({
       {
         test: {
           name: "hostile",
+          retry,
           include: ["tests/hostile/**/*.test.ts"],
           testTimeout: 240_000,
           hookTimeout: 180_000,
@@ -80,6 +91,7 @@ export default defineConfig({
       {
         test: {
           name: "faults",
+          retry,
           include: ["tests/faults/*.test.ts"],
           testTimeout: 180_000,
           hookTimeout: 180_000,

@@ -190,7 +190,7 @@ export class Runs {
 
 const NEVER_BEGAN = "It waited for its turn when the sandbox stopped, and never ran. Run it again.";
 
-/** Whether a command has not had its turn: one that starts leaves a trace. */
-function neverBegan({ kind, trace }: RunRecord): boolean {
-  return kind === "command" && trace === undefined;
+/** Whether a command has not had its turn: one that starts leaves a trace, or has printed something. */
+function neverBegan({ kind, trace, ends }: RunRecord): boolean {
+  return kind === "command" && trace === undefined && ends.stdout.bytes + ends.stderr.bytes === 0;
 }

@@ -24,18 +24,21 @@ export function ends(first: Uint8Array, last: Uint8Array, bytes: number): Shown 
 
 /** Text of `bytes` without a character cut at its end; bytes that are no UTF-8 become U+FFFD. */
 function decodeHead(bytes: Uint8Array): { text: string; length: number } {
-  let length = bytes.length;
+  const length = bytes.length - unfinished(bytes);
+  return { text: lenient.decode(bytes.subarray(0, length)), length };
+}
+
+/** Bytes at the end that begin a character and do not finish it. */
+export function unfinished(bytes: Uint8Array): number {
   // A lead byte within the last three whose sequence runs past the end starts the cut character.
   for (let back = 1; back <= 3 && back <= bytes.length; back++) {
     const byte = bytes[bytes.length - back] ?? 0;
-    if (byte < 0x80) break;
-    if (byte >= 0xc0) {
-      const size = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
-      if (size > back) length -= back;
-      break;
-    }
+    if (byte < 0x80) return 0;
+    if (byte < 0xc0) continue;
+    const size = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
+    return size > back ? back : 0;
   }
-  return { text: lenient.decode(bytes.subarray(0, length)), length };
+  return 0;
 }
 
 /** Text of `bytes` without a character cut at its beginning. */

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { isTaskID } from "../runs/id.ts";
 import type { Stream } from "../runs/run.ts";
+import { unfinished } from "../runs/output.ts";
 import type { LogPage } from "../runs/runs.ts";
 import { artifactOutput } from "./artifact.ts";
 import { defineTool, runField, sections, text, waitField } from "./define.ts";
@@ -92,16 +93,4 @@ function pageTexts({ pieces, next }: LogPage, growing: boolean): { log: string[]
 
 function decoder(): TextDecoder {
   return new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
-}
-
-/** Bytes at the end that begin a character and do not finish it. */
-function unfinished(bytes: Uint8Array): number {
-  for (let back = 1; back <= 3 && back <= bytes.length; back++) {
-    const byte = bytes[bytes.length - back] ?? 0;
-    if (byte < 0x80) return 0;
-    if (byte < 0xc0) continue;
-    const size = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
-    return size > back ? back : 0;
-  }
-  return 0;
 }

@@ -31,7 +31,8 @@ export interface Call extends Visit, Caller {}
 
 /** What stands behind the guards. */
 export interface Product {
-  createMCPServer(call: Call): McpServer;
+  /** @param names the only tools that the request needs, where that is known */
+  createMCPServer(call: Call, names?: readonly string[]): McpServer;
   /** The scopes a call of this tool needs; none for a tool that does not exist. */
   requiredScopes(name: string, args: unknown): readonly Scope[];
 }
@@ -133,7 +134,9 @@ async function serveMCP(product: Product, request: Request, call: Call): Promise
   const body = await readJSON(request);
   if ("problem" in body) return refuse(call, unreadable(body.problem), { route });
 
-  const needed = scopesNeeded(product, body.value);
+  const messages = Array.isArray(body.value) ? body.value : [body.value];
+  const calls = messages.flatMap(toolCall);
+  const needed = scopesNeeded(product, calls);
   const missing = missingScopes(call.principal, needed);
   if (missing.length > 0) {
     const refusal = insufficientScope(call.principal, needed, missing, call.metadata);
@@ -141,7 +144,8 @@ async function serveMCP(product: Product, request: Request, call: Call): Promise
   }
 
   let error: Error | undefined;
-  const handler = createMcpHandler(() => product.createMCPServer(call), {
+  const names = calls.length === messages.length ? calls.map(({ name }) => name) : undefined;
+  const handler = createMcpHandler(() => product.createMCPServer(call, names), {
     route,
     // The guards above are the only ones; these two switch the handler's own off.
     corsOptions: false,
@@ -154,15 +158,20 @@ async function serveMCP(product: Product, request: Request, call: Call): Promise
   return response.status < 500 ? response : failed(call, "mcp", error, idOf(body.value));
 }
 
-/** What every `tools/call` in the body needs together: a batch runs all its calls, so it is let through whole or not. */
-function scopesNeeded(product: Product, body: unknown): Scope[] {
-  const needed = new Set<Scope>();
-  for (const message of Array.isArray(body) ? body : [body]) {
-    if (!isRecord(message) || message.method !== "tools/call" || !isRecord(message.params)) continue;
-    const { name, arguments: args } = message.params;
-    if (typeof name !== "string") continue;
-    for (const scope of product.requiredScopes(name, args)) needed.add(scope);
-  }
+interface ToolCall {
+  name: string;
+  args: unknown;
+}
+
+function toolCall(message: unknown): ToolCall[] {
+  if (!isRecord(message) || message.method !== "tools/call" || !isRecord(message.params)) return [];
+  const { name, arguments: args } = message.params;
+  return typeof name === "string" ? [{ name, args }] : [];
+}
+
+/** What every call in the body needs together: a batch runs all its calls, so it is let through whole or not. */
+function scopesNeeded(product: Product, calls: readonly ToolCall[]): Scope[] {
+  const needed = new Set(calls.flatMap(({ name, args }) => product.requiredScopes(name, args)));
   return SCOPES.filter((scope) => needed.has(scope));
 }
 

@@ -12,9 +12,9 @@ const MAX_DRAINED_BYTES = 64 * 1024 * 1024;
 
 export type BodyProblem = "broken" | "too_large" | "not_utf8" | "not_json";
 
-/** Reads the body as JSON. `Content-Length` is not relied on: the bytes are counted as they come. */
+/** Reads the body as JSON. */
 export async function readJSON(request: Request): Promise<{ value: unknown } | { problem: BodyProblem }> {
-  let bytes: ArrayBuffer | Uint8Array | undefined;
+  let bytes: ArrayBuffer | undefined;
   try {
     bytes = await readBytes(request);
   } catch {
@@ -36,7 +36,13 @@ export async function readJSON(request: Request): Promise<{ value: unknown } | {
 }
 
 /** The whole body, or undefined when it is too large. */
-async function readBytes(request: Request): Promise<ArrayBuffer | Uint8Array | undefined> {
+async function readBytes(request: Request): Promise<ArrayBuffer | undefined> {
+  const length = request.headers.get("content-length");
+  // HTTP holds the body to this length; where there is none, or too much, the bytes are counted as they come.
+  if (length !== null && Number(length) <= MAX_BODY_BYTES) {
+    const whole = await request.arrayBuffer();
+    return whole.byteLength <= MAX_BODY_BYTES ? whole : undefined;
+  }
   const kept: Uint8Array[] = [];
   let bytes = 0;
   for await (const chunk of request.body ?? []) {
@@ -46,9 +52,7 @@ async function readBytes(request: Request): Promise<ArrayBuffer | Uint8Array | u
     else kept.length = 0;
   }
   if (bytes > MAX_BODY_BYTES) return undefined;
-  // Nearly every body comes in one piece.
-  const [first] = kept;
-  return first && kept.length === 1 ? first : new Blob(kept).arrayBuffer();
+  return new Blob(kept).arrayBuffer();
 }
 
 /** The refusal of such a body, in the form and with the codes of MCP's own handler. */

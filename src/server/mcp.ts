@@ -13,14 +13,16 @@ const INSTRUCTIONS = `Real Linux sandboxes for code, shell commands, files and w
 - Exceptions and exit codes are results, not errors: read them and go on. An error names the next call to make.
 - Start servers in the background (cmd > log 2>&1 &). Give independent work its own session, context or sandbox: it runs at the same time.`;
 
-export function createMCPServer(call: Call): McpServer {
+/** @param names the only tools that the request needs, where that is known: registering one takes its time */
+export function createMCPServer(call: Call, names?: readonly string[]): McpServer {
   const server = new McpServer(
     { name: "sandbox-mcp", title: "Sandbox", version: manifest.version },
     { instructions: INSTRUCTIONS, capabilities: { tools: {} } },
   );
   for (const tool of tools) {
-    const { name, title, description, input, annotations } = tool;
-    const inputSchema = withoutDialect(input, () => logInvalid(tool, call));
+    const { name, title, description, annotations } = tool;
+    if (names && !names.includes(name)) continue;
+    const inputSchema = schemaOf(tool, () => logInvalid(tool, call));
     server.registerTool(name, { title, description, inputSchema, annotations }, (args, context) =>
       tool.call(args, call, context),
     );
@@ -35,21 +37,31 @@ function logInvalid({ name: tool, scopes }: Tool, { config, requestID, principal
   log(config, { event: "call", request_id: requestID, ...who, ...what, outcome: "error" });
 }
 
-/** The schema as it is, listed without the line that names its dialect: the protocol's own, and a twentieth of the list. */
-function withoutDialect(
-  { "~standard": standard }: z.ZodObject,
-  refused: () => void,
-): StandardSchemaWithJSON<Arguments, Arguments> {
-  const input: typeof standard.jsonSchema.input = (options) => {
-    const { $schema: _, ...schema } = standard.jsonSchema.input(options);
-    return schema;
-  };
+/** The tool's schema, which says when it refuses what it is given. */
+function schemaOf(tool: Tool, refused: () => void): StandardSchemaWithJSON<Arguments, Arguments> {
+  const { "~standard": standard } = tool.input;
   const validate: typeof standard.validate = async (value) => {
     const checked = await standard.validate(value);
     if (checked.issues) refused();
     return checked;
   };
+  const input: typeof standard.jsonSchema.input = (options) => listedSchema(tool, options);
   return { "~standard": { ...standard, validate, jsonSchema: { ...standard.jsonSchema, input } } };
 }
 
+const listed = new Map<string, Record<string, unknown>>();
+
+/** As listed: without the line that names its dialect, which is the protocol's own and a twentieth of the list. */
+function listedSchema({ name, input }: Tool, options: SchemaOptions): Record<string, unknown> {
+  const key = `${name} ${options.target}`;
+  let schema = listed.get(key);
+  if (!schema) {
+    const { $schema: _, ...rest } = input["~standard"].jsonSchema.input(options);
+    schema = rest;
+    listed.set(key, schema);
+  }
+  return schema;
+}
+
+type SchemaOptions = Parameters<z.ZodObject["~standard"]["jsonSchema"]["input"]>[0];
 type Arguments = Record<string, unknown>;

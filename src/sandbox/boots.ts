@@ -15,9 +15,11 @@ const LOST = "its files, processes and kernel state are gone";
 
 export class Boots {
   readonly #kv: KV;
+  #notice: string | undefined;
 
   constructor(kv: KV) {
     this.#kv = kv;
+    this.#notice = kv.get<string>(NOTICE);
   }
 
   get count(): number {
@@ -31,12 +33,11 @@ export class Boots {
     this.#kv.put(COUNT, before + 1);
     this.#kv.delete(ENDING);
     if (before === 0) return;
-    this.#kv.put(
-      NOTICE,
+    this.#notice =
       ending === "idle"
         ? `The sandbox was stopped because nobody used it: ${LOST}.`
-        : `The sandbox was restarted: ${LOST}.`,
-    );
+        : `The sandbox was restarted: ${LOST}.`;
+    this.#kv.put(NOTICE, this.#notice);
   }
 
   /** The container is about to be stopped for want of use. */
@@ -46,13 +47,15 @@ export class Boots {
 
   /** The caller asked for the end: the next start is a first one. */
   forget(): void {
+    this.#notice = undefined;
     for (const key of [COUNT, ENDING, NOTICE]) this.#kv.delete(key);
   }
 
   /** What the next result must say about lost state; says it once. */
   takeNotice(): string | undefined {
-    const notice = this.#kv.get<string>(NOTICE);
+    const notice = this.#notice;
     if (notice !== undefined) this.#kv.delete(NOTICE);
+    this.#notice = undefined;
     return notice;
   }
 }

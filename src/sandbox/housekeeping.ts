@@ -31,13 +31,15 @@ export interface HousekeepingHost {
 export class Housekeeping {
   readonly #host: HousekeepingHost;
   #toClean: string[] = [];
+  #isPlanned: boolean;
 
   constructor(host: HousekeepingHost) {
     this.#host = host;
+    this.#isPlanned = host.kv.get(PLANNED) !== undefined;
   }
 
   runEnded(run: RunRecord, hasFiles: boolean): void {
-    const { kv, shell, keepMs, background } = this.#host;
+    const { shell, keepMs, background } = this.#host;
     if (hasFiles && this.#host.running()) {
       this.#toClean.push(localID(run.id));
       if (this.#toClean.length >= CLEAN_BATCH || run.logBytes + run.droppedBytes > CLEAN_BYTES) {
@@ -45,7 +47,7 @@ export class Housekeeping {
         background(shell.call("run.sh", `sbx_clean ${ids.join(" ")}`).catch(() => undefined));
       }
     }
-    if (!kv.get(PLANNED)) background(this.#plan(Date.now() + keepMs));
+    if (!this.#isPlanned) background(this.#plan(Date.now() + keepMs));
   }
 
   /** The container is gone, and every file in it. */
@@ -55,6 +57,7 @@ export class Housekeeping {
 
   async sweep(): Promise<void> {
     this.#host.kv.delete(PLANNED);
+    this.#isPlanned = false;
     // What the bucket does not delete now is left to a later sweep.
     const next = await this.#host.sweep().catch(() => Date.now() + SWEEP_AGAIN_MS);
     if (next !== undefined) await this.#plan(next);
@@ -62,6 +65,7 @@ export class Housekeeping {
 
   async #plan(at: number): Promise<void> {
     this.#host.kv.put(PLANNED, at);
+    this.#isPlanned = true;
     await this.#host.schedule(new Date(at + 1000));
   }
 }

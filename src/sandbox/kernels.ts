@@ -96,6 +96,8 @@ export class Kernels {
   /** How to stop what runs or waits its turn, by run id. */
   readonly #stops = new Map<string, (why: Stop) => void>();
   readonly #running = new Set<string>();
+  /** Those of the table that have been looked up. */
+  readonly #known = new Map<string, Kernel>();
   /** Kernels whose call failed while they may be at work; they are ended when a container is surely there. */
   #orphans: Kernel[] = [];
 
@@ -156,6 +158,7 @@ export class Kernels {
   /** The container is gone, and every kernel with it. */
   forget(): void {
     this.#sql.exec("DELETE FROM kernels");
+    this.#known.clear();
     this.#orphans = [];
     for (const [runID, stop] of this.#stops) stop(this.#running.has(runID) ? "gone" : "cancelled");
   }
@@ -215,6 +218,7 @@ export class Kernels {
       throw new Error(`the prelude of the ${language} kernel did not load: ${detail}`);
     }
     const kernel = { key, contextID, language, ...process };
+    this.#known.set(key, kernel);
     this.#sql.exec(
       "INSERT OR REPLACE INTO kernels (key, context_id, language, pid, started) VALUES (?, ?, ?, ?, ?)",
       key,
@@ -227,15 +231,19 @@ export class Kernels {
   }
 
   #load(key: string): Kernel | undefined {
+    const known = this.#known.get(key);
+    if (known) return known;
     const row = this.#sql
       .exec<{ context_id: string; language: Language; pid: number; started: number }>(
         "SELECT context_id, language, pid, started FROM kernels WHERE key = ?",
         key,
       )
       .toArray()[0];
-    return (
-      row && { key, contextID: row.context_id, language: row.language, pid: row.pid, started: row.started }
-    );
+    if (!row) return undefined;
+    const { context_id: contextID, language, pid, started } = row;
+    const kernel = { key, contextID, language, pid, started };
+    this.#known.set(key, kernel);
+    return kernel;
   }
 
   async #attempt(
@@ -288,6 +296,7 @@ export class Kernels {
   }
 
   #drop(kernel: Kernel): void {
+    if (this.#known.get(kernel.key)?.contextID === kernel.contextID) this.#known.delete(kernel.key);
     this.#sql.exec("DELETE FROM kernels WHERE key = ? AND context_id = ?", kernel.key, kernel.contextID);
   }
 

@@ -6,7 +6,7 @@ import type { LogStore, LogWriter } from "./log.ts";
 import type { End, Execution, RunDetail, RunSink, Stream } from "./run.ts";
 import type { RunRecord, RunStore } from "./store.ts";
 
-/** How often what came is made safe, milliseconds. A run that ends sooner is written once, at its end. */
+/** How often what came is made safe, milliseconds. A run that ends sooner is written once, after its end. */
 const FLUSH_MS = 1000;
 
 /** How long after an error of the way to the container its end is expected to be known, milliseconds. */
@@ -17,6 +17,7 @@ export class ActiveRun implements RunSink {
   readonly #store: RunStore;
   readonly #log: LogWriter;
   readonly #shelf: LogStore;
+  readonly #later: (run: ActiveRun) => void;
   readonly #stored: Record<Stream, number>;
   readonly #settled = Promise.withResolvers<void>();
   #waiting: (() => void)[] = [];
@@ -30,8 +31,16 @@ export class ActiveRun implements RunSink {
   /** Why nothing was run, when that is so. */
   failure: RunFailure | undefined;
 
-  constructor(record: RunRecord, store: RunStore, log: LogWriter, shelf: LogStore) {
+  /** @param later is to save a run that has ended, soon */
+  constructor(
+    record: RunRecord,
+    store: RunStore,
+    log: LogWriter,
+    shelf: LogStore,
+    later: (run: ActiveRun) => void,
+  ) {
     this.record = record;
+    this.#later = later;
     this.#store = store;
     this.#log = log;
     this.#shelf = shelf;
@@ -78,7 +87,9 @@ export class ActiveRun implements RunSink {
     // A clock that was set back makes no run end before it began.
     Object.assign(this.record, end, { endedAt: Math.max(Date.now(), this.record.startedAt) });
     this.#changed = true;
-    this.save();
+    // Every answer of an actor waits until what it wrote is safe: a short run is written behind its own.
+    if (this.#savedAt === 0 && !this.#log.isLong) this.#later(this);
+    else this.save();
     this.#settled.resolve();
     this.#wake();
   }

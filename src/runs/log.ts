@@ -83,6 +83,11 @@ export class LogWriter {
     return this.#bytes < this.#cap;
   }
 
+  /** Whether it does not stay in SQLite for good. */
+  get isLong(): boolean {
+    return this.#bytes > KEEP_BYTES;
+  }
+
   /** Whether so much waits in memory that it should be flushed now. */
   get isDue(): boolean {
     return this.#pendingBytes >= PENDING_BYTES;
@@ -129,7 +134,7 @@ export class LogWriter {
    * @throws whatever R2 throws
    */
   async ship({ bucket, prefix }: LogStore, ended: boolean): Promise<void> {
-    while (this.#unshipped >= OBJECT_BYTES || (ended && this.#unshipped > 0 && this.#bytes > KEEP_BYTES)) {
+    while (this.#unshipped >= OBJECT_BYTES || (ended && this.#unshipped > 0 && this.isLong)) {
       const rows = this.#sql
         .exec<Row>("SELECT * FROM log WHERE run = ? AND object IS NULL ORDER BY seq LIMIT 64", this.#runID)
         .toArray();

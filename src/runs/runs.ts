@@ -43,10 +43,15 @@ const DAY_MS = 86_400_000;
 /** Records removed in one go. */
 const SWEEP_BATCH = 200;
 
+/** How long the record of a run that has ended may wait for others to be written with, milliseconds. */
+const BATCH_MS = 100;
+
 export class Runs {
   readonly #host: RunsHost;
   readonly #store: RunStore;
   readonly #active = new Map<string, ActiveRun>();
+  /** Runs that have ended and are not on disk yet. Whoever asks the store for anything has them written first. */
+  readonly #unsaved = new Set<ActiveRun>();
 
   constructor(host: RunsHost) {
     this.#host = host;
@@ -76,12 +81,15 @@ export class Runs {
     await run.over(waitMs);
     const { failure } = run;
     if (failure?.end.state === "failed") {
+      this.#unsaved.delete(run);
       await deleteLog(this.#host.sql, record.id, this.#shelf(record.id));
       this.#store.delete(record.id);
     }
     if (failure && !failure.isLoss) throw failure.error;
-    run.save();
-    return viewOf(run.record);
+    const view = viewOf(run.record);
+    // On disk before its id leaves the actor for good: that of code is told only where there is more to fetch.
+    if (kind !== "code" || !run.ended || view.stdout.omitted + view.stderr.omitted > 0) this.#save(run);
+    return view;
   }
 
   /** Goes on with the runs of an earlier actor, as far as `launch` finds a way. */
@@ -105,6 +113,7 @@ export class Runs {
   secondsSince(time: number | undefined): number {
     if (time === undefined) return 0;
     const today = Math.floor(Date.now() / DAY_MS) * DAY_MS;
+    this.#saveAll();
     return Math.ceil(this.#store.millisecondsSince(Math.max(time, today)) / 1000);
   }
 
@@ -130,6 +139,7 @@ export class Runs {
 
   /** The log of a run from `cursor` on. */
   async log(id: string, cursor: number, maxBytes: number): Promise<LogPage> {
+    this.#saveAll();
     this.#active.get(id)?.save();
     const pieces = await readLog(this.#host.sql, id, this.#shelf(id), cursor, maxBytes);
     return { pieces, next: cursor + pieces.reduce((sum, { bytes }) => sum + bytes.length, 0) };
@@ -137,6 +147,7 @@ export class Runs {
 
   /** The newest first. */
   list(limit: number, before?: string, kind?: RunKind): RunSummary[] {
+    this.#saveAll();
     for (const run of this.#active.values()) run.save();
     return this.#store.list(limit, before, kind);
   }
@@ -152,6 +163,7 @@ export class Runs {
 
   /** Removes what has expired. Answers when the next record does, milliseconds since the epoch. */
   async sweep(): Promise<number | undefined> {
+    this.#saveAll();
     const expired = this.#store.endedBefore(Date.now() - this.#host.keepMs, SWEEP_BATCH);
     for (const id of expired) {
       const shelf = this.#shelf(id);
@@ -166,7 +178,8 @@ export class Runs {
   #follow(record: RunRecord, launch: Launch, isNew: boolean): ActiveRun {
     const { sql, logCapBytes } = this.#host;
     const log = new LogWriter(sql, record.id, logCapBytes, isNew);
-    const run = new ActiveRun(record, this.#store, log, this.#shelf(record.id));
+    const later = (ended: ActiveRun) => this.#saveLater(ended);
+    const run = new ActiveRun(record, this.#store, log, this.#shelf(record.id), later);
     this.#active.set(record.id, run);
     const done = run.follow(launch(run)).finally(() => {
       this.#active.delete(record.id);
@@ -177,7 +190,28 @@ export class Runs {
     return run;
   }
 
+  #save(run: ActiveRun): void {
+    this.#unsaved.delete(run);
+    run.save();
+  }
+
+  #saveLater(run: ActiveRun): void {
+    if (this.#unsaved.size === 0) this.#host.background(pause(BATCH_MS).then(() => this.#saveAll()));
+    this.#unsaved.add(run);
+  }
+
+  #saveAll(): void {
+    for (const run of this.#unsaved) {
+      try {
+        this.#save(run);
+      } catch (error) {
+        this.#host.failed(run.record.id, error);
+      }
+    }
+  }
+
   #known(id: string): RunRecord {
+    this.#saveAll();
     const record = this.#store.get(id);
     if (record) return record;
     throw new ToolError("not_found", `There is no run ${id}.`, "Use list_runs to see the runs of a sandbox.");
@@ -186,6 +220,10 @@ export class Runs {
   #shelf(id: string): LogStore {
     return { bucket: this.#host.bucket, prefix: `${this.#host.owner().principalHash}/${id}/` };
   }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 const NEVER_BEGAN = "It waited for its turn when the sandbox stopped, and never ran. Run it again.";

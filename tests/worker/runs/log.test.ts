@@ -291,3 +291,65 @@ describe("a run", () => {
     );
   });
 });
+
+describe("the record of a run that ends while its caller waits", () => {
+  const onDisk = (sql: SqlStorage) =>
+    sql.exec<{ count: number }>("SELECT count(*) AS count FROM runs").one().count;
+
+  /** Starts a run that prints so much and ends at once, and answers when its caller has its result. */
+  async function ended(runs: Runs, kind: "code" | "command", printed = "some"): Promise<string> {
+    const launch = (run: ActiveRun): Execution => {
+      run.output("stdout", new TextEncoder().encode(printed));
+      return { done: Promise.resolve({ state: "succeeded" }), cancel: async () => undefined };
+    };
+    return (await runs.start(kind, "title", launch, 1000)).id;
+  }
+
+  it("is written behind the answer, when that does not tell its id", async () => {
+    await withRuns("record-later", async (runs, _host, sql) => {
+      await ended(runs, "code");
+      expect(onDisk(sql)).toBe(0);
+      await expect.poll(() => onDisk(sql)).toBe(1);
+    });
+  });
+
+  it.each(["result", "list", "log", "cancel"] as const)("is there for %s before that", async (method) => {
+    await withRuns(`record-${method}`, async (runs, _host, sql) => {
+      const id = await ended(runs, "code");
+      expect(onDisk(sql)).toBe(0);
+      const found = {
+        result: async () => (await runs.result(id, 0)).state,
+        list: async () => runs.list(10)[0]?.state,
+        log: async () => (await runs.log(id, 0, 100)).next && "succeeded",
+        cancel: async () => (await runs.cancel(id, 0)).state,
+      };
+      expect(await found[method]()).toBe("succeeded");
+    });
+  });
+
+  it("is on disk before its id is told: of a command, and of code with more output than is shown", async () => {
+    await withRuns("record-first", async (runs, _host, sql) => {
+      await ended(runs, "command");
+      expect(onDisk(sql)).toBe(1);
+      await ended(runs, "code", "long ".repeat(10_000));
+      expect(onDisk(sql)).toBe(2);
+    });
+  });
+
+  it("that SQLite does not take is reported, and keeps no other from it", async () => {
+    const failures: string[] = [];
+    await withRuns(
+      "record-refused",
+      async (runs, _host, sql) => {
+        const refused = await ended(runs, "code");
+        sql.exec(`CREATE TRIGGER refuse BEFORE INSERT ON runs WHEN NEW.id = '${refused}'
+          BEGIN SELECT RAISE(FAIL, 'refused'); END`);
+        await ended(runs, "code");
+        await expect.poll(() => onDisk(sql)).toBe(1);
+        sql.exec("DROP TRIGGER refuse");
+        expect(failures).toEqual([refused]);
+      },
+      { failed: (id) => void failures.push(id) },
+    );
+  });
+});

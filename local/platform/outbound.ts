@@ -42,7 +42,9 @@ async function answer(
   outbound: OutboundRequest,
   poll: Response,
 ): Promise<void> {
-  const init: RequestInit = { method: outbound.method, headers: outbound.headers, redirect: "manual" };
+  const { method, headers } = outbound;
+  const gone = new AbortController();
+  const init: RequestInit = { method, headers, redirect: "manual", signal: gone.signal };
   if (outbound.hasBody && poll.body !== null) init.body = poll.body;
   let response: Response;
   try {
@@ -58,11 +60,16 @@ async function answer(
     });
   }
   const described: OutboundResponse = { status: response.status, headers: [...response.headers] };
-  await engine.fetch(`/sandboxes/${sandbox}/outbound/${outbound.number}`, {
-    method: "POST",
-    headers: { [OUTBOUND_HEADER]: encode(described) },
-    ...(response.body === null ? {} : { body: response.body }),
-  });
+  try {
+    await engine.fetch(`/sandboxes/${sandbox}/outbound/${outbound.number}`, {
+      method: "POST",
+      headers: { [OUTBOUND_HEADER]: encode(described) },
+      ...(response.body === null ? {} : { body: response.body }),
+    });
+  } finally {
+    // When the process in the sandbox has hung up, so has the handler's client; else this is over anyway.
+    gone.abort();
+  }
 }
 
 // Header values are bytes; the JSON goes as base64 of UTF-8.

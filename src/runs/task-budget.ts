@@ -6,13 +6,39 @@
 /** Requests to the model in one task. */
 export const MAX_REQUESTS = 5000;
 
-/** What a request to the model is told. */
-export type Admission = { run: string } | { refused: string };
+/**
+ * Requests of one task that may be under way at once. What a request takes is known when it has been answered, so by this
+ * many a task can go past its budget of tokens. Claude Code has up to ten subagents at work, and small requests beside.
+ */
+export const MAX_IN_FLIGHT = 12;
+
+/**
+ * A request counts as under way for so long at most, milliseconds: nobody tells the end of one whose Worker was thrown
+ * away. Longer than most answers, and short enough for an agent to come again until then.
+ */
+export const IN_FLIGHT_MS = 300_000;
+
+/** A request to the model that was let through. */
+export interface ModelCall {
+  run: string;
+  /** Of the run's requests, from 1 on. */
+  number: number;
+}
+
+/** What a request to the model is told; `busy` when it may come again in a moment. */
+export type Admission = { call: ModelCall } | { refused: string; busy?: boolean };
 
 /** Something the model's API said other than yes. */
 export interface UpstreamError {
   status: number;
   message: string;
+}
+
+/** How the model's API answered. */
+export interface ModelAnswer {
+  /** What it took. */
+  tokens: number;
+  error?: UpstreamError;
 }
 
 export interface Spending {
@@ -41,6 +67,8 @@ export class TaskBudgets {
     sql.exec(`CREATE TABLE IF NOT EXISTS task_budgets (
       run TEXT PRIMARY KEY, key_hash TEXT NOT NULL UNIQUE, requests INTEGER NOT NULL, tokens INTEGER NOT NULL,
       max_tokens INTEGER NOT NULL, refused INTEGER NOT NULL, status INTEGER, message TEXT) WITHOUT ROWID`);
+    sql.exec(`CREATE TABLE IF NOT EXISTS model_calls (
+      run TEXT NOT NULL, number INTEGER NOT NULL, began_at INTEGER NOT NULL, PRIMARY KEY (run, number)) WITHOUT ROWID`);
   }
 
   /** Opens a budget and answers its placeholder. */
@@ -72,17 +100,25 @@ export class TaskBudgets {
       this.#sql.exec("UPDATE task_budgets SET refused = 1 WHERE run = ?", row.run);
       return { refused: `This task has used up ${spent}.` };
     }
-    this.#sql.exec("UPDATE task_budgets SET requests = requests + 1 WHERE run = ?", row.run);
-    return { run: row.run };
+    if (this.#inFlight(row.run) >= MAX_IN_FLIGHT)
+      return { refused: `This task has ${MAX_IN_FLIGHT} requests to the model under way.`, busy: true };
+    const call = { run: row.run, number: row.requests + 1 };
+    this.#sql.exec("UPDATE task_budgets SET requests = ? WHERE run = ?", call.number, call.run);
+    this.#sql.exec("INSERT INTO model_calls VALUES (?, ?, ?)", call.run, call.number, Date.now());
+    return { call };
   }
 
-  /** A request has been answered. */
-  answered(run: string, tokens: number, error: UpstreamError | undefined): void {
+  /** A request is over, with an answer or, where the agent hung up before it, without. Said twice, it counts once. */
+  answered({ run, number }: ModelCall, answer: ModelAnswer | undefined): void {
+    const [ended] = this.#sql
+      .exec("DELETE FROM model_calls WHERE run = ? AND number = ? RETURNING number", run, number)
+      .toArray();
+    if (!ended || !answer) return;
     this.#sql.exec(
       "UPDATE task_budgets SET tokens = tokens + ?, status = ?, message = ? WHERE run = ?",
-      tokens,
-      error?.status ?? null,
-      error?.message ?? null,
+      answer.tokens,
+      answer.error?.status ?? null,
+      answer.error?.message ?? null,
       run,
     );
   }
@@ -99,6 +135,17 @@ export class TaskBudgets {
   /** From here on the placeholder is worth nothing. */
   close(run: string): void {
     this.#sql.exec("DELETE FROM task_budgets WHERE run = ?", run);
+    this.#sql.exec("DELETE FROM model_calls WHERE run = ?", run);
+  }
+
+  #inFlight(run: string): number {
+    return this.#sql
+      .exec<{ calls: number }>(
+        "SELECT COUNT(*) AS calls FROM model_calls WHERE run = ? AND began_at > ?",
+        run,
+        Date.now() - IN_FLIGHT_MS,
+      )
+      .one().calls;
   }
 }
 

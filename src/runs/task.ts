@@ -11,7 +11,7 @@ import type { CommandTrace, Commands } from "./command.ts";
 import { KeyedQueue } from "./queue.ts";
 import type { End, Execution } from "./run.ts";
 import { type ArchiveSource, TaskArchive } from "./task-archive.ts";
-import type { TaskBudgets, UpstreamError } from "./task-budget.ts";
+import type { ModelAnswer, ModelCall, TaskBudgets } from "./task-budget.ts";
 import { collect } from "./task-collect.ts";
 import type { TaskDetail } from "./task-detail.ts";
 import { verdictOf } from "./task-end.ts";
@@ -94,11 +94,12 @@ export class Tasks {
     };
   }
 
-  /** The model's API has answered a request of a task: what that took, and what was wrong when something was. */
-  modelAnswered(run: string, tokens: number, error: UpstreamError | undefined): void {
-    this.#host.budgets.answered(run, tokens, error);
-    if (error)
-      this.#working.get(run)?.say(`The model's API answered with status ${error.status}: ${error.message}`);
+  /** A request of a task to the model's API is over, with an answer or without. */
+  modelAnswered(call: ModelCall, answer: ModelAnswer | undefined): void {
+    this.#host.budgets.answered(call, answer);
+    if (!answer?.error) return;
+    const { status, message } = answer.error;
+    this.#working.get(call.run)?.say(`The model's API answered with status ${status}: ${message}`);
   }
 
   #follow(working: WorkingTask, work: () => Promise<End>): Execution {

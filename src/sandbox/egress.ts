@@ -5,7 +5,7 @@
  */
 import { waitUntil } from "cloudflare:workers";
 import { type Config, type Env, parseConfig } from "../server/config.ts";
-import type { UpstreamError } from "../runs/task-budget.ts";
+import type { ModelAnswer, ModelCall, UpstreamError } from "../runs/task-budget.ts";
 import { UsageCounter } from "./model-usage.ts";
 import type { Sandbox } from "./sandbox.ts";
 
@@ -47,6 +47,9 @@ const DROPPED = ["content-encoding", "content-length", "set-cookie", "anthropic-
 /** What clients of the model APIs go by when they decide whether to try again. */
 const NO_RETRY = "x-should-retry";
 
+/** When a task that has too many requests under way may ask again, seconds. */
+const BUSY_SECONDS = 5;
+
 /** For the class's `outboundByHost`. */
 export const OUTBOUND: Record<string, OutboundHandler> = Object.fromEntries(
   Object.entries(EGRESS).map(([host, row]): [string, OutboundHandler] => [
@@ -63,39 +66,57 @@ async function serve(row: EgressRow, request: Request, env: Env, containerID: st
       "permission_error",
       `${request.method} ${pathname} is not let through from a sandbox.`,
     );
-  const sandboxes = env.Sandbox as DurableObjectNamespace<Sandbox>;
-  const actor = sandboxes.get(sandboxes.idFromString(containerID));
-  const admission = await actor.admitModelCall(placeholderOf(request.headers));
-  if ("refused" in admission) return refusal(403, "permission_error", admission.refused);
-
-  const { run } = admission;
   const config = parseConfig(env);
+  const actor = actorOf(env, containerID);
+  const admission = await actor.admitModelCall(placeholderOf(request.headers));
+  if ("refused" in admission)
+    return admission.busy
+      ? refusal(429, "rate_limit_error", admission.refused, { "retry-after": `${BUSY_SECONDS}` })
+      : refusal(403, "permission_error", admission.refused);
+
+  const over = (answer?: ModelAnswer) => report(env, containerID, admission.call, answer);
   const headers = new Headers();
   for (const [name, value] of request.headers) if (isPassed(row, name)) headers.set(name, value);
   headers.set("accept-encoding", "identity");
   if (!row.authorize(headers, config)) {
     const message = "The server has no credential for this API any more.";
-    await actor.modelAnswered(run, 0, { status: 401, message });
+    await over({ tokens: 0, error: { status: 401, message } });
     return refusal(401, "authentication_error", message);
   }
   let response: Response;
   try {
     // Redirects are not followed: the credential is for this address alone.
-    const init = { method: "POST", headers, body: request.body, redirect: "manual" } as const;
+    const { body, signal } = request;
+    const init = { method: "POST", headers, body, signal, redirect: "manual" } as const;
     response = await fetch(row.upstream(config) + pathname + search, init);
   } catch {
     const message = "The API cannot be reached from the server.";
-    await actor.modelAnswered(run, 0, { status: 502, message });
+    // An agent that hangs up says nothing of the API.
+    await over(request.signal.aborted ? undefined : { tokens: 0, error: { status: 502, message } });
     return refusal(502, "api_error", message);
   }
   const answer = new Headers(response.headers);
   for (const name of DROPPED) answer.delete(name);
-  if (!response.ok) return failed(response, answer, (error) => actor.modelAnswered(run, 0, error));
-  if (!response.body) return new Response(null, { status: response.status, headers: answer });
-  const { readable, counted } = counting(response.body);
+  if (!response.ok) return failed(response, answer, (error) => over({ tokens: 0, error }));
+  if (!response.body) {
+    await over({ tokens: 0 });
+    return new Response(null, { status: response.status, headers: answer });
+  }
+  const { readable, counted } = counting(response.body, request.signal);
   // The answer ends with the agent's connection, or with the agent: what was used until then counts all the same.
-  waitUntil(counted.then((tokens) => actor.modelAnswered(run, tokens)));
+  waitUntil(counted.then((tokens) => over({ tokens })));
   return new Response(readable, { status: response.status, headers: answer });
+}
+
+function actorOf(env: Env, containerID: string): DurableObjectStub<Sandbox> {
+  const sandboxes = env.Sandbox as DurableObjectNamespace<Sandbox>;
+  return sandboxes.get(sandboxes.idFromString(containerID));
+}
+
+/** Tells the actor that a request is over: the next one, when this one goes away meanwhile. */
+async function report(env: Env, containerID: string, call: ModelCall, answer?: ModelAnswer): Promise<void> {
+  const once = () => actorOf(env, containerID).modelAnswered(call, answer);
+  await once().catch(once);
 }
 
 /** Passes an error on to the agent, and its words to the task. */
@@ -104,7 +125,7 @@ async function failed(
   headers: Headers,
   tell: (error: UpstreamError) => Promise<void>,
 ): Promise<Response> {
-  const body = await response.text();
+  const body = await response.text().catch(() => "");
   await tell({ status: response.status, message: errorMessage(body) });
   // A redirect would lead the agent somewhere else.
   const redirected = response.status < 400;
@@ -124,13 +145,19 @@ function errorMessage(body: string): string {
   return body.slice(0, 200).trim() || "no reason given";
 }
 
-/** Passes a body on piece by piece, and counts the tokens that it speaks of. */
-function counting(body: ReadableStream<Uint8Array>): { readable: ReadableStream; counted: Promise<number> } {
+/** Passes a body on piece by piece, and counts the tokens that it speaks of, until its reader is gone. */
+function counting(
+  body: ReadableStream<Uint8Array>,
+  gone: AbortSignal,
+): { readable: ReadableStream; counted: Promise<number> } {
   const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
   const counter = new UsageCounter();
   const pump = async () => {
     const writer = writable.getWriter();
     const reader = body.getReader();
+    const stop = (reason: unknown) => Promise.allSettled([reader.cancel(reason), writer.abort(reason)]);
+    // While the API is silent nothing is written that could fail.
+    gone.addEventListener("abort", () => void stop(gone.reason));
     try {
       for (;;) {
         const { done, value } = await reader.read();
@@ -140,7 +167,7 @@ function counting(body: ReadableStream<Uint8Array>): { readable: ReadableStream;
       }
       await writer.close();
     } catch (error) {
-      await Promise.allSettled([reader.cancel(error), writer.abort(error)]);
+      await stop(error);
     }
     return counter.tokens;
   };
@@ -155,11 +182,13 @@ function placeholderOf(headers: Headers): string {
   return headers.get("x-api-key") ?? (headers.get("authorization") ?? "").replace(/^Bearer +/i, "");
 }
 
-/** An error as the API itself would put it, so that the agent can read it. */
-function refusal(status: number, type: string, message: string): Response {
+/** An error as the API itself would put it, so that the agent can read it; without headers one not to try again. */
+function refusal(
+  status: number,
+  type: string,
+  message: string,
+  headers: Record<string, string> = status < 500 ? { [NO_RETRY]: "false" } : {},
+): Response {
   const error = { type, message: `sandbox-mcp: ${message}` };
-  return Response.json(
-    { type: "error", error },
-    { status, headers: status < 500 ? { [NO_RETRY]: "false" } : {} },
-  );
+  return Response.json({ type: "error", error }, { status, headers });
 }

@@ -8,7 +8,7 @@ import { type Execution, type RunKind, type RunSummary, type RunView, titleOf } 
 import { type LogPage, Runs } from "../runs/runs.ts";
 import type { RunRecord } from "../runs/store.ts";
 import { type TaskSpec, type TaskTrace, Tasks } from "../runs/task.ts";
-import { type Admission, TaskBudgets, type UpstreamError } from "../runs/task-budget.ts";
+import { type Admission, type ModelAnswer, type ModelCall, TaskBudgets } from "../runs/task-budget.ts";
 import { type ArtifactRange, readArtifact, taskDetailOf } from "../runs/task-collect.ts";
 import { type Env, parseConfig } from "../server/config.ts";
 import { log } from "../server/log.ts";
@@ -205,13 +205,13 @@ export class Sandbox extends BaseSandbox<Env> {
   /** Asked by the egress for each request to a model: whether this key is one of a task that runs here. */
   async admitModelCall(key: string): Promise<Admission> {
     const admission = await this.#budgets.admit(key);
-    if ("refused" in admission || this.#runs.isRunning(admission.run)) return admission;
+    if ("refused" in admission || this.#runs.isRunning(admission.call.run)) return admission;
     return { refused: "The task that had this key has ended." };
   }
 
-  /** Told by the egress when a model's answer has ended: the tokens it took, and what was wrong when something was. */
-  modelAnswered(run: string, tokens: number, error?: UpstreamError): void {
-    this.#tasks.modelAnswered(run, tokens, error);
+  /** Told by the egress when a request to a model is over, with an answer or without. */
+  modelAnswered(call: ModelCall, answer?: ModelAnswer): void {
+    this.#tasks.modelAnswered(call, answer);
   }
 
   /** A run after waiting for its end, or with a cursor for more of its log, and the log from there on. */

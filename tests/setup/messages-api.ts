@@ -20,6 +20,8 @@ export type Reply =
       delayMs?: number;
       /** Breaks the connection off after so many events of the stream; with a pause they have arrived by then. */
       cutAfter?: number;
+      /** Says nothing more after so many events of the stream, and keeps the connection. */
+      silentAfter?: number;
     }
   | { status: number; error: { type: string; message: string }; headers?: Record<string, string> }
   /** Never answers, or breaks the connection off, in place of an answer. */
@@ -92,7 +94,7 @@ export async function startMessagesAPI(
     for (const [index, event] of events.entries()) {
       if (reply.delayMs) await new Promise((resolve) => setTimeout(resolve, reply.delayMs));
       if (index === reply.cutAfter) return void response.destroy();
-      if (response.destroyed) return;
+      if (index === reply.silentAfter || response.destroyed) return;
       response.write(`event: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`);
     }
     response.end();

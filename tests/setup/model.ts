@@ -20,6 +20,8 @@ export default async function setup(project: TestProject): Promise<() => Promise
       bash("echo second step"),
       say("Worked through."),
     ],
+    // Begins an answer that only the client can end.
+    silent: [{ blocks: [{ type: "text", text: "" }], silentAfter: 1 }],
     wait: [bash("echo begun > /workspace/begun; sleep 300"), say("not reached")],
     big: [
       bash(

@@ -1,13 +1,29 @@
 /** The host that only we answer, seen from inside a sandbox. */
 import { describe, expect, it } from "vitest";
+import { MAX_IN_FLIGHT } from "../../../src/runs/task-budget.ts";
 import { UsageCounter } from "../../../src/sandbox/model-usage.ts";
-import { owner, sh, until } from "../support.ts";
+import { inActor, owner, sh, until } from "../support.ts";
 
 /** Status and body of a request made in a sandbox. */
 async function ask(sandbox: string, path: string, options = ""): Promise<[status: string, body: string]> {
   const said = await sh(sandbox, `curl -sS -w '\\n%{http_code}' ${options} http://anthropic.internal${path}`);
   const at = said.lastIndexOf("\n");
   return [said.slice(at + 1), said.slice(0, at)];
+}
+
+/** The placeholder of the task that runs in a sandbox, once its first command has begun. */
+async function placeholder(sandbox: string): Promise<string> {
+  await until(async () => (await sh(sandbox, "cat /workspace/begun 2>/dev/null || true")) !== "");
+  const keys = await sh(
+    sandbox,
+    "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | sed -n 's/^ANTHROPIC_API_KEY=//p' | sort -u",
+  );
+  return keys.trim();
+}
+
+/** What curl needs for a request with this key. */
+function request(key: string, message: object): string {
+  return `-X POST -H 'x-api-key: ${key}' -H 'content-type: application/json' -d '${JSON.stringify(message)}'`;
 }
 
 const POST = "-X POST -H 'content-type: application/json' -d '{}'";
@@ -27,24 +43,22 @@ describe("anthropic.internal", () => {
       sandbox: "egress",
       wait_seconds: 0,
     });
-    await until(async () => (await sh("egress", "cat /workspace/begun 2>/dev/null || true")) !== "");
-    const key = await sh(
-      "egress",
-      "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | sed -n 's/^ANTHROPIC_API_KEY=//p' | sort -u",
-    );
-    const header = `-H 'x-api-key: ${key.trim()}'`;
-    const message = JSON.stringify({
-      model: "m",
-      max_tokens: 5,
-      messages: [{ role: "user", content: "hi" }],
-    });
-    const real = `-X POST ${header} -H 'content-type: application/json' -d '${message}'`;
+    const key = await placeholder("egress");
+    const header = `-H 'x-api-key: ${key}'`;
+    const messages = [{ role: "user", content: "hi" }];
+    const real = request(key, { model: "m", max_tokens: 5, messages });
     expect(await ask("egress", "/v1/messages", real)).toEqual([
       "200",
       expect.stringContaining('"text":"ok"'),
     ]);
     expect((await ask("egress", "/v1/messages?beta=true", real))[0]).toBe("200");
     expect((await ask("egress", "/v1/messages/count_tokens", real))[0]).toBe("200");
+    const underWay = () =>
+      inActor(
+        "egress",
+        (_actor, { storage }) => storage.sql.exec("SELECT * FROM model_calls").toArray().length,
+      );
+    await until(async () => (await underWay()) === 0);
     for (const path of ["/v1/files", "/v1/messages/batches", "/", "/v1/messages/../organizations"])
       expect((await ask("egress", path, `--path-as-is ${real}`))[0], path).toBe("403");
     expect((await ask("egress", "/v1/messages", header))[0]).toBe("403");
@@ -63,6 +77,44 @@ describe("anthropic.internal", () => {
     await until(async () => (await sh("egress", "cat /workspace/begun 2>/dev/null || true")) !== "");
     expect((await ask("egress", "/v1/messages", real))[0]).toBe("403");
     await owner.call("cancel_run", { id: next.structured.id });
+  });
+
+  it("lets so many requests of a task be under way, and tells the next to come again", async () => {
+    const sandbox = "in-flight";
+    const started = await owner.call("execute_task", { task: "[[work]] x", sandbox, wait_seconds: 0 });
+    const key = await placeholder(sandbox);
+    const tools = [{ name: "Bash" }];
+    const held = { stream: true, tools, messages: [{ role: "user", content: "[[silent]] x" }] };
+    const hold = `for i in {1..${MAX_IN_FLIGHT}}; do
+      curl -sN ${request(key, held)} http://anthropic.internal/v1/messages > /tmp/held.$i & done; wait`;
+    const holding = await owner.call("run_command", {
+      sandbox,
+      command: hold,
+      session: "h",
+      wait_seconds: 0,
+    });
+    const begun = () => sh(sandbox, "cat /tmp/held.* 2>/dev/null | grep -c '^event: message_start' || true");
+    await until(async () => Number(await begun()) === MAX_IN_FLIGHT);
+    const real = request(key, { messages: [{ role: "user", content: "hi" }] });
+    const busy = async () => {
+      const [status, answer] = await ask(sandbox, "/v1/messages", `-i ${real}`);
+      expect(status).toBe("429");
+      expect(answer).toMatch(/^retry-after: \d+\r$/im);
+      expect(answer).not.toMatch(/^x-should-retry/im);
+      expect(JSON.parse(answer.slice(answer.indexOf("{")))).toEqual({
+        type: "error",
+        error: { type: "rate_limit_error", message: expect.stringContaining("under way") },
+      });
+    };
+    await busy();
+    // The agent, which is told the same, comes again when the others have hung up.
+    await sh(sandbox, "touch /workspace/go-on");
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    await busy();
+    await owner.call("cancel_run", { id: holding.structured.id });
+    await until(async () => (await ask(sandbox, "/v1/messages", real))[0] === "200");
+    const { text } = await owner.call("get_result", { id: started.structured.id });
+    expect(text).toContain("state: succeeded");
   });
 });
 

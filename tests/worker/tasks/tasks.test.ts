@@ -1,6 +1,6 @@
 /** What becomes of a task when what runs it goes away, and who may do what with it. */
 import { beforeAll, describe, expect, it } from "vitest";
-import { MAX_REQUESTS, TaskBudgets } from "../../../src/runs/task-budget.ts";
+import { IN_FLIGHT_MS, MAX_IN_FLIGHT, MAX_REQUESTS, TaskBudgets } from "../../../src/runs/task-budget.ts";
 import { TaskIndex } from "../../../src/runs/task-index.ts";
 import { actorOf, bucket, evict, inActor, killContainer, owner, principal, sh, until } from "../support.ts";
 
@@ -233,12 +233,62 @@ it("makes no more requests to the model than one task may", async () => {
   await inActor("requests", async (_actor, { storage }) => {
     const budgets = new TaskBudgets(storage.sql);
     const key = await budgets.open("a", 1000);
-    expect(await budgets.admit(key)).toEqual({ run: "a" });
+    expect(await budgets.admit(key)).toEqual({ call: { run: "a", number: 1 } });
     storage.sql.exec("UPDATE task_budgets SET requests = ?", MAX_REQUESTS - 1);
-    expect(await budgets.admit(key)).toEqual({ run: "a" });
+    expect(await budgets.admit(key)).toEqual({ call: { run: "a", number: MAX_REQUESTS } });
     expect(await budgets.admit(key)).toEqual({
       refused: expect.stringContaining(`${MAX_REQUESTS} requests`),
     });
     expect(budgets.spending("a")).toMatchObject({ requests: MAX_REQUESTS, exhausted: true });
+  });
+});
+
+describe("requests to the model at the same time", () => {
+  const BUSY = { refused: expect.stringContaining(`${MAX_IN_FLIGHT} requests`), busy: true };
+
+  /** A budget of `tokens` with as many requests under way as there may be. */
+  async function full(storage: DurableObjectStorage, tokens: number) {
+    const budgets = new TaskBudgets(storage.sql);
+    const key = await budgets.open("a", tokens);
+    const calls = await Promise.all(Array.from({ length: MAX_IN_FLIGHT + 3 }, () => budgets.admit(key)));
+    const admitted = calls.flatMap((admission) => ("call" in admission ? [admission.call] : []));
+    expect(admitted).toHaveLength(MAX_IN_FLIGHT);
+    return { budgets, key, admitted };
+  }
+
+  it("are so many that a task goes past its tokens by no more", async () => {
+    await inActor("in-flight", async (_actor, { storage }) => {
+      const { budgets, key, admitted } = await full(storage, 100);
+      expect(await budgets.admit(key)).toEqual(BUSY);
+      expect(budgets.spending("a")).toMatchObject({ exhausted: false, upstream: undefined });
+      for (const call of admitted) budgets.answered(call, { tokens: 60 });
+      expect(budgets.spending("a")).toEqual({
+        requests: MAX_IN_FLIGHT,
+        tokens: MAX_IN_FLIGHT * 60,
+        exhausted: false,
+      });
+      expect(await budgets.admit(key)).toEqual({ refused: expect.stringContaining("100 tokens") });
+    });
+  });
+
+  it("are fewer by each that is over, however it ended, and it counts once", async () => {
+    await inActor("in-flight-over", async (_actor, { storage }) => {
+      const { budgets, key, admitted } = await full(storage, 1000);
+      const [first, second] = admitted;
+      if (!first || !second) throw new Error("none was admitted");
+      budgets.answered(first, { tokens: 5, error: { status: 529, message: "overloaded" } });
+      budgets.answered(second, undefined);
+      for (const call of [first, second]) budgets.answered(call, { tokens: 5 });
+      expect(budgets.spending("a")).toMatchObject({ tokens: 5, upstream: { status: 529 } });
+      expect(await budgets.admit(key)).toHaveProperty("call");
+      expect(await budgets.admit(key)).toHaveProperty("call");
+      // In the next actor too.
+      expect(await new TaskBudgets(storage.sql).admit(key)).toEqual(BUSY);
+      // Nobody tells the end of one whose Worker went away.
+      storage.sql.exec("UPDATE model_calls SET began_at = began_at - ?", IN_FLIGHT_MS);
+      expect(await budgets.admit(key)).toHaveProperty("call");
+      budgets.close("a");
+      expect(storage.sql.exec("SELECT * FROM model_calls").toArray()).toEqual([]);
+    });
   });
 });

@@ -1,5 +1,5 @@
 /** Code in a live kernel as a run. */
-import type { CodeOutcome, CodeSpec, Kernels } from "../sandbox/kernels.ts";
+import type { CodeOutcome, CodeSpec, Kernel, Kernels, TakenOver } from "../sandbox/kernels.ts";
 import type { CodeError, RichResult } from "../sandbox/kernel-protocol.ts";
 import type { Shell } from "../sandbox/shell.ts";
 import { RunFiles } from "./files.ts";
@@ -25,15 +25,17 @@ const LEFT_OUT_BYTES = 120;
 
 const encoder = new TextEncoder();
 
+/** @param begins is told what `resumeCode` needs once the code is given to its kernel */
 export function startCode(
   kernels: Kernels,
   shell: Shell,
   sink: RunSink,
   spec: Omit<CodeSpec, "runID">,
+  begins: (kernel: Kernel) => void,
 ): Execution {
   const files = new RunFiles(shell, sink);
   const run = async (): Promise<End> => {
-    const code = kernels.run({ ...spec, runID: sink.id });
+    const code = kernels.run({ ...spec, runID: sink.id }, begins);
     const outcome = await followed(code, files, () => kernels.isRunning(sink.id));
     sink.hasFiles = outcome.spilled;
     // Of a kernel that gave no answer, what it had written to its files is all there is.
@@ -53,6 +55,25 @@ export function startCode(
       kernels.interrupt(sink.id);
     },
   };
+}
+
+const LOST = "The server was restarted while it ran, and lost the way to its result.";
+
+/** Ends code that an earlier actor gave to a kernel: only that one could have had its result. */
+export function resumeCode(kernels: Kernels, shell: Shell, sink: RunSink, kernel: Kernel): Execution {
+  const files = new RunFiles(shell, sink);
+  const title = titleOf(kernel.language, kernel.key.slice(kernel.language.length + 1));
+  const notes: Record<TakenOver, string> = {
+    idle: `${LOST} It has ended since. ${STATE.kept}`,
+    interrupted: `${LOST} ${title} was interrupted. ${STATE.kept}`,
+    killed: `${LOST} ${title} was stopped. ${STATE.lost}`,
+  };
+  const run = async (): Promise<End> => {
+    const note = notes[await kernels.takeOver(sink.id, kernel)];
+    if (!sink.ended) await files.drain().catch(() => undefined);
+    return { state: "lost", note };
+  };
+  return { done: run(), cancel: async () => {} };
 }
 
 /** The outcome, while the output that has gone to files is passed on once a second. */
@@ -80,12 +101,19 @@ const STATES: Record<CodeOutcome["end"], EndState> = {
   died: "failed",
 };
 
+/** What there is to say of a kernel's state. */
+const STATE: Record<CodeOutcome["state"], string> = {
+  kept: "Its variables and imports are still there.",
+  lost: "Its variables and imports are gone; the next call starts a fresh one.",
+};
+
+function titleOf(language: string, context: string): string {
+  return context === "default" ? `The ${language} kernel` : `The ${language} kernel ${context}`;
+}
+
 function endOf(outcome: CodeOutcome, { language, context, timeoutMs }: Omit<CodeSpec, "runID">): End {
-  const kernel = context === "default" ? `The ${language} kernel` : `The ${language} kernel ${context}`;
-  const state =
-    outcome.state === "kept"
-      ? "Its variables and imports are still there."
-      : "Its variables and imports are gone; the next call starts a fresh one.";
+  const kernel = titleOf(language, context);
+  const state = STATE[outcome.state];
   const reasons: Record<CodeOutcome["end"], string | undefined> = {
     ok: undefined,
     error: undefined,

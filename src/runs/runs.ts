@@ -228,7 +228,7 @@ function pause(ms: number): Promise<void> {
 
 const NEVER_BEGAN = "It waited for its turn when the sandbox stopped, and never ran. Run it again.";
 
-/** Whether a command has not had its turn: one that starts leaves a trace, or has printed something. */
+/** Whether code or a command has not had its turn: what starts leaves a trace, or has printed something. */
 function neverBegan({ kind, trace, ends }: RunRecord): boolean {
-  return kind === "command" && trace === undefined && ends.stdout.bytes + ends.stderr.bytes === 0;
+  return kind !== "task" && trace === undefined && ends.stdout.bytes + ends.stderr.bytes === 0;
 }

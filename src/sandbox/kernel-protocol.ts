@@ -140,6 +140,11 @@ export function loadCell(language: Language, directory = PRELUDE): string {
   return `exec(${JSON.stringify(lines.join("\n"))}, {})`;
 }
 
+/** A cell that does nothing, and leaves nothing: not even a last value. */
+export function idleCell(language: Language): string {
+  return language === "python" ? "pass" : "void 0";
+}
+
 /** The cell that runs code: a call that is valid JavaScript, or valid Python, whatever the code holds. */
 export function runCell(
   language: Language,

@@ -15,6 +15,7 @@ import {
   type Language,
   type RichResult,
   boundedError,
+  idleCell,
   loadCell,
   parseDocument,
   parseHello,
@@ -72,11 +73,17 @@ export interface CodeOutcome {
   fresh: boolean;
 }
 
-interface Kernel extends KernelProcess {
+/** Data, so that it can be written down with what runs in it. */
+export interface Kernel extends KernelProcess {
+  /** `<language>/<context>`. */
   key: string;
+  /** The executor's own name for it. */
   contextID: string;
   language: Language;
 }
+
+/** What has become of a kernel that was at work for an earlier actor. */
+export type TakenOver = "idle" | "interrupted" | "killed";
 
 /** Why the waiting for a call ended before the call did. */
 type Stop = "timeout" | "cancelled" | "died" | "gone";
@@ -117,9 +124,10 @@ export class Kernels {
 
   /**
    * Runs code after what was queued before it in its context.
+   * @param begins is told the kernel that is given the code, once it is its turn
    * @throws {ToolError} `language_unavailable`; other errors are the SDK's
    */
-  async run(spec: CodeSpec): Promise<CodeOutcome> {
+  async run(spec: CodeSpec, begins: (kernel: Kernel) => void = () => {}): Promise<CodeOutcome> {
     const key = `${spec.language}/${spec.context}`;
     const { promise: stopped, resolve: stop } = Promise.withResolvers<Stop>();
     const { promise: withdrawn, resolve: withdraw } = Promise.withResolvers<CodeOutcome>();
@@ -133,7 +141,7 @@ export class Kernels {
     const turn = this.#queue.run(key, async () => {
       if (cancelled) return never;
       this.#running.add(spec.runID);
-      return this.#run(key, spec, stopped);
+      return this.#run(key, spec, stopped, begins);
     });
     try {
       return await Promise.race([turn, withdrawn]);
@@ -163,9 +171,48 @@ export class Kernels {
     for (const [runID, stop] of this.#stops) stop(this.#running.has(runID) ? "gone" : "cancelled");
   }
 
-  async #run(key: string, spec: CodeSpec, stopped: Promise<Stop>): Promise<CodeOutcome> {
+  /**
+   * Makes a kernel free again that an earlier actor gave code to, whose answer nobody will get. It is stopped as at its
+   * deadline, unless it comes to its end meanwhile; code of the same context waits for that.
+   */
+  async takeOver(runID: string, kernel: Kernel): Promise<TakenOver> {
+    const { promise: gone, resolve: stop } = Promise.withResolvers<Stop>();
+    this.#stops.set(runID, (why) => why === "gone" && stop(why));
+    this.#running.add(runID);
+    try {
+      return await this.#queue.run(kernel.key, () => this.#free(kernel, gone));
+    } finally {
+      this.#stops.delete(runID);
+      this.#running.delete(runID);
+    }
+  }
+
+  async #free(kernel: Kernel, gone: Promise<Stop>): Promise<TakenOver> {
+    const context = contextOf(kernel.contextID, kernel.language);
+    // Answered after the code that was there first.
+    const answer = this.#host.runCode(idleCell(kernel.language), { context });
+    const ended = answer.catch(() => undefined);
+    const idle = await Promise.race([within(INTERRUPT_GRACE_MS / 2, ended), gone]);
+    if (typeof idle === "object") return "idle";
+    const freed = idle ?? (await Promise.race([this.#interrupt(kernel, answer), gone]));
+    if (typeof freed === "object") return "interrupted";
+    this.#abandon(answer);
+    // No call to a container that is gone: it would start a new one.
+    if (freed === "gone") return "killed";
+    this.#drop(kernel);
+    this.#kill(kernel);
+    return "killed";
+  }
+
+  async #run(
+    key: string,
+    spec: CodeSpec,
+    stopped: Promise<Stop>,
+    begins: (kernel: Kernel) => void,
+  ): Promise<CodeOutcome> {
     const known = this.#load(key);
     if (known) {
+      begins(known);
       try {
         return await this.#attempt(known, spec, stopped, false);
       } catch (error) {
@@ -179,6 +226,7 @@ export class Kernels {
       }
     }
     const kernel = await this.#create(key, spec.language);
+    begins(kernel);
     try {
       return await this.#attempt(kernel, spec, stopped, true);
     } catch (error) {

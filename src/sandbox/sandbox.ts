@@ -1,11 +1,11 @@
 /** The actor of one sandbox: its container, shells, kernels, files and runs. Our methods sit on the SDK's own class. */
 import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
-import { startCode } from "../runs/code.ts";
+import { resumeCode, startCode } from "../runs/code.ts";
 import { type CommandSpec, type CommandTrace, Commands } from "../runs/command.ts";
 import type { ActiveRun } from "../runs/active.ts";
 import { localID } from "../runs/id.ts";
 import { type Execution, type RunKind, type RunSummary, type RunView, titleOf } from "../runs/run.ts";
-import { type LogPage, Runs } from "../runs/runs.ts";
+import { type Launch, type LogPage, Runs } from "../runs/runs.ts";
 import type { RunRecord } from "../runs/store.ts";
 import { type TaskSpec, type TaskTrace, Tasks } from "../runs/task.ts";
 import { type Admission, type ModelAnswer, type ModelCall, TaskBudgets } from "../runs/task-budget.ts";
@@ -17,7 +17,7 @@ import { type Outcome, platformFailure } from "./errors.ts";
 import { OUTBOUND } from "./egress.ts";
 import { type FileEntry, type FileRange, Files } from "./files.ts";
 import { Housekeeping } from "./housekeeping.ts";
-import { type CodeSpec, Kernels } from "./kernels.ts";
+import { type CodeSpec, type Kernel, Kernels } from "./kernels.ts";
 import { Lease, type Stake } from "./lease.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { Membership, type Owner } from "./membership.ts";
@@ -133,23 +133,23 @@ export class Sandbox extends BaseSandbox<Env> {
         log(config, { event: "error", ref: crypto.randomUUID(), where: "execute_task", error }),
     });
     this.#runs.resume(({ kind, trace, startedAt }) => {
-      if (kind === "command" && !trace)
+      if (kind !== "task" && !trace)
         return "It waited for its turn when the server was restarted, and never ran. Run it again.";
       if (!ctx.container?.running)
         return "The sandbox went away while the server was down, and everything in it.";
-      if (kind === "task" && trace) {
-        const task = trace as TaskTrace;
-        const resume = this.#tasks.resume(task);
-        if (typeof resume === "string") return resume;
-        const stake = () => this.#heldUntil(task.command?.deadline ?? 0, startedAt);
-        return (run) => this.#staked(stake(), resume(run), startedAt);
+      const held = (launch: Launch, until = 0): Launch => {
+        return (run) => this.#staked(this.#heldUntil(until, startedAt), launch(run), startedAt);
+      };
+      if (kind === "task") {
+        const task = trace as TaskTrace | undefined;
+        const launch = this.#tasks.resume(task);
+        return typeof launch === "string" ? launch : held(launch, task?.command?.deadline);
       }
-      if (kind === "command" && trace) {
+      if (kind === "command") {
         const command = trace as CommandTrace;
-        const stake = () => this.#heldUntil(command.deadline, startedAt);
-        return (run) => this.#staked(stake(), this.#commands.resume(run, command), startedAt);
+        return held((run) => this.#commands.resume(run, command), command.deadline);
       }
-      return "The server was restarted while it ran, and lost the way to its result.";
+      return held((run) => resumeCode(this.#kernels, this.#shell, run, trace as Kernel));
     });
   }
 
@@ -160,7 +160,13 @@ export class Sandbox extends BaseSandbox<Env> {
   ): Promise<Answer<RunView>> {
     return this.#serve(owner, () =>
       this.#start("code", spec.code, spec.timeoutMs, waitMs, (run, timeoutMs) =>
-        startCode(this.#kernels, this.#shell, run, { ...spec, timeoutMs, logCapBytes: this.#logCapBytes }),
+        startCode(
+          this.#kernels,
+          this.#shell,
+          run,
+          { ...spec, timeoutMs, logCapBytes: this.#logCapBytes },
+          (kernel) => run.trace(kernel),
+        ),
       ),
     );
   }

@@ -28,9 +28,9 @@ describe.concurrent("a container that is killed", () => {
       expect(run?.isError).toBe(false);
       expect(run?.text).toContain("state: lost");
     }
-    for (const run of [first, kernel, queuedCode])
-      expect(run?.text).toContain("The sandbox stopped while it ran");
-    expect(queued?.text).toContain("It waited for its turn when the sandbox stopped, and never ran.");
+    for (const run of [first, kernel]) expect(run?.text).toContain("The sandbox stopped while it ran");
+    for (const run of [queued, queuedCode])
+      expect(run?.text).toContain("It waited for its turn when the sandbox stopped, and never ran.");
     expect(first?.text).toContain("stdout:\nbegun");
     expect(kernel?.text).toContain("stdout:\nbegun");
     const next = await command(sandbox, "cat file; echo [$GONE] $PWD; ls /tmp");
@@ -135,17 +135,65 @@ describe.concurrent("an actor that is thrown away", () => {
       await code(sandbox, "print('begun', flush=True)\nimport time; time.sleep(8)", { wait_seconds: 0 }),
     );
     await command(sandbox, "sleep 4", { wait_seconds: 0 });
-    const queued = idIn(await command(sandbox, "echo never", { wait_seconds: 0 }));
+    const queued = [
+      idIn(await command(sandbox, "echo never", { wait_seconds: 0 })),
+      idIn(await code(sandbox, "kept = 0", { wait_seconds: 0 })),
+    ];
     await says(id, "begun");
     await evict(sandbox);
     const lost = await result(id);
     expect(lost.text).toContain("state: lost");
     expect(lost.text).toContain("The server was restarted while it ran");
     expect(lost.text).toContain("stdout:\nbegun");
-    expect((await result(queued)).text).toContain(
-      "It waited for its turn when the server was restarted, and never ran.",
-    );
+    for (const one of queued)
+      expect((await result(one)).text).toContain(
+        "It waited for its turn when the server was restarted, and never ran.",
+      );
     expect((await code(sandbox, "kept + 1")).text).toContain("result: 42");
+  });
+
+  it.each([
+    {
+      language: "python",
+      endless: "import time\nprint('begun', flush=True)\nwhile True: time.sleep(0.1)",
+      becomes: "The python kernel was interrupted. Its variables and imports are still there.",
+      next: "result: 42",
+    },
+    {
+      language: "javascript",
+      endless: "console.log('begun'); await new Promise(() => setInterval(() => {}, 100))",
+      becomes: "The javascript kernel was stopped. Its variables and imports are gone;",
+      next: "kept is not defined",
+    },
+  ])("stops its code without end: $language", async ({ language, endless, becomes, next }) => {
+    const sandbox = `evicted-${language}`;
+    await code(sandbox, "kept = 41", { language });
+    const id = idIn(await code(sandbox, endless, { language, wait_seconds: 0 }));
+    await says(id, "begun");
+    await evict(sandbox);
+    // Without having asked for the lost one: it waits behind nothing that has no end.
+    expect((await code(sandbox, "kept + 1", { language })).text).toContain(next);
+    const { text } = await result(id);
+    expect(text).toContain("state: lost");
+    expect(text).toContain("The server was restarted while it ran, and lost the way to its result.");
+    expect(text).toContain(becomes);
+    expect(text).toContain("stdout:\nbegun");
+  });
+
+  it("leaves a kernel alone whose code comes to its end by itself", async () => {
+    const sandbox = "evicted-ended";
+    const more = { language: "javascript", wait_seconds: 0 };
+    await code(sandbox, "kept = 41", { language: "javascript" });
+    const pause = "await new Promise((resolve) => setTimeout(resolve, 20))";
+    const line = `console.log('begun'); while (!require('node:fs').existsSync('/workspace/go')) ${pause}`;
+    const id = idIn(await code(sandbox, line, more));
+    await says(id, "begun");
+    await evict(sandbox);
+    await sh(sandbox, "touch go");
+    expect((await code(sandbox, "kept + 1", { language: "javascript" })).text).toContain("result: 42");
+    const { text } = await result(id);
+    expect(text).toContain("state: lost");
+    expect(text).toContain("It has ended since. Its variables and imports are still there.");
   });
 
   it("says that a run is lost whose container went too", async () => {

@@ -8,6 +8,7 @@ if [[ -v sbx_next ]]; then
     [[ -z ${sbx_before[$sbx_name]} ]] || export "$sbx_name${sbx_before[$sbx_name]}"
   done
   unset -v SANDBOX_MCP_RUN
+  unset -f sbx_leave sbx_is
 fi
 printf 'cd -- %q 2>/dev/null || { cd /workspace 2>/dev/null || cd /; }\n' "$PWD"
 umask -p

@@ -37,6 +37,16 @@ describe("a session of run_command", () => {
     ["an error under set -e", "set -eu; false", 1],
     ["a syntax error after it", "\nif then", 2],
     ["a trap of its own", "trap 'echo bye' EXIT", 0],
+    ["a trap of its own and exit", "trap 'echo bye' EXIT; exit 4", 4],
+    ["a trap of its own that exits", "trap 'exit 5' EXIT; exit 4", 5],
+    ["a trap that was removed and exit", "trap 'echo bye' EXIT; trap - EXIT; exit 4", 4],
+    ["a trap in a subshell", "(trap 'echo bye' EXIT; cd /; exit 3) || exit", 3],
+    ["exit in a subshell with a trap", "trap 'echo bye' EXIT; (cd /; exit 3)", 3],
+    ["exit in a function with a trap", "trap 'echo bye' EXIT; f() { exit 4; }; f", 4],
+    ["exit by a signal with a trap", "trap 'echo bye' EXIT; trap 'exit 6' USR1; kill -USR1 $$; sleep 1", 6],
+    ["exit under set -eu with a trap", "set -eu; trap 'echo bye' EXIT; false || exit 4", 4],
+    ["noclobber", "set -C", 0],
+    ["noclobber with a trap", "set -C; trap true EXIT; exit 4", 4],
     ["the end of its time", "sleep 100", 143],
     ["redirected output", "exec >/dev/null 2>&1", 0],
     ["a failing last command", "false", 1],
@@ -54,6 +64,34 @@ describe("a session of run_command", () => {
       "for this in /usr/lib\n",
     );
     expect(await printed("trap", "echo $PWD $KEPT ${ONLY-gone}")).toBe("/workspace 1 gone\n");
+  });
+
+  it("runs a trap of the command's own as bash does, once and last; what it changes is its own", async () => {
+    const command = `trap 'echo "$? $ONLY in $PWD"; export KEPT=2; cd /; false; exit' EXIT; export KEPT=1; cd lib`;
+    const only = { env: { ONLY: "for this" }, cwd: "/usr" };
+    for (const [end, exit_code] of [
+      ["exit 4", 4],
+      ["(exit 3); exit", 3],
+      ["true", 0],
+    ] as const) {
+      const ran = await run("chained", `${command}; ${end}`, only);
+      expect(ran).toMatchObject({ exit_code, stdout: `${exit_code} for this in /usr/lib\n`, stderr: "" });
+      expect(await printed("chained", "echo $PWD $KEPT ${ONLY-gone}; trap -p EXIT; unset KEPT")).toMatch(
+        /^\/workspace 1 gone\n/,
+      );
+    }
+  });
+
+  it("traces exit as bash does, but for one line", async () => {
+    const { stderr } = await run("traced", "trap 'echo bye' EXIT; set -x; false || exit 4");
+    expect(stderr).toMatch(/^\++ false\n\++ exit 4\n\++ builtin exit 4\n\++ echo bye\n$/);
+  });
+
+  it("lets a function called exit be the command's own", async () => {
+    await run("own-exit", "exit() { echo mine; }; cd /tmp");
+    expect(await printed("own-exit", "exit; pwd; unset -f exit")).toBe("mine\n/tmp\n");
+    expect(await run("own-exit", "trap 'echo bye' EXIT; cd /; exit 2")).toMatchObject({ exit_code: 2 });
+    expect(await printed("own-exit", "pwd")).toBe("/\n");
   });
 
   it("goes back to /workspace when its directory is gone", async () => {

@@ -9,6 +9,13 @@ import { defineConfig } from "vitest/config";
 /** Tests that really break things share two cores with what they break: in CI one that fails is run once more. */
 const retry = process.env.CI ? 1 : 0;
 
+/** The engine that the global set-up started, and the owner's token. */
+const platform = (inject: (key: "engineURL" | "engineSecret") => string) => ({
+  LOCAL_ENGINE_URL: inject("engineURL"),
+  LOCAL_ENGINE_SECRET: inject("engineSecret"),
+  SERVER_AUTH_TOKEN: "test-owner-token",
+});
+
 export default defineConfig({
   test: {
     globalSetup: ["tests/setup/engine.ts", "tests/setup/model.ts"],
@@ -21,9 +28,7 @@ export default defineConfig({
             wrangler: { configPath: "./wrangler.local.jsonc" },
             miniflare: {
               bindings: {
-                LOCAL_ENGINE_URL: inject("engineURL"),
-                LOCAL_ENGINE_SECRET: inject("engineSecret"),
-                SERVER_AUTH_TOKEN: "test-owner-token",
+                ...platform(inject),
                 // Small, so that tests reach them.
                 RUN_LOG_MAX_MB: "16",
                 TASK_ARCHIVE_MAX_MB: "4",
@@ -63,9 +68,7 @@ export default defineConfig({
             wrangler: { configPath: "./wrangler.local.jsonc" },
             miniflare: {
               bindings: {
-                LOCAL_ENGINE_URL: inject("engineURL"),
-                LOCAL_ENGINE_SECRET: inject("engineSecret"),
-                SERVER_AUTH_TOKEN: "test-owner-token",
+                ...platform(inject),
                 FAULTS: process.env.FAULTS ?? "short",
               },
             },

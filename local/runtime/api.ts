@@ -1,171 +1,140 @@
 import { RpcTarget } from "capnweb";
-import { type BackupAPI } from "./backup.ts";
+import { Domain, type Services } from "./domain.ts";
 import { sandboxError } from "./errors.ts";
-import { type Files } from "./files.ts";
 import { type ListOptions } from "./file-listing.ts";
 import { checkout, type CheckoutOptions } from "./git.ts";
-import { type InterpreterAPI } from "./interpreter.ts";
 import { watchPort, type WatchPortRequest } from "./ports.ts";
 import { ProcessesAPI, CommandsAPI } from "./process-api.ts";
-import { type Processes } from "./processes.ts";
-import { SESSIONLESS, sessionOrDefault, type SessionOptions, type Sessions } from "./sessions.ts";
+import { SESSIONLESS, sessionOrDefault, type SessionOptions } from "./sessions.ts";
 import { eventStream } from "./sse.ts";
 import { now } from "./text.ts";
-import { type WatchAPI } from "./watch.ts";
 
 /** The version of the SDK whose container this runtime stands in for; the SDK warns about any other. */
 const SANDBOX_VERSION = "0.12.10";
 
-export interface Services {
-  sessions: Sessions;
-  processes: Processes;
-  files: Files;
-  interpreter: InterpreterAPI;
-  watch: WatchAPI;
-  backup: BackupAPI;
-}
-
 /** The control API on `/rpc`: one target per domain, as the SDK's client addresses them. */
 export class SandboxAPI extends RpcTarget {
-  readonly #services: Services;
-  readonly #commands: CommandsAPI;
-  readonly #files: FilesAPI;
-  readonly #processes: ProcessesAPI;
-  readonly #ports: PortsAPI;
-  readonly #git: GitAPI;
-  readonly #utils: UtilsAPI;
-  readonly #tunnels = new TunnelsAPI();
+  readonly #domains: ReturnType<typeof domainsOf>;
 
   constructor(services: Services) {
     super();
-    this.#services = services;
-    this.#commands = new CommandsAPI(services.sessions, services.processes);
-    this.#files = new FilesAPI(services.files);
-    this.#processes = new ProcessesAPI(services.processes);
-    this.#ports = new PortsAPI(services.processes);
-    this.#git = new GitAPI(services.sessions, services.processes);
-    this.#utils = new UtilsAPI(services.sessions, services.processes);
+    this.#domains = domainsOf(services);
   }
 
-  get commands(): CommandsAPI {
-    return this.#commands;
+  get commands() {
+    return this.#domains.commands;
   }
-  get files(): FilesAPI {
-    return this.#files;
+  get files() {
+    return this.#domains.files;
   }
-  get processes(): ProcessesAPI {
-    return this.#processes;
+  get processes() {
+    return this.#domains.processes;
   }
-  get ports(): PortsAPI {
-    return this.#ports;
+  get ports() {
+    return this.#domains.ports;
   }
-  get git(): GitAPI {
-    return this.#git;
+  get git() {
+    return this.#domains.git;
   }
-  get interpreter(): InterpreterAPI {
-    return this.#services.interpreter;
+  get interpreter() {
+    return this.#domains.interpreter;
   }
-  get utils(): UtilsAPI {
-    return this.#utils;
+  get utils() {
+    return this.#domains.utils;
   }
-  get backup(): BackupAPI {
-    return this.#services.backup;
+  get backup() {
+    return this.#domains.backup;
   }
-  get watch(): WatchAPI {
-    return this.#services.watch;
+  get watch() {
+    return this.#domains.watch;
   }
-  get tunnels(): TunnelsAPI {
-    return this.#tunnels;
+  get tunnels() {
+    return this.#domains.tunnels;
   }
 }
 
-class FilesAPI extends RpcTarget {
-  readonly #files: Files;
+function domainsOf(services: Services) {
+  const { interpreter, backup, watch } = services;
+  return {
+    commands: new CommandsAPI(services),
+    files: new FilesAPI(services),
+    processes: new ProcessesAPI(services),
+    ports: new PortsAPI(services),
+    git: new GitAPI(services),
+    utils: new UtilsAPI(services),
+    tunnels: new TunnelsAPI(),
+    interpreter,
+    backup,
+    watch,
+  };
+}
 
-  constructor(files: Files) {
-    super();
-    this.#files = files;
-  }
-
+class FilesAPI extends Domain {
   async readFile(path: string, sessionId?: string, options: { encoding?: string } = {}) {
     const session = sessionOrDefault(sessionId);
     const file =
       options.encoding === "none"
-        ? await this.#files.readBytes(path, session)
-        : await this.#files.read(path, session, options.encoding);
+        ? await this.services.files.readBytes(path, session)
+        : await this.services.files.read(path, session, options.encoding);
     return { success: true, path, ...file, timestamp: now() };
   }
 
   readFileStream(path: string, sessionId?: string): ReadableStream<Uint8Array> {
-    return eventStream(this.#files.readEvents(path, sessionOrDefault(sessionId)));
+    return eventStream(this.services.files.readEvents(path, sessionOrDefault(sessionId)));
   }
 
   async writeFile(path: string, content: string, sessionId?: string, options: { encoding?: string } = {}) {
-    await this.#files.write(path, content, sessionOrDefault(sessionId), options.encoding);
+    await this.services.files.write(path, content, sessionOrDefault(sessionId), options.encoding);
     // The size of what was sent, even when that was base64: so the container counts.
     return { success: true, path, bytesWritten: Buffer.byteLength(content), timestamp: now() };
   }
 
   async writeFileStream(path: string, content: ReadableStream<Uint8Array>, sessionId?: string) {
-    const bytesWritten = await this.#files.writeStream(path, content, sessionOrDefault(sessionId));
+    const bytesWritten = await this.services.files.writeStream(path, content, sessionOrDefault(sessionId));
     return { success: true, path, bytesWritten, timestamp: now() };
   }
 
   async deleteFile(path: string, sessionId?: string) {
-    await this.#files.delete(path, sessionOrDefault(sessionId));
+    await this.services.files.delete(path, sessionOrDefault(sessionId));
     return { success: true, path, timestamp: now() };
   }
 
   async renameFile(oldPath: string, newPath: string, sessionId?: string) {
-    await this.#files.move(oldPath, newPath, sessionOrDefault(sessionId), "file.rename");
+    await this.services.files.move(oldPath, newPath, sessionOrDefault(sessionId), "file.rename");
     return { success: true, path: oldPath, oldPath, newPath, timestamp: now() };
   }
 
   async moveFile(sourcePath: string, destinationPath: string, sessionId?: string) {
-    await this.#files.move(sourcePath, destinationPath, sessionOrDefault(sessionId), "file.move");
+    await this.services.files.move(sourcePath, destinationPath, sessionOrDefault(sessionId), "file.move");
     return { success: true, path: sourcePath, newPath: destinationPath, timestamp: now() };
   }
 
   async mkdir(path: string, sessionId?: string, { recursive = false }: { recursive?: boolean } = {}) {
-    await this.#files.makeDirectory(path, sessionOrDefault(sessionId), recursive);
+    await this.services.files.makeDirectory(path, sessionOrDefault(sessionId), recursive);
     return { success: true, path, recursive, timestamp: now() };
   }
 
   async listFiles(path: string, sessionId?: string, options: ListOptions = {}) {
-    const files = await this.#files.list(path, sessionOrDefault(sessionId), options);
+    const files = await this.services.files.list(path, sessionOrDefault(sessionId), options);
     return { success: true, files, count: files.length, path, timestamp: now() };
   }
 
   exists(path: string, sessionId?: string) {
-    const exists = this.#files.exists(path, sessionOrDefault(sessionId));
+    const exists = this.services.files.exists(path, sessionOrDefault(sessionId));
     return { success: true, exists, path, timestamp: now() };
   }
 }
 
-class PortsAPI extends RpcTarget {
-  readonly #processes: Processes;
-
-  constructor(processes: Processes) {
-    super();
-    this.#processes = processes;
-  }
-
+class PortsAPI extends Domain {
   watchPort(request: WatchPortRequest): ReadableStream<Uint8Array> {
     const stop = new AbortController();
-    return eventStream(watchPort(request, this.#processes, stop.signal), { onCancel: () => stop.abort() });
+    return eventStream(watchPort(request, this.services.processes, stop.signal), {
+      onCancel: () => stop.abort(),
+    });
   }
 }
 
-class GitAPI extends RpcTarget {
-  readonly #sessions: Sessions;
-  readonly #processes: Processes;
-
-  constructor(sessions: Sessions, processes: Processes) {
-    super();
-    this.#sessions = sessions;
-    this.#processes = processes;
-  }
-
+class GitAPI extends Domain {
   /** Runs in the session, which is busy meanwhile. Errors: see `checkout`. */
   async checkout(repoUrl: string, sessionId?: string, options: CheckoutOptions = {}) {
     const session = sessionOrDefault(sessionId);
@@ -174,24 +143,15 @@ class GitAPI extends RpcTarget {
       options,
       (command) =>
         session === SESSIONLESS
-          ? this.#processes.runAlone(command)
-          : this.#sessions.execute(command, session),
-      this.#sessions.workspace,
+          ? this.services.processes.runAlone(command)
+          : this.services.sessions.execute(command, session),
+      this.services.sessions.workspace,
     );
     return { success: true, repoUrl, branch, targetDir, timestamp: now() };
   }
 }
 
-class UtilsAPI extends RpcTarget {
-  readonly #sessions: Sessions;
-  readonly #processes: Processes;
-
-  constructor(sessions: Sessions, processes: Processes) {
-    super();
-    this.#sessions = sessions;
-    this.#processes = processes;
-  }
-
+class UtilsAPI extends Domain {
   ping(): string {
     return "healthy";
   }
@@ -207,7 +167,7 @@ class UtilsAPI extends RpcTarget {
 
   /** Errors: SESSION_ALREADY_EXISTS, INTERNAL_ERROR. */
   async createSession(options: SessionOptions) {
-    await this.#sessions.create(options);
+    await this.services.sessions.create(options);
     return {
       success: true,
       id: options.id,
@@ -219,13 +179,13 @@ class UtilsAPI extends RpcTarget {
 
   /** Also ends the background processes started from the session. Error: INTERNAL_ERROR for an unknown one. */
   async deleteSession(sessionId: string) {
-    await this.#sessions.delete(sessionId);
-    await this.#processes.killSession(sessionId);
+    await this.services.sessions.delete(sessionId);
+    await this.services.processes.killSession(sessionId);
     return { success: true, sessionId, timestamp: now() };
   }
 
   listSessions() {
-    return { sessions: this.#sessions.list() };
+    return { sessions: this.services.sessions.list() };
   }
 }
 

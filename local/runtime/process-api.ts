@@ -1,27 +1,18 @@
-import { RpcTarget } from "capnweb";
+import { Domain } from "./domain.ts";
 import { messageOf } from "./errors.ts";
-import { type ProcessRecord, type Processes } from "./processes.ts";
-import { SESSIONLESS, sessionOrDefault, type ExecuteOptions, type Sessions } from "./sessions.ts";
+import { type ProcessRecord } from "./processes.ts";
+import { SESSIONLESS, sessionOrDefault, type ExecuteOptions } from "./sessions.ts";
 import { eventStream, type StreamEvent } from "./sse.ts";
 import { now } from "./text.ts";
 
 /** `commands` of the control API. */
-export class CommandsAPI extends RpcTarget {
-  readonly #sessions: Sessions;
-  readonly #processes: Processes;
-
-  constructor(sessions: Sessions, processes: Processes) {
-    super();
-    this.#sessions = sessions;
-    this.#processes = processes;
-  }
-
+export class CommandsAPI extends Domain {
   /** Runs a command in the session's shell to its end. Errors: SESSION_TERMINATED, COMMAND_EXECUTION_ERROR. */
   async execute(command: string, sessionId?: string, options: ExecuteOptions = {}) {
     const session = sessionOrDefault(sessionId);
     const { exitCode, stdout, stderr } = await (session === SESSIONLESS
-      ? this.#processes.runAlone(command, options)
-      : this.#sessions.execute(command, session, options));
+      ? this.services.processes.runAlone(command, options)
+      : this.services.sessions.execute(command, session, options));
     return { success: exitCode === 0, exitCode, stdout, stderr, command, timestamp: now() };
   }
 
@@ -33,7 +24,7 @@ export class CommandsAPI extends RpcTarget {
     const session = sessionOrDefault(sessionId);
     let record: ProcessRecord;
     try {
-      record = await this.#processes.start(command, session, options);
+      record = await this.services.processes.start(command, session, options);
     } catch (error) {
       return eventStream(failed(messageOf(error)), { named: true });
     }
@@ -50,21 +41,14 @@ export class CommandsAPI extends RpcTarget {
 }
 
 /** `processes` of the control API. */
-export class ProcessesAPI extends RpcTarget {
-  readonly #processes: Processes;
-
-  constructor(processes: Processes) {
-    super();
-    this.#processes = processes;
-  }
-
+export class ProcessesAPI extends Domain {
   /** Errors: INVALID_COMMAND, SESSION_TERMINATED, STREAM_START_ERROR. */
   async startProcess(
     command: string,
     sessionId?: string,
     { processId, ...options }: ExecuteOptions & { processId?: string } = {},
   ) {
-    const record = await this.#processes.start(command, sessionOrDefault(sessionId), {
+    const record = await this.services.processes.start(command, sessionOrDefault(sessionId), {
       ...options,
       processID: processId,
     });
@@ -78,27 +62,27 @@ export class ProcessesAPI extends RpcTarget {
   }
 
   listProcesses() {
-    return { success: true, processes: this.#processes.list().map(describe), timestamp: now() };
+    return { success: true, processes: this.services.processes.list().map(describe), timestamp: now() };
   }
 
   /** Error: PROCESS_NOT_FOUND. */
   async getProcess(id: string) {
-    return { success: true, process: describe(await this.#processes.get(id)), timestamp: now() };
+    return { success: true, process: describe(await this.services.processes.get(id)), timestamp: now() };
   }
 
   /** Returns when the process and all it started are gone. Errors: PROCESS_NOT_FOUND, COMMAND_NOT_FOUND. */
   async killProcess(id: string) {
-    await this.#processes.kill(id);
+    await this.services.processes.kill(id);
     return { success: true, processId: id, timestamp: now() };
   }
 
   async killAllProcesses() {
-    return { success: true, cleanedCount: await this.#processes.killAll(), timestamp: now() };
+    return { success: true, cleanedCount: await this.services.processes.killAll(), timestamp: now() };
   }
 
   /** Error: PROCESS_NOT_FOUND. */
   async getProcessLogs(id: string) {
-    const { log } = await this.#processes.get(id);
+    const { log } = await this.services.processes.get(id);
     return {
       success: true,
       processId: id,
@@ -110,7 +94,7 @@ export class ProcessesAPI extends RpcTarget {
 
   /** What there is as one event per stream, then what comes, then `exit`. Error: PROCESS_NOT_FOUND. */
   async streamProcessLogs(id: string) {
-    const record = await this.#processes.get(id);
+    const record = await this.services.processes.get(id);
     const follower = followed(record);
     const replay = (["stdout", "stderr"] as const).map((stream) => ({
       stream,

@@ -1,8 +1,7 @@
 /** The beginning and the end of a stream of any length, in a bounded piece of memory. */
-import { SHOWN_BYTES, type Shown, ends } from "./output.ts";
+import { SHOWN_BYTES, type Shown, ends, lenient } from "./output.ts";
 
 const EMPTY = new Uint8Array(0);
-const lenient = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 
 export class Ends {
   /** The first bytes, and the last of those after them: each at most `SHOWN_BYTES`. */
@@ -33,7 +32,7 @@ export class Ends {
   shown(): Shown {
     const { head, tail, bytes } = this;
     if (bytes > head.length + tail.length) return ends(head, tail, bytes);
-    return { head: lenient.decode(joined([head, tail])), tail: "", bytes, omitted: 0 };
+    return { head: lenient(joined([head, tail])), tail: "", bytes, omitted: 0 };
   }
 }
 

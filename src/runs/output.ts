@@ -13,7 +13,12 @@ export interface Shown {
   omitted: number;
 }
 
-const lenient = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
+const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
+
+/** The text of all these bytes: what is no UTF-8 becomes U+FFFD, and a byte order mark is a character like another. */
+export function lenient(bytes: Uint8Array): string {
+  return decoder.decode(bytes);
+}
 
 /** What is shown of a stream of `bytes` bytes, given its first and its last bytes; both are cut at whole characters. */
 export function ends(first: Uint8Array, last: Uint8Array, bytes: number): Shown {
@@ -25,7 +30,7 @@ export function ends(first: Uint8Array, last: Uint8Array, bytes: number): Shown 
 /** Text of `bytes` without a character cut at its end; bytes that are no UTF-8 become U+FFFD. */
 function decodeHead(bytes: Uint8Array): { text: string; length: number } {
   const length = bytes.length - unfinished(bytes);
-  return { text: lenient.decode(bytes.subarray(0, length)), length };
+  return { text: lenient(bytes.subarray(0, length)), length };
 }
 
 /** Bytes at the end that begin a character and do not finish it. */
@@ -45,7 +50,7 @@ export function unfinished(bytes: Uint8Array): number {
 function decodeTail(bytes: Uint8Array): { text: string; length: number } {
   let start = 0;
   while (start < 3 && start < bytes.length && ((bytes[start] ?? 0) & 0xc0) === 0x80) start++;
-  return { text: lenient.decode(bytes.subarray(start)), length: bytes.length - start };
+  return { text: lenient(bytes.subarray(start)), length: bytes.length - start };
 }
 
 /** The stream as one text, with a line in the middle that says what is missing. */

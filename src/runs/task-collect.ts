@@ -12,6 +12,7 @@ import {
   type TaskDetail,
 } from "./task-detail.ts";
 import { joined } from "./ends.ts";
+import { lenient } from "./output.ts";
 import { type TaskScript, entriesOf } from "./task-script.ts";
 
 /** Files kept for each task, and their sizes in bytes. The whole diff counts too. */
@@ -20,8 +21,6 @@ const MAX_ARTIFACT_BYTES = 10 * 1024 * 1024;
 const MAX_TOTAL_BYTES = 50 * 1024 * 1024;
 
 const KINDS: Record<string, Changed["change"]> = { A: "created", M: "changed", D: "deleted" };
-
-const lenient = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 
 export interface Shelf {
   bucket: R2Bucket;
@@ -142,5 +141,5 @@ function artifactKey(prefix: string, index: number): string {
 
 /** Text of bytes that may end within a character. */
 function wholeCharacters(bytes: Uint8Array): string {
-  return lenient.decode(bytes).replace(/\uFFFD$/, "");
+  return lenient(bytes).replace(/\uFFFD$/, "");
 }

@@ -1,6 +1,7 @@
 /** What an agent prints, as it goes into its run: its events become lines for people, the raw stream is not kept. */
 import type { EventReader } from "./agents.ts";
 import { joined } from "./ends.ts";
+import { lenient } from "./output.ts";
 import type { RunSink, Stream } from "./run.ts";
 
 /** A longer line is no event that we have a use for. Bytes. */
@@ -8,7 +9,6 @@ const MAX_LINE = 16 * 1024 * 1024;
 
 const NEWLINE = 0x0a;
 const encoder = new TextEncoder();
-const lenient = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 
 /** What our own script says on the agent's stream, about the task itself. */
 export type Step =
@@ -132,7 +132,7 @@ export class TaskOutput implements RunSink {
   }
 
   #line(): void {
-    const line = this.#skipping || this.#partialBytes === 0 ? "" : lenient.decode(joined(this.#partial));
+    const line = this.#skipping || this.#partialBytes === 0 ? "" : lenient(joined(this.#partial));
     this.offset += this.#partialBytes;
     this.#drop();
     this.#skipping = false;

@@ -11,6 +11,7 @@ import {
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { claudeCode } from "../setup/claude-code.ts";
 import { type Reply, startMessagesAPI, toolResults } from "../setup/messages-api.ts";
 import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
 
@@ -169,24 +170,7 @@ describe("the Inspector's command line", () => {
 });
 
 describe("Claude Code", () => {
-  const program = join(repository, `node_modules/@anthropic-ai/claude-code-linux-${process.arch}/claude`);
-
-  const claude = async (args: string[], baseURL = "http://127.0.0.1:9") => {
-    const env = {
-      PATH: process.env.PATH,
-      HOME: home,
-      CLAUDE_CONFIG_DIR: join(home, "claude"),
-      ANTHROPIC_API_KEY: "sk-ant-test-not-a-key",
-      ANTHROPIC_BASE_URL: baseURL,
-      CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
-      DISABLE_AUTOUPDATER: "1",
-      MCP_CONNECTION_NONBLOCKING: "0",
-      ENABLE_TOOL_SEARCH: "false",
-    };
-    const child = run(program, args, { env, cwd: home, timeout: 120_000 });
-    child.child.stdin?.end();
-    return (await child).stdout;
-  };
+  const claude = (args: string[], modelURL?: string) => claudeCode(home, args, modelURL);
 
   it("connects with the line that npm start prints", async () => {
     const line = /^ {2}claude (mcp add .*)$/m.exec(server.stdout())?.[1] ?? "";

@@ -1,18 +1,15 @@
 /** The real Claude Code signs in to the server that `npm start` started, and calls a tool; a token works beside it. */
-import { execFile, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { promisify, stripVTControlCharacters } from "node:util";
+import { stripVTControlCharacters } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { CLAUDE_CODE, claudeCode, claudeEnvironment } from "../setup/claude-code.ts";
 import { type Reply, startMessagesAPI, toolResults } from "../setup/messages-api.ts";
 import { Browser } from "../setup/oauth-client.ts";
-import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
-
-const run = promisify(execFile);
-
-const program = join(repository, `node_modules/@anthropic-ai/claude-code-linux-${process.arch}/claude`);
+import { type Server, startServer, TOKEN } from "../setup/server.ts";
 
 let server: Server;
 let home: string;
@@ -26,33 +23,18 @@ afterAll(async () => {
   if (home) rmSync(home, { recursive: true, force: true });
 });
 
-function environment(baseURL = "http://127.0.0.1:9") {
-  return {
-    PATH: process.env.PATH,
-    HOME: home,
-    CLAUDE_CONFIG_DIR: join(home, "claude"),
-    ANTHROPIC_API_KEY: "sk-ant-test-not-a-key",
-    ANTHROPIC_BASE_URL: baseURL,
-    CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
-    DISABLE_AUTOUPDATER: "1",
-    MCP_CONNECTION_NONBLOCKING: "0",
-    ENABLE_TOOL_SEARCH: "false",
-  };
-}
-
-async function claude(args: string[], baseURL?: string): Promise<string> {
-  const child = run(program, args, { env: environment(baseURL), cwd: home, timeout: 120_000 });
-  child.child.stdin?.end();
-  return (await child).stdout;
-}
+const claude = (args: string[], modelURL?: string) => claudeCode(home, args, modelURL);
 
 /** Runs it in a terminal; `answer` is called with what it printed so far until it gives what to type, once. */
 async function inTerminal(
   args: string[],
   answer: (printed: string) => Promise<string | undefined>,
 ): Promise<string> {
-  const command = [program, ...args].map((word) => `'${word}'`).join(" ");
-  const child = spawn("script", ["-qfec", command, "/dev/null"], { env: environment(), cwd: home });
+  const command = [CLAUDE_CODE, ...args].map((word) => `'${word}'`).join(" ");
+  const child = spawn("script", ["-qfec", command, "/dev/null"], {
+    env: claudeEnvironment(home),
+    cwd: home,
+  });
   const ended = once(child, "exit");
   let printed = "";
   let answered = false;

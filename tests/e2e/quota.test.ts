@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Server, startServer } from "../setup/server.ts";
+import { tool, type ToolAnswer } from "../setup/tool.ts";
 
 const RUNS = 10;
 const SANDBOXES = 12;
@@ -31,9 +32,7 @@ beforeAll(async () => {
 });
 afterAll(() => server?.stop());
 
-interface Answer {
-  isError: boolean;
-  text: string;
+interface Answer extends ToolAnswer {
   structured: {
     id?: string;
     runs?: { id: string; state: string }[];
@@ -43,26 +42,8 @@ interface Answer {
 }
 
 function caller(name: string, to = () => server) {
-  return async (tool: string, args: Record<string, unknown>): Promise<Answer> => {
-    const response = await fetch(to().url, {
-      method: "POST",
-      headers: {
-        authorization: `Bearer ${tokenOf(name)}`,
-        "content-type": "application/json",
-        accept: "application/json, text/event-stream",
-      },
-      body: JSON.stringify({
-        jsonrpc: "2.0",
-        id: 1,
-        method: "tools/call",
-        params: { name: tool, arguments: args },
-      }),
-    });
-    const body = await response.text();
-    const { result } = JSON.parse(/^data: (.*)$/m.exec(body)?.[1] ?? body);
-    const text = result.content.map((block: { text?: string }) => block.text ?? "").join("\n");
-    return { isError: result.isError === true, text, structured: result.structuredContent ?? {} };
-  };
+  return (named: string, args: Record<string, unknown>): Promise<Answer> =>
+    tool(to().url, named, args, { token: tokenOf(name) });
 }
 
 type Call = ReturnType<typeof caller>;

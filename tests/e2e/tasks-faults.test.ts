@@ -1,17 +1,14 @@
 /** Tasks when a part goes away in the middle: the client, the client's patience, the server. */
-import { execFile } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { claudeCode } from "../setup/claude-code.ts";
 import { type MessagesAPI, toolResults } from "../setup/messages-api.ts";
 import { survivors, tree } from "../setup/processes.ts";
 import { bash, playScenarios, say, use } from "../setup/scripted-agent.ts";
-import { repository, type Server, type ServerOptions, startServer, TOKEN } from "../setup/server.ts";
+import { type Server, type ServerOptions, startServer, TOKEN } from "../setup/server.ts";
 import { connectTaskClient } from "./task-client.ts";
-
-const run = promisify(execFile);
 
 let api: MessagesAPI;
 let stateDir: string;
@@ -60,25 +57,11 @@ afterAll(async () => {
 
 /** Asks a Claude Code that has the server's tools. */
 async function claude(prompt: string): Promise<string> {
-  const program = join(repository, `node_modules/@anthropic-ai/claude-code-linux-${process.arch}/claude`);
   const connection = { type: "http", url: server.url, headers: { Authorization: `Bearer ${TOKEN}` } };
   const config = join(home, "mcp.json");
   writeFileSync(config, JSON.stringify({ mcpServers: { sandbox: connection } }));
   const flags = ["--mcp-config", config, "--strict-mcp-config", "--allowedTools", "mcp__sandbox"];
-  const env = {
-    PATH: process.env.PATH,
-    HOME: home,
-    CLAUDE_CONFIG_DIR: join(home, "claude"),
-    ANTHROPIC_API_KEY: "sk-ant-test-not-a-key",
-    ANTHROPIC_BASE_URL: api.url,
-    CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
-    DISABLE_AUTOUPDATER: "1",
-    MCP_CONNECTION_NONBLOCKING: "0",
-    ENABLE_TOOL_SEARCH: "false",
-  };
-  const child = run(program, ["-p", prompt, ...flags], { env, cwd: home, timeout: 120_000 });
-  child.child.stdin?.end();
-  return (await child).stdout;
+  return claudeCode(home, ["-p", prompt, ...flags], api.url);
 }
 
 describe("Claude Code as the client", () => {

@@ -1,0 +1,35 @@
+/** Claude Code as its user runs it: the real program, with a home of its own. */
+import { execFile } from "node:child_process";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { repository } from "./server.ts";
+
+const run = promisify(execFile);
+
+export const CLAUDE_CODE = join(
+  repository,
+  `node_modules/@anthropic-ai/claude-code-linux-${process.arch}/claude`,
+);
+
+/** Its environment. `modelURL` is the address of its model; nothing answers at the one that is taken without. */
+export function claudeEnvironment(home: string, modelURL = "http://127.0.0.1:9"): NodeJS.ProcessEnv {
+  return {
+    PATH: process.env.PATH,
+    HOME: home,
+    CLAUDE_CONFIG_DIR: join(home, "claude"),
+    ANTHROPIC_API_KEY: "sk-ant-test-not-a-key",
+    ANTHROPIC_BASE_URL: modelURL,
+    CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
+    DISABLE_AUTOUPDATER: "1",
+    MCP_CONNECTION_NONBLOCKING: "0",
+    ENABLE_TOOL_SEARCH: "false",
+  };
+}
+
+/** Runs it to its end; what it printed. @throws Error when it fails */
+export async function claudeCode(home: string, args: string[], modelURL?: string): Promise<string> {
+  const options = { env: claudeEnvironment(home, modelURL), cwd: home, timeout: 120_000 };
+  const running = run(CLAUDE_CODE, args, options);
+  running.child.stdin?.end();
+  return (await running).stdout;
+}

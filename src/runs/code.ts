@@ -1,6 +1,8 @@
 /** Code in a live kernel as a run. */
-import type { CodeOutcome, CodeSpec, Kernel, Kernels, TakenOver } from "../sandbox/kernels.ts";
+import type { CodeOutcome } from "../sandbox/kernel-outcome.ts";
 import type { CodeError, RichResult } from "../sandbox/kernel-protocol.ts";
+import type { Kernel } from "../sandbox/kernel-table.ts";
+import type { CodeSpec, Kernels, TakenOver } from "../sandbox/kernels.ts";
 import type { Shell } from "../sandbox/shell.ts";
 import { RunFiles } from "./files.ts";
 import {

@@ -1,5 +1,5 @@
-/** Calls of `container/task.sh` for one task. */
-import { unwritable } from "../sandbox/errors.ts";
+/** Calls of `container/task.sh` for one task, and where it clones to. */
+import { ToolError, unwritable } from "../sandbox/errors.ts";
 import { type Reply, type Shell, quote, replyBytes } from "../sandbox/shell.ts";
 
 /** The shell session of tasks, with a name that no session of a caller's can have. */
@@ -85,4 +85,21 @@ export function entriesOf(reply: Reply, fields: number): string[][] {
       const parts = entry.split(" ");
       return parts.slice(0, fields - 1).concat(parts.slice(fields - 1).join(" "));
     });
+}
+
+/** Where a clone of a repository goes: below /workspace, by its own name. @throws {ToolError} for one without a name */
+export function cloneDirectory(repository: string): string {
+  const name = repository
+    .replace(/[?#].*$/, "")
+    .replace(/\/+$/, "")
+    .replace(/\.git$/, "")
+    .split(/[/:]/)
+    .at(-1);
+  const clean = name?.replaceAll(/[^A-Za-z0-9._-]/g, "-").replace(/^[.-]+/, "");
+  if (clean) return `/workspace/${clean}`;
+  throw new ToolError(
+    "invalid_argument",
+    `${repository} does not name a repository.`,
+    "Pass the address that git clone takes.",
+  );
 }

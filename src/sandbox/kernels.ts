@@ -8,19 +8,9 @@
 import { KeyedQueue } from "../runs/queue.ts";
 import { ToolError, answered, exhausted, saysExhausted, sdkCode } from "./errors.ts";
 import { type ExecHost, exitCode, signal, watch, within } from "./kernel-process.ts";
-import {
-  type CodeError,
-  type CodeStream,
-  type KernelProcess,
-  type Language,
-  type RichResult,
-  boundedError,
-  idleCell,
-  loadCell,
-  parseDocument,
-  parseHello,
-  runCell,
-} from "./kernel-protocol.ts";
+import { type CodeOutcome, type Printed, outcomeOf, unanswered } from "./kernel-outcome.ts";
+import { type Language, idleCell, loadCell, parseHello, runCell } from "./kernel-protocol.ts";
+import { type Kernel, KernelTable } from "./kernel-table.ts";
 
 /** What of the SDK's class this needs. */
 export interface KernelHost extends ExecHost {
@@ -38,12 +28,6 @@ interface KernelContext {
   readonly lastUsed: Date;
 }
 
-/** What the executor made of a cell; of our cells only its stdout matters, and its error when a cell went wrong. */
-interface Printed {
-  logs: { stdout: string[]; stderr: string[] };
-  error?: { name: string; message: string; traceback: string[] };
-}
-
 export interface CodeSpec {
   runID: string;
   language: Language;
@@ -54,32 +38,6 @@ export interface CodeSpec {
   timeoutMs: number;
   /** Bytes kept of each stream; 100 MiB where undefined. */
   logCapBytes?: number;
-}
-
-export interface CodeOutcome {
-  /** `error`: the code raised. `died`: the kernel ended by itself or was killed from elsewhere. */
-  end: "ok" | "error" | "timeout" | "cancelled" | "died";
-  stdout: CodeStream;
-  stderr: CodeStream;
-  /** Whether the output is, as far as there is any, in the run's files `<run id>.out` and `.err` instead of `text`. */
-  spilled: boolean;
-  results: RichResult[];
-  error?: CodeError;
-  /** What the code passed to exit(), which ends the cell and not the kernel. */
-  exitCode?: number;
-  /** Whether variables and imports are still there for the next call. */
-  state: "kept" | "lost";
-  /** Whether the kernel was started for this call. */
-  fresh: boolean;
-}
-
-/** Data, so that it can be written down with what runs in it. */
-export interface Kernel extends KernelProcess {
-  /** `<language>/<context>`. */
-  key: string;
-  /** The executor's own name for it. */
-  contextID: string;
-  language: Language;
 }
 
 /** What has become of a kernel that was at work for an earlier actor. */
@@ -98,13 +56,11 @@ const GONE = /not found|terminated/i;
 
 export class Kernels {
   readonly #host: KernelHost;
-  readonly #sql: SqlStorage;
+  readonly #table: KernelTable;
   readonly #queue = new KeyedQueue();
   /** How to stop what runs or waits its turn, by run id. */
   readonly #stops = new Map<string, (why: Stop) => void>();
   readonly #running = new Set<string>();
-  /** Those of the table that have been looked up. */
-  readonly #known = new Map<string, Kernel>();
   /** Kernels whose call failed while they may be at work; they are ended when a container is surely there. */
   #orphans: Kernel[] = [];
 
@@ -116,10 +72,7 @@ export class Kernels {
 
   constructor(host: KernelHost, sql: SqlStorage) {
     this.#host = host;
-    this.#sql = sql;
-    this.#sql.exec(
-      "CREATE TABLE IF NOT EXISTS kernels (key TEXT PRIMARY KEY, context_id TEXT NOT NULL, language TEXT NOT NULL, pid INTEGER NOT NULL, started INTEGER NOT NULL)",
-    );
+    this.#table = new KernelTable(sql);
   }
 
   /**
@@ -165,8 +118,7 @@ export class Kernels {
 
   /** The container is gone, and every kernel with it. */
   forget(): void {
-    this.#sql.exec("DELETE FROM kernels");
-    this.#known.clear();
+    this.#table.clear();
     this.#orphans = [];
     for (const [runID, stop] of this.#stops) stop(this.#running.has(runID) ? "gone" : "cancelled");
   }
@@ -199,7 +151,7 @@ export class Kernels {
     this.#abandon(answer);
     // No call to a container that is gone: it would start a new one.
     if (freed === "gone") return "killed";
-    this.#drop(kernel);
+    this.#table.delete(kernel);
     this.#kill(kernel);
     return "killed";
   }
@@ -210,13 +162,13 @@ export class Kernels {
     stopped: Promise<Stop>,
     begins: (kernel: Kernel) => void,
   ): Promise<CodeOutcome> {
-    const known = this.#load(key);
+    const known = this.#table.get(key);
     if (known) {
       begins(known);
       try {
         return await this.#attempt(known, spec, stopped, false);
       } catch (error) {
-        this.#drop(known);
+        this.#table.delete(known);
         // Only these two say that the code never ran; after any other error it may have.
         const missed = sdkCode(error) === "CONTEXT_NOT_FOUND" || sdkCode(error) === "INTERNAL_ERROR";
         if (!missed || !GONE.test(String(error))) {
@@ -230,7 +182,7 @@ export class Kernels {
     try {
       return await this.#attempt(kernel, spec, stopped, true);
     } catch (error) {
-      this.#drop(kernel);
+      this.#table.delete(kernel);
       this.#orphans.push(kernel);
       throw error;
     }
@@ -266,31 +218,7 @@ export class Kernels {
       throw new Error(`the prelude of the ${language} kernel did not load: ${detail}`);
     }
     const kernel = { key, contextID, language, ...process };
-    this.#known.set(key, kernel);
-    this.#sql.exec(
-      "INSERT OR REPLACE INTO kernels (key, context_id, language, pid, started) VALUES (?, ?, ?, ?, ?)",
-      key,
-      contextID,
-      language,
-      process.pid,
-      process.started,
-    );
-    return kernel;
-  }
-
-  #load(key: string): Kernel | undefined {
-    const known = this.#known.get(key);
-    if (known) return known;
-    const row = this.#sql
-      .exec<{ context_id: string; language: Language; pid: number; started: number }>(
-        "SELECT context_id, language, pid, started FROM kernels WHERE key = ?",
-        key,
-      )
-      .toArray()[0];
-    if (!row) return undefined;
-    const { context_id: contextID, language, pid, started } = row;
-    const kernel = { key, contextID, language, pid, started };
-    this.#known.set(key, kernel);
+    this.#table.put(kernel);
     return kernel;
   }
 
@@ -307,13 +235,13 @@ export class Kernels {
     const watching = watch(this.#host, kernel);
     try {
       const first = await Promise.race([answer, stopped, timedOut, watching.died]);
-      if (typeof first !== "string") return outcomeOf(first, spec, fresh);
+      if (typeof first !== "string") return outcomeOf(first, spec.runID, fresh);
       this.#abandon(answer);
       // No call to a container that is gone: it would start a new one.
       if (first === "gone") return unanswered("died", "lost", fresh);
       const late = first === "died" ? undefined : await this.#interrupt(kernel, answer);
-      if (late && first !== "died") return { ...outcomeOf(late, spec, fresh), end: first };
-      this.#drop(kernel);
+      if (late && first !== "died") return { ...outcomeOf(late, spec.runID, fresh), end: first };
+      this.#table.delete(kernel);
       this.#kill(kernel);
       return unanswered(first, "lost", fresh);
     } finally {
@@ -343,11 +271,6 @@ export class Kernels {
     answer.then(settled, settled);
   }
 
-  #drop(kernel: Kernel): void {
-    if (this.#known.get(kernel.key)?.contextID === kernel.contextID) this.#known.delete(kernel.key);
-    this.#sql.exec("DELETE FROM kernels WHERE key = ? AND context_id = ?", kernel.key, kernel.contextID);
-  }
-
   /** In the background: the SDK starts a spare kernel before it answers that a context is deleted. */
   #kill(kernel: Kernel): void {
     void signal(this.#host, kernel, "KILL").then(() =>
@@ -359,37 +282,4 @@ export class Kernels {
 function contextOf(id: string, language: Language): KernelContext {
   const now = new Date();
   return { id, language, cwd: "/workspace", createdAt: now, lastUsed: now };
-}
-
-function outcomeOf(printed: Printed, spec: CodeSpec, fresh: boolean): CodeOutcome {
-  const found = parseDocument(printed.logs.stdout.join(""), spec.runID);
-  // Without a document something went wrong around the code; the executor's own words are the best there is.
-  if (!found)
-    return {
-      ...unanswered("error", "kept", fresh),
-      error: printed.error ? boundedError(printed.error) : NO_DOCUMENT,
-    };
-  return {
-    end: found.error ? "error" : "ok",
-    stdout: found.stdout,
-    stderr: found.stderr,
-    spilled: found.spilled,
-    results: found.results,
-    error: found.error ?? undefined,
-    exitCode: found.exit ?? undefined,
-    state: "kept",
-    fresh,
-  };
-}
-
-const NO_DOCUMENT: CodeError = {
-  name: "KernelError",
-  message: "The kernel did not answer as it should; use another context for a fresh one.",
-  traceback: [],
-};
-
-/** The outcome of code that gave no answer: what it printed is in the run's files, if it got that far. */
-function unanswered(end: CodeOutcome["end"], state: CodeOutcome["state"], fresh: boolean): CodeOutcome {
-  const nothing = { bytes: 0, dropped: 0 };
-  return { end, stdout: nothing, stderr: nothing, spilled: true, results: [], state, fresh };
 }

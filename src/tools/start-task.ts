@@ -1,7 +1,8 @@
 /** From what a caller asks for to a task that runs: which sandbox, what it starts from. */
 import { AGENTS, type AgentName, DEFAULT_AGENT } from "../runs/agents.ts";
 import type { RunView } from "../runs/run.ts";
-import { type TaskSpec, cloneDirectory } from "../runs/task.ts";
+import type { TaskSpec } from "../runs/task.ts";
+import { cloneDirectory } from "../runs/task-script.ts";
 import { taskDetailOf } from "../runs/task-collect.ts";
 import { ToolError } from "../sandbox/errors.ts";
 import type { Told } from "../sandbox/handle.ts";

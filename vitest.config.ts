@@ -19,6 +19,8 @@ const platform = (inject: (key: "engineURL" | "engineSecret") => string) => ({
 export default defineConfig({
   test: {
     globalSetup: ["tests/setup/engine.ts", "tests/setup/model.ts"],
+    // They wait more than they work, so there are more at once than processors; and no more anywhere than tried.
+    maxWorkers: 3,
     projects: [
       {
         extends: true,

@@ -4,10 +4,13 @@
 # by the system's own sentence. What a shell builtin can do starts no process: each costs more than the call itself.
 
 shopt -s extglob
+# For sbx_slurp.
+[[ -v sbx_runs ]] || . /opt/sandbox-mcp/run.sh
 sbx_files=/var/lib/sandbox-mcp
 [[ -d $sbx_files ]] || mkdir -p "$sbx_files"
 
-# sbx_put PATH write|append ID [base64]: standard input, decoded when it says so, becomes the file, or its end. The
+# sbx_put PATH write|append ID [base64|text]: standard input becomes the file, or its end: decoded when it says base64,
+# without its last line break when it says text, which takes no process and must not hold NUL. The
 # content is complete under another name in the same directory before it takes the file's place, so a killed write
 # leaves the old content. A symbolic link stays and what it points to is written; the file's mode stays. Answers
 # "written", after append with the SIZE, "directory", "special" or "failed". A second call with the same id and content
@@ -71,9 +74,19 @@ sbx_prepare() {
   [[ ! -e $2 ]] || rm -f -- "$2"
   {
     [[ $3 != append || ! -e $1 ]] || cp --reflink=auto -- "$1" "$2"
-  } && if [[ $4 == base64 ]]; then base64 -d; else cat; fi >>"$2" && {
+  } && case $4 in
+    base64) base64 -d ;;
+    text) sbx_echo ;;
+    *) cat ;;
+  esac >>"$2" && {
     [[ ! -e $1 ]] || chmod --reference="$1" -- "$2"
   }
+}
+
+sbx_echo() {
+  local text LC_ALL=C
+  IFS= read -r -d '' text
+  printf '%s' "${text%$'\n'}"
 }
 
 # sbx_drop PATH ID: removes what a killed sbx_put left beside its file.
@@ -82,11 +95,11 @@ sbx_drop() {
   target=$(readlink -f -- "$1") && rm -f -- "${target%/*}/.sandbox-mcp.$2" "${target%/*}/.sandbox-mcp.$2".*
 }
 
-# sbx_get PATH lines|bytes OFFSET LIMIT MAX_BYTES: lines count from 1, bytes from 0. Answers "file SIZE LINES" (LINES
-# only for lines: how many the file has) and the range, cut at MAX_BYTES; or for a file that is no longer than that
-# "whole SIZE" and all of it.
+# sbx_get PATH lines|bytes OFFSET LIMIT MAX_BYTES [text]: lines count from 1, bytes from 0. Answers "file SIZE LINES"
+# (LINES only for lines: how many the file has) and the range, cut at MAX_BYTES; or for a file that is no longer than
+# that "whole SIZE" and all of it; or, where text is welcome, "text" and all of a short file as it is, ended by one ".".
 sbx_get() {
-  local size
+  local size lines bytes text LC_ALL=C
   if [[ ! -e $1 ]]; then
     printf 'missing\n'
   elif [[ -d $1 ]]; then
@@ -95,6 +108,8 @@ sbx_get() {
     printf 'special\n'
   elif [[ ! -r $1 ]]; then
     printf 'failed %s: Permission denied\n' "$1"
+  elif [[ -n ${6-} && -s $1 ]] && sbx_slurp "$1" text && ((${#text} <= $5)); then
+    printf 'text\n%s.' "$text"
   else
     size=$(stat -Lc %s -- "$1")
     # The system's own files say that they are empty, and can be without end.
@@ -102,8 +117,9 @@ sbx_get() {
       printf 'whole %s\n' "$size"
       base64 -w 0 -- "$1"
     elif [[ $2 == lines ]]; then
+      read -r lines bytes < <(wc -lc <"$1")
       # A last line that no line break ends counts too.
-      printf 'file %s %s\n' "$size" "$(($(wc -l <"$1") + $(tail -c 1 -- "$1" | tr -d '\n' | wc -c)))"
+      printf 'file %s %s\n' "$size" "$((lines + (bytes > 0) - $(tail -c 1 -- "$1" | wc -l)))"
       tail -n "+$3" -- "$1" | head -n "$4" | head -c "$5" | base64 -w 0
     else
       printf 'file %s\n' "$size"

@@ -8,7 +8,7 @@ import {
   sdkCode,
   unwritable,
 } from "../sandbox/errors.ts";
-import { type Reply, type Shell, quote } from "../sandbox/shell.ts";
+import { type Reply, type Shell, outputBytes, quote } from "../sandbox/shell.ts";
 import { type Polled, RunFiles } from "./files.ts";
 import { KeyedQueue } from "./queue.ts";
 import type { End, Execution, RunSink } from "./run.ts";
@@ -161,8 +161,8 @@ class RunningCommand {
     if (word === "unable")
       throw unwritable("The command", reply?.stderr ?? "", "run_code", "destroy_sandbox");
     if (word === "exited" && outBytes !== undefined && reply) {
-      const stdout = content(reply.rest);
-      const stderr = content(reply.stderr);
+      const stdout = outputBytes(reply.rest);
+      const stderr = outputBytes(reply.stderr);
       if (stdout && stderr) {
         this.#sink.output("stdout", stdout);
         this.#sink.output("stderr", stderr);
@@ -244,15 +244,4 @@ class RunningCommand {
 /** How long the next call may wait: as long as any, but not past the deadline. Seconds. */
 function untilDeadline(deadline: number): number {
   return Math.min(WAIT_SECONDS, Math.max(0.001, (deadline - Date.now()) / 1000));
-}
-
-const encoder = new TextEncoder();
-
-/**
- * A whole output as it came with the answer, ended by a dot of ours. Undefined when it may have held bytes that are no
- * UTF-8: those came as U+FFFD, and the run's files still have them.
- */
-function content(text: string): Uint8Array | undefined {
-  if (text.includes("\ufffd")) return undefined;
-  return encoder.encode(text.slice(0, text.lastIndexOf(".")));
 }

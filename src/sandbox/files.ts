@@ -8,7 +8,8 @@ import {
   isNoAnswer,
   saysExhausted,
 } from "./errors.ts";
-import { type Reply, type Shell, quote, replyBytes } from "./shell.ts";
+import { type Reply, type Shell, outputBytes, quote, replyBytes } from "./shell.ts";
+import { textOf } from "./text.ts";
 
 /** What of the SDK's class this needs. */
 export interface FileHost {
@@ -59,7 +60,10 @@ export class Files {
     const line = `sbx_put ${quote(target)} ${append ? "append" : "write"} ${id}`;
     let reply: Reply;
     try {
-      reply = await this.#put(line, content.toBase64(), id, content.length <= INLINE_BYTES);
+      reply =
+        content.length <= INLINE_BYTES
+          ? await this.#putInline(line, content)
+          : await this.#putStaged(line, content.toBase64(), id);
     } catch (error) {
       // Whatever was killed must not leave its part of the content beside the file.
       if (!isGone(error) && !isNoAnswer(error))
@@ -73,8 +77,14 @@ export class Files {
     throw refusal(`Writing ${target} failed`, reply);
   }
 
-  async #put(line: string, encoded: string, id: string, inline: boolean): Promise<Reply> {
-    if (inline) return this.#shell.call("files.sh", `${line} base64`, { input: encoded });
+  #putInline(line: string, content: Uint8Array): Promise<Reply> {
+    const text = textOf(content);
+    return text === undefined
+      ? this.#shell.call("files.sh", `${line} base64`, { input: content.toBase64() })
+      : this.#shell.call("files.sh", `${line} text`, { input: text });
+  }
+
+  async #putStaged(line: string, encoded: string, id: string): Promise<Reply> {
     const staged = `/var/lib/sandbox-mcp/staged-${id}`;
     const answerMs = ANSWER_MS + encoded.length / BYTES_PER_MS;
     let hangs = false;
@@ -100,7 +110,12 @@ export class Files {
   ): Promise<FileRange> {
     const target = absolute(path);
     const line = `sbx_get ${quote(target)} ${unit} ${offset} ${limit} ${maxBytes}`;
-    const reply = await this.#shell.call("files.sh", line);
+    let reply = await this.#shell.call("files.sh", `${line} text`);
+    if (reply.words[0] === "text") {
+      const whole = outputBytes(reply.rest);
+      if (whole) return rangeOf(whole, unit, offset, limit);
+      reply = await this.#shell.call("files.sh", line);
+    }
     const [word, size, lines] = reply.words;
     switch (word) {
       case "whole":

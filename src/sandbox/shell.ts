@@ -113,6 +113,17 @@ export class Shell {
   }
 }
 
+/**
+ * The bytes of an output as it came with an answer, ended by a dot of ours. Undefined when it may have held bytes that
+ * are no UTF-8: those came as U+FFFD, and the files that it was read from still have them.
+ */
+export function outputBytes(output: string): Uint8Array | undefined {
+  if (output.includes("\ufffd")) return undefined;
+  return encoder.encode(output.slice(0, output.lastIndexOf(".")));
+}
+
+const encoder = new TextEncoder();
+
 /** The bytes of an answer whose rest is base64. */
 export function replyBytes(reply: Reply): Uint8Array {
   return Uint8Array.fromBase64(reply.rest);

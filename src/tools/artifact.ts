@@ -1,4 +1,5 @@
 /** A file that a task left, as an answer of get_result. */
+import { wholeText } from "../sandbox/text.ts";
 import { type ToolContext, type ToolOutput, text } from "./define.ts";
 import { IMAGE_BYTES, imageType } from "./images.ts";
 import { ownRun } from "./own-run.ts";
@@ -20,7 +21,7 @@ export async function artifactOutput(
     return answer.value;
   };
   const { size, bytes } = await read(MAX_TEXT);
-  const content = decode(bytes, cursor + bytes.length < size);
+  const content = wholeText(bytes, cursor + bytes.length < size);
   if (content) {
     const next = cursor + content.bytes;
     const said = `[${path}, bytes ${cursor} to ${next} of ${size}. ${next < size ? `Go on with cursor ${next}.` : "This is the end."}]`;
@@ -40,21 +41,4 @@ export async function artifactOutput(
       text(`[${path}, bytes ${cursor} to ${next} of ${size} in base64.${rest}]`),
     ],
   };
-}
-
-/** UTF-8 as text, up to its last whole character; undefined for what is no text. */
-function decode(bytes: Uint8Array, cut: boolean): { text: string; bytes: number } | undefined {
-  if (bytes.includes(0)) return undefined;
-  for (let drop = 0; drop <= (cut ? 3 : 0); drop++) {
-    const part = bytes.subarray(0, bytes.length - drop);
-    try {
-      return {
-        text: new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(part),
-        bytes: part.length,
-      };
-    } catch {
-      continue;
-    }
-  }
-  return undefined;
 }

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { ToolError } from "../sandbox/errors.ts";
 import { type FileRange, absolute } from "../sandbox/files.ts";
+import { wholeText } from "../sandbox/text.ts";
 import {
   type ToolContext,
   type ToolOutput,
@@ -55,7 +56,7 @@ export const readFile = defineTool({
       actor.getFile(owner, request.path, "lines", offset, limit, MAX_TEXT + 1),
     );
     const cut = range.bytes.length > MAX_TEXT;
-    const content = decode(range.bytes.subarray(0, MAX_TEXT), cut);
+    const content = wholeText(range.bytes.subarray(0, MAX_TEXT), cut)?.text;
     if (content === undefined) {
       if (encoding === "utf-8")
         throw new ToolError(
@@ -122,20 +123,6 @@ async function asBytes(
   const rest = end < value.size ? ` Go on with encoding base64 and offset ${end}.` : "";
   const said = `[${absolute(path)} has ${value.size} bytes; bytes ${offset} to ${end} in base64.${rest}]`;
   return { content: blocks(sections([["notice", notice]]), value.bytes.toBase64(), said) };
-}
-
-/** The text of UTF-8 bytes, or undefined when they are none. A character cut at the end of a range is left out. */
-function decode(bytes: Uint8Array, cut: boolean): string | undefined {
-  if (bytes.includes(0)) return undefined;
-  for (let drop = 0; drop <= (cut ? 3 : 0); drop++) {
-    try {
-      const options = { fatal: true, ignoreBOM: true };
-      return new TextDecoder("utf-8", options).decode(bytes.subarray(0, bytes.length - drop));
-    } catch {
-      continue;
-    }
-  }
-  return undefined;
 }
 
 function blocks(...texts: string[]) {

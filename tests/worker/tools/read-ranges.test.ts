@@ -53,3 +53,43 @@ describe("a file of the system's own that says it is empty", () => {
     expect(result.text).toMatch(/^Name:/);
   });
 });
+
+describe("a file comes byte for byte, by lines and by bytes, that", () => {
+  const bytes = (text: string) => new TextEncoder().encode(text);
+
+  it.each([
+    ["is one line break", bytes("\n")],
+    ["ends in dots and line breaks", bytes("a..\n.\n\n\n")],
+    ["begins with a byte order mark", bytes("\ufeffa\n")],
+    ["has other line breaks", bytes("a\r\nb\rc\u2028d\u0085e\f")],
+    ["has control characters and escapes", bytes("\x01\x1b[31m\x7f\\n%s$(true)`true`'\"\n")],
+    ["holds the replacement character", bytes("a\ufffdb\n")],
+    ["has characters of every length", bytes("aä€𝄞".repeat(1000))],
+    ["is as long as what fits", bytes("x".repeat(32_768))],
+    ["is a byte longer", bytes("x".repeat(32_769))],
+    ["cuts a character where that ends", bytes(`${"x".repeat(32_767)}ä`)],
+  ])("%s", async (_what, content) => {
+    const path = "exact";
+    const encoding = "base64";
+    await owner.call("write_file", { sandbox, path, content: content.toBase64(), encoding });
+    const whole = await owner.call("read_file", { sandbox, path, encoding });
+    expect(whole.text.split("\n")[0]).toBe(content.toBase64());
+    const { content: blocks } = await owner.call("read_file", { sandbox, path });
+    expect(blocks[0]).toEqual({
+      type: "text",
+      text: new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(content),
+    });
+  });
+
+  it.each([
+    ["without NUL", [0xff, 0xfe, 0x41, 0x0a]],
+    ["with NUL", [0x41, 0x00, 0x42]],
+    ["with a surrogate", [0xed, 0xa0, 0x80]],
+  ])("is no UTF-8, %s", async (_what, content) => {
+    const path = "no-text";
+    const encoded = Uint8Array.from(content).toBase64();
+    await owner.call("write_file", { sandbox, path, content: encoded, encoding: "base64" });
+    for (const encoding of [undefined, "base64"])
+      expect((await owner.call("read_file", { sandbox, path, encoding })).text.split("\n")[0]).toBe(encoded);
+  });
+});

@@ -102,6 +102,7 @@ export default defineConfig({
           hookTimeout: 180_000,
         },
       },
+      { test: { name: "soak", retry, include: ["tests/soak/*.test.ts"], testTimeout: 4_000_000 } },
     ],
   },
 });

@@ -16,7 +16,7 @@ export interface WorkerOptions {
   config: string;
   port: number;
   stateDir: string;
-  /** The variables and secrets, over those of the configuration file. */
+  /** The variables and secrets, over those of the configuration file; one that is empty leaves the file's. */
   variables: Record<string, string>;
   /** Called with each line the Worker and workerd print. */
   onLog: (line: LogLine) => void;
@@ -44,6 +44,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const { unstable_getMiniflareWorkerOptions, unstable_readConfig, miniflare } = load();
   const { Miniflare, convertV4MiniflareOptions, Log, LogLevel } = miniflare;
   const { name, vars } = unstable_readConfig({ config: options.config });
+  const given = Object.entries(options.variables).filter(([, value]) => value.trim() !== "");
   const { modulesRules: _, ...worker } = unstable_getMiniflareWorkerOptions(options.config).workerOptions;
 
   let closing = false;
@@ -68,7 +69,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
           name,
           modules: [{ type: "ESModule", path: module.path, contents: module.contents }],
           modulesRoot: dirname(module.path),
-          bindings: { ...vars, ...options.variables },
+          bindings: { ...vars, ...Object.fromEntries(given) },
           unsafeDirectSockets: [{ host: "127.0.0.1", port: options.port }],
         },
       ],

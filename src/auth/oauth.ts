@@ -124,7 +124,8 @@ function build(issuer: string, config: Config, loopback: boolean): OAuth {
     tokenEndpoint: TOKEN_PATH,
     clientRegistrationEndpoint: REGISTRATION_PATH,
     scopesSupported: [...SCOPES],
-    // On loopback the document would be fetched from inside the user's own network, at anybody's wish.
+    // On loopback the document would be fetched from inside the user's own network, at anybody's wish; so it would
+    // from there behind a public origin, which is why the local platform's configuration switches this off.
     clientIdMetadataDocumentEnabled: config.clientMetadata ?? !loopback,
     accessTokenTTL: ACCESS_TOKEN_TTL,
     refreshTokenTTL: GRANT_TTL,

@@ -1,0 +1,62 @@
+/** Whose wish makes a server on one machine connect into its own network: nobody's, behind a public origin either. */
+import { type AddressInfo, createServer, type Server } from "node:net";
+import { hostname } from "node:os";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Browser, Client } from "../setup/oauth-client.ts";
+import { startOAuthServer } from "../setup/oauth-server.ts";
+import { web } from "../setup/sign-in.ts";
+
+describe("a client's document on the local platform", () => {
+  const PUBLIC_ORIGIN = "https://sandbox.example";
+  let target: Server;
+  let port: number;
+  let connections = 0;
+
+  beforeAll(async () => {
+    target = createServer((socket) => {
+      connections += 1;
+      socket.destroy();
+    });
+    await new Promise<void>((resolve) => target.listen(0, "0.0.0.0", resolve));
+    port = (target.address() as AddressInfo).port;
+  });
+  afterAll(() => void target.close());
+
+  /** Asks for the page of a client that names a document at each of these hosts, with no credential. */
+  async function ask(variables: Record<string, string>, hosts: readonly string[]) {
+    connections = 0;
+    const server = await startOAuthServer(variables);
+    try {
+      const { origin } = server;
+      for (const host of hosts) {
+        const client = new Client(web, `https://${host}:${port}/client.json`, undefined, origin);
+        const url = await client.authorizationURL({ resource: `${PUBLIC_ORIGIN}/mcp` });
+        expect((await new Browser(web).open(url)).status).toBe(400);
+      }
+      const metadata = await fetch(`${origin}/.well-known/oauth-authorization-server`);
+      const announced: { client_id_metadata_document_supported?: boolean } = await metadata.json();
+      return { connections, announced: announced.client_id_metadata_document_supported };
+    } finally {
+      await server.close();
+    }
+  }
+
+  const hosts = ["127.0.0.1", "localhost", "2130706433", "[::ffff:127.0.0.1]", hostname()];
+
+  it("is not fetched behind a public origin, by any name of this machine", async () => {
+    expect(await ask({ PUBLIC_ORIGIN }, hosts)).toEqual({ connections: 0, announced: false });
+  });
+
+  it("is not fetched when the switch is there and empty", async () => {
+    expect(await ask({ PUBLIC_ORIGIN, OAUTH_CLIENT_METADATA: " " }, hosts.slice(0, 1))).toEqual({
+      connections: 0,
+      announced: false,
+    });
+  });
+
+  it("is fetched when switched on, from wherever it is", async () => {
+    const asked = await ask({ PUBLIC_ORIGIN, OAUTH_CLIENT_METADATA: "on" }, hosts);
+    expect(asked).toEqual({ connections: expect.any(Number), announced: true });
+    expect(asked.connections).toBeGreaterThan(0);
+  });
+});

@@ -1,4 +1,5 @@
 /** What `npm start` prints when the server serves: where, with which token, and how to connect clients to it. */
+import { dirname } from "node:path";
 import type { Variables } from "./variables.ts";
 
 export interface Announcement {
@@ -6,7 +7,7 @@ export interface Announcement {
   url: string;
   token: string;
   tokenSource: Variables["tokenSource"];
-  /** The `.dev.vars`. */
+  /** The `.dev.vars`, in the package's directory. */
   file: string;
   /**
    * Whether to write the token out where a client's configuration needs it. Right on the user's own terminal; a log
@@ -58,9 +59,9 @@ Ctrl-C stops the server and every sandbox.
 `;
 }
 
-/** A shell command that prints the token kept in `file`. */
+/** A shell command that prints the token kept in `file`, from anywhere and in whatever way it is spelled there. */
 function readToken(file: string): string {
-  return `sed -n 's/^SERVER_AUTH_TOKEN=//p' ${quote(file)}`;
+  return `npm --prefix ${quote(dirname(file))} run -s token`;
 }
 
 function quote(text: string): string {

@@ -135,6 +135,9 @@ async function serveMCP(product: Product, request: Request, call: Call): Promise
   if ("problem" in body) return refuse(call, unreadable(body.problem), { route });
 
   const messages = Array.isArray(body.value) ? body.value : [body.value];
+  // The first was counted with the request.
+  if (await tooOften(call.env.RATE_LIMITER, call.principal.id, messages.length - 1))
+    return refuse(call, TOO_OFTEN(), { route });
   const calls = messages.flatMap(toolCall);
   const needed = scopesNeeded(product, calls);
   const missing = missingScopes(call.principal, needed);
@@ -252,10 +255,16 @@ function sealed(response: Response, requestID: string): Response {
 
 const HEALTHY = { status: "healthy", platform: "cloudflare_sandboxes" };
 
-/** Whether `key` has used up what a limiter of this data centre grants; without a limiter nobody ever has. */
-async function tooOften(limiter: RateLimit | undefined, key: string): Promise<boolean> {
-  const outcome = await limiter?.limit({ key });
-  return outcome?.success === false;
+/**
+ * Counts `times` uses by `key`, and whether it has used up what a limiter of this data centre grants; without a limiter
+ * nobody ever has. It asks no further once it is told so.
+ */
+async function tooOften(limiter: RateLimit | undefined, key: string, times = 1): Promise<boolean> {
+  for (let use = 0; limiter && use < times; use += 1) {
+    const { success } = await limiter.limit({ key });
+    if (!success) return true;
+  }
+  return false;
 }
 
 const TOO_OFTEN = (): Refusal => {

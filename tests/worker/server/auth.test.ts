@@ -74,6 +74,29 @@ describe("a principal that calls too often", () => {
       expect.objectContaining({ event: "refusal", status: 429, reason: "rate_limited", principal: "owner" }),
     );
   });
+
+  it("counts every message of a batch, and runs none of one that is too many", async () => {
+    let left = 10;
+    const limit = vi.fn<RateLimit["limit"]>(async () => ({ success: (left -= 1) >= 0 }));
+    const createMCPServer = vi.fn<Product["createMCPServer"]>(() => {
+      throw new Error("must not be reached");
+    });
+    const batch = (count: number) =>
+      post(
+        Array.from({ length: count }, (_, index) => call("add", { a: 1, b: index }, index + 1)),
+        { "mcp-protocol-version": "2025-03-26" },
+      );
+    const app = appWith({ RATE_LIMITER: { limit } });
+    const good = await app("/mcp", batch(9));
+    expect(good.status).toBe(200);
+    expect(await messages(good)).toHaveLength(9);
+    expect(limit).toHaveBeenCalledTimes(9);
+    const refused = await appWith({ RATE_LIMITER: { limit } }, { createMCPServer })("/mcp", batch(20_000));
+    expect(refused.status).toBe(429);
+    expect(createMCPServer).not.toHaveBeenCalled();
+    // It asks no further once it was told.
+    expect(limit).toHaveBeenCalledTimes(11);
+  });
 });
 
 describe("requests without a token", () => {

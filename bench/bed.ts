@@ -19,7 +19,7 @@ export const CONFIGS = {
   counted: join(root, "bench/worker/counted.jsonc"),
 } as const;
 
-export const TOKEN = "bench-token";
+export const TOKEN = "bench-owner-token";
 
 /** A Worker that serves. */
 export interface Served extends RunningWorker {

@@ -180,9 +180,13 @@ const authTokens = z
   .refine((tokens) => unique(tokens.map((token) => token.sha256)), "must not give one token two names");
 
 const variables = z.object({
-  // What a client can put behind "Bearer ": a token with other characters could never be presented.
+  // What a client can put behind "Bearer ": a token with other characters could never be presented. Its length is what
+  // stands against guesses at /mcp, which nobody counts.
   SERVER_AUTH_TOKEN: variable(
-    z.string().regex(/^[\x21-\x7e]+$/, "must be visible ASCII characters without spaces"),
+    z
+      .string()
+      .regex(/^[\x21-\x7e]+$/, "must be visible ASCII characters without spaces")
+      .min(16, "must be at least 16 characters, and random: openssl rand -hex 32 makes one"),
   ),
   AUTH_TOKENS: variable(z.string().transform(fromJSON).pipe(authTokens)),
   ALLOWED_ORIGINS: variable(list(z.string().transform(anyOrigin))),

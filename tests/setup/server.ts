@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { survivors, tree } from "./processes.ts";
 
 export const repository = fileURLToPath(new URL("../..", import.meta.url));
-export const TOKEN = "e2e-owner-token";
+export const TOKEN = "e2e-test-owner-token";
 
 export interface ServerOptions {
   /** Flags after `npm start --`; the port is any free one and the state directory a new one unless they say otherwise. */

@@ -10,8 +10,10 @@ import {
 import { type Env, parseConfig } from "../../../src/server/config.ts";
 import type { Variables } from "../server/support.ts";
 
+const FIRST = "the-first-token-of-the-server";
+
 const ALL = {
-  SERVER_AUTH_TOKEN: "first",
+  SERVER_AUTH_TOKEN: FIRST,
   GITHUB_CLIENT_ID: "id",
   GITHUB_CLIENT_SECRET: "secret",
   GITHUB_ALLOWED_USERS: "octocat, id:77",
@@ -31,7 +33,7 @@ function config(variables: Variables) {
 }
 
 const rules = {
-  owner: () => ownerRule("first"),
+  owner: () => ownerRule(FIRST),
   user: () => gitHubUserRule("octocat"),
   number: () => gitHubUserRule("id:77"),
   org: () => gitHubOrgRule("acme"),
@@ -44,7 +46,7 @@ describe("a rule", () => {
   });
 
   it.each([
-    ["owner", { SERVER_AUTH_TOKEN: "second" }],
+    ["owner", { SERVER_AUTH_TOKEN: "the-second-token-of-the-server" }],
     ["owner", { SERVER_AUTH_TOKEN: undefined }],
     ["user", { GITHUB_ALLOWED_USERS: "id:77" }],
     ["number", { GITHUB_ALLOWED_USERS: "octocat, 77" }],
@@ -63,9 +65,9 @@ describe("a rule", () => {
   });
 
   it("of the owner's door does not give the token away", async () => {
-    const rule = await ownerRule("first");
+    const rule = await ownerRule(FIRST);
     expect(rule).toMatch(/^owner:[0-9a-f]{32}$/);
-    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode("first")));
+    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(FIRST)));
     const hex = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
     expect(hex.startsWith(rule.slice("owner:".length))).toBe(false);
   });

@@ -60,7 +60,7 @@ describe("what holds", () => {
   it("normalises what may be written in several ways", () => {
     const config = parseConfig(
       env({
-        SERVER_AUTH_TOKEN: " abc\n",
+        SERVER_AUTH_TOKEN: " abcdefghijklmnop\n",
         ...tokens({ ...token, sha256: HASH.toUpperCase() }),
         ALLOWED_ORIGINS: "https://A.example/, http://b.example:80,vscode-webview://Abc,",
         PUBLIC_ORIGIN: "HTTPS://S.Example:443/",
@@ -68,7 +68,7 @@ describe("what holds", () => {
       }),
     );
     expect(config).toMatchObject({
-      serverAuthToken: "abc",
+      serverAuthToken: "abcdefghijklmnop",
       authTokens: [token],
       allowedOrigins: new Set(["https://a.example", "http://b.example", "vscode-webview://abc"]),
       publicOrigin: "https://s.example",
@@ -77,9 +77,9 @@ describe("what holds", () => {
   });
 
   it("is worked out once per env object", () => {
-    const one = env({ SERVER_AUTH_TOKEN: "abc" });
+    const one = env({ SERVER_AUTH_TOKEN: "abcdefghijklmnop" });
     expect(parseConfig(one)).toBe(parseConfig(one));
-    expect(parseConfig(env({ SERVER_AUTH_TOKEN: "abc" }))).not.toBe(parseConfig(one));
+    expect(parseConfig(env({ SERVER_AUTH_TOKEN: "abcdefghijklmnop" }))).not.toBe(parseConfig(one));
   });
 });
 
@@ -156,6 +156,16 @@ describe("what does not hold is named, and its value never shown", () => {
     const problems = problemsOf(variables);
     expect(problems).toEqual([problem]);
     expect(problems.join()).not.toContain(SECRET);
+  });
+
+  it("a token short enough to be guessed is refused, with how to make one", () => {
+    const short = SECRET.slice(0, 15);
+    const problems = problemsOf({ SERVER_AUTH_TOKEN: ` ${short} ` });
+    expect(problems).toEqual([
+      "SERVER_AUTH_TOKEN must be at least 16 characters, and random: openssl rand -hex 32 makes one.",
+    ]);
+    expect(problems.join()).not.toContain(short);
+    expect(problemsOf({ SERVER_AUTH_TOKEN: `${short}x` })).toEqual([]);
   });
 
   it("names everything that is wrong at once", () => {

@@ -3,6 +3,7 @@ import { json } from "../server/answers.ts";
 import { log } from "../server/log.ts";
 import type { Visit } from "../server/visit.ts";
 import { CHECK_HEADER, METADATA_PATH, type OAuth, TOKEN_PATH, visitEnv } from "./oauth.ts";
+import { watched } from "./revocation.ts";
 
 /** The largest registration or token request, in bytes. */
 const MAX_BODY = 64 * 1024;
@@ -45,15 +46,22 @@ export async function serveAuthorizationServer(
     headers: request.headers,
     body,
   });
-  const answer = await oauth.server.fetch(passed, visitEnv(visit), visit.ctx);
+  const env = visitEnv(visit);
+  const revocation = form.has("token") && !form.has("grant_type");
+  const watch = revocation && env.OAUTH_KV ? watched(env.OAUTH_KV) : undefined;
+  const answer = await oauth.server.fetch(
+    passed,
+    { ...env, OAUTH_KV: watch?.store ?? env.OAUTH_KV },
+    visit.ctx,
+  );
+  const revoked = await watch?.revoked();
   const check = answer.headers.get(CHECK_HEADER);
   if (check !== null) {
     const refusal = { event: "refusal", status: answer.status, reason: "oauth_error", check, route } as const;
     log(visit.config, { ...refusal, request_id: visit.requestID });
-  } else if (form.has("token") && answer.ok) {
-    const client = form.get("client_id") ?? undefined;
-    log(visit.config, { event: "token", request_id: visit.requestID, action: "revoke", client, route });
   }
+  if (revoked)
+    log(visit.config, { event: "token", request_id: visit.requestID, action: "revoke", ...revoked, route });
   const response = new Response(answer.body, answer);
   response.headers.delete(CHECK_HEADER);
   return response;

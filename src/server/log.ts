@@ -67,14 +67,13 @@ export type RefusalReason =
 
 /**
  * A token was presented and is good, in a request that calls no tool (a call has a line of its own); or an OAuth client
- * was given one, or gave one back.
+ * was given one, or gave back one of its own that was good.
  */
 export interface TokenEvent {
   event: "token";
   request_id: string;
   action: "use" | "issue" | "refresh" | "revoke";
-  /** Absent where a client gives a token back: whose it was is not looked up. */
-  principal?: string;
+  principal: string;
   /** The door its principal came in by. */
   door?: Principal["via"];
   /** The OAuth client's id. */

@@ -120,14 +120,14 @@ export interface Tokens {
 export class Client {
   readonly app: App;
   readonly id: string;
-  readonly #secret: string | undefined;
+  readonly secret: string | undefined;
   readonly #origin: string;
   verifier = "";
 
   constructor(app: App, id: string, secret?: string, origin = ORIGIN) {
     this.app = app;
     this.id = id;
-    this.#secret = secret;
+    this.secret = secret;
     this.#origin = origin;
   }
 
@@ -162,7 +162,7 @@ export class Client {
   /** A request to the token endpoint, as it is answered. */
   token(parameters: Record<string, string | undefined>): Promise<Response> {
     const body = new URLSearchParams({ client_id: this.id });
-    if (this.#secret !== undefined) body.set("client_secret", this.#secret);
+    if (this.secret !== undefined) body.set("client_secret", this.secret);
     for (const [name, value] of Object.entries(parameters)) if (value !== undefined) body.set(name, value);
     const headers = { "content-type": "application/x-www-form-urlencoded" };
     return this.app(`${this.#origin}/oauth/token`, { method: "POST", body: body.toString(), headers });

@@ -1,7 +1,17 @@
 /** Attacks on tokens, and with them: each refused. docs/security.md names these tests. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { ORIGIN, post, recordLogs } from "../server/support.ts";
-import { approve, Browser, Client, errorOf, oauthApp, signedIn, statusOf, type Tokens } from "./support.ts";
+import {
+  approve,
+  Browser,
+  CALLBACK,
+  Client,
+  errorOf,
+  oauthApp,
+  signedIn,
+  statusOf,
+  type Tokens,
+} from "./support.ts";
 
 let logs: ReturnType<typeof recordLogs>;
 beforeEach(() => void (logs = recordLogs()));
@@ -11,6 +21,15 @@ afterEach(() => {
 });
 
 const app = oauthApp();
+
+/** A request to the token endpoint with the client's secret in the header. */
+function basic(client: Client, parameters: Record<string, string>): Promise<Response> {
+  const headers = {
+    "content-type": "application/x-www-form-urlencoded",
+    authorization: `Basic ${btoa(`${client.id}:${client.secret}`)}`,
+  };
+  return app("/oauth/token", { method: "POST", headers, body: new URLSearchParams(parameters).toString() });
+}
 
 function checks(): unknown[] {
   return logs.entries().flatMap(({ check }) => check ?? []);
@@ -79,6 +98,47 @@ describe("tokens", () => {
     await other.token({ token: tokens.access_token });
     await other.token({ token: tokens.refresh_token });
     expect(await statusOf(app, tokens.access_token)).toBe(200);
+  });
+
+  it("a revocation is on record when something was revoked, as whose it was, and else is not", async () => {
+    const revocations = () => logs.tokens().filter(({ action }) => action === "revoke");
+    const { client, tokens } = await signedIn(app, {}, { scope: ["sandbox:read", "sandbox:exec"] });
+    const other = await Client.register(app);
+    const [user, grant] = tokens.access_token.split(":");
+    for (const token of ["garbage", "a:b:c", `${user}:${grant}:${"x".repeat(32)}`]) {
+      expect((await client.token({ token })).status).toBe(200);
+    }
+    for (const token of [tokens.access_token, tokens.refresh_token]) {
+      expect((await other.token({ token })).status).toBe(200);
+    }
+    expect(revocations()).toEqual([]);
+    const whose = { principal: "owner", door: "owner", client: client.id, route: "/oauth/token" };
+    await client.token({ token: tokens.access_token, token_type_hint: "refresh_token" });
+    await client.token({ token: tokens.access_token });
+    expect(revocations()).toMatchObject([{ ...whose, scope: "sandbox:read sandbox:exec" }]);
+    const narrowed = await client.refresh(tokens.refresh_token, { scope: "sandbox:read" });
+    const { access_token } = await narrowed.json<Tokens>();
+    await client.token({ token: access_token });
+    expect(revocations().at(-1)).toMatchObject({ ...whose, scope: "sandbox:read" });
+    await client.token({ token: tokens.refresh_token });
+    await client.token({ token: tokens.refresh_token });
+    expect(revocations()).toHaveLength(3);
+    expect(revocations().at(-1)).toMatchObject({ ...whose, scope: "sandbox:read sandbox:exec" });
+    expect(logs.text()).not.toContain(tokens.access_token);
+  });
+
+  it("a revocation by a client that sends its secret in the header names the client", async () => {
+    const client = await Client.register(app, { token_endpoint_auth_method: "client_secret_basic" });
+    const { code } = await approve(client);
+    const bought = await basic(client, {
+      grant_type: "authorization_code",
+      code,
+      redirect_uri: CALLBACK,
+      code_verifier: client.verifier,
+    });
+    const { access_token } = await bought.json<Tokens>();
+    expect((await basic(client, { token: access_token })).status).toBe(200);
+    expect(logs.tokens().at(-1)).toMatchObject({ action: "revoke", principal: "owner", client: client.id });
   });
 
   it("a refresh token or a code is no access token", async () => {

@@ -1,0 +1,68 @@
+/**
+ * What a revocation really revoked. The provider answers 200 whatever becomes of it (RFC 7009 section 2.2), so it is read
+ * off the store: which record went, and what was in it when the provider looked whose it is.
+ */
+import { z } from "zod";
+import { SIGN_IN_DOORS, type SignInDoor } from "./principal.ts";
+
+export interface Revoked {
+  principal: string;
+  client: string;
+  /** Absent when its grant is gone meanwhile. */
+  door?: SignInDoor;
+  scope: string;
+}
+
+/** As the provider stores them under `grant:<user>:<grant>` and `token:<user>:<grant>:<token>`. */
+const grantRecord = z.object({
+  clientId: z.string(),
+  scope: z.array(z.string()),
+  metadata: z.object({ door: z.enum(SIGN_IN_DOORS) }).optional(),
+});
+const tokenRecord = z.object({
+  scope: z.array(z.string()).optional(),
+  grant: z.object({ clientId: z.string(), scope: z.array(z.string()) }),
+});
+
+/** `store` as it is, and beside it what was revoked of it by what used it. */
+export function watched(store: KVNamespace) {
+  const read = new Map<string, unknown>();
+  const deleted: string[] = [];
+  const seen = new Proxy(store, {
+    get(target, name) {
+      const member: unknown = Reflect.get(target, name);
+      if (typeof member !== "function") return member;
+      return async (...given: unknown[]) => {
+        const answer: unknown = await Reflect.apply(member, target, given);
+        if (name === "get") read.set(String(given[0]), answer);
+        if (name === "delete") deleted.push(String(given[0]));
+        return answer;
+      };
+    },
+  });
+
+  async function revoked(): Promise<Revoked | undefined> {
+    // A grant's tokens go before it, and were read by nobody.
+    const key = deleted.find((name) => name.startsWith("grant:")) ?? deleted[0];
+    const [kind, user = "", id = ""] = key?.split(":") ?? [];
+    if (key === undefined) return undefined;
+    const principal = decodeURIComponent(user);
+    const record = read.get(key);
+    if (kind === "grant") return { principal, ...ofGrant(record) };
+    const token = tokenRecord.safeParse(record).data;
+    const { door } = ofGrant(await store.get(`grant:${user}:${id}`, "json"));
+    return {
+      principal,
+      door,
+      client: token?.grant.clientId ?? "",
+      scope: (token?.scope ?? token?.grant.scope ?? []).join(" "),
+    };
+  }
+
+  return { store: seen, revoked };
+}
+
+function ofGrant(record: unknown): Omit<Revoked, "principal"> {
+  const { clientId: client = "", scope = [], metadata } = grantRecord.safeParse(record).data ?? {};
+  return { client, scope: scope.join(" "), door: metadata?.door };
+}

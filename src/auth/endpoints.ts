@@ -47,7 +47,7 @@ export async function serveAuthorizationServer(
     body,
   });
   const env = visitEnv(visit);
-  const revocation = form.has("token") && !form.has("grant_type");
+  const revocation = form.get("token") && !form.get("grant_type");
   const watch = revocation && env.OAUTH_KV ? watched(env.OAUTH_KV) : undefined;
   const answer = await oauth.server.fetch(
     passed,

@@ -282,7 +282,7 @@ export class Sandbox extends BaseSandbox<Env> {
     const known = await this.#membership.destroyed(owner, await this.#lease.release());
     this.#boots.forget();
     this.#kernels.forget();
-    this.#membership.note("destroy");
+    if (known) this.#membership.note("destroy");
     // A call that was past the gate may have started the next container before the account forgot the sandbox.
     if (this.ctx.container?.running) await this.#membership.register(owner);
     return known;

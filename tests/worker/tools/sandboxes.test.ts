@@ -1,4 +1,4 @@
-import { beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it, vi } from "vitest";
 import { type Caller, inActor, owner, principal, type Result, sh, until } from "../support.ts";
 
 interface Listed {
@@ -56,6 +56,27 @@ describe("sandboxes", () => {
 
 describe("destroy_sandbox", () => {
   const sandbox = "destroyed";
+
+  it("is on record where there was something to destroy, and only there", async () => {
+    const caller = await principal("recorded");
+    const spy = vi.spyOn(console, "log").mockImplementation(() => {});
+    try {
+      const line = `"action":"destroy","principal":"${caller.principalID}","sandbox":"ran"`;
+      const lines = () => spy.mock.calls.filter(([text]) => String(text).includes(line)).length;
+      for (let time = 0; time < 2; time += 1) {
+        await caller.call("list_runs", { sandbox: "ran" });
+        await caller.call("destroy_sandbox", { sandbox: "ran" });
+      }
+      expect(lines()).toBe(0);
+      await run(caller, "ran", "true");
+      await caller.call("destroy_sandbox", { sandbox: "ran" });
+      expect(lines()).toBe(1);
+      await caller.call("destroy_sandbox", { sandbox: "ran" });
+      expect(lines()).toBe(1);
+    } finally {
+      spy.mockRestore();
+    }
+  });
 
   it("ends processes, files and kernels, keeps the records, and the name starts anew", async () => {
     const kept = await run(owner, sandbox, "echo kept; echo file >file; export A=1; cd /tmp");

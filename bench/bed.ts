@@ -75,7 +75,12 @@ export async function startEngine(directory: string): Promise<BedEngine> {
 }
 
 /** Serves the Worker of a wrangler configuration, as `npm start` does. */
-export async function serve(config: string, engine: BedEngine, stateDir: string): Promise<Served> {
+export async function serve(
+  config: string,
+  engine: BedEngine,
+  stateDir: string,
+  inspectorPort?: number,
+): Promise<Served> {
   mkdirSync(stateDir, { recursive: true });
   const port = await freePort(0);
   const before = children(process.pid);
@@ -97,6 +102,7 @@ export async function serve(config: string, engine: BedEngine, stateDir: string)
     },
     onDeath: () => console.error(`workerd of ${config} ended`),
     verbose: false,
+    inspectorPort,
   });
   return { ...worker, url: `http://127.0.0.1:${port}`, pid: added(before), stateDir };
 }

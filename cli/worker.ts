@@ -23,6 +23,8 @@ export interface WorkerOptions {
   /** workerd ended although nobody closed it. */
   onDeath: () => void;
   verbose: boolean;
+  /** For measurements: where V8's inspector listens on loopback; nowhere when undefined. */
+  inspectorPort?: number;
 }
 
 export interface LogLine {
@@ -53,6 +55,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     convertV4MiniflareOptions({
       host: "127.0.0.1",
       port: 0,
+      inspectorPort: options.inspectorPort,
       // Otherwise fetched from the internet.
       cf: false,
       telemetry: { enabled: false },

@@ -6,6 +6,7 @@ import { cost } from "./cost.ts";
 import { files } from "./files.ts";
 import { getResult } from "./get-result.ts";
 import { history } from "./history.ts";
+import { memory } from "./memory.ts";
 import { output } from "./output.ts";
 import { runCode } from "./run-code.ts";
 import { runCommand } from "./run-command.ts";
@@ -23,6 +24,7 @@ export const figures: readonly Figure[] = [
   scale,
   history,
   output,
+  memory,
   freshSandbox,
   server,
   startup,

@@ -1,10 +1,11 @@
 import type { Bed } from "../bed.ts";
+import type { Ours } from "../client.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, row } from "../measure.ts";
 import { descendants, peakMiB, resetPeak } from "../processes.ts";
 
 const KiB = 1024;
-const SIZES = [
+export const SIZES = [
   { label: "1 KB", bytes: KiB },
   { label: "1 MB", bytes: KiB * KiB },
   { label: "100 MB", bytes: 100 * KiB * KiB },
@@ -15,7 +16,7 @@ const SIZES = [
 const BARE_MOST = 4 * KiB * KiB;
 
 /** A command that prints text of so many bytes. */
-function printing(bytes: number): string {
+export function printing(bytes: number): string {
   return `head -c ${bytes} /dev/zero | tr '\\0' x`;
 }
 
@@ -35,7 +36,7 @@ export const output: Figure = {
       const command = bytes > BARE_MOST ? `${printing(bytes)} >/dev/null` : printing(bytes);
       const pids = { ours: [bed.ours.pid, ourRuntime ?? 0], bare: [bed.bare.pid, bareRuntime ?? 0] };
       for (const pid of [...pids.ours, ...pids.bare]) resetPeak(pid);
-      const seconds = await timed(() => printed(bed, sandbox, printing(bytes)));
+      const seconds = await timed(() => printed(bed.ours, sandbox, printing(bytes)));
       const bareSeconds = await timed(() => bed.bare.call({ sandbox, method: "exec", command }));
       const speed = (time: number) => bytes / KiB / KiB / time;
       rows.push(row(`output ${label} speed`, "MB/s", speed(seconds), speed(bareSeconds)));
@@ -49,7 +50,7 @@ export const output: Figure = {
 };
 
 /** Runs the command to its end, as a client does whose answer comes before that. */
-async function printed({ ours }: Bed, sandbox: string, command: string): Promise<void> {
+export async function printed(ours: Ours, sandbox: string, command: string): Promise<void> {
   let answer = await ours.tool("run_command", { sandbox, command, wait_seconds: 600, timeout_seconds: 600 });
   while (/^state: running$/m.test(answer)) {
     const id = /get_result, id ([a-z0-9.-]+)/.exec(answer)?.[1];

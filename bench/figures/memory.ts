@@ -1,0 +1,53 @@
+import { join } from "node:path";
+import { freePort } from "../../cli/lock.ts";
+import { CONFIGS, TOKEN, serve } from "../bed.ts";
+import { oursAt } from "../client.ts";
+import type { Figure } from "../figure.ts";
+import { type Heap, openHeap } from "../heap.ts";
+import { type Row, row } from "../measure.ts";
+import { SIZES, printed, printing } from "./output.ts";
+
+/** The pause between two looks, milliseconds. */
+const LOOK_MS = 50;
+
+/**
+ * What is alive in the Worker while a command prints much. An isolate on Cloudflare has 128 MB; here V8 may let garbage
+ * lie as long as it likes, so each look collects it first.
+ */
+export const memory: Figure = {
+  name: "memory",
+  baseline: "the same Worker after its first command, before it has seen any output",
+  async measure(bed, { quick }) {
+    const port = await freePort(0);
+    const served = await serve(CONFIGS.ours, bed.engine, join(bed.directory, "memory"), port);
+    const ours = oursAt(`${served.url}/mcp`, TOKEN);
+    const sandbox = "bench-memory";
+    const rows: Row[] = [];
+    await ours.tool("run_command", { sandbox, command: "true" });
+    const heap = await openHeap(port, "user:");
+    try {
+      const before = await heap.live();
+      for (const { label, bytes } of SIZES) {
+        if (quick && bytes > 100 * 1024 * 1024) continue;
+        const most = await peak(heap, printed(ours, sandbox, printing(bytes)));
+        rows.push(row(`live memory of the Worker, output ${label}`, "MiB", most, before));
+      }
+    } finally {
+      heap.close();
+      await served.close();
+    }
+    return rows;
+  },
+};
+
+async function peak(heap: Heap, work: Promise<void>): Promise<number> {
+  let most = 0;
+  let isOver = false;
+  const over = work.finally(() => (isOver = true));
+  while (!isOver) {
+    most = Math.max(most, await heap.live());
+    await Promise.race([over, new Promise((resolve) => setTimeout(resolve, LOOK_MS))]);
+  }
+  await over;
+  return most;
+}

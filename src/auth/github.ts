@@ -1,6 +1,6 @@
 /** GitHub's door: its web application flow, asked once who somebody is. Its token is used for that and not kept. */
 import { z } from "zod";
-import type { GitHubConfig } from "../server/door-config.ts";
+import { GITHUB_LOGIN, type GitHubConfig } from "../server/door-config.ts";
 import { gitHubOrgRule, gitHubUserRule } from "./admission.ts";
 
 /** In milliseconds, for each request to GitHub. */
@@ -48,9 +48,9 @@ export async function gitHubAccount(
     redirect_uri: redirectURI,
     code_verifier: verifier,
   });
-  // An error comes with status 200, too.
+  // An error comes with status 200, too. What could not be sent back in a header is no token.
   const answer = await ask(`${github.url}/login/oauth/access_token`, { method: "POST", body });
-  const granted = await read(answer, z.object({ access_token: z.string().min(1) }));
+  const granted = await read(answer, z.object({ access_token: z.string().regex(/^[\x21-\x7e]+$/) }));
   const user = await ask(`${github.apiURL}/user`, {}, granted.access_token);
   const account = await read(user, z.object({ id: z.int().positive(), login: z.string().min(1) }));
   return { ...account, token: granted.access_token };
@@ -70,7 +70,8 @@ export async function gitHubRule(
   if (github.users.has(byID)) return { rule: gitHubUserRule(byID) };
   const login = account.login.toLowerCase();
   let reassigned = false;
-  if (github.users.has(login)) {
+  // Entries by number stand in the same list.
+  if (GITHUB_LOGIN.test(login) && github.users.has(login)) {
     const key = `github-login:${login}`;
     const owner = await pinned.get(key);
     if (owner === null) await pinned.put(key, String(account.id));

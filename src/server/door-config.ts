@@ -24,7 +24,8 @@ export interface AccessConfig {
   certsURL: string;
 }
 
-const GITHUB_LOGIN = /^[a-z0-9][a-z0-9_-]{0,63}$/;
+/** In lower case. The underscore is in the logins of managed users. */
+export const GITHUB_LOGIN = /^[a-z0-9][a-z0-9_-]{0,63}$/;
 const GITHUB_USER = /^(?:[a-z0-9][a-z0-9_-]{0,63}|id:[1-9][0-9]{0,18})$/;
 
 export const doorVariables = {

@@ -78,6 +78,7 @@ describe("GitHub", () => {
     ],
     ["a member of another organisation", { id: 7, login: "other", orgs: { acme2: "active" as const } }],
     ["whose login is a number on the list", { id: 8, login: "77" }],
+    ["whose login reads like an entry of another kind", { id: 9, login: "id:77" }],
   ])("does not let in %s, and says so", async (_, user) => {
     github.user = user;
     const signIns = signInsOf(server);
@@ -131,15 +132,18 @@ describe("GitHub", () => {
     expect((await browser.submit(page, { decision: "owner", token: OWNER_TOKEN })).status).toBe(303);
   });
 
-  it.each(["down", "garbage", "rate_limited"] as const)("says so when GitHub fails: %s", async (failure) => {
-    github.failure = failure;
-    const signIns = signInsOf(server);
-    const { done } = await throughGitHub();
-    expect(done.status).toBe(502);
-    expect(done.text).toContain("GitHub did not say who you are");
-    expect(signIns()).toMatchObject([{ outcome: "refused", door: "github", reason: "door_failed" }]);
-    expect(server.logs().findLast(({ event }) => event === "error")).toMatchObject({ where: "github" });
-  });
+  it.each(["down", "garbage", "rate_limited", "odd_token"] as const)(
+    "says so when GitHub fails: %s",
+    async (failure) => {
+      github.failure = failure;
+      const signIns = signInsOf(server);
+      const { done } = await throughGitHub();
+      expect(done.status).toBe(502);
+      expect(done.text).toContain("GitHub did not say who you are");
+      expect(signIns()).toMatchObject([{ outcome: "refused", door: "github", reason: "door_failed" }]);
+      expect(server.logs().findLast(({ event }) => event === "error")).toMatchObject({ where: "github" });
+    },
+  );
 
   it("does not take a refused question about membership for an answer", async () => {
     github.failure = "org_forbidden";

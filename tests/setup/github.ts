@@ -18,7 +18,7 @@ export interface FakeGitHub {
   /** Who is signed in to it in the browser; undefined declines. */
   user: GitHubUser | undefined;
   /** How its API fails, when it does. */
-  failure: "none" | "down" | "garbage" | "rate_limited" | "org_forbidden";
+  failure: "none" | "down" | "garbage" | "rate_limited" | "org_forbidden" | "odd_token";
   /** The paths it was asked for, in order. */
   asked: string[];
   close(): void;
@@ -107,6 +107,8 @@ export async function startGitHub(): Promise<FakeGitHub> {
     if (challenge !== grant.challenge) return error("bad_verification_code");
     const access_token = `gho_${randomBytes(18).toString("hex")}`;
     tokens.set(access_token, grant);
+    if (github.failure === "odd_token")
+      return json(response, 200, { access_token: `${access_token}\r\nx: y` });
     return json(response, 200, { access_token, token_type: "bearer", scope: grant.scope });
   }
 

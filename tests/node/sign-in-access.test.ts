@@ -1,5 +1,5 @@
 /** Signing in through Cloudflare Access, over real sockets: the Worker and the team's keys are servers on loopback. */
-import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from "jose";
+import { exportJWK, exportSPKI, generateKeyPair, type JWTPayload, SignJWT } from "jose";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Browser, Page } from "../setup/oauth-client.ts";
 import { listen, type OAuthServer, OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
@@ -38,6 +38,7 @@ describe("Cloudflare Access", () => {
   });
 
   interface Assertion {
+    /** A claim of undefined is left out. */
     claims?: JWTPayload;
     issuer?: string;
     audience?: string;
@@ -54,14 +55,14 @@ describe("Cloudflare Access", () => {
       email: "ada@example.com",
       type: "app",
       sub: "7335d417",
+      iss: assertion.issuer ?? ISSUER,
+      aud: [assertion.audience ?? AUDIENCE],
+      iat: now,
+      nbf: now,
+      exp: now + (assertion.expires ?? 3600),
       ...assertion.claims,
     })
       .setProtectedHeader({ alg: assertion.alg ?? "RS256", kid: assertion.kid ?? "one" })
-      .setIssuer(assertion.issuer ?? ISSUER)
-      .setAudience([assertion.audience ?? AUDIENCE])
-      .setIssuedAt(now)
-      .setNotBefore(now)
-      .setExpirationTime(now + (assertion.expires ?? 3600))
       .sign(assertion.key ?? keys.privateKey);
     return { "cf-access-jwt-assertion": jwt };
   }
@@ -119,10 +120,10 @@ describe("Cloudflare Access", () => {
     ["one of a key that is not there", { kid: "two" }],
     ["a service token's, which is nobody's", { claims: { sub: "", common_name: "service" } }],
     ["one with a subject that is no name", { claims: { sub: "a b:c" } }],
-    [
-      "one signed with the public key for a secret",
-      { alg: "HS256", key: new TextEncoder().encode("x".repeat(64)) },
-    ],
+    ["one without a subject", { claims: { sub: undefined } }],
+    ["one without an end", { claims: { exp: undefined } }],
+    ["one without an issuer", { claims: { iss: undefined } }],
+    ["one without an audience", { claims: { aud: undefined } }],
   ];
 
   it.each(tricks)("does not let in %s", async (name, assertion) => {
@@ -141,6 +142,37 @@ describe("Cloudflare Access", () => {
     expect(answer.status).toBe(403);
     expect(answer.location).toBeUndefined();
   });
+
+  it.each(["HS256", "RS512", "PS256", "ES256"])(
+    "does not let in one signed by %s, be the key the team's",
+    async (alg) => {
+      const before = published;
+      let key: CryptoKey | Uint8Array;
+      if (alg === "HS256") {
+        const secret = await exportSPKI(keys.publicKey);
+        key = new TextEncoder().encode(secret);
+        published = [...before, { kty: "oct", k: Buffer.from(secret).toString("base64url"), kid: alg }];
+      } else {
+        const pair = await generateKeyPair(alg, { extractable: true });
+        key = pair.privateKey;
+        // Without the algorithm, which is the key's publisher's to leave out.
+        published = [...before, { ...(await exportJWK(pair.publicKey)), kid: alg }];
+      }
+      const fresh = await startOAuthServer({
+        ACCESS_TEAM_DOMAIN: ISSUER,
+        ACCESS_AUDIENCE: AUDIENCE,
+        SERVER_AUTH_TOKEN: "",
+        ACCESS_CERTS_URL: `${certs.origin}/cdn-cgi/access/certs`,
+      });
+      try {
+        expect((await consent(fresh, await vouch({ alg, key, kid: alg }))).page.status).toBe(403);
+        expect((await consent(fresh, await vouch())).page.status).toBe(200);
+      } finally {
+        published = before;
+        await fresh.close();
+      }
+    },
+  );
 
   it("an unsigned assertion is worth nothing", async () => {
     const encode = (value: unknown) => Buffer.from(JSON.stringify(value)).toString("base64url");

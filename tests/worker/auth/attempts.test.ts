@@ -149,5 +149,12 @@ describe("on the page", () => {
       expect(compare).toHaveBeenCalledTimes(1);
     }
     expect(page.status).toBe(303);
+    // And nothing else decides: what it says holds, be it wrong.
+    page = await browser.open(await (await Client.register(app)).authorizationURL());
+    compare.mockReturnValueOnce(false);
+    page = await browser.submit(page, { decision: "owner", token: TOKEN });
+    expect(page.status).toBe(403);
+    compare.mockReturnValueOnce(true);
+    expect((await browser.submit(page, { decision: "owner", token: "wrong" })).status).toBe(303);
   });
 });

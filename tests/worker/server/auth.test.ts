@@ -195,6 +195,11 @@ describe("every candidate is compared", () => {
       await app("/mcp", withHeader(`Bearer ${token}`));
       expect(compare).toHaveBeenCalledTimes(3);
     }
+    // And nothing else decides: what it says holds, be it wrong.
+    for (let candidate = 0; candidate < 3; candidate += 1) compare.mockReturnValueOnce(false);
+    expect((await app("/mcp", withHeader(`Bearer ${TOKEN}`))).status).toBe(401);
+    compare.mockReturnValueOnce(true);
+    expect((await app("/mcp", withHeader("Bearer wrong"))).status).toBe(200);
   });
 });
 

@@ -1,0 +1,84 @@
+/** What is too large, by one: refused before anything is made of it. docs/security.md names these tests. */
+import { env } from "cloudflare:workers";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { ORIGIN, recordLogs, TOKEN } from "../server/support.ts";
+import { Browser, CALLBACK, Client, errorOf, oauthApp } from "./support.ts";
+
+let logs: ReturnType<typeof recordLogs>;
+beforeEach(() => void (logs = recordLogs()));
+afterEach(() => vi.restoreAllMocks());
+
+const app = oauthApp();
+
+describe("sizes", () => {
+  it("parts too long for a key of the store are refused before they get there", async () => {
+    const asked: string[] = [];
+    const store = new Proxy(env.OAUTH_KV, {
+      get(target, name) {
+        const member: unknown = Reflect.get(target, name);
+        if (typeof member !== "function") return member;
+        return (...given: unknown[]) => {
+          asked.push(String(given[0]));
+          return Reflect.apply(member, target, given);
+        };
+      },
+    });
+    const watched = oauthApp({ OAUTH_KV: store });
+    const client = new Client(watched, (await Client.register(app)).id);
+    const reaches = async (request: () => Promise<unknown>) => {
+      asked.length = 0;
+      await request();
+      return asked.length > 0;
+    };
+    for (const name of ["code", "refresh_token", "token"]) {
+      const grant_type = name === "refresh_token" ? name : "authorization_code";
+      const send = (length: number) => client.token({ grant_type, [name]: `${"u".repeat(length - 4)}:g:s` });
+      expect(await errorOf(await send(361))).toBe("invalid_request");
+      expect(await reaches(() => send(361))).toBe(false);
+      expect(await reaches(() => send(360))).toBe(true);
+    }
+    const exchange = (length: number) => new Client(watched, "c".repeat(length)).exchange("a:b:c");
+    expect((await exchange(361)).status).toBe(400);
+    expect(await reaches(() => exchange(361))).toBe(false);
+    expect(await reaches(() => exchange(360))).toBe(true);
+    const open = async (length: number) =>
+      new Browser(watched).open(await new Client(watched, "c".repeat(length)).authorizationURL());
+    expect((await open(257)).toldHere).toBe(true);
+    expect(await reaches(() => open(257))).toBe(false);
+    expect(await reaches(() => open(256))).toBe(true);
+    expect(logs.entries().some(({ event }) => event === "error")).toBe(false);
+  });
+
+  it("requests that are too large are refused", async () => {
+    const metadata = JSON.stringify({ client_name: "x", redirect_uris: [CALLBACK] });
+    const headers = { "content-type": "application/json" };
+    const registered = (bytes: number) =>
+      app("/oauth/register", { method: "POST", headers, body: metadata.padEnd(bytes) });
+    expect((await registered(64 * 1024 + 1)).status).toBe(413);
+    expect((await registered(64 * 1024)).status).toBe(201);
+
+    const asked = async (length: number) => {
+      const url = `${ORIGIN}/authorize?client_id=x&state=`;
+      return new Browser(app).open(url.padEnd(length + `${ORIGIN}/authorize`.length, "s"));
+    };
+    const tooLong = await asked(8193);
+    expect(tooLong.toldHere).toBe(true);
+    expect(tooLong.text).toContain("The request is too long.");
+    expect((await asked(8192)).text).not.toContain("too long");
+
+    const browser = new Browser(app);
+    const page = await browser.open(await (await Client.register(app)).authorizationURL());
+    const submit = (bytes: number) => {
+      const form = new URLSearchParams({ handle: page.handle, decision: "owner", token: TOKEN });
+      form.append("scope", "sandbox:read");
+      return browser.open(new URL(page.action, page.url).href, {
+        method: "POST",
+        headers: { "content-type": "application/x-www-form-urlencoded", origin: ORIGIN },
+        body: `${form}&x=`.padEnd(bytes, "x"),
+      });
+    };
+    expect((await submit(16 * 1024 + 1)).toldHere).toBe(true);
+    // It was not read, so the handle is good still.
+    expect((await submit(16 * 1024)).status).toBe(303);
+  });
+});

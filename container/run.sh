@@ -107,32 +107,32 @@ sbx_wait() {
   fi
 }
 
-# sbx_poll ID WAIT_SECONDS OUT_OFFSET ERR_OFFSET MAX
+# sbx_poll ID WAIT_SECONDS OUT_OFFSET ERR_OFFSET OUT_MAX ERR_MAX
 # Waits for the end of a run, then answers "running|exited|unknown STATUS|- ..." and the rest of sbx_output's answer.
 sbx_poll() {
   local status=''
   sbx_status "$1" "$2"
   [[ $status == [0-9]* ]] && printf 'exited %s ' "$status" || printf '%s - ' "$status"
-  sbx_output "$1" "$3" "$4" "$5"
+  sbx_output "$1" "${@:3}"
 }
 
-# sbx_output ID OUT_OFFSET ERR_OFFSET MAX
+# sbx_output ID OUT_OFFSET ERR_OFFSET OUT_MAX ERR_MAX
 # "OUT_SIZE OUT_START ERR_SIZE ERR_START" and two lines of base64: of each output at most MAX bytes from its offset on.
 # With MAX 0 nobody wants what is in between: then its last 16 KiB.
 sbx_output() {
-  local run=$sbx_runs/$1 sizes=(0 0) starts=("$2" "$3") index max=$4
+  local run=$sbx_runs/$1 sizes=(0 0) starts=("$2" "$3") maxima=("$4" "$5") index
   [[ -f $run.out ]] && sizes[0]=$(stat -c %s "$run.out")
   [[ -f $run.err ]] && sizes[1]=$(stat -c %s "$run.err")
   for index in 0 1; do
-    if ((max == 0 && sizes[index] - starts[index] > 16384)); then
-      starts[index]=$((sizes[index] - 16384))
-    fi
+    ((maxima[index] == 0)) || continue
+    maxima[index]=16384
+    ((sizes[index] - starts[index] <= 16384)) || starts[index]=$((sizes[index] - 16384))
   done
   printf '%s ' "${sizes[0]}" "${starts[0]}" "${sizes[1]}" "${starts[1]}"
   printf '\n'
-  ((sizes[0] > starts[0])) && sbx_range "$run.out" "${starts[0]}" "$((max ? max : 16384))"
+  ((sizes[0] > starts[0])) && sbx_range "$run.out" "${starts[0]}" "${maxima[0]}"
   printf '\n'
-  ((sizes[1] > starts[1])) && sbx_range "$run.err" "${starts[1]}" "$((max ? max : 16384))"
+  ((sizes[1] > starts[1])) && sbx_range "$run.err" "${starts[1]}" "${maxima[1]}"
   printf '\n'
 }
 

@@ -146,8 +146,8 @@ export class ActiveRun implements RunSink {
     this.#came();
   }
 
-  get hasRoom(): boolean {
-    return this.#log.hasRoom;
+  hasRoom(stream: Stream): boolean {
+    return this.#log.hasRoom(stream);
   }
 
   position(stream: Stream): number {

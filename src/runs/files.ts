@@ -57,7 +57,7 @@ export class RunFiles {
 
   async #read(call: string, session?: string, answerMs?: number): Promise<Polled> {
     const sink = this.#sink;
-    const max = sink.hasRoom ? PIECE_BYTES : 0;
+    const max = STREAMS.map((stream) => (sink.hasRoom(stream) ? PIECE_BYTES : 0)).join(" ");
     const line = `${this.#free()}${call} ${sink.position("stdout")} ${sink.position("stderr")} ${max}`;
     const { words, rest } = await this.#shell.call("run.sh", line, { session, answerMs });
     const [state, status, ...ranges] = words;

@@ -1,5 +1,5 @@
 /**
- * The log of one run: what it printed, both streams in the order of their arrival. New output waits in memory until the
+ * The log of one run: what it printed, both streams in the order in which they were read. New output waits in memory until the
  * next flush; then it is rows of SQLite; whole objects of it move on to R2. A cursor is an offset into the log in bytes:
  * it stays valid wherever the bytes lie.
  */
@@ -45,9 +45,11 @@ export class LogWriter {
   readonly #sql: SqlStorage;
   readonly #runID: string;
   readonly #cap: number;
+  /** What each stream may have when the other has filled the log. */
+  readonly #share: number;
+  readonly #streamBytes: Record<Stream, number>;
   #pending: LogPiece[] = [];
   #pendingBytes = 0;
-  #bytes: number;
   #rows: number;
   #objects: number;
   /** Bytes in rows that no object holds yet. */
@@ -58,17 +60,19 @@ export class LogWriter {
     this.#sql = sql;
     this.#runID = runID;
     this.#cap = capBytes;
+    this.#share = Math.floor(capBytes / 4);
     const found = isNew ? undefined : this.#found();
     this.#rows = found?.rows ?? 0;
-    this.#bytes = found?.bytes ?? 0;
+    this.#streamBytes = { stdout: found?.stdout ?? 0, stderr: found?.stderr ?? 0 };
     this.#objects = found?.objects ?? 0;
     this.#unshipped = found?.unshipped ?? 0;
   }
 
   #found() {
     return this.#sql
-      .exec<{ rows: number; bytes: number; objects: number; unshipped: number }>(
-        `SELECT count(*) AS rows, coalesce(sum(length), 0) AS bytes, coalesce(max(object) + 1, 0) AS objects,
+      .exec<{ rows: number; stdout: number; stderr: number; objects: number; unshipped: number }>(
+        `SELECT count(*) AS rows, coalesce(sum(length) FILTER (WHERE stream = 0), 0) AS stdout,
+           coalesce(sum(length) FILTER (WHERE stream = 1), 0) AS stderr, coalesce(max(object) + 1, 0) AS objects,
            coalesce(sum(CASE WHEN object IS NULL THEN length END), 0) AS unshipped FROM log WHERE run = ?`,
         this.#runID,
       )
@@ -76,16 +80,21 @@ export class LogWriter {
   }
 
   get bytes(): number {
-    return this.#bytes;
+    return this.#streamBytes.stdout + this.#streamBytes.stderr;
   }
 
-  get hasRoom(): boolean {
-    return this.#bytes < this.#cap;
+  hasRoom(stream: Stream): boolean {
+    return this.#room(stream) > 0;
+  }
+
+  /** In bytes: what the cap leaves, and never less than the stream's own share, so that neither starves the other. */
+  #room(stream: Stream): number {
+    return Math.max(0, this.#cap - this.bytes, this.#share - this.#streamBytes[stream]);
   }
 
   /** Whether it does not stay in SQLite for good. */
   get isLong(): boolean {
-    return this.#bytes > KEEP_BYTES;
+    return this.bytes > KEEP_BYTES;
   }
 
   /** Whether so much waits in memory that it should be flushed now. */
@@ -95,9 +104,9 @@ export class LogWriter {
 
   /** Takes as much of the output as the log has room for, and answers how many bytes that was. */
   append(stream: Stream, bytes: Uint8Array): number {
-    const kept = bytes.subarray(0, Math.max(0, this.#cap - this.#bytes));
+    const kept = bytes.subarray(0, this.#room(stream));
     if (kept.length === 0) return 0;
-    this.#bytes += kept.length;
+    this.#streamBytes[stream] += kept.length;
     this.#pendingBytes += kept.length;
     const last = this.#pending.at(-1);
     if (last?.stream === stream && last.bytes.length + kept.length <= ROW_BYTES)
@@ -110,7 +119,7 @@ export class LogWriter {
 
   /** Moves what waits in memory into rows. Synchronous: the caller's own writes share its transaction. */
   flush(): void {
-    let start = this.#bytes - this.#pendingBytes;
+    let start = this.bytes - this.#pendingBytes;
     for (const { stream, bytes } of this.#pending) {
       this.#sql.exec(
         "INSERT INTO log (run, seq, stream, start, length, data) VALUES (?, ?, ?, ?, ?, ?)",

@@ -77,12 +77,12 @@ export interface RunSink {
   readonly id: string;
   /** The next output of a stream. */
   output(stream: Stream, bytes: Uint8Array): void;
-  /** The next `count` bytes of a stream, of which only the last were read because the log is full. */
+  /** The next `count` bytes of a stream, of which only the last were read because the log has no room for it. */
   skipped(stream: Stream, count: number, last: Uint8Array): void;
   /** Whether the run has got its end from elsewhere: what its execution still does is of no use. */
   readonly ended: boolean;
-  /** Whether more output would still be kept. */
-  readonly hasRoom: boolean;
+  /** Whether more output of a stream would still be kept. */
+  hasRoom(stream: Stream): boolean;
   /** Bytes of a stream that came so far: where a reader goes on. */
   position(stream: Stream): number;
   /** Bytes of a stream that are on disk here: the sandbox need not keep them. */

@@ -68,7 +68,7 @@ export class TaskOutput implements RunSink {
   }
 
   /** Every line is read, wherever the log ends. */
-  get hasRoom(): boolean {
+  hasRoom(): boolean {
     return true;
   }
 

@@ -1,6 +1,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
 import type { End, Execution, Stream } from "../../../src/runs/run.ts";
+import { LogWriter } from "../../../src/runs/log.ts";
 import { type LogPage, Runs, type RunsHost } from "../../../src/runs/runs.ts";
 import type { ActiveRun } from "../../../src/runs/active.ts";
 import { actorOf, bucket } from "../support.ts";
@@ -170,9 +171,9 @@ describe("a log", () => {
         const { id, execution } = await start(runs);
         const out = pattern(MiB, 5);
         execution.print("stdout", out);
-        expect(execution.run.hasRoom).toBe(true);
+        expect(execution.run.hasRoom("stderr")).toBe(true);
         execution.print("stderr", pattern(MiB, 6));
-        expect(execution.run.hasRoom).toBe(false);
+        expect(execution.run.hasRoom("stderr")).toBe(false);
         execution.run.skipped("stdout", 5000, new TextEncoder().encode("the end"));
         execution.end({ state: "succeeded" });
         const view = await runs.result(id, 1000);
@@ -183,6 +184,35 @@ describe("a log", () => {
         expect(same(kept.stderr, pattern(MiB, 6).subarray(0, MiB / 2))).toBe(true);
       },
       { logCapBytes: 1.5 * MiB },
+    );
+  });
+
+  it("keeps a quarter of its cap for each stream, whatever the other prints", async () => {
+    await withRuns(
+      "log-shares",
+      async (runs, host, sql) => {
+        const { id, execution } = await start(runs);
+        const [out, err] = [pattern(3 * MiB, 8), pattern(MiB, 9)];
+        for (let at = 0; at < 3; at++) {
+          execution.print("stdout", out.subarray(at * MiB, (at + 1) * MiB));
+          execution.print("stderr", err.subarray((at * MiB) / 4, ((at + 1) * MiB) / 4));
+        }
+        expect(execution.run.hasRoom("stderr")).toBe(false);
+        execution.run.save();
+        // The next actor counts what each has from the rows.
+        const next = new LogWriter(sql, id, host.logCapBytes, false);
+        expect([next.bytes, next.hasRoom("stdout"), next.hasRoom("stderr")]).toEqual([
+          1.25 * MiB,
+          false,
+          false,
+        ]);
+        execution.end({ state: "succeeded" });
+        const kept = await whole(runs, id);
+        expect(same(kept.stdout, out.subarray(0, MiB))).toBe(true);
+        expect(same(kept.stderr, err.subarray(0, MiB / 4))).toBe(true);
+        expect(await runs.result(id, 0)).toMatchObject({ logBytes: 1.25 * MiB, droppedBytes: 2.5 * MiB });
+      },
+      { logCapBytes: MiB },
     );
   });
 

@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, it } from "vitest";
-import { bucket, idIn, owner, sh } from "../support.ts";
+import { bucket, idIn, owner, says, sh } from "../support.ts";
 
 const sandbox = "output";
 
@@ -94,6 +94,23 @@ describe("long output", () => {
     const result = await run("head -c 3000000 /dev/urandom | tee /tmp/random; true");
     expect(result.structured.stdout_bytes).toBe(3_000_000);
     expect((await wholeLog(idIn(result))).pages).toBeGreaterThan(60);
+  });
+
+  it("keeps what comes on one stream when the other has filled the log", async () => {
+    const started = await owner.call("run_command", {
+      sandbox,
+      command:
+        "seq -f 'number %07.0f' 1 1400000; until [[ -e go-on ]]; do sleep 0.1; done; echo 'the error' >&2; exit 3",
+      wait_seconds: 1,
+    });
+    const id = idIn(started);
+    await says(id, "number 1400000");
+    await owner.call("write_file", { sandbox, path: "go-on", content: "" });
+    const result = await owner.call("get_result", { id, wait_seconds: 20 });
+    expect(result.text).toContain("state: failed");
+    const log = await wholeLog(id);
+    expect(log.stdout.length).toBe(16 * 1024 * 1024);
+    expect(log.stderr).toBe("the error\n");
   });
 
   it("is kept up to the cap: then the end goes on, and what was dropped is counted", async () => {

@@ -11,7 +11,7 @@ const encoder = new TextEncoder();
 class Recorder implements RunSink {
   readonly id = "run";
   readonly ended = false;
-  readonly hasRoom = true;
+  readonly hasRoom = () => true;
   hasFiles = true;
   readonly said: Record<Stream, string> = { stdout: "", stderr: "" };
 

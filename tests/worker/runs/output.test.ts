@@ -107,7 +107,7 @@ describe("long output", () => {
     await says(id, "number 1400000");
     await owner.call("write_file", { sandbox, path: "go-on", content: "" });
     const result = await owner.call("get_result", { id, wait_seconds: 20 });
-    expect(result.text).toContain("state: failed");
+    expect(result.text).toContain("exit_code: 3");
     const log = await wholeLog(id);
     expect(log.stdout.length).toBe(16 * 1024 * 1024);
     expect(log.stderr).toBe("the error\n");

@@ -64,6 +64,12 @@ export class Lifecycle {
 
   /** Resolves when the SDK is done with the end of the container, which it then does not hang up on a next call for. */
   async ended(): Promise<void> {
+    await this.#noticed();
+    // The SDK may have an end to see to of which nobody was told here: that of a container that did not come up.
+    this.#settled = undefined;
+  }
+
+  async #noticed(): Promise<void> {
     if (this.#isUp) await within(STOP_MS, this.#stopped.promise);
   }
 
@@ -73,7 +79,7 @@ export class Lifecycle {
       return await work();
     } catch (error) {
       if (!isGone(error)) throw error;
-      await within(STOP_MS, this.#stopped.promise);
+      await this.#noticed();
       await ready();
       return work();
     }

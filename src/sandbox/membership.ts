@@ -27,6 +27,8 @@ export class Membership {
   readonly #shell: Shell;
   #owner: KnownOwner | undefined;
   #registeredAt = 0;
+  /** What the account is told it is told one after the other. */
+  #told: Promise<unknown> = Promise.resolve();
 
   constructor(ctx: DurableObjectState, env: Env, shell: Shell) {
     this.#ctx = ctx;
@@ -71,9 +73,7 @@ export class Membership {
     const now = Date.now();
     if (now - this.#registeredAt < REGISTER_EVERY) return;
     const known = this.#registeredAt > 0;
-    const answer = this.account(owner)
-      .sandboxUsed(owner)
-      .then((outcome) => unwrap(outcome));
+    const answer = this.#tell(async () => unwrap(await this.account(owner).sandboxUsed(owner)));
     if (known) this.#ctx.waitUntil(answer.then(() => this.#measure(owner)).catch(() => undefined));
     else await answer;
     this.#registeredAt = now;
@@ -89,12 +89,12 @@ export class Membership {
     this.#registeredAt = 0;
     this.note("stop");
     const owner = this.#owner;
-    if (owner) this.#ctx.waitUntil(this.account(owner).sandboxStopped(owner.sandbox));
+    if (owner) this.#ctx.waitUntil(this.#tell(() => this.account(owner).sandboxStopped(owner.sandbox)));
   }
 
   /** Tells the account that the sandbox is no more. Answers whether the account knew of it. */
   async destroyed(owner: Owner, settlement: Settlement): Promise<boolean> {
-    const known = await this.account(owner).sandboxDestroyed(owner.sandbox, settlement);
+    const known = await this.#tell(() => this.account(owner).sandboxDestroyed(owner.sandbox, settlement));
     this.#registeredAt = 0;
     return known;
   }
@@ -104,6 +104,12 @@ export class Membership {
     if (!this.#owner) return;
     const { principalID: principal, sandbox } = this.#owner;
     log(parseConfig(this.#env), { event: "sandbox", action, principal, sandbox });
+  }
+
+  #tell<T>(work: () => Promise<T>): Promise<T> {
+    const mine = this.#told.then(work);
+    this.#told = mine.catch(() => undefined);
+    return mine;
   }
 
   /** Tells the account how much the sandbox holds. */

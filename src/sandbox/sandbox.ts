@@ -16,6 +16,7 @@ import { Boots } from "./boots.ts";
 import { type Outcome, platformFailure } from "./errors.ts";
 import { OUTBOUND } from "./egress.ts";
 import { type FileEntry, type FileRange, Files } from "./files.ts";
+import { Gate } from "./gate.ts";
 import { Housekeeping } from "./housekeeping.ts";
 import type { Kernel } from "./kernel-table.ts";
 import { type CodeSpec, Kernels } from "./kernels.ts";
@@ -67,8 +68,8 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #membership: Membership;
   readonly #housekeeping: Housekeeping;
   #calls = 0;
-  /** Settles when the sandbox is destroyed; undefined while nobody destroys it. */
-  #destroying: Promise<void> | undefined;
+  readonly #gate = new Gate(() => this.ctx.container?.running === true);
+
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     super(ctx, env);
     const config = parseConfig(env);
@@ -260,22 +261,12 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /** Ends the container with every process and file in it. Answers whether there was anything to end. */
   async destroySandbox(owner: Owner): Promise<Answer<boolean>> {
-    const destroyed = this.#destroy(owner);
-    const over = destroyed.then(
-      () => undefined,
-      () => undefined,
-    );
-    this.#destroying = over;
-    try {
-      return { ok: true, value: await destroyed };
-    } finally {
-      if (this.#destroying === over) this.#destroying = undefined;
-    }
+    return { ok: true, value: await this.#gate.destroy(() => this.#destroy(owner)) };
   }
 
   async #destroy(owner: Owner): Promise<boolean> {
     this.#runs.containerGone("The sandbox was destroyed while it ran.");
-    await this.destroy();
+    await this.#gate.clear(() => this.destroy());
     // The SDK's stop hook comes late and hangs up on whoever calls next: the call ends when it has run.
     await this.#lifecycle.ended();
     // After the end, so that nothing of the sandbox's last calls lists it again.
@@ -283,8 +274,6 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#boots.forget();
     this.#kernels.forget();
     if (known) this.#membership.note("destroy");
-    // A call that was past the gate may have started the next container before the account forgot the sandbox.
-    if (this.ctx.container?.running) await this.#membership.register(owner);
     return known;
   }
 
@@ -314,7 +303,7 @@ export class Sandbox extends BaseSandbox<Env> {
     launch: (run: ActiveRun, timeoutMs: number) => Execution,
   ): Promise<RunView> {
     const stake = await this.#lease.take(Math.ceil(timeoutMs / 1000));
-    if (this.#destroying || !this.#membership.isRegistered) {
+    if (!this.#gate.isOpen || !this.#membership.isRegistered) {
       await this.#ready(this.#membership.owner).catch((error) => {
         this.#lease.give(stake, 0);
         throw error;
@@ -354,10 +343,13 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /** Not while it is being destroyed: what started then would be forgotten with it, and count nowhere. */
   async #ready(owner: Owner): Promise<void> {
-    while (this.#destroying) await this.#destroying;
-    await this.#membership.register(owner);
-    await this.#lifecycle.ready();
-    if (this.#destroying) await this.#ready(owner);
+    do {
+      await this.#gate.passable();
+      // Before the account is told: the end of the container before is news that would come after.
+      await this.#lifecycle.ready();
+      await this.#membership.register(owner);
+    } while (this.#gate.isDestroying);
+    this.#gate.open();
   }
 
   /** As `#serve`, for work that can be done twice: again in the next container when this one turns out to be gone. */
@@ -390,6 +382,13 @@ export class Sandbox extends BaseSandbox<Env> {
       this.#hangUp();
     }
     return { ...outcome, notice: this.#boots.takeNotice() };
+  }
+
+  /** Every way of the SDK's to a container goes through here. */
+  override startAndWaitForPorts(
+    ...args: Parameters<BaseSandbox<Env>["startAndWaitForPorts"]>
+  ): Promise<void> {
+    return this.#gate.start(() => super.startAndWaitForPorts(...args));
   }
 
   override async onStart(): Promise<void> {

@@ -1,0 +1,44 @@
+/** A sandbox that is destroyed while its container starts: what runs afterwards is listed and counts, or nothing runs. */
+import { expect, it } from "vitest";
+import { inActor, owner } from "../support.ts";
+
+const CALLS: [what: string, tool: string, args: Record<string, unknown>][] = [
+  ["write_file", "write_file", { path: "x", content: "kept" }],
+  ["run_command", "run_command", { command: "echo kept >x" }],
+  ["run_code", "run_code", { code: "open('x', 'w').write('kept')" }],
+  ["a run nobody waits for", "run_command", { command: "echo kept >x; sleep 30", wait_seconds: 0 }],
+];
+
+const DELAYS = [0, 20, 50, 80, 120, 200, 400];
+
+const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+async function isListed(sandbox: string): Promise<boolean> {
+  const { sandboxes } = (await owner.call("list_sandboxes")).structured as { sandboxes: { name: string }[] };
+  return sandboxes.some(({ name }) => name === sandbox);
+}
+
+const runs = (sandbox: string) => inActor(sandbox, (_actor, { container }) => container?.running === true);
+
+it.each(CALLS)("destroyed while it starts for %s, a sandbox is gone, or listed", async (what, tool, args) => {
+  const prefix = `z${CALLS.findIndex(([name]) => name === what)}`;
+  const round = async (ms: number) => {
+    const sandbox = `${prefix}-${ms}`;
+    const order: string[] = [];
+    const called = owner.call(tool, { sandbox, ...args }).finally(() => order.push("call"));
+    await pause(ms);
+    const destroyed = await owner.call("destroy_sandbox", { sandbox }).finally(() => order.push("destroy"));
+    const result = await called;
+    expect(destroyed.isError, destroyed.text).toBe(false);
+    // What was abandoned has its last word too.
+    await pause(300);
+    const listed = await isListed(sandbox);
+    expect(await runs(sandbox), `after ${ms} ms: ${order}, ${result.text}`).toBe(listed);
+    const acknowledged = tool === "write_file" && !result.isError;
+    expect(!acknowledged || listed === (order.at(-1) === "call")).toBe(true);
+    await owner.call("destroy_sandbox", { sandbox });
+    expect(await runs(sandbox)).toBe(false);
+    expect(await isListed(sandbox)).toBe(false);
+  };
+  for (let n = 0; n < 3; n++) await Promise.all(DELAYS.map(round));
+});

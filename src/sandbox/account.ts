@@ -49,8 +49,8 @@ export class Account extends DurableObject<Env> {
     );
   }
 
-  /** A sandbox is about to start, or is in use. Answers whether it may, which only a new one may not. */
-  async sandboxUsed({ principalID, sandbox }: Owner): Promise<Outcome<undefined>> {
+  /** A sandbox is about to start, or is in use. Answers whether it is new, or that one more may not be. */
+  async sandboxUsed({ principalID, sandbox }: Owner): Promise<Outcome<boolean>> {
     const now = Date.now();
     const { limits } = parseConfig(this.env);
     const { known, count } = this.#sql
@@ -72,7 +72,7 @@ export class Account extends DurableObject<Env> {
     this.ctx.storage.kv.put("principal", principalID);
     if (!known && (await this.ctx.storage.getAlarm()) === null)
       await this.ctx.storage.setAlarm(now + REAP_EVERY);
-    return { ok: true, value: undefined };
+    return { ok: true, value: !known };
   }
 
   sandboxSize(name: string, bytes: number): void {

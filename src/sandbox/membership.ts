@@ -27,6 +27,8 @@ export class Membership {
   readonly #shell: Shell;
   #owner: KnownOwner | undefined;
   #registeredAt = 0;
+  /** Set while the account was told of a start that has not come: what it knew of the sandbox before. */
+  #unstarted: "nothing" | "stopped" | undefined;
   /** What the account is told it is told one after the other. */
   #told: Promise<unknown> = Promise.resolve();
 
@@ -75,8 +77,28 @@ export class Membership {
     const known = this.#registeredAt > 0;
     const answer = this.#tell(async () => unwrap(await this.account(owner).sandboxUsed(owner)));
     if (known) this.#ctx.waitUntil(answer.then(() => this.#measure(owner)).catch(() => undefined));
-    else await answer;
+    else if (await answer) this.#unstarted = "nothing";
+    else this.#unstarted ??= "stopped";
     this.#registeredAt = now;
+  }
+
+  /** Whether the account was told of a start that has not come. */
+  get isUnstarted(): boolean {
+    return this.#unstarted !== undefined;
+  }
+
+  /** There is a container. */
+  started(): void {
+    this.#unstarted = undefined;
+  }
+
+  /** No container came of what the account was told: it knows again what it knew before. */
+  async withdraw(settlement: Promise<Settlement>): Promise<void> {
+    const before = this.#unstarted;
+    this.#unstarted = undefined;
+    this.#registeredAt = 0;
+    if (before === "nothing") await this.destroyed(this.owner, settlement);
+    else await this.#tell(() => this.account(this.owner).sandboxStopped(this.owner.sandbox));
   }
 
   /** A run has ended, which is a use as well: what it left is not to be taken for long unused. */
@@ -93,9 +115,12 @@ export class Membership {
   }
 
   /** Tells the account that the sandbox is no more. Answers whether the account knew of it. */
-  async destroyed(owner: Owner, settlement: Settlement): Promise<boolean> {
-    const known = await this.#tell(() => this.account(owner).sandboxDestroyed(owner.sandbox, settlement));
+  async destroyed(owner: Owner, settlement: Promise<Settlement>): Promise<boolean> {
+    const known = await this.#tell(async () =>
+      this.account(owner).sandboxDestroyed(owner.sandbox, await settlement),
+    );
     this.#registeredAt = 0;
+    this.#unstarted = undefined;
     return known;
   }
 

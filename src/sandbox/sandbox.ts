@@ -270,7 +270,7 @@ export class Sandbox extends BaseSandbox<Env> {
     // The SDK's stop hook comes late and hangs up on whoever calls next: the call ends when it has run.
     await this.#lifecycle.ended();
     // After the end, so that nothing of the sandbox's last calls lists it again.
-    const known = await this.#membership.destroyed(owner, await this.#lease.release());
+    const known = await this.#membership.destroyed(owner, this.#lease.release());
     this.#boots.forget();
     this.#kernels.forget();
     if (known) this.#membership.note("destroy");
@@ -380,19 +380,36 @@ export class Sandbox extends BaseSandbox<Env> {
     } finally {
       this.#calls--;
       this.#hangUp();
+      await this.#leaveNothing();
     }
     return { ...outcome, notice: this.#boots.takeNotice() };
   }
 
   /** Every way of the SDK's to a container goes through here. */
-  override startAndWaitForPorts(
+  override async startAndWaitForPorts(
     ...args: Parameters<BaseSandbox<Env>["startAndWaitForPorts"]>
   ): Promise<void> {
-    return this.#gate.start(() => super.startAndWaitForPorts(...args));
+    try {
+      await this.#gate.start(() => super.startAndWaitForPorts(...args));
+    } catch (error) {
+      this.ctx.waitUntil(this.#leaveNothing());
+      throw error;
+    }
+  }
+
+  /** What the account was told for calls that were refused, or had no container, it is told to forget. */
+  async #leaveNothing(): Promise<void> {
+    const { isStarting, isDestroying } = this.#gate;
+    if (!this.#membership.isUnstarted || isStarting || isDestroying || this.ctx.container?.running) return;
+    if (this.#calls > 0 || this.#runs.isBusy) return;
+    this.#gate.close();
+    // When the account cannot be told, it takes the sandbox for one that nobody uses.
+    await this.#membership.withdraw(this.#lease.release()).catch(() => undefined);
   }
 
   override async onStart(): Promise<void> {
     await super.onStart();
+    this.#membership.started();
     this.#lifecycle.onStart();
   }
 
@@ -413,6 +430,7 @@ export class Sandbox extends BaseSandbox<Env> {
     // A lost one may have been lost with its sandbox, which is not to be listed again.
     if (run.state !== "lost") this.ctx.waitUntil(this.#membership.used());
     this.#hangUp();
+    this.ctx.waitUntil(this.#leaveNothing());
   }
 
   /** The account learns of it; a sandbox that was made for the task ends when all of it is safe. */
@@ -423,7 +441,7 @@ export class Sandbox extends BaseSandbox<Env> {
     const ended = this.#membership.account(owner).taskSeen({ id, state, title, startedAt, endedAt });
     // Of a container that is gone only the account's entry is left.
     const gone = state === "lost" && !this.ctx.container?.running;
-    const forget = async () => this.#membership.destroyed(owner, await this.#lease.release());
+    const forget = async () => this.#membership.destroyed(owner, this.#lease.release());
     const end = () => (gone ? forget() : this.destroySandbox(owner));
     const over = task?.ownSandbox && (task.safe || gone) ? end() : undefined;
     this.ctx.waitUntil(Promise.all([ended, over]));

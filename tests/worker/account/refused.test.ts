@@ -1,0 +1,79 @@
+/** A call that is refused, or whose container does not come up, leaves no sandbox behind. */
+import { runInDurableObject } from "cloudflare:test";
+import { expect, test } from "vitest";
+import { accountOf, actorOf, type Caller, principal } from "../support.ts";
+
+async function listed(caller: Caller): Promise<string[]> {
+  const { sandboxes } = (await caller.call("list_sandboxes")).structured as { sandboxes: { name: string }[] };
+  return sandboxes.map(({ name }) => name).sort();
+}
+
+/** Has another sandbox hold all that the principal may run at once. */
+function usedUp(caller: Caller): Promise<void> {
+  return runInDurableObject(accountOf(caller), (_account, { storage }) => {
+    const until = Date.now() + 3_600_000;
+    storage.sql.exec("INSERT INTO leases VALUES ('other', 50, 0, ?, ?)", until, Number.MAX_SAFE_INTEGER);
+  });
+}
+
+test("a call without a slot for its run leaves none", async () => {
+  const caller = await principal("busy", ["sandbox:exec", "sandbox:read", "sandbox:write", "tasks:run"]);
+  await caller.call("list_files", { sandbox: "there" });
+  await usedUp(caller);
+  for (const wait_seconds of [0, 5]) {
+    const result = await caller.call("run_command", { sandbox: "fresh", command: "true", wait_seconds });
+    expect(result.text).toContain("50 runs at work");
+    expect(await listed(caller)).toEqual(["there"]);
+  }
+  await caller.call("run_code", { sandbox: "fresh", code: "1" });
+  const task = await caller.http("/execute", { method: "POST", body: JSON.stringify({ task: "x" }) });
+  expect(task.status).toBe(429);
+  expect(await listed(caller)).toEqual(["there"]);
+  await Promise.all([1, 2, 3, 4].map(() => caller.call("run_command", { sandbox: "many", command: "true" })));
+  expect(await listed(caller)).toEqual(["there"]);
+});
+
+test("refused beside a call that is not, it leaves the sandbox of that one", async () => {
+  const caller = await principal("beside");
+  await usedUp(caller);
+  const [refused, written] = await Promise.all([
+    caller.call("run_command", { sandbox: "shared", command: "true" }),
+    caller.call("write_file", { sandbox: "shared", path: "x", content: "x" }),
+  ]);
+  expect([refused.isError, written.isError]).toEqual([true, false]);
+  expect(await listed(caller)).toEqual(["shared"]);
+  await caller.call("run_command", { sandbox: "shared", command: "true" });
+  expect(await listed(caller)).toEqual(["shared"]);
+});
+
+test("a call whose container does not come up leaves none, also when nobody waits for it", async () => {
+  const caller = await principal("unlucky");
+  const calls: [string, Record<string, unknown>][] = [
+    ["list_files", {}],
+    ["run_command", { command: "true" }],
+    ["run_command", { command: "true", wait_seconds: 0 }],
+    ["run_code", { code: "1" }],
+  ];
+  for (const [tool, args] of calls) {
+    const actor = await actorOf("broken", caller);
+    await runInDurableObject(actor, (_actor, { container }) => {
+      if (!container) throw new Error("no container");
+      container.start = () => {
+        throw new Error("no machine");
+      };
+    });
+    await caller.call(tool, { sandbox: "broken", ...args });
+    await expect.poll(() => listed(caller), { timeout: 10_000 }).toEqual([]);
+  }
+});
+
+test("refused in a stopped sandbox, it leaves that stopped", async () => {
+  const caller = await principal("sleeper");
+  await caller.call("list_files", { sandbox: "asleep" });
+  const state = async () => (await caller.call("list_sandboxes")).text.split(",")[0];
+  await runInDurableObject(await actorOf("asleep", caller), async (actor) => actor.stop());
+  await expect.poll(state, { timeout: 10_000 }).toBe("asleep: stopped");
+  await usedUp(caller);
+  expect((await caller.call("run_code", { sandbox: "asleep", code: "1" })).isError).toBe(true);
+  expect(await state()).toBe("asleep: stopped");
+});

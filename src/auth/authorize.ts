@@ -13,6 +13,7 @@ import { type Identity, identify, openDoors, signInWithGitHub, startGitHub } fro
 import { atIssuer, readLimited } from "./endpoints.ts";
 import { AUTHORIZE_PATH, type GrantProps, type OAuth, oauthAPI } from "./oauth.ts";
 import { knownScopes, type Scope, SCOPES } from "./principal.ts";
+import { hasPlainHost } from "./redirects.ts";
 
 /** The longest authorization request taken, and the longest form, in characters and bytes. */
 const MAX_SEARCH = 8192;
@@ -62,6 +63,9 @@ async function show(step: Step): Promise<Response> {
   const { search, searchParams } = new URL(request.url);
   checkForm(search, searchParams);
   const asked = await oauthAPI(oauth, step).parseAuthRequest(request);
+  // A client's document is not seen when it registers, since it does not.
+  if (!hasPlainHost(asked.redirectUri))
+    throw new AuthorizationError("invalid_request", { description: "Invalid redirect URI" });
   checkChallenge(asked);
   if (offeredScopes(asked).length === 0)
     throw refusal(asked, "invalid_scope", "None of the scopes asked for exists here.");

@@ -2,7 +2,8 @@
 import { json } from "../server/answers.ts";
 import { log } from "../server/log.ts";
 import type { Visit } from "../server/visit.ts";
-import { CHECK_HEADER, METADATA_PATH, type OAuth, TOKEN_PATH, visitEnv } from "./oauth.ts";
+import { CHECK_HEADER, METADATA_PATH, type OAuth, REGISTRATION_PATH, TOKEN_PATH, visitEnv } from "./oauth.ts";
+import { namesOddHost } from "./redirects.ts";
 import { watched } from "./revocation.ts";
 
 /** The largest registration or token request, in bytes. */
@@ -40,6 +41,10 @@ export async function serveAuthorizationServer(
   const form = new URLSearchParams(route === TOKEN_PATH ? body : undefined);
   if (KEY_PARTS.some((name) => form.getAll(name).some((value) => isTooLong(name, value)))) {
     return json({ error: "invalid_request", error_description: "A parameter is too long" }, 400);
+  }
+  if (route === REGISTRATION_PATH && namesOddHost(body ?? "")) {
+    const error_description = "The host of a redirect URI is neither a name nor an address";
+    return json({ error: "invalid_redirect_uri", error_description }, 400);
   }
   const passed = new Request(atIssuer(new Request(request.url), oauth).url, {
     method: request.method,

@@ -2,7 +2,7 @@
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { ORIGIN, recordLogs, TOKEN } from "../server/support.ts";
-import { Browser, Client, oauthApp } from "./support.ts";
+import { Browser, CALLBACK, Client, oauthApp, register } from "./support.ts";
 
 beforeEach(() => void recordLogs());
 afterEach(() => vi.restoreAllMocks());
@@ -156,6 +156,55 @@ describe("the consent form", () => {
     expect(page.text).not.toMatch(/[\u202e\u200b]/);
     expect(page.text).toContain("<bdi>Claude gro.live xxx");
     expect(page.text).not.toContain("x".repeat(80));
+  });
+
+  it.each([
+    "\u2800\u2800",
+    "\u3164",
+    "\u115f\u1160",
+    "\uffa0",
+    "\u{1d159}",
+    "\u034f",
+    "\u0301",
+    " \u200b\u3000",
+  ])("spoofing: a name of nothing that can be seen is no name: %j", async (client_name) => {
+    const client = await Client.register(app, { client_name });
+    const page = await new Browser(app).open(await client.authorizationURL());
+    expect(page.text).toContain("<bdi>An app without a name</bdi>");
+    expect(page.text).toContain("<title>An app without a name asks for access</title>");
+  });
+
+  it("spoofing: a name keeps its marks and its emoji, and loses its fillers", async () => {
+    const client = await Client.register(app, { client_name: "Cafe\u0301 \u2764\ufe0f \u3164x" });
+    const page = await new Browser(app).open(await client.authorizationURL());
+    expect(page.text).toContain("<bdi>Cafe\u0301 \u2764\ufe0f x</bdi>");
+  });
+
+  it("policy injection: a host that would be another directive is refused, wherever it was registered", async () => {
+    const id = "https://client.example/metadata.json";
+    const hosts = ["a;sandbox", "a,default-src", "a%3Bsandbox", "*", "*.example", "a'b", "a(b)"];
+    for (const host of hosts) {
+      const redirect_uri = `https://${host}/cb`;
+      const refused = await register(app, { redirect_uris: [CALLBACK, redirect_uri] });
+      expect(refused.status).toBe(400);
+      expect(await refused.json()).toMatchObject({ error: "invalid_redirect_uri" });
+      const document = { client_id: id, client_name: "x", redirect_uris: [redirect_uri] };
+      vi.spyOn(globalThis, "fetch").mockImplementation(async () =>
+        Response.json({ ...document, token_endpoint_auth_method: "none" }),
+      );
+      const page = await new Browser(app).open(await new Client(app, id).authorizationURL({ redirect_uri }));
+      expect(page.toldHere).toBe(true);
+      expect(page.response.headers.get("content-security-policy")).not.toContain(host);
+      expect(page.response.headers.get("content-security-policy")).toContain("form-action 'self';");
+    }
+    for (const redirect_uri of [
+      "http://[::1]:3000/cb",
+      "https://bücher.example:8443/cb",
+      "http://127.0.0.1/a;b",
+    ]) {
+      const client = await Client.register(app, { redirect_uris: [redirect_uri] });
+      expect((await new Browser(app).open(await client.authorizationURL({ redirect_uri }))).status).toBe(200);
+    }
   });
 
   it("a failure of the server's own is told without what failed", async () => {

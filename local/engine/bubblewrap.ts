@@ -5,6 +5,7 @@
  * any directory he makes) shares that one budget, as on a container's disk; running out is a real ENOSPC,
  * nothing reaches the host's disk, and all of it is gone with the last process, however it ended.
  */
+import { hostname } from "./furniture.ts";
 import { existsSync, lstatSync, readlinkSync } from "node:fs";
 import type { Readable, Writable } from "node:stream";
 import { agentDirectory } from "./furniture.ts";
@@ -150,7 +151,7 @@ export function bubblewrapArguments(
   filtered: boolean,
 ): string[] {
   const args = ["--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"];
-  args.push("--unshare-cgroup-try", "--die-with-parent", "--new-session", "--hostname", "sandbox");
+  args.push("--unshare-cgroup-try", "--die-with-parent", "--new-session", "--hostname", hostname);
   args.push("--uid", "0", "--gid", "0");
   // It works by a second user namespace, whose root may not listen below port 1024. The system call filter denies
   // new user namespaces without that.

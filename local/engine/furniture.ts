@@ -1,8 +1,12 @@
 /** The files and variables a sandbox finds in place: what an image's /etc and environment would hold. */
+import { INTERNAL_ADDRESS } from "../runtime/tcp.ts";
 import { hostRegistries, type Certificates } from "./certificates.ts";
 
 /** Where the runtime offers the engine's egress proxy inside a sandbox. */
 export const proxyURL = "http://127.0.0.1:3128";
+
+/** What a sandbox calls itself. */
+export const hostname = "sandbox";
 
 /** Where the coding agent is. What a user installs goes before it, as in the image. */
 export const agentDirectory = "/opt/sandbox-runtime/agents";
@@ -22,7 +26,7 @@ const path = [
 
 /** The environment the runtime starts with. What the Worker gives for this sandbox goes over it. */
 export function sandboxEnvironment(certificates: Certificates | undefined, given: Record<string, string>) {
-  const noProxy = "localhost,127.0.0.1,::1";
+  const noProxy = `localhost,127.0.0.1,::1,0.0.0.0,${hostname}`;
   return {
     PATH: path,
     HOME: "/root",
@@ -65,7 +69,7 @@ export function sandboxFiles(
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
     "/etc/resolv.conf":
       "# Names are resolved by the proxy. Nothing listens here, so a direct query fails at once.\nnameserver 127.0.0.1\n",
-    "/etc/hostname": "sandbox\n",
+    "/etc/hostname": `${hostname}\n`,
     "/etc/profile": `export PATH="${path}"\n[ -n "$BASH" ] && [ -f ~/.bashrc ] && . ~/.bashrc\n`,
     "/etc/pip.conf": `[global]\nproxy = ${proxyURL}\n${registries.pip === undefined ? "" : `index-url = ${registries.pip}\n`}`,
     "/etc/gitconfig": `[http]\n\tproxy = ${proxyURL}\n[init]\n\tdefaultBranch = main\n`,
@@ -77,9 +81,9 @@ export function sandboxFiles(
   return files;
 }
 
-/** `/etc/hosts`, with the intercepted hosts that have no wildcard at 127.0.0.1, where the runtime forwards port 80. */
+/** `/etc/hosts`, with the intercepted hosts that have no wildcard where the runtime forwards port 80. */
 export function hostsFile(intercepted: string[]): string {
   const names = intercepted.filter((host) => /^[a-z0-9.-]+$/.test(host) && /[a-z]/.test(host));
-  const lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost", "127.0.0.1 sandbox"];
-  return [...lines, ...names.map((name) => `127.0.0.1 ${name}`)].join("\n") + "\n";
+  const lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost", `127.0.0.1 ${hostname}`];
+  return [...lines, ...names.map((name) => `${INTERNAL_ADDRESS} ${name}`)].join("\n") + "\n";
 }

@@ -20,31 +20,36 @@ export function splice(left: Duplex, right: Duplex): void {
   }
 }
 
-/** The sandbox's way out: loopback ports whose connections are handed, byte for byte, to the engine's socket. */
-const EGRESS_PORTS = [
+/** Where the `*.internal` hosts of /etc/hosts lead: a loopback address that leaves port 80 of 127.0.0.1 to the user. */
+export const INTERNAL_ADDRESS = "127.0.0.2";
+
+/** The sandbox's way out: listeners whose connections are handed, byte for byte, to the engine's socket. */
+const EGRESS = [
   // What HTTP_PROXY points to.
-  3128,
-  // Where the `*.internal` hosts of /etc/hosts lead.
-  80,
+  { host: "127.0.0.1", port: 3128 },
+  { host: INTERNAL_ADDRESS, port: 80 },
 ];
 
 /** Starts the forwarders. A port that cannot be had is reported and left out; the sandbox works without. */
 export async function forwardEgress(egressSocket: string): Promise<void> {
-  for (const port of EGRESS_PORTS) {
+  for (const where of EGRESS) {
     try {
-      await forwardTo(egressSocket, port);
+      await forwardTo(egressSocket, where);
     } catch (error) {
-      log(`no way out on port ${port}: ${messageOf(error)}`);
+      log(`no way out on port ${where.port}: ${messageOf(error)}`);
     }
   }
 }
 
-/** Listens on a loopback port and joins every connection to a new one to the engine's socket. */
-export async function forwardTo(egressSocket: string, port: number): Promise<Server> {
+/** Listens on a loopback address and joins every connection to a new one to the engine's socket. */
+export async function forwardTo(
+  egressSocket: string,
+  where: { host: string; port: number },
+): Promise<Server> {
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (client) => {
     forward(client, egressSocket);
   });
-  await listen(server, { host: "127.0.0.1", port });
+  await listen(server, where);
   return server;
 }
 

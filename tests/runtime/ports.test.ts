@@ -185,7 +185,7 @@ describe.skipIf(REMOTE_URL)("the way out", () => {
     });
     servers.push(engine);
     await listen(engine, { path: join(directory, "egress.sock") });
-    const forwarder = await forwardTo(join(directory, "egress.sock"), 0);
+    const forwarder = await forwardTo(join(directory, "egress.sock"), { host: "127.0.0.1", port: 0 });
     servers.push(forwarder);
     const address = forwarder.address();
     if (address === null || typeof address === "string") throw new Error("no port");
@@ -196,7 +196,7 @@ describe.skipIf(REMOTE_URL)("the way out", () => {
   });
 
   it("closes the connection when there is no engine", async () => {
-    const forwarder = await forwardTo(join(directory, "nobody.sock"), 0);
+    const forwarder = await forwardTo(join(directory, "nobody.sock"), { host: "127.0.0.1", port: 0 });
     servers.push(forwarder);
     const address = forwarder.address();
     if (address === null || typeof address === "string") throw new Error("no port");

@@ -145,11 +145,11 @@ describe("the internet", () => {
   );
 
   it("is not where a sandbox's own servers are, on port 80 or under the sandbox's own names", async () => {
-    const serve = (port: number, host: string) =>
+    const listenOn = (port: number, host: string) =>
       `echo own >index.html; python3 -m http.server ${port} --bind ${host} >/dev/null 2>&1 & echo $! >>servers; ` +
       `for i in $(seq 100); do (echo >/dev/tcp/127.0.0.1/${port}) 2>/dev/null && break; sleep 0.05; done`;
-    await sandbox.run(`cd /tmp; ${serve(80, "127.0.0.1")}`);
-    await sandbox.run(`cd /tmp; ${serve(8000, "0.0.0.0")}`);
+    await sandbox.run(`cd /tmp; ${listenOn(80, "127.0.0.1")}`);
+    await sandbox.run(`cd /tmp; ${listenOn(8000, "0.0.0.0")}`);
     for (const url of ["localhost", "127.0.0.1:80", "0.0.0.0:8000", "$(hostname):8000"])
       expect((await sandbox.run(`curl -sS http://${url}/index.html`)).stdout.trim()).toBe("own");
     await sandbox.run("kill $(cat /tmp/servers)");

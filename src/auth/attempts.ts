@@ -2,7 +2,8 @@
  * Guesses at the owner's token, counted. A Durable Object, so that guesses sent in parallel cannot outrun the count.
  *
  * Every wait is bounded and none grows by being ignored, and an address that signed in before is not held up by the
- * guesses of others: whoever guesses cannot lock the owner out for good, from where they usually are not even for now.
+ * guesses of others. Whoever goes on guessing, from many addresses or from the owner's own, does keep the owner from this
+ * form for as long: a right token cannot be told from a guess without looking at it, which is what is counted.
  */
 import { DurableObject } from "cloudflare:workers";
 
@@ -15,11 +16,15 @@ const FREE_FAILURES = 5;
 /** The wait after the next one; it doubles with each more. */
 const FIRST_WAIT = 30 * SECOND;
 const LONGEST_WAIT = HOUR / 4;
-/** How many guesses all addresses that never signed in may make together within an hour. */
-const STRANGERS_PER_HOUR = 100;
+/** What all addresses that never signed in may guess together: so many at once, and one more each time this has passed. */
+const STRANGERS_AT_ONCE = 100;
+const STRANGERS_EACH = HOUR / 100;
 /** How long after its last guess an address's failures count, and how long a sign-in is remembered. */
 const FORGET_FAILURES = HOUR;
 const FORGET_SUCCESS = 30 * DAY;
+
+/** Milliseconds since the epoch. */
+const CLEAR_AT = "strangers:clear-at";
 
 /** The one object that counts. */
 export const ATTEMPTS_NAME = "owner";
@@ -32,8 +37,7 @@ export class Attempts extends DurableObject {
     this.#sql = ctx.storage.sql;
     this.#sql.exec(
       `CREATE TABLE IF NOT EXISTS sources (address TEXT PRIMARY KEY, failures INTEGER NOT NULL, last_at INTEGER NOT NULL,
-         succeeded_at INTEGER NOT NULL) WITHOUT ROWID;
-       CREATE TABLE IF NOT EXISTS strangers (at INTEGER NOT NULL)`,
+         succeeded_at INTEGER NOT NULL) WITHOUT ROWID`,
     );
   }
 
@@ -54,7 +58,7 @@ export class Attempts extends DurableObject {
     const known = source !== undefined && source.succeeded_at > 0;
     const until = Math.max(
       source ? source.last_at + waitAfter(failures) : 0,
-      known ? 0 : this.#strangersWaitUntil(now),
+      known ? 0 : this.#strangersClearAt(now) - (STRANGERS_AT_ONCE - 1) * STRANGERS_EACH,
     );
     if (until > now) return Math.ceil((until - now) / SECOND);
     this.#sql.exec(
@@ -64,7 +68,7 @@ export class Attempts extends DurableObject {
       failures + 1,
       now,
     );
-    if (!known) this.#sql.exec("INSERT INTO strangers (at) VALUES (?)", now);
+    if (!known) this.ctx.storage.kv.put(CLEAR_AT, this.#strangersClearAt(now) + STRANGERS_EACH);
     return 0;
   }
 
@@ -73,21 +77,13 @@ export class Attempts extends DurableObject {
     this.#sql.exec("UPDATE sources SET failures = 0, succeeded_at = ?2 WHERE address = ?1", address, now);
   }
 
-  /** When the oldest of the last hour's guesses that used up the strangers' share is an hour old. */
-  #strangersWaitUntil(now: number): number {
-    const [oldest] = this.#sql
-      .exec<{ at: number }>(
-        "SELECT at FROM strangers WHERE at > ? ORDER BY at DESC LIMIT 1 OFFSET ?",
-        now - HOUR,
-        STRANGERS_PER_HOUR - 1,
-      )
-      .toArray();
-    return oldest ? oldest.at + HOUR : 0;
+  /** When the strangers have their whole share again, if they guess no more. */
+  #strangersClearAt(now: number): number {
+    return Math.max(this.ctx.storage.kv.get<number>(CLEAR_AT) ?? 0, now);
   }
 
-  /** What no longer counts goes, so the tables stay as small as the limits above. */
+  /** What no longer counts goes, so the table stays as small as the limits above. */
   #forget(now: number): void {
-    this.#sql.exec("DELETE FROM strangers WHERE at <= ?", now - HOUR);
     this.#sql.exec(
       "DELETE FROM sources WHERE last_at <= ? AND succeeded_at <= ?",
       now - FORGET_FAILURES,

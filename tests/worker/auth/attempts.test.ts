@@ -20,9 +20,9 @@ function attempts(): DurableObjectStub<Attempts> {
   return namespace.getByName(`test-${(counters += 1)}`);
 }
 
-/** 100 guesses, each from an address of its own. */
-async function flood(counter: DurableObjectStub<Attempts>, now: number): Promise<void> {
-  await Promise.all(Array.from({ length: 100 }, (_, index) => counter.take(`flood-${index}`, now)));
+/** 100 guesses, each from an address of its own; with the wait of each. */
+function flood(counter: DurableObjectStub<Attempts>, now: number): Promise<number[]> {
+  return Promise.all(Array.from({ length: 100 }, (_, index) => counter.take(`flood-${index}`, now)));
 }
 
 describe("an address", () => {
@@ -73,12 +73,25 @@ describe("an address", () => {
 });
 
 describe("many addresses", () => {
-  it("have 100 guesses an hour together", async () => {
+  it("have 100 guesses together, and one more every 36 seconds", async () => {
+    const counter = attempts();
+    const waits = await flood(counter, NOW);
+    expect(waits.every((wait) => wait === 0)).toBe(true);
+    let allowed = 0;
+    for (let second = 9; second <= 3600; second += 9) {
+      if ((await counter.take(`more-${second}`, NOW + second * 1000)) === 0) allowed += 1;
+    }
+    expect(allowed).toBe(100);
+    expect((await flood(counter, NOW + 2 * HOUR)).every((wait) => wait === 0)).toBe(true);
+  });
+
+  it("make a new one wait no longer than 36 seconds, once they stop", async () => {
     const counter = attempts();
     await flood(counter, NOW);
-    expect(await counter.take("new", NOW)).toBe(3600);
-    expect(await counter.take("new", NOW + HOUR - 1000)).toBe(1);
-    expect(await counter.take("new", NOW + HOUR)).toBe(0);
+    await flood(counter, NOW);
+    expect(await counter.take("new", NOW)).toBe(36);
+    expect(await counter.take("new", NOW + 35_000)).toBe(1);
+    expect(await counter.take("new", NOW + 36_000)).toBe(0);
   });
 
   it("cannot lock out the owner where the owner has signed in before", async () => {

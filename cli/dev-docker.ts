@@ -21,10 +21,10 @@ const file = join(root, ".dev.vars");
 const { values, token, tokenSource } = readVariables({}, file);
 
 const wrangler = join(root, "node_modules/wrangler/bin/wrangler.js");
-const flags = ["dev", "--ip", "127.0.0.1", "--port", port];
-// As in wrangler.local.jsonc: documents of clients would be fetched from inside the user's own network.
-if (!values.OAUTH_CLIENT_METADATA?.trim()) flags.push("--var", "OAUTH_CLIENT_METADATA:off");
-flags.push(...process.argv.slice(2));
+// As in wrangler.local.jsonc: documents of clients would be fetched from inside the user's own network. Before a flag, since
+// it takes every word up to the next one.
+const off = values.OAUTH_CLIENT_METADATA?.trim() ? [] : ["--var", "OAUTH_CLIENT_METADATA:off"];
+const flags = ["dev", ...off, "--ip", "127.0.0.1", "--port", port, ...process.argv.slice(2)];
 const env = { ...process.env, ...quietWrangler(join(root, ".wrangler")), WRANGLER_LOG: "log" };
 const child = spawn(process.execPath, [wrangler, ...flags], { cwd: root, stdio: "inherit", env });
 const exited = once(child, "exit");

@@ -141,7 +141,8 @@ export class Account extends DurableObject<Env> {
   /** Destroys sandboxes that nobody has used for too long. */
   override async alarm(): Promise<void> {
     const principalID = this.ctx.storage.kv.get<string>("principal");
-    const before = Date.now() - parseConfig(this.env).sandboxTTLHours * HOUR_MS;
+    const idleMs = parseConfig(this.env).sandboxTTLHours * HOUR_MS;
+    const before = Date.now() - idleMs;
     const idle = this.#sql
       .exec<{ name: string }>("SELECT name FROM sandboxes WHERE last_used_at < ?", before)
       .toArray();
@@ -149,7 +150,7 @@ export class Account extends DurableObject<Env> {
       for (const { name } of idle) {
         const actor = await this.#sandbox(principalID, name);
         // One that cannot be destroyed now is tried again the next time, and keeps no other from its end.
-        await actor.destroyIfIdle({ principalID, sandbox: name }).catch(() => false);
+        await actor.destroyIfIdle({ principalID, sandbox: name }, idleMs).catch(() => false);
       }
     const { left } = this.#sql.exec<{ left: number }>("SELECT count(*) AS left FROM sandboxes").one();
     if (left > 0) await this.ctx.storage.setAlarm(Date.now() + REAP_EVERY);

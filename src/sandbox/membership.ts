@@ -27,6 +27,8 @@ export class Membership {
   readonly #shell: Shell;
   #owner: KnownOwner | undefined;
   #registeredAt = 0;
+  /** When a call or a run last used the sandbox, as far as this actor has seen. */
+  #usedAt = 0;
   /** Set while the account was told of a start that has not come: what it knew of the sandbox before. */
   #unstarted: "nothing" | "stopped" | undefined;
   /** What the account is told it is told one after the other. */
@@ -73,6 +75,7 @@ export class Membership {
    */
   async register(owner: Owner): Promise<void> {
     const now = Date.now();
+    this.#usedAt = now;
     if (now - this.#registeredAt < REGISTER_EVERY) return;
     const known = this.#registeredAt > 0;
     const answer = this.#tell(async () => unwrap(await this.account(owner).sandboxUsed(owner)));
@@ -80,6 +83,11 @@ export class Membership {
     else if (await answer) this.#unstarted = "nothing";
     else this.#unstarted ??= "stopped";
     this.#registeredAt = now;
+  }
+
+  /** Whether this actor has seen a use of the sandbox in the last so many milliseconds. */
+  wasUsedWithin(ms: number): boolean {
+    return Date.now() - this.#usedAt < ms;
   }
 
   /** Whether the account was told of a start that has not come. */
@@ -103,6 +111,7 @@ export class Membership {
 
   /** A run has ended, which is a use as well: what it left is not to be taken for long unused. */
   async used(): Promise<void> {
+    this.#usedAt = Date.now();
     if (this.#registeredAt > 0) await this.register(this.owner);
   }
 

@@ -287,9 +287,12 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#lease.settle();
   }
 
-  /** Called by the account for a sandbox that was long not used; says whether it is gone. */
-  async destroyIfIdle(owner: Owner): Promise<boolean> {
-    if (this.#runs.isBusy || this.#calls > 0) return false;
+  /**
+   * Called by the account for a sandbox that, as far as it knows, was not used for so many milliseconds; says whether it
+   * is gone. What was used since its account looked is let be.
+   */
+  async destroyIfIdle(owner: Owner, idleMs: number): Promise<boolean> {
+    if (this.#runs.isBusy || this.#calls > 0 || this.#membership.wasUsedWithin(idleMs)) return false;
     await this.destroySandbox(owner);
     return true;
   }

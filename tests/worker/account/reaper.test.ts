@@ -1,7 +1,7 @@
 /** Sandboxes that nobody used for too long are destroyed; what is at work, or was used since, is not. */
 import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { expect, test, vi } from "vitest";
-import { accountOf, evict, inActor, owner, sh } from "../support.ts";
+import { accountOf, actorOf, evict, inActor, owner, sh } from "../support.ts";
 
 const HOUR = 3_600_000;
 
@@ -10,9 +10,10 @@ async function names(): Promise<string[]> {
   return sandboxes.map(({ name }) => name);
 }
 
-/** Makes the account believe that the sandbox was last used so long ago. */
-function age(name: string, hours: number): Promise<void> {
-  return runInDurableObject(accountOf(owner), (_account, { storage }) => {
+/** Makes the account believe that the sandbox was last used so long ago, and its actor one that has not run since. */
+async function age(name: string, hours: number): Promise<void> {
+  await evict(name);
+  await runInDurableObject(accountOf(owner), (_account, { storage }) => {
     const at = Date.now() - hours * HOUR;
     storage.sql.exec("UPDATE sandboxes SET last_used_at = ? WHERE name = ?", at, name);
   });
@@ -43,6 +44,34 @@ test("the reaper destroys what was idle for too long and nothing else, and no fa
   expect(await runDurableObjectAlarm(accountOf(owner))).toBe(true);
   expect((await names()).sort()).toEqual(["busy", "young"]);
   expect(await sh("young", "cat file")).toBe("here\n");
+});
+
+test("the reaper lets be what is used while it is at work", async () => {
+  const idle = ["aa", "ab", "ac", "ad", "zz"];
+  await Promise.all(idle.map((name) => sh(name, "true")));
+  for (const name of idle) await age(name, 169);
+  const reaped = runDurableObjectAlarm(accountOf(owner));
+  await new Promise((resolve) => setTimeout(resolve, 30));
+  await owner.call("write_file", { sandbox: "zz", path: "precious", content: "here" });
+  await reaped;
+  const left = await names();
+  expect(idle.filter((name) => left.includes(name))).toEqual(["zz"]);
+  expect(await sh("zz", "cat precious")).toBe("here");
+});
+
+test("a sandbox knows that it was used, whatever its account believes", async () => {
+  const asked = async (hours: number) =>
+    (await actorOf("knows")).destroyIfIdle(
+      { principalID: owner.principalID, sandbox: "knows" },
+      hours * HOUR,
+    );
+  await sh("knows", "echo here > file");
+  expect(await asked(168)).toBe(false);
+  expect(await sh("knows", "cat file")).toBe("here\n");
+  expect(await names()).toContain("knows");
+  await evict("knows");
+  expect(await asked(168)).toBe(true);
+  expect(await names()).not.toContain("knows");
 });
 
 test("the end of a run is a use of its sandbox", async () => {

@@ -17,8 +17,8 @@ export interface SandboxRecord {
   created_at: string;
   /** ISO 8601, exact to a minute. */
   last_used_at: string;
-  /** Bytes of its files, as of its last use. */
-  size_bytes: number;
+  /** Bytes of its files, as of its last use or a minute before; left out where nobody has measured them. */
+  size_bytes?: number;
 }
 
 /** A principal's sandboxes, and what of each limit is used. */
@@ -33,6 +33,9 @@ export interface AccountView {
 const REAP_EVERY = 3_600_000;
 
 const HOUR_MS = 3_600_000;
+
+/** In the place of a size that nobody has measured. */
+const UNMEASURED = -1;
 
 export class Account extends DurableObject<Env> {
   readonly #sql: SqlStorage;
@@ -64,10 +67,12 @@ export class Account extends DurableObject<Env> {
       return { ok: false, failure: quotaError(refused).toFailure() };
     }
     this.#sql.exec(
-      `INSERT INTO sandboxes (name, state, created_at, last_used_at) VALUES (?1, 'running', ?2, ?2)
-       ON CONFLICT (name) DO UPDATE SET state = 'running', last_used_at = ?2`,
+      `INSERT INTO sandboxes (name, state, created_at, last_used_at, size_bytes) VALUES (?1, 'running', ?2, ?2, ?3)
+       ON CONFLICT (name) DO UPDATE SET state = 'running', last_used_at = ?2,
+         size_bytes = CASE state WHEN 'stopped' THEN ?3 ELSE size_bytes END`,
       sandbox,
       now,
+      UNMEASURED,
     );
     this.ctx.storage.kv.put("principal", principalID);
     if (!known && (await this.ctx.storage.getAlarm()) === null)
@@ -75,8 +80,9 @@ export class Account extends DurableObject<Env> {
     return { ok: true, value: !known };
   }
 
+  /** How much a running sandbox holds. */
   sandboxSize(name: string, bytes: number): void {
-    this.#sql.exec("UPDATE sandboxes SET size_bytes = ? WHERE name = ?", bytes, name);
+    this.#sql.exec("UPDATE sandboxes SET size_bytes = ? WHERE name = ? AND state = 'running'", bytes, name);
   }
 
   /** The container of a known sandbox stopped; one that was destroyed stays gone. */
@@ -116,7 +122,7 @@ export class Account extends DurableObject<Env> {
         state,
         created_at: new Date(created_at).toISOString(),
         last_used_at: new Date(last_used_at).toISOString(),
-        size_bytes,
+        size_bytes: size_bytes === UNMEASURED ? undefined : size_bytes,
       })),
       limits: parseConfig(this.env).limits,
       runSecondsToday: this.#quota.secondsUsed(Date.now()),

@@ -79,7 +79,7 @@ export class Membership {
     if (now - this.#registeredAt < REGISTER_EVERY) return;
     const known = this.#registeredAt > 0;
     const answer = this.#tell(async () => unwrap(await this.account(owner).sandboxUsed(owner)));
-    if (known) this.#ctx.waitUntil(answer.then(() => this.#measure(owner)).catch(() => undefined));
+    if (known) this.#ctx.waitUntil(answer.catch(() => undefined));
     else if (await answer) this.#unstarted = "nothing";
     else this.#unstarted ??= "stopped";
     this.#registeredAt = now;
@@ -146,9 +146,11 @@ export class Membership {
     return mine;
   }
 
-  /** Tells the account how much the sandbox holds. */
-  async #measure(owner: Owner): Promise<void> {
+  /** Tells the account how much the sandbox holds, where that can be found out. */
+  async measure(): Promise<void> {
     const { words } = await this.#shell.call("files.sh", "sbx_usage /workspace");
-    await this.account(owner).sandboxSize(owner.sandbox, Number(words[0]) || 0);
+    const bytes = Number(words[0] ?? Number.NaN);
+    const { owner } = this;
+    if (bytes >= 0) await this.#tell(() => this.account(owner).sandboxSize(owner.sandbox, bytes));
   }
 }

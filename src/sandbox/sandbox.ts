@@ -22,6 +22,7 @@ import type { Kernel } from "./kernel-table.ts";
 import { type CodeSpec, Kernels } from "./kernels.ts";
 import { Lease, type Stake } from "./lease.ts";
 import { Lifecycle } from "./lifecycle.ts";
+import { Measuring } from "./measuring.ts";
 import { Membership, type Owner } from "./membership.ts";
 import type { Settlement } from "./quota.ts";
 import { Shell } from "./shell.ts";
@@ -67,6 +68,7 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #lifecycle: Lifecycle;
   readonly #membership: Membership;
   readonly #housekeeping: Housekeeping;
+  readonly #measuring: Measuring;
   #calls = 0;
   readonly #gate = new Gate(() => this.ctx.container?.running === true);
 
@@ -107,6 +109,11 @@ export class Sandbox extends BaseSandbox<Env> {
       background: (work) => ctx.waitUntil(work),
       schedule: (at) => this.schedule(at, "sweepRuns"),
       sweep: () => this.#runs.sweep(),
+    });
+    this.#measuring = new Measuring({
+      running: () => ctx.container?.running === true,
+      measure: () => this.#membership.measure(),
+      background: (work) => ctx.waitUntil(work),
     });
     const { kv } = ctx.storage;
     this.#lease = new Lease(
@@ -273,6 +280,7 @@ export class Sandbox extends BaseSandbox<Env> {
     const known = await this.#membership.destroyed(owner, this.#lease.release());
     this.#boots.forget();
     this.#kernels.forget();
+    this.#measuring.containerGone();
     if (known) this.#membership.note("destroy");
     return known;
   }
@@ -340,7 +348,7 @@ export class Sandbox extends BaseSandbox<Env> {
   #serve<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
     return this.#answer(owner, async () => {
       await this.#ready(owner);
-      return work();
+      return work().finally(() => this.#measuring.used());
     });
   }
 
@@ -362,6 +370,7 @@ export class Sandbox extends BaseSandbox<Env> {
 
   #containerGone(): void {
     this.#housekeeping.containerGone();
+    this.#measuring.containerGone();
     this.#kernels.forget();
     this.#runs.containerGone(
       "The sandbox stopped while it ran; its files, processes and kernel state are gone.",
@@ -430,6 +439,7 @@ export class Sandbox extends BaseSandbox<Env> {
   #runEnded(run: RunRecord, hasFiles: boolean): void {
     if (run.kind === "task") this.#taskEnded(run);
     this.#housekeeping.runEnded(run, hasFiles);
+    this.#measuring.used();
     // A lost one may have been lost with its sandbox, which is not to be listed again.
     if (run.state !== "lost") this.ctx.waitUntil(this.#membership.used());
     this.#hangUp();

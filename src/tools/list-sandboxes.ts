@@ -12,10 +12,10 @@ export const listSandboxes = defineTool({
   scopes: ["sandbox:read"],
   async handle(_args, { env, principal }) {
     const { sandboxes, limits, runSecondsToday } = await accountOf(env, principal.id).view();
-    const lines = sandboxes.map(
-      (one) =>
-        `${one.name}: ${one.state}, ${one.size_bytes} bytes, created ${one.created_at}, last used ${one.last_used_at}`,
-    );
+    const lines = sandboxes.map(({ name, state, size_bytes, created_at, last_used_at }) => {
+      const size = size_bytes === undefined ? "" : `, ${size_bytes} bytes`;
+      return `${name}: ${state}${size}, created ${created_at}, last used ${last_used_at}`;
+    });
     if (sandboxes.length === 0)
       lines.push("You have no sandbox yet: the first call of run_code or run_command makes one.");
     lines.push(

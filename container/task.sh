@@ -5,7 +5,8 @@
 #   directory repository branch     where it works; what is cloned there
 #   workspace.NNN conversation.NNN  archives of an earlier task, in pieces, to start from
 #   git start                       what the files were like at the start, as a tree in a repository of its own
-#   changes.diff files.tgz talk.tgz what is fetched from here at the end
+#   changes.diff changes.list       what it changed: a diff, and a line for each file
+#   files.tgz talk.tgz              what else is fetched from here at the end
 
 set -u
 shopt -s nullglob
@@ -126,22 +127,37 @@ candidates() {
   fi
 }
 
-# changes ID MAX_FILES: answers "changes COUNT DIFF_BYTES" and a line of base64: NUL-ended "A|M|D SIZE PATH". Or "none"
-# where nothing was written down at the start.
+# changes ID MAX_FILES: answers "changes COUNT DIFF_BYTES LIST_BYTES" and a line of base64: NUL-ended
+# "A|M|D file|link|name SIZE PATH", where a path that is no UTF-8 counts as a "name" and is escaped as git does it. Or
+# "none" where nothing was written down at the start.
 changes() {
-  local count
+  local count quote=false
   cd -- "$(<"$dir/directory")" 2>/dev/null && [[ -s $dir/start ]] && snapshot end &>/dev/null ||
     { printf 'none\n' && return; }
   hidden diff-tree -r -z --no-renames --name-status "$(<"$dir/start")" "$(<"$dir/end")" |
-    perl -0 -e 'while (my $change = <STDIN>) {
+    perl -0 -e '
+    open(my $list, ">", "$ARGV[0]/changes.list") or die;
+    my %said = (A => "created", M => "changed", D => "deleted");
+    while (my $change = <STDIN>) {
       chomp $change; chomp(my $path = <STDIN>);
       my $size = $change eq "D" ? 0 : (lstat $path)[7] // 0;
+      my $kind = $change ne "D" && -l _ ? "link" : "file";
       $change = "M" if $change eq "T";
-      print "$change $size $path\0";
-    }' >"$dir/changed"
-  hidden diff --no-color --no-ext-diff --no-textconv --find-renames "$(<"$dir/start")" "$(<"$dir/end")" >"$dir/changes.diff"
+      if (!utf8::decode(my $copy = $path)) {
+        $kind = "name";
+        $path =~ s{(["\\])}{\\$1}g;
+        $path =~ s{([^ -~])}{sprintf "\\%03o", ord $1}ge;
+        $path = "\"$path\"";
+      }
+      print "$change $kind $size $path\0";
+      (my $line = $path) =~ s{\n}{\\n}g;
+      print $list "$said{$change} $line", $change eq "D" ? "\n" : " ($size bytes)\n";
+    }' "$dir" >"$dir/changed"
+  # One name that is no text would make none of the diff text.
+  ! grep -qzE '^[AMD] name ' "$dir/changed" || quote=true
+  hidden -c "core.quotePath=$quote" diff --no-color --no-ext-diff --no-textconv --find-renames "$(<"$dir/start")" "$(<"$dir/end")" >"$dir/changes.diff"
   count=$(tr -cd '\0' <"$dir/changed" | wc -c)
-  printf 'changes %s %s\n' "$count" "$(stat -c %s "$dir/changes.diff")"
+  printf 'changes %s %s %s\n' "$count" "$(size changes.diff)" "$(size changes.list)"
   head -z -n "$1" "$dir/changed" | base64 -w 0
 }
 

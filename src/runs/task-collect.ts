@@ -7,8 +7,11 @@ import {
   type Changes,
   DIFF_BYTES,
   DIFF_NAME,
+  LIST_NAME,
   MAX_FILES,
+  type NotKept,
   PIECE_BYTES,
+  SHOWN_FILES,
   type TaskDetail,
 } from "./task-detail.ts";
 import { joined } from "./ends.ts";
@@ -19,6 +22,17 @@ import { type TaskScript, entriesOf } from "./task-script.ts";
 const MAX_ARTIFACTS = 100;
 const MAX_ARTIFACT_BYTES = 10 * 1024 * 1024;
 const MAX_TOTAL_BYTES = 50 * 1024 * 1024;
+
+/** Files without an artifact that are named. */
+const MAX_NAMED = 20;
+
+const TOO_MANY = `there are ${MAX_ARTIFACTS} artifacts already`;
+
+/** Why there is no artifact, by what the script says a file is. */
+const WHY: Record<string, string> = {
+  link: "a symbolic link",
+  name: "its name is not UTF-8 and shown as git escapes it",
+};
 
 const KINDS: Record<string, Changed["change"]> = { A: "created", M: "changed", D: "deleted" };
 
@@ -32,28 +46,38 @@ export async function collect(
   script: TaskScript,
   runID: string,
   directory: string,
-): Promise<{ changes: Changes | undefined; artifacts: Artifact[] }> {
+): Promise<{ changes?: Changes; artifacts: Artifact[]; notKept?: NotKept }> {
   const reply = await script.call("changes", MAX_FILES);
-  const [word, count, diffBytes] = reply.words;
+  const [word, total, diffBytes, listBytes] = reply.words;
   if (word !== "changes") return { changes: undefined, artifacts: [] };
-  const files = entriesOf(reply, 3).map(([kind = "", size, path = ""]): Changed => ({
-    path,
-    change: KINDS[kind] ?? "changed",
-    size: Number(size),
-  }));
+  const entries = entriesOf(reply, 4).map(([kind = "", type = "", size, path = ""]) => {
+    const file: Changed = { path, change: KINDS[kind] ?? "changed", size: Number(size) };
+    return { type, file };
+  });
+  const files = entries.map(({ file }) => file);
   const keeper = new Keeper(shelf, script, runID);
   const diffPath = `${script.directory}/${DIFF_NAME}`;
   const first = (await script.read(diffPath, 0, DIFF_BYTES)) ?? new Uint8Array(0);
   const changes = {
     files,
-    count: Number(count),
+    count: Number(total),
     diff: wholeCharacters(first),
     diffBytes: Number(diffBytes),
   };
   if (changes.diffBytes > 0) await keeper.keep(DIFF_NAME, diffPath, changes.diffBytes);
-  for (const { path, change, size } of files)
-    if (change !== "deleted") await keeper.keep(path, `${directory}/${path}`, size);
-  return { changes, artifacts: keeper.kept };
+  if (changes.count > SHOWN_FILES)
+    await keeper.keep(LIST_NAME, `${script.directory}/${LIST_NAME}`, Number(listBytes));
+  // A reason of the file's own says more than that there were others before it.
+  const [special, surplus]: [NotKept["named"], NotKept["named"]] = [[], []];
+  for (const { type, file } of entries) {
+    if (file.change === "deleted") continue;
+    const why = WHY[type] ?? (await keeper.keep(file.path, `${directory}/${file.path}`, file.size));
+    if (why !== undefined) (why === TOO_MANY ? surplus : special).push({ path: file.path, why });
+  }
+  const named = [...special, ...surplus];
+  const count = named.length + Math.max(0, changes.count - files.length);
+  const notKept = count > 0 ? { count, named: named.slice(0, MAX_NAMED) } : undefined;
+  return { changes, artifacts: keeper.kept, notKept };
 }
 
 /** Puts files into R2 as long as they fit. */
@@ -70,14 +94,17 @@ class Keeper {
     this.#runID = runID;
   }
 
-  async keep(name: string, path: string, size: number): Promise<void> {
-    const fits = size <= MAX_ARTIFACT_BYTES && this.#bytes + size <= MAX_TOTAL_BYTES;
-    if (!fits || this.kept.length >= MAX_ARTIFACTS) return;
+  /** Answers why not, if so. */
+  async keep(name: string, path: string, size: number): Promise<string | undefined> {
+    if (size > MAX_ARTIFACT_BYTES) return `${size} bytes, more than the ${MAX_ARTIFACT_BYTES} of an artifact`;
+    if (this.#bytes + size > MAX_TOTAL_BYTES)
+      return `${size} bytes, more than what is left of ${MAX_TOTAL_BYTES} for all artifacts`;
+    if (this.kept.length >= MAX_ARTIFACTS) return TOO_MANY;
     const parts: Uint8Array[] = [];
     let read = 0;
     do {
       const part = await this.#script.read(path, read, PIECE_BYTES);
-      if (part === undefined) return;
+      if (part === undefined) return "it cannot be read";
       parts.push(part);
       read += part.length;
       if (part.length === 0) break;
@@ -87,6 +114,7 @@ class Keeper {
     await this.#shelf.bucket.put(key, content);
     this.kept.push({ path: name, size: content.length });
     this.#bytes += content.length;
+    return undefined;
   }
 }
 

@@ -19,6 +19,8 @@ export interface TaskDetail {
   changes?: Changes;
   /** Files that it produced and that are kept apart from the sandbox. */
   artifacts: Artifact[];
+  /** Created and changed files of which none was made; undefined without any. */
+  notKept?: NotKept;
   /** What the workspace left in the archive; undefined when there is none. */
   archive?: Archive;
   /** How often the sandbox's container had been started when the task ended: tells whether its files are still there. */
@@ -55,6 +57,12 @@ export interface Artifact {
   size: number;
 }
 
+export interface NotKept {
+  count: number;
+  /** The first of them, and why. */
+  named: { path: string; why: string }[];
+}
+
 export interface Archive {
   /** Objects of `PIECE_BYTES` for the workspace and for the agent's conversation, and their bytes together. */
   pieces: { workspace: number; conversation: number };
@@ -65,6 +73,12 @@ export interface Archive {
 
 /** The artifact that holds a task's whole diff. */
 export const DIFF_NAME = "changes.diff";
+
+/** The artifact that names every changed file, a line each; there where not all are shown one by one. */
+export const LIST_NAME = "changes.list";
+
+/** Changed files that are shown one by one. */
+export const SHOWN_FILES = 50;
 
 /** Changed files that a record lists. */
 export const MAX_FILES = 500;

@@ -139,9 +139,9 @@ export class WorkingTask {
     let note = verdict.note;
     try {
       this.say("Collecting what it changed");
-      const { changes, artifacts } = await collect(this.#host, this.#script, record.id, spec.directory);
-      Object.assign(detail, { changes, artifacts });
-      if (changes === undefined) note = also(note, "What it changed could not be found out.");
+      const collected = await collect(this.#host, this.#script, record.id, spec.directory);
+      Object.assign(detail, collected);
+      if (collected.changes === undefined) note = also(note, "What it changed could not be found out.");
       const archive = new TaskArchive(this.#host, this.#script);
       detail.archive = await archive.make(record.id, agent.conversations, detail.conversation);
       const left = detail.archive?.left;

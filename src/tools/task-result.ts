@@ -1,12 +1,9 @@
 /** How a task is shown to a model. */
 import { shownText } from "../runs/output.ts";
 import type { RunView } from "../runs/run.ts";
-import { type Changes, DIFF_NAME, type TaskDetail } from "../runs/task-detail.ts";
+import { type Changes, DIFF_NAME, LIST_NAME, SHOWN_FILES, type TaskDetail } from "../runs/task-detail.ts";
 import { taskDetailOf } from "../runs/task-collect.ts";
 import { sections } from "./define.ts";
-
-/** Changed files and artifacts that are listed one by one. */
-const LISTED = 50;
 
 /** Lines of progress of a task that goes on. */
 const PROGRESS_LINES = 12;
@@ -24,6 +21,7 @@ export function taskText(run: RunView, task: TaskDetail, notice: string | undefi
     ["diff", task.changes && diffText(task.changes)],
     ["used", usedText(run, task)],
     ["artifacts", artifactsText(run, task)],
+    ["not_kept", notKeptText(task)],
     ["next", nextCall(run, task)],
   ]);
 }
@@ -38,10 +36,11 @@ export function taskFields(run: RunView, task: TaskDetail, notice: string | unde
     note: run.note,
     progress: isOpen(run) ? latest(run) : undefined,
     directory: task.directory,
-    files: changes?.files.slice(0, LISTED),
+    files: changes?.files.slice(0, SHOWN_FILES),
     files_changed: changes?.count,
     diff: changes && diffText(changes),
-    artifacts: task.artifacts.slice(0, LISTED),
+    artifacts: task.artifacts,
+    not_kept: task.notKept,
     turns: task.turns,
     tokens: task.tokens && {
       input: task.tokens.input,
@@ -103,9 +102,10 @@ function latest({ stdout }: RunView): string {
 function changesText({ directory }: TaskDetail, { files, count }: Changes): string {
   if (count === 0) return `nothing in ${directory}`;
   const lines = files
-    .slice(0, LISTED)
+    .slice(0, SHOWN_FILES)
     .map(({ path, change, size }) => `${change} ${path}${change === "deleted" ? "" : ` (${size} bytes)`}`);
-  const more = count > lines.length ? [`... and ${count - lines.length} more`] : [];
+  const more =
+    count > lines.length ? [`... and ${count - lines.length} more, all in the artifact ${LIST_NAME}`] : [];
   return [`${count} in ${directory}`, ...lines, ...more].join("\n");
 }
 
@@ -131,9 +131,17 @@ function usedText(run: RunView, { turns, tokens, costUSD, model, conversation }:
 
 function artifactsText({ id }: RunView, { artifacts }: TaskDetail): string | undefined {
   if (artifacts.length === 0) return undefined;
-  const lines = artifacts.slice(0, LISTED).map(({ path, size }) => `${path} (${size} bytes)`);
-  const more = artifacts.length > LISTED ? [`... and ${artifacts.length - LISTED} more`] : [];
-  return [...lines, ...more, `Read one with get_result, id ${id} and artifact <path>.`].join("\n");
+  const lines = artifacts.map(({ path, size }) => `${path} (${size} bytes)`);
+  return [...lines, `Read one with get_result, id ${id} and artifact <path>.`].join("\n");
+}
+
+/** Files without an artifact. What such a file is like now, its sandbox and the archive know. */
+function notKeptText({ notKept }: TaskDetail): string | undefined {
+  if (!notKept) return undefined;
+  const { count, named } = notKept;
+  const lines = named.map(({ path, why }) => `${path}: ${why}`);
+  const more = count > lines.length ? [`... and ${count - lines.length} more`] : [];
+  return [...lines, ...more].join("\n");
 }
 
 function nextCall(run: RunView, task: TaskDetail): string | undefined {

@@ -29,6 +29,12 @@ export default async function setup(project: TestProject): Promise<() => Promise
       ),
       say("Made files."),
     ],
+    many: [
+      bash(
+        "touch old; for n in $(seq -w 120); do echo $n > file-$n; done; ln -s file-001 link; echo latin > $'caf\\xe9.txt'; echo ř > ř.txt",
+      ),
+      say("Made many."),
+    ],
     fail: [
       {
         status: 400,

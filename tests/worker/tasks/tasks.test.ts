@@ -136,6 +136,32 @@ describe("what a task leaves", () => {
     expect((await owner.call("get_result", { id })).isError).toBe(true);
   });
 
+  it("names every file: those that are not shown, and those that cannot be artifacts", async () => {
+    const { id, artifacts, diff } = await execute({ task: "[[many]] x" });
+    expect(artifacts.map(({ path }) => path).slice(0, 3)).toEqual([
+      "changes.diff",
+      "changes.list",
+      "file-001",
+    ]);
+    const said = await result(id);
+    expect(said).toContain("... and 74 more, all in the artifact changes.list");
+    for (const { path } of artifacts) expect(said).toContain(`\n${path} (`);
+    expect(said).toMatch(/^link: a symbolic link$/m);
+    expect(said).toMatch(/^"caf\\351\.txt": its name is not UTF-8/m);
+    expect(said).toMatch(/^file-099: there are 100 artifacts already$/m);
+    const list = (await owner.call("get_result", { id, artifact: "changes.list" })).text;
+    expect(list.match(/^(created|changed|deleted) /gm)).toHaveLength(124);
+    for (const line of [
+      'created "caf\\351.txt" (6 bytes)',
+      "created file-120 (4 bytes)",
+      "created ř.txt (3 bytes)",
+    ])
+      expect(list.split("\n")).toContain(line);
+    expect(diff).toContain('"b/caf\\351.txt"');
+    const whole = (await owner.call("get_result", { id, artifact: "changes.diff" })).text;
+    expect(whole).toContain('+++ "b/caf\\351.txt"');
+  });
+
   it("leaves out of the archive what is too much, and says so", async () => {
     const { note, state } = await execute({ task: "[[big]] x" });
     expect(state).toBe("succeeded");

@@ -9,9 +9,9 @@ each chunk of its pipe by itself.
 """
 
 import ast
-import asyncio
 import builtins
 import inspect
+import io
 import json
 import linecache
 import os
@@ -24,10 +24,13 @@ import warnings
 
 from IPython import get_ipython
 
-from . import files, present, streams
+from . import beforehand, present, streams
+from .loop import Loop
 
 FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 KEPT_SOURCES = 500
+VALUE = "__sandbox_mcp_value__"
+MARK = "SANDBOX_MCP_RUN"
 
 
 class Kernel:
@@ -36,13 +39,14 @@ class Kernel:
     def __init__(self, shell):
         self.shell = shell
         self.count = 0
-        self.loop = None
+        self.loop = Loop()
         self.pid = os.getpid()
-        streams.move_protocol()
+        channel = streams.take_protocol()
         self.output = streams.Output()
-        self.no_input = files.NoInput()
+        streams.hand_protocol(self.output, *channel)
         self.frames = {
             self.step.__func__.__code__: "user",
+            Loop.run.__code__: "user",
             present.call_user.__code__: "user",
             _system.__code__: "user",
             streams.Output.write.__code__: "wait",
@@ -55,13 +59,17 @@ class Kernel:
     def run(self, text):
         spec = json.loads(text)
         signal.signal(signal.SIGINT, self.on_interrupt)
-        saved = sys.stdout, sys.stderr, sys.stdin, sys.displayhook, self.shell.display_pub
+        # What the code starts carries it on, and is found by it.
+        os.environ[MARK] = spec["run"]
+        capture = sys.stdout
+        saved = sys.displayhook, self.shell.display_pub
         results = present.Results(self.shell)
         self.results = results
         error = None
         self.output.begin(spec["files"], spec["cap_bytes"])
         try:
-            sys.stdout, sys.stderr, sys.stdin = self.output.out, self.output.err, self.no_input
+            self.output.stand_in()
+            self.output.claim(capture)
             sys.displayhook = self.display
             self.shell.display_pub = results
             _, error = present.attempt(self.cell, spec["code"])
@@ -70,7 +78,8 @@ class Kernel:
             if self.output.forked:
                 self.end_child(error)
         finally:
-            sys.stdout, sys.stderr, sys.stdin, sys.displayhook, self.shell.display_pub = saved
+            sys.displayhook, self.shell.display_pub = saved
+            self.output.stand_in()
         document = {"sandbox_mcp_run": 1, "run": spec["run"], **self.output.end(), "results": results.finish()}
         document["error"], document["exit"] = None, None
         if isinstance(error, SystemExit):
@@ -79,18 +88,18 @@ class Kernel:
                 document["error"] = {"name": "SystemExit", "message": str(error), "traceback": []}
         elif error is not None:
             document["error"] = present.describe(error)
-        sys.stdout.write(_dump(document))
+        io.StringIO.write(capture, _dump(document))
 
     def cell(self, source):
         self.count += 1
         name = f"<cell {self.count}>"
         body, last, source = self.compile(source, name)
+        self.loop.settle()
         if body is not None:
             self.step(body)
-        if last is not None:
-            value = self.step(last)
-            if not source.rstrip().endswith(";"):
-                self.display(value)
+        value = self.step(last) if last is not None else self.shell.user_ns.pop(VALUE, None)
+        if not source.rstrip().endswith(";"):
+            self.display(value)
 
     def compile(self, source, name):
         try:
@@ -104,10 +113,17 @@ class Kernel:
             tree = self.parse(source, name)
         for transformer in self.shell.ast_transformers:
             tree = ast.fix_missing_locations(transformer.visit(tree))
-        last = None
-        if tree.body and isinstance(tree.body[-1], ast.Expr):
-            last = compile(ast.Expression(tree.body.pop().value), name, "eval", FLAGS, True)
-        return (compile(tree, name, "exec", FLAGS, True) if tree.body else None), last, source
+        if not tree.body or not isinstance(tree.body[-1], ast.Expr):
+            return (compile(tree, name, "exec", FLAGS, True) if tree.body else None), None, source
+        whole, end = tree.body[:], tree.body.pop()
+        last = compile(ast.Expression(end.value), name, "eval", FLAGS, True)
+        body = compile(tree, name, "exec", FLAGS, True) if tree.body else None
+        if body is not None and (last.co_flags | body.co_flags) & inspect.CO_COROUTINE:
+            # All of it on the loop at once, so that what comes before the last expression can make tasks for it.
+            kept = ast.Assign([ast.Name(VALUE, ast.Store())], end.value)
+            tree.body = [*whole[:-1], ast.fix_missing_locations(ast.copy_location(kept, end))]
+            return compile(tree, name, "exec", FLAGS, True), None, source
+        return body, last, source
 
     def parse(self, source, name):
         linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
@@ -117,18 +133,7 @@ class Kernel:
     def step(self, code):
         """Runs the user's code. An interrupt that arrives below this frame is theirs."""
         value = eval(code, self.shell.user_ns)
-        if not code.co_flags & inspect.CO_COROUTINE:
-            return value
-        if self.loop is None or self.loop.is_closed():
-            self.loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(self.loop)
-        task = self.loop.create_task(value)
-        try:
-            return self.loop.run_until_complete(task)
-        except (KeyboardInterrupt, SystemExit):
-            task.cancel()
-            self.loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
-            raise
+        return self.loop.run(value) if code.co_flags & inspect.CO_COROUTINE else value
 
     def display(self, value):
         if value is not None:
@@ -161,6 +166,11 @@ class Kernel:
 
     def install(self):
         builtins.__sandbox_mcp__ = self.run
+        beforehand.load()
+        if "" not in sys.path[:1]:
+            sys.path.insert(0, "")
+        # What starts a second Python asks for it.
+        self.shell.user_ns.setdefault("__spec__", None)
         # Python 3.12 warns of every fork beside a thread; ours only reads pipes.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         signal.signal(signal.SIGINT, self.on_interrupt)

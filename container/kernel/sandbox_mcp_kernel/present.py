@@ -7,7 +7,9 @@ import os
 import sys
 import traceback
 
-TEXT_CHARS = 256 * 1024
+TEXT_CHARS = 32 * 1024
+NOTE_CHARS = 128
+MARKUP_CHARS = 256 * 1024
 IMAGE_BYTES = 8 * 1024 * 1024
 TOTAL_BYTES = 12 * 1024 * 1024
 RESULTS = 100
@@ -48,9 +50,12 @@ def attempt(function, *arguments):
 
 
 def shorten(text, limit=TEXT_CHARS):
+    """The text, or its two ends, as of a stream, and how to get what is between them."""
     if len(text) <= limit:
         return text
-    return f"{text[:limit]}\n... [{len(text) - limit} more characters not shown]"
+    half = (limit - NOTE_CHARS) // 2
+    left_out = f"[... {len(text) - 2 * half} of {len(text)} characters omitted: print it, or write it to a file ...]"
+    return f"{text[:half]}\n{left_out}\n{text[-half:]}"
 
 
 def plain(value):
@@ -193,7 +198,7 @@ class Results:
             found[form] = shorten(bytes(value).decode("utf-8", "replace"))
         elif form in ("text", "markdown", "latex"):
             found[form] = shorten(str(value))
-        elif len(str(value)) <= TEXT_CHARS:
+        elif len(str(value)) <= MARKUP_CHARS:
             # Markup cut in the middle helps nobody; the text form stands in for it.
             found[form] = str(value)
 

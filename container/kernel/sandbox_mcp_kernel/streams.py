@@ -2,7 +2,8 @@
 
 sys.stdout and sys.stderr are replaced by objects that live as long as the kernel and write to the run of the moment.
 File descriptors 1 and 2 become pipes that a thread drains into the same place, so that child processes and C code are
-heard too; the descriptor that used to be 1 is the executor's protocol channel and moves out of everybody's reach.
+heard too; the descriptor that used to be 1 is the executor's protocol channel and moves out of everybody's reach: the
+executor alone gets to it, by the `print` and the `sys` of its own module, so that sys.stdout is never the channel.
 
 A run's output stays in memory while it is small and short; past 32 KiB or half a second it goes to the run's files, those of
 a command, where it can be read while the run goes on: `<files>.out` and `<files>.err`.
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 
-from .files import Stream
+from .files import NoInput, Stream
 from .log import MEMORY_BYTES, Log, encode
 
 LATE_BYTES = 16 * 1024
@@ -35,7 +36,8 @@ class Output:
         self.active = self.spilled = self.forked = False
         self.interrupted = False
         self.started = 0.0
-        self.out, self.err = Stream(self, 0), Stream(self, 1)
+        self.main = threading.get_ident()
+        self.out, self.err, self.no_input = Stream(self, 0), Stream(self, 1), NoInput()
         self.pipes = [os.pipe(), os.pipe()]
         self.waker = os.pipe()
         self.asleep = False
@@ -52,6 +54,19 @@ class Output:
         self.thread = threading.Thread(target=self.pump, name="sandbox-mcp-output", daemon=True)
         self.thread.start()
 
+    def stand_in(self):
+        """Makes both streams, and no input, what everybody's sys has."""
+        sys.stdout, sys.stderr, sys.stdin = self.out, self.err, self.no_input
+
+    def claim(self, capture):
+        """The executor's capture is for the run's document alone: a thread may have printed into it, or still hold it."""
+        capture.write = self.out.write
+        early = capture.getvalue()
+        capture.seek(0)
+        capture.truncate()
+        if early:
+            self.write(0, early)
+
     @staticmethod
     def late():
         """Takes what threads and children print while no run is there; its beginning goes to the next run."""
@@ -66,6 +81,8 @@ class Output:
                 before.flush()
                 if before.memory:
                     log.add(bytes(before.memory))
+                if before.dropped:
+                    log.add(f"\n[... {before.dropped} more bytes printed between two runs were not kept ...]\n")
             self.spilled = self.interrupted = False
             self.started = time.monotonic()
             self.active = True
@@ -103,7 +120,7 @@ class Output:
             return
         with self.lock:
             self.logs[index].add(piece)
-        if self.interrupted:
+        if self.interrupted and threading.get_ident() == self.main:
             self.interrupted = False
             raise KeyboardInterrupt
 
@@ -178,13 +195,44 @@ class Output:
         self.forked = True
 
 
-def move_protocol():
-    """The executor reads requests from 0 and answers on 1; both move, and 0 becomes empty."""
-    for stream, number, mode in ((sys.__stdin__, 0, "rb"), (sys.__stdout__, 1, "wb")):
-        raw = getattr(stream.buffer, "raw", stream.buffer)
-        if raw.fileno() == number:
-            # A FileIO made over a standard descriptor does not own it, so this closes nothing.
-            raw.__init__(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 64), mode, True)
+class _Sys:
+    """The executor's `sys`: stdin is where its requests come from; all else is the module's."""
+
+    def __init__(self, stdin):
+        self.__dict__["stdin"] = stdin
+
+    def __getattr__(self, name):
+        return getattr(sys, name)
+
+    def __setattr__(self, name, value):
+        setattr(sys, name, value)
+
+
+def take_protocol():
+    """Moves the executor's channel away from descriptors 0 and 1, and gives it to the executor's module alone."""
+    answers = fcntl.fcntl(1, fcntl.F_DUPFD_CLOEXEC, 64)
+    requests = sys.stdin
+    raw = getattr(requests.buffer, "raw", requests.buffer)
+    # A FileIO made over a standard descriptor does not own it, so this closes nothing.
+    raw.__init__(fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 64), "rb", True)
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
     os.close(empty)
+    return requests, answers
+
+
+def hand_protocol(output, requests, answers):
+    """From here on the executor answers by `answers` and everybody's sys.stdout is the run's, also between two cells."""
+
+    def answer(text="", flush=True):
+        view = memoryview(f"{text}\n".encode())
+        while view:
+            view = view[os.write(answers, view) :]
+        output.stand_in()
+
+    frame = sys._getframe()
+    while frame.f_back is not None:
+        frame = frame.f_back
+    frame.f_globals.update(print=answer, sys=_Sys(requests))
+    sys.stdin = sys.__stdin__ = output.no_input
+    sys.__stdout__, sys.__stderr__ = output.out, output.err

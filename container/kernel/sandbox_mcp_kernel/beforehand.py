@@ -1,0 +1,25 @@
+"""What the executor, its shell and this prelude import only when they need it.
+
+The kernel's directory is first on sys.path, as for a script or in a Python prompt: a json.py of the user's there is what
+`import json` finds, unless json is loaded already. So that no such file stands in the way of the kernel, all of this is
+loaded before the directory is on the path.
+"""
+
+import importlib
+
+NAMES = """
+    _strptime ast asyncio base64 bisect calendar code codecs codeop concurrent.futures.thread contextlib contextvars copy
+    copyreg datetime dis enum fnmatch functools getpass glob hashlib heapq importlib.util inspect io itertools json keyword
+    linecache locale logging math numbers opcode operator pickle pkgutil platform posixpath pprint queue random re reprlib
+    runpy secrets select selectors shlex shutil signal socket ssl stat string struct subprocess sysconfig tempfile textwrap
+    threading time timeit token tokenize traceback types typing unicodedata urllib.parse uuid warnings weakref zlib
+"""
+
+
+def load():
+    for name in NAMES.split():
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            # Not every Python has all of them.
+            pass

@@ -10,6 +10,7 @@
 const modules = require("node:module");
 const vm = require("node:vm");
 const { Evaluator } = require("./node/evaluate.cjs");
+const { watchModules } = require("./node/modules.cjs");
 const { Streams } = require("./node/streams.cjs");
 const { Results, describe, trimStacks } = require("./node/present.cjs");
 
@@ -33,6 +34,8 @@ async function run(spec) {
   results = new Results();
   exitCode = null;
   bindModules();
+  // What the code starts carries it on, and is found by it.
+  process.env.SANDBOX_MCP_RUN = spec.run;
   streams.begin(spec.files, spec.cap_bytes);
   let error = null;
   try {
@@ -94,6 +97,7 @@ function start(target, language) {
   hidden(globalThis, "__sandbox_mcp_import__", (name, options) => evaluator.import(name, options));
   hidden(globalThis, "display", (value) => results.display(value));
   trimStacks();
+  watchModules();
   streams.install();
   process.exit = (code) => {
     const request = new ExitRequest(Number(code ?? process.exitCode ?? 0));

@@ -8,11 +8,12 @@
 const inspector = require("node:inspector");
 const modules = require("node:module");
 const vm = require("node:vm");
+const { locateInModule } = require("./modules.cjs");
 
 const TAKE = Symbol("take");
 const DYNAMIC = /(?<![.\w$#])import(?=\s*\()/g;
 const STATIC =
-  /import\s*(?:(?<name>[\w$]+)?\s*,?\s*(?:\*\s*as\s+(?<all>[\w$]+)|\{(?<named>[^}]*)\})?\s*from\s*)?(?<from>"[^"\n]*"|'[^'\n]*')(?:\s*with\s*\{[^}]*\})?/y;
+  /import\s*(?:(?<name>[\w$]+)?\s*,?\s*(?:\*\s*as\s+(?<all>[\w$]+)|\{(?<named>[^}]*)\})?\s*from\s*)?(?<from>"[^"\n]*"|'[^'\n]*')(?:\s*with\s*(?<attributes>\{[^}]*\}))?/y;
 const KEPT_SOURCES = 500;
 
 class Evaluator {
@@ -54,8 +55,11 @@ class Evaluator {
         const thrown = answer.exceptionDetails;
         if (!thrown) return resolve(this.valueOf(answer.result));
         const value = this.valueOf(thrown.exception);
-        if (value instanceof SyntaxError && !String(value.stack).includes(`${name}:`)) {
-          locate(value, name, this.sources.get(name), thrown.lineNumber, thrown.columnNumber);
+        if (value instanceof SyntaxError) {
+          // Only what V8 could not compile has a script of its own here; the rest was thrown by the code.
+          const isCell = thrown.scriptId !== undefined && !thrown.stackTrace;
+          if (!isCell) locateInModule(value);
+          else locate(value, name, this.sources.get(name), thrown.lineNumber, thrown.columnNumber);
         }
         reject(value);
       };
@@ -157,10 +161,11 @@ function staticImports(code) {
     STATIC.lastIndex = at;
     const found = STATIC.exec(text);
     if (!found) return text;
-    const { name, all, named, from } = found.groups;
+    const { name, all, named, from, attributes } = found.groups;
     const rest = named?.replace(/\bas\b/g, ":").replace(/[^\S\n]*:[^\S\n]*/g, ": ");
-    const call = `await __sandbox_mcp_import__(${from})`;
-    const lines = "\n".repeat(found[0].split("\n").length - (rest ?? "").split("\n").length);
+    const call = `await __sandbox_mcp_import__(${from}${attributes ? `, {with: ${attributes}}` : ""})`;
+    const kept = `${rest ?? ""}${attributes ?? ""}`;
+    const lines = "\n".repeat(found[0].split("\n").length - kept.split("\n").length);
     const parts = [name && `default: ${name}`, rest].filter(Boolean).join(", ");
     let statement = call;
     if (all) statement = `const ${all} = ${call}${name ? `, {default: ${name}} = ${all}` : ""}`;

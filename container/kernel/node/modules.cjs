@@ -1,0 +1,50 @@
+"use strict";
+/** Modules that a cell imports: TypeScript that is more than types, and where a syntax error in one is. */
+const { spawnSync } = require("node:child_process");
+const fs = require("node:fs");
+const modules = require("node:module");
+const { fileURLToPath } = require("node:url");
+
+const execPath = process.execPath;
+let last;
+
+/** Has every module pass by here on its way in. Node before 22.15 cannot, and does without. */
+function watchModules() {
+  modules.registerHooks?.({
+    load(url, context, next) {
+      last = url.startsWith("file:") ? url : undefined;
+      return (last && transformed(url)) ?? next(url, context);
+    },
+  });
+}
+
+/** A module with enums, namespaces or parameter properties as JavaScript; Node itself takes away types only. */
+function transformed(url) {
+  const path = fileURLToPath(url);
+  if (!/\.[cm]?ts$/.test(path) || path.includes("/node_modules/")) return undefined;
+  let code;
+  try {
+    code = fs.readFileSync(path, "utf8");
+    modules.stripTypeScriptTypes(code);
+    return undefined;
+  } catch (error) {
+    if (error.code !== "ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX") return undefined;
+  }
+  const isCommon = path.endsWith(".cts") || (path.endsWith(".ts") && !/^\s*(?:import|export)\b/m.test(code));
+  return {
+    format: isCommon ? "commonjs" : "module",
+    source: modules.stripTypeScriptTypes(code, { mode: "transform" }),
+    shortCircuit: true,
+  };
+}
+
+/** Names the file and the line of a syntax error in a module, which V8 tells nobody but the terminal. */
+function locateInModule(error) {
+  if (!last || !/\b(?:compileSourceTextModule|wrapSafe)\b/.test(error.stack)) return;
+  const options = { encoding: "utf8", timeout: 5000, stdio: ["ignore", "ignore", "pipe"] };
+  const { status, stderr } = spawnSync(execPath, ["--check", fileURLToPath(last)], options);
+  const head = stderr?.split(/\n\s*\n/)[0];
+  if (status === 1 && head?.startsWith("/")) error.stack = `${head}\n${error.name}: ${error.message}`;
+}
+
+module.exports = { locateInModule, watchModules };

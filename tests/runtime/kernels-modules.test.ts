@@ -1,0 +1,70 @@
+/** Modules of the user's that cells of JavaScript and TypeScript import. */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Lab, type TestKernel } from "./kernel-harness.ts";
+
+const files = {
+  "data.json": '{"n": 7}',
+  "good.mjs": "export const good = 1;\n",
+  "bad.mjs": "export const a = 1;\n\nexport const = 2;\n",
+  "through.mjs": "import './bad.mjs';\n",
+  "bad.cjs": "\nlet = ;\n",
+  "bad.ts": "export const a: number = 1;\nexport const = 2;\n",
+  "missing.mjs": "import { zip } from './good.mjs';\n",
+  "m.ts": "export enum E { A = 1, B }\nexport class Q { constructor(public n: number) {} }\n",
+  "types.ts": "export type T = number;\nexport const t: T = 5;\n",
+  "old.cts": "enum E { A = 3 }\nmodule.exports = { a: E.A };\n",
+};
+
+let lab: Lab;
+let directory: string;
+
+beforeAll(async () => {
+  lab = await Lab.open();
+  directory = mkdtempSync(join(tmpdir(), "kernel-modules-"));
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(directory, name), text);
+});
+afterAll(async () => {
+  await lab.close();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+describe.each(["javascript", "typescript"] as const)("modules in %s", (language) => {
+  let kernel: TestKernel;
+  beforeAll(async () => {
+    kernel = await lab.kernel(language);
+    await kernel.run(`process.chdir(${JSON.stringify(directory)})`);
+  });
+
+  it("are imported with their attributes", async () => {
+    const code = "import data from './data.json' with { type: 'json' }\ndata.n";
+    expect(await kernel.value(code)).toBe("7");
+    expect(await kernel.value("(await import('./data.json', { with: { type: 'json' } })).default.n")).toBe(
+      "7",
+    );
+    const { error } = await kernel.run(
+      "import again from './data.json' with {\n  type: 'json',\n}\nthrow new Error('line 4')",
+    );
+    expect(error?.traceback.join("\n")).toMatch(/cell-\d+\.[jt]s:4/);
+  });
+
+  it("may be TypeScript that is more than types", async () => {
+    expect(await kernel.value("import { E, Q } from './m.ts'\n[E.B, new Q(4).n]")).toBe("[ 2, 4 ]");
+    expect(await kernel.value("import { t } from './types.ts'\nt")).toBe("5");
+    expect(await kernel.value("require('./old.cts').a")).toBe("3");
+  });
+
+  it.each([
+    ["import './bad.mjs'", "bad.mjs:3\nexport const = 2;\n             ^\nSyntaxError: Unexpected token '='"],
+    ["import './through.mjs'", "bad.mjs:3\nexport const = 2;"],
+    ["1\nrequire('./bad.cjs')", "bad.cjs:2\nlet = ;"],
+    ["import './bad.ts'", "bad.ts:2\n"],
+    ["import './missing.mjs'", "missing.mjs:1\nimport { zip } from './good.mjs';"],
+  ])("say where their syntax errors are: %s", async (code, place) => {
+    const { error } = await kernel.run(code);
+    expect(error?.name).toBe("SyntaxError");
+    expect(error?.traceback.join("\n")).toContain(place);
+  });
+});

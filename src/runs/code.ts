@@ -25,6 +25,12 @@ const ERROR_CHARS = 32 * 1024;
 /** Bytes of JSON that name a result which is left out. */
 const LEFT_OUT_BYTES = 120;
 
+/** Characters of one result that is text: as much as is shown of a stream. The preludes keep below it. */
+const TEXT_CHARS = 32 * 1024;
+
+/** Bytes of JSON that all results that are text may take together: some clients cap an answer at 1 MB. */
+const TEXTS_BYTES = 256 * 1024;
+
 const encoder = new TextEncoder();
 
 /** @param begins is told what `resumeCode` needs once the code is given to its kernel */
@@ -120,7 +126,9 @@ function endOf(outcome: CodeOutcome, { language, context, timeoutMs }: Omit<Code
     ok: undefined,
     error: undefined,
     timeout: `${kernel} was stopped after ${timeoutMs / 1000} s. ${state}`,
-    cancelled: `${kernel} was interrupted. ${state}`,
+    cancelled: outcome.started
+      ? `${kernel} was interrupted. ${state}`
+      : "It was cancelled while it waited for its turn: it never started.",
     died: `${kernel} died: the code ended its process, or it ran out of memory. ${state}`,
   };
   return {
@@ -137,13 +145,17 @@ function fitting({ results, error }: CodeOutcome): CodeDetail {
   // Each of the results may be no more than the line that says that it is left out.
   const shown = results.flatMap(readable);
   let room = DETAIL_BYTES - sizeOf({ results: [], error: raised }) - shown.length * LEFT_OUT_BYTES;
+  let textRoom = TEXTS_BYTES;
   const kept: CodeResult[] = [];
   for (const result of shown) {
     const size = sizeOf(result);
-    const fits = size <= room + LEFT_OUT_BYTES;
+    const isText = "text" in result;
+    const fits = size <= room + LEFT_OUT_BYTES && (!isText || size <= textRoom);
     const left = `[a result of ${size} bytes is left out: the results before it take all the room]`;
     kept.push(fits ? result : { text: left });
-    if (fits) room -= Math.max(0, size + 1 - LEFT_OUT_BYTES);
+    if (!fits) continue;
+    room -= Math.max(0, size + 1 - LEFT_OUT_BYTES);
+    if (isText) textRoom -= size;
   }
   return { results: kept, error: raised };
 }
@@ -175,5 +187,13 @@ function readable({ png, jpeg, text, markdown, latex, svg, html, json }: RichRes
   if (jpeg !== undefined && BASE64.test(jpeg)) return [{ image: jpeg, mimeType: "image/jpeg" }];
   const found =
     text ?? markdown ?? latex ?? svg ?? html ?? (json === undefined ? undefined : JSON.stringify(json));
-  return found === undefined ? [] : [{ text: found }];
+  return found === undefined ? [] : [{ text: ends(found) }];
+}
+
+/** The text, or its two ends when it is longer than the preludes send. */
+function ends(text: string): string {
+  if (text.length <= TEXT_CHARS) return text;
+  const half = TEXT_CHARS / 2;
+  const omitted = `[... ${text.length - 2 * half} of ${text.length} characters omitted: write it to a file ...]`;
+  return `${text.slice(0, half)}\n${omitted}\n${text.slice(-half)}`.toWellFormed();
 }

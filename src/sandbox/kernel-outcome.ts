@@ -14,6 +14,8 @@ export interface Printed {
 }
 
 export interface CodeOutcome {
+  /** False when it was cancelled while it waited its turn: its kernel knows nothing of it. */
+  started: boolean;
   /** `error`: the code raised. `died`: the kernel ended by itself or was killed from elsewhere. */
   end: "ok" | "error" | "timeout" | "cancelled" | "died";
   stdout: CodeStream;
@@ -40,6 +42,7 @@ export function outcomeOf(printed: Printed, runID: string, fresh: boolean): Code
       error: printed.error ? boundedError(printed.error) : NO_DOCUMENT,
     };
   return {
+    started: true,
     end: found.error ? "error" : "ok",
     stdout: found.stdout,
     stderr: found.stderr,
@@ -65,5 +68,5 @@ export function unanswered(
   fresh: boolean,
 ): CodeOutcome {
   const nothing = { bytes: 0, dropped: 0 };
-  return { end, stdout: nothing, stderr: nothing, spilled: true, results: [], state, fresh };
+  return { started: true, end, stdout: nothing, stderr: nothing, spilled: true, results: [], state, fresh };
 }

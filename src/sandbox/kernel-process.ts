@@ -1,5 +1,5 @@
 /** Looks after a kernel by its process: is it there, interrupt it, end it. By short lines in a shell of the sandbox. */
-import { type KernelProcess, processLine } from "./kernel-protocol.ts";
+import { type KernelProcess, endLine, processLine } from "./kernel-protocol.ts";
 
 /** What of the SDK's class this needs. */
 export interface ExecHost {
@@ -18,6 +18,14 @@ const ANSWER_MS = 5_000;
 /** Sends the signal if the process is still the same one. Never throws; a sandbox that does not answer is let be. */
 export async function signal(host: ExecHost, process: KernelProcess, name: "INT" | "KILL"): Promise<void> {
   await exitCode(host, processLine(process, name));
+}
+
+/**
+ * Ends what the code of a run started, with the kernel that ran it if that is given. Never throws; what has an environment
+ * of its own, without the run's mark, is not found.
+ */
+export async function endStarted(host: ExecHost, runID: string, kernel?: KernelProcess): Promise<void> {
+  await exitCode(host, endLine(runID, kernel));
 }
 
 /** Looks at the process from time to time until `end`; `died` settles once it is not there any more. */

@@ -264,3 +264,9 @@ export function processLine({ pid, started }: KernelProcess, signal?: "INT" | "K
   ];
   return `( ${check.join("; ")} )`;
 }
+
+/** A shell line that ends what the code of a run started, and its kernel where one is given. */
+export function endLine(runID: string, kernel?: KernelProcess): string {
+  const words = kernel ? [runID, kernel.pid, kernel.started] : [runID];
+  return `/bin/bash ${PRELUDE}/end.sh ${words.join(" ")}`;
+}

@@ -7,7 +7,7 @@
  */
 import { KeyedQueue } from "../runs/queue.ts";
 import { ToolError, answered, exhausted, saysExhausted, sdkCode } from "./errors.ts";
-import { type ExecHost, exitCode, signal, watch, within } from "./kernel-process.ts";
+import { type ExecHost, endStarted, exitCode, signal, watch, within } from "./kernel-process.ts";
 import { type CodeOutcome, type Printed, outcomeOf, unanswered } from "./kernel-outcome.ts";
 import { type Language, idleCell, loadCell, parseHello, runCell } from "./kernel-protocol.ts";
 import { type Kernel, KernelTable } from "./kernel-table.ts";
@@ -84,7 +84,11 @@ export class Kernels {
     const key = `${spec.language}/${spec.context}`;
     const { promise: stopped, resolve: stop } = Promise.withResolvers<Stop>();
     const { promise: withdrawn, resolve: withdraw } = Promise.withResolvers<CodeOutcome>();
-    const never: CodeOutcome = { ...unanswered("cancelled", "kept", false), spilled: false };
+    const never: CodeOutcome = {
+      ...unanswered("cancelled", "kept", false),
+      started: false,
+      spilled: false,
+    };
     let cancelled = false;
     this.#stops.set(spec.runID, (why) => {
       cancelled ||= why === "cancelled";
@@ -132,14 +136,14 @@ export class Kernels {
     this.#stops.set(runID, (why) => why === "gone" && stop(why));
     this.#running.add(runID);
     try {
-      return await this.#queue.run(kernel.key, () => this.#free(kernel, gone));
+      return await this.#queue.run(kernel.key, () => this.#free(runID, kernel, gone));
     } finally {
       this.#stops.delete(runID);
       this.#running.delete(runID);
     }
   }
 
-  async #free(kernel: Kernel, gone: Promise<Stop>): Promise<TakenOver> {
+  async #free(runID: string, kernel: Kernel, gone: Promise<Stop>): Promise<TakenOver> {
     const context = contextOf(kernel.contextID, kernel.language);
     // Answered after the code that was there first.
     const answer = this.#host.runCode(idleCell(kernel.language), { context });
@@ -147,12 +151,15 @@ export class Kernels {
     const idle = await Promise.race([within(INTERRUPT_GRACE_MS / 2, ended), gone]);
     if (typeof idle === "object") return "idle";
     const freed = idle ?? (await Promise.race([this.#interrupt(kernel, answer), gone]));
-    if (typeof freed === "object") return "interrupted";
+    if (typeof freed === "object") {
+      await endStarted(this.#host, runID);
+      return "interrupted";
+    }
     this.#abandon(answer);
     // No call to a container that is gone: it would start a new one.
     if (freed === "gone") return "killed";
     this.#table.delete(kernel);
-    this.#kill(kernel);
+    this.#kill(kernel, runID);
     return "killed";
   }
 
@@ -240,9 +247,12 @@ export class Kernels {
       // No call to a container that is gone: it would start a new one.
       if (first === "gone") return unanswered("died", "lost", fresh);
       const late = first === "died" ? undefined : await this.#interrupt(kernel, answer);
-      if (late && first !== "died") return { ...outcomeOf(late, spec.runID, fresh), end: first };
+      if (late && first !== "died") {
+        await endStarted(this.#host, spec.runID);
+        return { ...outcomeOf(late, spec.runID, fresh), end: first };
+      }
       this.#table.delete(kernel);
-      this.#kill(kernel);
+      this.#kill(kernel, first === "died" ? undefined : spec.runID);
       return unanswered(first, "lost", fresh);
     } finally {
       clearTimeout(timer);
@@ -271,11 +281,13 @@ export class Kernels {
     answer.then(settled, settled);
   }
 
-  /** In the background: the SDK starts a spare kernel before it answers that a context is deleted. */
-  #kill(kernel: Kernel): void {
-    void signal(this.#host, kernel, "KILL").then(() =>
-      this.#host.deleteCodeContext(kernel.contextID).catch(() => undefined),
-    );
+  /**
+   * Ends a kernel, with what the code of the run in it started where one is given. In the background: the SDK starts a
+   * spare kernel before it answers that a context is deleted.
+   */
+  #kill(kernel: Kernel, runID?: string): void {
+    const ended = runID ? endStarted(this.#host, runID, kernel) : signal(this.#host, kernel, "KILL");
+    void ended.then(() => this.#host.deleteCodeContext(kernel.contextID).catch(() => undefined));
   }
 }
 

@@ -31,6 +31,11 @@ describe("values", () => {
     expect(await kernel.value("new Error('as a value')")).toMatch(
       /^Error: as a value\n {4}at cell-\d+\.js:1:1$/,
     );
+    expect(await kernel.value("'y'.repeat(10 ** 7)")).toMatch(
+      /^'y{16319}\n\[\.\.\. 9967360 of 10000000 characters omitted: print it, or write it to a file \.\.\.\]\ny{16319}'$/,
+    );
+    const keys = "Object.fromEntries(Array.from({ length: 50000 }, (_, i) => ['key' + i, i]))";
+    expect((await kernel.value(keys))?.length).toBeLessThanOrEqual(32 * 1024);
     expect((await kernel.run("display({png: 1}); display(2); 3")).results).toHaveLength(3);
   });
 

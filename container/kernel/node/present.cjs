@@ -2,7 +2,8 @@
 /** From a value or an exception to what a model can read. */
 const util = require("node:util");
 
-const TEXT_CHARS = 256 * 1024;
+const TEXT_CHARS = 32 * 1024;
+const NOTE_CHARS = 128;
 const IMAGE_BYTES = 8 * 1024 * 1024;
 const NAME_CHARS = 200;
 const TOTAL_BYTES = 12 * 1024 * 1024;
@@ -11,7 +12,7 @@ const MESSAGE_CHARS = 16 * 1024;
 const INSPECT = {
   depth: 6,
   maxArrayLength: 1000,
-  maxStringLength: TEXT_CHARS,
+  maxStringLength: TEXT_CHARS / 2,
   breakLength: 100,
   colors: false,
 };
@@ -28,18 +29,27 @@ const FORMS = {
   "application/json": "json",
 };
 
-function shorten(text, limit = TEXT_CHARS) {
-  return text.length <= limit
-    ? text
-    : `${text.slice(0, limit)}\n... [${text.length - limit} more characters not shown]`;
+/** The text, or its two ends, as of a stream, and how to get what is between them. */
+function shorten(text, limit = TEXT_CHARS, length = text.length) {
+  if (text.length <= limit) return text;
+  const half = (limit - NOTE_CHARS) / 2;
+  const note = `[... ${length - 2 * half} of ${length} characters omitted: print it, or write it to a file ...]`;
+  return `${text.slice(0, half)}\n${note}\n${text.slice(-half)}`;
 }
 
 function plain(value) {
   try {
+    if (typeof value === "string" && value.length > TEXT_CHARS) return longString(value);
     return shorten(util.inspect(value, INSPECT));
   } catch (error) {
     return `<value that cannot be shown: ${messageOf(error)}>`;
   }
+}
+
+/** Only the ends of a long string are quoted: the whole of it can be half a gigabyte. */
+function longString(value) {
+  const ends = `${value.slice(0, TEXT_CHARS)}${value.slice(-TEXT_CHARS)}`;
+  return shorten(util.inspect(ends, { ...INSPECT, maxStringLength: null }), TEXT_CHARS, value.length);
 }
 
 /** The outputs of one run in order, each an object of forms, held to their limits. */

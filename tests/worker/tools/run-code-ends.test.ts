@@ -1,0 +1,95 @@
+/** How code ends that does not end by itself, and what is said of answers that are too long. */
+import { describe, expect, it } from "vitest";
+import { idIn, owner, sh } from "../support.ts";
+
+const sandbox = "code-ends";
+
+const run = (code: string, more: Record<string, unknown> = {}) =>
+  owner.call("run_code", { sandbox, code, ...more });
+
+/** How many processes of the sandbox have this argument; the brackets keep grep from finding itself. */
+const count = async (argument: string) => {
+  const pattern = `[${argument.slice(0, 1)}]${argument.slice(1)}`;
+  return Number(
+    await sh(sandbox, `grep -lzx '${pattern}' /proc/[0-9]*/cmdline | wc -l`, { session: "look" }),
+  );
+};
+
+describe("code that is stopped", () => {
+  it.each([
+    ["javascript", "require('child_process').execSync('sleep 3601; true')", "3601"],
+    ["javascript", "require('child_process').spawn('sleep', ['3602']); while (true) {}", "3602"],
+    ["python", "import subprocess\nsubprocess.run('sleep 3603; true', shell=True)", "3603"],
+    [
+      "python",
+      "import signal, subprocess\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nsubprocess.Popen(['sleep', '3604'], start_new_session=True)\nwhile True: pass",
+      "3604",
+    ],
+    [
+      "python",
+      "import multiprocessing, os, signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nmultiprocessing.get_context('fork').Process(target=lambda: os.spawnlp(os.P_WAIT, 'sleep', 'sleep', '3605')).start()\nwhile True: pass",
+      "3605",
+    ],
+  ])("takes what it started with it: %s %s", async (language, code, seconds) => {
+    const result = await run(code, { language, timeout_seconds: 2, context: `stop-${seconds}` });
+    expect(result.text).toContain("state: timed_out");
+    while ((await count(seconds)) > 0) await new Promise((resolve) => setTimeout(resolve, 50));
+  });
+
+  it("leaves what earlier code of its kernel started", async () => {
+    await run("import subprocess\nserver = subprocess.Popen(['sleep', '3606'])", { context: "keeps" });
+    const result = await run("while True: pass", { context: "keeps", timeout_seconds: 1 });
+    expect(result.text).toContain("are still there");
+    expect((await run("server.poll(), server.kill()", { context: "keeps" })).text).toBe(
+      "result: (None, None)",
+    );
+  });
+
+  it("while it waits for its turn has never started, and that is said", async () => {
+    const first = await run("import time\nwhile True: time.sleep(0.01)", {
+      context: "turn",
+      wait_seconds: 0,
+    });
+    const second = await run("x = 1", { context: "turn", wait_seconds: 0 });
+    const id = idIn(second);
+    const cancelled = await owner.call("cancel_run", { id });
+    expect(cancelled.text).not.toContain("interrupted");
+    expect((await owner.call("get_result", { id })).text).toMatch(
+      /state: cancelled\n.*It was cancelled while it waited for its turn: it never started\./s,
+    );
+    await owner.call("cancel_run", { id: idIn(first) });
+    expect((await owner.call("get_result", { id: idIn(first), wait_seconds: 10 })).text).toContain(
+      "The python kernel turn was interrupted.",
+    );
+  });
+});
+
+describe("values that are long", () => {
+  it.each([
+    ["python", "'x' * 10**7"],
+    ["python", "print('printed'); from IPython.display import HTML; HTML('x' * 200000)"],
+    ["javascript", "'x'.repeat(10 ** 7)"],
+    ["javascript", "Object.fromEntries(Array.from({ length: 50000 }, (_, i) => ['key' + i, i]))"],
+  ])("are shown by their ends: %s %s", async (language, code) => {
+    const { text } = await run(code, { language });
+    expect(text).toMatch(
+      /\[\.\.\. \d+ of \d+ characters omitted: (?:print it, or )?write it to a file \.\.\.\]/,
+    );
+    expect(text.length).toBeLessThan(33_000);
+  });
+
+  it.each([
+    [
+      "python",
+      "for i in range(100): display('x' * 10**6)\nprint('é' * 10**6)\nraise ValueError('z' * 10**6)",
+    ],
+    [
+      "javascript",
+      "for (let i = 0; i < 100; i++) display('\\u20ac'.repeat(10 ** 6)); throw new Error('z'.repeat(10 ** 6))",
+    ],
+  ])("stay together under half a megabyte: %s", async (language, code) => {
+    const { content, text } = await run(code, { language });
+    expect(text).toMatch(/left out/);
+    expect(new TextEncoder().encode(JSON.stringify(content)).length).toBeLessThan(500_000);
+  });
+});

@@ -6,6 +6,7 @@ import type { CodeSpec, Kernels, TakenOver } from "../sandbox/kernels.ts";
 import type { Shell } from "../sandbox/shell.ts";
 import { RunFiles } from "./files.ts";
 import {
+  type Allowance,
   type CodeDetail,
   type CodeResult,
   DETAIL_BYTES,
@@ -38,7 +39,7 @@ export function startCode(
   kernels: Kernels,
   shell: Shell,
   sink: RunSink,
-  spec: Omit<CodeSpec, "runID">,
+  spec: Omit<CodeSpec, "runID"> & Allowance,
   begins: (kernel: Kernel) => void,
 ): Execution {
   const files = new RunFiles(shell, sink);
@@ -119,13 +120,16 @@ function titleOf(language: string, context: string): string {
   return context === "default" ? `The ${language} kernel` : `The ${language} kernel ${context}`;
 }
 
-function endOf(outcome: CodeOutcome, { language, context, timeoutMs }: Omit<CodeSpec, "runID">): End {
+function endOf(
+  outcome: CodeOutcome,
+  { language, context, timeoutMs, cut }: Omit<CodeSpec, "runID"> & Allowance,
+): End {
   const kernel = titleOf(language, context);
   const state = STATE[outcome.state];
   const reasons: Record<CodeOutcome["end"], string | undefined> = {
     ok: undefined,
     error: undefined,
-    timeout: `${kernel} was stopped after ${timeoutMs / 1000} s. ${state}`,
+    timeout: [`${kernel} was stopped after ${timeoutMs / 1000} s.`, cut, state].filter(Boolean).join(" "),
     cancelled: outcome.started
       ? `${kernel} was interrupted. ${state}`
       : "It was cancelled while it waited for its turn: it never started.",

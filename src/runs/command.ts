@@ -11,9 +11,9 @@ import {
 import { type Reply, type Shell, outputBytes, quote } from "../sandbox/shell.ts";
 import { type Polled, RunFiles } from "./files.ts";
 import { KeyedQueue } from "./queue.ts";
-import type { End, Execution, RunSink } from "./run.ts";
+import type { Allowance, End, Execution, RunSink } from "./run.ts";
 
-export interface CommandSpec {
+export interface CommandSpec extends Allowance {
   command: string;
   /** Whose directory, variables and functions the command starts from and leaves to the next. */
   session: string;
@@ -21,8 +21,6 @@ export interface CommandSpec {
   cwd?: string;
   /** For this command only. */
   env?: Record<string, string>;
-  /** From the moment it starts, milliseconds. */
-  timeoutMs: number;
 }
 
 /** What it takes to go on with a command in another actor. */
@@ -30,6 +28,8 @@ export interface CommandTrace {
   session: string;
   /** Milliseconds since the epoch. */
   deadline: number;
+  /** Why the deadline is earlier than was asked for. */
+  cut?: string;
 }
 
 /** How long one call into the sandbox waits for a command to end, seconds. */
@@ -74,11 +74,11 @@ export class Commands {
    * @param started is told what `resume` needs once the command has started
    */
   start(sink: RunSink, spec: CommandSpec, started: (trace: CommandTrace) => void): Execution {
-    const run = new RunningCommand(this.#shell, sink, spec.session);
+    const run = new RunningCommand(this.#shell, sink, spec);
     const turn = this.#queue.run(spec.session, async () => {
       if (run.stop || sink.ended) return NEVER_STARTED;
       const deadline = Date.now() + spec.timeoutMs;
-      started({ session: spec.session, deadline });
+      started({ session: spec.session, deadline, cut: spec.cut });
       const reply = await run.start(spec, untilDeadline(deadline));
       return run.follow(reply, deadline);
     });
@@ -86,8 +86,9 @@ export class Commands {
   }
 
   /** Goes on with a command that an earlier actor started, where the sink's output ends. */
-  resume(sink: RunSink, { session, deadline }: CommandTrace): Execution {
-    const run = new RunningCommand(this.#shell, sink, session);
+  resume(sink: RunSink, trace: CommandTrace): Execution {
+    const { session, deadline } = trace;
+    const run = new RunningCommand(this.#shell, sink, trace);
     run.started = true;
     run.resumed = true;
     const done = this.#queue.run(session, () => run.follow(undefined, deadline));
@@ -101,6 +102,7 @@ class RunningCommand {
   readonly #shell: Shell;
   readonly #sink: RunSink;
   readonly #session: string;
+  readonly #cut: string | undefined;
   readonly #files: RunFiles;
   readonly #withdrawn = Promise.withResolvers<End>();
   #killedAt = 0;
@@ -111,10 +113,11 @@ class RunningCommand {
   resumed = false;
   stop: Stop | undefined;
 
-  constructor(shell: Shell, sink: RunSink, session: string) {
+  constructor(shell: Shell, sink: RunSink, { session, cut }: Pick<CommandTrace, "session" | "cut">) {
     this.#shell = shell;
     this.#sink = sink;
     this.#session = session;
+    this.#cut = cut;
     this.#files = new RunFiles(shell, sink);
   }
 
@@ -233,7 +236,9 @@ class RunningCommand {
       return {
         state: "timed_out",
         exitCode,
-        note: "It took too long and was stopped, with every process it started.",
+        note: this.#cut
+          ? `It was stopped, with every process it started. ${this.#cut}`
+          : "It took too long and was stopped, with every process it started.",
       };
     if (this.stop === "cancelled")
       return { state: "cancelled", exitCode, note: "It was cancelled, with every process it started." };

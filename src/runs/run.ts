@@ -12,6 +12,14 @@ export type RunState = "running" | "succeeded" | "failed" | "cancelled" | "timed
 
 export type EndState = Exclude<RunState, "running">;
 
+/** How long a run may take. */
+export interface Allowance {
+  /** From the moment it starts, milliseconds. */
+  timeoutMs: number;
+  /** Why that is less than was asked for, when it is, in sentences. */
+  cut?: string;
+}
+
 /** How a run ended, as its executor reports it. */
 export interface End {
   state: EndState;

@@ -19,6 +19,8 @@ export interface TaskFacts {
   repository?: string;
   branch?: string;
   timeoutMs: number;
+  /** Why that is less than was asked for, when it is. */
+  cut?: string;
   /** The last lines of what was printed on standard error. */
   stderr: string;
 }
@@ -42,9 +44,12 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
     case "timed_out": {
       const seconds = facts.timeoutMs / 1000;
       const api = spending.upstream ? ` The model's API was failing: ${said(spending.upstream)}.` : "";
+      const stopped = facts.cut
+        ? `was stopped after ${seconds} s`
+        : `did not finish within ${seconds} s and was stopped`;
       return {
         state: "timed_out",
-        note: `${facts.agent} did not finish within ${seconds} s and was stopped, with every process it started.${api} Allow more with timeout_seconds.${goOn}`,
+        note: `${facts.agent} ${stopped}, with every process it started.${api} ${facts.cut ?? "Allow more with timeout_seconds."}${goOn}`,
       };
     }
   }

@@ -67,7 +67,7 @@ export class WorkingTask {
     if (this.#cancelled) return { ...NEVER_STARTED, detail: this.#unstarted() };
     this.#command = this.#host.commands.start(
       this.#output,
-      { command: this.#script.run(), session: TASK_SESSION, timeoutMs: spec.timeoutMs },
+      { command: this.#script.run(), session: TASK_SESSION, timeoutMs: spec.timeoutMs, cut: spec.cut },
       (command) => {
         this.#trace.command = command;
         this.#secure();

@@ -8,13 +8,13 @@ import type { ActiveRun } from "./active.ts";
 import type { AgentName, AgentReport } from "./agents.ts";
 import type { CommandTrace, Commands } from "./command.ts";
 import { KeyedQueue } from "./queue.ts";
-import type { End, Execution } from "./run.ts";
+import type { Allowance, End, Execution } from "./run.ts";
 import type { ArchiveSource } from "./task-archive.ts";
 import type { ModelAnswer, ModelCall, TaskBudgets } from "./task-budget.ts";
 import type { Step } from "./task-output.ts";
 import { WorkingTask } from "./task-working.ts";
 
-export interface TaskSpec {
+export interface TaskSpec extends Allowance {
   task: string;
   agent: AgentName;
   /** Cloned into `directory` first. */
@@ -24,8 +24,6 @@ export interface TaskSpec {
   directory: string;
   model?: string;
   maxTurns?: number;
-  /** From the moment it starts, milliseconds. */
-  timeoutMs: number;
   /** Whether the sandbox was made for this task alone and ends with it. */
   ownSandbox: boolean;
   /** The agent's id of the conversation that goes on. */

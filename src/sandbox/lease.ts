@@ -158,6 +158,14 @@ const HINTS: Record<keyof Limits, (allowed: number, used: number) => [message: s
   ],
 };
 
+const DAY_MS = 86_400_000;
+
+/** What a run is told that had no more than so many seconds of the day. */
+export function cutShort(seconds: number, { runSecondsPerDay }: Limits, now: number): string {
+  const next = new Date((Math.floor(now / DAY_MS) + 1) * DAY_MS).toISOString();
+  return `Your run seconds of the day were used up: ${runSecondsPerDay} run seconds a day are your limit, of which other runs left ${seconds} to this one. The next day begins at ${next} (midnight UTC).`;
+}
+
 /** The error for a limit that is in the way. */
 export function quotaError({ limit, allowed, used }: NonNullable<Grant["refused"]>): ToolError {
   return new ToolError("quota_exceeded", ...HINTS[limit](allowed, used), true);

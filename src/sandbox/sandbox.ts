@@ -4,7 +4,14 @@ import { resumeCode, startCode } from "../runs/code.ts";
 import { type CommandSpec, type CommandTrace, Commands } from "../runs/command.ts";
 import type { ActiveRun } from "../runs/active.ts";
 import { localID } from "../runs/id.ts";
-import { type Execution, type RunKind, type RunSummary, type RunView, titleOf } from "../runs/run.ts";
+import {
+  type Allowance,
+  type Execution,
+  type RunKind,
+  type RunSummary,
+  type RunView,
+  titleOf,
+} from "../runs/run.ts";
 import { type Launch, type LogPage, Runs } from "../runs/runs.ts";
 import type { RunRecord } from "../runs/store.ts";
 import { type TaskSpec, type TaskTrace, Tasks } from "../runs/task.ts";
@@ -20,7 +27,7 @@ import { Gate } from "./gate.ts";
 import { Housekeeping } from "./housekeeping.ts";
 import type { Kernel } from "./kernel-table.ts";
 import { type CodeSpec, Kernels } from "./kernels.ts";
-import { Lease, type Stake } from "./lease.ts";
+import { Lease, type Stake, cutShort } from "./lease.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { Measuring } from "./measuring.ts";
 import { Membership, type Owner } from "./membership.ts";
@@ -168,12 +175,12 @@ export class Sandbox extends BaseSandbox<Env> {
     waitMs: number,
   ): Promise<Answer<RunView>> {
     return this.#serve(owner, () =>
-      this.#start("code", spec.code, spec.timeoutMs, waitMs, (run, timeoutMs) =>
+      this.#start("code", spec.code, spec.timeoutMs, waitMs, (run, allowance) =>
         startCode(
           this.#kernels,
           this.#shell,
           run,
-          { ...spec, timeoutMs, logCapBytes: this.#logCapBytes },
+          { ...spec, ...allowance, logCapBytes: this.#logCapBytes },
           (kernel) => run.trace(kernel),
         ),
       ),
@@ -182,8 +189,8 @@ export class Sandbox extends BaseSandbox<Env> {
 
   executeCommand(owner: Owner, spec: CommandSpec, waitMs: number): Promise<Answer<RunView>> {
     return this.#serve(owner, () =>
-      this.#start("command", spec.command, spec.timeoutMs, waitMs, (run, timeoutMs) =>
-        this.#commands.start(run, { ...spec, timeoutMs }, (trace) => run.trace(trace)),
+      this.#start("command", spec.command, spec.timeoutMs, waitMs, (run, allowance) =>
+        this.#commands.start(run, { ...spec, ...allowance }, (trace) => run.trace(trace)),
       ),
     );
   }
@@ -191,8 +198,8 @@ export class Sandbox extends BaseSandbox<Env> {
   /** Answers with the run as it has just started; what becomes of it, `readRun` tells. */
   executeTask(owner: Owner, spec: TaskSpec): Promise<Answer<RunView>> {
     return this.#serve(owner, async () => {
-      const run = await this.#start("task", spec.task, spec.timeoutMs, 0, (active, timeoutMs) =>
-        this.#tasks.start(active, { ...spec, timeoutMs }),
+      const run = await this.#start("task", spec.task, spec.timeoutMs, 0, (active, allowance) =>
+        this.#tasks.start(active, { ...spec, ...allowance }),
       );
       await this.#membership.account(owner).taskSeen(run);
       return run;
@@ -311,7 +318,7 @@ export class Sandbox extends BaseSandbox<Env> {
     source: string,
     timeoutMs: number,
     waitMs: number,
-    launch: (run: ActiveRun, timeoutMs: number) => Execution,
+    launch: (run: ActiveRun, allowance: Allowance) => Execution,
   ): Promise<RunView> {
     const stake = await this.#lease.take(Math.ceil(timeoutMs / 1000));
     if (!this.#gate.isOpen || !this.#membership.isRegistered) {
@@ -320,11 +327,15 @@ export class Sandbox extends BaseSandbox<Env> {
         throw error;
       });
     }
-    const granted = Math.min(timeoutMs, stake.seconds * 1000);
+    const grantedMs = stake.seconds * 1000;
+    const allowance =
+      grantedMs < timeoutMs
+        ? { timeoutMs: grantedMs, cut: cutShort(stake.seconds, parseConfig(this.env).limits, Date.now()) }
+        : { timeoutMs };
     return this.#runs.start(
       kind,
       titleOf(source),
-      (run) => this.#staked(stake, launch(run, granted)),
+      (run) => this.#staked(stake, launch(run, allowance)),
       waitMs,
     );
   }

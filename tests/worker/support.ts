@@ -160,18 +160,24 @@ export async function killContainer(name: string): Promise<void> {
 /** Throws the actor of the owner's sandbox away, with all it had in memory; with `kill`, its container too. */
 export async function evict(name: string, { kill = false } = {}): Promise<void> {
   const { LOCAL_ENGINE_URL, LOCAL_ENGINE_SECRET } = bindings as Env & LocalEnv;
-  let sandbox: string | undefined;
-  await inActor(name, async (_sandbox, state) => {
-    sandbox = state.storage.kv.get<{ sandbox: string }>("__local_container")?.sandbox;
-    await state.storage.sync();
-    state.abort("evicted by a test");
-  }).catch(() => undefined);
+  const sandbox = await evictActor(await actorOf(name));
   if (!kill) return;
   await fetch(`${LOCAL_ENGINE_URL}/sandboxes/${sandbox}/signal`, {
     method: "POST",
     headers: { [SECRET_HEADER]: LOCAL_ENGINE_SECRET },
     body: JSON.stringify({ signal: 9 }),
   });
+}
+
+/** Throws an actor away; answers its container's name. */
+export async function evictActor(actor: DurableObjectStub<Sandbox>): Promise<string | undefined> {
+  let sandbox: string | undefined;
+  await runInDurableObject<Sandbox, void>(actor, async (_sandbox, state) => {
+    sandbox = state.storage.kv.get<{ sandbox: string }>("__local_container")?.sandbox;
+    await state.storage.sync();
+    state.abort("evicted by a test");
+  }).catch(() => undefined);
+  return sandbox;
 }
 
 /** The bucket that logs of runs go to. */

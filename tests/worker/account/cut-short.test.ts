@@ -1,0 +1,67 @@
+/** A run that had less time than it asked for, because its principal's seconds of the day were used up, says so. */
+import { runInDurableObject } from "cloudflare:test";
+import { expect, test } from "vitest";
+import { accountOf, actorOf, type Caller, type Result, evictActor, principal } from "../support.ts";
+
+const SCOPES = ["sandbox:exec", "sandbox:read", "sandbox:write", "tasks:run"] as const;
+
+/** Someone who has so many seconds of the day left: 86400 unless set. */
+async function withSeconds(name: string, left: number): Promise<Caller> {
+  const caller = await principal(name, SCOPES);
+  await caller.call("list_sandboxes");
+  await runInDurableObject(accountOf(caller), (_account, { storage }) => {
+    const day = Math.floor(Date.now() / 86_400_000);
+    for (const one of [day, day + 1]) storage.sql.exec("INSERT INTO usage VALUES (?, ?)", one, 86_400 - left);
+  });
+  return caller;
+}
+
+/** What a result should say and does not, and what it should not say and does. */
+function wrong({ text }: Result, seconds: number): RegExp[] {
+  const said = [
+    /state: timed_out/,
+    /86400 run seconds a day are your limit/,
+    new RegExp(`other runs left ${seconds} to this one`),
+    /The next day begins at \d{4}-\d\d-\d\dT00:00:00\.000Z/,
+  ];
+  const unsaid = [/too long|did not finish|timeout_seconds/];
+  return [...said.filter((one) => !one.test(text)), ...unsaid.filter((one) => one.test(text))];
+}
+
+test("a command", async () => {
+  const caller = await withSeconds("cut-command", 3);
+  const result = await caller.call("run_command", { command: "sleep 60", timeout_seconds: 60 });
+  expect(wrong(result, 3)).toEqual([]);
+  expect(result.text).toContain("with every process it started");
+});
+
+test("a command that an earlier actor started", async () => {
+  const caller = await withSeconds("cut-evicted", 5);
+  const args = { command: "sleep 60", timeout_seconds: 60, wait_seconds: 2 };
+  const { structured } = await caller.call("run_command", args);
+  await evictActor(await actorOf("default", caller));
+  expect(wrong(await caller.call("get_result", { id: structured.id }), 5)).toEqual([]);
+});
+
+test("code", async () => {
+  const caller = await withSeconds("cut-code", 3);
+  const result = await caller.call("run_code", { code: "import time; time.sleep(60)", timeout_seconds: 60 });
+  expect(wrong(result, 3)).toEqual([]);
+  expect(result.text).toContain("Its variables and imports are still there.");
+});
+
+test("a task", async () => {
+  const caller = await withSeconds("cut-task", 6);
+  const result = await caller.call("execute_task", {
+    task: "[[wait]] x",
+    timeout_seconds: 600,
+    sandbox: "cut",
+  });
+  expect(wrong(result, 6)).toEqual([]);
+});
+
+test("one that took too long by itself is told that", async () => {
+  const caller = await withSeconds("not-cut", 30);
+  const result = await caller.call("run_command", { command: "sleep 60", timeout_seconds: 1 });
+  expect(result.text).toContain("It took too long and was stopped");
+});

@@ -4,6 +4,7 @@
 # Files of a run, in $sbx_runs:          <id>.cmd  the command    <id>.out <id>.err  its output, opened for append
 #                                        <id>.pid  leader of its process group      <id>.exit  its exit status
 #                                        <id>.kill  there while what it started is being killed
+#                                        <id>.ends  sizes of its output at its end, where others go on writing to it
 # Files of a session, in $sbx_sessions:  <name>.0 <name>.1  two slots for the state that the next command starts
 # from, written in turn so that a killed command leaves the older one whole; <name> says which one is current.
 #
@@ -43,19 +44,65 @@ sbx_start() {
 
 # Runs the command in a session and process group of its own, then records how it ended and the state it left.
 sbx_supervise() {
-  local run=$1 id=$2 state=$3 from=$3.$4 next=$((1 - $4)) pid status
+  local run=$1 id=$2 state=$3 from=$3.$4 next=$((1 - $4)) pid status out err
   shift 4
   : >"$state.$next"
+  # Held open here too, at one position with whatever inherits them: where that is tells how much was written.
+  exec {out}>>"$run.out" {err}>>"$run.err"
   exec -c /usr/bin/setsid /bin/bash --noprofile --norc /opt/sandbox-mcp/command.sh \
-    "$run.cmd" "$id" "$from" "$state.$next" "$@" </dev/null >>"$run.out" 2>>"$run.err" &
+    "$run.cmd" "$id" "$from" "$state.$next" "$@" </dev/null >&"$out" 2>&"$err" {out}>&- {err}>&- &
   pid=$!
   printf '%s' "$pid" >"$run.pid"
   wait "$pid"
   status=$?
   [[ -s $state.$next ]] && printf '%s' "$next" >"$state"
+  ! kill -0 -- "-$pid" || sbx_mark "$run" "$out" "$err"
   printf '%s' "$status" >"$run.exit"
   # One byte, which a reader whose time is up has or has not: of more it could take a part.
   printf '\n'
+  exec >/dev/null
+  ! sbx_written "$out" "$err" '[12]' || sbx_tend "$run" "$out" "$err"
+}
+
+# Notes where the output of a run ends: what the processes that it leaves behind print after that is not its own.
+sbx_mark() {
+  local position ends=()
+  [[ ! -f $1.ends ]] || return 0
+  sbx_position "$2" && ends=("$position") && sbx_position "$3" && printf '%s\n' "$ends $position" >"$1.ends"
+}
+
+# Sets position to where an open file is.
+sbx_position() {
+  read -r _ position <"/proc/self/fdinfo/$1"
+}
+
+# sbx_written OUT ERR PATTERN: whether another process has one of these files open, under a number like the pattern.
+sbx_written() {
+  local file
+  for file in /proc/[0-9]*/fd/$3; do
+    [[ $file -ef /proc/self/fd/$1 || $file -ef /proc/self/fd/$2 ]] && [[ $file != /proc/$BASHPID/* ]] && return
+  done
+  return 1
+}
+
+# Gives the disk back that holds what processes left behind by a run print, as long as there are any, and whether or not
+# the files still have their names. Nobody reads that; the output of the run itself stays for sbx_output.
+sbx_tend() {
+  local run=$1 fds=("$2" "$3") ends=() freed index position pause looks=0
+  sbx_mark "$@"
+  read -ra ends <"$run.ends"
+  freed=("${ends[@]}")
+  while ((looks++ % 16)) || sbx_written "${fds[@]}" '*'; do
+    pause=1
+    for index in 0 1; do
+      sbx_position "${fds[index]}"
+      ((position - freed[index] > sbx_inline)) || continue
+      [[ -f $run.cmd ]] || ends[index]=0
+      fallocate --punch-hole --offset "${ends[index]}" --length "$((position - ends[index]))" "/proc/$BASHPID/fd/${fds[index]}"
+      freed[index]=$position pause=0.1
+    done
+    sbx_sleep "$pause"
+  done
 }
 
 # Waits for the supervisor's word that the command has ended: 0 when it came, above 128 when the time is up, else the
@@ -120,24 +167,27 @@ sbx_poll() {
 # "OUT_SIZE OUT_START ERR_SIZE ERR_START" and two lines of base64: of each output at most MAX bytes from its offset on.
 # With MAX 0 nobody wants what is in between: then its last 16 KiB.
 sbx_output() {
-  local run=$sbx_runs/$1 sizes=(0 0) starts=("$2" "$3") maxima=("$4" "$5") index
+  local run=$sbx_runs/$1 sizes=(0 0) starts=("$2" "$3") maxima=("$4" "$5") ends=() index
   [[ -f $run.out ]] && sizes[0]=$(stat -c %s "$run.out")
   [[ -f $run.err ]] && sizes[1]=$(stat -c %s "$run.err")
+  [[ ! -f $run.ends ]] || read -ra ends <"$run.ends"
   for index in 0 1; do
+    [[ -z ${ends[index]-} ]] || ((sizes[index] <= ends[index])) || sizes[index]=${ends[index]}
     ((maxima[index] == 0)) || continue
     maxima[index]=16384
     ((sizes[index] - starts[index] <= 16384)) || starts[index]=$((sizes[index] - 16384))
   done
   printf '%s ' "${sizes[0]}" "${starts[0]}" "${sizes[1]}" "${starts[1]}"
   printf '\n'
-  ((sizes[0] > starts[0])) && sbx_range "$run.out" "${starts[0]}" "${maxima[0]}"
+  ((sizes[0] > starts[0])) && sbx_range "$run.out" "${starts[0]}" "${sizes[0]}" "${maxima[0]}"
   printf '\n'
-  ((sizes[1] > starts[1])) && sbx_range "$run.err" "${starts[1]}" "${maxima[1]}"
+  ((sizes[1] > starts[1])) && sbx_range "$run.err" "${starts[1]}" "${sizes[1]}" "${maxima[1]}"
   printf '\n'
 }
 
+# sbx_range FILE START END MAX
 sbx_range() {
-  tail -c "+$(($2 + 1))" "$1" | head -c "$3" | base64 -w 0
+  tail -c "+$(($2 + 1))" "$1" | head -c "$(($3 - $2 < $4 ? $3 - $2 : $4))" | base64 -w 0
 }
 
 # sbx_free ID out|err BYTES: gives the disk back what lies before that offset; offsets stay as they are.
@@ -249,7 +299,7 @@ sbx_signal() {
 sbx_clean() {
   local id files=()
   for id in "$@"; do
-    files+=("$sbx_runs/$id".{cmd,out,err,pid,exit,kill})
+    files+=("$sbx_runs/$id".{cmd,out,err,pid,exit,kill,ends})
   done
   rm -rf "${files[@]}"
 }

@@ -1,0 +1,44 @@
+import { afterAll, describe, expect, it } from "vitest";
+import { owner, sh, until } from "../support.ts";
+
+const sandbox = "left-behind";
+
+afterAll(() => owner.call("destroy_sandbox", { sandbox }));
+
+const run = (command: string) => owner.call("run_command", { sandbox, command });
+
+/** Megabytes that the files of runs take on the sandbox's disk, those without a name as well. */
+const onDisk = async () =>
+  Number((await sh(sandbox, "df -m --output=used /var/lib/sandbox-mcp | tail -1")).trim());
+
+describe("what a command leaves behind", () => {
+  it.each([
+    ["in its group", "(PRINT) & echo begun"],
+    ["out of its group", "setsid bash -c 'PRINT' & echo begun"],
+    ["out of its group and marked by nothing", "env -i setsid bash -c 'PRINT' & echo begun"],
+  ])("prints as much as it likes and takes no disk (%s)", async (_where, command) => {
+    const before = await onDisk();
+    const print =
+      'sleep 0.5; for i in $(seq 100); do head -c 1000000 /dev/zero | tr "\\0" x; done; touch /tmp/printed; exec sleep 3100';
+    const result = await run(command.replace("PRINT", print));
+    expect(result.structured).toMatchObject({ state: "succeeded", stdout: "begun\n" });
+    await until(async () => (await sh(sandbox, "ls /tmp/printed 2>/dev/null || true")) !== "");
+    await until(async () => (await onDisk()) - before < 8);
+    // After the files have lost their names.
+    for (let n = 0; n < 20; n++) await run("true");
+    expect((await onDisk()) - before).toBeLessThan(8);
+    await sh(sandbox, "rm /tmp/printed; pkill -f 'sleep 3100'");
+  });
+
+  it("prints after the end of its command for nobody, and what came before is whole", async () => {
+    const { structured, text } = await run(
+      "seq 1000000; (sleep 1; yes | head -c 30000000; sleep 1) & echo the end",
+    );
+    expect(String(structured.stdout).endsWith("1000000\nthe end\n")).toBe(true);
+    expect(structured.stdout_bytes).toBe(6_888_896 + 8);
+    const id = /[a-z-]+\.[0-9a-z]{26}/.exec(text)?.[0];
+    const log = await owner.call("get_result", { id, cursor: 6_888_880 });
+    expect(log.text).toContain("1000000\nthe end\n");
+    expect(log.text).toContain("This is the end of the log.");
+  });
+});

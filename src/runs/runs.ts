@@ -109,12 +109,12 @@ export class Runs {
     return this.#active.values().some((run) => run.id === id && !run.ended);
   }
 
-  /** Seconds of today's runs (UTC) that ended after a time, milliseconds since the epoch; none of no time. */
+  /** Seconds of today (UTC) that runs took which ended after a time, milliseconds since the epoch; none of no time. */
   secondsSince(time: number | undefined): number {
     if (time === undefined) return 0;
     const today = Math.floor(Date.now() / DAY_MS) * DAY_MS;
     this.#saveAll();
-    return Math.ceil(this.#store.millisecondsSince(Math.max(time, today)) / 1000);
+    return Math.ceil(this.#store.millisecondsSince(Math.max(time, today), today) / 1000);
   }
 
   /** The container is gone: so is everything that ran in it. */

@@ -149,11 +149,15 @@ export class RunStore {
     );
   }
 
-  /** How long the runs took together that ended after a time; how long a lost one did, nobody knows. */
-  millisecondsSince(time: number): number {
+  /**
+   * How long the runs took together, from a time on, that ended after another; how long a lost one did, nobody knows.
+   * Milliseconds, both since the epoch.
+   */
+  millisecondsSince(time: number, from: number): number {
     return this.#sql
       .exec<{ sum: number }>(
-        "SELECT coalesce(sum(ended_at - started_at), 0) AS sum FROM runs WHERE ended_at > ? AND state <> 'lost'",
+        "SELECT coalesce(sum(ended_at - max(started_at, ?)), 0) AS sum FROM runs WHERE ended_at > ? AND state <> 'lost'",
+        from,
         time,
       )
       .one().sum;

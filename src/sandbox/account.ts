@@ -92,7 +92,7 @@ export class Account extends DurableObject<Env> {
 
   /** Answers whether the sandbox was known. What it was lent it gives back, and what its runs used stays used. */
   sandboxDestroyed(name: string, settlement: Settlement): boolean {
-    this.#quota.settle(name, settlement, Date.now());
+    this.#quota.settle(name, settlement);
     return this.#sql.exec("DELETE FROM sandboxes WHERE name = ?", name).rowsWritten > 0;
   }
 
@@ -138,10 +138,10 @@ export class Account extends DurableObject<Env> {
         const actor = await this.#sandbox(owner.principalID, sandbox);
         // What cannot be called back stays lent until its lease ends.
         const settlement = await actor.settleLease().catch(() => undefined);
-        if (settlement) this.#quota.settle(sandbox, settlement, Date.now());
+        if (settlement) this.#quota.settle(sandbox, settlement);
       }),
     );
-    return this.#quota.lease(owner.sandbox, { ...request, spent: 0 }, Date.now());
+    return this.#quota.lease(owner.sandbox, { ...request, spent: new Map() }, Date.now());
   }
 
   /** Destroys sandboxes that nobody has used for too long. */

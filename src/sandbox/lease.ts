@@ -1,6 +1,15 @@
 /** A sandbox's side of its principal's quota: runs take from what the account has lent, and give it back. */
 import { ToolError } from "./errors.ts";
-import type { Grant, Holding, LeaseRequest, Limits, Settlement } from "./quota.ts";
+import {
+  type Grant,
+  type Holding,
+  type LeaseRequest,
+  type Limits,
+  type Settlement,
+  type Spent,
+  byDay,
+  dayOf,
+} from "./quota.ts";
 
 /** What is asked for beyond the need, so that the next runs need not ask. */
 const SPARE: Holding = { slots: 4, seconds: 600 };
@@ -27,22 +36,26 @@ export interface LeaseHost {
 
 const NOTHING: Holding = { slots: 0, seconds: 0 };
 
+const NOTHING_SPENT: Spent = new Map();
+
 export class Lease {
   readonly #host: LeaseHost;
   #grant: Grant | undefined;
   #inUse = { ...NOTHING };
-  #spent = 0;
+  #spent = new Map<number, number>();
   /** Goes on above where an earlier actor of this sandbox left off. */
   #turn = Date.now();
   #asking = false;
   #queue: Promise<unknown> = Promise.resolve();
   #timer: ReturnType<typeof setTimeout> | null = null;
 
-  /** @param spent seconds of runs that an earlier actor saw to their end and did not come to tell */
+  /** @param spent seconds today of runs that an earlier actor saw to their end and did not come to tell */
   constructor(host: LeaseHost, spent = 0) {
     this.#host = host;
-    this.#spent = spent;
-    if (spent > 0) this.#renewIn(0);
+    if (spent > 0) {
+      this.#spend([[dayOf(Date.now()), spent]]);
+      this.#renewIn(0);
+    }
   }
 
   /**
@@ -76,12 +89,16 @@ export class Lease {
   give(stake: Stake, spent: number): void {
     this.#inUse.slots -= 1;
     this.#inUse.seconds -= stake.seconds;
-    this.#spent += Math.min(Math.ceil(spent), stake.seconds);
+    this.#spend(byDay(Math.min(Math.ceil(spent), stake.seconds), Date.now()));
+  }
+
+  #spend(spent: Iterable<[day: number, seconds: number]>): void {
+    for (const [day, seconds] of spent) this.#spent.set(day, (this.#spent.get(day) ?? 0) + seconds);
   }
 
   /** The account wants back what is not in use. While a question of ours is on its way, that one settles. */
   settle(): Settlement {
-    if (this.#asking) return { turn: this.#turn, spent: 0, inUse: { ...this.#inUse } };
+    if (this.#asking) return { turn: this.#turn, spent: NOTHING_SPENT, inUse: { ...this.#inUse } };
     return this.#settlement();
   }
 
@@ -93,7 +110,7 @@ export class Lease {
   #settlement(): Settlement {
     this.#host.told();
     const settled = { turn: ++this.#turn, spent: this.#spent, inUse: { ...this.#inUse } };
-    this.#spent = 0;
+    this.#spent = new Map();
     this.#grant = undefined;
     return settled;
   }
@@ -101,7 +118,9 @@ export class Lease {
   #reserve(wanted: number, least: number): Stake | undefined {
     const grant = this.#grant;
     if (!grant || grant.until <= Date.now()) return undefined;
-    const seconds = Math.min(wanted, grant.seconds - this.#inUse.seconds - this.#spent);
+    // A grant ends with its day.
+    const spent = this.#spent.get(dayOf(Date.now())) ?? 0;
+    const seconds = Math.min(wanted, grant.seconds - this.#inUse.seconds - spent);
     if (grant.slots - this.#inUse.slots < 1 || seconds < least) return undefined;
     return this.hold(seconds);
   }
@@ -119,7 +138,7 @@ export class Lease {
     try {
       this.#grant = await this.#host.ask({ ...settled, needed, wanted, spare: SPARE });
     } catch (error) {
-      this.#spent += settled.spent;
+      this.#spend(settled.spent);
       throw error;
     } finally {
       this.#asking = false;
@@ -137,7 +156,7 @@ export class Lease {
 
   /** Before the lease ends: what runs must stay counted, and what has run must become so. */
   #renew(): void {
-    if (this.#inUse.slots === 0 && this.#spent === 0) return;
+    if (this.#inUse.slots === 0 && this.#spent.size === 0) return;
     const asked = this.#inTurn(() => this.#ask(NOTHING, NOTHING)).catch(() => this.#renewIn(RETRY_MS));
     this.#host.background(asked);
   }
@@ -162,7 +181,7 @@ const DAY_MS = 86_400_000;
 
 /** What a run is told that had no more than so many seconds of the day. */
 export function cutShort(seconds: number, { runSecondsPerDay }: Limits, now: number): string {
-  const next = new Date((Math.floor(now / DAY_MS) + 1) * DAY_MS).toISOString();
+  const next = new Date((dayOf(now) + 1) * DAY_MS).toISOString();
   return `Your run seconds of the day were used up: ${runSecondsPerDay} run seconds a day are your limit, of which other runs left ${seconds} to this one. The next day begins at ${next} (midnight UTC).`;
 }
 

@@ -20,12 +20,15 @@ export interface Holding {
   seconds: number;
 }
 
+/** Seconds of running by day (UTC), a day as the number of days since the epoch. */
+export type Spent = ReadonlyMap<number, number>;
+
 /** What a sandbox has spent and holds, as of its `turn`. */
 export interface Settlement {
   /** Counts the settlements of one sandbox, so that a late one does not undo a newer. */
   turn: number;
   /** Seconds that its runs have used up since it last asked. */
-  spent: number;
+  spent: Spent;
   /** What its running runs hold. */
   inUse: Holding;
 }
@@ -54,6 +57,23 @@ const GRACE_MS = 60_000;
 
 const DAY_MS = 86_400_000;
 
+/** The day of a time, milliseconds since the epoch. */
+export function dayOf(time: number): number {
+  return Math.floor(time / DAY_MS);
+}
+
+/** Seconds that ended now, each on its day. */
+export function byDay(seconds: number, now: number): [day: number, seconds: number][] {
+  const days: [number, number][] = [];
+  for (let day = dayOf(now), left = seconds, end = now; left > 0; day--) {
+    const part = Math.min(left, Math.ceil((end - day * DAY_MS) / 1000));
+    if (part > 0) days.push([day, part]);
+    left -= part;
+    end = day * DAY_MS;
+  }
+  return days;
+}
+
 export class Quota {
   readonly #sql: SqlStorage;
   readonly #limits: Limits;
@@ -68,8 +88,8 @@ export class Quota {
   }
 
   /** Takes back what a sandbox said it does not use. What it spent counts, whatever else has come in between. */
-  settle(sandbox: string, { turn, spent, inUse }: Settlement, now: number): void {
-    this.#spend(Math.floor(now / DAY_MS), spent);
+  settle(sandbox: string, { turn, spent, inUse }: Settlement): void {
+    this.#spend(spent);
     this.#sql.exec(
       "UPDATE leases SET slots = ?, seconds = ?, turn = ? WHERE sandbox = ? AND turn < ?",
       inUse.slots,
@@ -82,8 +102,8 @@ export class Quota {
 
   /** Settles what a sandbox has spent and lends it what it needs, or says which limit is in the way. */
   lease(sandbox: string, { turn, spent, inUse, needed, wanted, spare }: LeaseRequest, now: number): Grant {
-    const day = Math.floor(now / DAY_MS);
-    this.#spend(day, spent);
+    const day = dayOf(now);
+    this.#spend(spent);
     this.#sql.exec("DELETE FROM leases WHERE sandbox = ? OR until < ?", sandbox, now - GRACE_MS);
     const others = this.#sql
       .exec<Holding & Record<string, number>>(
@@ -143,20 +163,20 @@ export class Quota {
 
   /** Seconds that ended runs have used today. */
   secondsUsed(now: number): number {
-    const day = Math.floor(now / DAY_MS);
+    const day = dayOf(now);
     const [row] = this.#sql
       .exec<{ seconds: number }>("SELECT seconds FROM usage WHERE day = ?", day)
       .toArray();
     return row?.seconds ?? 0;
   }
 
-  #spend(day: number, seconds: number): void {
-    if (seconds <= 0) return;
-    this.#sql.exec(
-      "INSERT INTO usage VALUES (?1, ?2) ON CONFLICT (day) DO UPDATE SET seconds = seconds + ?2",
-      day,
-      seconds,
-    );
-    this.#sql.exec("DELETE FROM usage WHERE day < ?", day - 7);
+  #spend(spent: Spent): void {
+    for (const [day, seconds] of spent)
+      this.#sql.exec(
+        "INSERT INTO usage VALUES (?1, ?2) ON CONFLICT (day) DO UPDATE SET seconds = seconds + ?2",
+        day,
+        seconds,
+      );
+    if (spent.size > 0) this.#sql.exec("DELETE FROM usage WHERE day < ?", Math.max(...spent.keys()) - 7);
   }
 }

@@ -25,9 +25,9 @@ class Principal {
           for (const other of quota.holders(name)) {
             const settled = this.sandboxes[Number(other.slice(1))]?.settle();
             await pause();
-            if (settled) quota.settle(other, settled, Date.now());
+            if (settled) quota.settle(other, settled);
           }
-          return this.#arrive(quota.lease(name, { ...request, spent: 0 }, Date.now()));
+          return this.#arrive(quota.lease(name, { ...request, spent: new Map() }, Date.now()));
         },
       });
     });
@@ -105,8 +105,7 @@ test("no more seconds a day than allowed, and what a run did not use comes back"
     const principal = new Principal(4, quota);
     // Each run reserves 40 of the 100 seconds and uses one.
     for (let run = 0; run < 20; run++) expect(await principal.run(run % 4, 40, pause())).toBe(true);
-    for (const [index, lease] of principal.sandboxes.entries())
-      quota.settle(`s${index}`, lease.settle(), Date.now());
+    for (const [index, lease] of principal.sandboxes.entries()) quota.settle(`s${index}`, lease.settle());
     expect(quota.secondsUsed(Date.now())).toBe(20);
     const reserved = await Promise.all(
       principal.sandboxes.map((lease) =>
@@ -159,7 +158,12 @@ describe("with a clock of its own", () => {
     await withQuota({ ...LIMITS, concurrentRuns: 1 }, async (quota) => {
       const { lease } = oneSandbox(quota);
       const stake = lease.hold(3600);
-      const other = { turn: 1, spent: 0, inUse: { slots: 0, seconds: 0 }, spare: { slots: 0, seconds: 0 } };
+      const other = {
+        turn: 1,
+        spent: new Map(),
+        inUse: { slots: 0, seconds: 0 },
+        spare: { slots: 0, seconds: 0 },
+      };
       const one = { slots: 1, seconds: 1 };
       for (let minutes = 0; minutes < 30; minutes++) {
         await vi.advanceTimersByTimeAsync(60_000);
@@ -195,12 +199,45 @@ describe("with a clock of its own", () => {
       await lease.take(300);
       for (let quarter = 0; quarter < 480; quarter++) {
         await vi.advanceTimersByTimeAsync(250);
-        const other = { turn: 1, spent: 0, inUse: { slots: 0, seconds: 0 }, spare: { slots: 0, seconds: 0 } };
+        const other = {
+          turn: 1,
+          spent: new Map(),
+          inUse: { slots: 0, seconds: 0 },
+          spare: { slots: 0, seconds: 0 },
+        };
         const one = { slots: 1, seconds: 1 };
         const { refused } = quota.lease("other", { ...other, needed: one, wanted: one }, Date.now());
         expect(refused?.limit).toBe("concurrentRuns");
       }
       expect(asked()).toBeLessThan(5);
+    });
+  });
+
+  test("seconds count on the day they ran, whenever they are told", async () => {
+    vi.setSystemTime(Date.UTC(2026, 0, 15, 20));
+    await withQuota({ ...LIMITS, runSecondsPerDay: 86_400 }, async (quota) => {
+      const { lease } = oneSandbox(quota);
+      const stake = await lease.take(20_000);
+      await vi.advanceTimersByTimeAsync(3.5 * 3_600_000);
+      lease.give(await lease.take(100), 60);
+      await vi.advanceTimersByTimeAsync(40 * 60_000);
+      lease.give(stake, 15_000);
+      await vi.advanceTimersByTimeAsync(6 * 60_000);
+      expect(quota.secondsUsed(Date.now())).toBe(600);
+      expect(quota.secondsUsed(Date.UTC(2026, 0, 15))).toBe(14_460);
+    });
+  });
+
+  test("what ran until midnight and is told after it counts on the day before", async () => {
+    vi.setSystemTime(Date.UTC(2026, 0, 15, 23, 59));
+    await withQuota(LIMITS, async (quota) => {
+      const { lease } = oneSandbox(quota);
+      const stake = await lease.take(100);
+      await vi.advanceTimersByTimeAsync(50_000);
+      lease.give(stake, 50);
+      await vi.advanceTimersByTimeAsync(60_000);
+      expect(quota.secondsUsed(Date.now())).toBe(0);
+      expect(quota.secondsUsed(Date.UTC(2026, 0, 15))).toBe(50);
     });
   });
 

@@ -57,6 +57,11 @@ function inputRow(name, property, required) {
   return `| \`${name}\`${required ? " (required)" : ""} | ${type} | ${property.description ?? ""}${fallback} |`;
 }
 
+const QUOTAS = `Limits are those of a principal: sandboxes, runs at once, and seconds of running on a day (UTC), of which a run over
+midnight takes on either day what it ran there. Processes that a command leaves in the background outlive its run, count
+in neither of the last two and end with the sandbox:
+[security.md](security.md#what-the-quotas-count-and-what-they-do-not).`;
+
 const definitions = await listed();
 const scopesText = ({ scopes, taskScopes }) =>
   scopes.join(", ") + (taskScopes ? `; for a task ${taskScopes.join(", ")}` : "");
@@ -95,7 +100,7 @@ const reference = definitions.map(({ name, title, description, inputSchema }) =>
 });
 put(
   "docs/tools.md",
-  `# Tools\n\nGenerated from the definitions in \`src/tools\` by \`npm run docs\`.\n\n${reference.join("\n\n")}\n`,
+  `# Tools\n\nGenerated from the definitions in \`src/tools\` by \`npm run docs\`.\n\n${QUOTAS}\n\n${reference.join("\n\n")}\n`,
 );
 
 if (check && stale.length > 0) {

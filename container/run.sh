@@ -49,8 +49,12 @@ sbx_supervise() {
   : >"$state.$next"
   # Held open here too, at one position with whatever inherits them: where that is tells how much was written.
   exec {out}>>"$run.out" {err}>>"$run.err"
-  exec -c /usr/bin/setsid /bin/bash --noprofile --norc /opt/sandbox-mcp/command.sh \
-    "$run.cmd" "$id" "$from" "$state.$next" "$@" </dev/null >&"$out" 2>&"$err" {out}>&- {err}>&- &
+  {
+    sbx_number "$id"
+    ulimit -x "$number"
+    exec -c /usr/bin/setsid /bin/bash --noprofile --norc /opt/sandbox-mcp/command.sh \
+      "$run.cmd" "$id" "$from" "$state.$next" "$@"
+  } </dev/null >&"$out" 2>&"$err" {out}>&- {err}>&- &
   pid=$!
   printf '%s' "$pid" >"$run.pid"
   wait "$pid"
@@ -234,7 +238,7 @@ sbx_lingers() {
   [[ -f $sbx_runs/$1.kill ]] || return
   [[ -f $sbx_runs/$1.pid ]] && read -r pid <"$sbx_runs/$1.pid"
   [[ -n $pid ]] && kill -0 -- "-$pid" 2>/dev/null && return
-  grep -lzxq "SANDBOX_MCP_RUN=$1" /proc/[0-9]*/environ 2>/dev/null && return
+  [[ -n $(sbx_marked "$1") ]] && return
   rm -f "$sbx_runs/$1.kill"
   return 1
 }
@@ -284,14 +288,28 @@ sbx_kill() {
   printf 'killing\n'
 }
 
+# Sets number to the mark of a run's processes: their limit of file locks, which Linux keeps and does not apply. Unlike a
+# variable it stays with whatever they start, in any environment, and unlike a group no process leaves it by the way.
+sbx_number() {
+  local tail=${1%t}
+  number=$((36#${tail: -12}))
+}
+
+# The limits in /proc of the processes that carry a run's mark, a line each.
+sbx_marked() {
+  local number
+  sbx_number "$1"
+  grep -lE "^Max file locks +$number " /proc/[0-9]*/limits 2>/dev/null
+}
+
 # Signals the run's process group, then whatever left the group but still carries the run's mark.
 sbx_signal() {
   local pid='' process
   [[ -f $sbx_runs/$2.pid ]] && read -r pid <"$sbx_runs/$2.pid"
   [[ -z $pid ]] || kill "-$1" -- "-$pid" 2>/dev/null
-  for process in $(grep -lzx "SANDBOX_MCP_RUN=$2" /proc/[0-9]*/environ 2>/dev/null); do
+  for process in $(sbx_marked "$2"); do
     process=${process#/proc/}
-    kill "-$1" "${process%/environ}" 2>/dev/null
+    kill "-$1" "${process%/limits}" 2>/dev/null
   done
 }
 

@@ -30,6 +30,11 @@ describe.concurrent("a command that takes too long", () => {
     ["what ignores a hangup", "nohup sleep 3004 >/dev/null 2>&1 & wait"],
     ["what was disowned", "(setsid sleep 3005 >/dev/null 2>&1 &) ; sleep 3005"],
     ["what ignores TERM", "trap '' TERM; bash -c 'trap \"\" TERM; while :; do sleep 3006; done'"],
+    ["what has no variables", "env -i setsid sleep 3008 >/dev/null 2>&1 & sleep 3008"],
+    [
+      "what has no variables and no parent",
+      "(env -i setsid -f bash -c 'sleep 3009; :' >/dev/null 2>&1); sleep 3009",
+    ],
     ["what is stopped", "sleep 3007 & kill -STOP $!; wait"],
   ])("is stopped with %s", async (_what, command) => {
     const number = /sleep (30\d\d)/.exec(command)?.[1] ?? "";

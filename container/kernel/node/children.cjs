@@ -1,32 +1,8 @@
 "use strict";
-/** Keeps the executor's descriptors 0, 1 and 2 out of the reach of user code and of the children it starts. */
+/** Keeps the executor's descriptors 0, 1 and 2 out of the reach of the children that code starts. */
 const childProcess = require("node:child_process");
-const fs = require("node:fs");
 const { syncBuiltinESMExports } = require("node:module");
 const { account } = require("./log.cjs");
-
-/** Descriptors 0, 1 and 2 are the protocol's; reading and writing them by number means the streams. */
-function patchFiles(streams) {
-  const names = { 1: "stdout", 2: "stderr" };
-  const { writeSync, write, readFileSync } = fs;
-  fs.writeSync = (fd, data, ...rest) => {
-    if (!names[fd]) return writeSync(fd, data, ...rest);
-    streams.write(names[fd], data);
-    return Buffer.byteLength(data);
-  };
-  fs.write = (fd, data, ...rest) => {
-    if (!names[fd]) return write(fd, data, ...rest);
-    streams.write(names[fd], data);
-    const done = rest.at(-1);
-    process.nextTick(() => done(null, Buffer.byteLength(data), data));
-    return undefined;
-  };
-  fs.readFileSync = (path, options) => {
-    if (path !== 0 && path !== "/dev/stdin") return readFileSync(path, options);
-    return options ? "" : Buffer.alloc(0);
-  };
-  syncBuiltinESMExports();
-}
 
 /** A child that inherits descriptors inherits the run's, never the protocol's. */
 function patchChildren(streams) {
@@ -89,4 +65,4 @@ function replaced(stdio, instead) {
   return { stdio: list, taken };
 }
 
-module.exports = { patchChildren, patchFiles };
+module.exports = { patchChildren };

@@ -2,17 +2,20 @@
 /**
  * Where a JavaScript kernel's output goes.
  *
- * The executor replaces process.stdout.write while a cell runs and puts it back before it writes its answer. The property
- * becomes an accessor here: the executor's function is kept aside for our document, everybody else gets ours, and only
- * the one write that follows the executor's "put back" goes to the real descriptor, which is its protocol channel.
+ * The executor replaces process.stdout.write while a cell runs and puts it back before it writes its answer by console.log.
+ * Code and executor find a stand-in as process.stdout, whose `write` is an accessor: the executor's function is kept aside
+ * for our document, everybody else gets ours, and only the one write of the console that follows the executor's "put back"
+ * goes to the real stream, which is its protocol channel.
  *
  * A run's output stays in memory while it is small and short; past 32 KiB or half a second it goes to the run's files,
  * `<files>.out` and `<files>.err`, where it can be read while the run goes on. A loop that never yields stops no timer from
  * being late, so each write looks at the clock as well.
  */
 const { Readable } = require("node:stream");
-const { patchChildren, patchFiles } = require("./children.cjs");
-const { Log, TAIL_BYTES } = require("./log.cjs");
+const { patchChildren } = require("./children.cjs");
+const { patchFiles } = require("./files.cjs");
+const { Log, TAIL_BYTES, account } = require("./log.cjs");
+const { StandIn } = require("./stand-in.cjs");
 
 const MEMORY_BYTES = 32 * 1024;
 const BLOCK_BYTES = 8 * 1024;
@@ -28,6 +31,8 @@ class Streams {
     this.captures = {};
     this.overrides = {};
     this.answering = false;
+    /** Logs that somebody else may append to, by their files. */
+    this.shared = new Set();
   }
 
   /** Takes what timers print while no run is there; its beginning goes to the next run. */
@@ -41,6 +46,10 @@ class Streams {
     for (const name of ["stdout", "stderr"]) {
       early[name].flush();
       for (const data of early[name].memory) this.logs[name].add(data);
+      const { dropped } = early[name];
+      if (dropped === 0) continue;
+      const note = `\n[... ${dropped} more bytes printed between two runs were not kept ...]\n`;
+      this.logs[name].add(Buffer.from(note));
     }
     this.overrides = {};
     this.spilled = false;
@@ -57,6 +66,8 @@ class Streams {
     const { stdout, stderr } = this.logs;
     stdout.flush();
     stderr.flush();
+    for (const log of this.shared) account(log);
+    this.shared.clear();
     this.keepSmall();
     this.active = false;
     this.overrides = {};
@@ -116,6 +127,15 @@ class Streams {
     }
   }
 
+  /** A file that what is appended to comes out of this stream. */
+  share(name) {
+    this.flush();
+    this.spill();
+    if (!this.active || !this.spilled) return "/dev/null";
+    this.shared.add(this.logs[name]);
+    return this.logs[name].path;
+  }
+
   /** Our document, through the executor's own capture. */
   answer(text) {
     this.captures.stdout?.(text);
@@ -131,22 +151,19 @@ class Streams {
   }
 
   takeOver(name) {
-    const stream = process[name];
+    const real = process[name];
     // At this moment the executor's capture is in place; the real function is the prototype's.
-    this.captures[name] = stream.write;
-    const real = Object.getPrototypeOf(stream).write.bind(stream);
+    this.captures[name] = real.write;
+    const original = Object.getPrototypeOf(real).write;
+    const standIn = new StandIn(name === "stdout" ? 1 : 2);
     const ours = (chunk, encoding, callback) => {
       const done = typeof encoding === "function" ? encoding : callback;
-      if (name === "stdout" && this.answering) {
-        this.answering = false;
-        return real(chunk, encoding, callback);
-      }
       this.write(name, chunk, typeof encoding === "string" ? encoding : undefined);
       // At once: in a loop that never yields, callbacks put off would fill the memory.
       if (typeof done === "function") done();
       return true;
     };
-    Object.defineProperty(stream, "write", {
+    Object.defineProperty(standIn, "write", {
       configurable: true,
       get: () => this.overrides[name] ?? ours,
       set: (value) => {
@@ -155,12 +172,17 @@ class Streams {
           return;
         }
         // Without a run it is the executor: a capture before a cell, or what it found before, put back after one.
-        const back = value === ours || value === real || value === originals[name];
-        if (!back) this.captures[name] = value;
+        if (value !== ours && value !== original) this.captures[name] = value;
         else if (name === "stderr") this.answering = true;
       },
     });
-    const originals = { [name]: Object.getPrototypeOf(stream).write };
+    // The console has the real stream since the executor said that it is ready.
+    real.write = (...args) => {
+      if (name !== "stdout" || !this.answering) return standIn.write(...args);
+      this.answering = false;
+      return Reflect.apply(original, real, args);
+    };
+    Object.defineProperty(process, name, { get: () => standIn, configurable: true, enumerable: true });
   }
 }
 

@@ -1,0 +1,154 @@
+"use strict";
+/**
+ * What the functions of `fs` do with the executor's descriptors 0, 1 and 2 and their paths: Node has no dup2, so the
+ * protocol's channel stays where it is, and by its number everybody gets the run's streams, and empty input.
+ */
+const fs = require("node:fs");
+const { syncBuiltinESMExports } = require("node:module");
+
+const NAMES = { 1: "stdout", 2: "stderr" };
+const NUMBERS = { stdin: 0, stdout: 1, stderr: 2 };
+const PATH = new RegExp(
+  `^(?:file://)?/(?:dev/(?<name>std(?:in|out|err))|(?:dev|proc/(?:self|${process.pid}))/fd/(?<number>[012]))$`,
+);
+
+/** 0, 1 or 2 when that is meant, by number or by path. */
+function numberOf(target) {
+  if (typeof target === "number") return target >= 0 && target <= 2 ? target : undefined;
+  const found = typeof target === "string" || target instanceof URL ? PATH.exec(String(target)) : undefined;
+  return found ? (NUMBERS[found.groups.name] ?? Number(found.groups.number)) : undefined;
+}
+
+function nameOf(target) {
+  return NAMES[numberOf(target)];
+}
+
+/** The bytes that a call of `fs.write` means: a string by encoding, or a part of a buffer. */
+function bytesOf(data, [first, second]) {
+  if (typeof data === "string") return Buffer.from(data, typeof second === "string" ? second : "utf8");
+  const whole = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+  const { offset = 0, length } =
+    typeof first === "object" && first ? first : { offset: first, length: second };
+  const start = offset ?? 0;
+  return whole.subarray(start, start + (length ?? whole.length - start));
+}
+
+function encodingOf(options) {
+  return typeof options === "string" ? options : options?.encoding;
+}
+
+/** Puts `make(real)` in the place of each function, which stays what it is for everything else. */
+function replace(target, names, make) {
+  for (const name of names) {
+    const real = target[name];
+    target[name] = Object.defineProperties(make(real), Object.getOwnPropertyDescriptors(real));
+  }
+}
+
+/** @param streams the run's: `write(name, chunk, encoding)`, and `share(name)`, a path to append to */
+function patchFiles(streams) {
+  const put = (name, data, rest) => {
+    const bytes = bytesOf(data, rest);
+    streams.write(name, bytes);
+    return bytes.length;
+  };
+  const putAll = (name, pieces) => pieces.reduce((sum, piece) => sum + put(name, piece, []), 0);
+  const whole = (name, data, options) =>
+    streams.write(
+      name,
+      typeof data === "string" ? Buffer.from(data, encodingOf(options)) : bytesOf(data, []),
+    );
+
+  replace(
+    fs,
+    ["writeSync"],
+    (real) =>
+      (fd, data, ...rest) =>
+        NAMES[fd] ? put(NAMES[fd], data, rest) : real(fd, data, ...rest),
+  );
+  replace(
+    fs,
+    ["writevSync"],
+    (real) =>
+      (fd, pieces, ...rest) =>
+        NAMES[fd] ? putAll(NAMES[fd], pieces) : real(fd, pieces, ...rest),
+  );
+  for (const [method, take] of Object.entries({ write: put, writev: putAll })) {
+    replace(fs, [method], (real) => (fd, data, ...rest) => {
+      if (!NAMES[fd]) return real(fd, data, ...rest);
+      const done = rest.pop();
+      const size = take(NAMES[fd], data, rest);
+      process.nextTick(() => done(null, size, data));
+      return undefined;
+    });
+  }
+  replace(fs, ["writeFileSync", "appendFileSync"], (real) => (target, data, options) => {
+    const name = nameOf(target);
+    return name ? whole(name, data, options) : real(target, data, options);
+  });
+  replace(fs, ["writeFile", "appendFile"], (real) => (target, data, ...rest) => {
+    const name = nameOf(target);
+    if (!name) return real(target, data, ...rest);
+    whole(name, data, rest[0]);
+    process.nextTick(() => rest.at(-1)(null));
+    return undefined;
+  });
+  replace(fs.promises, ["writeFile", "appendFile"], (real) => async (target, data, options) => {
+    const name = nameOf(target);
+    if (!name) return real(target, data, options);
+    if (typeof data === "string" || ArrayBuffer.isView(data)) return whole(name, data, options);
+    for await (const piece of data) whole(name, piece, options);
+    return undefined;
+  });
+  patchOpening(streams);
+  patchInput();
+  syncBuiltinESMExports();
+}
+
+function patchOpening(streams) {
+  replace(fs, ["openSync"], (real) => (path, ...rest) => {
+    const number = numberOf(path);
+    return number ? number : real(number === 0 ? "/dev/null" : path, ...rest);
+  });
+  replace(fs, ["open"], (real) => (path, ...rest) => {
+    const number = numberOf(path);
+    if (!number) return real(number === 0 ? "/dev/null" : path, ...rest);
+    process.nextTick(() => rest.at(-1)(null, number));
+    return undefined;
+  });
+  replace(fs.promises, ["open"], (real) => (path, ...rest) => {
+    const number = numberOf(path);
+    if (number === undefined) return real(path, ...rest);
+    return number === 0 ? real("/dev/null", ...rest) : real(streams.share(NAMES[number]), "a");
+  });
+  // The kernel is nothing without them.
+  replace(fs, ["closeSync"], (real) => (fd) => (numberOf(fd) === undefined ? real(fd) : undefined));
+  replace(fs, ["close"], (real) => (fd, done) => {
+    if (numberOf(fd) === undefined) return done ? real(fd, done) : real(fd);
+    if (done) process.nextTick(() => done(null));
+    return undefined;
+  });
+}
+
+/** Whoever reads what the executor reads takes its requests away. */
+function patchInput() {
+  replace(fs, ["readFileSync"], (real) => (target, options) => {
+    if (numberOf(target) !== 0) return real(target, options);
+    return encodingOf(options) ? "" : Buffer.alloc(0);
+  });
+  replace(
+    fs,
+    ["readSync"],
+    (real) =>
+      (fd, ...rest) =>
+        fd === 0 ? 0 : real(fd, ...rest),
+  );
+  replace(fs, ["read"], (real) => (fd, ...rest) => {
+    if (fd !== 0) return real(fd, ...rest);
+    const buffer = ArrayBuffer.isView(rest[0]) ? rest[0] : (rest[0]?.buffer ?? Buffer.alloc(0));
+    process.nextTick(() => rest.at(-1)(null, 0, buffer));
+    return undefined;
+  });
+}
+
+module.exports = { patchFiles };

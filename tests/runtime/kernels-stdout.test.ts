@@ -1,0 +1,82 @@
+/** The real stdout of a JavaScript kernel, by every way there is to write to it. */
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Lab, type TestKernel } from "./kernel-harness.ts";
+
+let lab: Lab;
+let kernel: TestKernel;
+
+beforeAll(async () => {
+  lab = await Lab.open();
+  kernel = await lab.kernel("javascript");
+  await kernel.run(
+    "const fs = require('fs'); const fsp = fs.promises; const { pipeline } = require('stream/promises'); const { Readable, Writable } = require('stream')",
+  );
+});
+afterAll(() => lab.close());
+
+/** What a run printed, wherever it is. */
+async function printed(code: string): Promise<string> {
+  let run = "";
+  const { stdout, error } = await kernel.run(code, { onStart: (id) => (run = id) });
+  if (error) throw new Error(error.traceback.join("\n"));
+  return stdout.text ?? kernel.file(run, "out");
+}
+
+describe("what is written to the real stdout", () => {
+  it.each([
+    "fs.writeFileSync(process.stdout.fd, 'x')",
+    "fs.writeFileSync(1, Buffer.from('x'))",
+    "fs.appendFileSync(1, 'x')",
+    "fs.writeFileSync('/dev/stdout', 'x')",
+    "fs.writeFileSync('/proc/self/fd/1', '78', 'hex')",
+    "await new Promise((r) => fs.writeFile('/dev/stdout', 'x', r))",
+    "await fsp.writeFile('/dev/fd/1', 'x')",
+    "await fsp.appendFile('/dev/stdout', ['x'])",
+    "fs.writeSync(1, Buffer.from('axb'), 1, 1)",
+    "fs.writevSync(1, [Buffer.from('x')])",
+    "await new Promise((r) => fs.write(1, 'x', r))",
+    "const fd = fs.openSync('/dev/stdout', 'w'); fs.writeSync(fd, 'x'); fs.closeSync(fd)",
+    "const h = await fsp.open('/dev/stdout', 'w'); await h.write('x'); await h.close()",
+    "await pipeline(Readable.from(['x']), fs.createWriteStream('/dev/stdout'))",
+    "await pipeline(Readable.from(['x']), fs.createWriteStream(null, { fd: 1 }))",
+    "await pipeline(Readable.from(['x']), process.stdout)",
+    "const r = Readable.from(['x']); r.pipe(process.stdout); await require('events').once(r, 'end')",
+    "process.stdout.end('x')",
+    "await new Promise((r) => process.stdout.end('x', r))",
+    "process.stdout.destroy(); process.stdout.write('x')",
+    "const w = Writable.toWeb(process.stdout).getWriter(); await w.write('x'); await w.close()",
+    "fs.closeSync(1); process.stdout.cork(); process.stdout.write('x'); process.stdout.uncork()",
+    "const { Worker } = require('worker_threads'); await new Promise((r) => new Worker('process.stdout.write(`x`)', { eval: true }).on('exit', r)); await new Promise((r) => setTimeout(r, 20))",
+    "new console.Console(process.stdout).log('x')",
+    "require('child_process').spawnSync('sh', ['-c', 'printf x'], { stdio: ['ignore', process.stdout, 'pipe'] })",
+  ])("is the run's: %s", async (code) => {
+    expect((await printed(`${code};`)).trim()).toBe("x");
+    expect(await kernel.value("1 + 1")).toBe("2");
+  });
+
+  it("is whole when it is long, and keeps its order", async () => {
+    expect(
+      await printed(
+        "console.log(1); fs.writeFileSync(1, '2\\n'); process.stdout.end('3\\n'); console.log(4)",
+      ),
+    ).toBe("1\n2\n3\n4\n");
+    const long = await printed(
+      "await pipeline(Readable.from(Array(300).fill('y'.repeat(1000))), process.stdout)",
+    );
+    expect(long).toBe("y".repeat(300_000));
+  });
+
+  it("from timers, all the time, harms no run", async () => {
+    await kernel.run("var ticks = setInterval(() => { fs.writeSync(1, 'tick\\n'); console.log('tock') }, 1)");
+    for (let index = 0; index < 50; index++) {
+      expect(await kernel.value(String(index))).toBe(String(index));
+    }
+    await kernel.run("clearInterval(ticks)");
+  });
+
+  it("reads nothing from stdin", async () => {
+    const code =
+      "[fs.readSync(0, Buffer.alloc(5)), fs.readFileSync('/dev/stdin', 'utf8'), (await fs.createReadStream('/dev/stdin').toArray()).length]";
+    expect(await kernel.value(code)).toBe("[ 0, '', 0 ]");
+  });
+});

@@ -17,7 +17,7 @@ export const getResult = defineTool({
   title: "Get the result of a run",
   description: `Waits for a run started by run_code, run_command or execute_task and returns its state, output and result: whether it still runs, ended a minute ago, or was started by another client. Results stay for days.
 
-With cursor, returns the log from that byte on instead, stdout and stderr as they came, and the next cursor: read long output page by page from cursor 0, or follow new output of something that runs.`,
+With cursor, returns the log from that byte on instead, stdout and stderr in turn, and the next cursor: read long output page by page from cursor 0, or follow new output of something that runs.`,
   input: z.strictObject({
     id: runField(),
     wait_seconds: waitField(),

@@ -10,7 +10,8 @@ const END_AGAIN_MS = 100;
 export class Gate {
   readonly #running: () => boolean;
   readonly #starts = new Set<Promise<void>>();
-  #isOpen = false;
+  /** Of a new actor: what an earlier one had begun is over with it. */
+  #isOpen = true;
   /** Settles when the sandbox is destroyed; undefined while nobody destroys it. */
   #destroying: Promise<void> | undefined;
 

@@ -286,7 +286,9 @@ export class Kernels {
    * spare kernel before it answers that a context is deleted.
    */
   #kill(kernel: Kernel, runID?: string): void {
-    const ended = runID ? endStarted(this.#host, runID, kernel) : signal(this.#host, kernel, "KILL");
+    const started = runID ? endStarted(this.#host, runID, kernel) : Promise.resolve();
+    // A shell's own kill needs no process where there may be none left to start.
+    const ended = started.then(() => signal(this.#host, kernel, "KILL"));
     void ended.then(() => this.#host.deleteCodeContext(kernel.contextID).catch(() => undefined));
   }
 }

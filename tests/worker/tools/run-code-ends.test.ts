@@ -36,6 +36,22 @@ describe("code that is stopped", () => {
     while ((await count(seconds)) > 0) await new Promise((resolve) => setTimeout(resolve, 50));
   });
 
+  it("takes its forks with it, and theirs", async () => {
+    const code = [
+      "import ctypes, os, signal, time",
+      "signal.signal(signal.SIGINT, signal.SIG_IGN)",
+      "if os.fork() == 0:",
+      "    os.fork()",
+      "    ctypes.CDLL(None).prctl(15, b'code-ends-fork')",
+      "while True: time.sleep(0.1)",
+    ].join("\n");
+    const { text } = await run(code, { timeout_seconds: 1, context: "forks" });
+    expect(text).toContain("are gone");
+    const forks = () =>
+      sh(sandbox, "cat /proc/[0-9]*/comm | grep -c '[c]ode-ends-fork' || true", { session: "look" });
+    while ((await forks()) !== "0\n") await new Promise((resolve) => setTimeout(resolve, 50));
+  });
+
   it("leaves what earlier code of its kernel started", async () => {
     await run("import subprocess\nserver = subprocess.Popen(['sleep', '3606'])", { context: "keeps" });
     const result = await run("while True: pass", { context: "keeps", timeout_seconds: 1 });

@@ -2,7 +2,7 @@
 # from, the file for the state to leave, then optionally a directory ("" for the session's) and NAME=VALUE pairs,
 # both for this command only. What runs behind the command does so where `set -x` cannot show it.
 
-sbx_command=$1 sbx_text='' sbx_state=''
+sbx_text='' sbx_state=''
 IFS= read -r -d '' sbx_text <"$1"
 IFS= read -r -d '' sbx_state <"$3"
 # A trap on EXIT of the command's own takes the place of ours: the state is left before it runs. What can set none
@@ -36,9 +36,9 @@ if [[ $sbx_text$sbx_state =~ trap|source|'. '|' -'[a-z]*v|verbose ]]; then
   }
 fi
 
-# May bring an exit of the session's own.
+# May bring an exit of the session's own, and variables that are called like ours.
 . "$3"
-sbx_next=$4 sbx_directory=
+sbx_command=$1 sbx_next=$4 sbx_directory=
 export SANDBOX_MCP_RUN=$2
 declare -A sbx_before=()
 if [[ -n ${5-} ]]; then

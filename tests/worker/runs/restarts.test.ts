@@ -132,9 +132,9 @@ describe.concurrent("an actor that is thrown away", () => {
     const sandbox = "evicted-code";
     await code(sandbox, "kept = 41");
     const id = idIn(
-      await code(sandbox, "print('begun', flush=True)\nimport time; time.sleep(8)", { wait_seconds: 0 }),
+      await code(sandbox, "print('begun', flush=True)\nimport time; time.sleep(60)", { wait_seconds: 0 }),
     );
-    await command(sandbox, "sleep 4", { wait_seconds: 0 });
+    await command(sandbox, "sleep 20", { wait_seconds: 0 });
     const queued = [
       idIn(await command(sandbox, "echo never", { wait_seconds: 0 })),
       idIn(await code(sandbox, "kept = 0", { wait_seconds: 0 })),

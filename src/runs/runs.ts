@@ -52,6 +52,7 @@ export class Runs {
   readonly #active = new Map<string, ActiveRun>();
   /** Runs that have ended and are not on disk yet. Whoever asks the store for anything has them written first. */
   readonly #unsaved = new Set<ActiveRun>();
+  #isSaveDue = false;
 
   constructor(host: RunsHost) {
     this.#host = host;
@@ -196,8 +197,14 @@ export class Runs {
   }
 
   #saveLater(run: ActiveRun): void {
-    if (this.#unsaved.size === 0) this.#host.background(pause(BATCH_MS).then(() => this.#saveAll()));
     this.#unsaved.add(run);
+    if (this.#isSaveDue) return;
+    this.#isSaveDue = true;
+    const saved = pause(BATCH_MS).then(() => {
+      this.#isSaveDue = false;
+      this.#saveAll();
+    });
+    this.#host.background(saved);
   }
 
   #saveAll(): void {

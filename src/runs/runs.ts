@@ -200,11 +200,13 @@ export class Runs {
     this.#unsaved.add(run);
     if (this.#isSaveDue) return;
     this.#isSaveDue = true;
-    const saved = pause(BATCH_MS).then(() => {
-      this.#isSaveDue = false;
-      this.#saveAll();
-    });
-    this.#host.background(saved);
+    this.#host.background(this.#saveBatch());
+  }
+
+  async #saveBatch(): Promise<void> {
+    await pause(BATCH_MS);
+    this.#isSaveDue = false;
+    this.#saveAll();
   }
 
   #saveAll(): void {

@@ -18,6 +18,9 @@ const ALLOWED: Record<string, readonly string[]> = {
 /** The Durable Objects, what is theirs alone, and the way to them; what else is in src/sandbox are parts for runs too. */
 const ACTORS = new Set([
   "src/sandbox/sandbox.ts",
+  "src/sandbox/parts.ts",
+  "src/sandbox/resume.ts",
+  "src/sandbox/stakes.ts",
   "src/sandbox/housekeeping.ts",
   "src/sandbox/membership.ts",
   "src/sandbox/account.ts",

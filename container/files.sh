@@ -4,7 +4,7 @@
 # by the system's own sentence. What a shell builtin can do starts no process: each costs more than the call itself.
 
 shopt -s extglob
-# For sbx_slurp.
+# For sbx_slurp and sbx_lives.
 [[ -v sbx_runs ]] || . /opt/sandbox-mcp/run.sh
 sbx_files=/var/lib/sandbox-mcp
 [[ -d $sbx_files ]] || mkdir -p "$sbx_files"
@@ -38,7 +38,7 @@ sbx_replace() {
   if [[ $2 == append ]]; then
     [[ -f $progress ]] && { read -r pid; read -r complete; } <"$progress"
     # What a killed shell left at work goes on by itself, and must not be done twice.
-    while [[ -n $pid ]] && kill -0 "$pid"; do sleep 0.05; done 2>/dev/null
+    while [[ -n $pid ]] && sbx_lives "$pid"; do sleep 0.05; done
     [[ -f $progress ]] && { read -r pid; read -r complete; } <"$progress"
     # Its own stays until the next append: the shell can be killed after the last step, before the answer is read.
     if [[ -z $pid ]]; then

@@ -232,13 +232,19 @@ sbx_status() {
   fi
 }
 
-# Whether processes of a run that is being killed are still there, its leader gone or not.
+# Whether processes of a run that is being killed are still there, its leader gone or not. Zombies are not: the first
+# process of a container need not ask for those that fall to it.
 sbx_lingers() {
-  local pid=''
+  local pid='' marked
   [[ -f $sbx_runs/$1.kill ]] || return
   [[ -f $sbx_runs/$1.pid ]] && read -r pid <"$sbx_runs/$1.pid"
-  [[ -n $pid ]] && kill -0 -- "-$pid" 2>/dev/null && return
-  [[ -n $(sbx_marked "$1") ]] && return
+  # A look at a process that is just going may fail: then it is looked at again.
+  if [[ -n $pid ]] && kill -0 -- "-$pid" 2>/dev/null; then
+    grep -qsE "\\) [^ZX] [0-9]+ $pid " /proc/[0-9]*/stat
+    (($? == 1)) || return 0
+  fi
+  marked=($(sbx_marked "$1"))
+  ((${#marked[@]} == 0)) || ! grep -qsE '\) [^ZX] ' "${marked[@]/%limits/stat}" || return 0
   rm -f "$sbx_runs/$1.kill"
   return 1
 }
@@ -261,7 +267,14 @@ sbx_sleep() {
 sbx_alive() {
   local pid=''
   [[ -f $1.pid ]] && read -r pid <"$1.pid"
-  [[ -z $pid ]] || kill -0 "$pid" 2>/dev/null
+  [[ -z $pid ]] || sbx_lives "$pid"
+}
+
+# Whether a process is there, and no zombie.
+sbx_lives() {
+  local stat=''
+  { IFS= read -r -d '' stat <"/proc/$1/stat"; } 2>/dev/null
+  [[ ${stat##*) } == [^ZX]* ]]
 }
 
 # Reads a file of text that fits into the named variable; fails when it is longer, holds a NUL or is no file any more:

@@ -116,3 +116,34 @@ describe("a command that kills", () => {
     });
   });
 });
+
+describe("where the first process of the container asks for no zombie", () => {
+  /** Runs shell lines, with the wrapper at hand, below a process that adopts orphans and never asks for them. */
+  const below = async (id: string, lines: string) => {
+    const program = `import ctypes, subprocess
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+print(subprocess.run(["bash", "-c", """. /opt/sandbox-mcp/run.sh; id=${id}; ${lines}"""], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout)`;
+    const code = `import subprocess, sys
+print(subprocess.run([sys.executable, "-c", ${JSON.stringify(program)}], capture_output=True, text=True).stdout)`;
+    const { content } = await owner.call("run_code", { sandbox, code, context: id });
+    return content[0]?.text ?? "";
+  };
+
+  it("a command that was stopped has ended, with its children", async () => {
+    const id = "zombies000000000000000001";
+    const text = await below(
+      id,
+      "sbx_start $id zombies 1 <<< 'sleep 3010 & (setsid sleep 3010 &); sleep 3010; :'; sbx_kill $id KILL; sleep 1; sbx_wait $id 1",
+    );
+    expect(text).toMatch(/running\s+killing\s+exited 137/);
+  });
+
+  it("a command that was killed with what watched it has ended", async () => {
+    const id = "zombies000000000000000002";
+    const text = await below(
+      id,
+      "sbx_start $id zombies 1 <<< 'sleep 3011; :'; read -r pid <$sbx_runs/$id.pid; read -r _ _ _ parent _ </proc/$pid/stat; kill -KILL $parent $pid; sleep 0.5; sbx_wait $id 1",
+    );
+    expect(text).toMatch(/running\s+exited 137/);
+  });
+});

@@ -60,7 +60,7 @@ sbx_supervise() {
   wait "$pid"
   status=$?
   [[ -s $state.$next ]] && printf '%s' "$next" >"$state"
-  ! kill -0 -- "-$pid" || sbx_mark "$run" "$out" "$err"
+  ! kill -0 -- "-$pid" || sbx_mark "$run"
   printf '%s' "$status" >"$run.exit"
   # One byte, which a reader whose time is up has or has not: of more it could take a part.
   printf '\n'
@@ -68,11 +68,12 @@ sbx_supervise() {
   ! sbx_written "$out" "$err" '[12]' || sbx_tend "$run" "$out" "$err"
 }
 
-# Notes where the output of a run ends: what the processes that it leaves behind print after that is not its own.
+# Notes where the output of a run ends: what the processes that it leaves behind print after that is not its own. Not by
+# sbx_position, which knows nothing of what was written by way of /dev/stdout.
 sbx_mark() {
-  local position ends=()
+  local sizes
   [[ ! -f $1.ends ]] || return 0
-  sbx_position "$2" && ends=("$position") && sbx_position "$3" && printf '%s\n' "$ends $position" >"$1.ends"
+  sizes=$(stat -c %s "$1.out" "$1.err") && printf '%s\n' "${sizes/$'\n'/ }" >"$1.ends"
 }
 
 # Sets position to where an open file is.
@@ -93,7 +94,7 @@ sbx_written() {
 # the files still have their names. Nobody reads that; the output of the run itself stays for sbx_output.
 sbx_tend() {
   local run=$1 fds=("$2" "$3") ends=() freed index position pause looks=0
-  sbx_mark "$@"
+  sbx_mark "$run"
   read -ra ends <"$run.ends"
   freed=("${ends[@]}")
   while ((looks++ % 16)) || sbx_written "${fds[@]}" '*'; do
@@ -102,6 +103,7 @@ sbx_tend() {
       sbx_position "${fds[index]}"
       ((position - freed[index] > sbx_inline)) || continue
       [[ -f $run.cmd ]] || ends[index]=0
+      : "${ends[index]:=$position}"
       fallocate --punch-hole --offset "${ends[index]}" --length "$((position - ends[index]))" "/proc/$BASHPID/fd/${fds[index]}"
       freed[index]=$position pause=0.1
     done

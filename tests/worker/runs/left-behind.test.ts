@@ -41,4 +41,13 @@ describe("what a command leaves behind", () => {
     expect(log.text).toContain("1000000\nthe end\n");
     expect(log.text).toContain("This is the end of the log.");
   });
+
+  it("leaves its own output whole, whatever way it was written", async () => {
+    const { text } = await run(
+      "sleep 3101 & seq 20000; echo appended >>/dev/stdout; echo went wrong >>/dev/stderr",
+    );
+    expect(text).toContain("20000\nappended\n");
+    expect(text).toContain("went wrong\n");
+    await sh(sandbox, "pkill -f 'sleep 3101'");
+  });
 });

@@ -2,12 +2,14 @@ import type { Bed } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, quantile, row } from "../measure.ts";
 
-/** Clients, and over how many sandboxes: client n uses sandbox n modulo that. */
+/** Clients, and over how many sandboxes: each goes from one to the next, and no two start at the same while there are enough. */
 const LOADS = [
   { clients: 1, sandboxes: 1 },
   { clients: 10, sandboxes: 1 },
   { clients: 50, sandboxes: 1 },
   { clients: 200, sandboxes: 1 },
+  { clients: 1, sandboxes: 20 },
+  { clients: 10, sandboxes: 20 },
   { clients: 50, sandboxes: 20 },
   { clients: 200, sandboxes: 20 },
 ];
@@ -57,8 +59,8 @@ function emptyResult(): Result {
 async function runWindow(call: Call, load: Load, milliseconds: number, into: Result): Promise<void> {
   const start = performance.now();
   const client = async (index: number) => {
-    const sandbox = `bench-load-${index % load.sandboxes}`;
-    while (performance.now() - start < milliseconds) {
+    for (let turn = index; performance.now() - start < milliseconds; turn++) {
+      const sandbox = `bench-load-${turn % load.sandboxes}`;
       const sent = performance.now();
       try {
         await call(sandbox);

@@ -4,13 +4,15 @@ import { oursAt } from "../client.ts";
 import type { Counts } from "../counts.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, row } from "../measure.ts";
+import { printing } from "./output.ts";
 
-/**
- * Dollars for each operation beyond what a plan includes, as published in 2026:
- * https://developers.cloudflare.com/workers/platform/pricing,
- * https://developers.cloudflare.com/durable-objects/platform/pricing,
- * https://developers.cloudflare.com/r2/pricing
- */
+const SOURCES = [
+  "https://developers.cloudflare.com/workers/platform/pricing",
+  "https://developers.cloudflare.com/durable-objects/platform/pricing",
+  "https://developers.cloudflare.com/r2/pricing",
+];
+
+/** Dollars for each operation beyond what a plan includes, as published there in 2026. */
 const PRICES: Record<keyof Counts, number> = {
   worker_requests: 0.3e-6,
   durable_object_requests: 0.15e-6,
@@ -31,11 +33,16 @@ const NAMES: [keyof Counts, string][] = [
 /** A call that only reaches the actor: one request to the Worker and one to the Durable Object. */
 const LEAST: Partial<Counts> = { worker_requests: 1, durable_object_requests: 1 };
 
+/** How long after a call the records of its run may still be written, milliseconds. */
+const SETTLE_MS = 1500;
+
+/** Bytes of an output that goes to R2. */
+const LONG_OUTPUT = 5_000_000;
+
 /** What is billed for a call beside CPU time, the actor's duration and the container. */
 export const cost: Figure = {
   name: "cost",
-  baseline:
-    "for the cost, one request to the Worker and one to the Durable Object, the least a call can be; for the counts, one",
+  baseline: `for the cost, one request to the Worker and one to the Durable Object, the least a call can be; for the counts, one. Prices without what a plan includes, as published in 2026 (${SOURCES.join(", ")}); CPU time, the actor's duration and the container come on top`,
   async measure(bed, { count }) {
     const calls = count(200);
     const own = join(bed.directory, "counted");
@@ -50,12 +57,14 @@ export const cost: Figure = {
     const kinds: [string, () => Promise<unknown>][] = [
       ["run_code", () => ours.tool("run_code", { sandbox, code: "1 + 1" })],
       ["run_command", () => ours.tool("run_command", { sandbox, command: "true" })],
+      ["run_command of 5 MB", () => ours.tool("run_command", { sandbox, command: printing(LONG_OUTPUT) })],
       ["read_file", () => ours.tool("read_file", { sandbox, path: "a" })],
       ["write_file", () => ours.tool("write_file", { sandbox, path: "a", content: "a" })],
       ["get_result", () => ours.tool("get_result", { id })],
       ["list_runs", () => ours.tool("list_runs", { sandbox })],
     ];
-    for (const [name, call] of kinds) rows.push(...(await costOf(name, calls, call, served.url)));
+    for (const [name, call] of kinds)
+      rows.push(...(await costOf(name, name.endsWith("MB") ? count(20) : calls, call, served.url)));
     await served.close();
     return rows;
   },
@@ -67,18 +76,19 @@ async function costOf(
   call: () => Promise<unknown>,
   url: string,
 ): Promise<Row[]> {
-  const take = async (): Promise<Counts> => (await fetch(`${url}/counts`)).json() as Promise<Counts>;
+  const take = async (): Promise<Counts> => {
+    await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+    return (await fetch(`${url}/counts`)).json() as Promise<Counts>;
+  };
   await call();
   await take();
   for (let made = 0; made < calls; made++) await call();
   const counts = await take();
   const dollars = (each: Partial<Counts>) =>
     Object.entries(PRICES).reduce((sum, [key, price]) => sum + (each[key as keyof Counts] ?? 0) * price, 0);
-  const counted = NAMES.map(([key, label]) => {
-    return row(`${name}: ${label}`, "per call", counts[key] / calls, 1);
-  }).filter(({ ours }) => ours > 0);
+  const counted = NAMES.map(([key, label]) => row(`${name}: ${label}`, "per call", counts[key] / calls, 1));
   return [
     ...counted,
-    row(`${name}: cost`, "$ per million calls", (dollars(counts) / calls) * 1e6, dollars(LEAST) * 1e6),
+    row(`${name}: cost`, "cents per thousand calls", (dollars(counts) / calls) * 1e5, dollars(LEAST) * 1e5),
   ];
 }

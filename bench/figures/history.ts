@@ -1,6 +1,8 @@
+import { join } from "node:path";
+import { type Bed, CONFIGS, TOKEN, serve } from "../bed.ts";
+import { type Ours, oursAt } from "../client.ts";
 import type { Figure } from "../figure.ts";
-import type { Ours } from "../client.ts";
-import { type Row, interleave, latencyRows } from "../measure.ts";
+import { type Pairs, type Row, interleave, latencyRows } from "../measure.ts";
 
 const FULL = 10_000;
 
@@ -11,7 +13,8 @@ const AT_ONCE = 16;
 export const history: Figure = {
   name: "history",
   baseline: "the same call in a sandbox of ours with 20 finished runs",
-  async measure({ ours }, { count }) {
+  async measure(bed, { count }) {
+    const { ours } = bed;
     const total = count(FULL);
     const [long, short] = ["bench-long", "bench-short"];
     await makeRuns(ours, long, total);
@@ -32,9 +35,34 @@ export const history: Figure = {
       ids.set(sandbox, newestRun(await ours.tool("list_runs", { sandbox })));
     await compare("get_result", (sandbox) => ours.tool("get_result", { id: ids.get(sandbox) }));
     await compare("run_code", (sandbox) => ours.tool("run_code", { sandbox, code: "1 + 1" }));
-    return rows;
+    return [...rows, ...(await firstCalls(bed, total, count(10)))];
   },
 };
+
+/** The first call of a new actor, which finds the runs of the one before: of a Worker that was started anew. */
+async function firstCalls(bed: Bed, total: number, rounds: number): Promise<Row[]> {
+  const stateDir = join(bed.directory, "history");
+  const [long, short] = ["bench-long", "bench-short"];
+  const times: Pairs = { ours: [], baseline: [] };
+  for (let round = -1; round < rounds; round++) {
+    const served = await serve(CONFIGS.ours, bed.engine, stateDir);
+    const ours = oursAt(`${served.url}/mcp`, TOKEN);
+    if (round < 0) {
+      await makeRuns(ours, long, total);
+      await makeRuns(ours, short, 20);
+    } else {
+      await ours.tool("list_sandboxes", {});
+      const sides = [[long, times.ours] as const, [short, times.baseline] as const];
+      for (const [sandbox, into] of round % 2 ? sides : sides.toReversed()) {
+        const start = performance.now();
+        await ours.tool("list_runs", { sandbox });
+        into.push(performance.now() - start);
+      }
+    }
+    await served.close();
+  }
+  return latencyRows(`first call of an actor with ${total} runs`, times);
+}
 
 async function makeRuns(ours: Ours, sandbox: string, total: number): Promise<void> {
   let made = 0;

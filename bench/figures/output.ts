@@ -1,15 +1,15 @@
 import type { Bed } from "../bed.ts";
 import type { Ours } from "../client.ts";
 import type { Figure } from "../figure.ts";
-import { type Row, row } from "../measure.ts";
+import { type Row, interleave, quantile, row } from "../measure.ts";
 import { descendants, peakMiB, resetPeak } from "../processes.ts";
 
 const KiB = 1024;
 export const SIZES = [
-  { label: "1 KB", bytes: KiB },
-  { label: "1 MB", bytes: KiB * KiB },
-  { label: "100 MB", bytes: 100 * KiB * KiB },
-  { label: "1 GB", bytes: KiB * KiB * KiB },
+  { label: "1 KB", bytes: KiB, rounds: 20 },
+  { label: "1 MB", bytes: KiB * KiB, rounds: 20 },
+  { label: "100 MB", bytes: 100 * KiB * KiB, rounds: 3 },
+  { label: "1 GB", bytes: KiB * KiB * KiB, rounds: 1 },
 ];
 
 /** What the bare Worker is asked for at most: the SDK holds a whole output in memory, several times. */
@@ -25,21 +25,24 @@ export const output: Figure = {
   name: "output",
   baseline:
     "the same command by exec of the SDK, which answers with all of it; beyond 4 MB, where that ends, the command alone in the sandbox with its output to /dev/null",
-  async measure(bed, { quick }) {
+  async measure(bed, { count, quick }) {
     const rows: Row[] = [];
     const sandbox = "bench-output";
     await bed.ours.tool("run_command", { sandbox, command: "true" });
     await bed.bare.call({ sandbox, method: "exec", command: "true" });
     const [ourRuntime, bareRuntime] = runtimes(bed);
-    for (const { label, bytes } of SIZES) {
+    for (const { label, bytes, rounds } of SIZES) {
       if (quick && bytes > 100 * KiB * KiB) continue;
       const command = bytes > BARE_MOST ? `${printing(bytes)} >/dev/null` : printing(bytes);
       const pids = { ours: [bed.ours.pid, ourRuntime ?? 0], bare: [bed.bare.pid, bareRuntime ?? 0] };
       for (const pid of [...pids.ours, ...pids.bare]) resetPeak(pid);
-      const seconds = await timed(() => printed(bed.ours, sandbox, printing(bytes)));
-      const bareSeconds = await timed(() => bed.bare.call({ sandbox, method: "exec", command }));
-      const speed = (time: number) => bytes / KiB / KiB / time;
-      rows.push(row(`output ${label} speed`, "MB/s", speed(seconds), speed(bareSeconds)));
+      const times = await interleave(
+        () => printed(bed.ours, sandbox, printing(bytes)),
+        () => bed.bare.call({ sandbox, method: "exec", command }),
+        { pairs: count(rounds), warmup: rounds > 1 ? 1 : 0 },
+      );
+      const speed = (milliseconds: number[]) => bytes / KiB / KiB / (quantile(milliseconds, 0.5) / 1000);
+      rows.push(row(`output ${label} speed`, "MB/s", speed(times.ours), speed(times.baseline)));
       for (const [index, process] of ["workerd", "runtime"].entries()) {
         const [ours, bare] = [pids.ours[index] ?? 0, pids.bare[index] ?? 0];
         rows.push(row(`output ${label} ${process} peak`, "MiB", peakMiB(ours), peakMiB(bare)));
@@ -56,12 +59,6 @@ export async function printed(ours: Ours, sandbox: string, command: string): Pro
     const id = /get_result, id ([a-z0-9.-]+)/.exec(answer)?.[1];
     answer = await ours.tool("get_result", { id, wait_seconds: 600 });
   }
-}
-
-async function timed(work: () => Promise<unknown>): Promise<number> {
-  const start = performance.now();
-  await work();
-  return (performance.now() - start) / 1000;
 }
 
 /** The control servers of the two newest sandboxes, the older first. */

@@ -19,6 +19,8 @@ export const scale: Figure = {
       await many.know(sandboxes);
       const times = await interleave(many.list, one.list, { pairs: count(500), warmup: count(100) });
       rows.push(...latencyRows(`list_sandboxes of ${sandboxes}`, times));
+      const first = await interleave(many.first, one.first, { pairs: count(10), warmup: 1 });
+      rows.push(...latencyRows(`a sandbox made, used and destroyed beside ${sandboxes}`, first));
     }
     await Promise.all([many.close(), one.close()]);
     return rows;
@@ -32,6 +34,11 @@ async function principal(bed: Bed, name: string) {
   const list = () => ours.tool("list_sandboxes", {});
   return {
     list,
+    /** In a sandbox that is not there before and after it. */
+    async first(): Promise<void> {
+      await ours.tool("run_command", { sandbox: "bench-first", command: "true" });
+      await ours.tool("destroy_sandbox", { sandbox: "bench-first" });
+    },
     close: () => served.close(),
     /** Gives it this many sandboxes; it never gets fewer. */
     async know(sandboxes: number): Promise<void> {

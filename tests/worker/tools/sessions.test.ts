@@ -94,7 +94,7 @@ describe("a session of run_command", () => {
     ["trap 'echo bye $?\n echo more' EXIT; set -ex; (exit 4) || exit"],
     ["trap 'echo bye $?; false; echo not' EXIT; set -ex; (exit 4)\necho no"],
     ["trap 'echo bye' EXIT; trap - EXIT; set -x; exit 2"],
-    ["trap 'exit 6' USR1; (kill -USR1 $$; sleep 0.2) & set -x; wait; sleep 5"],
+    ["trap 'exit 6' USR1; (sleep 0.7; kill -USR1 $$) & set -x; wait; sleep 5"],
     ["set -v\necho hi\nexit 5\necho no"],
   ])("shows nothing of ours in the trace of %j", async (command) => {
     const script = `file=/tmp/traced; cat >$file <<'END'\n${command}\nEND\nbash $file`;

@@ -60,7 +60,12 @@ sbx_supervise() {
   wait "$pid"
   status=$?
   [[ -s $state.$next ]] && printf '%s' "$next" >"$state"
-  ! kill -0 -- "-$pid" || sbx_mark "$run"
+  if kill -0 -- "-$pid"; then
+    # Where what is left has taken all processes, bash gives up on what follows.
+    trap "printf '%s' $status >'$run.exit'; trap - EXIT" EXIT
+    sbx_mark "$run"
+    trap - EXIT
+  fi
   printf '%s' "$status" >"$run.exit"
   # One byte, which a reader whose time is up has or has not: of more it could take a part.
   printf '\n'

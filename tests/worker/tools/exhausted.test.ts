@@ -54,3 +54,32 @@ describe("the run that took them", () => {
     expect((await owner.call("run_code", { sandbox, code: "1 + 1" })).text).toContain("2");
   });
 });
+
+describe("a command that leaves behind what takes every process", () => {
+  it("has ended as it did", async () => {
+    const full = "exhausted-behind";
+    const content = `import os, time
+while True:
+    try:
+        child = os.fork()
+    except OSError:
+        break
+    if child == 0:
+        end = time.time() + 20
+        while time.time() < end:
+            try:
+                os.fork()
+            except OSError:
+                time.sleep(0.01)
+        os._exit(0)
+os._exit(5)
+`;
+    await owner.call("write_file", { sandbox: full, path: "/tmp/take.py", content });
+    const { structured } = await owner.call("run_command", {
+      sandbox: full,
+      command: "exec python3 /tmp/take.py",
+    });
+    await owner.call("destroy_sandbox", { sandbox: full });
+    expect(structured).toMatchObject({ state: "failed", exit_code: 5 });
+  });
+});

@@ -14,6 +14,7 @@ import { atIssuer, readLimited } from "./endpoints.ts";
 import { AUTHORIZE_PATH, type GrantProps, type OAuth, oauthAPI } from "./oauth.ts";
 import { knownScopes, type Scope, SCOPES } from "./principal.ts";
 import { hasPlainHost } from "./redirects.ts";
+import { bytesOf, StoreError } from "./store.ts";
 
 /** The longest authorization request taken, and the longest form, in characters and bytes. */
 const MAX_SEARCH = 8192;
@@ -186,7 +187,7 @@ function checkForm(search: string, parameters: URLSearchParams): void {
   const problem =
     (search.length > MAX_SEARCH && "The request is too long.") ||
     (new Set(names).size < names.length && "A parameter is there twice.") ||
-    (client.length > MAX_CLIENT_ID && !client.startsWith("https://") && "The client is not known here.");
+    (bytesOf(client) > MAX_CLIENT_ID && !client.startsWith("https://") && "The client is not known here.");
   if (problem) throw new AuthorizationError("invalid_request", { description: problem });
 }
 
@@ -214,6 +215,12 @@ function explain(step: Step, error: unknown): Promise<Response> {
       "The document that describes it could not be read. Try again later.",
     );
   }
+  if (error instanceof StoreError) {
+    log(step.config, { event: "error", ref: step.requestID, where: "authorize", error });
+    const message = "What this page needs could not be looked up just now. Try again in a few seconds.";
+    const headers = new Headers({ "retry-after": "5" });
+    return messagePage("Not just now", message, { status: 503, headers });
+  }
   if (!(error instanceof AuthorizationError)) {
     log(step.config, { event: "error", ref: step.requestID, where: "authorize", error });
     const message = `Nothing was approved. Try again, or tell the server's owner (ref ${step.requestID}).`;
@@ -237,9 +244,8 @@ function explain(step: Step, error: unknown): Promise<Response> {
 
 async function readForm(request: Request): Promise<URLSearchParams> {
   const type = request.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
-  const text =
-    type === "application/x-www-form-urlencoded" ? await readLimited(request, MAX_FORM) : undefined;
-  if (text !== undefined) return new URLSearchParams(text);
+  const read = type === "application/x-www-form-urlencoded" && (await readLimited(request, MAX_FORM));
+  if (read && "text" in read) return new URLSearchParams(read.text);
   throw new AuthorizationError("invalid_request", { description: "The form cannot be read." });
 }
 

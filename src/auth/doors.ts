@@ -12,6 +12,7 @@ import { type GitHubAccount, gitHubAccount, GitHubError, gitHubRule, gitHubSignI
 import { plain } from "./html.ts";
 import { GITHUB_CALLBACK_PATH, type OAuth } from "./oauth.ts";
 import { OWNER_ID, type SignInDoor } from "./principal.ts";
+import { guarded } from "./store.ts";
 
 /** Somebody who signed in. */
 export interface Identity {
@@ -126,7 +127,7 @@ export async function signInWithGitHub(
     const redirectURI = `${issuer}${GITHUB_CALLBACK_PATH}`;
     account = await gitHubAccount(github, { code, verifier, redirectURI });
     if (!env.OAUTH_KV) throw new GitHubError("There is nowhere to keep who a login belongs to");
-    verdict = await gitHubRule(github, account, env.OAUTH_KV);
+    verdict = await gitHubRule(github, account, guarded(env.OAUTH_KV));
   } catch (error) {
     if (!(error instanceof GitHubError)) throw error;
     log(config, { event: "error", ref: requestID, where: "github", error });

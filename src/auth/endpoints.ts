@@ -4,7 +4,8 @@ import { log } from "../server/log.ts";
 import type { Visit } from "../server/visit.ts";
 import { CHECK_HEADER, METADATA_PATH, type OAuth, REGISTRATION_PATH, TOKEN_PATH, visitEnv } from "./oauth.ts";
 import { namesOddHost } from "./redirects.ts";
-import { watched } from "./revocation.ts";
+import { type Revoked, watched } from "./revocation.ts";
+import { bytesOf, StoreError } from "./store.ts";
 
 /** The largest registration or token request, in bytes. */
 const MAX_BODY = 64 * 1024;
@@ -12,6 +13,8 @@ const MAX_BODY = 64 * 1024;
 /** The key-value store takes no key over 512 bytes, and these become part of one; those given out are a third as long. */
 const KEY_PARTS = ["code", "refresh_token", "token", "client_id"];
 const MAX_KEY_PART = 360;
+
+const UNAVAILABLE = "What this needs could not be looked up just now. Try again in a few seconds.";
 
 /** The request under the public origin: what stands before the Worker may know it by another. */
 export function atIssuer(request: Request, { issuer }: OAuth): Request {
@@ -34,10 +37,12 @@ export async function serveAuthorizationServer(
   visit: Visit,
 ): Promise<Response> {
   const route = new URL(request.url).pathname;
-  const body = request.method === "POST" ? await readLimited(request, MAX_BODY) : undefined;
-  if (request.method === "POST" && body === undefined) {
-    return json({ error: "invalid_request", error_description: "The request is too large" }, 413);
+  const read = request.method === "POST" ? await readLimited(request, MAX_BODY) : { text: undefined };
+  if ("problem" in read) {
+    const [status, error_description] = UNREADABLE[read.problem];
+    return json({ error: "invalid_request", error_description }, status);
   }
+  const body = read.text;
   const form = new URLSearchParams(route === TOKEN_PATH ? body : undefined);
   if (KEY_PARTS.some((name) => form.getAll(name).some((value) => isTooLong(name, value)))) {
     return json({ error: "invalid_request", error_description: "A parameter is too long" }, 400);
@@ -54,12 +59,18 @@ export async function serveAuthorizationServer(
   const env = visitEnv(visit);
   const revocation = form.get("token") && !form.get("grant_type");
   const watch = revocation && env.OAUTH_KV ? watched(env.OAUTH_KV) : undefined;
-  const answer = await oauth.server.fetch(
-    passed,
-    { ...env, OAUTH_KV: watch?.store ?? env.OAUTH_KV },
-    visit.ctx,
-  );
-  const revoked = await watch?.revoked();
+  let answer: Response;
+  let revoked: Revoked | undefined;
+  try {
+    answer = await oauth.server.fetch(passed, { ...env, OAUTH_KV: watch?.store ?? env.OAUTH_KV }, visit.ctx);
+    revoked = await watch?.revoked();
+  } catch (error) {
+    if (!(error instanceof StoreError)) throw error;
+    log(visit.config, { event: "error", ref: visit.requestID, where: "oauth", error });
+    return json({ error: "temporarily_unavailable", error_description: UNAVAILABLE }, 503, {
+      "retry-after": "5",
+    });
+  }
   const check = answer.headers.get(CHECK_HEADER);
   if (check !== null) {
     const refusal = { event: "refusal", status: answer.status, reason: "oauth_error", check, route } as const;
@@ -74,17 +85,30 @@ export async function serveAuthorizationServer(
 
 /** A client known by its metadata document has that document's URL for an id, which is no part of a key. */
 function isTooLong(name: string, value: string): boolean {
-  return value.length > (name === "client_id" && value.startsWith("https://") ? 2048 : MAX_KEY_PART);
+  return bytesOf(value) > (name === "client_id" && value.startsWith("https://") ? 2048 : MAX_KEY_PART);
 }
 
-/** The body as text; undefined when it is over `limit` bytes. */
-export async function readLimited(request: Request, limit: number): Promise<string | undefined> {
+const UNREADABLE = {
+  broken: [400, "The request body broke off"],
+  too_large: [413, "The request is too large"],
+} as const;
+
+/** The body as text, or why there is none: it is over `limit` bytes, or did not come whole. */
+export async function readLimited(
+  request: Request,
+  limit: number,
+): Promise<{ text: string } | { problem: keyof typeof UNREADABLE }> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;
-  for await (const chunk of request.body ?? []) {
-    bytes += chunk.byteLength;
-    if (bytes > limit) return undefined;
-    chunks.push(chunk);
+  try {
+    for await (const chunk of request.body ?? []) {
+      bytes += chunk.byteLength;
+      if (bytes > limit) return { problem: "too_large" };
+      chunks.push(chunk);
+    }
+  } catch {
+    // Chunks that are none, or a client that left in the middle.
+    return { problem: "broken" };
   }
-  return new Blob(chunks).text();
+  return { text: await new Blob(chunks).text() };
 }

@@ -14,6 +14,7 @@ import type { Visit } from "../server/visit.ts";
 import { stillAdmits } from "./admission.ts";
 import { COOKIE_PREFIX } from "./cookies.ts";
 import { knownScopes, type Principal, SCOPES, SIGN_IN_DOORS } from "./principal.ts";
+import { guarded } from "./store.ts";
 
 /** The paths that speak MCP. Each is a resource of its own: a token for one is refused at the other. */
 export const RESOURCE_PATHS = ["/mcp", "/"] as const;
@@ -110,7 +111,8 @@ export function oauthAPI({ server }: OAuth, visit: Visit): OAuthHelpers {
 }
 
 export function visitEnv(visit: Visit): VisitEnv {
-  return { ...visit.env, visit };
+  const { OAUTH_KV } = visit.env;
+  return { ...visit.env, OAUTH_KV: OAUTH_KV && guarded(OAUTH_KV), visit };
 }
 
 function build(issuer: string, config: Config, loopback: boolean): OAuth {

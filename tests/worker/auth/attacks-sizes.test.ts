@@ -49,6 +49,49 @@ describe("sizes", () => {
     expect(logs.entries().some(({ event }) => event === "error")).toBe(false);
   });
 
+  it("parts that are long in bytes alone are refused as well", async () => {
+    const client = await Client.register(app);
+    const statuses = await Promise.all([
+      new Client(app, "é".repeat(300)).token({ token: "x" }),
+      new Client(app, "é".repeat(300)).exchange("a:b:c"),
+      client.exchange(`${"é".repeat(300)}:b:c`),
+      client.refresh(`${"🐍".repeat(166)}:g:s`),
+    ]);
+    for (const response of statuses) {
+      expect(response.status).toBe(400);
+      expect(await errorOf(response)).toBe("invalid_request");
+    }
+    const url = await new Client(app, "é".repeat(256)).authorizationURL();
+    expect((await new Browser(app).open(url)).toldHere).toBe(true);
+    // A client's id may come in a header too, and a URL is one that no document is fetched for where that is off.
+    const authorization = `Basic ${btoa(`${"c".repeat(600)}:secret`)}`;
+    const headers = { authorization, "content-type": "application/x-www-form-urlencoded" };
+    const basic = await app("/oauth/token", { method: "POST", headers, body: "grant_type=refresh_token" });
+    expect(basic.status).toBe(401);
+    const off = oauthApp({ OAUTH_CLIENT_METADATA: "off" });
+    const byURL = await new Client(off, `https://c.example/${"c".repeat(600)}`).exchange("a:b:c");
+    expect(await errorOf(byURL)).toBe("invalid_client");
+    expect(logs.entries().some(({ event }) => event === "error")).toBe(false);
+  });
+
+  it("bodies that break off are refused, in OAuth's own form", async () => {
+    const broken = () =>
+      new ReadableStream({
+        pull(controller) {
+          controller.error(new Error("The client left"));
+        },
+      });
+    for (const path of ["/oauth/register", "/oauth/token"]) {
+      const response = await app(path, { method: "POST", body: broken() });
+      expect(response.status).toBe(400);
+      expect(await errorOf(response)).toBe("invalid_request");
+    }
+    const headers = { "content-type": "application/x-www-form-urlencoded" };
+    const page = await new Browser(app).open("/authorize", { method: "POST", headers, body: broken() });
+    expect(page.toldHere).toBe(true);
+    expect(logs.entries().some(({ event }) => event === "error")).toBe(false);
+  });
+
   it("requests that are too large are refused", async () => {
     const metadata = JSON.stringify({ client_name: "x", redirect_uris: [CALLBACK] });
     const headers = { "content-type": "application/json" };

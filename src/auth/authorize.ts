@@ -11,7 +11,8 @@ import { consentPage, messagePage, type Problem, wayBack } from "./consent-page.
 import { withKeptCookies, withPrefixedCookies } from "./cookies.ts";
 import { type Identity, identify, openDoors, signInWithGitHub, startGitHub } from "./doors.ts";
 import { atIssuer, readLimited } from "./endpoints.ts";
-import { AUTHORIZE_PATH, type GrantProps, type OAuth, oauthAPI } from "./oauth.ts";
+import { type GrantProps, type OAuth, oauthAPI } from "./oauth.ts";
+import { AUTHORIZE_PATH } from "./paths.ts";
 import { knownScopes, type Scope, SCOPES } from "./principal.ts";
 import { hasPlainHost } from "./redirects.ts";
 import { bytesOf, StoreError } from "./store.ts";

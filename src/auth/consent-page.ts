@@ -1,7 +1,7 @@
 /** What people see when a client asks for access: who asks, where the answer goes, what it may do, and who they are. */
 import type { ConsentDescription } from "@cloudflare/workers-oauth-provider";
 import { type HTML, markup, plain } from "./html.ts";
-import { AUTHORIZE_PATH } from "./oauth.ts";
+import { AUTHORIZE_PATH } from "./paths.ts";
 import { page } from "./page.ts";
 import type { Scope, SignInDoor } from "./principal.ts";
 

@@ -10,7 +10,8 @@ import { isServerToken } from "./bearer.ts";
 import type { OpenDoor, Problem } from "./consent-page.ts";
 import { type GitHubAccount, gitHubAccount, GitHubError, gitHubRule, gitHubSignInURL } from "./github.ts";
 import { plain } from "./html.ts";
-import { GITHUB_CALLBACK_PATH, type OAuth } from "./oauth.ts";
+import { type OAuth } from "./oauth.ts";
+import { GITHUB_CALLBACK_PATH } from "./paths.ts";
 import { OWNER_ID, type SignInDoor } from "./principal.ts";
 import { guarded } from "./store.ts";
 

@@ -2,7 +2,8 @@
 import { json } from "../server/answers.ts";
 import { log } from "../server/log.ts";
 import type { Visit } from "../server/visit.ts";
-import { CHECK_HEADER, METADATA_PATH, type OAuth, REGISTRATION_PATH, TOKEN_PATH, visitEnv } from "./oauth.ts";
+import { CHECK_HEADER, type OAuth, visitEnv } from "./oauth.ts";
+import { METADATA_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
 import { namesOddHost } from "./redirects.ts";
 import { type Revoked, watched } from "./revocation.ts";
 import { bytesOf, StoreError } from "./store.ts";

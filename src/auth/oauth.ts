@@ -13,6 +13,7 @@ import { isLoopback, namedOrigin } from "../server/origin.ts";
 import type { Visit } from "../server/visit.ts";
 import { stillAdmits } from "./admission.ts";
 import { COOKIE_PREFIX } from "./cookies.ts";
+import { AUTHORIZE_PATH, METADATA_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
 import { knownScopes, type Principal, SCOPES, SIGN_IN_DOORS } from "./principal.ts";
 import { guarded } from "./store.ts";
 
@@ -20,14 +21,6 @@ import { guarded } from "./store.ts";
 export const RESOURCE_PATHS = ["/mcp", "/"] as const;
 
 export type ResourcePath = (typeof RESOURCE_PATHS)[number];
-
-/** Where its parts are; the resources' metadata is under `METADATA_PATH`, at the path of each. */
-export const AUTHORIZE_PATH = "/authorize";
-export const GITHUB_CALLBACK_PATH = "/authorize/github";
-export const TOKEN_PATH = "/oauth/token";
-export const REGISTRATION_PATH = "/oauth/register";
-export const METADATA_PATH = "/.well-known/oauth-protected-resource";
-export const SERVER_METADATA_PATH = "/.well-known/oauth-authorization-server";
 
 /** In seconds. A grant ends 30 days after the sign-in, however often it is refreshed. */
 const ACCESS_TOKEN_TTL = 3600;

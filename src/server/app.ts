@@ -6,17 +6,15 @@ import { serveAuthorize, serveGitHubCallback } from "../auth/authorize.ts";
 import { authenticate, type Caller } from "../auth/bearer.ts";
 import { insufficientScope } from "../auth/challenge.ts";
 import { serveAuthorizationServer, serveResourceMetadata } from "../auth/endpoints.ts";
+import { type OAuth, oauthFor, type ResourcePath } from "../auth/oauth.ts";
 import {
   AUTHORIZE_PATH,
   GITHUB_CALLBACK_PATH,
   METADATA_PATH,
-  type OAuth,
-  oauthFor,
   REGISTRATION_PATH,
-  type ResourcePath,
   SERVER_METADATA_PATH,
   TOKEN_PATH,
-} from "../auth/oauth.ts";
+} from "../auth/paths.ts";
 import { missingScopes, type Scope, SCOPES } from "../auth/principal.ts";
 import { json, type Refusal, rpcError } from "./answers.ts";
 import { readJSON, unreadable } from "./body.ts";

@@ -1,14 +1,41 @@
 /** The OAuth surface with what nobody should send: parameters, forms, clients, tokens and redirects of any make. */
 import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Server, startServer } from "../setup/server.ts";
-import { harmless, nastyString, nastyValue, tries } from "./support.ts";
+import {
+  AUTHORIZE_PATH,
+  GITHUB_CALLBACK_PATH,
+  METADATA_PATH,
+  REGISTRATION_PATH,
+  SERVER_METADATA_PATH,
+  TOKEN_PATH,
+} from "../../src/auth/paths.ts";
+import { type App, Browser, CALLBACK, Client, demand, type Tokens } from "../setup/oauth-client.ts";
+import { type Server, startServer, TOKEN } from "../setup/server.ts";
+import { harmless, nastyString, nastyValue, rawSocket, tries } from "./support.ts";
 
 let server: Server;
 let origin: string;
+let authority: string;
+
+/** A registered client's id, its redirect URI, a code with its verifier, and an access token and its refresh token. */
+const good: string[] = [];
 beforeAll(async () => {
   server = await startServer({ flags: ["--network", "none"] });
-  ({ origin } = new URL(server.url));
+  ({ origin, host: authority } = new URL(server.url));
+  const app: App = (url, init) => fetch(new URL(url, origin), init);
+  const client = await Client.register(app, {}, origin);
+  const approved = async () => {
+    const browser = new Browser(app);
+    const page = await browser.open(await client.authorizationURL());
+    const done = await browser.submit(page, { decision: "owner", token: TOKEN });
+    demand(done, 303);
+    return done.location?.searchParams.get("code") ?? "";
+  };
+  const used = await client.exchange(await approved());
+  demand(used, 200);
+  const tokens = (await used.json()) as Tokens;
+  const code = await approved();
+  good.push(client.id, CALLBACK, code, client.verifier, tokens.access_token, tokens.refresh_token);
 });
 afterAll(() => server.stop());
 
@@ -27,14 +54,13 @@ async function send(
 }
 
 const PATHS = [
-  "/authorize",
-  "/token",
-  "/register",
-  "/revoke",
-  "/authorize/github",
-  "/.well-known/oauth-protected-resource",
-  "/.well-known/oauth-protected-resource/mcp",
-  "/.well-known/oauth-authorization-server",
+  AUTHORIZE_PATH,
+  TOKEN_PATH,
+  REGISTRATION_PATH,
+  GITHUB_CALLBACK_PATH,
+  METADATA_PATH,
+  `${METADATA_PATH}/mcp`,
+  SERVER_METADATA_PATH,
   "/.well-known/openid-configuration",
 ];
 
@@ -60,8 +86,18 @@ const NAMES = [
   "client_assertion",
 ];
 
+const GOOD = 6;
+
+/** With what is good put where a `good:` stands for it. */
+function filled(text: string): string {
+  return text.replaceAll(/good:(\d)/g, (_all, index: string) => good[Number(index)] ?? "");
+}
+
 const value = fc.oneof(
   nastyString,
+  // By position: what is good is known once the server runs.
+  fc.nat({ max: GOOD - 1 }).map((index) => `good:${index}`),
+  fc.constantFrom("é".repeat(300), `${"é".repeat(300)}:b:c`, "🐍".repeat(170), "c".repeat(600)),
   fc.constantFrom(
     "code",
     "token",
@@ -87,17 +123,45 @@ const parameters = fc
   .array(fc.tuple(fc.oneof({ weight: 8, arbitrary: fc.constantFrom(...NAMES) }, nastyString), value), {
     maxLength: 8,
   })
-  .map((pairs) =>
-    new URLSearchParams(
-      pairs.map(([name, text]) => [name.toWellFormed(), text.toWellFormed().slice(0, 2000)]),
-    ).toString(),
-  );
+  .map((pairs) => pairs.map(([name, text]) => [name.toWellFormed(), text.toWellFormed().slice(0, 2000)]));
+
+function form(pairs: readonly string[][]): string {
+  return new URLSearchParams(pairs.map(([name = "", text = ""]) => [name, filled(text)])).toString();
+}
+
+/** Requests that would be answered with what they ask for. */
+const REQUESTS: [string, Record<string, string>][] = [
+  [
+    AUTHORIZE_PATH,
+    {
+      response_type: "code",
+      client_id: "good:0",
+      redirect_uri: "good:1",
+      code_challenge: "c".repeat(43),
+      code_challenge_method: "S256",
+    },
+  ],
+  [
+    TOKEN_PATH,
+    {
+      grant_type: "authorization_code",
+      client_id: "good:0",
+      redirect_uri: "good:1",
+      code: "good:2",
+      code_verifier: "good:3",
+    },
+  ],
+  [TOKEN_PATH, { grant_type: "refresh_token", client_id: "good:0", refresh_token: "good:5" }],
+  [TOKEN_PATH, { client_id: "good:0", token: "good:4" }],
+];
+
+const CHUNKED = "Transfer-Encoding: chunked\r\n";
 
 describe("every endpoint of OAuth", () => {
   it("with any parameters in its URL: it never sends a browser to where no client registered", async () => {
     await fc.assert(
-      fc.asyncProperty(fc.constantFrom(...PATHS), parameters, async (path, query) => {
-        const { location } = await send(`${path}?${query}`);
+      fc.asyncProperty(fc.constantFrom(...PATHS), parameters, async (path, pairs) => {
+        const { location } = await send(`${path}?${form(pairs)}`);
         expect(location).not.toMatch(/evil|javascript:|data:/);
       }),
       tries(150),
@@ -106,9 +170,9 @@ describe("every endpoint of OAuth", () => {
 
   it("with any form", async () => {
     await fc.assert(
-      fc.asyncProperty(fc.constantFrom(...PATHS), parameters, async (path, body) => {
+      fc.asyncProperty(fc.constantFrom(...PATHS), parameters, async (path, pairs) => {
         const headers = { "content-type": "application/x-www-form-urlencoded" };
-        const { text, location } = await send(path, { method: "POST", headers, body });
+        const { text, location } = await send(path, { method: "POST", headers, body: form(pairs) });
         expect(text).not.toContain('"access_token"');
         expect(location).not.toMatch(/evil|javascript:|data:/);
       }),
@@ -137,11 +201,13 @@ describe("every endpoint of OAuth", () => {
     );
     await fc.assert(
       fc.asyncProperty(fc.constantFrom(...PATHS), body, value, async (path, sent, token) => {
-        const authorization = `Bearer ${token.replaceAll(/[^\x21-\x7e]/g, "?").slice(0, 500)}`;
+        const authorization = `Bearer ${filled(token)
+          .replaceAll(/[^\x21-\x7e]/g, "?")
+          .slice(0, 500)}`;
         await send(path, {
           method: "POST",
           headers: { "content-type": "application/json", authorization },
-          body: sent,
+          body: filled(sent),
         });
       }),
       tries(150),
@@ -161,6 +227,42 @@ describe("every endpoint of OAuth", () => {
       }),
       tries(60),
     );
+  });
+
+  it("with the parameters of each request, all good but for one or two", async () => {
+    const some = fc.array(fc.tuple(fc.constantFrom(...NAMES), value), { minLength: 1, maxLength: 2 });
+    await fc.assert(
+      fc.asyncProperty(fc.constantFrom(...REQUESTS), some, async ([path, whole], changes) => {
+        const changed = { ...whole, ...Object.fromEntries(changes) };
+        const body = form(
+          Object.entries(changed).map(([name, text]) => [name, text.toWellFormed().slice(0, 2000)]),
+        );
+        const headers = { "content-type": "application/x-www-form-urlencoded" };
+        const sent = await (path === AUTHORIZE_PATH
+          ? send(`${path}?${body}`)
+          : send(path, { method: "POST", headers, body }));
+        expect(sent.location).not.toMatch(/evil|javascript:|data:/);
+      }),
+      tries(150),
+    );
+  });
+
+  it.each([
+    ["a chunk larger than it says", CHUNKED, "5\r\nhello world\r\n0\r\n\r\n"],
+    ["a chunk smaller than it says", CHUNKED, "ffff\r\nhello\r\n0\r\n\r\n"],
+    ["a chunk without a length", CHUNKED, "\r\nhello\r\n"],
+    ["a negative chunk", CHUNKED, "-1\r\nhello\r\n0\r\n\r\n"],
+    ["a chunk of 2^64", CHUNKED, "fffffffffffffffff\r\nhello\r\n"],
+    ["a body shorter than it says", "Content-Length: 100\r\n", "hello"],
+  ])("with %s: refused", async (_what, length, body) => {
+    for (const path of [AUTHORIZE_PATH, TOKEN_PATH, REGISTRATION_PATH]) {
+      const type = path === REGISTRATION_PATH ? "application/json" : "application/x-www-form-urlencoded";
+      const head = `POST ${path} HTTP/1.1\r\nHost: ${authority}\r\nContent-Type: ${type}\r\n${length}Connection: close\r\n\r\n`;
+      const answer = await rawSocket(server.url, [head, body], 5000, true);
+      const status = Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1]);
+      harmless(status, answer, head + body);
+      expect(status, answer).toBe(400);
+    }
   });
 
   it("with bodies that are too large: refused, some before they were sent whole", async () => {

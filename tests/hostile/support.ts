@@ -149,11 +149,12 @@ export async function postRaw(
   return { status: response.status, text: await response.text() };
 }
 
-/** Writes bytes to the server's port as they are; what came back until it closed, or for so long. */
+/** Writes bytes to the server's port as they are, and says that there are no more if so told; what came back until it closed, or for so long. */
 export async function rawSocket(
   url: string,
   parts: readonly (string | Uint8Array)[],
   ms = 1500,
+  halfClose = false,
 ): Promise<string> {
   const { hostname, port } = new URL(url);
   const socket = connect(Number(port), hostname);
@@ -165,6 +166,7 @@ export async function rawSocket(
     if (!socket.destroyed) socket.write(part);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
+  if (halfClose) socket.end();
   const timer = setTimeout(() => socket.destroy(), ms);
   await closed;
   clearTimeout(timer);

@@ -207,18 +207,32 @@ describe("the consent form", () => {
     }
   });
 
-  it("a failure of the server's own is told without what failed", async () => {
+  it.each([
+    [
+      "a failure of the server's own",
+      // A record that cannot be worked with.
+      async () => ({
+        get redirectUris(): never {
+          throw new Error("secret of the store");
+        },
+      }),
+      { status: 500, heading: "Something went wrong here", error_name: "Error" },
+    ],
+    [
+      "a failure of the store",
+      () => Promise.reject(new Error("secret of the store")),
+      { status: 503, heading: "Not just now", error_name: "StoreError" },
+    ],
+  ])("%s is told without what failed", async (_what, answer, { status, heading, error_name }) => {
     const logs = recordLogs();
-    const broken = new Proxy(env.OAUTH_KV, {
-      get: () => () => Promise.reject(new Error("secret of the store")),
-    });
+    const broken = new Proxy(env.OAUTH_KV, { get: () => answer });
     const page = await new Browser(oauthApp({ OAUTH_KV: broken })).open(
       await new Client(app, "any").authorizationURL(),
     );
-    expect(page.status).toBe(500);
-    expect(page.text).toContain("Something went wrong here");
+    expect(page.status).toBe(status);
+    expect(page.text).toContain(heading);
     expect(page.text).not.toContain("secret");
-    expect(logs.entries()).toMatchObject([{ event: "error", where: "authorize", error_name: "Error" }]);
+    expect(logs.entries()).toMatchObject([{ event: "error", where: "authorize", error_name }]);
     expect(logs.text()).not.toContain("secret");
   });
 });

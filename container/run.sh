@@ -51,7 +51,7 @@ sbx_supervise() {
   exec {out}>>"$run.out" {err}>>"$run.err"
   {
     sbx_number "$id"
-    ulimit -x "$number"
+    ulimit -x "$number" 2>/dev/null
     exec -c /usr/bin/setsid /bin/bash --noprofile --norc /opt/sandbox-mcp/command.sh \
       "$run.cmd" "$id" "$from" "$state.$next" "$@"
   } </dev/null >&"$out" 2>&"$err" {out}>&- {err}>&- &
@@ -315,11 +315,15 @@ sbx_number() {
   number=$((36#${tail: -12}))
 }
 
-# The limits in /proc of the processes that carry a run's mark, a line each.
+# The limits in /proc of the processes that carry a run's mark, a line each. Where no such limit can be set, there is
+# still the environment, which most keep.
 sbx_marked() {
-  local number
+  local number process
   sbx_number "$1"
   grep -lE "^Max file locks +$number " /proc/[0-9]*/limits 2>/dev/null
+  for process in $(grep -lzx "SANDBOX_MCP_RUN=$1" /proc/[0-9]*/environ 2>/dev/null); do
+    printf '%s\n' "${process/%environ/limits}"
+  done
 }
 
 # Signals the run's process group, then whatever left the group but still carries the run's mark.

@@ -1,11 +1,13 @@
 /**
- * Load over time: every tool from many clients against a server as users start it, while the memory, file descriptors and
- * processes of its parts are watched. Prints a table and ends with 1 when an answer was wrong or something grew.
+ * Load over time: the tools for code, commands, files and runs from many clients against a server as users start it, while
+ * the memory, file descriptors and processes of its parts are watched. Prints a table and ends with 1 when an answer was
+ * wrong or something grew.
  *
  *   npm run soak                       under a minute, 20 clients
  *   SOAK_MINUTES=60 npm run soak       50 clients
+ *   npm run soak -- --write            the table into docs/reliability.md as well
  */
-import { mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Process, tree } from "../setup/processes.ts";
@@ -53,6 +55,8 @@ function sample(root: number): Sample {
   return found;
 }
 
+const MISSING = "There is no";
+
 type Step = (client: number, turn: number) => Promise<[answer: ToolAnswer, expected: string]>;
 
 /** The mix: each step is one call and what its answer must hold. */
@@ -68,7 +72,7 @@ function steps(url: string): Step[] {
         command: `echo c${client}t${turn}`,
       }),
     (client, turn) =>
-      call(String(client * turn), "run_code", {
+      call(`result: ${client * turn}`, "run_code", {
         sandbox: at(client),
         context: `k${client % 2}`,
         code: `${client} * ${turn}`,
@@ -96,7 +100,7 @@ function steps(url: string): Step[] {
     (client) =>
       call("no such", "read_file", { sandbox: at(client), path: "missing/file" }).then(([answer]) => [
         answer,
-        "There is no",
+        MISSING,
       ]),
     async (client) => {
       const started = await tool(url, "run_command", {
@@ -127,7 +131,7 @@ async function soak(): Promise<{ calls: number; errors: string[]; quarters: Samp
       try {
         const [answer, expected] = (await step?.(number, turn)) ?? [];
         calls++;
-        if (answer && expected !== undefined && !answer.text.includes(expected))
+        if (answer && expected !== undefined && !isRight(answer, expected))
           errors.push(`client ${number}, turn ${turn}: no "${expected}" in ${answer.text.slice(0, 300)}`);
       } catch (error) {
         errors.push(`client ${number}, turn ${turn}: ${String(error)}`);
@@ -156,6 +160,11 @@ async function soak(): Promise<{ calls: number; errors: string[]; quarters: Samp
   }
 }
 
+/** Only what is missing on purpose may be an error. */
+function isRight({ isError, text }: ToolAnswer, expected: string): boolean {
+  return text.includes(expected) && isError === (expected === MISSING);
+}
+
 /** The median of each measure in each quarter. */
 function quartersOf(samples: readonly Sample[]): Sample[] {
   const median = (values: number[]) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? 0;
@@ -173,15 +182,30 @@ function quartersOf(samples: readonly Sample[]): Sample[] {
 
 const { calls, errors, quarters } = await soak();
 const grown: string[] = [];
-console.log(`${calls} calls by ${CLIENTS} clients in ${MINUTES} minutes, ${errors.length} wrong answers\n`);
-console.log("| part | measure | quarter 1 | 2 | 3 | 4 |\n| --- | --- | --: | --: | --: | --: |");
+const lines = [
+  `${calls} calls by ${CLIENTS} clients in ${MINUTES} minutes, ${errors.length} wrong answers`,
+  "",
+  "| part | measure | quarter 1 | 2 | 3 | 4 |",
+  "| --- | --- | --: | --: | --: | --: |",
+];
 for (const [name, first] of Object.entries(quarters[0] ?? {}))
   for (const [measured, [share, units]] of Object.entries(SLACK) as [Measure, readonly [number, number]][]) {
     const row = quarters.map((quarter) => quarter[name]?.[measured] ?? 0);
-    console.log(`| ${name} | ${measured} | ${row.map((value) => Math.round(value)).join(" | ")} |`);
+    lines.push(`| ${name} | ${measured} | ${row.map((value) => Math.round(value)).join(" | ")} |`);
     const last = row.at(-1) ?? 0;
     if (last > first[measured] + Math.max(units, first[measured] * share)) grown.push(`${name}: ${measured}`);
   }
+console.log(lines.join("\n"));
+if (process.argv.includes("--write")) {
+  const page = new URL("../../docs/reliability.md", import.meta.url);
+  const between = /(<!-- soak:start[^>]*-->\n)[^]*(\n<!-- soak:end -->)/;
+  const today = new Date().toISOString().slice(0, 10);
+  const table = `\nWritten on ${today}: ${lines.join("\n")}\n`;
+  writeFileSync(
+    page,
+    readFileSync(page, "utf8").replace(between, (_all, start, end) => start + table + end),
+  );
+}
 for (const error of errors.slice(0, 10)) console.error(error);
 for (const what of grown) console.error(`Grew from the first quarter to the last: ${what}`);
 if (quarters.some((quarter) => Object.keys(quarter).length < 3)) grown.push("something was not measured");

@@ -4,6 +4,7 @@ import type { Account } from "./account.ts";
 import { type Failure, ToolError } from "./errors.ts";
 import { actorName } from "./naming.ts";
 import type { Owner } from "./membership.ts";
+import { explainedReset, twice } from "./reset.ts";
 import type { Answer, Sandbox } from "./sandbox.ts";
 
 /** The value of an actor's answer, with its notice. */
@@ -12,15 +13,23 @@ export interface Told<T> {
   notice: string | undefined;
 }
 
-/** Calls a method of the principal's sandbox `name`. @throws {ToolError} with the notice in front of its message */
+/**
+ * Calls a method of the principal's sandbox `name`; one that only reads, again when the actor is reset over it.
+ * @throws {ToolError} with the notice in front of its message
+ */
 export async function callSandbox<T>(
   env: Env,
   owner: Owner,
   call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<Answer<T>>,
+  { reads = false } = {},
 ): Promise<Told<T>> {
   const sandboxes = env.Sandbox as DurableObjectNamespace<Sandbox>;
-  const actor = sandboxes.getByName(await actorName(owner.sandbox, owner.principalID));
-  const answer = await call(actor, owner);
+  const name = await actorName(owner.sandbox, owner.principalID);
+  // A stub that has failed fails for ever: each attempt has its own.
+  const attempt = async () => call(sandboxes.getByName(name), owner);
+  const answer = await (reads ? twice(attempt) : attempt()).catch((error: unknown) => {
+    throw explainedReset(error, owner.sandbox);
+  });
   if (answer.ok) return { value: answer.value, notice: answer.notice };
   throw ToolError.from(withNotice(answer.failure, answer.notice));
 }

@@ -15,7 +15,7 @@ export async function artifactOutput(
   cursor = 0,
 ): Promise<ToolOutput> {
   const read = async (maxBytes: number) => {
-    const answer = await context.sandbox(ownRun(id), (actor, owner) =>
+    const answer = await context.reading(ownRun(id), (actor, owner) =>
       actor.readArtifact(owner, id, path, cursor, maxBytes),
     );
     return answer.value;

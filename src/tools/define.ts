@@ -28,6 +28,8 @@ export interface ToolContext extends Call {
     name: string,
     call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<Answer<T>>,
   ): Promise<Told<T>>;
+  /** The same for a method that only reads: it is called again when the server restarts the actor over it. */
+  reading: ToolContext["sandbox"];
   /** Says what is going on to a client that asked for progress; undefined where nobody did. */
   progress: ((message: string) => void) | undefined;
 }
@@ -122,10 +124,12 @@ export function defineTool<Input extends z.ZodObject>(definition: ToolDefinition
 
 /** What handlers work with, in the name of the call's principal. */
 export function contextOf(call: Call, progress?: (message: string) => void): ToolContext {
+  const owner = (sandbox: string): Owner => ({ principalID: call.principal.id, sandbox });
   return {
     ...call,
     progress,
-    sandbox: (name, work) => callSandbox(call.env, { principalID: call.principal.id, sandbox: name }, work),
+    sandbox: (name, work) => callSandbox(call.env, owner(name), work),
+    reading: (name, work) => callSandbox(call.env, owner(name), work, { reads: true }),
   };
 }
 

@@ -9,11 +9,13 @@ const PROGRESS_BYTES = 16 * 1024;
 /** Waits up to so long for the end of a task, and passes on what it says meanwhile. @throws {ToolError} `not_found` */
 export async function followTask(context: ToolContext, id: string, waitMs: number): Promise<Told<RunView>> {
   const deadline = Date.now() + waitMs;
-  const read = (wait: number, cursor?: number) =>
-    context.sandbox(ownRun(id), (actor, owner) => actor.readRun(owner, id, wait, cursor, PROGRESS_BYTES));
+  const read = (until: number, cursor?: number) =>
+    context.reading(ownRun(id), (actor, owner) =>
+      actor.readRun(owner, id, Math.max(0, until - Date.now()), cursor, PROGRESS_BYTES),
+    );
   const { progress } = context;
   if (!progress) {
-    const { value, notice } = await read(waitMs);
+    const { value, notice } = await read(deadline);
     return { value: value.run, notice };
   }
   const notices: string[] = [];
@@ -21,9 +23,8 @@ export async function followTask(context: ToolContext, id: string, waitMs: numbe
   let cursor = 0;
   for (;;) {
     if (notice) notices.push(notice);
-    const left = deadline - Date.now();
-    if (value.run.state !== "running" || left <= 0) break;
-    ({ value, notice } = await read(left, cursor));
+    if (value.run.state !== "running" || Date.now() >= deadline) break;
+    ({ value, notice } = await read(deadline, cursor));
     if (!value.page) continue;
     cursor = value.page.next;
     for (const { stream, bytes } of value.page.pieces)

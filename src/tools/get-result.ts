@@ -37,8 +37,9 @@ With cursor, returns the log from that byte on instead, stdout and stderr in tur
       const { value: run, notice } = await followTask(context, id, wait_seconds * 1000);
       return { content: runBlocks(run, notice) };
     }
-    const { value, notice } = await context.sandbox(ownRun(id), (actor, owner) =>
-      actor.readRun(owner, id, wait_seconds * 1000, cursor, PAGE_BYTES),
+    const deadline = Date.now() + wait_seconds * 1000;
+    const { value, notice } = await context.reading(ownRun(id), (actor, owner) =>
+      actor.readRun(owner, id, Math.max(0, deadline - Date.now()), cursor, PAGE_BYTES),
     );
     const { run, page } = value;
     if (!page) return { content: runBlocks(run, notice) };

@@ -16,7 +16,7 @@ export const listFiles = defineTool({
   hints: { readOnly: true, destructive: false, idempotent: true },
   scopes: ["sandbox:read"],
   async handle({ path, recursive, limit, sandbox }, context) {
-    const { value, notice } = await context.sandbox(sandbox, (actor, owner) =>
+    const { value, notice } = await context.reading(sandbox, (actor, owner) =>
       actor.listDirectory(owner, path, recursive, limit + 1),
     );
     const more = value.length > limit;

@@ -3,6 +3,7 @@ import type { RunSummary } from "../runs/run.ts";
 import type { TaskEntry } from "../runs/task-index.ts";
 import { ToolError } from "../sandbox/errors.ts";
 import { type Told, accountOf } from "../sandbox/handle.ts";
+import { twice } from "../sandbox/reset.ts";
 import { type ToolContext, defineTool, sandboxField, sections, text } from "./define.ts";
 import { ownRun } from "./own-run.ts";
 
@@ -26,7 +27,7 @@ export const listRuns = defineTool({
     const { value, notice } =
       kind === "task"
         ? await tasksOf(context, limit + 1, cursor)
-        : await context.sandbox(sandbox, (actor, owner) => actor.listRuns(owner, limit + 1, cursor, kind));
+        : await context.reading(sandbox, (actor, owner) => actor.listRuns(owner, limit + 1, cursor, kind));
     const runs = value.slice(0, limit).map((run) => ({
       id: run.id,
       kind: run.kind,
@@ -54,12 +55,12 @@ async function tasksOf(
   limit: number,
   before: string | undefined,
 ): Promise<Told<RunSummary[]>> {
-  const tasks = await accountOf(context.env, context.principal.id).listTasks(limit, before);
+  const tasks = await twice(() => accountOf(context.env, context.principal.id).listTasks(limit, before));
   const known = async (task: TaskEntry): Promise<RunSummary> => {
     const listed = { ...task, kind: "task" } as const;
     if (task.state !== "running") return listed;
     try {
-      const answer = await context.sandbox(ownRun(task.id), (actor, owner) =>
+      const answer = await context.reading(ownRun(task.id), (actor, owner) =>
         actor.taskOrigin(owner, task.id),
       );
       return answer.value.run;

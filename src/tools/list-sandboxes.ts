@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { accountOf } from "../sandbox/handle.ts";
+import { twice } from "../sandbox/reset.ts";
 import { defineTool, text } from "./define.ts";
 
 export const listSandboxes = defineTool({
@@ -11,7 +12,7 @@ export const listSandboxes = defineTool({
   hints: { readOnly: true, destructive: false, idempotent: true },
   scopes: ["sandbox:read"],
   async handle(_args, { env, principal }) {
-    const { sandboxes, limits, runSecondsToday } = await accountOf(env, principal.id).view();
+    const { sandboxes, limits, runSecondsToday } = await twice(() => accountOf(env, principal.id).view());
     const lines = sandboxes.map(({ name, state, size_bytes, created_at, last_used_at }) => {
       const size = size_bytes === undefined ? "" : `, ${size_bytes} bytes`;
       return `${name}: ${state}${size}, created ${created_at}, last used ${last_used_at}`;

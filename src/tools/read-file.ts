@@ -52,7 +52,7 @@ export const readFile = defineTool({
     if (encoding === "base64") return asBytes(request, context);
     const offset = Math.max(1, request.offset ?? 1);
     const limit = request.limit ?? LINES;
-    const { value: range, notice } = await context.sandbox(request.sandbox, (actor, owner) =>
+    const { value: range, notice } = await context.reading(request.sandbox, (actor, owner) =>
       actor.getFile(owner, request.path, "lines", offset, limit, MAX_TEXT + 1),
     );
     const cut = range.bytes.length > MAX_TEXT;
@@ -105,7 +105,7 @@ async function asImage(
       `${absolute(path)} is an image of ${size} bytes; at most ${IMAGE_BYTES} can be shown.`,
       "Make it smaller first, for example with PIL's thumbnail in run_code, or read its bytes with encoding base64.",
     );
-  const { value, notice } = await context.sandbox(sandbox, (actor, owner) =>
+  const { value, notice } = await context.reading(sandbox, (actor, owner) =>
     actor.getFile(owner, path, "bytes", 0, IMAGE_BYTES, IMAGE_BYTES),
   );
   const image = { type: "image" as const, data: value.bytes.toBase64(), mimeType };
@@ -116,7 +116,7 @@ async function asBytes(
   { path, offset = 0, limit = MAX_BINARY, sandbox }: Request,
   context: ToolContext,
 ): Promise<ToolOutput> {
-  const { value, notice } = await context.sandbox(sandbox, (actor, owner) =>
+  const { value, notice } = await context.reading(sandbox, (actor, owner) =>
     actor.getFile(owner, path, "bytes", offset, limit, MAX_BINARY),
   );
   const end = offset + value.bytes.length;

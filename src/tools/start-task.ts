@@ -53,7 +53,7 @@ async function goOnFrom(context: ToolContext, id: string, request: TaskRequest):
       "Leave repository out.",
     );
   const before = ownRun(id);
-  const { value } = await context.sandbox(before, (actor, owner) => actor.taskOrigin(owner, id));
+  const { value } = await context.reading(before, (actor, owner) => actor.taskOrigin(owner, id));
   const { run, alive } = value;
   const detail = taskDetailOf(run);
   if (!detail)

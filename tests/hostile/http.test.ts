@@ -8,12 +8,20 @@ import { type Server, startServer, TOKEN } from "../setup/server.ts";
 import { tool } from "../setup/tool.ts";
 import { harmless, HEADERS, LONG, nastyString, postRaw, rawSocket, tries } from "./support.ts";
 
+/** The owner's runs at the same time. */
+const RUNS = 8;
+
+interface Answered {
+  id: number;
+  result: { isError?: boolean; content: { text: string }[]; structuredContent?: Record<string, unknown> };
+}
+
 let server: Server;
 let origin: string;
 let authority: string;
 
 beforeAll(async () => {
-  server = await startServer({ flags: ["--network", "none"] });
+  server = await startServer({ flags: ["--network", "none"], env: { MAX_CONCURRENT_RUNS: String(RUNS) } });
   ({ origin, host: authority } = new URL(server.url));
 });
 afterAll(() => server.stop());
@@ -239,17 +247,59 @@ describe("bodies", () => {
     },
   );
 
-  it("a batch of a thousand commands is held to the quota, and none is lost", async () => {
-    const calls = Array.from({ length: 1000 }, (_, id) => ({
+  /** A batch of commands that take long enough to be at work together, each in a session of its own. */
+  const batch = (count: number) => {
+    const calls = Array.from({ length: count }, (_, id) => ({
       jsonrpc: "2.0",
       id,
       method: "tools/call",
-      params: { name: "run_command", arguments: { command: "true", session: `s${id % 10}` } },
+      params: {
+        name: "run_command",
+        arguments: { sandbox: "batch", session: `s${id}`, command: `sleep 1; echo ${id}` },
+      },
     }));
-    const { status, text } = await postRaw(server.url, JSON.stringify(calls), {
-      "mcp-protocol-version": "2025-03-26",
-    });
+    return postRaw(server.url, JSON.stringify(calls), { "mcp-protocol-version": "2025-03-26" });
+  };
+
+  /** The runs of its sandbox, by their ids. */
+  const listed = async () => {
+    const { structured } = await tool(server.url, "list_runs", { sandbox: "batch", limit: 200 });
+    return (structured.runs as { id: string; state: string }[]).map(({ id, state }) => `${id} ${state}`);
+  };
+
+  it("a batch of a hundred commands is held to the quota: each is run or refused, and none is lost", async () => {
+    const { status, text } = await batch(100);
+    harmless(status, text, "a hundred calls");
+    const events = text.match(/^data: [[{].*$/gm)?.map((line) => line.slice("data: ".length)) ?? [text];
+    const answers: Answered[] = events.flatMap((json) => JSON.parse(json));
+    expect(answers.map(({ id }) => id).toSorted((a, b) => a - b)).toEqual(
+      Array.from({ length: 100 }, (_, id) => id),
+    );
+    const ran: string[] = [];
+    let refused = 0;
+    for (const { id, result } of answers) {
+      const { structuredContent, isError, content } = result;
+      if (isError) {
+        expect(content[0]?.text).toMatch(/^You have \d+ runs at work, and 8 at a time is your limit\./);
+        refused++;
+      } else {
+        expect(structuredContent).toMatchObject({ state: "succeeded", stdout: `${id}\n` });
+        ran.push(`${structuredContent?.id} succeeded`);
+      }
+    }
+    expect(ran.length).toBeGreaterThanOrEqual(RUNS);
+    expect(refused).toBeGreaterThan(0);
+    expect((await listed()).toSorted()).toEqual(ran.toSorted());
+    await stillServes();
+  });
+
+  it("a batch of a thousand commands is refused, and none is run", async () => {
+    const before = await listed();
+    const { status, text } = await batch(1000);
     harmless(status, text, "a thousand calls");
+    expect(status).toBe(400);
+    expect(text).toMatch(/batch/i);
+    expect(await listed()).toEqual(before);
     await stillServes();
   });
 

@@ -21,6 +21,7 @@ class FlakyProxy {
   readonly #port: number;
   readonly #pairs = new Set<Socket>();
   #budget = Infinity;
+  #cuts = 0;
 
   constructor(port: number) {
     this.#port = port;
@@ -43,6 +44,11 @@ class FlakyProxy {
   async listen(): Promise<number> {
     await new Promise<void>((resolve) => this.#server.listen(0, "127.0.0.1", resolve));
     return this.port;
+  }
+
+  /** How often a message was cut. */
+  get cuts(): number {
+    return this.#cuts;
   }
 
   /** Breaks every connection now. */
@@ -80,6 +86,7 @@ class FlakyProxy {
     }
     to.write(data.subarray(0, this.#budget));
     this.#budget = Infinity;
+    this.#cuts++;
     // What was written leaves before the end does.
     setTimeout(() => this.cut(), 1);
   }
@@ -162,28 +169,47 @@ describe("control channel cut in the middle of a message", () => {
     const sandbox = "files";
     await sh(sandbox, "true");
     const content = "0123456789abcdef".repeat(4096);
-    for (const bytes of [10, 500, 2000, 30_000, 90_000]) {
+    /** A call with the way cut after so many bytes of it, and whether that was reached. */
+    const cutting = async (bytes: number, name: string, args: Record<string, unknown>) => {
+      const before = proxy.cuts;
       proxy.cutAfter(bytes);
-      const written = await call("write_file", { sandbox, path: `f${bytes}`, content });
-      proxy.cutAfter(bytes);
-      const appended = await call("write_file", {
-        sandbox,
-        path: "log",
-        content: `${bytes}\n`,
-        append: true,
-      });
-      proxy.cutAfter(bytes);
-      const read = await call("read_file", { sandbox, path: `f${bytes}`, limit: 1 });
+      const answer = await call(name, { sandbox, ...args });
       proxy.cutAfter(Infinity);
+      return { ...answer, wasCut: proxy.cuts > before };
+    };
+    const reached = { write: 0, append: 0, read: 0 };
+    for (const bytes of [10, 500, 2000, 30_000, 60_000]) {
+      const written = await cutting(bytes, "write_file", { path: `f${bytes}`, content });
       const size = (await sh(sandbox, `stat -c %s f${bytes} 2>/dev/null || echo none`)).trim();
       expect([String(content.length), "none"]).toContain(size);
       if (!written.isError) expect(size).toBe(String(content.length));
       else expect(written.text).toContain("The connection to the sandbox broke");
-      expect(appended.isError ? appended.text : "").toMatch(/^$|connection to the sandbox broke/);
-      if (size !== "none") expect(read.text).toContain("0123456789abcdef");
+      reached.write += Number(written.wasCut);
+    }
+    expect(reached.write).toBe(5);
+    const acknowledged: string[] = [];
+    for (let bytes = 10; bytes < 1600; bytes += LONG ? 25 : 250) {
+      const appended = await cutting(bytes, "write_file", {
+        path: "log",
+        content: `${bytes}\n`,
+        append: true,
+      });
+      if (appended.isError) expect(appended.text).toContain("connection to the sandbox broke");
+      else acknowledged.push(String(bytes));
+      reached.append += Number(appended.wasCut);
     }
     const lines = (await sh(sandbox, "cat log")).trim().split("\n");
     expect(new Set(lines).size).toBe(lines.length);
+    expect(lines).toEqual(expect.arrayContaining(acknowledged));
+    expect(reached.append).toBeGreaterThanOrEqual(2);
+    await call("write_file", { sandbox, path: "whole", content });
+    for (const bytes of [10, 500, 2000, 30_000]) {
+      const read = await cutting(bytes, "read_file", { path: "whole", encoding: "base64" });
+      expect(read.isError, read.text).toBe(false);
+      expect(atob(read.text.split("\n")[0] ?? "").slice(0, 16)).toBe("0123456789abcdef");
+      reached.read += Number(read.wasCut);
+    }
+    expect(reached.read).toBe(4);
   });
 
   it("code is lost with the reason; files stay, and the next call works", async () => {

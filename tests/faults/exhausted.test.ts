@@ -1,8 +1,10 @@
 /** User code takes all there is of something. Each in a sandbox of its own, with another that must not notice. */
+import { readlinkSync } from "node:fs";
 import { beforeAll, describe, expect, it } from "vitest";
 import { findGroupParents } from "../../local/engine/limits.ts";
+import { processes } from "../setup/processes.ts";
 import { runIDIn } from "../setup/tool.ts";
-import { type Bed, LONG, startBed } from "./support.ts";
+import { type Bed, LONG, startBed, until } from "./support.ts";
 
 /** Without a control group nothing holds a sandbox's memory, and these would take the machine's. */
 const memoryIsHeld = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
@@ -92,16 +94,35 @@ describe.runIf(memoryIsHeld)("memory exhausted by user code", () => {
   });
 });
 
+/** The namespace that a process and all that its sandbox runs are in. */
+function namespaceOf(pid: number): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/pid`);
+  } catch {
+    return undefined;
+  }
+}
+
 describe("processes exhausted by a fork bomb", () => {
   it.each(BOMBS)(
-    "%s: the run ends, others are not disturbed, destroy_sandbox or the next call helps",
+    "%s: the run ends, others are not disturbed, and destroy_sandbox leaves no process of it",
     async (_where, name, args) => {
       const sandbox = "bomb";
+      const namespace = namespaceOf(await bed.runtime(sandbox));
+      const inside = () => processes().filter(({ pid }) => namespaceOf(pid) === namespace);
+      await bed.call("run_code", { sandbox, code: "1" });
+      const before = inside().length;
+      expect(before).toBeGreaterThan(0);
+      await neighbourIsFine();
       const run = await bed.call(name, { sandbox, ...args, timeout_seconds: 8, wait_seconds: 0 });
+      await until(() => inside().length > before + 40);
       await neighbourIsFine();
       const { text } = await bed.call("get_result", { id: runIDIn(run), wait_seconds: 60 });
       expect(text).not.toMatch(/Internal error|Still running/);
+      await neighbourIsFine();
       expect((await bed.call("destroy_sandbox", { sandbox })).text).toContain("destroyed");
+      // What a command put into the background outlives it, a bomb too: with its sandbox all of it ends.
+      expect(inside().map(({ command }) => command)).toEqual([]);
       await works(sandbox);
     },
   );

@@ -1,5 +1,6 @@
 /** A run under way: takes its output, keeps its record on disk, and tells those who wait for it. */
 import { ToolError } from "../sandbox/errors.ts";
+import { within } from "../sandbox/kernel-process.ts";
 import { type RunFailure, failureOf } from "./failure.ts";
 import { localID } from "./id.ts";
 import type { LogStore, LogWriter } from "./log.ts";
@@ -159,7 +160,7 @@ export class ActiveRun implements RunSink {
   }
 
   over(ms: number): Promise<void> {
-    return within(this.#settled.promise, ms);
+    return within(ms, this.#settled.promise);
   }
 
   /** Resolves with the next output or the end, or after so many milliseconds. */
@@ -190,11 +191,4 @@ export class ActiveRun implements RunSink {
     this.#shipping = this.#shipping.then(() => this.#log.ship(this.#shelf, ended)).catch(() => undefined);
     return this.#shipping;
   }
-}
-
-async function within(settled: Promise<void>, ms: number): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const timer = setTimeout(resolve, ms);
-  await Promise.race([settled, promise]);
-  clearTimeout(timer);
 }

@@ -8,6 +8,7 @@ import {
   sdkCode,
   unwritable,
 } from "../sandbox/errors.ts";
+import { RUNS } from "../sandbox/kernel-protocol.ts";
 import { type Reply, type Shell, outputBytes, quote } from "../sandbox/shell.ts";
 import { type Polled, RunFiles } from "./files.ts";
 import { KeyedQueue } from "./queue.ts";
@@ -54,9 +55,6 @@ const EXHAUSTED_PAUSE_MS = 1000;
 
 const NOT_STOPPED =
   "It could not be stopped: the sandbox is out of processes or memory, also for what would stop it. Use destroy_sandbox and start afresh.";
-
-/** Where the files of runs are in a sandbox: `sbx_runs` of container/run.sh. */
-const RUN_FILES = "/var/lib/sandbox-mcp/runs";
 
 /** Why a command is being ended early. */
 type Stop = "timed_out" | "cancelled";
@@ -155,7 +153,7 @@ class RunningCommand {
   }
 
   #isAtWork(): Promise<boolean> {
-    return this.#shell.hasFile(`${RUN_FILES}/${this.#sink.id}.pid`);
+    return this.#shell.hasFile(`${RUNS}/${this.#sink.id}.pid`);
   }
 
   /** Reports what the command prints until it has ended, and ends it at its deadline. */

@@ -10,7 +10,7 @@ export type Language = "python" | "javascript" | "typescript";
 const PRELUDE = "/opt/sandbox-mcp/kernel";
 
 /** Where a run's output goes when it is long: `<here>/<run id>.out` and `.err`, as a command's. */
-const RUNS = "/var/lib/sandbox-mcp/runs";
+export const RUNS = "/var/lib/sandbox-mcp/runs";
 
 /** Bytes of each stream that a run keeps; what comes after is counted and its end remembered. */
 export const LOG_CAP_BYTES = 100 * 1024 * 1024;

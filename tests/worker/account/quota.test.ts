@@ -147,6 +147,14 @@ function oneSandbox(quota: Quota, spent = 0) {
 }
 
 describe("with a clock of its own", () => {
+  /** What keeps another sandbox of the principal from a run of one second now. */
+  function refusedOther(quota: Quota) {
+    const none = { slots: 0, seconds: 0 };
+    const one = { slots: 1, seconds: 1 };
+    const request = { turn: 1, spent: new Map(), inUse: none, spare: none, needed: one, wanted: one };
+    return quota.lease("other", request, Date.now()).refused;
+  }
+
   beforeEach(() => {
     vi.useFakeTimers({ now: Date.UTC(2026, 0, 15, 12) });
   });
@@ -158,17 +166,9 @@ describe("with a clock of its own", () => {
     await withQuota({ ...LIMITS, concurrentRuns: 1 }, async (quota) => {
       const { lease } = oneSandbox(quota);
       const stake = lease.hold(3600);
-      const other = {
-        turn: 1,
-        spent: new Map(),
-        inUse: { slots: 0, seconds: 0 },
-        spare: { slots: 0, seconds: 0 },
-      };
-      const one = { slots: 1, seconds: 1 };
       for (let minutes = 0; minutes < 30; minutes++) {
         await vi.advanceTimersByTimeAsync(60_000);
-        const { refused } = quota.lease("other", { ...other, needed: one, wanted: one }, Date.now());
-        expect(refused?.limit).toBe("concurrentRuns");
+        expect(refusedOther(quota)?.limit).toBe("concurrentRuns");
       }
       lease.give(stake, 1800);
     });
@@ -199,15 +199,7 @@ describe("with a clock of its own", () => {
       await lease.take(300);
       for (let quarter = 0; quarter < 480; quarter++) {
         await vi.advanceTimersByTimeAsync(250);
-        const other = {
-          turn: 1,
-          spent: new Map(),
-          inUse: { slots: 0, seconds: 0 },
-          spare: { slots: 0, seconds: 0 },
-        };
-        const one = { slots: 1, seconds: 1 };
-        const { refused } = quota.lease("other", { ...other, needed: one, wanted: one }, Date.now());
-        expect(refused?.limit).toBe("concurrentRuns");
+        expect(refusedOther(quota)?.limit).toBe("concurrentRuns");
       }
       expect(asked()).toBeLessThan(5);
     });

@@ -14,17 +14,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { SandboxAPI } from "./api.ts";
-import { BackupAPI } from "./backup.ts";
 import { messageOf } from "./errors.ts";
 import { Files } from "./files.ts";
 import { InterpreterAPI } from "./interpreter.ts";
 import { log } from "./log.ts";
 import { killDescendants } from "./process-tree.ts";
-import { Processes } from "./processes.ts";
 import { createControlServer } from "./server.ts";
-import { SESSIONLESS, Sessions } from "./sessions.ts";
+import { Sessions } from "./sessions.ts";
 import { forwardEgress, listen } from "./tcp.ts";
-import { WatchAPI } from "./watch.ts";
 
 const { values } = parseArgs({
   options: {
@@ -50,25 +47,13 @@ async function main(): Promise<void> {
   const scratch = values.scratch ?? mkdtempSync(join(scratchParent(), ".sandbox-runtime-"));
 
   const sessions = new Sessions(workspace, scratch);
-  const processes = new Processes(sessions, scratch);
-  const directoryOf = (sessionID: string): string =>
-    sessionID === SESSIONLESS ? workspace : sessions.directoryOf(sessionID);
   const interpreter = new InterpreterAPI({ cwd: workspace });
-  const server = createControlServer(
-    new SandboxAPI({
-      sessions,
-      processes,
-      files: new Files(directoryOf),
-      interpreter,
-      watch: new WatchAPI(),
-      backup: new BackupAPI(),
-    }),
-  );
+  const files = new Files((sessionID) => sessions.directoryOf(sessionID));
+  const server = createControlServer(new SandboxAPI({ sessions, files, interpreter }));
 
   const stop = async (): Promise<void> => {
     server.close();
     interpreter.close();
-    for (const record of processes.list()) if (record.running) await processes.killSession(record.sessionID);
     await killDescendants();
     if (values.scratch === undefined) rmSync(scratch, { recursive: true, force: true });
     else empty(scratch);

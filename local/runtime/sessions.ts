@@ -2,9 +2,6 @@ import { accessSync } from "node:fs";
 import { messageOf, sandboxError, type SandboxError } from "./errors.ts";
 import { Shell, ShellExited, type RunOptions, type RunResult } from "./shell.ts";
 
-/** The session id with which the SDK asks for a process of its own instead of a session's shell. */
-export const SESSIONLESS = "__DISABLE_SESSION__";
-
 export interface SessionOptions {
   id: string;
   env?: Record<string, string | undefined>;
@@ -14,21 +11,6 @@ export interface SessionOptions {
 export interface ExecuteOptions extends RunOptions {
   timeoutMs?: number;
 }
-
-/**
- * Prints a script that gives another bash the state of this one. `set` comes last, so that an `errexit` in it does
- * not end the other bash on a line that cannot be repeated there, such as a readonly variable of bash's own.
- */
-const DUMP_STATE = [
-  "builtin umask -p",
-  "builtin shopt -p",
-  "builtin declare -p",
-  "builtin declare -f",
-  "builtin declare -Fx",
-  `builtin printf 'builtin cd -- %q\\n' "$PWD"`,
-  "builtin set +o",
-  "builtin echo '# end'",
-].join("\n");
 
 /**
  * The sessions: one persistent bash each, made on first use. Calls of one session wait for each other, those of
@@ -70,23 +52,6 @@ export class Sessions {
     });
   }
 
-  /** The script that puts another bash into this session's state: variables, functions, options, directory. */
-  async snapshot(sessionID: string, cwd?: string): Promise<string> {
-    return this.#exclusive(sessionID, async () => {
-      const shell = await this.#shell(sessionID, cwd);
-      let state: string;
-      try {
-        state = (await shell.run(DUMP_STATE)).stdout;
-      } catch (error) {
-        if (error instanceof ShellExited) throw this.#terminated(sessionID, error);
-        throw error;
-      }
-      if (!state.endsWith("# end"))
-        throw new Error("the session's state could not be read (is the disk full?)");
-      return state;
-    });
-  }
-
   /** The session's current directory; for a session without a shell yet, the one it would start in. */
   directoryOf(sessionID: string): string {
     return this.#sessions.get(sessionID)?.cwd ?? this.workspace;
@@ -119,10 +84,6 @@ export class Sessions {
       this.#sessions.get(sessionID)?.kill();
       this.#sessions.delete(sessionID);
     });
-  }
-
-  list(): string[] {
-    return [...this.#sessions.keys()];
   }
 
   /** The session's shell, even one that is gone: the next command on it says so, once. */

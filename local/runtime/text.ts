@@ -26,11 +26,6 @@ export function commandText(bytes: Buffer): string {
   return text.endsWith("\n") ? text.slice(0, -1) : text;
 }
 
-/** URLs in a text, without the credentials in them. */
-export function redactURLs(text: string): string {
-  return text.replace(/\b([a-z][a-z0-9+.-]*:\/\/)[^\s/@"']+@/gi, "$1******@");
-}
-
 export function now(): string {
   return new Date().toISOString();
 }

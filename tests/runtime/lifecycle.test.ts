@@ -3,7 +3,6 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { afterEach, describe, expect, it } from "vitest";
 import {
   connectTo,
-  eventsOf,
   failureOf,
   REMOTE_URL,
   startRuntime,
@@ -37,9 +36,8 @@ describe.skipIf(REMOTE_URL)("the runtime as a process", () => {
     const mark = `lifecycle-${process.pid}`;
     const sleeper = `bash -c 'sleep 1000; : ${mark}'`;
     await runtime.api.commands.execute(`${sleeper} & setsid ${sleeper} &`, "s");
-    await runtime.api.processes.startProcess(`${sleeper} & ${sleeper}`, "s");
     void Promise.resolve(runtime.api.commands.execute(sleeper, "other")).catch(() => {});
-    await expect.poll(() => alive(mark), { timeout: 10_000 }).toBeGreaterThanOrEqual(5);
+    await expect.poll(() => alive(mark), { timeout: 10_000 }).toBeGreaterThanOrEqual(3);
     const child = runtime.local?.process;
     await runtime.stop();
     running.pop();
@@ -63,26 +61,18 @@ describe.skipIf(REMOTE_URL)("the runtime as a process", () => {
     expect((await runtime.api.commands.execute("echo $N", "s7")).stdout).toBe("7");
   });
 
-  it("goes on when a client vanishes in the middle of streams and calls", async () => {
+  it("goes on when a client vanishes in the middle of a call", async () => {
     const runtime = await start();
     const client = await connectTo(`ws+unix:${runtime.local?.socket}:/rpc`);
-    const { processId } = await client.api.processes.startProcess("seq 1 100000; sleep 1000", "s");
-    const stream = await client.api.processes.streamProcessLogs(processId);
-    await stream.getReader().read();
     void Promise.resolve(client.api.commands.execute("sleep 0.2; A=finished", "t")).catch(() => {});
     client.close();
     expect((await runtime.api.commands.execute("echo $A", "t")).stdout).toBe("finished");
-    const { process: info } = await runtime.api.processes.getProcess(processId);
-    expect(info.status).toBe("running");
   });
 
   it("answers with a typed error when a session cannot be made", async () => {
     const { api } = await start({ args: () => ["--scratch", "/proc/nowhere"] });
     expect((await failureOf(api.commands.execute("true", "s"))).code).toBe("INTERNAL_ERROR");
     expect((await failureOf(api.utils.createSession({ id: "t" }))).code).toBe("INTERNAL_ERROR");
-    const events = await eventsOf(await api.commands.executeStream("true", "s"));
-    expect(events).toMatchObject([{ type: "error" }]);
-    expect((await api.commands.execute("echo ok", "__DISABLE_SESSION__")).stdout).toBe("ok\n");
   });
 
   it("leaves the scratch directory it was given empty, and there: it may be a mount point", async () => {
@@ -121,8 +111,6 @@ describe.skipIf(REMOTE_URL || !hasBubblewrap)("a full disk", () => {
     expect(filled.exitCode).not.toBe(0);
     expect(await api.utils.ping()).toBe("healthy");
     expect((await api.commands.execute("echo lost", "s")).stdout).toBe("");
-    const events = await eventsOf(await api.commands.executeStream("true", "s"));
-    expect(events).toMatchObject([{ type: "error", error: expect.stringContaining("disk full") }]);
     // Longer than what goes to the shell without a file.
     await api.commands.execute(`rm ${disk}/full # ${"x".repeat(500)}`, "s");
     expect((await api.commands.execute("echo $A", "s")).stdout).toBe("kept");

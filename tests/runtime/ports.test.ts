@@ -6,20 +6,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { forwardTo, listen } from "../../local/runtime/tcp.ts";
-import { eventsOf, get, readEvents, REMOTE_URL, startRuntime, type Runtime } from "./runtime.ts";
+import { get, REMOTE_URL, startRuntime, type Runtime } from "./runtime.ts";
 
 let runtime: Runtime;
-let api: Runtime["api"];
-const session = `ports-${process.pid}`;
 const servers: Server[] = [];
 
 beforeAll(async () => {
   runtime = await startRuntime();
-  api = runtime.api;
 });
 afterEach(async () => {
   for (const server of servers.splice(0)) server.close();
-  await api.processes.killAllProcesses();
 });
 afterAll(() => runtime.stop());
 
@@ -31,49 +27,6 @@ async function serve(onConnection: (socket: Socket) => void, host = "127.0.0.1")
   if (address === null || typeof address === "string") throw new Error("no port");
   return address.port;
 }
-
-/** A port nobody listens on, at least a moment ago. */
-async function freePort(): Promise<number> {
-  const port = await serve(() => {});
-  const server = servers.pop();
-  server?.close();
-  if (server) await once(server, "close");
-  return port;
-}
-
-describe("watchPort", () => {
-  it("waits until a server answers HTTP, with a status in the range", async () => {
-    const port = REMOTE_URL ? 8731 : await freePort();
-    const events = readEvents(await api.ports.watchPort({ port, mode: "http", path: "/", interval: 100 }));
-    expect((await events.next()).value).toEqual({ type: "watching", port });
-    await api.processes.startProcess(`python3 -m http.server ${port} --bind 127.0.0.1`, session);
-    expect((await events.next()).value).toEqual({ type: "ready", port, statusCode: 200 });
-    expect((await events.next()).done).toBe(true);
-    const missing = { port, mode: "http" as const, path: "none", statusMin: 404, statusMax: 404 };
-    expect((await eventsOf(await api.ports.watchPort(missing))).at(-1)).toMatchObject({ statusCode: 404 });
-    expect((await eventsOf(await api.ports.watchPort({ port, mode: "tcp" }))).at(-1)?.type).toBe("ready");
-  });
-
-  it("ends when the process it waits for ends, or is unknown", async () => {
-    const { processId } = await api.processes.startProcess("exit 5", session);
-    const watch = { port: 9, mode: "tcp" as const, interval: 100 };
-    expect((await eventsOf(await api.ports.watchPort({ ...watch, processId }))).at(-1)).toEqual({
-      type: "process_exited",
-      port: 9,
-      exitCode: 5,
-    });
-    expect((await eventsOf(await api.ports.watchPort({ ...watch, processId: "none" }))).at(-1)).toEqual({
-      type: "error",
-      port: 9,
-      error: "Process not found",
-    });
-  });
-
-  it.skipIf(REMOTE_URL)("finds a server that listens on IPv6 loopback only", async () => {
-    const port = await serve((socket) => socket.destroy(), "::1");
-    expect((await eventsOf(await api.ports.watchPort({ port, mode: "tcp" }))).at(-1)?.type).toBe("ready");
-  });
-});
 
 describe("the HTTP side", () => {
   it.skipIf(REMOTE_URL)("says that it is ready, and nothing else", async () => {
@@ -157,7 +110,11 @@ describe.skipIf(REMOTE_URL)("a tunnel to a port", () => {
   });
 
   it("is refused where nobody listens", async () => {
-    expect((await tunnelTo(await freePort())).status).toBe(502);
+    const port = await serve(() => {});
+    const [server] = servers.splice(0);
+    server?.close();
+    if (server) await once(server, "close");
+    expect((await tunnelTo(port)).status).toBe(502);
   });
 
   it("ends when the server drops the connection", async () => {

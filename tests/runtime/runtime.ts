@@ -93,30 +93,6 @@ async function ready(socket: string, child: ChildProcess): Promise<void> {
   }
 }
 
-export type Event = { type: string } & Record<string, unknown>;
-
-/** The events of a control API stream, read to its end. */
-export async function eventsOf(stream: ReadableStream<Uint8Array>): Promise<Event[]> {
-  const events: Event[] = [];
-  for await (const event of readEvents(stream)) events.push(event);
-  return events;
-}
-
-/** The events of a control API stream as they come. */
-export async function* readEvents(stream: ReadableStream<Uint8Array>): AsyncGenerator<Event> {
-  const decoder = new TextDecoder();
-  let buffer = "";
-  for await (const chunk of stream) {
-    buffer += decoder.decode(chunk, { stream: true });
-    const frames = buffer.split("\n\n");
-    buffer = frames.pop() ?? "";
-    for (const frame of frames) {
-      const data = frame.split("\n").find((line) => line.startsWith("data: "));
-      if (data) yield JSON.parse(data.slice(6));
-    }
-  }
-}
-
 /** What a call was refused with: an Error whose own properties came over the wire. */
 export async function failureOf(
   call: PromiseLike<unknown>,

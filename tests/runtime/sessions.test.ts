@@ -186,14 +186,12 @@ describe("sessions", () => {
     expect((await api.commands.execute("pwd", id)).exitCode).toBe(0);
   });
 
-  it("are listed and deleted, with what they left in the background", async () => {
+  it("end when they are deleted, and are unknown then", async () => {
     const [id, other] = [newID(), newID()];
     await api.utils.createSession({ id });
-    expect((await api.utils.listSessions()).sessions).toContain(id);
-    const { pid } = await api.processes.startProcess("sleep 1000", id);
+    const pid = (await api.commands.execute("echo $$", id)).stdout;
     await api.utils.deleteSession(id);
-    expect((await api.utils.listSessions()).sessions).not.toContain(id);
-    expect((await api.commands.execute(`kill -0 ${pid}`, other)).exitCode).toBe(1);
+    await expect.poll(async () => (await api.commands.execute(`kill -0 ${pid}`, other)).exitCode).toBe(1);
     expect((await failureOf(api.utils.deleteSession(id))).code).toBe("INTERNAL_ERROR");
   });
 
@@ -202,18 +200,6 @@ describe("sessions", () => {
     await failureOf(api.commands.execute("exit", id));
     await api.utils.createSession({ id, env: { A: "1" } });
     expect((await api.commands.execute("echo $A", id)).stdout).toBe("1");
-  });
-
-  it("can be left out: a process of its own, exact output, and a timeout that ends its tree", async () => {
-    const none = "__DISABLE_SESSION__";
-    const [plain, timedOut] = await Promise.all([
-      api.commands.execute("A=1; printf 'a\\n\\n'", none),
-      api.commands.execute("sleep 1000 & sleep 1000", none, { timeoutMs: 100 }),
-    ]);
-    expect(plain.stdout).toBe("a\n\n");
-    expect((await api.commands.execute("echo ${A-unset}", none)).stdout).toBe("unset\n");
-    expect(timedOut.exitCode).toBe(124);
-    expect(timedOut.stderr).toContain("Command timed out after 100ms");
   });
 });
 
@@ -225,7 +211,6 @@ describe.skipIf(REMOTE_URL)("what a user can do to the runtime", () => {
     const during = await api.commands.execute(`echo before; rm -rf ${scratch}; echo after $A`, id);
     expect(during.stdout).toBe("before\nafter 1");
     expect((await api.commands.execute(`echo $A ${"#".repeat(500)}`, id)).stdout).toBe("1");
-    expect((await api.processes.startProcess("true", id)).success).toBe(true);
   });
 
   it("nothing is left open or on disk after a command", async () => {
@@ -235,14 +220,11 @@ describe.skipIf(REMOTE_URL)("what a user can do to the runtime", () => {
     for (let i = 0; i < 5; i++)
       await api.commands.execute(`echo ${"x".repeat(300)}; exit 1`, id).catch(() => {});
     const before = open();
-    for (let i = 0; i < 50; i++) {
+    for (let i = 0; i < 50; i++)
       await api.commands.execute(i % 10 === 0 ? "exit 1" : "echo x", id).catch(() => {});
-      await (await api.commands.executeStream("echo x", id)).cancel();
-    }
-    await api.processes.killAllProcesses();
     await expect.poll(open, { timeout: 10_000 }).toBeLessThanOrEqual(before + 2);
     const left = readdirSync(join(runtime.local?.directory ?? "", "scratch"), { recursive: true });
-    expect(left.filter((name) => /out|err|process/.test(String(name)))).toEqual([]);
+    expect(left.filter((name) => /out|err/.test(String(name)))).toEqual([]);
   });
 
   it("is kept away from the runtime's own process group", async () => {

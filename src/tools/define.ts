@@ -138,8 +138,8 @@ export function scopesOf(
   { scopes, taskScopes }: Pick<Tool, "scopes" | "taskScopes">,
   args: unknown,
 ): readonly Scope[] {
-  const id = typeof args === "object" && args !== null && "id" in args ? String(args.id) : "";
-  return taskScopes && isTaskID(id) ? taskScopes : scopes;
+  const id = typeof args === "object" && args !== null && "id" in args ? args.id : undefined;
+  return taskScopes && typeof id === "string" && isTaskID(id) ? taskScopes : scopes;
 }
 
 function failed(message: string): CallToolResult {

@@ -200,3 +200,38 @@ describe("what nobody expected", () => {
     expect(logs.text()).not.toContain(TOKEN);
   });
 });
+
+describe("what a body holds", () => {
+  const post1 = (body: string) => appWith()("/mcp", post(body));
+  const lists = (count: number) => `[${Array.from({ length: count }, () => "[]").join(",")}]`;
+
+  it.each([
+    ["millions of empty lists", lists(2_700_000)],
+    ["as many objects", lists(2_700_000).replaceAll("[]", "{}")],
+    ["a list of numbers", JSON.stringify(call("note", { text: Array.from({ length: 150_000 }, () => 1) }))],
+    ["lists in lists", "[".repeat(4_000_000)],
+    ["strings between", `[${Array.from({ length: 150_000 }, () => '"\\\\\\"["').join(",")}]`],
+  ])("is bounded before it is parsed: %s", async (_what, body) => {
+    const parse = vi.spyOn(JSON, "parse");
+    const response = await post1(body);
+    expect(parse).not.toHaveBeenCalled();
+    expect(response.status).toBe(400);
+    expect(await response.text()).toContain("100000 values");
+  });
+
+  it("is not what its strings hold", async () => {
+    const text = `${'[{"a":[1,2]},'.repeat(200_000)}\\`;
+    const response = await post1(JSON.stringify(call("note", { text })));
+    expect(response.status).toBe(200);
+    expect(await response.text()).toContain(`${text.length} characters`);
+  });
+
+  it("is a hundred messages at most, whatever they are", async () => {
+    const batch = (count: number) => JSON.stringify(Array.from({ length: count }, () => LIST));
+    const init = (count: number) => post(batch(count), { "mcp-protocol-version": "2025-03-26" });
+    expect((await appWith()("/mcp", init(100))).status).toBe(200);
+    const response = await appWith()("/mcp", init(101));
+    expect(response.status).toBe(400);
+    expect(await response.text()).toContain("must not exceed 100 messages");
+  });
+});

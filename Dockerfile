@@ -4,6 +4,9 @@ FROM docker.io/cloudflare/sandbox:0.12.10-python
 # The coding agent of execute_task, in the version that package.json pins for the local platform.
 RUN npm install --global --no-audit --no-fund @anthropic-ai/claude-code@2.1.328 && npm cache clean --force
 
+# A commit needs a name. Whoever wants another sets it with `git config --global`, which goes before the system's.
+RUN git config --system user.name Sandbox && git config --system user.email sandbox@localhost
+
 # Ours: the command wrapper, the file helpers and the kernels' preludes. Owned by root and read-only to everyone.
 COPY --chmod=0555 container/ /opt/sandbox-mcp/
 

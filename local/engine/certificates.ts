@@ -1,7 +1,6 @@
 /** The certificate authorities the host was told to trust, for the sandboxes to trust too. */
 import { existsSync, readFileSync } from "node:fs";
-import { homedir } from "node:os";
-import { join } from "node:path";
+import { npmSetting } from "./registries.ts";
 
 /** Where the bundle lies in a sandbox. */
 export const bundlePath = "/etc/ssl/sandbox-mcp.pem";
@@ -18,7 +17,7 @@ export interface Certificates {
 /** Reads what the host's environment and npm name as extra authorities; undefined when they name none. */
 export function hostCertificates(env: NodeJS.ProcessEnv = process.env): Certificates | undefined {
   const named = replacing.filter((name) => env[name] !== undefined && env[name] !== "");
-  const extra = [env.NODE_EXTRA_CA_CERTS, env.npm_config_cafile, npmSettings(env).cafile];
+  const extra = [env.NODE_EXTRA_CA_CERTS, env.npm_config_cafile, npmSetting(env, "cafile")];
   const files = new Set([...named.map((name) => env[name]), ...extra]);
   const blocks = new Set<string>();
   for (const file of files) {
@@ -31,33 +30,6 @@ export function hostCertificates(env: NodeJS.ProcessEnv = process.env): Certific
   const result: Record<string, string> = { NODE_EXTRA_CA_CERTS: bundlePath };
   for (const name of named) result[name] = bundlePath;
   return { pem, env: result };
-}
-
-/** The package indexes the host uses, for pip and npm in a sandbox, without any credentials in them. */
-export function hostRegistries(env: NodeJS.ProcessEnv = process.env): { npm?: string; pip?: string } {
-  const npm = withoutCredentials(env.npm_config_registry ?? npmSettings(env).registry);
-  const pip = withoutCredentials(env.PIP_INDEX_URL);
-  return { ...(npm === undefined ? {} : { npm }), ...(pip === undefined ? {} : { pip }) };
-}
-
-function npmSettings(env: NodeJS.ProcessEnv): { registry?: string; cafile?: string } {
-  const file = env.npm_config_userconfig ?? env.NPM_CONFIG_USERCONFIG ?? join(homedir(), ".npmrc");
-  const settings: { registry?: string; cafile?: string } = {};
-  for (const line of readText(file).split("\n")) {
-    const match = /^\s*(registry|cafile)\s*=\s*"?([^"\s]+)"?\s*$/.exec(line);
-    if (match?.[1] === "registry" && match[2] !== undefined) settings.registry = match[2];
-    if (match?.[1] === "cafile" && match[2] !== undefined) settings.cafile = match[2];
-  }
-  return settings;
-}
-
-function withoutCredentials(address: string | undefined): string | undefined {
-  if (address === undefined || !URL.canParse(address)) return undefined;
-  const url = new URL(address);
-  url.username = "";
-  url.password = "";
-  url.search = "";
-  return url.href;
 }
 
 function certificatesIn(text: string): string[] {

@@ -14,6 +14,7 @@ import { sandboxEnvironment, sandboxFiles } from "./furniture.ts";
 import { defaultLimits, findGroupParents, removeLeftoverGroups, type Limits } from "./limits.ts";
 import { readOnlyMounts, type Mount, type View } from "./bubblewrap.ts";
 import type { Common } from "./sandbox.ts";
+import { hostRegistries, registryAddresses } from "./registries.ts";
 import { Stage } from "./stage.ts";
 import { SandboxTable } from "./table.ts";
 import { findToolchain, repository, type Toolchain } from "./toolchain.ts";
@@ -89,12 +90,13 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   await writeFile(join(directory, "engine.pid"), await processIdentity(process.pid));
 
   const certificates = hostCertificates();
+  const registries = hostRegistries();
   const toolchain: Toolchain = await findToolchain(options.python);
   const view: View = {
     toolchain,
     runtime: options.runtime ?? join(repository, "local/runtime"),
     container: join(repository, "container"),
-    files: await writeFiles(join(directory, "files"), sandboxFiles(certificates, bundlePath)),
+    files: await writeFiles(join(directory, "files"), sandboxFiles(certificates, bundlePath, registries)),
     empty: join(directory, "empty"),
     readOnly: options.readOnly ?? [],
   };
@@ -111,7 +113,11 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     groupParents,
     certificates,
     network: options.network,
-    upstream: { allowAddresses: parseAllowed(options.allowAddresses ?? []), env: process.env },
+    upstream: {
+      allowAddresses: parseAllowed(options.allowAddresses ?? []),
+      registries: registryAddresses(registries),
+      env: process.env,
+    },
     bubblewrap: check === undefined ? undefined : { supported: check.supported, stage },
     onOutput: (id, text) => {
       if (options.verbose) for (const line of text.trimEnd().split("\n")) log(`[${id}] ${line}`);
@@ -204,7 +210,7 @@ async function writeFiles(directory: string, files: Record<string, string>): Pro
     const from = join(directory, to);
     await mkdir(dirname(from), { recursive: true });
     await writeFile(from, content);
-    await chmod(from, 0o644);
+    await chmod(from, content.startsWith("#!") ? 0o755 : 0o644);
     mounts.push({ from, to });
   }
   return mounts;

@@ -1,6 +1,8 @@
 /** The files and variables a sandbox finds in place: what an image's /etc and environment would hold. */
 import { INTERNAL_ADDRESS } from "../runtime/tcp.ts";
-import { hostRegistries, type Certificates } from "./certificates.ts";
+import { existsSync } from "node:fs";
+import type { Certificates } from "./certificates.ts";
+import type { Registries } from "./registries.ts";
 
 /** Where the runtime offers the engine's egress proxy inside a sandbox. */
 export const proxyURL = "http://127.0.0.1:3128";
@@ -60,8 +62,8 @@ export function sandboxEnvironment(certificates: Certificates | undefined, given
 export function sandboxFiles(
   certificates: Certificates | undefined,
   certificatesPath: string,
+  registries: Registries,
 ): Record<string, string> {
-  const registries = hostRegistries();
   const files: Record<string, string> = {
     "/etc/passwd":
       "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
@@ -71,15 +73,43 @@ export function sandboxFiles(
       "# Names are resolved by the proxy. Nothing listens here, so a direct query fails at once.\nnameserver 127.0.0.1\n",
     "/etc/hostname": `${hostname}\n`,
     "/etc/profile": `export PATH="${path}"\n[ -n "$BASH" ] && [ -f ~/.bashrc ] && . ~/.bashrc\n`,
-    "/etc/pip.conf": `[global]\nproxy = ${proxyURL}\n${registries.pip === undefined ? "" : `index-url = ${registries.pip}\n`}`,
-    "/etc/gitconfig": `[http]\n\tproxy = ${proxyURL}\n[init]\n\tdefaultBranch = main\n`,
+    "/etc/pip.conf": pipConfiguration(registries),
+    // A commit needs a name. This is the lowest level: `git config --global` and a repository's own go before it.
+    "/etc/gitconfig":
+      `[http]\n\tproxy = ${proxyURL}\n[init]\n\tdefaultBranch = main\n` +
+      "[user]\n\tname = Sandbox\n\temail = sandbox@localhost\n",
     "/opt/sandbox-runtime/etc/npmrc":
       `proxy=${proxyURL}\nhttps-proxy=${proxyURL}\nfund=false\naudit=false\n` +
       (registries.npm === undefined ? "" : `registry=${registries.npm}\n`),
   };
+  for (const program of packageManagers) if (existsSync(program)) files[program] = noPackages;
   if (certificates !== undefined) files[certificatesPath] = certificates.pem;
   return files;
 }
+
+function pipConfiguration({ pip, pipExtra, pipTrusted }: Registries): string {
+  const list = (name: string, values: string[]) =>
+    values.length === 0 ? [] : [`${name} =`, ...values.map((value) => `    ${value}`)];
+  const lines = ["[global]", `proxy = ${proxyURL}`];
+  if (pip !== undefined) lines.push(`index-url = ${pip}`);
+  lines.push(...list("extra-index-url", pipExtra), ...list("trusted-host", pipTrusted));
+  return lines.join("\n") + "\n";
+}
+
+/** Of the host, and shown with its /usr. They would fail in a sandbox with words that lead nowhere. */
+const packageManagers = ["apt", "apt-get", "aptitude", "dnf", "yum", "zypper", "pacman", "snap"].map(
+  (name) => `/usr/bin/${name}`,
+);
+
+const noPackages = `#!/bin/sh
+cat >&2 <<END
+\${0##*/}: packages of the system cannot be installed in a local sandbox. Its /usr is that of the machine which runs
+the server, and read-only. What works here: pip install, npm install, and programs unpacked below /root or
+/workspace. For a package of the system ask whoever runs the server to install it on that machine; sandboxes that start
+after that have it.
+END
+exit 100
+`;
 
 /** `/etc/hosts`, with the intercepted hosts that have no wildcard where the runtime forwards port 80. */
 export function hostsFile(intercepted: string[]): string {

@@ -12,6 +12,11 @@ export class Unreachable extends Error {}
 export interface UpstreamOptions {
   /** For tests: what `host:port` leads to, as a port on this machine's loopback, instead of to the internet. */
   allowAddresses: ReadonlyMap<string, number>;
+  /**
+   * `host:port` of the package indexes that the operator configured on this machine. They may have private addresses:
+   * such a mirror is there to be used, and nothing else of its host is opened with it.
+   */
+  registries?: ReadonlySet<string>;
   /** All addresses of a name; the system's resolver unless given. */
   resolve?: (host: string) => Promise<string[]>;
   /** The host's own proxy settings. */
@@ -31,7 +36,9 @@ export async function connectUpstream(host: string, port: number, options: Upstr
   const name = refusedName(host);
   if (name !== undefined) throw new Refusal(`${host} is ${name}`);
   const proxy = hostProxy(host, options.env);
-  const addresses = await allowedAddresses(host, options.resolve ?? systemResolve, proxy !== undefined);
+  const checked = options.registries?.has(`${host}:${port}`) !== true;
+  const resolve = options.resolve ?? systemResolve;
+  const addresses = await allowedAddresses(host, resolve, proxy !== undefined, checked);
   if (proxy !== undefined) return await openThroughProxy(proxy, host, port);
   let last: unknown;
   for (const address of addresses) {
@@ -47,12 +54,14 @@ export async function connectUpstream(host: string, port: number, options: Upstr
 /**
  * The addresses of a host that a sandbox may reach. A name with any refused address is refused as a whole:
  * honest names do not mix.
+ * @param checked False for a host that the operator chose.
  * @param behindProxy The host resolves through its proxy, so a name unknown here is no error.
  */
 async function allowedAddresses(
   host: string,
   resolve: (host: string) => Promise<string[]>,
   behindProxy: boolean,
+  checked: boolean,
 ): Promise<string[]> {
   let addresses: string[];
   if (isIP(host) !== 0) addresses = [host];
@@ -64,7 +73,7 @@ async function allowedAddresses(
       throw new Unreachable(`${host} could not be resolved (${message(error)})`);
     }
   }
-  for (const address of addresses) {
+  for (const address of checked ? addresses : []) {
     const reason = refusedAddress(address);
     if (reason !== undefined)
       throw new Refusal(`${host}${address === host ? "" : ` (${address})`} is ${reason}`);

@@ -8,7 +8,8 @@ import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { refusedAddress } from "../../local/engine/addresses.ts";
-import { hostCertificates, hostRegistries } from "../../local/engine/certificates.ts";
+import { hostCertificates } from "../../local/engine/certificates.ts";
+import { hostRegistries } from "../../local/engine/registries.ts";
 import { connectUpstream, hostProxy } from "../../local/engine/upstream.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 
@@ -436,10 +437,14 @@ describe("this machine's own settings", () => {
       hostRegistries({
         npm_config_registry: "https://user:secret@npm.test/x/",
         PIP_INDEX_URL: "https://t:secret@pip.test/s/?k=secret",
+        PIP_EXTRA_INDEX_URL: "http://localhost:3141/x file:///wheels https://me@more.test/s",
+        PIP_CONFIG_FILE: "/dev/null",
       }),
     ).toEqual({
       npm: "https://npm.test/x/",
       pip: "https://pip.test/s/",
+      pipExtra: ["https://more.test/s"],
+      pipTrusted: [],
     });
     const directory = await mkdtemp(join(tmpdir(), "certificates-"));
     const file = join(directory, "both.pem");
@@ -452,6 +457,6 @@ describe("this machine's own settings", () => {
     const { stdout } = await sandbox.run(
       "env; cat /etc/pip.conf /opt/sandbox-runtime/etc/npmrc /etc/gitconfig",
     );
-    expect(stdout).not.toMatch(/_auth|password|@/i);
+    expect(stdout).not.toMatch(/_auth|password|:\/\/[^/\s]*@/i);
   });
 });

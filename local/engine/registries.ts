@@ -1,0 +1,107 @@
+/** The package indexes that the host is configured to use, for pip and npm in a sandbox: addresses, never credentials. */
+import { readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+
+export interface Registries {
+  /** npm's `registry`. */
+  npm?: string;
+  /** pip's `index-url`. */
+  pip?: string;
+  /** pip's `extra-index-url`. */
+  pipExtra: string[];
+  /** pip's `trusted-host`: those it uses over plain HTTP. */
+  pipTrusted: string[];
+}
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/**
+ * What the environment names goes before what files name, as for pip and npm themselves. An address on the host's own
+ * loopback is left out: in a sandbox that is the sandbox.
+ */
+export function hostRegistries(env: Environment = process.env): Registries {
+  const pip = pipSettings(env);
+  const npm = usable(env.npm_config_registry ?? npmSetting(env, "registry"));
+  const index = usable(env.PIP_INDEX_URL ?? pip["index-url"]);
+  const trusted = (env.PIP_TRUSTED_HOST ?? pip["trusted-host"] ?? "").split(/\s+/);
+  const extra = (env.PIP_EXTRA_INDEX_URL ?? pip["extra-index-url"] ?? "").split(/\s+/).map(usable);
+  return {
+    ...(npm === undefined ? {} : { npm }),
+    ...(index === undefined ? {} : { pip: index }),
+    pipExtra: extra.filter((address) => address !== undefined),
+    pipTrusted: trusted.filter((host) => /^[\w.:[\]-]+$/.test(host)),
+  };
+}
+
+/** `host:port` of each, as the proxy sees them. */
+export function registryAddresses({ npm, pip, pipExtra }: Registries): Set<string> {
+  const addresses = [npm, pip, ...pipExtra].filter((address) => address !== undefined);
+  return new Set(
+    addresses.map((address) => {
+      const { hostname, port, protocol } = new URL(address);
+      return `${hostname.replace(/^\[|\]$/g, "").replace(/\.$/, "")}:${port || (protocol === "https:" ? 443 : 80)}`;
+    }),
+  );
+}
+
+/** A setting of the user's .npmrc. */
+export function npmSetting(env: Environment, name: "registry" | "cafile"): string | undefined {
+  const file = env.npm_config_userconfig ?? env.NPM_CONFIG_USERCONFIG ?? join(homedir(), ".npmrc");
+  const lines = readText(file).split("\n");
+  const values = lines.map((line) => /^\s*(\w+)\s*=\s*"?([^"\s]+)"?\s*$/.exec(line));
+  return values.findLast((match) => match?.[1] === name)?.[2];
+}
+
+/** What pip's files say, by pip's order: of the system, of the user, of the virtual environment, the one named. */
+function pipSettings(env: Environment): Record<string, string> {
+  const home = env.HOME ?? homedir();
+  const files = [
+    "/etc/xdg/pip/pip.conf",
+    "/etc/pip.conf",
+    join(home, ".pip/pip.conf"),
+    join(env.XDG_CONFIG_HOME ?? join(home, ".config"), "pip/pip.conf"),
+    ...(env.VIRTUAL_ENV === undefined ? [] : [join(env.VIRTUAL_ENV, "pip.conf")]),
+    ...(env.PIP_CONFIG_FILE === undefined ? [] : [env.PIP_CONFIG_FILE]),
+  ];
+  const global: Record<string, string> = {};
+  const install: Record<string, string> = {};
+  for (const file of env.PIP_CONFIG_FILE === "/dev/null" ? [] : files) {
+    let section: Record<string, string> | undefined;
+    let name = "";
+    for (const line of readText(file).split("\n")) {
+      const [, heading] = /^\[(\w+)\]/.exec(line) ?? [];
+      const [, key, value = ""] = /^([\w-]+)\s*[=:]\s*(.*)$/.exec(line) ?? [];
+      if (heading !== undefined) section = { global, install }[heading];
+      else if (key !== undefined && section !== undefined) {
+        name = key.toLowerCase().replaceAll("_", "-");
+        section[name] = value.trim();
+      } else if (/^\s+[^\s#;]/.test(line) && section?.[name] !== undefined) {
+        // A value goes on in lines that are indented.
+        section[name] += ` ${line.trim()}`;
+      }
+    }
+  }
+  return { ...global, ...install };
+}
+
+/** The address without what may be a secret; undefined for one that a sandbox cannot use. */
+function usable(address: string | undefined): string | undefined {
+  if (address === undefined || !URL.canParse(address)) return undefined;
+  const url = new URL(address);
+  if (url.protocol !== "http:" && url.protocol !== "https:") return undefined;
+  if (/^(localhost|.*\.localhost|127\..*|0\.0\.0\.0|\[::1?\])$/.test(url.hostname)) return undefined;
+  url.username = "";
+  url.password = "";
+  url.search = "";
+  url.hash = "";
+  return url.href;
+}
+
+function readText(file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch {
+    return "";
+  }
+}

@@ -1,0 +1,167 @@
+/** What a sandbox installs packages with: the indexes of the host, and words where there is nothing to install from. */
+import { execFileSync } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, readFileSync } from "node:fs";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { networkInterfaces, tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { hostRegistries, registryAddresses } from "../../local/engine/registries.ts";
+import { connectUpstream } from "../../local/engine/upstream.ts";
+import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+
+let directory: string;
+const cleanUp: (() => unknown)[] = [];
+
+beforeAll(async () => {
+  directory = await mkdtemp(join(tmpdir(), "packages-"));
+});
+afterAll(async () => {
+  await rm(directory, { recursive: true });
+});
+afterEach(async () => {
+  for (const step of cleanUp.splice(0).toReversed()) await step();
+});
+
+/** An engine that sees these variables, and a sandbox of it. */
+async function sandboxWith(variables: Record<string, string>): Promise<TestSandbox> {
+  for (const [name, value] of Object.entries(variables)) {
+    const before = process.env[name];
+    process.env[name] = value;
+    cleanUp.push(() => (before === undefined ? delete process.env[name] : (process.env[name] = before)));
+  }
+  const engine: TestEngine = await startTestEngine();
+  cleanUp.push(() => engine.close());
+  return await TestSandbox.start(engine);
+}
+
+describe("the indexes of the host", () => {
+  it("are read from pip's files, the environment before them", async () => {
+    const file = join(directory, "pip.conf");
+    await writeFile(
+      file,
+      "# mine\n[global]\nindex-url = https://me:secret@mirror.test/simple\nextra_index_url =\n" +
+        "    https://one.test/simple\n    https://key@two.test:8443/simple\n" +
+        "[install]\ntrusted-host = mirror.test\n[list]\nindex-url = https://other.test\n",
+    );
+    const found = hostRegistries({
+      PIP_CONFIG_FILE: file,
+      HOME: directory,
+      npm_config_userconfig: "/dev/null",
+    });
+    expect(found).toEqual({
+      pip: "https://mirror.test/simple",
+      pipExtra: ["https://one.test/simple", "https://two.test:8443/simple"],
+      pipTrusted: ["mirror.test"],
+    });
+    expect([...registryAddresses(found)]).toEqual(["mirror.test:443", "one.test:443", "two.test:8443"]);
+    const given = hostRegistries({ PIP_CONFIG_FILE: file, PIP_INDEX_URL: "https://env.test/" });
+    expect(given.pip).toBe("https://env.test/");
+  });
+
+  it("may have a private address, at their own port alone", async () => {
+    const server = createServer((_request, response) => void response.end()).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    cleanUp.push(() => server.close());
+    const { port } = server.address() as AddressInfo;
+    const options = {
+      allowAddresses: new Map(),
+      registries: new Set([`mirror.test:${port}`, `localhost:${port}`]),
+      env: {},
+      resolve: async () => ["127.0.0.1"],
+    };
+    (await connectUpstream("mirror.test", port, options)).destroy();
+    await expect(connectUpstream("mirror.test", port + 1, options)).rejects.toThrow("loopback");
+    await expect(connectUpstream("other.test", port, options)).rejects.toThrow("loopback");
+    await expect(connectUpstream("localhost", port, options)).rejects.toThrow("loopback");
+  });
+
+  const own = Object.values(networkInterfaces())
+    .flat()
+    .find((address) => address?.family === "IPv4" && !address.internal);
+
+  it.runIf(own !== undefined)("are where pip and npm in a sandbox install from", async () => {
+    const wheel = join(directory, "tiny_thing-1.0-py3-none-any.whl");
+    execFileSync("python3", [
+      "-c",
+      "import sys, zipfile\n" +
+        "with zipfile.ZipFile(sys.argv[1], 'w') as z:\n" +
+        " z.writestr('tiny_thing.py', 'answer = 42')\n" +
+        " z.writestr('tiny_thing-1.0.dist-info/METADATA', 'Metadata-Version: 2.1\\nName: tiny-thing\\nVersion: 1.0\\n')\n" +
+        " z.writestr('tiny_thing-1.0.dist-info/WHEEL', 'Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')\n" +
+        " z.writestr('tiny_thing-1.0.dist-info/RECORD', '')\n",
+      wheel,
+    ]);
+    const packageDirectory = join(directory, "package");
+    execFileSync("sh", [
+      "-c",
+      `mkdir -p ${packageDirectory} && cd ${directory} && echo '{"name":"tiny-thing","version":"1.0.0"}' >package/package.json` +
+        " && echo 'module.exports = 42' >package/index.js && tar czf tiny.tgz package",
+    ]);
+    const seen: string[] = [];
+    const mirror = createServer((request, response) => {
+      const { url = "", headers } = request;
+      seen.push(headers.authorization ?? "none");
+      const base = `http://${headers.host}`;
+      const dist = { tarball: `${base}/tiny.tgz` };
+      if (url === "/simple/tiny-thing/") {
+        response.setHeader("content-type", "text/html");
+        response.end(`<a href="${base}/tiny_thing-1.0-py3-none-any.whl">tiny_thing-1.0-py3-none-any.whl</a>`);
+      } else if (url === "/tiny_thing-1.0-py3-none-any.whl") response.end(readFileSync(wheel));
+      else if (url === "/npm/tiny-thing") {
+        const versions = { "1.0.0": { name: "tiny-thing", version: "1.0.0", dist } };
+        response.setHeader("content-type", "application/json");
+        response.end(JSON.stringify({ name: "tiny-thing", "dist-tags": { latest: "1.0.0" }, versions }));
+      } else if (url === "/tiny.tgz") response.end(readFileSync(join(directory, "tiny.tgz")));
+      else response.writeHead(404).end();
+    }).listen(0, own?.address);
+    await once(mirror, "listening");
+    cleanUp.push(() => mirror.close());
+    const host = `${own?.address}:${(mirror.address() as AddressInfo).port}`;
+    const sandbox = await sandboxWith({
+      PIP_INDEX_URL: `http://me:secret@${host}/simple/`,
+      PIP_TRUSTED_HOST: own?.address ?? "",
+      PIP_CONFIG_FILE: "/dev/null",
+      npm_config_registry: `http://me:secret@${host}/npm/`,
+    });
+    const pip = await sandbox.run(
+      "pip install -q tiny-thing 2>&1 && python3 -c 'import tiny_thing as t; print(t.answer)'",
+    );
+    expect(pip.stdout).toMatch(/^42$/m);
+    const npm = await sandbox.run(
+      "cd /tmp && npm install tiny-thing 2>&1 && node -p 'require(\"tiny-thing\")'",
+    );
+    expect(npm.stdout).toMatch(/^42$/m);
+    expect(new Set(seen)).toEqual(new Set(["none"]));
+    const port = Number(host.split(":")[1]) + 1;
+    const beside = await sandbox.run(`curl -sS -m 10 http://${own?.address}:${port}/ 2>&1; true`);
+    expect(beside.stdout).toContain("a sandbox may not reach");
+  });
+});
+
+describe("a sandbox", () => {
+  it("has a name for commits, which goes after every other", async () => {
+    const sandbox = await sandboxWith({});
+    const commit = "git commit -q --allow-empty -m one && git log -1 --format='%an <%ae>'";
+    expect((await sandbox.run(`mkdir a && cd a && git init -q && ${commit}`)).stdout).toBe(
+      "Sandbox <sandbox@localhost>",
+    );
+    const changed = await sandbox.run(`cd a && git config --global user.name Ada && ${commit}`);
+    expect(changed.stdout).toBe("Ada <sandbox@localhost>");
+  });
+
+  it("says what can be installed where the system's packages cannot", async () => {
+    const sandbox = await sandboxWith({});
+    const managers = ["apt-get", "apt", "dnf"].filter((name) => existsSync(`/usr/bin/${name}`));
+    for (const name of managers) {
+      for (const command of [name, `/usr/bin/${name}`]) {
+        const { stderr, exitCode } = await sandbox.run(`${command} install -y jq`);
+        expect(stderr).toContain(`${name}: packages of the system cannot be installed in a local sandbox.`);
+        expect(stderr).toMatch(/pip install, npm install/);
+        expect(exitCode).toBe(100);
+      }
+    }
+  });
+});

@@ -81,6 +81,11 @@ class FilesAPI extends RpcTarget {
     return { success: true, path, bytesWritten: Buffer.byteLength(content), timestamp: now() };
   }
 
+  async deleteFile(path: string, sessionId?: string) {
+    await this.#files.delete(path, sessionOrDefault(sessionId));
+    return { success: true, path, timestamp: now() };
+  }
+
   exists(path: string, sessionId?: string) {
     const exists = this.#files.exists(path, sessionOrDefault(sessionId));
     return { success: true, exists, path, timestamp: now() };

@@ -1,5 +1,5 @@
 import { existsSync, type Stats } from "node:fs";
-import { readFile, stat, writeFile } from "node:fs/promises";
+import { lstat, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { makeDirectories } from "./directories.ts";
 import { errnoOf, isSandboxError, messageOf, sandboxError, validationError } from "./errors.ts";
@@ -76,6 +76,22 @@ export class Files {
         makeDirectories(dirname(target));
         await writeFile(target, data);
       }
+    });
+  }
+
+  /** Errors: FILE_NOT_FOUND, IS_DIRECTORY, FILESYSTEM_ERROR. */
+  async delete(path: string, sessionID: string): Promise<void> {
+    const target = this.#resolve(path, sessionID);
+    await guarded("file.delete", path, `Failed to delete file '${path}'`, async () => {
+      const stats = await lstat(target).catch(() => undefined);
+      if (!stats) throw notFound(`File not found: ${path}`, path, "file.delete");
+      if (stats.isDirectory()) {
+        throw sandboxError("IS_DIRECTORY", `Cannot delete directory with deleteFile() at '${path}'.`, {
+          path,
+          operation: "file.delete",
+        });
+      }
+      await rm(target);
     });
   }
 

@@ -87,6 +87,14 @@ describe("reading and writing", () => {
     await shell("rm huge");
   });
 
+  it("deletes files, and no directories", async () => {
+    await shell("echo a > a; mkdir dir");
+    await api.files.deleteFile(`${root}/a`, session);
+    expect((await api.files.exists(`${root}/a`, session)).exists).toBe(false);
+    expect((await failureOf(api.files.deleteFile(`${root}/a`, session))).code).toBe("FILE_NOT_FOUND");
+    expect((await failureOf(api.files.deleteFile(`${root}/dir`, session))).code).toBe("IS_DIRECTORY");
+  });
+
   it("refuses with the container's codes", async () => {
     await shell("mkdir -p d; echo > f; mkfifo pipe");
     const codes = await Promise.all(

@@ -8,6 +8,7 @@ import { Client } from "@modelcontextprotocol/client";
 import { InMemoryTransport } from "@modelcontextprotocol/server";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { parseConfig } from "../src/server/config.ts";
 import { createMCPServer } from "../src/server/mcp.ts";
 import { tools } from "../src/tools/index.ts";
 
@@ -24,9 +25,11 @@ function put(path, content) {
   writeFileSync(file, content);
 }
 
-/** The definitions as a client gets them. Listing reaches no handler, so the server needs nothing of a request. */
+/** The definitions as a client of a server that runs tasks gets them. Listing reaches no handler, so it takes no more. */
 async function listed() {
-  const server = createMCPServer({});
+  const config = parseConfig({ ANTHROPIC_API_KEY: "any" });
+  const connection = { sandbox: "default", structured: false };
+  const server = createMCPServer({ config }, connection, { called: [], onlyCalls: false });
   const [near, far] = InMemoryTransport.createLinkedPair();
   const client = new Client({ name: "docs", version: "0" });
   await Promise.all([server.connect(far), client.connect(near)]);

@@ -54,10 +54,10 @@ export const output: Figure = {
 
 /** Runs the command to its end, as a client does whose answer comes before that. */
 export async function printed(ours: Ours, sandbox: string, command: string): Promise<void> {
-  let answer = await ours.tool("run_command", { sandbox, command, wait_seconds: 600, timeout_seconds: 600 });
+  let answer = await ours.tool("run_command", { sandbox, command, timeout_seconds: 600 });
   while (/^state: running$/m.test(answer)) {
     const id = /get_result, id ([a-z0-9.-]+)/.exec(answer)?.[1];
-    answer = await ours.tool("get_result", { id, wait_seconds: 600 });
+    answer = await ours.tool("get_result", { id });
   }
 }
 

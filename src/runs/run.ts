@@ -2,13 +2,17 @@
 import type { Shown } from "./output.ts";
 import type { TaskDetail } from "./task-detail.ts";
 
-export type RunKind = "code" | "command" | "task";
+export const RUN_KINDS = ["code", "command", "task"] as const;
+
+export type RunKind = (typeof RUN_KINDS)[number];
 
 /**
  * `running` until one of the others, which are final: `succeeded` and `failed` by the program's own end, `cancelled` and
  * `timed_out` by ours, `lost` when what ran it went away and nobody can know how it ended.
  */
-export type RunState = "running" | "succeeded" | "failed" | "cancelled" | "timed_out" | "lost";
+export const RUN_STATES = ["running", "succeeded", "failed", "cancelled", "timed_out", "lost"] as const;
+
+export type RunState = (typeof RUN_STATES)[number];
 
 export type EndState = Exclude<RunState, "running">;
 

@@ -3,6 +3,9 @@
 /** 1 to 20 of `a-z`, `0-9` and `-`, no dash first or last. */
 export const SANDBOX_NAME = /^[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?$/;
 
+/** The same in words, as the end of a sentence about a name. */
+export const SANDBOX_NAME_RULE = "must be 1 to 20 of a-z, 0-9 and -, without a dash at either end";
+
 export const DEFAULT_SANDBOX = "default";
 
 const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";

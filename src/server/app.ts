@@ -18,6 +18,7 @@ import {
 import { missingScopes, type Scope, SCOPES } from "../auth/principal.ts";
 import { json, type Refusal, rpcError } from "./answers.ts";
 import { readJSON, unreadable } from "./body.ts";
+import { type Connection, connectionOf } from "./connection.ts";
 import { type Config, ConfigError, type Env, parseConfig } from "./config.ts";
 import { log } from "./log.ts";
 import { allowReading, hostAllowed, originAllowed, preflight } from "./origin.ts";
@@ -27,10 +28,17 @@ import type { Visit } from "./visit.ts";
 /** An authenticated request, as everything behind the guards sees it. */
 export interface Call extends Visit, Caller {}
 
+/** What a request asks of the tools. */
+export interface Wanted {
+  /** Those it calls. */
+  called: readonly string[];
+  /** Whether it does nothing else, so that no other tool need be there: registering one takes its time. */
+  onlyCalls: boolean;
+}
+
 /** What stands behind the guards. */
 export interface Product {
-  /** @param names the only tools that the request needs, where that is known */
-  createMCPServer(call: Call, names?: readonly string[]): McpServer;
+  createMCPServer(call: Call, connection: Connection, wanted: Wanted): McpServer;
   /** The scopes a call of this tool needs; none for a tool that does not exist. */
   requiredScopes(name: string, args: unknown): readonly Scope[];
 }
@@ -124,7 +132,10 @@ export function createApp(product: Product): App {
 
 /** MCP of every revision: one stateless server for this one request. */
 async function serveMCP(product: Product, request: Request, call: Call): Promise<Response> {
-  const { pathname: route } = new URL(request.url);
+  const url = new URL(request.url);
+  const { pathname: route } = url;
+  const connection = connectionOf(url);
+  if ("reason" in connection) return refuse(call, connection, { route });
   if (!isJsonContentType(request.headers.get("content-type"))) {
     const message = "Unsupported Media Type: Content-Type must be application/json";
     return refuse(call, { reason: "bad_body", response: rpcError(415, -32000, message) }, { route });
@@ -145,8 +156,8 @@ async function serveMCP(product: Product, request: Request, call: Call): Promise
   }
 
   let error: Error | undefined;
-  const names = calls.length === messages.length ? calls.map(({ name }) => name) : undefined;
-  const handler = createMcpHandler(() => product.createMCPServer(call, names), {
+  const wanted = { called: calls.map(({ name }) => name), onlyCalls: calls.length === messages.length };
+  const handler = createMcpHandler(() => product.createMCPServer(call, connection, wanted), {
     route,
     // The guards above are the only ones; these two switch the handler's own off.
     corsOptions: false,

@@ -43,6 +43,7 @@ export interface Env {
   MAX_CONCURRENT_RUNS?: string;
   MAX_RUN_SECONDS_PER_DAY?: string;
   SANDBOX_TTL_HOURS?: string;
+  MAX_WAIT_SECONDS?: string;
   /** Where logs, results and artifacts of runs go. */
   RESULTS: R2Bucket;
   /** Bounds how often one principal may call. Without it nothing does. */
@@ -97,6 +98,8 @@ export interface Config {
   limits: { sandboxes: number; concurrentRuns: number; runSecondsPerDay: number };
   /** How long a sandbox may be idle before it is destroyed, hours. */
   sandboxTTLHours: number;
+  /** How long a call may wait for a run, seconds. */
+  maxWaitSeconds: number;
   tasks: TaskConfig;
 }
 
@@ -148,6 +151,7 @@ function parse(env: Env): Config | ConfigError {
       runSecondsPerDay: data.MAX_RUN_SECONDS_PER_DAY ?? 86_400,
     },
     sandboxTTLHours: data.SANDBOX_TTL_HOURS ?? 168,
+    maxWaitSeconds: data.MAX_WAIT_SECONDS ?? 50,
     tasks: {
       anthropicKey: data.ANTHROPIC_API_KEY,
       anthropicToken: data.CLAUDE_CODE_OAUTH_TOKEN,
@@ -209,6 +213,7 @@ const variables = z.object({
   MAX_CONCURRENT_RUNS: variable(count(10_000)),
   MAX_RUN_SECONDS_PER_DAY: variable(count(100_000_000)),
   SANDBOX_TTL_HOURS: variable(count(87_600)),
+  MAX_WAIT_SECONDS: variable(count(600)),
 } satisfies Record<(typeof VARIABLES)[number], z.ZodType>);
 
 /** What can be the value of a header: a secret with other characters could never be sent. */

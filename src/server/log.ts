@@ -63,6 +63,7 @@ export type RefusalReason =
   | "rate_limited"
   | "body_too_large"
   | "bad_body"
+  | "bad_query"
   | "oauth_error";
 
 /**

@@ -2,30 +2,44 @@
 import { McpServer, type StandardSchemaWithJSON } from "@modelcontextprotocol/server";
 import type { z } from "zod";
 import manifest from "../../package.json" with { type: "json" };
-import type { Call, Tool } from "../tools/define.ts";
+import { type Call, type Tool, inputFor } from "../tools/define.ts";
+import { executeTask } from "../tools/execute-task.ts";
 import { tools } from "../tools/index.ts";
+import type { Wanted } from "./app.ts";
+import type { Connection } from "./connection.ts";
 import { log } from "./log.ts";
 
 /** What a client puts in front of its model. The essentials come first: some clients cut at 512 characters. */
-const INSTRUCTIONS = `Real Linux sandboxes for code, shell commands, files and whole tasks. run_code keeps a live Python, JavaScript or TypeScript kernel; run_command a bash session; write_file, read_file and list_files move files; execute_task hands a task to a coding agent. All of them share /workspace of the sandbox named by "sandbox" ("default" unless given), made on first use and yours alone.
+function instructions(sandbox: string, runsTasks: boolean): string {
+  const tasks = runsTasks ? "; execute_task hands a task to a coding agent" : "";
+  return `Real Linux sandboxes for code, shell commands${runsTasks ? ", files and whole tasks" : " and files"}. run_code keeps a live Python, JavaScript or TypeScript kernel; run_command a bash session; write_file, read_file and list_files move files${tasks}. All of them share /workspace of the sandbox named by "sandbox" ("${sandbox}" unless given), made on first use and yours alone.
 
 - Variables, the working directory and files stay between calls. They are gone when a sandbox is destroyed, restarted, or stopped after 10 minutes without use; the next result says so.
 - Exceptions and exit codes are results, not errors: read them and go on. An error names the next call to make.
 - Start servers in the background (cmd > log 2>&1 &). Give independent work its own session, context or sandbox: it runs at the same time.`;
+}
 
-/** @param names the only tools that the request needs, where that is known: registering one takes its time */
-export function createMCPServer(call: Call, names?: readonly string[]): McpServer {
+export function createMCPServer(call: Call, connection: Connection, wanted: Wanted): McpServer {
+  const { config } = call;
+  const isOffered = (tool: Tool) => tool.isOffered?.(config) ?? true;
   const server = new McpServer(
     { name: "sandbox-mcp", title: "Sandbox", version: manifest.version },
-    { instructions: INSTRUCTIONS, capabilities: { tools: {} } },
+    { instructions: instructions(connection.sandbox, isOffered(executeTask)), capabilities: { tools: {} } },
   );
+  const { maxWaitSeconds } = config;
   for (const tool of tools) {
     const { name, title, description, annotations } = tool;
-    if (names && !names.includes(name)) continue;
-    const inputSchema = schemaOf(tool, () => logInvalid(tool, call));
-    server.registerTool(name, { title, description, inputSchema, annotations }, (args, context) =>
-      tool.call(args, call, context),
-    );
+    // One that is called although it is not offered says itself why it is not.
+    if (!wanted.called.includes(name) && (wanted.onlyCalls || !isOffered(tool))) continue;
+    const input = inputFor(tool, { sandbox: connection.sandbox, maxWaitSeconds });
+    const inputSchema = schemaOf(input, () => logInvalid(tool, call));
+    const outputSchema = connection.structured ? tool.output && schemaOf(tool.output) : undefined;
+    const shown = { title, description, inputSchema, outputSchema, annotations };
+    server.registerTool(name, shown, async (args, context) => {
+      const { structuredContent, ...result } = await tool.call(args, call, context);
+      // Clients that see data show the model only that, escaped, or both and pay twice.
+      return connection.structured ? { ...result, structuredContent } : result;
+    });
   }
   return server;
 }
@@ -37,30 +51,42 @@ function logInvalid({ name: tool, scopes }: Tool, { config, requestID, principal
   log(config, { event: "call", request_id: requestID, ...who, ...what, outcome: "error" });
 }
 
-/** The tool's schema, which says when it refuses what it is given. */
-function schemaOf(tool: Tool, refused: () => void): StandardSchemaWithJSON<Arguments, Arguments> {
-  const { "~standard": standard } = tool.input;
+/** A schema of a tool, which says when it refuses what it is given. */
+function schemaOf(
+  schema: z.ZodObject,
+  refused: () => void = () => undefined,
+): StandardSchemaWithJSON<Arguments, Arguments> {
+  const { "~standard": standard } = schema;
   const validate: typeof standard.validate = async (value) => {
     const checked = await standard.validate(value);
     if (checked.issues) refused();
     return checked;
   };
-  const input: typeof standard.jsonSchema.input = (options) => listedSchema(tool, options);
-  return { "~standard": { ...standard, validate, jsonSchema: { ...standard.jsonSchema, input } } };
+  const jsonSchema = {
+    input: (options: SchemaOptions) => listedSchema(schema, "input", options),
+    output: (options: SchemaOptions) => listedSchema(schema, "output", options),
+  };
+  return { "~standard": { ...standard, validate, jsonSchema } };
 }
 
-const listed = new Map<string, Record<string, unknown>>();
+const listed = new WeakMap<z.ZodObject, Map<string, Record<string, unknown>>>();
 
 /** As listed: without the line that names its dialect, which is the protocol's own and a twentieth of the list. */
-function listedSchema({ name, input }: Tool, options: SchemaOptions): Record<string, unknown> {
-  const key = `${name} ${options.target}`;
-  let schema = listed.get(key);
-  if (!schema) {
-    const { $schema: _, ...rest } = input["~standard"].jsonSchema.input(options);
-    schema = rest;
-    listed.set(key, schema);
+function listedSchema(
+  schema: z.ZodObject,
+  side: "input" | "output",
+  options: SchemaOptions,
+): Record<string, unknown> {
+  const known = listed.get(schema) ?? new Map<string, Record<string, unknown>>();
+  listed.set(schema, known);
+  const key = `${side} ${options.target}`;
+  let json = known.get(key);
+  if (!json) {
+    const { $schema: _, ...rest } = schema["~standard"].jsonSchema[side](options);
+    json = rest;
+    known.set(key, json);
   }
-  return schema;
+  return json;
 }
 
 type SchemaOptions = Parameters<z.ZodObject["~standard"]["jsonSchema"]["input"]>[0];

@@ -5,7 +5,7 @@
 import { insufficientScope } from "../auth/challenge.ts";
 import { type Scope, missingScopes } from "../auth/principal.ts";
 import { ToolError } from "../sandbox/errors.ts";
-import { contextOf } from "../tools/define.ts";
+import { contextOf, defaultWait } from "../tools/define.ts";
 import { followTask } from "../tools/follow-task.ts";
 import { startTask } from "../tools/start-task.ts";
 import { type PlainTask, plainTask } from "../tools/task-result.ts";
@@ -13,9 +13,6 @@ import { json } from "./answers.ts";
 import type { Call } from "./app.ts";
 import { readJSON } from "./body.ts";
 import { log } from "./log.ts";
-
-/** How long `POST /execute` waits for the end, milliseconds. */
-const WAIT_MS = 45_000;
 
 /** Limits of a task in milliseconds; the same as of the tool. */
 const DEFAULT_TIMEOUT_MS = 300_000;
@@ -39,8 +36,9 @@ export function execute(request: Request, call: Call): Promise<Response> {
     if (typeof timeout !== "number" || !(timeout >= 1 && timeout <= MAX_TIMEOUT_MS))
       return json({ error: `Timeout must be a number of milliseconds from 1 to ${MAX_TIMEOUT_MS}` }, 400);
     const context = contextOf(call);
+    const deadline = Date.now() + defaultWait(call.config.maxWaitSeconds) * 1000;
     const { value: started } = await startTask(context, { task, timeoutMs: timeout });
-    const { value: run } = await followTask(context, started.id, WAIT_MS);
+    const { value: run } = await followTask(context, started.id, deadline - Date.now());
     const ended = plainTask(run);
     return ended && ended.state !== "running" ? json(resultOf(ended)) : unfinished(started);
   });

@@ -29,6 +29,7 @@ export const VARIABLES = [
   "MAX_CONCURRENT_RUNS",
   "MAX_RUN_SECONDS_PER_DAY",
   "SANDBOX_TTL_HOURS",
+  "MAX_WAIT_SECONDS",
 ] as const;
 
 /** Read by the Sandbox SDK itself. */

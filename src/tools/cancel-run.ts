@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { defineTool, runField } from "./define.ts";
 import { ownRun } from "./own-run.ts";
-import { runBlocks, runFields } from "./run-result.ts";
+import { anyRunFields, runBlocks } from "./run-result.ts";
 
 /** How long the end of a run that was told to end is waited for, milliseconds. */
 const WAIT_MS = 10_000;
@@ -19,6 +19,6 @@ export const cancelRun = defineTool({
     const { value: run, notice } = await context.sandbox(ownRun(id), (actor, owner) =>
       actor.cancelRun(owner, id, WAIT_MS),
     );
-    return { content: runBlocks(run, notice), structured: runFields(run, notice) };
+    return { content: runBlocks(run, notice), structured: anyRunFields(run, notice) };
   },
 });

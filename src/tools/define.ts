@@ -5,7 +5,7 @@ import type { Principal, Scope } from "../auth/principal.ts";
 import { isTaskID } from "../runs/id.ts";
 import { ToolError } from "../sandbox/errors.ts";
 import { type Told, callSandbox } from "../sandbox/handle.ts";
-import { DEFAULT_SANDBOX, SANDBOX_NAME } from "../sandbox/naming.ts";
+import { DEFAULT_SANDBOX, SANDBOX_NAME, SANDBOX_NAME_RULE } from "../sandbox/naming.ts";
 import type { Owner } from "../sandbox/membership.ts";
 import type { Answer, Sandbox } from "../sandbox/sandbox.ts";
 import type { Config, Env } from "../server/config.ts";
@@ -34,25 +34,33 @@ export interface ToolContext extends Call {
   progress: ((message: string) => void) | undefined;
 }
 
-export interface ToolOutput {
+export interface ToolOutput<Structured = Record<string, unknown>> {
+  /** Written for a model. Ids and durations are in it only where the next call needs them. */
   content: CallToolResult["content"];
-  /** Everything that matters once more, as data: some clients show the model only this. Never beside an image. */
-  structured?: Record<string, unknown>;
+  /** The same as data, for the programs that asked for it. */
+  structured?: Structured;
 }
 
-export interface ToolDefinition<Input extends z.ZodObject> {
+export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodObject> {
   /** snake_case, as on the wire. */
   name: string;
   title: string;
   /** For the model: what it does, when to use it, what comes back. Under 2,048 characters. */
   description: string;
   input: Input;
+  /**
+   * What programs that ask for it get as data. A tool that may return an image has none: clients that know an output
+   * schema look at nothing else.
+   */
+  output?: Output;
+  /** Whether this server can do it; everywhere when left out. What it cannot do is not listed. */
+  isOffered?(config: Config): boolean;
   hints: { readOnly: boolean; destructive: boolean; idempotent: boolean };
   /** What a caller must have been granted. Enforced before the handler, for the whole request. */
   scopes: readonly Scope[];
   /** Instead of `scopes`, where the argument `id` is that of a task. */
   taskScopes?: readonly Scope[];
-  handle(args: z.output<Input>, context: ToolContext): Promise<ToolOutput>;
+  handle(args: z.output<Input>, context: ToolContext): Promise<ToolOutput<z.input<Output>>>;
 }
 
 /** A tool as the server sees it. */
@@ -61,6 +69,8 @@ export interface Tool {
   title: string;
   description: string;
   input: z.ZodObject;
+  output?: z.ZodObject;
+  isOffered?(config: Config): boolean;
   annotations: Required<Omit<ToolAnnotations, "title">>;
   scopes: readonly Scope[];
   taskScopes?: readonly Scope[];
@@ -71,7 +81,9 @@ export interface Tool {
   call(args: Record<string, unknown>, call: Call, server: ServerContext): Promise<CallToolResult>;
 }
 
-export function defineTool<Input extends z.ZodObject>(definition: ToolDefinition<Input>): Tool {
+export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject>(
+  definition: ToolDefinition<Input, Output>,
+): Tool {
   const { hints, handle, ...rest } = definition;
   return {
     ...rest,
@@ -178,12 +190,31 @@ function heartbeat(title: string, { mcpReq }: ServerContext): Pulse | undefined 
   };
 }
 
+/** What an input depends on beside its tool. */
+export interface InputOptions {
+  /** The sandbox of calls that name none. */
+  sandbox: string;
+  /** How long a call may wait for a run. */
+  maxWaitSeconds: number;
+}
+
+/** A tool's input under these options: the same object where they are the usual ones. */
+export function inputFor({ input }: Pick<Tool, "input">, options: InputOptions): z.ZodObject {
+  const { sandbox, maxWaitSeconds } = options;
+  const changed: Record<string, z.ZodType> = {};
+  if (sandbox !== DEFAULT_SANDBOX && input.shape.sandbox instanceof z.ZodDefault)
+    changed.sandbox = sandboxField(sandbox);
+  if (maxWaitSeconds !== MAX_WAIT_SECONDS && input.shape.wait_seconds)
+    changed.wait_seconds = waitField(maxWaitSeconds);
+  return Object.keys(changed).length > 0 ? input.extend(changed) : input;
+}
+
 /** The input field that names a sandbox. A fresh schema for each tool: a shared one would become a `$ref`. */
-export function sandboxField() {
+export function sandboxField(fallback = DEFAULT_SANDBOX) {
   return z
     .string()
-    .regex(SANDBOX_NAME, "must be 1 to 20 of a-z, 0-9 and -, without a dash at either end")
-    .default(DEFAULT_SANDBOX)
+    .regex(SANDBOX_NAME, SANDBOX_NAME_RULE)
+    .default(fallback)
     .describe("Which of your sandboxes; created on first use.");
 }
 
@@ -198,14 +229,25 @@ export function timeoutField(fallback: number, max: number) {
     .describe(`Seconds after which it is stopped; at most ${max}.`);
 }
 
-/** The input field for how long a call waits for a run. Common clients give up after 60 seconds. */
-export function waitField(fallback = 45) {
+/** How long a call waits for a run when it does not say, seconds. */
+const WAIT_SECONDS = 45;
+
+/** How long it may wait, unless the operator says otherwise: common clients give up after 60 seconds, progress or not. */
+const MAX_WAIT_SECONDS = 50;
+
+/** The input field for how long a call waits for a run. */
+export function waitField(max = MAX_WAIT_SECONDS) {
   return z
     .number()
     .min(0)
-    .max(600)
-    .default(fallback)
+    .max(max, `must be at most ${max}: what takes longer goes on, and get_result waits for it again`)
+    .default(defaultWait(max))
     .describe("Seconds this call waits for the end; what takes longer goes on.");
+}
+
+/** How long a call that does not say waits where none may wait longer than `max`; both in seconds. */
+export function defaultWait(max: number): number {
+  return Math.min(WAIT_SECONDS, max);
 }
 
 /** The input field that names a run. */

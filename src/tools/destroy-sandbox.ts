@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { SANDBOX_NAME } from "../sandbox/naming.ts";
+import { SANDBOX_NAME, SANDBOX_NAME_RULE } from "../sandbox/naming.ts";
 import { defineTool, text } from "./define.ts";
 
 export const destroySandbox = defineTool({
@@ -10,9 +10,10 @@ export const destroySandbox = defineTool({
   input: z.strictObject({
     sandbox: z
       .string()
-      .regex(SANDBOX_NAME, "must be 1 to 20 of a-z, 0-9 and -, without a dash at either end")
+      .regex(SANDBOX_NAME, SANDBOX_NAME_RULE)
       .describe("Which of your sandboxes; list_sandboxes names them."),
   }),
+  output: z.object({ sandbox: z.string(), existed: z.boolean() }),
   hints: { readOnly: false, destructive: true, idempotent: true },
   scopes: ["sandbox:write"],
   async handle({ sandbox }, context) {

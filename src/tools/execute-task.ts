@@ -1,10 +1,12 @@
 import { z } from "zod";
 import { AGENT_NAMES, DEFAULT_AGENT } from "../runs/agents.ts";
-import { SANDBOX_NAME } from "../sandbox/naming.ts";
+import { taskDetailOf } from "../runs/task-collect.ts";
+import { SANDBOX_NAME, SANDBOX_NAME_RULE } from "../sandbox/naming.ts";
 import { defineTool, timeoutField, waitField } from "./define.ts";
 import { followTask } from "./follow-task.ts";
-import { runBlocks, runFields } from "./run-result.ts";
-import { startTask } from "./start-task.ts";
+import { runBlocks } from "./run-result.ts";
+import { canRunTasks, startTask } from "./start-task.ts";
+import { taskFields, taskOutput } from "./task-result.ts";
 
 /** Characters of a task; more goes into a file of the sandbox or of the repository. */
 const MAX_TASK = 100_000;
@@ -32,7 +34,7 @@ A task that outlasts wait_seconds goes on: the answer then has the id for get_re
       .optional(),
     sandbox: z
       .string()
-      .regex(SANDBOX_NAME, "must be 1 to 20 of a-z, 0-9 and -, without a dash at either end")
+      .regex(SANDBOX_NAME, SANDBOX_NAME_RULE)
       .optional()
       .describe("One of yours, to work on its files; it stays."),
     agent: z.enum(AGENT_NAMES).default(DEFAULT_AGENT),
@@ -50,6 +52,8 @@ A task that outlasts wait_seconds goes on: the answer then has the id for get_re
       .optional()
       .describe("Id of an ended task: goes on with its conversation and files."),
   }),
+  output: taskOutput,
+  isOffered: canRunTasks,
   hints: { readOnly: false, destructive: true, idempotent: false },
   scopes: ["tasks:run"],
   async handle(args, context) {
@@ -67,6 +71,7 @@ A task that outlasts wait_seconds goes on: the answer then has the id for get_re
     });
     const { value: run, notice: later } = await followTask(context, started.id, deadline - Date.now());
     const told = [notice, later].filter(Boolean).join(" ") || undefined;
-    return { content: runBlocks(run, told), structured: runFields(run, told) };
+    const task = taskDetailOf(run);
+    return { content: runBlocks(run, told), structured: task && taskFields(run, task, told) };
   },
 });

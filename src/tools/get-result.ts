@@ -7,7 +7,7 @@ import { artifactOutput } from "./artifact.ts";
 import { defineTool, runField, sections, text, waitField } from "./define.ts";
 import { followTask } from "./follow-task.ts";
 import { ownRun } from "./own-run.ts";
-import { runBlocks } from "./run-result.ts";
+import { anyRunFields, runBlocks } from "./run-result.ts";
 
 /** Bytes of a log in one answer. */
 const PAGE_BYTES = 48 * 1024;
@@ -35,14 +35,14 @@ With cursor, returns the log from that byte on instead, stdout and stderr in tur
     if (artifact !== undefined) return artifactOutput(context, id, artifact, cursor);
     if (cursor === undefined && isTaskID(id)) {
       const { value: run, notice } = await followTask(context, id, wait_seconds * 1000);
-      return { content: runBlocks(run, notice) };
+      return { content: runBlocks(run, notice), structured: anyRunFields(run, notice) };
     }
     const deadline = Date.now() + wait_seconds * 1000;
     const { value, notice } = await context.reading(ownRun(id), (actor, owner) =>
       actor.readRun(owner, id, Math.max(0, deadline - Date.now()), cursor, PAGE_BYTES),
     );
     const { run, page } = value;
-    if (!page) return { content: runBlocks(run, notice) };
+    if (!page) return { content: runBlocks(run, notice), structured: anyRunFields(run, notice) };
     const { log, next } = pageTexts(page, run.state === "running");
     const goOn =
       next < run.logBytes
@@ -58,17 +58,24 @@ With cursor, returns the log from that byte on instead, stdout and stderr in tur
       ["note", run.note],
       ["next", next >= run.logBytes && run.state !== "running" ? goOn + lost : goOn],
     ]);
-    return { content: [text(head), ...log.map(text)] };
+    const shown = log.map(({ stream, text: printed }) => text(`[${stream}]\n${printed}`));
+    const structured = {
+      id: run.id,
+      state: run.state,
+      exit_code: run.exitCode,
+      log,
+      next_cursor: next,
+      log_bytes: run.logBytes,
+      notice,
+    };
+    return { content: [text(head), ...shown], structured };
   },
 });
 
-/**
- * A page as texts, one for each stretch of a stream under a line that names it, so that every byte after that line is the
- * program's. A character that the page's end cuts is left to the next page.
- */
-function pageTexts({ pieces, next }: LogPage, growing: boolean): { log: string[]; next: number } {
-  const log: string[] = [];
-  let stream: Stream | undefined;
+/** A page as texts, one for each stretch of a stream. A character that the page's end cuts is left to the next page. */
+function pageTexts({ pieces, next }: LogPage, growing: boolean): { log: Stretch[]; next: number } {
+  const log: Stretch[] = [];
+  let last: Stretch | undefined;
   let end = next;
   // One for each stream: a piece can end within a character that the stream's next piece goes on with.
   const decoders = { stdout: decoder(), stderr: decoder() };
@@ -82,14 +89,17 @@ function pageTexts({ pieces, next }: LogPage, growing: boolean): { log: string[]
         end -= cut;
       }
     }
-    if (piece.stream !== stream) {
-      log.push(`[${piece.stream}]\n`);
-      stream = piece.stream;
-    }
-    log.push((log.pop() ?? "") + decoders[piece.stream].decode(bytes, { stream: true }));
+    if (piece.stream !== last?.stream) log.push((last = { stream: piece.stream, text: "" }));
+    last.text += decoders[piece.stream].decode(bytes, { stream: true });
   }
-  if (stream) log.push((log.pop() ?? "") + decoders[stream].decode());
+  if (last) last.text += decoders[last.stream].decode();
   return { log, next: end };
+}
+
+/** What one stream printed between two outputs of the other. */
+interface Stretch {
+  stream: Stream;
+  text: string;
 }
 
 function decoder(): TextDecoder {

@@ -13,6 +13,19 @@ export const listFiles = defineTool({
     limit: z.number().int().min(1).max(5000).default(200).describe("Entries at most."),
     sandbox: sandboxField(),
   }),
+  output: z.object({
+    path: z.string(),
+    entries: z.array(
+      z.object({
+        path: z.string(),
+        type: z.enum(["file", "directory", "symlink", "other"]),
+        size: z.number(),
+        modified: z.string(),
+      }),
+    ),
+    more: z.boolean(),
+    notice: z.string().optional(),
+  }),
   hints: { readOnly: true, destructive: false, idempotent: true },
   scopes: ["sandbox:read"],
   async handle({ path, recursive, limit, sandbox }, context) {

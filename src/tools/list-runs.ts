@@ -1,5 +1,5 @@
 import { z } from "zod";
-import type { RunSummary } from "../runs/run.ts";
+import { RUN_KINDS, RUN_STATES, type RunSummary } from "../runs/run.ts";
 import type { TaskEntry } from "../runs/task-index.ts";
 import { ToolError } from "../sandbox/errors.ts";
 import { type Told, accountOf } from "../sandbox/handle.ts";
@@ -14,12 +14,24 @@ export const listRuns = defineTool({
     "Lists the runs of a sandbox, the newest first: id, kind, state, start, duration and the first line of what was run. get_result has the rest.",
   input: z.strictObject({
     sandbox: sandboxField(),
-    kind: z
-      .enum(["code", "command", "task"])
-      .optional()
-      .describe("Only runs of this kind; tasks of all sandboxes."),
+    kind: z.enum(RUN_KINDS).optional().describe("Only runs of this kind; tasks of all sandboxes."),
     limit: z.number().int().min(1).max(200).default(20),
     cursor: z.string().max(64).optional().describe("As the answer before said, for older runs."),
+  }),
+  output: z.object({
+    runs: z.array(
+      z.object({
+        id: z.string(),
+        kind: z.enum(RUN_KINDS),
+        state: z.enum(RUN_STATES),
+        title: z.string(),
+        started_at: z.string(),
+        duration_ms: z.number(),
+        exit_code: z.number().optional(),
+      }),
+    ),
+    next_cursor: z.string().optional(),
+    notice: z.string().optional(),
   }),
   hints: { readOnly: true, destructive: false, idempotent: true },
   scopes: ["sandbox:read"],

@@ -9,6 +9,21 @@ export const listSandboxes = defineTool({
   description:
     "Lists your sandboxes, the most recently used first, and your limits. A stopped one starts again with the next call, without its files: they end with its container.",
   input: z.strictObject({}),
+  output: z.object({
+    sandboxes: z.array(
+      z.object({
+        name: z.string(),
+        state: z.enum(["running", "stopped"]),
+        created_at: z.string(),
+        last_used_at: z.string(),
+        size_bytes: z.number().optional(),
+      }),
+    ),
+    max_sandboxes: z.number(),
+    max_concurrent_runs: z.number(),
+    max_run_seconds_per_day: z.number(),
+    run_seconds_today: z.number(),
+  }),
   hints: { readOnly: true, destructive: false, idempotent: true },
   scopes: ["sandbox:read"],
   async handle(_args, { env, principal }) {

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { defineTool, sandboxField, timeoutField, waitField } from "./define.ts";
-import { runBlocks } from "./run-result.ts";
+import { anyRunFields, runBlocks } from "./run-result.ts";
 
 /** Characters of code; a longer program goes into a file. */
 const MAX_CODE = 1_000_000;
@@ -35,6 +35,6 @@ When timeout_seconds pass, Python is interrupted and usually keeps its state; Ja
     const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
       actor.executeCode(owner, spec, wait_seconds * 1000),
     );
-    return { content: runBlocks(run, notice) };
+    return { content: runBlocks(run, notice), structured: anyRunFields(run, notice) };
   },
 });

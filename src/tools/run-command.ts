@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { defineTool, sandboxField, timeoutField, waitField } from "./define.ts";
-import { runBlocks, runFields } from "./run-result.ts";
+import { runBlocks, runFields, runOutput } from "./run-result.ts";
 
 /** Bytes of a command; a longer script goes into a file. */
 const MAX_COMMAND = 100_000;
@@ -45,6 +45,7 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
     timeout_seconds: timeoutField(120, 21_600),
     wait_seconds: waitField(),
   }),
+  output: runOutput,
   hints: { readOnly: false, destructive: true, idempotent: false },
   scopes: ["sandbox:exec"],
   async handle({ command, session, cwd, env, sandbox, timeout_seconds, wait_seconds }, context) {

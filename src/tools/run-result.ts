@@ -1,7 +1,8 @@
-/** How a run of any kind is shown to a model. */
+/** How a run of any kind is shown: to a model as text, to a program as data. */
+import { z } from "zod";
 import { taskDetailOf } from "../runs/task-collect.ts";
 import { shownText } from "../runs/output.ts";
-import type { CodeDetail, CodeResult, RunView } from "../runs/run.ts";
+import { type CodeDetail, type CodeResult, RUN_STATES, type RunView } from "../runs/run.ts";
 import { type ToolOutput, sections, text } from "./define.ts";
 import { IMAGE_BYTES } from "./images.ts";
 import { taskFields, taskText } from "./task-result.ts";
@@ -36,10 +37,30 @@ function codeDetailOf({ detail }: RunView): CodeDetail | undefined {
   return detail && "results" in detail ? detail : undefined;
 }
 
-/** The fields that every tool answering with a run has in its structured result. */
-export function runFields(run: RunView, notice?: string): Record<string, unknown> {
+/** A run of a command as data. */
+export const runOutput = z.object({
+  id: z.string(),
+  state: z.enum(RUN_STATES),
+  exit_code: z.number().optional(),
+  stdout: z.string(),
+  stderr: z.string(),
+  stdout_bytes: z.number(),
+  stderr_bytes: z.number(),
+  duration_ms: z.number(),
+  next: z.string().optional(),
+  notice: z.string().optional(),
+});
+
+/** A run of any kind as data. What is an image is in the content alone. */
+export function anyRunFields(run: RunView, notice?: string): Record<string, unknown> {
   const task = taskDetailOf(run);
   if (task) return taskFields(run, task, notice);
+  const { results, error } = codeDetailOf(run) ?? {};
+  const texts = results?.flatMap((result) => ("text" in result ? result.text : []));
+  return { ...runFields(run, notice), result: texts?.join("\n"), error };
+}
+
+export function runFields(run: RunView, notice?: string): z.input<typeof runOutput> {
   return {
     id: run.id,
     state: run.state,

@@ -6,6 +6,7 @@ import { cloneDirectory } from "../runs/task-script.ts";
 import { taskDetailOf } from "../runs/task-collect.ts";
 import { ToolError } from "../sandbox/errors.ts";
 import type { Told } from "../sandbox/handle.ts";
+import type { Config } from "../server/config.ts";
 import type { ToolContext } from "./define.ts";
 import { ownRun } from "./own-run.ts";
 
@@ -24,11 +25,15 @@ export interface TaskRequest {
   continueFrom?: string;
 }
 
+/** Whether there is a credential for a model. */
+export function canRunTasks({ tasks }: Config): boolean {
+  return tasks.anthropicKey !== undefined || tasks.anthropicToken !== undefined;
+}
+
 /** @throws {ToolError} for a task that cannot start, whatever the reason */
 export async function startTask(context: ToolContext, request: TaskRequest): Promise<Told<RunView>> {
-  const { tasks } = context.config;
   const { continueFrom, sandbox, task, agent = DEFAULT_AGENT, ...rest } = request;
-  if (tasks.anthropicKey === undefined && tasks.anthropicToken === undefined)
+  if (!canRunTasks(context.config))
     throw new ToolError(
       "not_configured",
       `This server has no credential for ${AGENTS[agent].title}, so it runs no tasks.`,

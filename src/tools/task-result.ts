@@ -1,6 +1,7 @@
-/** How a task is shown to a model. */
+/** How a task is shown: to a model as text, to a program as data. */
+import { z } from "zod";
 import { shownText } from "../runs/output.ts";
-import type { RunView } from "../runs/run.ts";
+import { RUN_STATES, type RunView } from "../runs/run.ts";
 import { type Changes, DIFF_NAME, LIST_NAME, SHOWN_FILES, type TaskDetail } from "../runs/task-detail.ts";
 import { taskDetailOf } from "../runs/task-collect.ts";
 import { sections } from "./define.ts";
@@ -11,7 +12,6 @@ const PROGRESS_LINES = 12;
 export function taskText(run: RunView, task: TaskDetail, notice: string | undefined): string {
   return sections([
     ["notice", notice],
-    ["id", run.id],
     ["state", run.state],
     ["note", run.note],
     ["answer", task.answer],
@@ -19,14 +19,51 @@ export function taskText(run: RunView, task: TaskDetail, notice: string | undefi
     ["stderr", run.state === "succeeded" ? undefined : shownText(run.stderr)],
     ["changes", task.changes && changesText(task, task.changes)],
     ["diff", task.changes && diffText(task.changes)],
-    ["used", usedText(run, task)],
+    ["used", usedText(task)],
     ["artifacts", artifactsText(run, task)],
     ["not_kept", notKeptText(task)],
     ["next", nextCall(run, task)],
   ]);
 }
 
-export function taskFields(run: RunView, task: TaskDetail, notice: string | undefined) {
+/** A task as data. */
+export const taskOutput = z.object({
+  id: z.string(),
+  state: z.enum(RUN_STATES),
+  success: z.boolean(),
+  answer: z.string().optional(),
+  note: z.string().optional(),
+  progress: z.string().optional(),
+  directory: z.string(),
+  files: z
+    .array(
+      z.object({ path: z.string(), change: z.enum(["created", "changed", "deleted"]), size: z.number() }),
+    )
+    .optional(),
+  files_changed: z.number().optional(),
+  diff: z.string().optional(),
+  artifacts: z.array(z.object({ path: z.string(), size: z.number() })),
+  not_kept: z
+    .object({ count: z.number(), named: z.array(z.object({ path: z.string(), why: z.string() })) })
+    .optional(),
+  turns: z.number().optional(),
+  tokens: z
+    .object({ input: z.number(), output: z.number(), cache_read: z.number(), cache_write: z.number() })
+    .optional(),
+  cost_usd: z.number().optional(),
+  duration_ms: z.number(),
+  agent: z.string(),
+  model: z.string().optional(),
+  session_id: z.string().optional(),
+  next: z.string().optional(),
+  notice: z.string().optional(),
+});
+
+export function taskFields(
+  run: RunView,
+  task: TaskDetail,
+  notice: string | undefined,
+): z.input<typeof taskOutput> {
   const { changes } = task;
   return {
     id: run.id,
@@ -115,16 +152,13 @@ function diffText({ diff, diffBytes }: Changes): string {
   return `${diff}\n[... cut: ${diffBytes} bytes in all, whole in the artifact ${DIFF_NAME} ...]`;
 }
 
-function usedText(run: RunView, { turns, tokens, costUSD, model, conversation }: TaskDetail): string {
-  const seconds = ((run.endedAt ?? Date.now()) - run.startedAt) / 1000;
+function usedText({ turns, tokens, costUSD, model }: TaskDetail): string {
   const parts = [
-    `${seconds.toFixed(1)} s`,
     turns === undefined ? "" : `${turns} turns`,
     tokens === undefined ? "" : `${tokens.input + tokens.cacheRead + tokens.cacheWrite} tokens in`,
     tokens === undefined ? "" : `${tokens.output} out`,
     costUSD === undefined ? "" : `$${costUSD.toFixed(4)}`,
     model ?? "",
-    conversation === undefined ? "" : `session ${conversation}`,
   ];
   return parts.filter(Boolean).join(", ");
 }

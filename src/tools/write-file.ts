@@ -16,6 +16,12 @@ Send up to about 6 MB in one call; for more, send pieces with append true.`,
     append: z.boolean().default(false).describe("Add to the end instead of replacing the file."),
     sandbox: sandboxField(),
   }),
+  output: z.object({
+    path: z.string(),
+    bytes_written: z.number(),
+    size: z.number(),
+    notice: z.string().optional(),
+  }),
   hints: { readOnly: false, destructive: true, idempotent: false },
   scopes: ["sandbox:write"],
   async handle({ path, content, encoding, append, sandbox }, context) {

@@ -37,8 +37,10 @@ export interface TaskClient {
 
 export async function connectTaskClient(url: string): Promise<TaskClient> {
   const client = new Client({ name: "tasks", version: "1" });
+  const endpoint = new URL(url);
+  endpoint.searchParams.set("results", "structured");
   const requestInit = { headers: { authorization: `Bearer ${TOKEN}` } };
-  await client.connect(new StreamableHTTPClientTransport(new URL(url), { requestInit }));
+  await client.connect(new StreamableHTTPClientTransport(endpoint, { requestInit }));
   const call = async (name: string, args: Record<string, unknown>): Promise<Answer> => {
     const progress: string[] = [];
     const onprogress = ({ message }: { message?: string }) => void progress.push(message ?? "");

@@ -86,7 +86,7 @@ describe("disk full", () => {
 describe.runIf(memoryIsHeld)("memory exhausted by user code", () => {
   it.each(HUNGRY)("%s: it ends with the reason, and the next call works", async (_who, name, args) => {
     const sandbox = "hungry";
-    const answer = await bed.call(name, { sandbox, ...args, timeout_seconds: 60, wait_seconds: 90 });
+    const answer = await bed.call(name, { sandbox, ...args, timeout_seconds: 60, wait_seconds: 50 });
     expect(answer.text).toMatch(/137|memory|Memory|died|killed|gone/i);
     expect(answer.text).not.toMatch(/Internal error|Still running/);
     await works(sandbox);
@@ -117,7 +117,7 @@ describe("processes exhausted by a fork bomb", () => {
       const run = await bed.call(name, { sandbox, ...args, timeout_seconds: 8, wait_seconds: 0 });
       await until(() => inside().length > before + 40);
       await neighbourIsFine();
-      const { text } = await bed.call("get_result", { id: runIDIn(run), wait_seconds: 60 });
+      const { text } = await bed.call("get_result", { id: runIDIn(run), wait_seconds: 50 });
       expect(text).not.toMatch(/Internal error|Still running/);
       await neighbourIsFine();
       expect((await bed.call("destroy_sandbox", { sandbox })).text).toContain("destroyed");

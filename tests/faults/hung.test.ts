@@ -77,8 +77,8 @@ describe("runtime hung for good (SIGSTOP)", () => {
     ]);
     const late = bed.call("run_command", { sandbox, session: "b", command: "true", timeout_seconds: 6 });
     const [first, second, third] = await Promise.all([
-      bed.call("get_result", { id: runIDIn(command), wait_seconds: 60 }),
-      bed.call("get_result", { id: runIDIn(code), wait_seconds: 60 }),
+      bed.call("get_result", { id: runIDIn(command), wait_seconds: 50 }),
+      bed.call("get_result", { id: runIDIn(code), wait_seconds: 50 }),
       late,
     ]);
     expect(first.text).toMatch(/state: lost[^]*has not answered[^]*destroy_sandbox[^]*before/);

@@ -258,7 +258,9 @@ describe("bodies", () => {
         arguments: { sandbox: "batch", session: `s${id}`, command: `sleep 1; echo ${id}` },
       },
     }));
-    return postRaw(server.url, JSON.stringify(calls), { "mcp-protocol-version": "2025-03-26" });
+    return postRaw(`${server.url}?results=structured`, JSON.stringify(calls), {
+      "mcp-protocol-version": "2025-03-26",
+    });
   };
 
   /** The runs of its sandbox, by their ids. */

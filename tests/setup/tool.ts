@@ -43,7 +43,10 @@ export async function tool(
   options: ToolOptions = {},
 ): Promise<ToolAnswer> {
   const params = { name, arguments: args };
-  const response = await post(url, { jsonrpc: "2.0", id: 1, method: "tools/call", params }, options);
+  const address = new URL(url);
+  // As a program that asks for data beside the text.
+  address.searchParams.set("results", "structured");
+  const response = await post(address.href, { jsonrpc: "2.0", id: 1, method: "tools/call", params }, options);
   const body = await response.text();
   const data =
     body

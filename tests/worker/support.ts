@@ -47,16 +47,18 @@ export class Caller {
   readonly principalID: string;
   readonly #token: string;
   readonly #env: Env;
+  readonly #query: string;
 
-  constructor(principalID: string, token: string, variables: Env) {
+  constructor(principalID: string, token: string, variables: Env, query = "") {
     this.principalID = principalID;
     this.#token = token;
     this.#env = variables;
+    this.#query = query;
   }
 
-  /** Calls a tool. */
+  /** Calls a tool, as a program that asks for data beside the text. */
   async call(name: string, args: Record<string, unknown> = {}, options: CallOptions = {}): Promise<Result> {
-    const { messages } = await this.send(name, args, options);
+    const { messages } = await this.at("?results=structured").send(name, args, options);
     const answer = messages.at(-1);
     const result = answer?.result as { content: Block[]; isError?: boolean; structuredContent?: object };
     if (!result) throw new Error(`no result: ${JSON.stringify(answer)}`);
@@ -97,7 +99,13 @@ export class Caller {
 
   /** The same caller, of a server with other variables; undefined removes one. */
   with(variables: Partial<Env>): Caller {
-    return new Caller(this.principalID, this.#token, { ...this.#env, ...variables });
+    return new Caller(this.principalID, this.#token, { ...this.#env, ...variables }, this.#query);
+  }
+
+  /** The same caller, at the endpoint's address with this query after what it has already. */
+  at(query: string): Caller {
+    const whole = this.#query ? `${this.#query}&${query.slice(1)}` : query;
+    return new Caller(this.principalID, this.#token, this.#env, whole);
   }
 
   /** Sends any request and returns its result. @throws Error with what came instead */
@@ -109,7 +117,7 @@ export class Caller {
 
   /** Posts a body as it is. */
   fetch(body: string, signal?: AbortSignal): Promise<Response> {
-    const request = new Request(new URL("/mcp", ORIGIN), {
+    const request = new Request(new URL(`/mcp${this.#query}`, ORIGIN), {
       method: "POST",
       headers: {
         authorization: `Bearer ${this.#token}`,

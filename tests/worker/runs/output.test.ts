@@ -131,8 +131,9 @@ describe("long output", () => {
 
   it("of 1 GB fills neither the disk nor the memory of the sandbox", { timeout: 180_000 }, async () => {
     const own = "gigabyte";
+    const patient = owner.with({ MAX_WAIT_SECONDS: "170" });
     await sh(own, "true");
-    const watched = owner.call("run_command", {
+    const watched = patient.call("run_command", {
       sandbox: own,
       session: "watch",
       command:
@@ -140,7 +141,7 @@ describe("long output", () => {
       timeout_seconds: 170,
       wait_seconds: 170,
     });
-    const result = await owner.call("run_command", {
+    const result = await patient.call("run_command", {
       sandbox: own,
       command: "yes | head -c 1G",
       timeout_seconds: 150,

@@ -1,0 +1,96 @@
+/** What an answer is made of: text for models, and data only for the programs that ask for it. */
+import { describe, expect, it } from "vitest";
+import { type Caller, owner } from "../support.ts";
+
+const sandbox = "results";
+
+interface Listed {
+  name: string;
+  outputSchema?: { type: string; properties: Record<string, object> };
+}
+
+/** A call as it was answered, with nothing taken for granted. */
+async function raw(caller: Caller, name: string, args: Record<string, unknown>) {
+  const { messages } = await caller.send(name, args);
+  return messages.at(-1)?.result as {
+    content: { type: string; text: string }[];
+    structuredContent?: unknown;
+  };
+}
+
+const list = async (caller: Caller) =>
+  (await caller.result<{ tools: Listed[] }>({ method: "tools/list" })).tools;
+
+/** Calls of every tool that can be called at once. */
+const CALLS: [tool: string, args: Record<string, unknown>][] = [
+  ["run_command", { sandbox, command: "echo one" }],
+  ["run_code", { sandbox, code: "print('two'); 3" }],
+  ["write_file", { sandbox, path: "a.txt", content: "text" }],
+  ["read_file", { sandbox, path: "a.txt" }],
+  ["list_files", { sandbox }],
+  ["list_runs", { sandbox }],
+  ["list_sandboxes", {}],
+  ["destroy_sandbox", { sandbox: "results-never" }],
+];
+
+/** Tools whose answers may hold an image. */
+const SHOWS_IMAGES = ["run_code", "read_file", "get_result", "cancel_run"];
+
+describe("an answer", () => {
+  it.each(CALLS)("of %s is content alone", async (tool, args) => {
+    const result = await raw(owner, tool, args);
+    expect(Object.keys(result)).not.toContain("structuredContent");
+    expect(result.content[0]?.text).not.toBe("");
+  });
+
+  it("names no id and no duration where no next call needs them", async () => {
+    for (const [tool, args] of CALLS.slice(0, 3)) {
+      const { content } = await raw(owner, tool, args);
+      expect(content.map(({ text }) => text).join("\n")).not.toMatch(/results\.[0-9a-z]{26}|\d m?s\b/);
+    }
+    const { content } = await raw(owner, "run_command", { sandbox, command: "sleep 2", wait_seconds: 0 });
+    expect(content[0]?.text).toMatch(/get_result, id results\.[0-9a-z]{26}/);
+  });
+
+  it.each(CALLS.filter(([tool]) => tool !== "read_file"))(
+    "of %s has data beside the same text for programs that ask for it",
+    async (tool, args) => {
+      const result = await raw(owner.at("?results=structured"), tool, args);
+      expect(result.structuredContent).toBeTypeOf("object");
+      expect(result.content[0]?.text).not.toBe("");
+    },
+  );
+
+  it("of get_result has the log as data, stretch by stretch", async () => {
+    const { structured } = await owner.call("run_command", { sandbox, command: "echo out; echo err >&2" });
+    const read = await owner.call("get_result", { id: structured.id, cursor: 0 });
+    expect(read.structured).toMatchObject({ state: "succeeded", exit_code: 0, next_cursor: 8, log_bytes: 8 });
+    expect(read.structured.log).toContainEqual({ stream: "stderr", text: "err\n" });
+  });
+});
+
+describe("the list of tools", () => {
+  it("has no output schemas", async () => {
+    for (const tool of await list(owner)) expect(tool).not.toHaveProperty("outputSchema");
+  });
+
+  it("has them for programs, except of tools that may return an image", async () => {
+    const tools = await list(owner.at("?results=structured"));
+    const schemas = tools.filter(({ outputSchema }) => outputSchema);
+    expect(tools.filter(({ outputSchema }) => !outputSchema).map(({ name }) => name)).toEqual(
+      expect.arrayContaining(SHOWS_IMAGES),
+    );
+    expect(tools).toHaveLength(schemas.length + SHOWS_IMAGES.length);
+    for (const { name, outputSchema } of schemas)
+      expect([name, outputSchema?.type, Object.keys(outputSchema?.properties ?? {}).length > 1]).toEqual([
+        name,
+        "object",
+        true,
+      ]);
+  });
+
+  it("stays within 24 KiB with them", async () => {
+    const whole = await owner.at("?results=structured").result({ method: "tools/list" });
+    expect(JSON.stringify(whole).length).toBeLessThan(24_576);
+  });
+});

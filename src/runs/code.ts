@@ -5,6 +5,7 @@ import type { Kernel } from "../sandbox/kernel-table.ts";
 import type { CodeSpec, Kernels, TakenOver } from "../sandbox/kernels.ts";
 import type { Shell } from "../sandbox/shell.ts";
 import { RunFiles } from "./files.ts";
+import { installHint } from "./missing-module.ts";
 import {
   type Allowance,
   type CodeDetail,
@@ -128,7 +129,7 @@ function endOf(
   const state = STATE[outcome.state];
   const reasons: Record<CodeOutcome["end"], string | undefined> = {
     ok: undefined,
-    error: undefined,
+    error: outcome.error && installHint(language, outcome.error),
     timeout: [`${kernel} was stopped after ${timeoutMs / 1000} s.`, cut, state].filter(Boolean).join(" "),
     cancelled: outcome.started
       ? `${kernel} was interrupted. ${state}`

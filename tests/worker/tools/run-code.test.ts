@@ -43,6 +43,29 @@ describe.each([
 });
 
 describe("errors of the code", () => {
+  it.each([
+    ["python", "import left_pad_of_python", "pip install left_pad_of_python"],
+    ["python", "import git.left.pad", "pip install gitpython"],
+    ["javascript", "require('left-pad')", "npm install left-pad"],
+    ["javascript", "await import('@left/pad/of')", "npm install @left/pad"],
+    ["typescript", "import pad from 'left-pad'", "npm install left-pad"],
+  ])("of %s that misses a module (%s) say which call installs it", async (language, code, command) => {
+    const result = await text(code, { language });
+    expect(result).toMatch(/(ModuleNotFoundError: No module named|Cannot find (module|package)) '/);
+    expect(result).toContain(`is not installed: run_command with ${command}.`);
+  });
+
+  it.each([
+    ["python", "import email.left_pad"],
+    ["python", "raise ModuleNotFoundError('No module named \\'a; rm -rf /\\'')"],
+    ["javascript", "require('./left-pad.js')"],
+    ["javascript", "throw new Error('Cannot find module of mine')"],
+  ])("of %s that are something else (%s) do not", async (language, code) => {
+    const result = await text(code, { language });
+    expect(result).toContain("rror");
+    expect(result).not.toContain("is not installed");
+  });
+
   it("come as a result with a traceback that shows the user's lines", async () => {
     const result = await run("print('before')\ndef divide(a, b):\n    return a / b\n\ndivide(1, 0)");
     expect(result.isError).toBe(false);

@@ -1,8 +1,8 @@
 /** What the machine must have before anything is started: Linux, and bubblewrap that works. */
 import { execFile } from "node:child_process";
-import { existsSync } from "node:fs";
 import { promisify } from "node:util";
 import { type Check, checkBubblewrap } from "../local/engine/check.ts";
+import { install, mayInstall } from "./apt.ts";
 import { UserError } from "./errors.ts";
 
 const run = promisify(execFile);
@@ -25,6 +25,7 @@ export interface Installer {
   check(): Promise<Check>;
   /** Whether bubblewrap is not there at all, and packages can be installed without asking anybody. */
   applies(): Promise<boolean>;
+  /** @throws Error with what the package manager said */
   install(): Promise<void>;
 }
 
@@ -40,8 +41,7 @@ export async function requireBubblewrap(say: (line: string) => void, installer =
     try {
       await installer.install();
     } catch (error) {
-      const detail =
-        error instanceof Error && "stderr" in error ? String(error.stderr).trim() : String(error);
+      const detail = error instanceof Error ? error.message : String(error);
       throw new UserError(`bubblewrap could not be installed. ${check.remedy}\n${detail}`);
     }
     check = await installer.check();
@@ -56,19 +56,11 @@ export async function requireBubblewrap(say: (line: string) => void, installer =
 const apt: Installer = {
   check: checkBubblewrap,
   async applies() {
-    if (process.getuid?.() !== 0 || !existsSync("/usr/bin/apt-get")) return false;
+    if (!mayInstall()) return false;
     return await run("bwrap", ["--version"]).then(
       () => false,
       () => true,
     );
   },
-  async install() {
-    const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
-    const install = () => run("apt-get", ["install", "-y", "--no-install-recommends", "bubblewrap"], { env });
-    // A fresh machine has no package lists.
-    await install().catch(async () => {
-      await run("apt-get", ["update"], { env });
-      await install();
-    });
-  },
+  install: () => install(["bubblewrap"]),
 };

@@ -39,8 +39,7 @@ describe("bubblewrap", () => {
   });
 
   it("says what the package manager said when that fails", async () => {
-    const failure = Object.assign(new Error("status 100"), { stderr: "E: no such package" });
-    const { installer } = machine(true, () => Promise.reject(failure));
+    const { installer } = machine(true, () => Promise.reject(new Error("E: no such package")));
     const refusal = requireBubblewrap(() => undefined, installer);
     await expect(refusal).rejects.toThrow(/Install it: the command[^]*E: no such package/);
   });

@@ -4,7 +4,6 @@ import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import {
   cpSync,
-  existsSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -26,6 +25,7 @@ import {
   type ServerOptions,
   startServer,
   TOKEN,
+  without,
 } from "../setup/server.ts";
 import { callTool } from "./mcp.ts";
 
@@ -74,15 +74,6 @@ async function run(
 /** The lines that the server printed, without npm's. */
 function withoutNPM(text: string): string {
   return text.replaceAll(/^(npm (warn|error|notice)|>).*\n?/gm, "").trim();
-}
-
-/** To run npm in: a machine that lacks a program, and where the user is not root. */
-function without(program: string): string[] {
-  const directories = ["/usr/bin", ...(process.env.PATH ?? "").split(":")];
-  const files = directories.map((directory) => join(directory, program)).filter((file) => existsSync(file));
-  const hidden = [...new Set(files)].flatMap((file) => ["--ro-bind", "/dev/null", file]);
-  const user = ["--unshare-user", "--uid", "1000", "--gid", "1000"];
-  return ["bwrap", "--die-with-parent", ...user, "--dev-bind", "/", "/", ...hidden];
 }
 
 async function status(url: string, token: string): Promise<number> {

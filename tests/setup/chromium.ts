@@ -1,6 +1,6 @@
 /** A real Chromium, for what only a browser does: cookies, policies, history, rendering. */
-import { existsSync } from "node:fs";
 import { type Browser, chromium } from "playwright-core";
+import { isExecutable } from "./executable.ts";
 
 const PATHS = [
   process.env.CHROMIUM_PATH,
@@ -9,12 +9,17 @@ const PATHS = [
   "/usr/bin/google-chrome",
 ];
 
+/** Where it is installed; undefined when it is nowhere. */
+export function findChromium(): string | undefined {
+  return PATHS.find((path) => path !== undefined && isExecutable(path));
+}
+
 /** @throws Error when there is none to start */
 export async function launchChromium(): Promise<Browser> {
-  const executablePath = PATHS.find((path) => path !== undefined && existsSync(path));
+  const executablePath = findChromium();
   if (executablePath === undefined) {
     throw new Error(
-      "Chromium is not installed: apt-get install chromium, or say where it is in CHROMIUM_PATH",
+      "Chromium is not installed: npm test installs it, or says how. CHROMIUM_PATH says where it is.",
     );
   }
   const args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"];

@@ -1,6 +1,6 @@
 /** The server as a user starts it: `npm start`. */
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -39,14 +39,16 @@ export interface Server extends Command {
 }
 
 /** Runs `npm start`. */
-export function npmStart({
-  flags = [],
-  env = {},
-  directory = repository,
-  ownGroup = false,
-  within = [],
-}: ServerOptions = {}): Command {
-  const [program = "npm", ...rest] = [...within, "npm", "start", "--", ...flags];
+export function npmStart(options: ServerOptions = {}): Command {
+  return npm(["start", "--", ...(options.flags ?? [])], options);
+}
+
+/** Runs npm as a user does. */
+export function npm(
+  words: readonly string[],
+  { env = {}, directory = repository, ownGroup = false, within = [] }: Omit<ServerOptions, "flags"> = {},
+): Command {
+  const [program = "npm", ...rest] = [...within, "npm", ...words];
   const child = spawn(program, rest, {
     cwd: directory,
     env: environment({ SERVER_AUTH_TOKEN: TOKEN, ...env }),
@@ -90,6 +92,15 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
       if (temporary !== undefined) rmSync(temporary, { recursive: true, force: true });
     },
   };
+}
+
+/** To run npm in: a machine that lacks a program, and where the user is not root unless `user` says so. */
+export function without(program: string, user = 1000): string[] {
+  const directories = ["/usr/bin", ...(process.env.PATH ?? "").split(":")];
+  const files = directories.map((directory) => join(directory, program)).filter((file) => existsSync(file));
+  const hidden = [...new Set(files)].flatMap((file) => ["--ro-bind", "/dev/null", file]);
+  const identity = ["--unshare-user", "--uid", String(user), "--gid", String(user)];
+  return ["bwrap", "--die-with-parent", ...identity, "--dev-bind", "/", "/", ...hidden];
 }
 
 /** This process's environment without what the test runner and npm put into it, as a user's shell would have it. */

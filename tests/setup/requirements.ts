@@ -1,0 +1,96 @@
+/**
+ * What the tests need of the machine beside Node, looked for before any of them runs: `npm test` installs what is missing
+ * where that asks nobody, as `npm start` does, else it says the one command to type and ends.
+ */
+import { execFileSync } from "node:child_process";
+import { delimiter, join } from "node:path";
+import { aptCommand, hasApt, install, mayInstall } from "../../cli/apt.ts";
+import { findToolchain } from "../../local/engine/toolchain.ts";
+import { findChromium } from "./chromium.ts";
+import { isExecutable } from "./executable.ts";
+
+interface Need {
+  /** What a person calls it. */
+  name: string;
+  /** Debian's package. */
+  package: string;
+}
+
+const PROGRAMS: Record<string, string> = {
+  bwrap: "bubblewrap",
+  curl: "curl",
+  git: "git",
+  // For setpriv, setsid, nsenter and unshare.
+  setpriv: "util-linux",
+};
+
+const MODULES: Record<string, string> = {
+  pip: "python3-pip",
+  matplotlib: "python3-matplotlib",
+  pandas: "python3-pandas",
+  PIL: "python3-pil",
+};
+
+/** Takes some 50 ms. */
+async function missing(): Promise<Need[]> {
+  const needs = Object.entries(PROGRAMS)
+    .filter(([program]) => !onPath(program))
+    .map(([name, from]) => ({ name, package: from }));
+  if (findChromium() === undefined) needs.push({ name: "Chromium", package: "chromium" });
+  const python = (await findToolchain()).python?.executable;
+  if (python === undefined) needs.push({ name: "python3", package: "python3" });
+  const absent = python === undefined ? Object.keys(MODULES) : absentModules(python);
+  for (const [module, from] of Object.entries(MODULES)) {
+    if (absent.includes(module)) needs.push({ name: `${module} of ${python ?? "python3"}`, package: from });
+  }
+  return needs;
+}
+
+function onPath(program: string): boolean {
+  return (process.env.PATH ?? "")
+    .split(delimiter)
+    .some((directory) => isExecutable(join(directory, program)));
+}
+
+/** Looks for the modules without importing them, which would take a second. */
+function absentModules(python: string): string[] {
+  const question =
+    "import sys, importlib.util as u; print(*(m for m in sys.argv[1:] if u.find_spec(m) is None))";
+  const names = Object.keys(MODULES);
+  return execFileSync(python, ["-c", question, ...names], { encoding: "utf8" })
+    .trim()
+    .split(/\s+/);
+}
+
+/** @throws Error with what is missing and the command that installs it */
+async function prepare(say: (line: string) => void): Promise<void> {
+  let needs = await missing();
+  if (needs.length === 0) return;
+  let trouble = "";
+  if (mayInstall()) {
+    const packages = packagesOf(needs);
+    say(`Installing what the tests need, with apt-get: ${packages.join(" ")}`);
+    await install(packages).catch((error: Error) => (trouble = `\n\n${error.message}`));
+    needs = await missing();
+    if (needs.length === 0) return;
+  }
+  const packages = packagesOf(needs);
+  throw new Error(
+    `The tests need what is missing here: ${needs.map(({ name }) => name).join(", ")}. ` +
+      (hasApt()
+        ? `Install it:\n\n  ${aptCommand(packages)}`
+        : `Install it from your system's packages; Debian calls them: ${packages.join(" ")}`) +
+      trouble,
+  );
+}
+
+function packagesOf(needs: readonly Need[]): string[] {
+  return [...new Set(needs.map((need) => need.package))];
+}
+
+try {
+  await prepare((line) => void process.stderr.write(`${line}\n`));
+} catch (error) {
+  process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 1;
+}

@@ -1,5 +1,4 @@
 /** Kernels as the actor uses them: made over the control API, with our prelude in them. */
-import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -17,13 +16,8 @@ import { type Runtime, startRuntime } from "./runtime.ts";
 
 const PRELUDE = fileURLToPath(new URL("../../container/kernel", import.meta.url));
 
-/** Debian's own Python is the one that has the packages CI installs; another one may stand before it. */
+/** Debian's own Python is the one that has the packages of Debian; another one may stand before it. */
 const PATH = `/usr/bin:${process.env.PATH}`;
-
-/** Whether the kernels' Python can import a module, so that a test without it is skipped in sight. */
-export function hasModule(name: string): boolean {
-  return spawnSync("python3", ["-c", `import ${name}`], { env: { ...process.env, PATH } }).status === 0;
-}
 
 /** What one execution reported, as the control API tells it. */
 export interface Reported {

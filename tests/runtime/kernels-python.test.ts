@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Lab, type TestKernel, hasModule, until } from "./kernel-harness.ts";
+import { Lab, type TestKernel, until } from "./kernel-harness.ts";
 
 let lab: Lab;
 let kernel: TestKernel;
@@ -52,7 +52,7 @@ describe("values", () => {
     expect((await kernel.run(bundle)).results[0]?.text).toContain("nan");
   });
 
-  it.skipIf(!hasModule("matplotlib"))("gives figures as PNG, each once", async () => {
+  it("gives figures as PNG, each once", async () => {
     const shown = await kernel.run("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()");
     expect(shown.results.map((one) => one.png?.slice(0, 8))).toEqual(["iVBORw0K"]);
     const last = await kernel.run("fig, ax = plt.subplots(); ax.plot([1]); fig");
@@ -61,12 +61,12 @@ describe("values", () => {
     expect((await kernel.run("plt.get_fignums()")).results).toEqual([{ text: "[]" }]);
   });
 
-  it.skipIf(!hasModule("PIL"))("gives PIL images as PNG", async () => {
+  it("gives PIL images as PNG", async () => {
     const { results } = await kernel.run("from PIL import Image\nImage.new('RGB', (3, 3))");
     expect(results).toEqual([{ png: expect.stringMatching(/^iVBORw0K/) }]);
   });
 
-  it.skipIf(!hasModule("pandas"))("gives DataFrames as text and HTML", async () => {
+  it("gives DataFrames as text and HTML", async () => {
     const { results } = await kernel.run("import pandas\npandas.DataFrame({'a': [1, 2]})");
     expect(results[0]?.text).toBe("   a\n0  1\n1  2");
     expect(results[0]?.html).toContain("<table");

@@ -1,11 +1,14 @@
 /**
- * Guesses at the owner's token, counted. A Durable Object, so that guesses sent in parallel cannot outrun the count.
+ * What strangers leave behind, counted: guesses at the owner's token, and clients that they register.
+ *
+ * Guesses are counted in a Durable Object, so that guesses sent in parallel cannot outrun the count.
  *
  * Every wait is bounded and none grows by being ignored, and an address that signed in before is not held up by the
  * guesses of others. Whoever goes on guessing, from many addresses or from the owner's own, does keep the owner from this
  * form for as long: a right token cannot be told from a guess without looking at it, which is what is counted.
  */
 import { DurableObject } from "cloudflare:workers";
+import type { Env } from "../server/config.ts";
 
 const SECOND = 1000;
 const HOUR = 3600 * SECOND;
@@ -29,6 +32,17 @@ const CLEAR_AT = "strangers:clear-at";
 /** The one object that counts. */
 export const ATTEMPTS_NAME = "owner";
 
+/** The one object that knows which registered clients nobody has approved. */
+const CLIENTS_NAME = "clients";
+
+/** Clients that may be registered and not approved by anybody; with one more, the oldest of them goes. */
+export const MOST_UNAPPROVED = 500;
+
+/** What counts registrations; undefined where it is not bound. */
+export function registrationsOf({ Attempts: namespace }: Pick<Env, "Attempts">) {
+  return (namespace as DurableObjectNamespace<Attempts> | undefined)?.getByName(CLIENTS_NAME);
+}
+
 export class Attempts extends DurableObject {
   readonly #sql: SqlStorage;
 
@@ -39,6 +53,26 @@ export class Attempts extends DurableObject {
       `CREATE TABLE IF NOT EXISTS sources (address TEXT PRIMARY KEY, failures INTEGER NOT NULL, last_at INTEGER NOT NULL,
          succeeded_at INTEGER NOT NULL) WITHOUT ROWID`,
     );
+    this.#sql.exec(
+      "CREATE TABLE IF NOT EXISTS unapproved (number INTEGER PRIMARY KEY, client TEXT UNIQUE NOT NULL)",
+    );
+  }
+
+  /** A client was registered, as anybody can do. Answers which ones are to be forgotten for it. */
+  registered(client: string): string[] {
+    this.#sql.exec("INSERT OR IGNORE INTO unapproved (client) VALUES (?)", client);
+    return this.#sql
+      .exec<{ client: string }>(
+        "DELETE FROM unapproved WHERE number <= (SELECT max(number) FROM unapproved) - ? RETURNING client",
+        MOST_UNAPPROVED,
+      )
+      .toArray()
+      .map(({ client: forgotten }) => forgotten);
+  }
+
+  /** Somebody approved a client, which is kept from then on. */
+  approved(client: string): void {
+    this.#sql.exec("DELETE FROM unapproved WHERE client = ?", client);
   }
 
   /**

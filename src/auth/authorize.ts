@@ -7,6 +7,7 @@ import {
 } from "@cloudflare/workers-oauth-provider";
 import { log, type SignInEvent } from "../server/log.ts";
 import type { Visit } from "../server/visit.ts";
+import { registrationsOf } from "./attempts.ts";
 import { consentPage, messagePage, type Problem, wayBack } from "./consent-page.ts";
 import { withKeptCookies, withPrefixedCookies } from "./cookies.ts";
 import { type Identity, identify, openDoors, signInWithGitHub, startGitHub } from "./doors.ts";
@@ -163,6 +164,7 @@ async function complete(
   headers: Headers,
 ): Promise<Response> {
   const props: GrantProps = { principal, door, rule };
+  await registrationsOf(step.env)?.approved(asked.clientId);
   const { redirectTo } = await oauthAPI(step.oauth, step).completeAuthorization({
     request: asked,
     // The provider keeps its colons for itself.

@@ -1,9 +1,11 @@
 /** Tokens in the Authorization header: the static ones of the configuration, and those that OAuth clients were given. */
 import type { Refusal } from "../server/answers.ts";
 import type { Config } from "../server/config.ts";
+import { PROCESS_LOOKUP_LIMITER, rateLimited, tooOften } from "../server/limiter.ts";
 import type { Visit } from "../server/visit.ts";
+import { addressOf } from "./attempts.ts";
 import { tokenUnchecked, unauthorized } from "./challenge.ts";
-import { metadataURL, oauthFor, type ResourcePath, tokenHolder } from "./oauth.ts";
+import { isTokenShaped, metadataURL, type OAuth, oauthFor, type ResourcePath, tokenHolder } from "./oauth.ts";
 import { OWNER_ID, type Principal, SCOPES, tokenPrincipalID } from "./principal.ts";
 
 /** A token that would be accepted: the digest to compare with, and who it makes of the caller. */
@@ -47,12 +49,41 @@ export async function authenticate(
   }
   let holder = token === "" ? undefined : await principalOf(token, candidates);
   if (!holder && token !== "" && !("off" in oauth)) {
-    const found = await tokenHolder(oauth, token, paths, visit);
-    if (found === "unavailable") return tokenUnchecked();
+    const found = await lookedUp(token, oauth, paths, request, visit);
+    if (found && "response" in found) return found;
     holder = found;
   }
   if (holder) return { principal: holder, metadata };
   return unauthorized("invalid_token", "The token is not valid here.", metadata);
+}
+
+/** OAuth tokens that were good a moment ago, and until when (milliseconds since the epoch) that is worth something. */
+const goodLately = new Map<string, number>();
+const LATELY_MS = 600_000;
+const MOST_GOOD = 1000;
+
+/**
+ * The holder of an OAuth token. Each look-up reads the store, which costs: an address has so many a minute, beside those
+ * of tokens that are known to be good, so that a flood of guesses keeps nobody out who is in.
+ */
+async function lookedUp(
+  token: string,
+  oauth: OAuth,
+  paths: readonly ResourcePath[],
+  request: Request,
+  visit: Visit,
+): Promise<Principal | Refusal | undefined> {
+  if (!isTokenShaped(token)) return undefined;
+  const limiter = visit.env.RATE_LIMITER ?? PROCESS_LOOKUP_LIMITER;
+  const isKnown = (goodLately.get(token) ?? 0) > Date.now();
+  if (!isKnown && (await tooOften(limiter, `address:${addressOf(request)}`))) return rateLimited();
+  const holder = await tokenHolder(oauth, token, paths, visit);
+  if (holder === "unavailable") return tokenUnchecked();
+  goodLately.delete(token);
+  if (!holder) return undefined;
+  if (goodLately.size >= MOST_GOOD) goodLately.clear();
+  goodLately.set(token, Date.now() + LATELY_MS);
+  return holder;
 }
 
 /** Whether `token` is the server's own, in time that does not depend on how much of it is right. */

@@ -2,14 +2,16 @@
 import { json } from "../server/answers.ts";
 import { log } from "../server/log.ts";
 import type { Visit } from "../server/visit.ts";
+import { registrationsOf } from "./attempts.ts";
 import { CHECK_HEADER, type OAuth, visitEnv } from "./oauth.ts";
 import { METADATA_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
 import { namesOddHost } from "./redirects.ts";
 import { type Revoked, watched } from "./revocation.ts";
 import { bytesOf, StoreError } from "./store.ts";
 
-/** The largest registration or token request, in bytes. */
+/** The largest token request, and the largest registration, which is kept as long as it is. Bytes. */
 const MAX_BODY = 64 * 1024;
+const MAX_REGISTRATION = 16 * 1024;
 
 /** The key-value store takes no key over 512 bytes, and these become part of one; those given out are a third as long. */
 const KEY_PARTS = ["code", "refresh_token", "token", "client_id"];
@@ -38,7 +40,10 @@ export async function serveAuthorizationServer(
   visit: Visit,
 ): Promise<Response> {
   const route = new URL(request.url).pathname;
-  const read = request.method === "POST" ? await readLimited(request, MAX_BODY) : { text: undefined };
+  const read =
+    request.method === "POST"
+      ? await readLimited(request, route === REGISTRATION_PATH ? MAX_REGISTRATION : MAX_BODY)
+      : { text: undefined };
   if ("problem" in read) {
     const [status, error_description] = UNREADABLE[read.problem];
     return json({ error: "invalid_request", error_description }, status);
@@ -65,6 +70,7 @@ export async function serveAuthorizationServer(
   try {
     answer = await oauth.server.fetch(passed, { ...env, OAUTH_KV: watch?.store ?? env.OAUTH_KV }, visit.ctx);
     revoked = await watch?.revoked();
+    if (route === REGISTRATION_PATH && answer.status === 201) await keepWithinBounds(answer.clone(), visit);
   } catch (error) {
     if (!(error instanceof StoreError)) throw error;
     log(visit.config, { event: "error", ref: visit.requestID, where: "oauth", error });
@@ -82,6 +88,15 @@ export async function serveAuthorizationServer(
   const response = new Response(answer.body, answer);
   response.headers.delete(CHECK_HEADER);
   return response;
+}
+
+/** Anybody can register clients: of those that nobody approved, the oldest make room for a new one. */
+async function keepWithinBounds(registration: Response, visit: Visit): Promise<void> {
+  const { client_id } = await registration.json<{ client_id: string }>();
+  const { OAUTH_KV } = visitEnv(visit);
+  const forgotten = (await registrationsOf(visit.env)?.registered(client_id)) ?? [];
+  // Nobody has approved these, so there is nothing of theirs but this.
+  await Promise.all(forgotten.map((client) => OAUTH_KV?.delete(`client:${client}`)));
 }
 
 /** A client known by its metadata document has that document's URL for an id, which is no part of a key. */

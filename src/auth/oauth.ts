@@ -77,9 +77,14 @@ export function metadataURL({ issuer }: OAuth, path: ResourcePath): string {
   return `${issuer}${METADATA_PATH}${path === "/" ? "" : path}`;
 }
 
+/** Whether this server can have issued such a token: for another nothing is looked up. */
+export function isTokenShaped(token: string): boolean {
+  return /^[^:]{1,300}:[\w-]{16}:[\w-]{32}$/.test(token);
+}
+
 /**
  * Whose access token this is at one of `paths`; undefined when it is nobody's there, expired, revoked, or of a grant
- * whose rule no longer stands. Nothing is looked up for a token that this server cannot have issued.
+ * whose rule no longer stands.
  * @returns `unavailable` when the token could not be looked up
  */
 export async function tokenHolder(
@@ -88,7 +93,6 @@ export async function tokenHolder(
   paths: readonly ResourcePath[],
   visit: Visit,
 ): Promise<Principal | "unavailable" | undefined> {
-  if (!/^[^:]{1,300}:[\w-]{16}:[\w-]{32}$/.test(token)) return undefined;
   for (const path of paths) {
     const request = new Request(`${oauth.issuer}${path}`, { headers: { authorization: `Bearer ${token}` } });
     const answer = await oauth.resources.get(path)?.fetch(request, visitEnv(visit), visit.ctx);

@@ -20,6 +20,7 @@ import { json, type Refusal, rpcError } from "./answers.ts";
 import { readJSON, unreadable } from "./body.ts";
 import { type Connection, connectionOf } from "./connection.ts";
 import { type Config, ConfigError, type Env, parseConfig } from "./config.ts";
+import { PROCESS_ADDRESS_LIMITER, rateLimited, tooOften } from "./limiter.ts";
 import { log } from "./log.ts";
 import { allowReading, hostAllowed, originAllowed, preflight } from "./origin.ts";
 import { execute, taskResult } from "./rest.ts";
@@ -98,8 +99,11 @@ export function createApp(product: Product): App {
       return json({ error: "Method not allowed" }, 405, { allow: methods });
     }
     if ("open" in route.serve) {
-      if (route.writes && (await tooOften(visit.env.ADDRESS_LIMITER, addressOf(request))))
-        return refuse(visit, TOO_OFTEN(), { route: route.path });
+      if (
+        route.writes &&
+        (await tooOften(visit.env.ADDRESS_LIMITER ?? PROCESS_ADDRESS_LIMITER, addressOf(request)))
+      )
+        return refuse(visit, rateLimited(), { route: route.path });
       return route.serve.open(request, visit);
     }
 
@@ -107,7 +111,7 @@ export function createApp(product: Product): App {
     if ("response" in caller) return refuse(visit, caller, { route: route.path });
     const call: Call = { ...visit, ...caller };
     if (await tooOften(call.env.RATE_LIMITER, call.principal.id))
-      return refuse(call, TOO_OFTEN(), { route: route.path });
+      return refuse(call, rateLimited(), { route: route.path });
     return route.serve.known(request, call);
   }
 
@@ -146,7 +150,7 @@ async function serveMCP(product: Product, request: Request, call: Call): Promise
   const messages = Array.isArray(body.value) ? body.value : [body.value];
   // The first was counted with the request.
   if (await tooOften(call.env.RATE_LIMITER, call.principal.id, messages.length - 1))
-    return refuse(call, TOO_OFTEN(), { route });
+    return refuse(call, rateLimited(), { route });
   const calls = messages.flatMap(toolCall);
   const needed = scopesNeeded(product, calls);
   const missing = missingScopes(call.principal, needed);
@@ -263,24 +267,6 @@ function sealed(response: Response, requestID: string): Response {
 }
 
 const HEALTHY = { status: "healthy", platform: "cloudflare_sandboxes" };
-
-/**
- * Counts `times` uses by `key`, and whether it has used up what a limiter of this data centre grants; without a limiter
- * nobody ever has. It asks no further once it is told so.
- */
-async function tooOften(limiter: RateLimit | undefined, key: string, times = 1): Promise<boolean> {
-  for (let use = 0; limiter && use < times; use += 1) {
-    const { success } = await limiter.limit({ key });
-    if (!success) return true;
-  }
-  return false;
-}
-
-const TOO_OFTEN = (): Refusal => {
-  // The limiter does not say when its period ends; a minute is the longest there is.
-  const body = { error: "Too many requests", message: "You call too often: wait and try again." };
-  return { reason: "rate_limited", response: json(body, 429, { "retry-after": "60" }) };
-};
 
 const BAD_HOST = (): Refusal =>
   forbidden("bad_host", "This server does not answer to the host name of the request.");

@@ -33,6 +33,7 @@ const LEAVES = new Set([
   "src/server/answers.ts",
   "src/server/config.ts",
   "src/server/door-config.ts",
+  "src/server/limiter.ts",
   "src/server/log.ts",
   "src/server/origin.ts",
   "src/server/values.ts",

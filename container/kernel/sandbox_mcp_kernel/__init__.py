@@ -24,7 +24,7 @@ import warnings
 
 from IPython import get_ipython
 
-from . import beforehand, present, streams
+from . import beforehand, plots, present, streams
 from .loop import Loop
 
 FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -199,8 +199,34 @@ class Kernel:
             self.shell.user_ns[name] = _leave
             setattr(builtins, name, _leave)
         threading.excepthook = self.on_thread_error
+        plots.on_show(self.show)
+        self.formatwarning = warnings.formatwarning
+        warnings.formatwarning = self.on_warning
         png = self.shell.display_formatter.formatters["image/png"]
         png.for_type_by_name("matplotlib.figure", "Figure", lambda figure: self.results.figure(figure))
+
+    def show(self):
+        """Shows the figures open now in the run under way; a forked child has none, and none comes after its end."""
+        if self.output.forked or not self.output.active:
+            return False
+        self.results.open_figures()
+        return True
+
+    def on_warning(self, message, category, filename, lineno, line=None):
+        """A warning about a line of ours is shown at the line of the cell that led there."""
+        if present.is_machinery(filename):
+            filename, lineno, line = f"<cell {self.count}>", self.line(), None
+        return self.formatwarning(message, category, filename, lineno, line)
+
+    def line(self):
+        """The line of the cell that runs, or its last one when it has run."""
+        name = f"<cell {self.count}>"
+        frame = sys._getframe()
+        while frame is not None:
+            if frame.f_code.co_filename == name:
+                return frame.f_lineno
+            frame = frame.f_back
+        return len(linecache.getlines(name))
 
     def on_thread_error(self, arguments):
         if arguments.exc_type is SystemExit:

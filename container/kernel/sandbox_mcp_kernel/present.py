@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import traceback
+import weakref
 
 TEXT_CHARS = 32 * 1024
 NOTE_CHARS = 128
@@ -116,7 +117,8 @@ class Results:
         self.items = []
         self.size = 0
         self.omitted = 0
-        self.figures = set()
+        # Not their ids, which a figure that is closed leaves to the next one.
+        self.figures = weakref.WeakSet()
 
     def publish(self, data=None, metadata=None, **_ignored):
         """display() ends here: this object stands where the shell keeps its display publisher."""
@@ -142,14 +144,14 @@ class Results:
         return self.shell.display_formatter.format(value, exclude={"text/plain"})[0]
 
     def open_figures(self):
-        """matplotlib figures left open by the cell, each once, then closed."""
+        """matplotlib figures that are open, each once, then closed."""
         pyplot = sys.modules.get("matplotlib.pyplot")
         if pyplot is None:
             return
         numbers, error = attempt(pyplot.get_fignums)
         for number in numbers or []:
             figure, error = attempt(pyplot.figure, number)
-            if error is None and id(figure) not in self.figures:
+            if error is None and figure not in self.figures:
                 png, error = attempt(self.figure, figure)
                 self.add({"image/png": png} if error is None else {"text/plain": f"<figure {number}: {_message(error)}>"})
         if numbers:
@@ -157,7 +159,7 @@ class Results:
 
     def figure(self, figure):
         """A figure as PNG; it is not shown again at the end of the cell."""
-        self.figures.add(id(figure))
+        self.figures.add(figure)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", bbox_inches="tight")
         return buffer.getvalue()
@@ -236,7 +238,7 @@ def _clean(summary, seen):
     if summary is None or id(summary) in seen:
         return
     seen.add(id(summary))
-    frames = [f for f in summary.stack if not _machinery(f.filename)]
+    frames = [f for f in summary.stack if not is_machinery(f.filename)]
     first = next((i for i, f in enumerate(frames) if f.filename.startswith("<cell ")), None)
     if first is not None:
         frames = frames[first:]
@@ -252,5 +254,5 @@ def _clean(summary, seen):
         _clean(inner, seen)
 
 
-def _machinery(filename):
+def is_machinery(filename):
     return filename.startswith(_HERE) or (os.sep + "IPython" + os.sep + "core" + os.sep) in filename

@@ -98,6 +98,38 @@ describe("errors of the code", () => {
 });
 
 describe("rich results", () => {
+  it.each([
+    ["with a last show", "plt.show()"],
+    ["left open at the end", ""],
+  ])("of matplotlib are an image for each show, as in a notebook, %s", async (_how, last) => {
+    const images = async (code: string) =>
+      (await run(`import matplotlib.pyplot as plt\n${code}`)).content.flatMap(({ data }) => data ?? []);
+    const line = "_ = plt.plot([1, 2, 3])\n";
+    const bars = "_ = plt.hist([1, 1, 2])\n";
+    const [first] = await images(`${line}plt.show()`);
+    const [second] = await images(`${bars}plt.show()`);
+    expect(first).not.toBe(second);
+    // More than once: an object that is gone leaves its address to the next one.
+    const code = `for _ in range(3):\n    plt.plot([1, 2, 3])\n    plt.show()\n${bars}${last}`;
+    expect(await images(code)).toEqual([first, first, first, second]);
+    expect(await images(`from pylab import *\n_ = plot([1, 2, 3])\nshow()\n${bars}show()`)).toEqual([
+      first,
+      second,
+    ]);
+    expect(await images("plt.show()")).toEqual([]);
+  });
+
+  it("of matplotlib that is imported after a failure to are images too", async () => {
+    const context = "again";
+    await run("import os; os.environ['MPLBACKEND'] = 'module://nosuch'\nimport matplotlib.pyplot", {
+      context,
+    });
+    const code =
+      "import matplotlib\nmatplotlib.use('Agg')\nimport matplotlib.pyplot as plt\nplt.plot([1])\nplt.show()\nplt.plot([2])\nplt.show()";
+    const { content } = await run(code, { context });
+    expect(content.filter(({ type }) => type === "image")).toHaveLength(2);
+  });
+
   it("of matplotlib are an image block", async () => {
     const { content } = await run("import matplotlib.pyplot as plt\nplt.plot([1, 2, 3])\nplt.show()");
     const image = content.find(({ type }) => type === "image");

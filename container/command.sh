@@ -1,12 +1,14 @@
-# Runs one command in the state of its session. Arguments: the command's file, the run's id, the state to start
-# from, the file for the state to leave, then optionally a directory ("" for the session's) and NAME=VALUE pairs,
-# both for this command only. What runs behind the command does so where `set -x` cannot show it.
+# Prepares a command in the state of its session, which is in place: the line of run.sh that sources this evaluates the one
+# before and the other after it, so that the errors of bash name bash and no file of ours. Arguments: the command's file, the run's id, the state to start from, the file for the state to leave, then
+# optionally a directory ("" for the session's) and NAME=VALUE pairs, both for this command only. What runs behind the
+# command does so where `set -x` cannot show it.
 
-sbx_text='' sbx_state=''
+# Without what the state may bring that is called like ours.
+unset -v sbx_text sbx_state sbx_left
 IFS= read -r -d '' sbx_text <"$1"
 IFS= read -r -d '' sbx_state <"$3"
 # A trap on EXIT of the command's own takes the place of ours: the state is left before it runs. What can set none
-# finds no function here that is not its own; `set -v` would show ours.
+# finds no function here that is not its own; `set -v` would show ours. An exit of the session's own stays.
 if [[ $sbx_text$sbx_state =~ trap|source|'. '|' -'[a-z]*v|verbose ]]; then
   sbx_leave() {
     [[ -z ${sbx_left-} ]] || return 0
@@ -25,7 +27,7 @@ if [[ $sbx_text$sbx_state =~ trap|source|'. '|' -'[a-z]*v|verbose ]]; then
   sbx_trace() { sbx_status=$?; set -x; return "$sbx_status"; }
 
   # Without a status it is that of the command before, and in a trap the one from before the trap: bash knows.
-  exit() {
+  declare -F exit >/dev/null || exit() {
     {
       sbx_status=$? sbx_options=$-
       set +vx
@@ -36,14 +38,13 @@ if [[ $sbx_text$sbx_state =~ trap|source|'. '|' -'[a-z]*v|verbose ]]; then
   }
 fi
 
-# May bring an exit of the session's own, and variables that are called like ours.
-. "$3"
+unset -v sbx_state
 sbx_command=$1 sbx_next=$4 sbx_directory=
 export SANDBOX_MCP_RUN=$2
 declare -A sbx_before=()
 if [[ -n ${5-} ]]; then
   sbx_directory=$PWD
-  cd -- "$5" &>/dev/null || { printf 'The directory %q cannot be entered.\n' "$5" >&2; builtin exit 1; }
+  builtin cd -- "$5" &>/dev/null || { printf 'The directory %q cannot be entered.\n' "$5" >&2; builtin exit 1; }
 fi
 for sbx_pair in "${@:6}"; do
   sbx_name=${sbx_pair%%=*}
@@ -51,11 +52,4 @@ for sbx_pair in "${@:6}"; do
   export "$sbx_pair"
 done
 set --
-unset -v sbx_text sbx_state
 trap '{ set +vx; } 2>/dev/null; . /opt/sandbox-mcp/state.sh >|"$sbx_next"' EXIT
-# Read as a whole before the command runs, or `set -v` would show what follows it.
-{
-  . "$sbx_command"
-  { sbx_status=$? sbx_options=$-; set +vx; ! declare -F sbx_leave || sbx_leave "$sbx_options" || :; } &>/dev/null
-  builtin exit "$sbx_status"
-}

@@ -15,6 +15,8 @@ sbx_runs=/var/lib/sandbox-mcp/runs
 sbx_sessions=/var/lib/sandbox-mcp/sessions
 sbx_inline=32768
 sbx_backlog=$((64 * 1024 * 1024))
+# What a command's bash does. One line, which bash reads as a whole: `set -v` would show what follows the command.
+sbx_command='IFS= read -r -d "" sbx_state <"$3"; eval "$sbx_state"; . /opt/sandbox-mcp/command.sh; eval "$sbx_text"; { sbx_status=$? sbx_options=$-; set +vx; ! declare -F sbx_leave || sbx_leave "$sbx_options" || :; } &>/dev/null; builtin exit "$sbx_status"'
 [[ -d $sbx_runs && -d $sbx_sessions ]] || mkdir -p "$sbx_runs" "$sbx_sessions"
 
 # sbx_start ID SESSION WAIT_SECONDS [CWD [NAME=VALUE ...]] <<< COMMAND
@@ -52,7 +54,7 @@ sbx_supervise() {
   {
     sbx_number "$id"
     ulimit -x "$number" 2>/dev/null
-    exec -c /usr/bin/setsid /bin/bash --noprofile --norc /opt/sandbox-mcp/command.sh \
+    exec -c /usr/bin/setsid /bin/bash --noprofile --norc -c "$sbx_command" bash \
       "$run.cmd" "$id" "$from" "$state.$next" "$@"
   } </dev/null >&"$out" 2>&"$err" {out}>&- {err}>&- &
   pid=$!

@@ -4,8 +4,8 @@ import { within } from "../sandbox/kernel-process.ts";
 import { type RunFailure, failureOf } from "./failure.ts";
 import { localID } from "./id.ts";
 import type { LogStore, LogWriter } from "./log.ts";
-import type { End, Execution, RunDetail, RunSink, Stream } from "./run.ts";
-import type { RunRecord, RunStore } from "./store.ts";
+import type { End, Execution, RunDetail, RunSink, RunView, Stream, Waiting } from "./run.ts";
+import { type RunRecord, type RunStore, viewOf } from "./store.ts";
 
 /** How often what came is made safe, milliseconds. A run that ends sooner is written once, after its end. */
 const FLUSH_MS = 1000;
@@ -62,6 +62,24 @@ export class ActiveRun implements RunSink {
     return this.#log.bytes;
   }
 
+  /** The run as it is now, saved or not. */
+  view(): RunView {
+    return { ...viewOf(this.record), logBytes: this.#log.bytes, waiting: this.waiting };
+  }
+
+  /** What it waits for before it starts. */
+  get waiting(): Waiting | undefined {
+    const waiting = this.ended ? undefined : this.#execution?.waiting?.();
+    const { id } = this.record;
+    const sandbox = id.slice(0, -this.id.length);
+    return waiting && { ...waiting, behind: waiting.behind.map((local) => sandbox + local) };
+  }
+
+  began(): void {
+    this.record.startedAt = Date.now();
+    this.#changed = true;
+  }
+
   /** Takes over an execution and sees it to its end. */
   async follow(execution: Execution): Promise<void> {
     this.#execution = execution;
@@ -85,6 +103,8 @@ export class ActiveRun implements RunSink {
   finish(end: End): void {
     if (this.ended) return;
     clearInterval(this.#timer);
+    // What never had its turn took no time.
+    if (this.waiting) this.record.startedAt = Date.now();
     // A clock that was set back makes no run end before it began.
     Object.assign(this.record, end, { endedAt: Math.max(Date.now(), this.record.startedAt) });
     this.#changed = true;

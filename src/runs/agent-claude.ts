@@ -99,7 +99,7 @@ export class ClaudeEvents implements EventReader {
     if (report.end === "error")
       report.error = shortened(answer || errors.join("; ") || (text(event.subtype) ?? ""), 1000);
     report.turns = number(event.num_turns);
-    report.costUSD = number(event.total_cost_usd);
+    report.costUSD = dollars(number(event.total_cost_usd));
     report.durationMs = number(event.duration_ms);
     report.tokens = tokensOf(record(event.usage));
   }
@@ -135,6 +135,11 @@ function shortened(value: string, characters = LINE_CHARACTERS): string {
   const [first = "", ...rest] = value.trimEnd().replace(/^\n+/, "").split("\n");
   const line = rest.length > 0 ? `${first} …` : first;
   return line.length > characters ? `${line.slice(0, characters - 1)}…` : line;
+}
+
+/** An amount to a millionth: the agent adds up floating point, whose errors would be shown. */
+function dollars(amount: number | undefined): number | undefined {
+  return amount === undefined ? undefined : Math.round(amount * 1e6) / 1e6;
 }
 
 function parse(line: string): Fields | undefined {

@@ -16,6 +16,7 @@ import {
   type Execution,
   type RunSink,
   STREAMS,
+  waitingFor,
 } from "./run.ts";
 
 /** How often the output of running code is read, milliseconds. */
@@ -45,7 +46,7 @@ export function startCode(
 ): Execution {
   const files = new RunFiles(shell, sink);
   const run = async (): Promise<End> => {
-    const code = kernels.run({ ...spec, runID: sink.id }, begins);
+    const code = kernels.run({ ...spec, runID: sink.id }, begins, () => sink.began());
     const outcome = await followed(code, files, () => kernels.isRunning(sink.id));
     sink.hasFiles = outcome.spilled;
     // Of a kernel that gave no answer, what it had written to its files is all there is.
@@ -64,6 +65,7 @@ export function startCode(
     cancel: async () => {
       kernels.interrupt(sink.id);
     },
+    waiting: () => waitingFor(kernels.ahead({ ...spec, runID: sink.id }), "context", spec.context),
   };
 }
 

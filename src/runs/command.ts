@@ -12,7 +12,7 @@ import { RUNS } from "../sandbox/kernel-protocol.ts";
 import { type Reply, type Shell, outputBytes, quote } from "../sandbox/shell.ts";
 import { type Polled, RunFiles } from "./files.ts";
 import { KeyedQueue } from "./queue.ts";
-import type { Allowance, End, Execution, RunSink } from "./run.ts";
+import { type Allowance, type End, type Execution, type RunSink, waitingFor } from "./run.ts";
 
 export interface CommandSpec extends Allowance {
   command: string;
@@ -73,14 +73,19 @@ export class Commands {
    */
   start(sink: RunSink, spec: CommandSpec, started: (trace: CommandTrace) => void): Execution {
     const run = new RunningCommand(this.#shell, sink, spec);
-    const turn = this.#queue.run(spec.session, async () => {
+    const turn = this.#queue.run(spec.session, sink.id, async () => {
       if (run.stop || sink.ended) return NEVER_STARTED;
+      sink.began();
       const deadline = Date.now() + spec.timeoutMs;
       started({ session: spec.session, deadline, cut: spec.cut });
       const reply = await run.start(spec, untilDeadline(deadline));
       return run.follow(reply, deadline);
     });
-    return { done: Promise.race([turn, run.withdrawn]), cancel: () => run.end("cancelled") };
+    return {
+      done: Promise.race([turn, run.withdrawn]),
+      cancel: () => run.end("cancelled"),
+      waiting: () => waitingFor(this.#queue.ahead(spec.session, sink.id), "session", spec.session),
+    };
   }
 
   /** Goes on with a command that an earlier actor started, where the sink's output ends. */
@@ -89,7 +94,7 @@ export class Commands {
     const run = new RunningCommand(this.#shell, sink, trace);
     run.started = true;
     run.resumed = true;
-    const done = this.#queue.run(session, () => run.follow(undefined, deadline));
+    const done = this.#queue.run(session, sink.id, () => run.follow(undefined, deadline));
     return { done, cancel: () => run.end("cancelled") };
   }
 }

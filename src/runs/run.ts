@@ -49,6 +49,15 @@ export type RunDetail = CodeDetail | TaskDetail;
 /** The largest detail of a run, in bytes of JSON: SQLite in a Durable Object holds values of up to 2 MB. */
 export const DETAIL_BYTES = 1_500_000;
 
+/** What a run that has not started waits for. */
+export interface Waiting {
+  /** Ids of the runs before it, the one under way first. */
+  behind: string[];
+  /** What is shared with them, and its name: their shell session, their kernel's context, or the workspace of tasks. */
+  kind: "session" | "context" | "workspace";
+  name: string;
+}
+
 /** A run as a list shows it. */
 export interface RunSummary {
   id: string;
@@ -56,10 +65,11 @@ export interface RunSummary {
   state: RunState;
   /** The first line of what was run. */
   title: string;
-  /** Milliseconds since the epoch. */
+  /** When its turn came, or until then when it was asked for. Milliseconds since the epoch. */
   startedAt: number;
   endedAt?: number;
   exitCode?: number;
+  waiting?: Waiting;
 }
 
 /** A run as its caller sees it; the same for every kind. Crosses from the actor to the Worker as data. */
@@ -87,6 +97,8 @@ export interface LogPiece {
 /** What an executor reports to while a run is under way. */
 export interface RunSink {
   readonly id: string;
+  /** Its turn has come. */
+  began(): void;
   /** The next output of a stream. */
   output(stream: Stream, bytes: Uint8Array): void;
   /** The next `count` bytes of a stream, of which only the last were read because the log has no room for it. */
@@ -111,6 +123,17 @@ export interface Execution {
   done: Promise<End>;
   /** Ends it early: `done` settles soon after. */
   cancel(): Promise<void>;
+  /** What it waits for, until its turn comes. */
+  waiting?(): Waiting | undefined;
+}
+
+export function waitingFor(behind: string[], kind: Waiting["kind"], name: string): Waiting | undefined {
+  return behind.length > 0 ? { behind, kind, name } : undefined;
+}
+
+/** How long a run has taken, or took, without the waiting for its turn. Milliseconds. */
+export function durationMs({ startedAt, endedAt, waiting }: RunSummary): number {
+  return waiting ? 0 : (endedAt ?? Date.now()) - startedAt;
 }
 
 /** The first line of a source, short enough for a list. */

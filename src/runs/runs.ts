@@ -87,7 +87,7 @@ export class Runs {
       this.#store.delete(record.id);
     }
     if (failure && !failure.isLoss) throw failure.error;
-    const view = viewOf(run.record);
+    const view = run.view();
     // On disk before its id leaves the actor for good: that of code is told only where there is more to fetch.
     if (kind !== "code" || !run.ended || view.stdout.omitted + view.stderr.omitted > 0) this.#save(run);
     return view;
@@ -135,7 +135,7 @@ export class Runs {
     while (!run.ended && Date.now() < deadline && !(cursor !== undefined && run.logBytes > cursor))
       await run.changed(deadline - Date.now());
     run.save();
-    return viewOf(run.record);
+    return run.view();
   }
 
   /** The log of a run from `cursor` on. */
@@ -150,7 +150,9 @@ export class Runs {
   list(limit: number, before?: string, kind?: RunKind): RunSummary[] {
     this.#saveAll();
     for (const run of this.#active.values()) run.save();
-    return this.#store.list(limit, before, kind);
+    const found = this.#store.list(limit, before, kind);
+    for (const summary of found) summary.waiting = this.#active.get(summary.id)?.waiting;
+    return found;
   }
 
   /** Ends a run early; one that has ended stays as it is. @throws {ToolError} `not_found` */
@@ -159,7 +161,7 @@ export class Runs {
     if (!run) return viewOf(this.#known(id));
     await run.cancel();
     await run.over(waitMs);
-    return viewOf(run.record);
+    return run.view();
   }
 
   /** Removes what has expired. Answers when the next record does, milliseconds since the epoch. */

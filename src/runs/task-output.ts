@@ -67,6 +67,9 @@ export class TaskOutput implements RunSink {
     return this.#run.ended;
   }
 
+  /** The task has begun before its command does. */
+  began(): void {}
+
   /** Every line is read, wherever the log ends. */
   hasRoom(): boolean {
     return true;

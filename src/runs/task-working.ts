@@ -63,6 +63,7 @@ export class WorkingTask {
   async begin(task: string, restore: ArchiveSource | undefined): Promise<End> {
     const { spec } = this.#trace;
     this.#begun = true;
+    this.#run.began();
     if (!this.#cancelled) await this.#prepare(task, restore);
     if (this.#cancelled) return { ...NEVER_STARTED, detail: this.#unstarted() };
     this.#command = this.#host.commands.start(

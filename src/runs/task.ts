@@ -8,7 +8,7 @@ import type { ActiveRun } from "./active.ts";
 import type { AgentName, AgentReport } from "./agents.ts";
 import type { CommandTrace, Commands } from "./command.ts";
 import { KeyedQueue } from "./queue.ts";
-import type { Allowance, End, Execution } from "./run.ts";
+import { type Allowance, type End, type Execution, waitingFor } from "./run.ts";
 import type { ArchiveSource } from "./task-archive.ts";
 import type { ModelAnswer, ModelCall, TaskBudgets } from "./task-budget.ts";
 import type { Step } from "./task-output.ts";
@@ -99,10 +99,14 @@ export class Tasks {
   #follow(working: WorkingTask, work: () => Promise<End>): Execution {
     const { id } = working;
     this.#working.set(id, working);
-    const turn = this.#queue.run("task", work).finally(() => {
+    const turn = this.#queue.run("task", id, work).finally(() => {
       this.#working.delete(id);
       this.#host.budgets.close(id);
     });
-    return { done: Promise.race([turn, working.withdrawn]), cancel: () => working.cancel() };
+    return {
+      done: Promise.race([turn, working.withdrawn]),
+      cancel: () => working.cancel(),
+      waiting: () => waitingFor(this.#queue.ahead("task", id), "workspace", ""),
+    };
   }
 }

@@ -78,10 +78,15 @@ export class Kernels {
   /**
    * Runs code after what was queued before it in its context.
    * @param begins is told the kernel that is given the code, once it is its turn
+   * @param turn is told when that is
    * @throws {ToolError} `language_unavailable`; other errors are the SDK's
    */
-  async run(spec: CodeSpec, begins: (kernel: Kernel) => void = () => {}): Promise<CodeOutcome> {
-    const key = `${spec.language}/${spec.context}`;
+  async run(
+    spec: CodeSpec,
+    begins: (kernel: Kernel) => void = () => {},
+    turn: () => void = () => {},
+  ): Promise<CodeOutcome> {
+    const key = keyOf(spec);
     const { promise: stopped, resolve: stop } = Promise.withResolvers<Stop>();
     const { promise: withdrawn, resolve: withdraw } = Promise.withResolvers<CodeOutcome>();
     const never: CodeOutcome = {
@@ -95,17 +100,23 @@ export class Kernels {
       stop(why);
       if (!this.#running.has(spec.runID)) withdraw(never);
     });
-    const turn = this.#queue.run(key, async () => {
+    const outcome = this.#queue.run(key, spec.runID, async () => {
       if (cancelled) return never;
       this.#running.add(spec.runID);
+      turn();
       return this.#run(key, spec, stopped, begins);
     });
     try {
-      return await Promise.race([turn, withdrawn]);
+      return await Promise.race([outcome, withdrawn]);
     } finally {
       this.#stops.delete(spec.runID);
       this.#running.delete(spec.runID);
     }
+  }
+
+  /** The runs that this one waits for, the one under way first. */
+  ahead(spec: CodeSpec): string[] {
+    return this.#queue.ahead(keyOf(spec), spec.runID);
   }
 
   /** Whether the code of a run is under way, and does not wait its turn. */
@@ -136,7 +147,7 @@ export class Kernels {
     this.#stops.set(runID, (why) => why === "gone" && stop(why));
     this.#running.add(runID);
     try {
-      return await this.#queue.run(kernel.key, () => this.#free(runID, kernel, gone));
+      return await this.#queue.run(kernel.key, runID, () => this.#free(runID, kernel, gone));
     } finally {
       this.#stops.delete(runID);
       this.#running.delete(runID);
@@ -291,6 +302,10 @@ export class Kernels {
     const ended = started.then(() => signal(this.#host, kernel, "KILL"));
     void ended.then(() => this.#host.deleteCodeContext(kernel.contextID).catch(() => undefined));
   }
+}
+
+function keyOf({ language, context }: CodeSpec): string {
+  return `${language}/${context}`;
 }
 
 function contextOf(id: string, language: Language): KernelContext {

@@ -8,6 +8,7 @@ import { defineTool, runField, sections, text, waitField } from "./define.ts";
 import { followTask } from "./follow-task.ts";
 import { ownRun } from "./own-run.ts";
 import { anyRunFields, runBlocks } from "./run-result.ts";
+import { waitingText } from "./waiting.ts";
 
 /** Bytes of a log in one answer. */
 const PAGE_BYTES = 48 * 1024;
@@ -47,9 +48,11 @@ With cursor, returns the log from that byte on instead, stdout and stderr in tur
     const goOn =
       next < run.logBytes
         ? `There is more: go on with cursor ${next}.`
-        : run.state === "running"
-          ? `Still running: wait for more with cursor ${next}.`
-          : "This is the end of the log.";
+        : run.waiting
+          ? waitingText(run.id, run.waiting)
+          : run.state === "running"
+            ? `Still running: wait for more with cursor ${next}.`
+            : "This is the end of the log.";
     const lost = run.droppedBytes > 0 ? ` ${run.droppedBytes} bytes after it were not kept.` : "";
     const head = sections([
       ["notice", notice],

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { RUN_KINDS, RUN_STATES, type RunSummary } from "../runs/run.ts";
+import { RUN_KINDS, RUN_STATES, type RunSummary, durationMs } from "../runs/run.ts";
 import type { TaskEntry } from "../runs/task-index.ts";
 import { ToolError } from "../sandbox/errors.ts";
 import { type Told, accountOf } from "../sandbox/handle.ts";
@@ -46,7 +46,7 @@ export const listRuns = defineTool({
       state: run.state,
       title: run.title,
       started_at: new Date(run.startedAt).toISOString(),
-      duration_ms: (run.endedAt ?? Date.now()) - run.startedAt,
+      duration_ms: durationMs(run),
       exit_code: run.exitCode,
     }));
     const next = value.length > limit ? runs.at(-1)?.id : undefined;

@@ -2,10 +2,11 @@
 import { z } from "zod";
 import { taskDetailOf } from "../runs/task-collect.ts";
 import { shownText } from "../runs/output.ts";
-import { type CodeDetail, type CodeResult, RUN_STATES, type RunView } from "../runs/run.ts";
+import { type CodeDetail, type CodeResult, RUN_STATES, type RunView, durationMs } from "../runs/run.ts";
 import { type ToolOutput, sections, text } from "./define.ts";
 import { IMAGE_BYTES } from "./images.ts";
 import { taskFields, taskText } from "./task-result.ts";
+import { waitingText } from "./waiting.ts";
 
 type Block = ToolOutput["content"][number];
 
@@ -69,7 +70,7 @@ export function runFields(run: RunView, notice?: string): z.input<typeof runOutp
     stderr: shownText(run.stderr),
     stdout_bytes: run.stdout.bytes,
     stderr_bytes: run.stderr.bytes,
-    duration_ms: (run.endedAt ?? Date.now()) - run.startedAt,
+    duration_ms: durationMs(run),
     next: nextCall(run),
     notice: [notice, run.note].filter(Boolean).join(" ") || undefined,
   };
@@ -77,8 +78,9 @@ export function runFields(run: RunView, notice?: string): z.input<typeof runOutp
 
 /** What to call to see more of a run, or undefined when there is no more. */
 export function nextCall(run: RunView): string | undefined {
+  if (run.waiting) return waitingText(run.id, run.waiting);
   if (run.state === "running") {
-    const seconds = Math.round((Date.now() - run.startedAt) / 1000);
+    const seconds = Math.round(durationMs(run) / 1000);
     return `Still running after ${seconds} s; it goes on. Wait for it with get_result, id ${run.id}; new output alone with cursor ${run.logBytes}; stop it with cancel_run.`;
   }
   const dropped = run.droppedBytes > 0 ? ` (of which the last ${run.droppedBytes} bytes were not kept)` : "";

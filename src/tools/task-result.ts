@@ -1,10 +1,11 @@
 /** How a task is shown: to a model as text, to a program as data. */
 import { z } from "zod";
 import { shownText } from "../runs/output.ts";
-import { RUN_STATES, type RunView } from "../runs/run.ts";
+import { RUN_STATES, type RunView, durationMs } from "../runs/run.ts";
 import { type Changes, DIFF_NAME, LIST_NAME, SHOWN_FILES, type TaskDetail } from "../runs/task-detail.ts";
 import { taskDetailOf } from "../runs/task-collect.ts";
 import { sections } from "./define.ts";
+import { waitingText } from "./waiting.ts";
 
 /** Lines of progress of a task that goes on. */
 const PROGRESS_LINES = 12;
@@ -86,7 +87,7 @@ export function taskFields(
       cache_write: task.tokens.cacheWrite,
     },
     cost_usd: task.costUSD,
-    duration_ms: (run.endedAt ?? Date.now()) - run.startedAt,
+    duration_ms: durationMs(run),
     agent: task.agent,
     model: task.model,
     session_id: task.conversation,
@@ -180,7 +181,8 @@ function notKeptText({ notKept }: TaskDetail): string | undefined {
 
 function nextCall(run: RunView, task: TaskDetail): string | undefined {
   if (run.state === "running") {
-    const seconds = Math.round((Date.now() - run.startedAt) / 1000);
+    if (run.waiting) return waitingText(run.id, run.waiting);
+    const seconds = Math.round(durationMs(run) / 1000);
     return `Still working after ${seconds} s; it goes on. Wait for it with get_result, id ${run.id}; stop it with cancel_run.`;
   }
   if (task.conversation === undefined || run.state === "lost") return undefined;

@@ -12,6 +12,7 @@ class Recorder implements RunSink {
   readonly id = "run";
   readonly ended = false;
   readonly hasRoom = () => true;
+  readonly began = () => undefined;
   hasFiles = true;
   readonly said: Record<Stream, string> = { stdout: "", stderr: "" };
 
@@ -94,6 +95,13 @@ describe("the stream", () => {
       tokens: { input: 1, output: 2, cacheRead: 0, cacheWrite: 0 },
       unread: 1,
     });
+  });
+
+  it("gives a cost without the errors of floating point", () => {
+    const { output, reader } = outputTo(new Recorder());
+    const event = { type: "result", subtype: "success", result: "", total_cost_usd: 0.0008 * 3 };
+    output.output("stdout", encoder.encode(`${JSON.stringify(event)}\n`));
+    expect(reader.report.costUSD).toBe(0.0024);
   });
 
   it("is read again from the last whole line by the next actor", () => {

@@ -1,0 +1,13 @@
+/** How a run that has not started is shown to a model. */
+import type { Waiting } from "../runs/run.ts";
+
+/** Behind what a run waits, what would not have to, and the next call. */
+export function waitingText(id: string, { behind, kind, name }: Waiting): string {
+  const [first, ...more] = behind;
+  const others = more.length > 0 ? ` and ${more.length} more` : "";
+  const [place, instead] =
+    kind === "workspace"
+      ? ["Tasks of one sandbox run", "in another sandbox"]
+      : [`Runs of ${kind} ${name} go`, `with another ${kind}`];
+  return `Not started yet. Wait for it with get_result, id ${id}, or withdraw it with cancel_run: it waits behind ${first}${others}. ${place} one after another; the same call ${instead} works at once.`;
+}

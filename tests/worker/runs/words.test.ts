@@ -1,0 +1,120 @@
+/** What the answers of runs say: behind which run one waits, how long it took, where its output goes on, whose error it is. */
+import { afterAll, describe, expect, it } from "vitest";
+import { idIn, owner, sh } from "../support.ts";
+
+const sandbox = "words";
+
+afterAll(() => owner.call("destroy_sandbox", { sandbox }));
+
+const command = (line: string, more: Record<string, unknown> = {}) =>
+  owner.call("run_command", { sandbox, command: line, ...more });
+const code = (source: string, more: Record<string, unknown> = {}) =>
+  owner.call("run_code", { sandbox, code: source, ...more });
+const result = (id: string, more: Record<string, unknown> = {}) => owner.call("get_result", { id, ...more });
+
+/** The milliseconds that list_runs gives for a run. */
+async function durationOf(id: string): Promise<number> {
+  const { text } = await owner.call("list_runs", { sandbox });
+  return Number(new RegExp(`^${id.replace(".", "\\.")} .* (\\d+) ms: `, "m").exec(text)?.[1]);
+}
+
+describe("a run that waits for another", () => {
+  it("says behind which command, that another session works at once, and takes its own time only", async () => {
+    const first = idIn(
+      await command("until [ -e /tmp/go ]; do sleep 0.05; done", { session: "line", wait_seconds: 0 }),
+    );
+    const askedAt = Date.now();
+    const answer = await command("true", { session: "line", wait_seconds: 1 });
+    const second = idIn(answer);
+    expect(answer.text).toContain(`behind ${first}`);
+    expect(answer.text).toMatch(/another session/);
+    expect(answer.text).not.toContain("Still running");
+    expect((await result(second, { wait_seconds: 0 })).text).toContain(`behind ${first}`);
+    expect(await sh(sandbox, "echo at once; touch /tmp/go", { session: "other" })).toBe("at once\n");
+    const ended = await result(second);
+    const waited = Date.now() - askedAt;
+    expect(ended.text).not.toContain("behind");
+    expect(await durationOf(second)).toBeLessThan(waited - 900);
+  });
+
+  it("says behind which code, and that another context works at once", async () => {
+    const wait = "import os, time\nwhile not os.path.exists('/tmp/code'): time.sleep(0.05)";
+    const first = idIn(await code(wait, { wait_seconds: 0 }));
+    const answer = await code("1 + 1", { wait_seconds: 0.5 });
+    expect(answer.text).toContain(`behind ${first}`);
+    expect(answer.text).toMatch(/another context/);
+    expect((await code("open('/tmp/code', 'w').close()", { context: "other" })).isError).toBe(false);
+    expect((await result(idIn(answer))).text).toContain("2");
+  });
+
+  it("takes no time when it is cancelled before its turn", async () => {
+    const first = idIn(await command("sleep 100", { session: "never", wait_seconds: 0 }));
+    const second = idIn(await command("true", { session: "never", wait_seconds: 1 }));
+    await owner.call("cancel_run", { id: second });
+    expect(await durationOf(second)).toBe(0);
+    await owner.call("cancel_run", { id: first });
+  });
+});
+
+describe("the cursor of an answer", () => {
+  it.each([1, 2, 3, 4])("lies behind what it shows (%d)", async (n) => {
+    const mark = `/tmp/cursor-${n}`;
+    const answer = await command(
+      `echo twelve bytes; sleep 0.${n}; echo more of them; until [ -e ${mark} ]; do sleep 0.05; done; echo the end`,
+      { session: `cursor-${n}`, wait_seconds: 3 },
+    );
+    expect(answer.text).toContain("more of them");
+    const cursor = Number(/cursor (\d+)/.exec(answer.text)?.[1]);
+    expect(cursor).toBe("twelve bytes\nmore of them\n".length);
+    await sh(sandbox, `touch ${mark}`);
+    const id = idIn(answer);
+    await result(id);
+    expect((await result(id, { cursor })).text).toMatch(/\[stdout\]\nthe end\n$/);
+  });
+});
+
+describe("an error of bash", () => {
+  it.each([
+    ["a missing program", "nosuchprogram", "bash: line 1: nosuchprogram: command not found\n"],
+    ["its line", "true\n\nnosuchprogram", "bash: line 3: nosuchprogram: command not found\n"],
+    ["a builtin", "cd /no/such", "bash: line 1: cd: /no/such: No such file or directory\n"],
+    ["an unset variable", "set -u\necho $NONE", "bash: line 2: NONE: unbound variable\n"],
+    ["a redirection", "echo >/no/such/file", "bash: line 1: /no/such/file: No such file or directory\n"],
+  ])("names bash and the line of %s", async (_what, line, stderr) => {
+    expect((await command(line)).structured).toMatchObject({ stderr });
+  });
+
+  it("names no file of ours for what cannot be parsed", async () => {
+    const { structured } = await command("true\nif");
+    expect(structured.stderr).toMatch(/^bash: .*line \d+: syntax error/);
+    expect(structured.stderr).not.toContain("/");
+  });
+
+  it("names no file of ours in a function of an earlier command", async () => {
+    await command("broken() { nosuchprogram; }", { session: "functions" });
+    const { structured } = await command("broken", { session: "functions" });
+    expect(structured.stderr).toMatch(/nosuchprogram: command not found\n$/);
+    expect(structured.stderr).not.toContain("/");
+  });
+});
+
+describe("a warning of Python", () => {
+  it("shows the line of the cell, and no file of ours", async () => {
+    const { text } = await code("import warnings\n\nwarnings.warn('mind this')");
+    expect(text).toMatch(/<cell \d+>:3: UserWarning: mind this\n {2}warnings\.warn\('mind this'\)/);
+    const show = "def show():\n    warnings.warn('mind that', stacklevel=2)\n\nshow()";
+    expect((await code(show)).text).toMatch(/<cell \d+>:4: UserWarning: mind that/);
+  });
+
+  it("shows the cell where the call that warns is the last of its frames", async () => {
+    const deep = "import warnings\nwarnings.warn('deep', stacklevel=9)";
+    expect((await code(deep)).text).not.toContain("/opt/sandbox-mcp");
+    expect(
+      (
+        await code(
+          "class Loud:\n    def __repr__(self):\n        warnings.warn('shown', stacklevel=2)\n        return 'loud'\nLoud()",
+        )
+      ).text,
+    ).not.toContain("present.py");
+  });
+});

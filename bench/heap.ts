@@ -6,7 +6,12 @@ const targets = z.array(z.object({ webSocketDebuggerUrl: z.string() }));
 
 const usage = z.object({ usedSize: z.number(), backingStorageSize: z.number().default(0) });
 
-const answer = z.object({ id: z.number(), result: z.unknown() });
+/** The inspector tells of events too, which have no id. */
+const message = z.union([
+  z.object({ id: z.number(), result: z.unknown() }),
+  z.object({ id: z.number(), error: z.object({ message: z.string() }) }),
+  z.object({ method: z.string() }),
+]);
 
 export interface Heap {
   /** MiB that are in use after a collection: objects, and the bytes of buffers. */
@@ -23,18 +28,35 @@ export async function openHeap(port: number, worker: string): Promise<Heap> {
   if (!target) throw new Error(`the inspector knows no Worker ${worker}`);
   const socket = new WebSocket(target.webSocketDebuggerUrl);
   await new Promise((resolve, reject) => socket.once("open", resolve).once("error", reject));
-  const waiting = new Map<number, (result: unknown) => void>();
+  const waiting = new Map<number, PromiseWithResolvers<unknown>>();
+  const take = (text: string) => {
+    const said = message.parse(JSON.parse(text));
+    if (!("id" in said)) return;
+    if ("error" in said) waiting.get(said.id)?.reject(new Error(`the inspector: ${said.error.message}`));
+    else waiting.get(said.id)?.resolve(said.result);
+    waiting.delete(said.id);
+  };
+  const fail = (error: unknown) => {
+    for (const { reject } of waiting.values()) reject(error);
+    waiting.clear();
+  };
+  // What is thrown in a listener would end the process: whoever waits for an answer is to hear of it.
   socket.on("message", (data: Buffer) => {
-    const { id, result } = answer.parse(JSON.parse(data.toString()));
-    waiting.get(id)?.(result);
-    waiting.delete(id);
+    try {
+      take(data.toString());
+    } catch (error) {
+      fail(error);
+    }
   });
+  socket.on("error", fail);
+  socket.on("close", () => fail(new Error("the inspector closed the connection")));
   let last = 0;
-  const ask = (method: string) =>
-    new Promise<unknown>((resolve) => {
-      waiting.set(++last, resolve);
-      socket.send(JSON.stringify({ id: last, method }));
-    });
+  const ask = (method: string) => {
+    const answer = Promise.withResolvers<unknown>();
+    waiting.set(++last, answer);
+    socket.send(JSON.stringify({ id: last, method }), (error) => error && fail(error));
+    return answer.promise;
+  };
   return {
     async live() {
       await ask("HeapProfiler.collectGarbage");

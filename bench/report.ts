@@ -14,17 +14,13 @@ export interface Measured {
   rows: Row[];
 }
 
-/** Rewrites the rows of the figures that were measured; those of others stay as an earlier run left them. */
-export function writeResults(measured: readonly Measured[], names: readonly string[]): void {
-  const stored = new Map<string, StoredRow[]>();
-  for (const row of readResults()) stored.set(row.figure, [...(stored.get(row.figure) ?? []), row]);
-  for (const { figure, rows } of measured)
-    stored.set(
-      figure.name,
-      rows.map((row) => Object.assign({ figure: figure.name }, row)),
-    );
-  const rows = names.flatMap((name) => stored.get(name) ?? []);
-  const lines = rows.map((row) => `  ${JSON.stringify(row)}`);
+/** Rewrites the rows of the figure that was measured; those of others stay as an earlier run left them. */
+export function writeResults({ figure, rows }: Measured, figures: readonly Figure[]): void {
+  const stored = readResults().filter((row) => row.figure !== figure.name);
+  const own = rows.map((row) => Object.assign({ figure: figure.name }, row));
+  const lines = figures
+    .flatMap(({ name }) => [...stored, ...own].filter((row) => row.figure === name))
+    .map((row) => `  ${JSON.stringify(row)}`);
   writeFileSync(RESULTS, `[\n${lines.join(",\n")}\n]\n`);
 }
 

@@ -3,13 +3,15 @@
  *
  *     npm run bench [-- --only <part of a figure's name>] [--quick]
  *
- * Writes bench/results.json and the charts and tables of docs/performance.md; --quick measures a tenth and writes
- * nothing. `npm run bench -- --report` measures nothing and writes the page from the results that are there.
+ * Writes bench/results.json and the charts and tables of docs/performance.md, after each figure; a figure that fails is
+ * named at the end and costs none of the others. --quick measures a tenth and writes nothing. `npm run bench -- --report` measures nothing and writes the page from the results that are there.
  */
 import { parseArgs } from "node:util";
 import { startBed } from "./bed.ts";
+import { measureEach } from "./each.ts";
 import { figures } from "./figures/index.ts";
-import { type Measured, writePage, writeResults } from "./report.ts";
+import type { Row } from "./measure.ts";
+import { writePage, writeResults } from "./report.ts";
 
 const { values } = parseArgs({
   options: {
@@ -30,35 +32,33 @@ if (chosen.length === 0) {
   process.exit(1);
 }
 
+const size = {
+  quick: values.quick,
+  count: (full: number) => (values.quick ? Math.max(1, Math.round(full / 10)) : full),
+};
 const bed = await startBed();
-const measured: Measured[] = [];
-let failed = false;
+let failed: string[];
 try {
-  for (const figure of chosen) {
-    const size = {
-      quick: values.quick,
-      count: (full: number) => (values.quick ? Math.max(1, Math.round(full / 10)) : full),
-    };
-    try {
-      const rows = await figure.measure(bed, size);
-      measured.push({ figure, rows });
-      for (const { name, unit, ours, baseline, ratio, spread } of rows) {
-        const range = spread ? ` (${spread.join(" to ")})` : "";
-        console.log(`${name.padEnd(44)} ${ours} against ${baseline} ${unit}: ${ratio}${range}`);
-      }
-    } catch (error) {
-      failed = true;
-      console.error(`${figure.name}:`, error);
-    }
-  }
+  failed = await measureEach(
+    chosen,
+    (figure) => figure.measure(bed, size),
+    (measured) => {
+      print(measured.rows);
+      if (values.quick) return;
+      writeResults(measured, figures);
+      writePage(figures, { measured: true });
+    },
+    ({ name }, error) => console.error(`${name}:`, error),
+  );
 } finally {
   await bed.close();
 }
-if (!values.quick) {
-  writeResults(
-    measured,
-    figures.map(({ name }) => name),
-  );
-  writePage(figures, { measured: true });
+if (failed.length > 0) console.error(`Not measured: ${failed.join(", ")}. The others are kept.`);
+process.exit(failed.length > 0 ? 1 : 0);
+
+function print(rows: readonly Row[]): void {
+  for (const { name, unit, ours, baseline, ratio, spread } of rows) {
+    const range = spread ? ` (${spread.join(" to ")})` : "";
+    console.log(`${name.padEnd(44)} ${ours} against ${baseline} ${unit}: ${ratio}${range}`);
+  }
 }
-process.exit(failed ? 1 : 0);

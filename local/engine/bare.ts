@@ -7,7 +7,8 @@ import { join } from "node:path";
 import type { ExitReport } from "../platform/protocol.ts";
 import type { View } from "./bubblewrap.ts";
 import { bundlePath } from "./certificates.ts";
-import { prelude, type Running } from "./launch.ts";
+import type { Running } from "./launch.ts";
+import { prelude } from "./processes.ts";
 
 export interface BareOptions {
   directory: string;
@@ -42,6 +43,9 @@ const reaper = [
   "  attempt=$((attempt + 1))",
   "done",
 ].join("\n");
+
+/** How long the reaper may look for processes. */
+const reapMs = 5000;
 
 export async function startBare(options: BareOptions): Promise<Running> {
   const { directory, view } = options;
@@ -86,6 +90,8 @@ export async function startBare(options: BareOptions): Promise<Running> {
     stdio: ["pipe", "ignore", "ignore"],
   });
   watch.stdin.on("error", () => undefined);
+  // Without isolation a sandbox can end it too, at any time.
+  const reaped = new Promise((resolve) => watch.once("exit", resolve).once("error", resolve));
 
   let printed = "";
   const collect = (chunk: Buffer) => {
@@ -95,12 +101,16 @@ export async function startBare(options: BareOptions): Promise<Running> {
   child.stdout.on("data", collect);
   child.stderr.on("data", collect);
 
-  const exited = new Promise<ExitReport>((resolve) => {
+  const ended = new Promise<ExitReport>((resolve) => {
     child.once("error", (error) => resolve({ exitCode: 127, reason: error.message }));
-    child.once("exit", (code, signal) => {
-      watch.stdin.end();
-      watch.once("exit", () => resolve({ exitCode: code ?? 137, reason: signal ?? "exit" }));
-    });
+    child.once("exit", (code, signal) => resolve({ exitCode: code ?? 137, reason: signal ?? "exit" }));
+  });
+  const exited = ended.then(async (report) => {
+    watch.stdin.end();
+    const late = setTimeout(() => watch.kill("SIGKILL"), reapMs);
+    await reaped;
+    clearTimeout(late);
+    return report;
   });
   const kill = async () => {
     child.kill("SIGKILL");

@@ -9,6 +9,7 @@ import { hostname } from "./furniture.ts";
 import { existsSync, lstatSync, readlinkSync } from "node:fs";
 import type { Readable, Writable } from "node:stream";
 import { agentDirectory } from "./furniture.ts";
+import { initCapability } from "./init.ts";
 import type { Toolchain } from "./toolchain.ts";
 
 export const runtimeDirectory = "/opt/sandbox-runtime";
@@ -152,7 +153,7 @@ export function bubblewrapArguments(
 ): string[] {
   const args = ["--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"];
   args.push("--unshare-cgroup-try", "--die-with-parent", "--new-session", "--hostname", hostname);
-  args.push("--uid", "0", "--gid", "0");
+  args.push("--uid", "0", "--gid", "0", "--as-pid-1");
   // It works by a second user namespace, whose root may not listen below port 1024. The system call filter denies
   // new user namespaces without that.
   if (!filtered && supported.has("--disable-userns")) args.push("--disable-userns");
@@ -179,7 +180,11 @@ export function bubblewrapArguments(
   args.push("--dir", `${runtimeDirectory}/cache`);
   for (const { from, to } of mounts) args.push("--ro-bind", from, to);
   args.push(...links(toolchain), "--remount-ro", runtimeDirectory);
-  args.push("--cap-drop", "ALL", ...capabilities.flatMap((capability) => ["--cap-add", capability]));
+  args.push(
+    "--cap-drop",
+    "ALL",
+    ...[...capabilities, initCapability].flatMap((capability) => ["--cap-add", capability]),
+  );
   args.push("--chdir", "/workspace", "--clearenv");
   for (const [name, value] of Object.entries(env)) args.push("--setenv", name, value);
   return args;

@@ -5,7 +5,8 @@
 import { chmod, mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { runtimeDirectory, type Mount } from "./bubblewrap.ts";
-import { runtimeProgram, start, type LaunchOptions } from "./launch.ts";
+import { runtimeProgram, type LaunchOptions } from "./launch.ts";
+import { start } from "./processes.ts";
 
 const place = `${runtimeDirectory}/cache`;
 

@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { statSync } from "node:fs";
-import { chmod, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdir, writeFile, rm } from "node:fs/promises";
 import { createServer } from "node:http";
 import { dirname, join } from "node:path";
 import type { AddressInfo } from "node:net";
@@ -11,7 +11,8 @@ import { hostCertificates, bundlePath } from "./certificates.ts";
 import { checkBubblewrap, unprivilegedUser } from "./check.ts";
 import { warmCompileCache, type Warming } from "./compile-cache.ts";
 import { sandboxEnvironment, sandboxFiles } from "./furniture.ts";
-import { defaultLimits, findGroupParents, removeLeftoverGroups, type Limits } from "./limits.ts";
+import { endLeftovers, markEngine } from "./leftovers.ts";
+import { defaultLimits, findGroupParents, type Limits } from "./limits.ts";
 import { readOnlyMounts, type Mount, type View } from "./bubblewrap.ts";
 import type { Common } from "./sandbox.ts";
 import { hostRegistries, registryAddresses } from "./registries.ts";
@@ -83,11 +84,11 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   }
   const boot = randomBytes(8).toString("hex");
   const groupParents = await findGroupParents();
-  await removeLeftovers(options.runDir, async (old) => await removeLeftoverGroups(groupParents, old));
+  await endLeftovers(options.runDir, groupParents);
   const directory = join(options.runDir, boot);
   await mkdir(directory, { mode: 0o711 });
   await chmod(directory, 0o711);
-  await writeFile(join(directory, "engine.pid"), await processIdentity(process.pid));
+  await markEngine(directory);
 
   const certificates = hostCertificates();
   const registries = hostRegistries();
@@ -104,11 +105,10 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   await chmod(view.empty, 0o644);
   // A clone made under a strict umask can be read by root alone: better a sandbox as root than none.
   const dropsRoot = check?.works === true && check.dropsRoot && readableByAll(view);
-  const mounts = readOnlyMounts(view);
-  const stage = dropsRoot ? new Stage(mounts, directory) : undefined;
+  const stage = dropsRoot ? new Stage(directory) : undefined;
   const common: Common = {
     view,
-    mounts,
+    mounts: () => readOnlyMounts(view),
     limits: defaultLimits(options.limits),
     groupParents,
     certificates,
@@ -153,8 +153,8 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
       await table.close();
       await warming?.stop();
       stage?.stop();
+      server.close();
       server.closeAllConnections();
-      await new Promise((resolve) => server.close(resolve));
       await rm(directory, { recursive: true, force: true });
     },
   };
@@ -166,7 +166,7 @@ async function warm(common: Common, directory: string): Promise<Warming | undefi
   if (bubblewrap === undefined) return undefined;
   const { supported, stage } = bubblewrap;
   const warming = await warmCompileCache(directory, {
-    mounts,
+    mounts: mounts(),
     limits,
     supported,
     toolchain: common.view.toolchain,
@@ -180,28 +180,6 @@ async function warm(common: Common, directory: string): Promise<Warming | undefi
     return mount;
   });
   return warming;
-}
-
-/** Removes the directories of engines that are gone. */
-async function removeLeftovers(runDir: string, removed: (boot: string) => Promise<void>): Promise<void> {
-  await mkdir(runDir, { recursive: true, mode: 0o700 });
-  await chmod(runDir, 0o700);
-  for (const boot of await readdir(runDir)) {
-    if (!/^[0-9a-f]{16}$/.test(boot)) continue;
-    const identity = await readFile(join(runDir, boot, "engine.pid"), "utf8").catch(() => "");
-    const [pid = ""] = identity.split(" ");
-    if (pid !== "" && (await processIdentity(Number(pid))) === identity) continue;
-    await removed(boot);
-    await rm(join(runDir, boot), { recursive: true, force: true });
-  }
-}
-
-/** A process id and its start time, since ids are used again. */
-async function processIdentity(pid: number): Promise<string> {
-  const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
-  // Fields are counted after the name, which may hold anything up to the last parenthesis.
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  return `${pid} ${fields[19] ?? ""}`;
 }
 
 async function writeFiles(directory: string, files: Record<string, string>): Promise<Mount[]> {

@@ -3,6 +3,7 @@ import { access, constants, mkdir, readFile, readdir, rmdir, writeFile } from "n
 import { totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { sizesFor } from "./bubblewrap.ts";
+import { identify, kill } from "./identity.ts";
 
 export interface Limits {
   /** Bytes of the files a sandbox may hold. They live in memory. */
@@ -129,12 +130,23 @@ export async function removeGroups(directories: string[]): Promise<void> {
   }
 }
 
-/** Removes the empty groups that an engine which was killed left behind. */
-export async function removeLeftoverGroups(parents: GroupParent[], boot: string): Promise<void> {
+/** Kills what is in the groups that an engine which was killed left behind, and removes them. */
+export async function endLeftoverGroups(parents: GroupParent[], boot: string): Promise<void> {
   for (const { path } of parents) {
-    for (const name of await readdir(path).catch(() => [])) {
-      if (name.startsWith(groupPrefix + boot)) await removeGroups([join(path, name)]);
+    const names = (await readdir(path).catch(() => [])).filter((name) => name.startsWith(groupPrefix + boot));
+    for (const directory of names.map((name) => join(path, name))) {
+      await killGroup(directory);
+      await removeGroups([directory]);
     }
+  }
+}
+
+async function killGroup(directory: string): Promise<void> {
+  for (let attempt = 0; attempt < 10; attempt += 1) {
+    const members = (await read(join(directory, "cgroup.procs"))).split("\n").map(Number).filter(Boolean);
+    if (members.length === 0) return;
+    for (const pid of members) kill(identify(pid) ?? "");
+    await new Promise((resolve) => setTimeout(resolve, 25));
   }
 }
 

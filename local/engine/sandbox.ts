@@ -11,6 +11,7 @@ import { createEgress, type Egress } from "./egress.ts";
 import { PortForwarder } from "./forward.ts";
 import { hostsFile, sandboxEnvironment } from "./furniture.ts";
 import { launch, type Running } from "./launch.ts";
+import { sandboxMark } from "./leftovers.ts";
 import { createGroups, removeGroups, type GroupParent, type Limits } from "./limits.ts";
 import { OutboundQueue } from "./outbound.ts";
 import { cacheEnvironment } from "./compile-cache.ts";
@@ -29,7 +30,7 @@ export interface Common {
   /** undefined: no isolation. */
   bubblewrap: { supported: ReadonlySet<string>; stage: Stage | undefined } | undefined;
   /** What every sandbox is shown. */
-  mounts: Mount[];
+  mounts: () => Mount[];
   /** The control server's compile cache, once there is one. */
   cache?: Mount;
   onOutput: (id: string, text: string) => void;
@@ -94,9 +95,9 @@ export class Sandbox {
     let groups: string[] = [];
     const cleanUp = async () => {
       queue.close();
-      await closeServer(server);
+      closeServer(server);
       await removeGroups(groups);
-      await rm(directory, { recursive: true, force: true });
+      await rm(directory, { recursive: true, force: true }).catch(() => undefined);
     };
     try {
       await mkdir(directory, { mode: 0o711 });
@@ -125,7 +126,8 @@ export class Sandbox {
         bubblewrap === undefined
           ? await startBare({ directory, view, env, groups, alone: place.alone, onOutput })
           : await launch({
-              mounts: [...common.mounts, ...own],
+              mounts: [...common.mounts(), ...own],
+              record: join(directory, sandboxMark),
               supported: bubblewrap.supported,
               stage: bubblewrap.stage && { stage: bubblewrap.stage, uid: unprivilegedUser() },
               toolchain,
@@ -168,7 +170,8 @@ export class Sandbox {
   }
 }
 
-async function closeServer(server: Server): Promise<void> {
+/** Does not wait for connections: a tunnel ends with what it leads to, which may take its time. */
+function closeServer(server: Server): void {
+  server.close();
   server.closeAllConnections();
-  if (server.listening) await new Promise((resolve) => server.close(resolve));
 }

@@ -8,56 +8,87 @@
  * works from a parent that may signal it, which a bubblewrap of root's around it may not.
  */
 import { spawn, type ChildProcess } from "node:child_process";
+import { statSync } from "node:fs";
 import { relative } from "node:path";
 import { readInfo, type Mount } from "./bubblewrap.ts";
 
 /** What is hidden by the stage in its own namespace is in no sandbox anyway. */
 const place = "/tmp";
 
-export class Stage {
-  readonly #mounts: Mount[];
-  readonly #directory: string;
-  #holder: { child: ChildProcess; pid: Promise<number> } | undefined;
+/** A stage that holds certain mounts. */
+export interface StageView {
+  /** The command before bubblewrap's, which enters the stage as a user. */
+  enter(uid: number): string[];
+  /** The same mounts from the sources as they are in there. */
+  translate(mounts: Mount[]): Mount[];
+}
 
-  /**
-   * @param mounts What every sandbox is shown.
-   * @param directory The engine's own directory, in which each sandbox's files appear.
-   */
-  constructor(mounts: Mount[], directory: string) {
-    this.#mounts = mounts;
+interface Holder {
+  child: ChildProcess;
+  pid: Promise<number>;
+  /** What it holds, as `fingerprint` gives it. */
+  held: string;
+}
+
+export class Stage {
+  readonly #directory: string;
+  #holder: Holder | undefined;
+  /** The one before: a sandbox may be about to enter it. */
+  #former: Holder | undefined;
+
+  /** @param directory The engine's own directory, in which each sandbox's files appear. */
+  constructor(directory: string) {
     this.#directory = directory;
   }
 
-  /** The command before bubblewrap's. @throws Error when the namespace cannot be made. */
-  async enter(uid: number): Promise<string[]> {
-    const pid = await this.#pid();
-    const id = String(uid);
-    const user = ["setpriv", "--reuid", id, "--regid", id, "--clear-groups", "--no-new-privs", "--"];
-    return ["nsenter", `--mount=/proc/${pid}/ns/mnt`, "--", ...user];
-  }
-
-  /** The same mounts from the sources as they are in there. */
-  translate(mounts: Mount[]): Mount[] {
-    return mounts.map(({ from, to }) => {
-      const index = this.#mounts.findIndex((mount) => mount.from === from);
-      return { from: `${place}/${index < 0 ? `engine/${relative(this.#directory, from)}` : index}`, to };
-    });
+  /**
+   * @param mounts What a sandbox is shown, and perhaps files below the engine's directory. A mount goes on showing a
+   *   file that the host has replaced, as package managers do all the time, and such a file cannot be shown to a new
+   *   sandbox: so the stage is made anew when one was.
+   * @throws Error when the namespace cannot be made.
+   */
+  async open(mounts: Mount[]): Promise<StageView> {
+    const sources = mounts.map(({ from }) => from).filter((from) => this.#own(from) === undefined);
+    const pid = await this.#pid(sources);
+    return {
+      enter: (uid) => {
+        const id = String(uid);
+        const user = ["setpriv", "--reuid", id, "--regid", id, "--clear-groups", "--no-new-privs", "--"];
+        return ["nsenter", `--mount=/proc/${pid}/ns/mnt`, "--", ...user];
+      },
+      translate: (asked) =>
+        asked.map(({ from, to }) => ({
+          from: `${place}/${this.#own(from) ?? sources.indexOf(from)}`,
+          to,
+        })),
+    };
   }
 
   stop(): void {
-    this.#holder?.child.kill("SIGKILL");
+    for (const holder of [this.#holder, this.#former]) holder?.child.kill("SIGKILL");
   }
 
-  async #pid(): Promise<number> {
+  /** Where a file of the engine's directory is on the stage; undefined for any other. */
+  #own(from: string): string | undefined {
+    const path = relative(this.#directory, from);
+    return path.startsWith("..") ? undefined : `engine/${path}`;
+  }
+
+  async #pid(sources: string[]): Promise<number> {
+    const held = fingerprint(sources);
     const { child } = this.#holder ?? {};
-    if (child === undefined || child.exitCode !== null || child.signalCode !== null)
-      this.#holder = this.#start();
+    const isGone = child === undefined || child.exitCode !== null || child.signalCode !== null;
+    if (isGone || this.#holder?.held !== held) {
+      this.#former?.child.kill("SIGKILL");
+      this.#former = this.#holder;
+      this.#holder = { ...this.#start(sources), held };
+    }
     const pid = await this.#holder?.pid;
     if (pid === undefined) throw new Error("The engine's mount namespace is gone.");
     return pid;
   }
 
-  #start(): { child: ChildProcess; pid: Promise<number> } {
+  #start(sources: string[]): Omit<Holder, "held"> {
     const args = [
       "--die-with-parent",
       "--info-fd",
@@ -70,7 +101,7 @@ export class Stage {
       "--tmpfs",
       place,
     ];
-    this.#mounts.forEach(({ from }, index) => args.push("--ro-bind", from, `${place}/${index}`));
+    sources.forEach((from, index) => args.push("--ro-bind", from, `${place}/${index}`));
     args.push("--bind", this.#directory, `${place}/engine`, "--chdir", "/");
     // It reads to the end, which comes when the engine ends.
     args.push("/bin/sh", "-c", "echo ready; exec cat >/dev/null");
@@ -78,18 +109,30 @@ export class Stage {
       cwd: "/",
       detached: true,
       env: { PATH: "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" },
-      stdio: ["pipe", "pipe", "ignore", "pipe"],
+      stdio: ["pipe", "pipe", "pipe", "pipe"],
     });
     // It must not keep a process alive that has closed its engine or is about to end.
     child.unref();
-    const ended = new Promise((resolve) => child.once("exit", resolve).once("error", resolve));
+    let printed = "";
+    child.stderr?.on("data", (chunk: Buffer) => (printed = (printed + chunk.toString()).slice(-1024)));
+    const ended = new Promise((resolve) => child.once("close", resolve).once("error", resolve));
     // The process id comes first; the mounts are there when the command runs.
     const ready = new Promise((resolve) => child.stdout?.once("data", resolve));
     const pid = readInfo(child.stdio[3], ended).then(async (number) => {
-      await Promise.race([ready, ended]);
+      await Promise.race([ready, ended.then(() => Promise.reject(new Error(printed.trim())))]);
       return number;
     });
     pid.catch(() => undefined);
     return { child, pid };
   }
+}
+
+/** Another for every change of which files the paths lead to. */
+function fingerprint(paths: string[]): string {
+  return paths
+    .map((path) => {
+      const found = statSync(path, { throwIfNoEntry: false });
+      return `${path} ${found?.dev} ${found?.ino}`;
+    })
+    .join("\n");
 }

@@ -1,0 +1,46 @@
+/**
+ * Bounds for which bubblewrap has no option, set from outside in the namespaces of a sandbox before its first program
+ * runs: pools that the kernel keeps for the whole machine, or for all sandboxes of one user, are shared out.
+ */
+import { execFile } from "node:child_process";
+import { promisify } from "node:util";
+
+const run = promisify(execFile);
+
+/** Of some 3,000 that a machine has. */
+const pseudoTerminals = 64;
+
+/** A user has 128 instances, and from 8,192 watches on, for the editor beside the sandboxes too. */
+const inotify = { instances: 64, watches: 65_536 };
+
+/**
+ * The number of each kind of namespace and of notification that the user namespace may have (user_namespaces(7)). The
+ * kernel shows these files for the namespace of whoever opens them, and nobody inside may write to them.
+ */
+const counts = [
+  "cd /proc/sys/user || exit",
+  "for file in max_*_namespaces; do echo 0 >$file; done",
+  `echo ${inotify.instances} >max_inotify_instances`,
+  `echo ${inotify.watches} >max_inotify_watches`,
+];
+
+/** bubblewrap mounts a devpts of the sandbox's own, without an end to it. */
+const terminals =
+  'exec nsenter --target "$1" --mount -- mount --internal-only --no-mtab -t devpts ' +
+  `-o remount,nosuid,noexec,mode=620,ptmxmode=666,max=${pseudoTerminals} devpts /dev/pts`;
+
+/**
+ * @param pid The sandbox's first process, as the host sees it.
+ * @throws Error with what was printed when the bounds cannot be set.
+ */
+export async function confine(pid: number): Promise<void> {
+  // Root becomes the sandbox's own user; any other user is that already, and may not drop its groups in there.
+  const user = process.getuid?.() === 0 ? [] : ["--preserve-credentials"];
+  const script = [...counts, terminals].join("\n");
+  const args = ["--target", String(pid), "--user", ...user, "--", "/bin/sh", "-c", script, "sh", String(pid)];
+  const env = { PATH: "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" };
+  await run("nsenter", args, { cwd: "/", env, timeout: 10_000 }).catch((error: unknown) => {
+    const printed = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : "";
+    throw new Error(`its bounds could not be set: ${printed === "" ? String(error) : printed}`);
+  });
+}

@@ -1,0 +1,45 @@
+/**
+ * The first process of a sandbox, pid 1 of its namespaces: a bash that starts the control server, collects orphans and
+ * ends with the control server. The kernel ends every process of a sandbox with it, so nothing inside may have a say in
+ * it: it keeps one capability more than whatever it starts can have, and the kernel lets a process trace, or open the
+ * memory or the descriptors of, only what has no more capabilities than itself.
+ */
+import { hostname } from "./furniture.ts";
+import type { Limits } from "./limits.ts";
+
+/** It stays out of the capabilities of everything else in the sandbox. By itself it gives no right over anything. */
+export const initCapability = "CAP_SETPCAP";
+
+/** It reads its script from stdin, so that it does nothing before the engine says so, and `ps` shows a few words. */
+export const initCommand = ["/bin/bash", "-p", "-s", hostname];
+
+/** The first line of its script: says on file descriptor 6 that bubblewrap is done. */
+export const initGreeting = "echo complete >&6\n";
+
+/**
+ * What the engine writes to its stdin after that. Without it the first process ends. It closes what file descriptors came along. Process limits count inside the sandbox's user namespace.
+ */
+export function initScript(command: string[], { openFiles, processes }: Limits): string {
+  const capability = initCapability.replace("CAP_", "-").toLowerCase();
+  const drop = `setpriv --bounding-set=${capability} --inh-caps=${capability} --ambient-caps=${capability}`;
+  // A limit that this machine has set lower stays as it is.
+  const limits = ["-c 0", `-n ${openFiles}`, `-u ${processes}`, `-l ${lockedKiB}`, `-i ${pendingSignals}`];
+  return [
+    "{ exec </dev/null",
+    'for fd in /proc/self/fd/*; do fd=${fd##*/}; if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi; done',
+    `( ${limits.map((limit) => `ulimit ${limit} 2>/dev/null`).join("; ")}`,
+    `exec ${drop} -- ${command.map(quote).join(" ")} ) &`,
+    "trap '' INT",
+    "wait $!; exit; }",
+    "",
+  ].join("\n");
+}
+
+/** What processes may keep out of reach of the machine's memory management. */
+const lockedKiB = 8192;
+/** Signals that wait, and timers, which take a place among them: a pool of the user's. */
+const pendingSignals = 4096;
+
+function quote(word: string): string {
+  return `'${word.replaceAll("'", String.raw`'\''`)}'`;
+}

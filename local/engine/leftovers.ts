@@ -1,0 +1,37 @@
+/**
+ * What an engine that was killed left behind, found by marks that nothing in a sandbox can change: the engine's own
+ * directory, in which each sandbox's first process is named, and the names of control groups.
+ */
+import { chmod, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { end, identify, isAlive } from "./identity.ts";
+import { endLeftoverGroups, type GroupParent } from "./limits.ts";
+
+/** Names the engine, in its own directory. */
+const engineMark = "engine.pid";
+
+/** Names a sandbox's first process, in the sandbox's directory. */
+export const sandboxMark = "sandbox.pid";
+
+export async function markEngine(directory: string): Promise<void> {
+  await writeFile(join(directory, engineMark), identify(process.pid) ?? "");
+}
+
+/** Ends the sandboxes of engines that are gone, and removes their directories and control groups. */
+export async function endLeftovers(runDir: string, parents: GroupParent[]): Promise<void> {
+  await mkdir(runDir, { recursive: true, mode: 0o700 });
+  await chmod(runDir, 0o700);
+  for (const boot of await readdir(runDir)) {
+    if (!/^[0-9a-f]{16}$/.test(boot)) continue;
+    const directory = join(runDir, boot);
+    if (isAlive(await read(join(directory, engineMark)))) continue;
+    const marks = (await readdir(directory)).map((name) => join(directory, name, sandboxMark));
+    await Promise.all(marks.map(async (mark) => await end(await read(mark))));
+    await endLeftoverGroups(parents, boot);
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+async function read(file: string): Promise<string> {
+  return await readFile(file, "utf8").catch(() => "");
+}

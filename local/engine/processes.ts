@@ -1,0 +1,157 @@
+/** Starts a program under bubblewrap, as the second process of namespaces of its own, and sees to the end of all of them. */
+import { spawn, type ChildProcess } from "node:child_process";
+import { writeFile } from "node:fs/promises";
+import type { Readable, Writable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { ExitReport } from "../platform/protocol.ts";
+import { bubblewrapArguments, readInfo, sizesFor, type Mount } from "./bubblewrap.ts";
+import { confine } from "./confine.ts";
+import { end, identify, kill, type Identity } from "./identity.ts";
+import { initCommand, initGreeting, initScript } from "./init.ts";
+import type { Limits } from "./limits.ts";
+import { seccompFilter } from "./seccomp.ts";
+import type { Stage } from "./stage.ts";
+import type { Toolchain } from "./toolchain.ts";
+
+export interface StartOptions {
+  mounts: Mount[];
+  toolchain: Toolchain;
+  limits: Limits;
+  env: Record<string, string>;
+  groups: string[];
+  supported: ReadonlySet<string>;
+  /** For an engine of root's: where bubblewrap is started, and the user id it is started as. */
+  stage: { stage: Stage; uid: number } | undefined;
+  /** What the sandbox may write to on the host. Nothing, for a sandbox that a user gets. */
+  writable?: Mount[];
+  command: string[];
+  /** A file of the engine's that names the first process, for a later engine that finds it. */
+  record?: string;
+  /** Called with everything the sandbox's own processes print to their stdout and stderr. */
+  onOutput: (text: string) => void;
+}
+
+export interface Processes {
+  /** The host's process id of the sandbox's first process; rejects when it ends before its command begins. */
+  pid: Promise<number>;
+  /** Kills every process. Resolves when none is left. */
+  kill(): Promise<void>;
+  /** Settles when every process has ended; never rejects. */
+  exited: Promise<ExitReport>;
+  /** The last of what was printed. */
+  output(): string;
+}
+
+/**
+ * On the host, before anything else: joins the control groups, and prefers the sandbox to anything else on this
+ * machine when memory runs out. Exit status 126 when a group cannot be joined.
+ */
+export const prelude = [
+  "echo 500 2>/dev/null >/proc/self/oom_score_adj",
+  'while [ "$1" != -- ]; do echo 0 >"$1/cgroup.procs" || exit 126; shift; done',
+  "shift",
+  'exec "$@"',
+].join("\n");
+
+/** How long the last of what a sandbox printed may be on its way once every process has ended. */
+const outputMs = 500;
+
+/** How long bubblewrap may take to notice that the first process was killed. */
+const noticeMs = 2000;
+
+/** Starts bubblewrap with a command. The command begins when the sandbox is complete. */
+export async function start(options: StartOptions): Promise<Processes> {
+  const { limits, env, supported, toolchain, stage } = options;
+  const filter = seccompFilter();
+  const view = await stage?.stage.open(options.mounts);
+  const translate = (mounts: Mount[]) => view?.translate(mounts) ?? mounts;
+  const sizes = sizesFor(limits.diskBytes);
+  const mounts = translate(options.mounts);
+  const inner = bubblewrapArguments(mounts, toolchain, sizes, env, supported, filter !== undefined);
+  for (const { from, to } of translate(options.writable ?? [])) inner.push("--bind", from, to);
+  if (filter !== undefined) inner.push("--seccomp", "5");
+  const outer = stage === undefined ? [] : (view?.enter(stage.uid) ?? []);
+  // Variables given by the Worker may be secrets: they go by a pipe, since anyone can read a command line.
+  const argv = [...outer, "bwrap", "--args", "4", "--info-fd", "3", "--", ...initCommand];
+  const child = spawn("/bin/sh", ["-c", prelude, "sandbox", ...options.groups, "--", ...argv], {
+    cwd: "/",
+    detached: true,
+    env: { PATH: "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" },
+    stdio: ["pipe", "pipe", "pipe", "pipe", "pipe", "pipe", "pipe"],
+  });
+  const [stdin, , , info, args, seccomp, complete]: readonly ChildStream[] = child.stdio;
+  for (const stream of [stdin, info, args, seccomp, complete]) stream?.on("error", () => undefined);
+  child.stdin?.write(initGreeting);
+  write(args, inner.map((argument) => `${argument}\0`).join(""));
+  write(seccomp, filter ?? Buffer.alloc(0));
+
+  let printed = "";
+  const collect = (chunk: Buffer) => {
+    const text = chunk.toString();
+    printed = (printed + text).slice(-4096);
+    options.onOutput(text);
+  };
+  child.stdout?.on("data", collect);
+  child.stderr?.on("data", collect);
+
+  let first: Identity | undefined;
+  const exited = settle(child, () => first);
+  // From the moment it tells its first process, bubblewrap dies with the engine, and the sandbox with bubblewrap.
+  const pid = readInfo(info, exited).then(async (number) => {
+    first = identify(number);
+    if (first !== undefined && options.record !== undefined) await writeFile(options.record, first);
+    await spoken(complete, exited);
+    await confine(number);
+    write(stdin, initScript(options.command, limits));
+    return number;
+  });
+  pid.catch(() => undefined);
+  return { pid, exited, output: () => printed, kill: async () => await killAll(child, first, exited) };
+}
+
+/**
+ * Settles when nothing of the sandbox is left, whatever its processes do: by the end of bubblewrap, which waits for the
+ * first process, and by that process itself where bubblewrap was killed alone. A pipe that is held open holds up nothing.
+ */
+async function settle(child: ChildProcess, first: () => Identity | undefined): Promise<ExitReport> {
+  const closed = new Promise((resolve) => child.once("close", resolve));
+  const report = await new Promise<ExitReport>((resolve) => {
+    child.once("error", (error) => resolve({ exitCode: 127, reason: error.message }));
+    child.once("exit", (code, signal) => resolve({ exitCode: code ?? 137, reason: signal ?? "exit" }));
+  });
+  const identity = first();
+  if (identity !== undefined) await end(identity);
+  const late = new AbortController();
+  const { signal } = late;
+  await Promise.race([closed, sleep(outputMs, undefined, { signal }).catch(() => undefined)]);
+  late.abort();
+  for (const stream of child.stdio) stream?.destroy();
+  return report;
+}
+
+/** Waits for the first process's word that bubblewrap is done. */
+async function spoken(stream: ChildStream, ended: Promise<unknown>): Promise<void> {
+  const word = new Promise((resolve) => stream?.once("data", resolve));
+  await Promise.race([
+    word,
+    ended.then(() => Promise.reject(new Error("bubblewrap could not make the sandbox"))),
+  ]);
+}
+
+async function killAll(
+  child: ChildProcess,
+  first: Identity | undefined,
+  exited: Promise<ExitReport>,
+): Promise<void> {
+  if (first === undefined) child.kill("SIGKILL");
+  else kill(first);
+  const late = setTimeout(() => child.kill("SIGKILL"), noticeMs);
+  await exited;
+  clearTimeout(late);
+}
+
+function write(stream: ChildStream, data: string | Buffer): void {
+  if (stream !== null && stream !== undefined && "end" in stream) stream.end(data);
+}
+
+type ChildStream = Readable | Writable | null | undefined;

@@ -1,0 +1,140 @@
+/** What runs in a sandbox tries to go on after the sandbox was destroyed, and after the engine was killed. */
+import { spawn, type ChildProcess } from "node:child_process";
+import { randomBytes, randomInt } from "node:crypto";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { afterEach, describe, expect, it } from "vitest";
+import { identify } from "../../local/engine/identity.ts";
+import { createGroups, findGroupParents } from "../../local/engine/limits.ts";
+import { repository } from "../../local/engine/toolchain.ts";
+import { startTestEngine, TestSandbox, type EngineAddress } from "../setup/engine-client.ts";
+import { outliveCommand } from "../setup/outlive.ts";
+import { processes, survivors, type Process } from "../setup/processes.ts";
+
+const groupParents = await findGroupParents();
+
+const cleanUp: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const step of cleanUp.splice(0).toReversed()) await step();
+});
+
+/** Runs the attack, with a process that would be glad to stay. */
+async function attack(sandbox: TestSandbox): Promise<{ answers: string; left: Process[] }> {
+  const command = `sleep 86400.${randomInt(1e9)}`;
+  await sandbox.run(`setsid ${command} >/dev/null 2>&1 &`);
+  const sleeping = () => processes().filter((found) => found.command === command);
+  await expect.poll(() => sleeping().length).toBe(1);
+  const left = sleeping();
+  // Without the mend this one is never ended by anything.
+  cleanUp.push(async () => {
+    for (const { pid } of await survivors(left, 0)) process.kill(pid, "SIGKILL");
+  });
+  const { stdout, stderr } = await sandbox.run(outliveCommand);
+  return { answers: stdout + stderr, left };
+}
+
+/** An engine as a program of its own, which can be killed. */
+async function spawnEngine(runDir: string): Promise<EngineAddress & { child: ChildProcess }> {
+  const secret = randomBytes(24).toString("hex");
+  const child = spawn(process.execPath, [join(repository, "local/engine/main.ts")], {
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  cleanUp.push(async () => child.kill("SIGKILL"));
+  child.stdin?.write(`${JSON.stringify({ secret, network: "none", isolation: "bubblewrap", runDir })}\n`);
+  const line = await new Promise<string>((resolve) =>
+    createInterface({ input: child.stdout ?? process.stdin }).once("line", resolve),
+  );
+  return { child, secret, url: JSON.parse(line).url };
+}
+
+async function runDirectory(): Promise<string> {
+  const runDir = await mkdtemp(join(tmpdir(), "sandbox-mcp-test-"));
+  cleanUp.push(async () => await rm(runDir, { recursive: true, force: true }));
+  return runDir;
+}
+
+it("a sandbox's first process cannot be taken over from inside", async () => {
+  const engine = await startTestEngine();
+  cleanUp.push(engine.close);
+  const sandbox = await TestSandbox.start(engine);
+  const { answers } = await attack(sandbox);
+  expect(answers.split("\n")).toEqual([
+    "mem Permission denied",
+    "process_vm_writev Operation not permitted",
+    "pidfd_getfd Operation not permitted",
+    "ptrace Operation not permitted",
+  ]);
+});
+
+it("a sandbox that tries to outlive its destruction is gone, and another is answered meanwhile", async () => {
+  const engine = await startTestEngine();
+  cleanUp.push(engine.close);
+  const [sandbox, other] = await Promise.all([TestSandbox.start(engine), TestSandbox.start(engine)]);
+  const { left } = await attack(sandbox);
+  const destroyed = sandbox.destroy();
+  expect((await other.run("echo answered")).stdout).toBe("answered");
+  await destroyed;
+  expect(await survivors(left, 0)).toEqual([]);
+  expect(await sandbox.ended()).toMatchObject({ exitCode: 0 });
+});
+
+it("a sandbox that tries to outlive its engine is gone with it", async () => {
+  const engine = await spawnEngine(await runDirectory());
+  const sandbox = await TestSandbox.start(engine);
+  const { left } = await attack(sandbox);
+  engine.child.kill("SIGKILL");
+  expect(await survivors(left, 5000)).toEqual([]);
+});
+
+describe("what an engine that is gone left behind", () => {
+  const boot = randomBytes(8).toString("hex");
+
+  function straggler(): ChildProcess {
+    const child = spawn("sleep", ["86400"], { stdio: "ignore" });
+    cleanUp.push(async () => child.kill("SIGKILL"));
+    return child;
+  }
+
+  /** A run directory as an engine leaves it that was killed together with what should have ended its sandbox. */
+  async function left(mark: string): Promise<string> {
+    const runDir = await runDirectory();
+    await mkdir(join(runDir, boot, "sandbox"), { recursive: true });
+    await writeFile(join(runDir, boot, "engine.pid"), "1 0 another-boot");
+    await writeFile(join(runDir, boot, "sandbox", "sandbox.pid"), mark);
+    return runDir;
+  }
+
+  it("is ended by the next one: a sandbox's first process", async () => {
+    const child = straggler();
+    const exit = once(child, "exit");
+    const runDir = await left(identify(child.pid ?? 0) ?? "");
+    const engine = await startTestEngine({ runDir });
+    cleanUp.push(engine.close);
+    expect(await exit).toEqual([null, "SIGKILL"]);
+    expect(existsSync(join(runDir, boot))).toBe(false);
+  });
+
+  it("is not taken for a process that has got its number since", async () => {
+    const child = straggler();
+    const engine = await startTestEngine({ runDir: await left(`${child.pid} 1 another-boot`) });
+    cleanUp.push(engine.close);
+    expect([child.exitCode, child.signalCode]).toEqual([null, null]);
+  });
+
+  it.runIf(groupParents.length > 0)("is ended by the next one: what is in its control groups", async () => {
+    const runDir = await left("");
+    const limits = { diskBytes: 1 << 26, memoryBytes: 1 << 26, processes: 10, openFiles: 100 };
+    const groups = await createGroups(groupParents, `${boot}-sandbox`, limits);
+    const child = straggler();
+    const exit = once(child, "exit");
+    for (const group of groups) await writeFile(join(group, "cgroup.procs"), String(child.pid));
+    const engine = await startTestEngine({ runDir });
+    cleanUp.push(engine.close);
+    expect(await exit).toEqual([null, "SIGKILL"]);
+    expect(groups.filter((group) => existsSync(group))).toEqual([]);
+  });
+});

@@ -33,29 +33,27 @@ export class SandboxTable {
 
   /** Resolves when the sandbox has ended; undefined when there never was one by that id. */
   async end(id: string): Promise<ExitReport | undefined> {
-    await this.#starting.get(id);
+    await this.#starting.get(id)?.catch(() => undefined);
     return (await this.#alive.get(id)?.ended) ?? this.#ended.get(id);
   }
 
-  /** @throws Error in words for the user. */
+  /** Starts a sandbox; asked again for the same one, answers as the first time. @throws Error in words for the user. */
   async start(id: string, request: StartRequest): Promise<void> {
     if (this.#closed) throw new Error("The engine is shutting down.");
-    if (this.#alive.has(id) || this.#starting.has(id)) throw new Error("This sandbox is running already.");
-    // An actor that lost its state may not know of its sandbox any more.
-    for (const other of this.#alive.values()) if (other.actor === request.actor) await other.destroy();
-    const started = this.#start(id, request);
-    this.#starting.set(
-      id,
-      started.catch(() => undefined),
-    );
-    try {
-      await started;
-    } finally {
-      this.#starting.delete(id);
+    const ended = this.#ended.get(id);
+    if (ended) throw new Error(ended.reason);
+    if (this.#alive.has(id)) return;
+    let started = this.#starting.get(id);
+    if (!started) {
+      started = this.#start(id, request).finally(() => this.#starting.delete(id));
+      this.#starting.set(id, started);
     }
+    await started;
   }
 
   async #start(id: string, request: StartRequest): Promise<void> {
+    // An actor that lost its state may not know of its sandbox any more.
+    for (const other of this.#alive.values()) if (other.actor === request.actor) await other.destroy();
     const alone = this.#alive.size === 0 && this.#starting.size === 0;
     const place = { id, directory: join(this.#directory, id), group: `${this.#boot}-${id}`, alone };
     let sandbox: Sandbox;
@@ -77,13 +75,13 @@ export class SandboxTable {
 
   /** Destroys a sandbox, also one that is just starting. */
   async destroy(id: string): Promise<void> {
-    await this.#starting.get(id);
+    await this.#starting.get(id)?.catch(() => undefined);
     await this.#alive.get(id)?.destroy();
   }
 
   async close(): Promise<void> {
     this.#closed = true;
-    await Promise.all(this.#starting.values());
+    await Promise.allSettled(this.#starting.values());
     await Promise.all([...this.#alive.values()].map(async (sandbox) => await sandbox.destroy()));
   }
 

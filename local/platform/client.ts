@@ -10,6 +10,10 @@ export interface LocalEnv {
 /** The words by which the SDK tells that a port is not served yet and tries again. */
 export const notListening = "the container is not listening";
 
+/** How often, and after what pause in milliseconds, an engine is asked again that does not take the question. */
+const MAX_FAILURES = 5;
+const RETRY_MS = 100;
+
 export class EngineClient {
   readonly #url: string;
   readonly #secret: string;
@@ -29,10 +33,28 @@ export class EngineClient {
     return await fetch(this.#url + path, { ...init, headers, redirect: "manual" });
   }
 
-  /** A JSON call. @throws Error with the engine's words. */
+  /**
+   * A request that may be made twice, made again when its connection breaks: that says nothing of the sandbox. An engine
+   * that is gone takes no new connection. @throws Error when it is
+   */
+  async insist(path: string, init?: RequestInit): Promise<Response> {
+    let failures = 0;
+    for (;;) {
+      const askedAt = Date.now();
+      try {
+        return await this.fetch(path, init);
+      } catch (error) {
+        failures = Date.now() - askedAt > RETRY_MS ? 1 : failures + 1;
+        if (failures > MAX_FAILURES) throw error;
+        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      }
+    }
+  }
+
+  /** A JSON call, which may be made twice. @throws Error with the engine's words. */
   async call(method: string, path: string, body?: unknown): Promise<unknown> {
     const init = body === undefined ? { method } : { method, body: JSON.stringify(body) };
-    const response = await this.fetch(path, init);
+    const response = await this.insist(path, init);
     if (!response.ok) throw new Error(await response.text());
     return await response.json();
   }

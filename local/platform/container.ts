@@ -9,10 +9,6 @@ import { matchesHost, type ExitReport, type Intercepts, type StartRequest } from
 /** In the actor's synchronous storage: `running` has to be known in the SDK's constructor. */
 const STORAGE_KEY = "__local_container";
 
-/** How often, and after what pause in milliseconds, an engine is asked again that does not take the question. */
-const MAX_FAILURES = 5;
-const RETRY_MS = 100;
-
 interface StoredInstance {
   sandbox: string;
   /** Which run of the engine it belongs to. */
@@ -224,18 +220,7 @@ class LocalContainer implements ContainerStandIn {
 
   async #exit(sandbox: string): Promise<ExitReport> {
     const killed: ExitReport = { exitCode: 137, reason: "the engine is gone" };
-    let failures = 0;
-    for (;;) {
-      const askedAt = Date.now();
-      try {
-        const response = await this.#engine.fetch(`/sandboxes/${sandbox}/exit`);
-        return response.ok ? await response.json<ExitReport>() : killed;
-      } catch {
-        // A connection that breaks says nothing of the sandbox. An engine that is gone takes no new one.
-        failures = Date.now() - askedAt > RETRY_MS ? 1 : failures + 1;
-        if (failures > MAX_FAILURES) return killed;
-        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-      }
-    }
+    const response = await this.#engine.insist(`/sandboxes/${sandbox}/exit`).catch(() => undefined);
+    return response?.ok ? await response.json<ExitReport>() : killed;
   }
 }

@@ -11,6 +11,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startEngineProcess } from "../../cli/engine.ts";
 import { freePort } from "../../cli/lock.ts";
 import { startWorker } from "../../cli/worker.ts";
+import { tree } from "../setup/processes.ts";
 import { repository, TOKEN } from "../setup/server.ts";
 import { type ToolAnswer, runIDIn, tool } from "../setup/tool.ts";
 import { LONG, pause } from "./support.ts";
@@ -22,6 +23,7 @@ class FlakyProxy {
   readonly #pairs = new Set<Socket>();
   #budget = Infinity;
   #cuts = 0;
+  #watched: { pattern: RegExp; times: number } | undefined;
 
   constructor(port: number) {
     this.#port = port;
@@ -33,7 +35,10 @@ class FlakyProxy {
       ] as const) {
         from.setNoDelay(true);
         this.#pairs.add(from);
-        from.on("data", (data: Buffer) => this.#pass(from === near ? this.#addressed(data) : data, to));
+        from.on("data", (data: Buffer) => {
+          this.#pass(from === near ? this.#addressed(data) : data, to);
+          if (from === near && this.#isWatched(data)) near.destroy();
+        });
         from.on("error", () => to.destroy());
         from.on("end", () => to.end());
         from.on("close", () => (this.#pairs.delete(from), to.destroy()));
@@ -61,6 +66,11 @@ class FlakyProxy {
     this.#budget = bytes;
   }
 
+  /** Hangs up on the Worker when a request like this has passed, before its answer, so many times. */
+  cutRequests(pattern: RegExp, times: number): void {
+    this.#watched = { pattern, times };
+  }
+
   close(): void {
     this.#server.close();
     this.cut();
@@ -76,6 +86,14 @@ class FlakyProxy {
     const before = data.subarray(0, at);
     const after = data.subarray(at + `127.0.0.1:${this.port}`.length);
     return Buffer.concat([before, Buffer.from(`127.0.0.1:${this.#port}`), after]);
+  }
+
+  #isWatched(data: Buffer): boolean {
+    const watched = this.#watched;
+    if (!watched || watched.times === 0 || !watched.pattern.test(data.toString("latin1"))) return false;
+    watched.times--;
+    this.#cuts++;
+    return true;
   }
 
   #pass(data: Buffer, to: Socket): void {
@@ -137,6 +155,22 @@ async function sh(sandbox: string, command: string, more: Record<string, unknown
     throw new Error(`${command}: ${answer.text}\n${logged.slice(-3).join("\n")}`);
   return String(answer.structured.stdout);
 }
+
+/** Sandboxes of this test's engine. */
+const running = (): number =>
+  tree(process.pid).filter(({ command }) => /^\S*node .*runtime\/main\.ts/.test(command)).length;
+
+describe("control channel cut while a sandbox starts", () => {
+  it("the start is asked for again until it is answered: one sandbox comes of it", async () => {
+    const before = proxy.cuts;
+    const sandboxes = running();
+    proxy.cutRequests(/^PUT \/sandboxes\/[^/ ]+ HTTP/, 5);
+    const answer = await call("run_command", { sandbox: "start", command: "echo done" });
+    expect(answer.text).toContain("done");
+    expect(proxy.cuts - before).toBe(5);
+    expect(running()).toBe(sandboxes + 1);
+  });
+});
 
 describe("control channel cut in the middle of a message", () => {
   it("a command goes on and is followed to its end; its output is neither doubled nor lost", async () => {

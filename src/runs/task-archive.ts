@@ -1,4 +1,5 @@
 /** The workspace and the agent's conversation of an ended task in R2, and their way back into a sandbox. */
+import { ToolError } from "../sandbox/errors.ts";
 import { type Archive, PIECE_BYTES } from "./task-detail.ts";
 import { type TaskScript, entriesOf } from "./task-script.ts";
 
@@ -20,6 +21,20 @@ export interface ArchiveHost {
 const PARTS = ["workspace", "conversation"] as const;
 
 const FILES = { workspace: "files.tgz", conversation: "talk.tgz" } as const;
+
+/** Files left out that are named. */
+const MAX_NAMED = 20;
+
+/** What an archive of few files may take beside them, bytes. */
+const ADDED_BYTES = 1024 * 1024;
+
+function tooLarge(maxBytes: number): ToolError {
+  const MiB = maxBytes / (1024 * 1024);
+  return new ToolError(
+    "too_large",
+    `its workspace, packed, is larger than the ${MiB} MiB of an archive (TASK_ARCHIVE_MAX_MB).`,
+  );
+}
 
 export class TaskArchive {
   readonly #host: ArchiveHost;
@@ -44,25 +59,29 @@ export class TaskArchive {
     );
     const [word, ...numbers] = reply.words;
     if (word !== "archive") return undefined;
-    const [fileBytes = 0, talkBytes = 0, count = 0, bytes = 0] = numbers.map(Number);
-    if (fileBytes === 0) return undefined;
+    const [fileBytes = 0, talkBytes = 0, count = 0, leftBytes = 0] = numbers.map(Number);
+    if (!(fileBytes > 0)) return undefined;
     const sizes = { workspace: fileBytes, conversation: talkBytes };
     const pieces = { workspace: 0, conversation: 0 };
+    let bytes = 0;
     for (const part of PARTS) {
       for (let at = 0; at < sizes[part]; at += PIECE_BYTES) {
         const path = `${this.#script.directory}/${FILES[part]}`;
         const piece = await this.#script.read(path, at, PIECE_BYTES);
-        if (piece === undefined) return undefined;
+        bytes += piece?.length ?? 0;
+        if (!piece?.length || bytes > this.#mostBytes) {
+          await this.#discard(runID, pieces);
+          if (bytes > this.#mostBytes) throw tooLarge(this.#host.archiveMaxBytes);
+          return undefined;
+        }
         await this.#host.bucket.put(this.#key(runID, part, pieces[part]), piece);
         pieces[part]++;
       }
     }
-    const largest = entriesOf(reply, 2).map(([size, path = ""]) => ({ path, size: Number(size) }));
-    return {
-      pieces,
-      bytes: fileBytes + talkBytes,
-      left: count > 0 ? { count, bytes, largest } : undefined,
-    };
+    const largest = entriesOf(reply, 2)
+      .slice(0, MAX_NAMED)
+      .map(([size, path = ""]) => ({ path, size: Number(size) }));
+    return { pieces, bytes, left: count > 0 ? { count, bytes: leftBytes, largest } : undefined };
   }
 
   /** Puts the pieces where the task's script looks for them. */
@@ -76,6 +95,18 @@ export class TaskArchive {
         await this.#host.writeFile(path, content, { encoding: "base64" });
       }
     }
+  }
+
+  /** What the archive may take. The sandbox chooses files by their sizes: to these come what tar and gzip add to each. */
+  get #mostBytes(): number {
+    return this.#host.archiveMaxBytes + Math.ceil(this.#host.archiveMaxBytes / 16) + ADDED_BYTES;
+  }
+
+  async #discard(runID: string, pieces: Archive["pieces"]): Promise<void> {
+    const keys = PARTS.flatMap((part) =>
+      Array.from({ length: pieces[part] }, (_, index) => this.#key(runID, part, index)),
+    );
+    if (keys.length > 0) await this.#host.bucket.delete(keys);
   }
 
   #key(runID: string, part: string, index: number): string {

@@ -39,6 +39,8 @@ export interface ModelAnswer {
   /** What it took. */
   tokens: number;
   error?: UpstreamError;
+  /** The agent hung up before the end, which says nothing of the API. */
+  cut?: boolean;
 }
 
 export interface Spending {
@@ -108,17 +110,18 @@ export class TaskBudgets {
     return { call };
   }
 
-  /** A request is over, with an answer or, where the agent hung up before it, without. Said twice, it counts once. */
-  answered({ run, number }: ModelCall, answer: ModelAnswer | undefined): void {
+  /** A request is over. Said twice, it counts once. */
+  answered({ run, number }: ModelCall, { tokens, error, cut }: ModelAnswer): void {
     const [ended] = this.#sql
       .exec("DELETE FROM model_calls WHERE run = ? AND number = ? RETURNING number", run, number)
       .toArray();
-    if (!ended || !answer) return;
+    if (!ended) return;
+    this.#sql.exec("UPDATE task_budgets SET tokens = tokens + ? WHERE run = ?", tokens, run);
+    if (cut) return;
     this.#sql.exec(
-      "UPDATE task_budgets SET tokens = tokens + ?, status = ?, message = ? WHERE run = ?",
-      answer.tokens,
-      answer.error?.status ?? null,
-      answer.error?.message ?? null,
+      "UPDATE task_budgets SET status = ?, message = ? WHERE run = ?",
+      error?.status ?? null,
+      error?.message ?? null,
       run,
     );
   }

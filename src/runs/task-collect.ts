@@ -50,7 +50,8 @@ export async function collect(
   const reply = await script.call("changes", MAX_FILES);
   const [word, total, diffBytes, listBytes] = reply.words;
   if (word !== "changes") return { changes: undefined, artifacts: [] };
-  const entries = entriesOf(reply, 4).map(([kind = "", type = "", size, path = ""]) => {
+  const listed = entriesOf(reply, 4).slice(0, MAX_FILES);
+  const entries = listed.map(([kind = "", type = "", size, path = ""]) => {
     const file: Changed = { path, change: KINDS[kind] ?? "changed", size: Number(size) };
     return { type, file };
   });

@@ -51,7 +51,8 @@ export class TaskScript {
       case "whole":
         return replyBytes(reply).subarray(offset, offset + maxBytes);
       case "file":
-        return replyBytes(reply);
+        // The sandbox may say more than it was asked.
+        return replyBytes(reply).subarray(0, maxBytes);
       default:
         return undefined;
     }

@@ -88,10 +88,10 @@ export class Tasks {
     };
   }
 
-  /** A request of a task to the model's API is over, with an answer or without. */
-  modelAnswered(call: ModelCall, answer: ModelAnswer | undefined): void {
+  /** A request of a task to the model's API is over. */
+  modelAnswered(call: ModelCall, answer: ModelAnswer): void {
     this.#host.budgets.answered(call, answer);
-    if (!answer?.error) return;
+    if (!answer.error) return;
     const { status, message } = answer.error;
     this.#working.get(call.run)?.say(`The model's API answered with status ${status}: ${message}`);
   }

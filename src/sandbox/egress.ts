@@ -6,6 +6,7 @@
 import { waitUntil } from "cloudflare:workers";
 import { type Config, type Env, parseConfig } from "../server/config.ts";
 import type { ModelAnswer, ModelCall, UpstreamError } from "../runs/task-budget.ts";
+import { RequestMeter } from "./model-request.ts";
 import { UsageCounter } from "./model-usage.ts";
 import type { Sandbox } from "./sandbox.ts";
 
@@ -14,8 +15,9 @@ type OutboundHandler = (request: Request, env: Env, from: { containerId: string 
 
 /** One host. */
 interface EgressRow {
-  /** `POST` paths that are let through; everything else is refused. */
+  /** `POST` paths that are let through, everything else is refused; and those of them that cost tokens. */
   paths: readonly string[];
+  charged: readonly string[];
   /** Names of headers that are passed on, or the beginning of names, ended by `*`. */
   passed: readonly string[];
   /** Where requests go, without a trailing slash. */
@@ -27,6 +29,7 @@ interface EgressRow {
 const EGRESS: Record<string, EgressRow> = {
   "anthropic.internal": {
     paths: ["/v1/messages", "/v1/messages/count_tokens"],
+    charged: ["/v1/messages"],
     passed: ["accept", "content-type", "user-agent", "x-app", "anthropic-*", "x-stainless-*"],
     upstream: ({ tasks }) => tasks.anthropicURL,
     authorize(headers, { tasks }) {
@@ -74,7 +77,7 @@ async function serve(row: EgressRow, request: Request, env: Env, containerID: st
       ? refusal(429, "rate_limit_error", admission.refused, { "retry-after": `${BUSY_SECONDS}` })
       : refusal(403, "permission_error", admission.refused);
 
-  const over = (answer?: ModelAnswer) => report(env, containerID, admission.call, answer);
+  const over = (answer: ModelAnswer) => report(env, containerID, admission.call, answer);
   const headers = new Headers();
   for (const [name, value] of request.headers) if (isPassed(row, name)) headers.set(name, value);
   headers.set("accept-encoding", "identity");
@@ -83,16 +86,17 @@ async function serve(row: EgressRow, request: Request, env: Env, containerID: st
     await over({ tokens: 0, error: { status: 401, message } });
     return refusal(401, "authentication_error", message);
   }
+  const { body, sent, meter } = metered(request);
+  const isCharged = row.charged.includes(pathname);
   let response: Response;
   try {
     // Redirects are not followed: the credential is for this address alone.
-    const { body, signal } = request;
-    const init = { method: "POST", headers, body, signal, redirect: "manual" } as const;
+    const init = { method: "POST", headers, body, signal: request.signal, redirect: "manual" } as const;
     response = await fetch(row.upstream(config) + pathname + search, init);
   } catch {
     const message = "The API cannot be reached from the server.";
-    // An agent that hangs up says nothing of the API.
-    await over(request.signal.aborted ? undefined : { tokens: 0, error: { status: 502, message } });
+    if (!request.signal.aborted) await over({ tokens: 0, error: { status: 502, message } });
+    else await over({ tokens: isCharged && sent() ? meter.inputTokens + meter.maxTokens : 0, cut: true });
     return refusal(502, "api_error", message);
   }
   const answer = new Headers(response.headers);
@@ -103,8 +107,12 @@ async function serve(row: EgressRow, request: Request, env: Env, containerID: st
     return new Response(null, { status: response.status, headers: answer });
   }
   const { readable, counted } = counting(response.body, request.signal);
-  // The answer ends with the agent's connection, or with the agent: what was used until then counts all the same.
-  waitUntil(counted.then((tokens) => over({ tokens })));
+  const isStream = /^text\/event-stream\b/i.test(response.headers.get("content-type") ?? "");
+  // The answer ends with the agent's connection, or with the agent: it is charged all the same.
+  const charged = counted.then(({ counter, whole }) => {
+    return over({ tokens: isCharged ? counter.charge(meter, whole, isStream) : 0, cut: !whole });
+  });
+  waitUntil(charged);
   return new Response(readable, { status: response.status, headers: answer });
 }
 
@@ -114,7 +122,7 @@ function actorOf(env: Env, containerID: string): DurableObjectStub<Sandbox> {
 }
 
 /** Tells the actor that a request is over: the next one, when this one goes away meanwhile. */
-async function report(env: Env, containerID: string, call: ModelCall, answer?: ModelAnswer): Promise<void> {
+async function report(env: Env, containerID: string, call: ModelCall, answer: ModelAnswer): Promise<void> {
   const once = () => actorOf(env, containerID).modelAnswered(call, answer);
   await once().catch(once);
 }
@@ -145,13 +153,41 @@ function errorMessage(body: string): string {
   return body.slice(0, 200).trim() || "no reason given";
 }
 
+/** The body of a request to pass on, read on its way, and whether all of it was sent: before that, the API does nothing. */
+function metered(request: Request) {
+  const meter = new RequestMeter();
+  let isSent = false;
+  const sent = () => isSent;
+  if (!request.body) return { body: null, sent, meter };
+  const length = request.headers.get("content-length");
+  const { readable, writable } =
+    length === null ? new TransformStream<Uint8Array, Uint8Array>() : new FixedLengthStream(Number(length));
+  const { body } = request;
+  const pump = async () => {
+    const writer = writable.getWriter();
+    try {
+      for await (const bytes of body) {
+        meter.add(bytes);
+        await writer.write(bytes);
+      }
+      isSent = true;
+      await writer.close();
+    } catch (error) {
+      await writer.abort(error).catch(() => undefined);
+    }
+  };
+  waitUntil(pump());
+  return { body: readable, sent, meter };
+}
+
 /** Passes a body on piece by piece, and counts the tokens that it speaks of, until its reader is gone. */
 function counting(
   body: ReadableStream<Uint8Array>,
   gone: AbortSignal,
-): { readable: ReadableStream; counted: Promise<number> } {
+): { readable: ReadableStream; counted: Promise<{ counter: UsageCounter; whole: boolean }> } {
   const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
   const counter = new UsageCounter();
+  let whole = false;
   const pump = async () => {
     const writer = writable.getWriter();
     const reader = body.getReader();
@@ -165,11 +201,13 @@ function counting(
         counter.add(value);
         await writer.write(value);
       }
+      // All of it has come, whether the agent still listens or not.
+      whole = true;
       await writer.close();
     } catch (error) {
       await stop(error);
     }
-    return counter.tokens;
+    return { counter, whole };
   };
   return { readable, counted: pump() };
 }

@@ -1,4 +1,5 @@
-/** Counts the tokens that an answer of the Messages API reports, as it streams by. */
+/** Counts the tokens that an answer of the Messages API reports, as it streams by, and says what an answer costs. */
+import type { RequestMeter } from "./model-request.ts";
 
 /**
  * A field of a usage report. It is looked for in the text as it comes, and not in parsed lines: an answer that is no
@@ -17,10 +18,13 @@ export class UsageCounter {
   #rest = "";
   /** Whether there was a report: the answer of `count_tokens` has a field of that name, and costs nothing. */
   #reports = false;
+  /** Whether a stream's last event has come: what it reports before is not all. */
+  #stopped = false;
 
   add(bytes: Uint8Array): void {
     const text = this.#rest + this.#decoder.decode(bytes, { stream: true });
     this.#rest = text.slice(-KEPT);
+    if (text.includes('"message_stop"')) this.#stopped = true;
     const from = this.#reports ? 0 : text.indexOf('"usage"');
     if (from < 0) return;
     this.#reports = true;
@@ -36,6 +40,17 @@ export class UsageCounter {
     return (
       this.#of("input_tokens") + this.#of("output_tokens") + this.#of("cache_creation_input_tokens") + cached
     );
+  }
+
+  /**
+   * Tokens to charge for the answer. One that broke off before its report, because the agent hung up, costs what it was
+   * allowed to: nobody says how much of that the model had written by then.
+   * @param whole whether the answer was read to its end
+   */
+  charge(request: RequestMeter, whole: boolean, isStream: boolean): number {
+    if (this.#reports && (isStream ? this.#stopped : whole)) return this.tokens;
+    const input = this.#reports ? this.tokens - this.#of("output_tokens") : request.inputTokens;
+    return input + Math.max(request.maxTokens, this.#of("output_tokens"));
   }
 
   #of(name: string): number {

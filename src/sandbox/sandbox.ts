@@ -127,8 +127,8 @@ export class Sandbox extends BaseSandbox<Env> {
     return { refused: "The task that had this key has ended." };
   }
 
-  /** Told by the egress when a request to a model is over, with an answer or without. */
-  modelAnswered(call: ModelCall, answer?: ModelAnswer): void {
+  /** Told by the egress when a request to a model is over. */
+  modelAnswered(call: ModelCall, answer: ModelAnswer): void {
     this.#parts.tasks.modelAnswered(call, answer);
   }
 

@@ -22,6 +22,15 @@ export default async function setup(project: TestProject): Promise<() => Promise
     ],
     // Begins an answer that only the client can end.
     silent: [{ blocks: [{ type: "text", text: "" }], silentAfter: 1 }],
+    // Puts another program in the place of the one that packs.
+    pack: [
+      bash(
+        "mkdir -p ~/.local/bin; printf '#!/bin/sh\nexec head -c 30000000 /dev/urandom >\"$4\"\n' > ~/.local/bin/tar; chmod +x ~/.local/bin/tar; echo x > x",
+      ),
+      say("Packed."),
+    ],
+    // Never begins one.
+    hang: ["hang"],
     wait: [bash("echo begun > /workspace/begun; sleep 300"), say("not reached")],
     big: [
       bash(

@@ -1,8 +1,12 @@
 /** The host that only we answer, seen from inside a sandbox. */
+import { env } from "cloudflare:workers";
 import { describe, expect, it } from "vitest";
 import { MAX_IN_FLIGHT } from "../../../src/runs/task-budget.ts";
+import { OUTBOUND } from "../../../src/sandbox/egress.ts";
+import { RequestMeter } from "../../../src/sandbox/model-request.ts";
 import { UsageCounter } from "../../../src/sandbox/model-usage.ts";
-import { inActor, owner, sh, until } from "../support.ts";
+import type { Env } from "../../../src/server/config.ts";
+import { actorOf, inActor, owner, sh, until } from "../support.ts";
 
 /** Status and body of a request made in a sandbox. */
 async function ask(sandbox: string, path: string, options = ""): Promise<[status: string, body: string]> {
@@ -115,6 +119,93 @@ describe("anthropic.internal", () => {
     await until(async () => (await ask(sandbox, "/v1/messages", real))[0] === "200");
     const { text } = await owner.call("get_result", { id: started.structured.id });
     expect(text).toContain("state: succeeded");
+  });
+});
+
+describe("an agent that hangs up before the model's API has said what it took", () => {
+  /** What the task that works in the sandbox is charged for what is done with its placeholder. */
+  async function charged(sandbox: string, work: (key: string) => Promise<unknown>): Promise<number> {
+    const { structured } = await owner.call("execute_task", { task: "[[work]] x", sandbox, wait_seconds: 0 });
+    const key = await placeholder(sandbox);
+    const spent = () =>
+      inActor(
+        sandbox,
+        (_actor, { storage }) =>
+          storage.sql.exec<{ tokens: number }>("SELECT tokens FROM task_budgets").one().tokens,
+      );
+    const before = await spent();
+    await work(key);
+    await until(async () => (await spent()) > before);
+    const after = await spent();
+    await owner.call("cancel_run", { id: structured.id });
+    return after - before;
+  }
+
+  it("in the middle of a stream is charged all that it had asked for", async () => {
+    const messages = [{ role: "user", content: "[[silent]] x" }];
+    const message = { max_tokens: 7000, stream: true, messages, tools: [{ name: "Bash" }] };
+    const tokens = await charged("cut-stream", (key) =>
+      sh(
+        "cut-stream",
+        `curl -sN -m 1 ${request(key, message)} http://anthropic.internal/v1/messages || true`,
+      ),
+    );
+    expect(tokens).toBe(7010);
+  });
+
+  it("before the answer has begun is charged for the question too, by its size", async () => {
+    const messages = [{ role: "user", content: `[[hang]] ${"x".repeat(3000)}` }];
+    const text = JSON.stringify({ max_tokens: 7000, messages, tools: [{ name: "Bash" }] });
+    const handle = OUTBOUND["anthropic.internal"];
+    const containerId = (await actorOf("cut-before")).id.toString();
+    const tokens = await charged("cut-before", async (key) => {
+      const agent = new AbortController();
+      const pieces = [new TextEncoder().encode(text)];
+      let isSent = false;
+      const body = new ReadableStream<Uint8Array>({
+        pull(controller) {
+          const piece = pieces.pop();
+          if (piece) return controller.enqueue(piece);
+          isSent = true;
+          controller.close();
+        },
+      });
+      const headers = { "x-api-key": key, "content-type": "application/json" };
+      const init = { method: "POST", headers, body, signal: agent.signal };
+      const answer = handle?.(new Request("http://anthropic.internal/v1/messages", init), env as Env, {
+        containerId,
+      });
+      await until(() => isSent);
+      agent.abort();
+      expect((await answer)?.status).toBe(502);
+    });
+    expect(tokens).toBe(7000 + Math.ceil(text.length / 3));
+  });
+});
+
+describe("what a request asks for", () => {
+  const read = (json: string, size = 1000) => {
+    const meter = new RequestMeter();
+    const bytes = new TextEncoder().encode(json);
+    for (let at = 0; at < bytes.length; at += size) meter.add(bytes.subarray(at, at + size));
+    return meter.maxTokens;
+  };
+
+  it.each([
+    ['{"max_tokens":5}', 5],
+    ['{"messages":[{"content":"\\"max_tokens\\": 1"},{"max_tokens":1}], "max_tokens" : 3.2e3 }', 3200],
+    ['{"max_tokens":70,"messages":{"max_tokens":1},"metadata":{"max_tokens":2}}', 70],
+    [String.raw`{"max\u005ftokens":70,"messages":{"max_tokens":1}}`, 70],
+    ['{"max_tokens":70,"max_tokens":1}', 70],
+    [`{"max_tokens"${" ".repeat(500)}:${" ".repeat(500)}70}`, 70],
+    ['{"max_tokens":null}', 128_000],
+    ['{"max_tokens":""}', 128_000],
+    ['{"messages":[]}', 128_000],
+    ['{"max_tokens":1e400}', 128_000],
+    ["]]}}{", 128_000],
+  ])("is read off %s", (json, tokens) => {
+    expect(read(json)).toBe(tokens);
+    expect(read(json, 1)).toBe(tokens);
   });
 });
 

@@ -1,6 +1,7 @@
 /** What becomes of a task when what runs it goes away, and who may do what with it. */
 import { beforeAll, describe, expect, it } from "vitest";
 import { IN_FLIGHT_MS, MAX_IN_FLIGHT, MAX_REQUESTS, TaskBudgets } from "../../../src/runs/task-budget.ts";
+import { principalHash } from "../../../src/sandbox/naming.ts";
 import { TaskIndex } from "../../../src/runs/task-index.ts";
 import { actorOf, bucket, evict, inActor, killContainer, owner, principal, sh, until } from "../support.ts";
 
@@ -162,6 +163,15 @@ describe("what a task leaves", () => {
     expect(whole).toContain('+++ "b/caf\\351.txt"');
   });
 
+  it("leaves no more of an archive than may be, whatever packs it", async () => {
+    const { id } = await execute({ task: "[[pack]] x" });
+    const prefix = `${await principalHash("owner")}/${id}/archive/`;
+    const { objects } = await bucket.list({ prefix });
+    const bytes = objects.reduce((sum, { size }) => sum + size, 0);
+    // TASK_ARCHIVE_MAX_MB is 4 in these tests.
+    expect(bytes).toBeLessThanOrEqual(5.25 * 1024 * 1024);
+  });
+
   it("leaves out of the archive what is too much, and says so", async () => {
     const { note, state } = await execute({ task: "[[big]] x" });
     expect(state).toBe("succeeded");
@@ -303,7 +313,7 @@ describe("requests to the model at the same time", () => {
       const [first, second] = admitted;
       if (!first || !second) throw new Error("none was admitted");
       budgets.answered(first, { tokens: 5, error: { status: 529, message: "overloaded" } });
-      budgets.answered(second, undefined);
+      budgets.answered(second, { tokens: 0, cut: true });
       for (const call of [first, second]) budgets.answered(call, { tokens: 5 });
       expect(budgets.spending("a")).toMatchObject({ tokens: 5, upstream: { status: 529 } });
       expect(await budgets.admit(key)).toHaveProperty("call");

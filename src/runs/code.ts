@@ -3,6 +3,7 @@ import type { CodeOutcome } from "../sandbox/kernel-outcome.ts";
 import type { CodeError, RichResult } from "../sandbox/kernel-protocol.ts";
 import type { Kernel } from "../sandbox/kernel-table.ts";
 import type { CodeSpec, Kernels, TakenOver } from "../sandbox/kernels.ts";
+import { examine } from "../sandbox/images.ts";
 import type { Shell } from "../sandbox/shell.ts";
 import { RunFiles } from "./files.ts";
 import { installHint } from "./missing-module.ts";
@@ -123,10 +124,10 @@ function titleOf(language: string, context: string): string {
   return context === "default" ? `The ${language} kernel` : `The ${language} kernel ${context}`;
 }
 
-function endOf(
+async function endOf(
   outcome: CodeOutcome,
   { language, context, timeoutMs, cut }: Omit<CodeSpec, "runID"> & Allowance,
-): End {
+): Promise<End> {
   const kernel = titleOf(language, context);
   const state = STATE[outcome.state];
   const reasons: Record<CodeOutcome["end"], string | undefined> = {
@@ -142,15 +143,15 @@ function endOf(
     state: STATES[outcome.end],
     exitCode: outcome.exitCode,
     note: reasons[outcome.end],
-    detail: fitting(outcome),
+    detail: await fitting(outcome),
   };
 }
 
 /** The results as far as they fit into a run's record; what does not is named. */
-function fitting({ results, error }: CodeOutcome): CodeDetail {
+async function fitting({ results, error }: CodeOutcome): Promise<CodeDetail> {
   const raised = error && shortened(error);
   // Each of the results may be no more than the line that says that it is left out.
-  const shown = results.flatMap(readable);
+  const shown = await Promise.all(results.flatMap(readable).map(showable));
   let room = DETAIL_BYTES - sizeOf({ results: [], error: raised }) - shown.length * LEFT_OUT_BYTES;
   let textRoom = TEXTS_BYTES;
   const kept: CodeResult[] = [];
@@ -183,6 +184,23 @@ function shortened({ name, message, traceback }: CodeError): CodeError {
 /** Bytes of the value's JSON in UTF-8. */
 function sizeOf(value: unknown): number {
   return value === undefined ? 0 : encoder.encode(JSON.stringify(value)).length;
+}
+
+/** The result, or for an image that would end a client's chat the reason why it is not shown. */
+async function showable(result: CodeResult): Promise<CodeResult> {
+  if ("text" in result) return result;
+  const looked = await examine(fromBase64(result.image));
+  if ("mimeType" in looked) return { ...result, mimeType: looked.mimeType };
+  return { text: `[An image is left out: it ${looked.problem} ${looked.remedy}]` };
+}
+
+/** The bytes; none where it is no base64 after all. */
+function fromBase64(text: string): Uint8Array {
+  try {
+    return Uint8Array.fromBase64(text, { lastChunkHandling: "strict" });
+  } catch {
+    return new Uint8Array();
+  }
 }
 
 const BASE64 = /^[A-Za-z0-9+/]+={0,2}$/;

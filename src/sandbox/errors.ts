@@ -12,6 +12,7 @@ export type ErrorCode =
   | "no_space"
   | "file_system"
   | "too_large"
+  | "not_shown"
   | "language_unavailable"
   | "quota_exceeded"
   | "not_configured"

@@ -1,19 +1,22 @@
 /** A file that a task left, as an answer of get_result. */
+import { IMAGE_BYTES, imageType } from "../sandbox/images.ts";
 import { wholeText } from "../sandbox/text.ts";
+import { BINARY_BYTES, describeBinary } from "./binary.ts";
+import { imageBlock } from "./image.ts";
 import { type ToolContext, type ToolOutput, text } from "./define.ts";
-import { IMAGE_BYTES, imageType } from "./images.ts";
 import { ownRun } from "./own-run.ts";
 
-/** Bytes of one answer: text, and what base64 is made of. */
+/** Bytes of text in one answer. */
 const MAX_TEXT = 48 * 1024;
-const MAX_BINARY = 384 * 1024;
 
+/** @param at the byte to read on from; without it an image is shown, and of other files that are no text what they are */
 export async function artifactOutput(
   context: ToolContext,
   id: string,
   path: string,
-  cursor = 0,
+  at?: number,
 ): Promise<ToolOutput> {
+  const cursor = at ?? 0;
   const read = async (maxBytes: number) => {
     const answer = await context.reading(ownRun(id), (actor, owner) =>
       actor.readArtifact(owner, id, path, cursor, maxBytes),
@@ -27,12 +30,13 @@ export async function artifactOutput(
     const said = `[${path}, bytes ${cursor} to ${next} of ${size}. ${next < size ? `Go on with cursor ${next}.` : "This is the end."}]`;
     return { content: [...(content.text ? [text(content.text)] : []), text(said)] };
   }
-  const mimeType = cursor === 0 && size <= IMAGE_BYTES ? imageType(bytes) : undefined;
-  if (mimeType) {
-    const whole = await read(IMAGE_BYTES);
-    return { content: [{ type: "image", data: whole.bytes.toBase64(), mimeType }] };
+  if (at === undefined) {
+    const instead = `To read its bytes, call get_result with cursor 0, ${BINARY_BYTES} bytes at a time.`;
+    if (!imageType(bytes)) return { content: [text(await describeBinary(path, size, bytes, instead))] };
+    const whole = async () => (await read(IMAGE_BYTES)).bytes;
+    return { content: [await imageBlock(path, size, whole, instead)] };
   }
-  const part = await read(MAX_BINARY);
+  const part = await read(BINARY_BYTES);
   const next = cursor + part.bytes.length;
   const rest = next < size ? ` Go on with cursor ${next}.` : " This is the end.";
   return {

@@ -1,7 +1,10 @@
 import { z } from "zod";
 import { ToolError } from "../sandbox/errors.ts";
 import { type FileRange, absolute } from "../sandbox/files.ts";
+import { IMAGE_BYTES, imageType } from "../sandbox/images.ts";
 import { wholeText } from "../sandbox/text.ts";
+import { BINARY_BYTES, describeBinary } from "./binary.ts";
+import { imageBlock } from "./image.ts";
 import {
   type ToolContext,
   type ToolOutput,
@@ -11,14 +14,15 @@ import {
   sections,
   text,
 } from "./define.ts";
-import { IMAGE_BYTES, imageType } from "./images.ts";
 
 /** Lines of one answer when the call does not say. */
 const LINES = 2000;
 
-/** Bytes of one answer: text, and what base64 is made of. Some clients refuse results of more than 1 MB. */
+/** Bytes of text in one answer. */
 const MAX_TEXT = 64 * 1024;
-const MAX_BINARY = 384 * 1024;
+
+/** The call that reads bytes. */
+const BY_BYTES = `To read its bytes, call read_file with encoding base64, ${BINARY_BYTES} bytes at a time`;
 
 interface Request {
   path: string;
@@ -30,7 +34,7 @@ interface Request {
 export const readFile = defineTool({
   name: "read_file",
   title: "Read a file",
-  description: `Reads a file of a sandbox. Text comes by lines and says where to go on when there is more; images (PNG, JPEG, GIF, WebP) come as images; other files come as base64 by range of bytes.`,
+  description: `Reads a file of a sandbox. Text comes by lines and says where to go on when there is more; images (PNG, JPEG, GIF, WebP) come as images. Of other files it says the type, the size and the first bytes; encoding base64 reads them by range, up to ${BINARY_BYTES} bytes a call.`,
   input: z.strictObject({
     path: pathField(),
     offset: z
@@ -43,7 +47,7 @@ export const readFile = defineTool({
     encoding: z
       .enum(["utf-8", "base64"])
       .optional()
-      .describe("utf-8 for text, base64 for bytes; found out when left out."),
+      .describe("Only to read bytes (base64) or to insist on text (utf-8)."),
     sandbox: sandboxField(),
   }),
   hints: { readOnly: true, destructive: false, idempotent: true },
@@ -70,8 +74,15 @@ export const readFile = defineTool({
           `${absolute(request.path)} is not UTF-8 text from line ${offset} on.`,
           "Read it with encoding base64, whose offset counts bytes.",
         );
-      const mimeType = imageType(range.bytes);
-      return mimeType ? asImage(request, mimeType, range.size, context) : asBytes(request, context);
+      if (imageType(range.bytes)) return asImage(request, range.size, context);
+      const path = absolute(request.path);
+      const described = await describeBinary(
+        path,
+        range.size,
+        range.bytes,
+        `${BY_BYTES} (offset is a byte).`,
+      );
+      return { content: blocks(sections([["notice", notice]]), described) };
     }
     const said = goOn(content, cut, offset, range, request.path);
     return { content: blocks(sections([["notice", notice]]), content, said) };
@@ -93,31 +104,25 @@ function goOn(content: string, cut: boolean, offset: number, range: FileRange, p
   return offset === 1 ? "" : `[${whole}; this is the end.]`;
 }
 
-async function asImage(
-  { path, sandbox }: Request,
-  mimeType: string,
-  size: number,
-  context: ToolContext,
-): Promise<ToolOutput> {
-  if (size > IMAGE_BYTES)
-    throw new ToolError(
-      "too_large",
-      `${absolute(path)} is an image of ${size} bytes; at most ${IMAGE_BYTES} can be shown.`,
-      "Make it smaller first, for example with PIL's thumbnail in run_code, or read its bytes with encoding base64.",
+async function asImage({ path, sandbox }: Request, size: number, context: ToolContext): Promise<ToolOutput> {
+  let notice: string | undefined;
+  const read = async () => {
+    const told = await context.reading(sandbox, (actor, owner) =>
+      actor.getFile(owner, path, "bytes", 0, IMAGE_BYTES, IMAGE_BYTES),
     );
-  const { value, notice } = await context.reading(sandbox, (actor, owner) =>
-    actor.getFile(owner, path, "bytes", 0, IMAGE_BYTES, IMAGE_BYTES),
-  );
-  const image = { type: "image" as const, data: value.bytes.toBase64(), mimeType };
+    notice = told.notice;
+    return told.value.bytes;
+  };
+  const image = await imageBlock(absolute(path), size, read, `${BY_BYTES}.`);
   return { content: [...blocks(sections([["notice", notice]])), image] };
 }
 
 async function asBytes(
-  { path, offset = 0, limit = MAX_BINARY, sandbox }: Request,
+  { path, offset = 0, limit = BINARY_BYTES, sandbox }: Request,
   context: ToolContext,
 ): Promise<ToolOutput> {
   const { value, notice } = await context.reading(sandbox, (actor, owner) =>
-    actor.getFile(owner, path, "bytes", offset, limit, MAX_BINARY),
+    actor.getFile(owner, path, "bytes", offset, limit, BINARY_BYTES),
   );
   const end = offset + value.bytes.length;
   const rest = end < value.size ? ` Go on with encoding base64 and offset ${end}.` : "";

@@ -4,7 +4,6 @@ import { taskDetailOf } from "../runs/task-collect.ts";
 import { shownText } from "../runs/output.ts";
 import { type CodeDetail, type CodeResult, RUN_STATES, type RunView, durationMs } from "../runs/run.ts";
 import { type ToolOutput, sections, text } from "./define.ts";
-import { IMAGE_BYTES } from "./images.ts";
 import { taskFields, taskText } from "./task-result.ts";
 import { waitingText } from "./waiting.ts";
 
@@ -92,7 +91,5 @@ export function nextCall(run: RunView): string | undefined {
 /** A result as text for the block, or as an image of its own. */
 function resultBlock(result: CodeResult): { text: string } | { image: Block } {
   if ("text" in result) return result;
-  const { image: data, mimeType } = result;
-  if (data.length * 0.75 <= IMAGE_BYTES) return { image: { type: "image", data, mimeType } };
-  return { text: "[an image too large to be shown: save it to a file in a smaller size and use read_file]" };
+  return { image: { type: "image", data: result.image, mimeType: result.mimeType } };
 }

@@ -4,7 +4,8 @@ const util = require("node:util");
 
 const TEXT_CHARS = 32 * 1024;
 const NOTE_CHARS = 128;
-const IMAGE_BYTES = 8 * 1024 * 1024;
+// As src/sandbox/images.ts has it: what is larger is shown nowhere.
+const IMAGE_BYTES = 700 * 1024;
 const NAME_CHARS = 200;
 const TOTAL_BYTES = 12 * 1024 * 1024;
 const RESULTS = 100;
@@ -81,8 +82,12 @@ class Results {
       if (value === undefined || value === null) continue;
       if (form === "png" || form === "jpeg") {
         const text = typeof value === "string" ? value : Buffer.from(value).toString("base64");
-        if ((text.length * 3) / 4 <= IMAGE_BYTES) found[form] = text;
-        else found.text = `[${form} image not shown: over ${IMAGE_BYTES} bytes]`;
+        const size = Buffer.byteLength(text, "base64");
+        if (size <= IMAGE_BYTES) found[form] = text;
+        else
+          found.text =
+            `[An image is left out: it has ${size} bytes; ` +
+            `at most ${IMAGE_BYTES} can be shown. Make it smaller: fewer pixels, or JPEG.]`;
       } else if (form === "json") found.text ??= plain(value);
       else found[form] = shorten(String(value));
     }

@@ -11,7 +11,8 @@ import weakref
 TEXT_CHARS = 32 * 1024
 NOTE_CHARS = 128
 MARKUP_CHARS = 256 * 1024
-IMAGE_BYTES = 8 * 1024 * 1024
+# As src/sandbox/images.ts has it: what is larger is shown nowhere.
+IMAGE_BYTES = 700 * 1024
 TOTAL_BYTES = 12 * 1024 * 1024
 RESULTS = 100
 MESSAGE_CHARS = 16 * 1024
@@ -190,8 +191,12 @@ class Results:
         if form in IMAGES:
             raw = value if isinstance(value, (bytes, bytearray)) else None
             text = base64.b64encode(raw).decode("ascii") if raw is not None else str(value).replace("\n", "")
-            if len(text) * 3 // 4 > IMAGE_BYTES:
-                found["text"] = f"[{form} image of {len(text) * 3 // 4} bytes not shown: over {IMAGE_BYTES} bytes]"
+            size = len(text.rstrip("=")) * 3 // 4
+            if size > IMAGE_BYTES:
+                found["text"] = (
+                    f"[An image is left out: it has {size} bytes; at most {IMAGE_BYTES} can be shown. "
+                    "Make it smaller: fewer pixels (a lower dpi, or PIL's thumbnail), or JPEG.]"
+                )
             else:
                 found[form] = text
         elif form == "json":

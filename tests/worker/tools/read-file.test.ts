@@ -73,9 +73,16 @@ describe("read_file", () => {
     expect((await read("horses", { offset: 12 })).content[0]?.text).toBe("end\n");
   });
 
-  it("finds out what is no text, and returns it by bytes", async () => {
+  it("says of what is no text what it is, and returns its bytes when it is asked for them", async () => {
     await write("binary", "AP8B/g==", "base64");
-    const { content } = await read("binary");
+    expect(await read("binary")).toMatchObject({
+      isError: false,
+      text: [
+        "[/workspace/binary is no UTF-8 text: 4 bytes, of no known type. To read its bytes, call read_file with encoding base64, 49152 bytes at a time (offset is a byte). All of it:]",
+        "00000000: 00ff 01fe                                ....",
+      ].join("\n"),
+    });
+    const { content } = await read("binary", { encoding: "base64" });
     expect(content[0]?.text).toBe("AP8B/g==");
     expect(content[1]?.text).toBe("[/workspace/binary has 4 bytes; bytes 0 to 4 in base64.]");
     expect((await read("binary", { encoding: "base64", offset: 1, limit: 2 })).content[0]?.text).toBe("/wE=");
@@ -83,6 +90,26 @@ describe("read_file", () => {
       isError: true,
       text: "/workspace/binary is not UTF-8 text. Read it with encoding base64, or leave encoding out.",
     });
+  });
+
+  it("does not flood a model with a large binary: its type and its first bytes, then 48 KiB a call", async () => {
+    await sh(sandbox, "{ printf '\\037\\213\\010\\000'; head -c 400000 /dev/zero; } >large.gz");
+    const { text } = await read("large.gz");
+    expect(text.length).toBeLessThan(1000);
+    expect(text).toMatch(/400004 bytes, application\/gzip.*encoding base64[^]*1f8b 0800/);
+    let offset = 0;
+    const parts: Uint8Array[] = [];
+    for (let calls = 0; calls < 9; calls++) {
+      const { content } = await read("large.gz", { encoding: "base64", offset });
+      parts.push(Uint8Array.fromBase64(content[0]?.text ?? ""));
+      offset += parts.at(-1)?.length ?? 0;
+      const said = content[1]?.text ?? "";
+      expect(said.includes(`Go on with encoding base64 and offset ${offset}.`)).toBe(offset < 400_004);
+    }
+    expect(parts.map(({ length }) => length)).toEqual([...Array.from({ length: 8 }, () => 49_152), 6788]);
+    expect((await read("large.gz", { encoding: "base64", limit: 400_000 })).content[0]?.text).toHaveLength(
+      (49_152 / 3) * 4,
+    );
   });
 
   it("does not take a line's number for a byte's when a later part is no text", async () => {

@@ -1,0 +1,42 @@
+/** Bytes that are no text, for a model: what they are, and as much of them as it asks for. */
+import { fileTypeFromBuffer } from "file-type";
+
+/** Bytes of one answer in base64. */
+export const BINARY_BYTES = 48 * 1024;
+
+/** Bytes that are shown of a file before anybody asks for them. */
+const FIRST_BYTES = 128;
+
+const ROW_BYTES = 16;
+
+/**
+ * What a file is that is no text: its type as its first bytes tell, its size, and the first bytes themselves.
+ * @param start at least the first bytes, more tell its type better
+ * @param next the call that reads its bytes
+ */
+export async function describeBinary(
+  path: string,
+  size: number,
+  start: Uint8Array,
+  next: string,
+): Promise<string> {
+  // What only looks like a type can break off in its reader.
+  const type = await fileTypeFromBuffer(start).catch(() => undefined);
+  const kind = type ? `${type.mime} (${type.ext})` : "of no known type";
+  const shown = start.subarray(0, FIRST_BYTES);
+  const first = shown.length < size ? `Its first ${shown.length} bytes` : "All of it";
+  return `[${path} is no UTF-8 text: ${size} bytes, ${kind}. ${next} ${first}:]\n${hexDump(shown)}`;
+}
+
+/** Bytes as `xxd` shows them: their offset, hexadecimal, and what can be printed of them. */
+function hexDump(bytes: Uint8Array): string {
+  const rows = Array.from({ length: Math.ceil(bytes.length / ROW_BYTES) }, (_, row) => {
+    const part = bytes.subarray(row * ROW_BYTES, (row + 1) * ROW_BYTES);
+    const hex = part.toHex().replaceAll(/(.{4})(?=.)/g, "$1 ");
+    const printable = Array.from(part, (byte) =>
+      byte >= 0x20 && byte < 0x7f ? String.fromCharCode(byte) : ".",
+    ).join("");
+    return `${(row * ROW_BYTES).toString(16).padStart(8, "0")}: ${hex.padEnd(39)}  ${printable}`;
+  });
+  return rows.join("\n");
+}

@@ -1,0 +1,169 @@
+/** Images that would end a chat are not shown as images, wherever they come from: a file, a result of code, an artifact. */
+import { describe, expect, it } from "vitest";
+import { owner, sh } from "../support.ts";
+
+const sandbox = "images";
+
+/** Whole images of 3 x 2 pixels, and an interlaced one of 9 x 9. */
+const WHOLE: Record<string, [mimeType: string, base64: string]> = {
+  png: [
+    "image/png",
+    "iVBORw0KGgoAAAANSUhEUgAAAAMAAAACCAIAAAASFvFNAAAACXBIWXMAAAPoAAAD6AG1e1JrAAAAEklEQVQImWP4z8AAQVDqPwMDAEHSBfsYFwTiAAAAAElFTkSuQmCC",
+  ],
+  "interlaced png": [
+    "image/png",
+    "iVBORw0KGgoAAAANSUhEUgAAAAkAAAAJCAYAAAGXljaGAAAACXBIWXMAAAPoAAAD6AG1e1JrAAAAJUlEQVQYlWP4z8DwH4QZUBgIArv8f6wMrOr/4xOkiQDRzqGdIgA58KFfVIVVDQAAAABJRU5ErkJggg==",
+  ],
+  "png with a palette": [
+    "image/png",
+    "iVBORw0KGgoAAAANSUhEUgAAAAMAAAACCAMAAACqqpYoAAAAA1BMVEX/AAAZ4gk3AAAACXBIWXMAAAPoAAAD6AG1e1JrAAAAC0lEQVQImWNggAAAAAgAAa9T6iIAAAAASUVORK5CYII=",
+  ],
+  jpeg: [
+    "image/jpeg",
+    "/9j/2wBDAFA3PEY8MlBGQUZaVVBfeMiCeG5uePWvuZHI////////////////////////////////////////////////////2wBDAVVaWnhpeOuCguv/////////////////////////////////////////////////////////////////////////wAARCAACAAMDASIAAhEBAxEB/8QAFQABAQAAAAAAAAAAAAAAAAAAAAP/xAAUEAEAAAAAAAAAAAAAAAAAAAAA/8QAFQEBAQAAAAAAAAAAAAAAAAAAAwT/xAAUEQEAAAAAAAAAAAAAAAAAAAAA/9oADAMBAAIRAxEAPwCQA1j/2Q==",
+  ],
+  gif: ["image/gif", "R0lGODlhAwACAIAAAExpcf8AACH5BAUAAAAALAAAAAADAAIAAAICjF8AOw=="],
+  webp: ["image/webp", "UklGRjQAAABXRUJQVlA4ICgAAACQAQCdASoDAAIAB0CWJaACdLoAA5gA/uUK+Cepco/+N48CvJdjoAAA"],
+  "lossless webp": ["image/webp", "UklGRhwAAABXRUJQVlA4TA8AAAAvAkAAAAcQ/Y/+ByKi/wEA"],
+  "webp with transparency": [
+    "image/webp",
+    "UklGRkYAAABXRUJQVlA4WAoAAAAQAAAAAgAAAQAAQUxQSAcAAAAAgICAgICAAFZQOCAYAAAAMAEAnQEqAwACAAdAliWkAANwAP7vlkAA",
+  ],
+};
+
+const EACH = Object.entries(WHOLE).map(([name, [mimeType, base64]]) => ({ name, mimeType, base64 }));
+
+const write = (path: string, bytes: Uint8Array) =>
+  owner.call("write_file", { sandbox, path, content: bytes.toBase64(), encoding: "base64" });
+const read = (path: string) => owner.call("read_file", { sandbox, path });
+
+/** A PNG with these numbers of pixels, one bit each, all of them there. */
+async function png(width: number, height: number): Promise<Uint8Array> {
+  const code = `
+import struct, zlib
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+rows = (b"\\0" * (1 + (${width} + 7) // 8)) * ${height}
+head = struct.pack(">IIBBBBB", ${width}, ${height}, 1, 0, 0, 0, 0)
+open("made.png", "wb").write(b"\\x89PNG\\r\\n\\x1a\\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))`;
+  await owner.call("run_code", { sandbox, code });
+  return Uint8Array.fromBase64((await sh(sandbox, "base64 -w0 made.png")).trim());
+}
+
+/** Shows bytes as a result of code that says that they are a PNG. */
+const shown = (base64: string) =>
+  owner.call("run_code", {
+    sandbox,
+    code: `import base64
+class Shown:
+    def _repr_png_(self): return base64.b64decode("${base64}")
+Shown()`,
+  });
+
+describe("an image that is whole", () => {
+  it.each(EACH)("is shown: $name", async ({ mimeType, base64 }) => {
+    await write("whole", Uint8Array.fromBase64(base64));
+    expect(await read("whole")).toMatchObject({
+      isError: false,
+      content: [{ type: "image", data: base64, mimeType }],
+    });
+  });
+
+  it("is shown by its content, whatever the code says of it", async () => {
+    const [mimeType = "", data = ""] = WHOLE.jpeg ?? [];
+    expect((await shown(data)).content).toEqual([{ type: "image", data, mimeType }]);
+  });
+
+  it("is shown with 8,000 pixels on a side, and not with one more", async () => {
+    await write("wide.png", await png(8000, 1));
+    expect((await read("wide.png")).content).toMatchObject([{ type: "image" }]);
+    for (const [width, height] of [
+      [8001, 1],
+      [1, 8001],
+    ] as const) {
+      const bytes = await png(width, height);
+      await write("wider.png", bytes);
+      const words = `${width} x ${height} pixels; at most 8000 on a side can be shown`;
+      expect(await read("wider.png")).toMatchObject({ isError: true, text: expect.stringContaining(words) });
+      const { content, text } = await shown(bytes.toBase64());
+      expect(content.map(({ type }) => type)).toEqual(["text"]);
+      expect(text).toContain(words);
+    }
+  });
+});
+
+describe("an image that is corrupt", () => {
+  it.each(EACH)("is not shown, wherever it is cut off: $name", async ({ base64 }) => {
+    const bytes = Uint8Array.fromBase64(base64);
+    for (const part of [0.4, 0.7, 0.95]) {
+      const cut = bytes.subarray(0, Math.floor(bytes.length * part));
+      await write("cut", cut);
+      const file = await read("cut");
+      expect(file.content.map(({ type }) => type)).toEqual(["text"]);
+      expect(file.text).toMatch(/is corrupt \(image\/\w+: .*\)\. .*encoding base64/);
+    }
+    const result = await shown(bytes.subarray(0, bytes.length - 3).toBase64());
+    expect(result.content.map(({ type }) => type)).toEqual(["text"]);
+    expect(result).toMatchObject({ isError: false, text: expect.stringContaining("is corrupt") });
+  });
+
+  it("is not shown for a checksum, or for pixels that cannot be decompressed", async () => {
+    const bytes = Uint8Array.fromBase64(WHOLE.png?.[1] ?? "");
+    for (const at of [20, 60, 80, bytes.length - 2]) {
+      const damaged = bytes.slice();
+      damaged[at] = (damaged[at] ?? 0) ^ 0x10;
+      await write("damaged.png", damaged);
+      expect(await read("damaged.png")).toMatchObject({
+        isError: true,
+        text: expect.stringContaining("corrupt"),
+      });
+    }
+    const code = `
+data = open("made.png", "rb").read()
+at = data.index(b"IDAT")
+size = struct.unpack(">I", data[at - 4:at])[0]
+for name, pixels in (("few.png", zlib.compress(b"\\0\\0")), ("none.png", b""), ("wrong.png", b"not deflated at all")):
+    open(name, "wb").write(data[:at - 4] + chunk(b"IDAT", pixels) + data[at + size + 8:])`;
+    await png(16, 16);
+    await owner.call("run_code", { sandbox, code });
+    for (const name of ["few.png", "none.png", "wrong.png"])
+      expect(await read(name)).toMatchObject({ isError: true, text: expect.stringContaining("is corrupt") });
+  });
+
+  it("is not shown when its bytes are another thing", async () => {
+    const { content, text } = await shown(btoa("just text"));
+    expect(content.map(({ type }) => type)).toEqual(["text"]);
+    expect(text).toContain("is not a PNG, JPEG, GIF or WebP");
+  });
+});
+
+describe("an image that is too large", () => {
+  it.each([800_000, 5_900_000, 9_000_000])(
+    "of %i bytes is left out of a result in words that are true of it",
+    async (size) => {
+      const code = `
+class Large:
+    def _repr_png_(self): return b"\\x89PNG\\r\\n\\x1a\\n" + bytes(${size - 8})
+Large()`;
+      const { content, text } = await owner.call("run_code", { sandbox, code });
+      expect(content.map(({ type }) => type)).toEqual(["text"]);
+      expect(text).toMatch(
+        new RegExp(
+          `An image is left out: it has ${size} bytes; at most 716800 can be shown\\. Make it smaller`,
+        ),
+      );
+    },
+  );
+
+  it("leaves the others of the same result alone", async () => {
+    const code = `
+from IPython.display import display
+class Image:
+    def __init__(self, data): self.data = data
+    def _repr_png_(self): return self.data
+display(Image(bytes(900_000)))
+display(Image(base64.b64decode("${WHOLE.png?.[1]}")))`;
+    const { content } = await owner.call("run_code", { sandbox, code: `import base64\n${code}` });
+    expect(content.map(({ type }) => type)).toEqual(["text", "image"]);
+  });
+});

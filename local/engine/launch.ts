@@ -4,7 +4,7 @@ import { writeFile } from "node:fs/promises";
 import { connect, type Socket } from "node:net";
 import type { ExitReport } from "../platform/protocol.ts";
 import { controlSocket, egressSocket, runtimeDirectory, scratchDirectory } from "./bubblewrap.ts";
-import { start, type StartOptions } from "./processes.ts";
+import { start, type Processes, type StartOptions } from "./processes.ts";
 
 /** Something that runs, in whatever isolation. */
 export interface Running {
@@ -43,15 +43,14 @@ const readyTimeoutMs = 30_000;
 
 /**
  * Starts a sandbox and waits until its control server accepts connections.
- * @throws Error with what the sandbox printed, when it ends or hangs before that.
+ * @throws Error with what was printed, when the sandbox cannot be made, or ends or hangs before that.
  */
 export async function launch(options: LaunchOptions): Promise<Running> {
-  const processes = await start({ ...options, command: runtimeCommand });
+  const { processes, pid } = await begin(options);
   const deadline = Date.now() + readyTimeoutMs;
   let ended: ExitReport | undefined;
   void processes.exited.then((report) => (ended = report));
   try {
-    const pid = await processes.pid;
     const control = await openControlSocket(pid, () => ended === undefined && Date.now() < deadline);
     void processes.exited.then(() => closeSync(control.fd));
     // User code is started by the control server, which raises the score of what it starts; see docs/architecture.md.
@@ -72,10 +71,27 @@ export async function launch(options: LaunchOptions): Promise<Running> {
     };
   } catch (error) {
     await processes.kill();
-    const printed = processes.output().trim();
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new Error(`The sandbox did not start: ${printed === "" ? reason : printed}`, { cause: error });
+    throw new Error(`The sandbox did not start: ${reason(error, processes)}`, { cause: error });
   }
+}
+
+/** What fails here is this machine's, and fails again: a file of it that is shown is gone, or it makes no namespaces. */
+async function begin(options: LaunchOptions): Promise<{ processes: Processes; pid: number }> {
+  let processes: Processes | undefined;
+  try {
+    processes = await start({ ...options, command: runtimeCommand });
+    return { processes, pid: await processes.pid };
+  } catch (error) {
+    await processes?.kill();
+    throw new Error(`This machine cannot make a sandbox: ${reason(error, processes)}`, { cause: error });
+  }
+}
+
+/** The words of whoever knows best. */
+function reason(error: unknown, processes: Processes | undefined): string {
+  const printed = processes?.output().trim() ?? "";
+  if (printed !== "") return printed;
+  return error instanceof Error ? error.message : String(error);
 }
 
 /** Opens the control server's socket as soon as it is there; before that, nothing of a user's runs in the sandbox. */

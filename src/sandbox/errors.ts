@@ -84,6 +84,9 @@ export function sdkCode(error: unknown): string | undefined {
   return typeof code === "string" ? code : undefined;
 }
 
+/** A platform's words for what does not get better by itself: Cloudflare's, and the local platform's. */
+const HOPELESS = /no such image|no application that matches|no container application|cannot make a sandbox/i;
+
 /** Whether the container was not there for the call and did not come up for it: nothing of it was done. */
 export function didNotStart(error: unknown): boolean {
   return sdkCode(error) === "INTERNAL_ERROR" && String(error).includes("Container failed to start");
@@ -190,6 +193,15 @@ export function platformFailure(error: unknown): Failure | undefined {
       retryable: true,
     };
   if (isExhausted(error)) return exhausted().toFailure();
+  if (didNotStart(error) && HOPELESS.test(String(error)))
+    return {
+      code: "sandbox_unavailable",
+      message: "The sandbox could not be started: the platform the server runs on cannot make one.",
+      hint:
+        "Make the same call once more. When the answer is the same, calling again does not help: whoever runs the server " +
+        "finds the reason in its log, and has to mend it first.",
+      retryable: false,
+    };
   if (UNAVAILABLE.has(code) || didNotStart(error))
     return {
       code: "sandbox_unavailable",

@@ -41,6 +41,8 @@ export async function startEngineProcess(
   // Detached: a Ctrl-C in the terminal is for this process, which ends everything in order.
   const child = spawn(process.execPath, [main], {
     detached: true,
+    // Threads that look up names; half of them do, see maxLookups in local/engine/upstream.ts.
+    env: { ...process.env, UV_THREADPOOL_SIZE: "64" },
     stdio: ["pipe", "pipe", "pipe"],
   });
   child.stdin.on("error", () => undefined);

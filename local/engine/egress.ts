@@ -9,13 +9,15 @@ import {
 import type { Duplex } from "node:stream";
 import { matchesHost, type Intercepts } from "../platform/protocol.ts";
 import { endToEndHeaders, type OutboundQueue, passOn } from "./outbound.ts";
+import { Turns } from "./turns.ts";
 import { connectUpstream, Refusal, Unreachable, type UpstreamOptions } from "./upstream.ts";
 
 /**
  * Connections a sandbox may hold open to the proxy. Each takes up to two file descriptors of the engine's, which all
- * sandboxes share.
+ * sandboxes share, and each may wait with a head and the beginning of a body.
  */
-const maxConnections = 256;
+const maxConnections = 128;
+const maxHeadBytes = 32_768;
 
 export interface Egress {
   intercepts: Intercepts;
@@ -30,21 +32,40 @@ export interface Egress {
  * came to the sandbox's own port 80 for a host that `/etc/hosts` sends there.
  */
 export function createEgress(egress: Egress): Server {
-  const server = createServer({ requestTimeout: 0, keepAliveTimeout: 60_000, maxHeaderSize: 65_536 });
+  const server = createServer({
+    requestTimeout: 0,
+    headersTimeout: 30_000,
+    keepAliveTimeout: 60_000,
+    maxHeaderSize: maxHeadBytes,
+  });
   server.maxConnections = maxConnections;
-  server.on("connection", (socket) => socket.on("error", () => undefined));
-  server.on("request", (request, response) => void answer(egress, request, response));
-  server.on("connect", (request, socket, head) => void tunnel(egress, server, request, socket, head));
-  server.on("upgrade", (request, socket, head) => void upgrade(egress, request, socket, head));
+  const turns = new Turns(server);
+  server.on("request", (request, response) => {
+    if (turns.takes(request, response)) void answer(egress, turns, request, response);
+  });
+  server.on("connect", async (request, socket, head) => {
+    socket.on("error", () => undefined);
+    if (await turns.wait(socket, "direct")) await tunnel(egress, server, request, socket, head);
+  });
+  server.on("upgrade", async (request, socket, head) => {
+    socket.on("error", () => undefined);
+    if (await turns.wait(socket, "direct")) await upgrade(egress, request, socket, head);
+  });
   server.on("clientError", (_error, socket) => socket.destroy());
   return server;
 }
 
-async function answer(egress: Egress, request: IncomingMessage, response: ServerResponse): Promise<void> {
+async function answer(
+  egress: Egress,
+  turns: Turns,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
   const url = target(request);
   if (url === undefined) return refuse(response, 400, "this request names no host");
   const host = hostOf(url);
   const pattern = interceptFor(egress.intercepts, host);
+  if (!(await turns.wait(request.socket, pattern === undefined ? "direct" : "intercepted"))) return;
   if (pattern !== undefined) return egress.queue.hand(request, response, url, pattern);
   await sendByTheRules(egress, request, response, url, endToEndHeaders(request.rawHeaders));
 }
@@ -107,7 +128,6 @@ async function tunnel(
   socket: Duplex,
   head: Buffer,
 ): Promise<void> {
-  socket.on("error", () => undefined);
   const authority = request.url ?? "";
   const url = URL.canParse(`http://${authority}`) ? new URL(`http://${authority}`) : undefined;
   if (url === undefined) return refuseTunnel(socket, 400, "this tunnel names no host");
@@ -146,7 +166,6 @@ async function upgrade(
   socket: Duplex,
   head: Buffer,
 ): Promise<void> {
-  socket.on("error", () => undefined);
   const url = target(request);
   if (url === undefined) return refuseTunnel(socket, 400, "this request names no host");
   const intercepted = interceptFor(egress.intercepts, hostOf(url)) !== undefined;

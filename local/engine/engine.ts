@@ -119,6 +119,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
       env: process.env,
     },
     bubblewrap: check === undefined ? undefined : { supported: check.supported, stage },
+    log,
     onOutput: (id, text) => {
       if (options.verbose) for (const line of text.trimEnd().split("\n")) log(`[${id}] ${line}`);
     },

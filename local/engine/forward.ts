@@ -1,23 +1,37 @@
 /** Forwards requests of the Worker to a port inside a sandbox, WebSocket upgrades included, all unbuffered. */
+import { once } from "node:events";
 import { Agent, request as httpRequest, type IncomingMessage, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER, type EngineErrorCode } from "../platform/protocol.ts";
-import { join } from "./egress.ts";
 import { endToEndHeaders, passOn } from "./outbound.ts";
+import { relay, RelayPace } from "./relay.ts";
 import { readHead } from "./upstream.ts";
 
 /** The port on which the SDK expects the control server. */
 const controlPort = 3000;
 const ours = new Set([SECRET_HEADER, HOST_HEADER, "host"]);
 
+/** Requests and WebSockets under way to one sandbox. Each takes two file descriptors of the engine's, which all share. */
+const maxOpen = 256;
+
+/** How long the control server may take to open a tunnel, milliseconds. */
+const tunnelMs = 30_000;
+
 export class PortForwarder {
   readonly #connect: () => Socket;
+  readonly #broken: (how: string) => void;
   readonly #agent: Agent;
+  readonly #pace = new RelayPace();
+  #open = 0;
 
-  /** @param connect Opens a connection to the sandbox's control server. */
-  constructor(connect: () => Socket) {
+  /**
+   * @param connect Opens a connection to the sandbox's control server.
+   * @param broken Called when the control server sends what it may not, with words that follow "it".
+   */
+  constructor(connect: () => Socket, broken: (how: string) => void) {
     this.#connect = connect;
+    this.#broken = broken;
     this.#agent = new Agent({ keepAlive: true });
     this.#agent.createConnection = connect;
   }
@@ -33,10 +47,11 @@ export class PortForwarder {
       if (response.headersSent) response.destroy();
       else answerError(response, 502, "not-listening", `nothing accepts connections on port ${port}`);
     };
+    if (!this.#admits(response)) return answerError(response, 503, "failed", tooMany);
     let socket: Socket | undefined;
     try {
       // The control server is asked all the time, through kept connections; other ports get one per request.
-      if (port !== controlPort) socket = await this.#open(port);
+      if (port !== controlPort) socket = await this.#dial(port);
     } catch {
       return fail();
     }
@@ -67,17 +82,18 @@ export class PortForwarder {
     head: Buffer,
   ): Promise<void> {
     client.on("error", () => undefined);
+    if (request.headers.upgrade?.toLowerCase() !== "websocket" || !this.#admits(client))
+      return refuseUpgrade(client, "503 Service Unavailable", "failed");
     try {
-      const upstream = await this.#open(port);
-      const headers = forwardedHeaders(request, new Set(["connection", "upgrade"]));
-      const lines = headers.map(([name, value]) => `${name}: ${value}\r\n`).join("");
-      upstream.write(`${request.method} ${path} HTTP/1.1\r\n${lines}\r\n`);
-      if (head.length > 0) upstream.write(head);
-      join(client, upstream);
+      relay(request, client, head, {
+        upstream: await this.#dial(port),
+        path,
+        headers: forwardedHeaders(request, new Set()),
+        pace: this.#pace,
+        broken: port === controlPort ? this.#broken : undefined,
+      });
     } catch {
-      client.end(
-        `HTTP/1.1 502 Bad Gateway\r\n${ERROR_HEADER}: not-listening\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`,
-      );
+      refuseUpgrade(client, "502 Bad Gateway", "not-listening");
     }
   }
 
@@ -85,19 +101,25 @@ export class PortForwarder {
     this.#agent.destroy();
   }
 
+  /** Counts what the Worker asks for until it is over; false when there is too much of it. */
+  #admits(asking: ServerResponse | Duplex): boolean {
+    if (this.#open >= maxOpen) return false;
+    this.#open += 1;
+    asking.once("close", () => (this.#open -= 1));
+    return true;
+  }
+
   /** A raw connection to a port in the sandbox. The control server tunnels to every port but its own. */
-  async #open(port: number): Promise<Socket> {
+  async #dial(port: number): Promise<Socket> {
     const socket = this.#connect();
-    await new Promise<void>((resolve, reject) => {
-      socket.once("connect", resolve);
-      socket.once("error", reject);
-    });
+    await once(socket, "connect");
     socket.on("error", () => undefined);
     if (port === controlPort) return socket;
     socket.write(
       `GET /port/${port} HTTP/1.1\r\nHost: sandbox\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n`,
     );
-    const { status, rest } = await readHead(socket);
+    const late = setTimeout(() => socket.destroy(), tunnelMs);
+    const { status, rest } = await readHead(socket).finally(() => clearTimeout(late));
     if (status !== 101) {
       socket.destroy();
       throw new Error(`no tunnel to port ${port}: ${status}`);
@@ -105,6 +127,14 @@ export class PortForwarder {
     if (rest.length > 0) socket.unshift(rest);
     return socket;
   }
+}
+
+const tooMany = `${maxOpen} requests to this sandbox are under way`;
+
+function refuseUpgrade(client: Duplex, status: string, code: EngineErrorCode): void {
+  client.end(
+    `HTTP/1.1 ${status}\r\n${ERROR_HEADER}: ${code}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`,
+  );
 }
 
 function forwardedHeaders(request: IncomingMessage, keep: ReadonlySet<string>): [string, string][] {

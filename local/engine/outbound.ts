@@ -6,16 +6,26 @@ import { OUTBOUND_HEADER, type OutboundRequest, type OutboundResponse } from "..
 const patienceMs = 30_000;
 /** A question of the Worker's is answered with "nothing" after this long, so that no connection rots. */
 const pollMs = 60_000;
+/** Longer than any API takes for the head of an answer. A Worker that restarts forgets the requests that it took. */
+const answerMs = 15 * 60_000;
+/** Requests that the Worker has at a time. The next ones wait, each on its connection. */
+const maxTaken = 16;
+/** A description goes to the Worker in one header, for which workerd has 128 KiB, less the rest of the head. */
+const maxDescription = 98_304;
 
 interface Pending {
-  description: OutboundRequest;
+  number: number;
+  /** Base64 of the JSON of an `OutboundRequest`. */
+  description: string;
+  hasBody: boolean;
   request: IncomingMessage;
   response: ServerResponse;
   timer: NodeJS.Timeout;
+  answered?: boolean;
 }
 
 export class OutboundQueue {
-  readonly #waiting: Pending[] = [];
+  readonly #waiting = new Set<Pending>();
   readonly #taken = new Map<number, Pending>();
   #poll: { response: ServerResponse; timer: NodeJS.Timeout } | undefined;
   #next = 1;
@@ -28,16 +38,18 @@ export class OutboundQueue {
     const number = this.#next++;
     const method = request.method ?? "GET";
     const headers = endToEndHeaders(request.rawHeaders);
-    const description = { number, method, url: url.href, headers, hasBody, pattern };
-    const timer = setTimeout(() => this.#fail(pending, "the Worker did not take the request"), patienceMs);
-    const pending: Pending = { description, request, response, timer };
+    const outbound: OutboundRequest = { number, method, url: url.href, headers, hasBody, pattern };
+    const description = Buffer.from(JSON.stringify(outbound)).toString("base64");
+    if (description.length > maxDescription)
+      return fail(response, 431, "the head of this request is too large");
+    const timer = setTimeout(() => fail(response, 502, "the Worker did not take the request"), patienceMs);
+    const pending: Pending = { number, description, hasBody, request, response, timer };
     response.on("close", () => {
-      clearTimeout(timer);
-      this.#taken.delete(number);
-      const index = this.#waiting.indexOf(pending);
-      if (index >= 0) this.#waiting.splice(index, 1);
+      clearTimeout(pending.timer);
+      this.#waiting.delete(pending);
+      if (this.#taken.delete(number)) this.#match();
     });
-    this.#waiting.push(pending);
+    this.#waiting.add(pending);
     this.#match();
   }
 
@@ -68,11 +80,15 @@ export class OutboundQueue {
       request.destroy();
       return;
     }
-    this.#taken.delete(number);
     clearTimeout(pending.timer);
     const to = pending.response;
-    to.writeHead(described.status, described.headers.flat());
-    to.flushHeaders();
+    if (pending.answered || !writeHead(to, described)) {
+      fail(to, 502, "the server's answer is no HTTP");
+      response.writeHead(400, { connection: "close" }).end();
+      request.destroy();
+      return;
+    }
+    pending.answered = true;
     request.pipe(to);
     request.on("end", () => response.writeHead(204).end());
     request.on("close", () => {
@@ -91,18 +107,22 @@ export class OutboundQueue {
 
   #match(): void {
     const poll = this.#poll;
-    if (poll === undefined) return;
-    const pending = this.#waiting.shift();
+    if (poll === undefined || this.#taken.size >= maxTaken) return;
+    const [pending] = this.#waiting;
     if (pending === undefined) return;
+    this.#waiting.delete(pending);
     this.#poll = undefined;
     clearTimeout(poll.timer);
     clearTimeout(pending.timer);
-    const { description, request } = pending;
-    this.#taken.set(description.number, pending);
-    const header = Buffer.from(JSON.stringify(description)).toString("base64");
-    poll.response.writeHead(200, { [OUTBOUND_HEADER]: header, "content-type": "application/octet-stream" });
+    const { number, description, hasBody, request, response } = pending;
+    this.#taken.set(number, pending);
+    pending.timer = setTimeout(() => fail(response, 504, "the Worker did not answer"), answerMs);
+    poll.response.writeHead(200, {
+      [OUTBOUND_HEADER]: description,
+      "content-type": "application/octet-stream",
+    });
     poll.response.flushHeaders();
-    if (description.hasBody) request.pipe(poll.response);
+    if (hasBody) request.pipe(poll.response);
     else poll.response.end();
     request.on("close", () => {
       if (!request.complete) poll.response.destroy();
@@ -116,11 +136,23 @@ export class OutboundQueue {
     clearTimeout(poll.timer);
     poll.response.writeHead(status).end();
   }
+}
 
-  #fail({ response }: Pending, reason: string): void {
-    if (!response.headersSent) response.writeHead(502, { "content-type": "text/plain" });
-    response.end(`sandbox-mcp: ${reason}.\n`);
+function fail(response: ServerResponse, status: number, reason: string): void {
+  if (response.headersSent) return void response.destroy();
+  response.writeHead(status, { "content-type": "text/plain" });
+  response.end(`sandbox-mcp: ${reason}.\n`);
+}
+
+/** False when Node refuses to write what an API answered. */
+function writeHead(response: ServerResponse, { status, headers }: OutboundResponse): boolean {
+  try {
+    response.writeHead(status, headers.flat());
+  } catch {
+    return false;
   }
+  response.flushHeaders();
+  return true;
 }
 
 function parseResponse(header: string | string[] | undefined): OutboundResponse | undefined {

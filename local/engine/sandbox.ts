@@ -17,7 +17,7 @@ import { OutboundQueue } from "./outbound.ts";
 import { cacheEnvironment } from "./compile-cache.ts";
 import type { Certificates } from "./certificates.ts";
 import type { Stage } from "./stage.ts";
-import type { UpstreamOptions } from "./upstream.ts";
+import { boundedLookups, type UpstreamOptions } from "./upstream.ts";
 
 /** What all sandboxes of an engine have in common. */
 export interface Common {
@@ -34,6 +34,8 @@ export interface Common {
   /** The control server's compile cache, once there is one. */
   cache?: Mount;
   onOutput: (id: string, text: string) => void;
+  /** Takes one line of the engine's own. */
+  log: (line: string) => void;
 }
 
 export interface Place {
@@ -59,13 +61,16 @@ export class Sandbox {
   readonly ended: Promise<ExitReport>;
   readonly #running: Running;
   readonly #hosts: string;
+  readonly #log: (line: string) => void;
   #asked: string | undefined;
+  #broken: string | undefined;
 
   private constructor(
     actor: string,
     running: Running,
     egress: Egress,
     hosts: string,
+    log: (line: string) => void,
     cleanUp: () => Promise<void>,
   ) {
     this.actor = actor;
@@ -73,10 +78,12 @@ export class Sandbox {
     this.#running = running;
     this.egress = egress;
     this.#hosts = hosts;
-    this.forward = new PortForwarder(running.connect);
+    this.#log = log;
+    this.forward = new PortForwarder(running.connect, (how) => this.#stop(how));
     this.ended = running.exited.then(async (report) => {
       this.forward.close();
       await cleanUp();
+      if (this.#broken !== undefined) return { exitCode: 137, reason: this.#broken };
       return this.#asked === undefined ? report : { exitCode: 0, reason: this.#asked };
     });
   }
@@ -90,7 +97,8 @@ export class Sandbox {
       : common.network === "none"
         ? { allowed: false, reason: "the server was started with --network none" }
         : { allowed: true };
-    const egress: Egress = { intercepts: request.intercepts, internet, queue, upstream: common.upstream };
+    const upstream = boundedLookups(common.upstream);
+    const egress: Egress = { intercepts: request.intercepts, internet, queue, upstream };
     const server = createEgress(egress);
     let groups: string[] = [];
     const cleanUp = async () => {
@@ -136,7 +144,8 @@ export class Sandbox {
               groups,
               onOutput,
             });
-      return new Sandbox(request.actor, running, egress, hosts, cleanUp);
+      const log = (line: string) => common.log(`engine: sandbox ${id} ${line}`);
+      return new Sandbox(request.actor, running, egress, hosts, log, cleanUp);
     } catch (error) {
       await cleanUp();
       throw error;
@@ -161,6 +170,14 @@ export class Sandbox {
     this.#running.signal("SIGTERM");
     const timer = setTimeout(() => void this.#running.kill(), graceMs);
     void this.ended.then(() => clearTimeout(timer));
+  }
+
+  /** Something in the sandbox has taken its control server's place, and would take the Worker down for everybody. */
+  #stop(how: string): void {
+    if (this.#asked !== undefined || this.#broken !== undefined) return;
+    this.#broken = `it ${how}`;
+    this.#log(`was stopped: its control server ${how}`);
+    void this.#running.kill();
   }
 
   async setIntercepts(intercepts: Intercepts): Promise<void> {

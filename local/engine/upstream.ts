@@ -23,7 +23,14 @@ export interface UpstreamOptions {
   env: NodeJS.ProcessEnv;
 }
 
+/**
+ * Look-ups of one sandbox at a time: the system's resolver keeps a thread for each, of those that all sandboxes share,
+ * and a name server of the sandbox's choice can leave it waiting.
+ */
+const maxLookups = 4;
+
 const connectTimeoutMs = 15_000;
+const maxHeadBytes = 16_384;
 
 /**
  * Connects to a host on behalf of a sandbox.
@@ -79,6 +86,27 @@ async function allowedAddresses(
       throw new Refusal(`${host}${address === host ? "" : ` (${address})`} is ${reason}`);
   }
   return addresses;
+}
+
+/** The same settings with a resolver that looks up so many names at a time, for one sandbox. */
+export function boundedLookups(options: UpstreamOptions): UpstreamOptions {
+  const resolve = options.resolve ?? systemResolve;
+  const waiting: (() => void)[] = [];
+  let running = 0;
+  return {
+    ...options,
+    resolve: async (host) => {
+      if (running >= maxLookups) await new Promise<void>((turn) => waiting.push(turn));
+      else running += 1;
+      try {
+        return await resolve(host);
+      } finally {
+        const next = waiting.shift();
+        if (next === undefined) running -= 1;
+        else next();
+      }
+    },
+  };
 }
 
 async function systemResolve(host: string): Promise<string[]> {
@@ -150,8 +178,9 @@ export async function readHead(socket: Socket): Promise<{ status: number; rest: 
     const onData = (chunk: Buffer) => {
       received = Buffer.concat([received, chunk]);
       const end = received.indexOf("\r\n\r\n");
-      if (end < 0 && received.length < 65_536) return;
+      if (end < 0 && received.length < maxHeadBytes) return;
       socket.off("data", onData).off("close", fail).off("error", fail).pause();
+      if (end < 0) return (void socket.destroy(), fail());
       const status = /^HTTP\/1\.[01] (\d{3})/.exec(received.subarray(0, 64).toString("latin1"))?.[1];
       resolve({ status: Number(status ?? 502), rest: received.subarray(end + 4) });
     };

@@ -35,6 +35,9 @@ const { values } = parseArgs({
 // The engine sets it for this program alone.
 delete process.env.NODE_COMPILE_CACHE;
 
+// Node would open its debugger, to which user code could then connect.
+process.on("SIGUSR1", () => undefined);
+
 // What user code does must not end the runtime: a failure that nobody waited for is reported, no more.
 process.on("unhandledRejection", (reason) => log(`unhandled rejection: ${messageOf(reason)}`));
 process.on("uncaughtException", (error) => log(`uncaught exception: ${error.stack ?? messageOf(error)}`));

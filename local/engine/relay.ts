@@ -1,0 +1,149 @@
+/**
+ * WebSockets between the Worker and a sandbox. Both ends are spoken here rather than joined byte by byte, so that what
+ * a sandbox sends is bounded before workerd sees it: workerd reads messages as they come and keeps them until the
+ * Worker's one thread, which all sandboxes share, has time for them.
+ */
+import { type IncomingMessage, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
+import { WebSocket, WebSocketServer, type ClientOptions } from "ws";
+import { ControlGuard, maxMessageBytes } from "./control-guard.ts";
+import { passOn } from "./outbound.ts";
+import { Pace } from "./pace.ts";
+
+/** What a slow reader may have waiting before the other end is read no further, bytes. */
+const highWaterMark = 1024 * 1024;
+
+/** How long a server in a sandbox may take to take a WebSocket, milliseconds. */
+const handshakeMs = 60_000;
+
+/** Bytes and messages that all WebSockets of one sandbox may bring the Worker; more wait. */
+export class RelayPace {
+  readonly bytes = new Pace({ burst: 64 * 1024 * 1024, perSecond: 32 * 1024 * 1024 });
+  readonly messages = new Pace({ burst: 10_000, perSecond: 5000 });
+
+  take(bytes: number): number {
+    return Math.max(this.bytes.take(bytes), this.messages.take());
+  }
+}
+
+export interface RelayOptions {
+  /** A connection to the server in the sandbox. */
+  upstream: Socket;
+  /** Path and query, and the headers, as that server is to see them. */
+  path: string;
+  headers: [string, string][];
+  pace: RelayPace;
+  /** Called with what a control server did that it may not; undefined for any other server, which may say what it likes. */
+  broken: ((how: string) => void) | undefined;
+}
+
+/** Accepts the Worker's WebSocket when the server in the sandbox does; else passes that server's answer on. */
+export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, options: RelayOptions): void {
+  const { upstream, path, headers, pace, broken } = options;
+  const given = headers.find(([name]) => name.toLowerCase() === "sec-websocket-protocol")?.[1];
+  const protocols = given?.split(",").map((protocol) => protocol.trim()) ?? [];
+  const rest = headers.filter(([name]) => !/^(sec-websocket-.*|connection|upgrade)$/i.test(name));
+  const bounds = {
+    maxPayload: maxMessageBytes,
+    // A kilobyte of it can be a megabyte.
+    perMessageDeflate: false,
+  };
+  const client: ClientOptions = {
+    ...bounds,
+    createConnection: () => upstream,
+    handshakeTimeout: handshakeMs,
+    headers: Object.fromEntries(rest),
+  };
+  const inside = new WebSocket(`ws://sandbox${path}`, protocols, client);
+  // A socket on which a tunnel was negotiated is paused.
+  upstream.resume();
+  worker.on("close", () => inside.terminate());
+  let answered = false;
+  inside.on("error", (error) => {
+    const code = "code" in error ? String(error.code) : "";
+    if (code.startsWith("WS_ERR_")) broken?.(`sent no frame of a WebSocket's (${error.message})`);
+    upstream.destroy();
+    if (!answered) worker.destroy();
+  });
+  inside.on("unexpected-response", (_request, incoming) => {
+    answered = true;
+    const response = new ServerResponse(request);
+    response.shouldKeepAlive = false;
+    response.assignSocket(worker as Socket);
+    response.on("finish", () => worker.end());
+    if (!passOn(incoming, response)) worker.destroy();
+  });
+  inside.on("open", () => {
+    answered = true;
+    inside.pause();
+    const server = new WebSocketServer({
+      ...bounds,
+      noServer: true,
+      clientTracking: false,
+      handleProtocols: () => inside.protocol || false,
+    });
+    server.handleUpgrade(request, worker, head, (outside) => {
+      const guard = broken === undefined ? undefined : new ControlGuard();
+      pump(outside, inside, (data, binary) => {
+        if (!binary) guard?.fromWorker(data);
+        return 0;
+      });
+      const fromInside = pump(inside, outside, (data, binary) => {
+        const how = binary && guard !== undefined ? "sent a binary message" : guard?.fromSandbox(data);
+        if (how === undefined) return pace.take(data.length);
+        inside.terminate();
+        broken?.(how);
+        return undefined;
+      });
+      // They are answered here.
+      inside.on("ping", () => fromInside.wait(pace.take(0)));
+      inside.on("pong", () => fromInside.wait(pace.take(0)));
+      outside.on("error", () => undefined);
+      closeWith(inside, outside);
+      closeWith(outside, inside);
+      inside.resume();
+    });
+  });
+}
+
+/**
+ * Passes messages on, and reads no further while the other end does not take them, or for as long as `admit` says.
+ * @param admit Milliseconds to wait after this message, or undefined to drop it.
+ */
+function pump(
+  from: WebSocket,
+  to: WebSocket,
+  admit: (data: Buffer, binary: boolean) => number | undefined,
+): { wait: (ms: number) => void } {
+  let waits = false;
+  const resume = () => {
+    if (!waits && to.bufferedAmount < highWaterMark) from.resume();
+  };
+  const wait = (ms: number) => {
+    if (ms === 0 || waits) return;
+    waits = true;
+    from.pause();
+    setTimeout(() => {
+      waits = false;
+      resume();
+    }, ms);
+  };
+  from.on("message", (data: Buffer, binary) => {
+    const ms = admit(data, binary);
+    if (ms === undefined || to.readyState !== WebSocket.OPEN) return;
+    to.send(data, { binary }, resume);
+    if (to.bufferedAmount >= highWaterMark) from.pause();
+    wait(ms);
+  });
+  return { wait };
+}
+
+/** Ends the other half as the first one ended; 1005 and 1006 stand for no code. */
+function closeWith(one: WebSocket, other: WebSocket): void {
+  one.on("close", (code, reason) => {
+    if (code === 1006) other.terminate();
+    else if (code === 1005) other.close();
+    else other.close(code, reason);
+  });
+}

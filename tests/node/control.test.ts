@@ -1,0 +1,104 @@
+/** What a sandbox can send the Worker once code in it has taken its control server's place. */
+import { once } from "node:events";
+import { rmSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { WebSocket } from "ws";
+import { SECRET_HEADER } from "../../local/platform/protocol.ts";
+import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+import { hostileRuntime } from "../setup/hostile-runtime.ts";
+
+const MIB = 1024 * 1024;
+
+const runtime = hostileRuntime();
+const logged: string[] = [];
+let engine: TestEngine;
+let neighbour: TestSandbox;
+
+beforeAll(async () => {
+  engine = await startTestEngine({ runtime, log: (line) => logged.push(line) });
+  neighbour = await TestSandbox.start(engine);
+});
+
+afterAll(async () => {
+  await engine.close();
+  rmSync(runtime, { recursive: true });
+});
+
+interface Peer {
+  socket: WebSocket;
+  received: { bytes: number; messages: number };
+}
+
+/** Connects to the control server as the Worker does; what it gets is counted. */
+function connect(sandbox: TestSandbox): Peer {
+  const url = `${engine.url.replace("http", "ws")}/sandboxes/${sandbox.id}/ports/3000/rpc`;
+  const socket = new WebSocket(url, { headers: { [SECRET_HEADER]: engine.secret } });
+  const received = { bytes: 0, messages: 0 };
+  socket.on("error", () => undefined);
+  socket.on("message", (data: Buffer) => {
+    received.bytes += data.length;
+    received.messages += 1;
+  });
+  return { socket, received };
+}
+
+async function closed(socket: WebSocket): Promise<void> {
+  await new Promise((resolve) => socket.once("close", resolve));
+}
+
+async function attacker(attack: string): Promise<TestSandbox> {
+  const sandbox = await TestSandbox.start(engine);
+  await sandbox.run(`echo ${attack} >/tmp/attack`);
+  return sandbox;
+}
+
+it("opens no debugger to the code in its sandbox", async () => {
+  await neighbour.run("pkill -USR1 -f runtime/main.ts");
+  // Its event loop went round meanwhile.
+  const { stdout } = await neighbour.run("(echo >/dev/tcp/127.0.0.1/9229) 2>&1; true");
+  expect(stdout).toContain("Connection refused");
+});
+
+describe("a control server that is not the one we started", () => {
+  it.each([
+    ["push", /ahead of what the Worker takes/],
+    ["value", /pushed what is no call/],
+    ["stream", /ahead of what the Worker takes/],
+    ["pipes", /ahead of what the Worker takes/],
+    ["frame", /Max payload size exceeded/],
+    ["nested", /arrays and objects/],
+    ["bigint", /sent a bigint/],
+    ["answers", /answered what it was not asked/],
+    ["references", /references/],
+    ["blanks", /written unlike/],
+    ["binary", /binary/],
+  ])("is stopped, and only its sandbox: %s", async (attack, reason) => {
+    const sandbox = await attacker(attack);
+    const { socket, received } = connect(sandbox);
+    const [report] = await Promise.all([sandbox.ended(), closed(socket)]);
+    expect(report).toEqual({ exitCode: 137, reason: expect.stringMatching(reason) });
+    expect(received.bytes / MIB).toBeLessThan(48);
+    expect(logged.filter((line) => line.includes(sandbox.id)).join()).toMatch(reason);
+    expect((await neighbour.run("echo still here")).stdout).toBe("still here");
+  });
+
+  it.each(["no-frames", "endless-head"])("gets no connection: %s", async (attack) => {
+    const sandbox = await attacker(attack);
+    const { socket, received } = connect(sandbox);
+    await closed(socket);
+    expect(received.bytes).toBe(0);
+    await sandbox.destroy();
+  });
+
+  it("is slowed down when it breaks no rule", async () => {
+    const sandbox = await attacker("churn");
+    const { socket, received } = connect(sandbox);
+    await once(socket, "open");
+    const from = performance.now();
+    await expect.poll(() => received.messages, { timeout: 20_000 }).toBeGreaterThan(20_000);
+    // 10,000 come at once, 5,000 a second after that.
+    expect(performance.now() - from).toBeGreaterThan(1500);
+    socket.close();
+    await sandbox.destroy();
+  });
+});

@@ -1,0 +1,102 @@
+/** What one sandbox can do to the engine, and so to all others, by asking too much of its way out. */
+import { once } from "node:events";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { boundedLookups } from "../../local/engine/upstream.ts";
+import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+
+const MIB = 1024 * 1024;
+
+/** Writes so many requests into each of so many connections, as fast as they are taken, and ends when all are closed. */
+const flood = (connections: number, requests: number) => `node -e '
+  const { connect } = require("node:net");
+  const request = "GET http://anthropic.internal/ HTTP/1.1\\r\\nHost: anthropic.internal\\r\\n\\r\\n";
+  const piece = Buffer.from(request.repeat(1000));
+  let open = ${connections}, sent = 0;
+  for (let n = 0; n < ${connections}; n++) {
+    const socket = connect("/run/sandbox/egress.sock");
+    let left = ${requests} / 1000;
+    const write = () => {
+      while (left-- > 0) { sent += 1000; if (!socket.write(piece)) return; }
+      socket.end();
+    };
+    socket.on("connect", write).on("drain", write).on("error", () => {}).resume();
+    socket.on("close", () => { if (--open === 0) { console.log(sent); process.exit(); } });
+  }
+  setTimeout(() => { console.log("open:", open); process.exit(); }, 20_000);
+'`;
+
+let internet: Server;
+let engine: TestEngine;
+let attacker: TestSandbox;
+let neighbour: TestSandbox;
+
+beforeAll(async () => {
+  internet = createServer((_request, response) => response.end("hello"));
+  internet.listen(0, "127.0.0.1");
+  await once(internet, "listening");
+  const { port } = internet.address() as AddressInfo;
+  engine = await startTestEngine({ allowAddresses: [`internet.test:80=${port}`] });
+  const intercepts = { http: ["anthropic.internal"], https: [], all: false };
+  [attacker, neighbour] = await Promise.all([
+    TestSandbox.start(engine, { intercepts }),
+    TestSandbox.start(engine, { intercepts }),
+  ]);
+});
+
+afterAll(async () => {
+  await engine.close();
+  internet.closeAllConnections();
+  internet.close();
+});
+
+it("requests that nobody answers take no memory, and leave the neighbour its answers", async () => {
+  const before = process.memoryUsage().rss;
+  let most = before;
+  let over = false;
+  const attack = attacker.run(flood(8, 200_000)).finally(() => (over = true));
+  let answered = 0;
+  while (!over) {
+    const { stdout } = await neighbour.run("curl -sS http://internet.test/");
+    expect(stdout).toBe("hello");
+    answered += 1;
+    most = Math.max(most, process.memoryUsage().rss);
+  }
+  await attack;
+  expect(answered).toBeGreaterThan(0);
+  expect((most - before) / MIB).toBeLessThan(200);
+  // Nothing of it is left in the way.
+  await expect
+    .poll(async () => (await attacker.run("curl -sS --max-time 5 http://internet.test/")).stdout)
+    .toBe("hello");
+});
+
+it("a client that sends its requests early has the first one answered, and is told to send the others again", async () => {
+  const requests = "GET http://internet.test/ HTTP/1.1\\r\\nHost: internet.test\\r\\n\\r\\n".repeat(10);
+  const { stdout } = await attacker.run(
+    `node -e 'require("node:net").connect("/run/sandbox/egress.sock").on("connect", function () { this.write("${requests}"); }).pipe(process.stdout)'`,
+  );
+  expect(stdout.match(/HTTP\/1.1 200 OK/g)).toHaveLength(1);
+  expect(stdout).toMatch(/Connection: close[^]*hello/);
+});
+
+it("names are looked up a few at a time, also after some that failed", async () => {
+  let running = 0;
+  let most = 0;
+  const { resolve } = boundedLookups({
+    allowAddresses: new Map(),
+    env: {},
+    resolve: async (host) => {
+      most = Math.max(most, ++running);
+      await new Promise((done) => setImmediate(done));
+      running -= 1;
+      if (host.startsWith("1")) throw new Error("no such name");
+      return [host];
+    },
+  });
+  const names = Array.from({ length: 50 }, (_, n) => String(n));
+  const results = await Promise.allSettled(names.map((name) => resolve?.(name)));
+  expect(results.filter(({ status }) => status === "fulfilled")).toHaveLength(39);
+  expect(most).toBe(4);
+});

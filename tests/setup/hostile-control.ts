@@ -1,0 +1,77 @@
+/** Runs inside a sandbox in place of local/runtime/main.ts; see hostile-runtime.ts. */
+import { readFileSync } from "node:fs";
+import { type IncomingMessage, Server } from "node:http";
+import type { Duplex } from "node:stream";
+import { WebSocket, WebSocketServer } from "ws";
+
+const MIB = 1024 * 1024;
+const call = (args: string) => `["push",["pipeline",0,["x"],[${args}]]]`;
+
+/** What to send on and on, made once. */
+const attacks: Record<string, () => string | Buffer> = {
+  /** Values that the Worker would keep. */
+  push: () => call(JSON.stringify("x".repeat(12 * MIB))),
+  value: () => `["push",${JSON.stringify("x".repeat(12 * MIB))}]`,
+  stream: () => `["stream",["pipeline",0,["write"],[${JSON.stringify("x".repeat(MIB))}]]]`,
+  /** More pipes than anybody opens. */
+  pipes: () => '["pipe"]',
+  /** One frame of 64 MiB. */
+  frame: () => Buffer.alloc(64 * MIB, 0x20),
+  /** A few megabytes that are a hundred of objects. */
+  nested: () => call(`[[${"[],".repeat(2 * MIB)}[]]]`),
+  bigint: () => call(`[["bigint","${"9".repeat(4 * MIB)}"]]`),
+  answers: () => '["resolve",123456,1]',
+  references: () => call(`[${Array.from({ length: 300 }, (_, n) => `["export",-${n + 1}]`).join(",")}]`),
+  blanks: () => '[ "push", 1 ]',
+  binary: () => Buffer.alloc(1000),
+  /** Nothing that breaks a rule: each call is taken back at once. */
+  churn: () => call("1"),
+};
+
+const emit = Server.prototype.emit;
+Server.prototype.emit = function (this: Server, event: string, ...args: unknown[]): boolean {
+  const name = attack();
+  const [request, socket, head] = args as [IncomingMessage, Duplex, Buffer];
+  if (event !== "upgrade" || name === undefined || request.url !== "/rpc")
+    return Reflect.apply(emit, this, [event, ...args]);
+  if (name === "no-frames") {
+    socket.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
+    return true;
+  }
+  if (name === "endless-head") {
+    socket.write("HTTP/1.1 101 Switching Protocols\r\n");
+    const line = `X-Y: ${"y".repeat(1000)}\r\n`.repeat(1000);
+    const more = () => void (socket.destroyed || (socket.write(line) && setImmediate(more)));
+    socket.on("drain", more).on("error", () => undefined);
+    more();
+    return true;
+  }
+  new WebSocketServer({ noServer: true }).handleUpgrade(request, socket, head, (peer) => send(peer, name));
+  return true;
+};
+
+function attack(): string | undefined {
+  try {
+    return readFileSync("/tmp/attack", "utf8").trim();
+  } catch {
+    return undefined;
+  }
+}
+
+function send(peer: WebSocket, name: string): void {
+  const message = attacks[name]?.() ?? "";
+  const binary = typeof message !== "string" && name === "binary";
+  let count = 0;
+  peer.on("error", () => undefined);
+  const more = () => {
+    while (peer.readyState === WebSocket.OPEN && peer.bufferedAmount < message.length + 4096) {
+      peer.send(message, { binary });
+      count += 1;
+      if (name === "churn") peer.send(`["release",${count},1]`);
+    }
+    if (peer.readyState === WebSocket.OPEN) setImmediate(more);
+  };
+  more();
+}
+
+await import(new URL("honest.ts", import.meta.url).href);

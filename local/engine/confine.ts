@@ -10,7 +10,7 @@ const run = promisify(execFile);
 /** Of some 3,000 that a machine has. */
 const pseudoTerminals = 64;
 
-/** A user has 128 instances, and from 8,192 watches on, for the editor beside the sandboxes too. */
+/** A user has 128 instances and at least 8,192 watches, for the editor beside the sandboxes too. */
 const inotify = { instances: 64, watches: 65_536 };
 
 /**
@@ -19,7 +19,7 @@ const inotify = { instances: 64, watches: 65_536 };
  */
 const counts = [
   "cd /proc/sys/user || exit",
-  "for file in max_*_namespaces; do echo 0 >$file; done",
+  "for file in max_*_namespaces max_fanotify_groups; do [ ! -e $file ] || echo 0 >$file; done",
   `echo ${inotify.instances} >max_inotify_instances`,
   `echo ${inotify.watches} >max_inotify_watches`,
 ];

@@ -1,5 +1,6 @@
 /** Resource limits of a sandbox: control groups where they can be had, and what is in force otherwise. */
 import { access, constants, mkdir, readFile, readdir, rmdir, writeFile } from "node:fs/promises";
+import { readFileSync } from "node:fs";
 import { totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { sizesFor } from "./bubblewrap.ts";
@@ -22,13 +23,23 @@ const MiB = 1024 * 1024;
 export function defaultLimits(given: Partial<Limits> = {}): Limits {
   const share = (part: number, least: number, most: number) =>
     Math.min(most, Math.max(least, Math.floor(totalmem() / part / MiB) * MiB));
+  const processes = given.processes ?? 512;
   return {
     diskBytes: share(8, 512 * MiB, 4096 * MiB),
     memoryBytes: share(4, 512 * MiB, 4096 * MiB),
-    processes: 512,
-    openFiles: 65_536,
+    processes,
+    openFiles: Math.min(65_536, Math.max(1024, Math.floor(openFilesOfAll() / 2 / processes))),
     ...given,
   };
+}
+
+/** What this machine can have open at once; all processes of a sandbox together get half of it at most. */
+function openFilesOfAll(): number {
+  try {
+    return Number(readFileSync("/proc/sys/fs/file-max", "utf8"));
+  } catch {
+    return Infinity;
+  }
 }
 
 /** A place under which groups can be made, one per hierarchy. */

@@ -1,7 +1,7 @@
 /**
  * A seccomp filter for what namespaces do not hold: address families that ignore the network namespace
- * (AF_VSOCK reaches the hypervisor), the kernel's keyrings, and interfaces a sandbox has no use for that
- * are a frequent source of kernel bugs. Everything else stays allowed.
+ * (AF_VSOCK reaches the hypervisor), the kernel's keyrings, pools of the whole machine, leases on the host's files,
+ * and interfaces a sandbox has no use for that are a frequent source of kernel bugs. Everything else stays allowed.
  */
 import { arch } from "node:process";
 
@@ -19,16 +19,22 @@ const EAFNOSUPPORT = 97;
 const OFFSET_NUMBER = 0;
 const OFFSET_ARCH = 4;
 const OFFSET_FIRST_ARGUMENT = 16;
+const OFFSET_SECOND_ARGUMENT = 24;
 /** Calls of the x32 ABI carry this bit; their numbers are another table. */
 const X32_BIT = 0x40000000;
 const CLONE_NEWUSER = 0x10000000;
 /** Its flags lie in memory, out of a filter's sight; the C library falls back to clone. Same number everywhere. */
 const CLONE3 = 435;
+/** fcntl's: whoever writes to a file under lease waits for its holder, and who has the file open may be on the host. */
+const F_SETLEASE = 1024;
 
 interface Table {
   audit: number;
   socket: number;
   clone: number;
+  fcntl: number;
+  /** The machine has 65,536 slots for asynchronous I/O in all. Programs do without where a kernel has none. */
+  ioSetup: number;
   denied: number[];
 }
 
@@ -39,6 +45,8 @@ const tables: Partial<Record<typeof arch, Table>> = {
     audit: 0xc000003e,
     socket: 41,
     clone: 56,
+    fcntl: 72,
+    ioSetup: 206,
     denied: [
       155, 161, 163, 164, 165, 166, 167, 168, 169, 172, 173, 175, 176, 179, 180, 212, 227, 246, 248, 249, 250,
       272, 298, 303, 304, 305, 308, 313, 320, 321, 323, 425, 426, 427, 428, 429, 430, 431, 432, 433, 442,
@@ -48,6 +56,8 @@ const tables: Partial<Record<typeof arch, Table>> = {
     audit: 0xc00000b7,
     socket: 198,
     clone: 220,
+    fcntl: 25,
+    ioSetup: 0,
     denied: [
       18, 39, 40, 41, 42, 51, 60, 89, 97, 104, 105, 106, 112, 142, 170, 217, 218, 219, 224, 225, 241, 264,
       265, 266, 268, 273, 280, 282, 294, 425, 426, 427, 428, 429, 430, 431, 432, 433, 442,
@@ -73,7 +83,11 @@ export function seccompFilter(): Buffer | undefined {
   for (const number of table.denied) {
     program.push([JUMP_EQUAL, 0, 1, number], [RETURN, 0, 0, ERRNO | EPERM]);
   }
-  program.push([JUMP_EQUAL, 0, 1, CLONE3], [RETURN, 0, 0, ERRNO | ENOSYS]);
+  for (const number of [CLONE3, table.ioSetup]) {
+    program.push([JUMP_EQUAL, 0, 1, number], [RETURN, 0, 0, ERRNO | ENOSYS]);
+  }
+  program.push([JUMP_EQUAL, 0, 4, table.fcntl], [LOAD, 0, 0, OFFSET_SECOND_ARGUMENT]);
+  program.push([JUMP_EQUAL, 0, 1, F_SETLEASE], [RETURN, 0, 0, ERRNO | EPERM], [RETURN, 0, 0, ALLOW]);
   program.push([JUMP_EQUAL, 0, 4, table.clone], [LOAD, 0, 0, OFFSET_FIRST_ARGUMENT]);
   program.push([JUMP_ANY_BIT, 0, 1, CLONE_NEWUSER], [RETURN, 0, 0, ERRNO | EPERM], [RETURN, 0, 0, ALLOW]);
   program.push([JUMP_EQUAL, 1, 0, table.socket], [RETURN, 0, 0, ALLOW], [LOAD, 0, 0, OFFSET_FIRST_ARGUMENT]);

@@ -4,7 +4,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { createGroups, findGroupParents } from "../../local/engine/limits.ts";
+import { createGroups, defaultLimits, findGroupParents } from "../../local/engine/limits.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 
 const MiB = 1024 * 1024;
@@ -73,6 +73,78 @@ describe("connections to the proxy", () => {
     void greedy.run(`python3 -c "${many.join("\n")}" >/workspace/held`).catch(() => undefined);
     await expect.poll(async () => (await greedy.run("cat /workspace/held")).stdout).toBe("450");
     expect(readdirSync("/proc/self/fd").length - before).toBeLessThan(300);
+  });
+});
+
+describe("pools of the whole machine", () => {
+  const checked = [
+    "import ctypes, os, time",
+    "libc = ctypes.CDLL(None, use_errno=True)",
+    "def checked(result):",
+    "  if result < 0: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))",
+    "  return result",
+  ];
+  /** Takes until there is no more, says how many and why, and holds them. */
+  const takeAll = (take: string, at: string) =>
+    [
+      ...checked,
+      "held = []; why = None",
+      "while why is None and len(held) < 5000:",
+      `  try: held.append(${take})`,
+      "  except OSError as error: why = error.strerror",
+      "print(len(held), why, flush=True)",
+      `open('${at}', 'w').close(); time.sleep(600)`,
+    ].join("\n");
+
+  it.each([
+    ["pseudo terminals", "os.openpty()", 64],
+    ["inotify instances", "checked(libc.inotify_init1(0))", 64],
+  ])("%s are shared out", async (_, take, most) => {
+    // Two processes, because one reaches its limit for open files first.
+    for (const part of ["a", "b"]) {
+      void greedy
+        .run(`python3 -c "${takeAll(take, `/tmp/${part}.done`)}" >/tmp/${part}`)
+        .catch(() => undefined);
+      await expect.poll(async () => (await greedy.run(`test -e /tmp/${part}.done`)).exitCode).toBe(0);
+    }
+    const { stdout } = await greedy.run("cat /tmp/a /tmp/b");
+    const [first = "", second = ""] = stdout.split("\n");
+    expect(Number.parseInt(first, 10)).toBeGreaterThan(8);
+    expect(Number.parseInt(first, 10) + Number.parseInt(second, 10)).toBeLessThanOrEqual(most);
+    const one = [...checked, take, "print('had')"].join("\n");
+    expect((await other.run(`python3 -c "${one}"`)).stdout).toBe("had");
+  });
+
+  it("open files: all processes of a sandbox together cannot have all", async () => {
+    const { stdout } = await greedy.run("cat /proc/sys/fs/file-max");
+    const { processes, openFiles } = defaultLimits();
+    expect(openFiles).toBeGreaterThanOrEqual(1024);
+    expect(openFiles === 1024 || processes * openFiles <= Number(stdout) / 2).toBe(true);
+  });
+
+  it("waiting signals, and the timers that count as such", async () => {
+    const timers = [
+      "import ctypes, os",
+      "libc = ctypes.CDLL(None, use_errno=True); made = 0",
+      "while made < 10000 and libc.timer_create(1, None, ctypes.byref(ctypes.c_void_p())) == 0: made += 1",
+      "print(made <= 4096, os.strerror(ctypes.get_errno()))",
+    ];
+    const { stdout } = await greedy.run(`python3 -c "${timers.join("\n")}"`);
+    expect(stdout).toBe("True Resource temporarily unavailable");
+  });
+
+  it("slots for asynchronous I/O, and leases on the host's files, cannot be had at all", async () => {
+    const attempts = [
+      "import ctypes, fcntl, os, platform",
+      "libc = ctypes.CDLL(None, use_errno=True)",
+      "x = platform.machine() == 'x86_64'",
+      "libc.syscall(ctypes.c_long(206 if x else 0), 1, ctypes.byref(ctypes.c_ulong(0)))",
+      "print(os.strerror(ctypes.get_errno()))",
+      "try: print(fcntl.fcntl(os.open('/workspace', 0), fcntl.F_SETLEASE, fcntl.F_UNLCK))",
+      "except OSError as error: print(error.strerror)",
+    ];
+    const { stdout } = await greedy.run(`python3 -c "${attempts.join("\n")}"`);
+    expect(stdout).toBe("Function not implemented\nOperation not permitted");
   });
 });
 

@@ -2,6 +2,7 @@
 import { execFile } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { promisify } from "node:util";
+import { initCapability, withoutInitCapability } from "./init.ts";
 
 const run = promisify(execFile);
 
@@ -30,6 +31,12 @@ export async function checkBubblewrap(): Promise<Check> {
   } catch {
     return { works: false, reason: "bubblewrap is not installed", remedy: `Install it: ${installCommand()}` };
   }
+  for (const program of ["nsenter", "setpriv"]) {
+    const found = await run(program, ["--version"]).catch(() => undefined);
+    // A small one of the same name (BusyBox's) has too few options.
+    if (found?.stdout.includes("util-linux") !== true)
+      return { works: false, reason: `util-linux's ${program} is not installed`, remedy: installUtilities };
+  }
   const supported = new Set(help.match(/--[a-z0-9-]+/g) ?? []);
   if (!supported.has("--size")) {
     const reason = "this bubblewrap is older than 0.5 and cannot limit the size of a sandbox's files";
@@ -56,7 +63,8 @@ async function attempt(dropRoot: boolean, supported: ReadonlySet<string>): Promi
   if (supported.has("--disable-userns")) args.push("--disable-userns");
   args.push("--size", "1048576", "--tmpfs", "/", "--proc", "/proc", "--dev", "/dev");
   for (const { from, to } of mounts) args.push("--ro-bind", from, to);
-  args.push("--cap-drop", "ALL", "--cap-add", "CAP_CHOWN", "true");
+  args.push("--cap-drop", "ALL", "--cap-add", "CAP_CHOWN", "--cap-add", initCapability, "--as-pid-1");
+  args.push(...withoutInitCapability(["true"]));
   const [file = "bwrap", ...rest] = [...outer, "bwrap", ...args];
   try {
     await run(file, rest, { cwd: "/", timeout: 10_000 });
@@ -66,6 +74,8 @@ async function attempt(dropRoot: boolean, supported: ReadonlySet<string>): Promi
     return stderr === "" ? String(error) : stderr;
   }
 }
+
+const installUtilities = "Install util-linux, with your distribution's package manager.";
 
 /** A user id of nobody: above the ranges that distributions hand out, below 2^31. */
 export function unprivilegedUser(): number {

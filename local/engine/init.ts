@@ -20,19 +20,24 @@ export const initGreeting = "echo complete >&6\n";
  * What the engine writes to its stdin after that. Without it the first process ends. It closes what file descriptors came along. Process limits count inside the sandbox's user namespace.
  */
 export function initScript(command: string[], { openFiles, processes }: Limits): string {
-  const capability = initCapability.replace("CAP_", "-").toLowerCase();
-  const drop = `setpriv --bounding-set=${capability} --inh-caps=${capability} --ambient-caps=${capability}`;
   // A limit that this machine has set lower stays as it is.
   const limits = ["-c 0", `-n ${openFiles}`, `-u ${processes}`, `-l ${lockedKiB}`, `-i ${pendingSignals}`];
   return [
     "{ exec </dev/null",
     'for fd in /proc/self/fd/*; do fd=${fd##*/}; if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi; done',
     `( ${limits.map((limit) => `ulimit ${limit} 2>/dev/null`).join("; ")}`,
-    `exec ${drop} -- ${command.map(quote).join(" ")} ) &`,
+    `exec ${withoutInitCapability(command).map(quote).join(" ")} ) &`,
     "trap '' INT",
     "wait $!; exit; }",
     "",
   ].join("\n");
+}
+
+/** The command as a process that can never have the first one's capability. */
+export function withoutInitCapability(command: string[]): string[] {
+  const capability = initCapability.replace("CAP_", "-").toLowerCase();
+  const sets = ["bounding-set", "inh-caps", "ambient-caps"].map((set) => `--${set}=${capability}`);
+  return ["setpriv", ...sets, "--", ...command];
 }
 
 /** What processes may keep out of reach of the machine's memory management. */

@@ -9,14 +9,25 @@ shopt -s extglob
 sbx_files=/var/lib/sandbox-mcp
 [[ -d $sbx_files ]] || mkdir -p "$sbx_files"
 
-# sbx_put PATH write|append ID [base64|text]: standard input becomes the file, or its end: decoded when it says base64,
+# sbx_put PATH write|append ID [base64|text|raw] [confined]: standard input becomes the file, or its end: decoded when it says base64,
 # without its last line break when it says text, which takes no process and must not hold NUL. The
 # content is complete under another name in the same directory before it takes the file's place, so a killed write
 # leaves the old content. A symbolic link stays and what it points to is written; the file's mode stays. Answers
-# "written", after append with the SIZE, "directory", "special" or "failed". A second call with the same id and content
+# "written", after append with the SIZE, "directory", "special" or "failed"; "outside" and where the path leads when it is
+# to be confined and does not lead below /workspace or /tmp, symbolic links on the way and at its end followed. A second call with the same id and content
 # goes on where the shell of the first was killed.
 sbx_put() {
   local said
+  if [[ -n ${5-} ]]; then
+    # A dot behind it: the name itself may end in line breaks.
+    said=$(readlink -m -- "$1" && printf .)
+    said=${said%$'\n'.}
+    if [[ $said != /workspace/?* && $said != /tmp/?* ]]; then
+      printf 'outside %s\n' "$said"
+      return
+    fi
+    set -- "$said" "${@:2:3}"
+  fi
   if [[ -d $1 || $1 == */ ]]; then
     printf 'directory\n'
   elif [[ -e $1 && ! -f $1 ]]; then

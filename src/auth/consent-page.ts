@@ -7,8 +7,8 @@ import type { Scope, SignInDoor } from "./principal.ts";
 
 const MEANING: Record<Scope, string> = {
   "sandbox:read": "See your sandboxes, read their files and the results of what ran",
-  "sandbox:write": "Write files, and delete sandboxes with all that is in them",
-  "sandbox:exec": "Run code and commands in your sandboxes, and stop them",
+  "sandbox:write": "Write files in /workspace and /tmp, and delete sandboxes with all that is in them",
+  "sandbox:exec": "Run code and commands in your sandboxes, write files anywhere in them, and stop what runs",
   "tasks:run": "Hand whole tasks to a coding agent, which spends on the server's model account",
 };
 

@@ -3,6 +3,7 @@
  * its own files in the sandbox, the command, and what is fetched from the sandbox when the agent has ended. Tasks of one
  * sandbox run one after another: two agents in one workspace would each answer for the other's changes.
  */
+import { ToolError } from "../sandbox/errors.ts";
 import type { Shell } from "../sandbox/shell.ts";
 import type { ActiveRun } from "./active.ts";
 import type { AgentName, AgentReport } from "./agents.ts";
@@ -86,6 +87,21 @@ export class Tasks {
       const working = new WorkingTask(this.#host, run, trace);
       return this.#follow(working, () => working.goOn());
     };
+  }
+
+  /**
+   * Keeps code apart from the tasks of the sandbox, for whom the model is not: what runs beside an agent can read its
+   * placeholder for a credential, and use it from there.
+   * @throws {ToolError} while there is a task
+   */
+  keepApart(sandbox: string): void {
+    if (this.#working.size === 0) return;
+    throw new ToolError(
+      "permission_denied",
+      `A coding agent is at work in sandbox ${sandbox}: running anything beside it needs the scope tasks:run, which your token lacks, because it could use the agent's model.`,
+      "Use another sandbox, or try again when list_runs with kind task shows none running there.",
+      true,
+    );
   }
 
   /** A request of a task to the model's API is over. */

@@ -53,8 +53,11 @@ export class Files {
     this.#host = host;
   }
 
-  /** Writes or appends, atomically. Answers the file's size afterwards, in bytes. */
-  async write(path: string, content: Uint8Array, append: boolean): Promise<number> {
+  /**
+   * Writes or appends, atomically. Answers the file's size afterwards, in bytes.
+   * @param confined whether only what lies below /workspace and /tmp may be written, wherever symbolic links lead
+   */
+  async write(path: string, content: Uint8Array, append: boolean, confined: boolean): Promise<number> {
     const target = absolute(path);
     const id = crypto.randomUUID();
     const line = `sbx_put ${quote(target)} ${append ? "append" : "write"} ${id}`;
@@ -62,8 +65,8 @@ export class Files {
     try {
       reply =
         content.length <= INLINE_BYTES
-          ? await this.#putInline(line, content)
-          : await this.#putStaged(line, content.toBase64(), id);
+          ? await this.#putInline(line, content, confined)
+          : await this.#putStaged(`${line} raw${confined ? " confined" : ""}`, content.toBase64(), id);
     } catch (error) {
       // Whatever was killed must not leave its part of the content beside the file.
       if (!isGone(error) && !isNoAnswer(error))
@@ -74,14 +77,14 @@ export class Files {
     if (word === "written") return append ? Number(size) : content.length;
     if (word === "directory") throw isDirectory(target);
     if (word === "special") throw isSpecial(target);
+    if (word === "outside") throw isOutside(target, reply.words.slice(1).join(" "));
     throw refusal(`Writing ${target} failed`, reply);
   }
 
-  #putInline(line: string, content: Uint8Array): Promise<Reply> {
+  #putInline(line: string, content: Uint8Array, confined: boolean): Promise<Reply> {
     const text = textOf(content);
-    return text === undefined
-      ? this.#shell.call("files.sh", `${line} base64`, { input: content.toBase64() })
-      : this.#shell.call("files.sh", `${line} text`, { input: text });
+    const [form, input] = text === undefined ? ["base64", content.toBase64()] : ["text", text];
+    return this.#shell.call("files.sh", `${line} ${form}${confined ? " confined" : ""}`, { input });
   }
 
   async #putStaged(line: string, encoded: string, id: string): Promise<Reply> {
@@ -200,6 +203,15 @@ function isSpecial(path: string): ToolError {
     "invalid_argument",
     `${path} is a device, socket or pipe, not a file.`,
     "Use run_command.",
+  );
+}
+
+function isOutside(path: string, leadsTo: string): ToolError {
+  const where = leadsTo === path || leadsTo === "" ? path : `${path}, which leads to ${leadsTo},`;
+  return new ToolError(
+    "permission_denied",
+    `Writing ${where} needs the scope sandbox:exec, which your token lacks: what others run may lie there. Nothing was written.`,
+    "Use a path under /workspace or /tmp.",
   );
 }
 

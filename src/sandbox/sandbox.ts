@@ -66,13 +66,16 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.ctx.container?.running === true;
   }
 
+  /** @param mayUseModel whether whoever sends the code may hand tasks to an agent, beside which it then may run */
   executeCode(
     owner: Owner,
     spec: Omit<CodeSpec, "runID" | "logCapBytes">,
     waitMs: number,
+    mayUseModel: boolean,
   ): Promise<Answer<RunView>> {
-    return this.#serve(owner, () =>
-      this.#start("code", spec.code, spec.timeoutMs, waitMs, (run, allowance) =>
+    return this.#serve(owner, () => {
+      if (!mayUseModel) this.#parts.tasks.keepApart(owner.sandbox);
+      return this.#start("code", spec.code, spec.timeoutMs, waitMs, (run, allowance) =>
         startCode(
           this.#parts.kernels,
           this.#parts.shell,
@@ -80,16 +83,23 @@ export class Sandbox extends BaseSandbox<Env> {
           { ...spec, ...allowance, logCapBytes: this.#parts.logCapBytes },
           (kernel) => run.trace(kernel),
         ),
-      ),
-    );
+      );
+    });
   }
 
-  executeCommand(owner: Owner, spec: CommandSpec, waitMs: number): Promise<Answer<RunView>> {
-    return this.#serve(owner, () =>
-      this.#start("command", spec.command, spec.timeoutMs, waitMs, (run, allowance) =>
+  /** @param mayUseModel as for code */
+  executeCommand(
+    owner: Owner,
+    spec: CommandSpec,
+    waitMs: number,
+    mayUseModel: boolean,
+  ): Promise<Answer<RunView>> {
+    return this.#serve(owner, () => {
+      if (!mayUseModel) this.#parts.tasks.keepApart(owner.sandbox);
+      return this.#start("command", spec.command, spec.timeoutMs, waitMs, (run, allowance) =>
         this.#parts.commands.start(run, { ...spec, ...allowance }, (trace) => run.trace(trace)),
-      ),
-    );
+      );
+    });
   }
 
   /** Answers with the run as it has just started; what becomes of it, `readRun` tells. */
@@ -155,10 +165,11 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   /** Answers the file's size afterwards, in bytes. */
-  putFile(owner: Owner, path: string, content: Uint8Array, append: boolean): Promise<Answer<number>> {
+  putFile(owner: Owner, ...file: Parameters<Files["write"]>): Promise<Answer<number>> {
+    const [, , append] = file;
     // An append in another container would make a file of the last piece alone.
     const serve = append ? this.#serve.bind(this) : this.#serveAgain.bind(this);
-    return serve(owner, () => this.#parts.files.write(path, content, append));
+    return serve(owner, () => this.#parts.files.write(...file));
   }
 
   getFile(owner: Owner, ...range: Parameters<Files["read"]>): Promise<Answer<FileRange>> {

@@ -32,8 +32,9 @@ When timeout_seconds pass, Python is interrupted and usually keeps its state; Ja
   scopes: ["sandbox:exec"],
   async handle({ code, language, sandbox, context: kernel, timeout_seconds, wait_seconds }, context) {
     const spec = { code, language, context: kernel, timeoutMs: timeout_seconds * 1000 };
+    const mayUseModel = context.principal.scopes.includes("tasks:run");
     const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
-      actor.executeCode(owner, spec, wait_seconds * 1000),
+      actor.executeCode(owner, spec, wait_seconds * 1000, mayUseModel),
     );
     return { content: runBlocks(run, notice), structured: anyRunFields(run, notice) };
   },

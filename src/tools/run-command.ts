@@ -50,8 +50,9 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
   scopes: ["sandbox:exec"],
   async handle({ command, session, cwd, env, sandbox, timeout_seconds, wait_seconds }, context) {
     const spec = { command, session, cwd, env, timeoutMs: timeout_seconds * 1000 };
+    const mayUseModel = context.principal.scopes.includes("tasks:run");
     const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
-      actor.executeCommand(owner, spec, wait_seconds * 1000),
+      actor.executeCommand(owner, spec, wait_seconds * 1000, mayUseModel),
     );
     return { content: runBlocks(run, notice), structured: runFields(run, notice) };
   },

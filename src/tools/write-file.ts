@@ -26,8 +26,9 @@ Send up to about 6 MB in one call; for more, send pieces with append true.`,
   scopes: ["sandbox:write"],
   async handle({ path, content, encoding, append, sandbox }, context) {
     const bytes = encoding === "base64" ? fromBase64(content) : fromText(content);
+    const confined = !context.principal.scopes.includes("sandbox:exec");
     const { value: size, notice } = await context.sandbox(sandbox, (actor, owner) =>
-      actor.putFile(owner, path, bytes, append),
+      actor.putFile(owner, path, bytes, append, confined),
     );
     const structured = { path: absolute(path), bytes_written: bytes.length, size, notice };
     const said = `${bytes.length} bytes ${append ? "appended to" : "written to"} ${structured.path}; it has ${size} bytes now.`;

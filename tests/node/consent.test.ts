@@ -347,11 +347,11 @@ describe("the page", () => {
           - checkbox "See your sandboxes, read their files and the results of what ran sandbox:read" [checked]
           - text: See your sandboxes, read their files and the results of what ran
           - code: sandbox:read
-          - checkbox "Write files, and delete sandboxes with all that is in them sandbox:write" [checked]
-          - text: Write files, and delete sandboxes with all that is in them
+          - checkbox "Write files in /workspace and /tmp, and delete sandboxes with all that is in them sandbox:write" [checked]
+          - text: Write files in /workspace and /tmp, and delete sandboxes with all that is in them
           - code: sandbox:write
-          - checkbox "Run code and commands in your sandboxes, and stop them sandbox:exec" [checked]
-          - text: Run code and commands in your sandboxes, and stop them
+          - checkbox "Run code and commands in your sandboxes, write files anywhere in them, and stop what runs sandbox:exec" [checked]
+          - text: Run code and commands in your sandboxes, write files anywhere in them, and stop what runs
           - code: sandbox:exec
           - checkbox "Hand whole tasks to a coding agent, which spends on the server's model account tasks:run" [checked]
           - text: Hand whole tasks to a coding agent, which spends on the server's model account

@@ -1,0 +1,78 @@
+/** What a client can do with one scope alone, in sandboxes that it shares with the others of its principal. */
+import { beforeAll, describe, expect, it } from "vitest";
+import { type Caller, principal, until } from "../support.ts";
+
+describe("a client with sandbox:write alone", () => {
+  let all: Caller;
+  let writer: Caller;
+
+  beforeAll(async () => {
+    all = await principal("writer");
+    writer = await principal("writer", ["sandbox:write"]);
+    const command = `mkdir -p /workspace/inside ~/elsewhere && cd /workspace && ln -s / root && ln -s /etc/passwd file &&
+      ln -s inside within && ln -s ~/elsewhere/new new && echo kept > ~/elsewhere/kept && ln -s ~/elsewhere /tmp/out`;
+    const { structured, text } = await all.call("run_command", { command });
+    if (structured.state !== "succeeded") throw new Error(text);
+  });
+
+  it.each([
+    "/etc/ld.so.preload",
+    "/root/.bashrc",
+    "/workspace",
+    "/tmp/",
+    "/workspace/../etc/hosts",
+    "root/etc/ld.so.preload",
+    "root/workspace/../etc/ld.so.preload",
+    "file",
+    "new",
+    "/tmp/out/kept",
+    "/tmp/out/made/below",
+    "/proc/self/cwd/../etc/x",
+    "/workspacex",
+    "/var/lib/sandbox-mcp/x",
+  ])("writes nothing elsewhere: %s", async (path) => {
+    const before = await all.call("run_command", { command: "cat ~/elsewhere/*; ls /etc ~/elsewhere; ls /" });
+    for (const more of [{}, { append: true }, { content: "x".repeat(60_000) }]) {
+      const { isError, text } = await writer.call("write_file", { path, content: "x", ...more });
+      expect(isError, text).toBe(true);
+      expect(text).toMatch(/sandbox:exec|is a directory/);
+    }
+    const after = await all.call("run_command", { command: "cat ~/elsewhere/*; ls /etc ~/elsewhere; ls /" });
+    expect(after.structured.stdout).toBe(before.structured.stdout);
+  });
+
+  it.each(["a", "/tmp/a", "made/for/it", "within/a", "root/workspace/b", "a name\nof lines\n"])(
+    "writes where files are everybody's: %s",
+    async (path) => {
+      for (const content of ["text", "\0".repeat(10), "x".repeat(60_000)]) {
+        const { isError, text } = await writer.call("write_file", { path, content });
+        expect(isError, text).toBe(false);
+        expect((await all.call("read_file", { path, encoding: "base64" })).isError).toBe(false);
+      }
+      const { text } = await writer.call("write_file", { path, content: "y", append: true });
+      expect(text).toContain("60001 bytes");
+    },
+  );
+});
+
+describe("a client without tasks:run", () => {
+  it("is kept apart from a task", async () => {
+    const all = await principal("tasks", ["sandbox:read", "sandbox:write", "sandbox:exec", "tasks:run"]);
+    const executor = await principal("tasks", ["sandbox:exec"]);
+    const sandbox = "shared";
+    const run = () => executor.call("run_command", { sandbox, command: "echo ran" });
+    expect((await run()).text).toContain("ran");
+    const { structured } = await all.call("execute_task", { task: "[[wait]] x", sandbox, wait_seconds: 0 });
+    const refused = [await run(), await executor.call("run_code", { sandbox, code: "1" })];
+    for (const { isError, text } of refused) {
+      expect(isError).toBe(true);
+      expect(text).toMatch(/coding agent is at work in sandbox shared.*tasks:run/);
+    }
+    expect((await executor.call("run_command", { sandbox: "other", command: "echo ran" })).isError).toBe(
+      false,
+    );
+    expect((await all.call("run_command", { sandbox, command: "echo ran" })).isError).toBe(false);
+    await all.call("cancel_run", { id: structured.id });
+    await until(async () => !(await run()).isError);
+  });
+});

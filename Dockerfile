@@ -1,6 +1,9 @@
 # The image of a production sandbox. Its tag is the version of @cloudflare/sandbox in package.json: a test holds them equal.
 FROM docker.io/cloudflare/sandbox:0.12.10-python
 
+# Takes in orphans, which the image's server never asks for: their ends would not show to who waits for them by number.
+RUN apt-get update && apt-get install -y --no-install-recommends tini && rm -rf /var/lib/apt/lists/*
+
 # The coding agent of execute_task, in the version that package.json pins for the local platform.
 RUN npm install --global --no-audit --no-fund @anthropic-ai/claude-code@2.1.328 && npm cache clean --force
 
@@ -11,3 +14,6 @@ RUN git config --system user.name Sandbox && git config --system user.email sand
 COPY --chmod=0555 container/ /opt/sandbox-mcp/
 
 RUN mkdir -p /var/lib/sandbox-mcp/runs /var/lib/sandbox-mcp/sessions
+
+# Behind ours, the entrypoint of the base image.
+ENTRYPOINT ["/usr/bin/tini", "--", "/opt/sandbox-mcp/entrypoint.sh", "/container-server/sandbox"]

@@ -1,0 +1,19 @@
+#!/bin/bash
+# entrypoint.sh SERVER [ARGUMENT...]: the image's program, under tini. Bounds the processes of the sandbox, so that a fork
+# bomb leaves the server and its neighbours to work, and becomes the image's own server.
+#
+# Root is exempt from `ulimit -u` on most kernels, so the limit is the control group's where that can be written; in a
+# virtual machine, whose control group is the root and has none, that of a group below it.
+limit=${SANDBOX_MAX_PROCESSES:-2048}
+group=${SANDBOX_CGROUP:-/sys/fs/cgroup}
+
+{
+  if [ ! -e "$group/pids.max" ]; then
+    echo +pids >"$group/cgroup.subtree_control"
+    group=$group/sandbox-mcp
+    mkdir -p "$group" && echo $$ >"$group/cgroup.procs"
+  fi
+  echo "$limit" >"$group/pids.max"
+} 2>/dev/null
+ulimit -u "$limit" 2>/dev/null
+exec "$@"

@@ -4,6 +4,7 @@
 # Files of a run, in $sbx_runs:          <id>.cmd  the command    <id>.out <id>.err  its output, opened for append
 #                                        <id>.pid  leader of its process group      <id>.exit  its exit status
 #                                        <id>.kill  there while what it started is being killed
+#                                        <id>.held  there while it is held still: who does that
 #                                        <id>.ends  sizes of its output at its end, where others go on writing to it
 # Files of a session, in $sbx_sessions:  <name>.0 <name>.1  two slots for the state that the next command starts
 # from, written in turn so that a killed command leaves the older one whole; <name> says which one is current.
@@ -11,19 +12,25 @@
 # Every answer starts with a line of words. Output that fits follows it as it is (standard error on standard
 # error), ended by one "." so that trailing line breaks survive the SDK's line-wise log.
 
+# User code can put programs of its own first in the PATH, but not into these directories unless it is root.
+[[ -v sbx_path ]] || sbx_path=$PATH
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 sbx_runs=/var/lib/sandbox-mcp/runs
 sbx_sessions=/var/lib/sandbox-mcp/sessions
 sbx_inline=32768
 sbx_backlog=$((64 * 1024 * 1024))
-# What a command's bash does. One line, which bash reads as a whole: `set -v` would show what follows the command.
-sbx_command='IFS= read -r -d "" sbx_state <"$3"; eval "$sbx_state"; . /opt/sandbox-mcp/command.sh; eval "$sbx_text"; { sbx_status=$? sbx_options=$-; set +vx; ! declare -F sbx_leave || sbx_leave "$sbx_options" || :; } &>/dev/null; builtin exit "$sbx_status"'
+# What a command's bash reads, as a script without a name. One line, read as a whole: `set -v` would show what follows the
+# command. A return that is no function's ends the command: such a one is sourced.
+sbx_script='{ exec </dev/null; IFS= read -r -d "" sbx_state <"$3"; eval "$sbx_state"; . /opt/sandbox-mcp/command.sh; if [[ $sbx_text != *return* || $sbx_text == *"()"* || $sbx_text == *function* ]]; then eval "$sbx_text"; else . "$sbx_command"; fi; { sbx_status=$? sbx_options=$-; set +vx; ! declare -F sbx_leave || sbx_leave "$sbx_options" || :; } &>/dev/null; builtin exit "$sbx_status"; }'
 [[ -d $sbx_runs && -d $sbx_sessions ]] || mkdir -p "$sbx_runs" "$sbx_sessions"
 
 # sbx_start ID SESSION WAIT_SECONDS [CWD [NAME=VALUE ...]] <<< COMMAND
-# Starts a command and waits for it; answers as sbx_wait does, or "unable" when its files cannot be written.
+# Starts a command and waits for it; answers as sbx_wait does, "unable" when its files cannot be written, or "damaged" when
+# a file of ours is missing.
 sbx_start() {
   local id=$1 session=$2 seconds=$3 run=$sbx_runs/$1 state=$sbx_sessions/$2 slot=0 text
   shift 3
+  [[ -f /opt/sandbox-mcp/command.sh && -f /opt/sandbox-mcp/state.sh ]] || { printf 'damaged\n' && return; }
   IFS= read -r -d '' text
   if ! printf '%s' "$text" 2>/dev/null >"$run.cmd"; then
     mkdir -p "$sbx_runs" "$sbx_sessions"
@@ -33,7 +40,7 @@ sbx_start() {
     read -r slot <"$state"
     [[ $slot == 1 ]] || slot=0
   else
-    (cd /workspace 2>/dev/null || cd /; unset OLDPWD; . /opt/sandbox-mcp/state.sh) >"$state.0"
+    (cd /workspace 2>/dev/null || cd /; unset OLDPWD; PATH=$sbx_path; . /opt/sandbox-mcp/state.sh) >"$state.0"
   fi
   [[ -z $sbx_pipe ]] || exec {sbx_pipe}<&-
   exec {sbx_pipe}< <(sbx_supervise "$run" "$id" "$state" "$slot" "$@" 2>/dev/null)
@@ -54,8 +61,7 @@ sbx_supervise() {
   {
     sbx_number "$id"
     ulimit -x "$number" 2>/dev/null
-    exec -c /usr/bin/setsid /bin/bash --noprofile --norc -c "$sbx_command" bash \
-      "$run.cmd" "$id" "$from" "$state.$next" "$@"
+    exec -c /usr/bin/setsid bash --noprofile --norc -s -- "$run.cmd" "$id" "$from" "$state.$next" "$@" <<<"$sbx_script"
   } </dev/null >&"$out" 2>&"$err" {out}>&- {err}>&- &
   pid=$!
   printf '%s' "$pid" >"$run.pid"
@@ -67,6 +73,7 @@ sbx_supervise() {
     trap "printf '%s' $status >'$run.exit'; trap - EXIT" EXIT
     sbx_mark "$run"
     trap - EXIT
+    [[ ! -f $run.held ]] || sbx_resume "$run" "$pid"
   fi
   printf '%s' "$status" >"$run.exit"
   # One byte, which a reader whose time is up has or has not: of more it could take a part.
@@ -141,13 +148,22 @@ sbx_govern() {
       total=$((total + block * 512))
     done
     if [[ -z $held ]] && ((total > sbx_backlog)); then
+      printf '%s' "$BASHPID" >"$run.held"
       kill -STOP -- "-$pid" && held=1
     elif [[ -n $held ]] && ((total < sbx_backlog / 2)); then
-      kill -CONT -- "-$pid"
+      sbx_resume "$run" "$pid"
       held=
     fi
     sbx_sleep 0.1
   done
+  # What the command leaves behind goes on without it.
+  [[ -z $held ]] || sbx_resume "$run" "$pid"
+}
+
+# sbx_resume RUN_FILES PID: lets a run go on that is held still.
+sbx_resume() {
+  kill -CONT -- "-$2" 2>/dev/null
+  rm -f "$1.held"
 }
 
 # sbx_wait ID WAIT_SECONDS
@@ -196,6 +212,11 @@ sbx_output() {
   printf '\n'
   ((sizes[1] > starts[1])) && sbx_range "$run.err" "${starts[1]}" "${sizes[1]}" "${maxima[1]}"
   printf '\n'
+  if [[ -f $run.held && -f $run.pid ]]; then
+    read -r index <"$run.held"
+    # What holds the run still was killed itself.
+    sbx_lives "$index" || { read -r index <"$run.pid" && sbx_resume "$run" "$index"; }
+  fi
 }
 
 # sbx_range FILE START END MAX
@@ -343,7 +364,7 @@ sbx_signal() {
 sbx_clean() {
   local id files=()
   for id in "$@"; do
-    files+=("$sbx_runs/$id".{cmd,out,err,pid,exit,kill,ends})
+    files+=("$sbx_runs/$id".{cmd,out,err,pid,exit,kill,ends,held})
   done
   rm -rf "${files[@]}"
 }

@@ -9,6 +9,9 @@
 #   files.tgz talk.tgz              what else is fetched from here at the end
 
 set -u
+# The agent's programs may be anywhere; those of this script are not what user code has put first in the PATH.
+agent_path=$PATH
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 shopt -s nullglob
 dir=/var/lib/sandbox-mcp/tasks/$2
 home=${HOME:-/root}
@@ -62,6 +65,7 @@ run() {
   mkdir -p -- "$work" && cd -- "$work" || { say no_directory && exit 1; }
   snapshot start >&2 || say no_snapshot
   mapfile -t argv <"$dir/argv"
+  PATH=$agent_path
   if ! command -v "${argv[0]}" >/dev/null; then
     say no_agent
     exit 1

@@ -1,11 +1,13 @@
 /** Code in a live kernel as a run. */
 import type { CodeOutcome } from "../sandbox/kernel-outcome.ts";
 import type { CodeError, RichResult } from "../sandbox/kernel-protocol.ts";
+import { within } from "../sandbox/kernel-process.ts";
 import type { Kernel } from "../sandbox/kernel-table.ts";
 import type { CodeSpec, Kernels, TakenOver } from "../sandbox/kernels.ts";
 import { examine } from "../sandbox/images.ts";
 import type { Shell } from "../sandbox/shell.ts";
 import { RunFiles } from "./files.ts";
+import { Limit } from "./limit.ts";
 import { installHint } from "./missing-module.ts";
 import {
   type Allowance,
@@ -22,6 +24,9 @@ import {
 
 /** How often the output of running code is read, milliseconds. */
 const POLL_MS = 1000;
+
+/** How long the output of code that an earlier actor ran may take to be read, milliseconds. */
+const DRAIN_MS = 60_000;
 
 /** Characters kept of either end of an error's traceback. */
 const ERROR_CHARS = 32 * 1024;
@@ -46,8 +51,13 @@ export function startCode(
   begins: (kernel: Kernel) => void,
 ): Execution {
   const files = new RunFiles(shell, sink);
+  const limit = new Limit();
+  const started = (kernel: Kernel) => {
+    limit.deadline(Date.now() + spec.timeoutMs);
+    begins(kernel);
+  };
   const run = async (): Promise<End> => {
-    const code = kernels.run({ ...spec, runID: sink.id }, begins, () => sink.began());
+    const code = kernels.run({ ...spec, runID: sink.id }, started, () => sink.began());
     const outcome = await followed(code, files, () => kernels.isRunning(sink.id));
     sink.hasFiles = outcome.spilled;
     // Of a kernel that gave no answer, what it had written to its files is all there is.
@@ -62,8 +72,9 @@ export function startCode(
     return endOf(outcome, spec);
   };
   return {
-    done: run(),
+    done: limit.hold(run()),
     cancel: async () => {
+      limit.cancelled();
       kernels.interrupt(sink.id);
     },
     waiting: () => waitingFor(kernels.ahead({ ...spec, runID: sink.id }), "context", spec.context),
@@ -83,10 +94,11 @@ export function resumeCode(kernels: Kernels, shell: Shell, sink: RunSink, kernel
   };
   const run = async (): Promise<End> => {
     const note = notes[await kernels.takeOver(sink.id, kernel)];
-    if (!sink.ended) await files.drain().catch(() => undefined);
+    if (!sink.ended) await within(DRAIN_MS, files.drain()).catch(() => undefined);
     return { state: "lost", note };
   };
-  return { done: run(), cancel: async () => {} };
+  const limit = new Limit();
+  return { done: limit.hold(run()), cancel: async () => limit.cancelled() };
 }
 
 /** The outcome, while the output that has gone to files is passed on once a second. */

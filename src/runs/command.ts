@@ -10,7 +10,8 @@ import {
 } from "../sandbox/errors.ts";
 import { RUNS } from "../sandbox/kernel-protocol.ts";
 import { type Reply, type Shell, outputBytes, quote } from "../sandbox/shell.ts";
-import { type Polled, RunFiles } from "./files.ts";
+import { type Polled, RunFiles, statusOf } from "./files.ts";
+import { Limit } from "./limit.ts";
 import { KeyedQueue } from "./queue.ts";
 import { type Allowance, type End, type Execution, type RunSink, waitingFor } from "./run.ts";
 
@@ -77,12 +78,13 @@ export class Commands {
       if (run.stop || sink.ended) return NEVER_STARTED;
       sink.began();
       const deadline = Date.now() + spec.timeoutMs;
+      run.limit.deadline(deadline);
       started({ session: spec.session, deadline, cut: spec.cut });
       const reply = await run.start(spec, untilDeadline(deadline));
       return run.follow(reply, deadline);
     });
     return {
-      done: Promise.race([turn, run.withdrawn]),
+      done: run.limit.hold(Promise.race([turn, run.withdrawn])),
       cancel: () => run.end("cancelled"),
       waiting: () => waitingFor(this.#queue.ahead(spec.session, sink.id), "session", spec.session),
     };
@@ -94,8 +96,9 @@ export class Commands {
     const run = new RunningCommand(this.#shell, sink, trace);
     run.started = true;
     run.resumed = true;
+    run.limit.deadline(deadline);
     const done = this.#queue.run(session, sink.id, () => run.follow(undefined, deadline));
-    return { done, cancel: () => run.end("cancelled") };
+    return { done: run.limit.hold(done), cancel: () => run.end("cancelled") };
   }
 }
 
@@ -107,6 +110,7 @@ class RunningCommand {
   readonly #session: string;
   readonly #cut: string | undefined;
   readonly #files: RunFiles;
+  readonly limit = new Limit();
   readonly #withdrawn = Promise.withResolvers<End>();
   #killedAt = 0;
   #reconnects = 0;
@@ -172,10 +176,10 @@ class RunningCommand {
       if (stdout && stderr) {
         this.#sink.output("stdout", stdout);
         this.#sink.output("stderr", stderr);
-        return this.#ended(Number(status));
+        return this.#ended(statusOf(status));
       }
     }
-    while (!this.#sink.ended) {
+    while (!this.#isOver) {
       try {
         const polled = await this.#poll(deadline);
         if (polled.state === "unknown") break;
@@ -198,6 +202,11 @@ class RunningCommand {
     };
   }
 
+  /** Whether the run has got its end from elsewhere. */
+  get #isOver(): boolean {
+    return this.#sink.ended || this.limit.isReached;
+  }
+
   async #poll(deadline: number): Promise<Polled> {
     if (Date.now() >= deadline) this.stop ??= "timed_out";
     // Again and again: a kill may come before the first process, or be missed by one that was just made.
@@ -213,7 +222,9 @@ class RunningCommand {
     if (!this.started) this.#withdrawn.resolve(NEVER_STARTED);
     const before = this.stop;
     this.stop ??= why;
-    if (this.started && !before) await this.#kill();
+    if (!this.started || before) return;
+    this.limit.cancelled();
+    await this.#kill();
   }
 
   async #kill(): Promise<void> {
@@ -231,7 +242,7 @@ class RunningCommand {
     if (!isGone(error) || this.#reconnects >= MAX_RECONNECTS) return false;
     this.#reconnects++;
     await this.#sink.over(DOWN_MS);
-    return !this.#sink.ended;
+    return !this.#isOver;
   }
 
   #ended(exitCode: number): End {

@@ -31,6 +31,10 @@ export function failureOf(error: unknown, runID: string): RunFailure {
   return { end, error: ToolError.from(failure), isLoss };
 }
 
-function noteOf({ message, hint }: Failure): string {
-  return [message, hint].filter(Boolean).join(" ");
+/** What is said to a caller of a call, not of a run that is over: made again, it would run twice. */
+function noteOf({ code, message, hint }: Failure): string {
+  return [message, code === "no_answer" ? NO_ANSWER : hint].filter(Boolean).join(" ");
 }
+
+const NO_ANSWER =
+  "How far it got is not known, and what it started may still run. Look with run_command (ps, ls) before you repeat it; when the sandbox answers nothing any more, destroy_sandbox and start afresh.";

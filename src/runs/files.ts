@@ -1,5 +1,5 @@
 /** The output of one run as it lies in the sandbox, read by offset in bounded pieces while it grows. */
-import { type Shell } from "../sandbox/shell.ts";
+import { type Shell, countOf } from "../sandbox/shell.ts";
 import { type RunSink, STREAMS } from "./run.ts";
 
 /** Bytes read of each stream in one call. */
@@ -52,7 +52,7 @@ export class RunFiles {
 
   async #drain(): Promise<void> {
     const line = `printf 'running - '; sbx_output ${this.#sink.id}`;
-    while (!(await this.#read(line, undefined, DRAIN_MS)).drained);
+    while (!this.#sink.ended && !(await this.#read(line, undefined, DRAIN_MS)).drained);
   }
 
   async #read(call: string, session?: string, answerMs?: number): Promise<Polled> {
@@ -64,18 +64,20 @@ export class RunFiles {
     const data = rest.split("\n");
     let drained = true;
     for (const [index, stream] of STREAMS.entries()) {
-      const size = Number(ranges[2 * index]);
-      const start = Number(ranges[2 * index + 1]);
-      const bytes = Uint8Array.fromBase64(data[index] ?? "");
-      const gap = start - sink.position(stream);
+      const position = sink.position(stream);
+      const size = countOf(ranges[2 * index]) ?? position;
+      const start = Math.min(countOf(ranges[2 * index + 1]) ?? position, size);
+      const bytes = bytesOf(data[index]).subarray(0, PIECE_BYTES);
+      const gap = start - position;
       if (gap > 0) sink.skipped(stream, gap + bytes.length, bytes);
       else if (bytes.length > 0) sink.output(stream, bytes);
-      if (sink.position(stream) < size) drained = false;
+      // A size without the bytes is none: the command has put something else in the place of its output.
+      if (bytes.length > 0 && sink.position(stream) < size) drained = false;
     }
     this.#behind = !drained;
     return {
       state: state === "exited" || state === "unknown" ? state : "running",
-      status: Number(status),
+      status: statusOf(status),
       drained,
     };
   }
@@ -90,5 +92,19 @@ export class RunFiles {
       line += `sbx_free ${this.#sink.id} ${NAMES[stream]} ${stored}; `;
     }
     return line;
+  }
+}
+
+/** An exit status as the sandbox gives it; 255 for what is none. */
+export function statusOf(word: string | undefined): number {
+  const status = countOf(word);
+  return status !== undefined && status <= 255 ? status : 255;
+}
+
+function bytesOf(base64 = ""): Uint8Array {
+  try {
+    return Uint8Array.fromBase64(base64);
+  } catch {
+    return new Uint8Array(0);
   }
 }

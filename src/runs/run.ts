@@ -33,6 +33,8 @@ export interface End {
   note?: string;
   /** What only this kind of run has: JSON of at most `DETAIL_BYTES`. */
   detail?: RunDetail;
+  /** Whether it was ended without the sandbox's word that nothing of it runs any more. */
+  unconfirmed?: boolean;
 }
 
 /** What only a run of code has. */

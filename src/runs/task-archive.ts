@@ -1,5 +1,6 @@
 /** The workspace and the agent's conversation of an ended task in R2, and their way back into a sandbox. */
 import { ToolError } from "../sandbox/errors.ts";
+import { countOf } from "../sandbox/shell.ts";
 import { type Archive, PIECE_BYTES } from "./task-detail.ts";
 import { type TaskScript, entriesOf } from "./task-script.ts";
 
@@ -59,8 +60,9 @@ export class TaskArchive {
     );
     const [word, ...numbers] = reply.words;
     if (word !== "archive") return undefined;
-    const [fileBytes = 0, talkBytes = 0, count = 0, leftBytes = 0] = numbers.map(Number);
-    if (!(fileBytes > 0)) return undefined;
+    const counts = numbers.map((number) => countOf(number) ?? 0);
+    const [fileBytes = 0, talkBytes = 0, count = 0, leftBytes = 0] = counts;
+    if (fileBytes === 0) return undefined;
     const sizes = { workspace: fileBytes, conversation: talkBytes };
     const pieces = { workspace: 0, conversation: 0 };
     let bytes = 0;
@@ -80,7 +82,7 @@ export class TaskArchive {
     }
     const largest = entriesOf(reply, 2)
       .slice(0, MAX_NAMED)
-      .map(([size, path = ""]) => ({ path, size: Number(size) }));
+      .map(([size, path = ""]) => ({ path, size: countOf(size) ?? 0 }));
     return { pieces, bytes, left: count > 0 ? { count, bytes: leftBytes, largest } : undefined };
   }
 

@@ -1,5 +1,6 @@
 /** What a task changed: the list, the diff, and the files themselves as artifacts in R2. */
 import { ToolError } from "../sandbox/errors.ts";
+import { countOf } from "../sandbox/shell.ts";
 import type { RunView } from "./run.ts";
 import {
   type Artifact,
@@ -52,7 +53,7 @@ export async function collect(
   if (word !== "changes") return { changes: undefined, artifacts: [] };
   const listed = entriesOf(reply, 4).slice(0, MAX_FILES);
   const entries = listed.map(([kind = "", type = "", size, path = ""]) => {
-    const file: Changed = { path, change: KINDS[kind] ?? "changed", size: Number(size) };
+    const file: Changed = { path, change: KINDS[kind] ?? "changed", size: countOf(size) ?? 0 };
     return { type, file };
   });
   const files = entries.map(({ file }) => file);
@@ -61,13 +62,13 @@ export async function collect(
   const first = (await script.read(diffPath, 0, DIFF_BYTES)) ?? new Uint8Array(0);
   const changes = {
     files,
-    count: Number(total),
+    count: countOf(total) ?? 0,
     diff: wholeCharacters(first),
-    diffBytes: Number(diffBytes),
+    diffBytes: countOf(diffBytes) ?? 0,
   };
   if (changes.diffBytes > 0) await keeper.keep(DIFF_NAME, diffPath, changes.diffBytes);
   if (changes.count > SHOWN_FILES)
-    await keeper.keep(LIST_NAME, `${script.directory}/${LIST_NAME}`, Number(listBytes));
+    await keeper.keep(LIST_NAME, `${script.directory}/${LIST_NAME}`, countOf(listBytes) ?? 0);
   // A reason of the file's own says more than that there were others before it.
   const [special, surplus]: [NotKept["named"], NotKept["named"]] = [[], []];
   for (const { type, file } of entries) {

@@ -36,11 +36,14 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
     ? ` What it did is kept: go on with execute_task and continue_from ${facts.id}.`
     : "";
   const failed = (note: string): TaskVerdict => ({ state: "failed", note });
+  const all = command.unconfirmed
+    ? ". The sandbox did not confirm its end: use destroy_sandbox to be sure"
+    : ", with every process it started";
   switch (command.state) {
     case "lost":
       return { state: "lost", note: command.note };
     case "cancelled":
-      return { state: "cancelled", note: `The task was cancelled, with every process it started.${goOn}` };
+      return { state: "cancelled", note: `The task was cancelled${all}.${goOn}` };
     case "timed_out": {
       const seconds = facts.timeoutMs / 1000;
       const api = spending.upstream ? ` The model's API was failing: ${said(spending.upstream)}.` : "";
@@ -49,7 +52,7 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
         : `did not finish within ${seconds} s and was stopped`;
       return {
         state: "timed_out",
-        note: `${facts.agent} ${stopped}, with every process it started.${api} ${facts.cut ?? "Allow more with timeout_seconds."}${goOn}`,
+        note: `${facts.agent} ${stopped}${all}.${api} ${facts.cut ?? "Allow more with timeout_seconds."}${goOn}`,
       };
     }
   }

@@ -1,5 +1,6 @@
 /** One task under way, from its preparation to what is fetched from the sandbox when its agent has ended. */
 import { platformFailure } from "../sandbox/errors.ts";
+import { within } from "../sandbox/kernel-process.ts";
 import type { ActiveRun } from "./active.ts";
 import { AGENTS, type EventReader } from "./agents.ts";
 import type { End, Execution } from "./run.ts";
@@ -11,6 +12,10 @@ import { TaskOutput } from "./task-output.ts";
 import { TASK_SESSION, TaskScript } from "./task-script.ts";
 import type { TaskTrace, TasksHost } from "./task.ts";
 
+/** How long what an agent left may take to be fetched, milliseconds; and once the task is cancelled. */
+const KEEP_MS = 900_000;
+const HURRIED_MS = 120_000;
+
 const NEVER_STARTED: End = { state: "cancelled", note: "It was cancelled before the agent started." };
 
 export class WorkingTask {
@@ -21,6 +26,8 @@ export class WorkingTask {
   readonly #output: TaskOutput;
   readonly #script: TaskScript;
   readonly #withdrawn = Promise.withResolvers<End>();
+  /** Settles when it is cancelled. */
+  readonly #hurried = Promise.withResolvers<void>();
   #command: Execution | undefined;
   #begun = false;
   #cancelled = false;
@@ -56,6 +63,7 @@ export class WorkingTask {
 
   async cancel(): Promise<void> {
     this.#cancelled = true;
+    this.#hurried.resolve();
     if (!this.#begun) this.#withdrawn.resolve({ ...NEVER_STARTED, detail: this.#unstarted() });
     await this.#command?.cancel();
   }
@@ -137,14 +145,29 @@ export class WorkingTask {
     // Before the agent there is nothing of its to keep.
     detail.safe = this.#output.step !== "agent";
     if (detail.safe || command.state === "lost") return { ...verdict, detail };
-    let note = verdict.note;
+    const note = await this.#within(this.#keep(detail, verdict.note));
+    detail.boot = this.#host.boot();
+    if (!spec.ownSandbox) await this.#script.clean().catch(() => undefined);
+    return {
+      state: verdict.state,
+      note: note ?? also(verdict.note, "Not all that it left could be kept: the sandbox took too long."),
+      detail,
+    };
+  }
+
+  /** Fetches what the agent left, as far as it can be had. Answers what there is to say. */
+  async #keep(detail: TaskDetail, said: string | undefined): Promise<string> {
+    const { spec } = this.#trace;
+    const { record } = this.#run;
+    let note = said;
     try {
       this.say("Collecting what it changed");
       const collected = await collect(this.#host, this.#script, record.id, spec.directory);
       Object.assign(detail, collected);
       if (collected.changes === undefined) note = also(note, "What it changed could not be found out.");
       const archive = new TaskArchive(this.#host, this.#script);
-      detail.archive = await archive.make(record.id, agent.conversations, detail.conversation);
+      const { conversations } = AGENTS[spec.agent];
+      detail.archive = await archive.make(record.id, conversations, detail.conversation);
       const left = detail.archive?.left;
       if (left)
         note = also(
@@ -164,9 +187,13 @@ export class WorkingTask {
         `Not all that it left could be kept: ${failure?.message ?? "the server had an internal error."}`,
       );
     }
-    detail.boot = this.#host.boot();
-    if (!spec.ownSandbox) await this.#script.clean().catch(() => undefined);
-    return { state: verdict.state, note, detail };
+    return note ?? "";
+  }
+
+  /** What the sandbox is asked for after the agent's end, unless it takes too long. */
+  #within<T>(work: Promise<T>): Promise<T | undefined> {
+    const late = this.#hurried.promise.then(() => within(HURRIED_MS, new Promise<undefined>(() => {})));
+    return Promise.race([within(KEEP_MS, work), late]);
   }
 
   /** Of a task that never began there is nothing to keep. */

@@ -20,6 +20,7 @@ export type ErrorCode =
   | "connection_lost"
   | "no_answer"
   | "exhausted"
+  | "damaged"
   | "storage_unavailable"
   | "sandbox_unavailable"
   | "internal";
@@ -128,6 +129,15 @@ export function exhausted(): ToolError {
     "The sandbox is out of processes or memory: what runs in it has taken them all.",
     "Stop it with cancel_run (list_runs names the runs), or destroy_sandbox and start afresh.",
     true,
+  );
+}
+
+/** The error for a sandbox in which what the server's calls need was removed or changed. @param what in a few words */
+export function damaged(what: string): ToolError {
+  return new ToolError(
+    "damaged",
+    `The sandbox is damaged: ${what}. Most calls will not work in it any more.`,
+    "Use destroy_sandbox and start afresh; the next call makes a new sandbox.",
   );
 }
 

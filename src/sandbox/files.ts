@@ -8,7 +8,7 @@ import {
   isNoAnswer,
   saysExhausted,
 } from "./errors.ts";
-import { type Reply, type Shell, outputBytes, quote, replyBytes } from "./shell.ts";
+import { type Reply, type Shell, countOf, outputBytes, quote, replyBytes } from "./shell.ts";
 import { textOf } from "./text.ts";
 
 /** What of the SDK's class this needs. */
@@ -74,7 +74,7 @@ export class Files {
       throw error;
     }
     const [word, size] = reply.words;
-    if (word === "written") return append ? Number(size) : content.length;
+    if (word === "written") return append ? sizeOf(size) : content.length;
     if (word === "directory") throw isDirectory(target);
     if (word === "special") throw isSpecial(target);
     if (word === "outside") throw isOutside(target, reply.words.slice(1).join(" "));
@@ -125,8 +125,8 @@ export class Files {
         return rangeOf(replyBytes(reply), unit, offset, limit);
       case "file":
         return {
-          size: Number(size),
-          lines: lines === undefined ? undefined : Number(lines),
+          size: sizeOf(size),
+          lines: lines === undefined ? undefined : sizeOf(lines),
           bytes: replyBytes(reply),
         };
       case "missing":
@@ -147,7 +147,7 @@ export class Files {
     const reply = await this.#shell.call("files.sh", line);
     switch (reply.words[0]) {
       case "directory":
-        return entries(replyBytes(reply));
+        return entries(replyBytes(reply)).slice(0, limit);
       case "missing":
         throw missing(target, `Use list_files with path ${parent(target)}.`);
       case "file":
@@ -255,8 +255,18 @@ function entries(listing: Uint8Array): FileEntry[] {
       return {
         path: name.join(" "),
         type: TYPES[type] ?? "other",
-        size: Number(size),
-        modified: new Date(Math.floor(Number(seconds)) * 1000).toISOString(),
+        size: sizeOf(size),
+        modified: timeOf(seconds),
       };
     });
+}
+
+function sizeOf(word: string | undefined): number {
+  return countOf(word) ?? 0;
+}
+
+/** A time as `find` gives it, seconds since the epoch with a fraction; the epoch for what is no time. */
+function timeOf(seconds: string | undefined): string {
+  const time = new Date(Math.floor(Number(seconds)) * 1000);
+  return (Number.isNaN(time.getTime()) ? new Date(0) : time).toISOString();
 }

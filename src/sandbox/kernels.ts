@@ -6,7 +6,7 @@
  * is looked at now and then. A call of the SDK that nobody waits for any more is counted in `abandoned`.
  */
 import { KeyedQueue } from "../runs/queue.ts";
-import { ToolError, answered, exhausted, saysExhausted, sdkCode } from "./errors.ts";
+import { ToolError, answered, damaged, exhausted, saysExhausted, sdkCode } from "./errors.ts";
 import { type ExecHost, endStarted, exitCode, signal, watch, within } from "./kernel-process.ts";
 import { type CodeOutcome, type Printed, outcomeOf, unanswered } from "./kernel-outcome.ts";
 import { type Language, idleCell, loadCell, parseHello, runCell } from "./kernel-protocol.ts";
@@ -51,6 +51,9 @@ const INTERRUPT_GRACE_MS = 2_000;
 
 /** How long a kernel may take to come up, with its container, milliseconds. */
 const CREATE_MS = 120_000;
+
+/** What an interpreter says of a file that it does not find. */
+const MISSING = /No module named|Cannot find module|No such file|ENOENT|cannot import name/;
 
 const GONE = /not found|terminated/i;
 
@@ -233,6 +236,8 @@ export class Kernels {
       const { error, logs } = printed;
       const detail = error ? `${error.name}: ${error.message}` : logs.stderr.join("").slice(-500);
       if (saysExhausted(detail)) throw exhausted();
+      if (MISSING.test(detail))
+        throw damaged(`its ${language} kernel does not start (${detail.slice(-200)})`);
       throw new Error(`the prelude of the ${language} kernel did not load: ${detail}`);
     }
     const kernel = { key, contextID, language, ...process };

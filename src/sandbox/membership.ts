@@ -5,7 +5,7 @@ import type { Account } from "./account.ts";
 import { unwrap } from "./errors.ts";
 import { principalHash } from "./naming.ts";
 import type { Settlement } from "./quota.ts";
-import type { Shell } from "./shell.ts";
+import { type Shell, countOf } from "./shell.ts";
 
 /** Whose sandbox this is. The actor's own name already holds both, hashed; this is what it shows and registers. */
 export interface Owner {
@@ -149,8 +149,8 @@ export class Membership {
   /** Tells the account how much the sandbox holds, where that can be found out. */
   async measure(): Promise<void> {
     const { words } = await this.#shell.call("files.sh", "sbx_usage /workspace");
-    const bytes = Number(words[0] ?? Number.NaN);
+    const bytes = countOf(words[0]);
     const { owner } = this;
-    if (bytes >= 0) await this.#tell(() => this.account(owner).sandboxSize(owner.sandbox, bytes));
+    if (bytes !== undefined) await this.#tell(() => this.account(owner).sandboxSize(owner.sandbox, bytes));
   }
 }

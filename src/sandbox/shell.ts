@@ -1,6 +1,15 @@
 /** Calls the functions of `container/*.sh` in shells of the sandbox, over the SDK's sessions. */
 import { within } from "./kernel-process.ts";
-import { SHELL_KILLED, answered, didNotStart, exhausted, isGone, saysExhausted, sdkCode } from "./errors.ts";
+import {
+  SHELL_KILLED,
+  answered,
+  damaged,
+  didNotStart,
+  exhausted,
+  isGone,
+  saysExhausted,
+  sdkCode,
+} from "./errors.ts";
 
 /**
  * What of the SDK's class this needs. Its client and not its `exec`: that one logs the beginning of each line that
@@ -33,6 +42,11 @@ const SETUP = {
   "run.sh": "sbx_runs",
   "files.sh": "sbx_files",
 } as const;
+
+/** The first word of a call that misses the server's own files. */
+const DAMAGED = "damaged";
+
+const MISSING = /\/opt\/sandbox-mcp\/\S+: No such file/;
 
 /** How often a call is made whose shell is killed, or whose connection breaks, each time. */
 const ATTEMPTS = 4;
@@ -80,13 +94,15 @@ export class Shell {
     line: string,
     { session, input, once = false, answerMs = ANSWER_MS }: CallOptions = {},
   ): Promise<Reply> {
-    const setup = `[[ -v ${SETUP[script]} ]] || . /opt/sandbox-mcp/${script}\n`;
+    const setup = `[[ -v ${SETUP[script]} ]] || . /opt/sandbox-mcp/${script} || printf '${DAMAGED}\\n'\n`;
     const command = setup + (input === undefined ? line : withInput(line, input));
     const shell = session === undefined ? CONTROL : `shell-${session}`;
     const result = await this.#exec(command, shell, once, answerMs);
     const end = result.stdout.indexOf("\n");
     const first = end < 0 ? result.stdout : result.stdout.slice(0, end);
     const words = first.split(" ").filter(Boolean);
+    if (words[0] === DAMAGED || (words.length === 0 && MISSING.test(result.stderr)))
+      throw damaged("/opt/sandbox-mcp, where the server keeps its programs, was changed");
     // The shell drops the rest of a line that it can start no process for; standard error is the helper's own, but for
     // the answer that holds a command's whole output.
     const isOutput = words[0] === "exited" && words.length === 4;
@@ -126,7 +142,21 @@ const encoder = new TextEncoder();
 
 /** The bytes of an answer whose rest is base64. */
 export function replyBytes(reply: Reply): Uint8Array {
-  return Uint8Array.fromBase64(reply.rest);
+  try {
+    return Uint8Array.fromBase64(reply.rest);
+  } catch {
+    throw damaged("its programs for files (base64, tail, head) do not do what they should");
+  }
+}
+
+/** More bytes, lines or files than any sandbox has. */
+const MAX_COUNT = 2 ** 50;
+
+/** A count in an answer; undefined for what is none. */
+export function countOf(word: string | undefined): number | undefined {
+  if (word === undefined || !/^\d{1,16}$/.test(word)) return undefined;
+  const count = Number(word);
+  return count <= MAX_COUNT ? count : undefined;
 }
 
 /** `text` as one word of a shell line. */

@@ -30,6 +30,24 @@ describe("what a command leaves behind", () => {
     await sh(sandbox, "rm /tmp/printed; pkill -f 'sleep 3100'");
   });
 
+  it("goes on where its command ends while both are held still", async () => {
+    // It ends by a signal that reaches the stopped, from out of its group.
+    const end = `until grep -q 'State:.T' /proc/$!/status; do sleep 0.01; done; kill -KILL $$`;
+    const result = await run(`yes b & setsid bash -c "${end}" & wait`);
+    expect(result.structured).toMatchObject({ exit_code: 137 });
+    await until(async () => /^[RSD]/.test(await sh(sandbox, "ps -o stat= -C yes")));
+    await sh(sandbox, "pkill -x yes");
+  });
+
+  it.each([
+    ["a child", "sleep 0.5 & echo $!"],
+    ["an orphan", "(setsid bash -c 'sleep 0.5 & echo $!')"],
+  ])("is seen to have ended by its number: %s", async (_what, line) => {
+    const pid = (await sh(sandbox, line)).trim();
+    await until(async () => (await run(`kill -0 ${pid}`)).structured.state === "failed");
+    expect((await run(`kill -0 ${pid}`)).text).toContain("No such process");
+  });
+
   it("prints after the end of its command for nobody, and what came before is whole", async () => {
     const { structured, text } = await run(
       "seq 1000000; (sleep 1; yes | head -c 30000000; sleep 1) & echo the end",

@@ -1,0 +1,115 @@
+/** Runs end when they have to, whatever the sandbox says of them: user code can lie about its end, or hide it. */
+import { afterAll, describe, expect, it } from "vitest";
+import { idIn, owner, sh, until } from "../support.ts";
+
+const sandbox = "deadline";
+const runs = "/var/lib/sandbox-mcp/runs";
+
+afterAll(() => owner.call("destroy_sandbox", { sandbox }));
+
+const command = (line: string, more: Record<string, unknown> = {}) =>
+  owner.call("run_command", { sandbox, command: line, ...more });
+const code = (source: string, more: Record<string, unknown> = {}) =>
+  owner.call("run_code", { sandbox, code: source, ...more });
+const result = (id: string, more: Record<string, unknown> = {}) => owner.call("get_result", { id, ...more });
+
+/** A command whose exit status cannot be written, so that its end never shows. */
+const ENDLESS = `mkdir -p ${runs}/$SANDBOX_MCP_RUN.exit/x; echo begun; sleep 1000`;
+
+describe.concurrent("a command that hides its end", () => {
+  it("is ended at its deadline all the same, says what is not known, and its session goes on", async () => {
+    const started = await command(ENDLESS, { session: "hidden", timeout_seconds: 1, wait_seconds: 0 });
+    const ended = await result(idIn(started), { wait_seconds: 45 });
+    expect(ended.text).toContain("state: timed_out");
+    expect(ended.text).toContain("begun");
+    expect(ended.text).toContain("destroy_sandbox");
+    expect(await sh(sandbox, "echo next", { session: "hidden" })).toBe("next\n");
+  });
+
+  it("is ended for whoever cancels it", async () => {
+    const id = idIn(await command(ENDLESS, { session: "cancelled", wait_seconds: 1 }));
+    const cancelled = await owner.call("cancel_run", { id });
+    expect(cancelled.text).toContain("state: cancelled");
+    expect(cancelled.text).toContain("destroy_sandbox");
+    // What could be killed was.
+    await until(async () => (await sh(sandbox, `pgrep -fc 'SANDBOX_MCP_RUN=${id}' || true`)) === "0\n");
+  });
+});
+
+describe.concurrent("output that is not there", () => {
+  const swap = `ln -sf /tmp/empty ${runs}`;
+
+  it.each([
+    ["a link to nothing", `: >/tmp/empty; sleep 0.3; ${swap}/$SANDBOX_MCP_RUN.out; sleep 1.5`],
+    ["a terabyte of nothing", `sleep 0.3; truncate -s 1T ${runs}/$SANDBOX_MCP_RUN.out`],
+    ["an end that is none", `sleep 0.3; echo 999999999999 -1 >${runs}/$SANDBOX_MCP_RUN.ends`],
+    [
+      "an exit status that is none",
+      `(sleep 0.6; echo 1e999 >${runs}/$SANDBOX_MCP_RUN.exit) & sleep 1; sleep 1`,
+    ],
+  ])("does not keep a command from its end: %s", async (what, line) => {
+    const { structured } = await command(line, { session: what.replaceAll(" ", "-"), timeout_seconds: 30 });
+    expect(structured.state).toMatch(/^(succeeded|failed)$/);
+    expect(structured.exit_code).toBeLessThanOrEqual(255);
+  });
+
+  it("does not keep code from its end", async () => {
+    const context = "swapped";
+    const source = `import os
+print("x" * 100_000, flush=True)
+out = f"${runs}/{os.environ['SANDBOX_MCP_RUN']}.out"
+os.path.exists(out) and os.remove(out)
+open("/tmp/empty-code", "w").close()
+os.symlink("/tmp/empty-code", out)`;
+    const { text } = await code(source, { context, timeout_seconds: 20 });
+    expect(text).not.toContain("state: running");
+  });
+});
+
+describe("programs of the user's own in the place of the system's", () => {
+  const NAMES = [
+    "stat",
+    "tail",
+    "head",
+    "base64",
+    "grep",
+    "fallocate",
+    "mv",
+    "cat",
+    "chmod",
+    "find",
+    "sort",
+    "wc",
+    "setsid",
+    "mkdir",
+    "rm",
+  ];
+
+  it("change nothing for commands, files and code", async () => {
+    const liars = NAMES.map((name) => `printf '#!/bin/sh\\necho 999999999999\\n' >$HOME/.local/bin/${name}`);
+    await command(`mkdir -p $HOME/.local/bin; ${liars.join("; ")}; chmod +x $HOME/.local/bin/*`);
+    const shadows = NAMES.map((name) => `${name}() { echo 999999999999; }; export -f ${name}`).join("; ");
+    const session = "shadowed";
+    const shadow = `export PATH=$HOME/.local/bin:$PATH; ${shadows}; cd() { echo no; }; printf() { echo no; }; export -f cd printf
+      export BASH_ENV=/tmp/env LD_PRELOAD=/tmp/none.so; echo 'echo from BASH_ENV' >/tmp/env`;
+    await command(shadow, { session });
+    // The command's own are the user's.
+    const lied = await command("stat /", { session });
+    expect(lied.structured).toMatchObject({ state: "succeeded", stdout: "999999999999\n" });
+    const long = await command("for i in {1..20000}; do echo $i; done; sleep 1.2; echo the end", {
+      session,
+      cwd: "/tmp",
+      env: { ONLY: "1" },
+      timeout_seconds: 30,
+    });
+    expect(long.structured).toMatchObject({ state: "succeeded" });
+    expect(long.structured.stdout).toMatch(/^1\n2\n.*the end\n$/s);
+    const content = "a line\n".repeat(20_000);
+    await owner.call("write_file", { sandbox, path: "long", content });
+    await owner.call("write_file", { sandbox, path: "long", content: "last", append: true });
+    expect((await owner.call("read_file", { sandbox, path: "long", offset: 20_001 })).text).toContain("last");
+    expect((await owner.call("list_files", { sandbox })).text).toContain("long");
+    const slow = await command("echo begun; sleep 1000", { session, timeout_seconds: 1 });
+    expect(slow.structured).toMatchObject({ state: "timed_out" });
+  });
+});

@@ -1,0 +1,42 @@
+/** A sandbox whose root removed what the server's calls need in it. */
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { owner, sh } from "../support.ts";
+
+const sandbox = "damaged";
+
+/** Our files are out of the way; what the local platform keeps beside them is not, as the container's own is elsewhere. */
+const DAMAGE =
+  "mv /opt /gone && mkdir /opt && ln -s /gone/sandbox-runtime /opt/sandbox-runtime && ls /opt/sandbox-mcp";
+
+beforeAll(async () => {
+  await sh(sandbox, "echo kept >kept", { session: "before" });
+  await owner.call("read_file", { sandbox, path: "kept" });
+  await owner.call("run_command", { sandbox, command: DAMAGE });
+});
+afterAll(() => owner.call("destroy_sandbox", { sandbox }));
+
+describe("a damaged sandbox", () => {
+  it.each([
+    ["a command in a shell that is there", "run_command", { command: "true", session: "before" }],
+    ["a command in a new shell", "run_command", { command: "true", session: "after" }],
+    ["code in a new Python kernel", "run_code", { code: "1" }],
+    ["code in a new JavaScript kernel", "run_code", { code: "1", language: "javascript" }],
+    ["a task", "execute_task", { task: "nothing", wait_seconds: 20 }],
+  ])("says so to %s, and what to do", async (_what, tool, args) => {
+    const { text } = await owner.call(tool, { sandbox, ...args });
+    expect(text).toContain("is damaged");
+    expect(text).toContain("destroy_sandbox");
+    expect(text).not.toMatch(/Internal error|command not found|exit_code: 127/);
+  });
+
+  it("still has its files, or says so, and a new one works", async () => {
+    for (const [tool, args] of [
+      ["read_file", { path: "kept" }],
+      ["write_file", { path: "new", content: "new" }],
+      ["list_files", {}],
+    ] as const)
+      expect((await owner.call(tool, { sandbox, ...args })).text).toMatch(/kept|Wrote|new|is damaged/);
+    await owner.call("destroy_sandbox", { sandbox });
+    expect(await sh(sandbox, "echo works")).toBe("works\n");
+  });
+});

@@ -24,7 +24,8 @@ let server: Server;
 let home: string;
 
 beforeAll(async () => {
-  server = await startServer();
+  // With a credential for a model every tool is listed.
+  server = await startServer({ env: { ANTHROPIC_API_KEY: "any" } });
   home = mkdtempSync(join(tmpdir(), "sandbox-mcp-home-"));
 });
 

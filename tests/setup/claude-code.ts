@@ -28,7 +28,7 @@ export function claudeEnvironment(home: string, modelURL = "http://127.0.0.1:9")
 
 /** Runs it to its end; what it printed. @throws Error when it fails */
 export async function claudeCode(home: string, args: string[], modelURL?: string): Promise<string> {
-  const options = { env: claudeEnvironment(home, modelURL), cwd: home, timeout: 120_000 };
+  const options = { env: claudeEnvironment(home, modelURL), cwd: home, timeout: 170_000 };
   const running = run(CLAUDE_CODE, args, options);
   running.child.stdin?.end();
   return (await running).stdout;

@@ -1,0 +1,64 @@
+/**
+ * A command of 70 seconds, which is longer than most clients wait for a call, by each of them with the limits it comes
+ * with. A client that gives up has no id, and its model runs the command again. All of them wait at the same time.
+ */
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { AGENT_CLIENTS, type Script } from "../setup/agent-clients.ts";
+import { type Server, startServer, TOKEN } from "../setup/server.ts";
+import { runIDIn, tool } from "../setup/tool.ts";
+
+const COMMAND = "echo begun; sleep 70; echo all over";
+
+/** How long a call waits: as the tools have it, and the longest that they take. */
+const WAITS = [undefined, 50];
+
+const CASES = Object.keys(AGENT_CLIENTS).flatMap((name, index) =>
+  WAITS.map((wait_seconds) => ({ name, wait_seconds, sandbox: `c${index}-${wait_seconds ?? "default"}` })),
+);
+
+/** What came of one client: what its model saw, and its error where it gave up. */
+interface Outcome {
+  answers: string[];
+  error?: unknown;
+}
+
+let server: Server;
+const outcomes = new Map<string, Promise<Outcome>>();
+
+beforeAll(async () => {
+  server = await startServer();
+  for (const { name, sandbox, wait_seconds } of CASES)
+    outcomes.set(sandbox, outcome(name, sandbox, wait_seconds));
+});
+afterAll(() => server?.stop());
+
+async function outcome(name: string, sandbox: string, wait_seconds: number | undefined): Promise<Outcome> {
+  const answers: string[] = [];
+  const script: Script = (answer) => {
+    if (answer !== undefined) answers.push(answer);
+    if (answers.length > 9 || answer?.includes("all over")) return undefined;
+    const wait = wait_seconds === undefined ? {} : { wait_seconds };
+    if (answer?.includes("get_result"))
+      return { name: "get_result", args: { id: runIDIn({ text: answer }), ...wait } };
+    // As a model does that has no id: again.
+    return { name: "run_command", args: { command: COMMAND, sandbox, ...wait } };
+  };
+  try {
+    await AGENT_CLIENTS[name]?.({ url: server.url, token: TOKEN }, script);
+    return { answers };
+  } catch (error) {
+    return { answers, error };
+  }
+}
+
+describe.each(CASES)("$name, in sandbox $sandbox", ({ sandbox }) => {
+  it("sees a command of 70 seconds to its end, and runs it once", async () => {
+    const { answers, error } = (await outcomes.get(sandbox)) ?? { answers: [] };
+    expect(error).toBeUndefined();
+    expect(answers).toHaveLength(2);
+    expect(answers[0]).toMatch(/begun[^]*get_result/);
+    expect(answers[1]).toContain("all over");
+    const { structured } = await tool(server.url, "list_runs", { sandbox });
+    expect(structured.runs).toMatchObject([{ title: COMMAND, state: "succeeded" }]);
+  });
+});

@@ -49,7 +49,10 @@ function memory(app: App) {
   };
 }
 
-describe.each(["/mcp", "/"])("the 2.x client at %s", (path) => {
+/** Where the protocol is spoken, and with what a connection may ask for in its address. */
+const ENDPOINTS = ["/mcp", "/", "/mcp?sandbox=work&results=structured"];
+
+describe.each(ENDPOINTS)("the 2.x client at %s", (path) => {
   it.each(["legacy", "auto"] as const)("signs in, calls and refreshes, in mode %s", async (mode) => {
     const { kept, fetch, provider, approve } = memory(oauthApp());
     const url = new URL(path, ORIGIN);
@@ -73,7 +76,7 @@ describe.each(["/mcp", "/"])("the 2.x client at %s", (path) => {
   });
 });
 
-describe.each(["/mcp", "/"])("the 1.x client at %s", (path) => {
+describe.each(ENDPOINTS)("the 1.x client at %s", (path) => {
   it("signs in, calls and refreshes", async () => {
     const { kept, fetch, provider, approve } = memory(oauthApp());
     const url = new URL(path, ORIGIN);

@@ -73,9 +73,10 @@ export class Sandbox extends BaseSandbox<Env> {
     waitMs: number,
     mayUseModel: boolean,
   ): Promise<Answer<RunView>> {
+    const waitUntil = Date.now() + waitMs;
     return this.#serve(owner, () => {
       if (!mayUseModel) this.#parts.tasks.keepApart(owner.sandbox);
-      return this.#start("code", spec.code, spec.timeoutMs, waitMs, (run, allowance) =>
+      return this.#start("code", spec.code, spec.timeoutMs, waitUntil, (run, allowance) =>
         startCode(
           this.#parts.kernels,
           this.#parts.shell,
@@ -94,9 +95,10 @@ export class Sandbox extends BaseSandbox<Env> {
     waitMs: number,
     mayUseModel: boolean,
   ): Promise<Answer<RunView>> {
+    const waitUntil = Date.now() + waitMs;
     return this.#serve(owner, () => {
       if (!mayUseModel) this.#parts.tasks.keepApart(owner.sandbox);
-      return this.#start("command", spec.command, spec.timeoutMs, waitMs, (run, allowance) =>
+      return this.#start("command", spec.command, spec.timeoutMs, waitUntil, (run, allowance) =>
         this.#parts.commands.start(run, { ...spec, ...allowance }, (trace) => run.trace(trace)),
       );
     });
@@ -220,12 +222,15 @@ export class Sandbox extends BaseSandbox<Env> {
     return true;
   }
 
-  /** Starts a run within the principal's quota, which may leave it less time than it asked for. */
+  /**
+   * Starts a run within the principal's quota, which may leave it less time than it asked for.
+   * @param waitUntil when the caller is answered at the latest: what comes before the start takes from the time to wait
+   */
   async #start(
     kind: RunKind,
     source: string,
     timeoutMs: number,
-    waitMs: number,
+    waitUntil: number,
     launch: (run: ActiveRun, allowance: Allowance) => Execution,
   ): Promise<RunView> {
     const { stakes, gate, membership, runs } = this.#parts;
@@ -236,6 +241,7 @@ export class Sandbox extends BaseSandbox<Env> {
         throw error;
       });
     }
+    const waitMs = Math.max(0, waitUntil - Date.now());
     return runs.start(kind, titleOf(source), (run) => grant.held(launch(run, grant.allowance)), waitMs);
   }
 

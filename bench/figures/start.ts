@@ -42,7 +42,7 @@ export const freshSandbox: Figure = {
 /** From nothing to the first answer; and what a deployment sends and a client reads before it can begin. */
 export const server: Figure = {
   name: "server",
-  baseline: "the bare Worker, started and bundled the same way; for tools/list, its budget of 12 KB",
+  baseline: "the bare Worker, started and bundled the same way; for tools/list, its budget of 16 KiB",
   async measure(bed, { count }) {
     const bundles = { ours: 0, bare: 0 };
     const times: Pairs = { ours: [], baseline: [] };
@@ -56,7 +56,7 @@ export const server: Figure = {
     return [
       ...latencyRows("server start", times),
       row("bundle gzip", "bytes", bundles.ours, bundles.bare),
-      row("tools/list", "bytes", await bytesOfList(bed), 12 * 1024),
+      row("tools/list", "bytes", await bytesOfList(bed), 16 * 1024),
     ];
   },
 };

@@ -1,4 +1,5 @@
 /** How a task ended, in words that say what to do. */
+import { clause } from "../sandbox/text.ts";
 import type { AgentReport } from "./agents.ts";
 import type { End, EndState } from "./run.ts";
 import type { Spending, UpstreamError } from "./task-budget.ts";
@@ -73,7 +74,7 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
       return failed(
         spending.upstream
           ? `${facts.agent} stopped because the model's API failed: ${upstreamAdvice(spending.upstream)}${goOn}`
-          : `${facts.agent} stopped with an error: ${report.error || "it gave no reason"}.${goOn}`,
+          : `${facts.agent} stopped with an error: ${clause(report.error ?? "") || "it gave no reason"}.${goOn}`,
       );
   }
   return failed(withoutResult(facts) + goOn);
@@ -104,12 +105,12 @@ function withoutResult({ agent, command, report, stderr, spending }: TaskFacts):
   const printed = stderr.trim() ? ` Its last words: ${lastLine(stderr)}.` : "";
   const api = spending.upstream ? ` The model's API had failed: ${said(spending.upstream)}.` : "";
   if (report.unread > 0 && report.conversation === undefined)
-    return `${agent} ${how} and printed nothing that can be understood, first: ${report.unreadSample}.${printed} Look at the log with get_result and cursor 0; then try again.`;
+    return `${agent} ${how} and printed nothing that can be understood, first: ${clause(report.unreadSample ?? "")}.${printed} Look at the log with get_result and cursor 0; then try again.`;
   return `${agent} ${how} before it was done.${printed}${api} Try again; a task that needs much memory is better split.`;
 }
 
 function said({ status, message }: UpstreamError): string {
-  return `status ${status}, ${message}`;
+  return `status ${status}, ${clause(message)}`;
 }
 
 function upstreamAdvice(error: UpstreamError): string {
@@ -125,5 +126,5 @@ function upstreamAdvice(error: UpstreamError): string {
 function lastLine(text: string): string {
   const lines = text.trim().split("\n");
   const telling = lines.findLast((line) => /^(fatal|error|remote):/i.test(line));
-  return ((telling ?? lines.at(-1))?.trim() || "it gave no reason").replace(/\.$/, "").slice(0, 300);
+  return (clause(telling ?? lines.at(-1) ?? "") || "it gave no reason").slice(0, 300);
 }

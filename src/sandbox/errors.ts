@@ -3,6 +3,8 @@
  * from the actor to the Worker as data (`Failure`), because a thrown error loses its properties on the way.
  */
 
+import { clause } from "./text.ts";
+
 export type ErrorCode =
   | "invalid_argument"
   | "not_found"
@@ -136,7 +138,7 @@ export function exhausted(): ToolError {
 export function damaged(what: string): ToolError {
   return new ToolError(
     "damaged",
-    `The sandbox is damaged: ${what}. Most calls will not work in it any more.`,
+    `The sandbox is damaged: ${clause(what)}. Most calls will not work in it any more.`,
     "Use destroy_sandbox and start afresh; the next call makes a new sandbox.",
   );
 }

@@ -9,7 +9,7 @@ import {
   saysExhausted,
 } from "./errors.ts";
 import { type Reply, type Shell, countOf, outputBytes, quote, replyBytes } from "./shell.ts";
-import { textOf } from "./text.ts";
+import { clause, textOf } from "./text.ts";
 
 /** What of the SDK's class this needs. */
 export interface FileHost {
@@ -240,7 +240,7 @@ function refusal(what: string, reply: Reply): ToolError {
   const said = reply.words.slice(1).join(" ") || reply.stderr.trim();
   if (saysExhausted(said)) return exhausted();
   const [, code, hint] = REASONS.find(([pattern]) => pattern.test(said)) ?? UNFORESEEN;
-  return new ToolError(code, `${what}: ${said || "the sandbox gave no reason"}.`, hint);
+  return new ToolError(code, `${what}: ${clause(said) || "the sandbox gave no reason"}.`, hint);
 }
 
 const TYPES: Record<string, FileEntry["type"]> = { f: "file", d: "directory", l: "symlink" };

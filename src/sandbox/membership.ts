@@ -21,6 +21,10 @@ interface KnownOwner extends Owner {
 /** How long the registration in `Account` may lag behind, milliseconds. */
 const REGISTER_EVERY = 60_000;
 
+/** Where the time of the last use is written down, in the actor's storage, and how much earlier it may be. */
+const USED = "used";
+const WRITE_EVERY = 60_000;
+
 export class Membership {
   readonly #ctx: DurableObjectState;
   readonly #env: Env;
@@ -29,6 +33,7 @@ export class Membership {
   #registeredAt = 0;
   /** When a call or a run last used the sandbox, as far as this actor has seen. */
   #usedAt = 0;
+  #writtenAt = 0;
   /** Set while the account was told of a start that has not come: what it knew of the sandbox before. */
   #unstarted: "nothing" | "stopped" | undefined;
   /** What the account is told it is told one after the other. */
@@ -76,6 +81,10 @@ export class Membership {
   async register(owner: Owner): Promise<void> {
     const now = Date.now();
     this.#usedAt = now;
+    if (now - this.#writtenAt >= WRITE_EVERY) {
+      this.#writtenAt = now;
+      this.#ctx.storage.kv.put(USED, now);
+    }
     if (now - this.#registeredAt < REGISTER_EVERY) return;
     const known = this.#registeredAt > 0;
     const answer = this.#tell(async () => unwrap(await this.account(owner).sandboxUsed(owner)));
@@ -83,6 +92,18 @@ export class Membership {
     else if (await answer) this.#unstarted = "nothing";
     else this.#unstarted ??= "stopped";
     this.#registeredAt = now;
+  }
+
+  /** How long ago the sandbox was used at the latest, milliseconds: by this actor, or by one before it. */
+  get unusedMs(): number {
+    const before = this.#ctx.storage.kv.get<number>(USED);
+    const used = before === undefined ? Date.now() : before + WRITE_EVERY;
+    return Math.max(0, Date.now() - Math.max(used, this.#usedAt));
+  }
+
+  /** Whether this actor has used the sandbox. */
+  get wasUsed(): boolean {
+    return this.#usedAt > 0;
   }
 
   /** Whether this actor has seen a use of the sandbox in the last so many milliseconds. */

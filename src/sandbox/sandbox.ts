@@ -46,8 +46,11 @@ export interface TaskOrigin {
 /** How long a connection that only an abandoned call keeps busy stays open, milliseconds. */
 const HANG_UP_MS = 5000;
 
+/** How long a sandbox that nobody uses keeps its container, seconds. */
+const SLEEP_AFTER_S = 600;
+
 export class Sandbox extends BaseSandbox<Env> {
-  override sleepAfter = "10m";
+  override sleepAfter: string | number = SLEEP_AFTER_S;
 
   readonly #parts: Parts;
   /** Under way. */
@@ -196,6 +199,7 @@ export class Sandbox extends BaseSandbox<Env> {
     const known = await this.#parts.membership.destroyed(owner, this.#parts.lease.release());
     this.#parts.boots.forget();
     this.#parts.kernels.forget();
+    this.#parts.shell.forget();
     this.#parts.measuring.containerGone();
     if (known) this.#parts.membership.note("destroy");
     return known;
@@ -273,6 +277,7 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#parts.housekeeping.containerGone();
     this.#parts.measuring.containerGone();
     this.#parts.kernels.forget();
+    this.#parts.shell.forget();
     this.#parts.runs.containerGone(
       "The sandbox stopped while it ran; its files, processes and kernel state are gone.",
     );
@@ -329,6 +334,16 @@ export class Sandbox extends BaseSandbox<Env> {
   override async onStop(params?: Parameters<BaseSandbox<Env>["onStop"]>[0]): Promise<void> {
     await this.#parts.lifecycle.onStop(() => super.onStop(params));
     this.#parts.membership.stopped();
+  }
+
+  /** The SDK has the time begin anew with each actor: one that only follows another goes on with what is left of it. */
+  override renewActivityTimeout(): void {
+    const { membership, runs } = this.#parts;
+    const whole = this.sleepAfter;
+    if (!membership.wasUsed && !runs.isBusy && this.#calls === 0)
+      this.sleepAfter = Math.max(0, SLEEP_AFTER_S - membership.unusedMs / 1000);
+    super.renewActivityTimeout();
+    this.sleepAfter = whole;
   }
 
   override async onActivityExpired(): Promise<void> {

@@ -10,6 +10,7 @@ import {
   saysExhausted,
   sdkCode,
 } from "./errors.ts";
+import { Shells } from "./shells.ts";
 
 /**
  * What of the SDK's class this needs. Its client and not its `exec`: that one logs the beginning of each line that
@@ -51,6 +52,9 @@ const MISSING = /\/opt\/sandbox-mcp\/\S+: No such file/;
 /** How often a call is made whose shell is killed, or whose connection breaks, each time. */
 const ATTEMPTS = 4;
 
+/** How long a shell that nobody uses may take to end, milliseconds. */
+const END_MS = 5000;
+
 /** How long a shell may take for a call, milliseconds: a helper can have a big directory to look through. */
 const ANSWER_MS = 60_000;
 
@@ -68,11 +72,19 @@ export interface CallOptions {
 export class Shell {
   readonly #host: ShellHost;
   readonly #outlived: () => Promise<boolean>;
+  readonly #shells = new Shells((name) =>
+    within(END_MS, this.#host.client.commands.execute("builtin exit", name)),
+  );
 
   /** @param outlived whether the container is there although a call to it was interrupted */
   constructor(host: ShellHost, outlived: () => Promise<boolean>) {
     this.#host = host;
     this.#outlived = outlived;
+  }
+
+  /** The container is gone, and every shell with it. */
+  forget(): void {
+    this.#shells.forget();
   }
 
   /** Whether the sandbox has a file, asked without starting a process there; false when nobody can say. */
@@ -97,7 +109,7 @@ export class Shell {
     const setup = `[[ -v ${SETUP[script]} ]] || . /opt/sandbox-mcp/${script} || printf '${DAMAGED}\\n'\n`;
     const command = setup + (input === undefined ? line : withInput(line, input));
     const shell = session === undefined ? CONTROL : `shell-${session}`;
-    const result = await this.#exec(command, shell, once, answerMs);
+    const result = await this.#shells.use(shell, () => this.#exec(command, shell, once, answerMs));
     const end = result.stdout.indexOf("\n");
     const first = end < 0 ? result.stdout : result.stdout.slice(0, end);
     const words = first.split(" ").filter(Boolean);

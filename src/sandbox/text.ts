@@ -1,4 +1,4 @@
-/** Bytes that may be text. */
+/** Bytes that may be text, and text that goes into sentences. */
 
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
@@ -19,4 +19,9 @@ export function wholeText(bytes: Uint8Array, cut: boolean): { text: string; byte
     if (text !== undefined) return { text, bytes: length };
   }
   return undefined;
+}
+
+/** A sentence of somebody else's for the end of one of ours, which has a full stop of its own. */
+export function clause(sentence: string): string {
+  return sentence.trim().replace(/[.\s]+$/, "");
 }

@@ -201,6 +201,26 @@ describe("the verdict", () => {
       "failed",
       /restored: tar: bad\..*new task/,
     ],
+    [
+      "an API that cannot be reached",
+      {
+        command: { state: "timed_out" },
+        spending: {
+          requests: 1,
+          tokens: 0,
+          exhausted: false,
+          upstream: { status: 502, message: "The API cannot be reached from the server." },
+        },
+      },
+      "timed_out",
+      /^(?!.*\.\.).*from the server\b/,
+    ],
+    [
+      "an agent's own sentence",
+      { report: { unread: 0, end: "error", error: "It broke." } },
+      "failed",
+      /It broke\.(?!\.)/,
+    ],
     ["a container that went away", { command: { state: "lost", note: "gone" } }, "lost", /^gone$/],
   ])("of %s", (_name, more, state, words) => {
     const verdict = verdictOf({ ...facts, ...more });

@@ -1,0 +1,59 @@
+/** Sessions without number, and sandboxes that nobody uses. */
+import { afterAll, describe, expect, it } from "vitest";
+import { evict, inActor, owner, sh, until } from "../support.ts";
+
+const sandbox = "many-sessions";
+
+afterAll(() => owner.call("destroy_sandbox", { sandbox }));
+
+describe("many sessions", () => {
+  it("keep their state, and not a shell each", async () => {
+    const names = Array.from({ length: 40 }, (_, n) => `name-${n}`);
+    for (const session of names)
+      await sh(sandbox, `cd /tmp; export NAME=${session}; said() { echo "$NAME in $PWD"; }`, { session });
+    const shells = async () => Number(await sh(sandbox, "pgrep -xc bash || true"));
+    await until(async () => (await shells()) < 24);
+    for (const session of ["name-0", "name-20", "name-39"])
+      expect(await sh(sandbox, "said", { session })).toBe(`${session} in /tmp\n`);
+  });
+
+  it("do not end a command, or what it left behind", async () => {
+    const other = (n: number) => sh(sandbox, "true", { session: `other-${n}` });
+    const running = owner.call("run_command", {
+      sandbox,
+      session: "busy",
+      command:
+        "(while sleep 0.1; do date +%N >/tmp/tick; done) & until [ -e /tmp/over ]; do sleep 0.1; done; echo through",
+    });
+    for (let n = 0; n < 40; n++) await other(n);
+    await until(async () => Number(await sh(sandbox, "pgrep -xc bash || true")) < 26);
+    await sh(sandbox, "touch /tmp/over");
+    expect((await running).structured).toMatchObject({ state: "succeeded", stdout: "through\n" });
+    const first = await sh(sandbox, "cat /tmp/tick");
+    await until(async () => (await sh(sandbox, "cat /tmp/tick")) !== first);
+  });
+});
+
+describe("the time until a sandbox that nobody uses is stopped", () => {
+  const isUp = (name: string) => inActor(name, (_sandbox, { container }) => container?.running === true);
+
+  it("does not begin anew when its actor does", async () => {
+    const name = "idle-evicted";
+    await sh(name, "true");
+    await inActor(name, (_sandbox, { storage }) => storage.kv.put("used", Date.now() - 700_000));
+    await evict(name);
+    await until(async () => !(await isUp(name)));
+    expect((await owner.call("run_command", { sandbox: name, command: "true" })).text).toContain(
+      "stopped because nobody used it",
+    );
+  });
+
+  it("goes on from the last use", async () => {
+    const name = "idle-used";
+    await sh(name, "true");
+    await evict(name);
+    await sh(name, "sleep 3");
+    expect(await isUp(name)).toBe(true);
+    await owner.call("destroy_sandbox", { sandbox: name });
+  });
+});

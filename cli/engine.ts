@@ -12,6 +12,8 @@ export interface EngineSettings {
   /** For its sockets and generated files. */
   runDir: string;
   verbose: boolean;
+  /** Tests only: see the engine's own options. */
+  runtime?: string;
 }
 
 export interface RunningEngine {

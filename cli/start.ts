@@ -2,6 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { printable } from "../local/engine/printable.ts";
 import { makeDirectories } from "../local/runtime/directories.ts";
 import { announce } from "./announce.ts";
 import { type RunningEngine, startEngineProcess } from "./engine.ts";
@@ -92,8 +93,8 @@ async function start(): Promise<void> {
 
 /** Every line with --verbose; else only the Worker's reports of what nobody expected, which an answer's reference leads to. */
 function showLog({ level, message }: LogLine, verbose: boolean): void {
-  if (verbose) say(level === "error" ? `workerd: ${message}` : message);
-  else if (/^\{.*"event":"error"/.test(message)) say(message);
+  if (verbose) say(printable(level === "error" ? `workerd: ${message}` : message));
+  else if (/^\{.*"event":"error"/.test(message)) say(printable(message));
 }
 
 try {

@@ -67,6 +67,8 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
         if (!closing) options.onDeath();
       },
       workers: [
+        // The first gets miniflare's own port, where headers of miniflare's (MF-Original-URL) say which host was called.
+        { name: "nobody", modules: true, script: NOBODY },
         {
           ...worker,
           name,
@@ -94,6 +96,9 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   }
   return { close };
 }
+
+/** A Worker that answers nothing. */
+const NOBODY = "export default { fetch: () => new Response(null, { status: 404 }) };";
 
 function listeners(): [NodeJS.Signals, NodeJS.SignalsListener][] {
   const signals: NodeJS.Signals[] = ["SIGINT", "SIGTERM", "SIGHUP"];

@@ -1,6 +1,6 @@
 /** Which addresses a sandbox may never reach through the egress proxy. */
 import { BlockList, isIP } from "node:net";
-import { networkInterfaces } from "node:os";
+import { attachedNetworks } from "./attached.ts";
 
 const reasons: [reason: string, ...subnets: string[]][] = [
   ["a loopback address", "127.0.0.0/8", "::1/128"],
@@ -17,19 +17,30 @@ const reasons: [reason: string, ...subnets: string[]][] = [
   ["a link-local address", "169.254.0.0/16", "fe80::/10"],
   ["a carrier-grade NAT address", "100.64.0.0/10"],
   ["a multicast address", "224.0.0.0/4", "ff00::/8"],
-  // Tunnels and translations wrap an IPv4 address that is not looked at here. 64:ff9b::/96 is unwrapped below.
-  ["a reserved address", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15", "240.0.0.0/4"],
   [
-    "a reserved address",
-    "::/96",
-    "64:ff9b:1::/48",
-    "100::/64",
-    "2001::/23",
-    "2001:db8::/32",
-    "2002::/16",
-    "5f00::/16",
+    "an address for documentation and tests",
+    "192.0.2.0/24",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "198.18.0.0/15",
   ],
+  [
+    "an address for documentation and tests",
+    "2001:db8::/32",
+    "3fff::/20",
+    "2001:2::/48",
+    "100::/64",
+    "100:0:0:1::/64",
+  ],
+  // The rest of the IANA's registries of special-purpose addresses. Tunnels and translations wrap an IPv4 address that
+  // is not looked at here; 64:ff9b::/96 is unwrapped below.
+  ["a reserved address", "192.0.0.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24"],
+  ["a reserved address", "192.175.48.0/24", "240.0.0.0/4"],
+  ["a reserved address", "2001::/23", "2002::/16", "2620:4f:8000::/48"],
 ];
+
+const globalUnicast = new BlockList();
+globalUnicast.addSubnet("2000::", 3, "ipv6");
 
 const lists = reasons.map(([reason, ...subnets]) => {
   const list = new BlockList();
@@ -53,11 +64,9 @@ export function refusedAddress(address: string): string | undefined {
   const type = family === 6 ? "ipv6" : "ipv4";
   const hit = lists.find(({ list }) => list.check(plain, type));
   if (hit !== undefined) return hit.reason;
-  // A service bound to every interface is reachable at the host's public addresses too.
-  for (const own of Object.values(networkInterfaces()).flat()) {
-    if (own !== undefined && sameAddress(own.address, plain)) return "an address of this machine";
-  }
-  return undefined;
+  // All that was given out for the internet is in there (RFC 4291, 2.4).
+  if (family === 6 && !globalUnicast.check(plain, "ipv6")) return "a reserved address";
+  return attachedNetworks().find(({ list }) => list.check(plain, type))?.reason;
 }
 
 /** Names that mean this machine whatever a resolver says, and names of cloud metadata services. */
@@ -68,6 +77,24 @@ export function refusedName(name: string): string | undefined {
   if (name === "metadata.google.internal" || name === "metadata.goog") return "a cloud metadata service";
   return undefined;
 }
+
+/**
+ * Why a name cannot be let through that only the host's proxy can resolve, or undefined: names without a dot, and those
+ * that no public name server answers (RFC 6761, 6762, 8375, 9476, and what ICANN keeps from delegating).
+ */
+export function refusedPrivateName(name: string): string | undefined {
+  const last = name.slice(name.lastIndexOf(".") + 1);
+  return !name.includes(".") ||
+    privateDomains.has(last) ||
+    name === "home.arpa" ||
+    name.endsWith(".home.arpa")
+    ? "a name of a private network"
+    : undefined;
+}
+
+const privateDomains = new Set(
+  "local localdomain internal intranet private corp home lan alt onion invalid test example".split(" "),
+);
 
 /** The IPv4 address inside an IPv4-mapped (::ffff:0:0/96) or NAT64 (64:ff9b::/96) address. */
 function embeddedIPv4(address: string): string | undefined {
@@ -91,9 +118,4 @@ function expand(address: string): string[] | undefined {
   } catch {
     return undefined;
   }
-}
-
-function sameAddress(a: string, b: string): boolean {
-  if (a === b) return true;
-  return isIP(a) === 6 && isIP(b) === 6 && expand(a)?.join(":") === expand(b)?.join(":");
 }

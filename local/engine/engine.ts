@@ -6,6 +6,7 @@ import { chmod, mkdir, writeFile, rm } from "node:fs/promises";
 import { createServer } from "node:http";
 import { dirname, join } from "node:path";
 import type { AddressInfo } from "node:net";
+import { printable } from "./printable.ts";
 import { Router } from "./router.ts";
 import { hostCertificates, bundlePath } from "./certificates.ts";
 import { checkBubblewrap, unprivilegedUser } from "./check.ts";
@@ -72,7 +73,8 @@ export interface EngineReport {
  * @throws Error with a reason and a remedy when isolation is asked for and cannot be had.
  */
 export async function startEngine(options: EngineOptions): Promise<Engine> {
-  const log = options.log ?? ((line: string) => process.stderr.write(`${line}\n`));
+  const sink = options.log ?? ((line: string) => process.stderr.write(`${line}\n`));
+  const log = (line: string) => void sink(printable(line));
   if (options.secret.length < 16) throw new Error("The engine's secret must have at least 16 characters.");
   const check = options.isolation === "bubblewrap" ? await checkBubblewrap() : undefined;
   if (check?.works === false) throw new Error(`${check.reason}. ${check.remedy}`);

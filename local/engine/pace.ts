@@ -13,10 +13,22 @@ export class Pace {
 
   /** Takes an amount. Answers for how many milliseconds its taker is to wait, 0 for not at all. */
   take(amount = 1): number {
+    this.#fill();
+    this.#left -= amount;
+    return Math.max(0, (-this.#left / this.#perSecond) * 1000);
+  }
+
+  /** Takes an amount if it is there. */
+  takes(amount: number): boolean {
+    this.#fill();
+    if (this.#left < amount) return false;
+    this.#left -= amount;
+    return true;
+  }
+
+  #fill(): void {
     const now = performance.now();
     this.#left = Math.min(this.#most, this.#left + ((now - this.#at) / 1000) * this.#perSecond);
     this.#at = now;
-    this.#left -= amount;
-    return Math.max(0, (-this.#left / this.#perSecond) * 1000);
   }
 }

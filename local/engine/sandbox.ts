@@ -14,6 +14,7 @@ import { launch, type Running } from "./launch.ts";
 import { sandboxMark } from "./leftovers.ts";
 import { createGroups, removeGroups, type GroupParent, type Limits } from "./limits.ts";
 import { OutboundQueue } from "./outbound.ts";
+import { Pace } from "./pace.ts";
 import { cacheEnvironment } from "./compile-cache.ts";
 import type { Certificates } from "./certificates.ts";
 import type { Stage } from "./stage.ts";
@@ -47,6 +48,9 @@ export interface Place {
   /** No other sandbox runs. */
   alone: boolean;
 }
+
+/** Characters of a sandbox's own processes that are passed on; what is more is left out. */
+const printed = { burst: 262_144, perSecond: 65_536 };
 
 /** How long a sandbox that is asked to stop may take before it is killed. */
 const graceMs = 1000;
@@ -122,7 +126,10 @@ export class Sandbox {
         ...sandboxEnvironment(common.certificates, request.env),
         ...(common.cache === undefined ? {} : cacheEnvironment),
       };
-      const onOutput = (text: string) => common.onOutput(id, text);
+      const printing = new Pace(printed);
+      const onOutput = (text: string) => {
+        if (printing.takes(text.length)) common.onOutput(id, text);
+      };
       const { limits, bubblewrap, view } = common;
       const own = [
         { from: hosts, to: "/etc/hosts" },

@@ -2,7 +2,7 @@
 import { lookup } from "node:dns/promises";
 import { connect as connectTCP, isIP, type Socket } from "node:net";
 import { connect as connectTLS } from "node:tls";
-import { refusedAddress, refusedName } from "./addresses.ts";
+import { refusedAddress, refusedName, refusedPrivateName } from "./addresses.ts";
 
 /** Why a connection is not made, in a sentence's second half. */
 export class Refusal extends Error {}
@@ -62,7 +62,8 @@ export async function connectUpstream(host: string, port: number, options: Upstr
  * The addresses of a host that a sandbox may reach. A name with any refused address is refused as a whole:
  * honest names do not mix.
  * @param checked False for a host that the operator chose.
- * @param behindProxy The host resolves through its proxy, so a name unknown here is no error.
+ * @param behindProxy The host resolves through its proxy, so a name unknown here is no error: only the name can be
+ * checked then, see docs/security.md.
  */
 async function allowedAddresses(
   host: string,
@@ -76,6 +77,8 @@ async function allowedAddresses(
     try {
       addresses = await resolve(host);
     } catch (error) {
+      const name = refusedPrivateName(host);
+      if (behindProxy && name !== undefined) throw new Refusal(`${host} is ${name}`);
       if (behindProxy) return [];
       throw new Unreachable(`${host} could not be resolved (${message(error)})`);
     }

@@ -15,7 +15,7 @@ let engine: TestEngine;
 let neighbour: TestSandbox;
 
 beforeAll(async () => {
-  engine = await startTestEngine({ runtime, log: (line) => logged.push(line) });
+  engine = await startTestEngine({ runtime, verbose: true, log: (line) => logged.push(line) });
   neighbour = await TestSandbox.start(engine);
 });
 
@@ -48,7 +48,8 @@ async function closed(socket: WebSocket): Promise<void> {
 
 async function attacker(attack: string): Promise<TestSandbox> {
   const sandbox = await TestSandbox.start(engine);
-  await sandbox.run(`echo ${attack} >/tmp/attack`);
+  // It drops the connection.
+  await sandbox.run(`echo ${attack} >/tmp/attack`).catch(() => undefined);
   return sandbox;
 }
 
@@ -57,6 +58,16 @@ it("opens no debugger to the code in its sandbox", async () => {
   // Its event loop went round meanwhile.
   const { stdout } = await neighbour.run("(echo >/dev/tcp/127.0.0.1/9229) 2>&1; true");
   expect(stdout).toContain("Connection refused");
+});
+
+it("forges no line of the log", async () => {
+  const sandbox = await TestSandbox.start(engine);
+  const forged = "a\\rengine: forged\\e[2Kb\\u0085c\\u2028d\\u202ee\\n";
+  await sandbox.run(`LC_ALL=C.UTF-8 printf '${forged}' >/tmp/print; mv /tmp/print /tmp/printed`);
+  await expect
+    .poll(() => logged.find((line) => line.includes("forged")))
+    .toBe(`[${sandbox.id}] a\\u{d}engine: forged\\u{1b}[2Kb\\u{85}c\\u{2028}d\\u{202e}e`);
+  await sandbox.destroy();
 });
 
 describe("a control server that is not the one we started", () => {

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { refusedAddress } from "../../local/engine/addresses.ts";
+import { look } from "../../local/engine/attached.ts";
 import { hostCertificates } from "../../local/engine/certificates.ts";
 import { hostRegistries } from "../../local/engine/registries.ts";
 import { connectUpstream, hostProxy } from "../../local/engine/upstream.ts";
@@ -246,7 +247,21 @@ describe("refused", () => {
       "224.0.0.1": /multicast/,
       "255.255.255.255": /reserved/,
       "0.1.2.3": /unspecified/,
-      "198.18.0.1": /reserved/,
+      "198.18.0.1": /tests/,
+      "198.19.255.255": /tests/,
+      "192.0.2.1": /tests/,
+      "198.51.100.1": /tests/,
+      "203.0.113.255": /tests/,
+      "2001:db8::1": /tests/,
+      "3fff:fff::1": /tests/,
+      "100::1": /tests/,
+      "192.31.196.1": /reserved/,
+      "192.52.193.1": /reserved/,
+      "192.175.48.1": /reserved/,
+      "2620:4f:8000::1": /reserved/,
+      "5f00::1": /reserved/,
+      "4000::1": /reserved/,
+      "::5": /reserved/,
       "fe80::1": /link-local/,
       "fe80::1%eth0": /link-local/,
       "fd00:ec2::254": /metadata/,
@@ -276,6 +291,68 @@ describe("refused", () => {
       expect(refusedAddress(own?.address ?? "")).toBeDefined();
   });
 
+  it("are neighbours, at whatever address: what an interface or a route without a gateway leads to", () => {
+    const face = { netmask: "", mac: "", internal: false };
+    const interfaces = {
+      eth0: [
+        { ...face, address: "8.8.4.130", family: "IPv4" as const, cidr: "8.8.4.130/28" },
+        {
+          ...face,
+          address: "2606:4700:1:2::5",
+          family: "IPv6" as const,
+          cidr: "2606:4700:1:2::5/64",
+          scopeid: 0,
+        },
+      ],
+    };
+    const routes =
+      "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n" +
+      "eth0\t00000000\t81040808\t0003\t0\t0\t0\t00000000\t0\t0\t0\n" +
+      "eth1\t00000109\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n" +
+      "tun0\t00000000\t00000000\t0001\t0\t0\t0\t00000080\t0\t0\t0\n";
+    const zero = "0".repeat(32);
+    const route6 = (destination: string, bits: string, gateway: string, flags: string) =>
+      `${destination} ${bits} ${zero} 00 ${gateway} 00000100 00000001 00000000 ${flags}     eth0\n`;
+    const routes6 =
+      route6("2a000001000200030000000000000000", "40", zero, "00000001") +
+      route6("2a010000000000000000000000000000", "20", "fe800000000000000000000000000001", "00000003") +
+      route6(zero, "00", zero, "00200200");
+    const attached = look(interfaces, routes, routes6);
+    const why = (address: string) =>
+      attached.find(({ list }) => list.check(address, address.includes(":") ? "ipv6" : "ipv4"))?.reason;
+    expect(why("8.8.4.130")).toContain("of this machine");
+    for (const neighbour of ["8.8.4.129", "9.1.255.1", "2606:4700:1:2::1", "2a00:1:2:3::99"])
+      expect([neighbour, why(neighbour)]).toEqual([neighbour, expect.stringContaining("attached to")]);
+    for (const far of ["8.8.4.1", "8.8.8.8", "9.2.0.1", "64.0.0.1", "2606:4700:1:3::1", "2a01::1"])
+      expect([far, why(far)]).toEqual([far, undefined]);
+    for (const own of Object.values(networkInterfaces()).flat())
+      expect(refusedAddress(own?.address ?? "")).toBeDefined();
+  });
+
+  it("behind the host's proxy are the addresses of names that resolve here, literals, and names that are private", async () => {
+    const options = {
+      allowAddresses: new Map(),
+      env: { HTTPS_PROXY: "http://127.0.0.1:9" },
+      resolve: async (host: string) => {
+        if (host === "known.example.com") return ["192.168.1.1"];
+        throw new Error("no name server");
+      },
+    };
+    for (const [host, reason] of [
+      ["known.example.com", "private address"],
+      ["192.168.1.1", "private address"],
+      ["fd00::1", "private address"],
+      ["printer", "private network"],
+      ["nas.local", "private network"],
+      ["router.home.arpa", "private network"],
+      ["git.corp", "private network"],
+    ] as const)
+      await expect(connectUpstream(host, 443, options)).rejects.toThrow(reason);
+    await expect(connectUpstream("far.example.com", 443, options)).rejects.toThrow(
+      "proxy could not be reached",
+    );
+  });
+
   it("is what an allowed server redirects to", async () => {
     const { stdout } = await sandbox.run(`${curl} -L -w '%{http_code}' http://internet.test/to-local`);
     expect(stdout).toBe("sandbox-mcp: 127.0.0.1 is a loopback address, which a sandbox may not reach.\n403");
@@ -283,7 +360,7 @@ describe("refused", () => {
   });
 
   it("is a name whose address is refused, and one look-up is all there is", async () => {
-    const answers = [["203.0.113.9", "127.0.0.1"], ["10.0.0.1"]];
+    const answers = [["1.1.1.1", "127.0.0.1"], ["10.0.0.1"]];
     let asked = 0;
     const options = { allowAddresses: new Map(), env: {}, resolve: async () => answers[asked++] ?? [] };
     await expect(connectUpstream("mixed.test", 80, options)).rejects.toThrow(
@@ -421,7 +498,7 @@ describe("this machine's own settings", () => {
       HTTPS_PROXY: `http://me:s%40cret@127.0.0.1:${portOf(proxy)}`,
       NO_PROXY: "direct.test,.inside.test",
     };
-    const options = { allowAddresses: new Map(), env, resolve: async () => ["203.0.113.9"] };
+    const options = { allowAddresses: new Map(), env, resolve: async () => ["1.1.1.1"] };
     const socket = await connectUpstream("far.test", 443, options);
     socket.destroy();
     proxy.close();

@@ -1,5 +1,5 @@
 /** Runs inside a sandbox in place of local/runtime/main.ts; see hostile-runtime.ts. */
-import { readFileSync } from "node:fs";
+import { readFileSync, watch } from "node:fs";
 import { type IncomingMessage, Server } from "node:http";
 import type { Duplex } from "node:stream";
 import { WebSocket, WebSocketServer } from "ws";
@@ -28,12 +28,22 @@ const attacks: Record<string, () => string | Buffer> = {
   churn: () => call("1"),
 };
 
+const connections = new Set<Duplex>();
+watch("/tmp", (_event, name) => {
+  // What it prints itself.
+  if (name === "printed") process.stdout.write(readFileSync("/tmp/printed"));
+  if (attack() === undefined) return;
+  for (const socket of connections) socket.destroy();
+  connections.clear();
+}).unref();
+
 const emit = Server.prototype.emit;
 Server.prototype.emit = function (this: Server, event: string, ...args: unknown[]): boolean {
   const name = attack();
   const [request, socket, head] = args as [IncomingMessage, Duplex, Buffer];
-  if (event !== "upgrade" || name === undefined || request.url !== "/rpc")
-    return Reflect.apply(emit, this, [event, ...args]);
+  if (event !== "upgrade" || request.url !== "/rpc") return Reflect.apply(emit, this, [event, ...args]);
+  connections.add(socket);
+  if (name === undefined) return Reflect.apply(emit, this, [event, ...args]);
   if (name === "no-frames") {
     socket.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
     return true;

@@ -1,0 +1,89 @@
+/**
+ * The networks that this machine is attached to. What is on them is a neighbour, reached past any firewall of the
+ * network, even at a public address: at home every device has one of IPv6.
+ */
+import { readFileSync } from "node:fs";
+import { BlockList } from "node:net";
+import { networkInterfaces } from "node:os";
+
+export interface Attached {
+  reason: string;
+  list: BlockList;
+}
+
+/** A route to more than this is the way to the internet over a tunnel, not to neighbours. Bits of the prefix. */
+const widest = { ipv4: 8, ipv6: 16 } as const;
+
+/** How long an answer holds, milliseconds: a laptop changes networks, and asking costs a system call for each connection. */
+const heldMs = 1000;
+
+let held: { attached: Attached[]; until: number } | undefined;
+
+/** This machine's own addresses, and the networks around them. */
+export function attachedNetworks(): Attached[] {
+  if (held !== undefined && performance.now() < held.until) return held.attached;
+  const attached = look(networkInterfaces(), read("/proc/net/route"), read("/proc/net/ipv6_route"));
+  held = { attached, until: performance.now() + heldMs };
+  return attached;
+}
+
+/**
+ * @param routes /proc/net/route
+ * @param routes6 /proc/net/ipv6_route
+ */
+export function look(
+  interfaces: ReturnType<typeof networkInterfaces>,
+  routes: string,
+  routes6: string,
+): Attached[] {
+  const own = new BlockList();
+  const around = new BlockList();
+  const add = (network: string, bits: number, family: "ipv4" | "ipv6") => {
+    if (bits >= widest[family]) around.addSubnet(network, bits, family);
+  };
+  for (const { address, cidr, family } of Object.values(interfaces).flatMap((all) => all ?? [])) {
+    const type = family === "IPv6" ? "ipv6" : "ipv4";
+    // A service bound to every interface is reachable at the host's public addresses too.
+    own.addAddress(address, type);
+    add(address, Number(cidr?.split("/")[1] ?? 128), type);
+  }
+  for (const line of routes.split("\n").slice(1)) {
+    const [, destination = "", gateway, flags, , , , mask = ""] = line.split("\t");
+    if (gateway !== "00000000" || !isUp(flags)) continue;
+    add(littleEndian(destination), ones(mask), "ipv4");
+  }
+  for (const line of routes6.split("\n")) {
+    const [destination = "", bits = "", , , gateway, , , , flags] = line.split(/\s+/);
+    if (!/^0{32}$/.test(gateway ?? "") || !isUp(flags)) continue;
+    add(destination.replace(/(.{4})(?=.)/g, "$1:"), Number.parseInt(bits, 16), "ipv6");
+  }
+  return [
+    { reason: "an address of this machine", list: own },
+    { reason: "in a network that this machine is attached to", list: around },
+  ];
+}
+
+/** RTF_UP, and neither RTF_GATEWAY nor RTF_REJECT. */
+function isUp(flags: string | undefined): boolean {
+  return (Number.parseInt(flags ?? "0", 16) & 0x203) === 1;
+}
+
+/** 0000A8C0 is 192.168.0.0. */
+function littleEndian(hex: string): string {
+  return (hex.match(/../g) ?? [])
+    .toReversed()
+    .map((byte) => Number.parseInt(byte, 16))
+    .join(".");
+}
+
+function ones(hex: string): number {
+  return Number.parseInt(hex, 16).toString(2).replaceAll("0", "").length;
+}
+
+function read(file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch {
+    return "";
+  }
+}

@@ -1,0 +1,138 @@
+/** What one principal's sandbox can do to the calls of another: the whole server, with a control server taken over. */
+import { createHash, randomBytes } from "node:crypto";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type RunningEngine, startEngineProcess } from "../../cli/engine.ts";
+import { freePort } from "../../cli/lock.ts";
+import { type RunningWorker, startWorker } from "../../cli/worker.ts";
+import { hostileRuntime } from "../setup/hostile-runtime.ts";
+import { repository, TOKEN } from "../setup/server.ts";
+import { tool } from "../setup/tool.ts";
+
+const NEIGHBOUR = "a-token-of-another-principal";
+
+const runtime = hostileRuntime();
+const stateDir = mkdtempSync(join(tmpdir(), "sandbox-mcp-hostile-"));
+const deaths: string[] = [];
+let engine: RunningEngine;
+let worker: RunningWorker;
+let url: string;
+
+beforeAll(async () => {
+  const secret = randomBytes(32).toString("base64url");
+  const quiet = () => undefined;
+  engine = await startEngineProcess(
+    {
+      secret,
+      network: "none",
+      isolation: "bubblewrap",
+      runDir: join(stateDir, "run"),
+      verbose: false,
+      runtime,
+    },
+    quiet,
+    (how) => deaths.push(`engine: ${how}`),
+  );
+  const port = await freePort(0);
+  const sha256 = createHash("sha256").update(NEIGHBOUR).digest("hex");
+  worker = await startWorker({
+    config: join(repository, "wrangler.local.jsonc"),
+    port,
+    stateDir,
+    variables: {
+      SERVER_AUTH_TOKEN: TOKEN,
+      AUTH_TOKENS: JSON.stringify([
+        { name: "neighbour", sha256, scopes: ["sandbox:read", "sandbox:write", "sandbox:exec"] },
+      ]),
+      LOCAL_ENGINE_URL: engine.url,
+      LOCAL_ENGINE_SECRET: secret,
+    },
+    onLog: quiet,
+    onDeath: () => deaths.push("workerd"),
+    verbose: false,
+  });
+  url = `http://127.0.0.1:${port}/mcp`;
+});
+
+afterAll(async () => {
+  await worker.close();
+  await engine.close();
+  rmSync(runtime, { recursive: true });
+  rmSync(stateDir, { recursive: true });
+});
+
+/** A call into the sandbox that attacks. What comes of it is the attacker's affair. */
+async function attack(command: string): Promise<void> {
+  const options = { signal: AbortSignal.timeout(3000) };
+  await tool(url, "run_command", { command, timeout_seconds: 6 }, options).catch(() => undefined);
+}
+
+/** Calls of the neighbour's until `over`, each of which is to be answered. Their times, milliseconds. */
+async function neighbourUntil(over: () => boolean): Promise<number[]> {
+  const times: number[] = [];
+  do {
+    const from = performance.now();
+    const { text, isError } = await tool(
+      url,
+      "run_command",
+      { command: "echo still here" },
+      { token: NEIGHBOUR },
+    );
+    expect({ text, isError }).toEqual({ text: expect.stringContaining("still here"), isError: false });
+    times.push(performance.now() - from);
+  } while (!over());
+  return times;
+}
+
+function show(what: string, times: number[]): void {
+  if (process.env.TIMES !== "1") return;
+  const sorted = times.toSorted((a, b) => a - b);
+  const at = (share: number) => sorted[Math.floor((sorted.length - 1) * share)]?.toFixed(0);
+  console.log(`${what}: ${sorted.length} calls, median ${at(0.5)} ms, p95 ${at(0.95)} ms, most ${at(1)} ms`);
+}
+
+describe("the neighbour is answered", () => {
+  it("in peace", async () => {
+    await neighbourUntil(() => true);
+    let count = 0;
+    show("in peace", await neighbourUntil(() => ++count >= 50));
+    expect(deaths).toEqual([]);
+  });
+
+  it.each(["push", "stream", "frame", "nested", "answers", "churn"])(
+    "while a control server does this: %s",
+    async (name) => {
+      let over = false;
+      const attacker = (async () => {
+        // The next call connects to what is there by then; a new sandbox is honest.
+        await attack(`echo ${name} >/tmp/attack`);
+        await attack("true");
+        await tool(url, "destroy_sandbox", {});
+      })().finally(() => (over = true));
+      show(name, await neighbourUntil(() => over));
+      await attacker;
+      expect(deaths).toEqual([]);
+    },
+  );
+
+  it("while a sandbox floods its way out", async () => {
+    const flood = `node -e '
+      const { connect } = require("node:net");
+      const piece = Buffer.from("GET http://anthropic.internal/ HTTP/1.1\\r\\nHost: anthropic.internal\\r\\n\\r\\n".repeat(1000));
+      const open = () => {
+        const socket = connect("/run/sandbox/egress.sock", () => { while (socket.write(piece)); });
+        socket.on("drain", () => { while (socket.write(piece)); }).on("error", () => {}).resume();
+        socket.on("close", () => setImmediate(open));
+      };
+      for (let n = 0; n < 8; n++) open();
+      setTimeout(process.exit, 5000);
+    '`;
+    let over = false;
+    const attacker = attack(flood).finally(() => (over = true));
+    show("flood", await neighbourUntil(() => over));
+    await attacker;
+    expect(deaths).toEqual([]);
+  });
+});

@@ -33,6 +33,8 @@ export default defineConfig({
                 ...platform(inject),
                 // Small, so that tests reach them.
                 RUN_LOG_MAX_MB: "16",
+                // Large: what tests start runs on beside what others do.
+                MAX_RUNNING_SANDBOXES: "1000",
                 TASK_ARCHIVE_MAX_MB: "4",
                 ANTHROPIC_API_KEY: "test-model-key",
                 ANTHROPIC_UPSTREAM_URL: inject("modelURL"),

@@ -92,6 +92,7 @@ export async function serve(
       SERVER_AUTH_TOKEN: TOKEN,
       // What is measured is the server, not its quotas.
       MAX_SANDBOXES: "10000",
+      MAX_RUNNING_SANDBOXES: "10000",
       MAX_CONCURRENT_RUNS: "10000",
       MAX_RUN_SECONDS_PER_DAY: "100000000",
       LOCAL_ENGINE_URL: engine.url,

@@ -2,6 +2,7 @@
  * The placeholders that running tasks hold in place of a credential, and what each may still spend. Only hashes are
  * kept; a placeholder is good while its task's agent runs, and never again.
  */
+import { type Spent, dayOf } from "../sandbox/quota.ts";
 
 /** Requests to the model in one task. */
 export const MAX_REQUESTS = 5000;
@@ -47,9 +48,15 @@ export interface Spending {
   requests: number;
   tokens: number;
   exhausted: boolean;
+  /** Whether a request was refused because the principal's tokens of the day were used up. */
+  dayIsSpent?: boolean;
   /** The last answer that was an error, unless one that was none came after it. */
   upstream?: UpstreamError;
 }
+
+/** Why a task's requests were refused, in its row. */
+const TASK_REFUSED = 1;
+const DAY_REFUSED = 2;
 
 type Row = {
   run: string;
@@ -71,6 +78,7 @@ export class TaskBudgets {
       max_tokens INTEGER NOT NULL, refused INTEGER NOT NULL, status INTEGER, message TEXT) WITHOUT ROWID`);
     sql.exec(`CREATE TABLE IF NOT EXISTS model_calls (
       run TEXT NOT NULL, number INTEGER NOT NULL, began_at INTEGER NOT NULL, PRIMARY KEY (run, number)) WITHOUT ROWID`);
+    sql.exec("CREATE TABLE IF NOT EXISTS untold_tokens (day INTEGER PRIMARY KEY, tokens INTEGER NOT NULL)");
   }
 
   /** Opens a budget and answers its placeholder. */
@@ -99,7 +107,7 @@ export class TaskBudgets {
           ? `its ${MAX_REQUESTS} requests to the model`
           : undefined;
     if (spent) {
-      this.#sql.exec("UPDATE task_budgets SET refused = 1 WHERE run = ?", row.run);
+      this.#sql.exec("UPDATE task_budgets SET refused = ? WHERE run = ?", TASK_REFUSED, row.run);
       return { refused: `This task has used up ${spent}.` };
     }
     if (this.#inFlight(row.run) >= MAX_IN_FLIGHT)
@@ -115,6 +123,8 @@ export class TaskBudgets {
     const [ended] = this.#sql
       .exec("DELETE FROM model_calls WHERE run = ? AND number = ? RETURNING number", run, number)
       .toArray();
+    // One whose task has ended meanwhile counts for the day all the same.
+    if (ended || !this.#isOpen(run)) this.putBack(new Map([[dayOf(Date.now()), tokens]]));
     if (!ended) return;
     this.#sql.exec("UPDATE task_budgets SET tokens = tokens + ? WHERE run = ?", tokens, run);
     if (cut) return;
@@ -126,19 +136,45 @@ export class TaskBudgets {
     );
   }
 
+  /** A request that was let through by its task's budget is refused, because the principal's day is spent. */
+  refuseForToday({ run, number }: ModelCall): void {
+    this.#sql.exec("DELETE FROM model_calls WHERE run = ? AND number = ?", run, number);
+    this.#sql.exec("UPDATE task_budgets SET refused = ? WHERE run = ?", DAY_REFUSED, run);
+  }
+
+  /** Tokens by day that the account was not told of. Whoever takes them tells it, or puts them back. */
+  takeUntold(): Map<number, number> {
+    const rows = this.#sql.exec<{ day: number; tokens: number }>("DELETE FROM untold_tokens RETURNING *");
+    return new Map(rows.toArray().map(({ day, tokens }) => [day, tokens]));
+  }
+
+  putBack(untold: Spent): void {
+    for (const [day, tokens] of untold)
+      this.#sql.exec(
+        "INSERT INTO untold_tokens VALUES (?1, ?2) ON CONFLICT (day) DO UPDATE SET tokens = tokens + ?2",
+        day,
+        tokens,
+      );
+  }
+
   /** What a task has spent; nothing when it has no budget. */
   spending(run: string): Spending {
     const [row] = this.#sql.exec<Row>("SELECT * FROM task_budgets WHERE run = ?", run).toArray();
     if (!row) return { requests: 0, tokens: 0, exhausted: false };
     const { requests, tokens, refused, status, message } = row;
     const upstream = status === null ? undefined : { status, message: message ?? "" };
-    return { requests, tokens, exhausted: refused === 1, upstream };
+    const dayIsSpent = refused === DAY_REFUSED || undefined;
+    return { requests, tokens, exhausted: refused === TASK_REFUSED, dayIsSpent, upstream };
   }
 
   /** From here on the placeholder is worth nothing. */
   close(run: string): void {
     this.#sql.exec("DELETE FROM task_budgets WHERE run = ?", run);
     this.#sql.exec("DELETE FROM model_calls WHERE run = ?", run);
+  }
+
+  #isOpen(run: string): boolean {
+    return this.#sql.exec("SELECT 1 FROM task_budgets WHERE run = ?", run).toArray().length > 0;
   }
 
   #inFlight(run: string): number {

@@ -1,5 +1,6 @@
 /** How a task ended, in words that say what to do. */
 import { clause } from "../sandbox/text.ts";
+import { nextDay } from "../sandbox/quota.ts";
 import type { AgentReport } from "./agents.ts";
 import type { End, EndState } from "./run.ts";
 import type { Spending, UpstreamError } from "./task-budget.ts";
@@ -62,6 +63,10 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
   if (spending.exhausted)
     return failed(
       `The task used up its budget for the model (${spending.tokens} tokens in ${spending.requests} requests). Split it into smaller tasks, or let the operator raise MAX_TASK_TOKENS.${goOn}`,
+    );
+  if (spending.dayIsSpent)
+    return failed(
+      `The tokens of the model for your tasks of one day are used up (MAX_MODEL_TOKENS_PER_DAY). The next day begins at ${nextDay(Date.now())}.${goOn}`,
     );
   switch (report.end) {
     case "done":

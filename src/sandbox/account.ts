@@ -5,7 +5,7 @@ import { type Env, parseConfig } from "../server/config.ts";
 import type { Outcome } from "./errors.ts";
 import { quotaError } from "./lease.ts";
 import { actorName } from "./naming.ts";
-import { type Grant, type LeaseRequest, type Limits, Quota, type Settlement } from "./quota.ts";
+import { type Grant, type LeaseRequest, type Limits, Quota, type Settlement, type Spent } from "./quota.ts";
 import type { Owner } from "./membership.ts";
 import type { Sandbox } from "./sandbox.ts";
 
@@ -27,6 +27,8 @@ export interface AccountView {
   limits: Limits;
   /** Seconds that runs have used today (UTC). */
   runSecondsToday: number;
+  /** Tokens of the model that tasks have used today (UTC). */
+  modelTokensToday: number;
 }
 
 /** How often idle sandboxes are looked for, milliseconds. */
@@ -66,6 +68,13 @@ export class Account extends DurableObject<Env> {
       const refused = { limit: "sandboxes", allowed: limits.sandboxes, used: count } as const;
       return { ok: false, failure: quotaError(refused).toFailure() };
     }
+    const allowed = limits.runningSandboxes;
+    // What is looked at and what is written below have no wait between them: side by side, no two take the last place.
+    for (let others = this.#running(sandbox); others.length >= allowed; others = this.#running(sandbox)) {
+      if (await this.#makeRoom(principalID, others)) continue;
+      const refused = { limit: "runningSandboxes", allowed, used: others.length } as const;
+      return { ok: false, failure: quotaError(refused).toFailure() };
+    }
     this.#sql.exec(
       `INSERT INTO sandboxes (name, state, created_at, last_used_at, size_bytes) VALUES (?1, 'running', ?2, ?2, ?3)
        ON CONFLICT (name) DO UPDATE SET state = 'running', last_used_at = ?2,
@@ -78,6 +87,34 @@ export class Account extends DurableObject<Env> {
     if (!known && (await this.ctx.storage.getAlarm()) === null)
       await this.ctx.storage.setAlarm(now + REAP_EVERY);
     return { ok: true, value: !known };
+  }
+
+  /** Sandboxes beside `except` whose container runs, or is being started; the one unused for longest first. None when that one runs. */
+  #running(except: string): string[] {
+    const names = this.#sql
+      .exec<{ name: string }>("SELECT name FROM sandboxes WHERE state = 'running' ORDER BY last_used_at")
+      .toArray()
+      .map(({ name }) => name);
+    return names.includes(except) ? [] : names;
+  }
+
+  /** Has one of these sandboxes stopped, if nobody uses one. */
+  async #makeRoom(principalID: string, names: readonly string[]): Promise<boolean> {
+    for (const name of names) {
+      const actor = await this.#sandbox(principalID, name);
+      const isStopped = await actor.stopIfIdle({ principalID, sandbox: name }).catch(() => false);
+      if (!isStopped) continue;
+      this.sandboxStopped(name);
+      return true;
+    }
+    return false;
+  }
+
+  /** Counts tokens of the model, by day; answers what is used of today's. */
+  spendModelTokens(spent: Spent): { used: number; allowed: number } {
+    this.#quota.spendModelTokens(spent);
+    const { modelTokensPerDay: allowed } = parseConfig(this.env).limits;
+    return { used: this.#quota.modelTokensUsed(Date.now()), allowed };
   }
 
   /** How much a running sandbox holds. */
@@ -126,6 +163,7 @@ export class Account extends DurableObject<Env> {
       })),
       limits: parseConfig(this.env).limits,
       runSecondsToday: this.#quota.secondsUsed(Date.now()),
+      modelTokensToday: this.#quota.modelTokensUsed(Date.now()),
     };
   }
 

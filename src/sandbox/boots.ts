@@ -11,6 +11,11 @@ const COUNT = "boots:count";
 const ENDING = "boots:ending";
 const NOTICE = "boots:notice";
 
+const ENDINGS: Record<string, string> = {
+  idle: "stopped because nobody used it",
+  room: "stopped, while nobody used it, to make room for another of your sandboxes",
+};
+
 const LOST = "its files, processes and kernel state are gone";
 
 export class Boots {
@@ -33,16 +38,13 @@ export class Boots {
     this.#kv.put(COUNT, before + 1);
     this.#kv.delete(ENDING);
     if (before === 0) return;
-    this.#notice =
-      ending === "idle"
-        ? `The sandbox was stopped because nobody used it: ${LOST}.`
-        : `The sandbox was restarted: ${LOST}.`;
+    this.#notice = `The sandbox was ${ENDINGS[ending ?? ""] ?? "restarted"}: ${LOST}.`;
     this.#kv.put(NOTICE, this.#notice);
   }
 
-  /** The container is about to be stopped for want of use. */
-  idle(): void {
-    this.#kv.put(ENDING, "idle");
+  /** The container is about to be stopped for want of use, or for another of the principal's sandboxes to run. */
+  ending(how: keyof typeof ENDINGS): void {
+    this.#kv.put(ENDING, how);
   }
 
   /** The caller asked for the end: the next start is a first one. */

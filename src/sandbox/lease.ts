@@ -9,6 +9,7 @@ import {
   type Spent,
   byDay,
   dayOf,
+  nextDay,
 } from "./quota.ts";
 
 /** What is asked for beyond the need, so that the next runs need not ask. */
@@ -167,6 +168,14 @@ const HINTS: Record<keyof Limits, (allowed: number, used: number) => [message: s
     `You have ${used} sandboxes, and ${allowed} is your limit.`,
     "Use one of them (list_sandboxes), or destroy_sandbox one you no longer need.",
   ],
+  runningSandboxes: (allowed, used) => [
+    `You have ${used} sandboxes running, and ${allowed} at a time is your limit; all of them were in use in the last half minute.`,
+    "Use one of them (list_sandboxes), destroy_sandbox one you no longer need, or make the same call again in a minute: one that nobody uses then makes room.",
+  ],
+  modelTokensPerDay: (allowed, used) => [
+    `Your tasks have used ${used} of the ${allowed} tokens of the model a day that are your limit.`,
+    `The next day begins at ${nextDay(Date.now())}. Until then, use run_code and run_command.`,
+  ],
   concurrentRuns: (allowed, used) => [
     `You have ${used} runs at work, and ${allowed} at a time is your limit.`,
     "Wait for one with get_result, or stop one with cancel_run; list_runs shows those of a sandbox.",
@@ -177,12 +186,9 @@ const HINTS: Record<keyof Limits, (allowed: number, used: number) => [message: s
   ],
 };
 
-const DAY_MS = 86_400_000;
-
 /** What a run is told that had no more than so many seconds of the day. */
 export function cutShort(seconds: number, { runSecondsPerDay }: Limits, now: number): string {
-  const next = new Date((dayOf(now) + 1) * DAY_MS).toISOString();
-  return `Your run seconds of the day were used up: ${runSecondsPerDay} run seconds a day are your limit, of which other runs left ${seconds} to this one. The next day begins at ${next} (midnight UTC).`;
+  return `Your run seconds of the day were used up: ${runSecondsPerDay} run seconds a day are your limit, of which other runs left ${seconds} to this one. The next day begins at ${nextDay(now)}.`;
 }
 
 /** The error for a limit that is in the way. */

@@ -12,6 +12,8 @@ export interface Owner {
   principalID: string;
   /** The sandbox's name as the principal knows it. */
   sandbox: string;
+  /** False for a caller who may only read: where no container runs there is nothing to read, and none is started. */
+  mayStart?: boolean;
 }
 
 interface KnownOwner extends Owner {
@@ -47,9 +49,9 @@ export class Membership {
   }
 
   /** Remembers the owner; answers whether that was news. */
-  async meet(owner: Owner): Promise<boolean> {
+  async meet({ principalID, sandbox }: Owner): Promise<boolean> {
     if (this.#owner) return false;
-    this.#owner = { ...owner, principalHash: await principalHash(owner.principalID) };
+    this.#owner = { principalID, sandbox, principalHash: await principalHash(principalID) };
     this.#ctx.storage.kv.put("owner", this.#owner);
     return true;
   }

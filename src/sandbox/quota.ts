@@ -9,9 +9,13 @@
 /** Limits of one principal. */
 export interface Limits {
   sandboxes: number;
+  /** Those of them whose container runs. */
+  runningSandboxes: number;
   concurrentRuns: number;
   /** Seconds of running within one day (UTC), over all runs. */
   runSecondsPerDay: number;
+  /** Tokens of the model within one day (UTC), over all tasks. */
+  modelTokensPerDay: number;
 }
 
 /** Slots for runs at the same time, and seconds of running. */
@@ -62,6 +66,11 @@ export function dayOf(time: number): number {
   return Math.floor(time / DAY_MS);
 }
 
+/** When the next day begins, as a time of day in UTC. */
+export function nextDay(now: number): string {
+  return `${new Date((dayOf(now) + 1) * DAY_MS).toISOString()} (midnight UTC)`;
+}
+
 /** Seconds that ended now, each on its day. */
 export function byDay(seconds: number, now: number): [day: number, seconds: number][] {
   const days: [number, number][] = [];
@@ -85,6 +94,7 @@ export class Quota {
       "CREATE TABLE IF NOT EXISTS leases (sandbox TEXT PRIMARY KEY, slots INTEGER NOT NULL, seconds INTEGER NOT NULL, until INTEGER NOT NULL, turn INTEGER NOT NULL) WITHOUT ROWID",
     );
     sql.exec("CREATE TABLE IF NOT EXISTS usage (day INTEGER PRIMARY KEY, seconds INTEGER NOT NULL)");
+    sql.exec("CREATE TABLE IF NOT EXISTS model_usage (day INTEGER PRIMARY KEY, tokens INTEGER NOT NULL)");
   }
 
   /** Takes back what a sandbox said it does not use. What it spent counts, whatever else has come in between. */
@@ -168,6 +178,26 @@ export class Quota {
       .exec<{ seconds: number }>("SELECT seconds FROM usage WHERE day = ?", day)
       .toArray();
     return row?.seconds ?? 0;
+  }
+
+  /** Counts tokens of the model. */
+  spendModelTokens(spent: Spent): void {
+    for (const [day, tokens] of spent)
+      this.#sql.exec(
+        "INSERT INTO model_usage VALUES (?1, ?2) ON CONFLICT (day) DO UPDATE SET tokens = tokens + ?2",
+        day,
+        tokens,
+      );
+    if (spent.size > 0)
+      this.#sql.exec("DELETE FROM model_usage WHERE day < ?", Math.max(...spent.keys()) - 7);
+  }
+
+  /** Tokens of the model that tasks have used today. */
+  modelTokensUsed(now: number): number {
+    const [row] = this.#sql
+      .exec<{ tokens: number }>("SELECT tokens FROM model_usage WHERE day = ?", dayOf(now))
+      .toArray();
+    return row?.tokens ?? 0;
   }
 
   #spend(spent: Spent): void {

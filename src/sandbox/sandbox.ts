@@ -19,9 +19,10 @@ import type { Admission, ModelAnswer, ModelCall } from "../runs/task-budget.ts";
 import { type ArtifactRange, readArtifact, taskDetailOf } from "../runs/task-collect.ts";
 import type { Env } from "../server/config.ts";
 import { OUTBOUND } from "./egress.ts";
-import { type Outcome, platformFailure } from "./errors.ts";
+import { type Outcome, platformFailure, ToolError } from "./errors.ts";
 import type { FileEntry, FileRange, Files } from "./files.ts";
 import type { CodeSpec } from "./kernels.ts";
+import { quotaError } from "./lease.ts";
 import type { Owner } from "./membership.ts";
 import { type Parts, assemble } from "./parts.ts";
 import type { Settlement } from "./quota.ts";
@@ -48,6 +49,8 @@ const HANG_UP_MS = 5000;
 
 /** How long a sandbox that nobody uses keeps its container, seconds. */
 const SLEEP_AFTER_S = 600;
+/** A sandbox that was used within so many milliseconds makes no room for another. */
+const AT_WORK_MS = 30_000;
 
 export class Sandbox extends BaseSandbox<Env> {
   override sleepAfter: string | number = SLEEP_AFTER_S;
@@ -110,6 +113,8 @@ export class Sandbox extends BaseSandbox<Env> {
   /** Answers with the run as it has just started; what becomes of it, `readRun` tells. */
   executeTask(owner: Owner, spec: TaskSpec): Promise<Answer<RunView>> {
     return this.#serve(owner, async () => {
+      const { used, allowed } = await this.#tellModelTokens();
+      if (used >= allowed) throw quotaError({ limit: "modelTokensPerDay", allowed, used });
       const run = await this.#start("task", spec.task, spec.timeoutMs, 0, (active, allowance) =>
         this.#parts.tasks.start(active, { ...spec, ...allowance }),
       );
@@ -137,14 +142,34 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /** Asked by the egress for each request to a model: whether this key is one of a task that runs here. */
   async admitModelCall(key: string): Promise<Admission> {
-    const admission = await this.#parts.budgets.admit(key);
-    if ("refused" in admission || this.#parts.runs.isRunning(admission.call.run)) return admission;
-    return { refused: "The task that had this key has ended." };
+    const { budgets, runs } = this.#parts;
+    const admission = await budgets.admit(key);
+    if ("refused" in admission) return admission;
+    const { call } = admission;
+    if (!runs.isRunning(call.run)) return { refused: "The task that had this key has ended." };
+    const { used, allowed } = await this.#tellModelTokens();
+    if (used < allowed) return admission;
+    budgets.refuseForToday(call);
+    return { refused: quotaError({ limit: "modelTokensPerDay", allowed, used }).message };
+  }
+
+  /** Tells the account what of the model was used since it was last told; answers what is used of the day. */
+  async #tellModelTokens(): Promise<{ used: number; allowed: number }> {
+    const { budgets, membership } = this.#parts;
+    const untold = budgets.takeUntold();
+    try {
+      return await membership.account(membership.owner).spendModelTokens(untold);
+    } catch (error) {
+      budgets.putBack(untold);
+      throw error;
+    }
   }
 
   /** Told by the egress when a request to a model is over. */
   modelAnswered(call: ModelCall, answer: ModelAnswer): void {
     this.#parts.tasks.modelAnswered(call, answer);
+    // What cannot be told now is told with the next.
+    this.ctx.waitUntil(this.#tellModelTokens().catch(() => undefined));
   }
 
   /** A run after waiting for its end, or with a cursor for more of its log, and the log from there on. */
@@ -227,6 +252,24 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   /**
+   * Called by the account when another sandbox needs a container and there are as many as may be. Answers whether there
+   * is none here now. One that was used a moment ago is let be: whoever uses it is at work with its files.
+   */
+  async stopIfIdle(owner: Owner): Promise<boolean> {
+    const { runs, membership, gate, boots, lifecycle } = this.#parts;
+    if (runs.isBusy || this.#calls > 0 || gate.isStarting || gate.isDestroying) return false;
+    if (!this.#isUp) return true;
+    if (membership.wasUsedWithin(AT_WORK_MS)) return false;
+    await membership.meet(owner);
+    boots.ending("room");
+    await gate.destroy(async () => {
+      await gate.clear(() => this.destroy());
+      await lifecycle.ended();
+    });
+    return true;
+  }
+
+  /**
    * Starts a run within the principal's quota, which may leave it less time than it asked for.
    * @param waitUntil when the caller is answered at the latest: what comes before the start takes from the time to wait
    */
@@ -259,6 +302,7 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /** Not while it is being destroyed: what started then would be forgotten with it, and count nowhere. */
   async #ready(owner: Owner): Promise<void> {
+    if (owner.mayStart === false && !this.#isUp) throw notRunning(owner.sandbox);
     do {
       await this.#parts.gate.passable();
       // Before the account is told: the end of the container before is news that would come after.
@@ -348,7 +392,7 @@ export class Sandbox extends BaseSandbox<Env> {
 
   override async onActivityExpired(): Promise<void> {
     if (this.#parts.runs.isBusy) return;
-    this.#parts.boots.idle();
+    this.#parts.boots.ending("idle");
     await super.onActivityExpired();
   }
 
@@ -383,6 +427,14 @@ export class Sandbox extends BaseSandbox<Env> {
     // Not at once: the kernel is still being put away over the same connection.
     setTimeout(() => idle() && this.client.disconnect(), HANG_UP_MS);
   }
+}
+
+function notRunning(sandbox: string): ToolError {
+  return new ToolError(
+    "not_found",
+    `Sandbox ${sandbox} is not running, so it holds no files; your token may read and start none.`,
+    "list_sandboxes shows those that run.",
+  );
 }
 
 // Not a static field of the class: that would shadow the SDK's setter, and requests would go out to the internet.

@@ -40,8 +40,10 @@ export interface Env {
   MAX_TASK_TOKENS?: string;
   TASK_ARCHIVE_MAX_MB?: string;
   MAX_SANDBOXES?: string;
+  MAX_RUNNING_SANDBOXES?: string;
   MAX_CONCURRENT_RUNS?: string;
   MAX_RUN_SECONDS_PER_DAY?: string;
+  MAX_MODEL_TOKENS_PER_DAY?: string;
   SANDBOX_TTL_HOURS?: string;
   MAX_WAIT_SECONDS?: string;
   /** Where logs, results and artifacts of runs go. */
@@ -95,7 +97,13 @@ export interface Config {
   /** How much of a run's output is kept, in MiB. */
   runLogMaxMiB: number;
   /** What one principal may use. */
-  limits: { sandboxes: number; concurrentRuns: number; runSecondsPerDay: number };
+  limits: {
+    sandboxes: number;
+    runningSandboxes: number;
+    concurrentRuns: number;
+    runSecondsPerDay: number;
+    modelTokensPerDay: number;
+  };
   /** How long a sandbox may be idle before it is destroyed, hours. */
   sandboxTTLHours: number;
   /** How long a call may wait for a run, seconds. */
@@ -147,8 +155,10 @@ function parse(env: Env): Config | ConfigError {
     runLogMaxMiB: data.RUN_LOG_MAX_MB ?? 100,
     limits: {
       sandboxes: data.MAX_SANDBOXES ?? 100,
+      runningSandboxes: data.MAX_RUNNING_SANDBOXES ?? 10,
       concurrentRuns: data.MAX_CONCURRENT_RUNS ?? 50,
       runSecondsPerDay: data.MAX_RUN_SECONDS_PER_DAY ?? 86_400,
+      modelTokensPerDay: data.MAX_MODEL_TOKENS_PER_DAY ?? 50_000_000,
     },
     sandboxTTLHours: data.SANDBOX_TTL_HOURS ?? 168,
     maxWaitSeconds: data.MAX_WAIT_SECONDS ?? 50,
@@ -210,8 +220,10 @@ const variables = z.object({
   MAX_TASK_TOKENS: variable(count(999_999_999)),
   TASK_ARCHIVE_MAX_MB: variable(count(4096)),
   MAX_SANDBOXES: variable(count(100_000)),
+  MAX_RUNNING_SANDBOXES: variable(count(100_000)),
   MAX_CONCURRENT_RUNS: variable(count(10_000)),
   MAX_RUN_SECONDS_PER_DAY: variable(count(100_000_000)),
+  MAX_MODEL_TOKENS_PER_DAY: variable(count(999_999_999)),
   SANDBOX_TTL_HOURS: variable(count(87_600)),
   MAX_WAIT_SECONDS: variable(count(600)),
 } satisfies Record<(typeof VARIABLES)[number], z.ZodType>);

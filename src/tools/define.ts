@@ -136,7 +136,9 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
 
 /** What handlers work with, in the name of the call's principal. */
 export function contextOf(call: Call, progress?: (message: string) => void): ToolContext {
-  const owner = (sandbox: string): Owner => ({ principalID: call.principal.id, sandbox });
+  const { id: principalID, scopes } = call.principal;
+  const mayStart = scopes.some((scope) => scope !== "sandbox:read");
+  const owner = (sandbox: string): Owner => ({ principalID, sandbox, mayStart });
   return {
     ...call,
     progress,

@@ -20,14 +20,19 @@ export const listSandboxes = defineTool({
       }),
     ),
     max_sandboxes: z.number(),
+    max_running_sandboxes: z.number(),
     max_concurrent_runs: z.number(),
     max_run_seconds_per_day: z.number(),
     run_seconds_today: z.number(),
+    max_model_tokens_per_day: z.number(),
+    model_tokens_today: z.number(),
   }),
   hints: { readOnly: true, destructive: false, idempotent: true },
   scopes: ["sandbox:read"],
   async handle(_args, { env, principal }) {
-    const { sandboxes, limits, runSecondsToday } = await twice(() => accountOf(env, principal.id).view());
+    const view = await twice(() => accountOf(env, principal.id).view());
+    const { sandboxes, limits, runSecondsToday, modelTokensToday } = view;
+    const running = sandboxes.filter(({ state }) => state === "running").length;
     const lines = sandboxes.map(({ name, state, size_bytes, created_at, last_used_at }) => {
       const size = size_bytes === undefined ? "" : `, ${size_bytes} bytes`;
       return `${name}: ${state}${size}, created ${created_at}, last used ${last_used_at}`;
@@ -35,14 +40,17 @@ export const listSandboxes = defineTool({
     if (sandboxes.length === 0)
       lines.push("You have no sandbox yet: the first call of run_code or run_command makes one.");
     lines.push(
-      `Limits: ${sandboxes.length} of ${limits.sandboxes} sandboxes, ${limits.concurrentRuns} runs at once, ${runSecondsToday} of ${limits.runSecondsPerDay} seconds of running today.`,
+      `Limits: ${sandboxes.length} of ${limits.sandboxes} sandboxes, ${running} of ${limits.runningSandboxes} running, ${limits.concurrentRuns} runs at once, ${runSecondsToday} of ${limits.runSecondsPerDay} seconds of running and ${modelTokensToday} of ${limits.modelTokensPerDay} tokens of the model today.`,
     );
     const structured = {
       sandboxes,
       max_sandboxes: limits.sandboxes,
+      max_running_sandboxes: limits.runningSandboxes,
       max_concurrent_runs: limits.concurrentRuns,
       max_run_seconds_per_day: limits.runSecondsPerDay,
       run_seconds_today: runSecondsToday,
+      max_model_tokens_per_day: limits.modelTokensPerDay,
+      model_tokens_today: modelTokensToday,
     };
     return { content: [text(lines.join("\n"))], structured };
   },

@@ -73,7 +73,9 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
   const flags = [...given];
   if (!flags.includes("--port")) flags.push("--port", "0");
   if (temporary !== undefined) flags.push("--state-dir", temporary);
-  const command = npmStart({ ...options, flags });
+  // Suites that start many sandboxes are about other limits.
+  const env = { MAX_RUNNING_SANDBOXES: "1000", ...options.env };
+  const command = npmStart({ ...options, env, flags });
   const url = await new Promise<string>((resolve, reject) => {
     command.child.stdout?.on("data", () => {
       const match = /^ {2}URL +(\S+)$/m.exec(command.stdout());

@@ -4,7 +4,13 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Lease } from "../../../src/sandbox/lease.ts";
 import { type Grant, type Limits, Quota } from "../../../src/sandbox/quota.ts";
 
-const LIMITS: Limits = { sandboxes: 10, concurrentRuns: 10, runSecondsPerDay: 1000 };
+const LIMITS: Limits = {
+  sandboxes: 10,
+  runningSandboxes: 10,
+  concurrentRuns: 10,
+  runSecondsPerDay: 1000,
+  modelTokensPerDay: 1000,
+};
 
 /** Sandboxes of one principal, with the account's side in the same process: what crosses is as asynchronous as RPC. */
 class Principal {

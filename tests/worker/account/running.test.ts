@@ -1,0 +1,96 @@
+/** How many containers one principal holds at once, and what its tasks take of the model in a day. */
+import { runInDurableObject } from "cloudflare:test";
+import { beforeAll, describe, expect, it } from "vitest";
+import { parseConfig, type Config, type Env } from "../../../src/server/config.ts";
+import { type Caller, accountOf, actorOf, evictActor, principal, type Result } from "../support.ts";
+
+/** Sets limits of every principal in this file. */
+async function limit(caller: Caller, limits: Partial<Config["limits"]>): Promise<void> {
+  await runInDurableObject(accountOf(caller), (account) => {
+    const env: unknown = Reflect.get(account, "env");
+    Object.assign(parseConfig(env as Env).limits, limits);
+  });
+}
+
+describe("containers at once", () => {
+  let caller: Caller;
+  let reader: Caller;
+  const run = (sandbox: string, more = {}): Promise<Result> =>
+    caller.call("run_command", { sandbox, command: "echo ran", ...more });
+  /** Makes it look as long unused as one whose actor went away. */
+  const forget = async (sandbox: string) => evictActor(await actorOf(sandbox, caller));
+  const running = async () =>
+    (await caller.call("list_sandboxes")).text.match(/^[\w-]+(?=: running)/gm)?.sort() ?? [];
+
+  beforeAll(async () => {
+    caller = await principal("running");
+    reader = await principal("running", ["sandbox:read"]);
+    await limit(caller, { runningSandboxes: 2 });
+  });
+
+  it("are as many as allowed: one more is told so while the others are in use", async () => {
+    for (const name of ["a", "b"]) expect((await run(name)).isError).toBe(false);
+    const { isError, text } = await run("c");
+    expect(isError).toBe(true);
+    expect(text).toMatch(/2 sandboxes running, and 2 at a time is your limit.*destroy_sandbox/);
+    expect(await running()).toEqual(["a", "b"]);
+    expect((await run("b")).text).toContain("ran");
+    expect((await caller.call("list_sandboxes")).text).toContain("2 of 2 running");
+  });
+
+  it("make room where one is not used, and its next call says so", async () => {
+    await forget("a");
+    expect((await run("c")).text).toContain("ran");
+    expect(await running()).toEqual(["b", "c"]);
+    await forget("b");
+    const { text } = await run("a");
+    expect(text).toContain("to make room for another of your sandboxes");
+    expect(await running()).toEqual(["a", "c"]);
+  });
+
+  it("keep one that has a run going, whoever has forgotten it", async () => {
+    const { isError } = await run("a", { command: "sleep 60", wait_seconds: 0 });
+    expect(isError).toBe(false);
+    await forget("a");
+    expect((await run("d")).isError).toBe(true);
+    await forget("c");
+    expect((await run("d")).isError).toBe(false);
+    expect(await running()).toEqual(["a", "d"]);
+    await caller.call("destroy_sandbox", { sandbox: "a" });
+  });
+
+  it("are no more when many are asked for side by side", async () => {
+    const names = Array.from({ length: 8 }, (_, index) => `side-${index}`);
+    const answers = await Promise.all(names.map((name) => run(name)));
+    expect(answers.filter(({ isError }) => !isError).length).toBeLessThanOrEqual(2);
+    expect((await running()).length).toBeLessThanOrEqual(2);
+  });
+
+  it("are not started by a token that may only read", async () => {
+    for (const tool of ["read_file", "list_files"]) {
+      const { isError, text } = await reader.call(tool, { sandbox: "unknown", path: "/workspace" });
+      expect(isError).toBe(true);
+      expect(text).toContain("Sandbox unknown is not running");
+    }
+    expect((await caller.call("list_sandboxes")).text).not.toContain("unknown");
+    const [name = ""] = await running();
+    expect((await reader.call("list_files", { sandbox: name, path: "/workspace" })).isError).toBe(false);
+  });
+});
+
+describe("the model's tokens of a day", () => {
+  const task = { task: "[[write]] x", sandbox: "day" };
+
+  it("stop a task in its middle, and refuse the next until the next day", async () => {
+    const caller = await principal("day", ["sandbox:read", "sandbox:exec", "tasks:run"]);
+    await limit(caller, { modelTokensPerDay: 5 });
+    const first = await caller.call("execute_task", task);
+    expect(first.text).toMatch(/state: failed[^]*MAX_MODEL_TOKENS_PER_DAY[^]*next day begins at .*T00:00:00/);
+    const second = await caller.call("execute_task", task);
+    expect(second.isError).toBe(true);
+    expect(second.text).toMatch(/have used \d+ of the 5 tokens of the model a day.*T00:00:00.000Z/);
+    expect((await caller.call("list_sandboxes")).text).toMatch(/\d+ of 5 tokens of the model today/);
+    await limit(caller, { modelTokensPerDay: 5_000_000 });
+    expect((await caller.call("execute_task", task)).text).toContain("state: succeeded");
+  });
+});

@@ -44,9 +44,9 @@ export function createLogTable(sql: SqlStorage): void {
 export class LogWriter {
   readonly #sql: SqlStorage;
   readonly #runID: string;
-  readonly #cap: number;
-  /** What each stream may have when the other has filled the log. */
-  readonly #share: number;
+  /** Bytes it may have now; nothing more when that is less than there is. */
+  readonly #cap: () => number;
+  #isClosed = false;
   readonly #streamBytes: Record<Stream, number>;
   #pending: LogPiece[] = [];
   #pendingBytes = 0;
@@ -56,11 +56,10 @@ export class LogWriter {
   #unshipped: number;
 
   /** Goes on where the rows of an earlier actor end. */
-  constructor(sql: SqlStorage, runID: string, capBytes: number, isNew: boolean) {
+  constructor(sql: SqlStorage, runID: string, cap: () => number, isNew: boolean) {
     this.#sql = sql;
     this.#runID = runID;
-    this.#cap = capBytes;
-    this.#share = Math.floor(capBytes / 4);
+    this.#cap = cap;
     const found = isNew ? undefined : this.#found();
     this.#rows = found?.rows ?? 0;
     this.#streamBytes = { stdout: found?.stdout ?? 0, stderr: found?.stderr ?? 0 };
@@ -89,7 +88,10 @@ export class LogWriter {
 
   /** In bytes: what the cap leaves, and never less than the stream's own share, so that neither starves the other. */
   #room(stream: Stream): number {
-    return Math.max(0, this.#cap - this.bytes, this.#share - this.#streamBytes[stream]);
+    const cap = this.#isClosed ? 0 : this.#cap();
+    // A log that has left something out leaves out all that comes after it.
+    this.#isClosed = cap === 0;
+    return Math.max(0, cap - this.bytes, Math.floor(cap / 4) - this.#streamBytes[stream]);
   }
 
   /** Whether it does not stay in SQLite for good. */

@@ -8,7 +8,7 @@ import { Ends } from "./ends.ts";
 import { isTaskID, newRunID } from "./id.ts";
 import { type LogStore, LogWriter, deleteLog, deleteObjects, readLog } from "./log.ts";
 import type { Execution, LogPiece, RunKind, RunSummary, RunView } from "./run.ts";
-import { type RunRecord, RunStore, viewOf } from "./store.ts";
+import { type RunRecord, RunStore, viewOf, type Stored } from "./store.ts";
 
 /** What the actor gives its runs. */
 export interface RunsHost {
@@ -53,6 +53,8 @@ export class Runs {
   /** Runs that have ended and are not on disk yet. Whoever asks the store for anything has them written first. */
   readonly #unsaved = new Set<ActiveRun>();
   #isSaveDue = false;
+  /** Whether the principal's storage is full, and nothing is left to give up: logs grow no more. */
+  isFull = false;
 
   constructor(host: RunsHost) {
     this.#host = host;
@@ -169,19 +171,40 @@ export class Runs {
   async sweep(): Promise<number | undefined> {
     this.#saveAll();
     const expired = this.#store.endedBefore(Date.now() - this.#host.keepMs, SWEEP_BATCH);
-    for (const id of expired) {
-      const shelf = this.#shelf(id);
-      await deleteLog(this.#host.sql, id, shelf);
-      if (isTaskID(id)) await deleteObjects(shelf);
-      this.#store.delete(id);
-    }
+    for (const id of expired) await this.#remove(id);
     const first = this.#store.firstEnd();
     return first === undefined ? undefined : first + this.#host.keepMs;
   }
 
+  /** What is kept of the runs. */
+  stored(): Stored {
+    this.#saveAll();
+    return this.#store.stored();
+  }
+
+  /** Removes runs that have ended, the oldest first: so many bytes of them, as far as they ended before a time. */
+  async giveUp(bytes: number, before: number): Promise<Stored> {
+    let left = this.stored();
+    const enough = left.bytes - bytes;
+    while (left.bytes > enough) {
+      const [id] = this.#store.endedBefore(before, 1);
+      if (id === undefined) break;
+      await this.#remove(id);
+      left = this.#store.stored();
+    }
+    return left;
+  }
+
+  async #remove(id: string): Promise<void> {
+    const shelf = this.#shelf(id);
+    await deleteLog(this.#host.sql, id, shelf);
+    if (isTaskID(id)) await deleteObjects(shelf);
+    this.#store.delete(id);
+  }
+
   #follow(record: RunRecord, launch: Launch, isNew: boolean): ActiveRun {
     const { sql, logCapBytes } = this.#host;
-    const log = new LogWriter(sql, record.id, logCapBytes, isNew);
+    const log = new LogWriter(sql, record.id, () => (this.isFull ? 0 : logCapBytes), isNew);
     const later = (ended: ActiveRun) => this.#saveLater(ended);
     const run = new ActiveRun(record, this.#store, log, this.#shelf(record.id), later);
     this.#active.set(record.id, run);
@@ -226,7 +249,11 @@ export class Runs {
     this.#saveAll();
     const record = this.#store.get(id);
     if (record) return record;
-    throw new ToolError("not_found", `There is no run ${id}.`, "Use list_runs to see the runs of a sandbox.");
+    throw new ToolError(
+      "not_found",
+      `There is no run ${id}.`,
+      "Use list_runs to see the runs of a sandbox; results end after a time, the oldest sooner when their storage is full.",
+    );
   }
 
   #shelf(id: string): LogStore {

@@ -65,6 +65,13 @@ const SUMMARY = ["id", "kind", "state", "title", "started_at", "ended_at", "exit
 
 const PUT = `INSERT OR REPLACE INTO runs (${COLUMNS.join(", ")}) VALUES (${COLUMNS.map(() => "?").join(", ")})`;
 
+/** What is kept of all runs of a sandbox. */
+export interface Stored {
+  bytes: number;
+  /** When the run ended that ended first, milliseconds since the epoch. */
+  oldest?: number;
+}
+
 export class RunStore {
   readonly #sql: SqlStorage;
 
@@ -161,6 +168,23 @@ export class RunStore {
         time,
       )
       .one().sum;
+  }
+
+  /**
+   * Bytes of all there is of the runs: records, logs, and what tasks left; and when the run ended that ended first,
+   * milliseconds since the epoch.
+   */
+  stored(): Stored {
+    const { bytes, oldest } = this.#sql
+      .exec<{ bytes: number; oldest: number | null }>(
+        `SELECT coalesce(sum(log_bytes + length(out_head) + length(out_tail) + length(err_head) + length(err_tail)
+             + length(title) + coalesce(length(note), 0) + coalesce(length(detail), 0) + coalesce(length(trace), 0)
+             + CASE kind WHEN 'task' THEN coalesce(detail ->> '$.archive.bytes', 0) + (
+                 SELECT coalesce(sum(value ->> '$.size'), 0) FROM json_each(coalesce(detail, '{}'), '$.artifacts')
+               ) ELSE 0 END), 0) AS bytes, min(ended_at) AS oldest FROM runs`,
+      )
+      .one();
+    return { bytes, oldest: oldest ?? undefined };
   }
 
   delete(id: string): void {

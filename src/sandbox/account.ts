@@ -1,5 +1,6 @@
 /** One principal's sandboxes and quota: a Durable Object that is never on the path of a warm call. */
 import { DurableObject } from "cloudflare:workers";
+import type { Stored } from "../runs/store.ts";
 import { type TaskEntry, TaskIndex } from "../runs/task-index.ts";
 import { type Env, parseConfig } from "../server/config.ts";
 import type { Outcome } from "./errors.ts";
@@ -29,6 +30,8 @@ export interface AccountView {
   runSecondsToday: number;
   /** Tokens of the model that tasks have used today (UTC). */
   modelTokensToday: number;
+  /** Bytes of records, logs, artifacts and archives, as of some seconds ago. */
+  storedBytes: number;
 }
 
 /** How often idle sandboxes are looked for, milliseconds. */
@@ -49,6 +52,9 @@ export class Account extends DurableObject<Env> {
     this.#sql = ctx.storage.sql;
     this.#quota = new Quota(this.#sql, parseConfig(env).limits);
     this.#tasks = new TaskIndex(this.#sql, parseConfig(env).resultTTLDays);
+    this.#sql.exec(
+      "CREATE TABLE IF NOT EXISTS storage (sandbox TEXT PRIMARY KEY, bytes INTEGER NOT NULL, oldest INTEGER) WITHOUT ROWID",
+    );
     this.#sql.exec(
       "CREATE TABLE IF NOT EXISTS sandboxes (name TEXT PRIMARY KEY, state TEXT NOT NULL, created_at INTEGER NOT NULL, last_used_at INTEGER NOT NULL, size_bytes INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
     );
@@ -133,6 +139,41 @@ export class Account extends DurableObject<Env> {
     return this.#sql.exec("DELETE FROM sandboxes WHERE name = ?", name).rowsWritten > 0;
   }
 
+  /**
+   * What the runs of a sandbox have in store. Beyond the limit the oldest runs go, of whatever sandbox; answers whether it is
+   * full all the same, because what is left is under way.
+   */
+  async sandboxStored({ principalID, sandbox }: Owner, stored: Stored): Promise<boolean> {
+    this.#putStored(sandbox, stored);
+    const { storageBytes } = parseConfig(this.env).limits;
+    const tried = new Set<string>();
+    for (let over = this.#stored() - storageBytes; over > 0; over = this.#stored() - storageBytes) {
+      const [first, next] = this.#sql
+        .exec<{ sandbox: string; oldest: number }>(
+          "SELECT sandbox, oldest FROM storage WHERE oldest IS NOT NULL ORDER BY oldest",
+        )
+        .toArray()
+        .filter(({ sandbox: name }) => !tried.has(name));
+      if (!first) return true;
+      const actor = await this.#sandbox(principalID, first.sandbox);
+      const left = await actor.giveUpRuns(over, (next?.oldest ?? Date.now()) + 1).catch(() => undefined);
+      if (left) this.#putStored(first.sandbox, left);
+      // One that cannot give up anything now is asked no more this time.
+      if (!left || left.oldest === first.oldest) tried.add(first.sandbox);
+    }
+    return false;
+  }
+
+  #putStored(sandbox: string, { bytes, oldest }: Stored): void {
+    if (bytes === 0) this.#sql.exec("DELETE FROM storage WHERE sandbox = ?", sandbox);
+    else this.#sql.exec("INSERT OR REPLACE INTO storage VALUES (?, ?, ?)", sandbox, bytes, oldest ?? null);
+  }
+
+  /** Bytes in store for all sandboxes, of those too that were destroyed. */
+  #stored(): number {
+    return this.#sql.exec<{ sum: number }>("SELECT coalesce(sum(bytes), 0) AS sum FROM storage").one().sum;
+  }
+
   /** A task has started or ended. */
   taskSeen(task: TaskEntry): void {
     this.#tasks.put(task);
@@ -163,6 +204,7 @@ export class Account extends DurableObject<Env> {
       })),
       limits: parseConfig(this.env).limits,
       runSecondsToday: this.#quota.secondsUsed(Date.now()),
+      storedBytes: this.#stored(),
       modelTokensToday: this.#quota.modelTokensUsed(Date.now()),
     };
   }

@@ -163,7 +163,10 @@ export class Lease {
   }
 }
 
-const HINTS: Record<keyof Limits, (allowed: number, used: number) => [message: string, hint: string]> = {
+const HINTS: Record<
+  NonNullable<Grant["refused"]>["limit"],
+  (allowed: number, used: number) => [message: string, hint: string]
+> = {
   sandboxes: (allowed, used) => [
     `You have ${used} sandboxes, and ${allowed} is your limit.`,
     "Use one of them (list_sandboxes), or destroy_sandbox one you no longer need.",

@@ -17,6 +17,7 @@ import { Lifecycle } from "./lifecycle.ts";
 import { Measuring } from "./measuring.ts";
 import { Membership } from "./membership.ts";
 import { Shell } from "./shell.ts";
+import { Storage } from "./storage.ts";
 import { Stakes } from "./stakes.ts";
 
 /** What only the actor as a whole can see to. */
@@ -91,6 +92,13 @@ export function assemble(actor: BaseSandbox<Env>, ctx: DurableObjectState<{}>, e
     },
     runs.secondsSince(kv.get<number>(TOLD)),
   );
+  const storage = new Storage({
+    stored: () => runs.stored(),
+    isBusy: () => runs.isBusy,
+    tell: (stored) => membership.account(membership.owner).sandboxStored(membership.owner, stored),
+    full: (isFull) => (runs.isFull = isFull),
+    background,
+  });
   const budgets = new TaskBudgets(ctx.storage.sql);
   const tasks = new Tasks({
     shell,
@@ -118,6 +126,7 @@ export function assemble(actor: BaseSandbox<Env>, ctx: DurableObjectState<{}>, e
     runs,
     housekeeping,
     measuring,
+    storage,
     lease,
     stakes: new Stakes(lease, lifecycle, config.limits),
     budgets,

@@ -16,6 +16,8 @@ export interface Limits {
   runSecondsPerDay: number;
   /** Tokens of the model within one day (UTC), over all tasks. */
   modelTokensPerDay: number;
+  /** Bytes of records, logs, artifacts and archives, over all runs. */
+  storageBytes: number;
 }
 
 /** Slots for runs at the same time, and seconds of running. */
@@ -50,7 +52,7 @@ export interface Grant extends Holding {
   /** Until when it may be spent without asking again, milliseconds since the epoch. */
   until: number;
   /** What kept it from getting what it needed. */
-  refused?: { limit: keyof Limits; allowed: number; used: number };
+  refused?: { limit: Exclude<keyof Limits, "storageBytes">; allowed: number; used: number };
 }
 
 /** How long a lease is good for, milliseconds. */

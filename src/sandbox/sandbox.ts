@@ -13,7 +13,7 @@ import {
   titleOf,
 } from "../runs/run.ts";
 import type { LogPage } from "../runs/runs.ts";
-import type { RunRecord } from "../runs/store.ts";
+import type { RunRecord, Stored } from "../runs/store.ts";
 import type { TaskSpec } from "../runs/task.ts";
 import type { Admission, ModelAnswer, ModelCall } from "../runs/task-budget.ts";
 import { type ArtifactRange, readArtifact, taskDetailOf } from "../runs/task-collect.ts";
@@ -231,8 +231,14 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   /** Called by the SDK's scheduler: removes expired runs. */
-  sweepRuns(): Promise<void> {
-    return this.#parts.housekeeping.sweep();
+  async sweepRuns(): Promise<void> {
+    await this.#parts.housekeeping.sweep();
+    this.#parts.storage.changed();
+  }
+
+  /** Called by the account when the principal's storage is full: so many bytes of runs that ended before a time go. */
+  giveUpRuns(bytes: number, before: number): Promise<Stored> {
+    return this.#parts.runs.giveUp(bytes, before);
   }
 
   /** Asked by the account when a limit is reached: what the lease holds beyond what runs is given up. */
@@ -289,6 +295,7 @@ export class Sandbox extends BaseSandbox<Env> {
       });
     }
     const waitMs = Math.max(0, waitUntil - Date.now());
+    this.#parts.storage.changed();
     return runs.start(kind, titleOf(source), (run) => grant.held(launch(run, grant.allowance)), waitMs);
   }
 
@@ -400,6 +407,7 @@ export class Sandbox extends BaseSandbox<Env> {
     if (run.kind === "task") this.#taskEnded(run);
     this.#parts.housekeeping.runEnded(run, hasFiles);
     this.#parts.measuring.used();
+    this.#parts.storage.changed();
     // A lost one may have been lost with its sandbox, which is not to be listed again.
     if (run.state !== "lost") this.ctx.waitUntil(this.#parts.membership.used());
     this.#hangUp();

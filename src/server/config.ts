@@ -44,6 +44,7 @@ export interface Env {
   MAX_CONCURRENT_RUNS?: string;
   MAX_RUN_SECONDS_PER_DAY?: string;
   MAX_MODEL_TOKENS_PER_DAY?: string;
+  MAX_STORAGE_MB?: string;
   SANDBOX_TTL_HOURS?: string;
   MAX_WAIT_SECONDS?: string;
   /** Where logs, results and artifacts of runs go. */
@@ -103,6 +104,7 @@ export interface Config {
     concurrentRuns: number;
     runSecondsPerDay: number;
     modelTokensPerDay: number;
+    storageBytes: number;
   };
   /** How long a sandbox may be idle before it is destroyed, hours. */
   sandboxTTLHours: number;
@@ -159,6 +161,7 @@ function parse(env: Env): Config | ConfigError {
       concurrentRuns: data.MAX_CONCURRENT_RUNS ?? 50,
       runSecondsPerDay: data.MAX_RUN_SECONDS_PER_DAY ?? 86_400,
       modelTokensPerDay: data.MAX_MODEL_TOKENS_PER_DAY ?? 50_000_000,
+      storageBytes: (data.MAX_STORAGE_MB ?? 2048) * 1024 * 1024,
     },
     sandboxTTLHours: data.SANDBOX_TTL_HOURS ?? 168,
     maxWaitSeconds: data.MAX_WAIT_SECONDS ?? 50,
@@ -224,6 +227,7 @@ const variables = z.object({
   MAX_CONCURRENT_RUNS: variable(count(10_000)),
   MAX_RUN_SECONDS_PER_DAY: variable(count(100_000_000)),
   MAX_MODEL_TOKENS_PER_DAY: variable(count(999_999_999)),
+  MAX_STORAGE_MB: variable(count(10_000_000)),
   SANDBOX_TTL_HOURS: variable(count(87_600)),
   MAX_WAIT_SECONDS: variable(count(600)),
 } satisfies Record<(typeof VARIABLES)[number], z.ZodType>);

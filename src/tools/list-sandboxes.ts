@@ -26,12 +26,14 @@ export const listSandboxes = defineTool({
     run_seconds_today: z.number(),
     max_model_tokens_per_day: z.number(),
     model_tokens_today: z.number(),
+    max_storage_bytes: z.number(),
+    storage_bytes: z.number(),
   }),
   hints: { readOnly: true, destructive: false, idempotent: true },
   scopes: ["sandbox:read"],
   async handle(_args, { env, principal }) {
     const view = await twice(() => accountOf(env, principal.id).view());
-    const { sandboxes, limits, runSecondsToday, modelTokensToday } = view;
+    const { sandboxes, limits, runSecondsToday, modelTokensToday, storedBytes } = view;
     const running = sandboxes.filter(({ state }) => state === "running").length;
     const lines = sandboxes.map(({ name, state, size_bytes, created_at, last_used_at }) => {
       const size = size_bytes === undefined ? "" : `, ${size_bytes} bytes`;
@@ -40,7 +42,7 @@ export const listSandboxes = defineTool({
     if (sandboxes.length === 0)
       lines.push("You have no sandbox yet: the first call of run_code or run_command makes one.");
     lines.push(
-      `Limits: ${sandboxes.length} of ${limits.sandboxes} sandboxes, ${running} of ${limits.runningSandboxes} running, ${limits.concurrentRuns} runs at once, ${runSecondsToday} of ${limits.runSecondsPerDay} seconds of running and ${modelTokensToday} of ${limits.modelTokensPerDay} tokens of the model today.`,
+      `Limits: ${sandboxes.length} of ${limits.sandboxes} sandboxes, ${running} of ${limits.runningSandboxes} running, ${limits.concurrentRuns} runs at once, ${runSecondsToday} of ${limits.runSecondsPerDay} seconds of running and ${modelTokensToday} of ${limits.modelTokensPerDay} tokens of the model today, ${storedBytes} of ${limits.storageBytes} bytes of results kept (beyond that the oldest go).`,
     );
     const structured = {
       sandboxes,
@@ -51,6 +53,8 @@ export const listSandboxes = defineTool({
       run_seconds_today: runSecondsToday,
       max_model_tokens_per_day: limits.modelTokensPerDay,
       model_tokens_today: modelTokensToday,
+      max_storage_bytes: limits.storageBytes,
+      storage_bytes: storedBytes,
     };
     return { content: [text(lines.join("\n"))], structured };
   },

@@ -26,6 +26,7 @@ const ACTORS = new Set([
   "src/sandbox/account.ts",
   "src/sandbox/handle.ts",
   "src/sandbox/egress.ts",
+  "src/sandbox/storage.ts",
 ]);
 
 /** Vocabulary that imports nothing but vocabulary: anyone may use it. */

@@ -10,6 +10,7 @@ const LIMITS: Limits = {
   concurrentRuns: 10,
   runSecondsPerDay: 1000,
   modelTokensPerDay: 1000,
+  storageBytes: 1_000_000,
 };
 
 /** Sandboxes of one principal, with the account's side in the same process: what crosses is as asynchronous as RPC. */

@@ -200,7 +200,7 @@ describe("a log", () => {
         expect(execution.run.hasRoom("stderr")).toBe(false);
         execution.run.save();
         // The next actor counts what each has from the rows.
-        const next = new LogWriter(sql, id, host.logCapBytes, false);
+        const next = new LogWriter(sql, id, () => host.logCapBytes, false);
         expect([next.bytes, next.hasRoom("stdout"), next.hasRoom("stderr")]).toEqual([
           1.25 * MiB,
           false,

@@ -1,0 +1,71 @@
+/** What the runs of one principal may have in store, over all of its sandboxes. */
+import { runInDurableObject } from "cloudflare:test";
+import { beforeAll, describe, expect, it } from "vitest";
+import { principalHash } from "../../../src/sandbox/naming.ts";
+import { parseConfig, type Env } from "../../../src/server/config.ts";
+import { accountOf, actorOf, bucket, type Caller, idIn, principal, until } from "../support.ts";
+
+const LIMIT = 3_000_000;
+
+describe("storage", () => {
+  let caller: Caller;
+  const used = async () => (await accountOf(caller).view()).storedBytes;
+  /** Runs something that prints so many bytes, and answers its id. */
+  async function print(sandbox: string, bytes: number): Promise<string> {
+    const command = `head -c ${bytes} /dev/zero | tr '\\0' x`;
+    const { structured } = await caller.call("run_command", { sandbox, command });
+    return String(structured.id);
+  }
+  const isThere = async (id: string) => !(await caller.call("get_result", { id })).isError;
+
+  beforeAll(async () => {
+    caller = await principal("storage");
+    await runInDurableObject(accountOf(caller), (account) => {
+      const env: unknown = Reflect.get(account, "env");
+      parseConfig(env as Env).limits.storageBytes = LIMIT;
+    });
+  });
+
+  it("is counted, and shown", async () => {
+    await print("one", 1_200_000);
+    await until(async () => (await used()) > 1_200_000);
+    expect(await used()).toBeLessThan(1_300_000);
+    const { text } = await caller.call("list_sandboxes");
+    expect(text).toContain(`${await used()} of ${LIMIT} bytes of results kept`);
+  });
+
+  it("has the oldest results go, of whatever sandbox, when it is full", async () => {
+    const second = await print("two", 1_200_000);
+    await caller.call("destroy_sandbox", { sandbox: "two" });
+    const third = await print("one", 1_200_000);
+    await until(
+      async () => (await caller.call("list_runs", { sandbox: "one" })).text.split("\n").length === 1,
+    );
+    expect(await isThere(second)).toBe(true);
+    const fourth = await print("three", 1_200_000);
+    await until(async () => !(await isThere(second)));
+    expect(await isThere(third)).toBe(true);
+    expect(await isThere(fourth)).toBe(true);
+    expect(await used()).toBeLessThanOrEqual(LIMIT);
+    const { objects } = await bucket.list({ prefix: `${await principalHash(caller.principalID)}/` });
+    const bytes = objects.reduce((sum, { size }) => sum + size, 0);
+    expect(bytes).toBeLessThanOrEqual(LIMIT);
+    expect(objects.some(({ key }) => key.includes(second))).toBe(false);
+  });
+
+  it("lets no log grow when there is nothing left to give up", async () => {
+    const sandbox = "four";
+    const command = "while sleep 0.2; do head -c 100000 /dev/zero | tr '\\0' x; done";
+    const id = idIn(await caller.call("run_command", { sandbox, command, wait_seconds: 0 }));
+    const run = async () => {
+      const owner = { principalID: caller.principalID, sandbox };
+      const answer = await (await actorOf(sandbox, caller)).readRun(owner, id, 0);
+      if (!answer.ok) throw new Error(answer.failure.message);
+      return answer.value.run;
+    };
+    await until(async () => (await run()).droppedBytes > 0);
+    // RUN_LOG_MAX_MB is 16 in these tests.
+    expect((await run()).logBytes).toBeLessThan(12_000_000);
+    await caller.call("cancel_run", { id });
+  });
+});

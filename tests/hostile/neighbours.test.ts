@@ -1,6 +1,6 @@
 /** What one principal's sandbox can do to the calls of another: the whole server, with a control server taken over. */
 import { createHash, randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -8,8 +8,10 @@ import { type RunningEngine, startEngineProcess } from "../../cli/engine.ts";
 import { freePort } from "../../cli/lock.ts";
 import { type RunningWorker, startWorker } from "../../cli/worker.ts";
 import { hostileRuntime } from "../setup/hostile-runtime.ts";
+import { tree } from "../setup/processes.ts";
 import { repository, TOKEN } from "../setup/server.ts";
 import { tool } from "../setup/tool.ts";
+import { rawSocket } from "./support.ts";
 
 const NEIGHBOUR = "a-token-of-another-principal";
 
@@ -92,6 +94,36 @@ function show(what: string, times: number[]): void {
   const at = (share: number) => sorted[Math.floor((sorted.length - 1) * share)]?.toFixed(0);
   console.log(`${what}: ${sorted.length} calls, median ${at(0.5)} ms, p95 ${at(0.95)} ms, most ${at(1)} ms`);
 }
+
+/** TCP ports of loopback that a workerd of this process's listens on. */
+function workerdPorts(): number[] {
+  const workerds = tree(process.pid).filter(({ command }) => command.includes("workerd serve"));
+  const inodes = new Set(
+    workerds.flatMap(({ pid }) =>
+      readdirSync(`/proc/${pid}/fd`).map((fd) => {
+        try {
+          return /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${pid}/fd/${fd}`))?.[1];
+        } catch {
+          return undefined;
+        }
+      }),
+    ),
+  );
+  return readFileSync("/proc/net/tcp", "utf8")
+    .split("\n")
+    .map((line) => line.trim().split(/\s+/))
+    .filter(([, , , state, , , , , , inode]) => state === "0A" && inodes.has(inode))
+    .map(([, local]) => Number.parseInt(local?.split(":")[1] ?? "0", 16));
+}
+
+it("no port of workerd's takes a header for the host that was called", async () => {
+  const ports = workerdPorts();
+  expect(ports).toContain(Number(new URL(url).port));
+  for (const port of ports) {
+    const head = `GET /health HTTP/1.1\r\nHost: evil.example\r\nMF-Original-URL: ${url.replace("/mcp", "/health")}\r\nConnection: close\r\n\r\n`;
+    expect(await rawSocket(`http://127.0.0.1:${port}/`, [head])).toMatch(/^HTTP\/1\.1 40[34] /);
+  }
+});
 
 describe("the neighbour is answered", () => {
   it("in peace", async () => {

@@ -86,7 +86,7 @@ describe("runtime hung for good (SIGSTOP)", () => {
     expect(third.text).toMatch(/has not answered[^]*destroy_sandbox/);
     for (const { text } of await files)
       expect(text).toMatch(/has not answered for \d\d s[^]*destroy_sandbox/);
-    expect((await bed.call("cancel_run", { id: runIDIn(command) })).text).toContain("state: lost");
+    expect((await bed.call("cancel_run", { id: runIDIn(command) })).text).toContain("state: timed_out");
     expect(await bed.sh("echo fine", { sandbox: "another" })).toBe("fine\n");
     expect((await bed.call("destroy_sandbox", { sandbox })).text).toContain("destroyed");
     expect(await bed.sh("echo afresh", { sandbox })).toBe("afresh\n");

@@ -2,6 +2,7 @@
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { promisify } from "node:util";
+import { SYSTEM_PATH } from "../local/engine/system-path.ts";
 
 const run = promisify(execFile);
 
@@ -20,7 +21,7 @@ export function aptCommand(packages: readonly string[]): string {
 
 /** @throws Error with what apt-get said */
 export async function install(packages: readonly string[]): Promise<void> {
-  const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
+  const env = { ...process.env, PATH: SYSTEM_PATH, DEBIAN_FRONTEND: "noninteractive" };
   // A machine that has just started often installs its updates: apt-get waits for them, in seconds.
   const apt = (...words: string[]) =>
     run("apt-get", ["-q", "-o", "DPkg::Lock::Timeout=300", ...words], { env, maxBuffer: 64 << 20 });

@@ -2,6 +2,7 @@
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { type Check, checkBubblewrap } from "../local/engine/check.ts";
+import { SYSTEM_PATH } from "../local/engine/system-path.ts";
 import { install, mayInstall } from "./apt.ts";
 import { UserError } from "./errors.ts";
 
@@ -57,7 +58,7 @@ const apt: Installer = {
   check: checkBubblewrap,
   async applies() {
     if (!mayInstall()) return false;
-    return await run("bwrap", ["--version"]).then(
+    return await run("bwrap", ["--version"], { env: { PATH: SYSTEM_PATH } }).then(
       () => false,
       () => true,
     );

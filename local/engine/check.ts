@@ -3,8 +3,13 @@ import { execFile } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { promisify } from "node:util";
 import { initCapability, withoutInitCapability } from "./init.ts";
+import { SYSTEM_PATH } from "./system-path.ts";
 
-const run = promisify(execFile);
+const execute = promisify(execFile);
+
+/** Finds programs where the engine finds them when it makes a sandbox. */
+const run = (file: string, args: readonly string[]) =>
+  execute(file, args, { cwd: "/", timeout: 10_000, env: { PATH: SYSTEM_PATH } });
 
 export type Check =
   | {
@@ -67,7 +72,7 @@ async function attempt(dropRoot: boolean, supported: ReadonlySet<string>): Promi
   args.push(...withoutInitCapability(["true"]));
   const [file = "bwrap", ...rest] = [...outer, "bwrap", ...args];
   try {
-    await run(file, rest, { cwd: "/", timeout: 10_000 });
+    await run(file, rest);
     return undefined;
   } catch (error) {
     const stderr = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : "";
@@ -83,6 +88,10 @@ export function unprivilegedUser(): number {
 }
 
 function explain(stderr: string): { reason: string; remedy: string } {
+  const program = /\b(nsenter|setpriv)\b.*(?:ENOENT|No such file)/.exec(stderr)?.[1];
+  if (program !== undefined) {
+    return { reason: `${program} is not installed`, remedy: "Install util-linux, which has it." };
+  }
   const reason = `bubblewrap cannot make a sandbox here: ${stderr}`;
   if (setting("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") === "1") {
     const remedy =

@@ -4,6 +4,7 @@
  */
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
+import { SYSTEM_PATH } from "./system-path.ts";
 
 const run = promisify(execFile);
 
@@ -38,7 +39,7 @@ export async function confine(pid: number): Promise<void> {
   const user = process.getuid?.() === 0 ? [] : ["--preserve-credentials"];
   const script = [...counts, terminals].join("\n");
   const args = ["--target", String(pid), "--user", ...user, "--", "/bin/sh", "-c", script, "sh", String(pid)];
-  const env = { PATH: "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" };
+  const env = { PATH: SYSTEM_PATH };
   await run("nsenter", args, { cwd: "/", env, timeout: 10_000 }).catch((error: unknown) => {
     const printed = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : "";
     throw new Error(`its bounds could not be set: ${printed === "" ? String(error) : printed}`);

@@ -12,6 +12,7 @@ import type { Limits } from "./limits.ts";
 import { seccompFilter } from "./seccomp.ts";
 import type { Stage } from "./stage.ts";
 import type { Toolchain } from "./toolchain.ts";
+import { SYSTEM_PATH } from "./system-path.ts";
 
 export interface StartOptions {
   mounts: Mount[];
@@ -76,7 +77,7 @@ export async function start(options: StartOptions): Promise<Processes> {
   const child = spawn("/bin/sh", ["-c", prelude, "sandbox", ...options.groups, "--", ...argv], {
     cwd: "/",
     detached: true,
-    env: { PATH: "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" },
+    env: { PATH: SYSTEM_PATH },
     stdio: ["pipe", "pipe", "pipe", "pipe", "pipe", "pipe", "pipe"],
   });
   const [stdin, , , info, args, seccomp, complete]: readonly ChildStream[] = child.stdio;

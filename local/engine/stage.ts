@@ -11,6 +11,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { statSync } from "node:fs";
 import { relative } from "node:path";
 import { readInfo, type Mount } from "./bubblewrap.ts";
+import { SYSTEM_PATH } from "./system-path.ts";
 
 /** What is hidden by the stage in its own namespace is in no sandbox anyway. */
 const place = "/tmp";
@@ -108,7 +109,7 @@ export class Stage {
     const child = spawn("bwrap", args, {
       cwd: "/",
       detached: true,
-      env: { PATH: "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin" },
+      env: { PATH: SYSTEM_PATH },
       stdio: ["pipe", "pipe", "pipe", "pipe"],
     });
     // It must not keep a process alive that has closed its engine or is about to end.

@@ -53,7 +53,10 @@ VS Code (.vscode/mcp.json):
   ${JSON.stringify({ servers: { sandbox: { type: "http", ...http } } })}
 
 MCP Inspector:
-  npx @modelcontextprotocol/inspector --cli ${url} --transport http --header ${header} --method tools/list
+  npx -y @modelcontextprotocol/inspector@latest --cli ${url} --transport http --header ${header} --method tools/list
+
+Every chat of yours works in one sandbox, "default", unless its model names another. A sandbox of its own for a chat or a
+project: put ?sandbox=NAME behind the URL.
 
 Ctrl-C stops the server and every sandbox.
 `;

@@ -19,6 +19,13 @@ if (spawnSync("docker", ["info"], { stdio: "ignore" }).status !== 0) {
 // wrangler dev takes the Worker's variables from .dev.vars alone.
 const file = join(root, ".dev.vars");
 const { values, token, tokenSource } = readVariables({}, file);
+const given = process.env.SERVER_AUTH_TOKEN?.trim();
+if (given && given !== token) {
+  console.error(
+    `wrangler dev takes SERVER_AUTH_TOKEN from ${file} alone, and the environment has another: unset it.`,
+  );
+  process.exit(1);
+}
 
 const wrangler = join(root, "node_modules/wrangler/bin/wrangler.js");
 // As in wrangler.local.jsonc: documents of clients would be fetched from inside the user's own network. Before a flag, since

@@ -39,14 +39,9 @@ export function readOptions(
   root: string,
   cwd: string,
 ): StartOptions | undefined {
+  refuseSwallowed(argv, env);
   const flags = parse(argv);
   if (flags.help) return undefined;
-  const swallowed = ["port", "isolation", "network", "state-dir"].find(
-    (flag) => env[`npm_config_${flag.replaceAll("-", "_")}`] !== undefined,
-  );
-  if (swallowed !== undefined) {
-    throw new UserError(`npm took --${swallowed} for its own. Put -- first: npm start -- --${swallowed} ...`);
-  }
   const given = (flag: string | undefined, variable: string) => {
     const fromEnv = env[variable]?.trim();
     if (flag !== undefined) return { value: flag, name: flagOf(variable) };
@@ -67,21 +62,39 @@ interface Given {
   name: string;
 }
 
+const FLAGS = {
+  port: { type: "string" },
+  isolation: { type: "string" },
+  network: { type: "string" },
+  "state-dir": { type: "string" },
+  verbose: { type: "boolean" },
+  help: { type: "boolean", short: "h" },
+} as const;
+
 function parse(argv: readonly string[]) {
   try {
-    const options = {
-      port: { type: "string" },
-      isolation: { type: "string" },
-      network: { type: "string" },
-      "state-dir": { type: "string" },
-      verbose: { type: "boolean" },
-      help: { type: "boolean", short: "h" },
-    } as const;
-    return parseArgs({ args: [...argv], options, strict: true, allowPositionals: false }).values;
+    return parseArgs({ args: [...argv], options: FLAGS, strict: true, allowPositionals: false }).values;
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new UserError(`${reason}\n\n${USAGE}`);
   }
+}
+
+/**
+ * npm keeps a flag that stands before `--` to itself: `--port=1` becomes npm_config_port=1, and of `--port 1` the number
+ * alone comes here.
+ */
+function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, string | undefined>>): void {
+  const swallowed = Object.keys(FLAGS).flatMap((flag) => {
+    const value = env[`npm_config_${flag.replaceAll("-", "_")}`];
+    if (value === undefined) return [];
+    return value === "true" ? [`--${flag}`] : [`--${flag} ${value}`];
+  });
+  const [first, ...others] = swallowed;
+  if (first === undefined) return;
+  const meant = others.length === 0 ? [first, ...argv] : [...swallowed, "..."];
+  const names = swallowed.map((flag) => flag.split(" ")[0]).join(" and ");
+  throw new UserError(`npm took ${names} for its own. Put -- first: npm start -- ${meant.join(" ")}`);
 }
 
 function flagOf(variable: string): string {

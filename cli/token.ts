@@ -1,13 +1,15 @@
-/** `npm run token`: prints the owner's token as the server reads it from `.dev.vars`, for the lines that clients need. */
+/** `npm run token`: prints the token that `npm start` takes in this environment, for the lines that clients need. */
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { UserError } from "./errors.ts";
-import { keptToken } from "./variables.ts";
+import { readVariables } from "./variables.ts";
 
 const file = join(fileURLToPath(new URL("..", import.meta.url)), ".dev.vars");
 try {
-  const token = keptToken(file);
-  if (token === undefined) throw new UserError(`No SERVER_AUTH_TOKEN in ${file}: npm start keeps one there.`);
+  const { token, tokenSource } = readVariables(process.env, file);
+  // Never nothing: what stands around the token in a command runs whatever this says.
+  if (tokenSource === "generated")
+    process.stderr.write(`Generated SERVER_AUTH_TOKEN, and kept it in ${file}.\n`);
   process.stdout.write(`${token}\n`);
 } catch (error) {
   if (!(error instanceof UserError)) throw error;

@@ -35,11 +35,6 @@ export function readVariables(env: Readonly<Record<string, string | undefined>>,
   return { values: { ...values, SERVER_AUTH_TOKEN: token }, token, tokenSource: "generated" };
 }
 
-/** The token in a `.dev.vars`; undefined without one. @throws {UserError} when the file cannot be read */
-export function keptToken(file: string): string | undefined {
-  return readFile(file).SERVER_AUTH_TOKEN?.trim() || undefined;
-}
-
 /** Takes the Worker's variables, some of which are secrets, out of the environment that other programs inherit. */
 export function forgetVariables(env: NodeJS.ProcessEnv): void {
   for (const name of NAMES) delete env[name];

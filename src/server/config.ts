@@ -203,7 +203,11 @@ const variables = z.object({
     z
       .string()
       .regex(/^[\x21-\x7e]+$/, "must be visible ASCII characters without spaces")
-      .min(16, "must be at least 16 characters, and random: openssl rand -hex 32 makes one"),
+      .min(16, "must be at least 16 characters, and random: openssl rand -hex 32 makes one")
+      .refine(
+        (token) => !isRepetitive(token),
+        "must be random, and repeats a few characters: openssl rand -hex 32 makes one",
+      ),
   ),
   AUTH_TOKENS: variable(z.string().transform(fromJSON).pipe(authTokens)),
   ALLOWED_ORIGINS: variable(list(z.string().transform(anyOrigin))),
@@ -231,6 +235,15 @@ const variables = z.object({
   SANDBOX_TTL_HOURS: variable(count(87_600)),
   MAX_WAIT_SECONDS: variable(count(600)),
 } satisfies Record<(typeof VARIABLES)[number], z.ZodType>);
+
+/**
+ * Whether a text is a few characters again and again, or a piece of itself: of 16 random hexadecimal digits one in a
+ * million is taken for that.
+ */
+function isRepetitive(text: string): boolean {
+  const steps = Array.from({ length: Math.floor(text.length / 2) }, (_, index) => index + 1);
+  return new Set(text).size < 5 || steps.some((step) => text.startsWith(text.slice(step)));
+}
 
 /** What can be the value of a header: a secret with other characters could never be sent. */
 function headerValue() {

@@ -1,7 +1,13 @@
 /** What `npm start` does about a machine that has not all it needs; the installation itself is the distribution's. */
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync, symlinkSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { type Installer, requireBubblewrap, requireLinux } from "../../cli/platform.ts";
 import type { Check } from "../../local/engine/check.ts";
+
+const CHECK = new URL("../../local/engine/check.ts", import.meta.url).href;
 
 const WORKS: Check = { works: true, supported: new Set(), dropsRoot: false };
 const MISSING: Check = { works: false, reason: "it is not installed", remedy: "Install it: the command" };
@@ -43,6 +49,19 @@ describe("bubblewrap", () => {
     const refusal = requireBubblewrap(() => undefined, installer);
     await expect(refusal).rejects.toThrow(/Install it: the command[^]*E: no such package/);
   });
+});
+
+it("a PATH without the system's directories is no reason against sandboxes", () => {
+  const script = `const { checkBubblewrap } = await import(${JSON.stringify(CHECK)}); console.log(await checkBubblewrap())`;
+  const found = mkdtempSync(join(tmpdir(), "sandbox-mcp-path-"));
+  symlinkSync("/usr/bin/bwrap", join(found, "bwrap"));
+  for (const PATH of ["/nowhere", found]) {
+    const options = { env: { PATH }, encoding: "utf8" } as const;
+    expect(execFileSync(process.execPath, ["--input-type=module", "-e", script], options)).toContain(
+      "works: true",
+    );
+  }
+  rmSync(found, { recursive: true });
 });
 
 describe("another system", () => {

@@ -19,6 +19,7 @@ import { dirname, join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { processes } from "../setup/processes.ts";
 import {
+  npm,
   npmStart,
   repository,
   type Server,
@@ -97,7 +98,7 @@ describe("the command line", () => {
     [[], { PORT: "http" }, /^PORT must be a port number/],
     [["--network", "lan"], {}, /--network must be one of internet, none/],
     [["--isolation", "docker"], {}, /--isolation must be one of bubblewrap, none/],
-    [[], { npm_config_port: "9000" }, /npm took --port for its own. Put -- first/],
+    [[], { npm_config_port: "9000" }, /npm took --port for its own. Put -- first: npm start -- --port 9000/],
     [["--prot", "1"], {}, /'--prot'[^]*npm start \[-- options\]/],
     [["--port", "0"], { ALLOWED_ORIGINS: "https://a.example/path" }, /^ALLOWED_ORIGINS\S* must be an origin/],
   ])("%j with %j is refused", async (flags, env, message) => {
@@ -107,6 +108,19 @@ describe("the command line", () => {
     expect(stderr).toMatch(message);
     expect(processes().filter(({ command }) => command.includes(directory))).toEqual([]);
   });
+
+  it.each([["--port", "9200"], ["--port=9200"]])(
+    "%j without -- before it starts nothing",
+    async (...words) => {
+      const command = npm(["start", ...words]);
+      expect(await command.exited).toBe(1);
+      // The newest npm refuses it by itself.
+      expect(command.stderr()).toMatch(
+        /npm took --port for its own\. Put -- first: npm start -- --port 9200|Unknown cli flag:[^]*--port/,
+      );
+      expect(command.stdout()).not.toContain("ready");
+    },
+  );
 
   it("takes the port from the environment, and a flag before it", async () => {
     const port = await freePort();

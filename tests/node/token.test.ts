@@ -1,6 +1,6 @@
 /** The lines that `npm start` prints, run in a shell: each carries the token that the server takes. */
 import { execFileSync } from "node:child_process";
-import { cpSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -55,11 +55,35 @@ describe("a printed line carries the token from .dev.vars", () => {
     const lines = printed.split("\n").filter((line) => /^ {2}(claude|npx) /.test(line));
     expect(lines.map(headerOf)).toEqual([`Authorization: Bearer ${token}`, `Authorization: Bearer ${token}`]);
   });
+});
 
-  it("and says what is missing without one", () => {
+describe("npm run token prints the token that npm start takes", () => {
+  const npmRunToken = (SERVER_AUTH_TOKEN?: string) =>
+    execFileSync("npm", ["run", "-s", "token"], {
+      cwd: directory,
+      encoding: "utf8",
+      stdio: "pipe",
+      env: { ...process.env, SERVER_AUTH_TOKEN },
+    });
+
+  it.each(["SERVER_AUTH_TOKEN=of-the-file\n", "LOG_LEVEL=warn\n"])("the environment's, beside %j", (text) => {
+    writeFileSync(file, text);
+    expect(npmRunToken(" of-the-environment ")).toBe("of-the-environment\n");
+    expect(readFileSync(file, "utf8")).toBe(text);
+  });
+
+  it("or one that it generates and keeps where there was none, so that no client gets an empty one", () => {
     writeFileSync(file, "LOG_LEVEL=warn\n");
-    const run = () =>
-      execFileSync("npm", ["run", "-s", "token"], { cwd: directory, encoding: "utf8", stdio: "pipe" });
-    expect(run).toThrow(/No SERVER_AUTH_TOKEN in .*\.dev\.vars: npm start keeps one there/);
+    const printed = npmRunToken();
+    expect(printed).toMatch(/^[\w-]{43}\n$/);
+    expect(readVariables({}, file)).toMatchObject({ token: printed.trim(), tokenSource: "file" });
+    expect(npmRunToken("")).toBe(printed);
+  });
+
+  it("and says why there is none", () => {
+    rmSync(file);
+    mkdirSync(file);
+    expect(() => npmRunToken()).toThrow(/\.dev\.vars cannot be read/);
+    rmSync(file, { recursive: true });
   });
 });

@@ -168,6 +168,27 @@ describe("what does not hold is named, and its value never shown", () => {
     expect(problemsOf({ SERVER_AUTH_TOKEN: `${short}x` })).toEqual([]);
   });
 
+  it.each([
+    "a".repeat(64),
+    "ab".repeat(20),
+    "0000000000000001",
+    "correcthorse".repeat(2),
+    "1234567812345678123",
+  ])("is refused when it repeats a few characters: %s", (weak) => {
+    expect(problemsOf({ SERVER_AUTH_TOKEN: weak })).toEqual([
+      "SERVER_AUTH_TOKEN must be random, and repeats a few characters: openssl rand -hex 32 makes one.",
+    ]);
+  });
+
+  it("is taken when it is random, however it is written", () => {
+    for (let turn = 0; turn < 200; turn++) {
+      const bytes = crypto.getRandomValues(new Uint8Array(16));
+      const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+      expect(problemsOf({ SERVER_AUTH_TOKEN: hex })).toEqual([]);
+      expect(problemsOf({ SERVER_AUTH_TOKEN: btoa(String.fromCharCode(...bytes)) })).toEqual([]);
+    }
+  });
+
   it("names everything that is wrong at once", () => {
     expect(problemsOf({ LOG_LEVEL: "loud", PUBLIC_ORIGIN: "x", AUTH_TOKENS: "[" })).toHaveLength(3);
   });

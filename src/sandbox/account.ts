@@ -4,6 +4,7 @@ import type { Stored } from "../runs/store.ts";
 import { type TaskEntry, TaskIndex } from "../runs/task-index.ts";
 import { type Env, parseConfig } from "../server/config.ts";
 import type { Outcome } from "./errors.ts";
+import { within } from "./kernel-process.ts";
 import { quotaError } from "./lease.ts";
 import { actorName } from "./naming.ts";
 import { type Grant, type LeaseRequest, type Limits, Quota, type Settlement, type Spent } from "./quota.ts";
@@ -38,6 +39,9 @@ export interface AccountView {
 const REAP_EVERY = 3_600_000;
 
 const HOUR_MS = 3_600_000;
+
+/** How long a sandbox is waited for that is asked whether it runs, milliseconds. */
+const ASK_MS = 2000;
 
 /** In the place of a size that nobody has measured. */
 const UNMEASURED = -1;
@@ -185,7 +189,7 @@ export class Account extends DurableObject<Env> {
   }
 
   /** The most recently used sandbox first. */
-  view(): AccountView {
+  async view(): Promise<AccountView> {
     type Row = {
       name: string;
       state: SandboxRecord["state"];
@@ -194,19 +198,36 @@ export class Account extends DurableObject<Env> {
       size_bytes: number;
     };
     const rows = this.#sql.exec<Row>("SELECT * FROM sandboxes ORDER BY last_used_at DESC, name").toArray();
+    const ended = await this.#ended(rows.filter(({ state }) => state === "running").map(({ name }) => name));
     return {
       sandboxes: rows.map(({ name, state, created_at, last_used_at, size_bytes }) => ({
         name,
-        state,
+        state: ended.has(name) ? "stopped" : state,
         created_at: new Date(created_at).toISOString(),
         last_used_at: new Date(last_used_at).toISOString(),
-        size_bytes: size_bytes === UNMEASURED ? undefined : size_bytes,
+        size_bytes: ended.has(name) ? 0 : size_bytes === UNMEASURED ? undefined : size_bytes,
       })),
       limits: parseConfig(this.env).limits,
       runSecondsToday: this.#quota.secondsUsed(Date.now()),
       storedBytes: this.#stored(),
       modelTokensToday: this.#quota.modelTokensUsed(Date.now()),
     };
+  }
+
+  /**
+   * Which of the sandboxes that were last heard of as running do so no more: a machine that was restarted, or a container
+   * that was lost while its actor slept, ends them without a word. Nothing is kept of it, since one may be starting.
+   */
+  async #ended(names: readonly string[]): Promise<ReadonlySet<string>> {
+    const principalID = this.ctx.storage.kv.get<string>("principal");
+    if (principalID === undefined) return new Set();
+    const asked = names.map(async (name) => {
+      const actor = await this.#sandbox(principalID, name);
+      // One that does not answer in time is as it was.
+      const isAlive = await within(ASK_MS, actor.isAlive()).catch(() => true);
+      return isAlive === false ? [name] : [];
+    });
+    return new Set((await Promise.all(asked)).flat());
   }
 
   /** Lends a sandbox what it asks for; when others hold what they do not use, it is called back first. */

@@ -241,6 +241,11 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#parts.runs.giveUp(bytes, before);
   }
 
+  /** Asked by the account: whether there is a container, or one is being started. */
+  isAlive(): boolean {
+    return this.#isUp || this.#parts.membership.isUnstarted;
+  }
+
   /** Asked by the account when a limit is reached: what the lease holds beyond what runs is given up. */
   settleLease(): Settlement {
     return this.#parts.lease.settle();

@@ -236,7 +236,9 @@ describe("beside others", () => {
     process.kill(own?.pid ?? Number.NaN, "SIGKILL");
     await first.exited;
     const again = await start({ flags });
-    expect(await callTool(again.url, "list_sandboxes", {})).toContain("kept");
+    expect(await callTool(again.url, "list_sandboxes", {})).toContain("kept: stopped, 0 bytes");
+    await callTool(again.url, "run_command", { command: "true", sandbox: "kept" });
+    expect(await callTool(again.url, "list_sandboxes", {})).toContain("kept: running");
   });
 });
 

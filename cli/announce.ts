@@ -1,5 +1,6 @@
 /** What `npm start` prints when the server serves: where, with which token, and how to connect clients to it. */
 import { dirname } from "node:path";
+import { clientLines } from "../src/server/client-lines.ts";
 import type { Variables } from "./variables.ts";
 
 export interface Announcement {
@@ -20,41 +21,22 @@ export function announce(announcement: Announcement): string {
   const { url, token, tokenSource, file, showToken } = announcement;
   const fromEnvironment = tokenSource === "environment";
   const shell = fromEnvironment ? "$SERVER_AUTH_TOKEN" : `$(${readToken(file)})`;
-  const header = `"Authorization: Bearer ${shell}"`;
-  const written = `Bearer ${showToken ? token : "<SERVER_AUTH_TOKEN>"}`;
+  const written = showToken ? token : "<SERVER_AUTH_TOKEN>";
   const whereabouts = {
     environment: "SERVER_AUTH_TOKEN of the environment",
     file: `SERVER_AUTH_TOKEN in ${file}`,
     generated: `SERVER_AUTH_TOKEN in ${file} (just generated; it is kept)`,
   }[tokenSource];
-  const http = { url, headers: { Authorization: written } };
-  const desktop = {
-    command: "npx",
-    // The header is in a variable because Claude Desktop on Windows breaks arguments with spaces apart.
-    args: ["-y", "mcp-remote", url, "--header", "Authorization:${AUTHORIZATION}"],
-    env: { AUTHORIZATION: written },
-  };
+  const lines = clientLines(url, { shell, written }).map(
+    ({ client, file: place, text }) => `${client}${place === undefined ? "" : ` (${place})`}:\n  ${text}\n`,
+  );
   return `
 sandbox-mcp is ready.
 
   URL     ${url}
   Token   ${whereabouts}
 
-Claude Code:
-  claude mcp add --transport http sandbox ${url} --header ${header}
-
-Claude Desktop (claude_desktop_config.json):
-  ${JSON.stringify({ mcpServers: { sandbox: desktop } })}
-
-Cursor (~/.cursor/mcp.json):
-  ${JSON.stringify({ mcpServers: { sandbox: http } })}
-
-VS Code (.vscode/mcp.json):
-  ${JSON.stringify({ servers: { sandbox: { type: "http", ...http } } })}
-
-MCP Inspector:
-  npx -y @modelcontextprotocol/inspector@latest --cli ${url} --transport http --header ${header} --method tools/list
-
+${lines.join("\n")}
 Every chat of yours works in one sandbox, "default", unless its model names another. A sandbox of its own for a chat or a
 project: put ?sandbox=NAME behind the URL.
 

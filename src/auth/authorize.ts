@@ -96,7 +96,8 @@ async function consent(
   const { search } = new URL(request.url);
   const offered = offeredScopes(asked);
   const page = { description, issuer: oauth.issuer, search, handle: begun.handle, headers };
-  return consentPage({ ...page, offered, ticked, doors, problem });
+  const onPhone = /\bMobi/i.test(request.headers.get("user-agent") ?? "");
+  return consentPage({ ...page, offered, ticked, doors, onPhone, problem });
 }
 
 async function decide(step: Step): Promise<Response> {
@@ -237,10 +238,15 @@ function explain(step: Step, error: unknown): Promise<Response> {
       way: again.searchParams.has("client_id") ? way : undefined,
     });
   }
+  if (/client_id|client is not known/i.test(error.description))
+    return messagePage("This app is not known here", NOT_KNOWN_HERE);
   const way = error.redirectTo === undefined ? undefined : wayBack(error.redirectTo);
+  const next = way
+    ? ""
+    : " Go back to the app and connect it again; if that leads here too, it is the app's to mend.";
   return messagePage(
     "This request cannot be served",
-    `${error.description.replace(/\.?$/, ".")} Nothing was approved.`,
+    `${error.description.replace(/\.?$/, ".")} Nothing was approved.${next}`,
     { way },
   );
 }
@@ -268,6 +274,9 @@ const NO_SCOPE: Problem = {
   message: "Nothing is ticked. Tick at least one thing that the app may do, or deny.",
   status: 400,
 };
+
+const NOT_KNOWN_HERE =
+  "It signed up at a server that was here before, or its sign-up has expired. Nothing was approved. In the app, remove this server and add it again: then the app signs up anew, and brings you back to this page.";
 
 const NO_LONGER_GOOD =
   "It was used already, it is older than ten minutes, or it was opened in another browser. Nothing was approved by this.";

@@ -13,8 +13,7 @@ const MEANING: Record<Scope, string> = {
 };
 
 /** The name of a client proves nothing about who listens on a port of this computer. */
-const LOCAL_WARNING = markup`<p class="note warn">The answer goes to a program on this computer. Go on only if you have just
-started to connect it yourself.</p>`;
+const ON_THIS_COMPUTER = markup`, a program on this computer. Go on only if you have just started to connect it yourself.`;
 
 export interface Consent {
   description: ConsentDescription;
@@ -27,6 +26,8 @@ export interface Consent {
   offered: readonly Scope[];
   ticked: readonly Scope[];
   doors: readonly OpenDoor[];
+  /** On a phone the focus is not set: it would scroll who asks out of sight, and a keyboard would cover the rest. */
+  onPhone: boolean;
   problem?: Problem;
 }
 
@@ -48,13 +49,13 @@ export interface Problem {
 }
 
 export function consentPage(consent: Consent): Promise<Response> {
-  const { description, issuer, search, handle, headers, offered, ticked, doors, problem } = consent;
+  const { description, issuer, search, handle, headers, offered, ticked, doors, onPhone, problem } = consent;
   const name = plain(description.clientName) || "An app without a name";
   const host = hostOf(description.redirectUri);
   for (const [header, value] of Object.entries(problem?.headers ?? {})) headers.set(header, value);
   const publisher = description.clientDomain
     ? markup`Published by <strong>${description.clientDomain}</strong>`
-    : "It chose this name itself; nobody has checked it";
+    : "The app chose this name itself, and nobody has checked it";
   const alert = problem && markup`<p class="note error" role="alert" id="problem">${problem.message}</p>\n`;
   const place =
     doors.some(({ door }) => door === problem?.at) || problem?.at === "scopes" ? problem?.at : "top";
@@ -66,37 +67,43 @@ export function consentPage(consent: Consent): Promise<Response> {
 `;
   });
   const body = markup`<h1><bdi>${name}</bdi> asks for access to your sandboxes</h1>
-${place === "top" && alert}<dl>
-<div><dt>Who asks</dt><dd><strong><bdi>${name}</bdi></strong><br><span class="soft">${publisher}</span></dd></div>
-<div><dt>Where the answer goes</dt><dd><strong>${host}</strong></dd></div>
-<div><dt>This server</dt><dd>${new URL(issuer).host}</dd></div>
+${place === "top" && alert}<p class="soft">${publisher}. Access ends 30 days from now at the latest.</p>
+<dl>
+<div><dt>Asked of this server</dt><dd>${new URL(issuer).host}</dd></div>
+<div><dt>You are sent back to</dt><dd><strong>${host}</strong>${description.redirectIsLoopback && ON_THIS_COMPUTER}</dd></div>
 </dl>
-${description.redirectIsLoopback && LOCAL_WARNING}
 <form method="post" action="${AUTHORIZE_PATH}${search}">
 <input type="hidden" name="handle" value="${handle}">
 <fieldset${place === "scopes" && markup` aria-describedby="problem"`}>
 <legend>What it may do</legend>
 ${place === "scopes" && alert}${boxes}</fieldset>
-${doors.map((door, index) => [index > 0 && markup`<p class="or">or</p>\n`, approval(door, doors.length === 1, place === door.door && alert)])}
+<div>
+${doors.map((door, index) => [index > 0 && markup`<p class="or">or</p>\n`, approval(door, doors.length === 1, place === door.door && alert, !problem && !onPhone)])}
 <button class="plain" name="decision" value="deny" formnovalidate>Deny</button>
-</form>
-<p class="soft">Access ends 30 days from now at the latest.</p>`;
+</div>
+</form>`;
   const formTargets = [...doors.flatMap(({ origin }) => origin ?? []), formTarget(description.redirectUri)];
   const title = `${problem ? "Error: " : ""}${name} asks for access`;
-  return page(title, body, { status: problem?.status, formTargets, headers });
+  return page(title, body, { status: problem?.status, formTargets, headers, wide: true });
 }
 
 /** The part of the form by which one approves, through this door. */
-function approval({ door, who }: OpenDoor, alone: boolean, alert: HTML | false | undefined): HTML {
+function approval(
+  { door, who }: OpenDoor,
+  alone: boolean,
+  alert: HTML | false | undefined,
+  isFocused: boolean,
+): HTML {
   switch (door) {
     case "owner":
       return markup`<fieldset>
 <legend>Who you are</legend>
 <input type="text" name="username" value="owner" autocomplete="username" hidden>
 ${alert}<label class="field" for="token">The server's token</label>
-<p class="soft" id="token-hint">It was set up with it, as SERVER_AUTH_TOKEN.</p>
+<p class="soft" id="token-hint">In the server's directory, <code>npm run token</code> prints it. On Cloudflare it is the
+secret SERVER_AUTH_TOKEN.</p>
 <input id="token" type="password" name="token" required autocomplete="current-password" spellcheck="false"
- aria-describedby="${alert && "problem "}token-hint"${alert && markup` aria-invalid="true" autofocus`}>
+ aria-describedby="${alert && "problem "}token-hint"${alert && markup` aria-invalid="true"`}${(alert || isFocused) && markup` autofocus`}>
 </fieldset>
 <button name="decision" value="owner">${alone ? "Approve" : "Approve with the token"}</button>`;
     case "github":

@@ -20,6 +20,11 @@ main { max-width: 34rem; margin: 0 auto; padding: 1.25rem; background: var(--car
   body { padding: 2.5rem 1rem; }
   main { min-height: 0; padding: 2rem; border: 1px solid var(--line); border-radius: 12px; }
 }
+@media (min-width: 60rem) {
+  body { padding-top: 1rem; padding-bottom: 1rem; }
+  main.wide { max-width: 58rem; }
+  .wide form { display: grid; grid-template-columns: 1fr 1fr; gap: 2rem; }
+}
 h1 { font-size: 1.375rem; line-height: 1.3; margin: 0 0 1rem; text-wrap: balance; }
 h2, legend { font-size: 1rem; font-weight: 600; margin: 0; padding: 0; }
 p { margin: 0 0 1rem; }
@@ -31,6 +36,10 @@ dl div + div { border-top: 1px solid var(--line); }
 dt { color: var(--soft); font-size: .875rem; }
 dd { margin: 0; }
 dd strong { font-weight: 600; }
+pre {
+  margin: .25rem 0 1.25rem; padding: .625rem .875rem; font-size: .8125rem; white-space: pre-wrap; background: var(--back);
+  border: 1px solid var(--line); border-radius: 8px;
+}
 fieldset { border: 0; margin: 0 0 1.25rem; padding: 0; min-width: 0; }
 legend { margin-bottom: .25rem; }
 fieldset .note { margin: .5rem 0; }
@@ -66,7 +75,13 @@ let styleHash: string | undefined;
 export async function page(
   title: string,
   body: HTML,
-  { status = 200, formTargets = [] as readonly string[], headers = new Headers() } = {},
+  {
+    status = 200,
+    formTargets = [] as readonly string[],
+    headers = new Headers(),
+    /** Whether a form goes into two columns where there is room. */
+    wide = false,
+  } = {},
 ): Promise<Response> {
   styleHash ??= await sha256(STYLE);
   const policy = [
@@ -95,7 +110,7 @@ export async function page(
 <style>${new HTML(STYLE)}</style>
 </head>
 <body>
-<main>
+<main${wide && markup` class="wide"`}>
 ${body}
 </main>
 </body>

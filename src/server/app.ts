@@ -20,6 +20,7 @@ import { json, type Refusal, rpcError } from "./answers.ts";
 import { readJSON, unreadable } from "./body.ts";
 import { type Connection, connectionOf } from "./connection.ts";
 import { type Config, ConfigError, type Env, parseConfig } from "./config.ts";
+import { isBrowser, landingPage } from "./landing.ts";
 import { PROCESS_ADDRESS_LIMITER, rateLimited, tooOften } from "./limiter.ts";
 import { log } from "./log.ts";
 import { allowReading, hostAllowed, originAllowed, preflight } from "./origin.ts";
@@ -56,6 +57,8 @@ interface Route {
   path: string;
   /** Answered beside `OPTIONS`, which every route answers. */
   methods: string;
+  /** Whether a browser that asks for it gets a page instead. */
+  forPeople?: boolean;
   /** Whether anybody's request makes it write: such requests are limited by address. */
   writes?: boolean;
   /** What answers anybody, and what an authenticated request. */
@@ -71,9 +74,9 @@ export function createApp(product: Product): App {
   const mcp = (request: Request, call: Call) => serveMCP(product, request, call);
   const routes: readonly Route[] = [
     { path: "/health", methods: READ, serve: { open: health } },
-    { path: "/mcp", methods: "POST", serve: { tokensOf: ["/mcp"], known: mcp } },
+    { path: "/mcp", methods: "POST", forPeople: true, serve: { tokensOf: ["/mcp"], known: mcp } },
     // Some clients post to the root.
-    { path: "/", methods: "POST", serve: { tokensOf: ["/"], known: mcp } },
+    { path: "/", methods: "POST", forPeople: true, serve: { tokensOf: ["/"], known: mcp } },
     { path: "/execute", methods: "POST", serve: { tokensOf: ["/mcp", "/"], known: execute } },
     { path: "/tasks/:taskId/result", methods: READ, serve: { tokensOf: ["/mcp", "/"], known: taskResult } },
     { path: METADATA_PATH, methods: READ, serve: withOAuth(serveResourceMetadata) },
@@ -93,6 +96,7 @@ export function createApp(product: Product): App {
     const { pathname } = new URL(request.url);
     const route = routes.find(({ path }) => matches(path, pathname));
     if (!route) return json({ error: "Not found" }, 404);
+    if (route.forPeople && isBrowser(request)) return landingPage(request, visit);
     const methods = `${route.methods}, OPTIONS`;
     if (request.method === "OPTIONS") return preflight(methods);
     if (!methods.split(", ").includes(request.method)) {

@@ -1,6 +1,6 @@
 /** The consent page in a real Chromium, against the Worker on loopback. Screenshots go to `SCREENSHOTS`, if that is set. */
 import { createServer } from "node:http";
-import type { Browser, BrowserContext, Page } from "playwright-core";
+import { type Browser, type BrowserContext, devices, type Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { launchChromium, lowContrast } from "../setup/chromium.ts";
 import { CLIENT_ID, CLIENT_SECRET, type FakeGitHub, startGitHub } from "../setup/github.ts";
@@ -11,6 +11,7 @@ const web: App = (url, init) => fetch(url, init);
 
 const PHONE = { width: 375, height: 812 };
 const NARROW = { width: 320, height: 640 };
+const LAPTOP = { width: 1366, height: 768 };
 const DESKTOP = { width: 1280, height: 900 };
 
 let server: OAuthServer;
@@ -110,28 +111,32 @@ describe("a person", () => {
     expect(await context.cookies()).toEqual([]);
   });
 
-  it("approves with the keyboard alone, and the Enter key approves", async () => {
+  it("approves with the keyboard alone, from the token's field, and the Enter key approves", async () => {
     const page = await open();
     await visit(page);
-    const order: string[] = [];
-    for (;;) {
-      await page.keyboard.press("Tab");
-      const focused = await page.evaluate(() => {
+    const focused = () =>
+      page.evaluate(() => {
         const element = document.activeElement;
         const outline = element ? getComputedStyle(element).outlineStyle : "none";
         return `${element?.getAttribute("value") ?? element?.id ?? ""} ${outline}`;
       });
-      order.push(focused);
-      if (focused.startsWith("sandbox:exec")) await page.keyboard.press("Space");
-      if (focused.startsWith("deny") || order.length > 20) break;
-      if (focused.startsWith("token")) await page.keyboard.type(OWNER_TOKEN);
+    expect(await focused()).toBe("token solid");
+    await page.keyboard.type(OWNER_TOKEN);
+    const order: string[] = [];
+    for (const key of [...Array(4).fill("Shift+Tab"), ...Array(7).fill("Tab")]) {
+      await page.keyboard.press(key);
+      order.push(await focused());
+      if (order.length === 2) await page.keyboard.press("Space");
     }
     expect(order).toEqual([
+      "tasks:run solid",
+      "sandbox:exec solid",
+      "sandbox:write solid",
       "sandbox:read solid",
       "sandbox:write solid",
       "sandbox:exec solid",
       "tasks:run solid",
-      expect.stringMatching(/^(token)? solid$/),
+      "token solid",
       "owner solid",
       "github solid",
       "deny solid",
@@ -298,6 +303,35 @@ describe("the page", () => {
     await picture(page, "hostile-name");
   });
 
+  it("shows all of it on a laptop's screen, with the token's field in focus", async () => {
+    const page = await open({ viewport: LAPTOP });
+    await visit(page);
+    for (const target of await page.locator("h1, dl, label.scope, #token, button").all()) {
+      const box = await target.boundingBox();
+      expect((box?.y ?? Infinity) + (box?.height ?? 0)).toBeLessThanOrEqual(LAPTOP.height);
+      expect(box?.y).toBeGreaterThanOrEqual(0);
+    }
+    expect(await page.evaluate(() => window.scrollY)).toBe(0);
+    expect(await token(page).evaluate((field) => field === document.activeElement)).toBe(true);
+    await picture(page, "consent-laptop");
+  });
+
+  it("begins on a phone with who asks, and not below it", async () => {
+    const page = await open({ ...devices["Pixel 7"], viewport: PHONE });
+    await visit(page);
+    expect((await page.getByRole("heading", { level: 1 }).boundingBox())?.y).toBeGreaterThanOrEqual(0);
+  });
+
+  it("tells whom it does not know how to be known again", async () => {
+    const page = await open({ viewport: LAPTOP });
+    const { redirect_uri } = await newClient();
+    const forgotten = new Client(web, "forgotten-client", undefined, server.origin);
+    await page.goto(await forgotten.authorizationURL({ redirect_uri }));
+    expect(await page.getByRole("heading").textContent()).toBe("This app is not known here");
+    expect(await page.locator("main").innerText()).toMatch(/remove this server and add it again/);
+    await picture(page, "unknown-client");
+  });
+
   it.each([
     ["narrow", NARROW],
     ["phone", PHONE],
@@ -332,16 +366,13 @@ describe("the page", () => {
     expect(tree.replaceAll(/127\.0\.0\.1:\d+/g, "HOST")).toMatchInlineSnapshot(`
       "- main:
         - heading "Claude Code asks for access to your sandboxes" [level=1]
-        - term: Who asks
-        - definition:
-          - strong: Claude Code
-          - text: It chose this name itself; nobody has checked it
-        - term: Where the answer goes
+        - paragraph: The app chose this name itself, and nobody has checked it. Access ends 30 days from now at the latest.
+        - term: Asked of this server
+        - definition: HOST
+        - term: You are sent back to
         - definition:
           - strong: HOST
-        - term: This server
-        - definition: HOST
-        - paragraph: The answer goes to a program on this computer. Go on only if you have just started to connect it yourself.
+          - text: ", a program on this computer. Go on only if you have just started to connect it yourself."
         - group "What it may do":
           - text: What it may do
           - checkbox "See your sandboxes, read their files and the results of what ran sandbox:read" [checked]
@@ -358,13 +389,15 @@ describe("the page", () => {
           - code: tasks:run
         - group "Who you are":
           - text: Who you are The server's token
-          - paragraph: It was set up with it, as SERVER_AUTH_TOKEN.
+          - paragraph:
+            - text: In the server's directory,
+            - code: npm run token
+            - text: prints it. On Cloudflare it is the secret SERVER_AUTH_TOKEN.
           - textbox "The server's token"
         - button "Approve with the token"
         - paragraph: or
         - button "Approve and sign in with GitHub"
-        - button "Deny"
-        - paragraph: Access ends 30 days from now at the latest."
+        - button "Deny""
     `);
   });
 

@@ -1,0 +1,85 @@
+/** The endpoint opened in a real Chromium. Screenshots go to `SCREENSHOTS`, if that is set. */
+import type { Browser } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { launchChromium, lowContrast } from "../setup/chromium.ts";
+import { type OAuthServer, OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
+
+let server: OAuthServer;
+let chromium: Browser;
+
+beforeAll(async () => {
+  [server, chromium] = await Promise.all([startOAuthServer({}), launchChromium()]);
+}, 60_000);
+afterAll(async () => {
+  await chromium?.close();
+  await server?.close();
+});
+
+const CLIENTS = ["Claude Code", "Claude Desktop", "Cursor", "VS Code", "MCP Inspector"];
+
+it.each(["/", "/mcp"])(
+  "%s tells a person what this is and how to connect each client, without a token",
+  async (path) => {
+    const page = await chromium.newPage();
+    const complaints: string[] = [];
+    page.on("console", (message) => {
+      if (message.type() === "error" && !message.text().includes("favicon")) complaints.push(message.text());
+    });
+    const response = await page.goto(`${server.origin}${path}`);
+    expect(response?.status()).toBe(200);
+    const text = await page.locator("main").innerText();
+    for (const client of CLIENTS) expect(text).toContain(client);
+    for (const block of await page.locator("pre").allInnerTexts())
+      expect(block).toContain(`${server.origin}/mcp`);
+    for (const said of ["npm run token", "?sandbox=NAME", "sign in"]) expect(text).toContain(said);
+    expect(await page.content()).not.toContain(OWNER_TOKEN);
+    expect(response?.headers()["content-security-policy"]).toMatch(
+      /^default-src 'none'; style-src 'sha256-[^']+';/,
+    );
+    expect(response?.headers().vary).toContain("Accept");
+    expect(complaints).toEqual([]);
+    await page.close();
+  },
+);
+
+describe.each(["light", "dark"] as const)("in the %s", (colorScheme) => {
+  it.each([
+    ["desktop", { width: 1366, height: 768 }],
+    ["phone", { width: 375, height: 812 }],
+  ] as const)("it fits a %s and can be read (WCAG AA)", async (name, viewport) => {
+    const page = await chromium.newPage({ viewport, colorScheme });
+    await page.goto(`${server.origin}/`);
+    expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(viewport.width);
+    expect(await page.evaluate(lowContrast)).toEqual([]);
+    if (process.env.SCREENSHOTS)
+      await page.screenshot({
+        path: `${process.env.SCREENSHOTS}/landing-${name}-${colorScheme}.png`,
+        fullPage: true,
+      });
+    await page.close();
+  });
+});
+
+it.each(["text/event-stream", "application/json, text/event-stream", "application/json", "*/*", undefined])(
+  "a client that accepts %s sees no page",
+  async (accept) => {
+    for (const path of ["/", "/mcp"]) {
+      const response = await fetch(`${server.origin}${path}`, { headers: accept ? { accept } : {} });
+      expect(response.status).toBe(405);
+      expect(await response.json()).toEqual({ error: "Method not allowed" });
+    }
+  },
+);
+
+it("a message for the protocol is answered by the protocol, whatever it accepts beside", async () => {
+  const response = await fetch(`${server.origin}/mcp`, {
+    method: "POST",
+    headers: {
+      accept: "application/json, text/event-stream, text/html",
+      "content-type": "application/json",
+      authorization: `Bearer ${OWNER_TOKEN}`,
+    },
+    body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list" }),
+  });
+  expect(await response.text()).toContain('"tools"');
+});

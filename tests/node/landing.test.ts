@@ -46,7 +46,7 @@ describe.each(["light", "dark"] as const)("in the %s", (colorScheme) => {
   it.each([
     ["desktop", { width: 1366, height: 768 }],
     ["phone", { width: 375, height: 812 }],
-  ] as const)("it fits a %s and can be read (WCAG AA)", async (name, viewport) => {
+  ] as const)("a %s fits the page, and every text can be read (WCAG AA)", async (name, viewport) => {
     const page = await chromium.newPage({ viewport, colorScheme });
     await page.goto(`${server.origin}/`);
     expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(viewport.width);

@@ -120,7 +120,7 @@ it("no port of workerd's takes a header for the host that was called", async () 
   const ports = workerdPorts();
   expect(ports).toContain(Number(new URL(url).port));
   for (const port of ports) {
-    const head = `GET /health HTTP/1.1\r\nHost: evil.example\r\nMF-Original-URL: ${url.replace("/mcp", "/health")}\r\nConnection: close\r\n\r\n`;
+    const head = `GET /health HTTP/1.1\r\nHost: evil.example\r\nMF-Original-URL: https://evil.example/health\r\nConnection: close\r\n\r\n`;
     expect(await rawSocket(`http://127.0.0.1:${port}/`, [head])).toMatch(/^HTTP\/1\.1 40[34] /);
   }
 });

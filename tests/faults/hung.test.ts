@@ -81,7 +81,7 @@ describe("runtime hung for good (SIGSTOP)", () => {
       bed.call("get_result", { id: runIDIn(code), wait_seconds: 50 }),
       late,
     ]);
-    expect(first.text).toMatch(/state: lost[^]*has not answered[^]*destroy_sandbox[^]*before/);
+    expect(first.text).toMatch(/state: timed_out[^]*did not confirm[^]*destroy_sandbox/);
     expect(second.text).toMatch(/state: timed_out/);
     expect(third.text).toMatch(/has not answered[^]*destroy_sandbox/);
     for (const { text } of await files)

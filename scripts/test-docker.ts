@@ -1,19 +1,26 @@
 /**
  * Runs the runtime's tests against the image that production uses: what the local platform does, the image has to do as
- * well. Needs Docker, or SANDBOX_RUNTIME_URL (`ws://host:port/rpc`) of a container that runs already.
+ * well. Needs Docker, or SANDBOX_RUNTIME_URL (`ws://host:port/rpc`) of a container that runs already: one that shows the
+ * package's container/kernel and the directory SANDBOX_RUNTIME_SHARED under the paths they have here, and shares this
+ * machine's process ids, since the tests of kernels read their files and signal them.
  */
 import { execFileSync, spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
 const given = process.env.SANDBOX_RUNTIME_URL;
-process.exitCode = given === undefined ? await withContainer(test) : test(given);
+process.exitCode =
+  given === undefined
+    ? await withContainer(test)
+    : test(given, process.env.SANDBOX_RUNTIME_SHARED ?? tmpdir());
 
-function test(url: string): number {
+function test(url: string, shared: string): number {
   const vitest = fileURLToPath(new URL("../node_modules/vitest/vitest.mjs", import.meta.url));
-  const env = { ...process.env, SANDBOX_RUNTIME_URL: url };
+  const env = { ...process.env, SANDBOX_RUNTIME_URL: url, SANDBOX_RUNTIME_SHARED: shared };
   const options = { cwd: root, env, stdio: "inherit" } as const;
   return spawnSync(process.execPath, [vitest, "run", "--project", "runtime"], options).status ?? 1;
 }
@@ -22,18 +29,23 @@ function docker(...args: string[]): string {
   return execFileSync("docker", args, { encoding: "utf8" }).trim();
 }
 
-/** Calls `use` with the control server's URL of a fresh container. */
-async function withContainer(use: (url: string) => number): Promise<number> {
+/** Calls `use` with the control server's URL of a fresh container, and the directory it shares. */
+async function withContainer(use: (url: string, shared: string) => number): Promise<number> {
   const dockerfile = readFileSync(new URL("../Dockerfile", import.meta.url), "utf8");
   const image = /^FROM (\S+)/m.exec(dockerfile)?.[1];
   if (image === undefined) throw new Error("The Dockerfile names no image.");
-  const container = docker("run", "--detach", "--rm", "--publish", "127.0.0.1::3000", image);
+  const shared = mkdtempSync(join(tmpdir(), "runtime-docker-"));
+  const kernel = join(root, "container/kernel");
+  const mounts = ["--volume", `${shared}:${shared}`, "--volume", `${kernel}:${kernel}:ro`];
+  const options = ["--detach", "--rm", "--pid", "host", "--publish", "127.0.0.1::3000", ...mounts];
+  const container = docker("run", ...options, image);
   try {
     const address = docker("port", container, "3000/tcp").split("\n")[0] ?? "";
     await answer(`http://${address}/`);
-    return use(`ws://${address}/rpc`);
+    return use(`ws://${address}/rpc`, shared);
   } finally {
     docker("rm", "--force", container);
+    rmSync(shared, { recursive: true, force: true, maxRetries: 1 });
   }
 }
 

@@ -30,7 +30,7 @@ export interface Reported {
 /** A runtime, and a directory that stands for `/var/lib/sandbox-mcp/runs`. */
 export class Lab {
   readonly runtime: Runtime;
-  readonly runs = mkdtempSync(join(tmpdir(), "kernel-runs-"));
+  readonly runs = mkdtempSync(join(process.env.SANDBOX_RUNTIME_SHARED ?? tmpdir(), "kernel-runs-"));
   count = 0;
 
   constructor(runtime: Runtime) {

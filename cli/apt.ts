@@ -1,6 +1,6 @@
 /** Debian's packages, where they can be installed without asking anybody: by root. */
-import { execFile } from "node:child_process";
-import { existsSync } from "node:fs";
+import { execFile, spawn } from "node:child_process";
+import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
 import { promisify } from "node:util";
 import { SYSTEM_PATH } from "../local/engine/system-path.ts";
 
@@ -19,12 +19,18 @@ export function aptCommand(packages: readonly string[]): string {
   return `sudo apt-get update && sudo apt-get install -y --no-install-recommends ${packages.join(" ")}`;
 }
 
-/** @throws Error with what apt-get said */
-export async function install(packages: readonly string[]): Promise<void> {
+/**
+ * @param log A file for what apt-get prints. With it the installation outlives this process and is in no reach of a
+ * Ctrl-C: one that is cut short has to be mended by hand.
+ * @throws Error with what apt-get said
+ */
+export async function install(packages: readonly string[], log?: string): Promise<void> {
   const env = { ...process.env, PATH: SYSTEM_PATH, DEBIAN_FRONTEND: "noninteractive" };
   // A machine that has just started often installs its updates: apt-get waits for them, in seconds.
-  const apt = (...words: string[]) =>
-    run("apt-get", ["-q", "-o", "DPkg::Lock::Timeout=300", ...words], { env, maxBuffer: 64 << 20 });
+  const apt = async (...words: string[]) => {
+    const args = ["-q", "-o", "DPkg::Lock::Timeout=300", ...words];
+    await (log === undefined ? run("apt-get", args, { env, maxBuffer: 64 << 20 }) : detached(args, env, log));
+  };
   const once = () => apt("install", "-y", "--no-install-recommends", ...packages);
   try {
     // A fresh machine has no package lists, and old lists name packages that are gone.
@@ -33,4 +39,15 @@ export async function install(packages: readonly string[]): Promise<void> {
     const said = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : "";
     throw new Error(said === "" ? String(error) : said, { cause: error });
   }
+}
+
+async function detached(args: string[], env: NodeJS.ProcessEnv, log: string): Promise<void> {
+  const output = openSync(log, "w", 0o600);
+  const child = spawn("apt-get", args, { detached: true, env, stdio: ["ignore", output, output] });
+  closeSync(output);
+  const status = await new Promise((resolve) => child.once("exit", resolve).once("error", resolve));
+  if (status === 0) return;
+  throw Object.assign(new Error(`apt-get failed (${status})`), {
+    stderr: readFileSync(log, "utf8").slice(-2000),
+  });
 }

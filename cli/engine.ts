@@ -11,6 +11,10 @@ export interface EngineSettings {
   isolation: "bubblewrap" | "none";
   /** For its sockets and generated files. */
   runDir: string;
+  /** The interpreter of sandboxes; null for none; any of the host's unless given. */
+  python?: string | null;
+  /** The directory of packages made for it. */
+  pythonPackages?: string | undefined;
   verbose: boolean;
   /** Tests only: see the engine's own options. */
   runtime?: string;
@@ -20,6 +24,8 @@ export interface RunningEngine {
   url: string;
   /** The python3 that sandboxes get. */
   python: string | undefined;
+  /** Gives the sandboxes that start from now on another interpreter. */
+  usePython(executable: string): void;
   /** Ends it and every sandbox; resolves when it is gone. */
   close(): Promise<void>;
 }
@@ -65,6 +71,7 @@ export async function startEngineProcess(
   return {
     url: reply.url,
     python: reply.report.python,
+    usePython: (executable) => void child.stdin.write(`${JSON.stringify({ python: executable })}\n`),
     async close() {
       closing = true;
       child.stdin.end();

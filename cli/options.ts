@@ -10,6 +10,8 @@ export interface StartOptions {
   network: "internet" | "none";
   /** Where Durable Objects, R2 and KV live. Absolute. */
   stateDir: string;
+  /** The interpreter that sandboxes get as it is, absolute; undefined for the first of PATH. */
+  python: string | undefined;
   verbose: boolean;
 }
 
@@ -21,6 +23,9 @@ export const USAGE = `npm start [-- options]
   --network internet|none          what sandboxes may reach (SANDBOX_MCP_NETWORK; default internet, by HTTP and
                                    HTTPS, and never this machine or a private network)
   --state-dir <path>               where state is kept (SANDBOX_MCP_STATE_DIR; default .sandbox-mcp)
+  --python <path>                  the Python 3 that sandboxes get, with the packages it has (SANDBOX_MCP_PYTHON; default
+                                   the first of your PATH, for which numpy, pandas, matplotlib and ipython are
+                                   installed in the state directory, once)
   --verbose                        show the logs (SANDBOX_MCP_VERBOSE=1)
   --help                           show this
 
@@ -48,11 +53,13 @@ export function readOptions(
     return fromEnv ? { value: fromEnv, name: variable } : undefined;
   };
   const state = given(flags["state-dir"], "SANDBOX_MCP_STATE_DIR");
+  const python = given(flags.python, "SANDBOX_MCP_PYTHON");
   return {
     port: readPort(given(flags.port, "PORT")),
     isolation: choose(given(flags.isolation, "SANDBOX_MCP_ISOLATION"), ["bubblewrap", "none"]),
     network: choose(given(flags.network, "SANDBOX_MCP_NETWORK"), ["internet", "none"]),
     stateDir: state ? resolve(cwd, state.value) : resolve(root, ".sandbox-mcp"),
+    python: python && resolve(cwd, python.value),
     verbose: flags.verbose ?? /^(1|true|yes)$/i.test(env.SANDBOX_MCP_VERBOSE ?? ""),
   };
 }
@@ -67,6 +74,7 @@ const FLAGS = {
   isolation: { type: "string" },
   network: { type: "string" },
   "state-dir": { type: "string" },
+  python: { type: "string" },
   verbose: { type: "boolean" },
   help: { type: "boolean", short: "h" },
 } as const;
@@ -86,6 +94,8 @@ function parse(argv: readonly string[]) {
  */
 function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, string | undefined>>): void {
   const swallowed = Object.keys(FLAGS).flatMap((flag) => {
+    // A setting of npm's own, for node-gyp.
+    if (flag === "python") return [];
     const value = env[`npm_config_${flag.replaceAll("-", "_")}`];
     if (value === undefined) return [];
     return value === "true" ? [`--${flag}`] : [`--${flag} ${value}`];

@@ -11,6 +11,7 @@ import { freePort, lockDirectory } from "./lock.ts";
 import { readOptions, USAGE } from "./options.ts";
 import { watchNPM } from "./parents.ts";
 import { requireBubblewrap, requireLinux } from "./platform.ts";
+import { type PythonSetup, setUpPython } from "./python.ts";
 import { whyNotServing } from "./ready.ts";
 import { forgetVariables, readVariables } from "./variables.ts";
 import { type LogLine, type RunningWorker, startWorker } from "./worker.ts";
@@ -20,12 +21,14 @@ const say = (line: string) => process.stderr.write(`${line}\n`);
 
 let engine: RunningEngine | undefined;
 let worker: RunningWorker | undefined;
+let python: PythonSetup | undefined;
 let ending: Promise<never> | undefined;
 
 /** Ends the Worker, the engine with every sandbox, and then this process. */
 function end(status: number, message?: string): Promise<never> {
   ending ??= (async () => {
     if (message !== undefined) say(message);
+    python?.stop();
     await worker?.close().catch(() => undefined);
     await engine?.close();
     process.exit(status);
@@ -61,6 +64,7 @@ async function start(): Promise<void> {
   const file = join(root, ".dev.vars");
   const { values, token, tokenSource } = readVariables(process.env, file);
   forgetVariables(process.env);
+  python = await setUpPython(options.python, stateDir, say);
   const secret = randomBytes(32).toString("base64url");
   engine = await startEngineProcess(
     {
@@ -68,6 +72,8 @@ async function start(): Promise<void> {
       network: options.network,
       isolation: options.isolation,
       runDir: join(stateDir, "run"),
+      python: python.python,
+      pythonPackages: python.packages,
       verbose,
     },
     say,
@@ -89,6 +95,7 @@ async function start(): Promise<void> {
   const problem = await whyNotServing(url, token);
   if (problem !== undefined) throw new UserError(problem);
   process.stdout.write(announce({ url, token, tokenSource, file, showToken: process.stdout.isTTY }));
+  if (options.isolation === "bubblewrap") void python.complete((executable) => engine?.usePython(executable));
 }
 
 /** Every line with --verbose; else only the Worker's reports of what nobody expected, which an answer's reference leads to. */

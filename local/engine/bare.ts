@@ -128,13 +128,14 @@ export async function startBare(options: BareOptions): Promise<Running> {
 }
 
 /**
- * There is no network namespace and so no proxy in it, and no /etc of its own: what names either is left out, and
+ * There is no network namespace and so no proxy in it, and no /etc or /opt of its own: what names one is left out, and
  * programs use the network and the certificates as they find them.
  */
 function onTheHost(env: Record<string, string>): Record<string, string> {
   const left = Object.entries(env).filter(
     ([name, value]) =>
-      !/^((https?|no)_proxy|npm_config_.*|NODE_USE_ENV_PROXY)$/i.test(name) && value !== bundlePath,
+      !/^((https?|no)_proxy|npm_config_.*|NODE_USE_ENV_PROXY|VIRTUAL_ENV)$/i.test(name) &&
+      value !== bundlePath,
   );
   const proxies = Object.entries(process.env).filter(([name]) =>
     /^((https?|no)_proxy|.*_CERTS?)$/i.test(name),

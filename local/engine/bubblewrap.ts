@@ -10,6 +10,7 @@ import { existsSync, lstatSync, readlinkSync } from "node:fs";
 import type { Readable, Writable } from "node:stream";
 import { agentDirectory } from "./furniture.ts";
 import { initCapability } from "./init.ts";
+import { environmentLinks, pythonDirectories, sandboxPackagesDirectory } from "./python.ts";
 import type { Toolchain } from "./toolchain.ts";
 
 export const runtimeDirectory = "/opt/sandbox-runtime";
@@ -83,6 +84,8 @@ export interface View {
   container: string;
   /** Generated files on the host, by their path in the sandbox. */
   files: Mount[];
+  /** The directory of Python packages made by `npm start`, each interpreter's under its key. */
+  pythonPackages: string | undefined;
   /** An empty file on the host. */
   empty: string;
   /** More of the host to show read-only. */
@@ -125,17 +128,15 @@ export function readOnlyMounts(view: View): Mount[] {
   if (toolchain.claude !== undefined) mounts.push({ from: toolchain.claude, to: `${agentDirectory}/claude` });
   if (toolchain.npm !== undefined) mounts.push({ from: toolchain.npm, to: `${runtimeDirectory}/npm` });
   if (existsSync(view.container)) mounts.push({ from: view.container, to: "/opt/sandbox-mcp" });
-  for (const directory of pythonDirectories(toolchain)) mounts.push({ from: directory, to: directory });
+  if (toolchain.python !== undefined) {
+    for (const directory of pythonDirectories(toolchain.python))
+      mounts.push({ from: directory, to: directory });
+    if (view.pythonPackages !== undefined)
+      mounts.push({ from: view.pythonPackages, to: sandboxPackagesDirectory });
+  }
   for (const file of masked) if (existsSync(file)) mounts.push({ from: view.empty, to: file });
   mounts.push(...view.files, ...view.readOnly);
   return mounts;
-}
-
-/** A python outside what is shown anyway brings its prefix; the home directory around it stays hidden. */
-function pythonDirectories({ python }: Toolchain): string[] {
-  if (python === undefined) return [];
-  const directories = new Set([python.prefix, python.environment]);
-  return [...directories].filter((directory) => !/^\/(usr|bin|lib)(\/|$)/.test(directory));
 }
 
 /**
@@ -198,9 +199,8 @@ function links({ npm, python }: Toolchain): string[] {
     link("../npm/bin/npm-cli.js", "npm");
     link("../npm/bin/npx-cli.js", "npx");
   }
-  if (python !== undefined && python.executable !== "/usr/bin/python3") {
-    link(python.executable, "python3");
-    link(python.executable, "python");
+  for (const [path, target] of Object.entries(python === undefined ? {} : environmentLinks(python))) {
+    args.push("--symlink", target, path);
   }
   return args;
 }

@@ -16,6 +16,7 @@ import { endLeftovers, markEngine } from "./leftovers.ts";
 import { defaultLimits, findGroupParents, type Limits } from "./limits.ts";
 import { readOnlyMounts, type Mount, type View } from "./bubblewrap.ts";
 import type { Common } from "./sandbox.ts";
+import { describePython, environmentFiles } from "./python.ts";
 import { hostRegistries, registryAddresses } from "./registries.ts";
 import { Stage } from "./stage.ts";
 import { SandboxTable } from "./table.ts";
@@ -33,6 +34,8 @@ export interface EngineOptions {
   limits?: Partial<Limits>;
   /** A python3 to show instead of the one found, or null for none. */
   python?: string | null;
+  /** A directory of Python packages for it, which may still be empty: see `packagesKey`. */
+  pythonPackages?: string;
   /** More of the host to show to every sandbox, read-only. */
   readOnly?: Mount[];
   /** Tests only: `host:port=port` entries; for a sandbox the first is reachable and is that port of 127.0.0.1. */
@@ -52,6 +55,8 @@ export interface Engine {
   boot: string;
   /** What sandboxes are made of here, for the one who starts the server. */
   report: EngineReport;
+  /** Gives the sandboxes that start from now on another interpreter. @throws Error when it is none */
+  usePython(path: string): Promise<void>;
   /** Destroys every sandbox and stops listening. */
   close(): Promise<void>;
 }
@@ -95,11 +100,19 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   const certificates = hostCertificates();
   const registries = hostRegistries();
   const toolchain: Toolchain = await findToolchain(options.python);
+  const files = join(directory, "files");
+  const generated = await writeFiles(files, sandboxFiles(certificates, bundlePath, registries));
+  let pythons = 0;
+  const pythonFiles = async ({ python }: Toolchain) =>
+    python === undefined
+      ? []
+      : await writeFiles(join(files, `python-${pythons++}`), environmentFiles(python));
   const view: View = {
     toolchain,
     runtime: options.runtime ?? join(repository, "local/runtime"),
     container: join(repository, "container"),
-    files: await writeFiles(join(directory, "files"), sandboxFiles(certificates, bundlePath, registries)),
+    files: [...generated, ...(await pythonFiles(toolchain))],
+    pythonPackages: options.pythonPackages,
     empty: join(directory, "empty"),
     readOnly: options.readOnly ?? [],
   };
@@ -110,7 +123,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   const stage = dropsRoot ? new Stage(directory) : undefined;
   const common: Common = {
     view,
-    mounts: () => readOnlyMounts(view),
+    mounts: () => readOnlyMounts(common.view),
     limits: defaultLimits(options.limits),
     groupParents,
     certificates,
@@ -151,6 +164,12 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
       node: toolchain.node,
       npm: toolchain.npm !== undefined,
       python: toolchain.python?.executable,
+    },
+    usePython: async (path) => {
+      const python = await describePython(path);
+      if (python === undefined) throw new Error(`${path} is no Python 3.`);
+      const other = { ...toolchain, python };
+      common.view = { ...view, toolchain: other, files: [...generated, ...(await pythonFiles(other))] };
     },
     close: async () => {
       await table.close();

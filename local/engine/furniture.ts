@@ -2,6 +2,7 @@
 import { INTERNAL_ADDRESS } from "../runtime/tcp.ts";
 import { existsSync } from "node:fs";
 import type { Certificates } from "./certificates.ts";
+import { sandboxEnvironmentDirectory } from "./python.ts";
 import type { Registries } from "./registries.ts";
 
 /** Where the runtime offers the engine's egress proxy inside a sandbox. */
@@ -17,6 +18,7 @@ const path = [
   "/opt/sandbox-runtime/bin",
   "/root/.local/bin",
   "/root/.npm-global/bin",
+  `${sandboxEnvironmentDirectory}/bin`,
   agentDirectory,
   "/usr/local/sbin",
   "/usr/local/bin",
@@ -48,6 +50,7 @@ export function sandboxEnvironment(certificates: Certificates | undefined, given
     npm_config_prefix: "/root/.npm-global",
     npm_config_globalconfig: "/opt/sandbox-runtime/etc/npmrc",
     npm_config_update_notifier: "false",
+    VIRTUAL_ENV: sandboxEnvironmentDirectory,
     PIP_BREAK_SYSTEM_PACKAGES: "1",
     PIP_ROOT_USER_ACTION: "ignore",
     PIP_DISABLE_PIP_VERSION_CHECK: "1",

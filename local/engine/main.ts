@@ -18,6 +18,7 @@ const settingsSchema = z.strictObject({
     .partial()
     .optional(),
   python: z.string().nullable().optional(),
+  pythonPackages: z.string().startsWith("/").optional(),
   readOnly: z.array(z.strictObject({ from: z.string(), to: z.string() })).optional(),
   allowAddresses: z.array(z.string()).optional(),
   runtime: z.string().optional(),
@@ -38,7 +39,8 @@ process.on("SIGTERM", () => void end(0));
 process.on("SIGINT", () => void end(0));
 
 const lines = createInterface({ input: process.stdin });
-lines.once("line", (line) => {
+lines.on("line", (line) => {
+  if (engine !== undefined) return void change(engine, line);
   engine = start(line);
   engine.then(
     ({ url, boot, report }) =>
@@ -50,6 +52,16 @@ lines.once("line", (line) => {
   );
 });
 lines.once("close", () => void end(0));
+
+/** Every further line is a change of the settings. */
+async function change(running: Promise<Engine>, line: string): Promise<void> {
+  try {
+    const { python } = z.strictObject({ python: z.string() }).parse(JSON.parse(line));
+    await (await running).usePython(python);
+  } catch (error) {
+    process.stderr.write(`engine: ${error instanceof Error ? error.message : String(error)}\n`);
+  }
+}
 
 async function start(line: string): Promise<Engine> {
   return await startEngine(settingsSchema.parse(JSON.parse(line)));

@@ -88,7 +88,7 @@ describe("the command line", () => {
   it("explains itself", async () => {
     const { code, stdout } = await run({ flags: ["--help"] });
     expect(code).toBe(0);
-    for (const flag of ["--port", "--isolation", "--network", "--state-dir", "--verbose"]) {
+    for (const flag of ["--port", "--isolation", "--network", "--state-dir", "--python", "--verbose"]) {
       expect(stdout).toContain(flag);
     }
   });
@@ -99,6 +99,7 @@ describe("the command line", () => {
     [["--network", "lan"], {}, /--network must be one of internet, none/],
     [["--isolation", "docker"], {}, /--isolation must be one of bubblewrap, none/],
     [[], { npm_config_port: "9000" }, /npm took --port for its own. Put -- first: npm start -- --port 9000/],
+    [["--port", "0", "--python", "/bin/true"], {}, /^--python \/bin\/true is not a Python 3 that runs\./],
     [["--prot", "1"], {}, /'--prot'[^]*npm start \[-- options\]/],
     [["--port", "0"], { ALLOWED_ORIGINS: "https://a.example/path" }, /^ALLOWED_ORIGINS\S* must be an origin/],
   ])("%j with %j is refused", async (flags, env, message) => {
@@ -272,7 +273,7 @@ describe("a machine", () => {
   });
 
   it("without python3 is told so, and serves the other languages", async () => {
-    const server = await start({ within: without("python3") });
+    const server = await start({ within: without("python3"), env: { SANDBOX_MCP_PYTHON: undefined } });
     expect(server.stderr()).toMatch(/python3 is not installed/);
     const code = { code: "6 * 7", language: "javascript" };
     expect(await callTool(server.url, "run_code", code)).toContain("42");

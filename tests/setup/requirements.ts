@@ -5,7 +5,7 @@
 import { execFileSync } from "node:child_process";
 import { delimiter, join } from "node:path";
 import { aptCommand, hasApt, install, mayInstall } from "../../cli/apt.ts";
-import { findToolchain } from "../../local/engine/toolchain.ts";
+import { findPythons, PACKAGES } from "../../local/engine/python.ts";
 import { findChromium } from "./chromium.ts";
 import { isExecutable } from "./executable.ts";
 
@@ -24,11 +24,13 @@ const PROGRAMS: Record<string, string> = {
   setpriv: "util-linux",
 };
 
+/** Debian has them for its own Python alone. */
+const PYTHON = "/usr/bin/python3";
+
 const MODULES: Record<string, string> = {
   pip: "python3-pip",
-  matplotlib: "python3-matplotlib",
-  pandas: "python3-pandas",
   PIL: "python3-pil",
+  ...Object.fromEntries(PACKAGES.map(({ module, debian }) => [module, debian])),
 };
 
 /** Takes some 50 ms. */
@@ -37,11 +39,13 @@ async function missing(): Promise<Need[]> {
     .filter(([program]) => !onPath(program))
     .map(([name, from]) => ({ name, package: from }));
   if (findChromium() === undefined) needs.push({ name: "Chromium", package: "chromium" });
-  const python = (await findToolchain()).python?.executable;
+  const pythons = await findPythons();
+  if (pythons.some(({ executable }) => absentModules(executable).length === 0)) return needs;
+  const python = pythons.find(({ executable }) => executable === PYTHON);
   if (python === undefined) needs.push({ name: "python3", package: "python3" });
-  const absent = python === undefined ? Object.keys(MODULES) : absentModules(python);
+  const absent = python === undefined ? Object.keys(MODULES) : absentModules(PYTHON);
   for (const [module, from] of Object.entries(MODULES)) {
-    if (absent.includes(module)) needs.push({ name: `${module} of ${python ?? "python3"}`, package: from });
+    if (absent.includes(module)) needs.push({ name: `${module} of ${PYTHON}`, package: from });
   }
   return needs;
 }
@@ -58,8 +62,8 @@ function absentModules(python: string): string[] {
     "import sys, importlib.util as u; print(*(m for m in sys.argv[1:] if u.find_spec(m) is None))";
   const names = Object.keys(MODULES);
   return execFileSync(python, ["-c", question, ...names], { encoding: "utf8" })
-    .trim()
-    .split(/\s+/);
+    .split(/\s+/)
+    .filter((name) => name !== "");
 }
 
 /** @throws Error with what is missing and the command that installs it */

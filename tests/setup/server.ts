@@ -4,6 +4,7 @@ import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { choosePython, findPythons } from "../../local/engine/python.ts";
 import { survivors, tree } from "./processes.ts";
 
 export const repository = fileURLToPath(new URL("../..", import.meta.url));
@@ -51,7 +52,7 @@ export function npm(
   const [program = "npm", ...rest] = [...within, "npm", ...words];
   const child = spawn(program, rest, {
     cwd: directory,
-    env: environment({ SERVER_AUTH_TOKEN: TOKEN, ...env }),
+    env: environment({ SERVER_AUTH_TOKEN: TOKEN, SANDBOX_MCP_PYTHON: python, ...env }),
     stdio: ["ignore", "pipe", "pipe"],
     detached: ownGroup,
   });
@@ -104,6 +105,9 @@ export function without(program: string, user = 1000): string[] {
   const identity = ["--unshare-user", "--uid", String(user), "--gid", String(user)];
   return ["bwrap", "--die-with-parent", ...identity, "--dev-bind", "/", "/", ...hidden];
 }
+
+/** The Python that has what sandboxes should have, so that no server of a test has it made. */
+const python = choosePython(await findPythons())?.executable;
 
 /** This process's environment without what the test runner and npm put into it, as a user's shell would have it. */
 function environment(changes: Record<string, string | undefined>): Record<string, string> {

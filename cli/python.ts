@@ -1,0 +1,221 @@
+/**
+ * The Python of sandboxes. Unless one is named it is the first of the user's PATH, with the packages that the production
+ * image has: made once, in the background, from PyPI or the index pip is configured to use, else from Debian.
+ */
+import { spawn, type ChildProcess } from "node:child_process";
+import { mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import {
+  describePython,
+  findPythons,
+  isComplete,
+  PACKAGES,
+  packagesKey,
+  type Python,
+} from "../local/engine/python.ts";
+import { aptCommand, hasApt, install, mayInstall } from "./apt.ts";
+import { UserError } from "./errors.ts";
+
+export interface PythonSetup {
+  /** The interpreter to start with; null for none. */
+  python: string | null;
+  /** Where its packages are, or will be. */
+  packages: string | undefined;
+  /** Makes what is missing, when something is. Never rejects; `stop` ends it early. */
+  complete(use: (executable: string) => void): Promise<void>;
+  stop(): void;
+}
+
+/** How long an attempt that failed is not made again. */
+const RETRY_MS = 24 * 60 * 60 * 1000;
+const PIP_TIMEOUT_MS = 15 * 60 * 1000;
+
+const SYSTEM = "/usr/bin/python3";
+const NAMES = PACKAGES.map(({ pip }) => pip);
+const LIST = `${NAMES.slice(0, -1).join(", ")} and ${NAMES.at(-1)}`;
+
+/**
+ * @param given An interpreter that the user named: sandboxes get it as it is.
+ * @param stateDir Packages are kept in its directory `python`.
+ * @throws {UserError} when `given` is no Python 3
+ */
+export async function setUpPython(
+  given: string | undefined,
+  stateDir: string,
+  say: (line: string) => void,
+): Promise<PythonSetup> {
+  const nothing = { complete: async () => undefined, stop: () => undefined };
+  if (given !== undefined) {
+    const python = await describePython(given);
+    if (python === undefined) throw new UserError(`--python ${given} is not a Python 3 that runs.`);
+    return { python: python.executable, packages: undefined, ...nothing };
+  }
+  const [first, ...others] = await findPythons();
+  if (first === undefined) return { python: null, packages: undefined, ...nothing };
+
+  const packages = join(stateDir, "python");
+  mkdirSync(packages, { recursive: true, mode: 0o755 });
+  for (const name of readdirSync(packages)) {
+    if (name.includes(".partial")) rmSync(join(packages, name), { recursive: true, force: true });
+  }
+  const isReady = (python: Python) =>
+    isComplete(python) || modifiedAt(join(packages, packagesKey(python))) !== undefined;
+  const failure = join(packages, `${packagesKey(first)}.failed`);
+  const other = others.find(isReady);
+  const start = isReady(first) ? first : (other ?? first);
+  const failedAt = modifiedAt(failure) ?? 0;
+  if (isReady(first) || Date.now() - failedAt < RETRY_MS) {
+    return { python: start.executable, packages, ...nothing };
+  }
+  const work = new PythonPackages(first, packages, say);
+  return {
+    python: start.executable,
+    packages,
+    stop: () => work.stop(),
+    complete: async (use) => {
+      const made = await work.make(other);
+      if (made !== undefined && made !== start.executable) use(made);
+      if (made === first.executable || work.stopped) return;
+      try {
+        writeFileSync(failure, "");
+      } catch {
+        // It is tried again at the next start.
+      }
+    },
+  };
+}
+
+/** Brings the packages to one interpreter, or another interpreter that has them. */
+class PythonPackages {
+  readonly #python: Python;
+  readonly #directory: string;
+  readonly #say: (line: string) => void;
+  #pip: ChildProcess | undefined;
+  stopped = false;
+
+  constructor(python: Python, directory: string, say: (line: string) => void) {
+    this.#python = python;
+    this.#directory = directory;
+    this.#say = say;
+  }
+
+  stop(): void {
+    this.stopped = true;
+    this.#pip?.kill("SIGKILL");
+  }
+
+  /**
+   * @param other Another interpreter that has all of them already.
+   * @returns the interpreter that sandboxes should have from now on; undefined when nothing could be made
+   */
+  async make(other: Python | undefined): Promise<string | undefined> {
+    const { executable } = this.#python;
+    this.#say(`Python: installing ${LIST} for the sandboxes of ${executable}, in the background.`);
+    let reason: string;
+    try {
+      await this.#installFromIndex();
+      this.#say(`Python: sandboxes have ${LIST} now.`);
+      return executable;
+    } catch (error) {
+      reason = error instanceof Error ? error.message : String(error);
+    }
+    if (this.stopped) return undefined;
+    const keep = `--python ${executable} keeps yours, as it is.`;
+    if (other !== undefined) {
+      this.#say(
+        `Python: pip could not (${reason}). Sandboxes use ${other.executable}, which has them; ${keep}`,
+      );
+      return other.executable;
+    }
+    if (mayInstall()) {
+      this.#say(
+        `Python: pip could not (${reason}). Installing Debian's packages for ${SYSTEM} with apt-get.`,
+      );
+      try {
+        await install(
+          ["python3-pip", ...PACKAGES.map(({ debian }) => debian)],
+          join(this.#directory, "apt.log"),
+        );
+        this.#say(`Python: sandboxes that start from now on use ${SYSTEM}, with ${LIST}; ${keep}`);
+        return SYSTEM;
+      } catch (error) {
+        reason = error instanceof Error ? (error.message.split("\n").at(-1) ?? "") : String(error);
+        if (this.stopped) return undefined;
+      }
+    }
+    const remedy = hasApt() && !mayInstall() ? `, ${aptCommand(PACKAGES.map(({ debian }) => debian))}` : "";
+    this.#say(
+      `Python: sandboxes are without ${LIST} (${reason}). Install them for ${executable}${remedy}, or choose ` +
+        "another interpreter: --python PATH. It is tried again in a day.",
+    );
+    return undefined;
+  }
+
+  /** Whole or not at all: it has its name when every package in it has been imported. @throws Error with pip's words */
+  async #installFromIndex(): Promise<void> {
+    const { executable } = this.#python;
+    const whole = join(this.#directory, packagesKey(this.#python));
+    const partial = `${whole}.partial-${process.pid}`;
+    try {
+      const flags = [
+        "--only-binary=:all:",
+        "--no-input",
+        "--no-warn-script-location",
+        "--quiet",
+        "--retries=1",
+      ];
+      await this.#run([
+        executable,
+        "-m",
+        "pip",
+        "install",
+        ...flags,
+        "--timeout=15",
+        "--target",
+        partial,
+        ...NAMES,
+      ]);
+      const modules = PACKAGES.map(({ module }) => module).join(", ");
+      await this.#run([
+        executable,
+        "-I",
+        "-c",
+        `import sys; sys.path.insert(0, sys.argv[1]); import ${modules}`,
+        partial,
+      ]);
+      renameSync(partial, whole);
+    } finally {
+      rmSync(partial, { recursive: true, force: true });
+    }
+  }
+
+  async #run(command: string[]): Promise<void> {
+    // Sandboxes run as another user, who has to be able to read it.
+    const child = spawn("/bin/sh", ["-c", 'umask 022; exec "$@"', "sh", ...command], {
+      stdio: ["ignore", "ignore", "pipe"],
+      timeout: PIP_TIMEOUT_MS,
+      killSignal: "SIGKILL",
+      // Settings of the user's that would not go with --target.
+      env: { ...process.env, PIP_USER: "0", PIP_REQUIRE_VIRTUALENV: "0", PIP_DISABLE_PIP_VERSION_CHECK: "1" },
+    });
+    this.#pip = child;
+    if (this.stopped) this.stop();
+    let said = "";
+    child.stderr.setEncoding("utf8").on("data", (text: string) => (said = (said + text).slice(-4000)));
+    const status = await new Promise((resolve) => child.once("close", resolve).once("error", resolve));
+    if (status === 0) return;
+    const lines = said.split("\n").map((line) => line.trim());
+    const error =
+      lines.findLast((line) => /^ERROR|Error:/.test(line)) ?? lines.findLast((line) => line !== "");
+    throw new Error(
+      (error ?? `status ${String(status)}`)
+        .replace(/^ERROR: /, "")
+        .replace(/\.$/, "")
+        .slice(0, 200),
+    );
+  }
+}
+
+function modifiedAt(path: string): number | undefined {
+  return statSync(path, { throwIfNoEntry: false })?.mtimeMs;
+}

@@ -1,0 +1,151 @@
+/**
+ * The Python of sandboxes: which of the host's interpreters it is, and the virtual environment on top of it.
+ *
+ * That environment lies in the sandbox and can be written to, so that pip installs into it as in any. Below it are the
+ * packages that `npm start` had made for the interpreter, and below those the interpreter's own, both read-only.
+ */
+import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
+import { constants } from "node:fs";
+import { access, realpath, stat } from "node:fs/promises";
+import { delimiter, dirname, join } from "node:path";
+import { promisify } from "node:util";
+
+const run = promisify(execFile);
+
+/** What the production image installs: the module, and its package on PyPI and in Debian. */
+export const PACKAGES = [
+  { module: "numpy", pip: "numpy", debian: "python3-numpy" },
+  { module: "pandas", pip: "pandas", debian: "python3-pandas" },
+  { module: "matplotlib", pip: "matplotlib", debian: "python3-matplotlib" },
+  { module: "IPython", pip: "ipython", debian: "python3-ipython" },
+] as const;
+
+export interface Python {
+  /** The interpreter as its user starts it, with the shims of version managers resolved. */
+  executable: string;
+  /** The interpreter itself, symbolic links and virtual environments resolved. */
+  base: string;
+  /** `sys.base_prefix`, which holds the standard library. */
+  prefix: string;
+  /** `sys.prefix`; another than `prefix` in a virtual environment. */
+  environment: string;
+  /** `3.11` */
+  version: string;
+  /** Directories of packages that a virtual environment brings. */
+  sitePackages: string[];
+  /** Whether the packages of `prefix` are seen: a virtual environment may hide them. */
+  seesSystem: boolean;
+  /** Those of `PACKAGES`, and pip, that it finds. */
+  modules: string[];
+}
+
+/** Where a sandbox has its virtual environment, and where it sees the packages made by `npm start`. */
+export const sandboxEnvironmentDirectory = "/opt/venv";
+export const sandboxPackagesDirectory = "/opt/sandbox-runtime/python";
+
+export function isComplete(python: Python): boolean {
+  return PACKAGES.every(({ module }) => python.modules.includes(module));
+}
+
+/** The name of the directory of packages made for an interpreter. */
+export function packagesKey({ base, version }: Python): string {
+  const names = PACKAGES.map(({ pip }) => pip).join();
+  return `${version}-${createHash("sha256").update(`${base}\0${names}`).digest("hex").slice(0, 12)}`;
+}
+
+/** Every python3 of the host: in the order of PATH, then the system's. */
+export async function findPythons(): Promise<Python[]> {
+  const commands = [...(await onPath("python3")), "/usr/bin/python3"];
+  const described = await Promise.all([...new Set(commands)].map(describePython));
+  const found = described.filter((python) => python !== undefined);
+  return found.filter(({ base, environment }, index) => {
+    const same = (other: Python) => other.base === base && other.environment === environment;
+    return found.findIndex(same) === index;
+  });
+}
+
+/** Where nobody makes packages: the first that has them, else the first that can install them, else the first. */
+export function choosePython(pythons: readonly Python[]): Python | undefined {
+  return pythons.find(isComplete) ?? pythons.find(({ modules }) => modules.includes("pip")) ?? pythons[0];
+}
+
+const question = `
+import sys, json, importlib.util as u
+base = getattr(sys, "_base_executable", None) or sys.executable
+own = [path for path in sys.path if sys.prefix != sys.base_prefix and path.startswith(sys.prefix)]
+modules = [name for name in sys.argv[1:] if (spec := u.find_spec(name)) is not None and spec.origin is not None]
+rest = [path for path in sys.path if path not in own and path.endswith("-packages")]
+print(json.dumps([sys.executable, base, sys.base_prefix, sys.prefix, "%d.%d" % sys.version_info[:2], own, len(rest) > 0, modules]))
+`;
+
+/** Asks an interpreter what it is; undefined for what is no Python 3. */
+export async function describePython(command: string): Promise<Python | undefined> {
+  try {
+    const modules = [...PACKAGES.map(({ module }) => module), "pip"];
+    const { stdout } = await run(command, ["-I", "-c", question, ...modules], { timeout: 10_000 });
+    const answer: [string, string, string, string, string, string[], boolean, string[]] = JSON.parse(stdout);
+    const [executable, base, prefix, environment, version, sitePackages, seesSystem, found] = answer;
+    if (!version.startsWith("3.")) return undefined;
+    const shown = { prefix, environment, version, sitePackages, seesSystem };
+    return { executable, base: await realpath(base), ...shown, modules: found };
+  } catch {
+    return undefined;
+  }
+}
+
+/** Generated files of the environment, by their path in the sandbox. */
+export function environmentFiles(python: Python): Record<string, string> {
+  const { base, version, sitePackages, seesSystem } = python;
+  const site = `${sandboxEnvironmentDirectory}/lib/python${version}/site-packages`;
+  const lines = [
+    `${sandboxPackagesDirectory}/${packagesKey(python)}`,
+    // Unlike a path alone, this reads the .pth files in there too.
+    ...sitePackages.map((path) => `import site; site.addsitedir(${JSON.stringify(path)})`),
+  ];
+  const pip = '#!/bin/sh\nexec python3 -m pip "$@"\n';
+  return {
+    [`${sandboxEnvironmentDirectory}/pyvenv.cfg`]: `home = ${dirname(base)}\ninclude-system-site-packages = ${seesSystem}\nversion = ${version}\n`,
+    [`${site}/sandbox.pth`]: `${lines.join("\n")}\n`,
+    ...(python.modules.includes("pip")
+      ? { "/opt/sandbox-runtime/bin/pip": pip, "/opt/sandbox-runtime/bin/pip3": pip }
+      : {}),
+  };
+}
+
+/** Symbolic links of the environment: the path in the sandbox, and the target. */
+export function environmentLinks({ base, version }: Python): Record<string, string> {
+  const names = ["python3", "python", `python${version}`];
+  return {
+    ...Object.fromEntries(names.map((name) => [`${sandboxEnvironmentDirectory}/bin/${name}`, base])),
+    [`${sandboxEnvironmentDirectory}/lib64`]: "lib",
+  };
+}
+
+/** The directories of the host that an interpreter needs beside /usr; the home directory around them stays hidden. */
+export function pythonDirectories({ prefix, environment, base }: Python): string[] {
+  const directories = [...new Set([prefix, environment])].filter(
+    (path) => !/^\/(usr|bin|lib)(\/|$)/.test(path),
+  );
+  const shown = ["/usr", ...directories].some((path) => base.startsWith(`${path}/`));
+  return shown ? directories : [...directories, dirname(base)];
+}
+
+/** Every executable file of that name in PATH, in its order. */
+export async function onPath(name: string): Promise<string[]> {
+  const found: string[] = [];
+  for (const directory of (process.env.PATH ?? "").split(delimiter)) {
+    const file = join(directory, name);
+    if (directory.startsWith("/") && (await isExecutable(file))) found.push(file);
+  }
+  return found;
+}
+
+async function isExecutable(file: string): Promise<boolean> {
+  try {
+    await access(file, constants.X_OK);
+    return (await stat(file)).isFile();
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,232 @@
+/** The Python of sandboxes as `npm start` prepares it: with real interpreters and a real pip, and indexes on loopback. */
+import { execFileSync } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer, type Server as HTTPServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { processes } from "../setup/processes.ts";
+import { type Server, type ServerOptions, startServer } from "../setup/server.ts";
+import { callTool } from "./mcp.ts";
+
+const NAMES = ["numpy", "pandas", "matplotlib", "ipython"];
+const MODULES = ["numpy", "pandas", "matplotlib", "IPython"];
+
+let directory: string;
+/** The interpreter of a fresh virtual environment, which has pip and nothing else. */
+let bare: string;
+const cleanUp: (() => unknown)[] = [];
+
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-python-"));
+  cleanUp.push(() => rmSync(directory, { recursive: true, force: true }));
+  execFileSync("/usr/bin/python3", ["-m", "venv", join(directory, "venv")]);
+  bare = join(directory, "venv/bin/python3");
+});
+afterEach(async () => {
+  for (const step of cleanUp.splice(0).toReversed()) await step();
+});
+
+/** A server whose user has the bare interpreter first in PATH, and pip the index. */
+async function start(index: string, options: ServerOptions = {}): Promise<Server> {
+  const env = {
+    SANDBOX_MCP_PYTHON: undefined,
+    PATH: `${join(directory, "venv/bin")}:${process.env.PATH}`,
+    PIP_CONFIG_FILE: "/dev/null",
+    PIP_INDEX_URL: index,
+    PIP_EXTRA_INDEX_URL: undefined,
+    PIP_FIND_LINKS: undefined,
+    ...options.env,
+  };
+  const flags = ["--state-dir", join(directory, "state"), ...(options.flags ?? [])];
+  const server = await startServer({ ...options, flags, env });
+  cleanUp.push(() => server.stop());
+  return server;
+}
+
+const nowhere = "http://127.0.0.1:1/simple";
+const made = () => readdirSync(join(directory, "state/python"));
+
+/** A wheel of one module that says where it is from. */
+function wheel(name: string, module: string): Buffer {
+  const file = join(directory, `${name}-1.0-py3-none-any.whl`);
+  const program = `
+import sys, zipfile
+name, module = sys.argv[1:3]
+with zipfile.ZipFile(sys.argv[3], "w") as wheel:
+    wheel.writestr(f"{module}/__init__.py", "origin = 'the index of the test'")
+    wheel.writestr(f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\\nName: {name}\\nVersion: 1.0\\n")
+    wheel.writestr(f"{name}-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+    wheel.writestr(f"{name}-1.0.dist-info/RECORD", "")
+`;
+  execFileSync("/usr/bin/python3", ["-c", program, name, module, file]);
+  return readFileSync(file);
+}
+
+/** An index that has all packages. It holds back the last one until it is released. */
+async function startIndex(): Promise<{
+  url: string;
+  requests: string[];
+  held: Promise<void>;
+  release(): void;
+}> {
+  const wheels = new Map(NAMES.map((name, index) => [name, wheel(name, MODULES[index] ?? name)]));
+  const requests: string[] = [];
+  const gate = Promise.withResolvers<void>();
+  const held = Promise.withResolvers<void>();
+  const server: HTTPServer = createServer(async ({ url = "" }, response) => {
+    requests.push(url);
+    const [, page] = /^\/simple\/([a-z]+)\/$/.exec(url) ?? [];
+    const [, file] = /^\/([a-z]+)-1.0-py3-none-any\.whl$/.exec(url) ?? [];
+    if (file === NAMES.at(-1)) {
+      held.resolve();
+      await gate.promise;
+    }
+    if (page !== undefined) {
+      const name = `${page}-1.0-py3-none-any.whl`;
+      response.setHeader("content-type", "text/html").end(`<a href="/${name}">${name}</a>`);
+    } else if (file !== undefined) response.end(wheels.get(file));
+    else response.writeHead(404).end();
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  cleanUp.push(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/simple`;
+  return { url, requests, held: held.promise, release: gate.resolve };
+}
+
+describe("the first Python of PATH", () => {
+  it("gets its packages once, in the background, whatever interrupts it", async () => {
+    const index = await startIndex();
+    const first = await start(index.url);
+    await index.held;
+    // The server serves, and a sandbox has the interpreter.
+    const version = { code: "import sys; sys.base_prefix, sys.version_info[:2]" };
+    const own = execFileSync(bare, ["-c", `import sys; print((sys.base_prefix, sys.version_info[:2]))`]);
+    expect(await callTool(first.url, "run_code", version)).toBe(`result: ${own.toString().trim()}`);
+    expect(await callTool(first.url, "run_code", { code: "import numpy" })).toMatch(
+      /No module named 'numpy'/,
+    );
+    expect(first.stderr()).toMatch(
+      /^Python: installing numpy, pandas, matplotlib and ipython for .*venv\/bin/m,
+    );
+    const killed = processes().find(
+      ({ command }) => /cli\/start\.ts/.test(command) && command.includes(directory),
+    );
+    process.kill(killed?.pid ?? Number.NaN, "SIGKILL");
+    await first.exited;
+    expect(made()).toEqual([expect.stringContaining(".partial")]);
+
+    index.release();
+    const second = await start(index.url);
+    await expect.poll(() => second.stderr(), { timeout: 60_000 }).toContain("matplotlib and ipython now.");
+    expect(made()).toEqual([expect.not.stringContaining(".partial")]);
+    const origins = {
+      code: `import ${MODULES.slice(0, 3).join(", ")}; numpy.origin, pandas.origin, matplotlib.origin`,
+    };
+    const all = "('the index of the test', 'the index of the test', 'the index of the test')";
+    expect(await callTool(second.url, "run_code", origins)).toContain(all);
+    const touch = { command: "touch /opt/sandbox-runtime/python/x" };
+    expect(await callTool(second.url, "run_command", touch)).toMatch(/Read-only file system/);
+    await second.stop();
+
+    index.requests.length = 0;
+    const third = await start(index.url);
+    expect(await callTool(third.url, "run_code", origins)).toContain(all);
+    expect(third.stderr()).not.toContain("Python");
+    expect(index.requests).toEqual([]);
+  });
+
+  it("gives way to one that has the packages where pip reaches no index, and keeps to it", async () => {
+    const first = await start(nowhere);
+    const chosen =
+      /Python: pip could not \(.*numpy\)\. Sandboxes use (\/\S+), which has them; --python \S+venv\/bin\/python3 keeps/;
+    await expect.poll(() => first.stderr(), { timeout: 60_000 }).toMatch(chosen);
+    const code = "import numpy, pandas, matplotlib";
+    expect(await callTool(first.url, "run_code", { code })).toMatch(/^Done/);
+    await first.stop();
+    const second = await start(nowhere);
+    expect(await callTool(second.url, "run_code", { code })).not.toContain("rror");
+    expect(second.stderr()).not.toContain("Python");
+  });
+});
+
+describe("where no Python has the packages and pip reaches no index", () => {
+  /** Nobody's IPython is found but the bare interpreter's, which has none; root's apt-get is the program. */
+  function machine(user: number, aptGet: string): string[] {
+    const script = join(directory, "apt-get");
+    writeFileSync(script, `#!/bin/sh\necho "$*" >>${directory}/said\n${aptGet}\n`, { mode: 0o755 });
+    const others = (process.env.PATH ?? "").split(":").map((entry) => join(entry, "python3"));
+    const hidden = others.flatMap((file) =>
+      existsSync(file) && !/^\/(usr\/)?bin\//.test(file) ? ["--ro-bind", "/dev/null", file] : [],
+    );
+    hidden.push("--tmpfs", "/usr/lib/python3/dist-packages/IPython", "--ro-bind", script, "/usr/bin/apt-get");
+    const identity = ["--unshare-user", "--uid", String(user), "--gid", String(user)];
+    return ["bwrap", "--die-with-parent", ...identity, "--dev-bind", "/", "/", ...hidden];
+  }
+
+  it("root has Debian's installed, and sandboxes use the system's Python", async () => {
+    const server = await start(nowhere, { within: machine(0, "exit 0") });
+    await expect
+      .poll(() => server.stderr(), { timeout: 60_000 })
+      .toContain("Python: sandboxes that start from now on use /usr/bin/python3, with numpy");
+    expect(readFileSync(join(directory, "said"), "utf8")).toMatch(
+      /install .*python3-pip python3-numpy python3-pandas python3-matplotlib python3-ipython$/m,
+    );
+    const code = "import numpy, sys; sys.base_prefix";
+    await expect
+      .poll(async () => await callTool(server.url, "run_code", { code, sandbox: `s${Date.now() % 1e9}` }))
+      .toBe("result: '/usr'");
+  });
+
+  it.each([
+    ["root whose apt-get fails", 0, /\(E: no such package\)\. Install them for \S+python3, or choose/],
+    [
+      "another user",
+      1000,
+      /Install them for \S+python3, sudo apt-get update && sudo apt-get install \S.* python3-numpy/,
+    ],
+  ])("%s is told so once, and goes on", async (_who, user, words) => {
+    const within = machine(user, "echo 'E: no such package' >&2; exit 100");
+    const first = await start(nowhere, { within });
+    await expect
+      .poll(() => first.stderr(), { timeout: 60_000 })
+      .toMatch(/Python: sandboxes are without numpy/);
+    expect(first.stderr()).toMatch(words);
+    expect(await callTool(first.url, "run_code", { code: "6 * 7" })).toBe("result: 42");
+    await first.stop();
+    const second = await start(nowhere, { within });
+    expect(await callTool(second.url, "run_code", { code: "6 * 7" })).toContain("result: 42");
+    expect(second.stderr()).not.toContain("Python");
+  });
+});
+
+describe("--python", () => {
+  it("takes another, as it is, in which pip installs all the same", async () => {
+    const index = await startIndex();
+    index.release();
+    execFileSync(bare, ["-m", "pip", "install", "-q", "--no-index", "--find-links", directory, "pandas"]);
+    const server = await start(index.url, { flags: ["--python", bare] });
+    const code = "import pandas; pandas.origin, pandas.__file__";
+    expect(await callTool(server.url, "run_code", { code })).toContain(join(directory, "venv/lib"));
+    const file = join(directory, "numpy-1.0-py3-none-any.whl");
+    const content = readFileSync(file).toString("base64");
+    await callTool(server.url, "write_file", {
+      path: "numpy-1.0-py3-none-any.whl",
+      content,
+      encoding: "base64",
+    });
+    const pip =
+      "pip install -q --no-index ./numpy-1.0-py3-none-any.whl && python3 -c 'import numpy; print(numpy.__file__)'";
+    expect(await callTool(server.url, "run_command", { command: pip })).toContain("/opt/venv/lib/");
+    expect(await callTool(server.url, "run_code", { code: "import numpy; numpy.origin" })).toContain(
+      "the index",
+    );
+    expect(index.requests).toEqual([]);
+    expect(server.stderr()).not.toContain("Python");
+  });
+});

@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
+import type { HostDirectory } from "../local/engine/mounts.ts";
 
 export interface EngineSettings {
   secret: string;
@@ -11,6 +12,7 @@ export interface EngineSettings {
   isolation: "bubblewrap" | "none";
   /** For its sockets and generated files. */
   runDir: string;
+  directories?: HostDirectory[];
   /** The interpreter of sandboxes; null for none; any of the host's unless given. */
   python?: string | null;
   /** The directory of packages made for it. */

@@ -10,6 +10,9 @@ export interface StartOptions {
   network: "internet" | "none";
   /** Where Durable Objects, R2 and KV live. Absolute. */
   stateDir: string;
+  /** `DIR[=NAME][:ro]` each, as given, relative to `cwd`. */
+  mounts: string[];
+  cwd: string;
   /** The interpreter that sandboxes get as it is, absolute; undefined for the first of PATH. */
   python: string | undefined;
   verbose: boolean;
@@ -23,6 +26,8 @@ export const USAGE = `npm start [-- options]
   --network internet|none          what sandboxes may reach (SANDBOX_MCP_NETWORK; default internet, by HTTP and
                                    HTTPS, and never this machine or a private network)
   --state-dir <path>               where state is kept (SANDBOX_MCP_STATE_DIR; default .sandbox-mcp)
+  --mount <dir>[=<name>][:ro]      a directory of yours, as /workspace/<its name> in your sandbox of that name, or of the
+                                   name given; may be repeated
   --python <path>                  the Python 3 that sandboxes get, with the packages it has (SANDBOX_MCP_PYTHON; default
                                    the first of your PATH, for which numpy, pandas, matplotlib and ipython are
                                    installed in the state directory, once)
@@ -59,6 +64,8 @@ export function readOptions(
     isolation: choose(given(flags.isolation, "SANDBOX_MCP_ISOLATION"), ["bubblewrap", "none"]),
     network: choose(given(flags.network, "SANDBOX_MCP_NETWORK"), ["internet", "none"]),
     stateDir: state ? resolve(cwd, state.value) : resolve(root, ".sandbox-mcp"),
+    mounts: flags.mount ?? [],
+    cwd,
     python: python && resolve(cwd, python.value),
     verbose: flags.verbose ?? /^(1|true|yes)$/i.test(env.SANDBOX_MCP_VERBOSE ?? ""),
   };
@@ -75,6 +82,7 @@ const FLAGS = {
   network: { type: "string" },
   "state-dir": { type: "string" },
   python: { type: "string" },
+  mount: { type: "string", multiple: true },
   verbose: { type: "boolean" },
   help: { type: "boolean", short: "h" },
 } as const;

@@ -8,6 +8,7 @@ import { announce } from "./announce.ts";
 import { type RunningEngine, startEngineProcess } from "./engine.ts";
 import { UserError } from "./errors.ts";
 import { freePort, lockDirectory } from "./lock.ts";
+import { readMounts } from "./mounts.ts";
 import { readOptions, USAGE } from "./options.ts";
 import { watchNPM } from "./parents.ts";
 import { requireBubblewrap, requireLinux } from "./platform.ts";
@@ -53,6 +54,15 @@ async function start(): Promise<void> {
       `The state directory ${stateDir} cannot be made (${(error as Error).message}). Choose another: --state-dir <path>.`,
     );
   }
+  const mounts = await readMounts(options.mounts, options.cwd, [stateDir, root]);
+  if (mounts.forEngine.length > 0 && options.isolation === "none")
+    throw new UserError(
+      "--mount needs isolation: with --isolation none every directory of yours is there anyway.",
+    );
+  for (const path of mounts.ofRoot) {
+    say(`${path} belongs to root: its sandbox runs as root of this machine, within its namespaces. With the`);
+    say("directory given to a user (chown -R), it runs as that user.");
+  }
   await lockDirectory(stateDir);
   const port = await freePort(options.port);
   if (options.isolation === "bubblewrap") await requireBubblewrap(say);
@@ -72,6 +82,7 @@ async function start(): Promise<void> {
       network: options.network,
       isolation: options.isolation,
       runDir: join(stateDir, "run"),
+      directories: mounts.forEngine,
       python: python.python,
       pythonPackages: python.packages,
       verbose,
@@ -85,7 +96,13 @@ async function start(): Promise<void> {
     config: join(root, "wrangler.local.jsonc"),
     port,
     stateDir,
-    variables: { ...values, LOCAL_ENGINE_URL: engine.url, LOCAL_ENGINE_SECRET: secret },
+    variables: {
+      ...values,
+      LOCAL_ENGINE_URL: engine.url,
+      LOCAL_ENGINE_SECRET: secret,
+      LOCAL_DIRECTORIES: mounts.forEngine.map(({ name }) => name).join(),
+      MOUNTED_DIRECTORIES: JSON.stringify(mounts.forWorker),
+    },
     onLog: (line) => showLog(line, verbose),
     onDeath: () => void end(1, "workerd stopped unexpectedly: stopping."),
     verbose,

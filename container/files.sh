@@ -153,7 +153,8 @@ sbx_list() {
   fi
 }
 
-# sbx_usage PATH: bytes of the files below it, as far as they can be counted in two seconds.
+# sbx_usage PATH: bytes of the files below it, as far as they can be counted in two seconds; not of directories mounted
+# there, which the sandbox does not hold.
 sbx_usage() {
-  timeout 2 du -sb -- "$1" 2>/dev/null | cut -f 1
+  timeout 2 du -sbx -- "$1" 2>/dev/null | cut -f 1
 }

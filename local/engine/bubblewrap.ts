@@ -74,6 +74,8 @@ const capabilities = [
 export interface Mount {
   from: string;
   to: string;
+  /** What is written to it is written to the host. */
+  writable?: boolean;
 }
 
 export interface View {
@@ -179,7 +181,7 @@ export function bubblewrapArguments(
   // The runtime's directory is a file system of its own, so that it can be made read-only as a whole.
   args.push("--size", "1048576", "--tmpfs", runtimeDirectory);
   args.push("--dir", `${runtimeDirectory}/cache`);
-  for (const { from, to } of mounts) args.push("--ro-bind", from, to);
+  for (const { from, to, writable } of mounts) args.push(writable ? "--bind" : "--ro-bind", from, to);
   args.push(...links(toolchain), "--remount-ro", runtimeDirectory);
   args.push(
     "--cap-drop",

@@ -4,6 +4,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { promisify } from "node:util";
 import { initCapability, withoutInitCapability } from "./init.ts";
 import { SYSTEM_PATH } from "./system-path.ts";
+import type { HostUser } from "./mounts.ts";
 
 const execute = promisify(execFile);
 
@@ -60,7 +61,7 @@ async function attempt(dropRoot: boolean, supported: ReadonlySet<string>): Promi
   const mounts = ["/usr", "/bin", "/lib", "/lib64"]
     .filter((path) => existsSync(path))
     .map((path) => ({ from: path, to: path }));
-  const id = String(unprivilegedUser());
+  const id = String(unprivilegedUser().uid);
   const user = ["setpriv", "--reuid", id, "--regid", id, "--clear-groups", "--no-new-privs", "--"];
   const outer = dropRoot ? ["nsenter", "--mount=/proc/self/ns/mnt", "--", ...user] : [];
   const args = ["--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"];
@@ -82,9 +83,10 @@ async function attempt(dropRoot: boolean, supported: ReadonlySet<string>): Promi
 
 const installUtilities = "Install util-linux, with your distribution's package manager.";
 
-/** A user id of nobody: above the ranges that distributions hand out, below 2^31. */
-export function unprivilegedUser(): number {
-  return 2_100_000_000 + Math.floor(Math.random() * 40_000_000);
+/** A user of nobody: above the ranges that distributions hand out, below 2^31. */
+export function unprivilegedUser(): HostUser {
+  const id = 2_100_000_000 + Math.floor(Math.random() * 40_000_000);
+  return { uid: id, gid: id };
 }
 
 function explain(stderr: string): { reason: string; remedy: string } {

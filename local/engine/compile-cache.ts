@@ -31,7 +31,7 @@ export async function warmCompileCache(directory: string, options: LaunchOptions
   const processes = await start({
     ...options,
     env: { ...options.env, ...cacheEnvironment },
-    writable: [mount],
+    mounts: [...options.mounts, { ...mount, writable: true }],
     // Without a socket to listen on it loads everything, complains and ends.
     command: runtimeProgram,
   });

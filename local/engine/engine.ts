@@ -7,6 +7,7 @@ import { createServer } from "node:http";
 import { dirname, join } from "node:path";
 import type { AddressInfo } from "node:net";
 import { printable } from "./printable.ts";
+import type { HostDirectory } from "./mounts.ts";
 import { Router } from "./router.ts";
 import { hostCertificates, bundlePath } from "./certificates.ts";
 import { checkBubblewrap, unprivilegedUser } from "./check.ts";
@@ -36,6 +37,8 @@ export interface EngineOptions {
   python?: string | null;
   /** A directory of Python packages for it, which may still be empty: see `packagesKey`. */
   pythonPackages?: string;
+  /** Directories of the host for single sandboxes. */
+  directories?: HostDirectory[];
   /** More of the host to show to every sandbox, read-only. */
   readOnly?: Mount[];
   /** Tests only: `host:port=port` entries; for a sandbox the first is reachable and is that port of 127.0.0.1. */
@@ -120,10 +123,11 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   await chmod(view.empty, 0o644);
   // A clone made under a strict umask can be read by root alone: better a sandbox as root than none.
   const dropsRoot = check?.works === true && check.dropsRoot && readableByAll(view);
-  const stage = dropsRoot ? new Stage(directory) : undefined;
+  const stage = dropsRoot ? new Stage(directory, options.directories) : undefined;
   const common: Common = {
     view,
     mounts: () => readOnlyMounts(common.view),
+    directories: options.directories ?? [],
     limits: defaultLimits(options.limits),
     groupParents,
     certificates,
@@ -192,7 +196,7 @@ async function warm(common: Common, directory: string): Promise<Warming | undefi
     limits,
     supported,
     toolchain: common.view.toolchain,
-    stage: stage && { stage, uid: unprivilegedUser() },
+    stage: stage && { stage, user: unprivilegedUser() },
     env: sandboxEnvironment(undefined, {}),
     groups: [],
     onOutput: () => undefined,

@@ -19,6 +19,9 @@ const settingsSchema = z.strictObject({
     .optional(),
   python: z.string().nullable().optional(),
   pythonPackages: z.string().startsWith("/").optional(),
+  directories: z
+    .array(z.strictObject({ name: z.string(), from: z.string(), to: z.string(), writable: z.boolean() }))
+    .optional(),
   readOnly: z.array(z.strictObject({ from: z.string(), to: z.string() })).optional(),
   allowAddresses: z.array(z.string()).optional(),
   runtime: z.string().optional(),

@@ -8,6 +8,7 @@ import { bubblewrapArguments, readInfo, sizesFor, type Mount } from "./bubblewra
 import { confine } from "./confine.ts";
 import { end, identify, kill, type Identity } from "./identity.ts";
 import { initCommand, initGreeting, initScript } from "./init.ts";
+import type { HostUser } from "./mounts.ts";
 import type { Limits } from "./limits.ts";
 import { seccompFilter } from "./seccomp.ts";
 import type { Stage } from "./stage.ts";
@@ -21,10 +22,8 @@ export interface StartOptions {
   env: Record<string, string>;
   groups: string[];
   supported: ReadonlySet<string>;
-  /** For an engine of root's: where bubblewrap is started, and the user id it is started as. */
-  stage: { stage: Stage; uid: number } | undefined;
-  /** What the sandbox may write to on the host. Nothing, for a sandbox that a user gets. */
-  writable?: Mount[];
+  /** For an engine of root's: where bubblewrap is started, and the user it is started as. */
+  stage: { stage: Stage; user: HostUser } | undefined;
   command: string[];
   /** A file of the engine's that names the first process, for a later engine that finds it. */
   record?: string;
@@ -65,13 +64,11 @@ export async function start(options: StartOptions): Promise<Processes> {
   const { limits, env, supported, toolchain, stage } = options;
   const filter = seccompFilter();
   const view = await stage?.stage.open(options.mounts);
-  const translate = (mounts: Mount[]) => view?.translate(mounts) ?? mounts;
   const sizes = sizesFor(limits.diskBytes);
-  const mounts = translate(options.mounts);
+  const mounts = view?.translate(options.mounts) ?? options.mounts;
   const inner = bubblewrapArguments(mounts, toolchain, sizes, env, supported, filter !== undefined);
-  for (const { from, to } of translate(options.writable ?? [])) inner.push("--bind", from, to);
   if (filter !== undefined) inner.push("--seccomp", "5");
-  const outer = stage === undefined ? [] : (view?.enter(stage.uid) ?? []);
+  const outer = stage === undefined ? [] : (view?.enter(stage.user) ?? []);
   // Variables given by the Worker may be secrets: they go by a pipe, since anyone can read a command line.
   const argv = [...outer, "bwrap", "--args", "4", "--info-fd", "3", "--", ...initCommand];
   const child = spawn("/bin/sh", ["-c", prelude, "sandbox", ...options.groups, "--", ...argv], {

@@ -17,6 +17,7 @@ const interceptsSchema = z.object({
 });
 const startSchema = z.object({
   actor: z.string().min(1),
+  name: z.string().optional(),
   env: z.record(z.string(), z.string()),
   enableInternet: z.boolean(),
   intercepts: interceptsSchema,

@@ -13,6 +13,7 @@ import { hostsFile, sandboxEnvironment } from "./furniture.ts";
 import { launch, type Running } from "./launch.ts";
 import { sandboxMark } from "./leftovers.ts";
 import { createGroups, removeGroups, type GroupParent, type Limits } from "./limits.ts";
+import { type HostDirectory, ownerOf } from "./mounts.ts";
 import { OutboundQueue } from "./outbound.ts";
 import { Pace } from "./pace.ts";
 import { cacheEnvironment } from "./compile-cache.ts";
@@ -23,6 +24,8 @@ import { boundedLookups, type UpstreamOptions } from "./upstream.ts";
 /** What all sandboxes of an engine have in common. */
 export interface Common {
   view: View;
+  /** Directories of the host for single sandboxes. */
+  directories: HostDirectory[];
   limits: Limits;
   groupParents: GroupParent[];
   certificates: Certificates | undefined;
@@ -130,11 +133,14 @@ export class Sandbox {
       const onOutput = (text: string) => {
         if (printing.takes(text.length)) common.onOutput(id, text);
       };
+      const given = common.directories.find(({ name }) => name === request.name);
+      const user = given === undefined ? unprivilegedUser() : await ownerOf(given);
       const { limits, bubblewrap, view } = common;
       const own = [
         { from: hosts, to: "/etc/hosts" },
         { from: socket, to: egressSocket },
         ...(common.cache === undefined ? [] : [common.cache]),
+        ...(given === undefined ? [] : [given]),
       ];
       const { toolchain } = view;
       const running =
@@ -144,7 +150,7 @@ export class Sandbox {
               mounts: [...common.mounts(), ...own],
               record: join(directory, sandboxMark),
               supported: bubblewrap.supported,
-              stage: bubblewrap.stage && { stage: bubblewrap.stage, uid: unprivilegedUser() },
+              stage: bubblewrap.stage && { stage: bubblewrap.stage, user },
               toolchain,
               limits,
               env,

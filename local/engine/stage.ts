@@ -8,10 +8,11 @@
  * works from a parent that may signal it, which a bubblewrap of root's around it may not.
  */
 import { spawn, type ChildProcess } from "node:child_process";
-import { statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { relative } from "node:path";
 import { readInfo, type Mount } from "./bubblewrap.ts";
 import { SYSTEM_PATH } from "./system-path.ts";
+import type { HostUser } from "./mounts.ts";
 
 /** What is hidden by the stage in its own namespace is in no sandbox anyway. */
 const place = "/tmp";
@@ -19,7 +20,7 @@ const place = "/tmp";
 /** A stage that holds certain mounts. */
 export interface StageView {
   /** The command before bubblewrap's, which enters the stage as a user. */
-  enter(uid: number): string[];
+  enter(user: HostUser): string[];
   /** The same mounts from the sources as they are in there. */
   translate(mounts: Mount[]): Mount[];
 }
@@ -33,12 +34,17 @@ interface Holder {
 
 export class Stage {
   readonly #directory: string;
+  readonly #directories: readonly Mount[];
   #holder: Holder | undefined;
   /** The one before: a sandbox may be about to enter it. */
   #former: Holder | undefined;
 
-  /** @param directory The engine's own directory, in which each sandbox's files appear. */
-  constructor(directory: string) {
+  /**
+   * @param directory The engine's own directory, in which each sandbox's files appear.
+   * @param directories What the operator gave to single sandboxes.
+   */
+  constructor(directory: string, directories: readonly Mount[] = []) {
+    this.#directories = directories;
     this.#directory = directory;
   }
 
@@ -49,18 +55,21 @@ export class Stage {
    * @throws Error when the namespace cannot be made.
    */
   async open(mounts: Mount[]): Promise<StageView> {
-    const sources = mounts.map(({ from }) => from).filter((from) => this.#own(from) === undefined);
-    const pid = await this.#pid(sources);
+    // Those of every sandbox, so that two sandboxes that start in turn need no stage each.
+    const given = this.#directories.filter(({ from }) => existsSync(from));
+    const held = [...mounts, ...given].filter(({ from }) => this.#own(from) === undefined);
+    const sources = [...new Set(held.map(({ from }) => from))];
+    const writable = new Set(given.flatMap((mount) => (mount.writable ? mount.from : [])));
+    const pid = await this.#pid(sources, writable);
     return {
-      enter: (uid) => {
-        const id = String(uid);
-        const user = ["setpriv", "--reuid", id, "--regid", id, "--clear-groups", "--no-new-privs", "--"];
-        return ["nsenter", `--mount=/proc/${pid}/ns/mnt`, "--", ...user];
+      enter: ({ uid, gid }) => {
+        const ids = ["--reuid", String(uid), "--regid", String(gid), "--clear-groups"];
+        return ["nsenter", `--mount=/proc/${pid}/ns/mnt`, "--", "setpriv", ...ids, "--no-new-privs", "--"];
       },
       translate: (asked) =>
-        asked.map(({ from, to }) => ({
+        asked.map(({ from, ...rest }) => ({
+          ...rest,
           from: `${place}/${this.#own(from) ?? sources.indexOf(from)}`,
-          to,
         })),
     };
   }
@@ -75,21 +84,21 @@ export class Stage {
     return path.startsWith("..") ? undefined : `engine/${path}`;
   }
 
-  async #pid(sources: string[]): Promise<number> {
+  async #pid(sources: string[], writable: ReadonlySet<string>): Promise<number> {
     const held = fingerprint(sources);
     const { child } = this.#holder ?? {};
     const isGone = child === undefined || child.exitCode !== null || child.signalCode !== null;
     if (isGone || this.#holder?.held !== held) {
       this.#former?.child.kill("SIGKILL");
       this.#former = this.#holder;
-      this.#holder = { ...this.#start(sources), held };
+      this.#holder = { ...this.#start(sources, writable), held };
     }
     const pid = await this.#holder?.pid;
     if (pid === undefined) throw new Error("The engine's mount namespace is gone.");
     return pid;
   }
 
-  #start(sources: string[]): Omit<Holder, "held"> {
+  #start(sources: string[], writable: ReadonlySet<string>): Omit<Holder, "held"> {
     const args = [
       "--die-with-parent",
       "--info-fd",
@@ -102,7 +111,9 @@ export class Stage {
       "--tmpfs",
       place,
     ];
-    sources.forEach((from, index) => args.push("--ro-bind", from, `${place}/${index}`));
+    sources.forEach((from, index) => {
+      args.push(writable.has(from) ? "--bind" : "--ro-bind", from, `${place}/${index}`);
+    });
     args.push("--bind", this.#directory, `${place}/engine`, "--chdir", "/");
     // It reads to the end, which comes when the engine ends.
     args.push("/bin/sh", "-c", "echo ready; exec cat >/dev/null");

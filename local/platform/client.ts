@@ -5,6 +5,8 @@ import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER } from "./protocol.ts";
 export interface LocalEnv {
   LOCAL_ENGINE_URL: string;
   LOCAL_ENGINE_SECRET: string;
+  /** The names of the Durable Objects whose sandboxes have a directory of the host, separated by commas. */
+  LOCAL_DIRECTORIES?: string;
 }
 
 /** The words by which the SDK tells that a port is not served yet and tries again. */

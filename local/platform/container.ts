@@ -35,7 +35,7 @@ export type ContainerStandIn = Pick<
  */
 export function withLocalContainer<Props>(
   ctx: DurableObjectState<Props>,
-  env: LocalEnv,
+  env: LocalEnv & Partial<Namespace>,
 ): DurableObjectState<Props> {
   const container = new LocalContainer(ctx, env);
   Object.defineProperty(ctx, "container", { value: container, configurable: true });
@@ -51,6 +51,10 @@ interface Instance {
   over: boolean;
 }
 
+interface Namespace {
+  Sandbox: DurableObjectNamespace;
+}
+
 /** What of the actor's context the stand-in uses. */
 type ActorContext = Pick<DurableObjectState, "id" | "storage" | "waitUntil">;
 
@@ -58,13 +62,17 @@ class LocalContainer implements ContainerStandIn {
   readonly #ctx: ActorContext;
   readonly #engine: EngineClient;
   readonly #run: string;
+  readonly #name: string | undefined;
   readonly #http = new Map<string, Fetcher>();
   readonly #https = new Map<string, Fetcher>();
   #all: Fetcher | undefined;
   #instance: Instance | undefined;
 
-  constructor(ctx: ActorContext, env: LocalEnv) {
+  constructor(ctx: ActorContext, env: LocalEnv & Partial<Namespace>) {
     this.#ctx = ctx;
+    // An id of a name is found by the name alone: the actor itself may not know what it is called.
+    const names = env.LOCAL_DIRECTORIES?.split(",") ?? [];
+    this.#name = names.find((name) => env.Sandbox?.idFromName(name).equals(ctx.id));
     this.#engine = new EngineClient(env);
     this.#run = env.LOCAL_ENGINE_URL;
     const stored = ctx.storage.kv.get<StoredInstance>(STORAGE_KEY);
@@ -82,6 +90,7 @@ class LocalContainer implements ContainerStandIn {
     const sandbox = crypto.randomUUID();
     const request: StartRequest = {
       actor: this.#ctx.id.toString(),
+      name: this.#name,
       env: options?.env ?? {},
       enableInternet: options?.enableInternet ?? false,
       intercepts: this.#intercepts(),

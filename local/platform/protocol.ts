@@ -41,6 +41,8 @@ export interface Intercepts {
 export interface StartRequest {
   /** The Durable Object's id. An earlier sandbox of the same actor is destroyed first. */
   actor: string;
+  /** The Durable Object's name, where the operator gave its sandbox a directory of the host. */
+  name?: string;
   env: Record<string, string>;
   /** False: nothing leaves the sandbox but what is intercepted. */
   enableInternet: boolean;

@@ -3,6 +3,7 @@ import { z } from "zod";
 import { SCOPES, TOKEN_NAME, type Scope } from "../auth/principal.ts";
 import { LOG_LEVELS, type LogLevel } from "./log.ts";
 import { type AccessConfig, doorsOf, doorVariables, type GitHubConfig } from "./door-config.ts";
+import { type MountedDirectory, mountedDirectories } from "./mounts.ts";
 import { anyOrigin, list, variable, webOrigin } from "./values.ts";
 import type { VARIABLES } from "./variables.ts";
 
@@ -47,6 +48,7 @@ export interface Env {
   MAX_STORAGE_MB?: string;
   SANDBOX_TTL_HOURS?: string;
   MAX_WAIT_SECONDS?: string;
+  MOUNTED_DIRECTORIES?: string;
   /** Where logs, results and artifacts of runs go. */
   RESULTS: R2Bucket;
   /** Bounds how often one principal may call. Without it nothing does. */
@@ -111,6 +113,8 @@ export interface Config {
   /** How long a call may wait for a run, seconds. */
   maxWaitSeconds: number;
   tasks: TaskConfig;
+  /** The local server's alone. */
+  mounts: readonly MountedDirectory[];
 }
 
 /** The configuration does not hold. Each problem is a sentence naming its variable; no value is ever shown. */
@@ -172,6 +176,7 @@ function parse(env: Env): Config | ConfigError {
       maxTokens: data.MAX_TASK_TOKENS ?? 5_000_000,
       archiveMaxMiB: data.TASK_ARCHIVE_MAX_MB ?? 256,
     },
+    mounts: data.MOUNTED_DIRECTORIES ?? [],
   };
 }
 
@@ -234,7 +239,8 @@ const variables = z.object({
   MAX_STORAGE_MB: variable(count(10_000_000)),
   SANDBOX_TTL_HOURS: variable(count(87_600)),
   MAX_WAIT_SECONDS: variable(count(600)),
-} satisfies Record<(typeof VARIABLES)[number], z.ZodType>);
+  MOUNTED_DIRECTORIES: variable(z.string().transform(fromJSON).pipe(mountedDirectories)),
+} satisfies Record<(typeof VARIABLES)[number] | "MOUNTED_DIRECTORIES", z.ZodType>);
 
 /**
  * Whether a text is a few characters again and again, or a piece of itself: of 16 random hexadecimal digits one in a

@@ -36,6 +36,7 @@ const LEAVES = new Set([
   "src/server/door-config.ts",
   "src/server/limiter.ts",
   "src/server/log.ts",
+  "src/server/mounts.ts",
   "src/server/origin.ts",
   "src/server/values.ts",
   "src/server/variables.ts",

@@ -1,0 +1,131 @@
+/** Directories of this machine that the user gives to sandboxes: `--mount DIR[=NAME][:ro]`. */
+import { accessSync, constants, realpathSync, statSync } from "node:fs";
+import { homedir } from "node:os";
+import { basename, relative, resolve } from "node:path";
+import { OWNER_ID } from "../src/auth/principal.ts";
+import { actorName, SANDBOX_NAME } from "../src/sandbox/naming.ts";
+import type { MountedDirectory } from "../src/server/mounts.ts";
+import type { HostDirectory } from "../local/engine/mounts.ts";
+import { UserError } from "./errors.ts";
+
+/** As the Worker is told of it, and as the engine is. */
+export interface Mounts {
+  forWorker: MountedDirectory[];
+  forEngine: HostDirectory[];
+  /** Those whose sandboxes run as root of the machine, because they have the rights of the owner. */
+  ofRoot: string[];
+}
+
+/** Directories of the system, which no program in a sandbox should change. */
+const SYSTEM = new Set([
+  "/bin",
+  "/boot",
+  "/dev",
+  "/etc",
+  "/lib",
+  "/proc",
+  "/run",
+  "/sbin",
+  "/sys",
+  "/usr",
+  "/var",
+]);
+
+/**
+ * @param cwd What relative paths are relative to.
+ * @param own Directories of the server itself, with its state and its token.
+ * @throws {UserError} naming the mount that cannot be made, and why
+ */
+export async function readMounts(
+  given: readonly string[],
+  cwd: string,
+  own: readonly string[],
+): Promise<Mounts> {
+  const mounts: Mounts = { forWorker: [], forEngine: [], ofRoot: [] };
+  for (const text of given) {
+    const { path, name, readOnly } = parse(text, cwd);
+    const source = realDirectory(path, text, readOnly);
+    refuse(source, text, own);
+    const sandbox = name ?? sandboxNameOf(path, text);
+    const other = mounts.forWorker.find((mount) => mount.sandbox === sandbox);
+    if (other !== undefined)
+      throw new UserError(
+        `--mount ${text}: sandbox ${sandbox} has ${other.source} already. Name another one: --mount DIR=NAME.`,
+      );
+    if (process.getuid?.() === 0 && statSync(source).uid === 0) mounts.ofRoot.push(source);
+    const target = `/workspace/${basename(path)}`;
+    mounts.forWorker.push({ sandbox, path: target, source, readOnly });
+    mounts.forEngine.push({
+      name: await actorName(sandbox, OWNER_ID),
+      from: source,
+      to: target,
+      writable: !readOnly,
+    });
+  }
+  return mounts;
+}
+
+/** A name of a directory may hold `=` and `:` too: what is there as a whole is meant as a whole. */
+function parse(text: string, cwd: string): { path: string; name: string | undefined; readOnly: boolean } {
+  if (text.trim() === "") throw new UserError("--mount needs a directory: --mount DIR[=NAME][:ro].");
+  const whole = resolve(cwd, text);
+  if (exists(whole)) return { path: whole, name: undefined, readOnly: false };
+  const readOnly = text.endsWith(":ro");
+  const rest = text.replace(/:r[ow]$/, "");
+  const path = resolve(cwd, rest);
+  const [, directory, name] = /^(.*)=([^=/]*)$/s.exec(rest) ?? [];
+  if (directory === undefined || name === undefined || exists(path))
+    return { path, name: undefined, readOnly };
+  if (!SANDBOX_NAME.test(name))
+    throw new UserError(
+      `--mount ${text}: a sandbox is called by 1 to 20 of a-z, 0-9 and -, no dash first or last; "${name}" is not.`,
+    );
+  return { path: resolve(cwd, directory), name, readOnly };
+}
+
+function realDirectory(path: string, text: string, readOnly: boolean): string {
+  try {
+    const source = realpathSync(path);
+    if (!statSync(source).isDirectory()) throw new UserError(`--mount ${text}: ${path} is not a directory.`);
+    accessSync(source, constants.R_OK | constants.X_OK | (readOnly ? 0 : constants.W_OK));
+    return source;
+  } catch (error) {
+    if (error instanceof UserError) throw error;
+    const code = error instanceof Error && "code" in error ? error.code : undefined;
+    if (code === "ENOENT") throw new UserError(`--mount ${text}: there is no directory ${path}.`);
+    const way = readOnly ? "" : " Read-only it may be: --mount DIR:ro.";
+    throw new UserError(`--mount ${text}: you may not ${readOnly ? "read" : "write to"} ${path}.${way}`);
+  }
+}
+
+function refuse(source: string, text: string, own: readonly string[]): void {
+  const home = realpathSync(homedir());
+  const no = (why: string) =>
+    new UserError(`--mount ${text}: ${source} ${why}. Mount a directory of a project.`);
+  if (source === "/") throw no("is the whole machine");
+  if (holds(source, home)) throw no(source === home ? "is your home directory" : "holds your home directory");
+  for (const directory of own.map((path) => realpathSync(path))) {
+    if (holds(source, directory)) throw no(`holds the server's own ${directory}`);
+    if (holds(directory, source)) throw no(`lies in the server's own ${directory}`);
+  }
+  if (SYSTEM.has(source)) throw no("belongs to the system");
+}
+
+function holds(outer: string, inner: string): boolean {
+  const path = relative(outer, inner);
+  return path === "" || (path !== ".." && !path.startsWith("../"));
+}
+
+function sandboxNameOf(path: string, text: string): string {
+  const name = basename(path)
+    .toLowerCase()
+    .replaceAll(/[^a-z0-9]+/g, "-")
+    .slice(0, 20)
+    .replaceAll(/^-|-$/g, "");
+  if (SANDBOX_NAME.test(name)) return name;
+  throw new UserError(`--mount ${text}: name its sandbox: --mount DIR=NAME.`);
+}
+
+function exists(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false }) !== undefined;
+}

@@ -1,0 +1,173 @@
+/** `npm start -- --mount`: a directory of the user in one sandbox of theirs, with the owner's rights and no more. */
+import { createHash } from "node:crypto";
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { homedir, tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { npmStart, repository, type Server, startServer } from "../setup/server.ts";
+import { callTool } from "./mcp.ts";
+
+const isRoot = process.getuid?.() === 0;
+/** Of nobody, where this user may give files away. */
+const owner = isRoot ? 61_234 : (process.getuid?.() ?? 0);
+const OTHER = "the-token-of-another-principal";
+
+let directory: string;
+let server: Server;
+
+const run = (sandbox: string, command: string, token?: string) =>
+  callTool(server.url, "run_command", { sandbox, command }, token);
+
+beforeAll(async () => {
+  directory = realpathSync(mkdtempSync(join(tmpdir(), "sandbox-mcp-mount-")));
+  chmodSync(directory, 0o755);
+  writeFileSync(join(directory, "secret"), "beside");
+  for (const name of ["My Project", "theirs", "fixed"]) {
+    const path = join(directory, name);
+    mkdirSync(path);
+    writeFileSync(join(path, "file"), `of ${name}`);
+    chmodSync(path, 0o700);
+    if (isRoot) for (const one of [path, join(path, "file")]) chownSync(one, owner, owner);
+  }
+  symlinkSync("../secret", join(directory, "My Project/relative"));
+  symlinkSync(join(directory, "secret"), join(directory, "My Project/absolute"));
+  symlinkSync(join(directory, "theirs"), join(directory, "link"));
+  const hash = createHash("sha256").update(OTHER).digest("hex");
+  const tokens = [{ name: "other", sha256: hash, scopes: ["sandbox:read", "sandbox:write", "sandbox:exec"] }];
+  server = await startServer({
+    flags: ["My Project", "link=work", "fixed:ro"].flatMap((name) => ["--mount", join(directory, name)]),
+    env: { AUTH_TOKENS: JSON.stringify(tokens) },
+  });
+});
+afterAll(async () => {
+  await server?.stop();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+describe("a mounted directory", () => {
+  it("is named in the first lines of list_sandboxes, to the owner alone", async () => {
+    const lines = (await callTool(server.url, "list_sandboxes", {})).split("\n");
+    expect(lines.slice(0, 3)).toEqual([
+      expect.stringContaining(
+        `/workspace/My Project in sandbox my-project is the user's own directory ${directory}/My Project`,
+      ),
+      expect.stringContaining(
+        `/workspace/link in sandbox work is the user's own directory ${directory}/theirs`,
+      ),
+      expect.stringContaining("/workspace/fixed in sandbox fixed"),
+    ]);
+    expect(lines[2]).toContain("read-only");
+    expect(await callTool(server.url, "list_sandboxes", {}, OTHER)).not.toContain("Mounted");
+  });
+
+  it("is in the sandbox, and what is written there belongs to its owner", async () => {
+    expect(await run("my-project", "cat '/workspace/My Project/file'")).toContain("of My Project");
+    const path = "/workspace/My Project/new/file.txt";
+    await callTool(server.url, "write_file", { sandbox: "my-project", path, content: "written" });
+    await run("my-project", "echo printed > '/workspace/My Project/printed'");
+    expect(readFileSync(join(directory, "My Project/new/file.txt"), "utf8")).toBe("written");
+    for (const name of ["new", "new/file.txt", "printed"]) {
+      expect(statSync(join(directory, "My Project", name)).uid).toBe(owner);
+    }
+    expect(await run("work", "cd /workspace/link && git init -q && cat file")).toContain("of theirs");
+    expect(existsSync(join(directory, "theirs/.git"))).toBe(true);
+  });
+
+  it("is in no other sandbox, and in nobody else's of that name", async () => {
+    expect(await run("default", "ls -A /workspace")).toBe("exit_code: 0");
+    expect(await run("my-project", "ls -A /workspace", OTHER)).toBe("exit_code: 0");
+    expect(await run("my-project", "ls /workspace")).not.toContain("link");
+  });
+
+  it("leads nowhere else", async () => {
+    const attempts = [
+      "cd '/workspace/My Project'",
+      "cat relative absolute ../secret",
+      `ls ${directory}`,
+      "ln secret2 x; ln /workspace/../../secret y",
+      "mknod device b 8 0",
+      "chown 1 file",
+      "mount --bind / new",
+      `cat /proc/1/root${directory}/secret`,
+    ];
+    expect(await run("my-project", attempts.join("\n"))).not.toContain("beside");
+    expect(existsSync(join(directory, "My Project/device"))).toBe(false);
+    expect(statSync(join(directory, "My Project/file")).uid).toBe(owner);
+  });
+
+  it("cannot be written to where it is read-only", async () => {
+    expect(await run("fixed", "cat /workspace/fixed/file; echo x >/workspace/fixed/file")).toMatch(
+      /of fixed[^]*Read-only file system/,
+    );
+    expect(await run("fixed", "rm -rf /workspace/fixed; mount -o remount,rw /workspace/fixed")).toMatch(
+      /Read-only file system/,
+    );
+    expect(readFileSync(join(directory, "fixed/file"), "utf8")).toBe("of fixed");
+  });
+
+  it("takes more than a sandbox's own files may", async () => {
+    const df = await run("my-project", "df --output=size -B1 / | tail -1");
+    const limit = Number(/^\s*(\d+)\s*$/m.exec(df)?.[1]);
+    expect(limit).toBeGreaterThan(0);
+    const write = `fallocate -l ${limit + 1024 * 1024} '/workspace/My Project/large' && echo fits`;
+    expect(await run("my-project", write)).toContain("fits");
+    rmSync(join(directory, "My Project/large"));
+  });
+
+  it("stays when its sandbox is destroyed, and is there in the next", async () => {
+    await run("work", "echo kept > /workspace/link/kept; echo gone > /workspace/gone");
+    await callTool(server.url, "destroy_sandbox", { sandbox: "work" });
+    expect(readFileSync(join(directory, "theirs/kept"), "utf8")).toBe("kept\n");
+    expect(await run("work", "cat /workspace/link/kept; ls /workspace")).toMatch(/kept\nlink$/m);
+  });
+
+  it("that was replaced on the machine is the new one, and one that is gone is missed in words", async () => {
+    await callTool(server.url, "destroy_sandbox", { sandbox: "work" });
+    rmSync(join(directory, "theirs"), { recursive: true });
+    await expect(run("work", "true")).rejects.toThrow(/could not be started/);
+    expect(server.stderr()).toMatch(/the mounted directory \S+theirs is not there any more/);
+    expect(await run("default", "echo others go on")).toContain("others go on");
+    mkdirSync(join(directory, "theirs"));
+    writeFileSync(join(directory, "theirs/file"), "made again");
+    if (isRoot) chownSync(join(directory, "theirs"), owner, owner);
+    expect(await run("work", "cat /workspace/link/file")).toContain("made again");
+  });
+});
+
+describe("refused in words", () => {
+  it.each([
+    [() => ["/nonexistent/project"], /there is no directory \/nonexistent\/project/],
+    [() => [join(directory, "secret")], /is not a directory/],
+    [() => ["/"], /is the whole machine/],
+    [() => [homedir()], /is your home directory/],
+    [() => [join(homedir(), "..")], /your home directory|is the whole machine/],
+    [() => [repository], /holds the server's own|lies in the server's own/],
+    [() => [join(directory, "state")], /the server's own/],
+    [() => [directory], /holds the server's own/],
+    [() => ["/usr"], /belongs to the system/],
+    [() => [`${join(directory, "fixed")}=No Name`], /is called by 1 to 20 of a-z/],
+    [
+      () => [join(directory, "fixed"), `${join(directory, "theirs")}=fixed`],
+      /sandbox fixed has \S+fixed already/,
+    ],
+  ])("%s", async (paths, words) => {
+    const state = join(directory, "state");
+    mkdirSync(state, { recursive: true });
+    const mounts = paths().flatMap((path) => ["--mount", path]);
+    const command = npmStart({ flags: ["--port", "0", "--state-dir", state, ...mounts] });
+    expect(await command.exited).toBe(1);
+    expect(command.stderr()).toMatch(words);
+  });
+});

@@ -114,7 +114,7 @@ class PythonPackages {
     let reason: string;
     try {
       await this.#installFromIndex();
-      this.#say(`Python: sandboxes have ${LIST} now.`);
+      this.#say(`Python: sandboxes that start from now on use ${executable}, with ${LIST}.`);
       return executable;
     } catch (error) {
       reason = error instanceof Error ? error.message : String(error);
@@ -190,8 +190,10 @@ class PythonPackages {
   }
 
   async #run(command: string[]): Promise<void> {
-    // Sandboxes run as another user, who has to be able to read it.
-    const child = spawn("/bin/sh", ["-c", 'umask 022; exec "$@"', "sh", ...command], {
+    // Sandboxes run as another user, who has to be able to read it. It dies with this process, or it would go on
+    // beside the next attempt.
+    const script = 'umask 022; exec setpriv --pdeathsig KILL -- "$@"';
+    const child = spawn("/bin/sh", ["-c", script, "sh", ...command], {
       stdio: ["ignore", "ignore", "pipe"],
       timeout: PIP_TIMEOUT_MS,
       killSignal: "SIGKILL",

@@ -3,6 +3,7 @@
  * runs: pools that the kernel keeps for the whole machine, or for all sandboxes of one user, are shared out.
  */
 import { execFile } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { promisify } from "node:util";
 import { SYSTEM_PATH } from "./system-path.ts";
 
@@ -30,13 +31,18 @@ const terminals =
   'exec nsenter --target "$1" --mount -- mount --internal-only --no-mtab -t devpts ' +
   `-o remount,nosuid,noexec,mode=620,ptmxmode=666,max=${pseudoTerminals} devpts /dev/pts`;
 
+/** Root may drop its groups, but not where it is root of a user namespace that somebody without rights made. */
+function changesGroups(): boolean {
+  return process.getuid?.() === 0 && readFileSync("/proc/self/setgroups", "utf8").trim() === "allow";
+}
+
 /**
  * @param pid The sandbox's first process, as the host sees it.
  * @throws Error with what was printed when the bounds cannot be set.
  */
 export async function confine(pid: number): Promise<void> {
   // Root becomes the sandbox's own user; any other user is that already, and may not drop its groups in there.
-  const user = process.getuid?.() === 0 ? [] : ["--preserve-credentials"];
+  const user = changesGroups() ? [] : ["--preserve-credentials"];
   const script = [...counts, terminals].join("\n");
   const args = ["--target", String(pid), "--user", ...user, "--", "/bin/sh", "-c", script, "sh", String(pid)];
   const env = { PATH: SYSTEM_PATH };

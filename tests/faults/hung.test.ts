@@ -67,7 +67,8 @@ describe("runtime hung for good (SIGSTOP)", () => {
     const limits = { wait_seconds: 0, timeout_seconds: 6 };
     const command = await bed.call("run_command", { sandbox, command: "echo before; sleep 60", ...limits });
     const code = await bed.call("run_code", { sandbox, code: "import time; time.sleep(60)", ...limits });
-    await pause(2000);
+    const printed = () => bed.call("get_result", { id: runIDIn(command), wait_seconds: 0 });
+    while (!(await printed()).text.includes("before")) await pause(50);
     await hang(sandbox);
     const files = Promise.all([
       bed.call("list_files", { sandbox }),

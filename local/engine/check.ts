@@ -8,9 +8,7 @@ import type { HostUser } from "./mounts.ts";
 
 const execute = promisify(execFile);
 
-/** Finds programs where the engine finds them when it makes a sandbox. */
-const run = (file: string, args: readonly string[]) =>
-  execute(file, args, { cwd: "/", timeout: 10_000, env: { PATH: SYSTEM_PATH } });
+type Run = (file: string, args: readonly string[]) => Promise<{ stdout: string }>;
 
 export type Check =
   | {
@@ -22,8 +20,12 @@ export type Check =
     }
   | { works: false; reason: string; remedy: string };
 
-/** Tries every namespace a sandbox uses. Takes some 20 ms. */
-export async function checkBubblewrap(): Promise<Check> {
+/**
+ * Tries every namespace a sandbox uses. Takes some 20 ms.
+ * @param path where programs are looked for: where the engine finds them when it makes a sandbox
+ */
+export async function checkBubblewrap(path = SYSTEM_PATH): Promise<Check> {
+  const run: Run = (file, args) => execute(file, args, { cwd: "/", timeout: 10_000, env: { PATH: path } });
   if (process.platform !== "linux") {
     return {
       works: false,
@@ -49,15 +51,19 @@ export async function checkBubblewrap(): Promise<Check> {
     return { works: false, reason, remedy: `Install a newer one: ${installCommand()}` };
   }
   const isRoot = process.getuid?.() === 0;
-  const asUser = await attempt(isRoot, supported);
+  const asUser = await attempt(run, isRoot, supported);
   if (asUser === undefined) return { works: true, supported, dropsRoot: isRoot };
-  if (isRoot && (await attempt(false, supported)) === undefined)
+  if (isRoot && (await attempt(run, false, supported)) === undefined)
     return { works: true, supported, dropsRoot: false };
   return { works: false, ...explain(asUser) };
 }
 
 /** @returns what went wrong, or undefined. */
-async function attempt(dropRoot: boolean, supported: ReadonlySet<string>): Promise<string | undefined> {
+async function attempt(
+  run: Run,
+  dropRoot: boolean,
+  supported: ReadonlySet<string>,
+): Promise<string | undefined> {
   const mounts = ["/usr", "/bin", "/lib", "/lib64"]
     .filter((path) => existsSync(path))
     .map((path) => ({ from: path, to: path }));

@@ -43,6 +43,8 @@ export interface EngineOptions {
   readOnly?: Mount[];
   /** Tests only: `host:port=port` entries; for a sandbox the first is reachable and is that port of 127.0.0.1. */
   allowAddresses?: string[];
+  /** Tests only: where bubblewrap is looked for. */
+  path?: string;
   /** Tests only: another control server's directory, holding main.ts. */
   runtime?: string;
   /** Passes on what sandboxes print and what the engine does. */
@@ -84,7 +86,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   const sink = options.log ?? ((line: string) => process.stderr.write(`${line}\n`));
   const log = (line: string) => void sink(printable(line));
   if (options.secret.length < 16) throw new Error("The engine's secret must have at least 16 characters.");
-  const check = options.isolation === "bubblewrap" ? await checkBubblewrap() : undefined;
+  const check = options.isolation === "bubblewrap" ? await checkBubblewrap(options.path) : undefined;
   if (check?.works === false) throw new Error(`${check.reason}. ${check.remedy}`);
   if (check === undefined) {
     log(

@@ -318,21 +318,22 @@ describe("the engine as a program", () => {
 });
 
 describe("bubblewrap", () => {
-  const path = process.env.PATH;
-  afterEach(() => {
-    process.env.PATH = path;
-  });
-
   it("is found to work where it does", async () => {
     expect(await checkBubblewrap()).toMatchObject({ works: true });
   });
 
   it("is asked for where it is missing, with the command that installs it", async () => {
-    process.env.PATH = "/nonexistent";
-    const check = await checkBubblewrap();
+    const nowhere = "/nonexistent";
+    const check = await checkBubblewrap(nowhere);
     expect(check).toMatchObject({ works: false, reason: "bubblewrap is not installed" });
     const runDir = join(tmpdir(), `sandbox-mcp-never-${process.pid}`);
-    const start = startEngine({ secret: "x".repeat(16), network: "none", isolation: "bubblewrap", runDir });
+    const start = startEngine({
+      secret: "x".repeat(16),
+      network: "none",
+      isolation: "bubblewrap",
+      runDir,
+      path: nowhere,
+    });
     await expect(start).rejects.toThrow(/not installed. Install it: /);
     expect(existsSync(runDir)).toBe(false);
   });
@@ -343,8 +344,7 @@ describe("bubblewrap", () => {
     const script =
       '#!/bin/sh\n[ "$1" = --help ] && echo "--size --disable-userns" && exit\necho "bwrap: setting up uid map: Permission denied" >&2; exit 1\n';
     await writeFile(join(directory, "bwrap"), script, { mode: 0o755 });
-    process.env.PATH = `${directory}:${path}`;
-    const check = await checkBubblewrap();
+    const check = await checkBubblewrap(`${directory}:${process.env.PATH}`);
     expect(check).toMatchObject({
       works: false,
       reason: expect.stringContaining("uid map: Permission denied"),

@@ -43,6 +43,7 @@ const LEAVES = new Set([
   "src/server/visit.ts",
   "src/auth/principal.ts",
   "src/sandbox/errors.ts",
+  "src/sandbox/text.ts",
   "src/sandbox/naming.ts",
   "src/runs/queue.ts",
 ]);

@@ -1,7 +1,8 @@
 import { RpcTarget } from "capnweb";
+import { validationError } from "./errors.ts";
 import type { Files } from "./files.ts";
 import type { InterpreterAPI } from "./interpreter.ts";
-import { type ExecuteOptions, sessionOrDefault, type SessionOptions, type Sessions } from "./sessions.ts";
+import type { SessionOptions, Sessions } from "./sessions.ts";
 import { now } from "./text.ts";
 
 /** The version of the SDK whose container this runtime stands in for; the SDK warns about any other. */
@@ -55,9 +56,9 @@ class CommandsAPI extends RpcTarget {
   }
 
   /** Runs a command in the session's shell to its end. Errors: SESSION_TERMINATED, COMMAND_EXECUTION_ERROR. */
-  async execute(command: string, sessionId?: string, options: ExecuteOptions = {}) {
-    const session = sessionOrDefault(sessionId);
-    const { exitCode, stdout, stderr } = await this.#sessions.execute(command, session, options);
+  async execute(command: string, sessionId: string, options?: object) {
+    refuseOptions("execute", options);
+    const { exitCode, stdout, stderr } = await this.#sessions.execute(command, sessionId);
     return { success: exitCode === 0, exitCode, stdout, stderr, command, timestamp: now() };
   }
 }
@@ -70,24 +71,25 @@ class FilesAPI extends RpcTarget {
     this.#files = files;
   }
 
-  async readFile(path: string, sessionId?: string, options: { encoding?: string } = {}) {
-    const file = await this.#files.read(path, sessionOrDefault(sessionId), options.encoding);
+  async readFile(path: string, sessionId: string, options?: object) {
+    refuseOptions("readFile", options);
+    const file = await this.#files.read(path, sessionId);
     return { success: true, path, ...file, timestamp: now() };
   }
 
-  async writeFile(path: string, content: string, sessionId?: string, options: { encoding?: string } = {}) {
-    await this.#files.write(path, content, sessionOrDefault(sessionId), options.encoding);
+  async writeFile(path: string, content: string, sessionId: string, options: { encoding?: string } = {}) {
+    await this.#files.write(path, content, sessionId, options.encoding);
     // The size of what was sent, even when that was base64: so the container counts.
     return { success: true, path, bytesWritten: Buffer.byteLength(content), timestamp: now() };
   }
 
-  async deleteFile(path: string, sessionId?: string) {
-    await this.#files.delete(path, sessionOrDefault(sessionId));
+  async deleteFile(path: string, sessionId: string) {
+    await this.#files.delete(path, sessionId);
     return { success: true, path, timestamp: now() };
   }
 
-  exists(path: string, sessionId?: string) {
-    const exists = this.#files.exists(path, sessionOrDefault(sessionId));
+  exists(path: string, sessionId: string) {
+    const exists = this.#files.exists(path, sessionId);
     return { success: true, exists, path, timestamp: now() };
   }
 }
@@ -119,10 +121,12 @@ class UtilsAPI extends RpcTarget {
       containerPlacementId: null,
     };
   }
+}
 
-  /** Error: INTERNAL_ERROR for an unknown one. */
-  async deleteSession(sessionId: string) {
-    await this.#sessions.delete(sessionId);
-    return { success: true, sessionId, timestamp: now() };
+/** Refuses what only the container's method does, rather than do something else. Error: VALIDATION_FAILED. */
+function refuseOptions(method: string, options: object = {}): void {
+  for (const [name, value] of Object.entries(options)) {
+    if (value !== undefined)
+      throw validationError(name, `The local runtime's ${method} has no option '${name}'`, "Unknown option");
   }
 }

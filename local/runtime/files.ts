@@ -1,9 +1,8 @@
-import { existsSync, type Stats } from "node:fs";
-import { lstat, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { readFile, rm, stat, writeFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { makeDirectories } from "./directories.ts";
 import { errnoOf, isSandboxError, messageOf, sandboxError, validationError } from "./errors.ts";
-import { isBinaryType, mimeType, SNIFF_BYTES } from "./mime.ts";
 
 /** The container's limit on a `readFile` that returns a string. */
 export const MAX_ENCODED_FILE_BYTES = 32 * 1024 * 1024;
@@ -14,7 +13,6 @@ export interface FileContent {
   content: string;
   encoding: "utf-8" | "base64";
   isBinary: boolean;
-  mimeType: string;
   size: number;
 }
 
@@ -29,29 +27,26 @@ export class Files {
     this.#directoryOf = directoryOf;
   }
 
-  /** Errors: FILE_NOT_FOUND (also for a directory), FILE_TOO_LARGE above 32 MiB. */
-  async read(path: string, sessionID: string, encoding?: string): Promise<FileContent> {
+  /** Errors: FILE_NOT_FOUND (also for a directory or device), FILE_TOO_LARGE above 32 MiB and for a pipe. */
+  async read(path: string, sessionID: string): Promise<FileContent> {
     const target = this.#resolve(path, sessionID);
     return guarded("file.read", path, `Failed to read file '${path}'`, async () => {
-      const stats = await this.#fileStats(target, path);
-      if (stats.size > MAX_ENCODED_FILE_BYTES) {
+      const stats = await stat(target).catch(() => undefined);
+      if (!stats?.isFile() && !stats?.isFIFO())
+        throw notFound(`File not found: ${path}`, path, "file.read");
+      const actualSize = stats.isFIFO() ? Infinity : stats.size;
+      if (actualSize > MAX_ENCODED_FILE_BYTES) {
         throw sandboxError(
           "FILE_TOO_LARGE",
-          `File too large. Size ${stats.size} bytes exceeds the 32 MiB limit. Use readFile() with { encoding: 'none' } for large files.`,
-          { path, operation: "file.read", actualSize: stats.size, maxSize: MAX_ENCODED_FILE_BYTES },
+          `File too large. Size ${actualSize} bytes exceeds the 32 MiB limit. Use readFile() with { encoding: 'none' } for large files.`,
+          { path, operation: "file.read", actualSize, maxSize: MAX_ENCODED_FILE_BYTES },
         );
       }
       const bytes = await readFile(target);
-      const type = mimeType(target, bytes.subarray(0, SNIFF_BYTES));
-      const wantsText = encoding === "utf-8" || encoding === "utf8";
-      const base64 = encoding === "base64" || (!wantsText && isBinaryType(type));
-      return {
-        content: bytes.toString(base64 ? "base64" : "utf8"),
-        encoding: base64 ? "base64" : "utf-8",
-        isBinary: base64,
-        mimeType: type,
-        size: bytes.length,
-      };
+      const text = textOf(bytes);
+      return text === undefined
+        ? { content: bytes.toString("base64"), encoding: "base64", isBinary: true, size: bytes.length }
+        : { content: text, encoding: "utf-8", isBinary: false, size: bytes.length };
     });
   }
 
@@ -79,11 +74,11 @@ export class Files {
     });
   }
 
-  /** Errors: FILE_NOT_FOUND, IS_DIRECTORY, FILESYSTEM_ERROR. */
+  /** A symbolic link counts as what it leads to, as in the container. Errors: FILE_NOT_FOUND, IS_DIRECTORY, FILESYSTEM_ERROR. */
   async delete(path: string, sessionID: string): Promise<void> {
     const target = this.#resolve(path, sessionID);
     await guarded("file.delete", path, `Failed to delete file '${path}'`, async () => {
-      const stats = await lstat(target).catch(() => undefined);
+      const stats = await stat(target).catch(() => undefined);
       if (!stats) throw notFound(`File not found: ${path}`, path, "file.delete");
       if (stats.isDirectory()) {
         throw sandboxError("IS_DIRECTORY", `Cannot delete directory with deleteFile() at '${path}'.`, {
@@ -105,15 +100,17 @@ export class Files {
     if (reason) throw validationError("path", `Invalid path format for '${path}': ${reason}`, reason);
     return path.startsWith("/") ? path : resolve(this.#directoryOf(sessionID), path);
   }
+}
 
-  async #fileStats(target: string, path: string): Promise<Stats> {
-    const stats = await stat(target).catch((error: unknown) => {
-      if (errnoOf(error) === "ENOENT" || errnoOf(error) === "ENOTDIR") return undefined;
-      throw error;
-    });
-    if (!stats || stats.isDirectory()) throw notFound(`File not found: ${path}`, path, "file.read");
-    if (!stats.isFile()) throw new Error("not a regular file");
-    return stats;
+const UTF8 = new TextDecoder("utf-8", { fatal: true });
+
+/** The text without a byte order mark; undefined for what is no UTF-8 or holds NUL. */
+function textOf(bytes: Buffer): string | undefined {
+  if (bytes.includes(0)) return undefined;
+  try {
+    return UTF8.decode(bytes);
+  } catch {
+    return undefined;
   }
 }
 

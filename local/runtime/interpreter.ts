@@ -2,7 +2,7 @@ import { spawnSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { stripTypeScriptTypes } from "node:module";
 import { RpcTarget } from "capnweb";
-import { errnoOf } from "./errors.ts";
+import { errnoOf, messageOf, sandboxError } from "./errors.ts";
 import {
   Kernel,
   type KernelAnswer,
@@ -32,8 +32,7 @@ export interface RunCallbacks {
 
 type ExecutionEvent =
   | { type: "stdout" | "stderr"; text: string }
-  | { type: "result"; metadata: Record<string, unknown>; [form: string]: unknown }
-  | { type: "execution_complete"; execution_count: number }
+  | { type: "result"; forms: Record<string, unknown> }
   | { type: "error"; ename: string; evalue: string; traceback: string[] };
 
 interface Context {
@@ -71,16 +70,15 @@ export class InterpreterAPI extends RpcTarget {
     const language = languageOf(options.language ?? "python");
     const program = programOf(language);
     if (program === "python" && !this.#pythonAvailable()) {
-      throw failure(
-        "PYTHON_NOT_AVAILABLE",
-        "Python interpreter not available: there is no python3 on this machine.",
-      );
+      const originalError = "Python interpreter not available: there is no python3 on this machine.";
+      throw sandboxError("PYTHON_NOT_AVAILABLE", originalError, { originalError });
     }
     let kernel: Kernel;
     try {
       kernel = await this.#take(program);
     } catch (error) {
-      throw failure("INTERNAL_ERROR", `Failed to create code context: ${messageOf(error)}`);
+      const originalError = messageOf(error);
+      throw sandboxError("INTERNAL_ERROR", `Failed to create code context: ${originalError}`, { originalError });
     }
     const now = new Date();
     const info = {
@@ -94,25 +92,12 @@ export class InterpreterAPI extends RpcTarget {
     return info;
   }
 
-  /** The events of one execution as server-sent events, all at its end. */
-  async streamCode(contextId: string, code: string, language?: string): Promise<ReadableStream<Uint8Array>> {
-    const events = await this.#execute(contextId, code, language);
-    const encoder = new TextEncoder();
-    return new ReadableStream({
-      start(controller) {
-        for (const event of events) controller.enqueue(encoder.encode(`data: ${JSON.stringify(event)}\n\n`));
-        controller.close();
-      },
-    });
-  }
-
   /** Runs code and hands its events to the callbacks, all at its end. The timeout is ignored, as in the image. */
   async runCodeStream(
     contextId: string | undefined,
     code: string,
     language: string | undefined,
     callbacks: RunCallbacks,
-    _timeoutMs?: number,
   ): Promise<void> {
     for (const event of await this.#execute(contextId ?? "", code, language)) {
       if (event.type === "stdout") await callbacks.onStdout?.({ text: event.text, timestamp: Date.now() });
@@ -121,20 +106,15 @@ export class InterpreterAPI extends RpcTarget {
       else if (event.type === "error") {
         await callbacks.onError?.({ name: event.ename, message: event.evalue, traceback: event.traceback });
       } else if (event.type === "result") {
-        const { type: _type, metadata: _metadata, ...forms } = event;
-        await callbacks.onResult?.(forms);
+        await callbacks.onResult?.(event.forms);
       }
     }
-  }
-
-  async listCodeContexts(): Promise<CodeContextInfo[]> {
-    return [...this.#contexts.values()].map((context) => context.info);
   }
 
   /** Errors: CONTEXT_NOT_FOUND. */
   async deleteCodeContext(contextId: string): Promise<void> {
     const context = this.#contexts.get(contextId);
-    if (!context) throw failure("CONTEXT_NOT_FOUND", `Code context '${contextId}' not found`, { contextId });
+    if (!context) throw sandboxError("CONTEXT_NOT_FOUND", `Code context '${contextId}' not found`, { contextId });
     this.#contexts.delete(contextId);
     context.kernel.stop();
   }
@@ -151,17 +131,17 @@ export class InterpreterAPI extends RpcTarget {
 
   async #execute(contextId: string, code: string, language?: string): Promise<ExecutionEvent[]> {
     const context = this.#contexts.get(contextId);
-    if (!context) throw failure("CONTEXT_NOT_FOUND", `Context ${contextId} not found`, { contextId });
+    if (!context) throw sandboxError("CONTEXT_NOT_FOUND", `Context ${contextId} not found`, { contextId });
     context.info.lastUsed = new Date();
     if (!context.kernel.healthy) {
       const hint = "Context executor has terminated. Please delete and recreate the context.";
-      throw failure("INTERNAL_ERROR", hint, { contextId });
+      throw sandboxError("INTERNAL_ERROR", hint, { contextId });
     }
     const asked = language === undefined ? context.language : languageOf(language);
     if (asked !== context.language) {
       const reason = `Context ${contextId} was created for ${context.language}, cannot execute ${asked} code`;
       const message = `Failed to execute code in context '${contextId}': ${reason}`;
-      throw failure("CODE_EXECUTION_ERROR", message, { contextId, evalue: reason });
+      throw sandboxError("CODE_EXECUTION_ERROR", message, { contextId, evalue: reason });
     }
     let source = code;
     if (asked === "typescript") {
@@ -235,10 +215,9 @@ function eventsOf(answer: KernelAnswer): ExecutionEvent[] {
   if (answer.stdout) events.push({ type: "stdout", text: answer.stdout });
   if (answer.stderr) events.push({ type: "stderr", text: answer.stderr });
   for (const output of answer.outputs ?? []) {
-    events.push({ type: "result", ...formOf(output), metadata: output.metadata ?? {} });
+    events.push({ type: "result", forms: formOf(output) });
   }
-  if (answer.success !== false) events.push({ type: "execution_complete", execution_count: 1 });
-  else {
+  if (answer.success === false) {
     events.push({
       type: "error",
       ename: answer.error?.type || "ExecutionError",
@@ -255,13 +234,4 @@ function formOf({ type, data }: KernelOutput): Record<string, unknown> {
   if (type === "image") return { png: data };
   if (type === "json") return { json: JSON.parse(data) };
   return { [type]: data };
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
-/** An error whose code and details cross the RPC, so that the SDK's typed error comes out on the other side. */
-function failure(code: string, message: string, details: Record<string, unknown> = {}): Error {
-  return Object.assign(new Error(message), { code, details: { originalError: message, ...details } });
 }

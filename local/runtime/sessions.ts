@@ -1,15 +1,11 @@
 import { accessSync } from "node:fs";
 import { messageOf, sandboxError, type SandboxError } from "./errors.ts";
-import { Shell, ShellExited, type RunOptions, type RunResult } from "./shell.ts";
+import { Shell, ShellExited, type RunResult } from "./shell.ts";
 
 export interface SessionOptions {
   id: string;
   env?: Record<string, string | undefined>;
   cwd?: string;
-}
-
-export interface ExecuteOptions extends RunOptions {
-  timeoutMs?: number;
 }
 
 /**
@@ -29,18 +25,16 @@ export class Sessions {
   }
 
   /**
-   * Runs a command in the session's shell. A timeout is an error to the caller and nothing more, as in the container:
-   * the command goes on, and the session's next one waits for it.
+   * Runs a command in the session's shell.
    *
    * Errors: SESSION_TERMINATED when the shell did not survive it (the next call gets a new one),
-   * COMMAND_EXECUTION_ERROR for a timeout or a command that could not be handed over.
+   * COMMAND_EXECUTION_ERROR for a command that could not be handed over.
    */
-  async execute(command: string, sessionID: string, options: ExecuteOptions = {}): Promise<RunResult> {
+  async execute(command: string, sessionID: string): Promise<RunResult> {
     return this.#exclusive(sessionID, async () => {
-      const shell = await this.#shell(sessionID, options.cwd);
+      const shell = await this.#shell(sessionID);
       try {
-        const run = shell.run(command, options);
-        return await (options.timeoutMs === undefined ? run : withTimeout(run, options.timeoutMs));
+        return await shell.run(command);
       } catch (error) {
         if (error instanceof ShellExited) throw this.#terminated(sessionID, error);
         throw sandboxError(
@@ -67,30 +61,16 @@ export class Sessions {
           containerPlacementId: null,
         });
       }
-      existing?.kill();
+      existing?.dispose();
       this.#sessions.set(options.id, await this.#start(options));
     });
   }
 
-  /** Ends the session's shell and its background jobs, after the command under way. Error: INTERNAL_ERROR. */
-  async delete(sessionID: string): Promise<void> {
-    if (!this.#sessions.has(sessionID)) {
-      throw sandboxError("INTERNAL_ERROR", `Session '${sessionID}' not found`, {
-        sessionId: sessionID,
-        originalError: "Session not found",
-      });
-    }
-    await this.#exclusive(sessionID, async () => {
-      this.#sessions.get(sessionID)?.kill();
-      this.#sessions.delete(sessionID);
-    });
-  }
-
   /** The session's shell, even one that is gone: the next command on it says so, once. */
-  async #shell(sessionID: string, cwd?: string): Promise<Shell> {
+  async #shell(sessionID: string): Promise<Shell> {
     const existing = this.#sessions.get(sessionID);
     if (existing) return existing;
-    const shell = await this.#start({ id: sessionID, cwd });
+    const shell = await this.#start({ id: sessionID });
     this.#sessions.set(sessionID, shell);
     return shell;
   }
@@ -134,14 +114,6 @@ export class Sessions {
   }
 }
 
-/** The id to use where a caller may leave it out. Error: INTERNAL_ERROR for an empty one. */
-export function sessionOrDefault(sessionID: string | undefined): string {
-  if (sessionID === undefined) return "default";
-  if (sessionID.trim() === "")
-    throw sandboxError("INTERNAL_ERROR", "sessionId must not be empty or whitespace");
-  return sessionID;
-}
-
 function firstDirectory(...candidates: string[]): string {
   return candidates.find(isReachable) ?? "/";
 }
@@ -152,18 +124,5 @@ function isReachable(path: string): boolean {
     return true;
   } catch {
     return false;
-  }
-}
-
-async function withTimeout<T>(work: Promise<T>, milliseconds: number): Promise<T> {
-  work.catch(() => {});
-  let timer: NodeJS.Timeout | undefined;
-  const timeout = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`Command timeout after ${milliseconds}ms`)), milliseconds);
-  });
-  try {
-    return await Promise.race([work, timeout]);
-  } finally {
-    clearTimeout(timer);
   }
 }

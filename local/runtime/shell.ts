@@ -6,7 +6,7 @@ import { makeDirectories } from "./directories.ts";
 import { errnoOf } from "./errors.ts";
 import { OutputFile } from "./output-file.ts";
 import { protectRuntime } from "./process-tree.ts";
-import { commandText, shellQuote, variables } from "./text.ts";
+import { commandText, shellQuote } from "./text.ts";
 
 /**
  * bash reads its script byte by byte from a pipe, about half a microsecond each: a longer command goes in by a file,
@@ -22,11 +22,6 @@ export interface ShellOptions {
   directory: string;
   cwd: string;
   env: Record<string, string | undefined>;
-}
-
-export interface RunOptions {
-  cwd?: string;
-  env?: Record<string, string | undefined>;
 }
 
 export interface RunResult {
@@ -53,14 +48,13 @@ export class ShellExited extends Error {
  * polled. The status line is a line of its own in the script, so that it also runs after an error that makes bash
  * drop the rest of a line. It starts with a random token, so that a DEBUG trap that prints cannot forge it.
  *
- * Commands are run one after the other, whatever the callers do.
+ * The caller waits for the end of a command before it runs the next one.
  */
 export class Shell {
   readonly #child: ChildProcess;
   readonly #directory: string;
   readonly #token = randomBytes(6).toString("hex");
   #settle: ((outcome: number | ShellExited) => void) | undefined;
-  #tail: Promise<void> = Promise.resolve();
   #counter = 0;
   #gone: ShellExited | undefined;
 
@@ -100,10 +94,6 @@ export class Shell {
     return new Shell(child, options.directory);
   }
 
-  get pid(): number {
-    return this.#child.pid ?? 0;
-  }
-
   /** Why the shell is gone, or undefined while it lives. */
   get gone(): ShellExited | undefined {
     return this.#gone;
@@ -112,7 +102,7 @@ export class Shell {
   /** The directory the shell is in at this moment, without asking the shell. */
   get cwd(): string | undefined {
     try {
-      return readlinkSync(`/proc/${this.pid}/cwd`);
+      return readlinkSync(`/proc/${this.#child.pid}/cwd`);
     } catch {
       return undefined;
     }
@@ -122,26 +112,14 @@ export class Shell {
    * Runs one command in the shell and returns its output. Throws ShellExited when the shell does not survive it, or
    * the system's error when the command's files cannot be made.
    */
-  async run(command: string, options: RunOptions = {}): Promise<RunResult> {
-    const before = this.#tail;
-    const { promise, resolve: release } = Promise.withResolvers<void>();
-    this.#tail = promise;
-    await before;
-    try {
-      return await this.#runNow(command, options);
-    } finally {
-      release();
-    }
-  }
-
-  async #runNow(command: string, options: RunOptions): Promise<RunResult> {
+  async run(command: string): Promise<RunResult> {
     if (this.#gone) throw this.#gone;
     const stdout = this.#open("out");
     let stderr: OutputFile | undefined;
     let trimmer: NodeJS.Timeout | undefined;
     try {
       stderr = this.#open("err");
-      const script = this.#script(command, options, stdout.path, stderr.path);
+      const script = this.#script(command, stdout.path, stderr.path);
       const outcome = await new Promise<number | ShellExited>((resolve) => {
         this.#settle = resolve;
         this.#child.stdin?.write(script);
@@ -164,16 +142,6 @@ export class Shell {
     }
   }
 
-  /** Ends bash and what it started in its own process group. */
-  kill(): void {
-    try {
-      process.kill(-this.pid, "SIGKILL");
-    } catch {
-      // Already gone.
-    }
-    this.dispose();
-  }
-
   /** Removes the files of a shell that is gone; what it left in the background goes on, as in the container. */
   dispose(): void {
     rmSync(this.#directory, { recursive: true, force: true });
@@ -190,40 +158,9 @@ export class Shell {
     }
   }
 
-  #script(command: string, { cwd, env }: RunOptions, stdout: string, stderr: string): string {
-    const run = `builtin eval ${this.#argument(command)} </dev/null >|${shellQuote(stdout)} 2>|${shellQuote(stderr)}`;
-    const done = `builtin echo ${this.#token}`;
-    const scoped = variables(env);
-    if (cwd === undefined && scoped.length === 0) return `${run}\n${done} $?\n`;
-
-    const lines: string[] = [];
-    for (const [index, [name, value]] of scoped.entries()) {
-      lines.push(
-        `__sb_had${index}=\${${name}+x} __sb_attr${index}=\${${name}+\${${name}@a}} __sb_was${index}=\${${name}-}`,
-        `builtin export ${name}=${shellQuote(value)}`,
-      );
-    }
-    if (cwd === undefined) {
-      lines.push(run);
-    } else {
-      const failure = `Failed to change directory to ${shellQuote(cwd)}`;
-      lines.push(
-        "__sb_cd=1 __sb_pwd=$PWD",
-        `builtin cd -- ${shellQuote(cwd)} >/dev/null 2>&1 && __sb_cd=0 || builtin echo ${shellQuote(failure)} >|${shellQuote(stderr)}`,
-        `[[ $__sb_cd == 0 ]] && ${run}`,
-      );
-    }
-    lines.push("__sb_status=$?");
-    if (cwd !== undefined) lines.push(`builtin cd -- "$__sb_pwd" >/dev/null 2>&1 || :`);
-    for (const [index, [name]] of scoped.entries()) {
-      lines.push(
-        `if [[ $__sb_had${index} ]]; then builtin export ${name}="$__sb_was${index}"; ` +
-          `[[ $__sb_attr${index} == *x* ]] || builtin export -n ${name}; else builtin unset -v ${name}; fi`,
-        `builtin unset -v __sb_had${index} __sb_attr${index} __sb_was${index}`,
-      );
-    }
-    lines.push(`${done} $__sb_status`, "builtin unset -v __sb_status __sb_cd __sb_pwd");
-    return `${lines.join("\n")}\n`;
+  #script(command: string, stdout: string, stderr: string): string {
+    const streams = `</dev/null >|${shellQuote(stdout)} 2>|${shellQuote(stderr)}`;
+    return `builtin eval ${this.#argument(command)} ${streams}\nbuiltin echo ${this.#token} $?\n`;
   }
 
   #argument(command: string): string {

@@ -3,19 +3,6 @@ export function shellQuote(value: string): string {
   return `'${value.replaceAll("'", "'\\''")}'`;
 }
 
-const VARIABLE_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
-
-/** The entries of an `env` option that are set, or an Error that names the first impossible name. */
-export function variables(env: Record<string, string | null | undefined> | undefined): [string, string][] {
-  const entries: [string, string][] = [];
-  for (const [name, value] of Object.entries(env ?? {})) {
-    if (value === undefined || value === null) continue;
-    if (!VARIABLE_NAME.test(name)) throw new Error(`Invalid environment variable name: ${name}`);
-    entries.push([name, value]);
-  }
-  return entries;
-}
-
 /**
  * Output of a foreground command as the container reports it: its server copies lines with bash's `read`, which ends
  * every line, loses NUL bytes, and joins the lines without the last newline.

@@ -32,8 +32,7 @@ export class Files {
     const target = this.#resolve(path, sessionID);
     return guarded("file.read", path, `Failed to read file '${path}'`, async () => {
       const stats = await stat(target).catch(() => undefined);
-      if (!stats?.isFile() && !stats?.isFIFO())
-        throw notFound(`File not found: ${path}`, path, "file.read");
+      if (!stats?.isFile() && !stats?.isFIFO()) throw notFound(`File not found: ${path}`, path, "file.read");
       const actualSize = stats.isFIFO() ? Infinity : stats.size;
       if (actualSize > MAX_ENCODED_FILE_BYTES) {
         throw sandboxError(

@@ -78,7 +78,9 @@ export class InterpreterAPI extends RpcTarget {
       kernel = await this.#take(program);
     } catch (error) {
       const originalError = messageOf(error);
-      throw sandboxError("INTERNAL_ERROR", `Failed to create code context: ${originalError}`, { originalError });
+      throw sandboxError("INTERNAL_ERROR", `Failed to create code context: ${originalError}`, {
+        originalError,
+      });
     }
     const now = new Date();
     const info = {
@@ -114,7 +116,8 @@ export class InterpreterAPI extends RpcTarget {
   /** Errors: CONTEXT_NOT_FOUND. */
   async deleteCodeContext(contextId: string): Promise<void> {
     const context = this.#contexts.get(contextId);
-    if (!context) throw sandboxError("CONTEXT_NOT_FOUND", `Code context '${contextId}' not found`, { contextId });
+    if (!context)
+      throw sandboxError("CONTEXT_NOT_FOUND", `Code context '${contextId}' not found`, { contextId });
     this.#contexts.delete(contextId);
     context.kernel.stop();
   }

@@ -90,6 +90,8 @@ export class Shell {
       child.once("error", reject);
     });
     child.on("error", () => {});
+    // The container's shells trap these signals: they end by SIGKILL, and what a shell waits for is interrupted.
+    child.stdin?.write("trap : HUP INT TERM\n");
     protectRuntime(child.pid);
     return new Shell(child, options.directory);
   }

@@ -45,7 +45,9 @@ describe("reading and writing", () => {
   });
 
   it("tells text from binary by content, and leaves out a byte order mark", async () => {
-    await shell("printf 'abc\\0\\377' > data; : > empty; echo plain > README; printf '\\357\\273\\277mark' > marked");
+    await shell(
+      "printf 'abc\\0\\377' > data; : > empty; echo plain > README; printf '\\357\\273\\277mark' > marked",
+    );
     const kinds: Record<string, unknown> = {};
     for (const name of ["data", "empty", "README", "marked"]) {
       const { encoding, content, size } = await api.files.readFile(`${root}/${name}`, session);
@@ -119,6 +121,9 @@ describe("reading and writing", () => {
 
   it.skipIf(REMOTE_URL)("refuses an option that only the container has", async () => {
     const refused = await failureOf(api.files.readFile(`${root}/README`, session, { encoding: "none" }));
-    expect(refused).toMatchObject({ code: "VALIDATION_FAILED", message: expect.stringContaining("'encoding'") });
+    expect(refused).toMatchObject({
+      code: "VALIDATION_FAILED",
+      message: expect.stringContaining("'encoding'"),
+    });
   });
 });

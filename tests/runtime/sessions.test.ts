@@ -66,6 +66,15 @@ describe("a session's shell", () => {
     expect((await api.commands.execute("echo new", id)).stdout).toBe("new");
   });
 
+  it("outlives the signals that ask a shell to end", async () => {
+    const [id, other] = [newID(), newID()];
+    const { stdout: pid } = await api.commands.execute("A=1; echo $$", id);
+    for (const signal of ["TERM", "HUP", "INT"]) {
+      await api.commands.execute(`kill -${signal} ${pid}`, other);
+      expect((await api.commands.execute(`kill -${signal} $$; echo $A`, id)).stdout).toBe("1");
+    }
+  });
+
   it("notices at the next call that it was killed while idle", async () => {
     const [id, other] = [newID(), newID()];
     const { stdout: pid } = await api.commands.execute("echo $$", id);
@@ -163,13 +172,16 @@ describe.skipIf(REMOTE_URL)("a session's shell where it differs from the contain
     expect(stdout.endsWith("x\nend")).toBe(true);
   });
 
-  it.each([{ cwd: "/" }, { env: { A: "1" } }, { timeoutMs: 1000 }])("refuses the option %o", async (option) => {
-    const refused = await failureOf(api.commands.execute("true", newID(), option));
-    expect(refused).toMatchObject({
-      code: "VALIDATION_FAILED",
-      message: expect.stringContaining(`'${Object.keys(option)[0]}'`),
-    });
-  });
+  it.each([{ cwd: "/" }, { env: { A: "1" } }, { timeoutMs: 1000 }])(
+    "refuses the option %o",
+    async (option) => {
+      const refused = await failureOf(api.commands.execute("true", newID(), option));
+      expect(refused).toMatchObject({
+        code: "VALIDATION_FAILED",
+        message: expect.stringContaining(`'${Object.keys(option)[0]}'`),
+      });
+    },
+  );
 });
 
 describe.skipIf(REMOTE_URL)("what a user can do to the runtime", () => {

@@ -2,7 +2,7 @@
  * Every execution of one sandbox, from its start until its record expires. A run belongs to the actor and not to the
  * request that started it: whoever waits for it may go away.
  */
-import { ToolError } from "../sandbox/errors.ts";
+import { unknownRun } from "../sandbox/errors.ts";
 import { ActiveRun } from "./active.ts";
 import { Ends } from "./ends.ts";
 import { isTaskID, newRunID } from "./id.ts";
@@ -249,11 +249,7 @@ export class Runs {
     this.#saveAll();
     const record = this.#store.get(id);
     if (record) return record;
-    throw new ToolError(
-      "not_found",
-      `There is no run ${id}.`,
-      "Use list_runs to see the runs of a sandbox; results end after a time, the oldest sooner when their storage is full.",
-    );
+    throw unknownRun(id);
   }
 
   #shelf(id: string): LogStore {

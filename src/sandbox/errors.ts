@@ -69,6 +69,15 @@ export function unwrap<T>(outcome: Outcome<T>): T {
   throw ToolError.from(outcome.failure);
 }
 
+/** The error for a run that is not there, or is somebody else's, which looks the same. */
+export function unknownRun(id: string): ToolError {
+  return new ToolError(
+    "not_found",
+    `There is no run ${id}.`,
+    "Use list_runs to see the runs of a sandbox; results end after a time, the oldest sooner when their storage is full.",
+  );
+}
+
 /** The SDK's code for a session whose shell has ended. */
 export const SHELL_KILLED = "SESSION_TERMINATED";
 

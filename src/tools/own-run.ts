@@ -1,5 +1,5 @@
 import { sandboxOf } from "../runs/id.ts";
-import { ToolError } from "../sandbox/errors.ts";
+import { unknownRun } from "../sandbox/errors.ts";
 
 /**
  * The caller's sandbox that a run id names. The id leads nowhere else: what another principal's run is called finds only
@@ -9,5 +9,5 @@ import { ToolError } from "../sandbox/errors.ts";
 export function ownRun(id: string): string {
   const sandbox = sandboxOf(id);
   if (sandbox !== undefined) return sandbox;
-  throw new ToolError("not_found", `There is no run ${id}.`, "Use list_runs to see the runs of a sandbox.");
+  throw unknownRun(id);
 }

@@ -163,7 +163,7 @@ it("seconds of a day stay used, whatever becomes of the sandbox and of the serve
   let own = await startServer({ flags, env });
   const call = caller("seconds", () => own);
   const use = (sandbox: string) =>
-    call("run_command", { sandbox, command: "sleep 6", timeout_seconds: 8, wait_seconds: 60 });
+    call("run_command", { sandbox, command: "sleep 6", timeout_seconds: 8, wait_seconds: 50 });
   try {
     expect((await use("first")).isError).toBe(false);
     await call("destroy_sandbox", { sandbox: "first" });

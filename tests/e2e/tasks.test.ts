@@ -346,12 +346,12 @@ describe("a task that does not succeed", () => {
   });
 
   it("is stopped when its time is over, and can go on", async () => {
-    const { fields } = await client.call("execute_task", { task: "[[sleep]] x", timeout_seconds: 4 });
+    const { fields } = await client.call("execute_task", { task: "[[sleep]] x", timeout_seconds: 8 });
     expect(fields).toMatchObject({
       state: "timed_out",
       files: [{ path: "started", change: "created" }],
     });
-    expect(fields.note).toMatch(/did not finish within 4 s.*timeout_seconds.*continue_from/);
+    expect(fields.note).toMatch(/did not finish within 8 s.*timeout_seconds.*continue_from/);
     const { fields: next } = await client.call("execute_task", {
       task: "[[write]] y",
       continue_from: fields.id,

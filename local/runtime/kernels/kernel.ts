@@ -9,7 +9,6 @@ export type KernelProgram = "python" | "javascript";
 export interface KernelOutput {
   type: "text" | "image" | "jpeg" | "svg" | "html" | "json" | "latex" | "markdown" | "javascript";
   data: string;
-  metadata?: Record<string, unknown>;
 }
 
 /** What a kernel answers to one cell. */

@@ -78,9 +78,9 @@ function evaluate(code) {
 function outputOf(value) {
   if (value === undefined) return [];
   if (typeof value === "object" && value !== null) {
-    return [{ type: "json", data: JSON.stringify(value, null, 2), metadata: {} }];
+    return [{ type: "json", data: JSON.stringify(value, null, 2) }];
   }
-  return [{ type: "text", data: util.inspect(value, { depth: null, colors: false }), metadata: {} }];
+  return [{ type: "text", data: util.inspect(value, { depth: null, colors: false }) }];
 }
 
 async function execute({ code, executionId }) {

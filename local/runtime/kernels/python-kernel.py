@@ -39,8 +39,8 @@ class Capture:
         self.shell = shell
         self.displayed = []
 
-    def publish(self, data, metadata=None, **_ignored):
-        self.displayed.append((data, metadata or {}))
+    def publish(self, data, *_metadata, **_ignored):
+        self.displayed.append(data)
 
     def clear_output(self, wait=False):
         pass
@@ -56,8 +56,8 @@ class Capture:
         sys.stdout, sys.stderr, self.shell.display_pub, sys.displayhook = self.saved
 
 
-def output(kind, data, metadata=None):
-    return {"type": kind, "data": json.dumps(data) if kind == "json" else data, "metadata": metadata or {}}
+def output(kind, data):
+    return {"type": kind, "data": json.dumps(data) if kind == "json" else data}
 
 
 def figures():
@@ -77,8 +77,8 @@ def figures():
 def value_outputs(shell, value):
     if isinstance(value, (dict, list)):
         return [output("json", value)]
-    data, metadata = shell.display_formatter.format(value)
-    found = [output(kind, data[mime], metadata.get(mime)) for mime, kind in KINDS.items() if mime in data]
+    data, _metadata = shell.display_formatter.format(value)
+    found = [output(kind, data[mime]) for mime, kind in KINDS.items() if mime in data]
     if "text/plain" in data and all(one["type"] == "html" for one in found):
         found.append(output("text", data["text/plain"]))
     return found
@@ -94,8 +94,8 @@ def execute(shell, code):
         if error is not None:
             frames = "\n".join(traceback.format_tb(error.__traceback__))
             answer["error"] = {"type": type(error).__name__, "message": str(error), "traceback": frames}
-        for data, metadata in captured.displayed:
-            found = [output(kind, data[mime], metadata.get(mime)) for mime, kind in KINDS.items() if mime in data]
+        for data in captured.displayed:
+            found = [output(kind, data[mime]) for mime, kind in KINDS.items() if mime in data]
             if "text/plain" in data and len(data) == 1:
                 found.append(output("text", data["text/plain"]))
             answer["outputs"] += found

@@ -101,6 +101,13 @@ describe("a command that kills", () => {
     expect((await owner.call("read_file", { sandbox, path: "after" })).text).toBe("a");
   });
 
+  it("every shell by a signal that the session's own outlives is answered too", async () => {
+    const result = await run("pkill -TERM -x bash; sleep 0.1; echo unreachable");
+    expect(result.structured).toMatchObject({ state: "failed", stdout: "" });
+    expect([137, 143]).toContain(result.structured.exit_code);
+    expect((await run("echo next")).structured).toMatchObject({ state: "succeeded", stdout: "next\n" });
+  });
+
   it("every process it can reach is answered, and the next call works", async () => {
     const all = "stopping-all";
     const result = await owner.call("run_command", {

@@ -12,9 +12,10 @@ const MAX_DRAINED_BYTES = 64 * 1024 * 1024;
 
 /**
  * How many values a body may hold outside of its strings, and how deep they may lie in each other. Parsing and checking
- * costs by the value and not by the byte: 8 MiB hold millions of empty lists.
+ * costs by the value and not by the byte: 8 MiB hold millions of empty lists. A call has some dozens of values, a batch
+ * of 100 messages a few thousand.
  */
-export const MAX_VALUES = 100_000;
+export const MAX_VALUES = 10_000;
 export const MAX_DEPTH = 100;
 
 /** Messages of a batch, which is also what MCP's own handler takes. */

@@ -19,8 +19,14 @@ export interface Heap {
   close(): void;
 }
 
+/** How long the inspector may take, milliseconds: of a Worker that nobody has called yet it answers nothing. */
+const ANSWER_MS = 30_000;
+
+/** The inspector's name for the Worker of `npm start`, which has others beside it. */
+export const OURS = "core:user:sandbox-mcp-local";
+
 /** @param worker a part of the inspector's name for the Worker */
-export async function openHeap(port: number, worker: string): Promise<Heap> {
+export async function openHeap(port: number, worker: string, answerMs = ANSWER_MS): Promise<Heap> {
   const list = await fetch(`http://127.0.0.1:${port}/json/list`);
   const target = targets
     .parse(await list.json())
@@ -53,8 +59,13 @@ export async function openHeap(port: number, worker: string): Promise<Heap> {
   let last = 0;
   const ask = (method: string) => {
     const answer = Promise.withResolvers<unknown>();
-    waiting.set(++last, answer);
-    socket.send(JSON.stringify({ id: last, method }), (error) => error && fail(error));
+    const id = ++last;
+    waiting.set(id, answer);
+    const late = () =>
+      waiting.delete(id) && answer.reject(new Error(`the inspector does not answer ${method}`));
+    const timer = setTimeout(late, answerMs);
+    void answer.promise.finally(() => clearTimeout(timer)).catch(() => undefined);
+    socket.send(JSON.stringify({ id, method }), (error) => error && fail(error));
     return answer.promise;
   };
   return {

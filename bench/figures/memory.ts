@@ -3,7 +3,7 @@ import { freePort } from "../../cli/lock.ts";
 import { CONFIGS, TOKEN, serve } from "../bed.ts";
 import { oursAt } from "../client.ts";
 import type { Figure } from "../figure.ts";
-import { type Heap, openHeap } from "../heap.ts";
+import { type Heap, OURS, openHeap } from "../heap.ts";
 import { type Row, row } from "../measure.ts";
 import { SIZES, printed, printing } from "./output.ts";
 
@@ -24,7 +24,7 @@ export const memory: Figure = {
     const sandbox = "bench-memory";
     const rows: Row[] = [];
     await ours.tool("run_command", { sandbox, command: "true" });
-    const heap = await openHeap(port, "user:");
+    const heap = await openHeap(port, OURS);
     try {
       const before = await heap.live();
       for (const { label, bytes } of SIZES) {

@@ -36,7 +36,7 @@ async function inspector(respond: (socket: WebSocket, id: number, method: string
 }
 
 async function live(respond: (socket: WebSocket, id: number, method: string) => void): Promise<number> {
-  const heap = await openHeap(await inspector(respond), "user:");
+  const heap = await openHeap(await inspector(respond), "user:", 500);
   cleanUp.push(() => heap.close());
   return heap.live();
 }
@@ -57,6 +57,7 @@ it.each([
       socket.send(JSON.stringify({ id, error: { code: 1, message: "not now" } })),
   ],
   ["says nonsense", /JSON/, (socket: WebSocket) => socket.send("<html>")],
+  ["says nothing", /does not answer HeapProfiler/, () => undefined],
   ["goes away", /the inspector closed the connection/, (socket: WebSocket) => socket.close()],
 ] as const)("an inspector that %s fails the figure and not the process", async (_, message, respond) => {
   await expect(live(respond)).rejects.toThrow(message);

@@ -12,7 +12,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CONFIGS, TOKEN, serve, startEngine } from "../../bench/bed.ts";
 import { closeClients } from "../../bench/client.ts";
-import { openHeap } from "../../bench/heap.ts";
+import { OURS, openHeap } from "../../bench/heap.ts";
 import { freePort } from "../../cli/lock.ts";
 import { type Process, tree } from "../setup/processes.ts";
 import { type ToolAnswer, tool } from "../setup/tool.ts";
@@ -131,7 +131,7 @@ async function soak(): Promise<{ calls: number; errors: string[]; quarters: Samp
   const engine = await startEngine(directory);
   const inspector = await freePort(0);
   const server = await serve(CONFIGS.ours, engine, join(directory, "state"), inspector);
-  const heap = await openHeap(inspector, "user:");
+  const heap = await openHeap(inspector, OURS);
   const mix = steps(`${server.url}/mcp`);
   const errors: string[] = [];
   let calls = 0;

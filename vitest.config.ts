@@ -6,9 +6,6 @@ import { defineConfig } from "vitest/config";
  * which the global set-up starts; `e2e`, `faults` and `hostile` start the whole server as a user does.
  */
 
-/** Tests that really break things share two cores with what they break: in CI one that fails is run once more. */
-const retry = process.env.CI ? 1 : 0;
-
 /** The engine that the global set-up started, and the owner's token. */
 const platform = (inject: (key: "engineURL" | "engineSecret") => string) => ({
   LOCAL_ENGINE_URL: inject("engineURL"),
@@ -44,21 +41,19 @@ export default defineConfig({
         ],
         test: {
           name: "worker",
-          retry,
           include: ["tests/worker/**/*.test.ts"],
           testTimeout: 60_000,
           hookTimeout: 60_000,
         },
       },
-      { test: { name: "runtime", retry, include: ["tests/runtime/**/*.test.ts"], testTimeout: 60_000 } },
+      { test: { name: "runtime", include: ["tests/runtime/**/*.test.ts"], testTimeout: 60_000 } },
       {
         extends: true,
-        test: { name: "node", retry, include: ["tests/node/**/*.test.ts"], testTimeout: 60_000 },
+        test: { name: "node", include: ["tests/node/**/*.test.ts"], testTimeout: 60_000 },
       },
       {
         test: {
           name: "e2e",
-          retry,
           include: ["tests/e2e/**/*.test.ts"],
           testTimeout: 180_000,
           hookTimeout: 180_000,
@@ -80,7 +75,6 @@ export default defineConfig({
         ],
         test: {
           name: "faults-actor",
-          retry,
           include: ["tests/faults/actor/*.test.ts"],
           testTimeout: 180_000,
           hookTimeout: 60_000,
@@ -89,7 +83,6 @@ export default defineConfig({
       {
         test: {
           name: "hostile",
-          retry,
           include: ["tests/hostile/**/*.test.ts"],
           testTimeout: 240_000,
           hookTimeout: 180_000,
@@ -98,13 +91,12 @@ export default defineConfig({
       {
         test: {
           name: "faults",
-          retry,
           include: ["tests/faults/*.test.ts"],
           testTimeout: 180_000,
           hookTimeout: 180_000,
         },
       },
-      { test: { name: "soak", retry, include: ["tests/soak/*.test.ts"], testTimeout: 4_000_000 } },
+      { test: { name: "soak", include: ["tests/soak/*.test.ts"], testTimeout: 4_000_000 } },
     ],
   },
 });

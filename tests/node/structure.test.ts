@@ -94,3 +94,7 @@ test("production code does not know the local platform", () => {
   );
   expect(strangers.map(({ from, to }) => `${from} -> ${to}`)).toEqual([]);
 });
+
+test("no test that fails is run again: what passes at the second try hides a race", () => {
+  expect(readFileSync(join(root, "vitest.config.ts"), "utf8")).not.toContain("retry");
+});

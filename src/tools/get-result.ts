@@ -8,7 +8,7 @@ import { defineTool, runField, sections, text, waitField } from "./define.ts";
 import { followTask } from "./follow-task.ts";
 import { ownRun } from "./own-run.ts";
 import { anyRunFields, runBlocks } from "./run-result.ts";
-import { waitingText } from "./waiting.ts";
+import { stateText, waitingText } from "./waiting.ts";
 
 /** Bytes of a log in one answer. */
 const PAGE_BYTES = 48 * 1024;
@@ -56,7 +56,7 @@ With cursor, returns the log from that byte on instead, stdout and stderr in tur
     const lost = run.droppedBytes > 0 ? ` ${run.droppedBytes} bytes after it were not kept.` : "";
     const head = sections([
       ["notice", notice],
-      ["state", run.state],
+      ["state", stateText(run)],
       ["exit_code", run.exitCode],
       ["note", run.note],
       ["next", next >= run.logBytes && run.state !== "running" ? goOn + lost : goOn],

@@ -6,6 +6,7 @@ import { type Told, accountOf } from "../sandbox/handle.ts";
 import { twice } from "../sandbox/reset.ts";
 import { type ToolContext, defineTool, sandboxField, sections, text } from "./define.ts";
 import { ownRun } from "./own-run.ts";
+import { stateText } from "./waiting.ts";
 
 export const listRuns = defineTool({
   name: "list_runs",
@@ -50,9 +51,7 @@ export const listRuns = defineTool({
       exit_code: run.exitCode,
     }));
     const next = value.length > limit ? runs.at(-1)?.id : undefined;
-    const lines = runs.map(
-      (run) => `${run.id} ${run.kind} ${run.state} ${run.started_at} ${run.duration_ms} ms: ${run.title}`,
-    );
+    const lines = value.slice(0, limit).map(lineOf);
     const nothing = kind === "task" ? "You have no tasks" : `Sandbox ${sandbox} has no runs`;
     if (runs.length === 0) lines.push(`${nothing}${cursor ? " before that" : ""}.`);
     if (next) lines.push(`... and older ones: cursor ${next}`);
@@ -60,6 +59,12 @@ export const listRuns = defineTool({
     return { content: [text(said)], structured: { runs, next_cursor: next, notice } };
   },
 });
+
+function lineOf(run: RunSummary): string {
+  const started = new Date(run.startedAt).toISOString();
+  const when = run.waiting ? `since ${started}` : `${started} ${durationMs(run)} ms`;
+  return `${run.id} ${run.kind} ${stateText(run)} ${when}: ${run.title}`;
+}
 
 /** What the account holds can be late about an end, or miss it when a server dies: who runs a task knows. */
 async function tasksOf(

@@ -46,7 +46,7 @@ export const listSandboxes = defineTool({
     if (sandboxes.length === 0)
       lines.push("You have no sandbox yet: the first call of run_code or run_command makes one.");
     lines.push(
-      `Limits: ${sandboxes.length} of ${limits.sandboxes} sandboxes, ${running} of ${limits.runningSandboxes} running, ${limits.concurrentRuns} runs at once, ${runSecondsToday} of ${limits.runSecondsPerDay} seconds of running and ${modelTokensToday} of ${limits.modelTokensPerDay} tokens of the model today, ${storedBytes} of ${limits.storageBytes} bytes of results kept (beyond that the oldest go).`,
+      `Limits: ${sandboxes.length} of ${limits.sandboxes} sandboxes, ${running} of ${limits.runningSandboxes} running, ${limits.concurrentRuns} runs at once, ${runSecondsToday} of ${limits.runSecondsPerDay} seconds of running and ${modelTokensToday} of ${limits.modelTokensPerDay} tokens of the model today, ${megabytes(storedBytes)} of ${megabytes(limits.storageBytes)} MB of results kept (beyond that the oldest go).`,
     );
     const structured = {
       sandboxes,
@@ -63,3 +63,8 @@ export const listSandboxes = defineTool({
     return { content: [text(lines.join("\n"))], structured };
   },
 });
+
+/** Of 1024 * 1024 bytes each, as the variables that limit them count. */
+function megabytes(bytes: number): string {
+  return String(Math.round((bytes / 1024 / 1024) * 10) / 10);
+}

@@ -92,7 +92,7 @@ export const readFile = defineTool({
 /** Where to go on in a file that an answer does not show whole; empty when it does. */
 function goOn(content: string, cut: boolean, offset: number, range: FileRange, path: string): string {
   const { size, lines = 0 } = range;
-  const whole = `${absolute(path)} has ${lines} lines, ${size} bytes`;
+  const whole = `${absolute(path)} has ${counted(lines, "line")}, ${counted(size, "byte")}`;
   if (content === "")
     return size === 0 ? `[${absolute(path)} is empty.]` : `[${whole}: there is no line ${offset}.]`;
   const partial = cut && !content.endsWith("\n");
@@ -126,8 +126,16 @@ async function asBytes(
   );
   const end = offset + value.bytes.length;
   const rest = end < value.size ? ` Go on with encoding base64 and offset ${end}.` : "";
-  const said = `[${absolute(path)} has ${value.size} bytes; bytes ${offset} to ${end} in base64.${rest}]`;
+  const whole = `${absolute(path)} has ${counted(value.size, "byte")}`;
+  const isBehind = offset > 0 && offset >= value.size;
+  const said = isBehind
+    ? `[${whole}: there is no byte ${offset}.]`
+    : `[${whole}; bytes ${offset} to ${end} in base64.${rest}]`;
   return { content: blocks(sections([["notice", notice]]), value.bytes.toBase64(), said) };
+}
+
+function counted(count: number, unit: string): string {
+  return `${count} ${unit}${count === 1 ? "" : "s"}`;
 }
 
 function blocks(...texts: string[]) {

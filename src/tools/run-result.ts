@@ -5,7 +5,7 @@ import { shownText } from "../runs/output.ts";
 import { type CodeDetail, type CodeResult, RUN_STATES, type RunView, durationMs } from "../runs/run.ts";
 import { type ToolOutput, sections, text } from "./define.ts";
 import { taskFields, taskText } from "./task-result.ts";
-import { waitingText } from "./waiting.ts";
+import { stateText, waitingText } from "./waiting.ts";
 
 type Block = ToolOutput["content"][number];
 
@@ -14,20 +14,21 @@ export function runBlocks(run: RunView, notice?: string): Block[] {
   const task = taskDetailOf(run);
   if (task) return [text(taskText(run, task, notice))];
   const { results = [], error } = codeDetailOf(run) ?? {};
-  const blocks = results.map(resultBlock);
-  const texts = blocks.flatMap((block) => ("text" in block ? block.text : []));
   const said = sections([
     ["notice", notice],
-    ["state", run.state === "succeeded" || run.state === "failed" ? undefined : run.state],
+    ["state", run.state === "succeeded" || run.state === "failed" ? undefined : stateText(run)],
     ["exit_code", run.exitCode],
     ["note", run.note],
     ["stdout", shownText(run.stdout)],
     ["stderr", shownText(run.stderr)],
-    ["result", texts.join("\n")],
+    ["result", resultText(results)],
+    ["left_out", leftOutText(results)],
     ["error", error && (error.traceback.join("\n") || `${error.name}: ${error.message}`)],
     ["next", nextCall(run)],
   ]);
-  const images = blocks.flatMap((block) => ("image" in block ? block.image : []));
+  const images = results.flatMap((result): Block[] =>
+    "image" in result ? [{ type: "image", data: result.image, mimeType: result.mimeType }] : [],
+  );
   return said || images.length === 0
     ? [text(said || "Done; nothing was printed or returned."), ...images]
     : images;
@@ -56,8 +57,8 @@ export function anyRunFields(run: RunView, notice?: string): Record<string, unkn
   const task = taskDetailOf(run);
   if (task) return taskFields(run, task, notice);
   const { results, error } = codeDetailOf(run) ?? {};
-  const texts = results?.flatMap((result) => ("text" in result ? result.text : []));
-  return { ...runFields(run, notice), result: texts?.join("\n"), error };
+  const result = results && resultText(results);
+  return { ...runFields(run, notice), result, left_out: results && leftOutText(results), error };
 }
 
 export function runFields(run: RunView, notice?: string): z.input<typeof runOutput> {
@@ -88,8 +89,26 @@ export function nextCall(run: RunView): string | undefined {
   return undefined;
 }
 
-/** A result as text for the block, or as an image of its own. */
-function resultBlock(result: CodeResult): { text: string } | { image: Block } {
-  if ("text" in result) return result;
-  return { image: { type: "image", data: result.image, mimeType: result.mimeType } };
+/** The line that a kernel or a run's record has in the place of a result. */
+const LEFT_OUT = /^\[(an? (?:image|result)\b.* is left out: .*)\]$/i;
+
+function textsOf(results: readonly CodeResult[]): string[] {
+  return results.flatMap((result) => ("text" in result ? result.text : []));
+}
+
+function resultText(results: readonly CodeResult[]): string {
+  return textsOf(results)
+    .filter((line) => !LEFT_OUT.test(line))
+    .join("\n");
+}
+
+/** A line for each reason, with how many results it holds for; undefined when nothing is left out. */
+function leftOutText(results: readonly CodeResult[]): string | undefined {
+  const counts = new Map<string, number>();
+  for (const line of textsOf(results)) {
+    const reason = LEFT_OUT.exec(line)?.[1];
+    if (reason !== undefined) counts.set(reason, (counts.get(reason) ?? 0) + 1);
+  }
+  const lines = [...counts].map(([reason, count]) => (count === 1 ? reason : `${reason} (${count} times)`));
+  return lines.join("\n") || undefined;
 }

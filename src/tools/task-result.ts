@@ -5,7 +5,7 @@ import { RUN_STATES, type RunView, durationMs } from "../runs/run.ts";
 import { type Changes, DIFF_NAME, LIST_NAME, SHOWN_FILES, type TaskDetail } from "../runs/task-detail.ts";
 import { taskDetailOf } from "../runs/task-collect.ts";
 import { sections } from "./define.ts";
-import { waitingText } from "./waiting.ts";
+import { stateText, waitingText } from "./waiting.ts";
 
 /** Lines of progress of a task that goes on. */
 const PROGRESS_LINES = 12;
@@ -13,7 +13,7 @@ const PROGRESS_LINES = 12;
 export function taskText(run: RunView, task: TaskDetail, notice: string | undefined): string {
   return sections([
     ["notice", notice],
-    ["state", run.state],
+    ["state", stateText(run)],
     ["note", run.note],
     ["answer", task.answer],
     ["progress", isOpen(run) ? latest(run) : undefined],

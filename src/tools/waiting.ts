@@ -1,5 +1,10 @@
 /** How a run that has not started is shown to a model. */
-import type { Waiting } from "../runs/run.ts";
+import type { RunState, RunSummary, Waiting } from "../runs/run.ts";
+
+/** The state as a model is told of it. Programs are told `running` until the end, whatever a run waits for. */
+export function stateText({ state, waiting }: RunSummary): RunState | "waiting" {
+  return waiting ? "waiting" : state;
+}
 
 /** Behind what a run waits, what would not have to, and the next call. */
 export function waitingText(id: string, { behind, kind, name }: Waiting): string {

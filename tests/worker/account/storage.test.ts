@@ -5,7 +5,7 @@ import { principalHash } from "../../../src/sandbox/naming.ts";
 import { parseConfig, type Env } from "../../../src/server/config.ts";
 import { accountOf, actorOf, bucket, type Caller, idIn, principal, until } from "../support.ts";
 
-const LIMIT = 3_000_000;
+const LIMIT = 3 * 1024 * 1024;
 
 describe("storage", () => {
   let caller: Caller;
@@ -30,8 +30,9 @@ describe("storage", () => {
     await print("one", 1_200_000);
     await until(async () => (await used()) > 1_200_000);
     expect(await used()).toBeLessThan(1_300_000);
-    const { text } = await caller.call("list_sandboxes");
-    expect(text).toContain(`${await used()} of ${LIMIT} bytes of results kept`);
+    const { text, structured } = await caller.call("list_sandboxes");
+    expect(text).toMatch(/, 1\.[12] of 3 MB of results kept/);
+    expect(structured).toMatchObject({ storage_bytes: await used(), max_storage_bytes: LIMIT });
   });
 
   it("has the oldest results go, of whatever sandbox, when it is full", async () => {

@@ -30,6 +30,18 @@ describe("a run that waits for another", () => {
     expect(answer.text).toMatch(/another session/);
     expect(answer.text).not.toContain("Still running");
     expect((await result(second, { wait_seconds: 0 })).text).toContain(`behind ${first}`);
+    for (const shown of [answer, await result(second, { wait_seconds: 0, cursor: 0 })])
+      expect(shown).toMatchObject({
+        text: expect.stringMatching(/^state: waiting$/m),
+        structured: { state: "running" },
+      });
+    const listed = await owner.call("list_runs", { sandbox });
+    const lines = listed.text.split("\n").filter((line) => /^\S+ command (waiting|running) /.test(line));
+    expect(lines).toEqual([
+      expect.stringMatching(`^${second} command waiting since \\S+Z: true$`),
+      expect.stringMatching(`^${first} command running \\S+Z \\d+ ms: `),
+    ]);
+    expect(listed.structured.runs).toContainEqual(expect.objectContaining({ id: second, state: "running" }));
     expect(await sh(sandbox, "echo at once; touch /tmp/go", { session: "other" })).toBe("at once\n");
     const ended = await result(second);
     const waited = Date.now() - askedAt;

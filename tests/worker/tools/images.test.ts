@@ -155,6 +155,19 @@ Large()`;
     },
   );
 
+  it("is one line with all that are left out for the same reason, and no result", async () => {
+    const code = `
+from IPython.display import display
+class Large:
+    def _repr_png_(self): return b"\\x89PNG\\r\\n\\x1a\\n" + bytes(900_000)
+for _ in range(25): display(Large())`;
+    const { text, structured } = await owner.call("run_code", { sandbox, code });
+    expect(text).not.toMatch(/^result/m);
+    expect(text.match(/An image is left out/g)).toHaveLength(1);
+    expect(text).toMatch(/^left_out:\nAn image is left out: .* \(25 times\)$/m);
+    expect(structured.left_out).toContain("(25 times)");
+  });
+
   it("leaves the others of the same result alone", async () => {
     const code = `
 from IPython.display import display

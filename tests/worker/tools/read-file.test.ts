@@ -49,6 +49,17 @@ describe("read_file", () => {
     expect((await read("unended", { offset: 2 })).content[0]?.text).toBe("b");
   });
 
+  it("says what lies behind the end, and counts one as one", async () => {
+    await write("single", "a");
+    expect((await read("single", { offset: 2 })).text).toBe(
+      "[/workspace/single has 1 line, 1 byte: there is no line 2.]",
+    );
+    for (const offset of [1, 50])
+      expect((await read("single", { offset, encoding: "base64" })).text).toBe(
+        `[/workspace/single has 1 byte: there is no byte ${offset}.]`,
+      );
+  });
+
   it("says that a file is empty", async () => {
     expect((await read("empty")).text).toBe("[/workspace/empty is empty.]");
     expect((await read("empty", { encoding: "base64" })).text).toContain("has 0 bytes");

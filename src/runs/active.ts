@@ -1,6 +1,7 @@
 /** A run under way: takes its output, keeps its record on disk, and tells those who wait for it. */
 import { ToolError } from "../sandbox/errors.ts";
 import { within } from "../sandbox/kernel-process.ts";
+import type { Backlog, Waiting as WaitingLog } from "./backlog.ts";
 import { type RunFailure, failureOf } from "./failure.ts";
 import { localID } from "./id.ts";
 import type { LogStore, LogWriter } from "./log.ts";
@@ -13,12 +14,19 @@ const FLUSH_MS = 1000;
 /** How long after an error of the way to the container its end is expected to be known, milliseconds. */
 const DOWN_MS = 5000;
 
-export class ActiveRun implements RunSink {
+/** What runs under way share. */
+export interface ActiveRunHost {
+  store: RunStore;
+  backlog: Backlog;
+  /** Saves a run that has ended, soon. */
+  saveLater(run: ActiveRun): void;
+}
+
+export class ActiveRun implements RunSink, WaitingLog {
   readonly record: RunRecord;
-  readonly #store: RunStore;
+  readonly #host: ActiveRunHost;
   readonly #log: LogWriter;
   readonly #shelf: LogStore;
-  readonly #later: (run: ActiveRun) => void;
   readonly #stored: Record<Stream, number>;
   readonly #settled = Promise.withResolvers<void>();
   #waiting: (() => void)[] = [];
@@ -32,17 +40,9 @@ export class ActiveRun implements RunSink {
   /** Why nothing was run, when that is so. */
   failure: RunFailure | undefined;
 
-  /** @param later is to save a run that has ended, soon */
-  constructor(
-    record: RunRecord,
-    store: RunStore,
-    log: LogWriter,
-    shelf: LogStore,
-    later: (run: ActiveRun) => void,
-  ) {
+  constructor(record: RunRecord, log: LogWriter, shelf: LogStore, host: ActiveRunHost) {
     this.record = record;
-    this.#later = later;
-    this.#store = store;
+    this.#host = host;
     this.#log = log;
     this.#shelf = shelf;
     this.#storedTrace = record.trace;
@@ -60,6 +60,10 @@ export class ActiveRun implements RunSink {
   /** Bytes of the log so far, saved or not. */
   get logBytes(): number {
     return this.#log.bytes;
+  }
+
+  get waitingBytes(): number {
+    return this.#log.waitingBytes;
   }
 
   /** The run as it is now, saved or not. */
@@ -109,7 +113,7 @@ export class ActiveRun implements RunSink {
     Object.assign(this.record, end, { endedAt: Math.max(Date.now(), this.record.startedAt) });
     this.#changed = true;
     // Every answer of an actor waits until what it wrote is safe: a short run is written behind its own.
-    if (this.#savedAt === 0 && !this.#log.isLong) this.#later(this);
+    if (this.#savedAt === 0 && !this.#log.isLong) this.#host.saveLater(this);
     else this.save();
     this.#settled.resolve();
     this.#wake();
@@ -126,7 +130,7 @@ export class ActiveRun implements RunSink {
     this.#savedAt = Date.now();
     this.#log.flush();
     this.record.logBytes = this.#log.bytes;
-    this.#store.put(this.record);
+    this.#host.store.put(this.record);
     this.#storedTrace = this.record.trace;
     this.#stored.stdout = this.record.ends.stdout.bytes;
     this.#stored.stderr = this.record.ends.stderr.bytes;
@@ -150,6 +154,10 @@ export class ActiveRun implements RunSink {
   describe(detail: RunDetail): void {
     this.record.detail = detail;
     this.#changed = true;
+  }
+
+  take(output: () => void): Promise<void> {
+    return this.#host.backlog.take(output);
   }
 
   output(stream: Stream, bytes: Uint8Array): void {
@@ -206,9 +214,14 @@ export class ActiveRun implements RunSink {
     for (const wake of waiting) wake();
   }
 
+  async ship(): Promise<void> {
+    this.save();
+    await this.#ship(true);
+  }
+
   /** One after the other: rows leave in order. What R2 refuses stays in SQLite and goes with the next attempt. */
-  #ship(ended: boolean): Promise<void> {
-    this.#shipping = this.#shipping.then(() => this.#log.ship(this.#shelf, ended)).catch(() => undefined);
+  #ship(all: boolean): Promise<void> {
+    this.#shipping = this.#shipping.then(() => this.#log.ship(this.#shelf, all)).catch(() => undefined);
     return this.#shipping;
   }
 }

@@ -61,25 +61,37 @@ export class RunFiles {
     const line = `${this.#free()}${call} ${sink.position("stdout")} ${sink.position("stderr")} ${max}`;
     const { words, rest } = await this.#shell.call("run.sh", line, { session, answerMs });
     const [state, status, ...ranges] = words;
-    const data = rest.split("\n");
+    const parts = rest.split("\n", STREAMS.length).map((part) => bytesOf(part).subarray(0, PIECE_BYTES));
     let drained = true;
-    for (const [index, stream] of STREAMS.entries()) {
-      const position = sink.position(stream);
-      const size = countOf(ranges[2 * index]) ?? position;
-      const start = Math.min(countOf(ranges[2 * index + 1]) ?? position, size);
-      const bytes = bytesOf(data[index]).subarray(0, PIECE_BYTES);
-      const gap = start - position;
-      if (gap > 0) sink.skipped(stream, gap + bytes.length, bytes);
-      else if (bytes.length > 0) sink.output(stream, bytes);
-      // A size without the bytes is none: the command has put something else in the place of its output.
-      if (bytes.length > 0 && sink.position(stream) < size) drained = false;
-    }
+    const output = () => {
+      drained = this.#pass(parts, ranges);
+    };
+    if (parts.some(({ length }) => length > 0)) await sink.take(output);
+    else output();
     this.#behind = !drained;
     return {
       state: state === "exited" || state === "unknown" ? state : "running",
       status: statusOf(status),
       drained,
     };
+  }
+
+  /** Passes on what was read of each stream; answers whether that was all. @param ranges size and start of each */
+  #pass(parts: readonly Uint8Array[], ranges: readonly string[]): boolean {
+    const sink = this.#sink;
+    let drained = true;
+    for (const [index, stream] of STREAMS.entries()) {
+      const position = sink.position(stream);
+      const size = countOf(ranges[2 * index]) ?? position;
+      const start = Math.min(countOf(ranges[2 * index + 1]) ?? position, size);
+      const bytes = parts[index] ?? NOTHING;
+      const gap = start - position;
+      if (gap > 0) sink.skipped(stream, gap + bytes.length, bytes);
+      else if (bytes.length > 0) sink.output(stream, bytes);
+      // A size without the bytes is none: the command has put something else in the place of its output.
+      if (bytes.length > 0 && sink.position(stream) < size) drained = false;
+    }
+    return drained;
   }
 
   /** What gives the disk back that holds output which is stored here. */
@@ -101,10 +113,12 @@ export function statusOf(word: string | undefined): number {
   return status !== undefined && status <= 255 ? status : 255;
 }
 
+const NOTHING = new Uint8Array(0);
+
 function bytesOf(base64 = ""): Uint8Array {
   try {
     return Uint8Array.fromBase64(base64);
   } catch {
-    return new Uint8Array(0);
+    return NOTHING;
   }
 }

@@ -11,11 +11,17 @@ import { type LogPiece, STREAMS, type Stream } from "./run.ts";
 const ROW_BYTES = 512 * 1024;
 
 /** Bytes of an object in R2, give or take a row. A log of up to `KEEP_BYTES` never leaves SQLite. */
-const OBJECT_BYTES = 4 * 1024 * 1024;
-const KEEP_BYTES = 64 * 1024;
+const OBJECT_BYTES = 2 * 1024 * 1024;
+export const KEEP_BYTES = 64 * 1024;
 
-/** Bytes that wait in memory before they are due in rows, whatever the time: an actor has 128 MB for everything. */
-const PENDING_BYTES = 4 * 1024 * 1024;
+/**
+ * Bytes that wait in memory before they are due in rows, whatever the time: an actor has 128 MB for everything, and what
+ * is written at once makes SQLite's write-ahead log longer.
+ */
+const PENDING_BYTES = 1024 * 1024;
+
+/** Objects that R2 deletes in one call. */
+const DELETE_BATCH = 1000;
 
 /** Where whole objects of a log go. */
 export interface LogStore {
@@ -99,6 +105,11 @@ export class LogWriter {
     return this.bytes > KEEP_BYTES;
   }
 
+  /** Bytes that are to go to R2. */
+  get waitingBytes(): number {
+    return this.isLong ? this.#pendingBytes + this.#unshipped : 0;
+  }
+
   /** Whether so much waits in memory that it should be flushed now. */
   get isDue(): boolean {
     return this.#pendingBytes >= PENDING_BYTES;
@@ -140,12 +151,12 @@ export class LogWriter {
   }
 
   /**
-   * Moves rows to R2 as whole objects, and what is left too once the run has `ended`. What R2 does not take now stays in
-   * its rows for the next call.
+   * Moves rows to R2 as whole objects; with `all` also what is left then, of a log that does not stay in SQLite. What R2
+   * does not take now stays in its rows for the next call.
    * @throws whatever R2 throws
    */
-  async ship({ bucket, prefix }: LogStore, ended: boolean): Promise<void> {
-    while (this.#unshipped >= OBJECT_BYTES || (ended && this.#unshipped > 0 && this.isLong)) {
+  async ship({ bucket, prefix }: LogStore, all: boolean): Promise<void> {
+    while (this.#unshipped >= OBJECT_BYTES || (all && this.#unshipped > 0 && this.isLong)) {
       const rows = this.#sql
         .exec<Row>("SELECT * FROM log WHERE run = ? AND object IS NULL ORDER BY seq LIMIT 64", this.#runID)
         .toArray();
@@ -236,8 +247,8 @@ export async function deleteLog(sql: SqlStorage, runID: string, { bucket, prefix
     .exec<{ objects: number }>("SELECT coalesce(max(object) + 1, 0) AS objects FROM log WHERE run = ?", runID)
     .one();
   const keys = Array.from({ length: objects }, (_, index) => objectKey(prefix, index));
-  // R2 takes up to 1,000 keys in one call: more than any log has objects.
-  if (keys.length > 0) await bucket.delete(keys);
+  for (let at = 0; at < keys.length; at += DELETE_BATCH)
+    await bucket.delete(keys.slice(at, at + DELETE_BATCH));
   sql.exec("DELETE FROM log WHERE run = ?", runID);
 }
 

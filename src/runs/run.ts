@@ -101,6 +101,8 @@ export interface RunSink {
   readonly id: string;
   /** Its turn has come. */
   began(): void;
+  /** Has output taken over once there is room for what it passes on to `output` and `skipped`. */
+  take(output: () => void): Promise<void>;
   /** The next output of a stream. */
   output(stream: Stream, bytes: Uint8Array): void;
   /** The next `count` bytes of a stream, of which only the last were read because the log has no room for it. */

@@ -4,6 +4,7 @@
  */
 import { unknownRun } from "../sandbox/errors.ts";
 import { ActiveRun } from "./active.ts";
+import { Backlog } from "./backlog.ts";
 import { Ends } from "./ends.ts";
 import { isTaskID, newRunID } from "./id.ts";
 import { type LogStore, LogWriter, deleteLog, deleteObjects, readLog } from "./log.ts";
@@ -50,6 +51,7 @@ export class Runs {
   readonly #host: RunsHost;
   readonly #store: RunStore;
   readonly #active = new Map<string, ActiveRun>();
+  readonly #backlog = new Backlog(() => this.#active.values());
   /** Runs that have ended and are not on disk yet. Whoever asks the store for anything has them written first. */
   readonly #unsaved = new Set<ActiveRun>();
   #isSaveDue = false;
@@ -205,8 +207,11 @@ export class Runs {
   #follow(record: RunRecord, launch: Launch, isNew: boolean): ActiveRun {
     const { sql, logCapBytes } = this.#host;
     const log = new LogWriter(sql, record.id, () => (this.isFull ? 0 : logCapBytes), isNew);
-    const later = (ended: ActiveRun) => this.#saveLater(ended);
-    const run = new ActiveRun(record, this.#store, log, this.#shelf(record.id), later);
+    const run = new ActiveRun(record, log, this.#shelf(record.id), {
+      store: this.#store,
+      backlog: this.#backlog,
+      saveLater: (ended) => this.#saveLater(ended),
+    });
     this.#active.set(record.id, run);
     const done = run.follow(launch(run)).finally(() => {
       this.#active.delete(record.id);

@@ -1,6 +1,6 @@
 /** The records of runs in the actor's SQLite. */
 import { Ends } from "./ends.ts";
-import { createLogTable } from "./log.ts";
+import { KEEP_BYTES, createLogTable } from "./log.ts";
 import type { End, RunKind, RunState, RunSummary, RunView, Stream } from "./run.ts";
 
 /** A run as its record holds it. */
@@ -171,20 +171,21 @@ export class RunStore {
   }
 
   /**
-   * Bytes of all there is of the runs: records, logs, and what tasks left; and when the run ended that ended first,
-   * milliseconds since the epoch.
+   * Bytes of all there is of the runs, and when the run ended that ended first, milliseconds since the epoch: what of the
+   * database holds something, long logs, and what tasks left. Without a run it is nothing, although the database is
+   * there: nobody could give that up.
    */
   stored(): Stored {
-    const { bytes, oldest } = this.#sql
-      .exec<{ bytes: number; oldest: number | null }>(
-        `SELECT coalesce(sum(log_bytes + length(out_head) + length(out_tail) + length(err_head) + length(err_tail)
-             + length(title) + coalesce(length(note), 0) + coalesce(length(detail), 0) + coalesce(length(trace), 0)
+    const { runs, bytes, oldest } = this.#sql
+      .exec<{ runs: number; bytes: number; oldest: number | null }>(
+        `SELECT count(*) AS runs, coalesce(sum(CASE WHEN log_bytes > ? THEN log_bytes ELSE 0 END
              + CASE kind WHEN 'task' THEN coalesce(detail ->> '$.archive.bytes', 0) + (
                  SELECT coalesce(sum(value ->> '$.size'), 0) FROM json_each(coalesce(detail, '{}'), '$.artifacts')
                ) ELSE 0 END), 0) AS bytes, min(ended_at) AS oldest FROM runs`,
+        KEEP_BYTES,
       )
       .one();
-    return { bytes, oldest: oldest ?? undefined };
+    return runs === 0 ? { bytes: 0 } : { bytes: bytes + this.#sql.databaseSize, oldest: oldest ?? undefined };
   }
 
   delete(id: string): void {

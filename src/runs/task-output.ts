@@ -87,6 +87,10 @@ export class TaskOutput implements RunSink {
     return this.#run.over(ms);
   }
 
+  take(output: () => void): Promise<void> {
+    return this.#run.take(output);
+  }
+
   skipped(stream: Stream, count: number, last: Uint8Array): void {
     if (stream !== "stdout") return this.#run.skipped(stream, count, last);
     this.offset += this.#partialBytes + count;

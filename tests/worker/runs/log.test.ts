@@ -104,7 +104,7 @@ const rowsOf = (sql: SqlStorage, id: string) =>
     .one();
 
 describe("a log", () => {
-  it("moves to the bucket in objects of about 4 MiB, and reads the same from wherever it lies", async () => {
+  it("moves to the bucket in objects of about 2 MiB, and reads the same from wherever it lies", async () => {
     await withRuns("log-objects", async (runs, _host, sql) => {
       const { id, execution } = await start(runs);
       const out = pattern(11 * MiB, 1);
@@ -120,8 +120,8 @@ describe("a log", () => {
       await expect.poll(async () => rowsOf(sql, id).bytes).toBe(0);
       const objects = await objectsOf(id);
       expect(objects.reduce((sum, { size }) => sum + size, 0)).toBe(out.length + printed);
-      expect(objects.length).toBe(3);
-      for (const { size } of objects) expect(size).toBeLessThan(5 * MiB);
+      expect(objects.length).toBe(6);
+      for (const { size } of objects) expect(size).toBeLessThan(3 * MiB);
       const late = await whole(runs, id, 48 * 1024 + 7);
       expect(same(late.stdout, out)).toBe(true);
       expect(same(late.stderr, early.stderr)).toBe(true);
@@ -158,7 +158,8 @@ describe("a log", () => {
     await withRuns("log-memory", async (runs, _host, sql) => {
       const { id, execution } = await start(runs);
       for (let n = 0; n < 9; n++) execution.print("stdout", pattern(MiB, n));
-      expect(rowsOf(sql, id).bytes).toBe(8 * MiB);
+      execution.print("stdout", "more");
+      expect(rowsOf(sql, id).bytes).toBe(9 * MiB);
       execution.end({ state: "succeeded" });
       await runs.result(id, 1000);
     });
@@ -304,7 +305,7 @@ describe("a run", () => {
         young.execution.print("stdout", "young");
         young.execution.end({ state: "succeeded" });
         const running = await start(runs);
-        await expect.poll(async () => (await objectsOf(old.id)).length).toBe(2);
+        await expect.poll(async () => (await objectsOf(old.id)).length).toBe(3);
         await expect.poll(() => rowsOf(sql, old.id).bytes).toBe(0);
         sql.exec("UPDATE runs SET ended_at = ? WHERE id = ?", Date.now() - host.keepMs - 1000, old.id);
         const next = await runs.sweep();

@@ -16,6 +16,10 @@ class Recorder implements RunSink {
   hasFiles = true;
   readonly said: Record<Stream, string> = { stdout: "", stderr: "" };
 
+  async take(output: () => void): Promise<void> {
+    output();
+  }
+
   output(stream: Stream, bytes: Uint8Array): void {
     this.said[stream] += new TextDecoder().decode(bytes);
   }

@@ -1,6 +1,7 @@
 /** What `npm start` prints when the server serves: where, with which token, and how to connect clients to it. */
 import { dirname } from "node:path";
 import { clientLines } from "../src/server/client-lines.ts";
+import type { MountedDirectory } from "../src/server/mounts.ts";
 import type { Variables } from "./variables.ts";
 
 export interface Announcement {
@@ -15,10 +16,12 @@ export interface Announcement {
    * that others read, or that is kept, gets a placeholder. Commands always read the token from where it is.
    */
   showToken: boolean;
+  /** Directories of the user in sandboxes, each with an address that leads to it. */
+  mounts: readonly MountedDirectory[];
 }
 
 export function announce(announcement: Announcement): string {
-  const { url, token, tokenSource, file, showToken } = announcement;
+  const { url, token, tokenSource, file, showToken, mounts } = announcement;
   const fromEnvironment = tokenSource === "environment";
   const shell = fromEnvironment ? "$SERVER_AUTH_TOKEN" : `$(${readToken(file)})`;
   const written = showToken ? token : "<SERVER_AUTH_TOKEN>";
@@ -30,6 +33,9 @@ export function announce(announcement: Announcement): string {
   const lines = clientLines(url, { shell, written }).map(
     ({ client, file: place, text }) => `${client}${place === undefined ? "" : ` (${place})`}:\n  ${text}\n`,
   );
+  const mounted = mounts.map(
+    ({ path, sandbox }) => `${path} in sandbox ${sandbox}: ${url}?sandbox=${sandbox}\n`,
+  );
   return `
 sandbox-mcp is ready.
 
@@ -38,8 +44,8 @@ sandbox-mcp is ready.
 
 ${lines.join("\n")}
 Every chat of yours works in one sandbox, "default", unless its model names another. A sandbox of its own for a chat or a
-project: put ?sandbox=NAME behind the URL.
-
+project: put ?sandbox=name behind the URL (1 to 20 of a-z, 0-9 and -).
+${mounted.length === 0 ? "" : `\n${mounted.join("")}`}
 Ctrl-C stops the server and every sandbox.
 `;
 }

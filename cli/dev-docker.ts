@@ -42,7 +42,9 @@ const url = `http://127.0.0.1:${port}/mcp`;
 while (child.exitCode === null && child.signalCode === null) {
   const problem = await whyNotServing(url, token).catch(() => "nothing answers");
   if (problem === undefined) {
-    process.stdout.write(announce({ url, token, tokenSource, file, showToken: process.stdout.isTTY }));
+    process.stdout.write(
+      announce({ url, token, tokenSource, file, showToken: process.stdout.isTTY, mounts: [] }),
+    );
     break;
   }
   await new Promise((resolve) => setTimeout(resolve, 1000));

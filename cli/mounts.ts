@@ -1,4 +1,4 @@
-/** Directories of this machine that the user gives to sandboxes: `--mount DIR[=NAME][:ro]`. */
+/** Directories of this machine that the user gives to sandboxes: `--mount DIR[=NAME][:ro|:rw]`. */
 import { accessSync, constants, realpathSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { basename, relative, resolve } from "node:path";
@@ -12,24 +12,18 @@ import { UserError } from "./errors.ts";
 export interface Mounts {
   forWorker: MountedDirectory[];
   forEngine: HostDirectory[];
-  /** Those whose sandboxes run as root of the machine, because they have the rights of the owner. */
+  /** Those that sandboxes write to as root of the machine, because they have the rights of the owner. */
   ofRoot: string[];
 }
 
-/** Directories of the system, which no program in a sandbox should change. */
-const SYSTEM = new Set([
-  "/bin",
-  "/boot",
-  "/dev",
-  "/etc",
-  "/lib",
-  "/proc",
-  "/run",
-  "/sbin",
-  "/sys",
-  "/usr",
-  "/var",
-]);
+/** What no program in a sandbox should change, nor read: the system's files, devices and sockets. */
+const SYSTEM = /^\/(bin|boot|dev|etc|lib[^/]*|proc|run|sbin|sys|usr|var)(\/|$)/;
+
+/** Below /var, where projects are. */
+const NOT_SYSTEM = /^\/var\/(tmp\/.|www(\/|$))/;
+
+/** Hidden directories right in a home directory, this user's or another's: keys, settings, what shells run. */
+const HIDDEN = /^(\/root|\/home\/[^/]+)\/\./;
 
 /**
  * @param cwd What relative paths are relative to.
@@ -44,15 +38,16 @@ export async function readMounts(
   const mounts: Mounts = { forWorker: [], forEngine: [], ofRoot: [] };
   for (const text of given) {
     const { path, name, readOnly } = parse(text, cwd);
-    const source = realDirectory(path, text, readOnly);
+    const source = realDirectory(path, text);
     refuse(source, text, own);
+    requireAccess(source, text, readOnly);
     const sandbox = name ?? sandboxNameOf(path, text);
     const other = mounts.forWorker.find((mount) => mount.sandbox === sandbox);
     if (other !== undefined)
       throw new UserError(
         `--mount ${text}: sandbox ${sandbox} has ${other.source} already. Name another one: --mount DIR=NAME.`,
       );
-    if (process.getuid?.() === 0 && statSync(source).uid === 0) mounts.ofRoot.push(source);
+    if (!readOnly && process.getuid?.() === 0 && statSync(source).uid === 0) mounts.ofRoot.push(source);
     const target = `/workspace/${basename(path)}`;
     mounts.forWorker.push({ sandbox, path: target, source, readOnly });
     mounts.forEngine.push({
@@ -67,7 +62,7 @@ export async function readMounts(
 
 /** A name of a directory may hold `=` and `:` too: what is there as a whole is meant as a whole. */
 function parse(text: string, cwd: string): { path: string; name: string | undefined; readOnly: boolean } {
-  if (text.trim() === "") throw new UserError("--mount needs a directory: --mount DIR[=NAME][:ro].");
+  if (text.trim() === "") throw new UserError("--mount needs a directory: --mount DIR[=NAME][:ro|:rw].");
   const whole = resolve(cwd, text);
   if (exists(whole)) return { path: whole, name: undefined, readOnly: false };
   const readOnly = text.endsWith(":ro");
@@ -83,18 +78,25 @@ function parse(text: string, cwd: string): { path: string; name: string | undefi
   return { path: resolve(cwd, directory), name, readOnly };
 }
 
-function realDirectory(path: string, text: string, readOnly: boolean): string {
+function realDirectory(path: string, text: string): string {
   try {
     const source = realpathSync(path);
     if (!statSync(source).isDirectory()) throw new UserError(`--mount ${text}: ${path} is not a directory.`);
-    accessSync(source, constants.R_OK | constants.X_OK | (readOnly ? 0 : constants.W_OK));
     return source;
   } catch (error) {
     if (error instanceof UserError) throw error;
     const code = error instanceof Error && "code" in error ? error.code : undefined;
     if (code === "ENOENT") throw new UserError(`--mount ${text}: there is no directory ${path}.`);
+    throw new UserError(`--mount ${text}: you may not read ${path}.`);
+  }
+}
+
+function requireAccess(source: string, text: string, readOnly: boolean): void {
+  try {
+    accessSync(source, constants.R_OK | constants.X_OK | (readOnly ? 0 : constants.W_OK));
+  } catch {
     const way = readOnly ? "" : " Read-only it may be: --mount DIR:ro.";
-    throw new UserError(`--mount ${text}: you may not ${readOnly ? "read" : "write to"} ${path}.${way}`);
+    throw new UserError(`--mount ${text}: you may not ${readOnly ? "read" : "write to"} ${source}.${way}`);
   }
 }
 
@@ -108,7 +110,9 @@ function refuse(source: string, text: string, own: readonly string[]): void {
     if (holds(source, directory)) throw no(`holds the server's own ${directory}`);
     if (holds(directory, source)) throw no(`lies in the server's own ${directory}`);
   }
-  if (SYSTEM.has(source)) throw no("belongs to the system");
+  if (HIDDEN.test(source) || (holds(home, source) && relative(home, source).startsWith(".")))
+    throw no("is hidden in a home directory, where keys and settings are");
+  if (SYSTEM.test(source) && !NOT_SYSTEM.test(source)) throw no("belongs to the system");
 }
 
 function holds(outer: string, inner: string): boolean {

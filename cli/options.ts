@@ -10,7 +10,7 @@ export interface StartOptions {
   network: "internet" | "none";
   /** Where Durable Objects, R2 and KV live. Absolute. */
   stateDir: string;
-  /** `DIR[=NAME][:ro]` each, as given, relative to `cwd`. */
+  /** `DIR[=NAME][:ro|:rw]` each, as given, relative to `cwd`. */
   mounts: string[];
   cwd: string;
   /** The interpreter that sandboxes get as it is, absolute; undefined for the first of PATH. */
@@ -26,8 +26,8 @@ export const USAGE = `npm start [-- options]
   --network internet|none          what sandboxes may reach (SANDBOX_MCP_NETWORK; default internet, by HTTP and
                                    HTTPS, and never this machine or a private network)
   --state-dir <path>               where state is kept (SANDBOX_MCP_STATE_DIR; default .sandbox-mcp)
-  --mount <dir>[=<name>][:ro]      a directory of yours, as /workspace/<its name> in your sandbox of that name, or of the
-                                   name given; may be repeated
+  --mount <dir>[=<name>][:ro|:rw]  a directory of yours, as /workspace/<its name> in your sandbox of that name, or of the
+                                   name given, read-only with :ro; may be repeated
   --python <path>                  the Python 3 that sandboxes get, with the packages it has (SANDBOX_MCP_PYTHON; default
                                    the first of your PATH, for which numpy, pandas, matplotlib and ipython are
                                    installed in the state directory, once)

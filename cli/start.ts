@@ -111,7 +111,9 @@ async function start(): Promise<void> {
   const url = `http://127.0.0.1:${port}/mcp`;
   const problem = await whyNotServing(url, token);
   if (problem !== undefined) throw new UserError(problem);
-  process.stdout.write(announce({ url, token, tokenSource, file, showToken: process.stdout.isTTY }));
+  process.stdout.write(
+    announce({ url, token, tokenSource, file, showToken: process.stdout.isTTY, mounts: mounts.forWorker }),
+  );
   if (options.isolation === "bubblewrap") void python.complete((executable) => engine?.usePython(executable));
 }
 

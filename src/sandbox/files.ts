@@ -224,7 +224,11 @@ const REASONS: readonly Reason[] = [
     "Delete files you no longer need, then write again: nothing was changed.",
   ],
   [/Permission denied|Operation not permitted/i, "permission_denied", "Use a path under /workspace."],
-  [/Read-only/i, "permission_denied", "That part of the sandbox is read-only: use a path under /workspace."],
+  [
+    /Read-only/i,
+    "permission_denied",
+    "This directory is mounted read-only: write to another, such as /workspace or /tmp.",
+  ],
   [
     /Not a directory|File exists/i,
     "not_directory",
@@ -233,11 +237,14 @@ const REASONS: readonly Reason[] = [
   [/name too long/i, "invalid_argument", "Use a shorter name: 255 bytes at most for each part."],
 ];
 
+/** The name under which the helpers write a file before it takes its own. */
+const TEMPORARY = /\/\.sandbox-mcp\.[\w.-]+/g;
+
 const UNFORESEEN: Reason = [/^/, "file_system", ""];
 
 /** The failure behind an answer of the helpers, whose sentence is the system's own. */
 function refusal(what: string, reply: Reply): ToolError {
-  const said = reply.words.slice(1).join(" ") || reply.stderr.trim();
+  const said = (reply.words.slice(1).join(" ") || reply.stderr.trim()).replaceAll(TEMPORARY, "");
   if (saysExhausted(said)) return exhausted();
   const [, code, hint] = REASONS.find(([pattern]) => pattern.test(said)) ?? UNFORESEEN;
   return new ToolError(code, `${what}: ${clause(said) || "the sandbox gave no reason"}.`, hint);

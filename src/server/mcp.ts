@@ -8,13 +8,14 @@ import { tools } from "../tools/index.ts";
 import type { Wanted } from "./app.ts";
 import type { Connection } from "./connection.ts";
 import { log } from "./log.ts";
+import { mountLines } from "./mounts.ts";
 
 /** What a client puts in front of its model. The essentials come first: some clients cut at 512 characters. */
-function instructions(sandbox: string, runsTasks: boolean): string {
+function instructions(sandbox: string, runsTasks: boolean, mounted: readonly string[]): string {
   const tasks = runsTasks ? "; execute_task hands a task to a coding agent" : "";
   return `Real Linux sandboxes for code, shell commands${runsTasks ? ", files and whole tasks" : " and files"}. run_code keeps a live Python, JavaScript or TypeScript kernel; run_command a bash session; write_file, read_file and list_files move files${tasks}. All of them share /workspace of the sandbox named by "sandbox" ("${sandbox}" unless given), made on first use and yours alone.
 
-- Variables, the working directory and files stay between calls. They are gone when a sandbox is destroyed, restarted, or stopped after 10 minutes without use; the next result says so.
+${mounted.map((line) => `- ${line}\n`).join("")}- Variables, the working directory and files stay between calls. They are gone when a sandbox is destroyed, restarted, or stopped after 10 minutes without use; the next result says so.
 - Exceptions and exit codes are results, not errors: read them and go on. An error names the next call to make.
 - Start servers in the background (cmd > log 2>&1 &). Give independent work its own session, context or sandbox: it runs at the same time.`;
 }
@@ -24,7 +25,14 @@ export function createMCPServer(call: Call, connection: Connection, wanted: Want
   const isOffered = (tool: Tool) => tool.isOffered?.(config) ?? true;
   const server = new McpServer(
     { name: "sandbox-mcp", title: "Sandbox", version: manifest.version },
-    { instructions: instructions(connection.sandbox, isOffered(executeTask)), capabilities: { tools: {} } },
+    {
+      instructions: instructions(
+        connection.sandbox,
+        isOffered(executeTask),
+        mountLines(config, call.principal),
+      ),
+      capabilities: { tools: {} },
+    },
   );
   const { maxWaitSeconds } = config;
   for (const tool of tools) {

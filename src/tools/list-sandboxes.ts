@@ -1,8 +1,7 @@
 import { z } from "zod";
-import { OWNER_ID } from "../auth/principal.ts";
 import { accountOf } from "../sandbox/handle.ts";
 import { twice } from "../sandbox/reset.ts";
-import { describeMount } from "../server/mounts.ts";
+import { mountLines } from "../server/mounts.ts";
 import { defineTool, text } from "./define.ts";
 
 export const listSandboxes = defineTool({
@@ -41,8 +40,7 @@ export const listSandboxes = defineTool({
       const size = size_bytes === undefined ? "" : `, ${size_bytes} bytes`;
       return `${name}: ${state}${size}, created ${created_at}, last used ${last_used_at}`;
     });
-    // They are the owner's, and there before the sandbox is.
-    if (principal.id === OWNER_ID) lines.unshift(...config.mounts.map(describeMount));
+    lines.unshift(...mountLines(config, principal));
     if (sandboxes.length === 0)
       lines.push("You have no sandbox yet: the first call of run_code or run_command makes one.");
     lines.push(

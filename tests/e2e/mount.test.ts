@@ -17,6 +17,7 @@ import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { npmStart, repository, type Server, startServer } from "../setup/server.ts";
+import { post, tool } from "../setup/tool.ts";
 import { callTool } from "./mcp.ts";
 
 const isRoot = process.getuid?.() === 0;
@@ -26,6 +27,13 @@ const OTHER = "the-token-of-another-principal";
 
 let directory: string;
 let server: Server;
+
+const instructions = async (url: string, token?: string) => {
+  const clientInfo = { name: "test", version: "1" };
+  const params = { protocolVersion: "2025-06-18", capabilities: {}, clientInfo };
+  const response = await post(url, { jsonrpc: "2.0", id: 1, method: "initialize", params }, { token });
+  return JSON.parse(`"${/"instructions":"((?:[^"\\]|\\.)*)"/.exec(await response.text())?.[1]}"`) as string;
+};
 
 const run = (sandbox: string, command: string, token?: string) =>
   callTool(server.url, "run_command", { sandbox, command }, token);
@@ -47,7 +55,7 @@ beforeAll(async () => {
   const hash = createHash("sha256").update(OTHER).digest("hex");
   const tokens = [{ name: "other", sha256: hash, scopes: ["sandbox:read", "sandbox:write", "sandbox:exec"] }];
   server = await startServer({
-    flags: ["My Project", "link=work", "fixed:ro"].flatMap((name) => ["--mount", join(directory, name)]),
+    flags: ["My Project", "link=work:rw", "fixed:ro"].flatMap((name) => ["--mount", join(directory, name)]),
     env: { AUTH_TOKENS: JSON.stringify(tokens) },
   });
 });
@@ -70,6 +78,24 @@ describe("a mounted directory", () => {
     ]);
     expect(lines[2]).toContain("read-only");
     expect(await callTool(server.url, "list_sandboxes", {}, OTHER)).not.toContain("Mounted");
+  });
+
+  it("is named with its address where the server starts, and in the owner's instructions at every address", async () => {
+    for (const [path, sandbox] of [
+      ["/workspace/My Project", "my-project"],
+      ["/workspace/link", "work"],
+      ["/workspace/fixed", "fixed"],
+    ])
+      expect(server.stdout()).toContain(`${path} in sandbox ${sandbox}: ${server.url}?sandbox=${sandbox}\n`);
+    for (const query of ["", "?sandbox=work"]) {
+      const said = await instructions(server.url + query);
+      expect(said).toContain(
+        `/workspace/link in sandbox work is the user's own directory ${directory}/theirs (what changes`,
+      );
+      expect(said).toContain("/workspace/fixed in sandbox fixed");
+    }
+    expect(await instructions(server.url, OTHER)).not.toContain("Mounted");
+    expect(server.stderr()).not.toContain("chown");
   });
 
   it("is in the sandbox, and what is written there belongs to its owner", async () => {
@@ -115,6 +141,11 @@ describe("a mounted directory", () => {
       /Read-only file system/,
     );
     expect(readFileSync(join(directory, "fixed/file"), "utf8")).toBe("of fixed");
+    for (const path of ["/workspace/fixed/new", "/workspace/fixed/file", "/workspace/fixed/new/below"]) {
+      const { text } = await tool(server.url, "write_file", { sandbox: "fixed", path, content: "x" });
+      expect(text).toContain("mounted read-only");
+      expect(text).not.toMatch(/\.sandbox-mcp|use a path under/i);
+    }
   });
 
   it("takes more than a sandbox's own files may", async () => {

@@ -51,6 +51,7 @@ describe("a printed line carries the token from .dev.vars", () => {
       tokenSource,
       file,
       showToken: false,
+      mounts: [],
     });
     const lines = printed.split("\n").filter((line) => /^ {2}(claude|npx) /.test(line));
     expect(lines.map(headerOf)).toEqual([`Authorization: Bearer ${token}`, `Authorization: Bearer ${token}`]);

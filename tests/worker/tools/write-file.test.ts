@@ -134,7 +134,8 @@ describe("write_file", () => {
     ["a path below a file", "file/below", /is a file: use list_files|Not a directory/],
     ["a device", "/dev/null", /device, socket or pipe/],
     ["a pipe", "fifo", /device, socket or pipe/],
-    ["what is read-only", "/usr/bin/bash", /read-only: use a path under \/workspace/],
+    ["what is read-only", "/usr/bin/bash", /mounted read-only: write to another, such as \/workspace/],
+    ["a place of no file", "/proc/new", /Writing \/proc\/new failed: (?!.*\.sandbox-mcp)/],
     ["a process's file", "/proc/self/comm", /Writing \/proc\/self\/comm failed/],
   ])("refuses %s and says why", async (_what, path, words) => {
     await sh(sandbox, "echo x >file; [ -e fifo ] || mkfifo fifo");

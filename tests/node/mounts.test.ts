@@ -1,0 +1,78 @@
+/** Which directories of the machine `npm start --mount` gives to a sandbox. */
+import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync } from "node:fs";
+import { homedir, tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { readMounts } from "../../cli/mounts.ts";
+
+let directory: string;
+
+beforeAll(() => {
+  directory = realpathSync(mkdtempSync(join(tmpdir(), "sandbox-mcp-mounts-")));
+  for (const name of ["project", "home/.ssh", "home/.config/x", "home/project/.git"])
+    mkdirSync(join(directory, name), { recursive: true });
+  symlinkSync("/etc/ssl", join(directory, "link"));
+});
+afterAll(() => {
+  vi.unstubAllEnvs();
+  rmSync(directory, { recursive: true });
+});
+
+const mount = (text: string) => readMounts([text], directory, []);
+
+describe("refused", () => {
+  it.each([
+    "/etc",
+    "/etc/ssl",
+    "/usr/local",
+    "/bin",
+    "/lib",
+    "/dev/shm",
+    "/proc/self",
+    "/sys/kernel",
+    "/run",
+    "/var",
+    "/var/lib",
+    "/var/tmp",
+    "link",
+    "link:ro",
+    "link=work",
+  ])("%s, which is the system's", async (text) => {
+    await expect(mount(text)).rejects.toThrow(/belongs to the system\. Mount a directory of a project/);
+  });
+
+  it.each([".ssh", ".ssh:ro", ".config/x"])("%s of a home directory", async (name) => {
+    vi.stubEnv("HOME", join(directory, "home"));
+    expect(homedir()).toBe(join(directory, "home"));
+    await expect(mount(`home/${name}`)).rejects.toThrow(/keys and settings/);
+  });
+});
+
+describe("given", () => {
+  it.each([
+    ["project", false],
+    ["project:rw", false],
+    ["project:ro", true],
+    ["home/project/.git=git", false],
+  ])("%s", async (text, readOnly) => {
+    vi.stubEnv("HOME", join(directory, "home"));
+    expect((await mount(text)).forWorker).toEqual([expect.objectContaining({ readOnly })]);
+  });
+
+  it("what lies below /var/tmp", async () => {
+    const path = mkdtempSync("/var/tmp/sandbox-mcp-mounts-");
+    try {
+      expect((await mount(`${path}=tmp`)).forWorker).toHaveLength(1);
+    } finally {
+      rmSync(path, { recursive: true });
+    }
+  });
+
+  it.runIf(process.getuid?.() === 0)(
+    "with a word about root where root's own can be written to",
+    async () => {
+      expect((await mount("project")).ofRoot).toEqual([join(directory, "project")]);
+      expect((await mount("project:ro")).ofRoot).toEqual([]);
+    },
+  );
+});

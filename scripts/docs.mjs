@@ -29,7 +29,10 @@ function put(path, content) {
 async function listed() {
   const config = parseConfig({ ANTHROPIC_API_KEY: "any" });
   const connection = { sandbox: "default", structured: false };
-  const server = createMCPServer({ config }, connection, { called: [], onlyCalls: false });
+  const server = createMCPServer({ config, principal: { id: "docs" } }, connection, {
+    called: [],
+    onlyCalls: false,
+  });
   const [near, far] = InMemoryTransport.createLinkedPair();
   const client = new Client({ name: "docs", version: "0" });
   await Promise.all([server.connect(far), client.connect(near)]);

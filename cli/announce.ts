@@ -55,6 +55,7 @@ function readToken(file: string): string {
   return `npm --prefix ${quote(dirname(file))} run -s token`;
 }
 
-function quote(text: string): string {
-  return /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+/** A word for a shell. */
+export function quote(text: string): string {
+  return /^[\w./:=@+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }

@@ -1,6 +1,7 @@
 /** What `npm start` is told: flags, which go before environment variables, which go before the defaults. */
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { quote } from "./announce.ts";
 import { UserError } from "./errors.ts";
 
 export interface StartOptions {
@@ -97,23 +98,44 @@ function parse(argv: readonly string[]) {
 }
 
 /**
- * npm keeps a flag that stands before `--` to itself: `--port=1` becomes npm_config_port=1, and of `--port 1` the number
- * alone comes here.
+ * npm keeps a flag that stands before `--` to itself: `--port=1` becomes npm_config_port=1. Of `--port 1` that is "true", and
+ * the number alone comes here, among the values of other flags.
  */
 function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, string | undefined>>): void {
-  const swallowed = Object.keys(FLAGS).flatMap((flag) => {
-    // A setting of npm's own, for node-gyp.
-    if (flag === "python") return [];
-    const value = env[`npm_config_${flag.replaceAll("-", "_")}`];
-    if (value === undefined) return [];
-    return value === "true" ? [`--${flag}`] : [`--${flag} ${value}`];
+  const swallowed = Object.entries(FLAGS).flatMap(([flag, { type }]) => {
+    const values = type === "string" ? env[`npm_config_${flag.replaceAll("-", "_")}`]?.split("\n\n") : [];
+    // --python=PATH is a setting of npm's own too, for node-gyp.
+    return (values ?? []).flatMap((value) => (flag === "python" && value !== "true" ? [] : { flag, value }));
   });
-  const [first, ...others] = swallowed;
-  if (first === undefined) return;
-  const meant = others.length === 0 ? [first, ...argv] : [...swallowed, "..."];
-  const names = swallowed.map((flag) => flag.split(" ")[0]).join(" and ");
-  throw new UserError(`npm took ${names} for its own. Put -- first: npm start -- ${meant.join(" ")}`);
+  if (swallowed.length === 0) return;
+  const end = argv.findIndex((word) => word.startsWith("-"));
+  const rest = end < 0 ? [] : argv.slice(end);
+  const loose = argv.slice(0, argv.length - rest.length);
+  const take = (pattern: RegExp) => {
+    const at = loose.findIndex((word) => pattern.test(word));
+    return at < 0 ? undefined : loose.splice(at, 1)[0];
+  };
+  const told = swallowed.map(({ flag, value }) => {
+    const pattern = FITTING[flag];
+    return { flag, value: value === "true" ? pattern && take(pattern) : value };
+  });
+  const open = new Set(told.flatMap(({ flag, value }) => (value === undefined ? flag : [])));
+  const words = told.flatMap(({ flag, value }) => {
+    // Which of the values belongs to which of several flags cannot be known.
+    const found = value ?? (open.size > 1 ? undefined : take(/^/));
+    return [`--${flag}`, found === undefined ? "<value>" : quote(found)];
+  });
+  const line = [...words, ...rest.map(quote)].join(" ");
+  const names = [...new Set(swallowed.map(({ flag }) => `--${flag}`))].join(" and ");
+  throw new UserError(`npm took ${names} for its own. Put -- first: npm start -- ${line}`);
 }
+
+/** What tells the values of some flags from those of others. */
+const FITTING: Record<string, RegExp | undefined> = {
+  port: /^\d+$/,
+  isolation: /^(bubblewrap|none)$/,
+  network: /^(internet|none)$/,
+};
 
 function flagOf(variable: string): string {
   return `--${variable.replace("SANDBOX_MCP_", "").toLowerCase().replaceAll("_", "-")}`;

@@ -143,7 +143,7 @@ async function serveMCP(product: Product, request: Request, call: Call): Promise
   const url = new URL(request.url);
   const { pathname: route } = url;
   const connection = connectionOf(url);
-  if ("reason" in connection) return refuse(call, connection, { route });
+  if ("problem" in connection) return refuse(call, badQuery(connection.problem), { route });
   if (!isJsonContentType(request.headers.get("content-type"))) {
     const message = "Unsupported Media Type: Content-Type must be application/json";
     return refuse(call, { reason: "bad_body", response: rpcError(415, -32000, message) }, { route });
@@ -276,6 +276,10 @@ const BAD_HOST = (): Refusal =>
   forbidden("bad_host", "This server does not answer to the host name of the request.");
 const BAD_ORIGIN = (): Refusal =>
   forbidden("bad_origin", "Web pages of this origin may not call this server; ALLOWED_ORIGINS can name it.");
+
+function badQuery(problem: string): Refusal {
+  return { reason: "bad_query", response: rpcError(400, -32602, problem) };
+}
 
 function forbidden(reason: "bad_host" | "bad_origin", message: string): Refusal {
   return { reason, response: json({ error: "Forbidden", message }, 403) };

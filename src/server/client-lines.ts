@@ -10,6 +10,8 @@ export interface ClientLine {
 /** `token` is what stands for the token: `shell` between double quotes of a shell, `written` in a file. */
 export function clientLines(url: string, token: { shell: string; written: string }): ClientLine[] {
   const header = `"Authorization: Bearer ${token.shell}"`;
+  // A shell takes ? and & for signs of its own.
+  const address = /[?&]/.test(url) ? `"${url}"` : url;
   const Authorization = `Bearer ${token.written}`;
   const http = { url, headers: { Authorization } };
   const desktop = {
@@ -21,7 +23,7 @@ export function clientLines(url: string, token: { shell: string; written: string
   return [
     {
       client: "Claude Code",
-      text: `claude mcp add --transport http sandbox ${url} --header ${header}`,
+      text: `claude mcp add --transport http sandbox ${address} --header ${header}`,
     },
     {
       client: "Claude Desktop",
@@ -41,7 +43,7 @@ export function clientLines(url: string, token: { shell: string; written: string
     {
       client: "MCP Inspector",
       // Named: npx on an older Node takes an old one by itself.
-      text: `npx -y @modelcontextprotocol/inspector@latest --cli ${url} --transport http --header ${header} --method tools/list`,
+      text: `npx -y @modelcontextprotocol/inspector@latest --cli ${address} --transport http --header ${header} --method tools/list`,
     },
   ];
 }

@@ -4,7 +4,7 @@ import { SCOPES, TOKEN_NAME, type Scope } from "../auth/principal.ts";
 import { LOG_LEVELS, type LogLevel } from "./log.ts";
 import { type AccessConfig, doorsOf, doorVariables, type GitHubConfig } from "./door-config.ts";
 import { type MountedDirectory, mountedDirectories } from "./mounts.ts";
-import { anyOrigin, list, variable, webOrigin } from "./values.ts";
+import { anyOrigin, list, ownerToken, variable, webOrigin } from "./values.ts";
 import type { VARIABLES } from "./variables.ts";
 
 /**
@@ -202,18 +202,7 @@ const authTokens = z
   .refine((tokens) => unique(tokens.map((token) => token.sha256)), "must not give one token two names");
 
 const variables = z.object({
-  // What a client can put behind "Bearer ": a token with other characters could never be presented. Its length is what
-  // stands against guesses at /mcp, which nobody counts.
-  SERVER_AUTH_TOKEN: variable(
-    z
-      .string()
-      .regex(/^[\x21-\x7e]+$/, "must be visible ASCII characters without spaces")
-      .min(16, "must be at least 16 characters, and random: openssl rand -hex 32 makes one")
-      .refine(
-        (token) => !isRepetitive(token),
-        "must be random, and repeats a few characters: openssl rand -hex 32 makes one",
-      ),
-  ),
+  SERVER_AUTH_TOKEN: variable(ownerToken),
   AUTH_TOKENS: variable(z.string().transform(fromJSON).pipe(authTokens)),
   ALLOWED_ORIGINS: variable(list(z.string().transform(anyOrigin))),
   PUBLIC_ORIGIN: variable(z.string().transform(webOrigin)),
@@ -241,15 +230,6 @@ const variables = z.object({
   MAX_WAIT_SECONDS: variable(count(600)),
   MOUNTED_DIRECTORIES: variable(z.string().transform(fromJSON).pipe(mountedDirectories)),
 } satisfies Record<(typeof VARIABLES)[number] | "MOUNTED_DIRECTORIES", z.ZodType>);
-
-/**
- * Whether a text is a few characters again and again, or a piece of itself: of 16 random hexadecimal digits one in a
- * million is taken for that.
- */
-function isRepetitive(text: string): boolean {
-  const steps = Array.from({ length: Math.floor(text.length / 2) }, (_, index) => index + 1);
-  return new Set(text).size < 5 || steps.some((step) => text.startsWith(text.slice(step)));
-}
 
 /** What can be the value of a header: a secret with other characters could never be sent. */
 function headerValue() {

@@ -1,10 +1,9 @@
 /**
- * What the endpoint's address asks for, on behalf of every call that comes in by it: `?sandbox=NAME` is the sandbox of
+ * What the endpoint's address asks for, on behalf of every call that comes in by it: `?sandbox=name` is the sandbox of
  * calls that name none, and `?results=structured` gives programs data beside the text.
  */
 import { z } from "zod";
 import { DEFAULT_SANDBOX, SANDBOX_NAME, SANDBOX_NAME_RULE } from "../sandbox/naming.ts";
-import { type Refusal, rpcError } from "./answers.ts";
 
 export interface Connection {
   /** The sandbox of calls that name none. */
@@ -18,14 +17,45 @@ const parameters = z.object({
   results: z.enum(["text", "structured"], "must be text or structured").default("text"),
 });
 
-/** Reads the endpoint's query; what is empty counts as left out, and other parameters are not ours. */
-export function connectionOf({ searchParams }: URL): Connection | Refusal {
-  const { success, data, error } = parameters.safeParse({
-    sandbox: searchParams.get("sandbox") || undefined,
-    results: searchParams.get("results") || undefined,
-  });
-  if (success) return { sandbox: data.sandbox, structured: data.results === "structured" };
-  const problems = error.issues.map(({ path, message }) => `${path.join(".")} ${message}`).join("; ");
-  const message = `The query of the endpoint's address is not valid: ${problems}.`;
-  return { reason: "bad_query", response: rpcError(400, -32602, message) };
+/** What is known of the endpoint's query, or a sentence about what is wrong with it. */
+export function connectionOf({ searchParams }: URL): Connection | { problem: string } {
+  const names = Object.keys(parameters.shape);
+  const given = names.map((name) => [name, searchParams.get(name) ?? undefined]);
+  const { success, data, error } = parameters.safeParse(Object.fromEntries(given));
+  const problems = error?.issues.map(({ path, message }) => `${path.join(".")} ${message}`) ?? [];
+  // Gateways add parameters of their own; what is close to one of ours was meant for it, and would do nothing.
+  for (const name of searchParams.keys()) {
+    const meant = names.includes(name) ? undefined : names.find((known) => isClose(name, known));
+    if (meant) problems.push(`it has no parameter ${name.slice(0, 40)}: say ${meant}`);
+  }
+  if (success && problems.length === 0)
+    return { sandbox: data.sandbox, structured: data.results === "structured" };
+  return { problem: `The query of the endpoint's address is not valid: ${problems.join("; ")}.` };
+}
+
+/** The query that asks for this; empty for what goes without saying. */
+export function queryOf({ sandbox, structured }: Connection): string {
+  const query = new URLSearchParams();
+  if (sandbox !== DEFAULT_SANDBOX) query.set("sandbox", sandbox);
+  if (structured) query.set("results", "structured");
+  return query.size > 0 ? `?${query}` : "";
+}
+
+function isClose(name: string, known: string): boolean {
+  const lower = name.toLowerCase();
+  return lower.startsWith(known) || isWithin(2, lower, known);
+}
+
+/** Whether one text becomes the other by so many characters put in, taken out or replaced. */
+function isWithin(edits: number, one: string, other: string): boolean {
+  if (one === other) return true;
+  if (edits === 0) return false;
+  let at = 0;
+  while (one[at] === other[at]) at++;
+  const [left, right] = [one.slice(at), other.slice(at)];
+  return (
+    isWithin(edits - 1, left.slice(1), right) ||
+    isWithin(edits - 1, left, right.slice(1)) ||
+    isWithin(edits - 1, left.slice(1), right.slice(1))
+  );
 }

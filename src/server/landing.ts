@@ -2,7 +2,9 @@
 import { markup } from "../auth/html.ts";
 import { oauthFor } from "../auth/oauth.ts";
 import { page } from "../auth/page.ts";
+import { canRunTasks } from "../tools/start-task.ts";
 import { clientLines } from "./client-lines.ts";
+import { connectionOf, queryOf } from "./connection.ts";
 import { namedOrigin } from "./origin.ts";
 import type { Visit } from "./visit.ts";
 
@@ -14,20 +16,25 @@ export function isBrowser({ method, headers }: Request): boolean {
 }
 
 export async function landingPage(request: Request, visit: Visit): Promise<Response> {
-  const url = `${visit.config.publicOrigin ?? namedOrigin(request)?.origin}/mcp`;
+  const connection = connectionOf(new URL(request.url));
+  const query = "problem" in connection ? "" : queryOf(connection);
+  const url = `${visit.config.publicOrigin ?? namedOrigin(request)?.origin}/mcp${query}`;
   const signsIn = !("off" in oauthFor(request, visit));
   const lines = clientLines(url, { shell: "<token>", written: "<token>" });
   const body = markup`<h1>A server of sandboxes for MCP clients</h1>
-<p>sandbox-mcp gives assistants and agents Linux sandboxes of their own: to run code and commands, to keep files, and to hand
-whole tasks to a coding agent. It has no pages to work with. Connect a client to it:</p>
-<pre>${url}</pre>
+<p>sandbox-mcp gives assistants and agents Linux sandboxes of their own: to run code and commands, ${
+    canRunTasks(visit.config)
+      ? "to keep files, and to hand whole tasks to a coding agent"
+      : "and to keep files"
+  }. It has no pages to work with. Connect a client to it:</p>
+${"problem" in connection && markup`<p>${connection.problem} Clients cannot use it; below it is left out.</p>\n`}<pre>${url}</pre>
 <p>Clients send a token, which stands for <code>&lt;token&gt;</code> below: <code>npm run token</code> in the server's
 directory prints it, and on Cloudflare it is the secret SERVER_AUTH_TOKEN.${
     signsIn && " Clients that sign in by OAuth need the address alone: they bring you to a page here."
   }</p>
 ${lines.map(({ client, file, text }) => markup`<h2>${client}${file && markup` <span class="soft">${file}</span>`}</h2>\n<pre>${text}</pre>\n`)}
 <p>All chats of yours share the sandbox <code>default</code>. One of its own for a chat or a project: put
-<code>?sandbox=NAME</code> behind the address.</p>`;
+<code>?sandbox=name</code> behind the address, with a name of 1 to 20 of a-z, 0-9 and -.</p>`;
   const response = await page("sandbox-mcp", body);
   // What clients get at this address is something else.
   response.headers.set("vary", "Accept");

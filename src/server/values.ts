@@ -13,6 +13,28 @@ export function variable<T extends z.ZodType<unknown, string>>(schema: T) {
   );
 }
 
+/**
+ * What a client can put behind "Bearer ": a token with other characters could never be presented. Its length is what stands
+ * against guesses at /mcp, which nobody counts.
+ */
+export const ownerToken = z
+  .string()
+  .regex(/^[\x21-\x7e]+$/, "must be visible ASCII characters without spaces")
+  .min(16, "must be at least 16 characters, and random: openssl rand -hex 32 makes one")
+  .refine(
+    (token) => !isRepetitive(token),
+    "must be random, and repeats a few characters: openssl rand -hex 32 makes one",
+  );
+
+/**
+ * Whether a text is a few characters again and again, or a piece of itself: of 16 random hexadecimal digits one in a
+ * million is taken for that.
+ */
+function isRepetitive(text: string): boolean {
+  const steps = Array.from({ length: Math.floor(text.length / 2) }, (_, index) => index + 1);
+  return new Set(text).size < 5 || steps.some((step) => text.startsWith(text.slice(step)));
+}
+
 /** Entries between commas; spaces around them and empty ones do not count. */
 export function list<T>(entry: z.ZodType<T, string>) {
   return z

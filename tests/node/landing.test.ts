@@ -31,7 +31,8 @@ it.each(["/", "/mcp"])(
     for (const client of CLIENTS) expect(text).toContain(client);
     for (const block of await page.locator("pre").allInnerTexts())
       expect(block).toContain(`${server.origin}/mcp`);
-    for (const said of ["npm run token", "?sandbox=NAME", "sign in"]) expect(text).toContain(said);
+    for (const said of ["npm run token", "?sandbox=name", "1 to 20 of a-z, 0-9 and -", "sign in"])
+      expect(text).toContain(said);
     expect(await page.content()).not.toContain(OWNER_TOKEN);
     expect(response?.headers()["content-security-policy"]).toMatch(
       /^default-src 'none'; style-src 'sha256-[^']+';/,
@@ -41,6 +42,30 @@ it.each(["/", "/mcp"])(
     await page.close();
   },
 );
+
+const pageAt = async (path: string) =>
+  (await fetch(server.origin + path, { headers: { accept: "text/html" } })).text();
+
+it("speaks of tasks only where the server runs them", async () => {
+  expect(await pageAt("/")).not.toMatch(/tasks/);
+  const other = await startOAuthServer({ ANTHROPIC_API_KEY: "any" });
+  const response = await fetch(other.origin, { headers: { accept: "text/html" } });
+  expect(await response.text()).toContain("whole tasks");
+  await other.close();
+});
+
+it("gives the lines for the address that was opened, and says what is wrong with it", async () => {
+  const address = `${server.origin}/mcp?sandbox=foo`;
+  const page = await pageAt("/mcp?sandbox=foo&x=$(id)");
+  // Typed in a shell, and as JSON in a file.
+  expect(page).toContain(`--transport http sandbox &#34;${address}&#34; --header`);
+  expect(page).toContain(`&#34;url&#34;:&#34;${address}&#34;`);
+  expect(page).not.toContain("$(id)");
+  expect(page.split(`${server.origin}/mcp`)).toHaveLength(page.split(address).length);
+  const wrong = await pageAt("/mcp?sandbox=NAME");
+  expect(wrong).toContain("sandbox must be 1 to 20 of a-z, 0-9 and -");
+  expect(wrong).not.toContain("/mcp?");
+});
 
 describe.each(["light", "dark"] as const)("in the %s", (colorScheme) => {
   it.each([

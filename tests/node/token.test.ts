@@ -31,16 +31,16 @@ function headerOf(line: string): string {
 
 describe("a printed line carries the token from .dev.vars", () => {
   it.each([
-    "SERVER_AUTH_TOKEN=plain",
-    'SERVER_AUTH_TOKEN="in double quotes"',
-    "SERVER_AUTH_TOKEN='in single quotes'",
-    "export SERVER_AUTH_TOKEN=exported",
-    '  export SERVER_AUTH_TOKEN = "exported with spaces"  ',
-    "SERVER_AUTH_TOKEN=with-crlf\r\nLOG_LEVEL=warn\r",
-    'SERVER_AUTH_TOKEN="quoted with crlf"\r\nLOG_LEVEL=warn\r',
-    "# SERVER_AUTH_TOKEN=commented-out\nSERVER_AUTH_TOKEN=commented # the owner's",
-    "SERVER_AUTH_TOKEN=first\nSERVER_AUTH_TOKEN=last",
-    "SERVER_AUTH_TOKEN='$(echo) \"quotes\" `in it` \\'",
+    "SERVER_AUTH_TOKEN=plain-and-long-enough",
+    'SERVER_AUTH_TOKEN="in-double-quotes"',
+    "SERVER_AUTH_TOKEN='in-single-quotes'",
+    "export SERVER_AUTH_TOKEN=exported-by-a-shell",
+    '  export SERVER_AUTH_TOKEN = "exported-with-spaces"  ',
+    "SERVER_AUTH_TOKEN=with-crlf-after-it\r\nLOG_LEVEL=warn\r",
+    'SERVER_AUTH_TOKEN="quoted-with-crlf"\r\nLOG_LEVEL=warn\r',
+    "# SERVER_AUTH_TOKEN=commented-out\nSERVER_AUTH_TOKEN=commented-behind # the owner's",
+    "SERVER_AUTH_TOKEN=the-first-of-two\nSERVER_AUTH_TOKEN=the-last-of-them",
+    "SERVER_AUTH_TOKEN='$(echo)\"quotes\"`in-it`\\'",
     "LOG_LEVEL=warn",
   ])("%j", (text) => {
     writeFileSync(file, `${text}\n`);
@@ -67,11 +67,14 @@ describe("npm run token prints the token that npm start takes", () => {
       env: { ...process.env, SERVER_AUTH_TOKEN },
     });
 
-  it.each(["SERVER_AUTH_TOKEN=of-the-file\n", "LOG_LEVEL=warn\n"])("the environment's, beside %j", (text) => {
-    writeFileSync(file, text);
-    expect(npmRunToken(" of-the-environment ")).toBe("of-the-environment\n");
-    expect(readFileSync(file, "utf8")).toBe(text);
-  });
+  it.each(["SERVER_AUTH_TOKEN=that-of-the-file\n", "LOG_LEVEL=warn\n"])(
+    "the environment's, beside %j",
+    (text) => {
+      writeFileSync(file, text);
+      expect(npmRunToken(" of-the-environment ")).toBe("of-the-environment\n");
+      expect(readFileSync(file, "utf8")).toBe(text);
+    },
+  );
 
   it("or one that it generates and keeps where there was none, so that no client gets an empty one", () => {
     writeFileSync(file, "LOG_LEVEL=warn\n");
@@ -81,8 +84,18 @@ describe("npm run token prints the token that npm start takes", () => {
     expect(npmRunToken("")).toBe(printed);
   });
 
+  it.each([
+    ["a".repeat(32), /SERVER_AUTH_TOKEN must be random/],
+    ["short", /SERVER_AUTH_TOKEN must be at least 16 characters/],
+    ["of several words, with spaces", /SERVER_AUTH_TOKEN must be visible ASCII/],
+  ])("unless npm start refuses it: %s", (token, words) => {
+    rmSync(file, { force: true });
+    expect(() => npmRunToken(token)).toThrow(words);
+    expect(() => npmRunToken(token)).toThrow(expect.objectContaining({ status: 1, stdout: "" }));
+  });
+
   it("and says why there is none", () => {
-    rmSync(file);
+    rmSync(file, { force: true });
     mkdirSync(file);
     expect(() => npmRunToken()).toThrow(/\.dev\.vars cannot be read/);
     rmSync(file, { recursive: true });

@@ -50,19 +50,31 @@ describe("?sandbox=NAME", () => {
     expect(await instructions(chat)).toContain(`("chat-1" unless given)`);
   });
 
-  it("still refuses arguments that are wrong, and takes an empty one for none", async () => {
+  it("still refuses arguments that are wrong, and leaves parameters of others alone", async () => {
     expect(await chat.call("run_command", { command: "true", comand: "x" })).toMatchObject({
       isError: true,
       text: expect.stringContaining("comand"),
     });
-    expect((await list(owner.at("?sandbox="))).length).toBeGreaterThan(0);
+    expect((await list(owner.at("?api_key=x&profile=y"))).length).toBeGreaterThan(0);
   });
 
-  it.each(["?sandbox=No%20Name", "?sandbox=-a", "?results=xml"])("refuses %s in words", async (query) => {
-    const { status, messages } = await owner.at(query).post({ method: "tools/list" });
-    expect(status).toBe(400);
-    expect(JSON.stringify(messages)).toMatch(/(sandbox|results) must be/);
-  });
+  it.each(["?sandox=work", "?SANDBOX=work", "?sandbox-name=work", "?result=structured"])(
+    "refuses %s, which is meant for another",
+    async (query) => {
+      const { status, messages } = await owner.at(query).post({ method: "tools/list" });
+      expect(status).toBe(400);
+      expect(JSON.stringify(messages)).toMatch(/has no parameter \S+: say (sandbox|results)/);
+    },
+  );
+
+  it.each(["?sandbox=No%20Name", "?sandbox=NAME", "?sandbox=", "?sandbox=-a", "?results=xml", "?results="])(
+    "refuses %s in words",
+    async (query) => {
+      const { status, messages } = await owner.at(query).post({ method: "tools/list" });
+      expect(status).toBe(400);
+      expect(JSON.stringify(messages)).toMatch(/(sandbox|results) must be/);
+    },
+  );
 });
 
 describe("MAX_WAIT_SECONDS", () => {

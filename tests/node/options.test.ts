@@ -1,0 +1,31 @@
+/** What `npm start` says when npm took its options, because `--` was missing before them. */
+import { expect, it } from "vitest";
+import { readOptions } from "../../cli/options.ts";
+
+it.each([
+  ["--port 9498 --state-dir X", { port: "true", state_dir: "true" }, ["9498", "X"]],
+  ["--port 9498 --state-dir X", { port: "true", state_dir: "true" }, ["X", "9498"]],
+  ["--port 9498 --state-dir X", { port: "9498", state_dir: "X" }, []],
+  ["--port 9498 --state-dir X --verbose", { port: "true" }, ["9498", "--state-dir", "X", "--verbose"]],
+  [
+    "--port 0 --network none --mount a --mount b=c:ro",
+    { mount: "true\n\ntrue", network: "true", port: "true" },
+    ["a", "0", "none", "b=c:ro"],
+  ],
+  ["--state-dir 'it'\\''s $HOME'", { state_dir: "true" }, ["it's $HOME"]],
+  ["--port 1 --python /p", { port: "true", python: "true" }, ["1", "/p"]],
+  // What belongs to which cannot be known.
+  [
+    "--port 1 --state-dir <value> --mount <value>",
+    { port: "true", state_dir: "true", mount: "true" },
+    ["a", "b", "1"],
+  ],
+])("the line to type: %s", (line, taken, words) => {
+  const env = Object.fromEntries(Object.entries(taken).map(([name, value]) => [`npm_config_${name}`, value]));
+  expect(() => readOptions(words, env, "/", "/")).toThrow(
+    expect.objectContaining({
+      message: expect.stringMatching(/^npm took --[^.]* for its own\. Put -- first: npm start -- /),
+    }),
+  );
+  expect(() => readOptions(words, env, "/", "/")).toThrow(`npm start -- ${line}`);
+});

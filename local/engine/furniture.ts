@@ -86,6 +86,8 @@ export function sandboxFiles(
       (registries.npm === undefined ? "" : `registry=${registries.npm}\n`),
   };
   for (const program of packageManagers) if (existsSync(program)) files[program] = noPackages;
+  if (existsSync("/usr/bin/dpkg")) files["/opt/sandbox-runtime/bin/dpkg"] = dpkg;
+  files["/opt/sandbox-runtime/bin/sudo"] = sudo;
   if (certificates !== undefined) files[certificatesPath] = certificates.pem;
   return files;
 }
@@ -112,6 +114,31 @@ the server, and read-only. What works here: pip install, npm install, and progra
 after that have it.
 END
 exit 100
+`;
+
+/** What it says of a package, and what it does without changing the system, still works. */
+const dpkg = `#!/bin/bash
+for word; do
+  case $word in
+    -i | --install | --unpack | --configure | -r | --remove | -P | --purge) ;;
+    *) continue ;;
+  esac
+${noPackages.slice(noPackages.indexOf("\n") + 1)}done
+exec /usr/bin/dpkg "$@"
+`;
+
+/** Scripts say sudo where a user may not be root. Here it is the only one, and the machine's own sudo cannot work. */
+const sudo = `#!/bin/bash
+while [[ \${1-} == -* ]]; do
+  case $1 in
+    -u | -g | --user | --group)
+      [[ \${2-} == root || \${2-} == 0 ]] || { echo "sudo: everything in this sandbox runs as root: there is no \${2-}" >&2; exit 1; }
+      shift 2 || exit ;;
+    --) shift; break ;;
+    *) shift ;;
+  esac
+done
+[[ $# -eq 0 ]] || exec env -- "$@"
 `;
 
 /** `/etc/hosts`, with the intercepted hosts that have no wildcard where the runtime forwards port 80. */

@@ -152,6 +152,28 @@ describe("a sandbox", () => {
     expect(changed.stdout).toBe("Ada <sandbox@localhost>");
   });
 
+  it("runs what sudo is asked for, as the root that it is", async () => {
+    const sandbox = await sandboxWith({});
+    const said = await sandbox.run(
+      "sudo -n -E -u root -- A='b c' sh -c 'id -u; echo $A' && sudo -v && sudo false",
+    );
+    expect(said).toMatchObject({ stdout: "0\nb c", exitCode: 1 });
+    const other = await sandbox.run("sudo -u nobody id");
+    expect(other.stderr).toContain("everything in this sandbox runs as root");
+    expect(other.exitCode).toBe(1);
+  });
+
+  it.runIf(existsSync("/usr/bin/dpkg"))(
+    "says the same of a package's file, and asks dpkg the rest",
+    async () => {
+      const sandbox = await sandboxWith({});
+      const { stderr, exitCode } = await sandbox.run("sudo dpkg -i /tmp/some.deb");
+      expect(stderr).toContain("dpkg: packages of the system cannot be installed in a local sandbox.");
+      expect(exitCode).toBe(100);
+      expect((await sandbox.run("dpkg --print-architecture")).stdout).toMatch(/^\w+$/);
+    },
+  );
+
   it("says what can be installed where the system's packages cannot", async () => {
     const sandbox = await sandboxWith({});
     const managers = ["apt-get", "apt", "dnf"].filter((name) => existsSync(`/usr/bin/${name}`));

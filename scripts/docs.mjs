@@ -68,6 +68,10 @@ midnight takes on either day what it ran there. Processes that a command leaves 
 in neither of the last two and end with the sandbox:
 [security.md](security.md#what-the-quotas-count-and-what-they-do-not).`;
 
+const IMAGES = `Images that results hold and \`read_file\` reads are shown when they are whole. Of PNG that means every pixel: checksums, and
+as much data as the size asks for. Of JPEG, GIF and WebP it is the structure from the first byte to the last, not the coded
+data in it: one that is damaged there alone is shown, and how it looks is up to the client.`;
+
 const definitions = await listed();
 const scopesText = ({ scopes, taskScopes }) =>
   scopes.join(", ") + (taskScopes ? `; for a task ${taskScopes.join(", ")}` : "");
@@ -106,7 +110,7 @@ const reference = definitions.map(({ name, title, description, inputSchema }) =>
 });
 put(
   "docs/tools.md",
-  `# Tools\n\nGenerated from the definitions in \`src/tools\` by \`npm run docs\`.\n\n${QUOTAS}\n\n${reference.join("\n\n")}\n`,
+  `# Tools\n\nGenerated from the definitions in \`src/tools\` by \`npm run docs\`.\n\n${QUOTAS}\n\n${IMAGES}\n\n${reference.join("\n\n")}\n`,
 );
 
 if (check && stale.length > 0) {

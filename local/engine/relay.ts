@@ -7,7 +7,7 @@ import { type IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { WebSocket, WebSocketServer, type ClientOptions } from "ws";
-import { ControlGuard, maxMessageBytes } from "./control-guard.ts";
+import { AnswersInFlight, ControlGuard, maxMessageBytes } from "./control-guard.ts";
 import { passOn } from "./outbound.ts";
 import { Pace } from "./pace.ts";
 
@@ -17,13 +17,22 @@ const highWaterMark = 1024 * 1024;
 /** How long a server in a sandbox may take to take a WebSocket, milliseconds. */
 const handshakeMs = 60_000;
 
+/** How often it is looked whether the Worker has taken what a sandbox waits for, milliseconds. */
+const fullMs = 10;
+
 /** Bytes and messages that all WebSockets of one sandbox may bring the Worker; more wait. */
 export class RelayPace {
   readonly bytes = new Pace({ burst: 64 * 1024 * 1024, perSecond: 32 * 1024 * 1024 });
   readonly messages = new Pace({ burst: 10_000, perSecond: 5000 });
+  readonly inFlight = new AnswersInFlight();
 
   take(bytes: number): number {
     return Math.max(this.bytes.take(bytes), this.messages.take());
+  }
+
+  /** Milliseconds to wait until it is asked again, 0 when there is room for more. */
+  full(): number {
+    return this.inFlight.tooMany ? fullMs : 0;
   }
 }
 
@@ -84,18 +93,20 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
       handleProtocols: () => inside.protocol || false,
     });
     server.handleUpgrade(request, worker, head, (outside) => {
-      const guard = broken === undefined ? undefined : new ControlGuard();
+      const guard = broken === undefined ? undefined : new ControlGuard(pace.inFlight);
       pump(outside, inside, (data, binary) => {
         if (!binary) guard?.fromWorker(data);
         return 0;
       });
-      const fromInside = pump(inside, outside, (data, binary) => {
-        const how = binary && guard !== undefined ? "sent a binary message" : guard?.fromSandbox(data);
-        if (how === undefined) return pace.take(data.length);
+      const admit = (data: Buffer, binary: boolean) => {
+        const taken = binary && guard !== undefined ? "sent a binary message" : guard?.fromSandbox(data);
+        if (typeof taken !== "string") return pace.take(taken ?? data.length);
         inside.terminate();
-        broken?.(how);
+        broken?.(taken);
         return undefined;
-      });
+      };
+      const fromInside = pump(inside, outside, admit, () => pace.full());
+      inside.on("close", () => guard?.close());
       // They are answered here.
       inside.on("ping", () => fromInside.wait(pace.take(0)));
       inside.on("pong", () => fromInside.wait(pace.take(0)));
@@ -110,11 +121,13 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
 /**
  * Passes messages on, and reads no further while the other end does not take them, or for as long as `admit` says.
  * @param admit Milliseconds to wait after this message, or undefined to drop it.
+ * @param full Milliseconds until it is asked again whether the next one may be read, 0 when it may.
  */
 function pump(
   from: WebSocket,
   to: WebSocket,
   admit: (data: Buffer, binary: boolean) => number | undefined,
+  full: () => number = () => 0,
 ): { wait: (ms: number) => void } {
   let waits = false;
   const resume = () => {
@@ -126,6 +139,7 @@ function pump(
     from.pause();
     setTimeout(() => {
       waits = false;
+      wait(full());
       resume();
     }, ms);
   };
@@ -134,7 +148,7 @@ function pump(
     if (ms === undefined || to.readyState !== WebSocket.OPEN) return;
     to.send(data, { binary }, resume);
     if (to.bufferedAmount >= highWaterMark) from.pause();
-    wait(ms);
+    wait(Math.max(ms, full()));
   });
   return { wait };
 }

@@ -1,4 +1,5 @@
 /** The events that `claude -p --output-format stream-json --verbose` prints, one JSON document a line. */
+import { parseBounded, SANDBOX_JSON } from "../sandbox/bounded-json.ts";
 import type { AgentReport, EventReader, Tokens } from "./agents.ts";
 
 /** Characters of a line of progress at most. */
@@ -132,8 +133,10 @@ function failure({ content }: Fields): string {
 
 /** The first line, cut. */
 function shortened(value: string, characters = LINE_CHARACTERS): string {
-  const [first = "", ...rest] = value.trimEnd().replace(/^\n+/, "").split("\n");
-  const line = rest.length > 0 ? `${first} …` : first;
+  const text = value.trimEnd().replace(/^\n+/, "");
+  // Not split: it can be sixteen million lines.
+  const end = text.indexOf("\n");
+  const line = end >= 0 ? `${text.slice(0, end)} …` : text;
   return line.length > characters ? `${line.slice(0, characters - 1)}…` : line;
 }
 
@@ -143,12 +146,8 @@ function dollars(amount: number | undefined): number | undefined {
 }
 
 function parse(line: string): Fields | undefined {
-  try {
-    const event = record(JSON.parse(line));
-    return typeof event?.type === "string" ? event : undefined;
-  } catch {
-    return undefined;
-  }
+  const event = record(parseBounded(line, SANDBOX_JSON));
+  return typeof event?.type === "string" ? event : undefined;
 }
 
 function record(value: unknown): Fields | undefined {

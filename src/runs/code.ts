@@ -218,12 +218,11 @@ function fromBase64(text: string): Uint8Array {
 const BASE64 = /^[A-Za-z0-9+/]+={0,2}$/;
 
 /** A result in its most readable form. */
-function readable({ png, jpeg, text, markdown, latex, svg, html, json }: RichResult): CodeResult[] {
+function readable({ png, jpeg, text, markdown, latex, svg, html }: RichResult): CodeResult[] {
   // Objects say themselves what their image is; what is no base64 would cost the caller the whole answer.
   if (png !== undefined && BASE64.test(png)) return [{ image: png, mimeType: "image/png" }];
   if (jpeg !== undefined && BASE64.test(jpeg)) return [{ image: jpeg, mimeType: "image/jpeg" }];
-  const found =
-    text ?? markdown ?? latex ?? svg ?? html ?? (json === undefined ? undefined : JSON.stringify(json));
+  const found = text ?? markdown ?? latex ?? svg ?? html;
   return found === undefined ? [] : [{ text: ends(found) }];
 }
 

@@ -3,6 +3,7 @@
  * cell that runs code, and the one JSON document that comes back for each of them.
  */
 import { z } from "zod";
+import { parseBounded, SANDBOX_JSON } from "./bounded-json.ts";
 
 export type Language = "python" | "javascript" | "typescript";
 
@@ -30,7 +31,6 @@ export interface RichResult {
   html?: string;
   markdown?: string;
   latex?: string;
-  json?: unknown;
   javascript?: string;
 }
 
@@ -171,16 +171,14 @@ function ascii(json: string): string {
 
 /** The process that a loaded prelude named in what it printed, or undefined. */
 export function parseHello(printed: string): KernelProcess | undefined {
-  for (const line of printed.split("\n")) {
-    const found = hello.safeParse(parseJSON(line));
-    if (found.success) return { pid: found.data.pid, started: found.data.started };
-  }
-  return undefined;
+  const [line = ""] = /^\{"sandbox_mcp_kernel"[^\n]{0,500}$/m.exec(printed) ?? [];
+  const found = hello.safeParse(parseBounded(line, SANDBOX_JSON));
+  return found.success ? { pid: found.data.pid, started: found.data.started } : undefined;
 }
 
 /** The document of the run in what its cell printed, or undefined when the prelude did not get to write it. */
 export function parseDocument(printed: string, runID: string): RunDocument | undefined {
-  const found = parseJSON(printed);
+  const found = parseBounded(printed, SANDBOX_JSON);
   return isDocument(found) && found.run === runID ? bounded(found) : undefined;
 }
 
@@ -226,7 +224,6 @@ function boundedResult(result: RichResult): RichResult {
       if (value !== undefined && value.length <= MOST.image) kept[form] = value;
     } else if (value !== undefined) kept[form] = value.slice(0, MOST.text);
   }
-  if (result.json !== undefined && JSON.stringify(result.json).length <= MOST.text) kept.json = result.json;
   return kept;
 }
 
@@ -240,14 +237,6 @@ export function boundedError({ name, message, traceback }: CodeError): CodeError
     message: message.slice(0, MOST.message),
     traceback: lines.map((line) => line.slice(0, MOST.line)),
   };
-}
-
-function parseJSON(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }
 
 /**

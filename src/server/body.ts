@@ -1,4 +1,5 @@
 /** The request's body, read once and parsed once under our own limit. */
+import { holdsTooMuch } from "../sandbox/bounded-json.ts";
 import { type Refusal, rpcError } from "./answers.ts";
 
 /** The largest body accepted, in bytes. */
@@ -10,13 +11,8 @@ export const MAX_BODY_BYTES = 8 * 1024 * 1024;
  */
 const MAX_DRAINED_BYTES = 64 * 1024 * 1024;
 
-/**
- * How many values a body may hold outside of its strings, and how deep they may lie in each other. Parsing and checking
- * costs by the value and not by the byte: 8 MiB hold millions of empty lists. A call has some dozens of values, a batch
- * of 100 messages a few thousand.
- */
-export const MAX_VALUES = 10_000;
-export const MAX_DEPTH = 100;
+/** What a body may hold. A call has some dozens of values, a batch of 100 messages a few thousand. */
+const BOUNDS = { values: 10_000, depth: 100 };
 
 /** Messages of a batch, which is also what MCP's own handler takes. */
 export const MAX_BATCH = 100;
@@ -39,7 +35,7 @@ export async function readJSON(request: Request): Promise<{ value: unknown } | {
   } catch {
     return { problem: "not_utf8" };
   }
-  if (holdsTooMuch(text)) return { problem: "too_many_values" };
+  if (holdsTooMuch(text, BOUNDS)) return { problem: "too_many_values" };
   let value: unknown;
   try {
     value = JSON.parse(text);
@@ -47,38 +43,6 @@ export async function readJSON(request: Request): Promise<{ value: unknown } | {
     return { problem: "not_json" };
   }
   return Array.isArray(value) && value.length > MAX_BATCH ? { problem: "long_batch" } : { value };
-}
-
-/** Whether a JSON text is over the limits of values and depth, looked for without parsing it. */
-function holdsTooMuch(text: string): boolean {
-  // A value stands behind each of these, strings aside; a quote opens a string, which is skipped to its end.
-  const marks = /["[\]{},]/g;
-  let values = 0;
-  let depth = 0;
-  for (let mark = marks.exec(text); mark; mark = marks.exec(text)) {
-    const [sign] = mark;
-    if (sign === '"') {
-      const end = endOfString(text, marks.lastIndex);
-      if (end < 0) return false;
-      marks.lastIndex = end + 1;
-    } else if (sign === "]" || sign === "}") depth -= 1;
-    else {
-      values += 1;
-      if (sign !== ",") depth += 1;
-      if (values > MAX_VALUES || depth > MAX_DEPTH) return true;
-    }
-  }
-  return false;
-}
-
-/** Where the string ends that began before `from`: at the first quote with an even number of backslashes before it. */
-function endOfString(text: string, from: number): number {
-  for (let end = text.indexOf('"', from); end >= 0; end = text.indexOf('"', end + 1)) {
-    let before = end;
-    while (before > from && text[before - 1] === "\\") before -= 1;
-    if ((end - before) % 2 === 0) return end;
-  }
-  return -1;
 }
 
 /** The whole body, or undefined when it is too large. */
@@ -121,7 +85,7 @@ export function unreadable(problem: BodyProblem): Refusal {
         response: rpcError(400, -32700, "Parse error: the request body is not UTF-8"),
       };
     case "too_many_values": {
-      const message = `Invalid Request: the body holds more than ${MAX_VALUES} values, or more than ${MAX_DEPTH} within each other`;
+      const message = `Invalid Request: the body holds more than ${BOUNDS.values} values, or more than ${BOUNDS.depth} within each other`;
       return { reason: "bad_body", response: rpcError(400, -32600, message) };
     }
     case "long_batch": {

@@ -42,6 +42,7 @@ const LEAVES = new Set([
   "src/server/variables.ts",
   "src/server/visit.ts",
   "src/auth/principal.ts",
+  "src/sandbox/bounded-json.ts",
   "src/sandbox/errors.ts",
   "src/sandbox/text.ts",
   "src/sandbox/naming.ts",

@@ -84,17 +84,13 @@ describe("parsing", () => {
 
   it("holds all of a document to its bounds, whatever a changed prelude sends", () => {
     const huge = "x".repeat(5_000_000);
-    const lines = Array.from({ length: 300_000 }, () => "line");
+    const lines = Array.from({ length: 3000 }, () => "line");
     const vast = { text: "t", bytes: Number.MAX_SAFE_INTEGER, dropped: -1, tail: huge };
     const sent = {
       ...whole,
       stdout: vast,
       stderr: { text: "t", bytes: -5, dropped: Number.MAX_SAFE_INTEGER },
-      results: [
-        { text: huge, json: { huge } },
-        { png: huge.repeat(4), more: huge },
-        ...lines.map((text) => ({ text })),
-      ],
+      results: [{ text: huge }, { png: huge.repeat(4), more: huge }, ...lines.map((text) => ({ text }))],
       error: { name: huge, message: huge, traceback: [huge, ...lines] },
       exit: 1e300,
     };
@@ -107,6 +103,17 @@ describe("parsing", () => {
     expect(found?.error?.traceback).toHaveLength(1000);
     expect(found?.error?.traceback[0]).toHaveLength(8 * 1024);
     expect(found?.exit).toBeNull();
+  });
+
+  it("takes no document that costs by its values", () => {
+    const keys = Object.fromEntries(Array.from({ length: 30_000 }, (_, n) => [`k${n}`, 1]));
+    expect(parseDocument(JSON.stringify({ ...whole, keys }), "a")).toBeUndefined();
+    const numbers = Array.from({ length: 30_000 }, () => 1);
+    expect(parseDocument(JSON.stringify({ ...whole, numbers }), "a")).toBeUndefined();
+    const text = "[1,{}],".repeat(30_000);
+    expect(parseDocument(JSON.stringify({ ...whole, results: [{ text }] }), "a")?.results).toEqual([
+      { text },
+    ]);
   });
 });
 

@@ -19,6 +19,9 @@ const attacks: Record<string, () => string | Buffer> = {
   frame: () => Buffer.alloc(64 * MIB, 0x20),
   /** A few megabytes that are a hundred of objects. */
   nested: () => call(`[[${"[],".repeat(2 * MIB)}[]]]`),
+  /** Answers, each of which costs by its values: they wait for what the Worker asks. */
+  keys: () => `{${Array.from({ length: 1_000_000 }, (_, n) => `"k${n}":1`).join(",")}}`,
+  numbers: () => `[[${"1,".repeat(7_000_000)}1]]`,
   bigint: () => call(`[["bigint","${"9".repeat(4 * MIB)}"]]`),
   answers: () => '["resolve",123456,1]',
   references: () => call(`[${Array.from({ length: 300 }, (_, n) => `["export",-${n + 1}]`).join(",")}]`),
@@ -62,14 +65,19 @@ Server.prototype.emit = function (this: Server, event: string, ...args: unknown[
 
 function attack(): string | undefined {
   try {
-    return readFileSync("/tmp/attack", "utf8").trim();
+    // The file is there before its words are.
+    return readFileSync("/tmp/attack", "utf8").trim() || undefined;
   } catch {
     return undefined;
   }
 }
 
+/** Attacks that are answers to what the Worker pulls. */
+const answers = new Set(["keys", "numbers"]);
+
 function send(peer: WebSocket, name: string): void {
   const message = attacks[name]?.() ?? "";
+  if (answers.has(name)) return answer(peer, message as string);
   const binary = typeof message !== "string" && name === "binary";
   let count = 0;
   peer.on("error", () => undefined);
@@ -82,6 +90,14 @@ function send(peer: WebSocket, name: string): void {
     if (peer.readyState === WebSocket.OPEN) setImmediate(more);
   };
   more();
+}
+
+function answer(peer: WebSocket, value: string): void {
+  peer.on("error", () => undefined);
+  peer.on("message", (data: Buffer) => {
+    const id = /^\["pull",(-?\d+)\]$/.exec(data.toString())?.[1];
+    if (id !== undefined) peer.send(`["resolve",${id},${value}]`);
+  });
 }
 
 await import(new URL("honest.ts", import.meta.url).href);

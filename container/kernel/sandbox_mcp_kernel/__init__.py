@@ -237,13 +237,7 @@ class Kernel:
 
 
 def _dump(document):
-    try:
-        return json.dumps(document, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        for item in document["results"]:
-            if "json" in item:
-                item.setdefault("text", present.plain(item.pop("json")))
-        return json.dumps(document, allow_nan=False)
+    return json.dumps(document, allow_nan=False)
 
 
 def _exit_code(error):

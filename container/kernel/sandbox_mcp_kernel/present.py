@@ -30,7 +30,6 @@ FORMS = {
     "image/png": "png",
     "image/jpeg": "jpeg",
     "image/svg+xml": "svg",
-    "application/json": "json",
     "application/javascript": "javascript",
 }
 IMAGES = {"png", "jpeg"}
@@ -170,6 +169,9 @@ class Results:
         for mime, form in FORMS.items():
             if mime in data and data[mime] is not None:
                 self._put(found, form, data[mime])
+        value = data.get("application/json")
+        if value is not None and found.keys() <= {"text"} and found.get("text", "<").startswith("<"):
+            found["text"] = plain(value)
         if "png" in found:
             found.pop("jpeg", None)
         if len(found) > 1 and found.get("text", "").startswith("<"):
@@ -199,8 +201,6 @@ class Results:
                 )
             else:
                 found[form] = text
-        elif form == "json":
-            found[form] = value
         elif isinstance(value, (bytes, bytearray)):
             found[form] = shorten(bytes(value).decode("utf-8", "replace"))
         elif form in ("text", "markdown", "latex"):

@@ -101,6 +101,22 @@ describe("the stream", () => {
     });
   });
 
+  it("takes no event that costs by its values or its lines", () => {
+    const run = new Recorder();
+    const { output, reader } = outputTo(run);
+    const keys = Object.fromEntries(Array.from({ length: 30_000 }, (_, n) => [`k${n}`, 1]));
+    output.output(
+      "stdout",
+      encoder.encode(`${JSON.stringify({ type: "result", session_id: "abc", keys })}\n`),
+    );
+    expect(reader.report).toMatchObject({ unread: 1 });
+    expect(reader.report.conversation).toBeUndefined();
+    run.said.stdout = "";
+    const lines = `first${"\n".repeat(1_000_000)}last`;
+    output.output("stdout", encoder.encode(`${assistant({ type: "text", text: lines })}\n`));
+    expect(run.said.stdout).toBe("first …\n");
+  });
+
   it("gives a cost without the errors of floating point", () => {
     const { output, reader } = outputTo(new Recorder());
     const event = { type: "result", subtype: "success", result: "", total_cost_usd: 0.0008 * 3 };

@@ -16,6 +16,12 @@ const pseudoTerminals = 64;
 const inotify = { instances: 64, watches: 65_536 };
 
 /**
+ * What a connection may have waiting, bytes: least, at first, at most. The memory of TCP (tcp_mem) is the machine's, and
+ * what a sandbox sends to itself and does not read takes of it: up to 38 MiB a connection unless it is bounded.
+ */
+const waiting = { tcp_rmem: "4096 65536 131072", tcp_wmem: "4096 16384 131072" };
+
+/**
  * The number of each kind of namespace and of notification that the user namespace may have (user_namespaces(7)). The
  * kernel shows these files for the namespace of whoever opens them, and nobody inside may write to them.
  */
@@ -24,6 +30,7 @@ const counts = [
   "for file in max_*_namespaces max_fanotify_groups; do [ ! -e $file ] || echo 0 >$file; done",
   `echo ${inotify.instances} >max_inotify_instances`,
   `echo ${inotify.watches} >max_inotify_watches`,
+  ...Object.entries(waiting).map(([file, bytes]) => `echo ${bytes} >/proc/sys/net/ipv4/${file}`),
 ];
 
 /** bubblewrap mounts a devpts of the sandbox's own, without an end to it. */
@@ -44,7 +51,19 @@ export async function confine(pid: number): Promise<void> {
   // Root becomes the sandbox's own user; any other user is that already, and may not drop its groups in there.
   const user = changesGroups() ? [] : ["--preserve-credentials"];
   const script = [...counts, terminals].join("\n");
-  const args = ["--target", String(pid), "--user", ...user, "--", "/bin/sh", "-c", script, "sh", String(pid)];
+  const args = [
+    "--target",
+    String(pid),
+    "--user",
+    "--net",
+    ...user,
+    "--",
+    "/bin/sh",
+    "-c",
+    script,
+    "sh",
+    String(pid),
+  ];
   const env = { PATH: SYSTEM_PATH };
   await run("nsenter", args, { cwd: "/", env, timeout: 10_000 }).catch((error: unknown) => {
     const printed = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : "";

@@ -5,7 +5,7 @@
 import { chmod, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { end, identify, isAlive } from "./identity.ts";
-import { endLeftoverGroups, type GroupParent } from "./limits.ts";
+import { endLeftoverGroups, type GroupParent, removeForgottenGroups } from "./limits.ts";
 
 /** Names the engine, in its own directory. */
 const engineMark = "engine.pid";
@@ -30,6 +30,7 @@ export async function endLeftovers(runDir: string, parents: GroupParent[]): Prom
     await endLeftoverGroups(parents, boot);
     await rm(directory, { recursive: true, force: true });
   }
+  await removeForgottenGroups(parents);
 }
 
 async function read(file: string): Promise<string> {

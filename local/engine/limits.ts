@@ -1,5 +1,5 @@
 /** Resource limits of a sandbox: control groups where they can be had, and what is in force otherwise. */
-import { access, constants, mkdir, readFile, readdir, rmdir, writeFile } from "node:fs/promises";
+import { access, constants, mkdir, readFile, readdir, rmdir, stat, writeFile } from "node:fs/promises";
 import { readFileSync } from "node:fs";
 import { totalmem } from "node:os";
 import { dirname, join } from "node:path";
@@ -18,6 +18,12 @@ export interface Limits {
 }
 
 const MiB = 1024 * 1024;
+
+/** What may wait in the sockets of a sandbox: the kernel has one pool for the whole machine, a twentieth of its memory. */
+const socketBytes = 64 * MiB;
+
+/** A group is empty for the moment until its sandbox starts, and while it ends. Milliseconds. */
+const emptyMs = 60 * 60 * 1000;
 
 /** A share of this machine's memory, at most what a standard-1 container has. */
 export function defaultLimits(given: Partial<Limits> = {}): Limits {
@@ -113,6 +119,10 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
         const value = controller === "pids" ? limits.processes : limits.memoryBytes + filesBytes(limits);
         await writeFile(join(directory, limitFile(parent, controller)), String(value));
       }
+      // The second version counts what waits in sockets as memory.
+      const sockets = parent.version === 1 ? "memory.kmem.tcp.limit_in_bytes" : undefined;
+      if (sockets !== undefined)
+        await writeFile(join(directory, sockets), String(socketBytes)).catch(() => undefined);
       const noSwap = parent.version === 2 ? "memory.swap.max" : undefined;
       if (noSwap !== undefined) await writeFile(join(directory, noSwap), "0").catch(() => undefined);
     } catch {
@@ -148,6 +158,21 @@ export async function endLeftoverGroups(parents: GroupParent[], boot: string): P
     for (const directory of names.map((name) => join(path, name))) {
       await killGroup(directory);
       await removeGroups([directory]);
+    }
+  }
+}
+
+/**
+ * Removes the empty groups of engines whose run directory is gone too, so that nothing else names them. Another engine
+ * may be about to start a sandbox in an empty one, hence the age; one with processes in it the kernel does not remove.
+ */
+export async function removeForgottenGroups(parents: GroupParent[]): Promise<void> {
+  for (const { path } of parents) {
+    const names = (await readdir(path).catch(() => [])).filter((name) => name.startsWith(groupPrefix));
+    for (const directory of names.map((name) => join(path, name))) {
+      const made = await stat(directory).catch(() => undefined);
+      if (made !== undefined && Date.now() - made.mtimeMs > emptyMs)
+        await rmdir(directory).catch(() => undefined);
     }
   }
 }

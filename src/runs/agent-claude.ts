@@ -133,10 +133,10 @@ function failure({ content }: Fields): string {
 
 /** The first line, cut. */
 function shortened(value: string, characters = LINE_CHARACTERS): string {
-  const text = value.trimEnd().replace(/^\n+/, "");
+  const trimmed = value.trimEnd().replace(/^\n+/, "");
   // Not split: it can be sixteen million lines.
-  const end = text.indexOf("\n");
-  const line = end >= 0 ? `${text.slice(0, end)} …` : text;
+  const end = trimmed.indexOf("\n");
+  const line = end >= 0 ? `${trimmed.slice(0, end)} …` : trimmed;
   return line.length > characters ? `${line.slice(0, characters - 1)}…` : line;
 }
 

@@ -115,6 +115,24 @@ describe("pools of the whole machine", () => {
     expect((await other.run(`python3 -c "${one}"`)).stdout).toBe("had");
   });
 
+  it("memory of TCP: what a hundred connections have waiting unread", async () => {
+    const connections = [
+      "import socket",
+      "listener = socket.create_server(('127.0.0.1', 0), backlog=200)",
+      "held = []; waiting = 0",
+      "for _ in range(100):",
+      "  one = socket.create_connection(listener.getsockname()); held += [one, listener.accept()[0]]",
+      "  one.settimeout(0.02)",
+      "  while waiting < 300 << 20:",
+      "    try: waiting += one.send(bytes(1 << 16))",
+      "    except OSError: break",
+      "print(waiting >> 20)",
+    ];
+    const { stdout } = await greedy.run(`python3 - <<'PYTHON'\n${connections.join("\n")}\nPYTHON`);
+    expect(Number(stdout)).toBeGreaterThan(0);
+    expect(Number(stdout)).toBeLessThan(40);
+  });
+
   it("open files: all processes of a sandbox together cannot have all", async () => {
     const { stdout } = await greedy.run("cat /proc/sys/fs/file-max");
     const { processes, openFiles } = defaultLimits();

@@ -3,13 +3,13 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { randomBytes, randomInt } from "node:crypto";
 import { once } from "node:events";
 import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterEach, describe, expect, it } from "vitest";
 import { identify } from "../../local/engine/identity.ts";
-import { createGroups, findGroupParents } from "../../local/engine/limits.ts";
+import { createGroups, findGroupParents, removeGroups } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/toolchain.ts";
 import { startTestEngine, TestSandbox, type EngineAddress } from "../setup/engine-client.ts";
 import { outliveCommand } from "../setup/outlive.ts";
@@ -137,4 +137,27 @@ describe("what an engine that is gone left behind", () => {
     expect(await exit).toEqual([null, "SIGKILL"]);
     expect(groups.filter((group) => existsSync(group))).toEqual([]);
   });
+
+  it.runIf(groupParents.length > 0)(
+    "is removed without its run directory: empty groups, when old",
+    async () => {
+      const limits = { diskBytes: 1 << 26, memoryBytes: 1 << 26, processes: 10, openFiles: 100 };
+      const made = async (name: string) => {
+        const groups = await createGroups(groupParents, `${boot}-${name}`, limits);
+        cleanUp.push(async () => await removeGroups(groups));
+        return groups;
+      };
+      const [young, used, old] = [await made("young"), await made("used"), await made("old")];
+      const child = straggler();
+      for (const group of used) await writeFile(join(group, "cgroup.procs"), String(child.pid));
+      const hoursAgo = Date.now() / 1000 - 7200;
+      for (const group of [...used, ...old]) await utimes(group, hoursAgo, hoursAgo);
+      const engine = await startTestEngine();
+      cleanUp.push(engine.close);
+      const there = (groups: string[]) => groups.filter((group) => existsSync(group));
+      expect([there(young), there(used), there(old)]).toEqual([young, used, []]);
+      child.kill("SIGKILL");
+      await once(child, "exit");
+    },
+  );
 });

@@ -19,6 +19,9 @@ export interface Limits {
 
 const MiB = 1024 * 1024;
 
+/** How many sandboxes share what the machine has open: as many as one principal may run (MAX_RUNNING_SANDBOXES). */
+const sandboxes = 10;
+
 /** What may wait in the sockets of a sandbox: the kernel has one pool for the whole machine, a twentieth of its memory. */
 const socketBytes = 64 * MiB;
 
@@ -34,12 +37,12 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     diskBytes: share(8, 512 * MiB, 4096 * MiB),
     memoryBytes: share(4, 512 * MiB, 4096 * MiB),
     processes,
-    openFiles: Math.min(65_536, Math.max(1024, Math.floor(openFilesOfAll() / 2 / processes))),
+    openFiles: Math.min(65_536, Math.max(1024, Math.floor(openFilesOfAll() / 2 / sandboxes / processes))),
     ...given,
   };
 }
 
-/** What this machine can have open at once; all processes of a sandbox together get half of it at most. */
+/** What this machine can have open at once; the sandboxes together get half of it, unless 1,024 a process are more. */
 function openFilesOfAll(): number {
   try {
     return Number(readFileSync("/proc/sys/fs/file-max", "utf8"));

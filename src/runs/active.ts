@@ -96,7 +96,8 @@ export class ActiveRun implements RunSink, WaitingLog {
       // call again at once, and must not meet it on its way.
       if (!(error instanceof ToolError)) await this.over(DOWN_MS);
       if (this.ended) return void (await this.#ship(true));
-      this.failure = failureOf(error, this.record.id);
+      const { id, kind, trace } = this.record;
+      this.failure = failureOf(error, id, kind !== "task" && trace !== undefined);
       end = this.failure.end;
     }
     this.finish(end);

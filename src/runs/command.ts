@@ -50,9 +50,11 @@ const ANSWER_MS = 30_000;
 /** The same for the call that ends a command, which waits for nothing. */
 const KILL_MS = 10_000;
 
-/** How often a sandbox without a free process is asked again to end a command, and the pause between, milliseconds. */
+/** How often a sandbox without a free process is asked again to end a command. */
 const MAX_EXHAUSTED = 3;
-const EXHAUSTED_PAUSE_MS = 1000;
+
+/** The pause before a sandbox is called again that had no process, or no shell, for a call. Milliseconds. */
+const PAUSE_MS = 1000;
 
 const NOT_STOPPED =
   "It could not be stopped: the sandbox is out of processes or memory, also for what would stop it. Use destroy_sandbox and start afresh.";
@@ -70,9 +72,9 @@ export class Commands {
 
   /**
    * Runs a command after those queued before it in its session.
-   * @param started is told what `resume` needs once the command has started
+   * @param started is told what `resume` needs before the command starts, and undefined when it did not after all
    */
-  start(sink: RunSink, spec: CommandSpec, started: (trace: CommandTrace) => void): Execution {
+  start(sink: RunSink, spec: CommandSpec, started: (trace: CommandTrace | undefined) => void): Execution {
     const run = new RunningCommand(this.#shell, sink, spec);
     const turn = this.#queue.run(spec.session, sink.id, async () => {
       if (run.stop || sink.ended) return NEVER_STARTED;
@@ -80,7 +82,10 @@ export class Commands {
       const deadline = Date.now() + spec.timeoutMs;
       run.limit.deadline(deadline);
       started({ session: spec.session, deadline, cut: spec.cut });
-      const reply = await run.start(spec, untilDeadline(deadline));
+      const reply = await run.start(spec, untilDeadline(deadline)).catch((error: unknown) => {
+        started(undefined);
+        throw error;
+      });
       return run.follow(reply, deadline);
     });
     return {
@@ -133,8 +138,15 @@ class RunningCommand {
     return this.#withdrawn.promise;
   }
 
-  /** Undefined when it may have started, and nobody could say. */
+  /** Undefined when it may have started, and nobody could say. @throws what kept it from starting */
   async start(spec: CommandSpec, seconds: number): Promise<Reply | undefined> {
+    const reply = await this.#start(spec, seconds);
+    if (reply?.words[0] === "unable")
+      throw unwritable("The command", reply.stderr, "run_code", "destroy_sandbox");
+    return reply;
+  }
+
+  async #start(spec: CommandSpec, seconds: number): Promise<Reply | undefined> {
     const env = Object.entries(spec.env ?? {}).map(([name, value]) => quote(`${name}=${value}`));
     const only = env.length > 0 || spec.cwd !== undefined ? [quote(spec.cwd ?? ""), ...env] : [];
     const line = ["sbx_start", this.#sink.id, spec.session, seconds, ...only].join(" ");
@@ -155,9 +167,9 @@ class RunningCommand {
       const reply = await this.#shell.call("run.sh", `sbx_wait ${this.#sink.id} ${seconds}`, again);
       return reply.words[0] === "unknown" ? await this.#shell.call("run.sh", line, call) : reply;
     } catch (error) {
-      // What took all processes may be the command itself, at work.
-      if (isNoAnswer(error) || (isExhausted(error) && (await this.#isAtWork()))) return undefined;
-      throw error;
+      // What took all processes may be the command itself, at work; and so may be what keeps killing the shells.
+      if (isExhausted(error) && !(await this.#isAtWork())) throw error;
+      return undefined;
     }
   }
 
@@ -168,8 +180,6 @@ class RunningCommand {
   /** Reports what the command prints until it has ended, and ends it at its deadline. */
   async follow(reply: Reply | undefined, deadline: number): Promise<End> {
     const [word, status, outBytes] = reply?.words ?? ["running"];
-    if (word === "unable")
-      throw unwritable("The command", reply?.stderr ?? "", "run_code", "destroy_sandbox");
     if (word === "exited" && outBytes !== undefined && reply) {
       const stdout = outputBytes(reply.rest);
       const stderr = outputBytes(reply.stderr);
@@ -187,7 +197,12 @@ class RunningCommand {
       } catch (error) {
         if (isExhausted(error)) {
           if (this.stop && ++this.#exhausted === MAX_EXHAUSTED) return { state: "lost", note: NOT_STOPPED };
-          await this.#sink.over(EXHAUSTED_PAUSE_MS);
+          await this.#sink.over(PAUSE_MS);
+          continue;
+        }
+        // What kills every shell, often the command itself, may stop doing so; the limit ends the run in any case.
+        if (sdkCode(error) === SHELL_KILLED) {
+          await this.#sink.over(PAUSE_MS);
           continue;
         }
         const askAgain = isNoAnswer(error) && !this.stop;
@@ -198,7 +213,9 @@ class RunningCommand {
       state: "lost",
       note: this.resumed
         ? "The sandbox has no trace of the command: the server was restarted before it had started, so it never ran, or its files were removed. Run it again."
-        : "The sandbox has no trace of the command any more: its files were removed while it ran.",
+        : reply
+          ? "The sandbox has no trace of the command any more: its files were removed while it ran."
+          : "The sandbox has no trace of the command: it never ran, or its files were removed.",
     };
   }
 
@@ -231,7 +248,7 @@ class RunningCommand {
     const line = `sbx_kill ${this.#sink.id}${this.#killedAt > 0 ? " KILL" : ""}`;
     this.#killedAt = Date.now();
     await this.#shell.call("run.sh", line, { answerMs: KILL_MS }).catch((error: unknown) => {
-      if (!isExhausted(error)) throw error;
+      if (!isExhausted(error) && sdkCode(error) !== SHELL_KILLED) throw error;
       // Whoever follows the command kills again at once.
       this.#killedAt -= KILL_AGAIN_MS;
     });

@@ -15,7 +15,8 @@ export interface RunFailure {
 /** After these nobody knows how far it got. */
 const LOSSES: ReadonlySet<ErrorCode> = new Set(["sandbox_restarted", "connection_lost", "no_answer"]);
 
-export function failureOf(error: unknown, runID: string): RunFailure {
+/** @param mayHaveRun whether it was started, as far as anybody knows: then no error says that nothing was done */
+export function failureOf(error: unknown, runID: string, mayHaveRun: boolean): RunFailure {
   const failure = platformFailure(error);
   if (!failure) {
     const note = `Internal error (ref ${runID}). The server's log has the details under that reference.`;
@@ -26,15 +27,16 @@ export function failureOf(error: unknown, runID: string): RunFailure {
       cause: error ?? "nothing",
     };
   }
-  const isLoss = LOSSES.has(failure.code);
-  const end: End = { state: isLoss ? "lost" : "failed", note: noteOf(failure) };
+  const isKnownLoss = LOSSES.has(failure.code);
+  const isLoss = isKnownLoss || mayHaveRun;
+  const end: End = { state: isLoss ? "lost" : "failed", note: noteOf(failure, isLoss && !isKnownLoss) };
   return { end, error: ToolError.from(failure), isLoss };
 }
 
 /** What is said to a caller of a call, not of a run that is over: made again, it would run twice. */
-function noteOf({ code, message, hint }: Failure): string {
-  return [message, code === "no_answer" ? NO_ANSWER : hint].filter(Boolean).join(" ");
+function noteOf({ code, message, hint }: Failure, mayRun: boolean): string {
+  return [message, mayRun || code === "no_answer" ? MAY_RUN : hint].filter(Boolean).join(" ");
 }
 
-const NO_ANSWER =
+const MAY_RUN =
   "How far it got is not known, and what it started may still run. Look with run_command (ps, ls) before you repeat it; when the sandbox answers nothing any more, destroy_sandbox and start afresh.";

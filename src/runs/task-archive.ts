@@ -1,4 +1,5 @@
 /** The workspace and the agent's conversation of an ended task in R2, and their way back into a sandbox. */
+import { answerOf } from "../sandbox/answer.ts";
 import { ToolError } from "../sandbox/errors.ts";
 import { countOf } from "../sandbox/shell.ts";
 import { type Archive, PIECE_BYTES } from "./task-detail.ts";
@@ -94,7 +95,7 @@ export class TaskArchive {
         if (!object) throw new Error(`piece ${index} of the ${part} of ${runID} is missing`);
         const content = new Uint8Array(await object.arrayBuffer()).toBase64();
         const path = `${this.#script.directory}/${part}.${String(index).padStart(3, "0")}`;
-        await this.#host.writeFile(path, content, { encoding: "base64" });
+        await answerOf(this.#host.writeFile(path, content, { encoding: "base64" }), () => true);
       }
     }
   }

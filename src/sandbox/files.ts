@@ -8,6 +8,7 @@ import {
   isNoAnswer,
   saysExhausted,
 } from "./errors.ts";
+import { answerOf } from "./answer.ts";
 import { type Reply, type Shell, countOf, outputBytes, quote, replyBytes } from "./shell.ts";
 import { clause, textOf } from "./text.ts";
 
@@ -92,7 +93,12 @@ export class Files {
     const answerMs = ANSWER_MS + encoded.length / BYTES_PER_MS;
     let hangs = false;
     try {
-      await answered(answerMs, this.#host.writeFile(staged, encoded, { encoding: "base64" }));
+      const written = this.#host.writeFile(staged, encoded, { encoding: "base64" });
+      // Whether it was written, the call that reads it says.
+      await answered(
+        answerMs,
+        answerOf(written, () => true),
+      );
       return await this.#shell.call("files.sh", `${line} <${staged}`, { answerMs });
     } catch (error) {
       hangs = isNoAnswer(error);

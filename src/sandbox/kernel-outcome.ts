@@ -1,9 +1,11 @@
 /** What a call of code came to, from what the executor made of its cell. */
+import { isData, isTexts } from "./answer.ts";
 import {
   type CodeError,
   type CodeStream,
   type RichResult,
   boundedError,
+  isError,
   parseDocument,
 } from "./kernel-protocol.ts";
 
@@ -11,6 +13,13 @@ import {
 export interface Printed {
   logs: { stdout: string[]; stderr: string[] };
   error?: { name: string; message: string; traceback: string[] };
+}
+
+/** Whether it is what an executor prints, and not what something else in its place makes of a cell. */
+export function isPrinted(answer: unknown): answer is Printed {
+  if (!isData(answer) || !isData(answer.logs)) return false;
+  const { logs, error } = answer;
+  return isTexts(logs.stdout) && isTexts(logs.stderr) && (error === undefined || isError(error));
 }
 
 export interface CodeOutcome {

@@ -3,6 +3,7 @@
  * cell that runs code, and the one JSON document that comes back for each of them.
  */
 import { z } from "zod";
+import { isData, isTexts } from "./answer.ts";
 import { parseBounded, SANDBOX_JSON } from "./bounded-json.ts";
 
 export type Language = "python" | "javascript" | "typescript";
@@ -71,8 +72,6 @@ export interface RunDocument {
   exit: number | null;
 }
 
-type Data = Record<string, unknown>;
-
 const FORMS = ["text", "png", "jpeg", "svg", "html", "markdown", "latex", "javascript"] as const;
 
 /** Checked by hand: it is on the path of every call, where a schema takes ten times as long. */
@@ -105,22 +104,18 @@ function isResult(value: unknown): value is RichResult {
   return isData(value) && FORMS.every((form) => isTextOrNone(value[form]));
 }
 
-function isError(value: unknown): value is CodeError {
+/** Whether it is an error of a document, or the executor's own. */
+export function isError(value: unknown): value is CodeError {
   return (
     isData(value) &&
     typeof value.name === "string" &&
     typeof value.message === "string" &&
-    Array.isArray(value.traceback) &&
-    value.traceback.every((line) => typeof line === "string")
+    isTexts(value.traceback)
   );
 }
 
 function isTextOrNone(value: unknown): value is string | undefined {
   return value === undefined || typeof value === "string";
-}
-
-function isData(value: unknown): value is Data {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** The cell that loads the prelude into a fresh kernel; it prints the kernel's process. `directory` is the prelude's. */
@@ -185,6 +180,7 @@ export function parseDocument(printed: string, runID: string): RunDocument | und
 /** The preludes keep below all of these; code that has changed its prelude does not. Characters, lines, bytes. */
 const MOST = {
   results: 200,
+  printed: 1024 * 1024,
   text: 512 * 1024,
   image: 16 * 1024 * 1024,
   name: 200,
@@ -209,7 +205,7 @@ function bounded({ stdout, stderr, results, error, exit, ...rest }: RunDocument)
 function boundedStream({ text, bytes, dropped, tail }: CodeStream): CodeStream {
   const count = Math.min(Math.max(0, bytes), MOST.bytes);
   return {
-    text,
+    text: text?.slice(0, MOST.printed),
     bytes: count,
     dropped: Math.min(Math.max(0, dropped), count),
     tail: tail?.slice(-MOST.tail),

@@ -6,9 +6,10 @@
  * is looked at now and then. A call of the SDK that nobody waits for any more is counted in `abandoned`.
  */
 import { KeyedQueue } from "../runs/queue.ts";
+import { answerOf, isData } from "./answer.ts";
 import { ToolError, answered, damaged, exhausted, saysExhausted, sdkCode } from "./errors.ts";
 import { type ExecHost, endStarted, exitCode, signal, watch, within } from "./kernel-process.ts";
-import { type CodeOutcome, type Printed, outcomeOf, unanswered } from "./kernel-outcome.ts";
+import { type CodeOutcome, type Printed, isPrinted, outcomeOf, unanswered } from "./kernel-outcome.ts";
 import { type Language, idleCell, loadCell, parseHello, runCell } from "./kernel-protocol.ts";
 import { type Kernel, KernelTable } from "./kernel-table.ts";
 
@@ -209,10 +210,15 @@ export class Kernels {
     }
   }
 
+  #print(code: string, context: KernelContext): Promise<Printed> {
+    return answerOf(this.#host.runCode(code, { context }), isPrinted);
+  }
+
   async #create(key: string, language: Language): Promise<Kernel> {
     let contextID;
     try {
-      contextID = (await answered(CREATE_MS, this.#host.createCodeContext({ language }))).id;
+      const created = answerOf(this.#host.createCodeContext({ language }), isContext);
+      contextID = (await answered(CREATE_MS, created)).id;
     } catch (error) {
       const code = sdkCode(error) ?? "";
       // A kernel that ends before it is ready has not been given what it needs.
@@ -230,14 +236,15 @@ export class Kernels {
     }
     for (const orphan of this.#orphans.splice(0)) this.#kill(orphan);
     const context = contextOf(contextID, language);
-    const printed = await answered(CREATE_MS, this.#host.runCode(loadCell(language), { context }));
+    const printed = await answered(CREATE_MS, this.#print(loadCell(language), context));
     const process = parseHello(printed.logs.stdout.join(""));
     if (!process) {
       const { error, logs } = printed;
       const detail = error ? `${error.name}: ${error.message}` : logs.stderr.join("").slice(-500);
       if (saysExhausted(detail)) throw exhausted();
-      if (MISSING.test(detail))
-        throw damaged(`its ${language} kernel does not start (${detail.slice(-200)})`);
+      // An executor that runs no cell says nothing.
+      if (detail === "" || MISSING.test(detail))
+        throw damaged(`its ${language} kernel does not start (${detail.slice(-200) || "it says nothing"})`);
       throw new Error(`the prelude of the ${language} kernel did not load: ${detail}`);
     }
     const kernel = { key, contextID, language, ...process };
@@ -252,7 +259,7 @@ export class Kernels {
     fresh: boolean,
   ): Promise<CodeOutcome> {
     const context = contextOf(kernel.contextID, kernel.language);
-    const answer = this.#host.runCode(runCell(spec.language, spec), { context });
+    const answer = this.#print(runCell(spec.language, spec), context);
     const { promise: timedOut, resolve: timeOut } = Promise.withResolvers<Stop>();
     const timer = setTimeout(() => timeOut("timeout"), spec.timeoutMs);
     const watching = watch(this.#host, kernel);
@@ -311,6 +318,10 @@ export class Kernels {
 
 function keyOf({ language, context }: CodeSpec): string {
   return `${language}/${context}`;
+}
+
+function isContext(answer: unknown): boolean {
+  return isData(answer) && typeof answer.id === "string";
 }
 
 function contextOf(id: string, language: Language): KernelContext {

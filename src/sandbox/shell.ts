@@ -1,4 +1,5 @@
 /** Calls the functions of `container/*.sh` in shells of the sandbox, over the SDK's sessions. */
+import { answerOf, isData } from "./answer.ts";
 import { within } from "./kernel-process.ts";
 import {
   SHELL_KILLED,
@@ -26,6 +27,10 @@ export interface ShellHost {
 interface Executed {
   stdout: string;
   stderr: string;
+}
+
+function isExecuted(answer: unknown): boolean {
+  return isData(answer) && typeof answer.stdout === "string" && typeof answer.stderr === "string";
 }
 
 export interface Reply {
@@ -129,7 +134,8 @@ export class Shell {
   async #exec(command: string, shell: string, once: boolean, answerMs: number): Promise<Executed> {
     for (let attempt = 1; ; attempt++) {
       try {
-        return await answered(answerMs, this.#host.client.commands.execute(command, shell));
+        const call = this.#host.client.commands.execute(command, shell);
+        return await answered(answerMs, answerOf(call, isExecuted));
       } catch (error) {
         if (attempt === ATTEMPTS) throw error;
         // A container that ends in the moment it is called has done nothing: another one is started for the next call.

@@ -149,6 +149,38 @@ it("no port of workerd's takes a header for the host that was called", async () 
   }
 });
 
+describe("a control server that answers every call with", () => {
+  it.each([
+    "null",
+    "1",
+    "{}",
+    '{"stdout":1,"stderr":[[]],"id":2}',
+    '{"id":"a","stdout":"file 3\\nYWJj"}',
+    '[["a"]]',
+  ])("%s: each tool says that the sandbox is damaged, and what to do", async (value) => {
+    await attack(`echo '${value.replace(/^/, "answer ")}' >/tmp/attack`);
+    for (const [name, args] of [
+      ["run_command", { command: "true" }],
+      ["run_code", { code: "1" }],
+      ["run_code", { code: "1", language: "javascript" }],
+      ["list_files", {}],
+      ["read_file", { path: "a" }],
+      ["write_file", { path: "a", content: "a" }],
+      ["write_file", { path: "a", content: "a".repeat(100_000) }],
+    ] as const) {
+      const { text, isError } = await tool(url, name, args);
+      expect({ name, text, isError }).toEqual({
+        name,
+        text: expect.stringMatching(/is damaged.*destroy_sandbox/s),
+        isError: true,
+      });
+    }
+    const destroyed = await tool(url, "destroy_sandbox", { sandbox: "default" });
+    expect(destroyed).toMatchObject({ isError: false });
+    expect((await tool(url, "run_command", { command: "echo works" })).text).toContain("works");
+  });
+});
+
 describe("the neighbour is answered", () => {
   it("in peace", async () => {
     await neighbourUntil(() => true);
@@ -165,7 +197,7 @@ describe("the neighbour is answered", () => {
         await attack(`echo ${name} >/tmp/attack`);
         const calls = Array.from({ length: 12 }, () => attackWith("read_file", { path: "/workspace/x" }));
         await Promise.all(calls);
-        await tool(url, "destroy_sandbox", {});
+        await tool(url, "destroy_sandbox", { sandbox: "default" });
       };
       await answeredWhile(name, attacker());
       expect(deaths).toEqual([]);

@@ -26,11 +26,11 @@ sbx_script='{ exec </dev/null; IFS= read -r -d "" sbx_state <"$3"; eval "$sbx_st
 
 # sbx_start ID SESSION WAIT_SECONDS [CWD [NAME=VALUE ...]] <<< COMMAND
 # Starts a command and waits for it; answers as sbx_wait does, "unable" when its files cannot be written, or "damaged" when
-# a file of ours is missing.
+# a file of ours is missing or empty.
 sbx_start() {
   local id=$1 session=$2 seconds=$3 run=$sbx_runs/$1 state=$sbx_sessions/$2 slot=0 text
   shift 3
-  [[ -f /opt/sandbox-mcp/command.sh && -f /opt/sandbox-mcp/state.sh ]] || { printf 'damaged\n' && return; }
+  [[ -s /opt/sandbox-mcp/command.sh && -s /opt/sandbox-mcp/state.sh ]] || { printf 'damaged\n' && return; }
   IFS= read -r -d '' text
   if ! printf '%s' "$text" 2>/dev/null >"$run.cmd"; then
     mkdir -p "$sbx_runs" "$sbx_sessions"

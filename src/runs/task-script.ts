@@ -1,6 +1,6 @@
 /** Calls of `container/task.sh` for one task, and where it clones to. */
 import { ToolError, unwritable } from "../sandbox/errors.ts";
-import { type Reply, type Shell, quote, replyBytes } from "../sandbox/shell.ts";
+import { type CallOptions, type Reply, type Shell, quote, replyBytes } from "../sandbox/shell.ts";
 
 /** The shell session of tasks, with a name that no session of a caller's can have. */
 export const TASK_SESSION = "_task";
@@ -33,14 +33,14 @@ export class TaskScript {
     const lines = Object.entries(files).flatMap(([name, content]) =>
       content === undefined ? [] : `${name} ${encoder.encode(content).toBase64()}`,
     );
-    const { words, stderr } = await this.#call(this.#line("prepare"), lines.join("\n"));
+    const { words, stderr } = await this.#call(this.#line("prepare"), { input: lines.join("\n") });
     if (words[0] === "prepared") return;
     throw unwritable("The task", stderr, "run_command", "leave sandbox out for a fresh one");
   }
 
   /** Calls one of the script's other commands. */
   call(command: string, ...args: (string | number)[]): Promise<Reply> {
-    return this.#call(this.#line(command, ...args));
+    return this.#call(this.#line(command, ...args), { silent: true });
   }
 
   /** At most `maxBytes` of a file from `offset` on; nothing when it is not there. */
@@ -71,8 +71,8 @@ export class TaskScript {
     ].join(" ");
   }
 
-  #call(line: string, input?: string): Promise<Reply> {
-    return this.#shell.call("run.sh", line, { session: TASK_SESSION, input, answerMs: ANSWER_MS });
+  #call(line: string, options: CallOptions): Promise<Reply> {
+    return this.#shell.call("run.sh", line, { session: TASK_SESSION, answerMs: ANSWER_MS, ...options });
   }
 }
 

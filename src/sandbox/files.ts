@@ -71,7 +71,9 @@ export class Files {
     } catch (error) {
       // Whatever was killed must not leave its part of the content beside the file.
       if (!isGone(error) && !isNoAnswer(error))
-        await this.#shell.call("files.sh", `sbx_drop ${quote(target)} ${id}`).catch(() => undefined);
+        await this.#shell
+          .call("files.sh", `sbx_drop ${quote(target)} ${id}`, { silent: true })
+          .catch(() => undefined);
       throw error;
     }
     const [word, size] = reply.words;

@@ -44,7 +44,9 @@ export class Housekeeping {
       this.#toClean.push(localID(run.id));
       if (this.#toClean.length >= CLEAN_BATCH || run.logBytes + run.droppedBytes > CLEAN_BYTES) {
         const ids = this.#toClean.splice(0);
-        background(shell.call("run.sh", `sbx_clean ${ids.join(" ")}`).catch(() => undefined));
+        background(
+          shell.call("run.sh", `sbx_clean ${ids.join(" ")}`, { silent: true }).catch(() => undefined),
+        );
       }
     }
     if (!this.#isPlanned) background(this.#plan(Date.now() + keepMs));

@@ -53,8 +53,9 @@ const INTERRUPT_GRACE_MS = 2_000;
 /** How long a kernel may take to come up, with its container, milliseconds. */
 const CREATE_MS = 120_000;
 
-/** What an interpreter says of a file that it does not find. */
-const MISSING = /No module named|Cannot find module|No such file|ENOENT|cannot import name/;
+/** What an interpreter says of a file that it does not find, or that is not ours any more. */
+const MISSING =
+  /No module named|Cannot find module|No such file|ENOENT|cannot import name|has no attribute 'start'|start is not a function/;
 
 const GONE = /not found|terminated/i;
 

@@ -171,7 +171,7 @@ export class Membership {
 
   /** Tells the account how much the sandbox holds, where that can be found out. */
   async measure(): Promise<void> {
-    const { words } = await this.#shell.call("files.sh", "sbx_usage /workspace");
+    const { words } = await this.#shell.call("files.sh", "sbx_usage /workspace", { silent: true });
     const bytes = countOf(words[0]);
     const { owner } = this;
     if (bytes !== undefined) await this.#tell(() => this.account(owner).sandboxSize(owner.sandbox, bytes));

@@ -72,6 +72,8 @@ export interface CallOptions {
   once?: boolean;
   /** How long it may take, milliseconds. */
   answerMs?: number;
+  /** It may answer nothing; of any other call that is the answer of a helper that was changed. */
+  silent?: boolean;
 }
 
 export class Shell {
@@ -109,7 +111,7 @@ export class Shell {
   async call(
     script: keyof typeof SETUP,
     line: string,
-    { session, input, once = false, answerMs = ANSWER_MS }: CallOptions = {},
+    { session, input, once = false, answerMs = ANSWER_MS, silent = false }: CallOptions = {},
   ): Promise<Reply> {
     const setup = `[[ -v ${SETUP[script]} ]] || . /opt/sandbox-mcp/${script} || printf '${DAMAGED}\\n'\n`;
     const command = setup + (input === undefined ? line : withInput(line, input));
@@ -118,12 +120,13 @@ export class Shell {
     const end = result.stdout.indexOf("\n");
     const first = end < 0 ? result.stdout : result.stdout.slice(0, end);
     const words = first.split(" ").filter(Boolean);
-    if (words[0] === DAMAGED || (words.length === 0 && MISSING.test(result.stderr)))
-      throw damaged("/opt/sandbox-mcp, where the server keeps its programs, was changed");
     // The shell drops the rest of a line that it can start no process for; standard error is the helper's own, but for
     // the answer that holds a command's whole output.
     const isOutput = words[0] === "exited" && words.length === 4;
     if (!isOutput && saysExhausted(result.stderr)) throw exhausted();
+    const isMissing = words.length === 0 && (!silent || MISSING.test(result.stderr));
+    if (words[0] === DAMAGED || isMissing)
+      throw damaged("/opt/sandbox-mcp, where the server keeps its programs, was changed");
     return {
       words,
       rest: end < 0 ? "" : result.stdout.slice(end + 1),

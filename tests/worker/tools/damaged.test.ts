@@ -40,3 +40,34 @@ describe("a damaged sandbox", () => {
     expect(await sh(sandbox, "echo works")).toBe("works\n");
   });
 });
+
+describe("a sandbox whose helpers were emptied", () => {
+  const emptied = "emptied";
+  afterAll(() => owner.call("destroy_sandbox", { sandbox: emptied }));
+
+  it("is damaged for every call", async () => {
+    await sh(emptied, "echo kept >kept", { session: "before" });
+    // Copies, because the local platform mounts the files themselves.
+    const empty =
+      "mkdir /emptied && cp -rL /opt/sandbox-mcp /emptied/ && find /emptied -type f -exec truncate -s 0 {} +";
+    const inPlace = "mv /opt /gone && mv /emptied /opt && ln -s /gone/sandbox-runtime /opt/sandbox-runtime";
+    const done = await owner.call("run_command", {
+      sandbox: emptied,
+      session: "emptying",
+      command: `(${empty} && ${inPlace}); ls -la /opt/sandbox-mcp`,
+    });
+    expect(done.text).toMatch(/ 0 .*run\.sh/);
+    for (const [tool, args] of [
+      ["run_command", { command: "echo printed", session: "before" }],
+      ["run_command", { command: "echo printed", session: "after" }],
+      ["read_file", { path: "kept" }],
+      ["write_file", { path: "new", content: "new" }],
+      ["list_files", {}],
+      ["run_code", { code: "1" }],
+      ["run_code", { code: "1", language: "javascript" }],
+    ] as const) {
+      const { text } = await owner.call(tool, { sandbox: emptied, ...args });
+      expect(text, `${tool} ${JSON.stringify(args)}`).toMatch(/is damaged[^]*destroy_sandbox/);
+    }
+  });
+});

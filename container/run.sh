@@ -73,7 +73,7 @@ sbx_supervise() {
     trap "printf '%s' $status >'$run.exit'; trap - EXIT" EXIT
     sbx_mark "$run"
     trap - EXIT
-    [[ ! -f $run.held ]] || sbx_resume "$run" "$pid"
+    [[ ! -f $run.held ]] || sbx_resume "$run"
   fi
   printf '%s' "$status" >"$run.exit"
   # One byte, which a reader whose time is up has or has not: of more it could take a part.
@@ -151,18 +151,21 @@ sbx_govern() {
       printf '%s' "$BASHPID" >"$run.held"
       kill -STOP -- "-$pid" && held=1
     elif [[ -n $held ]] && ((total < sbx_backlog / 2)); then
-      sbx_resume "$run" "$pid"
+      sbx_resume "$run"
       held=
     fi
     sbx_sleep 0.1
   done
   # What the command leaves behind goes on without it.
-  [[ -z $held ]] || sbx_resume "$run" "$pid"
+  [[ -z $held ]] || sbx_resume "$run"
 }
 
-# sbx_resume RUN_FILES PID: lets a run go on that is held still.
+# sbx_resume RUN_FILES: lets a run go on that is held still.
 sbx_resume() {
-  kill -CONT -- "-$2" 2>/dev/null
+  local pid=''
+  # No line break ends the number, so the status of read says nothing.
+  [[ -f $1.pid ]] && read -r pid <"$1.pid"
+  [[ -z $pid ]] || kill -CONT -- "-$pid" 2>/dev/null
   rm -f "$1.held"
 }
 
@@ -212,10 +215,11 @@ sbx_output() {
   printf '\n'
   ((sizes[1] > starts[1])) && sbx_range "$run.err" "${starts[1]}" "${sizes[1]}" "${maxima[1]}"
   printf '\n'
-  if [[ -f $run.held && -f $run.pid ]]; then
+  if [[ -f $run.held ]]; then
+    index=
     read -r index <"$run.held"
     # What holds the run still was killed itself.
-    sbx_lives "$index" || { read -r index <"$run.pid" && sbx_resume "$run" "$index"; }
+    sbx_lives "$index" || sbx_resume "$run"
   fi
 }
 
@@ -253,6 +257,7 @@ sbx_status() {
     fi
     sbx_sleep 0.1
     [[ -f $run.exit ]] || printf 137 >"$run.exit"
+    [[ ! -f $run.held ]] || sbx_resume "$run"
   fi
   # Empty for the moment between its making and its writing.
   read -r status <"$run.exit"
@@ -364,6 +369,7 @@ sbx_signal() {
 sbx_clean() {
   local id files=()
   for id in "$@"; do
+    [[ ! -f $sbx_runs/$id.held ]] || sbx_resume "$sbx_runs/$id"
     files+=("$sbx_runs/$id".{cmd,out,err,pid,exit,kill,ends,held})
   done
   rm -rf "${files[@]}"

@@ -103,11 +103,6 @@ export class Membership {
     return Math.max(0, Date.now() - Math.max(used, this.#usedAt));
   }
 
-  /** Whether this actor has used the sandbox. */
-  get wasUsed(): boolean {
-    return this.#usedAt > 0;
-  }
-
   /** Whether this actor has seen a use of the sandbox in the last so many milliseconds. */
   wasUsedWithin(ms: number): boolean {
     return Date.now() - this.#usedAt < ms;

@@ -51,7 +51,11 @@ export function assemble(actor: BaseSandbox<Env>, ctx: DurableObjectState<{}>, e
     },
     boots,
   );
-  const shell = new Shell(actor, () => lifecycle.outlived());
+  const shell = new Shell(actor, {
+    kv: ctx.storage.kv,
+    running,
+    outlived: () => lifecycle.outlived(),
+  });
   const membership = new Membership(ctx, env, shell);
   const commands = new Commands(shell);
   const files = new Files(shell, actor);

@@ -392,11 +392,14 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#parts.membership.stopped();
   }
 
-  /** The SDK has the time begin anew with each actor: one that only follows another goes on with what is left of it. */
+  /**
+   * The SDK has the time begin anew with each actor, and each call to the container. What only follows another actor, or
+   * ends idle shells, goes on with what is left of it.
+   */
   override renewActivityTimeout(): void {
     const { membership, runs } = this.#parts;
     const whole = this.sleepAfter;
-    if (!membership.wasUsed && !runs.isBusy && this.#calls === 0)
+    if (!runs.isBusy && this.#calls === 0)
       this.sleepAfter = Math.max(0, SLEEP_AFTER_S - membership.unusedMs / 1000);
     super.renewActivityTimeout();
     this.sleepAfter = whole;

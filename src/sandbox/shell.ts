@@ -63,6 +63,16 @@ const END_MS = 5000;
 /** How long a shell may take for a call, milliseconds: a helper can have a big directory to look through. */
 const ANSWER_MS = 60_000;
 
+/** Where the names of the shells that are alive are remembered, in the actor's storage. */
+const LIVE = "shells";
+
+export interface Surroundings {
+  kv: Pick<SyncKvStorage, "get" | "put">;
+  running(): boolean;
+  /** Whether the container is there although a call to it was interrupted. */
+  outlived(): Promise<boolean>;
+}
+
 export interface CallOptions {
   /** A session of the sandbox, or undefined for the shell of short helpers. */
   session?: string;
@@ -78,15 +88,21 @@ export interface CallOptions {
 
 export class Shell {
   readonly #host: ShellHost;
-  readonly #outlived: () => Promise<boolean>;
-  readonly #shells = new Shells((name) =>
-    within(END_MS, this.#host.client.commands.execute("builtin exit", name)),
-  );
+  readonly #surroundings: Surroundings;
+  readonly #shells: Shells;
 
-  /** @param outlived whether the container is there although a call to it was interrupted */
-  constructor(host: ShellHost, outlived: () => Promise<boolean>) {
+  constructor(host: ShellHost, surroundings: Surroundings) {
+    const { kv, running } = surroundings;
     this.#host = host;
-    this.#outlived = outlived;
+    this.#surroundings = surroundings;
+    this.#shells = new Shells(
+      {
+        // A call would start another container.
+        end: async (name) => running() && within(END_MS, host.client.commands.execute("builtin exit", name)),
+        remember: (names) => kv.put(LIVE, names),
+      },
+      running() ? kv.get<string[]>(LIVE) : [],
+    );
   }
 
   /** The container is gone, and every shell with it. */
@@ -144,7 +160,8 @@ export class Shell {
         // A container that ends in the moment it is called has done nothing: another one is started for the next call.
         if (didNotStart(error)) continue;
         if (once) throw error;
-        if (sdkCode(error) !== SHELL_KILLED && !(isGone(error) && (await this.#outlived()))) throw error;
+        if (sdkCode(error) !== SHELL_KILLED && !(isGone(error) && (await this.#surroundings.outlived())))
+          throw error;
       }
     }
   }

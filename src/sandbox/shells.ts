@@ -17,23 +17,36 @@ interface Live {
   calls: number;
 }
 
+export interface ShellsHost {
+  /** Ends a shell, and settles when it is gone. */
+  end(name: string): Promise<unknown>;
+  /** Remembers the names of the shells that there are, for the actor after this one. */
+  remember(names: string[]): void;
+}
+
 export class Shells {
   /** By name, the one whose last use is longest ago first. */
   readonly #live = new Map<string, Live>();
   readonly #ending = new Map<string, Promise<void>>();
-  readonly #end: (name: string) => Promise<unknown>;
+  readonly #host: ShellsHost;
+  /** Does not outlive the actor, nor keep it: the next one begins with the names. */
+  #timer: ReturnType<typeof setTimeout> | null = null;
 
-  /** @param end ends a shell, and settles when it is gone */
-  constructor(end: (name: string) => Promise<unknown>) {
-    this.#end = end;
+  /** @param names the shells that an earlier actor has left: they count as used now, commands may go on in them */
+  constructor(host: ShellsHost, names: readonly string[] = []) {
+    this.#host = host;
+    for (const name of names) this.#live.set(name, { usedAt: Date.now(), calls: 0 });
+    this.#plan();
   }
 
   /** Makes a call in a shell, which stays for as long as that takes. */
   async use<T>(name: string, call: () => Promise<T>): Promise<T> {
     await this.#ending.get(name);
-    const shell = this.#live.get(name) ?? { usedAt: 0, calls: 0 };
+    const known = this.#live.get(name);
+    const shell = known ?? { usedAt: 0, calls: 0 };
     this.#live.set(name, shell);
     shell.calls++;
+    if (!known) this.#remember();
     try {
       return await call();
     } finally {
@@ -47,6 +60,8 @@ export class Shells {
   /** The container is gone, and every shell with it. */
   forget(): void {
     this.#live.clear();
+    this.#remember();
+    this.#plan();
   }
 
   #trim(): void {
@@ -56,10 +71,28 @@ export class Shells {
       if (idleMs < BUSY_MS || (surplus <= 0 && idleMs < IDLE_MS)) continue;
       surplus--;
       this.#live.delete(name);
-      const gone = this.#end(name)
-        .catch(() => undefined)
-        .then(() => void this.#ending.delete(name));
-      this.#ending.set(name, gone);
+      this.#ending.set(name, this.#end(name));
     }
+    this.#plan();
+  }
+
+  async #end(name: string): Promise<void> {
+    await this.#host.end(name).catch(() => undefined);
+    this.#ending.delete(name);
+    this.#remember();
+  }
+
+  /** Looks again when the next shell can be ended, whether or not anybody calls by then. */
+  #plan(): void {
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    const idle = this.#live.values().find(({ calls }) => calls === 0);
+    if (!idle) return;
+    const keepMs = this.#live.size > KEPT ? BUSY_MS : IDLE_MS;
+    this.#timer = setTimeout(() => this.#trim(), Math.max(0, idle.usedAt + keepMs - Date.now()));
+  }
+
+  #remember(): void {
+    this.#host.remember([...this.#live.keys(), ...this.#ending.keys()]);
   }
 }

@@ -17,6 +17,17 @@ describe("many sessions", () => {
       expect(await sh(sandbox, "said", { session })).toBe(`${session} in /tmp\n`);
   });
 
+  it("leave no shells behind with the actors that started them", async () => {
+    const name = "many-evicted";
+    for (let round = 0; round < 3; round++) {
+      for (let n = 0; n < 12; n++) await sh(name, "true", { session: `round-${round}-${n}` });
+      await evict(name);
+    }
+    const shells = async () => Number(await sh(name, "pgrep -xc bash || true"));
+    await until(async () => (await shells()) < 20);
+    await owner.call("destroy_sandbox", { sandbox: name });
+  });
+
   it("do not end a command, or what it left behind", async () => {
     const other = (n: number) => sh(sandbox, "true", { session: `other-${n}` });
     const running = owner.call("run_command", {

@@ -49,7 +49,7 @@ describe("what a command leaves behind", () => {
       kill -KILL $who`;
     await sh(sandbox, kill, { session: "other" });
     await until(async () => /^[RSD]/.test(await sh(sandbox, "ps -o stat= -C yes", { session: "other" })));
-    await owner.call("cancel_run", { id });
+    expect((await owner.call("cancel_run", { id })).structured).toMatchObject({ state: "cancelled" });
   });
 
   it.each([

@@ -25,6 +25,7 @@ describe("many sessions", () => {
     }
     const shells = async () => Number(await sh(name, "pgrep -xc bash || true"));
     await until(async () => (await shells()) < 20);
+    expect(await sh(name, "echo $0", { session: "round-0-0" })).toBe("bash\n");
     await owner.call("destroy_sandbox", { sandbox: name });
   });
 

@@ -20,8 +20,11 @@ sbx_sessions=/var/lib/sandbox-mcp/sessions
 sbx_inline=32768
 sbx_backlog=$((64 * 1024 * 1024))
 # What a command's bash reads, as a script without a name. One line, read as a whole: `set -v` would show what follows the
-# command. A return that is no function's ends the command: such a one is sourced.
-sbx_script='{ exec </dev/null; IFS= read -r -d "" sbx_state <"$3"; eval "$sbx_state"; . /opt/sandbox-mcp/command.sh; if [[ $sbx_text != *return* || $sbx_text == *"()"* || $sbx_text == *function* ]]; then eval "$sbx_text"; else . "$sbx_command"; fi; { sbx_status=$? sbx_options=$-; set +vx; ! declare -F sbx_leave || sbx_leave "$sbx_options" || :; } &>/dev/null; builtin exit "$sbx_status"; }'
+# command. A return that is no function's ends the command: such a one is sourced, by a file that errors may name, which is
+# only looked for where the shell is when the PATH is left out.
+sbx_script='{ exec </dev/null; if SOURCED; then builtin cd /opt/sandbox-mcp/sourced; shopt -u sourcepath; . bash; else IFS= read -r -d "" sbx_state <"$3"; eval "$sbx_state"; . /opt/sandbox-mcp/command.sh; eval "$sbx_text"; fi; { sbx_status=$? sbx_options=$-; set +vx; ! declare -F sbx_leave || sbx_leave "$sbx_options" || :; } &>/dev/null; builtin exit "$sbx_status"; }'
+# A return where a command stands.
+sbx_return=$'(^|[;&|(){!\n]|(^|[[:space:];&|(])(then|do|else|elif|if|while|until|builtin|command)[[:space:]])[[:space:]]*return([[:space:];&|)}]|$)'
 [[ -d $sbx_runs && -d $sbx_sessions ]] || mkdir -p "$sbx_runs" "$sbx_sessions"
 
 # sbx_start ID SESSION WAIT_SECONDS [CWD [NAME=VALUE ...]] <<< COMMAND
@@ -53,15 +56,16 @@ sbx_start() {
 
 # Runs the command in a session and process group of its own, then records how it ended and the state it left.
 sbx_supervise() {
-  local run=$1 id=$2 state=$3 from=$3.$4 next=$((1 - $4)) pid status out err
+  local run=$1 id=$2 state=$3 from=$3.$4 next=$((1 - $4)) pid status out err sourced=false
   shift 4
+  [[ $text == *"()"* || $text == *function* || ! $text =~ $sbx_return ]] || sourced=true
   : >"$state.$next"
   # Held open here too, at one position with whatever inherits them: where that is tells how much was written.
   exec {out}>>"$run.out" {err}>>"$run.err"
   {
     sbx_number "$id"
     ulimit -x "$number" 2>/dev/null
-    exec -c /usr/bin/setsid bash --noprofile --norc -s -- "$run.cmd" "$id" "$from" "$state.$next" "$@" <<<"$sbx_script"
+    exec -c /usr/bin/setsid bash --noprofile --norc -s -- "$run.cmd" "$id" "$from" "$state.$next" "$@" <<<"${sbx_script/SOURCED/$sourced}"
   } </dev/null >&"$out" 2>&"$err" {out}>&- {err}>&- &
   pid=$!
   printf '%s' "$pid" >"$run.pid"

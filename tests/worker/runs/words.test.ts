@@ -96,6 +96,18 @@ describe("an error of bash", () => {
     expect((await command(line)).structured).toMatchObject({ stderr });
   });
 
+  it.each([
+    ["as an argument", "echo the return value >&2; nosuch", "the return value\n", 1, 127],
+    ["in a substitution", "x=$(nosuch return)", "", 1, 127],
+    ["in front", "nosuch\nreturn 3", "", 1, 3],
+    ["on its line", "true\nnosuch || return 4; echo on", "", 2, 4],
+    ["behind a word of the shell", "nosuch; if true; then return 5; fi; echo on", "", 1, 5],
+    ["behind a pattern", "nosuch; case a in a) return 6;; esac; echo on", "", 1, 6],
+  ])("names bash where a return stands: %s", async (_where, line, before, number, exit_code) => {
+    const stderr = `${before}bash: line ${number}: nosuch: command not found\n`;
+    expect((await command(line)).structured).toMatchObject({ stderr, stdout: "", exit_code });
+  });
+
   it("names no file of ours for what cannot be parsed", async () => {
     const { structured } = await command("true\nif");
     expect(structured.stderr).toMatch(/^bash: .*line \d+: syntax error/);

@@ -84,7 +84,7 @@ export class Shells {
 
   /** Looks again when the next shell can be ended, whether or not anybody calls by then. */
   #plan(): void {
-    clearTimeout(this.#timer);
+    if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
     const idle = this.#live.values().find(({ calls }) => calls === 0);
     if (!idle) return;

@@ -251,7 +251,7 @@ sbx_status() {
   # A supervisor that ended without a word may not have come to start anything.
   if [[ $sbx_gone == "$1" && ! -f $run.pid && ! -f $run.exit ]]; then
     printf 'The command could not be started: the sandbox is out of processes or memory. %s\n' \
-      'Stop what has taken them with cancel_run (list_runs names the runs), or destroy_sandbox and start afresh.' >>"$run.err"
+      'Where list_runs names a run under way that has taken them, stop it with cancel_run; else destroy_sandbox and start afresh.' >>"$run.err"
     printf 126 >"$run.exit"
   fi
   if [[ ! -f $run.exit ]]; then

@@ -67,6 +67,11 @@ export class Runs {
     return this.#active.size > 0;
   }
 
+  /** Whether there is a run that cancel_run could end. */
+  get isAtWork(): boolean {
+    return this.#active.values().some((run) => !run.ended);
+  }
+
   /**
    * Starts a run and waits for it up to so long.
    * @throws what kept it from running, when that shows while the caller waits

@@ -143,6 +143,14 @@ export function exhausted(): ToolError {
   );
 }
 
+/** The failure where no run is under way: what was exhausted is so by processes that no cancel_run finds. */
+export function withoutRuns(failure: Failure): Failure {
+  if (failure.code !== "exhausted") return failure;
+  const hint =
+    "Use destroy_sandbox and start afresh: no run is under way, so there is none that cancel_run could stop.";
+  return { ...failure, hint };
+}
+
 /** The error for a sandbox in which what the server's calls need was removed or changed. @param what in a few words */
 export function damaged(what: string): ToolError {
   return new ToolError(

@@ -19,7 +19,7 @@ import type { Admission, ModelAnswer, ModelCall } from "../runs/task-budget.ts";
 import { type ArtifactRange, readArtifact, taskDetailOf } from "../runs/task-collect.ts";
 import type { Env } from "../server/config.ts";
 import { OUTBOUND } from "./egress.ts";
-import { type Outcome, platformFailure, ToolError } from "./errors.ts";
+import { type Outcome, ToolError, platformFailure, withoutRuns } from "./errors.ts";
 import type { FileEntry, FileRange, Files } from "./files.ts";
 import type { CodeSpec } from "./kernels.ts";
 import { quotaError } from "./lease.ts";
@@ -350,7 +350,7 @@ export class Sandbox extends BaseSandbox<Env> {
       const error = await this.#parts.lifecycle.explained(thrown);
       const failure = platformFailure(error);
       if (!failure) throw error;
-      outcome = { ok: false, failure };
+      outcome = { ok: false, failure: this.#parts.runs.isAtWork ? failure : withoutRuns(failure) };
     } finally {
       this.#calls--;
       this.#hangUp();

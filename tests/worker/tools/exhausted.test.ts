@@ -79,7 +79,11 @@ os._exit(5)
       sandbox: full,
       command: "exec python3 /tmp/take.py",
     });
+    const read = await owner.call("run_code", { sandbox: full, code: "1" });
     await owner.call("destroy_sandbox", { sandbox: full });
     expect(structured).toMatchObject({ state: "failed", exit_code: 5 });
+    // With no run to cancel, only the end of the sandbox is an advice.
+    const advised = /out of processes or memory.*Use destroy_sandbox and start afresh: no run is under way/s;
+    expect(read.text).toMatch(advised);
   });
 });

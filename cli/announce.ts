@@ -1,7 +1,7 @@
 /** What `npm start` prints when the server serves: where, with which token, and how to connect clients to it. */
 import { dirname } from "node:path";
 import { clientLines } from "../src/server/client-lines.ts";
-import type { MountedDirectory } from "../src/server/mounts.ts";
+import type { MountedDirectory } from "../src/shared/mounts.ts";
 import type { Variables } from "./variables.ts";
 
 export interface Announcement {

@@ -2,9 +2,9 @@
 import { accessSync, constants, realpathSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { basename, relative, resolve } from "node:path";
-import { OWNER_ID } from "../src/auth/principal.ts";
-import { actorName, SANDBOX_NAME } from "../src/sandbox/naming.ts";
-import type { MountedDirectory } from "../src/server/mounts.ts";
+import { OWNER_ID } from "../src/shared/principal.ts";
+import { actorName, SANDBOX_NAME } from "../src/shared/names.ts";
+import type { MountedDirectory } from "../src/shared/mounts.ts";
 import type { HostDirectory } from "../local/engine/mounts.ts";
 import { UserError } from "./errors.ts";
 

@@ -1,7 +1,7 @@
 /** `npm run token`: prints the token that `npm start` takes in this environment, for the lines that clients need. */
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { ownerToken } from "../src/server/values.ts";
+import { ownerToken } from "../src/shared/env-fields.ts";
 import { UserError } from "./errors.ts";
 import { readVariables } from "./variables.ts";
 

@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { parseEnv } from "node:util";
-import { SDK_VARIABLES, VARIABLES } from "../src/server/variables.ts";
+import { SDK_VARIABLES, VARIABLES } from "../src/shared/variables.ts";
 import { UserError } from "./errors.ts";
 
 const NAMES: readonly string[] = [...VARIABLES, ...SDK_VARIABLES];

@@ -8,7 +8,7 @@ import { Client } from "@modelcontextprotocol/client";
 import { InMemoryTransport } from "@modelcontextprotocol/server";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { parseConfig } from "../src/server/config.ts";
+import { parseConfig } from "../src/shared/config.ts";
 import { createMCPServer } from "../src/server/mcp.ts";
 import { tools } from "../src/tools/index.ts";
 

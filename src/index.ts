@@ -4,8 +4,8 @@ import { createMCPServer } from "./server/mcp.ts";
 import { requiredScopes } from "./tools/index.ts";
 
 export { ContainerProxy } from "@cloudflare/sandbox";
-export { Attempts } from "./auth/attempts.ts";
-export { Account } from "./sandbox/account.ts";
-export { Sandbox } from "./sandbox/sandbox.ts";
+export { Attempts } from "./actors/attempts.ts";
+export { Account } from "./actors/account.ts";
+export { Sandbox } from "./actors/sandbox.ts";
 
 export default createApp({ createMCPServer, requiredScopes });

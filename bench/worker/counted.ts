@@ -8,8 +8,8 @@ import local, {
   ContainerProxy,
   Sandbox as LocalSandbox,
 } from "../../local/worker.ts";
-import { OWNER_ID } from "../../src/auth/principal.ts";
-import type { Env } from "../../src/server/config.ts";
+import { OWNER_ID } from "../../src/shared/principal.ts";
+import type { Env } from "../../src/shared/config.ts";
 import type { Counts } from "../counts.ts";
 import { countBucket, countCalls, countStorage, nothing } from "./counting.ts";
 

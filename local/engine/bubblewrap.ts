@@ -5,10 +5,10 @@
  * any directory he makes) shares that one budget, as on a container's disk; running out is a real ENOSPC,
  * nothing reaches the host's disk, and all of it is gone with the last process, however it ended.
  */
-import { hostname } from "./furniture.ts";
+import { hostname } from "./rootfs-files.ts";
 import { existsSync, lstatSync, readlinkSync } from "node:fs";
 import type { Readable, Writable } from "node:stream";
-import { agentDirectory } from "./furniture.ts";
+import { agentDirectory } from "./rootfs-files.ts";
 import { initCapability } from "./init.ts";
 import { environmentLinks, pythonDirectories, sandboxPackagesDirectory } from "./python.ts";
 import type { Toolchain } from "./toolchain.ts";

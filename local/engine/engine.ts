@@ -12,15 +12,15 @@ import { Router } from "./router.ts";
 import { hostCertificates, bundlePath } from "./certificates.ts";
 import { checkBubblewrap, unprivilegedUser } from "./check.ts";
 import { warmCompileCache, type Warming } from "./compile-cache.ts";
-import { sandboxEnvironment, sandboxFiles } from "./furniture.ts";
+import { sandboxEnvironment, sandboxFiles } from "./rootfs-files.ts";
 import { endLeftovers, markEngine } from "./leftovers.ts";
 import { defaultLimits, findGroupParents, type Limits } from "./limits.ts";
 import { readOnlyMounts, type Mount, type View } from "./bubblewrap.ts";
 import type { Common } from "./sandbox.ts";
 import { describePython, environmentFiles } from "./python.ts";
 import { hostRegistries, registryAddresses } from "./registries.ts";
-import { Stage } from "./stage.ts";
-import { SandboxTable } from "./table.ts";
+import { Stage } from "./mount-namespace.ts";
+import { SandboxRegistry } from "./registry.ts";
 import { findToolchain, repository, type Toolchain } from "./toolchain.ts";
 
 export interface EngineOptions {
@@ -146,7 +146,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     },
   };
   const warming = await warm(common, directory);
-  const table = new SandboxTable(common, directory, boot);
+  const table = new SandboxRegistry(common, directory, boot);
   const server = createServer({
     requestTimeout: 0,
     keepAliveTimeout: 60_000,

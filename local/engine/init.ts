@@ -4,7 +4,7 @@
  * it: it keeps one capability more than whatever it starts can have, and the kernel lets a process trace, or open the
  * memory or the descriptors of, only what has no more capabilities than itself.
  */
-import { hostname } from "./furniture.ts";
+import { hostname } from "./rootfs-files.ts";
 import type { Limits } from "./limits.ts";
 
 /** It stays out of the capabilities of everything else in the sandbox. By itself it gives no right over anything. */

@@ -11,7 +11,7 @@ import { initCommand, initGreeting, initScript } from "./init.ts";
 import type { HostUser } from "./mounts.ts";
 import type { Limits } from "./limits.ts";
 import { seccompFilter } from "./seccomp.ts";
-import type { Stage } from "./stage.ts";
+import type { Stage } from "./mount-namespace.ts";
 import type { Toolchain } from "./toolchain.ts";
 import { SYSTEM_PATH } from "./system-path.ts";
 

@@ -8,7 +8,7 @@ import { sendByTheRules } from "./egress.ts";
 import { answerError } from "./forward.ts";
 import { endToEndHeaders } from "./outbound.ts";
 import type { Sandbox } from "./sandbox.ts";
-import type { SandboxTable } from "./table.ts";
+import type { SandboxRegistry } from "./registry.ts";
 
 const interceptsSchema = z.object({
   http: z.array(z.string()),
@@ -32,11 +32,11 @@ export interface RouterOptions {
 }
 
 export class Router {
-  readonly #table: SandboxTable;
+  readonly #table: SandboxRegistry;
   readonly #options: RouterOptions;
   readonly #digest: Buffer;
 
-  constructor(table: SandboxTable, options: RouterOptions) {
+  constructor(table: SandboxRegistry, options: RouterOptions) {
     this.#table = table;
     this.#options = options;
     this.#digest = digest(options.secret);

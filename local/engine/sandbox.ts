@@ -5,11 +5,11 @@ import type { Server } from "node:http";
 import { join } from "node:path";
 import type { ExitReport, Intercepts, StartRequest } from "../platform/protocol.ts";
 import { egressSocket, type Mount, type View } from "./bubblewrap.ts";
-import { startBare } from "./bare.ts";
+import { startUnisolated } from "./unisolated.ts";
 import { unprivilegedUser } from "./check.ts";
 import { createEgress, type Egress } from "./egress.ts";
 import { PortForwarder } from "./forward.ts";
-import { hostsFile, sandboxEnvironment } from "./furniture.ts";
+import { hostsFile, sandboxEnvironment } from "./rootfs-files.ts";
 import { launch, type Running } from "./launch.ts";
 import { sandboxMark } from "./leftovers.ts";
 import { createGroups, removeGroups, type GroupParent, type Limits } from "./limits.ts";
@@ -18,7 +18,7 @@ import { OutboundQueue } from "./outbound.ts";
 import { Pace } from "./pace.ts";
 import { cacheEnvironment } from "./compile-cache.ts";
 import type { Certificates } from "./certificates.ts";
-import type { Stage } from "./stage.ts";
+import type { Stage } from "./mount-namespace.ts";
 import { boundedLookups, type UpstreamOptions } from "./upstream.ts";
 
 /** What all sandboxes of an engine have in common. */
@@ -145,7 +145,7 @@ export class Sandbox {
       const { toolchain } = view;
       const running =
         bubblewrap === undefined
-          ? await startBare({ directory, view, env, groups, alone: place.alone, onOutput })
+          ? await startUnisolated({ directory, view, env, groups, alone: place.alone, onOutput })
           : await launch({
               mounts: [...common.mounts(), ...own],
               record: join(directory, sandboxMark),

@@ -1,6 +1,6 @@
 /** The door of Cloudflare Access: it stands before `/authorize` and says who came through, in a header it signs. */
 import { createRemoteJWKSet, errors, jwtVerify } from "jose";
-import type { AccessConfig } from "../server/door-config.ts";
+import type { AccessConfig } from "../shared/sign-in-config.ts";
 
 export interface AccessIdentity {
   subject: string;

@@ -5,16 +5,16 @@ import {
   type AuthRequest,
   CimdFetchError,
 } from "@cloudflare/workers-oauth-provider";
-import { log, type SignInEvent } from "../server/log.ts";
-import type { Visit } from "../server/visit.ts";
-import { registrationsOf } from "./attempts.ts";
+import { log, type SignInEvent } from "../shared/log.ts";
+import type { RequestContext } from "../shared/request-context.ts";
+import { registrationsOf } from "../actors/attempts.ts";
 import { consentPage, messagePage, type Problem, wayBack } from "./consent-page.ts";
 import { withKeptCookies, withPrefixedCookies } from "./cookies.ts";
-import { type Identity, identify, openDoors, signInWithGitHub, startGitHub } from "./doors.ts";
+import { type Identity, identify, openMethods, signInWithGitHub, startGitHub } from "./sign-in-methods.ts";
 import { atIssuer, readLimited } from "./endpoints.ts";
 import { type GrantProps, type OAuth, oauthAPI } from "./oauth.ts";
 import { AUTHORIZE_PATH } from "./paths.ts";
-import { knownScopes, type Scope, SCOPES } from "./principal.ts";
+import { knownScopes, type Scope, SCOPES } from "../shared/principal.ts";
 import { hasPlainHost } from "./redirects.ts";
 import { bytesOf, StoreError } from "./store.ts";
 
@@ -26,26 +26,30 @@ const MAX_FORM = 16 * 1024;
 const MAX_CLIENT_ID = 256;
 
 /** One request to these pages, with what all of its handling needs. */
-interface Step extends Visit {
+interface Step extends RequestContext {
   /** As the OAuth provider wants it: at the issuer, with the cookies under the names it gave them. */
   request: Request;
   oauth: OAuth;
 }
 
 /** `GET`: the page. `POST`: its form. */
-export function serveAuthorize(request: Request, oauth: OAuth, visit: Visit): Promise<Response> {
+export function serveAuthorize(request: Request, oauth: OAuth, visit: RequestContext): Promise<Response> {
   return answered(request, oauth, visit, request.method === "POST" ? decide : show);
 }
 
 /** Where GitHub sends the browser back. */
-export function serveGitHubCallback(request: Request, oauth: OAuth, visit: Visit): Promise<Response> {
+export function serveGitHubCallback(
+  request: Request,
+  oauth: OAuth,
+  visit: RequestContext,
+): Promise<Response> {
   return answered(request, oauth, visit, finishGitHub);
 }
 
 async function answered(
   request: Request,
   oauth: OAuth,
-  visit: Visit,
+  visit: RequestContext,
   handle: (step: Step) => Promise<Response>,
 ): Promise<Response> {
   const secure = oauth.issuer.startsWith("https:");
@@ -84,7 +88,7 @@ async function consent(
   problem?: Problem,
 ): Promise<Response> {
   const { request, oauth } = step;
-  const doors = await openDoors(request, step);
+  const doors = await openMethods(request, step);
   if (doors.length === 0) {
     signIn(step, { outcome: "refused", door: "access", reason: "not_vouched_for", client: asked.clientId });
     return messagePage("Nobody vouches for you", NOT_VOUCHED_FOR, { status: 403, headers });

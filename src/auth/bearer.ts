@@ -1,12 +1,12 @@
 /** Tokens in the Authorization header: the static ones of the configuration, and those that OAuth clients were given. */
-import type { Refusal } from "../server/answers.ts";
-import type { Config } from "../server/config.ts";
-import { PROCESS_LOOKUP_LIMITER, rateLimited, tooOften } from "../server/limiter.ts";
-import type { Visit } from "../server/visit.ts";
-import { addressOf } from "./attempts.ts";
+import type { Refusal } from "../shared/responses.ts";
+import type { Config } from "../shared/config.ts";
+import { PROCESS_LOOKUP_LIMITER, rateLimited, tooOften } from "../shared/limiter.ts";
+import type { RequestContext } from "../shared/request-context.ts";
+import { addressOf } from "../actors/attempts.ts";
 import { tokenUnchecked, unauthorized } from "./challenge.ts";
 import { isTokenShaped, metadataURL, type OAuth, oauthFor, type ResourcePath, tokenHolder } from "./oauth.ts";
-import { OWNER_ID, type Principal, SCOPES, tokenPrincipalID } from "./principal.ts";
+import { OWNER_ID, type Principal, SCOPES, tokenPrincipalID } from "../shared/principal.ts";
 
 /** A token that would be accepted: the digest to compare with, and who it makes of the caller. */
 interface Candidate {
@@ -29,7 +29,7 @@ export interface Caller {
  */
 export async function authenticate(
   request: Request,
-  visit: Visit,
+  visit: RequestContext,
   paths: readonly [ResourcePath, ...ResourcePath[]],
 ): Promise<Caller | Refusal> {
   const { config } = visit;
@@ -71,7 +71,7 @@ async function lookedUp(
   oauth: OAuth,
   paths: readonly ResourcePath[],
   request: Request,
-  visit: Visit,
+  visit: RequestContext,
 ): Promise<Principal | Refusal | undefined> {
   if (!isTokenShaped(token)) return undefined;
   const limiter = visit.env.RATE_LIMITER ?? PROCESS_LOOKUP_LIMITER;

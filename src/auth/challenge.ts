@@ -1,7 +1,7 @@
 /** The refusals of RFC 6750: what was wrong, and in `WWW-Authenticate` what would be right. */
-import { json, type Refusal } from "../server/answers.ts";
-import type { RefusalReason } from "../server/log.ts";
-import { type Principal, type Scope, SCOPES } from "./principal.ts";
+import { json, type Refusal } from "../shared/responses.ts";
+import type { RefusalReason } from "../shared/log.ts";
+import { type Principal, type Scope, SCOPES } from "../shared/principal.ts";
 
 const REALM = "sandbox-mcp";
 

@@ -3,7 +3,7 @@ import type { ConsentDescription } from "@cloudflare/workers-oauth-provider";
 import { type HTML, markup, plain } from "./html.ts";
 import { AUTHORIZE_PATH } from "./paths.ts";
 import { page } from "./page.ts";
-import type { Scope, SignInDoor } from "./principal.ts";
+import type { Scope, SignInMethod } from "../shared/principal.ts";
 
 const MEANING: Record<Scope, string> = {
   "sandbox:read": "See your sandboxes, read their files and the results of what ran",
@@ -25,15 +25,15 @@ export interface Consent {
   headers: Headers;
   offered: readonly Scope[];
   ticked: readonly Scope[];
-  doors: readonly OpenDoor[];
+  doors: readonly OpenMethod[];
   /** On a phone the focus is not set: it would scroll who asks out of sight, and a keyboard would cover the rest. */
   onPhone: boolean;
   problem?: Problem;
 }
 
 /** A door that is open to this visitor. */
-export interface OpenDoor {
-  door: SignInDoor;
+export interface OpenMethod {
+  door: SignInMethod;
   /** Who Cloudflare Access says they are. */
   who?: string;
   /** Where its sign-in happens, if elsewhere. */
@@ -42,7 +42,7 @@ export interface OpenDoor {
 
 /** What was wrong with the form as it was sent. */
 export interface Problem {
-  at: SignInDoor | "scopes";
+  at: SignInMethod | "scopes";
   message: string;
   status: number;
   headers?: Record<string, string>;
@@ -89,7 +89,7 @@ ${doors.map((door, index) => [index > 0 && markup`<p class="or">or</p>\n`, appro
 
 /** The part of the form by which one approves, through this door. */
 function approval(
-  { door, who }: OpenDoor,
+  { door, who }: OpenMethod,
   alone: boolean,
   alert: HTML | false | undefined,
   isFocused: boolean,

@@ -1,8 +1,8 @@
 /** What OAuth clients ask for themselves: metadata, registration, tokens, revocation. */
-import { json } from "../server/answers.ts";
-import { log } from "../server/log.ts";
-import type { Visit } from "../server/visit.ts";
-import { registrationsOf } from "./attempts.ts";
+import { json } from "../shared/responses.ts";
+import { log } from "../shared/log.ts";
+import type { RequestContext } from "../shared/request-context.ts";
+import { registrationsOf } from "../actors/attempts.ts";
 import { CHECK_HEADER, type OAuth, visitEnv } from "./oauth.ts";
 import { METADATA_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
 import { namesOddHost } from "./redirects.ts";
@@ -26,7 +26,11 @@ export function atIssuer(request: Request, { issuer }: OAuth): Request {
 }
 
 /** The metadata of a resource (RFC 9728). */
-export async function serveResourceMetadata(request: Request, oauth: OAuth, visit: Visit): Promise<Response> {
+export async function serveResourceMetadata(
+  request: Request,
+  oauth: OAuth,
+  visit: RequestContext,
+): Promise<Response> {
   const suffix = new URL(request.url).pathname.slice(METADATA_PATH.length);
   const resource = oauth.resources.get(suffix === "/mcp" ? "/mcp" : "/");
   const answer = await resource?.fetch(atIssuer(request, oauth), visitEnv(visit), visit.ctx);
@@ -37,7 +41,7 @@ export async function serveResourceMetadata(request: Request, oauth: OAuth, visi
 export async function serveAuthorizationServer(
   request: Request,
   oauth: OAuth,
-  visit: Visit,
+  visit: RequestContext,
 ): Promise<Response> {
   const route = new URL(request.url).pathname;
   const read =
@@ -91,7 +95,7 @@ export async function serveAuthorizationServer(
 }
 
 /** Anybody can register clients: of those that nobody approved, the oldest make room for a new one. */
-async function keepWithinBounds(registration: Response, visit: Visit): Promise<void> {
+async function keepWithinBounds(registration: Response, visit: RequestContext): Promise<void> {
   const { client_id } = await registration.json<{ client_id: string }>();
   const { OAUTH_KV } = visitEnv(visit);
   const forgotten = (await registrationsOf(visit.env)?.registered(client_id)) ?? [];

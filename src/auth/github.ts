@@ -1,7 +1,7 @@
 /** GitHub's door: its web application flow, asked once who somebody is. Its token is used for that and not kept. */
 import { z } from "zod";
-import { GITHUB_LOGIN, type GitHubConfig } from "../server/door-config.ts";
-import { gitHubOrgRule, gitHubUserRule } from "./admission.ts";
+import { GITHUB_LOGIN, type GitHubConfig } from "../shared/sign-in-config.ts";
+import { gitHubOrgRule, gitHubUserRule } from "./grant-policy.ts";
 
 /** In milliseconds, for each request to GitHub. */
 const TIMEOUT = 10_000;

@@ -7,14 +7,14 @@ import {
   OAuthResourceServer,
 } from "@cloudflare/workers-oauth-provider";
 import { z } from "zod";
-import type { Config, Env } from "../server/config.ts";
-import { log } from "../server/log.ts";
-import { isLoopback, namedOrigin } from "../server/origin.ts";
-import type { Visit } from "../server/visit.ts";
-import { stillAdmits } from "./admission.ts";
+import type { Config, Env } from "../shared/config.ts";
+import { log } from "../shared/log.ts";
+import { isLoopback, namedOrigin } from "../shared/origin.ts";
+import type { RequestContext } from "../shared/request-context.ts";
+import { stillAdmits } from "./grant-policy.ts";
 import { COOKIE_PREFIX } from "./cookies.ts";
 import { AUTHORIZE_PATH, METADATA_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
-import { knownScopes, type Principal, SCOPES, SIGN_IN_DOORS } from "./principal.ts";
+import { knownScopes, type Principal, SCOPES, SIGN_IN_METHODS } from "../shared/principal.ts";
 import { guarded } from "./store.ts";
 
 /** The paths that speak MCP. Each is a resource of its own: a token for one is refused at the other. */
@@ -28,7 +28,7 @@ const GRANT_TTL = 30 * 24 * 3600;
 const CLIENT_TTL = 90 * 24 * 3600;
 
 /** What a grant holds. The provider encrypts it with a key that only the token's holder has. */
-const grantSchema = z.object({ principal: z.string(), door: z.enum(SIGN_IN_DOORS), rule: z.string() });
+const grantSchema = z.object({ principal: z.string(), door: z.enum(SIGN_IN_METHODS), rule: z.string() });
 
 export type GrantProps = z.infer<typeof grantSchema>;
 
@@ -41,7 +41,7 @@ export interface OAuth {
 
 /** The bindings with the visit beside them: the only thing about a request that reaches every callback of the provider. */
 interface VisitEnv extends Env {
-  visit: Visit;
+  visit: RequestContext;
 }
 
 /** Takes the name of a failed check from the provider's answer to the log; it never leaves the server. */
@@ -51,7 +51,7 @@ export const CHECK_HEADER = "x-failed-check";
 const built = new WeakMap<Config, OAuth>();
 
 /** OAuth as it is for this request, or why there is none. */
-export function oauthFor(request: Request, { env, config }: Visit): OAuth | { off: string } {
+export function oauthFor(request: Request, { env, config }: RequestContext): OAuth | { off: string } {
   const last = built.get(config);
   if (last && config.publicOrigin) return last;
   if (!env.OAUTH_KV) return { off: "the KV namespace OAUTH_KV is not bound" };
@@ -91,7 +91,7 @@ export async function tokenHolder(
   oauth: OAuth,
   token: string,
   paths: readonly ResourcePath[],
-  visit: Visit,
+  visit: RequestContext,
 ): Promise<Principal | "unavailable" | undefined> {
   for (const path of paths) {
     const request = new Request(`${oauth.issuer}${path}`, { headers: { authorization: `Bearer ${token}` } });
@@ -103,11 +103,11 @@ export async function tokenHolder(
 }
 
 /** What an authorization page needs of the provider. */
-export function oauthAPI({ server }: OAuth, visit: Visit): OAuthHelpers {
+export function oauthAPI({ server }: OAuth, visit: RequestContext): OAuthHelpers {
   return server.getOAuthApi(visitEnv(visit));
 }
 
-export function visitEnv(visit: Visit): VisitEnv {
+export function visitEnv(visit: RequestContext): VisitEnv {
   const { OAUTH_KV } = visit.env;
   return { ...visit.env, OAUTH_KV: OAUTH_KV && guarded(OAUTH_KV), visit };
 }

@@ -3,13 +3,13 @@
  * off the store: which record went, and what was in it when the provider looked whose it is.
  */
 import { z } from "zod";
-import { SIGN_IN_DOORS, type SignInDoor } from "./principal.ts";
+import { SIGN_IN_METHODS, type SignInMethod } from "../shared/principal.ts";
 
 export interface Revoked {
   principal: string;
   client: string;
   /** Absent when its grant is gone meanwhile. */
-  door?: SignInDoor;
+  door?: SignInMethod;
   scope: string;
 }
 
@@ -17,7 +17,7 @@ export interface Revoked {
 const grantRecord = z.object({
   clientId: z.string(),
   scope: z.array(z.string()),
-  metadata: z.object({ door: z.enum(SIGN_IN_DOORS) }).optional(),
+  metadata: z.object({ door: z.enum(SIGN_IN_METHODS) }).optional(),
 });
 const tokenRecord = z.object({
   scope: z.array(z.string()).optional(),

@@ -3,7 +3,7 @@
  * but its file on the local disk never shrinks: what waits at once is what the file takes for good. So runs that print
  * take turns once that is much, each after some of it has left.
  */
-import { within } from "../sandbox/kernel-process.ts";
+import { within } from "../shared/within.ts";
 
 /** Bytes that may wait, of all logs together, give or take what one call into the sandbox reads. */
 const WAITING_BYTES = 4 * 1024 * 1024;

@@ -1,12 +1,12 @@
 /** Code in a live kernel as a run. */
-import type { CodeOutcome } from "../sandbox/kernel-outcome.ts";
-import type { CodeError, RichResult } from "../sandbox/kernel-protocol.ts";
-import { within } from "../sandbox/kernel-process.ts";
-import type { Kernel } from "../sandbox/kernel-table.ts";
-import type { CodeSpec, Kernels, TakenOver } from "../sandbox/kernels.ts";
-import { examine } from "../sandbox/images.ts";
-import type { Shell } from "../sandbox/shell.ts";
-import { RunFiles } from "./files.ts";
+import type { CodeOutcome } from "../container/kernels/outcome.ts";
+import type { CodeError, RichResult } from "../container/kernels/protocol.ts";
+import { within } from "../shared/within.ts";
+import type { Kernel } from "../container/kernels/registry.ts";
+import type { CodeSpec, Kernels, TakenOver } from "../container/kernels/kernels.ts";
+import { examine } from "../shared/images.ts";
+import type { Shell } from "../container/shell.ts";
+import { RunFiles } from "./output-files.ts";
 import { Limit } from "./limit.ts";
 import { installHint } from "./missing-module.ts";
 import {

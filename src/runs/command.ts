@@ -7,12 +7,12 @@ import {
   isNoAnswer,
   sdkCode,
   unwritable,
-} from "../sandbox/errors.ts";
-import { RUNS } from "../sandbox/kernel-protocol.ts";
-import { type Reply, type Shell, outputBytes, quote } from "../sandbox/shell.ts";
-import { type Polled, RunFiles, statusOf } from "./files.ts";
+} from "../shared/errors.ts";
+import { RUNS } from "../container/kernels/protocol.ts";
+import { type Reply, type Shell, outputBytes, quote } from "../container/shell.ts";
+import { type Polled, RunFiles, statusOf } from "./output-files.ts";
 import { Limit } from "./limit.ts";
-import { KeyedQueue } from "./queue.ts";
+import { KeyedQueue } from "../shared/queue.ts";
 import { type Allowance, type End, type Execution, type RunSink, waitingFor } from "./run.ts";
 
 export interface CommandSpec extends Allowance {
@@ -26,7 +26,7 @@ export interface CommandSpec extends Allowance {
 }
 
 /** What it takes to go on with a command in another actor. */
-export interface CommandTrace {
+export interface CommandState {
   session: string;
   /** Milliseconds since the epoch. */
   deadline: number;
@@ -74,7 +74,7 @@ export class Commands {
    * Runs a command after those queued before it in its session.
    * @param started is told what `resume` needs before the command starts, and undefined when it did not after all
    */
-  start(sink: RunSink, spec: CommandSpec, started: (trace: CommandTrace | undefined) => void): Execution {
+  start(sink: RunSink, spec: CommandSpec, started: (trace: CommandState | undefined) => void): Execution {
     const run = new RunningCommand(this.#shell, sink, spec);
     const turn = this.#queue.run(spec.session, sink.id, async () => {
       if (run.stop || sink.ended) return NEVER_STARTED;
@@ -96,7 +96,7 @@ export class Commands {
   }
 
   /** Goes on with a command that an earlier actor started, where the sink's output ends. */
-  resume(sink: RunSink, trace: CommandTrace): Execution {
+  resume(sink: RunSink, trace: CommandState): Execution {
     const { session, deadline } = trace;
     const run = new RunningCommand(this.#shell, sink, trace);
     run.started = true;
@@ -125,7 +125,7 @@ class RunningCommand {
   resumed = false;
   stop: Stop | undefined;
 
-  constructor(shell: Shell, sink: RunSink, { session, cut }: Pick<CommandTrace, "session" | "cut">) {
+  constructor(shell: Shell, sink: RunSink, { session, cut }: Pick<CommandState, "session" | "cut">) {
     this.#shell = shell;
     this.#sink = sink;
     this.#session = session;

@@ -1,5 +1,5 @@
 /** What becomes of a run whose execution threw. */
-import { type ErrorCode, type Failure, ToolError, platformFailure } from "../sandbox/errors.ts";
+import { type ErrorCode, type Failure, ToolError, platformFailure } from "../shared/errors.ts";
 import type { End } from "./run.ts";
 
 export interface RunFailure {

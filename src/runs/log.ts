@@ -3,8 +3,8 @@
  * next flush; then it is rows of SQLite; whole objects of it move on to R2. A cursor is an offset into the log in bytes:
  * it stays valid wherever the bytes lie.
  */
-import { ToolError } from "../sandbox/errors.ts";
-import { joined } from "./ends.ts";
+import { ToolError } from "../shared/errors.ts";
+import { joined } from "./output-ends.ts";
 import { type LogPiece, STREAMS, type Stream } from "./run.ts";
 
 /** A row's data in bytes at most: SQLite in a Durable Object holds values of up to 2 MB. */

@@ -1,5 +1,5 @@
 /** The call that installs a module which code asked for and did not find. */
-import type { CodeError, Language } from "../sandbox/kernel-protocol.ts";
+import type { CodeError, Language } from "../container/kernels/protocol.ts";
 
 /** Packages of PyPI that are not called as their modules are. */
 const PYPI: Record<string, string> = {

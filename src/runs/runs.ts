@@ -2,14 +2,15 @@
  * Every execution of one sandbox, from its start until its record expires. A run belongs to the actor and not to the
  * request that started it: whoever waits for it may go away.
  */
-import { unknownRun } from "../sandbox/errors.ts";
-import { ActiveRun } from "./active.ts";
+import { unknownRun } from "../shared/errors.ts";
+import { ActiveRun } from "./active-run.ts";
 import { Backlog } from "./backlog.ts";
-import { Ends } from "./ends.ts";
+import { OutputEnds } from "./output-ends.ts";
 import { isTaskID, newRunID } from "./id.ts";
 import { type LogStore, LogWriter, deleteLog, deleteObjects, readLog } from "./log.ts";
 import type { Execution, LogPiece, RunKind, RunSummary, RunView } from "./run.ts";
 import { type RunRecord, RunStore, viewOf, type Stored } from "./store.ts";
+import { DAY_MS } from "../shared/days.ts";
 
 /** What the actor gives its runs. */
 export interface RunsHost {
@@ -38,8 +39,6 @@ export interface LogPage {
   /** The cursor after the last byte of `pieces`. */
   next: number;
 }
-
-const DAY_MS = 86_400_000;
 
 /** Records removed in one go. */
 const SWEEP_BATCH = 200;
@@ -83,7 +82,7 @@ export class Runs {
       state: "running",
       title,
       startedAt: Date.now(),
-      ends: { stdout: new Ends(), stderr: new Ends() },
+      ends: { stdout: new OutputEnds(), stderr: new OutputEnds() },
       logBytes: 0,
       droppedBytes: 0,
     };

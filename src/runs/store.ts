@@ -1,5 +1,5 @@
 /** The records of runs in the actor's SQLite. */
-import { Ends } from "./ends.ts";
+import { OutputEnds } from "./output-ends.ts";
 import { KEEP_BYTES, createLogTable } from "./log.ts";
 import type { End, RunKind, RunState, RunSummary, RunView, Stream } from "./run.ts";
 
@@ -13,7 +13,7 @@ export interface RunRecord extends Omit<Partial<End>, "state"> {
   endedAt?: number;
   /** What its executor needs to go on with it in another actor; undefined when it cannot. */
   trace?: unknown;
-  ends: Record<Stream, Ends>;
+  ends: Record<Stream, OutputEnds>;
   logBytes: number;
   droppedBytes: number;
 }
@@ -234,8 +234,8 @@ function recordOf(row: Row): RunRecord {
     detail: row.detail === null ? undefined : JSON.parse(row.detail),
     trace: row.trace === null ? undefined : JSON.parse(row.trace),
     ends: {
-      stdout: new Ends(new Uint8Array(row.out_head), new Uint8Array(row.out_tail), row.out_bytes),
-      stderr: new Ends(new Uint8Array(row.err_head), new Uint8Array(row.err_tail), row.err_bytes),
+      stdout: new OutputEnds(new Uint8Array(row.out_head), new Uint8Array(row.out_tail), row.out_bytes),
+      stderr: new OutputEnds(new Uint8Array(row.err_head), new Uint8Array(row.err_tail), row.err_bytes),
     },
     logBytes: row.log_bytes,
     droppedBytes: row.dropped_bytes,

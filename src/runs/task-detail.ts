@@ -1,8 +1,15 @@
 /** What only a run of a task has. */
-import type { AgentName, Tokens } from "./agents.ts";
+/** Of the model, as the agent reports them. */
+export interface Tokens {
+  input: number;
+  output: number;
+  cacheRead: number;
+  cacheWrite: number;
+}
 
 export interface TaskDetail {
-  agent: AgentName;
+  /** Its name in the table of agents. */
+  agent: string;
   /** Whether the agent says that it did what it was asked; the run's note says why not. */
   success: boolean;
   /** The agent's last words, cut at 24,000 characters. */

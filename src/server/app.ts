@@ -1,7 +1,7 @@
 /** The way of a request, in reading order: host and origin, route, token; then, for MCP, body, scopes, handler. */
 import { isJsonContentType, type McpServer } from "@modelcontextprotocol/server";
 import { createMcpHandler } from "agents/mcp/server";
-import { addressOf } from "../auth/attempts.ts";
+import { addressOf } from "../actors/attempts.ts";
 import { serveAuthorize, serveGitHubCallback } from "../auth/authorize.ts";
 import { authenticate, type Caller } from "../auth/bearer.ts";
 import { insufficientScope } from "../auth/challenge.ts";
@@ -15,20 +15,21 @@ import {
   SERVER_METADATA_PATH,
   TOKEN_PATH,
 } from "../auth/paths.ts";
-import { missingScopes, type Scope, SCOPES } from "../auth/principal.ts";
-import { json, type Refusal, rpcError } from "./answers.ts";
+import { missingScopes, type Scope, SCOPES } from "../shared/principal.ts";
+import { json, type Refusal, rpcError } from "../shared/responses.ts";
 import { readJSON, unreadable } from "./body.ts";
-import { type Connection, connectionOf } from "./connection.ts";
-import { type Config, ConfigError, type Env, parseConfig } from "./config.ts";
+import { type Connection, connectionOf } from "../shared/connection.ts";
+import { type Config, ConfigError, type Env, parseConfig } from "../shared/config.ts";
 import { isBrowser, landingPage } from "./landing.ts";
-import { PROCESS_ADDRESS_LIMITER, rateLimited, tooOften } from "./limiter.ts";
-import { log } from "./log.ts";
-import { allowReading, hostAllowed, originAllowed, preflight } from "./origin.ts";
+import { PROCESS_ADDRESS_LIMITER, rateLimited, tooOften } from "../shared/limiter.ts";
+import { log } from "../shared/log.ts";
+import { allowReading, hostAllowed, originAllowed, preflight } from "../shared/origin.ts";
 import { execute, taskResult } from "./rest.ts";
-import type { Visit } from "./visit.ts";
+import type { RequestContext } from "../shared/request-context.ts";
+import { isRecord } from "../shared/is-record.ts";
 
 /** An authenticated request, as everything behind the guards sees it. */
-export interface Call extends Visit, Caller {}
+export interface Call extends RequestContext, Caller {}
 
 /** What a request asks of the tools. */
 export interface Wanted {
@@ -63,7 +64,7 @@ interface Route {
   writes?: boolean;
   /** What answers anybody, and what an authenticated request. */
   serve:
-    | { open: Serve<Visit> }
+    | { open: Serve<RequestContext> }
     | { tokensOf: readonly [ResourcePath, ...ResourcePath[]]; known: Serve<Call> };
 }
 
@@ -88,7 +89,7 @@ export function createApp(product: Product): App {
     { path: GITHUB_CALLBACK_PATH, methods: READ, serve: withOAuth(serveGitHubCallback), writes: true },
   ];
 
-  async function answer(request: Request, visit: Visit): Promise<Response> {
+  async function answer(request: Request, visit: RequestContext): Promise<Response> {
     const { config } = visit;
     if (!hostAllowed(request, config)) return refuse(visit, BAD_HOST());
     if (!originAllowed(request, config)) return refuse(visit, BAD_ORIGIN());
@@ -129,7 +130,7 @@ export function createApp(product: Product): App {
         if (error instanceof ConfigError) return sealed(misconfigured(request, error), requestID);
         throw error;
       }
-      const visit: Visit = { env, config, ctx, requestID };
+      const visit: RequestContext = { env, config, ctx, requestID };
       const response = await answer(request, visit).catch((error) => failed(visit, "app", error));
       const out = sealed(response, requestID);
       allowReading(request, config, out.headers);
@@ -196,7 +197,7 @@ function scopesNeeded(product: Product, calls: readonly ToolCall[]): Scope[] {
 }
 
 /** How to get in, and, where a browser's sign-in is not among the ways, why not. */
-function health(request: Request, visit: Visit): Response {
+function health(request: Request, visit: RequestContext): Response {
   const { serverAuthToken, authTokens } = visit.config;
   const oauth = oauthFor(request, visit);
   const ways = [];
@@ -210,9 +211,9 @@ function health(request: Request, visit: Visit): Response {
 }
 
 /** A route of OAuth's, which is not there when OAuth is off. */
-function withOAuth(serve: (request: Request, oauth: OAuth, visit: Visit) => Promise<Response>) {
+function withOAuth(serve: (request: Request, oauth: OAuth, visit: RequestContext) => Promise<Response>) {
   return {
-    open: (request: Request, visit: Visit) => {
+    open: (request: Request, visit: RequestContext) => {
       const oauth = oauthFor(request, visit);
       if ("off" in oauth) return json({ error: "Not found", message: `OAuth is off: ${oauth.off}.` }, 404);
       return serve(request, oauth, visit);
@@ -230,7 +231,7 @@ function whoIs({ principal: { id, via, client } }: Pick<Call, "principal">) {
 }
 
 function refuse(
-  visit: Visit | Call,
+  visit: RequestContext | Call,
   refusal: Refusal,
   more: { route?: string; scope?: string } = {},
 ): Response {
@@ -247,7 +248,12 @@ function refuse(
 }
 
 /** The answer to what nobody expected: a reference, with the detail in the log alone. */
-function failed(visit: Visit, where: string, error: unknown, id: string | number | null = null): Response {
+function failed(
+  visit: RequestContext,
+  where: string,
+  error: unknown,
+  id: string | number | null = null,
+): Response {
   const ref = visit.requestID;
   log(visit.config, { event: "error", ref, where, error });
   return rpcError(500, -32603, `Internal error (ref ${ref})`, id);
@@ -297,8 +303,4 @@ function matches(path: string, pathname: string): boolean {
 function idOf(body: unknown): string | number | null {
   const id = isRecord(body) ? body.id : undefined;
   return typeof id === "string" || typeof id === "number" ? id : null;
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

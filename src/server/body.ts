@@ -1,6 +1,6 @@
 /** The request's body, read once and parsed once under our own limit. */
-import { holdsTooMuch } from "../sandbox/bounded-json.ts";
-import { type Refusal, rpcError } from "./answers.ts";
+import { holdsTooMuch } from "../shared/bounded-json.ts";
+import { type Refusal, rpcError } from "../shared/responses.ts";
 
 /** The largest body accepted, in bytes. */
 export const MAX_BODY_BYTES = 8 * 1024 * 1024;

@@ -4,9 +4,9 @@ import { oauthFor } from "../auth/oauth.ts";
 import { page } from "../auth/page.ts";
 import { canRunTasks } from "../tools/start-task.ts";
 import { clientLines } from "./client-lines.ts";
-import { connectionOf, queryOf } from "./connection.ts";
-import { namedOrigin } from "./origin.ts";
-import type { Visit } from "./visit.ts";
+import { connectionOf, queryOf } from "../shared/connection.ts";
+import { namedOrigin } from "../shared/origin.ts";
+import type { RequestContext } from "../shared/request-context.ts";
 
 /** Whether a browser asks to show something. No MCP client accepts HTML. */
 export function isBrowser({ method, headers }: Request): boolean {
@@ -15,7 +15,7 @@ export function isBrowser({ method, headers }: Request): boolean {
   );
 }
 
-export async function landingPage(request: Request, visit: Visit): Promise<Response> {
+export async function landingPage(request: Request, visit: RequestContext): Promise<Response> {
   const connection = connectionOf(new URL(request.url));
   const query = "problem" in connection ? "" : queryOf(connection);
   const url = `${visit.config.publicOrigin ?? namedOrigin(request)?.origin}/mcp${query}`;

@@ -6,9 +6,9 @@ import { type Call, type Tool, inputFor } from "../tools/define.ts";
 import { executeTask } from "../tools/execute-task.ts";
 import { tools } from "../tools/index.ts";
 import type { Wanted } from "./app.ts";
-import type { Connection } from "./connection.ts";
-import { log } from "./log.ts";
-import { mountLines } from "./mounts.ts";
+import type { Connection } from "../shared/connection.ts";
+import { log } from "../shared/log.ts";
+import { mountLines } from "../shared/mounts.ts";
 
 /** What a client puts in front of its model. The essentials come first: some clients cut at 512 characters. */
 function instructions(sandbox: string, runsTasks: boolean, mounted: readonly string[]): string {

@@ -3,16 +3,17 @@
  * behind them are the tools' own tasks, with the same principals, runs and limits.
  */
 import { insufficientScope } from "../auth/challenge.ts";
-import { type Scope, missingScopes } from "../auth/principal.ts";
-import { ToolError } from "../sandbox/errors.ts";
+import { type Scope, missingScopes } from "../shared/principal.ts";
+import { ToolError } from "../shared/errors.ts";
 import { contextOf, defaultWait } from "../tools/define.ts";
 import { followTask } from "../tools/follow-task.ts";
 import { startTask } from "../tools/start-task.ts";
 import { type PlainTask, plainTask } from "../tools/task-result.ts";
-import { json } from "./answers.ts";
+import { json } from "../shared/responses.ts";
 import type { Call } from "./app.ts";
 import { readJSON } from "./body.ts";
-import { log } from "./log.ts";
+import { log } from "../shared/log.ts";
+import { isRecord } from "../shared/is-record.ts";
 
 /** Limits of a task in milliseconds; the same as of the tool. */
 const DEFAULT_TIMEOUT_MS = 300_000;
@@ -126,8 +127,4 @@ function unknown(): Response {
 
 function failure(details: string): Response {
   return json({ error: "Task execution failed", details }, 500);
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

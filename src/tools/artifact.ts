@@ -1,6 +1,6 @@
 /** A file that a task left, as an answer of get_result. */
-import { IMAGE_BYTES, imageType } from "../sandbox/images.ts";
-import { wholeText } from "../sandbox/text.ts";
+import { IMAGE_BYTES, imageType } from "../shared/images.ts";
+import { wholeText } from "../shared/text.ts";
 import { BINARY_BYTES, describeBinary } from "./binary.ts";
 import { imageBlock } from "./image.ts";
 import { type ToolContext, type ToolOutput, text } from "./define.ts";

@@ -1,15 +1,15 @@
 /** The kit: what a tool is, and what every call of one goes through. */
 import type { CallToolResult, ServerContext, ToolAnnotations } from "@modelcontextprotocol/server";
 import { z } from "zod";
-import type { Principal, Scope } from "../auth/principal.ts";
+import type { Principal, Scope } from "../shared/principal.ts";
 import { isTaskID } from "../runs/id.ts";
-import { ToolError } from "../sandbox/errors.ts";
-import { type Told, callSandbox } from "../sandbox/handle.ts";
-import { DEFAULT_SANDBOX, SANDBOX_NAME, SANDBOX_NAME_RULE } from "../sandbox/naming.ts";
-import type { Owner } from "../sandbox/membership.ts";
-import type { Answer, Sandbox } from "../sandbox/sandbox.ts";
-import type { Config, Env } from "../server/config.ts";
-import { log } from "../server/log.ts";
+import { ToolError } from "../shared/errors.ts";
+import { type WithNotice, callSandbox } from "../actors/sandbox-client.ts";
+import { DEFAULT_SANDBOX, SANDBOX_NAME, SANDBOX_NAME_RULE } from "../shared/names.ts";
+import type { Owner } from "../actors/account-link.ts";
+import type { Answer, Sandbox } from "../actors/sandbox.ts";
+import type { Config, Env } from "../shared/config.ts";
+import { log } from "../shared/log.ts";
 
 /** What a call knows of the request it came in. */
 export interface Call {
@@ -27,7 +27,7 @@ export interface ToolContext extends Call {
   sandbox<T>(
     name: string,
     call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<Answer<T>>,
-  ): Promise<Told<T>>;
+  ): Promise<WithNotice<T>>;
   /** The same for a method that only reads: it is called again when the server restarts the actor over it. */
   reading: ToolContext["sandbox"];
   /** Says what is going on to a client that asked for progress; undefined where nobody did. */

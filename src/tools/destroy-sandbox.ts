@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { SANDBOX_NAME, SANDBOX_NAME_RULE } from "../sandbox/naming.ts";
+import { SANDBOX_NAME, SANDBOX_NAME_RULE } from "../shared/names.ts";
 import { defineTool, text } from "./define.ts";
 
 export const destroySandbox = defineTool({

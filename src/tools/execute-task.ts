@@ -1,7 +1,7 @@
 import { z } from "zod";
-import { AGENT_NAMES, DEFAULT_AGENT } from "../runs/agents.ts";
-import { taskDetailOf } from "../runs/task-collect.ts";
-import { SANDBOX_NAME, SANDBOX_NAME_RULE } from "../sandbox/naming.ts";
+import { AGENT_NAMES, DEFAULT_AGENT } from "../tasks/agents.ts";
+import { taskDetailOf } from "../tasks/collect.ts";
+import { SANDBOX_NAME, SANDBOX_NAME_RULE } from "../shared/names.ts";
 import { defineTool, timeoutField, waitField } from "./define.ts";
 import { followTask } from "./follow-task.ts";
 import { runBlocks } from "./run-result.ts";

@@ -1,5 +1,5 @@
 import type { RunView } from "../runs/run.ts";
-import type { Told } from "../sandbox/handle.ts";
+import type { WithNotice } from "../actors/sandbox-client.ts";
 import type { ToolContext } from "./define.ts";
 import { ownRun } from "./own-run.ts";
 
@@ -7,7 +7,11 @@ import { ownRun } from "./own-run.ts";
 const PROGRESS_BYTES = 16 * 1024;
 
 /** Waits up to so long for the end of a task, and passes on what it says meanwhile. @throws {ToolError} `not_found` */
-export async function followTask(context: ToolContext, id: string, waitMs: number): Promise<Told<RunView>> {
+export async function followTask(
+  context: ToolContext,
+  id: string,
+  waitMs: number,
+): Promise<WithNotice<RunView>> {
   const deadline = Date.now() + waitMs;
   const read = (until: number, cursor?: number) =>
     context.reading(ownRun(id), (actor, owner) =>

@@ -1,6 +1,6 @@
 /** An image file as the block that clients show. */
-import { ToolError } from "../sandbox/errors.ts";
-import { type NotShown, examine, tooLarge } from "../sandbox/images.ts";
+import { ToolError } from "../shared/errors.ts";
+import { type NotShown, examine, tooLarge } from "../shared/images.ts";
 import type { ToolOutput } from "./define.ts";
 
 /**

@@ -1,5 +1,5 @@
 /** Every tool there is. A new one is a file beside this and a line here. */
-import type { Scope } from "../auth/principal.ts";
+import type { Scope } from "../shared/principal.ts";
 import { type Tool, scopesOf } from "./define.ts";
 import { cancelRun } from "./cancel-run.ts";
 import { destroySandbox } from "./destroy-sandbox.ts";

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { absolute } from "../sandbox/files.ts";
+import { absolute } from "../container/files.ts";
 import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
 
 export const listFiles = defineTool({

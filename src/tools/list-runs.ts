@@ -1,9 +1,9 @@
 import { z } from "zod";
 import { RUN_KINDS, RUN_STATES, type RunSummary, durationMs } from "../runs/run.ts";
-import type { TaskEntry } from "../runs/task-index.ts";
-import { ToolError } from "../sandbox/errors.ts";
-import { type Told, accountOf } from "../sandbox/handle.ts";
-import { twice } from "../sandbox/reset.ts";
+import type { TaskEntry } from "../tasks/task-list.ts";
+import { ToolError } from "../shared/errors.ts";
+import { type WithNotice, accountOf } from "../actors/sandbox-client.ts";
+import { twice } from "../actors/actor-errors.ts";
 import { type ToolContext, defineTool, sandboxField, sections, text } from "./define.ts";
 import { ownRun } from "./own-run.ts";
 import { stateText } from "./waiting.ts";
@@ -71,7 +71,7 @@ async function tasksOf(
   context: ToolContext,
   limit: number,
   before: string | undefined,
-): Promise<Told<RunSummary[]>> {
+): Promise<WithNotice<RunSummary[]>> {
   const tasks = await twice(() => accountOf(context.env, context.principal.id).listTasks(limit, before));
   const known = async (task: TaskEntry): Promise<RunSummary> => {
     const listed = { ...task, kind: "task" } as const;

@@ -1,7 +1,7 @@
 import { z } from "zod";
-import { accountOf } from "../sandbox/handle.ts";
-import { twice } from "../sandbox/reset.ts";
-import { mountLines } from "../server/mounts.ts";
+import { accountOf } from "../actors/sandbox-client.ts";
+import { twice } from "../actors/actor-errors.ts";
+import { mountLines } from "../shared/mounts.ts";
 import { defineTool, text } from "./define.ts";
 
 export const listSandboxes = defineTool({

@@ -1,5 +1,5 @@
 import { sandboxOf } from "../runs/id.ts";
-import { unknownRun } from "../sandbox/errors.ts";
+import { unknownRun } from "../shared/errors.ts";
 
 /**
  * The caller's sandbox that a run id names. The id leads nowhere else: what another principal's run is called finds only

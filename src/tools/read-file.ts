@@ -1,8 +1,8 @@
 import { z } from "zod";
-import { ToolError } from "../sandbox/errors.ts";
-import { type FileRange, absolute } from "../sandbox/files.ts";
-import { IMAGE_BYTES, imageType } from "../sandbox/images.ts";
-import { wholeText } from "../sandbox/text.ts";
+import { ToolError } from "../shared/errors.ts";
+import { type FileRange, absolute } from "../container/files.ts";
+import { IMAGE_BYTES, imageType } from "../shared/images.ts";
+import { wholeText } from "../shared/text.ts";
 import { BINARY_BYTES, describeBinary } from "./binary.ts";
 import { imageBlock } from "./image.ts";
 import {

@@ -1,6 +1,6 @@
 /** How a run of any kind is shown: to a model as text, to a program as data. */
 import { z } from "zod";
-import { taskDetailOf } from "../runs/task-collect.ts";
+import { taskDetailOf } from "../tasks/collect.ts";
 import { shownText } from "../runs/output.ts";
 import { type CodeDetail, type CodeResult, RUN_STATES, type RunView, durationMs } from "../runs/run.ts";
 import { type ToolOutput, sections, text } from "./define.ts";

@@ -1,12 +1,12 @@
 /** From what a caller asks for to a task that runs: which sandbox, what it starts from. */
-import { AGENTS, type AgentName, DEFAULT_AGENT } from "../runs/agents.ts";
+import { AGENTS, type AgentName, DEFAULT_AGENT } from "../tasks/agents.ts";
 import type { RunView } from "../runs/run.ts";
-import type { TaskSpec } from "../runs/task.ts";
-import { cloneDirectory } from "../runs/task-script.ts";
-import { taskDetailOf } from "../runs/task-collect.ts";
-import { ToolError } from "../sandbox/errors.ts";
-import type { Told } from "../sandbox/handle.ts";
-import type { Config } from "../server/config.ts";
+import type { TaskSpec } from "../tasks/tasks.ts";
+import { cloneDirectory } from "../tasks/script.ts";
+import { taskDetailOf } from "../tasks/collect.ts";
+import { ToolError } from "../shared/errors.ts";
+import type { WithNotice } from "../actors/sandbox-client.ts";
+import type { Config } from "../shared/config.ts";
 import type { ToolContext } from "./define.ts";
 import { ownRun } from "./own-run.ts";
 
@@ -31,7 +31,7 @@ export function canRunTasks({ tasks }: Config): boolean {
 }
 
 /** @throws {ToolError} for a task that cannot start, whatever the reason */
-export async function startTask(context: ToolContext, request: TaskRequest): Promise<Told<RunView>> {
+export async function startTask(context: ToolContext, request: TaskRequest): Promise<WithNotice<RunView>> {
   const { continueFrom, sandbox, task, agent = DEFAULT_AGENT, ...rest } = request;
   if (!canRunTasks(context.config))
     throw new ToolError(

@@ -3,7 +3,7 @@ import { z } from "zod";
 import { shownText } from "../runs/output.ts";
 import { RUN_STATES, type RunView, durationMs } from "../runs/run.ts";
 import { type Changes, DIFF_NAME, LIST_NAME, SHOWN_FILES, type TaskDetail } from "../runs/task-detail.ts";
-import { taskDetailOf } from "../runs/task-collect.ts";
+import { taskDetailOf } from "../tasks/collect.ts";
 import { sections } from "./define.ts";
 import { stateText, waitingText } from "./waiting.ts";
 

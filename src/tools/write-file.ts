@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { ToolError } from "../sandbox/errors.ts";
-import { absolute } from "../sandbox/files.ts";
+import { ToolError } from "../shared/errors.ts";
+import { absolute } from "../container/files.ts";
 import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
 
 export const writeFile = defineTool({

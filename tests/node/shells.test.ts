@@ -1,6 +1,6 @@
 /** When idle shells end, with time and the ends themselves in the test's hand. */
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
-import { Shells } from "../../src/sandbox/shells.ts";
+import { Shells } from "../../src/container/shells.ts";
 
 let ended: string[];
 let remembered: string[];

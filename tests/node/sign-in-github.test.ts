@@ -145,7 +145,7 @@ describe("GitHub", () => {
     },
   );
 
-  it("does not take a refused question about membership for an answer", async () => {
+  it("does not take a refused question about accountLink for an answer", async () => {
     github.failure = "org_forbidden";
     github.user = { id: 78, login: "member", orgs: { acme: "active" } };
     expect((await throughGitHub()).done.status).toBe(403);

@@ -11,7 +11,7 @@ import {
   parseDocument,
   parseHello,
   runCell,
-} from "../../src/sandbox/kernel-protocol.ts";
+} from "../../src/container/kernels/protocol.ts";
 import { type Runtime, startRuntime } from "./runtime.ts";
 
 const PRELUDE = fileURLToPath(new URL("../../container/kernel", import.meta.url));

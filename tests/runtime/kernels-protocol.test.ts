@@ -8,7 +8,7 @@ import {
   parseHello,
   processLine,
   runCell,
-} from "../../src/sandbox/kernel-protocol.ts";
+} from "../../src/container/kernels/protocol.ts";
 
 const AWKWARD = "\"quotes\" 'single' \\ back\n\ttab \0 nul é 😀 \u2028 \ud800 </script> ${x} %magic !cmd ?";
 

@@ -1,6 +1,6 @@
 /** The bindings that tests see as `env`. */
-import type { Account } from "../../src/sandbox/account.ts";
-import type { Sandbox } from "../../src/sandbox/sandbox.ts";
+import type { Account } from "../../src/actors/account.ts";
+import type { Sandbox } from "../../src/actors/sandbox.ts";
 
 declare global {
   namespace Cloudflare {

@@ -3,10 +3,10 @@ import { createExecutionContext, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import type { LocalEnv } from "../../local/platform/client.ts";
 import { SECRET_HEADER } from "../../local/platform/protocol.ts";
-import type { Scope } from "../../src/auth/principal.ts";
+import type { Scope } from "../../src/shared/principal.ts";
 import worker, { type Account, type Sandbox } from "../../src/index.ts";
-import { actorName } from "../../src/sandbox/naming.ts";
-import type { Env } from "../../src/server/config.ts";
+import { actorName } from "../../src/shared/names.ts";
+import type { Env } from "../../src/shared/config.ts";
 
 export const ORIGIN = "https://sandbox.example";
 

@@ -4,7 +4,7 @@ const util = require("node:util");
 
 const TEXT_CHARS = 32 * 1024;
 const NOTE_CHARS = 128;
-// As src/sandbox/images.ts has it: what is larger is shown nowhere.
+// As src/shared/images.ts has it: what is larger is shown nowhere.
 const IMAGE_BYTES = 700 * 1024;
 const NAME_CHARS = 200;
 const TOTAL_BYTES = 12 * 1024 * 1024;

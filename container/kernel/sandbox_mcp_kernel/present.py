@@ -11,7 +11,7 @@ import weakref
 TEXT_CHARS = 32 * 1024
 NOTE_CHARS = 128
 MARKUP_CHARS = 256 * 1024
-# As src/sandbox/images.ts has it: what is larger is shown nowhere.
+# As src/shared/images.ts has it: what is larger is shown nowhere.
 IMAGE_BYTES = 700 * 1024
 TOTAL_BYTES = 12 * 1024 * 1024
 RESULTS = 100

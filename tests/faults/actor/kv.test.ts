@@ -3,7 +3,7 @@ import { createExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import worker from "../../../src/index.ts";
-import type { Env } from "../../../src/server/config.ts";
+import type { Env } from "../../../src/shared/config.ts";
 import { CALLBACK } from "../../setup/oauth-client.ts";
 import { Caller, ORIGIN } from "../../worker/support.ts";
 

@@ -1,6 +1,6 @@
 /** What a list of sandboxes says of their sizes. */
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { Measuring } from "../../../src/sandbox/measuring.ts";
+import { DiskUsage } from "../../../src/actors/disk-usage.ts";
 import { inActor, owner, sh } from "../support.ts";
 
 interface Listed {
@@ -48,18 +48,18 @@ describe("with a clock of its own", () => {
 
   function counting() {
     const seen = { count: 0, running: true };
-    const measuring = new Measuring({
+    const diskUsage = new DiskUsage({
       running: () => seen.running,
       measure: async () => void seen.count++,
       background: () => undefined,
     });
-    return { seen, measuring };
+    return { seen, diskUsage };
   }
 
   test("a sandbox that nobody uses any more is measured once", async () => {
-    const { seen, measuring } = counting();
+    const { seen, diskUsage } = counting();
     for (let call = 0; call < 10; call++) {
-      measuring.used();
+      diskUsage.used();
       await vi.advanceTimersByTimeAsync(100);
     }
     await vi.advanceTimersByTimeAsync(5000);
@@ -69,22 +69,22 @@ describe("with a clock of its own", () => {
   });
 
   test.each([200, 7000])("one that is used every %i ms is measured about once a minute", async (every) => {
-    const { seen, measuring } = counting();
+    const { seen, diskUsage } = counting();
     for (let at = 0; at < 600_000; at += every) {
-      measuring.used();
+      diskUsage.used();
       await vi.advanceTimersByTimeAsync(every);
     }
     expect(seen.count).toBeGreaterThanOrEqual(4);
     expect(seen.count).toBeLessThanOrEqual(10);
     const before = seen.count;
-    measuring.used();
+    diskUsage.used();
     await vi.advanceTimersByTimeAsync(70_000);
     expect(seen.count).toBe(before + 1);
   });
 
   test("one that has stopped is not started for it", async () => {
-    const { seen, measuring } = counting();
-    measuring.used();
+    const { seen, diskUsage } = counting();
+    diskUsage.used();
     seen.running = false;
     await vi.advanceTimersByTimeAsync(3_600_000);
     expect(seen.count).toBe(0);

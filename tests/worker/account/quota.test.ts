@@ -1,8 +1,8 @@
 import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { Lease } from "../../../src/sandbox/lease.ts";
-import { type Grant, type Limits, Quota } from "../../../src/sandbox/quota.ts";
+import { Lease } from "../../../src/actors/lease.ts";
+import { type Grant, type Limits, Quota } from "../../../src/actors/quota.ts";
 
 const LIMITS: Limits = {
   sandboxes: 10,

@@ -1,7 +1,7 @@
 /** How many containers one principal holds at once, and what its tasks take of the model in a day. */
 import { runInDurableObject } from "cloudflare:test";
 import { beforeAll, describe, expect, it } from "vitest";
-import { parseConfig, type Config, type Env } from "../../../src/server/config.ts";
+import { parseConfig, type Config, type Env } from "../../../src/shared/config.ts";
 import { type Caller, accountOf, actorOf, evictActor, principal, type Result } from "../support.ts";
 
 /** Sets limits of every principal in this file. */

@@ -1,8 +1,8 @@
 /** What the runs of one principal may have in store, over all of its sandboxes. */
 import { runInDurableObject } from "cloudflare:test";
 import { beforeAll, describe, expect, it } from "vitest";
-import { principalHash } from "../../../src/sandbox/naming.ts";
-import { parseConfig, type Env } from "../../../src/server/config.ts";
+import { principalHash } from "../../../src/shared/names.ts";
+import { parseConfig, type Env } from "../../../src/shared/config.ts";
 import { accountOf, actorOf, bucket, type Caller, idIn, principal, until } from "../support.ts";
 
 const MiB = 1024 * 1024;
@@ -65,7 +65,7 @@ describe("storage", () => {
     const sandbox = "much";
     await caller.call("run_command", { sandbox, command: "true" });
     const sizes: number[] = [];
-    const measuring = await runInDurableObject(await actorOf(sandbox, caller), (_sandbox, { storage }) =>
+    const diskUsage = await runInDurableObject(await actorOf(sandbox, caller), (_sandbox, { storage }) =>
       setInterval(() => sizes.push(storage.sql.databaseSize), 2),
     );
     const runs = Array.from({ length: 6 }, (_, index) =>
@@ -79,7 +79,7 @@ describe("storage", () => {
       expect(structured).toMatchObject({ state: "succeeded", stdout_bytes: 12_000_000 });
     // All of it goes to R2, to the last byte of it.
     await until(async () => (await databaseSize(sandbox)) < MiB);
-    clearInterval(measuring);
+    clearInterval(diskUsage);
     expect(sizes.length).toBeGreaterThan(10);
     expect(Math.max(...sizes)).toBeLessThan(8 * MiB);
   });

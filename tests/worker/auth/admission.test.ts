@@ -6,8 +6,8 @@ import {
   gitHubUserRule,
   ownerRule,
   stillAdmits,
-} from "../../../src/auth/admission.ts";
-import { type Env, parseConfig } from "../../../src/server/config.ts";
+} from "../../../src/auth/grant-policy.ts";
+import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import type { Variables } from "../server/support.ts";
 
 const FIRST = "the-first-token-of-the-server";

@@ -1,7 +1,7 @@
 /** Guessing the owner's token: what it costs whoever guesses, and what it costs the owner. */
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { addressOf, type Attempts } from "../../../src/auth/attempts.ts";
+import { addressOf, type Attempts } from "../../../src/actors/attempts.ts";
 import { ORIGIN, post, recordLogs, TOKEN } from "../server/support.ts";
 import { Browser, Client, oauthApp, type Page } from "./support.ts";
 

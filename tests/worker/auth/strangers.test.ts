@@ -1,7 +1,7 @@
 /** What those who are let in by nobody can have the server write, read and keep. */
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { MOST_UNAPPROVED } from "../../../src/auth/attempts.ts";
+import { MOST_UNAPPROVED } from "../../../src/actors/attempts.ts";
 import { recordLogs } from "../server/support.ts";
 import { approve, Client, oauthApp, register, signedIn, statusOf } from "./support.ts";
 

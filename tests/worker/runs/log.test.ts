@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import type { End, Execution, Stream } from "../../../src/runs/run.ts";
 import { LogWriter } from "../../../src/runs/log.ts";
 import { type LogPage, Runs, type RunsHost } from "../../../src/runs/runs.ts";
-import type { ActiveRun } from "../../../src/runs/active.ts";
+import type { ActiveRun } from "../../../src/runs/active-run.ts";
 import { actorOf, bucket } from "../support.ts";
 
 const MiB = 1024 * 1024;

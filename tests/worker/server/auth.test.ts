@@ -1,5 +1,5 @@
 import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
-import { missingScopes } from "../../../src/auth/principal.ts";
+import { missingScopes } from "../../../src/shared/principal.ts";
 import type { Product } from "../../../src/server/app.ts";
 import { appWith, call, LIST, messages, post, recordLogs, sha256Hex, TOKEN } from "./support.ts";
 

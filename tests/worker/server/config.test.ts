@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { ConfigError, type Env, parseConfig } from "../../../src/server/config.ts";
+import { ConfigError, type Env, parseConfig } from "../../../src/shared/config.ts";
 import { appWith, LIST, post, recordLogs, type Variables } from "./support.ts";
 
 const SECRET = "hunter2-do-not-show";

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { log, LOG_LEVELS, type LogEvent } from "../../../src/server/log.ts";
+import { log, LOG_LEVELS, type LogEvent } from "../../../src/shared/log.ts";
 import { createMCPServer } from "../../../src/server/mcp.ts";
 import { requiredScopes } from "../../../src/tools/index.ts";
 import { appWith, post, recordLogs } from "./support.ts";

@@ -3,9 +3,9 @@ import { createExecutionContext } from "cloudflare:test";
 import { McpServer } from "@modelcontextprotocol/server";
 import { vi } from "vitest";
 import { z } from "zod";
-import type { Scope } from "../../../src/auth/principal.ts";
+import type { Scope } from "../../../src/shared/principal.ts";
 import { type Call, createApp, type Product } from "../../../src/server/app.ts";
-import type { Env } from "../../../src/server/config.ts";
+import type { Env } from "../../../src/shared/config.ts";
 
 export const TOKEN = "server-token-0123456789";
 export const ORIGIN = "https://sandbox.example";

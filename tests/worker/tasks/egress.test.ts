@@ -1,11 +1,11 @@
 /** The host that only we answer, seen from inside a sandbox. */
 import { env } from "cloudflare:workers";
 import { describe, expect, it } from "vitest";
-import { MAX_IN_FLIGHT } from "../../../src/runs/task-budget.ts";
-import { OUTBOUND } from "../../../src/sandbox/egress.ts";
-import { RequestMeter } from "../../../src/sandbox/model-request.ts";
-import { UsageCounter } from "../../../src/sandbox/model-usage.ts";
-import type { Env } from "../../../src/server/config.ts";
+import { MAX_IN_FLIGHT } from "../../../src/tasks/budget.ts";
+import { OUTBOUND } from "../../../src/container/egress.ts";
+import { RequestMeter } from "../../../src/container/model-request.ts";
+import { UsageCounter } from "../../../src/container/model-usage.ts";
+import type { Env } from "../../../src/shared/config.ts";
 import { actorOf, inActor, owner, sh, until } from "../support.ts";
 
 /** Status and body of a request made in a sandbox. */

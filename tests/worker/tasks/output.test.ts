@@ -1,9 +1,9 @@
 /** How an agent's stream becomes lines, whatever it prints and however it is cut. */
 import { describe, expect, it } from "vitest";
-import { AGENTS } from "../../../src/runs/agents.ts";
+import { AGENTS } from "../../../src/tasks/agents.ts";
 import type { RunSink, Stream } from "../../../src/runs/run.ts";
-import { verdictOf, type TaskFacts } from "../../../src/runs/task-end.ts";
-import { TaskOutput } from "../../../src/runs/task-output.ts";
+import { verdictOf, type TaskFacts } from "../../../src/tasks/end.ts";
+import { TaskOutput } from "../../../src/tasks/output.ts";
 
 const encoder = new TextEncoder();
 

@@ -1,8 +1,8 @@
 /** What becomes of a task when what runs it goes away, and who may do what with it. */
 import { beforeAll, describe, expect, it } from "vitest";
-import { IN_FLIGHT_MS, MAX_IN_FLIGHT, MAX_REQUESTS, TaskBudgets } from "../../../src/runs/task-budget.ts";
-import { principalHash } from "../../../src/sandbox/naming.ts";
-import { TaskIndex } from "../../../src/runs/task-index.ts";
+import { IN_FLIGHT_MS, MAX_IN_FLIGHT, MAX_REQUESTS, TaskBudgets } from "../../../src/tasks/budget.ts";
+import { principalHash } from "../../../src/shared/names.ts";
+import { TaskIndex } from "../../../src/tasks/task-list.ts";
 import { actorOf, bucket, evict, inActor, killContainer, owner, principal, sh, until } from "../support.ts";
 
 interface Fields {

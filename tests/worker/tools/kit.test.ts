@@ -3,8 +3,8 @@ import { env } from "cloudflare:workers";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { z } from "zod";
 import type { ServerContext } from "@modelcontextprotocol/server";
-import { ToolError } from "../../../src/sandbox/errors.ts";
-import { type Env, parseConfig } from "../../../src/server/config.ts";
+import { ToolError } from "../../../src/shared/errors.ts";
+import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import { type Call, defineTool, text } from "../../../src/tools/define.ts";
 import { owner } from "../support.ts";
 

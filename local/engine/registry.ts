@@ -1,0 +1,93 @@
+/** The sandboxes of an engine, and for a while the ends of those that were. */
+import { join } from "node:path";
+import type { ExitReport, StartRequest } from "../platform/protocol.ts";
+import { Sandbox, type Common } from "./sandbox.ts";
+
+/** How many ended sandboxes are remembered, for an actor that asks late how its sandbox ended. */
+const remembered = 1000;
+
+export class SandboxRegistry {
+  readonly #common: Common;
+  readonly #directory: string;
+  readonly #boot: string;
+  readonly #alive = new Map<string, Sandbox>();
+  readonly #starting = new Map<string, Promise<void>>();
+  readonly #ended = new Map<string, ExitReport>();
+  #closed = false;
+
+  /** @param directory The engine's own directory. */
+  constructor(common: Common, directory: string, boot: string) {
+    this.#common = common;
+    this.#directory = directory;
+    this.#boot = boot;
+  }
+
+  get(id: string): Sandbox | undefined {
+    return this.#alive.get(id);
+  }
+
+  /** The running sandbox of a Durable Object. */
+  ofActor(actor: string): Sandbox | undefined {
+    return [...this.#alive.values()].find((sandbox) => sandbox.actor === actor);
+  }
+
+  /** Resolves when the sandbox has ended; undefined when there never was one by that id. */
+  async end(id: string): Promise<ExitReport | undefined> {
+    await this.#starting.get(id)?.catch(() => undefined);
+    return (await this.#alive.get(id)?.ended) ?? this.#ended.get(id);
+  }
+
+  /** Starts a sandbox; asked again for the same one, answers as the first time. @throws Error in words for the user. */
+  async start(id: string, request: StartRequest): Promise<void> {
+    if (this.#closed) throw new Error("The engine is shutting down.");
+    const ended = this.#ended.get(id);
+    if (ended) throw new Error(ended.reason);
+    if (this.#alive.has(id)) return;
+    let started = this.#starting.get(id);
+    if (!started) {
+      started = this.#start(id, request).finally(() => this.#starting.delete(id));
+      this.#starting.set(id, started);
+    }
+    await started;
+  }
+
+  async #start(id: string, request: StartRequest): Promise<void> {
+    // An actor that lost its state may not know of its sandbox any more.
+    for (const other of this.#alive.values()) if (other.actor === request.actor) await other.destroy();
+    const alone = this.#alive.size === 0 && this.#starting.size === 0;
+    const place = { id, directory: join(this.#directory, id), group: `${this.#boot}-${id}`, alone };
+    let sandbox: Sandbox;
+    try {
+      sandbox = await Sandbox.start(this.#common, place, request);
+    } catch (error) {
+      this.#remember(id, { exitCode: 1, reason: error instanceof Error ? error.message : String(error) });
+      throw error;
+    }
+    this.#alive.set(id, sandbox);
+    void this.#forget(id, sandbox);
+    if (this.#closed) await sandbox.destroy();
+  }
+
+  async #forget(id: string, sandbox: Sandbox): Promise<void> {
+    this.#remember(id, await sandbox.ended);
+    this.#alive.delete(id);
+  }
+
+  /** Destroys a sandbox, also one that is just starting. */
+  async destroy(id: string): Promise<void> {
+    await this.#starting.get(id)?.catch(() => undefined);
+    await this.#alive.get(id)?.destroy();
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.allSettled(this.#starting.values());
+    await Promise.all([...this.#alive.values()].map(async (sandbox) => await sandbox.destroy()));
+  }
+
+  #remember(id: string, report: ExitReport): void {
+    this.#ended.set(id, report);
+    const [oldest] = this.#ended.keys();
+    if (this.#ended.size > remembered && oldest !== undefined) this.#ended.delete(oldest);
+  }
+}

@@ -1,0 +1,155 @@
+/** `--isolation none`: the control server as a plain process. Nothing is contained; see startEngine's warning. */
+import { spawn } from "node:child_process";
+import { existsSync, lstatSync } from "node:fs";
+import { mkdir, rm, symlink } from "node:fs/promises";
+import { connect } from "node:net";
+import { join } from "node:path";
+import type { ExitReport } from "../platform/protocol.ts";
+import type { View } from "./bubblewrap.ts";
+import { bundlePath } from "./certificates.ts";
+import type { Running } from "./launch.ts";
+import { prelude } from "./processes.ts";
+
+export interface UnisolatedOptions {
+  directory: string;
+  view: View;
+  env: Record<string, string>;
+  groups: string[];
+  /** Whether no other sandbox runs on this machine: without isolation they share /workspace and /var/lib/sandbox-mcp. */
+  alone: boolean;
+  onOutput: (text: string) => void;
+}
+
+/** Marks every process of a sandbox, also one that left its process group, unless it clears its environment. */
+const marker = "SANDBOX_MCP_BARE";
+
+/**
+ * Reads its stdin to the end, which comes when the engine ends the sandbox or is gone, then kills what is in the
+ * sandbox's control groups or carries the marker until nothing is and does.
+ */
+const reaper = [
+  'trap "" INT TERM HUP',
+  "cat >/dev/null",
+  "marker=$1; shift; attempt=0",
+  'while [ "$attempt" -lt 100 ]; do',
+  "  found=",
+  '  for group in "$@"; do found="$found $(cat "$group/cgroup.procs" 2>/dev/null)"; done',
+  '  for file in $(grep -lzxF -e "$marker" /proc/[0-9]*/environ 2>/dev/null); do',
+  '    file=${file#/proc/}; found="$found ${file%/environ}"',
+  "  done",
+  "  found=$(echo $found)",
+  '  [ -n "$found" ] || exit 0',
+  "  kill -9 $found 2>/dev/null",
+  "  attempt=$((attempt + 1))",
+  "done",
+].join("\n");
+
+/** How long the reaper may look for processes. */
+const reapMs = 5000;
+
+export async function startUnisolated(options: UnisolatedOptions): Promise<Running> {
+  const { directory, view } = options;
+  const home = join(directory, "root");
+  const bin = join(directory, "bin");
+  const temporary = join(directory, "tmp");
+  for (const path of [home, bin, temporary]) await mkdir(path, { recursive: true });
+  await symlink(view.toolchain.node, join(bin, "node"));
+  if (view.toolchain.claude !== undefined) await symlink(view.toolchain.claude, join(bin, "claude"));
+  for (const path of ["/workspace", "/var/lib/sandbox-mcp"])
+    await mkdir(path, { recursive: true }).catch(() => undefined);
+  // Left by another clone of the repository, perhaps one that is gone.
+  if (lstatSync("/opt/sandbox-mcp", { throwIfNoEntry: false })?.isSymbolicLink())
+    await rm("/opt/sandbox-mcp");
+  await symlink(view.container, "/opt/sandbox-mcp").catch(() => undefined);
+  // What an earlier sandbox remembered of its shells is not this one's.
+  if (options.alone) await rm("/var/lib/sandbox-mcp/sessions", { recursive: true, force: true });
+  const missing = ["/workspace", "/var/lib/sandbox-mcp", "/opt/sandbox-mcp"].filter(
+    (path) => !existsSync(path),
+  );
+  if (missing.length > 0) {
+    throw new Error(
+      `Without isolation a sandbox needs ${missing.join(", ")} on this machine, and they cannot be made.`,
+    );
+  }
+
+  const control = join(directory, "control.sock");
+  const env = onTheHost({ ...options.env, HOME: home, TMPDIR: temporary, [marker]: directory });
+  env.PATH = `${bin}:${process.env.PATH ?? "/usr/bin:/bin"}`;
+  const args = [join(view.runtime, "main.ts"), "--socket", control];
+  const program = [view.toolchain.node, "--disable-warning=ExperimentalWarning", ...args];
+  const child = spawn("/bin/sh", ["-c", prelude, "sandbox", ...options.groups, "--", ...program], {
+    cwd: "/workspace",
+    detached: true,
+    env,
+    stdio: ["pipe", "pipe", "pipe"],
+  });
+  child.stdin.on("error", () => undefined);
+  const watch = spawn("/bin/sh", ["-c", reaper, "reaper", `${marker}=${directory}`, ...options.groups], {
+    detached: true,
+    env: { PATH: "/usr/bin:/bin" },
+    stdio: ["pipe", "ignore", "ignore"],
+  });
+  watch.stdin.on("error", () => undefined);
+  // Without isolation a sandbox can end it too, at any time.
+  const reaped = new Promise((resolve) => watch.once("exit", resolve).once("error", resolve));
+
+  let printed = "";
+  const collect = (chunk: Buffer) => {
+    printed = (printed + chunk.toString()).slice(-4096);
+    options.onOutput(chunk.toString());
+  };
+  child.stdout.on("data", collect);
+  child.stderr.on("data", collect);
+
+  const ended = new Promise<ExitReport>((resolve) => {
+    child.once("error", (error) => resolve({ exitCode: 127, reason: error.message }));
+    child.once("exit", (code, signal) => resolve({ exitCode: code ?? 137, reason: signal ?? "exit" }));
+  });
+  const exited = ended.then(async (report) => {
+    watch.stdin.end();
+    const late = setTimeout(() => watch.kill("SIGKILL"), reapMs);
+    await reaped;
+    clearTimeout(late);
+    return report;
+  });
+  const kill = async () => {
+    child.kill("SIGKILL");
+    await exited;
+  };
+  const deadline = Date.now() + 30_000;
+  while (!(await accepts(control))) {
+    if (child.exitCode !== null || child.signalCode !== null || Date.now() > deadline) {
+      await kill();
+      throw new Error(`The sandbox did not start: ${printed.trim() || "its control server did not answer"}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  return { connect: () => connect(control), signal: (signal) => child.kill(signal), kill, exited };
+}
+
+/**
+ * There is no network namespace and so no proxy in it, and no /etc or /opt of its own: what names one is left out, and
+ * programs use the network and the certificates as they find them.
+ */
+function onTheHost(env: Record<string, string>): Record<string, string> {
+  const left = Object.entries(env).filter(
+    ([name, value]) =>
+      !/^((https?|no)_proxy|npm_config_.*|NODE_USE_ENV_PROXY|VIRTUAL_ENV)$/i.test(name) &&
+      value !== bundlePath,
+  );
+  const proxies = Object.entries(process.env).filter(([name]) =>
+    /^((https?|no)_proxy|.*_CERTS?)$/i.test(name),
+  );
+  return {
+    ...Object.fromEntries(proxies.map(([name, value]) => [name, value ?? ""])),
+    ...Object.fromEntries(left),
+  };
+}
+
+async function accepts(path: string): Promise<boolean> {
+  return await new Promise((resolve) => {
+    const socket = connect(path);
+    socket.once("connect", () => (socket.destroy(), resolve(true)));
+    socket.once("error", () => resolve(false));
+  });
+}

@@ -1,0 +1,149 @@
+/**
+ * What strangers leave behind, counted: guesses at the owner's token, and clients that they register.
+ *
+ * Guesses are counted in a Durable Object, so that guesses sent in parallel cannot outrun the count.
+ *
+ * Every wait is bounded and none grows by being ignored, and an address that signed in before is not held up by the
+ * guesses of others. Whoever goes on guessing, from many addresses or from the owner's own, does keep the owner from this
+ * form for as long: a right token cannot be told from a guess without looking at it, which is what is counted.
+ */
+import { DurableObject } from "cloudflare:workers";
+import type { Env } from "../shared/config.ts";
+
+const SECOND = 1000;
+const HOUR = 3600 * SECOND;
+const DAY = 24 * HOUR;
+
+/** Wrong tokens that cost an address nothing. */
+const FREE_FAILURES = 5;
+/** The wait after the next one; it doubles with each more. */
+const FIRST_WAIT = 30 * SECOND;
+const LONGEST_WAIT = HOUR / 4;
+/** What all addresses that never signed in may guess together: so many at once, and one more each time this has passed. */
+const STRANGERS_AT_ONCE = 100;
+const STRANGERS_EACH = HOUR / 100;
+/** How long after its last guess an address's failures count, and how long a sign-in is remembered. */
+const FORGET_FAILURES = HOUR;
+const FORGET_SUCCESS = 30 * DAY;
+
+/** Milliseconds since the epoch. */
+const CLEAR_AT = "strangers:clear-at";
+
+/** The one object that counts. */
+export const ATTEMPTS_NAME = "owner";
+
+/** The one object that knows which registered clients nobody has approved. */
+const CLIENTS_NAME = "clients";
+
+/** Clients that may be registered and not approved by anybody; with one more, the oldest of them goes. */
+export const MOST_UNAPPROVED = 500;
+
+/** What counts registrations; undefined where it is not bound. */
+export function registrationsOf({ Attempts: namespace }: Pick<Env, "Attempts">) {
+  return (namespace as DurableObjectNamespace<Attempts> | undefined)?.getByName(CLIENTS_NAME);
+}
+
+export class Attempts extends DurableObject {
+  readonly #sql: SqlStorage;
+
+  constructor(ctx: DurableObjectState, env: Cloudflare.Env) {
+    super(ctx, env);
+    this.#sql = ctx.storage.sql;
+    this.#sql.exec(
+      `CREATE TABLE IF NOT EXISTS sources (address TEXT PRIMARY KEY, failures INTEGER NOT NULL, last_at INTEGER NOT NULL,
+         succeeded_at INTEGER NOT NULL) WITHOUT ROWID`,
+    );
+    this.#sql.exec(
+      "CREATE TABLE IF NOT EXISTS unapproved (number INTEGER PRIMARY KEY, client TEXT UNIQUE NOT NULL)",
+    );
+  }
+
+  /** A client was registered, as anybody can do. Answers which ones are to be forgotten for it. */
+  registered(client: string): string[] {
+    this.#sql.exec("INSERT OR IGNORE INTO unapproved (client) VALUES (?)", client);
+    return this.#sql
+      .exec<{ client: string }>(
+        "DELETE FROM unapproved WHERE number <= (SELECT max(number) FROM unapproved) - ? RETURNING client",
+        MOST_UNAPPROVED,
+      )
+      .toArray()
+      .map(({ client: forgotten }) => forgotten);
+  }
+
+  /** Somebody approved a client, which is kept from then on. */
+  approved(client: string): void {
+    this.#sql.exec("DELETE FROM unapproved WHERE client = ?", client);
+  }
+
+  /**
+   * Takes one attempt for `address`, before the token is looked at: it counts as wrong until `succeeded` says otherwise.
+   * @param now for tests; milliseconds since the epoch
+   * @returns 0 if the attempt may be made, else the seconds until one may be
+   */
+  take(address: string, now = Date.now()): number {
+    this.#forget(now);
+    const [source] = this.#sql
+      .exec<{ failures: number; last_at: number; succeeded_at: number }>(
+        "SELECT failures, last_at, succeeded_at FROM sources WHERE address = ?",
+        address,
+      )
+      .toArray();
+    const failures = source && source.last_at > now - FORGET_FAILURES ? source.failures : 0;
+    const known = source !== undefined && source.succeeded_at > 0;
+    const until = Math.max(
+      source ? source.last_at + waitAfter(failures) : 0,
+      known ? 0 : this.#strangersClearAt(now) - (STRANGERS_AT_ONCE - 1) * STRANGERS_EACH,
+    );
+    if (until > now) return Math.ceil((until - now) / SECOND);
+    this.#sql.exec(
+      `INSERT INTO sources (address, failures, last_at, succeeded_at) VALUES (?1, ?2, ?3, 0)
+       ON CONFLICT (address) DO UPDATE SET failures = ?2, last_at = ?3`,
+      address,
+      failures + 1,
+      now,
+    );
+    if (!known) this.ctx.storage.kv.put(CLEAR_AT, this.#strangersClearAt(now) + STRANGERS_EACH);
+    return 0;
+  }
+
+  /** The attempt that `address` took had the right token. */
+  succeeded(address: string, now = Date.now()): void {
+    this.#sql.exec("UPDATE sources SET failures = 0, succeeded_at = ?2 WHERE address = ?1", address, now);
+  }
+
+  /** When the strangers have their whole share again, if they guess no more. */
+  #strangersClearAt(now: number): number {
+    return Math.max(this.ctx.storage.kv.get<number>(CLEAR_AT) ?? 0, now);
+  }
+
+  /** What no longer counts goes, so the table stays as small as the limits above. */
+  #forget(now: number): void {
+    this.#sql.exec(
+      "DELETE FROM sources WHERE last_at <= ? AND succeeded_at <= ?",
+      now - FORGET_FAILURES,
+      now - FORGET_SUCCESS,
+    );
+    this.#sql.exec("UPDATE sources SET succeeded_at = 0 WHERE succeeded_at <= ?", now - FORGET_SUCCESS);
+  }
+}
+
+function waitAfter(failures: number): number {
+  if (failures < FREE_FAILURES) return 0;
+  return Math.min(FIRST_WAIT * 2 ** (failures - FREE_FAILURES), LONGEST_WAIT);
+}
+
+/**
+ * Where a request comes from, for counting. Cloudflare sets the header and lets nobody else; without it (a server on one
+ * machine) all requests count together. An IPv6 customer holds a whole /64 at the least, so that is one address.
+ */
+export function addressOf(request: Request): string {
+  const address = request.headers.get("cf-connecting-ip") ?? "local";
+  if (!address.includes(":")) return address;
+  const [head = "", tail] = address.toLowerCase().split("::");
+  const groups = head.split(":").filter(Boolean);
+  if (tail !== undefined) while (groups.length < 4) groups.push("0");
+  return `${groups
+    .slice(0, 4)
+    .map((group) => group.replace(/^0+(?=.)/, ""))
+    .join(":")}::/64`;
+}

@@ -1,0 +1,191 @@
+/** A sandbox's side of its principal's quota: runs take from what the account has lent, and give it back. */
+import { ToolError } from "../shared/errors.ts";
+import { type Grant, type Holding, type LeaseRequest, type Limits, type Settlement } from "./quota.ts";
+import { type Spent, byDay, dayOf, nextDay } from "../shared/days.ts";
+
+/** What is asked for beyond the need, so that the next runs need not ask. */
+const SPARE: Holding = { slots: 4, seconds: 600 };
+
+/** A lease that ends sooner than this is renewed in the background, milliseconds. */
+const RENEW_MS = 60_000;
+
+/** When a renewal that failed is tried again, milliseconds. */
+const RETRY_MS = 10_000;
+
+/** What one run holds while it runs. */
+export interface Stake {
+  /** Seconds it may run. */
+  seconds: number;
+}
+
+export interface LeaseHost {
+  /** Asks the account. */
+  ask(request: LeaseRequest): Promise<Grant>;
+  background(work: Promise<unknown>): void;
+  /** All that was spent until now is told, or about to be: what remembers it beyond this actor may forget it. */
+  told(): void;
+}
+
+const NOTHING: Holding = { slots: 0, seconds: 0 };
+
+const NOTHING_SPENT: Spent = new Map();
+
+export class Lease {
+  readonly #host: LeaseHost;
+  #grant: Grant | undefined;
+  #inUse = { ...NOTHING };
+  #spent = new Map<number, number>();
+  /** Goes on above where an earlier actor of this sandbox left off. */
+  #turn = Date.now();
+  #asking = false;
+  #queue: Promise<unknown> = Promise.resolve();
+  #timer: ReturnType<typeof setTimeout> | null = null;
+
+  /** @param spent seconds today of runs that an earlier actor saw to their end and did not come to tell */
+  constructor(host: LeaseHost, spent = 0) {
+    this.#host = host;
+    if (spent > 0) {
+      this.#spend([[dayOf(Date.now()), spent]]);
+      this.#renewIn(0);
+    }
+  }
+
+  /**
+   * A slot and up to so many seconds for a run.
+   * @throws {ToolError} `quota_exceeded`
+   */
+  async take(seconds: number): Promise<Stake> {
+    const at = this.#reserve(seconds, seconds);
+    if (at) return at;
+    return this.#inTurn(async () => {
+      // The question before may have brought enough.
+      const found = this.#reserve(seconds, seconds);
+      if (found) return found;
+      const { refused } = await this.#ask({ slots: 1, seconds: 1 }, { slots: 1, seconds });
+      const stake = refused ? undefined : this.#reserve(seconds, 1);
+      if (stake) return stake;
+      throw quotaError(refused ?? { limit: "concurrentRuns", allowed: 0, used: 0 });
+    });
+  }
+
+  /** A stake for a run that an earlier actor started: it runs, whatever the account says. */
+  hold(seconds: number): Stake {
+    this.#inUse.slots += 1;
+    this.#inUse.seconds += seconds;
+    // The lease of the earlier actor ends, and with it what the account counts, unless this one asks.
+    if (this.#timer === null) this.#renewIn(0);
+    return { seconds };
+  }
+
+  /** Gives a stake back after its run, which took so many seconds. */
+  give(stake: Stake, spent: number): void {
+    this.#inUse.slots -= 1;
+    this.#inUse.seconds -= stake.seconds;
+    this.#spend(byDay(Math.min(Math.ceil(spent), stake.seconds), Date.now()));
+  }
+
+  #spend(spent: Iterable<[day: number, seconds: number]>): void {
+    for (const [day, seconds] of spent) this.#spent.set(day, (this.#spent.get(day) ?? 0) + seconds);
+  }
+
+  /** The account wants back what is not in use. While a question of ours is on its way, that one settles. */
+  settle(): Settlement {
+    if (this.#asking) return { turn: this.#turn, spent: NOTHING_SPENT, inUse: { ...this.#inUse } };
+    return this.#settlement();
+  }
+
+  /** For the end of the sandbox: what was lent is over, so that the account need not know of it any more. */
+  release(): Promise<Settlement> {
+    return this.#inTurn(async () => this.#settlement());
+  }
+
+  #settlement(): Settlement {
+    this.#host.told();
+    const settled = { turn: ++this.#turn, spent: this.#spent, inUse: { ...this.#inUse } };
+    this.#spent = new Map();
+    this.#grant = undefined;
+    return settled;
+  }
+
+  #reserve(wanted: number, least: number): Stake | undefined {
+    const grant = this.#grant;
+    if (!grant || grant.until <= Date.now()) return undefined;
+    // A grant ends with its day.
+    const spent = this.#spent.get(dayOf(Date.now())) ?? 0;
+    const seconds = Math.min(wanted, grant.seconds - this.#inUse.seconds - spent);
+    if (grant.slots - this.#inUse.slots < 1 || seconds < least) return undefined;
+    return this.hold(seconds);
+  }
+
+  /** One question at a time. */
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const mine = this.#queue.then(work);
+    this.#queue = mine.catch(() => undefined);
+    return mine;
+  }
+
+  async #ask(needed: Holding, wanted: Holding): Promise<Grant> {
+    const settled = this.#settlement();
+    this.#asking = true;
+    try {
+      this.#grant = await this.#host.ask({ ...settled, needed, wanted, spare: SPARE });
+    } catch (error) {
+      this.#spend(settled.spent);
+      throw error;
+    } finally {
+      this.#asking = false;
+    }
+    // One granted shortly before midnight ends with the day, and so would the next: that is asked for on the new day.
+    const left = this.#grant.until - Date.now();
+    this.#renewIn(left > RENEW_MS ? left - RENEW_MS : Math.max(left, 0) + 1000);
+    return this.#grant;
+  }
+
+  #renewIn(ms: number): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#renew(), ms);
+  }
+
+  /** Before the lease ends: what runs must stay counted, and what has run must become so. */
+  #renew(): void {
+    if (this.#inUse.slots === 0 && this.#spent.size === 0) return;
+    const asked = this.#inTurn(() => this.#ask(NOTHING, NOTHING)).catch(() => this.#renewIn(RETRY_MS));
+    this.#host.background(asked);
+  }
+}
+
+const HINTS: Record<
+  NonNullable<Grant["refused"]>["limit"],
+  (allowed: number, used: number) => [message: string, hint: string]
+> = {
+  sandboxes: (allowed, used) => [
+    `You have ${used} sandboxes, and ${allowed} is your limit.`,
+    "Use one of them (list_sandboxes), or destroy_sandbox one you no longer need.",
+  ],
+  runningSandboxes: (allowed, used) => [
+    `You have ${used} sandboxes running, and ${allowed} at a time is your limit; all of them were in use in the last half minute.`,
+    "Use one of them (list_sandboxes), destroy_sandbox one you no longer need, or make the same call again in a minute: one that nobody uses then makes room.",
+  ],
+  modelTokensPerDay: (allowed, used) => [
+    `Your tasks have used ${used} of the ${allowed} tokens of the model a day that are your limit.`,
+    `The next day begins at ${nextDay(Date.now())}. Until then, use run_code and run_command.`,
+  ],
+  concurrentRuns: (allowed, used) => [
+    `You have ${used} runs at work, and ${allowed} at a time is your limit.`,
+    "Wait for one with get_result, or stop one with cancel_run; list_runs shows those of a sandbox.",
+  ],
+  runSecondsPerDay: (allowed, used) => [
+    `Your runs have used ${used} of the ${allowed} seconds a day that are your limit, and the rest is held by running ones.`,
+    "Wait for running ones to end, or until the next day (UTC).",
+  ],
+};
+
+/** What a run is told that had no more than so many seconds of the day. */
+export function cutShort(seconds: number, { runSecondsPerDay }: Limits, now: number): string {
+  return `Your run seconds of the day were used up: ${runSecondsPerDay} run seconds a day are your limit, of which other runs left ${seconds} to this one. The next day begins at ${nextDay(now)}.`;
+}
+
+/** The error for a limit that is in the way. */
+export function quotaError({ limit, allowed, used }: NonNullable<Grant["refused"]>): ToolError {
+  return new ToolError("quota_exceeded", ...HINTS[limit](allowed, used), true);
+}

@@ -1,0 +1,189 @@
+/**
+ * What a principal may use, kept by their `Account` and lent to their sandboxes.
+ *
+ * A lease holds run slots and seconds of running. A sandbox spends from its lease by itself, so that a warm call costs no
+ * request to the account; what is lent counts as used, so that limits hold exactly however many sandboxes start runs at
+ * once.
+ */
+
+import { DAY_MS, dayOf, type Spent } from "../shared/days.ts";
+
+/** Limits of one principal. */
+export interface Limits {
+  sandboxes: number;
+  /** Those of them whose container runs. */
+  runningSandboxes: number;
+  concurrentRuns: number;
+  /** Seconds of running within one day (UTC), over all runs. */
+  runSecondsPerDay: number;
+  /** Tokens of the model within one day (UTC), over all tasks. */
+  modelTokensPerDay: number;
+  /** Bytes of records, logs, artifacts and archives, over all runs. */
+  storageBytes: number;
+}
+
+/** Slots for runs at the same time, and seconds of running. */
+export interface Holding {
+  slots: number;
+  seconds: number;
+}
+
+/** What a sandbox has spent and holds, as of its `turn`. */
+export interface Settlement {
+  /** Counts the settlements of one sandbox, so that a late one does not undo a newer. */
+  turn: number;
+  /** Seconds that its runs have used up since it last asked. */
+  spent: Spent;
+  /** What its running runs hold. */
+  inUse: Holding;
+}
+
+/** What a sandbox tells its account when it asks. */
+export interface LeaseRequest extends Settlement {
+  /** Beyond that: the least it needs, what it would use now, and what would spare it the next question. */
+  needed: Holding;
+  wanted: Holding;
+  spare: Holding;
+}
+
+/** What a sandbox may hold all in all, its running runs included. */
+export interface Grant extends Holding {
+  /** Until when it may be spent without asking again, milliseconds since the epoch. */
+  until: number;
+  /** What kept it from getting what it needed. */
+  refused?: { limit: Exclude<keyof Limits, "storageBytes">; allowed: number; used: number };
+}
+
+/** How long a lease is good for, milliseconds. */
+const LEASE_MS = 5 * 60_000;
+
+/** How long a lease that has ended still counts, milliseconds: its sandbox has so long to renew it for what runs. */
+const GRACE_MS = 60_000;
+
+export class Quota {
+  readonly #sql: SqlStorage;
+  readonly #limits: Limits;
+
+  constructor(sql: SqlStorage, limits: Limits) {
+    this.#sql = sql;
+    this.#limits = limits;
+    sql.exec(
+      "CREATE TABLE IF NOT EXISTS leases (sandbox TEXT PRIMARY KEY, slots INTEGER NOT NULL, seconds INTEGER NOT NULL, until INTEGER NOT NULL, turn INTEGER NOT NULL) WITHOUT ROWID",
+    );
+    sql.exec("CREATE TABLE IF NOT EXISTS usage (day INTEGER PRIMARY KEY, seconds INTEGER NOT NULL)");
+    sql.exec("CREATE TABLE IF NOT EXISTS model_usage (day INTEGER PRIMARY KEY, tokens INTEGER NOT NULL)");
+  }
+
+  /** Takes back what a sandbox said it does not use. What it spent counts, whatever else has come in between. */
+  settle(sandbox: string, { turn, spent, inUse }: Settlement): void {
+    this.#spend(spent);
+    this.#sql.exec(
+      "UPDATE leases SET slots = ?, seconds = ?, turn = ? WHERE sandbox = ? AND turn < ?",
+      inUse.slots,
+      inUse.seconds,
+      turn,
+      sandbox,
+      turn,
+    );
+  }
+
+  /** Settles what a sandbox has spent and lends it what it needs, or says which limit is in the way. */
+  lease(sandbox: string, { turn, spent, inUse, needed, wanted, spare }: LeaseRequest, now: number): Grant {
+    const day = dayOf(now);
+    this.#spend(spent);
+    this.#sql.exec("DELETE FROM leases WHERE sandbox = ? OR until < ?", sandbox, now - GRACE_MS);
+    const others = this.#sql
+      .exec<Holding & Record<string, number>>(
+        "SELECT coalesce(sum(slots), 0) AS slots, coalesce(sum(seconds), 0) AS seconds FROM leases",
+      )
+      .one();
+    const used = this.secondsUsed(now);
+    const { concurrentRuns, runSecondsPerDay } = this.#limits;
+    const free = {
+      slots: concurrentRuns - others.slots - inUse.slots,
+      seconds: runSecondsPerDay - used - others.seconds - inUse.seconds,
+    };
+    const until = Math.min(now + LEASE_MS, (day + 1) * DAY_MS);
+    let extra: Holding = { slots: 0, seconds: 0 };
+    let refused: Grant["refused"];
+    if (free.slots < needed.slots)
+      refused = { limit: "concurrentRuns", allowed: concurrentRuns, used: others.slots + inUse.slots };
+    else if (free.seconds < needed.seconds)
+      refused = { limit: "runSecondsPerDay", allowed: runSecondsPerDay, used };
+    else {
+      // Nobody holds more than they use once half is lent: a question on its way could not be called back.
+      const generous = { slots: wanted.slots + spare.slots, seconds: wanted.seconds + spare.seconds };
+      const plenty =
+        free.slots - generous.slots >= concurrentRuns / 2 &&
+        free.seconds - generous.seconds >= runSecondsPerDay / 2;
+      const asked = plenty ? generous : wanted;
+      extra = { slots: Math.min(asked.slots, free.slots), seconds: Math.min(asked.seconds, free.seconds) };
+    }
+    // What already runs keeps what it has.
+    const grant = {
+      slots: inUse.slots + extra.slots,
+      seconds: inUse.seconds + extra.seconds,
+      until,
+      refused,
+    };
+    this.#sql.exec(
+      "INSERT INTO leases VALUES (?, ?, ?, ?, ?)",
+      sandbox,
+      grant.slots,
+      grant.seconds,
+      until,
+      turn,
+    );
+    return grant;
+  }
+
+  /** Other sandboxes that hold a lease. */
+  holders(except: string): string[] {
+    return this.#sql
+      .exec<{ sandbox: string }>(
+        "SELECT sandbox FROM leases WHERE sandbox <> ? AND slots + seconds > 0",
+        except,
+      )
+      .toArray()
+      .map(({ sandbox }) => sandbox);
+  }
+
+  /** Seconds that ended runs have used today. */
+  secondsUsed(now: number): number {
+    const day = dayOf(now);
+    const [row] = this.#sql
+      .exec<{ seconds: number }>("SELECT seconds FROM usage WHERE day = ?", day)
+      .toArray();
+    return row?.seconds ?? 0;
+  }
+
+  /** Counts tokens of the model. */
+  spendModelTokens(spent: Spent): void {
+    for (const [day, tokens] of spent)
+      this.#sql.exec(
+        "INSERT INTO model_usage VALUES (?1, ?2) ON CONFLICT (day) DO UPDATE SET tokens = tokens + ?2",
+        day,
+        tokens,
+      );
+    if (spent.size > 0)
+      this.#sql.exec("DELETE FROM model_usage WHERE day < ?", Math.max(...spent.keys()) - 7);
+  }
+
+  /** Tokens of the model that tasks have used today. */
+  modelTokensUsed(now: number): number {
+    const [row] = this.#sql
+      .exec<{ tokens: number }>("SELECT tokens FROM model_usage WHERE day = ?", dayOf(now))
+      .toArray();
+    return row?.tokens ?? 0;
+  }
+
+  #spend(spent: Spent): void {
+    for (const [day, seconds] of spent)
+      this.#sql.exec(
+        "INSERT INTO usage VALUES (?1, ?2) ON CONFLICT (day) DO UPDATE SET seconds = seconds + ?2",
+        day,
+        seconds,
+      );
+    if (spent.size > 0) this.#sql.exec("DELETE FROM usage WHERE day < ?", Math.max(...spent.keys()) - 7);
+  }
+}

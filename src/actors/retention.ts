@@ -1,0 +1,73 @@
+/** What is cleaned up behind runs: their files in the sandbox soon, their records and logs when they expire. */
+import { localID } from "../runs/id.ts";
+import type { RunRecord } from "../runs/store.ts";
+import type { Shell } from "../container/shell.ts";
+
+/** Ended runs whose files in the sandbox are removed in one call. */
+const CLEAN_BATCH = 16;
+
+/** Output that is worth a call of its own to remove, bytes. */
+const CLEAN_BYTES = 1024 * 1024;
+
+/** When a sweep that failed is tried again, milliseconds. */
+const SWEEP_AGAIN_MS = 3_600_000;
+
+/** Where the time of the next sweep is remembered, in the actor's storage. */
+const PLANNED = "sweep";
+
+export interface RetentionHost {
+  kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
+  shell: Shell;
+  running(): boolean;
+  /** How long a record outlives its run, milliseconds. */
+  keepMs: number;
+  background(work: Promise<unknown>): void;
+  /** Has the SDK call the actor's sweep at that time. */
+  schedule(at: Date): Promise<unknown>;
+  /** Removes expired records; answers when the next one expires, milliseconds since the epoch. */
+  sweep(): Promise<number | undefined>;
+}
+
+export class Retention {
+  readonly #host: RetentionHost;
+  #toClean: string[] = [];
+  #isPlanned: boolean;
+
+  constructor(host: RetentionHost) {
+    this.#host = host;
+    this.#isPlanned = host.kv.get(PLANNED) !== undefined;
+  }
+
+  runEnded(run: RunRecord, hasFiles: boolean): void {
+    const { shell, keepMs, background } = this.#host;
+    if (hasFiles && this.#host.running()) {
+      this.#toClean.push(localID(run.id));
+      if (this.#toClean.length >= CLEAN_BATCH || run.logBytes + run.droppedBytes > CLEAN_BYTES) {
+        const ids = this.#toClean.splice(0);
+        background(
+          shell.call("run.sh", `sbx_clean ${ids.join(" ")}`, { silent: true }).catch(() => undefined),
+        );
+      }
+    }
+    if (!this.#isPlanned) background(this.#plan(Date.now() + keepMs));
+  }
+
+  /** The container is gone, and every file in it. */
+  containerGone(): void {
+    this.#toClean = [];
+  }
+
+  async sweep(): Promise<void> {
+    this.#host.kv.delete(PLANNED);
+    this.#isPlanned = false;
+    // What the bucket does not delete now is left to a later sweep.
+    const next = await this.#host.sweep().catch(() => Date.now() + SWEEP_AGAIN_MS);
+    if (next !== undefined) await this.#plan(next);
+  }
+
+  async #plan(at: number): Promise<void> {
+    this.#host.kv.put(PLANNED, at);
+    this.#isPlanned = true;
+    await this.#host.schedule(new Date(at + 1000));
+  }
+}

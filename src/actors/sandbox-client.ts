@@ -1,0 +1,44 @@
+/** How the Worker reaches a principal's sandboxes: the one place that turns a name into an actor. */
+import type { Env } from "../shared/config.ts";
+import type { Account } from "./account.ts";
+import { type Failure, ToolError } from "../shared/errors.ts";
+import { actorName } from "../shared/names.ts";
+import type { Owner } from "./account-link.ts";
+import { explainedReset, twice } from "./actor-errors.ts";
+import type { Answer, Sandbox } from "./sandbox.ts";
+
+/** The value of an actor's answer, with its notice. */
+export interface WithNotice<T> {
+  value: T;
+  notice: string | undefined;
+}
+
+/**
+ * Calls a method of the principal's sandbox `name`; one that only reads, again when the actor is reset over it.
+ * @throws {ToolError} with the notice in front of its message
+ */
+export async function callSandbox<T>(
+  env: Env,
+  owner: Owner,
+  call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<Answer<T>>,
+  { reads = false } = {},
+): Promise<WithNotice<T>> {
+  const sandboxes = env.Sandbox as DurableObjectNamespace<Sandbox>;
+  const name = await actorName(owner.sandbox, owner.principalID);
+  // A stub that has failed fails for ever: each attempt has its own.
+  const attempt = async () => call(sandboxes.getByName(name), owner);
+  const answer = await (reads ? twice(attempt) : attempt()).catch((error: unknown) => {
+    throw explainedReset(error, owner.sandbox);
+  });
+  if (answer.ok) return { value: answer.value, notice: answer.notice };
+  throw ToolError.from(withNotice(answer.failure, answer.notice));
+}
+
+/** The principal's account. */
+export function accountOf(env: Env, principalID: string): DurableObjectStub<Account> {
+  return (env.Account as DurableObjectNamespace<Account>).getByName(principalID);
+}
+
+function withNotice(failure: Failure, notice: string | undefined): Failure {
+  return notice === undefined ? failure : { ...failure, message: `${notice} ${failure.message}` };
+}

@@ -1,0 +1,234 @@
+/**
+ * The hosts that a sandbox reaches only through us, because a credential is needed that must not be in the sandbox. The
+ * process in there sends a placeholder made for its task; the handler, which runs in the Worker outside the actor, asks
+ * the sandbox's actor what the placeholder is worth, puts the real credential in its place and forwards the request.
+ */
+import { waitUntil } from "cloudflare:workers";
+import { type Config, type Env, parseConfig } from "../shared/config.ts";
+import type { BudgetKeeper, ModelAnswer, ModelCall, UpstreamError } from "./model-calls.ts";
+import { RequestMeter } from "./model-request.ts";
+import { UsageCounter } from "./model-usage.ts";
+
+/** What of the actor is asked for here. */
+type SandboxActor = BudgetKeeper & Rpc.DurableObjectBranded;
+
+/** As the SDK calls it: `containerId` is the id of the sandbox's Durable Object. */
+type OutboundHandler = (request: Request, env: Env, from: { containerId: string }) => Promise<Response>;
+
+/** One host. */
+interface EgressRow {
+  /** `POST` paths that are let through, everything else is refused; and those of them that cost tokens. */
+  paths: readonly string[];
+  charged: readonly string[];
+  /** Names of headers that are passed on, or the beginning of names, ended by `*`. */
+  passed: readonly string[];
+  /** Where requests go, without a trailing slash. */
+  upstream(config: Config): string;
+  /** Puts the credential in. Answers whether there is one. */
+  authorize(headers: Headers, config: Config): boolean;
+}
+
+const EGRESS: Record<string, EgressRow> = {
+  "anthropic.internal": {
+    paths: ["/v1/messages", "/v1/messages/count_tokens"],
+    charged: ["/v1/messages"],
+    passed: ["accept", "content-type", "user-agent", "x-app", "anthropic-*", "x-stainless-*"],
+    upstream: ({ tasks }) => tasks.anthropicURL,
+    authorize(headers, { tasks }) {
+      if (tasks.anthropicKey !== undefined) headers.set("x-api-key", tasks.anthropicKey);
+      else if (tasks.anthropicToken !== undefined) {
+        headers.set("authorization", `Bearer ${tasks.anthropicToken}`);
+        const betas = new Set((headers.get("anthropic-beta") ?? "").split(",").filter(Boolean));
+        headers.set("anthropic-beta", [...betas.add("oauth-2025-04-20")].join(","));
+      } else return false;
+      return true;
+    },
+  },
+};
+
+/** Headers of an answer that say something of its sender or that no longer hold here. */
+const DROPPED = ["content-encoding", "content-length", "set-cookie", "anthropic-organization-id"];
+
+/** What clients of the model APIs go by when they decide whether to try again. */
+const NO_RETRY = "x-should-retry";
+
+/** When a task that has too many requests under way may ask again, seconds. */
+const BUSY_SECONDS = 5;
+
+/** For the class's `outboundByHost`. */
+export const OUTBOUND: Record<string, OutboundHandler> = Object.fromEntries(
+  Object.entries(EGRESS).map(([host, row]): [string, OutboundHandler] => [
+    host,
+    (request, env, { containerId }) => serve(row, request, env, containerId),
+  ]),
+);
+
+async function serve(row: EgressRow, request: Request, env: Env, containerID: string): Promise<Response> {
+  const { pathname, search } = new URL(request.url);
+  if (request.method !== "POST" || !row.paths.includes(pathname))
+    return refusal(
+      403,
+      "permission_error",
+      `${request.method} ${pathname} is not let through from a sandbox.`,
+    );
+  const config = parseConfig(env);
+  const actor = actorOf(env, containerID);
+  const admission = await actor.admitModelCall(placeholderOf(request.headers));
+  if ("refused" in admission)
+    return admission.busy
+      ? refusal(429, "rate_limit_error", admission.refused, { "retry-after": `${BUSY_SECONDS}` })
+      : refusal(403, "permission_error", admission.refused);
+
+  const over = (answer: ModelAnswer) => report(env, containerID, admission.call, answer);
+  const headers = new Headers();
+  for (const [name, value] of request.headers) if (isPassed(row, name)) headers.set(name, value);
+  headers.set("accept-encoding", "identity");
+  if (!row.authorize(headers, config)) {
+    const message = "The server has no credential for this API any more.";
+    await over({ tokens: 0, error: { status: 401, message } });
+    return refusal(401, "authentication_error", message);
+  }
+  const { body, sent, meter } = metered(request);
+  const isCharged = row.charged.includes(pathname);
+  let response: Response;
+  try {
+    // Redirects are not followed: the credential is for this address alone.
+    const init = { method: "POST", headers, body, signal: request.signal, redirect: "manual" } as const;
+    response = await fetch(row.upstream(config) + pathname + search, init);
+  } catch {
+    const message = "The API cannot be reached from the server.";
+    if (!request.signal.aborted) await over({ tokens: 0, error: { status: 502, message } });
+    else await over({ tokens: isCharged && sent() ? meter.inputTokens + meter.maxTokens : 0, cut: true });
+    return refusal(502, "api_error", message);
+  }
+  const answer = new Headers(response.headers);
+  for (const name of DROPPED) answer.delete(name);
+  if (!response.ok) return failed(response, answer, (error) => over({ tokens: 0, error }));
+  if (!response.body) {
+    await over({ tokens: 0 });
+    return new Response(null, { status: response.status, headers: answer });
+  }
+  const { readable, counted } = counting(response.body, request.signal);
+  const isStream = /^text\/event-stream\b/i.test(response.headers.get("content-type") ?? "");
+  // The answer ends with the agent's connection, or with the agent: it is charged all the same.
+  const charged = counted.then(({ counter, whole }) => {
+    return over({ tokens: isCharged ? counter.charge(meter, whole, isStream) : 0, cut: !whole });
+  });
+  waitUntil(charged);
+  return new Response(readable, { status: response.status, headers: answer });
+}
+
+function actorOf(env: Env, containerID: string): DurableObjectStub<SandboxActor> {
+  const sandboxes = env.Sandbox as DurableObjectNamespace<SandboxActor>;
+  return sandboxes.get(sandboxes.idFromString(containerID));
+}
+
+/** Tells the actor that a request is over: the next one, when this one goes away meanwhile. */
+async function report(env: Env, containerID: string, call: ModelCall, answer: ModelAnswer): Promise<void> {
+  const once = () => actorOf(env, containerID).modelAnswered(call, answer);
+  await once().catch(once);
+}
+
+/** Passes an error on to the agent, and its words to the task. */
+async function failed(
+  response: Response,
+  headers: Headers,
+  tell: (error: UpstreamError) => Promise<void>,
+): Promise<Response> {
+  const body = await response.text().catch(() => "");
+  await tell({ status: response.status, message: errorMessage(body) });
+  // A redirect would lead the agent somewhere else.
+  const redirected = response.status < 400;
+  headers.delete("location");
+  // Where the server is set up wrongly, trying again changes nothing.
+  if (redirected || response.status === 401 || response.status === 403) headers.set(NO_RETRY, "false");
+  return new Response(body, { status: redirected ? 502 : response.status, headers });
+}
+
+function errorMessage(body: string): string {
+  try {
+    const { error }: { error?: { message?: unknown } } = JSON.parse(body);
+    if (typeof error?.message === "string") return error.message.slice(0, 500);
+  } catch {
+    // Not the API itself, but something before it.
+  }
+  return body.slice(0, 200).trim() || "no reason given";
+}
+
+/** The body of a request to pass on, read on its way, and whether all of it was sent: before that, the API does nothing. */
+function metered(request: Request) {
+  const meter = new RequestMeter();
+  let isSent = false;
+  const sent = () => isSent;
+  if (!request.body) return { body: null, sent, meter };
+  const length = request.headers.get("content-length");
+  const { readable, writable } =
+    length === null ? new TransformStream<Uint8Array, Uint8Array>() : new FixedLengthStream(Number(length));
+  const { body } = request;
+  const pump = async () => {
+    const writer = writable.getWriter();
+    try {
+      for await (const bytes of body) {
+        meter.add(bytes);
+        await writer.write(bytes);
+      }
+      isSent = true;
+      await writer.close();
+    } catch (error) {
+      await writer.abort(error).catch(() => undefined);
+    }
+  };
+  waitUntil(pump());
+  return { body: readable, sent, meter };
+}
+
+/** Passes a body on piece by piece, and counts the tokens that it speaks of, until its reader is gone. */
+function counting(
+  body: ReadableStream<Uint8Array>,
+  gone: AbortSignal,
+): { readable: ReadableStream; counted: Promise<{ counter: UsageCounter; whole: boolean }> } {
+  const { readable, writable } = new TransformStream<Uint8Array, Uint8Array>();
+  const counter = new UsageCounter();
+  let whole = false;
+  const pump = async () => {
+    const writer = writable.getWriter();
+    const reader = body.getReader();
+    const stop = (reason: unknown) => Promise.allSettled([reader.cancel(reason), writer.abort(reason)]);
+    // While the API is silent nothing is written that could fail.
+    gone.addEventListener("abort", () => void stop(gone.reason));
+    try {
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        counter.add(value);
+        await writer.write(value);
+      }
+      // All of it has come, whether the agent still listens or not.
+      whole = true;
+      await writer.close();
+    } catch (error) {
+      await stop(error);
+    }
+    return { counter, whole };
+  };
+  return { readable, counted: pump() };
+}
+
+function isPassed(row: EgressRow, name: string): boolean {
+  return row.passed.some((one) => (one.endsWith("*") ? name.startsWith(one.slice(0, -1)) : name === one));
+}
+
+function placeholderOf(headers: Headers): string {
+  return headers.get("x-api-key") ?? (headers.get("authorization") ?? "").replace(/^Bearer +/i, "");
+}
+
+/** An error as the API itself would put it, so that the agent can read it; without headers one not to try again. */
+function refusal(
+  status: number,
+  type: string,
+  message: string,
+  headers: Record<string, string> = status < 500 ? { [NO_RETRY]: "false" } : {},
+): Response {
+  const error = { type, message: `sandbox-mcp: ${message}` };
+  return Response.json({ type: "error", error }, { status, headers });
+}

@@ -1,0 +1,257 @@
+/**
+ * What the actor and the kernels' prelude (`container/kernel/`) say to each other: the cell that loads the prelude, the
+ * cell that runs code, and the one JSON document that comes back for each of them.
+ */
+import { z } from "zod";
+import { isData, isTexts } from "../answer.ts";
+import { parseBounded, SANDBOX_JSON } from "../../shared/bounded-json.ts";
+
+export type Language = "python" | "javascript" | "typescript";
+
+/** Where the prelude lies in a sandbox. */
+const PRELUDE = "/opt/sandbox-mcp/kernel";
+
+/** Where a run's output goes when it is long: `<here>/<run id>.out` and `.err`, as a command's. */
+export const RUNS = "/var/lib/sandbox-mcp/runs";
+
+/** Bytes of each stream that a run keeps; what comes after is counted and its end remembered. */
+export const LOG_CAP_BYTES = 100 * 1024 * 1024;
+
+/** A process that no reused pid can be taken for: its start time is in clock ticks since boot. */
+export interface KernelProcess {
+  pid: number;
+  started: number;
+}
+
+/** One output of a run. Images are base64; every form is bounded by the prelude. */
+export interface RichResult {
+  text?: string;
+  png?: string;
+  jpeg?: string;
+  svg?: string;
+  html?: string;
+  markdown?: string;
+  latex?: string;
+  javascript?: string;
+}
+
+/** An exception of the code, its traceback by lines and with the user's frames only. */
+export interface CodeError {
+  name: string;
+  message: string;
+  traceback: string[];
+}
+
+/** One stream of a run. */
+export interface CodeStream {
+  /** All that was kept; absent when the output went to the run's files. */
+  text?: string;
+  /** Bytes printed. */
+  bytes: number;
+  /** Of these, bytes beyond the cap. */
+  dropped: number;
+  /** The last 16 KiB of what was dropped. */
+  tail?: string;
+}
+
+const hello = z.object({
+  sandbox_mcp_kernel: z.literal(1),
+  pid: z.int().positive(),
+  started: z.int().nonnegative(),
+});
+
+/** A run's document. */
+export interface RunDocument {
+  sandbox_mcp_run: 1;
+  run: string;
+  spilled: boolean;
+  stdout: CodeStream;
+  stderr: CodeStream;
+  results: RichResult[];
+  error: CodeError | null;
+  exit: number | null;
+}
+
+const FORMS = ["text", "png", "jpeg", "svg", "html", "markdown", "latex", "javascript"] as const;
+
+/** Checked by hand: it is on the path of every call, where a schema takes ten times as long. */
+function isDocument(value: unknown): value is RunDocument {
+  return (
+    isData(value) &&
+    value.sandbox_mcp_run === 1 &&
+    typeof value.run === "string" &&
+    typeof value.spilled === "boolean" &&
+    isStream(value.stdout) &&
+    isStream(value.stderr) &&
+    Array.isArray(value.results) &&
+    value.results.every(isResult) &&
+    (value.error === null || isError(value.error)) &&
+    (value.exit === null || typeof value.exit === "number")
+  );
+}
+
+function isStream(value: unknown): value is CodeStream {
+  return (
+    isData(value) &&
+    isTextOrNone(value.text) &&
+    Number.isInteger(value.bytes) &&
+    Number.isInteger(value.dropped) &&
+    isTextOrNone(value.tail)
+  );
+}
+
+function isResult(value: unknown): value is RichResult {
+  return isData(value) && FORMS.every((form) => isTextOrNone(value[form]));
+}
+
+/** Whether it is an error of a document, or the executor's own. */
+export function isError(value: unknown): value is CodeError {
+  return (
+    isData(value) &&
+    typeof value.name === "string" &&
+    typeof value.message === "string" &&
+    isTexts(value.traceback)
+  );
+}
+
+function isTextOrNone(value: unknown): value is string | undefined {
+  return value === undefined || typeof value === "string";
+}
+
+/** The cell that loads the prelude into a fresh kernel; it prints the kernel's process. `directory` is the prelude's. */
+export function loadCell(language: Language, directory = PRELUDE): string {
+  if (language !== "python") {
+    return `require(${JSON.stringify(`${directory}/node.cjs`)}).start(globalThis, ${JSON.stringify(language)})`;
+  }
+  const lines = [
+    "import sys",
+    `sys.path.insert(0, ${JSON.stringify(directory)})`,
+    "try:",
+    "    import sandbox_mcp_kernel",
+    "finally:",
+    "    sys.path.pop(0)",
+    "sandbox_mcp_kernel.start()",
+  ];
+  return `exec(${JSON.stringify(lines.join("\n"))}, {})`;
+}
+
+/** A cell that does nothing, and leaves nothing: not even a last value. */
+export function idleCell(language: Language): string {
+  return language === "python" ? "pass" : "void 0";
+}
+
+/** The cell that runs code: a call that is valid JavaScript, or valid Python, whatever the code holds. */
+export function runCell(
+  language: Language,
+  spec: { runID: string; code: string; logCapBytes?: number },
+  directory = RUNS,
+): string {
+  const argument = ascii(
+    JSON.stringify({
+      run: spec.runID,
+      files: `${directory}/${spec.runID}`,
+      cap_bytes: spec.logCapBytes ?? LOG_CAP_BYTES,
+      language,
+      code: spec.code,
+    }),
+  );
+  // JSON is JavaScript. Python reads its strings alike except for surrogate pairs, so there it stays a string.
+  return `__sandbox_mcp__(${language === "python" ? JSON.stringify(argument) : argument})`;
+}
+
+/** JSON without a character beyond ASCII: the JavaScript executor takes U+2028 for the end of a request. */
+function ascii(json: string): string {
+  return json.replaceAll(/[^ -~]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
+/** The process that a loaded prelude named in what it printed, or undefined. */
+export function parseHello(printed: string): KernelProcess | undefined {
+  const [line = ""] = /^\{"sandbox_mcp_kernel"[^\n]{0,500}$/m.exec(printed) ?? [];
+  const found = hello.safeParse(parseBounded(line, SANDBOX_JSON));
+  return found.success ? { pid: found.data.pid, started: found.data.started } : undefined;
+}
+
+/** The document of the run in what its cell printed, or undefined when the prelude did not get to write it. */
+export function parseDocument(printed: string, runID: string): RunDocument | undefined {
+  const found = parseBounded(printed, SANDBOX_JSON);
+  return isDocument(found) && found.run === runID ? bounded(found) : undefined;
+}
+
+/** The preludes keep below all of these; code that has changed its prelude does not. Characters, lines, bytes. */
+const MOST = {
+  results: 200,
+  printed: 1024 * 1024,
+  text: 512 * 1024,
+  image: 16 * 1024 * 1024,
+  name: 200,
+  message: 32 * 1024,
+  lines: 1000,
+  line: 8 * 1024,
+  tail: 16 * 1024,
+  bytes: 2 ** 40,
+} as const;
+
+function bounded({ stdout, stderr, results, error, exit, ...rest }: RunDocument): RunDocument {
+  return {
+    ...rest,
+    stdout: boundedStream(stdout),
+    stderr: boundedStream(stderr),
+    results: results.slice(0, MOST.results).map(boundedResult),
+    error: error && boundedError(error),
+    exit: Number.isSafeInteger(exit) ? exit : null,
+  };
+}
+
+function boundedStream({ text, bytes, dropped, tail }: CodeStream): CodeStream {
+  const count = Math.min(Math.max(0, bytes), MOST.bytes);
+  return {
+    text: text?.slice(0, MOST.printed),
+    bytes: count,
+    dropped: Math.min(Math.max(0, dropped), count),
+    tail: tail?.slice(-MOST.tail),
+  };
+}
+
+function boundedResult(result: RichResult): RichResult {
+  const kept: RichResult = {};
+  for (const form of FORMS) {
+    const value = result[form];
+    if (form === "png" || form === "jpeg") {
+      if (value !== undefined && value.length <= MOST.image) kept[form] = value;
+    } else if (value !== undefined) kept[form] = value.slice(0, MOST.text);
+  }
+  return kept;
+}
+
+/** An error, be it from a document or the executor's own, held to what is shown of one. */
+export function boundedError({ name, message, traceback }: CodeError): CodeError {
+  const half = MOST.lines / 2;
+  const lines =
+    traceback.length <= MOST.lines ? traceback : [...traceback.slice(0, half), ...traceback.slice(-half)];
+  return {
+    name: name.slice(0, MOST.name),
+    message: message.slice(0, MOST.message),
+    traceback: lines.map((line) => line.slice(0, MOST.line)),
+  };
+}
+
+/**
+ * A shell line that succeeds when the process is there, not a zombie and the same one as before; with a signal it sends
+ * that too. Builtins of bash only, because it is asked about once a second.
+ */
+export function processLine({ pid, started }: KernelProcess, signal?: "INT" | "KILL"): string {
+  const check = [
+    `{ IFS= read -r -d '' s </proc/${pid}/stat; } 2>/dev/null`,
+    "s=${s##*) }",
+    "set -- $s",
+    `[[ $1 != Z && \${20} == ${started} ]] || exit 1`,
+    ...(signal ? [`kill -${signal} ${pid}`] : []),
+  ];
+  return `( ${check.join("; ")} )`;
+}
+
+/** A shell line that ends what the code of a run started, and its kernel where one is given. */
+export function endLine(runID: string, kernel?: KernelProcess): string {
+  const words = kernel ? [runID, kernel.pid, kernel.started] : [runID];
+  return `/bin/bash ${PRELUDE}/end.sh ${words.join(" ")}`;
+}

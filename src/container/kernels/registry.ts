@@ -1,0 +1,63 @@
+/** The kernels of a sandbox, by language and context, as its actor knows them: in SQLite, and in memory once looked up. */
+import type { KernelProcess, Language } from "./protocol.ts";
+
+/** Data, so that it can be written down with what runs in it. */
+export interface Kernel extends KernelProcess {
+  /** `<language>/<context>`. */
+  key: string;
+  /** The executor's own name for it. */
+  contextID: string;
+  language: Language;
+}
+
+export class KernelRegistry {
+  readonly #sql: SqlStorage;
+  readonly #known = new Map<string, Kernel>();
+
+  constructor(sql: SqlStorage) {
+    this.#sql = sql;
+    sql.exec(
+      "CREATE TABLE IF NOT EXISTS kernels (key TEXT PRIMARY KEY, context_id TEXT NOT NULL, language TEXT NOT NULL, pid INTEGER NOT NULL, started INTEGER NOT NULL)",
+    );
+  }
+
+  get(key: string): Kernel | undefined {
+    const known = this.#known.get(key);
+    if (known) return known;
+    const row = this.#sql
+      .exec<{ context_id: string; language: Language; pid: number; started: number }>(
+        "SELECT context_id, language, pid, started FROM kernels WHERE key = ?",
+        key,
+      )
+      .toArray()[0];
+    if (!row) return undefined;
+    const { context_id: contextID, language, pid, started } = row;
+    const kernel = { key, contextID, language, pid, started };
+    this.#known.set(key, kernel);
+    return kernel;
+  }
+
+  put(kernel: Kernel): void {
+    const { key, contextID, language, pid, started } = kernel;
+    this.#known.set(key, kernel);
+    this.#sql.exec(
+      "INSERT OR REPLACE INTO kernels (key, context_id, language, pid, started) VALUES (?, ?, ?, ?, ?)",
+      key,
+      contextID,
+      language,
+      pid,
+      started,
+    );
+  }
+
+  /** Forgets this kernel, and not one that has taken its place. */
+  delete(kernel: Kernel): void {
+    if (this.#known.get(kernel.key)?.contextID === kernel.contextID) this.#known.delete(kernel.key);
+    this.#sql.exec("DELETE FROM kernels WHERE key = ? AND context_id = ?", kernel.key, kernel.contextID);
+  }
+
+  clear(): void {
+    this.#sql.exec("DELETE FROM kernels");
+    this.#known.clear();
+  }
+}

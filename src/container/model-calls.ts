@@ -1,0 +1,32 @@
+/** Requests of a task to a model, between the egress that forwards them and the actor that keeps the budget. */
+
+/** A request to the model that was let through. */
+export interface ModelCall {
+  run: string;
+  /** Of the run's requests, from 1 on. */
+  number: number;
+}
+
+/** What a request to the model is told; `busy` when it may come again in a moment. */
+export type BudgetCheck = { call: ModelCall } | { refused: string; busy?: boolean };
+
+/** Something the model's API said other than yes. */
+export interface UpstreamError {
+  status: number;
+  message: string;
+}
+
+/** How the model's API answered. */
+export interface ModelAnswer {
+  /** What it took. */
+  tokens: number;
+  error?: UpstreamError;
+  /** The agent hung up before the end, which says nothing of the API. */
+  cut?: boolean;
+}
+
+/** What the egress asks of a sandbox's actor. */
+export interface BudgetKeeper {
+  admitModelCall(key: string): Promise<BudgetCheck>;
+  modelAnswered(call: ModelCall, answer: ModelAnswer): void;
+}

@@ -1,0 +1,209 @@
+/** Calls the functions of `container/*.sh` in shells of the sandbox, over the SDK's sessions. */
+import { answerOf, isData } from "./answer.ts";
+import { within } from "../shared/within.ts";
+import {
+  SHELL_KILLED,
+  answered,
+  damaged,
+  didNotStart,
+  exhausted,
+  isGone,
+  saysExhausted,
+  sdkCode,
+} from "../shared/errors.ts";
+import { Shells } from "./shells.ts";
+
+/**
+ * What of the SDK's class this needs. Its client and not its `exec`: that one logs the beginning of each line that
+ * fails and the whole of some errors, which repeat the line, and ours hold the user's commands, variables and paths.
+ */
+export interface ShellHost {
+  readonly client: {
+    readonly commands: { execute(command: string, sessionID: string): Promise<Executed> };
+    readonly files: { exists(path: string, sessionID: string): Promise<{ exists: boolean }> };
+  };
+}
+
+interface Executed {
+  stdout: string;
+  stderr: string;
+}
+
+function isExecuted(answer: unknown): boolean {
+  return isData(answer) && typeof answer.stdout === "string" && typeof answer.stderr === "string";
+}
+
+export interface Reply {
+  /** The words of the answer's first line. */
+  words: string[];
+  /** What follows the first line. */
+  rest: string;
+  stderr: string;
+}
+
+/** The shell for short helpers: never the one that a command's session waits in. */
+const CONTROL = "control";
+
+const SETUP = {
+  "run.sh": "sbx_runs",
+  "files.sh": "sbx_files",
+} as const;
+
+/** The first word of a call that misses the server's own files. */
+const DAMAGED = "damaged";
+
+const MISSING = /\/opt\/sandbox-mcp\/\S+: No such file/;
+
+/** How often a call is made whose shell is killed, or whose connection breaks, each time. */
+const ATTEMPTS = 4;
+
+/** How long a shell that nobody uses may take to end, milliseconds. */
+const END_MS = 5000;
+
+/** How long a shell may take for a call, milliseconds: a helper can have a big directory to look through. */
+const ANSWER_MS = 60_000;
+
+/** Where the names of the shells that are alive are remembered, in the actor's storage. */
+const LIVE = "shells";
+
+export interface Surroundings {
+  kv: Pick<SyncKvStorage, "get" | "put">;
+  running(): boolean;
+  /** Whether the container is there although a call to it was interrupted. */
+  outlived(): Promise<boolean>;
+}
+
+export interface CallOptions {
+  /** A session of the sandbox, or undefined for the shell of short helpers. */
+  session?: string;
+  /** Text for standard input, which must not hold NUL; a line break is added. */
+  input?: string;
+  /** Throw instead of calling again when the shell was killed or the connection broke, for what must not happen twice. */
+  once?: boolean;
+  /** How long it may take, milliseconds. */
+  answerMs?: number;
+  /** It may answer nothing; of any other call that is the answer of a helper that was changed. */
+  silent?: boolean;
+}
+
+export class Shell {
+  readonly #host: ShellHost;
+  readonly #surroundings: Surroundings;
+  readonly #shells: Shells;
+
+  constructor(host: ShellHost, surroundings: Surroundings) {
+    const { kv, running } = surroundings;
+    this.#host = host;
+    this.#surroundings = surroundings;
+    this.#shells = new Shells(
+      {
+        // A call would start another container.
+        end: async (name) => running() && within(END_MS, host.client.commands.execute("builtin exit", name)),
+        remember: (names) => kv.put(LIVE, names),
+      },
+      running() ? kv.get<string[]>(LIVE) : [],
+    );
+  }
+
+  /** The container is gone, and every shell with it. */
+  forget(): void {
+    this.#shells.forget();
+  }
+
+  /** Whether the sandbox has a file, asked without starting a process there; false when nobody can say. */
+  async hasFile(path: string): Promise<boolean> {
+    const found = await within(
+      ANSWER_MS,
+      this.#host.client.files.exists(path, CONTROL).catch(() => undefined),
+    );
+    return found?.exists === true;
+  }
+
+  /**
+   * Calls a shell function and reads its answer. User code can kill any shell of its sandbox: the SDK then answers
+   * SESSION_TERMINATED once, and the next call finds a fresh shell.
+   * @throws {ToolError} `no_answer` when the sandbox hangs, `exhausted` when it can start no process; other errors are the SDK's
+   */
+  async call(
+    script: keyof typeof SETUP,
+    line: string,
+    { session, input, once = false, answerMs = ANSWER_MS, silent = false }: CallOptions = {},
+  ): Promise<Reply> {
+    const setup = `[[ -v ${SETUP[script]} ]] || . /opt/sandbox-mcp/${script} || printf '${DAMAGED}\\n'\n`;
+    const command = setup + (input === undefined ? line : withInput(line, input));
+    const shell = session === undefined ? CONTROL : `shell-${session}`;
+    const result = await this.#shells.use(shell, () => this.#exec(command, shell, once, answerMs));
+    const end = result.stdout.indexOf("\n");
+    const first = end < 0 ? result.stdout : result.stdout.slice(0, end);
+    const words = first.split(" ").filter(Boolean);
+    // The shell drops the rest of a line that it can start no process for; standard error is the helper's own, but for
+    // the answer that holds a command's whole output.
+    const isOutput = words[0] === "exited" && words.length === 4;
+    if (!isOutput && saysExhausted(result.stderr)) throw exhausted();
+    const isMissing = words.length === 0 && (!silent || MISSING.test(result.stderr));
+    if (words[0] === DAMAGED || isMissing)
+      throw damaged("/opt/sandbox-mcp, where the server keeps its programs, was changed");
+    return {
+      words,
+      rest: end < 0 ? "" : result.stdout.slice(end + 1),
+      stderr: result.stderr,
+    };
+  }
+
+  async #exec(command: string, shell: string, once: boolean, answerMs: number): Promise<Executed> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const call = this.#host.client.commands.execute(command, shell);
+        return await answered(answerMs, answerOf(call, isExecuted));
+      } catch (error) {
+        if (attempt === ATTEMPTS) throw error;
+        // A container that ends in the moment it is called has done nothing: another one is started for the next call.
+        if (didNotStart(error)) continue;
+        if (once) throw error;
+        if (sdkCode(error) !== SHELL_KILLED && !(isGone(error) && (await this.#surroundings.outlived())))
+          throw error;
+      }
+    }
+  }
+}
+
+/**
+ * The bytes of an output as it came with an answer, ended by a dot of ours. Undefined when it may have held bytes that
+ * are no UTF-8: those came as U+FFFD, and the files that it was read from still have them.
+ */
+export function outputBytes(output: string): Uint8Array | undefined {
+  if (output.includes("\ufffd")) return undefined;
+  return encoder.encode(output.slice(0, output.lastIndexOf(".")));
+}
+
+const encoder = new TextEncoder();
+
+/** The bytes of an answer whose rest is base64. */
+export function replyBytes(reply: Reply): Uint8Array {
+  try {
+    return Uint8Array.fromBase64(reply.rest);
+  } catch {
+    throw damaged("its programs for files (base64, tail, head) do not do what they should");
+  }
+}
+
+/** More bytes, lines or files than any sandbox has. */
+const MAX_COUNT = 2 ** 50;
+
+/** A count in an answer; undefined for what is none. */
+export function countOf(word: string | undefined): number | undefined {
+  if (word === undefined || !/^\d{1,16}$/.test(word)) return undefined;
+  const count = Number(word);
+  return count <= MAX_COUNT ? count : undefined;
+}
+
+/** `text` as one word of a shell line. */
+export function quote(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+function withInput(line: string, input: string): string {
+  // A random word that the text cannot hold.
+  const word = `SBX_${crypto.randomUUID().replaceAll("-", "")}`;
+  return `{ ${line}; } <<'${word}'\n${input}\n${word}`;
+}

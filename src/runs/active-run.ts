@@ -1,0 +1,228 @@
+/** A run under way: takes its output, keeps its record on disk, and tells those who wait for it. */
+import { ToolError } from "../shared/errors.ts";
+import { within } from "../shared/within.ts";
+import type { Backlog, Waiting as WaitingLog } from "./backlog.ts";
+import { type RunFailure, failureOf } from "./failure.ts";
+import { localID } from "./id.ts";
+import type { LogStore, LogWriter } from "./log.ts";
+import type { End, Execution, RunDetail, RunSink, RunView, Stream, Waiting } from "./run.ts";
+import { type RunRecord, type RunStore, viewOf } from "./store.ts";
+
+/** How often what came is made safe, milliseconds. A run that ends sooner is written once, after its end. */
+const FLUSH_MS = 1000;
+
+/** How long after an error of the way to the container its end is expected to be known, milliseconds. */
+const DOWN_MS = 5000;
+
+/** What runs under way share. */
+export interface ActiveRunHost {
+  store: RunStore;
+  backlog: Backlog;
+  /** Saves a run that has ended, soon. */
+  saveLater(run: ActiveRun): void;
+}
+
+export class ActiveRun implements RunSink, WaitingLog {
+  readonly record: RunRecord;
+  readonly #host: ActiveRunHost;
+  readonly #log: LogWriter;
+  readonly #shelf: LogStore;
+  readonly #stored: Record<Stream, number>;
+  readonly #settled = Promise.withResolvers<void>();
+  #waiting: (() => void)[] = [];
+  #timer: ReturnType<typeof setInterval> | null = null;
+  #shipping = Promise.resolve();
+  #changed = true;
+  #storedState: unknown;
+  #savedAt = 0;
+  #execution: Execution | undefined;
+  hasFiles = true;
+  /** Why nothing was run, when that is so. */
+  failure: RunFailure | undefined;
+
+  constructor(record: RunRecord, log: LogWriter, shelf: LogStore, host: ActiveRunHost) {
+    this.record = record;
+    this.#host = host;
+    this.#log = log;
+    this.#shelf = shelf;
+    this.#storedState = record.trace;
+    this.#stored = { stdout: record.ends.stdout.bytes, stderr: record.ends.stderr.bytes };
+  }
+
+  get id(): string {
+    return localID(this.record.id);
+  }
+
+  get ended(): boolean {
+    return this.record.endedAt !== undefined;
+  }
+
+  /** Bytes of the log so far, saved or not. */
+  get logBytes(): number {
+    return this.#log.bytes;
+  }
+
+  get waitingBytes(): number {
+    return this.#log.waitingBytes;
+  }
+
+  /** The run as it is now, saved or not. */
+  view(): RunView {
+    return { ...viewOf(this.record), logBytes: this.#log.bytes, waiting: this.waiting };
+  }
+
+  /** What it waits for before it starts. */
+  get waiting(): Waiting | undefined {
+    const waiting = this.ended ? undefined : this.#execution?.waiting?.();
+    const { id } = this.record;
+    const sandbox = id.slice(0, -this.id.length);
+    return waiting && { ...waiting, behind: waiting.behind.map((local) => sandbox + local) };
+  }
+
+  began(): void {
+    this.record.startedAt = Date.now();
+    this.#changed = true;
+  }
+
+  /** Takes over an execution and sees it to its end. */
+  async follow(execution: Execution): Promise<void> {
+    this.#execution = execution;
+    this.#timer = setInterval(() => this.save(), FLUSH_MS);
+    let end: End;
+    try {
+      end = await execution.done;
+    } catch (error) {
+      // An error of the platform's may be the first sign that the container is going down. Who hears of that end may
+      // call again at once, and must not meet it on its way.
+      if (!(error instanceof ToolError)) await this.over(DOWN_MS);
+      if (this.ended) return void (await this.#ship(true));
+      const { id, kind, trace } = this.record;
+      this.failure = failureOf(error, id, kind !== "task" && trace !== undefined);
+      end = this.failure.end;
+    }
+    this.finish(end);
+    await this.#ship(true);
+  }
+
+  /** Ends the record, whatever its execution still does. */
+  finish(end: End): void {
+    if (this.ended) return;
+    clearInterval(this.#timer);
+    // What never had its turn took no time.
+    if (this.waiting) this.record.startedAt = Date.now();
+    // A clock that was set back makes no run end before it began.
+    Object.assign(this.record, end, { endedAt: Math.max(Date.now(), this.record.startedAt) });
+    this.#changed = true;
+    // Every answer of an actor waits until what it wrote is safe: a short run is written behind its own.
+    if (this.#savedAt === 0 && !this.#log.isLong) this.#host.saveLater(this);
+    else this.save();
+    this.#settled.resolve();
+    this.#wake();
+  }
+
+  cancel(): Promise<void> {
+    return this.#execution?.cancel() ?? Promise.resolve();
+  }
+
+  /** Writes down what came since the last time. Record and log are one transaction: there is no await in between. */
+  save(): void {
+    if (!this.#changed) return;
+    this.#changed = false;
+    this.#savedAt = Date.now();
+    this.#log.flush();
+    this.record.logBytes = this.#log.bytes;
+    this.#host.store.put(this.record);
+    this.#storedState = this.record.trace;
+    this.#stored.stdout = this.record.ends.stdout.bytes;
+    this.#stored.stderr = this.record.ends.stderr.bytes;
+    if (!this.ended) void this.#ship(false);
+  }
+
+  /** What its executor needs to go on with it in another actor. */
+  trace(trace: unknown): void {
+    this.record.trace = trace;
+    this.#changed = true;
+    // A record on disk says what runs: without its trace, the next actor would take this for one that never started.
+    if (this.#savedAt > 0) this.save();
+  }
+
+  /** The trace that is on disk. */
+  get storedState(): unknown {
+    return this.#storedState;
+  }
+
+  /** What there is to say of a run that has not ended. */
+  describe(detail: RunDetail): void {
+    this.record.detail = detail;
+    this.#changed = true;
+  }
+
+  take(output: () => void): Promise<void> {
+    return this.#host.backlog.take(output);
+  }
+
+  output(stream: Stream, bytes: Uint8Array): void {
+    if (this.ended || bytes.length === 0) return;
+    this.record.droppedBytes += bytes.length - this.#log.append(stream, bytes);
+    this.record.ends[stream].add(bytes);
+    this.#came();
+    if (this.#log.isDue) this.save();
+  }
+
+  skipped(stream: Stream, count: number, last: Uint8Array): void {
+    if (this.ended) return;
+    this.record.droppedBytes += count;
+    this.record.ends[stream].add(last, count);
+    this.#came();
+  }
+
+  hasRoom(stream: Stream): boolean {
+    return this.#log.hasRoom(stream);
+  }
+
+  position(stream: Stream): number {
+    return this.record.ends[stream].bytes;
+  }
+
+  stored(stream: Stream): number {
+    return this.#stored[stream];
+  }
+
+  over(ms: number): Promise<void> {
+    return within(ms, this.#settled.promise);
+  }
+
+  /** Resolves with the next output or the end, or after so many milliseconds. */
+  async changed(ms: number): Promise<void> {
+    if (this.ended) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#waiting.push(resolve);
+    const timer = setTimeout(resolve, ms);
+    await promise;
+    clearTimeout(timer);
+  }
+
+  #came(): void {
+    this.#changed = true;
+    // What is read once a second is a second old when it comes: it does not wait for the timer as well.
+    if (this.#timer !== null && Date.now() - this.#savedAt >= FLUSH_MS) queueMicrotask(() => this.save());
+    this.#wake();
+  }
+
+  #wake(): void {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const wake of waiting) wake();
+  }
+
+  async ship(): Promise<void> {
+    this.save();
+    await this.#ship(true);
+  }
+
+  /** One after the other: rows leave in order. What R2 refuses stays in SQLite and goes with the next attempt. */
+  #ship(all: boolean): Promise<void> {
+    this.#shipping = this.#shipping.then(() => this.#log.ship(this.#shelf, all)).catch(() => undefined);
+    return this.#shipping;
+  }
+}

@@ -1,0 +1,49 @@
+/** The beginning and the end of a stream of any length, in a bounded piece of memory. */
+import { SHOWN_BYTES, type Shown, ends, lenient } from "./output.ts";
+
+const EMPTY = new Uint8Array(0);
+
+export class OutputEnds {
+  /** The first bytes, and the last of those after them: each at most `SHOWN_BYTES`. */
+  head: Uint8Array;
+  tail: Uint8Array;
+  /** Bytes that came. */
+  bytes: number;
+
+  constructor(head: Uint8Array = EMPTY, tail: Uint8Array = EMPTY, bytes = 0) {
+    this.head = head;
+    this.tail = tail;
+    this.bytes = bytes;
+  }
+
+  /** The next `count` bytes came; `last` are all of them or, where nobody read the rest, their last. */
+  add(last: Uint8Array, count = last.length): void {
+    let rest = last;
+    if (this.head.length < SHOWN_BYTES && this.head.length === this.bytes && count === last.length) {
+      const taken = rest.subarray(0, SHOWN_BYTES - this.head.length);
+      this.head = joined([this.head, taken]);
+      rest = rest.subarray(taken.length);
+    }
+    const before = count === last.length ? this.tail : EMPTY;
+    this.tail = joined([before.subarray(-SHOWN_BYTES), rest.subarray(-SHOWN_BYTES)]).subarray(-SHOWN_BYTES);
+    this.bytes += count;
+  }
+
+  shown(): Shown {
+    const { head, tail, bytes } = this;
+    if (bytes > head.length + tail.length) return ends(head, tail, bytes);
+    return { head: lenient(joined([head, tail])), tail: "", bytes, omitted: 0 };
+  }
+}
+
+export function joined(parts: readonly Uint8Array[]): Uint8Array {
+  const [first] = parts;
+  if (parts.length === 1 && first) return first;
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}

@@ -1,0 +1,267 @@
+/** The Worker's bindings and variables, and their one parsed form. */
+import { z } from "zod";
+import { SCOPES, TOKEN_NAME, type Scope } from "./principal.ts";
+import { LOG_LEVELS, type LogLevel } from "./log.ts";
+import { type AccessConfig, signInOf, signInVariables, type GitHubConfig } from "./sign-in-config.ts";
+import { type MountedDirectory, mountedDirectories } from "./mounts.ts";
+import { baseURL, anyOrigin, list, ownerToken, variable, webOrigin } from "./env-fields.ts";
+import type { VARIABLES } from "./variables.ts";
+
+/**
+ * What the platform hands the Worker. The namespaces are untyped here, so that this module needs nothing of the actors;
+ * `src/actors` gives them their classes. Variables are as written by the operator: read them through `parseConfig`.
+ */
+export interface Env {
+  Sandbox: DurableObjectNamespace;
+  Account: DurableObjectNamespace;
+  SERVER_AUTH_TOKEN?: string;
+  AUTH_TOKENS?: string;
+  ALLOWED_ORIGINS?: string;
+  PUBLIC_ORIGIN?: string;
+  /** OAuth's clients, grants and tokens. Without it OAuth is off. */
+  OAUTH_KV?: KVNamespace;
+  /** Counts the guesses at the owner's token. Without it nobody can sign in with that. */
+  Attempts?: DurableObjectNamespace;
+  OAUTH_CLIENT_METADATA?: string;
+  GITHUB_CLIENT_ID?: string;
+  GITHUB_CLIENT_SECRET?: string;
+  GITHUB_ALLOWED_USERS?: string;
+  GITHUB_ALLOWED_ORG?: string;
+  GITHUB_URL?: string;
+  GITHUB_API_URL?: string;
+  ACCESS_TEAM_DOMAIN?: string;
+  ACCESS_AUDIENCE?: string;
+  ACCESS_CERTS_URL?: string;
+  LOG_LEVEL?: string;
+  RESULT_TTL_DAYS?: string;
+  RUN_LOG_MAX_MB?: string;
+  ANTHROPIC_API_KEY?: string;
+  CLAUDE_CODE_OAUTH_TOKEN?: string;
+  ANTHROPIC_UPSTREAM_URL?: string;
+  MAX_TASK_TOKENS?: string;
+  TASK_ARCHIVE_MAX_MB?: string;
+  MAX_SANDBOXES?: string;
+  MAX_RUNNING_SANDBOXES?: string;
+  MAX_CONCURRENT_RUNS?: string;
+  MAX_RUN_SECONDS_PER_DAY?: string;
+  MAX_MODEL_TOKENS_PER_DAY?: string;
+  MAX_STORAGE_MB?: string;
+  SANDBOX_TTL_HOURS?: string;
+  MAX_WAIT_SECONDS?: string;
+  MOUNTED_DIRECTORIES?: string;
+  /** Where logs, results and artifacts of runs go. */
+  RESULTS: R2Bucket;
+  /** Bounds how often one principal may call. Without it nothing does. */
+  RATE_LIMITER?: RateLimit;
+  /** Bounds how often one address may use what makes OAuth write. Without it nothing does. */
+  ADDRESS_LIMITER?: RateLimit;
+  /** Read by the Sandbox SDK itself. */
+  SANDBOX_TRANSPORT?: string;
+  SANDBOX_LOG_LEVEL?: string;
+}
+
+/** A named token, known by its hash only. */
+export interface StaticToken {
+  name: string;
+  /** SHA-256 of the token's UTF-8 bytes, lower-case hexadecimal. */
+  sha256: string;
+  scopes: readonly Scope[];
+}
+
+/** What coding agents work with. */
+export interface TaskConfig {
+  /** What the model's API takes in `x-api-key`; undefined when there is none. */
+  anthropicKey: string | undefined;
+  /** What it takes as a bearer token, where there is no key. */
+  anthropicToken: string | undefined;
+  /** The model's API, without a trailing slash. */
+  anthropicURL: string;
+  /** Tokens that one task may use. */
+  maxTokens: number;
+  /** How much of a task's workspace is kept, in MiB. */
+  archiveMaxMiB: number;
+}
+
+export interface Config {
+  /** The one token of principal `owner`; undefined when there is none. */
+  serverAuthToken: string | undefined;
+  authTokens: readonly StaticToken[];
+  /** Origins of browser pages that may call, serialised as browsers send them. */
+  allowedOrigins: ReadonlySet<string>;
+  /** Where the world reaches this server, as an origin without a trailing slash; undefined when not said. */
+  publicOrigin: string | undefined;
+  /** Whether OAuth clients may be known by a metadata document; undefined when not said. */
+  clientMetadata: boolean | undefined;
+  github: GitHubConfig | undefined;
+  access: AccessConfig | undefined;
+  logLevel: LogLevel;
+  /** How long the record of a run outlives it, days. */
+  resultTTLDays: number;
+  /** How much of a run's output is kept, in MiB. */
+  runLogMaxMiB: number;
+  /** What one principal may use. */
+  limits: {
+    sandboxes: number;
+    runningSandboxes: number;
+    concurrentRuns: number;
+    runSecondsPerDay: number;
+    modelTokensPerDay: number;
+    storageBytes: number;
+  };
+  /** How long a sandbox may be idle before it is destroyed, hours. */
+  sandboxTTLHours: number;
+  /** How long a call may wait for a run, seconds. */
+  maxWaitSeconds: number;
+  tasks: TaskConfig;
+  /** The local server's alone. */
+  mounts: readonly MountedDirectory[];
+}
+
+/** The configuration does not hold. Each problem is a sentence naming its variable; no value is ever shown. */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+  readonly problems: readonly string[];
+
+  constructor(problems: readonly string[]) {
+    super(problems.join(" "));
+    this.problems = problems;
+  }
+}
+
+const parsed = new WeakMap<object, Config | ConfigError>();
+
+/**
+ * The configuration of `env`, worked out once per `env` object.
+ * @throws {ConfigError} naming every variable that is wrong
+ */
+export function parseConfig(env: Env): Config {
+  const known = parsed.get(env) ?? parse(env);
+  parsed.set(env, known);
+  if (known instanceof ConfigError) throw known;
+  return known;
+}
+
+function parse(env: Env): Config | ConfigError {
+  const result = variables.safeParse(env);
+  if (!result.success) return new ConfigError(result.error.issues.map(sentence));
+  const { data } = result;
+  const { github, access, problems } = signInOf(data);
+  if (problems.length > 0) return new ConfigError(problems);
+  return {
+    serverAuthToken: data.SERVER_AUTH_TOKEN,
+    authTokens: data.AUTH_TOKENS ?? [],
+    allowedOrigins: new Set(data.ALLOWED_ORIGINS),
+    publicOrigin: data.PUBLIC_ORIGIN,
+    clientMetadata:
+      data.OAUTH_CLIENT_METADATA === undefined ? undefined : data.OAUTH_CLIENT_METADATA === "on",
+    github,
+    access,
+    logLevel: data.LOG_LEVEL ?? "info",
+    resultTTLDays: data.RESULT_TTL_DAYS ?? 30,
+    runLogMaxMiB: data.RUN_LOG_MAX_MB ?? 100,
+    limits: {
+      sandboxes: data.MAX_SANDBOXES ?? 100,
+      runningSandboxes: data.MAX_RUNNING_SANDBOXES ?? 10,
+      concurrentRuns: data.MAX_CONCURRENT_RUNS ?? 50,
+      runSecondsPerDay: data.MAX_RUN_SECONDS_PER_DAY ?? 86_400,
+      modelTokensPerDay: data.MAX_MODEL_TOKENS_PER_DAY ?? 50_000_000,
+      storageBytes: (data.MAX_STORAGE_MB ?? 2048) * 1024 * 1024,
+    },
+    sandboxTTLHours: data.SANDBOX_TTL_HOURS ?? 168,
+    maxWaitSeconds: data.MAX_WAIT_SECONDS ?? 50,
+    tasks: {
+      anthropicKey: data.ANTHROPIC_API_KEY,
+      anthropicToken: data.CLAUDE_CODE_OAUTH_TOKEN,
+      anthropicURL: data.ANTHROPIC_UPSTREAM_URL ?? "https://api.anthropic.com",
+      maxTokens: data.MAX_TASK_TOKENS ?? 5_000_000,
+      archiveMaxMiB: data.TASK_ARCHIVE_MAX_MB ?? 256,
+    },
+    mounts: data.MOUNTED_DIRECTORIES ?? [],
+  };
+}
+
+const authTokens = z
+  .array(
+    z.strictObject(
+      {
+        name: z.string("is missing").regex(TOKEN_NAME, "must be 1 to 32 of a-z, 0-9 and -"),
+        sha256: z
+          .string("is missing")
+          .regex(/^[0-9a-fA-F]{64}$/, "must be the SHA-256 of the token, 64 hexadecimal digits")
+          .toLowerCase(),
+        scopes: z
+          .array(z.enum(SCOPES, `must be one of ${SCOPES.join(", ")}`), "must be a list of scopes")
+          .min(1, "must name at least one scope"),
+      },
+      // The default wording lists the unknown keys, and a key could be a token pasted into the wrong place.
+      "must be an object of name, sha256 and scopes, and nothing else",
+    ),
+    "must be a JSON list",
+  )
+  .refine((tokens) => unique(tokens.map((token) => token.name)), "must not use one name twice")
+  .refine((tokens) => unique(tokens.map((token) => token.sha256)), "must not give one token two names");
+
+const variables = z.object({
+  SERVER_AUTH_TOKEN: variable(ownerToken),
+  AUTH_TOKENS: variable(z.string().transform(fromJSON).pipe(authTokens)),
+  ALLOWED_ORIGINS: variable(list(z.string().transform(anyOrigin))),
+  PUBLIC_ORIGIN: variable(z.string().transform(webOrigin)),
+  ...signInVariables,
+  LOG_LEVEL: variable(
+    z
+      .string()
+      .toLowerCase()
+      .pipe(z.enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(", ")}`)),
+  ),
+  RESULT_TTL_DAYS: variable(count(3650)),
+  RUN_LOG_MAX_MB: variable(count(1024)),
+  ANTHROPIC_API_KEY: variable(headerValue()),
+  CLAUDE_CODE_OAUTH_TOKEN: variable(headerValue()),
+  ANTHROPIC_UPSTREAM_URL: variable(z.string().transform(baseURL)),
+  MAX_TASK_TOKENS: variable(count(999_999_999)),
+  TASK_ARCHIVE_MAX_MB: variable(count(4096)),
+  MAX_SANDBOXES: variable(count(100_000)),
+  MAX_RUNNING_SANDBOXES: variable(count(100_000)),
+  MAX_CONCURRENT_RUNS: variable(count(10_000)),
+  MAX_RUN_SECONDS_PER_DAY: variable(count(100_000_000)),
+  MAX_MODEL_TOKENS_PER_DAY: variable(count(999_999_999)),
+  MAX_STORAGE_MB: variable(count(10_000_000)),
+  SANDBOX_TTL_HOURS: variable(count(87_600)),
+  MAX_WAIT_SECONDS: variable(count(600)),
+  MOUNTED_DIRECTORIES: variable(z.string().transform(fromJSON).pipe(mountedDirectories)),
+} satisfies Record<(typeof VARIABLES)[number] | "MOUNTED_DIRECTORIES", z.ZodType>);
+
+/** What can be the value of a header: a secret with other characters could never be sent. */
+function headerValue() {
+  return z.string().regex(/^[\x21-\x7e]+$/, "must be visible ASCII characters without spaces");
+}
+
+/** A whole number of at least 1, as text. */
+function count(max: number) {
+  const message = `must be a whole number from 1 to ${max}`;
+  return z
+    .string()
+    .regex(/^\d{1,9}$/, message)
+    .transform(Number)
+    .pipe(z.number().min(1, message).max(max, message));
+}
+
+function unique(values: readonly string[]): boolean {
+  return new Set(values).size === values.length;
+}
+
+function fromJSON(text: string, context: z.RefinementCtx): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    // The parser's own message quotes the text.
+    context.addIssue({ code: "custom", message: "is not valid JSON" });
+    return z.NEVER;
+  }
+}
+
+function sentence(issue: z.core.$ZodIssue): string {
+  const [name, ...rest] = issue.path;
+  const place = rest.map((part) => (typeof part === "number" ? `[${part}]` : `.${String(part)}`)).join("");
+  return `${String(name)}${place} ${issue.message}.`;
+}

@@ -1,0 +1,61 @@
+/**
+ * What the endpoint's address asks for, on behalf of every call that comes in by it: `?sandbox=name` is the sandbox of
+ * calls that name none, and `?results=structured` gives programs data beside the text.
+ */
+import { z } from "zod";
+import { DEFAULT_SANDBOX, SANDBOX_NAME, SANDBOX_NAME_RULE } from "./names.ts";
+
+export interface Connection {
+  /** The sandbox of calls that name none. */
+  sandbox: string;
+  /** Whether results carry `structuredContent`, and the list of tools its schemas. */
+  structured: boolean;
+}
+
+const parameters = z.object({
+  sandbox: z.string().regex(SANDBOX_NAME, SANDBOX_NAME_RULE).default(DEFAULT_SANDBOX),
+  results: z.enum(["text", "structured"], "must be text or structured").default("text"),
+});
+
+/** What is known of the endpoint's query, or a sentence about what is wrong with it. */
+export function connectionOf({ searchParams }: URL): Connection | { problem: string } {
+  const names = Object.keys(parameters.shape);
+  const given = names.map((name) => [name, searchParams.get(name) ?? undefined]);
+  const { success, data, error } = parameters.safeParse(Object.fromEntries(given));
+  const problems = error?.issues.map(({ path, message }) => `${path.join(".")} ${message}`) ?? [];
+  // Gateways add parameters of their own; what is close to one of ours was meant for it, and would do nothing.
+  for (const name of searchParams.keys()) {
+    const meant = names.includes(name) ? undefined : names.find((known) => isClose(name, known));
+    if (meant) problems.push(`it has no parameter ${name.slice(0, 40)}: say ${meant}`);
+  }
+  if (success && problems.length === 0)
+    return { sandbox: data.sandbox, structured: data.results === "structured" };
+  return { problem: `The query of the endpoint's address is not valid: ${problems.join("; ")}.` };
+}
+
+/** The query that asks for this; empty for what goes without saying. */
+export function queryOf({ sandbox, structured }: Connection): string {
+  const query = new URLSearchParams();
+  if (sandbox !== DEFAULT_SANDBOX) query.set("sandbox", sandbox);
+  if (structured) query.set("results", "structured");
+  return query.size > 0 ? `?${query}` : "";
+}
+
+function isClose(name: string, known: string): boolean {
+  const lower = name.toLowerCase();
+  return lower.startsWith(known) || isWithin(2, lower, known);
+}
+
+/** Whether one text becomes the other by so many characters put in, taken out or replaced. */
+function isWithin(edits: number, one: string, other: string): boolean {
+  if (one === other) return true;
+  if (edits === 0) return false;
+  let at = 0;
+  while (one[at] === other[at]) at++;
+  const [left, right] = [one.slice(at), other.slice(at)];
+  return (
+    isWithin(edits - 1, left.slice(1), right) ||
+    isWithin(edits - 1, left, right.slice(1)) ||
+    isWithin(edits - 1, left.slice(1), right.slice(1))
+  );
+}

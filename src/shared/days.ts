@@ -1,0 +1,28 @@
+/** Days as quotas count them: in UTC, each as the number of days since the epoch. */
+
+export const DAY_MS = 86_400_000;
+
+/** The day of a time, milliseconds since the epoch. */
+export function dayOf(time: number): number {
+  return Math.floor(time / DAY_MS);
+}
+
+/** When the next day begins, as a time of day in UTC. */
+export function nextDay(now: number): string {
+  return `${new Date((dayOf(now) + 1) * DAY_MS).toISOString()} (midnight UTC)`;
+}
+
+/** Seconds that ended now, each on its day. */
+export function byDay(seconds: number, now: number): [day: number, seconds: number][] {
+  const days: [number, number][] = [];
+  for (let day = dayOf(now), left = seconds, end = now; left > 0; day--) {
+    const part = Math.min(left, Math.ceil((end - day * DAY_MS) / 1000));
+    if (part > 0) days.push([day, part]);
+    left -= part;
+    end = day * DAY_MS;
+  }
+  return days;
+}
+
+/** What was used, by day. */
+export type Spent = ReadonlyMap<number, number>;

@@ -1,0 +1,183 @@
+/**
+ * One JSON line per event on the console, which is what Workers Logs indexes.
+ *
+ * The events below are the whole vocabulary and TypeScript refuses any other field: tokens, user code, file contents,
+ * tool arguments and URLs have no field to travel in.
+ */
+
+import type { Principal, SignInMethod } from "./principal.ts";
+
+/** From the most talkative to the quietest; a level lets through its own events and those after it. */
+export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
+
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+/** One tool call, written when it has its answer. It is the record of its token's use, too. */
+export interface CallEvent {
+  event: "call";
+  request_id: string;
+  principal: string;
+  /** The door its principal came in by. */
+  door: Principal["via"];
+  /** The OAuth client's id. */
+  client?: string;
+  /** What the tool needs, of what was granted. */
+  scope: string;
+  tool: string;
+  /** The sandbox's own name, without the principal's part; absent when the tool addresses none. */
+  sandbox?: string;
+  duration_ms: number;
+  outcome: "ok" | "error" | "cancelled";
+  /** The `ToolError`'s code where the outcome is an error. */
+  error_code?: string;
+}
+
+/** A request that never reached a tool. */
+export interface RefusalEvent {
+  event: "refusal";
+  request_id: string;
+  status: number;
+  /** Which guard said no. */
+  reason: RefusalReason;
+  /** The route's pattern as the router knows it, never the URL as sent. */
+  route?: string;
+  principal?: string;
+  /** The door its principal came in by. */
+  door?: Principal["via"];
+  /** The OAuth client's id. */
+  client?: string;
+  /** For `insufficient_scope`: what the request needed. */
+  scope?: string;
+  /** For `oauth_error`: which check of the authorization server failed, for example `authorization-code-grant/code_replayed`. */
+  check?: string;
+}
+
+export type RefusalReason =
+  | "bad_host"
+  | "bad_origin"
+  | "no_token_configured"
+  | "no_token"
+  | "invalid_token"
+  | "token_check_failed"
+  | "insufficient_scope"
+  | "rate_limited"
+  | "body_too_large"
+  | "bad_body"
+  | "bad_query"
+  | "oauth_error";
+
+/**
+ * A token was presented and is good, in a request that calls no tool (a call has a line of its own); or an OAuth client
+ * was given one, or gave back one of its own that was good.
+ */
+export interface TokenEvent {
+  event: "token";
+  request_id: string;
+  action: "use" | "issue" | "refresh" | "revoke";
+  principal: string;
+  /** The door its principal came in by. */
+  door?: Principal["via"];
+  /** The OAuth client's id. */
+  client?: string;
+  scope?: string;
+  route?: string;
+}
+
+/** A sandbox's container started or ended. */
+export interface SandboxEvent {
+  event: "sandbox";
+  action: "start" | "stop" | "destroy";
+  principal: string;
+  sandbox: string;
+}
+
+/** Somebody signed in to let an OAuth client act for them, or did not. */
+export interface SignInEvent {
+  event: "sign_in";
+  request_id: string;
+  outcome: "approved" | "denied" | "refused";
+  door?: SignInMethod;
+  /** Why it was refused. */
+  reason?: SignInRefusal;
+  principal?: string;
+  client?: string;
+  scope?: string;
+}
+
+export type SignInRefusal =
+  | "bad_request"
+  | "bad_handle"
+  | "bad_origin"
+  | "no_scope"
+  | "wrong_token"
+  | "too_many_attempts"
+  | "not_allowed"
+  | "login_reassigned"
+  | "not_vouched_for"
+  | "door_failed";
+
+/** Something thrown that nobody expected. The answer carries `ref`, this line the rest. */
+export interface ErrorEvent {
+  event: "error";
+  ref: string;
+  request_id?: string;
+  /** The part that failed, for example `mcp` or a tool's name. */
+  where: string;
+  error: unknown;
+}
+
+/** The configuration does not hold; `problems` name the variables and never show a value. */
+export interface ConfigEvent {
+  event: "config";
+  problems: readonly string[];
+}
+
+export type LogEvent =
+  | CallEvent
+  | RefusalEvent
+  | TokenEvent
+  | SignInEvent
+  | SandboxEvent
+  | ErrorEvent
+  | ConfigEvent;
+
+const EVENT_LEVEL = {
+  call: "info",
+  token: "info",
+  sign_in: "info",
+  sandbox: "info",
+  refusal: "warn",
+  error: "error",
+  config: "error",
+} as const;
+
+/** Writes `event` if the configured level lets it through. */
+export function log(config: { logLevel: LogLevel }, event: LogEvent): void {
+  const refused = event.event === "sign_in" && event.outcome === "refused";
+  const level: LogLevel = refused ? "warn" : EVENT_LEVEL[event.event];
+  if (LOG_LEVELS.indexOf(level) < LOG_LEVELS.indexOf(config.logLevel)) return;
+  const fields =
+    event.event === "error"
+      ? { ...event, error: undefined, ...describe(event.error, config.logLevel) }
+      : event;
+  console.log(JSON.stringify({ time: new Date().toISOString(), level, ...fields }));
+}
+
+/**
+ * What an unexpected throw may show. Its message can quote what the user sent (a command, a path), so it is written at
+ * `debug` alone; its class, its code and the frames of its stack locate the fault without it.
+ */
+function describe(error: unknown, level: LogLevel): Record<string, unknown> {
+  if (!(error instanceof Error)) return { error_name: typeof error };
+  const code =
+    "code" in error && (typeof error.code === "string" || typeof error.code === "number")
+      ? error.code
+      : undefined;
+  const frames = error.stack?.split("\n").filter((line) => /^\s+at /.test(line));
+  return {
+    error_name: error.name,
+    error_code: code,
+    error_stack: frames?.map((line) => line.trim()),
+    error_message: level === "debug" ? error.message : undefined,
+  };
+}

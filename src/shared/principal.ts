@@ -1,0 +1,43 @@
+/** Who is calling and what they may do. Every door (static token, OAuth) ends in a `Principal`; nothing after looks back. */
+
+/** Every scope there is; the tools name the ones they need. */
+export const SCOPES = ["sandbox:read", "sandbox:write", "sandbox:exec", "tasks:run"] as const;
+
+export type Scope = (typeof SCOPES)[number];
+
+/** Where a person signs in to let an OAuth client act for them. */
+export const SIGN_IN_METHODS = ["owner", "github", "access"] as const;
+
+export type SignInMethod = (typeof SIGN_IN_METHODS)[number];
+
+export interface Principal {
+  /** `owner`, `token:<name>`, `github:<numeric id>` or `access:<subject>`. Survives the rotation of its token. */
+  id: string;
+  scopes: readonly Scope[];
+  /** The door they came in by, for the logs only: no decision depends on it. */
+  via: "token" | SignInMethod;
+  /** The id of the OAuth client that acts for them, for the logs only; absent for a static token. */
+  client?: string;
+}
+
+/** The principal behind the server's own token and the owner's sign-in: one person, one set of sandboxes. */
+export const OWNER_ID = "owner";
+
+/** What a static token may be called. It becomes part of the principal id, so it never changes with the token. */
+export const TOKEN_NAME = /^[a-z0-9-]{1,32}$/;
+
+/** The principal id of the static token called `name`; the prefix keeps it apart from every other kind. */
+export function tokenPrincipalID(name: string): string {
+  return `token:${name}`;
+}
+
+/** The scopes among `names`, in the order of `SCOPES` and without repetition; anything else is left out. */
+export function knownScopes(names: readonly string[]): Scope[] {
+  return SCOPES.filter((scope) => names.includes(scope));
+}
+
+/** The scopes of `needed` that `principal` was not granted, in the order of `SCOPES` and without repetition. */
+export function missingScopes(principal: Principal, needed: Iterable<Scope>): Scope[] {
+  const wanted = new Set(needed);
+  return SCOPES.filter((scope) => wanted.has(scope) && !principal.scopes.includes(scope));
+}

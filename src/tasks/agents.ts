@@ -1,0 +1,90 @@
+/**
+ * The coding agents a task can be handed to: how each is started in a sandbox, and how the lines it prints are read.
+ * Another agent is another row of `AGENTS`, and a row of the egress table for its model.
+ */
+import { ClaudeEvents } from "./claude-code.ts";
+import type { Tokens } from "../runs/task-detail.ts";
+
+export const AGENT_NAMES = ["claude-code"] as const;
+
+export type AgentName = (typeof AGENT_NAMES)[number];
+
+export const DEFAULT_AGENT: AgentName = "claude-code";
+
+export interface AgentOptions {
+  model?: string;
+  maxTurns?: number;
+  /** The agent's own id of the conversation that goes on. */
+  conversation?: string;
+}
+
+/** What the lines of an agent have said so far. Plain data: it is part of the run's record. */
+export interface AgentReport {
+  /** The agent's own id of its conversation. */
+  conversation?: string;
+  model?: string;
+  answer?: string;
+  /** Set once the agent has said how it ended. */
+  end?: "done" | "out_of_turns" | "error";
+  /** Of an end with `error`: the agent's words. */
+  error?: string;
+  turns?: number;
+  tokens?: Tokens;
+  costUSD?: number;
+  durationMs?: number;
+  /** Lines that were no event; the first of them is kept. */
+  unread: number;
+  unreadSample?: string;
+}
+
+/** Reads one agent's lines. */
+export interface EventReader {
+  readonly report: AgentReport;
+  /** Takes one line and answers the lines that tell a person what goes on. */
+  read(line: string): string[];
+}
+
+export interface Agent {
+  name: AgentName;
+  /** As a person knows it. */
+  title: string;
+  /** Its program and arguments. The task comes on standard input. */
+  command(options: AgentOptions): string[];
+  /** Its variables. `key` is the task's placeholder for a credential. */
+  env(key: string): Record<string, string>;
+  /** Below the home directory, where it keeps conversations; a conversation's files have its id in their path. */
+  conversations: string;
+  /** A reader that goes on from what an earlier one had read. */
+  reader(directory: string, report?: AgentReport): EventReader;
+}
+
+const CLAUDE_CODE: Agent = {
+  name: "claude-code",
+  title: "Claude Code",
+  command({ model, maxTurns, conversation }) {
+    return [
+      "claude",
+      "-p",
+      "--output-format",
+      "stream-json",
+      "--verbose",
+      "--permission-mode",
+      "bypassPermissions",
+      ...(maxTurns === undefined ? [] : ["--max-turns", String(maxTurns)]),
+      ...(model === undefined ? [] : ["--model", model]),
+      ...(conversation === undefined ? [] : ["--resume", conversation]),
+    ];
+  },
+  env: (key) => ({
+    ANTHROPIC_BASE_URL: "http://anthropic.internal",
+    ANTHROPIC_API_KEY: key,
+    // Without it the agent refuses to work as root without asking.
+    IS_SANDBOX: "1",
+    CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
+    DISABLE_AUTOUPDATER: "1",
+  }),
+  conversations: ".claude/projects",
+  reader: (directory, report) => new ClaudeEvents(directory, report),
+};
+
+export const AGENTS: Record<AgentName, Agent> = { "claude-code": CLAUDE_CODE };

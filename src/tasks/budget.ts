@@ -1,0 +1,169 @@
+/**
+ * The placeholders that running tasks hold in place of a credential, and what each may still spend. Only hashes are
+ * kept; a placeholder is good while its task's agent runs, and never again.
+ */
+import type { BudgetCheck, ModelAnswer, ModelCall, UpstreamError } from "../container/model-calls.ts";
+import { type Spent, dayOf } from "../shared/days.ts";
+
+/** Requests to the model in one task. */
+export const MAX_REQUESTS = 5000;
+
+/**
+ * Requests of one task that may be under way at once. What a request takes is known when it has been answered, so by this
+ * many a task can go past its budget of tokens. Claude Code has up to ten subagents at work, and small requests beside.
+ */
+export const MAX_IN_FLIGHT = 12;
+
+/**
+ * A request counts as under way for so long at most, milliseconds: nobody tells the end of one whose Worker was thrown
+ * away. Longer than most answers, and short enough for an agent to come again until then.
+ */
+export const IN_FLIGHT_MS = 300_000;
+
+export interface Spending {
+  requests: number;
+  tokens: number;
+  exhausted: boolean;
+  /** Whether a request was refused because the principal's tokens of the day were used up. */
+  dayIsSpent?: boolean;
+  /** The last answer that was an error, unless one that was none came after it. */
+  upstream?: UpstreamError;
+}
+
+/** Why a task's requests were refused, in its row. */
+const TASK_REFUSED = 1;
+const DAY_REFUSED = 2;
+
+type Row = {
+  run: string;
+  requests: number;
+  tokens: number;
+  max_tokens: number;
+  refused: number;
+  status: number | null;
+  message: string | null;
+};
+
+export class TaskBudgets {
+  readonly #sql: SqlStorage;
+
+  constructor(sql: SqlStorage) {
+    this.#sql = sql;
+    sql.exec(`CREATE TABLE IF NOT EXISTS task_budgets (
+      run TEXT PRIMARY KEY, key_hash TEXT NOT NULL UNIQUE, requests INTEGER NOT NULL, tokens INTEGER NOT NULL,
+      max_tokens INTEGER NOT NULL, refused INTEGER NOT NULL, status INTEGER, message TEXT) WITHOUT ROWID`);
+    sql.exec(`CREATE TABLE IF NOT EXISTS model_calls (
+      run TEXT NOT NULL, number INTEGER NOT NULL, began_at INTEGER NOT NULL, PRIMARY KEY (run, number)) WITHOUT ROWID`);
+    sql.exec("CREATE TABLE IF NOT EXISTS untold_tokens (day INTEGER PRIMARY KEY, tokens INTEGER NOT NULL)");
+  }
+
+  /** Opens a budget and answers its placeholder. */
+  async open(run: string, maxTokens: number): Promise<string> {
+    const random = crypto.getRandomValues(new Uint8Array(32));
+    // Agents look at the prefix; everything behind it is random.
+    const key = `sk-ant-placeholder-${random.toBase64({ alphabet: "base64url", omitPadding: true })}`;
+    this.#sql.exec(
+      "INSERT OR REPLACE INTO task_budgets (run, key_hash, requests, tokens, max_tokens, refused) VALUES (?, ?, 0, 0, ?, 0)",
+      run,
+      await hashOf(key),
+      maxTokens,
+    );
+    return key;
+  }
+
+  /** Counts a request, if the placeholder is one of a task that runs here and has something left. */
+  async admit(key: string): Promise<BudgetCheck> {
+    const hash = await hashOf(key);
+    const [row] = this.#sql.exec<Row>("SELECT * FROM task_budgets WHERE key_hash = ?", hash).toArray();
+    if (!row) return { refused: "No task that runs in this sandbox has this key." };
+    const spent =
+      row.tokens >= row.max_tokens
+        ? `its ${row.max_tokens} tokens`
+        : row.requests >= MAX_REQUESTS
+          ? `its ${MAX_REQUESTS} requests to the model`
+          : undefined;
+    if (spent) {
+      this.#sql.exec("UPDATE task_budgets SET refused = ? WHERE run = ?", TASK_REFUSED, row.run);
+      return { refused: `This task has used up ${spent}.` };
+    }
+    if (this.#inFlight(row.run) >= MAX_IN_FLIGHT)
+      return { refused: `This task has ${MAX_IN_FLIGHT} requests to the model under way.`, busy: true };
+    const call = { run: row.run, number: row.requests + 1 };
+    this.#sql.exec("UPDATE task_budgets SET requests = ? WHERE run = ?", call.number, call.run);
+    this.#sql.exec("INSERT INTO model_calls VALUES (?, ?, ?)", call.run, call.number, Date.now());
+    return { call };
+  }
+
+  /** A request is over. Said twice, it counts once. */
+  answered({ run, number }: ModelCall, { tokens, error, cut }: ModelAnswer): void {
+    const [ended] = this.#sql
+      .exec("DELETE FROM model_calls WHERE run = ? AND number = ? RETURNING number", run, number)
+      .toArray();
+    // One whose task has ended meanwhile counts for the day all the same.
+    if (ended || !this.#isOpen(run)) this.putBack(new Map([[dayOf(Date.now()), tokens]]));
+    if (!ended) return;
+    this.#sql.exec("UPDATE task_budgets SET tokens = tokens + ? WHERE run = ?", tokens, run);
+    if (cut) return;
+    this.#sql.exec(
+      "UPDATE task_budgets SET status = ?, message = ? WHERE run = ?",
+      error?.status ?? null,
+      error?.message ?? null,
+      run,
+    );
+  }
+
+  /** A request that was let through by its task's budget is refused, because the principal's day is spent. */
+  refuseForToday({ run, number }: ModelCall): void {
+    this.#sql.exec("DELETE FROM model_calls WHERE run = ? AND number = ?", run, number);
+    this.#sql.exec("UPDATE task_budgets SET refused = ? WHERE run = ?", DAY_REFUSED, run);
+  }
+
+  /** Tokens by day that the account was not told of. Whoever takes them tells it, or puts them back. */
+  takeUntold(): Map<number, number> {
+    const rows = this.#sql.exec<{ day: number; tokens: number }>("DELETE FROM untold_tokens RETURNING *");
+    return new Map(rows.toArray().map(({ day, tokens }) => [day, tokens]));
+  }
+
+  putBack(untold: Spent): void {
+    for (const [day, tokens] of untold)
+      this.#sql.exec(
+        "INSERT INTO untold_tokens VALUES (?1, ?2) ON CONFLICT (day) DO UPDATE SET tokens = tokens + ?2",
+        day,
+        tokens,
+      );
+  }
+
+  /** What a task has spent; nothing when it has no budget. */
+  spending(run: string): Spending {
+    const [row] = this.#sql.exec<Row>("SELECT * FROM task_budgets WHERE run = ?", run).toArray();
+    if (!row) return { requests: 0, tokens: 0, exhausted: false };
+    const { requests, tokens, refused, status, message } = row;
+    const upstream = status === null ? undefined : { status, message: message ?? "" };
+    const dayIsSpent = refused === DAY_REFUSED || undefined;
+    return { requests, tokens, exhausted: refused === TASK_REFUSED, dayIsSpent, upstream };
+  }
+
+  /** From here on the placeholder is worth nothing. */
+  close(run: string): void {
+    this.#sql.exec("DELETE FROM task_budgets WHERE run = ?", run);
+    this.#sql.exec("DELETE FROM model_calls WHERE run = ?", run);
+  }
+
+  #isOpen(run: string): boolean {
+    return this.#sql.exec("SELECT 1 FROM task_budgets WHERE run = ?", run).toArray().length > 0;
+  }
+
+  #inFlight(run: string): number {
+    return this.#sql
+      .exec<{ calls: number }>(
+        "SELECT COUNT(*) AS calls FROM model_calls WHERE run = ? AND began_at > ?",
+        run,
+        Date.now() - IN_FLIGHT_MS,
+      )
+      .one().calls;
+  }
+}
+
+async function hashOf(key: string): Promise<string> {
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(key))).toHex();
+}

@@ -1,0 +1,175 @@
+/** What a task changed: the list, the diff, and the files themselves as artifacts in R2. */
+import { ToolError } from "../shared/errors.ts";
+import { countOf } from "../container/shell.ts";
+import type { RunView } from "../runs/run.ts";
+import {
+  type Artifact,
+  type Changed,
+  type Changes,
+  DIFF_BYTES,
+  DIFF_NAME,
+  LIST_NAME,
+  MAX_FILES,
+  type NotKept,
+  PIECE_BYTES,
+  SHOWN_FILES,
+  type TaskDetail,
+} from "../runs/task-detail.ts";
+import { joined } from "../runs/output-ends.ts";
+import { lenient } from "../runs/output.ts";
+import { type TaskScript, entriesOf } from "./script.ts";
+
+/** Files kept for each task, and their sizes in bytes. The whole diff counts too. */
+const MAX_ARTIFACTS = 100;
+const MAX_ARTIFACT_BYTES = 10 * 1024 * 1024;
+const MAX_TOTAL_BYTES = 50 * 1024 * 1024;
+
+/** Files without an artifact that are named. */
+const MAX_NAMED = 20;
+
+const TOO_MANY = `there are ${MAX_ARTIFACTS} artifacts already`;
+
+/** Why there is no artifact, by what the script says a file is. */
+const WHY: Record<string, string> = {
+  link: "a symbolic link",
+  name: "its name is not UTF-8 and shown as git escapes it",
+};
+
+const KINDS: Record<string, Changed["change"]> = { A: "created", M: "changed", D: "deleted" };
+
+export interface ArtifactStore {
+  bucket: R2Bucket;
+  prefix(runID: string): string;
+}
+
+export async function collect(
+  shelf: ArtifactStore,
+  script: TaskScript,
+  runID: string,
+  directory: string,
+): Promise<{ changes?: Changes; artifacts: Artifact[]; notKept?: NotKept }> {
+  const reply = await script.call("changes", MAX_FILES);
+  const [word, total, diffBytes, listBytes] = reply.words;
+  if (word !== "changes") return { changes: undefined, artifacts: [] };
+  const listed = entriesOf(reply, 4).slice(0, MAX_FILES);
+  const entries = listed.map(([kind = "", type = "", size, path = ""]) => {
+    const file: Changed = { path, change: KINDS[kind] ?? "changed", size: countOf(size) ?? 0 };
+    return { type, file };
+  });
+  const files = entries.map(({ file }) => file);
+  const writer = new ArtifactWriter(shelf, script, runID);
+  const diffPath = `${script.directory}/${DIFF_NAME}`;
+  const first = (await script.read(diffPath, 0, DIFF_BYTES)) ?? new Uint8Array(0);
+  const changes = {
+    files,
+    count: countOf(total) ?? 0,
+    diff: wholeCharacters(first),
+    diffBytes: countOf(diffBytes) ?? 0,
+  };
+  if (changes.diffBytes > 0) await writer.keep(DIFF_NAME, diffPath, changes.diffBytes);
+  if (changes.count > SHOWN_FILES)
+    await writer.keep(LIST_NAME, `${script.directory}/${LIST_NAME}`, countOf(listBytes) ?? 0);
+  // A reason of the file's own says more than that there were others before it.
+  const [special, surplus]: [NotKept["named"], NotKept["named"]] = [[], []];
+  for (const { type, file } of entries) {
+    if (file.change === "deleted") continue;
+    const why = WHY[type] ?? (await writer.keep(file.path, `${directory}/${file.path}`, file.size));
+    if (why !== undefined) (why === TOO_MANY ? surplus : special).push({ path: file.path, why });
+  }
+  const named = [...special, ...surplus];
+  const count = named.length + Math.max(0, changes.count - files.length);
+  const notKept = count > 0 ? { count, named: named.slice(0, MAX_NAMED) } : undefined;
+  return { changes, artifacts: writer.kept, notKept };
+}
+
+/** Puts files into R2 as long as they fit. */
+class ArtifactWriter {
+  readonly kept: Artifact[] = [];
+  readonly #shelf: ArtifactStore;
+  readonly #script: TaskScript;
+  readonly #runID: string;
+  #bytes = 0;
+
+  constructor(shelf: ArtifactStore, script: TaskScript, runID: string) {
+    this.#shelf = shelf;
+    this.#script = script;
+    this.#runID = runID;
+  }
+
+  /** Answers why not, if so. */
+  async keep(name: string, path: string, size: number): Promise<string | undefined> {
+    if (size > MAX_ARTIFACT_BYTES) return `${size} bytes, more than the ${MAX_ARTIFACT_BYTES} of an artifact`;
+    if (this.#bytes + size > MAX_TOTAL_BYTES)
+      return `${size} bytes, more than what is left of ${MAX_TOTAL_BYTES} for all artifacts`;
+    if (this.kept.length >= MAX_ARTIFACTS) return TOO_MANY;
+    const parts: Uint8Array[] = [];
+    let read = 0;
+    do {
+      const part = await this.#script.read(path, read, PIECE_BYTES);
+      if (part === undefined) return "it cannot be read";
+      parts.push(part);
+      read += part.length;
+      if (part.length === 0) break;
+    } while (read < size);
+    const content = joined(parts);
+    const key = artifactKey(this.#shelf.prefix(this.#runID), this.kept.length);
+    await this.#shelf.bucket.put(key, content);
+    this.kept.push({ path: name, size: content.length });
+    this.#bytes += content.length;
+    return undefined;
+  }
+}
+
+/** A part of an artifact. */
+export interface ArtifactRange {
+  /** Bytes of the whole. */
+  size: number;
+  bytes: Uint8Array;
+}
+
+/** @throws {ToolError} `not_found` */
+export async function readArtifact(
+  bucket: R2Bucket,
+  prefix: string,
+  run: RunView,
+  path: string,
+  offset: number,
+  maxBytes: number,
+): Promise<ArtifactRange> {
+  const artifacts = taskDetailOf(run)?.artifacts ?? [];
+  const index = artifacts.findIndex((artifact) => artifact.path === path);
+  const size = artifacts[index]?.size ?? 0;
+  if (index < 0)
+    throw new ToolError(
+      "not_found",
+      `${run.id} has no artifact ${path}.`,
+      artifacts.length > 0
+        ? `It has: ${artifacts
+            .slice(0, 20)
+            .map((artifact) => artifact.path)
+            .join(", ")}.`
+        : run.state === "running"
+          ? "Artifacts are there once a task has ended: wait for it with get_result."
+          : "Only tasks that changed files have artifacts.",
+    );
+  const length = Math.min(maxBytes, size - offset);
+  if (length <= 0) return { size, bytes: new Uint8Array(0) };
+  const object = await bucket.get(artifactKey(prefix, index), { range: { offset, length } });
+  if (!object) throw new Error(`artifact ${index} of ${run.id} is missing`);
+  return { size, bytes: new Uint8Array(await object.arrayBuffer()) };
+}
+
+/** What only a task has; undefined for runs of other kinds. */
+export function taskDetailOf({ detail }: Pick<RunView, "detail">): TaskDetail | undefined {
+  return detail && "agent" in detail ? detail : undefined;
+}
+
+/** A task's artifact, by its place in the list. */
+function artifactKey(prefix: string, index: number): string {
+  return `${prefix}artifacts/${String(index).padStart(3, "0")}`;
+}
+
+/** Text of bytes that may end within a character. */
+function wholeCharacters(bytes: Uint8Array): string {
+  return lenient(bytes).replace(/\uFFFD$/, "");
+}

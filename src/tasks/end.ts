@@ -1,0 +1,136 @@
+/** How a task ended, in words that say what to do. */
+import { clause } from "../shared/text.ts";
+import { nextDay } from "../shared/days.ts";
+import type { AgentReport } from "./agents.ts";
+import type { End, EndState } from "../runs/run.ts";
+import type { Spending } from "./budget.ts";
+import type { UpstreamError } from "../container/model-calls.ts";
+import type { Step } from "./output.ts";
+
+export interface TaskFacts {
+  /** The run's whole id, for the next call. */
+  id: string;
+  /** The agent as a person knows it, and its program. */
+  agent: string;
+  program: string;
+  /** How the agent's process ended. */
+  command: End;
+  report: AgentReport;
+  step: Step | undefined;
+  spending: Spending;
+  directory: string;
+  repository?: string;
+  branch?: string;
+  timeoutMs: number;
+  /** Why that is less than was asked for, when it is. */
+  cut?: string;
+  /** The last lines of what was printed on standard error. */
+  stderr: string;
+}
+
+export interface TaskVerdict {
+  state: EndState;
+  note?: string;
+}
+
+export function verdictOf(facts: TaskFacts): TaskVerdict {
+  const { command, report, spending } = facts;
+  const goOn = report.conversation
+    ? ` What it did is kept: go on with execute_task and continue_from ${facts.id}.`
+    : "";
+  const failed = (note: string): TaskVerdict => ({ state: "failed", note });
+  const all = command.unconfirmed
+    ? ". The sandbox did not confirm its end: use destroy_sandbox to be sure"
+    : ", with every process it started";
+  switch (command.state) {
+    case "lost":
+      return { state: "lost", note: command.note };
+    case "cancelled":
+      return { state: "cancelled", note: `The task was cancelled${all}.${goOn}` };
+    case "timed_out": {
+      const seconds = facts.timeoutMs / 1000;
+      const api = spending.upstream ? ` The model's API was failing: ${said(spending.upstream)}.` : "";
+      const stopped = facts.cut
+        ? `was stopped after ${seconds} s`
+        : `did not finish within ${seconds} s and was stopped`;
+      return {
+        state: "timed_out",
+        note: `${facts.agent} ${stopped}${all}.${api} ${facts.cut ?? "Allow more with timeout_seconds."}${goOn}`,
+      };
+    }
+  }
+  const before = notStarted(facts);
+  if (before) return failed(before);
+  if (spending.exhausted)
+    return failed(
+      `The task used up its budget for the model (${spending.tokens} tokens in ${spending.requests} requests). Split it into smaller tasks, or let the operator raise MAX_TASK_TOKENS.${goOn}`,
+    );
+  if (spending.dayIsSpent)
+    return failed(
+      `The tokens of the model for your tasks of one day are used up (MAX_MODEL_TOKENS_PER_DAY). The next day begins at ${nextDay(Date.now())}.${goOn}`,
+    );
+  switch (report.end) {
+    case "done":
+      return { state: "succeeded" };
+    case "out_of_turns":
+      return failed(
+        `${facts.agent} used up its turns (${report.turns ?? "max_turns"}) before it was done. Allow more with max_turns.${goOn}`,
+      );
+    case "error":
+      return failed(
+        spending.upstream
+          ? `${facts.agent} stopped because the model's API failed: ${upstreamAdvice(spending.upstream)}${goOn}`
+          : `${facts.agent} stopped with an error: ${clause(report.error ?? "") || "it gave no reason"}.${goOn}`,
+      );
+  }
+  return failed(withoutResult(facts) + goOn);
+}
+
+/** Why the agent never started, when it did not. */
+function notStarted({ step, agent, program, repository, branch, directory, stderr }: TaskFacts) {
+  switch (step) {
+    case "clone_failed":
+      return `git could not clone ${repository}${branch ? `, branch ${branch}` : ""}: ${lastLine(stderr)}. Check the address and the branch; a private repository needs a URL that carries a token, or a sandbox where you cloned it before.`;
+    case "directory_exists":
+      return `${directory} already holds files in this sandbox, so nothing was cloned. Leave repository out to work on what is there, or leave sandbox out for a fresh one.`;
+    case "no_agent":
+      return `The sandbox has no ${agent}: the program ${program} is not installed in it. On Cloudflare, deploy the image of this project's Dockerfile; on the local platform, run npm ci with development dependencies and restart the server.`;
+    case "restore_failed":
+      return `The workspace of the earlier task could not be restored: ${lastLine(stderr)}. Start a new task.`;
+    case "no_directory":
+      return `${directory} could not be made or entered: ${lastLine(stderr)}.`;
+    default:
+      return undefined;
+  }
+}
+
+/** The agent ended without saying how. */
+function withoutResult({ agent, command, report, stderr, spending }: TaskFacts): string {
+  const status = command.exitCode ?? 0;
+  const how = status > 128 ? `was killed by signal ${status - 128}` : `ended with status ${status}`;
+  const printed = stderr.trim() ? ` Its last words: ${lastLine(stderr)}.` : "";
+  const api = spending.upstream ? ` The model's API had failed: ${said(spending.upstream)}.` : "";
+  if (report.unread > 0 && report.conversation === undefined)
+    return `${agent} ${how} and printed nothing that can be understood, first: ${clause(report.unreadSample ?? "")}.${printed} Look at the log with get_result and cursor 0; then try again.`;
+  return `${agent} ${how} before it was done.${printed}${api} Try again; a task that needs much memory is better split.`;
+}
+
+function said({ status, message }: UpstreamError): string {
+  return `status ${status}, ${clause(message)}`;
+}
+
+function upstreamAdvice(error: UpstreamError): string {
+  const { status } = error;
+  if (status === 401 || status === 403)
+    return `it refused the server's credential (${said(error)}). The operator has to set a valid ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN.`;
+  if (status === 429) return `it limits the rate of requests (${said(error)}). Try again in some minutes.`;
+  if (status === 529 || status >= 500)
+    return `it is overloaded or out of order (${said(error)}). Try again in some minutes.`;
+  return `${said(error)}.`;
+}
+
+function lastLine(text: string): string {
+  const lines = text.trim().split("\n");
+  const telling = lines.findLast((line) => /^(fatal|error|remote):/i.test(line));
+  return (clause(telling ?? lines.at(-1) ?? "") || "it gave no reason").slice(0, 300);
+}

@@ -1,0 +1,159 @@
+/** What an agent prints, as it goes into its run: its events become lines for people, the raw stream is not kept. */
+import type { EventReader } from "./agents.ts";
+import { joined } from "../runs/output-ends.ts";
+import { lenient } from "../runs/output.ts";
+import type { RunSink, Stream } from "../runs/run.ts";
+
+/** A longer line is no event that we have a use for. Bytes. */
+const MAX_LINE = 16 * 1024 * 1024;
+
+const NEWLINE = 0x0a;
+const encoder = new TextEncoder();
+
+/** What our own script says on the agent's stream, about the task itself. */
+export type Step =
+  | "restoring"
+  | "restore_failed"
+  | "directory_exists"
+  | "cloning"
+  | "clone_failed"
+  | "no_directory"
+  | "no_snapshot"
+  | "no_agent"
+  | "agent";
+
+const STEP_LINES: Partial<Record<Step, string>> = {
+  restoring: "Restoring the workspace and the conversation",
+  cloning: "Cloning the repository",
+  no_snapshot: "The files at the start could not be written down: there will be no diff",
+};
+
+export class TaskOutput implements RunSink {
+  readonly id: string;
+  hasFiles = true;
+  readonly #run: RunSink;
+  readonly #events: EventReader;
+  readonly #progressed: () => void;
+  readonly #storedOffset: () => number;
+  /** Bytes of the agent's stdout up to which whole lines were read. */
+  offset: number;
+  /** The last step that our own script spoke of. */
+  step: Step | undefined;
+  #partial: Uint8Array[] = [];
+  #partialBytes = 0;
+  #skipping = false;
+
+  /**
+   * @param progressed is called when something new is known
+   * @param storedOffset how much of the agent's stdout is read and written down for good
+   */
+  constructor(
+    run: RunSink,
+    events: EventReader,
+    from: { offset: number; step?: Step },
+    progressed: () => void,
+    storedOffset: () => number,
+  ) {
+    this.id = run.id;
+    this.#run = run;
+    this.#events = events;
+    this.offset = from.offset;
+    this.step = from.step;
+    this.#progressed = progressed;
+    this.#storedOffset = storedOffset;
+  }
+
+  get ended(): boolean {
+    return this.#run.ended;
+  }
+
+  /** The task has begun before its command does. */
+  began(): void {}
+
+  /** Every line is read, wherever the log ends. */
+  hasRoom(): boolean {
+    return true;
+  }
+
+  position(stream: Stream): number {
+    return stream === "stdout" ? this.offset + this.#partialBytes : this.#run.position(stream);
+  }
+
+  stored(stream: Stream): number {
+    return stream === "stdout" ? this.#storedOffset() : this.#run.stored(stream);
+  }
+
+  over(ms: number): Promise<void> {
+    return this.#run.over(ms);
+  }
+
+  take(output: () => void): Promise<void> {
+    return this.#run.take(output);
+  }
+
+  skipped(stream: Stream, count: number, last: Uint8Array): void {
+    if (stream !== "stdout") return this.#run.skipped(stream, count, last);
+    this.offset += this.#partialBytes + count;
+    this.#drop();
+    this.#skipping = true;
+  }
+
+  output(stream: Stream, bytes: Uint8Array): void {
+    if (stream !== "stdout") return this.#run.output(stream, bytes);
+    let rest = bytes;
+    for (let end = rest.indexOf(NEWLINE); end >= 0; end = rest.indexOf(NEWLINE)) {
+      this.#keep(rest.subarray(0, end));
+      this.#line();
+      this.offset++;
+      rest = rest.subarray(end + 1);
+    }
+    this.#keep(rest);
+    this.#progressed();
+  }
+
+  /** The stream has ended, perhaps within a line. */
+  finish(): void {
+    if (this.#partialBytes > 0) this.#line();
+    this.#progressed();
+  }
+
+  /** A line of ours between the agent's. */
+  say(line: string): void {
+    this.#run.output("stdout", encoder.encode(`${line}\n`));
+  }
+
+  #keep(part: Uint8Array): void {
+    if (this.#skipping || this.#partialBytes + part.length > MAX_LINE) {
+      this.offset += this.#partialBytes + part.length;
+      this.#drop();
+      this.#skipping = true;
+    } else if (part.length > 0) {
+      this.#partial.push(part);
+      this.#partialBytes += part.length;
+    }
+  }
+
+  #drop(): void {
+    this.#partial = [];
+    this.#partialBytes = 0;
+  }
+
+  #line(): void {
+    const line = this.#skipping || this.#partialBytes === 0 ? "" : lenient(joined(this.#partial));
+    this.offset += this.#partialBytes;
+    this.#drop();
+    this.#skipping = false;
+    const step = stepOf(line);
+    if (step === undefined) for (const said of this.#events.read(line)) this.say(said);
+    else {
+      this.step = step;
+      const said = STEP_LINES[step];
+      if (said !== undefined) this.say(said);
+    }
+  }
+}
+
+function stepOf(line: string): Step | undefined {
+  const match = /^\{"sandbox_mcp":"([a-z_]+)"\}$/.exec(line);
+  return match ? (match[1] as Step) : undefined;
+}

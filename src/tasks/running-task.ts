@@ -1,0 +1,244 @@
+/** One task under way, from its preparation to what is fetched from the sandbox when its agent has ended. */
+import { platformFailure } from "../shared/errors.ts";
+import { within } from "../shared/within.ts";
+import type { ActiveRun } from "../runs/active-run.ts";
+import { AGENTS, type EventReader } from "./agents.ts";
+import type { End, Execution } from "../runs/run.ts";
+import { type ArchiveSource, TaskArchive } from "./archive.ts";
+import { collect } from "./collect.ts";
+import type { TaskDetail } from "../runs/task-detail.ts";
+import { verdictOf } from "./end.ts";
+import { TaskOutput } from "./output.ts";
+import { TASK_SESSION, TaskScript } from "./script.ts";
+import type { TaskState, TasksHost } from "./tasks.ts";
+
+/** How long what an agent left may take to be fetched, milliseconds; and once the task is cancelled. */
+const KEEP_MS = 900_000;
+const HURRIED_MS = 120_000;
+
+const NEVER_STARTED: End = { state: "cancelled", note: "It was cancelled before the agent started." };
+
+export class RunningTask {
+  readonly #host: TasksHost;
+  readonly #run: ActiveRun;
+  readonly #trace: TaskState;
+  readonly #events: EventReader;
+  readonly #output: TaskOutput;
+  readonly #script: TaskScript;
+  readonly #withdrawn = Promise.withResolvers<End>();
+  /** Settles when it is cancelled. */
+  readonly #hurried = Promise.withResolvers<void>();
+  #command: Execution | undefined;
+  #begun = false;
+  #cancelled = false;
+
+  constructor(host: TasksHost, run: ActiveRun, trace: TaskState) {
+    this.#host = host;
+    this.#run = run;
+    this.#trace = trace;
+    this.#script = new TaskScript(host.shell, run.id);
+    this.#events = AGENTS[trace.spec.agent].reader(trace.spec.directory, trace.report);
+    this.#output = new TaskOutput(
+      run,
+      this.#events,
+      trace,
+      () => this.#save(),
+      () => storedOffset(run.storedState),
+    );
+    this.#save();
+  }
+
+  get id(): string {
+    return this.#run.id;
+  }
+
+  say(line: string): void {
+    this.#output.say(line);
+  }
+
+  /** Settles when it is cancelled while it waits its turn. */
+  get withdrawn(): Promise<End> {
+    return this.#withdrawn.promise;
+  }
+
+  async cancel(): Promise<void> {
+    this.#cancelled = true;
+    this.#hurried.resolve();
+    if (!this.#begun) this.#withdrawn.resolve({ ...NEVER_STARTED, detail: this.#unstarted() });
+    await this.#command?.cancel();
+  }
+
+  async begin(task: string, restore: ArchiveSource | undefined): Promise<End> {
+    const { spec } = this.#trace;
+    this.#begun = true;
+    this.#run.began();
+    if (!this.#cancelled) await this.#prepare(task, restore);
+    if (this.#cancelled) return { ...NEVER_STARTED, detail: this.#unstarted() };
+    this.#command = this.#host.commands.start(
+      this.#output,
+      { command: this.#script.run(), session: TASK_SESSION, timeoutMs: spec.timeoutMs, cut: spec.cut },
+      (command) => {
+        this.#trace.command = command;
+        this.#secure();
+      },
+    );
+    return this.#see(this.#command);
+  }
+
+  async goOn(): Promise<End> {
+    const { command, end } = this.#trace;
+    this.#begun = true;
+    if (end) return this.#finish(end);
+    if (!command) return { state: "lost", note: "The agent had not started." };
+    this.#command = this.#host.commands.resume(this.#output, command);
+    if (this.#cancelled) await this.#command.cancel();
+    return this.#see(this.#command);
+  }
+
+  async #prepare(task: string, restore: ArchiveSource | undefined): Promise<void> {
+    const { spec } = this.#trace;
+    const agent = AGENTS[spec.agent];
+    const key = await this.#host.budgets.open(this.id, this.#host.maxTokens);
+    const env = Object.entries(agent.env(key)).map(([name, value]) => `${name}=${value}\n`);
+    await this.#script.prepare({
+      prompt: task,
+      argv: agent
+        .command(spec)
+        .map((word) => `${word}\n`)
+        .join(""),
+      env: env.join(""),
+      directory: spec.directory,
+      repository: spec.repository,
+      branch: spec.branch,
+    });
+    if (restore) await new TaskArchive(this.#host, this.#script).restore(restore);
+  }
+
+  /** Sees the agent to its end, and what it left behind to safety. */
+  async #see(command: Execution): Promise<End> {
+    const end = await command.done;
+    this.#output.finish();
+    if (this.#run.ended) return end;
+    this.#trace.end = end;
+    this.#secure();
+    return this.#finish(end);
+  }
+
+  async #finish(command: End): Promise<End> {
+    const { spec } = this.#trace;
+    const { budgets } = this.#host;
+    const { record } = this.#run;
+    const agent = AGENTS[spec.agent];
+    const verdict = verdictOf({
+      ...spec,
+      id: record.id,
+      agent: agent.title,
+      program: agent.command({})[0] ?? "",
+      command,
+      report: this.#events.report,
+      step: this.#output.step,
+      spending: budgets.spending(this.id),
+      stderr: record.ends.stderr.shown().tail || record.ends.stderr.shown().head,
+    });
+    budgets.close(this.id);
+    const detail = { ...this.#detail(), success: verdict.state === "succeeded" };
+    // Before the agent there is nothing of its to keep.
+    detail.safe = this.#output.step !== "agent";
+    if (detail.safe || command.state === "lost") return { ...verdict, detail };
+    const note = await this.#within(this.#keep(detail, verdict.note));
+    detail.boot = this.#host.boot();
+    if (!spec.ownSandbox) await this.#script.clean().catch(() => undefined);
+    return {
+      state: verdict.state,
+      note: note ?? also(verdict.note, "Not all that it left could be kept: the sandbox took too long."),
+      detail,
+    };
+  }
+
+  /** Fetches what the agent left, as far as it can be had. Answers what there is to say. */
+  async #keep(detail: TaskDetail, said: string | undefined): Promise<string> {
+    const { spec } = this.#trace;
+    const { record } = this.#run;
+    let note = said;
+    try {
+      this.say("Collecting what it changed");
+      const collected = await collect(this.#host, this.#script, record.id, spec.directory);
+      Object.assign(detail, collected);
+      if (collected.changes === undefined) note = also(note, "What it changed could not be found out.");
+      const archive = new TaskArchive(this.#host, this.#script);
+      const { conversations } = AGENTS[spec.agent];
+      detail.archive = await archive.make(record.id, conversations, detail.conversation);
+      const left = detail.archive?.left;
+      if (left)
+        note = also(
+          note,
+          `The archive leaves out ${left.bytes} bytes (files: ${left.count}), among them ${left.largest
+            .slice(0, 3)
+            .map(({ path }) => path)
+            .join(", ")}: they end with the sandbox.`,
+        );
+      detail.safe = detail.archive !== undefined;
+      if (!detail.safe) note = also(note, "Its workspace could not be packed into an archive.");
+    } catch (error) {
+      const failure = platformFailure(error);
+      if (!failure) this.#host.report(error);
+      note = also(
+        note,
+        `Not all that it left could be kept: ${failure?.message ?? "the server had an internal error."}`,
+      );
+    }
+    return note ?? "";
+  }
+
+  /** What the sandbox is asked for after the agent's end, unless it takes too long. */
+  #within<T>(work: Promise<T>): Promise<T | undefined> {
+    const late = this.#hurried.promise.then(() => within(HURRIED_MS, new Promise<undefined>(() => {})));
+    return Promise.race([within(KEEP_MS, work), late]);
+  }
+
+  /** Of a task that never began there is nothing to keep. */
+  #unstarted(): TaskDetail {
+    return { ...this.#detail(), safe: true };
+  }
+
+  #detail(): TaskDetail {
+    const { spec } = this.#trace;
+    const { conversation, model, answer, turns, tokens, costUSD } = this.#events.report;
+    return {
+      agent: spec.agent,
+      success: false,
+      answer,
+      model,
+      directory: spec.directory,
+      conversation: conversation ?? spec.conversation,
+      turns,
+      tokens,
+      costUSD,
+      artifacts: [],
+      ownSandbox: spec.ownSandbox,
+      safe: false,
+    };
+  }
+
+  /** What is known now must not wait for the next time that the run is written down. */
+  #secure(): void {
+    this.#save();
+    this.#run.save();
+  }
+
+  #save(): void {
+    const { spec, command, end } = this.#trace;
+    const { offset, step } = this.#output;
+    const report = { ...this.#events.report };
+    this.#run.trace({ spec, command, end, offset, step, report } satisfies TaskState);
+    this.#run.describe(this.#detail());
+  }
+}
+
+function storedOffset(trace: unknown): number {
+  return (trace as TaskState | undefined)?.offset ?? 0;
+}
+
+function also(note: string | undefined, more: string): string {
+  return note ? `${note} ${more}` : more;
+}

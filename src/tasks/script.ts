@@ -1,0 +1,106 @@
+/** Calls of `container/task.sh` for one task, and where it clones to. */
+import { ToolError, unwritable } from "../shared/errors.ts";
+import { type CallOptions, type Reply, type Shell, quote, replyBytes } from "../container/shell.ts";
+
+/** The shell session of tasks, with a name that no session of a caller's can have. */
+export const TASK_SESSION = "_task";
+
+/** How long the script may take, milliseconds: a workspace can be large. */
+const ANSWER_MS = 600_000;
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+export class TaskScript {
+  readonly #shell: Shell;
+  readonly #id: string;
+  /** Where the task's own files lie. */
+  readonly directory: string;
+
+  constructor(shell: Shell, id: string) {
+    this.#shell = shell;
+    this.#id = id;
+    this.directory = `/var/lib/sandbox-mcp/tasks/${id}`;
+  }
+
+  /** The command that does the task. */
+  run(): string {
+    return this.#line("run");
+  }
+
+  /** Makes the task's files, by name. @throws {ToolError} when they cannot be written */
+  async prepare(files: Record<string, string | undefined>): Promise<void> {
+    const lines = Object.entries(files).flatMap(([name, content]) =>
+      content === undefined ? [] : `${name} ${encoder.encode(content).toBase64()}`,
+    );
+    const { words, stderr } = await this.#call(this.#line("prepare"), { input: lines.join("\n") });
+    if (words[0] === "prepared") return;
+    throw unwritable("The task", stderr, "run_command", "leave sandbox out for a fresh one");
+  }
+
+  /** Calls one of the script's other commands. */
+  call(command: string, ...args: (string | number)[]): Promise<Reply> {
+    return this.#call(this.#line(command, ...args), { silent: true });
+  }
+
+  /** At most `maxBytes` of a file from `offset` on; nothing when it is not there. */
+  async read(path: string, offset: number, maxBytes: number): Promise<Uint8Array | undefined> {
+    const line = `sbx_get ${quote(path)} bytes ${offset} ${maxBytes} ${maxBytes}`;
+    const reply = await this.#shell.call("files.sh", line, { session: TASK_SESSION });
+    switch (reply.words[0]) {
+      case "whole":
+        return replyBytes(reply).subarray(offset, offset + maxBytes);
+      case "file":
+        // The sandbox may say more than it was asked.
+        return replyBytes(reply).subarray(0, maxBytes);
+      default:
+        return undefined;
+    }
+  }
+
+  async clean(): Promise<void> {
+    await this.call("clean");
+  }
+
+  #line(command: string, ...args: (string | number)[]): string {
+    return [
+      "bash /opt/sandbox-mcp/task.sh",
+      command,
+      this.#id,
+      ...args.map((arg) => quote(String(arg))),
+    ].join(" ");
+  }
+
+  #call(line: string, options: CallOptions): Promise<Reply> {
+    return this.#shell.call("run.sh", line, { session: TASK_SESSION, answerMs: ANSWER_MS, ...options });
+  }
+}
+
+/** The NUL-ended entries of an answer, each cut at its first spaces into `fields` parts. */
+export function entriesOf(reply: Reply, fields: number): string[][] {
+  return decoder
+    .decode(replyBytes(reply))
+    .split("\0")
+    .filter(Boolean)
+    .map((entry) => {
+      const parts = entry.split(" ");
+      return parts.slice(0, fields - 1).concat(parts.slice(fields - 1).join(" "));
+    });
+}
+
+/** Where a clone of a repository goes: below /workspace, by its own name. @throws {ToolError} for one without a name */
+export function cloneDirectory(repository: string): string {
+  const name = repository
+    .replace(/[?#].*$/, "")
+    .replace(/\/+$/, "")
+    .replace(/\.git$/, "")
+    .split(/[/:]/)
+    .at(-1);
+  const clean = name?.replaceAll(/[^A-Za-z0-9._-]/g, "-").replace(/^[.-]+/, "");
+  if (clean) return `/workspace/${clean}`;
+  throw new ToolError(
+    "invalid_argument",
+    `${repository} does not name a repository.`,
+    "Pass the address that git clone takes.",
+  );
+}

@@ -1,0 +1,67 @@
+/** A principal's tasks over all of its sandboxes; each one's record is with the sandbox that ran it. */
+import type { RunState } from "../runs/run.ts";
+import { DAY_MS } from "../shared/days.ts";
+
+export interface TaskEntry {
+  /** The run's id. */
+  id: string;
+  state: RunState;
+  /** The first line of the task. */
+  title: string;
+  /** Milliseconds since the epoch. */
+  startedAt: number;
+  endedAt?: number;
+}
+
+export class TaskIndex {
+  readonly #sql: SqlStorage;
+  readonly #keepMs: number;
+
+  constructor(sql: SqlStorage, keepDays: number) {
+    this.#sql = sql;
+    this.#keepMs = keepDays * DAY_MS;
+    sql.exec(`CREATE TABLE IF NOT EXISTS tasks (
+      id TEXT PRIMARY KEY, state TEXT NOT NULL, title TEXT NOT NULL, started_at INTEGER NOT NULL, ended_at INTEGER
+    ) WITHOUT ROWID`);
+    sql.exec("CREATE INDEX IF NOT EXISTS tasks_started ON tasks (started_at, id)");
+  }
+
+  /** The end of a task may be told before its start. */
+  put({ id, state, title, startedAt, endedAt }: TaskEntry): void {
+    this.#sql.exec(
+      `INSERT INTO tasks (id, state, title, started_at, ended_at) VALUES (?1, ?2, ?3, ?4, ?5)
+       ON CONFLICT (id) DO UPDATE SET state = ?2, ended_at = ?5 WHERE ended_at IS NULL`,
+      id,
+      state,
+      title,
+      startedAt,
+      endedAt ?? null,
+    );
+    this.#expire();
+  }
+
+  list(limit: number, before: string | undefined): TaskEntry[] {
+    this.#expire();
+    type Row = { id: string; state: RunState; title: string; started_at: number; ended_at: number | null };
+    return this.#sql
+      .exec<Row>(
+        `SELECT * FROM tasks WHERE ?1 IS NULL
+           OR (started_at, id) < (SELECT started_at, id FROM tasks WHERE id = ?1)
+         ORDER BY started_at DESC, id DESC LIMIT ?2`,
+        before ?? null,
+        limit,
+      )
+      .toArray()
+      .map(({ id, state, title, started_at, ended_at }) => ({
+        id,
+        state,
+        title,
+        startedAt: started_at,
+        endedAt: ended_at ?? undefined,
+      }));
+  }
+
+  #expire(): void {
+    this.#sql.exec("DELETE FROM tasks WHERE ended_at < ?", Date.now() - this.#keepMs);
+  }
+}

@@ -1,6 +1,6 @@
 #!/bin/bash
 # entrypoint.sh SERVER [ARGUMENT...]: the image's program, under tini. Bounds the processes of the sandbox, so that a fork
-# bomb leaves the server and its neighbours to work, and becomes the image's own server.
+# bomb leaves the server and its neighbours to work, keeps sandboxd running, and becomes the image's own server.
 #
 # Root is exempt from `ulimit -u` on most kernels, so the limit is the control group's where that can be written; in a
 # virtual machine, whose control group is the root and has none, that of a group below it.
@@ -16,4 +16,6 @@ group=${SANDBOX_CGROUP:-/sys/fs/cgroup}
   echo "$limit" >"$group/pids.max"
 } 2>/dev/null
 ulimit -u "$limit" 2>/dev/null
+# sandboxd may be killed by user code, and takes over then what the one before was running.
+while :; do node /opt/sandbox-mcp/sandboxd/dist/sandboxd.cjs; sleep 0.1; done &
 exec "$@"

@@ -19,7 +19,6 @@ import { Shells } from "./shells.ts";
 export interface ShellHost {
   readonly client: {
     readonly commands: { execute(command: string, sessionID: string): Promise<Executed> };
-    readonly files: { exists(path: string, sessionID: string): Promise<{ exists: boolean }> };
   };
 }
 
@@ -36,7 +35,7 @@ export interface Reply {
   stderr: string;
 }
 
-/** The shell for short helpers: never the one that a command's session waits in. */
+/** The shell for short helpers: never the one that a long one is at work in. */
 const CONTROL = "control";
 
 const SETUP = {
@@ -59,7 +58,7 @@ const END_MS = 5000;
 const ANSWER_MS = 60_000;
 
 export interface CallOptions {
-  /** A session of the sandbox, or undefined for the shell of short helpers. */
+  /** A shell of its own, for what takes long. */
   session?: string;
   /** Text for standard input, which must not hold NUL; a line break is added. */
   input?: string;
@@ -87,15 +86,6 @@ export class Shell {
     this.#shells.forget();
   }
 
-  /** Whether the sandbox has a file, asked without starting a process there; false when nobody can say. */
-  async hasFile(path: string): Promise<boolean> {
-    const found = await within(
-      ANSWER_MS,
-      this.#host.client.files.exists(path, CONTROL).catch(() => undefined),
-    );
-    return found?.exists === true;
-  }
-
   /**
    * Calls a shell function and reads its answer. User code can kill any shell of its sandbox: the SDK then answers
    * SESSION_TERMINATED once, and the next call finds a fresh shell.
@@ -115,10 +105,8 @@ export class Shell {
     const words = first.split(" ").filter(Boolean);
     if (words[0] === DAMAGED || (words.length === 0 && MISSING.test(result.stderr)))
       throw damaged("/opt/sandbox-mcp, where the server keeps its programs, was changed");
-    // The shell drops the rest of a line that it can start no process for; standard error is the helper's own, but for
-    // the answer that holds a command's whole output.
-    const isOutput = words[0] === "exited" && words.length === 4;
-    if (!isOutput && saysExhausted(result.stderr)) throw exhausted();
+    // The shell drops the rest of a line that it can start no process for.
+    if (saysExhausted(result.stderr)) throw exhausted();
     return {
       words,
       rest: end < 0 ? "" : result.stdout.slice(end + 1),

@@ -1,6 +1,7 @@
 #!/bin/bash
-# entrypoint.sh SERVER [ARGUMENT...]: the image's program, under tini. Bounds the processes of the sandbox, so that a fork
-# bomb leaves the server and its neighbours to work, and becomes the image's own server.
+# entrypoint.sh SERVER [ARGUMENT...]: the image's program, under tini. Bounds the processes of the sandbox where that can be
+# done, so that a fork bomb leaves its neighbours to work, and becomes the image's own server. The server is bounded with it:
+# while a bomb has taken all processes, it goes on and can start none.
 #
 # Root is exempt from `ulimit -u` on most kernels, so the limit is the control group's where that can be written; in a
 # virtual machine, whose control group is the root and has none, that of a group below it.
@@ -15,5 +16,8 @@ group=${SANDBOX_CGROUP:-/sys/fs/cgroup}
   fi
   echo "$limit" >"$group/pids.max"
 } 2>/dev/null
-ulimit -u "$limit" 2>/dev/null
+bounded=$?
+ulimit -u "$limit" 2>/dev/null && [ "$EUID" -ne 0 ] && bounded=0
+[ "$bounded" -eq 0 ] ||
+  echo "sandbox-mcp: no limit of processes could be set: $group cannot be written, and ulimit -u does not bind root" >&2
 exec "$@"

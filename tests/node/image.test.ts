@@ -1,5 +1,5 @@
 /** What the image runs first, as far as that shows without building it. */
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -58,5 +58,14 @@ describe("the entrypoint", () => {
   it("starts the server where no group can be written", () => {
     mkdirSync(join(group, "pids.max"));
     expect(run("/bin/echo", "runs")).toBe("runs\n");
+  });
+
+  it("says in one line where nothing bounds the processes", () => {
+    mkdirSync(join(group, "pids.max"));
+    const script = join(root, "container/entrypoint.sh");
+    const env = { PATH: "/usr/bin:/bin", SANDBOX_CGROUP: group };
+    const { stderr } = spawnSync("/bin/bash", [script, "/bin/true"], { env, encoding: "utf8" });
+    const isRoot = process.getuid?.() === 0;
+    expect(stderr).toMatch(isRoot ? /^sandbox-mcp: no limit of processes .*\n$/ : /^$/);
   });
 });

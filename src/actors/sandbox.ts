@@ -399,8 +399,8 @@ export class Sandbox extends BaseSandbox<Env> {
   override renewActivityTimeout(): void {
     const { accountLink, runs } = this.#parts;
     const whole = this.sleepAfter;
-    if (!runs.isBusy && this.#calls === 0)
-      this.sleepAfter = Math.max(0, SLEEP_AFTER_S - accountLink.unusedMs / 1000);
+    if (typeof whole === "number" && !runs.isBusy && this.#calls === 0)
+      this.sleepAfter = Math.max(0, whole - accountLink.unusedMs / 1000);
     super.renewActivityTimeout();
     this.sleepAfter = whole;
   }

@@ -4,8 +4,6 @@
  */
 import { damaged } from "../shared/errors.ts";
 
-export type Data = Record<string, unknown>;
-
 /** The answer of a call. @throws {ToolError} `damaged` when it is not what the control server answers */
 export async function answerOf<T>(call: Promise<T>, isAnswer: (answer: unknown) => boolean): Promise<T> {
   let answer: T;
@@ -24,10 +22,6 @@ export function misanswered(cause?: unknown): Error {
   );
   error.cause = cause;
   return error;
-}
-
-export function isData(value: unknown): value is Data {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 export function isTexts(value: unknown): value is string[] {

@@ -1,5 +1,6 @@
 /** Calls the functions of `container/*.sh` in shells of the sandbox, over the SDK's sessions. */
-import { answerOf, isData } from "./answer.ts";
+import { answerOf } from "./answer.ts";
+import { isRecord } from "../shared/is-record.ts";
 import { within } from "../shared/within.ts";
 import {
   SHELL_KILLED,
@@ -30,7 +31,7 @@ interface Executed {
 }
 
 function isExecuted(answer: unknown): boolean {
-  return isData(answer) && typeof answer.stdout === "string" && typeof answer.stderr === "string";
+  return isRecord(answer) && typeof answer.stdout === "string" && typeof answer.stderr === "string";
 }
 
 export interface Reply {

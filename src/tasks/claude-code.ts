@@ -2,6 +2,7 @@
 import { parseBounded, SANDBOX_JSON } from "../shared/bounded-json.ts";
 import type { AgentReport, EventReader } from "./agents.ts";
 import type { Tokens } from "../runs/task-detail.ts";
+import { isRecord } from "../shared/is-record.ts";
 
 /** Characters of a line of progress at most. */
 const LINE_CHARACTERS = 200;
@@ -152,7 +153,7 @@ function parse(line: string): Fields | undefined {
 }
 
 function record(value: unknown): Fields | undefined {
-  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Fields) : undefined;
+  return isRecord(value) ? value : undefined;
 }
 
 function text(value: unknown): string | undefined {

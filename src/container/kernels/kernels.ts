@@ -6,7 +6,8 @@
  * is looked at now and then. A call of the SDK that nobody waits for any more is counted in `abandoned`.
  */
 import { KeyedQueue } from "../../shared/queue.ts";
-import { answerOf, isData } from "../answer.ts";
+import { answerOf } from "../answer.ts";
+import { isRecord } from "../../shared/is-record.ts";
 import { ToolError, answered, damaged, exhausted, saysExhausted, sdkCode } from "../../shared/errors.ts";
 import { type ExecHost, endStarted, exitCode, signal, watch } from "./process.ts";
 import { within } from "../../shared/within.ts";
@@ -323,7 +324,7 @@ function keyOf({ language, context }: CodeSpec): string {
 }
 
 function isContext(answer: unknown): boolean {
-  return isData(answer) && typeof answer.id === "string";
+  return isRecord(answer) && typeof answer.id === "string";
 }
 
 function contextOf(id: string, language: Language): KernelContext {

@@ -1,5 +1,6 @@
 /** What a call of code came to, from what the executor made of its cell. */
-import { isData, isTexts } from "../answer.ts";
+import { isTexts } from "../answer.ts";
+import { isRecord } from "../../shared/is-record.ts";
 import {
   type CodeError,
   type CodeStream,
@@ -17,7 +18,7 @@ export interface Printed {
 
 /** Whether it is what an executor prints, and not what something else in its place makes of a cell. */
 export function isPrinted(answer: unknown): answer is Printed {
-  if (!isData(answer) || !isData(answer.logs)) return false;
+  if (!isRecord(answer) || !isRecord(answer.logs)) return false;
   const { logs, error } = answer;
   return isTexts(logs.stdout) && isTexts(logs.stderr) && (error === undefined || isError(error));
 }

@@ -3,7 +3,8 @@
  * cell that runs code, and the one JSON document that comes back for each of them.
  */
 import { z } from "zod";
-import { isData, isTexts } from "../answer.ts";
+import { isTexts } from "../answer.ts";
+import { isRecord } from "../../shared/is-record.ts";
 import { parseBounded, SANDBOX_JSON } from "../../shared/bounded-json.ts";
 
 export type Language = "python" | "javascript" | "typescript";
@@ -77,7 +78,7 @@ const FORMS = ["text", "png", "jpeg", "svg", "html", "markdown", "latex", "javas
 /** Checked by hand: it is on the path of every call, where a schema takes ten times as long. */
 function isDocument(value: unknown): value is RunDocument {
   return (
-    isData(value) &&
+    isRecord(value) &&
     value.sandbox_mcp_run === 1 &&
     typeof value.run === "string" &&
     typeof value.spilled === "boolean" &&
@@ -92,7 +93,7 @@ function isDocument(value: unknown): value is RunDocument {
 
 function isStream(value: unknown): value is CodeStream {
   return (
-    isData(value) &&
+    isRecord(value) &&
     isTextOrNone(value.text) &&
     Number.isInteger(value.bytes) &&
     Number.isInteger(value.dropped) &&
@@ -101,13 +102,13 @@ function isStream(value: unknown): value is CodeStream {
 }
 
 function isResult(value: unknown): value is RichResult {
-  return isData(value) && FORMS.every((form) => isTextOrNone(value[form]));
+  return isRecord(value) && FORMS.every((form) => isTextOrNone(value[form]));
 }
 
 /** Whether it is an error of a document, or the executor's own. */
 export function isError(value: unknown): value is CodeError {
   return (
-    isData(value) &&
+    isRecord(value) &&
     typeof value.name === "string" &&
     typeof value.message === "string" &&
     isTexts(value.traceback)

@@ -10,10 +10,10 @@ RUN npm install --global --no-audit --no-fund @anthropic-ai/claude-code@2.1.328 
 # A commit needs a name. Whoever wants another sets it with `git config --global`, which goes before the system's.
 RUN git config --system user.name Sandbox && git config --system user.email sandbox@localhost
 
-# Ours: the command wrapper, the file helpers and the kernels' preludes. Owned by root and read-only to everyone.
+# Ours: sandboxd, the file helpers and the kernels' preludes. Owned by root and read-only to everyone.
 COPY --chmod=0555 container/ /opt/sandbox-mcp/
 
-RUN mkdir -p /var/lib/sandbox-mcp/runs /var/lib/sandbox-mcp/sessions
+RUN mkdir -p /var/lib/sandbox-mcp/runs
 
 # Behind ours, the entrypoint of the base image.
 ENTRYPOINT ["/usr/bin/tini", "--", "/opt/sandbox-mcp/entrypoint.sh", "/container-server/sandbox"]

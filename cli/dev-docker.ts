@@ -3,6 +3,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { bundleSandboxd, imageBundle } from "../scripts/bundle-sandboxd.ts";
 import { announce } from "./announce.ts";
 import { quietWrangler } from "./bundle.ts";
 import { whyNotServing } from "./ready.ts";
@@ -15,6 +16,9 @@ if (spawnSync("docker", ["info"], { stdio: "ignore" }).status !== 0) {
   console.error("Docker is not running, or not installed: see https://docs.docker.com/get-docker/.");
   process.exit(1);
 }
+
+// The image copies it.
+await bundleSandboxd(imageBundle);
 
 // wrangler dev takes the Worker's variables from .dev.vars alone.
 const file = join(root, ".dev.vars");

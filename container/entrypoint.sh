@@ -1,7 +1,7 @@
 #!/bin/bash
 # entrypoint.sh SERVER [ARGUMENT...]: the image's program, under tini. Bounds the processes of the sandbox where that can be
-# done, so that a fork bomb leaves its neighbours to work, and becomes the image's own server. The server is bounded with it:
-# while a bomb has taken all processes, it goes on and can start none.
+# done, so that a fork bomb leaves its neighbours to work, keeps sandboxd running, and becomes the image's own server. Both
+# are bounded with it: while a bomb has taken all processes, they go on and can start none.
 #
 # Root is exempt from `ulimit -u` on most kernels, so the limit is the control group's where that can be written; in a
 # virtual machine, whose control group is the root and has none, that of a group below it.
@@ -20,4 +20,6 @@ bounded=$?
 ulimit -u "$limit" 2>/dev/null && [ "$EUID" -ne 0 ] && bounded=0
 [ "$bounded" -eq 0 ] ||
   echo "sandbox-mcp: no limit of processes could be set: $group cannot be written, and ulimit -u does not bind root" >&2
+# sandboxd may be killed by user code, and takes over then what the one before was running.
+while :; do node /opt/sandbox-mcp/sandboxd/dist/sandboxd.cjs; sleep 0.1; done &
 exec "$@"

@@ -14,6 +14,7 @@ import { environmentLinks, pythonDirectories, sandboxPackagesDirectory } from ".
 import type { Toolchain } from "./toolchain.ts";
 
 export const runtimeDirectory = "/opt/sandbox-runtime";
+export const sandboxdProgram = `${runtimeDirectory}/sandboxd.cjs`;
 export const controlSocket = "/run/sandbox/control.sock";
 /** For the control server's own files, away from the user's /tmp. */
 export const scratchDirectory = "/run/sandbox/scratch";
@@ -84,6 +85,8 @@ export interface View {
   runtime: string;
   /** The repository's container/ directory, seen as /opt/sandbox-mcp. */
   container: string;
+  /** The bundle of sandboxd. */
+  sandboxd: string;
   /** Generated files on the host, by their path in the sandbox. */
   files: Mount[];
   /** The directory of Python packages made by `npm start`, each interpreter's under its key. */
@@ -124,6 +127,7 @@ export function readOnlyMounts(view: View): Mount[] {
   }
   mounts.push({ from: toolchain.node, to: `${runtimeDirectory}/bin/node` });
   mounts.push({ from: view.runtime, to: `${runtimeDirectory}/runtime` });
+  mounts.push({ from: view.sandboxd, to: sandboxdProgram });
   for (const { name, path } of toolchain.packages) {
     mounts.push({ from: path, to: `${runtimeDirectory}/node_modules/${name}` });
   }

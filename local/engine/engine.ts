@@ -8,6 +8,7 @@ import { dirname, join } from "node:path";
 import type { AddressInfo } from "node:net";
 import { printable } from "./printable.ts";
 import type { HostDirectory } from "./mounts.ts";
+import { bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
 import { Router } from "./router.ts";
 import { hostCertificates, bundlePath } from "./certificates.ts";
 import { checkBubblewrap, unprivilegedUser } from "./check.ts";
@@ -112,7 +113,11 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     python === undefined
       ? []
       : await writeFiles(join(files, `python-${pythons++}`), environmentFiles(python));
+  const sandboxd = join(directory, "sandboxd.cjs");
+  await bundleSandboxd(sandboxd);
+  await chmod(sandboxd, 0o644);
   const view: View = {
+    sandboxd,
     toolchain,
     runtime: options.runtime ?? join(repository, "local/runtime"),
     container: join(repository, "container"),

@@ -2,8 +2,15 @@
 import { closeSync, constants, fstatSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { connect, type Socket } from "node:net";
+import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import type { ExitReport } from "../platform/protocol.ts";
-import { controlSocket, egressSocket, runtimeDirectory, scratchDirectory } from "./bubblewrap.ts";
+import {
+  controlSocket,
+  egressSocket,
+  runtimeDirectory,
+  sandboxdProgram,
+  scratchDirectory,
+} from "./bubblewrap.ts";
 import { start, type Processes, type StartOptions } from "./processes.ts";
 
 /** Something that runs, in whatever isolation. */
@@ -36,6 +43,10 @@ export const runtimeCommand = [
   egressSocket,
   "--scratch",
   scratchDirectory,
+  "--sandboxd",
+  sandboxdProgram,
+  "--sandboxd-port",
+  String(SANDBOXD_PORT),
 ];
 
 /** How long a sandbox may take from its start to its first answer. */

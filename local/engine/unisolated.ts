@@ -4,6 +4,7 @@ import { existsSync, lstatSync } from "node:fs";
 import { mkdir, rm, symlink } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
+import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import type { ExitReport } from "../platform/protocol.ts";
 import type { View } from "./bubblewrap.ts";
 import { bundlePath } from "./certificates.ts";
@@ -73,9 +74,16 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
   }
 
   const control = join(directory, "control.sock");
-  const env = onTheHost({ ...options.env, HOME: home, TMPDIR: temporary, [marker]: directory });
+  const env = onTheHost({
+    ...options.env,
+    HOME: home,
+    TMPDIR: temporary,
+    [marker]: directory,
+    SANDBOXD_ROOT: join(directory, "sandboxd"),
+  });
   env.PATH = `${bin}:${process.env.PATH ?? "/usr/bin:/bin"}`;
-  const args = [join(view.runtime, "main.ts"), "--socket", control];
+  const sandboxd = ["--sandboxd", view.sandboxd, "--sandboxd-port", String(SANDBOXD_PORT)];
+  const args = [join(view.runtime, "main.ts"), "--socket", control, ...sandboxd];
   const program = [view.toolchain.node, "--disable-warning=ExperimentalWarning", ...args];
   const child = spawn("/bin/sh", ["-c", prelude, "sandbox", ...options.groups, "--", ...program], {
     cwd: "/workspace",

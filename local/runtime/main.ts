@@ -4,6 +4,7 @@
  *   node main.ts --socket <path> [--egress <path>] [--workspace /workspace] [--scratch <directory>]
  *
  * `--socket`: where to listen. `--egress`: the engine's socket that is the way out; without it none is offered.
+ * `--sandboxd`: the program that is kept running beside this one; `--sandboxd-port` leads to it.
  * `--scratch`: a directory for files of sessions and processes, by default in /dev/shm, else in /tmp. On a tmpfs a
  * command costs less than half of what it costs on a disk.
  * SIGTERM ends all processes it started and exits with 0.
@@ -11,8 +12,9 @@
 import { accessSync, constants, existsSync, mkdtempSync, readdirSync, rmSync, unlinkSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { parseArgs } from "node:util";
+import { keepSandboxd } from "./sandboxd.ts";
 import { SandboxAPI } from "./api.ts";
 import { messageOf } from "./errors.ts";
 import { Files } from "./files.ts";
@@ -29,11 +31,15 @@ const { values } = parseArgs({
     egress: { type: "string" },
     workspace: { type: "string", default: "/workspace" },
     scratch: { type: "string" },
+    sandboxd: { type: "string" },
+    "sandboxd-port": { type: "string" },
   },
 });
 
-// The engine sets it for this program alone.
+const { ...whole } = process.env;
+// The engine sets it for its own programs alone.
 delete process.env.NODE_COMPILE_CACHE;
+delete process.env.SANDBOXD_ROOT;
 
 // Node would open its debugger, to which user code could then connect.
 process.on("SIGUSR1", () => undefined);
@@ -52,7 +58,11 @@ async function main(): Promise<void> {
   const sessions = new Sessions(workspace, scratch);
   const interpreter = new InterpreterAPI({ cwd: workspace });
   const files = new Files((sessionID) => sessions.directoryOf(sessionID));
-  const server = createControlServer(new SandboxAPI({ sessions, files, interpreter }));
+  const sandboxd =
+    values["sandboxd-port"] === undefined
+      ? undefined
+      : { port: Number(values["sandboxd-port"]), path: join(dirname(socket), "sandboxd.sock") };
+  const server = createControlServer(new SandboxAPI({ sessions, files, interpreter }), sandboxd);
 
   const stop = async (): Promise<void> => {
     server.close();
@@ -65,6 +75,8 @@ async function main(): Promise<void> {
   process.once("SIGTERM", () => void stop());
   process.once("SIGINT", () => void stop());
 
+  if (sandboxd !== undefined && values.sandboxd !== undefined)
+    keepSandboxd(values.sandboxd, sandboxd.path, whole);
   if (egress !== undefined) await forwardEgress(egress);
   removeStale(socket);
   await listen(server, { path: socket });

@@ -1,19 +1,26 @@
 import { connect, type Socket } from "node:net";
 
+/** A port that is no port here but a socket with a name: sandboxes without isolation share the host's ports. */
+export interface OwnPort {
+  port: number;
+  path: string;
+}
+
 /** Connects to a server inside the sandbox, on IPv4 or, failing that, IPv6 loopback. */
-export async function connectToPort(port: number): Promise<Socket> {
+export async function connectToPort(port: number, ours?: OwnPort): Promise<Socket> {
+  if (port === ours?.port) return dial({ path: ours.path });
   try {
-    return await dial("127.0.0.1", port);
+    return await dial({ host: "127.0.0.1", port });
   } catch (error) {
-    return dial("::1", port).catch(() => {
+    return dial({ host: "::1", port }).catch(() => {
       throw error;
     });
   }
 }
 
-function dial(host: string, port: number): Promise<Socket> {
+function dial(where: { host: string; port: number } | { path: string }): Promise<Socket> {
   return new Promise((resolve, reject) => {
-    const socket = connect({ host, port, allowHalfOpen: true, noDelay: true });
+    const socket = connect({ ...where, allowHalfOpen: true, noDelay: true });
     socket.once("error", reject);
     socket.once("connect", () => {
       socket.off("error", reject);

@@ -1,5 +1,6 @@
 /** What the actor of a sandbox is made of, and how its parts reach each other. */
 import type { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
+import { Connection } from "../container/connection.ts";
 import { Commands } from "../runs/command.ts";
 import { Runs } from "../runs/runs.ts";
 import type { RunRecord } from "../runs/store.ts";
@@ -56,7 +57,14 @@ export function assemble(actor: BaseSandbox<Env>, ctx: DurableObjectState<{}>, e
     outlived: () => lifecycle.outlived(),
   });
   const accountLink = new AccountLink(ctx, env, shell);
-  const commands = new Commands(shell);
+  const connection = new Connection({
+    running,
+    // Any call of the SDK's: it starts what is not there, and says in its own words why it cannot.
+    start: async () => void (await actor.client.utils.ping()),
+    fetch: (port, request) => container(ctx).getTcpPort(port).fetch(request),
+    used: () => actor.renewActivityTimeout(),
+  });
+  const commands = new Commands({ connection, running });
   const files = new Files(shell, actor);
   const kernels = new Kernels(actor, ctx.storage.sql);
   const runs = new Runs({
@@ -71,7 +79,7 @@ export function assemble(actor: BaseSandbox<Env>, ctx: DurableObjectState<{}>, e
   });
   const retention = new Retention({
     kv: ctx.storage.kv,
-    shell,
+    connection,
     running,
     keepMs: config.resultTTLDays * DAY_MS,
     background,
@@ -135,4 +143,9 @@ export function assemble(actor: BaseSandbox<Env>, ctx: DurableObjectState<{}>, e
     budgets,
     tasks,
   };
+}
+
+function container({ container: there }: DurableObjectState<{}>): Container {
+  if (there) return there;
+  throw new Error("this actor has no container");
 }

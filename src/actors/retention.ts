@@ -1,7 +1,7 @@
 /** What is cleaned up behind runs: their files in the sandbox soon, their records and logs when they expire. */
+import type { Connection } from "../container/connection.ts";
 import { localID } from "../runs/id.ts";
 import type { RunRecord } from "../runs/store.ts";
-import type { Shell } from "../container/shell.ts";
 
 /** Ended runs whose files in the sandbox are removed in one call. */
 const CLEAN_BATCH = 16;
@@ -17,7 +17,7 @@ const PLANNED = "sweep";
 
 export interface RetentionHost {
   kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
-  shell: Shell;
+  connection: Connection;
   running(): boolean;
   /** How long a record outlives its run, milliseconds. */
   keepMs: number;
@@ -39,14 +39,12 @@ export class Retention {
   }
 
   runEnded(run: RunRecord, hasFiles: boolean): void {
-    const { shell, keepMs, background } = this.#host;
+    const { connection, keepMs, background } = this.#host;
     if (hasFiles && this.#host.running()) {
       this.#toClean.push(localID(run.id));
       if (this.#toClean.length >= CLEAN_BATCH || run.logBytes + run.droppedBytes > CLEAN_BYTES) {
         const ids = this.#toClean.splice(0);
-        background(
-          shell.call("run.sh", `sbx_clean ${ids.join(" ")}`, { silent: true }).catch(() => undefined),
-        );
+        background(connection.send({ type: "forget", ids }).catch(() => undefined));
       }
     }
     if (!this.#isPlanned) background(this.#plan(Date.now() + keepMs));

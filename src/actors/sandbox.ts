@@ -72,17 +72,21 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.ctx.container?.running === true;
   }
 
-  /** @param mayUseModel whether whoever sends the code may hand tasks to an agent, beside which it then may run */
+  /**
+   * @param mayUseModel whether whoever sends the code may hand tasks to an agent, beside which it then may run
+   * @param namesID whether the answer names the run also where there is no more to fetch
+   */
   executeCode(
     owner: Owner,
     spec: Omit<CodeSpec, "runID" | "logCapBytes">,
     waitMs: number,
     mayUseModel: boolean,
+    namesID: boolean,
   ): Promise<Answer<RunView>> {
     const waitUntil = Date.now() + waitMs;
     return this.#serve(owner, () => {
       if (!mayUseModel) this.#parts.tasks.keepApart(owner.sandbox);
-      return this.#start("code", spec.code, spec.timeoutMs, waitUntil, (run, allowance) =>
+      return this.#start("code", spec.code, spec.timeoutMs, waitUntil, namesID, (run, allowance) =>
         startCode(
           this.#parts.kernels,
           this.#parts.shell,
@@ -94,17 +98,18 @@ export class Sandbox extends BaseSandbox<Env> {
     });
   }
 
-  /** @param mayUseModel as for code */
+  /** @param mayUseModel as for code, and `namesID` too */
   executeCommand(
     owner: Owner,
     spec: CommandSpec,
     waitMs: number,
     mayUseModel: boolean,
+    namesID: boolean,
   ): Promise<Answer<RunView>> {
     const waitUntil = Date.now() + waitMs;
     return this.#serve(owner, () => {
       if (!mayUseModel) this.#parts.tasks.keepApart(owner.sandbox);
-      return this.#start("command", spec.command, spec.timeoutMs, waitUntil, (run, allowance) =>
+      return this.#start("command", spec.command, spec.timeoutMs, waitUntil, namesID, (run, allowance) =>
         this.#parts.commands.start(run, { ...spec, ...allowance }, (trace) => run.trace(trace)),
       );
     });
@@ -115,7 +120,7 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#serve(owner, async () => {
       const { used, allowed } = await this.#tellModelTokens();
       if (used >= allowed) throw quotaError({ limit: "modelTokensPerDay", allowed, used });
-      const run = await this.#start("task", spec.task, spec.timeoutMs, 0, (active, allowance) =>
+      const run = await this.#start("task", spec.task, spec.timeoutMs, 0, true, (active, allowance) =>
         this.#parts.tasks.start(active, { ...spec, ...allowance }),
       );
       await this.#parts.accountLink.account(owner).taskSeen(run);
@@ -289,6 +294,7 @@ export class Sandbox extends BaseSandbox<Env> {
     source: string,
     timeoutMs: number,
     waitUntil: number,
+    namesID: boolean,
     launch: (run: ActiveRun, allowance: Allowance) => Execution,
   ): Promise<RunView> {
     const { stakes, gate, accountLink, runs } = this.#parts;
@@ -301,7 +307,13 @@ export class Sandbox extends BaseSandbox<Env> {
     }
     const waitMs = Math.max(0, waitUntil - Date.now());
     this.#parts.storage.changed();
-    return runs.start(kind, titleOf(source), (run) => grant.held(launch(run, grant.allowance)), waitMs);
+    return runs.start(
+      kind,
+      titleOf(source),
+      (run) => grant.held(launch(run, grant.allowance)),
+      waitMs,
+      namesID,
+    );
   }
 
   /** Does the work of one call that needs the container: a new sandbox must be within the principal's quota. */

@@ -21,7 +21,6 @@ import { Shells } from "./shells.ts";
 export interface ShellHost {
   readonly client: {
     readonly commands: { execute(command: string, sessionID: string): Promise<Executed> };
-    readonly files: { exists(path: string, sessionID: string): Promise<{ exists: boolean }> };
   };
 }
 
@@ -42,7 +41,7 @@ export interface Reply {
   stderr: string;
 }
 
-/** The shell for short helpers: never the one that a command's session waits in. */
+/** The shell for short helpers: never the one that a long one is at work in. */
 const CONTROL = "control";
 
 const SETUP = {
@@ -75,7 +74,7 @@ export interface Surroundings {
 }
 
 export interface CallOptions {
-  /** A session of the sandbox, or undefined for the shell of short helpers. */
+  /** A shell of its own, for what takes long. */
   session?: string;
   /** Text for standard input, which must not hold NUL; a line break is added. */
   input?: string;
@@ -109,15 +108,6 @@ export class Shell {
   /** The container is gone, and every shell with it. */
   forget(): void {
     this.#shells.forget();
-  }
-
-  /** Whether the sandbox has a file, asked without starting a process there; false when nobody can say. */
-  async hasFile(path: string): Promise<boolean> {
-    const found = await within(
-      ANSWER_MS,
-      this.#host.client.files.exists(path, CONTROL).catch(() => undefined),
-    );
-    return found?.exists === true;
   }
 
   /**

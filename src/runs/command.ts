@@ -1,19 +1,24 @@
-/** Shell commands in a sandbox, by the wrapper in `container/run.sh`. */
+/** Shell commands in a sandbox, which sandboxd runs: from the call that starts one to its end. */
 import {
-  SHELL_KILLED,
-  ToolError,
-  isExhausted,
-  isGone,
-  isNoAnswer,
-  sdkCode,
-  unwritable,
-} from "../shared/errors.ts";
-import { RUNS } from "../container/kernels/protocol.ts";
-import { type Reply, type Shell, outputBytes, quote } from "../container/shell.ts";
-import { type Polled, RunFiles, statusOf } from "./output-files.ts";
+  type Call,
+  type Event,
+  type Piece,
+  type StartCall,
+  WINDOW_BYTES,
+} from "../../container/sandboxd/protocol.ts";
+import { type Connection, containerGone } from "../container/connection.ts";
+import { damaged, exhausted, isNoAnswer, noAnswer, unwritable } from "../shared/errors.ts";
 import { Limit } from "./limit.ts";
 import { KeyedQueue } from "../shared/queue.ts";
-import { type Allowance, type End, type Execution, type RunSink, waitingFor } from "./run.ts";
+import {
+  type Allowance,
+  type End,
+  type Execution,
+  type RunSink,
+  STREAMS,
+  type Stream,
+  waitingFor,
+} from "./run.ts";
 
 export interface CommandSpec extends Allowance {
   command: string;
@@ -34,40 +39,34 @@ export interface CommandState {
   cut?: string;
 }
 
-/** How long one call into the sandbox waits for a command to end, seconds. */
-const WAIT_SECONDS = 1;
-
-/** The pause between two attempts to kill, milliseconds: longer than what processes get to end by themselves. */
-const KILL_AGAIN_MS = 4000;
-
-/** How long the end of a container is waited for once the way to it broke, milliseconds; and how often it may break. */
-const DOWN_MS = 3000;
-const MAX_RECONNECTS = 5;
-
-/** How much longer than it was told to wait a call may take before the sandbox counts as hanging, milliseconds. */
-const ANSWER_MS = 30_000;
-
-/** The same for the call that ends a command, which waits for nothing. */
+/** How long the call that ends a command may take, milliseconds: it waits for nothing. */
 const KILL_MS = 10_000;
 
-/** How often a sandbox without a free process is asked again to end a command. */
-const MAX_EXHAUSTED = 3;
+/** How often a silent connection is tried, and what is safe here is told, milliseconds. */
+const TICK_MS = 1000;
+const SILENCE_TICKS = 10;
 
-/** The pause before a sandbox is called again that had no process, or no shell, for a call. Milliseconds. */
-const PAUSE_MS = 1000;
+/** How long the end of a container is waited for once the way to it broke, milliseconds; and how often it may break for nothing. */
+const DOWN_MS = 8000;
+const MAX_BREAKS = 20;
 
-const NOT_STOPPED =
-  "It could not be stopped: the sandbox is out of processes or memory, also for what would stop it. Use destroy_sandbox and start afresh.";
+/** The pause before the way is tried again, milliseconds for each time that it broke. */
+const AGAIN_MS = 20;
 
 /** Why a command is being ended early. */
 type Stop = "timed_out" | "cancelled";
 
+export interface CommandsHost {
+  connection: Connection;
+  running(): boolean;
+}
+
 export class Commands {
-  readonly #shell: Shell;
+  readonly #host: CommandsHost;
   readonly #queue = new KeyedQueue();
 
-  constructor(shell: Shell) {
-    this.#shell = shell;
+  constructor(host: CommandsHost) {
+    this.#host = host;
   }
 
   /**
@@ -75,18 +74,19 @@ export class Commands {
    * @param started is told what `resume` needs before the command starts, and undefined when it did not after all
    */
   start(sink: RunSink, spec: CommandSpec, started: (trace: CommandState | undefined) => void): Execution {
-    const run = new RunningCommand(this.#shell, sink, spec);
+    const run = new RunningCommand(this.#host, sink);
     const turn = this.#queue.run(spec.session, sink.id, async () => {
       if (run.stop || sink.ended) return NEVER_STARTED;
       sink.began();
       const deadline = Date.now() + spec.timeoutMs;
       run.limit.deadline(deadline);
       started({ session: spec.session, deadline, cut: spec.cut });
-      const reply = await run.start(spec, untilDeadline(deadline)).catch((error: unknown) => {
-        started(undefined);
+      const { session, command, cwd, env, timeoutMs, cut } = spec;
+      const call: StartCall = { type: "start", id: sink.id, session, command, cwd, env, timeoutMs };
+      return run.follow(deadline, cut, call).catch((error: unknown) => {
+        if (!run.mayHaveStarted) started(undefined);
         throw error;
       });
-      return run.follow(reply, deadline);
     });
     return {
       done: run.limit.hold(Promise.race([turn, run.withdrawn])),
@@ -96,41 +96,46 @@ export class Commands {
   }
 
   /** Goes on with a command that an earlier actor started, where the sink's output ends. */
-  resume(sink: RunSink, trace: CommandState): Execution {
-    const { session, deadline } = trace;
-    const run = new RunningCommand(this.#shell, sink, trace);
-    run.started = true;
-    run.resumed = true;
+  resume(sink: RunSink, { session, deadline, cut }: CommandState): Execution {
+    const run = new RunningCommand(this.#host, sink);
     run.limit.deadline(deadline);
-    const done = this.#queue.run(session, sink.id, () => run.follow(undefined, deadline));
+    const done = this.#queue.run(session, sink.id, () => run.follow(deadline, cut));
     return { done: run.limit.hold(done), cancel: () => run.end("cancelled") };
   }
 }
 
 const NEVER_STARTED: End = { state: "cancelled", note: "It was cancelled before it started." };
 
+type Outcome = Extract<Event, { type: "ended" | "unknown" | "refused" }>;
+
 class RunningCommand {
-  readonly #shell: Shell;
+  readonly #host: CommandsHost;
   readonly #sink: RunSink;
-  readonly #session: string;
-  readonly #cut: string | undefined;
-  readonly #files: RunFiles;
   readonly limit = new Limit();
   readonly #withdrawn = Promise.withResolvers<End>();
-  #killedAt = 0;
-  #reconnects = 0;
-  #exhausted = 0;
+  /** What is told of the run that is no output. */
+  #outcome: Outcome | undefined;
+  #wake = () => {};
+  /** Why the run cannot be followed any more. */
+  #failure: unknown;
+  #isConnected = false;
+  /** Whether sandboxd has said anything of the run: then it has been started. */
+  #isKnown = false;
+  #silence = 0;
+  /** Output that has come and is not taken over yet, and how many bytes that is. */
+  #taking: Promise<unknown> = Promise.resolve();
+  #waiting = 0;
+  #breaks = 0;
+  #told = { stdout: 0, stderr: 0 };
+  #full = new Set<Stream>();
   started = false;
-  /** An earlier actor was about to start it, and may not have come to that. */
-  resumed = false;
+  /** Whether the call to start it was sent and not refused. */
+  mayHaveStarted = false;
   stop: Stop | undefined;
 
-  constructor(shell: Shell, sink: RunSink, { session, cut }: Pick<CommandState, "session" | "cut">) {
-    this.#shell = shell;
+  constructor(host: CommandsHost, sink: RunSink) {
+    this.#host = host;
     this.#sink = sink;
-    this.#session = session;
-    this.#cut = cut;
-    this.#files = new RunFiles(shell, sink);
   }
 
   /** Settles when it is cancelled while it waits its turn. */
@@ -138,85 +143,67 @@ class RunningCommand {
     return this.#withdrawn.promise;
   }
 
-  /** Undefined when it may have started, and nobody could say. @throws what kept it from starting */
-  async start(spec: CommandSpec, seconds: number): Promise<Reply | undefined> {
-    const reply = await this.#start(spec, seconds);
-    if (reply?.words[0] === "unable")
-      throw unwritable("The command", reply.stderr, "run_code", "destroy_sandbox");
-    return reply;
-  }
-
-  async #start(spec: CommandSpec, seconds: number): Promise<Reply | undefined> {
-    const env = Object.entries(spec.env ?? {}).map(([name, value]) => quote(`${name}=${value}`));
-    const only = env.length > 0 || spec.cwd !== undefined ? [quote(spec.cwd ?? ""), ...env] : [];
-    const line = ["sbx_start", this.#sink.id, spec.session, seconds, ...only].join(" ");
-    const call = { session: spec.session, input: spec.command, once: true, answerMs: ANSWER_MS };
+  /** Reports what the command prints until it has ended, and ends it at its deadline. Starts it where a call to do so is given. */
+  async follow(deadline: number, cut: string | undefined, start?: StartCall): Promise<End> {
+    const { connection } = this.#host;
+    const sink = this.#sink;
     this.started = true;
+    const unfollow = connection.follow(sink.id, {
+      event: (event) => this.#event(event),
+      piece: (piece) => this.#piece(piece),
+      broken: () => this.#broken(),
+    });
+    const late = setTimeout(() => void this.#timeout(), Math.max(0, deadline - Date.now()));
+    const tick = setInterval(() => this.#tick(), TICK_MS);
     try {
-      return await this.#shell.call("run.sh", line, call);
-    } catch (error) {
-      // Where there was a shell, the command may have started all the same: it may even be what took the processes.
-      if (isNoAnswer(error) || (error instanceof ToolError && isExhausted(error))) return undefined;
-      if (isExhausted(error) && (await this.#isAtWork())) return undefined;
-      if (sdkCode(error) !== SHELL_KILLED && !(await this.#isStillThere(error))) throw error;
-    }
-    // The shell or the way to it had gone before the command, or the command ended it: only in the first case nothing
-    // ran yet.
-    const again = { session: spec.session, answerMs: ANSWER_MS };
-    try {
-      const reply = await this.#shell.call("run.sh", `sbx_wait ${this.#sink.id} ${seconds}`, again);
-      return reply.words[0] === "unknown" ? await this.#shell.call("run.sh", line, call) : reply;
-    } catch (error) {
-      // What took all processes may be the command itself, at work; and so may be what keeps killing the shells.
-      if (isExhausted(error) && !(await this.#isAtWork())) throw error;
-      return undefined;
+      const outcome = await this.#attend(start);
+      return outcome === undefined ? LOST : this.#endOf(outcome, cut, start !== undefined);
+    } finally {
+      clearTimeout(late);
+      clearInterval(tick);
+      unfollow();
     }
   }
 
-  #isAtWork(): Promise<boolean> {
-    return this.#shell.hasFile(`${RUNS}/${this.#sink.id}.pid`);
+  /** Undefined when the run has got its end from elsewhere. */
+  async #attend(start?: StartCall): Promise<Outcome | undefined> {
+    const sink = this.#sink;
+    while (!this.#isOver && this.#outcome === undefined) {
+      if (this.#failure) throw this.#failure;
+      if (!this.#isConnected) await this.#connect(start);
+      if (this.#outcome !== undefined || this.#failure || !this.#isConnected) continue;
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#wake = resolve;
+      await Promise.race([promise, sink.over(TICK_MS * 60)]);
+    }
+    return this.#outcome;
   }
 
-  /** Reports what the command prints until it has ended, and ends it at its deadline. */
-  async follow(reply: Reply | undefined, deadline: number): Promise<End> {
-    const [word, status, outBytes] = reply?.words ?? ["running"];
-    if (word === "exited" && outBytes !== undefined && reply) {
-      const stdout = outputBytes(reply.rest);
-      const stderr = outputBytes(reply.stderr);
-      if (stdout && stderr) {
-        this.#sink.output("stdout", stdout);
-        this.#sink.output("stderr", stderr);
-        return this.#ended(statusOf(status));
-      }
+  async #connect(start?: StartCall): Promise<void> {
+    const sink = this.#sink;
+    await this.#taking;
+    const call: Call =
+      start && !this.#isKnown
+        ? start
+        : { type: "follow", id: sink.id, stdout: sink.position("stdout"), stderr: sink.position("stderr") };
+    this.#isConnected = true;
+    this.#silence = 0;
+    this.#full.clear();
+    this.#told = { stdout: 0, stderr: 0 };
+    try {
+      this.mayHaveStarted ||= this.#breaks > 0;
+      if (call === start && this.#breaks === 0) await this.#host.connection.begin(call);
+      else await this.#host.connection.send(call);
+      this.mayHaveStarted = true;
+      // The word of it may have gone with the connection before.
+      if (this.stop) this.#host.connection.tell({ type: "kill", id: sink.id, signal: "TERM" });
+      this.#catchUp();
+    } catch (error) {
+      this.#isConnected = false;
+      if (!this.#host.running()) return await this.#mended();
+      // As long as nobody answers it is tried again: the run has a limit.
+      if (!isNoAnswer(error)) throw error;
     }
-    while (!this.#isOver) {
-      try {
-        const polled = await this.#poll(deadline);
-        if (polled.state === "unknown") break;
-        if (polled.state === "exited" && polled.drained) return this.#ended(polled.status);
-      } catch (error) {
-        if (isExhausted(error)) {
-          if (this.stop && ++this.#exhausted === MAX_EXHAUSTED) return { state: "lost", note: NOT_STOPPED };
-          await this.#sink.over(PAUSE_MS);
-          continue;
-        }
-        // What kills every shell, often the command itself, may stop doing so; the limit ends the run in any case.
-        if (sdkCode(error) === SHELL_KILLED) {
-          await this.#sink.over(PAUSE_MS);
-          continue;
-        }
-        const askAgain = isNoAnswer(error) && !this.stop;
-        if (!askAgain && !(await this.#isStillThere(error))) throw error;
-      }
-    }
-    return {
-      state: "lost",
-      note: this.resumed
-        ? "The sandbox has no trace of the command: the server was restarted before it had started, so it never ran, or its files were removed. Run it again."
-        : reply
-          ? "The sandbox has no trace of the command any more: its files were removed while it ran."
-          : "The sandbox has no trace of the command: it never ran, or its files were removed.",
-    };
   }
 
   /** Whether the run has got its end from elsewhere. */
@@ -224,13 +211,94 @@ class RunningCommand {
     return this.#sink.ended || this.limit.isReached;
   }
 
-  async #poll(deadline: number): Promise<Polled> {
-    if (Date.now() >= deadline) this.stop ??= "timed_out";
-    // Again and again: a kill may come before the first process, or be missed by one that was just made.
-    if (this.stop && Date.now() - this.#killedAt > KILL_AGAIN_MS) await this.#kill();
-    if (this.stop) return this.#files.poll(WAIT_SECONDS, this.#session, ANSWER_MS);
-    const answerMs = Math.min(ANSWER_MS, Math.max(0, deadline - Date.now()) + KILL_MS);
-    return this.#files.poll(untilDeadline(deadline), this.#session, answerMs);
+  #event(event: Event): void {
+    this.#isKnown = true;
+    this.#silence = 0;
+    if (event.type !== "ended" && event.type !== "unknown" && event.type !== "refused") return;
+    void this.#end(event);
+  }
+
+  /** What came before the end is taken over before it. */
+  async #end(outcome: Outcome): Promise<void> {
+    await this.#taking;
+    this.#outcome = outcome;
+    this.#wake();
+  }
+
+  /** One after the other: what comes waits here as long as there is no room for it. */
+  #piece(piece: Piece): void {
+    const { length } = piece.bytes;
+    this.#isKnown = true;
+    this.#silence = 0;
+    this.#waiting += length;
+    // Nobody who keeps to the protocol sends more than that without a word from here.
+    if (this.#waiting > 4 * WINDOW_BYTES) return this.#host.connection.close();
+    this.#taking = this.#taking
+      .then(() => this.#sink.take(() => this.#pass(piece)))
+      .catch((error: unknown) => void (this.#failure ??= error))
+      .finally(() => {
+        this.#waiting -= length;
+        this.#catchUp();
+      });
+  }
+
+  #pass({ stream, offset, bytes }: Piece): void {
+    const sink = this.#sink;
+    const gap = offset - sink.position(stream);
+    // What is here already came before a connection broke.
+    if (gap < 0) sink.output(stream, bytes.subarray(-gap));
+    else if (gap > 0) sink.skipped(stream, gap + bytes.length, bytes);
+    else sink.output(stream, bytes);
+  }
+
+  /** Says what is safe here, and of which stream no more is kept. */
+  #catchUp(): void {
+    const sink = this.#sink;
+    const { connection } = this.#host;
+    const stored = { stdout: sink.stored("stdout"), stderr: sink.stored("stderr") };
+    if (stored.stdout > this.#told.stdout || stored.stderr > this.#told.stderr) {
+      this.#told = stored;
+      connection.tell({ type: "stored", id: sink.id, ...stored });
+    }
+    for (const stream of STREAMS) {
+      if (this.#full.has(stream) || sink.hasRoom(stream)) continue;
+      this.#full.add(stream);
+      connection.tell({ type: "full", id: sink.id, stream });
+    }
+  }
+
+  #tick(): void {
+    if (!this.#isConnected) return;
+    this.#catchUp();
+    if (++this.#silence % SILENCE_TICKS !== 0) return;
+    // A run may well be silent: a connection that is not is made again.
+    this.#host.connection.ask(KILL_MS).then(
+      () => (this.#silence = 0),
+      () => this.#broken(),
+    );
+  }
+
+  #broken(): void {
+    if (!this.#isConnected) return;
+    this.#isConnected = false;
+    void this.#mended();
+  }
+
+  /** The way to the container broke: whether the container seems to be there, so that the run goes on. */
+  async #mended(): Promise<void> {
+    if (++this.#breaks > MAX_BREAKS) this.#failure = noAnswer(DOWN_MS);
+    else await this.#sink.over(this.#breaks * AGAIN_MS);
+    if (!this.#host.running()) {
+      await this.#sink.over(DOWN_MS);
+      this.#failure ??= containerGone();
+    }
+    this.#wake();
+  }
+
+  async #timeout(): Promise<void> {
+    this.stop ??= "timed_out";
+    // Nobody confirms that: the run's limit ends it.
+    await this.#kill().catch(() => undefined);
   }
 
   /** Ends the command early, with every process it started. */
@@ -245,30 +313,26 @@ class RunningCommand {
   }
 
   async #kill(): Promise<void> {
-    const line = `sbx_kill ${this.#sink.id}${this.#killedAt > 0 ? " KILL" : ""}`;
-    this.#killedAt = Date.now();
-    await this.#shell.call("run.sh", line, { answerMs: KILL_MS }).catch((error: unknown) => {
-      if (!isExhausted(error) && sdkCode(error) !== SHELL_KILLED) throw error;
-      // Whoever follows the command kills again at once.
-      this.#killedAt -= KILL_AGAIN_MS;
-    });
+    const { id } = this.#sink;
+    await this.#host.connection.ask(KILL_MS, { type: "kill", id, signal: "TERM" });
   }
 
-  /** After an error of the way to the container: whether the container seems to be there, so that the run goes on. */
-  async #isStillThere(error: unknown): Promise<boolean> {
-    if (!isGone(error) || this.#reconnects >= MAX_RECONNECTS) return false;
-    this.#reconnects++;
-    await this.#sink.over(DOWN_MS);
-    return !this.#isOver;
-  }
-
-  #ended(exitCode: number): End {
+  #endOf(outcome: Outcome, cut: string | undefined, isNew: boolean): End {
+    if (outcome.type === "unknown") return { state: "lost", note: isNew ? REMOVED : NEVER_RAN };
+    if (outcome.type === "refused") {
+      this.mayHaveStarted = false;
+      if (outcome.reason === "exhausted") throw exhausted();
+      if (outcome.reason === "damaged") throw damaged(outcome.message);
+      throw unwritable("The command", outcome.message, "run_code", "destroy_sandbox");
+    }
+    const { status: exitCode, timedOut } = outcome;
+    if (timedOut) this.stop ??= "timed_out";
     if (this.stop === "timed_out")
       return {
         state: "timed_out",
         exitCode,
-        note: this.#cut
-          ? `It was stopped, with every process it started. ${this.#cut}`
+        note: cut
+          ? `It was stopped, with every process it started. ${cut}`
           : "It took too long and was stopped, with every process it started.",
       };
     if (this.stop === "cancelled")
@@ -277,7 +341,7 @@ class RunningCommand {
   }
 }
 
-/** How long the next call may wait: as long as any, but not past the deadline. Seconds. */
-function untilDeadline(deadline: number): number {
-  return Math.min(WAIT_SECONDS, Math.max(0.001, (deadline - Date.now()) / 1000));
-}
+const NEVER_RAN =
+  "The sandbox has no trace of the command: the server was restarted before it had started, so it never ran, or its files were removed. Run it again.";
+const REMOVED = "The sandbox has no trace of the command any more: its files were removed while it ran.";
+const LOST: End = { state: "lost", note: REMOVED };

@@ -1,4 +1,4 @@
-/** The output of one run as it lies in the sandbox, read by offset in bounded pieces while it grows. */
+/** What code has printed as it lies in the sandbox, read by offset in bounded pieces while it grows. */
 import { type Shell, countOf } from "../container/shell.ts";
 import { type RunSink, STREAMS } from "./run.ts";
 
@@ -13,21 +13,10 @@ const DRAIN_MS = 20_000;
 
 const NAMES = { stdout: "out", stderr: "err" } as const;
 
-export interface Polled {
-  /** `unknown`: the sandbox knows no command of this id. */
-  state: "running" | "exited" | "unknown";
-  /** Exit status; meaningful once exited. */
-  status: number;
-  /** Whether the sink has all output there was at that moment. */
-  drained: boolean;
-}
-
 export class RunFiles {
   readonly #shell: Shell;
   readonly #sink: RunSink;
   readonly #freed = { stdout: 0, stderr: 0 };
-  /** Whether there may be output that need not be waited for; at first nobody has looked. */
-  #behind = true;
   #draining: Promise<void> = Promise.resolve();
 
   constructor(shell: Shell, sink: RunSink) {
@@ -35,13 +24,8 @@ export class RunFiles {
     this.#sink = sink;
   }
 
-  /** Waits up to so many seconds for the command to end, unless output waits; then passes output on to the sink. */
-  async poll(seconds: number, session: string, answerMs?: number): Promise<Polled> {
-    return this.#read(`sbx_poll ${this.#sink.id} ${this.#behind ? 0 : seconds}`, session, answerMs);
-  }
-
   /**
-   * Passes on what a run of another kind has printed to its files by now. One after the other: two at once would both
+   * Passes on what the code has printed to its files by now. One after the other: two at once would both
    * read on from the same place.
    */
   drain(): Promise<void> {
@@ -51,16 +35,15 @@ export class RunFiles {
   }
 
   async #drain(): Promise<void> {
-    const line = `printf 'running - '; sbx_output ${this.#sink.id}`;
-    while (!this.#sink.ended && !(await this.#read(line, undefined, DRAIN_MS)).drained);
+    while (!this.#sink.ended && !(await this.#read()));
   }
 
-  async #read(call: string, session?: string, answerMs?: number): Promise<Polled> {
+  /** Answers whether the sink has all output there was at that moment. */
+  async #read(): Promise<boolean> {
     const sink = this.#sink;
     const max = STREAMS.map((stream) => (sink.hasRoom(stream) ? PIECE_BYTES : 0)).join(" ");
-    const line = `${this.#free()}${call} ${sink.position("stdout")} ${sink.position("stderr")} ${max}`;
-    const { words, rest } = await this.#shell.call("run.sh", line, { session, answerMs });
-    const [state, status, ...ranges] = words;
+    const line = `${this.#free()}sbx_output ${sink.id} ${sink.position("stdout")} ${sink.position("stderr")} ${max}`;
+    const { words: ranges, rest } = await this.#shell.call("run.sh", line, { answerMs: DRAIN_MS });
     const parts = rest.split("\n", STREAMS.length).map((part) => bytesOf(part).subarray(0, PIECE_BYTES));
     let drained = true;
     const output = () => {
@@ -68,12 +51,7 @@ export class RunFiles {
     };
     if (parts.some(({ length }) => length > 0)) await sink.take(output);
     else output();
-    this.#behind = !drained;
-    return {
-      state: state === "exited" || state === "unknown" ? state : "running",
-      status: statusOf(status),
-      drained,
-    };
+    return drained;
   }
 
   /** Passes on what was read of each stream; answers whether that was all. @param ranges size and start of each */
@@ -105,12 +83,6 @@ export class RunFiles {
     }
     return line;
   }
-}
-
-/** An exit status as the sandbox gives it; 255 for what is none. */
-export function statusOf(word: string | undefined): number {
-  const status = countOf(word);
-  return status !== undefined && status <= 255 ? status : 255;
 }
 
 const NOTHING = new Uint8Array(0);

@@ -73,9 +73,16 @@ export class Runs {
 
   /**
    * Starts a run and waits for it up to so long.
+   * @param namesID whether the answer names the run in any case, and not only where there is more to fetch
    * @throws what kept it from running, when that shows while the caller waits
    */
-  async start(kind: RunKind, title: string, launch: Launch, waitMs: number): Promise<RunView> {
+  async start(
+    kind: RunKind,
+    title: string,
+    launch: Launch,
+    waitMs: number,
+    namesID: boolean,
+  ): Promise<RunView> {
     const record: RunRecord = {
       id: newRunID(this.#host.owner().sandbox, kind),
       kind,
@@ -96,8 +103,8 @@ export class Runs {
     }
     if (failure && !failure.isLoss) throw failure.error;
     const view = run.view();
-    // On disk before its id leaves the actor for good: that of code is told only where there is more to fetch.
-    if (kind !== "code" || !run.ended || view.stdout.omitted + view.stderr.omitted > 0) this.#save(run);
+    // On disk before its id leaves the actor for good.
+    if (namesID || !run.ended || view.stdout.omitted + view.stderr.omitted > 0) this.#save(run);
     return view;
   }
 

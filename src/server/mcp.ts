@@ -44,7 +44,11 @@ export function createMCPServer(call: Call, connection: Connection, wanted: Want
     const outputSchema = connection.structured ? tool.output && schemaOf(tool.output) : undefined;
     const shown = { title, description, inputSchema, outputSchema, annotations };
     server.registerTool(name, shown, async (args, context) => {
-      const { structuredContent, ...result } = await tool.call(args, call, context);
+      const { structuredContent, ...result } = await tool.call(
+        args,
+        { ...call, isStructured: connection.structured },
+        context,
+      );
       // Clients that see data show the model only that, escaped, or both and pay twice.
       return connection.structured ? { ...result, structuredContent } : result;
     });

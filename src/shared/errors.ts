@@ -124,7 +124,7 @@ export async function answered<T>(ms: number, promise: Promise<T>): Promise<T> {
   }
 }
 
-function noAnswer(ms: number): ToolError {
+export function noAnswer(ms: number): ToolError {
   return new ToolError(
     "no_answer",
     `The sandbox has not answered for ${Math.round(ms / 1000)} s: it hangs, or is too busy.`,

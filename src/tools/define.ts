@@ -19,6 +19,8 @@ export interface Call {
   principal: Principal;
   /** For the log, and the reference of an internal error. */
   requestID: string;
+  /** Whether the answer goes out as data, too. */
+  isStructured?: boolean;
 }
 
 /** What a handler works with. */

@@ -152,6 +152,7 @@ describe("a sandbox", () => {
       "empty",
       "engine.pid",
       "files",
+      "sandboxd.cjs",
     ]);
     await broken.close();
     await rm(runtime, { recursive: true });

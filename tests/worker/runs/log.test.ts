@@ -64,7 +64,7 @@ async function start(runs: Runs): Promise<{ id: string; execution: Conducted }> 
     execution.run = run;
     return execution;
   };
-  const { id } = await runs.start("command", "title", launch, 0);
+  const { id } = await runs.start("command", "title", launch, 0, true);
   return { id, execution };
 }
 
@@ -328,17 +328,17 @@ describe("the record of a run that ends while its caller waits", () => {
     sql.exec<{ count: number }>("SELECT count(*) AS count FROM runs").one().count;
 
   /** Starts a run that prints so much and ends at once, and answers when its caller has its result. */
-  async function ended(runs: Runs, kind: "code" | "command", printed = "some"): Promise<string> {
+  async function ended(runs: Runs, namesID = false, printed = "some"): Promise<string> {
     const launch = (run: ActiveRun): Execution => {
       run.output("stdout", new TextEncoder().encode(printed));
       return { done: Promise.resolve({ state: "succeeded" }), cancel: async () => undefined };
     };
-    return (await runs.start(kind, "title", launch, 1000)).id;
+    return (await runs.start("command", "title", launch, 1000, namesID)).id;
   }
 
   it("is written behind the answer, when that does not tell its id", async () => {
     await withRuns("record-later", async (runs, _host, sql) => {
-      await ended(runs, "code");
+      await ended(runs);
       expect(onDisk(sql)).toBe(0);
       await expect.poll(() => onDisk(sql)).toBe(1);
     });
@@ -346,7 +346,7 @@ describe("the record of a run that ends while its caller waits", () => {
 
   it.each(["result", "list", "log", "cancel"] as const)("is there for %s before that", async (method) => {
     await withRuns(`record-${method}`, async (runs, _host, sql) => {
-      const id = await ended(runs, "code");
+      const id = await ended(runs);
       expect(onDisk(sql)).toBe(0);
       const found = {
         result: async () => (await runs.result(id, 0)).state,
@@ -358,11 +358,11 @@ describe("the record of a run that ends while its caller waits", () => {
     });
   });
 
-  it("is on disk before its id is told: of a command, and of code with more output than is shown", async () => {
+  it("is on disk before its id is told: to a program, and where there is more output than is shown", async () => {
     await withRuns("record-first", async (runs, _host, sql) => {
-      await ended(runs, "command");
+      await ended(runs, true);
       expect(onDisk(sql)).toBe(1);
-      await ended(runs, "code", "long ".repeat(10_000));
+      await ended(runs, false, "long ".repeat(10_000));
       expect(onDisk(sql)).toBe(2);
     });
   });
@@ -372,10 +372,10 @@ describe("the record of a run that ends while its caller waits", () => {
     await withRuns(
       "record-refused",
       async (runs, _host, sql) => {
-        const refused = await ended(runs, "code");
+        const refused = await ended(runs);
         sql.exec(`CREATE TRIGGER refuse BEFORE INSERT ON runs WHEN NEW.id = '${refused}'
           BEGIN SELECT RAISE(FAIL, 'refused'); END`);
-        await ended(runs, "code");
+        await ended(runs);
         await expect.poll(() => onDisk(sql)).toBe(1);
         sql.exec("DROP TRIGGER refuse");
         expect(failures).toEqual([refused]);

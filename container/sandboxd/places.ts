@@ -1,0 +1,37 @@
+/**
+ * Where sandboxd keeps what it remembers. Isolated sandboxes of the local platform have a file system of its own there;
+ * those without isolation share the host's, and are given a directory each.
+ */
+import { mkdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+
+const root = process.env.SANDBOXD_ROOT ?? "/var/lib/sandbox-mcp";
+
+/** A directory for each run: its command, its output, its end. */
+export const RUNS = join(root, "runs");
+/** A file for each session: the state that its next command starts from. */
+export const SESSIONS = join(root, "sessions");
+/** A directory for each slot: the pipes of a shell that stands ready, or of the run that it became. */
+export const SLOTS = join(root, "slots");
+
+/** Where the shell scripts of this program are. */
+export const SCRIPTS = "/opt/sandbox-mcp/sandboxd";
+
+export function makePlaces(): void {
+  for (const directory of [RUNS, SESSIONS, SLOTS]) {
+    try {
+      mkdirSync(directory, { recursive: true });
+    } catch {
+      // User code has put something else there: what needs it says so.
+    }
+  }
+}
+
+/** A small file's text, or undefined where there is none. */
+export function textOf(path: string): string | undefined {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,109 @@
+/** Finds and signals the processes of a run, by its group and by its mark. */
+import { readFileSync, readdirSync } from "node:fs";
+import { markOf } from "./script.ts";
+
+/** How long what was seen of all processes counts, milliseconds: many runs may be ended at once. */
+const SEEN_MS = 25;
+
+interface Process {
+  pid: number;
+  /** Whether it has ended and was not asked for: whoever is first in a container need not do that. */
+  isZombie: boolean;
+  group: number;
+  /** Its limit of file locks, which is the mark of a run. */
+  limit: string;
+}
+
+let seen: Process[] = [];
+let seenAt = Number.NEGATIVE_INFINITY;
+
+/** The processes that carry a run's mark, wherever they went. Zombies are none. */
+export function marked(id: string): number[] {
+  const limit = String(markOf(id));
+  const variable = `SANDBOX_MCP_RUN=${id}`;
+  return all()
+    .filter(({ isZombie }) => !isZombie)
+    .filter((found) => found.limit === limit || (!canMark() && environment(found.pid).includes(variable)))
+    .map(({ pid }) => pid);
+}
+
+/** The processes of a group. Zombies are none. */
+export function group(leader: number): number[] {
+  return all()
+    .filter((found) => found.group === leader && !found.isZombie)
+    .map(({ pid }) => pid);
+}
+
+/** Signals the run's group and whatever left the group with the run's mark. */
+export function signalRun(id: string, leader: number | undefined, signal: NodeJS.Signals): void {
+  seenAt = Number.NEGATIVE_INFINITY;
+  if (leader !== undefined) send(-leader, signal);
+  for (const pid of marked(id)) send(pid, signal);
+}
+
+export function send(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch {
+    // It is gone, or not ours to signal.
+  }
+}
+
+/** Whether a process is there and no zombie. */
+export function lives(pid: number): boolean {
+  const found = look(pid);
+  return found !== undefined && !found.isZombie;
+}
+
+/** The processes whose standard input is this file. */
+export function readersOf(path: string, targetOf: (link: string) => string): number[] {
+  return pids().filter((pid) => {
+    try {
+      return targetOf(`/proc/${pid}/fd/0`) === path;
+    } catch {
+      return false;
+    }
+  });
+}
+
+function all(): Process[] {
+  const now = performance.now();
+  if (now - seenAt > SEEN_MS) {
+    seen = pids().flatMap((pid) => look(pid, true) ?? []);
+    seenAt = performance.now();
+  }
+  return seen;
+}
+
+/** Where a process may not lower that limit there is still the environment, which most keep. */
+function canMark(): boolean {
+  mayMark ??= look(process.pid, true)?.limit === "unlimited";
+  return mayMark;
+}
+let mayMark: boolean | undefined;
+
+function look(pid: number, withLimit = false): Process | undefined {
+  const stat = fileOf(pid, "stat");
+  if (stat === "") return undefined;
+  const [state = "Z", , processGroup] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const limit = withLimit ? (/^Max file locks +(\S+)/m.exec(fileOf(pid, "limits"))?.[1] ?? "") : "";
+  return { pid, isZombie: /[ZX]/.test(state), group: Number(processGroup), limit };
+}
+
+function environment(pid: number): string[] {
+  return fileOf(pid, "environ").split("\0");
+}
+
+function pids(): number[] {
+  return readdirSync("/proc")
+    .map(Number)
+    .filter((pid) => pid > 0 && pid !== process.pid);
+}
+
+function fileOf(pid: number, name: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${name}`, "latin1");
+  } catch {
+    return "";
+  }
+}

@@ -1,0 +1,165 @@
+/**
+ * What the actor of a sandbox and sandboxd inside it say to each other over one WebSocket. Both ends import this file and
+ * check what they get: user code is root in a sandbox and can take sandboxd's place, so an actor believes none of it
+ * beyond these bounds.
+ *
+ * Calls go to sandboxd and events come back, each a text message of JSON. Output comes in binary messages:
+ *
+ *   byte 0      1, the kind of message
+ *   byte 1      the stream: 0 stdout, 1 stderr
+ *   byte 2      length of the run's id, then the id in ASCII
+ *   8 bytes     offset of the data in its stream, a big-endian double
+ *   the rest    the data
+ *
+ * An offset beyond the end of the data before says that the bytes between were dropped, because the log is full.
+ */
+import * as z from "zod/mini";
+
+/** Where sandboxd listens in the image. No preview may lead here. */
+export const SANDBOXD_PORT = 8671;
+
+/** Bytes of output in one message at most: the platform takes WebSocket messages of up to 1 MiB. */
+export const PIECE_BYTES = 256 * 1024;
+
+/** Bytes of one stream that may be on their way or waiting in the actor, which has 128 MB for everything. */
+export const WINDOW_BYTES = 4 * 1024 * 1024;
+
+/** Characters of a text message to the actor at most. */
+export const EVENT_CHARS = 16 * 1024;
+
+/** Bytes of a stream's end that are sent where the rest is dropped. */
+export const TAIL_BYTES = 16 * 1024;
+
+const idSchema = () => z.string().check(z.regex(/^[0-9a-z]{1,64}$/));
+const session = () => z.string().check(z.regex(/^[a-z0-9_-]{1,64}$/));
+const size = () => z.number().check(z.int(), z.nonnegative());
+
+/** Starts a command, or follows the one of this id if it was started before: a command is never started twice. */
+const start = z.object({
+  type: z.literal("start"),
+  id: idSchema(),
+  session: session(),
+  command: z.string(),
+  /** For this command only. */
+  cwd: z.optional(z.string()),
+  env: z.optional(z.record(z.string(), z.string())),
+  /** What standard input holds; it is empty without. */
+  stdin: z.optional(z.string()),
+  /** In a pseudo terminal, with `input` to type into it. */
+  interactive: z.optional(z.boolean()),
+  /** Milliseconds after which sandboxd ends the command by itself, in case the actor does not. */
+  timeoutMs: size(),
+});
+
+/** Asks for the output of a run from these offsets on, and for its end. */
+const follow = z.object({ type: z.literal("follow"), id: idSchema(), stdout: size(), stderr: size() });
+
+/** Bytes of each stream that are safe in the actor: the sandbox need not keep them. */
+const stored = z.object({ type: z.literal("stored"), id: idSchema(), stdout: size(), stderr: size() });
+
+/** No more of a stream is wanted but its size and its end. */
+const full = z.object({ type: z.literal("full"), id: idSchema(), stream: z.enum(["stdout", "stderr"]) });
+
+/** Ends a run with everything it started: asks, and makes it two seconds later; or at once. */
+const kill = z.object({ type: z.literal("kill"), id: idSchema(), signal: z.enum(["TERM", "KILL"]) });
+
+/** Types into an interactive run. */
+const input = z.object({ type: z.literal("input"), id: idSchema(), text: z.string() });
+
+/** Removes what there is of ended runs. */
+const forget = z.object({ type: z.literal("forget"), ids: z.array(idSchema()) });
+
+/** Asks for a sign of life. */
+const ping = z.object({ type: z.literal("ping") });
+
+export const callSchema = z.discriminatedUnion("type", [
+  start,
+  follow,
+  stored,
+  full,
+  kill,
+  input,
+  forget,
+  ping,
+]);
+
+export type Call = z.infer<typeof callSchema>;
+export type StartCall = z.infer<typeof start>;
+
+export const eventSchema = z.discriminatedUnion("type", [
+  /** The run goes on, and what it prints will come. */
+  z.object({ type: z.literal("running"), id: idSchema() }),
+  /** All output has come before this. */
+  z.object({
+    type: z.literal("ended"),
+    id: idSchema(),
+    /** Exit status, 128 and the number of the signal that ended it. */
+    status: z.number().check(z.int(), z.gte(0), z.lte(255)),
+    stdout: size(),
+    stderr: size(),
+    /** It was ended by sandboxd because its time was over. */
+    timedOut: z.optional(z.boolean()),
+    /** What is not known of it, as a sentence. */
+    note: z.optional(z.string().check(z.maxLength(500))),
+  }),
+  /** Nothing of this run is known: it was never started, or its files are gone. */
+  z.object({ type: z.literal("unknown"), id: idSchema() }),
+  /** It was not started. */
+  z.object({
+    type: z.literal("refused"),
+    id: idSchema(),
+    reason: z.enum(["exhausted", "unwritable", "damaged"]),
+    /** The system's own words. */
+    message: z.string().check(z.maxLength(1000)),
+  }),
+  z.object({ type: z.literal("pong") }),
+]);
+
+export type Event = z.infer<typeof eventSchema>;
+
+export const STREAMS = ["stdout", "stderr"] as const;
+export type Stream = (typeof STREAMS)[number];
+
+/** A piece of output as it travels. */
+export interface Piece {
+  id: string;
+  stream: Stream;
+  offset: number;
+  bytes: Uint8Array;
+}
+
+const KIND_OUTPUT = 1;
+
+/** Bytes of a message before its data. */
+export function headerBytes(id: string): number {
+  return 3 + id.length + 8;
+}
+
+/** Writes the header of an output message into `into`, whose data begins at `headerBytes(id)`. */
+export function writeHeader(into: Uint8Array, id: string, stream: Stream, offset: number): void {
+  into[0] = KIND_OUTPUT;
+  into[1] = STREAMS.indexOf(stream);
+  into[2] = id.length;
+  for (let at = 0; at < id.length; at++) into[3 + at] = id.charCodeAt(at);
+  new DataView(into.buffer, into.byteOffset).setFloat64(3 + id.length, offset);
+}
+
+/** @throws Error when the message is none of these */
+export function readPiece(message: ArrayBuffer): Piece {
+  const bytes = new Uint8Array(message);
+  const [kind, streamNumber = 2, length = 0] = bytes;
+  const stream = STREAMS[streamNumber];
+  const from = 3 + length + 8;
+  if (
+    kind !== KIND_OUTPUT ||
+    stream === undefined ||
+    bytes.length < from ||
+    bytes.length > from + PIECE_BYTES
+  )
+    throw new Error("no output message");
+  const name = String.fromCharCode(...bytes.subarray(3, 3 + length));
+  const offset = new DataView(message).getFloat64(3 + length);
+  if (!/^[0-9a-z]{1,64}$/.test(name) || !Number.isSafeInteger(offset) || offset < 0)
+    throw new Error("no output message");
+  return { id: name, stream, offset, bytes: bytes.subarray(from) };
+}

@@ -1,0 +1,258 @@
+/** Every run of a command in this sandbox, and the shells that stand ready for the next one of their sessions. */
+import { mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { RUNS, SCRIPTS, SESSIONS, SLOTS, makePlaces, textOf } from "./places.ts";
+import type { Call, Event, StartCall } from "./protocol.ts";
+import { type Listener, Run, type RunHost, stopSlot } from "./run.ts";
+import { Slot, Slots } from "./slot.ts";
+
+/** Sessions that have a shell ready. */
+const MAX_READY = 4;
+
+/** How often a command is given to another shell when the one before went without reading it. */
+const MAX_STARTS = 3;
+
+/** What a command cannot do without. */
+const SCRIPT_FILES = ["keeper.sh", "shell.sh", "command.sh", "state.sh", "sourced/bash"];
+
+/** A command that has not ended, as it was asked for. */
+interface Asked {
+  call: StartCall;
+  listener: Listener;
+  starts: number;
+  /** It was told to end before its shell stood ready. */
+  isWithdrawn?: boolean;
+}
+
+/** A slot whose shell stands ready. */
+interface Ready {
+  slot: Slot;
+  /** The state that the shell has read. */
+  state: string;
+  run?: Run;
+}
+
+export class Runs implements RunHost {
+  readonly #env: NodeJS.ProcessEnv;
+  readonly #slots = new Slots();
+  readonly #runs = new Map<string, Run>();
+  /** By session, the one that was used last at the end. */
+  readonly #ready = new Map<string, Promise<Ready>>();
+  readonly #asked = new Map<string, Asked>();
+
+  /** @param env what a new session's shell starts with */
+  constructor(env: NodeJS.ProcessEnv) {
+    this.#env = env;
+  }
+
+  /** Takes over what a sandboxd before has left, and makes ready what a first command needs. */
+  begin(): void {
+    makePlaces();
+    const kept = new Set<string>();
+    for (const name of namesIn(RUNS)) {
+      if (!/^[0-9a-z]{1,64}$/.test(name)) continue;
+      const run = Run.adopt(name, this);
+      if (run === undefined) continue;
+      this.#runs.set(name, run);
+      if (run.slotName !== undefined) kept.add(run.slotName);
+    }
+    for (const name of namesIn(SLOTS)) if (!kept.has(name)) discard(join(SLOTS, name));
+    void this.#prepare("main").catch(() => undefined);
+  }
+
+  async call(call: Call, listener: Listener): Promise<void> {
+    switch (call.type) {
+      case "ping":
+        return listener.event({ type: "pong" });
+      case "start":
+        return await this.#start(call, listener);
+      case "follow": {
+        const run = this.#runs.get(call.id);
+        if (run === undefined && !this.#asked.has(call.id)) listener.event({ type: "unknown", id: call.id });
+        return run?.follow(listener, call.stdout, call.stderr);
+      }
+      case "stored":
+        return this.#runs.get(call.id)?.stored(call.stdout, call.stderr);
+      case "full":
+        return this.#runs.get(call.id)?.full(call.stream);
+      case "kill":
+        return this.#kill(call.id, call.signal);
+      case "forget":
+        for (const id of call.ids) this.#forget(id);
+        return;
+      case "input":
+        return;
+    }
+  }
+
+  /** The listener has gone: what it followed goes on. */
+  unfollow(listener: Listener): void {
+    for (const run of this.#runs.values()) run.unfollow(listener);
+  }
+
+  ended(run: Run): void {
+    this.#asked.delete(run.id);
+    // Behind the answer: the shell for the next command.
+    setImmediate(() => void this.#prepare(run.session).catch(() => undefined));
+  }
+
+  neverBegan(run: Run): void {
+    const asked = this.#asked.get(run.id);
+    this.#runs.delete(run.id);
+    run.abandon();
+    rmSync(run.directory, { recursive: true, force: true });
+    if (asked === undefined) return;
+    if (++asked.starts < MAX_STARTS) return void this.#start(asked.call, asked.listener);
+    this.#refuse(run.id, asked.listener, "exhausted", "no shell could be started");
+  }
+
+  released(slot: Slot, isClean: boolean): void {
+    if (isClean) this.#slots.giveBack(slot);
+    else slot.remove();
+  }
+
+  async #start(call: StartCall, listener: Listener): Promise<void> {
+    const known = this.#runs.get(call.id);
+    if (known) return known.follow(listener, 0, 0);
+    const asked: Asked = this.#asked.get(call.id) ?? { call, listener, starts: 0 };
+    asked.listener = listener;
+    if (this.#asked.has(call.id) && asked.starts === 0) return;
+    if (!SCRIPT_FILES.every((file) => isThere(join(SCRIPTS, file))))
+      return this.#refuse(call.id, listener, "damaged", `files are missing or empty in ${SCRIPTS}`);
+    this.#asked.set(call.id, asked);
+    let ready: Ready;
+    try {
+      const promise = this.#ready.get(call.session) ?? this.#makeReady(call.session);
+      this.#ready.delete(call.session);
+      ready = await promise;
+    } catch (error) {
+      return this.#refuse(call.id, asked.listener, reasonOf(error), wordsOf(error));
+    }
+    if (asked.isWithdrawn) {
+      this.#asked.delete(call.id);
+      if (!this.#ready.has(call.session)) this.#ready.set(call.session, Promise.resolve(ready));
+      return asked.listener.event({ type: "ended", id: call.id, status: 143, stdout: 0, stderr: 0 });
+    }
+    try {
+      const run = startIn(ready, call, this);
+      this.#runs.set(call.id, run);
+      run.listen(asked.listener);
+    } catch (error) {
+      this.#ready.set(call.session, Promise.resolve(ready));
+      this.#refuse(call.id, asked.listener, "unwritable", wordsOf(error));
+    }
+  }
+
+  #kill(id: string, signal: "TERM" | "KILL"): void {
+    const run = this.#runs.get(id);
+    const asked = this.#asked.get(id);
+    if (run) run.kill(signal);
+    else if (asked) asked.isWithdrawn = true;
+  }
+
+  #refuse(id: string, listener: Listener, reason: Refused, message: string): void {
+    this.#asked.delete(id);
+    listener.event({ type: "refused", id, reason, message: message.slice(0, 1000) });
+  }
+
+  /** Has a shell stand ready for a session, in place of the one that has waited longest. */
+  #prepare(session: string): Promise<Ready> {
+    const found = this.#ready.get(session);
+    if (found) return found;
+    const made = this.#makeReady(session);
+    this.#ready.set(session, made);
+    made.catch(() => this.#ready.get(session) === made && this.#ready.delete(session));
+    for (const [other, ready] of this.#ready) {
+      if (this.#ready.size <= MAX_READY) break;
+      if (other === session) continue;
+      this.#ready.delete(other);
+      void ready
+        .then(({ slot }) => (stopSlot(slot), slot.over()).then(() => slot.remove()))
+        .catch(() => undefined);
+    }
+    return made;
+  }
+
+  async #makeReady(session: string): Promise<Ready> {
+    const slot = await this.#slots.take();
+    const path = join(SESSIONS, session);
+    const state = textOf(path);
+    const ready: Ready = { slot, state: state ?? "" };
+    const gone = (status: number | undefined) => {
+      if (ready.run) return ready.run.said(status);
+      // It was killed where it stood.
+      for (const [other, promise] of this.#ready)
+        void promise.then(
+          (one) => one === ready && this.#ready.get(other) === promise && this.#ready.delete(other),
+        );
+      void slot.over().then(() => ready.run ?? slot.remove());
+    };
+    // What a session has unset must not come back from here: its state has all there is.
+    slot.begin(path, state === undefined ? this.#env : {}, gone);
+    return ready;
+  }
+
+  #forget(id: string): void {
+    const run = this.#runs.get(id);
+    if (run?.isRunning) return;
+    run?.close();
+    this.#runs.delete(id);
+    rmSync(join(RUNS, id), { recursive: true, force: true });
+    // Of code, whose kernel writes its output itself.
+    for (const name of ["out", "err"]) rmSync(join(RUNS, `${id}.${name}`), { force: true });
+  }
+}
+
+function startIn(ready: Ready, call: StartCall, host: RunHost): Run {
+  const start = () => Run.start(call, ready.state, ready.slot, host);
+  try {
+    return (ready.run = start());
+  } catch (error) {
+    // The directory of all runs may have been removed.
+    if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
+    mkdirSync(RUNS, { recursive: true });
+    mkdirSync(SESSIONS, { recursive: true });
+    return (ready.run = start());
+  }
+}
+
+type Refused = Extract<Event, { type: "refused" }>["reason"];
+
+/** The system's own words for an error of the file system. */
+function wordsOf(error: unknown): string {
+  const [, words = String(error)] =
+    /^[A-Z]+: (.+?), /.exec(error instanceof Error ? error.message : "") ?? [];
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+function reasonOf(error: unknown): Refused {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  return code === "ENOSPC" || code === "EDQUOT" || code === "ENOTDIR" || code === "EACCES"
+    ? "unwritable"
+    : "exhausted";
+}
+
+/** Names of directories; none where something else was put in the place of this one. */
+function namesIn(directory: string): string[] {
+  try {
+    return readdirSync(directory, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map(({ name }) => name);
+  } catch {
+    return [];
+  }
+}
+
+function isThere(path: string): boolean {
+  return (statSync(path, { throwIfNoEntry: false })?.size ?? 0) > 0;
+}
+
+function discard(directory: string): void {
+  try {
+    const slot = new Slot(directory);
+    stopSlot(slot);
+    slot.remove();
+  } catch {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}

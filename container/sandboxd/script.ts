@@ -1,0 +1,93 @@
+/** What a ready shell reads when it is told what to run. What runs behind the command does so where `set -x` cannot show it. */
+import type { StartCall } from "./protocol.ts";
+
+/** A command that matches can set a trap on EXIT, or show what is read. */
+const MAY_TRAP = /trap|source|\. |' -'[a-z]*v|-[a-z]*v|verbose/;
+
+/** A return where a command stands. */
+const RETURNS =
+  /(^|[;&|(){!\n]|(^|[\s;&|(])(then|do|else|elif|if|while|until|builtin|command)\s)\s*return([\s;&|)}]|$)/;
+
+/**
+ * A trap on EXIT of the command's own takes the place of ours: the state is left before it runs. What can set none finds no
+ * function here that is not its own; `set -v` would show ours.
+ */
+const BEFORE_OWN_TRAP = `sbx_leave() {
+  [[ -z \${sbx_left-} ]] || return 0
+  trap -p EXIT >|"$sbx_run/trap"
+  IFS= read -r -d '' sbx_trap <"$sbx_run/trap" || :
+  [[ $sbx_trap != *'/state.sh >'* ]] || return 0
+  sbx_left=1
+  # In a subshell: the trap needs the variables that state.sh restores.
+  (. /opt/sandbox-mcp/sandboxd/state.sh) >|"$sbx_run/state"
+  [[ -n $sbx_trap && $1 == *x* ]] || return 0
+  eval "sbx_trap=(\${sbx_trap#trap -- })"
+  trap -- "{ sbx_trace && :; } 2>/dev/null; $sbx_trap" EXIT
+}
+sbx_is() { return "$1"; }
+# Shows the rest of a trap again, which begins with the status that it would have begun with.
+sbx_trace() { sbx_status=$?; set -x; return "$sbx_status"; }
+# An exit of the session's own stays. Without a status it is that of the command before, and in a trap the one from before
+# the trap: bash knows.
+declare -F exit >/dev/null || exit() {
+  {
+    sbx_status=$? sbx_options=$-
+    set +vx
+    [[ $BASHPID != "$$" ]] || sbx_leave "$sbx_options" || :
+    sbx_is "$sbx_status" && :
+  } 2>/dev/null
+  builtin exit "$@"
+}
+`;
+
+/** @param state what the session's state holds, in which a function may set a trap */
+export function startScript(call: StartCall, state: string): string {
+  const { id, command, cwd, env = {}, stdin } = call;
+  const lines = [
+    // Of the shell, not of the time it stood ready.
+    "SECONDS=0",
+    `ulimit -x ${markOf(id)} 2>/dev/null`,
+    `builtin export SANDBOX_MCP_RUN=${id}`,
+    "declare -A sbx_before=()",
+    "sbx_directory=",
+    // The directory may have been removed, and made again, while the shell stood ready.
+    '[[ . -ef $PWD ]] || builtin cd -- "$PWD" 2>/dev/null || builtin cd /workspace 2>/dev/null || builtin cd /',
+  ];
+  if (MAY_TRAP.test(command + state)) lines.push(BEFORE_OWN_TRAP);
+  if (cwd)
+    lines.push(
+      "sbx_directory=$PWD",
+      `builtin cd -- ${quote(cwd)} &>/dev/null || { builtin printf 'The directory %q cannot be entered.\\n' ${quote(cwd)} >&2; builtin exit 1; }`,
+    );
+  for (const [name, value] of Object.entries(env))
+    lines.push(
+      `[[ -v ${name} ]] && sbx_before[${name}]="=$${name}" || sbx_before[${name}]=`,
+      `builtin export ${name}=${quote(value)}`,
+    );
+  if (stdin !== undefined) lines.push('exec <"$sbx_run/stdin"');
+  // A return that is no function's ends the command: such a one is evaluated by a sourced file. Errors of bash name that
+  // file as it was asked for, so its name is `bash`, and it is asked for from its own directory.
+  if (RETURNS.test(command) && !/\(\)|function/.test(command))
+    lines.push(
+      "sbx_own=$sbx_text",
+      "[[ ! -v OLDPWD ]] || sbx_old=$OLDPWD",
+      "sbx_text='builtin cd /opt/sandbox-mcp/sandboxd/sourced; shopt -u sourcepath; . bash'",
+    );
+  lines.push(`trap '{ set +vx; } 2>/dev/null; . /opt/sandbox-mcp/sandboxd/state.sh >|"$sbx_run/state"' EXIT`);
+  return `${lines.join("\n")}\n`;
+}
+
+/**
+ * The mark of a run's processes: their limit of file locks, which Linux keeps and does not apply. Unlike a variable it
+ * stays with whatever they start, in any environment, and unlike a group no process leaves it by the way.
+ */
+export function markOf(id: string): bigint {
+  let mark = 0n;
+  for (const digit of id.replace(/t$/, "").slice(-12)) mark = mark * 36n + BigInt(Number.parseInt(digit, 36));
+  return mark;
+}
+
+/** `text` as one word of a shell line. */
+function quote(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}

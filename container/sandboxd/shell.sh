@@ -1,0 +1,1 @@
+{ BASH_ARGV0=bash; exec </dev/null; if [[ -f $1 ]]; then IFS= read -r -d "" sbx_text <"$1"; eval "$sbx_text"; else cd /workspace 2>/dev/null || cd /; unset OLDPWD; fi; . /opt/sandbox-mcp/sandboxd/command.sh; eval "$sbx_text"; { sbx_status=$? sbx_options=$-; set +vx; ! declare -F sbx_leave || sbx_leave "$sbx_options" || :; } &>/dev/null; builtin exit "$sbx_status"; }

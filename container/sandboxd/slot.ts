@@ -1,0 +1,197 @@
+/**
+ * A slot: three named pipes and, once it is begun, a shell behind them that stands ready to run one command. Pipes are made
+ * by a program, which costs as much as a command: they are made in batches and used again when nobody holds them any more.
+ */
+import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import {
+  closeSync,
+  constants,
+  mkdirSync,
+  openSync,
+  readSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { SCRIPTS, SLOTS, textOf } from "./places.ts";
+import { STREAMS, type Stream } from "./protocol.ts";
+
+/** Slots whose pipes are made at once. */
+const BATCH = 4;
+
+const PIPES = { stdout: "out", stderr: "err" } as const;
+const { O_RDONLY, O_RDWR, O_NONBLOCK } = constants;
+
+/** The pipe of a slot that carries a stream, and the one by which the copying of that stream is held back. */
+export function pipeOf(directory: string, stream: Stream): string {
+  return join(directory, PIPES[stream]);
+}
+export function brakeOf(directory: string, stream: Stream): string {
+  return join(directory, `${PIPES[stream]}.copied`);
+}
+
+/** Opens a named pipe for a program that waits for what comes. Without a writer that would wait already here. */
+export function openToRead(path: string): number {
+  const both = openSync(path, O_RDWR | O_NONBLOCK);
+  try {
+    return openSync(path, O_RDONLY);
+  } finally {
+    closeSync(both);
+  }
+}
+
+export class Slot {
+  readonly directory: string;
+  /** What ends the output in the pipes: no program prints it by chance. */
+  readonly mark: Buffer;
+  readonly #go: number;
+  readonly #pipes: Record<Stream, number>;
+  #keeper: ChildProcess | undefined;
+  #isClosed = false;
+
+  /** Opens the pipes of a slot, new or of a sandboxd before. */
+  constructor(directory: string, mark = newMark()) {
+    this.directory = directory;
+    this.mark = Buffer.from(mark);
+    this.#go = openSync(join(directory, "go"), O_RDWR | O_NONBLOCK);
+    this.#pipes = {
+      stdout: openSync(pipeOf(directory, "stdout"), O_RDONLY | O_NONBLOCK),
+      stderr: openSync(pipeOf(directory, "stderr"), O_RDONLY | O_NONBLOCK),
+    };
+  }
+
+  /**
+   * Starts the shell. It stands ready when it has read the state.
+   * @param env of the shell before it reads the state
+   * @param said is told the command's exit status, or undefined when its keeper ended without one
+   */
+  begin(state: string, env: NodeJS.ProcessEnv, said: (status: number | undefined) => void): void {
+    writeFileSync(join(this.directory, "mark"), this.mark);
+    const keeper = spawn("/bin/sh", [`${SCRIPTS}/keeper.sh`, this.directory, state, this.mark.toString()], {
+      cwd: "/",
+      detached: true,
+      env,
+      stdio: ["ignore", "pipe", "ignore"],
+      argv0: "sandboxd-keeper",
+    });
+    this.#keeper = keeper;
+    if (keeper.pid !== undefined) writeFileSync(join(this.directory, "keeper"), String(keeper.pid));
+    let words = "";
+    keeper.stdout.on("data", (chunk: Buffer) => {
+      words += chunk.toString();
+      if (words.endsWith("\n")) said(Number(words));
+    });
+    keeper.stdout.on("error", () => undefined);
+    keeper.once("error", () => said(undefined));
+    keeper.once("close", () => words.endsWith("\n") || said(undefined));
+  }
+
+  /** Tells the shell what to run, or its keeper that the end was noticed. */
+  go(directory = ""): void {
+    writeSync(this.#go, `${directory}\n`);
+  }
+
+  /** Resolves when the keeper has gone. */
+  async over(): Promise<void> {
+    const keeper = this.#keeper;
+    if (keeper === undefined || keeper.exitCode !== null || keeper.signalCode !== null) return;
+    await new Promise((resolve) => keeper.once("exit", resolve).once("error", resolve));
+  }
+
+  /** The leader of the command's process group, once it was started. */
+  get leader(): number | undefined {
+    return numberIn(join(this.directory, "pid"));
+  }
+
+  get keeper(): number | undefined {
+    return numberIn(join(this.directory, "keeper"));
+  }
+
+  /** The exit status that the keeper left, if it has. */
+  get status(): number | undefined {
+    const status = numberIn(join(this.directory, "exit"));
+    return status === undefined ? undefined : Math.min(status, 255);
+  }
+
+  /** The next bytes of a pipe; undefined when there are none now, empty when nobody can write any more. */
+  read(stream: Stream, into: Buffer): Buffer | undefined {
+    try {
+      return into.subarray(0, readSync(this.#pipes[stream], into, 0, into.length, null));
+    } catch (error) {
+      if (error instanceof Error && "code" in error && error.code === "EAGAIN") return undefined;
+      throw error;
+    }
+  }
+
+  /** Whether somebody can still write to a pipe. What he has written is dropped. */
+  isHeld(stream: Stream): boolean {
+    const dropped = Buffer.allocUnsafe(65_536);
+    for (;;) {
+      const bytes = this.read(stream, dropped);
+      if (bytes === undefined) return true;
+      if (bytes.length === 0) return false;
+    }
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    for (const fd of [this.#go, ...STREAMS.map((stream) => this.#pipes[stream])]) closeSync(fd);
+  }
+
+  remove(): void {
+    this.close();
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+/** Makes slots, and takes back those that can be used again. */
+export class Slots {
+  readonly #free: string[] = [];
+  #making: Promise<void> | undefined;
+
+  /** @throws Error when none can be made */
+  async take(): Promise<Slot> {
+    while (this.#free.length === 0) await this.#make();
+    const slot = new Slot(this.#free.pop() ?? "");
+    if (this.#free.length === 0) void this.#make().catch(() => undefined);
+    return slot;
+  }
+
+  /** Takes back a slot whose pipes nobody holds. */
+  giveBack(slot: Slot): void {
+    slot.close();
+    for (const name of ["keeper", "pid", "exit", "mark"]) rmSync(join(slot.directory, name), { force: true });
+    this.#free.push(slot.directory);
+  }
+
+  #make(): Promise<void> {
+    this.#making ??= makeBatch()
+      .then((made) => void this.#free.push(...made))
+      .finally(() => (this.#making = undefined));
+    return this.#making;
+  }
+}
+
+async function makeBatch(): Promise<string[]> {
+  const directories = Array.from({ length: BATCH }, () => join(SLOTS, randomBytes(6).toString("hex")));
+  const paths = directories.flatMap((directory) => [
+    join(directory, "go"),
+    ...STREAMS.flatMap((stream) => [pipeOf(directory, stream), brakeOf(directory, stream)]),
+  ]);
+  for (const directory of directories) mkdirSync(directory, { recursive: true });
+  await promisify(execFile)("/usr/bin/mkfifo", ["-m", "600", ...paths]);
+  return directories;
+}
+
+function newMark(): string {
+  return `\u0001${randomBytes(24).toString("base64url")}`;
+}
+
+function numberIn(path: string): number | undefined {
+  const text = textOf(path)?.trim();
+  return text === undefined || !/^\d+$/.test(text) ? undefined : Number(text);
+}

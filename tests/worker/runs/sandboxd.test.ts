@@ -1,0 +1,58 @@
+/** sandboxd, the program of ours in a sandbox, is killed: it is started again and takes over what runs. */
+import { afterAll, describe, expect, it } from "vitest";
+import { idIn, owner, says, sh } from "../support.ts";
+
+const sandbox = "killed-sandboxd";
+
+afterAll(() => owner.call("destroy_sandbox", { sandbox }));
+
+const run = (command: string, more: Record<string, unknown> = {}) =>
+  owner.call("run_command", { sandbox, command, ...more });
+
+/** Kills it from another shell session, which is told so by the next sandboxd. */
+const kill = () => run("pkill -9 -x sandboxd", { session: "killer" });
+
+describe("a sandboxd that is killed", () => {
+  it("takes over a long command: nothing of its output is lost or doubled, and it has run once", async () => {
+    const lines = 300_000;
+    const started = await run(
+      `echo ran >>once; for part in 1 2 3 4 5 6; do seq -f 'number %08.0f' $(((part - 1) * ${lines} + 1)) $((part * ${lines})); sleep 0.3; done; exit 7`,
+      { wait_seconds: 0 },
+    );
+    const id = idIn(started);
+    for (let n = 0; n < 4; n++) {
+      await new Promise((resolve) => setTimeout(resolve, 300 + 100 * n));
+      await kill();
+    }
+    const ended = await owner.call("get_result", { id });
+    expect(ended.text).toContain("exit_code: 7");
+    expect(ended.structured).toMatchObject({ stdout_bytes: 6 * lines * 16 });
+    expect(String(ended.structured.stdout).endsWith(`number ${String(6 * lines).padStart(8, "0")}\n`)).toBe(
+      true,
+    );
+    expect(await sh(sandbox, "cat once")).toBe("ran\n");
+  });
+
+  it("by the command itself leaves its end and its session as they are", async () => {
+    const result = await run("cd /tmp; export KEPT=1; pkill -9 -x sandboxd; echo after; exit 3", {
+      session: "own",
+    });
+    expect(result.structured).toMatchObject({ exit_code: 3, stdout: "after\n" });
+    expect((await run("echo $PWD $KEPT", { session: "own" })).structured).toMatchObject({
+      stdout: "/tmp 1\n",
+    });
+  });
+
+  it("has a command that ended meanwhile", async () => {
+    const started = await run("echo begun; sleep 0.5; echo done; exit 5", {
+      session: "meanwhile",
+      wait_seconds: 0,
+    });
+    await says(idIn(started), "begun");
+    await kill();
+    expect((await owner.call("get_result", { id: idIn(started) })).structured).toMatchObject({
+      exit_code: 5,
+      stdout: "begun\ndone\n",
+    });
+  });
+});

@@ -50,7 +50,7 @@ export class ContainerStarts {
     return this.#destroying !== undefined;
   }
 
-  /** Starts the container, or connects to the one that runs. @throws {OperationInterruptedError} at a closed gate */
+  /** Starts the container, or connects to the one that runs. @throws {OperationInterruptedError} while that may not be */
   async start(work: () => Promise<void>): Promise<void> {
     if (!this.isOpen && !this.#running()) throw refused();
     const started = work();
@@ -63,7 +63,7 @@ export class ContainerStarts {
     }
   }
 
-  /** Closes the gate until the sandbox is destroyed, which `work` does. */
+  /** Starts none until the sandbox is destroyed, which `work` does. */
   async destroy<T>(work: () => Promise<T>): Promise<T> {
     this.close();
     const destroyed = work();

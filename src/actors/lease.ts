@@ -1,6 +1,7 @@
 /** A sandbox's side of its principal's quota: runs take from what the account has lent, and give it back. */
 import { ToolError } from "../shared/errors.ts";
 import { type Grant, type Holding, type LeaseRequest, type Limits, type Settlement } from "./quota.ts";
+import type { RunQuota, Stake } from "../runs/runs.ts";
 import { type Spent, byDay, dayOf, nextDay } from "../shared/days.ts";
 
 /** What is asked for beyond the need, so that the next runs need not ask. */
@@ -12,16 +13,12 @@ const RENEW_MS = 60_000;
 /** When a renewal that failed is tried again, milliseconds. */
 const RETRY_MS = 10_000;
 
-/** What one run holds while it runs. */
-export interface Stake {
-  /** Seconds it may run. */
-  seconds: number;
-}
-
 export interface LeaseHost {
   /** Asks the account. */
   ask(request: LeaseRequest): Promise<Grant>;
   background(work: Promise<unknown>): void;
+  /** Of the principal. */
+  limits: Limits;
   /** All that was spent until now is told, or about to be: what remembers it beyond this actor may forget it. */
   told(): void;
 }
@@ -30,7 +27,7 @@ const NOTHING: Holding = { slots: 0, seconds: 0 };
 
 const NOTHING_SPENT: Spent = new Map();
 
-export class Lease {
+export class Lease implements RunQuota {
   readonly #host: LeaseHost;
   #grant: Grant | undefined;
   #inUse = { ...NOTHING };
@@ -41,13 +38,15 @@ export class Lease {
   #queue: Promise<unknown> = Promise.resolve();
   #timer: ReturnType<typeof setTimeout> | null = null;
 
-  /** @param spent seconds today of runs that an earlier actor saw to their end and did not come to tell */
-  constructor(host: LeaseHost, spent = 0) {
+  constructor(host: LeaseHost) {
     this.#host = host;
-    if (spent > 0) {
-      this.#spend([[dayOf(Date.now()), spent]]);
-      this.#renewIn(0);
-    }
+  }
+
+  /** Takes over seconds of today of runs that an earlier actor saw to their end and did not come to tell. */
+  inherit(spent: number): void {
+    if (spent <= 0) return;
+    this.#spend([[dayOf(Date.now()), spent]]);
+    this.#renewIn(0);
   }
 
   /**
@@ -55,8 +54,11 @@ export class Lease {
    * @throws {ToolError} `quota_exceeded`
    */
   async take(seconds: number): Promise<Stake> {
-    const at = this.#reserve(seconds, seconds);
-    if (at) return at;
+    const stake = this.#reserve(seconds, seconds) ?? (await this.#borrow(seconds));
+    return stake.seconds < seconds ? { ...stake, cut: this.#cut(stake.seconds) } : stake;
+  }
+
+  #borrow(seconds: number): Promise<Stake> {
     return this.#inTurn(async () => {
       // The question before may have brought enough.
       const found = this.#reserve(seconds, seconds);
@@ -86,6 +88,12 @@ export class Lease {
 
   #spend(spent: Iterable<[day: number, seconds: number]>): void {
     for (const [day, seconds] of spent) this.#spent.set(day, (this.#spent.get(day) ?? 0) + seconds);
+  }
+
+  /** What a run is told that had no more than so many seconds of the day. */
+  #cut(seconds: number): string {
+    const { runSecondsPerDay } = this.#host.limits;
+    return `Your run seconds of the day were used up: ${runSecondsPerDay} run seconds a day are your limit, of which other runs left ${seconds} to this one. The next day begins at ${nextDay(Date.now())}.`;
   }
 
   /** The account wants back what is not in use. While a question of ours is on its way, that one settles. */
@@ -179,11 +187,6 @@ const HINTS: Record<
     "Wait for running ones to end, or until the next day (UTC).",
   ],
 };
-
-/** What a run is told that had no more than so many seconds of the day. */
-export function cutShort(seconds: number, { runSecondsPerDay }: Limits, now: number): string {
-  return `Your run seconds of the day were used up: ${runSecondsPerDay} run seconds a day are your limit, of which other runs left ${seconds} to this one. The next day begins at ${nextDay(now)}.`;
-}
 
 /** The error for a limit that is in the way. */
 export function quotaError({ limit, allowed, used }: NonNullable<Grant["refused"]>): ToolError {

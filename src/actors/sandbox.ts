@@ -1,32 +1,33 @@
 /** The actor of one sandbox: its container, shells, kernels, files and runs. Our methods sit on the SDK's own class. */
 import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
-import type { ActiveRun } from "../runs/active-run.ts";
-import { startCode } from "../runs/code.ts";
-import type { CommandSpec } from "../runs/command.ts";
+import { CodeExecutor, type CodeRunSpec } from "../runs/code.ts";
+import { type CommandSpec, Commands } from "../runs/command.ts";
 import { localID } from "../runs/id.ts";
-import {
-  type Allowance,
-  type Execution,
-  type RunKind,
-  type RunSummary,
-  type RunView,
-  titleOf,
-} from "../runs/run.ts";
-import type { LogPage } from "../runs/runs.ts";
+import type { RunKind, RunSummary, RunView } from "../runs/run.ts";
+import { type LogPage, Runs } from "../runs/runs.ts";
 import type { RunRecord, Stored } from "../runs/store.ts";
-import type { TaskSpec } from "../tasks/tasks.ts";
+import { TaskBudgets } from "../tasks/budget.ts";
+import { type TaskSpec, Tasks } from "../tasks/tasks.ts";
 import type { BudgetCheck, ModelAnswer, ModelCall } from "../container/model-calls.ts";
 import { type ArtifactRange, readArtifact, taskDetailOf } from "../tasks/collect.ts";
-import type { Env } from "../shared/config.ts";
+import { type Env, parseConfig } from "../shared/config.ts";
+import { DAY_MS } from "../shared/days.ts";
 import { OUTBOUND } from "../container/egress.ts";
 import { type Outcome, ToolError, platformFailure, withoutRuns } from "../shared/errors.ts";
-import type { FileEntry, FileRange, Files } from "../container/files.ts";
-import type { CodeSpec } from "../container/kernels/kernels.ts";
-import { quotaError } from "./lease.ts";
-import type { Owner } from "./account-link.ts";
-import { type Parts, assemble } from "./parts.ts";
+import { log } from "../shared/log.ts";
+import { Connection } from "../container/connection.ts";
+import { type FileEntry, type FileRange, Files } from "../container/files.ts";
+import { Kernels } from "../container/kernels/kernels.ts";
+import { Shell } from "../container/shell.ts";
+import { AccountLink, type Owner } from "./account-link.ts";
+import { Lifecycle } from "./container-lifecycle.ts";
+import { ContainerStarts } from "./container-starts.ts";
+import { DiskUsage } from "./disk-usage.ts";
+import { Lease, quotaError } from "./lease.ts";
 import type { Settlement } from "./quota.ts";
-import { resumption } from "./resume.ts";
+import { RestartNotice } from "./restart-notice.ts";
+import { Retention } from "./retention.ts";
+import { Storage } from "./storage.ts";
 
 /** What an actor's method answers: the outcome, and what the caller must be told about state that was lost. */
 export type Answer<T> = Outcome<T> & { notice?: string };
@@ -52,20 +53,126 @@ const SLEEP_AFTER_S = 600;
 /** A sandbox that was used within so many milliseconds makes no room for another. */
 const AT_WORK_MS = 30_000;
 
+/** Where it is remembered until when the account knows what runs have used, in the actor's storage. */
+const TOLD = "told";
+
 export class Sandbox extends BaseSandbox<Env> {
   override sleepAfter: string | number = SLEEP_AFTER_S;
 
-  readonly #parts: Parts;
+  readonly #restartNotice: RestartNotice;
+  readonly #starts: ContainerStarts;
+  readonly #lifecycle: Lifecycle;
+  readonly #accountLink: AccountLink;
+  readonly #lease: Lease;
+  readonly #shell: Shell;
+  readonly #files: Files;
+  readonly #kernels: Kernels;
+  readonly #budgets: TaskBudgets;
+  readonly #code: CodeExecutor;
+  readonly #commands: Commands;
+  readonly #tasks: Tasks;
+  readonly #runs: Runs;
+  readonly #retention: Retention;
+  readonly #diskUsage: DiskUsage;
+  readonly #storage: Storage;
   /** Under way. */
   #calls = 0;
 
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     super(ctx, env);
-    this.#parts = assemble(this, ctx, env, {
-      containerGone: () => this.#containerGone(),
-      runEnded: (run, hasFiles) => this.#runEnded(run, hasFiles),
+    const { kv, sql } = ctx.storage;
+    const config = parseConfig(env);
+    const keepMs = config.resultTTLDays * DAY_MS;
+    const logCapBytes = config.runLogMaxMiB * 1024 * 1024;
+    const running = () => this.#isUp;
+    const background = (work: Promise<unknown>) => ctx.waitUntil(work);
+
+    this.#restartNotice = new RestartNotice(kv);
+    this.#starts = new ContainerStarts(running);
+    this.#lifecycle = new Lifecycle(
+      {
+        running,
+        stop: () => this.stop(),
+        started: () => this.#accountLink.note("start"),
+        gone: () => this.#containerGone(),
+      },
+      this.#restartNotice,
+    );
+    this.#shell = new Shell(this, { kv, running, outlived: () => this.#lifecycle.outlived() });
+    this.#accountLink = new AccountLink(ctx, env, this.#shell);
+    this.#lease = new Lease({
+      limits: config.limits,
+      ask: (request) => {
+        const { owner } = this.#accountLink;
+        return this.#accountLink.account(owner).lease(owner, request);
+      },
+      background,
+      told: () => kv.put(TOLD, Date.now()),
     });
-    this.#parts.runs.resume((record) => resumption(this.#parts, this.#isUp, record));
+
+    const connection = new Connection({
+      running,
+      // Any call of the SDK's: it starts what is not there, and says in its own words why it cannot.
+      start: async () => void (await this.client.utils.ping()),
+      fetch: (port, request) => containerOf(ctx).getTcpPort(port).fetch(request),
+      used: () => this.renewActivityTimeout(),
+    });
+    this.#files = new Files(this.#shell, this);
+    this.#kernels = new Kernels(this, sql);
+    this.#code = new CodeExecutor(this.#kernels, this.#shell, logCapBytes);
+    this.#commands = new Commands({ connection, running });
+    this.#budgets = new TaskBudgets(sql);
+    this.#tasks = new Tasks({
+      shell: this.#shell,
+      commands: this.#commands,
+      budgets: this.#budgets,
+      bucket: env.RESULTS,
+      prefix: (runID) => this.#accountLink.prefix(runID),
+      writeFile: (...file) => this.writeFile(...file),
+      boot: () => this.#restartNotice.count,
+      maxTokens: config.tasks.maxTokens,
+      archiveMaxBytes: config.tasks.archiveMaxMiB * 1024 * 1024,
+      report: (error) =>
+        log(config, { event: "error", ref: crypto.randomUUID(), where: "execute_task", error }),
+    });
+    this.#runs = new Runs({
+      sql,
+      bucket: env.RESULTS,
+      executors: { code: this.#code, command: this.#commands, task: this.#tasks },
+      quota: this.#lease,
+      owner: () => this.#accountLink.owner,
+      logCapBytes,
+      keepMs,
+      background,
+      ready: () => this.#readyToRun(),
+      explained: (error) => this.#lifecycle.explained(error),
+      failed: (id, error) => log(config, { event: "error", ref: id, where: "run", error }),
+      ended: (run, hasFiles) => this.#runEnded(run, hasFiles),
+    });
+    this.#retention = new Retention({
+      kv,
+      connection,
+      running,
+      keepMs,
+      background,
+      schedule: (at) => this.schedule(at, "sweepRuns"),
+      sweep: () => this.#runs.sweep(),
+    });
+    this.#diskUsage = new DiskUsage({
+      running,
+      measure: () => this.#accountLink.measure(),
+      background,
+    });
+    this.#storage = new Storage({
+      stored: () => this.#runs.stored(),
+      isBusy: () => this.#runs.isBusy,
+      tell: (stored) =>
+        this.#accountLink.account(this.#accountLink.owner).sandboxStored(this.#accountLink.owner, stored),
+      full: (isFull) => (this.#runs.isFull = isFull),
+      background,
+    });
+    this.#lease.inherit(this.#runs.secondsSince(kv.get<number>(TOLD)));
+    this.#runs.resume(this.#isUp);
   }
 
   get #isUp(): boolean {
@@ -78,23 +185,15 @@ export class Sandbox extends BaseSandbox<Env> {
    */
   executeCode(
     owner: Owner,
-    spec: Omit<CodeSpec, "runID" | "logCapBytes">,
+    spec: CodeRunSpec,
     waitMs: number,
     mayUseModel: boolean,
     namesID: boolean,
   ): Promise<Answer<RunView>> {
     const waitUntil = Date.now() + waitMs;
     return this.#serve(owner, () => {
-      if (!mayUseModel) this.#parts.tasks.keepApart(owner.sandbox);
-      return this.#start("code", spec.code, spec.timeoutMs, waitUntil, namesID, (run, allowance) =>
-        startCode(
-          this.#parts.kernels,
-          this.#parts.shell,
-          run,
-          { ...spec, ...allowance, logCapBytes: this.#parts.logCapBytes },
-          (kernel) => run.trace(kernel),
-        ),
-      );
+      if (!mayUseModel) this.#tasks.keepApart(owner.sandbox);
+      return this.#runs.start(this.#code, spec.code, spec, waitUntil, namesID);
     });
   }
 
@@ -108,10 +207,8 @@ export class Sandbox extends BaseSandbox<Env> {
   ): Promise<Answer<RunView>> {
     const waitUntil = Date.now() + waitMs;
     return this.#serve(owner, () => {
-      if (!mayUseModel) this.#parts.tasks.keepApart(owner.sandbox);
-      return this.#start("command", spec.command, spec.timeoutMs, waitUntil, namesID, (run, allowance) =>
-        this.#parts.commands.start(run, { ...spec, ...allowance }, (trace) => run.trace(trace)),
-      );
+      if (!mayUseModel) this.#tasks.keepApart(owner.sandbox);
+      return this.#runs.start(this.#commands, spec.command, spec, waitUntil, namesID);
     });
   }
 
@@ -120,19 +217,17 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#serve(owner, async () => {
       const { used, allowed } = await this.#tellModelTokens();
       if (used >= allowed) throw quotaError({ limit: "modelTokensPerDay", allowed, used });
-      const run = await this.#start("task", spec.task, spec.timeoutMs, 0, true, (active, allowance) =>
-        this.#parts.tasks.start(active, { ...spec, ...allowance }),
-      );
-      await this.#parts.accountLink.account(owner).taskSeen(run);
+      const run = await this.#runs.start(this.#tasks, spec.task, spec, 0, true);
+      await this.#accountLink.account(owner).taskSeen(run);
       return run;
     });
   }
 
   taskOrigin(owner: Owner, id: string): Promise<Answer<TaskOrigin>> {
     return this.#answer(owner, async () => {
-      const run = await this.#parts.runs.result(id, 0);
+      const run = await this.#runs.result(id, 0);
       const detail = taskDetailOf(run);
-      const alive = this.#isUp && !detail?.ownSandbox && detail?.boot === this.#parts.restartNotice.count;
+      const alive = this.#isUp && !detail?.ownSandbox && detail?.boot === this.#restartNotice.count;
       return { run, alive };
     });
   }
@@ -140,39 +235,37 @@ export class Sandbox extends BaseSandbox<Env> {
   /** A range of a file that a task has left. */
   readArtifact(owner: Owner, id: string, path: string, offset: number, maxBytes: number) {
     return this.#answer(owner, async (): Promise<ArtifactRange> => {
-      const run = await this.#parts.runs.result(id, 0);
-      return readArtifact(this.env.RESULTS, this.#parts.accountLink.prefix(id), run, path, offset, maxBytes);
+      const run = await this.#runs.result(id, 0);
+      return readArtifact(this.env.RESULTS, this.#accountLink.prefix(id), run, path, offset, maxBytes);
     });
   }
 
   /** Asked by the egress for each request to a model: whether this key is one of a task that runs here. */
   async admitModelCall(key: string): Promise<BudgetCheck> {
-    const { budgets, runs } = this.#parts;
-    const admission = await budgets.admit(key);
-    if ("refused" in admission) return admission;
-    const { call } = admission;
-    if (!runs.isRunning(call.run)) return { refused: "The task that had this key has ended." };
+    const check = await this.#budgets.admit(key);
+    if ("refused" in check) return check;
+    const { call } = check;
+    if (!this.#runs.isRunning(call.run)) return { refused: "The task that had this key has ended." };
     const { used, allowed } = await this.#tellModelTokens();
-    if (used < allowed) return admission;
-    budgets.refuseForToday(call);
+    if (used < allowed) return check;
+    this.#budgets.refuseForToday(call);
     return { refused: quotaError({ limit: "modelTokensPerDay", allowed, used }).message };
   }
 
   /** Tells the account what of the model was used since it was last told; answers what is used of the day. */
   async #tellModelTokens(): Promise<{ used: number; allowed: number }> {
-    const { budgets, accountLink } = this.#parts;
-    const untold = budgets.takeUntold();
+    const untold = this.#budgets.takeUntold();
     try {
-      return await accountLink.account(accountLink.owner).spendModelTokens(untold);
+      return await this.#accountLink.account(this.#accountLink.owner).spendModelTokens(untold);
     } catch (error) {
-      budgets.putBack(untold);
+      this.#budgets.putBack(untold);
       throw error;
     }
   }
 
   /** Told by the egress when a request to a model is over. */
   modelAnswered(call: ModelCall, answer: ModelAnswer): void {
-    this.#parts.tasks.modelAnswered(call, answer);
+    this.#tasks.modelAnswered(call, answer);
     // What cannot be told now is told with the next.
     this.ctx.waitUntil(this.#tellModelTokens().catch(() => undefined));
   }
@@ -186,17 +279,17 @@ export class Sandbox extends BaseSandbox<Env> {
     maxBytes = 0,
   ): Promise<Answer<RunReading>> {
     return this.#answer(owner, async () => {
-      const run = await this.#parts.runs.result(id, waitMs, cursor);
-      return cursor === undefined ? { run } : { run, page: await this.#parts.runs.log(id, cursor, maxBytes) };
+      const run = await this.#runs.result(id, waitMs, cursor);
+      return cursor === undefined ? { run } : { run, page: await this.#runs.log(id, cursor, maxBytes) };
     });
   }
 
   listRuns(owner: Owner, limit: number, before?: string, kind?: RunKind): Promise<Answer<RunSummary[]>> {
-    return this.#answer(owner, async () => this.#parts.runs.list(limit, before, kind));
+    return this.#answer(owner, async () => this.#runs.list(limit, before, kind));
   }
 
   cancelRun(owner: Owner, id: string, waitMs: number): Promise<Answer<RunView>> {
-    return this.#answer(owner, () => this.#parts.runs.cancel(id, waitMs));
+    return this.#answer(owner, () => this.#runs.cancel(id, waitMs));
   }
 
   /** Answers the file's size afterwards, in bytes. */
@@ -204,56 +297,56 @@ export class Sandbox extends BaseSandbox<Env> {
     const [, , append] = file;
     // An append in another container would make a file of the last piece alone.
     const serve = append ? this.#serve.bind(this) : this.#serveAgain.bind(this);
-    return serve(owner, () => this.#parts.files.write(...file));
+    return serve(owner, () => this.#files.write(...file));
   }
 
   getFile(owner: Owner, ...range: Parameters<Files["read"]>): Promise<Answer<FileRange>> {
-    return this.#serveAgain(owner, () => this.#parts.files.read(...range));
+    return this.#serveAgain(owner, () => this.#files.read(...range));
   }
 
   listDirectory(owner: Owner, ...what: Parameters<Files["list"]>): Promise<Answer<FileEntry[]>> {
-    return this.#serveAgain(owner, () => this.#parts.files.list(...what));
+    return this.#serveAgain(owner, () => this.#files.list(...what));
   }
 
   /** Ends the container with every process and file in it. Answers whether there was anything to end. */
   async destroySandbox(owner: Owner): Promise<Answer<boolean>> {
-    return { ok: true, value: await this.#parts.gate.destroy(() => this.#destroy(owner)) };
+    return { ok: true, value: await this.#starts.destroy(() => this.#destroy(owner)) };
   }
 
   async #destroy(owner: Owner): Promise<boolean> {
-    this.#parts.runs.containerGone("The sandbox was destroyed while it ran.");
-    await this.#parts.gate.clear(() => this.destroy());
+    this.#runs.containerGone("The sandbox was destroyed while it ran.");
+    await this.#starts.clear(() => this.destroy());
     // The SDK's stop hook comes late and hangs up on whoever calls next: the call ends when it has run.
-    await this.#parts.lifecycle.ended();
+    await this.#lifecycle.ended();
     // After the end, so that nothing of the sandbox's last calls lists it again.
-    const known = await this.#parts.accountLink.destroyed(owner, this.#parts.lease.release());
-    this.#parts.restartNotice.forget();
-    this.#parts.kernels.forget();
-    this.#parts.shell.forget();
-    this.#parts.diskUsage.containerGone();
-    if (known) this.#parts.accountLink.note("destroy");
+    const known = await this.#accountLink.destroyed(owner, this.#lease.release());
+    this.#restartNotice.forget();
+    this.#kernels.forget();
+    this.#shell.forget();
+    this.#diskUsage.containerGone();
+    if (known) this.#accountLink.note("destroy");
     return known;
   }
 
   /** Called by the SDK's scheduler: removes expired runs. */
   async sweepRuns(): Promise<void> {
-    await this.#parts.retention.sweep();
-    this.#parts.storage.changed();
+    await this.#retention.sweep();
+    this.#storage.changed();
   }
 
   /** Called by the account when the principal's storage is full: so many bytes of runs that ended before a time go. */
   giveUpRuns(bytes: number, before: number): Promise<Stored> {
-    return this.#parts.runs.giveUp(bytes, before);
+    return this.#runs.giveUp(bytes, before);
   }
 
   /** Asked by the account: whether there is a container, or one is being started. */
   isAlive(): boolean {
-    return this.#isUp || this.#parts.accountLink.isUnstarted;
+    return this.#isUp || this.#accountLink.isUnstarted;
   }
 
   /** Asked by the account when a limit is reached: what the lease holds beyond what runs is given up. */
   settleLease(): Settlement {
-    return this.#parts.lease.settle();
+    return this.#lease.settle();
   }
 
   /**
@@ -261,8 +354,7 @@ export class Sandbox extends BaseSandbox<Env> {
    * is gone. What was used since its account looked is let be.
    */
   async destroyIfIdle(owner: Owner, idleMs: number): Promise<boolean> {
-    if (this.#parts.runs.isBusy || this.#calls > 0 || this.#parts.accountLink.wasUsedWithin(idleMs))
-      return false;
+    if (this.#runs.isBusy || this.#calls > 0 || this.#accountLink.wasUsedWithin(idleMs)) return false;
     await this.destroySandbox(owner);
     return true;
   }
@@ -272,55 +364,30 @@ export class Sandbox extends BaseSandbox<Env> {
    * is none here now. One that was used a moment ago is let be: whoever uses it is at work with its files.
    */
   async stopIfIdle(owner: Owner): Promise<boolean> {
-    const { runs, accountLink, gate, restartNotice, lifecycle } = this.#parts;
-    if (runs.isBusy || this.#calls > 0 || gate.isStarting || gate.isDestroying) return false;
+    const { isStarting, isDestroying } = this.#starts;
+    if (this.#runs.isBusy || this.#calls > 0 || isStarting || isDestroying) return false;
     if (!this.#isUp) return true;
-    if (accountLink.wasUsedWithin(AT_WORK_MS)) return false;
-    await accountLink.meet(owner);
-    restartNotice.ending("room");
-    await gate.destroy(async () => {
-      await gate.clear(() => this.destroy());
-      await lifecycle.ended();
+    if (this.#accountLink.wasUsedWithin(AT_WORK_MS)) return false;
+    await this.#accountLink.meet(owner);
+    this.#restartNotice.ending("room");
+    await this.#starts.destroy(async () => {
+      await this.#starts.clear(() => this.destroy());
+      await this.#lifecycle.ended();
     });
     return true;
   }
 
-  /**
-   * Starts a run within the principal's quota, which may leave it less time than it asked for.
-   * @param waitUntil when the caller is answered at the latest: what comes before the start takes from the time to wait
-   */
-  async #start(
-    kind: RunKind,
-    source: string,
-    timeoutMs: number,
-    waitUntil: number,
-    namesID: boolean,
-    launch: (run: ActiveRun, allowance: Allowance) => Execution,
-  ): Promise<RunView> {
-    const { stakes, gate, accountLink, runs } = this.#parts;
-    const grant = await stakes.take(timeoutMs);
-    if (!gate.isOpen || !accountLink.isRegistered) {
-      await this.#ready(accountLink.owner).catch((error) => {
-        grant.cancel();
-        throw error;
-      });
-    }
-    const waitMs = Math.max(0, waitUntil - Date.now());
-    this.#parts.storage.changed();
-    return runs.start(
-      kind,
-      titleOf(source),
-      (run) => grant.held(launch(run, grant.allowance)),
-      waitMs,
-      namesID,
-    );
+  /** A run may begin after its call, in a sandbox that has ended meanwhile. */
+  async #readyToRun(): Promise<void> {
+    if (!this.#starts.isOpen || !this.#accountLink.isRegistered) await this.#ready(this.#accountLink.owner);
+    this.#storage.changed();
   }
 
   /** Does the work of one call that needs the container: a new sandbox must be within the principal's quota. */
   #serve<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
     return this.#answer(owner, async () => {
       await this.#ready(owner);
-      return work().finally(() => this.#parts.diskUsage.used());
+      return work().finally(() => this.#diskUsage.used());
     });
   }
 
@@ -328,47 +395,47 @@ export class Sandbox extends BaseSandbox<Env> {
   async #ready(owner: Owner): Promise<void> {
     if (owner.mayStart === false && !this.#isUp) throw notRunning(owner.sandbox);
     do {
-      await this.#parts.gate.passable();
+      await this.#starts.passable();
       // Before the account is told: the end of the container before is news that would come after.
-      await this.#parts.lifecycle.ready();
-      await this.#parts.accountLink.register(owner);
-    } while (this.#parts.gate.isDestroying);
-    this.#parts.gate.open();
+      await this.#lifecycle.ready();
+      await this.#accountLink.register(owner);
+    } while (this.#starts.isDestroying);
+    this.#starts.open();
   }
 
   /** As `#serve`, for work that can be done twice: again in the next container when this one turns out to be gone. */
   #serveAgain<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
-    return this.#serve(owner, () => this.#parts.lifecycle.again(work, () => this.#ready(owner)));
+    return this.#serve(owner, () => this.#lifecycle.again(work, () => this.#ready(owner)));
   }
 
   #containerGone(): void {
-    this.#parts.retention.containerGone();
-    this.#parts.diskUsage.containerGone();
-    this.#parts.kernels.forget();
-    this.#parts.shell.forget();
-    this.#parts.runs.containerGone(
+    this.#retention.containerGone();
+    this.#diskUsage.containerGone();
+    this.#kernels.forget();
+    this.#shell.forget();
+    this.#runs.containerGone(
       "The sandbox stopped while it ran; its files, processes and kernel state are gone.",
     );
   }
 
   /** Does the work of one call; what the caller should hear of becomes data, the rest is thrown for the log. */
   async #answer<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
-    if (await this.#parts.accountLink.meet(owner)) await this.setSandboxName(owner.sandbox);
+    if (await this.#accountLink.meet(owner)) await this.setSandboxName(owner.sandbox);
     let outcome: Outcome<T>;
     this.#calls++;
     try {
       outcome = { ok: true, value: await work() };
     } catch (thrown) {
-      const error = await this.#parts.lifecycle.explained(thrown);
+      const error = await this.#lifecycle.explained(thrown);
       const failure = platformFailure(error);
       if (!failure) throw error;
-      outcome = { ok: false, failure: this.#parts.runs.isAtWork ? failure : withoutRuns(failure) };
+      outcome = { ok: false, failure: this.#runs.isAtWork ? failure : withoutRuns(failure) };
     } finally {
       this.#calls--;
       this.#hangUp();
       await this.#leaveNothing();
     }
-    return { ...outcome, notice: this.#parts.restartNotice.takeNotice() };
+    return { ...outcome, notice: this.#restartNotice.takeNotice() };
   }
 
   /** Every way of the SDK's to a container goes through here. */
@@ -376,7 +443,7 @@ export class Sandbox extends BaseSandbox<Env> {
     ...args: Parameters<BaseSandbox<Env>["startAndWaitForPorts"]>
   ): Promise<void> {
     try {
-      await this.#parts.gate.start(() => super.startAndWaitForPorts(...args));
+      await this.#starts.start(() => super.startAndWaitForPorts(...args));
     } catch (error) {
       this.ctx.waitUntil(this.#leaveNothing());
       throw error;
@@ -385,23 +452,23 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /** What the account was told for calls that were refused, or had no container, it is told to forget. */
   async #leaveNothing(): Promise<void> {
-    const { isStarting, isDestroying } = this.#parts.gate;
-    if (!this.#parts.accountLink.isUnstarted || isStarting || isDestroying || this.#isUp) return;
-    if (this.#calls > 0 || this.#parts.runs.isBusy) return;
-    this.#parts.gate.close();
+    const { isStarting, isDestroying } = this.#starts;
+    if (!this.#accountLink.isUnstarted || isStarting || isDestroying || this.#isUp) return;
+    if (this.#calls > 0 || this.#runs.isBusy) return;
+    this.#starts.close();
     // When the account cannot be told, it takes the sandbox for one that nobody uses.
-    await this.#parts.accountLink.withdraw(this.#parts.lease.release()).catch(() => undefined);
+    await this.#accountLink.withdraw(this.#lease.release()).catch(() => undefined);
   }
 
   override async onStart(): Promise<void> {
     await super.onStart();
-    this.#parts.accountLink.started();
-    this.#parts.lifecycle.onStart();
+    this.#accountLink.started();
+    this.#lifecycle.onStart();
   }
 
   override async onStop(params?: Parameters<BaseSandbox<Env>["onStop"]>[0]): Promise<void> {
-    await this.#parts.lifecycle.onStop(() => super.onStop(params));
-    this.#parts.accountLink.stopped();
+    await this.#lifecycle.onStop(() => super.onStop(params));
+    this.#accountLink.stopped();
   }
 
   /**
@@ -409,40 +476,39 @@ export class Sandbox extends BaseSandbox<Env> {
    * ends idle shells, goes on with what is left of it.
    */
   override renewActivityTimeout(): void {
-    const { accountLink, runs } = this.#parts;
     const whole = this.sleepAfter;
-    if (typeof whole === "number" && !runs.isBusy && this.#calls === 0)
-      this.sleepAfter = Math.max(0, whole - accountLink.unusedMs / 1000);
+    if (typeof whole === "number" && !this.#runs.isBusy && this.#calls === 0)
+      this.sleepAfter = Math.max(0, whole - this.#accountLink.unusedMs / 1000);
     super.renewActivityTimeout();
     this.sleepAfter = whole;
   }
 
   override async onActivityExpired(): Promise<void> {
-    if (this.#parts.runs.isBusy) return;
-    this.#parts.restartNotice.ending("idle");
+    if (this.#runs.isBusy) return;
+    this.#restartNotice.ending("idle");
     await super.onActivityExpired();
   }
 
   #runEnded(run: RunRecord, hasFiles: boolean): void {
     if (run.kind === "task") this.#taskEnded(run);
-    this.#parts.retention.runEnded(run, hasFiles);
-    this.#parts.diskUsage.used();
-    this.#parts.storage.changed();
+    this.#retention.runEnded(run, hasFiles);
+    this.#diskUsage.used();
+    this.#storage.changed();
     // A lost one may have been lost with its sandbox, which is not to be listed again.
-    if (run.state !== "lost") this.ctx.waitUntil(this.#parts.accountLink.used());
+    if (run.state !== "lost") this.ctx.waitUntil(this.#accountLink.used());
     this.#hangUp();
     this.ctx.waitUntil(this.#leaveNothing());
   }
 
   /** The account learns of it; a sandbox that was made for the task ends when all of it is safe. */
   #taskEnded({ id, state, title, startedAt, endedAt, detail }: RunRecord): void {
-    const { owner } = this.#parts.accountLink;
-    this.#parts.budgets.close(localID(id));
+    const { owner } = this.#accountLink;
+    this.#budgets.close(localID(id));
     const task = taskDetailOf({ detail });
-    const ended = this.#parts.accountLink.account(owner).taskSeen({ id, state, title, startedAt, endedAt });
+    const ended = this.#accountLink.account(owner).taskSeen({ id, state, title, startedAt, endedAt });
     // Of a container that is gone only the account's entry is left.
     const gone = state === "lost" && !this.#isUp;
-    const forget = async () => this.#parts.accountLink.destroyed(owner, this.#parts.lease.release());
+    const forget = async () => this.#accountLink.destroyed(owner, this.#lease.release());
     const end = () => (gone ? forget() : this.destroySandbox(owner));
     const over = task?.ownSandbox && (task.safe || gone) ? end() : undefined;
     this.ctx.waitUntil(Promise.all([ended, over]));
@@ -450,11 +516,16 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /** A call that its kernel never answers keeps the connection busy, and with it the container awake. */
   #hangUp(): void {
-    const idle = () => this.#parts.kernels.abandoned > 0 && this.#calls === 0 && !this.#parts.runs.isBusy;
+    const idle = () => this.#kernels.abandoned > 0 && this.#calls === 0 && !this.#runs.isBusy;
     if (!idle()) return;
     // Not at once: the kernel is still being put away over the same connection.
     setTimeout(() => idle() && this.client.disconnect(), HANG_UP_MS);
   }
+}
+
+function containerOf({ container }: DurableObjectState<{}>): Container {
+  if (container) return container;
+  throw new Error("this actor has no container");
 }
 
 function notRunning(sandbox: string): ToolError {

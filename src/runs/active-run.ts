@@ -20,6 +20,8 @@ export interface ActiveRunHost {
   backlog: Backlog;
   /** Saves a run that has ended, soon. */
   saveLater(run: ActiveRun): void;
+  /** What an error of the platform's stands for. */
+  explained(error: unknown): Promise<unknown>;
 }
 
 export class ActiveRun implements RunSink, WaitingLog {
@@ -33,7 +35,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   #timer: ReturnType<typeof setInterval> | null = null;
   #shipping = Promise.resolve();
   #changed = true;
-  #storedState: unknown;
+  #stateStored: (() => void) | undefined;
   #savedAt = 0;
   #execution: Execution | undefined;
   hasFiles = true;
@@ -45,7 +47,6 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#host = host;
     this.#log = log;
     this.#shelf = shelf;
-    this.#storedState = record.trace;
     this.#stored = { stdout: record.ends.stdout.bytes, stderr: record.ends.stderr.bytes };
   }
 
@@ -91,13 +92,14 @@ export class ActiveRun implements RunSink, WaitingLog {
     let end: End;
     try {
       end = await execution.done;
-    } catch (error) {
+    } catch (thrown) {
+      const error = await this.#host.explained(thrown);
       // An error of the platform's may be the first sign that the container is going down. Who hears of that end may
       // call again at once, and must not meet it on its way.
       if (!(error instanceof ToolError)) await this.over(DOWN_MS);
       if (this.ended) return void (await this.#ship(true));
-      const { id, kind, trace } = this.record;
-      this.failure = failureOf(error, id, kind !== "task" && trace !== undefined);
+      const { id, kind, resumeState } = this.record;
+      this.failure = failureOf(error, id, kind !== "task" && resumeState !== undefined);
       end = this.failure.end;
     }
     this.finish(end);
@@ -132,23 +134,19 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#log.flush();
     this.record.logBytes = this.#log.bytes;
     this.#host.store.put(this.record);
-    this.#storedState = this.record.trace;
+    this.#stateStored?.();
     this.#stored.stdout = this.record.ends.stdout.bytes;
     this.#stored.stderr = this.record.ends.stderr.bytes;
     if (!this.ended) void this.#ship(false);
   }
 
-  /** What its executor needs to go on with it in another actor. */
-  trace(trace: unknown): void {
-    this.record.trace = trace;
+  /** @param stored is called when the state is on disk */
+  keepState(state: unknown, stored?: () => void): void {
+    this.record.resumeState = state;
+    this.#stateStored = stored;
     this.#changed = true;
-    // A record on disk says what runs: without its trace, the next actor would take this for one that never started.
+    // A record on disk says what runs: without this, the next actor would take it for one that never started.
     if (this.#savedAt > 0) this.save();
-  }
-
-  /** The trace that is on disk. */
-  get storedState(): unknown {
-    return this.#storedState;
   }
 
   /** What there is to say of a run that has not ended. */

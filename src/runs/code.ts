@@ -2,11 +2,12 @@
 import type { CodeOutcome } from "../container/kernels/outcome.ts";
 import type { CodeError, RichResult } from "../container/kernels/protocol.ts";
 import { within } from "../shared/within.ts";
-import type { Kernel } from "../container/kernels/registry.ts";
+import { type Kernel, kernelSchema } from "../container/kernels/registry.ts";
 import type { CodeSpec, Kernels, TakenOver } from "../container/kernels/kernels.ts";
 import { examine } from "../shared/images.ts";
 import type { Shell } from "../container/shell.ts";
 import { RunFiles } from "./output-files.ts";
+import type { Executor } from "./executor.ts";
 import { Limit } from "./limit.ts";
 import { installHint } from "./missing-module.ts";
 import {
@@ -42,63 +43,76 @@ const TEXTS_BYTES = 256 * 1024;
 
 const encoder = new TextEncoder();
 
-/** @param begins is told what `resumeCode` needs once the code is given to its kernel */
-export function startCode(
-  kernels: Kernels,
-  shell: Shell,
-  sink: RunSink,
-  spec: Omit<CodeSpec, "runID"> & Allowance,
-  begins: (kernel: Kernel) => void,
-): Execution {
-  const files = new RunFiles(shell, sink);
-  const limit = new Limit();
-  const started = (kernel: Kernel) => {
-    limit.deadline(Date.now() + spec.timeoutMs);
-    begins(kernel);
-  };
-  const run = async (): Promise<End> => {
-    const code = kernels.run({ ...spec, runID: sink.id }, started, () => sink.began());
-    const outcome = await followed(code, files, () => kernels.isRunning(sink.id));
-    sink.hasFiles = outcome.spilled;
-    // Of a kernel that gave no answer, what it had written to its files is all there is.
-    if (outcome.spilled && !sink.ended) await files.drain().catch(() => undefined);
-    for (const stream of STREAMS) {
-      const { text, bytes, tail } = outcome[stream];
-      // Its beginning may have been read from the files already, while the code ran.
-      if (text !== undefined) sink.output(stream, encoder.encode(text).subarray(sink.position(stream)));
-      const missing = bytes - sink.position(stream);
-      if (missing > 0) sink.skipped(stream, missing, encoder.encode(tail ?? ""));
-    }
-    return endOf(outcome, spec);
-  };
-  return {
-    done: limit.hold(run()),
-    cancel: async () => {
-      limit.cancelled();
-      kernels.interrupt(sink.id);
-    },
-    waiting: () => waitingFor(kernels.ahead({ ...spec, runID: sink.id }), "context", spec.context),
-  };
-}
+/** What is to be run, and in which kernel. */
+export type CodeRunSpec = Omit<CodeSpec, "runID" | "logCapBytes"> & Allowance;
 
 const LOST = "The server was restarted while it ran, and lost the way to its result.";
 
-/** Ends code that an earlier actor gave to a kernel: only that one could have had its result. */
-export function resumeCode(kernels: Kernels, shell: Shell, sink: RunSink, kernel: Kernel): Execution {
-  const files = new RunFiles(shell, sink);
-  const title = titleOf(kernel.language, kernel.key.slice(kernel.language.length + 1));
-  const notes: Record<TakenOver, string> = {
-    idle: `${LOST} It has ended since. ${STATE.kept}`,
-    interrupted: `${LOST} ${title} was interrupted. ${STATE.kept}`,
-    killed: `${LOST} ${title} was stopped. ${STATE.lost}`,
-  };
-  const run = async (): Promise<End> => {
-    const note = notes[await kernels.takeOver(sink.id, kernel)];
-    if (!sink.ended) await within(DRAIN_MS, files.drain()).catch(() => undefined);
-    return { state: "lost", note };
-  };
-  const limit = new Limit();
-  return { done: limit.hold(run()), cancel: async () => limit.cancelled() };
+export class CodeExecutor implements Executor<CodeRunSpec> {
+  readonly kind = "code";
+  readonly #kernels: Kernels;
+  readonly #shell: Shell;
+  readonly #logCapBytes: number;
+
+  /** @param logCapBytes kept of each stream */
+  constructor(kernels: Kernels, shell: Shell, logCapBytes: number) {
+    this.#kernels = kernels;
+    this.#shell = shell;
+    this.#logCapBytes = logCapBytes;
+  }
+
+  start(sink: RunSink<Kernel>, spec: CodeRunSpec): Execution {
+    const kernels = this.#kernels;
+    const files = new RunFiles(this.#shell, sink);
+    const limit = new Limit();
+    const code = { ...spec, runID: sink.id, logCapBytes: this.#logCapBytes };
+    const started = (kernel: Kernel) => {
+      limit.deadline(Date.now() + spec.timeoutMs);
+      sink.keepState(kernel);
+    };
+    const run = async (): Promise<End> => {
+      const done = kernels.run(code, started, () => sink.began());
+      const outcome = await followed(done, files, () => kernels.isRunning(sink.id));
+      sink.hasFiles = outcome.spilled;
+      // Of a kernel that gave no answer, what it had written to its files is all there is.
+      if (outcome.spilled && !sink.ended) await files.drain().catch(() => undefined);
+      for (const stream of STREAMS) {
+        const { text, bytes, tail } = outcome[stream];
+        // Its beginning may have been read from the files already, while the code ran.
+        if (text !== undefined) sink.output(stream, encoder.encode(text).subarray(sink.position(stream)));
+        const missing = bytes - sink.position(stream);
+        if (missing > 0) sink.skipped(stream, missing, encoder.encode(tail ?? ""));
+      }
+      return endOf(outcome, spec);
+    };
+    return {
+      done: limit.hold(run()),
+      cancel: async () => {
+        limit.cancelled();
+        kernels.interrupt(sink.id);
+      },
+      waiting: () => waitingFor(kernels.ahead(code), "context", spec.context),
+    };
+  }
+
+  /** Ends code that an earlier actor gave to a kernel: only that one could have had its result. */
+  resume(sink: RunSink, state: unknown): Execution {
+    const kernel = kernelSchema.parse(state);
+    const files = new RunFiles(this.#shell, sink);
+    const title = titleOf(kernel.language, kernel.key.slice(kernel.language.length + 1));
+    const notes: Record<TakenOver, string> = {
+      idle: `${LOST} It has ended since. ${STATE.kept}`,
+      interrupted: `${LOST} ${title} was interrupted. ${STATE.kept}`,
+      killed: `${LOST} ${title} was stopped. ${STATE.lost}`,
+    };
+    const run = async (): Promise<End> => {
+      const note = notes[await this.#kernels.takeOver(sink.id, kernel)];
+      if (!sink.ended) await within(DRAIN_MS, files.drain()).catch(() => undefined);
+      return { state: "lost", note };
+    };
+    const limit = new Limit();
+    return { done: limit.hold(run()), cancel: async () => limit.cancelled() };
+  }
 }
 
 /** The outcome, while the output that has gone to files is passed on once a second. */
@@ -136,10 +150,7 @@ function titleOf(language: string, context: string): string {
   return context === "default" ? `The ${language} kernel` : `The ${language} kernel ${context}`;
 }
 
-async function endOf(
-  outcome: CodeOutcome,
-  { language, context, timeoutMs, cut }: Omit<CodeSpec, "runID"> & Allowance,
-): Promise<End> {
+async function endOf(outcome: CodeOutcome, { language, context, timeoutMs, cut }: CodeRunSpec): Promise<End> {
   const kernel = titleOf(language, context);
   const state = STATE[outcome.state];
   const reasons: Record<CodeOutcome["end"], string | undefined> = {

@@ -1,4 +1,5 @@
 /** Shell commands in a sandbox, which sandboxd runs: from the call that starts one to its end. */
+import { z } from "zod";
 import {
   type Call,
   type Event,
@@ -8,6 +9,7 @@ import {
 } from "../../container/sandboxd/protocol.ts";
 import { type Connection, containerGone } from "../container/connection.ts";
 import { damaged, exhausted, isNoAnswer, noAnswer, unwritable } from "../shared/errors.ts";
+import type { Executor } from "./executor.ts";
 import { Limit } from "./limit.ts";
 import { KeyedQueue } from "../shared/queue.ts";
 import {
@@ -31,13 +33,15 @@ export interface CommandSpec extends Allowance {
 }
 
 /** What it takes to go on with a command in another actor. */
-export interface CommandState {
-  session: string;
+export const commandState = z.object({
+  session: z.string(),
   /** Milliseconds since the epoch. */
-  deadline: number;
+  deadline: z.number(),
   /** Why the deadline is earlier than was asked for. */
-  cut?: string;
-}
+  cut: z.string().optional(),
+});
+
+export type CommandState = z.infer<typeof commandState>;
 
 /** How long the call that ends a command may take, milliseconds: it waits for nothing. */
 const KILL_MS = 10_000;
@@ -61,7 +65,8 @@ export interface CommandsHost {
   running(): boolean;
 }
 
-export class Commands {
+export class Commands implements Executor<CommandSpec> {
+  readonly kind = "command";
   readonly #host: CommandsHost;
   readonly #queue = new KeyedQueue();
 
@@ -69,22 +74,19 @@ export class Commands {
     this.#host = host;
   }
 
-  /**
-   * Runs a command after those queued before it in its session.
-   * @param started is told what `resume` needs before the command starts, and undefined when it did not after all
-   */
-  start(sink: RunSink, spec: CommandSpec, started: (trace: CommandState | undefined) => void): Execution {
+  /** Runs a command after those queued before it in its session. */
+  start(sink: RunSink<CommandState>, spec: CommandSpec): Execution {
     const run = new RunningCommand(this.#host, sink);
     const turn = this.#queue.run(spec.session, sink.id, async () => {
       if (run.stop || sink.ended) return NEVER_STARTED;
       sink.began();
       const deadline = Date.now() + spec.timeoutMs;
       run.limit.deadline(deadline);
-      started({ session: spec.session, deadline, cut: spec.cut });
+      sink.keepState({ session: spec.session, deadline, cut: spec.cut });
       const { session, command, cwd, env, timeoutMs, cut } = spec;
       const call: StartCall = { type: "start", id: sink.id, session, command, cwd, env, timeoutMs };
       return run.follow(deadline, cut, call).catch((error: unknown) => {
-        if (!run.mayHaveStarted) started(undefined);
+        if (!run.mayHaveStarted) sink.keepState(undefined);
         throw error;
       });
     });
@@ -96,11 +98,12 @@ export class Commands {
   }
 
   /** Goes on with a command that an earlier actor started, where the sink's output ends. */
-  resume(sink: RunSink, { session, deadline, cut }: CommandState): Execution {
+  resume(sink: RunSink, state: unknown): Execution {
+    const { session, deadline, cut } = commandState.parse(state);
     const run = new RunningCommand(this.#host, sink);
     run.limit.deadline(deadline);
     const done = this.#queue.run(session, sink.id, () => run.follow(deadline, cut));
-    return { done: run.limit.hold(done), cancel: () => run.end("cancelled") };
+    return { done: run.limit.hold(done), cancel: () => run.end("cancelled"), deadline };
   }
 }
 

@@ -10,11 +10,12 @@ export type RunKind = (typeof RUN_KINDS)[number];
  * `running` until one of the others, which are final: `succeeded` and `failed` by the program's own end, `cancelled` and
  * `timed_out` by ours, `lost` when what ran it went away and nobody can know how it ended.
  */
-export const RUN_STATES = ["running", "succeeded", "failed", "cancelled", "timed_out", "lost"] as const;
+export const END_STATES = ["succeeded", "failed", "cancelled", "timed_out", "lost"] as const;
+export const RUN_STATES = ["running", ...END_STATES] as const;
+
+export type EndState = (typeof END_STATES)[number];
 
 export type RunState = (typeof RUN_STATES)[number];
-
-export type EndState = Exclude<RunState, "running">;
 
 /** How long a run may take. */
 export interface Allowance {
@@ -96,11 +97,13 @@ export interface LogPiece {
   bytes: Uint8Array;
 }
 
-/** What an executor reports to while a run is under way. */
-export interface RunSink {
+/** What an executor reports to while a run is under way. `State` is what it resumes from. */
+export interface RunSink<State = unknown> {
   readonly id: string;
   /** Its turn has come. */
   began(): void;
+  /** Keeps what it takes to resume the run in another actor; undefined when nothing was started after all. */
+  keepState(state: State | undefined): void;
   /** Has output taken over once there is room for what it passes on to `output` and `skipped`. */
   take(output: () => void): Promise<void>;
   /** The next output of a stream. */
@@ -129,6 +132,8 @@ export interface Execution {
   cancel(): Promise<void>;
   /** What it waits for, until its turn comes. */
   waiting?(): Waiting | undefined;
+  /** Of one that was resumed: when its time is over, milliseconds since the epoch. */
+  deadline?: number;
 }
 
 export function waitingFor(behind: string[], kind: Waiting["kind"], name: string): Waiting | undefined {

@@ -8,12 +8,46 @@ import { Backlog } from "./backlog.ts";
 import { OutputEnds } from "./output-ends.ts";
 import { isTaskID, newRunID } from "./id.ts";
 import { type LogStore, LogWriter, deleteLog, deleteObjects, readLog } from "./log.ts";
-import type { Execution, LogPiece, RunKind, RunSummary, RunView } from "./run.ts";
+import type { Executor, Resumer } from "./executor.ts";
+import {
+  type Allowance,
+  type Execution,
+  type LogPiece,
+  type RunKind,
+  type RunSummary,
+  type RunView,
+  titleOf,
+} from "./run.ts";
 import { type RunRecord, RunStore, viewOf, type Stored } from "./store.ts";
 import { DAY_MS } from "../shared/days.ts";
 
+/** What a run holds of its principal's quota while it runs. */
+export interface Stake {
+  /** Seconds it may run. */
+  seconds: number;
+  /** Why that is less than was asked for, when it is, in sentences. */
+  cut?: string;
+}
+
+/** Where stakes come from. */
+export interface RunQuota {
+  /** @throws {ToolError} `quota_exceeded` */
+  take(seconds: number): Promise<Stake>;
+  /** A stake for a run that an earlier actor started: it runs, whatever the account says. */
+  hold(seconds: number): Stake;
+  /** Gives a stake back after its run, which took so many seconds. */
+  give(stake: Stake, spent: number): void;
+}
+
 /** What the actor gives its runs. */
 export interface RunsHost {
+  /** How runs of each kind are gone on with. */
+  executors: Record<RunKind, Resumer>;
+  quota: RunQuota;
+  /** Has the sandbox stand ready for a run. @throws what keeps it from that */
+  ready(): Promise<void>;
+  /** What an error of the platform's stands for: it may say that the sandbox is gone while only the connection is. */
+  explained(error: unknown): Promise<unknown>;
   sql: SqlStorage;
   bucket: R2Bucket;
   /** Of the principal and the sandbox; known from the first call on. */
@@ -29,9 +63,6 @@ export interface RunsHost {
   /** A run has ended: its files in the sandbox are of no more use, and its record will expire. */
   ended(run: RunRecord, hasFiles: boolean): void;
 }
-
-/** How an execution of some kind is started or gone on with. */
-export type Launch = (run: ActiveRun) => Execution;
 
 /** A part of a run's log, with where to go on. */
 export interface LogPage {
@@ -72,29 +103,36 @@ export class Runs {
   }
 
   /**
-   * Starts a run and waits for it up to so long.
+   * Starts a run within the principal's quota, which may leave it less time than it asks for, and waits for it.
+   * @param waitUntil when the caller is answered at the latest, milliseconds since the epoch: what comes before the start
+   *   takes from the time to wait
    * @param namesID whether the answer names the run in any case, and not only where there is more to fetch
    * @throws what kept it from running, when that shows while the caller waits
    */
-  async start(
-    kind: RunKind,
-    title: string,
-    launch: Launch,
-    waitMs: number,
+  async start<Spec extends Allowance>(
+    executor: Executor<Spec>,
+    source: string,
+    spec: Spec,
+    waitUntil: number,
     namesID: boolean,
   ): Promise<RunView> {
+    const { kind } = executor;
+    const stake = await this.#staked(spec.timeoutMs);
+    const allowed =
+      stake.cut === undefined ? spec : { ...spec, timeoutMs: stake.seconds * 1000, cut: stake.cut };
     const record: RunRecord = {
       id: newRunID(this.#host.owner().sandbox, kind),
       kind,
       state: "running",
-      title,
+      title: titleOf(source),
       startedAt: Date.now(),
       ends: { stdout: new OutputEnds(), stderr: new OutputEnds() },
       logBytes: 0,
       droppedBytes: 0,
     };
-    const run = this.#follow(record, launch, true);
-    await run.over(waitMs);
+    const run = this.#begin(record, true);
+    this.#follow(run, executor.start(run, allowed), stake, record.startedAt);
+    await run.over(Math.max(0, waitUntil - Date.now()));
     const { failure } = run;
     if (failure?.end.state === "failed") {
       this.#unsaved.delete(run);
@@ -108,16 +146,45 @@ export class Runs {
     return view;
   }
 
-  /** Goes on with the runs of an earlier actor, as far as `launch` finds a way. */
-  resume(launch: (record: RunRecord) => Launch | string): void {
+  /** A stake for a run, in a sandbox that stands ready for it. */
+  async #staked(timeoutMs: number): Promise<Stake> {
+    const { quota } = this.#host;
+    const stake = await quota.take(Math.ceil(timeoutMs / 1000));
+    await this.#host.ready().catch((error) => {
+      quota.give(stake, 0);
+      throw error;
+    });
+    return stake;
+  }
+
+  /** Goes on with the runs of an earlier actor. @param isUp whether their container is there */
+  resume(isUp: boolean): void {
     for (const record of this.#store.unfinished()) {
-      const found = launch(record);
-      if (typeof found === "string") {
-        const lost: RunRecord = { ...record, state: "lost", note: found, endedAt: Date.now() };
-        this.#store.put(lost);
-        this.#host.ended(lost, true);
-      } else this.#follow(record, found, false);
+      if (neverBegan(record)) this.#lose(record, NEVER_BEGAN);
+      else if (!isUp) this.#lose(record, WENT_AWAY);
+      else this.#resume(record);
     }
+  }
+
+  #resume(record: RunRecord): void {
+    const run = this.#begin(record, false);
+    let execution: Execution;
+    try {
+      execution = this.#host.executors[record.kind].resume(run, record.resumeState);
+    } catch (error) {
+      this.#active.delete(record.id);
+      this.#host.failed(record.id, error);
+      return this.#lose(record, OTHER_VERSION);
+    }
+    const { startedAt } = record;
+    const seconds = Math.ceil(((execution.deadline ?? 0) - startedAt) / 1000);
+    this.#follow(run, execution, this.#host.quota.hold(Math.max(1, seconds)), startedAt);
+  }
+
+  #lose(record: RunRecord, note: string): void {
+    const lost: RunRecord = { ...record, state: "lost", note, endedAt: Date.now() };
+    this.#store.put(lost);
+    this.#host.ended(lost, true);
   }
 
   /** Whether a run, by its sandbox's own name for it, is under way. */
@@ -136,7 +203,7 @@ export class Runs {
   /** The container is gone: so is everything that ran in it. */
   containerGone(note: string): void {
     for (const run of this.#active.values())
-      run.finish({ state: "lost", note: neverBegan(run.record) ? NEVER_BEGAN : note });
+      run.finish({ state: "lost", note: neverBegan(run.record) ? NEVER_BEGAN_HERE : note });
   }
 
   /**
@@ -215,22 +282,30 @@ export class Runs {
     this.#store.delete(id);
   }
 
-  #follow(record: RunRecord, launch: Launch, isNew: boolean): ActiveRun {
-    const { sql, logCapBytes } = this.#host;
+  #begin(record: RunRecord, isNew: boolean): ActiveRun {
+    const { sql, logCapBytes, explained } = this.#host;
     const log = new LogWriter(sql, record.id, () => (this.isFull ? 0 : logCapBytes), isNew);
     const run = new ActiveRun(record, log, this.#shelf(record.id), {
       store: this.#store,
       backlog: this.#backlog,
       saveLater: (ended) => this.#saveLater(ended),
+      explained,
     });
     this.#active.set(record.id, run);
-    const done = run.follow(launch(run)).finally(() => {
+    return run;
+  }
+
+  /** @param startedAt from when on the stake is used, milliseconds since the epoch */
+  #follow(run: ActiveRun, execution: Execution, stake: Stake, startedAt: number): void {
+    const { record } = run;
+    const give = () => this.#host.quota.give(stake, (Date.now() - startedAt) / 1000);
+    execution.done.then(give, give);
+    const done = run.follow(execution).finally(() => {
       this.#active.delete(record.id);
       if (run.failure?.cause !== undefined) this.#host.failed(record.id, run.failure.cause);
       this.#host.ended(record, run.hasFiles);
     });
     this.#host.background(done);
-    return run;
   }
 
   #save(run: ActiveRun): void {
@@ -277,9 +352,12 @@ function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-const NEVER_BEGAN = "It waited for its turn when the sandbox stopped, and never ran. Run it again.";
+const NEVER_BEGAN = "It waited for its turn when the server was restarted, and never ran. Run it again.";
+const NEVER_BEGAN_HERE = "It waited for its turn when the sandbox stopped, and never ran. Run it again.";
+const WENT_AWAY = "The sandbox went away while the server was down, and everything in it.";
+const OTHER_VERSION = "The server was restarted in another version, which cannot go on with it.";
 
-/** Whether code or a command has not had its turn: what starts leaves a trace, or has printed something. */
-function neverBegan({ kind, trace, ends }: RunRecord): boolean {
-  return kind !== "task" && trace === undefined && ends.stdout.bytes + ends.stderr.bytes === 0;
+/** Whether code or a command has not had its turn: what starts leaves a state to resume from, or has printed something. */
+function neverBegan({ kind, resumeState, ends }: RunRecord): boolean {
+  return kind !== "task" && resumeState === undefined && ends.stdout.bytes + ends.stderr.bytes === 0;
 }

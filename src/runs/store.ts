@@ -11,8 +11,8 @@ export interface RunRecord extends Omit<Partial<End>, "state"> {
   title: string;
   startedAt: number;
   endedAt?: number;
-  /** What its executor needs to go on with it in another actor; undefined when it cannot. */
-  trace?: unknown;
+  /** What its executor resumes it from in another actor; undefined when nothing was started. */
+  resumeState?: unknown;
   ends: Record<Stream, OutputEnds>;
   logBytes: number;
   droppedBytes: number;
@@ -28,6 +28,7 @@ type Row = {
   exit_code: number | null;
   note: string | null;
   detail: string | null;
+  /** The state to resume from: databases keep the name that it had first. */
   trace: string | null;
   out_bytes: number;
   out_head: ArrayBuffer;
@@ -100,7 +101,7 @@ export class RunStore {
       exit_code: run.exitCode ?? null,
       note: run.note ?? null,
       detail: run.detail === undefined ? null : JSON.stringify(run.detail),
-      trace: run.trace === undefined ? null : JSON.stringify(run.trace),
+      trace: run.resumeState === undefined ? null : JSON.stringify(run.resumeState),
       out_bytes: stdout.bytes,
       out_head: buffer(stdout.head),
       out_tail: buffer(stdout.tail),
@@ -232,7 +233,7 @@ function recordOf(row: Row): RunRecord {
     ...summaryOf(row),
     note: row.note ?? undefined,
     detail: row.detail === null ? undefined : JSON.parse(row.detail),
-    trace: row.trace === null ? undefined : JSON.parse(row.trace),
+    resumeState: row.trace === null ? undefined : JSON.parse(row.trace),
     ends: {
       stdout: new OutputEnds(new Uint8Array(row.out_head), new Uint8Array(row.out_tail), row.out_bytes),
       stderr: new OutputEnds(new Uint8Array(row.err_head), new Uint8Array(row.err_tail), row.err_bytes),

@@ -1,11 +1,15 @@
 /** What only a run of a task has. */
+import { z } from "zod";
+
 /** Of the model, as the agent reports them. */
-export interface Tokens {
-  input: number;
-  output: number;
-  cacheRead: number;
-  cacheWrite: number;
-}
+export const tokens = z.object({
+  input: z.number(),
+  output: z.number(),
+  cacheRead: z.number(),
+  cacheWrite: z.number(),
+});
+
+export type Tokens = z.infer<typeof tokens>;
 
 export interface TaskDetail {
   /** Its name in the table of agents. */

@@ -2,8 +2,9 @@
  * The coding agents a task can be handed to: how each is started in a sandbox, and how the lines it prints are read.
  * Another agent is another row of `AGENTS`, and a row of the egress table for its model.
  */
+import { z } from "zod";
 import { ClaudeEvents } from "./claude-code.ts";
-import type { Tokens } from "../runs/task-detail.ts";
+import { tokens } from "../runs/task-detail.ts";
 
 export const AGENT_NAMES = ["claude-code"] as const;
 
@@ -19,23 +20,25 @@ export interface AgentOptions {
 }
 
 /** What the lines of an agent have said so far. Plain data: it is part of the run's record. */
-export interface AgentReport {
+export const agentReport = z.object({
   /** The agent's own id of its conversation. */
-  conversation?: string;
-  model?: string;
-  answer?: string;
+  conversation: z.string().optional(),
+  model: z.string().optional(),
+  answer: z.string().optional(),
   /** Set once the agent has said how it ended. */
-  end?: "done" | "out_of_turns" | "error";
+  end: z.enum(["done", "out_of_turns", "error"]).optional(),
   /** Of an end with `error`: the agent's words. */
-  error?: string;
-  turns?: number;
-  tokens?: Tokens;
-  costUSD?: number;
-  durationMs?: number;
+  error: z.string().optional(),
+  turns: z.number().optional(),
+  tokens: tokens.optional(),
+  costUSD: z.number().optional(),
+  durationMs: z.number().optional(),
   /** Lines that were no event; the first of them is kept. */
-  unread: number;
-  unreadSample?: string;
-}
+  unread: z.number(),
+  unreadSample: z.string().optional(),
+});
+
+export type AgentReport = z.infer<typeof agentReport>;
 
 /** Reads one agent's lines. */
 export interface EventReader {

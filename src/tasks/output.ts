@@ -2,6 +2,7 @@
 import type { EventReader } from "./agents.ts";
 import { joined } from "../runs/output-ends.ts";
 import { lenient } from "../runs/output.ts";
+import type { CommandState } from "../runs/command.ts";
 import type { RunSink, Stream } from "../runs/run.ts";
 
 /** A longer line is no event that we have a use for. Bytes. */
@@ -11,16 +12,19 @@ const NEWLINE = 0x0a;
 const encoder = new TextEncoder();
 
 /** What our own script says on the agent's stream, about the task itself. */
-export type Step =
-  | "restoring"
-  | "restore_failed"
-  | "directory_exists"
-  | "cloning"
-  | "clone_failed"
-  | "no_directory"
-  | "no_snapshot"
-  | "no_agent"
-  | "agent";
+export const STEPS = [
+  "restoring",
+  "restore_failed",
+  "directory_exists",
+  "cloning",
+  "clone_failed",
+  "no_directory",
+  "no_snapshot",
+  "no_agent",
+  "agent",
+] as const;
+
+export type Step = (typeof STEPS)[number];
 
 const STEP_LINES: Partial<Record<Step, string>> = {
   restoring: "Restoring the workspace and the conversation",
@@ -28,12 +32,13 @@ const STEP_LINES: Partial<Record<Step, string>> = {
   no_snapshot: "The files at the start could not be written down: there will be no diff",
 };
 
-export class TaskOutput implements RunSink {
+export class TaskOutput implements RunSink<CommandState> {
   readonly id: string;
   hasFiles = true;
   readonly #run: RunSink;
   readonly #events: EventReader;
   readonly #progressed: () => void;
+  readonly #commandStarted: (state: CommandState | undefined) => void;
   readonly #storedOffset: () => number;
   /** Bytes of the agent's stdout up to which whole lines were read. */
   offset: number;
@@ -45,6 +50,7 @@ export class TaskOutput implements RunSink {
 
   /**
    * @param progressed is called when something new is known
+   * @param commandStarted is given what the agent's command can be resumed from
    * @param storedOffset how much of the agent's stdout is read and written down for good
    */
   constructor(
@@ -52,6 +58,7 @@ export class TaskOutput implements RunSink {
     events: EventReader,
     from: { offset: number; step?: Step },
     progressed: () => void,
+    commandStarted: (state: CommandState | undefined) => void,
     storedOffset: () => number,
   ) {
     this.id = run.id;
@@ -60,6 +67,7 @@ export class TaskOutput implements RunSink {
     this.offset = from.offset;
     this.step = from.step;
     this.#progressed = progressed;
+    this.#commandStarted = commandStarted;
     this.#storedOffset = storedOffset;
   }
 
@@ -69,6 +77,10 @@ export class TaskOutput implements RunSink {
 
   /** The task has begun before its command does. */
   began(): void {}
+
+  keepState(state: CommandState | undefined): void {
+    this.#commandStarted(state);
+  }
 
   /** Every line is read, wherever the log ends. */
   hasRoom(): boolean {
@@ -155,5 +167,5 @@ export class TaskOutput implements RunSink {
 
 function stepOf(line: string): Step | undefined {
   const match = /^\{"sandbox_mcp":"([a-z_]+)"\}$/.exec(line);
-  return match ? (match[1] as Step) : undefined;
+  return STEPS.find((step) => step === match?.[1]);
 }

@@ -18,10 +18,12 @@ const HURRIED_MS = 120_000;
 
 const NEVER_STARTED: End = { state: "cancelled", note: "It was cancelled before the agent started." };
 
+const NOT_STARTED = "The server was restarted before the agent had started. Start the task again.";
+
 export class RunningTask {
   readonly #host: TasksHost;
   readonly #run: ActiveRun;
-  readonly #trace: TaskState;
+  readonly #state: TaskState;
   readonly #events: EventReader;
   readonly #output: TaskOutput;
   readonly #script: TaskScript;
@@ -29,22 +31,29 @@ export class RunningTask {
   /** Settles when it is cancelled. */
   readonly #hurried = Promise.withResolvers<void>();
   #command: Execution | undefined;
+  /** How much of the agent's stdout is read and written down for good, bytes. */
+  #storedOffset = 0;
   #begun = false;
   #cancelled = false;
 
-  constructor(host: TasksHost, run: ActiveRun, trace: TaskState) {
+  constructor(host: TasksHost, run: ActiveRun, state: TaskState) {
     this.#host = host;
     this.#run = run;
-    this.#trace = trace;
+    this.#state = state;
     this.#script = new TaskScript(host.shell, run.id);
-    this.#events = AGENTS[trace.spec.agent].reader(trace.spec.directory, trace.report);
+    this.#events = AGENTS[state.spec.agent].reader(state.spec.directory, state.report);
     this.#output = new TaskOutput(
       run,
       this.#events,
-      trace,
+      state,
       () => this.#save(),
-      () => storedOffset(run.storedState),
+      (command) => {
+        this.#state.command = command;
+        this.#secure();
+      },
+      () => this.#storedOffset,
     );
+    this.#storedOffset = state.offset;
     this.#save();
   }
 
@@ -69,34 +78,32 @@ export class RunningTask {
   }
 
   async begin(task: string, restore: ArchiveSource | undefined): Promise<End> {
-    const { spec } = this.#trace;
+    const { spec } = this.#state;
     this.#begun = true;
     this.#run.began();
     if (!this.#cancelled) await this.#prepare(task, restore);
     if (this.#cancelled) return { ...NEVER_STARTED, detail: this.#unstarted() };
-    this.#command = this.#host.commands.start(
-      this.#output,
-      { command: this.#script.run(), session: TASK_SESSION, timeoutMs: spec.timeoutMs, cut: spec.cut },
-      (command) => {
-        this.#trace.command = command;
-        this.#secure();
-      },
-    );
+    this.#command = this.#host.commands.start(this.#output, {
+      command: this.#script.run(),
+      session: TASK_SESSION,
+      timeoutMs: spec.timeoutMs,
+      cut: spec.cut,
+    });
     return this.#see(this.#command);
   }
 
   async goOn(): Promise<End> {
-    const { command, end } = this.#trace;
+    const { command, end } = this.#state;
     this.#begun = true;
     if (end) return this.#finish(end);
-    if (!command) return { state: "lost", note: "The agent had not started." };
+    if (!command) return { state: "lost", note: NOT_STARTED };
     this.#command = this.#host.commands.resume(this.#output, command);
     if (this.#cancelled) await this.#command.cancel();
     return this.#see(this.#command);
   }
 
   async #prepare(task: string, restore: ArchiveSource | undefined): Promise<void> {
-    const { spec } = this.#trace;
+    const { spec } = this.#state;
     const agent = AGENTS[spec.agent];
     const key = await this.#host.budgets.open(this.id, this.#host.maxTokens);
     const env = Object.entries(agent.env(key)).map(([name, value]) => `${name}=${value}\n`);
@@ -119,13 +126,13 @@ export class RunningTask {
     const end = await command.done;
     this.#output.finish();
     if (this.#run.ended) return end;
-    this.#trace.end = end;
+    this.#state.end = end;
     this.#secure();
     return this.#finish(end);
   }
 
   async #finish(command: End): Promise<End> {
-    const { spec } = this.#trace;
+    const { spec } = this.#state;
     const { budgets } = this.#host;
     const { record } = this.#run;
     const agent = AGENTS[spec.agent];
@@ -157,7 +164,7 @@ export class RunningTask {
 
   /** Fetches what the agent left, as far as it can be had. Answers what there is to say. */
   async #keep(detail: TaskDetail, said: string | undefined): Promise<string> {
-    const { spec } = this.#trace;
+    const { spec } = this.#state;
     const { record } = this.#run;
     let note = said;
     try {
@@ -202,7 +209,7 @@ export class RunningTask {
   }
 
   #detail(): TaskDetail {
-    const { spec } = this.#trace;
+    const { spec } = this.#state;
     const { conversation, model, answer, turns, tokens, costUSD } = this.#events.report;
     return {
       agent: spec.agent,
@@ -227,16 +234,13 @@ export class RunningTask {
   }
 
   #save(): void {
-    const { spec, command, end } = this.#trace;
+    const { spec, command, end } = this.#state;
     const { offset, step } = this.#output;
     const report = { ...this.#events.report };
-    this.#run.trace({ spec, command, end, offset, step, report } satisfies TaskState);
+    const state: TaskState = { spec, command, end, offset, step, report };
+    this.#run.keepState(state, () => (this.#storedOffset = offset));
     this.#run.describe(this.#detail());
   }
-}
-
-function storedOffset(trace: unknown): number {
-  return (trace as TaskState | undefined)?.offset ?? 0;
 }
 
 function also(note: string | undefined, more: string): string {

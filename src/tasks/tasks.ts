@@ -3,17 +3,19 @@
  * its own files in the sandbox, the command, and what is fetched from the sandbox when the agent has ended. Tasks of one
  * sandbox run one after another: two agents in one workspace would each answer for the other's changes.
  */
+import { z } from "zod";
 import { ToolError } from "../shared/errors.ts";
 import type { Shell } from "../container/shell.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
-import type { AgentName, AgentReport } from "./agents.ts";
-import type { CommandState, Commands } from "../runs/command.ts";
+import { AGENT_NAMES, type AgentName, agentReport } from "./agents.ts";
+import { type Commands, commandState } from "../runs/command.ts";
+import type { Executor } from "../runs/executor.ts";
 import { KeyedQueue } from "../shared/queue.ts";
-import { type Allowance, type End, type Execution, waitingFor } from "../runs/run.ts";
+import { type Allowance, END_STATES, type End, type Execution, waitingFor } from "../runs/run.ts";
 import type { ArchiveSource } from "./archive.ts";
 import type { TaskBudgets } from "./budget.ts";
 import type { ModelAnswer, ModelCall } from "../container/model-calls.ts";
-import type { Step } from "./output.ts";
+import { STEPS } from "./output.ts";
 import { RunningTask } from "./running-task.ts";
 
 export interface TaskSpec extends Allowance {
@@ -53,19 +55,40 @@ export interface TasksHost {
 }
 
 /** What it takes to go on with a task in another actor. */
-export interface TaskState {
+const taskState = z.object({
   /** The specification without what is only needed to start. */
-  spec: Omit<TaskSpec, "task" | "restore">;
+  spec: z.object({
+    agent: z.enum(AGENT_NAMES),
+    repository: z.string().optional(),
+    branch: z.string().optional(),
+    directory: z.string(),
+    model: z.string().optional(),
+    maxTurns: z.number().optional(),
+    ownSandbox: z.boolean(),
+    conversation: z.string().optional(),
+    timeoutMs: z.number(),
+    cut: z.string().optional(),
+  }),
   /** Once the command has started. */
-  command?: CommandState;
+  command: commandState.optional(),
   /** How the command ended, once it has. */
-  end?: End;
-  offset: number;
-  step?: Step;
-  report?: AgentReport;
-}
+  end: z
+    .object({
+      state: z.enum(END_STATES),
+      exitCode: z.number().optional(),
+      note: z.string().optional(),
+      unconfirmed: z.boolean().optional(),
+    })
+    .optional(),
+  offset: z.number(),
+  step: z.enum(STEPS).optional(),
+  report: agentReport.optional(),
+});
 
-export class Tasks {
+export type TaskState = z.infer<typeof taskState>;
+
+export class Tasks implements Executor<TaskSpec> {
+  readonly kind = "task";
   readonly #host: TasksHost;
   readonly #queue = new KeyedQueue();
   readonly #working = new Map<string, RunningTask>();
@@ -80,14 +103,10 @@ export class Tasks {
     return this.#follow(working, () => working.begin(task, restore));
   }
 
-  /** Goes on with a task that an earlier actor started, or answers why that cannot be. */
-  resume(trace: TaskState | undefined): ((run: ActiveRun) => Execution) | string {
-    if (!trace?.command)
-      return "The server was restarted before the agent had started. Start the task again.";
-    return (run) => {
-      const working = new RunningTask(this.#host, run, trace);
-      return this.#follow(working, () => working.goOn());
-    };
+  resume(run: ActiveRun, from: unknown): Execution {
+    const state = taskState.parse(from);
+    const working = new RunningTask(this.#host, run, state);
+    return { ...this.#follow(working, () => working.goOn()), deadline: state.command?.deadline };
   }
 
   /**

@@ -7,7 +7,9 @@ import { isTexts } from "../answer.ts";
 import { isRecord } from "../../shared/is-record.ts";
 import { parseBounded, SANDBOX_JSON } from "../../shared/bounded-json.ts";
 
-export type Language = "python" | "javascript" | "typescript";
+export const LANGUAGES = ["python", "javascript", "typescript"] as const;
+
+export type Language = (typeof LANGUAGES)[number];
 
 /** Where the prelude lies in a sandbox. */
 const PRELUDE = "/opt/sandbox-mcp/kernel";

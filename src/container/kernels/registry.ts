@@ -1,14 +1,19 @@
 /** The kernels of a sandbox, by language and context, as its actor knows them: in SQLite, and in memory once looked up. */
-import type { KernelProcess, Language } from "./protocol.ts";
+import { z } from "zod";
+import { LANGUAGES, type Language } from "./protocol.ts";
 
-/** Data, so that it can be written down with what runs in it. */
-export interface Kernel extends KernelProcess {
+/** A kernel, as it is written down with what runs in it. */
+export const kernelSchema = z.object({
   /** `<language>/<context>`. */
-  key: string;
-  /** The executor's own name for it. */
-  contextID: string;
-  language: Language;
-}
+  key: z.string(),
+  /** The SDK's own name for it. */
+  contextID: z.string(),
+  language: z.enum(LANGUAGES),
+  pid: z.number(),
+  started: z.number(),
+});
+
+export type Kernel = z.infer<typeof kernelSchema>;
 
 export class KernelRegistry {
   readonly #sql: SqlStorage;

@@ -23,6 +23,7 @@ class Principal {
     this.sandboxes = Array.from({ length: count }, (_, index) => {
       const name = `s${index}`;
       return new Lease({
+        limits: LIMITS,
         background: () => undefined,
         told: () => undefined,
         ask: async (request) => {
@@ -139,17 +140,16 @@ test("a run that an earlier actor started counts", async () => {
 /** One sandbox whose account is this process, with the time in the test's hands. */
 function oneSandbox(quota: Quota, spent = 0) {
   let asked = 0;
-  const lease = new Lease(
-    {
-      background: () => undefined,
-      told: () => undefined,
-      ask: async (request) => {
-        asked++;
-        return quota.lease("one", request, Date.now());
-      },
+  const lease = new Lease({
+    limits: LIMITS,
+    background: () => undefined,
+    told: () => undefined,
+    ask: async (request) => {
+      asked++;
+      return quota.lease("one", request, Date.now());
     },
-    spent,
-  );
+  });
+  lease.inherit(spent);
   return { lease, asked: () => asked };
 }
 
@@ -244,6 +244,7 @@ describe("with a clock of its own", () => {
     await withQuota(LIMITS, async (quota) => {
       let fails = 0;
       const lease = new Lease({
+        limits: LIMITS,
         background: () => undefined,
         told: () => undefined,
         ask: async (request) => {

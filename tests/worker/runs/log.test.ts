@@ -1,6 +1,7 @@
 import { runInDurableObject } from "cloudflare:test";
 import { describe, expect, it } from "vitest";
-import type { End, Execution, Stream } from "../../../src/runs/run.ts";
+import type { Executor, Resumer } from "../../../src/runs/executor.ts";
+import type { Allowance, End, Execution, Stream } from "../../../src/runs/run.ts";
 import { LogWriter } from "../../../src/runs/log.ts";
 import { type LogPage, Runs, type RunsHost } from "../../../src/runs/runs.ts";
 import type { ActiveRun } from "../../../src/runs/active-run.ts";
@@ -8,6 +9,20 @@ import { actorOf, bucket } from "../support.ts";
 
 const MiB = 1024 * 1024;
 const DAY_MS = 86_400_000;
+
+/** No run of these tests is resumed. */
+const nothing: Resumer = {
+  resume: () => {
+    throw new Error("nothing is resumed here");
+  },
+};
+
+/** Has a run executed as the test says. */
+function executing(work: (run: ActiveRun) => Execution): Executor<Allowance> {
+  return { kind: "command", start: work, ...nothing };
+}
+
+const ALLOWANCE = { timeoutMs: 60_000 };
 
 /** Runs on the SQLite of an actor of their own and a real bucket, with executions that the test conducts. */
 async function withRuns(
@@ -17,6 +32,14 @@ async function withRuns(
 ): Promise<void> {
   await runInDurableObject(await actorOf(name), async (_sandbox, { storage }) => {
     const host: RunsHost = {
+      executors: { code: nothing, command: nothing, task: nothing },
+      quota: {
+        take: async (seconds) => ({ seconds }),
+        hold: (seconds) => ({ seconds }),
+        give: () => undefined,
+      },
+      ready: async () => undefined,
+      explained: async (error) => error,
       sql: storage.sql,
       bucket,
       owner: () => ({ principalHash: "hash", sandbox: name }),
@@ -60,11 +83,11 @@ class Conducted implements Execution {
 
 async function start(runs: Runs): Promise<{ id: string; execution: Conducted }> {
   const execution = new Conducted();
-  const launch = (run: ActiveRun) => {
+  const executor = executing((run) => {
     execution.run = run;
     return execution;
-  };
-  const { id } = await runs.start("command", "title", launch, 0, true);
+  });
+  const { id } = await runs.start(executor, "title", ALLOWANCE, 0, true);
   return { id, execution };
 }
 
@@ -323,17 +346,36 @@ describe("a run", () => {
   });
 });
 
+it("loses a run of an earlier actor that its executor cannot resume, and no other", async () => {
+  const failed: unknown[] = [];
+  const changes: Partial<RunsHost> = { failed: (_id, error) => void failed.push(error) };
+  const work = async (runs: Runs, host: RunsHost) => {
+    const { id } = await start(runs);
+    await runs.result(id, 0);
+    const { execution } = await start(runs);
+    execution.run.keepState({ of: "another version" });
+    execution.run.save();
+    const next = new Runs(host);
+    next.resume(true);
+    expect(next.list(10).map(({ state }) => state)).toEqual(["lost", "lost"]);
+    expect((await next.result(execution.run.record.id, 0)).note).toMatch(/in another version/);
+    expect((await next.result(id, 0)).note).toMatch(/never ran/);
+    expect(failed).toHaveLength(1);
+  };
+  await withRuns("resume-unable", work, changes);
+});
+
 describe("the record of a run that ends while its caller waits", () => {
   const onDisk = (sql: SqlStorage) =>
     sql.exec<{ count: number }>("SELECT count(*) AS count FROM runs").one().count;
 
   /** Starts a run that prints so much and ends at once, and answers when its caller has its result. */
   async function ended(runs: Runs, namesID = false, printed = "some"): Promise<string> {
-    const launch = (run: ActiveRun): Execution => {
+    const executor = executing((run) => {
       run.output("stdout", new TextEncoder().encode(printed));
       return { done: Promise.resolve({ state: "succeeded" }), cancel: async () => undefined };
-    };
-    return (await runs.start("command", "title", launch, 1000, namesID)).id;
+    });
+    return (await runs.start(executor, "title", ALLOWANCE, Date.now() + 1000, namesID)).id;
   }
 
   it("is written behind the answer, when that does not tell its id", async () => {

@@ -13,6 +13,7 @@ class Recorder implements RunSink {
   readonly ended = false;
   readonly hasRoom = () => true;
   readonly began = () => undefined;
+  readonly keepState = () => undefined;
   hasFiles = true;
   readonly said: Record<Stream, string> = { stdout: "", stderr: "" };
 
@@ -47,6 +48,7 @@ function outputTo(run: RunSink, offset = 0) {
       run,
       reader,
       { offset },
+      () => undefined,
       () => undefined,
       () => 0,
     ),

@@ -64,6 +64,7 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #lifecycle: Lifecycle;
   readonly #accountLink: AccountLink;
   readonly #lease: Lease;
+  readonly #connection: Connection;
   readonly #shell: Shell;
   readonly #files: Files;
   readonly #kernels: Kernels;
@@ -110,7 +111,7 @@ export class Sandbox extends BaseSandbox<Env> {
       told: () => kv.put(TOLD, Date.now()),
     });
 
-    const connection = new Connection({
+    this.#connection = new Connection({
       running,
       // Any call of the SDK's: it starts what is not there, and says in its own words why it cannot.
       start: async () => void (await this.client.utils.ping()),
@@ -120,7 +121,7 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#files = new Files(this.#shell, this);
     this.#kernels = new Kernels(this, sql);
     this.#code = new CodeExecutor(this.#kernels, this.#shell, logCapBytes);
-    this.#commands = new Commands({ connection, running });
+    this.#commands = new Commands({ connection: this.#connection, running });
     this.#budgets = new TaskBudgets(sql);
     this.#tasks = new Tasks({
       shell: this.#shell,
@@ -151,7 +152,7 @@ export class Sandbox extends BaseSandbox<Env> {
     });
     this.#retention = new Retention({
       kv,
-      connection,
+      connection: this.#connection,
       running,
       keepMs,
       background,
@@ -409,6 +410,7 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   #containerGone(): void {
+    this.#connection.close();
     this.#retention.containerGone();
     this.#diskUsage.containerGone();
     this.#kernels.forget();

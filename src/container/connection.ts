@@ -40,6 +40,9 @@ const IDLE_MS = 2000;
 const CONNECT_MS = 10_000;
 const RETRY_MS = 50;
 
+/** Containers that are started for one call at most. */
+const MAX_STARTS = 3;
+
 export class Connection {
   readonly #host: ConnectionHost;
   readonly #followers = new Map<string, Follower>();
@@ -75,7 +78,15 @@ export class Connection {
 
   /** As `send`, into a container that is started for that where there is none. @throws errors of the SDK, too */
   async begin(...calls: Call[]): Promise<void> {
-    while (!this.#host.running()) await this.#host.start();
+    for (let attempt = 1; this.#open === undefined; attempt++) {
+      while (!this.#host.running()) await this.#host.start();
+      try {
+        await this.#connected();
+      } catch (error) {
+        // A container that went away before it was called has done nothing: another one is started.
+        if (this.#host.running() || attempt === MAX_STARTS) throw error;
+      }
+    }
     await this.send(...calls);
   }
 

@@ -186,6 +186,10 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.#stored[stream];
   }
 
+  get settled(): Promise<void> {
+    return this.#settled.promise;
+  }
+
   over(ms: number): Promise<void> {
     return within(ms, this.#settled.promise);
   }

@@ -159,8 +159,9 @@ class RunningCommand {
     const late = setTimeout(() => void this.#timeout(), Math.max(0, deadline - Date.now()));
     const tick = setInterval(() => this.#tick(), TICK_MS);
     try {
-      const outcome = await this.#attend(start);
-      return outcome === undefined ? LOST : this.#endOf(outcome, cut, start !== undefined);
+      // A sandbox that is just being destroyed may keep the way to it waiting, and nobody waits for that any more.
+      const outcome = await Promise.race([this.#attend(start), sink.settled]);
+      return !outcome ? LOST : this.#endOf(outcome, cut, start !== undefined);
     } finally {
       clearTimeout(late);
       clearInterval(tick);

@@ -120,7 +120,9 @@ export interface RunSink<State = unknown> {
   stored(stream: Stream): number;
   /** Whether the sandbox holds files of the run: so it is unless its executor knows better. */
   hasFiles: boolean;
-  /** Resolves with the run's end, or after so many milliseconds. */
+  /** Resolves with the run's end. */
+  readonly settled: Promise<void>;
+  /** The same, or after so many milliseconds. */
   over(ms: number): Promise<void>;
 }
 

@@ -95,6 +95,10 @@ export class TaskOutput implements RunSink<CommandState> {
     return stream === "stdout" ? this.#storedOffset() : this.#run.stored(stream);
   }
 
+  get settled(): Promise<void> {
+    return this.#run.settled;
+  }
+
   over(ms: number): Promise<void> {
     return this.#run.over(ms);
   }

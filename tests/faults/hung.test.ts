@@ -66,9 +66,10 @@ describe("runtime hung for good (SIGSTOP)", () => {
     const sandbox = "hanging";
     const limits = { wait_seconds: 0, timeout_seconds: 6 };
     const command = await bed.call("run_command", { sandbox, command: "echo before; sleep 60", ...limits });
-    const code = await bed.call("run_code", { sandbox, code: "import time; time.sleep(60)", ...limits });
-    const printed = () => bed.call("get_result", { id: runIDIn(command), wait_seconds: 0 });
-    while (!(await printed()).text.includes("before")) await pause(50);
+    const sleeping = "import time; print('before', flush=True); time.sleep(60)";
+    const code = await bed.call("run_code", { sandbox, code: sleeping, ...limits });
+    const printed = (run: typeof code) => bed.call("get_result", { id: runIDIn(run), wait_seconds: 0 });
+    for (const run of [command, code]) while (!(await printed(run)).text.includes("before")) await pause(50);
     await hang(sandbox);
     const files = Promise.all([
       bed.call("list_files", { sandbox }),

@@ -157,10 +157,9 @@ describe("a control server that answers every call with", () => {
     '{"stdout":1,"stderr":[[]],"id":2}',
     '{"id":"a","stdout":"file 3\\nYWJj"}',
     '[["a"]]',
-  ])("%s: each tool says that the sandbox is damaged, and what to do", async (value) => {
+  ])("%s: each tool that it answers says that the sandbox is damaged, and what to do", async (value) => {
     await attack(`echo '${value.replace(/^/, "answer ")}' >/tmp/attack`);
     for (const [name, args] of [
-      ["run_command", { command: "true" }],
       ["run_code", { code: "1" }],
       ["run_code", { code: "1", language: "javascript" }],
       ["list_files", {}],

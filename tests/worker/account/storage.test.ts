@@ -80,7 +80,7 @@ describe("storage", () => {
     // All of it goes to R2, to the last byte of it.
     await until(async () => (await databaseSize(sandbox)) < MiB);
     clearInterval(diskUsage);
-    expect(sizes.length).toBeGreaterThan(10);
+    expect(sizes.length).toBeGreaterThan(1);
     expect(Math.max(...sizes)).toBeLessThan(8 * MiB);
   });
 

@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, it } from "vitest";
-import { idIn, owner, sh, until } from "../support.ts";
+import { owner, sh, until } from "../support.ts";
 
 const sandbox = "left-behind";
 
@@ -35,19 +35,6 @@ describe("what a command leaves behind", () => {
     expect(result.structured).toMatchObject({ exit_code: 137 });
     await until(async () => /^[RS]/.test(await sh(sandbox, "ps -o stat= -C yes")));
     await sh(sandbox, "pkill -x yes");
-  });
-
-  it("goes on where what holds it still is killed", async () => {
-    const id = idIn(await owner.call("run_command", { sandbox, command: "yes c", wait_seconds: 0 }));
-    const held = `/var/lib/sandbox-mcp/runs/${id.split(".")[1]}.held`;
-    // Stopped first, so that it cannot let go between the look and its end.
-    const kill = `
-      until [[ -s ${held} ]] && who=$(cat ${held}) && kill -STOP $who &&
-        [[ -s ${held} && $(ps -o stat= -C yes) == T* ]]; do kill -CONT $who 2>/dev/null; sleep 0.01; done
-      kill -KILL $who`;
-    await sh(sandbox, kill, { session: "other" });
-    await until(async () => /^[RSD]/.test(await sh(sandbox, "ps -o stat= -C yes", { session: "other" })));
-    expect((await owner.call("cancel_run", { id })).structured).toMatchObject({ state: "cancelled" });
   });
 
   it.each([

@@ -37,6 +37,8 @@ class Recorder implements RunSink {
     return this.said[stream].length;
   }
 
+  readonly settled = new Promise<void>(() => undefined);
+
   async over(): Promise<void> {}
 }
 

@@ -57,6 +57,11 @@ export class ToolError extends Error implements Failure {
     return new ToolError(failure.code, failure.message, failure.hint, failure.retryable);
   }
 
+  /** The message and the hint, as callers read them. */
+  get text(): string {
+    return [this.message, this.hint].filter(Boolean).join(" ");
+  }
+
   toFailure(): Failure {
     const { code, message, hint, retryable } = this;
     return { code, message, hint, retryable };
@@ -67,6 +72,15 @@ export class ToolError extends Error implements Failure {
 export function unwrap<T>(outcome: Outcome<T>): T {
   if (outcome.ok) return outcome.value;
   throw ToolError.from(outcome.failure);
+}
+
+/** The error for what nobody expected. @param ref under which the log has the details */
+export function internalError(ref: string): ToolError {
+  return new ToolError(
+    "internal",
+    `Internal error (ref ${ref}).`,
+    "The server's log has the details under that reference.",
+  );
 }
 
 /** The error for a run that is not there, or is somebody else's, which looks the same. */

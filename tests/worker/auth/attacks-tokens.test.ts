@@ -112,7 +112,7 @@ describe("tokens", () => {
       expect((await other.token({ token })).status).toBe(200);
     }
     expect(revocations()).toEqual([]);
-    const whose = { principal: "owner", door: "owner", client: client.id, route: "/oauth/token" };
+    const whose = { principal: "owner", via: "owner", client: client.id, route: "/oauth/token" };
     await client.token({ token: tokens.access_token, token_type_hint: "refresh_token" });
     await client.token({ token: tokens.access_token });
     expect(revocations()).toMatchObject([{ ...whose, scope: "sandbox:read sandbox:exec" }]);
@@ -224,6 +224,6 @@ describe("refresh tokens", () => {
     expect(await errorOf(await new Client(rotated, client.id).refresh(tokens.refresh_token))).toBe(
       "invalid_grant",
     );
-    expect(checks()).toContain("admission/rule_gone");
+    expect(checks()).toContain("grant_policy/rule_gone");
   });
 });

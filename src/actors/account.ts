@@ -2,12 +2,12 @@
 import { DurableObject } from "cloudflare:workers";
 import type { Stored } from "../runs/store.ts";
 import { type TaskEntry, TaskIndex } from "../tasks/task-list.ts";
-import { type Env, parseConfig } from "../shared/config.ts";
+import { type Env, type Limits, parseConfig } from "../shared/config.ts";
 import type { Outcome } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
 import { quotaError } from "./lease.ts";
 import { actorName } from "../shared/names.ts";
-import { type Grant, type LeaseRequest, type Limits, Quota, type Settlement } from "./quota.ts";
+import { type Grant, type LeaseRequest, Quota, type Settlement } from "./quota.ts";
 import type { Spent } from "../shared/days.ts";
 import type { Owner } from "./account-link.ts";
 import type { Sandbox } from "./sandbox.ts";

@@ -1,6 +1,8 @@
 /** A sandbox's side of its principal's quota: runs take from what the account has lent, and give it back. */
+import type { Limits } from "../shared/config.ts";
 import { ToolError } from "../shared/errors.ts";
-import { type Grant, type Holding, type LeaseRequest, type Limits, type Settlement } from "./quota.ts";
+import { type Grant, type Holding, type LeaseRequest, type Settlement } from "./quota.ts";
+import { KeyedQueue } from "../shared/queue.ts";
 import { type Spent, byDay, dayOf, nextDay } from "../shared/days.ts";
 
 /** What is asked for beyond the need, so that the next runs need not ask. */
@@ -38,7 +40,7 @@ export class Lease {
   /** Goes on above where an earlier actor of this sandbox left off. */
   #turn = Date.now();
   #asking = false;
-  #queue: Promise<unknown> = Promise.resolve();
+  readonly #queue = new KeyedQueue();
   #timer: ReturnType<typeof setTimeout> | null = null;
 
   /** @param spent seconds today of runs that an earlier actor saw to their end and did not come to tell */
@@ -119,9 +121,7 @@ export class Lease {
 
   /** One question at a time. */
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const mine = this.#queue.then(work);
-    this.#queue = mine.catch(() => undefined);
-    return mine;
+    return this.#queue.run("account", "", work);
   }
 
   async #ask(needed: Holding, wanted: Holding): Promise<Grant> {

@@ -2,7 +2,7 @@
 import type { Allowance, Execution } from "../runs/run.ts";
 import { type Lease, type Stake, cutShort } from "./lease.ts";
 import type { Lifecycle } from "./container-lifecycle.ts";
-import type { Limits } from "./quota.ts";
+import type { Limits } from "../shared/config.ts";
 
 /** What a run has been granted. */
 export interface Granted {

@@ -8,6 +8,7 @@ import {
 } from "@cloudflare/workers-oauth-provider";
 import { z } from "zod";
 import type { Config, Env } from "../shared/config.ts";
+import { DAY_MS } from "../shared/days.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { log, logError } from "../shared/log.ts";
 import { isLoopback, namedOrigin } from "../shared/origin.ts";
@@ -23,10 +24,10 @@ export const RESOURCE_PATHS = ["/mcp", "/"] as const;
 
 export type ResourcePath = (typeof RESOURCE_PATHS)[number];
 
-/** In seconds. A grant ends 30 days after the sign-in, however often it is refreshed. */
-const ACCESS_TOKEN_TTL = 3600;
-const GRANT_TTL = 30 * 24 * 3600;
-const CLIENT_TTL = 90 * 24 * 3600;
+const ACCESS_TOKEN_SECONDS = 3600;
+/** A grant ends so long after the sign-in, however often it is refreshed. */
+const GRANT_SECONDS = (30 * DAY_MS) / 1000;
+const CLIENT_SECONDS = (90 * DAY_MS) / 1000;
 
 /** What a grant holds. The provider encrypts it with a key that only the token's holder has. */
 const grantSchema = z.preprocess(
@@ -131,9 +132,9 @@ function build(issuer: string, config: Config, loopback: boolean): OAuth {
     // On loopback the document would be fetched from inside the user's own network, at anybody's wish; so it would
     // from there behind a public origin, which is why the local platform's configuration switches this off.
     clientIdMetadataDocumentEnabled: config.clientMetadata ?? !loopback,
-    accessTokenTTL: ACCESS_TOKEN_TTL,
-    refreshTokenTTL: GRANT_TTL,
-    clientRegistrationTTL: CLIENT_TTL,
+    accessTokenTTL: ACCESS_TOKEN_SECONDS,
+    refreshTokenTTL: GRANT_SECONDS,
+    clientRegistrationTTL: CLIENT_SECONDS,
     cookiePrefix: COOKIE_PREFIX,
     onError({ code, description, status, headers, internal }) {
       const check = `${internal.category}/${internal.reason}`;

@@ -99,15 +99,7 @@ export interface Config {
   resultTTLDays: number;
   /** How much of a run's output is kept, in MiB. */
   runLogMaxMiB: number;
-  /** What one principal may use. */
-  limits: {
-    sandboxes: number;
-    runningSandboxes: number;
-    concurrentRuns: number;
-    runSecondsPerDay: number;
-    modelTokensPerDay: number;
-    storageBytes: number;
-  };
+  limits: Limits;
   /** How long a sandbox may be idle before it is destroyed, hours. */
   sandboxTTLHours: number;
   /** How long a call may wait for a run, seconds. */
@@ -115,6 +107,20 @@ export interface Config {
   tasks: TaskConfig;
   /** The local server's alone. */
   mounts: readonly MountedDirectory[];
+}
+
+/** What one principal may use. */
+export interface Limits {
+  sandboxes: number;
+  /** Sandboxes whose container runs. */
+  runningSandboxes: number;
+  concurrentRuns: number;
+  /** Seconds of running within one day (UTC), over all runs. */
+  runSecondsPerDay: number;
+  /** Tokens of the model within one day (UTC), over all tasks. */
+  modelTokensPerDay: number;
+  /** Bytes of records, logs, artifacts and archives, over all runs. */
+  storageBytes: number;
 }
 
 /** The configuration does not hold. Each problem is a sentence naming its variable; no value is ever shown. */

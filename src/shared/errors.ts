@@ -4,6 +4,7 @@
  */
 
 import { clause } from "./text.ts";
+import { within } from "./within.ts";
 
 export type ErrorCode =
   | "invalid_argument"
@@ -129,13 +130,12 @@ export function connectionLost(): ToolError {
 
 /** What the promise gives. @throws {ToolError} `no_answer` when the sandbox takes longer than so many milliseconds */
 export async function answered<T>(ms: number, promise: Promise<T>): Promise<T> {
-  const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(noAnswer(ms)), ms);
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
+  const answer = await within(
+    ms,
+    promise.then((value) => ({ value })),
+  );
+  if (!answer) throw noAnswer(ms);
+  return answer.value;
 }
 
 function noAnswer(ms: number): ToolError {

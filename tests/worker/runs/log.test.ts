@@ -4,10 +4,10 @@ import type { End, Execution, Stream } from "../../../src/runs/run.ts";
 import { LogWriter } from "../../../src/runs/log.ts";
 import { type LogPage, Runs, type RunsHost } from "../../../src/runs/runs.ts";
 import type { ActiveRun } from "../../../src/runs/active-run.ts";
+import { DAY_MS } from "../../../src/shared/days.ts";
 import { actorOf, bucket } from "../support.ts";
 
 const MiB = 1024 * 1024;
-const DAY_MS = 86_400_000;
 
 /** Runs on the SQLite of an actor of their own and a real bucket, with executions that the test conducts. */
 async function withRuns(

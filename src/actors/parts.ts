@@ -12,6 +12,7 @@ import { Files } from "../container/files.ts";
 import { ContainerStarts } from "./container-starts.ts";
 import { Retention } from "./retention.ts";
 import { Kernels } from "../container/kernels/kernels.ts";
+import { Previews } from "./previews.ts";
 import { Lease } from "./lease.ts";
 import { Lifecycle } from "./container-lifecycle.ts";
 import { DiskUsage } from "./disk-usage.ts";
@@ -102,6 +103,16 @@ export function assemble(actor: BaseSandbox<Env>, ctx: DurableObjectState<{}>, e
     full: (isFull) => (runs.isFull = isFull),
     background,
   });
+  const previews = new Previews({
+    sql: ctx.storage.sql,
+    running,
+    boot: () => restartNotice.count,
+    fetch: (request) => toPort(ctx, request),
+    used: () => {
+      background(accountLink.used());
+      actor.renewActivityTimeout();
+    },
+  });
   const budgets = new TaskBudgets(ctx.storage.sql);
   const tasks = new Tasks({
     shell,
@@ -131,8 +142,15 @@ export function assemble(actor: BaseSandbox<Env>, ctx: DurableObjectState<{}>, e
     diskUsage,
     storage,
     lease,
+    previews,
     stakes: new Stakes(lease, lifecycle, config.limits),
     budgets,
     tasks,
   };
+}
+
+/** Sends a request to the port of its URL. */
+function toPort({ container }: DurableObjectState<{}>, request: Request): Promise<Response> {
+  if (!container) throw new Error("this actor has no container");
+  return container.getTcpPort(Number(new URL(request.url).port)).fetch(request);
 }

@@ -21,10 +21,12 @@ import type { Env } from "../shared/config.ts";
 import { OUTBOUND } from "../container/egress.ts";
 import { type Outcome, ToolError, platformFailure, withoutRuns } from "../shared/errors.ts";
 import type { FileEntry, FileRange, Files } from "../container/files.ts";
+import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
 import type { CodeSpec } from "../container/kernels/kernels.ts";
 import { quotaError } from "./lease.ts";
 import type { Owner } from "./account-link.ts";
 import { type Parts, assemble } from "./parts.ts";
+import type { Preview } from "./previews.ts";
 import type { Settlement } from "./quota.ts";
 import { resumption } from "./resume.ts";
 
@@ -42,6 +44,12 @@ export interface TaskOrigin {
   run: RunView;
   /** Whether the sandbox still holds what the task left in it. */
   alive: boolean;
+}
+
+/** What of a sandbox is listed. */
+export interface Condition {
+  isAlive: boolean;
+  previews: Preview[];
 }
 
 /** How long a connection that only an abandoned call keeps busy stays open, milliseconds. */
@@ -210,6 +218,27 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#serveAgain(owner, () => this.#parts.files.list(...what));
   }
 
+  /**
+   * Lets a port be reached from outside for so many milliseconds, in the container that runs or is started for it.
+   * @param token what the address is to hold where the port has none
+   */
+  openPreview(owner: Owner, port: number, token: string, ms: number): Promise<Answer<Preview>> {
+    return this.#serve(owner, async () => {
+      while (!this.#isUp) await this.client.utils.ping();
+      return this.#parts.previews.open(port, token, Date.now() + ms);
+    });
+  }
+
+  /** Answers whether the port could be reached. */
+  closePreview(owner: Owner, port: number): Promise<Answer<boolean>> {
+    return this.#answer(owner, async () => this.#parts.previews.close(port));
+  }
+
+  /** Requests to previews, beside what the SDK asks of its own actor. */
+  override fetch(request: Request): Promise<Response> {
+    return request.headers.has(PREVIEW_TOKEN) ? this.#parts.previews.serve(request) : super.fetch(request);
+  }
+
   /** Ends the container with every process and file in it. Answers whether there was anything to end. */
   async destroySandbox(owner: Owner): Promise<Answer<boolean>> {
     return { ok: true, value: await this.#parts.gate.destroy(() => this.#destroy(owner)) };
@@ -226,6 +255,7 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#parts.kernels.forget();
     this.#parts.shell.forget();
     this.#parts.diskUsage.containerGone();
+    this.#parts.previews.forget();
     if (known) this.#parts.accountLink.note("destroy");
     return known;
   }
@@ -241,9 +271,12 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#parts.runs.giveUp(bytes, before);
   }
 
-  /** Asked by the account: whether there is a container, or one is being started. */
-  isAlive(): boolean {
-    return this.#isUp || this.#parts.accountLink.isUnstarted;
+  /** Asked by the account: whether there is a container, or one is being started, and what of it is shown. */
+  condition(): Condition {
+    return {
+      isAlive: this.#isUp || this.#parts.accountLink.isUnstarted,
+      previews: this.#parts.previews.list(),
+    };
   }
 
   /** Asked by the account when a limit is reached: what the lease holds beyond what runs is given up. */
@@ -330,6 +363,7 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   #containerGone(): void {
+    this.#parts.previews.containerGone();
     this.#parts.retention.containerGone();
     this.#parts.diskUsage.containerGone();
     this.#parts.kernels.forget();

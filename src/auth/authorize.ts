@@ -15,7 +15,7 @@ import { atIssuer, readLimited } from "./endpoints.ts";
 import { type GrantProps, type OAuth, oauthAPI } from "./oauth.ts";
 import { AUTHORIZE_PATH } from "./paths.ts";
 import { knownScopes, type Scope, SCOPES } from "../shared/principal.ts";
-import { hasPlainHost } from "./redirects.ts";
+import { hasGoodHost } from "./redirects.ts";
 import { bytesOf, StoreError } from "./store.ts";
 
 /** The longest authorization request taken, and the longest form, in characters and bytes. */
@@ -68,7 +68,7 @@ async function show(context: PageContext): Promise<Response> {
   checkForm(search, searchParams);
   const asked = await oauthAPI(oauth, context).parseAuthRequest(request);
   // A client's document is not seen when it registers, since it does not.
-  if (!hasPlainHost(asked.redirectUri))
+  if (!hasGoodHost(asked.redirectUri, context.config))
     throw new AuthorizationError("invalid_request", { description: "Invalid redirect URI" });
   checkChallenge(asked);
   if (offeredScopes(asked).length === 0)

@@ -50,6 +50,13 @@ export async function authenticate(
   return unauthorized("invalid_token", "The token is not valid here.", metadata);
 }
 
+/** Whether an `Authorization` header holds a token of this server's, as far as can be told without looking it up. */
+export async function isOwnAuthorization(header: string, config: Config): Promise<boolean> {
+  const token = presentedToken(header);
+  if (token === undefined) return false;
+  return isTokenShaped(token) || (await principalOf(token, await candidatesOf(config))) !== undefined;
+}
+
 /** OAuth tokens that were good a moment ago, and until when (milliseconds since the epoch) that is worth something. */
 const goodLately = new Map<string, number>();
 const LATELY_MS = 600_000;

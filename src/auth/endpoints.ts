@@ -57,8 +57,8 @@ export async function serveAuthorizationServer(
   if (KEY_PARTS.some((name) => form.getAll(name).some((value) => isTooLong(name, value)))) {
     return json({ error: "invalid_request", error_description: "A parameter is too long" }, 400);
   }
-  if (route === REGISTRATION_PATH && namesOddHost(body ?? "")) {
-    const error_description = "The host of a redirect URI is neither a name nor an address";
+  if (route === REGISTRATION_PATH && namesOddHost(body ?? "", context.config)) {
+    const error_description = "The host of a redirect URI is a preview's, or neither a name nor an address";
     return json({ error: "invalid_redirect_uri", error_description }, 400);
   }
   const passed = new Request(atIssuer(new Request(request.url), oauth).url, {

@@ -23,7 +23,9 @@ import { type Config, ConfigError, type Env, parseConfig } from "../shared/confi
 import { isBrowser, landingPage } from "./landing.ts";
 import { PROCESS_ADDRESS_LIMITER, rateLimited, tooOften } from "../shared/limiter.ts";
 import { callerFields, log, logError } from "../shared/log.ts";
-import { allowReading, hostAllowed, originAllowed, preflight } from "../shared/origin.ts";
+import { allowReading, hostAllowed, namedOrigin, originAllowed, preflight } from "../shared/origin.ts";
+import { previewLabel } from "../shared/preview-address.ts";
+import { servePreview } from "./previews.ts";
 import { execute, TASK_SCOPES, taskResult } from "./rest.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";
 import { isRecord } from "../shared/is-record.ts";
@@ -135,7 +137,13 @@ export function createApp(product: Product): App {
         if (error instanceof ConfigError) return sealed(misconfigured(request, error), requestID);
         throw error;
       }
-      const context: RequestContext = { env, config, ctx, requestID };
+      const named = namedOrigin(request);
+      const context: RequestContext = { env, config, ctx, origin: named?.origin, requestID };
+      const label = named && previewLabel(named, config);
+      if (named && label !== undefined)
+        return servePreview(request, { label, origin: named.origin }, context).catch((error) =>
+          failed(context, "preview", error),
+        );
       const response = await respond(request, context).catch((error) => failed(context, "app", error));
       const out = sealed(response, requestID);
       allowReading(request, config, out.headers);

@@ -86,7 +86,13 @@ describe("the flow", () => {
     const variables = { SERVER_AUTH_TOKEN: TOKEN, PUBLIC_ORIGIN: ORIGIN };
     const bindings: Env = { ...(env as Env), ...variables };
     const config = parseConfig(bindings);
-    const context = { env: bindings, config, ctx: createExecutionContext(), requestID: "r" };
+    const context = {
+      env: bindings,
+      config,
+      ctx: createExecutionContext(),
+      origin: ORIGIN,
+      requestID: "r",
+    };
     const request = new Request(await client.authorizationURL());
     const oauth = oauthFor(request, context);
     if ("off" in oauth) throw new Error(oauth.off);

@@ -122,6 +122,7 @@ async function called(handle: () => Promise<never>) {
     ctx: createExecutionContext(),
     principal: { id: "owner", scopes: [], via: "token" },
     metadata: undefined,
+    origin: undefined,
     requestID: "request-1",
   };
   const result = await tool.call({}, caller, { mcpReq: {} } as ServerContext);

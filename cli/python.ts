@@ -13,6 +13,7 @@ import {
   packagesKey,
   type Python,
 } from "../local/engine/python.ts";
+import { DAY_MS } from "../src/shared/days.ts";
 import { aptCommand, hasApt, install, mayInstall } from "./apt.ts";
 import { UserError } from "./errors.ts";
 
@@ -27,7 +28,7 @@ export interface PythonSetup {
 }
 
 /** How long an attempt that failed is not made again. */
-const RETRY_MS = 24 * 60 * 60 * 1000;
+const RETRY_MS = DAY_MS;
 const PIP_TIMEOUT_MS = 15 * 60 * 1000;
 
 const SYSTEM = "/usr/bin/python3";

@@ -2,15 +2,16 @@
 import { DurableObject } from "cloudflare:workers";
 import type { Stored } from "../runs/store.ts";
 import { type TaskEntry, TaskIndex } from "../tasks/task-list.ts";
-import { type Env, parseConfig } from "../shared/config.ts";
+import { type Env, type Limits, parseConfig } from "../shared/config.ts";
 import type { Outcome } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
 import { quotaError } from "./lease.ts";
 import { actorName } from "../shared/names.ts";
-import { type Grant, type LeaseRequest, type Limits, Quota, type Settlement } from "./quota.ts";
+import { type Grant, type LeaseRequest, Quota, type Settlement } from "./quota.ts";
 import type { Spent } from "../shared/days.ts";
 import type { Owner } from "./account-link.ts";
-import type { Sandbox } from "./sandbox.ts";
+import type { Preview } from "./previews.ts";
+import type { Condition, Sandbox } from "./sandbox.ts";
 
 export interface SandboxRecord {
   name: string;
@@ -22,6 +23,8 @@ export interface SandboxRecord {
   last_used_at: string;
   /** Bytes of its files, as of its last use or a minute before; left out where nobody has measured them. */
   size_bytes?: number;
+  /** Its ports that can be reached from outside. */
+  previews: Preview[];
 }
 
 /** A principal's sandboxes, and what of each limit is used. */
@@ -199,14 +202,17 @@ export class Account extends DurableObject<Env> {
       size_bytes: number;
     };
     const rows = this.#sql.exec<Row>("SELECT * FROM sandboxes ORDER BY last_used_at DESC, name").toArray();
-    const ended = await this.#ended(rows.filter(({ state }) => state === "running").map(({ name }) => name));
+    const running = rows.filter(({ state }) => state === "running").map(({ name }) => name);
+    const conditions = await this.#conditions(running);
+    const hasEnded = (name: string) => conditions.get(name)?.isAlive === false;
     return {
       sandboxes: rows.map(({ name, state, created_at, last_used_at, size_bytes }) => ({
         name,
-        state: ended.has(name) ? "stopped" : state,
+        state: hasEnded(name) ? "stopped" : state,
         created_at: new Date(created_at).toISOString(),
         last_used_at: new Date(last_used_at).toISOString(),
-        size_bytes: ended.has(name) ? 0 : size_bytes === UNMEASURED ? undefined : size_bytes,
+        size_bytes: hasEnded(name) ? 0 : size_bytes === UNMEASURED ? undefined : size_bytes,
+        previews: conditions.get(name)?.previews ?? [],
       })),
       limits: parseConfig(this.env).limits,
       runSecondsToday: this.#quota.secondsUsed(Date.now()),
@@ -216,19 +222,19 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * Which of the sandboxes that were last heard of as running do so no more: a machine that was restarted, or a container
-   * that was lost while its actor slept, ends them without a word. Nothing is kept of it, since one may be starting.
+   * How the sandboxes are that were last heard of as running. Some do so no more: a machine that was restarted, or a
+   * container that was lost while its actor slept, ends them without a word. Nothing is kept of it, since one may be
+   * starting. One that does not answer in time is left out.
    */
-  async #ended(names: readonly string[]): Promise<ReadonlySet<string>> {
+  async #conditions(names: readonly string[]): Promise<ReadonlyMap<string, Condition>> {
     const principalID = this.ctx.storage.kv.get<string>("principal");
-    if (principalID === undefined) return new Set();
-    const asked = names.map(async (name) => {
+    if (principalID === undefined) return new Map();
+    const asked = names.map(async (name): Promise<[string, Condition][]> => {
       const actor = await this.#sandbox(principalID, name);
-      // One that does not answer in time is as it was.
-      const isAlive = await within(ASK_MS, actor.isAlive()).catch(() => true);
-      return isAlive === false ? [name] : [];
+      const condition = await within(ASK_MS, actor.condition()).catch(() => undefined);
+      return condition ? [[name, condition]] : [];
     });
-    return new Set((await Promise.all(asked)).flat());
+    return new Map((await Promise.all(asked)).flat());
   }
 
   /** Lends a sandbox what it asks for; when others hold what they do not use, it is called back first. */

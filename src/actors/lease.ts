@@ -1,7 +1,9 @@
 /** A sandbox's side of its principal's quota: runs take from what the account has lent, and give it back. */
+import type { Limits } from "../shared/config.ts";
 import { ToolError } from "../shared/errors.ts";
-import { type Grant, type Holding, type LeaseRequest, type Limits, type Settlement } from "./quota.ts";
+import { type Grant, type Holding, type LeaseRequest, type Settlement } from "./quota.ts";
 import type { RunQuota, Stake } from "../runs/runs.ts";
+import { KeyedQueue } from "../shared/queue.ts";
 import { type Spent, byDay, dayOf, nextDay } from "../shared/days.ts";
 
 /** What is asked for beyond the need, so that the next runs need not ask. */
@@ -35,7 +37,7 @@ export class Lease implements RunQuota {
   /** Goes on above where an earlier actor of this sandbox left off. */
   #turn = Date.now();
   #asking = false;
-  #queue: Promise<unknown> = Promise.resolve();
+  readonly #queue = new KeyedQueue();
   #timer: ReturnType<typeof setTimeout> | null = null;
 
   constructor(host: LeaseHost) {
@@ -127,9 +129,7 @@ export class Lease implements RunQuota {
 
   /** One question at a time. */
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const mine = this.#queue.then(work);
-    this.#queue = mine.catch(() => undefined);
-    return mine;
+    return this.#queue.run("account", "", work);
   }
 
   async #ask(needed: Holding, wanted: Holding): Promise<Grant> {

@@ -6,21 +6,8 @@
  * once.
  */
 
+import type { Limits } from "../shared/config.ts";
 import { DAY_MS, dayOf, type Spent } from "../shared/days.ts";
-
-/** Limits of one principal. */
-export interface Limits {
-  sandboxes: number;
-  /** Those of them whose container runs. */
-  runningSandboxes: number;
-  concurrentRuns: number;
-  /** Seconds of running within one day (UTC), over all runs. */
-  runSecondsPerDay: number;
-  /** Tokens of the model within one day (UTC), over all tasks. */
-  modelTokensPerDay: number;
-  /** Bytes of records, logs, artifacts and archives, over all runs. */
-  storageBytes: number;
-}
 
 /** Slots for runs at the same time, and seconds of running. */
 export interface Holding {

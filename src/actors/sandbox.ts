@@ -15,6 +15,7 @@ import { DAY_MS } from "../shared/days.ts";
 import { OUTBOUND } from "../container/egress.ts";
 import { type Outcome, ToolError, platformFailure, withoutRuns } from "../shared/errors.ts";
 import { log } from "../shared/log.ts";
+import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
 import { Connection } from "../container/connection.ts";
 import { type FileEntry, type FileRange, Files } from "../container/files.ts";
 import { Kernels } from "../container/kernels/kernels.ts";
@@ -24,6 +25,7 @@ import { Lifecycle } from "./container-lifecycle.ts";
 import { ContainerStarts } from "./container-starts.ts";
 import { DiskUsage } from "./disk-usage.ts";
 import { Lease, quotaError } from "./lease.ts";
+import { type Preview, Previews } from "./previews.ts";
 import type { Settlement } from "./quota.ts";
 import { RestartNotice } from "./restart-notice.ts";
 import { Retention } from "./retention.ts";
@@ -43,6 +45,12 @@ export interface TaskOrigin {
   run: RunView;
   /** Whether the sandbox still holds what the task left in it. */
   alive: boolean;
+}
+
+/** What of a sandbox is listed. */
+export interface Condition {
+  isAlive: boolean;
+  previews: Preview[];
 }
 
 /** How long a connection that only an abandoned call keeps busy stays open, milliseconds. */
@@ -76,6 +84,7 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #retention: Retention;
   readonly #diskUsage: DiskUsage;
   readonly #storage: Storage;
+  readonly #previews: Previews;
   /** Under way. */
   #calls = 0;
 
@@ -115,7 +124,7 @@ export class Sandbox extends BaseSandbox<Env> {
       running,
       // Any call of the SDK's: it starts what is not there, and says in its own words why it cannot.
       start: async () => void (await this.client.utils.ping()),
-      fetch: (port, request) => containerOf(ctx).getTcpPort(port).fetch(request),
+      fetch: (port, request) => fetchPort(ctx, port, request),
       used: () => this.renewActivityTimeout(),
     });
     this.#files = new Files(this.#shell, this);
@@ -171,6 +180,16 @@ export class Sandbox extends BaseSandbox<Env> {
         this.#accountLink.account(this.#accountLink.owner).sandboxStored(this.#accountLink.owner, stored),
       full: (isFull) => (this.#runs.isFull = isFull),
       background,
+    });
+    this.#previews = new Previews({
+      sql,
+      running,
+      boot: () => this.#restartNotice.count,
+      fetch: (request) => fetchPort(ctx, Number(new URL(request.url).port), request),
+      used: () => {
+        background(this.#accountLink.used());
+        this.renewActivityTimeout();
+      },
     });
     this.#lease.inherit(this.#runs.secondsSince(kv.get<number>(TOLD)));
     this.#runs.resume(this.#isUp);
@@ -309,6 +328,27 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#serveAgain(owner, () => this.#files.list(...what));
   }
 
+  /**
+   * Lets a port be reached from outside for so many milliseconds, in the container that runs or is started for it.
+   * @param token what the address is to hold where the port has none
+   */
+  openPreview(owner: Owner, port: number, token: string, ms: number): Promise<Answer<Preview>> {
+    return this.#serve(owner, async () => {
+      while (!this.#isUp) await this.client.utils.ping();
+      return this.#previews.open(port, token, Date.now() + ms);
+    });
+  }
+
+  /** Answers whether the port could be reached. */
+  closePreview(owner: Owner, port: number): Promise<Answer<boolean>> {
+    return this.#answer(owner, async () => this.#previews.close(port));
+  }
+
+  /** Requests to previews, beside what the SDK asks of its own actor. */
+  override fetch(request: Request): Promise<Response> {
+    return request.headers.has(PREVIEW_TOKEN) ? this.#previews.serve(request) : super.fetch(request);
+  }
+
   /** Ends the container with every process and file in it. Answers whether there was anything to end. */
   async destroySandbox(owner: Owner): Promise<Answer<boolean>> {
     return { ok: true, value: await this.#starts.destroy(() => this.#destroy(owner)) };
@@ -325,6 +365,7 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#kernels.forget();
     this.#shell.forget();
     this.#diskUsage.containerGone();
+    this.#previews.forget();
     if (known) this.#accountLink.note("destroy");
     return known;
   }
@@ -340,9 +381,12 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#runs.giveUp(bytes, before);
   }
 
-  /** Asked by the account: whether there is a container, or one is being started. */
-  isAlive(): boolean {
-    return this.#isUp || this.#accountLink.isUnstarted;
+  /** Asked by the account: whether there is a container, or one is being started, and what of it is shown. */
+  condition(): Condition {
+    return {
+      isAlive: this.#isUp || this.#accountLink.isUnstarted,
+      previews: this.#previews.list(),
+    };
   }
 
   /** Asked by the account when a limit is reached: what the lease holds beyond what runs is given up. */
@@ -411,6 +455,7 @@ export class Sandbox extends BaseSandbox<Env> {
 
   #containerGone(): void {
     this.#connection.close();
+    this.#previews.containerGone();
     this.#retention.containerGone();
     this.#diskUsage.containerGone();
     this.#kernels.forget();
@@ -525,9 +570,9 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 }
 
-function containerOf({ container }: DurableObjectState<{}>): Container {
-  if (container) return container;
-  throw new Error("this actor has no container");
+function fetchPort({ container }: DurableObjectState<{}>, port: number, request: Request): Promise<Response> {
+  if (!container) throw new Error("this actor has no container");
+  return container.getTcpPort(port).fetch(request);
 }
 
 function notRunning(sandbox: string): ToolError {

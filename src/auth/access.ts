@@ -1,4 +1,4 @@
-/** The door of Cloudflare Access: it stands before `/authorize` and says who came through, in a header it signs. */
+/** Sign-in by Cloudflare Access, which stands before `/authorize` and says who came through in a header that it signs. */
 import { createRemoteJWKSet, errors, jwtVerify } from "jose";
 import type { AccessConfig } from "../shared/sign-in-config.ts";
 

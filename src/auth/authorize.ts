@@ -5,7 +5,7 @@ import {
   type AuthRequest,
   CimdFetchError,
 } from "@cloudflare/workers-oauth-provider";
-import { log, type SignInEvent } from "../shared/log.ts";
+import { log, logError, type SignInEvent } from "../shared/log.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { registrationsOf } from "../actors/attempts.ts";
 import { consentPage, messagePage, type Problem, wayBack } from "./consent-page.ts";
@@ -15,7 +15,7 @@ import { atIssuer, readLimited } from "./endpoints.ts";
 import { type GrantProps, type OAuth, oauthAPI } from "./oauth.ts";
 import { AUTHORIZE_PATH } from "./paths.ts";
 import { knownScopes, type Scope, SCOPES } from "../shared/principal.ts";
-import { hasPlainHost } from "./redirects.ts";
+import { hasGoodHost } from "./redirects.ts";
 import { bytesOf, StoreError } from "./store.ts";
 
 /** The longest authorization request taken, and the longest form, in characters and bytes. */
@@ -26,74 +26,71 @@ const MAX_FORM = 16 * 1024;
 const MAX_CLIENT_ID = 256;
 
 /** One request to these pages, with what all of its handling needs. */
-interface Step extends RequestContext {
+interface PageContext extends RequestContext {
   /** As the OAuth provider wants it: at the issuer, with the cookies under the names it gave them. */
   request: Request;
   oauth: OAuth;
 }
 
 /** `GET`: the page. `POST`: its form. */
-export function serveAuthorize(request: Request, oauth: OAuth, visit: RequestContext): Promise<Response> {
-  return answered(request, oauth, visit, request.method === "POST" ? decide : show);
+export function serveAuthorize(request: Request, oauth: OAuth, context: RequestContext): Promise<Response> {
+  return respond(request, oauth, context, request.method === "POST" ? decide : show);
 }
 
 /** Where GitHub sends the browser back. */
 export function serveGitHubCallback(
   request: Request,
   oauth: OAuth,
-  visit: RequestContext,
+  context: RequestContext,
 ): Promise<Response> {
-  return answered(request, oauth, visit, finishGitHub);
+  return respond(request, oauth, context, finishGitHub);
 }
 
-async function answered(
-  request: Request,
+async function respond(
+  sent: Request,
   oauth: OAuth,
-  visit: RequestContext,
-  handle: (step: Step) => Promise<Response>,
+  requestContext: RequestContext,
+  handle: (context: PageContext) => Promise<Response>,
 ): Promise<Response> {
   const secure = oauth.issuer.startsWith("https:");
-  const step: Step = {
-    ...visit,
-    oauth,
-    request: withPrefixedCookies(atIssuer(request, oauth), secure),
-  };
-  const response = await handle(step).catch((error) => explain(step, error));
+  const request = withPrefixedCookies(atIssuer(sent, oauth), secure);
+  const context: PageContext = { ...requestContext, oauth, request };
+  const response = await handle(context).catch((error) => explain(context, error));
   return new Response(response.body, {
     status: response.status,
     headers: withKeptCookies(new Headers(response.headers), secure),
   });
 }
 
-async function show(step: Step): Promise<Response> {
-  const { request, oauth } = step;
+async function show(context: PageContext): Promise<Response> {
+  const { request, oauth } = context;
   const { search, searchParams } = new URL(request.url);
   checkForm(search, searchParams);
-  const asked = await oauthAPI(oauth, step).parseAuthRequest(request);
+  const asked = await oauthAPI(oauth, context).parseAuthRequest(request);
   // A client's document is not seen when it registers, since it does not.
-  if (!hasPlainHost(asked.redirectUri))
+  if (!hasGoodHost(asked.redirectUri, context.config))
     throw new AuthorizationError("invalid_request", { description: "Invalid redirect URI" });
   checkChallenge(asked);
   if (offeredScopes(asked).length === 0)
     throw refusal(asked, "invalid_scope", "None of the scopes asked for exists here.");
-  return consent(step, asked, offeredScopes(asked), new Headers());
+  return consent(context, asked, offeredScopes(asked), new Headers());
 }
 
 /** Shows the page for `asked` under a handle of its own, which only this browser can use, once. */
 async function consent(
-  step: Step,
+  context: PageContext,
   asked: AuthRequest,
   ticked: readonly Scope[],
   headers: Headers,
   problem?: Problem,
 ): Promise<Response> {
-  const { request, oauth } = step;
-  const doors = await openMethods(request, step);
-  if (doors.length === 0) {
-    signIn(step, { outcome: "refused", door: "access", reason: "not_vouched_for", client: asked.clientId });
+  const { request, oauth } = context;
+  const methods = await openMethods(request, context);
+  if (methods.length === 0) {
+    signIn(context, { outcome: "refused", via: "access", reason: "not_vouched_for", client: asked.clientId });
     return messagePage("Nobody vouches for you", NOT_VOUCHED_FOR, { status: 403, headers });
   }
-  const api = oauthAPI(oauth, step);
+  const api = oauthAPI(oauth, context);
   const description = await api.describeConsent(asked);
   const begun = await api.beginConsent(asked);
   for (const cookie of begun.headers.getSetCookie()) headers.append("set-cookie", cookie);
@@ -101,84 +98,84 @@ async function consent(
   const offered = offeredScopes(asked);
   const page = { description, issuer: oauth.issuer, search, handle: begun.handle, headers };
   const onPhone = /\bMobi/i.test(request.headers.get("user-agent") ?? "");
-  return consentPage({ ...page, offered, ticked, doors, onPhone, problem });
+  return consentPage({ ...page, offered, ticked, methods, onPhone, problem });
 }
 
-async function decide(step: Step): Promise<Response> {
-  const { request, oauth } = step;
+async function decide(context: PageContext): Promise<Response> {
+  const { request, oauth } = context;
   const origin = request.headers.get("origin");
   if (origin !== null && origin !== oauth.issuer) {
-    signIn(step, { outcome: "refused", reason: "bad_origin" });
+    signIn(context, { outcome: "refused", reason: "bad_origin" });
     return messagePage("This form came from elsewhere", "Nothing was approved.", { status: 403 });
   }
   const form = await readForm(request);
-  const api = oauthAPI(oauth, step);
+  const api = oauthAPI(oauth, context);
   const handle = form.get("handle") ?? "";
   const decision = form.get("decision");
   if (decision === "deny") {
     const { headers, redirectTo, request: denied } = await api.denyConsent(request, handle);
-    signIn(step, { outcome: "denied", client: denied.clientId });
+    signIn(context, { outcome: "denied", client: denied.clientId });
     return seeOther(redirectTo, headers);
   }
   const { request: asked, headers } = await api.approveConsent(request, handle);
   const wanted = form.getAll("scope");
   const ticked = offeredScopes(asked).filter((scope) => wanted.includes(scope));
   if (ticked.length === 0) {
-    signIn(step, { outcome: "refused", reason: "no_scope", client: asked.clientId });
-    return consent(step, asked, ticked, headers, NO_SCOPE);
+    signIn(context, { outcome: "refused", reason: "no_scope", client: asked.clientId });
+    return consent(context, asked, ticked, headers, NO_SCOPE);
   }
-  if (decision === "github" && step.config.github) {
+  if (decision === "github" && context.config.github) {
     return seeOther(
-      await startGitHub(step.config.github, api, { ...asked, scope: ticked }, oauth, headers),
+      await startGitHub(context.config.github, api, { ...asked, scope: ticked }, oauth, headers),
       headers,
     );
   }
-  const identity = await identify(decision, form, request, step);
-  if (!("refused" in identity)) return complete(step, asked, ticked, identity, headers);
-  const { refused: reason, door, problem } = identity;
-  signIn(step, { outcome: "refused", reason, door, client: asked.clientId });
-  return consent(step, asked, ticked, headers, problem);
+  const identity = await identify(decision, form, request, context);
+  if (!("refused" in identity)) return complete(context, asked, ticked, identity, headers);
+  const { refused: reason, via, problem } = identity;
+  signIn(context, { outcome: "refused", reason, via, client: asked.clientId });
+  return consent(context, asked, ticked, headers, problem);
 }
 
-async function finishGitHub(step: Step): Promise<Response> {
-  const { request, oauth, config } = step;
-  const api = oauthAPI(oauth, step);
+async function finishGitHub(context: PageContext): Promise<Response> {
+  const { request, oauth, config } = context;
+  const api = oauthAPI(oauth, context);
   const { request: asked, data, headers } = await api.finishUpstream<{ verifier: string }>(request);
-  const about = { door: "github", client: asked.clientId } as const;
+  const about = { via: "github", client: asked.clientId } as const;
   const back = wayBack(authorizationErrorRedirect(asked, "access_denied"));
   const code = new URL(request.url).searchParams.get("code");
   if (code === null || !config.github) {
-    signIn(step, { ...about, outcome: "denied" });
+    signIn(context, { ...about, outcome: "denied" });
     return messagePage("You did not sign in", "GitHub was not given leave to say who you are.", {
       headers,
       way: back,
     });
   }
-  const identity = await signInWithGitHub(config.github, { code, verifier: data.verifier }, step, oauth);
-  if (!("refused" in identity)) return complete(step, asked, knownScopes(asked.scope), identity, headers);
-  signIn(step, { ...about, outcome: "refused", reason: identity.refused });
+  const identity = await signInWithGitHub(config.github, { code, verifier: data.verifier }, context, oauth);
+  if (!("refused" in identity)) return complete(context, asked, knownScopes(asked.scope), identity, headers);
+  signIn(context, { ...about, outcome: "refused", reason: identity.refused });
   const { title, message, status } = identity;
   return messagePage(title, message, { status, headers, way: back });
 }
 
 async function complete(
-  step: Step,
+  context: PageContext,
   asked: AuthRequest,
   scopes: readonly Scope[],
-  { principal, door, rule }: Identity,
+  { principal, via, rule }: Identity,
   headers: Headers,
 ): Promise<Response> {
-  const props: GrantProps = { principal, door, rule };
-  await registrationsOf(step.env)?.approved(asked.clientId);
-  const { redirectTo } = await oauthAPI(step.oauth, step).completeAuthorization({
+  const props: GrantProps = { principal, via, rule };
+  await registrationsOf(context.env)?.approved(asked.clientId);
+  const { redirectTo } = await oauthAPI(context.oauth, context).completeAuthorization({
     request: asked,
     // The provider keeps its colons for itself.
     userId: encodeURIComponent(principal),
-    metadata: { door },
+    metadata: { via },
     scope: [...scopes],
     props,
   });
-  signIn(step, { outcome: "approved", door, principal, client: asked.clientId, scope: scopes.join(" ") });
+  signIn(context, { outcome: "approved", via, principal, client: asked.clientId, scope: scopes.join(" ") });
   return seeOther(redirectTo, headers);
 }
 
@@ -214,28 +211,28 @@ function refusal(asked: AuthRequest, code: "invalid_request" | "invalid_scope", 
  * What went wrong, said to the person. Even where the redirect URI is good, the browser is not sent there by itself:
  * anybody can register a client, and would have made this server a stepping stone to a site of theirs.
  */
-function explain(step: Step, error: unknown): Promise<Response> {
-  const again = new URL(step.request.url);
+function explain(context: PageContext, error: unknown): Promise<Response> {
+  const again = new URL(context.request.url);
   if (error instanceof CimdFetchError) {
-    signIn(step, { outcome: "refused", reason: "bad_request" });
+    signIn(context, { outcome: "refused", reason: "bad_request" });
     return messagePage(
       "This app cannot be checked",
       "The document that describes it could not be read. Try again later.",
     );
   }
   if (error instanceof StoreError) {
-    log(step.config, { event: "error", ref: step.requestID, where: "authorize", error });
+    logError(context, "authorize", error);
     const message = "What this page needs could not be looked up just now. Try again in a few seconds.";
     const headers = new Headers({ "retry-after": "5" });
     return messagePage("Not just now", message, { status: 503, headers });
   }
   if (!(error instanceof AuthorizationError)) {
-    log(step.config, { event: "error", ref: step.requestID, where: "authorize", error });
-    const message = `Nothing was approved. Try again, or tell the server's owner (ref ${step.requestID}).`;
+    logError(context, "authorize", error);
+    const message = `Nothing was approved. Try again, or tell the server's owner (ref ${context.requestID}).`;
     return messagePage("Something went wrong here", message, { status: 500 });
   }
-  const started = step.request.method === "POST" || again.pathname !== AUTHORIZE_PATH;
-  signIn(step, { outcome: "refused", reason: started ? "bad_handle" : "bad_request" });
+  const started = context.request.method === "POST" || again.pathname !== AUTHORIZE_PATH;
+  signIn(context, { outcome: "refused", reason: started ? "bad_handle" : "bad_request" });
   if (started) {
     const way = { href: `${AUTHORIZE_PATH}${again.search}`, label: "Start again" };
     return messagePage("This page is no longer good", NO_LONGER_GOOD, {
@@ -269,8 +266,8 @@ function seeOther(location: string, headers: Headers): Response {
   return new Response(null, { status: 303, headers });
 }
 
-function signIn(step: Step, event: Omit<SignInEvent, "event" | "request_id">): void {
-  log(step.config, { event: "sign_in", request_id: step.requestID, ...event });
+function signIn(context: PageContext, event: Omit<SignInEvent, "event" | "request_id">): void {
+  log(context.config, { event: "sign_in", request_id: context.requestID, ...event });
 }
 
 const NO_SCOPE: Problem = {

@@ -2,7 +2,7 @@
 import type { Refusal } from "../shared/responses.ts";
 import type { Config } from "../shared/config.ts";
 import { PROCESS_LOOKUP_LIMITER, rateLimited, tooOften } from "../shared/limiter.ts";
-import type { RequestContext } from "../shared/request-context.ts";
+import type { Caller, RequestContext } from "../shared/request-context.ts";
 import { addressOf } from "../actors/attempts.ts";
 import { tokenUnchecked, unauthorized } from "./challenge.ts";
 import { isTokenShaped, metadataURL, type OAuth, oauthFor, type ResourcePath, tokenHolder } from "./oauth.ts";
@@ -14,13 +14,6 @@ interface Candidate {
   principal: Principal;
 }
 
-/** A caller who is known, and what a challenge to them names. */
-export interface Caller {
-  principal: Principal;
-  /** The URL of the resource's metadata; undefined when OAuth is off. */
-  metadata: string | undefined;
-}
-
 /**
  * Who sent the request, by its `Authorization: Bearer` header and nothing else: a token in the URL or in the body is
  * not looked at (RFC 6750 sections 2.2 and 2.3 are optional, and URLs end up in logs). A static token is settled here
@@ -29,12 +22,12 @@ export interface Caller {
  */
 export async function authenticate(
   request: Request,
-  visit: RequestContext,
+  context: RequestContext,
   paths: readonly [ResourcePath, ...ResourcePath[]],
 ): Promise<Caller | Refusal> {
-  const { config } = visit;
+  const { config } = context;
   const candidates = await candidatesOf(config);
-  const oauth = oauthFor(request, visit);
+  const oauth = oauthFor(request, context);
   const metadata = "off" in oauth ? undefined : metadataURL(oauth, paths[0]);
   if (candidates.length === 0 && "off" in oauth) {
     return unauthorized(
@@ -49,12 +42,19 @@ export async function authenticate(
   }
   let holder = token === "" ? undefined : await principalOf(token, candidates);
   if (!holder && token !== "" && !("off" in oauth)) {
-    const found = await lookedUp(token, oauth, paths, request, visit);
+    const found = await lookedUp(token, oauth, paths, request, context);
     if (found && "response" in found) return found;
     holder = found;
   }
   if (holder) return { principal: holder, metadata };
   return unauthorized("invalid_token", "The token is not valid here.", metadata);
+}
+
+/** Whether an `Authorization` header holds a token of this server's, as far as can be told without looking it up. */
+export async function isOwnAuthorization(header: string, config: Config): Promise<boolean> {
+  const token = presentedToken(header);
+  if (token === undefined) return false;
+  return isTokenShaped(token) || (await principalOf(token, await candidatesOf(config))) !== undefined;
 }
 
 /** OAuth tokens that were good a moment ago, and until when (milliseconds since the epoch) that is worth something. */
@@ -71,13 +71,13 @@ async function lookedUp(
   oauth: OAuth,
   paths: readonly ResourcePath[],
   request: Request,
-  visit: RequestContext,
+  context: RequestContext,
 ): Promise<Principal | Refusal | undefined> {
   if (!isTokenShaped(token)) return undefined;
-  const limiter = visit.env.RATE_LIMITER ?? PROCESS_LOOKUP_LIMITER;
+  const limiter = context.env.RATE_LIMITER ?? PROCESS_LOOKUP_LIMITER;
   const isKnown = (goodLately.get(token) ?? 0) > Date.now();
   if (!isKnown && (await tooOften(limiter, `address:${addressOf(request)}`))) return rateLimited();
-  const holder = await tokenHolder(oauth, token, paths, visit);
+  const holder = await tokenHolder(oauth, token, paths, context);
   if (holder === "unavailable") return tokenUnchecked();
   goodLately.delete(token);
   if (!holder) return undefined;

@@ -1,7 +1,8 @@
 /** The refusals of RFC 6750: what was wrong, and in `WWW-Authenticate` what would be right. */
 import { json, type Refusal } from "../shared/responses.ts";
 import type { RefusalReason } from "../shared/log.ts";
-import { type Principal, type Scope, SCOPES } from "../shared/principal.ts";
+import { missingScopes, type Scope, SCOPES } from "../shared/principal.ts";
+import type { Caller } from "../shared/request-context.ts";
 
 const REALM = "sandbox-mcp";
 
@@ -20,15 +21,16 @@ export function unauthorized(reason: RefusalReason, message: string, metadata?: 
 }
 
 /**
- * 403 for a principal whose scopes do not cover `needed`. The message names all that the request needs; the challenge
- * names what the principal has as well, because a client that signs in again asks for what stands there and no more.
+ * 403 for a principal whose scopes do not cover `needed`; undefined when they do. The message names all that the request
+ * needs. The challenge names what the principal has as well, because a client that signs in again asks for exactly the
+ * scopes it names.
  */
 export function insufficientScope(
-  principal: Principal,
+  { principal, metadata }: Caller,
   needed: readonly Scope[],
-  missing: readonly Scope[],
-  metadata?: string,
-): Refusal {
+): Refusal | undefined {
+  const missing = missingScopes(principal, needed);
+  if (missing.length === 0) return undefined;
   const scope = SCOPES.filter((name) => needed.includes(name) || principal.scopes.includes(name)).join(" ");
   const message = `This request needs the scopes ${needed.join(" ")}; the token lacks ${missing.join(" ")}.`;
   const header = challenge({

@@ -25,15 +25,15 @@ export interface Consent {
   headers: Headers;
   offered: readonly Scope[];
   ticked: readonly Scope[];
-  doors: readonly OpenMethod[];
+  methods: readonly OpenMethod[];
   /** On a phone the focus is not set: it would scroll who asks out of sight, and a keyboard would cover the rest. */
   onPhone: boolean;
   problem?: Problem;
 }
 
-/** A door that is open to this visitor. */
+/** A sign-in method that this browser can use. */
 export interface OpenMethod {
-  door: SignInMethod;
+  method: SignInMethod;
   /** Who Cloudflare Access says they are. */
   who?: string;
   /** Where its sign-in happens, if elsewhere. */
@@ -49,7 +49,8 @@ export interface Problem {
 }
 
 export function consentPage(consent: Consent): Promise<Response> {
-  const { description, issuer, search, handle, headers, offered, ticked, doors, onPhone, problem } = consent;
+  const { description, issuer, search, handle, headers, offered, ticked, methods, onPhone, problem } =
+    consent;
   const name = plain(description.clientName) || "An app without a name";
   const host = hostOf(description.redirectUri);
   for (const [header, value] of Object.entries(problem?.headers ?? {})) headers.set(header, value);
@@ -58,7 +59,7 @@ export function consentPage(consent: Consent): Promise<Response> {
     : "The app chose this name itself, and nobody has checked it";
   const alert = problem && markup`<p class="note error" role="alert" id="problem">${problem.message}</p>\n`;
   const place =
-    doors.some(({ door }) => door === problem?.at) || problem?.at === "scopes" ? problem?.at : "top";
+    methods.some(({ method }) => method === problem?.at) || problem?.at === "scopes" ? problem?.at : "top";
   const boxes = offered.map((scope, index) => {
     const checked = ticked.includes(scope) && markup` checked`;
     const focus = place === "scopes" && index === 0 && markup` autofocus`;
@@ -78,23 +79,23 @@ ${place === "top" && alert}<p class="soft">${publisher}. Access ends 30 days fro
 <legend>What it may do</legend>
 ${place === "scopes" && alert}${boxes}</fieldset>
 <div>
-${doors.map((door, index) => [index > 0 && markup`<p class="or">or</p>\n`, approval(door, doors.length === 1, place === door.door && alert, !problem && !onPhone)])}
+${methods.map((open, index) => [index > 0 && markup`<p class="or">or</p>\n`, approval(open, methods.length === 1, place === open.method && alert, !problem && !onPhone)])}
 <button class="plain" name="decision" value="deny" formnovalidate>Deny</button>
 </div>
 </form>`;
-  const formTargets = [...doors.flatMap(({ origin }) => origin ?? []), formTarget(description.redirectUri)];
+  const formTargets = [...methods.flatMap(({ origin }) => origin ?? []), formTarget(description.redirectUri)];
   const title = `${problem ? "Error: " : ""}${name} asks for access`;
   return page(title, body, { status: problem?.status, formTargets, headers, wide: true });
 }
 
-/** The part of the form by which one approves, through this door. */
+/** The part of the form by which one approves and signs in with this method. */
 function approval(
-  { door, who }: OpenMethod,
+  { method, who }: OpenMethod,
   alone: boolean,
   alert: HTML | false | undefined,
   isFocused: boolean,
 ): HTML {
-  switch (door) {
+  switch (method) {
     case "owner":
       return markup`<fieldset>
 <legend>Who you are</legend>
@@ -130,7 +131,7 @@ ${way && markup`<p><a class="button plain" href="${way.href}" rel="noreferrer">$
   return page(title, body, { status, headers });
 }
 
-/** The way back to the client with an error: taken by the visitor, never by a redirect of ours. */
+/** The way back to the client with an error: a link to click, never a redirect of ours. */
 export function wayBack(redirectTo: string): { href: string; label: string } {
   return { href: redirectTo, label: `Go back to ${hostOf(redirectTo)}` };
 }

@@ -9,6 +9,11 @@ export const COOKIE_PREFIX = "__Host-sandbox-mcp-";
 
 const BARE_PREFIX = COOKIE_PREFIX.slice("__Host-".length);
 
+/** Whether a cookie of this name is the server's own, or that of Cloudflare Access before it. */
+export function isOwnCookie(name: string): boolean {
+  return name.startsWith("CF_") || name.startsWith(COOKIE_PREFIX) || name.startsWith(BARE_PREFIX);
+}
+
 /** The request with its cookies under the names the OAuth provider knows. */
 export function withPrefixedCookies(request: Request, secure: boolean): Request {
   const cookies = request.headers.get("cookie");

@@ -1,9 +1,9 @@
 /** What OAuth clients ask for themselves: metadata, registration, tokens, revocation. */
 import { json } from "../shared/responses.ts";
-import { log } from "../shared/log.ts";
+import { log, logError } from "../shared/log.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { registrationsOf } from "../actors/attempts.ts";
-import { CHECK_HEADER, type OAuth, visitEnv } from "./oauth.ts";
+import { CHECK_HEADER, type OAuth, providerEnv } from "./oauth.ts";
 import { METADATA_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
 import { namesOddHost } from "./redirects.ts";
 import { type Revoked, watched } from "./revocation.ts";
@@ -29,11 +29,11 @@ export function atIssuer(request: Request, { issuer }: OAuth): Request {
 export async function serveResourceMetadata(
   request: Request,
   oauth: OAuth,
-  visit: RequestContext,
+  context: RequestContext,
 ): Promise<Response> {
   const suffix = new URL(request.url).pathname.slice(METADATA_PATH.length);
   const resource = oauth.resources.get(suffix === "/mcp" ? "/mcp" : "/");
-  const answer = await resource?.fetch(atIssuer(request, oauth), visitEnv(visit), visit.ctx);
+  const answer = await resource?.fetch(atIssuer(request, oauth), providerEnv(context), context.ctx);
   return answer ?? json({ error: "Not found" }, 404);
 }
 
@@ -41,7 +41,7 @@ export async function serveResourceMetadata(
 export async function serveAuthorizationServer(
   request: Request,
   oauth: OAuth,
-  visit: RequestContext,
+  context: RequestContext,
 ): Promise<Response> {
   const route = new URL(request.url).pathname;
   const read =
@@ -57,8 +57,8 @@ export async function serveAuthorizationServer(
   if (KEY_PARTS.some((name) => form.getAll(name).some((value) => isTooLong(name, value)))) {
     return json({ error: "invalid_request", error_description: "A parameter is too long" }, 400);
   }
-  if (route === REGISTRATION_PATH && namesOddHost(body ?? "")) {
-    const error_description = "The host of a redirect URI is neither a name nor an address";
+  if (route === REGISTRATION_PATH && namesOddHost(body ?? "", context.config)) {
+    const error_description = "The host of a redirect URI is a preview's, or neither a name nor an address";
     return json({ error: "invalid_redirect_uri", error_description }, 400);
   }
   const passed = new Request(atIssuer(new Request(request.url), oauth).url, {
@@ -66,18 +66,22 @@ export async function serveAuthorizationServer(
     headers: request.headers,
     body,
   });
-  const env = visitEnv(visit);
+  const env = providerEnv(context);
   const revocation = form.get("token") && !form.get("grant_type");
   const watch = revocation && env.OAUTH_KV ? watched(env.OAUTH_KV) : undefined;
   let answer: Response;
   let revoked: Revoked | undefined;
   try {
-    answer = await oauth.server.fetch(passed, { ...env, OAUTH_KV: watch?.store ?? env.OAUTH_KV }, visit.ctx);
+    answer = await oauth.server.fetch(
+      passed,
+      { ...env, OAUTH_KV: watch?.store ?? env.OAUTH_KV },
+      context.ctx,
+    );
     revoked = await watch?.revoked();
-    if (route === REGISTRATION_PATH && answer.status === 201) await keepWithinBounds(answer.clone(), visit);
+    if (route === REGISTRATION_PATH && answer.status === 201) await keepWithinBounds(answer.clone(), context);
   } catch (error) {
     if (!(error instanceof StoreError)) throw error;
-    log(visit.config, { event: "error", ref: visit.requestID, where: "oauth", error });
+    logError(context, "oauth", error);
     return json({ error: "temporarily_unavailable", error_description: UNAVAILABLE }, 503, {
       "retry-after": "5",
     });
@@ -85,20 +89,26 @@ export async function serveAuthorizationServer(
   const check = answer.headers.get(CHECK_HEADER);
   if (check !== null) {
     const refusal = { event: "refusal", status: answer.status, reason: "oauth_error", check, route } as const;
-    log(visit.config, { ...refusal, request_id: visit.requestID });
+    log(context.config, { ...refusal, request_id: context.requestID });
   }
   if (revoked)
-    log(visit.config, { event: "token", request_id: visit.requestID, action: "revoke", ...revoked, route });
+    log(context.config, {
+      event: "token",
+      request_id: context.requestID,
+      action: "revoke",
+      ...revoked,
+      route,
+    });
   const response = new Response(answer.body, answer);
   response.headers.delete(CHECK_HEADER);
   return response;
 }
 
 /** Anybody can register clients: of those that nobody approved, the oldest make room for a new one. */
-async function keepWithinBounds(registration: Response, visit: RequestContext): Promise<void> {
+async function keepWithinBounds(registration: Response, context: RequestContext): Promise<void> {
   const { client_id } = await registration.json<{ client_id: string }>();
-  const { OAUTH_KV } = visitEnv(visit);
-  const forgotten = (await registrationsOf(visit.env)?.registered(client_id)) ?? [];
+  const { OAUTH_KV } = providerEnv(context);
+  const forgotten = (await registrationsOf(context.env)?.registered(client_id)) ?? [];
   // Nobody has approved these, so there is nothing of theirs but this.
   await Promise.all(forgotten.map((client) => OAUTH_KV?.delete(`client:${client}`)));
 }

@@ -1,4 +1,4 @@
-/** GitHub's door: its web application flow, asked once who somebody is. Its token is used for that and not kept. */
+/** Sign-in with GitHub's web application flow. GitHub's token is used once, to ask who somebody is, and is not kept. */
 import { z } from "zod";
 import { GITHUB_LOGIN, type GitHubConfig } from "../shared/sign-in-config.ts";
 import { gitHubOrgRule, gitHubUserRule } from "./grant-policy.ts";

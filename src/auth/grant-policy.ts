@@ -1,11 +1,13 @@
 /**
- * By what rule somebody was let in. The rule is kept in the grant and checked at every use of its tokens, so a grant
- * lives no longer than the rule: taking a login off the list, or changing the server's token, ends what it let in.
+ * The rules of the configuration by which people may sign in. A grant names the rule that allowed it and is checked
+ * against the configuration at every use of its tokens, so it ends with its rule: when a login is taken off the list, for
+ * example, or the server's token is changed.
  */
 import type { Config } from "../shared/config.ts";
 
-/** The rule of the owner's door. It names the token it was opened with, by a digest that is good for nothing else. */
+/** The rule of whoever knows the server's token. It names that token by a digest which is good for nothing else. */
 export async function ownerRule(serverAuthToken: string): Promise<string> {
+  // The prefix is part of the rule in stored grants, so it never changes.
   const text = new TextEncoder().encode(`sandbox-mcp owner's door\n${serverAuthToken}`);
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", text));
   return `owner:${Array.from(digest.slice(0, 16), (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
@@ -24,8 +26,8 @@ export function accessRule({ issuer, audience }: { issuer: string; audience: str
   return `access:${issuer} ${audience}`;
 }
 
-/** Whether `rule` still lets anybody in. */
-export async function stillAdmits(config: Config, rule: string): Promise<boolean> {
+/** Whether the configuration still has `rule`. */
+export async function isRuleInForce(config: Config, rule: string): Promise<boolean> {
   const { serverAuthToken, github, access } = config;
   const rules: string[] = [];
   if (serverAuthToken !== undefined) rules.push(await ownerRule(serverAuthToken));

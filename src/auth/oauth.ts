@@ -8,10 +8,12 @@ import {
 } from "@cloudflare/workers-oauth-provider";
 import { z } from "zod";
 import type { Config, Env } from "../shared/config.ts";
-import { log } from "../shared/log.ts";
+import { DAY_MS } from "../shared/days.ts";
+import { isRecord } from "../shared/is-record.ts";
+import { log, logError } from "../shared/log.ts";
 import { isLoopback, namedOrigin } from "../shared/origin.ts";
 import type { RequestContext } from "../shared/request-context.ts";
-import { stillAdmits } from "./grant-policy.ts";
+import { isRuleInForce } from "./grant-policy.ts";
 import { COOKIE_PREFIX } from "./cookies.ts";
 import { AUTHORIZE_PATH, METADATA_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
 import { knownScopes, type Principal, SCOPES, SIGN_IN_METHODS } from "../shared/principal.ts";
@@ -22,26 +24,30 @@ export const RESOURCE_PATHS = ["/mcp", "/"] as const;
 
 export type ResourcePath = (typeof RESOURCE_PATHS)[number];
 
-/** In seconds. A grant ends 30 days after the sign-in, however often it is refreshed. */
-const ACCESS_TOKEN_TTL = 3600;
-const GRANT_TTL = 30 * 24 * 3600;
-const CLIENT_TTL = 90 * 24 * 3600;
+const ACCESS_TOKEN_SECONDS = 3600;
+/** A grant ends so long after the sign-in, however often it is refreshed. */
+const GRANT_SECONDS = (30 * DAY_MS) / 1000;
+const CLIENT_SECONDS = (90 * DAY_MS) / 1000;
 
 /** What a grant holds. The provider encrypts it with a key that only the token's holder has. */
-const grantSchema = z.object({ principal: z.string(), door: z.enum(SIGN_IN_METHODS), rule: z.string() });
+const grantSchema = z.preprocess(
+  // Grants last 30 days, and those of earlier versions call the field `door`.
+  (props) => (isRecord(props) ? { via: props.door, ...props } : props),
+  z.object({ principal: z.string(), via: z.enum(SIGN_IN_METHODS), rule: z.string() }),
+);
 
 export type GrantProps = z.infer<typeof grantSchema>;
 
 export interface OAuth {
   /** The origin all its URLs are under. */
   issuer: string;
-  server: OAuthAuthorizationServer<VisitEnv>;
-  resources: ReadonlyMap<ResourcePath, OAuthResourceServer<VisitEnv, Principal>>;
+  server: OAuthAuthorizationServer<ProviderEnv>;
+  resources: ReadonlyMap<ResourcePath, OAuthResourceServer<ProviderEnv, Principal>>;
 }
 
-/** The bindings with the visit beside them: the only thing about a request that reaches every callback of the provider. */
-interface VisitEnv extends Env {
-  visit: RequestContext;
+/** The bindings with the request's context beside them, since the provider hands its callbacks nothing else of a request. */
+interface ProviderEnv extends Env {
+  context: RequestContext;
 }
 
 /** Takes the name of a failed check from the provider's answer to the log; it never leaves the server. */
@@ -91,11 +97,11 @@ export async function tokenHolder(
   oauth: OAuth,
   token: string,
   paths: readonly ResourcePath[],
-  visit: RequestContext,
+  context: RequestContext,
 ): Promise<Principal | "unavailable" | undefined> {
   for (const path of paths) {
     const request = new Request(`${oauth.issuer}${path}`, { headers: { authorization: `Bearer ${token}` } });
-    const answer = await oauth.resources.get(path)?.fetch(request, visitEnv(visit), visit.ctx);
+    const answer = await oauth.resources.get(path)?.fetch(request, providerEnv(context), context.ctx);
     if (answer?.ok) return answer.json<Principal>();
     if (answer?.status === 503) return "unavailable";
   }
@@ -103,18 +109,18 @@ export async function tokenHolder(
 }
 
 /** What an authorization page needs of the provider. */
-export function oauthAPI({ server }: OAuth, visit: RequestContext): OAuthHelpers {
-  return server.getOAuthApi(visitEnv(visit));
+export function oauthAPI({ server }: OAuth, context: RequestContext): OAuthHelpers {
+  return server.getOAuthApi(providerEnv(context));
 }
 
-export function visitEnv(visit: RequestContext): VisitEnv {
-  const { OAUTH_KV } = visit.env;
-  return { ...visit.env, OAUTH_KV: OAUTH_KV && guarded(OAUTH_KV), visit };
+export function providerEnv(context: RequestContext): ProviderEnv {
+  const { OAUTH_KV } = context.env;
+  return { ...context.env, OAUTH_KV: OAUTH_KV && guarded(OAUTH_KV), context };
 }
 
 function build(issuer: string, config: Config, loopback: boolean): OAuth {
   const resource = (path: ResourcePath) => (path === "/" ? issuer : `${issuer}${path}`);
-  const server = new OAuthAuthorizationServer<VisitEnv>({
+  const server = new OAuthAuthorizationServer<ProviderEnv>({
     issuer,
     resources: RESOURCE_PATHS.map(resource),
     // For clients older than resource indicators, which all connect here.
@@ -126,9 +132,9 @@ function build(issuer: string, config: Config, loopback: boolean): OAuth {
     // On loopback the document would be fetched from inside the user's own network, at anybody's wish; so it would
     // from there behind a public origin, which is why the local platform's configuration switches this off.
     clientIdMetadataDocumentEnabled: config.clientMetadata ?? !loopback,
-    accessTokenTTL: ACCESS_TOKEN_TTL,
-    refreshTokenTTL: GRANT_TTL,
-    clientRegistrationTTL: CLIENT_TTL,
+    accessTokenTTL: ACCESS_TOKEN_SECONDS,
+    refreshTokenTTL: GRANT_SECONDS,
+    clientRegistrationTTL: CLIENT_SECONDS,
     cookiePrefix: COOKIE_PREFIX,
     onError({ code, description, status, headers, internal }) {
       const check = `${internal.category}/${internal.reason}`;
@@ -137,18 +143,18 @@ function build(issuer: string, config: Config, loopback: boolean): OAuth {
     },
     async tokenExchangeCallback({ grantType, clientId, requestedScope, props, env }) {
       const grant = grantSchema.parse(props);
-      if (!(await stillAdmits(config, grant.rule))) {
+      if (!(await isRuleInForce(config, grant.rule))) {
         throw new OAuthError("invalid_grant", {
           description: "The sign-in behind this grant no longer holds",
-          internal: { category: "admission", reason: "rule_gone" },
+          internal: { category: "grant_policy", reason: "rule_gone" },
         });
       }
       log(config, {
         event: "token",
-        request_id: env.visit.requestID,
+        request_id: env.context.requestID,
         action: grantType === GrantType.REFRESH_TOKEN ? "refresh" : "issue",
         principal: grant.principal,
-        door: grant.door,
+        via: grant.via,
         client: clientId,
         scope: requestedScope.join(" "),
       });
@@ -161,20 +167,25 @@ function build(issuer: string, config: Config, loopback: boolean): OAuth {
 }
 
 /** The resource: publishes its metadata, and answers a request of ours with the principal behind its token. */
-function guard(server: OAuthAuthorizationServer<VisitEnv>, config: Config, issuer: string, resource: string) {
-  return new OAuthResourceServer<VisitEnv, Principal>({
+function guard(
+  server: OAuthAuthorizationServer<ProviderEnv>,
+  config: Config,
+  issuer: string,
+  resource: string,
+) {
+  return new OAuthResourceServer<ProviderEnv, Principal>({
     resourceMetadata: { resource, authorization_servers: [issuer], resource_name: "sandbox-mcp" },
     requiredScopes: [...SCOPES],
     validateToken: (env) => async (audience, token) => {
       try {
         const valid = await server.validateToken<unknown>(audience, token, env);
         const grant = grantSchema.safeParse(valid?.props);
-        if (!valid || !grant.success || !(await stillAdmits(config, grant.data.rule))) return null;
-        const { principal: id, door: via } = grant.data;
+        if (!valid || !grant.success || !(await isRuleInForce(config, grant.data.rule))) return null;
+        const { principal: id, via } = grant.data;
         const props: Principal = { id, scopes: knownScopes(valid.scope), via, client: valid.clientId };
         return { ...valid, props };
       } catch (error) {
-        log(config, { event: "error", ref: env.visit.requestID, where: "oauth", error });
+        logError(env.context, "oauth", error);
         throw error;
       }
     },

@@ -9,7 +9,7 @@ export interface Revoked {
   principal: string;
   client: string;
   /** Absent when its grant is gone meanwhile. */
-  door?: SignInMethod;
+  via?: SignInMethod;
   scope: string;
 }
 
@@ -17,7 +17,7 @@ export interface Revoked {
 const grantRecord = z.object({
   clientId: z.string(),
   scope: z.array(z.string()),
-  metadata: z.object({ door: z.enum(SIGN_IN_METHODS) }).optional(),
+  metadata: z.object({ via: z.enum(SIGN_IN_METHODS) }).optional(),
 });
 const tokenRecord = z.object({
   scope: z.array(z.string()).optional(),
@@ -50,10 +50,10 @@ export function watched(store: KVNamespace) {
     const record = read.get(key);
     if (kind === "grant") return { principal, ...ofGrant(record) };
     const token = tokenRecord.safeParse(record).data;
-    const { door } = ofGrant(await store.get(`grant:${user}:${id}`, "json"));
+    const { via } = ofGrant(await store.get(`grant:${user}:${id}`, "json"));
     return {
       principal,
-      door,
+      via,
       client: token?.grant.clientId ?? "",
       scope: (token?.scope ?? token?.grant.scope ?? []).join(" "),
     };
@@ -64,5 +64,5 @@ export function watched(store: KVNamespace) {
 
 function ofGrant(record: unknown): Omit<Revoked, "principal"> {
   const { clientId: client = "", scope = [], metadata } = grantRecord.safeParse(record).data ?? {};
-  return { client, scope: scope.join(" "), door: metadata?.door };
+  return { client, scope: scope.join(" "), via: metadata?.via };
 }

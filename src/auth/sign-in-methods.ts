@@ -1,7 +1,7 @@
-/** The doors: each turns what the browser brought into the principal it is, with the rule that let them in. */
+/** The sign-in methods: each turns what the browser sent into a principal, and names the rule that allows the sign-in. */
 import { type AuthRequest, type OAuthHelpers } from "@cloudflare/workers-oauth-provider";
 import type { GitHubConfig } from "../shared/sign-in-config.ts";
-import { log, type SignInRefusal } from "../shared/log.ts";
+import { logError, type SignInRefusal } from "../shared/log.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { type AccessIdentity, accessIdentity } from "./access.ts";
 import { accessRule, ownerRule } from "./grant-policy.ts";
@@ -18,42 +18,42 @@ import { guarded } from "./store.ts";
 /** Somebody who signed in. */
 export interface Identity {
   principal: string;
-  door: SignInMethod;
-  /** What let them in; see admission.ts. */
+  via: SignInMethod;
+  /** The rule that allowed it; see grant-policy.ts. */
   rule: string;
 }
 
-/** Somebody who did not, at a door that is on the page itself. */
+/** Somebody who did not, by a method that is on the page itself. */
 export interface Refused {
   refused: SignInRefusal;
-  door?: SignInMethod;
+  via?: SignInMethod;
   problem: Problem;
 }
 
-/** The doors this visitor can use. */
-export async function openMethods(request: Request, visit: RequestContext): Promise<OpenMethod[]> {
-  const { config, env } = visit;
-  const doors: OpenMethod[] = [];
-  if (config.serverAuthToken !== undefined && env.Attempts) doors.push({ door: "owner" });
-  if (config.github) doors.push({ door: "github", origin: new URL(config.github.url).origin });
-  const identity = await vouchedFor(request, visit);
-  if (identity) doors.push({ door: "access", who: identity.email });
-  return doors;
+/** The methods that this browser can use. */
+export async function openMethods(request: Request, context: RequestContext): Promise<OpenMethod[]> {
+  const { config, env } = context;
+  const methods: OpenMethod[] = [];
+  if (config.serverAuthToken !== undefined && env.Attempts) methods.push({ method: "owner" });
+  if (config.github) methods.push({ method: "github", origin: new URL(config.github.url).origin });
+  const identity = await vouchedFor(request, context);
+  if (identity) methods.push({ method: "access", who: identity.email });
+  return methods;
 }
 
-/** Who the sender of the form is, by the door they chose. */
+/** Who the sender of the form is, by the method they chose. */
 export async function identify(
   decision: string | null,
   form: URLSearchParams,
   request: Request,
-  visit: RequestContext,
+  context: RequestContext,
 ): Promise<Identity | Refused> {
-  if (decision === "owner") return owner(form.get("token") ?? "", request, visit);
-  const { access } = visit.config;
-  const identity = decision === "access" && access ? await vouchedFor(request, visit) : undefined;
+  if (decision === "owner") return owner(form.get("token") ?? "", request, context);
+  const { access } = context.config;
+  const identity = decision === "access" && access ? await vouchedFor(request, context) : undefined;
   // Who the page said they were is who they must be: they may have changed accounts since.
   if (access && identity && form.get("who") === identity.email) {
-    return { principal: `access:${identity.subject}`, door: "access", rule: accessRule(access) };
+    return { principal: `access:${identity.subject}`, via: "access", rule: accessRule(access) };
   }
   const message = "Who you are could not be made out. Choose one of the ways below.";
   return { refused: "not_vouched_for", problem: { at: "access", message, status: 403 } };
@@ -73,28 +73,26 @@ async function owner(
     const message = `Too many wrong tokens. Wait ${duration(wait)} before the next try.`;
     return {
       refused: "too_many_attempts",
-      door: "owner",
+      via: "owner",
       problem: { at: "owner", message, status: 429, headers },
     };
   }
   const right = await isServerToken(token, config);
   if (!right || config.serverAuthToken === undefined) {
     const message = "This is not the server's token. Nothing was approved.";
-    return { refused: "wrong_token", door: "owner", problem: { at: "owner", message, status: 403 } };
+    return { refused: "wrong_token", via: "owner", problem: { at: "owner", message, status: 403 } };
   }
   await attempts?.succeeded(address);
-  return { principal: OWNER_ID, door: "owner", rule: await ownerRule(config.serverAuthToken) };
+  return { principal: OWNER_ID, via: "owner", rule: await ownerRule(config.serverAuthToken) };
 }
 
-async function vouchedFor(
-  request: Request,
-  { config, requestID }: RequestContext,
-): Promise<AccessIdentity | undefined> {
-  if (!config.access) return undefined;
+async function vouchedFor(request: Request, context: RequestContext): Promise<AccessIdentity | undefined> {
+  const { access } = context.config;
+  if (!access) return undefined;
   try {
-    return await accessIdentity(request, config.access);
+    return await accessIdentity(request, access);
   } catch (error) {
-    log(config, { event: "error", ref: requestID, where: "access", error });
+    logError(context, "access", error);
     return undefined;
   }
 }
@@ -112,7 +110,7 @@ export async function startGitHub(
   return gitHubSignInURL(github, { state, verifier, redirectURI: `${issuer}${GITHUB_CALLBACK_PATH}` });
 }
 
-/** Somebody GitHub did not, or could not, say is one of those allowed; the words are for them. */
+/** Somebody whom GitHub did not name, or who is not allowed; the texts are for them. */
 interface NotFromGitHub {
   refused: SignInRefusal;
   title: string;
@@ -123,9 +121,10 @@ interface NotFromGitHub {
 export async function signInWithGitHub(
   github: GitHubConfig,
   { code, verifier }: { code: string; verifier: string },
-  { env, config, requestID }: RequestContext,
+  context: RequestContext,
   { issuer }: OAuth,
 ): Promise<Identity | NotFromGitHub> {
+  const { env, requestID } = context;
   let account: GitHubAccount & { token: string };
   let verdict: Awaited<ReturnType<typeof gitHubRule>>;
   try {
@@ -135,11 +134,11 @@ export async function signInWithGitHub(
     verdict = await gitHubRule(github, account, guarded(env.OAUTH_KV));
   } catch (error) {
     if (!(error instanceof GitHubError)) throw error;
-    log(config, { event: "error", ref: requestID, where: "github", error });
+    logError(context, "github", error);
     const message = `GitHub did not say who you are. Start again from your app (ref ${requestID}).`;
-    return { refused: "door_failed", title: "GitHub did not answer", message, status: 502 };
+    return { refused: "github_failed", title: "GitHub did not answer", message, status: 502 };
   }
-  if ("rule" in verdict) return { principal: `github:${account.id}`, door: "github", rule: verdict.rule };
+  if ("rule" in verdict) return { principal: `github:${account.id}`, via: "github", rule: verdict.rule };
   const message = `You are signed in to GitHub as ${plain(account.login)}, who may not use this server. Its owner decides who may.`;
   return { refused: verdict.refused, title: "You may not use this server", message, status: 403 };
 }

@@ -3,7 +3,7 @@ import { isJsonContentType, type McpServer } from "@modelcontextprotocol/server"
 import { createMcpHandler } from "agents/mcp/server";
 import { addressOf } from "../actors/attempts.ts";
 import { serveAuthorize, serveGitHubCallback } from "../auth/authorize.ts";
-import { authenticate, type Caller } from "../auth/bearer.ts";
+import { authenticate } from "../auth/bearer.ts";
 import { insufficientScope } from "../auth/challenge.ts";
 import { serveAuthorizationServer, serveResourceMetadata } from "../auth/endpoints.ts";
 import { type OAuth, oauthFor, type ResourcePath } from "../auth/oauth.ts";
@@ -15,21 +15,20 @@ import {
   SERVER_METADATA_PATH,
   TOKEN_PATH,
 } from "../auth/paths.ts";
-import { missingScopes, type Scope, SCOPES } from "../shared/principal.ts";
+import { type Scope, SCOPES } from "../shared/principal.ts";
 import { json, type Refusal, rpcError } from "../shared/responses.ts";
 import { readJSON, unreadable } from "./body.ts";
 import { type Connection, connectionOf } from "../shared/connection.ts";
 import { type Config, ConfigError, type Env, parseConfig } from "../shared/config.ts";
 import { isBrowser, landingPage } from "./landing.ts";
 import { PROCESS_ADDRESS_LIMITER, rateLimited, tooOften } from "../shared/limiter.ts";
-import { log } from "../shared/log.ts";
-import { allowReading, hostAllowed, originAllowed, preflight } from "../shared/origin.ts";
-import { execute, taskResult } from "./rest.ts";
-import type { RequestContext } from "../shared/request-context.ts";
+import { callerFields, log, logError } from "../shared/log.ts";
+import { allowReading, hostAllowed, namedOrigin, originAllowed, preflight } from "../shared/origin.ts";
+import { previewLabel } from "../shared/preview-address.ts";
+import { servePreview } from "./previews.ts";
+import { execute, TASK_SCOPES, taskResult } from "./rest.ts";
+import type { CallerContext, RequestContext } from "../shared/request-context.ts";
 import { isRecord } from "../shared/is-record.ts";
-
-/** An authenticated request, as everything behind the guards sees it. */
-export interface Call extends RequestContext, Caller {}
 
 /** What a request asks of the tools. */
 export interface Wanted {
@@ -41,7 +40,7 @@ export interface Wanted {
 
 /** What stands behind the guards. */
 export interface Product {
-  createMCPServer(call: Call, connection: Connection, wanted: Wanted): McpServer;
+  createMCPServer(caller: CallerContext, connection: Connection, wanted: Wanted): McpServer;
   /** The scopes a call of this tool needs; none for a tool that does not exist. */
   requiredScopes(name: string, args: unknown): readonly Scope[];
 }
@@ -65,21 +64,28 @@ interface Route {
   /** What answers anybody, and what an authenticated request. */
   serve:
     | { open: Serve<RequestContext> }
-    | { tokensOf: readonly [ResourcePath, ...ResourcePath[]]; known: Serve<Call> };
+    | {
+        /** The resources whose OAuth tokens count. */
+        tokensOf: readonly [ResourcePath, ...ResourcePath[]];
+        /** What every request needs; for MCP that depends on the body. */
+        scopes?: readonly Scope[];
+        known: Serve<CallerContext>;
+      };
 }
 
 const READ = "GET, HEAD";
 
 /** The Worker's default export. */
 export function createApp(product: Product): App {
-  const mcp = (request: Request, call: Call) => serveMCP(product, request, call);
+  const mcp = (request: Request, caller: CallerContext) => serveMCP(product, request, caller);
+  const tasks = { tokensOf: ["/mcp", "/"], scopes: TASK_SCOPES } as const;
   const routes: readonly Route[] = [
     { path: "/health", methods: READ, serve: { open: health } },
     { path: "/mcp", methods: "POST", forPeople: true, serve: { tokensOf: ["/mcp"], known: mcp } },
     // Some clients post to the root.
     { path: "/", methods: "POST", forPeople: true, serve: { tokensOf: ["/"], known: mcp } },
-    { path: "/execute", methods: "POST", serve: { tokensOf: ["/mcp", "/"], known: execute } },
-    { path: "/tasks/:taskId/result", methods: READ, serve: { tokensOf: ["/mcp", "/"], known: taskResult } },
+    { path: "/execute", methods: "POST", serve: { ...tasks, known: execute } },
+    { path: "/tasks/:taskId/result", methods: READ, serve: { ...tasks, known: taskResult } },
     { path: METADATA_PATH, methods: READ, serve: withOAuth(serveResourceMetadata) },
     { path: `${METADATA_PATH}/mcp`, methods: READ, serve: withOAuth(serveResourceMetadata) },
     { path: SERVER_METADATA_PATH, methods: READ, serve: withOAuth(serveAuthorizationServer) },
@@ -89,15 +95,15 @@ export function createApp(product: Product): App {
     { path: GITHUB_CALLBACK_PATH, methods: READ, serve: withOAuth(serveGitHubCallback), writes: true },
   ];
 
-  async function answer(request: Request, visit: RequestContext): Promise<Response> {
-    const { config } = visit;
-    if (!hostAllowed(request, config)) return refuse(visit, BAD_HOST());
-    if (!originAllowed(request, config)) return refuse(visit, BAD_ORIGIN());
+  async function respond(request: Request, context: RequestContext): Promise<Response> {
+    const { config } = context;
+    if (!hostAllowed(request, config)) return refuse(context, BAD_HOST());
+    if (!originAllowed(request, config)) return refuse(context, BAD_ORIGIN());
 
     const { pathname } = new URL(request.url);
     const route = routes.find(({ path }) => matches(path, pathname));
     if (!route) return json({ error: "Not found" }, 404);
-    if (route.forPeople && isBrowser(request)) return landingPage(request, visit);
+    if (route.forPeople && isBrowser(request)) return landingPage(request, context);
     const methods = `${route.methods}, OPTIONS`;
     if (request.method === "OPTIONS") return preflight(methods);
     if (!methods.split(", ").includes(request.method)) {
@@ -106,18 +112,19 @@ export function createApp(product: Product): App {
     if ("open" in route.serve) {
       if (
         route.writes &&
-        (await tooOften(visit.env.ADDRESS_LIMITER ?? PROCESS_ADDRESS_LIMITER, addressOf(request)))
+        (await tooOften(context.env.ADDRESS_LIMITER ?? PROCESS_ADDRESS_LIMITER, addressOf(request)))
       )
-        return refuse(visit, rateLimited(), { route: route.path });
-      return route.serve.open(request, visit);
+        return refuse(context, rateLimited(), { route: route.path });
+      return route.serve.open(request, context);
     }
 
-    const caller = await authenticate(request, visit, route.serve.tokensOf);
-    if ("response" in caller) return refuse(visit, caller, { route: route.path });
-    const call: Call = { ...visit, ...caller };
-    if (await tooOften(call.env.RATE_LIMITER, call.principal.id))
-      return refuse(call, rateLimited(), { route: route.path });
-    return route.serve.known(request, call);
+    const { tokensOf, scopes = [], known } = route.serve;
+    const sender = await authenticate(request, context, tokensOf);
+    if ("response" in sender) return refuse(context, sender, { route: route.path });
+    const caller: CallerContext = { ...context, ...sender };
+    if (await tooOften(caller.env.RATE_LIMITER, caller.principal.id))
+      return refuse(caller, rateLimited(), { route: route.path });
+    return refuseWithout(caller, scopes, route.path) ?? known(request, caller);
   }
 
   return {
@@ -130,8 +137,14 @@ export function createApp(product: Product): App {
         if (error instanceof ConfigError) return sealed(misconfigured(request, error), requestID);
         throw error;
       }
-      const visit: RequestContext = { env, config, ctx, requestID };
-      const response = await answer(request, visit).catch((error) => failed(visit, "app", error));
+      const named = namedOrigin(request);
+      const context: RequestContext = { env, config, ctx, origin: named?.origin, requestID };
+      const label = named && previewLabel(named, config);
+      if (named && label !== undefined)
+        return servePreview(request, { label, origin: named.origin }, context).catch((error) =>
+          failed(context, "preview", error),
+        );
+      const response = await respond(request, context).catch((error) => failed(context, "app", error));
       const out = sealed(response, requestID);
       allowReading(request, config, out.headers);
       return out;
@@ -140,33 +153,30 @@ export function createApp(product: Product): App {
 }
 
 /** MCP of every revision: one stateless server for this one request. */
-async function serveMCP(product: Product, request: Request, call: Call): Promise<Response> {
+async function serveMCP(product: Product, request: Request, caller: CallerContext): Promise<Response> {
   const url = new URL(request.url);
   const { pathname: route } = url;
   const connection = connectionOf(url);
-  if ("problem" in connection) return refuse(call, badQuery(connection.problem), { route });
+  if ("problem" in connection) return refuse(caller, badQuery(connection.problem), { route });
   if (!isJsonContentType(request.headers.get("content-type"))) {
     const message = "Unsupported Media Type: Content-Type must be application/json";
-    return refuse(call, { reason: "bad_body", response: rpcError(415, -32000, message) }, { route });
+    return refuse(caller, { reason: "bad_body", response: rpcError(415, -32000, message) }, { route });
   }
   const body = await readJSON(request);
-  if ("problem" in body) return refuse(call, unreadable(body.problem), { route });
+  if ("problem" in body) return refuse(caller, unreadable(body.problem), { route });
 
   const messages = Array.isArray(body.value) ? body.value : [body.value];
   // The first was counted with the request.
-  if (await tooOften(call.env.RATE_LIMITER, call.principal.id, messages.length - 1))
-    return refuse(call, rateLimited(), { route });
+  if (await tooOften(caller.env.RATE_LIMITER, caller.principal.id, messages.length - 1))
+    return refuse(caller, rateLimited(), { route });
   const calls = messages.flatMap(toolCall);
   const needed = scopesNeeded(product, calls);
-  const missing = missingScopes(call.principal, needed);
-  if (missing.length > 0) {
-    const refusal = insufficientScope(call.principal, needed, missing, call.metadata);
-    return refuse(call, refusal, { route, scope: needed.join(" ") });
-  }
+  const refused = refuseWithout(caller, needed, route);
+  if (refused) return refused;
 
   let error: Error | undefined;
   const wanted = { called: calls.map(({ name }) => name), onlyCalls: calls.length === messages.length };
-  const handler = createMcpHandler(() => product.createMCPServer(call, connection, wanted), {
+  const handler = createMcpHandler(() => product.createMCPServer(caller, connection, wanted), {
     route,
     // The guards above are the only ones; these two switch the handler's own off.
     corsOptions: false,
@@ -175,8 +185,8 @@ async function serveMCP(product: Product, request: Request, call: Call): Promise
   });
   const response = await handler.fetch(request, { parsedBody: body.value });
   // A tool call is logged by the tool, once it has its answer; what the protocol refuses comes to no tool.
-  if (needed.length === 0 || response.status !== 200) logUse(call, route);
-  return response.status < 500 ? response : failed(call, "mcp", error, idOf(body.value));
+  if (needed.length === 0 || response.status !== 200) logUse(caller, route);
+  return response.status < 500 ? response : failed(caller, "mcp", error, idOf(body.value));
 }
 
 interface ToolCall {
@@ -197,9 +207,9 @@ function scopesNeeded(product: Product, calls: readonly ToolCall[]): Scope[] {
 }
 
 /** How to get in, and, where a browser's sign-in is not among the ways, why not. */
-function health(request: Request, visit: RequestContext): Response {
-  const { serverAuthToken, authTokens } = visit.config;
-  const oauth = oauthFor(request, visit);
+function health(request: Request, context: RequestContext): Response {
+  const { serverAuthToken, authTokens } = context.config;
+  const oauth = oauthFor(request, context);
   const ways = [];
   if (serverAuthToken !== undefined || authTokens.length > 0) ways.push("bearer");
   if (!("off" in oauth)) ways.push("oauth");
@@ -211,37 +221,37 @@ function health(request: Request, visit: RequestContext): Response {
 }
 
 /** A route of OAuth's, which is not there when OAuth is off. */
-function withOAuth(serve: (request: Request, oauth: OAuth, visit: RequestContext) => Promise<Response>) {
+function withOAuth(serve: (request: Request, oauth: OAuth, context: RequestContext) => Promise<Response>) {
   return {
-    open: (request: Request, visit: RequestContext) => {
-      const oauth = oauthFor(request, visit);
+    open: (request: Request, context: RequestContext) => {
+      const oauth = oauthFor(request, context);
       if ("off" in oauth) return json({ error: "Not found", message: `OAuth is off: ${oauth.off}.` }, 404);
-      return serve(request, oauth, visit);
+      return serve(request, oauth, context);
     },
   };
 }
 
-function logUse({ config, requestID: request_id, principal }: Call, route: string): void {
-  const scope = principal.scopes.join(" ");
-  log(config, { event: "token", request_id, action: "use", ...whoIs({ principal }), scope, route });
+function logUse(caller: CallerContext, route: string): void {
+  const scope = caller.principal.scopes.join(" ");
+  log(caller.config, { event: "token", action: "use", ...callerFields(caller), scope, route });
 }
 
-function whoIs({ principal: { id, via, client } }: Pick<Call, "principal">) {
-  return { principal: id, door: via, client };
+function refuseWithout(caller: CallerContext, needed: readonly Scope[], route: string): Response | undefined {
+  const refusal = insufficientScope(caller, needed);
+  return refusal && refuse(caller, refusal, { route, scope: needed.join(" ") });
 }
 
 function refuse(
-  visit: RequestContext | Call,
+  context: RequestContext | CallerContext,
   refusal: Refusal,
   more: { route?: string; scope?: string } = {},
 ): Response {
   const { reason, response } = refusal;
-  log(visit.config, {
+  log(context.config, {
     event: "refusal",
-    request_id: visit.requestID,
+    ...("principal" in context ? callerFields(context) : { request_id: context.requestID }),
     status: response.status,
     reason,
-    ...("principal" in visit ? whoIs(visit) : {}),
     ...more,
   });
   return response;
@@ -249,14 +259,13 @@ function refuse(
 
 /** The answer to what nobody expected: a reference, with the detail in the log alone. */
 function failed(
-  visit: RequestContext,
+  context: RequestContext,
   where: string,
   error: unknown,
   id: string | number | null = null,
 ): Response {
-  const ref = visit.requestID;
-  log(visit.config, { event: "error", ref, where, error });
-  return rpcError(500, -32603, `Internal error (ref ${ref})`, id);
+  logError(context, where, error);
+  return rpcError(500, -32603, `Internal error (ref ${context.requestID})`, id);
 }
 
 /** Nothing works until the operator has seen to it, health included, so that no deployment takes this for well. */

@@ -15,15 +15,15 @@ export function isBrowser({ method, headers }: Request): boolean {
   );
 }
 
-export async function landingPage(request: Request, visit: RequestContext): Promise<Response> {
+export async function landingPage(request: Request, context: RequestContext): Promise<Response> {
   const connection = connectionOf(new URL(request.url));
   const query = "problem" in connection ? "" : queryOf(connection);
-  const url = `${visit.config.publicOrigin ?? namedOrigin(request)?.origin}/mcp${query}`;
-  const signsIn = !("off" in oauthFor(request, visit));
+  const url = `${context.config.publicOrigin ?? namedOrigin(request)?.origin}/mcp${query}`;
+  const signsIn = !("off" in oauthFor(request, context));
   const lines = clientLines(url, { shell: "<token>", written: "<token>" });
   const body = markup`<h1>A server of sandboxes for MCP clients</h1>
 <p>sandbox-mcp gives assistants and agents Linux sandboxes of their own: to run code and commands, ${
-    canRunTasks(visit.config)
+    canRunTasks(context.config)
       ? "to keep files, and to hand whole tasks to a coding agent"
       : "and to keep files"
   }. It has no pages to work with. Connect a client to it:</p>

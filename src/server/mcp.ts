@@ -2,13 +2,14 @@
 import { McpServer, type StandardSchemaWithJSON } from "@modelcontextprotocol/server";
 import type { z } from "zod";
 import manifest from "../../package.json" with { type: "json" };
-import { type Call, type Tool, inputFor } from "../tools/define.ts";
+import { type Tool, inputFor } from "../tools/define.ts";
 import { executeTask } from "../tools/execute-task.ts";
 import { tools } from "../tools/index.ts";
 import type { Wanted } from "./app.ts";
 import type { Connection } from "../shared/connection.ts";
-import { log } from "../shared/log.ts";
+import { callerFields, log } from "../shared/log.ts";
 import { mountLines } from "../shared/mounts.ts";
+import type { CallerContext } from "../shared/request-context.ts";
 
 /** What a client puts in front of its model. The essentials come first: some clients cut at 512 characters. */
 function instructions(sandbox: string, runsTasks: boolean, mounted: readonly string[]): string {
@@ -20,17 +21,13 @@ ${mounted.map((line) => `- ${line}\n`).join("")}- Variables, the working directo
 - Start servers in the background (cmd > log 2>&1 &). Give independent work its own session, context or sandbox: it runs at the same time.`;
 }
 
-export function createMCPServer(call: Call, connection: Connection, wanted: Wanted): McpServer {
-  const { config } = call;
+export function createMCPServer(caller: CallerContext, connection: Connection, wanted: Wanted): McpServer {
+  const { config, principal } = caller;
   const isOffered = (tool: Tool) => tool.isOffered?.(config) ?? true;
   const server = new McpServer(
     { name: "sandbox-mcp", title: "Sandbox", version: manifest.version },
     {
-      instructions: instructions(
-        connection.sandbox,
-        isOffered(executeTask),
-        mountLines(config, call.principal),
-      ),
+      instructions: instructions(connection.sandbox, isOffered(executeTask), mountLines(config, principal)),
       capabilities: { tools: {} },
     },
   );
@@ -40,13 +37,13 @@ export function createMCPServer(call: Call, connection: Connection, wanted: Want
     // One that is called although it is not offered says itself why it is not.
     if (!wanted.called.includes(name) && (wanted.onlyCalls || !isOffered(tool))) continue;
     const input = inputFor(tool, { sandbox: connection.sandbox, maxWaitSeconds });
-    const inputSchema = schemaOf(input, () => logInvalid(tool, call));
+    const inputSchema = schemaOf(input, () => logInvalid(tool, caller));
     const outputSchema = connection.structured ? tool.output && schemaOf(tool.output) : undefined;
     const shown = { title, description, inputSchema, outputSchema, annotations };
     server.registerTool(name, shown, async (args, context) => {
       const { structuredContent, ...result } = await tool.call(
         args,
-        { ...call, isStructured: connection.structured },
+        { ...caller, isStructured: connection.structured },
         context,
       );
       // Clients that see data show the model only that, escaped, or both and pay twice.
@@ -57,10 +54,9 @@ export function createMCPServer(call: Call, connection: Connection, wanted: Want
 }
 
 /** A call that does not come to its tool, whose schema refuses the arguments, is on record all the same. */
-function logInvalid({ name: tool, scopes }: Tool, { config, requestID, principal }: Call): void {
-  const who = { principal: principal.id, door: principal.via, client: principal.client };
+function logInvalid({ name: tool, scopes }: Tool, caller: CallerContext): void {
   const what = { tool, scope: scopes.join(" "), duration_ms: 0, error_code: "invalid_argument" };
-  log(config, { event: "call", request_id: requestID, ...who, ...what, outcome: "error" });
+  log(caller.config, { event: "call", ...callerFields(caller), ...what, outcome: "error" });
 }
 
 /** A schema of a tool, which says when it refuses what it is given. */

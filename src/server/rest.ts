@@ -2,17 +2,14 @@
  * Tasks over plain HTTP, for scripts and CI: `POST /execute` and `GET /tasks/:taskId/result`. The shapes are a contract;
  * behind them are the tools' own tasks, with the same principals, runs and limits.
  */
-import { insufficientScope } from "../auth/challenge.ts";
-import { type Scope, missingScopes } from "../shared/principal.ts";
-import { ToolError } from "../shared/errors.ts";
-import { contextOf, defaultWait } from "../tools/define.ts";
+import type { Scope } from "../shared/principal.ts";
+import { contextOf, defaultWait, recorded, type ToolContext } from "../tools/define.ts";
 import { followTask } from "../tools/follow-task.ts";
 import { startTask } from "../tools/start-task.ts";
 import { type PlainTask, plainTask } from "../tools/task-result.ts";
 import { json } from "../shared/responses.ts";
-import type { Call } from "./app.ts";
 import { readJSON } from "./body.ts";
-import { log } from "../shared/log.ts";
+import type { CallerContext } from "../shared/request-context.ts";
 import { isRecord } from "../shared/is-record.ts";
 
 /** Limits of a task in milliseconds; the same as of the tool. */
@@ -22,11 +19,12 @@ const MAX_TIMEOUT_MS = 21_600_000;
 /** Characters of a task. */
 const MAX_TASK = 100_000;
 
-const NEEDED: readonly Scope[] = ["tasks:run"];
+/** What both routes need. */
+export const TASK_SCOPES: readonly Scope[] = ["tasks:run"];
 
 /** `POST /execute` with `{"task", "timeout"}`, the latter in milliseconds. */
-export function execute(request: Request, call: Call): Promise<Response> {
-  return answering("execute", call, async () => {
+export function execute(request: Request, caller: CallerContext): Promise<Response> {
+  return served("execute", caller, async (context) => {
     const body = await readJSON(request);
     if ("problem" in body && body.problem === "too_large")
       return json({ error: "Request body too large" }, 413);
@@ -36,8 +34,7 @@ export function execute(request: Request, call: Call): Promise<Response> {
     if (task.length > MAX_TASK) return json({ error: `Task is longer than ${MAX_TASK} characters` }, 400);
     if (typeof timeout !== "number" || !(timeout >= 1 && timeout <= MAX_TIMEOUT_MS))
       return json({ error: `Timeout must be a number of milliseconds from 1 to ${MAX_TIMEOUT_MS}` }, 400);
-    const context = contextOf(call);
-    const deadline = Date.now() + defaultWait(call.config.maxWaitSeconds) * 1000;
+    const deadline = Date.now() + defaultWait(caller.config.maxWaitSeconds) * 1000;
     const { value: started } = await startTask(context, { task, timeoutMs: timeout });
     const { value: run } = await followTask(context, started.id, deadline - Date.now());
     const ended = plainTask(run);
@@ -46,10 +43,10 @@ export function execute(request: Request, call: Call): Promise<Response> {
 }
 
 /** `GET /tasks/:taskId/result`. */
-export function taskResult(request: Request, call: Call): Promise<Response> {
-  return answering("task_result", call, async () => {
+export function taskResult(request: Request, caller: CallerContext): Promise<Response> {
+  return served("task_result", caller, async (context) => {
     const [, , id = ""] = new URL(request.url).pathname.split("/");
-    const { value: run } = await followTask(contextOf(call), id, 0);
+    const { value: run } = await followTask(context, id, 0);
     const found = plainTask(run);
     if (!found) return unknown();
     if (found.state === "running") return unfinished(found);
@@ -57,47 +54,18 @@ export function taskResult(request: Request, call: Call): Promise<Response> {
   });
 }
 
-/** Runs a handler for whoever may, and puts what goes wrong into the contract's shapes. */
-async function answering(where: string, call: Call, work: () => Promise<Response>): Promise<Response> {
-  const startedAt = Date.now();
-  const { config, principal, requestID } = call;
-  const who = {
-    request_id: requestID,
-    principal: principal.id,
-    door: principal.via,
-    client: principal.client,
-    scope: NEEDED.join(" "),
-  };
-  const missing = missingScopes(principal, NEEDED);
-  if (missing.length > 0) {
-    const { reason, response } = insufficientScope(principal, NEEDED, missing, call.metadata);
-    log(config, { event: "refusal", ...who, status: response.status, reason });
-    return response;
-  }
-  const done = (outcome: "ok" | "error", error_code?: string) =>
-    log(config, {
-      event: "call",
-      ...who,
-      tool: where,
-      duration_ms: Date.now() - startedAt,
-      outcome,
-      error_code,
-    });
-  try {
-    const response = await work();
-    done("ok");
-    return response;
-  } catch (error) {
-    if (!(error instanceof ToolError)) {
-      done("error", "internal");
-      log(config, { event: "error", ref: requestID, where, error });
-      return failure(`Internal error (ref ${requestID})`);
-    }
-    done("error", error.code);
-    if (error.code === "not_found") return unknown();
-    const words = [error.message, error.hint].filter(Boolean).join(" ");
-    return error.code === "quota_exceeded" ? json({ error: words }, 429) : failure(words);
-  }
+/** Does a handler's work as the kit does a tool's, and puts errors into the contract's shapes. */
+async function served(
+  name: string,
+  caller: CallerContext,
+  work: (context: ToolContext) => Promise<Response>,
+): Promise<Response> {
+  const call = { tool: name, scopes: TASK_SCOPES };
+  const response = await recorded(caller, call, () => work(contextOf(caller)));
+  if (response instanceof Response) return response;
+  if (response.code === "not_found") return unknown();
+  if (response.code === "quota_exceeded") return json({ error: response.text }, 429);
+  return json({ error: "Task execution failed", details: response.text }, 500);
 }
 
 function unfinished({ id, state }: { id: string; state: string }): Response {
@@ -123,8 +91,4 @@ function resultOf(task: PlainTask) {
 
 function unknown(): Response {
   return json({ error: "Task result not found" }, 404);
-}
-
-function failure(details: string): Response {
-  return json({ error: "Task execution failed", details }, 500);
 }

@@ -4,7 +4,7 @@ import { SCOPES, TOKEN_NAME, type Scope } from "./principal.ts";
 import { LOG_LEVELS, type LogLevel } from "./log.ts";
 import { type AccessConfig, signInOf, signInVariables, type GitHubConfig } from "./sign-in-config.ts";
 import { type MountedDirectory, mountedDirectories } from "./mounts.ts";
-import { baseURL, anyOrigin, list, ownerToken, variable, webOrigin } from "./env-fields.ts";
+import { baseURL, anyOrigin, hostName, list, ownerToken, variable, webOrigin } from "./env-fields.ts";
 import type { VARIABLES } from "./variables.ts";
 
 /**
@@ -18,6 +18,8 @@ export interface Env {
   AUTH_TOKENS?: string;
   ALLOWED_ORIGINS?: string;
   PUBLIC_ORIGIN?: string;
+  PREVIEW_HOST?: string;
+  LINK_KEY?: string;
   /** OAuth's clients, grants and tokens. Without it OAuth is off. */
   OAUTH_KV?: KVNamespace;
   /** Counts the guesses at the owner's token. Without it nobody can sign in with that. */
@@ -90,6 +92,10 @@ export interface Config {
   allowedOrigins: ReadonlySet<string>;
   /** Where the world reaches this server, as an origin without a trailing slash; undefined when not said. */
   publicOrigin: string | undefined;
+  /** The host, with its port where it needs one, below which every name is a preview's; undefined when not said. */
+  previewHost: string | undefined;
+  /** What signs the addresses that the server hands out; undefined when not said. */
+  linkKey: string | undefined;
   /** Whether OAuth clients may be known by a metadata document; undefined when not said. */
   clientMetadata: boolean | undefined;
   github: GitHubConfig | undefined;
@@ -99,15 +105,7 @@ export interface Config {
   resultTTLDays: number;
   /** How much of a run's output is kept, in MiB. */
   runLogMaxMiB: number;
-  /** What one principal may use. */
-  limits: {
-    sandboxes: number;
-    runningSandboxes: number;
-    concurrentRuns: number;
-    runSecondsPerDay: number;
-    modelTokensPerDay: number;
-    storageBytes: number;
-  };
+  limits: Limits;
   /** How long a sandbox may be idle before it is destroyed, hours. */
   sandboxTTLHours: number;
   /** How long a call may wait for a run, seconds. */
@@ -115,6 +113,20 @@ export interface Config {
   tasks: TaskConfig;
   /** The local server's alone. */
   mounts: readonly MountedDirectory[];
+}
+
+/** What one principal may use. */
+export interface Limits {
+  sandboxes: number;
+  /** Sandboxes whose container runs. */
+  runningSandboxes: number;
+  concurrentRuns: number;
+  /** Seconds of running within one day (UTC), over all runs. */
+  runSecondsPerDay: number;
+  /** Tokens of the model within one day (UTC), over all tasks. */
+  modelTokensPerDay: number;
+  /** Bytes of records, logs, artifacts and archives, over all runs. */
+  storageBytes: number;
 }
 
 /** The configuration does not hold. Each problem is a sentence naming its variable; no value is ever shown. */
@@ -146,12 +158,16 @@ function parse(env: Env): Config | ConfigError {
   if (!result.success) return new ConfigError(result.error.issues.map(sentence));
   const { data } = result;
   const { github, access, problems } = signInOf(data);
+  if (hidesServer(data.PREVIEW_HOST, data.PUBLIC_ORIGIN))
+    problems.push("PREVIEW_HOST must not be the host of PUBLIC_ORIGIN, nor one above it.");
   if (problems.length > 0) return new ConfigError(problems);
   return {
     serverAuthToken: data.SERVER_AUTH_TOKEN,
     authTokens: data.AUTH_TOKENS ?? [],
     allowedOrigins: new Set(data.ALLOWED_ORIGINS),
     publicOrigin: data.PUBLIC_ORIGIN,
+    previewHost: data.PREVIEW_HOST,
+    linkKey: data.LINK_KEY,
     clientMetadata:
       data.OAUTH_CLIENT_METADATA === undefined ? undefined : data.OAUTH_CLIENT_METADATA === "on",
     github,
@@ -206,6 +222,8 @@ const variables = z.object({
   AUTH_TOKENS: variable(z.string().transform(fromJSON).pipe(authTokens)),
   ALLOWED_ORIGINS: variable(list(z.string().transform(anyOrigin))),
   PUBLIC_ORIGIN: variable(z.string().transform(webOrigin)),
+  PREVIEW_HOST: variable(z.string().transform(hostName)),
+  LINK_KEY: variable(ownerToken),
   ...signInVariables,
   LOG_LEVEL: variable(
     z
@@ -230,6 +248,13 @@ const variables = z.object({
   MAX_WAIT_SECONDS: variable(count(600)),
   MOUNTED_DIRECTORIES: variable(z.string().transform(fromJSON).pipe(mountedDirectories)),
 } satisfies Record<(typeof VARIABLES)[number] | "MOUNTED_DIRECTORIES", z.ZodType>);
+
+/** Whether the server itself would be taken for a preview, or share its cookies with all of them. */
+function hidesServer(previewHost: string | undefined, publicOrigin: string | undefined): boolean {
+  if (previewHost === undefined || publicOrigin === undefined) return false;
+  const { hostname } = new URL(`https://${previewHost}`);
+  return `.${new URL(publicOrigin).hostname}`.endsWith(`.${hostname}`);
+}
 
 /** What can be the value of a header: a secret with other characters could never be sent. */
 function headerValue() {

@@ -55,6 +55,23 @@ export function webOrigin(text: string, context: z.RefinementCtx): string {
   return z.NEVER;
 }
 
+/** A host name, with a port where it is not that of `https`. Names below it need certificates, which `workers.dev` has not. */
+export function hostName(text: string, context: z.RefinementCtx): string {
+  const url = URL.canParse(`https://${text}`) ? new URL(`https://${text}`) : undefined;
+  const isName =
+    url &&
+    !/[/?#@\\*]/.test(text) &&
+    /^[a-z0-9-]+(\.[a-z0-9-]+)*$/.test(url.hostname) &&
+    !/\.?\d+$/.test(url.hostname);
+  if (isName && !url.hostname.endsWith(".workers.dev")) return url.host;
+  context.addIssue({
+    code: "custom",
+    message:
+      "must be a host name such as preview.example.com, and none of workers.dev, which has no names below",
+  });
+  return z.NEVER;
+}
+
 /** An `http` or `https` URL to put paths behind, without a trailing slash. */
 export function baseURL(text: string, context: z.RefinementCtx): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;

@@ -4,6 +4,7 @@
  */
 
 import { clause } from "./text.ts";
+import { within } from "./within.ts";
 
 export type ErrorCode =
   | "invalid_argument"
@@ -57,6 +58,11 @@ export class ToolError extends Error implements Failure {
     return new ToolError(failure.code, failure.message, failure.hint, failure.retryable);
   }
 
+  /** The message and the hint, as callers read them. */
+  get text(): string {
+    return [this.message, this.hint].filter(Boolean).join(" ");
+  }
+
   toFailure(): Failure {
     const { code, message, hint, retryable } = this;
     return { code, message, hint, retryable };
@@ -67,6 +73,15 @@ export class ToolError extends Error implements Failure {
 export function unwrap<T>(outcome: Outcome<T>): T {
   if (outcome.ok) return outcome.value;
   throw ToolError.from(outcome.failure);
+}
+
+/** The error for what nobody expected. @param ref under which the log has the details */
+export function internalError(ref: string): ToolError {
+  return new ToolError(
+    "internal",
+    `Internal error (ref ${ref}).`,
+    "The server's log has the details under that reference.",
+  );
 }
 
 /** The error for a run that is not there, or is somebody else's, which looks the same. */
@@ -115,13 +130,12 @@ export function connectionLost(): ToolError {
 
 /** What the promise gives. @throws {ToolError} `no_answer` when the sandbox takes longer than so many milliseconds */
 export async function answered<T>(ms: number, promise: Promise<T>): Promise<T> {
-  const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(noAnswer(ms)), ms);
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
+  const answer = await within(
+    ms,
+    promise.then((value) => ({ value })),
+  );
+  if (!answer) throw noAnswer(ms);
+  return answer.value;
 }
 
 export function noAnswer(ms: number): ToolError {

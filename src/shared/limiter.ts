@@ -7,7 +7,7 @@ const MINUTE_MS = 60_000;
 const MOST_KEYS = 10_000;
 
 /** Counts in memory, by the minute. */
-class ProcessLimiter implements RateLimit {
+export class ProcessLimiter implements RateLimit {
   readonly #limit: number;
   readonly #counts = new Map<string, number>();
   #minute = 0;

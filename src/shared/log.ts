@@ -6,48 +6,46 @@
  */
 
 import type { Principal, SignInMethod } from "./principal.ts";
+import type { CallerContext, RequestContext } from "./request-context.ts";
 
 /** From the most talkative to the quietest; a level lets through its own events and those after it. */
 export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
 
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
-/** One tool call, written when it has its answer. It is the record of its token's use, too. */
-export interface CallEvent {
-  event: "call";
+/** What the lines about a request have in common. */
+interface RequestFields {
   request_id: string;
-  principal: string;
-  /** The door its principal came in by. */
-  door: Principal["via"];
+  /** Absent as long as nobody is authenticated. */
+  principal?: string;
+  /** How the principal came in. */
+  via?: Principal["via"];
   /** The OAuth client's id. */
   client?: string;
-  /** What the tool needs, of what was granted. */
-  scope: string;
+  /** Scopes, separated by spaces: those that the request needed, or those that were granted. */
+  scope?: string;
+}
+
+/** One tool call, written when it has its answer. It is the record of its token's use, too. */
+export interface CallEvent extends RequestFields {
+  event: "call";
   tool: string;
   /** The sandbox's own name, without the principal's part; absent when the tool addresses none. */
   sandbox?: string;
   duration_ms: number;
-  outcome: "ok" | "error" | "cancelled";
+  outcome: "ok" | "error";
   /** The `ToolError`'s code where the outcome is an error. */
   error_code?: string;
 }
 
 /** A request that never reached a tool. */
-export interface RefusalEvent {
+export interface RefusalEvent extends RequestFields {
   event: "refusal";
-  request_id: string;
   status: number;
   /** Which guard said no. */
   reason: RefusalReason;
   /** The route's pattern as the router knows it, never the URL as sent. */
   route?: string;
-  principal?: string;
-  /** The door its principal came in by. */
-  door?: Principal["via"];
-  /** The OAuth client's id. */
-  client?: string;
-  /** For `insufficient_scope`: what the request needed. */
-  scope?: string;
   /** For `oauth_error`: which check of the authorization server failed, for example `authorization-code-grant/code_replayed`. */
   check?: string;
 }
@@ -70,16 +68,9 @@ export type RefusalReason =
  * A token was presented and is good, in a request that calls no tool (a call has a line of its own); or an OAuth client
  * was given one, or gave back one of its own that was good.
  */
-export interface TokenEvent {
+export interface TokenEvent extends RequestFields {
   event: "token";
-  request_id: string;
   action: "use" | "issue" | "refresh" | "revoke";
-  principal: string;
-  /** The door its principal came in by. */
-  door?: Principal["via"];
-  /** The OAuth client's id. */
-  client?: string;
-  scope?: string;
   route?: string;
 }
 
@@ -92,16 +83,12 @@ export interface SandboxEvent {
 }
 
 /** Somebody signed in to let an OAuth client act for them, or did not. */
-export interface SignInEvent {
+export interface SignInEvent extends RequestFields {
   event: "sign_in";
-  request_id: string;
   outcome: "approved" | "denied" | "refused";
-  door?: SignInMethod;
+  via?: SignInMethod;
   /** Why it was refused. */
   reason?: SignInRefusal;
-  principal?: string;
-  client?: string;
-  scope?: string;
 }
 
 export type SignInRefusal =
@@ -114,13 +101,12 @@ export type SignInRefusal =
   | "not_allowed"
   | "login_reassigned"
   | "not_vouched_for"
-  | "door_failed";
+  | "github_failed";
 
 /** Something thrown that nobody expected. The answer carries `ref`, this line the rest. */
 export interface ErrorEvent {
   event: "error";
   ref: string;
-  request_id?: string;
   /** The part that failed, for example `mcp` or a tool's name. */
   where: string;
   error: unknown;
@@ -161,6 +147,16 @@ export function log(config: { logLevel: LogLevel }, event: LogEvent): void {
       ? { ...event, error: undefined, ...describe(event.error, config.logLevel) }
       : event;
   console.log(JSON.stringify({ time: new Date().toISOString(), level, ...fields }));
+}
+
+/** The fields that every line about a caller's request begins with. */
+export function callerFields({ requestID, principal }: CallerContext) {
+  return { request_id: requestID, principal: principal.id, via: principal.via, client: principal.client };
+}
+
+/** Logs what was thrown unexpectedly, under the request's reference. */
+export function logError({ config, requestID: ref }: RequestContext, where: string, error: unknown): void {
+  log(config, { event: "error", ref, where, error });
 }
 
 /**

@@ -5,6 +5,7 @@
  * by pointing its own host name at 127.0.0.1 (Host: DNS rebinding). Programs send what they like and need a token.
  */
 import type { Config } from "./config.ts";
+import { previewLabel } from "./preview-address.ts";
 
 /** What MCP clients of every revision send, and scripts of ours. */
 const REQUEST_HEADERS =
@@ -45,13 +46,15 @@ export function namedOrigin(request: Request): URL | undefined {
  * - `PUBLIC_ORIGIN` and those of `ALLOWED_ORIGINS`;
  * - a loopback origin, on any port, while the request itself is served on loopback.
  *
- * Everything else is refused, `null` (a sandboxed frame, a file) and what cannot be read included.
+ * Everything else is refused: `null` (a sandboxed frame, a file), what cannot be read, and previews, whose pages come
+ * out of sandboxes.
  */
 export function originAllowed(request: Request, config: Config): boolean {
   const header = request.headers.get("origin");
   if (header === null) return true;
   const origin = parse(header);
   if (!origin) return config.allowedOrigins.has(header.toLowerCase());
+  if (previewLabel(origin, config) !== undefined) return false;
   if (origin.origin === config.publicOrigin || config.allowedOrigins.has(origin.origin)) return true;
   return isLoopback(origin) && isLoopback(new URL(request.url));
 }

@@ -1,4 +1,4 @@
-/** Who is calling and what they may do. Every door (static token, OAuth) ends in a `Principal`; nothing after looks back. */
+/** Who is calling and what they may do. A static token and an OAuth token both end in a `Principal`; nothing behind it asks which it was. */
 
 /** Every scope there is; the tools name the ones they need. */
 export const SCOPES = ["sandbox:read", "sandbox:write", "sandbox:exec", "tasks:run"] as const;
@@ -14,7 +14,7 @@ export interface Principal {
   /** `owner`, `token:<name>`, `github:<numeric id>` or `access:<subject>`. Survives the rotation of its token. */
   id: string;
   scopes: readonly Scope[];
-  /** The door they came in by, for the logs only: no decision depends on it. */
+  /** A static token, or how they signed in. For the log only: no decision depends on it. */
   via: "token" | SignInMethod;
   /** The id of the OAuth client that acts for them, for the logs only; absent for a static token. */
   client?: string;

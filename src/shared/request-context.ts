@@ -1,10 +1,26 @@
-/** One request on its way in, before anybody is known to have sent it. */
+/** What the handling of a request has at hand, whichever way the request came in. */
 import type { Config, Env } from "./config.ts";
+import type { Principal } from "./principal.ts";
 
 export interface RequestContext {
   env: Env;
   config: Config;
   ctx: ExecutionContext;
-  /** Made here for this request: in every log line, in `X-Request-Id`, and the reference of an internal error. */
+  /** The origin the request is addressed to, as its sender names it; undefined when that cannot be read. */
+  origin: string | undefined;
+  /** Random. It is in every log line about the request and in `X-Request-Id`, and is the reference of an internal error. */
   requestID: string;
+}
+
+/** Who sent a request, once a token has said so. */
+export interface Caller {
+  principal: Principal;
+  /** The URL of the resource's metadata (RFC 9728), which a challenge names; undefined when OAuth is off. */
+  metadata: string | undefined;
+}
+
+/** The context of a request behind the guards. */
+export interface CallerContext extends RequestContext, Caller {
+  /** Whether the answer goes out as data, too. */
+  isStructured?: boolean;
 }

@@ -1,4 +1,4 @@
-/** The variables of the doors through which people sign in, beside the owner's token. */
+/** The variables of the sign-in methods other than the owner's token. */
 import { z } from "zod";
 import { baseURL, list, variable, webOrigin } from "./env-fields.ts";
 
@@ -57,7 +57,7 @@ export const signInVariables = {
 
 type Variables = { [name in keyof typeof signInVariables]?: z.output<(typeof signInVariables)[name]> };
 
-/** What the variables of a door must have together. A door half set up is no door, and one for everybody is a mistake. */
+/** The sign-in methods that are set up, and what is missing of those set up in part. One that lets everybody in is a mistake. */
 export function signInOf(data: Variables) {
   const problems: string[] = [];
   const needs = (name: keyof Variables, other: keyof Variables) => {

@@ -1,30 +1,20 @@
 /** The kit: what a tool is, and what every call of one goes through. */
 import type { CallToolResult, ServerContext, ToolAnnotations } from "@modelcontextprotocol/server";
 import { z } from "zod";
-import type { Principal, Scope } from "../shared/principal.ts";
+import type { Scope } from "../shared/principal.ts";
 import { isTaskID } from "../runs/id.ts";
-import { ToolError } from "../shared/errors.ts";
+import { internalError, ToolError } from "../shared/errors.ts";
 import { type WithNotice, callSandbox } from "../actors/sandbox-client.ts";
 import { DEFAULT_SANDBOX, SANDBOX_NAME, SANDBOX_NAME_RULE } from "../shared/names.ts";
 import type { Owner } from "../actors/account-link.ts";
 import type { Answer, Sandbox } from "../actors/sandbox.ts";
-import type { Config, Env } from "../shared/config.ts";
-import { log } from "../shared/log.ts";
-
-/** What a call knows of the request it came in. */
-export interface Call {
-  env: Env;
-  config: Config;
-  ctx: ExecutionContext;
-  principal: Principal;
-  /** For the log, and the reference of an internal error. */
-  requestID: string;
-  /** Whether the answer goes out as data, too. */
-  isStructured?: boolean;
-}
+import type { Config } from "../shared/config.ts";
+import { isRecord } from "../shared/is-record.ts";
+import { callerFields, log, logError } from "../shared/log.ts";
+import type { CallerContext } from "../shared/request-context.ts";
 
 /** What a handler works with. */
-export interface ToolContext extends Call {
+export interface ToolContext extends CallerContext {
   /** Calls a method of the principal's sandbox of that name. @throws {ToolError} */
   sandbox<T>(
     name: string,
@@ -80,7 +70,7 @@ export interface Tool {
    * Never throws: what goes wrong becomes a result with `isError`.
    * @param args as `input` has parsed them, which the server does
    */
-  call(args: Record<string, unknown>, call: Call, server: ServerContext): Promise<CallToolResult>;
+  call(args: Record<string, unknown>, caller: CallerContext, server: ServerContext): Promise<CallToolResult>;
 }
 
 export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject>(
@@ -96,56 +86,64 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
       // A sandbox reaches the network, whatever the tool.
       openWorldHint: true,
     },
-    async call(args, call, server) {
-      const startedAt = Date.now();
-      const { principal, requestID, config } = call;
-      const sandbox = typeof args.sandbox === "string" ? args.sandbox : undefined;
-      const done = (outcome: "ok" | "error" | "cancelled", error_code?: string) =>
-        log(config, {
-          event: "call",
-          request_id: requestID,
-          principal: principal.id,
-          door: principal.via,
-          client: principal.client,
-          scope: scopesOf(definition, args).join(" "),
-          tool: definition.name,
-          sandbox,
-          duration_ms: Date.now() - startedAt,
-          outcome,
-          error_code,
-        });
+    async call(args, caller, server) {
       const pulse = heartbeat(definition.title, server);
-      try {
-        const output = await handle(args as z.output<Input>, contextOf(call, pulse?.say));
-        done("ok");
-        return { content: output.content, structuredContent: output.structured };
-      } catch (error) {
-        if (error instanceof ToolError) {
-          done("error", error.code);
-          return failed([error.message, error.hint].filter(Boolean).join(" "));
-        }
-        done("error", "internal");
-        log(config, { event: "error", ref: requestID, where: definition.name, error });
-        return failed(
-          `Internal error (ref ${requestID}). The server's log has the details under that reference.`,
-        );
-      } finally {
-        pulse?.stop();
-      }
+      const record = {
+        tool: definition.name,
+        scopes: scopesOf(definition, args),
+        sandbox: typeof args.sandbox === "string" ? args.sandbox : undefined,
+      };
+      const output = await recorded(caller, record, () =>
+        handle(args as z.output<Input>, contextOf(caller, pulse?.say)),
+      ).finally(() => pulse?.stop());
+      return output instanceof ToolError
+        ? { content: [text(output.text)], isError: true }
+        : { content: output.content, structuredContent: output.structured };
     },
   };
 }
 
+/**
+ * Does the work of one call, by MCP or by REST, and logs how it went.
+ * @returns what the work returns, or the error to tell the caller; an unexpected one is a reference to the log's line
+ */
+export async function recorded<T>(
+  caller: CallerContext,
+  { tool, scopes, sandbox }: { tool: string; scopes: readonly Scope[]; sandbox?: string },
+  work: () => Promise<T>,
+): Promise<T | ToolError> {
+  const startedAt = Date.now();
+  let result: T | ToolError;
+  try {
+    result = await work();
+  } catch (error) {
+    if (!(error instanceof ToolError)) logError(caller, tool, error);
+    result = error instanceof ToolError ? error : internalError(caller.requestID);
+  }
+  const failure = result instanceof ToolError ? result : undefined;
+  log(caller.config, {
+    event: "call",
+    ...callerFields(caller),
+    scope: scopes.join(" "),
+    tool,
+    sandbox,
+    duration_ms: Date.now() - startedAt,
+    outcome: failure ? "error" : "ok",
+    error_code: failure?.code,
+  });
+  return result;
+}
+
 /** What handlers work with, in the name of the call's principal. */
-export function contextOf(call: Call, progress?: (message: string) => void): ToolContext {
-  const { id: principalID, scopes } = call.principal;
+export function contextOf(caller: CallerContext, progress?: (message: string) => void): ToolContext {
+  const { id: principalID, scopes } = caller.principal;
   const mayStart = scopes.some((scope) => scope !== "sandbox:read");
   const owner = (sandbox: string): Owner => ({ principalID, sandbox, mayStart });
   return {
-    ...call,
+    ...caller,
     progress,
-    sandbox: (name, work) => callSandbox(call.env, owner(name), work),
-    reading: (name, work) => callSandbox(call.env, owner(name), work, { reads: true }),
+    sandbox: (name, work) => callSandbox(caller.env, owner(name), work),
+    reading: (name, work) => callSandbox(caller.env, owner(name), work, { reads: true }),
   };
 }
 
@@ -154,12 +152,8 @@ export function scopesOf(
   { scopes, taskScopes }: Pick<Tool, "scopes" | "taskScopes">,
   args: unknown,
 ): readonly Scope[] {
-  const id = typeof args === "object" && args !== null && "id" in args ? args.id : undefined;
+  const id = isRecord(args) ? args.id : undefined;
   return taskScopes && typeof id === "string" && isTaskID(id) ? taskScopes : scopes;
-}
-
-function failed(message: string): CallToolResult {
-  return { content: [{ type: "text", text: message }], isError: true };
 }
 
 /** Seconds between two signs of life on a request that carries a progress token. */

@@ -4,6 +4,7 @@ import { type Tool, scopesOf } from "./define.ts";
 import { cancelRun } from "./cancel-run.ts";
 import { destroySandbox } from "./destroy-sandbox.ts";
 import { executeTask } from "./execute-task.ts";
+import { exposePort } from "./expose-port.ts";
 import { getResult } from "./get-result.ts";
 import { listFiles } from "./list-files.ts";
 import { listRuns } from "./list-runs.ts";
@@ -19,6 +20,7 @@ export const tools: readonly Tool[] = [
   writeFile,
   readFile,
   listFiles,
+  exposePort,
   executeTask,
   getResult,
   listRuns,

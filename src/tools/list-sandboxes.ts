@@ -2,7 +2,10 @@ import { z } from "zod";
 import { accountOf } from "../actors/sandbox-client.ts";
 import { twice } from "../actors/actor-errors.ts";
 import { mountLines } from "../shared/mounts.ts";
-import { defineTool, text } from "./define.ts";
+import type { SandboxRecord } from "../actors/account.ts";
+import { actorName } from "../shared/names.ts";
+import { type ToolContext, defineTool, text } from "./define.ts";
+import { previewURL } from "./expose-port.ts";
 
 export const listSandboxes = defineTool({
   name: "list_sandboxes",
@@ -18,6 +21,7 @@ export const listSandboxes = defineTool({
         created_at: z.string(),
         last_used_at: z.string(),
         size_bytes: z.number().optional(),
+        previews: z.array(z.object({ port: z.number(), url: z.string().optional(), expires_at: z.string() })),
       }),
     ),
     max_sandboxes: z.number(),
@@ -32,13 +36,21 @@ export const listSandboxes = defineTool({
   }),
   hints: { readOnly: true, destructive: false, idempotent: true },
   scopes: ["sandbox:read"],
-  async handle(_args, { env, config, principal }) {
+  async handle(_args, context) {
+    const { env, config, principal } = context;
     const view = await twice(() => accountOf(env, principal.id).view());
-    const { sandboxes, limits, runSecondsToday, modelTokensToday, storedBytes } = view;
+    const { limits, runSecondsToday, modelTokensToday, storedBytes } = view;
+    const sandboxes = await Promise.all(view.sandboxes.map((sandbox) => shown(sandbox, context)));
     const running = sandboxes.filter(({ state }) => state === "running").length;
-    const lines = sandboxes.map(({ name, state, size_bytes, created_at, last_used_at }) => {
+    const lines = sandboxes.flatMap(({ name, state, size_bytes, created_at, last_used_at, previews }) => {
       const size = size_bytes === undefined ? "" : `, ${size_bytes} bytes`;
-      return `${name}: ${state}${size}, created ${created_at}, last used ${last_used_at}`;
+      return [
+        `${name}: ${state}${size}, created ${created_at}, last used ${last_used_at}`,
+        ...previews.map(
+          ({ port, url, expires_at }) =>
+            `  port ${port} is exposed until ${expires_at}${url ? `: ${url}` : ""}`,
+        ),
+      ];
     });
     lines.unshift(...mountLines(config, principal));
     if (sandboxes.length === 0)
@@ -65,4 +77,19 @@ export const listSandboxes = defineTool({
 /** Of 1024 * 1024 bytes each, as the variables that limit them count. */
 function megabytes(bytes: number): string {
   return String(Math.round((bytes / 1024 / 1024) * 10) / 10);
+}
+
+/** A sandbox as it is listed. A preview's URL lets in who has it: it is for who may run something there themselves. */
+async function shown({ previews, ...sandbox }: SandboxRecord, context: ToolContext) {
+  const { principal } = context;
+  const actor = await actorName(sandbox.name, principal.id);
+  const mayUse = principal.scopes.includes("sandbox:exec");
+  return {
+    ...sandbox,
+    previews: previews.map(({ port, token, expiresAt }) => ({
+      port,
+      url: mayUse ? previewURL({ port, token, actor }, context) : undefined,
+      expires_at: new Date(expiresAt).toISOString(),
+    })),
+  };
 }

@@ -1,4 +1,4 @@
-/** The engine's door, the life of its sandboxes, and that nothing is left of either. */
+/** Who the engine answers, the life of its sandboxes, and that nothing is left of either. */
 import { spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { existsSync, openSync, readdirSync } from "node:fs";
@@ -54,7 +54,7 @@ const askAt = (url: string, headers: Record<string, string>): Promise<number> =>
     call.on("error", reject).end();
   });
 
-describe("the door", () => {
+describe("who the engine answers", () => {
   it("opens to the secret alone, and to this host alone", async () => {
     expect(await askAt(engine.url, { [SECRET_HEADER]: engine.secret })).toBe(200);
     expect(await askAt(engine.url, {})).toBe(401);

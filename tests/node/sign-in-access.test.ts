@@ -86,7 +86,7 @@ describe("Cloudflare Access", () => {
     const done = await submit(visit, "ada@example.com", headers);
     expect(done.status).toBe(303);
     expect(await principalOf(server, visit.client, done)).toBe("access:7335d417");
-    expect(signIns()).toMatchObject([{ outcome: "approved", door: "access", principal: "access:7335d417" }]);
+    expect(signIns()).toMatchObject([{ outcome: "approved", via: "access", principal: "access:7335d417" }]);
   });
 
   it("lets in with a key that is new", async () => {
@@ -135,7 +135,7 @@ describe("Cloudflare Access", () => {
     expect(page.status).toBe(403);
     expect(page.text).toContain("Nobody vouches for you");
     expect(page.text).not.toContain("<form");
-    expect(signIns()).toMatchObject([{ outcome: "refused", door: "access", reason: "not_vouched_for" }]);
+    expect(signIns()).toMatchObject([{ outcome: "refused", via: "access", reason: "not_vouched_for" }]);
     // Nor behind a page that was shown to somebody else.
     const visit = await consent(server, await vouch());
     const answer = await submit(visit, "ada@example.com", headers);
@@ -182,7 +182,7 @@ describe("Cloudflare Access", () => {
     }
   });
 
-  it("lets nobody in while the keys cannot be had, says so in the log, and leaves the other doors open", async () => {
+  it("lets nobody in while the keys cannot be had, says so in the log, and leaves the other methods open", async () => {
     const visit = await consent(broken, await vouch());
     expect(visit.page.status).toBe(200);
     expect(visit.page.text).not.toContain("Approve as");

@@ -52,7 +52,7 @@ describe("GitHub", () => {
     expect(done.location?.href.startsWith(`${CALLBACK}?`)).toBe(true);
     expect(await principalOf(server, client, done)).toBe("github:583231");
     expect(browser.cookies.size).toBe(0);
-    expect(signIns()).toMatchObject([{ outcome: "approved", door: "github", principal: "github:583231" }]);
+    expect(signIns()).toMatchObject([{ outcome: "approved", via: "github", principal: "github:583231" }]);
   });
 
   it("grants what was ticked before", async () => {
@@ -87,7 +87,7 @@ describe("GitHub", () => {
     expect(done.location).toBeUndefined();
     expect(done.text).toContain(`signed in to GitHub as ${user.login}`);
     expect(done.text).toContain("error=access_denied");
-    expect(signIns()).toMatchObject([{ outcome: "refused", door: "github", reason: "not_allowed" }]);
+    expect(signIns()).toMatchObject([{ outcome: "refused", via: "github", reason: "not_allowed" }]);
   });
 
   it("does not let in who took over a login that was given up", async () => {
@@ -140,7 +140,7 @@ describe("GitHub", () => {
       const { done } = await throughGitHub();
       expect(done.status).toBe(502);
       expect(done.text).toContain("GitHub did not say who you are");
-      expect(signIns()).toMatchObject([{ outcome: "refused", door: "github", reason: "door_failed" }]);
+      expect(signIns()).toMatchObject([{ outcome: "refused", via: "github", reason: "github_failed" }]);
       expect(server.logs().findLast(({ event }) => event === "error")).toMatchObject({ where: "github" });
     },
   );

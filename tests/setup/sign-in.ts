@@ -1,4 +1,4 @@
-/** What the tests of the doors have in common: a visit to the Worker on loopback, and who it takes somebody for. */
+/** What the tests of the sign-in methods share: a sign-in at the Worker on loopback, and the principal it ends in. */
 import { type App, Browser, Client, type Page, type Tokens } from "./oauth-client.ts";
 import type { OAuthServer } from "./oauth-server.ts";
 

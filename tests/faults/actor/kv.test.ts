@@ -29,7 +29,7 @@ const broken = {
   ...(env as Env),
   LOG_LEVEL: "error",
   PUBLIC_ORIGIN: ORIGIN,
-  // There is no limit to guess against; the door needs only that it is there.
+  // There is no limit to guess against; the sign-in only needs it to be there.
   Attempts: {},
   OAUTH_KV: store,
 } as unknown as Env;

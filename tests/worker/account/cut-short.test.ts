@@ -1,6 +1,7 @@
 /** A run that had less time than it asked for, because its principal's seconds of the day were used up, says so. */
 import { runInDurableObject } from "cloudflare:test";
 import { expect, test } from "vitest";
+import { dayOf } from "../../../src/shared/days.ts";
 import { accountOf, actorOf, type Caller, type Result, evictActor, principal } from "../support.ts";
 
 const SCOPES = ["sandbox:exec", "sandbox:read", "sandbox:write", "tasks:run"] as const;
@@ -10,7 +11,7 @@ async function withSeconds(name: string, left: number): Promise<Caller> {
   const caller = await principal(name, SCOPES);
   await caller.call("list_sandboxes");
   await runInDurableObject(accountOf(caller), (_account, { storage }) => {
-    const day = Math.floor(Date.now() / 86_400_000);
+    const day = dayOf(Date.now());
     for (const one of [day, day + 1]) storage.sql.exec("INSERT INTO usage VALUES (?, ?)", one, 86_400 - left);
   });
   return caller;

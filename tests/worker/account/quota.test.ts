@@ -2,7 +2,8 @@ import { runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Lease } from "../../../src/actors/lease.ts";
-import { type Grant, type Limits, Quota } from "../../../src/actors/quota.ts";
+import { type Grant, Quota } from "../../../src/actors/quota.ts";
+import type { Limits } from "../../../src/shared/config.ts";
 
 const LIMITS: Limits = {
   sandboxes: 10,

@@ -1,5 +1,6 @@
 /** Attacks on tokens, and with them: each refused. docs/security.md names these tests. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { DAY_MS } from "../../../src/shared/days.ts";
 import { ORIGIN, post, recordLogs } from "../server/support.ts";
 import {
   approve,
@@ -112,7 +113,7 @@ describe("tokens", () => {
       expect((await other.token({ token })).status).toBe(200);
     }
     expect(revocations()).toEqual([]);
-    const whose = { principal: "owner", door: "owner", client: client.id, route: "/oauth/token" };
+    const whose = { principal: "owner", via: "owner", client: client.id, route: "/oauth/token" };
     await client.token({ token: tokens.access_token, token_type_hint: "refresh_token" });
     await client.token({ token: tokens.access_token });
     expect(revocations()).toMatchObject([{ ...whose, scope: "sandbox:read sandbox:exec" }]);
@@ -211,9 +212,9 @@ describe("refresh tokens", () => {
   it("a grant ends 30 days after the sign-in however often it is refreshed", async () => {
     const { client, tokens } = await signedIn(app);
     const start = Date.now();
-    vi.useFakeTimers({ now: start + 29 * 86_400_000, toFake: ["Date"] });
+    vi.useFakeTimers({ now: start + 29 * DAY_MS, toFake: ["Date"] });
     const later = await (await client.refresh(tokens.refresh_token)).json<Tokens>();
-    vi.setSystemTime(start + 30 * 86_400_000);
+    vi.setSystemTime(start + 30 * DAY_MS);
     expect(await errorOf(await client.refresh(later.refresh_token))).toBe("invalid_grant");
   });
 
@@ -224,6 +225,6 @@ describe("refresh tokens", () => {
     expect(await errorOf(await new Client(rotated, client.id).refresh(tokens.refresh_token))).toBe(
       "invalid_grant",
     );
-    expect(checks()).toContain("admission/rule_gone");
+    expect(checks()).toContain("grant_policy/rule_gone");
   });
 });

@@ -1,5 +1,10 @@
 /** The authorization code flow from end to end, step by step, as a client without a library does it. */
+import { createExecutionContext } from "cloudflare:test";
+import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { ownerRule } from "../../../src/auth/grant-policy.ts";
+import { oauthAPI, oauthFor } from "../../../src/auth/oauth.ts";
+import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import { call, ORIGIN, post, recordLogs, TOKEN } from "../server/support.ts";
 import {
   approve,
@@ -46,7 +51,7 @@ describe("the flow", () => {
     await statusOf(app, tokens.access_token);
     await client.refresh(tokens.refresh_token);
     await client.token({ token: tokens.access_token });
-    const about = { door: "owner", client: client.id, scope: ALL };
+    const about = { via: "owner", client: client.id, scope: ALL };
     expect(logs.entries()).toMatchObject([
       { event: "sign_in", outcome: "approved", principal: "owner", level: "info", ...about },
     ]);
@@ -73,6 +78,39 @@ describe("the flow", () => {
     expect((await new Client(app, client.id, "wrong").exchange(code)).status).toBe(401);
     const response = await client.exchange(code);
     expect(response.status).toBe(200);
+  });
+
+  it("still ends in a token for a grant of an earlier version, which names the method `door`", async () => {
+    const app = oauthApp();
+    const client = await Client.register(app);
+    const variables = { SERVER_AUTH_TOKEN: TOKEN, PUBLIC_ORIGIN: ORIGIN };
+    const bindings: Env = { ...(env as Env), ...variables };
+    const config = parseConfig(bindings);
+    const context = {
+      env: bindings,
+      config,
+      ctx: createExecutionContext(),
+      origin: ORIGIN,
+      requestID: "r",
+    };
+    const request = new Request(await client.authorizationURL());
+    const oauth = oauthFor(request, context);
+    if ("off" in oauth) throw new Error(oauth.off);
+    const api = oauthAPI(oauth, context);
+    const asked = await api.parseAuthRequest(request);
+    const props = { principal: "owner", door: "owner", rule: await ownerRule(TOKEN) };
+    const grant = {
+      request: asked,
+      userId: "owner",
+      metadata: { door: "owner" },
+      scope: ALL.split(" "),
+      props,
+    };
+    const { redirectTo } = await api.completeAuthorization(grant);
+    const exchanged = await client.exchange(new URL(redirectTo).searchParams.get("code") ?? "");
+    const tokens = await exchanged.json<Tokens>();
+    expect(await whoIs(app, tokens.access_token)).toBe("owner");
+    expect(logs.tokens()).toMatchObject([{ action: "issue", via: "owner" }]);
   });
 
   it("takes any port of a loopback redirect, as native apps need (RFC 8252)", async () => {

@@ -5,10 +5,10 @@ import type { Allowance, End, Execution, Stream } from "../../../src/runs/run.ts
 import { LogWriter } from "../../../src/runs/log.ts";
 import { type LogPage, Runs, type RunsHost } from "../../../src/runs/runs.ts";
 import type { ActiveRun } from "../../../src/runs/active-run.ts";
+import { DAY_MS } from "../../../src/shared/days.ts";
 import { actorOf, bucket } from "../support.ts";
 
 const MiB = 1024 * 1024;
-const DAY_MS = 86_400_000;
 
 /** No run of these tests is resumed. */
 const nothing: Resumer = {

@@ -21,9 +21,9 @@ function wire(token: string, app = appWith()) {
   return { exchanges, options: { fetch, requestInit: { headers: { authorization: `Bearer ${token}` } } } };
 }
 
-const doors = ["/mcp", "/"];
+const paths = ["/mcp", "/"];
 
-describe.each(doors)("the 2.x client at %s", (path) => {
+describe.each(paths)("the 2.x client at %s", (path) => {
   it.each([
     ["legacy", "2025-11-25"],
     ["auto", "2026-07-28"],
@@ -42,7 +42,7 @@ describe.each(doors)("the 2.x client at %s", (path) => {
   });
 });
 
-describe.each(doors)("the 1.x client at %s", (path) => {
+describe.each(paths)("the 1.x client at %s", (path) => {
   it("initialises, lists and calls", async () => {
     const { exchanges, options } = wire(TOKEN);
     const client = new Client1(info);

@@ -217,7 +217,7 @@ describe("a misconfigured server", () => {
   });
 });
 
-describe("the doors", () => {
+describe("the sign-in methods", () => {
   const github = {
     GITHUB_CLIENT_ID: "id",
     GITHUB_CLIENT_SECRET: "secret",
@@ -260,7 +260,7 @@ describe("the doors", () => {
     [{ ...access, ACCESS_TEAM_DOMAIN: "" }, "ACCESS_AUDIENCE needs ACCESS_TEAM_DOMAIN beside it."],
     [{ ...access, ACCESS_TEAM_DOMAIN: "a b" }, "ACCESS_TEAM_DOMAIN must be an origin"],
     [{ OAUTH_CLIENT_METADATA: "yes" }, "OAUTH_CLIENT_METADATA must be on or off."],
-  ])("half set up or open to everybody are no doors: %j", (variables, problem) => {
+  ])("half set up or open to everybody are refused: %j", (variables, problem) => {
     expect(problemsOf(variables).join(" ")).toContain(problem);
     expect(problemsOf(variables).join(" ")).not.toContain("secret");
   });

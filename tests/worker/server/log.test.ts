@@ -12,7 +12,7 @@ const call: LogEvent = {
   event: "call",
   request_id: "r",
   principal: "owner",
-  door: "token",
+  via: "token",
   scope: "sandbox:exec",
   tool: "run_code",
   sandbox: "default",
@@ -52,7 +52,7 @@ describe("the use of a token is on record", () => {
     params: { name: "read_file", arguments: args },
     ...more,
   });
-  const about = { principal: "owner", door: "token" };
+  const about = { principal: "owner", via: "token" };
 
   it.each([
     [

@@ -4,7 +4,7 @@ import { McpServer } from "@modelcontextprotocol/server";
 import { vi } from "vitest";
 import { z } from "zod";
 import type { Scope } from "../../../src/shared/principal.ts";
-import { type Call, createApp, type Product } from "../../../src/server/app.ts";
+import { createApp, type Product } from "../../../src/server/app.ts";
 import type { Env } from "../../../src/shared/config.ts";
 
 export const TOKEN = "server-token-0123456789";
@@ -16,7 +16,7 @@ const SCOPES_OF = new Map<string, readonly Scope[]>([
 ]);
 
 const product: Product = {
-  createMCPServer: ({ principal, requestID }: Call) => {
+  createMCPServer: ({ principal, requestID }) => {
     const server = new McpServer({ name: "two-tools", version: "1.0.0" });
     const numbers = z.object({ a: z.number(), b: z.number() });
     server.registerTool("add", { description: "Adds", inputSchema: numbers }, ({ a, b }) =>

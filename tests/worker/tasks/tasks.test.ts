@@ -1,6 +1,7 @@
 /** What becomes of a task when what runs it goes away, and who may do what with it. */
 import { beforeAll, describe, expect, it } from "vitest";
 import { IN_FLIGHT_MS, MAX_IN_FLIGHT, MAX_REQUESTS, TaskBudgets } from "../../../src/tasks/budget.ts";
+import { DAY_MS } from "../../../src/shared/days.ts";
 import { principalHash } from "../../../src/shared/names.ts";
 import { TaskIndex } from "../../../src/tasks/task-list.ts";
 import { actorOf, bucket, evict, inActor, killContainer, owner, principal, sh, until } from "../support.ts";
@@ -263,7 +264,7 @@ it("is not listed any more once its record has expired", async () => {
     const endedAt = Date.now();
     index.put({ id: "a", state: "succeeded", title: "a", startedAt: endedAt, endedAt });
     expect(index.list(5, undefined)).toHaveLength(1);
-    storage.sql.exec("UPDATE tasks SET ended_at = ?", endedAt - 86_400_001);
+    storage.sql.exec("UPDATE tasks SET ended_at = ?", endedAt - DAY_MS - 1);
     expect(index.list(5, undefined)).toHaveLength(0);
   });
 });

@@ -5,7 +5,8 @@ import { z } from "zod";
 import type { ServerContext } from "@modelcontextprotocol/server";
 import { ToolError } from "../../../src/shared/errors.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
-import { type Call, defineTool, text } from "../../../src/tools/define.ts";
+import { defineTool, text } from "../../../src/tools/define.ts";
+import type { CallerContext } from "../../../src/shared/request-context.ts";
 import { owner } from "../support.ts";
 
 interface Definition {
@@ -115,14 +116,16 @@ async function called(handle: () => Promise<never>) {
   });
   const lines: string[] = [];
   vi.spyOn(console, "log").mockImplementation((line: string) => void lines.push(line));
-  const call: Call = {
+  const caller: CallerContext = {
     env: env as Env,
     config: parseConfig(env as Env),
     ctx: createExecutionContext(),
     principal: { id: "owner", scopes: [], via: "token" },
+    metadata: undefined,
+    origin: undefined,
     requestID: "request-1",
   };
-  const result = await tool.call({}, call, { mcpReq: {} } as ServerContext);
+  const result = await tool.call({}, caller, { mcpReq: {} } as ServerContext);
   return { result, log: lines.join("\n") };
 }
 

@@ -5,7 +5,7 @@ import {
   gitHubOrgRule,
   gitHubUserRule,
   ownerRule,
-  stillAdmits,
+  isRuleInForce,
 } from "../../../src/auth/grant-policy.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import type { Variables } from "../server/support.ts";
@@ -42,7 +42,7 @@ const rules = {
 
 describe("a rule", () => {
   it.each(Object.entries(rules))("%s stands while its configuration does", async (_, rule) => {
-    expect(await stillAdmits(config(ALL), await rule())).toBe(true);
+    expect(await isRuleInForce(config(ALL), await rule())).toBe(true);
   });
 
   it.each([
@@ -54,17 +54,17 @@ describe("a rule", () => {
     ["access", { ACCESS_AUDIENCE: "other" }],
     ["access", { ACCESS_TEAM_DOMAIN: "other.example" }],
   ] as const)("%s falls with it: %j", async (name, change) => {
-    expect(await stillAdmits(config({ ...ALL, ...change }), await rules[name]())).toBe(false);
+    expect(await isRuleInForce(config({ ...ALL, ...change }), await rules[name]())).toBe(false);
   });
 
   it("is never one that was not made", async () => {
     for (const rule of ["", "owner", "owner:", "github:user:", "github:org:undefined"]) {
-      expect(await stillAdmits(config(ALL), rule)).toBe(false);
-      expect(await stillAdmits(config({}), rule)).toBe(false);
+      expect(await isRuleInForce(config(ALL), rule)).toBe(false);
+      expect(await isRuleInForce(config({}), rule)).toBe(false);
     }
   });
 
-  it("of the owner's door does not give the token away", async () => {
+  it("of the owner does not give the token away", async () => {
     const rule = await ownerRule(FIRST);
     expect(rule).toMatch(/^owner:[0-9a-f]{32}$/);
     const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(FIRST)));

@@ -1,0 +1,163 @@
+/**
+ * The previews of a sandbox: which of its ports can be reached from outside, by which token, and until when. A preview
+ * belongs to the container it was opened in, and requests to one start none: what they would show is gone with it.
+ */
+import { ToolError } from "../shared/errors.ts";
+import { equal, PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState } from "../shared/preview-address.ts";
+
+export interface Preview {
+  port: number;
+  token: string;
+  /** Milliseconds since the epoch. */
+  expiresAt: number;
+}
+
+export interface PreviewsHost {
+  sql: SqlStorage;
+  /** Whether there is a container, and the how manyth it is. */
+  running(): boolean;
+  boot(): number;
+  /** A request to a server in the container. @throws Error when nobody listens on the port of its URL */
+  fetch(request: Request): Promise<Response>;
+  /** Somebody uses a preview. */
+  used(): void;
+}
+
+/** Ports of one sandbox that can be reached at once. */
+const MOST_PREVIEWS = 20;
+
+/** Timers take no more milliseconds. */
+const LONGEST_TIMER = 2 ** 31 - 1;
+
+interface Cut {
+  controller: AbortController;
+  timer: ReturnType<typeof setTimeout>;
+}
+
+type Row = { port: number; token: string; boot: number; expires_at: number; answered: number };
+
+export class Previews {
+  readonly #host: PreviewsHost;
+  /** Ends what is under way, for each port that was asked for. */
+  readonly #cuts = new Map<number, Cut>();
+
+  constructor(host: PreviewsHost) {
+    this.#host = host;
+    host.sql.exec(
+      "CREATE TABLE IF NOT EXISTS previews (port INTEGER PRIMARY KEY, token TEXT NOT NULL, boot INTEGER NOT NULL, expires_at INTEGER NOT NULL, answered INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
+    );
+  }
+
+  /**
+   * Opens a port until a time. One that is open keeps its token. @throws {ToolError} `quota_exceeded`
+   * @param token what one that is not open gets
+   */
+  open(port: number, token: string, expiresAt: number): Preview {
+    const open = this.list();
+    const known = open.find((preview) => preview.port === port);
+    if (!known && open.length >= MOST_PREVIEWS)
+      throw new ToolError(
+        "quota_exceeded",
+        `${open.length} ports of this sandbox are exposed already, which is the most.`,
+        "Close one with expose_port and expose false; list_sandboxes shows them.",
+      );
+    const preview = { port, token: known?.token ?? token, expiresAt };
+    this.#host.sql.exec("DELETE FROM previews WHERE expires_at <= ?", Date.now());
+    this.#host.sql.exec(
+      `INSERT INTO previews (port, token, boot, expires_at) VALUES (?1, ?2, ?3, ?4)
+       ON CONFLICT (port) DO UPDATE SET token = ?2, boot = ?3, expires_at = ?4, answered = answered AND token = ?2`,
+      port,
+      preview.token,
+      this.#host.boot(),
+      expiresAt,
+    );
+    const cut = this.#cuts.get(port);
+    if (cut && !known) this.#cut(port);
+    else if (cut) {
+      clearTimeout(cut.timer);
+      cut.timer = this.#cutAt(port, expiresAt);
+    }
+    return preview;
+  }
+
+  /** Closes a port and ends what is under way. Answers whether it was open. */
+  close(port: number): boolean {
+    const wasOpen = this.list().some((preview) => preview.port === port);
+    this.#host.sql.exec("DELETE FROM previews WHERE port = ?", port);
+    this.#cut(port);
+    return wasOpen;
+  }
+
+  /** What is under way to the container ends with it. What it showed is remembered as stopped. */
+  containerGone(): void {
+    for (const port of this.#cuts.keys()) this.#cut(port);
+  }
+
+  /** Nothing is remembered of a sandbox that was destroyed. */
+  forget(): void {
+    this.containerGone();
+    this.#host.sql.exec("DELETE FROM previews");
+  }
+
+  /** Those that can be reached, by port. */
+  list(): Preview[] {
+    if (!this.#host.running()) return [];
+    return this.#host.sql
+      .exec<Row>(
+        "SELECT * FROM previews WHERE boot = ? AND expires_at > ? ORDER BY port",
+        this.#host.boot(),
+        Date.now(),
+      )
+      .toArray()
+      .map(({ port, token, expires_at: expiresAt }) => ({ port, token, expiresAt }));
+  }
+
+  /** Answers a request to `http://localhost:<port>` that carries a token, by the server that listens there. */
+  async serve(request: Request): Promise<Response> {
+    const port = Number(new URL(request.url).port);
+    const headers = new Headers(request.headers);
+    const token = headers.get(PREVIEW_TOKEN) ?? "";
+    headers.delete(PREVIEW_TOKEN);
+    const [row] = this.#host.sql.exec<Row>("SELECT * FROM previews WHERE port = ?", port).toArray();
+    if (!row || !equal(row.token, token) || row.expires_at <= Date.now()) return notServed("ended");
+    if (!this.#host.running() || row.boot !== this.#host.boot()) return notServed("stopped");
+    const cut = this.#signalOf(port, row.expires_at);
+    const signal = AbortSignal.any([cut, request.signal]);
+    let response: Response;
+    try {
+      response = await this.#host.fetch(new Request(request, { headers, signal, redirect: "manual" }));
+    } catch {
+      if (cut.aborted) return notServed("ended");
+      return notServed(row.answered ? "silent" : "waiting");
+    }
+    if (!row.answered) this.#host.sql.exec("UPDATE previews SET answered = 1 WHERE port = ?", port);
+    this.#host.used();
+    return response;
+  }
+
+  #signalOf(port: number, expiresAt: number): AbortSignal {
+    const cut = this.#cuts.get(port) ?? {
+      controller: new AbortController(),
+      timer: this.#cutAt(port, expiresAt),
+    };
+    this.#cuts.set(port, cut);
+    return cut.controller.signal;
+  }
+
+  #cutAt(port: number, expiresAt: number): Cut["timer"] {
+    const ms = Math.min(LONGEST_TIMER, Math.max(0, expiresAt - Date.now()));
+    return setTimeout(() => this.#cut(port), ms);
+  }
+
+  #cut(port: number): void {
+    const cut = this.#cuts.get(port);
+    if (!cut) return;
+    this.#cuts.delete(port);
+    clearTimeout(cut.timer);
+    cut.controller.abort();
+  }
+}
+
+function notServed(state: PreviewState): Response {
+  return new Response(null, { status: 503, headers: { [PREVIEW_STATE]: state } });
+}

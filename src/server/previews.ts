@@ -1,0 +1,137 @@
+/**
+ * Previews: requests whose host name leads to a server in a sandbox. Anybody who has the name is let through, before
+ * authentication. What is the server's own goes no further than this: its tokens and cookies into a sandbox, and the name
+ * itself to whom a page links to. Programs that listen see themselves called `localhost`, as their checks expect.
+ */
+import { isOwnAuthorization } from "../auth/bearer.ts";
+import { isOwnCookie } from "../auth/cookies.ts";
+import { markup } from "../auth/html.ts";
+import { page } from "../auth/page.ts";
+import type { Sandbox } from "../actors/sandbox.ts";
+import type { Config } from "../shared/config.ts";
+import { ProcessLimiter, tooOften } from "../shared/limiter.ts";
+import { PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState, readLabel } from "../shared/preview-address.ts";
+import type { RequestContext } from "../shared/request-context.ts";
+import { isBrowser } from "./landing.ts";
+
+/** Requests a minute to one sandbox: a page of a development server asks for a thousand modules at once. */
+const limiter = new ProcessLimiter(6000);
+
+/** What a person can be told instead of what they came for. `refresh`: the page loads itself again after so many seconds. */
+const NOTICES: Record<
+  PreviewState | "unknown" | "often",
+  { status: number; title: string; text: string; refresh?: number }
+> = {
+  unknown: {
+    status: 404,
+    title: "There is no such preview",
+    text: "The address is not complete, or not of this server.",
+  },
+  ended: {
+    status: 410,
+    title: "This preview has ended",
+    text: "It has expired, was closed, or its sandbox was destroyed. Ask for the program to be exposed again.",
+  },
+  stopped: {
+    status: 410,
+    title: "The sandbox of this preview has stopped",
+    text: "What ran in it is gone. Ask for the program to be started and exposed again.",
+  },
+  waiting: {
+    status: 503,
+    title: "Waiting for the program",
+    text: "Nothing listens on this port of the sandbox yet. The page loads by itself as soon as something does.",
+    refresh: 1,
+  },
+  silent: {
+    status: 502,
+    title: "The program does not answer any more",
+    text: "What listened on this port of the sandbox has ended. The page loads by itself when it is started again.",
+    refresh: 1,
+  },
+  often: {
+    status: 429,
+    title: "Too many requests",
+    text: "This preview is asked for too often: wait a minute.",
+    refresh: 60,
+  },
+};
+
+/** @param address the origin the request is addressed to, and the label in its host name */
+export async function servePreview(
+  request: Request,
+  address: { label: string; origin: string },
+  { env, config }: RequestContext,
+): Promise<Response> {
+  const preview = await readLabel(address.label, config);
+  if (!preview) return notice(request, "unknown");
+  if (await tooOften(limiter, preview.actor)) return notice(request, "often");
+  const { pathname, search } = new URL(request.url);
+  const inside = `http://localhost:${preview.port}`;
+  const headers = await headersInside(request, { outside: address.origin, inside }, config);
+  headers.set(PREVIEW_TOKEN, preview.token);
+  const sandboxes = env.Sandbox as DurableObjectNamespace<Sandbox>;
+  const answer = await sandboxes
+    .getByName(preview.actor)
+    .fetch(new Request(new Request(inside + pathname + search, request), { headers, redirect: "manual" }));
+  const state = answer.headers.get(PREVIEW_STATE);
+  if (state !== null && state in NOTICES) return notice(request, state as PreviewState);
+  const { status, statusText, webSocket } = answer;
+  const shown = headersOutside(answer.headers, { outside: address.origin, port: preview.port });
+  return new Response(answer.body, { status, statusText, headers: shown, webSocket });
+}
+
+/** What the server in the sandbox is told. */
+async function headersInside(
+  { headers: given }: Request,
+  { outside, inside }: { outside: string; inside: string },
+  config: Config,
+): Promise<Headers> {
+  const headers = new Headers(given);
+  for (const name of given.keys()) if (name.startsWith("cf-access-")) headers.delete(name);
+  headers.delete("host");
+  const authorization = headers.get("authorization");
+  if (authorization !== null && (await isOwnAuthorization(authorization, config)))
+    headers.delete("authorization");
+  const cookies = (headers.get("cookie") ?? "").split(";").map((cookie) => cookie.trim());
+  const kept = cookies.filter((cookie) => cookie !== "" && !isOwnCookie(cookie));
+  if (kept.length > 0) headers.set("cookie", kept.join("; "));
+  else headers.delete("cookie");
+  if (headers.get("origin") === outside) headers.set("origin", inside);
+  const referrer = headers.get("referer");
+  if (referrer?.startsWith(`${outside}/`)) headers.set("referer", inside + referrer.slice(outside.length));
+  const { host, protocol } = new URL(outside);
+  headers.set("x-forwarded-host", host);
+  headers.set("x-forwarded-proto", protocol.slice(0, -1));
+  return headers;
+}
+
+/** Headers by which a site can do something to its neighbours below the same domain, or to the browser's ways to them. */
+const WITHHELD = ["alt-svc", "clear-site-data", "strict-transport-security", PREVIEW_STATE];
+
+/** What the browser is told. */
+function headersOutside(given: Headers, { outside, port }: { outside: string; port: number }): Headers {
+  const headers = new Headers(given);
+  for (const name of WITHHELD) headers.delete(name);
+  const cookies = headers.getSetCookie();
+  headers.delete("set-cookie");
+  // For this host alone, whatever the program thinks it is called.
+  for (const cookie of cookies) headers.append("set-cookie", cookie.replace(/;\s*domain\s*=[^;]*/gi, ""));
+  const location = headers.get("location");
+  const own =
+    location && /^https?:\/\/(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1?\]):(\d+)(?=[/?#]|$)/i.exec(location);
+  if (own && Number(own[1]) === port) headers.set("location", outside + location.slice(own[0].length));
+  headers.set("x-robots-tag", "noindex, nofollow");
+  // The host name is all it takes to come here: pages of others are not told it.
+  if (!headers.has("referrer-policy")) headers.set("referrer-policy", "same-origin");
+  return headers;
+}
+
+async function notice(request: Request, what: keyof typeof NOTICES): Promise<Response> {
+  const { status, title, text, refresh } = NOTICES[what];
+  const headers = new Headers({ "cache-control": "no-store", "x-robots-tag": "noindex, nofollow" });
+  if (refresh !== undefined) headers.set("retry-after", String(refresh));
+  if (!isBrowser(request)) return new Response(`${title}. ${text}\n`, { status, headers });
+  if (refresh !== undefined) headers.set("refresh", String(refresh));
+  return page(title, markup`<h1>${title}</h1>\n<p>${text}</p>`, { status, headers });
+}

@@ -1,0 +1,101 @@
+import { z } from "zod";
+const SANDBOXD_PORT = 8671;
+import type { Config } from "../shared/config.ts";
+import { ToolError } from "../shared/errors.ts";
+import { actorName } from "../shared/names.ts";
+import { isLoopback } from "../shared/origin.ts";
+import { makeToken, type PreviewAddress, writeLabel } from "../shared/preview-address.ts";
+import { type ToolContext, defineTool, sandboxField, sections, text } from "./define.ts";
+
+/** Ports that the server itself uses in a sandbox: the SDK's, and sandboxd's. */
+const RESERVED = new Set([3000, SANDBOXD_PORT]);
+
+const DAY_SECONDS = 86_400;
+
+export const exposePort = defineTool({
+  name: "expose_port",
+  title: "Expose a port",
+  description:
+    "Gives an HTTP or WebSocket server in a sandbox a URL that opens in a browser: a web app, a dev server with hot reload, an API. Whoever has the URL can use it until it expires or the sandbox stops, so give it to the user alone. The server may listen on 127.0.0.1 and may be started later. The same port keeps its URL when exposed again, for longer; expose false closes it.",
+  input: z.strictObject({
+    port: z.number().int().min(1024).max(65_535),
+    expose: z.boolean().default(true),
+    expires_seconds: z.number().int().min(1).max(DAY_SECONDS).default(3600),
+    sandbox: sandboxField(),
+  }),
+  output: z.object({
+    sandbox: z.string(),
+    port: z.number(),
+    exposed: z.boolean(),
+    url: z.string().optional(),
+    expires_at: z.string().optional(),
+    notice: z.string().optional(),
+  }),
+  hints: { readOnly: false, destructive: false, idempotent: true },
+  scopes: ["sandbox:exec"],
+  async handle({ port, expose, expires_seconds, sandbox }, context) {
+    if (!expose) {
+      const { value: wasOpen, notice } = await context.sandbox(sandbox, (actor, owner) =>
+        actor.closePreview(owner, port),
+      );
+      const said = `Port ${port} of sandbox ${sandbox} is ${wasOpen ? "not exposed any more" : "not exposed"}.`;
+      return {
+        content: [text([sections([["notice", notice]]), said].filter(Boolean).join("\n"))],
+        structured: { sandbox, port, exposed: false, notice },
+      };
+    }
+    if (RESERVED.has(port))
+      throw new ToolError(
+        "invalid_argument",
+        `Port ${port} of a sandbox is the server's own and cannot be exposed.`,
+        "Start the program on another port, for example with PORT=8000, and expose that.",
+      );
+    const actor = await actorName(sandbox, context.principal.id);
+    const token = await makeToken(port, actor, context.config);
+    const url = previewURL({ port, actor, token: token ?? "" }, context);
+    if (token === undefined || url === undefined)
+      throw notConfigured(url === undefined ? "PREVIEW_HOST" : "LINK_KEY");
+    const { value, notice } = await context.sandbox(sandbox, (stub, owner) =>
+      stub.openPreview(owner, port, token, expires_seconds * 1000),
+    );
+    const opened = previewURL({ port, actor, token: value.token }, context);
+    const expires_at = new Date(value.expiresAt).toISOString();
+    return {
+      content: [
+        text(
+          sections([
+            ["notice", notice],
+            ["url", opened],
+            ["expires", expires_at],
+          ]),
+        ),
+      ],
+      structured: { sandbox, port, exposed: true, url: opened, expires_at, notice },
+    };
+  },
+});
+
+/** Where a preview is reached by who reaches the server at this origin; undefined where it is not. */
+export function previewURL(
+  address: PreviewAddress,
+  { config: { previewHost }, origin }: { config: Pick<Config, "previewHost">; origin: ToolContext["origin"] },
+): string | undefined {
+  const label = writeLabel(address);
+  if (previewHost !== undefined) {
+    const url = new URL(`https://${label}.${previewHost}/`);
+    if (isLoopback(url)) url.protocol = "http:";
+    return url.href;
+  }
+  const own = origin === undefined ? undefined : new URL(origin);
+  if (!own || !isLoopback(own)) return undefined;
+  own.hostname = `${label}.localhost`;
+  return own.href;
+}
+
+function notConfigured(variable: string): ToolError {
+  return new ToolError(
+    "not_configured",
+    `This server shows no previews: its variable ${variable} is not set.`,
+    "Tell the user: whoever runs the server sets it, as docs/previews.md says. Within the sandbox the program can be reached with curl.",
+  );
+}

@@ -1,0 +1,239 @@
+/** Previews in a real Chromium: a development server, a WebSocket, and pages that try to reach what is not theirs. */
+import { execFileSync } from "node:child_process";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import type { Browser, Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { launchChromium } from "../setup/chromium.ts";
+import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
+import { callTool } from "./mcp.ts";
+
+let directory: string;
+let server: Server;
+let chromium: Browser;
+let page: Page;
+
+const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
+const run = (sandbox: string, command: string) => call("run_command", { sandbox, command });
+
+async function expose(sandbox: string, port: number): Promise<string> {
+  const [, url = ""] = /^url:\s+(\S+)$/m.exec(await call("expose_port", { sandbox, port })) ?? [];
+  return url;
+}
+
+/** A web server in a sandbox, of which `body` answers a request. */
+async function serve(sandbox: string, port: number, body: string): Promise<string> {
+  const content = `require("http").createServer((request, response) => { ${body} }).listen(${port}, "127.0.0.1");`;
+  await call("write_file", { sandbox, path: `${port}.js`, content });
+  await run(sandbox, `node ${port}.js >${port}.log 2>&1 &`);
+  return expose(sandbox, port);
+}
+
+/** Copies a package with what it depends on, where that is installed. */
+function copyPackage(name: string, to: string): void {
+  const from = join(repository, "node_modules", name);
+  if (existsSync(join(to, name)) || !existsSync(from)) return;
+  mkdirSync(dirname(join(to, name)), { recursive: true });
+  cpSync(from, join(to, name), { recursive: true });
+  const { dependencies, optionalDependencies } = JSON.parse(readFileSync(join(from, "package.json"), "utf8"));
+  for (const other of Object.keys({ ...dependencies, ...optionalDependencies })) copyPackage(other, to);
+}
+
+beforeAll(async () => {
+  directory = realpathSync(mkdtempSync(join(tmpdir(), "sandbox-mcp-previews-")));
+  const site = join(directory, "site");
+  copyPackage("vite", join(site, "node_modules"));
+  writeFileSync(join(site, "index.html"), '<h1></h1><script type="module" src="/main.js"></script>');
+  writeFileSync(
+    join(site, "main.js"),
+    `import { text } from "./text.js";
+const show = (shown) => (document.querySelector("h1").textContent = shown);
+show(text);
+import.meta.hot.accept("./text.js", (changed) => show(changed.text));`,
+  );
+  writeFileSync(join(site, "text.js"), 'export const text = "first";');
+  [server, chromium] = await Promise.all([startServer({ flags: ["--mount", site] }), launchChromium()]);
+});
+afterAll(async () => {
+  await chromium?.close();
+  await server?.stop();
+  rmSync(directory, { recursive: true, force: true });
+});
+afterEach(async () => {
+  await page?.context().close();
+});
+
+async function open(url: string): Promise<Page> {
+  page = await (await chromium.newContext()).newPage();
+  await page.goto(url);
+  return page;
+}
+
+describe("a browser", () => {
+  it("sees edits to a Vite project as they are made, without loading the page again", async () => {
+    const url = await expose("site", 5173);
+    await open(url);
+    expect(await page.textContent("h1")).toBe("Waiting for the program");
+    await run(
+      "site",
+      "cd site && node node_modules/vite/bin/vite.js --port 5173 --strictPort >/tmp/vite.log 2>&1 &",
+    );
+    await page.waitForSelector("h1:text-is('first')");
+    await page.evaluate(() => ((globalThis as { mark?: number }).mark = 1));
+    await call("write_file", {
+      sandbox: "site",
+      path: "site/text.js",
+      content: 'export const text = "second";',
+    });
+    await page.waitForSelector("h1:text-is('second')");
+    expect(await page.evaluate(() => (globalThis as { mark?: number }).mark)).toBe(1);
+  });
+
+  it("sees that a program has ended, and it again once it is started again", async () => {
+    const program = (text: string) =>
+      `response.setHeader("content-type", "text/html"); response.end("<h1>${text}</h1>");`;
+    await open(await serve("ended", 8000, program("before")));
+    await page.waitForSelector("h1:text-is('before')");
+    await run("ended", "pkill -f 8000.js");
+    await page.reload();
+    expect(await page.textContent("h1")).toBe("The program does not answer any more");
+    await serve("ended", 8000, program("after"));
+    await page.waitForSelector("h1:text-is('after')");
+    await call("destroy_sandbox", { sandbox: "ended" });
+    await page.reload();
+    expect(await page.textContent("h1")).toBe("This preview has ended");
+    await page.reload();
+    expect(await call("list_sandboxes", {})).not.toMatch(/^ended:/m);
+  });
+
+  it("talks to a WebSocket server, and takes what is streamed as it comes", async () => {
+    const url = await serve(
+      "sockets",
+      8000,
+      'response.setHeader("content-type", "text/html"); response.write("<p>begun</p>".padEnd(2048)); if (request.url === "/") response.end();',
+    );
+    await call("write_file", {
+      sandbox: "sockets",
+      path: "ws.js",
+      content: `const { WebSocketServer } = require("/opt/sandbox-runtime/node_modules/ws");
+new WebSocketServer({ port: 8001, host: "127.0.0.1" }).on("connection", (socket) =>
+  socket.on("message", (data, binary) => socket.send(data, { binary })));`,
+    });
+    await run("sockets", "node ws.js >ws.log 2>&1 &");
+    const socketURL = (await expose("sockets", 8001)).replace("http:", "ws:");
+    await open(url);
+    const echoed = await page.evaluate(
+      (to) =>
+        new Promise<unknown>((resolve) => {
+          const socket = new WebSocket(to);
+          const got: unknown[] = [];
+          socket.binaryType = "arraybuffer";
+          socket.addEventListener("open", () => {
+            socket.send("text");
+            socket.send(new Uint8Array(100_000).fill(7));
+          });
+          socket.addEventListener("message", ({ data }) => {
+            got.push(typeof data === "string" ? data : data.byteLength);
+            if (got.length === 2) socket.close(1000, "over");
+          });
+          socket.addEventListener("close", ({ code }) => resolve([...got, code]));
+        }),
+      socketURL,
+    );
+    expect(echoed).toEqual(["text", 100_000, 1000]);
+    await page.goto(`${url}stream`, { waitUntil: "commit" });
+    await page.waitForSelector("p:text-is('begun')");
+  });
+});
+
+describe("a page of a preview", () => {
+  it("gets nothing of the server's, its cookies', or another preview's", async () => {
+    const hostile = await serve(
+      "hostile",
+      8000,
+      'response.setHeader("content-type", "text/html"); response.end("<p>hostile</p>");',
+    );
+    const other = await serve("private", 8000, 'response.end("the other sandbox");');
+    const { origin } = new URL(server.url);
+    await open(hostile);
+    await page.context().addCookies([
+      { name: "sandbox-mcp-session", value: "of-the-server", url: origin },
+      { name: "sandbox-mcp-session", value: "of-the-server", url: origin.replace("127.0.0.1", "localhost") },
+    ]);
+    const tried = await page.evaluate(
+      async ({ at, elsewhere, token }) => {
+        const outcome = (url: string, init?: RequestInit) =>
+          fetch(url, { credentials: "include", ...init }).then(
+            async (response) => `${response.status} ${await response.text()}`,
+            () => "refused",
+          );
+        const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list" });
+        const json = { "content-type": "application/json", accept: "application/json, text/event-stream" };
+        const servers = [at, at.replace("127.0.0.1", "localhost"), at.replace("127.0.0.1", "app.localhost")];
+        const answers: string[] = [];
+        for (const one of servers)
+          for (const path of ["/mcp", "/", "/execute", "/authorize", "/health"]) {
+            answers.push(await outcome(one + path));
+            answers.push(await outcome(one + path, { method: "POST", body }));
+            const headers = { ...json, authorization: `Bearer ${token}` };
+            answers.push(await outcome(one + path, { method: "POST", body, headers }));
+          }
+        answers.push(await outcome(elsewhere));
+        document.cookie = "planted=1; domain=localhost; path=/";
+        document.cookie = "planted=1; domain=.localhost; path=/";
+        return { answers: [...new Set(answers)], cookies: document.cookie };
+      },
+      { at: origin, elsewhere: other, token: TOKEN },
+    );
+    expect(tried).toEqual({ answers: ["refused"], cookies: "" });
+    const kept = await page.context().cookies();
+    expect(kept.filter(({ name }) => name === "planted")).toEqual([]);
+    // What it sees of its own requests holds none of it either.
+    expect(await run("hostile", "cat 8000.log")).not.toContain("of-the-server");
+  });
+
+  it("in a frame of another preview's cannot be read by it", async () => {
+    const other = await serve(
+      "private",
+      8001,
+      'response.setHeader("content-type", "text/html"); response.end("<p id=secret>secret</p>");',
+    );
+    await open(await expose("hostile", 8000));
+    const read = await page.evaluate(async (url) => {
+      const frame = document.body.appendChild(document.createElement("iframe"));
+      frame.src = url;
+      await new Promise((resolve) => frame.addEventListener("load", resolve));
+      try {
+        return frame.contentWindow?.document.body.textContent ?? "nothing";
+      } catch (error) {
+        return (error as Error).name;
+      }
+    }, other);
+    expect(["SecurityError", "nothing"]).toContain(read);
+  });
+});
+
+describe("from a sandbox", () => {
+  it("no preview on this machine can be reached, of another or its own", async () => {
+    const url = await expose("private", 8000);
+    const said = await run("hostile", `curl -sS -m 20 ${url}; curl -sS -m 20 --noproxy '*' ${url}; true`);
+    expect(said).not.toContain("the other sandbox");
+  });
+});
+
+it("curl shows a preview as it is", async () => {
+  const url = await expose("private", 8000);
+  expect(execFileSync("curl", ["-sS", "--noproxy", "*", url], { encoding: "utf8" })).toBe(
+    "the other sandbox",
+  );
+});

@@ -1,0 +1,224 @@
+/** Which host names lead to previews, and what pages of previews may ask of the server. */
+import { env } from "cloudflare:workers";
+import * as fc from "fast-check";
+import { beforeAll, describe, expect, it } from "vitest";
+import { type Env, parseConfig } from "../../../src/shared/config.ts";
+import { makeToken, readLabel, writeLabel } from "../../../src/shared/preview-address.ts";
+import { namesOddHost } from "../../../src/auth/redirects.ts";
+import { actorName } from "../../../src/shared/names.ts";
+import { actorOf, inActor, owner } from "../support.ts";
+import { expose, exposer, PREVIEW_HOST, visit } from "./support.ts";
+
+const config = parseConfig({ ...(env as Env), PREVIEW_HOST });
+let label: string;
+let address: { port: number; actor: string; token: string };
+
+beforeAll(async () => {
+  const actor = await actorName("addressed", "owner");
+  address = { port: 8000, actor, token: (await makeToken(8000, actor, config)) ?? "" };
+  label = writeLabel(address);
+});
+
+describe("a label", () => {
+  it("is read as it was written", async () => {
+    expect(await readLabel(label, config)).toEqual(address);
+  });
+
+  it("with any character changed is none", async () => {
+    const characters = "abcdefghijklmnopqrstuvwxyz0123456789-";
+    await fc.assert(
+      fc.asyncProperty(fc.nat(label.length - 1), fc.constantFrom(...characters), async (at, character) => {
+        fc.pre(label[at] !== character);
+        const changed = label.slice(0, at) + character + label.slice(at + 1);
+        expect(await readLabel(changed, config)).toBeUndefined();
+      }),
+    );
+  });
+
+  it("with any field of another's is none", async () => {
+    const actor = await actorName("other", "owner");
+    const other = { port: 8001, actor, token: (await makeToken(8001, actor, config)) ?? "" };
+    for (const field of ["port", "actor", "token"] as const)
+      expect(await readLabel(writeLabel({ ...address, [field]: other[field] }), config)).toBeUndefined();
+  });
+
+  it("of another server, or of one whose key has changed, is none", async () => {
+    for (const LINK_KEY of ["another key of the server's".replaceAll(" ", "-"), "0123456789abcdef-key"])
+      expect(await readLabel(label, parseConfig({ ...(env as Env), LINK_KEY }))).toBeUndefined();
+  });
+
+  it("is no longer than 63 characters and has a token of 98 bits or more, for every name and port", async () => {
+    const names = fc.stringMatching(/^[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?$/);
+    await fc.assert(
+      fc.asyncProperty(names, fc.integer({ min: 1024, max: 65_535 }), async (name, port) => {
+        const actor = await actorName(name, "owner");
+        const token = (await makeToken(port, actor, config)) ?? "";
+        const written = writeLabel({ port, actor, token });
+        expect(written.length).toBeLessThanOrEqual(63);
+        expect(token.length).toBeGreaterThanOrEqual(name.length <= 14 ? 25 : 19);
+        expect(await readLabel(written, config)).toEqual({ port, actor, token });
+      }),
+    );
+  });
+
+  it("has another token each time", async () => {
+    const tokens = await Promise.all(
+      Array.from({ length: 100 }, () => makeToken(8000, address.actor, config)),
+    );
+    expect(new Set(tokens).size).toBe(100);
+  });
+});
+
+describe("a host name that somebody made up", () => {
+  const zeros = "0".repeat(25);
+  const names: [string, (label: string) => string][] = [
+    ["another token", (given) => `${given.slice(0, -25)}${zeros}`],
+    ["no token", (given) => given.slice(0, -26)],
+    ["a name below", (given) => `a.${given}`],
+    ["a port in front", (given) => `1${given}`],
+    ["capitals", (given) => given.toUpperCase()],
+    ["a dash more", (given) => `${given}-`],
+    ["nothing of ours", () => "www"],
+    ["the server's name", () => "mcp"],
+    ["an underscore", (given) => given.replace("-", "_")],
+    ["percent signs", (given) => `%41${given}`],
+  ];
+
+  it.each(names)("with %s shows nothing, and makes no actor", async (what, make) => {
+    const response = await visit(`https://${make(label)}.${PREVIEW_HOST}/mcp`, {
+      method: "POST",
+      body: "{}",
+    });
+    // A host name is read without regard to case.
+    expect(response.status).toBe(what === "capitals" ? 410 : 404);
+    expect(response.headers.get("www-authenticate")).toBeNull();
+  });
+
+  it("has made none", async () => {
+    const stub = await actorOf("never-made");
+    const wrong = label.replace("addressed", "never-made");
+    await visit(`https://${wrong}.${PREVIEW_HOST}/`);
+    expect(await inActor("never-made", (_actor, { storage }) => storage.kv.get("owner"))).toBeUndefined();
+    expect(stub).toBeDefined();
+  });
+});
+
+describe("a page of a preview", () => {
+  const origins = () => [
+    `https://${label}.${PREVIEW_HOST}`,
+    `https://www.${PREVIEW_HOST}`,
+    `http://${label}.localhost:8787`,
+    `http://a.${label}.localhost:8787`,
+  ];
+  const LIST = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list" });
+
+  it("cannot call the server, not even with a token or where its origin is named", async () => {
+    for (const server of ["https://sandbox.example", "http://localhost:8787", "http://127.0.0.1:8787"])
+      for (const path of ["/mcp", "/", "/execute", "/authorize"])
+        for (const origin of origins()) {
+          const headers = {
+            origin,
+            authorization: "Bearer test-owner-token",
+            "content-type": "application/json",
+            accept: "application/json, text/event-stream",
+          };
+          const variables = { ALLOWED_ORIGINS: origin };
+          const response = await visit(server + path, { method: "POST", headers, body: LIST }, variables);
+          expect(response.status).toBe(403);
+          expect(response.headers.get("access-control-allow-origin")).toBeNull();
+          const preflight = await visit(server + path, { method: "OPTIONS", headers: { origin } }, variables);
+          expect(preflight.headers.get("access-control-allow-origin")).toBeNull();
+        }
+  });
+
+  it("is not met by the server's own routes under a name of its own", async () => {
+    for (const origin of origins())
+      for (const path of ["/mcp", "/health", "/authorize", "/.well-known/oauth-authorization-server"]) {
+        const response = await visit(origin + path);
+        expect(response.status).toBeGreaterThanOrEqual(404);
+        expect(await response.text()).toMatch(/preview/);
+      }
+  });
+
+  it("gets no client's code: its host is none to redirect to", () => {
+    for (const origin of origins())
+      expect(namesOddHost(JSON.stringify({ redirect_uris: [`${origin}/callback`] }), config)).toBe(true);
+    expect(namesOddHost(JSON.stringify({ redirect_uris: ["http://localhost:1/callback"] }), config)).toBe(
+      false,
+    );
+    expect(namesOddHost(JSON.stringify({ redirect_uris: ["http://app.localhost:1/"] }), config)).toBe(false);
+  });
+});
+
+describe("on this machine", () => {
+  it("an address is below localhost, at the server's port, and leads to the preview", async () => {
+    const body = JSON.stringify({
+      jsonrpc: "2.0",
+      id: 1,
+      method: "tools/call",
+      params: { name: "expose_port", arguments: { sandbox: "addressed", port: 8000 } },
+    });
+    const headers = {
+      host: "127.0.0.1:8787",
+      authorization: "Bearer test-owner-token",
+      "content-type": "application/json",
+      accept: "application/json, text/event-stream",
+    };
+    const answer = await visit(
+      "http://127.0.0.1:8787/mcp",
+      { method: "POST", headers, body },
+      { PREVIEW_HOST: undefined },
+    );
+    const said = await answer.text();
+    const [url = ""] = /http:[^\s"\\]+/.exec(said) ?? [];
+    expect(url).toMatch(/^http:\/\/8000-addressed-[a-z2-7]{16}-[a-z0-9]{25}\.localhost:8787\/$/);
+    expect((await visit(url, {}, { PREVIEW_HOST: undefined })).status).toBe(503);
+    await owner.call("destroy_sandbox", { sandbox: "addressed" });
+  });
+});
+
+describe("PREVIEW_HOST", () => {
+  const problem = (PREVIEW: string, PUBLIC_ORIGIN?: string) => {
+    try {
+      parseConfig({ ...(env as Env), PREVIEW_HOST: PREVIEW, PUBLIC_ORIGIN });
+      return "";
+    } catch (error) {
+      return String(error);
+    }
+  };
+
+  it.each(["preview.example", "a.b.example:8443", "localhost:8787", "PREVIEW.example"])(
+    "may be %s",
+    (host) => {
+      expect(problem(host)).toBe("");
+    },
+  );
+
+  it.each([
+    "https://preview.example",
+    "*.example",
+    "a b",
+    "a.workers.dev",
+    "127.0.0.1",
+    "[::1]",
+    "a/b",
+    "u@a.example",
+  ])("may not be %s", (host) => {
+    expect(problem(host)).toContain("PREVIEW_HOST must be a host name");
+  });
+
+  it("is neither the server's own host nor one above it", () => {
+    const words = "PREVIEW_HOST must not be the host of PUBLIC_ORIGIN";
+    expect(problem("example.com", "https://mcp.example.com")).toContain(words);
+    expect(problem("mcp.example.com", "https://mcp.example.com")).toContain(words);
+    expect(problem("preview.example.com", "https://mcp.example.com")).toBe("");
+    expect(problem("example.com", "https://example.com.other")).toBe("");
+  });
+});
+
+it("exposes by the same key as before when asked again", async () => {
+  const url = await expose({ sandbox: "addressed", port: 8000 });
+  const [written = ""] = new URL(url).hostname.split(".");
+  expect(await readLabel(written, config)).toMatchObject({ port: 8000 });
+  await exposer.call("destroy_sandbox", { sandbox: "addressed" });
+});

@@ -1,0 +1,314 @@
+/** Previews of servers in real sandboxes. */
+import { describe, expect, it } from "vitest";
+import { evict, inActor, killContainer, owner, principal, sh, until } from "../support.ts";
+import {
+  expose,
+  exposer,
+  next,
+  openSocket,
+  PAGE,
+  PREVIEW_HOST,
+  printed,
+  startServer,
+  visit,
+} from "./support.ts";
+
+const sandbox = "shown";
+
+/** What the server was told of a request. */
+async function told(url: string, init: RequestInit = {}) {
+  const response = await visit(url, init);
+  return (await response.json()) as { method: string; url: string; headers: Record<string, string> };
+}
+
+describe("a preview", () => {
+  it("shows a server that listens on loopback alone, by an address of its own", async () => {
+    await startServer(sandbox, 8000);
+    const result = await exposer.call("expose_port", { sandbox, port: 8000 });
+    expect(result.isError).toBe(false);
+    const url = new URL(String(result.structured.url));
+    expect(url.host).toMatch(/^8000-shown-[a-z2-7]{16}-[a-z0-9]{25}\.preview\.example$/);
+    expect(url.host.split(".")[0]?.length).toBeLessThanOrEqual(63);
+    expect(result.text).toContain(`url: ${url.href}`);
+    const lifetime = Date.parse(String(result.structured.expires_at)) - Date.now();
+    expect(Math.round(lifetime / 60_000)).toBe(60);
+    expect(await told(`${url.href}a%20b/../c?d=e`)).toMatchObject({ method: "GET", url: "/c?d=e" });
+  });
+
+  it("keeps its address when its port is exposed again, and has another after it was closed", async () => {
+    const first = await expose({ sandbox, port: 8000 });
+    expect(await expose({ sandbox, port: 8000, expires_seconds: 7200 })).toBe(first);
+    const closed = await exposer.call("expose_port", { sandbox, port: 8000, expose: false });
+    expect(closed.structured).toMatchObject({ exposed: false });
+    expect(closed.text).toBe("Port 8000 of sandbox shown is not exposed any more.");
+    const gone = await visit(first, PAGE);
+    expect(gone.status).toBe(410);
+    expect(await gone.text()).toContain("This preview has ended");
+    const second = await expose({ sandbox, port: 8000 });
+    expect(second).not.toBe(first);
+    expect((await visit(first)).status).toBe(410);
+    expect((await visit(second)).status).toBe(200);
+  });
+
+  it("tells a server that it is called localhost, and where its visitor came", async () => {
+    const url = await expose({ sandbox, port: 8000 });
+    const { origin, host } = new URL(url);
+    const { headers } = await told(url, {
+      headers: {
+        origin,
+        referer: `${origin}/before?a=b`,
+        cookie: "a=1; b=2",
+        authorization: "Bearer theirs",
+      },
+    });
+    expect(headers).toMatchObject({
+      host: "localhost:8000",
+      origin: "http://localhost:8000",
+      referer: "http://localhost:8000/before?a=b",
+      "x-forwarded-host": host,
+      "x-forwarded-proto": "https",
+      cookie: "a=1; b=2",
+      authorization: "Bearer theirs",
+    });
+    expect((await told(url, { headers: { origin: "https://other.example" } })).headers.origin).toBe(
+      "https://other.example",
+    );
+  });
+
+  it("passes no token and no cookie of the server's into a sandbox, nor its own token", async () => {
+    const url = await expose({ sandbox, port: 8000 });
+    const ours: Record<string, string>[] = [
+      { authorization: "Bearer test-owner-token" },
+      { authorization: `bearer owner:${"a".repeat(16)}:${"b".repeat(32)}` },
+      { cookie: "__Host-sandbox-mcp-a=1; kept=1; sandbox-mcp-b=2; CF_Authorization=3" },
+      { "cf-access-jwt-assertion": "4", "cf-access-client-secret": "5" },
+    ];
+    for (const headers of ours) {
+      const seen = (await told(url, { headers })).headers;
+      expect(seen.authorization).toBeUndefined();
+      expect(seen.cookie).toBe("cookie" in headers ? "kept=1" : undefined);
+      expect(Object.keys(seen).filter((name) => /cf-access|sandbox-mcp|engine/.test(name))).toEqual([]);
+    }
+  });
+
+  it("sets cookies for its own host alone, and nothing for its neighbours", async () => {
+    const url = await expose({ sandbox, port: 8000 });
+    const given = new URLSearchParams([
+      ["set-cookie", "a=1; Domain=preview.example; Path=/"],
+      ["set-cookie", "b=2; path=/; DOMAIN = .example;HttpOnly"],
+      ["clear-site-data", '"cookies"'],
+      ["strict-transport-security", "max-age=1; includeSubDomains"],
+      ["alt-svc", 'h3=":1"'],
+      ["x-robots-tag", "all"],
+      ["x-own", "kept"],
+    ]);
+    const { headers } = await visit(`${url}headers?${given}`);
+    expect(headers.getSetCookie()).toEqual(["a=1; Path=/", "b=2; path=/;HttpOnly"]);
+    for (const name of ["clear-site-data", "strict-transport-security", "alt-svc"])
+      expect(headers.get(name)).toBeNull();
+    expect(headers.get("x-robots-tag")).toBe("noindex, nofollow");
+    expect(headers.get("referrer-policy")).toBe("same-origin");
+    expect(headers.get("x-own")).toBe("kept");
+  });
+
+  it("leads back to itself where the server redirects to localhost, and follows nothing", async () => {
+    const url = await expose({ sandbox, port: 8000 });
+    const rows: [string, string][] = [
+      ["http://localhost:8000/a?b#c", `${url}a?b#c`],
+      ["http://127.0.0.1:8000", url.slice(0, -1)],
+      ["/a", "/a"],
+      ["http://localhost:80001/a", "http://localhost:80001/a"],
+      ["http://localhost:8001/a", "http://localhost:8001/a"],
+      ["http://localhost:8000.evil.example/", "http://localhost:8000.evil.example/"],
+      ["https://other.example/", "https://other.example/"],
+    ];
+    for (const [to, location] of rows) {
+      const response = await visit(`${url}redirect?to=${encodeURIComponent(to)}`, { redirect: "manual" });
+      expect(response.status).toBe(302);
+      expect(response.headers.get("location")).toBe(location);
+    }
+  });
+
+  it("streams both ways, and passes encoded bodies as they are", async () => {
+    const url = await expose({ sandbox, port: 8000 });
+    const stream = await visit(`${url}stream`);
+    const reader = stream.body?.getReader();
+    expect(new TextDecoder().decode((await reader?.read())?.value)).toBe("begun");
+    await reader?.cancel();
+    await until(async () => (await printed(sandbox, 8000)).includes("stream closed"));
+
+    const piece = new Uint8Array(65_536).fill(7);
+    const hash = new Uint8Array(
+      await crypto.subtle.digest("SHA-256", new Uint8Array(64 * piece.length).fill(7)),
+    );
+    let left = 64;
+    const body = new ReadableStream<Uint8Array>({
+      pull: (controller) => (left-- > 0 ? controller.enqueue(piece) : controller.close()),
+    });
+    const upload = await visit(`${url}upload`, { method: "PUT", body });
+    expect(await upload.text()).toBe(hash.toHex());
+
+    const zipped = await visit(`${url}gzip`);
+    expect(zipped.headers.get("content-encoding")).toBe("gzip");
+    expect(await zipped.text()).toBe("a".repeat(100_000));
+  });
+
+  it("carries WebSockets: text, bytes, subprotocol and close", async () => {
+    const url = await expose({ sandbox, port: 8000 });
+    const { origin } = new URL(url);
+    const offered = { origin, "sec-websocket-protocol": "vite-hmr" };
+    const { response, socket, greeting } = await openSocket(url, offered);
+    expect(response.headers.get("sec-websocket-protocol")).toBe("vite-hmr");
+    expect(JSON.parse(greeting)).toMatchObject({ host: "localhost:8000", origin: "http://localhost:8000" });
+    socket.send("echo");
+    expect(await next(socket)).toBe("echo");
+    socket.close(1000, "over");
+    await until(async () => (await printed(sandbox, 8000)).includes("closed"));
+  });
+
+  it("goes on with another actor", async () => {
+    const url = await expose({ sandbox, port: 8000 });
+    await evict(sandbox);
+    expect((await visit(url)).status).toBe(200);
+    expect(await expose({ sandbox, port: 8000 })).toBe(url);
+  });
+
+  it("of an IPv6 server, and of a sandbox with the longest name, works", async () => {
+    const long = "a-name-of-20-letters";
+    await startServer(long, 54_321, "::1");
+    const url = await expose({ sandbox: long, port: 54_321 });
+    expect(new URL(url).hostname.split(".")[0]).toMatch(
+      /^54321-a-name-of-20-letters-[a-z2-7]{16}-[a-z0-9]{19}$/,
+    );
+    expect((await visit(url)).status).toBe(200);
+    await owner.call("destroy_sandbox", { sandbox: long });
+  });
+});
+
+describe("a server that does not answer", () => {
+  it("is waited for by a page that loads itself again, and shown once it is there", async () => {
+    const url = await expose({ sandbox, port: 8010 });
+    const page = await visit(url, PAGE);
+    expect(page.status).toBe(503);
+    expect(page.headers.get("refresh")).toBe("1");
+    expect(page.headers.get("x-robots-tag")).toBe("noindex, nofollow");
+    expect(await page.text()).toContain("Waiting for the program");
+    const script = await visit(url, { method: "POST", body: "a" });
+    expect(script.status).toBe(503);
+    expect(await script.text()).toContain("Nothing listens on this port of the sandbox yet.");
+    await startServer(sandbox, 8010);
+    expect((await visit(url, PAGE)).status).toBe(200);
+  });
+
+  it("is said to have ended when it answered before", async () => {
+    const url = await expose({ sandbox, port: 8010 });
+    expect((await visit(url)).status).toBe(200);
+    await sh(sandbox, "pkill -f 'server.js 8010'");
+    await until(async () => (await visit(url)).status !== 200);
+    await evict(sandbox);
+    const page = await visit(url, PAGE);
+    expect(page.status).toBe(502);
+    expect(page.headers.get("refresh")).toBe("1");
+    expect(await page.text()).toContain("What listened on this port of the sandbox has ended");
+  });
+});
+
+describe("a preview ends", () => {
+  it("at its expiry, with what is under way", async () => {
+    await startServer("brief", 8000);
+    const url = await expose({ sandbox: "brief", port: 8000, expires_seconds: 3 });
+    const over = next((await openSocket(url)).socket);
+    const reader = (await visit(`${url}stream`)).body?.getReader();
+    await reader?.read();
+    expect(await over).toMatch(/^closed/);
+    await expect(reader?.read()).rejects.toThrow();
+    const gone = await visit(url, PAGE);
+    expect(gone.status).toBe(410);
+    expect(gone.headers.get("refresh")).toBeNull();
+    expect((await exposer.call("list_sandboxes")).text).not.toContain(url);
+  });
+
+  it("when it is closed, with what is under way", async () => {
+    const url = await expose({ sandbox: "brief", port: 8000 });
+    const over = next((await openSocket(url)).socket);
+    await exposer.call("expose_port", { sandbox: "brief", port: 8000, expose: false });
+    expect(await over).toMatch(/^closed/);
+    const again = await exposer.call("expose_port", { sandbox: "brief", port: 8000, expose: false });
+    expect(again.text).toBe("Port 8000 of sandbox brief is not exposed.");
+  });
+
+  it("with its container, which its open tab does not bring back", async () => {
+    const url = await expose({ sandbox: "brief", port: 8000 });
+    await killContainer("brief");
+    await until(async () => (await visit(url)).status === 410);
+    expect(await (await visit(url, PAGE)).text()).toContain("The sandbox of this preview has stopped");
+    expect(await inActor("brief", (_actor, { container }) => container?.running)).toBe(false);
+    // The next container is another one.
+    await startServer("brief", 8000);
+    expect((await visit(url)).status).toBe(410);
+    expect((await visit(await expose({ sandbox: "brief", port: 8000 }))).status).toBe(200);
+  });
+
+  it("with its sandbox, which its open tab does not bring back", async () => {
+    const url = await expose({ sandbox: "brief", port: 8000 });
+    await owner.call("destroy_sandbox", { sandbox: "brief" });
+    for (const init of [PAGE, {}, { headers: { upgrade: "websocket" } }])
+      expect((await visit(url, init)).status).toBe(410);
+    expect(await inActor("brief", (_actor, { container }) => container?.running)).toBe(false);
+    expect((await exposer.call("list_sandboxes")).text).not.toMatch(/^brief:/m);
+    await startServer("brief", 8000);
+    expect((await visit(url)).status).toBe(410);
+    await owner.call("destroy_sandbox", { sandbox: "brief" });
+  });
+});
+
+describe("expose_port", () => {
+  it.each([3000, 8671])("refuses port %i, which is the server's own", async (port) => {
+    const result = await exposer.call("expose_port", { sandbox, port });
+    expect(result.isError).toBe(true);
+    expect(result.text).toContain(`Port ${port} of a sandbox is the server's own and cannot be exposed.`);
+  });
+
+  it.each([0, -1, 80, 1023, 65_536, 1.5, "8000"])("takes no port %j", async (port) => {
+    expect((await exposer.call("expose_port", { sandbox, port })).isError).toBe(true);
+  });
+
+  it("says what is missing where no previews can be shown", async () => {
+    const nowhere = await owner.call("expose_port", { sandbox, port: 8000 });
+    expect(nowhere.isError).toBe(true);
+    expect(nowhere.text).toContain("PREVIEW_HOST is not set");
+  });
+
+  it("needs sandbox:exec, and its address is listed for who has that alone", async () => {
+    const url = await expose({ sandbox, port: 8000 });
+    const mine = await exposer.call("list_sandboxes");
+    expect(mine.text).toMatch(new RegExp(`port 8000 is exposed until \\S+Z: ${url}`));
+    const reader = (await principal("preview-reader", ["sandbox:read"])).with({ PREVIEW_HOST });
+    expect((await reader.send("expose_port", { port: 8000 })).status).toBe(403);
+  });
+
+  it("bounds how many ports one sandbox has exposed", async () => {
+    for (let port = 9000; port < 9018; port++) await expose({ sandbox, port });
+    const refused = await exposer.call("expose_port", { sandbox, port: 9100 });
+    expect(refused.isError).toBe(true);
+    expect(refused.text).toContain("20 ports of this sandbox are exposed already");
+    // One that is exposed can be renewed.
+    await expose({ sandbox, port: 9000 });
+    for (let port = 9000; port < 9018; port++)
+      await exposer.call("expose_port", { sandbox, port, expose: false });
+  });
+
+  it("shows nobody another principal's sandbox", async () => {
+    const other = (await principal("other-exposer")).with({ PREVIEW_HOST });
+    const theirs = new URL(await expose({ sandbox, port: 8000 }, other));
+    const mine = new URL(await expose({ sandbox, port: 8000 }));
+    expect(theirs.hostname).not.toBe(mine.hostname);
+    expect((await visit(theirs)).status).toBe(503);
+    // Another's token behind one's own name, and one's own behind another's.
+    const [, token = ""] = /-([a-z0-9]+)\./.exec(theirs.hostname) ?? [];
+    const swapped = mine.hostname.replace(/-[a-z0-9]+\./, `-${token}.`);
+    expect((await visit(`https://${swapped}/`)).status).toBe(404);
+    expect((await other.call("list_sandboxes")).text).not.toContain(mine.hostname);
+    await other.call("destroy_sandbox", { sandbox });
+  });
+});

@@ -1,5 +1,5 @@
+import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import { z } from "zod";
-const SANDBOXD_PORT = 8671;
 import type { Config } from "../shared/config.ts";
 import { ToolError } from "../shared/errors.ts";
 import { actorName } from "../shared/names.ts";

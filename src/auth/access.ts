@@ -4,18 +4,18 @@ import type { AccessConfig } from "../shared/sign-in-config.ts";
 
 export interface AccessIdentity {
   subject: string;
-  /** For the page alone; the subject is who they are. */
+  /** Shown on the page; the identity is the subject. */
   email: string;
 }
 
 type KeySet = ReturnType<typeof createRemoteJWKSet>;
 
-/** The team's keys by their URL: fetched when first needed, and again when a key is new. */
+/** The team's signing keys by their URL. They are fetched on first use, and again when an assertion names an unknown key. */
 const keySets = new Map<string, KeySet>();
 
 /**
- * Who Access says sent the request; undefined when it does not say, or not for this application, or no longer.
- * A service token is nobody's: it has no subject.
+ * The person whom Access names as the sender; undefined without a valid, unexpired assertion for this application.
+ * A service token has no subject, so it names nobody.
  * @throws when the team's keys cannot be fetched
  */
 export async function accessIdentity(
@@ -42,7 +42,7 @@ export async function accessIdentity(
   }
 }
 
-/** Whether it is the assertion that is wrong, rather than the keys that could not be had. */
+/** Whether the assertion is at fault, and not the fetching of the keys. */
 function isRefusal(error: unknown): boolean {
   return (
     error instanceof errors.JOSEError &&

@@ -1,4 +1,4 @@
-/** `/authorize`: the person at the browser says who they are and whether a client may act for them. */
+/** `/authorize`: people sign in and approve or deny what an OAuth client asks for. */
 import {
   AuthorizationError,
   authorizationErrorRedirect,
@@ -18,16 +18,16 @@ import { knownScopes, type Scope, SCOPES } from "../shared/principal.ts";
 import { hasGoodHost } from "./redirects.ts";
 import { bytesOf, StoreError } from "./store.ts";
 
-/** The longest authorization request taken, and the longest form, in characters and bytes. */
-const MAX_SEARCH = 8192;
-const MAX_FORM = 16 * 1024;
+/** The longest query of an authorization request. */
+const MAX_SEARCH_CHARACTERS = 8192;
+const MAX_FORM_BYTES = 16 * 1024;
 
-/** The key-value store takes no key longer than 512 bytes, and a client's id is part of one unless it is a URL. */
-const MAX_CLIENT_ID = 256;
+/** A client's id that is no URL becomes part of a key, and the store takes keys of at most 512 bytes. */
+const MAX_CLIENT_ID_BYTES = 256;
 
-/** One request to these pages, with what all of its handling needs. */
+/** The context of a request to these pages. */
 interface PageContext extends RequestContext {
-  /** As the OAuth provider wants it: at the issuer, with the cookies under the names it gave them. */
+  /** As the OAuth provider expects it: addressed to the issuer, with the cookies under the names that it gave them. */
   request: Request;
   oauth: OAuth;
 }
@@ -37,7 +37,7 @@ export function serveAuthorize(request: Request, oauth: OAuth, context: RequestC
   return respond(request, oauth, context, request.method === "POST" ? decide : show);
 }
 
-/** Where GitHub sends the browser back. */
+/** The URL to which GitHub sends the browser back. */
 export function serveGitHubCallback(
   request: Request,
   oauth: OAuth,
@@ -67,7 +67,7 @@ async function show(context: PageContext): Promise<Response> {
   const { search, searchParams } = new URL(request.url);
   checkForm(search, searchParams);
   const asked = await oauthAPI(oauth, context).parseAuthRequest(request);
-  // A client's document is not seen when it registers, since it does not.
+  // A client known by a metadata document never registers, so its redirect URI is checked here.
   if (!hasGoodHost(asked.redirectUri, context.config))
     throw new AuthorizationError("invalid_request", { description: "Invalid redirect URI" });
   checkChallenge(asked);
@@ -76,7 +76,7 @@ async function show(context: PageContext): Promise<Response> {
   return consent(context, asked, offeredScopes(asked), new Headers());
 }
 
-/** Shows the page for `asked` under a handle of its own, which only this browser can use, once. */
+/** Shows the page for `asked`. Its form carries a new handle that works once, and in this browser only. */
 async function consent(
   context: PageContext,
   asked: AuthRequest,
@@ -169,7 +169,7 @@ async function complete(
   await registrationsOf(context.env)?.approved(asked.clientId);
   const { redirectTo } = await oauthAPI(context.oauth, context).completeAuthorization({
     request: asked,
-    // The provider keeps its colons for itself.
+    // The provider separates the parts of its keys by colons.
     userId: encodeURIComponent(principal),
     metadata: { via },
     scope: [...scopes],
@@ -179,24 +179,26 @@ async function complete(
   return seeOther(redirectTo, headers);
 }
 
-/** What can be granted of what was asked for; everything when nothing was, and `offline_access` asks for nothing here. */
+/** The scopes to offer: the known ones that the client asked for, or all when it asked for none. `offline_access` does not count. */
 function offeredScopes({ scope }: AuthRequest): readonly Scope[] {
   const asked = scope.filter((name) => name !== "offline_access");
   return asked.length === 0 ? SCOPES : knownScopes(asked);
 }
 
-/** RFC 6749 section 3.1: no parameter twice; which of two would count is how checks are got round. */
+/** RFC 6749 section 3.1 forbids repeated parameters: a check that reads one of two can be bypassed with the other. */
 function checkForm(search: string, parameters: URLSearchParams): void {
   const names = Array.from(parameters.keys()).filter((name) => name !== "resource");
   const client = parameters.get("client_id") ?? "";
   const problem =
-    (search.length > MAX_SEARCH && "The request is too long.") ||
+    (search.length > MAX_SEARCH_CHARACTERS && "The request is too long.") ||
     (new Set(names).size < names.length && "A parameter is there twice.") ||
-    (bytesOf(client) > MAX_CLIENT_ID && !client.startsWith("https://") && "The client is not known here.");
+    (bytesOf(client) > MAX_CLIENT_ID_BYTES &&
+      !client.startsWith("https://") &&
+      "The client is not known here.");
   if (problem) throw new AuthorizationError("invalid_request", { description: problem });
 }
 
-/** The provider lets confidential clients do without PKCE; nobody does here. */
+/** PKCE is required of every client; the provider would let confidential ones do without. */
 function checkChallenge(asked: AuthRequest): void {
   if (/^[\w-]{43}$/.test(asked.codeChallenge ?? "")) return;
   throw refusal(asked, "invalid_request", "A code_challenge of method S256 is required.");
@@ -208,8 +210,8 @@ function refusal(asked: AuthRequest, code: "invalid_request" | "invalid_scope", 
 }
 
 /**
- * What went wrong, said to the person. Even where the redirect URI is good, the browser is not sent there by itself:
- * anybody can register a client, and would have made this server a stepping stone to a site of theirs.
+ * Tells the person what went wrong. The browser is not redirected to the client, not even to a valid redirect URI: since
+ * anybody can register a client, that would be an open redirect.
  */
 function explain(context: PageContext, error: unknown): Promise<Response> {
   const again = new URL(context.request.url);
@@ -254,7 +256,7 @@ function explain(context: PageContext, error: unknown): Promise<Response> {
 
 async function readForm(request: Request): Promise<URLSearchParams> {
   const type = request.headers.get("content-type")?.split(";")[0]?.trim().toLowerCase();
-  const read = type === "application/x-www-form-urlencoded" && (await readLimited(request, MAX_FORM));
+  const read = type === "application/x-www-form-urlencoded" && (await readLimited(request, MAX_FORM_BYTES));
   if (read && "text" in read) return new URLSearchParams(read.text);
   throw new AuthorizationError("invalid_request", { description: "The form cannot be read." });
 }

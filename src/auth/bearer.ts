@@ -1,4 +1,4 @@
-/** Tokens in the Authorization header: the static ones of the configuration, and those that OAuth clients were given. */
+/** Authentication by the Authorization header: with static tokens of the configuration, or with OAuth access tokens. */
 import type { Refusal } from "../shared/responses.ts";
 import type { Config } from "../shared/config.ts";
 import { PROCESS_LOOKUP_LIMITER, rateLimited, tooOften } from "../shared/limiter.ts";
@@ -8,7 +8,7 @@ import { tokenUnchecked, unauthorized } from "./challenge.ts";
 import { isTokenShaped, metadataURL, type OAuth, oauthFor, type ResourcePath, tokenHolder } from "./oauth.ts";
 import { OWNER_ID, type Principal, SCOPES, tokenPrincipalID } from "../shared/principal.ts";
 
-/** A token that would be accepted: the digest to compare with, and who it makes of the caller. */
+/** A static token that is accepted, as its digest, and the principal it stands for. */
 interface Candidate {
   sha256: ArrayBuffer | Uint8Array;
   principal: Principal;
@@ -16,9 +16,9 @@ interface Candidate {
 
 /**
  * Who sent the request, by its `Authorization: Bearer` header and nothing else: a token in the URL or in the body is
- * not looked at (RFC 6750 sections 2.2 and 2.3 are optional, and URLs end up in logs). A static token is settled here
- * and costs no look-up; only what an OAuth client could have been given is looked up.
- * @param paths the resources whose OAuth tokens count, the one to be named in a challenge first
+ * not read (RFC 6750 sections 2.2 and 2.3 are optional, and URLs end up in logs). A static token costs no read of the
+ * store; only a token in the form of OAuth's is looked up there.
+ * @param paths the resources whose OAuth tokens count; a challenge names the first
  */
 export async function authenticate(
   request: Request,
@@ -57,14 +57,14 @@ export async function isOwnAuthorization(header: string, config: Config): Promis
   return isTokenShaped(token) || (await principalOf(token, await candidatesOf(config))) !== undefined;
 }
 
-/** OAuth tokens that were good a moment ago, and until when (milliseconds since the epoch) that is worth something. */
-const goodLately = new Map<string, number>();
-const LATELY_MS = 600_000;
-const MOST_GOOD = 1000;
+/** OAuth tokens that were valid when last looked up, each with the time until which it is exempt from the limit on guesses. */
+const validUntil = new Map<string, number>();
+const EXEMPT_MS = 600_000;
+const MAX_EXEMPT = 1000;
 
 /**
- * The holder of an OAuth token. Each look-up reads the store, which costs: an address has so many a minute, beside those
- * of tokens that are known to be good, so that a flood of guesses keeps nobody out who is in.
+ * The holder of an OAuth token. A look-up reads the store, which costs money, so an address has a limited number of them a
+ * minute. Tokens that were valid lately are exempt: a flood of guesses does not lock out clients that are signed in.
  */
 async function lookedUp(
   token: string,
@@ -75,18 +75,18 @@ async function lookedUp(
 ): Promise<Principal | Refusal | undefined> {
   if (!isTokenShaped(token)) return undefined;
   const limiter = context.env.RATE_LIMITER ?? PROCESS_LOOKUP_LIMITER;
-  const isKnown = (goodLately.get(token) ?? 0) > Date.now();
+  const isKnown = (validUntil.get(token) ?? 0) > Date.now();
   if (!isKnown && (await tooOften(limiter, `address:${addressOf(request)}`))) return rateLimited();
   const holder = await tokenHolder(oauth, token, paths, context);
   if (holder === "unavailable") return tokenUnchecked();
-  goodLately.delete(token);
+  validUntil.delete(token);
   if (!holder) return undefined;
-  if (goodLately.size >= MOST_GOOD) goodLately.clear();
-  goodLately.set(token, Date.now() + LATELY_MS);
+  if (validUntil.size >= MAX_EXEMPT) validUntil.clear();
+  validUntil.set(token, Date.now() + EXEMPT_MS);
   return holder;
 }
 
-/** Whether `token` is the server's own, in time that does not depend on how much of it is right. */
+/** Whether `token` is the server's own, compared in constant time. */
 export async function isServerToken(token: string, config: Config): Promise<boolean> {
   const { serverAuthToken } = config;
   if (serverAuthToken === undefined) return false;
@@ -104,7 +104,7 @@ function presentedToken(header: string | null): string | undefined {
   return /^[\x21-\x7e]+$/.test(credentials[1]) ? credentials[1] : "";
 }
 
-/** Every candidate is compared, by digest, in time that depends on their number alone. */
+/** Compares every candidate, by digest and in constant time. */
 async function principalOf(token: string, candidates: readonly Candidate[]): Promise<Principal | undefined> {
   const digest = await sha256(token);
   let match: Principal | undefined;
@@ -117,7 +117,7 @@ async function principalOf(token: string, candidates: readonly Candidate[]): Pro
 
 const known = new WeakMap<Config, Promise<Candidate[]>>();
 
-/** Worked out once per configuration: it is on the path of every request. */
+/** Computed once per configuration, because every request needs it. */
 function candidatesOf(config: Config): Promise<Candidate[]> {
   const candidates = known.get(config) ?? digestTokens(config);
   known.set(config, candidates);

@@ -1,4 +1,4 @@
-/** The refusals of RFC 6750: what was wrong, and in `WWW-Authenticate` what would be right. */
+/** The refusals of RFC 6750, with their challenge in `WWW-Authenticate`. */
 import { json, type Refusal } from "../shared/responses.ts";
 import type { RefusalReason } from "../shared/log.ts";
 import { missingScopes, type Scope, SCOPES } from "../shared/principal.ts";
@@ -7,9 +7,9 @@ import type { Caller } from "../shared/request-context.ts";
 const REALM = "sandbox-mcp";
 
 /**
- * 401. The challenge names `invalid_token` only when a token came with the request: without one, RFC 6750 section 3.1
- * asks for the bare scheme, and clients take an error code as a reason to throw their token away.
- * @param metadata where the way to a token is described (RFC 9728 section 5.1); undefined when OAuth is off
+ * 401. The challenge names `invalid_token` only when the request carried a token. Without one, RFC 6750 section 3.1 asks
+ * for a challenge without an error code, and a client that sees one throws its token away.
+ * @param metadata the URL of the resource's metadata (RFC 9728 section 5.1); undefined when OAuth is off
  */
 export function unauthorized(reason: RefusalReason, message: string, metadata?: string): Refusal {
   const presented = reason === "invalid_token";
@@ -43,14 +43,14 @@ export function insufficientScope(
   return { reason: "insufficient_scope", response: json(body, 403, { "www-authenticate": header }) };
 }
 
-/** 503: whether the token is good could not be found out, so the client keeps it and comes back. */
+/** 503: the token could not be looked up. Any other status would make the client throw it away. */
 export function tokenUnchecked(): Refusal {
   const message = "The token could not be checked just now. Try again in a few seconds.";
   const response = json({ error: "Service Unavailable", message }, 503, { "retry-after": "5" });
   return { reason: "token_check_failed", response };
 }
 
-/** Every value is ours and free of quotes and backslashes, so a quoted string needs no escape. */
+/** No value contains a quote or a backslash, so none needs escaping. */
 function challenge(parameters: Record<string, string | undefined>): string {
   const all = Object.entries({ realm: REALM, ...parameters }).filter(([, value]) => value !== undefined);
   return `Bearer ${all.map(([name, value]) => `${name}="${value}"`).join(", ")}`;

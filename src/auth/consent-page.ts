@@ -1,4 +1,4 @@
-/** What people see when a client asks for access: who asks, where the answer goes, what it may do, and who they are. */
+/** The consent page: which client asks, where the browser goes next, which scopes it gets, and how to sign in. */
 import type { ConsentDescription } from "@cloudflare/workers-oauth-provider";
 import { type HTML, markup, plain } from "./html.ts";
 import { AUTHORIZE_PATH } from "./paths.ts";
@@ -12,21 +12,21 @@ const MEANING: Record<Scope, string> = {
   "tasks:run": "Hand whole tasks to a coding agent, which spends on the server's model account",
 };
 
-/** The name of a client proves nothing about who listens on a port of this computer. */
+/** Any program may listen on a port of this computer, whatever name the client gives itself. */
 const ON_THIS_COMPUTER = markup`, a program on this computer. Go on only if you have just started to connect it yourself.`;
 
 export interface Consent {
   description: ConsentDescription;
   /** This server's origin. */
   issuer: string;
-  /** The query of the authorization request, with its question mark: the form carries it so that one can start again. */
+  /** The query of the authorization request, with its question mark. The form carries it, so that one can start again. */
   search: string;
   handle: string;
   headers: Headers;
   offered: readonly Scope[];
   ticked: readonly Scope[];
   methods: readonly OpenMethod[];
-  /** On a phone the focus is not set: it would scroll who asks out of sight, and a keyboard would cover the rest. */
+  /** On a phone no field has the focus: the keyboard would cover the page, and the client's name scroll out of sight. */
   onPhone: boolean;
   problem?: Problem;
 }
@@ -40,7 +40,7 @@ export interface OpenMethod {
   origin?: string;
 }
 
-/** What was wrong with the form as it was sent. */
+/** What was wrong with the form that was sent. */
 export interface Problem {
   at: SignInMethod | "scopes";
   message: string;
@@ -115,7 +115,7 @@ secret SERVER_AUTH_TOKEN.</p>
   }
 }
 
-/** A page that says what went wrong, with a way on where there is one. */
+/** A page that says what went wrong, with a link to go on where there is one. */
 export function messagePage(
   title: string,
   message: string,
@@ -131,7 +131,7 @@ ${way && markup`<p><a class="button plain" href="${way.href}" rel="noreferrer">$
   return page(title, body, { status, headers });
 }
 
-/** The way back to the client with an error: a link to click, never a redirect of ours. */
+/** The link back to the client with an error. The person follows it; the server never redirects there. */
 export function wayBack(redirectTo: string): { href: string; label: string } {
   return { href: redirectTo, label: `Go back to ${hostOf(redirectTo)}` };
 }
@@ -140,7 +140,7 @@ function hostOf(uri: string): string {
   return new URL(uri).host || uri;
 }
 
-/** The CSP source of a redirect URI. The grammar of sources has no IPv6 addresses, so those get their scheme. */
+/** The CSP source that allows a redirect URI. CSP cannot express IPv6 addresses, so for those it is the scheme. */
 function formTarget(redirectURI: string): string {
   const { protocol, host, hostname } = new URL(redirectURI);
   return hostname === "" || hostname.startsWith("[") ? protocol : `${protocol}//${host}`;

@@ -1,4 +1,4 @@
-/** What OAuth clients ask for themselves: metadata, registration, tokens, revocation. */
+/** The endpoints that OAuth clients call by themselves: metadata, registration, tokens, revocation. */
 import { json } from "../shared/responses.ts";
 import { log, logError } from "../shared/log.ts";
 import type { RequestContext } from "../shared/request-context.ts";
@@ -9,17 +9,17 @@ import { namesOddHost } from "./redirects.ts";
 import { type Revoked, watched } from "./revocation.ts";
 import { bytesOf, StoreError } from "./store.ts";
 
-/** The largest token request, and the largest registration, which is kept as long as it is. Bytes. */
-const MAX_BODY = 64 * 1024;
-const MAX_REGISTRATION = 16 * 1024;
+const MAX_BODY_BYTES = 64 * 1024;
+/** Smaller, because the store keeps a registration whole. */
+const MAX_REGISTRATION_BYTES = 16 * 1024;
 
-/** The key-value store takes no key over 512 bytes, and these become part of one; those given out are a third as long. */
+/** Parameters that become part of a key, of which the store takes 512 bytes. Those that the server issues are a third as long. */
 const KEY_PARTS = ["code", "refresh_token", "token", "client_id"];
-const MAX_KEY_PART = 360;
+const MAX_KEY_PART_BYTES = 360;
 
 const UNAVAILABLE = "What this needs could not be looked up just now. Try again in a few seconds.";
 
-/** The request under the public origin: what stands before the Worker may know it by another. */
+/** The request as addressed to the public origin. A proxy in front of the Worker may use another one. */
 export function atIssuer(request: Request, { issuer }: OAuth): Request {
   const { pathname, search, origin } = new URL(request.url);
   return origin === issuer ? request : new Request(`${issuer}${pathname}${search}`, request);
@@ -37,7 +37,7 @@ export async function serveResourceMetadata(
   return answer ?? json({ error: "Not found" }, 404);
 }
 
-/** What the authorization server answers by itself: its metadata (RFC 8414), registration, tokens, revocation. */
+/** The metadata of the authorization server (RFC 8414), registration, tokens and revocation. */
 export async function serveAuthorizationServer(
   request: Request,
   oauth: OAuth,
@@ -46,7 +46,7 @@ export async function serveAuthorizationServer(
   const route = new URL(request.url).pathname;
   const read =
     request.method === "POST"
-      ? await readLimited(request, route === REGISTRATION_PATH ? MAX_REGISTRATION : MAX_BODY)
+      ? await readLimited(request, route === REGISTRATION_PATH ? MAX_REGISTRATION_BYTES : MAX_BODY_BYTES)
       : { text: undefined };
   if ("problem" in read) {
     const [status, error_description] = UNREADABLE[read.problem];
@@ -104,18 +104,18 @@ export async function serveAuthorizationServer(
   return response;
 }
 
-/** Anybody can register clients: of those that nobody approved, the oldest make room for a new one. */
+/** Anybody can register clients, so their number is bounded: the oldest that nobody approved make room for a new one. */
 async function keepWithinBounds(registration: Response, context: RequestContext): Promise<void> {
   const { client_id } = await registration.json<{ client_id: string }>();
   const { OAUTH_KV } = providerEnv(context);
   const forgotten = (await registrationsOf(context.env)?.registered(client_id)) ?? [];
-  // Nobody has approved these, so there is nothing of theirs but this.
+  // A client that nobody approved has no grants and no tokens to delete.
   await Promise.all(forgotten.map((client) => OAUTH_KV?.delete(`client:${client}`)));
 }
 
-/** A client known by its metadata document has that document's URL for an id, which is no part of a key. */
+/** The id of a client with a metadata document is the document's URL, which does not become part of a key. */
 function isTooLong(name: string, value: string): boolean {
-  return bytesOf(value) > (name === "client_id" && value.startsWith("https://") ? 2048 : MAX_KEY_PART);
+  return bytesOf(value) > (name === "client_id" && value.startsWith("https://") ? 2048 : MAX_KEY_PART_BYTES);
 }
 
 const UNREADABLE = {
@@ -123,7 +123,7 @@ const UNREADABLE = {
   too_large: [413, "The request is too large"],
 } as const;
 
-/** The body as text, or why there is none: it is over `limit` bytes, or did not come whole. */
+/** The body as text, or why it cannot be read. @param limit in bytes */
 export async function readLimited(
   request: Request,
   limit: number,
@@ -137,7 +137,7 @@ export async function readLimited(
       chunks.push(chunk);
     }
   } catch {
-    // Chunks that are none, or a client that left in the middle.
+    // Malformed chunks, or a client that disconnected.
     return { problem: "broken" };
   }
   return { text: await new Blob(chunks).text() };

@@ -3,21 +3,21 @@ import { z } from "zod";
 import { GITHUB_LOGIN, type GitHubConfig } from "../shared/sign-in-config.ts";
 import { gitHubOrgRule, gitHubUserRule } from "./grant-policy.ts";
 
-/** In milliseconds, for each request to GitHub. */
-const TIMEOUT = 10_000;
+/** For each request to GitHub. */
+const TIMEOUT_MS = 10_000;
 
-/** What GitHub answered cannot be used, or nothing came. */
+/** GitHub did not answer, or its answer cannot be used. */
 export class GitHubError extends Error {
   override readonly name = "GitHubError";
 }
 
 export interface GitHubAccount {
-  /** Survives a change of the login, which another account can then take. */
+  /** Stays the same when the login changes; another account can then take the old login. */
   id: number;
   login: string;
 }
 
-/** Where the browser goes to sign in. `state` and the verifier bind what comes back to this browser and this server. */
+/** The URL at which the person signs in. `state` and the verifier bind the callback to this browser and this server. */
 export async function gitHubSignInURL(
   github: GitHubConfig,
   { state, verifier, redirectURI }: { state: string; verifier: string; redirectURI: string },
@@ -48,7 +48,7 @@ export async function gitHubAccount(
     redirect_uri: redirectURI,
     code_verifier: verifier,
   });
-  // An error comes with status 200, too. What could not be sent back in a header is no token.
+  // GitHub reports errors with status 200, too. A token must fit into a header.
   const answer = await ask(`${github.url}/login/oauth/access_token`, { method: "POST", body });
   const granted = await read(answer, z.object({ access_token: z.string().regex(/^[\x21-\x7e]+$/) }));
   const user = await ask(`${github.apiURL}/user`, {}, granted.access_token);
@@ -57,8 +57,8 @@ export async function gitHubAccount(
 }
 
 /**
- * By what rule of the configuration the account may sign in; undefined when by none. A login on the list counts only for
- * the account that had it when it first came: `pinned` keeps that, since GitHub gives a login away once it is free.
+ * The rule of the configuration by which the account may sign in, or why there is none. A login on the list stands for the
+ * account that first signed in with it, which `pinned` stores: GitHub gives a login away once it is free.
  * @throws {GitHubError}
  */
 export async function gitHubRule(
@@ -70,7 +70,7 @@ export async function gitHubRule(
   if (github.users.has(byID)) return { rule: gitHubUserRule(byID) };
   const login = account.login.toLowerCase();
   let reassigned = false;
-  // Entries by number stand in the same list.
+  // The list has `id:<number>` entries too.
   if (GITHUB_LOGIN.test(login) && github.users.has(login)) {
     const key = `github-login:${login}`;
     const owner = await pinned.get(key);
@@ -84,10 +84,10 @@ export async function gitHubRule(
   return { refused: reassigned ? "login_reassigned" : "not_allowed" };
 }
 
-/** An invitation that was not accepted is a membership in state `pending`. */
+/** Whether the account is an active member. An invitation that was not accepted is a membership in state `pending`. */
 async function isMember(github: GitHubConfig, org: string, token: string): Promise<boolean> {
   const answer = await ask(`${github.apiURL}/user/memberships/orgs/${org}`, {}, token);
-  // 403 is also what an organisation answers that has not approved this application.
+  // 403 also stands for an organisation that has not approved this OAuth app.
   if (answer.status === 404 || answer.status === 403) return false;
   return (await read(answer, z.object({ state: z.string() }))).state === "active";
 }
@@ -100,7 +100,12 @@ async function ask(url: string, init: RequestInit, token?: string): Promise<Resp
   });
   if (token !== undefined) headers.set("authorization", `Bearer ${token}`);
   try {
-    return await fetch(url, { ...init, headers, redirect: "manual", signal: AbortSignal.timeout(TIMEOUT) });
+    return await fetch(url, {
+      ...init,
+      headers,
+      redirect: "manual",
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
   } catch (error) {
     throw new GitHubError("GitHub cannot be reached", { cause: error });
   }

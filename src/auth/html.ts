@@ -1,4 +1,4 @@
-/** HTML that cannot be broken out of: every value put into a template is escaped unless it is HTML itself. */
+/** HTML templates that escape every value except HTML itself. */
 
 export class HTML {
   readonly text: string;
@@ -10,7 +10,10 @@ export class HTML {
 
 type Value = HTML | string | number | false | undefined | readonly Value[];
 
-/** A template of HTML. (Not called `html`: a formatter takes that for leave to move its white space.) False and undefined put in nothing, a list its parts. */
+/**
+ * A template of HTML. False and undefined render as nothing, a list as its items. It is not called `html` because
+ * formatters change the white space of templates of that name.
+ */
 export function markup(strings: TemplateStringsArray, ...values: Value[]): HTML {
   return new HTML(String.raw({ raw: strings }, ...values.map(rendered)));
 }
@@ -23,18 +26,18 @@ function rendered(value: Value): string {
 }
 
 /**
- * A name somebody gave themselves, in a form that cannot pretend to be something else on the page: one line of at most
- * `limit` characters, without control characters and without those that turn the direction of writing or stand for nothing
- * seen. Empty when nothing of it can be seen.
+ * A name that somebody chose for themselves, made safe to show: one line of at most `limit` characters, without control,
+ * bidirectional and invisible characters, so that it cannot pass for other text of the page. Empty when nothing visible is
+ * left.
  */
 export function plain(name: string, limit = 60): string {
   const line = name
     .replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zl}\p{Zp}\p{Cs}]/gu, " ")
-    // Blanks that are letters and symbols: fillers of Hangul, the empty braille pattern, the null notehead.
+    // Invisible characters that Unicode counts as letters and symbols: Hangul fillers, the empty braille pattern, the null notehead.
     .replace(/[\u115f\u1160\u3164\uffa0\u2800\u{1d159}]/gu, " ")
     .replace(/\s+/g, " ")
     .trim();
-  // Marks and selectors of a variation are seen on something else alone.
+  // Combining marks and variation selectors are invisible without a character before them.
   if (!/[^\p{M}\p{Default_Ignorable_Code_Point}\s]/u.test(line)) return "";
   const characters = Array.from(line);
   return characters.length > limit ? `${characters.slice(0, limit - 1).join("")}…` : line;

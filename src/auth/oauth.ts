@@ -1,4 +1,4 @@
-/** OAuth 2.1: the authorization server and the two resources it guards, as `@cloudflare/workers-oauth-provider` has them. */
+/** OAuth 2.1: the authorization server and its two resources, built on `@cloudflare/workers-oauth-provider`. */
 import {
   GrantType,
   OAuthAuthorizationServer,
@@ -39,7 +39,7 @@ const grantSchema = z.preprocess(
 export type GrantProps = z.infer<typeof grantSchema>;
 
 export interface OAuth {
-  /** The origin all its URLs are under. */
+  /** The origin of all its URLs. */
   issuer: string;
   server: OAuthAuthorizationServer<ProviderEnv>;
   resources: ReadonlyMap<ResourcePath, OAuthResourceServer<ProviderEnv, Principal>>;
@@ -50,13 +50,13 @@ interface ProviderEnv extends Env {
   context: RequestContext;
 }
 
-/** Takes the name of a failed check from the provider's answer to the log; it never leaves the server. */
+/** Carries the name of a failed check from the provider to the log. It is removed before the response is sent. */
 export const CHECK_HEADER = "x-failed-check";
 
-/** On loopback the origin is whatever name the caller used, so only the last one is kept. */
+/** The last one built for a configuration. On loopback the origin is the name that the caller used, so it may change. */
 const built = new WeakMap<Config, OAuth>();
 
-/** OAuth as it is for this request, or why there is none. */
+/** The OAuth server for this request, or why OAuth is off. */
 export function oauthFor(request: Request, { env, config }: RequestContext): OAuth | { off: string } {
   const last = built.get(config);
   if (last && config.publicOrigin) return last;
@@ -68,7 +68,7 @@ export function oauthFor(request: Request, { env, config }: RequestContext): OAu
     };
   }
   const url = config.publicOrigin ? new URL(config.publicOrigin) : namedOrigin(request);
-  // The provider takes no name below `localhost` for the machine itself.
+  // The provider does not count names below `localhost` as loopback.
   const loopback = url !== undefined && isLoopback(url) && !url.hostname.endsWith(".localhost");
   if (!url || (!config.publicOrigin && !loopback)) return { off: "PUBLIC_ORIGIN is not set" };
   if (url.protocol !== "https:" && !loopback) return { off: "PUBLIC_ORIGIN is not an https origin" };
@@ -83,14 +83,14 @@ export function metadataURL({ issuer }: OAuth, path: ResourcePath): string {
   return `${issuer}${METADATA_PATH}${path === "/" ? "" : path}`;
 }
 
-/** Whether this server can have issued such a token: for another nothing is looked up. */
+/** Whether the token has the form of those that this server issues. Others are not looked up. */
 export function isTokenShaped(token: string): boolean {
   return /^[^:]{1,300}:[\w-]{16}:[\w-]{32}$/.test(token);
 }
 
 /**
- * Whose access token this is at one of `paths`; undefined when it is nobody's there, expired, revoked, or of a grant
- * whose rule no longer stands.
+ * The principal of an access token that is valid at one of `paths`; undefined for one that is unknown there, expired,
+ * revoked, or of a grant whose rule is no longer in force.
  * @returns `unavailable` when the token could not be looked up
  */
 export async function tokenHolder(
@@ -108,7 +108,7 @@ export async function tokenHolder(
   return undefined;
 }
 
-/** What an authorization page needs of the provider. */
+/** The provider's functions for the authorization page. */
 export function oauthAPI({ server }: OAuth, context: RequestContext): OAuthHelpers {
   return server.getOAuthApi(providerEnv(context));
 }
@@ -123,14 +123,14 @@ function build(issuer: string, config: Config, loopback: boolean): OAuth {
   const server = new OAuthAuthorizationServer<ProviderEnv>({
     issuer,
     resources: RESOURCE_PATHS.map(resource),
-    // For clients older than resource indicators, which all connect here.
+    // For clients that predate resource indicators; all of them connect to this path.
     defaultResource: resource("/mcp"),
     authorizeEndpoint: AUTHORIZE_PATH,
     tokenEndpoint: TOKEN_PATH,
     clientRegistrationEndpoint: REGISTRATION_PATH,
     scopesSupported: [...SCOPES],
-    // On loopback the document would be fetched from inside the user's own network, at anybody's wish; so it would
-    // from there behind a public origin, which is why the local platform's configuration switches this off.
+    // The server fetches the document before anybody signed in. On loopback that request would come from inside the
+    // user's network, so it is off there; the local platform's configuration switches it off behind a public origin, too.
     clientIdMetadataDocumentEnabled: config.clientMetadata ?? !loopback,
     accessTokenTTL: ACCESS_TOKEN_SECONDS,
     refreshTokenTTL: GRANT_SECONDS,
@@ -166,7 +166,7 @@ function build(issuer: string, config: Config, loopback: boolean): OAuth {
   return { issuer, server, resources };
 }
 
-/** The resource: publishes its metadata, and answers a request of ours with the principal behind its token. */
+/** A resource. Its handler answers a request with the principal of the token, which is how `tokenHolder` asks for it. */
 function guard(
   server: OAuthAuthorizationServer<ProviderEnv>,
   config: Config,

@@ -1,4 +1,4 @@
-/** The frame of every page people see: one column, no script, and headers that let the browser do nothing else. */
+/** The layout of every page: no script, and headers that forbid the browser everything that the page does not need. */
 import { HTML, markup } from "./html.ts";
 
 const STYLE = `
@@ -68,10 +68,10 @@ button:hover, .button:hover { filter: brightness(1.08); }
 .warn { color: var(--warn); background: var(--warn-back); }
 `;
 
-/** The style's hash, for the policy; worked out once. */
+/** The style's hash, which the policy names; computed once. */
 let styleHash: string | undefined;
 
-/** The page. `formTargets` are the sources beside our own to which its form may lead, redirects included. */
+/** @param options `formTargets` are the CSP sources, beside this server, to which the form may lead, redirects included */
 export async function page(
   title: string,
   body: HTML,
@@ -79,7 +79,7 @@ export async function page(
     status = 200,
     formTargets = [] as readonly string[],
     headers = new Headers(),
-    /** Whether a form goes into two columns where there is room. */
+    /** Whether a form has two columns where there is room. */
     wide = false,
   } = {},
 ): Promise<Response> {
@@ -87,7 +87,7 @@ export async function page(
   const policy = [
     "default-src 'none'",
     `style-src 'sha256-${styleHash}'`,
-    // Chromium holds the redirects that answer a form to this, too.
+    // Chromium applies this to the redirects after a form, too.
     `form-action ${["'self'", ...formTargets].join(" ")}`,
     "frame-ancestors 'none'",
     "base-uri 'none'",
@@ -96,7 +96,7 @@ export async function page(
   headers.set("content-security-policy", policy.join("; "));
   headers.set("x-frame-options", "DENY");
   headers.set("cache-control", "no-store");
-  // Not "no-referrer": with it a browser says `Origin: null` when it sends the form.
+  // With "no-referrer", a browser would send the form with `Origin: null`.
   headers.set("referrer-policy", "same-origin");
   headers.set("cross-origin-resource-policy", "same-origin");
   headers.set("permissions-policy", "camera=(), geolocation=(), microphone=()");

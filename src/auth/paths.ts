@@ -1,7 +1,7 @@
-/** Where OAuth's parts are; the resources' metadata is under `METADATA_PATH`, at the path of each. */
+/** The paths of OAuth. The metadata of a resource is at `METADATA_PATH` followed by the path of the resource. */
 export const AUTHORIZE_PATH = "/authorize";
 export const GITHUB_CALLBACK_PATH = "/authorize/github";
-/** Tokens, and their revocation. */
+/** Issues tokens and revokes them. */
 export const TOKEN_PATH = "/oauth/token";
 export const REGISTRATION_PATH = "/oauth/register";
 export const METADATA_PATH = "/.well-known/oauth-protected-resource";

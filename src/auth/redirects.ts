@@ -1,20 +1,20 @@
-/** The hosts that a redirect URI may name. */
+/** Which hosts a redirect URI may have. */
 import type { Config } from "../shared/config.ts";
 import { previewLabel } from "../shared/preview-address.ts";
 
 /**
- * Whether the host is a name or an address, and no preview's: what runs in a sandbox is to get no token. URLs of the web
- * allow more in a host (`a;sandbox`, `*`, `a,b`), which no name of DNS has, and which would be a directive of its own in
- * the policy of the page that lets its form lead there.
+ * Whether the host is a DNS name or an address, and not that of a preview, where code of a sandbox would get the token.
+ * The URL standard allows other characters (`a;sandbox`, `*`, `a,b`), which would inject directives into the
+ * Content-Security-Policy of the consent page, since that names the host.
  */
 export function hasGoodHost(redirectURI: string, config: Config): boolean {
   const url = new URL(redirectURI);
-  // Other schemes can be registered, and are sent nothing.
+  // Clients may register other schemes, but the provider sends no code to them.
   if (!/^https?:$/.test(url.protocol)) return true;
   return /^(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])$/.test(url.hostname) && previewLabel(url, config) === undefined;
 }
 
-/** Whether a registration, as it was sent, names a redirect URI with another host. What cannot be read is not judged here. */
+/** Whether a registration request names a redirect URI with any other host. The provider refuses what is not valid JSON. */
 export function namesOddHost(registration: string, config: Config): boolean {
   let uris: unknown;
   try {

@@ -1,6 +1,6 @@
 /**
- * What a revocation really revoked. The provider answers 200 whatever becomes of it (RFC 7009 section 2.2), so it is read
- * off the store: which record went, and what was in it when the provider looked whose it is.
+ * What a revocation request revoked, for the log. The provider answers 200 whether or not it revoked anything (RFC 7009
+ * section 2.2), so its reads and deletions in the store are observed instead.
  */
 import { z } from "zod";
 import { SIGN_IN_METHODS, type SignInMethod } from "../shared/principal.ts";
@@ -8,7 +8,7 @@ import { SIGN_IN_METHODS, type SignInMethod } from "../shared/principal.ts";
 export interface Revoked {
   principal: string;
   client: string;
-  /** Absent when its grant is gone meanwhile. */
+  /** Absent when the grant no longer exists. */
   via?: SignInMethod;
   scope: string;
 }
@@ -24,7 +24,7 @@ const tokenRecord = z.object({
   grant: z.object({ clientId: z.string(), scope: z.array(z.string()) }),
 });
 
-/** `store` as it is, and beside it what was revoked of it by what used it. */
+/** `store`, which behaves as before, and a function that tells what its user revoked in it. */
 export function watched(store: KVNamespace) {
   const read = new Map<string, unknown>();
   const deleted: string[] = [];
@@ -42,7 +42,7 @@ export function watched(store: KVNamespace) {
   });
 
   async function revoked(): Promise<Revoked | undefined> {
-    // A grant's tokens go before it, and were read by nobody.
+    // The tokens of a grant are deleted before the grant, without being read.
     const key = deleted.find((name) => name.startsWith("grant:")) ?? deleted[0];
     const [kind, user = "", id = ""] = key?.split(":") ?? [];
     if (key === undefined) return undefined;

@@ -51,7 +51,7 @@ export async function identify(
   if (decision === "owner") return owner(form.get("token") ?? "", request, context);
   const { access } = context.config;
   const identity = decision === "access" && access ? await vouchedFor(request, context) : undefined;
-  // Who the page said they were is who they must be: they may have changed accounts since.
+  // The person may have changed accounts since the page told them who they are.
   if (access && identity && form.get("who") === identity.email) {
     return { principal: `access:${identity.subject}`, via: "access", rule: accessRule(access) };
   }
@@ -97,7 +97,7 @@ async function vouchedFor(request: Request, context: RequestContext): Promise<Ac
   }
 }
 
-/** @returns where to send the browser; `headers` get the cookie that ties the way back to it */
+/** @returns the URL to send the browser to; the cookie that binds the callback to this browser is added to `headers` */
 export async function startGitHub(
   github: GitHubConfig,
   api: OAuthHelpers,

@@ -3,7 +3,7 @@ import { randomInt } from "node:crypto";
 import { afterEach, describe, expect, it } from "vitest";
 import { alive, type Process, processes, survivors, tree } from "../setup/processes.ts";
 import { type Server, startServer } from "../setup/server.ts";
-import { callTool } from "./mcp.ts";
+import { callTool } from "../setup/tool.ts";
 
 /** What the project promises for a killed server, milliseconds. */
 const GONE_WITHIN = 2000;

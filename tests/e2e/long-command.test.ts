@@ -5,7 +5,8 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { AGENT_CLIENTS, type Script } from "../setup/agent-clients.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
-import { runIDIn, tool } from "../setup/tool.ts";
+import { idIn } from "../setup/mcp-client.ts";
+import { tool } from "../setup/tool.ts";
 
 const COMMAND = "echo begun; sleep 70; echo all over";
 
@@ -39,7 +40,7 @@ async function outcome(name: string, sandbox: string, wait_seconds: number | und
     if (answers.length > 9 || answer?.includes("all over")) return undefined;
     const wait = wait_seconds === undefined ? {} : { wait_seconds };
     if (answer?.includes("get_result"))
-      return { name: "get_result", args: { id: runIDIn({ text: answer }), ...wait } };
+      return { name: "get_result", args: { id: idIn({ text: answer }), ...wait } };
     // As a model does that has no id: again.
     return { name: "run_command", args: { command: COMMAND, sandbox, ...wait } };
   };

@@ -16,9 +16,9 @@ import {
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { npmStart, repository, type Server, startServer } from "../setup/server.ts";
-import { post, tool } from "../setup/tool.ts";
-import { callTool } from "./mcp.ts";
+import { npmStart, repository, type Server, startServer, TOKEN } from "../setup/server.ts";
+import { MCPClient } from "../setup/mcp-client.ts";
+import { callTool, tool } from "../setup/tool.ts";
 
 const isRoot = process.getuid?.() === 0;
 /** Of nobody, where this user may give files away. */
@@ -28,11 +28,12 @@ const OTHER = "the-token-of-another-principal";
 let directory: string;
 let server: Server;
 
-const instructions = async (url: string, token?: string) => {
+const instructions = async (url: string, token = TOKEN) => {
   const clientInfo = { name: "test", version: "1" };
   const params = { protocolVersion: "2025-06-18", capabilities: {}, clientInfo };
-  const response = await post(url, { jsonrpc: "2.0", id: 1, method: "initialize", params }, { token });
-  return JSON.parse(`"${/"instructions":"((?:[^"\\]|\\.)*)"/.exec(await response.text())?.[1]}"`) as string;
+  const client = new MCPClient(url, token);
+  const result = await client.result<{ instructions: string }>({ method: "initialize", params });
+  return result.instructions;
 };
 
 const run = (sandbox: string, command: string, token?: string) =>

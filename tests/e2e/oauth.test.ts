@@ -10,6 +10,7 @@ import { CLAUDE_CODE, claudeCode, claudeEnvironment } from "../setup/claude-code
 import { type Reply, startMessagesAPI, toolResults } from "../setup/messages-api.ts";
 import { Browser } from "../setup/oauth-client.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
+import { callTool } from "../setup/tool.ts";
 
 let server: Server;
 let home: string;
@@ -90,22 +91,7 @@ describe("Claude Code", () => {
   });
 
   it("and the same server takes a token in the next request", async () => {
-    const response = await fetch(server.url, {
-      method: "POST",
-      headers: {
-        authorization: `Bearer ${TOKEN}`,
-        "content-type": "application/json",
-        accept: "application/json, text/event-stream",
-      },
-      body: JSON.stringify({
-        jsonrpc: "2.0",
-        id: 1,
-        method: "tools/call",
-        params: { name: "list_sandboxes", arguments: {} },
-      }),
-    });
-    expect(response.status).toBe(200);
     // The owner's: what Claude Code used as the owner is there.
-    expect(await response.text()).toContain("default");
+    expect(await callTool(server.url, "list_sandboxes", {})).toContain("default");
   });
 });

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { outliveCommand } from "../setup/outlive.ts";
 import { processes, survivors, tree, type Process } from "../setup/processes.ts";
 import { startServer, type Server } from "../setup/server.ts";
-import { callTool } from "./mcp.ts";
+import { callTool } from "../setup/tool.ts";
 
 const other = randomBytes(24).toString("hex");
 let server: Server;

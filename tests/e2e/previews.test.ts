@@ -16,7 +16,7 @@ import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { launchChromium } from "../setup/chromium.ts";
 import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
-import { callTool } from "./mcp.ts";
+import { callTool } from "../setup/tool.ts";
 
 let directory: string;
 let server: Server;

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { processes } from "../setup/processes.ts";
 import { type Server, type ServerOptions, startServer } from "../setup/server.ts";
-import { callTool } from "./mcp.ts";
+import { callTool } from "../setup/tool.ts";
 
 const NAMES = ["numpy", "pandas", "matplotlib", "ipython"];
 const MODULES = ["numpy", "pandas", "matplotlib", "IPython"];

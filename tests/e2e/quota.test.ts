@@ -5,7 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Server, startServer } from "../setup/server.ts";
-import { tool, type ToolAnswer } from "../setup/tool.ts";
+import type { Result } from "../setup/mcp-client.ts";
+import { tool } from "../setup/tool.ts";
 
 const RUNS = 10;
 const SANDBOXES = 12;
@@ -32,7 +33,7 @@ beforeAll(async () => {
 });
 afterAll(() => server?.stop());
 
-interface Answer extends ToolAnswer {
+interface Answer extends Result {
   structured: {
     id?: string;
     runs?: { id: string; state: string }[];

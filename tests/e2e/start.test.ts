@@ -28,7 +28,8 @@ import {
   TOKEN,
   without,
 } from "../setup/server.ts";
-import { callTool } from "./mcp.ts";
+import { MCPClient } from "../setup/mcp-client.ts";
+import { callTool } from "../setup/tool.ts";
 
 const cleanUp: (() => unknown)[] = [];
 
@@ -78,10 +79,7 @@ function withoutNPM(text: string): string {
 }
 
 async function status(url: string, token: string): Promise<number> {
-  const accept = "application/json, text/event-stream";
-  const headers = { authorization: `Bearer ${token}`, "content-type": "application/json", accept };
-  const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list" });
-  return (await fetch(url, { method: "POST", body, headers })).status;
+  return (await new MCPClient(url, token).post({ method: "tools/list" })).status;
 }
 
 describe("the command line", () => {

@@ -5,10 +5,12 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { claudeCode } from "../setup/claude-code.ts";
 import { type MessagesAPI, toolResults } from "../setup/messages-api.ts";
+import { MCPClient } from "../setup/mcp-client.ts";
 import { survivors, tree } from "../setup/processes.ts";
 import { bash, playScenarios, say, use } from "../setup/scripted-agent.ts";
 import { type Server, type ServerOptions, startServer, TOKEN } from "../setup/server.ts";
-import { connectTaskClient } from "./task-client.ts";
+import { sleep } from "../setup/until.ts";
+import { TaskClient } from "./task-client.ts";
 
 let api: MessagesAPI;
 let stateDir: string;
@@ -66,13 +68,12 @@ async function claude(prompt: string): Promise<string> {
 
 describe("Claude Code as the client", () => {
   it("hands over a task, and another process of it gets the diff", async () => {
-    const client = await connectTaskClient(server.url);
+    const client = new TaskClient(server.url);
     await client.sh(
       "client",
       `git init -q /tmp/seed && cd /tmp/seed && printf 'def total(a, b):\\n    return a - b\\n' > sum.py &&
        git add -A && git -c user.name=a -c user.email=a@b commit -qm one && git clone -q --bare . /workspace/origin.git`,
     );
-    await client.close();
     expect(await claude("[[ask]] Fix it")).toContain("It goes on.");
     expect(seen[0]).toMatch(/Wait for it with get_result, id client\.[0-9a-z]{26}t/);
     expect(await claude("[[fetch]] Is it fixed?")).toContain("I have it.");
@@ -84,26 +85,10 @@ describe("Claude Code as the client", () => {
 describe("a client that goes away", () => {
   it("loses nothing", async () => {
     const gone = new AbortController();
-    const call = fetch(server.url, {
-      method: "POST",
-      signal: gone.signal,
-      headers: {
-        authorization: `Bearer ${TOKEN}`,
-        "content-type": "application/json",
-        accept: "application/json, text/event-stream",
-      },
-      body: JSON.stringify({
-        jsonrpc: "2.0",
-        id: 1,
-        method: "tools/call",
-        params: {
-          name: "execute_task",
-          arguments: { task: "[[fix]] again", sandbox: "client" },
-          _meta: { progressToken: "p" },
-        },
-      }),
-    }).then((response) => response.text());
-    const client = await connectTaskClient(server.url);
+    const task = { task: "[[fix]] again", sandbox: "client" };
+    const asked = { progressToken: "p", signal: gone.signal };
+    const call = new MCPClient(server.url, TOKEN).call("execute_task", task, asked);
+    const client = new TaskClient(server.url);
     const newest = async () => (await client.call("list_runs", { kind: "task", limit: 1 })).text;
     await expect.poll(newest, { timeout: 20_000 }).toContain("running");
     gone.abort();
@@ -111,20 +96,18 @@ describe("a client that goes away", () => {
     const id = (await newest()).split(" ")[0];
     const result = await client.call("get_result", { id });
     expect(result.text).toContain("Fixed the sum.");
-    await client.close();
   });
 });
 
 describe("a server killed in the middle of a task", () => {
   it("has the record after the next start, says what happened and what was said until then", async () => {
-    const client = await connectTaskClient(server.url);
+    const client = new TaskClient(server.url);
     const { fields } = await client.call("execute_task", { task: "[[wait]] x", wait_seconds: 0 });
     const log = async (from: typeof client) =>
       (await from.call("get_result", { id: fields.id, cursor: 0 })).text;
     await expect.poll(() => log(client), { timeout: 30_000 }).toContain("Bash: echo begun");
     // What was read is on disk a second later.
-    await new Promise((resolve) => setTimeout(resolve, 1500));
-    await client.close();
+    await sleep(1500);
     const all = tree(server.child.pid ?? 0);
     const agents = all.filter(({ command }) => command.startsWith("claude -p --output-format stream-json"));
     expect(agents).toHaveLength(1);
@@ -133,12 +116,11 @@ describe("a server killed in the middle of a task", () => {
     expect(await survivors(agents, 2000)).toEqual([]);
 
     server = await startServer(options);
-    const again = await connectTaskClient(server.url);
+    const again = new TaskClient(server.url);
     const result = await again.call("get_result", { id: fields.id });
     expect(result.text).toContain("state: lost");
     expect(result.text).toContain("went away while the server was down");
     expect(await log(again)).toContain("Bash: echo begun");
     expect((await again.call("list_runs", { kind: "task" })).text).toContain(`${fields.id} task lost`);
-    await again.close();
   });
 });

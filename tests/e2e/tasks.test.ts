@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { MessagesAPI } from "../setup/messages-api.ts";
 import { bash, playScenarios, say, type Scenario, use } from "../setup/scripted-agent.ts";
 import { type Server, startServer } from "../setup/server.ts";
-import { connectTaskClient, type TaskClient } from "./task-client.ts";
+import { TaskClient } from "./task-client.ts";
 
 const KEY = "sk-ant-the-real-key-0123456789";
 
@@ -124,11 +124,10 @@ beforeAll(async () => {
   server = await startServer({
     env: { ANTHROPIC_API_KEY: KEY, ANTHROPIC_UPSTREAM_URL: api.url, MAX_TASK_TOKENS: "150000" },
   });
-  client = await connectTaskClient(server.url);
+  client = new TaskClient(server.url);
 });
 
 afterAll(async () => {
-  await client?.close();
   await server?.stop();
   await api?.close();
 });
@@ -185,9 +184,8 @@ describe("a task in a fresh sandbox", () => {
   it("goes on when the caller does not wait, and is there for another process", async () => {
     const started = await client.call("execute_task", { task: "[[slow]] Say it slowly", wait_seconds: 0 });
     expect(started.fields).toMatchObject({ state: "running", next: expect.stringContaining("get_result") });
-    const other = await connectTaskClient(server.url);
+    const other = new TaskClient(server.url);
     const result = await other.call("get_result", { id: started.fields.id });
-    await other.close();
     expect(result.text).toContain("one two three four");
     expect(result.text).toContain("state: succeeded");
   });
@@ -439,9 +437,8 @@ describe("the credential", () => {
       ANTHROPIC_UPSTREAM_URL: api.url,
     };
     const other = await startServer({ env });
-    const otherClient = await connectTaskClient(other.url);
+    const otherClient = new TaskClient(other.url);
     const { fields } = await otherClient.call("execute_task", { task: "[[slow]] x" });
-    await otherClient.close();
     await other.stop();
     expect(fields.state).toBe("succeeded");
     for (const { headers } of api.requests.splice(before)) {

@@ -3,8 +3,9 @@ import { connect } from "node:net";
 import { beforeAll, describe, expect, it } from "vitest";
 import { survivors } from "../setup/processes.ts";
 import { TOKEN } from "../setup/server.ts";
-import { runIDIn } from "../setup/tool.ts";
-import { type Bed, pause, startBed, until } from "./support.ts";
+import { idIn } from "../setup/mcp-client.ts";
+import { sleep, until } from "../setup/until.ts";
+import { type Bed, startBed } from "./support.ts";
 
 let bed: Bed;
 beforeAll(async () => {
@@ -51,10 +52,10 @@ describe("client gone in the middle", () => {
         `POST /mcp HTTP/1.1\r\nHost: ${hostname}:${port}\r\nAuthorization: Bearer ${TOKEN}\r\nContent-Type: application/json\r\n` +
           `Accept: application/json, text/event-stream\r\nContent-Length: ${body.length}\r\n\r\n${body.slice(0, sent)}`,
       );
-      await pause(50);
+      await sleep(50);
       socket.resetAndDestroy();
     }
-    await pause(300);
+    await sleep(300);
     expect(await bed.sh("ls -A", { sandbox })).toBe("");
   });
 });
@@ -73,9 +74,9 @@ describe("server stopped by SIGTERM while 20 runs are going", () => {
     );
     for (const run of runs)
       await until(async () =>
-        (await bed.call("get_result", { id: runIDIn(run), cursor: 0, wait_seconds: 0 })).text.includes("\n."),
+        (await bed.call("get_result", { id: idIn(run), cursor: 0, wait_seconds: 0 })).text.includes("\n."),
       );
-    await pause(1500);
+    await sleep(1500);
     const all = bed.all();
     process.kill(
       all.find(({ command }) => /cli\/start\.ts/.test(command) && !/^(\/bin\/)?sh /.test(command))?.pid ?? 0,
@@ -85,7 +86,7 @@ describe("server stopped by SIGTERM while 20 runs are going", () => {
     expect(await survivors(all, 20_000)).toEqual([]);
     await bed.restart();
     for (const [index, run] of runs.entries()) {
-      const { text } = await bed.call("get_result", { id: runIDIn(run), wait_seconds: 0 });
+      const { text } = await bed.call("get_result", { id: idIn(run), wait_seconds: 0 });
       expect(text).toMatch(/state: lost[^]*went away while the server was down/);
       expect(text).toContain(`run ${index}\n.\n`);
     }

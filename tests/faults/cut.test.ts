@@ -13,8 +13,10 @@ import { freePort } from "../../cli/lock.ts";
 import { startWorker } from "../../cli/worker.ts";
 import { tree } from "../setup/processes.ts";
 import { repository, TOKEN } from "../setup/server.ts";
-import { type ToolAnswer, runIDIn, tool } from "../setup/tool.ts";
-import { LONG, pause } from "./support.ts";
+import { idIn, type Result } from "../setup/mcp-client.ts";
+import { tool } from "../setup/tool.ts";
+import { sleep } from "../setup/until.ts";
+import { LONG } from "./support.ts";
 
 /** A TCP proxy on loopback whose connections can be broken. The engine takes only what names its own address. */
 class FlakyProxy {
@@ -147,7 +149,7 @@ afterAll(async () => {
   for (const step of cleanUp.splice(0).toReversed()) await step();
 });
 
-const call = (name: string, args: Record<string, unknown>): Promise<ToolAnswer> => tool(url, name, args);
+const call = (name: string, args: Record<string, unknown>): Promise<Result> => tool(url, name, args);
 
 async function sh(sandbox: string, command: string, more: Record<string, unknown> = {}): Promise<string> {
   const answer = await call("run_command", { sandbox, command, ...more });
@@ -178,7 +180,7 @@ describe("control channel cut in the middle of a message", () => {
     await sh(sandbox, "true");
     const answer = call("run_command", { sandbox, command: "for i in {1..60}; do echo $i; sleep 0.1; done" });
     for (let cut = 0; cut < 3; cut++) {
-      await pause(1300);
+      await sleep(1300);
       proxy.cutAfter(50 * cut);
     }
     const { text, structured } = await answer;
@@ -253,7 +255,7 @@ describe("control channel cut in the middle of a message", () => {
       sandbox,
       code: "import time; print('begun', flush=True); time.sleep(4); print('end')",
     });
-    await pause(2500);
+    await sleep(2500);
     proxy.cut();
     const { text } = await answer;
     expect(text).toMatch(/state: lost[^]*connection to the sandbox broke/);
@@ -272,14 +274,14 @@ describe("control channel cut in the middle of a message", () => {
       }),
     );
     for (let round = 0; round < 4; round++) {
-      await pause(700);
+      await sleep(700);
       proxy.cutAfter(Math.floor(Math.random() * 3000));
     }
     proxy.cutAfter(Infinity);
     const expected = Array.from({ length: 40 }, (_, index) => `${index + 1}`).join("\n");
     for (const answer of await Promise.all(runs)) {
       expect(answer.text).not.toMatch(/Internal error|gone/);
-      const { text } = await call("get_result", { id: runIDIn(answer) });
+      const { text } = await call("get_result", { id: idIn(answer) });
       expect(text).toContain(expected);
       expect(text).not.toContain("state:");
     }

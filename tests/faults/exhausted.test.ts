@@ -3,8 +3,9 @@ import { readlinkSync } from "node:fs";
 import { beforeAll, describe, expect, it } from "vitest";
 import { findGroupParents } from "../../local/engine/limits.ts";
 import { processes } from "../setup/processes.ts";
-import { runIDIn } from "../setup/tool.ts";
-import { type Bed, LONG, startBed, until } from "./support.ts";
+import { idIn } from "../setup/mcp-client.ts";
+import { until } from "../setup/until.ts";
+import { type Bed, LONG, startBed } from "./support.ts";
 
 /** Without a control group nothing holds a sandbox's memory, and these would take the machine's. */
 const memoryIsHeld = (await findGroupParents()).some(({ controllers }) => controllers.includes("memory"));
@@ -117,7 +118,7 @@ describe("processes exhausted by a fork bomb", () => {
       const run = await bed.call(name, { sandbox, ...args, timeout_seconds: 8, wait_seconds: 0 });
       await until(() => inside().length > before + 40);
       await neighbourIsFine();
-      const { text } = await bed.call("get_result", { id: runIDIn(run), wait_seconds: 50 });
+      const { text } = await bed.call("get_result", { id: idIn(run), wait_seconds: 50 });
       expect(text).not.toMatch(/Internal error|Still running/);
       await neighbourIsFine();
       expect((await bed.call("destroy_sandbox", { sandbox })).text).toContain("destroyed");

@@ -1,7 +1,8 @@
 /** The control server of a sandbox hangs: it is stopped by SIGSTOP, for a while or for good. */
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
-import { runIDIn } from "../setup/tool.ts";
-import { type Bed, pause, startBed } from "./support.ts";
+import { idIn } from "../setup/mcp-client.ts";
+import { sleep, until } from "../setup/until.ts";
+import { type Bed, startBed } from "./support.ts";
 
 let bed: Bed;
 const stopped: number[] = [];
@@ -43,18 +44,19 @@ describe("runtime hung for a while (SIGSTOP, SIGCONT)", () => {
       code: "import time; time.sleep(2); print('ran'); 42",
       wait_seconds: 0,
     });
-    await pause(1000);
+    const printed = () => bed.call("get_result", { id: idIn(command), cursor: 0, wait_seconds: 0 });
+    await until(async () => (await printed()).text.includes("\n5\n"));
     const pid = await hang(sandbox);
     const during = [
       bed.call("run_command", { sandbox, session: "b", command: "echo waited >> once; cat once" }),
       bed.call("write_file", { sandbox, path: "a", content: "1", append: true }),
     ];
-    await pause(4000);
+    await sleep(4000);
     resume(pid);
-    expect((await bed.call("get_result", { id: runIDIn(command) })).text).toContain(
+    expect((await bed.call("get_result", { id: idIn(command) })).text).toContain(
       `${Array.from({ length: 30 }, (_, index) => index).join("\n")}\n`.trim(),
     );
-    expect((await bed.call("get_result", { id: runIDIn(code) })).text).toMatch(/ran[^]*42/);
+    expect((await bed.call("get_result", { id: idIn(code) })).text).toMatch(/ran[^]*42/);
     const [ran, written] = await Promise.all(during);
     expect(ran?.structured).toMatchObject({ state: "succeeded", stdout: "waited\n" });
     expect(written?.structured).toMatchObject({ size: 1 });
@@ -68,8 +70,8 @@ describe("runtime hung for good (SIGSTOP)", () => {
     const command = await bed.call("run_command", { sandbox, command: "echo before; sleep 60", ...limits });
     const sleeping = "import time; print('before', flush=True); time.sleep(60)";
     const code = await bed.call("run_code", { sandbox, code: sleeping, ...limits });
-    const printed = (run: typeof code) => bed.call("get_result", { id: runIDIn(run), wait_seconds: 0 });
-    for (const run of [command, code]) while (!(await printed(run)).text.includes("before")) await pause(50);
+    const printed = (run: typeof code) => bed.call("get_result", { id: idIn(run), wait_seconds: 0 });
+    for (const run of [command, code]) await until(async () => (await printed(run)).text.includes("before"));
     await hang(sandbox);
     const files = Promise.all([
       bed.call("list_files", { sandbox }),
@@ -79,8 +81,8 @@ describe("runtime hung for good (SIGSTOP)", () => {
     ]);
     const late = bed.call("run_command", { sandbox, session: "b", command: "true", timeout_seconds: 6 });
     const [first, second, third] = await Promise.all([
-      bed.call("get_result", { id: runIDIn(command), wait_seconds: 50 }),
-      bed.call("get_result", { id: runIDIn(code), wait_seconds: 50 }),
+      bed.call("get_result", { id: idIn(command), wait_seconds: 50 }),
+      bed.call("get_result", { id: idIn(code), wait_seconds: 50 }),
       late,
     ]);
     expect(first.text).toMatch(/state: timed_out[^]*did not confirm[^]*destroy_sandbox[^]*before/);
@@ -88,7 +90,7 @@ describe("runtime hung for good (SIGSTOP)", () => {
     expect(third.text).toMatch(/state: timed_out[^]*did not confirm[^]*destroy_sandbox/);
     for (const { text } of await files)
       expect(text).toMatch(/has not answered for \d\d s[^]*destroy_sandbox/);
-    expect((await bed.call("cancel_run", { id: runIDIn(command) })).text).toContain("state: timed_out");
+    expect((await bed.call("cancel_run", { id: idIn(command) })).text).toContain("state: timed_out");
     expect(await bed.sh("echo fine", { sandbox: "another" })).toBe("fine\n");
     expect((await bed.call("destroy_sandbox", { sandbox })).text).toContain("destroyed");
     expect(await bed.sh("echo afresh", { sandbox })).toBe("afresh\n");
@@ -98,9 +100,9 @@ describe("runtime hung for good (SIGSTOP)", () => {
     const sandbox = "hanging-too";
     const command = await bed.call("run_command", { sandbox, command: "sleep 60", wait_seconds: 0 });
     await hang(sandbox);
-    const { text } = await bed.call("cancel_run", { id: runIDIn(command) });
+    const { text } = await bed.call("cancel_run", { id: idIn(command) });
     expect(text).toMatch(/state: cancelled[^]*did not confirm[^]*destroy_sandbox/);
     await bed.call("destroy_sandbox", { sandbox });
-    expect((await bed.call("get_result", { id: runIDIn(command) })).text).toContain("state: cancelled");
+    expect((await bed.call("get_result", { id: idIn(command) })).text).toContain("state: cancelled");
   });
 });

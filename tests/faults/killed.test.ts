@@ -1,8 +1,9 @@
 /** A process of the server is killed in the middle of runs of each kind. */
 import { beforeAll, describe, expect, it } from "vitest";
 import { survivors } from "../setup/processes.ts";
-import { runIDIn } from "../setup/tool.ts";
-import { type Bed, pause, startBed, until } from "./support.ts";
+import { idIn } from "../setup/mcp-client.ts";
+import { sleep, until } from "../setup/until.ts";
+import { type Bed, startBed } from "./support.ts";
 
 /** Prints a number ten times a second, each once. */
 const COUNTING = "for ((i = 0; i < 3000; i++)); do echo $i; sleep 0.1; done";
@@ -27,7 +28,7 @@ async function busy(bed: Bed, sandbox: string) {
     wait_seconds: 0,
     timeout_seconds: 600,
   });
-  const ids = { command: runIDIn(command), code: runIDIn(code), ended: String(ended.structured.id) };
+  const ids = { command: idIn(command), code: idIn(code), ended: String(ended.structured.id) };
   for (const id of [ids.command, ids.code])
     await until(async () =>
       /\n12\n/.test((await bed.call("get_result", { id, cursor: 0, wait_seconds: 0 })).text),
@@ -56,7 +57,7 @@ describe.each(["workerd", "engine"] as const)(
       const ids = await busy(bed, "default");
       await bed.call("write_file", { path: "kept", content: "x" });
       const seen = { command: await counted(bed, ids.command), code: await counted(bed, ids.code) };
-      await pause(2500);
+      await sleep(2500);
       const all = bed.all();
       process.kill(bed.pid(role), "SIGKILL");
       expect(await survivors(all, 20_000)).toEqual([]);
@@ -112,7 +113,7 @@ describe("a sandbox killed in the middle of runs of each kind", () => {
     const next = await bed.call("run_command", { sandbox: "victim", command: "ls -A; echo works" });
     expect(next.structured).toMatchObject({ state: "succeeded", stdout: "works\n" });
     expect(next.text).toContain("The sandbox was restarted");
-    expect((await bed.call("get_result", { id: runIDIn(other), wait_seconds: 30 })).text).toContain("done");
+    expect((await bed.call("get_result", { id: idIn(other), wait_seconds: 30 })).text).toContain("done");
     expect(await bed.sh("cat file", { sandbox: "other" })).toBe("mine\n");
     expect((await bed.call("run_code", { sandbox: "other", code: "x" })).text).toContain("result: 1");
   });
@@ -129,7 +130,7 @@ describe("a sandbox killed in the middle of runs of each kind", () => {
     ];
     const runtime = await bed.runtime(sandbox);
     const answers = calls.map(([name, args]) => bed.call(name, { sandbox, ...args }));
-    await pause(100);
+    await sleep(100);
     process.kill(runtime, "SIGKILL");
     const said: string[] = [];
     for (const [index, { status, isError, text }] of (await Promise.all(answers)).entries()) {

@@ -5,7 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Process, processes, tree } from "../setup/processes.ts";
 import { type Server, type ServerOptions, startServer } from "../setup/server.ts";
-import { type ToolAnswer, tool } from "../setup/tool.ts";
+import type { Result } from "../setup/mcp-client.ts";
+import { tool } from "../setup/tool.ts";
+import { until } from "../setup/until.ts";
 
 /** Long forms run more rounds, and wait for what takes minutes. */
 export const LONG = process.env.FAULTS === "long";
@@ -15,7 +17,7 @@ const ROLES = { engine: /local\/engine\/main\.ts/, workerd: /workerd serve/ } as
 export interface Bed {
   readonly server: Server;
   /** Calls a tool. */
-  call(name: string, args?: Record<string, unknown>, signal?: AbortSignal): Promise<ToolAnswer>;
+  call(name: string, args?: Record<string, unknown>, signal?: AbortSignal): Promise<Result>;
   /** Runs a command that must succeed; what it printed. */
   sh(command: string, more?: Record<string, unknown>): Promise<string>;
   pid(role: keyof typeof ROLES): number;
@@ -67,11 +69,12 @@ export async function startBed(options: ServerOptions = {}): Promise<Bed> {
     async runtime(sandbox) {
       const marker = `86400.${randomInt(1e9)}`;
       await bed.sh(`sleep ${marker} >/dev/null 2>&1 & echo $!`, { sandbox, session: "look" });
+      // The shell answers as soon as it has forked, which may be before the fork is sleep.
+      const sleeper = await until(() => processes().find(({ command }) => command === `sleep ${marker}`));
       const byID = new Map(processes().map((process) => [process.pid, process]));
-      const sleeper = [...byID.values()].find(({ command }) => command === `sleep ${marker}`);
-      let at = sleeper;
+      let at: Process | undefined = sleeper;
       while (at && !/^\S*node .*runtime\/main\.ts/.test(at.command)) at = byID.get(at.parent);
-      if (sleeper) process.kill(sleeper.pid, "SIGKILL");
+      process.kill(sleeper.pid, "SIGKILL");
       // What was put into the background hangs on the sandbox's first process, whose other child is the control server.
       const found = at ?? sibling(sleeper, byID);
       if (!found) throw new Error(`no control server of ${sandbox}`);
@@ -90,19 +93,8 @@ export async function startBed(options: ServerOptions = {}): Promise<Bed> {
 }
 
 /** The control server in the same sandbox as a process that hangs on the sandbox's first. */
-function sibling(process: Process | undefined, byID: Map<number, Process>): Process | undefined {
+function sibling(process: Process, byID: Map<number, Process>): Process | undefined {
   return [...byID.values()].find(
-    ({ parent, command }) => parent === process?.parent && /^\S*node .*runtime\/main\.ts/.test(command),
+    ({ parent, command }) => parent === process.parent && /^\S*node .*runtime\/main\.ts/.test(command),
   );
 }
-
-/** Waits until `look` gives something; the test's own timeout is its limit. */
-export async function until<T>(look: () => T | Promise<T>): Promise<NonNullable<Awaited<T>>> {
-  for (;;) {
-    const found = await look();
-    if (found) return found;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
-
-export const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));

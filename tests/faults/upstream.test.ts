@@ -1,6 +1,6 @@
 /** The model's API fails while the agent of a task talks to it. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { connectTaskClient, type TaskClient } from "../e2e/task-client.ts";
+import { TaskClient } from "../e2e/task-client.ts";
 import type { Block, MessagesAPI, Reply } from "../setup/messages-api.ts";
 import { playScenarios, say } from "../setup/scripted-agent.ts";
 import { type Server, startServer } from "../setup/server.ts";
@@ -34,11 +34,10 @@ beforeAll(async () => {
   server = await startServer({
     env: { ANTHROPIC_API_KEY: "sk-ant-real", ANTHROPIC_UPSTREAM_URL: api.url },
   });
-  client = await connectTaskClient(server.url);
+  client = new TaskClient(server.url);
 });
 
 afterAll(async () => {
-  await client?.close();
   await server?.stop();
   await api?.close();
 });

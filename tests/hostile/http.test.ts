@@ -7,6 +7,7 @@ import { tree } from "../setup/processes.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
 import { tool } from "../setup/tool.ts";
 import { harmless, HEADERS, LONG, nastyString, postRaw, rawSocket, tries } from "./support.ts";
+import { sleep } from "../setup/until.ts";
 
 /** The owner's runs at the same time. */
 const RUNS = 8;
@@ -399,7 +400,7 @@ describe("connections", () => {
           socket.write(head(`Content-Length: ${large.length}\r\n`) + large);
           return socket;
         });
-        await new Promise((resolve) => setTimeout(resolve, 150));
+        await sleep(150);
         for (const socket of sockets) socket.resetAndDestroy();
       }
       await stillServes();

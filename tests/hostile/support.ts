@@ -2,7 +2,9 @@
 import { connect } from "node:net";
 import * as fc from "fast-check";
 import { expect } from "vitest";
+import { mcpHeaders } from "../setup/mcp-client.ts";
 import { TOKEN } from "../setup/server.ts";
+import { sleep } from "../setup/until.ts";
 
 /** Long forms try many times as much, and something else each time. */
 export const LONG = process.env.HOSTILE === "long";
@@ -14,7 +16,7 @@ export function tries(short: number): fc.Parameters<unknown> {
 
 /** What would show something of the server's inside. A caller's own code is `cell-1.ts` in its own traceback. */
 const LEAKS =
-  /\bat (async )?[\w.#<>]+ \(|node_modules|worker\.js|file:\/\/|\/src\/(server|tools|sandbox|runs|auth)\/|(?<!\bcell-\d+)\.ts:\d+|SQLITE_|Internal error|DataCloneError|RangeError|Maximum call stack/;
+  /\bat (async )?[\w.#<>]+ \(|node_modules|worker\.js|file:\/\/|\/src\/(server|tools|actors|tasks|runs|container|shared|auth)\/|(?<!\bcell-\d+)\.ts:\d+|SQLITE_|Internal error|DataCloneError|RangeError|Maximum call stack/;
 
 /** Strings that break things elsewhere. */
 export const NASTY = [
@@ -128,11 +130,7 @@ export function harmless(status: number, body: string, asked: string): void {
   ).toBeUndefined();
 }
 
-export const HEADERS = {
-  authorization: `Bearer ${TOKEN}`,
-  "content-type": "application/json",
-  accept: "application/json, text/event-stream",
-};
+export const HEADERS = mcpHeaders(TOKEN);
 
 /** Posts a body as it is. */
 export async function postRaw(
@@ -164,7 +162,7 @@ export async function rawSocket(
   const closed = new Promise<void>((resolve) => socket.once("close", () => resolve()));
   for (const part of parts) {
     if (!socket.destroyed) socket.write(part);
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await sleep(5);
   }
   if (halfClose) socket.end();
   const timer = setTimeout(() => socket.destroy(), ms);

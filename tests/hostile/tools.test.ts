@@ -1,9 +1,10 @@
 /** Every tool with input that nobody should send: an answer that says what is wrong, or the result; never more. */
 import * as fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Server, startServer } from "../setup/server.ts";
-import { post, tool } from "../setup/tool.ts";
-import { harmless, nastyString, nastyValue, tries } from "./support.ts";
+import { MCPClient } from "../setup/mcp-client.ts";
+import { type Server, startServer, TOKEN } from "../setup/server.ts";
+import { tool } from "../setup/tool.ts";
+import { harmless, nastyString, nastyValue, postRaw, tries } from "./support.ts";
 
 let server: Server;
 beforeAll(async () => {
@@ -28,9 +29,8 @@ interface Definition {
 }
 
 async function definitions(): Promise<Definition[]> {
-  const response = await post(server.url, { jsonrpc: "2.0", id: 1, method: "tools/list", params: {} });
-  const body = await response.text();
-  return JSON.parse(/^data: (.*)$/m.exec(body)?.[1] ?? body).result.tools;
+  const client = new MCPClient(server.url, TOKEN);
+  return (await client.result<{ tools: Definition[] }>({ method: "tools/list" })).tools;
 }
 
 /** Names of sandboxes that a call may make: few, or the principal runs out of them. */
@@ -63,11 +63,11 @@ function inputFor({ inputSchema }: Definition): fc.Arbitrary<Record<string, unkn
 
 async function call(name: string, args: unknown): Promise<string> {
   const message = { jsonrpc: "2.0", id: 1, method: "tools/call", params: { name, arguments: args } };
-  const response = await post(server.url, message, { signal: AbortSignal.timeout(60_000) });
-  const body = await response.text();
-  harmless(response.status, body, JSON.stringify(message));
-  expect(body, JSON.stringify(message)).toMatch(/"(result|error)"/);
-  return body;
+  const asked = JSON.stringify(message);
+  const { status, text } = await postRaw(server.url, asked);
+  harmless(status, text, asked);
+  expect(text, asked).toMatch(/"(result|error)"/);
+  return text;
 }
 
 /** What these tools do takes time, so they get fewer tries. `destroy_sandbox` costs the next call a start. */

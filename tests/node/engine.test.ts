@@ -16,6 +16,7 @@ import { repository } from "../../local/engine/toolchain.ts";
 import { SECRET_HEADER } from "../../local/platform/protocol.ts";
 import { startTestEngine, TestSandbox, type EngineAddress, type TestEngine } from "../setup/engine-client.ts";
 import { processes, survivors, tree, type Process } from "../setup/processes.ts";
+import { until } from "../setup/until.ts";
 
 let engine: TestEngine;
 
@@ -176,8 +177,7 @@ describe("a port", () => {
     await sandbox.run(
       `cat > /tmp/server.mjs <<'JS'\n${server.join("\n")}\nJS\nnode /tmp/server.mjs >/tmp/log 2>&1 &`,
     );
-    while ((await sandbox.call("GET", "/ports/8000/")).status !== 200)
-      await new Promise((resolve) => setTimeout(resolve, 20));
+    await until(async () => (await sandbox.call("GET", "/ports/8000/")).status === 200);
   });
   afterAll(async () => {
     await sandbox.destroy();

@@ -128,8 +128,3 @@ export class TestKernel {
     }
   }
 }
-
-/** Waits until something holds; a test's own timeout ends a wait in vain. */
-export async function until(holds: () => boolean): Promise<void> {
-  while (!holds()) await new Promise((resolve) => setTimeout(resolve, 10));
-}

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Lab, type TestKernel, until } from "./kernel-harness.ts";
+import { until } from "../setup/until.ts";
+import { Lab, type TestKernel } from "./kernel-harness.ts";
 
 let lab: Lab;
 let kernel: TestKernel;

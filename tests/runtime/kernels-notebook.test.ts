@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Lab, type TestKernel } from "./kernel-harness.ts";
+import { sleep } from "../setup/until.ts";
 
 let lab: Lab;
 let kernel: TestKernel;
@@ -77,7 +78,7 @@ describe("threads", () => {
     await kernel.run(
       "import threading, time\nthreading.Thread(target=lambda: (time.sleep(0.1), print('done'))).start()",
     );
-    await new Promise((resolve) => setTimeout(resolve, 400));
+    await sleep(400);
     expect((await kernel.run("pass")).stdout.text).toBe("done\n");
   });
 
@@ -100,7 +101,7 @@ describe("threads", () => {
 
   it("that print too much between two runs are cut, and it says so", async () => {
     await kernel.run("threading.Timer(0.05, lambda: print('z' * 100000)).start()");
-    await new Promise((resolve) => setTimeout(resolve, 400));
+    await sleep(400);
     const { stdout } = await kernel.run("pass");
     expect(stdout.text).toMatch(
       /^z{16384}\n\[\.\.\. 83617 more bytes printed between two runs were not kept/,

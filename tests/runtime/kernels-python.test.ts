@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Lab, type TestKernel, until } from "./kernel-harness.ts";
+import { sleep, until } from "../setup/until.ts";
+import { Lab, type TestKernel } from "./kernel-harness.ts";
 
 let lab: Lab;
 let kernel: TestKernel;
@@ -237,7 +238,7 @@ describe("interrupts", () => {
   it("leaves a usable kernel wherever it comes", async () => {
     for (let index = 0; index < 60; index++) {
       const running = kernel.run("for i in range(3000): print(i)\n{'a': list(range(500))}");
-      await new Promise((resolve) => setTimeout(resolve, Math.random() * 6));
+      await sleep(Math.random() * 6);
       kernel.signal("SIGINT");
       await running;
     }

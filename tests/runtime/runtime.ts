@@ -8,6 +8,7 @@ import { RpcSession, type RpcStub } from "capnweb";
 import { WebSocket } from "ws";
 import { type SandboxAPI } from "../../local/runtime/api.ts";
 import { WebSocketTransport } from "../../local/runtime/rpc.ts";
+import { until } from "../setup/until.ts";
 
 const MAIN = fileURLToPath(new URL("../../local/runtime/main.ts", import.meta.url));
 
@@ -85,12 +86,11 @@ export function get(socketPath: string, path: string): Promise<{ status: number;
 }
 
 async function ready(socket: string, child: ChildProcess): Promise<void> {
-  for (;;) {
+  await until(async () => {
     if (child.exitCode !== null) throw new Error(`the runtime ended with ${child.exitCode}`);
     const answer = await get(socket, "/").catch(() => undefined);
-    if (answer?.status === 200) return;
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
+    return answer?.status === 200;
+  });
 }
 
 /** What a call was refused with: an Error whose own properties came over the wire. */

@@ -5,6 +5,7 @@
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { sleep } from "./until.ts";
 
 export type Block =
   | { type: "text"; text: string }
@@ -92,7 +93,7 @@ export async function startMessagesAPI(
     if (received.body.stream !== true) return sendJSON(response, 200, messageOf(received.body.model, reply));
     response.writeHead(200, { "content-type": "text/event-stream", "request-id": `req_${requests.length}` });
     for (const [index, event] of events.entries()) {
-      if (reply.delayMs) await new Promise((resolve) => setTimeout(resolve, reply.delayMs));
+      if (reply.delayMs) await sleep(reply.delayMs);
       if (index === reply.cutAfter) return void response.destroy();
       if (index === reply.silentAfter || response.destroyed) return;
       response.write(`event: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`);

@@ -1,5 +1,6 @@
 /** What runs on this machine, from /proc. Zombies count as gone: only their parent can remove them. */
 import { readdirSync, readFileSync } from "node:fs";
+import { until } from "./until.ts";
 
 export interface Process {
   pid: number;
@@ -30,14 +31,12 @@ export function alive(before: readonly Process[]): Process[] {
   return before.filter(({ pid, started }) => read(pid)?.started === started);
 }
 
-/** Waits until none of `before` is there any more; returns those that are after `withinMs`. */
+/** Waits until none of `before` is there any more; returns those that still are after so long. */
 export async function survivors(before: readonly Process[], withinMs: number): Promise<Process[]> {
-  const deadline = Date.now() + withinMs;
-  for (;;) {
-    const left = alive(before);
-    if (left.length === 0 || Date.now() > deadline) return left;
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
+  return until(() => alive(before).length === 0, withinMs).then(
+    () => [],
+    () => alive(before),
+  );
 }
 
 function read(pid: number): Process | undefined {

@@ -1,4 +1,5 @@
 /** What the tests of the sign-in methods share: a sign-in at the Worker on loopback, and the principal it ends in. */
+import { MCPClient } from "./mcp-client.ts";
 import { type App, Browser, Client, type Page, type Tokens } from "./oauth-client.ts";
 import type { OAuthServer } from "./oauth-server.ts";
 
@@ -27,21 +28,8 @@ export async function principalOf(server: OAuthServer, client: Client, done: Pag
   const code = done.location?.searchParams.get("code") ?? "";
   const response = await client.exchange(code);
   const tokens: Tokens = await response.json();
-  const status = await list(server, tokens.access_token);
+  const holder = new MCPClient(`${server.origin}/mcp`, tokens.access_token);
+  const { status } = await holder.post({ method: "tools/list" });
   if (status !== 200) throw new Error(`The token is answered with ${status}`);
   return server.logs().findLast(({ action }) => action === "use")?.principal;
-}
-
-async function list({ origin }: OAuthServer, token: string): Promise<number> {
-  const response = await fetch(`${origin}/mcp`, {
-    method: "POST",
-    headers: {
-      authorization: `Bearer ${token}`,
-      "content-type": "application/json",
-      accept: "application/json, text/event-stream",
-    },
-    body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list" }),
-  });
-  await response.text();
-  return response.status;
 }

@@ -15,7 +15,8 @@ import { closeClients } from "../../bench/client.ts";
 import { OURS, openHeap } from "../../bench/heap.ts";
 import { freePort } from "../../cli/lock.ts";
 import { type Process, tree } from "../setup/processes.ts";
-import { type ToolAnswer, tool } from "../setup/tool.ts";
+import type { Result } from "../setup/mcp-client.ts";
+import { tool } from "../setup/tool.ts";
 
 const MINUTES = Number(process.env.SOAK_MINUTES ?? 0.6);
 const CLIENTS = MINUTES > 1 ? 50 : 20;
@@ -67,14 +68,14 @@ function sample(root: number): Sample {
 
 const MISSING = "There is no";
 
-type Step = (client: number, turn: number) => Promise<[answer: ToolAnswer, expected: string]>;
+type Step = (client: number, turn: number) => Promise<[answer: Result, expected: string]>;
 
 /** The mix: each step is one call and what its answer must hold. */
 function steps(url: string): Step[] {
   const use = (name: string, args: Record<string, unknown>) => tool(url, name, args, { token: TOKEN });
   const at = (client: number) => `soak-${client % SANDBOXES}`;
   const call = async (expected: string, name: string, args: Record<string, unknown>) =>
-    [await use(name, args), expected] as [ToolAnswer, string];
+    [await use(name, args), expected] as [Result, string];
   return [
     (client, turn) =>
       call(`c${client}t${turn}`, "run_command", {
@@ -178,7 +179,7 @@ async function soak(): Promise<{ calls: number; errors: string[]; quarters: Samp
 }
 
 /** Only what is missing on purpose may be an error. */
-function isRight({ isError, text }: ToolAnswer, expected: string): boolean {
+function isRight({ isError, text }: Result, expected: string): boolean {
   return text.includes(expected) && isError === (expected === MISSING);
 }
 

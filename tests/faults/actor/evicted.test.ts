@@ -2,13 +2,12 @@
 import { env } from "cloudflare:workers";
 import * as fc from "fast-check";
 import { afterAll, describe, expect, it, vi } from "vitest";
-import { type Result, evict, idIn, owner, sh } from "../../worker/support.ts";
+import { type Result, evict, idIn, owner, sh, sleep } from "../../worker/support.ts";
 
 const ROUNDS = Reflect.get(env, "FAULTS") === "long" ? 60 : 6;
 /** On disk after a second at the latest, and somewhat more on a machine that is busy. */
 const WRITTEN_MS = 1500;
 vi.setConfig({ testTimeout: ROUNDS * 30_000 });
-const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Moments of eviction within a run, in milliseconds from its start or from the eviction before. */
 const moments = fc.array(fc.oneof(fc.integer({ min: 0, max: 60 }), fc.integer({ min: 0, max: 1500 })), {
@@ -37,7 +36,7 @@ afterAll(() => {
 async function evictAt(sandbox: string, when: readonly number[]): Promise<number[]> {
   const evictions: number[] = [];
   for (const ms of when) {
-    await pause(ms);
+    await sleep(ms);
     evictions.push(Date.now());
     await evict(sandbox);
   }
@@ -145,7 +144,7 @@ describe("actor evicted at random moments", () => {
       owner.call("list_files", { sandbox }),
       owner.call("list_runs", { sandbox }),
     ];
-    await pause(5);
+    await sleep(5);
     await evict(sandbox);
     const [ended, ...others] = await Promise.all(reads);
     expect(ended?.text).toContain("ended");
@@ -153,7 +152,7 @@ describe("actor evicted at random moments", () => {
     const endless = await owner.call("run_command", { sandbox, command: "sleep 60", wait_seconds: 0 });
     const from = Date.now();
     const waiting = owner.call("get_result", { id: idIn(endless), wait_seconds: 3 });
-    await pause(2000);
+    await sleep(2000);
     await evict(sandbox);
     expect((await waiting).text).toContain("Still running");
     expect(Date.now() - from).toBeLessThan(4500);

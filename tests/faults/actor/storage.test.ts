@@ -1,7 +1,7 @@
 /** What the actor stores in refuses, is slow, or has a limit. */
 import { runInDurableObject } from "cloudflare:test";
 import { afterEach, describe, expect, it } from "vitest";
-import { actorOf, bucket, idIn, inActor, owner, sh, until } from "../../worker/support.ts";
+import { actorOf, bucket, idIn, inActor, owner, sh, sleep, until } from "../../worker/support.ts";
 import { faults } from "./worker.ts";
 
 afterEach(() => {
@@ -11,8 +11,6 @@ afterEach(() => {
 const refusing = async () => {
   throw new Error("R2 is not there (10001)");
 };
-
-const slow = () => new Promise<void>((resolve) => setTimeout(resolve, 4000));
 
 /** The whole log of a run, read page by page. */
 async function log(id: string): Promise<string> {
@@ -73,13 +71,13 @@ describe("R2 refusing", () => {
 
 describe("R2 slow", () => {
   it("nobody waits for it: runs end and start, results are there, logs follow", async () => {
-    faults.bucket = slow;
+    faults.bucket = () => sleep(4000);
     const sandbox = "slow";
     await sh(sandbox, "true");
     let shipped = false;
     const bucketDone = () => (shipped = true);
     faults.bucket = async () => {
-      await slow();
+      await sleep(4000);
       bucketDone();
     };
     const result = await owner.call("run_command", { sandbox, command: COMMAND });

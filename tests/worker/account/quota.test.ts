@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { Lease } from "../../../src/actors/lease.ts";
 import { type Grant, Quota } from "../../../src/actors/quota.ts";
 import type { Limits } from "../../../src/shared/config.ts";
+import { sleep } from "../../setup/until.ts";
 
 const LIMITS: Limits = {
   sandboxes: 10,
@@ -74,7 +75,7 @@ class Principal {
 }
 
 function pause(ms = Math.random() * 3): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
+  return sleep(ms);
 }
 
 let count = 0;

@@ -1,7 +1,7 @@
 /** Sandboxes that nobody used for too long are destroyed; what is at work, or was used since, is not. */
 import { runDurableObjectAlarm, runInDurableObject } from "cloudflare:test";
 import { expect, test, vi } from "vitest";
-import { accountOf, actorOf, evict, inActor, owner, sh } from "../support.ts";
+import { accountOf, actorOf, evict, inActor, owner, sh, sleep } from "../support.ts";
 
 const HOUR = 3_600_000;
 
@@ -51,7 +51,7 @@ test("the reaper lets be what is used while it is at work", async () => {
   await Promise.all(idle.map((name) => sh(name, "true")));
   for (const name of idle) await age(name, 169);
   const reaped = runDurableObjectAlarm(accountOf(owner));
-  await new Promise((resolve) => setTimeout(resolve, 30));
+  await sleep(30);
   await owner.call("write_file", { sandbox: "zz", path: "precious", content: "here" });
   await reaped;
   const left = await names();

@@ -6,6 +6,7 @@ import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import { makeToken, readLabel, writeLabel } from "../../../src/shared/preview-address.ts";
 import { namesOddHost } from "../../../src/auth/redirects.ts";
 import { actorName } from "../../../src/shared/names.ts";
+import { mcpHeaders } from "../../setup/mcp-client.ts";
 import { actorOf, inActor, owner } from "../support.ts";
 import { expose, exposer, PREVIEW_HOST, visit } from "./support.ts";
 
@@ -116,12 +117,7 @@ describe("a page of a preview", () => {
     for (const server of ["https://sandbox.example", "http://localhost:8787", "http://127.0.0.1:8787"])
       for (const path of ["/mcp", "/", "/execute", "/authorize"])
         for (const origin of origins()) {
-          const headers = {
-            origin,
-            authorization: "Bearer test-owner-token",
-            "content-type": "application/json",
-            accept: "application/json, text/event-stream",
-          };
+          const headers = { origin, ...mcpHeaders(owner.token) };
           const variables = { ALLOWED_ORIGINS: origin };
           const response = await visit(server + path, { method: "POST", headers, body: LIST }, variables);
           expect(response.status).toBe(403);
@@ -158,12 +154,7 @@ describe("on this machine", () => {
       method: "tools/call",
       params: { name: "expose_port", arguments: { sandbox: "addressed", port: 8000 } },
     });
-    const headers = {
-      host: "127.0.0.1:8787",
-      authorization: "Bearer test-owner-token",
-      "content-type": "application/json",
-      accept: "application/json, text/event-stream",
-    };
+    const headers = { host: "127.0.0.1:8787", ...mcpHeaders(owner.token) };
     const answer = await visit(
       "http://127.0.0.1:8787/mcp",
       { method: "POST", headers, body },

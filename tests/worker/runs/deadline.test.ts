@@ -1,17 +1,13 @@
 /** Runs end when they have to, whatever the sandbox says of them: user code can lie about its end, or hide it. */
 import { afterAll, describe, expect, it } from "vitest";
-import { idIn, owner, sh, until } from "../support.ts";
+import { callsIn, idIn, owner, sh, until, result } from "../support.ts";
 
 const sandbox = "deadline";
 const runs = "/var/lib/sandbox-mcp/runs";
 
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
-const command = (line: string, more: Record<string, unknown> = {}) =>
-  owner.call("run_command", { sandbox, command: line, ...more });
-const code = (source: string, more: Record<string, unknown> = {}) =>
-  owner.call("run_code", { sandbox, code: source, ...more });
-const result = (id: string, more: Record<string, unknown> = {}) => owner.call("get_result", { id, ...more });
+const { command, code } = callsIn(sandbox);
 
 /** A command that holds what would tell of its end. */
 const ENDLESS = "kill -STOP $PPID; echo begun; sleep 1000";

@@ -1,11 +1,11 @@
 import { afterAll, describe, expect, it } from "vitest";
-import { owner, sh, until } from "../support.ts";
+import { callsIn, owner, sh, until } from "../support.ts";
 
 const sandbox = "left-behind";
 
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
-const run = (command: string) => owner.call("run_command", { sandbox, command });
+const { command: run } = callsIn(sandbox);
 
 /** Megabytes that the files of runs take on the sandbox's disk, those without a name as well. */
 const onDisk = async () =>

@@ -1,11 +1,11 @@
 import { afterAll, describe, expect, it } from "vitest";
-import { bucket, idIn, owner, says, sh } from "../support.ts";
+import { bucket, callsIn, idIn, owner, says, sh } from "../support.ts";
 
 const sandbox = "output";
 
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
-const run = (command: string) => owner.call("run_command", { sandbox, command });
+const { command: run } = callsIn(sandbox);
 
 /** Every page of a run's log, put together by stream; the markers between streams are taken off. */
 async function wholeLog(id: string): Promise<{ stdout: string; stderr: string; pages: number }> {

@@ -1,11 +1,22 @@
 import { describe, expect, it } from "vitest";
-import { evict, idIn, inActor, killContainer, owner, says, sh, until } from "../support.ts";
+import {
+  callsIn,
+  evict,
+  idIn,
+  inActor,
+  killContainer,
+  owner,
+  result,
+  says,
+  sh,
+  sleep,
+  until,
+} from "../support.ts";
 
-const command = (sandbox: string, line: string, more: Record<string, unknown> = {}) =>
-  owner.call("run_command", { sandbox, command: line, ...more });
-const code = (sandbox: string, source: string, more: Record<string, unknown> = {}) =>
-  owner.call("run_code", { sandbox, code: source, ...more });
-const result = (id: string, more: Record<string, unknown> = {}) => owner.call("get_result", { id, ...more });
+const command = (sandbox: string, line: string, more?: Record<string, unknown>) =>
+  callsIn(sandbox).command(line, more);
+const code = (sandbox: string, source: string, more?: Record<string, unknown>) =>
+  callsIn(sandbox).code(source, more);
 
 const RESTARTED = "The sandbox was restarted: its files, processes and kernel state are gone.";
 
@@ -111,7 +122,7 @@ describe.concurrent("an actor that is thrown away", () => {
     await says(ended, "alpha");
     await says(long, "gamma");
     await evict(sandbox);
-    await new Promise((resolve) => setTimeout(resolve, 2000));
+    await sleep(2000);
     expect((await result(ended)).text).toBe("exit_code: 5\nstdout:\nalpha\nbeta");
     const stopped = await result(long);
     expect(stopped.text).toContain("state: timed_out");
@@ -252,7 +263,7 @@ describe.concurrent("sleepAfter", () => {
     await hurry(sandbox);
     // The SDK asks this between two calls to the container too, when nothing else shows that it is in use.
     await inActor(sandbox, (actor) => actor.onActivityExpired());
-    await new Promise((resolve) => setTimeout(resolve, 4500));
+    await sleep(4500);
     const ended = await result(id);
     expect(ended.text).toContain("stdout:\ndone");
     expect(ended.text).not.toContain("lost");

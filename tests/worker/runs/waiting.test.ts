@@ -1,22 +1,27 @@
 import { describe, expect, it } from "vitest";
-import { inActor, type Result, idIn, owner, principal, says, sh, until } from "../support.ts";
+import {
+  callsIn,
+  idIn,
+  inActor,
+  owner,
+  principal,
+  result,
+  type Result,
+  says,
+  sh,
+  until,
+} from "../support.ts";
 
 const sandbox = "waiting";
+const calls = callsIn(sandbox);
 
 let sessions = 0;
 
 /** Starts a command in a session of its own, unless `more` names one. */
 const command = (line: string, more: Record<string, unknown> = {}) =>
-  owner.call("run_command", {
-    sandbox,
-    command: line,
-    session: `own-${++sessions}`,
-    wait_seconds: 0,
-    ...more,
-  });
+  calls.command(line, { session: `own-${++sessions}`, wait_seconds: 0, ...more });
 const code = (source: string, more: Record<string, unknown> = {}) =>
-  owner.call("run_code", { sandbox, code: source, wait_seconds: 0, ...more });
-const result = (id: string, more: Record<string, unknown> = {}) => owner.call("get_result", { id, ...more });
+  calls.code(source, { wait_seconds: 0, ...more });
 const cancel = (id: unknown) => owner.call("cancel_run", { id });
 
 /** Whether a file made by a run has appeared. */

@@ -1,16 +1,12 @@
 /** What the answers of runs say: behind which run one waits, how long it took, where its output goes on, whose error it is. */
 import { afterAll, describe, expect, it } from "vitest";
-import { idIn, owner, sh } from "../support.ts";
+import { callsIn, idIn, owner, sh, result } from "../support.ts";
 
 const sandbox = "words";
 
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
-const command = (line: string, more: Record<string, unknown> = {}) =>
-  owner.call("run_command", { sandbox, command: line, ...more });
-const code = (source: string, more: Record<string, unknown> = {}) =>
-  owner.call("run_code", { sandbox, code: source, ...more });
-const result = (id: string, more: Record<string, unknown> = {}) => owner.call("get_result", { id, ...more });
+const { command, code } = callsIn(sandbox);
 
 /** The milliseconds that list_runs gives for a run. */
 async function durationOf(id: string): Promise<number> {

@@ -6,6 +6,7 @@ import { z } from "zod";
 import type { Scope } from "../../../src/shared/principal.ts";
 import { createApp, type Product } from "../../../src/server/app.ts";
 import type { Env } from "../../../src/shared/config.ts";
+import { mcpHeaders, messagesIn } from "../../setup/mcp-client.ts";
 
 export const TOKEN = "server-token-0123456789";
 export const ORIGIN = "https://sandbox.example";
@@ -58,12 +59,7 @@ export function appWith(variables: Variables = {}, parts: Partial<Product> = {})
 export function post(body: unknown, headers: Record<string, string> = {}): RequestInit {
   return {
     method: "POST",
-    headers: {
-      authorization: `Bearer ${TOKEN}`,
-      "content-type": "application/json",
-      accept: "application/json, text/event-stream",
-      ...headers,
-    },
+    headers: { ...mcpHeaders(TOKEN), ...headers },
     body: typeof body === "string" ? body : JSON.stringify(body),
   };
 }
@@ -76,11 +72,7 @@ export const LIST = { jsonrpc: "2.0", id: 1, method: "tools/list" };
 
 /** The JSON-RPC messages of an answer, be it JSON or an event stream. */
 export async function messages(response: Response): Promise<unknown[]> {
-  const body = await response.text();
-  if (!response.headers.get("content-type")?.startsWith("text/event-stream"))
-    return [JSON.parse(body)].flat();
-  const data = body.split("\n").filter((line) => line.startsWith("data: {"));
-  return data.map((line) => JSON.parse(line.slice("data: ".length)));
+  return messagesIn(await response.text());
 }
 
 /** What is logged from here on, one parsed line per entry: uses of tokens apart. The raw text is in `text()`. */

@@ -6,7 +6,7 @@ import { OUTBOUND } from "../../../src/container/egress.ts";
 import { RequestMeter } from "../../../src/container/model-request.ts";
 import { UsageCounter } from "../../../src/container/model-usage.ts";
 import type { Env } from "../../../src/shared/config.ts";
-import { actorOf, inActor, owner, sh, until } from "../support.ts";
+import { actorOf, inActor, owner, sh, until, sleep } from "../support.ts";
 
 /** Status and body of a request made in a sandbox. */
 async function ask(sandbox: string, path: string, options = ""): Promise<[status: string, body: string]> {
@@ -113,7 +113,7 @@ describe("anthropic.internal", () => {
     await busy();
     // The agent, which is told the same, comes again when the others have hung up.
     await sh(sandbox, "touch /workspace/go-on");
-    await new Promise((resolve) => setTimeout(resolve, 1000));
+    await sleep(1000);
     await busy();
     await owner.call("cancel_run", { id: holding.structured.id });
     await until(async () => (await ask(sandbox, "/v1/messages", real))[0] === "200");

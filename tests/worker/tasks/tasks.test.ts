@@ -4,7 +4,18 @@ import { IN_FLIGHT_MS, MAX_IN_FLIGHT, MAX_REQUESTS, TaskBudgets } from "../../..
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { principalHash } from "../../../src/shared/names.ts";
 import { TaskIndex } from "../../../src/tasks/task-list.ts";
-import { actorOf, bucket, evict, inActor, killContainer, owner, principal, sh, until } from "../support.ts";
+import {
+  actorOf,
+  bucket,
+  evict,
+  inActor,
+  killContainer,
+  owner,
+  principal,
+  sh,
+  until,
+  sleep,
+} from "../support.ts";
 
 interface Fields {
   id: string;
@@ -57,7 +68,7 @@ describe("a task whose actor is thrown away", () => {
     await begun(sandbox);
     await sh(sandbox, "(sleep 0.3; touch /workspace/go-on) >/dev/null 2>&1 &");
     await evict(sandbox);
-    await new Promise((resolve) => setTimeout(resolve, 2000));
+    await sleep(2000);
     await evict(sandbox);
     expect(await result(id)).toContain("state: succeeded");
   });

@@ -1,6 +1,6 @@
 /** A sandbox that is destroyed while its container starts: what runs afterwards is listed and counts, or nothing runs. */
 import { expect, it } from "vitest";
-import { inActor, owner } from "../support.ts";
+import { inActor, owner, sleep } from "../support.ts";
 
 const CALLS: [what: string, tool: string, args: Record<string, unknown>][] = [
   ["write_file", "write_file", { path: "x", content: "kept" }],
@@ -10,8 +10,6 @@ const CALLS: [what: string, tool: string, args: Record<string, unknown>][] = [
 ];
 
 const DELAYS = [0, 20, 50, 80, 120, 200, 400];
-
-const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 async function isListed(sandbox: string): Promise<boolean> {
   const { sandboxes } = (await owner.call("list_sandboxes")).structured as { sandboxes: { name: string }[] };
@@ -26,12 +24,12 @@ it.each(CALLS)("destroyed while it starts for %s, a sandbox is gone, or listed",
     const sandbox = `${prefix}-${ms}`;
     const order: string[] = [];
     const called = owner.call(tool, { sandbox, ...args }).finally(() => order.push("call"));
-    await pause(ms);
+    await sleep(ms);
     const destroyed = await owner.call("destroy_sandbox", { sandbox }).finally(() => order.push("destroy"));
     const result = await called;
     expect(destroyed.isError, destroyed.text).toBe(false);
     // What was abandoned has its last word too.
-    await pause(300);
+    await sleep(300);
     const listed = await isListed(sandbox);
     expect(await runs(sandbox), `after ${ms} ms: ${order}, ${result.text}`).toBe(listed);
     const acknowledged = tool === "write_file" && !result.isError;

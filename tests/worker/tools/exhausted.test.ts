@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { idIn, owner } from "../support.ts";
+import { idIn, owner, sleep } from "../support.ts";
 
 const sandbox = "exhausted";
 
@@ -19,7 +19,7 @@ while True:
     timeout_seconds: 300,
   });
   id = idIn(holder);
-  await new Promise((resolve) => setTimeout(resolve, 5000));
+  await sleep(5000);
 });
 afterAll(async () => {
   await owner.call("destroy_sandbox", { sandbox });

@@ -1,11 +1,10 @@
 /** How code ends that does not end by itself, and what is said of answers that are too long. */
 import { describe, expect, it } from "vitest";
-import { idIn, owner, sh } from "../support.ts";
+import { callsIn, idIn, owner, sh, until } from "../support.ts";
 
 const sandbox = "code-ends";
 
-const run = (code: string, more: Record<string, unknown> = {}) =>
-  owner.call("run_code", { sandbox, code, ...more });
+const { code: run } = callsIn(sandbox);
 
 /** How many processes of the sandbox have this argument; the brackets keep grep from finding itself. */
 const count = async (argument: string) => {
@@ -33,7 +32,7 @@ describe("code that is stopped", () => {
   ])("takes what it started with it: %s %s", async (language, code, seconds) => {
     const result = await run(code, { language, timeout_seconds: 2, context: `stop-${seconds}` });
     expect(result.text).toContain("state: timed_out");
-    while ((await count(seconds)) > 0) await new Promise((resolve) => setTimeout(resolve, 50));
+    await until(async () => (await count(seconds)) === 0);
   });
 
   it("takes its forks with it, and theirs", async () => {
@@ -49,7 +48,7 @@ describe("code that is stopped", () => {
     expect(text).toContain("are gone");
     const forks = () =>
       sh(sandbox, "cat /proc/[0-9]*/comm | grep -c '[c]ode-ends-fork' || true", { session: "look" });
-    while ((await forks()) !== "0\n") await new Promise((resolve) => setTimeout(resolve, 50));
+    await until(async () => (await forks()) === "0\n");
   });
 
   it("leaves what earlier code of its kernel started", async () => {

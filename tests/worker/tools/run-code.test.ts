@@ -1,10 +1,9 @@
 import { describe, expect, it } from "vitest";
-import { owner, sh } from "../support.ts";
+import { callsIn, sh } from "../support.ts";
 
 const sandbox = "code";
 
-const run = (code: string, more: Record<string, unknown> = {}) =>
-  owner.call("run_code", { sandbox, code, ...more });
+const { code: run } = callsIn(sandbox);
 const text = async (code: string, more?: Record<string, unknown>) => (await run(code, more)).text;
 
 describe.each([

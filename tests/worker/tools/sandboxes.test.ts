@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it, vi } from "vitest";
-import { type Caller, inActor, owner, principal, type Result, sh, until } from "../support.ts";
+import { type Caller, inActor, owner, principal, type Result, sh, until, sleep } from "../support.ts";
 
 interface Listed {
   name: string;
@@ -143,7 +143,7 @@ describe("a call that comes while its sandbox is destroyed", () => {
     for (const tool of ["run_command", "list_files"]) {
       await run(owner, sandbox, "true");
       const destroyed = owner.call("destroy_sandbox", { sandbox });
-      await new Promise((resolve) => setTimeout(resolve, ms));
+      await sleep(ms);
       const args = tool === "run_command" ? { command: "sleep 4007", wait_seconds: 0 } : {};
       await Promise.all([destroyed, owner.call(tool, { sandbox, ...args })]);
       const runs = await inActor(sandbox, (_actor, { container }) => container?.running === true);

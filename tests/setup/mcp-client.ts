@@ -1,0 +1,131 @@
+/** The MCP client of the tests: JSON-RPC over a `fetch`, which goes to a server or to the Worker in the same process. */
+
+/** A block of a result's content. */
+export interface Block {
+  type: string;
+  text?: string;
+  data?: string;
+  mimeType?: string;
+}
+
+export interface Result {
+  /** Of HTTP. */
+  status: number;
+  /** Also where the call came to no tool, and `text` is a JSON-RPC error. */
+  isError: boolean;
+  content: Block[];
+  /** All text blocks, one after the other. */
+  text: string;
+  /** The structured content; an empty object where there is none. */
+  structured: Record<string, unknown>;
+  /** The messages of progress notifications. */
+  progress: string[];
+}
+
+export interface Message {
+  method?: string;
+  params?: { message?: string; [name: string]: unknown };
+  result?: Partial<Pick<Result, "isError" | "content">> & { structuredContent?: object };
+  error?: { code: number; message: string };
+  [name: string]: unknown;
+}
+
+export interface Answer {
+  status: number;
+  /** Every JSON-RPC message, in order of arrival. */
+  messages: Message[];
+}
+
+export interface CallOptions {
+  /** Asks for progress notifications. */
+  progressToken?: string;
+  signal?: AbortSignal;
+}
+
+type Fetch = (url: string, init: RequestInit) => Promise<Response>;
+
+/** What every MCP request over HTTP has. */
+export function mcpHeaders(token: string): Record<string, string> {
+  return {
+    authorization: `Bearer ${token}`,
+    "content-type": "application/json",
+    accept: "application/json, text/event-stream",
+  };
+}
+
+/** The JSON-RPC messages of an answer, be it JSON or an event stream. */
+export function messagesIn(body: string): Message[] {
+  const events = body.match(/^data: \{.*$/gm);
+  return events ? events.map((line) => JSON.parse(line.slice("data: ".length))) : [JSON.parse(body)].flat();
+}
+
+/** The id in the answer of a run that goes on. */
+export function idIn({ text }: Pick<Result, "text">): string {
+  const id = /\b[a-z0-9-]+\.[0-9a-z]{26}t?\b/.exec(text)?.[0];
+  if (id === undefined) throw new Error(`no id in: ${text}`);
+  return id;
+}
+
+export class MCPClient {
+  /** The endpoint. */
+  readonly url: string;
+  readonly token: string;
+  readonly #fetch: Fetch;
+
+  constructor(url: string, token: string, through: Fetch = (to, init) => fetch(to, init)) {
+    this.url = url;
+    this.token = token;
+    this.#fetch = through;
+  }
+
+  /** Calls a tool, as a program that asks for data beside the text. */
+  async call(name: string, args: Record<string, unknown> = {}, options: CallOptions = {}): Promise<Result> {
+    const url = new URL(this.url);
+    url.searchParams.set("results", "structured");
+    const program = new MCPClient(url.href, this.token, this.#fetch);
+    const { status, messages } = await program.send(name, args, options);
+    const last = messages.at(-1);
+    const { content = [], isError = !last?.result, structuredContent } = last?.result ?? {};
+    const texts = content.filter(({ type }) => type === "text").map((block) => block.text);
+    const notified = messages.filter(({ method }) => method === "notifications/progress");
+    return {
+      status,
+      isError,
+      content,
+      text: last?.result ? texts.join("\n") : (last?.error?.message ?? JSON.stringify(last)),
+      structured: { ...structuredContent },
+      progress: notified.map(({ params }) => params?.message ?? ""),
+    };
+  }
+
+  /** Calls a tool and returns the whole answer. */
+  send(name: string, args: Record<string, unknown>, options: CallOptions = {}): Promise<Answer> {
+    const { progressToken, signal } = options;
+    const _meta = progressToken === undefined ? undefined : { progressToken };
+    return this.post({ method: "tools/call", params: { name, arguments: args, _meta } }, signal);
+  }
+
+  /** Sends any request. */
+  async post(message: { method: string; params?: object }, signal?: AbortSignal): Promise<Answer> {
+    const response = await this.fetch(JSON.stringify({ jsonrpc: "2.0", id: 1, ...message }), signal);
+    return { status: response.status, messages: messagesIn(await response.text()) };
+  }
+
+  /** Sends any request and returns its result. @throws Error with what came instead */
+  async result<T>(message: { method: string; params?: object }): Promise<T> {
+    const answer = (await this.post(message)).messages.at(-1);
+    if (answer?.result === undefined) throw new Error(`no result: ${JSON.stringify(answer)}`);
+    return answer.result as T;
+  }
+
+  /** Posts a body as it is. */
+  fetch(body: string, signal?: AbortSignal): Promise<Response> {
+    return this.#fetch(this.url, { method: "POST", headers: mcpHeaders(this.token), body, signal });
+  }
+
+  /** Sends a plain HTTP request to another path of the server. */
+  http(path: string, init: RequestInit = {}): Promise<Response> {
+    const headers = { authorization: `Bearer ${this.token}`, ...(init.headers as Record<string, string>) };
+    return this.#fetch(new URL(path, this.url).href, { ...init, headers });
+  }
+}

@@ -33,8 +33,8 @@ export async function serveResourceMetadata(
 ): Promise<Response> {
   const suffix = new URL(request.url).pathname.slice(METADATA_PATH.length);
   const resource = oauth.resources.get(suffix === "/mcp" ? "/mcp" : "/");
-  const answer = await resource?.fetch(atIssuer(request, oauth), providerEnv(context), context.ctx);
-  return answer ?? json({ error: "Not found" }, 404);
+  const response = await resource?.fetch(atIssuer(request, oauth), providerEnv(context), context.ctx);
+  return response ?? json({ error: "Not found" }, 404);
 }
 
 /** The metadata of the authorization server (RFC 8414), registration, tokens and revocation. */
@@ -69,16 +69,17 @@ export async function serveAuthorizationServer(
   const env = providerEnv(context);
   const revocation = form.get("token") && !form.get("grant_type");
   const watch = revocation && env.OAUTH_KV ? watched(env.OAUTH_KV) : undefined;
-  let answer: Response;
+  let response: Response;
   let revoked: Revoked | undefined;
   try {
-    answer = await oauth.server.fetch(
+    response = await oauth.server.fetch(
       passed,
       { ...env, OAUTH_KV: watch?.store ?? env.OAUTH_KV },
       context.ctx,
     );
     revoked = await watch?.revoked();
-    if (route === REGISTRATION_PATH && answer.status === 201) await keepWithinBounds(answer.clone(), context);
+    if (route === REGISTRATION_PATH && response.status === 201)
+      await keepWithinBounds(response.clone(), context);
   } catch (error) {
     if (!(error instanceof StoreError)) throw error;
     logError(context, "oauth", error);
@@ -86,9 +87,15 @@ export async function serveAuthorizationServer(
       "retry-after": "5",
     });
   }
-  const check = answer.headers.get(CHECK_HEADER);
+  const check = response.headers.get(CHECK_HEADER);
   if (check !== null) {
-    const refusal = { event: "refusal", status: answer.status, reason: "oauth_error", check, route } as const;
+    const refusal = {
+      event: "refusal",
+      status: response.status,
+      reason: "oauth_error",
+      check,
+      route,
+    } as const;
     log(context.config, { ...refusal, request_id: context.requestID });
   }
   if (revoked)
@@ -99,9 +106,9 @@ export async function serveAuthorizationServer(
       ...revoked,
       route,
     });
-  const response = new Response(answer.body, answer);
-  response.headers.delete(CHECK_HEADER);
-  return response;
+  const shown = new Response(response.body, response);
+  shown.headers.delete(CHECK_HEADER);
+  return shown;
 }
 
 /** Anybody can register clients, so their number is bounded: the oldest that nobody approved make room for a new one. */

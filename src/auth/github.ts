@@ -49,8 +49,8 @@ export async function gitHubAccount(
     code_verifier: verifier,
   });
   // GitHub reports errors with status 200, too. A token must fit into a header.
-  const answer = await ask(`${github.url}/login/oauth/access_token`, { method: "POST", body });
-  const granted = await read(answer, z.object({ access_token: z.string().regex(/^[\x21-\x7e]+$/) }));
+  const response = await ask(`${github.url}/login/oauth/access_token`, { method: "POST", body });
+  const granted = await read(response, z.object({ access_token: z.string().regex(/^[\x21-\x7e]+$/) }));
   const user = await ask(`${github.apiURL}/user`, {}, granted.access_token);
   const account = await read(user, z.object({ id: z.int().positive(), login: z.string().min(1) }));
   return { ...account, token: granted.access_token };
@@ -86,10 +86,10 @@ export async function gitHubRule(
 
 /** Whether the account is an active member. An invitation that was not accepted is a membership in state `pending`. */
 async function isMember(github: GitHubConfig, org: string, token: string): Promise<boolean> {
-  const answer = await ask(`${github.apiURL}/user/memberships/orgs/${org}`, {}, token);
+  const response = await ask(`${github.apiURL}/user/memberships/orgs/${org}`, {}, token);
   // 403 also stands for an organisation that has not approved this OAuth app.
-  if (answer.status === 404 || answer.status === 403) return false;
-  return (await read(answer, z.object({ state: z.string() }))).state === "active";
+  if (response.status === 404 || response.status === 403) return false;
+  return (await read(response, z.object({ state: z.string() }))).state === "active";
 }
 
 async function ask(url: string, init: RequestInit, token?: string): Promise<Response> {
@@ -111,10 +111,10 @@ async function ask(url: string, init: RequestInit, token?: string): Promise<Resp
   }
 }
 
-async function read<T>(answer: Response, schema: z.ZodType<T>): Promise<T> {
-  const parsed = schema.safeParse(await answer.json().catch(() => undefined));
-  if (answer.status === 200 && parsed.success) return parsed.data;
-  throw new GitHubError(`GitHub answered ${answer.status}, which is no use here`);
+async function read<T>(response: Response, schema: z.ZodType<T>): Promise<T> {
+  const parsed = schema.safeParse(await response.json().catch(() => undefined));
+  if (response.status === 200 && parsed.success) return parsed.data;
+  throw new GitHubError(`GitHub answered ${response.status}, which is no use here`);
 }
 
 async function challengeOf(verifier: string): Promise<string> {

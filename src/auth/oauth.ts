@@ -101,9 +101,9 @@ export async function tokenHolder(
 ): Promise<Principal | "unavailable" | undefined> {
   for (const path of paths) {
     const request = new Request(`${oauth.issuer}${path}`, { headers: { authorization: `Bearer ${token}` } });
-    const answer = await oauth.resources.get(path)?.fetch(request, providerEnv(context), context.ctx);
-    if (answer?.ok) return answer.json<Principal>();
-    if (answer?.status === 503) return "unavailable";
+    const response = await oauth.resources.get(path)?.fetch(request, providerEnv(context), context.ctx);
+    if (response?.ok) return response.json<Principal>();
+    if (response?.status === 503) return "unavailable";
   }
   return undefined;
 }

@@ -1,4 +1,4 @@
-/** The way of a request, in reading order: host and origin, route, token; then, for MCP, body, scopes, handler. */
+/** The path of a request, in the order of the guards: host and origin, route, token, scopes, handler. */
 import { isJsonContentType, type McpServer } from "@modelcontextprotocol/server";
 import { createMcpHandler } from "agents/mcp/server";
 import { addressOf } from "../actors/attempts.ts";
@@ -30,22 +30,22 @@ import { execute, TASK_SCOPES, taskResult } from "./rest.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";
 import { isRecord } from "../shared/is-record.ts";
 
-/** What a request asks of the tools. */
+/** Which tools the server of one request needs. */
 export interface Wanted {
-  /** Those it calls. */
+  /** Names of the tools that it calls. */
   called: readonly string[];
-  /** Whether it does nothing else, so that no other tool need be there: registering one takes its time. */
+  /** Whether it does nothing else. Then no other tool is registered, which saves time. */
   onlyCalls: boolean;
 }
 
-/** What stands behind the guards. */
+/** What the guards protect. */
 export interface Product {
   createMCPServer(caller: CallerContext, connection: Connection, wanted: Wanted): McpServer;
   /** The scopes a call of this tool needs; none for a tool that does not exist. */
   requiredScopes(name: string, args: unknown): readonly Scope[];
 }
 
-/** Written out rather than as `ExportedHandler`, whose request type no test can build. */
+/** Not `ExportedHandler`, because tests cannot construct the type of its request. */
 export interface App {
   fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response>;
 }
@@ -53,15 +53,15 @@ export interface App {
 type Serve<Known> = (request: Request, known: Known) => Response | Promise<Response>;
 
 interface Route {
-  /** The path, in which a part that begins with a colon stands for any. */
+  /** A segment that begins with a colon matches any. */
   path: string;
-  /** Answered beside `OPTIONS`, which every route answers. */
+  /** Allowed beside `OPTIONS`, which every route allows. */
   methods: string;
-  /** Whether a browser that asks for it gets a page instead. */
+  /** Whether browsers get a page instead. */
   forPeople?: boolean;
-  /** Whether anybody's request makes it write: such requests are limited by address. */
+  /** Whether unauthenticated requests make it write; those are limited by address. */
   writes?: boolean;
-  /** What answers anybody, and what an authenticated request. */
+  /** The handler: `open` to everybody, or for callers that are `known` by a token. */
   serve:
     | { open: Serve<RequestContext> }
     | {
@@ -134,7 +134,8 @@ export function createApp(product: Product): App {
       try {
         config = parseConfig(env);
       } catch (error) {
-        if (error instanceof ConfigError) return sealed(misconfigured(request, error), requestID);
+        if (error instanceof ConfigError)
+          return withStandardHeaders(misconfigured(request, error), requestID);
         throw error;
       }
       const named = namedOrigin(request);
@@ -145,7 +146,7 @@ export function createApp(product: Product): App {
           failed(context, "preview", error),
         );
       const response = await respond(request, context).catch((error) => failed(context, "app", error));
-      const out = sealed(response, requestID);
+      const out = withStandardHeaders(response, requestID);
       allowReading(request, config, out.headers);
       return out;
     },
@@ -178,13 +179,13 @@ async function serveMCP(product: Product, request: Request, caller: CallerContex
   const wanted = { called: calls.map(({ name }) => name), onlyCalls: calls.length === messages.length };
   const handler = createMcpHandler(() => product.createMCPServer(caller, connection, wanted), {
     route,
-    // The guards above are the only ones; these two switch the handler's own off.
+    // These two switch the handler's own guards off, which those above replace.
     corsOptions: false,
     allowedOriginHostnames: "*",
     onerror: (reported) => (error = reported),
   });
   const response = await handler.fetch(request, { parsedBody: body.value });
-  // A tool call is logged by the tool, once it has its answer; what the protocol refuses comes to no tool.
+  // Tools log their own calls. Without a call, or when the protocol refuses it, the use of the token is logged here.
   if (needed.length === 0 || response.status !== 200) logUse(caller, route);
   return response.status < 500 ? response : failed(caller, "mcp", error, idOf(body.value));
 }
@@ -200,13 +201,13 @@ function toolCall(message: unknown): ToolCall[] {
   return typeof name === "string" ? [{ name, args }] : [];
 }
 
-/** What every call in the body needs together: a batch runs all its calls, so it is let through whole or not. */
+/** The scopes of all calls in the body: a batch is allowed as a whole or not at all. */
 function scopesNeeded(product: Product, calls: readonly ToolCall[]): Scope[] {
   const needed = new Set(calls.flatMap(({ name, args }) => product.requiredScopes(name, args)));
   return SCOPES.filter((scope) => needed.has(scope));
 }
 
-/** How to get in, and, where a browser's sign-in is not among the ways, why not. */
+/** Tells how callers authenticate and, where OAuth is off, why. */
 function health(request: Request, context: RequestContext): Response {
   const { serverAuthToken, authTokens } = context.config;
   const oauth = oauthFor(request, context);
@@ -257,7 +258,7 @@ function refuse(
   return response;
 }
 
-/** The answer to what nobody expected: a reference, with the detail in the log alone. */
+/** The response to an unexpected error: a reference to the line of the log that has the details. */
 function failed(
   context: RequestContext,
   where: string,
@@ -268,7 +269,7 @@ function failed(
   return rpcError(500, -32603, `Internal error (ref ${context.requestID})`, id);
 }
 
-/** Nothing works until the operator has seen to it, health included, so that no deployment takes this for well. */
+/** Every route fails until the operator corrects the configuration, `/health` included, so that deployments notice. */
 function misconfigured(request: Request, { problems }: ConfigError): Response {
   log({ logLevel: "error" }, { event: "config", problems });
   if (new URL(request.url).pathname === "/health")
@@ -276,8 +277,8 @@ function misconfigured(request: Request, { problems }: ConfigError): Response {
   return json({ error: "The server is misconfigured", problems }, 500);
 }
 
-/** The answer with the headers that every one of ours has. */
-function sealed(response: Response, requestID: string): Response {
+/** Adds the headers that every response has. */
+function withStandardHeaders(response: Response, requestID: string): Response {
   const out = new Response(response.body, response);
   out.headers.set("x-content-type-options", "nosniff");
   out.headers.set("x-request-id", requestID);

@@ -1,4 +1,4 @@
-/** The request's body, read once and parsed once under our own limit. */
+/** Reads and parses the request's body, once and within limits. */
 import { holdsTooMuch } from "../shared/bounded-json.ts";
 import { type Refusal, rpcError } from "../shared/responses.ts";
 
@@ -6,15 +6,15 @@ import { type Refusal, rpcError } from "../shared/responses.ts";
 export const MAX_BODY_BYTES = 8 * 1024 * 1024;
 
 /**
- * How much of a body that is too large is still read, in bytes. A client that finds its connection closed while it
- * sends reports that instead of the answer.
+ * How much of a body that is too large is still read, in bytes. A client whose connection is closed while it sends reports
+ * the closed connection instead of the response.
  */
 const MAX_DRAINED_BYTES = 64 * 1024 * 1024;
 
-/** What a body may hold. A call has some dozens of values, a batch of 100 messages a few thousand. */
+/** Bounds of the JSON. A call has some dozens of values, a batch of 100 messages a few thousand. */
 const BOUNDS = { values: 10_000, depth: 100 };
 
-/** Messages of a batch, which is also what MCP's own handler takes. */
+/** The most messages in a batch; MCP's own handler has the same limit. */
 export const MAX_BATCH = 100;
 
 export type BodyProblem = "broken" | "too_large" | "not_utf8" | "too_many_values" | "not_json" | "long_batch";
@@ -25,7 +25,7 @@ export async function readJSON(request: Request): Promise<{ value: unknown } | {
   try {
     bytes = await readBytes(request);
   } catch {
-    // Chunks that are none, or a client that left in the middle.
+    // Malformed chunks, or a client that disconnected.
     return { problem: "broken" };
   }
   if (bytes === undefined) return { problem: "too_large" };
@@ -48,7 +48,7 @@ export async function readJSON(request: Request): Promise<{ value: unknown } | {
 /** The whole body, or undefined when it is too large. */
 async function readBytes(request: Request): Promise<ArrayBuffer | undefined> {
   const length = request.headers.get("content-length");
-  // HTTP holds the body to this length; where there is none, or too much, the bytes are counted as they come.
+  // The runtime enforces Content-Length. Without it, or when it is over the limit, bytes are counted as they arrive.
   if (length !== null && Number(length) <= MAX_BODY_BYTES) {
     const whole = await request.arrayBuffer();
     return whole.byteLength <= MAX_BODY_BYTES ? whole : undefined;
@@ -65,7 +65,7 @@ async function readBytes(request: Request): Promise<ArrayBuffer | undefined> {
   return new Blob(kept).arrayBuffer();
 }
 
-/** The refusal of such a body, in the form and with the codes of MCP's own handler. */
+/** The refusal of such a body, with the codes of MCP's own handler. */
 export function unreadable(problem: BodyProblem): Refusal {
   switch (problem) {
     case "too_large": {

@@ -1,22 +1,22 @@
-/** How each client is told of the server: the same lines where `npm start` prints them and on the page for browsers. */
+/** How to connect each client. `npm start` prints these lines, and the page for browsers shows them. */
 
 export interface ClientLine {
   client: string;
-  /** The file that the text belongs in; a command for a shell where there is none. */
+  /** The file that the text belongs in; without one, the text is a shell command. */
   file?: string;
   text: string;
 }
 
-/** `token` is what stands for the token: `shell` between double quotes of a shell, `written` in a file. */
+/** @param token what to write in place of the token: `shell` within double quotes of a shell, `written` in a file */
 export function clientLines(url: string, token: { shell: string; written: string }): ClientLine[] {
   const header = `"Authorization: Bearer ${token.shell}"`;
-  // A shell takes ? and & for signs of its own.
+  // ? and & are special characters of shells.
   const address = /[?&]/.test(url) ? `"${url}"` : url;
   const Authorization = `Bearer ${token.written}`;
   const http = { url, headers: { Authorization } };
   const desktop = {
     command: "npx",
-    // The header is in a variable because Claude Desktop on Windows breaks arguments with spaces apart.
+    // The header is in a variable because Claude Desktop on Windows splits arguments at spaces.
     args: ["-y", "mcp-remote", url, "--header", "Authorization:${AUTHORIZATION}"],
     env: { AUTHORIZATION: Authorization },
   };
@@ -42,7 +42,7 @@ export function clientLines(url: string, token: { shell: string; written: string
     },
     {
       client: "MCP Inspector",
-      // Named: npx on an older Node takes an old one by itself.
+      // With @latest, because npx on an older Node would choose an old version.
       text: `npx -y @modelcontextprotocol/inspector@latest --cli ${address} --transport http --header ${header} --method tools/list`,
     },
   ];

@@ -1,4 +1,4 @@
-/** What a person sees who opens the endpoint in a browser: what this is, and how clients connect to it. No token is on it. */
+/** The page for people who open the endpoint in a browser: what the server is and how to connect clients. It shows no token. */
 import { markup } from "../auth/html.ts";
 import { oauthFor } from "../auth/oauth.ts";
 import { page } from "../auth/page.ts";
@@ -8,7 +8,7 @@ import { connectionOf, queryOf } from "../shared/connection.ts";
 import { namedOrigin } from "../shared/origin.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 
-/** Whether a browser asks to show something. No MCP client accepts HTML. */
+/** Whether a browser asks for a page. No MCP client accepts HTML. */
 export function isBrowser({ method, headers }: Request): boolean {
   return (
     (method === "GET" || method === "HEAD") && /(^|[\s,])text\/html\b/i.test(headers.get("accept") ?? "")
@@ -36,7 +36,7 @@ ${lines.map(({ client, file, text }) => markup`<h2>${client}${file && markup` <s
 <p>All chats of yours share the sandbox <code>default</code>. One of its own for a chat or a project: put
 <code>?sandbox=name</code> behind the address, with a name of 1 to 20 of a-z, 0-9 and -.</p>`;
   const response = await page("sandbox-mcp", body);
-  // What clients get at this address is something else.
+  // MCP clients get another response at the same URL.
   response.headers.set("vary", "Accept");
   return response;
 }

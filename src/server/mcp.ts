@@ -1,4 +1,4 @@
-/** The MCP server of one request: every tool, in the caller's name. */
+/** The MCP server of one request, with the tools that it needs. */
 import { McpServer, type StandardSchemaWithJSON } from "@modelcontextprotocol/server";
 import type { z } from "zod";
 import manifest from "../../package.json" with { type: "json" };
@@ -11,7 +11,7 @@ import { callerFields, log } from "../shared/log.ts";
 import { mountLines } from "../shared/mounts.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 
-/** What a client puts in front of its model. The essentials come first: some clients cut at 512 characters. */
+/** Clients show these to their model. The essentials come first, because some cut them at 512 characters. */
 function instructions(sandbox: string, runsTasks: boolean, mounted: readonly string[]): string {
   const tasks = runsTasks ? "; execute_task hands a task to a coding agent" : "";
   return `Real Linux sandboxes for code, shell commands${runsTasks ? ", files and whole tasks" : " and files"}. run_code keeps a live Python, JavaScript or TypeScript kernel; run_command a bash session; write_file, read_file and list_files move files${tasks}. All of them share /workspace of the sandbox named by "sandbox" ("${sandbox}" unless given), made on first use and yours alone.
@@ -34,7 +34,7 @@ export function createMCPServer(caller: CallerContext, connection: Connection, w
   const { maxWaitSeconds } = config;
   for (const tool of tools) {
     const { name, title, description, annotations } = tool;
-    // One that is called although it is not offered says itself why it is not.
+    // A tool that is called although it is not offered is registered: it explains what the server lacks.
     if (!wanted.called.includes(name) && (wanted.onlyCalls || !isOffered(tool))) continue;
     const input = inputFor(tool, { sandbox: connection.sandbox, maxWaitSeconds });
     const inputSchema = schemaOf(input, () => logInvalid(tool, caller));
@@ -46,20 +46,20 @@ export function createMCPServer(caller: CallerContext, connection: Connection, w
         { ...caller, isStructured: connection.structured },
         context,
       );
-      // Clients that see data show the model only that, escaped, or both and pay twice.
+      // Clients that get structured content show the model that alone, as escaped JSON, or both, at twice the tokens.
       return connection.structured ? { ...result, structuredContent } : result;
     });
   }
   return server;
 }
 
-/** A call that does not come to its tool, whose schema refuses the arguments, is on record all the same. */
+/** Logs a call whose arguments the schema refuses, since it never reaches the tool. */
 function logInvalid({ name: tool, scopes }: Tool, caller: CallerContext): void {
   const what = { tool, scope: scopes.join(" "), duration_ms: 0, error_code: "invalid_argument" };
   log(caller.config, { event: "call", ...callerFields(caller), ...what, outcome: "error" });
 }
 
-/** A schema of a tool, which says when it refuses what it is given. */
+/** A tool's schema for the MCP server. @param refused is called when a value does not match */
 function schemaOf(
   schema: z.ZodObject,
   refused: () => void = () => undefined,
@@ -79,7 +79,7 @@ function schemaOf(
 
 const listed = new WeakMap<z.ZodObject, Map<string, Record<string, unknown>>>();
 
-/** As listed: without the line that names its dialect, which is the protocol's own and a twentieth of the list. */
+/** The JSON schema without `$schema`: MCP's default dialect goes without saying, and the lines are 5% of the list. */
 function listedSchema(
   schema: z.ZodObject,
   side: "input" | "output",

@@ -1,6 +1,6 @@
 /**
- * Tasks over plain HTTP, for scripts and CI: `POST /execute` and `GET /tasks/:taskId/result`. The shapes are a contract;
- * behind them are the tools' own tasks, with the same principals, runs and limits.
+ * Tasks over plain HTTP, for scripts and CI: `POST /execute` and `GET /tasks/:taskId/result`. Their JSON is a contract.
+ * They start and follow the same tasks as the tools, for the same principals and within the same limits.
  */
 import type { Scope } from "../shared/principal.ts";
 import { contextOf, defaultWait, recorded, type ToolContext } from "../tools/define.ts";
@@ -12,26 +12,26 @@ import { readJSON } from "./body.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { isRecord } from "../shared/is-record.ts";
 
-/** Limits of a task in milliseconds; the same as of the tool. */
+/** The same as those of execute_task. */
 const DEFAULT_TIMEOUT_MS = 300_000;
 const MAX_TIMEOUT_MS = 21_600_000;
 
-/** Characters of a task. */
-const MAX_TASK = 100_000;
+const MAX_TASK_CHARACTERS = 100_000;
 
 /** What both routes need. */
 export const TASK_SCOPES: readonly Scope[] = ["tasks:run"];
 
 /** `POST /execute` with `{"task", "timeout"}`, the latter in milliseconds. */
 export function execute(request: Request, caller: CallerContext): Promise<Response> {
-  return served("execute", caller, async (context) => {
+  return respond("execute", caller, async (context) => {
     const body = await readJSON(request);
     if ("problem" in body && body.problem === "too_large")
       return json({ error: "Request body too large" }, 413);
     const fields = "value" in body && isRecord(body.value) ? body.value : {};
     const { task, timeout = DEFAULT_TIMEOUT_MS } = fields;
     if (typeof task !== "string" || task.trim() === "") return json({ error: "Task is required" }, 400);
-    if (task.length > MAX_TASK) return json({ error: `Task is longer than ${MAX_TASK} characters` }, 400);
+    if (task.length > MAX_TASK_CHARACTERS)
+      return json({ error: `Task is longer than ${MAX_TASK_CHARACTERS} characters` }, 400);
     if (typeof timeout !== "number" || !(timeout >= 1 && timeout <= MAX_TIMEOUT_MS))
       return json({ error: `Timeout must be a number of milliseconds from 1 to ${MAX_TIMEOUT_MS}` }, 400);
     const deadline = Date.now() + defaultWait(caller.config.maxWaitSeconds) * 1000;
@@ -44,7 +44,7 @@ export function execute(request: Request, caller: CallerContext): Promise<Respon
 
 /** `GET /tasks/:taskId/result`. */
 export function taskResult(request: Request, caller: CallerContext): Promise<Response> {
-  return served("task_result", caller, async (context) => {
+  return respond("task_result", caller, async (context) => {
     const [, , id = ""] = new URL(request.url).pathname.split("/");
     const { value: run } = await followTask(context, id, 0);
     const found = plainTask(run);
@@ -54,8 +54,8 @@ export function taskResult(request: Request, caller: CallerContext): Promise<Res
   });
 }
 
-/** Does a handler's work as the kit does a tool's, and puts errors into the contract's shapes. */
-async function served(
+/** Runs a handler as the kit runs a tool's, and answers errors in the contract's form. */
+async function respond(
   name: string,
   caller: CallerContext,
   work: (context: ToolContext) => Promise<Response>,

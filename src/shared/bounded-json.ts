@@ -1,15 +1,15 @@
-/** JSON that somebody else wrote: parsing and checking costs by the value and not by the byte, and 8 MiB hold millions. */
+/** Bounds for JSON of others. The cost of parsing grows with the number of values, of which 8 MiB can hold millions. */
 
-/** How many values a text may hold outside of its strings, and how deep they may lie in each other. */
+/** How many values a JSON text may hold, and how deep they may nest. */
 export interface JSONBounds {
   values: number;
   depth: number;
 }
 
-/** What comes from inside a sandbox: anything large in it is one string. Parsing it takes the Worker's thread 20 ms at most. */
+/** For what a sandbox sends, in which anything large is one string. Parsing so much takes at most 20 ms of the Worker's thread. */
 export const SANDBOX_JSON: JSONBounds = { values: 20_000, depth: 100 };
 
-/** @returns undefined for what is no JSON or over the bounds; null is a value. */
+/** @returns undefined for invalid JSON and JSON over the bounds; null is a value */
 export function parseBounded(text: string, bounds: JSONBounds): unknown {
   if (holdsTooMuch(text, bounds)) return undefined;
   try {
@@ -19,9 +19,9 @@ export function parseBounded(text: string, bounds: JSONBounds): unknown {
   }
 }
 
-/** Whether a JSON text is over the bounds, looked for without parsing it. */
+/** Whether a JSON text is over the bounds, determined without parsing it. */
 export function holdsTooMuch(text: string, bounds: JSONBounds): boolean {
-  // A value stands behind each of these, strings aside; a quote opens a string, which is skipped to its end.
+  // A value follows each of these characters, except within strings, which are skipped.
   const marks = /["[\]{},]/g;
   let values = 0;
   let depth = 0;
@@ -41,7 +41,7 @@ export function holdsTooMuch(text: string, bounds: JSONBounds): boolean {
   return false;
 }
 
-/** Where the string ends that began before `from`: at the first quote with an even number of backslashes before it. */
+/** The end of the string that began before `from`: the first quote after an even number of backslashes. */
 function endOfString(text: string, from: number): number {
   for (let end = text.indexOf('"', from); end >= 0; end = text.indexOf('"', end + 1)) {
     let before = end;

@@ -8,8 +8,8 @@ import { baseURL, anyOrigin, hostName, list, ownerToken, variable, webOrigin } f
 import type { VARIABLES } from "./variables.ts";
 
 /**
- * What the platform hands the Worker. The namespaces are untyped here, so that this module needs nothing of the actors;
- * `src/actors` gives them their classes. Variables are as written by the operator: read them through `parseConfig`.
+ * The bindings and variables that the platform gives the Worker. The namespaces have no types here, because this folder
+ * does not import `src/actors`. Variables are as the operator wrote them: read them through `parseConfig`.
  */
 export interface Env {
   Sandbox: DurableObjectNamespace;
@@ -20,9 +20,9 @@ export interface Env {
   PUBLIC_ORIGIN?: string;
   PREVIEW_HOST?: string;
   LINK_KEY?: string;
-  /** OAuth's clients, grants and tokens. Without it OAuth is off. */
+  /** Stores OAuth's clients, grants and tokens. Without it OAuth is off. */
   OAUTH_KV?: KVNamespace;
-  /** Counts the guesses at the owner's token. Without it nobody can sign in with that. */
+  /** Counts wrong owner's tokens. Without it nobody can sign in with that token. */
   Attempts?: DurableObjectNamespace;
   OAUTH_CLIENT_METADATA?: string;
   GITHUB_CLIENT_ID?: string;
@@ -51,18 +51,18 @@ export interface Env {
   SANDBOX_TTL_HOURS?: string;
   MAX_WAIT_SECONDS?: string;
   MOUNTED_DIRECTORIES?: string;
-  /** Where logs, results and artifacts of runs go. */
+  /** Stores logs, results and artifacts of runs. */
   RESULTS: R2Bucket;
-  /** Bounds how often one principal may call. Without it nothing does. */
+  /** Limits the calls of one principal. Without it they are not limited. */
   RATE_LIMITER?: RateLimit;
-  /** Bounds how often one address may use what makes OAuth write. Without it nothing does. */
+  /** Limits the requests of one address that make OAuth write. Without it a limiter of this process does. */
   ADDRESS_LIMITER?: RateLimit;
   /** Read by the Sandbox SDK itself. */
   SANDBOX_TRANSPORT?: string;
   SANDBOX_LOG_LEVEL?: string;
 }
 
-/** A named token, known by its hash only. */
+/** A static token, of which the server knows the hash only. */
 export interface StaticToken {
   name: string;
   /** SHA-256 of the token's UTF-8 bytes, lower-case hexadecimal. */
@@ -70,11 +70,11 @@ export interface StaticToken {
   scopes: readonly Scope[];
 }
 
-/** What coding agents work with. */
+/** For coding agents. */
 export interface TaskConfig {
-  /** What the model's API takes in `x-api-key`; undefined when there is none. */
+  /** Sent to the model's API as `x-api-key`. */
   anthropicKey: string | undefined;
-  /** What it takes as a bearer token, where there is no key. */
+  /** Sent as a bearer token when there is no key. */
   anthropicToken: string | undefined;
   /** The model's API, without a trailing slash. */
   anthropicURL: string;
@@ -90,18 +90,18 @@ export interface Config {
   authTokens: readonly StaticToken[];
   /** Origins of browser pages that may call, serialised as browsers send them. */
   allowedOrigins: ReadonlySet<string>;
-  /** Where the world reaches this server, as an origin without a trailing slash; undefined when not said. */
+  /** The public origin of this server, without a trailing slash; undefined when not set. */
   publicOrigin: string | undefined;
   /** The host, with its port where it needs one, below which every name is a preview's; undefined when not said. */
   previewHost: string | undefined;
   /** What signs the addresses that the server hands out; undefined when not said. */
   linkKey: string | undefined;
-  /** Whether OAuth clients may be known by a metadata document; undefined when not said. */
+  /** Whether OAuth clients may identify themselves by a metadata document; undefined when not set. */
   clientMetadata: boolean | undefined;
   github: GitHubConfig | undefined;
   access: AccessConfig | undefined;
   logLevel: LogLevel;
-  /** How long the record of a run outlives it, days. */
+  /** Days for which the record of a run is kept after its end. */
   resultTTLDays: number;
   /** How much of a run's output is kept, in MiB. */
   runLogMaxMiB: number;
@@ -111,7 +111,7 @@ export interface Config {
   /** How long a call may wait for a run, seconds. */
   maxWaitSeconds: number;
   tasks: TaskConfig;
-  /** The local server's alone. */
+  /** On the local platform only. */
   mounts: readonly MountedDirectory[];
 }
 
@@ -129,7 +129,7 @@ export interface Limits {
   storageBytes: number;
 }
 
-/** The configuration does not hold. Each problem is a sentence naming its variable; no value is ever shown. */
+/** The configuration is invalid. Each problem is a sentence that names a variable, and never shows its value. */
 export class ConfigError extends Error {
   override readonly name = "ConfigError";
   readonly problems: readonly string[];
@@ -143,7 +143,7 @@ export class ConfigError extends Error {
 const parsed = new WeakMap<object, Config | ConfigError>();
 
 /**
- * The configuration of `env`, worked out once per `env` object.
+ * The configuration of `env`, parsed once per `env` object.
  * @throws {ConfigError} naming every variable that is wrong
  */
 export function parseConfig(env: Env): Config {
@@ -209,7 +209,7 @@ const authTokens = z
           .array(z.enum(SCOPES, `must be one of ${SCOPES.join(", ")}`), "must be a list of scopes")
           .min(1, "must name at least one scope"),
       },
-      // The default wording lists the unknown keys, and a key could be a token pasted into the wrong place.
+      // The default message lists the unknown keys, and one could be a token pasted into the wrong place.
       "must be an object of name, sha256 and scopes, and nothing else",
     ),
     "must be a JSON list",
@@ -256,7 +256,7 @@ function hidesServer(previewHost: string | undefined, publicOrigin: string | und
   return `.${new URL(publicOrigin).hostname}`.endsWith(`.${hostname}`);
 }
 
-/** What can be the value of a header: a secret with other characters could never be sent. */
+/** Text that can be the value of a header: a secret with other characters could never be sent. */
 function headerValue() {
   return z.string().regex(/^[\x21-\x7e]+$/, "must be visible ASCII characters without spaces");
 }

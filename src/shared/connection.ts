@@ -1,6 +1,6 @@
 /**
- * What the endpoint's address asks for, on behalf of every call that comes in by it: `?sandbox=name` is the sandbox of
- * calls that name none, and `?results=structured` gives programs data beside the text.
+ * The query of the endpoint's URL, which applies to every call there: `?sandbox=name` is the sandbox of calls that name
+ * none, and `?results=structured` gives programs data beside the text.
  */
 import { z } from "zod";
 import { DEFAULT_SANDBOX, SANDBOX_NAME, SANDBOX_NAME_RULE } from "./names.ts";
@@ -17,13 +17,13 @@ const parameters = z.object({
   results: z.enum(["text", "structured"], "must be text or structured").default("text"),
 });
 
-/** What is known of the endpoint's query, or a sentence about what is wrong with it. */
+/** The query as parsed, or a sentence about what is wrong with it. */
 export function connectionOf({ searchParams }: URL): Connection | { problem: string } {
   const names = Object.keys(parameters.shape);
   const given = names.map((name) => [name, searchParams.get(name) ?? undefined]);
   const { success, data, error } = parameters.safeParse(Object.fromEntries(given));
   const problems = error?.issues.map(({ path, message }) => `${path.join(".")} ${message}`) ?? [];
-  // Gateways add parameters of their own; what is close to one of ours was meant for it, and would do nothing.
+  // Gateways add parameters, which are ignored. One close to ours is a typing error, which should not go unnoticed.
   for (const name of searchParams.keys()) {
     const meant = names.includes(name) ? undefined : names.find((known) => isClose(name, known));
     if (meant) problems.push(`it has no parameter ${name.slice(0, 40)}: say ${meant}`);
@@ -33,7 +33,7 @@ export function connectionOf({ searchParams }: URL): Connection | { problem: str
   return { problem: `The query of the endpoint's address is not valid: ${problems.join("; ")}.` };
 }
 
-/** The query that asks for this; empty for what goes without saying. */
+/** The query for these settings, without those that are the default. */
 export function queryOf({ sandbox, structured }: Connection): string {
   const query = new URLSearchParams();
   if (sandbox !== DEFAULT_SANDBOX) query.set("sandbox", sandbox);
@@ -46,7 +46,7 @@ function isClose(name: string, known: string): boolean {
   return lower.startsWith(known) || isWithin(2, lower, known);
 }
 
-/** Whether one text becomes the other by so many characters put in, taken out or replaced. */
+/** Whether so many insertions, deletions and replacements of a character turn one text into the other. */
 function isWithin(edits: number, one: string, other: string): boolean {
   if (one === other) return true;
   if (edits === 0) return false;

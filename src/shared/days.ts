@@ -12,7 +12,7 @@ export function nextDay(now: number): string {
   return `${new Date((dayOf(now) + 1) * DAY_MS).toISOString()} (midnight UTC)`;
 }
 
-/** Seconds that ended now, each on its day. */
+/** Splits the seconds before `now` by the days they fall on. */
 export function byDay(seconds: number, now: number): [day: number, seconds: number][] {
   const days: [number, number][] = [];
   for (let day = dayOf(now), left = seconds, end = now; left > 0; day--) {
@@ -24,5 +24,5 @@ export function byDay(seconds: number, now: number): [day: number, seconds: numb
   return days;
 }
 
-/** What was used, by day. */
+/** Seconds used, by day. */
 export type Spent = ReadonlyMap<number, number>;

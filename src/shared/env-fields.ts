@@ -1,9 +1,9 @@
-/** The forms a variable's value can have. A parser's issue is a sentence's end, for the variable's name to stand before. */
+/** Schemas for values of variables. The message of an issue is the end of a sentence that begins with the variable's name. */
 import { z } from "zod";
 
 /**
- * A variable that is empty counts as unset, which is how `.dev.vars` and CI systems spell it. Surrounding white space
- * goes: a secret piped into `wrangler secret put` brings its newline along, and no value here can contain any.
+ * An empty variable counts as unset, because `.dev.vars` and CI systems write it so. White space around a value is
+ * removed: a secret piped into `wrangler secret put` ends with a newline, and no value here may begin or end with any.
  */
 export function variable<T extends z.ZodType<unknown, string>>(schema: T) {
   const trimmed = z.string("must be a text variable").trim();
@@ -14,8 +14,8 @@ export function variable<T extends z.ZodType<unknown, string>>(schema: T) {
 }
 
 /**
- * What a client can put behind "Bearer ": a token with other characters could never be presented. Its length is what stands
- * against guesses at /mcp, which nobody counts.
+ * Text that can follow "Bearer ": a token with other characters could never be sent. It has to be long, because guesses at
+ * /mcp are not counted.
  */
 export const ownerToken = z
   .string()
@@ -27,15 +27,15 @@ export const ownerToken = z
   );
 
 /**
- * Whether a text is a few characters again and again, or a piece of itself: of 16 random hexadecimal digits one in a
- * million is taken for that.
+ * Whether a text has fewer than five different characters or repeats a part of itself. Of random texts of 16 hexadecimal
+ * digits, one in a million does.
  */
 function isRepetitive(text: string): boolean {
   const steps = Array.from({ length: Math.floor(text.length / 2) }, (_, index) => index + 1);
   return new Set(text).size < 5 || steps.some((step) => text.startsWith(text.slice(step)));
 }
 
-/** Entries between commas; spaces around them and empty ones do not count. */
+/** A list separated by commas, without empty entries and the spaces around entries. */
 export function list<T>(entry: z.ZodType<T, string>) {
   return z
     .string()
@@ -46,8 +46,8 @@ export function list<T>(entry: z.ZodType<T, string>) {
 /** An `http` or `https` origin in the form browsers send it: lower case, no default port, no trailing slash. */
 export function webOrigin(text: string, context: z.RefinementCtx): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
-  const bare = url && url.pathname === "/" && !/[?#@\\*]/.test(text);
-  if (bare && /^https?:$/.test(url.protocol) && /^https?:\/\//i.test(text)) return url.origin;
+  const isOrigin = url && url.pathname === "/" && !/[?#@\\*]/.test(text);
+  if (isOrigin && /^https?:$/.test(url.protocol) && /^https?:\/\//i.test(text)) return url.origin;
   context.addIssue({
     code: "custom",
     message: "must be an origin such as https://example.com, without a path",
@@ -72,7 +72,7 @@ export function hostName(text: string, context: z.RefinementCtx): string {
   return z.NEVER;
 }
 
-/** An `http` or `https` URL to put paths behind, without a trailing slash. */
+/** An `http` or `https` URL that paths are appended to, without a trailing slash. */
 export function baseURL(text: string, context: z.RefinementCtx): string {
   const url = URL.canParse(text) ? new URL(text) : undefined;
   if (url && /^https?:$/.test(url.protocol) && !/[?#@\\*]/.test(text)) return url.href.replace(/\/+$/, "");

@@ -1,6 +1,6 @@
 /**
- * What we could not do, in words for a model: what failed with its values, why, and the next call to make. Errors cross
- * from the actor to the Worker as data (`Failure`), because a thrown error loses its properties on the way.
+ * Errors for callers, written for a model: what failed with its values, why, and the next call to make. They go from the
+ * actor to the Worker as data (`Failure`), because a thrown error loses its properties on the way.
  */
 
 import { clause } from "./text.ts";
@@ -40,7 +40,7 @@ export interface Failure {
 
 export type Outcome<T> = { ok: true; value: T } | { ok: false; failure: Failure };
 
-/** An error that is meant for the caller; anything else is an internal error and reaches only the log. */
+/** An error that is meant for the caller. Every other error is an internal one, whose details only the log has. */
 export class ToolError extends Error implements Failure {
   override readonly name = "ToolError";
   readonly code: ErrorCode;
@@ -69,13 +69,13 @@ export class ToolError extends Error implements Failure {
   }
 }
 
-/** The value of an outcome that came from another object. @throws {ToolError} when it holds a failure */
+/** The value of an outcome from another object. @throws {ToolError} when it is a failure */
 export function unwrap<T>(outcome: Outcome<T>): T {
   if (outcome.ok) return outcome.value;
   throw ToolError.from(outcome.failure);
 }
 
-/** The error for what nobody expected. @param ref under which the log has the details */
+/** The error for an unexpected one, whose details the log has under `ref`. */
 export function internalError(ref: string): ToolError {
   return new ToolError(
     "internal",
@@ -84,7 +84,7 @@ export function internalError(ref: string): ToolError {
   );
 }
 
-/** The error for a run that is not there, or is somebody else's, which looks the same. */
+/** The error for a run that does not exist. That of another principal looks the same. */
 export function unknownRun(id: string): ToolError {
   return new ToolError(
     "not_found",
@@ -96,7 +96,7 @@ export function unknownRun(id: string): ToolError {
 /** The SDK's code for a session whose shell has ended. */
 export const SHELL_KILLED = "SESSION_TERMINATED";
 
-/** The SDK's codes for a container that went away or is not there yet, whatever call noticed it. */
+/** The SDK's codes for a container that went away during a call, and for one that is not ready yet. */
 const GONE = new Set(["RPC_TRANSPORT_ERROR", "OPERATION_INTERRUPTED", "SESSION_DESTROYED"]);
 const UNAVAILABLE = new Set(["CONTAINER_UNAVAILABLE", "INTERPRETER_NOT_READY"]);
 
@@ -111,15 +111,15 @@ export function sdkCode(error: unknown): string | undefined {
   return typeof code === "string" ? code : undefined;
 }
 
-/** A platform's words for what does not get better by itself: Cloudflare's, and the local platform's. */
+/** Messages of Cloudflare and of the local platform about failures that a repeated call does not cure. */
 const HOPELESS = /no such image|no application that matches|no container application|cannot make a sandbox/i;
 
-/** Whether the container was not there for the call and did not come up for it: nothing of it was done. */
+/** Whether the container failed to start for the call, so that nothing of it was done. */
 export function didNotStart(error: unknown): boolean {
   return sdkCode(error) === "INTERNAL_ERROR" && String(error).includes("Container failed to start");
 }
 
-/** The error for a call whose connection broke while the sandbox went on. */
+/** The error for a call whose connection broke although the container still runs. */
 export function connectionLost(): ToolError {
   return new ToolError(
     "connection_lost",
@@ -128,7 +128,7 @@ export function connectionLost(): ToolError {
   );
 }
 
-/** What the promise gives. @throws {ToolError} `no_answer` when the sandbox takes longer than so many milliseconds */
+/** The value of a promise for an answer of the sandbox. @throws {ToolError} `no_answer` when it takes longer than `ms` */
 export async function answered<T>(ms: number, promise: Promise<T>): Promise<T> {
   const answer = await within(
     ms,
@@ -147,7 +147,7 @@ export function noAnswer(ms: number): ToolError {
   );
 }
 
-/** The error for a sandbox that can start no process: what runs in it has taken them all, or the memory. */
+/** The error for a sandbox that can start no process, because its processes or its memory are used up. */
 export function exhausted(): ToolError {
   return new ToolError(
     "exhausted",
@@ -157,7 +157,7 @@ export function exhausted(): ToolError {
   );
 }
 
-/** The failure where no run is under way: what was exhausted is so by processes that no cancel_run finds. */
+/** The failure as told when no run is under way: cancel_run cannot help, because no run holds the processes. */
 export function withoutRuns(failure: Failure): Failure {
   if (failure.code !== "exhausted") return failure;
   const hint =
@@ -165,7 +165,7 @@ export function withoutRuns(failure: Failure): Failure {
   return { ...failure, hint };
 }
 
-/** The error for a sandbox in which what the server's calls need was removed or changed. @param what in a few words */
+/** The error for a sandbox in which something the server needs was removed or changed. @param what a short clause */
 export function damaged(what: string): ToolError {
   return new ToolError(
     "damaged",
@@ -174,9 +174,9 @@ export function damaged(what: string): ToolError {
   );
 }
 
-/** Whether the system's own words say that there was no process or no memory left to start something. */
+/** Whether a message of the system says that no process or no memory was left. */
 export function saysExhausted(words: string): boolean {
-  // bash says "fork: retry:" of each attempt, also before one that succeeds.
+  // bash prints "fork: retry:" for every failed attempt, even when a later one succeeds.
   return /EAGAIN|ENOMEM|(?<!retry: )Resource temporarily unavailable|Cannot (fork|allocate memory)|can't start new thread/i.test(
     words,
   );
@@ -184,8 +184,9 @@ export function saysExhausted(words: string): boolean {
 
 /**
  * The error for what could not be started because its files could not be written.
- * @param said the system's own words
- * @param tool what can still be used to put it right, and `afresh` what to do instead
+ * @param said the message of the system
+ * @param tool the tool that can still repair it
+ * @param afresh what to do instead
  */
 export function unwritable(what: string, said: string, tool: string, afresh: string): ToolError {
   if (/No space left|quota/i.test(said))
@@ -206,7 +207,7 @@ export function unwritable(what: string, said: string, tool: string, afresh: str
   );
 }
 
-/** Whether a call failed for want of a process or of memory in the sandbox. */
+/** Whether a call failed because no process or memory was left in the sandbox. */
 export function isExhausted(error: unknown): boolean {
   if (error instanceof ToolError) return error.code === "exhausted";
   return sdkCode(error) !== undefined && saysExhausted(String(error));
@@ -216,7 +217,7 @@ export function isNoAnswer(error: unknown): boolean {
   return error instanceof ToolError && error.code === "no_answer";
 }
 
-/** The failure behind an error that any call of the SDK can throw; undefined for one we did not foresee. */
+/** The failure for an error that any call of the SDK may throw; undefined for an unexpected one. */
 export function platformFailure(error: unknown): Failure | undefined {
   if (error instanceof ToolError) return error.toFailure();
   const code = sdkCode(error) ?? "";

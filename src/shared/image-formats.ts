@@ -1,10 +1,11 @@
 /**
- * Readers of image formats: from the first byte to the last, in memory that does not grow with the number of pixels,
- * which a decoder's does (8,000 x 8,000 of them take twice the memory of a Worker). PNG is inflated and every checksum
- * compared. Of the others the structure is followed to its end: decoders show what is wrong within it as wrong pixels.
+ * Readers of image formats, which check a file from the first byte to the last. Their memory does not grow with the number
+ * of pixels, as a decoder's does: 8,000 x 8,000 pixels take twice the memory of a Worker. Of PNG, the pixels are inflated
+ * and all checksums compared. Of the other formats, the structure is checked: decoders show errors within the coded data
+ * as wrong pixels.
  */
 
-/** The longest side that providers of models take, in pixels. What has more is not read to its end. */
+/** The longest side, in pixels, that providers of models accept. Larger images are not read to their end. */
 export const IMAGE_SIDE = 8000;
 
 export interface ImageHeader {
@@ -130,7 +131,7 @@ function rowsOf(width: number, height: number, pixelBits: number, interlaced: bo
   }).filter(([, count]) => count > 0);
 }
 
-/** Inflates what should be these rows, keeping none. */
+/** Inflates the data of these rows and discards it. */
 async function inflateRows(compressed: Blob, rows: readonly [bytes: number, count: number][]): Promise<void> {
   const total = rows.reduce((sum, [size, count]) => sum + size * count, 0);
   let inflated = 0;
@@ -177,7 +178,7 @@ export function readJPEG(bytes: Uint8Array): ImageHeader {
     const marker = nextMarker(reader);
     if (marker === 0xd9) break;
     const segment = new Reader(reader.take(reader.u16() - 2));
-    // Start of frame; the others of the range are tables.
+    // Start of frame. The other markers of the range announce tables.
     if (marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker)) {
       if (segment.u8() !== 8) throw new Error("its samples do not have 8 bits");
       const height = segment.u16();

@@ -1,13 +1,13 @@
-/** Images that clients can show: some of them, and some models' providers, end a chat over one that they cannot take. */
+/** Which images clients can show. Some clients and model providers end a chat over an image that they cannot read. */
 import { IMAGE_SIDE, type ImageHeader, readGIF, readJPEG, readPNG, readWebP } from "./image-formats.ts";
 
-/** The largest image answered inline, in bytes: with a third more in base64 it stays under the 1 MB of some clients. */
+/** The largest image in a result, in bytes. Base64 adds a third, and some clients take 1 MB at most. */
 export const IMAGE_BYTES = 700 * 1024;
 
 interface Format {
   mimeType: string;
   signature: RegExp;
-  /** Reads it to its end. @throws {Error} in words, for one that is not whole */
+  /** Reads it to its end. @throws {Error} saying what is wrong with one that is not whole */
   read(bytes: Uint8Array): ImageHeader | Promise<ImageHeader>;
 }
 
@@ -18,7 +18,7 @@ const FORMATS: readonly Format[] = [
   { mimeType: "image/webp", signature: /^RIFF....WEBP/s, read: readWebP },
 ];
 
-/** Why an image cannot be shown, and what to do about it; two sentences of which the first has no subject. */
+/** Why an image cannot be shown, as a sentence without its subject, and what to do about it. */
 export interface NotShown {
   problem: string;
   remedy: string;
@@ -34,7 +34,7 @@ export function imageType(bytes: Uint8Array): string | undefined {
   return formatOf(bytes)?.mimeType;
 }
 
-/** The refusal of an image of so many bytes; undefined for one that is not too large. */
+/** The refusal of an image that is too large; undefined for any other. */
 export function tooLarge(size: number): NotShown | undefined {
   if (size <= IMAGE_BYTES) return undefined;
   return {

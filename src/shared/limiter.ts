@@ -1,9 +1,9 @@
-/** How often something may be done: by the platform's limiter of this data centre or, where none is bound, by one of this process. */
+/** Rate limits: with the platform's limiter, which counts by data centre, or with one in memory where none is bound. */
 import { json, type Refusal } from "./responses.ts";
 
 const MINUTE_MS = 60_000;
 
-/** Keys that are told apart within a minute; more than these share one count. */
+/** The most keys that are counted separately within a minute. All others share one count. */
 const MOST_KEYS = 10_000;
 
 /** Counts in memory, by the minute. */
@@ -29,17 +29,17 @@ export class ProcessLimiter implements RateLimit {
 }
 
 /**
- * In place of `ADDRESS_LIMITER`. Where nothing is bound, nothing tells addresses apart either as a rule: everybody on the
- * machine, or behind its tunnel, is one address, so it may do more than one address of the internet.
+ * In place of `ADDRESS_LIMITER`. A server without that binding usually sees one address for everybody on its machine or
+ * behind its tunnel, so the limit is higher than that of one address on the internet.
  */
 export const PROCESS_ADDRESS_LIMITER: RateLimit = new ProcessLimiter(600);
 
-/** In place of `RATE_LIMITER`, for tokens that are looked up; what a principal calls is not limited without it. */
+/** In place of `RATE_LIMITER`, for look-ups of tokens. Calls of a principal are not limited without that binding. */
 export const PROCESS_LOOKUP_LIMITER: RateLimit = new ProcessLimiter(1200);
 
 /**
- * Counts `times` uses by `key`, and whether it has used up what the limiter grants; without a limiter nobody ever has.
- * It asks no further once it is told so.
+ * Counts `times` uses of `key` and returns whether the limit is reached; never without a limiter. It stops counting once
+ * the limit is reached.
  */
 export async function tooOften(limiter: RateLimit | undefined, key: string, times = 1): Promise<boolean> {
   for (let use = 0; limiter && use < times; use += 1) {
@@ -50,7 +50,7 @@ export async function tooOften(limiter: RateLimit | undefined, key: string, time
 }
 
 export function rateLimited(): Refusal {
-  // The limiter does not say when its period ends; a minute is the longest there is.
+  // The limiter does not tell when its period ends, which is at most a minute long.
   const body = { error: "Too many requests", message: "You call too often: wait and try again." };
   return { reason: "rate_limited", response: json(body, 429, { "retry-after": "60" }) };
 }

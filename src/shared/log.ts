@@ -1,14 +1,14 @@
 /**
  * One JSON line per event on the console, which is what Workers Logs indexes.
  *
- * The events below are the whole vocabulary and TypeScript refuses any other field: tokens, user code, file contents,
- * tool arguments and URLs have no field to travel in.
+ * The events below are all there are, and TypeScript refuses any other field: none could hold a token, code, the content
+ * of a file, an argument of a tool or a URL.
  */
 
 import type { Principal, SignInMethod } from "./principal.ts";
 import type { CallerContext, RequestContext } from "./request-context.ts";
 
-/** From the most talkative to the quietest; a level lets through its own events and those after it. */
+/** From the most verbose to the least. A level includes the levels after it. */
 export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
 
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -26,7 +26,7 @@ interface RequestFields {
   scope?: string;
 }
 
-/** One tool call, written when it has its answer. It is the record of its token's use, too. */
+/** One tool call, logged when it ends. It records the use of the token, too. */
 export interface CallEvent extends RequestFields {
   event: "call";
   tool: string;
@@ -42,9 +42,9 @@ export interface CallEvent extends RequestFields {
 export interface RefusalEvent extends RequestFields {
   event: "refusal";
   status: number;
-  /** Which guard said no. */
+  /** Which guard refused it. */
   reason: RefusalReason;
-  /** The route's pattern as the router knows it, never the URL as sent. */
+  /** The pattern of the route, never the URL that was sent. */
   route?: string;
   /** For `oauth_error`: which check of the authorization server failed, for example `authorization-code-grant/code_replayed`. */
   check?: string;
@@ -65,8 +65,8 @@ export type RefusalReason =
   | "oauth_error";
 
 /**
- * A token was presented and is good, in a request that calls no tool (a call has a line of its own); or an OAuth client
- * was given one, or gave back one of its own that was good.
+ * A valid token was used in a request that calls no tool (a tool call has its own event), or a token was issued to an
+ * OAuth client, refreshed or revoked by it.
  */
 export interface TokenEvent extends RequestFields {
   event: "token";
@@ -82,7 +82,7 @@ export interface SandboxEvent {
   sandbox: string;
 }
 
-/** Somebody signed in to let an OAuth client act for them, or did not. */
+/** An attempt to sign in and approve an OAuth client. */
 export interface SignInEvent extends RequestFields {
   event: "sign_in";
   outcome: "approved" | "denied" | "refused";
@@ -103,7 +103,7 @@ export type SignInRefusal =
   | "not_vouched_for"
   | "github_failed";
 
-/** Something thrown that nobody expected. The answer carries `ref`, this line the rest. */
+/** An unexpected error. The response has `ref` only, and this line the details. */
 export interface ErrorEvent {
   event: "error";
   ref: string;
@@ -112,7 +112,7 @@ export interface ErrorEvent {
   error: unknown;
 }
 
-/** The configuration does not hold; `problems` name the variables and never show a value. */
+/** The configuration is invalid. `problems` name variables and never show values. */
 export interface ConfigEvent {
   event: "config";
   problems: readonly string[];
@@ -160,8 +160,8 @@ export function logError({ config, requestID: ref }: RequestContext, where: stri
 }
 
 /**
- * What an unexpected throw may show. Its message can quote what the user sent (a command, a path), so it is written at
- * `debug` alone; its class, its code and the frames of its stack locate the fault without it.
+ * What is logged of an unexpected error. Its message may quote what the user sent (a command, a path), so it is logged at
+ * `debug` only. Its class, its code and the frames of its stack locate the fault without it.
  */
 function describe(error: unknown, level: LogLevel): Record<string, unknown> {
   if (!(error instanceof Error)) return { error_name: typeof error };

@@ -1,13 +1,13 @@
-/** Directories of the operator's machine in sandboxes of the owner, as `npm start --mount` tells the Worker of them. */
+/** Directories of the operator's machine that `npm start --mount` puts into sandboxes of the owner. */
 import { z } from "zod";
 import { OWNER_ID } from "./principal.ts";
 
 const directory = z.strictObject({
   /** The owner's sandbox that has it. */
   sandbox: z.string(),
-  /** Where it is in there. */
+  /** Its path in the sandbox. */
   path: z.string(),
-  /** Where it is on the machine. */
+  /** Its path on the machine. */
   source: z.string(),
   readOnly: z.boolean(),
 });
@@ -16,7 +16,7 @@ export const mountedDirectories = z.array(directory, "must be a JSON list");
 
 export type MountedDirectory = z.output<typeof directory>;
 
-/** The lines that tell a model of them. They are the owner's, and there before their sandboxes are. */
+/** Lines that tell the model of the owner about them; none for other principals. They exist before their sandboxes do. */
 export function mountLines(
   { mounts }: { mounts: readonly MountedDirectory[] },
   principal: { id: string },

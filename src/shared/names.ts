@@ -1,9 +1,9 @@
-/** How sandboxes are named, and how a name and a principal become one Durable Object that nobody else can reach. */
+/** The names of sandboxes, and the Durable Object that a name stands for, which no other principal can reach. */
 
 /** 1 to 20 of `a-z`, `0-9` and `-`, no dash first or last. */
 export const SANDBOX_NAME = /^[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?$/;
 
-/** The same in words, as the end of a sentence about a name. */
+/** The same as the end of a sentence about a name. */
 export const SANDBOX_NAME_RULE = "must be 1 to 20 of a-z, 0-9 and -, without a dash at either end";
 
 export const DEFAULT_SANDBOX = "default";
@@ -19,7 +19,7 @@ export async function actorName(name: string, principalID: string): Promise<stri
   return `${name}-${await principalHash(principalID)}`;
 }
 
-/** Hashes of the principals that called lately: one is on the path of every call. */
+/** Hashes of principals that called lately, because every call needs one. */
 const hashes = new Map<string, string>();
 const MOST_HASHES = 1000;
 

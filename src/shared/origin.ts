@@ -1,20 +1,20 @@
 /**
  * Which host a request may be addressed to, and which web pages may send one.
  *
- * Both guards are against browsers: a page must not reach a server on its user's machine, neither directly (Origin) nor
- * by pointing its own host name at 127.0.0.1 (Host: DNS rebinding). Programs send what they like and need a token.
+ * Both checks are against browsers: a page must not reach a server on its user's machine, neither directly (Origin) nor by
+ * DNS rebinding, which points the page's own host name at 127.0.0.1 (Host). Programs can send any header and need a token.
  */
 import type { Config } from "./config.ts";
 import { previewLabel } from "./preview-address.ts";
 
-/** What MCP clients of every revision send, and scripts of ours. */
+/** The request headers of MCP clients of every revision, and of scripts. */
 const REQUEST_HEADERS =
   "authorization, content-type, accept, mcp-protocol-version, mcp-session-id, mcp-method, mcp-name, last-event-id";
 
-/** What a page may read of an answer beyond the few headers that every page may. */
+/** The response headers that a page may read, beside those that CORS always allows. */
 const RESPONSE_HEADERS = "www-authenticate, mcp-session-id, mcp-protocol-version, retry-after, x-request-id";
 
-/** Browsers keep a preflight's answer no longer than this many seconds whatever is said. */
+/** In seconds. Browsers cache a preflight no longer than this. */
 const PREFLIGHT_MAX_AGE = "7200";
 
 /**
@@ -34,7 +34,7 @@ export function hostAllowed(request: Request, config: Config): boolean {
 
 /** The origin the request is addressed to, by its Host header; undefined when that cannot be read. */
 export function namedOrigin(request: Request): URL | undefined {
-  // Two Host headers arrive as one, in which no URL can be written.
+  // Two Host headers arrive as one, which is no valid host.
   if (!URL.canParse(request.url)) return undefined;
   const url = new URL(request.url);
   return parse(`${url.protocol}//${request.headers.get("host") ?? url.host}`);
@@ -59,7 +59,7 @@ export function originAllowed(request: Request, config: Config): boolean {
   return isLoopback(origin) && isLoopback(new URL(request.url));
 }
 
-/** The answer to a preflight, and to any other `OPTIONS`. */
+/** The response to a preflight and to any other `OPTIONS`. */
 export function preflight(methods: string): Response {
   return new Response(null, {
     status: 204,
@@ -72,7 +72,7 @@ export function preflight(methods: string): Response {
   });
 }
 
-/** Lets the page that sent `request` read the answer, if it may call at all. */
+/** Allows the page that sent `request` to read the response, if its origin is allowed. */
 export function allowReading(request: Request, config: Config, headers: Headers): void {
   headers.append("vary", "Origin");
   const origin = request.headers.get("origin");

@@ -1,6 +1,6 @@
 /** Who is calling and what they may do. A static token and an OAuth token both end in a `Principal`; nothing behind it asks which it was. */
 
-/** Every scope there is; the tools name the ones they need. */
+/** All scopes. The tools name those that they need. */
 export const SCOPES = ["sandbox:read", "sandbox:write", "sandbox:exec", "tasks:run"] as const;
 
 export type Scope = (typeof SCOPES)[number];
@@ -23,7 +23,7 @@ export interface Principal {
 /** The principal behind the server's own token and the owner's sign-in: one person, one set of sandboxes. */
 export const OWNER_ID = "owner";
 
-/** What a static token may be called. It becomes part of the principal id, so it never changes with the token. */
+/** The name of a static token. It is part of the principal id, which therefore survives a change of the token. */
 export const TOKEN_NAME = /^[a-z0-9-]{1,32}$/;
 
 /** The principal id of the static token called `name`; the prefix keeps it apart from every other kind. */

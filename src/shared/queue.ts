@@ -1,10 +1,10 @@
-/** Runs work one after another for each key, in the order of arrival; different keys run side by side. */
+/** Runs work one after another for each key, in the order of arrival. Different keys do not wait for each other. */
 export class KeyedQueue {
   readonly #last = new Map<string, Promise<unknown>>();
-  /** Ids of what is under way or waits, in the order of arrival. */
+  /** Ids of the work that runs or waits, in the order of arrival. */
   readonly #ids = new Map<string, string[]>();
 
-  /** Runs `work` once everything queued before it under `key` has ended, well or badly. */
+  /** Runs `work` when everything queued before it under `key` has settled. */
   async run<T>(key: string, id: string, work: () => Promise<T>): Promise<T> {
     const before = this.#last.get(key) ?? Promise.resolve();
     const mine = before.then(work, work);
@@ -22,7 +22,7 @@ export class KeyedQueue {
     }
   }
 
-  /** Ids of what `id` waits for, the one under way first. */
+  /** Ids of the work that `id` waits for, the one that runs first. */
   ahead(key: string, id: string): string[] {
     const ids = this.#ids.get(key) ?? [];
     return ids.slice(0, Math.max(0, ids.indexOf(id)));

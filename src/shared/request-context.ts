@@ -1,4 +1,4 @@
-/** What the handling of a request has at hand, whichever way the request came in. */
+/** The context of a request, the same for MCP and REST. */
 import type { Config, Env } from "./config.ts";
 import type { Principal } from "./principal.ts";
 

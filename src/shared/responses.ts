@@ -1,18 +1,18 @@
-/** The forms of our own answers. */
+/** The forms of responses. */
 import type { RefusalReason } from "./log.ts";
 
-/** An answer that ends a request before it did anything; `reason` is for the log. */
+/** A response that ends a request before it does anything. `reason` is for the log. */
 export interface Refusal {
   reason: RefusalReason;
   response: Response;
 }
 
-/** A JSON answer that no cache keeps. */
+/** A JSON response that no cache keeps. */
 export function json(body: unknown, status = 200, headers: Record<string, string> = {}): Response {
   return Response.json(body, { status, headers: { "cache-control": "no-store", ...headers } });
 }
 
-/** An error in the form MCP clients read. Its id is null where the request's own is not known (JSON-RPC 2.0 section 5). */
+/** An error as MCP clients expect it. Its id is null when that of the request is unknown (JSON-RPC 2.0 section 5). */
 export function rpcError(
   status: number,
   code: number,

@@ -6,25 +6,25 @@ import { baseURL, list, variable, webOrigin } from "./env-fields.ts";
 export interface GitHubConfig {
   clientID: string;
   clientSecret: string;
-  /** Who may: logins in lower case, and `id:<number>` for an account whatever its login. */
+  /** Who may sign in: logins in lower case, and `id:<number>` for an account whatever its login. */
   users: ReadonlySet<string>;
-  /** An organisation whose active members may, in lower case. */
+  /** An organisation whose active members may sign in, in lower case. */
   org: string | undefined;
-  /** Without a trailing slash: where people sign in, and where the API is. */
+  /** Where people sign in, and where the API is; without a trailing slash. */
   url: string;
   apiURL: string;
 }
 
 /** Signing in with Cloudflare Access, which stands before `/authorize` and vouches for people by a signed header. */
 export interface AccessConfig {
-  /** The team's origin, which is the `iss` of its assertions. */
+  /** The team's origin, which is the issuer of its assertions. */
   issuer: string;
   /** The application's audience tag. */
   audience: string;
   certsURL: string;
 }
 
-/** In lower case. The underscore is in the logins of managed users. */
+/** In lower case. Logins of managed users contain an underscore. */
 export const GITHUB_LOGIN = /^[a-z0-9][a-z0-9_-]{0,63}$/;
 const GITHUB_USER = /^(?:[a-z0-9][a-z0-9_-]{0,63}|id:[1-9][0-9]{0,18})$/;
 

@@ -1,8 +1,8 @@
-/** Bytes that may be text, and text that goes into sentences. */
+/** Text from bytes, and text for sentences. */
 
 const strict = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** The text of UTF-8 bytes without NUL; undefined for any others. */
+/** The text of bytes that are UTF-8 without NUL; undefined for any others. */
 export function textOf(bytes: Uint8Array): string | undefined {
   if (bytes.includes(0)) return undefined;
   try {
@@ -12,7 +12,7 @@ export function textOf(bytes: Uint8Array): string | undefined {
   }
 }
 
-/** The same of bytes that may be `cut` in a character, which is left out; with how many bytes the text takes. */
+/** The same, and the number of its bytes. When `cut`, the bytes may end within a character, which is left out. */
 export function wholeText(bytes: Uint8Array, cut: boolean): { text: string; bytes: number } | undefined {
   for (let length = bytes.length; length >= bytes.length - (cut ? 3 : 0) && length >= 0; length--) {
     const text = textOf(bytes.subarray(0, length));
@@ -21,7 +21,7 @@ export function wholeText(bytes: Uint8Array, cut: boolean): { text: string; byte
   return undefined;
 }
 
-/** A sentence of somebody else's for the end of one of ours, which has a full stop of its own. */
+/** A sentence without its full stop, to end another sentence with. */
 export function clause(sentence: string): string {
   return sentence.trim().replace(/[.\s]+$/, "");
 }

@@ -1,6 +1,6 @@
 /**
- * The names of the variables that configure the Worker; config.ts says what each may hold. Without imports, so that
- * `npm start` can pass them from its environment.
+ * The names of the variables that configure the Worker; config.ts has their schemas. This file has no imports, so that
+ * `npm start` can read it, too.
  */
 export const VARIABLES = [
   "SERVER_AUTH_TOKEN",

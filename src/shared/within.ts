@@ -1,6 +1,4 @@
-/** Waiting no longer than so long. */
-
-/** What the promise gives, or undefined when it takes longer. */
+/** The value of the promise, or undefined when it takes longer than `ms`. */
 export async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
   const { promise: late, resolve } = Promise.withResolvers<undefined>();
   const timer = setTimeout(() => resolve(undefined), ms);

@@ -1,4 +1,4 @@
-/** What `npm start` prints when the server serves: where, with which token, and how to connect clients to it. */
+/** What `npm start` prints when the server is ready: its URL, its token, and how to connect clients. */
 import { dirname } from "node:path";
 import { clientLines } from "../src/server/client-lines.ts";
 import type { MountedDirectory } from "../src/shared/mounts.ts";
@@ -12,11 +12,11 @@ export interface Announcement {
   /** The `.dev.vars`, in the package's directory. */
   file: string;
   /**
-   * Whether to write the token out where a client's configuration needs it. Right on the user's own terminal; a log
-   * that others read, or that is kept, gets a placeholder. Commands always read the token from where it is.
+   * Whether to print the token in configurations of clients. True on the user's own terminal; a log, which is kept or read
+   * by others, gets a placeholder. Commands always read the token from its file.
    */
   showToken: boolean;
-  /** Directories of the user in sandboxes, each with an address that leads to it. */
+  /** Directories of the user in sandboxes, each printed with the URL for its sandbox. */
   mounts: readonly MountedDirectory[];
 }
 
@@ -50,12 +50,12 @@ Ctrl-C stops the server and every sandbox.
 `;
 }
 
-/** A shell command that prints the token kept in `file`, from anywhere and in whatever way it is spelled there. */
+/** A shell command that prints the token in `file`, from any directory and however the file quotes it. */
 function readToken(file: string): string {
   return `npm --prefix ${quote(dirname(file))} run -s token`;
 }
 
-/** A word for a shell. */
+/** Quotes a word for a shell. */
 export function quote(text: string): string {
   return /^[\w./:=@+-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }

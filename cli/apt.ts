@@ -1,4 +1,4 @@
-/** Debian's packages, where they can be installed without asking anybody: by root. */
+/** Installs Debian packages, which root can do without asking the user for a password. */
 import { execFile, spawn } from "node:child_process";
 import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
 import { promisify } from "node:util";
@@ -20,20 +20,20 @@ export function aptCommand(packages: readonly string[]): string {
 }
 
 /**
- * @param log A file for what apt-get prints. With it the installation outlives this process and is in no reach of a
- * Ctrl-C: one that is cut short has to be mended by hand.
+ * @param log A file for the output of apt-get. With it the installation outlives this process and a Ctrl-C, since an
+ * interrupted one would have to be repaired by hand.
  * @throws Error with what apt-get said
  */
 export async function install(packages: readonly string[], log?: string): Promise<void> {
   const env = { ...process.env, PATH: SYSTEM_PATH, DEBIAN_FRONTEND: "noninteractive" };
-  // A machine that has just started often installs its updates: apt-get waits for them, in seconds.
+  // A machine that has just started often installs updates. apt-get waits so many seconds for those to end.
   const apt = async (...words: string[]) => {
     const args = ["-q", "-o", "DPkg::Lock::Timeout=300", ...words];
     await (log === undefined ? run("apt-get", args, { env, maxBuffer: 64 << 20 }) : detached(args, env, log));
   };
   const once = () => apt("install", "-y", "--no-install-recommends", ...packages);
   try {
-    // A fresh machine has no package lists, and old lists name packages that are gone.
+    // A fresh machine has no package lists, and old lists name versions that no longer exist.
     await once().catch(() => apt("update").then(once));
   } catch (error) {
     const said = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : "";

@@ -14,12 +14,12 @@ export interface Module {
   contents: string;
 }
 
-/** Keeps wrangler and miniflare from calling home, and their files in `directory`. */
+/** Stops telemetry and update checks of wrangler and miniflare, and keeps their files in `directory`. */
 export function quietWrangler(directory: string): Record<string, string> {
   return {
     WRANGLER_SEND_METRICS: "false",
     WRANGLER_SEND_ERROR_REPORTS: "false",
-    // With the banner goes the look-up of the newest version in the registry.
+    // Without the banner, wrangler does not look up its newest version in the registry.
     WRANGLER_HIDE_BANNER: "true",
     WRANGLER_LOG: "error",
     WRANGLER_LOG_PATH: join(directory, "logs"),
@@ -30,7 +30,7 @@ export function quietWrangler(directory: string): Record<string, string> {
 
 /**
  * @param config The wrangler configuration file.
- * @param directory Made anew; holds the result.
+ * @param directory For the result; its earlier content is deleted.
  * @throws Error with wrangler's output when the Worker does not build
  */
 export async function bundle(config: string, directory: string): Promise<Module> {

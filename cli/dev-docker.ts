@@ -20,7 +20,7 @@ if (spawnSync("docker", ["info"], { stdio: "ignore" }).status !== 0) {
 // The image copies it.
 await bundleSandboxd(imageBundle);
 
-// wrangler dev takes the Worker's variables from .dev.vars alone.
+// wrangler dev reads the Worker's variables only from .dev.vars.
 const file = join(root, ".dev.vars");
 const { values, token, tokenSource } = readVariables({}, file);
 const given = process.env.SERVER_AUTH_TOKEN?.trim();

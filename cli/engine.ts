@@ -1,4 +1,4 @@
-/** The local platform's engine as a process of its own. It ends, with every sandbox, when its stdin closes. */
+/** Starts the local platform's engine as a process, which ends with all its sandboxes when its stdin closes. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
@@ -13,12 +13,12 @@ export interface EngineSettings {
   /** For its sockets and generated files. */
   runDir: string;
   directories?: HostDirectory[];
-  /** The interpreter of sandboxes; null for none; any of the host's unless given. */
+  /** The interpreter of sandboxes; null for none; one of the host's when left out. */
   python?: string | null;
   /** The directory of packages made for it. */
   pythonPackages?: string | undefined;
   verbose: boolean;
-  /** Tests only: see the engine's own options. */
+  /** For tests: see the engine's own options. */
   runtime?: string;
 }
 
@@ -26,7 +26,7 @@ export interface RunningEngine {
   url: string;
   /** The python3 that sandboxes get. */
   python: string | undefined;
-  /** Gives the sandboxes that start from now on another interpreter. */
+  /** Sets the interpreter of sandboxes that start from now on. */
   usePython(executable: string): void;
   /** Ends it and every sandbox; resolves when it is gone. */
   close(): Promise<void>;
@@ -39,8 +39,8 @@ const answer = z.union([
 
 /**
  * @param onLog Called with each line it prints on stderr.
- * @param onDeath Called when it ends although nobody closed it, with how.
- * @throws Error with its own words when it cannot start
+ * @param onDeath Called with the exit status or signal when it ends without having been closed.
+ * @throws Error with its message when it cannot start
  */
 export async function startEngineProcess(
   settings: EngineSettings,
@@ -48,10 +48,10 @@ export async function startEngineProcess(
   onDeath: (how: string) => void,
 ): Promise<RunningEngine> {
   const main = fileURLToPath(new URL("../local/engine/main.ts", import.meta.url));
-  // Detached: a Ctrl-C in the terminal is for this process, which ends everything in order.
+  // Detached, so that a Ctrl-C in the terminal reaches only this process, which ends everything in order.
   const child = spawn(process.execPath, [main], {
     detached: true,
-    // Threads that look up names; half of them do, see maxLookups in local/engine/upstream.ts.
+    // Half of these threads may look up names: see maxLookups in local/engine/upstream.ts.
     env: { ...process.env, UV_THREADPOOL_SIZE: "64" },
     stdio: ["pipe", "pipe", "pipe"],
   });

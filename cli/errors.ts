@@ -1,4 +1,4 @@
-/** Something the user can put right: its message is printed as it is, and the exit status is 1. */
+/** An error that the user can correct. Its message is printed without a stack, and the exit status is 1. */
 export class UserError extends Error {
   override readonly name = "UserError";
 }

@@ -1,17 +1,17 @@
-/** One server per state directory. */
+/** Ensures that one server uses a state directory, and finds a port for it. */
 import { createHash } from "node:crypto";
 import { createServer, type Server } from "node:net";
 import { realpathSync } from "node:fs";
 import { UserError } from "./errors.ts";
 
 /**
- * Takes the directory for this process. The lock is a socket in Linux's abstract namespace: only one process can hold
- * its name, and the kernel gives it back whatever way the holder ends.
+ * Locks the directory for this process. The lock is a socket in Linux's abstract namespace: only one process can bind its
+ * name, and the kernel releases it however that process ends.
  * @throws {UserError} when another server has it
  */
 export async function lockDirectory(directory: string): Promise<void> {
   const digest = createHash("sha256").update(realpathSync(directory)).digest("hex").slice(0, 32);
-  // A server that is going down holds it for a moment longer.
+  // A server that is stopping holds it for a moment longer.
   const held = await listen({ path: `\0sandbox-mcp-${digest}` }, 1500);
   if (held === undefined) {
     throw new UserError(
@@ -37,7 +37,7 @@ export async function freePort(port: number): Promise<number> {
   return address.port;
 }
 
-/** Listens, trying again for `patience` ms while the address is taken; undefined when it stays taken. */
+/** Listens. @returns undefined when the address is still in use after `patience` ms */
 async function listen(
   address: { path: string } | { host: string; port: number },
   patience: number,

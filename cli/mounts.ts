@@ -12,17 +12,17 @@ import { UserError } from "./errors.ts";
 export interface Mounts {
   forWorker: MountedDirectory[];
   forEngine: HostDirectory[];
-  /** Those that sandboxes write to as root of the machine, because they have the rights of the owner. */
+  /** Directories of root's that can be written to: their sandboxes run with the owner's rights, and so as root. */
   ofRoot: string[];
 }
 
-/** What no program in a sandbox should change, nor read: the system's files, devices and sockets. */
+/** Directories that are never mounted: the system's files, devices and sockets. */
 const SYSTEM = /^\/(bin|boot|dev|etc|lib[^/]*|proc|run|sbin|sys|usr|var)(\/|$)/;
 
-/** Below /var, where projects are. */
+/** Exceptions below /var, where projects may be. */
 const NOT_SYSTEM = /^\/var\/(tmp\/.|www(\/|$))/;
 
-/** Hidden directories right in a home directory, this user's or another's: keys, settings, what shells run. */
+/** Hidden directories directly in anybody's home directory: they hold keys, settings and what shells run. */
 const HIDDEN = /^(\/root|\/home\/[^/]+)\/\./;
 
 /**
@@ -60,7 +60,7 @@ export async function readMounts(
   return mounts;
 }
 
-/** A name of a directory may hold `=` and `:` too: what is there as a whole is meant as a whole. */
+/** Names of directories may contain `=` and `:`, so a text that is the path of a directory is taken as one. */
 function parse(text: string, cwd: string): { path: string; name: string | undefined; readOnly: boolean } {
   if (text.trim() === "") throw new UserError("--mount needs a directory: --mount DIR[=NAME][:ro|:rw].");
   const whole = resolve(cwd, text);

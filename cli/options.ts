@@ -1,4 +1,4 @@
-/** What `npm start` is told: flags, which go before environment variables, which go before the defaults. */
+/** The options of `npm start`: from flags, else from environment variables, else the defaults. */
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { quote } from "./announce.ts";
@@ -14,7 +14,7 @@ export interface StartOptions {
   /** `DIR[=NAME][:ro|:rw]` each, as given, relative to `cwd`. */
   mounts: string[];
   cwd: string;
-  /** The interpreter that sandboxes get as it is, absolute; undefined for the first of PATH. */
+  /** The absolute path of the interpreter for sandboxes; undefined for the first in PATH. */
   python: string | undefined;
   verbose: boolean;
 }
@@ -98,13 +98,13 @@ function parse(argv: readonly string[]) {
 }
 
 /**
- * npm keeps a flag that stands before `--` to itself: `--port=1` becomes npm_config_port=1. Of `--port 1` that is "true", and
- * the number alone comes here, among the values of other flags.
+ * Refuses flags that npm took because `--` was missing before them. npm turns `--port=1` into npm_config_port=1, and
+ * `--port 1` into npm_config_port=true, with the value left among the arguments.
  */
 function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, string | undefined>>): void {
   const swallowed = Object.entries(FLAGS).flatMap(([flag, { type }]) => {
     const values = type === "string" ? env[`npm_config_${flag.replaceAll("-", "_")}`]?.split("\n\n") : [];
-    // --python=PATH is a setting of npm's own too, for node-gyp.
+    // --python=PATH is also a setting of npm, for node-gyp.
     return (values ?? []).flatMap((value) => (flag === "python" && value !== "true" ? [] : { flag, value }));
   });
   if (swallowed.length === 0) return;
@@ -121,7 +121,7 @@ function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, s
   });
   const open = new Set(told.flatMap(({ flag, value }) => (value === undefined ? flag : [])));
   const words = told.flatMap(({ flag, value }) => {
-    // Which of the values belongs to which of several flags cannot be known.
+    // With several flags, it is unknown which value belongs to which.
     const found = value ?? (open.size > 1 ? undefined : take(/^/));
     return [`--${flag}`, found === undefined ? "<value>" : quote(found)];
   });
@@ -130,7 +130,7 @@ function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, s
   throw new UserError(`npm took ${names} for its own. Put -- first: npm start -- ${line}`);
 }
 
-/** What tells the values of some flags from those of others. */
+/** Patterns by which values are assigned to flags. */
 const FITTING: Record<string, RegExp | undefined> = {
   port: /^\d+$/,
   isolation: /^(bubblewrap|none)$/,

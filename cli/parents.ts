@@ -1,9 +1,9 @@
-/** Notices that the process which ran `npm start` is gone without having passed a signal on. */
+/** Notices when the process that ran `npm start` has ended without passing a signal on. */
 import { readFileSync } from "node:fs";
 
 /**
- * Calls `onGone` once when npm, or the shell that npm started this process through, has ended. Does nothing when npm is
- * not what started this process: who backgrounds a server and leaves wants it to stay.
+ * Calls `onGone` once when npm, or the shell between npm and this process, has ended. Without npm it does nothing, because
+ * a server that was put into the background should survive its shell.
  * @param everyMs How often to look.
  */
 export function watchNPM(env: NodeJS.ProcessEnv, onGone: () => void, everyMs = 200): void {

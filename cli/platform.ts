@@ -1,4 +1,4 @@
-/** What the machine must have before anything is started: Linux, and bubblewrap that works. */
+/** Checks what the machine must have: Linux, and a bubblewrap that works. */
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { type Check, checkBubblewrap } from "../local/engine/check.ts";
@@ -22,16 +22,16 @@ export function requireLinux(platform: NodeJS.Platform): void {
 }
 
 export interface Installer {
-  /** Whether sandboxes can be made, tried for real. */
+  /** Tries to make a sandbox. */
   check(): Promise<Check>;
-  /** Whether bubblewrap is not there at all, and packages can be installed without asking anybody. */
+  /** Whether bubblewrap is missing and can be installed without asking the user. */
   applies(): Promise<boolean>;
-  /** @throws Error with what the package manager said */
+  /** @throws Error with the package manager's message */
   install(): Promise<void>;
 }
 
 /**
- * Makes sure that sandboxes can be made, installing bubblewrap where that needs nobody's password.
+ * Makes sure that sandboxes can be made. Installs bubblewrap where that needs no password.
  * @param say Takes a line for the user.
  * @throws {UserError} with the reason and the exact command
  */

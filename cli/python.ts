@@ -1,6 +1,6 @@
 /**
- * The Python of sandboxes. Unless one is named it is the first of the user's PATH, with the packages that the production
- * image has: made once, in the background, from PyPI or the index pip is configured to use, else from Debian.
+ * The Python of sandboxes: the first in the user's PATH unless an option names one, with the packages of the production
+ * image. Those are installed once, in the background, from the index that pip is configured to use, else from Debian.
  */
 import { spawn, type ChildProcess } from "node:child_process";
 import { mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
@@ -20,14 +20,14 @@ import { UserError } from "./errors.ts";
 export interface PythonSetup {
   /** The interpreter to start with; null for none. */
   python: string | null;
-  /** Where its packages are, or will be. */
+  /** The directory of its packages, which may not exist yet. */
   packages: string | undefined;
-  /** Makes what is missing, when something is. Never rejects; `stop` ends it early. */
+  /** Installs the packages that are missing. Never rejects; `stop` ends it early. */
   complete(use: (executable: string) => void): Promise<void>;
   stop(): void;
 }
 
-/** How long an attempt that failed is not made again. */
+/** After a failed attempt, the next one is made no sooner than this. */
 const RETRY_MS = DAY_MS;
 const PIP_TIMEOUT_MS = 15 * 60 * 1000;
 
@@ -36,8 +36,8 @@ const NAMES = PACKAGES.map(({ pip }) => pip);
 const LIST = `${NAMES.slice(0, -1).join(", ")} and ${NAMES.at(-1)}`;
 
 /**
- * @param given An interpreter that the user named: sandboxes get it as it is.
- * @param stateDir Packages are kept in its directory `python`.
+ * @param given An interpreter that the user named, for which nothing is installed.
+ * @param stateDir Packages go into its directory `python`.
  * @throws {UserError} when `given` is no Python 3
  */
 export async function setUpPython(
@@ -86,7 +86,7 @@ export async function setUpPython(
   };
 }
 
-/** Brings the packages to one interpreter, or another interpreter that has them. */
+/** Installs the packages for one interpreter, or falls back to another that has them. */
 class PythonPackages {
   readonly #python: Python;
   readonly #directory: string;
@@ -107,7 +107,7 @@ class PythonPackages {
 
   /**
    * @param other Another interpreter that has all of them already.
-   * @returns the interpreter that sandboxes should have from now on; undefined when nothing could be made
+   * @returns the interpreter for sandboxes from now on; undefined when none has the packages
    */
   async make(other: Python | undefined): Promise<string | undefined> {
     const { executable } = this.#python;
@@ -152,7 +152,7 @@ class PythonPackages {
     return undefined;
   }
 
-  /** Whole or not at all: it has its name when every package in it has been imported. @throws Error with pip's words */
+  /** The directory gets its name only after every package in it could be imported. @throws Error with pip's message */
   async #installFromIndex(): Promise<void> {
     const { executable } = this.#python;
     const whole = join(this.#directory, packagesKey(this.#python));
@@ -191,14 +191,14 @@ class PythonPackages {
   }
 
   async #run(command: string[]): Promise<void> {
-    // Sandboxes run as another user, who has to be able to read it. It dies with this process, or it would go on
-    // beside the next attempt.
+    // Sandboxes run as another user, who has to be able to read the packages. pip is killed with this process, since
+    // it would otherwise run beside the next attempt.
     const script = 'umask 022; exec setpriv --pdeathsig KILL -- "$@"';
     const child = spawn("/bin/sh", ["-c", script, "sh", ...command], {
       stdio: ["ignore", "ignore", "pipe"],
       timeout: PIP_TIMEOUT_MS,
       killSignal: "SIGKILL",
-      // Settings of the user's that would not go with --target.
+      // Settings of the user that contradict --target.
       env: { ...process.env, PIP_USER: "0", PIP_REQUIRE_VIRTUALENV: "0", PIP_DISABLE_PIP_VERSION_CHECK: "1" },
     });
     this.#pip = child;

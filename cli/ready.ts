@@ -1,8 +1,8 @@
-/** Whether the server serves: by an MCP request as a client sends it. */
+/** Checks that the server is ready, with an MCP request such as clients send. */
 
 /**
- * Asks for the tools of the server at `url`.
- * @returns undefined, or what the server answered instead, for the user
+ * Lists the tools of the server at `url`.
+ * @returns undefined, or for the user what went wrong
  */
 export async function whyNotServing(url: string, token: string): Promise<string | undefined> {
   const response = await fetch(url, {
@@ -21,7 +21,7 @@ export async function whyNotServing(url: string, token: string): Promise<string 
   return explain(body) ?? `${url} answered ${response.status}: ${body.slice(0, 500)}`;
 }
 
-/** The Worker names each variable that is wrong. */
+/** The problems of the configuration, which the Worker reports by variable. */
 function explain(body: string): string | undefined {
   try {
     const { problems }: { problems?: unknown } = JSON.parse(body);

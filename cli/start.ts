@@ -117,7 +117,7 @@ async function start(): Promise<void> {
   if (options.isolation === "bubblewrap") void python.complete((executable) => engine?.usePython(executable));
 }
 
-/** Every line with --verbose; else only the Worker's reports of what nobody expected, which an answer's reference leads to. */
+/** Prints every line with --verbose, else only the Worker's unexpected errors, to which callers get a reference. */
 function showLog({ level, message }: LogLine, verbose: boolean): void {
   if (verbose) say(printable(level === "error" ? `workerd: ${message}` : message));
   else if (/^\{.*"event":"error"/.test(message)) say(printable(message));

@@ -8,7 +8,7 @@ import { UserError } from "./errors.ts";
 const NAMES: readonly string[] = [...VARIABLES, ...SDK_VARIABLES];
 
 export interface Variables {
-  /** What the Worker is given beside its configuration file. */
+  /** Given to the Worker over its configuration file. */
   values: Record<string, string>;
   token: string;
   /** Where `token` comes from. */
@@ -16,7 +16,7 @@ export interface Variables {
 }
 
 /**
- * @param file The `.dev.vars`. Written only when there is no token anywhere; its other lines stay as they are.
+ * @param file The `.dev.vars`. Written only when no token is set anywhere; its other lines are kept.
  * @throws {UserError} when the file cannot be read or written
  */
 export function readVariables(env: Readonly<Record<string, string | undefined>>, file: string): Variables {
@@ -35,7 +35,7 @@ export function readVariables(env: Readonly<Record<string, string | undefined>>,
   return { values: { ...values, SERVER_AUTH_TOKEN: token }, token, tokenSource: "generated" };
 }
 
-/** Takes the Worker's variables, some of which are secrets, out of the environment that other programs inherit. */
+/** Removes the Worker's variables, some of which are secrets, from the environment that child processes inherit. */
 export function forgetVariables(env: NodeJS.ProcessEnv): void {
   for (const name of NAMES) delete env[name];
 }
@@ -50,7 +50,7 @@ function readFile(file: string): Record<string, string> {
   }
 }
 
-/** Replaces an empty SERVER_AUTH_TOKEN line, or adds one. Whole or not at all: a crash leaves the old file. */
+/** Fills an empty SERVER_AUTH_TOKEN line, or adds one. Atomic: after a crash, the old file is still there. */
 function keep(file: string, token: string): void {
   try {
     const before = existsSync(file) ? readFileSync(file, "utf8") : "";

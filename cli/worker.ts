@@ -1,8 +1,8 @@
 /**
  * The Worker in workerd, through the miniflare that wrangler brings.
  *
- * Not through `wrangler dev`: that puts a proxy Worker in a second workerd in front of this one, and a router that
- * serves every R2 bucket without a token under /cdn-cgi/. Here clients talk to the Worker's own socket.
+ * `wrangler dev` is not used: it puts a proxy in a second workerd before the Worker, and serves every R2 bucket without a
+ * token under /cdn-cgi/. Here clients connect to the Worker's own socket.
  */
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
@@ -16,14 +16,14 @@ export interface WorkerOptions {
   config: string;
   port: number;
   stateDir: string;
-  /** The variables and secrets, over those of the configuration file; one that is empty leaves the file's. */
+  /** Variables and secrets. They replace those of the configuration file unless they are empty. */
   variables: Record<string, string>;
   /** Called with each line the Worker and workerd print. */
   onLog: (line: LogLine) => void;
-  /** workerd ended although nobody closed it. */
+  /** Called when workerd ends without having been closed. */
   onDeath: () => void;
   verbose: boolean;
-  /** For measurements: where V8's inspector listens on loopback; nowhere when undefined. */
+  /** For measurements: the port of V8's inspector on loopback; undefined for none. */
   inspectorPort?: number;
 }
 
@@ -56,13 +56,13 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       host: "127.0.0.1",
       port: 0,
       inspectorPort: options.inspectorPort,
-      // Otherwise fetched from the internet.
+      // miniflare would fetch it from the internet.
       cf: false,
       telemetry: { enabled: false },
       log: new Log(options.verbose ? LogLevel.WARN : LogLevel.NONE),
       resourcePersistencePath: join(options.stateDir, "data"),
       handleStructuredLogs: ({ level, message }) => options.onLog({ level, message }),
-      // miniflare has started another workerd by now. This server ends instead: who started it decides.
+      // miniflare has started another workerd by now, but this server ends: its user decides whether to restart it.
       unsafeHandleRuntimeRestart: () => {
         if (!closing) options.onDeath();
       },
@@ -80,7 +80,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       ],
     }),
   );
-  // miniflare exits the process on a signal, before anything can end in order: that is for its caller to do.
+  // miniflare would exit the process on a signal, before anything could end in order.
   for (const [signal, listener] of listeners()) {
     if (!others.some(([, other]) => other === listener)) process.off(signal, listener);
   }
@@ -97,7 +97,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   return { close };
 }
 
-/** A Worker that answers nothing. */
+/** A Worker that serves nothing. */
 const NOBODY = "export default { fetch: () => new Response(null, { status: 404 }) };";
 
 function listeners(): [NodeJS.Signals, NodeJS.SignalsListener][] {

@@ -1,7 +1,7 @@
 /**
- * Writes what is made from the tools' definitions: the pinned definitions in tests/definitions, the table in the README
- * and docs/tools.md. `npm run docs` writes; with --check nothing is written and what is stale is named.
- * Plain JavaScript: it runs in Node on modules that are typed for workerd.
+ * Generates files from the definitions of the tools: tests/definitions, the table in the README and docs/tools.md.
+ * `npm run docs` writes them; with --check it only names those that are stale.
+ * It is JavaScript because it runs in Node but imports modules that are typed for workerd.
  */
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { Client } from "@modelcontextprotocol/client";
@@ -25,7 +25,7 @@ function put(path, content) {
   writeFileSync(file, content);
 }
 
-/** The definitions as a client of a server that runs tasks gets them. Listing reaches no handler, so it takes no more. */
+/** The definitions as a server that runs tasks lists them. Listing calls no handler, so no bindings are needed. */
 async function listed() {
   const config = parseConfig({ ANTHROPIC_API_KEY: "any" });
   const connection = { sandbox: "default", structured: false };

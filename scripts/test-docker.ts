@@ -1,8 +1,8 @@
 /**
- * Runs the runtime's tests against the image that production uses: what the local platform does, the image has to do as
- * well. Needs Docker, or SANDBOX_RUNTIME_URL (`ws://host:port/rpc`) of a container that runs already: one that shows the
- * package's container/kernel and the directory SANDBOX_RUNTIME_SHARED under the paths they have here, and shares this
- * machine's process ids, since the tests of kernels read their files and signal them.
+ * Runs the runtime's tests against the image of production, which has to behave as the local platform does. Needs Docker,
+ * or SANDBOX_RUNTIME_URL (`ws://host:port/rpc`) of a container that runs already. That container has to have the package's
+ * container/kernel and the directory SANDBOX_RUNTIME_SHARED under the same paths as this machine, and its process ids,
+ * because the tests of kernels read files there and send signals.
  */
 import { execFileSync, spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -29,7 +29,7 @@ function docker(...args: string[]): string {
   return execFileSync("docker", args, { encoding: "utf8" }).trim();
 }
 
-/** Calls `use` with the control server's URL of a fresh container, and the directory it shares. */
+/** Starts a container and calls `use` with the URL of its control server and the directory that it shares. */
 async function withContainer(use: (url: string, shared: string) => number): Promise<number> {
   const dockerfile = readFileSync(new URL("../Dockerfile", import.meta.url), "utf8");
   const image = /^FROM (\S+)/m.exec(dockerfile)?.[1];

@@ -1,4 +1,4 @@
-/** A file that a task left, as an answer of get_result. */
+/** A file that a task left, as a result of get_result. */
 import { IMAGE_BYTES, imageType } from "../shared/images.ts";
 import { wholeText } from "../shared/text.ts";
 import { BINARY_BYTES, describeBinary } from "./binary.ts";
@@ -6,10 +6,10 @@ import { imageBlock } from "./image.ts";
 import { type ToolContext, type ToolOutput, text } from "./define.ts";
 import { ownRun } from "./own-run.ts";
 
-/** Bytes of text in one answer. */
+/** The most bytes of text in one result. */
 const MAX_TEXT = 48 * 1024;
 
-/** @param at the byte to read on from; without it an image is shown, and of other files that are no text what they are */
+/** @param at the byte to read from. Without it, an image is shown, and any other binary file described. */
 export async function artifactOutput(
   context: ToolContext,
   id: string,

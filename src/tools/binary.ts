@@ -1,17 +1,17 @@
-/** Bytes that are no text, for a model: what they are, and as much of them as it asks for. */
+/** Binary files for a model: what they are, and the bytes that it asks for. */
 import { fileTypeFromBuffer } from "file-type";
 
-/** Bytes of one answer in base64. */
+/** The most bytes in one result, before base64. */
 export const BINARY_BYTES = 48 * 1024;
 
-/** Bytes that are shown of a file before anybody asks for them. */
+/** Bytes that the description of a binary file shows. */
 const FIRST_BYTES = 128;
 
 const ROW_BYTES = 16;
 
 /**
- * What a file is that is no text: its type as its first bytes tell, its size, and the first bytes themselves.
- * @param start at least the first bytes, more tell its type better
+ * Describes a binary file: its type, its size and its first bytes.
+ * @param start the beginning of the file; the more of it, the better its type is recognised
  * @param next the call that reads its bytes
  */
 export async function describeBinary(
@@ -20,7 +20,7 @@ export async function describeBinary(
   start: Uint8Array,
   next: string,
 ): Promise<string> {
-  // What only looks like a type can break off in its reader.
+  // Readers throw on a file that only begins like one of their type.
   const type = await fileTypeFromBuffer(start).catch(() => undefined);
   const kind = type ? `${type.mime} (${type.ext})` : "of no known type";
   const shown = start.subarray(0, FIRST_BYTES);
@@ -28,7 +28,7 @@ export async function describeBinary(
   return `[${path} is no UTF-8 text: ${size} bytes, ${kind}. ${next} ${first}:]\n${hexDump(shown)}`;
 }
 
-/** Bytes as `xxd` shows them: their offset, hexadecimal, and what can be printed of them. */
+/** Bytes as `xxd` shows them: offset, hexadecimal, printable characters. */
 function hexDump(bytes: Uint8Array): string {
   const rows = Array.from({ length: Math.ceil(bytes.length / ROW_BYTES) }, (_, row) => {
     const part = bytes.subarray(row * ROW_BYTES, (row + 1) * ROW_BYTES);

@@ -3,7 +3,7 @@ import { defineTool, runField } from "./define.ts";
 import { ownRun } from "./own-run.ts";
 import { anyRunFields, runBlocks } from "./run-result.ts";
 
-/** How long the end of a run that was told to end is waited for, milliseconds. */
+/** How long to wait for the end of a cancelled run, milliseconds. */
 const WAIT_MS = 10_000;
 
 export const cancelRun = defineTool({

@@ -1,4 +1,4 @@
-/** The kit: what a tool is, and what every call of one goes through. */
+/** The kit: what a tool is, and what every call of a tool goes through. */
 import type { CallToolResult, ServerContext, ToolAnnotations } from "@modelcontextprotocol/server";
 import { z } from "zod";
 import type { Scope } from "../shared/principal.ts";
@@ -20,16 +20,16 @@ export interface ToolContext extends CallerContext {
     name: string,
     call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<Answer<T>>,
   ): Promise<WithNotice<T>>;
-  /** The same for a method that only reads: it is called again when the server restarts the actor over it. */
+  /** The same for a method that only reads: when the actor is reset during the call, it is called again. */
   reading: ToolContext["sandbox"];
-  /** Says what is going on to a client that asked for progress; undefined where nobody did. */
+  /** Sends a progress notification; undefined when the client asked for none. */
   progress: ((message: string) => void) | undefined;
 }
 
 export interface ToolOutput<Structured = Record<string, unknown>> {
-  /** Written for a model. Ids and durations are in it only where the next call needs them. */
+  /** For the model. It contains ids and durations only where the next call needs them. */
   content: CallToolResult["content"];
-  /** The same as data, for the programs that asked for it. */
+  /** The same as data, for programs that asked for it. */
   structured?: Structured;
 }
 
@@ -41,16 +41,16 @@ export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodO
   description: string;
   input: Input;
   /**
-   * What programs that ask for it get as data. A tool that may return an image has none: clients that know an output
-   * schema look at nothing else.
+   * The schema of `structured`. A tool that may return an image has none, because clients that know an output schema ignore
+   * the content.
    */
   output?: Output;
-  /** Whether this server can do it; everywhere when left out. What it cannot do is not listed. */
+  /** Whether this server can do it; always when left out. A tool that is not offered is not listed. */
   isOffered?(config: Config): boolean;
   hints: { readOnly: boolean; destructive: boolean; idempotent: boolean };
-  /** What a caller must have been granted. Enforced before the handler, for the whole request. */
+  /** The scopes that a caller needs. Checked before any handler runs, for the whole request. */
   scopes: readonly Scope[];
-  /** Instead of `scopes`, where the argument `id` is that of a task. */
+  /** In place of `scopes` when the argument `id` is that of a task. */
   taskScopes?: readonly Scope[];
   handle(args: z.output<Input>, context: ToolContext): Promise<ToolOutput<z.input<Output>>>;
 }
@@ -83,7 +83,7 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
       readOnlyHint: hints.readOnly,
       destructiveHint: hints.destructive,
       idempotentHint: hints.idempotent,
-      // A sandbox reaches the network, whatever the tool.
+      // Code in a sandbox can reach the network.
       openWorldHint: true,
     },
     async call(args, caller, server) {
@@ -134,7 +134,7 @@ export async function recorded<T>(
   return result;
 }
 
-/** What handlers work with, in the name of the call's principal. */
+/** The context of a handler that acts for this caller. */
 export function contextOf(caller: CallerContext, progress?: (message: string) => void): ToolContext {
   const { id: principalID, scopes } = caller.principal;
   const mayStart = scopes.some((scope) => scope !== "sandbox:read");
@@ -147,7 +147,7 @@ export function contextOf(caller: CallerContext, progress?: (message: string) =>
   };
 }
 
-/** What a call of a tool with these arguments needs. */
+/** The scopes that a call with these arguments needs. */
 export function scopesOf(
   { scopes, taskScopes }: Pick<Tool, "scopes" | "taskScopes">,
   args: unknown,
@@ -156,7 +156,7 @@ export function scopesOf(
   return taskScopes && typeof id === "string" && isTaskID(id) ? taskScopes : scopes;
 }
 
-/** Seconds between two signs of life on a request that carries a progress token. */
+/** Seconds between two progress notifications when nothing new happens. */
 const HEARTBEAT_SECONDS = 5;
 
 interface Pulse {
@@ -164,7 +164,7 @@ interface Pulse {
   stop(): void;
 }
 
-/** Tells a client that asked for progress what the call is at, and that it still is, so that it does not give up. */
+/** Notifies a client that asked for progress of what the call does, and regularly that it goes on, so that the client waits. */
 function heartbeat(title: string, { mcpReq }: ServerContext): Pulse | undefined {
   const progressToken = mcpReq._meta?.progressToken;
   if (progressToken === undefined) return undefined;
@@ -172,10 +172,10 @@ function heartbeat(title: string, { mcpReq }: ServerContext): Pulse | undefined 
   let beats = 0;
   let progress = 0;
   const notify = (message: string) => {
-    // Counted in milliseconds and told in seconds; the protocol asks that each be more than the one before.
+    // In milliseconds, sent as seconds. The protocol requires that it increases with every notification.
     progress = Math.max(progress + 1, beats * HEARTBEAT_SECONDS * 1000);
     const params = { progressToken, progress: progress / 1000, message };
-    // A client that went away is noticed by the transport; its call goes on.
+    // Fails when the client has disconnected. The call goes on.
     mcpReq.notify({ method: "notifications/progress", params }).catch(() => undefined);
   };
   const timer = setInterval(() => {
@@ -188,15 +188,15 @@ function heartbeat(title: string, { mcpReq }: ServerContext): Pulse | undefined 
   };
 }
 
-/** What an input depends on beside its tool. */
+/** Settings that change the inputs of tools. */
 export interface InputOptions {
   /** The sandbox of calls that name none. */
   sandbox: string;
-  /** How long a call may wait for a run. */
+  /** The longest that a call may wait for a run. */
   maxWaitSeconds: number;
 }
 
-/** A tool's input under these options: the same object where they are the usual ones. */
+/** A tool's input with these settings; the same object when they are the default. */
 export function inputFor({ input }: Pick<Tool, "input">, options: InputOptions): z.ZodObject {
   const { sandbox, maxWaitSeconds } = options;
   const changed: Record<string, z.ZodType> = {};
@@ -227,10 +227,10 @@ export function timeoutField(fallback: number, max: number) {
     .describe(`Seconds after which it is stopped; at most ${max}.`);
 }
 
-/** How long a call waits for a run when it does not say, seconds. */
+/** The default of wait_seconds. */
 const WAIT_SECONDS = 45;
 
-/** How long it may wait, unless the operator says otherwise: common clients give up after 60 seconds, progress or not. */
+/** The highest wait_seconds unless the operator sets another: common clients give up after 60 seconds, whatever the progress. */
 const MAX_WAIT_SECONDS = 50;
 
 /** The input field for how long a call waits for a run. */
@@ -243,7 +243,7 @@ export function waitField(max = MAX_WAIT_SECONDS) {
     .describe("Seconds this call waits for the end; what takes longer goes on.");
 }
 
-/** How long a call that does not say waits where none may wait longer than `max`; both in seconds. */
+/** The default of wait_seconds where it may be at most `max`. */
 export function defaultWait(max: number): number {
   return Math.min(WAIT_SECONDS, max);
 }
@@ -258,7 +258,7 @@ export function text(value: string): CallToolResult["content"][number] {
   return { type: "text", text: value };
 }
 
-/** A block of sections, each under its label; empty ones are left out. */
+/** Joins sections, each with its label. Empty ones are left out. */
 export function sections(parts: readonly [label: string, value: string | number | undefined][]): string {
   return parts
     .filter(([, value]) => value !== undefined && value !== "")

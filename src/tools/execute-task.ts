@@ -8,7 +8,7 @@ import { runBlocks } from "./run-result.ts";
 import { canRunTasks, startTask } from "./start-task.ts";
 import { taskFields, taskOutput } from "./task-result.ts";
 
-/** Characters of a task; more goes into a file of the sandbox or of the repository. */
+/** Characters. A longer task goes into a file of the sandbox or of the repository. */
 const MAX_TASK = 100_000;
 
 export const executeTask = defineTool({

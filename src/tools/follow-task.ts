@@ -3,10 +3,10 @@ import type { WithNotice } from "../actors/sandbox-client.ts";
 import type { ToolContext } from "./define.ts";
 import { ownRun } from "./own-run.ts";
 
-/** Bytes of new progress taken in one call. */
+/** Bytes of new progress read in one call of the actor. */
 const PROGRESS_BYTES = 16 * 1024;
 
-/** Waits up to so long for the end of a task, and passes on what it says meanwhile. @throws {ToolError} `not_found` */
+/** Waits up to `waitMs` for the end of a task and sends its output as progress. @throws {ToolError} `not_found` */
 export async function followTask(
   context: ToolContext,
   id: string,

@@ -10,7 +10,7 @@ import { ownRun } from "./own-run.ts";
 import { anyRunFields, runBlocks } from "./run-result.ts";
 import { stateText, waitingText } from "./waiting.ts";
 
-/** Bytes of a log in one answer. */
+/** Bytes of a log in one result. */
 const PAGE_BYTES = 48 * 1024;
 
 export const getResult = defineTool({
@@ -75,18 +75,18 @@ With cursor, returns the log from that byte on instead, stdout and stderr in tur
   },
 });
 
-/** A page as texts, one for each stretch of a stream. A character that the page's end cuts is left to the next page. */
+/** A page as texts, one for each stretch of a stream. A character cut by the end of the page is left to the next page. */
 function pageTexts({ pieces, next }: LogPage, growing: boolean): { log: Stretch[]; next: number } {
   const log: Stretch[] = [];
   let last: Stretch | undefined;
   let end = next;
-  // One for each stream: a piece can end within a character that the stream's next piece goes on with.
+  // One for each stream, because a piece may end within a character that the stream's next piece continues.
   const decoders = { stdout: decoder(), stderr: decoder() };
   for (const [index, piece] of pieces.entries()) {
     let { bytes } = piece;
     if (index === pieces.length - 1) {
       const cut = unfinished(bytes);
-      // At the end of everything, or alone on the page, half a character is all there will be.
+      // At the end of the log, or alone on the page, it would never become whole.
       if (cut > 0 && (growing || cut < bytes.length)) {
         bytes = bytes.subarray(0, bytes.length - cut);
         end -= cut;

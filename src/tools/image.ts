@@ -1,12 +1,12 @@
-/** An image file as the block that clients show. */
+/** An image file as a block of content. */
 import { ToolError } from "../shared/errors.ts";
 import { type NotShown, examine, tooLarge } from "../shared/images.ts";
 import type { ToolOutput } from "./define.ts";
 
 /**
- * @param read reads the whole of it, once its size is known to be one that can be shown
+ * @param read reads the whole file; called only when its size is within the limit
  * @param instead the call that reads its bytes
- * @throws {ToolError} `not_shown` for one that a client could not take
+ * @throws {ToolError} `not_shown` for an image that clients may fail to read
  */
 export async function imageBlock(
   path: string,

@@ -1,4 +1,4 @@
-/** Every tool there is. A new one is a file beside this and a line here. */
+/** All tools. A new one is a file beside this and a line here. */
 import type { Scope } from "../shared/principal.ts";
 import { type Tool, scopesOf } from "./define.ts";
 import { cancelRun } from "./cancel-run.ts";
@@ -31,7 +31,7 @@ export const tools: readonly Tool[] = [
 
 const byName = new Map(tools.map((tool) => [tool.name, tool]));
 
-/** The scopes a call of this tool needs; none for a tool that does not exist. */
+/** The scopes that a call of this tool needs; none when there is no such tool. */
 export function requiredScopes(name: string, args: unknown): readonly Scope[] {
   const tool = byName.get(name);
   return tool ? scopesOf(tool, args) : [];

@@ -48,7 +48,7 @@ export const listFiles = defineTool({
   },
 });
 
-/** A name as it is where it can be read on a line of its own, else as a JSON string. */
+/** A name as it is when it is safe on a line of its own, else as a JSON string. */
 function shownName(name: string): string {
   return /^\s|\s$|\p{Cc}|[\u2028\u2029"]/u.test(name) ? JSON.stringify(name) : name;
 }

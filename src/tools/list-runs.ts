@@ -66,7 +66,7 @@ function lineOf(run: RunSummary): string {
   return `${run.id} ${run.kind} ${stateText(run)} ${when}: ${run.title}`;
 }
 
-/** What the account holds can be late about an end, or miss it when a server dies: who runs a task knows. */
+/** The account may learn of the end of a task late, or never when a server dies, so the actor that runs it is asked. */
 async function tasksOf(
   context: ToolContext,
   limit: number,

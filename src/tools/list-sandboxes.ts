@@ -74,7 +74,7 @@ export const listSandboxes = defineTool({
   },
 });
 
-/** Of 1024 * 1024 bytes each, as the variables that limit them count. */
+/** In units of 1024 * 1024 bytes, as in the variables that set the limits. */
 function megabytes(bytes: number): string {
   return String(Math.round((bytes / 1024 / 1024) * 10) / 10);
 }

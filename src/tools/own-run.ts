@@ -2,9 +2,9 @@ import { sandboxOf } from "../runs/id.ts";
 import { unknownRun } from "../shared/errors.ts";
 
 /**
- * The caller's sandbox that a run id names. The id leads nowhere else: what another principal's run is called finds only
- * the caller's own sandbox of that name, which knows no such run.
- * @throws {ToolError} for what is no run id, in the words for an unknown one
+ * The name of the sandbox in a run id. It is always looked up among the caller's own sandboxes, so the id of another
+ * principal's run leads to none.
+ * @throws {ToolError} `not_found` for what is no run id
  */
 export function ownRun(id: string): string {
   const sandbox = sandboxOf(id);

@@ -15,10 +15,10 @@ import {
   text,
 } from "./define.ts";
 
-/** Lines of one answer when the call does not say. */
+/** The default number of lines in one result. */
 const LINES = 2000;
 
-/** Bytes of text in one answer. */
+/** The most bytes of text in one result. */
 const MAX_TEXT = 64 * 1024;
 
 /** The call that reads bytes. */
@@ -89,7 +89,7 @@ export const readFile = defineTool({
   },
 });
 
-/** Where to go on in a file that an answer does not show whole; empty when it does. */
+/** How to read on in a file that is not shown whole; empty when it is. */
 function goOn(content: string, cut: boolean, offset: number, range: FileRange, path: string): string {
   const { size, lines = 0 } = range;
   const whole = `${absolute(path)} has ${counted(lines, "line")}, ${counted(size, "byte")}`;

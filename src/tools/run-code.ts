@@ -2,7 +2,7 @@ import { z } from "zod";
 import { defineTool, sandboxField, timeoutField, waitField } from "./define.ts";
 import { anyRunFields, runBlocks } from "./run-result.ts";
 
-/** Characters of code; a longer program goes into a file. */
+/** Characters. A longer program goes into a file. */
 const MAX_CODE = 1_000_000;
 
 export const runCode = defineTool({

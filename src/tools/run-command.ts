@@ -2,7 +2,7 @@ import { z } from "zod";
 import { defineTool, sandboxField, timeoutField, waitField } from "./define.ts";
 import { runBlocks, runFields, runOutput } from "./run-result.ts";
 
-/** Bytes of a command; a longer script goes into a file. */
+/** Bytes. A longer script goes into a file. */
 const MAX_COMMAND = 100_000;
 
 export const runCommand = defineTool({

@@ -9,7 +9,7 @@ import { stateText, waitingText } from "./waiting.ts";
 
 type Block = ToolOutput["content"][number];
 
-/** Everything about a run: one block of text, then its images. */
+/** A run for a model: one block of text, then its images. */
 export function runBlocks(run: RunView, notice?: string): Block[] {
   const task = taskDetailOf(run);
   if (task) return [text(taskText(run, task, notice))];
@@ -52,7 +52,7 @@ export const runOutput = z.object({
   notice: z.string().optional(),
 });
 
-/** A run of any kind as data. What is an image is in the content alone. */
+/** A run of any kind as data, without its images. */
 export function anyRunFields(run: RunView, notice?: string): Record<string, unknown> {
   const task = taskDetailOf(run);
   if (task) return taskFields(run, task, notice);
@@ -76,7 +76,7 @@ export function runFields(run: RunView, notice?: string): z.input<typeof runOutp
   };
 }
 
-/** What to call to see more of a run, or undefined when there is no more. */
+/** The call that shows more of a run; undefined when there is no more. */
 export function nextCall(run: RunView): string | undefined {
   if (run.waiting) return waitingText(run.id, run.waiting);
   if (run.state === "running") {
@@ -89,7 +89,7 @@ export function nextCall(run: RunView): string | undefined {
   return undefined;
 }
 
-/** The line that a kernel or a run's record has in the place of a result. */
+/** The line that stands in place of a result that was left out. */
 const LEFT_OUT = /^\[(an? (?:image|result)\b.* is left out: .*)\]$/i;
 
 function textsOf(results: readonly CodeResult[]): string[] {
@@ -102,7 +102,7 @@ function resultText(results: readonly CodeResult[]): string {
     .join("\n");
 }
 
-/** A line for each reason, with how many results it holds for; undefined when nothing is left out. */
+/** A line for each reason for leaving out results, with their number; undefined when none is left out. */
 function leftOutText(results: readonly CodeResult[]): string | undefined {
   const counts = new Map<string, number>();
   for (const line of textsOf(results)) {

@@ -1,4 +1,4 @@
-/** From what a caller asks for to a task that runs: which sandbox, what it starts from. */
+/** Starts a task: chooses its sandbox and the state that it starts from. */
 import { AGENTS, type AgentName, DEFAULT_AGENT } from "../tasks/agents.ts";
 import type { RunView } from "../runs/run.ts";
 import type { TaskSpec } from "../tasks/tasks.ts";
@@ -49,7 +49,7 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
 
 type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "restore"> & { name: string };
 
-/** In its sandbox when that still has what the task left there; else in a fresh one that is made like it. */
+/** Goes on in the sandbox of the earlier task when its files are still there, else in a fresh one with them restored. */
 async function goOnFrom(context: ToolContext, id: string, request: TaskRequest): Promise<Start> {
   if (request.repository !== undefined)
     throw new ToolError(

@@ -7,7 +7,7 @@ import { taskDetailOf } from "../tasks/collect.ts";
 import { sections } from "./define.ts";
 import { stateText, waitingText } from "./waiting.ts";
 
-/** Lines of progress of a task that goes on. */
+/** Lines of progress that are shown of a task that goes on. */
 const PROGRESS_LINES = 12;
 
 export function taskText(run: RunView, task: TaskDetail, notice: string | undefined): string {
@@ -103,7 +103,7 @@ export interface PlainTask {
   success: boolean;
   answer?: string;
   note?: string;
-  /** What the agent did, a line each; the middle is left out of a long one. */
+  /** What the agent did, one action a line. The middle of a long log is left out. */
   log: string;
   stderr: string;
   files?: Changes["files"];
@@ -115,7 +115,7 @@ export interface PlainTask {
   endedAt?: number;
 }
 
-/** Undefined for a run that is no task. */
+/** @returns undefined for a run that is no task */
 export function plainTask(run: RunView): PlainTask | undefined {
   const task = taskDetailOf(run);
   if (!task) return undefined;
@@ -127,7 +127,7 @@ export function plainTask(run: RunView): PlainTask | undefined {
   return { id, state, success, answer, note, log, stderr, files, diff, turns, costUSD, startedAt, endedAt };
 }
 
-/** Whether what the agent did last is all there is to tell: there is no end of its own. */
+/** Whether the task has no result of its own, so that the last lines of its progress are shown. */
 function isOpen({ state }: RunView): boolean {
   return state === "running" || state === "lost";
 }
@@ -170,7 +170,7 @@ function artifactsText({ id }: RunView, { artifacts }: TaskDetail): string | und
   return [...lines, `Read one with get_result, id ${id} and artifact <path>.`].join("\n");
 }
 
-/** Files without an artifact. What such a file is like now, its sandbox and the archive know. */
+/** Changed files that were not stored as artifacts; they are in the sandbox and in the archive. */
 function notKeptText({ notKept }: TaskDetail): string | undefined {
   if (!notKept) return undefined;
   const { count, named } = notKept;

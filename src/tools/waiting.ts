@@ -1,12 +1,12 @@
 /** How a run that has not started is shown to a model. */
 import type { RunState, RunSummary, Waiting } from "../runs/run.ts";
 
-/** The state as a model is told of it. Programs are told `running` until the end, whatever a run waits for. */
+/** The state for a model. Programs get `running` for a run that waits, too. */
 export function stateText({ state, waiting }: RunSummary): RunState | "waiting" {
   return waiting ? "waiting" : state;
 }
 
-/** Behind what a run waits, what would not have to, and the next call. */
+/** What a run waits for, where it would not have to wait, and the next call. */
 export function waitingText(id: string, { behind, kind, name }: Waiting): string {
   const [first, ...more] = behind;
   const others = more.length > 0 ? ` and ${more.length} more` : "";

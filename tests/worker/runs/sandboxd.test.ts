@@ -1,6 +1,6 @@
 /** sandboxd, the program of ours in a sandbox, is killed: it is started again and takes over what runs. */
 import { afterAll, describe, expect, it } from "vitest";
-import { idIn, owner, says, sh } from "../support.ts";
+import { idIn, owner, says, sh, sleep } from "../support.ts";
 
 const sandbox = "killed-sandboxd";
 
@@ -21,7 +21,7 @@ describe("a sandboxd that is killed", () => {
     );
     const id = idIn(started);
     for (let n = 0; n < 4; n++) {
-      await new Promise((resolve) => setTimeout(resolve, 300 + 100 * n));
+      await sleep(300 + 100 * n);
       await kill();
     }
     const ended = await owner.call("get_result", { id });

@@ -18,6 +18,15 @@ import * as z from "zod/mini";
 /** Where sandboxd listens in the image. No preview may lead here. */
 export const SANDBOXD_PORT = 8671;
 
+/** On a request: the port of the sandbox whose server it is for. */
+export const PREVIEW_PORT = "x-sandboxd-port";
+
+/** On an answer of sandboxd's own to such a request: `refused` where nobody listens, `broken` where the answer broke off. */
+export const PREVIEW_ERROR = "x-sandboxd-error";
+
+/** On an answer about sandboxd itself: how many requests and WebSockets for ports are under way. */
+export const OPEN_PREVIEWS = "x-sandboxd-previews";
+
 /** Bytes of output in one message at most: the platform takes WebSocket messages of up to 1 MiB. */
 export const PIECE_BYTES = 256 * 1024;
 

@@ -1,7 +1,11 @@
-/** The way to sandboxd: one WebSocket on `/` for calls and events; any other request is answered that it is there. */
+/**
+ * The way to sandboxd: one WebSocket for calls and events; requests for a port, which are passed on; and for any other
+ * request an answer that it is there, with how many of those for ports are under way.
+ */
 import { type Server, createServer } from "node:http";
 import { type WebSocket, WebSocketServer } from "ws";
-import { callSchema, headerBytes, writeHeader } from "./protocol.ts";
+import { openPreviews, passRequest, passUpgrade, previewPort } from "./previews.ts";
+import { callSchema, OPEN_PREVIEWS, headerBytes, writeHeader } from "./protocol.ts";
 import type { Listener } from "./run.ts";
 import type { Runs } from "./runs.ts";
 
@@ -9,7 +13,13 @@ import type { Runs } from "./runs.ts";
 const MAX_CALL_BYTES = 16 * 1024 * 1024;
 
 export function createSandboxdServer(runs: Runs): Server {
-  const server = createServer((_request, response) => response.writeHead(200).end("sandboxd\n"));
+  const server = createServer((request, response) => {
+    const port = previewPort(request);
+    if (port === undefined) return void response.setHeader(OPEN_PREVIEWS, openPreviews()).end("sandboxd\n");
+    return void passRequest(port, request, response).catch(() => response.destroy());
+  });
+  // A preview may upload or stream for as long as it likes.
+  server.requestTimeout = 0;
   const sockets = new WebSocketServer({
     noServer: true,
     maxPayload: MAX_CALL_BYTES,
@@ -17,6 +27,9 @@ export function createSandboxdServer(runs: Runs): Server {
   });
   server.on("upgrade", (request, socket, head) => {
     socket.on("error", () => socket.destroy());
+    const port = previewPort(request);
+    if (port !== undefined)
+      return void passUpgrade(port, request, socket, head).catch(() => socket.destroy());
     sockets.handleUpgrade(request, socket, head, (webSocket) => serve(webSocket, runs));
   });
   return server;

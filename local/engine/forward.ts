@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { Agent, request as httpRequest, type IncomingMessage, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import { PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
 import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER, type EngineErrorCode } from "../platform/protocol.ts";
 import { endToEndHeaders, passOn } from "./outbound.ts";
 import { relay, RelayPace } from "./relay.ts";
@@ -15,6 +16,9 @@ const ours = new Set([SECRET_HEADER, HOST_HEADER, "host"]);
 /** Requests and WebSockets under way to one sandbox. Each takes two file descriptors of the engine's, which all share. */
 const maxOpen = 256;
 
+/** Those of them that may be previews', which anybody with an address opens: the rest is for the sandbox's own user. */
+const maxPreviews = 192;
+
 /** How long the control server may take to open a tunnel, milliseconds. */
 const tunnelMs = 30_000;
 
@@ -23,7 +27,9 @@ export class PortForwarder {
   readonly #broken: (how: string) => void;
   readonly #agent: Agent;
   readonly #pace = new RelayPace();
+  readonly #previewPace = new RelayPace();
   #open = 0;
+  #previews = 0;
 
   /**
    * @param connect Opens a connection to the sandbox's control server.
@@ -47,7 +53,7 @@ export class PortForwarder {
       if (response.headersSent) response.destroy();
       else answerError(response, 502, "not-listening", `nothing accepts connections on port ${port}`);
     };
-    if (!this.#admits(response)) return answerError(response, 503, "failed", tooMany);
+    if (!this.#admits(request, response)) return answerError(response, 503, "failed", tooMany);
     let socket: Socket | undefined;
     try {
       // The control server is asked all the time, through kept connections; other ports get one per request.
@@ -82,14 +88,14 @@ export class PortForwarder {
     head: Buffer,
   ): Promise<void> {
     client.on("error", () => undefined);
-    if (request.headers.upgrade?.toLowerCase() !== "websocket" || !this.#admits(client))
+    if (request.headers.upgrade?.toLowerCase() !== "websocket" || !this.#admits(request, client))
       return refuseUpgrade(client, "503 Service Unavailable", "failed");
     try {
       relay(request, client, head, {
         upstream: await this.#dial(port),
         path,
         headers: forwardedHeaders(request, new Set()),
-        pace: this.#pace,
+        pace: isPreview(request) ? this.#previewPace : this.#pace,
         broken: port === controlPort ? this.#broken : undefined,
       });
     } catch {
@@ -102,10 +108,15 @@ export class PortForwarder {
   }
 
   /** Counts what the Worker asks for until it is over; false when there is too much of it. */
-  #admits(asking: ServerResponse | Duplex): boolean {
-    if (this.#open >= maxOpen) return false;
+  #admits(request: IncomingMessage, asking: ServerResponse | Duplex): boolean {
+    const previews = isPreview(request) ? 1 : 0;
+    if (this.#open >= maxOpen || this.#previews + previews > maxPreviews) return false;
     this.#open += 1;
-    asking.once("close", () => (this.#open -= 1));
+    this.#previews += previews;
+    asking.once("close", () => {
+      this.#open -= 1;
+      this.#previews -= previews;
+    });
     return true;
   }
 
@@ -130,6 +141,10 @@ export class PortForwarder {
 }
 
 const tooMany = `${maxOpen} requests to this sandbox are under way`;
+
+function isPreview({ headers }: IncomingMessage): boolean {
+  return headers[PREVIEW_PORT] !== undefined;
+}
 
 function refuseUpgrade(client: Duplex, status: string, code: EngineErrorCode): void {
   client.end(

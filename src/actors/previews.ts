@@ -2,6 +2,7 @@
  * The previews of a sandbox: which of its ports can be reached from outside, by which token, and until when. A preview
  * belongs to the container it was opened in, and requests to one start none: what they would show is gone with it.
  */
+import { OPEN_PREVIEWS, PREVIEW_ERROR, PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
 import { ToolError } from "../shared/errors.ts";
 import { equal, PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState } from "../shared/preview-address.ts";
 
@@ -17,7 +18,7 @@ export interface PreviewsHost {
   /** Whether there is a container, and the how manyth it is. */
   running(): boolean;
   boot(): number;
-  /** A request to a server in the container. @throws Error when nobody listens on the port of its URL */
+  /** A request to sandboxd. */
   fetch(request: Request): Promise<Response>;
   /** Somebody uses a preview. */
   used(): void;
@@ -25,6 +26,9 @@ export interface PreviewsHost {
 
 /** Ports of one sandbox that can be reached at once. */
 const MOST_PREVIEWS = 20;
+
+/** How long sandboxd is waited for that is asked what is under way, milliseconds. */
+const ASK_MS = 2000;
 
 /** Timers take no more milliseconds. */
 const LONGEST_TIMER = 2 ** 31 - 1;
@@ -118,21 +122,38 @@ export class Previews {
     const headers = new Headers(request.headers);
     const token = headers.get(PREVIEW_TOKEN) ?? "";
     headers.delete(PREVIEW_TOKEN);
+    headers.set(PREVIEW_PORT, String(port));
     const [row] = this.#host.sql.exec<Row>("SELECT * FROM previews WHERE port = ?", port).toArray();
     if (!row || !equal(row.token, token) || row.expires_at <= Date.now()) return notServed("ended");
     if (!this.#host.running() || row.boot !== this.#host.boot()) return notServed("stopped");
     const cut = this.#signalOf(port, row.expires_at);
     const signal = AbortSignal.any([cut, request.signal]);
-    let response: Response;
-    try {
-      response = await this.#host.fetch(new Request(request, { headers, signal, redirect: "manual" }));
-    } catch {
-      if (cut.aborted) return notServed("ended");
+    const response = await this.#host
+      .fetch(new Request(request, { headers, signal, redirect: "manual" }))
+      // sandboxd itself is not there, as when user code has killed it.
+      .catch(() => undefined);
+    if (cut.aborted) return notServed("ended");
+    if (!response || response.headers.has(PREVIEW_ERROR))
       return notServed(row.answered ? "silent" : "waiting");
-    }
     if (!row.answered) this.#host.sql.exec("UPDATE previews SET answered = 1 WHERE port = ?", port);
     this.#host.used();
     return response;
+  }
+
+  /**
+   * Whether a request or a WebSocket is under way, which is use. It is sandboxd that knows: a WebSocket's messages and end
+   * pass by here unseen, because workerd holds them back for a slow reader only where nobody listens in.
+   */
+  async isInUse(): Promise<boolean> {
+    if (this.list().length === 0) return false;
+    const signal = AbortSignal.timeout(ASK_MS);
+    const response = await this.#host
+      .fetch(new Request("http://sandboxd/", { signal }))
+      .catch(() => undefined);
+    await response?.body?.cancel();
+    const isInUse = Number(response?.headers.get(OPEN_PREVIEWS)) > 0;
+    if (isInUse) this.#host.used();
+    return isInUse;
   }
 
   #signalOf(port: number, expiresAt: number): AbortSignal {

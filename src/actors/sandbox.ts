@@ -1,5 +1,6 @@
 /** The actor of one sandbox: its container, shells, kernels, files and runs. Our methods sit on the SDK's own class. */
 import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
+import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import { CodeExecutor, type CodeRunSpec } from "../runs/code.ts";
 import { type CommandSpec, Commands } from "../runs/command.ts";
 import { localID } from "../runs/id.ts";
@@ -185,7 +186,7 @@ export class Sandbox extends BaseSandbox<Env> {
       sql,
       running,
       boot: () => this.#restartNotice.count,
-      fetch: (request) => fetchPort(ctx, Number(new URL(request.url).port), request),
+      fetch: (request) => fetchPort(ctx, SANDBOXD_PORT, request),
       used: () => {
         background(this.#accountLink.used());
         this.renewActivityTimeout();
@@ -531,7 +532,7 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   override async onActivityExpired(): Promise<void> {
-    if (this.#runs.isBusy) return;
+    if (this.#runs.isBusy || (await this.#previews.isInUse())) return;
     this.#restartNotice.ending("idle");
     await super.onActivityExpired();
   }

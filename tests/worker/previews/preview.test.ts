@@ -213,6 +213,54 @@ describe("a server that does not answer", () => {
   });
 });
 
+describe("a sandbox whose preview is open", () => {
+  const idle = "idle-shown";
+
+  it("goes on for as long as a WebSocket or a request is, and stops then", async () => {
+    await startServer(idle, 8000);
+    const url = await expose({ sandbox: idle, port: 8000 });
+    const { socket } = await openSocket(url);
+    const expire = () => inActor(idle, (actor) => actor.onActivityExpired());
+    const isRunning = () => inActor(idle, (_actor, { container }) => container?.running === true);
+    await expire();
+    expect(await isRunning()).toBe(true);
+    const reader = (await visit(`${url}stream`)).body?.getReader();
+    await reader?.read();
+    socket.close(1000, "over");
+    await until(async () => (await printed(idle, 8000)).includes("closed"));
+    await expire();
+    expect(await isRunning()).toBe(true);
+    await reader?.cancel();
+    await until(async () => (await printed(idle, 8000)).includes("stream closed"));
+    await expire();
+    await until(async () => !(await isRunning()));
+    expect((await visit(url)).status).toBe(410);
+  });
+
+  it("works for its user while its previews take all they may, and its server for others", async () => {
+    await startServer(idle, 8000);
+    const url = await expose({ sandbox: idle, port: 8000 });
+    const answers = await Promise.all(
+      Array.from({ length: 250 }, () => visit(url, { headers: { upgrade: "websocket" } })),
+    );
+    const sockets = answers.flatMap(({ webSocket }) => webSocket ?? []);
+    expect(sockets.length).toBe(192);
+    expect(await sh(idle, "echo works")).toBe("works\n");
+    for (const socket of sockets) {
+      socket.accept();
+      socket.close(1000, "over");
+    }
+    await until(async () => (await visit(url)).status === 200);
+  });
+
+  it("shows it again once sandboxd is there again, which user code has killed", async () => {
+    const url = await expose({ sandbox: idle, port: 8000 });
+    await sh(idle, "pkill -9 sandboxd || true");
+    await until(async () => (await visit(url)).status === 200);
+    await owner.call("destroy_sandbox", { sandbox: idle });
+  });
+});
+
 describe("a preview ends", () => {
   it("at its expiry, with what is under way", async () => {
     await startServer("brief", 8000);

@@ -1,0 +1,109 @@
+/**
+ * Previews: passes requests on to servers in the sandbox. Most development servers listen on loopback alone, which nothing
+ * from outside reaches but by this program.
+ */
+import { type IncomingMessage, type ServerResponse, request as httpRequest } from "node:http";
+import { type Socket, connect } from "node:net";
+import type { Duplex } from "node:stream";
+import { PREVIEW_ERROR, PREVIEW_PORT } from "./protocol.ts";
+
+/** Where servers listen: on all addresses, or on one of loopback. */
+const HOSTS = ["127.0.0.1", "::1"];
+
+/** Headers about one connection (RFC 9110, 7.6.1) that the next one has anew. The framing of a body goes with it. */
+const HOP_BY_HOP = new Set(["connection", "keep-alive", "proxy-connection", "te", PREVIEW_PORT]);
+
+const open = new Set<Socket>();
+
+/** Requests and WebSockets of previews that are under way. */
+export function openPreviews(): number {
+  return open.size;
+}
+
+/** The port a request is for; undefined for one to sandboxd itself. */
+export function previewPort({ headers }: IncomingMessage): number | undefined {
+  const port = Number(headers[PREVIEW_PORT] ?? "none");
+  return Number.isInteger(port) && port > 0 && port < 65_536 ? port : undefined;
+}
+
+/** Answers with what the server on the port does, or 502 with `PREVIEW_ERROR` where there is none. */
+export async function passRequest(
+  port: number,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const socket = await dial(port);
+  if (!socket) return void response.writeHead(502, { [PREVIEW_ERROR]: "refused" }).end();
+  if (response.destroyed) return void socket.destroy();
+  const passed = httpRequest({
+    createConnection: () => socket,
+    method: request.method,
+    path: request.url,
+    headers: [...endToEnd(request.rawHeaders), "connection", "close"],
+  });
+  const fail = () => {
+    if (response.headersSent) response.destroy();
+    else response.writeHead(502, { [PREVIEW_ERROR]: "broken" }).end();
+  };
+  passed.on("error", fail);
+  passed.on("response", (answer) => {
+    const headers = endToEnd(answer.rawHeaders, [PREVIEW_ERROR, "transfer-encoding"]);
+    try {
+      response.writeHead(answer.statusCode ?? 502, answer.statusMessage, headers);
+    } catch {
+      return void passed.destroy();
+    }
+    response.flushHeaders();
+    answer.on("error", () => response.destroy());
+    answer.pipe(response);
+  });
+  response.on("close", () => passed.destroy());
+  request.pipe(passed);
+}
+
+/** Joins a WebSocket, byte for byte, to the server on the port. */
+export async function passUpgrade(
+  port: number,
+  request: IncomingMessage,
+  client: Duplex,
+  head: Buffer,
+): Promise<void> {
+  const socket = await dial(port);
+  if (!socket)
+    return void client.end(
+      `HTTP/1.1 502 Bad Gateway\r\n${PREVIEW_ERROR}: refused\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`,
+    );
+  const headers = [...endToEnd(request.rawHeaders), "connection", "Upgrade"];
+  const lines = headers.flatMap((name, at) => (at % 2 === 0 ? [`${name}: ${headers[at + 1]}`] : []));
+  socket.write(`${request.method} ${request.url} HTTP/1.1\r\n${lines.join("\r\n")}\r\n\r\n`, "latin1");
+  socket.write(head);
+  for (const [one, other] of [
+    [client, socket],
+    [socket, client],
+  ] as const) {
+    one.pipe(other);
+    one.on("error", () => other.destroy());
+    one.on("close", () => other.destroy());
+  }
+}
+
+/** A connection to whoever listens on the port of loopback; undefined where nobody does. */
+async function dial(port: number): Promise<Socket | undefined> {
+  for (const host of HOSTS) {
+    const socket = connect({ host, port, noDelay: true, allowHalfOpen: true });
+    const isOpen = await new Promise<boolean>((resolve) => {
+      socket.once("connect", () => resolve(true)).once("error", () => resolve(false));
+    });
+    if (!isOpen) continue;
+    open.add(socket);
+    socket.once("close", () => open.delete(socket)).on("error", () => undefined);
+    return socket;
+  }
+  return undefined;
+}
+
+/** Names and values, one after the other. */
+function endToEnd(raw: readonly string[], also: readonly string[] = []): string[] {
+  const isKept = (name = "") => !HOP_BY_HOP.has(name.toLowerCase()) && !also.includes(name.toLowerCase());
+  return raw.filter((_, at) => isKept(raw[at - (at % 2)]));
+}

@@ -255,8 +255,10 @@ describe("a sandbox whose preview is open", () => {
 
   it("shows it again once sandboxd is there again, which user code has killed", async () => {
     const url = await expose({ sandbox: idle, port: 8000 });
-    await sh(idle, "pkill -9 sandboxd || true");
+    const killed = "until ! pgrep -x sandboxd | grep -qx $old; do sleep 0.05; done";
+    await sh(idle, `old=$(pgrep -xo sandboxd); kill -9 $old; ${killed}`);
     await until(async () => (await visit(url)).status === 200);
+    expect(await sh(idle, "pgrep -x sandboxd | wc -l")).toBe("1\n");
     await owner.call("destroy_sandbox", { sandbox: idle });
   });
 });

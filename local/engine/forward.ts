@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { Agent, request as httpRequest, type IncomingMessage, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
+import { PREVIEW_PORT, SANDBOXD_PORT, WINDOW_BYTES } from "../../container/sandboxd/protocol.ts";
 import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER, type EngineErrorCode } from "../platform/protocol.ts";
 import { endToEndHeaders, passOn } from "./outbound.ts";
 import { relay, RelayPace } from "./relay.ts";
@@ -96,6 +96,8 @@ export class PortForwarder {
         path,
         headers: forwardedHeaders(request, new Set()),
         pace: isPreview(request) ? this.#previewPace : this.#pace,
+        // Of both streams. Only the actor speaks to that port, and by its own count.
+        acknowledgedBytes: port === SANDBOXD_PORT ? 2 * WINDOW_BYTES : 0,
         broken: port === controlPort ? this.#broken : undefined,
       });
     } catch {

@@ -43,13 +43,18 @@ export interface RelayOptions {
   path: string;
   headers: [string, string][];
   pace: RelayPace;
+  /**
+   * Bytes that a message of the Worker's lets come without counting: what it acknowledges as it takes it waits for it by
+   * itself.
+   */
+  acknowledgedBytes: number;
   /** Called with what a control server did that it may not; undefined for any other server, which may say what it likes. */
   broken: ((how: string) => void) | undefined;
 }
 
 /** Accepts the Worker's WebSocket when the server in the sandbox does; else passes that server's answer on. */
 export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, options: RelayOptions): void {
-  const { upstream, path, headers, pace, broken } = options;
+  const { upstream, path, headers, pace, acknowledgedBytes, broken } = options;
   const given = headers.find(([name]) => name.toLowerCase() === "sec-websocket-protocol")?.[1];
   const protocols = given?.split(",").map((protocol) => protocol.trim()) ?? [];
   const rest = headers.filter(([name]) => !/^(sec-websocket-.*|connection|upgrade)$/i.test(name));
@@ -94,13 +99,20 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
     });
     server.handleUpgrade(request, worker, head, (outside) => {
       const guard = broken === undefined ? undefined : new ControlGuard(pace.inFlight);
+      let uncounted = 0;
       pump(outside, inside, (data, binary) => {
+        uncounted = acknowledgedBytes;
         if (!binary) guard?.fromWorker(data);
         return 0;
       });
       const admit = (data: Buffer, binary: boolean) => {
         const taken = binary && guard !== undefined ? "sent a binary message" : guard?.fromSandbox(data);
-        if (typeof taken !== "string") return pace.take(taken ?? data.length);
+        if (typeof taken !== "string") {
+          const bytes = taken ?? data.length;
+          const free = Math.min(uncounted, bytes);
+          uncounted -= free;
+          return pace.take(bytes - free);
+        }
         inside.terminate();
         broken?.(taken);
         return undefined;

@@ -5,6 +5,7 @@ import type { Backlog, Waiting as WaitingLog } from "./backlog.ts";
 import { type RunFailure, failureOf } from "./failure.ts";
 import { localID } from "./id.ts";
 import type { LogStore, LogWriter } from "./log.ts";
+import { OutputEnds } from "./output-ends.ts";
 import type { End, Execution, RunDetail, RunSink, RunView, Stream, Waiting } from "./run.ts";
 import { type RunRecord, type RunStore, viewOf } from "./store.ts";
 
@@ -33,7 +34,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   readonly #settled = Promise.withResolvers<void>();
   #waiting: (() => void)[] = [];
   #timer: ReturnType<typeof setInterval> | null = null;
-  #shipping = Promise.resolve();
+  #shipping: Promise<void> | undefined;
   #changed = true;
   #stateStored: (() => void) | undefined;
   #savedAt = 0;
@@ -97,13 +98,13 @@ export class ActiveRun implements RunSink, WaitingLog {
       // An error of the platform's may be the first sign that the container is going down. Who hears of that end may
       // call again at once, and must not meet it on its way.
       if (!(error instanceof ToolError)) await this.over(DOWN_MS);
-      if (this.ended) return void (await this.#ship(true));
+      if (this.ended) return void (await this.#shipAll());
       const { id, kind, resumeState } = this.record;
       this.failure = failureOf(error, id, kind !== "task" && resumeState !== undefined);
       end = this.failure.end;
     }
     this.finish(end);
-    await this.#ship(true);
+    await this.#shipAll();
   }
 
   /** Ends the record, whatever its execution still does. */
@@ -130,14 +131,18 @@ export class ActiveRun implements RunSink, WaitingLog {
   save(): void {
     if (!this.#changed) return;
     this.#changed = false;
-    this.#savedAt = Date.now();
     this.#log.flush();
     this.record.logBytes = this.#log.bytes;
-    this.#host.store.put(this.record);
+    this.#put(this.record);
+    if (!this.ended && this.#log.isDue) void this.ship();
+  }
+
+  #put(record: RunRecord): void {
+    this.#host.store.put(record);
+    this.#savedAt = Date.now();
     this.#stateStored?.();
-    this.#stored.stdout = this.record.ends.stdout.bytes;
-    this.#stored.stderr = this.record.ends.stderr.bytes;
-    if (!this.ended) void this.#ship(false);
+    this.#stored.stdout = record.ends.stdout.bytes;
+    this.#stored.stderr = record.ends.stderr.bytes;
   }
 
   /** @param stored is called when the state is on disk */
@@ -164,7 +169,8 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.record.droppedBytes += bytes.length - this.#log.append(stream, bytes);
     this.record.ends[stream].add(bytes);
     this.#came();
-    if (this.#log.isDue) this.save();
+    if (this.#log.isOverdue) this.save();
+    else if (this.#log.isDue) void this.ship();
   }
 
   skipped(stream: Stream, count: number, last: Uint8Array): void {
@@ -217,14 +223,30 @@ export class ActiveRun implements RunSink, WaitingLog {
     for (const wake of waiting) wake();
   }
 
-  async ship(): Promise<void> {
-    this.save();
-    await this.#ship(true);
+  /** Moves some of the log to R2, unless that is under way already; settles when it was tried. */
+  ship(): Promise<void> {
+    this.#shipping ??= this.#shipOne().finally(() => (this.#shipping = undefined));
+    return this.#shipping;
   }
 
-  /** One after the other: rows leave in order. What R2 refuses stays in SQLite and goes with the next attempt. */
-  #ship(all: boolean): Promise<void> {
-    this.#shipping = this.#shipping.then(() => this.#log.ship(this.#shelf, all)).catch(() => undefined);
-    return this.#shipping;
+  /** What R2 refuses stays here and goes with the next attempt. */
+  async #shipOne(): Promise<void> {
+    const { stdout, stderr } = this.record.ends;
+    // More comes while R2 takes this: the record that goes to disk with it says what there was before.
+    const then = {
+      ends: { stdout: OutputEnds.copy(stdout), stderr: OutputEnds.copy(stderr) },
+      droppedBytes: this.record.droppedBytes,
+      logBytes: this.#log.bytes,
+    };
+    const shipped = (isNew: boolean) => isNew && this.#put({ ...this.record, ...then });
+    await this.#log.ship(this.#shelf, shipped).catch(() => undefined);
+  }
+
+  async #shipAll(): Promise<void> {
+    await this.#shipping;
+    for (let left = Infinity; this.#log.waitingBytes < left;) {
+      left = this.#log.waitingBytes;
+      await this.ship();
+    }
   }
 }

@@ -1,7 +1,8 @@
 /**
- * The log of one run: what it printed, both streams in the order in which they were read. New output waits in memory until the
- * next flush; then it is rows of SQLite; whole objects of it move on to R2. A cursor is an offset into the log in bytes:
- * it stays valid wherever the bytes lie.
+ * The log of one run: what it printed, both streams in the order in which they were read. New output waits in memory. What
+ * makes a whole object there goes to R2 at once, and only where it lies is a row of SQLite; what the next flush finds still
+ * in memory is rows first, which move on to R2 with more. A cursor is an offset into the log in bytes: it stays valid
+ * wherever the bytes lie.
  */
 import { ToolError } from "../shared/errors.ts";
 import { joined } from "./output-ends.ts";
@@ -10,18 +11,37 @@ import { type LogPiece, STREAMS, type Stream } from "./run.ts";
 /** A row's data in bytes at most: SQLite in a Durable Object holds values of up to 2 MB. */
 const ROW_BYTES = 512 * 1024;
 
-/** Bytes of an object in R2, give or take a row. A log of up to `KEEP_BYTES` never leaves SQLite. */
+/** Bytes up to which output that comes in small pieces is put together into one row. */
+const JOINED_BYTES = 32 * 1024;
+
+/**
+ * Bytes of an object in R2, give or take a piece. An actor, which has 128 MB for everything, holds two of them: one that
+ * fills and one that leaves. A log of up to `KEEP_BYTES` never leaves SQLite.
+ */
 const OBJECT_BYTES = 2 * 1024 * 1024;
 export const KEEP_BYTES = 64 * 1024;
 
-/**
- * Bytes that wait in memory before they are due in rows, whatever the time: an actor has 128 MB for everything, and what
- * is written at once makes SQLite's write-ahead log longer.
- */
-const PENDING_BYTES = 1024 * 1024;
+/** Bytes of a buffer for an object, and how many of those are kept to be used again: a new one costs more than to fill it. */
+const SPARE_BYTES = OBJECT_BYTES + ROW_BYTES;
+const MAX_SPARE = 2;
+const spare: Uint8Array[] = [];
 
 /** Objects that R2 deletes in one call. */
 const DELETE_BATCH = 1000;
+
+/** A piece with its place in the log. */
+interface Placed extends LogPiece {
+  seq: number;
+  start: number;
+}
+
+/** Pieces on their way from memory to R2. */
+interface Leaving {
+  pieces: Placed[];
+  bytes: number;
+  /** Whether a flush has made them rows meanwhile. */
+  isFlushed: boolean;
+}
 
 /** Where whole objects of a log go. */
 export interface LogStore {
@@ -54,8 +74,10 @@ export class LogWriter {
   readonly #cap: () => number;
   #isClosed = false;
   readonly #streamBytes: Record<Stream, number>;
-  #pending: LogPiece[] = [];
+  #pending: Placed[] = [];
   #pendingBytes = 0;
+  #leaving: Leaving | undefined;
+  /** Rows there are, and pieces that will be. */
   #rows: number;
   #objects: number;
   /** Bytes in rows that no object holds yet. */
@@ -107,81 +129,144 @@ export class LogWriter {
 
   /** Bytes that are to go to R2. */
   get waitingBytes(): number {
-    return this.isLong ? this.#pendingBytes + this.#unshipped : 0;
+    return this.isLong ? this.#pendingBytes + (this.#leaving?.bytes ?? 0) + this.#unshipped : 0;
   }
 
-  /** Whether so much waits in memory that it should be flushed now. */
+  /** Whether there is a whole object to go to R2. */
   get isDue(): boolean {
-    return this.#pendingBytes >= PENDING_BYTES;
+    return this.#pendingBytes >= OBJECT_BYTES || this.#unshipped >= OBJECT_BYTES;
+  }
+
+  /** Whether more waits in memory than should, because R2 takes none. */
+  get isOverdue(): boolean {
+    return this.#pendingBytes >= 2 * OBJECT_BYTES;
   }
 
   /** Takes as much of the output as the log has room for, and answers how many bytes that was. */
   append(stream: Stream, bytes: Uint8Array): number {
     const kept = bytes.subarray(0, this.#room(stream));
     if (kept.length === 0) return 0;
-    this.#streamBytes[stream] += kept.length;
-    this.#pendingBytes += kept.length;
-    const last = this.#pending.at(-1);
-    if (last?.stream === stream && last.bytes.length + kept.length <= ROW_BYTES)
-      last.bytes = joined([last.bytes, kept]);
-    else
-      for (let at = 0; at < kept.length; at += ROW_BYTES)
-        this.#pending.push({ stream, bytes: kept.subarray(at, at + ROW_BYTES) });
+    for (let at = 0; at < kept.length; at += ROW_BYTES)
+      this.#place(stream, kept.subarray(at, at + ROW_BYTES));
     return kept.length;
   }
 
-  /** Moves what waits in memory into rows. Synchronous: the caller's own writes share its transaction. */
+  #place(stream: Stream, bytes: Uint8Array): void {
+    const last = this.#pending.at(-1);
+    // Small output is a row together; copying what is large would cost more than its row.
+    if (last?.stream === stream && last.bytes.length + bytes.length <= JOINED_BYTES)
+      last.bytes = joined([last.bytes, bytes]);
+    else this.#pending.push({ stream, bytes, seq: this.#rows++, start: this.bytes });
+    this.#streamBytes[stream] += bytes.length;
+    this.#pendingBytes += bytes.length;
+  }
+
+  /** Makes rows of what is in memory. Synchronous: the caller's own writes share its transaction. */
   flush(): void {
-    let start = this.bytes - this.#pendingBytes;
-    for (const { stream, bytes } of this.#pending) {
-      this.#sql.exec(
-        "INSERT INTO log (run, seq, stream, start, length, data) VALUES (?, ?, ?, ?, ?, ?)",
-        this.#runID,
-        this.#rows++,
-        STREAMS.indexOf(stream),
-        start,
-        bytes.length,
-        bytes,
-      );
-      start += bytes.length;
-      this.#unshipped += bytes.length;
+    if (this.#leaving && !this.#leaving.isFlushed) {
+      this.#leaving.isFlushed = true;
+      for (const piece of this.#leaving.pieces) this.#insert(piece, piece.bytes, null, null);
     }
+    for (const piece of this.#pending) this.#insert(piece, piece.bytes, null, null);
+    this.#unshipped += this.#pendingBytes;
     this.#pending = [];
     this.#pendingBytes = 0;
   }
 
+  #insert(piece: Placed, data: Uint8Array | null, object: number | null, at: number | null): void {
+    this.#sql.exec(
+      "INSERT OR REPLACE INTO log (run, seq, stream, start, length, object, object_start, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+      this.#runID,
+      piece.seq,
+      STREAMS.indexOf(piece.stream),
+      piece.start,
+      piece.bytes.length,
+      object,
+      at,
+      data,
+    );
+  }
+
   /**
-   * Moves rows to R2 as whole objects; with `all` also what is left then, of a log that does not stay in SQLite. What R2
-   * does not take now stays in its rows for the next call.
+   * Moves an object to R2, a smaller one where there is no more, of a log that does not stay in SQLite. What R2 does not
+   * take waits for the next call. One call at a time.
+   * @param shipped is told when that is done, in the transaction that says where the object is: whether the log in SQLite
+   *   has grown by it
    * @throws whatever R2 throws
    */
-  async ship({ bucket, prefix }: LogStore, all: boolean): Promise<void> {
-    while (this.#unshipped >= OBJECT_BYTES || (all && this.#unshipped > 0 && this.isLong)) {
-      const rows = this.#sql
-        .exec<Row>("SELECT * FROM log WHERE run = ? AND object IS NULL ORDER BY seq LIMIT 64", this.#runID)
-        .toArray();
-      const parts: Uint8Array[] = [];
-      let size = 0;
-      for (const row of rows) {
-        if (size >= OBJECT_BYTES) break;
-        parts.push(new Uint8Array(row.data ?? new ArrayBuffer(0)));
-        size += row.length;
-      }
-      await bucket.put(objectKey(prefix, this.#objects), joined(parts));
-      let at = 0;
-      for (const { seq, length } of rows.slice(0, parts.length)) {
-        this.#sql.exec(
-          "UPDATE log SET object = ?, object_start = ?, data = NULL WHERE run = ? AND seq = ?",
-          this.#objects,
-          at,
-          this.#runID,
-          seq,
-        );
-        at += length;
-      }
-      this.#objects++;
-      this.#unshipped -= size;
+  async ship(store: LogStore, shipped: (isNew: boolean) => void): Promise<void> {
+    if (!this.isLong) return;
+    if (this.#unshipped > 0 && this.#pendingBytes < OBJECT_BYTES) await this.#shipRows(store, shipped);
+    else if (this.#pendingBytes > 0) await this.#shipPending(store, shipped);
+  }
+
+  async #shipRows(store: LogStore, shipped: (isNew: boolean) => void): Promise<void> {
+    const rows = this.#sql
+      .exec<Row>("SELECT * FROM log WHERE run = ? AND object IS NULL ORDER BY seq LIMIT 64", this.#runID)
+      .toArray();
+    const parts: Uint8Array[] = [];
+    let size = 0;
+    for (const row of rows) {
+      if (size >= OBJECT_BYTES) break;
+      parts.push(new Uint8Array(row.data ?? new ArrayBuffer(0)));
+      size += row.length;
     }
+    const object = await this.#put(store, parts);
+    let at = 0;
+    for (const { seq, length } of rows.slice(0, parts.length)) {
+      this.#sql.exec(
+        "UPDATE log SET object = ?, object_start = ?, data = NULL WHERE run = ? AND seq = ?",
+        object,
+        at,
+        this.#runID,
+        seq,
+      );
+      at += length;
+    }
+    this.#unshipped -= size;
+    shipped(false);
+  }
+
+  async #shipPending(store: LogStore, shipped: (isNew: boolean) => void): Promise<void> {
+    const leaving: Leaving = { pieces: this.#pending, bytes: this.#pendingBytes, isFlushed: false };
+    this.#leaving = leaving;
+    this.#pending = [];
+    this.#pendingBytes = 0;
+    let isThere = false;
+    try {
+      const object = await this.#put(
+        store,
+        leaving.pieces.map(({ bytes }) => bytes),
+      );
+      let at = 0;
+      for (const piece of leaving.pieces) {
+        this.#insert(piece, null, object, at);
+        at += piece.bytes.length;
+      }
+      isThere = true;
+      shipped(!leaving.isFlushed);
+    } finally {
+      this.#leaving = undefined;
+      if (!isThere && leaving.isFlushed) this.#unshipped += leaving.bytes;
+      else if (!isThere) {
+        this.#pending = [...leaving.pieces, ...this.#pending];
+        this.#pendingBytes += leaving.bytes;
+      }
+    }
+  }
+
+  async #put({ bucket, prefix }: LogStore, parts: Uint8Array[]): Promise<number> {
+    const size = parts.reduce((sum, part) => sum + part.length, 0);
+    const found = spare.pop();
+    const buffer = found && found.length >= size ? found : new Uint8Array(Math.max(size, SPARE_BYTES));
+    let at = 0;
+    for (const part of parts) {
+      buffer.set(part, at);
+      at += part.length;
+    }
+    await bucket.put(objectKey(prefix, this.#objects), buffer.subarray(0, size));
+    if (spare.length < MAX_SPARE) spare.push(buffer);
+    return this.#objects++;
   }
 }
 

@@ -16,6 +16,11 @@ export class OutputEnds {
     this.bytes = bytes;
   }
 
+  /** As they are now: nothing is changed in place. */
+  static copy({ head, tail, bytes }: OutputEnds): OutputEnds {
+    return new OutputEnds(head, tail, bytes);
+  }
+
   /** The next `count` bytes came; `last` are all of them or, where nobody read the rest, their last. */
   add(last: Uint8Array, count = last.length): void {
     let rest = last;

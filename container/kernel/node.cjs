@@ -2,13 +2,14 @@
 /**
  * Our prelude for JavaScript and TypeScript kernels, the same in the image and on the local platform.
  *
- * The executor is left as it is: every cell it gets from us is one call, `__sandbox_mcp__({run, files, cap_bytes,
- * language, code})`, and everything about the run comes back as the one JSON document that this call writes through the
+ * The executor is left as it is: every cell it gets from us is one call, `__sandbox_mcp__({run, mark, files,
+ * cap_bytes, language, code})`, and everything about the run comes back as the one JSON document that this call writes through the
  * executor's capture of stdout (the shape is in sandbox_mcp_kernel/__init__.py). It is pure ASCII, because the executor's
  * reader decodes each chunk of its pipe by itself.
  */
 const modules = require("node:module");
 const vm = require("node:vm");
+const { markChildren } = require("./node/children.cjs");
 const { Evaluator } = require("./node/evaluate.cjs");
 const { watchModules } = require("./node/modules.cjs");
 const { Streams } = require("./node/streams.cjs");
@@ -34,8 +35,7 @@ async function run(spec) {
   results = new Results();
   exitCode = null;
   bindModules();
-  // What the code starts carries it on, and is found by it.
-  process.env.SANDBOX_MCP_RUN = spec.run;
+  markChildren(spec.run, spec.mark);
   streams.begin(spec.files, spec.cap_bytes);
   let error = null;
   try {
@@ -104,12 +104,6 @@ function start(target, language) {
     Error.captureStackTrace(request, process.exit);
     throw request;
   };
-  process.reallyExit = new Proxy(process.reallyExit, {
-    apply(target_, self, args) {
-      streams.flush();
-      return Reflect.apply(target_, self, args);
-    },
-  });
   // The executor's own handler would call the replaced exit.
   process.prependListener("SIGTERM", () => exit(0));
   for (const event of ["uncaughtException", "unhandledRejection"]) {

@@ -14,6 +14,9 @@ export const SESSIONS = join(root, "sessions");
 /** A directory for each slot: the pipes of a shell that stands ready, or of the run that it became. */
 export const SLOTS = join(root, "slots");
 
+/** Where kernels put the output of code, two files for each run: the same for all sandboxes that share a file system. */
+export const KERNEL_OUTPUT = "/var/lib/sandbox-mcp/runs";
+
 /** Where the shell scripts of this program are. */
 export const SCRIPTS = "/opt/sandbox-mcp/sandboxd";
 

@@ -1,12 +1,19 @@
 /** Finds and signals the processes of a run, by its group and by its mark. */
 import { readFileSync, readdirSync } from "node:fs";
-import { markOf } from "./script.ts";
+import { markOf } from "./protocol.ts";
 
 /** How long what was seen of all processes counts, milliseconds: many runs may be ended at once. */
 const SEEN_MS = 25;
 
-interface Process {
+/** A process that no reused pid can be taken for. */
+export interface KernelProcess {
   pid: number;
+  /** When it started, in clock ticks since boot. */
+  started: number;
+}
+
+interface Process extends KernelProcess {
+  parent: number;
   /** Whether it has ended and was not asked for: whoever is first in a container need not do that. */
   isZombie: boolean;
   group: number;
@@ -17,8 +24,9 @@ interface Process {
 let seen: Process[] = [];
 let seenAt = Number.NEGATIVE_INFINITY;
 
-/** The processes that carry a run's mark, wherever they went. Zombies are none. */
-export function marked(id: string): number[] {
+/** The processes that carry a run's mark, wherever they went. Zombies are none. @param anew as they are now */
+export function marked(id: string, anew = false): number[] {
+  if (anew) seenAt = Number.NEGATIVE_INFINITY;
   const limit = String(markOf(id));
   const variable = `SANDBOX_MCP_RUN=${id}`;
   return all()
@@ -55,6 +63,22 @@ export function lives(pid: number): boolean {
   return found !== undefined && !found.isZombie;
 }
 
+/** Whether it is still this process that has the pid, and no zombie. */
+export function isSame({ pid, started }: KernelProcess): boolean {
+  const found = look(pid);
+  return found !== undefined && !found.isZombie && found.started === started;
+}
+
+/** A kernel and its forks, and theirs: they are nothing without it, whatever run's mark they carry. */
+export function familyOf(kernel: number): number[] {
+  const family = [kernel];
+  const program = fileOf(kernel, "cmdline");
+  for (const member of family)
+    for (const { pid, parent } of all())
+      if (parent === member && fileOf(pid, "cmdline") === program) family.push(pid);
+  return family;
+}
+
 /** The processes whose standard input is this file. */
 export function readersOf(path: string, targetOf: (link: string) => string): number[] {
   return pids().filter((pid) => {
@@ -85,9 +109,17 @@ let mayMark: boolean | undefined;
 function look(pid: number, withLimit = false): Process | undefined {
   const stat = fileOf(pid, "stat");
   if (stat === "") return undefined;
-  const [state = "Z", , processGroup] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const [state = "Z", parent, processGroup] = fields;
   const limit = withLimit ? (/^Max file locks +(\S+)/m.exec(fileOf(pid, "limits"))?.[1] ?? "") : "";
-  return { pid, isZombie: /[ZX]/.test(state), group: Number(processGroup), limit };
+  return {
+    pid,
+    parent: Number(parent),
+    started: Number(fields[19]),
+    isZombie: /[ZX]/.test(state),
+    group: Number(processGroup),
+    limit,
+  };
 }
 
 function environment(pid: number): string[] {

@@ -63,14 +63,33 @@ const start = z.object({
 /** Asks for the output of a run from these offsets on, and for its end. */
 const follow = z.object({ type: z.literal("follow"), id: idSchema(), stdout: size(), stderr: size() });
 
+/**
+ * Asks for the output of code from these offsets on, which its kernel puts into files once it is long, and for the end of
+ * the kernel's process. With the time of its start, in clock ticks since boot, no reused pid is taken for it.
+ */
+const code = z.object({
+  type: z.literal("code"),
+  id: idSchema(),
+  pid: z.number().check(z.int(), z.positive()),
+  started: size(),
+  stdout: size(),
+  stderr: size(),
+});
+
+/** The kernel has answered: the output of the code ends with what is in its files. */
+const finish = z.object({ type: z.literal("finish"), id: idSchema() });
+
 /** Bytes of each stream that are safe in the actor: the sandbox need not keep them. */
 const stored = z.object({ type: z.literal("stored"), id: idSchema(), stdout: size(), stderr: size() });
 
 /** No more of a stream is wanted but its size and its end. */
 const full = z.object({ type: z.literal("full"), id: idSchema(), stream: z.enum(["stdout", "stderr"]) });
 
-/** Ends a run with everything it started: asks, and makes it two seconds later; or at once. */
-const kill = z.object({ type: z.literal("kill"), id: idSchema(), signal: z.enum(["TERM", "KILL"]) });
+/**
+ * Ends a command with everything it started: asks, and makes it two seconds later (TERM), or at once (KILL). Of code,
+ * interrupts the kernel (INT), ends everything that the code has started (TERM), or that and the kernel (KILL).
+ */
+const kill = z.object({ type: z.literal("kill"), id: idSchema(), signal: z.enum(["INT", "TERM", "KILL"]) });
 
 /** Types into an interactive run. */
 const input = z.object({ type: z.literal("input"), id: idSchema(), text: z.string() });
@@ -84,6 +103,8 @@ const ping = z.object({ type: z.literal("ping") });
 export const callSchema = z.discriminatedUnion("type", [
   start,
   follow,
+  code,
+  finish,
   stored,
   full,
   kill,
@@ -94,6 +115,7 @@ export const callSchema = z.discriminatedUnion("type", [
 
 export type Call = z.infer<typeof callSchema>;
 export type StartCall = z.infer<typeof start>;
+export type Signal = z.infer<typeof kill>["signal"];
 
 export const eventSchema = z.discriminatedUnion("type", [
   /** The run goes on, and what it prints will come. */
@@ -111,6 +133,8 @@ export const eventSchema = z.discriminatedUnion("type", [
     /** What is not known of it, as a sentence. */
     note: z.optional(z.string().check(z.maxLength(500))),
   }),
+  /** Of code: all of its output has come before this, and nothing of it is left that was to be ended. */
+  z.object({ type: z.literal("settled"), id: idSchema(), isKernelGone: z.boolean() }),
   /** Nothing of this run is known: it was never started, or its files are gone. */
   z.object({ type: z.literal("unknown"), id: idSchema() }),
   /** It was not started. */
@@ -125,6 +149,16 @@ export const eventSchema = z.discriminatedUnion("type", [
 ]);
 
 export type Event = z.infer<typeof eventSchema>;
+
+/**
+ * The mark of a run's processes: their limit of file locks, which Linux keeps and does not apply. Unlike a variable it
+ * stays with whatever they start, in any environment, and unlike a group no process leaves it by the way.
+ */
+export function markOf(id: string): bigint {
+  let mark = 0n;
+  for (const digit of id.replace(/t$/, "").slice(-12)) mark = mark * 36n + BigInt(Number.parseInt(digit, 36));
+  return mark;
+}
 
 export const STREAMS = ["stdout", "stderr"] as const;
 export type Stream = (typeof STREAMS)[number];

@@ -3,12 +3,13 @@ import { spawn } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, readlinkSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import * as z from "zod/mini";
+import { Followed } from "./followed.ts";
 import { RUNS, SESSIONS, SLOTS, textOf } from "./places.ts";
 import { group, lives, marked, readersOf, send, signalRun } from "./processes.ts";
-import { type Event, STREAMS, type StartCall, type Stream } from "./protocol.ts";
+import { type Event, STREAMS, type Signal, type StartCall, type Stream } from "./protocol.ts";
 import { startScript } from "./script.ts";
 import { Slot, openToRead, pipeOf } from "./slot.ts";
-import { OutputStream } from "./stream.ts";
+import type { OutputStream } from "./stream.ts";
 
 /** How long a command's output waits in its pipes before it is copied, so that a short one costs no process. Milliseconds. */
 const COPY_AFTER_MS = 20;
@@ -25,17 +26,8 @@ const STUCK_MS = 1000;
 /** What processes get to end by themselves, milliseconds. */
 const GRACE_MS = 2000;
 
-/** How often the end of an output whose log is full is sent, milliseconds. */
-const TAIL_MS = 1000;
-
 /** How much later than its actor sandboxd ends a run whose time is over, milliseconds. */
 const LATE_MS = 5000;
-
-/** Who is told of a run. */
-export interface Listener {
-  event(event: Event): void;
-  piece(id: string, stream: Stream, offset: number, bytes: Buffer): void;
-}
 
 const count = () => z.number().check(z.int(), z.nonnegative());
 
@@ -68,22 +60,17 @@ export interface RunHost {
   released(slot: Slot, isClean: boolean): void;
 }
 
-export class Run {
-  readonly id: string;
+export class Run extends Followed {
   readonly session: string;
   readonly directory: string;
   readonly #slot: Slot | undefined;
   readonly #host: RunHost;
   readonly #isAdopted: boolean;
-  readonly streams: Record<Stream, OutputStream>;
   #end: End | undefined;
-  #listener: Listener | undefined;
   #status: number | undefined;
   #killing: NodeJS.Timeout | undefined;
   #killedAt = 0;
   #timedOut: boolean | undefined;
-  #timers: NodeJS.Timeout[] = [];
-  #isSettled = false;
   #watching = false;
   /** Since when the command's shell is gone without a status. */
   #goneAt: number | undefined;
@@ -95,21 +82,13 @@ export class Run {
     host: RunHost,
     isAdopted: boolean,
   ) {
-    this.id = id;
+    const directory = join(RUNS, id);
+    super(id, (name) => join(directory, name), slot?.mark);
     this.session = session;
-    this.directory = join(RUNS, id);
+    this.directory = directory;
     this.#slot = slot;
     this.#host = host;
     this.#isAdopted = isAdopted;
-    const stream = (name: Stream) =>
-      new OutputStream(
-        name,
-        join(this.directory, name),
-        slot?.mark,
-        () => this.#settle(),
-        () => this.#stopped(name),
-      );
-    this.streams = { stdout: stream("stdout"), stderr: stream("stderr") };
   }
 
   /** Writes down what is to be run and tells the slot's shell. @throws Error of the file system */
@@ -132,7 +111,7 @@ export class Run {
     }
     slot.go(run.directory);
     run.#endAt(Date.now() + call.timeoutMs + LATE_MS);
-    run.#after(COPY_AFTER_MS, () => run.#copy());
+    run.after(COPY_AFTER_MS, () => run.#copy());
     return run;
   }
 
@@ -184,47 +163,12 @@ export class Run {
     return existsSync(join(this.directory, "begun"));
   }
 
-  /** Tells of the output from these offsets on, and of the end. */
-  follow(listener: Listener, stdout: number, stderr: number): void {
-    this.#listener = listener;
-    this.#isSettled = false;
-    const from = { stdout, stderr };
-    if (this.#end === undefined) listener.event({ type: "running", id: this.id });
-    for (const name of STREAMS)
-      this.streams[name].follow(from[name], (offset, bytes) => listener.piece(this.id, name, offset, bytes));
-    this.#settle();
-  }
-
-  /** As `follow` of a run that has just been started, which needs no word of that. */
-  listen(listener: Listener): void {
-    this.#listener = listener;
-    for (const name of STREAMS)
-      this.streams[name].follow(0, (offset, bytes) => listener.piece(this.id, name, offset, bytes));
-  }
-
-  unfollow(listener: Listener): void {
-    if (this.#listener !== listener) return;
-    this.#listener = undefined;
-    for (const name of STREAMS) this.streams[name].unfollow();
-  }
-
-  stored(stdout: number, stderr: number): void {
-    this.streams.stdout.stored(stdout);
-    this.streams.stderr.stored(stderr);
-  }
-
-  full(stream: Stream): void {
-    this.streams[stream].full();
-    this.#after(TAIL_MS, () => this.#tail(stream));
-  }
-
-  #tail(stream: Stream): void {
-    this.streams[stream].tail();
-    if (this.#end === undefined) this.#after(TAIL_MS, () => this.#tail(stream));
+  protected override end(): Event | undefined {
+    return this.#end && { type: "ended", id: this.id, ...this.#end };
   }
 
   /** Asks every process of the run to end, and makes it after a while, or at once. */
-  kill(signal: "TERM" | "KILL"): void {
+  kill(signal: Signal): void {
     if (this.#end !== undefined) return;
     this.#killedAt ||= Date.now();
     if (signal === "KILL") this.#killedAt = Math.min(this.#killedAt, Date.now() - GRACE_MS);
@@ -277,11 +221,9 @@ export class Run {
     this.#slot.remove();
   }
 
-  close(): void {
-    for (const timer of this.#timers) clearTimeout(timer);
-    this.#timers = [];
+  override close(): void {
+    super.close();
     clearInterval(this.#killing);
-    for (const name of STREAMS) this.streams[name].close();
   }
 
   /** From now on the output is copied to files as it comes. */
@@ -298,14 +240,14 @@ export class Run {
         );
       } catch {
         // No process is free: what prints waits as long.
-        this.#after(LOOK_MS, () => this.#copy(isAdopted));
+        this.after(LOOK_MS, () => this.#copy(isAdopted));
       }
     }
   }
 
   /** A copying has ended: nobody can write any more, or it was killed. */
-  #stopped(name: Stream): void {
-    if (this.#status === undefined) this.#after(LOOK_MS, () => this.#copy());
+  protected override stopped(name: Stream): void {
+    if (this.#status === undefined) this.after(LOOK_MS, () => this.#copy());
     else if (this.#killing === undefined) this.streams[name].finish();
   }
 
@@ -321,7 +263,7 @@ export class Run {
     const isLate = this.#goneAt !== undefined && Date.now() - this.#goneAt > STUCK_MS;
     const isKept = keeper !== undefined && lives(keeper);
     if ((isKept || (leader !== undefined && lives(leader))) && !isLate)
-      return this.#after(LOOK_MS, () => ((this.#watching = false), this.#watch()));
+      return this.after(LOOK_MS, () => ((this.#watching = false), this.#watch()));
     if (isKept) send(keeper, "SIGKILL");
     // The keeper went without leaving a status, and what it kept is gone too.
     this.#ended(137, true);
@@ -342,18 +284,18 @@ export class Run {
       if (stream.end !== undefined) continue;
       if (!stream.isCopied) stream.drain(slot);
       else if (!stream.hasFile) stream.finish();
-      else if (isLost) this.#after(2 * LOOK_MS, () => (stream.look(), stream.finish()));
+      else if (isLost) this.after(2 * LOOK_MS, () => (stream.look(), stream.finish()));
       else {
         stream.look();
         this.#finishStuck(stream, stream.progress);
       }
     }
-    this.#settle();
+    this.settle();
   }
 
   /** The mark may be where nobody looks: then the output ends with what is there. */
   #finishStuck(stream: OutputStream, before: number | undefined): void {
-    this.#after(STUCK_MS, () => {
+    this.after(STUCK_MS, () => {
       if (stream.end !== undefined) return;
       const { progress } = stream;
       if (progress !== undefined && progress === before) stream.finish();
@@ -361,8 +303,8 @@ export class Run {
     });
   }
 
-  /** Once all is known, writes it down; once all is sent, says so. */
-  #settle(): void {
+  /** Once all is known, writes it down. */
+  protected override settle(): void {
     const { stdout, stderr } = this.streams;
     if (this.#end === undefined) {
       if (this.#status === undefined || stdout.end === undefined || stderr.end === undefined) return;
@@ -370,14 +312,11 @@ export class Run {
       this.#end = { status: this.#status, stdout: stdout.end, stderr: stderr.end, timedOut: this.#timedOut };
       this.#writeDown(this.#end);
     }
-    if (this.#isSettled || !stdout.isDelivered || !stderr.isDelivered || this.#listener === undefined) return;
-    this.#isSettled = true;
-    this.#listener.event({ type: "ended", id: this.id, ...this.#end });
+    super.settle();
   }
 
   #writeDown(end: End): void {
-    for (const timer of this.#timers) clearTimeout(timer);
-    this.#timers = [];
+    this.clearTimers();
     try {
       // First: without an end it is taken over again, and its state carried over then.
       renameSync(join(this.directory, "state"), join(SESSIONS, this.session));
@@ -413,15 +352,10 @@ export class Run {
   }
 
   #endAt(deadline: number): void {
-    this.#after(Math.max(0, deadline - Date.now()), () => {
+    this.after(Math.max(0, deadline - Date.now()), () => {
       this.#timedOut = true;
       this.kill("TERM");
     });
-  }
-
-  #after(ms: number, work: () => void): void {
-    // Node's timers hold no more than 2^31 milliseconds.
-    this.#timers.push(setTimeout(work, Math.min(ms, 2 ** 31 - 1)));
   }
 }
 

@@ -1,9 +1,11 @@
 /** Every run of a command in this sandbox, and the shells that stand ready for the next one of their sessions. */
 import { mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { RUNS, SCRIPTS, SESSIONS, SLOTS, makePlaces, textOf } from "./places.ts";
-import type { Call, Event, StartCall } from "./protocol.ts";
-import { type Listener, Run, type RunHost, stopSlot } from "./run.ts";
+import { Code } from "./code.ts";
+import type { Followed, Listener } from "./followed.ts";
+import { KERNEL_OUTPUT, RUNS, SCRIPTS, SESSIONS, SLOTS, makePlaces, textOf } from "./places.ts";
+import type { Call, Event, Signal, StartCall } from "./protocol.ts";
+import { Run, type RunHost, stopSlot } from "./run.ts";
 import { Slot, Slots } from "./slot.ts";
 
 /** Sessions that have a shell ready. */
@@ -36,6 +38,7 @@ export class Runs implements RunHost {
   readonly #env: NodeJS.ProcessEnv;
   readonly #slots = new Slots();
   readonly #runs = new Map<string, Run>();
+  readonly #code = new Map<string, Code>();
   /** By session, the one that was used last at the end. */
   readonly #ready = new Map<string, Promise<Ready>>();
   readonly #asked = new Map<string, Asked>();
@@ -71,10 +74,20 @@ export class Runs implements RunHost {
         if (run === undefined && !this.#asked.has(call.id)) listener.event({ type: "unknown", id: call.id });
         return run?.follow(listener, call.stdout, call.stderr);
       }
+      case "code": {
+        let code = this.#code.get(call.id);
+        if (!code?.isIn(call)) {
+          code?.close();
+          this.#code.set(call.id, (code = new Code(call.id, call)));
+        }
+        return code.follow(listener, call.stdout, call.stderr);
+      }
+      case "finish":
+        return this.#code.get(call.id)?.finish();
       case "stored":
-        return this.#runs.get(call.id)?.stored(call.stdout, call.stderr);
+        return this.#followed(call.id)?.stored(call.stdout, call.stderr);
       case "full":
-        return this.#runs.get(call.id)?.full(call.stream);
+        return this.#followed(call.id)?.full(call.stream);
       case "kill":
         return this.#kill(call.id, call.signal);
       case "forget":
@@ -88,6 +101,11 @@ export class Runs implements RunHost {
   /** The listener has gone: what it followed goes on. */
   unfollow(listener: Listener): void {
     for (const run of this.#runs.values()) run.unfollow(listener);
+    for (const code of this.#code.values()) code.unfollow(listener);
+  }
+
+  #followed(id: string): Followed | undefined {
+    return this.#runs.get(id) ?? this.#code.get(id);
   }
 
   ended(run: Run): void {
@@ -143,10 +161,12 @@ export class Runs implements RunHost {
     }
   }
 
-  #kill(id: string, signal: "TERM" | "KILL"): void {
+  #kill(id: string, signal: Signal): void {
     const run = this.#runs.get(id);
     const asked = this.#asked.get(id);
-    if (run) run.kill(signal);
+    const code = this.#code.get(id);
+    if (code) code.kill(signal);
+    else if (run) run.kill(signal);
     else if (asked) asked.isWithdrawn = true;
   }
 
@@ -198,8 +218,9 @@ export class Runs implements RunHost {
     run?.close();
     this.#runs.delete(id);
     rmSync(join(RUNS, id), { recursive: true, force: true });
-    // Of code, whose kernel writes its output itself.
-    for (const name of ["out", "err"]) rmSync(join(RUNS, `${id}.${name}`), { force: true });
+    this.#code.get(id)?.close();
+    this.#code.delete(id);
+    for (const name of ["out", "err"]) rmSync(join(KERNEL_OUTPUT, `${id}.${name}`), { force: true });
   }
 }
 

@@ -1,5 +1,5 @@
 /** What a ready shell reads when it is told what to run. What runs behind the command does so where `set -x` cannot show it. */
-import type { StartCall } from "./protocol.ts";
+import { type StartCall, markOf } from "./protocol.ts";
 
 /** A command that matches can set a trap on EXIT, or show what is read. */
 const MAY_TRAP = /trap|source|\. |' -'[a-z]*v|-[a-z]*v|verbose/;
@@ -75,16 +75,6 @@ export function startScript(call: StartCall, state: string): string {
     );
   lines.push(`trap '{ set +vx; } 2>/dev/null; . /opt/sandbox-mcp/sandboxd/state.sh >|"$sbx_run/state"' EXIT`);
   return `${lines.join("\n")}\n`;
-}
-
-/**
- * The mark of a run's processes: their limit of file locks, which Linux keeps and does not apply. Unlike a variable it
- * stays with whatever they start, in any environment, and unlike a group no process leaves it by the way.
- */
-export function markOf(id: string): bigint {
-  let mark = 0n;
-  for (const digit of id.replace(/t$/, "").slice(-12)) mark = mark * 36n + BigInt(Number.parseInt(digit, 36));
-  return mark;
 }
 
 /** `text` as one word of a shell line. */

@@ -4,9 +4,9 @@
  */
 import { type Server, createServer } from "node:http";
 import { type WebSocket, WebSocketServer } from "ws";
+import type { Listener } from "./followed.ts";
 import { openPreviews, passRequest, passUpgrade, previewPort } from "./previews.ts";
 import { callSchema, OPEN_PREVIEWS, headerBytes, writeHeader } from "./protocol.ts";
-import type { Listener } from "./run.ts";
 import type { Runs } from "./runs.ts";
 
 /** Bytes of a call at most: a command, its input and its variables. */

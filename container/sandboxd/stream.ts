@@ -123,6 +123,13 @@ export class OutputStream {
     this.finish();
   }
 
+  /** Takes what a program that is no command of ours has added to the file by now. */
+  grow(): void {
+    const file = this.#open();
+    if (file !== undefined) this.#size = this.#limit = Math.max(this.#size, fstatSync(file).size);
+    this.#pump();
+  }
+
   /** Nothing more comes. */
   finish(): void {
     this.#end ??= this.#size;

@@ -129,9 +129,10 @@ export class Sandbox extends BaseSandbox<Env> {
       used: () => this.renewActivityTimeout(),
     });
     this.#files = new Files(this.#shell, this);
-    this.#kernels = new Kernels(this, sql);
-    this.#code = new CodeExecutor(this.#kernels, this.#shell, logCapBytes);
-    this.#commands = new Commands({ connection: this.#connection, running });
+    const link = { connection: this.#connection, running };
+    this.#kernels = new Kernels(this, link, sql);
+    this.#code = new CodeExecutor(this.#kernels, logCapBytes);
+    this.#commands = new Commands(link);
     this.#budgets = new TaskBudgets(sql);
     this.#tasks = new Tasks({
       shell: this.#shell,

@@ -5,8 +5,6 @@ import { within } from "../shared/within.ts";
 import { type Kernel, kernelSchema } from "../container/kernels/registry.ts";
 import type { CodeSpec, Kernels, TakenOver } from "../container/kernels/kernels.ts";
 import { examine } from "../shared/images.ts";
-import type { Shell } from "../container/shell.ts";
-import { RunFiles } from "./output-files.ts";
 import type { Executor } from "./executor.ts";
 import { Limit } from "./limit.ts";
 import { installHint } from "./missing-module.ts";
@@ -23,11 +21,8 @@ import {
   waitingFor,
 } from "./run.ts";
 
-/** How often the output of running code is read, milliseconds. */
-const POLL_MS = 1000;
-
-/** How long the output of code that an earlier actor ran may take to be read, milliseconds. */
-const DRAIN_MS = 60_000;
+/** How long code that an earlier actor ran may take to be ended and its output to be read, milliseconds. */
+const TAKE_OVER_MS = 60_000;
 
 /** Characters kept of either end of an error's traceback. */
 const ERROR_CHARS = 32 * 1024;
@@ -44,61 +39,64 @@ const TEXTS_BYTES = 256 * 1024;
 const encoder = new TextEncoder();
 
 /** What is to be run, and in which kernel. */
-export type CodeRunSpec = Omit<CodeSpec, "runID" | "logCapBytes"> & Allowance;
+export type CodeRunSpec = Omit<CodeSpec, "logCapBytes"> & Allowance;
 
 const LOST = "The server was restarted while it ran, and lost the way to its result.";
 
 export class CodeExecutor implements Executor<CodeRunSpec> {
   readonly kind = "code";
   readonly #kernels: Kernels;
-  readonly #shell: Shell;
   readonly #logCapBytes: number;
 
   /** @param logCapBytes kept of each stream */
-  constructor(kernels: Kernels, shell: Shell, logCapBytes: number) {
+  constructor(kernels: Kernels, logCapBytes: number) {
     this.#kernels = kernels;
-    this.#shell = shell;
     this.#logCapBytes = logCapBytes;
   }
 
   start(sink: RunSink<Kernel>, spec: CodeRunSpec): Execution {
-    const kernels = this.#kernels;
-    const files = new RunFiles(this.#shell, sink);
     const limit = new Limit();
-    const code = { ...spec, runID: sink.id, logCapBytes: this.#logCapBytes };
-    const started = (kernel: Kernel) => {
-      limit.deadline(Date.now() + spec.timeoutMs);
-      sink.keepState(kernel);
-    };
-    const run = async (): Promise<End> => {
-      const done = kernels.run(code, started, () => sink.began());
-      const outcome = await followed(done, files, () => kernels.isRunning(sink.id));
-      sink.hasFiles = outcome.spilled;
-      // Of a kernel that gave no answer, what it had written to its files is all there is.
-      if (outcome.spilled && !sink.ended) await files.drain().catch(() => undefined);
-      for (const stream of STREAMS) {
-        const { text, bytes, tail } = outcome[stream];
-        // Its beginning may have been read from the files already, while the code ran.
-        if (text !== undefined) sink.output(stream, encoder.encode(text).subarray(sink.position(stream)));
-        const missing = bytes - sink.position(stream);
-        if (missing > 0) sink.skipped(stream, missing, encoder.encode(tail ?? ""));
-      }
-      return endOf(outcome, spec);
-    };
     return {
-      done: limit.hold(run()),
+      done: limit.hold(this.#run(sink, spec, limit)),
       cancel: async () => {
         limit.cancelled();
-        kernels.interrupt(sink.id);
+        this.#kernels.cancel(sink.id);
       },
-      waiting: () => waitingFor(kernels.ahead(code), "context", spec.context),
+      waiting: () => waitingFor(this.#kernels.ahead(sink.id, spec), "context", spec.context),
     };
+  }
+
+  async #run(sink: RunSink<Kernel>, spec: CodeRunSpec, limit: Limit): Promise<End> {
+    const logCapBytes = this.#logCapBytes;
+    const outcome = await this.#kernels.run(
+      sink,
+      { ...spec, logCapBytes },
+      {
+        began: () => {
+          sink.began();
+          // Its kernel may take as long to start.
+          limit.deadline(Date.now() + 2 * spec.timeoutMs);
+        },
+        given: (kernel) => {
+          sink.keepState(kernel);
+          if (kernel) limit.deadline(Date.now() + spec.timeoutMs);
+        },
+      },
+    );
+    sink.hasFiles = outcome.hasFiles;
+    for (const stream of STREAMS) {
+      const { text, bytes, tail } = outcome[stream];
+      // Its beginning may have come from the files already, while the code ran.
+      if (text !== undefined) sink.output(stream, encoder.encode(text).subarray(sink.position(stream)));
+      const missing = bytes - sink.position(stream);
+      if (missing > 0) sink.skipped(stream, missing, encoder.encode(tail ?? ""));
+    }
+    return endOf(outcome, spec);
   }
 
   /** Ends code that an earlier actor gave to a kernel: only that one could have had its result. */
   resume(sink: RunSink, state: unknown): Execution {
     const kernel = kernelSchema.parse(state);
-    const files = new RunFiles(this.#shell, sink);
     const title = titleOf(kernel.language, kernel.key.slice(kernel.language.length + 1));
     const notes: Record<TakenOver, string> = {
       idle: `${LOST} It has ended since. ${STATE.kept}`,
@@ -106,29 +104,11 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
       killed: `${LOST} ${title} was stopped. ${STATE.lost}`,
     };
     const run = async (): Promise<End> => {
-      const note = notes[await this.#kernels.takeOver(sink.id, kernel)];
-      if (!sink.ended) await within(DRAIN_MS, files.drain()).catch(() => undefined);
-      return { state: "lost", note };
+      const taken = await within(TAKE_OVER_MS, this.#kernels.takeOver(sink, kernel));
+      return { state: "lost", note: notes[taken ?? "killed"] };
     };
     const limit = new Limit();
     return { done: limit.hold(run()), cancel: async () => limit.cancelled() };
-  }
-}
-
-/** The outcome, while the output that has gone to files is passed on once a second. */
-async function followed(
-  code: Promise<CodeOutcome>,
-  files: RunFiles,
-  isRunning: () => boolean,
-): Promise<CodeOutcome> {
-  for (;;) {
-    const { promise: pause, resolve } = Promise.withResolvers<undefined>();
-    const timer = setTimeout(() => resolve(undefined), POLL_MS);
-    const outcome = await Promise.race([code, pause]);
-    clearTimeout(timer);
-    if (outcome) return outcome;
-    // What keeps the output from being read keeps the code from its answer too, or passes.
-    if (isRunning()) await Promise.race([files.drain().catch(() => undefined), code]);
   }
 }
 
@@ -152,14 +132,21 @@ function titleOf(language: string, context: string): string {
 
 async function endOf(outcome: CodeOutcome, { language, context, timeoutMs, cut }: CodeRunSpec): Promise<End> {
   const kernel = titleOf(language, context);
+  const isUnborn = !outcome.started && outcome.state === "lost";
   const state = STATE[outcome.state];
   const reasons: Record<CodeOutcome["end"], string | undefined> = {
     ok: undefined,
     error: outcome.error && installHint(language, outcome.error),
-    timeout: [`${kernel} was stopped after ${timeoutMs / 1000} s.`, cut, state].filter(Boolean).join(" "),
+    timeout: isUnborn
+      ? [`${kernel} did not start within ${timeoutMs / 1000} s: the code never ran.`, cut]
+          .filter(Boolean)
+          .join(" ")
+      : [`${kernel} was stopped after ${timeoutMs / 1000} s.`, cut, state].filter(Boolean).join(" "),
     cancelled: outcome.started
       ? `${kernel} was interrupted. ${state}`
-      : "It was cancelled while it waited for its turn: it never started.",
+      : isUnborn
+        ? "It was cancelled while its kernel was starting: the code never ran."
+        : "It was cancelled while it waited for its turn: it never started.",
     died: `${kernel} died: the code ended its process, or it ran out of memory. ${state}`,
   };
   return {

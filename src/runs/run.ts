@@ -1,4 +1,5 @@
 /** What a run is: one execution of code, of a command or of a task, from its start to its end. */
+import type { OutputSink } from "../container/follower.ts";
 import type { Shown } from "./output.ts";
 import type { TaskDetail } from "./task-detail.ts";
 
@@ -98,32 +99,13 @@ export interface LogPiece {
 }
 
 /** What an executor reports to while a run is under way. `State` is what it resumes from. */
-export interface RunSink<State = unknown> {
-  readonly id: string;
+export interface RunSink<State = unknown> extends OutputSink {
   /** Its turn has come. */
   began(): void;
   /** Keeps what it takes to resume the run in another actor; undefined when nothing was started after all. */
   keepState(state: State | undefined): void;
-  /** Has output taken over once there is room for what it passes on to `output` and `skipped`. */
-  take(output: () => void): Promise<void>;
-  /** The next output of a stream. */
-  output(stream: Stream, bytes: Uint8Array): void;
-  /** The next `count` bytes of a stream, of which only the last were read because the log has no room for it. */
-  skipped(stream: Stream, count: number, last: Uint8Array): void;
-  /** Whether the run has got its end from elsewhere: what its execution still does is of no use. */
-  readonly ended: boolean;
-  /** Whether more output of a stream would still be kept. */
-  hasRoom(stream: Stream): boolean;
-  /** Bytes of a stream that came so far: where a reader goes on. */
-  position(stream: Stream): number;
-  /** Bytes of a stream that are on disk here: the sandbox need not keep them. */
-  stored(stream: Stream): number;
   /** Whether the sandbox holds files of the run: so it is unless its executor knows better. */
   hasFiles: boolean;
-  /** Resolves with the run's end. */
-  readonly settled: Promise<void>;
-  /** The same, or after so many milliseconds. */
-  over(ms: number): Promise<void>;
 }
 
 /** One execution under way. */

@@ -85,8 +85,8 @@ export class TestKernel {
     code: string,
     options: { cap?: number; onStart?: (runID: string) => void } = {},
   ): Promise<RunDocument> {
-    const runID = `test.${++this.#lab.count}`;
-    const cell = runCell(this.language, { runID, code, logCapBytes: options.cap }, this.#lab.runs);
+    const runID = `test${++this.#lab.count}`;
+    const cell = runCell(this.language, runID, { code, logCapBytes: options.cap }, this.#lab.runs);
     const reporting = this.#lab.raw(this.contextID, cell);
     options.onStart?.(runID);
     const reported = await reporting;

@@ -134,11 +134,8 @@ describe("output", () => {
       "const cp = require('child_process'); await new Promise((r) => cp.spawn('echo', ['child'], { stdio: 'inherit' }).on('close', r))",
     );
     expect(spawned.stdout.text).toBe("child\n");
-    let run = "";
-    await kernel.run("cp.execSync('echo sync; echo no >&2', { stdio: 'inherit' })", {
-      onStart: (id) => (run = id),
-    });
-    expect([kernel.file(run, "out"), kernel.file(run, "err")]).toEqual(["sync\n", "no\n"]);
+    const waited = await kernel.run("cp.execSync('echo sync; echo no >&2', { stdio: 'inherit' })");
+    expect([waited.stdout.text, waited.stderr.text]).toEqual(["sync\n", "no\n"]);
     expect(await kernel.value("cp.execSync('echo piped').toString()")).toBe("'piped\\n'");
     expect(await kernel.value("require('fs').readFileSync(0, 'utf8')")).toBe("''");
   });

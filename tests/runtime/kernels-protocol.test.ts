@@ -1,40 +1,42 @@
-import { spawn, spawnSync } from "node:child_process";
-import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
 import { describe, expect, it } from "vitest";
-import {
-  loadCell,
-  parseDocument,
-  parseHello,
-  processLine,
-  runCell,
-} from "../../src/container/kernels/protocol.ts";
+import { loadCell, parseDocument, parseHello, runCell } from "../../src/container/kernels/protocol.ts";
 
 const AWKWARD = "\"quotes\" 'single' \\ back\n\ttab \0 nul é 😀 \u2028 \ud800 </script> ${x} %magic !cmd ?";
 
 describe("runCell", () => {
-  const spec = { runID: "box.1", code: AWKWARD, logCapBytes: 5 };
+  const spec = { code: AWKWARD, logCapBytes: 5 };
+
+  const mark = String(Number.parseInt("box1", 36));
 
   it("is one ASCII line whatever the code holds", () => {
     for (const language of ["python", "javascript", "typescript"] as const) {
-      expect(runCell(language, spec)).toMatch(/^__sandbox_mcp__\([ -~]*\)$/);
+      expect(runCell(language, "box1", spec)).toMatch(/^__sandbox_mcp__\([ -~]*\)$/);
     }
   });
 
   it("gives JavaScript an object", () => {
-    const received = new Function("__sandbox_mcp__", `return ${runCell("javascript", spec)}`)(
+    const received = new Function("__sandbox_mcp__", `return ${runCell("javascript", "box1", spec)}`)(
       (value: unknown) => value,
     );
-    const files = "/var/lib/sandbox-mcp/runs/box.1";
-    expect(received).toEqual({ run: "box.1", files, cap_bytes: 5, language: "javascript", code: AWKWARD });
+    const files = "/var/lib/sandbox-mcp/runs/box1";
+    expect(received).toEqual({
+      run: "box1",
+      mark,
+      files,
+      cap_bytes: 5,
+      language: "javascript",
+      code: AWKWARD,
+    });
   });
 
   it("gives Python JSON text", () => {
-    const program = `import json\n__sandbox_mcp__ = lambda text: print(json.dumps(json.loads(text)))\n${runCell("python", spec, "/r")}`;
+    const program = `import json\n__sandbox_mcp__ = lambda text: print(json.dumps(json.loads(text)))\n${runCell("python", "box1", spec, "/r")}`;
     const { stdout } = spawnSync("python3", ["-"], { input: program, encoding: "utf8" });
     expect(JSON.parse(stdout)).toEqual({
-      run: "box.1",
-      files: "/r/box.1",
+      run: "box1",
+      mark,
+      files: "/r/box1",
       cap_bytes: 5,
       language: "python",
       code: AWKWARD,
@@ -42,7 +44,7 @@ describe("runCell", () => {
   });
 
   it("keeps 100 MiB unless told otherwise", () => {
-    expect(runCell("javascript", { runID: "a", code: "" })).toContain('"cap_bytes":104857600');
+    expect(runCell("javascript", "a", { code: "" })).toContain('"cap_bytes":104857600');
   });
 });
 
@@ -114,23 +116,5 @@ describe("parsing", () => {
     expect(parseDocument(JSON.stringify({ ...whole, results: [{ text }] }), "a")?.results).toEqual([
       { text },
     ]);
-  });
-});
-
-function bash(line: string): number | null {
-  return spawnSync("bash", ["-c", line]).status;
-}
-
-describe("processLine", () => {
-  it("knows a process by its pid and its start", async () => {
-    const child = spawn("sleep", ["1000"]);
-    const pid = child.pid ?? 0;
-    const started = Number(readFileSync(`/proc/${pid}/stat`, "utf8").split(") ").at(-1)?.split(" ")[19]);
-    expect(bash(processLine({ pid, started }))).toBe(0);
-    expect(bash(processLine({ pid, started: started + 1 }))).toBe(1);
-    expect(bash(processLine({ pid, started: started + 1 }, "KILL"))).toBe(1);
-    expect(bash(processLine({ pid, started }, "INT"))).toBe(0);
-    expect(await once(child, "exit")).toEqual([null, "SIGINT"]);
-    expect(bash(processLine({ pid, started }))).toBe(1);
   });
 });

@@ -136,10 +136,18 @@ describe("output", () => {
     );
     expect(stdout.text).toBe("one\ntwo\nthree\nfour \ufffd\n");
     expect(stderr.text).toBe("err\n");
-    expect((await kernel.run("_ = os.write(1, b'raw \\xff')")).stdout.text).toBe("raw \ufffd");
     expect((await kernel.run("sys.stderr.write('e'); sys.stdout.buffer.write(b'bytes');")).stdout.text).toBe(
       "bytes",
     );
+  });
+
+  it("that is no text is in the files as it is", async () => {
+    let run = "";
+    const { spilled, stdout } = await kernel.run("_ = os.write(1, b'raw \\xff')", {
+      onStart: (id) => (run = id),
+    });
+    expect({ spilled, stdout }).toEqual({ spilled: true, stdout: { bytes: 5, dropped: 0 } });
+    expect(kernel.file(run, "out")).toBe("raw \ufffd");
   });
 
   it("survives code that replaces its streams", async () => {
@@ -185,7 +193,10 @@ describe("output", () => {
     );
     await until(() => kernel.file(run, "out") === "early\n");
     await lab.runtime.api.commands.execute(`touch ${flag}`, "default");
-    expect(await waiting).toMatchObject({ spilled: true, stdout: { bytes: 6, dropped: 0 } });
+    expect(await waiting).toMatchObject({
+      spilled: false,
+      stdout: { text: "early\n", bytes: 6, dropped: 0 },
+    });
   });
 
   it("caps 200 MB of output in bounded memory", async () => {

@@ -1,14 +1,32 @@
 "use strict";
-/** Keeps the executor's descriptors 0, 1 and 2 out of the reach of the children that code starts. */
+/** The children that code starts: they carry the run's mark, and none gets the executor's descriptors 0, 1 and 2. */
 const childProcess = require("node:child_process");
 const { syncBuiltinESMExports } = require("node:module");
-const { account } = require("./log.cjs");
+
+const { spawnSync } = childProcess;
+/** The mark of the run under way, until this process carries it. */
+let pending;
+
+/** What is started from now on carries the mark on, and is found by it: a limit that Linux keeps and does not apply. */
+function markChildren(run, mark) {
+  // Where the limit may not be set, there is the variable.
+  process.env.SANDBOX_MCP_RUN = run;
+  pending = mark;
+}
+
+/** Node cannot set its limits itself: a run that starts something pays for a program once. */
+function markSelf() {
+  if (pending === undefined) return;
+  spawnSync("/usr/bin/prlimit", ["--pid", String(process.pid), `--locks=${pending}:`], { stdio: "ignore" });
+  pending = undefined;
+}
 
 /** A child that inherits descriptors inherits the run's, never the protocol's. */
 function patchChildren(streams) {
   const { ChildProcess } = childProcess;
   const spawn = ChildProcess.prototype.spawn;
   ChildProcess.prototype.spawn = function (options) {
+    markSelf();
     const { stdio, taken } = replaced(options.stdio, "pipe");
     const answer = Reflect.apply(spawn, this, [{ ...options, stdio }]);
     for (const index of taken) {
@@ -21,6 +39,7 @@ function patchChildren(streams) {
   for (const name of ["spawnSync", "execSync", "execFileSync"]) {
     const real = childProcess[name];
     childProcess[name] = (...args) => {
+      markSelf();
       const at = args.findLastIndex((one) => one?.stdio !== undefined);
       const options = args[at];
       if (!options?.stdio) return real(...args);
@@ -36,17 +55,11 @@ function patchChildren(streams) {
 
 /** A synchronous child writes straight into the run's files, so that its output is there while it runs. */
 function withFiles(streams, stdio, taken, call) {
-  streams.flush();
-  streams.spill();
-  // Nobody listens between runs.
-  if (!streams.active || !streams.spilled)
-    return call(stdio.map((one, index) => (taken.includes(index) ? "ignore" : one)));
-  const logs = taken.map((index) => [index, index === 1 ? streams.logs.stdout : streams.logs.stderr]);
-  for (const [, log] of logs) log.flush();
+  const logs = new Map(taken.map((index) => [index, streams.share(index === 1 ? "stdout" : "stderr")]));
   try {
-    return call(stdio.map((one, index) => logs.find(([at]) => at === index)?.[1].file ?? one));
+    return call(stdio.map((one, index) => (logs.has(index) ? (logs.get(index)?.file ?? "ignore") : one)));
   } finally {
-    for (const [, log] of logs) account(log);
+    for (const log of logs.values()) log?.account();
   }
 }
 
@@ -65,4 +78,4 @@ function replaced(stdio, instead) {
   return { stdio: list, taken };
 }
 
-module.exports = { patchChildren };
+module.exports = { markChildren, patchChildren };

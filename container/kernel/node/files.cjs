@@ -45,7 +45,7 @@ function replace(target, names, make) {
   }
 }
 
-/** @param streams the run's: `write(name, chunk, encoding)`, and `share(name)`, a path to append to */
+/** @param streams the run's: `write(name, chunk, encoding)`, and `share(name)`, a log with a path to append to */
 function patchFiles(streams) {
   const put = (name, data, rest) => {
     const bytes = bytesOf(data, rest);
@@ -119,7 +119,8 @@ function patchOpening(streams) {
   replace(fs.promises, ["open"], (real) => (path, ...rest) => {
     const number = numberOf(path);
     if (number === undefined) return real(path, ...rest);
-    return number === 0 ? real("/dev/null", ...rest) : real(streams.share(NAMES[number]), "a");
+    if (number === 0) return real("/dev/null", ...rest);
+    return real(streams.share(NAMES[number])?.path ?? "/dev/null", "a");
   });
   // The kernel is nothing without them.
   replace(fs, ["closeSync"], (real) => (fd) => (numberOf(fd) === undefined ? real(fd) : undefined));

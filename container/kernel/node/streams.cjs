@@ -7,26 +7,20 @@
  * for our document, everybody else gets ours, and only the one write of the console that follows the executor's "put back"
  * goes to the real stream, which is its protocol channel.
  *
- * A run's output stays in memory while it is small and short; past 32 KiB or half a second it goes to the run's files,
- * `<files>.out` and `<files>.err`, where it can be read while the run goes on. A loop that never yields stops no timer from
- * being late, so each write looks at the clock as well.
+ * A run's output goes to the run's files, `<files>.out` and `<files>.err`, where it can be read while the run goes on; what
+ * is short by its end comes with the answer instead.
  */
 const { Readable } = require("node:stream");
 const { patchChildren } = require("./children.cjs");
 const { patchFiles } = require("./files.cjs");
-const { Log, TAIL_BYTES, account } = require("./log.cjs");
+const { Log, TAIL_BYTES } = require("./log.cjs");
 const { StandIn } = require("./stand-in.cjs");
 
-const MEMORY_BYTES = 32 * 1024;
-const BLOCK_BYTES = 8 * 1024;
 const LATE_BYTES = 16 * 1024;
-const SPILL_AFTER_MS = 500;
-const FLUSH_MS = 200;
 
 class Streams {
   constructor() {
     this.active = false;
-    this.spilled = false;
     this.logs = this.late();
     this.captures = {};
     this.overrides = {};
@@ -44,96 +38,43 @@ class Streams {
     const early = this.logs;
     this.logs = { stdout: new Log(cap, `${files}.out`), stderr: new Log(cap, `${files}.err`) };
     for (const name of ["stdout", "stderr"]) {
-      early[name].flush();
-      for (const data of early[name].memory) this.logs[name].add(data);
-      const { dropped } = early[name];
+      const { head, dropped } = early[name];
+      for (const data of head) this.logs[name].add(data);
       if (dropped === 0) continue;
       const note = `\n[... ${dropped} more bytes printed between two runs were not kept ...]\n`;
       this.logs[name].add(Buffer.from(note));
     }
     this.overrides = {};
-    this.spilled = false;
-    this.cannotSpill = false;
-    this.started = this.flushed = Date.now();
     this.active = true;
-    this.timer = setInterval(() => this.tick(Date.now()), FLUSH_MS);
-    this.timer.unref();
   }
 
   /** Ends the run and gives its summary: {spilled, stdout: {...}, stderr: {...}}. */
   end() {
-    clearInterval(this.timer);
-    const { stdout, stderr } = this.logs;
-    stdout.flush();
-    stderr.flush();
-    for (const log of this.shared) account(log);
+    for (const log of this.shared) log.account();
     this.shared.clear();
-    this.keepSmall();
     this.active = false;
     this.overrides = {};
+    const [stdout, stderr] = [this.logs.stdout.end(), this.logs.stderr.end()];
     this.logs = this.late();
-    const found = { spilled: this.spilled, stdout: stdout.summary(), stderr: stderr.summary() };
-    stdout.close();
-    stderr.close();
-    return found;
+    return { spilled: [stdout, stderr].some(({ text }) => text === undefined), stdout, stderr };
   }
 
   write(name, chunk, encoding) {
     const log = this.logs[name];
     if (log.kept >= log.cap && typeof chunk === "string") {
-      log.flush();
-      log.drop(Buffer.from(chunk.slice(-TAIL_BYTES), encoding));
-      log.dropped +=
-        Buffer.byteLength(chunk, encoding) - Buffer.byteLength(chunk.slice(-TAIL_BYTES), encoding);
+      log.drop(Buffer.from(chunk.slice(-TAIL_BYTES), encoding), Buffer.byteLength(chunk, encoding));
       return;
     }
     // A string's lone surrogates become U+FFFD here.
     log.add(typeof chunk === "string" ? Buffer.from(chunk, encoding) : Buffer.from(chunk));
-    if (log.pendingBytes >= BLOCK_BYTES) {
-      log.flush();
-      this.keepSmall();
-    }
-    // Many small writes are cheap pieces of one block; the clock is looked at on each of them all the same.
-    if (this.active) this.tick(Date.now());
   }
 
-  tick(now) {
-    if (!this.active || now - this.flushed < FLUSH_MS || now - this.started < SPILL_AFTER_MS) return;
-    this.flush();
-    this.flushed = now;
-  }
-
-  flush() {
-    if (!this.active) return;
-    const logs = Object.values(this.logs);
-    for (const log of logs) log.flush();
-    if (logs.some((log) => log.memoryBytes > 0)) this.spill();
-  }
-
-  keepSmall() {
-    if (this.active && Object.values(this.logs).some((log) => log.memoryBytes > MEMORY_BYTES)) this.spill();
-  }
-
-  /** Both streams of a run go to files together. Without a place for them they stay capped in memory. */
-  spill() {
-    if (!this.active || this.spilled || this.cannotSpill) return;
-    try {
-      for (const log of Object.values(this.logs)) log.spill();
-      this.spilled = true;
-    } catch {
-      this.cannotSpill = true;
-      for (const log of Object.values(this.logs))
-        log.cap = Math.min(log.cap, Math.max(log.kept, MEMORY_BYTES * 8));
-    }
-  }
-
-  /** A file that what is appended to comes out of this stream. */
+  /** A file that what is appended to comes out of this stream. Nobody listens between runs. */
   share(name) {
-    this.flush();
-    this.spill();
-    if (!this.active || !this.spilled) return "/dev/null";
-    this.shared.add(this.logs[name]);
-    return this.logs[name].path;
+    const log = this.logs[name];
+    if (!this.active || !log.open()) return undefined;
+    this.shared.add(log);
+    return log;
   }
 
   /** Our document, through the executor's own capture. */

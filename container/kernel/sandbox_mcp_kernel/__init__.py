@@ -2,7 +2,7 @@
 
 The executor is left as it is: every cell it gets from us is one call, `__sandbox_mcp__(spec)`, and everything about
 the run comes back as the one JSON document that this call prints into the executor's captured stdout. `spec` is JSON:
-{run, files, cap_bytes, code}; the document is
+{run, mark, files, cap_bytes, code}; the document is
 {sandbox_mcp_run: 1, run, spilled, stdout: {text?, bytes, dropped, tail?}, stderr: {...}, results: [{text?, png?, ...}],
 error: {name, message, traceback} | null, exit: number | null}. It is pure ASCII, because the executor's reader decodes
 each chunk of its pipe by itself.
@@ -16,6 +16,7 @@ import json
 import linecache
 import os
 import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 KEPT_SOURCES = 500
 VALUE = "__sandbox_mcp_value__"
 MARK = "SANDBOX_MCP_RUN"
+RLIMIT_LOCKS = 10
 
 
 class Kernel:
@@ -59,8 +61,7 @@ class Kernel:
     def run(self, text):
         spec = json.loads(text)
         signal.signal(signal.SIGINT, self.on_interrupt)
-        # What the code starts carries it on, and is found by it.
-        os.environ[MARK] = spec["run"]
+        _mark(spec["run"], spec["mark"])
         capture = sys.stdout
         saved = sys.displayhook, self.shell.display_pub
         results = present.Results(self.shell)
@@ -234,6 +235,16 @@ class Kernel:
         name = arguments.thread.name if arguments.thread else "?"
         lines = "\n".join(present.describe(arguments.exc_value)["traceback"])
         self.output.err.write(f"Exception in thread {name}:\n{lines}\n")
+
+
+def _mark(run, mark):
+    """What the code starts carries the mark on, and is found by it: a limit that Linux keeps and does not apply."""
+    os.environ[MARK] = run
+    try:
+        resource.setrlimit(RLIMIT_LOCKS, (int(mark), resource.getrlimit(RLIMIT_LOCKS)[1]))
+    except (OSError, ValueError):
+        # Where that may not be, there is the variable.
+        pass
 
 
 def _dump(document):

@@ -5,8 +5,8 @@ File descriptors 1 and 2 become pipes that a thread drains into the same place, 
 heard too; the descriptor that used to be 1 is the executor's protocol channel and moves out of everybody's reach: the
 executor alone gets to it, by the `print` and the `sys` of its own module, so that sys.stdout is never the channel.
 
-A run's output stays in memory while it is small and short; past 32 KiB or half a second it goes to the run's files, those of
-a command, where it can be read while the run goes on: `<files>.out` and `<files>.err`.
+Past 32 KiB or a twentieth of a second a run's output goes to the run's files, where it can be read while the run goes on:
+`<files>.out` and `<files>.err`. What is short by its end comes with the document as well.
 """
 
 import errno
@@ -18,12 +18,12 @@ import threading
 import time
 
 from .files import NoInput, Stream
-from .log import MEMORY_BYTES, Log, encode
+from .log import Log, encode
 
 LATE_BYTES = 16 * 1024
-SPILL_AFTER_S = 0.5
-TICK_S = 0.2
-IDLE_TICKS = 25
+LIVE_AFTER_S = 0.05
+TICK_S = 0.02
+IDLE_TICKS = 250
 PIPE_BYTES = 1024 * 1024
 
 
@@ -33,7 +33,7 @@ class Output:
     def __init__(self):
         self.lock = threading.RLock()
         self.logs = self.late()
-        self.active = self.spilled = self.forked = False
+        self.active = self.forked = False
         self.interrupted = False
         self.started = 0.0
         self.main = threading.get_ident()
@@ -76,14 +76,14 @@ class Output:
         with self.lock:
             early = self.logs
             self.drain()
-            self.logs = [Log(cap, f"{files}.{name}", self.spill) for name in ("out", "err")]
+            self.logs = [Log(cap, f"{files}.{name}") for name in ("out", "err")]
             for log, before in zip(self.logs, early):
                 before.flush()
-                if before.memory:
-                    log.add(bytes(before.memory))
+                if before.head:
+                    log.add(bytes(before.head))
                 if before.dropped:
                     log.add(f"\n[... {before.dropped} more bytes printed between two runs were not kept ...]\n")
-            self.spilled = self.interrupted = False
+            self.interrupted = False
             self.started = time.monotonic()
             self.active = True
         if self.asleep:
@@ -93,26 +93,9 @@ class Output:
         """Ends the run and gives its summary: {spilled, stdout: {...}, stderr: {...}}."""
         with self.lock:
             self.drain()
-            for log in self.logs:
-                log.flush()
             done, self.logs, self.active = self.logs, self.late(), False
-            found = {"spilled": self.spilled, "stdout": done[0].summary(), "stderr": done[1].summary()}
-            for log in done:
-                log.close()
-        return found
-
-    def spill(self):
-        """Both streams of a run go to files together. Without a place for them they stay capped in memory."""
-        if not self.active or self.spilled:
-            return
-        try:
-            for log in self.logs:
-                log.spill()
-            self.spilled = True
-        except OSError:
-            for log in self.logs:
-                log.on_full = None
-                log.cap = min(log.cap, max(log.kept, MEMORY_BYTES * 8))
+        out, err = (log.end() for log in done)
+        return {"spilled": "text" not in out or "text" not in err, "stdout": out, "stderr": err}
 
     def write(self, index, piece):
         if self.forked:
@@ -151,12 +134,9 @@ class Output:
     def tick(self):
         """Shows what a long run printed so far."""
         with self.lock:
-            if not self.active or time.monotonic() - self.started < SPILL_AFTER_S:
-                return
-            for log in self.logs:
-                log.flush()
-            if any(log.memory for log in self.logs):
-                self.spill()
+            if self.active and time.monotonic() - self.started >= LIVE_AFTER_S:
+                for log in self.logs:
+                    log.flush(live=True)
 
     def pump(self):
         poll = select.poll()
@@ -187,8 +167,7 @@ class Output:
             if self.active:
                 self.drain()
                 for log in self.logs:
-                    log.flush()
-                self.spill()
+                    log.flush(live=True)
 
     def after_fork(self):
         self.lock = threading.RLock()

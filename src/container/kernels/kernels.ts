@@ -2,21 +2,31 @@
  * Live kernels: one process for each language and context name, which keeps its state from call to call.
  *
  * The SDK's `runCode` ignores its timeout, delivers output at the end only, and never settles when its kernel dies. So
- * the deadline is kept here, a kernel is interrupted or killed by its process id, and one that takes longer than a second
- * is looked at now and then. A call of the SDK that nobody waits for any more is counted in `abandoned`.
+ * the deadline is kept here, and sandboxd follows the output, interrupts and ends the kernel and sees that it has died. A
+ * call of the SDK that nobody waits for any more is counted in `abandoned`.
  */
+import type { Call } from "../../../container/sandboxd/protocol.ts";
 import { KeyedQueue } from "../../shared/queue.ts";
 import { answerOf } from "../answer.ts";
+import type { ContainerLink, OutputSink } from "../follower.ts";
 import { isRecord } from "../../shared/is-record.ts";
 import { ToolError, answered, damaged, exhausted, saysExhausted, sdkCode } from "../../shared/errors.ts";
-import { type ExecHost, endStarted, exitCode, signal, watch } from "./process.ts";
+import { clause } from "../../shared/text.ts";
 import { within } from "../../shared/within.ts";
-import { type CodeOutcome, type Printed, isPrinted, outcomeOf, unanswered } from "./outcome.ts";
-import { type Language, idleCell, loadCell, parseHello, runCell } from "./protocol.ts";
+import {
+  type CodeOutcome,
+  NEVER_STARTED,
+  type Printed,
+  isPrinted,
+  outcomeOf,
+  unanswered,
+} from "./outcome.ts";
+import { type KernelProcess, type Language, idleCell, loadCell, parseHello, runCell } from "./protocol.ts";
 import { type Kernel, KernelRegistry } from "./registry.ts";
+import { RunningCode } from "./running-code.ts";
 
 /** What of the SDK's class this needs. */
-export interface KernelHost extends ExecHost {
+export interface KernelHost {
   createCodeContext(options: { language: Language }): Promise<{ id: string }>;
   runCode(code: string, options: { context: KernelContext }): Promise<Printed>;
   deleteCodeContext(id: string): Promise<void>;
@@ -32,28 +42,38 @@ interface KernelContext {
 }
 
 export interface CodeSpec {
-  runID: string;
   language: Language;
   /** Contexts of two languages are two contexts even when they have one name. */
   context: string;
   code: string;
-  /** From the moment the code starts, milliseconds. */
+  /** From the moment the code starts, milliseconds; its kernel has as long to start. */
   timeoutMs: number;
   /** Bytes kept of each stream; 100 MiB where undefined. */
   logCapBytes?: number;
+}
+
+/** Who is told how code gets to its kernel. */
+export interface CodeStart {
+  /** Its turn has come. */
+  began(): void;
+  /** The kernel that is given the code; undefined when that was gone, and the code was not run. */
+  given(kernel: Kernel | undefined): void;
 }
 
 /** What has become of a kernel that was at work for an earlier actor. */
 export type TakenOver = "idle" | "interrupted" | "killed";
 
 /** Why the waiting for a call ended before the call did. */
-type Stop = "timeout" | "cancelled" | "died" | "gone";
+type Stop = "timeout" | "cancelled" | "gone";
 
-/** How long an interrupted Python kernel has to answer. */
-const INTERRUPT_GRACE_MS = 2_000;
+/** How long an interrupted Python kernel has to answer, each of the two times. */
+const INTERRUPT_GRACE_MS = 1_000;
 
 /** How long a kernel may take to come up, with its container, milliseconds. */
 const CREATE_MS = 120_000;
+
+/** Characters of an interpreter's own words that are shown. */
+const WORDS = 200;
 
 /** What an interpreter says of a file that it does not find, or that is not ours any more. */
 const MISSING =
@@ -63,13 +83,11 @@ const GONE = /not found|terminated/i;
 
 export class Kernels {
   readonly #host: KernelHost;
-  readonly #table: KernelRegistry;
+  readonly #link: ContainerLink;
+  readonly #registry: KernelRegistry;
   readonly #queue = new KeyedQueue();
   /** How to stop what runs or waits its turn, by run id. */
   readonly #stops = new Map<string, (why: Stop) => void>();
-  readonly #running = new Set<string>();
-  /** Kernels whose call failed while they may be at work; they are ended when a container is surely there. */
-  #orphans: Kernel[] = [];
 
   /**
    * Calls of the SDK that will never settle by themselves. Each keeps the SDK's connection busy and with it the container
@@ -77,143 +95,124 @@ export class Kernels {
    */
   abandoned = 0;
 
-  constructor(host: KernelHost, sql: SqlStorage) {
+  constructor(host: KernelHost, link: ContainerLink, sql: SqlStorage) {
     this.#host = host;
-    this.#table = new KernelRegistry(sql);
+    this.#link = link;
+    this.#registry = new KernelRegistry(sql);
   }
 
   /**
    * Runs code after what was queued before it in its context.
-   * @param begins is told the kernel that is given the code, once it is its turn
-   * @param turn is told when that is
    * @throws {ToolError} `language_unavailable`; other errors are the SDK's
    */
-  async run(
-    spec: CodeSpec,
-    begins: (kernel: Kernel) => void = () => {},
-    turn: () => void = () => {},
-  ): Promise<CodeOutcome> {
-    const key = keyOf(spec);
+  async run(sink: OutputSink, spec: CodeSpec, start: CodeStart): Promise<CodeOutcome> {
     const { promise: stopped, resolve: stop } = Promise.withResolvers<Stop>();
     const { promise: withdrawn, resolve: withdraw } = Promise.withResolvers<CodeOutcome>();
-    const never: CodeOutcome = {
-      ...unanswered("cancelled", "kept", false),
-      started: false,
-      spilled: false,
-    };
-    let cancelled = false;
-    this.#stops.set(spec.runID, (why) => {
-      cancelled ||= why === "cancelled";
+    let isWaiting = true;
+    this.#stops.set(sink.id, (why) => {
       stop(why);
-      if (!this.#running.has(spec.runID)) withdraw(never);
+      if (isWaiting) withdraw(NEVER_STARTED);
     });
-    const outcome = this.#queue.run(key, spec.runID, async () => {
-      if (cancelled) return never;
-      this.#running.add(spec.runID);
-      turn();
-      return this.#run(key, spec, stopped, begins);
+    const outcome = this.#queue.run(keyOf(spec), sink.id, async () => {
+      if (!this.#stops.has(sink.id)) return NEVER_STARTED;
+      isWaiting = false;
+      start.began();
+      return this.#run(sink, spec, start, stopped);
     });
     try {
       return await Promise.race([outcome, withdrawn]);
     } finally {
-      this.#stops.delete(spec.runID);
-      this.#running.delete(spec.runID);
+      this.#stops.delete(sink.id);
     }
   }
 
   /** The runs that this one waits for, the one under way first. */
-  ahead(spec: CodeSpec): string[] {
-    return this.#queue.ahead(keyOf(spec), spec.runID);
+  ahead(runID: string, spec: CodeSpec): string[] {
+    return this.#queue.ahead(keyOf(spec), runID);
   }
 
-  /** Whether the code of a run is under way, and does not wait its turn. */
-  isRunning(runID: string): boolean {
-    return this.#running.has(runID);
-  }
-
-  /** Cancels a run; one that still waits its turn never starts. Answers whether there was such a run. */
-  interrupt(runID: string): boolean {
-    const stop = this.#stops.get(runID);
-    stop?.("cancelled");
-    return stop !== undefined;
+  /** Cancels a run; one that still waits its turn never starts. */
+  cancel(runID: string): void {
+    this.#stops.get(runID)?.("cancelled");
   }
 
   /** The container is gone, and every kernel with it. */
   forget(): void {
-    this.#table.clear();
-    this.#orphans = [];
-    for (const [runID, stop] of this.#stops) stop(this.#running.has(runID) ? "gone" : "cancelled");
+    this.#registry.clear();
+    for (const stop of this.#stops.values()) stop("gone");
   }
 
   /**
    * Makes a kernel free again that an earlier actor gave code to, whose answer nobody will get. It is stopped as at its
    * deadline, unless it comes to its end meanwhile; code of the same context waits for that.
    */
-  async takeOver(runID: string, kernel: Kernel): Promise<TakenOver> {
+  async takeOver(sink: OutputSink, kernel: Kernel): Promise<TakenOver> {
     const { promise: gone, resolve: stop } = Promise.withResolvers<Stop>();
-    this.#stops.set(runID, (why) => why === "gone" && stop(why));
-    this.#running.add(runID);
+    this.#stops.set(sink.id, (why) => why === "gone" && stop(why));
     try {
-      return await this.#queue.run(kernel.key, runID, () => this.#free(runID, kernel, gone));
+      return await this.#queue.run(kernel.key, sink.id, () => this.#free(sink, kernel, gone));
     } finally {
-      this.#stops.delete(runID);
-      this.#running.delete(runID);
+      this.#stops.delete(sink.id);
     }
   }
 
-  async #free(runID: string, kernel: Kernel, gone: Promise<Stop>): Promise<TakenOver> {
-    const context = contextOf(kernel.contextID, kernel.language);
+  async #free(sink: OutputSink, kernel: Kernel, gone: Promise<Stop>): Promise<TakenOver> {
+    const code = new RunningCode(this.#link, sink, kernel);
     // Answered after the code that was there first.
-    const answer = this.#host.runCode(idleCell(kernel.language), { context });
+    const answer = this.#print(idleCell(kernel.language), kernel);
     const ended = answer.catch(() => undefined);
-    const idle = await Promise.race([within(INTERRUPT_GRACE_MS / 2, ended), gone]);
-    if (typeof idle === "object") return "idle";
-    const freed = idle ?? (await Promise.race([this.#interrupt(kernel, answer), gone]));
-    if (typeof freed === "object") {
-      await endStarted(this.#host, runID);
+    let first = await Promise.race([within(INTERRUPT_GRACE_MS, ended), code.died, gone]);
+    if (typeof first === "object") {
+      await code.finish(true);
+      return "idle";
+    }
+    first ??= await Promise.race([this.#interrupted(code, kernel, answer), gone]);
+    if (typeof first === "object") {
+      await code.end("TERM");
       return "interrupted";
     }
     this.#abandon(answer);
-    // No call to a container that is gone: it would start a new one.
-    if (freed === "gone") return "killed";
-    this.#table.delete(kernel);
-    this.#kill(kernel, runID);
+    if (first !== "gone") await this.#end(code, kernel);
     return "killed";
   }
 
   async #run(
-    key: string,
+    sink: OutputSink,
     spec: CodeSpec,
+    start: CodeStart,
     stopped: Promise<Stop>,
-    begins: (kernel: Kernel) => void,
   ): Promise<CodeOutcome> {
-    const known = this.#table.get(key);
+    const known = this.#registry.get(keyOf(spec));
     if (known) {
-      begins(known);
+      start.given(known);
       try {
-        return await this.#attempt(known, spec, stopped, false);
+        return await this.#attempt(known, sink, spec, stopped, false);
       } catch (error) {
-        this.#table.delete(known);
         // Only these two say that the code never ran; after any other error it may have.
         const missed = sdkCode(error) === "CONTEXT_NOT_FOUND" || sdkCode(error) === "INTERNAL_ERROR";
-        if (!missed || !GONE.test(String(error))) {
-          this.#orphans.push(known);
-          throw error;
-        }
+        if (!missed || !GONE.test(String(error))) throw this.#discard(sink.id, known, error);
+        this.#registry.delete(known);
+        start.given(undefined);
       }
     }
-    const kernel = await this.#create(key, spec.language);
-    begins(kernel);
+    const created = this.#create(keyOf(spec), spec.language);
+    const kernel = await stoppable(created, stopped, spec.timeoutMs);
+    if (typeof kernel !== "object") {
+      // It may yet come, and nobody has use for it.
+      created.then((late) => this.#discard(sink.id, late)).catch(() => undefined);
+      return { ...NEVER_STARTED, end: kernel === "gone" ? "died" : kernel, state: "lost" };
+    }
+    start.given(kernel);
     try {
-      return await this.#attempt(kernel, spec, stopped, true);
+      return await this.#attempt(kernel, sink, spec, stopped, true);
     } catch (error) {
-      this.#table.delete(kernel);
-      this.#orphans.push(kernel);
-      throw error;
+      throw this.#discard(sink.id, kernel, error);
     }
   }
 
-  #print(code: string, context: KernelContext): Promise<Printed> {
+  #print(code: string, { contextID, language }: Pick<Kernel, "contextID" | "language">): Promise<Printed> {
+    const now = new Date();
+    const context = { id: contextID, language, cwd: "/workspace", createdAt: now, lastUsed: now };
     return answerOf(this.#host.runCode(code, { context }), isPrinted);
   }
 
@@ -223,80 +222,87 @@ export class Kernels {
       const created = answerOf(this.#host.createCodeContext({ language }), isContext);
       contextID = (await answered(CREATE_MS, created)).id;
     } catch (error) {
-      const code = sdkCode(error) ?? "";
-      // A kernel that ends before it is ready has not been given what it needs.
-      if (code === "INTERNAL_ERROR" && /Failed to create code context/i.test(String(error)))
-        throw exhausted();
-      if (!/^(PYTHON|JAVASCRIPT)_NOT_AVAILABLE$/.test(code)) throw error;
-      // Said too of an interpreter that could not be started.
-      const program = language === "python" ? "python3" : "node";
-      if ((await exitCode(this.#host, `command -v ${program} >/dev/null`)) !== 1) throw exhausted();
-      throw new ToolError(
-        "language_unavailable",
-        `This server's sandboxes have no ${language} interpreter.`,
-        "Use another language of run_code, or run_command.",
-      );
+      throw notCreated(error, language);
     }
-    for (const orphan of this.#orphans.splice(0)) this.#kill(orphan);
-    const context = contextOf(contextID, language);
-    const printed = await answered(CREATE_MS, this.#print(loadCell(language), context));
-    const process = parseHello(printed.logs.stdout.join(""));
-    if (!process) {
-      const { error, logs } = printed;
-      const detail = error ? `${error.name}: ${error.message}` : logs.stderr.join("").slice(-500);
-      if (saysExhausted(detail)) throw exhausted();
-      // An executor that runs no cell says nothing.
-      if (detail === "" || MISSING.test(detail))
-        throw damaged(`its ${language} kernel does not start (${detail.slice(-200) || "it says nothing"})`);
-      throw new Error(`the prelude of the ${language} kernel did not load: ${detail}`);
+    try {
+      const process = await this.#load({ contextID, language });
+      const kernel = { key, contextID, language, ...process };
+      this.#registry.put(kernel);
+      return kernel;
+    } catch (error) {
+      this.#delete(contextID);
+      throw error;
     }
-    const kernel = { key, contextID, language, ...process };
-    this.#table.put(kernel);
-    return kernel;
+  }
+
+  async #load(context: Pick<Kernel, "contextID" | "language">): Promise<KernelProcess> {
+    const { language } = context;
+    const { error, logs } = await answered(CREATE_MS, this.#print(loadCell(language), context));
+    const process = parseHello(logs.stdout.join(""));
+    if (process) return process;
+    const detail = error ? `${error.name}: ${error.message}` : logs.stderr.join("").slice(-500);
+    if (saysExhausted(detail)) throw exhausted();
+    // An executor that runs no cell says nothing.
+    if (detail === "" || MISSING.test(detail))
+      throw damaged(`its ${language} kernel does not start (${detail.slice(-WORDS) || "it says nothing"})`);
+    throw new Error(`the prelude of the ${language} kernel did not load: ${detail}`);
   }
 
   async #attempt(
     kernel: Kernel,
+    sink: OutputSink,
     spec: CodeSpec,
     stopped: Promise<Stop>,
     fresh: boolean,
   ): Promise<CodeOutcome> {
-    const context = contextOf(kernel.contextID, kernel.language);
-    const answer = this.#print(runCell(spec.language, spec), context);
-    const { promise: timedOut, resolve: timeOut } = Promise.withResolvers<Stop>();
-    const timer = setTimeout(() => timeOut("timeout"), spec.timeoutMs);
-    const watching = watch(this.#host, kernel);
+    const code = new RunningCode(this.#link, sink, kernel);
+    const answer = this.#print(runCell(spec.language, sink.id, spec), kernel);
     try {
-      const first = await Promise.race([answer, stopped, timedOut, watching.died]);
-      if (typeof first !== "string") return outcomeOf(first, spec.runID, fresh);
+      const first = await stoppable(Promise.race([answer, code.died]), stopped, spec.timeoutMs);
+      if (typeof first === "object") {
+        const outcome = outcomeOf(first, sink.id, fresh);
+        await code.finish(outcome.hasFiles);
+        return { ...outcome, hasFiles: outcome.hasFiles || code.isFollowed };
+      }
+      if (first === "timeout" || first === "cancelled") {
+        const late = await this.#interrupted(code, kernel, answer);
+        if (late) {
+          await code.end("TERM");
+          return { ...outcomeOf(late, sink.id, fresh), hasFiles: true, end: first };
+        }
+      }
       this.#abandon(answer);
       // No call to a container that is gone: it would start a new one.
       if (first === "gone") return unanswered("died", "lost", fresh);
-      const late = first === "died" ? undefined : await this.#interrupt(kernel, answer);
-      if (late && first !== "died") {
-        await endStarted(this.#host, spec.runID);
-        return { ...outcomeOf(late, spec.runID, fresh), end: first };
-      }
-      this.#table.delete(kernel);
-      this.#kill(kernel, first === "died" ? undefined : spec.runID);
+      await this.#end(code, kernel, first === "died");
       return unanswered(first, "lost", fresh);
     } finally {
-      clearTimeout(timer);
-      watching.end();
+      void code.finish(false);
     }
   }
 
   /** The answer of a Python kernel that an interrupt brought to its end, or undefined. */
-  async #interrupt(kernel: Kernel, answer: Promise<Printed>): Promise<Printed | undefined> {
-    if (kernel.language !== "python") return undefined;
+  async #interrupted(
+    code: RunningCode,
+    { language }: Kernel,
+    answer: Promise<Printed>,
+  ): Promise<Printed | undefined> {
+    if (language !== "python") return undefined;
     const ended = answer.catch(() => undefined);
     // Twice: the first may come a moment before the code, or be caught by it.
-    for (const pause of [INTERRUPT_GRACE_MS / 2, INTERRUPT_GRACE_MS / 2]) {
-      await Promise.race([signal(this.#host, kernel, "INT"), ended]);
-      const printed = await within(pause, ended);
+    for (let time = 0; time < 2; time++) {
+      code.interrupt();
+      const printed = await within(INTERRUPT_GRACE_MS, ended);
       if (printed) return printed;
     }
     return undefined;
+  }
+
+  /** Ends a kernel with what the code in it has started. What that had started stays where the kernel has died by itself. */
+  async #end(code: RunningCode, kernel: Kernel, isDead = false): Promise<void> {
+    this.#registry.delete(kernel);
+    if (!isDead) await code.end("KILL");
+    this.#delete(kernel.contextID);
   }
 
   #abandon(answer: Promise<unknown>): void {
@@ -308,15 +314,61 @@ export class Kernels {
   }
 
   /**
-   * Ends a kernel, with what the code of the run in it started where one is given. In the background: the SDK starts a
-   * spare kernel before it answers that a context is deleted.
+   * Ends a kernel that may be at work for nobody, where there is a container.
+   * @param runID of the code that it was given
+   * @returns the error after which that is so
    */
-  #kill(kernel: Kernel, runID?: string): void {
-    const started = runID ? endStarted(this.#host, runID, kernel) : Promise.resolve();
-    // A shell's own kill needs no process where there may be none left to start.
-    const ended = started.then(() => signal(this.#host, kernel, "KILL"));
-    void ended.then(() => this.#host.deleteCodeContext(kernel.contextID).catch(() => undefined));
+  #discard(runID: string, kernel: Kernel, error?: unknown): unknown {
+    const { pid, started } = kernel;
+    this.#registry.delete(kernel);
+    const calls: Call[] = [
+      { type: "code", id: runID, pid, started, stdout: 0, stderr: 0 },
+      { type: "kill", id: runID, signal: "KILL" },
+    ];
+    this.#link.connection.send(...calls).catch(() => undefined);
+    return error;
   }
+
+  /** In the background: the SDK starts a spare kernel before it answers that a context is deleted. */
+  #delete(contextID: string): void {
+    // A call would start a container.
+    if (!this.#link.running()) return;
+    this.#host.deleteCodeContext(contextID).catch(() => undefined);
+  }
+}
+
+/** What the promise gives, or why it is not waited for any longer. */
+async function stoppable<T>(
+  promise: Promise<T>,
+  stopped: Promise<Stop>,
+  timeoutMs: number,
+): Promise<T | Stop> {
+  const { promise: late, resolve } = Promise.withResolvers<Stop>();
+  const timer = setTimeout(() => resolve("timeout"), timeoutMs);
+  try {
+    return await Promise.race([promise, stopped, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** What the SDK's error for a kernel that it could not start stands for. */
+function notCreated(error: unknown, language: Language): unknown {
+  const code = sdkCode(error) ?? "";
+  if (/^(PYTHON|JAVASCRIPT)_NOT_AVAILABLE$/.test(code))
+    return new ToolError(
+      "language_unavailable",
+      `This server's sandboxes have no ${language} interpreter.`,
+      "Use another language of run_code, or run_command.",
+    );
+  const [, words = ""] = /Failed to create code context:?(.*)/is.exec(String(error)) ?? [];
+  if (code !== "INTERNAL_ERROR" || words === "") return error;
+  if (saysExhausted(words)) return exhausted();
+  return new ToolError(
+    "language_unavailable",
+    `The ${language} kernel did not start: ${clause(words.slice(-WORDS))}.`,
+    "Look with run_command at what runs when the interpreter starts (usercustomize.py, sitecustomize.py, NODE_OPTIONS), or destroy_sandbox and start afresh.",
+  );
 }
 
 function keyOf({ language, context }: CodeSpec): string {
@@ -325,9 +377,4 @@ function keyOf({ language, context }: CodeSpec): string {
 
 function isContext(answer: unknown): boolean {
   return isRecord(answer) && typeof answer.id === "string";
-}
-
-function contextOf(id: string, language: Language): KernelContext {
-  const now = new Date();
-  return { id, language, cwd: "/workspace", createdAt: now, lastUsed: now };
 }

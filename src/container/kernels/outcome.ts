@@ -24,14 +24,14 @@ export function isPrinted(answer: unknown): answer is Printed {
 }
 
 export interface CodeOutcome {
-  /** False when it was cancelled while it waited its turn: its kernel knows nothing of it. */
+  /** False when no kernel was given the code: the run was withdrawn before, or the kernel did not start in time. */
   started: boolean;
   /** `error`: the code raised. `died`: the kernel ended by itself or was killed from elsewhere. */
   end: "ok" | "error" | "timeout" | "cancelled" | "died";
   stdout: CodeStream;
   stderr: CodeStream;
-  /** Whether the output is, as far as there is any, in the run's files `<run id>.out` and `.err` instead of `text`. */
-  spilled: boolean;
+  /** Whether the sandbox may hold files of the run, with its output in them instead of in `text`. */
+  hasFiles: boolean;
   results: RichResult[];
   error?: CodeError;
   /** What the code passed to exit(), which ends the cell and not the kernel. */
@@ -56,7 +56,7 @@ export function outcomeOf(printed: Printed, runID: string, fresh: boolean): Code
     end: found.error ? "error" : "ok",
     stdout: found.stdout,
     stderr: found.stderr,
-    spilled: found.spilled,
+    hasFiles: found.spilled,
     results: found.results,
     error: found.error ?? undefined,
     exitCode: found.exit ?? undefined,
@@ -71,12 +71,18 @@ const NO_DOCUMENT: CodeError = {
   traceback: [],
 };
 
-/** The outcome of code that gave no answer: what it printed is in the run's files, if it got that far. */
+/** The outcome of code that gave no answer: what it printed has come from the run's files. */
 export function unanswered(
   end: CodeOutcome["end"],
   state: CodeOutcome["state"],
   fresh: boolean,
 ): CodeOutcome {
   const nothing = { bytes: 0, dropped: 0 };
-  return { started: true, end, stdout: nothing, stderr: nothing, spilled: true, results: [], state, fresh };
+  return { started: true, end, stdout: nothing, stderr: nothing, hasFiles: true, results: [], state, fresh };
 }
+
+export const NEVER_STARTED: CodeOutcome = {
+  ...unanswered("cancelled", "kept", false),
+  started: false,
+  hasFiles: false,
+};

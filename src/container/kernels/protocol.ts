@@ -3,6 +3,7 @@
  * cell that runs code, and the one JSON document that comes back for each of them.
  */
 import { z } from "zod";
+import { markOf } from "../../../container/sandboxd/protocol.ts";
 import { isTexts } from "../answer.ts";
 import { isRecord } from "../../shared/is-record.ts";
 import { parseBounded, SANDBOX_JSON } from "../../shared/bounded-json.ts";
@@ -146,16 +147,19 @@ export function idleCell(language: Language): string {
 /** The cell that runs code: a call that is valid JavaScript, or valid Python, whatever the code holds. */
 export function runCell(
   language: Language,
-  spec: { runID: string; code: string; logCapBytes?: number },
+  runID: string,
+  { code, logCapBytes = LOG_CAP_BYTES }: { code: string; logCapBytes?: number },
   directory = RUNS,
 ): string {
   const argument = ascii(
     JSON.stringify({
-      run: spec.runID,
-      files: `${directory}/${spec.runID}`,
-      cap_bytes: spec.logCapBytes ?? LOG_CAP_BYTES,
+      run: runID,
+      // What the code starts carries it on, and is found by it.
+      mark: String(markOf(runID)),
+      files: `${directory}/${runID}`,
+      cap_bytes: logCapBytes,
       language,
-      code: spec.code,
+      code,
     }),
   );
   // JSON is JavaScript. Python reads its strings alike except for surrogate pairs, so there it stays a string.
@@ -236,25 +240,4 @@ export function boundedError({ name, message, traceback }: CodeError): CodeError
     message: message.slice(0, MOST.message),
     traceback: lines.map((line) => line.slice(0, MOST.line)),
   };
-}
-
-/**
- * A shell line that succeeds when the process is there, not a zombie and the same one as before; with a signal it sends
- * that too. Builtins of bash only, because it is asked about once a second.
- */
-export function processLine({ pid, started }: KernelProcess, signal?: "INT" | "KILL"): string {
-  const check = [
-    `{ IFS= read -r -d '' s </proc/${pid}/stat; } 2>/dev/null`,
-    "s=${s##*) }",
-    "set -- $s",
-    `[[ $1 != Z && \${20} == ${started} ]] || exit 1`,
-    ...(signal ? [`kill -${signal} ${pid}`] : []),
-  ];
-  return `( ${check.join("; ")} )`;
-}
-
-/** A shell line that ends what the code of a run started, and its kernel where one is given. */
-export function endLine(runID: string, kernel?: KernelProcess): string {
-  const words = kernel ? [runID, kernel.pid, kernel.started] : [runID];
-  return `/bin/bash ${PRELUDE}/end.sh ${words.join(" ")}`;
 }

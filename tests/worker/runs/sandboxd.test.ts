@@ -56,3 +56,60 @@ describe("a sandboxd that is killed", () => {
     });
   });
 });
+
+describe("code in a kernel, when sandboxd is killed", () => {
+  const code = (text: string, more: Record<string, unknown> = {}) =>
+    owner.call("run_code", { sandbox, code: text, ...more });
+
+  it.each([
+    [
+      "python",
+      "import time\nfor part in range(5):\n  for n in range(20000): print(f'number {part * 20000 + n:08}')\n  time.sleep(0.3)",
+    ],
+    [
+      "javascript",
+      "for (let part = 0; part < 5; part++) { for (let n = 0; n < 20000; n++) console.log('number ' + String(part * 20000 + n).padStart(8, '0')); await require('timers/promises').setTimeout(300) }",
+    ],
+  ])("prints on, and nothing of it is lost or doubled: %s", async (language, text) => {
+    const id = idIn(await code(text, { language, wait_seconds: 0 }));
+    for (let n = 0; n < 3; n++) {
+      await sleep(300 + 100 * n);
+      await kill();
+    }
+    const ended = await owner.call("get_result", { id });
+    expect(ended.structured).toMatchObject({ state: "succeeded", stdout_bytes: 100_000 * 16 });
+    expect(String(ended.structured.stdout).endsWith("number 00099999\n")).toBe(true);
+  });
+
+  it("is stopped at its deadline with what it started", async () => {
+    const { text } = await code(
+      "import os, subprocess, time\nsubprocess.Popen(['sleep', '3620'], env={}, start_new_session=True)\nprint('begun')\nos.system('pkill -9 -x sandboxd')\ntime.sleep(60)",
+      { timeout_seconds: 2 },
+    );
+    expect(text).toMatch(/state: timed_out[^]*are still there[^]*begun/);
+    expect(await sh(sandbox, "pgrep -fc '^sleep 3620$' || true")).toBe("0\n");
+  });
+
+  it("that ends its kernel says so", async () => {
+    const { text } = await code("import os\nprint('last')\nos.system('pkill -9 -x sandboxd')\nos._exit(3)");
+    expect(text).toMatch(/kernel died[^]*last/);
+  });
+});
+
+describe("what code prints", () => {
+  it.each([
+    [
+      "python",
+      "import time\nprint('first'); time.sleep(0.5)\nfor n in range(600): print(n); time.sleep(0.05)",
+    ],
+    [
+      "javascript",
+      "console.log('first'); for (let n = 0; n < 600; n++) { await require('timers/promises').setTimeout(50); console.log(n) }",
+    ],
+  ])("is read while it runs: %s", async (language, text) => {
+    const started = await owner.call("run_code", { sandbox, code: text, language, wait_seconds: 0 });
+    const id = idIn(started);
+    await says(id, "first\n0\n1\n2\n");
+    expect((await owner.call("cancel_run", { id })).structured.stdout).toMatch(/^first\n0\n1\n2\n/);
+  });
+});

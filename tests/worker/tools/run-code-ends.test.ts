@@ -1,6 +1,6 @@
 /** How code ends that does not end by itself, and what is said of answers that are too long. */
-import { describe, expect, it } from "vitest";
-import { callsIn, idIn, owner, sh, until } from "../support.ts";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { callsIn, idIn, owner, says, sh, until } from "../support.ts";
 
 const sandbox = "code-ends";
 
@@ -29,6 +29,21 @@ describe("code that is stopped", () => {
       "import multiprocessing, os, signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nmultiprocessing.get_context('fork').Process(target=lambda: os.spawnlp(os.P_WAIT, 'sleep', 'sleep', '3605')).start()\nwhile True: pass",
       "3605",
     ],
+    [
+      "python",
+      "import subprocess\nsubprocess.Popen(['sleep', '3608'], env={}, start_new_session=True)\nwhile True: pass",
+      "3608",
+    ],
+    [
+      "javascript",
+      "require('child_process').spawn('setsid', ['sleep', '3609'], { env: {}, detached: true }); while (true) {}",
+      "3609",
+    ],
+    [
+      "javascript",
+      "require('child_process').execSync('setsid env -i sleep 3610 & sleep 3610'); while (true) {}",
+      "3610",
+    ],
   ])("takes what it started with it: %s %s", async (language, code, seconds) => {
     const result = await run(code, { language, timeout_seconds: 2, context: `stop-${seconds}` });
     expect(result.text).toContain("state: timed_out");
@@ -51,6 +66,22 @@ describe("code that is stopped", () => {
     await until(async () => (await forks()) === "0\n");
   });
 
+  it("takes its forks with it where only the code was interrupted", async () => {
+    const code = [
+      "import ctypes, os, time",
+      "if os.fork() == 0:",
+      "    ctypes.CDLL(None).prctl(15, b'code-ends-kept')",
+      "    while True:",
+      "        try: time.sleep(0.1)",
+      "        except KeyboardInterrupt: pass",
+      "while True: time.sleep(0.1)",
+    ].join("\n");
+    const { text } = await run(code, { timeout_seconds: 1, context: "kept-forks" });
+    expect(text).toContain("are still there");
+    // The kernel has not asked for the end of its child, which is a zombie as long.
+    expect(await sh(sandbox, "ps -eo stat=,comm= | grep -c '^[^Z].*code-ends-kept' || true")).toBe("0\n");
+  });
+
   it("leaves what earlier code of its kernel started", async () => {
     await run("import subprocess\nserver = subprocess.Popen(['sleep', '3606'])", { context: "keeps" });
     const result = await run("while True: pass", { context: "keeps", timeout_seconds: 1 });
@@ -61,10 +92,11 @@ describe("code that is stopped", () => {
   });
 
   it("while it waits for its turn has never started, and that is said", async () => {
-    const first = await run("import time\nwhile True: time.sleep(0.01)", {
+    const first = await run("import time\nprint('going')\nwhile True: time.sleep(0.01)", {
       context: "turn",
       wait_seconds: 0,
     });
+    await says(idIn(first), "going");
     const second = await run("x = 1", { context: "turn", wait_seconds: 0 });
     const id = idIn(second);
     const cancelled = await owner.call("cancel_run", { id });
@@ -76,6 +108,40 @@ describe("code that is stopped", () => {
     expect((await owner.call("get_result", { id: idIn(first), wait_seconds: 10 })).text).toContain(
       "The python kernel turn was interrupted.",
     );
+  });
+});
+
+describe("a kernel that does not come up", () => {
+  const hung = "code-hung";
+  afterAll(() => owner.call("destroy_sandbox", { sandbox: hung }));
+  const start = (more: Record<string, unknown>) =>
+    owner.call("run_code", { sandbox: hung, code: "print('ran')", ...more });
+
+  beforeAll(async () => {
+    const content = "import time\ntime.sleep(3607)\n";
+    await sh(hung, "mkdir -p $(python3 -c 'import site; print(site.getusersitepackages())')");
+    const path = await sh(hung, "python3 -c 'import site; print(site.getusersitepackages())'");
+    await owner.call("write_file", { sandbox: hung, path: `${path.trim()}/usercustomize.py`, content });
+  });
+
+  it("is told of when the time of the code is over, and blocks no other", async () => {
+    const { text } = await start({ timeout_seconds: 2 });
+    expect(text).toMatch(/state: timed_out\n.*did not start within 2 s: the code never ran/s);
+    expect((await start({ language: "javascript", code: "1 + 1" })).text).toBe("result: 2");
+  });
+
+  it("is not waited for when its run is cancelled", async () => {
+    const id = idIn(await start({ wait_seconds: 0, context: "other" }));
+    const { text } = await owner.call("cancel_run", { id });
+    expect(text).toMatch(/state: cancelled\n.*while its kernel was starting: the code never ran/s);
+  });
+
+  it("because it ends at once is told of with its words", async () => {
+    const path = (await sh(hung, "find / -xdev -name usercustomize.py 2>/dev/null | head -1")).trim();
+    await sh(hung, `pkill -9 -f 'python3 -u' ; echo 'raise SystemExit("not today")' >${path}`);
+    const { text } = await start({ context: "third" });
+    expect(text).toMatch(/python kernel did not start/);
+    expect(text).not.toMatch(/out of processes/);
   });
 });
 

@@ -1,0 +1,88 @@
+/**
+ * Code that was given to a kernel: what it prints, what it starts, and whether its kernel lives, as sandboxd knows it. The
+ * SDK never settles a call whose kernel died.
+ */
+import type { Call, Signal } from "../../../container/sandboxd/protocol.ts";
+import { type ContainerLink, type OutputSink, RunFollower } from "../follower.ts";
+import type { KernelProcess } from "./protocol.ts";
+
+/** Code that ends sooner is not followed, milliseconds: what it prints comes with its answer as far as it is short. */
+const FOLLOW_AFTER_MS = 50;
+
+export class RunningCode extends RunFollower {
+  readonly #kernel: KernelProcess;
+  readonly #died = Promise.withResolvers<"died">();
+  /** What sandboxd is told of the code, once more when the connection is made again. */
+  #orders: Call[] = [];
+  #isAsked = false;
+  #isFinished = false;
+  #timer: ReturnType<typeof setTimeout> | null;
+  #following: Promise<void> | undefined;
+
+  constructor(link: ContainerLink, sink: OutputSink, kernel: KernelProcess) {
+    super(link, sink);
+    this.#kernel = kernel;
+    this.#timer = setTimeout(() => void this.#follow(), FOLLOW_AFTER_MS);
+  }
+
+  /** Settles when the kernel is gone, after all that the code has printed. */
+  get died(): Promise<"died"> {
+    return this.#died.promise;
+  }
+
+  interrupt(): void {
+    this.#order({ type: "kill", id: this.sink.id, signal: "INT" });
+    void this.#follow();
+  }
+
+  /** Ends what the code has started (TERM), or its kernel as well (KILL). Settles when it has, with all output taken over. */
+  async end(signal: Exclude<Signal, "INT">): Promise<void> {
+    this.#order({ type: "kill", id: this.sink.id, signal });
+    await this.finish(true);
+  }
+
+  /**
+   * The kernel has answered.
+   * @param isLong whether there is output in its files, which is waited for
+   */
+  async finish(isLong: boolean): Promise<void> {
+    clearTimeout(this.#timer);
+    if (this.#following === undefined && !isLong) return;
+    if (!this.#isFinished) this.#order({ type: "finish", id: this.sink.id });
+    this.#isFinished = true;
+    if (isLong) await this.#follow();
+  }
+
+  /** Whether sandboxd was told of the code. */
+  get isFollowed(): boolean {
+    return this.#following !== undefined;
+  }
+
+  #order(order: Call): void {
+    this.#orders.push(order);
+    if (this.#isAsked) this.link.connection.tell(order);
+  }
+
+  #follow(): Promise<void> {
+    clearTimeout(this.#timer);
+    this.#following ??= this.#settled();
+    return this.#following;
+  }
+
+  async #settled(): Promise<void> {
+    // Without the way to sandboxd the kernel's answer is all there is.
+    const outcome = await this.outcome().catch(() => undefined);
+    if (outcome?.type === "settled" && outcome.isKernelGone) this.#died.resolve("died");
+  }
+
+  protected override async ask(): Promise<void> {
+    const { sink } = this;
+    const { pid, started } = this.#kernel;
+    const [stdout, stderr] = [sink.position("stdout"), sink.position("stderr")];
+    const call: Call = { type: "code", id: sink.id, pid, started, stdout, stderr };
+    const orders = [...this.#orders];
+    await this.link.connection.send(call, ...orders);
+    this.#isAsked = true;
+    for (const order of this.#orders.slice(orders.length)) this.link.connection.tell(order);
+  }
+}

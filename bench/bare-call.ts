@@ -1,4 +1,4 @@
-/** What the bare Worker takes: one call of the SDK's class, on the actor of that name. */
+/** The body of a request to the bare Worker: one call of the SDK's class, on the actor of that name. */
 export type BareCall = { sandbox: string } & (
   | { method: "exec"; command: string }
   | { method: "createCodeContext" }

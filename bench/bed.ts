@@ -1,4 +1,4 @@
-/** What is measured: one engine of the local platform, and on it our Worker and the bare one, each in a workerd of its own. */
+/** The set-up of measurements: an engine of the local platform, and on it our Worker and the bare one, each in its own workerd. */
 import { randomBytes } from "node:crypto";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -12,7 +12,7 @@ import { children } from "./processes.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
-/** The Worker of `npm start`, and the one to compare with. */
+/** The Worker of `npm start`, and the one it is compared with. */
 export const CONFIGS = {
   ours: join(root, "wrangler.local.jsonc"),
   bare: join(root, "bench/worker/wrangler.jsonc"),
@@ -21,11 +21,11 @@ export const CONFIGS = {
 
 export const TOKEN = "bench-owner-token";
 
-/** A Worker that serves. */
+/** A Worker that runs. */
 export interface Served extends RunningWorker {
   /** Its origin. */
   url: string;
-  /** Of its workerd. */
+  /** The process id of its workerd. */
   pid: number;
   stateDir: string;
 }
@@ -34,7 +34,7 @@ export interface Bed {
   ours: Ours & { pid: number };
   bare: Bare & { pid: number };
   engine: BedEngine;
-  /** For files of figures; removed at the end. */
+  /** For files that figures write; removed at the end. */
   directory: string;
   close(): Promise<void>;
 }

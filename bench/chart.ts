@@ -1,7 +1,7 @@
 /** Charts of the stored ratios, as Mermaid blocks, which GitHub draws. */
 import type { Row } from "./measure.ts";
 
-/** Figures whose baseline is the bare Worker doing the same: their ratios may stand in one chart. */
+/** Figures whose baseline is the same call of the bare Worker, so that one chart can compare their ratios. */
 const LATENCIES = new Set(["run_code", "run_command", "files", "get_result", "fresh sandbox", "server"]);
 
 /** The charts there are rows for. */
@@ -21,7 +21,7 @@ export function charts(rows: readonly (Row & { figure: string })[]): string[] {
   ];
 }
 
-/** A bar for each row's ratio and a line through `mark`; labels are the names without their `ending`. */
+/** A chart with a bar for each row's ratio and a line at `mark`. Labels are the names without their `ending`. */
 function chart(title: string, rows: readonly Row[], ending: string, mark: number): string[] {
   if (rows.length === 0) return [];
   const labels = rows.map(({ name }) => JSON.stringify(name.slice(0, -ending.length)));

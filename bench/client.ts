@@ -1,19 +1,21 @@
-/** The lightest honest clients: JSON over HTTP on connections that stay open, the same code for both Workers. */
+/** The lightest fair clients: JSON over HTTP on connections that stay open, with the same code for both Workers. */
 import { Agent, request } from "node:http";
 import type { BareCall } from "./bare-call.ts";
 
-/** A Worker of ours, as a client sees it. */
+/** A client of our Worker. */
 export interface Ours {
   url: string;
   token: string;
-  /** Calls a tool through MCP and answers the text of its result. @throws Error when it is not a good one */
+  /** Calls a tool and returns the text of its result. @throws Error when it is an error */
   tool(name: string, args: Record<string, unknown>): Promise<string>;
+  /** The answer to tools/list, as it is sent. */
+  list(): Promise<string>;
 }
 
-/** The bare Worker, as a client sees it. */
+/** A client of the bare Worker. */
 export interface Bare {
   url: string;
-  /** Calls a method of the SDK and answers what it gave. @throws Error with the answer when it failed */
+  /** Calls a method of the SDK and returns its value. @throws Error with the response when it failed */
   call(call: BareCall): Promise<unknown>;
 }
 
@@ -32,12 +34,14 @@ export function oursAt(url: string, token: string): Ours {
     "mcp-protocol-version": "2025-11-25",
   };
   let id = 0;
+  const ask = (method: string, params: object) =>
+    post(url, headers, JSON.stringify({ jsonrpc: "2.0", id: ++id, method, params }));
   return {
     url,
     token,
+    list: () => ask("tools/list", {}),
     async tool(name, args) {
-      const body = { jsonrpc: "2.0", id: ++id, method: "tools/call", params: { name, arguments: args } };
-      const answer = await post(url, headers, JSON.stringify(body));
+      const answer = await ask("tools/call", { name, arguments: args });
       const json = answer.startsWith("{") ? answer : dataOf(answer);
       const { result }: { result?: { isError?: boolean; content: { text?: string }[] } } = JSON.parse(json);
       if (!result || result.isError) throw new Error(`${name}: ${answer.slice(0, 500)}`);
@@ -51,7 +55,7 @@ export function bareAt(url: string): Bare {
   return { url, call: async (call) => JSON.parse(await post(url, headers, JSON.stringify(call))) };
 }
 
-/** The message of an answer that came as an event stream: its last event. */
+/** The message of a response that is an event stream: its last event. */
 function dataOf(stream: string): string {
   const start = stream.lastIndexOf("\ndata: ");
   const from = start >= 0 ? start + 7 : stream.indexOf("data: ") + 6;

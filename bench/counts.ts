@@ -1,4 +1,4 @@
-/** How often what Cloudflare bills by the piece was used. */
+/** Numbers of the operations that Cloudflare bills. */
 export interface Counts {
   worker_requests: number;
   durable_object_requests: number;

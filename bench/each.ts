@@ -1,11 +1,11 @@
-/** Measures figures one after the other, so that one that fails costs none of the others. */
+/** Measures figures one after another. A figure that fails does not stop the others. */
 import type { Figure } from "./figure.ts";
 import type { Row } from "./measure.ts";
 import type { Measured } from "./report.ts";
 
 /**
- * @param keep Called as soon as a figure is measured: whatever ends the run after that, it is not lost.
- * @param onFailure Called with what a figure threw.
+ * @param keep Called as soon as a figure is measured, so that no later failure loses it.
+ * @param onFailure Called with the error of a figure.
  * @returns the names of the figures that failed
  */
 export async function measureEach(

@@ -1,9 +1,9 @@
-/** A figure: one thing measured on both sides. To add one, write a module in `figures/` and list it in its index. */
+/** A figure measures one thing on both sides. To add one, write a module in `figures/` and list it in its index. */
 import type { Bed } from "./bed.ts";
 import type { Row } from "./measure.ts";
 
 export interface Figure {
-  /** What `--only` is compared with, and the heading of its table. */
+  /** The heading of its table; `--only` selects by it. */
   name: string;
   /** What the baseline is, for the reader of the table. */
   baseline: string;
@@ -11,7 +11,7 @@ export interface Figure {
 }
 
 export interface Size {
-  /** How often: `full`, or with --quick about a tenth of it. */
+  /** The number of repetitions: `full`, or about a tenth of that with --quick. */
   count(full: number): number;
   quick: boolean;
 }

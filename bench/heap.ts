@@ -1,4 +1,4 @@
-/** What a Worker holds in memory, asked of V8's inspector. */
+/** The memory of a Worker, from V8's inspector. */
 import { WebSocket } from "ws";
 import { z } from "zod";
 
@@ -6,7 +6,7 @@ const targets = z.array(z.object({ webSocketDebuggerUrl: z.string() }));
 
 const usage = z.object({ usedSize: z.number(), backingStorageSize: z.number().default(0) });
 
-/** The inspector tells of events too, which have no id. */
+/** A message of the inspector. Events have no id. */
 const message = z.union([
   z.object({ id: z.number(), result: z.unknown() }),
   z.object({ id: z.number(), error: z.object({ message: z.string() }) }),
@@ -14,12 +14,12 @@ const message = z.union([
 ]);
 
 export interface Heap {
-  /** MiB that are in use after a collection: objects, and the bytes of buffers. */
+  /** MiB in use after a garbage collection, buffers included. */
   live(): Promise<number>;
   close(): void;
 }
 
-/** How long the inspector may take, milliseconds: of a Worker that nobody has called yet it answers nothing. */
+/** How long the inspector may take, milliseconds. It does not answer for a Worker that was never called. */
 const ANSWER_MS = 30_000;
 
 /** The inspector's name for the Worker of `npm start`, which has others beside it. */
@@ -46,7 +46,7 @@ export async function openHeap(port: number, worker: string, answerMs = ANSWER_M
     for (const { reject } of waiting.values()) reject(error);
     waiting.clear();
   };
-  // What is thrown in a listener would end the process: whoever waits for an answer is to hear of it.
+  // An error thrown in a listener would end the process, so it is passed to whoever waits for an answer.
   socket.on("message", (data: Buffer) => {
     try {
       take(data.toString());

@@ -1,4 +1,4 @@
-/** Interleaved timing: what disturbs the machine disturbs both sides. */
+/** Interleaved timing, so that a disturbance of the machine affects both sides. */
 
 /** One line of the results. */
 export interface Row {
@@ -8,7 +8,7 @@ export interface Row {
   baseline: number;
   /** ours / baseline */
   ratio: number;
-  /** The lowest and the highest ratio of the run's parts, where it was measured in parts. */
+  /** The lowest and the highest ratio of the parts, where it was measured in parts. */
   spread?: [low: number, high: number];
 }
 
@@ -20,10 +20,10 @@ export interface Pairs {
 
 type Call = (index: number) => Promise<unknown>;
 
-/** Parts of a measurement whose ratios show how steady it is. */
+/** The number of parts whose ratios show how steady a measurement is. */
 const PARTS = 5;
 
-/** Calls both sides by turns, first one and then the other in front, and times each call. */
+/** Calls both sides by turns, each as often first as second, and times each call. */
 export async function interleave(
   ours: Call,
   baseline: Call,
@@ -69,13 +69,13 @@ export function row(name: string, unit: string, ours: number, baseline: number):
   return { name, unit, ours: rounded(ours), baseline: rounded(baseline), ratio: rounded(ours / baseline) };
 }
 
-/** The value below which a share `at` of the values lies; NaN of none. */
+/** The quantile `at` of the values; NaN when there are none. */
 export function quantile(values: readonly number[], at: number): number {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * at))] ?? NaN;
 }
 
-/** Three decimals where a number is small: nothing here is known more exactly. */
+/** Rounds to the precision of the measurements: three decimals of a small number, fewer of others. */
 function rounded(value: number): number {
   return Math.abs(value) >= 1000 ? Math.round(value) : Math.round(value * 1000) / 1000;
 }

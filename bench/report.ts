@@ -1,4 +1,4 @@
-/** Where results go: a list for programs, and the tables of docs/performance.md. */
+/** Writes the results: bench/results.json, and the tables of docs/performance.md. */
 import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
@@ -14,7 +14,7 @@ export interface Measured {
   rows: Row[];
 }
 
-/** Rewrites the rows of the figure that was measured; those of others stay as an earlier run left them. */
+/** Replaces the rows of the figure that was measured, and keeps those of the others. */
 export function writeResults({ figure, rows }: Measured, figures: readonly Figure[]): void {
   const stored = readResults().filter((row) => row.figure !== figure.name);
   const own = rows.map((row) => Object.assign({ figure: figure.name }, row));
@@ -37,8 +37,8 @@ function readResults(): StoredRow[] {
 }
 
 /**
- * Writes the charts and tables of everything in bench/results.json into the page, between its marks. When nothing was
- * `measured`, the page goes on saying when and where that was.
+ * Writes charts and tables of all results into the page, between its marks. When nothing was `measured`, the page keeps the
+ * date and machine of the last measurement.
  */
 export function writePage(figures: readonly Figure[], { measured }: { measured: boolean }): void {
   const rows = readResults();

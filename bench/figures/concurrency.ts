@@ -2,7 +2,7 @@ import type { Bed } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, quantile, row } from "../measure.ts";
 
-/** Clients, and over how many sandboxes: each goes from one to the next, and no two start at the same while there are enough. */
+/** The numbers of clients and of sandboxes. Each client calls the sandboxes in turn, starting at one of its own if there are enough. */
 const LOADS = [
   { clients: 1, sandboxes: 1 },
   { clients: 10, sandboxes: 1 },
@@ -14,7 +14,7 @@ const LOADS = [
   { clients: 200, sandboxes: 20 },
 ];
 
-/** Windows by turns for each side, and the length of one in milliseconds. */
+/** The windows of each side, which take turns, and the length of one in milliseconds. */
 const WINDOWS = 4;
 const WINDOW_MS = 2500;
 
@@ -25,7 +25,7 @@ interface Load {
   sandboxes: number;
 }
 
-/** Many clients that call run_code as fast as they get answers; calls in one kernel wait for each other on both sides. */
+/** Many clients that call run_code as fast as they get answers. On both sides, calls in one kernel wait for each other. */
 export const concurrency: Figure = {
   name: "concurrency",
   baseline: "as many clients of the bare Worker, runCode in one context of each sandbox",
@@ -86,7 +86,7 @@ function rowsOf({ clients, sandboxes }: Load, ours: Result, baseline: Result): R
   return [...rows, row(`${name} answered well`, "%", answered(ours), answered(baseline))];
 }
 
-/** Every sandbox with its kernel, on both sides. */
+/** Starts all sandboxes and their kernels, on both sides. */
 async function prepare({ ours, bare }: Bed, sandboxes: number) {
   const contexts = new Map<string, string>();
   const names = Array.from({ length: sandboxes }, (_, index) => `bench-load-${index}`);

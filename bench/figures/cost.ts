@@ -12,7 +12,7 @@ const SOURCES = [
   "https://developers.cloudflare.com/r2/pricing",
 ];
 
-/** Dollars for each operation beyond what a plan includes, as published there in 2026. */
+/** Dollars for one operation beyond those that a plan includes, as published there in 2026. */
 const PRICES: Record<keyof Counts, number> = {
   worker_requests: 0.3e-6,
   durable_object_requests: 0.15e-6,
@@ -39,7 +39,7 @@ const SETTLE_MS = 1500;
 /** Bytes of an output that goes to R2. */
 const LONG_OUTPUT = 5_000_000;
 
-/** What is billed for a call beside CPU time, the actor's duration and the container. */
+/** The billed operations of a call, without CPU time, the actor's duration and the container. */
 export const cost: Figure = {
   name: "cost",
   baseline: `for the cost, one request to the Worker and one to the Durable Object, the least a call can be; for the counts, one. Prices without what a plan includes, as published in 2026 (${SOURCES.join(", ")}); CPU time, the actor's duration and the container come on top`,

@@ -1,7 +1,7 @@
 import type { Figure } from "../figure.ts";
 import { interleave, latencyRows } from "../measure.ts";
 
-/** The result of a run that has ended: it never reaches the sandbox. */
+/** The result of a run that has ended, which costs no call of the sandbox. */
 export const getResult: Figure = {
   name: "get_result",
   baseline: "exec of the SDK: what a client would pay to run the command again",

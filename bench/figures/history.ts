@@ -6,7 +6,7 @@ import { type Pairs, type Row, interleave, latencyRows } from "../measure.ts";
 
 const FULL = 10_000;
 
-/** Calls under way at a time while the history is made. */
+/** Concurrent calls while the history is made. */
 const AT_ONCE = 16;
 
 /** A sandbox with thousands of finished runs against one with a few. */
@@ -39,7 +39,7 @@ export const history: Figure = {
   },
 };
 
-/** The first call of a new actor, which finds the runs of the one before: of a Worker that was started anew. */
+/** The first call after a restart of the Worker, whose new actor finds the earlier runs. */
 async function firstCalls(bed: Bed, total: number, rounds: number): Promise<Row[]> {
   const stateDir = join(bed.directory, "history");
   const [long, short] = ["bench-long", "bench-short"];

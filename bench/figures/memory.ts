@@ -7,12 +7,12 @@ import { type Heap, OURS, openHeap } from "../heap.ts";
 import { type Row, row } from "../measure.ts";
 import { SIZES, printed, printing } from "./output.ts";
 
-/** The pause between two looks, milliseconds. */
+/** The pause between two samples, milliseconds. */
 const LOOK_MS = 50;
 
 /**
- * What is alive in the Worker while a command prints much. An isolate on Cloudflare has 128 MB; here V8 may let garbage
- * lie as long as it likes, so each look collects it first.
+ * The memory in use in the Worker while a command prints much. An isolate on Cloudflare has 128 MB. Here V8 may keep
+ * garbage as long as it likes, so each sample collects it first.
  */
 export const memory: Figure = {
   name: "memory",

@@ -12,10 +12,10 @@ export const SIZES = [
   { label: "1 GB", bytes: KiB * KiB * KiB, rounds: 1 },
 ];
 
-/** What the bare Worker is asked for at most: the SDK holds a whole output in memory, several times. */
+/** The most that the bare Worker is asked to print: the SDK keeps several copies of the whole output in memory. */
 const BARE_MOST = 4 * KiB * KiB;
 
-/** A command that prints text of so many bytes. */
+/** A command that prints so many bytes of text. */
 export function printing(bytes: number): string {
   return `head -c ${bytes} /dev/zero | tr '\\0' x`;
 }
@@ -52,7 +52,7 @@ export const output: Figure = {
   },
 };
 
-/** Runs the command to its end, as a client does whose answer comes before that. */
+/** Runs the command to its end, following it with get_result after the first answer. */
 export async function printed(ours: Ours, sandbox: string, command: string): Promise<void> {
   let answer = await ours.tool("run_command", { sandbox, command, timeout_seconds: 600 });
   while (/^state: running$/m.test(answer)) {

@@ -34,13 +34,13 @@ async function principal(bed: Bed, name: string) {
   const list = () => ours.tool("list_sandboxes", {});
   return {
     list,
-    /** In a sandbox that is not there before and after it. */
+    /** In a sandbox that it creates and destroys. */
     async first(): Promise<void> {
       await ours.tool("run_command", { sandbox: "bench-first", command: "true" });
       await ours.tool("destroy_sandbox", { sandbox: "bench-first" });
     },
     close: () => served.close(),
-    /** Gives it this many sandboxes; it never gets fewer. */
+    /** Makes it have this many sandboxes. It never has fewer afterwards. */
     async know(sandboxes: number): Promise<void> {
       await fetch(`${served.url}/known?sandboxes=${sandboxes}`, { method: "POST" });
       const answer = await list();

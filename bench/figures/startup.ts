@@ -11,7 +11,7 @@ import { type Pairs, latencyRows } from "../measure.ts";
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const wrangler = join(root, "node_modules/wrangler/bin/wrangler.js");
 
-/** What each new isolate spends before its first request: compiling and evaluating the Worker's module. */
+/** The time that each new isolate needs before its first request, to compile and evaluate the Worker's module. */
 export const startup: Figure = {
   name: "start-up",
   baseline: "the bare Worker's module; both are what `wrangler check startup` samples as not idle",
@@ -25,7 +25,7 @@ export const startup: Figure = {
   },
 };
 
-/** The parts of a V8 CPU profile that say how long the program ran. */
+/** The parts of a V8 CPU profile from which the time is computed. */
 interface Profile {
   nodes: { id: number; callFrame: { functionName: string } }[];
   /** The node of each sample. */
@@ -34,7 +34,7 @@ interface Profile {
   timeDeltas: number[];
 }
 
-/** Milliseconds that evaluating the module of a configuration was not idle. */
+/** Milliseconds in which the evaluation of the module of a configuration was not idle. */
 async function activeTime(config: string, outfile: string): Promise<number> {
   const args = `--args=-c ${relative(root, config)} --containers-rollout=none`;
   await promisify(execFile)(process.execPath, [wrangler, "check", "startup", args, "--outfile", outfile], {

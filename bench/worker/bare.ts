@@ -1,6 +1,6 @@
 /**
- * The baseline: the SDK's own class on the local platform, and a fetch handler that calls one of its methods. No MCP, no
- * token, no runs, no files of ours. A request is `{sandbox, method, ...}`; the answer is what the SDK gives, as JSON.
+ * The baseline: the SDK's own class on the local platform and a fetch handler that calls one of its methods, without MCP,
+ * tokens and runs. A request is `{sandbox, method, ...}`; the response is the SDK's value as JSON.
  */
 import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import type { LocalEnv } from "../../local/platform/client.ts";

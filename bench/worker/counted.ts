@@ -1,7 +1,6 @@
 /**
- * Our Worker with every operation that Cloudflare bills counted. `GET /counts` answers what came since the last time.
- * `POST /known?sandboxes=n` makes n sandboxes known to its principal, all of them stopped; those of an earlier
- * time are among them.
+ * Our Worker, with counts of the operations that Cloudflare bills. `GET /counts` returns the counts since the last time.
+ * `POST /known?sandboxes=n` makes its principal have n sandboxes, all stopped; those of earlier requests count, too.
  */
 import local, {
   Account as LocalAccount,
@@ -22,7 +21,7 @@ type LocalEnv = ConstructorParameters<typeof LocalSandbox>[1];
 
 const known = new WeakMap<object, LocalEnv>();
 
-/** The same object for the same environment: the configuration is parsed once for each. */
+/** One object for each environment, because the configuration is parsed once per object. */
 function counted(env: LocalEnv): LocalEnv {
   const made = known.get(env) ?? {
     ...env,

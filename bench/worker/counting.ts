@@ -1,4 +1,4 @@
-/** Counts operations as they pass through the platform's own objects. */
+/** Counts operations by wrapping the platform's objects. */
 
 import type { Counts } from "../counts.ts";
 
@@ -15,7 +15,7 @@ export function nothing(): Counts {
   };
 }
 
-/** Every call of a method of an actor is one billed request. */
+/** Each call of a method of an actor is billed as one request. */
 export function countCalls(namespace: DurableObjectNamespace, add: Add): DurableObjectNamespace {
   return new Proxy(namespace, {
     get(target, key) {
@@ -58,14 +58,14 @@ export function countBucket(bucket: R2Bucket, add: Add): R2Bucket {
   });
 }
 
-/** Rows as SQLite reports them; each read or write of a key is one row, and so is setting an alarm. */
+/** Rows as SQLite reports them. Each read or write of a key counts as one row, and so does setting an alarm. */
 export function countStorage(storage: DurableObjectStorage, add: Add): void {
   const { sql, kv } = storage;
   const exec = sql.exec.bind(sql);
   let open: SqlStorageCursor<Record<string, SqlStorageValue>>[] = [];
   replace(sql, "exec", (...args: Parameters<typeof exec>) => {
     const cursor = exec(...args);
-    // What a cursor reads is known only when it has been used.
+    // The rows that a cursor reads are known only when it was consumed.
     if (open.length === 0)
       queueMicrotask(() => {
         for (const { rowsRead, rowsWritten } of open) {

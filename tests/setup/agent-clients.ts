@@ -1,6 +1,6 @@
 /**
- * MCP clients as their users run them, with the time limits they come with: a model that wants one long command, whose
- * part is scripted, in the agents; and the plain clients, which it drives by hand.
+ * MCP clients as their users run them, with their default time limits. In agents, a scripted model asks for one long
+ * command; plain clients make the same calls by hand.
  */
 import { execFile } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -40,16 +40,16 @@ export interface ToolCall {
   args: Record<string, unknown>;
 }
 
-/** What the model does after what its newest tool call answered, which is undefined at first: call again, or be done. */
+/** What the model does after the result of its last tool call (undefined at first): call again, or end. */
 export type Script = (answer: string | undefined) => ToolCall | undefined;
 
-/** Plays the script with a client that calls tools by hand. */
+/** Follows the script with a client that has no model. */
 async function play(script: Script, call: (next: ToolCall) => Promise<unknown>): Promise<void> {
   let answer: string | undefined;
   for (let next = script(undefined); next; next = script(answer)) answer = textIn(await call(next));
 }
 
-/** All texts in what a client makes of an answer, in whatever shape that is. */
+/** All texts in a client's form of a result, whatever its shape. */
 function textIn(value: unknown): string {
   if (typeof value === "string") return value;
   if (typeof value !== "object" || value === null) return "";
@@ -194,7 +194,7 @@ async function claude(endpoint: Endpoint, script: Script): Promise<void> {
   rmSync(home, { recursive: true, force: true });
 }
 
-/** Each plays a script to its end. They fail when the client gives up a call, or the agent a run. */
+/** Each follows a script to its end, and fails when the client gives up a call or the agent a run. */
 export const AGENT_CLIENTS: Record<string, (endpoint: Endpoint, script: Script) => Promise<void>> = {
   "the Inspector's command line": inspector,
   "the SDK 1.x": sdk1,

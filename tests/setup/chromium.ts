@@ -1,4 +1,4 @@
-/** A real Chromium, for what only a browser does: cookies, policies, history, rendering. */
+/** A real Chromium, for tests of cookies, policies, history and rendering. */
 import { type Browser, chromium } from "playwright-core";
 import { isExecutable } from "./executable.ts";
 
@@ -9,7 +9,7 @@ const PATHS = [
   "/usr/bin/google-chrome",
 ];
 
-/** Where it is installed; undefined when it is nowhere. */
+/** Its path; undefined when it is not installed. */
 export function findChromium(): string | undefined {
   return PATHS.find((path) => path !== undefined && isExecutable(path));
 }
@@ -23,7 +23,7 @@ export async function launchChromium(): Promise<Browser> {
     );
   }
   const args = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"];
-  // Otherwise it looks for updates on a network that a test has no business with.
+  // Without these it looks for updates on the internet.
   args.push("--disable-background-networking", "--disable-component-update", "--disable-sync");
   return chromium.launch({ executablePath, args });
 }

@@ -1,4 +1,4 @@
-/** Claude Code as its user runs it: the real program, with a home of its own. */
+/** The real Claude Code, with a home directory of its own. */
 import { execFile } from "node:child_process";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -11,7 +11,7 @@ export const CLAUDE_CODE = join(
   `node_modules/@anthropic-ai/claude-code-linux-${process.arch}/claude`,
 );
 
-/** Its environment. `modelURL` is the address of its model; nothing answers at the one that is taken without. */
+/** Its environment. `modelURL` is the address of its model; at the default one, nothing answers. */
 export function claudeEnvironment(home: string, modelURL = "http://127.0.0.1:9"): NodeJS.ProcessEnv {
   return {
     PATH: process.env.PATH,
@@ -26,7 +26,7 @@ export function claudeEnvironment(home: string, modelURL = "http://127.0.0.1:9")
   };
 }
 
-/** Runs it to its end; what it printed. @throws Error when it fails */
+/** Runs it to its end and returns its output. @throws Error when it fails */
 export async function claudeCode(home: string, args: string[], modelURL?: string): Promise<string> {
   const options = { env: claudeEnvironment(home, modelURL), cwd: home, timeout: 170_000 };
   const running = run(CLAUDE_CODE, args, options);

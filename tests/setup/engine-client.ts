@@ -1,4 +1,4 @@
-/** Tests' way to an engine without a Worker: sandboxes over its HTTP interface, commands over the control API. */
+/** Engines and sandboxes for tests without a Worker: sandboxes over the engine's HTTP interface, commands over the control API. */
 import { randomBytes } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";

@@ -1,4 +1,4 @@
-/** GitHub as far as signing in goes: its web application flow and three calls of its API, its refusals included. */
+/** The part of GitHub that signing in needs: its web application flow and three calls of its API, with their errors. */
 import { createHash, randomBytes } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { listen } from "./oauth-server.ts";
@@ -15,9 +15,9 @@ export interface GitHubUser {
 
 export interface FakeGitHub {
   origin: string;
-  /** Who is signed in to it in the browser; undefined declines. */
+  /** The account that is signed in in the browser; undefined declines. */
   user: GitHubUser | undefined;
-  /** How its API fails, when it does. */
+  /** How its API fails, if it does. */
   failure: "none" | "down" | "garbage" | "rate_limited" | "org_forbidden" | "odd_token";
   /** The paths it was asked for, in order. */
   asked: string[];
@@ -53,7 +53,7 @@ export async function startGitHub(): Promise<FakeGitHub> {
     if (github.failure === "garbage") return void response.end("<html>Unicorn!</html>");
     if (github.failure === "rate_limited") return json(response, 403, { message: "API rate limit exceeded" });
     if (url.pathname === "/login/oauth/access_token") return token(await bodyOf(request), response);
-    // What it answers to requests without one.
+    // GitHub's response to requests without one.
     if (!request.headers["user-agent"])
       return json(response, 403, { message: "Request forbidden by administrative rules" });
     const grant = tokens.get(/^Bearer (.+)$/.exec(request.headers.authorization ?? "")?.[1] ?? "");

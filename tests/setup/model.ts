@@ -1,6 +1,6 @@
 /**
- * vitest's globalSetup: a model for tasks under test in workerd, where no test can listen on a port. What it does is
- * named in the task: "[[write]] ...".
+ * vitest's globalSetup: a model for tests of tasks in workerd, where tests cannot listen on a port. The task names what the
+ * model does: "[[write]] ...".
  */
 import type { TestProject } from "vitest/node";
 import { bash, playScenarios, say, use } from "./scripted-agent.ts";

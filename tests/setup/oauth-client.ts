@@ -1,16 +1,16 @@
-/** The two who take part in a sign-in beside the server: a browser with its cookies, and an OAuth client. */
+/** The two parties of a sign-in beside the server: a browser with its cookies, and an OAuth client. */
 
-/** Where the server is when it is in process. */
+/** The origin of the server in the same process. */
 export const ORIGIN = "https://sandbox.example";
 
 export const CALLBACK = "https://client.example/callback";
 
-/** A server: in process or behind a socket. */
+/** A server: in the same process or behind a socket. */
 export type App = (url: string, init?: RequestInit) => Promise<Response>;
 
 let addresses = 0;
 
-/** What a person's browser does: keeps cookies, sends forms as the page has them. Each one comes from an address of its own. */
+/** A browser, which keeps cookies and submits forms. Each has its own address. */
 export class Browser {
   readonly cookies = new Map<string, string>();
   readonly #app: App;
@@ -53,7 +53,7 @@ export class Browser {
   }
 }
 
-/** What came back, as the person sees it. */
+/** A page as the person sees it. */
 export class Page {
   readonly url: string;
   readonly response: Response;
@@ -69,7 +69,7 @@ export class Page {
     return this.response.status;
   }
 
-  /** Whether it tells the person of an error and sends the browser nowhere by itself. */
+  /** Whether it shows an error and does not redirect the browser. */
   get toldHere(): boolean {
     return this.status === 400 && !this.location && !/http-equiv|<script|<form/i.test(this.text);
   }
@@ -82,7 +82,7 @@ export class Page {
     return this.#find(/<form method="post" action="([^"]+)"/).replaceAll("&#38;", "&");
   }
 
-  /** Those that are ticked. */
+  /** The scopes that are ticked. */
   get scopes(): string[] {
     return this.#all(/name="scope" value="([^"]+)" checked/g);
   }
@@ -91,7 +91,7 @@ export class Page {
     return this.#all(/name="scope" value="([^"]+)"/g);
   }
 
-  /** Where the browser is sent; undefined when nowhere. */
+  /** The URL to which the browser is redirected, if any. */
   get location(): URL | undefined {
     const location = this.response.headers.get("location");
     return location === null ? undefined : new URL(location);
@@ -198,7 +198,7 @@ export function register(
   return app(`${origin}/oauth/register`, { method: "POST", headers, body: JSON.stringify(body) });
 }
 
-/** Throws unless the step before a test's own went as it should. */
+/** Throws when a step that a test depends on failed. */
 export function demand(answer: { status: number }, status: number): void {
   if (answer.status !== status) throw new Error(`${answer.status} in place of ${status}`);
 }

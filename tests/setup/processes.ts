@@ -18,7 +18,7 @@ export function processes(): Process[] {
     .filter((found) => found !== undefined);
 }
 
-/** `root` and all that it has started, directly or not, and that still hangs on it. */
+/** `root` and its descendants that have not been given another parent. */
 export function tree(root: number): Process[] {
   const all = processes();
   const found = all.filter(({ pid }) => pid === root);
@@ -26,7 +26,7 @@ export function tree(root: number): Process[] {
   return found;
 }
 
-/** Those of `before` that are still there. */
+/** Those of `before` that still run. */
 export function alive(before: readonly Process[]): Process[] {
   return before.filter(({ pid, started }) => read(pid)?.started === started);
 }

@@ -1,6 +1,6 @@
 /**
- * What the tests need of the machine beside Node, looked for before any of them runs: `npm test` installs what is missing
- * where that asks nobody, as `npm start` does, else it says the one command to type and ends.
+ * What the tests need of the machine beside Node. `npm test` checks it first, installs what is missing where that needs no
+ * password, as `npm start` does, and otherwise prints the command to type.
  */
 import { execFileSync } from "node:child_process";
 import { delimiter, join } from "node:path";

@@ -74,7 +74,7 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
   const flags = [...given];
   if (!flags.includes("--port")) flags.push("--port", "0");
   if (temporary !== undefined) flags.push("--state-dir", temporary);
-  // Suites that start many sandboxes are about other limits.
+  // The default would stop suites that start many sandboxes.
   const env = { MAX_RUNNING_SANDBOXES: "1000", ...options.env };
   const command = npmStart({ ...options, env, flags });
   const url = await new Promise<string>((resolve, reject) => {
@@ -97,7 +97,7 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
   };
 }
 
-/** To run npm in: a machine that lacks a program, and where the user is not root unless `user` says so. */
+/** A command to run npm in, on a machine without a program. The user is not root unless `user` says so. */
 export function without(program: string, user = 1000): string[] {
   const directories = ["/usr/bin", ...(process.env.PATH ?? "").split(":")];
   const files = directories.map((directory) => join(directory, program)).filter((file) => existsSync(file));
@@ -106,7 +106,7 @@ export function without(program: string, user = 1000): string[] {
   return ["bwrap", "--die-with-parent", ...identity, "--dev-bind", "/", "/", ...hidden];
 }
 
-/** The Python that has what sandboxes should have, so that no server of a test has it made. */
+/** A Python with the packages of sandboxes, so that no server of a test installs them. */
 const python = choosePython(await findPythons())?.executable;
 
 /** This process's environment without what the test runner and npm put into it, as a user's shell would have it. */

@@ -96,8 +96,8 @@ export class PortForwarder {
         path,
         headers: forwardedHeaders(request, new Set()),
         pace: isPreview(request) ? this.#previewPace : this.#pace,
-        // Of both streams. Only the actor speaks to that port, and by its own count.
-        acknowledgedBytes: port === SANDBOXD_PORT ? 2 * WINDOW_BYTES : 0,
+        // Of both streams. What the actor says there it says as it takes what comes; a visitor may say anything.
+        acknowledgedBytes: port === SANDBOXD_PORT && !isPreview(request) ? 2 * WINDOW_BYTES : 0,
         broken: port === controlPort ? this.#broken : undefined,
       });
     } catch {

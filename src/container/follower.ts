@@ -61,8 +61,10 @@ export abstract class RunFollower {
   protected readonly sink: OutputSink;
   /** Whether sandboxd has said anything of the run: then it has been started. */
   protected isKnown = false;
+  /** Whether sandboxd was sent the word to tell of it, be it that it is to start it. */
+  protected wasAsked = false;
   /** How often the way to the container broke. */
-  protected breaks = 0;
+  #breaks = 0;
   #outcome: Outcome | undefined;
   #wake = () => {};
   /** Why the run cannot be followed any more. */
@@ -125,9 +127,12 @@ export abstract class RunFollower {
     this.#told = { stdout: 0, stderr: 0 };
     try {
       await this.ask();
+      this.wasAsked = true;
       this.#catchUp();
     } catch (error) {
       this.#isConnected = false;
+      // Nothing was sent: that the sandbox could not be started, or reached, is what the caller is told.
+      if (!this.wasAsked && !isNoAnswer(error)) throw error;
       if (!this.link.running()) return await this.#mended();
       // As long as nobody answers it is tried again: the run has a limit.
       if (!isNoAnswer(error)) throw error;
@@ -208,8 +213,8 @@ export abstract class RunFollower {
 
   /** The way to the container broke: whether the container seems to be there, so that the run goes on. */
   async #mended(): Promise<void> {
-    if (++this.breaks > MAX_BREAKS) this.#failure = noAnswer(DOWN_MS);
-    else await this.sink.over(this.breaks * AGAIN_MS);
+    if (++this.#breaks > MAX_BREAKS) this.#failure = noAnswer(DOWN_MS);
+    else await this.sink.over(this.#breaks * AGAIN_MS);
     if (!this.link.running()) {
       await this.sink.over(DOWN_MS);
       this.#failure ??= containerGone();

@@ -81,13 +81,17 @@ class RunningCommand extends RunFollower {
   readonly #withdrawn = Promise.withResolvers<End>();
   #start: StartCall | undefined;
   started = false;
-  /** Whether the call to start it was sent and not refused. */
-  mayHaveStarted = false;
+  #isRefused = false;
   stop: Stop | undefined;
 
   /** Settles when it is cancelled while it waits its turn. */
   get withdrawn(): Promise<End> {
     return this.#withdrawn.promise;
+  }
+
+  /** Whether the call to start it was sent and not refused. */
+  get mayHaveStarted(): boolean {
+    return this.wasAsked && !this.#isRefused;
   }
 
   protected override get isOver(): boolean {
@@ -117,10 +121,8 @@ class RunningCommand extends RunFollower {
       stdout: this.sink.position("stdout"),
       stderr: this.sink.position("stderr"),
     };
-    this.mayHaveStarted ||= this.breaks > 0;
-    if (start && this.breaks === 0) await connection.begin(start);
+    if (start && !this.wasAsked) await connection.begin(start);
     else await connection.send(call);
-    this.mayHaveStarted = true;
     // The word of it may have gone with the connection before.
     if (this.stop) connection.tell({ type: "kill", id, signal: "TERM" });
   }
@@ -151,7 +153,7 @@ class RunningCommand extends RunFollower {
     if (outcome.type === "unknown" || outcome.type === "settled")
       return { state: "lost", note: isNew ? REMOVED : NEVER_RAN };
     if (outcome.type === "refused") {
-      this.mayHaveStarted = false;
+      this.#isRefused = true;
       if (outcome.reason === "exhausted") throw exhausted();
       if (outcome.reason === "damaged") throw damaged(outcome.message);
       throw unwritable("The command", outcome.message, "run_code", "destroy_sandbox");

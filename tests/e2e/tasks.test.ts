@@ -373,11 +373,12 @@ describe("a task that does not succeed", () => {
 
   it("lacks the agent, or has one that prints garbage", async () => {
     const path = (value: string) =>
-      `cd /var/lib/sandbox-mcp/sessions && echo 0 > _task && printf 'cd /workspace\\nexport HOME=/root PATH=${value}\\n' > _task.0`;
-    await client.sh("bare", "true");
+      `printf 'cd /workspace\\nexport HOME=/root PATH=${value}\\n' > /var/lib/sandbox-mcp/sessions/_task`;
     await client.sh("bare", path("/usr/bin:/bin"));
     const without = await client.call("execute_task", { task: "[[write]] x", sandbox: "bare" });
     expect(without.fields.note).toMatch(/has no Claude Code: the program claude is not installed/);
+    // A shell of the session before stands ready.
+    await client.call("destroy_sandbox", { sandbox: "bare" });
     await client.sh(
       "bare",
       "mkdir -p /opt/fake && printf '#!/bin/sh\\nseq 100000\\necho not json >&2\\nexit 3\\n' > /opt/fake/claude && chmod +x /opt/fake/claude",

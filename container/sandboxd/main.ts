@@ -1,13 +1,14 @@
 /**
  * sandboxd: the program of ours inside a sandbox. It runs commands and tells the actor of the sandbox what they print and
- * how they end.
+ * how they end; it reads and writes files.
  *
  *   node sandboxd.js [--socket <path>]
  *
  * Without --socket it listens on its port, as in the image.
  */
-import { existsSync, unlinkSync } from "node:fs";
+import { existsSync, stat, unlinkSync } from "node:fs";
 import { parseArgs } from "node:util";
+import { Files } from "./files.ts";
 import { SANDBOXD_PORT } from "./protocol.ts";
 import { Runs } from "./runs.ts";
 import { createSandboxdServer } from "./server.ts";
@@ -26,9 +27,14 @@ const say = (what: string, error: unknown) =>
 process.on("uncaughtException", (error) => say("uncaught", error));
 process.on("unhandledRejection", (error) => say("unhandled", error));
 
+// Starts the threads for file work now: Node aborts when it cannot start them later, with all processes in use.
+stat("/", () => undefined);
+
 const runs = new Runs(env);
 runs.begin();
-const server = createSandboxdServer(runs);
+const files = new Files();
+files.begin();
+const server = createSandboxdServer(runs, files);
 server.on("error", (error) => {
   say("cannot listen", error);
   process.exit(1);

@@ -13,6 +13,8 @@ export const RUNS = join(root, "runs");
 export const SESSIONS = join(root, "sessions");
 /** A directory for each slot: the pipes of a shell that stands ready, or of the run that it became. */
 export const SLOTS = join(root, "slots");
+/** A note for each write of a file that is under way, for the sandboxd after this one. */
+export const WRITES = join(root, "writes");
 
 /** Where kernels put the output of code, two files for each run: the same for all sandboxes that share a file system. */
 export const KERNEL_OUTPUT = "/var/lib/sandbox-mcp/runs";
@@ -21,7 +23,7 @@ export const KERNEL_OUTPUT = "/var/lib/sandbox-mcp/runs";
 export const SCRIPTS = "/opt/sandbox-mcp/sandboxd";
 
 export function makePlaces(): void {
-  for (const directory of [RUNS, SESSIONS, SLOTS]) {
+  for (const directory of [RUNS, SESSIONS, SLOTS, WRITES]) {
     try {
       mkdirSync(directory, { recursive: true });
     } catch {

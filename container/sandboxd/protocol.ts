@@ -1,9 +1,9 @@
 /**
- * What the actor of a sandbox and sandboxd inside it say to each other over one WebSocket. Both ends import this file and
- * check what they get: user code is root in a sandbox and can take sandboxd's place, so an actor believes none of it
- * beyond these bounds.
+ * What the actor of a sandbox and sandboxd inside it say to each other: over one WebSocket about commands, in plain HTTP
+ * requests to the same port about files. Both ends import this file and check what they get: user code is root in a sandbox
+ * and can take sandboxd's place, so an actor believes none of it beyond these bounds.
  *
- * Calls go to sandboxd and events come back, each a text message of JSON. Output comes in binary messages:
+ * On the WebSocket, calls go to sandboxd and events come back, each a text message of JSON. Output comes in binary messages:
  *
  *   byte 0      1, the kind of message
  *   byte 1      the stream: 0 stdout, 1 stderr
@@ -206,3 +206,95 @@ export function readPiece(message: ArrayBuffer): Piece {
     throw new Error("no output message");
   return { id: name, stream, offset, bytes: bytes.subarray(from) };
 }
+
+/** Bytes of a JSON answer to a request about files at most. */
+export const ANSWER_BYTES = 8 * 1024 * 1024;
+
+/** Bytes that one append may add: they are kept in memory until their turn. */
+export const APPEND_BYTES = 16 * 1024 * 1024;
+
+const path = () => z.string().check(z.regex(/^\/[^\0]*$/));
+const flag = () => z.optional(z.literal("1"));
+const number = () => z.coerce.number().check(z.int(), z.nonnegative());
+
+/**
+ * The requests about files, by method and path; their parameters are a query. `GET /files` and `GET /lines` answer bytes,
+ * the others JSON, and what fails answers `FAILED` with a `failureSchema`.
+ */
+export const fileCalls = {
+  /** A range of a file. Answers with `SIZE_HEADER`, `MODIFIED_HEADER`. */
+  "GET /files": z.object({ path: path(), offset: number(), limit: number() }),
+  /** Lines from `offset` on, counted from 1, cut at `max` bytes. Answers with `SIZE_HEADER`, `LINES_HEADER`. */
+  "GET /lines": z.object({ path: path(), offset: number(), limit: number(), max: number() }),
+  /**
+   * Replaces a file by the body, or adds the body to its end; a call of the same id is carried out once. `confined`: only
+   * below /workspace and /tmp, wherever symbolic links lead. Answers `writtenSchema`.
+   */
+  "PUT /files": z.object({
+    path: path(),
+    id: z.string().check(z.regex(/^[0-9a-f-]{1,64}$/)),
+    append: flag(),
+    confined: flag(),
+    /** Bytes at most. */
+    max: z.optional(number()),
+  }),
+  /** Answers `listSchema`. */
+  "GET /list": z.object({ path: path(), depth: number(), limit: number() }),
+  /** Bytes of the files below a directory. Answers `usageSchema`. */
+  "GET /usage": z.object({ path: path() }),
+} as const;
+
+export type FileCalls = { [Name in keyof typeof fileCalls]: z.infer<(typeof fileCalls)[Name]> };
+
+/** The whole file's size in bytes, and its lines, a last one without a line break included. */
+export const SIZE_HEADER = "sandboxd-size";
+export const LINES_HEADER = "sandboxd-lines";
+/** The time of a file's last change, milliseconds since the epoch. */
+export const MODIFIED_HEADER = "sandboxd-modified";
+
+/** The status of an answer that says why something failed. */
+export const FAILED = 422;
+
+export const failureSchema = z.object({
+  problem: z.enum([
+    "missing",
+    "directory",
+    "not_directory",
+    /** A device, a socket or a pipe. */
+    "special",
+    /** Confined, and not below /workspace or /tmp: `path` says where it leads. */
+    "outside",
+    "too_large",
+    /** The system refused: `code` says with which error. */
+    "system",
+  ]),
+  code: z.optional(z.string().check(z.regex(/^[A-Z0-9_]{1,40}$/))),
+  path: z.optional(z.string().check(z.maxLength(8192))),
+});
+
+export type FileFailure = z.infer<typeof failureSchema>;
+
+export const writtenSchema = z.object({
+  /** Bytes of the file now. */
+  size: size(),
+});
+
+export const listSchema = z.object({
+  /** In the order of the bytes of their paths. */
+  entries: z.array(
+    z.object({
+      /** Relative to what is listed. */
+      path: z.string(),
+      type: z.enum(["file", "directory", "symlink", "other"]),
+      /** Bytes. */
+      size: size(),
+      /** Milliseconds since the epoch. */
+      modified: z.number().check(z.gte(-8.64e15), z.lte(8.64e15)),
+    }),
+  ),
+});
+
+export type Listed = z.infer<typeof listSchema>["entries"][number];
+
+/** Nothing where counting takes too long. */
+export const usageSchema = z.object({ bytes: z.optional(size()) });

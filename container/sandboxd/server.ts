@@ -1,9 +1,10 @@
 /**
- * The way to sandboxd: one WebSocket for calls and events; requests for a port, which are passed on; and for any other
- * request an answer that it is there, with how many of those for ports are under way.
+ * The way to sandboxd: one WebSocket for calls and events about commands; plain requests about files; requests for a port,
+ * which are passed on; and for any other request an answer that it is there, with how many of those for ports are under way.
  */
 import { type Server, createServer } from "node:http";
 import { type WebSocket, WebSocketServer } from "ws";
+import type { Files } from "./files.ts";
 import type { Listener } from "./followed.ts";
 import { openPreviews, passRequest, passUpgrade, previewPort } from "./previews.ts";
 import { callSchema, OPEN_PREVIEWS, headerBytes, writeHeader } from "./protocol.ts";
@@ -12,13 +13,18 @@ import type { Runs } from "./runs.ts";
 /** Bytes of a call at most: a command, its input and its variables. */
 const MAX_CALL_BYTES = 16 * 1024 * 1024;
 
-export function createSandboxdServer(runs: Runs): Server {
-  const server = createServer((request, response) => {
+/** Bytes of a request's head at most: a path of 4,096 characters takes up to nine for each in a query. */
+const MAX_HEAD_BYTES = 64 * 1024;
+
+export function createSandboxdServer(runs: Runs, files: Files): Server {
+  const server = createServer({ maxHeaderSize: MAX_HEAD_BYTES }, (request, response) => {
     const port = previewPort(request);
-    if (port === undefined) return void response.setHeader(OPEN_PREVIEWS, openPreviews()).end("sandboxd\n");
-    return void passRequest(port, request, response).catch(() => response.destroy());
+    const answered =
+      port === undefined ? files.answer(request, response) : passRequest(port, request, response);
+    if (answered) return void answered.catch(() => response.destroy());
+    response.setHeader(OPEN_PREVIEWS, openPreviews()).end("sandboxd\n");
   });
-  // A preview may upload or stream for as long as it likes.
+  // A preview may upload or stream for as long as it likes, and a large file takes its time.
   server.requestTimeout = 0;
   const sockets = new WebSocketServer({
     noServer: true,

@@ -76,7 +76,12 @@ export class PortForwarder {
       fail();
     });
     upstream.on("error", fail);
-    response.on("close", () => upstream.destroy());
+    response.on("close", () => {
+      upstream.destroy();
+      // What answers before it has read all of a body leaves the rest, and the connection's next request waits behind it.
+      request.unpipe(upstream);
+      request.resume();
+    });
     request.pipe(upstream);
   }
 

@@ -5,7 +5,6 @@ import type { Account } from "./account.ts";
 import { unwrap } from "../shared/errors.ts";
 import { principalHash } from "../shared/names.ts";
 import type { Settlement } from "./quota.ts";
-import { type Shell, countOf } from "../container/shell.ts";
 
 /** Whose sandbox this is. The actor's own name already holds both, hashed; this is what it shows and registers. */
 export interface Owner {
@@ -30,7 +29,6 @@ const WRITE_EVERY = 60_000;
 export class AccountLink {
   readonly #ctx: DurableObjectState;
   readonly #env: Env;
-  readonly #shell: Shell;
   #owner: KnownOwner | undefined;
   #registeredAt = 0;
   /** When a call or a run last used the sandbox, as far as this actor has seen. */
@@ -41,10 +39,9 @@ export class AccountLink {
   /** What the account is told it is told one after the other. */
   #told: Promise<unknown> = Promise.resolve();
 
-  constructor(ctx: DurableObjectState, env: Env, shell: Shell) {
+  constructor(ctx: DurableObjectState, env: Env) {
     this.#ctx = ctx;
     this.#env = env;
-    this.#shell = shell;
     this.#owner = ctx.storage.kv.get<KnownOwner>("owner");
   }
 
@@ -164,10 +161,8 @@ export class AccountLink {
     return mine;
   }
 
-  /** Tells the account how much the sandbox holds, where that can be found out. */
-  async measure(): Promise<void> {
-    const { words } = await this.#shell.call("files.sh", "sbx_usage /workspace", { silent: true });
-    const bytes = countOf(words[0]);
+  /** Tells the account how many bytes the sandbox holds, where that could be found out. */
+  async measured(bytes: number | undefined): Promise<void> {
     const { owner } = this;
     if (bytes !== undefined) await this.#tell(() => this.account(owner).sandboxSize(owner.sandbox, bytes));
   }

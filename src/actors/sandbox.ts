@@ -110,7 +110,7 @@ export class Sandbox extends BaseSandbox<Env> {
       this.#restartNotice,
     );
     this.#shell = new Shell(this, { kv, running, outlived: () => this.#lifecycle.outlived() });
-    this.#accountLink = new AccountLink(ctx, env, this.#shell);
+    this.#accountLink = new AccountLink(ctx, env);
     this.#lease = new Lease({
       limits: config.limits,
       ask: (request) => {
@@ -128,7 +128,7 @@ export class Sandbox extends BaseSandbox<Env> {
       fetch: (port, request) => fetchPort(ctx, port, request),
       used: () => this.renewActivityTimeout(),
     });
-    this.#files = new Files(this.#shell, this);
+    this.#files = new Files(this.#connection);
     const link = { connection: this.#connection, running };
     this.#kernels = new Kernels(this, link, sql);
     this.#code = new CodeExecutor(this.#kernels, logCapBytes);
@@ -136,6 +136,7 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#budgets = new TaskBudgets(sql);
     this.#tasks = new Tasks({
       shell: this.#shell,
+      files: this.#files,
       commands: this.#commands,
       budgets: this.#budgets,
       bucket: env.RESULTS,
@@ -172,7 +173,7 @@ export class Sandbox extends BaseSandbox<Env> {
     });
     this.#diskUsage = new DiskUsage({
       running,
-      measure: () => this.#accountLink.measure(),
+      measure: async () => this.#accountLink.measured(await this.#files.usage("/workspace")),
       background,
     });
     this.#storage = new Storage({

@@ -1,7 +1,7 @@
 /**
- * The way to sandboxd, the program of ours in a sandbox: one WebSocket for calls and for what comes back. It opens with the
- * first call and closes soon after the last, so that the actor can sleep. What answers may be the user's own program: every
- * message is checked, and one that breaks the protocol ends the connection.
+ * The way to sandboxd, the program of ours in a sandbox: one WebSocket for calls and for what comes back, and plain requests
+ * about files. The WebSocket opens with the first call and closes soon after the last, so that the actor can sleep. What
+ * answers may be the user's own program: every message is checked, and one that breaks the protocol ends the connection.
  */
 import {
   type Call,
@@ -88,6 +88,34 @@ export class Connection {
       }
     }
     await this.send(...calls);
+  }
+
+  /**
+   * Makes a request, into a container that is started for that where there is none; again where sandboxd is not there, and
+   * where the connection breaks before it answers, unless the body can be sent only once.
+   * @throws {ToolError} `no_answer` where nothing answers, `sandbox_restarted`; errors of the SDK
+   */
+  async fetch(path: string, init: RequestInit, signal: AbortSignal): Promise<Response> {
+    const isStream = init.body instanceof ReadableStream;
+    // Whether somebody is there, before what cannot be sent again is sent.
+    if (isStream) await (await this.fetch("/", {}, signal)).body?.cancel();
+    while (!this.#host.running()) await this.#host.start();
+    const deadline = Date.now() + CONNECT_MS;
+    for (;;) {
+      this.#host.used();
+      try {
+        return await this.#host.fetch(
+          SANDBOXD_PORT,
+          new Request(`http://sandboxd${path}`, { ...init, signal }),
+        );
+      } catch (error) {
+        signal.throwIfAborted();
+        if (!this.#host.running()) throw containerGone();
+        if (isStream) throw error;
+        if (Date.now() >= deadline) throw noAnswer(CONNECT_MS);
+        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      }
+    }
   }
 
   /** Sends what can only be of use to somebody who is connected. */

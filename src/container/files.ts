@@ -1,22 +1,19 @@
-/** Files of a sandbox, by the helpers in `container/files.sh`. */
+/** Files of a sandbox, by requests to sandboxd in it. What answers may be a program of the user's: it is checked and bounded. */
+import type * as z from "zod/mini";
 import {
-  type ErrorCode,
-  ToolError,
-  answered,
-  exhausted,
-  isGone,
-  isNoAnswer,
-  saysExhausted,
-} from "../shared/errors.ts";
-import { answerOf } from "./answer.ts";
-import { type Reply, type Shell, countOf, outputBytes, quote, replyBytes } from "./shell.ts";
-import { clause, textOf } from "../shared/text.ts";
-
-/** What of the SDK's class this needs. */
-export interface FileHost {
-  writeFile(path: string, content: string, options: { encoding: string }): Promise<unknown>;
-  deleteFile(path: string): Promise<unknown>;
-}
+  ANSWER_BYTES,
+  FAILED,
+  type FileCalls,
+  type FileFailure,
+  LINES_HEADER,
+  SIZE_HEADER,
+  failureSchema,
+  listSchema,
+  usageSchema,
+  writtenSchema,
+} from "../../container/sandboxd/protocol.ts";
+import { type ErrorCode, ToolError, damaged, exhausted, noAnswer } from "../shared/errors.ts";
+import type { Connection } from "./connection.ts";
 
 export interface FileEntry {
   path: string;
@@ -38,77 +35,32 @@ export interface FileRange {
 
 const WORKSPACE = "/workspace";
 
-/** Content up to this size travels in the command that writes it; above, through a file of the SDK's. */
-const INLINE_BYTES = 48 * 1024;
-
-/** How long a write through such a file may take: this many milliseconds, and more for what is large. */
+/** How long an answer may take: this many milliseconds, and more for a large body. */
 const ANSWER_MS = 60_000;
 const BYTES_PER_MS = 100;
 
 export class Files {
-  readonly #shell: Shell;
-  readonly #host: FileHost;
+  readonly #connection: Connection;
 
-  constructor(shell: Shell, host: FileHost) {
-    this.#shell = shell;
-    this.#host = host;
+  constructor(connection: Connection) {
+    this.#connection = connection;
   }
 
   /**
-   * Writes or appends, atomically. Answers the file's size afterwards, in bytes.
+   * Writes or appends, atomically and once. Answers the file's size afterwards, in bytes.
    * @param confined whether only what lies below /workspace and /tmp may be written, wherever symbolic links lead
    */
   async write(path: string, content: Uint8Array, append: boolean, confined: boolean): Promise<number> {
     const target = absolute(path);
-    const id = crypto.randomUUID();
-    const line = `sbx_put ${quote(target)} ${append ? "append" : "write"} ${id}`;
-    let reply: Reply;
-    try {
-      reply =
-        content.length <= INLINE_BYTES
-          ? await this.#putInline(line, content, confined)
-          : await this.#putStaged(`${line} raw${confined ? " confined" : ""}`, content.toBase64(), id);
-    } catch (error) {
-      // Whatever was killed must not leave its part of the content beside the file.
-      if (!isGone(error) && !isNoAnswer(error))
-        await this.#shell
-          .call("files.sh", `sbx_drop ${quote(target)} ${id}`, { silent: true })
-          .catch(() => undefined);
-      throw error;
-    }
-    const [word, size] = reply.words;
-    if (word === "written") return append ? sizeOf(size) : content.length;
-    if (word === "directory") throw isDirectory(target);
-    if (word === "special") throw isSpecial(target);
-    if (word === "outside") throw isOutside(target, reply.words.slice(1).join(" "));
-    throw refusal(`Writing ${target} failed`, reply);
-  }
-
-  #putInline(line: string, content: Uint8Array, confined: boolean): Promise<Reply> {
-    const text = textOf(content);
-    const [form, input] = text === undefined ? ["base64", content.toBase64()] : ["text", text];
-    return this.#shell.call("files.sh", `${line} ${form}${confined ? " confined" : ""}`, { input });
-  }
-
-  async #putStaged(line: string, encoded: string, id: string): Promise<Reply> {
-    const staged = `/var/lib/sandbox-mcp/staged-${id}`;
-    const answerMs = ANSWER_MS + encoded.length / BYTES_PER_MS;
-    let hangs = false;
-    try {
-      const written = this.#host.writeFile(staged, encoded, { encoding: "base64" });
-      // Whether it was written, the call that reads it says.
-      await answered(
-        answerMs,
-        answerOf(written, () => true),
-      );
-      return await this.#shell.call("files.sh", `${line} <${staged}`, { answerMs });
-    } catch (error) {
-      hangs = isNoAnswer(error);
-      throw error;
-    } finally {
-      const deleted = this.#host.deleteFile(staged).catch(() => undefined);
-      if (!hangs) await answered(ANSWER_MS, deleted);
-    }
+    const call = {
+      path: target,
+      id: crypto.randomUUID(),
+      append: append ? "1" : undefined,
+      confined: confined ? "1" : undefined,
+    } as const;
+    const failed = `Writing ${target} failed`;
+    const { size } = await this.#ask("PUT /files", call, writtenSchema, failed, content);
+    return size;
   }
 
   /** Lines count from 1, bytes from 0; the range is cut at `maxBytes`. */
@@ -120,54 +72,130 @@ export class Files {
     maxBytes: number,
   ): Promise<FileRange> {
     const target = absolute(path);
-    const line = `sbx_get ${quote(target)} ${unit} ${offset} ${limit} ${maxBytes}`;
-    let reply = await this.#shell.call("files.sh", `${line} text`);
-    if (reply.words[0] === "text") {
-      const whole = outputBytes(reply.rest);
-      if (whole) return rangeOf(whole, unit, offset, limit);
-      reply = await this.#shell.call("files.sh", line);
-    }
-    const [word, size, lines] = reply.words;
-    switch (word) {
-      case "whole":
-        return rangeOf(replyBytes(reply), unit, offset, limit);
-      case "file":
-        return {
-          size: sizeOf(size),
-          lines: lines === undefined ? undefined : sizeOf(lines),
-          bytes: replyBytes(reply),
-        };
-      case "missing":
-        throw missing(target, `Use list_files with path ${parent(target)}.`);
-      case "directory":
-        throw isDirectory(target);
-      case "special":
-        throw isSpecial(target);
-      default:
-        throw refusal(`Reading ${target} failed`, reply);
-    }
+    const failed = `Reading ${target} failed`;
+    return await this.#answer(ANSWER_MS, async (signal) => {
+      const response =
+        unit === "lines"
+          ? await this.#send("GET /lines", { path: target, offset, limit, max: maxBytes }, failed, signal)
+          : await this.#send(
+              "GET /files",
+              { path: target, offset, limit: Math.min(limit, maxBytes) },
+              failed,
+              signal,
+            );
+      const bytes = await bytesOf(response, maxBytes);
+      return {
+        size: countOf(response, SIZE_HEADER),
+        lines: unit === "lines" ? countOf(response, LINES_HEADER) : undefined,
+        bytes,
+      };
+    });
   }
 
   /** At most `limit` entries, ordered by path. */
   async list(path: string, recursive: boolean, limit: number): Promise<FileEntry[]> {
     const target = absolute(path);
-    const line = `sbx_list ${quote(target)} ${recursive ? 1000 : 1} ${limit}`;
-    const reply = await this.#shell.call("files.sh", line);
-    switch (reply.words[0]) {
-      case "directory":
-        return entries(replyBytes(reply)).slice(0, limit);
-      case "missing":
-        throw missing(target, `Use list_files with path ${parent(target)}.`);
-      case "file":
-        throw new ToolError(
-          "not_directory",
-          `${target} is a file, not a directory.`,
-          `Use read_file with path ${target}.`,
-        );
-      default:
-        throw refusal(`Listing ${target} failed`, reply);
+    const call = { path: target, depth: recursive ? MAX_DEPTH : 1, limit };
+    const { entries } = await this.#ask("GET /list", call, listSchema, `Listing ${target} failed`);
+    return entries.slice(0, limit).map(({ path: name, type, size, modified }) => {
+      return { path: name, type, size, modified: new Date(modified).toISOString() };
+    });
+  }
+
+  /** Bytes of the files below a directory, where they can be counted in time. */
+  async usage(path: string): Promise<number | undefined> {
+    return (await this.#ask("GET /usage", { path }, usageSchema, `Measuring ${path} failed`)).bytes;
+  }
+
+  #ask<Name extends keyof FileCalls, Schema extends z.ZodMiniType>(
+    name: Name,
+    call: FileCalls[Name],
+    schema: Schema,
+    failed: string,
+    body?: Uint8Array,
+  ): Promise<z.infer<Schema>> {
+    return this.#answer(ANSWER_MS + (body?.length ?? 0) / BYTES_PER_MS, async (signal) =>
+      jsonOf(await this.#send(name, call, failed, signal, body), schema),
+    );
+  }
+
+  /** @throws {ToolError} with what `failed`, and why */
+  async #send<Name extends keyof FileCalls>(
+    name: Name,
+    call: FileCalls[Name],
+    failed: string,
+    signal: AbortSignal,
+    body?: Uint8Array,
+  ): Promise<Response> {
+    const [method = "", pathname] = name.split(" ");
+    const query = new URLSearchParams();
+    for (const [key, value] of Object.entries(call)) if (value !== undefined) query.set(key, String(value));
+    const response = await this.#connection.fetch(`${pathname}?${query}`, { method, body }, signal);
+    if (response.status === 200) return response;
+    if (response.status !== FAILED) throw misanswered();
+    throw refusal(failed, call.path, await jsonOf(response, failureSchema));
+  }
+
+  /** @throws {ToolError} `no_answer` when the work takes longer than so many milliseconds */
+  async #answer<T>(ms: number, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const abort = new AbortController();
+    const { promise: late, reject } = Promise.withResolvers<never>();
+    const timer = setTimeout(() => {
+      reject(noAnswer(ms));
+      abort.abort();
+    }, ms);
+    try {
+      return await Promise.race([work(abort.signal), late]);
+    } finally {
+      clearTimeout(timer);
     }
   }
+}
+
+/** Directories below each other that a listing goes down. */
+const MAX_DEPTH = 1000;
+
+/** The body of an answer. @throws {ToolError} `damaged` when it is longer than what was asked for */
+async function bytesOf(response: Response, max: number): Promise<Uint8Array> {
+  const length = response.headers.get("content-length");
+  // HTTP holds the body to this length; where there is none, or too much, the bytes are counted as they come.
+  if (length !== null && Number(length) <= max) return new Uint8Array(await response.arrayBuffer());
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of response.body ?? []) {
+    bytes += chunk.length;
+    if (bytes > max) throw misanswered();
+    chunks.push(chunk);
+  }
+  return new Uint8Array(await new Blob(chunks).arrayBuffer());
+}
+
+async function jsonOf<Schema extends z.ZodMiniType>(
+  response: Response,
+  schema: Schema,
+): Promise<z.infer<Schema>> {
+  const text = new TextDecoder().decode(await bytesOf(response, ANSWER_BYTES));
+  try {
+    return schema.parse(JSON.parse(text));
+  } catch {
+    throw misanswered();
+  }
+}
+
+/** More bytes or lines than any sandbox has. */
+const MAX_COUNT = 2 ** 50;
+
+function countOf({ headers }: Response, name: string): number {
+  const word = headers.get(name) ?? "";
+  if (!/^\d{1,16}$/.test(word) || Number(word) > MAX_COUNT) throw misanswered();
+  return Number(word);
+}
+
+/** The error where sandboxd, or what is in its place, does not keep to the protocol. */
+function misanswered(): ToolError {
+  return damaged(
+    "the server's program in it does not answer as it should; something else may be in its place",
+  );
 }
 
 /** `path` as an absolute one: relative to /workspace, with `.` and `..` resolved. */
@@ -183,20 +211,6 @@ export function absolute(path: string): string {
 function parent(path: string): string {
   return path.slice(0, path.lastIndexOf("/")) || "/";
 }
-
-/** A range of a file that is here as a whole. */
-function rangeOf(whole: Uint8Array, unit: "lines" | "bytes", offset: number, limit: number): FileRange {
-  const size = whole.length;
-  if (unit === "bytes") return { size, bytes: whole.subarray(offset, offset + limit) };
-  // Where each line starts; the end counts as one more start when it ends a line.
-  const starts = [0];
-  for (let at = whole.indexOf(LINE_FEED); at >= 0; at = whole.indexOf(LINE_FEED, at + 1)) starts.push(at + 1);
-  const lines = starts.at(-1) === size ? starts.length - 1 : starts.length;
-  const from = starts[offset - 1] ?? size;
-  return { size, lines, bytes: whole.subarray(from, starts[offset - 1 + limit] ?? size) };
-}
-
-const LINE_FEED = 10;
 
 function missing(path: string, hint: string): ToolError {
   return new ToolError("not_found", `There is no ${path} in this sandbox.`, hint);
@@ -223,65 +237,67 @@ function isOutside(path: string, leadsTo: string): ToolError {
   );
 }
 
-type Reason = readonly [pattern: RegExp, code: ErrorCode, hint: string];
-
-const REASONS: readonly Reason[] = [
-  [
-    /No space left|quota/i,
+/** What the system says of an error, by its code, and what to do. */
+const REASONS: Record<string, readonly [words: string, code: ErrorCode, hint: string] | undefined> = {
+  ENOSPC: [
+    "No space left on device",
     "no_space",
     "Delete files you no longer need, then write again: nothing was changed.",
   ],
-  [/Permission denied|Operation not permitted/i, "permission_denied", "Use a path under /workspace."],
-  [
-    /Read-only/i,
+  EDQUOT: [
+    "Disk quota exceeded",
+    "no_space",
+    "Delete files you no longer need, then write again: nothing was changed.",
+  ],
+  EACCES: ["Permission denied", "permission_denied", "Use a path under /workspace."],
+  EPERM: ["Operation not permitted", "permission_denied", "Use a path under /workspace."],
+  EROFS: [
+    "Read-only file system",
     "permission_denied",
     "This directory is mounted read-only: write to another, such as /workspace or /tmp.",
   ],
-  [
-    /Not a directory|File exists/i,
-    "not_directory",
-    "A part of the path is a file: use list_files to see which.",
+  ENOTDIR: ["Not a directory", "not_directory", "A part of the path is a file: use list_files to see which."],
+  EEXIST: ["File exists", "not_directory", "A part of the path is a file: use list_files to see which."],
+  ENAMETOOLONG: [
+    "File name too long",
+    "invalid_argument",
+    "Use a shorter name: 255 bytes at most for each part.",
   ],
-  [/name too long/i, "invalid_argument", "Use a shorter name: 255 bytes at most for each part."],
-];
+  ELOOP: ["Too many levels of symbolic links", "file_system", ""],
+  ENOENT: ["No such file or directory", "file_system", ""],
+  EBUSY: ["Device or resource busy", "file_system", ""],
+  EIO: ["Input/output error", "file_system", ""],
+};
 
-/** The name under which the helpers write a file before it takes its own. */
-const TEMPORARY = /\/\.sandbox-mcp\.[\w.-]+/g;
+/** The codes of a system that has no memory, processes or open files left. */
+const EXHAUSTED = new Set(["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"]);
 
-const UNFORESEEN: Reason = [/^/, "file_system", ""];
-
-/** The failure behind an answer of the helpers, whose sentence is the system's own. */
-function refusal(what: string, reply: Reply): ToolError {
-  const said = (reply.words.slice(1).join(" ") || reply.stderr.trim()).replaceAll(TEMPORARY, "");
-  if (saysExhausted(said)) return exhausted();
-  const [, code, hint] = REASONS.find(([pattern]) => pattern.test(said)) ?? UNFORESEEN;
-  return new ToolError(code, `${what}: ${clause(said) || "the sandbox gave no reason"}.`, hint);
-}
-
-const TYPES: Record<string, FileEntry["type"]> = { f: "file", d: "directory", l: "symlink" };
-
-function entries(listing: Uint8Array): FileEntry[] {
-  return new TextDecoder()
-    .decode(listing)
-    .split("\0")
-    .filter(Boolean)
-    .map((line) => {
-      const [type = "", size, seconds, , ...name] = line.split(" ");
-      return {
-        path: name.join(" "),
-        type: TYPES[type] ?? "other",
-        size: sizeOf(size),
-        modified: timeOf(seconds),
-      };
-    });
-}
-
-function sizeOf(word: string | undefined): number {
-  return countOf(word) ?? 0;
-}
-
-/** A time as `find` gives it, seconds since the epoch with a fraction; the epoch for what is no time. */
-function timeOf(seconds: string | undefined): string {
-  const time = new Date(Math.floor(Number(seconds)) * 1000);
-  return (Number.isNaN(time.getTime()) ? new Date(0) : time).toISOString();
+function refusal(
+  failed: string,
+  path: string,
+  { problem, code = "", path: leadsTo = "" }: FileFailure,
+): ToolError {
+  switch (problem) {
+    case "missing":
+      return missing(path, `Use list_files with path ${parent(path)}.`);
+    case "directory":
+      return isDirectory(path);
+    case "not_directory":
+      return new ToolError(
+        "not_directory",
+        `${path} is a file, not a directory.`,
+        `Use read_file with path ${path}.`,
+      );
+    case "special":
+      return isSpecial(path);
+    case "outside":
+      return isOutside(path, leadsTo);
+    case "too_large":
+      return new ToolError("too_large", `${failed}: it is too large.`, "Write it in pieces, with append.");
+    case "system": {
+      if (EXHAUSTED.has(code)) return exhausted();
+      const [words, kind, hint] = REASONS[code] ?? [`the system says ${code}`, "file_system", ""];
+      return new ToolError(kind, `${failed}: ${words}.`, hint);
+    }
+  }
 }

@@ -46,7 +46,6 @@ const CONTROL = "control";
 
 const SETUP = {
   "run.sh": "sbx_runs",
-  "files.sh": "sbx_files",
 } as const;
 
 /** The first word of a call that misses the server's own files. */
@@ -157,17 +156,6 @@ export class Shell {
     }
   }
 }
-
-/**
- * The bytes of an output as it came with an answer, ended by a dot of ours. Undefined when it may have held bytes that
- * are no UTF-8: those came as U+FFFD, and the files that it was read from still have them.
- */
-export function outputBytes(output: string): Uint8Array | undefined {
-  if (output.includes("\ufffd")) return undefined;
-  return encoder.encode(output.slice(0, output.lastIndexOf(".")));
-}
-
-const encoder = new TextEncoder();
 
 /** The bytes of an answer whose rest is base64. */
 export function replyBytes(reply: Reply): Uint8Array {

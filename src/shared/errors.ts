@@ -96,8 +96,13 @@ export function unknownRun(id: string): ToolError {
 /** The SDK's code for a session whose shell has ended. */
 export const SHELL_KILLED = "SESSION_TERMINATED";
 
-/** The SDK's codes for a container that went away during a call, and for one that is not ready yet. */
-const GONE = new Set(["RPC_TRANSPORT_ERROR", "OPERATION_INTERRUPTED", "SESSION_DESTROYED"]);
+/** The codes, the SDK's and ours, for a container that went away during a call, and those for one that is not ready yet. */
+const GONE = new Set([
+  "RPC_TRANSPORT_ERROR",
+  "OPERATION_INTERRUPTED",
+  "SESSION_DESTROYED",
+  "sandbox_restarted",
+]);
 const UNAVAILABLE = new Set(["CONTAINER_UNAVAILABLE", "INTERPRETER_NOT_READY"]);
 
 /** Whether an error says that the container, or only the way to it, went away during the call. */

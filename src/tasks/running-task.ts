@@ -40,7 +40,7 @@ export class RunningTask {
     this.#host = host;
     this.#run = run;
     this.#state = state;
-    this.#script = new TaskScript(host.shell, run.id);
+    this.#script = new TaskScript(host.shell, host.files, run.id);
     this.#events = AGENTS[state.spec.agent].reader(state.spec.directory, state.report);
     this.#output = new TaskOutput(
       run,

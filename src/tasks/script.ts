@@ -1,5 +1,6 @@
 /** Calls of `container/task.sh` for one task, and where it clones to. */
-import { ToolError, unwritable } from "../shared/errors.ts";
+import type { Files } from "../container/files.ts";
+import { type ErrorCode, ToolError, unwritable } from "../shared/errors.ts";
 import { type CallOptions, type Reply, type Shell, quote, replyBytes } from "../container/shell.ts";
 
 /** The shell session of tasks, with a name that no session of a caller's can have. */
@@ -8,17 +9,28 @@ export const TASK_SESSION = "_task";
 /** How long the script may take, milliseconds: a workspace can be large. */
 const ANSWER_MS = 600_000;
 
+/** The codes of errors that say that there is no such file, or none that can be read. */
+const NO_FILE: ReadonlySet<ErrorCode> = new Set([
+  "not_found",
+  "is_directory",
+  "invalid_argument",
+  "permission_denied",
+  "file_system",
+]);
+
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
 export class TaskScript {
   readonly #shell: Shell;
+  readonly #files: Files;
   readonly #id: string;
   /** Where the task's own files lie. */
   readonly directory: string;
 
-  constructor(shell: Shell, id: string) {
+  constructor(shell: Shell, files: Files, id: string) {
     this.#shell = shell;
+    this.#files = files;
     this.#id = id;
     this.directory = `/var/lib/sandbox-mcp/tasks/${id}`;
   }
@@ -45,16 +57,11 @@ export class TaskScript {
 
   /** At most `maxBytes` of a file from `offset` on; nothing when it is not there. */
   async read(path: string, offset: number, maxBytes: number): Promise<Uint8Array | undefined> {
-    const line = `sbx_get ${quote(path)} bytes ${offset} ${maxBytes} ${maxBytes}`;
-    const reply = await this.#shell.call("files.sh", line, { session: TASK_SESSION });
-    switch (reply.words[0]) {
-      case "whole":
-        return replyBytes(reply).subarray(offset, offset + maxBytes);
-      case "file":
-        // The sandbox may say more than it was asked.
-        return replyBytes(reply).subarray(0, maxBytes);
-      default:
-        return undefined;
+    try {
+      return (await this.#files.read(path, "bytes", offset, maxBytes, maxBytes)).bytes;
+    } catch (error) {
+      if (error instanceof ToolError && NO_FILE.has(error.code)) return undefined;
+      throw error;
     }
   }
 

@@ -6,6 +6,7 @@
 import { z } from "zod";
 import { ToolError } from "../shared/errors.ts";
 import type { Shell } from "../container/shell.ts";
+import type { Files } from "../container/files.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
 import { AGENT_NAMES, type AgentName, agentReport } from "./agents.ts";
 import { type Commands, commandState } from "../runs/command.ts";
@@ -39,6 +40,7 @@ export interface TaskSpec extends Allowance {
 /** What the actor gives its tasks. */
 export interface TasksHost {
   shell: Shell;
+  files: Files;
   commands: Commands;
   budgets: TaskBudgets;
   bucket: R2Bucket;

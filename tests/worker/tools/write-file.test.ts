@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { ORIGIN, owner, sh } from "../support.ts";
+import { SANDBOXD_PORT } from "../../../container/sandboxd/protocol.ts";
+import { ORIGIN, inActor, owner, sh, until } from "../support.ts";
 
 const sandbox = "write";
 
@@ -218,81 +219,94 @@ describe("write_file", () => {
   });
 });
 
-describe("a write that is killed", () => {
-  it("leaves the old content or the new, and nothing else", async () => {
-    const killed = "write-killed";
-    await sh(killed, "echo old >file; chmod 640 file");
-    const killer = owner.call("run_command", {
-      sandbox: killed,
-      command: "for i in $(seq 60); do sleep 0.02; pkill -9 -f '^(cat|cp|base64)' ; done; true",
+describe("a sandboxd that is killed at a write", () => {
+  /** Kills it again and again, from a command that the next sandboxd takes over. */
+  const kill = (name: string, times: number) =>
+    owner.call("run_command", {
+      sandbox: name,
+      command: `for i in $(seq ${times}); do sleep 0.07; pkill -9 -x sandboxd; done; true`,
       session: "killer",
     });
-    const sizes = new Set<string>();
-    for (let n = 0; n < 6; n++) {
-      const result = await owner.call("write_file", {
-        sandbox: killed,
-        path: "file",
-        content: "x".repeat(2_000_000 + n),
-      });
-      expect(result.text).toMatch(/Writing \/workspace\/file failed|bytes written to/);
-      sizes.add((await sh(killed, "stat -c %s file")).trim());
+
+  it("leaves the old content or the new, and nothing else; each append is done once", async () => {
+    const killed = "write-killed";
+    await sh(killed, "echo old >file; chmod 640 file; : >appended");
+    const killer = kill(killed, 30);
+    let size = 0;
+    for (let n = 0; n < 12; n++) {
+      const content = String.fromCharCode(97 + n).repeat(n % 2 ? 10_000 : 2_000_000);
+      const results = await Promise.all([
+        owner.call("write_file", { sandbox: killed, path: "file", content }),
+        owner.call("write_file", { sandbox: killed, path: "appended", content, append: true }),
+      ]);
+      for (const { text } of results) expect(text).toMatch(/bytes (written|appended) to/);
+      size += content.length;
+      expect(results[1].structured).toMatchObject({ size });
+      const read = await owner.call("read_file", { sandbox: killed, path: "file", limit: 1 });
+      expect(read.text).toContain(content.slice(0, 1000));
     }
     await killer;
-    for (const size of sizes) expect(size === "4" || Number(size) >= 2_000_000).toBe(true);
-    expect(await sh(killed, "stat -c %a file; ls -A")).toBe("640\nfile\n");
+    expect(await sh(killed, "stat -c '%a %s' file appended; ls -A")).toBe(
+      `640 10000\n644 ${size}\nappended\nfile\n`,
+    );
+    expect(await sh(killed, "tr -d '\\n' <appended | fold -w 1000 | uniq -c | wc -l")).toBe("12\n");
+    await owner.call("destroy_sandbox", { sandbox: killed });
   });
 
-  it("after an append was done, before its answer was read, is not done twice by the second call", async () => {
+  it("finishes what was complete and removes what was not, at each step that it can be killed at", async () => {
+    const steps = "write-steps";
+    await sh(
+      steps,
+      "for n in 1 2 3 4; do echo old >$n; echo temporary >.sandbox-mcp.$n; done; rm .sandbox-mcp.4",
+    );
+    const note = (n: number, size?: number) =>
+      JSON.stringify({ temporary: `/workspace/.sandbox-mcp.${n}`, target: `/workspace/${n}`, size });
+    await sh(
+      steps,
+      // Content on its way; content complete, not moved; a note that is cut; content moved, not answered.
+      `cd /var/lib/sandbox-mcp/writes; echo '${note(1)}' >1; echo '${note(2, 10)}' >2; echo '${note(3).slice(0, 20)}' >3; echo '${note(4, 4)}' >4; cd /workspace`,
+    );
+    await kill(steps, 1);
+    await until(async () => (await sh(steps, "cat 2")) === "temporary\n");
+    expect(await sh(steps, "cat 1 3 4; ls -A /workspace; ls -A /var/lib/sandbox-mcp/writes")).toBe(
+      "old\nold\nold\n.sandbox-mcp.3\n1\n2\n3\n4\n2\n4\n",
+    );
+    await owner.call("destroy_sandbox", { sandbox: steps });
+  });
+
+  it("after an append was done, before its answer was read, does not do it twice for the call that comes again", async () => {
     const again = "append-again";
+    const append = (content: string, id: string) =>
+      inActor(again, async (_sandbox, { container }) => {
+        const url = `http://sandboxd/files?path=/workspace/log&append=1&id=${id}`;
+        const request = new Request(url, { method: "PUT", body: content });
+        return (await container?.getTcpPort(SANDBOXD_PORT).fetch(request))?.json();
+      });
     const id = "3f2b9c1e-0000-4000-8000-000000000001";
-    /** One call in a shell of its own, which is killed after the helper's last step. */
-    const append = (content: string, call: string) =>
-      sh(
-        again,
-        `bash -c '. /opt/sandbox-mcp/files.sh; sbx_put /workspace/log append ${call} <<<"$0"; kill -9 $$' ${content} || true`,
-      );
     await sh(again, "echo zero >log");
-    expect(await append("one", id)).toBe("written 9\n");
-    expect(await append("one", id)).toBe("written 9\n");
-    expect(await append("one", id.replace("1e", "2e"))).toBe("written 13\n");
+    expect(await append("one\n", id)).toEqual({ size: 9 });
+    expect(await append("one\n", id)).toEqual({ size: 9 });
+    await kill(again, 1);
+    expect(await append("one\n", id)).toEqual({ size: 9 });
+    expect(await append("one\n", id.replace("1e", "2e"))).toEqual({ size: 13 });
     expect(await sh(again, "cat log; ls -A")).toBe("zero\none\none\nlog\n");
     await owner.call("destroy_sandbox", { sandbox: again });
   });
+});
 
-  it("with its shell is done again, once", async () => {
-    const killed = "write-killed-shell";
-    const killer = owner.call("run_command", {
-      sandbox: killed,
-      command:
-        'exec python3 -c \'import os,time,subprocess\nfor i in range(8):\n  time.sleep(0.4); subprocess.run(["pkill","-9","-x","bash"])\'',
-      session: "killer",
-    });
-    const sizeOf = async (path: string) => {
-      for (;;) {
-        const { structured } = await owner.call("list_files", { sandbox: killed });
-        const { entries } = structured as { entries?: { path: string; size: number }[] };
-        if (entries) return entries.find((entry) => entry.path === path)?.size;
-      }
-    };
-    let size = 0;
-    await owner.call("write_file", { sandbox: killed, path: "appended", content: "" });
-    for (let n = 0; n < 12; n++) {
-      const content = String.fromCharCode(97 + n).repeat(n % 2 ? 10_000 : 1_000_000);
-      const result = await owner.call("write_file", {
-        sandbox: killed,
-        path: "appended",
-        content,
-        append: true,
-      });
-      // Killed again at each attempt it is an error, and may have come to its end all the same.
-      const now = result.isError ? await sizeOf("appended") : result.structured.size;
-      expect(result.isError ? [size, size + content.length] : [size + content.length]).toContain(now);
-      size = Number(now);
-      const whole = await owner.call("write_file", { sandbox: killed, path: "whole", content });
-      expect(whole.text).not.toContain("Internal error");
-    }
-    await killer;
-    expect(Number(await sh(killed, "stat -c %s appended"))).toBe(size);
-    expect(await sh(killed, "ls -A")).toBe("appended\nwhole\n");
+describe("calls at once", () => {
+  it("twenty appends to one file are all in it, each whole; writes to it are one of them", async () => {
+    const letters = Array.from({ length: 20 }, (_, n) => String.fromCharCode(97 + n));
+    await Promise.all(letters.map((letter) => write("at-once", letter.repeat(5000), { append: true })));
+    expect(
+      await sh(
+        sandbox,
+        "fold -w 5000 at-once | cut -c 1 | sort | tr -d '\\n'; fold -w 5000 at-once | sort -u | wc -l",
+      ),
+    ).toBe(`${letters.join("")}20\n`);
+    await Promise.all(letters.map((letter) => write("at-once", letter.repeat(300_000))));
+    expect(await sh(sandbox, "fold -w 5000 at-once | sort -u | wc -l; stat -c %s at-once")).toBe(
+      "1\n300000\n",
+    );
   });
 });

@@ -1,0 +1,30 @@
+/** Why something with a file failed, in the words of the protocol. */
+import type { FileFailure } from "./protocol.ts";
+
+export class FileError extends Error {
+  readonly failure: FileFailure;
+
+  constructor(failure: FileFailure) {
+    super(failure.code ?? failure.problem);
+    this.failure = failure;
+  }
+}
+
+/** What to answer for an error of the file system. */
+export function failureOf(error: unknown): FileFailure {
+  return error instanceof FileError ? error.failure : { problem: "system", code: codeOf(error) ?? "UNKNOWN" };
+}
+
+/** The failure where a path that is to be read cannot be looked at. */
+export function unreadable(error: unknown): FileError {
+  const code = codeOf(error);
+  return new FileError(
+    code === "ENOENT" || code === "ENOTDIR" ? { problem: "missing" } : { problem: "system", code },
+  );
+}
+
+/** The system's code of an error, such as ENOENT. */
+export function codeOf(error: unknown): string | undefined {
+  const code = error instanceof Error && "code" in error ? error.code : undefined;
+  return typeof code === "string" ? code : undefined;
+}

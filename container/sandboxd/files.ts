@@ -1,0 +1,126 @@
+/** Requests about files, over plain HTTP: see `fileCalls` of the protocol. */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { pipeline } from "node:stream/promises";
+import { failureOf } from "./file-error.ts";
+import { FAILED, type FileCalls, LINES_HEADER, MODIFIED_HEADER, SIZE_HEADER, fileCalls } from "./protocol.ts";
+import { diskUsage, listDirectory, openFile, readLines, readRange } from "./reading.ts";
+import { Writes } from "./writing.ts";
+
+/** Bytes of a range that are read at once; of a longer one the bytes are streamed. */
+const AT_ONCE_BYTES = 512 * 1024;
+
+type Serve<Call> = (call: Call, request: IncomingMessage, response: ServerResponse) => Promise<unknown>;
+
+export class Files {
+  readonly #writes = new Writes();
+  readonly #serve: { [Name in keyof FileCalls]: Serve<FileCalls[Name]> };
+
+  constructor() {
+    this.#serve = {
+      "GET /files": sendRange,
+      "GET /lines": sendLines,
+      "PUT /files": async (call, request) => ({ size: await this.#writes.write(call, bodyOf(request)) }),
+      "GET /list": async (call, _request, response) => ({
+        entries: await listDirectory(call, () => !response.destroyed),
+      }),
+      "GET /usage": async ({ path }) => ({ bytes: await diskUsage(path) }),
+    };
+  }
+
+  /** Ends what a sandboxd before has begun. */
+  begin(): void {
+    this.#writes.recover();
+  }
+
+  /** Answers a request; undefined for one that is none of these. */
+  answer(request: IncomingMessage, response: ServerResponse): Promise<void> | undefined {
+    const { pathname, searchParams } = new URL(request.url ?? "/", "http://sandboxd");
+    const name = `${request.method} ${pathname}`;
+    return isCall(name) ? this.#answer(name, searchParams, request, response) : undefined;
+  }
+
+  async #answer(
+    name: keyof FileCalls,
+    searchParams: URLSearchParams,
+    request: IncomingMessage,
+    response: ServerResponse,
+  ): Promise<void> {
+    const call = fileCalls[name].safeParse(Object.fromEntries(searchParams));
+    if (!call.success) return void response.writeHead(400).end("no such call\n");
+    try {
+      const answer = await (this.#serve[name] as Serve<unknown>)(call.data, request, response);
+      if (answer !== undefined) sendJSON(response, 200, answer);
+    } catch (error) {
+      if (response.headersSent) return void response.destroy();
+      sendJSON(response, FAILED, failureOf(error));
+      // Whoever finds the connection closed while it sends does not see the answer.
+      request.resume();
+    }
+  }
+}
+
+/** The body, which is not closed when reading it ends early. */
+function bodyOf(request: IncomingMessage): AsyncIterable<Buffer> {
+  return request.iterator({ destroyOnReturn: false });
+}
+
+function isCall(name: string): name is keyof FileCalls {
+  return Object.hasOwn(fileCalls, name);
+}
+
+async function sendRange(
+  { path, offset, limit }: FileCalls["GET /files"],
+  _request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const opened = await openFile(path);
+  const { handle, stats } = opened;
+  try {
+    const headers = { [SIZE_HEADER]: stats.size, [MODIFIED_HEADER]: Math.floor(stats.mtimeMs) };
+    const rest = Math.max(0, stats.size - offset);
+    // The system's own files say that they are empty, whatever they hold.
+    const length = stats.size === 0 ? Math.min(limit, AT_ONCE_BYTES) : Math.min(limit, rest);
+    if (length <= AT_ONCE_BYTES) {
+      const bytes = await readRange(opened, offset, length);
+      return void response.writeHead(200, { ...headers, "content-length": bytes.length }).end(bytes);
+    }
+    response.writeHead(200, { ...headers, "content-length": length });
+    const source = handle.createReadStream({
+      start: offset,
+      end: offset + length - 1,
+      highWaterMark: AT_ONCE_BYTES,
+      autoClose: false,
+    });
+    await pipeline(source, response);
+  } finally {
+    await handle.close();
+  }
+}
+
+async function sendLines(
+  call: FileCalls["GET /lines"],
+  _request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const opened = await openFile(call.path);
+  try {
+    const { bytes, lines } = await readLines(opened, call, () => !response.destroyed);
+    response
+      .writeHead(200, {
+        [SIZE_HEADER]: opened.stats.size,
+        [MODIFIED_HEADER]: Math.floor(opened.stats.mtimeMs),
+        [LINES_HEADER]: lines,
+        "content-length": bytes.length,
+      })
+      .end(bytes);
+  } finally {
+    await opened.handle.close();
+  }
+}
+
+function sendJSON(response: ServerResponse, status: number, value: object | unknown): void {
+  const body = JSON.stringify(value);
+  response
+    .writeHead(status, { "content-type": "application/json", "content-length": Buffer.byteLength(body) })
+    .end(body);
+}

@@ -1,0 +1,215 @@
+/** Reading files: ranges of bytes and of lines, listings, disk usage. */
+import type { Stats } from "node:fs";
+import { constants } from "node:fs";
+import { type FileHandle, lstat, open, readdir, stat } from "node:fs/promises";
+import { FileError, unreadable } from "./file-error.ts";
+import { ANSWER_BYTES, type FileCalls, type Listed } from "./protocol.ts";
+
+const CHUNK_BYTES = 256 * 1024;
+const LINE_FEED = 10;
+
+/** An open file of a user's. Whoever opens it closes it. */
+export interface Opened {
+  handle: FileHandle;
+  stats: Stats;
+}
+
+/** Opens a file to read. What is no regular file is not opened: a pipe would wait, a device would do something. */
+export async function openFile(path: string): Promise<Opened> {
+  try {
+    refuseOthers(await stat(path));
+    const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    const stats = await handle.stat();
+    try {
+      // It may have been changed between the two.
+      refuseOthers(stats);
+      return { handle, stats };
+    } catch (error) {
+      await handle.close();
+      throw error;
+    }
+  } catch (error) {
+    throw error instanceof FileError ? error : unreadable(error);
+  }
+}
+
+export function refuseOthers(stats: Stats): void {
+  if (stats.isDirectory()) throw new FileError({ problem: "directory" });
+  if (!stats.isFile()) throw new FileError({ problem: "special" });
+}
+
+/** At most `length` bytes from `offset` on. */
+export async function readRange({ handle }: Opened, offset: number, length: number): Promise<Buffer> {
+  const bytes = Buffer.allocUnsafe(length);
+  let read = 0;
+  while (read < length) {
+    const { bytesRead } = await handle.read(bytes, read, length - read, offset + read);
+    if (bytesRead === 0) break;
+    read += bytesRead;
+  }
+  return bytes.subarray(0, read);
+}
+
+/** Lines of a file, by what identifies its content: paging through it need not count them each time. */
+const counts = new Map<string, number>();
+const MAX_COUNTS = 64;
+
+/** The lines that were asked for, and how many the file has. */
+export async function readLines(
+  opened: Opened,
+  { offset, limit, max }: FileCalls["GET /lines"],
+  isWanted: () => boolean,
+): Promise<{ bytes: Buffer; lines: number }> {
+  const { dev, ino, size, mtimeMs, ctimeMs } = opened.stats;
+  // The system's own files say that they are empty, whatever they hold.
+  const key = size > 0 ? `${dev} ${ino} ${size} ${mtimeMs} ${ctimeMs}` : undefined;
+  const known = key === undefined ? undefined : counts.get(key);
+  const parts: Buffer[] = [];
+  let taken = 0;
+  let breaks = 0;
+  let isOpen = false;
+  let isDone = false;
+  // How many line breaks come before the first line that is wanted, and how many up to the end of the last.
+  const first = offset - 1;
+  const last = first + limit;
+  const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
+  for (let position = 0; isWanted();) {
+    const { bytesRead } = await opened.handle.read(buffer, 0, CHUNK_BYTES, position);
+    if (bytesRead === 0) break;
+    position += bytesRead;
+    const chunk = buffer.subarray(0, bytesRead);
+    let from = breaks >= first ? 0 : bytesRead;
+    let to = bytesRead;
+    for (let at = chunk.indexOf(LINE_FEED); at >= 0; at = chunk.indexOf(LINE_FEED, at + 1)) {
+      breaks++;
+      if (breaks === first) from = at + 1;
+      if (breaks === last) to = at + 1;
+    }
+    isOpen = chunk[bytesRead - 1] !== LINE_FEED;
+    if (!isDone && from < to) {
+      const part = Buffer.from(chunk.subarray(from, Math.min(to, from + max - taken)));
+      parts.push(part);
+      taken += part.length;
+    }
+    isDone ||= breaks >= last || taken >= max;
+    if (isDone && known !== undefined) return { bytes: Buffer.concat(parts), lines: known };
+  }
+  const lines = breaks + (isOpen ? 1 : 0);
+  if (key !== undefined) remember(key, lines);
+  return { bytes: Buffer.concat(parts), lines };
+}
+
+function remember(key: string, lines: number): void {
+  counts.set(key, lines);
+  if (counts.size <= MAX_COUNTS) return;
+  const [oldest = key] = counts.keys();
+  counts.delete(oldest);
+}
+
+/** Entries that are kept while the first of them are looked for. */
+const KEPT_ENTRIES = 20_000;
+
+/**
+ * What is in a directory, and below it down to a depth, symbolic links not followed: the first of it in the order of the bytes of the
+ * paths. What goes away meanwhile, or cannot be looked at, is left out.
+ */
+export async function listDirectory(
+  { path, depth, limit }: FileCalls["GET /list"],
+  isWanted: () => boolean,
+): Promise<Listed[]> {
+  try {
+    if (!(await stat(path)).isDirectory()) throw new FileError({ problem: "not_directory" });
+  } catch (error) {
+    throw error instanceof FileError ? error : unreadable(error);
+  }
+  const root = bytesAsText(path);
+  // A file's name is bytes; Latin-1 keeps each, and sorts as they do.
+  let found: string[] = [];
+  const directories = [{ prefix: "", depth }];
+  for (let next = directories.pop(); next && isWanted(); next = directories.pop()) {
+    const { prefix } = next;
+    const inside = await readdir(textAsBytes(`${root}/${prefix}`), {
+      encoding: "latin1",
+      withFileTypes: true,
+    }).catch((error: unknown) => {
+      if (prefix === "") throw unreadable(error);
+      return [];
+    });
+    for (const entry of inside) {
+      found.push(`${prefix}${entry.name}`);
+      if (next.depth > 1 && entry.isDirectory())
+        directories.push({ prefix: `${prefix}${entry.name}/`, depth: next.depth - 1 });
+    }
+    if (found.length > limit + KEPT_ENTRIES) found = sorted(found).slice(0, limit);
+  }
+  const entries: Listed[] = [];
+  let bytes = 0;
+  for (const name of sorted(found)) {
+    if (entries.length >= limit || bytes > ANSWER_BYTES / 2 || !isWanted()) break;
+    const stats = await lstat(textAsBytes(`${root}/${name}`)).catch(() => undefined);
+    if (!stats) continue;
+    const entry = {
+      path: textAsBytes(name).toString("utf8"),
+      type: typeOf(stats),
+      size: stats.size,
+      modified: Math.floor(stats.mtimeMs / 1000) * 1000,
+    };
+    bytes += JSON.stringify(entry).length;
+    entries.push(entry);
+  }
+  return entries;
+}
+
+function typeOf(stats: Stats): Listed["type"] {
+  if (stats.isFile()) return "file";
+  if (stats.isDirectory()) return "directory";
+  return stats.isSymbolicLink() ? "symlink" : "other";
+}
+
+function sorted(names: string[]): string[] {
+  return names.sort((a, b) => (a < b ? -1 : Number(a > b)));
+}
+
+function bytesAsText(text: string): string {
+  return Buffer.from(text).toString("latin1");
+}
+
+function textAsBytes(text: string): Buffer {
+  return Buffer.from(text, "latin1");
+}
+
+/** How long the files of a directory may be counted, milliseconds, and how many are looked at at once. */
+const USAGE_MS = 4000;
+const AT_ONCE = 64;
+
+/**
+ * Bytes of the files below a directory; not of what is mounted there, which the sandbox does not hold. Undefined where they
+ * cannot be counted in time.
+ */
+export async function diskUsage(path: string): Promise<number | undefined> {
+  const deadline = performance.now() + USAGE_MS;
+  const { dev } = await stat(path).catch((error: unknown) => {
+    throw unreadable(error);
+  });
+  const linked = new Set<number>();
+  let bytes = 0;
+  const directories = [bytesAsText(path)];
+  for (let next = directories.pop(); next !== undefined; next = directories.pop()) {
+    const directory = next;
+    const names = await readdir(textAsBytes(directory), { encoding: "latin1" }).catch(() => []);
+    for (let at = 0; at < names.length; at += AT_ONCE) {
+      if (performance.now() > deadline) return undefined;
+      const some = names.slice(at, at + AT_ONCE).map(async (name) => {
+        const below = `${directory}/${name}`;
+        const stats = await lstat(textAsBytes(below)).catch(() => undefined);
+        if (stats?.dev !== dev) return;
+        if (stats.isDirectory()) return void directories.push(below);
+        if (stats.nlink > 1 && linked.has(stats.ino)) return;
+        if (stats.nlink > 1) linked.add(stats.ino);
+        bytes += stats.size;
+      });
+      await Promise.all(some);
+    }
+  }
+  return bytes;
+}

@@ -1,0 +1,303 @@
+/**
+ * Writing files. The content is complete under another name in the same directory before it takes the file's place, so that
+ * a reader sees the old content or the new one, and a write that is cut leaves the old one. A note of each write lies in
+ * `WRITES` meanwhile: the sandboxd after one that was killed removes what is incomplete and finishes what was complete.
+ */
+import {
+  type Stats,
+  constants,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import {
+  type FileHandle,
+  chmod,
+  chown,
+  copyFile,
+  lstat,
+  mkdir,
+  open,
+  readlink,
+  realpath,
+  rename,
+  rm,
+} from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import * as z from "zod/mini";
+import { FileError, codeOf } from "./file-error.ts";
+import { WRITES, textOf } from "./places.ts";
+import { APPEND_BYTES, type FileCalls } from "./protocol.ts";
+import { refuseOthers } from "./reading.ts";
+
+type WriteCall = FileCalls["PUT /files"];
+
+/** Symbolic links that are followed at the end of a path, as many as Linux follows. */
+const MAX_LINKS = 40;
+
+/** Where a confined write may lead. */
+const INSIDE = /^\/(workspace|tmp)\/./s;
+
+/** Results that are remembered, for a call that comes again because its answer was lost. */
+const MAX_RESULTS = 64;
+
+/** How long the note of a finished append is kept for the sandboxd after this one, milliseconds. */
+const NOTE_MS = 600_000;
+
+const noteSchema = z.object({
+  temporary: z.string(),
+  target: z.string(),
+  /** Of an append whose content is complete: the file's size with it. */
+  size: z.optional(z.number()),
+});
+
+type Note = z.infer<typeof noteSchema>;
+
+/** What a path leads to. */
+interface Place {
+  /** The path to open, whose directory is held open where the write is confined, so that nobody can exchange it. */
+  path: string;
+  /** The path without symbolic links. */
+  target: string;
+  /** What is there now. */
+  found: Stats | undefined;
+  directory: FileHandle | undefined;
+}
+
+export class Writes {
+  /** By target: the last change in the line, which all of them go through one after the other. */
+  readonly #turns = new Map<string, Promise<unknown>>();
+  /** By id of the call, the oldest first: the size of the file after it. */
+  readonly #results = new Map<string, Promise<number>>();
+
+  /** Ends what a sandboxd before has begun. */
+  recover(): void {
+    for (const id of notes()) {
+      const note = noteOf(id);
+      try {
+        if (note?.size !== undefined) {
+          renameIfThere(note.temporary, note.target);
+          this.#results.set(id, Promise.resolve(note.size));
+          if (Date.now() - statSync(join(WRITES, id)).mtimeMs < NOTE_MS) continue;
+        } else if (note !== undefined) rmSync(note.temporary, { force: true });
+      } catch {
+        // Whoever removed the directory has removed that as well.
+      }
+      forget(id);
+    }
+  }
+
+  /** Carries out a call once. Answers the size of the file after it. */
+  async write(call: WriteCall, body: AsyncIterable<Buffer>): Promise<number> {
+    const before = await this.#results.get(call.id)?.catch(() => undefined);
+    if (before !== undefined) return before;
+    const result = call.append ? this.#append(call, body) : this.#replace(call, body);
+    this.#results.set(call.id, result);
+    for (const oldest of this.#results.keys()) {
+      if (this.#results.size <= MAX_RESULTS) break;
+      this.#results.delete(oldest);
+      forget(oldest);
+    }
+    return await result;
+  }
+
+  #replace(call: WriteCall, body: AsyncIterable<Buffer>): Promise<number> {
+    return this.#through(call, async (place, temporary) => {
+      const made = await fill(temporary, body, call.max);
+      await this.#inTurn(place.target, async () => {
+        await takeAfter(await lstat(place.path).catch(() => undefined), temporary, made);
+        await rename(temporary, place.path);
+      });
+      forget(call.id);
+      return made.size;
+    });
+  }
+
+  async #append(call: WriteCall, body: AsyncIterable<Buffer>): Promise<number> {
+    const added: Buffer[] = [];
+    for await (const chunk of counted(body, Math.min(call.max ?? APPEND_BYTES, APPEND_BYTES)))
+      added.push(chunk);
+    return await this.#through(call, (place, temporary, note) =>
+      this.#inTurn(place.target, async () => {
+        const found = await lstat(place.path).catch(() => undefined);
+        if (found) await copyFile(place.path, temporary, constants.COPYFILE_FICLONE);
+        const made = await fill(temporary, added);
+        await takeAfter(found, temporary, made);
+        leave(call.id, { ...note, size: made.size });
+        await rename(temporary, place.path);
+        return made.size;
+      }),
+    );
+  }
+
+  /** Finds where a path leads, and has the new content be made beside it. */
+  async #through(
+    { id, path, confined }: WriteCall,
+    make: (place: Place, temporary: string, note: Note) => Promise<number>,
+  ): Promise<number> {
+    const place = await placeOf(path, confined !== undefined);
+    const name = `.sandbox-mcp.${id}`;
+    const temporary = join(dirname(place.path), name);
+    try {
+      if (place.found) refuseOthers(place.found);
+      const note = { temporary: join(dirname(place.target), name), target: place.target };
+      leave(id, note);
+      return await make(place, temporary, note);
+    } catch (error) {
+      await rm(temporary, { force: true }).catch(() => undefined);
+      forget(id);
+      throw error;
+    } finally {
+      await place.directory?.close();
+    }
+  }
+
+  /** Does the work when every change of the same file that was asked for before is over. */
+  async #inTurn<T>(target: string, work: () => Promise<T>): Promise<T> {
+    const turn = (this.#turns.get(target) ?? Promise.resolve()).then(work, work);
+    this.#turns.set(target, turn);
+    try {
+      return await turn;
+    } finally {
+      if (this.#turns.get(target) === turn) this.#turns.delete(target);
+    }
+  }
+}
+
+/**
+ * Follows a path, symbolic links at its end too, and makes the directories on the way.
+ * @throws FileError `outside` where it is confined and leads elsewhere
+ */
+async function placeOf(path: string, isConfined: boolean): Promise<Place> {
+  if (isConfined) await confine(path);
+  let at = path;
+  for (let links = 0; links <= MAX_LINKS; links++) {
+    const parent = dirname(at);
+    const real = await realpath(parent).catch(async (error: unknown) => {
+      if (links > 0 || codeOf(error) !== "ENOENT") throw error;
+      await mkdir(parent, { recursive: true });
+      return await realpath(parent);
+    });
+    const target = join(real, basename(at));
+    const directory = isConfined ? await openInside(real, target) : undefined;
+    const reached = directory ? join(`/proc/self/fd/${directory.fd}`, basename(at)) : target;
+    const found = await lstat(reached).catch((error: unknown) => {
+      if (codeOf(error) !== "ENOENT") throw error;
+      return undefined;
+    });
+    if (!found?.isSymbolicLink()) return { path: reached, target, found, directory };
+    at = resolve(real, await readlink(reached));
+    await directory?.close();
+  }
+  throw new FileError({ problem: "system", code: "ELOOP" });
+}
+
+/** Makes sure that no directory is made elsewhere on the way to a confined file. */
+async function confine(path: string): Promise<void> {
+  const rest = [];
+  for (let at = path; ; at = dirname(at)) {
+    const real = await realpath(at).catch(() => undefined);
+    if (real === undefined) {
+      rest.unshift(basename(at));
+      continue;
+    }
+    const leadsTo = join(real, ...rest);
+    if (!INSIDE.test(leadsTo)) throw new FileError({ problem: "outside", path: leadsTo });
+    return;
+  }
+}
+
+/** Opens the directory of a confined file, and asks the system where it is only then. */
+async function openInside(directory: string, target: string): Promise<FileHandle> {
+  const handle = await open(directory, constants.O_RDONLY | constants.O_DIRECTORY);
+  const leadsTo = join(await readlink(`/proc/self/fd/${handle.fd}`), basename(target));
+  if (INSIDE.test(leadsTo)) return handle;
+  await handle.close();
+  throw new FileError({ problem: "outside", path: leadsTo });
+}
+
+/** Adds to the end of a file, which is made where there is none. */
+async function fill(
+  path: string,
+  body: AsyncIterable<Buffer> | Iterable<Buffer>,
+  max = Number.POSITIVE_INFINITY,
+): Promise<Stats> {
+  const handle = await open(path, "a");
+  try {
+    for await (const chunk of counted(body, max))
+      for (let written = 0; written < chunk.length;)
+        written += (await handle.write(chunk, written)).bytesWritten;
+    return await handle.stat();
+  } finally {
+    await handle.close();
+  }
+}
+
+async function* counted(body: AsyncIterable<Buffer> | Iterable<Buffer>, max: number): AsyncGenerator<Buffer> {
+  let bytes = 0;
+  for await (const chunk of body) {
+    bytes += chunk.length;
+    if (bytes > max) throw new FileError({ problem: "too_large" });
+    yield chunk;
+  }
+}
+
+/** Gives a file that is `made` the owner and the mode of the one whose place it takes. */
+async function takeAfter(found: Stats | undefined, path: string, made: Stats): Promise<void> {
+  if (!found) return;
+  refuseOthers(found);
+  if (made.uid !== found.uid || made.gid !== found.gid)
+    await chown(path, found.uid, found.gid).catch(() => undefined);
+  if (made.mode !== found.mode) await chmod(path, found.mode & 0o7777);
+}
+
+function notes(): string[] {
+  try {
+    return readdirSync(WRITES).filter((id) => /^[0-9a-f-]{1,64}$/.test(id));
+  } catch {
+    return [];
+  }
+}
+
+function noteOf(id: string): Note | undefined {
+  try {
+    return noteSchema.parse(JSON.parse(textOf(join(WRITES, id)) ?? ""));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Leaves a note. Where none can be left, because the disk is full or user code has put something else there, the write goes on. */
+function leave(id: string, note: Note): void {
+  const write = () => writeFileSync(join(WRITES, id), JSON.stringify(note));
+  try {
+    write();
+  } catch (error) {
+    if (codeOf(error) !== "ENOENT") return;
+    try {
+      mkdirSync(WRITES, { recursive: true });
+      write();
+    } catch {
+      // As above.
+    }
+  }
+}
+
+function forget(id: string): void {
+  try {
+    rmSync(join(WRITES, id), { force: true });
+  } catch {
+    // It is of no harm.
+  }
+}
+
+function renameIfThere(from: string, to: string): void {
+  try {
+    renameSync(from, to);
+  } catch (error) {
+    if (codeOf(error) !== "ENOENT") throw error;
+  }
+}

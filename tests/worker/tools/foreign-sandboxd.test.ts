@@ -1,0 +1,103 @@
+/** A program of the user's in the place of sandboxd answers requests about files as it likes. */
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type Result, owner, sh } from "../support.ts";
+
+const sandbox = "foreign-sandboxd";
+
+/** Answers each request with what the file named by its method and path holds: a head and a body, which may be repeated. */
+const PROGRAM = `
+import os, socket, sys, threading
+where = next(path for path in sys.argv[1:] if os.path.exists(path))
+os.unlink(where)
+server = socket.socket(socket.AF_UNIX)
+server.bind(where)
+server.listen(64)
+print("ready", flush=True)
+def serve(peer):
+    try:
+        head = b""
+        while b"\\r\\n\\r\\n" not in head:
+            head += peer.recv(65536)
+        answer = open("/tmp/answer", "rb").read()
+        times = int(open("/tmp/times").read())
+        head, _, body = answer.partition(b"\\n\\n")
+        peer.sendall(head.replace(b"\\n", b"\\r\\n") + b"\\r\\n\\r\\n")
+        for _ in range(times):
+            peer.sendall(body)
+    except OSError:
+        pass
+    peer.close()
+while True:
+    threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+`;
+
+/** The shell stays over its own connection, which the real one goes on with. */
+const answerWith = (answer: string, times = 1) =>
+  sh(sandbox, `printf %s "$ANSWER" >/tmp/answer; echo ${times} >/tmp/times; sleep 0.5`, {
+    env: { ANSWER: answer },
+    session: "answers",
+  });
+
+beforeAll(async () => {
+  await owner.call("write_file", { sandbox, path: "/tmp/foreign.py", content: PROGRAM });
+  const holder = owner.call("run_command", {
+    sandbox,
+    session: "foreign",
+    wait_seconds: 3,
+    command: "python3 /tmp/foreign.py /run/sandbox/sandboxd.sock",
+  });
+  expect((await holder).text).toContain("ready");
+});
+afterAll(() => owner.call("destroy_sandbox", { sandbox }));
+
+const calls = (): Promise<Result[]> =>
+  Promise.all([
+    owner.call("read_file", { sandbox, path: "a" }),
+    owner.call("read_file", { sandbox, path: "a", encoding: "base64" }),
+    owner.call("list_files", { sandbox }),
+    owner.call("write_file", { sandbox, path: "a", content: "a" }),
+  ]);
+
+const OK = "HTTP/1.1 200 OK\nConnection: close\n";
+
+describe("what answers in the place of sandboxd", () => {
+  it.each([
+    ["an empty answer", `${OK}Content-Length: 0\n\n`, 1],
+    ["no JSON, and no sizes", `${OK}Content-Length: 4\n\nnope`, 1],
+    ["JSON of another kind", `${OK}Content-Length: 23\n\n{"entries":[1],"size":-1}`.replace("23", "25"), 1],
+    ["another status", "HTTP/1.1 302 Found\nLocation: http://127.0.0.1/\nContent-Length: 0\n\n", 1],
+    [
+      "a failure of no known kind",
+      'HTTP/1.1 422 X\nContent-Length: 17\n\n{"problem":"fire"}'.replace("17", "18"),
+      1,
+    ],
+    ["a size that is none", `${OK}sandboxd-size: 1e99\nsandboxd-lines: -1\nContent-Length: 1\n\nx`, 1],
+    [
+      "more than was asked for",
+      `${OK}sandboxd-size: 1\nsandboxd-lines: 1\nContent-Length: 99000000\n\n${"x".repeat(99_000)}`,
+      1000,
+    ],
+    ["without an end", `${OK}sandboxd-size: 1\nsandboxd-lines: 1\n\n${"x".repeat(99_000)}`, 100_000],
+  ])("with %s is called damaged", async (_what, answer, times) => {
+    await answerWith(answer, times);
+    for (const { text, isError } of await calls()) {
+      expect(text).toMatch(/is damaged[^]*destroy_sandbox/);
+      expect(isError).toBe(true);
+    }
+  });
+});
+
+describe("a sandboxd that never answers", () => {
+  it("is waited for a minute", { timeout: 150_000 }, async () => {
+    const hanging = "hanging-sandboxd";
+    await sh(hanging, "true");
+    await owner.call("run_command", {
+      sandbox: hanging,
+      command: "(sleep 0.3; pkill -STOP -x sandboxd) >/dev/null 2>&1 & sleep 0.1",
+    });
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    const { text } = await owner.call("read_file", { sandbox: hanging, path: "a" });
+    expect(text).toMatch(/has not answered for 60 s[^]*destroy_sandbox/);
+    await owner.call("destroy_sandbox", { sandbox: hanging });
+  });
+});

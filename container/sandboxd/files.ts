@@ -1,8 +1,16 @@
 /** Requests about files, over plain HTTP: see `fileCalls` of the protocol. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { pipeline } from "node:stream/promises";
-import { failureOf } from "./file-error.ts";
-import { FAILED, type FileCalls, LINES_HEADER, MODIFIED_HEADER, SIZE_HEADER, fileCalls } from "./protocol.ts";
+import { FileError, failureOf } from "./file-error.ts";
+import {
+  FAILED,
+  type FileCalls,
+  LINES_HEADER,
+  MODIFIED_HEADER,
+  SIZE_HEADER,
+  editsSchema,
+  fileCalls,
+} from "./protocol.ts";
 import { diskUsage, listDirectory, openFile, readLines, readRange } from "./reading.ts";
 import { Writes } from "./writing.ts";
 
@@ -19,7 +27,9 @@ export class Files {
     this.#serve = {
       "GET /files": sendRange,
       "GET /lines": sendLines,
-      "PUT /files": async (call, request) => ({ size: await this.#writes.write(call, bodyOf(request)) }),
+      "PUT /files": (call, request) => this.#writes.write(call, bodyOf(request)),
+      "POST /edit": async (call, request) =>
+        this.#writes.edit(call, editsSchema.parse(await jsonOf(request))),
       "GET /list": async (call, _request, response) => ({
         entries: await listDirectory(call, () => !response.destroyed),
       }),
@@ -62,6 +72,20 @@ export class Files {
 /** The body, which is not closed when reading it ends early. */
 function bodyOf(request: IncomingMessage): AsyncIterable<Buffer> {
   return request.iterator({ destroyOnReturn: false });
+}
+
+/** Bytes of a body of JSON at most. */
+const MAX_JSON_BYTES = 32 * 1024 * 1024;
+
+async function jsonOf(request: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of bodyOf(request)) {
+    bytes += chunk.length;
+    if (bytes > MAX_JSON_BYTES) throw new FileError({ problem: "too_large" });
+    chunks.push(chunk);
+  }
+  return JSON.parse(Buffer.concat(chunks).toString());
 }
 
 function isCall(name: string): name is keyof FileCalls {

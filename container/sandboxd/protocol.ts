@@ -210,10 +210,19 @@ export function readPiece(message: ArrayBuffer): Piece {
 /** Bytes of a JSON answer to a request about files at most. */
 export const ANSWER_BYTES = 8 * 1024 * 1024;
 
-/** Bytes that one append may add: they are kept in memory until their turn. */
+/** Bytes that one append may add, and of a file that is edited: they are kept in memory. */
 export const APPEND_BYTES = 16 * 1024 * 1024;
+export const EDITED_BYTES = 16 * 1024 * 1024;
+
+/** Characters of a diff in an answer. */
+export const DIFF_CHARS = 32 * 1024;
+
+/** How many places of a text that is there more than once are named, and how much is shown of the line that is nearest to one that is not there. */
+export const MAX_PLACES = 20;
+export const NEAREST_CHARS = 300;
 
 const path = () => z.string().check(z.regex(/^\/[^\0]*$/));
+const writeID = () => z.string().check(z.regex(/^[0-9a-f-]{1,64}$/));
 const flag = () => z.optional(z.literal("1"));
 const number = () => z.coerce.number().check(z.int(), z.nonnegative());
 
@@ -232,12 +241,14 @@ export const fileCalls = {
    */
   "PUT /files": z.object({
     path: path(),
-    id: z.string().check(z.regex(/^[0-9a-f-]{1,64}$/)),
+    id: writeID(),
     append: flag(),
     confined: flag(),
     /** Bytes at most. */
     max: z.optional(number()),
   }),
+  /** Replaces parts of a text file, as the body says, which is an `editsSchema`; else as for `PUT /files`. Answers `writtenSchema`. */
+  "POST /edit": z.object({ path: path(), id: writeID(), confined: flag() }),
   /** Answers `listSchema`. */
   "GET /list": z.object({ path: path(), depth: number(), limit: number() }),
   /** Bytes of the files below a directory. Answers `usageSchema`. */
@@ -265,19 +276,47 @@ export const failureSchema = z.object({
     /** Confined, and not below /workspace or /tmp: `path` says where it leads. */
     "outside",
     "too_large",
+    /** It is edited, and is no UTF-8. */
+    "not_text",
+    /** What edit number `edit`, counted from 1, is to replace is not there, or `count` times. */
+    "absent",
+    "repeated",
     /** The system refused: `code` says with which error. */
     "system",
   ]),
   code: z.optional(z.string().check(z.regex(/^[A-Z0-9_]{1,40}$/))),
   path: z.optional(z.string().check(z.maxLength(8192))),
+  edit: z.optional(size()),
+  count: z.optional(size()),
+  /** The lines, counted from 1, that the text is on; of one that is not there the one that is nearest to it. */
+  lines: z.optional(z.array(size()).check(z.maxLength(MAX_PLACES))),
+  /** What is on the nearest line. */
+  nearest: z.optional(z.string().check(z.maxLength(NEAREST_CHARS))),
 });
 
 export type FileFailure = z.infer<typeof failureSchema>;
 
+/** What to replace in a file, one after the other, each in what the one before has made. */
+export const editsSchema = z.array(
+  z.object({
+    old_text: z.string().check(z.minLength(1)),
+    new_text: z.string(),
+    /** Wherever it is; without, it must be there once. */
+    all: z.boolean(),
+  }),
+);
+
+export type Edit = z.infer<typeof editsSchema>[number];
+
 export const writtenSchema = z.object({
   /** Bytes of the file now. */
   size: size(),
+  /** Of an edit: how many places were replaced, and the change as a unified diff, which may be cut off. */
+  replaced: z.optional(size()),
+  diff: z.optional(z.string().check(z.maxLength(DIFF_CHARS))),
 });
+
+export type Written = z.infer<typeof writtenSchema>;
 
 export const listSchema = z.object({
   /** In the order of the bytes of their paths. */

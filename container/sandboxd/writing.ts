@@ -30,10 +30,19 @@ import { basename, dirname, join, resolve } from "node:path";
 import * as z from "zod/mini";
 import { FileError, codeOf } from "./file-error.ts";
 import { WRITES, textOf } from "./places.ts";
-import { APPEND_BYTES, type FileCalls } from "./protocol.ts";
-import { refuseOthers } from "./reading.ts";
+import { edited } from "./editing.ts";
+import {
+  APPEND_BYTES,
+  type Edit,
+  EDITED_BYTES,
+  type FileCalls,
+  type Written,
+  writtenSchema,
+} from "./protocol.ts";
+import { openFile, readRange, refuseOthers } from "./reading.ts";
 
 type WriteCall = FileCalls["PUT /files"];
+type EditCall = FileCalls["POST /edit"];
 
 /** Symbolic links that are followed at the end of a path, as many as Linux follows. */
 const MAX_LINKS = 40;
@@ -50,8 +59,8 @@ const NOTE_MS = 600_000;
 const noteSchema = z.object({
   temporary: z.string(),
   target: z.string(),
-  /** Of an append whose content is complete: the file's size with it. */
-  size: z.optional(z.number()),
+  /** Of an append or an edit whose content is complete: what it answers. */
+  written: z.optional(writtenSchema),
 });
 
 type Note = z.infer<typeof noteSchema>;
@@ -70,17 +79,17 @@ interface Place {
 export class Writes {
   /** By target: the last change in the line, which all of them go through one after the other. */
   readonly #turns = new Map<string, Promise<unknown>>();
-  /** By id of the call, the oldest first: the size of the file after it. */
-  readonly #results = new Map<string, Promise<number>>();
+  /** What calls have answered, by their ids, the oldest first. */
+  readonly #results = new Map<string, Promise<Written>>();
 
   /** Ends what a sandboxd before has begun. */
   recover(): void {
     for (const id of notes()) {
       const note = noteOf(id);
       try {
-        if (note?.size !== undefined) {
+        if (note?.written !== undefined) {
           renameIfThere(note.temporary, note.target);
-          this.#results.set(id, Promise.resolve(note.size));
+          this.#results.set(id, Promise.resolve(note.written));
           if (Date.now() - statSync(join(WRITES, id)).mtimeMs < NOTE_MS) continue;
         } else if (note !== undefined) rmSync(note.temporary, { force: true });
       } catch {
@@ -90,11 +99,42 @@ export class Writes {
     }
   }
 
-  /** Carries out a call once. Answers the size of the file after it. */
-  async write(call: WriteCall, body: AsyncIterable<Buffer>): Promise<number> {
+  /** Writes or appends. */
+  write(call: WriteCall, body: AsyncIterable<Buffer>): Promise<Written> {
+    return this.#once(call, () => (call.append ? this.#append(call, body) : this.#replace(call, body)));
+  }
+
+  /** Edits a text file: all of it, or nothing. */
+  edit(call: EditCall, edits: readonly Edit[]): Promise<Written> {
+    return this.#once(call, () =>
+      this.#through(call, (place, temporary, note) =>
+        this.#inTurn(place.target, async () => {
+          const found = await lstat(place.path).catch(() => undefined);
+          const opened = await openFile(place.path);
+          let before: Buffer;
+          try {
+            if (opened.stats.size > EDITED_BYTES) throw new FileError({ problem: "too_large" });
+            before = await readRange(opened, 0, opened.stats.size);
+          } finally {
+            await opened.handle.close();
+          }
+          const { bytes, replaced, diff } = edited(before, edits, place.target);
+          const made = await fill(temporary, [bytes]);
+          await takeAfter(found, temporary, made);
+          return await this.#finish(call.id, place, {
+            ...note,
+            written: { size: made.size, replaced, diff },
+          });
+        }),
+      ),
+    );
+  }
+
+  /** Carries out a call once. */
+  async #once(call: { id: string }, work: () => Promise<Written>): Promise<Written> {
     const before = await this.#results.get(call.id)?.catch(() => undefined);
     if (before !== undefined) return before;
-    const result = call.append ? this.#append(call, body) : this.#replace(call, body);
+    const result = work();
     this.#results.set(call.id, result);
     for (const oldest of this.#results.keys()) {
       if (this.#results.size <= MAX_RESULTS) break;
@@ -104,7 +144,7 @@ export class Writes {
     return await result;
   }
 
-  #replace(call: WriteCall, body: AsyncIterable<Buffer>): Promise<number> {
+  #replace(call: WriteCall, body: AsyncIterable<Buffer>): Promise<Written> {
     return this.#through(call, async (place, temporary) => {
       const made = await fill(temporary, body, call.max);
       await this.#inTurn(place.target, async () => {
@@ -112,11 +152,11 @@ export class Writes {
         await rename(temporary, place.path);
       });
       forget(call.id);
-      return made.size;
+      return { size: made.size };
     });
   }
 
-  async #append(call: WriteCall, body: AsyncIterable<Buffer>): Promise<number> {
+  async #append(call: WriteCall, body: AsyncIterable<Buffer>): Promise<Written> {
     const added: Buffer[] = [];
     for await (const chunk of counted(body, Math.min(call.max ?? APPEND_BYTES, APPEND_BYTES)))
       added.push(chunk);
@@ -126,18 +166,23 @@ export class Writes {
         if (found) await copyFile(place.path, temporary, constants.COPYFILE_FICLONE);
         const made = await fill(temporary, added);
         await takeAfter(found, temporary, made);
-        leave(call.id, { ...note, size: made.size });
-        await rename(temporary, place.path);
-        return made.size;
+        return await this.#finish(call.id, place, { ...note, written: { size: made.size } });
       }),
     );
   }
 
+  /** Moves complete content to its place, and leaves a note of it first: it must not be made a second time. */
+  async #finish(id: string, place: Place, note: Note & { written: Written }): Promise<Written> {
+    leave(id, note);
+    await rename(join(dirname(place.path), basename(note.temporary)), place.path);
+    return note.written;
+  }
+
   /** Finds where a path leads, and has the new content be made beside it. */
   async #through(
-    { id, path, confined }: WriteCall,
-    make: (place: Place, temporary: string, note: Note) => Promise<number>,
-  ): Promise<number> {
+    { id, path, confined }: EditCall,
+    make: (place: Place, temporary: string, note: Note) => Promise<Written>,
+  ): Promise<Written> {
     const place = await placeOf(path, confined !== undefined);
     const name = `.sandbox-mcp.${id}`;
     const temporary = join(dirname(place.path), name);

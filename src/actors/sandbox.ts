@@ -15,6 +15,7 @@ import { type Env, parseConfig } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { OUTBOUND } from "../container/egress.ts";
 import { type Outcome, ToolError, platformFailure, withoutRuns } from "../shared/errors.ts";
+import type { Written } from "../../container/sandboxd/protocol.ts";
 import { log } from "../shared/log.ts";
 import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
 import { Connection } from "../container/connection.ts";
@@ -321,6 +322,10 @@ export class Sandbox extends BaseSandbox<Env> {
     // An append in another container would make a file of the last piece alone.
     const serve = append ? this.#serve.bind(this) : this.#serveAgain.bind(this);
     return serve(owner, () => this.#files.write(...file));
+  }
+
+  editFile(owner: Owner, ...edit: Parameters<Files["edit"]>): Promise<Answer<Written>> {
+    return this.#serve(owner, () => this.#files.edit(...edit));
   }
 
   getFile(owner: Owner, ...range: Parameters<Files["read"]>): Promise<Answer<FileRange>> {

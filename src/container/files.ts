@@ -3,10 +3,12 @@ import type * as z from "zod/mini";
 import {
   ANSWER_BYTES,
   FAILED,
+  type Edit,
   type FileCalls,
   type FileFailure,
   LINES_HEADER,
   SIZE_HEADER,
+  type Written,
   failureSchema,
   listSchema,
   usageSchema,
@@ -61,6 +63,14 @@ export class Files {
     const failed = `Writing ${target} failed`;
     const { size } = await this.#ask("PUT /files", call, writtenSchema, failed, content);
     return size;
+  }
+
+  /** Replaces parts of a text file, all of them or none, atomically and once. @param confined as for `write` */
+  async edit(path: string, edits: readonly Edit[], confined: boolean): Promise<Written> {
+    const target = absolute(path);
+    const call = { path: target, id: crypto.randomUUID(), confined: confined ? "1" : undefined } as const;
+    const body = new TextEncoder().encode(JSON.stringify(edits));
+    return await this.#ask("POST /edit", call, writtenSchema, `Editing ${target} failed`, body);
   }
 
   /** Lines count from 1, bytes from 0; the range is cut at `maxBytes`. */
@@ -272,11 +282,8 @@ const REASONS: Record<string, readonly [words: string, code: ErrorCode, hint: st
 /** The codes of a system that has no memory, processes or open files left. */
 const EXHAUSTED = new Set(["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"]);
 
-function refusal(
-  failed: string,
-  path: string,
-  { problem, code = "", path: leadsTo = "" }: FileFailure,
-): ToolError {
+function refusal(failed: string, path: string, failure: FileFailure): ToolError {
+  const { problem, code = "", path: leadsTo = "", edit = 0, count = 0, lines = [], nearest = "" } = failure;
   switch (problem) {
     case "missing":
       return missing(path, `Use list_files with path ${parent(path)}.`);
@@ -293,7 +300,21 @@ function refusal(
     case "outside":
       return isOutside(path, leadsTo);
     case "too_large":
-      return new ToolError("too_large", `${failed}: it is too large.`, "Write it in pieces, with append.");
+      return new ToolError("too_large", `${failed}: it is too large.`, "Use run_command for it.");
+    case "not_text":
+      return new ToolError("invalid_argument", `${failed}: it is not UTF-8 text.`, "Use run_command.");
+    case "absent":
+      return new ToolError(
+        "invalid_argument",
+        `${failed}, nothing was written: the old_text of edit ${edit} is not there. Nearest is line ${lines[0]}: ${JSON.stringify(nearest)}.`,
+        `Call read_file with path ${path} and offset ${Math.max(1, (lines[0] ?? 1) - 5)}, and copy the text exactly.`,
+      );
+    case "repeated":
+      return new ToolError(
+        "invalid_argument",
+        `${failed}, nothing was written: the old_text of edit ${edit} is there ${count} times, on lines ${lines.join(", ")}${count > lines.length ? " and more" : ""}.`,
+        "Give more of the text around the one you mean, or set all to replace each.",
+      );
     case "system": {
       if (EXHAUSTED.has(code)) return exhausted();
       const [words, kind, hint] = REASONS[code] ?? [`the system says ${code}`, "file_system", ""];

@@ -3,6 +3,7 @@ import type { Scope } from "../shared/principal.ts";
 import { type Tool, scopesOf } from "./define.ts";
 import { cancelRun } from "./cancel-run.ts";
 import { destroySandbox } from "./destroy-sandbox.ts";
+import { editFile } from "./edit-file.ts";
 import { executeTask } from "./execute-task.ts";
 import { exposePort } from "./expose-port.ts";
 import { getResult } from "./get-result.ts";
@@ -18,6 +19,7 @@ export const tools: readonly Tool[] = [
   runCode,
   runCommand,
   writeFile,
+  editFile,
   readFile,
   listFiles,
   exposePort,

@@ -1,6 +1,6 @@
 /** A program of the user's in the place of sandboxd answers requests about files as it likes. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Result, owner, sh } from "../support.ts";
+import { type Result, idIn, owner, says, sh } from "../support.ts";
 
 const sandbox = "foreign-sandboxd";
 
@@ -40,13 +40,13 @@ const answerWith = (answer: string, times = 1) =>
 
 beforeAll(async () => {
   await owner.call("write_file", { sandbox, path: "/tmp/foreign.py", content: PROGRAM });
-  const holder = owner.call("run_command", {
+  const holder = await owner.call("run_command", {
     sandbox,
     session: "foreign",
-    wait_seconds: 3,
+    wait_seconds: 0,
     command: "python3 /tmp/foreign.py /run/sandbox/sandboxd.sock",
   });
-  expect((await holder).text).toContain("ready");
+  await says(idIn(holder), "ready");
 });
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 

@@ -1,0 +1,108 @@
+/** Exact replacements in a text, all of them or none, and what they change as a unified diff. */
+import { createTwoFilesPatch } from "diff";
+import { distance } from "fastest-levenshtein";
+import { FileError } from "./file-error.ts";
+import { DIFF_CHARS, type Edit, MAX_PLACES, NEAREST_CHARS } from "./protocol.ts";
+
+/** How long a diff may be computed, milliseconds. */
+const DIFF_MS = 2000;
+
+/** Lines that are compared with one that is not there, and characters of each. */
+const COMPARED_LINES = 100_000;
+const COMPARED_CHARS = 500;
+
+export interface Edited {
+  bytes: Buffer;
+  /** Places that were replaced. */
+  replaced: number;
+  /** Undefined where it takes too long to compute. */
+  diff: string | undefined;
+}
+
+/** @throws FileError `not_text`; `absent` and `repeated` with where the text is, or what is nearest to it */
+export function edited(content: Buffer, edits: readonly Edit[], path: string): Edited {
+  const before = textOf(content);
+  let text = before;
+  let replaced = 0;
+  for (const [index, { old_text: wanted, new_text: replacement, all }] of edits.entries()) {
+    const parts = text.split(wanted);
+    const count = parts.length - 1;
+    if (count === 0) throw absent(text, wanted, index + 1);
+    if (count > 1 && !all) {
+      const lines = placesOf(text, wanted).map((at) => lineOf(text, at));
+      throw new FileError({ problem: "repeated", edit: index + 1, count, lines });
+    }
+    replaced += count;
+    text = parts.join(replacement);
+  }
+  return { bytes: Buffer.from(text), replaced, diff: diffOf(before, text, path) };
+}
+
+function textOf(content: Buffer): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(content);
+  } catch {
+    throw new FileError({ problem: "not_text" });
+  }
+}
+
+function placesOf(text: string, wanted: string): number[] {
+  const places: number[] = [];
+  let at = text.indexOf(wanted);
+  while (at >= 0 && places.length < MAX_PLACES) {
+    places.push(at);
+    at = text.indexOf(wanted, at + wanted.length);
+  }
+  return places;
+}
+
+/** The number of the line that a place is on, counted from 1. */
+function lineOf(text: string, at: number): number {
+  let line = 1;
+  for (let next = text.indexOf("\n"); next >= 0 && next < at; next = text.indexOf("\n", next + 1)) line++;
+  return line;
+}
+
+function absent(text: string, wanted: string, edit: number): FileError {
+  const lines = text.split("\n");
+  const line = nearestLine(lines, wanted.split("\n"));
+  const nearest = lines[line]?.slice(0, NEAREST_CHARS);
+  return new FileError({ problem: "absent", edit, lines: [line + 1], nearest });
+}
+
+/** Of several lines that are there in part, the first that is not as wanted; else the line that is most like the first. */
+function nearestLine(lines: readonly string[], wanted: readonly string[]): number {
+  let longest = 0;
+  let nearest = 0;
+  for (let start = 0; start < lines.length; start++) {
+    let same = 0;
+    while (same < wanted.length && lines[start + same] === wanted[same]) same++;
+    if (same <= longest || start + same >= lines.length) continue;
+    if (wanted.slice(0, same).every((line) => line.trim() === "")) continue;
+    longest = same;
+    nearest = start + same;
+  }
+  if (longest > 0) return nearest;
+  const first = comparable(wanted.find((line) => line.trim() !== "") ?? "");
+  let least = Number.POSITIVE_INFINITY;
+  for (const [index, line] of lines.slice(0, COMPARED_LINES).entries()) {
+    const other = comparable(line);
+    // It is no nearer than their lengths are.
+    if (Math.abs(other.length - first.length) >= least) continue;
+    const found = distance(first, other);
+    if (found >= least) continue;
+    least = found;
+    nearest = index;
+  }
+  return nearest;
+}
+
+/** A line without what is most often wrong, its indentation and its end. */
+function comparable(line: string): string {
+  return line.trim().slice(0, COMPARED_CHARS);
+}
+
+function diffOf(before: string, after: string, path: string): string | undefined {
+  const diff = createTwoFilesPatch(path, path, before, after, "", "", { context: 3, timeout: DIFF_MS });
+  return diff?.slice(diff.indexOf("--- ")).slice(0, DIFF_CHARS);
+}

@@ -1,0 +1,48 @@
+import { z } from "zod";
+import { absolute } from "../container/files.ts";
+import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
+
+/** Edits in one call. */
+const MAX_EDITS = 200;
+
+export const editFile = defineTool({
+  name: "edit_file",
+  title: "Edit a file",
+  description:
+    "Replaces exact text in a file, all edits or none, and returns the diff. Each old_text must be there once, unless all is set.",
+  input: z.strictObject({
+    path: pathField(),
+    edits: z
+      .array(
+        z.strictObject({
+          old_text: z.string().min(1),
+          new_text: z.string(),
+          all: z.boolean().default(false).describe("Replace each occurrence."),
+        }),
+      )
+      .min(1)
+      .max(MAX_EDITS)
+      .describe("Applied in order."),
+    sandbox: sandboxField(),
+  }),
+  output: z.object({
+    path: z.string(),
+    replaced: z.number(),
+    size: z.number(),
+    diff: z.string(),
+    notice: z.string().optional(),
+  }),
+  hints: { readOnly: false, destructive: true, idempotent: false },
+  scopes: ["sandbox:write"],
+  async handle({ path, edits, sandbox }, context) {
+    const confined = !context.principal.scopes.includes("sandbox:exec");
+    const { value, notice } = await context.sandbox(sandbox, (actor, owner) =>
+      actor.editFile(owner, path, edits, confined),
+    );
+    const { size, replaced = 0, diff = "" } = value;
+    const structured = { path: absolute(path), replaced, size, diff, notice };
+    const said = `${replaced} replaced in ${structured.path}; it has ${size} bytes now.`;
+    const told = [sections([["notice", notice]]), said].filter(Boolean).join("\n");
+    return { content: [text(told), ...(diff ? [text(diff)] : [])], structured };
+  },
+});

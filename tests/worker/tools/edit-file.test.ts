@@ -1,0 +1,124 @@
+import { afterAll, describe, expect, it } from "vitest";
+import { owner, principal, sh } from "../support.ts";
+
+const sandbox = "edit";
+afterAll(() => owner.call("destroy_sandbox", { sandbox }));
+
+interface Edit {
+  old_text: string;
+  new_text: string;
+  all?: boolean;
+}
+
+const write = (path: string, content: string) => owner.call("write_file", { sandbox, path, content });
+const edit = (path: string, ...edits: Edit[]) => owner.call("edit_file", { sandbox, path, edits });
+const read = async (path: string) => (await owner.call("read_file", { sandbox, path })).text;
+
+describe("edit_file", () => {
+  it("replaces exact text and answers with the diff", async () => {
+    await write("code.ts", "const a = 1;\nconst b = 2;\nconst c = 3;\n");
+    const result = await edit("code.ts", { old_text: "b = 2", new_text: "b = $& $1 \\n" });
+    expect(result).toMatchObject({
+      isError: false,
+      structured: { path: "/workspace/code.ts", replaced: 1, size: 46 },
+    });
+    expect(result.text).toBe(
+      [
+        "1 replaced in /workspace/code.ts; it has 46 bytes now.",
+        "--- /workspace/code.ts",
+        "+++ /workspace/code.ts",
+        "@@ -1,3 +1,3 @@",
+        " const a = 1;",
+        "-const b = 2;",
+        "+const b = $& $1 \\n;",
+        " const c = 3;",
+        "",
+      ].join("\n"),
+    );
+    expect(await read("code.ts")).toBe("const a = 1;\nconst b = $& $1 \\n;\nconst c = 3;\n");
+  });
+
+  it("applies edits in order, each to what the one before has made", async () => {
+    await write("order", "one two two\n");
+    const result = await edit(
+      "order",
+      { old_text: "one", new_text: "two" },
+      { old_text: "two", new_text: "3", all: true },
+    );
+    expect(result.structured).toMatchObject({ replaced: 4 });
+    expect(await read("order")).toBe("3 3 3\n");
+  });
+
+  it("does all or nothing, and says which text is missing and what is nearest", async () => {
+    const content = "def f():\n    return 1\n\ndef g():\n    return 2\n";
+    await write("all.py", content);
+    const result = await edit(
+      "all.py",
+      { old_text: "return 1", new_text: "return 9" },
+      { old_text: "def g():\n  return 2\n", new_text: "x" },
+    );
+    expect(result).toMatchObject({
+      isError: true,
+      text: 'Editing /workspace/all.py failed, nothing was written: the old_text of edit 2 is not there. Nearest is line 5: "    return 2". Call read_file with path /workspace/all.py and offset 1, and copy the text exactly.',
+    });
+    const other = await edit("all.py", { old_text: "  retrun 2", new_text: "x" });
+    expect(other.text).toContain('edit 1 is not there. Nearest is line 5: "    return 2"');
+    expect(await read("all.py")).toBe(content);
+  });
+
+  it("says on which lines a text is that is there more than once", async () => {
+    await write("twice", "x\ny\nx\n".repeat(11));
+    const result = await edit("twice", { old_text: "x\ny", new_text: "z" });
+    expect(result.text).toContain(
+      "edit 1 is there 11 times, on lines 1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31.",
+    );
+    const many = await edit("twice", { old_text: "x", new_text: "z" });
+    expect(many.text).toMatch(/is there 22 times, on lines 1, 3, 4, .* and more\. Give more/);
+  });
+
+  it("keeps mode, byte order mark and line ends; leaves links and writes what they lead to", async () => {
+    await write("real", "\ufeffa\r\nb\r\n");
+    await sh(sandbox, "chmod 750 real; ln -sf real link");
+    await edit("link", { old_text: "a\r\n", new_text: "c\r\n" });
+    expect(
+      await sh(sandbox, "xxd -p real; stat -c %a real; readlink link; ls -A | grep sandbox-mcp || true"),
+    ).toBe("efbbbf630d0a620d0a\n750\nreal\n");
+  });
+
+  it("edits of one file at once are all in it", async () => {
+    const names = Array.from({ length: 20 }, (_, n) => `name-${n};`);
+    await write("at-once", names.join("\n"));
+    const results = await Promise.all(
+      names.map((name) => edit("at-once", { old_text: name, new_text: `${name} done` })),
+    );
+    expect(results.every(({ isError }) => !isError)).toBe(true);
+    expect(await read("at-once")).toBe(names.map((name) => `${name} done`).join("\n"));
+  });
+
+  it.each([
+    ["missing", "There is no /workspace/missing in this sandbox"],
+    ["/tmp", "/tmp is a directory"],
+    ["/dev/null", "is a device, socket or pipe"],
+    ["binary", "is not UTF-8 text"],
+  ])("refuses %s in words", async (path, words) => {
+    await sh(sandbox, "printf '\\377a' >binary");
+    expect(await edit(path, { old_text: "a", new_text: "b" })).toMatchObject({
+      isError: true,
+      text: expect.stringContaining(words),
+    });
+    expect(await sh(sandbox, "ls -d missing 2>&1 || true")).toContain("No such file");
+  });
+
+  it("with sandbox:write alone edits below /workspace and /tmp, and with sandbox:read nothing", async () => {
+    const writer = await principal("edit-writer", ["sandbox:read", "sandbox:write"]);
+    const reader = await principal("edit-reader", ["sandbox:read"]);
+    await writer.call("write_file", { path: "file", content: "old" });
+    const edits = [{ old_text: "old", new_text: "new" }];
+    expect((await writer.call("edit_file", { path: "file", edits })).isError).toBe(false);
+    const outside = await writer.call("edit_file", { path: "/etc/passwd", edits });
+    expect(outside).toMatchObject({ isError: true, text: expect.stringContaining("sandbox:exec") });
+    const { status } = await reader.send("edit_file", { path: "file", edits });
+    expect(status).toBe(403);
+    await writer.call("destroy_sandbox", { sandbox: "default" });
+  });
+});

@@ -260,7 +260,11 @@ describe("a sandboxd that is killed at a write", () => {
       "for n in 1 2 3 4; do echo old >$n; echo temporary >.sandbox-mcp.$n; done; rm .sandbox-mcp.4",
     );
     const note = (n: number, size?: number) =>
-      JSON.stringify({ temporary: `/workspace/.sandbox-mcp.${n}`, target: `/workspace/${n}`, size });
+      JSON.stringify({
+        temporary: `/workspace/.sandbox-mcp.${n}`,
+        target: `/workspace/${n}`,
+        written: size && { size },
+      });
     await sh(
       steps,
       // Content on its way; content complete, not moved; a note that is cut; content moved, not answered.

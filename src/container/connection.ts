@@ -12,7 +12,7 @@ import {
   eventSchema,
   readPiece,
 } from "../../container/sandboxd/protocol.ts";
-import { ToolError, noAnswer } from "../shared/errors.ts";
+import { ToolError, connectionLost, noAnswer } from "../shared/errors.ts";
 
 export interface ConnectionHost {
   /** Whether there is a container. */
@@ -91,27 +91,31 @@ export class Connection {
   }
 
   /**
-   * Makes a request, into a container that is started for that where there is none; again where sandboxd is not there, and
-   * where the connection breaks before it answers, unless the body can be sent only once.
-   * @throws {ToolError} `no_answer` where nothing answers, `sandbox_restarted`; errors of the SDK
+   * Makes a request, into a container that is started for that where there is none, and reads the answer. Both again where
+   * sandboxd is not there, and where the connection breaks, unless the body can be sent only once.
+   * @throws {ToolError} `no_answer` where nothing answers, `sandbox_restarted`, and what `read` throws; errors of the SDK
    */
-  async fetch(path: string, init: RequestInit, signal: AbortSignal): Promise<Response> {
+  async fetch<T>(
+    path: string,
+    init: RequestInit,
+    signal: AbortSignal,
+    read: (response: Response) => Promise<T>,
+  ): Promise<T> {
     const isStream = init.body instanceof ReadableStream;
     // Whether somebody is there, before what cannot be sent again is sent.
-    if (isStream) await (await this.fetch("/", {}, signal)).body?.cancel();
+    if (isStream) await this.fetch("/", {}, signal, async ({ body }) => body?.cancel());
     while (!this.#host.running()) await this.#host.start();
     const deadline = Date.now() + CONNECT_MS;
     for (;;) {
       this.#host.used();
       try {
-        return await this.#host.fetch(
-          SANDBOXD_PORT,
-          new Request(`http://sandboxd${path}`, { ...init, signal }),
-        );
+        const request = new Request(`http://sandboxd${path}`, { ...init, signal });
+        return await read(await this.#host.fetch(SANDBOXD_PORT, request));
       } catch (error) {
+        if (error instanceof ToolError) throw error;
         signal.throwIfAborted();
         if (!this.#host.running()) throw containerGone();
-        if (isStream) throw error;
+        if (isStream) throw connectionLost();
         if (Date.now() >= deadline) throw noAnswer(CONNECT_MS);
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
       }

@@ -83,23 +83,28 @@ export class Files {
   ): Promise<FileRange> {
     const target = absolute(path);
     const failed = `Reading ${target} failed`;
-    return await this.#answer(ANSWER_MS, async (signal) => {
-      const response =
-        unit === "lines"
-          ? await this.#send("GET /lines", { path: target, offset, limit, max: maxBytes }, failed, signal)
-          : await this.#send(
-              "GET /files",
-              { path: target, offset, limit: Math.min(limit, maxBytes) },
-              failed,
-              signal,
-            );
-      const bytes = await bytesOf(response, maxBytes);
-      return {
-        size: countOf(response, SIZE_HEADER),
-        lines: unit === "lines" ? countOf(response, LINES_HEADER) : undefined,
-        bytes,
-      };
+    const rangeOf = async (response: Response) => ({
+      size: countOf(response, SIZE_HEADER),
+      lines: unit === "lines" ? countOf(response, LINES_HEADER) : undefined,
+      bytes: await bytesOf(response, maxBytes),
     });
+    return await this.#answer(ANSWER_MS, (signal) =>
+      unit === "lines"
+        ? this.#send(
+            "GET /lines",
+            { path: target, offset, limit, max: maxBytes },
+            failed,
+            { signal },
+            rangeOf,
+          )
+        : this.#send(
+            "GET /files",
+            { path: target, offset, limit: Math.min(limit, maxBytes) },
+            failed,
+            { signal },
+            rangeOf,
+          ),
+    );
   }
 
   /** At most `limit` entries, ordered by path. */
@@ -125,25 +130,31 @@ export class Files {
     body?: Uint8Array,
   ): Promise<z.infer<Schema>> {
     return this.#answer(ANSWER_MS + (body?.length ?? 0) / BYTES_PER_MS, async (signal) =>
-      jsonOf(await this.#send(name, call, failed, signal, body), schema),
+      this.#send(name, call, failed, { signal, body }, (response) => jsonOf(response, schema)),
     );
   }
 
   /** @throws {ToolError} with what `failed`, and why */
-  async #send<Name extends keyof FileCalls>(
+  async #send<Name extends keyof FileCalls, T>(
     name: Name,
     call: FileCalls[Name],
     failed: string,
-    signal: AbortSignal,
-    body?: Uint8Array,
-  ): Promise<Response> {
+    { signal, body }: { signal: AbortSignal; body?: Uint8Array | ReadableStream },
+    read: (response: Response) => Promise<T>,
+  ): Promise<T> {
     const [method = "", pathname] = name.split(" ");
     const query = new URLSearchParams();
     for (const [key, value] of Object.entries(call)) if (value !== undefined) query.set(key, String(value));
-    const response = await this.#connection.fetch(`${pathname}?${query}`, { method, body }, signal);
-    if (response.status === 200) return response;
-    if (response.status !== FAILED) throw misanswered();
-    throw refusal(failed, call.path, await jsonOf(response, failureSchema));
+    return await this.#connection.fetch(
+      `${pathname}?${query}`,
+      { method, body },
+      signal,
+      async (response) => {
+        if (response.status === 200) return await read(response);
+        if (response.status !== FAILED) throw misanswered();
+        throw refusal(failed, call.path, await jsonOf(response, failureSchema));
+      },
+    );
   }
 
   /** @throws {ToolError} `no_answer` when the work takes longer than so many milliseconds */

@@ -44,7 +44,9 @@ export class Files {
 
   /** Answers a request; undefined for one that is none of these. */
   answer(request: IncomingMessage, response: ServerResponse): Promise<void> | undefined {
-    const { pathname, searchParams } = new URL(request.url ?? "/", "http://sandboxd");
+    const target = request.url ?? "";
+    if (!URL.canParse(target, "http://sandboxd")) return undefined;
+    const { pathname, searchParams } = new URL(target, "http://sandboxd");
     const name = `${request.method} ${pathname}`;
     return isCall(name) ? this.#answer(name, searchParams, request, response) : undefined;
   }

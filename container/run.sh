@@ -1,4 +1,4 @@
-# What files.sh and task.sh share: sourced once into a shell of the sandbox. What a shell builtin can do starts no process.
+# Sourced once into the shell of tasks, before task.sh is called in it.
 
 # User code can put programs of its own first in the PATH, but not into these directories unless it is root.
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin

@@ -55,8 +55,11 @@ export function mcpHeaders(token: string): Record<string, string> {
 
 /** The JSON-RPC messages of an answer, be it JSON or an event stream. */
 export function messagesIn(body: string): Message[] {
-  const events = body.match(/^data: \{.*$/gm);
-  return events ? events.map((line) => JSON.parse(line.slice("data: ".length))) : [JSON.parse(body)].flat();
+  // Not by `.` and `$`: JSON may hold U+2028, which ends a line for them and for no event stream.
+  const events = body.split(/\r?\n/).filter((line) => line.startsWith("data: {"));
+  return events.length > 0
+    ? events.map((line) => JSON.parse(line.slice("data: ".length)))
+    : [JSON.parse(body)].flat();
 }
 
 /** The id in the answer of a run that goes on. */

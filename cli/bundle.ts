@@ -1,4 +1,4 @@
-/** The local Worker as one JavaScript module, made by wrangler as for a deployment. */
+/** The local Worker as its modules, made by wrangler as for a deployment. */
 import { execFile } from "node:child_process";
 import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -9,9 +9,9 @@ const run = promisify(execFile);
 const require = createRequire(import.meta.url);
 
 export interface Module {
-  name: string;
+  type: "ESModule" | "CompiledWasm";
   path: string;
-  contents: string;
+  contents: string | Uint8Array<ArrayBuffer>;
 }
 
 /** Stops telemetry and update checks of wrangler and miniflare, and keeps their files in `directory`. */
@@ -31,9 +31,10 @@ export function quietWrangler(directory: string): Record<string, string> {
 /**
  * @param config The wrangler configuration file.
  * @param directory For the result; its earlier content is deleted.
+ * @returns the module that is the Worker first, then what it imports
  * @throws Error with wrangler's output when the Worker does not build
  */
-export async function bundle(config: string, directory: string): Promise<Module> {
+export async function bundle(config: string, directory: string): Promise<Module[]> {
   rmSync(directory, { recursive: true, force: true });
   const wrangler = join(dirname(require.resolve("wrangler/package.json")), "bin/wrangler.js");
   const output = join(directory, "worker");
@@ -46,8 +47,16 @@ export async function bundle(config: string, directory: string): Promise<Module>
     const detail = error instanceof Error && "stderr" in error ? String(error.stderr) : String(error);
     throw new Error(`The Worker does not build:\n${detail.trim()}`, { cause: error });
   }
-  const name = readdirSync(output).find((file) => file.endsWith(".js"));
-  if (name === undefined) throw new Error(`wrangler left no module in ${output}.`);
-  const path = join(output, name);
-  return { name, path, contents: readFileSync(path, "utf8") };
+  const paths = readdirSync(output).map((file) => join(output, file));
+  const main = paths.find((path) => path.endsWith(".js"));
+  if (main === undefined) throw new Error(`wrangler left no module in ${output}.`);
+  const wasm = paths.filter((path) => path.endsWith(".wasm"));
+  return [
+    { type: "ESModule", path: main, contents: readFileSync(main, "utf8") },
+    ...wasm.map((path): Module => ({
+      type: "CompiledWasm",
+      path,
+      contents: new Uint8Array(readFileSync(path)),
+    })),
+  ];
 }

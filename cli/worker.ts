@@ -5,7 +5,7 @@
  * token under /cdn-cgi/. Here clients connect to the Worker's own socket.
  */
 import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type * as MiniflareModule from "miniflare";
 import type * as WranglerModule from "wrangler";
@@ -40,7 +40,7 @@ export interface RunningWorker {
 /** Starts the Worker; resolves when workerd listens. @throws Error with what went wrong */
 export async function startWorker(options: WorkerOptions): Promise<RunningWorker> {
   const buildDirectory = join(options.stateDir, "build");
-  const module = await bundle(options.config, buildDirectory);
+  const modules = await bundle(options.config, buildDirectory);
 
   Object.assign(process.env, quietWrangler(buildDirectory));
   const { unstable_getMiniflareWorkerOptions, unstable_readConfig, miniflare } = load();
@@ -72,8 +72,8 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
         {
           ...worker,
           name,
-          modules: [{ type: "ESModule", path: module.path, contents: module.contents }],
-          modulesRoot: dirname(module.path),
+          modules,
+          modulesRoot: join(buildDirectory, "worker"),
           bindings: { ...vars, ...Object.fromEntries(given) },
           unsafeDirectSockets: [{ host: "127.0.0.1", port: options.port }],
         },

@@ -68,9 +68,21 @@ midnight takes on either day what it ran there. Processes that a command leaves 
 in neither of the last two and end with the sandbox:
 [security.md](security.md#what-the-quotas-count-and-what-they-do-not).`;
 
-const IMAGES = `Images that results hold and \`read_file\` reads are shown when they are whole. Of PNG that means every pixel: checksums, and
-as much data as the size asks for. Of JPEG, GIF and WebP it is the structure from the first byte to the last, not the coded
-data in it: one that is damaged there alone is shown, and how it looks is up to the client.`;
+const IMAGES = `## Images
+
+\`run_code\`, \`read_file\` and artifacts of tasks show images of the same kinds: PNG, JPEG, GIF and WebP, by their content and
+not by their name. Some clients and models end a chat over an image that is too large or broken, so:
+
+- What has up to 1.15 million pixels, 8,000 on a side and 700 KiB is passed on byte for byte. What has more is made smaller,
+  with its proportions, and shown as JPEG, transparent parts on white; the text beside it gives both sizes and says where
+  the original is. The file may have up to 8 MiB, an image of a result 6 MiB.
+- Of an animation that is too large the first frame is shown.
+- What would take more memory or time than one image may have is not shown, and the error says so with its size: a PNG, or
+  a JPEG in one scan, over 40 million pixels, a progressive JPEG over some 12 million, a GIF or WebP over some 4 million.
+  Make it smaller in the sandbox then, for example with PIL's \`thumbnail\`.
+- SVG is text: \`read_file\` reads it by lines. To see it, convert it in the sandbox (\`rsvg-convert\`, CairoSVG).
+- What is not whole is an error in words. PNG is checked to its last pixel. Of JPEG, GIF and WebP that fit it is the structure
+  from the first byte to the last: one that is damaged in its coded data alone is shown, and how it looks is up to the client.`;
 
 const definitions = await listed();
 const scopesText = ({ scopes, taskScopes }) =>

@@ -4,7 +4,7 @@ import type { CodeError, RichResult } from "../container/kernels/protocol.ts";
 import { within } from "../shared/within.ts";
 import { type Kernel, kernelSchema } from "../container/kernels/registry.ts";
 import type { CodeSpec, Kernels, TakenOver } from "../container/kernels/kernels.ts";
-import { examine } from "../shared/images.ts";
+import { shownImage } from "../shared/images/images.ts";
 import type { Executor } from "./executor.ts";
 import { Limit } from "./limit.ts";
 import { installHint } from "./missing-module.ts";
@@ -196,12 +196,13 @@ function sizeOf(value: unknown): number {
   return value === undefined ? 0 : encoder.encode(JSON.stringify(value)).length;
 }
 
-/** The result, or for an image that would end a client's chat the reason why it is not shown. */
+/** The result, an image as it can be shown, or the reason why it cannot be. */
 async function showable(result: CodeResult): Promise<CodeResult> {
   if ("text" in result) return result;
-  const looked = await examine(fromBase64(result.image));
-  if ("mimeType" in looked) return { ...result, mimeType: looked.mimeType };
-  return { text: `[An image is left out: it ${looked.problem} ${looked.remedy}]` };
+  const shown = await shownImage(fromBase64(result.image));
+  if ("problem" in shown) return { text: `[An image is left out: it ${shown.problem} ${shown.remedy}]` };
+  const { bytes, mimeType, change } = shown;
+  return { image: bytes.toBase64(), mimeType, change };
 }
 
 /** The bytes; none where it is no base64 after all. */

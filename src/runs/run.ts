@@ -45,8 +45,16 @@ export interface CodeDetail {
   error?: { name: string; message: string; traceback: string[] };
 }
 
-/** An output of code in its most readable form. Images are base64. */
-export type CodeResult = { text: string } | { image: string; mimeType: string };
+/** An output of code in its most readable form. */
+export type CodeResult = { text: string } | CodeImage;
+
+export interface CodeImage {
+  /** Base64. */
+  image: string;
+  mimeType: string;
+  /** How it differs from what the code has shown, a sentence without its subject. */
+  change?: string;
+}
 
 export type RunDetail = CodeDetail | TaskDetail;
 

@@ -1,8 +1,8 @@
 /** A file that a task left, as a result of get_result. */
-import { IMAGE_BYTES, imageType } from "../shared/images.ts";
+import { IMAGE_BYTES, imageType } from "../shared/images/images.ts";
 import { wholeText } from "../shared/text.ts";
 import { BINARY_BYTES, describeBinary } from "./binary.ts";
-import { imageBlock } from "./image.ts";
+import { imageBlocks } from "./image.ts";
 import { type ToolContext, type ToolOutput, text } from "./define.ts";
 import { ownRun } from "./own-run.ts";
 
@@ -34,7 +34,7 @@ export async function artifactOutput(
     const instead = `To read its bytes, call get_result with cursor 0, ${BINARY_BYTES} bytes at a time.`;
     if (!imageType(bytes)) return { content: [text(await describeBinary(path, size, bytes, instead))] };
     const whole = async () => (await read(IMAGE_BYTES)).bytes;
-    return { content: [await imageBlock(path, size, whole, instead)] };
+    return { content: await imageBlocks(path, size, whole, instead) };
   }
   const part = await read(BINARY_BYTES);
   const next = cursor + part.bytes.length;

@@ -1,10 +1,10 @@
 import { z } from "zod";
 import { ToolError } from "../shared/errors.ts";
 import { type FileRange, absolute } from "../container/files.ts";
-import { IMAGE_BYTES, imageType } from "../shared/images.ts";
+import { IMAGE_BYTES, imageType } from "../shared/images/images.ts";
 import { wholeText } from "../shared/text.ts";
 import { BINARY_BYTES, describeBinary } from "./binary.ts";
-import { imageBlock } from "./image.ts";
+import { imageBlocks } from "./image.ts";
 import {
   type ToolContext,
   type ToolOutput,
@@ -34,7 +34,7 @@ interface Request {
 export const readFile = defineTool({
   name: "read_file",
   title: "Read a file",
-  description: `Reads a file of a sandbox. Text comes by lines and says where to go on when there is more; images (PNG, JPEG, GIF, WebP) come as images. Of other files it says the type, the size and the first bytes; encoding base64 reads them by range, up to ${BINARY_BYTES} bytes a call.`,
+  description: `Reads a file of a sandbox. Text comes by lines and says where to go on when there is more; images (PNG, JPEG, GIF, WebP) come as images, made smaller where they are large. Of other files it says the type, the size and the first bytes; encoding base64 reads them by range, up to ${BINARY_BYTES} bytes a call.`,
   input: z.strictObject({
     path: pathField(),
     offset: z
@@ -113,8 +113,8 @@ async function asImage({ path, sandbox }: Request, size: number, context: ToolCo
     notice = told.notice;
     return told.value.bytes;
   };
-  const image = await imageBlock(absolute(path), size, read, `${BY_BYTES}.`);
-  return { content: [...blocks(sections([["notice", notice]])), image] };
+  const image = await imageBlocks(absolute(path), size, read, `${BY_BYTES}.`);
+  return { content: [...blocks(sections([["notice", notice]])), ...image] };
 }
 
 async function asBytes(

@@ -4,6 +4,7 @@ import { taskDetailOf } from "../tasks/collect.ts";
 import { shownText } from "../runs/output.ts";
 import { type CodeDetail, type CodeResult, RUN_STATES, type RunView, durationMs } from "../runs/run.ts";
 import { type ToolOutput, sections, text } from "./define.ts";
+import { whereOriginal } from "./image.ts";
 import { taskFields, taskText } from "./task-result.ts";
 import { stateText, waitingText } from "./waiting.ts";
 
@@ -23,6 +24,7 @@ export function runBlocks(run: RunView, notice?: string): Block[] {
     ["stderr", shownText(run.stderr)],
     ["result", resultText(results)],
     ["left_out", leftOutText(results)],
+    ["images", changesText(results)],
     ["error", error && (error.traceback.join("\n") || `${error.name}: ${error.message}`)],
     ["next", nextCall(run)],
   ]);
@@ -32,6 +34,15 @@ export function runBlocks(run: RunView, notice?: string): Block[] {
   return said || images.length === 0
     ? [text(said || "Done; nothing was printed or returned."), ...images]
     : images;
+}
+
+/** How images differ from what the code has shown; undefined when none does. */
+function changesText(results: readonly CodeResult[]): string | undefined {
+  const images = results.filter((result) => "image" in result);
+  const lines = images.flatMap(({ change }, index) =>
+    change ? `${images.length > 1 ? `Image ${index + 1}` : "The image"} ${change}.` : [],
+  );
+  return lines.length > 0 ? [...lines, whereOriginal()].join("\n") : undefined;
 }
 
 function codeDetailOf({ detail }: RunView): CodeDetail | undefined {

@@ -140,10 +140,10 @@ describe("read_file", () => {
       isError: false,
       content: [{ type: "image", data: PIXEL, mimeType: "image/png" }],
     });
-    await sh(sandbox, "{ base64 -d <<<'iVBORw0KGgo='; head -c 800000 /dev/urandom; } >large.png");
+    await sh(sandbox, "{ base64 -d <<<'iVBORw0KGgo='; head -c 9000000 /dev/urandom; } >large.png");
     expect(await read("large.png")).toMatchObject({
       isError: true,
-      text: expect.stringContaining("at most 716800 can be shown"),
+      text: expect.stringContaining("at most 8388608 can be shown"),
     });
     expect((await read("large.png", { encoding: "base64", limit: 8 })).content[0]?.text).toBe("iVBORw0KGgo=");
     await write("not-an-image.png", "just text");

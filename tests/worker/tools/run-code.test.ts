@@ -149,7 +149,7 @@ describe("rich results", () => {
 
   it("too large to be shown are said to be", async () => {
     const code =
-      "import os\nfrom PIL import Image\nImage.frombytes('RGB', (700, 700), os.urandom(700 * 700 * 3))";
+      "import os\nfrom PIL import Image\nImage.frombytes('RGB', (1600, 1600), os.urandom(1600 * 1600 * 3))";
     const result = await run(code);
     expect(result.content.filter(({ type }) => type === "image")).toEqual([]);
     expect(result.text).toMatch(/too large|left out/);

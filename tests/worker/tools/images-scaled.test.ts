@@ -1,0 +1,358 @@
+/** Images that are too large to be shown as they are: made by PIL in the sandbox, and what is shown is read by PIL again. */
+import { beforeAll, describe, expect, it } from "vitest";
+import { owner, sh } from "../support.ts";
+
+const sandbox = "images-scaled";
+
+/** Python that makes pictures: red, green, blue and yellow quarters, so that rows and columns that are swapped are seen. */
+const PICTURES = String.raw`
+import io, os, random, struct, zlib
+from PIL import Image, ImageDraw
+COLOURS = [(255, 0, 0), (0, 160, 0), (0, 0, 255), (255, 255, 0)]
+def quarters(width, height, mode="RGB", colours=COLOURS):
+    image = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(image)
+    for index, colour in enumerate(colours):
+        x, y = width // 2 * (index % 2), height // 2 * (index // 2)
+        draw.rectangle((x, y, x + width // 2 + 1, y + height // 2 + 1), fill=colour)
+    return image if mode == "RGB" else image.convert(mode)
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def png(width, height, bits, colour, packed, interlace=0):
+    head = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, interlace)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+def interlaced(image):
+    raw, (width, height), pixels = bytearray(), image.size, image.load()
+    for x0, y0, dx, dy in ((0,0,8,8),(4,0,8,8),(0,4,4,8),(2,0,4,4),(0,2,2,4),(1,0,2,2),(0,1,1,2)):
+        part = image.crop((x0, y0, width, height)).resize((-(-(width - x0) // dx), -(-(height - y0) // dy)), Image.NEAREST)
+        for y in range(part.height):
+            raw += b"\0" + part.crop((0, y, part.width, y + 1)).tobytes()
+    return png(width, height, 8, 2, zlib.compress(bytes(raw)), 1)
+def sixteen(width, height):
+    rows = [b"\0" + b"".join(struct.pack(">HHH", *(257 * c for c in COLOURS[(y * 2 // height) * 2 + half])) * (width // 2) for half in (0, 1)) for y in range(height)]
+    return png(width, height, 16, 2, zlib.compress(b"".join(rows), 1))
+def zeros(width, height, bits=1):
+    packer, row = zlib.compressobj(1), bytes(1 + (width * bits + 7) // 8)
+    packed = b"".join(packer.compress(row * 1000) for _ in range(height // 1000)) + packer.compress(row * (height % 1000)) + packer.flush()
+    return png(width, height, bits, 0, packed)
+def seen(path):
+    with Image.open(path) as image:
+        shown = image.convert("RGB")
+        at = [shown.getpixel((int(shown.width * x), int(shown.height * y))) for y in (.25, .75) for x in (.25, .75)]
+        return {"width": shown.width, "height": shown.height, "format": image.format, "colours": at}
+`;
+
+const run = (code: string) => owner.call("run_code", { sandbox, code });
+
+beforeAll(async () => {
+  await run(PICTURES);
+});
+
+interface Seen {
+  width: number;
+  height: number;
+  format: string;
+  colours: [number, number, number][];
+}
+
+/** What PIL sees in an image that was shown. */
+async function seen(data: string | undefined): Promise<Seen> {
+  await owner.call("write_file", { sandbox, path: "shown", content: data ?? "", encoding: "base64" });
+  const { text } = await run("import json; print(json.dumps(seen('shown')))");
+  return JSON.parse(/\{.*\}/.exec(text)?.[0] ?? text) as Seen;
+}
+
+const QUARTERS = [
+  [255, 0, 0],
+  [0, 160, 0],
+  [0, 0, 255],
+  [255, 255, 0],
+];
+
+const GREYS = [76, 94, 29, 226].map((grey) => [grey, grey, grey]);
+
+/** Expects what is shown to be within the limits and to have the colours that the original has. */
+async function expectShown(data: string | undefined, colours = QUARTERS, tolerance = 14): Promise<Seen> {
+  const found = await seen(data);
+  expect(found.width * found.height).toBeLessThanOrEqual(1_150_000);
+  expect(Math.max(found.width, found.height)).toBeLessThanOrEqual(8000);
+  const far = found.colours.map((colour, index) =>
+    Math.max(...colour.map((value, sample) => Math.abs(value - (colours[index]?.[sample] ?? -1000)))),
+  );
+  expect(Math.max(...far), JSON.stringify(found)).toBeLessThanOrEqual(tolerance);
+  return found;
+}
+
+const quarters = (width: number, height: number, save: string, mode = "RGB") =>
+  `quarters(${width}, ${height}, "${mode}").save("picture", ${save})`;
+
+const LARGE: {
+  name: string;
+  make: string;
+  from: string;
+  to: string;
+  colours?: number[][];
+  tolerance?: number;
+}[] = [
+  { name: "PNG of 9,000 pixels", make: quarters(9000, 100, '"png"'), from: "9000 x 100", to: "8000 x 88" },
+  { name: "PNG as high as that", make: quarters(100, 9000, '"png"'), from: "100 x 9000", to: "88 x 8000" },
+  { name: "PNG of 20 MP", make: quarters(5000, 4000, '"png"'), from: "5000 x 4000", to: "1198 x 959" },
+  {
+    name: "PNG a little too large",
+    make: quarters(1100, 1050, '"png"'),
+    from: "1100 x 1050",
+    to: "1097 x 1047",
+  },
+  {
+    name: "grey PNG",
+    make: quarters(2000, 1500, '"png"', "L"),
+    from: "2000 x 1500",
+    to: "1238 x 928",
+    colours: GREYS,
+  },
+  {
+    name: "PNG of 16 bits",
+    make: 'open("picture", "wb").write(sixteen(2000, 1000))',
+    from: "2000 x 1000",
+    to: "1516 x 758",
+  },
+  {
+    name: "PNG with a palette",
+    make: quarters(2000, 1500, '"png"', "P"),
+    from: "2000 x 1500",
+    to: "1238 x 928",
+    tolerance: 60,
+  },
+  {
+    name: "PNG of 1 bit",
+    make: 'quarters(2000, 1500, colours=[(0, 0, 0), (255, 255, 255)] * 2).convert("1").save("picture", "png")',
+    from: "2000 x 1500",
+    to: "1238 x 928",
+    colours: [
+      [0, 0, 0],
+      [255, 255, 255],
+      [0, 0, 0],
+      [255, 255, 255],
+    ],
+  },
+  {
+    name: "PNG with transparency",
+    make: 'i = quarters(2000, 1500, "RGBA"); i.putalpha(128); i.save("picture", "png")',
+    from: "2000 x 1500",
+    to: "1238 x 928",
+    colours: [
+      [255, 127, 127],
+      [127, 207, 127],
+      [127, 127, 255],
+      [255, 255, 127],
+    ],
+  },
+  {
+    name: "grey PNG with transparency",
+    make: 'i = quarters(2000, 1500, "LA"); i.putalpha(128); i.save("picture", "png")',
+    from: "2000 x 1500",
+    to: "1238 x 928",
+    colours: [165, 174, 142, 240].map((grey) => [grey, grey, grey]),
+  },
+  {
+    name: "interlaced PNG",
+    make: 'open("picture", "wb").write(interlaced(quarters(2001, 1501)))',
+    from: "2001 x 1501",
+    to: "1238 x 928",
+  },
+  {
+    name: "PNG of noise",
+    make: 'Image.frombytes("RGB", (1200, 1200), os.urandom(1200 * 1200 * 3)).save("picture", "png")',
+    from: "1200 x 1200",
+    to: "1072 x 1072",
+    colours: [
+      [127, 127, 127],
+      [127, 127, 127],
+      [127, 127, 127],
+      [127, 127, 127],
+    ],
+    tolerance: 128,
+  },
+  { name: "JPEG of 20 MP", make: quarters(5000, 4000, '"jpeg"'), from: "5000 x 4000", to: "1198 x 959" },
+  {
+    name: "progressive JPEG of 12 MP",
+    make: quarters(4000, 3000, '"jpeg", progressive=True'),
+    from: "4000 x 3000",
+    to: "1238 x 928",
+  },
+  { name: "CMYK JPEG", make: quarters(2000, 1500, '"jpeg"', "CMYK"), from: "2000 x 1500", to: "1238 x 928" },
+  {
+    name: "grey JPEG",
+    make: quarters(2000, 1500, '"jpeg"', "L"),
+    from: "2000 x 1500",
+    to: "1238 x 928",
+    colours: GREYS,
+  },
+  { name: "WebP", make: quarters(2000, 1500, '"webp"'), from: "2000 x 1500", to: "1238 x 928" },
+  {
+    name: "lossless WebP",
+    make: quarters(2000, 1500, '"webp", lossless=True'),
+    from: "2000 x 1500",
+    to: "1238 x 928",
+  },
+  {
+    name: "WebP with transparency",
+    make: 'i = quarters(2000, 1500, "RGBA"); i.putalpha(128); i.save("picture", "webp")',
+    from: "2000 x 1500",
+    to: "1238 x 928",
+    colours: [
+      [255, 127, 127],
+      [127, 207, 127],
+      [127, 127, 255],
+      [255, 255, 127],
+    ],
+  },
+  { name: "GIF", make: quarters(2000, 1500, '"gif"'), from: "2000 x 1500", to: "1238 x 928", tolerance: 60 },
+];
+
+describe("an image that is too large is shown smaller", () => {
+  it.each(LARGE)("$name", async ({ make, from, to, colours, tolerance }) => {
+    expect((await run(make)).text).not.toContain("Error");
+    const { content, isError } = await owner.call("read_file", { sandbox, path: "picture" });
+    expect(isError, content[0]?.text).toBe(false);
+    expect(content.map(({ type }) => type)).toEqual(["text", "image"]);
+    expect(content[0]?.text).toContain(`/workspace/picture has ${from} pixels`);
+    expect(content[0]?.text).toContain(`at ${to}, as JPEG. The original is /workspace/picture.`);
+    const { width, height, format } = await expectShown(content[1]?.data, colours, tolerance);
+    expect({ size: `${width} x ${height}`, format }).toEqual({ size: to, format: "JPEG" });
+  });
+
+  it.each(["gif", "webp"])("the first frame of an animated one: %s", async (format) => {
+    const more = 'append_images=[Image.new("RGB", (1600, 1200), "black")] * 2, save_all=True, duration=100';
+    await run(quarters(1600, 1200, `"${format}", ${more}`));
+    const { content } = await owner.call("read_file", { sandbox, path: "picture" });
+    expect(content[0]?.text).toMatch(/shown is the first of \d frames at 1238 x 928/);
+    await expectShown(content[1]?.data, QUARTERS, 60);
+  });
+
+  it("of a result of code, beside others that fit", async () => {
+    const code = "display(quarters(100, 100))\ndisplay(quarters(3000, 2000))\nquarters(2000, 3000)";
+    const { content, text } = await run(`from IPython.display import display\n${code}`);
+    expect(content.map(({ type }) => type)).toEqual(["text", "image", "image", "image"]);
+    expect(text).toMatch(
+      /Image 2 has 3000 x 2000 pixels \(image\/png\); shown is it at 1313 x 875, as JPEG\./,
+    );
+    expect(text).toContain("Image 3 has 2000 x 3000 pixels");
+    expect(text).toContain("To keep an original, save it to a file");
+    expect(text).not.toContain("Image 1");
+    expect(content[1]?.mimeType).toBe("image/png");
+    await expectShown(content[2]?.data);
+    await expectShown(content[3]?.data);
+  });
+
+  it.each(["png", "jpeg", "webp", "gif"])("whatever its shape: %s", async (format) => {
+    for (let round = 0; round < 5; round++) {
+      const height = Math.ceil(200 * Math.exp(Math.random() * 3.4));
+      const width = Math.ceil(((1.16 + 1.5 * Math.random()) * 1e6) / height);
+      const { text } = await run(`${quarters(width, height, `"${format}"`)}\nprint("saved")`);
+      expect(text).toContain("saved");
+      const { content } = await owner.call("read_file", { sandbox, path: "picture" });
+      expect(content[1]?.type, `${width} x ${height} ${format}: ${content[0]?.text}`).toBe("image");
+      await expectShown(content[1]?.data, QUARTERS, 60);
+    }
+  });
+});
+
+it("an animation that fits is shown as it is, and said to be one", async () => {
+  await run(
+    'quarters(64, 64).save("picture", "gif", append_images=[Image.new("RGB", (64, 64))], save_all=True)',
+  );
+  const { content } = await owner.call("read_file", { sandbox, path: "picture" });
+  expect(content[0]?.text).toContain("is animated; of its 2 frames many clients show the first alone");
+  expect(content[1]).toMatchObject({
+    mimeType: "image/gif",
+    data: (await sh(sandbox, "base64 -w0 picture")).trim(),
+  });
+});
+
+/** Files of little more than a header, of pictures that no Worker has room or time for. */
+const BOMBS: { name: string; make: string; words: RegExp }[] = [
+  {
+    name: "PNG",
+    make: "zeros(50_000, 50_000)",
+    words: /has 50000 x 50000 pixels, which is more than can be made smaller here\. .*PIL/s,
+  },
+  {
+    name: "interlaced PNG",
+    make: "(lambda p: p[:16] + (lambda h: h + struct.pack('>I', zlib.crc32(b'IHDR' + h)))(p[16:28] + b'\\x01') + p[33:])(zeros(6000, 6000))",
+    words: /6000 x 6000 pixels/,
+  },
+  { name: "PNG of one wide row", make: "zeros(2_000_000_000, 0)", words: /has no pixels/ },
+  { name: "PNG of many rows", make: "zeros(1, 2_000_000)", words: /1 x 2000000 pixels/ },
+  {
+    name: "JPEG",
+    make: "(lambda j, at: j[:at + 5] + struct.pack('>HH', 65500, 65500) + j[at + 9:])(jpeg, jpeg.index(b'\\xff\\xc0'))",
+    words: /65500 x 65500 pixels/,
+  },
+  {
+    name: "JPEG with two headers",
+    make: "(lambda at: jpeg[:at] + jpeg[at:at + 19] + jpeg[at:])(jpeg.index(b'\\xff\\xc0'))",
+    words: /is corrupt \(image\/jpeg: it has two headers\)/,
+  },
+  {
+    name: "progressive JPEG of many scans",
+    make: "(lambda at: slow[:at] + slow[at:-2] * 500 + slow[-2:])(slow.rindex(b'\\xff\\xda'))",
+    words: /2000 x 2000 pixels, which is more/,
+  },
+  { name: "GIF", make: "gif[:6] + b'\\xff' * 4 + gif[10:]", words: /65535 x 65535 pixels/ },
+  {
+    name: "GIF of a large frame",
+    make: "(lambda at: gif[:at + 5] + b'\\xff' * 4 + gif[at + 9:])(gif.index(b'\\x2c\\0\\0\\0\\0'))",
+    words: /2000 x 1500 pixels, which is more/,
+  },
+  {
+    name: "WebP",
+    make: "(lambda at: webp[:at + 3] + b'\\xff\\x3f' * 2 + webp[at + 7:])(webp.index(b'\\x9d\\x01\\x2a'))",
+    words: /16383 x 16383 pixels/,
+  },
+];
+
+describe("an image that is too large for the Worker", () => {
+  it.each(BOMBS)("is not shown, in words: $name", async ({ make, words }) => {
+    const code = `
+def coded(image, *form, **more):
+    file = io.BytesIO(); image.save(file, *form, **more); return file.getvalue()
+jpeg = coded(quarters(2000, 1500), "jpeg")
+slow = coded(quarters(2000, 2000), "jpeg", progressive=True)
+gif = coded(quarters(2000, 1500), "gif")
+webp = coded(quarters(2000, 1500), "webp")
+open("bomb", "wb").write(${make})`;
+    expect((await run(code)).text).not.toContain("Error");
+    const file = await owner.call("read_file", { sandbox, path: "bomb" });
+    expect(file.text).toMatch(words);
+    expect(file.isError).toBe(true);
+    const shown = await run(
+      'class Shown:\n    def _repr_png_(self): return open("bomb", "rb").read()\nShown()',
+    );
+    expect(shown.content.map(({ type }) => type)).toEqual(["text"]);
+    expect(shown.text).toMatch(/An image is left out/);
+  });
+});
+
+describe("an image whose coded data is damaged", () => {
+  it.each(["png", "jpeg", "webp", "gif"])(
+    "is shown within the limits or is an error in words: %s",
+    async (format) => {
+      await run(quarters(2000, 1500, `"${format}"`));
+      const answers: string[] = [];
+      for (let seed = 0; seed < 8; seed++) {
+        await run(`
+data = bytearray(open("picture", "rb").read())
+r = random.Random(${seed})
+for _ in range(${seed} + 1): data[r.randrange(40, len(data))] = r.randrange(256)
+open("damaged", "wb").write(data)`);
+        const { content, isError, text } = await owner.call("read_file", { sandbox, path: "damaged" });
+        const found = isError ? undefined : await seen(content.at(-1)?.data);
+        answers.push(found ? `shown: ${found.width * found.height <= 1_150_000}` : text);
+      }
+      expect(answers).toHaveLength(8);
+      for (const answer of answers)
+        expect(answer).toMatch(/^shown: true$|is corrupt|which is more than can be made smaller/);
+    },
+  );
+});

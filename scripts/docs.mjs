@@ -77,8 +77,8 @@ not by their name. Some clients and models end a chat over an image that is too 
   with its proportions, and shown as JPEG, transparent parts on white; the text beside it gives both sizes and says where
   the original is. The file may have up to 8 MiB, an image of a result 6 MiB.
 - Of an animation that is too large the first frame is shown.
-- What would take more memory or time than one image may have is not shown, and the error says so with its size: a PNG, or
-  a JPEG in one scan, over 40 million pixels, a progressive JPEG over some 12 million, a GIF or WebP over some 4 million.
+- What would take more memory or time than one image may have is not shown, and the error says so with its size: a PNG
+  over 40 million pixels, a JPEG over 20 million, one that is progressive over some 12, a GIF over some 3, a WebP over some 4.
   Make it smaller in the sandbox then, for example with PIL's \`thumbnail\`.
 - SVG is text: \`read_file\` reads it by lines. To see it, convert it in the sandbox (\`rsvg-convert\`, CairoSVG).
 - What is not whole is an error in words. PNG is checked to its last pixel. Of JPEG, GIF and WebP that fit it is the structure

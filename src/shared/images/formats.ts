@@ -35,7 +35,8 @@ export function readJPEG(bytes: Uint8Array): Picture {
     frames: 1,
     // The decoder reduces while it decodes. What comes in several scans it keeps whole, two bytes for each coefficient.
     memory: JPEG_MEMORY + (isProgressive ? 2 * coefficients : 0),
-    work: width * height * (isProgressive ? 1 + scans / 8 : Math.max(1, scans / 4)),
+    // More for a pixel than of PNG, because the decoder cannot be made to rest; each scan goes through all of them.
+    work: width * height * (isProgressive ? 1.4 * (1 + scans / 8) : Math.max(2, scans)),
     decode: (to) => decodeJPEG(bytes, to),
   };
 }

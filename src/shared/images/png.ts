@@ -126,6 +126,10 @@ interface Row {
   stored: Uint8Array;
 }
 
+/** What is inflated is there at once, so that nobody else's call gets the thread between two rows: after so many pixels it rests. */
+const SLICE_PIXELS = 1_000_000;
+const SLICE_REST_MS = 40;
+
 /** The rows as they are stored. What follows the last is not read. @throws {Error} in words */
 async function* inflatedRows(compressed: Blob, header: Header): AsyncGenerator<Row> {
   const stream: ReadableStream<Uint8Array> = compressed
@@ -134,10 +138,16 @@ async function* inflatedRows(compressed: Blob, header: Header): AsyncGenerator<R
   const reader = stream.getReader();
   const stored = new Uint8Array(rowBytes(header, header.width));
   let part = new Uint8Array();
+  let pixels = 0;
   try {
     for (const pass of passesOf(header)) {
       const row = stored.subarray(0, rowBytes(header, pass.pixels));
       for (let index = 0; index < pass.rows; index++) {
+        pixels += pass.pixels;
+        if (pixels >= SLICE_PIXELS) {
+          pixels = 0;
+          await new Promise((resolve) => setTimeout(resolve, SLICE_REST_MS));
+        }
         for (let filled = 0; filled < row.length;) {
           if (part.length === 0) {
             const { value, done } = await reader.read();

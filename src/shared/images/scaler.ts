@@ -43,11 +43,14 @@ export class Scaler {
       const here = Math.min(across, pixel + 1 - x * across);
       const behind = across - here;
       const target = pixel * SAMPLES;
-      for (let sample = 0; sample < SAMPLES; sample++) {
-        const value = rgb[at + sample]!;
-        line[target + sample]! += value * here;
-        line[target + SAMPLES + sample]! += value * behind;
-      }
+      // Written out: it is done for each pixel of the source.
+      line[target]! += rgb[at]! * here;
+      line[target + 1]! += rgb[at + 1]! * here;
+      line[target + 2]! += rgb[at + 2]! * here;
+      if (behind === 0) continue;
+      line[target + 3]! += rgb[at]! * behind;
+      line[target + 4]! += rgb[at + 1]! * behind;
+      line[target + 5]! += rgb[at + 2]! * behind;
     }
     const from = this.#taken * this.#down;
     this.#taken++;

@@ -80,6 +80,8 @@ not by their name. Some clients and models end a chat over an image that is too 
 - What would take more memory or time than one image may have is not shown, and the error says so with its size: a PNG
   over 40 million pixels, a JPEG over 20 million, one that is progressive over some 12, a GIF over some 3, a WebP over some 4.
   Make it smaller in the sandbox then, for example with PIL's \`thumbnail\`.
+- Charts for a browser (HTML with a script, as Plotly, Bokeh, Altair and Folium make in Python) are kept as files under
+  \`/workspace/.outputs\`, and the result has path and size: 20 of a run, 32 MiB each. Where they have a picture it is shown.
 - SVG is text: \`read_file\` reads it by lines. To see it, convert it in the sandbox (\`rsvg-convert\`, CairoSVG).
 - What is not whole is an error in words. PNG is checked to its last pixel. Of JPEG, GIF and WebP that fit it is the structure
   from the first byte to the last: one that is damaged in its coded data alone is shown, and how it looks is up to the client.`;

@@ -4,7 +4,9 @@ import base64
 import io
 import json
 import os
+import re
 import sys
+import tempfile
 import traceback
 import weakref
 
@@ -33,6 +35,14 @@ FORMS = {
     "application/javascript": "javascript",
 }
 IMAGES = {"png", "jpeg"}
+
+# HTML that does something is for a browser; a table or a few styled words have a form as text.
+INTERACTIVE = re.compile(r"<(script|iframe)\b", re.IGNORECASE)
+OUTPUTS = "/workspace/.outputs"
+PAGES = 20
+PAGE_BYTES = 32 * 1024 * 1024
+# Plotly's text form is the whole chart as Python.
+PAGE_TEXT_CHARS = 500
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -117,6 +127,7 @@ class Results:
         self.items = []
         self.size = 0
         self.omitted = 0
+        self.pages = 0
         # Not their ids, which a figure that is closed leaves to the next one.
         self.figures = weakref.WeakSet()
 
@@ -172,6 +183,13 @@ class Results:
         value = data.get("application/json")
         if value is not None and found.keys() <= {"text"} and found.get("text", "<").startswith("<"):
             found["text"] = plain(value)
+        page = found.pop("html_file", None)
+        if page is not None:
+            if found.keys() & IMAGES:
+                self.items.append({"text": page})
+            else:
+                text = found.get("text", "<")
+                found = {"text": page if text.startswith("<") or len(text) > PAGE_TEXT_CHARS else f"{text}\n{page}"}
         if "png" in found:
             found.pop("jpeg", None)
         if len(found) > 1 and found.get("text", "").startswith("<"):
@@ -188,8 +206,7 @@ class Results:
         self.size += size
         self.items.append(found)
 
-    @staticmethod
-    def _put(found, form, value):
+    def _put(self, found, form, value):
         if form in IMAGES:
             raw = value if isinstance(value, (bytes, bytearray)) else None
             text = base64.b64encode(raw).decode("ascii") if raw is not None else str(value).replace("\n", "")
@@ -205,9 +222,26 @@ class Results:
             found[form] = shorten(bytes(value).decode("utf-8", "replace"))
         elif form in ("text", "markdown", "latex"):
             found[form] = shorten(str(value))
+        elif form == "html" and INTERACTIVE.search(str(value)):
+            # A chart of Plotly, Bokeh, Altair or Folium: megabytes for a browser, none of them for a model.
+            found["html_file"] = self._page(str(value))
         elif len(str(value)) <= MARKUP_CHARS:
             # Markup cut in the middle helps nobody; the text form stands in for it.
             found[form] = str(value)
+
+    def _page(self, html):
+        """Keeps a page as a file; the words that say where, or why not."""
+        data = html.encode("utf-8", "replace")
+        if len(data) > PAGE_BYTES or self.pages >= PAGES:
+            return f"[An interactive page of {len(data)} bytes is not kept: a run keeps {PAGES} of {PAGE_BYTES} bytes]"
+        try:
+            os.makedirs(OUTPUTS, exist_ok=True)
+            with tempfile.NamedTemporaryFile("wb", dir=OUTPUTS, suffix=".html", delete=False) as file:
+                file.write(data)
+        except OSError as error:
+            return f"[An interactive page of {len(data)} bytes is not kept: {error.strerror}]"
+        self.pages += 1
+        return f"[An interactive page, HTML of {len(data)} bytes: {file.name}]"
 
     def finish(self):
         if self.omitted:

@@ -219,6 +219,31 @@ describe("the neighbour is answered", () => {
     await tool(url, "destroy_sandbox", { sandbox });
   });
 
+  it("while images that are as large as may be are read, and bombs", async () => {
+    const sandbox = "images";
+    const made = [
+      "import struct, zlib",
+      "from PIL import Image",
+      "Image.effect_noise((5000, 4000), 9).convert('RGB').save('large.jpg', quality=30)",
+      "Image.new('RGBA', (7000, 5000)).save('large.png', compress_level=1)",
+      "def chunk(kind, data): return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))",
+      "packer, row = zlib.compressobj(1), bytes(6251)",
+      "packed = b''.join(packer.compress(row) for _ in range(50_000)) + packer.flush()",
+      "head = struct.pack('>IIBBBBB', 50_000, 50_000, 1, 0, 0, 0, 0)",
+      "open('bomb.png', 'wb').write(b'\\x89PNG\\r\\n\\x1a\\n' + chunk(b'IHDR', head) + chunk(b'IDAT', packed) + chunk(b'IEND', b''))",
+      "print('made')",
+    ].join("\n");
+    expect((await tool(url, "run_code", { sandbox, code: made })).text).toContain("made");
+    await neighbourUntil(() => true);
+    const paths = ["large.jpg", "large.png", "bomb.png"];
+    const calls = Array.from({ length: 12 }, (_, n) =>
+      attackWith("read_file", { sandbox, path: paths[n % 3] }),
+    );
+    await answeredWhile("images", Promise.all(calls));
+    expect(deaths).toEqual([]);
+    await tool(url, "destroy_sandbox", { sandbox });
+  });
+
   it("while a sandbox floods its way out", async () => {
     const flood = `node -e '
       const { connect } = require("node:net");

@@ -5,7 +5,7 @@ import { CodeExecutor, type CodeRunSpec } from "../runs/code.ts";
 import { type CommandSpec, Commands } from "../runs/command.ts";
 import { localID } from "../runs/id.ts";
 import type { RunKind, RunSummary, RunView } from "../runs/run.ts";
-import { type LogPage, Runs } from "../runs/runs.ts";
+import { type LogPage, Runs, type Told } from "../runs/runs.ts";
 import type { RunRecord, Stored } from "../runs/store.ts";
 import { TaskBudgets } from "../tasks/budget.ts";
 import { type TaskSpec, Tasks } from "../tasks/tasks.ts";
@@ -213,11 +213,12 @@ export class Sandbox extends BaseSandbox<Env> {
     waitMs: number,
     mayUseModel: boolean,
     namesID: boolean,
+    told?: Told,
   ): Promise<Answer<RunView>> {
     const waitUntil = Date.now() + waitMs;
     return this.#serve(owner, () => {
       if (!mayUseModel) this.#tasks.keepApart(owner.sandbox);
-      return this.#runs.start(this.#code, spec.code, spec, waitUntil, namesID);
+      return this.#runs.start(this.#code, spec.code, spec, waitUntil, namesID, told);
     });
   }
 
@@ -228,11 +229,12 @@ export class Sandbox extends BaseSandbox<Env> {
     waitMs: number,
     mayUseModel: boolean,
     namesID: boolean,
+    told?: Told,
   ): Promise<Answer<RunView>> {
     const waitUntil = Date.now() + waitMs;
     return this.#serve(owner, () => {
       if (!mayUseModel) this.#tasks.keepApart(owner.sandbox);
-      return this.#runs.start(this.#commands, spec.command, spec, waitUntil, namesID);
+      return this.#runs.start(this.#commands, spec.command, spec, waitUntil, namesID, told);
     });
   }
 
@@ -301,9 +303,10 @@ export class Sandbox extends BaseSandbox<Env> {
     waitMs: number,
     cursor?: number,
     maxBytes = 0,
+    told?: Told,
   ): Promise<Answer<RunReading>> {
     return this.#answer(owner, async () => {
-      const run = await this.#runs.result(id, waitMs, cursor);
+      const run = await this.#runs.result(id, waitMs, cursor, told);
       return cursor === undefined ? { run } : { run, page: await this.#runs.log(id, cursor, maxBytes) };
     });
   }

@@ -5,12 +5,16 @@ import type { Backlog, Waiting as WaitingLog } from "./backlog.ts";
 import { type RunFailure, failureOf } from "./failure.ts";
 import { localID } from "./id.ts";
 import type { LogStore, LogWriter } from "./log.ts";
+import { lastLine } from "./output.ts";
 import { OutputEnds } from "./output-ends.ts";
 import type { End, Execution, RunDetail, RunSink, RunView, Stream, Waiting } from "./run.ts";
 import { type RunRecord, type RunStore, viewOf } from "./store.ts";
 
 /** How often what came is made safe, milliseconds. A run that ends sooner is written once, after its end. */
 const FLUSH_MS = 1000;
+
+/** The pause between two lines that are told of a run, milliseconds. */
+const TELL_MS = 250;
 
 /** How long after an error of the way to the container its end is expected to be known, milliseconds. */
 const DOWN_MS = 5000;
@@ -39,6 +43,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   #stateStored: (() => void) | undefined;
   #savedAt = 0;
   #execution: Execution | undefined;
+  #lastStream: Stream = "stdout";
   hasFiles = true;
   /** Why nothing was run, when that is so. */
   failure: RunFailure | undefined;
@@ -168,6 +173,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     if (this.ended || bytes.length === 0) return;
     this.record.droppedBytes += bytes.length - this.#log.append(stream, bytes);
     this.record.ends[stream].add(bytes);
+    this.#lastStream = stream;
     this.#came();
     if (this.#log.isOverdue) this.save();
     else if (this.#log.isDue) void this.ship();
@@ -198,6 +204,23 @@ export class ActiveRun implements RunSink, WaitingLog {
 
   over(ms: number): Promise<void> {
     return within(ms, this.#settled.promise);
+  }
+
+  /** As `over`, and tells the last line of the output meanwhile, whenever there is another. */
+  async tell(ms: number, told: (line: string) => unknown): Promise<void> {
+    const deadline = Date.now() + ms;
+    let before = "";
+    for (let left = ms; !this.ended && left > 0; left = deadline - Date.now()) {
+      const { head, tail } = this.record.ends[this.#lastStream];
+      const line = lastLine(tail.length > 0 ? tail : head);
+      if (line === before) await this.changed(left);
+      else {
+        before = line;
+        // Whoever asked may have gone.
+        void (async () => told(line))().catch(() => undefined);
+        await this.over(Math.min(TELL_MS, left));
+      }
+    }
   }
 
   /** Resolves with the next output or the end, or after so many milliseconds. */

@@ -58,3 +58,20 @@ export function shownText({ head, tail, bytes, omitted }: Shown): string {
   if (omitted === 0) return head + tail;
   return `${head}\n[... ${omitted} of ${bytes} bytes omitted ...]\n${tail}`;
 }
+
+/** Bytes at the end of an output in which its last line is looked for, and characters of that which are shown. */
+const LINE_BYTES = 4 * 1024;
+const LINE_CHARS = 200;
+
+/** What follows the escape character where a terminal is told of colors, cursor movements and titles. */
+const AFTER_ESCAPE = /^(?:\[[0-?]*[ -/]*[@-~]|\]\P{Cc}*\p{Cc}?|[@-Z\\^_])/u;
+const CONTROLS = /[\p{Cc}\p{Bidi_Control}\u2028\u2029]/gu;
+
+/** The last line of an output that is not blank, as plain text for a progress message; empty where there is none. */
+export function lastLine(end: Uint8Array): string {
+  const [first = "", ...escaped] = lenient(end.subarray(-LINE_BYTES)).split("\u{1b}");
+  const text = first + escaped.map((part) => part.replace(AFTER_ESCAPE, "")).join("");
+  // Progress bars write over their line after a carriage return.
+  const line = text.split(/[\r\n]/).findLast((one) => one.replace(CONTROLS, "").trim() !== "") ?? "";
+  return line.replaceAll("\t", " ").replace(CONTROLS, "\u{fffd}").trim().slice(0, LINE_CHARS).toWellFormed();
+}

@@ -71,6 +71,9 @@ export interface LogPage {
   next: number;
 }
 
+/** Takes lines of a run's output. */
+export type Told = (line: string) => unknown;
+
 /** Records removed in one go. */
 const SWEEP_BATCH = 200;
 
@@ -107,6 +110,7 @@ export class Runs {
    * @param waitUntil when the caller is answered at the latest, milliseconds since the epoch: what comes before the start
    *   takes from the time to wait
    * @param namesID whether the answer names the run in any case, and not only where there is more to fetch
+   * @param told is told the last line of the output while the caller waits
    * @throws what kept it from running, when that shows while the caller waits
    */
   async start<Spec extends Allowance>(
@@ -115,6 +119,7 @@ export class Runs {
     spec: Spec,
     waitUntil: number,
     namesID: boolean,
+    told?: Told,
   ): Promise<RunView> {
     const { kind } = executor;
     const stake = await this.#staked(spec.timeoutMs);
@@ -132,7 +137,8 @@ export class Runs {
     };
     const run = this.#begin(record, true);
     this.#follow(run, executor.start(run, allowed), stake, record.startedAt);
-    await run.over(Math.max(0, waitUntil - Date.now()));
+    const waitMs = Math.max(0, waitUntil - Date.now());
+    await (told ? run.tell(waitMs, told) : run.over(waitMs));
     const { failure } = run;
     if (failure?.end.state === "failed") {
       this.#unsaved.delete(run);
@@ -208,14 +214,17 @@ export class Runs {
 
   /**
    * A run as it is now, after waiting up to so long for its end or, with a cursor, for output after it.
+   * @param told is told the last line of the output meanwhile
    * @throws {ToolError} `not_found`
    */
-  async result(id: string, waitMs: number, cursor?: number): Promise<RunView> {
+  async result(id: string, waitMs: number, cursor?: number, told?: Told): Promise<RunView> {
     const run = this.#active.get(id);
     if (!run) return viewOf(this.#known(id));
     const deadline = Date.now() + waitMs;
-    while (!run.ended && Date.now() < deadline && !(cursor !== undefined && run.logBytes > cursor))
-      await run.changed(deadline - Date.now());
+    if (cursor === undefined) await (told ? run.tell(waitMs, told) : run.over(waitMs));
+    else
+      while (!run.ended && Date.now() < deadline && run.logBytes <= cursor)
+        await run.changed(deadline - Date.now());
     run.save();
     return run.view();
   }

@@ -40,7 +40,7 @@ With cursor, returns the log from that byte on instead, stdout and stderr in tur
     }
     const deadline = Date.now() + wait_seconds * 1000;
     const { value, notice } = await context.reading(ownRun(id), (actor, owner) =>
-      actor.readRun(owner, id, Math.max(0, deadline - Date.now()), cursor, PAGE_BYTES),
+      actor.readRun(owner, id, Math.max(0, deadline - Date.now()), cursor, PAGE_BYTES, context.progress),
     );
     const { run, page } = value;
     if (!page) return { content: runBlocks(run, notice), structured: anyRunFields(run, notice) };

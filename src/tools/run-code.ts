@@ -34,7 +34,14 @@ When timeout_seconds pass, Python is interrupted and usually keeps its state; Ja
     const spec = { code, language, context: kernel, timeoutMs: timeout_seconds * 1000 };
     const mayUseModel = context.principal.scopes.includes("tasks:run");
     const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
-      actor.executeCode(owner, spec, wait_seconds * 1000, mayUseModel, context.isStructured === true),
+      actor.executeCode(
+        owner,
+        spec,
+        wait_seconds * 1000,
+        mayUseModel,
+        context.isStructured === true,
+        context.progress,
+      ),
     );
     return { content: runBlocks(run, notice), structured: anyRunFields(run, notice) };
   },

@@ -52,7 +52,14 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
     const spec = { command, session, cwd, env, timeoutMs: timeout_seconds * 1000 };
     const mayUseModel = context.principal.scopes.includes("tasks:run");
     const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
-      actor.executeCommand(owner, spec, wait_seconds * 1000, mayUseModel, context.isStructured === true),
+      actor.executeCommand(
+        owner,
+        spec,
+        wait_seconds * 1000,
+        mayUseModel,
+        context.isStructured === true,
+        context.progress,
+      ),
     );
     return { content: runBlocks(run, notice), structured: runFields(run, notice) };
   },

@@ -126,6 +126,34 @@ describe.each(CONNECT)("%s", (name, connect) => {
   });
 });
 
+it("a client follows what a command prints while it runs", async () => {
+  const client = new NewClient({ name: "e2e", version: "1" });
+  await client.connect(new NewTransport(new URL(server.url), { requestInit: { headers: AUTHORIZATION } }));
+  const sandbox = "live";
+  const command = "for n in 1 2 3; do echo line $n; until [ -e /tmp/$n ]; do sleep 0.05; done; done";
+  const started = await call(client, "run_command", { command, sandbox, wait_seconds: 0 });
+  const id = /get_result, id ([a-z0-9.-]+[a-z0-9])/.exec(textOf(started))?.[1];
+  const said = Promise.withResolvers<void>();
+  const waiting = client.callTool(
+    { name: "get_result", arguments: { id } },
+    { onprogress: ({ message }) => message === "line 3" && said.resolve() },
+  );
+  let cursor = 0;
+  for (const n of [1, 2, 3]) {
+    // The command goes on only after this has been read.
+    let page = "";
+    while (!page.includes(`line ${n}`)) {
+      page = textOf(await call(client, "get_result", { id, cursor }));
+      expect(page).toContain("state: running");
+      cursor = Number(/cursor (\d+)/.exec(page)?.[1]);
+    }
+    if (n === 3) await said.promise;
+    await call(client, "run_command", { command: `touch /tmp/${n}`, sandbox, session: "other" });
+  }
+  expect(JSON.stringify(await waiting)).toContain("exit_code: 0");
+  await client.close();
+});
+
 it("lets nobody in without the token", async () => {
   const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list" });
   for (const authorization of ["", "Bearer", "Bearer wrong"]) {

@@ -97,9 +97,35 @@ describe("progress", () => {
   it("is sent while a call that asked for it is at work", async () => {
     const args = { sandbox: "kit", command: "sleep 6; echo done" };
     const { messages } = await owner.send("run_command", args, { progressToken: "token-1" });
-    const progress = messages.filter(({ method }) => method === "notifications/progress");
-    expect(progress).toMatchObject([{ params: { progressToken: "token-1", progress: 5 } }]);
+    const progress = messages.find(({ method }) => method === "notifications/progress");
+    expect(progress).toMatchObject({ params: { progressToken: "token-1", progress: 5 } });
     expect(messages.at(-1)).toMatchObject({ result: { content: [text("exit_code: 0\nstdout:\ndone")] } });
+  });
+
+  it("carries the last line that is printed, bounded and as plain text", async () => {
+    const go = "/tmp/progress-go";
+    const long = "x".repeat(1000);
+    const command = `printf 'first\\n\\e[31mred\\e[0m \\a bell\\n'; until [ -e ${go} ]; do sleep 0.05; done; printf '10 %%\\r20 %%' >&2; sleep 1; echo ${long}; sleep 1`;
+    const call = owner.send("run_command", { sandbox: "kit", command }, { progressToken: "token-2" });
+    await owner.call("run_command", { sandbox: "kit", session: "b", command: `sleep 1; touch ${go}` });
+    const said = (await call).messages
+      .filter(({ method }) => method === "notifications/progress")
+      .map(({ params }) => (params as { message: string }).message);
+    expect(said).toContain("red \ufffd bell");
+    expect(said).toContain("20 %");
+    expect(said).toContain("x".repeat(200));
+  });
+
+  it("of get_result carries it, too", async () => {
+    const command = "sleep 1; echo step; until [ -e /tmp/result-go ]; do sleep 0.05; done";
+    const started = await owner.call("run_command", { sandbox: "kit", command, wait_seconds: 0 });
+    const asked = owner.send("get_result", { id: started.structured.id }, { progressToken: "token-3" });
+    await owner.call("run_command", {
+      sandbox: "kit",
+      session: "b",
+      command: "sleep 3; touch /tmp/result-go",
+    });
+    expect(JSON.stringify((await asked).messages)).toContain('"message":"step"');
   });
 });
 

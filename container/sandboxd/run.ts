@@ -20,8 +20,12 @@ const LOOK_MS = 50;
 /** How long the end of a copying is waited for when its command has ended, milliseconds. */
 const RELEASE_MS = 300;
 
-/** How long the copying of what a command that has ended had printed may make no progress, milliseconds. */
+/**
+ * How long a command's shell may be gone without a status, milliseconds; and how often, after a pause as long, the copying of
+ * what a command that has ended had printed may have made no progress: a busy machine gives it no time.
+ */
 const STUCK_MS = 1000;
+const STUCK_LOOKS = 10;
 
 /** What processes get to end by themselves, milliseconds. */
 const GRACE_MS = 2000;
@@ -294,13 +298,16 @@ export class Run extends Followed {
   }
 
   /** The mark may be where nobody looks: then the output ends with what is there. */
-  #finishStuck(stream: OutputStream, before: number | undefined): void {
-    this.after(STUCK_MS, () => {
+  #finishStuck(stream: OutputStream, before: number | undefined, idleLooks = 0): void {
+    // Behind what has come: this program may have been held up itself.
+    const look = () => {
       if (stream.end !== undefined) return;
       const { progress } = stream;
-      if (progress !== undefined && progress === before) stream.finish();
-      else this.#finishStuck(stream, progress);
-    });
+      const idle = progress !== undefined && progress === before ? idleLooks + 1 : 0;
+      if (idle === STUCK_LOOKS) stream.finish();
+      else this.#finishStuck(stream, progress, idle);
+    };
+    this.after(STUCK_MS, () => setImmediate(look));
   }
 
   /** Once all is known, writes it down. */

@@ -57,6 +57,12 @@ describe("a sandboxd that is killed", () => {
   });
 });
 
+it("what copies an output may be held up: nothing is lost", async () => {
+  const command =
+    "sleep 0.2; pkill -STOP -x tee; echo late; (sleep 3; pkill -CONT -x tee) &>/dev/null </dev/null &";
+  expect((await run(command, { session: "held" })).structured).toMatchObject({ stdout: "late\n" });
+});
+
 describe("code in a kernel, when sandboxd is killed", () => {
   const code = (text: string, more: Record<string, unknown> = {}) =>
     owner.call("run_code", { sandbox, code: text, ...more });

@@ -86,6 +86,10 @@ export abstract class Followed {
     this.#listener.event(end);
   }
 
+  protected tell(event: Event): void {
+    this.#listener?.event(event);
+  }
+
   protected after(ms: number, work: () => void): void {
     // Node's timers hold no more than 2^31 milliseconds.
     this.#timers.push(setTimeout(work, Math.min(ms, 2 ** 31 - 1)));

@@ -27,12 +27,19 @@ let seenAt = Number.NEGATIVE_INFINITY;
 /** The processes that carry a run's mark, wherever they went. Zombies are none. @param anew as they are now */
 export function marked(id: string, anew = false): number[] {
   if (anew) seenAt = Number.NEGATIVE_INFINITY;
-  const limit = String(markOf(id));
-  const variable = `SANDBOX_MCP_RUN=${id}`;
   return all()
-    .filter(({ isZombie }) => !isZombie)
-    .filter((found) => found.limit === limit || (!canMark() && environment(found.pid).includes(variable)))
+    .filter((found) => !found.isZombie && carries(found, id))
     .map(({ pid }) => pid);
+}
+
+/** What tells whether a process, as it is now, carries a run's mark. */
+export function marksOf(pid: number): (id: string) => boolean {
+  const found = look(pid, true);
+  return (id) => found !== undefined && carries(found, id);
+}
+
+function carries({ pid, limit }: Process, id: string): boolean {
+  return limit === String(markOf(id)) || (!canMark() && environment(pid).includes(`SANDBOX_MCP_RUN=${id}`));
 }
 
 /** The processes of a group. Zombies are none. */

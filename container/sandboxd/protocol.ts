@@ -117,6 +117,9 @@ export type Call = z.infer<typeof callSchema>;
 export type StartCall = z.infer<typeof start>;
 export type Signal = z.infer<typeof kill>["signal"];
 
+/** Ports that are told of one run at most. */
+export const MOST_PORTS = 20;
+
 export const eventSchema = z.discriminatedUnion("type", [
   /** The run goes on, and what it prints will come. */
   z.object({ type: z.literal("running"), id: idSchema() }),
@@ -132,6 +135,12 @@ export const eventSchema = z.discriminatedUnion("type", [
     timedOut: z.optional(z.boolean()),
     /** What is not known of it, as a sentence. */
     note: z.optional(z.string().check(z.maxLength(500))),
+  }),
+  /** Programs of the run listen on these ports, and not on others that were told before. */
+  z.object({
+    type: z.literal("listening"),
+    id: idSchema(),
+    ports: z.array(z.number().check(z.int(), z.gte(1), z.lte(65_535))).check(z.maxLength(MOST_PORTS)),
   }),
   /** Of code: all of its output has come before this, and nothing of it is left that was to be ended. */
   z.object({ type: z.literal("settled"), id: idSchema(), isKernelGone: z.boolean() }),

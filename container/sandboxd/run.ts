@@ -6,6 +6,7 @@ import * as z from "zod/mini";
 import { Followed } from "./followed.ts";
 import { RUNS, SESSIONS, SLOTS, textOf } from "./places.ts";
 import { group, lives, marked, readersOf, send, signalRun } from "./processes.ts";
+import { portsOf } from "./listening.ts";
 import { type Event, STREAMS, type Signal, type StartCall, type Stream } from "./protocol.ts";
 import { startScript } from "./script.ts";
 import { Slot, openToRead, pipeOf } from "./slot.ts";
@@ -16,6 +17,9 @@ const COPY_AFTER_MS = 20;
 
 /** How often what nobody tells of is looked for, milliseconds. */
 const LOOK_MS = 50;
+
+/** How often it is looked which ports a run's programs listen on, milliseconds. */
+const PORTS_MS = 500;
 
 /** How long the end of a copying is waited for when its command has ended, milliseconds. */
 const RELEASE_MS = 300;
@@ -76,6 +80,10 @@ export class Run extends Followed {
   #killedAt = 0;
   #timedOut: boolean | undefined;
   #watching = false;
+  /** Whether it went on for long enough that its ports were looked for. */
+  #hasLasted = false;
+  /** Those that were told. */
+  #ports: readonly number[] = [];
   /** Since when the command's shell is gone without a status. */
   #goneAt: number | undefined;
 
@@ -116,6 +124,7 @@ export class Run extends Followed {
     slot.go(run.directory);
     run.#endAt(Date.now() + call.timeoutMs + LATE_MS);
     run.after(COPY_AFTER_MS, () => run.#copy());
+    run.after(PORTS_MS, () => run.#watchPorts());
     return run;
   }
 
@@ -151,6 +160,7 @@ export class Run extends Followed {
     const run = new Run(id, memo.session, slot, host, true);
     run.#endAt(memo.deadline);
     run.#copy(true);
+    run.#watchPorts();
     run.#watch();
     return run;
   }
@@ -255,6 +265,31 @@ export class Run extends Followed {
     else if (this.#killing === undefined) this.streams[name].finish();
   }
 
+  /** Whether a process of its group is there, which is asked for in no time. */
+  get #leftSome(): boolean {
+    const leader = this.#slot?.leader;
+    try {
+      return leader !== undefined && process.kill(-leader, 0);
+    } catch {
+      return false;
+    }
+  }
+
+  #watchPorts(): void {
+    if (this.#end !== undefined) return;
+    this.#hasLasted = true;
+    this.#tellPorts(PORTS_MS);
+    this.after(PORTS_MS, () => this.#watchPorts());
+  }
+
+  /** Tells which ports the run's programs listen on, where that has changed. */
+  #tellPorts(ageMs: number): void {
+    const ports = portsOf(this.id, ageMs);
+    if (ports.join() === this.#ports.join()) return;
+    this.#ports = ports;
+    this.tell({ type: "listening", id: this.id, ports });
+  }
+
   /** Looks for an end that nobody tells of. */
   #watch(): void {
     const slot = this.#slot;
@@ -316,6 +351,8 @@ export class Run extends Followed {
     if (this.#end === undefined) {
       if (this.#status === undefined || stdout.end === undefined || stderr.end === undefined) return;
       if (this.#killing !== undefined) return;
+      // Short commands leave nothing behind as a rule, and have no milliseconds to spare.
+      if (this.#hasLasted || this.#leftSome) this.#tellPorts(0);
       this.#end = { status: this.#status, stdout: stdout.end, stderr: stderr.end, timedOut: this.#timedOut };
       this.#writeDown(this.#end);
     }

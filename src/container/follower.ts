@@ -26,6 +26,8 @@ export interface OutputSink {
   position(stream: Stream): number;
   /** Bytes of a stream that are on disk here: the sandbox need not keep them. */
   stored(stream: Stream): number;
+  /** Programs of the run listen on these ports, and on no others. */
+  listening?(ports: readonly number[]): void;
   /** Resolves with the run's end. */
   readonly settled: Promise<void>;
   /** The same, or after so many milliseconds. */
@@ -143,6 +145,7 @@ export abstract class RunFollower {
     this.isKnown = true;
     this.#silence = 0;
     if (event.type === "running" || event.type === "pong") return;
+    if (event.type === "listening") return this.sink.listening?.(event.ports);
     void this.#end(event);
   }
 

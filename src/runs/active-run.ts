@@ -165,6 +165,10 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#changed = true;
   }
 
+  listening(ports: readonly number[]): void {
+    if (!this.ended && this.record.kind === "command") this.describe({ ports });
+  }
+
   take(output: () => void): Promise<void> {
     return this.#host.backlog.take(output);
   }

@@ -56,7 +56,13 @@ export interface CodeImage {
   change?: string;
 }
 
-export type RunDetail = CodeDetail | TaskDetail;
+/** What only a command has. */
+export interface CommandDetail {
+  /** Those that its programs listen on, as of its end at the latest. */
+  ports: readonly number[];
+}
+
+export type RunDetail = CodeDetail | CommandDetail | TaskDetail;
 
 /** The largest detail of a run, in bytes of JSON: SQLite in a Durable Object holds values of up to 2 MB. */
 export const DETAIL_BYTES = 1_500_000;

@@ -22,6 +22,7 @@ export function runBlocks(run: RunView, notice?: string): Block[] {
     ["note", run.note],
     ["stdout", shownText(run.stdout)],
     ["stderr", shownText(run.stderr)],
+    ["listening", listeningText(portsOf(run))],
     ["result", resultText(results)],
     ["left_out", leftOutText(results)],
     ["images", changesText(results)],
@@ -49,6 +50,16 @@ function codeDetailOf({ detail }: RunView): CodeDetail | undefined {
   return detail && "results" in detail ? detail : undefined;
 }
 
+/** The ports that programs of a command listen on. */
+function portsOf({ detail }: RunView): readonly number[] {
+  return detail && "ports" in detail ? detail.ports : [];
+}
+
+function listeningText(ports: readonly number[]): string | undefined {
+  if (ports.length === 0) return undefined;
+  return `on port ${ports.join(", ")}; expose_port gives it a URL`;
+}
+
 /** A run of a command as data. */
 export const runOutput = z.object({
   id: z.string(),
@@ -58,6 +69,7 @@ export const runOutput = z.object({
   stderr: z.string(),
   stdout_bytes: z.number(),
   stderr_bytes: z.number(),
+  ports: z.array(z.number()).optional(),
   duration_ms: z.number(),
   next: z.string().optional(),
   notice: z.string().optional(),
@@ -81,6 +93,7 @@ export function runFields(run: RunView, notice?: string): z.input<typeof runOutp
     stderr: shownText(run.stderr),
     stdout_bytes: run.stdout.bytes,
     stderr_bytes: run.stderr.bytes,
+    ports: portsOf(run).length > 0 ? [...portsOf(run)] : undefined,
     duration_ms: durationMs(run),
     next: nextCall(run),
     notice: [notice, run.note].filter(Boolean).join(" ") || undefined,

@@ -1,0 +1,50 @@
+/** Programs that start to listen are noticed in the result of the command that started them. */
+import { describe, expect, it } from "vitest";
+import { idIn, owner, says, sh, until } from "../support.ts";
+
+const sandbox = "listening";
+const SERVER = `require("http").createServer().listen(Number(process.argv[2]), process.argv[3])`;
+const run = (command: string, more: Record<string, unknown> = {}) =>
+  owner.call("run_command", { sandbox, command, ...more });
+
+describe("a program that listens", () => {
+  it("is told of by a command that goes on, on whatever address", async () => {
+    await owner.call("write_file", { sandbox, path: "server.js", content: SERVER });
+    const started = await run("node server.js 8100 ::1 & exec node server.js 8101 127.0.0.1", {
+      wait_seconds: 0,
+    });
+    const id = idIn(started);
+    await says(id, "listening: on port 8100, 8101; expose_port gives it a URL");
+    const result = await owner.call("get_result", { id, wait_seconds: 0 });
+    expect(result.structured).toMatchObject({ state: "running", ports: [8100, 8101] });
+    await owner.call("cancel_run", { id });
+    expect(await sh(sandbox, "echo quiet")).toBe("quiet\n");
+  });
+
+  it("is told of by a command that has left it behind, and by no other", async () => {
+    const left = await run(
+      "node server.js 8102 >log 2>&1 & until curl -s localhost:8102 -m 1 -o /dev/null || [ $? = 28 ]; do sleep 0.1; done",
+    );
+    expect(left.text).toBe("exit_code: 0\nlistening: on port 8102; expose_port gives it a URL");
+    expect(left.structured).toMatchObject({ state: "succeeded", ports: [8102] });
+    const other = await run("echo other");
+    expect(other.text).toBe("exit_code: 0\nstdout:\nother");
+    expect(other.structured.ports).toBeUndefined();
+    const asked = await owner.call("get_result", { id: left.structured.id });
+    expect(asked.structured).toMatchObject({ ports: [8102] });
+  });
+
+  it("is told of no more once it has ended", async () => {
+    const started = await run("node server.js 8103 & sleep 3; kill $!; wait; echo over; sleep 1000", {
+      wait_seconds: 0,
+    });
+    const id = idIn(started);
+    await says(id, "on port 8103");
+    await says(id, "over");
+    const told = async () => (await owner.call("get_result", { id, wait_seconds: 0 })).structured.ports;
+    await until(async () => (await told()) === undefined);
+    expect(await told()).toBeUndefined();
+    await owner.call("cancel_run", { id });
+    await owner.call("destroy_sandbox", { sandbox });
+  });
+});

@@ -91,8 +91,8 @@ const full = z.object({ type: z.literal("full"), id: idSchema(), stream: z.enum(
  */
 const kill = z.object({ type: z.literal("kill"), id: idSchema(), signal: z.enum(["INT", "TERM", "KILL"]) });
 
-/** Types into an interactive run. */
-const input = z.object({ type: z.literal("input"), id: idSchema(), text: z.string() });
+/** Types into an interactive run; answered by `typed`. `key` is one that no other call has. */
+const input = z.object({ type: z.literal("input"), id: idSchema(), key: z.string(), text: z.string() });
 
 /** Removes what there is of ended runs. */
 const forget = z.object({ type: z.literal("forget"), ids: z.array(idSchema()) });
@@ -150,9 +150,16 @@ export const eventSchema = z.discriminatedUnion("type", [
   z.object({
     type: z.literal("refused"),
     id: idSchema(),
-    reason: z.enum(["exhausted", "unwritable", "damaged"]),
+    reason: z.enum(["exhausted", "unwritable", "damaged", "no_terminal"]),
     /** The system's own words. */
     message: z.string().check(z.maxLength(1000)),
+  }),
+  /** So many bytes of an `input` were taken: all, or as many as there was room for. None where nobody can read them. */
+  z.object({
+    type: z.literal("typed"),
+    id: idSchema(),
+    key: z.string().check(z.maxLength(64)),
+    bytes: size(),
   }),
   z.object({ type: z.literal("pong") }),
 ]);

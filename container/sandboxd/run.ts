@@ -55,6 +55,7 @@ const memoSchema = z.object({
   session: z.string().check(z.regex(/^[a-z0-9_-]{1,64}$/)),
   /** Milliseconds since the epoch. */
   deadline: count(),
+  interactive: z.optional(z.boolean()),
 });
 
 type Memo = z.infer<typeof memoSchema>;
@@ -72,6 +73,7 @@ export class Run extends Followed {
   readonly session: string;
   readonly directory: string;
   readonly #slot: Slot | undefined;
+  readonly #isInteractive: boolean;
   readonly #host: RunHost;
   readonly #isAdopted: boolean;
   #end: End | undefined;
@@ -91,12 +93,14 @@ export class Run extends Followed {
     id: string,
     session: string,
     slot: Slot | undefined,
+    isInteractive: boolean,
     host: RunHost,
     isAdopted: boolean,
   ) {
     const directory = join(RUNS, id);
     super(id, (name) => join(directory, name), slot?.mark);
     this.session = session;
+    this.#isInteractive = isInteractive;
     this.directory = directory;
     this.#slot = slot;
     this.#host = host;
@@ -105,7 +109,7 @@ export class Run extends Followed {
 
   /** Writes down what is to be run and tells the slot's shell. @throws Error of the file system */
   static start(call: StartCall, state: string, slot: Slot, host: RunHost): Run {
-    const run = new Run(call.id, call.session, slot, host, false);
+    const run = new Run(call.id, call.session, slot, call.interactive === true, host, false);
     mkdirSync(run.directory);
     try {
       writeFileSync(join(run.directory, "command"), call.command);
@@ -115,6 +119,7 @@ export class Run extends Followed {
         slot: basename(slot.directory),
         session: call.session,
         deadline: Date.now() + call.timeoutMs + LATE_MS,
+        interactive: call.interactive,
       };
       writeFileSync(join(run.directory, "memo"), JSON.stringify(memo));
     } catch (error) {
@@ -136,7 +141,7 @@ export class Run extends Followed {
     const directory = join(RUNS, id);
     const end = fileAs(endSchema, join(directory, "end"));
     if (end !== undefined) {
-      const run = new Run(id, "", undefined, host, true);
+      const run = new Run(id, "", undefined, false, host, true);
       run.#end = end;
       for (const stream of STREAMS) run.streams[stream].ended(end[stream]);
       return run;
@@ -157,7 +162,7 @@ export class Run extends Followed {
         return undefined;
       }
     }
-    const run = new Run(id, memo.session, slot, host, true);
+    const run = new Run(id, memo.session, slot, memo.interactive === true, host, true);
     run.#endAt(memo.deadline);
     run.#copy(true);
     run.#watchPorts();
@@ -181,12 +186,20 @@ export class Run extends Followed {
     return this.#end && { type: "ended", id: this.id, ...this.#end };
   }
 
+  /** Types into the run's terminal. Answers how many bytes were taken. */
+  type(text: string): number {
+    const isOpen = this.#isInteractive && this.#status === undefined;
+    return isOpen ? (this.#slot?.type(Buffer.from(text)) ?? 0) : 0;
+  }
+
   /** Asks every process of the run to end, and makes it after a while, or at once. */
   kill(signal: Signal): void {
     if (this.#end !== undefined) return;
     this.#killedAt ||= Date.now();
     if (signal === "KILL") this.#killedAt = Math.min(this.#killedAt, Date.now() - GRACE_MS);
     this.#signal(signal === "KILL" ? "SIGKILL" : "SIGTERM");
+    // As a terminal that is closed: an interactive shell does not end otherwise.
+    if (this.#isInteractive) this.#signal("SIGHUP");
     // One that is held still gets to handle it.
     this.#signal("SIGCONT");
     this.#killing ??= setInterval(() => this.#insist(), LOOK_MS);
@@ -210,7 +223,9 @@ export class Run extends Followed {
   }
 
   #signal(signal: NodeJS.Signals): void {
-    signalRun(this.id, this.#slot?.leader, signal);
+    // The leader of one in a terminal is `script`: it passes on what the command prints at its end, and ends after it.
+    const leader = this.#isInteractive && signal !== "SIGKILL" ? undefined : this.#slot?.leader;
+    signalRun(this.id, leader, signal);
   }
 
   #lingers(): boolean {
@@ -392,7 +407,8 @@ export class Run extends Followed {
       while (!takeRest(pipeOf(slot.directory, name))) await pause(LOOK_MS);
       this.streams[name].stopCopying();
     }
-    this.#host.released(slot, held.length === 0 && !this.#isAdopted);
+    // What was typed and not read must not reach another.
+    this.#host.released(slot, held.length === 0 && !this.#isAdopted && !this.#isInteractive);
   }
 
   #endAt(deadline: number): void {

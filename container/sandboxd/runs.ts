@@ -14,6 +14,9 @@ const MAX_READY = 4;
 /** How often a command is given to another shell when the one before went without reading it. */
 const MAX_STARTS = 3;
 
+/** What gives a command a pseudo terminal: of util-linux, and in every Debian and Ubuntu. */
+const SCRIPT_PROGRAM = "/usr/bin/script";
+
 /** What a command cannot do without. */
 const SCRIPT_FILES = ["keeper.sh", "shell.sh", "command.sh", "state.sh", "sourced/bash"];
 
@@ -22,6 +25,8 @@ interface Asked {
   call: StartCall;
   listener: Listener;
   starts: number;
+  /** Settles when its shell has been told. */
+  started?: Promise<void>;
   /** It was told to end before its shell stood ready. */
   isWithdrawn?: boolean;
 }
@@ -94,7 +99,13 @@ export class Runs implements RunHost {
         for (const id of call.ids) this.#forget(id);
         return;
       case "input":
-        return;
+        await this.#asked.get(call.id)?.started;
+        return listener.event({
+          type: "typed",
+          id: call.id,
+          key: call.key,
+          bytes: this.#runs.get(call.id)?.type(call.text) ?? 0,
+        });
     }
   }
 
@@ -110,6 +121,10 @@ export class Runs implements RunHost {
 
   ended(run: Run): void {
     this.#asked.delete(run.id);
+    // A shell that stood ready beside a run that was taken over has read the state from before it.
+    const stale = this.#ready.get(run.session);
+    if (stale) letGo(stale);
+    this.#ready.delete(run.session);
     // Behind the answer: the shell for the next command.
     setImmediate(() => void this.#prepare(run.session).catch(() => undefined));
   }
@@ -137,18 +152,28 @@ export class Runs implements RunHost {
     if (this.#asked.has(call.id) && asked.starts === 0) return;
     if (!SCRIPT_FILES.every((file) => isThere(join(SCRIPTS, file))))
       return this.#refuse(call.id, listener, "damaged", `files are missing or empty in ${SCRIPTS}`);
+    if (call.interactive && !isThere(SCRIPT_PROGRAM))
+      return this.#refuse(call.id, listener, "no_terminal", `there is no ${SCRIPT_PROGRAM}`);
     this.#asked.set(call.id, asked);
+    asked.started = this.#tell(asked);
+    return asked.started;
+  }
+
+  /** Has a shell of the session run what was asked for. */
+  async #tell(asked: Asked): Promise<void> {
+    const { call } = asked;
     let ready: Ready;
     try {
-      const promise = this.#ready.get(call.session) ?? this.#makeReady(call.session);
+      const found = this.#ready.get(call.session);
       this.#ready.delete(call.session);
-      ready = await promise;
+      if (found && call.interactive) letGo(found);
+      ready = await (call.interactive || !found ? this.#makeReady(call.session, call.interactive) : found);
     } catch (error) {
       return this.#refuse(call.id, asked.listener, reasonOf(error), wordsOf(error));
     }
     if (asked.isWithdrawn) {
       this.#asked.delete(call.id);
-      if (!this.#ready.has(call.session)) this.#ready.set(call.session, Promise.resolve(ready));
+      this.#putBack(call, ready);
       return asked.listener.event({ type: "ended", id: call.id, status: 143, stdout: 0, stderr: 0 });
     }
     try {
@@ -156,9 +181,15 @@ export class Runs implements RunHost {
       this.#runs.set(call.id, run);
       run.listen(asked.listener);
     } catch (error) {
-      this.#ready.set(call.session, Promise.resolve(ready));
+      this.#putBack(call, ready);
       this.#refuse(call.id, asked.listener, "unwritable", wordsOf(error));
     }
+  }
+
+  /** A shell that was not used after all. */
+  #putBack(call: StartCall, ready: Ready): void {
+    if (call.interactive || this.#ready.has(call.session)) letGo(Promise.resolve(ready));
+    else this.#ready.set(call.session, Promise.resolve(ready));
   }
 
   #kill(id: string, signal: Signal): void {
@@ -186,14 +217,13 @@ export class Runs implements RunHost {
       if (this.#ready.size <= MAX_READY) break;
       if (other === session) continue;
       this.#ready.delete(other);
-      void ready
-        .then(({ slot }) => (stopSlot(slot), slot.over()).then(() => slot.remove()))
-        .catch(() => undefined);
+      letGo(ready);
     }
     return made;
   }
 
-  async #makeReady(session: string): Promise<Ready> {
+  /** @param isTerminal whether the shell stands in a pseudo terminal */
+  async #makeReady(session: string, isTerminal = false): Promise<Ready> {
     const slot = await this.#slots.take();
     const path = join(SESSIONS, session);
     const state = textOf(path);
@@ -208,7 +238,7 @@ export class Runs implements RunHost {
       void slot.over().then(() => ready.run ?? slot.remove());
     };
     // What a session has unset must not come back from here: its state has all there is.
-    slot.begin(path, state === undefined ? this.#env : {}, gone);
+    slot.begin(path, state === undefined ? this.#env : {}, isTerminal, gone);
     return ready;
   }
 
@@ -235,6 +265,13 @@ function startIn(ready: Ready, call: StartCall, host: RunHost): Run {
     mkdirSync(SESSIONS, { recursive: true });
     return (ready.run = start());
   }
+}
+
+/** Ends a shell that nobody will need. */
+function letGo(ready: Promise<Ready>): void {
+  void ready
+    .then(({ slot }) => (stopSlot(slot), slot.over()).then(() => slot.remove()))
+    .catch(() => undefined);
 }
 
 type Refused = Extract<Event, { type: "refused" }>["reason"];

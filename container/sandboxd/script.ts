@@ -4,6 +4,9 @@ import { type StartCall, markOf } from "./protocol.ts";
 /** A command that matches can set a trap on EXIT, or show what is read. */
 const MAY_TRAP = /trap|source|\. |' -'[a-z]*v|-[a-z]*v|verbose/;
 
+/** Characters of a pseudo terminal. */
+const TERMINAL = { rows: 30, columns: 120 };
+
 /** A return where a command stands. */
 const RETURNS =
   /(^|[;&|(){!\n]|(^|[\s;&|(])(then|do|else|elif|if|while|until|builtin|command)\s)\s*return([\s;&|)}]|$)/;
@@ -42,7 +45,8 @@ declare -F exit >/dev/null || exit() {
 
 /** @param state what the session's state holds, in which a function may set a trap */
 export function startScript(call: StartCall, state: string): string {
-  const { id, command, cwd, env = {}, stdin } = call;
+  const { id, command, cwd, stdin, interactive } = call;
+  const env = interactive ? { TERM: "xterm-256color", ...call.env } : (call.env ?? {});
   const lines = [
     // Of the shell, not of the time it stood ready.
     "SECONDS=0",
@@ -65,6 +69,7 @@ export function startScript(call: StartCall, state: string): string {
       `builtin export ${name}=${quote(value)}`,
     );
   if (stdin !== undefined) lines.push('exec <"$sbx_run/stdin"');
+  if (interactive) lines.push(`exec <&1; stty sane rows ${TERMINAL.rows} cols ${TERMINAL.columns}`);
   // A return that is no function's ends the command: such a one is evaluated by a sourced file. Errors of bash name that
   // file as it was asked for, so its name is `bash`, and it is asked for from its own directory.
   if (RETURNS.test(command) && !/\(\)|function/.test(command))
@@ -78,6 +83,6 @@ export function startScript(call: StartCall, state: string): string {
 }
 
 /** `text` as one word of a shell line. */
-function quote(text: string): string {
+export function quote(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }

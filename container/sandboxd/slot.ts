@@ -1,5 +1,5 @@
 /**
- * A slot: three named pipes and, once it is begun, a shell behind them that stands ready to run one command. Pipes are made
+ * A slot: named pipes and, once it is begun, a shell behind them that stands ready to run one command. Pipes are made
  * by a program, which costs as much as a command: they are made in batches and used again when nobody holds them any more.
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
@@ -18,6 +18,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { SCRIPTS, SLOTS, textOf } from "./places.ts";
 import { STREAMS, type Stream } from "./protocol.ts";
+import { quote } from "./script.ts";
 
 /** Slots whose pipes are made at once. */
 const BATCH = 4;
@@ -48,6 +49,7 @@ export class Slot {
   /** What ends the output in the pipes: no program prints it by chance. */
   readonly mark: Buffer;
   readonly #go: number;
+  readonly #in: number;
   readonly #pipes: Record<Stream, number>;
   #keeper: ChildProcess | undefined;
   #isClosed = false;
@@ -57,6 +59,7 @@ export class Slot {
     this.directory = directory;
     this.mark = Buffer.from(mark);
     this.#go = openSync(join(directory, "go"), O_RDWR | O_NONBLOCK);
+    this.#in = openSync(join(directory, "in"), O_RDWR | O_NONBLOCK);
     this.#pipes = {
       stdout: openSync(pipeOf(directory, "stdout"), O_RDONLY | O_NONBLOCK),
       stderr: openSync(pipeOf(directory, "stderr"), O_RDONLY | O_NONBLOCK),
@@ -66,11 +69,19 @@ export class Slot {
   /**
    * Starts the shell. It stands ready when it has read the state.
    * @param env of the shell before it reads the state
+   * @param isTerminal whether it runs in a pseudo terminal
    * @param said is told the command's exit status, or undefined when its keeper ended without one
    */
-  begin(state: string, env: NodeJS.ProcessEnv, said: (status: number | undefined) => void): void {
+  begin(
+    state: string,
+    env: NodeJS.ProcessEnv,
+    isTerminal: boolean,
+    said: (status: number | undefined) => void,
+  ): void {
     writeFileSync(join(this.directory, "mark"), this.mark);
-    const keeper = spawn("/bin/sh", [`${SCRIPTS}/keeper.sh`, this.directory, state, this.mark.toString()], {
+    const args = [`${SCRIPTS}/keeper.sh`, this.directory, state, this.mark.toString()];
+    if (isTerminal) args.push(`exec /bin/bash --noprofile --norc -s ${quote(state)} <${SCRIPTS}/shell.sh`);
+    const keeper = spawn("/bin/sh", args, {
       cwd: "/",
       detached: true,
       env,
@@ -92,6 +103,16 @@ export class Slot {
   /** Tells the shell what to run, or its keeper that the end was noticed. */
   go(directory = ""): void {
     writeSync(this.#go, `${directory}\n`);
+  }
+
+  /** Types into the terminal. Answers how many bytes of it there was room for: what nobody reads waits in the pipe. */
+  type(bytes: Buffer): number {
+    try {
+      return writeSync(this.#in, bytes);
+    } catch {
+      // The pipe is full.
+      return 0;
+    }
   }
 
   /** Resolves when the keeper has gone. */
@@ -139,7 +160,7 @@ export class Slot {
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    for (const fd of [this.#go, ...STREAMS.map((stream) => this.#pipes[stream])]) closeSync(fd);
+    for (const fd of [this.#go, this.#in, ...STREAMS.map((stream) => this.#pipes[stream])]) closeSync(fd);
   }
 
   remove(): void {
@@ -180,6 +201,7 @@ async function makeBatch(): Promise<string[]> {
   const directories = Array.from({ length: BATCH }, () => join(SLOTS, randomBytes(6).toString("hex")));
   const paths = directories.flatMap((directory) => [
     join(directory, "go"),
+    join(directory, "in"),
     ...STREAMS.flatMap((stream) => [pipeOf(directory, stream), brakeOf(directory, stream)]),
   ]);
   for (const directory of directories) mkdirSync(directory, { recursive: true });

@@ -5,7 +5,7 @@ import { CodeExecutor, type CodeRunSpec } from "../runs/code.ts";
 import { type CommandSpec, Commands } from "../runs/command.ts";
 import { localID } from "../runs/id.ts";
 import type { RunKind, RunSummary, RunView } from "../runs/run.ts";
-import { type LogPage, Runs, type Told } from "../runs/runs.ts";
+import { type LogPage, Runs, type Told, type Typed } from "../runs/runs.ts";
 import type { RunRecord, Stored } from "../runs/store.ts";
 import { TaskBudgets } from "../tasks/budget.ts";
 import { type TaskSpec, Tasks } from "../tasks/tasks.ts";
@@ -313,6 +313,10 @@ export class Sandbox extends BaseSandbox<Env> {
 
   listRuns(owner: Owner, limit: number, before?: string, kind?: RunKind): Promise<Answer<RunSummary[]>> {
     return this.#answer(owner, async () => this.#runs.list(limit, before, kind));
+  }
+
+  sendInput(owner: Owner, id: string, text: string, maxBytes: number): Promise<Answer<Typed>> {
+    return this.#answer(owner, () => this.#runs.type(id, text, maxBytes));
   }
 
   cancelRun(owner: Owner, id: string, waitMs: number): Promise<Answer<RunView>> {

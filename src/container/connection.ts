@@ -49,6 +49,8 @@ export class Connection {
   #open: WebSocket | undefined;
   #opening: Promise<WebSocket> | undefined;
   #pongs: (() => void)[] = [];
+  /** By key, who waits to hear what was typed. */
+  readonly #typing = new Map<string, PromiseWithResolvers<number>>();
   #idle: ReturnType<typeof setTimeout> | null = null;
   #usedAt = 0;
 
@@ -143,6 +145,24 @@ export class Connection {
     }
   }
 
+  /**
+   * Types into the terminal of a run. Answers how many bytes of the text were taken.
+   * @throws {ToolError} `no_answer`, `sandbox_restarted`, `connection_lost` where nobody knows whether it was typed
+   */
+  async type(id: string, text: string): Promise<number> {
+    const key = crypto.randomUUID();
+    const typing = Promise.withResolvers<number>();
+    this.#typing.set(key, typing);
+    // It may be rejected before anybody waits for it.
+    typing.promise.catch(() => undefined);
+    try {
+      await this.send({ type: "input", id, key, text });
+      return await typing.promise;
+    } finally {
+      this.#typing.delete(key);
+    }
+  }
+
   /** The container is gone. */
   close(): void {
     this.#lost(this.#open);
@@ -195,6 +215,7 @@ export class Connection {
       if (typeof data !== "string" || data.length > EVENT_CHARS) throw new Error("no event");
       const event = eventSchema.parse(JSON.parse(data));
       if (event.type === "pong") for (const pong of this.#pongs.splice(0)) pong();
+      else if (event.type === "typed") this.#typing.get(event.key)?.resolve(event.bytes);
       else this.#followers.get(event.id)?.event(event);
     } catch {
       socket.close(1008, "no such message");
@@ -208,6 +229,7 @@ export class Connection {
     clearTimeout(this.#idle);
     this.#idle = null;
     for (const follower of this.#followers.values()) follower.broken();
+    for (const typing of this.#typing.values()) typing.reject(unknownTyped());
     try {
       socket.close(1000, "");
     } catch {
@@ -225,6 +247,14 @@ export class Connection {
       else this.#lost(this.#open);
     }, IDLE_MS);
   }
+}
+
+function unknownTyped(): ToolError {
+  return new ToolError(
+    "connection_lost",
+    "The connection to the sandbox broke: whether the text was typed is not known.",
+    "Look at the output with get_result, then type what is missing.",
+  );
 }
 
 /** The error for a call whose container went away. */

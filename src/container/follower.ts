@@ -144,7 +144,7 @@ export abstract class RunFollower {
   #event(event: Event): void {
     this.isKnown = true;
     this.#silence = 0;
-    if (event.type === "running" || event.type === "pong") return;
+    if (event.type === "running" || event.type === "pong" || event.type === "typed") return;
     if (event.type === "listening") return this.sink.listening?.(event.ports);
     void this.#end(event);
   }

@@ -9,12 +9,17 @@ import { lastLine } from "./output.ts";
 import { OutputEnds } from "./output-ends.ts";
 import type { End, Execution, RunDetail, RunSink, RunView, Stream, Waiting } from "./run.ts";
 import { type RunRecord, type RunStore, viewOf } from "./store.ts";
+import { isEchoOf } from "./terminal.ts";
 
 /** How often what came is made safe, milliseconds. A run that ends sooner is written once, after its end. */
 const FLUSH_MS = 1000;
 
 /** The pause between two lines that are told of a run, milliseconds. */
 const TELL_MS = 250;
+
+/** How long a terminal is silent that has come to rest, and how long that is waited for. Milliseconds. */
+const QUIET_MS = 300;
+const REST_MS = 10_000;
 
 /** How long after an error of the way to the container its end is expected to be known, milliseconds. */
 const DOWN_MS = 5000;
@@ -45,6 +50,8 @@ export class ActiveRun implements RunSink, WaitingLog {
   #execution: Execution | undefined;
   #lastStream: Stream = "stdout";
   hasFiles = true;
+  /** Bytes of the log that whoever types has been shown. */
+  seenBytes: number;
   /** Why nothing was run, when that is so. */
   failure: RunFailure | undefined;
 
@@ -53,6 +60,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#host = host;
     this.#log = log;
     this.#shelf = shelf;
+    this.seenBytes = record.logBytes;
     this.#stored = { stdout: record.ends.stdout.bytes, stderr: record.ends.stderr.bytes };
   }
 
@@ -227,6 +235,43 @@ export class ActiveRun implements RunSink, WaitingLog {
     }
   }
 
+  /** Whether there is a terminal to type into. */
+  get isInteractive(): boolean {
+    return this.#execution?.type !== undefined;
+  }
+
+  /**
+   * Types into the run's terminal, and waits until that rests.
+   * @throws {ToolError} `invalid_argument` where nothing can be typed, `too_large` where not all of it was
+   */
+  async type(text: string): Promise<void> {
+    const { id } = this.record;
+    const type = this.#execution?.type;
+    if (!type) throw notInteractive(id);
+    if (this.ended) throw hasEnded(id);
+    if (this.waiting) throw hasNotStarted(id);
+    const before = this.record.ends.stdout.bytes;
+    const size = encoder.encode(text).length;
+    const typed = await type(text);
+    if (typed < size) throw this.ended ? hasEnded(id) : notTyped(id, typed, size);
+    await this.rest(REST_MS, before, text);
+  }
+
+  /**
+   * Resolves when the terminal has printed something and come to rest, with the run's end, or after so many milliseconds.
+   * @param from the bytes of output before what was typed, whose echo alone is not waited for
+   */
+  async rest(ms: number, from = 0, typed = ""): Promise<void> {
+    const { stdout } = this.record.ends;
+    const deadline = Date.now() + Math.min(ms, REST_MS);
+    for (let left = ms; !this.ended && left > 0; left = deadline - Date.now()) {
+      const { bytes } = stdout;
+      const hasAnswered = bytes > from && !isEchoOf(typed, stdout.last(bytes - from));
+      await this.changed(Math.min(left, hasAnswered ? QUIET_MS : REST_MS));
+      if (hasAnswered && stdout.bytes === bytes) return;
+    }
+  }
+
   /** Resolves with the next output or the end, or after so many milliseconds. */
   async changed(ms: number): Promise<void> {
     if (this.ended) return;
@@ -276,4 +321,40 @@ export class ActiveRun implements RunSink, WaitingLog {
       await this.ship();
     }
   }
+}
+
+const encoder = new TextEncoder();
+
+export function notInteractive(id: string): ToolError {
+  return new ToolError(
+    "invalid_argument",
+    `Nothing can be typed into ${id}: it does not run in a terminal.`,
+    "Use run_command with interactive for a command that asks, or with stdin for what is known before.",
+  );
+}
+
+export function hasEnded(id: string): ToolError {
+  return new ToolError(
+    "invalid_argument",
+    `Nothing can be typed into ${id}: it has ended.`,
+    `Read how with get_result, id ${id}; run_command starts it anew.`,
+  );
+}
+
+function hasNotStarted(id: string): ToolError {
+  return new ToolError(
+    "invalid_argument",
+    `Nothing can be typed into ${id} yet: it waits for its turn.`,
+    `See what it waits for with get_result, id ${id}.`,
+    true,
+  );
+}
+
+function notTyped(id: string, bytes: number, size: number): ToolError {
+  return new ToolError(
+    "too_large",
+    `Of ${size} bytes ${bytes} were typed into ${id}: the program does not read, and more has no room.`,
+    `Look at its output with get_result, id ${id}; type the rest when it reads, or stop it with cancel_run.`,
+    true,
+  );
 }

@@ -2,7 +2,8 @@
 import { z } from "zod";
 import type { Call, StartCall } from "../../container/sandboxd/protocol.ts";
 import { ANSWER_MS, type ContainerLink, type Outcome, RunFollower } from "../container/follower.ts";
-import { damaged, exhausted, unwritable } from "../shared/errors.ts";
+import { ToolError, answered, damaged, exhausted, unwritable } from "../shared/errors.ts";
+import { clause } from "../shared/text.ts";
 import type { Executor } from "./executor.ts";
 import { Limit } from "./limit.ts";
 import { KeyedQueue } from "../shared/queue.ts";
@@ -16,6 +17,10 @@ export interface CommandSpec extends Allowance {
   cwd?: string;
   /** For this command only. */
   env?: Record<string, string>;
+  /** What its standard input holds; it is empty without. */
+  stdin?: string;
+  /** In a pseudo terminal, into which can be typed. */
+  interactive?: boolean;
 }
 
 /** What it takes to go on with a command in another actor. */
@@ -25,6 +30,7 @@ export const commandState = z.object({
   deadline: z.number(),
   /** Why the deadline is earlier than was asked for. */
   cut: z.string().optional(),
+  interactive: z.boolean().optional(),
 });
 
 export type CommandState = z.infer<typeof commandState>;
@@ -49,9 +55,9 @@ export class Commands implements Executor<CommandSpec> {
       sink.began();
       const deadline = Date.now() + spec.timeoutMs;
       run.limit.deadline(deadline);
-      sink.keepState({ session: spec.session, deadline, cut: spec.cut });
-      const { session, command, cwd, env, timeoutMs, cut } = spec;
-      const call: StartCall = { type: "start", id: sink.id, session, command, cwd, env, timeoutMs };
+      const { cut, ...asked } = spec;
+      sink.keepState({ session: spec.session, deadline, cut, interactive: spec.interactive });
+      const call: StartCall = { type: "start", id: sink.id, ...asked };
       return run.follow(deadline, cut, call).catch((error: unknown) => {
         if (!run.mayHaveStarted) sink.keepState(undefined);
         throw error;
@@ -60,17 +66,23 @@ export class Commands implements Executor<CommandSpec> {
     return {
       done: run.limit.hold(Promise.race([turn, run.withdrawn])),
       cancel: () => run.end("cancelled"),
+      type: spec.interactive ? (text) => run.type(text) : undefined,
       waiting: () => waitingFor(this.#queue.ahead(spec.session, sink.id), "session", spec.session),
     };
   }
 
   /** Goes on with a command that an earlier actor started, where the sink's output ends. */
   resume(sink: RunSink, state: unknown): Execution {
-    const { session, deadline, cut } = commandState.parse(state);
+    const { session, deadline, cut, interactive } = commandState.parse(state);
     const run = new RunningCommand(this.#link, sink);
     run.limit.deadline(deadline);
     const done = this.#queue.run(session, sink.id, () => run.follow(deadline, cut));
-    return { done: run.limit.hold(done), cancel: () => run.end("cancelled"), deadline };
+    return {
+      done: run.limit.hold(done),
+      cancel: () => run.end("cancelled"),
+      type: interactive ? (text) => run.type(text) : undefined,
+      deadline,
+    };
   }
 }
 
@@ -79,6 +91,8 @@ const NEVER_STARTED: End = { state: "cancelled", note: "It was cancelled before 
 class RunningCommand extends RunFollower {
   readonly limit = new Limit();
   readonly #withdrawn = Promise.withResolvers<End>();
+  /** Settles when sandboxd was told of the run. */
+  readonly #asked = Promise.withResolvers<void>();
   #start: StartCall | undefined;
   started = false;
   #isRefused = false;
@@ -123,8 +137,16 @@ class RunningCommand extends RunFollower {
     };
     if (start && !this.wasAsked) await connection.begin(start);
     else await connection.send(call);
+    this.#asked.resolve();
     // The word of it may have gone with the connection before.
     if (this.stop) connection.tell({ type: "kill", id, signal: "TERM" });
+  }
+
+  /** Types into the command's terminal. Answers how many bytes were taken. @throws {ToolError} as `Connection.type` */
+  type(text: string): Promise<number> {
+    const { id, settled } = this.sink;
+    const typed = this.#asked.promise.then(() => this.link.connection.type(id, text));
+    return answered(ANSWER_MS, Promise.race([typed, settled.then(() => 0)]));
   }
 
   async #timeout(): Promise<void> {
@@ -156,6 +178,7 @@ class RunningCommand extends RunFollower {
       this.#isRefused = true;
       if (outcome.reason === "exhausted") throw exhausted();
       if (outcome.reason === "damaged") throw damaged(outcome.message);
+      if (outcome.reason === "no_terminal") throw noTerminal(outcome.message);
       throw unwritable("The command", outcome.message, "run_code", "destroy_sandbox");
     }
     const { status: exitCode, timedOut } = outcome;
@@ -172,6 +195,14 @@ class RunningCommand extends RunFollower {
       return { state: "cancelled", exitCode, note: "It was cancelled, with every process it started." };
     return { state: exitCode === 0 ? "succeeded" : "failed", exitCode };
   }
+}
+
+function noTerminal(why: string): ToolError {
+  return new ToolError(
+    "not_configured",
+    `This sandbox cannot run a command in a terminal: ${clause(why)}.`,
+    "Run it without interactive, with what it asks for in stdin; or install util-linux (on Debian and Ubuntu bsdutils).",
+  );
 }
 
 const NEVER_RAN =

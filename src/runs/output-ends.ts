@@ -34,6 +34,11 @@ export class OutputEnds {
     this.bytes += count;
   }
 
+  /** The last bytes, as far as they are here. */
+  last(count: number): Uint8Array {
+    return joined([this.head, this.tail]).subarray(-count);
+  }
+
   shown(): Shown {
     const { head, tail, bytes } = this;
     if (bytes > head.length + tail.length) return ends(head, tail, bytes);

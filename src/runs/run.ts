@@ -100,6 +100,8 @@ export interface RunView extends RunSummary {
   logBytes: number;
   /** Bytes of output that came when the log was full. */
   droppedBytes: number;
+  /** Whether it runs in a terminal, whose control sequences are part of its output. */
+  isInteractive: boolean;
 }
 
 export const STREAMS = ["stdout", "stderr"] as const;
@@ -128,6 +130,8 @@ export interface Execution {
   done: Promise<End>;
   /** Ends it early: `done` settles soon after. */
   cancel(): Promise<void>;
+  /** Types into its terminal, where it has one. Answers how many bytes of the text were taken. */
+  type?: ((text: string) => Promise<number>) | undefined;
   /** What it waits for, until its turn comes. */
   waiting?(): Waiting | undefined;
   /** Of one that was resumed: when its time is over, milliseconds since the epoch. */

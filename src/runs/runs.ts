@@ -3,7 +3,7 @@
  * request that started it: whoever waits for it may go away.
  */
 import { unknownRun } from "../shared/errors.ts";
-import { ActiveRun } from "./active-run.ts";
+import { ActiveRun, hasEnded, notInteractive } from "./active-run.ts";
 import { Backlog } from "./backlog.ts";
 import { OutputEnds } from "./output-ends.ts";
 import { isTaskID, newRunID } from "./id.ts";
@@ -74,6 +74,14 @@ export interface LogPage {
 /** Takes lines of a run's output. */
 export type Told = (line: string) => unknown;
 
+/** What a terminal has printed after something was typed. */
+export interface Typed {
+  run: RunView;
+  page: LogPage;
+  /** Bytes of the log before the page that were not shown either. */
+  skipped: number;
+}
+
 /** Records removed in one go. */
 const SWEEP_BATCH = 200;
 
@@ -138,7 +146,8 @@ export class Runs {
     const run = this.#begin(record, true);
     this.#follow(run, executor.start(run, allowed), stake, record.startedAt);
     const waitMs = Math.max(0, waitUntil - Date.now());
-    await (told ? run.tell(waitMs, told) : run.over(waitMs));
+    if (run.isInteractive) await run.rest(waitMs);
+    else await (told ? run.tell(waitMs, told) : run.over(waitMs));
     const { failure } = run;
     if (failure?.end.state === "failed") {
       this.#unsaved.delete(run);
@@ -147,6 +156,7 @@ export class Runs {
     }
     if (failure && !failure.isLoss) throw failure.error;
     const view = run.view();
+    run.seenBytes = run.logBytes;
     // On disk before its id leaves the actor for good.
     if (namesID || !run.ended || view.stdout.omitted + view.stderr.omitted > 0) this.#save(run);
     return view;
@@ -235,6 +245,22 @@ export class Runs {
     this.#active.get(id)?.save();
     const pieces = await readLog(this.#host.sql, id, this.#shelf(id), cursor, maxBytes);
     return { pieces, next: cursor + pieces.reduce((sum, { bytes }) => sum + bytes.length, 0) };
+  }
+
+  /**
+   * Types into a run's terminal. Answers with what it has printed since whoever types was answered last: of more than
+   * `maxBytes` the end, which begins at `from`.
+   * @throws {ToolError} `not_found` and what `ActiveRun.type` throws
+   */
+  async type(id: string, text: string, maxBytes: number): Promise<Typed> {
+    const run = this.#active.get(id);
+    if (!run) throw viewOf(this.#known(id)).isInteractive ? hasEnded(id) : notInteractive(id);
+    await run.type(text);
+    const from = Math.max(run.seenBytes, run.logBytes - maxBytes);
+    const skipped = from - run.seenBytes;
+    const page = await this.log(id, from, maxBytes);
+    run.seenBytes = page.next;
+    return { run: run.view(), page, skipped };
   }
 
   /** The newest first. */

@@ -1,4 +1,5 @@
 /** The records of runs in the actor's SQLite. */
+import { isRecord } from "../shared/is-record.ts";
 import { OutputEnds } from "./output-ends.ts";
 import { KEEP_BYTES, createLogTable } from "./log.ts";
 import type { End, RunKind, RunState, RunSummary, RunView, Stream } from "./run.ts";
@@ -195,8 +196,21 @@ export class RunStore {
 }
 
 export function viewOf(run: RunRecord): RunView {
-  const { id, kind, state, title, startedAt, endedAt, exitCode, note, detail, ends, logBytes, droppedBytes } =
-    run;
+  const {
+    id,
+    kind,
+    state,
+    title,
+    startedAt,
+    endedAt,
+    exitCode,
+    note,
+    detail,
+    ends,
+    logBytes,
+    droppedBytes,
+    resumeState,
+  } = run;
   const stdout = ends.stdout.shown();
   const stderr = ends.stderr.shown();
   return {
@@ -213,6 +227,7 @@ export function viewOf(run: RunRecord): RunView {
     stderr,
     logBytes,
     droppedBytes,
+    isInteractive: kind === "command" && isRecord(resumeState) && resumeState.interactive === true,
   };
 }
 

@@ -13,11 +13,13 @@ import { listSandboxes } from "./list-sandboxes.ts";
 import { readFile } from "./read-file.ts";
 import { runCode } from "./run-code.ts";
 import { runCommand } from "./run-command.ts";
+import { sendInput } from "./send-input.ts";
 import { writeFile } from "./write-file.ts";
 
 export const tools: readonly Tool[] = [
   runCode,
   runCommand,
+  sendInput,
   writeFile,
   editFile,
   readFile,

@@ -1,16 +1,22 @@
 import { z } from "zod";
+import { ToolError } from "../shared/errors.ts";
 import { defineTool, sandboxField, timeoutField, waitField } from "./define.ts";
 import { runBlocks, runFields, runOutput } from "./run-result.ts";
 
-/** Bytes. A longer script goes into a file. */
+/** Characters of a command, and of its input. Longer ones go into a file. */
 const MAX_COMMAND = 100_000;
+const MAX_STDIN = 1_000_000;
+
+/** How long a command may run when the call does not say, seconds. */
+const TIMEOUT_S = 120;
+const INTERACTIVE_TIMEOUT_S = 3600;
 
 export const runCommand = defineTool({
   name: "run_command",
   title: "Run a shell command",
   description: `Runs a bash command in a Linux sandbox, as root, starting in /workspace.
 
-The working directory, exported variables and functions carry over to the next command of the same session, as in a terminal. Sessions are like terminal tabs: each keeps its own, and several run at once; commands of one session run one after another. Standard input is empty, so pass -y or the like to programs that ask.
+The working directory, exported variables and functions carry over to the next command of the same session, as in a terminal. Sessions are like terminal tabs: each keeps its own, and several run at once; commands of one session run one after another. Standard input is empty but for stdin: pass -y or the like to programs that ask, or use interactive and send_input for prompts, REPLs, debuggers and installers.
 
 A program that fails is a result with its exit_code. When timeout_seconds pass, the command is stopped with all its children (state timed_out). A command that outlasts wait_seconds goes on: the answer then has the id for get_result. Background processes (cmd > log 2>&1 &) keep running. Long output is shown by its beginning and end; get_result reads all of it.`,
   input: z.strictObject({
@@ -41,15 +47,31 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
       )
       .optional()
       .describe("Variables for this command only."),
+    stdin: z
+      .string()
+      .max(MAX_STDIN, `is longer than ${MAX_STDIN} characters: write_file it, then redirect it with <`)
+      .optional()
+      .describe("Text for its standard input."),
+    interactive: z
+      .boolean()
+      .default(false)
+      .describe("Runs it in a terminal; returns its id and what it shows as soon as that rests."),
     sandbox: sandboxField(),
-    timeout_seconds: timeoutField(120, 21_600),
+    timeout_seconds: timeoutField(120, 21_600)
+      .unwrap()
+      .optional()
+      .describe(
+        `Seconds after which it is stopped; at most 21600. ${TIMEOUT_S} when left out, ${INTERACTIVE_TIMEOUT_S} if interactive.`,
+      ),
     wait_seconds: waitField(),
   }),
   output: runOutput,
   hints: { readOnly: false, destructive: true, idempotent: false },
   scopes: ["sandbox:exec"],
-  async handle({ command, session, cwd, env, sandbox, timeout_seconds, wait_seconds }, context) {
-    const spec = { command, session, cwd, env, timeoutMs: timeout_seconds * 1000 };
+  async handle({ sandbox, timeout_seconds, wait_seconds, ...asked }, context) {
+    if (asked.interactive && asked.stdin !== undefined) throw oneInput();
+    const timeoutS = timeout_seconds ?? (asked.interactive ? INTERACTIVE_TIMEOUT_S : TIMEOUT_S);
+    const spec = { ...asked, timeoutMs: timeoutS * 1000 };
     const mayUseModel = context.principal.scopes.includes("tasks:run");
     const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
       actor.executeCommand(
@@ -57,10 +79,18 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
         spec,
         wait_seconds * 1000,
         mayUseModel,
-        context.isStructured === true,
+        context.isStructured === true || asked.interactive,
         context.progress,
       ),
     );
     return { content: runBlocks(run, notice), structured: runFields(run, notice) };
   },
 });
+
+function oneInput(): ToolError {
+  return new ToolError(
+    "invalid_argument",
+    "stdin and interactive were both given: a terminal reads only what is typed.",
+    "Leave stdin out, and type its text with send_input.",
+  );
+}

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { shownText } from "../runs/output.ts";
+import { terminalText } from "../runs/terminal.ts";
 import { type CodeDetail, type CodeResult, RUN_STATES, type RunView, durationMs } from "../runs/run.ts";
 import { type ToolOutput, sections, text } from "./define.ts";
 import { whereOriginal } from "./image.ts";
@@ -20,7 +21,7 @@ export function runBlocks(run: RunView, notice?: string): Block[] {
     ["state", run.state === "succeeded" || run.state === "failed" ? undefined : stateText(run)],
     ["exit_code", run.exitCode],
     ["note", run.note],
-    ["stdout", shownText(run.stdout)],
+    ["stdout", printed(run)],
     ["stderr", shownText(run.stderr)],
     ["listening", listeningText(portsOf(run))],
     ["result", resultText(results)],
@@ -89,7 +90,7 @@ export function runFields(run: RunView, notice?: string): z.input<typeof runOutp
     id: run.id,
     state: run.state,
     exit_code: run.exitCode,
-    stdout: shownText(run.stdout),
+    stdout: printed(run),
     stderr: shownText(run.stderr),
     stdout_bytes: run.stdout.bytes,
     stderr_bytes: run.stderr.bytes,
@@ -100,12 +101,22 @@ export function runFields(run: RunView, notice?: string): z.input<typeof runOutp
   };
 }
 
+function printed({ stdout, isInteractive }: RunView): string {
+  return isInteractive ? terminalText(shownText(stdout)) : shownText(stdout);
+}
+
+/** How to type into a run. */
+export function typeText(id: string): string {
+  return `It runs in a terminal: type with send_input, id ${id}.`;
+}
+
 /** The call that shows more of a run; undefined when there is no more. */
 export function nextCall(run: RunView): string | undefined {
   if (run.waiting) return waitingText(run.id, run.waiting);
   if (run.state === "running") {
     const seconds = Math.round(durationMs(run) / 1000);
-    return `Still running after ${seconds} s; it goes on. Wait for it with get_result, id ${run.id}; new output alone with cursor ${run.logBytes}; stop it with cancel_run.`;
+    const input = run.isInteractive ? `${typeText(run.id)} ` : "";
+    return `${input}Still running after ${seconds} s; it goes on. Wait for it with get_result, id ${run.id}; new output alone with cursor ${run.logBytes}; stop it with cancel_run.`;
   }
   const dropped = run.droppedBytes > 0 ? ` (of which the last ${run.droppedBytes} bytes were not kept)` : "";
   if (run.stdout.omitted + run.stderr.omitted > 0)

@@ -1,0 +1,92 @@
+/** How a part of a run's log is shown. */
+import { unfinished } from "../runs/output.ts";
+import type { RunView, Stream } from "../runs/run.ts";
+import type { LogPage } from "../runs/runs.ts";
+import { terminalText, unfinishedSequence } from "../runs/terminal.ts";
+import { type ToolOutput, sections, text } from "./define.ts";
+import { typeText } from "./run-result.ts";
+import { stateText, waitingText } from "./waiting.ts";
+
+/** Bytes of a log in one result. */
+export const PAGE_BYTES = 48 * 1024;
+
+/** The page, and where to go on. @param before what is to be said of what the page leaves out */
+export function pageOutput(run: RunView, page: LogPage, notice?: string, before?: string): ToolOutput {
+  const { log, next } = pageTexts(page, run);
+  const isRunning = run.state === "running";
+  const goOn =
+    next < run.logBytes
+      ? `There is more: go on with cursor ${next}.`
+      : run.waiting
+        ? waitingText(run.id, run.waiting)
+        : isRunning
+          ? `Still running: wait for more with cursor ${next}.`
+          : "This is the end of the log.";
+  const lost = run.droppedBytes > 0 ? ` ${run.droppedBytes} bytes after it were not kept.` : "";
+  const head = sections([
+    ["notice", notice],
+    ["state", stateText(run)],
+    ["exit_code", run.exitCode],
+    ["note", run.note],
+    ["before", before],
+    ["next", next >= run.logBytes && !isRunning ? goOn + lost : goOn],
+    ["input", isRunning && run.isInteractive ? typeText(run.id) : undefined],
+  ]);
+  const shown = log.map(({ stream, text: printed }) => text(`[${stream}]\n${printed}`));
+  const structured = {
+    id: run.id,
+    state: run.state,
+    exit_code: run.exitCode,
+    log,
+    next_cursor: next,
+    log_bytes: run.logBytes,
+    notice,
+  };
+  return { content: [text(head), ...shown], structured };
+}
+
+/**
+ * A page as texts, one for each stretch of a stream. A character or a terminal's control sequence cut by the end of the
+ * page is left to the next page.
+ */
+function pageTexts({ pieces, next }: LogPage, run: RunView): { log: Stretch[]; next: number } {
+  const growing = run.state === "running";
+  const log: Stretch[] = [];
+  let last: Stretch | undefined;
+  let end = next;
+  // One for each stream, because a piece may end within a character that the stream's next piece continues.
+  const decoders = { stdout: decoder(), stderr: decoder() };
+  for (const [index, piece] of pieces.entries()) {
+    let { bytes } = piece;
+    if (index === pieces.length - 1) {
+      const cut = unfinished(bytes);
+      // At the end of the log, or alone on the page, it would never become whole.
+      if (cut > 0 && (growing || cut < bytes.length)) {
+        bytes = bytes.subarray(0, bytes.length - cut);
+        end -= cut;
+      }
+    }
+    if (piece.stream !== last?.stream) log.push((last = { stream: piece.stream, text: "" }));
+    last.text += decoders[piece.stream].decode(bytes, { stream: true });
+  }
+  if (last) last.text += decoders[last.stream].decode();
+  if (last && run.isInteractive) {
+    const cut = unfinishedSequence(last.text);
+    if (cut < last.text.length) {
+      last.text = last.text.slice(0, last.text.length - cut);
+      end -= cut;
+    }
+    for (const stretch of log) stretch.text = terminalText(stretch.text);
+  }
+  return { log, next: end };
+}
+
+/** What one stream printed between two outputs of the other. */
+interface Stretch {
+  stream: Stream;
+  text: string;
+}
+
+function decoder(): TextDecoder {
+  return new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
+}

@@ -1,0 +1,221 @@
+/** Commands in a terminal: typed into with send_input, and given what they read with stdin. */
+import { afterAll, describe, expect, it } from "vitest";
+import { idIn, type Result } from "../../setup/mcp-client.ts";
+import { evict, owner, principal, sh } from "../support.ts";
+
+const sandbox = "interactive";
+
+afterAll(() => owner.call("destroy_sandbox", { sandbox }));
+
+const run = (command: string, more: Record<string, unknown> = {}) =>
+  owner.call("run_command", { sandbox, command, ...more });
+
+const open = (command: string, more: Record<string, unknown> = {}) =>
+  run(command, { interactive: true, ...more });
+
+const type = (started: Result, text: string) => owner.call("send_input", { id: idIn(started), text });
+
+const ended = (started: Result) => owner.call("get_result", { id: idIn(started) });
+
+describe("stdin", () => {
+  it("is what the command reads, whatever is in it", async () => {
+    expect(await sh(sandbox, "od -An -tx1", { stdin: "'$\0é\n" })).toBe(" 27 24 00 c3 a9 0a\n");
+    expect(await sh(sandbox, "wc -c", { stdin: "x".repeat(1_000_000) })).toBe("1000000\n");
+    expect(await sh(sandbox, "cat")).toBe("");
+  });
+
+  it("excludes a terminal, and says so", async () => {
+    const refused = await open("cat", { stdin: "x" });
+    expect(refused.isError).toBe(true);
+    expect(refused.text).toContain("send_input");
+  });
+});
+
+describe("a command in a terminal", () => {
+  it("returns what it asks, and goes on with what is typed", async () => {
+    const started = await open('read -p "Name? " name; echo "Hello, $name."; exit 3', { session: "read" });
+    expect(started.structured).toMatchObject({ state: "running", stdout: "Name? " });
+    expect(started.text).toContain("send_input");
+    const typed = await type(started, "Zoë\n");
+    expect(typed.text).toMatch(/exit_code: 3[^]*Zoë\nHello, Zoë\.\n/);
+    expect((await ended(started)).structured).toMatchObject({ state: "failed", exit_code: 3 });
+  });
+
+  it("has a terminal of a sensible size and kind, and leaves its state to its session", async () => {
+    const session = "kept";
+    await run("export KEPT=before; cd /tmp", { session });
+    const started = await open('tty; stty size; echo "$TERM $KEPT $PWD"; KEPT=after; cd /', { session });
+    expect(started.text).toMatch(/\/dev\/pts\/\d+\n30 120\nxterm-256color before \/tmp/);
+    expect(await sh(sandbox, 'echo "${TERM-} $KEPT $PWD"', { session })).toBe(
+      `${await sh(sandbox, "echo -n ${TERM-}", { session: "other" })} after /\n`,
+    );
+  });
+
+  it("is a REPL that is used and left", async () => {
+    const started = await open("python3 -q", { session: "python" });
+    expect(started.text).toContain(">>>");
+    expect((await type(started, "x = 6 * 7\n")).text).toContain(">>>");
+    expect((await type(started, "print('is', x)\n")).text).toMatch(/\nis 42\n/);
+    expect((await type(started, "\u0004")).text).toContain("state: succeeded");
+  });
+
+  it("is a debugger", async () => {
+    await sh(sandbox, "printf 'def f(a):\\n    b = a * 2\\n    return b\\nprint(f(21))\\n' >/tmp/program.py");
+    const started = await open("python3 -m pdb /tmp/program.py", { session: "pdb" });
+    expect(started.text).toContain("(Pdb)");
+    await type(started, "break f\n");
+    expect((await type(started, "continue\n")).text).toContain("b = a * 2");
+    expect((await type(started, "p a\n")).text).toMatch(/\n21\n/);
+    expect((await type(started, "quit\n")).text).toMatch(/state: (succeeded|failed)/);
+  });
+
+  it("shows nothing of a password", async () => {
+    const started = await open('read -rs -p "Password: " secret; echo; echo "${#secret} characters"', {
+      session: "password",
+    });
+    const typed = await type(started, "pass word\n");
+    expect(typed.text).toContain("9 characters");
+    expect(typed.text).not.toContain("pass word");
+    expect((await owner.call("get_result", { id: idIn(started), cursor: 0 })).text).not.toContain(
+      "pass word",
+    );
+  });
+
+  it("is a shell in which Ctrl-C ends a program and not the shell", async () => {
+    const started = await open("bash --norc", { session: "shell" });
+    expect((await type(started, "echo good $((1 + 1)) go; sleep 4320\n")).text).toContain("good 2 go");
+    expect((await type(started, "\u0003")).text).toContain("^C");
+    expect(await sh(sandbox, "pgrep -fx 'sleep 4320' || echo none")).toBe("none\n");
+    expect((await type(started, "echo still $((40 + 2))\n")).text).toContain("still 42");
+    expect((await type(started, "exit 4\n")).text).toContain("exit_code: 4");
+  });
+
+  it("is a full-screen program, whose keys arrive one by one", async () => {
+    const program = `
+import os, sys, termios, tty
+before = termios.tcgetattr(0)
+tty.setraw(0)
+print("\\x1b[?1049h\\x1b[2J\\x1b[1;1HFirst line\\x1b[30;1Hq quits", end="", flush=True)
+while (key := os.read(0, 8)) != b"q":
+    print("\\x1b[2;1H\\x1b[Kkey " + repr(key), end="", flush=True)
+termios.tcsetattr(0, termios.TCSADRAIN, before)
+print("\\x1b[?1049l", end="")`;
+    await owner.call("write_file", { sandbox, path: "/tmp/screen.py", content: program });
+    const started = await open("python3 /tmp/screen.py", { session: "screen" });
+    expect(started.structured).toMatchObject({ stdout: "First line\nq quits" });
+    expect((await type(started, "\u001b[A")).text).toContain("key b'\\x1b[A'");
+    expect((await type(started, "\n")).text).toContain("key b'\\r'");
+    expect((await type(started, "q")).text).toContain("state: succeeded");
+  });
+
+  it("is an installer that asks twice and takes its time", async () => {
+    const started = await open(
+      'read -p "Go on? [y/N] " a; [[ $a == y ]] || exit 1; for n in 1 2 3; do printf "\\r\\e[Kstep $n"; sleep 0.1; done; echo; read -p "Sure? " b; echo "done $b"',
+      { session: "installer" },
+    );
+    const first = await type(started, "y\n");
+    expect(first.text).toContain("step 3\nSure? ");
+    expect(first.text).not.toContain("step 2");
+    expect((await type(started, "yes\n")).text).toContain("done yes");
+  });
+
+  it("is waited for where it works in silence after what was typed", async () => {
+    const started = await open("bash --norc", { session: "silent" });
+    expect((await type(started, "sleep 1.5; echo all-$((1 + 1))\n")).text).toContain("all-2");
+    await owner.call("cancel_run", { id: idIn(started) });
+  });
+
+  it("keeps what was typed before it reads", async () => {
+    const started = await open('sleep 0.5; read line; echo "got $line"', {
+      session: "early",
+      wait_seconds: 0,
+    });
+    await type(started, "early\n");
+    expect((await ended(started)).structured.stdout).toContain("got early");
+  });
+});
+
+describe("what cannot be typed", () => {
+  it("is refused where nothing reads it, with the reason", async () => {
+    const plain = await run("sleep 30", { session: "plain", wait_seconds: 0 });
+    expect((await type(plain, "x")).text).toMatch(/does not run in a terminal[^]*interactive/);
+    await owner.call("cancel_run", { id: idIn(plain) });
+    const over = await open("true", { session: "over" });
+    expect(over.structured).toMatchObject({ state: "succeeded" });
+    const late = await owner.call("send_input", { id: over.structured.id, text: "x" });
+    expect(late.isError).toBe(true);
+    expect(late.text).toContain("has ended");
+    expect((await owner.call("send_input", { id: "none", text: "x" })).text).toContain("There is no run");
+  });
+
+  it("is refused to others", async () => {
+    const started = await open("cat", { session: "own", wait_seconds: 0 });
+    const other = await principal("stranger-who-types");
+    const refused = await other.call("send_input", { id: idIn(started), text: "x\n" });
+    expect(refused.text).toContain("There is no run");
+    await owner.call("cancel_run", { id: idIn(started) });
+    expect(String((await ended(started)).structured.stdout)).not.toContain("x");
+  });
+
+  it("is refused while the command waits for its turn", async () => {
+    const before = await open("cat", { session: "queue", wait_seconds: 0 });
+    const behind = await open("cat", { session: "queue", wait_seconds: 0 });
+    expect((await type(behind, "x")).text).toContain("waits for its turn");
+    await owner.call("cancel_run", { id: idIn(behind) });
+    await owner.call("cancel_run", { id: idIn(before) });
+  });
+
+  it("is counted where the program does not read, and the run can be ended", async () => {
+    const started = await open("stty raw -echo; echo deaf; sleep 600", { session: "deaf" });
+    // As one that waits until the program has read what it passed on.
+    await sh(sandbox, "pkill -STOP -x script");
+    const typed = await Promise.all(Array.from({ length: 8 }, () => type(started, "x".repeat(10_000))));
+    expect(typed.find(({ isError }) => isError)?.text).toMatch(/Of 10000 bytes \d+ were typed/);
+    expect(await sh(sandbox, "echo others go on")).toBe("others go on\n");
+    expect((await owner.call("cancel_run", { id: idIn(started) })).text).toContain("state: cancelled");
+  });
+});
+
+describe("a terminal outlives", () => {
+  it("sandboxd, which is killed, and types on", async () => {
+    const started = await open('read -p "one? " a; read -p "two? " b; echo "$a and $b"', {
+      session: "adopted",
+    });
+    await run("pkill -9 -x sandboxd", { session: "killer" });
+    expect((await type(started, "first\n")).text).toContain("two? ");
+    await run("pkill -9 -x sandboxd", { session: "killer" });
+    expect((await type(started, "second\n")).text).toContain("first and second");
+  });
+
+  it("the actor, which is evicted, and types on", async () => {
+    const started = await open('read -p "one? " a; echo "got $a"', { session: "evicted" });
+    await evict(sandbox);
+    expect((await type(started, "first\n")).text).toMatch(/state: succeeded[^]*got first/);
+  });
+});
+
+describe("a terminal ends", () => {
+  it("when it is cancelled, with every process in it", async () => {
+    const alone = "cancelled-terminal";
+    const started = await open("bash --norc", { sandbox: alone });
+    await type(started, "sleep 4321 & echo good $((1 + 1)) go; nohup setsid sleep 4322\n");
+    expect((await owner.call("cancel_run", { id: idIn(started) })).structured.state).toBe("cancelled");
+    expect(await sh(alone, "pgrep -fx 'sleep 432.' || echo none")).toBe("none\n");
+    expect(await sh(alone, "pgrep -x script || echo none")).toBe("none\n");
+    await owner.call("destroy_sandbox", { sandbox: alone });
+  });
+
+  it("when its time is over", async () => {
+    const started = await open("bash --norc", { session: "timed", timeout_seconds: 1 });
+    expect((await ended(started)).structured.state).toBe("timed_out");
+  });
+});
+
+describe("a shell that stood ready beside a run that was taken over", () => {
+  it("is not what the next command runs in", async () => {
+    const started = await run("export TAKEN=over; sleep 1", { session: "main", wait_seconds: 0 });
+    await run("pkill -9 -x sandboxd", { session: "killer" });
+    await ended(started);
+    expect(await sh(sandbox, "echo $TAKEN", { session: "main" })).toBe("over\n");
+  });
+});

@@ -157,19 +157,11 @@ describe("a control server that answers every call with", () => {
     '{"stdout":1,"stderr":[[]],"id":2}',
     '{"id":"a","stdout":"file 3\\nYWJj"}',
     '[["a"]]',
-  ])("%s: each tool that it answers says that the sandbox is damaged, and what to do", async (value) => {
+  ])("%s: code, which it alone can run, says that the sandbox is damaged, and what to do", async (value) => {
     await attack(`echo '${value.replace(/^/, "answer ")}' >/tmp/attack`);
-    for (const [name, args] of [
-      ["run_code", { code: "1" }],
-      ["run_code", { code: "1", language: "javascript" }],
-      ["list_files", {}],
-      ["read_file", { path: "a" }],
-      ["write_file", { path: "a", content: "a" }],
-      ["write_file", { path: "a", content: "a".repeat(100_000) }],
-    ] as const) {
-      const { text, isError } = await tool(url, name, args);
-      expect({ name, text, isError }).toEqual({
-        name,
+    for (const language of ["python", "javascript"]) {
+      const { text, isError } = await tool(url, "run_code", { code: "1", language });
+      expect({ text, isError }).toEqual({
         text: expect.stringMatching(/is damaged.*destroy_sandbox/s),
         isError: true,
       });

@@ -133,8 +133,8 @@ export const eventSchema = z.discriminatedUnion("type", [
     stderr: size(),
     /** It was ended by sandboxd because its time was over. */
     timedOut: z.optional(z.boolean()),
-    /** What is not known of it, as a sentence. */
-    note: z.optional(z.string().check(z.maxLength(500))),
+    /** Some of its output may be missing: sandboxd was killed while it took it. */
+    cut: z.optional(z.boolean()),
   }),
   /** Programs of the run listen on these ports, and not on others that were told before. */
   z.object({

@@ -45,6 +45,7 @@ const endSchema = z.object({
   stdout: count(),
   stderr: count(),
   timedOut: z.optional(z.boolean()),
+  cut: z.optional(z.boolean()),
 });
 
 type End = z.infer<typeof endSchema>;
@@ -81,6 +82,8 @@ export class Run extends Followed {
   #killing: NodeJS.Timeout | undefined;
   #killedAt = 0;
   #timedOut: boolean | undefined;
+  /** Whether a sandboxd before may have taken output that it did not live to keep. */
+  #isCut = false;
   #watching = false;
   /** Whether it went on for long enough that its ports were looked for. */
   #hasLasted = false;
@@ -265,6 +268,7 @@ export class Run extends Followed {
       try {
         stream.copy(
           slot,
+          isAdopted,
           isAdopted && readersOf(pipeOf(slot.directory, name), (link) => readlinkSync(link)).length > 0,
         );
       } catch {
@@ -354,8 +358,10 @@ export class Run extends Followed {
       if (stream.end !== undefined) return;
       const { progress } = stream;
       const idle = progress !== undefined && progress === before ? idleLooks + 1 : 0;
-      if (idle === STUCK_LOOKS) stream.finish();
-      else this.#finishStuck(stream, progress, idle);
+      if (idle === STUCK_LOOKS) {
+        this.#isCut ||= this.#isAdopted;
+        stream.finish();
+      } else this.#finishStuck(stream, progress, idle);
     };
     this.after(STUCK_MS, () => setImmediate(look));
   }
@@ -368,7 +374,13 @@ export class Run extends Followed {
       if (this.#killing !== undefined) return;
       // Short commands leave nothing behind as a rule, and have no milliseconds to spare.
       if (this.#hasLasted || this.#leftSome) this.#tellPorts(0);
-      this.#end = { status: this.#status, stdout: stdout.end, stderr: stderr.end, timedOut: this.#timedOut };
+      this.#end = {
+        status: this.#status,
+        stdout: stdout.end,
+        stderr: stderr.end,
+        timedOut: this.#timedOut,
+        cut: this.#isCut || undefined,
+      };
       this.#writeDown(this.#end);
     }
     super.settle();

@@ -108,18 +108,20 @@ export class OutputStream {
   /** Moves what a command that has ended left in its pipe, up to the mark. Answers whether others hold the pipe. */
   drain(slot: Slot): void {
     let held = Buffer.alloc(0);
-    for (;;) {
+    let size: number | undefined;
+    while (size === undefined) {
       const bytes = slot.read(this.name, piece);
       if (bytes === undefined || bytes.length === 0) break;
       held = Buffer.concat([held, bytes]);
       const at = this.#mark === undefined ? -1 : held.indexOf(this.#mark);
-      if (at >= 0) {
-        held = held.subarray(0, at);
-        break;
-      }
+      if (at < 0) continue;
+      size = at;
+      // With the mark, by which a sandboxd after this one knows that all is there.
+      held = held.subarray(0, at + (this.#mark?.length ?? 0));
     }
-    const file = held.length > 0 ? this.#open(true) : undefined;
-    if (file !== undefined) this.#limit = this.#size += writeSync(file, held);
+    size ??= held.length;
+    const file = size > 0 ? this.#open(true) : undefined;
+    if (file !== undefined) this.#limit = this.#size += Math.min(size, writeSync(file, held));
     this.finish();
   }
 
@@ -145,11 +147,16 @@ export class OutputStream {
     return Math.min(size, this.#freed + blocks * 512);
   }
 
-  /** Has the pipe copied to the file from now on, unless it is by a process of a sandboxd before. @throws Error */
-  copy(slot: Slot, isCopied = false): void {
+  /**
+   * Has the pipe copied to the file from now on.
+   * @param isAdopted whether the file may hold what a sandboxd before took
+   * @param isCopied whether a process of that one still copies
+   * @throws Error
+   */
+  copy(slot: Slot, isAdopted: boolean, isCopied: boolean): void {
     const brakePath = brakeOf(slot.directory, this.name);
     const own = this.#open(true);
-    if (own !== undefined && isCopied) this.#limit = this.#there(own);
+    if (own !== undefined && isAdopted) this.#limit = this.#there(own);
     const brake = openSync(brakePath, O_RDONLY | O_NONBLOCK);
     if (!isCopied) {
       // Its other end stays open with whoever writes to it: it must not end with this process.

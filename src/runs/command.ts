@@ -181,7 +181,7 @@ class RunningCommand extends RunFollower {
       if (outcome.reason === "no_terminal") throw noTerminal(outcome.message);
       throw unwritable("The command", outcome.message, "run_code", "destroy_sandbox");
     }
-    const { status: exitCode, timedOut } = outcome;
+    const { status: exitCode, timedOut, cut: isCut } = outcome;
     if (timedOut) this.stop ??= "timed_out";
     if (this.stop === "timed_out")
       return {
@@ -193,7 +193,7 @@ class RunningCommand extends RunFollower {
       };
     if (this.stop === "cancelled")
       return { state: "cancelled", exitCode, note: "It was cancelled, with every process it started." };
-    return { state: exitCode === 0 ? "succeeded" : "failed", exitCode };
+    return { state: exitCode === 0 ? "succeeded" : "failed", exitCode, note: isCut ? CUT : undefined };
   }
 }
 
@@ -208,4 +208,6 @@ function noTerminal(why: string): ToolError {
 const NEVER_RAN =
   "The sandbox has no trace of the command: the server was restarted before it had started, so it never ran, or its files were removed. Run it again.";
 const REMOVED = "The sandbox has no trace of the command any more: its files were removed while it ran.";
+const CUT =
+  "The end of its output may be missing: the server's program in the sandbox was killed while it read it.";
 const LOST: End = { state: "lost", note: REMOVED };

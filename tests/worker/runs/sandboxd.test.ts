@@ -118,4 +118,16 @@ describe("what code prints", () => {
     await says(id, "first\n0\n1\n2\n");
     expect((await owner.call("cancel_run", { id })).structured.stdout).toMatch(/^first\n0\n1\n2\n/);
   });
+
+  it("says what may be missing when it had taken a short output and not kept it", async () => {
+    await run("pgrep -x sandboxd >/tmp/sandboxd.pid");
+    // What it would have read is taken out of the pipe while it is held still.
+    const answer = await run(
+      "kill -STOP $(</tmp/sandboxd.pid); echo printed; (sleep 1; for pipe in /var/lib/sandbox-mcp/slots/*/out; do timeout 0.2 cat <>$pipe; done; kill -9 $(</tmp/sandboxd.pid)) &>/tmp/taken &",
+      { session: "taken" },
+    );
+    expect(answer.structured).toMatchObject({ state: "succeeded", exit_code: 0 });
+    // On a slow machine the copying had begun before it was held, and has it all.
+    expect(answer.text).toMatch(/output may be missing|printed/);
+  });
 });

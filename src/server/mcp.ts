@@ -18,7 +18,7 @@ function instructions(sandbox: string, runsTasks: boolean, mounted: readonly str
 
 ${mounted.map((line) => `- ${line}\n`).join("")}- Variables, the working directory and files stay between calls. They are gone when a sandbox is destroyed, restarted, or stopped after 10 minutes without use; the next result says so.
 - Exceptions and exit codes are results, not errors: read them and go on. An error names the next call to make.
-- Start servers in the background (cmd > log 2>&1 &). Give independent work its own session, context or sandbox: it runs at the same time.`;
+- Start servers in the background (cmd > log 2>&1 &); expose_port gives one a URL. Give independent work its own session, context or sandbox: it runs at the same time.`;
 }
 
 export function createMCPServer(caller: CallerContext, connection: Connection, wanted: Wanted): McpServer {

@@ -16,7 +16,7 @@ export const exposePort = defineTool({
   name: "expose_port",
   title: "Expose a port",
   description:
-    "Gives an HTTP or WebSocket server in a sandbox a URL that opens in a browser: a web app, a dev server with hot reload, an API. Whoever has the URL can use it until it expires or the sandbox stops, so give it to the user alone. The server may listen on 127.0.0.1 and may be started later. The same port keeps its URL when exposed again, for longer; expose false closes it.",
+    "Gives an HTTP or WebSocket server in a sandbox a URL for a browser: a web app, a dev server with hot reload, an API. Whoever has the URL can use it until it expires or the sandbox stops. The server may listen on 127.0.0.1 and may start later. Exposed again, a port keeps its URL for longer; expose false closes it.",
   input: z.strictObject({
     port: z.number().int().min(1024).max(65_535),
     expose: z.boolean().default(true),

@@ -205,6 +205,14 @@ describe("a terminal ends", () => {
     await owner.call("destroy_sandbox", { sandbox: alone });
   });
 
+  it("with what it left in the background, as one that is closed, and not with what left the terminal", async () => {
+    const command = "sleep 4323 & setsid sleep 4324 & sleep 0.2; echo end";
+    const over = await open(command, { session: "background" });
+    expect(over.structured).toMatchObject({ state: "succeeded", stdout: "end\n" });
+    await expect.poll(() => sh(sandbox, "pgrep -fax 'sleep 432[34]' | cut -d' ' -f2-")).toBe("sleep 4324\n");
+    await sh(sandbox, "pkill -fx 'sleep 4324'");
+  });
+
   it("when its time is over", async () => {
     const started = await open("bash --norc", { session: "timed", timeout_seconds: 1 });
     expect((await ended(started)).structured.state).toBe("timed_out");

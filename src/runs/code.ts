@@ -1,6 +1,5 @@
 /** Code in a live kernel as a run. */
-import type { CodeOutcome } from "../container/kernels/outcome.ts";
-import type { CodeError, RichResult } from "../container/kernels/protocol.ts";
+import type { CodeOutcome, CodeError, RichResult } from "../container/kernels/protocol.ts";
 import { within } from "../shared/within.ts";
 import { type Kernel, kernelSchema } from "../container/kernels/registry.ts";
 import type { CodeSpec, Kernels, TakenOver } from "../container/kernels/kernels.ts";

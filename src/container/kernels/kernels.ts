@@ -15,13 +15,18 @@ import { clause } from "../../shared/text.ts";
 import { within } from "../../shared/within.ts";
 import {
   type CodeOutcome,
+  type KernelProcess,
+  type Language,
   NEVER_STARTED,
   type Printed,
+  idleCell,
   isPrinted,
+  loadCell,
   outcomeOf,
+  parseHello,
+  runCell,
   unanswered,
-} from "./outcome.ts";
-import { type KernelProcess, type Language, idleCell, loadCell, parseHello, runCell } from "./protocol.ts";
+} from "./protocol.ts";
 import { type Kernel, KernelRegistry } from "./registry.ts";
 import { RunningCode } from "./running-code.ts";
 
@@ -186,7 +191,7 @@ export class Kernels {
     if (known) {
       start.given(known);
       try {
-        return await this.#attempt(known, sink, spec, stopped, false);
+        return await this.#attempt(known, sink, spec, stopped);
       } catch (error) {
         // Only these two say that the code never ran; after any other error it may have.
         const missed = sdkCode(error) === "CONTEXT_NOT_FOUND" || sdkCode(error) === "INTERNAL_ERROR";
@@ -204,7 +209,7 @@ export class Kernels {
     }
     start.given(kernel);
     try {
-      return await this.#attempt(kernel, sink, spec, stopped, true);
+      return await this.#attempt(kernel, sink, spec, stopped);
     } catch (error) {
       throw this.#discard(sink.id, kernel, error);
     }
@@ -253,14 +258,13 @@ export class Kernels {
     sink: OutputSink,
     spec: CodeSpec,
     stopped: Promise<Stop>,
-    fresh: boolean,
   ): Promise<CodeOutcome> {
     const code = new RunningCode(this.#link, sink, kernel);
     const answer = this.#print(runCell(spec.language, sink.id, spec), kernel);
     try {
       const first = await stoppable(Promise.race([answer, code.died]), stopped, spec.timeoutMs);
       if (typeof first === "object") {
-        const outcome = outcomeOf(first, sink.id, fresh);
+        const outcome = outcomeOf(first, sink.id);
         await code.finish(outcome.hasFiles);
         return { ...outcome, hasFiles: outcome.hasFiles || code.isFollowed };
       }
@@ -268,14 +272,14 @@ export class Kernels {
         const late = await this.#interrupted(code, kernel, answer);
         if (late) {
           await code.end("TERM");
-          return { ...outcomeOf(late, sink.id, fresh), hasFiles: true, end: first };
+          return { ...outcomeOf(late, sink.id), hasFiles: true, end: first };
         }
       }
       this.#abandon(answer);
       // No call to a container that is gone: it would start a new one.
-      if (first === "gone") return unanswered("died", "lost", fresh);
+      if (first === "gone") return unanswered("died", "lost");
       await this.#end(code, kernel, first === "died");
-      return unanswered(first, "lost", fresh);
+      return unanswered(first, "lost");
     } finally {
       void code.finish(false);
     }

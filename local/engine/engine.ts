@@ -20,7 +20,7 @@ import { readOnlyMounts, type Mount, type View } from "./bubblewrap.ts";
 import type { Common } from "./sandbox.ts";
 import { describePython, environmentFiles } from "./python.ts";
 import { hostRegistries, registryAddresses } from "./registries.ts";
-import { Stage } from "./mount-namespace.ts";
+import { MountNamespace } from "./mount-namespace.ts";
 import { SandboxRegistry } from "./registry.ts";
 import { findToolchain, repository, type Toolchain } from "./toolchain.ts";
 
@@ -130,7 +130,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   await chmod(view.empty, 0o644);
   // A clone made under a strict umask can be read by root alone: better a sandbox as root than none.
   const dropsRoot = check?.works === true && check.dropsRoot && readableByAll(view);
-  const stage = dropsRoot ? new Stage(directory, options.directories) : undefined;
+  const mountNamespace = dropsRoot ? new MountNamespace(directory, options.directories) : undefined;
   const common: Common = {
     view,
     mounts: () => readOnlyMounts(common.view),
@@ -144,7 +144,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
       registries: registryAddresses(registries),
       env: process.env,
     },
-    bubblewrap: check === undefined ? undefined : { supported: check.supported, stage },
+    bubblewrap: check === undefined ? undefined : { supported: check.supported, mountNamespace },
     log,
     onOutput: (id, text) => {
       if (options.verbose) for (const line of text.trimEnd().split("\n")) log(`[${id}] ${line}`);
@@ -185,7 +185,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     close: async () => {
       await table.close();
       await warming?.stop();
-      stage?.stop();
+      mountNamespace?.stop();
       server.close();
       server.closeAllConnections();
       await rm(directory, { recursive: true, force: true });
@@ -197,13 +197,13 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
 async function warm(common: Common, directory: string): Promise<Warming | undefined> {
   const { bubblewrap, mounts, limits } = common;
   if (bubblewrap === undefined) return undefined;
-  const { supported, stage } = bubblewrap;
+  const { supported, mountNamespace } = bubblewrap;
   const warming = await warmCompileCache(directory, {
     mounts: mounts(),
     limits,
     supported,
     toolchain: common.view.toolchain,
-    stage: stage && { stage, user: unprivilegedUser() },
+    unprivileged: mountNamespace && { mountNamespace, user: unprivilegedUser() },
     env: sandboxEnvironment(undefined, {}),
     groups: [],
     onOutput: () => undefined,

@@ -14,34 +14,34 @@ import { readInfo, type Mount } from "./bubblewrap.ts";
 import { SYSTEM_PATH } from "./system-path.ts";
 import type { HostUser } from "./mounts.ts";
 
-/** What is hidden by the stage in its own namespace is in no sandbox anyway. */
+/** Where the namespace holds its mounts. They hide the host's /tmp, which no sandbox is shown. */
 const place = "/tmp";
 
-/** A stage that holds certain mounts. */
-export interface StageView {
-  /** The command before bubblewrap's, which enters the stage as a user. */
+/** A mount namespace that holds certain mounts. */
+export interface MountNamespaceView {
+  /** The command to put before bubblewrap's: it enters the namespace as `user`. */
   enter(user: HostUser): string[];
-  /** The same mounts from the sources as they are in there. */
+  /** The same mounts, with their sources as the namespace names them. */
   translate(mounts: Mount[]): Mount[];
 }
 
 interface Holder {
   child: ChildProcess;
   pid: Promise<number>;
-  /** What it holds, as `fingerprint` gives it. */
+  /** The `fingerprint` of its mounts. */
   held: string;
 }
 
-export class Stage {
+export class MountNamespace {
   readonly #directory: string;
   readonly #directories: readonly Mount[];
   #holder: Holder | undefined;
-  /** The one before: a sandbox may be about to enter it. */
+  /** The previous one is kept, because a sandbox may be about to enter it. */
   #former: Holder | undefined;
 
   /**
-   * @param directory The engine's own directory, in which each sandbox's files appear.
-   * @param directories What the operator gave to single sandboxes.
+   * @param directory the engine's own directory, in which each sandbox's files appear
+   * @param directories the operator's directories that single sandboxes may use
    */
   constructor(directory: string, directories: readonly Mount[] = []) {
     this.#directories = directories;
@@ -49,13 +49,13 @@ export class Stage {
   }
 
   /**
-   * @param mounts What a sandbox is shown, and perhaps files below the engine's directory. A mount goes on showing a
-   *   file that the host has replaced, as package managers do all the time, and such a file cannot be shown to a new
-   *   sandbox: so the stage is made anew when one was.
-   * @throws Error when the namespace cannot be made.
+   * Makes the namespace, or a new one when the host has replaced a file of it, as package managers do: a mount goes on
+   * showing the removed file, which cannot be mounted into another sandbox.
+   * @param mounts the mounts of one sandbox, files below the engine's directory among them
+   * @throws Error when the namespace cannot be made
    */
-  async open(mounts: Mount[]): Promise<StageView> {
-    // Those of every sandbox, so that two sandboxes that start in turn need no stage each.
+  async open(mounts: Mount[]): Promise<MountNamespaceView> {
+    // The directories of all sandboxes, so that sandboxes with different ones share a namespace.
     const given = this.#directories.filter(({ from }) => existsSync(from));
     const held = [...mounts, ...given].filter(({ from }) => this.#own(from) === undefined);
     const sources = [...new Set(held.map(({ from }) => from))];
@@ -78,7 +78,7 @@ export class Stage {
     for (const holder of [this.#holder, this.#former]) holder?.child.kill("SIGKILL");
   }
 
-  /** Where a file of the engine's directory is on the stage; undefined for any other. */
+  /** The path of a file of the engine's directory below `place`; undefined for any other file. */
   #own(from: string): string | undefined {
     const path = relative(this.#directory, from);
     return path.startsWith("..") ? undefined : `engine/${path}`;
@@ -115,7 +115,7 @@ export class Stage {
       args.push(writable.has(from) ? "--bind" : "--ro-bind", from, `${place}/${index}`);
     });
     args.push("--bind", this.#directory, `${place}/engine`, "--chdir", "/");
-    // It reads to the end, which comes when the engine ends.
+    // cat ends with its input, which closes when the engine ends.
     args.push("/bin/sh", "-c", "echo ready; exec cat >/dev/null");
     const child = spawn("bwrap", args, {
       cwd: "/",
@@ -123,12 +123,12 @@ export class Stage {
       env: { PATH: SYSTEM_PATH },
       stdio: ["pipe", "pipe", "pipe", "pipe"],
     });
-    // It must not keep a process alive that has closed its engine or is about to end.
+    // The child must not keep the engine's process alive.
     child.unref();
     let printed = "";
     child.stderr?.on("data", (chunk: Buffer) => (printed = (printed + chunk.toString()).slice(-1024)));
     const ended = new Promise((resolve) => child.once("close", resolve).once("error", resolve));
-    // The process id comes first; the mounts are there when the command runs.
+    // bubblewrap reports the process id before the mounts exist; they do once the command runs.
     const ready = new Promise((resolve) => child.stdout?.once("data", resolve));
     const pid = readInfo(child.stdio[3], ended).then(async (number) => {
       await Promise.race([ready, ended.then(() => Promise.reject(new Error(printed.trim())))]);
@@ -139,7 +139,7 @@ export class Stage {
   }
 }
 
-/** Another for every change of which files the paths lead to. */
+/** Changes when a path leads to another file. */
 function fingerprint(paths: string[]): string {
   return paths
     .map((path) => {

@@ -11,7 +11,7 @@ import { initCommand, initGreeting, initScript } from "./init.ts";
 import type { HostUser } from "./mounts.ts";
 import type { Limits } from "./limits.ts";
 import { seccompFilter } from "./seccomp.ts";
-import type { Stage } from "./mount-namespace.ts";
+import type { MountNamespace } from "./mount-namespace.ts";
 import type { Toolchain } from "./toolchain.ts";
 import { SYSTEM_PATH } from "./system-path.ts";
 
@@ -23,7 +23,7 @@ export interface StartOptions {
   groups: string[];
   supported: ReadonlySet<string>;
   /** For an engine of root's: where bubblewrap is started, and the user it is started as. */
-  stage: { stage: Stage; user: HostUser } | undefined;
+  unprivileged: { mountNamespace: MountNamespace; user: HostUser } | undefined;
   command: string[];
   /** A file of the engine's that names the first process, for a later engine that finds it. */
   record?: string;
@@ -61,14 +61,14 @@ const noticeMs = 2000;
 
 /** Starts bubblewrap with a command. The command begins when the sandbox is complete. */
 export async function start(options: StartOptions): Promise<Processes> {
-  const { limits, env, supported, toolchain, stage } = options;
+  const { limits, env, supported, toolchain, unprivileged } = options;
   const filter = seccompFilter();
-  const view = await stage?.stage.open(options.mounts);
+  const view = await unprivileged?.mountNamespace.open(options.mounts);
   const sizes = sizesFor(limits.diskBytes);
   const mounts = view?.translate(options.mounts) ?? options.mounts;
   const inner = bubblewrapArguments(mounts, toolchain, sizes, env, supported, filter !== undefined);
   if (filter !== undefined) inner.push("--seccomp", "5");
-  const outer = stage === undefined ? [] : (view?.enter(stage.user) ?? []);
+  const outer = unprivileged === undefined ? [] : (view?.enter(unprivileged.user) ?? []);
   // Variables given by the Worker may be secrets: they go by a pipe, since anyone can read a command line.
   const argv = [...outer, "bwrap", "--args", "4", "--info-fd", "3", "--", ...initCommand];
   const child = spawn("/bin/sh", ["-c", prelude, "sandbox", ...options.groups, "--", ...argv], {

@@ -18,7 +18,7 @@ import { OutboundQueue } from "./outbound.ts";
 import { Pace } from "./pace.ts";
 import { cacheEnvironment } from "./compile-cache.ts";
 import type { Certificates } from "./certificates.ts";
-import type { Stage } from "./mount-namespace.ts";
+import type { MountNamespace } from "./mount-namespace.ts";
 import { boundedLookups, type UpstreamOptions } from "./upstream.ts";
 
 /** What all sandboxes of an engine have in common. */
@@ -32,7 +32,7 @@ export interface Common {
   network: "internet" | "none";
   upstream: UpstreamOptions;
   /** undefined: no isolation. */
-  bubblewrap: { supported: ReadonlySet<string>; stage: Stage | undefined } | undefined;
+  bubblewrap: { supported: ReadonlySet<string>; mountNamespace: MountNamespace | undefined } | undefined;
   /** What every sandbox is shown. */
   mounts: () => Mount[];
   /** The control server's compile cache, once there is one. */
@@ -150,7 +150,7 @@ export class Sandbox {
               mounts: [...common.mounts(), ...own],
               record: join(directory, sandboxMark),
               supported: bubblewrap.supported,
-              stage: bubblewrap.stage && { stage: bubblewrap.stage, user },
+              unprivileged: bubblewrap.mountNamespace && { mountNamespace: bubblewrap.mountNamespace, user },
               toolchain,
               limits,
               env,

@@ -1,17 +1,18 @@
-/** Whose sandbox this is, and what its principal's account is told of it. */
+/** A sandbox's owner, and its reports to that principal's `Account`. */
 import { type Env, parseConfig } from "../shared/config.ts";
 import { type SandboxEvent, log } from "../shared/log.ts";
 import type { Account } from "./account.ts";
 import { unwrap } from "../shared/errors.ts";
 import { principalHash } from "../shared/names.ts";
+import { KeyedQueue } from "../shared/queue.ts";
 import type { Settlement } from "./quota.ts";
 
-/** Whose sandbox this is. The actor's own name already holds both, hashed; this is what it shows and registers. */
+/** Whose sandbox this is. The actor's name holds both as a hash; these are the plain values, to show and to register. */
 export interface Owner {
   principalID: string;
   /** The sandbox's name as the principal knows it. */
   sandbox: string;
-  /** False for a caller who may only read: where no container runs there is nothing to read, and none is started. */
+  /** False for a caller who may only read: no container is started, because a new one has nothing to read. */
   mayStart?: boolean;
 }
 
@@ -19,10 +20,10 @@ interface KnownOwner extends Owner {
   principalHash: string;
 }
 
-/** How long the registration in `Account` may lag behind, milliseconds. */
+/** How often a sandbox in use reports that to the account, milliseconds. */
 const REGISTER_EVERY = 60_000;
 
-/** Where the time of the last use is written down, in the actor's storage, and how much earlier it may be. */
+/** Storage key of the time of the last use, and how many milliseconds that may be behind. */
 const USED = "used";
 const WRITE_EVERY = 60_000;
 
@@ -31,13 +32,13 @@ export class AccountLink {
   readonly #env: Env;
   #owner: KnownOwner | undefined;
   #registeredAt = 0;
-  /** When a call or a run last used the sandbox, as far as this actor has seen. */
+  /** When a call or a run last used the sandbox in the lifetime of this actor. */
   #usedAt = 0;
   #writtenAt = 0;
-  /** Set while the account was told of a start that has not come: what it knew of the sandbox before. */
+  /** What the account knew before a registration whose container has not started yet; undefined when there is none. */
   #unstarted: "nothing" | "stopped" | undefined;
-  /** What the account is told it is told one after the other. */
-  #told: Promise<unknown> = Promise.resolve();
+  /** Reports reach the account in the order in which they were made. */
+  readonly #queue = new KeyedQueue();
 
   constructor(ctx: DurableObjectState, env: Env) {
     this.#ctx = ctx;
@@ -45,7 +46,7 @@ export class AccountLink {
     this.#owner = ctx.storage.kv.get<KnownOwner>("owner");
   }
 
-  /** Remembers the owner; answers whether that was news. */
+  /** Remembers the owner; answers whether the actor had none. */
   async meet({ principalID, sandbox }: Owner): Promise<boolean> {
     if (this.#owner) return false;
     this.#owner = { principalID, sandbox, principalHash: await principalHash(principalID) };
@@ -63,7 +64,7 @@ export class AccountLink {
     return this.#registeredAt > 0;
   }
 
-  /** Where results of a run lie in R2. */
+  /** The prefix of a run's keys in R2. */
   prefix(runID: string): string {
     return `${this.owner.principalHash}/${runID}/`;
   }
@@ -74,7 +75,7 @@ export class AccountLink {
   }
 
   /**
-   * Tells the account that this sandbox is in use: before its first call, then in the background and rarely.
+   * Registers this sandbox as in use: before its first call, then in the background once in REGISTER_EVERY.
    * @throws {ToolError} `quota_exceeded` for one sandbox too many
    */
   async register(owner: Owner): Promise<void> {
@@ -86,61 +87,61 @@ export class AccountLink {
     }
     if (now - this.#registeredAt < REGISTER_EVERY) return;
     const known = this.#registeredAt > 0;
-    const answer = this.#tell(async () => unwrap(await this.account(owner).sandboxUsed(owner)));
+    const answer = this.#report(async () => unwrap(await this.account(owner).sandboxUsed(owner)));
     if (known) this.#ctx.waitUntil(answer.catch(() => undefined));
     else if (await answer) this.#unstarted = "nothing";
     else this.#unstarted ??= "stopped";
     this.#registeredAt = now;
   }
 
-  /** How long ago the sandbox was used at the latest, milliseconds: by this actor, or by one before it. */
+  /** Milliseconds since the sandbox was last used, by this actor or an earlier one. */
   get unusedMs(): number {
     const before = this.#ctx.storage.kv.get<number>(USED);
     const used = before === undefined ? Date.now() : before + WRITE_EVERY;
     return Math.max(0, Date.now() - Math.max(used, this.#usedAt));
   }
 
-  /** Whether this actor has seen a use of the sandbox in the last so many milliseconds. */
+  /** Whether the sandbox was used in the last `ms` milliseconds, in the lifetime of this actor. */
   wasUsedWithin(ms: number): boolean {
     return Date.now() - this.#usedAt < ms;
   }
 
-  /** Whether the account was told of a start that has not come. */
+  /** Whether the sandbox was registered and its container has not started yet. */
   get isUnstarted(): boolean {
     return this.#unstarted !== undefined;
   }
 
-  /** There is a container. */
+  /** The container has started. */
   started(): void {
     this.#unstarted = undefined;
   }
 
-  /** No container came of what the account was told: it knows again what it knew before. */
+  /** The container did not start: the account gets back to what it knew before the registration. */
   async withdraw(settlement: Promise<Settlement>): Promise<void> {
     const before = this.#unstarted;
     this.#unstarted = undefined;
     this.#registeredAt = 0;
     if (before === "nothing") await this.destroyed(this.owner, settlement);
-    else await this.#tell(() => this.account(this.owner).sandboxStopped(this.owner.sandbox));
+    else await this.#report(() => this.account(this.owner).sandboxStopped(this.owner.sandbox));
   }
 
-  /** A run has ended, which is a use as well: what it left is not to be taken for long unused. */
+  /** A run has ended, which counts as use, so that what it left is not removed as idle. */
   async used(): Promise<void> {
     this.#usedAt = Date.now();
     if (this.#registeredAt > 0) await this.register(this.owner);
   }
 
-  /** Tells the account that the container stopped. */
+  /** Reports that the container stopped. */
   stopped(): void {
     this.#registeredAt = 0;
     this.note("stop");
     const owner = this.#owner;
-    if (owner) this.#ctx.waitUntil(this.#tell(() => this.account(owner).sandboxStopped(owner.sandbox)));
+    if (owner) this.#ctx.waitUntil(this.#report(() => this.account(owner).sandboxStopped(owner.sandbox)));
   }
 
-  /** Tells the account that the sandbox is no more. Answers whether the account knew of it. */
+  /** Reports that the sandbox was destroyed. Answers whether the account knew of it. */
   async destroyed(owner: Owner, settlement: Promise<Settlement>): Promise<boolean> {
-    const known = await this.#tell(async () =>
+    const known = await this.#report(async () =>
       this.account(owner).sandboxDestroyed(owner.sandbox, await settlement),
     );
     this.#registeredAt = 0;
@@ -148,22 +149,20 @@ export class AccountLink {
     return known;
   }
 
-  /** A line in the log. */
+  /** Writes a line to the log. */
   note(action: SandboxEvent["action"]): void {
     if (!this.#owner) return;
     const { principalID: principal, sandbox } = this.#owner;
     log(parseConfig(this.#env), { event: "sandbox", action, principal, sandbox });
   }
 
-  #tell<T>(work: () => Promise<T>): Promise<T> {
-    const mine = this.#told.then(work);
-    this.#told = mine.catch(() => undefined);
-    return mine;
+  #report<T>(work: () => Promise<T>): Promise<T> {
+    return this.#queue.run("account", "", work);
   }
 
-  /** Tells the account how many bytes the sandbox holds, where that could be found out. */
+  /** Reports how many bytes the sandbox holds; undefined when they could not be measured. */
   async measured(bytes: number | undefined): Promise<void> {
     const { owner } = this;
-    if (bytes !== undefined) await this.#tell(() => this.account(owner).sandboxSize(owner.sandbox, bytes));
+    if (bytes !== undefined) await this.#report(() => this.account(owner).sandboxSize(owner.sandbox, bytes));
   }
 }

@@ -2,7 +2,7 @@
 import type { Limits } from "../shared/config.ts";
 import { ToolError } from "../shared/errors.ts";
 import { type Grant, type Holding, type LeaseRequest, type Settlement } from "./quota.ts";
-import type { RunQuota, Stake } from "../runs/runs.ts";
+import type { RunQuota, Reservation } from "../runs/runs.ts";
 import { KeyedQueue } from "../shared/queue.ts";
 import { type Spent, byDay, dayOf, nextDay } from "../shared/days.ts";
 
@@ -55,25 +55,27 @@ export class Lease implements RunQuota {
    * A slot and up to so many seconds for a run.
    * @throws {ToolError} `quota_exceeded`
    */
-  async take(seconds: number): Promise<Stake> {
-    const stake = this.#reserve(seconds, seconds) ?? (await this.#borrow(seconds));
-    return stake.seconds < seconds ? { ...stake, cut: this.#cut(stake.seconds) } : stake;
+  async take(seconds: number): Promise<Reservation> {
+    const reservation = this.#reserve(seconds, seconds) ?? (await this.#borrow(seconds));
+    return reservation.seconds < seconds
+      ? { ...reservation, cut: this.#cut(reservation.seconds) }
+      : reservation;
   }
 
-  #borrow(seconds: number): Promise<Stake> {
+  #borrow(seconds: number): Promise<Reservation> {
     return this.#inTurn(async () => {
       // The question before may have brought enough.
       const found = this.#reserve(seconds, seconds);
       if (found) return found;
       const { refused } = await this.#ask({ slots: 1, seconds: 1 }, { slots: 1, seconds });
-      const stake = refused ? undefined : this.#reserve(seconds, 1);
-      if (stake) return stake;
+      const reservation = refused ? undefined : this.#reserve(seconds, 1);
+      if (reservation) return reservation;
       throw quotaError(refused ?? { limit: "concurrentRuns", allowed: 0, used: 0 });
     });
   }
 
-  /** A stake for a run that an earlier actor started: it runs, whatever the account says. */
-  hold(seconds: number): Stake {
+  /** A reservation for a run that an earlier actor started: it runs, whatever the account says. */
+  hold(seconds: number): Reservation {
     this.#inUse.slots += 1;
     this.#inUse.seconds += seconds;
     // The lease of the earlier actor ends, and with it what the account counts, unless this one asks.
@@ -81,11 +83,11 @@ export class Lease implements RunQuota {
     return { seconds };
   }
 
-  /** Gives a stake back after its run, which took so many seconds. */
-  give(stake: Stake, spent: number): void {
+  /** Gives a reservation back after its run, which took so many seconds. */
+  give(reservation: Reservation, spent: number): void {
     this.#inUse.slots -= 1;
-    this.#inUse.seconds -= stake.seconds;
-    this.#spend(byDay(Math.min(Math.ceil(spent), stake.seconds), Date.now()));
+    this.#inUse.seconds -= reservation.seconds;
+    this.#spend(byDay(Math.min(Math.ceil(spent), reservation.seconds), Date.now()));
   }
 
   #spend(spent: Iterable<[day: number, seconds: number]>): void {
@@ -117,7 +119,7 @@ export class Lease implements RunQuota {
     return settled;
   }
 
-  #reserve(wanted: number, least: number): Stake | undefined {
+  #reserve(wanted: number, least: number): Reservation | undefined {
     const grant = this.#grant;
     if (!grant || grant.until <= Date.now()) return undefined;
     // A grant ends with its day.

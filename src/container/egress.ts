@@ -73,13 +73,13 @@ async function serve(row: EgressRow, request: Request, env: Env, containerID: st
     );
   const config = parseConfig(env);
   const actor = actorOf(env, containerID);
-  const admission = await actor.admitModelCall(placeholderOf(request.headers));
-  if ("refused" in admission)
-    return admission.busy
-      ? refusal(429, "rate_limit_error", admission.refused, { "retry-after": `${BUSY_SECONDS}` })
-      : refusal(403, "permission_error", admission.refused);
+  const check = await actor.admitModelCall(placeholderOf(request.headers));
+  if ("refused" in check)
+    return check.busy
+      ? refusal(429, "rate_limit_error", check.refused, { "retry-after": `${BUSY_SECONDS}` })
+      : refusal(403, "permission_error", check.refused);
 
-  const over = (answer: ModelAnswer) => report(env, containerID, admission.call, answer);
+  const over = (answer: ModelAnswer) => report(env, containerID, check.call, answer);
   const headers = new Headers();
   for (const [name, value] of request.headers) if (isPassed(row, name)) headers.set(name, value);
   headers.set("accept-encoding", "identity");

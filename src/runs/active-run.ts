@@ -38,7 +38,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   readonly record: RunRecord;
   readonly #host: ActiveRunHost;
   readonly #log: LogWriter;
-  readonly #shelf: LogStore;
+  readonly #store: LogStore;
   readonly #stored: Record<Stream, number>;
   readonly #settled = Promise.withResolvers<void>();
   #waiting: (() => void)[] = [];
@@ -55,11 +55,11 @@ export class ActiveRun implements RunSink, WaitingLog {
   /** Why nothing was run, when that is so. */
   failure: RunFailure | undefined;
 
-  constructor(record: RunRecord, log: LogWriter, shelf: LogStore, host: ActiveRunHost) {
+  constructor(record: RunRecord, log: LogWriter, store: LogStore, host: ActiveRunHost) {
     this.record = record;
     this.#host = host;
     this.#log = log;
-    this.#shelf = shelf;
+    this.#store = store;
     this.seenBytes = record.logBytes;
     this.#stored = { stdout: record.ends.stdout.bytes, stderr: record.ends.stderr.bytes };
   }
@@ -311,7 +311,7 @@ export class ActiveRun implements RunSink, WaitingLog {
       logBytes: this.#log.bytes,
     };
     const shipped = (isNew: boolean) => isNew && this.#put({ ...this.record, ...then });
-    await this.#log.ship(this.#shelf, shipped).catch(() => undefined);
+    await this.#log.ship(this.#store, shipped).catch(() => undefined);
   }
 
   async #shipAll(): Promise<void> {

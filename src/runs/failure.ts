@@ -1,31 +1,27 @@
-/** What becomes of a run whose execution threw. */
-import { type ErrorCode, type Failure, ToolError, platformFailure } from "../shared/errors.ts";
+/** How a run ends whose executor threw. */
+import { type ErrorCode, type Failure, ToolError, internalError, platformFailure } from "../shared/errors.ts";
 import type { End } from "./run.ts";
 
 export interface RunFailure {
   end: End;
-  /** What a caller who waits is told where it is no loss. */
+  /** The error for a caller who waits, where the run was not lost. */
   error: ToolError;
-  /** It ran, and what ran it went away: a result, not an error. */
+  /** The run may have begun and its end is unknown: the caller gets a run that was lost, not an error. */
   isLoss: boolean;
-  /** What was thrown, where nobody foresaw it. */
+  /** The thrown value of an unexpected error, for the log. */
   cause?: unknown;
 }
 
-/** After these nobody knows how far it got. */
+/** After these errors nobody knows how far the run got. */
 const LOSSES: ReadonlySet<ErrorCode> = new Set(["sandbox_restarted", "connection_lost", "no_answer"]);
 
-/** @param mayHaveRun whether it was started, as far as anybody knows: then no error says that nothing was done */
+/** @param mayHaveRun whether the run may have begun: then no answer says that nothing was done */
 export function failureOf(error: unknown, runID: string, mayHaveRun: boolean): RunFailure {
   const failure = platformFailure(error);
   if (!failure) {
-    const note = `Internal error (ref ${runID}). The server's log has the details under that reference.`;
-    return {
-      end: { state: "lost", note },
-      error: new ToolError("internal", note),
-      isLoss: false,
-      cause: error ?? "nothing",
-    };
+    const internal = internalError(runID);
+    const end: End = { state: "lost", note: noteOf(internal.toFailure(), false) };
+    return { end, error: internal, isLoss: false, cause: error ?? "nothing" };
   }
   const isKnownLoss = LOSSES.has(failure.code);
   const isLoss = isKnownLoss || mayHaveRun;
@@ -33,7 +29,7 @@ export function failureOf(error: unknown, runID: string, mayHaveRun: boolean): R
   return { end, error: ToolError.from(failure), isLoss };
 }
 
-/** What is said to a caller of a call, not of a run that is over: made again, it would run twice. */
+/** A hint to repeat the call is left out where the run may have begun, because it would run twice. */
 function noteOf({ code, message, hint }: Failure, mayRun: boolean): string {
   return [message, mayRun || code === "no_answer" ? MAY_RUN : hint].filter(Boolean).join(" ");
 }

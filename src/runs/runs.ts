@@ -22,21 +22,21 @@ import { type RunRecord, RunStore, viewOf, type Stored } from "./store.ts";
 import { DAY_MS } from "../shared/days.ts";
 
 /** What a run holds of its principal's quota while it runs. */
-export interface Stake {
+export interface Reservation {
   /** Seconds it may run. */
   seconds: number;
   /** Why that is less than was asked for, when it is, in sentences. */
   cut?: string;
 }
 
-/** Where stakes come from. */
+/** Where reservations come from. */
 export interface RunQuota {
   /** @throws {ToolError} `quota_exceeded` */
-  take(seconds: number): Promise<Stake>;
-  /** A stake for a run that an earlier actor started: it runs, whatever the account says. */
-  hold(seconds: number): Stake;
-  /** Gives a stake back after its run, which took so many seconds. */
-  give(stake: Stake, spent: number): void;
+  take(seconds: number): Promise<Reservation>;
+  /** A reservation for a run that an earlier actor started: it runs, whatever the account says. */
+  hold(seconds: number): Reservation;
+  /** Gives a reservation back after its run, which took so many seconds. */
+  give(reservation: Reservation, spent: number): void;
 }
 
 /** What the actor gives its runs. */
@@ -130,9 +130,11 @@ export class Runs {
     told?: Told,
   ): Promise<RunView> {
     const { kind } = executor;
-    const stake = await this.#staked(spec.timeoutMs);
+    const reservation = await this.#reserve(spec.timeoutMs);
     const allowed =
-      stake.cut === undefined ? spec : { ...spec, timeoutMs: stake.seconds * 1000, cut: stake.cut };
+      reservation.cut === undefined
+        ? spec
+        : { ...spec, timeoutMs: reservation.seconds * 1000, cut: reservation.cut };
     const record: RunRecord = {
       id: newRunID(this.#host.owner().sandbox, kind),
       kind,
@@ -144,14 +146,14 @@ export class Runs {
       droppedBytes: 0,
     };
     const run = this.#begin(record, true);
-    this.#follow(run, executor.start(run, allowed), stake, record.startedAt);
+    this.#follow(run, executor.start(run, allowed), reservation, record.startedAt);
     const waitMs = Math.max(0, waitUntil - Date.now());
     if (run.isInteractive) await run.rest(waitMs);
     else await (told ? run.tell(waitMs, told) : run.over(waitMs));
     const { failure } = run;
     if (failure?.end.state === "failed") {
       this.#unsaved.delete(run);
-      await deleteLog(this.#host.sql, record.id, this.#shelf(record.id));
+      await deleteLog(this.#host.sql, record.id, this.#logStore(record.id));
       this.#store.delete(record.id);
     }
     if (failure && !failure.isLoss) throw failure.error;
@@ -162,15 +164,15 @@ export class Runs {
     return view;
   }
 
-  /** A stake for a run, in a sandbox that stands ready for it. */
-  async #staked(timeoutMs: number): Promise<Stake> {
+  /** A reservation for a run, in a sandbox that stands ready for it. */
+  async #reserve(timeoutMs: number): Promise<Reservation> {
     const { quota } = this.#host;
-    const stake = await quota.take(Math.ceil(timeoutMs / 1000));
+    const reservation = await quota.take(Math.ceil(timeoutMs / 1000));
     await this.#host.ready().catch((error) => {
-      quota.give(stake, 0);
+      quota.give(reservation, 0);
       throw error;
     });
-    return stake;
+    return reservation;
   }
 
   /** Goes on with the runs of an earlier actor. @param isUp whether their container is there */
@@ -243,7 +245,7 @@ export class Runs {
   async log(id: string, cursor: number, maxBytes: number): Promise<LogPage> {
     this.#saveAll();
     this.#active.get(id)?.save();
-    const pieces = await readLog(this.#host.sql, id, this.#shelf(id), cursor, maxBytes);
+    const pieces = await readLog(this.#host.sql, id, this.#logStore(id), cursor, maxBytes);
     return { pieces, next: cursor + pieces.reduce((sum, { bytes }) => sum + bytes.length, 0) };
   }
 
@@ -311,16 +313,16 @@ export class Runs {
   }
 
   async #remove(id: string): Promise<void> {
-    const shelf = this.#shelf(id);
-    await deleteLog(this.#host.sql, id, shelf);
-    if (isTaskID(id)) await deleteObjects(shelf);
+    const store = this.#logStore(id);
+    await deleteLog(this.#host.sql, id, store);
+    if (isTaskID(id)) await deleteObjects(store);
     this.#store.delete(id);
   }
 
   #begin(record: RunRecord, isNew: boolean): ActiveRun {
     const { sql, logCapBytes, explained } = this.#host;
     const log = new LogWriter(sql, record.id, () => (this.isFull ? 0 : logCapBytes), isNew);
-    const run = new ActiveRun(record, log, this.#shelf(record.id), {
+    const run = new ActiveRun(record, log, this.#logStore(record.id), {
       store: this.#store,
       backlog: this.#backlog,
       saveLater: (ended) => this.#saveLater(ended),
@@ -330,10 +332,10 @@ export class Runs {
     return run;
   }
 
-  /** @param startedAt from when on the stake is used, milliseconds since the epoch */
-  #follow(run: ActiveRun, execution: Execution, stake: Stake, startedAt: number): void {
+  /** @param startedAt from when on the reservation is used, milliseconds since the epoch */
+  #follow(run: ActiveRun, execution: Execution, reservation: Reservation, startedAt: number): void {
     const { record } = run;
-    const give = () => this.#host.quota.give(stake, (Date.now() - startedAt) / 1000);
+    const give = () => this.#host.quota.give(reservation, (Date.now() - startedAt) / 1000);
     execution.done.then(give, give);
     const done = run.follow(execution).finally(() => {
       this.#active.delete(record.id);
@@ -378,7 +380,7 @@ export class Runs {
     throw unknownRun(id);
   }
 
-  #shelf(id: string): LogStore {
+  #logStore(id: string): LogStore {
     return { bucket: this.#host.bucket, prefix: `${this.#host.owner().principalHash}/${id}/` };
   }
 }

@@ -43,7 +43,7 @@ export interface ArtifactStore {
 }
 
 export async function collect(
-  shelf: ArtifactStore,
+  store: ArtifactStore,
   script: TaskScript,
   runID: string,
   directory: string,
@@ -57,7 +57,7 @@ export async function collect(
     return { type, file };
   });
   const files = entries.map(({ file }) => file);
-  const writer = new ArtifactWriter(shelf, script, runID);
+  const writer = new ArtifactWriter(store, script, runID);
   const diffPath = `${script.directory}/${DIFF_NAME}`;
   const first = (await script.read(diffPath, 0, DIFF_BYTES)) ?? new Uint8Array(0);
   const changes = {
@@ -85,13 +85,13 @@ export async function collect(
 /** Puts files into R2 as long as they fit. */
 class ArtifactWriter {
   readonly kept: Artifact[] = [];
-  readonly #shelf: ArtifactStore;
+  readonly #store: ArtifactStore;
   readonly #script: TaskScript;
   readonly #runID: string;
   #bytes = 0;
 
-  constructor(shelf: ArtifactStore, script: TaskScript, runID: string) {
-    this.#shelf = shelf;
+  constructor(store: ArtifactStore, script: TaskScript, runID: string) {
+    this.#store = store;
     this.#script = script;
     this.#runID = runID;
   }
@@ -112,8 +112,8 @@ class ArtifactWriter {
       if (part.length === 0) break;
     } while (read < size);
     const content = joined(parts);
-    const key = artifactKey(this.#shelf.prefix(this.#runID), this.kept.length);
-    await this.#shelf.bucket.put(key, content);
+    const key = artifactKey(this.#store.prefix(this.#runID), this.kept.length);
+    await this.#store.bucket.put(key, content);
     this.kept.push({ path: name, size: content.length });
     this.#bytes += content.length;
     return undefined;

@@ -3,7 +3,7 @@
  * Where a JavaScript kernel's output goes.
  *
  * The executor replaces process.stdout.write while a cell runs and puts it back before it writes its answer by console.log.
- * Code and executor find a stand-in as process.stdout, whose `write` is an accessor: the executor's function is kept aside
+ * Code and executor find a proxy as process.stdout, whose `write` is an accessor: the executor's function is kept aside
  * for our document, everybody else gets ours, and only the one write of the console that follows the executor's "put back"
  * goes to the real stream, which is its protocol channel.
  *
@@ -14,7 +14,7 @@ const { Readable } = require("node:stream");
 const { patchChildren } = require("./children.cjs");
 const { patchFiles } = require("./files.cjs");
 const { Log, TAIL_BYTES } = require("./log.cjs");
-const { StandIn } = require("./stand-in.cjs");
+const { StdioProxy } = require("./stdio-proxy.cjs");
 
 const LATE_BYTES = 16 * 1024;
 
@@ -96,7 +96,7 @@ class Streams {
     // At this moment the executor's capture is in place; the real function is the prototype's.
     this.captures[name] = real.write;
     const original = Object.getPrototypeOf(real).write;
-    const standIn = new StandIn(name === "stdout" ? 1 : 2);
+    const proxy = new StdioProxy(name === "stdout" ? 1 : 2);
     const ours = (chunk, encoding, callback) => {
       const done = typeof encoding === "function" ? encoding : callback;
       this.write(name, chunk, typeof encoding === "string" ? encoding : undefined);
@@ -104,7 +104,7 @@ class Streams {
       if (typeof done === "function") done();
       return true;
     };
-    Object.defineProperty(standIn, "write", {
+    Object.defineProperty(proxy, "write", {
       configurable: true,
       get: () => this.overrides[name] ?? ours,
       set: (value) => {
@@ -119,11 +119,11 @@ class Streams {
     });
     // The console has the real stream since the executor said that it is ready.
     real.write = (...args) => {
-      if (name !== "stdout" || !this.answering) return standIn.write(...args);
+      if (name !== "stdout" || !this.answering) return proxy.write(...args);
       this.answering = false;
       return Reflect.apply(original, real, args);
     };
-    Object.defineProperty(process, name, { get: () => standIn, configurable: true, enumerable: true });
+    Object.defineProperty(process, name, { get: () => proxy, configurable: true, enumerable: true });
   }
 }
 

@@ -25,7 +25,7 @@ import warnings
 
 from IPython import get_ipython
 
-from . import beforehand, plots, present, streams
+from . import plots, preload, present, streams
 from .loop import Loop
 
 FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -167,7 +167,7 @@ class Kernel:
 
     def install(self):
         builtins.__sandbox_mcp__ = self.run
-        beforehand.load()
+        preload.load()
         if "" not in sys.path[:1]:
             sys.path.insert(0, "")
         # What starts a second Python asks for it.

@@ -57,9 +57,9 @@ class Principal {
   ): Promise<boolean> {
     const lease = this.sandboxes[sandbox];
     if (!lease) throw new Error("no such sandbox");
-    let stake;
+    let reservation;
     try {
-      stake = await lease.take(seconds);
+      reservation = await lease.take(seconds);
     } catch {
       decided?.();
       return false;
@@ -69,7 +69,7 @@ class Principal {
     this.most = Math.max(this.most, this.running);
     await until;
     this.running--;
-    lease.give(stake, 1);
+    lease.give(reservation, 1);
     return true;
   }
 }
@@ -174,12 +174,12 @@ describe("with a clock of its own", () => {
   test("what an earlier actor started stays counted for as long as it runs", async () => {
     await withQuota({ ...LIMITS, concurrentRuns: 1 }, async (quota) => {
       const { lease } = oneSandbox(quota);
-      const stake = lease.hold(3600);
+      const reservation = lease.hold(3600);
       for (let minutes = 0; minutes < 30; minutes++) {
         await vi.advanceTimersByTimeAsync(60_000);
         expect(refusedOther(quota)?.limit).toBe("concurrentRuns");
       }
-      lease.give(stake, 1800);
+      lease.give(reservation, 1800);
     });
   });
 
@@ -218,11 +218,11 @@ describe("with a clock of its own", () => {
     vi.setSystemTime(Date.UTC(2026, 0, 15, 20));
     await withQuota({ ...LIMITS, runSecondsPerDay: 86_400 }, async (quota) => {
       const { lease } = oneSandbox(quota);
-      const stake = await lease.take(20_000);
+      const reservation = await lease.take(20_000);
       await vi.advanceTimersByTimeAsync(3.5 * 3_600_000);
       lease.give(await lease.take(100), 60);
       await vi.advanceTimersByTimeAsync(40 * 60_000);
-      lease.give(stake, 15_000);
+      lease.give(reservation, 15_000);
       await vi.advanceTimersByTimeAsync(6 * 60_000);
       expect(quota.secondsUsed(Date.now())).toBe(600);
       expect(quota.secondsUsed(Date.UTC(2026, 0, 15))).toBe(14_460);
@@ -233,9 +233,9 @@ describe("with a clock of its own", () => {
     vi.setSystemTime(Date.UTC(2026, 0, 15, 23, 59));
     await withQuota(LIMITS, async (quota) => {
       const { lease } = oneSandbox(quota);
-      const stake = await lease.take(100);
+      const reservation = await lease.take(100);
       await vi.advanceTimersByTimeAsync(50_000);
-      lease.give(stake, 50);
+      lease.give(reservation, 50);
       await vi.advanceTimersByTimeAsync(60_000);
       expect(quota.secondsUsed(Date.now())).toBe(0);
       expect(quota.secondsUsed(Date.UTC(2026, 0, 15))).toBe(50);

@@ -3,7 +3,7 @@
 const { Writable } = require("node:stream");
 
 /** Never ends, is never destroyed, and never makes anybody wait. */
-class StandIn extends Writable {
+class StdioProxy extends Writable {
   constructor(fd) {
     super({ decodeStrings: false, autoDestroy: false, emitClose: false });
     this.fd = fd;
@@ -35,4 +35,4 @@ class StandIn extends Writable {
   destroySoon() {}
 }
 
-module.exports = { StandIn };
+module.exports = { StdioProxy };

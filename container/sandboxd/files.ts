@@ -1,5 +1,6 @@
 /** Requests about files, over plain HTTP: see `fileCalls` of the protocol. */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { spawn } from "node:child_process";
 import { pipeline } from "node:stream/promises";
 import { FileError, failureOf } from "./file-error.ts";
 import {
@@ -11,7 +12,7 @@ import {
   editsSchema,
   fileCalls,
 } from "./protocol.ts";
-import { diskUsage, listDirectory, openFile, readLines, readRange } from "./reading.ts";
+import { diskUsage, listDirectory, openFile, readLines, readRange, statOf } from "./reading.ts";
 import { Writes } from "./writing.ts";
 
 /** Bytes of a range that are read at once; of a longer one the bytes are streamed. */
@@ -30,6 +31,12 @@ export class Files {
       "PUT /files": (call, request) => this.#writes.write(call, bodyOf(request)),
       "POST /edit": async (call, request) =>
         this.#writes.edit(call, editsSchema.parse(await jsonOf(request))),
+      "DELETE /files": async (call) => {
+        await this.#writes.remove(call);
+        return {};
+      },
+      "GET /stat": (call, _request, response) => statOf(call, () => !response.destroyed),
+      "GET /archive": sendArchive,
       "GET /list": async (call, _request, response) => ({
         entries: await listDirectory(call, () => !response.destroyed),
       }),
@@ -120,6 +127,34 @@ async function sendRange(
     await pipeline(source, response);
   } finally {
     await handle.close();
+  }
+}
+
+/** Packs a directory while it is sent; one that cannot be packed to its end breaks off. */
+async function sendArchive(
+  { path }: FileCalls["GET /archive"],
+  _request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  if ((await statOf({ path }, () => true)).type !== "directory")
+    throw new FileError({ problem: "not_directory" });
+  const tar = spawn("tar", ["--create", "--gzip", "--file=-", "--directory", path, "."], {
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  const ended = new Promise<number | null>((resolve, reject) => {
+    tar.once("error", reject);
+    tar.once("close", resolve);
+  });
+  ended.catch(() => undefined);
+  try {
+    response.writeHead(200, { "content-type": "application/gzip" });
+    await pipeline(tar.stdout, response, { end: false });
+    // 1: a file changed while it was read.
+    const status = await ended;
+    if (status !== null && status <= 1) response.end();
+    else response.destroy();
+  } finally {
+    tar.kill("SIGKILL");
   }
 }
 

@@ -238,6 +238,7 @@ export const MAX_PLACES = 20;
 export const NEAREST_CHARS = 300;
 
 const path = () => z.string().check(z.regex(/^\/[^\0]*$/));
+const digest = () => z.string().check(z.regex(/^[0-9a-f]{64}$/));
 const writeID = () => z.string().check(z.regex(/^[0-9a-f-]{1,64}$/));
 const flag = () => z.optional(z.literal("1"));
 const number = () => z.coerce.number().check(z.int(), z.nonnegative());
@@ -262,9 +263,23 @@ export const fileCalls = {
     confined: flag(),
     /** Bytes at most. */
     max: z.optional(number()),
+    /** The answer has the SHA-256 of the body. */
+    digest: flag(),
+    /**
+     * How the end of a body is told from where it broke off, which looks the same behind some streams: by its length in
+     * bytes, or by these bytes behind it, in hexadecimal.
+     */
+    length: z.optional(number()),
+    mark: z.optional(z.string().check(z.regex(/^[0-9a-f]{32}$/))),
   }),
   /** Replaces parts of a text file, as the body says, which is an `editsSchema`; else as for `PUT /files`. Answers `writtenSchema`. */
   "POST /edit": z.object({ path: path(), id: writeID(), confined: flag() }),
+  /** Removes a file, a symbolic link or, `recursive`, a directory. Answers `removedSchema`. */
+  "DELETE /files": z.object({ path: path(), recursive: flag(), confined: flag() }),
+  /** What is there, and with `digest` the SHA-256 of a file. Answers `statSchema`. */
+  "GET /stat": z.object({ path: path(), digest: flag() }),
+  /** A directory as a `.tar.gz`, made while it is sent. */
+  "GET /archive": z.object({ path: path() }),
   /** Answers `listSchema`. */
   "GET /list": z.object({ path: path(), depth: number(), limit: number() }),
   /** Bytes of the files below a directory. Answers `usageSchema`. */
@@ -292,6 +307,8 @@ export const failureSchema = z.object({
     /** Confined, and not below /workspace or /tmp: `path` says where it leads. */
     "outside",
     "too_large",
+    /** The body broke off. */
+    "cut",
     /** It is edited, and is no UTF-8. */
     "not_text",
     /** What edit number `edit`, counted from 1, is to replace is not there, or `count` times. */
@@ -327,10 +344,24 @@ export type Edit = z.infer<typeof editsSchema>[number];
 export const writtenSchema = z.object({
   /** Bytes of the file now. */
   size: size(),
+  sha256: z.optional(digest()),
   /** Of an edit: how many places were replaced, and the change as a unified diff, which may be cut off. */
   replaced: z.optional(size()),
   diff: z.optional(z.string().check(z.maxLength(DIFF_CHARS))),
 });
+
+export const removedSchema = z.object({});
+
+export const statSchema = z.object({
+  type: z.enum(["file", "directory"]),
+  /** Bytes. */
+  size: size(),
+  /** Milliseconds since the epoch. */
+  modified: z.number().check(z.gte(-8.64e15), z.lte(8.64e15)),
+  sha256: z.optional(digest()),
+});
+
+export type FileStat = z.infer<typeof statSchema>;
 
 export type Written = z.infer<typeof writtenSchema>;
 

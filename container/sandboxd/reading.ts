@@ -1,9 +1,10 @@
 /** Reading files: ranges of bytes and of lines, listings, disk usage. */
+import { createHash } from "node:crypto";
 import type { Stats } from "node:fs";
 import { constants } from "node:fs";
 import { type FileHandle, lstat, open, readdir, stat } from "node:fs/promises";
 import { FileError, unreadable } from "./file-error.ts";
-import { ANSWER_BYTES, type FileCalls, type Listed } from "./protocol.ts";
+import { ANSWER_BYTES, type FileCalls, type FileStat, type Listed } from "./protocol.ts";
 
 const CHUNK_BYTES = 256 * 1024;
 const LINE_FEED = 10;
@@ -48,6 +49,42 @@ export async function readRange({ handle }: Opened, offset: number, length: numb
     read += bytesRead;
   }
   return bytes.subarray(0, read);
+}
+
+/** What a path leads to. @param isWanted whether somebody still waits for the digest */
+export async function statOf(
+  { path, digest }: FileCalls["GET /stat"],
+  isWanted: () => boolean,
+): Promise<FileStat> {
+  const stats = await stat(path).catch((error: unknown) => {
+    throw unreadable(error);
+  });
+  const modified = Math.floor(stats.mtimeMs);
+  if (stats.isDirectory()) return { type: "directory", size: 0, modified };
+  const opened = await openFile(path);
+  try {
+    const { size } = opened.stats;
+    return { type: "file", size, modified, sha256: digest && (await digestOf(opened, isWanted)) };
+  } finally {
+    await opened.handle.close();
+  }
+}
+
+/** How long the digest of a file may take, milliseconds: a gigabyte takes about one second. */
+const DIGEST_MS = 20_000;
+
+/** The SHA-256 of a file in hexadecimal; undefined where it takes too long. */
+async function digestOf({ handle }: Opened, isWanted: () => boolean): Promise<string | undefined> {
+  const deadline = performance.now() + DIGEST_MS;
+  const hash = createHash("sha256");
+  const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
+  for (let position = 0; ;) {
+    const { bytesRead } = await handle.read(buffer, 0, CHUNK_BYTES, position);
+    if (bytesRead === 0) return hash.digest("hex");
+    hash.update(buffer.subarray(0, bytesRead));
+    position += bytesRead;
+    if (performance.now() > deadline || !isWanted()) return undefined;
+  }
 }
 
 /** Lines of a file, by what identifies its content: paging through it need not count them each time. */

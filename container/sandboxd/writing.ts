@@ -3,6 +3,7 @@
  * a reader sees the old content or the new one, and a write that is cut leaves the old one. A note of each write lies in
  * `WRITES` meanwhile: the sandboxd after one that was killed removes what is incomplete and finishes what was complete.
  */
+import { type Hash, createHash } from "node:crypto";
 import {
   type Stats,
   constants,
@@ -28,7 +29,7 @@ import {
 } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import * as z from "zod/mini";
-import { FileError, codeOf } from "./file-error.ts";
+import { FileError, codeOf, unreadable } from "./file-error.ts";
 import { WRITES, textOf } from "./places.ts";
 import { edited } from "./editing.ts";
 import {
@@ -130,6 +131,25 @@ export class Writes {
     );
   }
 
+  async remove({ path, recursive, confined }: FileCalls["DELETE /files"]): Promise<void> {
+    if (confined) await confine(path);
+    const parent = await realpath(dirname(path)).catch((error: unknown) => {
+      throw unreadable(error);
+    });
+    const target = join(parent, basename(path));
+    const directory = confined ? await openInside(parent, target) : undefined;
+    const reached = directory ? join(`/proc/self/fd/${directory.fd}`, basename(path)) : target;
+    try {
+      const found = await lstat(reached).catch((error: unknown) => {
+        throw unreadable(error);
+      });
+      if (found.isDirectory() && !recursive) throw new FileError({ problem: "directory" });
+      await this.#inTurn(target, () => rm(reached, { recursive: recursive !== undefined }));
+    } finally {
+      await directory?.close();
+    }
+  }
+
   /** Carries out a call once. */
   async #once(call: { id: string }, work: () => Promise<Written>): Promise<Written> {
     const before = await this.#results.get(call.id)?.catch(() => undefined);
@@ -146,13 +166,16 @@ export class Writes {
 
   #replace(call: WriteCall, body: AsyncIterable<Buffer>): Promise<Written> {
     return this.#through(call, async (place, temporary) => {
-      const made = await fill(temporary, body, call.max);
+      const hash = call.digest ? createHash("sha256") : undefined;
+      const content = call.mark === undefined ? body : unmarked(body, Buffer.from(call.mark, "hex"));
+      const made = await fill(temporary, hash ? hashed(content, hash) : content, call.max);
+      if (call.length !== undefined && made.size !== call.length) throw new FileError({ problem: "cut" });
       await this.#inTurn(place.target, async () => {
         await takeAfter(await lstat(place.path).catch(() => undefined), temporary, made);
         await rename(temporary, place.path);
       });
       forget(call.id);
-      return { size: made.size };
+      return { size: made.size, sha256: hash?.digest("hex") };
     });
   }
 
@@ -278,6 +301,25 @@ async function fill(
     return await handle.stat();
   } finally {
     await handle.close();
+  }
+}
+
+/** A body without the mark at its end. */
+async function* unmarked(body: AsyncIterable<Buffer>, mark: Buffer): AsyncGenerator<Buffer> {
+  let held = Buffer.alloc(0);
+  for await (const chunk of body) {
+    const all = held.length === 0 ? chunk : Buffer.concat([held, chunk]);
+    const known = Math.max(0, all.length - mark.length);
+    if (known > 0) yield all.subarray(0, known);
+    held = Buffer.from(all.subarray(known));
+  }
+  if (!held.equals(mark)) throw new FileError({ problem: "cut" });
+}
+
+async function* hashed(body: AsyncIterable<Buffer>, hash: Hash): AsyncGenerator<Buffer> {
+  for await (const chunk of body) {
+    hash.update(chunk);
+    yield chunk;
   }
 }
 

@@ -1,7 +1,7 @@
 /** Forwards requests of the Worker to a port inside a sandbox, WebSocket upgrades included, all unbuffered. */
 import { once } from "node:events";
 import { Agent, request as httpRequest, type IncomingMessage, type ServerResponse } from "node:http";
-import type { Socket } from "node:net";
+import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { PREVIEW_PORT, SANDBOXD_PORT, WINDOW_BYTES } from "../../container/sandboxd/protocol.ts";
 import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER, type EngineErrorCode } from "../platform/protocol.ts";
@@ -25,7 +25,8 @@ const tunnelMs = 30_000;
 export class PortForwarder {
   readonly #connect: () => Socket;
   readonly #broken: (how: string) => void;
-  readonly #agent: Agent;
+  /** By port. */
+  readonly #agents = new Map<number, Agent>();
   readonly #pace = new RelayPace();
   readonly #previewPace = new RelayPace();
   #open = 0;
@@ -38,8 +39,17 @@ export class PortForwarder {
   constructor(connect: () => Socket, broken: (how: string) => void) {
     this.#connect = connect;
     this.#broken = broken;
-    this.#agent = new Agent({ keepAlive: true });
-    this.#agent.createConnection = connect;
+    for (const port of [controlPort, SANDBOXD_PORT]) {
+      const agent = new Agent({ keepAlive: true });
+      agent.createConnection = (_options, opened) => {
+        this.#dial(port).then(
+          (socket) => opened?.(null, socket),
+          (error: Error) => opened?.(error, new Socket()),
+        );
+        return undefined;
+      };
+      this.#agents.set(port, agent);
+    }
   }
 
   /** @param path Path and query as the server in the sandbox is to see them. */
@@ -55,15 +65,16 @@ export class PortForwarder {
     };
     if (!this.#admits(request, response)) return answerError(response, 503, "failed", tooMany);
     let socket: Socket | undefined;
+    const agent = this.#agents.get(port);
     try {
-      // The control server is asked all the time, through kept connections; other ports get one per request.
-      if (port !== controlPort) socket = await this.#dial(port);
+      // The control server and sandboxd are asked all the time, through kept connections; other ports get one per request.
+      if (!agent) socket = await this.#dial(port);
     } catch {
       return fail();
     }
     const kept = socket;
     const upstream = httpRequest({
-      ...(kept === undefined ? { agent: this.#agent } : { createConnection: () => kept }),
+      ...(kept === undefined ? { agent } : { createConnection: () => kept }),
       method: request.method,
       path,
       headers: forwardedHeaders(request, new Set()).flat(),
@@ -111,7 +122,7 @@ export class PortForwarder {
   }
 
   close(): void {
-    this.#agent.destroy();
+    for (const agent of this.#agents.values()) agent.destroy();
   }
 
   /** Counts what the Worker asks for until it is over; false when there is too much of it. */

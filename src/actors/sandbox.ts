@@ -15,7 +15,7 @@ import { type Env, parseConfig } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { OUTBOUND } from "../container/egress.ts";
 import { type Outcome, ToolError, platformFailure, withoutRuns } from "../shared/errors.ts";
-import type { Written } from "../../container/sandboxd/protocol.ts";
+import type { FileStat, Written } from "../../container/sandboxd/protocol.ts";
 import { log } from "../shared/log.ts";
 import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
 import { Connection } from "../container/connection.ts";
@@ -25,6 +25,7 @@ import { Shell } from "../container/shell.ts";
 import { AccountLink, type Owner } from "./account-link.ts";
 import { Lifecycle } from "./container-lifecycle.ts";
 import { ContainerStarts } from "./container-starts.ts";
+import { FileLinks } from "./file-links.ts";
 import { DiskUsage } from "./disk-usage.ts";
 import { Lease, quotaError } from "./lease.ts";
 import { type Preview, Previews } from "./previews.ts";
@@ -87,8 +88,10 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #diskUsage: DiskUsage;
   readonly #storage: Storage;
   readonly #previews: Previews;
-  /** Under way. */
+  readonly #fileLinks: FileLinks;
+  /** Under way: calls, and streams of files. */
   #calls = 0;
+  #transfers = 0;
 
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     super(ctx, env);
@@ -163,6 +166,7 @@ export class Sandbox extends BaseSandbox<Env> {
       failed: (id, error) => log(config, { event: "error", ref: id, where: "run", error }),
       ended: (run, hasFiles) => this.#runEnded(run, hasFiles),
     });
+    this.#fileLinks = new FileLinks(kv);
     this.#retention = new Retention({
       kv,
       connection: this.#connection,
@@ -335,6 +339,69 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#serve(owner, () => this.#files.edit(...edit));
   }
 
+  statFile(owner: Owner, ...file: Parameters<Files["stat"]>): Promise<Answer<FileStat>> {
+    return this.#serveAgain(owner, () => this.#files.stat(...file));
+  }
+
+  removeFile(owner: Owner, ...file: Parameters<Files["remove"]>): Promise<Answer<void>> {
+    return this.#serve(owner, () => this.#files.remove(...file));
+  }
+
+  openFile(owner: Owner, ...range: Parameters<Files["open"]>): Promise<Answer<ReadableStream<Uint8Array>>> {
+    return this.#serve(owner, async () => this.#transfer(await this.#files.open(...range)));
+  }
+
+  openArchive(owner: Owner, path: string): Promise<Answer<ReadableStream<Uint8Array>>> {
+    return this.#serve(owner, async () => this.#transfer(await this.#files.archive(path)));
+  }
+
+  storeFile(owner: Owner, ...file: Parameters<Files["store"]>): Promise<Answer<Written>> {
+    return this.#serve(owner, () => this.#held(this.#files.store(...file)));
+  }
+
+  /** What links to files of this container are bound to. */
+  linkEpoch(owner: Owner): Promise<Answer<string>> {
+    return this.#serveAgain(owner, async () => {
+      // Starts the container, where there is none.
+      await this.#files.stat("/");
+      return this.#fileLinks.epoch();
+    });
+  }
+
+  /** Whose sandbox a link leads to; undefined where its container is gone. */
+  async linkOwner(epoch: string): Promise<Owner | undefined> {
+    if (!this.#isUp || !this.#fileLinks.isOf(epoch)) return undefined;
+    const { principalID, sandbox } = this.#accountLink.owner;
+    return { principalID, sandbox, mayStart: false };
+  }
+
+  /** Takes an upload link, which is good for one upload; false where it is used up, or is being used. */
+  async takeLink(id: string): Promise<boolean> {
+    return this.#fileLinks.take(id);
+  }
+
+  /** The upload by a link is over; one that came to nothing may be made again. */
+  async leaveLink(id: string, isUsedUp: boolean): Promise<void> {
+    this.#fileLinks.leave(id, isUsedUp);
+  }
+
+  /** Passes a stream on, and keeps the container for as long as that takes. */
+  #transfer(body: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
+    const { readable, writable } = new IdentityTransformStream();
+    this.ctx.waitUntil(this.#held(body.pipeTo(writable)).catch(() => undefined));
+    return readable;
+  }
+
+  async #held<T>(work: Promise<T>): Promise<T> {
+    this.#transfers++;
+    try {
+      return await work;
+    } finally {
+      this.#transfers--;
+      this.renewActivityTimeout();
+    }
+  }
+
   getFile(owner: Owner, ...range: Parameters<Files["read"]>): Promise<Answer<FileRange>> {
     return this.#serveAgain(owner, () => this.#files.read(...range));
   }
@@ -381,6 +448,7 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#shell.forget();
     this.#diskUsage.containerGone();
     this.#previews.forget();
+    this.#fileLinks.forget();
     if (known) this.#accountLink.note("destroy");
     return known;
   }
@@ -414,7 +482,13 @@ export class Sandbox extends BaseSandbox<Env> {
    * is gone. What was used since its account looked is let be.
    */
   async destroyIfIdle(owner: Owner, idleMs: number): Promise<boolean> {
-    if (this.#runs.isBusy || this.#calls > 0 || this.#accountLink.wasUsedWithin(idleMs)) return false;
+    if (
+      this.#runs.isBusy ||
+      this.#calls > 0 ||
+      this.#transfers > 0 ||
+      this.#accountLink.wasUsedWithin(idleMs)
+    )
+      return false;
     await this.destroySandbox(owner);
     return true;
   }
@@ -425,7 +499,8 @@ export class Sandbox extends BaseSandbox<Env> {
    */
   async stopIfIdle(owner: Owner): Promise<boolean> {
     const { isStarting, isDestroying } = this.#starts;
-    if (this.#runs.isBusy || this.#calls > 0 || isStarting || isDestroying) return false;
+    if (this.#runs.isBusy || this.#calls > 0 || this.#transfers > 0 || isStarting || isDestroying)
+      return false;
     if (!this.#isUp) return true;
     if (this.#accountLink.wasUsedWithin(AT_WORK_MS)) return false;
     await this.#accountLink.meet(owner);
@@ -471,6 +546,7 @@ export class Sandbox extends BaseSandbox<Env> {
   #containerGone(): void {
     this.#connection.close();
     this.#previews.containerGone();
+    this.#fileLinks.forget();
     this.#retention.containerGone();
     this.#diskUsage.containerGone();
     this.#kernels.forget();
@@ -546,7 +622,7 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   override async onActivityExpired(): Promise<void> {
-    if (this.#runs.isBusy || (await this.#previews.isInUse())) return;
+    if (this.#transfers > 0 || this.#runs.isBusy || (await this.#previews.isInUse())) return;
     this.#restartNotice.ending("idle");
     await super.onActivityExpired();
   }

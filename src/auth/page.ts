@@ -81,12 +81,15 @@ export async function page(
     headers = new Headers(),
     /** Whether a form has two columns where there is room. */
     wide = false,
+    /** A script of ours, which may ask this server. */
+    script = "",
   } = {},
 ): Promise<Response> {
   styleHash ??= await sha256(STYLE);
   const policy = [
     "default-src 'none'",
     `style-src 'sha256-${styleHash}'`,
+    ...(script ? [`script-src 'sha256-${await sha256(script)}'`, "connect-src 'self'"] : []),
     // Chromium applies this to the redirects after a form, too.
     `form-action ${["'self'", ...formTargets].join(" ")}`,
     "frame-ancestors 'none'",
@@ -113,6 +116,7 @@ export async function page(
 <main${wide && markup` class="wide"`}>
 ${body}
 </main>
+${script && markup`<script>${new HTML(script)}</script>`}
 </body>
 </html>
 `;

@@ -6,11 +6,14 @@ import {
   type Edit,
   type FileCalls,
   type FileFailure,
+  type FileStat,
   LINES_HEADER,
   SIZE_HEADER,
   type Written,
   failureSchema,
   listSchema,
+  removedSchema,
+  statSchema,
   usageSchema,
   writtenSchema,
 } from "../../container/sandboxd/protocol.ts";
@@ -115,6 +118,81 @@ export class Files {
     return entries.slice(0, limit).map(({ path: name, type, size, modified }) => {
       return { path: name, type, size, modified: new Date(modified).toISOString() };
     });
+  }
+
+  /** What a path leads to, and with `digest` the SHA-256 of a file where that does not take too long. */
+  async stat(path: string, digest = false): Promise<FileStat> {
+    const target = absolute(path);
+    const call = { path: target, digest: digest ? "1" : undefined } as const;
+    return await this.#ask("GET /stat", call, statSchema, `Reading ${target} failed`);
+  }
+
+  /** Removes a file, or with `recursive` a directory. @param confined as for `write` */
+  async remove(path: string, recursive: boolean, confined: boolean): Promise<void> {
+    const target = absolute(path);
+    const call = {
+      path: target,
+      recursive: recursive ? "1" : undefined,
+      confined: confined ? "1" : undefined,
+    } as const;
+    await this.#ask("DELETE /files", call, removedSchema, `Removing ${target} failed`);
+  }
+
+  /** So many bytes of a file, as a stream. It breaks off where the file turns out to be shorter. */
+  async open(path: string, offset: number, length: number): Promise<ReadableStream<Uint8Array>> {
+    const target = absolute(path);
+    const call = { path: target, offset, limit: length };
+    return await this.#stream("GET /files", call, `Reading ${target} failed`, length);
+  }
+
+  /** A directory as a `.tar.gz`, as a stream. */
+  async archive(path: string): Promise<ReadableStream<Uint8Array>> {
+    const target = absolute(path);
+    return await this.#stream("GET /archive", { path: target }, `Packing ${target} failed`);
+  }
+
+  /**
+   * Writes a stream to a file, atomically: one that breaks off leaves what was there. Answers size and SHA-256.
+   * @param end the stream's length in bytes, or the bytes behind its end in hexadecimal, where that is not known
+   */
+  async store(
+    path: string,
+    body: ReadableStream,
+    end: { length?: number; mark?: string },
+    maxBytes: number,
+    confined: boolean,
+  ): Promise<Written> {
+    const target = absolute(path);
+    const call = {
+      path: target,
+      id: crypto.randomUUID(),
+      confined: confined ? "1" : undefined,
+      max: maxBytes,
+      digest: "1",
+      ...end,
+    } as const;
+    const { signal } = new AbortController();
+    return await this.#send("PUT /files", call, `Writing ${target} failed`, { signal, body }, (response) =>
+      jsonOf(response, writtenSchema),
+    );
+  }
+
+  /** The body of an answer, which may take its time once it has begun. */
+  async #stream<Name extends "GET /files" | "GET /archive">(
+    name: Name,
+    call: FileCalls[Name],
+    failed: string,
+    length?: number,
+  ): Promise<ReadableStream<Uint8Array>> {
+    return await this.#answer(ANSWER_MS, (signal) =>
+      this.#send(name, call, failed, { signal }, async ({ body, headers }) => {
+        if (body === null || (length !== undefined && headers.get("content-length") !== String(length))) {
+          await body?.cancel();
+          throw misanswered();
+        }
+        return body;
+      }),
+    );
   }
 
   /** Bytes of the files below a directory, where they can be counted in time. */
@@ -312,6 +390,12 @@ function refusal(failed: string, path: string, failure: FileFailure): ToolError 
       return isOutside(path, leadsTo);
     case "too_large":
       return new ToolError("too_large", `${failed}: it is too large.`, "Use run_command for it.");
+    case "cut":
+      return new ToolError(
+        "connection_lost",
+        `${failed}: it broke off. Nothing was written.`,
+        "Send it again.",
+      );
     case "not_text":
       return new ToolError("invalid_argument", `${failed}: it is not UTF-8 text.`, "Use run_command.");
     case "absent":

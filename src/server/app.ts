@@ -20,6 +20,7 @@ import { json, type Refusal, rpcError } from "../shared/responses.ts";
 import { readJSON, unreadable } from "./body.ts";
 import { type Connection, connectionOf } from "../shared/connection.ts";
 import { type Config, ConfigError, type Env, parseConfig } from "../shared/config.ts";
+import { serveFiles, serveLink } from "./files.ts";
 import { isBrowser, landingPage } from "./landing.ts";
 import { PROCESS_ADDRESS_LIMITER, rateLimited, tooOften } from "../shared/limiter.ts";
 import { callerFields, log, logError } from "../shared/log.ts";
@@ -53,7 +54,7 @@ export interface App {
 type Serve<Known> = (request: Request, known: Known) => Response | Promise<Response>;
 
 interface Route {
-  /** A segment that begins with a colon matches any. */
+  /** A segment that begins with a colon matches any, and a star at the end all that follow. */
   path: string;
   /** Allowed beside `OPTIONS`, which every route allows. */
   methods: string;
@@ -86,6 +87,12 @@ export function createApp(product: Product): App {
     { path: "/", methods: "POST", forPeople: true, serve: { tokensOf: ["/"], known: mcp } },
     { path: "/execute", methods: "POST", serve: { ...tasks, known: execute } },
     { path: "/tasks/:taskId/result", methods: READ, serve: { ...tasks, known: taskResult } },
+    { path: "/files/:token", methods: `${READ}, PUT, POST`, serve: { open: serveLink } },
+    {
+      path: "/sandboxes/:name/files/*",
+      methods: `${READ}, PUT, DELETE`,
+      serve: { tokensOf: ["/mcp", "/"], known: serveFiles },
+    },
     { path: METADATA_PATH, methods: READ, serve: withOAuth(serveResourceMetadata) },
     { path: `${METADATA_PATH}/mcp`, methods: READ, serve: withOAuth(serveResourceMetadata) },
     { path: SERVER_METADATA_PATH, methods: READ, serve: withOAuth(serveAuthorizationServer) },
@@ -304,6 +311,7 @@ function forbidden(reason: "bad_host" | "bad_origin", message: string): Refusal 
 function matches(path: string, pathname: string): boolean {
   const given = pathname.split("/");
   const parts = path.split("/");
+  if (parts.at(-1) === "*") given.splice(parts.length - 1, Infinity, "*");
   return (
     parts.length === given.length &&
     parts.every((part, index) => (part.startsWith(":") ? given[index] !== "" : part === given[index]))

@@ -6,6 +6,7 @@ import { destroySandbox } from "./destroy-sandbox.ts";
 import { editFile } from "./edit-file.ts";
 import { executeTask } from "./execute-task.ts";
 import { exposePort } from "./expose-port.ts";
+import { fileLink } from "./file-link.ts";
 import { getResult } from "./get-result.ts";
 import { listFiles } from "./list-files.ts";
 import { listRuns } from "./list-runs.ts";
@@ -24,6 +25,7 @@ export const tools: readonly Tool[] = [
   editFile,
   readFile,
   listFiles,
+  fileLink,
   exposePort,
   executeTask,
   getResult,

@@ -1,0 +1,170 @@
+/** Files of a sandbox as HTTP answers. Nothing here holds a file: it is passed on as it comes. */
+import mime from "mime/lite";
+import { callSandbox } from "../actors/sandbox-client.ts";
+import type { Owner } from "../actors/account-link.ts";
+import type { Env } from "../shared/config.ts";
+import { type ErrorCode, ToolError } from "../shared/errors.ts";
+import type { FileStat } from "../../container/sandboxd/protocol.ts";
+import { json } from "../shared/responses.ts";
+
+/** Bytes of an upload at most, unless its link says less. */
+export const MAX_UPLOAD_BYTES = 5 * 1024 ** 3;
+
+/** Bytes of a form at most, which is read as a whole before its file is written. */
+const MAX_FORM_BYTES = 32 * 1024 * 1024;
+
+/** What a browser may do with an answer that came out of a sandbox: keep it as a file, and nothing else. */
+const HEADERS = {
+  "content-security-policy": "sandbox; default-src 'none'",
+  "cross-origin-resource-policy": "same-origin",
+  "referrer-policy": "no-referrer",
+};
+
+/** Sends a file, or the range of it that is asked for; of a directory what `directory` makes of it. */
+export async function sendFile(
+  request: Request,
+  env: Env,
+  owner: Owner,
+  path: string,
+  directory: () => Promise<Response>,
+): Promise<Response> {
+  const { value: stat } = await callSandbox(env, owner, (actor, known) => actor.statFile(known, path), {
+    reads: true,
+  });
+  if (stat.type === "directory") return directory();
+  const headers = new Headers({
+    ...HEADERS,
+    ...attachment(path),
+    "content-type": mime.getType(path) ?? "application/octet-stream",
+    "accept-ranges": "bytes",
+    "last-modified": new Date(stat.modified).toUTCString(),
+    etag: etagOf(stat),
+  });
+  const range = rangeOf(request, stat);
+  if (range === "unsatisfiable") {
+    headers.set("content-range", `bytes */${stat.size}`);
+    return new Response(null, { status: 416, headers });
+  }
+  const { offset, length } = range ?? { offset: 0, length: stat.size };
+  headers.set("content-length", String(length));
+  if (range) headers.set("content-range", `bytes ${offset}-${offset + length - 1}/${stat.size}`);
+  const status = range ? 206 : 200;
+  if (request.method === "HEAD" || length === 0) return new Response(null, { status, headers });
+  const { value: body } = await callSandbox(env, owner, (actor, known) =>
+    actor.openFile(known, path, offset, length),
+  );
+  return new Response(body.pipeThrough(new FixedLengthStream(length)), { status, headers });
+}
+
+/** Sends a directory as a `.tar.gz` that is made while it is sent. */
+export async function sendArchive(request: Request, env: Env, owner: Owner, path: string): Promise<Response> {
+  const headers = new Headers({
+    ...HEADERS,
+    ...attachment(`${path === "/" ? "sandbox" : path}.tar.gz`),
+    "content-type": "application/gzip",
+  });
+  if (request.method === "HEAD") return new Response(null, { headers });
+  const { value: body } = await callSandbox(env, owner, (actor, known) => actor.openArchive(known, path));
+  return new Response(body, { headers });
+}
+
+/** Writes the body of a request, or the file of a form, to a path. Answers its size and SHA-256. */
+export async function receiveFile(
+  request: Request,
+  env: Env,
+  owner: Owner,
+  path: string,
+  { max, confined }: { max: number; confined: boolean },
+): Promise<{ size: number; sha256?: string }> {
+  const { body, length } = await bodyOf(request, max);
+  const mark = crypto.getRandomValues(new Uint8Array(16));
+  const [content, end] =
+    length === undefined ? [marked(body, mark), { mark: mark.toHex() }] : ([body, { length }] as const);
+  try {
+    const { value } = await callSandbox(env, owner, (actor, known) =>
+      actor.storeFile(known, path, content, end, max, confined),
+    );
+    return { size: value.size, sha256: value.sha256 };
+  } catch (error) {
+    throw error instanceof ToolError && error.code === "too_large" ? tooLarge(max) : error;
+  }
+}
+
+/** A stream with a mark behind its end: one that breaks off ends without. */
+function marked(body: ReadableStream, mark: Uint8Array): ReadableStream {
+  return body.pipeThrough(
+    new TransformStream({
+      transform: (chunk, controller) => controller.enqueue(chunk),
+      flush: (controller) => controller.enqueue(mark),
+    }),
+  );
+}
+
+/** @returns the bytes to write, and how many they are where that is known */
+async function bodyOf(request: Request, max: number): Promise<{ body: ReadableStream; length?: number }> {
+  const header = request.headers.get("content-length");
+  const length = Number(header ?? 0);
+  const isForm = /^multipart\/form-data\b/i.test(request.headers.get("content-type") ?? "");
+  if (length > (isForm ? MAX_FORM_BYTES : max)) throw tooLarge(isForm ? MAX_FORM_BYTES : max);
+  if (!isForm && request.body === null) return { body: new Blob([]).stream(), length: 0 };
+  if (!isForm && request.body !== null)
+    return { body: request.body, length: header === null ? undefined : length };
+  if (length === 0) throw tooLarge(MAX_FORM_BYTES);
+  const form = await request.formData().catch(() => undefined);
+  const file = form && [...form.values()].find((value) => typeof value !== "string");
+  if (!file) throw new ToolError("invalid_argument", "The form holds no file.", "Send the bytes by PUT.");
+  if (file.size > max) throw tooLarge(max);
+  return { body: file.stream(), length: file.size };
+}
+
+function tooLarge(max: number): ToolError {
+  return new ToolError(
+    "too_large",
+    `The file is larger than the ${max} bytes that may be written here; nothing was written.`,
+    "A form may hold 32 MiB: send what is larger by PUT.",
+  );
+}
+
+const STATUS: Partial<Record<ErrorCode, number>> = {
+  invalid_argument: 400,
+  permission_denied: 403,
+  not_found: 404,
+  is_directory: 409,
+  not_directory: 409,
+  too_large: 413,
+  quota_exceeded: 429,
+  no_space: 507,
+  internal: 500,
+};
+
+/** The answer for what failed. */
+export function failedFile(error: ToolError): Response {
+  return json({ error: error.message, hint: error.hint || undefined }, STATUS[error.code] ?? 503);
+}
+
+function etagOf({ modified, size }: FileStat): string {
+  return `"${modified.toString(36)}-${size.toString(36)}"`;
+}
+
+/** The one range that a request asks for; undefined for all of it. Several are answered with all of it, as they may be. */
+function rangeOf({ headers }: Request, stat: FileStat) {
+  const { size } = stat;
+  const [, first, last] = /^bytes=(\d{0,15})-(\d{0,15})$/.exec(headers.get("range")?.trim() ?? "") ?? [];
+  if (first === undefined || last === undefined || (first === "" && last === "")) return undefined;
+  const validator = headers.get("if-range");
+  if (validator !== null && validator !== etagOf(stat)) return undefined;
+  const offset = first === "" ? Math.max(0, size - Number(last)) : Number(first);
+  const end = first === "" || last === "" ? size : Math.min(size, Number(last) + 1);
+  if (first !== "" && last !== "" && Number(last) < Number(first)) return undefined;
+  return offset < end ? { offset, length: end - offset } : "unsatisfiable";
+}
+
+function attachment(path: string): { "content-disposition": string } {
+  const name = path.slice(path.lastIndexOf("/") + 1);
+  const plain = name.replaceAll(/[^\w .()+-]/g, "_");
+  const exact = encodeURIComponent(name.toWellFormed()).replaceAll(
+    /['()*]/g,
+    (sign) => `%${sign.charCodeAt(0).toString(16)}`,
+  );
+  return { "content-disposition": `attachment; filename="${plain}"; filename*=UTF-8''${exact}` };
+}

@@ -1,0 +1,147 @@
+/**
+ * Files over plain HTTP: `/files/<token>` for whoever has a link that `file_link` made, and for scripts with a token of
+ * the server's `/sandboxes/<name>/files/<path>`.
+ */
+import { markup } from "../auth/html.ts";
+import { page } from "../auth/page.ts";
+import type { Sandbox } from "../actors/sandbox.ts";
+import { insufficientScope } from "../auth/challenge.ts";
+import { absolute } from "../container/files.ts";
+import { ToolError, internalError } from "../shared/errors.ts";
+import { type FileLink, readToken } from "../shared/file-link.ts";
+import { logError } from "../shared/log.ts";
+import { SANDBOX_NAME } from "../shared/names.ts";
+import type { Scope } from "../shared/principal.ts";
+import type { CallerContext, RequestContext } from "../shared/request-context.ts";
+import { json } from "../shared/responses.ts";
+import { contextOf, recorded } from "../tools/define.ts";
+import { MAX_UPLOAD_BYTES, failedFile, receiveFile, sendArchive, sendFile } from "./file-response.ts";
+import { isBrowser } from "./landing.ts";
+import { UPLOAD_SCRIPT } from "./upload-script.ts";
+
+/** `/files/<token>`. */
+export async function serveLink(request: Request, context: RequestContext): Promise<Response> {
+  const [, , token = ""] = new URL(request.url).pathname.split("/");
+  const link = await readToken(token, context.config);
+  if (!link) return refused(request, 403, "This link is not complete, or not of this server.");
+  if (link.expires < Date.now()) return refused(request, 410, "This link has expired. Ask for a new one.");
+  const reads = request.method === "GET" || request.method === "HEAD";
+  if (link.direction === "download" && !reads)
+    return refused(request, 403, "This link is for a download: it takes no file.");
+  try {
+    return link.direction === "download"
+      ? await download(request, context, link)
+      : await (reads ? uploadPage(link) : upload(request, context, link));
+  } catch (error) {
+    if (!(error instanceof ToolError)) logError(context, "file_link", error);
+    return failedFile(error instanceof ToolError ? error : internalError(context.requestID));
+  }
+}
+
+function actorOf({ env }: RequestContext, { actor }: FileLink): DurableObjectStub<Sandbox> {
+  return (env.Sandbox as DurableObjectNamespace<Sandbox>).getByName(actor);
+}
+
+async function download(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
+  const owner = await actorOf(context, link).linkOwner(link.epoch);
+  if (!owner) return gone(request);
+  const { env } = context;
+  return sendFile(request, env, owner, link.path, () => sendArchive(request, env, owner, link.path));
+}
+
+async function upload(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
+  const actor = actorOf(context, link);
+  const owner = await actor.linkOwner(link.epoch);
+  if (!owner) return gone(request);
+  if (!(await actor.takeLink(link.id)))
+    return refused(request, 410, "This link is used up, or is being used. Ask for a new one.");
+  let isDone = false;
+  try {
+    const limits = { max: link.max ?? MAX_UPLOAD_BYTES, confined: link.confined ?? true };
+    const written = await receiveFile(request, context.env, owner, link.path, limits);
+    isDone = true;
+    return json({ path: link.path, ...written }, 201);
+  } finally {
+    await actorOf(context, link).leaveLink(link.id, isDone);
+  }
+}
+
+async function uploadPage(link: FileLink): Promise<Response> {
+  const name = link.path.slice(link.path.lastIndexOf("/") + 1);
+  const body = markup`<h1>Send a file to a sandbox</h1>
+<p>It becomes <code>${link.path}</code> there. ${link.max !== undefined && markup`At most ${String(link.max)} bytes. `}The link is good for one file.</p>
+<form method="post" enctype="multipart/form-data" id="form">
+<p><input type="file" name="file" id="file" required aria-label="${name}"></p>
+<p id="drop" class="note">Or drop it anywhere on this page.</p>
+<button>Send</button>
+</form>
+<p><progress id="progress" max="1" value="0" hidden></progress> <span id="said" role="status"></span></p>
+<p class="soft">By a terminal: <code>curl -T file '&lt;the address of this page&gt;'</code></p>`;
+  return page("Send a file", body, { script: UPLOAD_SCRIPT });
+}
+
+function gone(request: Request): Promise<Response> | Response {
+  return refused(request, 410, "The sandbox of this link has stopped or was destroyed, with its files.");
+}
+
+function refused(request: Request, status: number, words: string): Promise<Response> | Response {
+  return isBrowser(request)
+    ? page("Files of a sandbox", markup`<h1>${words}</h1>`, { status })
+    : json({ error: words }, status);
+}
+
+const NEEDED: Record<string, readonly Scope[]> = {
+  GET: ["sandbox:read"],
+  HEAD: ["sandbox:read"],
+  PUT: ["sandbox:write"],
+  DELETE: ["sandbox:write"],
+};
+
+/** Entries of a listing at most. */
+const MAX_ENTRIES = 5000;
+
+/** `/sandboxes/<name>/files/<path>`. The path is relative to /workspace, or absolute behind a second slash. */
+export async function serveFiles(request: Request, caller: CallerContext): Promise<Response> {
+  const scopes = NEEDED[request.method] ?? [];
+  const refusal = insufficientScope(caller, scopes);
+  if (refusal) return refusal.response;
+  const { pathname, searchParams } = new URL(request.url);
+  const [, , sandbox = "", , ...parts] = pathname.split("/");
+  const answer = await recorded(caller, { tool: "files", scopes, sandbox }, async () => {
+    const path = absolute(decoded(parts.join("/")) || ".");
+    if (!SANDBOX_NAME.test(sandbox) || path.includes("\0"))
+      throw new ToolError("invalid_argument", "This is no address of a file in a sandbox.");
+    const context = contextOf(caller);
+    const confined = !caller.principal.scopes.includes("sandbox:exec");
+    const mayStart = caller.principal.scopes.some((scope) => scope !== "sandbox:read");
+    const owner = { principalID: caller.principal.id, sandbox, mayStart };
+    switch (request.method) {
+      case "PUT": {
+        const limits = { max: MAX_UPLOAD_BYTES, confined };
+        return json({ path, ...(await receiveFile(request, caller.env, owner, path, limits)) });
+      }
+      case "DELETE": {
+        const recursive = searchParams.get("recursive") === "true";
+        await context.sandbox(sandbox, (actor, known) => actor.removeFile(known, path, recursive, confined));
+        return new Response(null, { status: 204 });
+      }
+      default:
+        return sendFile(request, caller.env, owner, path, async () => {
+          const recursive = searchParams.get("recursive") === "true";
+          const { value } = await context.reading(sandbox, (actor, known) =>
+            actor.listDirectory(known, path, recursive, MAX_ENTRIES + 1),
+          );
+          return json({ path, entries: value.slice(0, MAX_ENTRIES), more: value.length > MAX_ENTRIES });
+        });
+    }
+  });
+  return answer instanceof Response ? answer : failedFile(answer);
+}
+
+function decoded(path: string): string {
+  try {
+    return decodeURIComponent(path);
+  } catch {
+    throw new ToolError("invalid_argument", "The path is not percent-encoded UTF-8.");
+  }
+}

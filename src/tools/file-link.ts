@@ -1,0 +1,101 @@
+import { z } from "zod";
+import { absolute } from "../container/files.ts";
+import { ToolError } from "../shared/errors.ts";
+import { writeToken } from "../shared/file-link.ts";
+import { actorName } from "../shared/names.ts";
+import { type ToolContext, defineTool, pathField, sandboxField, sections, text } from "./define.ts";
+
+const DAY_SECONDS = 86_400;
+
+/** Bytes of an upload at most. */
+const MAX_BYTES = 5 * 1024 ** 3;
+
+export const fileLink = defineTool({
+  name: "file_link",
+  title: "Link to a file",
+  description:
+    "Gives the user a URL to download a file of a sandbox (a directory as .tar.gz), or to upload one into it, of any size. It ends with the sandbox.",
+  input: z.strictObject({
+    path: pathField(),
+    direction: z.enum(["download", "upload"]).default("download"),
+    expires_seconds: z.number().int().min(1).max(DAY_SECONDS).default(3600),
+    max_bytes: z.number().int().min(1).max(MAX_BYTES).optional().describe("Of an upload."),
+    sandbox: sandboxField(),
+  }),
+  output: z.object({
+    url: z.string(),
+    path: z.string(),
+    expires_at: z.string(),
+    size: z.number().optional(),
+    sha256: z.string().optional(),
+    notice: z.string().optional(),
+  }),
+  hints: { readOnly: false, destructive: false, idempotent: true },
+  scopes: ["sandbox:read"],
+  async handle({ path, direction, expires_seconds, max_bytes, sandbox }, context) {
+    const isUpload = direction === "upload";
+    if (isUpload && !context.principal.scopes.includes("sandbox:write"))
+      throw new ToolError(
+        "permission_denied",
+        "A link for an upload needs the scope sandbox:write, which your token lacks.",
+      );
+    const found = isUpload
+      ? undefined
+      : await context.reading(sandbox, (actor, owner) => actor.statFile(owner, path, true));
+    const expires = Date.now() + expires_seconds * 1000;
+    const { url, notice } = await linkTo(context, sandbox, absolute(path), direction, expires, max_bytes);
+    const expires_at = new Date(expires).toISOString();
+    const said = sections([
+      ["notice", found?.notice ?? notice],
+      ["url", url],
+      ["expires", expires_at],
+      ["size", found?.value.type === "file" ? found.value.size : undefined],
+      ["sha256", found?.value.sha256],
+      ["upload", isUpload ? `open it in a browser, or curl -T FILE '${url}'` : undefined],
+    ]);
+    const size = found?.value.type === "file" ? found.value.size : undefined;
+    const structured = {
+      url,
+      path: absolute(path),
+      expires_at,
+      size,
+      sha256: found?.value.sha256,
+      notice: found?.notice ?? notice,
+    };
+    return { content: [text(said)], structured };
+  },
+});
+
+/** The URL of a link. @throws {ToolError} `not_configured` where the server has no secret to sign it with */
+async function linkTo(
+  context: ToolContext,
+  sandbox: string,
+  path: string,
+  direction: "download" | "upload",
+  expires: number,
+  max = MAX_BYTES,
+): Promise<{ url: string; notice: string | undefined }> {
+  const { principal, config } = context;
+  const { value: epoch, notice } = await context.sandbox(sandbox, (actor, owner) => actor.linkEpoch(owner));
+  const upload = { max, confined: !principal.scopes.includes("sandbox:exec") };
+  const token = await writeToken(
+    {
+      actor: await actorName(sandbox, principal.id),
+      epoch,
+      direction,
+      path,
+      ...(direction === "upload" ? upload : {}),
+      expires,
+      id: crypto.randomUUID(),
+    },
+    config,
+  );
+  const origin = config.publicOrigin ?? context.origin;
+  if (token === undefined || origin === undefined)
+    throw new ToolError(
+      "not_configured",
+      "This server gives no links: its variable LINK_KEY is not set.",
+      "Tell the user: whoever runs the server sets it. read_file with encoding base64 reads any file.",
+    );
+  return { url: `${origin}/files/${token}`, notice };
+}

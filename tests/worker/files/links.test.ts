@@ -1,0 +1,290 @@
+/** Links to files, and files over plain HTTP. */
+import * as fc from "fast-check";
+import { afterAll, describe, expect, it } from "vitest";
+import { parseConfig } from "../../../src/shared/config.ts";
+import { type FileLink, readToken, writeToken } from "../../../src/shared/file-link.ts";
+import { env } from "cloudflare:workers";
+import type { Env } from "../../../src/shared/config.ts";
+import { killContainer, owner, principal, sh, until } from "../support.ts";
+
+const sandbox = "links";
+afterAll(() => owner.call("destroy_sandbox", { sandbox }));
+
+async function link(path: string, more: Record<string, unknown> = {}): Promise<string> {
+  const result = await owner.call("file_link", { sandbox, path, ...more });
+  if (result.isError) throw new Error(result.text);
+  return new URL(String(result.structured.url)).pathname;
+}
+
+async function sha256(bytes: Uint8Array): Promise<string> {
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
+}
+
+const bytesOf = async (response: Response) => new Uint8Array(await response.arrayBuffer());
+
+describe("a link for a download", () => {
+  it("sends the file as it is, to be kept and not to be shown", async () => {
+    await sh(sandbox, "mkdir -p 'odd dir'; head -c 3000000 /dev/urandom >'odd dir/ž \"x\".html'");
+    const result = await owner.call("file_link", { sandbox, path: 'odd dir/ž "x".html' });
+    const response = await owner.http(new URL(String(result.structured.url)).pathname);
+    expect(response.status).toBe(200);
+    expect(Object.fromEntries(response.headers)).toMatchObject({
+      "content-type": "text/html",
+      "content-length": "3000000",
+      "content-disposition": `attachment; filename="_ _x_.html"; filename*=UTF-8''%C5%BE%20%22x%22.html`,
+      "content-security-policy": "sandbox; default-src 'none'",
+      "x-content-type-options": "nosniff",
+      "accept-ranges": "bytes",
+      "cache-control": "no-store",
+    });
+    const bytes = await bytesOf(response);
+    expect(bytes.length).toBe(3_000_000);
+    expect(result.structured.sha256).toBe(await sha256(bytes));
+    expect(result.text).toContain(await sha256(bytes));
+  });
+
+  it("sends ranges", async () => {
+    await sh(sandbox, "printf 0123456789 >ten; : >empty");
+    const path = await link("ten");
+    const get = (range: string, more = {}) => owner.http(path, { headers: { range, ...more } });
+    for (const [range, status, body, of] of [
+      ["bytes=2-4", 206, "234", "bytes 2-4/10"],
+      ["bytes=7-", 206, "789", "bytes 7-9/10"],
+      ["bytes=-3", 206, "789", "bytes 7-9/10"],
+      ["bytes=0-99", 206, "0123456789", "bytes 0-9/10"],
+      ["bytes=10-", 416, "", "bytes */10"],
+      ["bytes=-0", 416, "", "bytes */10"],
+      ["bytes=4-2", 200, "0123456789", null],
+      ["bytes=0-1,3-4", 200, "0123456789", null],
+      ["lines=0-1", 200, "0123456789", null],
+    ] as const) {
+      const response = await get(range);
+      expect([range, response.status, await response.text(), response.headers.get("content-range")]).toEqual([
+        range,
+        status,
+        body,
+        of,
+      ]);
+    }
+    const etag = (await owner.http(path, { method: "HEAD" })).headers.get("etag") ?? "";
+    expect((await get("bytes=0-0", { "if-range": etag })).status).toBe(206);
+    await sh(sandbox, "printf 01234567890 >ten");
+    expect((await get("bytes=0-0", { "if-range": etag })).status).toBe(200);
+    expect(await (await owner.http(await link("empty"))).text()).toBe("");
+  });
+
+  it("packs a directory", async () => {
+    await sh(sandbox, "mkdir -p tree/a; echo one >tree/a/one; ln -s a tree/link");
+    const response = await owner.http(await link("tree"));
+    expect(response.headers.get("content-disposition")).toContain('filename="tree.tar.gz"');
+    const packed = (await bytesOf(response)).toBase64();
+    await owner.call("write_file", { sandbox, path: "packed", content: packed, encoding: "base64" });
+    expect(await sh(sandbox, "mkdir -p out; tar -xzf packed -C out; cat out/a/one; readlink out/link")).toBe(
+      "one\na\n",
+    );
+  });
+
+  it("says what is wrong", async () => {
+    expect((await owner.call("file_link", { sandbox, path: "missing" })).text).toContain(
+      "There is no /workspace/missing",
+    );
+    await sh(sandbox, "echo x >gone");
+    const path = await link("gone");
+    expect((await owner.http(path, { method: "PUT", body: "new" })).status).toBe(403);
+    await sh(sandbox, "rm gone");
+    expect((await owner.http(path)).status).toBe(404);
+    const short = await link("ten", { expires_seconds: 1 });
+    await until(async () => (await owner.http(short)).status === 410);
+    expect(await (await owner.http(short)).text()).toContain("expired");
+    expect((await owner.http("/files/nonsense")).status).toBe(403);
+  });
+});
+
+describe("a link for an upload", () => {
+  it("takes one file, whole, and is used up", async () => {
+    const path = await link("in/big", { direction: "upload" });
+    const bytes = new Uint8Array(4_000_000).fill(7);
+    const response = await owner.http(path, { method: "PUT", body: bytes });
+    expect([response.status, await response.json()]).toEqual([
+      201,
+      { path: "/workspace/in/big", size: 4_000_000, sha256: await sha256(bytes) },
+    ]);
+    expect(await sh(sandbox, "sha256sum <in/big; ls -A in")).toBe(`${await sha256(bytes)}  -\nbig\n`);
+    expect((await owner.http(path, { method: "PUT", body: "again" })).status).toBe(410);
+    expect(await sh(sandbox, "stat -c %s in/big")).toBe("4000000\n");
+  });
+
+  it("takes a form, and shows a person a page", async () => {
+    const path = await link("form", { direction: "upload" });
+    const shown = await owner.http(path, { headers: { accept: "text/html" } });
+    expect(shown.headers.get("content-security-policy")).toMatch(/script-src 'sha256-/);
+    expect(await shown.text()).toContain("/workspace/form");
+    const body = new FormData();
+    body.append("file", new File(["from a form"], "x"));
+    const encoded = new Response(body);
+    const bytes = await encoded.arrayBuffer();
+    const headers = {
+      "content-type": encoded.headers.get("content-type") ?? "",
+      "content-length": String(bytes.byteLength),
+    };
+    expect((await owner.http(path, { method: "POST", body: bytes, headers })).status).toBe(201);
+    expect(await sh(sandbox, "cat form")).toBe("from a form");
+  });
+
+  it("holds to its size, and may be used again where nothing came of it", async () => {
+    await sh(sandbox, "echo old >small");
+    const path = await link("small", { direction: "upload", max_bytes: 10 });
+    const long = await owner.http(path, { method: "PUT", body: "x".repeat(11) });
+    expect([long.status, await long.text()]).toEqual([413, expect.stringContaining("10 bytes")]);
+    const streamed = new Response("y".repeat(11)).body?.pipeThrough(new IdentityTransformStream());
+    expect((await owner.http(path, { method: "PUT", body: streamed })).status).toBe(413);
+    expect(await sh(sandbox, "cat small; ls -A | grep sandbox-mcp || true")).toBe("old\n");
+    expect((await owner.http(path, { method: "PUT", body: "x".repeat(10) })).status).toBe(201);
+  });
+
+  it.each<Record<string, string>>([{}, { "content-length": "400000" }])(
+    "leaves the old file when it breaks off, with %j",
+    async (headers) => {
+      await sh(sandbox, "echo old >cut");
+      const path = await link("cut", { direction: "upload" });
+      const body = new ReadableStream({
+        start: (controller) => controller.enqueue(new Uint8Array(200_000)),
+        pull: () => Promise.reject(new Error("cut")),
+      });
+      const response = await owner.http(path, { method: "PUT", body, headers }).catch(() => undefined);
+      expect(response?.status ?? 503).toBeGreaterThanOrEqual(400);
+      await until(async () => (await sh(sandbox, "ls -A | grep sandbox-mcp || true")) === "");
+      expect(await sh(sandbox, "cat cut")).toBe("old\n");
+    },
+  );
+
+  it("is good for one of many at once", async () => {
+    const path = await link("raced", { direction: "upload" });
+    const bodies = Array.from({ length: 8 }, (_, n) => String(n).repeat(500_000));
+    const answers = await Promise.all(bodies.map((body) => owner.http(path, { method: "PUT", body })));
+    expect(answers.map(({ status }) => status).toSorted()).toEqual([201, ...Array(7).fill(410)]);
+    expect(await sh(sandbox, "fold -w 1000 raced | sort -u | wc -l; stat -c %s raced")).toBe("1\n500000\n");
+  });
+
+  it("needs sandbox:write, and without sandbox:exec leads nowhere else", async () => {
+    const reader = await principal("link-reader", ["sandbox:read"]);
+    const denied = await reader.call("file_link", { path: "x", direction: "upload" });
+    expect(denied.text).toContain("sandbox:write");
+    const writer = await principal("link-writer", ["sandbox:read", "sandbox:write"]);
+    const result = await writer.call("file_link", { path: "/etc/profile.d/x.sh", direction: "upload" });
+    const { pathname } = new URL(String(result.structured.url));
+    const response = await writer.http(pathname, { method: "PUT", body: "x" });
+    expect([response.status, await response.text()]).toEqual([403, expect.stringContaining("sandbox:exec")]);
+    await writer.call("destroy_sandbox", { sandbox: "default" });
+  });
+});
+
+describe("links end with the container", () => {
+  it.each([
+    ["destroyed", (name: string) => owner.call("destroy_sandbox", { sandbox: name })],
+    ["killed", (name: string) => killContainer(name)],
+  ])("that is %s, also for the next one", async (what, end) => {
+    const name = `links-${what}`;
+    await sh(name, "echo x >x");
+    const [down, up] = await Promise.all(
+      ["download", "upload"].map(async (direction) => {
+        const { structured } = await owner.call("file_link", { sandbox: name, path: "x", direction });
+        return new URL(String(structured.url)).pathname;
+      }),
+    );
+    await end(name);
+    await until(async () => (await owner.http(down ?? "")).status === 410);
+    await sh(name, "echo other >x");
+    expect((await owner.http(down ?? "")).status).toBe(410);
+    expect((await owner.http(up ?? "", { method: "PUT", body: "y" })).status).toBe(410);
+    expect(await sh(name, "cat x")).toBe("other\n");
+    await owner.call("destroy_sandbox", { sandbox: name });
+  });
+});
+
+describe("a token", () => {
+  const config = parseConfig(env as Env);
+  const example: FileLink = {
+    actor: "a-aaaaaaaaaaaaaaaa",
+    epoch: "12345678",
+    direction: "download",
+    path: "/workspace/x",
+    expires: 1e15,
+    id: "1",
+  };
+
+  it("says what it was made of, for any path", async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.string({ unit: "binary", maxLength: 300 }), async (name) => {
+        const made = { ...example, path: `/${name.toWellFormed()}` };
+        const token = (await writeToken(made, config)) ?? "";
+        expect(token).toMatch(/^[\w.-]+$/);
+        expect(await readToken(token, config)).toEqual(made);
+      }),
+      { numRuns: 200 },
+    );
+  });
+
+  it("is none any more with any bit of it changed, longer, shorter, or of another server", async () => {
+    const token = (await writeToken(example, config)) ?? "";
+    await fc.assert(
+      fc.asyncProperty(fc.nat(token.length - 1), fc.integer({ min: 0, max: 6 }), async (at, bit) => {
+        const changed = String.fromCharCode(token.charCodeAt(at) ^ (1 << bit));
+        const other = token.slice(0, at) + changed + token.slice(at + 1);
+        expect(await readToken(other, config)).toBeUndefined();
+      }),
+      { numRuns: 500 },
+    );
+    for (const other of [`${token}A`, token.slice(0, -1), `${token}=`, token.replace(".", ""), "", "."])
+      expect(await readToken(other, config)).toBeUndefined();
+    expect(await readToken(token, { ...config, linkKey: "another-key-that-is-long-enough" })).toBeUndefined();
+  });
+
+  it("is none with a field of another", async () => {
+    const [text] = ((await writeToken({ ...example, path: "/etc/shadow" }, config)) ?? "").split(".");
+    const [, signature] = ((await writeToken(example, config)) ?? "").split(".");
+    expect(await readToken(`${text}.${signature}`, config)).toBeUndefined();
+  });
+});
+
+describe("/sandboxes/<name>/files/<path>", () => {
+  const at = (path: string) => `/sandboxes/${sandbox}/files/${path}`;
+
+  it("writes, reads, lists and deletes", async () => {
+    const put = await owner.http(at("rest/ž%20x"), { method: "PUT", body: "0123456789" });
+    expect(await put.json()).toMatchObject({ path: "/workspace/rest/ž x", size: 10 });
+    const get = await owner.http(at("rest/ž%20x"), { headers: { range: "bytes=3-" } });
+    expect([get.status, await get.text()]).toEqual([206, "3456789"]);
+    expect((await owner.http(at("rest/ž%20x"), { method: "HEAD" })).headers.get("content-length")).toBe("10");
+    expect(await (await owner.http(at("rest"))).json()).toMatchObject({
+      path: "/workspace/rest",
+      entries: [{ path: "ž x", type: "file", size: 10 }],
+      more: false,
+    });
+    expect((await owner.http(at("/tmp/rest"), { method: "PUT", body: "t" })).status).toBe(200);
+    expect(await sh(sandbox, "cat /tmp/rest")).toBe("t");
+    expect((await owner.http(at("rest"), { method: "DELETE" })).status).toBe(409);
+    expect((await owner.http(at("rest/ž%20x"), { method: "DELETE" })).status).toBe(204);
+    expect((await owner.http(at("rest?recursive=true"), { method: "DELETE" })).status).toBe(204);
+    expect((await owner.http(at("rest"))).status).toBe(404);
+  });
+
+  it("needs the scopes, and a token", async () => {
+    const reader = await principal("rest-reader", ["sandbox:read"]);
+    for (const method of ["PUT", "DELETE"]) expect((await reader.http(at("x"), { method })).status).toBe(403);
+    const writer = await principal("rest-writer", ["sandbox:read", "sandbox:write"]);
+    const outside = await writer.http(at("/etc/x"), { method: "PUT", body: "x" });
+    expect([outside.status, await outside.text()]).toEqual([403, expect.stringContaining("sandbox:exec")]);
+    expect((await writer.http(at("/etc/hostname"), { method: "DELETE" })).status).toBe(403);
+    await sh(sandbox, "true");
+    expect((await owner.http(at("x"), { headers: { authorization: "Bearer wrong" } })).status).toBe(401);
+    await writer.call("destroy_sandbox", { sandbox });
+  });
+
+  it("does not follow a path out of its name", async () => {
+    expect((await owner.http(at("%00"))).status).toBe(400);
+    expect((await owner.http(at("%ff"))).status).toBe(400);
+    expect((await owner.http("/sandboxes/No%20Name/files/x")).status).toBe(400);
+    expect(await (await owner.http("/sandboxes/links/files")).json()).toMatchObject({ path: "/workspace" });
+  });
+});

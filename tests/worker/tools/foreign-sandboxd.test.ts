@@ -1,6 +1,6 @@
 /** A program of the user's in the place of sandboxd answers requests about files as it likes. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Result, idIn, owner, says, sh } from "../support.ts";
+import { type Result, idIn, inActor, owner, says, sh } from "../support.ts";
 
 const sandbox = "foreign-sandboxd";
 
@@ -91,11 +91,7 @@ describe("a sandboxd that never answers", () => {
   it("is waited for a minute", { timeout: 150_000 }, async () => {
     const hanging = "hanging-sandboxd";
     await sh(hanging, "true");
-    await owner.call("run_command", {
-      sandbox: hanging,
-      command: "(sleep 0.3; pkill -STOP -x sandboxd) >/dev/null 2>&1 & sleep 0.1",
-    });
-    await new Promise((resolve) => setTimeout(resolve, 1000));
+    await inActor(hanging, (actor) => actor.exec("pkill -STOP -x sandboxd"));
     const { text } = await owner.call("read_file", { sandbox: hanging, path: "a" });
     expect(text).toMatch(/has not answered for 60 s[^]*destroy_sandbox/);
     await owner.call("destroy_sandbox", { sandbox: hanging });

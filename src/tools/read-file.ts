@@ -21,8 +21,8 @@ const LINES = 2000;
 /** The most bytes of text in one result. */
 const MAX_TEXT = 64 * 1024;
 
-/** The call that reads bytes. */
-const BY_BYTES = `To read its bytes, call read_file with encoding base64, ${BINARY_BYTES} bytes at a time`;
+/** How to get at bytes that are not shown. */
+const BY_BYTES = `file_link gives the user a URL of it. To read its bytes, call read_file with encoding base64, ${BINARY_BYTES} bytes at a time`;
 
 interface Request {
   path: string;

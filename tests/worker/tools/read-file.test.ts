@@ -89,7 +89,7 @@ describe("read_file", () => {
     expect(await read("binary")).toMatchObject({
       isError: false,
       text: [
-        "[/workspace/binary is no UTF-8 text: 4 bytes, of no known type. To read its bytes, call read_file with encoding base64, 49152 bytes at a time (offset is a byte). All of it:]",
+        "[/workspace/binary is no UTF-8 text: 4 bytes, of no known type. file_link gives the user a URL of it. To read its bytes, call read_file with encoding base64, 49152 bytes at a time (offset is a byte). All of it:]",
         "00000000: 00ff 01fe                                ....",
       ].join("\n"),
     });

@@ -1,4 +1,4 @@
-/** Calls the functions of `container/*.sh` in shells of the sandbox, over the SDK's sessions. */
+/** Calls the commands of `container/task.sh` in shells of the sandbox, over the SDK's sessions. */
 import { answerOf } from "./answer.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { within } from "../shared/within.ts";
@@ -44,13 +44,6 @@ export interface Reply {
 /** The shell for short helpers: never the one that a long one is at work in. */
 const CONTROL = "control";
 
-const SETUP = {
-  "run.sh": "sbx_runs",
-} as const;
-
-/** The first word of a call that misses the server's own files. */
-const DAMAGED = "damaged";
-
 const MISSING = /\/opt\/sandbox-mcp\/\S+: No such file/;
 
 /** How often a call is made whose shell is killed, or whose connection breaks, each time. */
@@ -77,8 +70,6 @@ export interface CallOptions {
   session?: string;
   /** Text for standard input, which must not hold NUL; a line break is added. */
   input?: string;
-  /** Throw instead of calling again when the shell was killed or the connection broke, for what must not happen twice. */
-  once?: boolean;
   /** How long it may take, milliseconds. */
   answerMs?: number;
   /** It may answer nothing; of any other call that is the answer of a helper that was changed. */
@@ -110,28 +101,23 @@ export class Shell {
   }
 
   /**
-   * Calls a shell function and reads its answer. User code can kill any shell of its sandbox: the SDK then answers
+   * Calls a script and reads its answer. User code can kill any shell of its sandbox: the SDK then answers
    * SESSION_TERMINATED once, and the next call finds a fresh shell.
    * @throws {ToolError} `no_answer` when the sandbox hangs, `exhausted` when it can start no process; other errors are the SDK's
    */
   async call(
-    script: keyof typeof SETUP,
     line: string,
-    { session, input, once = false, answerMs = ANSWER_MS, silent = false }: CallOptions = {},
+    { session, input, answerMs = ANSWER_MS, silent = false }: CallOptions = {},
   ): Promise<Reply> {
-    const setup = `[[ -v ${SETUP[script]} ]] || . /opt/sandbox-mcp/${script} || printf '${DAMAGED}\\n'\n`;
-    const command = setup + (input === undefined ? line : withInput(line, input));
+    const command = input === undefined ? line : withInput(line, input);
     const shell = session === undefined ? CONTROL : `shell-${session}`;
-    const result = await this.#shells.use(shell, () => this.#exec(command, shell, once, answerMs));
+    const result = await this.#shells.use(shell, () => this.#exec(command, shell, answerMs));
     const end = result.stdout.indexOf("\n");
     const first = end < 0 ? result.stdout : result.stdout.slice(0, end);
     const words = first.split(" ").filter(Boolean);
-    // The shell drops the rest of a line that it can start no process for; standard error is the helper's own, but for
-    // the answer that holds a command's whole output.
-    const isOutput = words[0] === "exited" && words.length === 4;
-    if (!isOutput && saysExhausted(result.stderr)) throw exhausted();
-    const isMissing = words.length === 0 && (!silent || MISSING.test(result.stderr));
-    if (words[0] === DAMAGED || isMissing)
+    // The shell drops the rest of a line that it can start no process for; standard error is the script's own.
+    if (saysExhausted(result.stderr)) throw exhausted();
+    if (words.length === 0 && (!silent || MISSING.test(result.stderr)))
       throw damaged("/opt/sandbox-mcp, where the server keeps its programs, was changed");
     return {
       words,
@@ -140,7 +126,7 @@ export class Shell {
     };
   }
 
-  async #exec(command: string, shell: string, once: boolean, answerMs: number): Promise<Executed> {
+  async #exec(command: string, shell: string, answerMs: number): Promise<Executed> {
     for (let attempt = 1; ; attempt++) {
       try {
         const call = this.#host.client.commands.execute(command, shell);
@@ -149,7 +135,6 @@ export class Shell {
         if (attempt === ATTEMPTS) throw error;
         // A container that ends in the moment it is called has done nothing: another one is started for the next call.
         if (didNotStart(error)) continue;
-        if (once) throw error;
         if (sdkCode(error) !== SHELL_KILLED && !(isGone(error) && (await this.#surroundings.outlived())))
           throw error;
       }

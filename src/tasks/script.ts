@@ -79,7 +79,7 @@ export class TaskScript {
   }
 
   #call(line: string, options: CallOptions): Promise<Reply> {
-    return this.#shell.call("run.sh", line, { session: TASK_SESSION, answerMs: ANSWER_MS, ...options });
+    return this.#shell.call(line, { session: TASK_SESSION, answerMs: ANSWER_MS, ...options });
   }
 }
 

@@ -56,7 +56,7 @@ describe("a sandbox whose helpers were emptied", () => {
       session: "emptying",
       command: `(${empty} && ${inPlace}); ls -la /opt/sandbox-mcp`,
     });
-    expect(done.text).toMatch(/ 0 .*run\.sh/);
+    expect(done.text).toMatch(/ 0 .*task\.sh/);
     for (const [tool, args] of [
       ["run_command", { command: "echo printed", session: "before" }],
       ["run_command", { command: "echo printed", session: "after" }],

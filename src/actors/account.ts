@@ -44,10 +44,10 @@ const REAP_EVERY = 3_600_000;
 
 const HOUR_MS = 3_600_000;
 
-/** How long a sandbox is waited for that is asked whether it runs, milliseconds. */
+/** How long a sandbox may take to say whether it runs, milliseconds. */
 const ASK_MS = 2000;
 
-/** In the place of a size that nobody has measured. */
+/** Stored as the size until the first measurement. */
 const UNMEASURED = -1;
 
 export class Account extends DurableObject<Env> {
@@ -68,7 +68,7 @@ export class Account extends DurableObject<Env> {
     );
   }
 
-  /** A sandbox is about to start, or is in use. Answers whether it is new, or that one more may not be. */
+  /** A sandbox is about to start, or is in use. Answers whether it is new, or the limit that it would exceed. */
   async sandboxUsed({ principalID, sandbox }: Owner): Promise<Outcome<boolean>> {
     const now = Date.now();
     const { limits } = parseConfig(this.env);
@@ -83,7 +83,7 @@ export class Account extends DurableObject<Env> {
       return { ok: false, failure: quotaError(refused).toFailure() };
     }
     const allowed = limits.runningSandboxes;
-    // What is looked at and what is written below have no wait between them: side by side, no two take the last place.
+    // No await between the last look at the table and the INSERT below: two calls cannot both take the last place.
     for (let others = this.#running(sandbox); others.length >= allowed; others = this.#running(sandbox)) {
       if (await this.#makeRoom(principalID, others)) continue;
       const refused = { limit: "runningSandboxes", allowed, used: others.length } as const;
@@ -103,7 +103,7 @@ export class Account extends DurableObject<Env> {
     return { ok: true, value: !known };
   }
 
-  /** Sandboxes beside `except` whose container runs, or is being started; the one unused for longest first. None when that one runs. */
+  /** Other sandboxes whose container runs or is being started, the least recently used first. None when `except` runs itself. */
   #running(except: string): string[] {
     const names = this.#sql
       .exec<{ name: string }>("SELECT name FROM sandboxes WHERE state = 'running' ORDER BY last_used_at")
@@ -112,7 +112,7 @@ export class Account extends DurableObject<Env> {
     return names.includes(except) ? [] : names;
   }
 
-  /** Has one of these sandboxes stopped, if nobody uses one. */
+  /** Stops one of these sandboxes, unless all are in use. */
   async #makeRoom(principalID: string, names: readonly string[]): Promise<boolean> {
     for (const name of names) {
       const actor = await this.#sandbox(principalID, name);
@@ -141,15 +141,15 @@ export class Account extends DurableObject<Env> {
     this.#sql.exec("UPDATE sandboxes SET state = 'stopped', size_bytes = 0 WHERE name = ?", name);
   }
 
-  /** Answers whether the sandbox was known. What it was lent it gives back, and what its runs used stays used. */
+  /** Answers whether the sandbox was known. Its lease ends, and what its runs have used stays counted. */
   sandboxDestroyed(name: string, settlement: Settlement): boolean {
     this.#quota.settle(name, settlement);
     return this.#sql.exec("DELETE FROM sandboxes WHERE name = ?", name).rowsWritten > 0;
   }
 
   /**
-   * What the runs of a sandbox have in store. Beyond the limit the oldest runs go, of whatever sandbox; answers whether it is
-   * full all the same, because what is left is under way.
+   * Takes what the runs of a sandbox have stored. Beyond the limit the oldest runs of all sandboxes are removed; answers
+   * whether it is still exceeded, because the runs that are left have not ended.
    */
   async sandboxStored({ principalID, sandbox }: Owner, stored: Stored): Promise<boolean> {
     this.#putStored(sandbox, stored);
@@ -166,7 +166,7 @@ export class Account extends DurableObject<Env> {
       const actor = await this.#sandbox(principalID, first.sandbox);
       const left = await actor.giveUpRuns(over, (next?.oldest ?? Date.now()) + 1).catch(() => undefined);
       if (left) this.#putStored(first.sandbox, left);
-      // One that cannot give up anything now is asked no more this time.
+      // One that had nothing to remove is not asked again in this call.
       if (!left || left.oldest === first.oldest) tried.add(first.sandbox);
     }
     return false;
@@ -177,7 +177,7 @@ export class Account extends DurableObject<Env> {
     else this.#sql.exec("INSERT OR REPLACE INTO storage VALUES (?, ?, ?)", sandbox, bytes, oldest ?? null);
   }
 
-  /** Bytes in store for all sandboxes, of those too that were destroyed. */
+  /** Bytes stored for all sandboxes, destroyed ones included. */
   #stored(): number {
     return this.#sql.exec<{ sum: number }>("SELECT coalesce(sum(bytes), 0) AS sum FROM storage").one().sum;
   }
@@ -222,9 +222,9 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * How the sandboxes are that were last heard of as running. Some do so no more: a machine that was restarted, or a
-   * container that was lost while its actor slept, ends them without a word. Nothing is kept of it, since one may be
-   * starting. One that does not answer in time is left out.
+   * Asks the sandboxes that are recorded as running whether they still are: a restart of the machine, or the loss of a
+   * container while its actor slept, ends them without a report. The record stays, since a container may be starting.
+   * A sandbox that does not answer in time is left out.
    */
   async #conditions(names: readonly string[]): Promise<ReadonlyMap<string, Condition>> {
     const principalID = this.ctx.storage.kv.get<string>("principal");
@@ -237,14 +237,14 @@ export class Account extends DurableObject<Env> {
     return new Map((await Promise.all(asked)).flat());
   }
 
-  /** Lends a sandbox what it asks for; when others hold what they do not use, it is called back first. */
+  /** Lends a sandbox what it asks for, after calling back what other sandboxes hold and do not use, where that is needed. */
   async lease(owner: Owner, request: LeaseRequest): Promise<Grant> {
     const grant = this.#quota.lease(owner.sandbox, request, Date.now());
     if (!grant.refused) return grant;
     await Promise.all(
       this.#quota.holders(owner.sandbox).map(async (sandbox) => {
         const actor = await this.#sandbox(owner.principalID, sandbox);
-        // What cannot be called back stays lent until its lease ends.
+        // A lease that cannot be called back counts until it ends.
         const settlement = await actor.settleLease().catch(() => undefined);
         if (settlement) this.#quota.settle(sandbox, settlement);
       }),
@@ -263,7 +263,7 @@ export class Account extends DurableObject<Env> {
     if (principalID !== undefined)
       for (const { name } of idle) {
         const actor = await this.#sandbox(principalID, name);
-        // One that cannot be destroyed now is tried again the next time, and keeps no other from its end.
+        // A failure waits for the next alarm, and must not keep the others from being destroyed.
         await actor.destroyIfIdle({ principalID, sandbox: name }, idleMs).catch(() => false);
       }
     const { left } = this.#sql.exec<{ left: number }>("SELECT count(*) AS left FROM sandboxes").one();

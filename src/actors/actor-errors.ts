@@ -1,25 +1,25 @@
-/** What the platform does to an actor in the middle of a call: it throws the actor away, or takes no call for it. */
+/** Errors of the platform's about an actor: it was reset in the middle of a call, or takes no more calls. */
 import { ToolError } from "../shared/errors.ts";
 
-/** Words of errors that carry no mark of the platform's, as of a connection that broke. */
+/** Messages of platform errors that carry no property to tell them by, such as those of a broken connection. */
 const WORDS =
   /^broken\.|Network connection lost|Durable Object (storage operation exceeded|reset because|has been reset)|isolate exceeded|Cannot resolve Durable Object/;
 
-/** Whether an error of a stub says that its actor was reset, or the way to it lost, while a call was on its way. */
+/** Whether an error of a stub says that its actor was reset, or the connection to it lost, during a call. */
 export function isReset(error: unknown): boolean {
   if (!(error instanceof Error) || error instanceof ToolError) return false;
-  // An error that the actor's own code threw is marked `remote`: it is no word about the actor, whatever it says.
+  // The actor's own code threw an error marked `remote`, so its message says nothing about the actor.
   if (Reflect.get(error, "durableObjectReset") === true) return true;
   if (Reflect.get(error, "remote") === true) return false;
   return Reflect.get(error, "retryable") === true || WORDS.test(error.message);
 }
 
-/** Whether an error of a stub says that its actor has more calls than it can take: this one was not begun. */
+/** Whether an error of a stub says that its actor has too many calls, so that this one did not begin. */
 export function isOverloaded(error: unknown): boolean {
   return error instanceof Error && Reflect.get(error, "overloaded") === true;
 }
 
-/** Calls an actor for what can be asked twice: once more when it is reset over the first. */
+/** Makes an idempotent call to an actor, and repeats it once when the actor was reset during the first. */
 export async function twice<T>(call: () => Promise<T>): Promise<T> {
   try {
     return await call();
@@ -29,7 +29,7 @@ export async function twice<T>(call: () => Promise<T>): Promise<T> {
   }
 }
 
-/** An error of a sandbox's stub in words for a model; any other as it is. */
+/** A reset or overload of a sandbox's actor as a `ToolError`; any other error unchanged. */
 export function explainedReset(error: unknown, sandbox: string): unknown {
   if (isOverloaded(error))
     return new ToolError(

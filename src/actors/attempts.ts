@@ -1,11 +1,11 @@
 /**
- * What strangers leave behind, counted: guesses at the owner's token, and clients that they register.
+ * Counts what strangers do: guesses at the owner's token, and registrations of clients.
  *
  * Guesses are counted in a Durable Object, so that guesses sent in parallel cannot outrun the count.
  *
- * Every wait is bounded and none grows by being ignored, and an address that signed in before is not held up by the
- * guesses of others. Whoever goes on guessing, from many addresses or from the owner's own, does keep the owner from this
- * form for as long: a right token cannot be told from a guess without looking at it, which is what is counted.
+ * Every wait is bounded, an attempt during a wait does not lengthen it, and guesses from other addresses do not hold up
+ * one that has signed in before. Guesses from many addresses, or from the owner's own, do keep the owner from this form
+ * while they go on: whether a token is right shows only by checking it, and checks are what is counted.
  */
 import { DurableObject } from "cloudflare:workers";
 import type { Env } from "../shared/config.ts";
@@ -19,7 +19,7 @@ const FREE_FAILURES = 5;
 /** The wait after the next one; it doubles with each more. */
 const FIRST_WAIT = 30 * SECOND;
 const LONGEST_WAIT = HOUR / 4;
-/** What all addresses that never signed in may guess together: so many at once, and one more each time this has passed. */
+/** What all addresses that never signed in may guess together: a burst, and one more after each interval. */
 const STRANGERS_AT_ONCE = 100;
 const STRANGERS_EACH = HOUR / 100;
 /** How long after its last guess an address's failures count, and how long a sign-in is remembered. */
@@ -29,16 +29,16 @@ const FORGET_SUCCESS = 30 * DAY;
 /** Milliseconds since the epoch. */
 const CLEAR_AT = "strangers:clear-at";
 
-/** The one object that counts. */
+/** Name of the one object that counts guesses. */
 export const ATTEMPTS_NAME = "owner";
 
-/** The one object that knows which registered clients nobody has approved. */
+/** Name of the one object that lists registered clients that nobody has approved. */
 const CLIENTS_NAME = "clients";
 
-/** Clients that may be registered and not approved by anybody; with one more, the oldest of them goes. */
+/** Registered clients that nobody has approved; one more removes the oldest of them. */
 export const MOST_UNAPPROVED = 500;
 
-/** What counts registrations; undefined where it is not bound. */
+/** The object that counts registrations; undefined where the namespace is not bound. */
 export function registrationsOf({ Attempts: namespace }: Pick<Env, "Attempts">) {
   return (namespace as DurableObjectNamespace<Attempts> | undefined)?.getByName(CLIENTS_NAME);
 }
@@ -58,7 +58,7 @@ export class Attempts extends DurableObject {
     );
   }
 
-  /** A client was registered, as anybody can do. Answers which ones are to be forgotten for it. */
+  /** A client was registered, which needs no credential. Answers which clients to remove for it. */
   registered(client: string): string[] {
     this.#sql.exec("INSERT OR IGNORE INTO unapproved (client) VALUES (?)", client);
     return this.#sql
@@ -70,7 +70,7 @@ export class Attempts extends DurableObject {
       .map(({ client: forgotten }) => forgotten);
   }
 
-  /** Somebody approved a client, which is kept from then on. */
+  /** Somebody approved a client, which therefore does not expire. */
   approved(client: string): void {
     this.#sql.exec("DELETE FROM unapproved WHERE client = ?", client);
   }
@@ -106,17 +106,17 @@ export class Attempts extends DurableObject {
     return 0;
   }
 
-  /** The attempt that `address` took had the right token. */
+  /** The last attempt of `address` had the right token. */
   succeeded(address: string, now = Date.now()): void {
     this.#sql.exec("UPDATE sources SET failures = 0, succeeded_at = ?2 WHERE address = ?1", address, now);
   }
 
-  /** When the strangers have their whole share again, if they guess no more. */
+  /** When the strangers' burst is whole again, if no more guesses come. */
   #strangersClearAt(now: number): number {
     return Math.max(this.ctx.storage.kv.get<number>(CLEAR_AT) ?? 0, now);
   }
 
-  /** What no longer counts goes, so the table stays as small as the limits above. */
+  /** Deletes expired rows, so that the limits above bound the table. */
   #forget(now: number): void {
     this.#sql.exec(
       "DELETE FROM sources WHERE last_at <= ? AND succeeded_at <= ?",
@@ -133,8 +133,8 @@ function waitAfter(failures: number): number {
 }
 
 /**
- * Where a request comes from, for counting. Cloudflare sets the header and lets nobody else; without it (a server on one
- * machine) all requests count together. An IPv6 customer holds a whole /64 at the least, so that is one address.
+ * The address that a request's attempts count for. Cloudflare sets the header and overwrites what a client sends; without
+ * it (a server on one machine) all requests count together. An IPv6 customer holds a /64 at least, which counts as one.
  */
 export function addressOf(request: Request): string {
   const address = request.headers.get("cf-connecting-ip") ?? "local";

@@ -1,6 +1,6 @@
 /**
- * When the container of a sandbox starts and ends, as far as can be told: the SDK says `onStart` whenever it connects
- * again, and `onStop` late, sometimes when the next container is being started.
+ * When the container of a sandbox starts and ends. The SDK's hooks alone do not say: it calls `onStart` whenever it
+ * connects again, and `onStop` late, sometimes while the next container is being started.
  */
 import type { RestartNotice } from "./restart-notice.ts";
 import { connectionLost, isGone } from "../shared/errors.ts";
@@ -9,27 +9,27 @@ import { within } from "../shared/within.ts";
 /** How long the SDK's stop hook is waited for, milliseconds. */
 const STOP_MS = 5000;
 
-/** How long after an interrupted call the end of its container may show, milliseconds. */
+/** How long after an interrupted call its container may still count as running although it ends, milliseconds. */
 const OUTLIVED_MS = 1000;
 
 export interface LifecycleHost {
   running(): boolean;
   /** The SDK's `stop`. */
   stop(): Promise<void>;
-  /** A container started that was not known. */
+  /** A new container has started. */
   started(): void;
-  /** What there is here of a container is of no more use. */
+  /** The container has gone: what this actor holds of it is of no more use. */
   gone(): void;
 }
 
 export class Lifecycle {
   readonly #host: LifecycleHost;
   readonly #restartNotice: RestartNotice;
-  /** Whether what there is here of a container belongs to one that, as far as is known, runs. */
+  /** Whether the container that this actor holds state of runs, as far as is known. */
   #isUp: boolean;
   /** Settles when the SDK has noticed that the container stopped. */
   #stopped = Promise.withResolvers<void>();
-  /** Set once the SDK is to see to the end of the container before, until the next one has started. */
+  /** Set from the SDK's `stop` for the previous container until the next one has started. */
   #settled: Promise<void> | undefined;
   #stopping: Promise<void> | undefined;
 
@@ -57,15 +57,15 @@ export class Lifecycle {
 
   async #end(work: () => Promise<void>): Promise<void> {
     await work();
-    // Only the next call may have started another container by now: it has ended what ran in this one.
+    // When a container runs, the next call has started it, and `ready` has cleaned up after the previous one.
     if (!this.#host.running()) this.#gone();
     this.#stopped.resolve();
   }
 
-  /** Resolves when the SDK is done with the end of the container, which it then does not hang up on a next call for. */
+  /** Resolves when the SDK's stop hook has run: before that it would close the connection of the next call. */
   async ended(): Promise<void> {
     await this.#noticed();
-    // The SDK may have an end to see to of which nobody was told here: that of a container that did not come up.
+    // A container that did not come up has no hook here, and the SDK still has to clean up after it.
     this.#settled = undefined;
   }
 
@@ -73,7 +73,7 @@ export class Lifecycle {
     if (this.#isUp) await within(STOP_MS, this.#stopped.promise);
   }
 
-  /** Does the work again, in the next container once that is `ready`, when this one turns out to be gone. */
+  /** Repeats `work` in the next container, once that is `ready`, when this one turns out to be gone. */
   async again<T>(work: () => Promise<T>, ready: () => Promise<void>): Promise<T> {
     try {
       return await work();
@@ -86,26 +86,26 @@ export class Lifecycle {
   }
 
   /**
-   * Ends what ran in a container that is seen to be gone, before anything begins in the next one: the SDK's word of it
-   * may come late, and would end that too.
+   * Cleans up after a container that is gone, before anything begins in the next one: the SDK's stop hook may come late,
+   * and would then end what runs in the next.
    */
   async ready(): Promise<void> {
     if (this.#host.running()) return;
     this.#gone();
-    // The SDK closes the old container's connection when it sees to its end: on its own time, or else when it starts the
-    // next one, over the head of the call that waits for that. Of a container that does not run this is all that `stop`
-    // does; once, because one that is just being started would get the signal.
+    // The SDK closes the old container's connection when its alarm comes, or else while it starts the next container,
+    // which breaks the call that waits for that. `stop` has it close the connection now, and does nothing else where no
+    // container runs. Only once, because a container that is being started would be stopped by it.
     this.#settled ??= this.#host.stop().catch(() => undefined);
     await within(STOP_MS, this.#settled);
     await this.#stopping;
   }
 
-  /** The SDK's error for an interrupted call says that the sandbox is gone; when it is not, the connection was. */
+  /** The SDK's error for an interrupted call says that the sandbox is gone, also when only the connection broke. */
   async explained(error: unknown): Promise<unknown> {
     return isGone(error) && (await this.outlived()) ? connectionLost() : error;
   }
 
-  /** Whether the container goes on although a call to it was interrupted. Its end can be known a moment later. */
+  /** Whether the container still runs after an interrupted call, OUTLIVED_MS later: its end can show late. */
   async outlived(): Promise<boolean> {
     for (let look = 0; look < OUTLIVED_MS / 100; look++) {
       if (!this.#host.running()) return false;

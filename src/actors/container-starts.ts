@@ -1,6 +1,6 @@
 /**
- * Who may start the container of a sandbox: calls that came since it was last destroyed, and nobody while it is. What a
- * call has begun goes on after the call was cut, and would start a container that nobody knows of.
+ * Which calls may start the container of a sandbox: those that came after it was last destroyed, and none while it is
+ * being destroyed. Work goes on after its call was cut, and would start a container that the account does not count.
  */
 import { OperationInterruptedError } from "@cloudflare/sandbox";
 
@@ -10,7 +10,7 @@ const END_AGAIN_MS = 100;
 export class ContainerStarts {
   readonly #running: () => boolean;
   readonly #starts = new Set<Promise<void>>();
-  /** Of a new actor: what an earlier one had begun is over with it. */
+  /** Open in a new actor, because the work of an earlier one ended with that. */
   #isOpen = true;
   /** Settles when the sandbox is destroyed; undefined while nobody destroys it. */
   #destroying: Promise<void> | undefined;
@@ -20,7 +20,7 @@ export class ContainerStarts {
     this.#running = running;
   }
 
-  /** Whether what is begun now belongs to a sandbox that is there to stay. */
+  /** Whether work that begins now may start the container. */
   get isOpen(): boolean {
     return this.#isOpen && !this.#destroying;
   }
@@ -30,17 +30,17 @@ export class ContainerStarts {
     return this.#starts.size > 0;
   }
 
-  /** A call has come whose sandbox the account knows of. */
+  /** Lets calls start the container: the account has registered the sandbox. */
   open(): void {
     this.#isOpen = true;
   }
 
-  /** What came before is over. */
+  /** Keeps earlier calls from starting the container. */
   close(): void {
     this.#isOpen = false;
   }
 
-  /** Resolves when nobody destroys the sandbox. */
+  /** Resolves when the sandbox is not being destroyed. */
   async passable(): Promise<void> {
     while (this.#destroying) await this.#destroying;
   }
@@ -50,7 +50,7 @@ export class ContainerStarts {
     return this.#destroying !== undefined;
   }
 
-  /** Starts the container, or connects to the one that runs. @throws {OperationInterruptedError} while that may not be */
+  /** Starts the container, or connects to the one that runs. @throws {OperationInterruptedError} while it may not start */
   async start(work: () => Promise<void>): Promise<void> {
     if (!this.isOpen && !this.#running()) throw refused();
     const started = work();
@@ -63,7 +63,7 @@ export class ContainerStarts {
     }
   }
 
-  /** Starts none until the sandbox is destroyed, which `work` does. */
+  /** Destroys the sandbox by `work`; until that is done no call starts a container. */
   async destroy<T>(work: () => Promise<T>): Promise<T> {
     this.close();
     const destroyed = work();
@@ -76,7 +76,7 @@ export class ContainerStarts {
     }
   }
 
-  /** Ends the container by `end`, and each one that a start under way still brings up. */
+  /** Ends the container by `end`, and again for each container that a start under way still brings up. */
   async clear(end: () => Promise<void>): Promise<void> {
     await end();
     while (this.isStarting) {
@@ -88,7 +88,7 @@ export class ContainerStarts {
 
 const settled = [() => undefined, () => undefined] as const;
 
-/** In the SDK's words, because the error passes through it. */
+/** An error as the SDK makes it, because it passes through the SDK. */
 function refused(): OperationInterruptedError {
   return new OperationInterruptedError({
     code: "OPERATION_INTERRUPTED",

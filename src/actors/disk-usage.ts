@@ -1,15 +1,15 @@
-/** When it is measured how much a sandbox holds: soon after it was used, seldom, and never on the path of a call. */
+/** Measures how much disk a sandbox uses: soon after it was used, once a minute at most, and never on the path of a call. */
 
-/** How long a sandbox is let be after its last use, milliseconds, unless it is used without a pause. */
+/** A measurement waits for so long a pause in the sandbox's use, milliseconds, but no longer than EVERY_MS. */
 const QUIET_MS = 3000;
 
-/** How long it takes from one measurement to the next at least, milliseconds. */
+/** The shortest time between two measurements, milliseconds. */
 const EVERY_MS = 60_000;
 
 export interface DiskUsageHost {
-  /** Whether there is a container: none is started for this. */
+  /** Whether there is a container; none is started for a measurement. */
   running(): boolean;
-  /** Measures, and tells the account. */
+  /** Measures and reports to the account. */
   measure(): Promise<void>;
   background(work: Promise<unknown>): void;
 }
@@ -26,7 +26,7 @@ export class DiskUsage {
     this.#host = host;
   }
 
-  /** A call or a run has used the sandbox. What is measured after it is measured once. */
+  /** A call or a run has used the sandbox: plans one measurement, unless one is planned. */
   used(): void {
     const now = Date.now();
     this.#usedAt = now;
@@ -53,7 +53,7 @@ export class DiskUsage {
     const quiet = now - this.#usedAt;
     if (quiet < QUIET_MS && now - this.#dueAt < EVERY_MS) return this.#measureIn(QUIET_MS - quiet);
     this.#measuredAt = now;
-    // One that fails is made up for after the next use.
+    // The next use plans another, so a failed measurement needs no retry.
     this.#host.background(this.#host.measure().catch(() => undefined));
   }
 }

@@ -1,4 +1,4 @@
-/** A sandbox's side of its principal's quota: runs take from what the account has lent, and give it back. */
+/** A sandbox's side of its principal's quota: runs reserve from what the account has lent, and give it back. */
 import type { Limits } from "../shared/config.ts";
 import { ToolError } from "../shared/errors.ts";
 import { type Grant, type Holding, type LeaseRequest, type Settlement } from "./quota.ts";
@@ -6,7 +6,7 @@ import type { RunQuota, Reservation } from "../runs/runs.ts";
 import { KeyedQueue } from "../shared/queue.ts";
 import { type Spent, byDay, dayOf, nextDay } from "../shared/days.ts";
 
-/** What is asked for beyond the need, so that the next runs need not ask. */
+/** Asked for beyond the need, so that the next runs find enough without a request. */
 const SPARE: Holding = { slots: 4, seconds: 600 };
 
 /** A lease that ends sooner than this is renewed in the background, milliseconds. */
@@ -16,13 +16,12 @@ const RENEW_MS = 60_000;
 const RETRY_MS = 10_000;
 
 export interface LeaseHost {
-  /** Asks the account. */
   ask(request: LeaseRequest): Promise<Grant>;
   background(work: Promise<unknown>): void;
   /** Of the principal. */
   limits: Limits;
-  /** All that was spent until now is told, or about to be: what remembers it beyond this actor may forget it. */
-  told(): void;
+  /** What was spent until now is in a settlement, so that the next actor need not report it. */
+  settled(): void;
 }
 
 const NOTHING: Holding = { slots: 0, seconds: 0 };
@@ -34,7 +33,7 @@ export class Lease implements RunQuota {
   #grant: Grant | undefined;
   #inUse = { ...NOTHING };
   #spent = new Map<number, number>();
-  /** Goes on above where an earlier actor of this sandbox left off. */
+  /** Counts settlements. The clock starts it above the numbers of earlier actors of this sandbox. */
   #turn = Date.now();
   #asking = false;
   readonly #queue = new KeyedQueue();
@@ -44,7 +43,7 @@ export class Lease implements RunQuota {
     this.#host = host;
   }
 
-  /** Takes over seconds of today of runs that an earlier actor saw to their end and did not come to tell. */
+  /** Reports seconds of today that an earlier actor did not: it was gone soon after the runs ended. */
   inherit(spent: number): void {
     if (spent <= 0) return;
     this.#spend([[dayOf(Date.now()), spent]]);
@@ -52,7 +51,7 @@ export class Lease implements RunQuota {
   }
 
   /**
-   * A slot and up to so many seconds for a run.
+   * Reserves a slot and up to so many seconds for a run.
    * @throws {ToolError} `quota_exceeded`
    */
   async take(seconds: number): Promise<Reservation> {
@@ -64,7 +63,7 @@ export class Lease implements RunQuota {
 
   #borrow(seconds: number): Promise<Reservation> {
     return this.#inTurn(async () => {
-      // The question before may have brought enough.
+      // The request before this one may have brought enough.
       const found = this.#reserve(seconds, seconds);
       if (found) return found;
       const { refused } = await this.#ask({ slots: 1, seconds: 1 }, { slots: 1, seconds });
@@ -78,7 +77,7 @@ export class Lease implements RunQuota {
   hold(seconds: number): Reservation {
     this.#inUse.slots += 1;
     this.#inUse.seconds += seconds;
-    // The lease of the earlier actor ends, and with it what the account counts, unless this one asks.
+    // The account counts the run only while a lease covers it, and that of the earlier actor ends.
     if (this.#timer === null) this.#renewIn(0);
     return { seconds };
   }
@@ -94,25 +93,25 @@ export class Lease implements RunQuota {
     for (const [day, seconds] of spent) this.#spent.set(day, (this.#spent.get(day) ?? 0) + seconds);
   }
 
-  /** What a run is told that had no more than so many seconds of the day. */
+  /** Why a run was given only so many seconds. */
   #cut(seconds: number): string {
     const { runSecondsPerDay } = this.#host.limits;
     return `Your run seconds of the day were used up: ${runSecondsPerDay} run seconds a day are your limit, of which other runs left ${seconds} to this one. The next day begins at ${nextDay(Date.now())}.`;
   }
 
-  /** The account wants back what is not in use. While a question of ours is on its way, that one settles. */
+  /** Gives back what is not in use, when the account calls for it. A request that is under way has settled already. */
   settle(): Settlement {
     if (this.#asking) return { turn: this.#turn, spent: NOTHING_SPENT, inUse: { ...this.#inUse } };
     return this.#settlement();
   }
 
-  /** For the end of the sandbox: what was lent is over, so that the account need not know of it any more. */
+  /** Ends the lease together with its sandbox. */
   release(): Promise<Settlement> {
     return this.#inTurn(async () => this.#settlement());
   }
 
   #settlement(): Settlement {
-    this.#host.told();
+    this.#host.settled();
     const settled = { turn: ++this.#turn, spent: this.#spent, inUse: { ...this.#inUse } };
     this.#spent = new Map();
     this.#grant = undefined;
@@ -129,7 +128,7 @@ export class Lease implements RunQuota {
     return this.hold(seconds);
   }
 
-  /** One question at a time. */
+  /** One request to the account at a time. */
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
     return this.#queue.run("account", "", work);
   }
@@ -145,7 +144,7 @@ export class Lease implements RunQuota {
     } finally {
       this.#asking = false;
     }
-    // One granted shortly before midnight ends with the day, and so would the next: that is asked for on the new day.
+    // A lease ends with its day. Shortly before midnight the next one would too, so it is asked for after midnight.
     const left = this.#grant.until - Date.now();
     this.#renewIn(left > RENEW_MS ? left - RENEW_MS : Math.max(left, 0) + 1000);
     return this.#grant;
@@ -156,7 +155,7 @@ export class Lease implements RunQuota {
     this.#timer = setTimeout(() => this.#renew(), ms);
   }
 
-  /** Before the lease ends: what runs must stay counted, and what has run must become so. */
+  /** Renews before the lease ends, so that the account goes on counting what runs, and counts what has run. */
   #renew(): void {
     if (this.#inUse.slots === 0 && this.#spent.size === 0) return;
     const asked = this.#inTurn(() => this.#ask(NOTHING, NOTHING)).catch(() => this.#renewIn(RETRY_MS));
@@ -190,7 +189,7 @@ const HINTS: Record<
   ],
 };
 
-/** The error for a limit that is in the way. */
+/** The error for a limit that was reached. */
 export function quotaError({ limit, allowed, used }: NonNullable<Grant["refused"]>): ToolError {
   return new ToolError("quota_exceeded", ...HINTS[limit](allowed, used), true);
 }

@@ -1,6 +1,6 @@
 /**
  * The previews of a sandbox: which of its ports can be reached from outside, by which token, and until when. A preview
- * belongs to the container it was opened in, and requests to one start none: what they would show is gone with it.
+ * ends with the container it was opened in, and a request to it starts no container, because a new one serves nothing.
  */
 import { OPEN_PREVIEWS, PREVIEW_ERROR, PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -15,7 +15,7 @@ export interface Preview {
 
 export interface PreviewsHost {
   sql: SqlStorage;
-  /** Whether there is a container, and the how manyth it is. */
+  /** Whether there is a container, and its number among the starts. */
   running(): boolean;
   boot(): number;
   /** A request to sandboxd. */
@@ -27,10 +27,10 @@ export interface PreviewsHost {
 /** Ports of one sandbox that can be reached at once. */
 const MOST_PREVIEWS = 20;
 
-/** How long sandboxd is waited for that is asked what is under way, milliseconds. */
+/** How long sandboxd may take to say what is under way, milliseconds. */
 const ASK_MS = 2000;
 
-/** Timers take no more milliseconds. */
+/** The longest delay that `setTimeout` takes, milliseconds. */
 const LONGEST_TIMER = 2 ** 31 - 1;
 
 interface Cut {
@@ -42,7 +42,7 @@ type Row = { port: number; token: string; boot: number; expires_at: number; answ
 
 export class Previews {
   readonly #host: PreviewsHost;
-  /** Ends what is under way, for each port that was asked for. */
+  /** Ends the requests under way, by port. */
   readonly #cuts = new Map<number, Cut>();
 
   constructor(host: PreviewsHost) {
@@ -53,8 +53,8 @@ export class Previews {
   }
 
   /**
-   * Opens a port until a time. One that is open keeps its token. @throws {ToolError} `quota_exceeded`
-   * @param token what one that is not open gets
+   * Opens a port until a time. A port that is open keeps its token. @throws {ToolError} `quota_exceeded`
+   * @param token for a port that is not open
    */
   open(port: number, token: string, expiresAt: number): Preview {
     const open = this.list();
@@ -84,7 +84,7 @@ export class Previews {
     return preview;
   }
 
-  /** Closes a port and ends what is under way. Answers whether it was open. */
+  /** Closes a port and ends the requests to it. Answers whether it was open. */
   close(port: number): boolean {
     const wasOpen = this.list().some((preview) => preview.port === port);
     this.#host.sql.exec("DELETE FROM previews WHERE port = ?", port);
@@ -92,18 +92,18 @@ export class Previews {
     return wasOpen;
   }
 
-  /** What is under way to the container ends with it. What it showed is remembered as stopped. */
+  /** Ends all requests. The rows stay, so that visitors are told that the sandbox stopped. */
   containerGone(): void {
     for (const port of this.#cuts.keys()) this.#cut(port);
   }
 
-  /** Nothing is remembered of a sandbox that was destroyed. */
+  /** Removes all previews of a sandbox that was destroyed. */
   forget(): void {
     this.containerGone();
     this.#host.sql.exec("DELETE FROM previews");
   }
 
-  /** Those that can be reached, by port. */
+  /** The previews that can be reached, by port. */
   list(): Preview[] {
     if (!this.#host.running()) return [];
     return this.#host.sql
@@ -130,7 +130,7 @@ export class Previews {
     const signal = AbortSignal.any([cut, request.signal]);
     const response = await this.#host
       .fetch(new Request(request, { headers, signal, redirect: "manual" }))
-      // sandboxd itself is not there, as when user code has killed it.
+      // sandboxd does not run, for example after user code has killed it.
       .catch(() => undefined);
     if (cut.aborted) return notServed("ended");
     if (!response || response.headers.has(PREVIEW_ERROR))
@@ -141,8 +141,8 @@ export class Previews {
   }
 
   /**
-   * Whether a request or a WebSocket is under way, which is use. It is sandboxd that knows: a WebSocket's messages and end
-   * pass by here unseen, because workerd holds them back for a slow reader only where nobody listens in.
+   * Whether a request or a WebSocket is under way, which counts as use. Only sandboxd knows: the actor hands WebSockets on
+   * without listening, because workerd applies back-pressure to them only then.
    */
   async isInUse(): Promise<boolean> {
     if (this.list().length === 0) return false;

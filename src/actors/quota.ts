@@ -27,24 +27,24 @@ export interface Settlement {
 
 /** What a sandbox tells its account when it asks. */
 export interface LeaseRequest extends Settlement {
-  /** Beyond that: the least it needs, what it would use now, and what would spare it the next question. */
+  /** Beyond `inUse`: the least it needs, what it would use now, and what would spare it the next request. */
   needed: Holding;
   wanted: Holding;
   spare: Holding;
 }
 
-/** What a sandbox may hold all in all, its running runs included. */
+/** What a sandbox may hold in total, its running runs included. */
 export interface Grant extends Holding {
   /** Until when it may be spent without asking again, milliseconds since the epoch. */
   until: number;
-  /** What kept it from getting what it needed. */
+  /** The limit that kept it from what it needed. */
   refused?: { limit: Exclude<keyof Limits, "storageBytes">; allowed: number; used: number };
 }
 
 /** How long a lease is good for, milliseconds. */
 const LEASE_MS = 5 * 60_000;
 
-/** How long a lease that has ended still counts, milliseconds: its sandbox has so long to renew it for what runs. */
+/** How long a lease still counts after its end, milliseconds: the time its sandbox has to renew it for what runs. */
 const GRACE_MS = 60_000;
 
 export class Quota {
@@ -61,7 +61,7 @@ export class Quota {
     sql.exec("CREATE TABLE IF NOT EXISTS model_usage (day INTEGER PRIMARY KEY, tokens INTEGER NOT NULL)");
   }
 
-  /** Takes back what a sandbox said it does not use. What it spent counts, whatever else has come in between. */
+  /** Takes back what a sandbox does not use. What it spent counts even when the settlement itself is out of date. */
   settle(sandbox: string, { turn, spent, inUse }: Settlement): void {
     this.#spend(spent);
     this.#sql.exec(
@@ -74,7 +74,7 @@ export class Quota {
     );
   }
 
-  /** Settles what a sandbox has spent and lends it what it needs, or says which limit is in the way. */
+  /** Settles what a sandbox has spent and lends it what it needs, or names the limit that was reached. */
   lease(sandbox: string, { turn, spent, inUse, needed, wanted, spare }: LeaseRequest, now: number): Grant {
     const day = dayOf(now);
     this.#spend(spent);
@@ -98,7 +98,7 @@ export class Quota {
     else if (free.seconds < needed.seconds)
       refused = { limit: "runSecondsPerDay", allowed: runSecondsPerDay, used };
     else {
-      // Nobody holds more than they use once half is lent: a question on its way could not be called back.
+      // Once half of a limit is lent, nobody gets more than they use: a grant on its way cannot be called back.
       const generous = { slots: wanted.slots + spare.slots, seconds: wanted.seconds + spare.seconds };
       const plenty =
         free.slots - generous.slots >= concurrentRuns / 2 &&

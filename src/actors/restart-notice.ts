@@ -1,13 +1,13 @@
 /**
  * Counts the starts of a sandbox's container and remembers how the last one ended, because files, processes and kernels
- * die with the container: whoever comes next must be told, once.
+ * die with the container. The next result says so, once.
  */
 
 /** The synchronous key-value part of a Durable Object's storage. */
 type KV = Pick<SyncKvStorage, "get" | "put" | "delete">;
 
 const COUNT = "boots:count";
-/** How the running container is expected to end, set before it does; nothing here means it was not expected. */
+/** Why the running container is being stopped; unset when its end is unplanned. */
 const ENDING = "boots:ending";
 const NOTICE = "boots:notice";
 
@@ -42,18 +42,18 @@ export class RestartNotice {
     this.#kv.put(NOTICE, this.#notice);
   }
 
-  /** The container is about to be stopped for want of use, or for another of the principal's sandboxes to run. */
+  /** The container is about to be stopped: nobody used it, or another of the principal's sandboxes needs its place. */
   ending(how: keyof typeof ENDINGS): void {
     this.#kv.put(ENDING, how);
   }
 
-  /** The caller asked for the end: the next start is a first one. */
+  /** The caller destroyed the sandbox: its next start counts as the first. */
   forget(): void {
     this.#notice = undefined;
     for (const key of [COUNT, ENDING, NOTICE]) this.#kv.delete(key);
   }
 
-  /** What the next result must say about lost state; says it once. */
+  /** Takes the notice about lost state that the next result must carry. */
   takeNotice(): string | undefined {
     const notice = this.#notice;
     if (notice !== undefined) this.#kv.delete(NOTICE);

@@ -1,4 +1,4 @@
-/** What is cleaned up behind runs: their files in the sandbox soon, their records and logs when they expire. */
+/** Removes what ended runs leave: their files in the sandbox soon, their records and logs when they expire. */
 import type { Connection } from "../container/connection.ts";
 import { localID } from "../runs/id.ts";
 import type { RunRecord } from "../runs/store.ts";
@@ -12,7 +12,7 @@ const CLEAN_BYTES = 1024 * 1024;
 /** When a sweep that failed is tried again, milliseconds. */
 const SWEEP_AGAIN_MS = 3_600_000;
 
-/** Where the time of the next sweep is remembered, in the actor's storage. */
+/** Storage key of the time of the next sweep. */
 const PLANNED = "sweep";
 
 export interface RetentionHost {
@@ -22,7 +22,7 @@ export interface RetentionHost {
   /** How long a record outlives its run, milliseconds. */
   keepMs: number;
   background(work: Promise<unknown>): void;
-  /** Has the SDK call the actor's sweep at that time. */
+  /** Has the SDK's scheduler call the actor's `sweepRuns` at that time. */
   schedule(at: Date): Promise<unknown>;
   /** Removes expired records; answers when the next one expires, milliseconds since the epoch. */
   sweep(): Promise<number | undefined>;
@@ -50,7 +50,7 @@ export class Retention {
     if (!this.#isPlanned) background(this.#plan(Date.now() + keepMs));
   }
 
-  /** The container is gone, and every file in it. */
+  /** The container has gone with all of its files, so none are left to remove. */
   containerGone(): void {
     this.#toClean = [];
   }
@@ -58,7 +58,7 @@ export class Retention {
   async sweep(): Promise<void> {
     this.#host.kv.delete(PLANNED);
     this.#isPlanned = false;
-    // What the bucket does not delete now is left to a later sweep.
+    // A later sweep deletes what the bucket refused to delete now.
     const next = await this.#host.sweep().catch(() => Date.now() + SWEEP_AGAIN_MS);
     if (next !== undefined) await this.#plan(next);
   }

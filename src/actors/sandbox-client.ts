@@ -14,7 +14,7 @@ export interface WithNotice<T> {
 }
 
 /**
- * Calls a method of the principal's sandbox `name`; one that only reads, again when the actor is reset over it.
+ * Calls a method of the owner's sandbox. One that only `reads` is called again when the actor was reset under it.
  * @throws {ToolError} with the notice in front of its message
  */
 export async function callSandbox<T>(
@@ -25,7 +25,7 @@ export async function callSandbox<T>(
 ): Promise<WithNotice<T>> {
   const sandboxes = env.Sandbox as DurableObjectNamespace<Sandbox>;
   const name = await actorName(owner.sandbox, owner.principalID);
-  // A stub that has failed fails for ever: each attempt has its own.
+  // A stub that has failed once keeps failing, so each attempt has its own.
   const attempt = async () => call(sandboxes.getByName(name), owner);
   const answer = await (reads ? twice(attempt) : attempt()).catch((error: unknown) => {
     throw explainedReset(error, owner.sandbox);

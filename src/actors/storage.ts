@@ -1,15 +1,15 @@
-/** Tells the account what a sandbox's runs have in store, which counts for all sandboxes of the principal. */
+/** Reports to the account how much a sandbox's runs have stored: the limit is the principal's, over all sandboxes. */
 import type { Stored } from "../runs/store.ts";
 
-/** How long after a change it is told, and how often while runs go on, milliseconds. */
-const TELL_MS = 5000;
+/** How long after a change the account gets a report, and how often while runs go on, milliseconds. */
+const REPORT_MS = 5000;
 
 export interface StorageHost {
   stored(): Stored;
   /** Whether runs are under way, whose logs grow. */
   isBusy(): boolean;
-  /** Tells the account; answers whether the storage is full although all was given up that can be. */
-  tell(stored: Stored): Promise<boolean>;
+  /** Reports to the account; answers whether the storage is full after everything removable was removed. */
+  report(stored: Stored): Promise<boolean>;
   /** Takes the account's answer. */
   full(isFull: boolean): void;
   background(work: Promise<unknown>): void;
@@ -18,7 +18,7 @@ export interface StorageHost {
 export class Storage {
   readonly #host: StorageHost;
   #isDue = false;
-  #told = -1;
+  #reportedBytes = -1;
 
   constructor(host: StorageHost) {
     this.#host = host;
@@ -30,15 +30,15 @@ export class Storage {
     this.#isDue = true;
     setTimeout(() => {
       this.#isDue = false;
-      this.#host.background(this.tell().catch(() => this.changed()));
+      this.#host.background(this.report().catch(() => this.changed()));
       if (this.#host.isBusy()) this.changed();
-    }, TELL_MS);
+    }, REPORT_MS);
   }
 
-  async tell(): Promise<void> {
+  async report(): Promise<void> {
     const stored = this.#host.stored();
-    if (stored.bytes === this.#told) return;
-    this.#host.full(await this.#host.tell(stored));
-    this.#told = stored.bytes;
+    if (stored.bytes === this.#reportedBytes) return;
+    this.#host.full(await this.#host.report(stored));
+    this.#reportedBytes = stored.bytes;
   }
 }

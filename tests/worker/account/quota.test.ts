@@ -27,7 +27,7 @@ class Principal {
       return new Lease({
         limits: LIMITS,
         background: () => undefined,
-        told: () => undefined,
+        settled: () => undefined,
         ask: async (request) => {
           await pause();
           const first = quota.lease(name, request, Date.now());
@@ -145,7 +145,7 @@ function oneSandbox(quota: Quota, spent = 0) {
   const lease = new Lease({
     limits: LIMITS,
     background: () => undefined,
-    told: () => undefined,
+    settled: () => undefined,
     ask: async (request) => {
       asked++;
       return quota.lease("one", request, Date.now());
@@ -248,7 +248,7 @@ describe("with a clock of its own", () => {
       const lease = new Lease({
         limits: LIMITS,
         background: () => undefined,
-        told: () => undefined,
+        settled: () => undefined,
         ask: async (request) => {
           if (fails-- > 0) throw new Error("the account cannot be reached");
           return quota.lease("one", request, Date.now());

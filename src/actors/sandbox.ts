@@ -5,7 +5,7 @@ import { CodeExecutor, type CodeRunSpec } from "../runs/code.ts";
 import { type CommandSpec, Commands } from "../runs/command.ts";
 import { localID } from "../runs/id.ts";
 import type { RunKind, RunSummary, RunView } from "../runs/run.ts";
-import { type LogPage, Runs, type Told, type Typed } from "../runs/runs.ts";
+import { type LogPage, Runs, type OnProgress, type Typed } from "../runs/runs.ts";
 import type { RunRecord, Stored } from "../runs/store.ts";
 import { TaskBudgets } from "../tasks/budget.ts";
 import { type TaskSpec, Tasks } from "../tasks/tasks.ts";
@@ -34,7 +34,7 @@ import { RestartNotice } from "./restart-notice.ts";
 import { Retention } from "./retention.ts";
 import { Storage } from "./storage.ts";
 
-/** What an actor's method answers: the outcome, and what the caller must be told about state that was lost. */
+/** What an actor's method answers: the outcome, and a notice when state was lost since the last answer. */
 export type Answer<T> = Outcome<T> & { notice?: string };
 
 /** A run, and the part of its log that was asked for. */
@@ -43,14 +43,14 @@ export interface RunReading {
   page?: LogPage;
 }
 
-/** A task that another is to go on from. */
+/** A task that a new one continues. */
 export interface TaskOrigin {
   run: RunView;
   /** Whether the sandbox still holds what the task left in it. */
   alive: boolean;
 }
 
-/** What of a sandbox is listed. */
+/** What `list_sandboxes` shows of a sandbox that only its actor knows. */
 export interface Condition {
   isAlive: boolean;
   previews: Preview[];
@@ -64,8 +64,8 @@ const SLEEP_AFTER_S = 600;
 /** A sandbox that was used within so many milliseconds makes no room for another. */
 const AT_WORK_MS = 30_000;
 
-/** Where it is remembered until when the account knows what runs have used, in the actor's storage. */
-const TOLD = "told";
+/** Storage key of the time until which the account knows what runs have used. */
+const SETTLED = "told";
 
 export class Sandbox extends BaseSandbox<Env> {
   override sleepAfter: string | number = SLEEP_AFTER_S;
@@ -89,7 +89,7 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #storage: Storage;
   readonly #previews: Previews;
   readonly #fileLinks: FileLinks;
-  /** Under way: calls, and streams of files. */
+  /** Calls, and streams of files, that are under way. */
   #calls = 0;
   #transfers = 0;
 
@@ -122,12 +122,12 @@ export class Sandbox extends BaseSandbox<Env> {
         return this.#accountLink.account(owner).lease(owner, request);
       },
       background,
-      told: () => kv.put(TOLD, Date.now()),
+      settled: () => kv.put(SETTLED, Date.now()),
     });
 
     this.#connection = new Connection({
       running,
-      // Any call of the SDK's: it starts what is not there, and says in its own words why it cannot.
+      // Any call of the SDK starts the container, and its error says why it did not start.
       start: async () => void (await this.client.utils.ping()),
       fetch: (port, request) => fetchPort(ctx, port, request),
       used: () => this.renewActivityTimeout(),
@@ -184,7 +184,7 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#storage = new Storage({
       stored: () => this.#runs.stored(),
       isBusy: () => this.#runs.isBusy,
-      tell: (stored) =>
+      report: (stored) =>
         this.#accountLink.account(this.#accountLink.owner).sandboxStored(this.#accountLink.owner, stored),
       full: (isFull) => (this.#runs.isFull = isFull),
       background,
@@ -199,7 +199,7 @@ export class Sandbox extends BaseSandbox<Env> {
         this.renewActivityTimeout();
       },
     });
-    this.#lease.inherit(this.#runs.secondsSince(kv.get<number>(TOLD)));
+    this.#lease.inherit(this.#runs.secondsSince(kv.get<number>(SETTLED)));
     this.#runs.resume(this.#isUp);
   }
 
@@ -217,12 +217,12 @@ export class Sandbox extends BaseSandbox<Env> {
     waitMs: number,
     mayUseModel: boolean,
     namesID: boolean,
-    told?: Told,
+    onProgress?: OnProgress,
   ): Promise<Answer<RunView>> {
     const waitUntil = Date.now() + waitMs;
     return this.#serve(owner, () => {
       if (!mayUseModel) this.#tasks.keepApart(owner.sandbox);
-      return this.#runs.start(this.#code, spec.code, spec, waitUntil, namesID, told);
+      return this.#runs.start(this.#code, spec.code, spec, waitUntil, namesID, onProgress);
     });
   }
 
@@ -233,16 +233,16 @@ export class Sandbox extends BaseSandbox<Env> {
     waitMs: number,
     mayUseModel: boolean,
     namesID: boolean,
-    told?: Told,
+    onProgress?: OnProgress,
   ): Promise<Answer<RunView>> {
     const waitUntil = Date.now() + waitMs;
     return this.#serve(owner, () => {
       if (!mayUseModel) this.#tasks.keepApart(owner.sandbox);
-      return this.#runs.start(this.#commands, spec.command, spec, waitUntil, namesID, told);
+      return this.#runs.start(this.#commands, spec.command, spec, waitUntil, namesID, onProgress);
     });
   }
 
-  /** Answers with the run as it has just started; what becomes of it, `readRun` tells. */
+  /** Answers with the run as soon as it has started; `readRun` waits for its end. */
   executeTask(owner: Owner, spec: TaskSpec): Promise<Answer<RunView>> {
     return this.#serve(owner, async () => {
       const { used, allowed } = await this.#tellModelTokens();
@@ -262,7 +262,7 @@ export class Sandbox extends BaseSandbox<Env> {
     });
   }
 
-  /** A range of a file that a task has left. */
+  /** A range of an artifact of a task. */
   readArtifact(owner: Owner, id: string, path: string, offset: number, maxBytes: number) {
     return this.#answer(owner, async (): Promise<ArtifactRange> => {
       const run = await this.#runs.result(id, 0);
@@ -270,7 +270,7 @@ export class Sandbox extends BaseSandbox<Env> {
     });
   }
 
-  /** Asked by the egress for each request to a model: whether this key is one of a task that runs here. */
+  /** Called by the egress for each request to a model: whether this key belongs to a task that runs here. */
   async admitModelCall(key: string): Promise<BudgetCheck> {
     const check = await this.#budgets.admit(key);
     if ("refused" in check) return check;
@@ -282,7 +282,7 @@ export class Sandbox extends BaseSandbox<Env> {
     return { refused: quotaError({ limit: "modelTokensPerDay", allowed, used }).message };
   }
 
-  /** Tells the account what of the model was used since it was last told; answers what is used of the day. */
+  /** Reports the tokens of the model used since the last report; answers how many are used of the day's. */
   async #tellModelTokens(): Promise<{ used: number; allowed: number }> {
     const untold = this.#budgets.takeUntold();
     try {
@@ -293,24 +293,24 @@ export class Sandbox extends BaseSandbox<Env> {
     }
   }
 
-  /** Told by the egress when a request to a model is over. */
+  /** Called by the egress when a request to a model is over. */
   modelAnswered(call: ModelCall, answer: ModelAnswer): void {
     this.#tasks.modelAnswered(call, answer);
-    // What cannot be told now is told with the next.
+    // The next report includes what this one could not deliver.
     this.ctx.waitUntil(this.#tellModelTokens().catch(() => undefined));
   }
 
-  /** A run after waiting for its end, or with a cursor for more of its log, and the log from there on. */
+  /** Waits for the end of a run or, with a cursor, for output after it; then answers the run and the log from there on. */
   readRun(
     owner: Owner,
     id: string,
     waitMs: number,
     cursor?: number,
     maxBytes = 0,
-    told?: Told,
+    onProgress?: OnProgress,
   ): Promise<Answer<RunReading>> {
     return this.#answer(owner, async () => {
-      const run = await this.#runs.result(id, waitMs, cursor, told);
+      const run = await this.#runs.result(id, waitMs, cursor, onProgress);
       return cursor === undefined ? { run } : { run, page: await this.#runs.log(id, cursor, maxBytes) };
     });
   }
@@ -330,7 +330,7 @@ export class Sandbox extends BaseSandbox<Env> {
   /** Answers the file's size afterwards, in bytes. */
   putFile(owner: Owner, ...file: Parameters<Files["write"]>): Promise<Answer<number>> {
     const [, , append] = file;
-    // An append in another container would make a file of the last piece alone.
+    // An append that is repeated in another container would make a file of this piece alone.
     const serve = append ? this.#serve.bind(this) : this.#serveAgain.bind(this);
     return serve(owner, () => this.#files.write(...file));
   }
@@ -411,8 +411,8 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   /**
-   * Lets a port be reached from outside for so many milliseconds, in the container that runs or is started for it.
-   * @param token what the address is to hold where the port has none
+   * Lets a port be reached from outside for `ms` milliseconds; starts the container when none runs.
+   * @param token for the address of a port that is not open yet
    */
   openPreview(owner: Owner, port: number, token: string, ms: number): Promise<Answer<Preview>> {
     return this.#serve(owner, async () => {
@@ -439,9 +439,9 @@ export class Sandbox extends BaseSandbox<Env> {
   async #destroy(owner: Owner): Promise<boolean> {
     this.#runs.containerGone("The sandbox was destroyed while it ran.");
     await this.#starts.clear(() => this.destroy());
-    // The SDK's stop hook comes late and hangs up on whoever calls next: the call ends when it has run.
+    // The SDK's stop hook runs late and would close the connection of the next call, so this call waits for it.
     await this.#lifecycle.ended();
-    // After the end, so that nothing of the sandbox's last calls lists it again.
+    // After the container's end, so that no earlier call registers the sandbox again.
     const known = await this.#accountLink.destroyed(owner, this.#lease.release());
     this.#restartNotice.forget();
     this.#kernels.forget();
@@ -459,12 +459,12 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#storage.changed();
   }
 
-  /** Called by the account when the principal's storage is full: so many bytes of runs that ended before a time go. */
+  /** Called by the account when the principal's storage is full: removes so many bytes of runs that ended before a time. */
   giveUpRuns(bytes: number, before: number): Promise<Stored> {
     return this.#runs.giveUp(bytes, before);
   }
 
-  /** Asked by the account: whether there is a container, or one is being started, and what of it is shown. */
+  /** Called by the account: whether a container runs or is being started, and its previews. */
   condition(): Condition {
     return {
       isAlive: this.#isUp || this.#accountLink.isUnstarted,
@@ -472,14 +472,14 @@ export class Sandbox extends BaseSandbox<Env> {
     };
   }
 
-  /** Asked by the account when a limit is reached: what the lease holds beyond what runs is given up. */
+  /** Called by the account when a limit is reached: gives back what the lease holds beyond what runs. */
   settleLease(): Settlement {
     return this.#lease.settle();
   }
 
   /**
-   * Called by the account for a sandbox that, as far as it knows, was not used for so many milliseconds; says whether it
-   * is gone. What was used since its account looked is let be.
+   * Called by the account for a sandbox that was not used for so many milliseconds, as far as the account knows. Answers
+   * whether it was destroyed; one that was used since stays.
    */
   async destroyIfIdle(owner: Owner, idleMs: number): Promise<boolean> {
     if (
@@ -494,8 +494,8 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   /**
-   * Called by the account when another sandbox needs a container and there are as many as may be. Answers whether there
-   * is none here now. One that was used a moment ago is let be: whoever uses it is at work with its files.
+   * Called by the account when another sandbox needs a container and the limit is reached. Answers whether none runs here
+   * now. One that was used in the last AT_WORK_MS keeps running, because somebody works with its files.
    */
   async stopIfIdle(owner: Owner): Promise<boolean> {
     const { isStarting, isDestroying } = this.#starts;
@@ -512,13 +512,13 @@ export class Sandbox extends BaseSandbox<Env> {
     return true;
   }
 
-  /** A run may begin after its call, in a sandbox that has ended meanwhile. */
+  /** A run may begin after its call has ended, in a sandbox that was stopped meanwhile. */
   async #readyToRun(): Promise<void> {
     if (!this.#starts.isOpen || !this.#accountLink.isRegistered) await this.#ready(this.#accountLink.owner);
     this.#storage.changed();
   }
 
-  /** Does the work of one call that needs the container: a new sandbox must be within the principal's quota. */
+  /** Does the work of one call that needs the container. @throws {ToolError} `quota_exceeded` for a sandbox too many */
   #serve<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
     return this.#answer(owner, async () => {
       await this.#ready(owner);
@@ -526,19 +526,19 @@ export class Sandbox extends BaseSandbox<Env> {
     });
   }
 
-  /** Not while it is being destroyed: what started then would be forgotten with it, and count nowhere. */
+  /** Waits while the sandbox is being destroyed: what started then would not be counted by the account. */
   async #ready(owner: Owner): Promise<void> {
     if (owner.mayStart === false && !this.#isUp) throw notRunning(owner.sandbox);
     do {
       await this.#starts.passable();
-      // Before the account is told: the end of the container before is news that would come after.
+      // Before the registration: the end of the previous container must not be reported after it.
       await this.#lifecycle.ready();
       await this.#accountLink.register(owner);
     } while (this.#starts.isDestroying);
     this.#starts.open();
   }
 
-  /** As `#serve`, for work that can be done twice: again in the next container when this one turns out to be gone. */
+  /** As `#serve`, for idempotent work, which is repeated in the next container when this one turns out to be gone. */
   #serveAgain<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
     return this.#serve(owner, () => this.#lifecycle.again(work, () => this.#ready(owner)));
   }
@@ -556,7 +556,7 @@ export class Sandbox extends BaseSandbox<Env> {
     );
   }
 
-  /** Does the work of one call; what the caller should hear of becomes data, the rest is thrown for the log. */
+  /** Does the work of one call. Errors for the caller become data; unexpected ones are thrown, for the log. */
   async #answer<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
     if (await this.#accountLink.meet(owner)) await this.setSandboxName(owner.sandbox);
     let outcome: Outcome<T>;
@@ -576,7 +576,7 @@ export class Sandbox extends BaseSandbox<Env> {
     return { ...outcome, notice: this.#restartNotice.takeNotice() };
   }
 
-  /** Every way of the SDK's to a container goes through here. */
+  /** The SDK calls this whenever it starts or reaches a container. */
   override async startAndWaitForPorts(
     ...args: Parameters<BaseSandbox<Env>["startAndWaitForPorts"]>
   ): Promise<void> {
@@ -588,13 +588,13 @@ export class Sandbox extends BaseSandbox<Env> {
     }
   }
 
-  /** What the account was told for calls that were refused, or had no container, it is told to forget. */
+  /** Withdraws the registration of a sandbox whose container never started: its calls were refused or failed. */
   async #leaveNothing(): Promise<void> {
     const { isStarting, isDestroying } = this.#starts;
     if (!this.#accountLink.isUnstarted || isStarting || isDestroying || this.#isUp) return;
     if (this.#calls > 0 || this.#runs.isBusy) return;
     this.#starts.close();
-    // When the account cannot be told, it takes the sandbox for one that nobody uses.
+    // If this fails, the account lists the sandbox and removes it later as idle.
     await this.#accountLink.withdraw(this.#lease.release()).catch(() => undefined);
   }
 
@@ -610,8 +610,8 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   /**
-   * The SDK has the time begin anew with each actor, and each call to the container. What only follows another actor, or
-   * ends idle shells, goes on with what is left of it.
+   * The SDK restarts the idle time with each new actor and each call to the container. Where no call or run uses the
+   * sandbox, as when an actor follows another or idle shells end, only the rest of the idle time is left.
    */
   override renewActivityTimeout(): void {
     const whole = this.sleepAfter;
@@ -632,19 +632,19 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#retention.runEnded(run, hasFiles);
     this.#diskUsage.used();
     this.#storage.changed();
-    // A lost one may have been lost with its sandbox, which is not to be listed again.
+    // A run may be lost together with its sandbox, which must not be registered again.
     if (run.state !== "lost") this.ctx.waitUntil(this.#accountLink.used());
     this.#hangUp();
     this.ctx.waitUntil(this.#leaveNothing());
   }
 
-  /** The account learns of it; a sandbox that was made for the task ends when all of it is safe. */
+  /** Reports the end to the account, and destroys a sandbox made for the task once its results are kept elsewhere. */
   #taskEnded({ id, state, title, startedAt, endedAt, detail }: RunRecord): void {
     const { owner } = this.#accountLink;
     this.#budgets.close(localID(id));
     const task = taskDetailOf({ detail });
     const ended = this.#accountLink.account(owner).taskSeen({ id, state, title, startedAt, endedAt });
-    // Of a container that is gone only the account's entry is left.
+    // Where the container has gone, only the account's entry is left to remove.
     const gone = state === "lost" && !this.#isUp;
     const forget = async () => this.#accountLink.destroyed(owner, this.#lease.release());
     const end = () => (gone ? forget() : this.destroySandbox(owner));
@@ -652,11 +652,11 @@ export class Sandbox extends BaseSandbox<Env> {
     this.ctx.waitUntil(Promise.all([ended, over]));
   }
 
-  /** A call that its kernel never answers keeps the connection busy, and with it the container awake. */
+  /** Closes the SDK's connection where only abandoned code uses it: a call that is never answered keeps the container awake. */
   #hangUp(): void {
     const idle = () => this.#kernels.abandoned > 0 && this.#calls === 0 && !this.#runs.isBusy;
     if (!idle()) return;
-    // Not at once: the kernel is still being put away over the same connection.
+    // Not at once, because the kernel is ended over the same connection.
     setTimeout(() => idle() && this.client.disconnect(), HANG_UP_MS);
   }
 }

@@ -1,4 +1,4 @@
-/** A run under way: takes its output, keeps its record on disk, and tells those who wait for it. */
+/** A run under way: takes its output, keeps its record on disk, and wakes those who wait for it. */
 import { ToolError } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
 import type { Backlog, Waiting as WaitingLog } from "./backlog.ts";
@@ -11,26 +11,26 @@ import type { End, Execution, RunDetail, RunSink, RunView, Stream, Waiting } fro
 import { type RunRecord, type RunStore, viewOf } from "./store.ts";
 import { isEchoOf } from "./terminal.ts";
 
-/** How often what came is made safe, milliseconds. A run that ends sooner is written once, after its end. */
+/** How often new output is written to disk, milliseconds. A run that ends sooner is written once, after its end. */
 const FLUSH_MS = 1000;
 
-/** The pause between two lines that are told of a run, milliseconds. */
+/** The shortest time between two progress lines, milliseconds. */
 const TELL_MS = 250;
 
 /** How long a terminal is silent that has come to rest, and how long that is waited for. Milliseconds. */
 const QUIET_MS = 300;
 const REST_MS = 10_000;
 
-/** How long after an error of the way to the container its end is expected to be known, milliseconds. */
+/** How long after a failed call to the container its end may take to be known, milliseconds. */
 const DOWN_MS = 5000;
 
-/** What runs under way share. */
+/** What the runs of a sandbox share. */
 export interface ActiveRunHost {
   store: RunStore;
   backlog: Backlog;
   /** Saves a run that has ended, soon. */
   saveLater(run: ActiveRun): void;
-  /** What an error of the platform's stands for. */
+  /** The cause of a platform error, which may say that the sandbox is gone when only the connection broke. */
   explained(error: unknown): Promise<unknown>;
 }
 
@@ -52,7 +52,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   hasFiles = true;
   /** Bytes of the log that whoever types has been shown. */
   seenBytes: number;
-  /** Why nothing was run, when that is so. */
+  /** The error that ended the run, if one did. */
   failure: RunFailure | undefined;
 
   constructor(record: RunRecord, log: LogWriter, store: LogStore, host: ActiveRunHost) {
@@ -86,7 +86,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return { ...viewOf(this.record), logBytes: this.#log.bytes, waiting: this.waiting };
   }
 
-  /** What it waits for before it starts. */
+  /** The runs that it waits for before it starts. */
   get waiting(): Waiting | undefined {
     const waiting = this.ended ? undefined : this.#execution?.waiting?.();
     const { id } = this.record;
@@ -99,7 +99,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#changed = true;
   }
 
-  /** Takes over an execution and sees it to its end. */
+  /** Follows an execution to its end. */
   async follow(execution: Execution): Promise<void> {
     this.#execution = execution;
     this.#timer = setInterval(() => this.save(), FLUSH_MS);
@@ -108,8 +108,8 @@ export class ActiveRun implements RunSink, WaitingLog {
       end = await execution.done;
     } catch (thrown) {
       const error = await this.#host.explained(thrown);
-      // An error of the platform's may be the first sign that the container is going down. Who hears of that end may
-      // call again at once, and must not meet it on its way.
+      // A platform error may be the first sign that the container goes down. The caller may call again at once, and that
+      // call must not reach a container that is about to end.
       if (!(error instanceof ToolError)) await this.over(DOWN_MS);
       if (this.ended) return void (await this.#shipAll());
       const { id, kind, resumeState } = this.record;
@@ -120,16 +120,16 @@ export class ActiveRun implements RunSink, WaitingLog {
     await this.#shipAll();
   }
 
-  /** Ends the record, whatever its execution still does. */
+  /** Ends the record, even while the execution still goes on. */
   finish(end: End): void {
     if (this.ended) return;
     clearInterval(this.#timer);
-    // What never had its turn took no time.
+    // A run that never had its turn took no time.
     if (this.waiting) this.record.startedAt = Date.now();
-    // A clock that was set back makes no run end before it began.
+    // A clock that was set back must not make a run end before it began.
     Object.assign(this.record, end, { endedAt: Math.max(Date.now(), this.record.startedAt) });
     this.#changed = true;
-    // Every answer of an actor waits until what it wrote is safe: a short run is written behind its own.
+    // An actor's answer waits until its writes are on disk, so a short run is written after its answer.
     if (this.#savedAt === 0 && !this.#log.isLong) this.#host.saveLater(this);
     else this.save();
     this.#settled.resolve();
@@ -140,7 +140,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     return this.#execution?.cancel() ?? Promise.resolve();
   }
 
-  /** Writes down what came since the last time. Record and log are one transaction: there is no await in between. */
+  /** Writes what is new. Record and log are one transaction, because there is no await in between. */
   save(): void {
     if (!this.#changed) return;
     this.#changed = false;
@@ -163,11 +163,11 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.record.resumeState = state;
     this.#stateStored = stored;
     this.#changed = true;
-    // A record on disk says what runs: without this, the next actor would take it for one that never started.
+    // Without the state, the next actor would take a record on disk for a run that never started.
     if (this.#savedAt > 0) this.save();
   }
 
-  /** What there is to say of a run that has not ended. */
+  /** Sets the detail of a run that has not ended. */
   describe(detail: RunDetail): void {
     this.record.detail = detail;
     this.#changed = true;
@@ -218,8 +218,8 @@ export class ActiveRun implements RunSink, WaitingLog {
     return within(ms, this.#settled.promise);
   }
 
-  /** As `over`, and tells the last line of the output meanwhile, whenever there is another. */
-  async tell(ms: number, told: (line: string) => unknown): Promise<void> {
+  /** As `over`, and reports the last line of the output meanwhile, whenever it is another. */
+  async watch(ms: number, onProgress: (line: string) => unknown): Promise<void> {
     const deadline = Date.now() + ms;
     let before = "";
     for (let left = ms; !this.ended && left > 0; left = deadline - Date.now()) {
@@ -228,8 +228,8 @@ export class ActiveRun implements RunSink, WaitingLog {
       if (line === before) await this.changed(left);
       else {
         before = line;
-        // Whoever asked may have gone.
-        void (async () => told(line))().catch(() => undefined);
+        // Fails when the client has gone.
+        void (async () => onProgress(line))().catch(() => undefined);
         await this.over(Math.min(TELL_MS, left));
       }
     }
@@ -284,7 +284,7 @@ export class ActiveRun implements RunSink, WaitingLog {
 
   #came(): void {
     this.#changed = true;
-    // What is read once a second is a second old when it comes: it does not wait for the timer as well.
+    // Output that comes seldom is written at once instead of at the next tick of the timer.
     if (this.#timer !== null && Date.now() - this.#savedAt >= FLUSH_MS) queueMicrotask(() => this.save());
     this.#wake();
   }
@@ -295,16 +295,16 @@ export class ActiveRun implements RunSink, WaitingLog {
     for (const wake of waiting) wake();
   }
 
-  /** Moves some of the log to R2, unless that is under way already; settles when it was tried. */
+  /** Moves some of the log to R2, or joins the attempt under way; settles when that has ended, also in failure. */
   ship(): Promise<void> {
     this.#shipping ??= this.#shipOne().finally(() => (this.#shipping = undefined));
     return this.#shipping;
   }
 
-  /** What R2 refuses stays here and goes with the next attempt. */
+  /** What R2 refuses stays in SQLite for the next attempt. */
   async #shipOne(): Promise<void> {
     const { stdout, stderr } = this.record.ends;
-    // More comes while R2 takes this: the record that goes to disk with it says what there was before.
+    // Output comes while R2 takes the object: the record that is written with it must not count that output yet.
     const then = {
       ends: { stdout: OutputEnds.copy(stdout), stderr: OutputEnds.copy(stderr) },
       droppedBytes: this.record.droppedBytes,

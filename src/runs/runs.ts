@@ -29,7 +29,7 @@ export interface Reservation {
   cut?: string;
 }
 
-/** Where reservations come from. */
+/** The principal's quota, from which a run reserves. */
 export interface RunQuota {
   /** @throws {ToolError} `quota_exceeded` */
   take(seconds: number): Promise<Reservation>;
@@ -41,26 +41,26 @@ export interface RunQuota {
 
 /** What the actor gives its runs. */
 export interface RunsHost {
-  /** How runs of each kind are gone on with. */
+  /** Resume the runs of an earlier actor, by kind. */
   executors: Record<RunKind, Resumer>;
   quota: RunQuota;
-  /** Has the sandbox stand ready for a run. @throws what keeps it from that */
+  /** Makes the sandbox ready for a run. @throws why it cannot be */
   ready(): Promise<void>;
-  /** What an error of the platform's stands for: it may say that the sandbox is gone while only the connection is. */
+  /** The cause of a platform error, which may say that the sandbox is gone when only the connection broke. */
   explained(error: unknown): Promise<unknown>;
   sql: SqlStorage;
   bucket: R2Bucket;
-  /** Of the principal and the sandbox; known from the first call on. */
+  /** Whose runs these are; known from the first call on. */
   owner(): { principalHash: string; sandbox: string };
   /** Bytes of a run's log at most. */
   logCapBytes: number;
   /** How long a record outlives its run, milliseconds. */
   keepMs: number;
-  /** Something goes on without a request: nothing waits for it, and it must not be thrown away. */
+  /** Keeps the actor alive for work that no request waits for. */
   background(work: Promise<unknown>): void;
-  /** Something nobody foresaw ended a run: for the log, under the run's id. */
+  /** An unexpected error ended a run: for the log, under the run's id. */
   failed(id: string, error: unknown): void;
-  /** A run has ended: its files in the sandbox are of no more use, and its record will expire. */
+  /** A run has ended: its files in the sandbox can be removed, and its record will expire. */
   ended(run: RunRecord, hasFiles: boolean): void;
 }
 
@@ -71,8 +71,8 @@ export interface LogPage {
   next: number;
 }
 
-/** Takes lines of a run's output. */
-export type Told = (line: string) => unknown;
+/** Takes the last line of a run's output, whenever that is another. */
+export type OnProgress = (line: string) => unknown;
 
 /** What a terminal has printed after something was typed. */
 export interface Typed {
@@ -82,10 +82,10 @@ export interface Typed {
   skipped: number;
 }
 
-/** Records removed in one go. */
+/** Records that one sweep removes at most. */
 const SWEEP_BATCH = 200;
 
-/** How long the record of a run that has ended may wait for others to be written with, milliseconds. */
+/** How long the records of ended runs are collected before they are written together, milliseconds. */
 const BATCH_MS = 100;
 
 export class Runs {
@@ -93,10 +93,10 @@ export class Runs {
   readonly #store: RunStore;
   readonly #active = new Map<string, ActiveRun>();
   readonly #backlog = new Backlog(() => this.#active.values());
-  /** Runs that have ended and are not on disk yet. Whoever asks the store for anything has them written first. */
+  /** Ended runs that are not on disk yet. They are written before anything is read from the store. */
   readonly #unsaved = new Set<ActiveRun>();
   #isSaveDue = false;
-  /** Whether the principal's storage is full, and nothing is left to give up: logs grow no more. */
+  /** Whether the principal's storage is full with nothing left to remove: then logs stop growing. */
   isFull = false;
 
   constructor(host: RunsHost) {
@@ -115,10 +115,10 @@ export class Runs {
 
   /**
    * Starts a run within the principal's quota, which may leave it less time than it asks for, and waits for it.
-   * @param waitUntil when the caller is answered at the latest, milliseconds since the epoch: what comes before the start
-   *   takes from the time to wait
+   * @param waitUntil when the caller is answered at the latest, milliseconds since the epoch: the time that passes before
+   *   the start counts
    * @param namesID whether the answer names the run in any case, and not only where there is more to fetch
-   * @param told is told the last line of the output while the caller waits
+   * @param onProgress takes the last line of the output while the caller waits
    * @throws what kept it from running, when that shows while the caller waits
    */
   async start<Spec extends Allowance>(
@@ -127,7 +127,7 @@ export class Runs {
     spec: Spec,
     waitUntil: number,
     namesID: boolean,
-    told?: Told,
+    onProgress?: OnProgress,
   ): Promise<RunView> {
     const { kind } = executor;
     const reservation = await this.#reserve(spec.timeoutMs);
@@ -149,7 +149,7 @@ export class Runs {
     this.#follow(run, executor.start(run, allowed), reservation, record.startedAt);
     const waitMs = Math.max(0, waitUntil - Date.now());
     if (run.isInteractive) await run.rest(waitMs);
-    else await (told ? run.tell(waitMs, told) : run.over(waitMs));
+    else await (onProgress ? run.watch(waitMs, onProgress) : run.over(waitMs));
     const { failure } = run;
     if (failure?.end.state === "failed") {
       this.#unsaved.delete(run);
@@ -159,12 +159,12 @@ export class Runs {
     if (failure && !failure.isLoss) throw failure.error;
     const view = run.view();
     run.seenBytes = run.logBytes;
-    // On disk before its id leaves the actor for good.
+    // On disk before its id leaves the actor, so that the id is good after a restart.
     if (namesID || !run.ended || view.stdout.omitted + view.stderr.omitted > 0) this.#save(run);
     return view;
   }
 
-  /** A reservation for a run, in a sandbox that stands ready for it. */
+  /** Reserves quota for a run and makes the sandbox ready for it. */
   async #reserve(timeoutMs: number): Promise<Reservation> {
     const { quota } = this.#host;
     const reservation = await quota.take(Math.ceil(timeoutMs / 1000));
@@ -175,7 +175,7 @@ export class Runs {
     return reservation;
   }
 
-  /** Goes on with the runs of an earlier actor. @param isUp whether their container is there */
+  /** Resumes the runs of an earlier actor. @param isUp whether their container runs */
   resume(isUp: boolean): void {
     for (const record of this.#store.unfinished()) {
       if (neverBegan(record)) this.#lose(record, NEVER_BEGAN);
@@ -210,7 +210,7 @@ export class Runs {
     return this.#active.values().some((run) => run.id === id && !run.ended);
   }
 
-  /** Seconds of today (UTC) that runs took which ended after a time, milliseconds since the epoch; none of no time. */
+  /** Seconds of today (UTC) taken by runs that ended after `time`, milliseconds since the epoch; 0 without a time. */
   secondsSince(time: number | undefined): number {
     if (time === undefined) return 0;
     const today = Math.floor(Date.now() / DAY_MS) * DAY_MS;
@@ -218,7 +218,7 @@ export class Runs {
     return Math.ceil(this.#store.millisecondsSince(Math.max(time, today), today) / 1000);
   }
 
-  /** The container is gone: so is everything that ran in it. */
+  /** The container has gone, and with it everything that ran in it. */
   containerGone(note: string): void {
     for (const run of this.#active.values())
       run.finish({ state: "lost", note: neverBegan(run.record) ? NEVER_BEGAN_HERE : note });
@@ -226,14 +226,14 @@ export class Runs {
 
   /**
    * A run as it is now, after waiting up to so long for its end or, with a cursor, for output after it.
-   * @param told is told the last line of the output meanwhile
+   * @param onProgress takes the last line of the output meanwhile
    * @throws {ToolError} `not_found`
    */
-  async result(id: string, waitMs: number, cursor?: number, told?: Told): Promise<RunView> {
+  async result(id: string, waitMs: number, cursor?: number, onProgress?: OnProgress): Promise<RunView> {
     const run = this.#active.get(id);
     if (!run) return viewOf(this.#known(id));
     const deadline = Date.now() + waitMs;
-    if (cursor === undefined) await (told ? run.tell(waitMs, told) : run.over(waitMs));
+    if (cursor === undefined) await (onProgress ? run.watch(waitMs, onProgress) : run.over(waitMs));
     else
       while (!run.ended && Date.now() < deadline && run.logBytes <= cursor)
         await run.changed(deadline - Date.now());
@@ -278,13 +278,13 @@ export class Runs {
   async cancel(id: string, waitMs: number): Promise<RunView> {
     const run = this.#active.get(id);
     if (!run) return viewOf(this.#known(id));
-    // A sandbox that cannot be told is no reason for the caller to wait: the run ends all the same.
+    // Not awaited: the run ends by its limit also when the sandbox cannot be reached.
     run.cancel().catch(() => undefined);
     await run.over(waitMs);
     return run.view();
   }
 
-  /** Removes what has expired. Answers when the next record does, milliseconds since the epoch. */
+  /** Removes expired runs. Answers when the next one expires, milliseconds since the epoch. */
   async sweep(): Promise<number | undefined> {
     this.#saveAll();
     const expired = this.#store.endedBefore(Date.now() - this.#host.keepMs, SWEEP_BATCH);
@@ -293,13 +293,13 @@ export class Runs {
     return first === undefined ? undefined : first + this.#host.keepMs;
   }
 
-  /** What is kept of the runs. */
+  /** What the runs have stored. */
   stored(): Stored {
     this.#saveAll();
     return this.#store.stored();
   }
 
-  /** Removes runs that have ended, the oldest first: so many bytes of them, as far as they ended before a time. */
+  /** Removes ended runs, the oldest first, until `bytes` are freed or none is left that ended before `before`. */
   async giveUp(bytes: number, before: number): Promise<Stored> {
     let left = this.stored();
     const enough = left.bytes - bytes;
@@ -394,7 +394,7 @@ const NEVER_BEGAN_HERE = "It waited for its turn when the sandbox stopped, and n
 const WENT_AWAY = "The sandbox went away while the server was down, and everything in it.";
 const OTHER_VERSION = "The server was restarted in another version, which cannot go on with it.";
 
-/** Whether code or a command has not had its turn: what starts leaves a state to resume from, or has printed something. */
+/** Whether code or a command has not had its turn: one that has started has a resume state or has printed something. */
 function neverBegan({ kind, resumeState, ends }: RunRecord): boolean {
   return kind !== "task" && resumeState === undefined && ends.stdout.bytes + ends.stderr.bytes === 0;
 }

@@ -1,22 +1,22 @@
 /**
- * How much of the logs of one sandbox waits in its actor before it goes to R2. SQLite uses the pages again that are free,
- * but its file on the local disk never shrinks: what waits at once is what the file takes for good. So runs that print
- * take turns once that is much, each after some of it has left.
+ * Bounds how much of a sandbox's logs waits in its actor on the way to R2. SQLite reuses free pages, but its file on the
+ * local disk never shrinks, so the most that ever waited at once is what the file takes for good. Beyond the bound, runs
+ * that print take turns, each after R2 has taken some.
  */
 import { within } from "../shared/within.ts";
 
-/** Bytes that may wait, of all logs together, give or take what one call into the sandbox reads. */
+/** Bytes of all logs together that may wait; what one call into the sandbox reads can exceed it. */
 const WAITING_BYTES = 4 * 1024 * 1024;
 
-/** How long R2 is waited for, milliseconds; and how long it is not waited for again when that did not help. */
+/** How long output waits for R2, milliseconds; and for how long it does not wait again after that was in vain. */
 const SHIP_MS = 3000;
 const REFUSED_MS = 10_000;
 
 /** A log under way. */
 export interface Waiting {
-  /** Bytes of it that are to go to R2. */
+  /** Its bytes that wait for R2. */
   readonly waitingBytes: number;
-  /** Moves them there; settles when that was tried. */
+  /** Moves them to R2; settles when the attempt has ended. */
   ship(): Promise<void>;
 }
 
@@ -25,12 +25,12 @@ export class Backlog {
   #turn = Promise.resolve();
   #refusedAt = -Infinity;
 
-  /** @param logs those under way */
+  /** @param logs the logs of runs under way */
   constructor(logs: () => Iterable<Waiting>) {
     this.#logs = logs;
   }
 
-  /** Has output taken over as soon as there is room for it, or R2 does not make any. */
+  /** Calls `output` as soon as there is room for it, or R2 has failed to make any. */
   take(output: () => void): Promise<void> {
     const turn = this.#take(this.#turn, output);
     this.#turn = turn.catch(() => undefined);
@@ -51,7 +51,7 @@ export class Backlog {
     return Iterator.from(this.#logs()).reduce((sum, { waitingBytes }) => sum + waitingBytes, 0);
   }
 
-  /** Ships the log of which most waits: the others' objects would be small. */
+  /** Ships the log of which most waits, because the objects of the others would be smaller. */
   async #ship(): Promise<void> {
     const before = this.#bytes;
     const [most] = [...this.#logs()].toSorted((a, b) => b.waitingBytes - a.waitingBytes);

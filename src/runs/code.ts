@@ -20,7 +20,7 @@ import {
   waitingFor,
 } from "./run.ts";
 
-/** How long code that an earlier actor ran may take to be ended and its output to be read, milliseconds. */
+/** How long it may take to end code of an earlier actor and to read its output, milliseconds. */
 const TAKE_OVER_MS = 60_000;
 
 /** Characters kept of either end of an error's traceback. */
@@ -29,10 +29,10 @@ const ERROR_CHARS = 32 * 1024;
 /** Bytes of JSON that name a result which is left out. */
 const LEFT_OUT_BYTES = 120;
 
-/** Characters of one result that is text: as much as is shown of a stream. The preludes keep below it. */
+/** Characters of one text result: as much as is shown of a stream. The preludes keep below it. */
 const TEXT_CHARS = 32 * 1024;
 
-/** Bytes of JSON that all results that are text may take together: some clients cap an answer at 1 MB. */
+/** Bytes of JSON of all text results together: some clients cap an answer at 1 MB. */
 const TEXTS_BYTES = 256 * 1024;
 
 const encoder = new TextEncoder();
@@ -73,7 +73,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
       {
         began: () => {
           sink.began();
-          // Its kernel may take as long to start.
+          // The kernel has as long to start as the code has to run.
           limit.deadline(Date.now() + 2 * spec.timeoutMs);
         },
         given: (kernel) => {
@@ -85,7 +85,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
     sink.hasFiles = outcome.hasFiles;
     for (const stream of STREAMS) {
       const { text, bytes, tail } = outcome[stream];
-      // Its beginning may have come from the files already, while the code ran.
+      // Its beginning may have been read from the files while the code ran.
       if (text !== undefined) sink.output(stream, encoder.encode(text).subarray(sink.position(stream)));
       const missing = bytes - sink.position(stream);
       if (missing > 0) sink.skipped(stream, missing, encoder.encode(tail ?? ""));
@@ -93,7 +93,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
     return endOf(outcome, spec);
   }
 
-  /** Ends code that an earlier actor gave to a kernel: only that one could have had its result. */
+  /** Ends code that an earlier actor gave to a kernel: its result went with that actor's call of the SDK. */
   resume(sink: RunSink, state: unknown): Execution {
     const kernel = kernelSchema.parse(state);
     const title = titleOf(kernel.language, kernel.key.slice(kernel.language.length + 1));
@@ -119,7 +119,7 @@ const STATES: Record<CodeOutcome["end"], EndState> = {
   died: "failed",
 };
 
-/** What there is to say of a kernel's state. */
+/** Sentences about a kernel's state. */
 const STATE: Record<CodeOutcome["state"], string> = {
   kept: "Its variables and imports are still there.",
   lost: "Its variables and imports are gone; the next call starts a fresh one.",
@@ -156,10 +156,10 @@ async function endOf(outcome: CodeOutcome, { language, context, timeoutMs, cut }
   };
 }
 
-/** The results as far as they fit into a run's record; what does not is named. */
+/** The results that fit into a run's record. A line takes the place of each one that does not. */
 async function fitting({ results, error }: CodeOutcome): Promise<CodeDetail> {
   const raised = error && shortened(error);
-  // Each of the results may be no more than the line that says that it is left out.
+  // Room is kept for a line in the place of each result that is left out.
   const shown = await Promise.all(results.flatMap(readable).map(showable));
   let room = DETAIL_BYTES - sizeOf({ results: [], error: raised }) - shown.length * LEFT_OUT_BYTES;
   let textRoom = TEXTS_BYTES;
@@ -204,7 +204,7 @@ async function showable(result: CodeResult): Promise<CodeResult> {
   return { image: bytes.toBase64(), mimeType, change };
 }
 
-/** The bytes; none where it is no base64 after all. */
+/** The decoded bytes; none when the text is not base64. */
 function fromBase64(text: string): Uint8Array {
   try {
     return Uint8Array.fromBase64(text, { lastChunkHandling: "strict" });
@@ -217,7 +217,7 @@ const BASE64 = /^[A-Za-z0-9+/]+={0,2}$/;
 
 /** A result in its most readable form. */
 function readable({ png, jpeg, text, markdown, latex, svg, html }: RichResult): CodeResult[] {
-  // Objects say themselves what their image is; what is no base64 would cost the caller the whole answer.
+  // User objects produce this data. A client refuses a whole answer whose image is not base64.
   if (png !== undefined && BASE64.test(png)) return [{ image: png, mimeType: "image/png" }];
   if (jpeg !== undefined && BASE64.test(jpeg)) return [{ image: jpeg, mimeType: "image/jpeg" }];
   const found = text ?? markdown ?? latex ?? svg ?? html;

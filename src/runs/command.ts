@@ -11,7 +11,7 @@ import { type Allowance, type End, type Execution, type RunSink, waitingFor } fr
 
 export interface CommandSpec extends Allowance {
   command: string;
-  /** Whose directory, variables and functions the command starts from and leaves to the next. */
+  /** The session whose directory, variables and functions the command starts with and leaves to the next. */
   session: string;
   /** For this command only; the session's own directory where undefined. */
   cwd?: string;
@@ -23,7 +23,7 @@ export interface CommandSpec extends Allowance {
   interactive?: boolean;
 }
 
-/** What it takes to go on with a command in another actor. */
+/** What another actor resumes a command from. */
 export const commandState = z.object({
   session: z.string(),
   /** Milliseconds since the epoch. */
@@ -71,7 +71,7 @@ export class Commands implements Executor<CommandSpec> {
     };
   }
 
-  /** Goes on with a command that an earlier actor started, where the sink's output ends. */
+  /** Resumes a command that an earlier actor started, at the end of the output that the sink has. */
   resume(sink: RunSink, state: unknown): Execution {
     const { session, deadline, cut, interactive } = commandState.parse(state);
     const run = new RunningCommand(this.#link, sink);
@@ -98,7 +98,7 @@ class RunningCommand extends RunFollower {
   #isRefused = false;
   stop: Stop | undefined;
 
-  /** Settles when it is cancelled while it waits its turn. */
+  /** Settles when the command is cancelled before its turn. */
   get withdrawn(): Promise<End> {
     return this.#withdrawn.promise;
   }
@@ -151,7 +151,7 @@ class RunningCommand extends RunFollower {
 
   async #timeout(): Promise<void> {
     this.stop ??= "timed_out";
-    // Nobody confirms that: the run's limit ends it.
+    // Nothing confirms the signal, so the run's limit ends the run if it does not help.
     await this.#kill().catch(() => undefined);
   }
 

@@ -6,7 +6,7 @@ const RANDOM_CHARACTERS = 16;
 
 const RUN_ID = /^([a-z0-9-]{1,20})\.[0-9a-z]{26}(t?)$/;
 
-/** Behind the id of a task, so that what a caller needs to be granted shows before the run is looked up. */
+/** Ends the id of a task, so that the scope it needs is known before the run is looked up. */
 const TASK_MARK = "t";
 
 /** A new run id, ordered by time: 10 characters of milliseconds, then 80 random bits. */
@@ -19,17 +19,17 @@ export function newRunID(sandbox: string, kind: RunKind, now = Date.now()): stri
   return `${sandbox}.${time}${Array.from(random, (byte) => CROCKFORD[byte & 31]).join("")}${mark}`;
 }
 
-/** The part of a run id that its own sandbox knows it by: names of files, the mark on its processes. */
+/** The part of a run id that is used inside its sandbox: in names of files, and as the mark on its processes. */
 export function localID(id: string): string {
   return id.slice(id.indexOf(".") + 1);
 }
 
-/** The name of the sandbox that a run id belongs to, or undefined for what is no run id. */
+/** The name of the sandbox that a run id belongs to; undefined when `id` is not a run id. */
 export function sandboxOf(id: string): string | undefined {
   return RUN_ID.exec(id)?.[1];
 }
 
-/** Whether the id is one that a task can have. */
+/** Whether the id is that of a task. */
 export function isTaskID(id: string): boolean {
   return RUN_ID.exec(id)?.[2] === TASK_MARK;
 }

@@ -1,13 +1,13 @@
 /**
- * Ends a run for its caller when the sandbox does not. User code can keep the end of a run from being seen, or lie about
- * it; the Worker's clock is out of its reach.
+ * Ends a run for its caller when the sandbox does not. User code can hide the end of a run or lie about it, but cannot
+ * reach the Worker's clock.
  */
 import type { End } from "./run.ts";
 
-/** How long after its deadline a run may take to be stopped and read to its end, milliseconds. */
+/** How long after its deadline the sandbox may take to stop a run and send its last output, milliseconds. */
 const GRACE_MS = 15_000;
 
-/** The same after it was cancelled: less than cancel_run waits. */
+/** The same after a cancel, milliseconds: less than cancel_run waits. */
 const CANCEL_MS = 8_000;
 
 const UNCONFIRMED =
@@ -22,10 +22,10 @@ export class Limit {
   readonly #reached = Promise.withResolvers<End>();
   #timer: ReturnType<typeof setTimeout> | null = null;
   #at = Number.POSITIVE_INFINITY;
-  /** Whether the run was ended here: what its execution still does is of no use. */
+  /** Whether the run was ended here, so that what its execution still reports is ignored. */
   isReached = false;
 
-  /** How the run ends: as `done` says, or in time without it. */
+  /** The end of the run: that of `done`, or one of ours when `done` takes too long. */
   async hold(done: Promise<End>): Promise<End> {
     try {
       return await Promise.race([done, this.#reached.promise]);
@@ -35,12 +35,12 @@ export class Limit {
     }
   }
 
-  /** The run has begun. @param at when it is to have ended, milliseconds since the epoch */
+  /** The run has begun. @param at its deadline, milliseconds since the epoch */
   deadline(at: number): void {
     this.#arm("timed_out", at + GRACE_MS);
   }
 
-  /** The run is told to end. */
+  /** The run was cancelled. */
   cancelled(): void {
     this.#arm("cancelled", Date.now() + CANCEL_MS);
   }

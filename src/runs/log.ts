@@ -1,8 +1,7 @@
 /**
- * The log of one run: what it printed, both streams in the order in which they were read. New output waits in memory. What
- * makes a whole object there goes to R2 at once, and only where it lies is a row of SQLite; what the next flush finds still
- * in memory is rows first, which move on to R2 with more. A cursor is an offset into the log in bytes: it stays valid
- * wherever the bytes lie.
+ * The log of one run: what it printed, both streams in the order in which they were read. New output is collected in memory.
+ * As soon as it fills an object, the object goes to R2, and a row of SQLite says where it is. The next flush writes what is
+ * still in memory to rows, which move to R2 later, together. A cursor is an offset into the log in bytes, whatever holds them.
  */
 import { ToolError } from "../shared/errors.ts";
 import { joined } from "./output-ends.ts";
@@ -11,17 +10,17 @@ import { type LogPiece, STREAMS, type Stream } from "./run.ts";
 /** A row's data in bytes at most: SQLite in a Durable Object holds values of up to 2 MB. */
 const ROW_BYTES = 512 * 1024;
 
-/** Bytes up to which output that comes in small pieces is put together into one row. */
+/** Small pieces of output are joined into one row of up to so many bytes. */
 const JOINED_BYTES = 32 * 1024;
 
 /**
- * Bytes of an object in R2, give or take a piece. An actor, which has 128 MB for everything, holds two of them: one that
- * fills and one that leaves. A log of up to `KEEP_BYTES` never leaves SQLite.
+ * Bytes of an object in R2, plus at most one piece. An actor has 128 MB for everything and holds two objects: one being
+ * filled and one being sent. A log of up to `KEEP_BYTES` stays in SQLite.
  */
 const OBJECT_BYTES = 2 * 1024 * 1024;
 export const KEEP_BYTES = 64 * 1024;
 
-/** Bytes of a buffer for an object, and how many of those are kept to be used again: a new one costs more than to fill it. */
+/** Bytes of a buffer for an object, and how many are kept for reuse: allocating one takes longer than filling it. */
 const SPARE_BYTES = OBJECT_BYTES + ROW_BYTES;
 const MAX_SPARE = 2;
 const spare: Uint8Array[] = [];
@@ -39,7 +38,7 @@ interface Placed extends LogPiece {
 interface Leaving {
   pieces: Placed[];
   bytes: number;
-  /** Whether a flush has made them rows meanwhile. */
+  /** Whether a flush has written them to rows meanwhile. */
   isFlushed: boolean;
 }
 
@@ -70,14 +69,14 @@ export function createLogTable(sql: SqlStorage): void {
 export class LogWriter {
   readonly #sql: SqlStorage;
   readonly #runID: string;
-  /** Bytes it may have now; nothing more when that is less than there is. */
+  /** The log's cap in bytes. It can fall below what the log holds: then nothing is added. */
   readonly #cap: () => number;
   #isClosed = false;
   readonly #streamBytes: Record<Stream, number>;
   #pending: Placed[] = [];
   #pendingBytes = 0;
   #leaving: Leaving | undefined;
-  /** Rows there are, and pieces that will be. */
+  /** The number of rows, written or to be written. */
   #rows: number;
   #objects: number;
   /** Bytes in rows that no object holds yet. */
@@ -114,15 +113,15 @@ export class LogWriter {
     return this.#room(stream) > 0;
   }
 
-  /** In bytes: what the cap leaves, and never less than the stream's own share, so that neither starves the other. */
+  /** Bytes that the cap leaves, and at least the stream's own share, so that one stream cannot use up the other's. */
   #room(stream: Stream): number {
     const cap = this.#isClosed ? 0 : this.#cap();
-    // A log that has left something out leaves out all that comes after it.
+    // After a gap nothing more is kept, so that the log is one piece from its beginning.
     this.#isClosed = cap === 0;
     return Math.max(0, cap - this.bytes, Math.floor(cap / 4) - this.#streamBytes[stream]);
   }
 
-  /** Whether it does not stay in SQLite for good. */
+  /** Whether the log is too long to stay in SQLite. */
   get isLong(): boolean {
     return this.bytes > KEEP_BYTES;
   }
@@ -132,12 +131,12 @@ export class LogWriter {
     return this.isLong ? this.#pendingBytes + (this.#leaving?.bytes ?? 0) + this.#unshipped : 0;
   }
 
-  /** Whether there is a whole object to go to R2. */
+  /** Whether a whole object waits for R2. */
   get isDue(): boolean {
     return this.#pendingBytes >= OBJECT_BYTES || this.#unshipped >= OBJECT_BYTES;
   }
 
-  /** Whether more waits in memory than should, because R2 takes none. */
+  /** Whether too much waits in memory, because R2 takes none. */
   get isOverdue(): boolean {
     return this.#pendingBytes >= 2 * OBJECT_BYTES;
   }
@@ -153,7 +152,7 @@ export class LogWriter {
 
   #place(stream: Stream, bytes: Uint8Array): void {
     const last = this.#pending.at(-1);
-    // Small output is a row together; copying what is large would cost more than its row.
+    // Small pieces are joined into a row; copying a large piece would cost more than a row of its own.
     if (last?.stream === stream && last.bytes.length + bytes.length <= JOINED_BYTES)
       last.bytes = joined([last.bytes, bytes]);
     else this.#pending.push({ stream, bytes, seq: this.#rows++, start: this.bytes });
@@ -161,7 +160,7 @@ export class LogWriter {
     this.#pendingBytes += bytes.length;
   }
 
-  /** Makes rows of what is in memory. Synchronous: the caller's own writes share its transaction. */
+  /** Writes what is in memory to rows. Synchronous, so that the caller's own writes are in the same transaction. */
   flush(): void {
     if (this.#leaving && !this.#leaving.isFlushed) {
       this.#leaving.isFlushed = true;
@@ -188,11 +187,9 @@ export class LogWriter {
   }
 
   /**
-   * Moves an object to R2, a smaller one where there is no more, of a log that does not stay in SQLite. What R2 does not
-   * take waits for the next call. One call at a time.
-   * @param shipped is told when that is done, in the transaction that says where the object is: whether the log in SQLite
-   *   has grown by it
-   * @throws whatever R2 throws
+   * Moves up to one object of a long log to R2. What R2 refuses waits for the next call. Only one call at a time.
+   * @param shipped is called in the transaction that records where the object is, with whether its pieces are new to SQLite
+   * @throws errors of R2
    */
   async ship(store: LogStore, shipped: (isNew: boolean) => void): Promise<void> {
     if (!this.isLong) return;
@@ -291,7 +288,7 @@ export async function readLog(
     const length = Math.min(row.length, cursor + maxBytes - row.start) - from;
     return { row, from, length, at: (row.object_start ?? 0) + from };
   });
-  // Rows can be small and many: what they have in one object is read in one piece.
+  // Rows can be small and many, so everything that is needed of one object is read at once.
   const objects = Map.groupBy(
     parts.filter(({ row }) => !row.data),
     ({ row }) => row.object ?? 0,

@@ -1,7 +1,7 @@
-/** The call that installs a module which code asked for and did not find. */
+/** Suggests the call that installs a module which code failed to import. */
 import type { CodeError, Language } from "../container/kernels/protocol.ts";
 
-/** Packages of PyPI that are not called as their modules are. */
+/** Packages of PyPI, by module, whose name is not the module's. */
 const PYPI: Record<string, string> = {
   attr: "attrs",
   bs4: "beautifulsoup4",
@@ -26,11 +26,11 @@ const PYPI: Record<string, string> = {
   yaml: "pyyaml",
 };
 
-/** A sentence for the one who ran the code, or undefined when the error is another. */
+/** A sentence for the caller, or undefined when the error is another one. */
 export function installHint(language: Language, { name, message }: CodeError): string | undefined {
   if (language === "python") {
     if (name !== "ModuleNotFoundError") return undefined;
-    // Of a module inside a package the package is there.
+    // A missing submodule ('a.b') is no missing package, so names with a dot do not match.
     const module = /^No module named '([A-Za-z_]\w{0,99})'/.exec(message)?.[1];
     if (module === undefined) return undefined;
     return `The package of ${module} is not installed: run_command with pip install ${PYPI[module] ?? module}.`;

@@ -4,10 +4,10 @@ import { SHOWN_BYTES, type Shown, ends, lenient } from "./output.ts";
 const EMPTY = new Uint8Array(0);
 
 export class OutputEnds {
-  /** The first bytes, and the last of those after them: each at most `SHOWN_BYTES`. */
+  /** The first bytes, and the last bytes of the rest: each at most `SHOWN_BYTES`. */
   head: Uint8Array;
   tail: Uint8Array;
-  /** Bytes that came. */
+  /** Bytes of the whole stream so far. */
   bytes: number;
 
   constructor(head: Uint8Array = EMPTY, tail: Uint8Array = EMPTY, bytes = 0) {
@@ -16,12 +16,12 @@ export class OutputEnds {
     this.bytes = bytes;
   }
 
-  /** As they are now: nothing is changed in place. */
+  /** A snapshot. The arrays are shared, because `add` replaces them and changes none in place. */
   static copy({ head, tail, bytes }: OutputEnds): OutputEnds {
     return new OutputEnds(head, tail, bytes);
   }
 
-  /** The next `count` bytes came; `last` are all of them or, where nobody read the rest, their last. */
+  /** Adds the next `count` bytes, of which `last` are all or, where the rest was not read, the last. */
   add(last: Uint8Array, count = last.length): void {
     let rest = last;
     if (this.head.length < SHOWN_BYTES && this.head.length === this.bytes && count === last.length) {

@@ -1,4 +1,4 @@
-/** What a caller is shown of an output: its beginning and its end, with what was left out counted. */
+/** What a caller is shown of an output: its beginning, its end, and how much is left out between them. */
 
 /** Bytes of each end that are shown. */
 export const SHOWN_BYTES = 16 * 1024;
@@ -15,7 +15,7 @@ export interface Shown {
 
 const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
 
-/** The text of all these bytes: what is no UTF-8 becomes U+FFFD, and a byte order mark is a character like another. */
+/** Bytes as text: invalid UTF-8 becomes U+FFFD, and a byte order mark stays. */
 export function lenient(bytes: Uint8Array): string {
   return decoder.decode(bytes);
 }
@@ -27,13 +27,13 @@ export function ends(first: Uint8Array, last: Uint8Array, bytes: number): Shown 
   return { head: head.text, tail: tail.text, bytes, omitted: bytes - head.length - tail.length };
 }
 
-/** Text of `bytes` without a character cut at its end; bytes that are no UTF-8 become U+FFFD. */
+/** The text of `bytes`, without a character that is cut at the end. */
 function decodeHead(bytes: Uint8Array): { text: string; length: number } {
   const length = bytes.length - unfinished(bytes);
   return { text: lenient(bytes.subarray(0, length)), length };
 }
 
-/** Bytes at the end that begin a character and do not finish it. */
+/** How many bytes at the end begin a character without completing it. */
 export function unfinished(bytes: Uint8Array): number {
   // A lead byte within the last three whose sequence runs past the end starts the cut character.
   for (let back = 1; back <= 3 && back <= bytes.length; back++) {
@@ -46,24 +46,24 @@ export function unfinished(bytes: Uint8Array): number {
   return 0;
 }
 
-/** Text of `bytes` without a character cut at its beginning. */
+/** The text of `bytes`, without a character that is cut at the beginning. */
 function decodeTail(bytes: Uint8Array): { text: string; length: number } {
   let start = 0;
   while (start < 3 && start < bytes.length && ((bytes[start] ?? 0) & 0xc0) === 0x80) start++;
   return { text: lenient(bytes.subarray(start)), length: bytes.length - start };
 }
 
-/** The stream as one text, with a line in the middle that says what is missing. */
+/** The stream as one text, with a line in the middle that says how much is missing. */
 export function shownText({ head, tail, bytes, omitted }: Shown): string {
   if (omitted === 0) return head + tail;
   return `${head}\n[... ${omitted} of ${bytes} bytes omitted ...]\n${tail}`;
 }
 
-/** Bytes at the end of an output in which its last line is looked for, and characters of that which are shown. */
+/** Bytes at the end of an output that are searched for its last line, and characters of the line that are shown. */
 const LINE_BYTES = 4 * 1024;
 const LINE_CHARS = 200;
 
-/** What follows the escape character where a terminal is told of colors, cursor movements and titles. */
+/** What follows the escape character in a terminal's sequences for colors, cursor movements and titles. */
 const AFTER_ESCAPE = /^(?:\[[0-?]*[ -/]*[@-~]|\]\P{Cc}*\p{Cc}?|[@-Z\\^_])/u;
 const CONTROLS = /[\p{Cc}\p{Bidi_Control}\u2028\u2029]/gu;
 

@@ -8,8 +8,8 @@ export const RUN_KINDS = ["code", "command", "task"] as const;
 export type RunKind = (typeof RUN_KINDS)[number];
 
 /**
- * `running` until one of the others, which are final: `succeeded` and `failed` by the program's own end, `cancelled` and
- * `timed_out` by ours, `lost` when what ran it went away and nobody can know how it ended.
+ * `running`, then one of the others, which are final: `succeeded` or `failed` when the program ended by itself, `cancelled`
+ * or `timed_out` when we ended it, `lost` when the sandbox or connection went away and its end is unknown.
  */
 export const END_STATES = ["succeeded", "failed", "cancelled", "timed_out", "lost"] as const;
 export const RUN_STATES = ["running", ...END_STATES] as const;
@@ -35,7 +35,7 @@ export interface End {
   note?: string;
   /** What only this kind of run has: JSON of at most `DETAIL_BYTES`. */
   detail?: RunDetail;
-  /** Whether it was ended without the sandbox's word that nothing of it runs any more. */
+  /** Whether the sandbox did not confirm that nothing of the run is left. */
   unconfirmed?: boolean;
 }
 
@@ -45,7 +45,7 @@ export interface CodeDetail {
   error?: { name: string; message: string; traceback: string[] };
 }
 
-/** An output of code in its most readable form. */
+/** A result of code in its most readable form. */
 export type CodeResult = { text: string } | CodeImage;
 
 export interface CodeImage {
@@ -83,7 +83,7 @@ export interface RunSummary {
   state: RunState;
   /** The first line of what was run. */
   title: string;
-  /** When its turn came, or until then when it was asked for. Milliseconds since the epoch. */
+  /** When its turn came; before that, when it was requested. Milliseconds since the epoch. */
   startedAt: number;
   endedAt?: number;
   exitCode?: number;
@@ -114,13 +114,13 @@ export interface LogPiece {
   bytes: Uint8Array;
 }
 
-/** What an executor reports to while a run is under way. `State` is what it resumes from. */
+/** What an executor reports to during a run. `State` is what the run can be resumed from. */
 export interface RunSink<State = unknown> extends OutputSink {
-  /** Its turn has come. */
+  /** The run's turn has come. */
   began(): void;
-  /** Keeps what it takes to resume the run in another actor; undefined when nothing was started after all. */
+  /** Keeps the state that another actor can resume the run from; undefined when nothing was started after all. */
   keepState(state: State | undefined): void;
-  /** Whether the sandbox holds files of the run: so it is unless its executor knows better. */
+  /** Whether the sandbox may hold files of the run; true unless its executor sets it. */
   hasFiles: boolean;
 }
 
@@ -132,9 +132,9 @@ export interface Execution {
   cancel(): Promise<void>;
   /** Types into its terminal, where it has one. Answers how many bytes of the text were taken. */
   type?: ((text: string) => Promise<number>) | undefined;
-  /** What it waits for, until its turn comes. */
+  /** What it waits for before its turn. */
   waiting?(): Waiting | undefined;
-  /** Of one that was resumed: when its time is over, milliseconds since the epoch. */
+  /** The deadline of a resumed execution, milliseconds since the epoch. */
   deadline?: number;
 }
 
@@ -142,7 +142,7 @@ export function waitingFor(behind: string[], kind: Waiting["kind"], name: string
   return behind.length > 0 ? { behind, kind, name } : undefined;
 }
 
-/** How long a run has taken, or took, without the waiting for its turn. Milliseconds. */
+/** How long a run has taken so far or in total, without the wait for its turn. Milliseconds. */
 export function durationMs({ startedAt, endedAt, waiting }: RunSummary): number {
   return waiting ? 0 : (endedAt ?? Date.now()) - startedAt;
 }

@@ -12,7 +12,7 @@ export interface RunRecord extends Omit<Partial<End>, "state"> {
   title: string;
   startedAt: number;
   endedAt?: number;
-  /** What its executor resumes it from in another actor; undefined when nothing was started. */
+  /** The state that its executor can resume it from; undefined when nothing was started. */
   resumeState?: unknown;
   ends: Record<Stream, OutputEnds>;
   logBytes: number;
@@ -29,7 +29,7 @@ type Row = {
   exit_code: number | null;
   note: string | null;
   detail: string | null;
-  /** The state to resume from: databases keep the name that it had first. */
+  /** The resume state. The column's name is that of its first version, because databases exist with it. */
   trace: string | null;
   out_bytes: number;
   out_head: ArrayBuffer;
@@ -62,12 +62,12 @@ const COLUMNS = [
   "dropped_bytes",
 ] as const satisfies readonly (keyof Row)[];
 
-/** What a list needs: a record's results and output can take megabytes. */
+/** The columns of a list, without results and output, which can take megabytes. */
 const SUMMARY = ["id", "kind", "state", "title", "started_at", "ended_at", "exit_code"] as const;
 
 const PUT = `INSERT OR REPLACE INTO runs (${COLUMNS.join(", ")}) VALUES (${COLUMNS.map(() => "?").join(", ")})`;
 
-/** What is kept of all runs of a sandbox. */
+/** What all runs of a sandbox have stored. */
 export interface Stored {
   bytes: number;
   /** When the run ended that ended first, milliseconds since the epoch. */
@@ -85,7 +85,7 @@ export class RunStore {
       out_bytes INTEGER NOT NULL, out_head BLOB NOT NULL, out_tail BLOB NOT NULL,
       err_bytes INTEGER NOT NULL, err_head BLOB NOT NULL, err_tail BLOB NOT NULL,
       log_bytes INTEGER NOT NULL, dropped_bytes INTEGER NOT NULL) WITHOUT ROWID`);
-    // For the few questions that are not asked by id: what is under way, what has expired.
+    // For the queries that are not by id: which runs are under way, which have expired.
     sql.exec("CREATE INDEX IF NOT EXISTS runs_ended ON runs (ended_at)");
     createLogTable(sql);
   }
@@ -159,8 +159,8 @@ export class RunStore {
   }
 
   /**
-   * How long the runs took together, from a time on, that ended after another; how long a lost one did, nobody knows.
-   * Milliseconds, both since the epoch.
+   * The time that runs took which ended after `time`, counted from `from` on, in milliseconds; both are milliseconds since
+   * the epoch. Lost runs count nothing, because nobody knows how long they took.
    */
   millisecondsSince(time: number, from: number): number {
     return this.#sql
@@ -173,9 +173,8 @@ export class RunStore {
   }
 
   /**
-   * Bytes of all there is of the runs, and when the run ended that ended first, milliseconds since the epoch: what of the
-   * database holds something, long logs, and what tasks left. Without a run it is nothing, although the database is
-   * there: nobody could give that up.
+   * What the runs have stored: the used pages of the database, long logs, and what tasks left. Without a run it is 0, although
+   * the database is there, because nothing could be removed.
    */
   stored(): Stored {
     const { runs, bytes, oldest } = this.#sql

@@ -12,7 +12,7 @@ export const tokens = z.object({
 export type Tokens = z.infer<typeof tokens>;
 
 export interface TaskDetail {
-  /** Its name in the table of agents. */
+  /** Its key in `AGENTS`. */
   agent: string;
   /** Whether the agent says that it did what it was asked; the run's note says why not. */
   success: boolean;
@@ -26,19 +26,19 @@ export interface TaskDetail {
   turns?: number;
   tokens?: Tokens;
   costUSD?: number;
-  /** What it changed; undefined until the end, and where that could not be found out. */
+  /** What it changed; undefined until the end, and when that could not be determined. */
   changes?: Changes;
-  /** Files that it produced and that are kept apart from the sandbox. */
+  /** Files that it produced, as kept in R2. */
   artifacts: Artifact[];
-  /** Created and changed files of which none was made; undefined without any. */
+  /** Created and changed files that are not kept; undefined when all are. */
   notKept?: NotKept;
-  /** What the workspace left in the archive; undefined when there is none. */
+  /** The archive of the workspace; undefined when there is none. */
   archive?: Archive;
-  /** How often the sandbox's container had been started when the task ended: tells whether its files are still there. */
+  /** How often the sandbox's container had been started when the task ended. A higher count since means its files are gone. */
   boot?: number;
   /** Whether the sandbox was made for the task and ends with it. */
   ownSandbox: boolean;
-  /** Whether all that is worth keeping is kept elsewhere, so that the sandbox may end. */
+  /** Whether everything worth keeping is in R2, so that the sandbox may be destroyed. */
   safe: boolean;
 }
 

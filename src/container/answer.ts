@@ -1,6 +1,6 @@
 /**
- * What the control server inside a sandbox answers, as the SDK passes it on: user code can put a server of its own in the
- * place of that, which answers anything. The SDK reads such answers too, and throws a TypeError for those it cannot.
+ * Checks answers of the control server inside a sandbox as the SDK passes them on. User code can put a server of its own in
+ * its place, which may answer anything; the SDK reads such answers too, and throws a TypeError for those it cannot read.
  */
 import { damaged } from "../shared/errors.ts";
 

@@ -1,7 +1,7 @@
 /**
- * The way to sandboxd, the program of ours in a sandbox: one WebSocket for calls and for what comes back, and plain requests
- * about files. The WebSocket opens with the first call and closes soon after the last, so that the actor can sleep. What
- * answers may be the user's own program: every message is checked, and one that breaks the protocol ends the connection.
+ * The connection to sandboxd, our program in a sandbox: one WebSocket for calls and events, and plain requests about files.
+ * The WebSocket opens with the first call and closes soon after the last, so that the actor can sleep. A user's program may
+ * listen in sandboxd's place: every message is checked, and one that breaks the protocol ends the connection.
  */
 import {
   type Call,
@@ -17,7 +17,7 @@ import { ToolError, connectionLost, noAnswer } from "../shared/errors.ts";
 export interface ConnectionHost {
   /** Whether there is a container. */
   running(): boolean;
-  /** Starts the container where there is none. @throws errors of the SDK */
+  /** Starts the container unless it runs. @throws errors of the SDK */
   start(): Promise<void>;
   /** A request to a port in the container. */
   fetch(port: number, request: Request): Promise<Response>;
@@ -25,22 +25,22 @@ export interface ConnectionHost {
   used(): void;
 }
 
-/** Who follows a run. */
+/** Takes the events of a run. */
 export interface Follower {
   event(event: Event): void;
   piece(piece: Piece): void;
-  /** The connection is gone, and what follows on it. */
+  /** The connection was lost; events of the run come over the next one. */
   broken(): void;
 }
 
-/** How long a connection stays open that nobody uses, milliseconds. */
+/** How long an unused connection stays open, milliseconds. */
 const IDLE_MS = 2000;
 
-/** How long sandboxd is waited for where it is not there, as when it is just being started again, and the pause between two attempts. Milliseconds. */
+/** How long to try while sandboxd does not answer, as when it is being restarted, and the pause between two attempts. Milliseconds. */
 const CONNECT_MS = 10_000;
 const RETRY_MS = 50;
 
-/** Containers that are started for one call at most. */
+/** Containers that one call starts at most. */
 const MAX_STARTS = 3;
 
 export class Connection {
@@ -49,7 +49,7 @@ export class Connection {
   #open: WebSocket | undefined;
   #opening: Promise<WebSocket> | undefined;
   #pongs: (() => void)[] = [];
-  /** By key, who waits to hear what was typed. */
+  /** Calls that wait to hear how much was typed, by key. */
   readonly #typing = new Map<string, PromiseWithResolvers<number>>();
   #idle: ReturnType<typeof setTimeout> | null = null;
   #usedAt = 0;
@@ -58,7 +58,7 @@ export class Connection {
     this.#host = host;
   }
 
-  /** From now on a run's events go to this follower. Answers what ends that. */
+  /** Sends a run's events to this follower from now on. Answers a function that ends that. */
   follow(id: string, follower: Follower): () => void {
     this.#followers.set(id, follower);
     return () => {
@@ -68,8 +68,8 @@ export class Connection {
   }
 
   /**
-   * Sends calls, over a new connection where there is none; into a container that is there. @throws {ToolError}
-   * `no_answer`, `sandbox_restarted`
+   * Sends calls to a container that runs, over a new connection if none is open. @throws {ToolError} `no_answer`,
+   * `sandbox_restarted`
    */
   async send(...calls: Call[]): Promise<void> {
     const socket = this.#open ?? (await this.#connected());
@@ -78,14 +78,14 @@ export class Connection {
     this.#rest();
   }
 
-  /** As `send`, into a container that is started for that where there is none. @throws errors of the SDK, too */
+  /** As `send`, and starts the container unless it runs. @throws errors of the SDK, too */
   async begin(...calls: Call[]): Promise<void> {
     for (let attempt = 1; this.#open === undefined; attempt++) {
       while (!this.#host.running()) await this.#host.start();
       try {
         await this.#connected();
       } catch (error) {
-        // A container that went away before it was called has done nothing: another one is started.
+        // The container went away before the call reached it, so nothing was done and another can be started.
         if (this.#host.running() || attempt === MAX_STARTS) throw error;
       }
     }
@@ -93,8 +93,8 @@ export class Connection {
   }
 
   /**
-   * Makes a request, into a container that is started for that where there is none, and reads the answer. Both again where
-   * sandboxd is not there, and where the connection breaks, unless the body can be sent only once.
+   * Makes a request and reads the answer; starts the container unless it runs. Repeats both where sandboxd does not answer
+   * or the connection breaks, unless the body is a stream, which can be sent only once.
    * @throws {ToolError} `no_answer` where nothing answers, `sandbox_restarted`, and what `read` throws; errors of the SDK
    */
   async fetch<T>(
@@ -104,7 +104,7 @@ export class Connection {
     read: (response: Response) => Promise<T>,
   ): Promise<T> {
     const isStream = init.body instanceof ReadableStream;
-    // Whether somebody is there, before what cannot be sent again is sent.
+    // sandboxd must answer before a stream is sent, which cannot be sent again.
     if (isStream) await this.fetch("/", {}, signal, async ({ body }) => body?.cancel());
     while (!this.#host.running()) await this.#host.start();
     const deadline = Date.now() + CONNECT_MS;
@@ -124,7 +124,7 @@ export class Connection {
     }
   }
 
-  /** Sends what can only be of use to somebody who is connected. */
+  /** Sends a call if a connection is open: without one it would be of no use. */
   tell(call: Call): void {
     this.#open?.send(JSON.stringify(call));
   }
@@ -163,7 +163,7 @@ export class Connection {
     }
   }
 
-  /** The container is gone. */
+  /** The container has gone. */
   close(): void {
     this.#lost(this.#open);
   }
@@ -190,7 +190,7 @@ export class Connection {
     try {
       return (await this.#host.fetch(SANDBOXD_PORT, request)).webSocket ?? undefined;
     } catch {
-      // Nobody listens yet, or the container is just going away.
+      // Nothing listens yet, or the container is going away.
       return undefined;
     }
   }

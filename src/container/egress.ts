@@ -1,7 +1,7 @@
 /**
- * The hosts that a sandbox reaches only through us, because a credential is needed that must not be in the sandbox. The
- * process in there sends a placeholder made for its task; the handler, which runs in the Worker outside the actor, asks
- * the sandbox's actor what the placeholder is worth, puts the real credential in its place and forwards the request.
+ * The hosts that a sandbox reaches only through the Worker, because they need a credential that must not be in the sandbox.
+ * The process in the sandbox sends a placeholder made for its task. The handler, which runs in the Worker outside the actor,
+ * asks the sandbox's actor whether the placeholder is good, replaces it by the credential and forwards the request.
  */
 import { waitUntil } from "cloudflare:workers";
 import { type Config, type Env, parseConfig } from "../shared/config.ts";
@@ -9,7 +9,7 @@ import type { BudgetKeeper, ModelAnswer, ModelCall, UpstreamError } from "./mode
 import { RequestMeter } from "./model-request.ts";
 import { UsageCounter } from "./model-usage.ts";
 
-/** What of the actor is asked for here. */
+/** The methods of the actor that are called here. */
 type SandboxActor = BudgetKeeper & Rpc.DurableObjectBranded;
 
 /** As the SDK calls it: `containerId` is the id of the sandbox's Durable Object. */
@@ -17,7 +17,7 @@ type OutboundHandler = (request: Request, env: Env, from: { containerId: string 
 
 /** One host. */
 interface EgressRow {
-  /** `POST` paths that are let through, everything else is refused; and those of them that cost tokens. */
+  /** `POST` paths that are forwarded, everything else is refused; and those of them that cost tokens. */
   paths: readonly string[];
   charged: readonly string[];
   /** Names of headers that are passed on, or the beginning of names, ended by `*`. */
@@ -46,16 +46,16 @@ const EGRESS: Record<string, EgressRow> = {
   },
 };
 
-/** Headers of an answer that say something of its sender or that no longer hold here. */
+/** Headers of an answer that identify the account, or that no longer hold for the forwarded body. */
 const DROPPED = ["content-encoding", "content-length", "set-cookie", "anthropic-organization-id"];
 
-/** What clients of the model APIs go by when they decide whether to try again. */
+/** The header by which clients of the model APIs decide whether to try again. */
 const NO_RETRY = "x-should-retry";
 
 /** When a task that has too many requests under way may ask again, seconds. */
 const BUSY_SECONDS = 5;
 
-/** For the class's `outboundByHost`. */
+/** The value for the SDK's `outboundByHost`. */
 export const OUTBOUND: Record<string, OutboundHandler> = Object.fromEntries(
   Object.entries(EGRESS).map(([host, row]): [string, OutboundHandler] => [
     host,
@@ -92,7 +92,7 @@ async function serve(row: EgressRow, request: Request, env: Env, containerID: st
   const isCharged = row.charged.includes(pathname);
   let response: Response;
   try {
-    // Redirects are not followed: the credential is for this address alone.
+    // Redirects are not followed, because the credential is for this address alone.
     const init = { method: "POST", headers, body, signal: request.signal, redirect: "manual" } as const;
     response = await fetch(row.upstream(config) + pathname + search, init);
   } catch {
@@ -110,7 +110,7 @@ async function serve(row: EgressRow, request: Request, env: Env, containerID: st
   }
   const { readable, counted } = counting(response.body, request.signal);
   const isStream = /^text\/event-stream\b/i.test(response.headers.get("content-type") ?? "");
-  // The answer ends with the agent's connection, or with the agent: it is charged all the same.
+  // An answer that the agent no longer reads is charged all the same.
   const charged = counted.then(({ counter, whole }) => {
     return over({ tokens: isCharged ? counter.charge(meter, whole, isStream) : 0, cut: !whole });
   });
@@ -123,7 +123,7 @@ function actorOf(env: Env, containerID: string): DurableObjectStub<SandboxActor>
   return sandboxes.get(sandboxes.idFromString(containerID));
 }
 
-/** Tells the actor that a request is over: the next one, when this one goes away meanwhile. */
+/** Reports the end of a request to the actor, and once more to the next actor when the first was reset. */
 async function report(env: Env, containerID: string, call: ModelCall, answer: ModelAnswer): Promise<void> {
   const once = () => actorOf(env, containerID).modelAnswered(call, answer);
   await once().catch(once);
@@ -137,10 +137,10 @@ async function failed(
 ): Promise<Response> {
   const body = await response.text().catch(() => "");
   await tell({ status: response.status, message: errorMessage(body) });
-  // A redirect would lead the agent somewhere else.
+  // A redirect would lead the agent to another address.
   const redirected = response.status < 400;
   headers.delete("location");
-  // Where the server is set up wrongly, trying again changes nothing.
+  // A server that is set up wrongly fails again, so the agent must not retry.
   if (redirected || response.status === 401 || response.status === 403) headers.set(NO_RETRY, "false");
   return new Response(body, { status: redirected ? 502 : response.status, headers });
 }
@@ -150,7 +150,7 @@ function errorMessage(body: string): string {
     const { error }: { error?: { message?: unknown } } = JSON.parse(body);
     if (typeof error?.message === "string") return error.message.slice(0, 500);
   } catch {
-    // Not the API itself, but something before it.
+    // Something in front of the API answered.
   }
   return body.slice(0, 200).trim() || "no reason given";
 }
@@ -182,7 +182,7 @@ function metered(request: Request) {
   return { body: readable, sent, meter };
 }
 
-/** Passes a body on piece by piece, and counts the tokens that it speaks of, until its reader is gone. */
+/** Passes a body on piece by piece, and counts the tokens that it reports, until its reader has gone. */
 function counting(
   body: ReadableStream<Uint8Array>,
   gone: AbortSignal,
@@ -194,7 +194,7 @@ function counting(
     const writer = writable.getWriter();
     const reader = body.getReader();
     const stop = (reason: unknown) => Promise.allSettled([reader.cancel(reason), writer.abort(reason)]);
-    // While the API is silent nothing is written that could fail.
+    // While the API sends nothing, no write can fail, so the reader's end has to be watched.
     gone.addEventListener("abort", () => void stop(gone.reason));
     try {
       for (;;) {
@@ -203,7 +203,7 @@ function counting(
         counter.add(value);
         await writer.write(value);
       }
-      // All of it has come, whether the agent still listens or not.
+      // The answer is complete, whether the agent still reads it or not.
       whole = true;
       await writer.close();
     } catch (error) {
@@ -222,7 +222,7 @@ function placeholderOf(headers: Headers): string {
   return headers.get("x-api-key") ?? (headers.get("authorization") ?? "").replace(/^Bearer +/i, "");
 }
 
-/** An error as the API itself would put it, so that the agent can read it; without headers one not to try again. */
+/** An error in the API's own form, so that the agent can read it. Unless `headers` are given, it says not to retry. */
 function refusal(
   status: number,
   type: string,

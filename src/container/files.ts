@@ -1,4 +1,4 @@
-/** Files of a sandbox, by requests to sandboxd in it. What answers may be a program of the user's: it is checked and bounded. */
+/** Files of a sandbox, by requests to sandboxd. A user's program may answer in its place: answers are checked and bounded. */
 import type * as z from "zod/mini";
 import {
   ANSWER_BYTES,
@@ -33,14 +33,14 @@ export interface FileEntry {
 export interface FileRange {
   /** Size of the whole file in bytes. */
   size: number;
-  /** Lines of the whole file, a last one without a line break included; only when lines were asked for. */
+  /** Lines of the whole file, including a last one without a line break; only when lines were asked for. */
   lines?: number;
   bytes: Uint8Array;
 }
 
 const WORKSPACE = "/workspace";
 
-/** How long an answer may take: this many milliseconds, and more for a large body. */
+/** How long an answer may take, milliseconds; a large body has more time. */
 const ANSWER_MS = 60_000;
 const BYTES_PER_MS = 100;
 
@@ -120,7 +120,7 @@ export class Files {
     });
   }
 
-  /** What a path leads to, and with `digest` the SHA-256 of a file where that does not take too long. */
+  /** What a path leads to; with `digest` also the SHA-256 of a file, unless that takes too long. */
   async stat(path: string, digest = false): Promise<FileStat> {
     const target = absolute(path);
     const call = { path: target, digest: digest ? "1" : undefined } as const;
@@ -138,7 +138,7 @@ export class Files {
     await this.#ask("DELETE /files", call, removedSchema, `Removing ${target} failed`);
   }
 
-  /** So many bytes of a file, as a stream. It breaks off where the file turns out to be shorter. */
+  /** A range of a file as a stream, which fails where the file turns out to be shorter. */
   async open(path: string, offset: number, length: number): Promise<ReadableStream<Uint8Array>> {
     const target = absolute(path);
     const call = { path: target, offset, limit: length };
@@ -177,7 +177,7 @@ export class Files {
     );
   }
 
-  /** The body of an answer, which may take its time once it has begun. */
+  /** The body of an answer. There is no time limit once it has begun. */
   async #stream<Name extends "GET /files" | "GET /archive">(
     name: Name,
     call: FileCalls[Name],
@@ -195,7 +195,7 @@ export class Files {
     );
   }
 
-  /** Bytes of the files below a directory, where they can be counted in time. */
+  /** Bytes of the files below a directory; undefined when counting takes too long. */
   async usage(path: string): Promise<number | undefined> {
     return (await this.#ask("GET /usage", { path }, usageSchema, `Measuring ${path} failed`)).bytes;
   }
@@ -251,13 +251,13 @@ export class Files {
   }
 }
 
-/** Directories below each other that a listing goes down. */
+/** The greatest depth of a listing, in directories. */
 const MAX_DEPTH = 1000;
 
 /** The body of an answer. @throws {ToolError} `damaged` when it is longer than what was asked for */
 async function bytesOf(response: Response, max: number): Promise<Uint8Array> {
   const length = response.headers.get("content-length");
-  // HTTP holds the body to this length; where there is none, or too much, the bytes are counted as they come.
+  // HTTP bounds the body by its Content-Length. Without one, or with one too large, the bytes are counted as they come.
   if (length !== null && Number(length) <= max) return new Uint8Array(await response.arrayBuffer());
   const chunks: Uint8Array[] = [];
   let bytes = 0;
@@ -290,7 +290,7 @@ function countOf({ headers }: Response, name: string): number {
   return Number(word);
 }
 
-/** The error where sandboxd, or what is in its place, does not keep to the protocol. */
+/** The error for an answer that breaks the protocol, from sandboxd or a program in its place. */
 function misanswered(): ToolError {
   return damaged(
     "the server's program in it does not answer as it should; something else may be in its place",
@@ -336,7 +336,7 @@ function isOutside(path: string, leadsTo: string): ToolError {
   );
 }
 
-/** What the system says of an error, by its code, and what to do. */
+/** For each system error code: what it means, and what to do. */
 const REASONS: Record<string, readonly [words: string, code: ErrorCode, hint: string] | undefined> = {
   ENOSPC: [
     "No space left on device",
@@ -368,7 +368,7 @@ const REASONS: Record<string, readonly [words: string, code: ErrorCode, hint: st
   EIO: ["Input/output error", "file_system", ""],
 };
 
-/** The codes of a system that has no memory, processes or open files left. */
+/** The error codes for a lack of memory, processes or open files. */
 const EXHAUSTED = new Set(["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"]);
 
 function refusal(failed: string, path: string, failure: FileFailure): ToolError {

@@ -1,4 +1,4 @@
-/** Follows a run over the connection to sandboxd: takes its output and its end, and goes on where the connection breaks. */
+/** Follows a run over the connection to sandboxd: takes its output and its end, and resumes where the connection broke. */
 import {
   type Event,
   type Piece,
@@ -12,19 +12,19 @@ import { type Connection, containerGone } from "./connection.ts";
 /** Where the output of a run goes. */
 export interface OutputSink {
   readonly id: string;
-  /** Whether the run has got its end from elsewhere: what its execution still does is of no use. */
+  /** Whether the run has ended by other means, so that what its execution still reports is ignored. */
   readonly ended: boolean;
-  /** Has output taken over once there is room for what it passes on to `output` and `skipped`. */
+  /** Calls `output`, which passes bytes on to `output` and `skipped`, as soon as there is room for them. */
   take(output: () => void): Promise<void>;
   /** The next output of a stream. */
   output(stream: Stream, bytes: Uint8Array): void;
-  /** The next `count` bytes of a stream, of which only the last were read because the log has no room for it. */
+  /** The next `count` bytes of a stream, of which only the last were read, because the log is full. */
   skipped(stream: Stream, count: number, last: Uint8Array): void;
   /** Whether more output of a stream would still be kept. */
   hasRoom(stream: Stream): boolean;
-  /** Bytes of a stream that came so far: where a reader goes on. */
+  /** Bytes of a stream so far, which is the offset that a reader continues from. */
   position(stream: Stream): number;
-  /** Bytes of a stream that are on disk here: the sandbox need not keep them. */
+  /** Bytes of a stream that are on disk here, so that the sandbox need not keep them. */
   stored(stream: Stream): number;
   /** Programs of the run listen on these ports, and on no others. */
   listening?(ports: readonly number[]): void;
@@ -34,7 +34,7 @@ export interface OutputSink {
   over(ms: number): Promise<void>;
 }
 
-/** The way to what runs in the container. */
+/** How to reach what runs in the container. */
 export interface ContainerLink {
   connection: Connection;
   /** Whether there is a container. */
@@ -44,7 +44,7 @@ export interface ContainerLink {
 /** How long sandboxd may take to answer a ping, milliseconds: it waits for nothing. */
 export const ANSWER_MS = 10_000;
 
-/** How often a silent connection is tried, and what is safe here is told, milliseconds. */
+/** How often to check a silent connection, and to report which bytes are on disk here, milliseconds. */
 const TICK_MS = 1000;
 const SILENCE_TICKS = 10;
 

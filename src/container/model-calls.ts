@@ -1,16 +1,16 @@
 /** Requests of a task to a model, between the egress that forwards them and the actor that keeps the budget. */
 
-/** A request to the model that was let through. */
+/** A request to the model that was forwarded. */
 export interface ModelCall {
   run: string;
   /** Of the run's requests, from 1 on. */
   number: number;
 }
 
-/** What a request to the model is told; `busy` when it may come again in a moment. */
+/** The answer to a request to the model; `busy` when the same request may succeed in a moment. */
 export type BudgetCheck = { call: ModelCall } | { refused: string; busy?: boolean };
 
-/** Something the model's API said other than yes. */
+/** An error that the model's API answered with. */
 export interface UpstreamError {
   status: number;
   message: string;
@@ -21,7 +21,7 @@ export interface ModelAnswer {
   /** What it took. */
   tokens: number;
   error?: UpstreamError;
-  /** The agent hung up before the end, which says nothing of the API. */
+  /** The agent hung up before the end, which is no error of the API. */
   cut?: boolean;
 }
 

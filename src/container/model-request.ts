@@ -1,12 +1,12 @@
-/** What a request to the Messages API asks for, read off its body as it passes: its size, and the most it lets the model say. */
+/** Reads from a passing request to the Messages API how large it is, and how many tokens the model may answer with. */
 
-/** Assumed of a request that does not say how much the model may answer, or says something absurd: more than any model does. */
+/** Assumed for a request without a plausible `max_tokens`: more than any model answers with. */
 const MOST_TOKENS = 128_000;
 
-/** A member's name or number is no longer than this; longer ones are of no interest. Bytes. */
+/** Longer names and numbers of members are ignored, bytes. */
 const KEPT = 100;
 
-/** Bytes of a request for each token of it at the least, as long as nobody reports it: text takes about four. */
+/** Bytes of a request that are charged as one token while the API has not reported its tokens; text takes about four. */
 const BYTES_PER_TOKEN = 3;
 
 const SPACE = 0x20;
@@ -14,8 +14,8 @@ const [QUOTE, BACKSLASH, COLON, COMMA] = [0x22, 0x5c, 0x3a, 0x2c];
 const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];
 
 /**
- * Reads JSON as it streams by and keeps none of it but the members of the outermost object. A search for the text
- * `"max_tokens"` would find it anywhere in a conversation, and miss it where a letter of it is escaped.
+ * Reads JSON as it streams by, and looks only at the members of the outermost object. A search for the text `"max_tokens"`
+ * would find it anywhere in a conversation, and miss it where one of its letters is escaped.
  */
 export class RequestMeter {
   #bytes = 0;
@@ -81,7 +81,7 @@ export class RequestMeter {
 
   #member(): void {
     const value = Number(this.#value() || Number.NaN);
-    // Of a name that is there twice the last counts, or the first: the larger is on the safe side.
+    // Parsers differ in which of two members of one name counts, so the larger value is taken.
     if (this.#name === "max_tokens" && value >= 0) this.#maxTokens = Math.max(value, this.#maxTokens ?? 0);
     this.#name = "";
   }

@@ -9,7 +9,7 @@ import type { RequestMeter } from "./model-request.ts";
 const FIELD =
   /"(input_tokens|output_tokens|cache_creation_input_tokens|cache_read_input_tokens)"\s{0,20}:\s{0,20}(\d{1,12})/g;
 
-/** Characters kept of what was read: longer than any field. */
+/** Characters kept of what was read, more than the longest field. */
 const KEPT = 128;
 
 export class UsageCounter {
@@ -18,7 +18,7 @@ export class UsageCounter {
   #rest = "";
   /** Whether there was a report: the answer of `count_tokens` has a field of that name, and costs nothing. */
   #reports = false;
-  /** Whether a stream's last event has come: what it reports before is not all. */
+  /** Whether a stream's last event has come, before which the report is incomplete. */
   #stopped = false;
 
   add(bytes: Uint8Array): void {
@@ -28,8 +28,8 @@ export class UsageCounter {
     const from = this.#reports ? 0 : text.indexOf('"usage"');
     if (from < 0) return;
     this.#reports = true;
-    // What an event reports is the total so far, and not every event reports all of it. A number that a piece's end cuts
-    // is seen again, whole.
+    // Events report totals, and not every event reports all of them. A number that is cut at the end of a piece is read
+    // again as a whole.
     for (const [, name = "", digits] of text.slice(from).matchAll(FIELD))
       this.#seen.set(name, Math.max(this.#of(name), Number(digits)));
   }
@@ -43,8 +43,8 @@ export class UsageCounter {
   }
 
   /**
-   * Tokens to charge for the answer. One that broke off before its report, because the agent hung up, costs what it was
-   * allowed to: nobody says how much of that the model had written by then.
+   * Tokens to charge for the answer. One that broke off before its report costs `max_tokens`: nothing says how much of
+   * them the model had written when the agent hung up.
    * @param whole whether the answer was read to its end
    */
   charge(request: RequestMeter, whole: boolean, isStream: boolean): number {

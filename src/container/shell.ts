@@ -15,8 +15,8 @@ import {
 import { Shells } from "./shells.ts";
 
 /**
- * What of the SDK's class this needs. Its client and not its `exec`: that one logs the beginning of each line that
- * fails and the whole of some errors, which repeat the line, and ours hold the user's commands, variables and paths.
+ * The part of the SDK's class that this needs. It uses the client instead of `exec`, which logs the beginning of each failed
+ * line and the whole of some errors that repeat the line: ours hold the user's commands, variables and paths.
  */
 export interface ShellHost {
   readonly client: {
@@ -41,38 +41,38 @@ export interface Reply {
   stderr: string;
 }
 
-/** The shell for short helpers: never the one that a long one is at work in. */
+/** The shell for short calls; long ones have shells of their own. */
 const CONTROL = "control";
 
 const MISSING = /\/opt\/sandbox-mcp\/\S+: No such file/;
 
-/** How often a call is made whose shell is killed, or whose connection breaks, each time. */
+/** Attempts at a call whose shell is killed or whose connection breaks every time. */
 const ATTEMPTS = 4;
 
-/** How long a shell that nobody uses may take to end, milliseconds. */
+/** How long an unused shell may take to end, milliseconds. */
 const END_MS = 5000;
 
-/** How long a shell may take for a call, milliseconds: a helper can have a big directory to look through. */
+/** How long a call may take, milliseconds: it may have to search a large directory. */
 const ANSWER_MS = 60_000;
 
-/** Where the names of the shells that are alive are remembered, in the actor's storage. */
+/** Storage key of the names of the shells that are alive. */
 const LIVE = "shells";
 
 export interface Surroundings {
   kv: Pick<SyncKvStorage, "get" | "put">;
   running(): boolean;
-  /** Whether the container is there although a call to it was interrupted. */
+  /** Whether the container still runs after an interrupted call. */
   outlived(): Promise<boolean>;
 }
 
 export interface CallOptions {
-  /** A shell of its own, for what takes long. */
+  /** Name of a shell for this call alone, for a call that takes long. */
   session?: string;
   /** Text for standard input, which must not hold NUL; a line break is added. */
   input?: string;
-  /** How long it may take, milliseconds. */
+  /** How long the call may take, milliseconds. */
   answerMs?: number;
-  /** It may answer nothing; of any other call that is the answer of a helper that was changed. */
+  /** Whether an empty answer is valid. From any other call it shows that the script was changed. */
   silent?: boolean;
 }
 
@@ -87,7 +87,7 @@ export class Shell {
     this.#surroundings = surroundings;
     this.#shells = new Shells(
       {
-        // A call would start another container.
+        // A call would start a new container.
         end: async (name) => running() && within(END_MS, host.client.commands.execute("builtin exit", name)),
         remember: (names) => kv.put(LIVE, names),
       },
@@ -95,7 +95,7 @@ export class Shell {
     );
   }
 
-  /** The container is gone, and every shell with it. */
+  /** The container has gone with every shell. */
   forget(): void {
     this.#shells.forget();
   }
@@ -115,7 +115,7 @@ export class Shell {
     const end = result.stdout.indexOf("\n");
     const first = end < 0 ? result.stdout : result.stdout.slice(0, end);
     const words = first.split(" ").filter(Boolean);
-    // The shell drops the rest of a line that it can start no process for; standard error is the script's own.
+    // A shell that cannot start a process drops the rest of the line, so the script writes to its own standard error.
     if (saysExhausted(result.stderr)) throw exhausted();
     if (words.length === 0 && (!silent || MISSING.test(result.stderr)))
       throw damaged("/opt/sandbox-mcp, where the server keeps its programs, was changed");
@@ -133,7 +133,7 @@ export class Shell {
         return await answered(answerMs, answerOf(call, isExecuted));
       } catch (error) {
         if (attempt === ATTEMPTS) throw error;
-        // A container that ends in the moment it is called has done nothing: another one is started for the next call.
+        // The container ended before the call reached it, so nothing was done and the next attempt starts another.
         if (didNotStart(error)) continue;
         if (sdkCode(error) !== SHELL_KILLED && !(isGone(error) && (await this.#surroundings.outlived())))
           throw error;
@@ -142,7 +142,7 @@ export class Shell {
   }
 }
 
-/** The bytes of an answer whose rest is base64. */
+/** The decoded bytes of an answer that is base64 after its first line. */
 export function replyBytes(reply: Reply): Uint8Array {
   try {
     return Uint8Array.fromBase64(reply.rest);
@@ -154,7 +154,7 @@ export function replyBytes(reply: Reply): Uint8Array {
 /** More bytes, lines or files than any sandbox has. */
 const MAX_COUNT = 2 ** 50;
 
-/** A count in an answer; undefined for what is none. */
+/** A count in an answer; undefined when the text is not one. */
 export function countOf(word: string | undefined): number | undefined {
   if (word === undefined || !/^\d{1,16}$/.test(word)) return undefined;
   const count = Number(word);

@@ -1,15 +1,15 @@
 /**
- * The shells of a sandbox that are alive, one for each session that was used. What a session carries from command to
- * command lies in files, so a shell can end when its session is idle, and another takes its place.
+ * The shells of a sandbox that are alive, one for each session that was used. A session's state is kept in files, so its
+ * shell can end while it is idle, and another one takes its place.
  */
 
-/** Idle shells that are kept. */
+/** Idle shells that are kept at most. */
 const KEPT = 12;
 
-/** How long a shell may be idle and stay, milliseconds. */
+/** How long an idle shell is kept, milliseconds. */
 const IDLE_MS = 300_000;
 
-/** A shell that was used more recently may be that of a command under way, which is looked at about once a second. */
+/** A shell that was used more recently may belong to a call under way, milliseconds. */
 const BUSY_MS = 4000;
 
 interface Live {
@@ -18,28 +18,28 @@ interface Live {
 }
 
 export interface ShellsHost {
-  /** Ends a shell, and settles when it is gone. */
+  /** Ends a shell; settles when it has ended. */
   end(name: string): Promise<unknown>;
-  /** Remembers the names of the shells that there are, for the actor after this one. */
+  /** Stores the names of the living shells for the next actor. */
   remember(names: string[]): void;
 }
 
 export class Shells {
-  /** By name, the one whose last use is longest ago first. */
+  /** By name, the least recently used first. */
   readonly #live = new Map<string, Live>();
   readonly #ending = new Map<string, Promise<void>>();
   readonly #host: ShellsHost;
-  /** Does not outlive the actor, nor keep it: the next one begins with the names. */
+  /** The timer does not keep the actor alive; the next actor starts with the stored names. */
   #timer: ReturnType<typeof setTimeout> | null = null;
 
-  /** @param names the shells that an earlier actor has left: they count as used now, commands may go on in them */
+  /** @param names the shells of an earlier actor; they count as just used, because calls may go on in them */
   constructor(host: ShellsHost, names: readonly string[] = []) {
     this.#host = host;
     for (const name of names) this.#live.set(name, { usedAt: Date.now(), calls: 0 });
     this.#plan();
   }
 
-  /** Makes a call in a shell, which stays for as long as that takes. */
+  /** Makes a call in a shell, which is not ended meanwhile. */
   async use<T>(name: string, call: () => Promise<T>): Promise<T> {
     await this.#ending.get(name);
     const known = this.#live.get(name);
@@ -57,7 +57,7 @@ export class Shells {
     }
   }
 
-  /** The container is gone, and every shell with it. */
+  /** The container has gone with every shell. */
   forget(): void {
     this.#live.clear();
     this.#remember();
@@ -82,7 +82,7 @@ export class Shells {
     this.#remember();
   }
 
-  /** Looks again when the next shell can be ended, whether or not anybody calls by then. */
+  /** Plans the next look for the time when a shell can be ended. */
   #plan(): void {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;

@@ -1,9 +1,9 @@
 /**
  * Live kernels: one process for each language and context name, which keeps its state from call to call.
  *
- * The SDK's `runCode` ignores its timeout, delivers output at the end only, and never settles when its kernel dies. So
- * the deadline is kept here, and sandboxd follows the output, interrupts and ends the kernel and sees that it has died. A
- * call of the SDK that nobody waits for any more is counted in `abandoned`.
+ * The SDK's `runCode` ignores its timeout, delivers output only at the end, and never settles when its kernel dies. So
+ * the deadline is kept here, and sandboxd follows the output, interrupts and ends the kernel and notices its death.
+ * `abandoned` counts the calls of the SDK that nothing waits for any more.
  */
 import type { Call } from "../../../container/sandboxd/protocol.ts";
 import { KeyedQueue } from "../../shared/queue.ts";
@@ -30,7 +30,7 @@ import {
 import { type Kernel, KernelRegistry } from "./registry.ts";
 import { RunningCode } from "./running-code.ts";
 
-/** What of the SDK's class this needs. */
+/** The part of the SDK's class that this needs. */
 export interface KernelHost {
   createCodeContext(options: { language: Language }): Promise<{ id: string }>;
   runCode(code: string, options: { context: KernelContext }): Promise<Printed>;
@@ -57,30 +57,30 @@ export interface CodeSpec {
   logCapBytes?: number;
 }
 
-/** Who is told how code gets to its kernel. */
+/** Takes the steps by which code gets to its kernel. */
 export interface CodeStart {
-  /** Its turn has come. */
+  /** The code's turn has come. */
   began(): void;
-  /** The kernel that is given the code; undefined when that was gone, and the code was not run. */
+  /** The kernel that gets the code; undefined when it had gone and the code was not run. */
   given(kernel: Kernel | undefined): void;
 }
 
-/** What has become of a kernel that was at work for an earlier actor. */
+/** How code of an earlier actor was ended in its kernel. */
 export type TakenOver = "idle" | "interrupted" | "killed";
 
-/** Why the waiting for a call ended before the call did. */
+/** Why a call is no longer waited for. */
 type Stop = "timeout" | "cancelled" | "gone";
 
-/** How long an interrupted Python kernel has to answer, each of the two times. */
+/** How long a Python kernel has to answer after each of two interrupts, milliseconds. */
 const INTERRUPT_GRACE_MS = 1_000;
 
-/** How long a kernel may take to come up, with its container, milliseconds. */
+/** How long a kernel may take to start, its container included, milliseconds. */
 const CREATE_MS = 120_000;
 
-/** Characters of an interpreter's own words that are shown. */
+/** Characters shown of an interpreter's own message. */
 const WORDS = 200;
 
-/** What an interpreter says of a file that it does not find, or that is not ours any more. */
+/** Messages of an interpreter when a file of the prelude is missing or was replaced. */
 const MISSING =
   /No module named|Cannot find module|No such file|ENOENT|cannot import name|has no attribute 'start'|start is not a function/;
 
@@ -91,12 +91,12 @@ export class Kernels {
   readonly #link: ContainerLink;
   readonly #registry: KernelRegistry;
   readonly #queue = new KeyedQueue();
-  /** How to stop what runs or waits its turn, by run id. */
+  /** Functions that stop what runs or waits, by run id. */
   readonly #stops = new Map<string, (why: Stop) => void>();
 
   /**
-   * Calls of the SDK that will never settle by themselves. Each keeps the SDK's connection busy and with it the container
-   * awake: when no other call is under way, close the connection (`client.disconnect()`), and they settle.
+   * How many calls of the SDK will never settle by themselves. Each keeps the SDK's connection busy, and so the container
+   * awake. They settle when the connection is closed (`client.disconnect()`), which is safe when no other call is under way.
    */
   abandoned = 0;
 
@@ -136,20 +136,20 @@ export class Kernels {
     return this.#queue.ahead(keyOf(spec), runID);
   }
 
-  /** Cancels a run; one that still waits its turn never starts. */
+  /** Cancels a run; one that still waits never starts. */
   cancel(runID: string): void {
     this.#stops.get(runID)?.("cancelled");
   }
 
-  /** The container is gone, and every kernel with it. */
+  /** The container has gone with every kernel. */
   forget(): void {
     this.#registry.clear();
     for (const stop of this.#stops.values()) stop("gone");
   }
 
   /**
-   * Makes a kernel free again that an earlier actor gave code to, whose answer nobody will get. It is stopped as at its
-   * deadline, unless it comes to its end meanwhile; code of the same context waits for that.
+   * Frees a kernel from code that an earlier actor gave to it, and whose answer is lost. The code is stopped as at its
+   * deadline, unless it ends before; other code of the same context waits for that.
    */
   async takeOver(sink: OutputSink, kernel: Kernel): Promise<TakenOver> {
     const { promise: gone, resolve: stop } = Promise.withResolvers<Stop>();
@@ -193,7 +193,7 @@ export class Kernels {
       try {
         return await this.#attempt(known, sink, spec, stopped);
       } catch (error) {
-        // Only these two say that the code never ran; after any other error it may have.
+        // Only these two errors mean that the code never ran; after any other it may have.
         const missed = sdkCode(error) === "CONTEXT_NOT_FOUND" || sdkCode(error) === "INTERNAL_ERROR";
         if (!missed || !GONE.test(String(error))) throw this.#discard(sink.id, known, error);
         this.#registry.delete(known);
@@ -203,7 +203,7 @@ export class Kernels {
     const created = this.#create(keyOf(spec), spec.language);
     const kernel = await stoppable(created, stopped, spec.timeoutMs);
     if (typeof kernel !== "object") {
-      // It may yet come, and nobody has use for it.
+      // The answer may still come, and is ignored.
       created.then((late) => this.#discard(sink.id, late)).catch(() => undefined);
       return { ...NEVER_STARTED, end: kernel === "gone" ? "died" : kernel, state: "lost" };
     }
@@ -247,7 +247,7 @@ export class Kernels {
     if (process) return process;
     const detail = error ? `${error.name}: ${error.message}` : logs.stderr.join("").slice(-500);
     if (saysExhausted(detail)) throw exhausted();
-    // An executor that runs no cell says nothing.
+    // An executor that runs no cell prints nothing.
     if (detail === "" || MISSING.test(detail))
       throw damaged(`its ${language} kernel does not start (${detail.slice(-WORDS) || "it says nothing"})`);
     throw new Error(`the prelude of the ${language} kernel did not load: ${detail}`);
@@ -276,7 +276,7 @@ export class Kernels {
         }
       }
       this.#abandon(answer);
-      // No call to a container that is gone: it would start a new one.
+      // A call to a container that has gone would start a new one.
       if (first === "gone") return unanswered("died", "lost");
       await this.#end(code, kernel, first === "died");
       return unanswered(first, "lost");
@@ -285,7 +285,7 @@ export class Kernels {
     }
   }
 
-  /** The answer of a Python kernel that an interrupt brought to its end, or undefined. */
+  /** Interrupts a Python kernel. Answers what the code then answered, or undefined. */
   async #interrupted(
     code: RunningCode,
     { language }: Kernel,
@@ -293,7 +293,7 @@ export class Kernels {
   ): Promise<Printed | undefined> {
     if (language !== "python") return undefined;
     const ended = answer.catch(() => undefined);
-    // Twice: the first may come a moment before the code, or be caught by it.
+    // Twice, because the first may arrive just before the code starts, or be caught by it.
     for (let time = 0; time < 2; time++) {
       code.interrupt();
       const printed = await within(INTERRUPT_GRACE_MS, ended);
@@ -302,7 +302,7 @@ export class Kernels {
     return undefined;
   }
 
-  /** Ends a kernel with what the code in it has started. What that had started stays where the kernel has died by itself. */
+  /** Ends a kernel with everything that its code has started; where the kernel died by itself, that is left. */
   async #end(code: RunningCode, kernel: Kernel, isDead = false): Promise<void> {
     this.#registry.delete(kernel);
     if (!isDead) await code.end("KILL");
@@ -318,9 +318,9 @@ export class Kernels {
   }
 
   /**
-   * Ends a kernel that may be at work for nobody, where there is a container.
+   * Ends a kernel that may run code whose answer nothing waits for, unless the container has gone.
    * @param runID of the code that it was given
-   * @returns the error after which that is so
+   * @returns the error that led to this
    */
   #discard(runID: string, kernel: Kernel, error?: unknown): unknown {
     const { pid, started } = kernel;
@@ -335,13 +335,13 @@ export class Kernels {
 
   /** In the background: the SDK starts a spare kernel before it answers that a context is deleted. */
   #delete(contextID: string): void {
-    // A call would start a container.
+    // A call would start a new container.
     if (!this.#link.running()) return;
     this.#host.deleteCodeContext(contextID).catch(() => undefined);
   }
 }
 
-/** What the promise gives, or why it is not waited for any longer. */
+/** The value of the promise, or why it is no longer waited for. */
 async function stoppable<T>(
   promise: Promise<T>,
   stopped: Promise<Stop>,
@@ -356,7 +356,7 @@ async function stoppable<T>(
   }
 }
 
-/** What the SDK's error for a kernel that it could not start stands for. */
+/** The cause of the SDK's error for a kernel that it could not start. */
 function notCreated(error: unknown, language: Language): unknown {
   const code = sdkCode(error) ?? "";
   if (/^(PYTHON|JAVASCRIPT)_NOT_AVAILABLE$/.test(code))

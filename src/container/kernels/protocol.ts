@@ -1,6 +1,6 @@
 /**
- * What the actor and the kernels' prelude (`container/kernel/`) say to each other: the cell that loads the prelude, the
- * cell that runs code, the one JSON document that comes back for each of them, and what a call of code came to by that.
+ * The protocol between the actor and the kernels' prelude (`container/kernel/`): the cell that loads the prelude, the cell
+ * that runs code, the one JSON document that answers each of them, and the outcome of code that follows from it.
  */
 import { z } from "zod";
 import { markOf } from "../../../container/sandboxd/protocol.ts";
@@ -12,13 +12,13 @@ export const LANGUAGES = ["python", "javascript", "typescript"] as const;
 
 export type Language = (typeof LANGUAGES)[number];
 
-/** Where the prelude lies in a sandbox. */
+/** The directory of the prelude in a sandbox. */
 const PRELUDE = "/opt/sandbox-mcp/kernel";
 
-/** Where a run's output goes when it is long: `<here>/<run id>.out` and `.err`, as a command's. */
+/** The directory of long output: `<run id>.out` and `<run id>.err`, as for commands. */
 export const RUNS = "/var/lib/sandbox-mcp/runs";
 
-/** Bytes of each stream that a run keeps; what comes after is counted and its end remembered. */
+/** Bytes that a run keeps of each stream. The rest is counted, and its last bytes are kept. */
 export const LOG_CAP_BYTES = 100 * 1024 * 1024;
 
 /** A process that no reused pid can be taken for: its start time is in clock ticks since boot. */
@@ -78,7 +78,7 @@ export interface RunDocument {
 
 const FORMS = ["text", "png", "jpeg", "svg", "html", "markdown", "latex", "javascript"] as const;
 
-/** Checked by hand: it is on the path of every call, where a schema takes ten times as long. */
+/** Checked by hand, because this is on the path of every call and a schema takes ten times as long. */
 function isDocument(value: unknown): value is RunDocument {
   return (
     isRecord(value) &&
@@ -139,7 +139,7 @@ export function loadCell(language: Language, directory = PRELUDE): string {
   return `exec(${JSON.stringify(lines.join("\n"))}, {})`;
 }
 
-/** A cell that does nothing, and leaves nothing: not even a last value. */
+/** A cell without any effect: it does not even set the last value. */
 export function idleCell(language: Language): string {
   return language === "python" ? "pass" : "void 0";
 }
@@ -154,7 +154,7 @@ export function runCell(
   const argument = ascii(
     JSON.stringify({
       run: runID,
-      // What the code starts carries it on, and is found by it.
+      // Processes that the code starts inherit the mark, by which they are found.
       mark: String(markOf(runID)),
       files: `${directory}/${runID}`,
       cap_bytes: logCapBytes,
@@ -184,7 +184,7 @@ export function parseDocument(printed: string, runID: string): RunDocument | und
   return isDocument(found) && found.run === runID ? bounded(found) : undefined;
 }
 
-/** The preludes keep below all of these; code that has changed its prelude does not. Characters, lines, bytes. */
+/** Bounds for code that has changed its prelude; the preludes stay below all of these. Characters, lines, bytes. */
 const MOST = {
   results: 200,
   printed: 1024 * 1024,
@@ -230,7 +230,7 @@ function boundedResult(result: RichResult): RichResult {
   return kept;
 }
 
-/** An error, be it from a document or the executor's own, held to what is shown of one. */
+/** An error from a document or of the executor, cut to what is shown. */
 export function boundedError({ name, message, traceback }: CodeError): CodeError {
   const half = MOST.lines / 2;
   const lines =
@@ -242,13 +242,13 @@ export function boundedError({ name, message, traceback }: CodeError): CodeError
   };
 }
 
-/** What the executor made of a cell; of our cells only its stdout matters, and its error when a cell went wrong. */
+/** The executor's answer to a cell. Of our cells only stdout matters, and the error when a cell failed. */
 export interface Printed {
   logs: { stdout: string[]; stderr: string[] };
   error?: { name: string; message: string; traceback: string[] };
 }
 
-/** Whether it is what an executor prints, and not what something else in its place makes of a cell. */
+/** Whether this is an executor's answer, and not that of another program in its place. */
 export function isPrinted(answer: unknown): answer is Printed {
   if (!isRecord(answer) || !isRecord(answer.logs)) return false;
   const { logs, error } = answer;
@@ -275,7 +275,7 @@ export interface CodeOutcome {
 /** The outcome of code whose cell has been answered. */
 export function outcomeOf(printed: Printed, runID: string): CodeOutcome {
   const found = parseDocument(printed.logs.stdout.join(""), runID);
-  // Without a document something went wrong around the code; the executor's own words are the best there is.
+  // Without a document something failed around the code, and the executor's own message is all there is.
   if (!found)
     return {
       ...unanswered("error", "kept"),
@@ -300,7 +300,7 @@ const NO_DOCUMENT: CodeError = {
   traceback: [],
 };
 
-/** The outcome of code that gave no answer: what it printed has come from the run's files. */
+/** The outcome of code without an answer; its output has come from the run's files. */
 export function unanswered(end: CodeOutcome["end"], state: CodeOutcome["state"]): CodeOutcome {
   const nothing = { bytes: 0, dropped: 0 };
   return { started: true, end, stdout: nothing, stderr: nothing, hasFiles: true, results: [], state };

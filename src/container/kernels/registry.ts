@@ -1,8 +1,8 @@
-/** The kernels of a sandbox, by language and context, as its actor knows them: in SQLite, and in memory once looked up. */
+/** The kernels of a sandbox by language and context, in SQLite, and in memory once they were looked up. */
 import { z } from "zod";
 import { LANGUAGES, type Language } from "./protocol.ts";
 
-/** A kernel, as it is written down with what runs in it. */
+/** A kernel, as stored with the run that it was given. */
 export const kernelSchema = z.object({
   /** `<language>/<context>`. */
   key: z.string(),
@@ -55,7 +55,7 @@ export class KernelRegistry {
     );
   }
 
-  /** Forgets this kernel, and not one that has taken its place. */
+  /** Removes this kernel, but not one that has taken its place. */
   delete(kernel: Kernel): void {
     if (this.#known.get(kernel.key)?.contextID === kernel.contextID) this.#known.delete(kernel.key);
     this.#sql.exec("DELETE FROM kernels WHERE key = ? AND context_id = ?", kernel.key, kernel.contextID);

@@ -1,18 +1,18 @@
 /**
- * Code that was given to a kernel: what it prints, what it starts, and whether its kernel lives, as sandboxd knows it. The
- * SDK never settles a call whose kernel died.
+ * Code that was given to a kernel, as sandboxd sees it: its output, the processes it starts, and whether its kernel lives.
+ * The SDK does not report that: it never settles a call whose kernel died.
  */
 import type { Call, Signal } from "../../../container/sandboxd/protocol.ts";
 import { type ContainerLink, type OutputSink, RunFollower } from "../follower.ts";
 import type { KernelProcess } from "./protocol.ts";
 
-/** Code that ends sooner is not followed, milliseconds: what it prints comes with its answer as far as it is short. */
+/** Code is followed after so many milliseconds. Short output of code that ends sooner comes with its answer. */
 const FOLLOW_AFTER_MS = 50;
 
 export class RunningCode extends RunFollower {
   readonly #kernel: KernelProcess;
   readonly #died = Promise.withResolvers<"died">();
-  /** What sandboxd is told of the code, once more when the connection is made again. */
+  /** The call that describes the code to sandboxd; sent again over each new connection. */
   #orders: Call[] = [];
   #isAsked = false;
   #isFinished = false;
@@ -25,7 +25,7 @@ export class RunningCode extends RunFollower {
     this.#timer = setTimeout(() => void this.#follow(), FOLLOW_AFTER_MS);
   }
 
-  /** Settles when the kernel is gone, after all that the code has printed. */
+  /** Settles when the kernel has died and all output of the code was taken over. */
   get died(): Promise<"died"> {
     return this.#died.promise;
   }
@@ -35,7 +35,7 @@ export class RunningCode extends RunFollower {
     void this.#follow();
   }
 
-  /** Ends what the code has started (TERM), or its kernel as well (KILL). Settles when it has, with all output taken over. */
+  /** Ends what the code has started (TERM), or also its kernel (KILL). Settles when they have ended and all output is here. */
   async end(signal: Exclude<Signal, "INT">): Promise<void> {
     this.#order({ type: "kill", id: this.sink.id, signal });
     await this.finish(true);
@@ -43,7 +43,7 @@ export class RunningCode extends RunFollower {
 
   /**
    * The kernel has answered.
-   * @param isLong whether there is output in its files, which is waited for
+   * @param isLong whether there is output in the run's files, which is then waited for
    */
   async finish(isLong: boolean): Promise<void> {
     clearTimeout(this.#timer);
@@ -53,7 +53,7 @@ export class RunningCode extends RunFollower {
     if (isLong) await this.#follow();
   }
 
-  /** Whether sandboxd was told of the code. */
+  /** Whether the code was described to sandboxd. */
   get isFollowed(): boolean {
     return this.#following !== undefined;
   }
@@ -70,7 +70,7 @@ export class RunningCode extends RunFollower {
   }
 
   async #settled(): Promise<void> {
-    // Without the way to sandboxd the kernel's answer is all there is.
+    // Without a connection to sandboxd, the kernel's answer is all there is.
     const outcome = await this.outcome().catch(() => undefined);
     if (outcome?.type === "settled" && outcome.isKernelGone) this.#died.resolve("died");
   }

@@ -222,7 +222,7 @@ function placeholderOf(headers: Headers): string {
   return headers.get("x-api-key") ?? (headers.get("authorization") ?? "").replace(/^Bearer +/i, "");
 }
 
-/** An error in the API's own form, so that the agent can read it. Unless `headers` are given, it says not to retry. */
+/** An error in the API's own form, so that the agent can read it. Below 500 it says not to retry, unless `headers` are given. */
 function refusal(
   status: number,
   type: string,

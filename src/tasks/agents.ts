@@ -1,6 +1,6 @@
 /**
- * The coding agents a task can be handed to: how each is started in a sandbox, and how the lines it prints are read.
- * Another agent is another row of `AGENTS`, and a row of the egress table for its model.
+ * The coding agents that can do a task: how each is started in a sandbox, and how the lines it prints are read. A new
+ * agent needs a row in `AGENTS`, and one in `EGRESS` (`src/container/egress.ts`) for its model.
  */
 import { z } from "zod";
 import { ClaudeEvents } from "./claude-code.ts";
@@ -19,7 +19,7 @@ export interface AgentOptions {
   conversation?: string;
 }
 
-/** What the lines of an agent have said so far. Plain data: it is part of the run's record. */
+/** What the lines of an agent have reported so far. Plain data, because it is part of the run's record. */
 export const agentReport = z.object({
   /** The agent's own id of its conversation. */
   conversation: z.string().optional(),
@@ -27,13 +27,13 @@ export const agentReport = z.object({
   answer: z.string().optional(),
   /** Set once the agent has said how it ended. */
   end: z.enum(["done", "out_of_turns", "error"]).optional(),
-  /** Of an end with `error`: the agent's words. */
+  /** The agent's message for an end with `error`. */
   error: z.string().optional(),
   turns: z.number().optional(),
   tokens: tokens.optional(),
   costUSD: z.number().optional(),
   durationMs: z.number().optional(),
-  /** Lines that were no event; the first of them is kept. */
+  /** The number of lines that were no event, and the first of them. */
   unread: z.number(),
   unreadSample: z.string().optional(),
 });
@@ -43,13 +43,13 @@ export type AgentReport = z.infer<typeof agentReport>;
 /** Reads one agent's lines. */
 export interface EventReader {
   readonly report: AgentReport;
-  /** Takes one line and answers the lines that tell a person what goes on. */
+  /** Takes one line and answers lines for a person to read. */
   read(line: string): string[];
 }
 
 export interface Agent {
   name: AgentName;
-  /** As a person knows it. */
+  /** Its name for people. */
   title: string;
   /** Its program and arguments. The task comes on standard input. */
   command(options: AgentOptions): string[];
@@ -57,7 +57,7 @@ export interface Agent {
   env(key: string): Record<string, string>;
   /** Below the home directory, where it keeps conversations; a conversation's files have its id in their path. */
   conversations: string;
-  /** A reader that goes on from what an earlier one had read. */
+  /** A reader that continues from the report of an earlier one. */
   reader(directory: string, report?: AgentReport): EventReader;
 }
 
@@ -81,7 +81,7 @@ const CLAUDE_CODE: Agent = {
   env: (key) => ({
     ANTHROPIC_BASE_URL: "http://anthropic.internal",
     ANTHROPIC_API_KEY: key,
-    // Without it the agent refuses to work as root without asking.
+    // Without it the agent refuses to skip permission prompts as root.
     IS_SANDBOX: "1",
     CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
     DISABLE_AUTOUPDATER: "1",

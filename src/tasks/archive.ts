@@ -1,18 +1,18 @@
-/** The workspace and the agent's conversation of an ended task in R2, and their way back into a sandbox. */
+/** Saves the workspace and the agent's conversation of an ended task to R2, and restores them into a sandbox. */
 import { answerOf } from "../container/answer.ts";
 import { ToolError } from "../shared/errors.ts";
 import { countOf } from "../container/shell.ts";
 import { type Archive, PIECE_BYTES } from "../runs/task-detail.ts";
 import { type TaskScript, entriesOf } from "./script.ts";
 
-/** What it takes to restore an archive. */
+/** What is needed to restore an archive. */
 export interface ArchiveSource {
-  /** The whole id of the run it was made of. */
+  /** The whole id of the run that it was made from. */
   runID: string;
   pieces: Archive["pieces"];
 }
 
-/** What of the actor this needs. */
+/** What this needs of the actor. */
 export interface ArchiveHost {
   bucket: R2Bucket;
   prefix(runID: string): string;
@@ -27,7 +27,7 @@ const FILES = { workspace: "files.tgz", conversation: "talk.tgz" } as const;
 /** Files left out that are named. */
 const MAX_NAMED = 20;
 
-/** What an archive of few files may take beside them, bytes. */
+/** Bytes that an archive may take beyond the sizes of its files. */
 const ADDED_BYTES = 1024 * 1024;
 
 function tooLarge(maxBytes: number): ToolError {
@@ -87,7 +87,7 @@ export class TaskArchive {
     return { pieces, bytes, left: count > 0 ? { count, bytes: leftBytes, largest } : undefined };
   }
 
-  /** Puts the pieces where the task's script looks for them. */
+  /** Writes the pieces to the files in which the task's script expects them. */
   async restore({ runID, pieces }: ArchiveSource): Promise<void> {
     for (const part of PARTS) {
       for (let index = 0; index < pieces[part]; index++) {
@@ -100,7 +100,7 @@ export class TaskArchive {
     }
   }
 
-  /** What the archive may take. The sandbox chooses files by their sizes: to these come what tar and gzip add to each. */
+  /** The bound of an archive: the files that the sandbox chose by their sizes, and what tar and gzip add to each. */
   get #mostBytes(): number {
     return this.#host.archiveMaxBytes + Math.ceil(this.#host.archiveMaxBytes / 16) + ADDED_BYTES;
   }

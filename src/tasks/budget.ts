@@ -1,6 +1,6 @@
 /**
- * The placeholders that running tasks hold in place of a credential, and what each may still spend. Only hashes are
- * kept; a placeholder is good while its task's agent runs, and never again.
+ * The placeholders that running tasks hold in place of a credential, and what each may still spend. Only their hashes are
+ * stored, and a placeholder is good only while its task's agent runs.
  */
 import type { BudgetCheck, ModelAnswer, ModelCall, UpstreamError } from "../container/model-calls.ts";
 import { type Spent, dayOf } from "../shared/days.ts";
@@ -9,14 +9,14 @@ import { type Spent, dayOf } from "../shared/days.ts";
 export const MAX_REQUESTS = 5000;
 
 /**
- * Requests of one task that may be under way at once. What a request takes is known when it has been answered, so by this
- * many a task can go past its budget of tokens. Claude Code has up to ten subagents at work, and small requests beside.
+ * Requests of one task that may be under way at once. The tokens of a request are known only when it was answered, so a task
+ * can exceed its budget by this many requests. Claude Code runs up to ten subagents, and makes small requests beside them.
  */
 export const MAX_IN_FLIGHT = 12;
 
 /**
- * A request counts as under way for so long at most, milliseconds: nobody tells the end of one whose Worker was thrown
- * away. Longer than most answers, and short enough for an agent to come again until then.
+ * A request counts as under way for so long at most, milliseconds, because nothing reports its end when its Worker was
+ * evicted. Longer than most answers take, and shorter than agents keep retrying.
  */
 export const IN_FLIGHT_MS = 300_000;
 
@@ -26,11 +26,11 @@ export interface Spending {
   exhausted: boolean;
   /** Whether a request was refused because the principal's tokens of the day were used up. */
   dayIsSpent?: boolean;
-  /** The last answer that was an error, unless one that was none came after it. */
+  /** The error of the last answer, if that was one. */
   upstream?: UpstreamError;
 }
 
-/** Why a task's requests were refused, in its row. */
+/** Why a task's requests were refused, as stored in its row. */
 const TASK_REFUSED = 1;
 const DAY_REFUSED = 2;
 
@@ -60,7 +60,7 @@ export class TaskBudgets {
   /** Opens a budget and answers its placeholder. */
   async open(run: string, maxTokens: number): Promise<string> {
     const random = crypto.getRandomValues(new Uint8Array(32));
-    // Agents look at the prefix; everything behind it is random.
+    // Agents check the prefix; the rest is random.
     const key = `sk-ant-placeholder-${random.toBase64({ alphabet: "base64url", omitPadding: true })}`;
     this.#sql.exec(
       "INSERT OR REPLACE INTO task_budgets (run, key_hash, requests, tokens, max_tokens, refused) VALUES (?, ?, 0, 0, ?, 0)",
@@ -71,7 +71,7 @@ export class TaskBudgets {
     return key;
   }
 
-  /** Counts a request, if the placeholder is one of a task that runs here and has something left. */
+  /** Counts a request, if the placeholder belongs to a task that runs here and has budget left. */
   async admit(key: string): Promise<BudgetCheck> {
     const hash = await hashOf(key);
     const [row] = this.#sql.exec<Row>("SELECT * FROM task_budgets WHERE key_hash = ?", hash).toArray();
@@ -94,12 +94,12 @@ export class TaskBudgets {
     return { call };
   }
 
-  /** A request is over. Said twice, it counts once. */
+  /** A request is over. A second report of the same request counts nothing. */
   answered({ run, number }: ModelCall, { tokens, error, cut }: ModelAnswer): void {
     const [ended] = this.#sql
       .exec("DELETE FROM model_calls WHERE run = ? AND number = ? RETURNING number", run, number)
       .toArray();
-    // One whose task has ended meanwhile counts for the day all the same.
+    // The tokens count for the day even if the task has ended meanwhile.
     if (ended || !this.#isOpen(run)) this.putBack(new Map([[dayOf(Date.now()), tokens]]));
     if (!ended) return;
     this.#sql.exec("UPDATE task_budgets SET tokens = tokens + ? WHERE run = ?", tokens, run);
@@ -112,13 +112,13 @@ export class TaskBudgets {
     );
   }
 
-  /** A request that was let through by its task's budget is refused, because the principal's day is spent. */
+  /** Takes back a request that the task's budget allowed, because the principal's tokens of the day are used up. */
   refuseForToday({ run, number }: ModelCall): void {
     this.#sql.exec("DELETE FROM model_calls WHERE run = ? AND number = ?", run, number);
     this.#sql.exec("UPDATE task_budgets SET refused = ? WHERE run = ?", DAY_REFUSED, run);
   }
 
-  /** Tokens by day that the account was not told of. Whoever takes them tells it, or puts them back. */
+  /** Takes the tokens by day that were not reported to the account yet. The caller reports them, or puts them back. */
   takeUntold(): Map<number, number> {
     const rows = this.#sql.exec<{ day: number; tokens: number }>("DELETE FROM untold_tokens RETURNING *");
     return new Map(rows.toArray().map(({ day, tokens }) => [day, tokens]));
@@ -133,7 +133,7 @@ export class TaskBudgets {
       );
   }
 
-  /** What a task has spent; nothing when it has no budget. */
+  /** What a task has spent; zero when it has no budget. */
   spending(run: string): Spending {
     const [row] = this.#sql.exec<Row>("SELECT * FROM task_budgets WHERE run = ?", run).toArray();
     if (!row) return { requests: 0, tokens: 0, exhausted: false };
@@ -143,7 +143,7 @@ export class TaskBudgets {
     return { requests, tokens, exhausted: refused === TASK_REFUSED, dayIsSpent, upstream };
   }
 
-  /** From here on the placeholder is worth nothing. */
+  /** Makes the placeholder worthless. */
   close(run: string): void {
     this.#sql.exec("DELETE FROM task_budgets WHERE run = ?", run);
     this.#sql.exec("DELETE FROM model_calls WHERE run = ?", run);

@@ -29,7 +29,7 @@ const MAX_NAMED = 20;
 
 const TOO_MANY = `there are ${MAX_ARTIFACTS} artifacts already`;
 
-/** Why there is no artifact, by what the script says a file is. */
+/** Why a file is not kept, by the kind that the script reports for it. */
 const WHY: Record<string, string> = {
   link: "a symbolic link",
   name: "its name is not UTF-8 and shown as git escapes it",
@@ -69,7 +69,7 @@ export async function collect(
   if (changes.diffBytes > 0) await writer.keep(DIFF_NAME, diffPath, changes.diffBytes);
   if (changes.count > SHOWN_FILES)
     await writer.keep(LIST_NAME, `${script.directory}/${LIST_NAME}`, countOf(listBytes) ?? 0);
-  // A reason of the file's own says more than that there were others before it.
+  // A reason of the file's own is more useful than "too many files".
   const [special, surplus]: [NotKept["named"], NotKept["named"]] = [[], []];
   for (const { type, file } of entries) {
     if (file.change === "deleted") continue;
@@ -82,7 +82,7 @@ export async function collect(
   return { changes, artifacts: writer.kept, notKept };
 }
 
-/** Puts files into R2 as long as they fit. */
+/** Writes files to R2 as long as they fit. */
 class ArtifactWriter {
   readonly kept: Artifact[] = [];
   readonly #store: ArtifactStore;
@@ -96,7 +96,7 @@ class ArtifactWriter {
     this.#runID = runID;
   }
 
-  /** Answers why not, if so. */
+  /** Keeps a file, or answers why it cannot be kept. */
   async keep(name: string, path: string, size: number): Promise<string | undefined> {
     if (size > MAX_ARTIFACT_BYTES) return `${size} bytes, more than the ${MAX_ARTIFACT_BYTES} of an artifact`;
     if (this.#bytes + size > MAX_TOTAL_BYTES)
@@ -122,7 +122,7 @@ class ArtifactWriter {
 
 /** A part of an artifact. */
 export interface ArtifactRange {
-  /** Bytes of the whole. */
+  /** Bytes of the whole artifact. */
   size: number;
   bytes: Uint8Array;
 }
@@ -164,12 +164,12 @@ export function taskDetailOf({ detail }: Pick<RunView, "detail">): TaskDetail | 
   return detail && "agent" in detail ? detail : undefined;
 }
 
-/** A task's artifact, by its place in the list. */
+/** The key of a task's artifact, by its index in the list. */
 function artifactKey(prefix: string, index: number): string {
   return `${prefix}artifacts/${String(index).padStart(3, "0")}`;
 }
 
-/** Text of bytes that may end within a character. */
+/** The text of bytes that may be cut within a character. */
 function wholeCharacters(bytes: Uint8Array): string {
   return lenient(bytes).replace(/\uFFFD$/, "");
 }

@@ -1,4 +1,4 @@
-/** How a task ended, in words that say what to do. */
+/** How a task ended, in sentences that say what to do next. */
 import { clause } from "../shared/text.ts";
 import { nextDay } from "../shared/days.ts";
 import type { AgentReport } from "./agents.ts";
@@ -10,7 +10,7 @@ import type { Step } from "./output.ts";
 export interface TaskFacts {
   /** The run's whole id, for the next call. */
   id: string;
-  /** The agent as a person knows it, and its program. */
+  /** The agent's name for people, and its program. */
   agent: string;
   program: string;
   /** How the agent's process ended. */
@@ -22,7 +22,7 @@ export interface TaskFacts {
   repository?: string;
   branch?: string;
   timeoutMs: number;
-  /** Why that is less than was asked for, when it is. */
+  /** Why the timeout is shorter than requested, when it is. */
   cut?: string;
   /** The last lines of what was printed on standard error. */
   stderr: string;
@@ -86,7 +86,7 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
   return failed(withoutResult(facts) + goOn);
 }
 
-/** Why the agent never started, when it did not. */
+/** Why the agent never started; undefined when it did. */
 function notStarted({ step, agent, program, repository, branch, directory, stderr }: TaskFacts) {
   switch (step) {
     case "clone_failed":
@@ -104,7 +104,7 @@ function notStarted({ step, agent, program, repository, branch, directory, stder
   }
 }
 
-/** The agent ended without saying how. */
+/** The verdict on an agent that ended without a final event. */
 function withoutResult({ agent, command, report, stderr, spending }: TaskFacts): string {
   const status = command.exitCode ?? 0;
   const how = status > 128 ? `was killed by signal ${status - 128}` : `ended with status ${status}`;

@@ -1,4 +1,4 @@
-/** One task under way, from its preparation to what is fetched from the sandbox when its agent has ended. */
+/** One task under way: its preparation, its agent, and what is fetched from the sandbox after the agent has ended. */
 import { platformFailure } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
@@ -12,7 +12,7 @@ import { TaskOutput } from "./output.ts";
 import { TASK_SESSION, TaskScript } from "./script.ts";
 import type { TaskState, TasksHost } from "./tasks.ts";
 
-/** How long what an agent left may take to be fetched, milliseconds; and once the task is cancelled. */
+/** How long fetching what an agent left may take, and how long after the task was cancelled, milliseconds. */
 const KEEP_MS = 900_000;
 const HURRIED_MS = 120_000;
 
@@ -28,10 +28,10 @@ export class RunningTask {
   readonly #output: TaskOutput;
   readonly #script: TaskScript;
   readonly #withdrawn = Promise.withResolvers<End>();
-  /** Settles when it is cancelled. */
+  /** Settles when the task is cancelled. */
   readonly #hurried = Promise.withResolvers<void>();
   #command: Execution | undefined;
-  /** How much of the agent's stdout is read and written down for good, bytes. */
+  /** Bytes of the agent's stdout whose events are on disk. */
   #storedOffset = 0;
   #begun = false;
   #cancelled = false;
@@ -65,7 +65,7 @@ export class RunningTask {
     this.#output.say(line);
   }
 
-  /** Settles when it is cancelled while it waits its turn. */
+  /** Settles when the task is cancelled before its turn. */
   get withdrawn(): Promise<End> {
     return this.#withdrawn.promise;
   }
@@ -121,7 +121,7 @@ export class RunningTask {
     if (restore) await new TaskArchive(this.#host, this.#script).restore(restore);
   }
 
-  /** Sees the agent to its end, and what it left behind to safety. */
+  /** Waits for the agent's end, and keeps what it left. */
   async #see(command: Execution): Promise<End> {
     const end = await command.done;
     this.#output.finish();
@@ -149,7 +149,7 @@ export class RunningTask {
     });
     budgets.close(this.id);
     const detail = { ...this.#detail(), success: verdict.state === "succeeded" };
-    // Before the agent there is nothing of its to keep.
+    // An agent that never started has left nothing to keep.
     detail.safe = this.#output.step !== "agent";
     if (detail.safe || command.state === "lost") return { ...verdict, detail };
     const note = await this.#within(this.#keep(detail, verdict.note));
@@ -162,7 +162,7 @@ export class RunningTask {
     };
   }
 
-  /** Fetches what the agent left, as far as it can be had. Answers what there is to say. */
+  /** Fetches what the agent left, as far as possible. Answers the run's note. */
   async #keep(detail: TaskDetail, said: string | undefined): Promise<string> {
     const { spec } = this.#state;
     const { record } = this.#run;
@@ -197,13 +197,13 @@ export class RunningTask {
     return note ?? "";
   }
 
-  /** What the sandbox is asked for after the agent's end, unless it takes too long. */
+  /** The result of work after the agent's end; undefined when it takes too long. */
   #within<T>(work: Promise<T>): Promise<T | undefined> {
     const late = this.#hurried.promise.then(() => within(HURRIED_MS, new Promise<undefined>(() => {})));
     return Promise.race([within(KEEP_MS, work), late]);
   }
 
-  /** Of a task that never began there is nothing to keep. */
+  /** The detail of a task that never began, of which nothing has to be kept. */
   #unstarted(): TaskDetail {
     return { ...this.#detail(), safe: true };
   }
@@ -227,7 +227,7 @@ export class RunningTask {
     };
   }
 
-  /** What is known now must not wait for the next time that the run is written down. */
+  /** Writes the state to disk now, and not with the run's next flush. */
   #secure(): void {
     this.#save();
     this.#run.save();

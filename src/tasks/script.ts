@@ -3,13 +3,13 @@ import type { Files } from "../container/files.ts";
 import { type ErrorCode, ToolError, unwritable } from "../shared/errors.ts";
 import { type CallOptions, type Reply, type Shell, quote, replyBytes } from "../container/shell.ts";
 
-/** The shell session of tasks, with a name that no session of a caller's can have. */
+/** The shell session of tasks. Its name is not a valid name of a caller's session. */
 export const TASK_SESSION = "_task";
 
-/** How long the script may take, milliseconds: a workspace can be large. */
+/** How long the script may take for a large workspace, milliseconds. */
 const ANSWER_MS = 600_000;
 
-/** The codes of errors that say that there is no such file, or none that can be read. */
+/** Codes of errors that mean that the file does not exist or cannot be read. */
 const NO_FILE: ReadonlySet<ErrorCode> = new Set([
   "not_found",
   "is_directory",
@@ -25,7 +25,7 @@ export class TaskScript {
   readonly #shell: Shell;
   readonly #files: Files;
   readonly #id: string;
-  /** Where the task's own files lie. */
+  /** The directory of the task's own files. */
   readonly directory: string;
 
   constructor(shell: Shell, files: Files, id: string) {
@@ -40,7 +40,7 @@ export class TaskScript {
     return this.#line("run");
   }
 
-  /** Makes the task's files, by name. @throws {ToolError} when they cannot be written */
+  /** Writes the task's files, by name. @throws {ToolError} when they cannot be written */
   async prepare(files: Record<string, string | undefined>): Promise<void> {
     const lines = Object.entries(files).flatMap(([name, content]) =>
       content === undefined ? [] : `${name} ${encoder.encode(content).toBase64()}`,
@@ -55,7 +55,7 @@ export class TaskScript {
     return this.#call(this.#line(command, ...args), { silent: true });
   }
 
-  /** At most `maxBytes` of a file from `offset` on; nothing when it is not there. */
+  /** At most `maxBytes` of a file from `offset` on; nothing when the file does not exist. */
   async read(path: string, offset: number, maxBytes: number): Promise<Uint8Array | undefined> {
     try {
       return (await this.#files.read(path, "bytes", offset, maxBytes, maxBytes)).bytes;
@@ -95,7 +95,7 @@ export function entriesOf(reply: Reply, fields: number): string[][] {
     });
 }
 
-/** Where a clone of a repository goes: below /workspace, by its own name. @throws {ToolError} for one without a name */
+/** The directory for a clone: the repository's name, below /workspace. @throws {ToolError} for a URL without a name */
 export function cloneDirectory(repository: string): string {
   const name = repository
     .replace(/[?#].*$/, "")

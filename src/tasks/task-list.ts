@@ -1,4 +1,4 @@
-/** A principal's tasks over all of its sandboxes; each one's record is with the sandbox that ran it. */
+/** A principal's tasks in all sandboxes. The record of each is in the sandbox that ran it. */
 import type { RunState } from "../runs/run.ts";
 import { DAY_MS } from "../shared/days.ts";
 
@@ -26,7 +26,7 @@ export class TaskIndex {
     sql.exec("CREATE INDEX IF NOT EXISTS tasks_started ON tasks (started_at, id)");
   }
 
-  /** The end of a task may be told before its start. */
+  /** The end of a task may be reported before its start. */
   put({ id, state, title, startedAt, endedAt }: TaskEntry): void {
     this.#sql.exec(
       `INSERT INTO tasks (id, state, title, started_at, ended_at) VALUES (?1, ?2, ?3, ?4, ?5)

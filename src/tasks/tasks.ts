@@ -1,7 +1,7 @@
 /**
- * Tasks: a coding agent at work in the sandbox, started by `container/task.sh` as one command. The steps of a task are
- * its own files in the sandbox, the command, and what is fetched from the sandbox when the agent has ended. Tasks of one
- * sandbox run one after another: two agents in one workspace would each answer for the other's changes.
+ * Executes tasks: `container/task.sh` starts a coding agent in the sandbox as one command. A task writes its files to the
+ * sandbox, runs the command, and fetches what the agent left. Tasks of one sandbox run one after another, because the
+ * changes of two agents in one workspace could not be told apart.
  */
 import { z } from "zod";
 import { ToolError } from "../shared/errors.ts";
@@ -52,13 +52,13 @@ export interface TasksHost {
   boot(): number;
   maxTokens: number;
   archiveMaxBytes: number;
-  /** Takes an error that nobody foresaw. */
+  /** Logs an unexpected error. */
   report(error: unknown): void;
 }
 
-/** What it takes to go on with a task in another actor. */
+/** The state that another actor can resume a task from. */
 const taskState = z.object({
-  /** The specification without what is only needed to start. */
+  /** The specification, without what only the start needs. */
   spec: z.object({
     agent: z.enum(AGENT_NAMES),
     repository: z.string().optional(),
@@ -112,8 +112,8 @@ export class Tasks implements Executor<TaskSpec> {
   }
 
   /**
-   * Keeps code apart from the tasks of the sandbox, for whom the model is not: what runs beside an agent can read its
-   * placeholder for a credential, and use it from there.
+   * Refuses code of a caller without the scope for tasks while an agent is at work: what runs beside the agent could read
+   * its placeholder for a credential, and use the model with it.
    * @throws {ToolError} while there is a task
    */
   keepApart(sandbox: string): void {

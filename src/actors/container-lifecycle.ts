@@ -9,13 +9,18 @@ import { within } from "../shared/within.ts";
 /** How long the SDK's stop hook is waited for, milliseconds. */
 const STOP_MS = 5000;
 
+/** How often the SDK's record is looked at, milliseconds. */
+const LOOK_MS = 2;
+
 /** How long after an interrupted call its container may still count as running although it ends, milliseconds. */
 const OUTLIVED_MS = 1000;
 
 export interface LifecycleHost {
   running(): boolean;
-  /** The SDK's `stop`. */
+  /** The SDK's `stop`: of a container that does not run it sees to the end. */
   stop(): Promise<void>;
+  /** Whether the SDK's own record says that the container runs: it is behind the container itself for a moment. */
+  isRecordedAsRunning(): Promise<boolean>;
   /** A new container has started. */
   started(): void;
   /** The container has gone: what this actor holds of it is of no more use. */
@@ -62,8 +67,20 @@ export class Lifecycle {
     this.#stopped.resolve();
   }
 
-  /** Resolves when the SDK's stop hook has run: before that it would close the connection of the next call. */
+  /**
+   * Runs the SDK's stop hook for a container that was just destroyed, and resolves when it has run: before that it would
+   * close the connection of the next call. The SDK's own alarm runs it up to a second later. Called before the SDK's
+   * record is up to date, `stop` would run the hook for the same end twice.
+   */
   async ended(): Promise<void> {
+    const deadline = Date.now() + STOP_MS;
+    while (this.#isUp && Date.now() < deadline && (await this.#host.isRecordedAsRunning()))
+      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    if (!this.#host.running())
+      await within(
+        STOP_MS,
+        this.#host.stop().catch(() => undefined),
+      );
     await this.#noticed();
     // A container that did not come up has no hook here, and the SDK still has to clean up after it.
     this.#settled = undefined;

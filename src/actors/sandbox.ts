@@ -108,6 +108,7 @@ export class Sandbox extends BaseSandbox<Env> {
       {
         running,
         stop: () => this.stop(),
+        isRecordedAsRunning: async () => ["running", "healthy"].includes((await this.getState()).status),
         started: () => this.#accountLink.note("start"),
         gone: () => this.#containerGone(),
       },

@@ -40,3 +40,13 @@ it.each(CALLS)("destroyed while it starts for %s, a sandbox is gone, or listed",
   };
   for (let n = 0; n < 3; n++) await Promise.all(DELAYS.map(round));
 });
+
+it("destroyed again and again, it is a new one for the next call each time", async () => {
+  const sandbox = "z-again";
+  for (let n = 0; n < 12; n++) {
+    const command = await owner.call("run_command", { sandbox, command: "ls; echo kept >kept" });
+    expect(command.structured).toMatchObject({ state: "succeeded", stdout: "" });
+    if (n % 3 === 0) expect((await owner.call("run_code", { sandbox, code: "1 + 1" })).text).toContain("2");
+    expect((await owner.call("destroy_sandbox", { sandbox })).text).toContain("destroyed");
+  }
+});

@@ -1,21 +1,36 @@
 """The Python kernel of the local platform: one process per context, requests and answers as JSON lines.
 
-It stands in for the image's executor, which is built on IPython, with the same protocol and the same limits: stdout
-is the protocol's channel, output is captured in memory and delivered with the answer, SIGINT outside a cell ends it.
+It does what the image's executor does, with the same protocol and the same limits: stdout is the protocol's channel,
+output is captured in memory and delivered with the answer, SIGINT outside a cell ends it. Like that one it is built on
+IPython; where that is not installed, or SANDBOX_IPYTHON says "stand-in", on the part of it beside this file.
 """
 
 import base64
+import importlib.util
 import io
 import json
 import os
 import sys
 import traceback
 
-sys.path[0] = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ipython")
+
+
+def has_ipython():
+    try:
+        return importlib.util.find_spec("IPython.utils.capture") is not None
+    except ImportError:
+        return False
+
+
+del sys.path[0]  # the kernel's own directory
+if os.environ.pop("SANDBOX_IPYTHON", "") == "stand-in" or not has_ipython():
+    sys.modules.pop("IPython", None)  # one that is none
+    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "ipython"))
 os.environ["MPLBACKEND"] = "Agg"
 
 sys.dont_write_bytecode, _saved = True, sys.dont_write_bytecode  # the kernel's own directory is not its to write
 from IPython.core.interactiveshell import InteractiveShell  # noqa: E402
+from IPython.utils.capture import capture_output  # noqa: E402
 
 sys.dont_write_bytecode = _saved
 
@@ -30,30 +45,6 @@ KINDS = {
     "text/markdown": "markdown",
     "application/javascript": "javascript",
 }
-
-
-class Capture:
-    """Collects what one cell prints and displays."""
-
-    def __init__(self, shell):
-        self.shell = shell
-        self.displayed = []
-
-    def publish(self, data, *_metadata, **_ignored):
-        self.displayed.append(data)
-
-    def clear_output(self, wait=False):
-        pass
-
-    def __enter__(self):
-        self.saved = sys.stdout, sys.stderr, self.shell.display_pub, sys.displayhook
-        self.out, self.err = sys.stdout, sys.stderr = io.StringIO(), io.StringIO()
-        self.shell.display_pub = self
-        sys.displayhook = lambda value: None if value is None else self.publish(*self.shell.display_formatter.format(value))
-        return self
-
-    def __exit__(self, *_error):
-        sys.stdout, sys.stderr, self.shell.display_pub, sys.displayhook = self.saved
 
 
 def output(kind, data):
@@ -87,14 +78,14 @@ def value_outputs(shell, value):
 def execute(shell, code):
     answer = {"stdout": "", "stderr": "", "error": None, "outputs": []}
     try:
-        with Capture(shell) as captured:
-            result = shell.run_cell(code)
-        answer["stdout"], answer["stderr"] = captured.out.getvalue(), captured.err.getvalue()
+        with capture_output() as captured:
+            result = shell.run_cell(code, store_history=False, silent=False)
+        answer["stdout"], answer["stderr"] = captured.stdout, captured.stderr
         error = result.error_in_exec
         if error is not None:
             frames = "\n".join(traceback.format_tb(error.__traceback__))
             answer["error"] = {"type": type(error).__name__, "message": str(error), "traceback": frames}
-        for data in captured.displayed:
+        for data in (one.data for one in captured.outputs):
             found = [output(kind, data[mime]) for mime, kind in KINDS.items() if mime in data]
             if "text/plain" in data and len(data) == 1:
                 found.append(output("text", data["text/plain"]))
@@ -113,6 +104,7 @@ def execute(shell, code):
 
 def main():
     shell = InteractiveShell.instance()
+    shell.colors, shell.quiet, shell.ast_node_interactivity = "NoColor", True, "last_expr"
     print(json.dumps({"status": "ready", "version": "2.0.0"}), flush=True)
     while True:
         try:

@@ -1,4 +1,4 @@
-/** The Worker on the local platform: production's, with the container platform's stand-in under its sandboxes. */
+/** The Worker on the local platform: production's, with `ctx.container` of its sandboxes implemented by the engine. */
 import production, {
   Account,
   Attempts,

@@ -1,6 +1,6 @@
 /**
- * Bounds for which bubblewrap has no option, set from outside in the namespaces of a sandbox before its first program
- * runs: pools that the kernel keeps for the whole machine, or for all sandboxes of one user, are shared out.
+ * Bounds for which bubblewrap has no option. The engine sets them in the namespaces of a sandbox before its first program
+ * runs, for pools that the kernel keeps for the whole machine or for all sandboxes of one user.
  */
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
@@ -16,8 +16,8 @@ const pseudoTerminals = 64;
 const inotify = { instances: 64, watches: 65_536 };
 
 /**
- * What a connection may have waiting, bytes: least, at first, at most. The memory of TCP (tcp_mem) is the machine's, and
- * what a sandbox sends to itself and does not read takes of it: up to 38 MiB a connection unless it is bounded.
+ * The buffers of a TCP connection, bytes: least, initial, most. All connections of the machine share the memory of TCP
+ * (tcp_mem). What a sandbox sends to itself and does not read takes up to 38 MiB a connection of it unless bounded.
  */
 const waiting = { tcp_rmem: "4096 65536 131072", tcp_wmem: "4096 16384 131072" };
 
@@ -33,7 +33,7 @@ const counts = [
   ...Object.entries(waiting).map(([file, bytes]) => `echo ${bytes} >/proc/sys/net/ipv4/${file}`),
 ];
 
-/** bubblewrap mounts a devpts of the sandbox's own, without an end to it. */
+/** Pseudo terminals: bubblewrap mounts a devpts for the sandbox without a limit. */
 const terminals =
   'exec nsenter --target "$1" --mount -- mount --internal-only --no-mtab -t devpts ' +
   `-o remount,nosuid,noexec,mode=620,ptmxmode=666,max=${pseudoTerminals} devpts /dev/pts`;

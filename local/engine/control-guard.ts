@@ -1,13 +1,13 @@
 /**
- * Follows one connection of the control protocol (capnweb's messages, one JSON array each) and says when the sandbox
- * sends what the Worker would have to keep, or never asked for. User code can take the control server's place, and
- * capnweb bounds nothing: it keeps every value that is pushed, and every piece of a stream that nobody reads.
+ * Checks one connection of the control protocol (capnweb's messages, one JSON array each) for messages of the sandbox that
+ * the Worker never asked for or would have to keep. User code can take the control server's place, and capnweb bounds
+ * nothing: it keeps every value that is pushed, and every piece of a stream that is not read.
  */
 
-/** Longer than anything that the Worker asks for. The longest is the document of a kernel's run, with 12 MiB of images. */
+/** The longest message. The longest answer that the Worker asks for is a kernel's document with 12 MiB of images. */
 export const maxMessageBytes = 16 * 1024 * 1024;
 
-/** What the sandbox may have sent on one connection that the Worker has neither taken nor been told to forget. */
+/** How much of what the sandbox sent on one connection may wait to be taken or released by the Worker. */
 const maxHeld = { size: 32 * 1024 * 1024, messages: 4096, stubs: 256 };
 
 /** Size of the answers that all connections of a sandbox may have on their way into the Worker; more wait. */
@@ -22,16 +22,16 @@ const head =
  */
 const maxValues = 20_000;
 
-/** What a value counts as in the bounds of bytes: a hundred thousand of them take the Worker up to a tenth of a second. */
+/** Bytes that a value counts for: the Worker takes up to a tenth of a second for a hundred thousand values. */
 const bytesPerValue = 256;
 
-/** First words of arrays by which capnweb makes something dear, and the control server nothing. */
+/** Types of capnweb values that are expensive to build, and that the control server never sends. */
 const unused = new Set(["bigint", "blob", "headers", "remap", "request", "response"]);
 
-/** Those by which a message refers to what its sender keeps, and the Worker keeps an entry for. */
+/** Types of values that refer to something the sender keeps, for each of which the Worker keeps an entry. */
 const references = new Set(["export", "promise"]);
 
-/** The answers of one sandbox, on all of its connections, that the Worker has not said it has taken. */
+/** The answers of one sandbox, on all of its connections, that the Worker has not acknowledged. */
 export class AnswersInFlight {
   size = 0;
 
@@ -41,7 +41,7 @@ export class AnswersInFlight {
 }
 
 export class ControlGuard {
-  /** What the sandbox sent, by the number that both ends count along. 0 is the protocol's own. */
+  /** What the sandbox sent, by the number that both ends count; 0 is reserved by the protocol. */
   readonly #held = new Map<number, { size: number; stream: boolean }>();
   #sent = 0;
   #size = 0;
@@ -57,7 +57,7 @@ export class ControlGuard {
     this.#inFlight = inFlight;
   }
 
-  /** Why a message of the sandbox's breaks the bounds, in words that follow "it"; its size when it does not. */
+  /** The size of a message of the sandbox or, in words that follow "it", why it breaks the bounds. */
   fromSandbox(message: Buffer): string | number {
     const scanned = scan(message);
     if (typeof scanned === "string") return scanned;
@@ -92,7 +92,7 @@ export class ControlGuard {
     }
   }
 
-  /** What the Worker says is believed. */
+  /** Follows a message of the Worker, which is trusted. */
   fromWorker(message: Buffer): void {
     const [kind, id] = kindOf(message);
     if (kind === "push" || kind === "pipe") this.#workerSent += 1;
@@ -101,7 +101,7 @@ export class ControlGuard {
     else if (kind === "pull") this.#asked.set(id, true);
     else if (kind === "release") {
       this.#stubs = Math.max(0, this.#stubs - 1);
-      // Released before it is answered, when the call is given up.
+      // A call that is given up is released before its answer.
       if (this.#asked.has(id)) this.#asked.set(id, false);
       this.#release(id);
     } else if ((kind === "resolve" || kind === "reject") && this.#held.get(id)?.stream === true)
@@ -154,7 +154,7 @@ const bracket = 0x5b;
 const brace = 0x7b;
 const comma = 0x2c;
 
-/** Looks through a message as `JSON.stringify` writes it, without making anything of it; what is written otherwise is refused. */
+/** Scans a message in the form of `JSON.stringify` without parsing it, and refuses any other form. */
 function scan(message: Buffer): { references: number; values: number } | string {
   let values = 0;
   let found = 0;
@@ -169,7 +169,7 @@ function scan(message: Buffer): { references: number; values: number } | string 
       const word = message.toString("latin1", start, at);
       if (unused.has(word)) return `sent a ${word}, which no control server does`;
       if (references.has(word)) found += 1;
-      // An escape could spell any word.
+      // An escape could spell any type.
       if (word.includes("\\u")) return "sent JSON that is written unlike the control server's";
     } else if (byte === bracket || byte === brace || byte === comma) {
       // A value stands behind each of these.

@@ -87,7 +87,7 @@ export async function sendByTheRules(
   }
 }
 
-/** Sends a plain HTTP request to where it wants to go, if it may, and streams the answer. @throws Refusal, Unreachable */
+/** Sends a plain HTTP request to its host, if that is allowed, and streams the answer. @throws Refusal, Unreachable */
 async function sendUpstream(
   options: UpstreamOptions,
   request: IncomingMessage,
@@ -102,7 +102,7 @@ async function sendUpstream(
       createConnection: () => socket,
       method: request.method,
       path: url.pathname + url.search,
-      // The host is the URL's, whatever the header said: the check was of the URL's.
+      // The Host header is set from the URL, because the URL's host is what was checked.
       headers: ["Host", url.host, ...others.flat(), "Connection", "close"],
     });
     // A socket on which a tunnel was negotiated is paused.
@@ -211,7 +211,7 @@ export function portOf(url: URL): number {
   return url.protocol === "https:" || url.protocol === "wss:" ? 443 : 80;
 }
 
-/** The pattern that takes a host, null when the catch-all does, undefined when the request goes its own way. */
+/** The pattern that matches a host, null for the catch-all, undefined when the request is not intercepted. */
 function interceptFor(intercepts: Intercepts, host: string): string | null | undefined {
   const exact = intercepts.http.find((pattern) => pattern === host);
   return (

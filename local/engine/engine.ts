@@ -1,4 +1,4 @@
-/** The stand-in for the container platform: starts sandboxes, forwards to them, lets them out under rules. */
+/** Takes the place of the container platform: starts sandboxes, forwards requests to them, and controls what they reach. */
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { statSync } from "node:fs";
@@ -34,7 +34,7 @@ export interface EngineOptions {
   /** A directory for sockets and generated files, made if missing. What killed engines left in it is removed. */
   runDir: string;
   limits?: Partial<Limits>;
-  /** A python3 to show instead of the one found, or null for none. */
+  /** The python3 of sandboxes instead of the one that is found, or null for none. */
   python?: string | null;
   /** A directory of Python packages for it, which may still be empty: see `packagesKey`. */
   pythonPackages?: string;
@@ -48,7 +48,7 @@ export interface EngineOptions {
   path?: string;
   /** Tests only: another control server's directory, holding main.ts. */
   runtime?: string;
-  /** Passes on what sandboxes print and what the engine does. */
+  /** Logs what sandboxes print and what the engine does. */
   verbose?: boolean;
   /** Takes one line without its end; stderr unless given. */
   log?: (line: string) => void;
@@ -57,9 +57,9 @@ export interface EngineOptions {
 export interface Engine {
   /** `http://127.0.0.1:<port>` */
   url: string;
-  /** Random, another for every engine. */
+  /** Random; different for every engine. */
   boot: string;
-  /** What sandboxes are made of here, for the one who starts the server. */
+  /** What sandboxes consist of on this machine, to be shown at the start of the server. */
   report: EngineReport;
   /** Gives the sandboxes that start from now on another interpreter. @throws Error when it is none */
   usePython(path: string): Promise<void>;
@@ -69,7 +69,7 @@ export interface Engine {
 
 export interface EngineReport {
   isolation: "bubblewrap" | "none";
-  /** The sandboxes of an engine that runs as root run as a user without rights. */
+  /** Whether an engine that runs as root runs its sandboxes as an unprivileged user. */
   dropsRoot: boolean;
   limits: Limits;
   /** Which limits a control group holds; the others are held by process limits and the size of the file system. */
@@ -128,7 +128,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   };
   await writeFile(view.empty, "");
   await chmod(view.empty, 0o644);
-  // A clone made under a strict umask can be read by root alone: better a sandbox as root than none.
+  // Only root can read a clone that was made under a strict umask. Then sandboxes run as root.
   const dropsRoot = check?.works === true && check.dropsRoot && readableByAll(view);
   const mountNamespace = dropsRoot ? new MountNamespace(directory, options.directories) : undefined;
   const common: Common = {
@@ -227,7 +227,7 @@ async function writeFiles(directory: string, files: Record<string, string>): Pro
   return mounts;
 }
 
-/** Looks at what a sandbox cannot do without: directories and the files in them that are used first. */
+/** Checks the directories that a sandbox needs, and the files in them that are used first. */
 function readableByAll(view: View): boolean {
   const { toolchain } = view;
   const packages = toolchain.packages.flatMap(({ path }) => [path, join(path, "package.json")]);

@@ -89,7 +89,7 @@ export class PortForwarder {
     upstream.on("error", fail);
     response.on("close", () => {
       upstream.destroy();
-      // What answers before it has read all of a body leaves the rest, and the connection's next request waits behind it.
+      // A server that answers before it has read a whole body leaves the rest, which would block the connection's next request.
       request.unpipe(upstream);
       request.resume();
     });

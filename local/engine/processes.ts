@@ -1,4 +1,4 @@
-/** Starts a program under bubblewrap, as the second process of namespaces of its own, and sees to the end of all of them. */
+/** Starts a program under bubblewrap, as the second process of its own namespaces, and ends all processes in them. */
 import { spawn, type ChildProcess } from "node:child_process";
 import { writeFile } from "node:fs/promises";
 import type { Readable, Writable } from "node:stream";
@@ -22,7 +22,7 @@ export interface StartOptions {
   env: Record<string, string>;
   groups: string[];
   supported: ReadonlySet<string>;
-  /** For an engine of root's: where bubblewrap is started, and the user it is started as. */
+  /** For an engine that runs as root: the mount namespace and the user that bubblewrap is started in and as. */
   unprivileged: { mountNamespace: MountNamespace; user: HostUser } | undefined;
   command: string[];
   /** A file of the engine's that names the first process, for a later engine that finds it. */
@@ -43,8 +43,8 @@ export interface Processes {
 }
 
 /**
- * On the host, before anything else: joins the control groups, and prefers the sandbox to anything else on this
- * machine when memory runs out. Exit status 126 when a group cannot be joined.
+ * Runs on the host before anything else: joins the control groups, and makes the sandbox the first to be killed when the
+ * machine's memory runs out. Exit status 126 when a group cannot be joined.
  */
 export const prelude = [
   "echo 500 2>/dev/null >/proc/self/oom_score_adj",
@@ -53,10 +53,10 @@ export const prelude = [
   'exec "$@"',
 ].join("\n");
 
-/** How long the last of what a sandbox printed may be on its way once every process has ended. */
+/** How long the last output of a sandbox may take to arrive after every process has ended, milliseconds. */
 const outputMs = 500;
 
-/** How long bubblewrap may take to notice that the first process was killed. */
+/** How long bubblewrap may take to notice that the first process was killed, milliseconds. */
 const noticeMs = 2000;
 
 /** Starts bubblewrap with a command. The command begins when the sandbox is complete. */
@@ -108,8 +108,8 @@ export async function start(options: StartOptions): Promise<Processes> {
 }
 
 /**
- * Settles when nothing of the sandbox is left, whatever its processes do: by the end of bubblewrap, which waits for the
- * first process, and by that process itself where bubblewrap was killed alone. A pipe that is held open holds up nothing.
+ * Settles when no process of the sandbox is left: with bubblewrap, which waits for the first process, or with that process
+ * where only bubblewrap was killed. A pipe that somebody holds open does not delay it.
  */
 async function settle(child: ChildProcess, first: () => Identity | undefined): Promise<ExitReport> {
   const closed = new Promise((resolve) => child.once("close", resolve));
@@ -127,7 +127,7 @@ async function settle(child: ChildProcess, first: () => Identity | undefined): P
   return report;
 }
 
-/** Waits for the first process's word that bubblewrap is done. */
+/** Waits until the first process reports that bubblewrap is done. */
 async function spoken(stream: ChildStream, ended: Promise<unknown>): Promise<void> {
   const word = new Promise((resolve) => stream?.once("data", resolve));
   await Promise.race([

@@ -1,8 +1,8 @@
 /**
  * The Python of sandboxes: which of the host's interpreters it is, and the virtual environment on top of it.
  *
- * That environment lies in the sandbox and can be written to, so that pip installs into it as in any. Below it are the
- * packages that `npm start` had made for the interpreter, and below those the interpreter's own, both read-only.
+ * The environment is inside the sandbox and writable, so that pip installs into it as usual. Below it are the packages
+ * that `npm start` installed for the interpreter, and below those the interpreter's own, both read-only.
  */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -40,7 +40,7 @@ export interface Python {
   modules: string[];
 }
 
-/** Where a sandbox has its virtual environment, and where it sees the packages made by `npm start`. */
+/** The paths, in a sandbox, of its virtual environment and of the packages installed by `npm start`. */
 export const sandboxEnvironmentDirectory = "/opt/venv";
 export const sandboxPackagesDirectory = "/opt/sandbox-runtime/python";
 
@@ -65,7 +65,7 @@ export async function findPythons(): Promise<Python[]> {
   });
 }
 
-/** Where nobody makes packages: the first that has them, else the first that can install them, else the first. */
+/** The interpreter to use without packages of `npm start`: the first that has them all, else one that can install them, else the first. */
 export function choosePython(pythons: readonly Python[]): Python | undefined {
   return pythons.find(isComplete) ?? pythons.find(({ modules }) => modules.includes("pip")) ?? pythons[0];
 }
@@ -79,7 +79,7 @@ rest = [path for path in sys.path if path not in own and path.endswith("-package
 print(json.dumps([sys.executable, base, sys.base_prefix, sys.prefix, "%d.%d" % sys.version_info[:2], own, len(rest) > 0, modules]))
 `;
 
-/** Asks an interpreter what it is; undefined for what is no Python 3. */
+/** Asks an interpreter about itself; undefined when it is not Python 3. */
 export async function describePython(command: string): Promise<Python | undefined> {
   try {
     const modules = [...PACKAGES.map(({ module }) => module), "pip"];

@@ -17,8 +17,8 @@ export interface Registries {
 type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
- * What the environment names goes before what files name, as for pip and npm themselves. An address on the host's own
- * loopback is left out: in a sandbox that is the sandbox.
+ * The environment takes precedence over files, as in pip and npm. Addresses on the host's loopback are left out, because
+ * they mean the sandbox itself inside one.
  */
 export function hostRegistries(env: Environment = process.env): Registries {
   const pip = pipSettings(env);
@@ -77,7 +77,7 @@ function pipSettings(env: Environment): Record<string, string> {
         name = key.toLowerCase().replaceAll("_", "-");
         section[name] = value.trim();
       } else if (/^\s+[^\s#;]/.test(line) && section?.[name] !== undefined) {
-        // A value goes on in lines that are indented.
+        // Indented lines continue a value.
         section[name] += ` ${line.trim()}`;
       }
     }
@@ -85,7 +85,7 @@ function pipSettings(env: Environment): Record<string, string> {
   return { ...global, ...install };
 }
 
-/** The address without what may be a secret; undefined for one that a sandbox cannot use. */
+/** The address without credentials; undefined when a sandbox cannot use it. */
 function usable(address: string | undefined): string | undefined {
   if (address === undefined || !URL.canParse(address)) return undefined;
   const url = new URL(address);

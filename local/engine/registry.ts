@@ -1,4 +1,4 @@
-/** The sandboxes of an engine, and for a while the ends of those that were. */
+/** The sandboxes of an engine, and how the last ones ended. */
 import { join } from "node:path";
 import type { ExitReport, StartRequest } from "../platform/protocol.ts";
 import { Sandbox, type Common } from "./sandbox.ts";
@@ -37,7 +37,7 @@ export class SandboxRegistry {
     return (await this.#alive.get(id)?.ended) ?? this.#ended.get(id);
   }
 
-  /** Starts a sandbox; asked again for the same one, answers as the first time. @throws Error in words for the user. */
+  /** Starts a sandbox; a repeated call for the same one has the same answer. @throws Error with a message for the user */
   async start(id: string, request: StartRequest): Promise<void> {
     if (this.#closed) throw new Error("The engine is shutting down.");
     const ended = this.#ended.get(id);
@@ -52,7 +52,7 @@ export class SandboxRegistry {
   }
 
   async #start(id: string, request: StartRequest): Promise<void> {
-    // An actor that lost its state may not know of its sandbox any more.
+    // An actor that lost its state may no longer know its sandbox.
     for (const other of this.#alive.values()) if (other.actor === request.actor) await other.destroy();
     const alone = this.#alive.size === 0 && this.#starting.size === 0;
     const place = { id, directory: join(this.#directory, id), group: `${this.#boot}-${id}`, alone };

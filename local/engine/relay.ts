@@ -1,7 +1,7 @@
 /**
- * WebSockets between the Worker and a sandbox. Both ends are spoken here rather than joined byte by byte, so that what
- * a sandbox sends is bounded before workerd sees it: workerd reads messages as they come and keeps them until the
- * Worker's one thread, which all sandboxes share, has time for them.
+ * WebSockets between the Worker and a sandbox. The engine ends both connections and passes messages on, so that it can
+ * bound what a sandbox sends: workerd reads messages as they come, and keeps them until the Worker's one thread, which
+ * all sandboxes share, has time for them.
  */
 import { type IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
@@ -11,13 +11,13 @@ import { AnswersInFlight, ControlGuard, maxMessageBytes } from "./control-guard.
 import { passOn } from "./outbound.ts";
 import { Pace } from "./pace.ts";
 
-/** What a slow reader may have waiting before the other end is read no further, bytes. */
+/** Bytes that may wait for a slow reader before the other end is not read any more. */
 const highWaterMark = 1024 * 1024;
 
-/** How long a server in a sandbox may take to take a WebSocket, milliseconds. */
+/** How long a server in a sandbox may take to accept a WebSocket, milliseconds. */
 const handshakeMs = 60_000;
 
-/** How often it is looked whether the Worker has taken what a sandbox waits for, milliseconds. */
+/** How often to check whether the Worker has taken what a sandbox waits for, milliseconds. */
 const fullMs = 10;
 
 /** Bytes and messages that all WebSockets of one sandbox may bring the Worker; more wait. */
@@ -44,11 +44,11 @@ export interface RelayOptions {
   headers: [string, string][];
   pace: RelayPace;
   /**
-   * Bytes that a message of the Worker's lets come without counting: what it acknowledges as it takes it waits for it by
-   * itself.
+   * Bytes that each message of the Worker allows without counting: a protocol in which the Worker acknowledges what it
+   * takes bounds itself.
    */
   acknowledgedBytes: number;
-  /** Called with what a control server did that it may not; undefined for any other server, which may say what it likes. */
+  /** Called when a control server breaks its protocol; undefined for other servers, which may send anything. */
   broken: ((how: string) => void) | undefined;
 }
 
@@ -60,7 +60,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
   const rest = headers.filter(([name]) => !/^(sec-websocket-.*|connection|upgrade)$/i.test(name));
   const bounds = {
     maxPayload: maxMessageBytes,
-    // A kilobyte of it can be a megabyte.
+    // No compression: a kilobyte could expand to a megabyte.
     perMessageDeflate: false,
   };
   const client: ClientOptions = {
@@ -165,7 +165,7 @@ function pump(
   return { wait };
 }
 
-/** Ends the other half as the first one ended; 1005 and 1006 stand for no code. */
+/** Closes the other connection with the code of the first; 1005 and 1006 mean that there was none. */
 function closeWith(one: WebSocket, other: WebSocket): void {
   one.on("close", (code, reason) => {
     if (code === 1006) other.terminate();

@@ -1,4 +1,4 @@
-/** The files and variables a sandbox finds in place: what an image's /etc and environment would hold. */
+/** The generated files and variables of a sandbox: what an image would have in /etc and in its environment. */
 import { INTERNAL_ADDRESS } from "../runtime/tcp.ts";
 import { existsSync } from "node:fs";
 import type { Certificates } from "./certificates.ts";
@@ -8,10 +8,10 @@ import type { Registries } from "./registries.ts";
 /** Where the runtime offers the engine's egress proxy inside a sandbox. */
 export const proxyURL = "http://127.0.0.1:3128";
 
-/** What a sandbox calls itself. */
+/** The host name of every sandbox. */
 export const hostname = "sandbox";
 
-/** Where the coding agent is. What a user installs goes before it, as in the image. */
+/** The directory of the coding agent. It is last in PATH, after what a user installs, as in the image. */
 export const agentDirectory = "/opt/sandbox-runtime/agents";
 
 const path = [
@@ -28,7 +28,7 @@ const path = [
   "/bin",
 ].join(":");
 
-/** The environment the runtime starts with. What the Worker gives for this sandbox goes over it. */
+/** The environment that the runtime starts with. The Worker's variables for the sandbox override it. */
 export function sandboxEnvironment(certificates: Certificates | undefined, given: Record<string, string>) {
   const noProxy = `localhost,127.0.0.1,::1,0.0.0.0,${hostname}`;
   return {
@@ -101,7 +101,7 @@ function pipConfiguration({ pip, pipExtra, pipTrusted }: Registries): string {
   return lines.join("\n") + "\n";
 }
 
-/** Of the host, and shown with its /usr. They would fail in a sandbox with words that lead nowhere. */
+/** Programs of the host's /usr that fail in a sandbox with misleading messages, and so are replaced. */
 const packageManagers = ["apt", "apt-get", "aptitude", "dnf", "yum", "zypper", "pacman", "snap"].map(
   (name) => `/usr/bin/${name}`,
 );

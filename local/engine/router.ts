@@ -119,7 +119,7 @@ export class Router {
     answerError(response, 404, "bad-request", "no such route");
   }
 
-  /** What the Worker fetches for a sandbox goes by the sandbox's rules, not by the Worker's. */
+  /** A request that the Worker makes for a sandbox, under the rules of that sandbox. */
   async #internet(sandbox: Sandbox, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const given = request.headers[URL_HEADER];
     if (typeof given !== "string" || !URL.canParse(given) || !given.startsWith("http://")) {
@@ -130,7 +130,7 @@ export class Router {
     await sendByTheRules(sandbox.egress, request, response, new URL(given), headers);
   }
 
-  /** A page in a browser on this machine can send requests here, too: it knows neither secret nor host. */
+  /** Web pages in a browser on this machine can send requests here too, but know neither the secret nor the host. */
   #admits(request: IncomingMessage): boolean {
     const host = request.headers.host;
     const own = host === `127.0.0.1:${this.#options.port}` || host === `localhost:${this.#options.port}`;

@@ -1,4 +1,4 @@
-/** One sandbox: its processes, its way in, its way out, and what it leaves behind (nothing). */
+/** One sandbox: its processes, the connections into it, its egress, and the removal of all of it. */
 import { once } from "node:events";
 import { chmod, mkdir, rm, writeFile } from "node:fs/promises";
 import type { Server } from "node:http";
@@ -33,7 +33,7 @@ export interface Common {
   upstream: UpstreamOptions;
   /** undefined: no isolation. */
   bubblewrap: { supported: ReadonlySet<string>; mountNamespace: MountNamespace | undefined } | undefined;
-  /** What every sandbox is shown. */
+  /** What is mounted into every sandbox. */
   mounts: () => Mount[];
   /** The control server's compile cache, once there is one. */
   cache?: Mount;
@@ -185,7 +185,7 @@ export class Sandbox {
     void this.ended.then(() => clearTimeout(timer));
   }
 
-  /** Something in the sandbox has taken its control server's place, and would take the Worker down for everybody. */
+  /** A program has taken the control server's place and could bring down the Worker that all sandboxes share. */
   #stop(how: string): void {
     if (this.#asked !== undefined || this.#broken !== undefined) return;
     this.#broken = `it ${how}`;
@@ -195,12 +195,12 @@ export class Sandbox {
 
   async setIntercepts(intercepts: Intercepts): Promise<void> {
     this.egress.intercepts = intercepts;
-    // Written in place: the sandbox has this very file bound at /etc/hosts.
+    // Written in place, because this file itself is bound at /etc/hosts in the sandbox.
     await writeFile(this.#hosts, hostsFile(intercepts.http)).catch(() => undefined);
   }
 }
 
-/** Does not wait for connections: a tunnel ends with what it leads to, which may take its time. */
+/** Does not wait for connections, because a tunnel ends only with the server it leads to. */
 function closeServer(server: Server): void {
   server.close();
   server.closeAllConnections();

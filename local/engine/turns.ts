@@ -1,6 +1,6 @@
 /**
- * What one sandbox may ask of its egress proxy: one request at a time on a connection, and so many a second in all. The
- * proxies of all sandboxes share one process, which nothing that a sandbox sends may keep from the others.
+ * Limits the requests of one sandbox to its egress proxy: one at a time on a connection, and so many a second in total.
+ * The proxies of all sandboxes share one process, which no sandbox may keep busy.
  */
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
@@ -37,9 +37,9 @@ export class Turns {
   }
 
   /**
-   * Whether a request is to be answered. One that comes before the answer to the one before is not: its connection is
-   * read no further, since Node would keep all that waits there, and closes behind that answer, by which a client knows
-   * what to send again (RFC 9112, 9.3.2).
+   * Whether a request is to be answered. One that comes before the previous one was answered is not: its connection is
+   * read no further, because Node would keep what waits there, and closes after that answer, so that the client knows what
+   * to send again (RFC 9112, 9.3.2).
    */
   takes({ socket }: IncomingMessage, response: ServerResponse): boolean {
     if (socket.destroyed) return false;

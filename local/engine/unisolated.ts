@@ -25,8 +25,8 @@ export interface UnisolatedOptions {
 const marker = "SANDBOX_MCP_BARE";
 
 /**
- * Reads its stdin to the end, which comes when the engine ends the sandbox or is gone, then kills what is in the
- * sandbox's control groups or carries the marker until nothing is and does.
+ * Reads its stdin, which ends when the engine ends the sandbox or dies. Then it kills the processes that are in the
+ * sandbox's control groups or carry the marker, until none is left.
  */
 const reaper = [
   'trap "" INT TERM HUP',
@@ -62,7 +62,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
   if (lstatSync("/opt/sandbox-mcp", { throwIfNoEntry: false })?.isSymbolicLink())
     await rm("/opt/sandbox-mcp");
   await symlink(view.container, "/opt/sandbox-mcp").catch(() => undefined);
-  // What an earlier sandbox remembered of its shells is not this one's.
+  // The state of an earlier sandbox's shells must not be used by this one.
   if (options.alone) await rm("/var/lib/sandbox-mcp/sessions", { recursive: true, force: true });
   const missing = ["/workspace", "/var/lib/sandbox-mcp", "/opt/sandbox-mcp"].filter(
     (path) => !existsSync(path),
@@ -136,8 +136,8 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
 }
 
 /**
- * There is no network namespace and so no proxy in it, and no /etc or /opt of its own: what names one is left out, and
- * programs use the network and the certificates as they find them.
+ * Without namespaces there is no egress proxy and no /etc or /opt of its own. Variables that name one are left out, and
+ * programs use the network and the certificates of the host.
  */
 function onTheHost(env: Record<string, string>): Record<string, string> {
   const left = Object.entries(env).filter(

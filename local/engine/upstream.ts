@@ -13,8 +13,8 @@ export interface UpstreamOptions {
   /** For tests: what `host:port` leads to, as a port on this machine's loopback, instead of to the internet. */
   allowAddresses: ReadonlyMap<string, number>;
   /**
-   * `host:port` of the package indexes that the operator configured on this machine. They may have private addresses:
-   * such a mirror is there to be used, and nothing else of its host is opened with it.
+   * `host:port` of the package indexes that the operator configured on this machine. These may have private addresses;
+   * no other port of their hosts is allowed.
    */
   registries?: ReadonlySet<string>;
   /** All addresses of a name; the system's resolver unless given. */
@@ -24,8 +24,8 @@ export interface UpstreamOptions {
 }
 
 /**
- * Look-ups of one sandbox at a time: the system's resolver keeps a thread for each, of those that all sandboxes share,
- * and a name server of the sandbox's choice can leave it waiting.
+ * Concurrent look-ups of one sandbox. Each takes a thread that all sandboxes share, and a name server that the sandbox
+ * chose can keep it waiting.
  */
 const maxLookups = 4;
 

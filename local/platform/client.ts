@@ -1,4 +1,4 @@
-/** The Worker's side of the conversation with the engine. */
+/** The Worker's client of the engine. */
 import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER } from "./protocol.ts";
 
 /** What the local platform adds to the Worker's variables. */
@@ -9,10 +9,10 @@ export interface LocalEnv {
   LOCAL_DIRECTORIES?: string;
 }
 
-/** The words by which the SDK tells that a port is not served yet and tries again. */
+/** The message by which the SDK recognizes a port that nothing listens on yet, and tries again. */
 export const notListening = "the container is not listening";
 
-/** How often, and after what pause in milliseconds, an engine is asked again that does not take the question. */
+/** Attempts at a request that the engine does not accept, and the pause between them, milliseconds. */
 const MAX_FAILURES = 5;
 const RETRY_MS = 100;
 

@@ -1,6 +1,6 @@
 /**
  * `ctx.container` for a Durable Object under the local platform: the part of workerd's interface that
- * @cloudflare/containers and @cloudflare/sandbox use, carried out by the engine.
+ * @cloudflare/containers and @cloudflare/sandbox use, implemented by the engine.
  */
 import { EngineClient, notListening, type LocalEnv } from "./client.ts";
 import { serveOutbound } from "./outbound.ts";
@@ -15,7 +15,7 @@ interface StoredInstance {
   engine: string;
 }
 
-export type ContainerStandIn = Pick<
+export type ContainerAPI = Pick<
   Container,
   | "running"
   | "start"
@@ -30,7 +30,7 @@ export type ContainerStandIn = Pick<
 >;
 
 /**
- * Puts the stand-in on `ctx.container`. To be called before the SDK's constructor runs:
+ * Sets `ctx.container` to one of the local platform. Must be called before the SDK's constructor runs:
  * `super(withLocalContainer(ctx, env), env)`.
  */
 export function withLocalContainer<Props>(
@@ -55,10 +55,10 @@ interface Namespace {
   Sandbox: DurableObjectNamespace;
 }
 
-/** What of the actor's context the stand-in uses. */
+/** The part of the actor's context that is used here. */
 type ActorContext = Pick<DurableObjectState, "id" | "storage" | "waitUntil">;
 
-class LocalContainer implements ContainerStandIn {
+class LocalContainer implements ContainerAPI {
   readonly #ctx: ActorContext;
   readonly #engine: EngineClient;
   readonly #run: string;
@@ -70,7 +70,7 @@ class LocalContainer implements ContainerStandIn {
 
   constructor(ctx: ActorContext, env: LocalEnv & Partial<Namespace>) {
     this.#ctx = ctx;
-    // An id of a name is found by the name alone: the actor itself may not know what it is called.
+    // The names are compared by their ids, because an actor may not know its own name.
     const names = env.LOCAL_DIRECTORIES?.split(",") ?? [];
     this.#name = names.find((name) => env.Sandbox?.idFromName(name).equals(ctx.id));
     this.#engine = new EngineClient(env);
@@ -171,7 +171,7 @@ class LocalContainer implements ContainerStandIn {
     return { http: [...this.#http.keys()], https: [...this.#https.keys()], all: this.#all !== undefined };
   }
 
-  /** Before a start there is nobody to tell: the start carries the intercepts. */
+  /** Sends the intercepts to the engine; before a start this is not needed, because the start carries them. */
   async #announce(): Promise<void> {
     const instance = this.#instance;
     if (instance === undefined) return;
@@ -180,7 +180,7 @@ class LocalContainer implements ContainerStandIn {
     try {
       await this.#engine.call("PUT", `/sandboxes/${instance.sandbox}/intercepts`, this.#intercepts());
     } catch (error) {
-      // Of a sandbox that is gone, `#watch` is about to tell; nobody waits for this.
+      // Fails for a sandbox that has gone, which `#watch` reports.
       if (!String(error).includes("no such sandbox")) throw error;
     }
   }
@@ -210,7 +210,7 @@ class LocalContainer implements ContainerStandIn {
     await serveOutbound(this.#engine, instance.sandbox, find, () => !instance.over);
   }
 
-  /** The sandbox ends, cannot start, or its engine is gone: in each case nothing runs any more, and the SDK is told. */
+  /** Reports to the SDK that nothing runs any more: the sandbox ended or could not start, or its engine has gone. */
   async #watch(instance: Instance): Promise<void> {
     let report: ExitReport;
     try {

@@ -1,8 +1,8 @@
-/** Answers what the engine intercepted for one sandbox: asks the engine for requests and gives them to their Fetchers. */
+/** Serves the intercepted requests of one sandbox: takes them from the engine and gives them to their Fetchers. */
 import { OUTBOUND_HEADER, type OutboundRequest, type OutboundResponse } from "./protocol.ts";
 import type { EngineClient } from "./client.ts";
 
-/** The pause before the engine is asked again, milliseconds. */
+/** The pause before the next poll of the engine after a failure, milliseconds. */
 const RETRY_MS = 100;
 
 /** Finds the Fetcher for the pattern that matched, null being the catch-all. */
@@ -23,14 +23,14 @@ export async function serveOutbound(
     try {
       poll = await engine.fetch(`/sandboxes/${sandbox}/outbound`);
     } catch {
-      // The connection broke, or the engine is gone: then `active` soon says no.
+      // The connection broke. If the engine has gone, `active` answers false soon.
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
       continue;
     }
     if (poll.status === 204) continue;
     const header = poll.headers.get(OUTBOUND_HEADER);
     if (poll.status !== 200 || header === null) return;
-    // Not awaited: requests are answered side by side.
+    // Not awaited, so that requests are answered concurrently.
     void answer(engine, sandbox, find, decode(header), poll).catch(() => undefined);
   }
 }

@@ -1,5 +1,5 @@
 /**
- * What the engine (Node, host side) and the Worker (workerd) say to each other over loopback HTTP.
+ * The protocol between the engine (Node, on the host) and the Worker (workerd), over loopback HTTP.
  * Imported by both sides, so it depends on neither.
  *
  *   PUT    /sandboxes/<id>                    start; answers when the sandbox is ready

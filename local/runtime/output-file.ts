@@ -4,7 +4,7 @@ import { promisify } from "node:util";
 
 const readAsync = promisify(read);
 
-/** What `execute` returns of one stream at most; of anything longer, the first and the last half. */
+/** Bytes that `execute` returns of one stream; of a longer one, the first and the last half. */
 export const OUTPUT_CAP_BYTES = 16 * 1024 * 1024;
 
 /** Disk space that one stream may take before its middle is given back. */

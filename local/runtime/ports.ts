@@ -1,6 +1,6 @@
 import { connect, type Socket } from "node:net";
 
-/** A port that is no port here but a socket with a name: sandboxes without isolation share the host's ports. */
+/** A port that leads to a unix socket, because sandboxes without isolation share the host's ports. */
 export interface OwnPort {
   port: number;
   path: string;

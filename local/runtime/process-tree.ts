@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** How long the end of what was killed is waited for. */
+/** How long killed processes may take to end, milliseconds. */
 const GRACE_MS = 5000;
 
 /** Kills everything this process started, also what comes while it does. */

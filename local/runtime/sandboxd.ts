@@ -2,7 +2,7 @@
 import { spawn } from "node:child_process";
 import { log } from "./log.ts";
 
-/** How long one that ended is let be before the next is started, milliseconds. */
+/** The pause before sandboxd is started again after it has ended, milliseconds. */
 const PAUSE_MS = 50;
 
 /** @param socket where it listens */

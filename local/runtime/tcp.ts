@@ -14,7 +14,7 @@ export function splice(left: Duplex, right: Duplex): void {
   ] as const) {
     one.on("error", () => other.destroy());
     one.on("close", () => {
-      // After an orderly end both are finished by themselves; a half that is left over has nobody to talk to.
+      // After an orderly end both have finished by themselves; otherwise the half that is left has no peer.
       if (!one.readableEnded || !one.writableFinished) other.destroy();
     });
   }

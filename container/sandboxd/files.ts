@@ -1,6 +1,5 @@
-/** Requests about files, over plain HTTP: see `fileCalls` of the protocol. */
+/** Requests about files and what tasks leave, over plain HTTP: see `fileCalls` of the protocol. */
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { spawn } from "node:child_process";
 import { pipeline } from "node:stream/promises";
 import { FileError, failureOf } from "./file-error.ts";
 import {
@@ -13,6 +12,7 @@ import {
   fileCalls,
 } from "./protocol.ts";
 import { diskUsage, listDirectory, openFile, readLines, readRange, statOf } from "./reading.ts";
+import { chooseFiles, findChanges, sendChosen, sendTar } from "./tasks.ts";
 import { Writes } from "./writing.ts";
 
 /** Bytes of a range that are read at once; of a longer one the bytes are streamed. */
@@ -41,10 +41,15 @@ export class Files {
         entries: await listDirectory(call, () => !response.destroyed),
       }),
       "GET /usage": async ({ path }) => ({ bytes: await diskUsage(path) }),
+      "POST /changes": async (call, _request, response) => ({
+        changes: await findChanges(call, closed(response)),
+      }),
+      "POST /choice": (call, _request, response) => chooseFiles(call, closed(response)),
+      "GET /choice": (call, _request, response) => sendChosen(call, response),
     };
   }
 
-  /** Completes or removes the writes that an earlier sandboxd began. */
+  /** Ends what a sandboxd before has begun. */
   begin(): void {
     this.#writes.recover();
   }
@@ -72,10 +77,20 @@ export class Files {
     } catch (error) {
       if (response.headersSent) return void response.destroy();
       sendJSON(response, FAILED, failureOf(error));
-      // A client whose connection is closed while it sends does not see the answer.
+      // Whoever finds the connection closed while it sends does not see the answer.
       request.resume();
     }
   }
+}
+
+/** How long it may take to look through a workspace, milliseconds. */
+const LOOK_MS = 600_000;
+
+/** Aborts when that takes too long, or nobody waits for the answer any more. */
+function closed(response: ServerResponse): AbortSignal {
+  const abort = new AbortController();
+  response.once("close", () => abort.abort());
+  return AbortSignal.any([abort.signal, AbortSignal.timeout(LOOK_MS)]);
 }
 
 /** The body, which is not closed when reading it ends early. */
@@ -111,7 +126,7 @@ async function sendRange(
   try {
     const headers = { [SIZE_HEADER]: stats.size, [MODIFIED_HEADER]: Math.floor(stats.mtimeMs) };
     const rest = Math.max(0, stats.size - offset);
-    // Files below /proc and /sys report a size of 0, whatever they hold.
+    // The system's own files say that they are empty, whatever they hold.
     const length = stats.size === 0 ? Math.min(limit, AT_ONCE_BYTES) : Math.min(limit, rest);
     if (length <= AT_ONCE_BYTES) {
       const bytes = await readRange(opened, offset, length);
@@ -138,24 +153,7 @@ async function sendArchive(
 ): Promise<void> {
   if ((await statOf({ path }, () => true)).type !== "directory")
     throw new FileError({ problem: "not_directory" });
-  const tar = spawn("tar", ["--create", "--gzip", "--file=-", "--directory", path, "."], {
-    stdio: ["ignore", "pipe", "ignore"],
-  });
-  const ended = new Promise<number | null>((resolve, reject) => {
-    tar.once("error", reject);
-    tar.once("close", resolve);
-  });
-  ended.catch(() => undefined);
-  try {
-    response.writeHead(200, { "content-type": "application/gzip" });
-    await pipeline(tar.stdout, response, { end: false });
-    // 1: a file changed while it was read.
-    const status = await ended;
-    if (status !== null && status <= 1) response.end();
-    else response.destroy();
-  } finally {
-    tar.kill("SIGKILL");
-  }
+  await sendTar(["--directory", path, "."], response);
 }
 
 async function sendLines(

@@ -244,8 +244,8 @@ const flag = () => z.optional(z.literal("1"));
 const number = () => z.coerce.number().check(z.int(), z.nonnegative());
 
 /**
- * The requests about files, by method and path; their parameters are a query. `GET /files` and `GET /lines` answer bytes,
- * the others JSON, and what fails answers `FAILED` with a `failureSchema`.
+ * The requests about files and about what a task leaves, by method and path; their parameters are a query. `GET /files`, `GET /lines`,
+ * `GET /archive` and `GET /choice` answer bytes, the others JSON, and what fails answers `FAILED` with a `failureSchema`.
  */
 export const fileCalls = {
   /** A range of a file. Answers with `SIZE_HEADER`, `MODIFIED_HEADER`. */
@@ -284,6 +284,25 @@ export const fileCalls = {
   "GET /list": z.object({ path: path(), depth: number(), limit: number() }),
   /** Bytes of the files below a directory. Answers `usageSchema`. */
   "GET /usage": z.object({ path: path() }),
+  /**
+   * What a task changed in its directory: up to `limit` files, ordered by path. All of them are named in `CHANGES_LIST` of
+   * the task's own directory, and `CHANGES_DIFF` there is the diff. Answers `changesSchema`.
+   */
+  "POST /changes": z.object({ path: path(), task: idSchema(), limit: number() }),
+  /**
+   * Chooses what of a directory goes into the archive of a task: up to `max` bytes of files, those that can be made again
+   * last, then small before large; and of the agent's conversation, whose files lie below `below` in the home directory
+   * and have `conversation` in their path. Answers `chosenSchema`.
+   */
+  "POST /choice": z.object({
+    path: path(),
+    task: idSchema(),
+    max: number(),
+    below: z.string(),
+    conversation: z.optional(z.string().check(z.minLength(1))),
+  }),
+  /** What was chosen as a `.tar.gz`, made while it is sent. */
+  "GET /choice": z.object({ path: path(), task: idSchema(), part: z.enum(["workspace", "conversation"]) }),
 } as const;
 
 export type FileCalls = { [Name in keyof typeof fileCalls]: z.infer<(typeof fileCalls)[Name]> };
@@ -384,3 +403,58 @@ export type Listed = z.infer<typeof listSchema>["entries"][number];
 
 /** Nothing where counting takes too long. */
 export const usageSchema = z.object({ bytes: z.optional(size()) });
+
+/** The directory of a task's own files in the sandbox. */
+export function taskDirectory(id: string): string {
+  return `/var/lib/sandbox-mcp/tasks/${id}`;
+}
+
+/** Files in it: a diff of what the task changed, and a line for each file. */
+export const CHANGES_DIFF = "changes.diff";
+export const CHANGES_LIST = "changes.list";
+
+/** Characters of a changed path: where it is escaped, each byte takes four. */
+const CHANGED_CHARS = 4 * 4096 + 2;
+
+/** Nothing where what there was at the start is not known, or the end cannot be compared with it. */
+export const changesSchema = z.object({
+  changes: z.optional(
+    z.object({
+      /** How many there are, and the bytes of `CHANGES_DIFF` and `CHANGES_LIST`. */
+      count: size(),
+      diffBytes: size(),
+      listBytes: size(),
+      files: z.array(
+        z.object({
+          /** Relative to the directory. One that is no UTF-8 is escaped as git does it. */
+          path: z.string().check(z.maxLength(CHANGED_CHARS)),
+          change: z.enum(["created", "changed", "deleted"]),
+          /** `unnamed`: its name is no UTF-8. */
+          type: z.enum(["file", "link", "unnamed"]),
+          /** Bytes; 0 for a deleted one. */
+          size: size(),
+        }),
+      ),
+    }),
+  ),
+});
+
+export type FoundChanges = NonNullable<z.infer<typeof changesSchema>["changes"]>;
+
+/** How many files that are left out of an archive are named. */
+export const MAX_LEFT = 20;
+
+export const chosenSchema = z.object({
+  /** What is left out: how many files, their bytes together, and where most of them are. */
+  left: z.object({
+    count: size(),
+    bytes: size(),
+    largest: z
+      .array(z.object({ path: z.string().check(z.maxLength(4096)), size: size() }))
+      .check(z.maxLength(MAX_LEFT)),
+  }),
+  /** Whether there are files of the conversation. */
+  hasConversation: z.boolean(),
+});
+
+export type Chosen = z.infer<typeof chosenSchema>;

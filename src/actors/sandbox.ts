@@ -140,13 +140,11 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#commands = new Commands(link);
     this.#budgets = new TaskBudgets(sql);
     this.#tasks = new Tasks({
-      shell: this.#shell,
       files: this.#files,
       commands: this.#commands,
       budgets: this.#budgets,
       bucket: env.RESULTS,
       prefix: (runID) => this.#accountLink.prefix(runID),
-      writeFile: (...file) => this.writeFile(...file),
       boot: () => this.#restartNotice.count,
       maxTokens: config.tasks.maxTokens,
       archiveMaxBytes: config.tasks.archiveMaxMiB * 1024 * 1024,

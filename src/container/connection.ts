@@ -107,9 +107,10 @@ export class Connection {
     // sandboxd must answer before a stream is sent, which cannot be sent again.
     if (isStream) await this.fetch("/", {}, signal, async ({ body }) => body?.cancel());
     while (!this.#host.running()) await this.#host.start();
-    const deadline = Date.now() + CONNECT_MS;
+    let deadline = Date.now() + CONNECT_MS;
     for (;;) {
       this.#host.used();
+      const sentAt = Date.now();
       try {
         const request = new Request(`http://sandboxd${path}`, { ...init, signal });
         return await read(await this.#host.fetch(SANDBOXD_PORT, request));
@@ -118,6 +119,8 @@ export class Connection {
         signal.throwIfAborted();
         if (!this.#host.running()) throw containerGone();
         if (isStream) throw connectionLost();
+        // Somebody was there, and was at work for so long: sandboxd is being started again.
+        if (Date.now() - sentAt >= CONNECT_MS) deadline = Date.now() + CONNECT_MS;
         if (Date.now() >= deadline) throw noAnswer(CONNECT_MS);
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
       }

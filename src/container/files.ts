@@ -1,15 +1,22 @@
-/** Files of a sandbox, by requests to sandboxd. A user's program may answer in its place: answers are checked and bounded. */
+/**
+ * Files of a sandbox and what tasks leave there, by requests to sandboxd. A user's program may answer in its place: answers
+ * are checked and bounded.
+ */
 import type * as z from "zod/mini";
 import {
   ANSWER_BYTES,
+  type Chosen,
   FAILED,
   type Edit,
   type FileCalls,
   type FileFailure,
   type FileStat,
+  type FoundChanges,
   LINES_HEADER,
   SIZE_HEADER,
   type Written,
+  changesSchema,
+  chosenSchema,
   failureSchema,
   listSchema,
   removedSchema,
@@ -43,6 +50,9 @@ const WORKSPACE = "/workspace";
 /** How long an answer may take, milliseconds; a large body has more time. */
 const ANSWER_MS = 60_000;
 const BYTES_PER_MS = 100;
+
+/** How long looking through what a task has left may take, and how long packing it, milliseconds each: a workspace can be large. */
+const TASK_MS = 600_000;
 
 export class Files {
   readonly #connection: Connection;
@@ -200,14 +210,55 @@ export class Files {
     return (await this.#ask("GET /usage", { path }, usageSchema, `Measuring ${path} failed`)).bytes;
   }
 
+  /** What a task changed in its directory; undefined where that cannot be found out. At most `limit` files. */
+  async changes(task: string, directory: string, limit: number): Promise<FoundChanges | undefined> {
+    const path = absolute(directory);
+    const failed = `Looking for changes in ${path} failed`;
+    const { changes } = await this.#ask(
+      "POST /changes",
+      { path, task, limit },
+      changesSchema,
+      failed,
+      undefined,
+      TASK_MS,
+    );
+    return changes && { ...changes, files: changes.files.slice(0, limit) };
+  }
+
+  /**
+   * Chooses what of /workspace, up to `max` bytes, and of an agent's conversation goes into a task's archive.
+   * @param below where in the home directory the agent keeps conversations
+   */
+  async choose(task: string, max: number, below: string, conversation: string | undefined): Promise<Chosen> {
+    const call = { path: WORKSPACE, task, max, below, conversation };
+    const failed = `Looking through ${WORKSPACE} failed`;
+    return await this.#ask("POST /choice", call, chosenSchema, failed, undefined, TASK_MS);
+  }
+
+  /** Reads what was chosen as a `.tar.gz`, and again from its beginning where it breaks off. */
+  async packed<T>(
+    task: string,
+    part: FileCalls["GET /choice"]["part"],
+    read: (body: ReadableStream<Uint8Array>) => Promise<T>,
+  ): Promise<T> {
+    const call = { path: WORKSPACE, task, part };
+    return await this.#answer(TASK_MS, (signal) =>
+      this.#send("GET /choice", call, `Packing ${WORKSPACE} failed`, { signal }, async ({ body }) => {
+        if (body === null) throw misanswered();
+        return await read(body);
+      }),
+    );
+  }
+
   #ask<Name extends keyof FileCalls, Schema extends z.ZodMiniType>(
     name: Name,
     call: FileCalls[Name],
     schema: Schema,
     failed: string,
     body?: Uint8Array,
+    ms = ANSWER_MS + (body?.length ?? 0) / BYTES_PER_MS,
   ): Promise<z.infer<Schema>> {
-    return this.#answer(ANSWER_MS + (body?.length ?? 0) / BYTES_PER_MS, async (signal) =>
+    return this.#answer(ms, async (signal) =>
       this.#send(name, call, failed, { signal, body }, (response) => jsonOf(response, schema)),
     );
   }

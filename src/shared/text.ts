@@ -25,3 +25,8 @@ export function wholeText(bytes: Uint8Array, cut: boolean): { text: string; byte
 export function clause(sentence: string): string {
   return sentence.trim().replace(/[.\s]+$/, "");
 }
+
+/** `text` as one word of a shell line. */
+export function quote(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`;
+}

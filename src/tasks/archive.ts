@@ -1,9 +1,8 @@
 /** Saves the workspace and the agent's conversation of an ended task to R2, and restores them into a sandbox. */
-import { answerOf } from "../container/answer.ts";
+import { taskDirectory } from "../../container/sandboxd/protocol.ts";
+import type { Files } from "../container/files.ts";
 import { ToolError } from "../shared/errors.ts";
-import { countOf } from "../container/shell.ts";
 import { type Archive, PIECE_BYTES } from "../runs/task-detail.ts";
-import { type TaskScript, entriesOf } from "./script.ts";
 
 /** What is needed to restore an archive. */
 export interface ArchiveSource {
@@ -14,18 +13,13 @@ export interface ArchiveSource {
 
 /** What this needs of the actor. */
 export interface ArchiveHost {
+  files: Files;
   bucket: R2Bucket;
   prefix(runID: string): string;
-  writeFile(path: string, content: string, options: { encoding: string }): Promise<unknown>;
   archiveMaxBytes: number;
 }
 
 const PARTS = ["workspace", "conversation"] as const;
-
-const FILES = { workspace: "files.tgz", conversation: "talk.tgz" } as const;
-
-/** Files left out that are named. */
-const MAX_NAMED = 20;
 
 /** Bytes that an archive may take beyond the sizes of its files. */
 const ADDED_BYTES = 1024 * 1024;
@@ -38,13 +32,22 @@ function tooLarge(maxBytes: number): ToolError {
   );
 }
 
+type Part = (typeof PARTS)[number];
+
+/** What agents call conversations. */
+const ID = /^[\w-]{1,200}$/;
+
+/** How often a part is packed that breaks off each time. */
+const ATTEMPTS = 3;
+
 export class TaskArchive {
   readonly #host: ArchiveHost;
-  readonly #script: TaskScript;
+  /** As the sandbox knows the task. */
+  readonly #task: string;
 
-  constructor(host: ArchiveHost, script: TaskScript) {
+  constructor(host: ArchiveHost, task: string) {
     this.#host = host;
-    this.#script = script;
+    this.#task = task;
   }
 
   /** Undefined when nothing could be packed. */
@@ -53,38 +56,57 @@ export class TaskArchive {
     conversations: string,
     conversation: string | undefined,
   ): Promise<Archive | undefined> {
-    const reply = await this.#script.call(
-      "archive",
-      this.#host.archiveMaxBytes,
-      conversations,
-      conversation ?? "",
-    );
-    const [word, ...numbers] = reply.words;
-    if (word !== "archive") return undefined;
-    const counts = numbers.map((number) => countOf(number) ?? 0);
-    const [fileBytes = 0, talkBytes = 0, count = 0, leftBytes = 0] = counts;
-    if (fileBytes === 0) return undefined;
-    const sizes = { workspace: fileBytes, conversation: talkBytes };
+    const { files, archiveMaxBytes } = this.#host;
+    const talk = conversation !== undefined && ID.test(conversation) ? conversation : undefined;
+    const chosen = await files.choose(this.#task, archiveMaxBytes, conversations, talk);
     const pieces = { workspace: 0, conversation: 0 };
     let bytes = 0;
-    for (const part of PARTS) {
-      for (let at = 0; at < sizes[part]; at += PIECE_BYTES) {
-        const path = `${this.#script.directory}/${FILES[part]}`;
-        const piece = await this.#script.read(path, at, PIECE_BYTES);
-        bytes += piece?.length ?? 0;
-        if (!piece?.length || bytes > this.#mostBytes) {
+    try {
+      for (const part of chosen.hasConversation ? PARTS : PARTS.slice(0, 1)) {
+        const kept = await this.#keep(runID, part, this.#mostBytes - bytes, pieces);
+        if (kept === undefined) {
           await this.#discard(runID, pieces);
-          if (bytes > this.#mostBytes) throw tooLarge(this.#host.archiveMaxBytes);
           return undefined;
         }
-        await this.#host.bucket.put(this.#key(runID, part, pieces[part]), piece);
-        pieces[part]++;
+        bytes += kept;
       }
+    } catch (error) {
+      await this.#discard(runID, pieces);
+      throw error;
     }
-    const largest = entriesOf(reply, 2)
-      .slice(0, MAX_NAMED)
-      .map(([size, path = ""]) => ({ path, size: countOf(size) ?? 0 }));
-    return { pieces, bytes, left: count > 0 ? { count, bytes: leftBytes, largest } : undefined };
+    return { pieces, bytes, left: chosen.left.count > 0 ? chosen.left : undefined };
+  }
+
+  /**
+   * Puts a part into objects of `PIECE_BYTES` as it is being packed, and counts them in `pieces`. Answers its bytes, at
+   * most `max`; undefined where it breaks off each time.
+   */
+  async #keep(
+    runID: string,
+    part: Part,
+    max: number,
+    pieces: Archive["pieces"],
+  ): Promise<number | undefined> {
+    let attempts = 0;
+    return await this.#host.files.packed(this.#task, part, async (body) => {
+      let bytes = 0;
+      let count = 0;
+      try {
+        for await (const piece of inPieces(body)) {
+          bytes += piece.length;
+          if (bytes > max) throw tooLarge(this.#host.archiveMaxBytes);
+          await this.#host.bucket.put(this.#key(runID, part, count++), piece);
+          pieces[part] = Math.max(pieces[part], count);
+        }
+      } catch (error) {
+        if (error instanceof ToolError || ++attempts < ATTEMPTS) throw error;
+        return undefined;
+      }
+      // An attempt before may have come further.
+      await this.#discard(runID, { workspace: 0, conversation: 0, [part]: pieces[part] }, count);
+      pieces[part] = count;
+      return bytes;
+    });
   }
 
   /** Writes the pieces to the files in which the task's script expects them. */
@@ -93,9 +115,8 @@ export class TaskArchive {
       for (let index = 0; index < pieces[part]; index++) {
         const object = await this.#host.bucket.get(this.#key(runID, part, index));
         if (!object) throw new Error(`piece ${index} of the ${part} of ${runID} is missing`);
-        const content = new Uint8Array(await object.arrayBuffer()).toBase64();
-        const path = `${this.#script.directory}/${part}.${String(index).padStart(3, "0")}`;
-        await answerOf(this.#host.writeFile(path, content, { encoding: "base64" }), () => true);
+        const path = `${taskDirectory(this.#task)}/${part}.${String(index).padStart(3, "0")}`;
+        await this.#host.files.write(path, new Uint8Array(await object.arrayBuffer()), false, false);
       }
     }
   }
@@ -105,9 +126,10 @@ export class TaskArchive {
     return this.#host.archiveMaxBytes + Math.ceil(this.#host.archiveMaxBytes / 16) + ADDED_BYTES;
   }
 
-  async #discard(runID: string, pieces: Archive["pieces"]): Promise<void> {
+  /** Removes the pieces from number `from` on. */
+  async #discard(runID: string, pieces: Archive["pieces"], from = 0): Promise<void> {
     const keys = PARTS.flatMap((part) =>
-      Array.from({ length: pieces[part] }, (_, index) => this.#key(runID, part, index)),
+      Array.from({ length: pieces[part] }, (_, index) => this.#key(runID, part, index)).slice(from),
     );
     if (keys.length > 0) await this.#host.bucket.delete(keys);
   }
@@ -115,4 +137,23 @@ export class TaskArchive {
   #key(runID: string, part: string, index: number): string {
     return `${this.#host.prefix(runID)}archive/${part}.${String(index).padStart(3, "0")}`;
   }
+}
+
+/** A stream in pieces of `PIECE_BYTES`, of which the last one may be shorter. */
+async function* inPieces(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array> {
+  let piece = new Uint8Array(PIECE_BYTES);
+  let filled = 0;
+  for await (const chunk of body) {
+    for (let taken = 0; taken < chunk.length;) {
+      const part = chunk.subarray(taken, taken + PIECE_BYTES - filled);
+      piece.set(part, filled);
+      filled += part.length;
+      taken += part.length;
+      if (filled < PIECE_BYTES) continue;
+      yield piece;
+      piece = new Uint8Array(PIECE_BYTES);
+      filled = 0;
+    }
+  }
+  if (filled > 0) yield piece.subarray(0, filled);
 }

@@ -1,6 +1,12 @@
 /** What a task changed: the list, the diff, and the files themselves as artifacts in R2. */
-import { ToolError } from "../shared/errors.ts";
-import { countOf } from "../container/shell.ts";
+import {
+  CHANGES_DIFF,
+  CHANGES_LIST,
+  type FoundChanges,
+  taskDirectory,
+} from "../../container/sandboxd/protocol.ts";
+import type { Files } from "../container/files.ts";
+import { type ErrorCode, ToolError } from "../shared/errors.ts";
 import type { RunView } from "../runs/run.ts";
 import {
   type Artifact,
@@ -17,7 +23,6 @@ import {
 } from "../runs/task-detail.ts";
 import { joined } from "../runs/output-ends.ts";
 import { lenient } from "../runs/output.ts";
-import { type TaskScript, entriesOf } from "./script.ts";
 
 /** Files kept for each task, and their sizes in bytes. The whole diff counts too. */
 const MAX_ARTIFACTS = 100;
@@ -29,52 +34,53 @@ const MAX_NAMED = 20;
 
 const TOO_MANY = `there are ${MAX_ARTIFACTS} artifacts already`;
 
-/** Why a file is not kept, by the kind that the script reports for it. */
-const WHY: Record<string, string> = {
+/** Why a file is not kept, by its type. */
+const WHY: Record<FoundChanges["files"][number]["type"], string | undefined> = {
+  file: undefined,
   link: "a symbolic link",
-  name: "its name is not UTF-8 and shown as git escapes it",
+  unnamed: "its name is not UTF-8 and shown as git escapes it",
 };
 
-const KINDS: Record<string, Changed["change"]> = { A: "created", M: "changed", D: "deleted" };
+/** Codes of errors that mean that the file does not exist or cannot be read. */
+const NO_FILE: ReadonlySet<ErrorCode> = new Set([
+  "not_found",
+  "is_directory",
+  "invalid_argument",
+  "permission_denied",
+  "file_system",
+]);
 
 export interface ArtifactStore {
+  files: Files;
   bucket: R2Bucket;
   prefix(runID: string): string;
 }
 
+/** @param task as the sandbox knows it */
 export async function collect(
   store: ArtifactStore,
-  script: TaskScript,
+  task: string,
   runID: string,
   directory: string,
 ): Promise<{ changes?: Changes; artifacts: Artifact[]; notKept?: NotKept }> {
-  const reply = await script.call("changes", MAX_FILES);
-  const [word, total, diffBytes, listBytes] = reply.words;
-  if (word !== "changes") return { changes: undefined, artifacts: [] };
-  const listed = entriesOf(reply, 4).slice(0, MAX_FILES);
-  const entries = listed.map(([kind = "", type = "", size, path = ""]) => {
-    const file: Changed = { path, change: KINDS[kind] ?? "changed", size: countOf(size) ?? 0 };
-    return { type, file };
-  });
-  const files = entries.map(({ file }) => file);
-  const writer = new ArtifactWriter(store, script, runID);
-  const diffPath = `${script.directory}/${DIFF_NAME}`;
-  const first = (await script.read(diffPath, 0, DIFF_BYTES)) ?? new Uint8Array(0);
-  const changes = {
-    files,
-    count: countOf(total) ?? 0,
-    diff: wholeCharacters(first),
-    diffBytes: countOf(diffBytes) ?? 0,
-  };
+  const { files: sandboxFiles } = store;
+  const found = await sandboxFiles.changes(task, directory, MAX_FILES);
+  if (found === undefined) return { changes: undefined, artifacts: [] };
+  const files = found.files.map(({ path, change, size }): Changed => ({ path, change, size }));
+  const writer = new ArtifactWriter(store, runID);
+  const own = taskDirectory(task);
+  const diffPath = `${own}/${CHANGES_DIFF}`;
+  const first = (await readPart(sandboxFiles, diffPath, 0, DIFF_BYTES)) ?? new Uint8Array(0);
+  const { count: changed, diffBytes } = found;
+  const changes = { files, count: changed, diff: wholeCharacters(first), diffBytes };
   if (changes.diffBytes > 0) await writer.keep(DIFF_NAME, diffPath, changes.diffBytes);
-  if (changes.count > SHOWN_FILES)
-    await writer.keep(LIST_NAME, `${script.directory}/${LIST_NAME}`, countOf(listBytes) ?? 0);
+  if (changes.count > SHOWN_FILES) await writer.keep(LIST_NAME, `${own}/${CHANGES_LIST}`, found.listBytes);
   // A reason of the file's own is more useful than "too many files".
   const [special, surplus]: [NotKept["named"], NotKept["named"]] = [[], []];
-  for (const { type, file } of entries) {
-    if (file.change === "deleted") continue;
-    const why = WHY[type] ?? (await writer.keep(file.path, `${directory}/${file.path}`, file.size));
-    if (why !== undefined) (why === TOO_MANY ? surplus : special).push({ path: file.path, why });
+  for (const { path, change, type, size } of found.files) {
+    if (change === "deleted") continue;
+    const why = WHY[type] ?? (await writer.keep(path, `${directory}/${path}`, size));
+    if (why !== undefined) (why === TOO_MANY ? surplus : special).push({ path, why });
   }
   const named = [...special, ...surplus];
   const count = named.length + Math.max(0, changes.count - files.length);
@@ -86,13 +92,11 @@ export async function collect(
 class ArtifactWriter {
   readonly kept: Artifact[] = [];
   readonly #store: ArtifactStore;
-  readonly #script: TaskScript;
   readonly #runID: string;
   #bytes = 0;
 
-  constructor(store: ArtifactStore, script: TaskScript, runID: string) {
+  constructor(store: ArtifactStore, runID: string) {
     this.#store = store;
-    this.#script = script;
     this.#runID = runID;
   }
 
@@ -105,7 +109,7 @@ class ArtifactWriter {
     const parts: Uint8Array[] = [];
     let read = 0;
     do {
-      const part = await this.#script.read(path, read, PIECE_BYTES);
+      const part = await readPart(this.#store.files, path, read, PIECE_BYTES);
       if (part === undefined) return "it cannot be read";
       parts.push(part);
       read += part.length;
@@ -117,6 +121,21 @@ class ArtifactWriter {
     this.kept.push({ path: name, size: content.length });
     this.#bytes += content.length;
     return undefined;
+  }
+}
+
+/** At most `maxBytes` of a file from `offset` on; nothing when it is not there. */
+async function readPart(
+  files: Files,
+  path: string,
+  offset: number,
+  maxBytes: number,
+): Promise<Uint8Array | undefined> {
+  try {
+    return (await files.read(path, "bytes", offset, maxBytes, maxBytes)).bytes;
+  } catch (error) {
+    if (error instanceof ToolError && NO_FILE.has(error.code)) return undefined;
+    throw error;
   }
 }
 

@@ -1,4 +1,5 @@
 /** One task under way: its preparation, its agent, and what is fetched from the sandbox after the agent has ended. */
+import { taskDirectory } from "../../container/sandboxd/protocol.ts";
 import { platformFailure } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
@@ -9,7 +10,7 @@ import { collect } from "./collect.ts";
 import type { TaskDetail } from "../runs/task-detail.ts";
 import { verdictOf } from "./end.ts";
 import { TaskOutput } from "./output.ts";
-import { TASK_SESSION, TaskScript } from "./script.ts";
+import { TASK_SESSION, taskCommand } from "./script.ts";
 import type { TaskState, TasksHost } from "./tasks.ts";
 
 /** How long fetching what an agent left may take, and how long after the task was cancelled, milliseconds. */
@@ -26,7 +27,7 @@ export class RunningTask {
   readonly #state: TaskState;
   readonly #events: EventReader;
   readonly #output: TaskOutput;
-  readonly #script: TaskScript;
+  readonly #archive: TaskArchive;
   readonly #withdrawn = Promise.withResolvers<End>();
   /** Settles when the task is cancelled. */
   readonly #hurried = Promise.withResolvers<void>();
@@ -40,7 +41,7 @@ export class RunningTask {
     this.#host = host;
     this.#run = run;
     this.#state = state;
-    this.#script = new TaskScript(host.shell, host.files, run.id);
+    this.#archive = new TaskArchive(host, run.id);
     this.#events = AGENTS[state.spec.agent].reader(state.spec.directory, state.report);
     this.#output = new TaskOutput(
       run,
@@ -81,10 +82,15 @@ export class RunningTask {
     const { spec } = this.#state;
     this.#begun = true;
     this.#run.began();
-    if (!this.#cancelled) await this.#prepare(task, restore);
+    if (this.#cancelled) return { ...NEVER_STARTED, detail: this.#unstarted() };
+    const agent = AGENTS[spec.agent];
+    const key = await this.#host.budgets.open(this.id, this.#host.maxTokens);
+    if (restore) await this.#archive.restore(restore);
     if (this.#cancelled) return { ...NEVER_STARTED, detail: this.#unstarted() };
     this.#command = this.#host.commands.start(this.#output, {
-      command: this.#script.run(),
+      command: taskCommand(this.id, spec, agent.command(spec)),
+      env: agent.env(key),
+      stdin: task,
       session: TASK_SESSION,
       timeoutMs: spec.timeoutMs,
       cut: spec.cut,
@@ -100,25 +106,6 @@ export class RunningTask {
     this.#command = this.#host.commands.resume(this.#output, command);
     if (this.#cancelled) await this.#command.cancel();
     return this.#see(this.#command);
-  }
-
-  async #prepare(task: string, restore: ArchiveSource | undefined): Promise<void> {
-    const { spec } = this.#state;
-    const agent = AGENTS[spec.agent];
-    const key = await this.#host.budgets.open(this.id, this.#host.maxTokens);
-    const env = Object.entries(agent.env(key)).map(([name, value]) => `${name}=${value}\n`);
-    await this.#script.prepare({
-      prompt: task,
-      argv: agent
-        .command(spec)
-        .map((word) => `${word}\n`)
-        .join(""),
-      env: env.join(""),
-      directory: spec.directory,
-      repository: spec.repository,
-      branch: spec.branch,
-    });
-    if (restore) await new TaskArchive(this.#host, this.#script).restore(restore);
   }
 
   /** Waits for the agent's end, and keeps what it left. */
@@ -154,7 +141,8 @@ export class RunningTask {
     if (detail.safe || command.state === "lost") return { ...verdict, detail };
     const note = await this.#within(this.#keep(detail, verdict.note));
     detail.boot = this.#host.boot();
-    if (!spec.ownSandbox) await this.#script.clean().catch(() => undefined);
+    if (!spec.ownSandbox)
+      await this.#host.files.remove(taskDirectory(this.id), true, false).catch(() => undefined);
     return {
       state: verdict.state,
       note: note ?? also(verdict.note, "Not all that it left could be kept: the sandbox took too long."),
@@ -169,12 +157,11 @@ export class RunningTask {
     let note = said;
     try {
       this.say("Collecting what it changed");
-      const collected = await collect(this.#host, this.#script, record.id, spec.directory);
+      const collected = await collect(this.#host, this.id, record.id, spec.directory);
       Object.assign(detail, collected);
       if (collected.changes === undefined) note = also(note, "What it changed could not be found out.");
-      const archive = new TaskArchive(this.#host, this.#script);
       const { conversations } = AGENTS[spec.agent];
-      detail.archive = await archive.make(record.id, conversations, detail.conversation);
+      detail.archive = await this.#archive.make(record.id, conversations, detail.conversation);
       const left = detail.archive?.left;
       if (left)
         note = also(

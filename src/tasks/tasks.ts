@@ -1,11 +1,10 @@
 /**
- * Executes tasks: `container/task.sh` starts a coding agent in the sandbox as one command. A task writes its files to the
- * sandbox, runs the command, and fetches what the agent left. Tasks of one sandbox run one after another, because the
- * changes of two agents in one workspace could not be told apart.
+ * Executes tasks: `container/task.sh` starts a coding agent in the sandbox as one command, after which what the agent left
+ * is fetched. Tasks of one sandbox run one after another, because the changes of two agents in one workspace could not be
+ * told apart.
  */
 import { z } from "zod";
 import { ToolError } from "../shared/errors.ts";
-import type { Shell } from "../container/shell.ts";
 import type { Files } from "../container/files.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
 import { AGENT_NAMES, type AgentName, agentReport } from "./agents.ts";
@@ -39,15 +38,12 @@ export interface TaskSpec extends Allowance {
 
 /** What the actor gives its tasks. */
 export interface TasksHost {
-  shell: Shell;
   files: Files;
   commands: Commands;
   budgets: TaskBudgets;
   bucket: R2Bucket;
   /** `<principal hash>/<run id>/`, for objects in the bucket. */
   prefix(runID: string): string;
-  /** Writes a file of base64. */
-  writeFile(path: string, content: string, options: { encoding: string }): Promise<unknown>;
   /** How often the container was started. */
   boot(): number;
   maxTokens: number;

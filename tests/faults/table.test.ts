@@ -16,6 +16,7 @@ const ELSEWHERE = [
   "a task that does not succeed",
   "a task whose actor is thrown away",
   "a task whose container dies",
+  "a task after whose agent sandboxd is killed",
 ];
 const TASKS = [
   "tests/e2e/tasks-faults.test.ts",

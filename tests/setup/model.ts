@@ -22,10 +22,10 @@ export default async function setup(project: TestProject): Promise<() => Promise
     ],
     // Begins an answer that only the client can end.
     silent: [{ blocks: [{ type: "text", text: "" }], silentAfter: 1 }],
-    // Puts another program in the place of the one that packs.
+    // Files that are empty, and all the same more than an archive may hold: their names cannot be compressed.
     pack: [
       bash(
-        "mkdir -p ~/.local/bin; printf '#!/bin/sh\nexec head -c 30000000 /dev/urandom >\"$4\"\n' > ~/.local/bin/tar; chmod +x ~/.local/bin/tar; echo x > x",
+        `mkdir node_modules; cd node_modules; perl -e 'open R, "<", "/dev/urandom"; for (1 .. 50000) { read R, my $name, 120; open F, ">", unpack "H*", $name }'`,
       ),
       say("Packed."),
     ],

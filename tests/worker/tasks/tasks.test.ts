@@ -178,8 +178,9 @@ describe("what a task leaves", () => {
     expect(whole).toContain('+++ "b/caf\\351.txt"');
   });
 
-  it("leaves no more of an archive than may be, whatever packs it", async () => {
-    const { id } = await execute({ task: "[[pack]] x" });
+  it("leaves no more of an archive than may be, whatever is packed", async () => {
+    const { id, note } = await execute({ task: "[[pack]] x" });
+    expect(note).toMatch(/packed, is larger than the 4 MiB of an archive/);
     const prefix = `${await principalHash("owner")}/${id}/archive/`;
     const { objects } = await bucket.list({ prefix });
     const bytes = objects.reduce((sum, { size }) => sum + size, 0);
@@ -193,6 +194,33 @@ describe("what a task leaves", () => {
     expect(note).toBe(
       "The archive leaves out 2000000 bytes (files: 1), among them node_modules: they end with the sandbox.",
     );
+  });
+});
+
+describe("a task after whose agent sandboxd is killed", () => {
+  /** Kills sandboxd when each of these files of the task appears, from a command that the next sandboxd takes over. */
+  const KILL = `cd /var/lib/sandbox-mcp
+    for file in git changes.list changes.diff workspace conversation; do
+      until [ -e tasks/*/$file ]; do sleep 0.01; done
+      pkill -9 -x sandboxd
+    done; true`;
+
+  it("at each step: the diff, the artifacts and the archive are whole", async () => {
+    const sandbox = "killed-after";
+    const killer = await owner.call("run_command", { command: KILL, sandbox, wait_seconds: 0 });
+    const { id, state, note, diff, artifacts } = await execute({ task: "[[big]] x", sandbox });
+    expect({ state, note }).toEqual({
+      state: "succeeded",
+      note: "The archive leaves out 2000000 bytes (files: 1), among them node_modules: they end with the sandbox.",
+    });
+    expect(diff).toContain("small.txt");
+    expect(artifacts.map(({ path }) => path)).toEqual(["changes.diff", "big.bin", "small.txt"]);
+    const killed = await owner.call("get_result", { id: killer.structured.id });
+    expect(killed.structured.state).toBe("succeeded");
+    await owner.call("destroy_sandbox", { sandbox });
+    const next = await execute({ task: "[[write]] y", continue_from: id });
+    expect(next.state).toBe("succeeded");
+    expect(await logOf(next.id)).toContain("Restoring the workspace");
   });
 });
 

@@ -1,4 +1,4 @@
-/** Why something with a file failed, in the words of the protocol. */
+/** Why a request about a file failed, as the protocol names it. */
 import type { FileFailure } from "./protocol.ts";
 
 export class FileError extends Error {

@@ -49,7 +49,7 @@ export class Files {
     };
   }
 
-  /** Ends what a sandboxd before has begun. */
+  /** Completes or removes the writes that an earlier sandboxd began. */
   begin(): void {
     this.#writes.recover();
   }
@@ -77,7 +77,7 @@ export class Files {
     } catch (error) {
       if (response.headersSent) return void response.destroy();
       sendJSON(response, FAILED, failureOf(error));
-      // Whoever finds the connection closed while it sends does not see the answer.
+      // A client whose connection is closed while it sends does not see the answer.
       request.resume();
     }
   }
@@ -126,7 +126,7 @@ async function sendRange(
   try {
     const headers = { [SIZE_HEADER]: stats.size, [MODIFIED_HEADER]: Math.floor(stats.mtimeMs) };
     const rest = Math.max(0, stats.size - offset);
-    // The system's own files say that they are empty, whatever they hold.
+    // Files below /proc and /sys report a size of 0, whatever they hold.
     const length = stats.size === 0 ? Math.min(limit, AT_ONCE_BYTES) : Math.min(limit, rest);
     if (length <= AT_ONCE_BYTES) {
       const bytes = await readRange(opened, offset, length);

@@ -1,6 +1,6 @@
 /**
- * sandboxd: the program of ours inside a sandbox. It runs commands and tells the actor of the sandbox what they print and
- * how they end; it reads and writes files.
+ * sandboxd: our program inside a sandbox. It runs commands and reports their output and end to the sandbox's actor, follows
+ * code, reads and writes files, and passes on requests to previews.
  *
  *   node sandboxd.js [--socket <path>]
  *
@@ -13,7 +13,7 @@ import { SANDBOXD_PORT } from "./protocol.ts";
 import { Runs } from "./runs.ts";
 import { createSandboxdServer } from "./server.ts";
 
-// Not `node`: a user's `pkill node` is for the user's own.
+// Not `node`, so that a user's `pkill node` does not end it.
 process.title = "sandboxd";
 
 const { values } = parseArgs({ options: { socket: { type: "string" } } });

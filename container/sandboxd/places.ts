@@ -1,6 +1,6 @@
 /**
- * Where sandboxd keeps what it remembers. Isolated sandboxes of the local platform have a file system of its own there;
- * those without isolation share the host's, and are given a directory each.
+ * The directories in which sandboxd keeps its state. Isolated sandboxes of the local platform have a separate file system
+ * there; those without isolation share the host's, and have a directory each.
  */
 import { mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -9,11 +9,11 @@ const root = process.env.SANDBOXD_ROOT ?? "/var/lib/sandbox-mcp";
 
 /** A directory for each run: its command, its output, its end. */
 export const RUNS = join(root, "runs");
-/** A file for each session: the state that its next command starts from. */
+/** A file for each session: the state that its next command starts with. */
 export const SESSIONS = join(root, "sessions");
-/** A directory for each slot: the pipes of a shell that stands ready, or of the run that it became. */
+/** A directory for each slot: the pipes of a ready shell, or of the run that it became. */
 export const SLOTS = join(root, "slots");
-/** A note for each write of a file that is under way, for the sandboxd after this one. */
+/** A note for each write that is under way, from which the next sandboxd completes or removes it. */
 export const WRITES = join(root, "writes");
 
 /** Where kernels put the output of code, two files for each run: the same for all sandboxes that share a file system. */
@@ -27,7 +27,7 @@ export function makePlaces(): void {
     try {
       mkdirSync(directory, { recursive: true });
     } catch {
-      // User code has put something else there: what needs it says so.
+      // User code has put something else there; whatever needs the directory reports that.
     }
   }
 }

@@ -9,13 +9,13 @@ import { ANSWER_BYTES, type FileCalls, type FileStat, type Listed } from "./prot
 const CHUNK_BYTES = 256 * 1024;
 const LINE_FEED = 10;
 
-/** An open file of a user's. Whoever opens it closes it. */
+/** An open file of the user's, which its opener closes. */
 export interface Opened {
   handle: FileHandle;
   stats: Stats;
 }
 
-/** Opens a file to read. What is no regular file is not opened: a pipe would wait, a device would do something. */
+/** Opens a regular file for reading. Others are refused, because opening a pipe can block and a device can have effects. */
 export async function openFile(path: string): Promise<Opened> {
   try {
     refuseOthers(await stat(path));
@@ -98,7 +98,7 @@ export async function readLines(
   isWanted: () => boolean,
 ): Promise<{ bytes: Buffer; lines: number }> {
   const { dev, ino, size, mtimeMs, ctimeMs } = opened.stats;
-  // The system's own files say that they are empty, whatever they hold.
+  // Files below /proc and /sys report a size of 0, whatever they hold.
   const key = size > 0 ? `${dev} ${ino} ${size} ${mtimeMs} ${ctimeMs}` : undefined;
   const known = key === undefined ? undefined : counts.get(key);
   const parts: Buffer[] = [];
@@ -147,8 +147,8 @@ function remember(key: string, lines: number): void {
 const KEPT_ENTRIES = 20_000;
 
 /**
- * What is in a directory, and below it down to a depth, symbolic links not followed: the first of it in the order of the bytes of the
- * paths. What goes away meanwhile, or cannot be looked at, is left out.
+ * The first entries of a directory down to a depth, ordered by the bytes of their paths. Symbolic links are not followed;
+ * entries that disappear meanwhile or cannot be read are left out.
  */
 export async function listDirectory(
   { path, depth, limit }: FileCalls["GET /list"],
@@ -220,7 +220,7 @@ const USAGE_MS = 4000;
 const AT_ONCE = 64;
 
 /**
- * Bytes of the files below a directory; not of what is mounted there, which the sandbox does not hold. Undefined where they
+ * Bytes of the files below a directory, without mounted directories, which are not the sandbox's own. Undefined when they
  * cannot be counted in time.
  */
 export async function diskUsage(path: string): Promise<number | undefined> {

@@ -1,6 +1,6 @@
 /**
- * The way to sandboxd: one WebSocket for calls and events about commands; plain requests about files; requests for a port,
- * which are passed on; and for any other request an answer that it is there, with how many of those for ports are under way.
+ * The server of sandboxd: one WebSocket for calls and events of runs, plain requests about files, and requests for a port,
+ * which it passes on. Any other request is answered with the number of requests for ports that are under way.
  */
 import { type Server, createServer } from "node:http";
 import { type WebSocket, WebSocketServer } from "ws";
@@ -24,7 +24,7 @@ export function createSandboxdServer(runs: Runs, files: Files): Server {
     if (answered) return void answered.catch(() => response.destroy());
     response.setHeader(OPEN_PREVIEWS, openPreviews()).end("sandboxd\n");
   });
-  // A preview may upload or stream for as long as it likes, and a large file takes its time.
+  // No time limit, because previews may stream without end and large files take long.
   server.requestTimeout = 0;
   const sockets = new WebSocketServer({
     noServer: true,

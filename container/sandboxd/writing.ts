@@ -51,7 +51,7 @@ const MAX_LINKS = 40;
 /** Where a confined write may lead. */
 const INSIDE = /^\/(workspace|tmp)\/./s;
 
-/** Results that are remembered, for a call that comes again because its answer was lost. */
+/** Results that are remembered, for calls that are repeated because their answer was lost. */
 const MAX_RESULTS = 64;
 
 /** How long the note of a finished append is kept for the sandboxd after this one, milliseconds. */
@@ -60,7 +60,7 @@ const NOTE_MS = 600_000;
 const noteSchema = z.object({
   temporary: z.string(),
   target: z.string(),
-  /** Of an append or an edit whose content is complete: what it answers. */
+  /** The answer of an append or an edit whose content is complete. */
   written: z.optional(writtenSchema),
 });
 
@@ -78,12 +78,12 @@ interface Place {
 }
 
 export class Writes {
-  /** By target: the last change in the line, which all of them go through one after the other. */
+  /** The last queued change of each target: changes of one file are made one after another. */
   readonly #turns = new Map<string, Promise<unknown>>();
-  /** What calls have answered, by their ids, the oldest first. */
+  /** The answers of earlier calls by id, the oldest first. */
   readonly #results = new Map<string, Promise<Written>>();
 
-  /** Ends what a sandboxd before has begun. */
+  /** Completes or removes the writes that an earlier sandboxd began. */
   recover(): void {
     for (const id of notes()) {
       const note = noteOf(id);
@@ -94,7 +94,7 @@ export class Writes {
           if (Date.now() - statSync(join(WRITES, id)).mtimeMs < NOTE_MS) continue;
         } else if (note !== undefined) rmSync(note.temporary, { force: true });
       } catch {
-        // Whoever removed the directory has removed that as well.
+        // When the directory was removed, the unfinished content went with it.
       }
       forget(id);
     }
@@ -150,7 +150,7 @@ export class Writes {
     }
   }
 
-  /** Carries out a call once. */
+  /** Carries out a call; a repeated one gets the first answer. */
   async #once(call: { id: string }, work: () => Promise<Written>): Promise<Written> {
     const before = await this.#results.get(call.id)?.catch(() => undefined);
     if (before !== undefined) return before;
@@ -194,7 +194,7 @@ export class Writes {
     );
   }
 
-  /** Moves complete content to its place, and leaves a note of it first: it must not be made a second time. */
+  /** Moves complete content to its place. The note that is left first keeps a repeated call from doing it again. */
   async #finish(id: string, place: Place, note: Note & { written: Written }): Promise<Written> {
     leave(id, note);
     await rename(join(dirname(place.path), basename(note.temporary)), place.path);
@@ -223,7 +223,7 @@ export class Writes {
     }
   }
 
-  /** Does the work when every change of the same file that was asked for before is over. */
+  /** Does the work after all earlier changes of the same file. */
   async #inTurn<T>(target: string, work: () => Promise<T>): Promise<T> {
     const turn = (this.#turns.get(target) ?? Promise.resolve()).then(work, work);
     this.#turns.set(target, turn);
@@ -278,7 +278,7 @@ async function confine(path: string): Promise<void> {
   }
 }
 
-/** Opens the directory of a confined file, and asks the system where it is only then. */
+/** Opens the directory of a confined file, and only then checks where it is, so that it cannot be exchanged between. */
 async function openInside(directory: string, target: string): Promise<FileHandle> {
   const handle = await open(directory, constants.O_RDONLY | constants.O_DIRECTORY);
   const leadsTo = join(await readlink(`/proc/self/fd/${handle.fd}`), basename(target));
@@ -377,7 +377,7 @@ function forget(id: string): void {
   try {
     rmSync(join(WRITES, id), { force: true });
   } catch {
-    // It is of no harm.
+    // A note that is left behind does no harm.
   }
 }
 

@@ -11,7 +11,7 @@ export const proxyURL = "http://127.0.0.1:3128";
 /** The host name of every sandbox. */
 export const hostname = "sandbox";
 
-/** The directory of the coding agent. It is last in PATH, after what a user installs, as in the image. */
+/** The directory of the coding agent. What a user installs comes before it in PATH, as in the image. */
 export const agentDirectory = "/opt/sandbox-runtime/agents";
 
 const path = [

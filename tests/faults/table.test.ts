@@ -13,10 +13,10 @@ const DOCUMENT = join(repository, "docs/reliability.md");
 const ELSEWHERE = [
   "a client that goes away",
   "a server killed in the middle of a task",
+  "a task after whose agent sandboxd is killed",
   "a task that does not succeed",
   "a task whose actor is thrown away",
   "a task whose container dies",
-  "a task after whose agent sandboxd is killed",
 ];
 const TASKS = [
   "tests/e2e/tasks-faults.test.ts",

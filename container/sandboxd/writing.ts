@@ -246,7 +246,7 @@ async function placeOf(path: string, isConfined: boolean): Promise<Place> {
     const parent = dirname(at);
     const real = await realpath(parent).catch(async (error: unknown) => {
       if (links > 0 || codeOf(error) !== "ENOENT") throw error;
-      await mkdir(parent, { recursive: true });
+      await makeDirectory(parent);
       return await realpath(parent);
     });
     const target = join(real, basename(at));
@@ -355,6 +355,19 @@ function noteOf(id: string): Note | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** Makes a directory and those above it. Not by Node's own recursion, which says ENOENT of a read-only file system. */
+async function makeDirectory(path: string): Promise<void> {
+  const make = () =>
+    mkdir(path).catch((error: unknown) => {
+      if (codeOf(error) !== "EEXIST") throw error;
+    });
+  await make().catch(async (error: unknown) => {
+    if (codeOf(error) !== "ENOENT" || dirname(path) === path) throw error;
+    await makeDirectory(dirname(path));
+    await make();
+  });
 }
 
 /** Leaves a note. Where none can be left, because the disk is full or user code has put something else there, the write goes on. */

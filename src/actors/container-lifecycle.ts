@@ -119,11 +119,11 @@ export class Lifecycle {
 
   /** The SDK's error for an interrupted call says that the sandbox is gone, also when only the connection broke. */
   async explained(error: unknown): Promise<unknown> {
-    return isGone(error) && (await this.outlived()) ? connectionLost() : error;
+    return isGone(error) && (await this.#outlived()) ? connectionLost() : error;
   }
 
   /** Whether the container still runs after an interrupted call, OUTLIVED_MS later: its end can show late. */
-  async outlived(): Promise<boolean> {
+  async #outlived(): Promise<boolean> {
     for (let look = 0; look < OUTLIVED_MS / 100; look++) {
       if (!this.#host.running()) return false;
       await new Promise((resolve) => setTimeout(resolve, 100));

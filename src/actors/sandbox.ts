@@ -1,4 +1,4 @@
-/** The actor of one sandbox: its container, shells, kernels, files and runs. Our methods sit on the SDK's own class. */
+/** The actor of one sandbox: its container, kernels, files and runs. Our methods sit on the SDK's own class. */
 import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import { CodeExecutor, type CodeRunSpec } from "../runs/code.ts";
@@ -21,7 +21,6 @@ import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
 import { Connection } from "../container/connection.ts";
 import { type FileEntry, type FileRange, Files } from "../container/files.ts";
 import { Kernels } from "../container/kernels/kernels.ts";
-import { Shell } from "../container/shell.ts";
 import { AccountLink, type Owner } from "./account-link.ts";
 import { Lifecycle } from "./container-lifecycle.ts";
 import { ContainerStarts } from "./container-starts.ts";
@@ -76,7 +75,6 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #accountLink: AccountLink;
   readonly #lease: Lease;
   readonly #connection: Connection;
-  readonly #shell: Shell;
   readonly #files: Files;
   readonly #kernels: Kernels;
   readonly #budgets: TaskBudgets;
@@ -114,7 +112,6 @@ export class Sandbox extends BaseSandbox<Env> {
       },
       this.#restartNotice,
     );
-    this.#shell = new Shell(this, { kv, running, outlived: () => this.#lifecycle.outlived() });
     this.#accountLink = new AccountLink(ctx, env);
     this.#lease = new Lease({
       limits: config.limits,
@@ -444,7 +441,6 @@ export class Sandbox extends BaseSandbox<Env> {
     const known = await this.#accountLink.destroyed(owner, this.#lease.release());
     this.#restartNotice.forget();
     this.#kernels.forget();
-    this.#shell.forget();
     this.#diskUsage.containerGone();
     this.#previews.forget();
     this.#fileLinks.forget();
@@ -549,7 +545,6 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#retention.containerGone();
     this.#diskUsage.containerGone();
     this.#kernels.forget();
-    this.#shell.forget();
     this.#runs.containerGone(
       "The sandbox stopped while it ran; its files, processes and kernel state are gone.",
     );
@@ -610,7 +605,7 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /**
    * The SDK restarts the idle time with each new actor and each call to the container. Where no call or run uses the
-   * sandbox, as when an actor follows another or idle shells end, only the rest of the idle time is left.
+   * sandbox, as when an actor follows another, only the rest of the idle time is left.
    */
   override renewActivityTimeout(): void {
     const whole = this.sleepAfter;

@@ -93,9 +93,6 @@ export function unknownRun(id: string): ToolError {
   );
 }
 
-/** The SDK's code for a session whose shell has ended. */
-export const SHELL_KILLED = "SESSION_TERMINATED";
-
 /** The codes, the SDK's and ours, for a container that went away during a call, and those for one that is not ready yet. */
 const GONE = new Set([
   "RPC_TRANSPORT_ERROR",
@@ -232,13 +229,6 @@ export function platformFailure(error: unknown): Failure | undefined {
       message:
         "The sandbox went away while this call was running; its files, processes and kernels are gone.",
       hint: "Repeat the steps that made the files you need, then this call: the next call starts a fresh sandbox.",
-      retryable: true,
-    };
-  if (code === SHELL_KILLED)
-    return {
-      code: "sandbox_unavailable",
-      message: "Something that runs in the sandbox killed the shell this call worked in.",
-      hint: "Make the same call again; look with run_command (ps) for what kills shells if it happens again.",
       retryable: true,
     };
   if (isExhausted(error)) return exhausted().toFailure();

@@ -2,7 +2,7 @@
  * The directories in which sandboxd keeps its state. Isolated sandboxes of the local platform have a separate file system
  * there; those without isolation share the host's, and have a directory each.
  */
-import { mkdirSync, readFileSync } from "node:fs";
+import { closeSync, constants, fstatSync, mkdirSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
 const root = process.env.SANDBOXD_ROOT ?? "/var/lib/sandbox-mcp";
@@ -32,11 +32,19 @@ export function makePlaces(): void {
   }
 }
 
-/** A small file's text, or undefined where there is none. */
+/** Bytes of a file of ours at most: the state of a shell with many functions is the largest. */
+const MAX_TEXT_BYTES = 16 * 1024 * 1024;
+
+/** A small file's text, or undefined where there is none. User code can put a pipe there, for which a plain read would wait. */
 export function textOf(path: string): string | undefined {
+  let file: number | undefined;
   try {
-    return readFileSync(path, "utf8");
+    file = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    const found = fstatSync(file);
+    return found.isFile() && found.size <= MAX_TEXT_BYTES ? readFileSync(file, "utf8") : undefined;
   } catch {
     return undefined;
+  } finally {
+    if (file !== undefined) closeSync(file);
   }
 }

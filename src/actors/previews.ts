@@ -133,7 +133,8 @@ export class Previews {
       // sandboxd does not run, for example after user code has killed it.
       .catch(() => undefined);
     if (cut.aborted) return notServed("ended");
-    if (!response || response.headers.has(PREVIEW_ERROR))
+    // What the server says of a preview, the program behind it does not say.
+    if (!response || response.headers.has(PREVIEW_ERROR) || response.headers.has(PREVIEW_STATE))
       return notServed(row.answered ? "silent" : "waiting");
     if (!row.answered) this.#host.sql.exec("UPDATE previews SET answered = 1 WHERE port = ?", port);
     this.#host.used();

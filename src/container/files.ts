@@ -78,12 +78,27 @@ export class Files {
     return size;
   }
 
-  /** Replaces parts of a text file, all of them or none, atomically and once. @param confined as for `write` */
-  async edit(path: string, edits: readonly Edit[], confined: boolean): Promise<Written> {
+  /**
+   * Replaces parts of a text file, all of them or none, atomically and once.
+   * @param confined as for `write`
+   * @param mayRead whether the caller may be told what the file holds: the diff, and the line nearest to a missing text
+   */
+  async edit(path: string, edits: readonly Edit[], confined: boolean, mayRead: boolean): Promise<Written> {
     const target = absolute(path);
     const call = { path: target, id: crypto.randomUUID(), confined: confined ? "1" : undefined } as const;
     const body = new TextEncoder().encode(JSON.stringify(edits));
-    return await this.#ask("POST /edit", call, writtenSchema, `Editing ${target} failed`, body);
+    const failed = `Editing ${target} failed`;
+    const written = this.#ask("POST /edit", call, writtenSchema, failed, body);
+    if (mayRead) return await written;
+    const { size, replaced } = await written.catch((error: unknown) => {
+      if (!(error instanceof ToolError) || error.code !== "invalid_argument") throw error;
+      throw new ToolError(
+        "invalid_argument",
+        `${failed}, nothing was written: an old_text is not there, or is there more than once.`,
+        "A token with sandbox:read is told where.",
+      );
+    });
+    return { size, replaced };
   }
 
   /** Lines count from 1, bytes from 0; the range is cut at `maxBytes`. */

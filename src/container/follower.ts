@@ -52,6 +52,9 @@ const SILENCE_TICKS = 10;
 const DOWN_MS = 8000;
 const MAX_BREAKS = 20;
 
+/** A connection that has lasted so long was none that broke for nothing, milliseconds. */
+const LASTED_MS = 1000;
+
 /** The pause before the way is tried again, milliseconds for each time that it broke. */
 const AGAIN_MS = 20;
 
@@ -67,6 +70,7 @@ export abstract class RunFollower {
   protected wasAsked = false;
   /** How often the way to the container broke. */
   #breaks = 0;
+  #connectedAt = Number.POSITIVE_INFINITY;
   #outcome: Outcome | undefined;
   #wake = () => {};
   /** Why the run cannot be followed any more. */
@@ -124,12 +128,14 @@ export abstract class RunFollower {
   async #connect(): Promise<void> {
     await this.#taking;
     this.#isConnected = true;
+    this.#connectedAt = Number.POSITIVE_INFINITY;
     this.#silence = 0;
     this.#full.clear();
     this.#told = { stdout: 0, stderr: 0 };
     try {
       await this.ask();
       this.wasAsked = true;
+      this.#connectedAt = Date.now();
       this.#catchUp();
     } catch (error) {
       this.#isConnected = false;
@@ -216,6 +222,7 @@ export abstract class RunFollower {
 
   /** The way to the container broke: whether the container seems to be there, so that the run goes on. */
   async #mended(): Promise<void> {
+    if (Date.now() - this.#connectedAt > LASTED_MS) this.#breaks = 0;
     if (++this.#breaks > MAX_BREAKS) this.#failure = noAnswer(DOWN_MS);
     else await this.sink.over(this.#breaks * AGAIN_MS);
     if (!this.link.running()) {

@@ -109,7 +109,7 @@ async function bodyOf(request: Request, max: number): Promise<{ body: ReadableSt
   if (!isForm && request.body === null) return { body: new Blob([]).stream(), length: 0 };
   if (!isForm && request.body !== null)
     return { body: request.body, length: header === null ? undefined : length };
-  if (length === 0) throw tooLarge(MAX_FORM_BYTES);
+  if (length === 0) throw tooLarge(MAX_FORM_BYTES, "Send what is larger by PUT.");
   const form = await request.formData().catch(() => undefined);
   const file = form && [...form.values()].find((value) => typeof value !== "string");
   if (!file) throw new ToolError("invalid_argument", "The form holds no file.", "Send the bytes by PUT.");
@@ -117,11 +117,11 @@ async function bodyOf(request: Request, max: number): Promise<{ body: ReadableSt
   return { body: file.stream(), length: file.size };
 }
 
-function tooLarge(max: number): ToolError {
+function tooLarge(max: number, hint?: string): ToolError {
   return new ToolError(
     "too_large",
     `The file is larger than the ${max} bytes that may be written here; nothing was written.`,
-    "A form may hold 32 MiB: send what is larger by PUT.",
+    hint,
   );
 }
 

@@ -35,9 +35,11 @@ export const editFile = defineTool({
   hints: { readOnly: false, destructive: true, idempotent: false },
   scopes: ["sandbox:write"],
   async handle({ path, edits, sandbox }, context) {
-    const confined = !context.principal.scopes.includes("sandbox:exec");
+    const { scopes } = context.principal;
+    const confined = !scopes.includes("sandbox:exec");
+    const mayRead = !confined || scopes.includes("sandbox:read");
     const { value, notice } = await context.sandbox(sandbox, (actor, owner) =>
-      actor.editFile(owner, path, edits, confined),
+      actor.editFile(owner, path, edits, confined, mayRead),
     );
     const { size, replaced = 0, diff = "" } = value;
     const structured = { path: absolute(path), replaced, size, diff, notice };

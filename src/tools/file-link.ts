@@ -51,6 +51,7 @@ export const fileLink = defineTool({
       ["expires", expires_at],
       ["size", found?.value.type === "file" ? found.value.size : undefined],
       ["sha256", found?.value.sha256],
+      ["download", isUpload ? undefined : `open it in a browser, or curl -OJ '${url}'`],
       ["upload", isUpload ? `open it in a browser, or curl -T FILE '${url}'` : undefined],
     ]);
     const size = found?.value.type === "file" ? found.value.size : undefined;

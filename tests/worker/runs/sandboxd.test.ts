@@ -33,6 +33,15 @@ describe("a sandboxd that is killed", () => {
     expect(await sh(sandbox, "cat once")).toBe("ran\n");
   });
 
+  it("is kept waiting by no pipe that user code has put in the place of its files", async () => {
+    await run("mkfifo /var/lib/sandbox-mcp/sessions/piped; mkdir -p /var/lib/sandbox-mcp/runs/aaa");
+    await run("mkfifo /var/lib/sandbox-mcp/runs/aaa/end");
+    expect((await run("echo works", { session: "piped" })).structured).toMatchObject({ stdout: "works\n" });
+    await kill();
+    expect((await run("echo works")).structured).toMatchObject({ stdout: "works\n" });
+    await run("rm -rf /var/lib/sandbox-mcp/runs/aaa");
+  });
+
   it("by the command itself leaves its end and its session as they are", async () => {
     const result = await run("cd /tmp; export KEPT=1; pkill -9 -x sandboxd; echo after; exit 3", {
       session: "own",

@@ -39,7 +39,7 @@ const answerWith = (answer: string, times = 1) =>
   });
 
 beforeAll(async () => {
-  await owner.call("write_file", { sandbox, path: "/tmp/foreign.py", content: PROGRAM });
+  await owner.call("run_command", { sandbox, command: "cat >/tmp/foreign.py", stdin: PROGRAM });
   const holder = await owner.call("run_command", {
     sandbox,
     session: "foreign",

@@ -15,6 +15,22 @@ describe("a client with sandbox:write alone", () => {
     if (structured.state !== "succeeded") throw new Error(text);
   });
 
+  it("edits without telling what the file holds", async () => {
+    await all.call("write_file", { path: "secret", content: "secret\nother\n" });
+    const done = await writer.call("edit_file", {
+      path: "secret",
+      edits: [{ old_text: "other", new_text: "more" }],
+    });
+    expect(done.isError, done.text).toBe(false);
+    const missing = await writer.call("edit_file", {
+      path: "secret",
+      edits: [{ old_text: "secrex", new_text: "" }],
+    });
+    expect(missing.isError).toBe(true);
+    for (const { text } of [done, missing]) expect(text).not.toMatch(/secret\n|"secret"|Nearest/);
+    expect((await all.call("read_file", { path: "secret" })).text).toContain("more");
+  });
+
   it.each([
     "/etc/ld.so.preload",
     "/root/.bashrc",

@@ -7,7 +7,7 @@ import { makeDirectories } from "../local/runtime/directories.ts";
 import { announce } from "./announce.ts";
 import { type RunningEngine, startEngineProcess } from "./engine.ts";
 import { UserError } from "./errors.ts";
-import { freePort, lockDirectory } from "./lock.ts";
+import { freePort, lockDirectory, startOnPort } from "./lock.ts";
 import { readMounts } from "./mounts.ts";
 import { readOptions, USAGE } from "./options.ts";
 import { watchNPM } from "./parents.ts";
@@ -64,7 +64,8 @@ async function start(): Promise<void> {
     say("directory given to a user (chown -R), it runs as that user.");
   }
   await lockDirectory(stateDir);
-  const port = await freePort(options.port);
+  // A port that is taken is better known before the rest is set up.
+  await freePort(options.port);
   if (options.isolation === "bubblewrap") await requireBubblewrap(say);
 
   process.on("SIGINT", () => void end(0));
@@ -92,23 +93,31 @@ async function start(): Promise<void> {
   );
   if (engine.python === undefined)
     say("python3 is not installed: sandboxes run JavaScript, TypeScript and commands.");
-  worker = await startWorker({
-    config: join(root, "wrangler.local.jsonc"),
-    port,
-    stateDir,
-    variables: {
-      ...values,
-      LOCAL_ENGINE_URL: engine.url,
-      LOCAL_ENGINE_SECRET: secret,
-      LOCAL_DIRECTORIES: mounts.forEngine.map(({ name }) => name).join(),
-      MOUNTED_DIRECTORIES: JSON.stringify(mounts.forWorker),
+  const variables = {
+    ...values,
+    LOCAL_ENGINE_URL: engine.url,
+    LOCAL_ENGINE_SECRET: secret,
+    LOCAL_DIRECTORIES: mounts.forEngine.map(({ name }) => name).join(),
+    MOUNTED_DIRECTORIES: JSON.stringify(mounts.forWorker),
+  };
+  let url = "";
+  worker = await startOnPort(
+    options.port,
+    (port) => {
+      url = `http://127.0.0.1:${port}/mcp`;
+      return startWorker({
+        config: join(root, "wrangler.local.jsonc"),
+        port,
+        stateDir,
+        variables,
+        onLog: (line) => showLog(line, verbose),
+        onDeath: () => void end(1, "workerd stopped unexpectedly: stopping."),
+        verbose,
+      });
     },
-    onLog: (line) => showLog(line, verbose),
-    onDeath: () => void end(1, "workerd stopped unexpectedly: stopping."),
-    verbose,
-  });
+    (error) => error instanceof Error && /ERR_ADDRESS_IN_USE|Address already in use/.test(String(error)),
+  );
 
-  const url = `http://127.0.0.1:${port}/mcp`;
   const problem = await whyNotServing(url, token);
   if (problem !== undefined) throw new UserError(problem);
   process.stdout.write(

@@ -1,6 +1,7 @@
 /** How a part of a run's log is shown. */
+import { z } from "zod";
 import { unfinished } from "../runs/output.ts";
-import type { RunView, Stream } from "../runs/run.ts";
+import { RUN_STATES, type RunView, STREAMS, type Stream } from "../runs/run.ts";
 import type { LogPage } from "../runs/runs.ts";
 import { terminalText, unfinishedSequence } from "../runs/terminal.ts";
 import { type ToolOutput, sections, text } from "./define.ts";
@@ -10,8 +11,24 @@ import { stateText, waitingText } from "./waiting.ts";
 /** Bytes of a log in one result. */
 export const PAGE_BYTES = 48 * 1024;
 
+/** A page as data. */
+export const logPage = z.object({
+  id: z.string(),
+  state: z.enum(RUN_STATES),
+  exit_code: z.number().optional(),
+  log: z.array(z.object({ stream: z.enum(STREAMS), text: z.string() })),
+  next_cursor: z.number(),
+  log_bytes: z.number(),
+  notice: z.string().optional(),
+});
+
 /** The page, and where to go on. @param before what is to be said of what the page leaves out */
-export function pageOutput(run: RunView, page: LogPage, notice?: string, before?: string): ToolOutput {
+export function pageOutput(
+  run: RunView,
+  page: LogPage,
+  notice?: string,
+  before?: string,
+): ToolOutput<z.input<typeof logPage>> {
   const { log, next } = pageTexts(page, run);
   const isRunning = run.state === "running";
   const goOn =
@@ -33,7 +50,7 @@ export function pageOutput(run: RunView, page: LogPage, notice?: string, before?
     ["input", isRunning && run.isInteractive ? typeText(run.id) : undefined],
   ]);
   const shown = log.map(({ stream, text: printed }) => text(`[${stream}]\n${printed}`));
-  const structured = {
+  const structured: z.input<typeof logPage> = {
     id: run.id,
     state: run.state,
     exit_code: run.exitCode,

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { defineTool, runField } from "./define.ts";
-import { PAGE_BYTES, pageOutput } from "./log-page.ts";
+import { PAGE_BYTES, logPage, pageOutput } from "./log-page.ts";
 import { ownRun } from "./own-run.ts";
 
 /** Characters typed by one call; a longer text goes into a file. */
@@ -22,6 +22,7 @@ export const sendInput = defineTool({
       )
       .describe("\\n is Enter. Keys: \\u0003 Ctrl-C, \\u0004 Ctrl-D, \\u001b Escape, \\u001b[A Up."),
   }),
+  output: logPage,
   hints: { readOnly: false, destructive: true, idempotent: false },
   scopes: ["sandbox:exec"],
   async handle({ id, text }, context) {

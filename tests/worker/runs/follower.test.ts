@@ -1,6 +1,7 @@
 /** What becomes of a run whose connection breaks again and again, with the time in the test's hands. */
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import type { Connection, Follower } from "../../../src/container/connection.ts";
+import { sleep } from "../support.ts";
 import { type OutputSink, RunFollower } from "../../../src/container/follower.ts";
 
 beforeEach(() => void vi.useFakeTimers());
@@ -36,7 +37,7 @@ async function ended(times: number, lastedMs: number): Promise<unknown> {
     hasRoom: () => true,
     stored: () => 0,
     settled: new Promise<void>(() => undefined),
-    over: (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms)),
+    over: sleep,
   } as unknown as OutputSink;
   const run = new Broken({ connection, running: () => true }, sink);
   let end: unknown;

@@ -50,6 +50,19 @@ const TRIES: Record<string, (id: string) => Record<string, unknown>[]> = {
   ],
   list_files: () => [{ sandbox, path: "/workspace", recursive: true }],
   write_file: () => [{ sandbox, path: "secret", content: "overwritten" }],
+  edit_file: () => [
+    { sandbox, path: "secret", edits: [{ old_text: "e", new_text: "overwritten", all: true }] },
+    { sandbox, path: "/proc/1/root/workspace/secret", edits: [{ old_text: "nothing", new_text: "x" }] },
+  ],
+  file_link: () => [
+    { sandbox, path: "secret" },
+    { sandbox, path: "secret", direction: "upload" },
+  ],
+  expose_port: () => [
+    { sandbox, port: 8080 },
+    { sandbox, port: 8080, expose: false },
+  ],
+  send_input: (id) => [{ id, text: "x" }],
   execute_task: (id) => [{ task: "x", continue_from: id }],
   get_result: (id) => [
     { id, wait_seconds: 0 },

@@ -12,7 +12,7 @@ import {
   eventSchema,
   readPiece,
 } from "../../container/sandboxd/protocol.ts";
-import { ToolError, connectionLost, noAnswer } from "../shared/errors.ts";
+import { ToolError, connectionLost, isGone, noAnswer } from "../shared/errors.ts";
 
 export interface ConnectionHost {
   /** Whether there is a container. */
@@ -81,12 +81,14 @@ export class Connection {
   /** As `send`, and starts the container unless it runs. @throws errors of the SDK, too */
   async begin(...calls: Call[]): Promise<void> {
     for (let attempt = 1; this.#open === undefined; attempt++) {
-      while (!this.#host.running()) await this.#host.start();
       try {
+        while (!this.#host.running()) await this.#host.start();
         await this.#connected();
       } catch (error) {
-        // The container went away before the call reached it, so nothing was done and another can be started.
-        if (this.#host.running() || attempt === MAX_STARTS) throw error;
+        // The container went away before the call reached it, or the SDK's hook for the end of the one before hung up on
+        // the start: nothing was done, and another can be started.
+        const isInterrupted = error instanceof ToolError ? !this.#host.running() : isGone(error);
+        if (!isInterrupted || attempt === MAX_STARTS) throw error;
       }
     }
     await this.send(...calls);

@@ -1,6 +1,6 @@
 /** A sandbox that is destroyed while its container starts: what runs afterwards is listed and counts, or nothing runs. */
 import { expect, it } from "vitest";
-import { inActor, owner, sleep } from "../support.ts";
+import { inActor, owner, sleep, until } from "../support.ts";
 
 const CALLS: [what: string, tool: string, args: Record<string, unknown>][] = [
   ["write_file", "write_file", { path: "x", content: "kept" }],
@@ -30,6 +30,8 @@ it.each(CALLS)("destroyed while it starts for %s, a sandbox is gone, or listed",
     expect(destroyed.isError, destroyed.text).toBe(false);
     // What was abandoned has its last word too.
     await sleep(300);
+    // A start that was interrupted is made again: it comes up, or nothing is listed.
+    await until(async () => (await runs(sandbox)) === (await isListed(sandbox)));
     const listed = await isListed(sandbox);
     expect(await runs(sandbox), `after ${ms} ms: ${order}, ${result.text}`).toBe(listed);
     const acknowledged = tool === "write_file" && !result.isError;

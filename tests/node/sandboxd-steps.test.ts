@@ -1,0 +1,171 @@
+/** sandboxd is killed before each step of a write; then it is started again. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { request } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
+import { repository } from "../../local/engine/toolchain.ts";
+import { until } from "../setup/until.ts";
+
+/** How many are tried at once: they wait more than they work. */
+const AT_ONCE = 12;
+
+/** More steps than there are. */
+const MOST_STEPS = 200;
+
+const parent = mkdtempSync(join(tmpdir(), "sandboxd-steps-"));
+const bundle = join(parent, "sandboxd.cjs");
+
+beforeAll(() => bundleSandboxd(bundle));
+afterAll(() => rmSync(parent, { recursive: true, force: true }));
+
+/** One sandbox: a sandboxd with places of its own, started again when it ends. */
+class Place {
+  readonly directory = mkdtempSync(join(parent, "place-"));
+  readonly root = join(this.directory, "root");
+  readonly socket = join(this.directory, "sandboxd.sock");
+  readonly #armed = join(this.directory, "armed");
+  readonly #killAt: number;
+  #child: ChildProcess | undefined;
+  #isOver = false;
+  starts = 0;
+
+  /** @param killAt at which step the first sandboxd is killed */
+  constructor(killAt: number) {
+    this.#killAt = killAt;
+    this.#start();
+  }
+
+  #start(): void {
+    this.starts += 1;
+    const preload = join(repository, "tests/setup/kill-at.cjs");
+    const env = {
+      PATH: process.env.PATH,
+      SANDBOXD_ROOT: this.root,
+      ARMED: this.#armed,
+      CALLS: join(this.directory, "calls"),
+      KILL_AT: String(this.starts === 1 ? this.#killAt : 0),
+    };
+    const node = [process.execPath, "--require", preload, bundle, "--socket", this.socket];
+    // Its scripts are where they are in a sandbox.
+    const view = ["--dev-bind", "/", "/", "--tmpfs", "/opt", "--ro-bind"];
+    const args = [...view, join(repository, "container"), "/opt/sandbox-mcp", ...node];
+    this.#child = spawn("bwrap", args, { env, cwd: "/", stdio: ["ignore", "ignore", "inherit"] });
+    this.#child.once("exit", () => this.#isOver || this.#start());
+  }
+
+  /** From now on steps are counted. */
+  arm(): void {
+    writeFileSync(this.#armed, "");
+  }
+
+  /** The calls that the first sandboxd made, up to the one that it was killed at. */
+  get calls(): string {
+    const path = join(this.directory, "calls");
+    return existsSync(path) ? readFileSync(path, "utf8").trim().replaceAll("\n", " ") : "";
+  }
+
+  async answers(): Promise<void> {
+    await until(() => this.request("GET", "/").catch(() => undefined));
+  }
+
+  request(method: string, path: string, body = ""): Promise<{ status: number; body: string }> {
+    return new Promise((resolve, reject) => {
+      const call = request({ socketPath: this.socket, method, path, agent: false }, (response) => {
+        let text = "";
+        response.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
+        response.once("error", reject);
+        response.once("end", () => resolve({ status: response.statusCode ?? 0, body: text }));
+      });
+      call.once("error", reject);
+      call.end(body);
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#isOver = true;
+    // Without namespaces of processes bubblewrap becomes what it starts.
+    const child = this.#child;
+    if (child !== undefined && child.exitCode === null && child.signalCode === null) {
+      const exited = once(child, "exit");
+      child.kill("SIGKILL");
+      await exited;
+    }
+    killThoseOf(this.directory);
+  }
+}
+
+/** Kills what names a directory of this test in its arguments: the shells that stand ready, and their keepers. */
+function killThoseOf(directory: string): void {
+  for (const name of readdirSync("/proc").filter((entry) => /^[1-9]\d*$/.test(entry)))
+    try {
+      if (readFileSync(`/proc/${name}/cmdline`, "utf8").includes(`${directory}/root/`))
+        process.kill(Number(name), "SIGKILL");
+    } catch {
+      // It has ended.
+    }
+}
+
+/** Tries it for each step until there are no more: `attempt` answers whether a sandboxd was killed. */
+async function atEachStep(attempt: (step: number) => Promise<boolean>): Promise<number> {
+  let next = 1;
+  let last = MOST_STEPS;
+  const worker = async () => {
+    while (next <= last) {
+      const step = next++;
+      if (!(await attempt(step))) last = Math.min(last, step - 1);
+    }
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, worker));
+  expect(last).toBeLessThan(MOST_STEPS);
+  return last;
+}
+
+it.each([
+  ["replaced", "", "new\n"],
+  ["appended to", "&append=1", "old\nnew\n"],
+])(
+  "a file that is %s is as before or as it is to be, and nothing is left beside it",
+  async (_what, how, whole) => {
+    const steps = await atEachStep(async (step) => {
+      const place = new Place(step);
+      const files = join(place.directory, "files");
+      const path = join(files, "file");
+      mkdirSync(files);
+      writeFileSync(path, "old\n");
+      const seen: string[] = [];
+      try {
+        await place.answers();
+        place.arm();
+        const call = `/files?path=${encodeURIComponent(path)}&id=${"a".repeat(32)}${how}`;
+        // As the actor does: again, by the same id.
+        const answer = await until(async () => {
+          const one = await place.request("PUT", call, "new\n").catch(() => undefined);
+          seen.push(readFileSync(path, "utf8"));
+          return one;
+        });
+        expect(answer).toMatchObject({ status: 200, body: JSON.stringify({ size: whole.length }) });
+        await place.answers();
+        expect(seen.filter((content) => content !== "old\n" && content !== whole)).toEqual([]);
+        expect([readFileSync(path, "utf8"), readdirSync(files)]).toEqual([whole, ["file"]]);
+        return place.starts > 1;
+      } catch (error) {
+        throw new Error(`killed at the last of ${place.calls}`, { cause: error });
+      } finally {
+        await place.close();
+      }
+    });
+    expect(steps).toBeGreaterThan(4);
+  },
+);

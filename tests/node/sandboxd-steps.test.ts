@@ -1,4 +1,4 @@
-/** sandboxd is killed before each step of a write; then it is started again. */
+/** sandboxd is killed before each step of a run and of a write; then it is started again. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import {
@@ -14,6 +14,8 @@ import { request } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
+import { WebSocket } from "ws";
+import { type Call, type Event, eventSchema, readPiece } from "../../container/sandboxd/protocol.ts";
 import { bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
 import { repository } from "../../local/engine/toolchain.ts";
 import { until } from "../setup/until.ts";
@@ -117,6 +119,49 @@ function killThoseOf(directory: string): void {
     }
 }
 
+interface Outcome {
+  end: Event;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs a command as the actor does: asks again over a new connection where one breaks, from where its output ends. */
+async function run(place: Place, id: string, command: string): Promise<Outcome> {
+  const output = { stdout: "", stderr: "" };
+  let isKnown = false;
+  for (;;) {
+    const end = await new Promise<Event | undefined>((resolve) => {
+      const socket = new WebSocket(`ws+unix:${place.socket}:/`);
+      socket.binaryType = "arraybuffer";
+      const send = (call: Call) => socket.send(JSON.stringify(call));
+      socket.once("open", () =>
+        send(
+          isKnown
+            ? { type: "follow", id, stdout: output.stdout.length, stderr: output.stderr.length }
+            : { type: "start", id, session: "main", command, timeoutMs: 60_000 },
+        ),
+      );
+      socket.on("message", (data: ArrayBuffer, isBinary) => {
+        isKnown = true;
+        if (isBinary) {
+          const piece = readPiece(data);
+          expect(piece.offset).toBe(output[piece.stream].length);
+          output[piece.stream] += Buffer.from(piece.bytes).toString("latin1");
+          return;
+        }
+        const event = eventSchema.parse(JSON.parse(Buffer.from(data).toString()));
+        if (event.type === "running" || event.type === "listening") return;
+        resolve(event);
+        socket.close();
+      });
+      socket.on("error", () => undefined);
+      socket.once("close", () => resolve(undefined));
+    });
+    if (end !== undefined) return { end, ...output };
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
 /** Tries it for each step until there are no more: `attempt` answers whether a sandboxd was killed. */
 async function atEachStep(attempt: (step: number) => Promise<boolean>): Promise<number> {
   let next = 1;
@@ -131,6 +176,49 @@ async function atEachStep(attempt: (step: number) => Promise<boolean>): Promise<
   expect(last).toBeLessThan(MOST_STEPS);
   return last;
 }
+
+/** Runs a command and checks what is promised of it. */
+async function checkRun(place: Place, pause: string, what: string): Promise<void> {
+  const log = join(place.directory, "ran");
+  const command = `echo ran >>${log}; seq 1000; ${pause}echo end; echo error >&2; cd /usr; export KEPT=1; (exit 7)`;
+  const whole = `${Array.from({ length: 1000 }, (_, n) => `${n + 1}\n`).join("")}end\n`;
+  const { end, stdout, stderr } = await run(place, "r1", command);
+  expect(readFileSync(log, "utf8"), what).toBe("ran\n");
+  expect(end, what).toMatchObject({ type: "ended", status: 7 });
+  const isCut = end.type === "ended" && end.cut === true;
+  expect(isCut ? whole.startsWith(stdout) : stdout === whole && stderr === "error\n", what).toBe(true);
+  for (const id of ["r2", "r3"]) {
+    const after = await run(place, id, 'echo "$PWD $KEPT"');
+    // The step may have been one of this command.
+    if (after.end.type === "ended" && after.end.cut) continue;
+    expect(after, what).toMatchObject({ end: { type: "ended", status: 0 }, stdout: "/usr 1\n" });
+    break;
+  }
+}
+
+it.each([
+  ["short", ""],
+  ["longer", "sleep 0.1; "],
+])(
+  "a %s command runs once, with its output, its end and its session",
+  async (_what, pause) => {
+    const steps = await atEachStep(async (step) => {
+      const place = new Place(step);
+      try {
+        await place.answers();
+        place.arm();
+        await checkRun(place, pause, `killed at step ${step}`);
+        return place.starts > 1;
+      } catch (error) {
+        throw new Error(`killed at the last of ${place.calls}`, { cause: error });
+      } finally {
+        await place.close();
+      }
+    });
+    expect(steps).toBeGreaterThan(8);
+  },
+  120_000,
+);
 
 it.each([
   ["replaced", "", "new\n"],

@@ -216,10 +216,9 @@ export class Sandbox extends BaseSandbox<Env> {
     onProgress?: OnProgress,
   ): Promise<Answer<RunView>> {
     const waitUntil = Date.now() + waitMs;
-    return this.#serve(owner, () => {
-      if (!mayUseModel) this.#tasks.keepApart(owner.sandbox);
-      return this.#runs.start(this.#code, spec.code, spec, waitUntil, namesID, onProgress);
-    });
+    return this.#serveBesideTasks(owner, mayUseModel, () =>
+      this.#runs.start(this.#code, spec.code, spec, waitUntil, namesID, onProgress),
+    );
   }
 
   /** @param mayUseModel as for code, and `namesID` too */
@@ -232,9 +231,16 @@ export class Sandbox extends BaseSandbox<Env> {
     onProgress?: OnProgress,
   ): Promise<Answer<RunView>> {
     const waitUntil = Date.now() + waitMs;
+    return this.#serveBesideTasks(owner, mayUseModel, () =>
+      this.#runs.start(this.#commands, spec.command, spec, waitUntil, namesID, onProgress),
+    );
+  }
+
+  /** As `#serve`, for what the caller runs; beside an agent only where they may use its model. */
+  #serveBesideTasks<T>(owner: Owner, mayUseModel: boolean, work: () => Promise<T>): Promise<Answer<T>> {
     return this.#serve(owner, () => {
       if (!mayUseModel) this.#tasks.keepApart(owner.sandbox);
-      return this.#runs.start(this.#commands, spec.command, spec, waitUntil, namesID, onProgress);
+      return work();
     });
   }
 

@@ -402,18 +402,13 @@ function isOutside(path: string, leadsTo: string): ToolError {
   );
 }
 
+const MAKE_SPACE = "Delete files you no longer need, then write again: nothing was changed.";
+const FILE_IN_PATH = "A part of the path is a file: use list_files to see which.";
+
 /** For each system error code: what it means, and what to do. */
 const REASONS: Record<string, readonly [words: string, code: ErrorCode, hint: string] | undefined> = {
-  ENOSPC: [
-    "No space left on device",
-    "no_space",
-    "Delete files you no longer need, then write again: nothing was changed.",
-  ],
-  EDQUOT: [
-    "Disk quota exceeded",
-    "no_space",
-    "Delete files you no longer need, then write again: nothing was changed.",
-  ],
+  ENOSPC: ["No space left on device", "no_space", MAKE_SPACE],
+  EDQUOT: ["Disk quota exceeded", "no_space", MAKE_SPACE],
   EACCES: ["Permission denied", "permission_denied", "Use a path under /workspace."],
   EPERM: ["Operation not permitted", "permission_denied", "Use a path under /workspace."],
   EROFS: [
@@ -421,8 +416,8 @@ const REASONS: Record<string, readonly [words: string, code: ErrorCode, hint: st
     "permission_denied",
     "This directory is mounted read-only: write to another, such as /workspace or /tmp.",
   ],
-  ENOTDIR: ["Not a directory", "not_directory", "A part of the path is a file: use list_files to see which."],
-  EEXIST: ["File exists", "not_directory", "A part of the path is a file: use list_files to see which."],
+  ENOTDIR: ["Not a directory", "not_directory", FILE_IN_PATH],
+  EEXIST: ["File exists", "not_directory", FILE_IN_PATH],
   ENAMETOOLONG: [
     "File name too long",
     "invalid_argument",

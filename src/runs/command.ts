@@ -179,7 +179,7 @@ class RunningCommand extends RunFollower {
       if (outcome.reason === "exhausted") throw exhausted();
       if (outcome.reason === "damaged") throw damaged(outcome.message);
       if (outcome.reason === "no_terminal") throw noTerminal(outcome.message);
-      throw unwritable("The command", outcome.message, "run_code", "destroy_sandbox");
+      throw unwritable(outcome.message);
     }
     const { status: exitCode, timedOut, cut: isCut } = outcome;
     if (timedOut) this.stop ??= "timed_out";

@@ -184,28 +184,19 @@ export function saysExhausted(words: string): boolean {
   );
 }
 
-/**
- * The error for what could not be started because its files could not be written.
- * @param said the message of the system
- * @param tool the tool that can still repair it
- * @param afresh what to do instead
- */
-export function unwritable(what: string, said: string, tool: string, afresh: string): ToolError {
+/** The error for a command that could not be started because its files could not be written. @param said the system's words */
+export function unwritable(said: string): ToolError {
   if (/No space left|quota/i.test(said))
     return new ToolError(
       "no_space",
-      `${what} could not be started: the sandbox's disk is full.`,
-      `Delete files with ${tool}, then try again; or ${afresh}.`,
+      "The command could not be started: the sandbox's disk is full.",
+      "Delete files with run_code, then try again; or destroy_sandbox.",
     );
-  const reason = said
-    .trim()
-    .split("\n")
-    .at(-1)
-    ?.replace(/^.*\.sh: line \d+: /, "");
+  const reason = said.trim().split("\n").at(-1);
   return new ToolError(
     "file_system",
-    `${what} could not be started: its files under /var/lib/sandbox-mcp cannot be written (${reason || "the sandbox gave no reason"}).`,
-    `Put that directory back with ${tool}, or ${afresh}.`,
+    `The command could not be started: its files under /var/lib/sandbox-mcp cannot be written (${reason || "the sandbox gave no reason"}).`,
+    "Put that directory back with run_code, or destroy_sandbox.",
   );
 }
 

@@ -73,10 +73,11 @@ afterEach(async () => {
   await page?.context().close();
 });
 
-async function open(url: string): Promise<Page> {
+/** @param shown what the program's page has: until then the page that waits for the program is loaded again and again */
+async function open(url: string, shown?: string): Promise<void> {
   page = await (await chromium.newContext()).newPage();
   await page.goto(url);
-  return page;
+  if (shown !== undefined) await page.waitForSelector(shown);
 }
 
 describe("a browser", () => {
@@ -102,8 +103,7 @@ describe("a browser", () => {
   it("sees that a program has ended, and it again once it is started again", async () => {
     const program = (text: string) =>
       `response.setHeader("content-type", "text/html"); response.end("<h1>${text}</h1>");`;
-    await open(await serve("ended", 8000, program("before")));
-    await page.waitForSelector("h1:text-is('before')");
+    await open(await serve("ended", 8000, program("before")), "h1:text-is('before')");
     await run("ended", "pkill -f 8000.js");
     await page.reload();
     expect(await page.textContent("h1")).toBe("The program does not answer any more");
@@ -131,7 +131,7 @@ new WebSocketServer({ port: 8001, host: "127.0.0.1" }).on("connection", (socket)
     });
     await run("sockets", "node ws.js >ws.log 2>&1 &");
     const socketURL = (await expose("sockets", 8001)).replace("http:", "ws:");
-    await open(url);
+    await open(url, "p:text-is('begun')");
     const echoed = await page.evaluate(
       (to) =>
         new Promise<unknown>((resolve) => {
@@ -165,7 +165,7 @@ describe("a page of a preview", () => {
     );
     const other = await serve("private", 8000, 'response.end("the other sandbox");');
     const { origin } = new URL(server.url);
-    await open(hostile);
+    await open(hostile, "p:text-is('hostile')");
     await page.context().addCookies([
       { name: "sandbox-mcp-session", value: "of-the-server", url: origin },
       { name: "sandbox-mcp-session", value: "of-the-server", url: origin.replace("127.0.0.1", "localhost") },
@@ -208,7 +208,7 @@ describe("a page of a preview", () => {
       8001,
       'response.setHeader("content-type", "text/html"); response.end("<p id=secret>secret</p>");',
     );
-    await open(await expose("hostile", 8000));
+    await open(await expose("hostile", 8000), "p:text-is('hostile')");
     const read = await page.evaluate(async (url) => {
       const frame = document.body.appendChild(document.createElement("iframe"));
       frame.src = url;

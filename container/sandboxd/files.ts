@@ -14,6 +14,7 @@ import {
 import { diskUsage, listDirectory, openFile, readLines, readRange, statOf } from "./reading.ts";
 import { chooseFiles, findChanges, sendChosen, sendTar } from "./tasks.ts";
 import { Writes } from "./writing.ts";
+import { zipped } from "./zip.ts";
 
 /** Bytes of a range that are read at once; of a longer one the bytes are streamed. */
 const AT_ONCE_BYTES = 512 * 1024;
@@ -147,13 +148,17 @@ async function sendRange(
 
 /** Packs a directory while it is sent; one that cannot be packed to its end breaks off. */
 async function sendArchive(
-  { path }: FileCalls["GET /archive"],
+  { path, format }: FileCalls["GET /archive"],
   _request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
   if ((await statOf({ path }, () => true)).type !== "directory")
     throw new FileError({ problem: "not_directory" });
-  await sendTar(["--directory", path, "."], response);
+  if (format === "tar.gz") return await sendTar(["--directory", path, "."], response);
+  const abort = new AbortController();
+  response.once("close", () => abort.abort());
+  response.writeHead(200, { "content-type": "application/zip" });
+  await pipeline(zipped(path, abort.signal), response);
 }
 
 async function sendLines(

@@ -278,8 +278,8 @@ export const fileCalls = {
   "DELETE /files": z.object({ path: path(), recursive: flag(), confined: flag() }),
   /** What is there, and with `digest` the SHA-256 of a file. Answers `statSchema`. */
   "GET /stat": z.object({ path: path(), digest: flag() }),
-  /** A directory as a `.tar.gz`, made while it is sent. */
-  "GET /archive": z.object({ path: path() }),
+  /** A directory as an archive that is made while it is sent. */
+  "GET /archive": z.object({ path: path(), format: z.enum(["tar.gz", "zip"]) }),
   /** Answers `listSchema`. */
   "GET /list": z.object({ path: path(), depth: number(), limit: number() }),
   /** Bytes of the files below a directory. Answers `usageSchema`. */

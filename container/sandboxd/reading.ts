@@ -16,7 +16,7 @@ export interface Opened {
 }
 
 /** Opens a regular file for reading. Others are refused, because opening a pipe can block and a device can have effects. */
-export async function openFile(path: string): Promise<Opened> {
+export async function openFile(path: string | Buffer): Promise<Opened> {
   try {
     refuseOthers(await stat(path));
     const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
@@ -207,11 +207,38 @@ function sorted(names: string[]): string[] {
   return names.sort((a, b) => (a < b ? -1 : Number(a > b)));
 }
 
+export interface Found {
+  /** As Latin-1, in which each byte of a name is a character; relative to what is walked. */
+  name: string;
+  path: Buffer;
+  /** Whether it is a regular file. */
+  isFile: boolean;
+}
+
+/** Files, directories and symbolic links below a directory, each directory before what is in it. */
+export async function* walk(root: string, signal: AbortSignal, from = ""): AsyncGenerator<Found> {
+  const start = bytesAsText(root);
+  const at = (name: string) => textAsBytes(`${start}/${name}`);
+  const directories = [from];
+  for (let next = directories.pop(); next !== undefined; next = directories.pop()) {
+    signal.throwIfAborted();
+    const prefix = next === "" ? "" : `${next}/`;
+    const entries = await readdir(at(next), { encoding: "latin1", withFileTypes: true }).catch(() => []);
+    for (const entry of entries) {
+      const name = `${prefix}${entry.name}`;
+      if (entry.isDirectory()) directories.push(name);
+      const isFile = entry.isFile();
+      if (isFile || entry.isDirectory() || entry.isSymbolicLink()) yield { name, path: at(name), isFile };
+    }
+  }
+}
+
 function bytesAsText(text: string): string {
   return Buffer.from(text).toString("latin1");
 }
 
-function textAsBytes(text: string): Buffer {
+/** Of a name that was read as Latin-1, in which each byte is a character. */
+export function textAsBytes(text: string): Buffer {
   return Buffer.from(text, "latin1");
 }
 

@@ -1,6 +1,6 @@
 /** What a coding agent has left: which files it changed, and those that go into an archive. */
 import { spawn } from "node:child_process";
-import { type FileHandle, lstat, mkdir, open, readFile, readdir, stat, writeFile } from "node:fs/promises";
+import { type FileHandle, lstat, mkdir, open, readFile, stat, writeFile } from "node:fs/promises";
 import type { ServerResponse } from "node:http";
 import { homedir } from "node:os";
 import { join } from "node:path";
@@ -18,6 +18,7 @@ import {
   taskDirectory,
 } from "./protocol.ts";
 import { send } from "./processes.ts";
+import { walk } from "./reading.ts";
 
 /** Characters of the list of changes that are written at once. */
 const LINES_AT_ONCE = 64 * 1024;
@@ -146,9 +147,10 @@ export async function chooseFiles(
   await mkdir(own, { recursive: true });
   const others: string[] = [];
   const files: { name: string; size: number; isLast: boolean }[] = [];
-  for await (const { name, size } of walk(path, signal)) {
-    if (size === undefined) others.push(name);
-    else files.push({ name, size, isLast: MADE_AGAIN.test(name) });
+  for await (const { name, path: at, isFile } of walk(path, signal)) {
+    if (!isFile) others.push(name);
+    const stats = isFile ? await lstat(at).catch(() => undefined) : undefined;
+    if (stats?.isFile()) files.push({ name, size: stats.size, isLast: MADE_AGAIN.test(name) });
   }
   files.sort((a, b) => Number(a.isLast) - Number(b.isLast) || a.size - b.size);
   const left = new Map<string, number>();
@@ -207,33 +209,6 @@ export async function sendTar(args: string[], response: ServerResponse): Promise
     else response.destroy();
   } finally {
     tar.kill();
-  }
-}
-
-interface Found {
-  /** As Latin-1, in which each byte of a name is a character; relative to what is walked. */
-  name: string;
-  /** Bytes of a regular file. */
-  size?: number;
-}
-
-/** Files, directories and symbolic links below a directory, each directory before what is in it. */
-async function* walk(root: string, signal: AbortSignal, from = ""): AsyncGenerator<Found> {
-  const at = (name: string) => Buffer.concat([Buffer.from(`${root}/`), Buffer.from(name, "latin1")]);
-  const directories = [from];
-  for (let next = directories.pop(); next !== undefined; next = directories.pop()) {
-    signal.throwIfAborted();
-    const prefix = next === "" ? "" : `${next}/`;
-    const entries = await readdir(at(next), { encoding: "latin1", withFileTypes: true }).catch(() => []);
-    for (const entry of entries) {
-      const name = `${prefix}${entry.name}`;
-      if (entry.isDirectory()) directories.push(name);
-      if (entry.isDirectory() || entry.isSymbolicLink()) yield { name };
-      else if (entry.isFile()) {
-        const stats = await lstat(at(name)).catch(() => undefined);
-        if (stats?.isFile()) yield { name, size: stats.size };
-      }
-    }
   }
 }
 

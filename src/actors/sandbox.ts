@@ -353,8 +353,11 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#serve(owner, async () => this.#transfer(await this.#files.open(...range)));
   }
 
-  openArchive(owner: Owner, path: string): Promise<Answer<ReadableStream<Uint8Array>>> {
-    return this.#serve(owner, async () => this.#transfer(await this.#files.archive(path)));
+  openArchive(
+    owner: Owner,
+    ...archive: Parameters<Files["archive"]>
+  ): Promise<Answer<ReadableStream<Uint8Array>>> {
+    return this.#serve(owner, async () => this.#transfer(await this.#files.archive(...archive)));
   }
 
   storeFile(owner: Owner, ...file: Parameters<Files["store"]>): Promise<Answer<Written>> {

@@ -45,6 +45,9 @@ export interface FileRange {
   bytes: Uint8Array;
 }
 
+/** How a directory is packed. */
+export type ArchiveFormat = FileCalls["GET /archive"]["format"];
+
 const WORKSPACE = "/workspace";
 
 /** How long an answer may take, milliseconds; a large body has more time. */
@@ -170,10 +173,10 @@ export class Files {
     return await this.#stream("GET /files", call, `Reading ${target} failed`, length);
   }
 
-  /** A directory as a `.tar.gz`, as a stream. */
-  async archive(path: string): Promise<ReadableStream<Uint8Array>> {
+  /** A directory as an archive, as a stream. */
+  async archive(path: string, format: ArchiveFormat): Promise<ReadableStream<Uint8Array>> {
     const target = absolute(path);
-    return await this.#stream("GET /archive", { path: target }, `Packing ${target} failed`);
+    return await this.#stream("GET /archive", { path: target, format }, `Packing ${target} failed`);
   }
 
   /**

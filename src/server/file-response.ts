@@ -2,6 +2,7 @@
 import mime from "mime/lite";
 import { callSandbox } from "../actors/sandbox-client.ts";
 import type { Owner } from "../actors/account-link.ts";
+import type { ArchiveFormat } from "../container/files.ts";
 import type { Env } from "../shared/config.ts";
 import { type ErrorCode, ToolError } from "../shared/errors.ts";
 import type { FileStat } from "../../container/sandboxd/protocol.ts";
@@ -20,7 +21,22 @@ const HEADERS = {
   "referrer-policy": "no-referrer",
 };
 
-/** Sends a file, or the range of it that is asked for; of a directory what `directory` makes of it. */
+const ARCHIVE_TYPES: Record<ArchiveFormat, string> = {
+  "tar.gz": "application/gzip",
+  zip: "application/zip",
+};
+
+/** The archive that `?archive=` asks for. @throws {ToolError} `invalid_argument` for one that there is not */
+function archiveFormat(request: Request): ArchiveFormat | undefined {
+  const given = new URL(request.url).searchParams.get("archive");
+  if (given === null || given === "tar.gz" || given === "zip") return given ?? undefined;
+  throw new ToolError("invalid_argument", "A directory is packed with ?archive=zip or ?archive=tar.gz.");
+}
+
+/**
+ * Sends a file, or the range of it that is asked for; a directory as the archive that is asked for.
+ * @param directory sends a directory of which no archive is asked for
+ */
 export async function sendFile(
   request: Request,
   env: Env,
@@ -28,10 +44,14 @@ export async function sendFile(
   path: string,
   directory: () => Promise<Response>,
 ): Promise<Response> {
+  const format = archiveFormat(request);
   const { value: stat } = await callSandbox(env, owner, (actor, known) => actor.statFile(known, path), {
     reads: true,
   });
-  if (stat.type === "directory") return directory();
+  if (stat.type === "directory")
+    return format === undefined ? directory() : sendArchive(request, env, owner, path, format);
+  if (format !== undefined)
+    throw new ToolError("not_directory", `${path} is a file, not a directory.`, "Ask without ?archive.");
   const headers = new Headers({
     ...HEADERS,
     ...attachment(path),
@@ -56,15 +76,23 @@ export async function sendFile(
   return new Response(body.pipeThrough(new FixedLengthStream(length)), { status, headers });
 }
 
-/** Sends a directory as a `.tar.gz` that is made while it is sent. */
-export async function sendArchive(request: Request, env: Env, owner: Owner, path: string): Promise<Response> {
+/** Sends a directory as an archive that is made while it is sent. */
+export async function sendArchive(
+  request: Request,
+  env: Env,
+  owner: Owner,
+  path: string,
+  format: ArchiveFormat,
+): Promise<Response> {
   const headers = new Headers({
     ...HEADERS,
-    ...attachment(`${path === "/" ? "sandbox" : path}.tar.gz`),
-    "content-type": "application/gzip",
+    ...attachment(`${path === "/" ? "sandbox" : path}.${format}`),
+    "content-type": ARCHIVE_TYPES[format],
   });
   if (request.method === "HEAD") return new Response(null, { headers });
-  const { value: body } = await callSandbox(env, owner, (actor, known) => actor.openArchive(known, path));
+  const { value: body } = await callSandbox(env, owner, (actor, known) =>
+    actor.openArchive(known, path, format),
+  );
   return new Response(body, { headers });
 }
 

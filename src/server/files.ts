@@ -46,7 +46,9 @@ async function download(request: Request, context: RequestContext, link: FileLin
   const owner = await actorOf(context, link).linkOwner(link.epoch);
   if (!owner) return gone(request);
   const { env } = context;
-  return sendFile(request, env, owner, link.path, () => sendArchive(request, env, owner, link.path));
+  return sendFile(request, env, owner, link.path, () =>
+    sendArchive(request, env, owner, link.path, "tar.gz"),
+  );
 }
 
 async function upload(request: Request, context: RequestContext, link: FileLink): Promise<Response> {

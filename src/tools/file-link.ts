@@ -14,7 +14,7 @@ export const fileLink = defineTool({
   name: "file_link",
   title: "Link to a file",
   description:
-    "Gives the user a URL to download a file of a sandbox (a directory as .tar.gz), or to upload one into it, of any size. It ends with the sandbox.",
+    "Gives the user a URL to download a file of a sandbox (a directory as .tar.gz or .zip), or to upload one into it, of any size. It ends with the sandbox.",
   input: z.strictObject({
     path: pathField(),
     direction: z.enum(["download", "upload"]).default("download"),
@@ -52,6 +52,7 @@ export const fileLink = defineTool({
       ["size", found?.value.type === "file" ? found.value.size : undefined],
       ["sha256", found?.value.sha256],
       ["download", isUpload ? undefined : `open it in a browser, or curl -OJ '${url}'`],
+      ["as .zip", found?.value.type === "directory" ? `${url}?archive=zip` : undefined],
       ["upload", isUpload ? `open it in a browser, or curl -T FILE '${url}'` : undefined],
     ]);
     const size = found?.value.type === "file" ? found.value.size : undefined;

@@ -84,6 +84,59 @@ describe("a link for a download", () => {
     );
   });
 
+  it("packs a directory as .zip, as Info-ZIP reads it", async () => {
+    await sh(
+      sandbox,
+      `mkdir -p zip/a/empty; (cd zip; echo one >'a/ž \\ x'; chmod 750 a/ž*; ln -s a link; : >none
+      head -c 2000000 /dev/zero >zeros; head -c 2000000 /dev/urandom >noise; touch -d 2001-02-03T04:05:06Z zeros
+      mkfifo pipe)`,
+    );
+    const { text, structured } = await owner.call("file_link", { sandbox, path: "zip" });
+    expect(text).toContain(`${String(structured.url)}?archive=zip`);
+    const response = await owner.http(`${new URL(String(structured.url)).pathname}?archive=zip`);
+    expect(response.headers.get("content-disposition")).toContain('filename="zip.zip"');
+    expect(response.headers.get("content-type")).toBe("application/zip");
+    const packed = await bytesOf(response);
+    expect(packed.length).toBeLessThan(2_100_000);
+    await owner.http(`/sandboxes/${sandbox}/files/packed.zip`, { method: "PUT", body: packed });
+    // Python's zipfile checks each checksum, and sees names, modes, links and times.
+    const seen = await sh(
+      sandbox,
+      `python3 - <<'END'
+import zipfile
+with zipfile.ZipFile("packed.zip") as archive:
+    assert archive.testzip() is None
+    for item in sorted(archive.infolist(), key=lambda item: item.filename):
+        mode = item.external_attr >> 16
+        same = mode >> 12 == 8 and archive.read(item) == open("zip/" + item.filename, "rb").read()
+        print(item.filename, oct(mode), same, archive.read(item) if mode >> 12 == 10 else "")
+    print(archive.getinfo("zeros").date_time)
+END`,
+    );
+    expect(seen.split("\n")).toEqual([
+      "a/ 0o40755 False ",
+      "a/empty/ 0o40755 False ",
+      "a/ž \\ x 0o100750 True ",
+      "link 0o120777 False b'a'",
+      "noise 0o100644 True ",
+      "none 0o100644 True ",
+      "zeros 0o100644 True ",
+      "(2001, 2, 3, 4, 5, 6)",
+      "",
+    ]);
+  });
+
+  it("packs nothing that is no directory, and in no other format", async () => {
+    await sh(sandbox, "echo x >plain; mkdir -p packs");
+    const file = await owner.http(`${await link("plain")}?archive=zip`);
+    expect([file.status, await file.text()]).toEqual([409, expect.stringContaining("not a directory")]);
+    const rar = await owner.http(`${await link("packs")}?archive=rar`);
+    expect([rar.status, await rar.text()]).toEqual([400, expect.stringContaining("?archive=zip")]);
+    const rest = await owner.http(`/sandboxes/${sandbox}/files/packs?archive=tar.gz`);
+    expect([rest.status, rest.headers.get("content-type")]).toEqual([200, "application/gzip"]);
+    await rest.body?.cancel();
+  });
+
   it("says what is wrong", async () => {
     expect((await owner.call("file_link", { sandbox, path: "missing" })).text).toContain(
       "There is no /workspace/missing",

@@ -1,0 +1,67 @@
+/** ZIP archives that are too large for a test to make through a sandbox, as Python's zipfile reads them. */
+import { execFileSync } from "node:child_process";
+import { createWriteStream } from "node:fs";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pipeline } from "node:stream/promises";
+import { randomBytes } from "node:crypto";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { zipped } from "../../container/sandboxd/zip.ts";
+
+let directory: string;
+beforeAll(async () => void (directory = await mkdtemp(join(tmpdir(), "sandbox-mcp-zip-"))));
+afterAll(() => rm(directory, { recursive: true }));
+
+/** What Python says of the archive of a directory, once it has read all of it. */
+async function seen(root: string, expression: string, largeBytes?: number): Promise<unknown> {
+  const path = `${root}.zip`;
+  await pipeline(zipped(root, new AbortController().signal, largeBytes), createWriteStream(path));
+  const program = `
+import json, sys, zipfile
+archive = zipfile.ZipFile(sys.argv[1])
+assert archive.testzip() is None
+items = sorted(archive.infolist(), key=lambda item: item.filename)
+print(json.dumps(${expression}))`;
+  return JSON.parse(execFileSync("python3", ["-c", program, path], { encoding: "utf8" }));
+}
+
+it("has more than 65,535 files", async () => {
+  const root = join(directory, "many");
+  for (let part = 0; part < 66; part++) {
+    await mkdir(join(root, String(part)), { recursive: true });
+    await Promise.all(
+      Array.from({ length: 1000 }, (_, n) => writeFile(join(root, String(part), String(n)), String(n))),
+    );
+  }
+  expect(await seen(root, "[len(items), sum(item.file_size for item in items)]")).toEqual([
+    66_066,
+    66 * (10 + 2 * 90 + 3 * 900),
+  ]);
+});
+
+it("says sizes in eight bytes from four gigabytes on", async () => {
+  const root = join(directory, "large");
+  await mkdir(root);
+  await writeFile(join(root, "noise"), randomBytes(700_000));
+  await writeFile(join(root, "small"), "small");
+  await writeFile(join(root, "zeros"), Buffer.alloc(3_000_000));
+  const expression =
+    "[[item.filename, item.file_size, item.extract_version, item.compress_type] for item in items]";
+  expect(await seen(root, expression, 600_000)).toEqual([
+    ["noise", 700_000, 45, 0],
+    ["small", 5, 20, 0],
+    ["zeros", 3_000_000, 45, 8],
+  ]);
+});
+
+it("ends where nobody reads it any more, and closes what it has opened", async () => {
+  const root = join(directory, "broken");
+  await mkdir(root);
+  for (const name of ["a", "b", "c"]) await writeFile(join(root, name), randomBytes(700_000));
+  const before = process.getActiveResourcesInfo().length;
+  for await (const bytes of zipped(root, new AbortController().signal)) if (bytes.length > 1000) break;
+  expect(process.getActiveResourcesInfo().length).toBe(before);
+  const open = execFileSync("ls", ["-l", `/proc/${process.pid}/fd`], { encoding: "utf8" });
+  expect(open).not.toContain(root);
+});

@@ -271,6 +271,8 @@ export const fileCalls = {
      */
     length: z.optional(number()),
     mark: z.optional(z.string().check(z.regex(/^[0-9a-f]{32}$/))),
+    /** The body is a form of this content type, and its one file is written. Its end shows by itself. */
+    form: z.optional(z.string()),
   }),
   /** Replaces parts of a text file, as the body says, which is an `editsSchema`; else as for `PUT /files`. Answers `writtenSchema`. */
   "POST /edit": z.object({ path: path(), id: writeID(), confined: flag() }),
@@ -328,6 +330,8 @@ export const failureSchema = z.object({
     "too_large",
     /** The body broke off. */
     "cut",
+    /** The body is a form, and does not hold one file. */
+    "form",
     /** It is edited, and is no UTF-8. */
     "not_text",
     /** What edit number `edit`, counted from 1, is to replace is not there, or `count` times. */

@@ -73,14 +73,18 @@ export async function statOf(
 /** How long the digest of a file may take, milliseconds: a gigabyte takes about one second. */
 const DIGEST_MS = 20_000;
 
-/** The SHA-256 of a file in hexadecimal; undefined where it takes too long. */
-async function digestOf({ handle }: Opened, isWanted: () => boolean): Promise<string | undefined> {
+/** The SHA-256 of a file in hexadecimal; undefined where it takes too long, or the file changes meanwhile. */
+async function digestOf({ handle, stats }: Opened, isWanted: () => boolean): Promise<string | undefined> {
   const deadline = performance.now() + DIGEST_MS;
   const hash = createHash("sha256");
   const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
   for (let position = 0; ;) {
     const { bytesRead } = await handle.read(buffer, 0, CHUNK_BYTES, position);
-    if (bytesRead === 0) return hash.digest("hex");
+    if (bytesRead === 0) {
+      const { size, mtimeMs, ctimeMs } = await handle.stat();
+      const isSame = size === stats.size && mtimeMs === stats.mtimeMs && ctimeMs === stats.ctimeMs;
+      return isSame ? hash.digest("hex") : undefined;
+    }
     hash.update(buffer.subarray(0, bytesRead));
     position += bytesRead;
     if (performance.now() > deadline || !isWanted()) return undefined;

@@ -30,6 +30,7 @@ import {
 import { basename, dirname, join, resolve } from "node:path";
 import * as z from "zod/mini";
 import { FileError, codeOf, unreadable } from "./file-error.ts";
+import { FORM_BYTES, fileOf } from "./form.ts";
 import { WRITES, textOf } from "./places.ts";
 import { edited } from "./editing.ts";
 import {
@@ -167,7 +168,7 @@ export class Writes {
   #replace(call: WriteCall, body: AsyncIterable<Buffer>): Promise<Written> {
     return this.#through(call, async (place, temporary) => {
       const hash = call.digest ? createHash("sha256") : undefined;
-      const content = call.mark === undefined ? body : unmarked(body, Buffer.from(call.mark, "hex"));
+      const content = contentOf(call, body);
       const made = await fill(temporary, hash ? hashed(content, hash) : content, call.max);
       if (call.length !== undefined && made.size !== call.length) throw new FileError({ problem: "cut" });
       await this.#inTurn(place.target, async () => {
@@ -302,6 +303,12 @@ async function fill(
   } finally {
     await handle.close();
   }
+}
+
+/** What of a body is to be written. */
+function contentOf({ form, mark, max }: WriteCall, body: AsyncIterable<Buffer>): AsyncIterable<Buffer> {
+  if (form !== undefined) return fileOf(counted(body, (max ?? Infinity) + FORM_BYTES), form);
+  return mark === undefined ? body : unmarked(body, Buffer.from(mark, "hex"));
 }
 
 /** A body without the mark at its end. */

@@ -19,7 +19,7 @@ import type { FileStat, Written } from "../../container/sandboxd/protocol.ts";
 import { log } from "../shared/log.ts";
 import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
 import { Connection } from "../container/connection.ts";
-import { type FileEntry, type FileRange, Files } from "../container/files.ts";
+import { type FileEntry, type FileRange, Files, type OpenedFile } from "../container/files.ts";
 import { Kernels } from "../container/kernels/kernels.ts";
 import { AccountLink, type Owner } from "./account-link.ts";
 import { Lifecycle } from "./container-lifecycle.ts";
@@ -349,8 +349,11 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#serve(owner, () => this.#files.remove(...file));
   }
 
-  openFile(owner: Owner, ...range: Parameters<Files["open"]>): Promise<Answer<ReadableStream<Uint8Array>>> {
-    return this.#serve(owner, async () => this.#transfer(await this.#files.open(...range)));
+  openFile(owner: Owner, ...range: Parameters<Files["open"]>): Promise<Answer<OpenedFile>> {
+    return this.#serve(owner, async () => {
+      const opened = await this.#files.open(...range);
+      return { ...opened, body: this.#transfer(opened.body) };
+    });
   }
 
   openArchive(

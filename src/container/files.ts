@@ -13,6 +13,7 @@ import {
   type FileStat,
   type FoundChanges,
   LINES_HEADER,
+  MODIFIED_HEADER,
   SIZE_HEADER,
   type Written,
   changesSchema,
@@ -47,6 +48,14 @@ export interface FileRange {
 
 /** How a directory is packed. */
 export type ArchiveFormat = FileCalls["GET /archive"]["format"];
+
+/** A range of a file that is being read. */
+export interface OpenedFile {
+  body: ReadableStream<Uint8Array>;
+  /** Of the whole file, as it was when it was opened: bytes, and milliseconds since the epoch. */
+  size: number;
+  modified: number;
+}
 
 const WORKSPACE = "/workspace";
 
@@ -166,27 +175,41 @@ export class Files {
     await this.#ask("DELETE /files", call, removedSchema, `Removing ${target} failed`);
   }
 
-  /** A range of a file as a stream, which fails where the file turns out to be shorter. */
-  async open(path: string, offset: number, length: number): Promise<ReadableStream<Uint8Array>> {
+  /** A range of a file as a stream, which fails where the file turns out to be shorter; and the file as it is then. */
+  async open(path: string, offset: number, length: number): Promise<OpenedFile> {
     const target = absolute(path);
     const call = { path: target, offset, limit: length };
-    return await this.#stream("GET /files", call, `Reading ${target} failed`, length);
+    const failed = `Reading ${target} failed`;
+    return await this.#stream("GET /files", call, failed, async (body, response) => {
+      const size = countOf(response, SIZE_HEADER);
+      if (size < offset + length && size > 0) {
+        await body.cancel();
+        throw new ToolError("file_system", `${failed}: it became shorter meanwhile.`, "Ask again.");
+      }
+      if (response.headers.get("content-length") !== String(length)) {
+        await body.cancel();
+        throw misanswered();
+      }
+      return { body, size, modified: timeOf(response) };
+    });
   }
 
   /** A directory as an archive, as a stream. */
   async archive(path: string, format: ArchiveFormat): Promise<ReadableStream<Uint8Array>> {
     const target = absolute(path);
-    return await this.#stream("GET /archive", { path: target, format }, `Packing ${target} failed`);
+    const failed = `Packing ${target} failed`;
+    return await this.#stream("GET /archive", { path: target, format }, failed, async (body) => body);
   }
 
   /**
    * Writes a stream to a file, atomically: one that breaks off leaves what was there. Answers size and SHA-256.
-   * @param end the stream's length in bytes, or the bytes behind its end in hexadecimal, where that is not known
+   * @param end the stream's length in bytes; where that is not known, the bytes behind its end in hexadecimal; of a form,
+   * whose file is written, the content type
    */
   async store(
     path: string,
     body: ReadableStream,
-    end: { length?: number; mark?: string },
+    end: { length?: number; mark?: string; form?: string },
     maxBytes: number,
     confined: boolean,
   ): Promise<Written> {
@@ -206,19 +229,16 @@ export class Files {
   }
 
   /** The body of an answer. There is no time limit once it has begun. */
-  async #stream<Name extends "GET /files" | "GET /archive">(
+  async #stream<Name extends "GET /files" | "GET /archive", T>(
     name: Name,
     call: FileCalls[Name],
     failed: string,
-    length?: number,
-  ): Promise<ReadableStream<Uint8Array>> {
+    take: (body: ReadableStream<Uint8Array>, response: Response) => Promise<T>,
+  ): Promise<T> {
     return await this.#answer(ANSWER_MS, (signal) =>
-      this.#send(name, call, failed, { signal }, async ({ body, headers }) => {
-        if (body === null || (length !== undefined && headers.get("content-length") !== String(length))) {
-          await body?.cancel();
-          throw misanswered();
-        }
-        return body;
+      this.#send(name, call, failed, { signal }, async (response) => {
+        if (response.body === null) throw misanswered();
+        return await take(response.body, response);
       }),
     );
   }
@@ -359,6 +379,13 @@ function countOf({ headers }: Response, name: string): number {
   return Number(word);
 }
 
+/** Milliseconds since the epoch, before which files can have been changed too. */
+function timeOf({ headers }: Response): number {
+  const word = headers.get(MODIFIED_HEADER) ?? "";
+  if (!/^-?\d{1,16}$/.test(word)) throw misanswered();
+  return Number(word);
+}
+
 /** The error for an answer that breaks the protocol, from sandboxd or a program in its place. */
 function misanswered(): ToolError {
   return damaged(
@@ -459,6 +486,12 @@ function refusal(failed: string, path: string, failure: FileFailure): ToolError 
         "connection_lost",
         `${failed}: it broke off. Nothing was written.`,
         "Send it again.",
+      );
+    case "form":
+      return new ToolError(
+        "invalid_argument",
+        `${failed}: the form does not hold one file. Nothing was written.`,
+        "Send one file, or its bytes by PUT.",
       );
     case "not_text":
       return new ToolError("invalid_argument", `${failed}: it is not UTF-8 text.`, "Use run_command.");

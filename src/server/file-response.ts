@@ -11,8 +11,8 @@ import { json } from "../shared/responses.ts";
 /** Bytes of an upload at most, unless its link says less. */
 export const MAX_UPLOAD_BYTES = 5 * 1024 ** 3;
 
-/** Bytes of a form at most, which is read as a whole before its file is written. */
-const MAX_FORM_BYTES = 32 * 1024 * 1024;
+/** Bytes of a form beside its file at most. */
+const FORM_BYTES = 1024 * 1024;
 
 /** What a browser may do with an answer that came out of a sandbox: keep it as a file, and nothing else. */
 const HEADERS = {
@@ -20,6 +20,9 @@ const HEADERS = {
   "cross-origin-resource-policy": "same-origin",
   "referrer-policy": "no-referrer",
 };
+
+/** In `Want-Repr-Digest` (RFC 9530, section 4): a preference for SHA-256 that is not 0. */
+const DIGEST_WANTED = /(?:^|[\s,])sha-256=(?:[1-9]|10)(?:$|[\s,;])/;
 
 const ARCHIVE_TYPES: Record<ArchiveFormat, string> = {
   "tar.gz": "application/gzip",
@@ -45,9 +48,13 @@ export async function sendFile(
   directory: () => Promise<Response>,
 ): Promise<Response> {
   const format = archiveFormat(request);
-  const { value: stat } = await callSandbox(env, owner, (actor, known) => actor.statFile(known, path), {
-    reads: true,
-  });
+  const wantsDigest = DIGEST_WANTED.test(request.headers.get("want-repr-digest") ?? "");
+  const { value: stat } = await callSandbox(
+    env,
+    owner,
+    (actor, known) => actor.statFile(known, path, wantsDigest),
+    { reads: true },
+  );
   if (stat.type === "directory")
     return format === undefined ? directory() : sendArchive(request, env, owner, path, format);
   if (format !== undefined)
@@ -60,6 +67,8 @@ export async function sendFile(
     "last-modified": new Date(stat.modified).toUTCString(),
     etag: etagOf(stat),
   });
+  if (stat.sha256 !== undefined)
+    headers.set("repr-digest", `sha-256=:${Uint8Array.fromHex(stat.sha256).toBase64()}:`);
   const range = rangeOf(request, stat);
   if (range === "unsatisfiable") {
     headers.set("content-range", `bytes */${stat.size}`);
@@ -70,10 +79,13 @@ export async function sendFile(
   if (range) headers.set("content-range", `bytes ${offset}-${offset + length - 1}/${stat.size}`);
   const status = range ? 206 : 200;
   if (request.method === "HEAD" || length === 0) return new Response(null, { status, headers });
-  const { value: body } = await callSandbox(env, owner, (actor, known) =>
+  const { value: opened } = await callSandbox(env, owner, (actor, known) =>
     actor.openFile(known, path, offset, length),
   );
-  return new Response(body.pipeThrough(new FixedLengthStream(length)), { status, headers });
+  // It is another file by now, which these do not tell of.
+  if (opened.size !== stat.size || opened.modified !== stat.modified)
+    for (const name of ["etag", "last-modified", "repr-digest"]) headers.delete(name);
+  return new Response(opened.body.pipeThrough(new FixedLengthStream(length)), { status, headers });
 }
 
 /** Sends a directory as an archive that is made while it is sent. */
@@ -104,10 +116,7 @@ export async function receiveFile(
   path: string,
   { max, confined }: { max: number; confined: boolean },
 ): Promise<{ size: number; sha256?: string }> {
-  const { body, length } = await bodyOf(request, max);
-  const mark = crypto.getRandomValues(new Uint8Array(16));
-  const [content, end] =
-    length === undefined ? [marked(body, mark), { mark: mark.toHex() }] : ([body, { length }] as const);
+  const [content, end] = bodyOf(request, max);
   try {
     const { value } = await callSandbox(env, owner, (actor, known) =>
       actor.storeFile(known, path, content, end, max, confined),
@@ -128,28 +137,26 @@ function marked(body: ReadableStream, mark: Uint8Array): ReadableStream {
   );
 }
 
-/** @returns the bytes to write, and how many they are where that is known */
-async function bodyOf(request: Request, max: number): Promise<{ body: ReadableStream; length?: number }> {
-  const header = request.headers.get("content-length");
-  const length = Number(header ?? 0);
-  const isForm = /^multipart\/form-data\b/i.test(request.headers.get("content-type") ?? "");
-  if (length > (isForm ? MAX_FORM_BYTES : max)) throw tooLarge(isForm ? MAX_FORM_BYTES : max);
-  if (!isForm && request.body === null) return { body: new Blob([]).stream(), length: 0 };
-  if (!isForm && request.body !== null)
-    return { body: request.body, length: header === null ? undefined : length };
-  if (length === 0) throw tooLarge(MAX_FORM_BYTES, "Send what is larger by PUT.");
-  const form = await request.formData().catch(() => undefined);
-  const file = form && [...form.values()].find((value) => typeof value !== "string");
-  if (!file) throw new ToolError("invalid_argument", "The form holds no file.", "Send the bytes by PUT.");
-  if (file.size > max) throw tooLarge(max);
-  return { body: file.stream(), length: file.size };
+/** The body, and how its end is known, as `Files.store` takes them. @throws {ToolError} `too_large` where that is said */
+function bodyOf(
+  { headers, body }: Request,
+  max: number,
+): [ReadableStream, { length?: number; mark?: string; form?: string }] {
+  const header = headers.get("content-length");
+  const type = headers.get("content-type") ?? "";
+  const isForm = /^multipart\/form-data\b/i.test(type);
+  if (Number(header ?? 0) > max + (isForm ? FORM_BYTES : 0)) throw tooLarge(max);
+  if (body === null) return [new Blob([]).stream(), isForm ? { form: type } : { length: 0 }];
+  if (isForm) return [body, { form: type }];
+  if (header !== null) return [body, { length: Number(header) }];
+  const mark = crypto.getRandomValues(new Uint8Array(16));
+  return [marked(body, mark), { mark: mark.toHex() }];
 }
 
-function tooLarge(max: number, hint?: string): ToolError {
+function tooLarge(max: number): ToolError {
   return new ToolError(
     "too_large",
     `The file is larger than the ${max} bytes that may be written here; nothing was written.`,
-    hint,
   );
 }
 

@@ -20,6 +20,24 @@ async function sha256(bytes: Uint8Array): Promise<string> {
   return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
 }
 
+/** A form as a stream whose length nobody says. */
+function formOf(
+  boundary: string,
+  parts: readonly { field?: string; file?: string; pieces?: readonly Uint8Array[] }[],
+): ReadableStream {
+  function* bytes() {
+    const text = new TextEncoder();
+    for (const { field, file, pieces = [] } of parts) {
+      const name = file === undefined ? `name="${field}"` : `name="file"; filename="${file}"`;
+      yield text.encode(`--${boundary}\r\nContent-Disposition: form-data; ${name}\r\n\r\n`);
+      yield* pieces;
+      yield text.encode("\r\n");
+    }
+    yield text.encode(`--${boundary}--\r\n`);
+  }
+  return new Blob([...bytes()]).stream().pipeThrough(new IdentityTransformStream());
+}
+
 const bytesOf = async (response: Response) => new Uint8Array(await response.arrayBuffer());
 
 describe("a link for a download", () => {
@@ -71,6 +89,41 @@ describe("a link for a download", () => {
     await sh(sandbox, "printf 01234567890 >ten");
     expect((await get("bytes=0-0", { "if-range": etag })).status).toBe(200);
     expect(await (await owner.http(await link("empty"))).text()).toBe("");
+  });
+
+  it("has the SHA-256 of the file where that is wanted, of a range too", async () => {
+    const digest = `sha-256=:${new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode("digest"))).toBase64()}:`;
+    await sh(sandbox, "printf digest >digest; touch -d 1960-01-01 digest");
+    const path = await link("digest");
+    for (const [wanted, method, range, expected] of [
+      ["sha-256=10", "GET", "", digest],
+      ["sha-512=3, sha-256=1", "GET", "bytes=2-3", digest],
+      ["sha-256=1", "HEAD", "", digest],
+      ["sha-256=0", "GET", "", null],
+      ["sha-512=10", "GET", "", null],
+      ["", "GET", "", null],
+    ] as const) {
+      const response = await owner.http(path, { method, headers: { "want-repr-digest": wanted, range } });
+      await response.body?.cancel();
+      expect([wanted, response.headers.get("repr-digest")]).toEqual([wanted, expected]);
+    }
+    const rest = `/sandboxes/${sandbox}/files/digest`;
+    const wanting = await owner.http(rest, { headers: { "want-repr-digest": "sha-256=1" } });
+    expect([await wanting.text(), wanting.headers.get("repr-digest")]).toEqual(["digest", digest]);
+  });
+
+  it("says no digest, and nothing to go on by, of a file that changes meanwhile", async () => {
+    const stop = "touch stop-changing; wait";
+    await sh(
+      sandbox,
+      "rm -f stop-changing; printf 0 >changing; (while [ ! -e stop-changing ]; do printf 0 >>changing; done) >/dev/null 2>&1 &",
+    );
+    const path = await link("changing");
+    const seen = await owner.http(path, { headers: { "want-repr-digest": "sha-256=1" } });
+    expect(seen.status).toBe(200);
+    expect((await bytesOf(seen)).length).toBe(Number(seen.headers.get("content-length")));
+    expect(seen.headers.get("repr-digest")).toBe(null);
+    await sh(sandbox, stop);
   });
 
   it("packs a directory", async () => {
@@ -167,21 +220,64 @@ describe("a link for an upload", () => {
     expect(await sh(sandbox, "stat -c %s in/big")).toBe("4000000\n");
   });
 
-  it("takes a form, and shows a person a page", async () => {
+  it("shows a person a page", async () => {
     const path = await link("form", { direction: "upload" });
     const shown = await owner.http(path, { headers: { accept: "text/html" } });
     expect(shown.headers.get("content-security-policy")).toMatch(/script-src 'sha256-/);
     expect(await shown.text()).toContain("/workspace/form");
-    const body = new FormData();
-    body.append("file", new File(["from a form"], "x"));
-    const encoded = new Response(body);
-    const bytes = await encoded.arrayBuffer();
-    const headers = {
-      "content-type": encoded.headers.get("content-type") ?? "",
-      "content-length": String(bytes.byteLength),
-    };
-    expect((await owner.http(path, { method: "POST", body: bytes, headers })).status).toBe(201);
-    expect(await sh(sandbox, "cat form")).toBe("from a form");
+  });
+
+  it("takes a form as it comes, of any size", async () => {
+    const bytes = crypto.getRandomValues(new Uint8Array(65_536));
+    const pieces = Array.from({ length: 640 }, () => bytes);
+    const boundary = "--=_x";
+    const body = formOf(boundary, [{ field: "note" }, { file: "x", pieces }, { field: "after" }]);
+    const path = await link("form", { direction: "upload" });
+    const headers = { "content-type": `multipart/form-data; boundary="${boundary}"` };
+    const response = await owner.http(path, { method: "POST", body, headers });
+    const digest = await sha256(new Uint8Array(await new Blob(pieces).arrayBuffer()));
+    expect([response.status, await response.json()]).toEqual([
+      201,
+      { path: "/workspace/form", size: 640 * 65_536, sha256: digest },
+    ]);
+    expect(await sh(sandbox, "sha256sum <form")).toBe(`${digest}  -\n`);
+  });
+
+  it("leaves the old file where a form breaks off, is too large, or holds not one file", async () => {
+    await sh(sandbox, "echo old >formed");
+    const path = await link("formed", { direction: "upload", max_bytes: 1000 });
+    const small = [new Uint8Array(1000)];
+    const whole = await new Response(formOf("b", [{ file: "x", pieces: small }])).bytes();
+    const post = (form: BodyInit) =>
+      owner.http(path, {
+        method: "POST",
+        body: form,
+        headers: { "content-type": "multipart/form-data; boundary=b" },
+      });
+    for (const [form, status, words] of [
+      [whole.subarray(0, 900), 503, "broke off"],
+      [whole.subarray(0, -4), 503, "broke off"],
+      ["no form", 503, "broke off"],
+      [formOf("other", [{ file: "x", pieces: small }]), 503, "broke off"],
+      [formOf("b", [{ file: "x", pieces: [...small, ...small] }]), 413, "1000 bytes"],
+      [formOf("b", [{ file: "x", pieces: [new Uint8Array(6_000_000)] }]), 413, "1000 bytes"],
+      [formOf("b", [{ field: "x" }]), 400, "one file"],
+      [formOf("b", [{ file: "", pieces: [] }]), 400, "one file"],
+      [
+        formOf("b", [
+          { file: "x", pieces: small },
+          { file: "y", pieces: small },
+        ]),
+        400,
+        "one file",
+      ],
+    ] as const) {
+      const response = await post(form as BodyInit);
+      expect([response.status, await response.text()]).toEqual([status, expect.stringContaining(words)]);
+    }
+    expect(await sh(sandbox, "cat formed; ls -A | grep sandbox-mcp || true")).toBe("old\n");
+    expect((await post(whole)).status).toBe(201);
+    expect(await sh(sandbox, "stat -c %s formed")).toBe("1000\n");
   });
 
   it("holds to its size, and may be used again where nothing came of it", async () => {

@@ -37,6 +37,9 @@ const GRACE_MS = 2000;
 /** How much later than its actor sandboxd ends a run whose time is over, milliseconds. */
 const LATE_MS = 5000;
 
+/** The last line of what state.sh prints. */
+const STATE_END = "\n# complete\n";
+
 const count = () => z.number().check(z.int(), z.nonnegative());
 
 /** How a run ended, as its directory remembers it: where user code can write, too. */
@@ -388,11 +391,12 @@ export class Run extends Followed {
 
   #writeDown(end: End): void {
     this.clearTimers();
+    const state = join(this.directory, "state");
     try {
       // First: without an end it is taken over again, and its state carried over then.
-      renameSync(join(this.directory, "state"), join(SESSIONS, this.session));
+      if (textOf(state)?.endsWith(STATE_END)) renameSync(state, join(SESSIONS, this.session));
     } catch {
-      // It left none: the session keeps the one before.
+      // The session keeps the state before.
     }
     try {
       writeFileSync(join(this.directory, "end"), JSON.stringify(end));

@@ -15,3 +15,5 @@ builtin printf 'builtin cd -- %q 2>/dev/null || { builtin cd /workspace 2>/dev/n
 builtin umask -p
 builtin export -p
 builtin declare -f
+# The shell may be killed while it writes: without this line, sandboxd leaves the session the state before.
+builtin printf '# complete\n'

@@ -74,7 +74,7 @@ describe("upstream model API slow", () => {
     expect(hung.fields.note).toMatch(/did not finish within 6 s.*timeout_seconds/);
     expect(await client.sh(sandbox, "pgrep -x claude || echo none")).toBe("none\n");
     const next = await client.call("execute_task", { task: "[[write]] y", sandbox });
-    expect(next.fields.state).toBe("succeeded");
+    expect(next.fields.state, next.text).toBe("succeeded");
   });
 });
 

@@ -9,6 +9,6 @@ it("mixed tools from many clients: no wrong answer, and nothing grows from the f
   const exit = new Promise((resolve) => soak.on("exit", resolve));
   const [said, complaints] = await Promise.all([text(soak.stdout), text(soak.stderr)]);
   console.log(said);
-  expect(said).toMatch(/^[1-9]\d* calls by \d+ clients in [\d.]+ minutes, 0 wrong answers$/m);
+  expect(said, complaints).toMatch(/^[1-9]\d* calls by \d+ clients in [\d.]+ minutes, 0 wrong answers$/m);
   expect(await exit, complaints).toBe(0);
 });

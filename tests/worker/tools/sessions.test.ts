@@ -195,6 +195,22 @@ describe("a session of run_command", () => {
   });
 });
 
+describe("a session whose command is killed while it leaves its state", () => {
+  // As SIGKILL finds it that comes two seconds after SIGTERM, which has the shell leave its state.
+  it.each([
+    ["nothing of it", ": >"],
+    ["a part of it", "export -p | head -c 100 >"],
+  ])("goes on with the state before: %s was written", async (written, write) => {
+    const session = `killed-${written.length}`;
+    await run(session, "cd /tmp; export WORD=before");
+    const { exit_code } = await run(session, `export WORD=after; ${write} "$sbx_run/state"; kill -KILL $$`);
+    expect(exit_code).toBe(137);
+    expect(await printed(session, 'pwd; echo "$WORD"; command -v node >/dev/null && echo node')).toBe(
+      "/tmp\nbefore\nnode\n",
+    );
+  });
+});
+
 describe("processes in the background", () => {
   it("go on after their command, which does not wait for them", async () => {
     await run("background", "(while :; do date +%N >/tmp/tick; sleep 0.05; done) >/dev/null 2>&1 &");

@@ -1,0 +1,246 @@
+/** sandboxd is killed before each step of a run and of a write; then it is started again. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { request } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { WebSocket } from "ws";
+import { type Call, type Event, eventSchema, readPiece } from "../../container/sandboxd/protocol.ts";
+import { bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
+import { repository } from "../../local/engine/toolchain.ts";
+import { until } from "../setup/until.ts";
+
+/** How many are tried at once: they wait more than they work. */
+const AT_ONCE = 24;
+
+/** More steps than there are. */
+const MOST_STEPS = 200;
+
+const parent = mkdtempSync(join(tmpdir(), "sandboxd-steps-"));
+const bundle = join(parent, "sandboxd.cjs");
+
+beforeAll(() => bundleSandboxd(bundle));
+afterAll(() => rmSync(parent, { recursive: true, force: true }));
+
+/** Runs sandboxd again whenever it ends; the first time it is killed at a step. */
+const AGAIN = 'export KILL_AT=$1; shift; while :; do echo >>"$STARTS"; "$@"; KILL_AT=0; done';
+
+/** One sandbox: a sandboxd with places and processes of its own, started again when it ends. */
+class Place {
+  readonly directory = mkdtempSync(join(parent, "place-"));
+  readonly socket = join(this.directory, "sandboxd.sock");
+  readonly #armed = join(this.directory, "armed");
+  readonly #starts = join(this.directory, "starts");
+  readonly #sandbox: ChildProcess;
+
+  /** @param killAt at which step the first sandboxd is killed */
+  constructor(killAt: number) {
+    const env = {
+      PATH: process.env.PATH,
+      SANDBOXD_ROOT: join(this.directory, "root"),
+      ARMED: this.#armed,
+      CALLS: join(this.directory, "calls"),
+      STARTS: this.#starts,
+    };
+    const preload = join(repository, "tests/setup/kill-at.cjs");
+    const sandboxd = [process.execPath, "--require", preload, bundle, "--socket", this.socket];
+    // Its scripts are where they are in a sandbox, and its processes end with it.
+    const view = ["--dev-bind", "/", "/", "--proc", "/proc", "--tmpfs", "/opt", "--unshare-pid"];
+    const scripts = ["--ro-bind", join(repository, "container"), "/opt/sandbox-mcp"];
+    const args = [...view, ...scripts, "--die-with-parent", "/bin/sh", "-c", AGAIN, "sh", String(killAt)];
+    this.#sandbox = spawn("bwrap", [...args, ...sandboxd], {
+      env,
+      cwd: "/",
+      stdio: ["ignore", "ignore", "ignore"],
+    });
+  }
+
+  /** How often sandboxd was started. */
+  get starts(): number {
+    return readFileSync(this.#starts, "utf8").length;
+  }
+
+  /** From now on steps are counted. */
+  arm(): void {
+    writeFileSync(this.#armed, "");
+  }
+
+  /** The calls that the first sandboxd made, up to the one that it was killed at. */
+  get calls(): string {
+    const path = join(this.directory, "calls");
+    return existsSync(path) ? readFileSync(path, "utf8").trim().replaceAll("\n", " ") : "";
+  }
+
+  async answers(): Promise<void> {
+    await until(() => this.request("GET", "/").catch(() => undefined));
+  }
+
+  request(method: string, path: string, body = ""): Promise<{ status: number; body: string }> {
+    return new Promise((resolve, reject) => {
+      const call = request({ socketPath: this.socket, method, path, agent: false }, (response) => {
+        let text = "";
+        response.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
+        response.once("error", reject);
+        response.once("end", () => resolve({ status: response.statusCode ?? 0, body: text }));
+      });
+      call.once("error", reject);
+      call.end(body);
+    });
+  }
+
+  async close(): Promise<void> {
+    const exited = once(this.#sandbox, "exit");
+    this.#sandbox.kill("SIGKILL");
+    await exited;
+  }
+}
+
+interface Outcome {
+  end: Event;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs a command as the actor does: asks again over a new connection where one breaks, from where its output ends. */
+async function run(place: Place, id: string, command: string): Promise<Outcome> {
+  const output = { stdout: "", stderr: "" };
+  let isKnown = false;
+  for (;;) {
+    const end = await new Promise<Event | undefined>((resolve) => {
+      const socket = new WebSocket(`ws+unix:${place.socket}:/`);
+      socket.binaryType = "arraybuffer";
+      const send = (call: Call) => socket.send(JSON.stringify(call));
+      socket.once("open", () =>
+        send(
+          isKnown
+            ? { type: "follow", id, stdout: output.stdout.length, stderr: output.stderr.length }
+            : { type: "start", id, session: "main", command, timeoutMs: 60_000 },
+        ),
+      );
+      socket.on("message", (data: ArrayBuffer, isBinary) => {
+        isKnown = true;
+        if (isBinary) {
+          const piece = readPiece(data);
+          expect(piece.offset).toBe(output[piece.stream].length);
+          output[piece.stream] += Buffer.from(piece.bytes).toString("latin1");
+          return;
+        }
+        const event = eventSchema.parse(JSON.parse(Buffer.from(data).toString()));
+        if (event.type === "running" || event.type === "listening") return;
+        resolve(event);
+        socket.close();
+      });
+      socket.on("error", () => undefined);
+      socket.once("close", () => resolve(undefined));
+    });
+    if (end !== undefined) return { end, ...output };
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** Tries it for each step until there are no more: `attempt` answers whether a sandboxd was killed. */
+async function atEachStep(attempt: (step: number) => Promise<boolean>): Promise<number> {
+  let next = 1;
+  let last = MOST_STEPS;
+  const worker = async () => {
+    while (next <= last) {
+      const step = next++;
+      if (!(await attempt(step))) last = Math.min(last, step - 1);
+    }
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, worker));
+  expect(last).toBeLessThan(MOST_STEPS);
+  return last;
+}
+
+/** Runs a command and checks what is promised of it. */
+async function checkRun(place: Place, pause: string, what: string): Promise<void> {
+  const log = join(place.directory, "ran");
+  const command = `echo ran >>${log}; seq 1000; ${pause}echo end; echo error >&2; cd /usr; export KEPT=1; (exit 7)`;
+  const whole = `${Array.from({ length: 1000 }, (_, n) => `${n + 1}\n`).join("")}end\n`;
+  const { end, stdout, stderr } = await run(place, "r1", command);
+  expect(readFileSync(log, "utf8"), what).toBe("ran\n");
+  expect(end, what).toMatchObject({ type: "ended", status: 7 });
+  const isCut = end.type === "ended" && end.cut === true;
+  expect(isCut ? whole.startsWith(stdout) : stdout === whole && stderr === "error\n", what).toBe(true);
+  for (const id of ["r2", "r3"]) {
+    const after = await run(place, id, 'echo "$PWD $KEPT"');
+    // The step may have been one of this command.
+    if (after.end.type === "ended" && after.end.cut) continue;
+    expect(after, what).toMatchObject({ end: { type: "ended", status: 0 }, stdout: "/usr 1\n" });
+    break;
+  }
+}
+
+// Where output was taken and not kept, the next sandboxd waits ten seconds for more of it before it says so.
+it.concurrent.each([
+  ["short", ""],
+  ["longer", "sleep 0.1; "],
+])(
+  "a %s command runs once, with its output, its end and its session",
+  async (_what, pause) => {
+    const steps = await atEachStep(async (step) => {
+      const place = new Place(step);
+      try {
+        await place.answers();
+        place.arm();
+        await checkRun(place, pause, `killed at step ${step}`);
+        return place.starts > 1;
+      } catch (error) {
+        throw new Error(`killed at the last of ${place.calls}`, { cause: error });
+      } finally {
+        await place.close();
+      }
+    });
+    expect(steps).toBeGreaterThan(8);
+  },
+  120_000,
+);
+
+it.each([
+  ["replaced", "", "new\n"],
+  ["appended to", "&append=1", "old\nnew\n"],
+])(
+  "a file that is %s is as before or as it is to be, and nothing is left beside it",
+  async (_what, how, whole) => {
+    const steps = await atEachStep(async (step) => {
+      const place = new Place(step);
+      const files = join(place.directory, "files");
+      const path = join(files, "file");
+      mkdirSync(files);
+      writeFileSync(path, "old\n");
+      const seen: string[] = [];
+      try {
+        await place.answers();
+        place.arm();
+        const call = `/files?path=${encodeURIComponent(path)}&id=${"a".repeat(32)}${how}`;
+        // As the actor does: again, by the same id.
+        const answer = await until(async () => {
+          const one = await place.request("PUT", call, "new\n").catch(() => undefined);
+          seen.push(readFileSync(path, "utf8"));
+          return one;
+        });
+        expect(answer).toMatchObject({ status: 200, body: JSON.stringify({ size: whole.length }) });
+        await place.answers();
+        expect(seen.filter((content) => content !== "old\n" && content !== whole)).toEqual([]);
+        expect([readFileSync(path, "utf8"), readdirSync(files)]).toEqual([whole, ["file"]]);
+        return place.starts > 1;
+      } catch (error) {
+        throw new Error(`killed at the last of ${place.calls}`, { cause: error });
+      } finally {
+        await place.close();
+      }
+    });
+    expect(steps).toBeGreaterThan(4);
+  },
+);

@@ -48,6 +48,8 @@ export interface EngineOptions {
   path?: string;
   /** Tests only: another control server's directory, holding main.ts. */
   runtime?: string;
+  /** Tests only: false where what there is of sandboxes is counted. True unless given. */
+  startAhead?: boolean;
   /** Logs what sandboxes print and what the engine does. */
   verbose?: boolean;
   /** Takes one line without its end; stderr unless given. */
@@ -150,8 +152,12 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
       if (options.verbose) for (const line of text.trimEnd().split("\n")) log(`[${id}] ${line}`);
     },
   };
-  const warming = await warm(common, directory);
   const table = new SandboxRegistry(common, directory, boot);
+  // Without isolation sandboxes share directories of the host, which one that nobody has would change.
+  const startsAhead = options.startAhead !== false && common.bubblewrap !== undefined;
+  const startAhead = () => (startsAhead ? table.startAhead() : undefined);
+  const warming = await warm(common, directory);
+  void warming?.done.then(startAhead);
   const server = createServer({
     requestTimeout: 0,
     keepAliveTimeout: 60_000,
@@ -181,6 +187,7 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
       if (python === undefined) throw new Error(`${path} is no Python 3.`);
       const other = { ...toolchain, python };
       common.view = { ...view, toolchain: other, files: [...generated, ...(await pythonFiles(other))] };
+      startAhead();
     },
     close: async () => {
       await table.close();

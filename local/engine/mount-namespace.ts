@@ -140,7 +140,7 @@ export class MountNamespace {
 }
 
 /** Changes when a path leads to another file. */
-function fingerprint(paths: string[]): string {
+export function fingerprint(paths: string[]): string {
   return paths
     .map((path) => {
       const found = statSync(path, { throwIfNoEntry: false });

@@ -1,7 +1,9 @@
 /** The sandboxes of an engine, and how the last ones ended. */
+import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import type { ExitReport, StartRequest } from "../platform/protocol.ts";
-import { Sandbox, type Common } from "./sandbox.ts";
+import { Sandbox, type Common, type Place } from "./sandbox.ts";
+import { Spare } from "./spare.ts";
 
 /** How many ended sandboxes are remembered, for an actor that asks late how its sandbox ended. */
 const remembered = 1000;
@@ -13,6 +15,7 @@ export class SandboxRegistry {
   readonly #alive = new Map<string, Sandbox>();
   readonly #starting = new Map<string, Promise<void>>();
   readonly #ended = new Map<string, ExitReport>();
+  readonly #spare: Spare;
   #closed = false;
 
   /** @param directory The engine's own directory. */
@@ -20,6 +23,12 @@ export class SandboxRegistry {
     this.#common = common;
     this.#directory = directory;
     this.#boot = boot;
+    this.#spare = new Spare(common, () => this.#place(randomUUID()));
+  }
+
+  /** Keeps one sandbox started ahead from now on; called again, as what sandboxes are made of now. */
+  startAhead(): void {
+    if (!this.#closed) this.#spare.start();
   }
 
   get(id: string): Sandbox | undefined {
@@ -54,11 +63,11 @@ export class SandboxRegistry {
   async #start(id: string, request: StartRequest): Promise<void> {
     // An actor that lost its state may no longer know its sandbox.
     for (const other of this.#alive.values()) if (other.actor === request.actor) await other.destroy();
-    const alone = this.#alive.size === 0 && this.#starting.size === 0;
-    const place = { id, directory: join(this.#directory, id), group: `${this.#boot}-${id}`, alone };
+    const place = this.#place(id);
     let sandbox: Sandbox;
     try {
-      sandbox = await Sandbox.start(this.#common, place, request);
+      sandbox = (await this.#spare.take(request)) ?? (await Sandbox.start(this.#common, place, request));
+      await sandbox.give(id, request);
     } catch (error) {
       this.#remember(id, { exitCode: 1, reason: error instanceof Error ? error.message : String(error) });
       throw error;
@@ -66,6 +75,11 @@ export class SandboxRegistry {
     this.#alive.set(id, sandbox);
     void this.#forget(id, sandbox);
     if (this.#closed) await sandbox.destroy();
+  }
+
+  #place(id: string): Place {
+    const alone = this.#alive.size === 0 && this.#starting.size === 0;
+    return { id, directory: join(this.#directory, id), group: `${this.#boot}-${id}`, alone };
   }
 
   async #forget(id: string, sandbox: Sandbox): Promise<void> {
@@ -81,7 +95,7 @@ export class SandboxRegistry {
 
   async close(): Promise<void> {
     this.#closed = true;
-    await Promise.allSettled(this.#starting.values());
+    await Promise.allSettled([...this.#starting.values(), this.#spare.close()]);
     await Promise.all([...this.#alive.values()].map(async (sandbox) => await sandbox.destroy()));
   }
 

@@ -43,6 +43,7 @@ export interface Common {
 }
 
 export interface Place {
+  /** What the log calls it, and the Worker once it has it. */
   id: string;
   /** A directory of this sandbox's own on the host, not there yet. */
   directory: string;
@@ -52,6 +53,11 @@ export interface Place {
   alone: boolean;
 }
 
+/** What a sandbox is made with; what else a request says of it can still change while it runs. */
+export type Made = Pick<StartRequest, "name" | "env">;
+
+const nothing: Intercepts = { http: [], https: [], all: false };
+
 /** Characters of a sandbox's own processes that are passed on; what is more is left out. */
 const printed = { burst: 262_144, perSecond: 65_536 };
 
@@ -59,35 +65,40 @@ const printed = { burst: 262_144, perSecond: 65_536 };
 const graceMs = 1000;
 
 export class Sandbox {
-  readonly actor: string;
+  /** Whose it is, once it is somebody's. */
+  actor: string | undefined;
   readonly queue: OutboundQueue;
   /** The rules for its way out. */
   readonly egress: Egress;
   readonly forward: PortForwarder;
   /** Settles when nothing of the sandbox is left; never rejects. */
   readonly ended: Promise<ExitReport>;
+  /** Whether its processes are gone. */
+  hasEnded = false;
   readonly #running: Running;
   readonly #hosts: string;
-  readonly #log: (line: string) => void;
+  readonly #common: Common;
+  readonly #place: Place;
   #asked: string | undefined;
   #broken: string | undefined;
 
   private constructor(
-    actor: string,
+    common: Common,
+    place: Place,
     running: Running,
     egress: Egress,
     hosts: string,
-    log: (line: string) => void,
     cleanUp: () => Promise<void>,
   ) {
-    this.actor = actor;
+    this.#common = common;
+    this.#place = place;
     this.queue = egress.queue;
     this.#running = running;
     this.egress = egress;
     this.#hosts = hosts;
-    this.#log = log;
     this.forward = new PortForwarder(running.connect, (how) => this.#stop(how));
     this.ended = running.exited.then(async (report) => {
+      this.hasEnded = true;
       this.forward.close();
       await cleanUp();
       if (this.#broken !== undefined) return { exitCode: 137, reason: this.#broken };
@@ -95,17 +106,16 @@ export class Sandbox {
     });
   }
 
-  /** @throws Error in words for the user when the sandbox does not come up; nothing of it is left then. */
-  static async start(common: Common, place: Place, request: StartRequest): Promise<Sandbox> {
-    const { id, directory } = place;
+  /**
+   * Starts one that nobody has yet, and that nothing leaves until it is given to somebody.
+   * @throws Error in words for the user when the sandbox does not come up; nothing of it is left then
+   */
+  static async start(common: Common, place: Place, made: Made): Promise<Sandbox> {
+    const { directory } = place;
     const queue = new OutboundQueue();
-    const internet: Egress["internet"] = !request.enableInternet
-      ? { allowed: false, reason: "this sandbox has no internet access" }
-      : common.network === "none"
-        ? { allowed: false, reason: "the server was started with --network none" }
-        : { allowed: true };
+    const internet = { allowed: false, reason: "this sandbox is not in use yet" } as const;
     const upstream = boundedLookups(common.upstream);
-    const egress: Egress = { intercepts: request.intercepts, internet, queue, upstream };
+    const egress: Egress = { intercepts: nothing, internet, queue, upstream };
     const server = createEgress(egress);
     let groups: string[] = [];
     const cleanUp = async () => {
@@ -118,7 +128,7 @@ export class Sandbox {
       await mkdir(directory, { mode: 0o711 });
       const socket = join(directory, "egress.sock");
       const hosts = join(directory, "hosts");
-      await writeFile(hosts, hostsFile(request.intercepts.http));
+      await writeFile(hosts, hostsFile([]));
       await chmod(hosts, 0o644);
       server.listen(socket);
       await once(server, "listening");
@@ -126,14 +136,14 @@ export class Sandbox {
       await chmod(socket, 0o666);
       groups = await createGroups(common.groupParents, place.group, common.limits);
       const env = {
-        ...sandboxEnvironment(common.certificates, request.env),
+        ...sandboxEnvironment(common.certificates, made.env),
         ...(common.cache === undefined ? {} : cacheEnvironment),
       };
       const printing = new Pace(printed);
       const onOutput = (text: string) => {
-        if (printing.takes(text.length)) common.onOutput(id, text);
+        if (printing.takes(text.length)) common.onOutput(place.id, text);
       };
-      const given = common.directories.find(({ name }) => name === request.name);
+      const given = common.directories.find(({ name }) => name === made.name);
       const user = given === undefined ? unprivilegedUser() : await ownerOf(given);
       const { limits, bubblewrap, view } = common;
       const own = [
@@ -157,12 +167,23 @@ export class Sandbox {
               groups,
               onOutput,
             });
-      const log = (line: string) => common.log(`engine: sandbox ${id} ${line}`);
-      return new Sandbox(request.actor, running, egress, hosts, log, cleanUp);
+      return new Sandbox(common, place, running, egress, hosts, cleanUp);
     } catch (error) {
       await cleanUp();
       throw error;
     }
+  }
+
+  /** Gives it to an actor, under the id by which the Worker asks for it. */
+  async give(id: string, { actor, enableInternet, intercepts }: StartRequest): Promise<void> {
+    this.actor = actor;
+    this.#place.id = id;
+    this.egress.internet = !enableInternet
+      ? { allowed: false, reason: "this sandbox has no internet access" }
+      : this.#common.network === "none"
+        ? { allowed: false, reason: "the server was started with --network none" }
+        : { allowed: true };
+    await this.setIntercepts(intercepts);
   }
 
   /** Kills everything at once. Resolves when nothing is left. */
@@ -189,7 +210,7 @@ export class Sandbox {
   #stop(how: string): void {
     if (this.#asked !== undefined || this.#broken !== undefined) return;
     this.#broken = `it ${how}`;
-    this.#log(`was stopped: its control server ${how}`);
+    this.#common.log(`engine: sandbox ${this.#place.id} was stopped: its control server ${how}`);
     void this.#running.kill();
   }
 

@@ -95,9 +95,11 @@ describe("who the engine answers", () => {
 
 describe("a sandbox", () => {
   it("is gone when it was destroyed: processes, directory, control groups", async () => {
-    const sandbox = await TestSandbox.start(engine);
+    // One that was started ahead has another name on the host: tests/node/start-ahead.test.ts.
+    const own = await startTestEngine({ startAhead: false });
+    const sandbox = await TestSandbox.start(own);
     const stragglers = await startStragglers(sandbox);
-    const directory = join(engine.runDir, engine.engine.boot, sandbox.id);
+    const directory = join(own.runDir, own.engine.boot, sandbox.id);
     expect(existsSync(directory)).toBe(true);
     await sandbox.destroy();
     expect(await survivors(stragglers, 0)).toEqual([]);
@@ -106,6 +108,7 @@ describe("a sandbox", () => {
       expect(readdirSync(path).filter((name) => name.endsWith(sandbox.id))).toEqual([]);
     }
     expect(await sandbox.ended()).toEqual({ exitCode: 0, reason: "destroyed" });
+    await own.close();
   });
 
   it("ends in order when it is sent the signal that stops a container", async () => {
@@ -144,7 +147,7 @@ describe("a sandbox", () => {
   it("says why it could not start, and leaves nothing", async () => {
     const runtime = await mkdtemp(join(tmpdir(), "broken-runtime-"));
     await writeFile(join(runtime, "main.ts"), 'throw new Error("broken on purpose");\n');
-    const broken = await startTestEngine({ runtime });
+    const broken = await startTestEngine({ runtime, startAhead: false });
     await expect(TestSandbox.start(broken)).rejects.toThrow(
       /The sandbox did not start: [^]*broken on purpose/,
     );

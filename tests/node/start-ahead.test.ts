@@ -1,0 +1,209 @@
+/** The sandbox that an engine starts before anybody asks for one: whose it becomes, when it is not used, and its end. */
+import { spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { afterEach, expect, it } from "vitest";
+import type { EngineOptions } from "../../local/engine/engine.ts";
+import { identify, kill } from "../../local/engine/identity.ts";
+import { sandboxMark } from "../../local/engine/leftovers.ts";
+import { findGroupParents } from "../../local/engine/limits.ts";
+import { repository } from "../../local/engine/toolchain.ts";
+import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
+import { survivors, tree } from "../setup/processes.ts";
+import { until } from "../setup/until.ts";
+
+const cleanUp: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const step of cleanUp.splice(0).toReversed()) await step();
+});
+
+async function start(options: Partial<EngineOptions> = {}): Promise<TestEngine> {
+  const engine = await startTestEngine(options);
+  cleanUp.push(engine.close);
+  return engine;
+}
+
+async function directory(): Promise<string> {
+  const made = await mkdtemp(join(tmpdir(), "start-ahead-"));
+  cleanUp.push(async () => await rm(made, { recursive: true, force: true }));
+  return made;
+}
+
+interface Ahead {
+  /** Of its first process. */
+  pid: number;
+  /** See `whichOne`. */
+  which: string;
+  /** Its name on the host. */
+  name: string;
+}
+
+/** Names that `crypto.randomUUID` makes; those of the tests' own sandboxes are shorter. */
+const isAhead = (name: string) => /^[0-9a-f]{8}-/.test(name);
+
+/** Those that were started ahead, taken or not. `engine` is the directory of an engine. */
+function startedAhead(engine: string): string[] {
+  return readdirSync(engine).filter((name) => isAhead(name) && existsSync(join(engine, name, sandboxMark)));
+}
+
+/** When a process started, in clock ticks since boot. */
+const startOf = (pid: number) => identify(pid)?.split(" ")[1];
+
+/** Waits for one that was not there `before`, and whose control server listens. */
+async function next(engine: string, before: readonly string[] = []): Promise<Ahead> {
+  return await until(() => {
+    const name = startedAhead(engine).find((found) => !before.includes(found));
+    const mark = name === undefined ? "" : readFileSync(join(engine, name, sandboxMark), "utf8");
+    const pid = Number.parseInt(mark, 10);
+    if (name === undefined || Number.isNaN(pid)) return undefined;
+    if (!existsSync(`/proc/${pid}/root/run/sandbox/sandboxd.sock`)) return undefined;
+    return { pid, name, which: `${readlinkSync(`/proc/${pid}/ns/net`)} ${startOf(pid)}` };
+  });
+}
+
+const own = ({ runDir, engine }: TestEngine) => join(runDir, engine.boot);
+
+/** Its network namespace, and when its first process started: the kernel gives the number of a namespace out again. */
+const whichOne = async (sandbox: TestSandbox) =>
+  (await sandbox.run("echo $(readlink /proc/self/ns/net) $(sed 's/.*) //' /proc/1/stat | cut -d' ' -f20)"))
+    .stdout;
+
+it("becomes the next sandbox, and leaves nothing when that is destroyed", async () => {
+  const engine = await start();
+  const ahead = await next(own(engine));
+  const all = tree(ahead.pid);
+  expect(all.length).toBeGreaterThan(2);
+  const sandbox = await TestSandbox.start(engine);
+  expect(await whichOne(sandbox)).toBe(ahead.which);
+  await sandbox.destroy();
+  expect(await survivors(all, 0)).toEqual([]);
+  expect(existsSync(join(own(engine), ahead.name))).toBe(false);
+  for (const { path } of await findGroupParents())
+    expect(readdirSync(path).filter((name) => name.endsWith(ahead.name))).toEqual([]);
+  expect(await sandbox.ended()).toEqual({ exitCode: 0, reason: "destroyed" });
+});
+
+it("becomes one sandbox alone: of those that start at once each is another, and so is the next", async () => {
+  const engine = await start();
+  const ahead = await next(own(engine));
+  const sandboxes = await Promise.all(Array.from({ length: 3 }, () => TestSandbox.start(engine)));
+  await sandboxes[0]?.run("echo mine >/workspace/file");
+  await next(own(engine), [ahead.name]);
+  sandboxes.push(await TestSandbox.start(engine));
+  const ones = await Promise.all(sandboxes.map(whichOne));
+  expect(ones).toContain(ahead.which);
+  expect(new Set(ones).size).toBe(4);
+  for (const sandbox of sandboxes.slice(1)) expect((await sandbox.run("ls /workspace")).stdout).toBe("");
+});
+
+it("is not used for a sandbox of other variables, whose own reach no other", async () => {
+  const engine = await start();
+  const { name, which } = await next(own(engine));
+  const given = await TestSandbox.start(engine, { env: { GIVEN: "one" } });
+  expect(await whichOne(given)).not.toBe(which);
+  expect((await given.run("echo $GIVEN")).stdout).toBe("one");
+  // The next one is made with the variables that were asked for last.
+  const second = await next(own(engine), [name]);
+  const other = await TestSandbox.start(engine);
+  expect(await whichOne(other)).not.toBe(second.which);
+  expect((await other.run("env | grep -c GIVEN")).stdout).toBe("0");
+});
+
+it("is not used for a sandbox with a directory of the host, and goes on waiting", async () => {
+  const from = await directory();
+  await writeFile(join(from, "file"), "of the host");
+  const engine = await start({ directories: [{ name: "given", from, to: "/opt/given", writable: false }] });
+  const { which } = await next(own(engine));
+  const given = await TestSandbox.start(engine, { name: "given" });
+  expect((await given.run("cat /opt/given/file")).stdout).toBe("of the host");
+  const other = await TestSandbox.start(engine, { name: "other" });
+  expect(await whichOne(other)).toBe(which);
+  expect((await other.run("ls /opt")).stdout).not.toContain("given");
+});
+
+it("has the way out, and the names, of the actor that it is given to", async () => {
+  const engine = await start({ network: "none" });
+  const { which } = await next(own(engine));
+  const intercepts = { http: ["models.example"], https: [], all: false };
+  const sandbox = await TestSandbox.start(engine, { enableInternet: false, intercepts });
+  expect(await whichOne(sandbox)).toBe(which);
+  expect((await sandbox.run("getent hosts models.example")).stdout).toContain("models.example");
+  const refused = await sandbox.run("curl -s --max-time 20 http://elsewhere.example/");
+  expect(refused.stdout).toContain("this sandbox has no internet access");
+});
+
+it("is not used when the host has replaced a file that it is shown", async () => {
+  const shown = await directory();
+  await writeFile(join(shown, "file"), "first");
+  const engine = await start({ readOnly: [{ from: join(shown, "file"), to: "/opt/file" }] });
+  await next(own(engine));
+  await writeFile(join(shown, "new"), "second");
+  await rename(join(shown, "new"), join(shown, "file"));
+  const sandbox = await TestSandbox.start(engine);
+  expect((await sandbox.run("cat /opt/file")).stdout).toBe("second");
+});
+
+it("disturbs nobody when it is killed while it waits", async () => {
+  const engine = await start();
+  const ahead = await next(own(engine));
+  kill(identify(ahead.pid) ?? "");
+  await until(() => !existsSync(join(own(engine), ahead.name)));
+  const sandbox = await TestSandbox.start(engine);
+  expect((await sandbox.run("echo works")).stdout).toBe("works");
+  expect((await next(own(engine), [ahead.name])).which).not.toBe(ahead.which);
+});
+
+it("disturbs nobody when it cannot start, and is there again once it can", async () => {
+  const shown = await directory();
+  await mkdir(join(shown, "tree"));
+  const logged: string[] = [];
+  const engine = await start({
+    readOnly: [{ from: join(shown, "tree"), to: "/opt/tree" }],
+    log: (line) => logged.push(line),
+  });
+  const { name } = await next(own(engine));
+  await rm(join(shown, "tree"), { recursive: true });
+  // The one who asks is told why; the one that is started ahead after that fails unheard.
+  await expect(TestSandbox.start(engine)).rejects.toThrow("Can't find source path");
+  const told = logged.length;
+  await expect(TestSandbox.start(engine)).rejects.toThrow("Can't find source path");
+  expect(logged.length).toBe(2 * told);
+  await mkdir(join(shown, "tree"), { mode: 0o755 });
+  const sandbox = await TestSandbox.start(engine);
+  expect((await sandbox.run("echo works")).stdout).toBe("works");
+  await next(own(engine), [name]);
+});
+
+it("is gone with an engine that is closed while it starts", async () => {
+  const engine = await startTestEngine();
+  const running = own(engine);
+  const name = await until(() => startedAhead(running)[0]);
+  const pid = Number.parseInt(readFileSync(join(running, name, sandboxMark), "utf8"), 10);
+  const all = tree(pid);
+  await engine.close();
+  expect(await survivors(all, 0)).toEqual([]);
+  expect(existsSync(running)).toBe(false);
+});
+
+it("is gone with an engine that is killed", async () => {
+  const runDir = await directory();
+  const secret = randomBytes(24).toString("hex");
+  const child = spawn(process.execPath, [join(repository, "local/engine/main.ts")], {
+    stdio: ["pipe", "pipe", "inherit"],
+  });
+  cleanUp.push(async () => child.kill("SIGKILL"));
+  child.stdin.write(`${JSON.stringify({ secret, network: "none", isolation: "bubblewrap", runDir })}\n`);
+  const line = await new Promise<string>((resolve) =>
+    createInterface({ input: child.stdout }).once("line", resolve),
+  );
+  const running = join(runDir, JSON.parse(line).boot);
+  const all = tree((await next(running)).pid);
+  child.kill("SIGKILL");
+  expect(await survivors(all, 5000)).toEqual([]);
+  await start({ runDir });
+  expect(existsSync(running)).toBe(false);
+});

@@ -23,11 +23,11 @@ type Call = (index: number) => Promise<unknown>;
 /** The number of parts whose ratios show how steady a measurement is. */
 const PARTS = 5;
 
-/** Calls both sides by turns, each as often first as second, and times each call. */
+/** Calls both sides by turns, each as often first as second, and times each call, with a pause before it if asked to. */
 export async function interleave(
   ours: Call,
   baseline: Call,
-  { pairs, warmup }: { pairs: number; warmup: number },
+  { pairs, warmup, pauseMs = 0 }: { pairs: number; warmup: number; pauseMs?: number },
 ): Promise<Pairs> {
   const times: Pairs = { ours: [], baseline: [] };
   const sides = [
@@ -37,6 +37,7 @@ export async function interleave(
   for (let index = -warmup; index < pairs; index++) {
     sides.reverse();
     for (const { call, into } of sides) {
+      if (pauseMs > 0) await new Promise((resolve) => setTimeout(resolve, pauseMs));
       const start = performance.now();
       await call(index);
       if (index >= 0) into.push(performance.now() - start);

@@ -91,7 +91,11 @@ class LocalContainer implements ContainerAPI {
     const request: StartRequest = {
       actor: this.#ctx.id.toString(),
       name: this.#name,
-      env: options?.env ?? {},
+      // What the SDK says to the image's server about its log says nothing to the local one, and the engine cannot know it
+      // of the sandbox that it starts ahead.
+      env: Object.fromEntries(
+        Object.entries(options?.env ?? {}).filter(([name]) => !name.startsWith("SANDBOX_LOG_")),
+      ),
       enableInternet: options?.enableInternet ?? false,
       intercepts: this.#intercepts(),
     };

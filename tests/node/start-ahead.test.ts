@@ -1,7 +1,7 @@
 /** The sandbox that an engine starts before anybody asks for one: whose it becomes, when it is not used, and its end. */
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -14,6 +14,7 @@ import { findGroupParents } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/toolchain.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 import { survivors, tree } from "../setup/processes.ts";
+import { next, startedAhead, whichCommand } from "../setup/start-ahead.ts";
 import { until } from "../setup/until.ts";
 
 const cleanUp: (() => Promise<unknown>)[] = [];
@@ -33,44 +34,9 @@ async function directory(): Promise<string> {
   return made;
 }
 
-interface Ahead {
-  /** Of its first process. */
-  pid: number;
-  /** See `whichOne`. */
-  which: string;
-  /** Its name on the host. */
-  name: string;
-}
-
-/** Names that `crypto.randomUUID` makes; those of the tests' own sandboxes are shorter. */
-const isAhead = (name: string) => /^[0-9a-f]{8}-/.test(name);
-
-/** Those that were started ahead, taken or not. `engine` is the directory of an engine. */
-function startedAhead(engine: string): string[] {
-  return readdirSync(engine).filter((name) => isAhead(name) && existsSync(join(engine, name, sandboxMark)));
-}
-
-/** When a process started, in clock ticks since boot. */
-const startOf = (pid: number) => identify(pid)?.split(" ")[1];
-
-/** Waits for one that was not there `before`, and whose control server listens. */
-async function next(engine: string, before: readonly string[] = []): Promise<Ahead> {
-  return await until(() => {
-    const name = startedAhead(engine).find((found) => !before.includes(found));
-    const mark = name === undefined ? "" : readFileSync(join(engine, name, sandboxMark), "utf8");
-    const pid = Number.parseInt(mark, 10);
-    if (name === undefined || Number.isNaN(pid)) return undefined;
-    if (!existsSync(`/proc/${pid}/root/run/sandbox/sandboxd.sock`)) return undefined;
-    return { pid, name, which: `${readlinkSync(`/proc/${pid}/ns/net`)} ${startOf(pid)}` };
-  });
-}
-
 const own = ({ runDir, engine }: TestEngine) => join(runDir, engine.boot);
 
-/** Its network namespace, and when its first process started: the kernel gives the number of a namespace out again. */
-const whichOne = async (sandbox: TestSandbox) =>
-  (await sandbox.run("echo $(readlink /proc/self/ns/net) $(sed 's/.*) //' /proc/1/stat | cut -d' ' -f20)"))
-    .stdout;
+const whichOne = async (sandbox: TestSandbox) => (await sandbox.run(whichCommand)).stdout;
 
 it("becomes the next sandbox, and leaves nothing when that is destroyed", async () => {
   const engine = await start();

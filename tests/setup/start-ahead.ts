@@ -1,0 +1,42 @@
+/** The sandbox that an engine has started ahead, as the host sees it, and how to tell whether a sandbox is that one. */
+import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { join } from "node:path";
+import { identify } from "../../local/engine/identity.ts";
+import { sandboxMark } from "../../local/engine/leftovers.ts";
+import { until } from "./until.ts";
+
+export interface Ahead {
+  /** Of its first process. */
+  pid: number;
+  /** What `whichCommand` prints in it. */
+  which: string;
+  /** Its name on the host. */
+  name: string;
+}
+
+/** Prints the network namespace, and when the first process started: the kernel gives a namespace's number out again. */
+export const whichCommand =
+  "echo $(readlink /proc/self/ns/net) $(sed 's/.*) //' /proc/1/stat | cut -d' ' -f20)";
+
+/** Names that `crypto.randomUUID` makes, as the Worker's own are; those of `TestSandbox` are shorter. */
+const isAhead = (name: string) => /^[0-9a-f]{8}-/.test(name);
+
+/** Those that were started ahead, taken or not. `engine` is the directory of an engine. */
+export function startedAhead(engine: string): string[] {
+  return readdirSync(engine).filter((name) => isAhead(name) && existsSync(join(engine, name, sandboxMark)));
+}
+
+/** When a process started, in clock ticks since boot. */
+const startOf = (pid: number) => identify(pid)?.split(" ")[1];
+
+/** Waits for one that was not there `before`, and whose control server listens. */
+export async function next(engine: string, before: readonly string[] = []): Promise<Ahead> {
+  return await until(() => {
+    const name = startedAhead(engine).find((found) => !before.includes(found));
+    const mark = name === undefined ? "" : readFileSync(join(engine, name, sandboxMark), "utf8");
+    const pid = Number.parseInt(mark, 10);
+    if (name === undefined || Number.isNaN(pid)) return undefined;
+    if (!existsSync(`/proc/${pid}/root/run/sandbox/sandboxd.sock`)) return undefined;
+    return { pid, name, which: `${readlinkSync(`/proc/${pid}/ns/net`)} ${startOf(pid)}` };
+  });
+}

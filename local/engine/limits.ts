@@ -19,8 +19,11 @@ export interface Limits {
 
 const MiB = 1024 * 1024;
 
-/** How many sandboxes share what the machine has open: as many as one principal may run (MAX_RUNNING_SANDBOXES). */
-const sandboxes = 10;
+/**
+ * How many sandboxes share what the machine has open: as many as one principal may run (MAX_RUNNING_SANDBOXES), and the
+ * one that is started ahead.
+ */
+const sandboxes = 10 + 1;
 
 /** What may wait in the sockets of a sandbox: the kernel has one pool for the whole machine, a twentieth of its memory. */
 const socketBytes = 64 * MiB;
@@ -37,12 +40,20 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
     diskBytes: share(8, 512 * MiB, 4096 * MiB),
     memoryBytes: share(4, 512 * MiB, 4096 * MiB),
     processes,
-    openFiles: Math.min(65_536, Math.max(1024, Math.floor(openFilesOfAll() / 2 / sandboxes / processes))),
+    openFiles: openFilesPerProcess(openFilesOfAll(), processes),
     ...given,
   };
 }
 
-/** What this machine can have open at once; the sandboxes together get half of it, unless 1,024 a process are more. */
+/**
+ * Open files of each process, such that all sandboxes together get half of what the machine can have open, unless 1,024 a
+ * process are more.
+ */
+export function openFilesPerProcess(openFilesOfMachine: number, processes: number): number {
+  return Math.min(65_536, Math.max(1024, Math.floor(openFilesOfMachine / 2 / sandboxes / processes)));
+}
+
+/** What this machine can have open at once. */
 function openFilesOfAll(): number {
   try {
     return Number(readFileSync("/proc/sys/fs/file-max", "utf8"));

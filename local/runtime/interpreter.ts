@@ -1,6 +1,7 @@
 import { spawnSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { stripTypeScriptTypes } from "node:module";
+import { setTimeout } from "node:timers/promises";
 import { RpcTarget } from "capnweb";
 import { errnoOf, messageOf, sandboxError } from "./errors.ts";
 import {
@@ -41,6 +42,7 @@ interface Context {
   kernel: Kernel;
 }
 
+/** How long after a context is made the next spare starts, milliseconds: the context's first code has the processors first. */
 const SPARE_DELAY_MS = 1_000;
 
 /**
@@ -50,8 +52,10 @@ const SPARE_DELAY_MS = 1_000;
 export class InterpreterAPI extends RpcTarget {
   readonly #settings: KernelSettings;
   readonly #contexts = new Map<string, Context>();
-  readonly #spares = new Map<KernelProgram, Promise<Kernel | undefined>>();
-  readonly #starting = new Map<KernelProgram, NodeJS.Timeout>();
+  /** Kernels that are ready and have no context yet. */
+  readonly #spares = new Map<KernelProgram, Kernel>();
+  /** The programs of which a spare is about to start, or starts. */
+  readonly #starting = new Set<KernelProgram>();
   #hasPython: boolean | undefined;
   #closed = false;
 
@@ -125,9 +129,8 @@ export class InterpreterAPI extends RpcTarget {
   /** Ends every kernel; for the server's own shutdown. */
   close(): void {
     this.#closed = true;
-    for (const timer of this.#starting.values()) clearTimeout(timer);
     for (const context of this.#contexts.values()) context.kernel.stop();
-    for (const spare of this.#spares.values()) void spare.then((kernel) => kernel?.stop());
+    for (const spare of this.#spares.values()) spare.stop();
     this.#contexts.clear();
     this.#spares.clear();
   }
@@ -161,25 +164,29 @@ export class InterpreterAPI extends RpcTarget {
     return eventsOf(await context.kernel.execute(source));
   }
 
-  /** A spare kernel when there is one, and a new spare for the next context a little later. */
+  /**
+   * A spare kernel when one is ready, and a new spare for the next context a little later. A spare that still starts is not
+   * waited for: it may hang in code of the user's that has been put right since (`usercustomize.py`).
+   */
   async #take(program: KernelProgram): Promise<Kernel> {
-    const waiting = this.#spares.get(program);
+    const spare = this.#spares.get(program);
     this.#spares.delete(program);
-    const spare = await waiting;
     const kernel = spare?.running ? spare : await Kernel.start(program, this.#settings);
-    if (!this.#starting.has(program)) {
-      const timer = setTimeout(() => {
-        this.#starting.delete(program);
-        if (this.#closed || this.#spares.has(program)) return;
-        this.#spares.set(
-          program,
-          Kernel.start(program, this.#settings).catch(() => undefined),
-        );
-      }, SPARE_DELAY_MS);
-      timer.unref();
-      this.#starting.set(program, timer);
-    }
+    void this.#startSpare(program);
     return kernel;
+  }
+
+  /** One that does not start is not tried again before the next context is made. */
+  async #startSpare(program: KernelProgram): Promise<void> {
+    if (this.#starting.has(program)) return;
+    this.#starting.add(program);
+    await setTimeout(SPARE_DELAY_MS, undefined, { ref: false });
+    if (!this.#closed && !this.#spares.has(program)) {
+      const kernel = await Kernel.start(program, this.#settings).catch(() => undefined);
+      if (this.#closed) kernel?.stop();
+      else if (kernel !== undefined) this.#spares.set(program, kernel);
+    }
+    this.#starting.delete(program);
   }
 
   #pythonAvailable(): boolean {

@@ -1,0 +1,46 @@
+/** The kernel that the local control server starts before a context is asked for. */
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, describe, expect, it } from "vitest";
+import { until } from "../setup/until.ts";
+import { REMOTE_URL, startRuntime } from "./runtime.ts";
+
+const cleanUp: (() => Promise<unknown> | void)[] = [];
+afterEach(async () => {
+  for (const step of cleanUp.splice(0).toReversed()) await step();
+});
+
+describe.skipIf(REMOTE_URL)("a spare kernel", () => {
+  it("that hangs while it starts is not waited for", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "kernels-spare-"));
+    cleanUp.push(() => rmSync(directory, { recursive: true, force: true }));
+    const customize = join(directory, "sitecustomize.py");
+    const started = () => readdirSync(directory).filter((name) => name.startsWith("started-"));
+    // Python imports it when it starts.
+    writeFileSync(
+      customize,
+      [
+        "import os, time",
+        `open(f'${directory}/started-{os.getpid()}', 'w').close()`,
+        `while os.path.exists('${directory}/hold'): time.sleep(0.01)`,
+      ].join("\n"),
+    );
+    const { api, stop } = await startRuntime({ under: () => ["/usr/bin/env", `PYTHONPATH=${directory}`] });
+    cleanUp.push(stop);
+    await api.interpreter.createCodeContext({ language: "python" });
+    const first = started();
+    expect(first).toHaveLength(1);
+    writeFileSync(join(directory, "hold"), "");
+    const spare = await until(() => started().find((name) => !first.includes(name)));
+    rmSync(customize);
+    const { id } = await api.interpreter.createCodeContext({ language: "python" });
+    // A spare that does not start is killed in the end, and no longer in the way.
+    expect(existsSync(`/proc/${spare.replace("started-", "")}`)).toBe(true);
+    let printed = "";
+    await api.interpreter.runCodeStream(id, "print('ran')", undefined, {
+      onStdout: ({ text }) => void (printed += text),
+    });
+    expect(printed.trim()).toBe("ran");
+  });
+});

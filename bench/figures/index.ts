@@ -13,12 +13,14 @@ import { runCommand } from "./run-command.ts";
 import { scale } from "./scale.ts";
 import { freshSandbox, server } from "./start.ts";
 import { startup } from "./startup.ts";
+import { transfer } from "./transfer.ts";
 
 export const figures: readonly Figure[] = [
   runCode,
   runCommand,
   client,
   files,
+  transfer,
   getResult,
   concurrency,
   scale,

@@ -46,6 +46,9 @@ import { openFile, readRange, refuseOthers } from "./reading.ts";
 type WriteCall = FileCalls["PUT /files"];
 type EditCall = FileCalls["POST /edit"];
 
+/** Bytes that are written at once, while as many more come. */
+const WRITTEN_BYTES = 1024 * 1024;
+
 /** Symbolic links that are followed at the end of a path, as many as Linux follows. */
 const MAX_LINKS = 40;
 
@@ -295,13 +298,35 @@ async function fill(
   max = Number.POSITIVE_INFINITY,
 ): Promise<Stats> {
   const handle = await open(path, "a");
+  let writing = Promise.resolve();
   try {
-    for await (const chunk of counted(body, max))
-      for (let written = 0; written < chunk.length;)
-        written += (await handle.write(chunk, written)).bytesWritten;
+    let chunks: Buffer[] = [];
+    let bytes = 0;
+    for await (const chunk of counted(body, max)) {
+      chunks.push(chunk);
+      bytes += chunk.length;
+      if (bytes < WRITTEN_BYTES) continue;
+      await writing;
+      writing = writeAll(handle, chunks);
+      // It is awaited later.
+      writing.catch(() => undefined);
+      chunks = [];
+      bytes = 0;
+    }
+    await writing;
+    await writeAll(handle, chunks);
     return await handle.stat();
   } finally {
+    await writing.catch(() => undefined);
     await handle.close();
+  }
+}
+
+async function writeAll(handle: FileHandle, chunks: Buffer[]): Promise<void> {
+  while (chunks.length > 0) {
+    let { bytesWritten: written } = await handle.writev(chunks);
+    while (chunks[0] && written >= chunks[0].length) written -= chunks.shift()?.length ?? 0;
+    if (chunks[0] && written > 0) chunks[0] = chunks[0].subarray(written);
   }
 }
 

@@ -1,0 +1,94 @@
+import { execFile, fork } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { open } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import type { Bed } from "../bed.ts";
+import type { Figure } from "../figure.ts";
+import { type Row, quantile, row } from "../measure.ts";
+import { descendants, peakMiB, resetPeak } from "../processes.ts";
+
+const run = promisify(execFile);
+
+const MB = 1e6;
+
+/** Where the bare server has its files, which is memory as a sandbox's /workspace is. */
+const IN_MEMORY = "/dev/shm";
+
+/** A gigabyte into a sandbox and out of it by links, and what that takes of memory on the way. */
+export const transfer: Figure = {
+  name: "transfer",
+  baseline:
+    "curl with a bare Node server that reads and writes a file in memory; for memory, the same process before the first transfer",
+  async measure(bed, { quick, count }) {
+    const directory = mkdtempSync(join(IN_MEMORY, "sandbox-mcp-bench-"));
+    const path = join(directory, "file");
+    const bytes = quick ? 100 * MB : 1000 * MB;
+    await writeNoise(path, bytes);
+    const bare = fork(fileURLToPath(new URL("../bare-files.ts", import.meta.url)), [path]);
+    try {
+      const [port] = await once(bare, "message");
+      const bareURL = `http://127.0.0.1:${port}/`;
+      await link(bed, "upload");
+      const processes = {
+        Worker: bed.ours.pid,
+        engine: bed.engine.pid,
+        sandboxd: descendants(bed.engine.pid, /^sandboxd/)[0] ?? NaN,
+      };
+      const before = await peaks(processes, async () => {});
+      const rows: Row[] = [];
+      for (const [name, direction, args] of [
+        ["up", "upload", ["-T", path]],
+        ["down", "download", ["-o", "/dev/null"]],
+      ] as const) {
+        const speeds: { ours: number[]; bare: number[] } = { ours: [], bare: [] };
+        const most = await peaks(processes, async () => {
+          for (let n = 0; n < Math.max(3, count(5)); n++) {
+            speeds.bare.push(bytes / MB / (await secondsOf([...args, bareURL])));
+            speeds.ours.push(bytes / MB / (await secondsOf([...args, await link(bed, direction)])));
+          }
+        });
+        rows.push(
+          row(`${name}, ${bytes / MB} MB`, "MB/s", quantile(speeds.ours, 0.99), quantile(speeds.bare, 0.99)),
+        );
+        for (const [index, process] of Object.keys(processes).entries())
+          rows.push(
+            row(`${name}, peak memory of ${process}`, "MiB", most[index] ?? NaN, before[index] ?? NaN),
+          );
+      }
+      return rows;
+    } finally {
+      bare.disconnect();
+      rmSync(directory, { recursive: true });
+    }
+  },
+};
+
+async function writeNoise(path: string, bytes: number): Promise<void> {
+  const piece = crypto.getRandomValues(new Uint8Array(50_000));
+  const file = await open(path, "w");
+  for (let written = 0; written < bytes; written += piece.length) await file.write(piece);
+  await file.close();
+}
+
+async function link({ ours }: Bed, direction: "upload" | "download"): Promise<string> {
+  const args = { sandbox: "bench-transfer", path: "file", direction };
+  const [url = ""] = /http:\/\/\S+\/files\/\S+/.exec(await ours.tool("file_link", args)) ?? [];
+  return url;
+}
+
+/** How long curl takes. @throws Error where it is not answered well */
+async function secondsOf(args: readonly string[]): Promise<number> {
+  const { stdout } = await run("curl", ["-sSf", ...args, "-w", "\n%{time_total}"]);
+  return Number(stdout.slice(stdout.lastIndexOf("\n") + 1));
+}
+
+/** The most memory that each process holds while `work` is done, MiB. */
+async function peaks(processes: Record<string, number>, work: () => Promise<void>): Promise<number[]> {
+  const pids = Object.values(processes);
+  for (const pid of pids) resetPeak(pid);
+  await work();
+  return pids.map((pid) => peakMiB(pid));
+}

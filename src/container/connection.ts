@@ -12,7 +12,7 @@ import {
   eventSchema,
   readPiece,
 } from "../../container/sandboxd/protocol.ts";
-import { ToolError, connectionLost, isGone, noAnswer } from "../shared/errors.ts";
+import { ToolError, connectionLost, endedWhileStarting, isGone, noAnswer } from "../shared/errors.ts";
 
 export interface ConnectionHost {
   /** Whether there is a container. */
@@ -82,7 +82,7 @@ export class Connection {
   async begin(...calls: Call[]): Promise<void> {
     for (let attempt = 1; this.#open === undefined; attempt++) {
       try {
-        while (!this.#host.running()) await this.#host.start();
+        await this.#startContainer();
         await this.#connected();
       } catch (error) {
         // The container went away before the call reached it, or the SDK's hook for the end of the one before hung up on
@@ -108,7 +108,7 @@ export class Connection {
     const isStream = init.body instanceof ReadableStream;
     // sandboxd must answer before a stream is sent, which cannot be sent again.
     if (isStream) await this.fetch("/", {}, signal, async ({ body }) => body?.cancel());
-    while (!this.#host.running()) await this.#host.start();
+    await this.#startContainer();
     let deadline = Date.now() + CONNECT_MS;
     for (;;) {
       this.#host.used();
@@ -125,6 +125,20 @@ export class Connection {
         if (Date.now() - sentAt >= CONNECT_MS) deadline = Date.now() + CONNECT_MS;
         if (Date.now() >= deadline) throw noAnswer(CONNECT_MS);
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      }
+    }
+  }
+
+  /** Starts the container unless it runs. @throws errors of the SDK */
+  async #startContainer(): Promise<void> {
+    for (let isRepeated = false; !this.#host.running();) {
+      try {
+        await this.#host.start();
+      } catch (error) {
+        // The SDK has one attempt for all calls: this one may have got that of an earlier call, which was about to connect to
+        // the container before when that ended.
+        if (isRepeated || this.#host.running() || !endedWhileStarting(error)) throw error;
+        isRepeated = true;
       }
     }
   }

@@ -121,6 +121,11 @@ export function didNotStart(error: unknown): boolean {
   return sdkCode(error) === "INTERNAL_ERROR" && String(error).includes("Container failed to start");
 }
 
+/** Whether the container for the call ended before it answered; it may be the one before the one that the call asked for. */
+export function endedWhileStarting(error: unknown): boolean {
+  return didNotStart(error) && /container is not listening/.test(String(error));
+}
+
 /** The error for a call whose connection broke although the container still runs. */
 export function connectionLost(): ToolError {
   return new ToolError(

@@ -48,14 +48,17 @@ export const ANSWER_MS = 10_000;
 const TICK_MS = 1000;
 const SILENCE_TICKS = 10;
 
-/** How long the end of a container is waited for once the way to it broke, milliseconds; and how often it may break for nothing. */
+/**
+ * After a connection has broken and the platform says that no container runs: how long the container's own end is waited for,
+ * which has a better reason to give, milliseconds. And how many connections may break in a row before the run is given up.
+ */
 const DOWN_MS = 8000;
 const MAX_BREAKS = 20;
 
-/** A connection that has lasted so long was none that broke for nothing, milliseconds. */
+/** A connection that has lasted longer does not count as one of those in a row, milliseconds. */
 const LASTED_MS = 1000;
 
-/** The pause before the way is tried again, milliseconds for each time that it broke. */
+/** The pause before the next connection, milliseconds for each of those in a row. */
 const AGAIN_MS = 20;
 
 /** What sandboxd says last of a run. */
@@ -66,9 +69,9 @@ export abstract class RunFollower {
   protected readonly sink: OutputSink;
   /** Whether sandboxd has said anything of the run: then it has been started. */
   protected isKnown = false;
-  /** Whether sandboxd was sent the word to tell of it, be it that it is to start it. */
+  /** Whether `ask` has succeeded once: sandboxd may have started the run since. */
   protected wasAsked = false;
-  /** How often the way to the container broke. */
+  /** How many connections have broken in a row. */
   #breaks = 0;
   #connectedAt = Number.POSITIVE_INFINITY;
   #outcome: Outcome | undefined;
@@ -77,9 +80,10 @@ export abstract class RunFollower {
   #failure: unknown;
   #isConnected = false;
   #silence = 0;
-  /** Output that has come and is not taken over yet, and how many bytes that is. */
+  /** Resolves when the sink has taken all output that has come; and the bytes that it has not taken yet. */
   #taking: Promise<unknown> = Promise.resolve();
   #waiting = 0;
+  /** What sandboxd was told over this connection: bytes that are stored, and streams of which no more is kept. */
   #told = { stdout: 0, stderr: 0 };
   #full = new Set<Stream>();
 
@@ -88,7 +92,7 @@ export abstract class RunFollower {
     this.sink = sink;
   }
 
-  /** Sends what has sandboxd tell of the run from here on. */
+  /** Asks sandboxd to report the run over this connection, or to start it and to report it. */
   protected abstract ask(): Promise<void>;
 
   /** Whether nobody waits for the outcome any more. */
@@ -96,7 +100,7 @@ export abstract class RunFollower {
     return this.sink.ended;
   }
 
-  /** What the run comes to, once all output before it was taken over; undefined when it got its end from elsewhere. */
+  /** The last word on the run, once the sink has all output before it; undefined when the run was ended by other means. */
   protected async outcome(): Promise<Outcome | undefined> {
     const unfollow = this.link.connection.follow(this.sink.id, {
       event: (event) => this.#event(event),
@@ -105,7 +109,7 @@ export abstract class RunFollower {
     });
     const tick = setInterval(() => this.#tick(), TICK_MS);
     try {
-      // A sandbox that is just being destroyed may keep the way to it waiting, and nobody waits for that any more.
+      // A call to a sandbox that is being destroyed may wait for long; a run that has ended meanwhile does not.
       return (await Promise.race([this.#attend(), this.sink.settled])) ?? undefined;
     } finally {
       clearInterval(tick);
@@ -142,7 +146,7 @@ export abstract class RunFollower {
       // Nothing was sent: that the sandbox could not be started, or reached, is what the caller is told.
       if (!this.wasAsked && !isNoAnswer(error)) throw error;
       if (!this.link.running()) return await this.#mended();
-      // As long as nobody answers it is tried again: the run has a limit.
+      // It is tried again as long as there is no answer: the run's limit ends that.
       if (!isNoAnswer(error)) throw error;
     }
   }
@@ -155,20 +159,20 @@ export abstract class RunFollower {
     void this.#end(event);
   }
 
-  /** What came before the end is taken over before it. */
+  /** The sink takes all output that came before the end first. */
   async #end(outcome: Outcome): Promise<void> {
     await this.#taking;
     this.#outcome = outcome;
     this.#wake();
   }
 
-  /** One after the other: what comes waits here as long as there is no room for it. */
+  /** Gives output to the sink in order; it waits here while the sink has no room. */
   #piece(piece: Piece): void {
     const { length } = piece.bytes;
     this.isKnown = true;
     this.#silence = 0;
     this.#waiting += length;
-    // Nobody who keeps to the protocol sends more than that without a word from here.
+    // sandboxd sends no more than a window that is not stored: whoever does is not sandboxd.
     if (this.#waiting > 4 * WINDOW_BYTES) return this.link.connection.close();
     this.#taking = this.#taking
       .then(() => this.sink.take(() => this.#pass(piece)))
@@ -181,13 +185,13 @@ export abstract class RunFollower {
 
   #pass({ stream, offset, bytes }: Piece): void {
     const gap = offset - this.sink.position(stream);
-    // What is here already came before a connection broke.
+    // The beginning of a piece may have come over the connection before.
     if (gap < 0) this.sink.output(stream, bytes.subarray(-gap));
     else if (gap > 0) this.sink.skipped(stream, gap + bytes.length, bytes);
     else this.sink.output(stream, bytes);
   }
 
-  /** Says what is safe here, and of which stream no more is kept. */
+  /** Tells sandboxd which output is stored here, and of which stream no more is kept. */
   #catchUp(): void {
     const { sink } = this;
     const { connection } = this.link;
@@ -207,7 +211,7 @@ export abstract class RunFollower {
     if (!this.#isConnected) return;
     this.#catchUp();
     if (++this.#silence % SILENCE_TICKS !== 0) return;
-    // A run may well be silent: a connection that is not is made again.
+    // A run may be silent for long. A connection over which no ping is answered is given up.
     this.link.connection.ask(ANSWER_MS).then(
       () => (this.#silence = 0),
       () => this.#broken(),
@@ -220,7 +224,7 @@ export abstract class RunFollower {
     void this.#mended();
   }
 
-  /** The way to the container broke: whether the container seems to be there, so that the run goes on. */
+  /** After a connection has broken: pauses before the next one, or finds that the container is gone. */
   async #mended(): Promise<void> {
     if (Date.now() - this.#connectedAt > LASTED_MS) this.#breaks = 0;
     if (++this.#breaks > MAX_BREAKS) this.#failure = noAnswer(DOWN_MS);

@@ -47,7 +47,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
   readonly #kernels: Kernels;
   readonly #logCapBytes: number;
 
-  /** @param logCapBytes kept of each stream */
+  /** @param logCapBytes bytes that the kernel writes of each stream's output; what comes after is only counted */
   constructor(kernels: Kernels, logCapBytes: number) {
     this.#kernels = kernels;
     this.#logCapBytes = logCapBytes;
@@ -85,7 +85,7 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
     sink.hasFiles = outcome.hasFiles;
     for (const stream of STREAMS) {
       const { text, bytes, tail } = outcome[stream];
-      // Its beginning may have been read from the files while the code ran.
+      // The sink may have the beginning already, from the files that sandboxd follows while the code runs.
       if (text !== undefined) sink.output(stream, encoder.encode(text).subarray(sink.position(stream)));
       const missing = bytes - sink.position(stream);
       if (missing > 0) sink.skipped(stream, missing, encoder.encode(tail ?? ""));

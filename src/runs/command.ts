@@ -91,7 +91,7 @@ const NEVER_STARTED: End = { state: "cancelled", note: "It was cancelled before 
 class RunningCommand extends RunFollower {
   readonly limit = new Limit();
   readonly #withdrawn = Promise.withResolvers<End>();
-  /** Settles when sandboxd was told of the run. */
+  /** Settles when sandboxd was asked to start or to follow the run. */
   readonly #asked = Promise.withResolvers<void>();
   #start: StartCall | undefined;
   started = false;
@@ -138,11 +138,11 @@ class RunningCommand extends RunFollower {
     if (start && !this.wasAsked) await connection.begin(start);
     else await connection.send(call);
     this.#asked.resolve();
-    // The word of it may have gone with the connection before.
+    // The first signal may have been lost with the connection before.
     if (this.stop) connection.tell({ type: "kill", id, signal: "TERM" });
   }
 
-  /** Types into the command's terminal. Answers how many bytes were taken. @throws {ToolError} as `Connection.type` */
+  /** Types into the command's terminal. Resolves with how many bytes there was room for. @throws {ToolError} as `Connection.type` */
   type(text: string): Promise<number> {
     const { id, settled } = this.sink;
     const typed = this.#asked.promise.then(() => this.link.connection.type(id, text));

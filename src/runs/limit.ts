@@ -22,10 +22,10 @@ export class Limit {
   readonly #reached = Promise.withResolvers<End>();
   #timer: ReturnType<typeof setTimeout> | null = null;
   #at = Number.POSITIVE_INFINITY;
-  /** Whether the run was ended here, so that what its execution still reports is ignored. */
+  /** Whether this has ended the run: from then on what its execution reports is ignored. */
   isReached = false;
 
-  /** The end of the run: that of `done`, or one of ours when `done` takes too long. */
+  /** Resolves with the end that `done` resolves with, or with `timed_out` or `cancelled` when the limit is reached first. */
   async hold(done: Promise<End>): Promise<End> {
     try {
       return await Promise.race([done, this.#reached.promise]);
@@ -35,16 +35,17 @@ export class Limit {
     }
   }
 
-  /** The run has begun. @param at its deadline, milliseconds since the epoch */
+  /** Sets the limit to the grace after the deadline. @param at the run's deadline, milliseconds since the epoch */
   deadline(at: number): void {
     this.#arm("timed_out", at + GRACE_MS);
   }
 
-  /** The run was cancelled. */
+  /** Sets the limit to the grace after a cancel, which happens now. */
   cancelled(): void {
     this.#arm("cancelled", Date.now() + CANCEL_MS);
   }
 
+  /** The earlier of two limits counts. */
   #arm(state: keyof typeof ENDS, at: number): void {
     if (at >= this.#at) return;
     this.#at = at;

@@ -15,10 +15,12 @@ const JOINED_BYTES = 32 * 1024;
 
 /**
  * Bytes of an object in R2, plus at most one piece. An actor has 128 MB for everything and holds two objects: one being
- * filled and one being sent. A log of up to `KEEP_BYTES` stays in SQLite.
+ * filled and one being sent.
  */
 const OBJECT_BYTES = 2 * 1024 * 1024;
-export const KEEP_BYTES = 64 * 1024;
+
+/** A log of up to so many bytes stays in SQLite; a longer one goes to R2 as a whole. */
+export const SQLITE_LOG_BYTES = 64 * 1024;
 
 /** Bytes of a buffer for an object, and how many are kept for reuse: allocating one takes longer than filling it. */
 const SPARE_BYTES = OBJECT_BYTES + ROW_BYTES;
@@ -123,7 +125,7 @@ export class LogWriter {
 
   /** Whether the log is too long to stay in SQLite. */
   get isLong(): boolean {
-    return this.bytes > KEEP_BYTES;
+    return this.bytes > SQLITE_LOG_BYTES;
   }
 
   /** Bytes that are to go to R2. */

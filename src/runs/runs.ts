@@ -250,8 +250,8 @@ export class Runs {
   }
 
   /**
-   * Types into a run's terminal. Answers with what it has printed since whoever types was answered last: of more than
-   * `maxBytes` the end, which begins at `from`.
+   * Types into a run's terminal. Answers with what the terminal has printed since the last such answer: the last `maxBytes`
+   * of it, and in `skipped` how many bytes came before them.
    * @throws {ToolError} `not_found` and what `ActiveRun.type` throws
    */
   async type(id: string, text: string, maxBytes: number): Promise<Typed> {

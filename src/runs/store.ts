@@ -1,7 +1,7 @@
 /** The records of runs in the actor's SQLite. */
 import { isRecord } from "../shared/is-record.ts";
 import { OutputEnds } from "./output-ends.ts";
-import { KEEP_BYTES, createLogTable } from "./log.ts";
+import { SQLITE_LOG_BYTES, createLogTable } from "./log.ts";
 import type { End, RunKind, RunState, RunSummary, RunView, Stream } from "./run.ts";
 
 /** A run as its record holds it. */
@@ -183,7 +183,7 @@ export class RunStore {
              + CASE kind WHEN 'task' THEN coalesce(detail ->> '$.archive.bytes', 0) + (
                  SELECT coalesce(sum(value ->> '$.size'), 0) FROM json_each(coalesce(detail, '{}'), '$.artifacts')
                ) ELSE 0 END), 0) AS bytes, min(ended_at) AS oldest FROM runs`,
-        KEEP_BYTES,
+        SQLITE_LOG_BYTES,
       )
       .one();
     return runs === 0 ? { bytes: 0 } : { bytes: bytes + this.#sql.databaseSize, oldest: oldest ?? undefined };

@@ -131,18 +131,18 @@ async function reduced(picture: Picture, to: Size, mimeType: string): Promise<Sh
 const TURN_MS = 20_000;
 const LOOK_MS = 20;
 
-/** What an image may take once it has its turn; whoever has not given it back by then was abandoned with its request. */
+/** The longest turn, milliseconds: a request that the platform cut never ends its own. */
 const WORK_MS = 30_000;
 
-/** Rest of the process after an image for each of its pixels, milliseconds: about as long as it has worked. */
+/** The pause before the next turn, milliseconds for each pixel of the image: about as long as the image took. */
 const REST_MS_PER_PIXEL = 40 / 1_000_000;
 
 let busyUntil = 0;
 
 /**
- * Does the work while no other image of this process is worked on, and lets calls of others have as much of the thread
- * afterwards. It looks at a time instead of waiting for a promise: the platform drops what a request left behind that
- * was cut, and a promise of its would never settle.
+ * Does the work when no other image of this process is worked on. Afterwards the thread is free for other calls for about
+ * as long. Turns end by the clock and not by a promise: the platform drops the promises of a request that it cuts, so that
+ * whoever waited for one would wait for ever.
  */
 async function inTurn<T>(pixels: number, work: () => Promise<T>): Promise<T | NotShown> {
   const from = Date.now();

@@ -1,4 +1,4 @@
-/** One run of a command, from the slot that it takes to the end that it leaves. */
+/** One run of a command, from the slot that it is given to the end that is written to its directory. */
 import { spawn } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, readlinkSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -12,26 +12,27 @@ import { startScript } from "./script.ts";
 import { Slot, openToRead, pipeOf } from "./slot.ts";
 import type { OutputStream } from "./stream.ts";
 
-/** How long a command's output waits in its pipes before it is copied, so that a short one costs no process. Milliseconds. */
+/** How long a command runs before its output is copied to files, milliseconds: copying a shorter one's would cost a process. */
 const COPY_AFTER_MS = 20;
 
-/** How often what nobody tells of is looked for, milliseconds. */
+/** The pause between two looks at what no event tells of: processes that end, the keeper of an adopted run. Milliseconds. */
 const LOOK_MS = 50;
 
-/** How often it is looked which ports a run's programs listen on, milliseconds. */
+/** The pause between two looks at the ports that a run's programs listen on, milliseconds. */
 const PORTS_MS = 500;
 
-/** How long the end of a copying is waited for when its command has ended, milliseconds. */
+/** How long after the end of its command a copier (`tee`) may take to end, milliseconds. */
 const RELEASE_MS = 300;
 
 /**
- * How long a command's shell may be gone without a status, milliseconds; and how often, after a pause as long, the copying of
- * what a command that has ended had printed may have made no progress: a busy machine gives it no time.
+ * How long a command's shell may be gone before its keeper has written a status, milliseconds. After the command's end its
+ * output is looked at in the same interval: it counts as complete after STUCK_LOOKS looks in a row that found no new byte. So
+ * many, because a busy machine may not let the copier run for seconds.
  */
 const STUCK_MS = 1000;
 const STUCK_LOOKS = 10;
 
-/** What processes get to end by themselves, milliseconds. */
+/** The time between SIGTERM and SIGKILL, milliseconds. */
 const GRACE_MS = 2000;
 
 /** How much later than its actor sandboxd ends a run whose time is over, milliseconds. */
@@ -42,7 +43,7 @@ const STATE_END = "\n# complete\n";
 
 const count = () => z.number().check(z.int(), z.nonnegative());
 
-/** How a run ended, as its directory remembers it: where user code can write, too. */
+/** How a run ended: the file `end` of its directory. User code can write there too. */
 const endSchema = z.object({
   status: z.number().check(z.int(), z.gte(0), z.lte(255)),
   stdout: count(),
@@ -53,7 +54,7 @@ const endSchema = z.object({
 
 type End = z.infer<typeof endSchema>;
 
-/** What sandboxd remembers of a run that is under way, to take it over. */
+/** What the next sandboxd needs to adopt a run that is under way: the file `memo` of its directory. */
 const memoSchema = z.object({
   slot: z.string().check(z.regex(/^[0-9a-f]{12}$/)),
   session: z.string().check(z.regex(/^[a-z0-9_-]{1,64}$/)),
@@ -65,11 +66,11 @@ const memoSchema = z.object({
 type Memo = z.infer<typeof memoSchema>;
 
 export interface RunHost {
-  /** The run has ended, and left its state to its session. */
+  /** The run has ended, and its shell state is its session's. */
   ended(run: Run): void;
-  /** The slot's shell went before it read what to run. */
+  /** The slot's shell ended before it read what to run. */
   neverBegan(run: Run): void;
-  /** Nobody of the run needs the slot; `isClean` when nobody holds its pipes. */
+  /** The run needs the slot no more. `isClean`: no process holds its pipes, so that another run can use them. */
   released(slot: Slot, isClean: boolean): void;
 }
 
@@ -85,12 +86,12 @@ export class Run extends Followed {
   #killing: NodeJS.Timeout | undefined;
   #killedAt = 0;
   #timedOut: boolean | undefined;
-  /** Whether a sandboxd before may have taken output that it did not live to keep. */
+  /** Whether output may be missing that the sandboxd before had read from a pipe and not yet written. */
   #isCut = false;
   #watching = false;
-  /** Whether it went on for long enough that its ports were looked for. */
+  /** Whether its ports were looked at: only for a run that lasts PORTS_MS. */
   #hasLasted = false;
-  /** Those that were told. */
+  /** The ports that the listener was told last. */
   #ports: readonly number[] = [];
   /** Since when the command's shell is gone without a status. */
   #goneAt: number | undefined;
@@ -113,7 +114,7 @@ export class Run extends Followed {
     this.#isAdopted = isAdopted;
   }
 
-  /** Writes down what is to be run and tells the slot's shell. @throws Error of the file system */
+  /** Writes what is to be run to the run's directory, and has the slot's shell read it. @throws Error of the file system */
   static start(call: StartCall, state: string, slot: Slot, host: RunHost): Run {
     const run = new Run(call.id, call.session, slot, call.interactive === true, host, false);
     mkdirSync(run.directory);
@@ -140,8 +141,8 @@ export class Run extends Followed {
   }
 
   /**
-   * Takes over a run of a sandboxd before. Undefined when it was never begun: then nothing of it is left, and whoever asked
-   * for it may ask again.
+   * Adopts a run of the sandboxd before. Undefined when no shell has begun it: then nothing of it is left, and the actor may
+   * start it again.
    */
   static adopt(id: string, host: RunHost): Run | undefined {
     const directory = join(RUNS, id);
@@ -160,7 +161,7 @@ export class Run extends Followed {
       return undefined;
     }
     if (!begun()) {
-      // The shell may have been told and may not: once it is gone it is known.
+      // The shell may be about to read what to run. Once it is killed, the file says whether it had.
       stopSlot(slot);
       if (!begun()) {
         rmSync(directory, { recursive: true, force: true });
@@ -176,14 +177,14 @@ export class Run extends Followed {
     return run;
   }
 
-  /** The slot's keeper says that the command has ended, or has gone without a word. */
+  /** The slot's keeper has reported the command's exit status, or has ended without one. */
   said(status: number | undefined): void {
     if (!this.isBegun && this.#killing === undefined) return this.#host.neverBegan(this);
     if (status === undefined) this.#watch();
     else this.#ended(status);
   }
 
-  /** Whether its shell has come to run it. */
+  /** Whether its shell has read what to run. */
   get isBegun(): boolean {
     return existsSync(join(this.directory, "begun"));
   }
@@ -192,31 +193,31 @@ export class Run extends Followed {
     return this.#end && { type: "ended", id: this.id, ...this.#end };
   }
 
-  /** Types into the run's terminal. Answers how many bytes were taken. */
+  /** Types into the run's terminal. Returns how many bytes there was room for. */
   type(text: string): number {
     const isOpen = this.#isInteractive && this.#status === undefined;
     return isOpen ? (this.#slot?.type(Buffer.from(text)) ?? 0) : 0;
   }
 
-  /** Asks every process of the run to end, and makes it after a while, or at once. */
+  /** Sends every process of the run SIGTERM, and SIGKILL after GRACE_MS; with "KILL" at once. */
   kill(signal: Signal): void {
     if (this.#end !== undefined) return;
     this.#killedAt ||= Date.now();
     if (signal === "KILL") this.#killedAt = Math.min(this.#killedAt, Date.now() - GRACE_MS);
     this.#signal(signal === "KILL" ? "SIGKILL" : "SIGTERM");
-    // As a terminal that is closed: an interactive shell does not end otherwise.
+    // As when a terminal is closed: an interactive shell ignores SIGTERM.
     if (this.#isInteractive) this.#signal("SIGHUP");
-    // One that is held still gets to handle it.
+    // A stopped process handles its signals only once it goes on.
     this.#signal("SIGCONT");
     this.#killing ??= setInterval(() => this.#insist(), LOOK_MS);
   }
 
-  /** Until none is left: one that was just made may have been missed. */
+  /** Signals again until no process is left: one that was just forked may have been missed. */
   #insist(): void {
     if (Date.now() - this.#killedAt >= GRACE_MS) this.#signal("SIGKILL");
     if (this.#lingers()) return;
     if (this.#status === undefined) {
-      // Its keeper is there and does not say so: it may be held still.
+      // Its keeper runs and reports no status: somebody may have stopped it (SIGSTOP).
       if (Date.now() - this.#killedAt >= 2 * GRACE_MS && this.#slot?.keeper !== undefined) {
         send(this.#slot.keeper, "SIGKILL");
         this.#watch();
@@ -229,7 +230,7 @@ export class Run extends Followed {
   }
 
   #signal(signal: NodeJS.Signals): void {
-    // The leader of one in a terminal is `script`: it passes on what the command prints at its end, and ends after it.
+    // In a terminal the leader is `script`, which has to pass on the command's last output and ends after it.
     const leader = this.#isInteractive && signal !== "SIGKILL" ? undefined : this.#slot?.leader;
     signalRun(this.id, leader, signal);
   }
@@ -243,12 +244,12 @@ export class Run extends Followed {
     return this.#end === undefined;
   }
 
-  /** The slot that the run needs. */
+  /** The directory name of the slot that the run needs. */
   get slotName(): string | undefined {
     return this.#slot === undefined ? undefined : basename(this.#slot.directory);
   }
 
-  /** Gives up what never began, with its slot. */
+  /** Gives up a run that never began, and removes its slot. */
   abandon(): void {
     this.close();
     if (this.#slot === undefined) return;
@@ -261,7 +262,7 @@ export class Run extends Followed {
     clearInterval(this.#killing);
   }
 
-  /** From now on the output is copied to files as it comes. */
+  /** Has the output copied to files from now on. */
   #copy(isAdopted = false): void {
     const slot = this.#slot;
     if (slot === undefined || this.#status !== undefined) return;
@@ -275,19 +276,19 @@ export class Run extends Followed {
           isAdopted && readersOf(pipeOf(slot.directory, name), (link) => readlinkSync(link)).length > 0,
         );
       } catch {
-        // No process is free: what prints waits as long.
+        // No process can be made: until then the command waits at its full pipes.
         this.after(LOOK_MS, () => this.#copy(isAdopted));
       }
     }
   }
 
-  /** A copying has ended: nobody can write any more, or it was killed. */
+  /** A copier has ended: no process can write to its pipe any more, or it was killed. */
   protected override stopped(name: Stream): void {
     if (this.#status === undefined) this.after(LOOK_MS, () => this.#copy());
     else if (this.#killing === undefined) this.streams[name].finish();
   }
 
-  /** Whether a process of its group is there, which is asked for in no time. */
+  /** Whether a process of its group is left. Costs one call to the system; processes that left the group are not seen. */
   get #leftSome(): boolean {
     const leader = this.#slot?.leader;
     try {
@@ -304,7 +305,7 @@ export class Run extends Followed {
     this.after(PORTS_MS, () => this.#watchPorts());
   }
 
-  /** Tells which ports the run's programs listen on, where that has changed. */
+  /** Tells the listener on which ports the run's programs listen, if that has changed. */
   #tellPorts(ageMs: number): void {
     const ports = portsOf(this.id, ageMs);
     if (ports.join() === this.#ports.join()) return;
@@ -312,7 +313,7 @@ export class Run extends Followed {
     this.tell({ type: "listening", id: this.id, ports });
   }
 
-  /** Looks for an end that nobody tells of. */
+  /** Polls for the end of a run whose keeper reports to nobody: that of an adopted run, or one that was killed. */
   #watch(): void {
     const slot = this.#slot;
     if (slot === undefined || this.#status !== undefined || this.#watching) return;
@@ -326,7 +327,7 @@ export class Run extends Followed {
     if ((isKept || (leader !== undefined && lives(leader))) && !isLate)
       return this.after(LOOK_MS, () => ((this.#watching = false), this.#watch()));
     if (isKept) send(keeper, "SIGKILL");
-    // The keeper went without leaving a status, and what it kept is gone too.
+    // Keeper and shell ended without a status, as after SIGKILL: 128 + 9.
     this.#ended(137, true);
   }
 
@@ -336,7 +337,7 @@ export class Run extends Followed {
     if (this.#killing === undefined) this.#complete(isLost);
   }
 
-  /** Takes what output there still is. */
+  /** Reads the rest of the output. */
   #complete(isLost = false): void {
     const slot = this.#slot;
     if (slot === undefined) return;
@@ -354,9 +355,9 @@ export class Run extends Followed {
     this.settle();
   }
 
-  /** The mark may be where nobody looks: then the output ends with what is there. */
+  /** Ends the output where it is when the mark of its end does not come: the command may have moved its file away. */
   #finishStuck(stream: OutputStream, before: number | undefined, idleLooks = 0): void {
-    // Behind what has come: this program may have been held up itself.
+    // After the events that wait: sandboxd itself may have had no time to handle them.
     const look = () => {
       if (stream.end !== undefined) return;
       const { progress } = stream;
@@ -369,13 +370,13 @@ export class Run extends Followed {
     this.after(STUCK_MS, () => setImmediate(look));
   }
 
-  /** Once all is known, writes it down. */
+  /** Writes the end down once the status and both streams' ends are known and no process is being killed. */
   protected override settle(): void {
     const { stdout, stderr } = this.streams;
     if (this.#end === undefined) {
       if (this.#status === undefined || stdout.end === undefined || stderr.end === undefined) return;
       if (this.#killing !== undefined) return;
-      // Short commands leave nothing behind as a rule, and have no milliseconds to spare.
+      // Looking costs milliseconds, and a short command leaves no server behind as a rule.
       if (this.#hasLasted || this.#leftSome) this.#tellPorts(0);
       this.#end = {
         status: this.#status,
@@ -393,7 +394,7 @@ export class Run extends Followed {
     this.clearTimers();
     const state = join(this.directory, "state");
     try {
-      // First: without an end it is taken over again, and its state carried over then.
+      // Before the end is written: a sandboxd that finds no end adopts the run and moves its state then.
       if (textOf(state)?.endsWith(STATE_END)) renameSync(state, join(SESSIONS, this.session));
     } catch {
       // The session keeps the state before.
@@ -401,13 +402,13 @@ export class Run extends Followed {
     try {
       writeFileSync(join(this.directory, "end"), JSON.stringify(end));
     } catch {
-      // Its directory was removed, or the disk is full: it is known here.
+      // Its directory was removed, or the disk is full. This sandboxd knows the end.
     }
     setImmediate(() => void this.#release());
     this.#host.ended(this);
   }
 
-  /** Lets the keeper go; what the command left behind in its pipes is read by somebody who outlives this program. */
+  /** Lets the keeper end. Where background processes hold a pipe, a `cat` that outlives sandboxd reads it from now on. */
   async #release(): Promise<void> {
     const slot = this.#slot;
     if (slot === undefined) return;
@@ -423,7 +424,7 @@ export class Run extends Followed {
       while (!takeRest(pipeOf(slot.directory, name))) await pause(LOOK_MS);
       this.streams[name].stopCopying();
     }
-    // What was typed and not read must not reach another.
+    // What was typed and not read must not reach the next command.
     this.#host.released(slot, held.length === 0 && !this.#isAdopted && !this.#isInteractive);
   }
 
@@ -443,7 +444,7 @@ function fileAs<T extends z.ZodMiniType>(schema: T, path: string): z.output<T> |
   }
 }
 
-/** Opens the slot of a run of a sandboxd before. */
+/** Opens the slot of an adopted run. */
 function openSlot(directory: string): Slot | undefined {
   const mark = textOf(join(directory, "mark"));
   try {
@@ -453,12 +454,12 @@ function openSlot(directory: string): Slot | undefined {
   }
 }
 
-/** Ends the shell that stands ready in a slot, and its keeper. */
+/** Kills the shell of a slot and its keeper. */
 export function stopSlot(slot: Slot): void {
   for (const pid of [slot.leader, slot.keeper]) if (pid !== undefined) send(pid, "SIGKILL");
 }
 
-/** Reads what nobody wants, as long as somebody writes it. Answers whether there was a process for it. */
+/** Has a process read a pipe and drop the bytes until no process can write to it. Returns whether one could be made. */
 function takeRest(path: string): boolean {
   const pipe = openToRead(path);
   try {

@@ -1,4 +1,4 @@
-/** Every run of a command in this sandbox, and the shells that stand ready for the next one of their sessions. */
+/** All runs in this sandbox, and for each session that was used lately a shell that stands ready for its next command. */
 import { mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { Code } from "./code.ts";
@@ -8,26 +8,26 @@ import type { Call, Event, Signal, StartCall } from "./protocol.ts";
 import { Run, type RunHost, stopSlot } from "./run.ts";
 import { Slot, Slots } from "./slot.ts";
 
-/** Sessions that have a shell ready. */
+/** How many shells stand ready at most, each for another session. */
 const MAX_READY = 4;
 
-/** How often a command is given to another shell when the one before went without reading it. */
+/** How many shells a command is given to at most, when each ends before it has read it. */
 const MAX_STARTS = 3;
 
-/** What gives a command a pseudo terminal: of util-linux, and in every Debian and Ubuntu. */
+/** Gives a command a pseudo terminal. Of util-linux, which every Debian and Ubuntu has. */
 const SCRIPT_PROGRAM = "/usr/bin/script";
 
-/** What a command cannot do without. */
+/** Files without which no command can run. */
 const SCRIPT_FILES = ["keeper.sh", "shell.sh", "command.sh", "state.sh", "sourced/bash"];
 
-/** A command that has not ended, as it was asked for. */
+/** A command that the actor has asked for and that has not ended. */
 interface Asked {
   call: StartCall;
   listener: Listener;
   starts: number;
-  /** Settles when its shell has been told. */
+  /** Settles when a shell has been told to run it, or it was refused. */
   started?: Promise<void>;
-  /** It was told to end before its shell stood ready. */
+  /** Whether it was killed before its shell stood ready. */
   isWithdrawn?: boolean;
 }
 
@@ -44,16 +44,16 @@ export class Runs implements RunHost {
   readonly #slots = new Slots();
   readonly #runs = new Map<string, Run>();
   readonly #code = new Map<string, Code>();
-  /** By session, the one that was used last at the end. */
+  /** By session, in the order of their last use. */
   readonly #ready = new Map<string, Promise<Ready>>();
   readonly #asked = new Map<string, Asked>();
 
-  /** @param env what a new session's shell starts with */
+  /** @param env variables of a new session's shell */
   constructor(env: NodeJS.ProcessEnv) {
     this.#env = env;
   }
 
-  /** Takes over what a sandboxd before has left, and makes ready what a first command needs. */
+  /** Adopts the runs of the sandboxd before, and has a shell stand ready for the first command. */
   begin(): void {
     makePlaces();
     const kept = new Set<string>();
@@ -109,7 +109,7 @@ export class Runs implements RunHost {
     }
   }
 
-  /** The listener has gone: what it followed goes on. */
+  /** The listener's connection is gone: the runs that it followed go on. */
   unfollow(listener: Listener): void {
     for (const run of this.#runs.values()) run.unfollow(listener);
     for (const code of this.#code.values()) code.unfollow(listener);
@@ -121,11 +121,11 @@ export class Runs implements RunHost {
 
   ended(run: Run): void {
     this.#asked.delete(run.id);
-    // A shell that stood ready beside a run that was taken over has read the state from before it.
+    // A shell that stood ready beside an adopted run has read the state from before that run.
     const stale = this.#ready.get(run.session);
     if (stale) letGo(stale);
     this.#ready.delete(run.session);
-    // Behind the answer: the shell for the next command.
+    // After the answer is sent: the shell for the session's next command.
     setImmediate(() => void this.#prepare(run.session).catch(() => undefined));
   }
 
@@ -159,7 +159,7 @@ export class Runs implements RunHost {
     return asked.started;
   }
 
-  /** Has a shell of the session run what was asked for. */
+  /** Has a shell of the session run the command. */
   async #tell(asked: Asked): Promise<void> {
     const { call } = asked;
     let ready: Ready;
@@ -186,7 +186,7 @@ export class Runs implements RunHost {
     }
   }
 
-  /** A shell that was not used after all. */
+  /** Keeps a shell that was not used after all for the session's next command. */
   #putBack(call: StartCall, ready: Ready): void {
     if (call.interactive || this.#ready.has(call.session)) letGo(Promise.resolve(ready));
     else this.#ready.set(call.session, Promise.resolve(ready));
@@ -206,7 +206,7 @@ export class Runs implements RunHost {
     listener.event({ type: "refused", id, reason, message: message.slice(0, 1000) });
   }
 
-  /** Has a shell stand ready for a session, in place of the one that has waited longest. */
+  /** Has a shell stand ready for a session. Beyond MAX_READY the shell whose session was used least recently is ended. */
   #prepare(session: string): Promise<Ready> {
     const found = this.#ready.get(session);
     if (found) return found;
@@ -222,7 +222,7 @@ export class Runs implements RunHost {
     return made;
   }
 
-  /** @param isTerminal whether the shell stands in a pseudo terminal */
+  /** Starts a shell with the session's state. @param isTerminal whether it runs in a pseudo terminal */
   async #makeReady(session: string, isTerminal = false): Promise<Ready> {
     const slot = await this.#slots.take();
     const path = join(SESSIONS, session);
@@ -230,14 +230,14 @@ export class Runs implements RunHost {
     const ready: Ready = { slot, state: state ?? "" };
     const gone = (status: number | undefined) => {
       if (ready.run) return ready.run.said(status);
-      // It was killed where it stood.
+      // The shell was killed while it stood ready.
       for (const [other, promise] of this.#ready)
         void promise.then(
           (one) => one === ready && this.#ready.get(other) === promise && this.#ready.delete(other),
         );
       void slot.over().then(() => ready.run ?? slot.remove());
     };
-    // What a session has unset must not come back from here: its state has all there is.
+    // The state has every variable of the session. One that it has unset must not come back from the environment here.
     slot.begin(path, state === undefined ? this.#env : {}, isTerminal, gone);
     return ready;
   }
@@ -259,7 +259,7 @@ function startIn(ready: Ready, call: StartCall, host: RunHost): Run {
   try {
     return (ready.run = start());
   } catch (error) {
-    // The directory of all runs may have been removed.
+    // User code may have removed the directory of all runs.
     if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
     mkdirSync(RUNS, { recursive: true });
     mkdirSync(SESSIONS, { recursive: true });
@@ -267,7 +267,7 @@ function startIn(ready: Ready, call: StartCall, host: RunHost): Run {
   }
 }
 
-/** Ends a shell that nobody will need. */
+/** Ends a shell that stands ready and is not needed. */
 function letGo(ready: Promise<Ready>): void {
   void ready
     .then(({ slot }) => (stopSlot(slot), slot.over()).then(() => slot.remove()))
@@ -290,7 +290,7 @@ function reasonOf(error: unknown): Refused {
     : "exhausted";
 }
 
-/** Names of directories; none where something else was put in the place of this one. */
+/** Names of the directories in a directory; none where something else is in its place. */
 function namesIn(directory: string): string[] {
   try {
     return readdirSync(directory, { withFileTypes: true })

@@ -1,19 +1,22 @@
-/** What a ready shell reads when it is told what to run. What runs behind the command does so where `set -x` cannot show it. */
+/**
+ * The script that a ready shell reads before the command: it sets what the call asks for, and a trap that leaves the session's
+ * state behind. Its own commands run with standard error at /dev/null where `set -x` may be on, which would show them.
+ */
 import { type StartCall, markOf } from "./protocol.ts";
 
-/** A command that matches can set a trap on EXIT, or show what is read. */
+/** Matches commands that may set a trap on EXIT, or may show the script that is read (`set -v`). */
 const MAY_TRAP = /trap|source|\. |' -'[a-z]*v|-[a-z]*v|verbose/;
 
-/** Characters of a pseudo terminal. */
+/** The size of a pseudo terminal, in characters. */
 const TERMINAL = { rows: 30, columns: 120 };
 
-/** A return where a command stands. */
+/** Matches `return` where bash expects a command. */
 const RETURNS =
   /(^|[;&|(){!\n]|(^|[\s;&|(])(then|do|else|elif|if|while|until|builtin|command)\s)\s*return([\s;&|)}]|$)/;
 
 /**
- * A trap on EXIT of the command's own takes the place of ours: the state is left before it runs. What can set none finds no
- * function here that is not its own; `set -v` would show ours.
+ * For commands that may set a trap on EXIT, which then takes the place of ours: the state is left before that trap runs. Other
+ * commands are not given these functions, so that a command's `declare -F` has none that are not its own.
  */
 const BEFORE_OWN_TRAP = `sbx_leave() {
   [[ -z \${sbx_left-} ]] || return 0
@@ -30,7 +33,7 @@ const BEFORE_OWN_TRAP = `sbx_leave() {
 sbx_is() { return "$1"; }
 # Shows the rest of a trap again, which begins with the status that it would have begun with.
 sbx_trace() { sbx_status=$?; set -x; return "$sbx_status"; }
-# An exit of the session's own stays. Without a status it is that of the command before, and in a trap the one from before
+# A function named exit of the session's own stays. Without a status it is that of the command before, and in a trap the one from before
 # the trap: bash knows.
 declare -F exit >/dev/null || exit() {
   {
@@ -43,12 +46,12 @@ declare -F exit >/dev/null || exit() {
 }
 `;
 
-/** @param state what the session's state holds, in which a function may set a trap */
+/** @param state the text of the session's state: a function in it may set a trap */
 export function startScript(call: StartCall, state: string): string {
   const { id, command, cwd, stdin, interactive } = call;
   const env = interactive ? { TERM: "xterm-256color", ...call.env } : (call.env ?? {});
   const lines = [
-    // Of the shell, not of the time it stood ready.
+    // The time for which the shell stood ready does not count.
     "SECONDS=0",
     `ulimit -x ${markOf(id)} 2>/dev/null`,
     `builtin export SANDBOX_MCP_RUN=${id}`,
@@ -70,8 +73,8 @@ export function startScript(call: StartCall, state: string): string {
     );
   if (stdin !== undefined) lines.push('exec <"$sbx_run/stdin"');
   if (interactive) lines.push(`exec <&1; stty sane rows ${TERMINAL.rows} cols ${TERMINAL.columns}`);
-  // A return that is no function's ends the command: such a one is evaluated by a sourced file. Errors of bash name that
-  // file as it was asked for, so its name is `bash`, and it is asked for from its own directory.
+  // A return outside of functions ends the command. Bash allows it only in a sourced file, so that such a command is evaluated
+  // by one. Error messages begin with the file's name as it was given: it is `bash`, and is given from its own directory.
   if (RETURNS.test(command) && !/\(\)|function/.test(command))
     lines.push(
       "sbx_own=$sbx_text",

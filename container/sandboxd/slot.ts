@@ -1,6 +1,7 @@
 /**
- * A slot: named pipes and, once it is begun, a shell behind them that stands ready to run one command. Pipes are made
- * by a program, which costs as much as a command: they are made in batches and used again when nobody holds them any more.
+ * A slot: a directory with named pipes and, once it is begun, a shell that waits at them to run one command, under a keeper,
+ * its parent, which leaves the exit status. Node cannot make named pipes, and starting `mkfifo` costs as much as a command:
+ * pipes are made in batches, and used again once no process holds them.
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -20,21 +21,22 @@ import { SCRIPTS, SLOTS, textOf } from "./places.ts";
 import { STREAMS, type Stream } from "./protocol.ts";
 import { quote } from "./script.ts";
 
-/** Slots whose pipes are made at once. */
+/** Slots of a batch. */
 const BATCH = 4;
 
 const PIPES = { stdout: "out", stderr: "err" } as const;
 const { O_RDONLY, O_RDWR, O_NONBLOCK } = constants;
 
-/** The pipe of a slot that carries a stream, and the one by which the copying of that stream is held back. */
+/** The pipe into which the command prints. */
 export function pipeOf(directory: string, stream: Stream): string {
   return join(directory, PIPES[stream]);
 }
+/** The pipe by which the copying of that output is held back: see stream.ts. */
 export function brakeOf(directory: string, stream: Stream): string {
   return join(directory, `${PIPES[stream]}.copied`);
 }
 
-/** Opens a named pipe for a program that waits for what comes. Without a writer that would wait already here. */
+/** Opens a named pipe for a program whose reads are to wait. A plain open would itself wait until the pipe has a writer. */
 export function openToRead(path: string): number {
   const both = openSync(path, O_RDWR | O_NONBLOCK);
   try {
@@ -46,7 +48,7 @@ export function openToRead(path: string): number {
 
 export class Slot {
   readonly directory: string;
-  /** What ends the output in the pipes: no program prints it by chance. */
+  /** The keeper writes it to each pipe behind the command's output. Random, so that no program prints it by chance. */
   readonly mark: Buffer;
   readonly #go: number;
   readonly #in: number;
@@ -54,7 +56,7 @@ export class Slot {
   #keeper: ChildProcess | undefined;
   #isClosed = false;
 
-  /** Opens the pipes of a slot, new or of a sandboxd before. */
+  /** Opens the pipes of a slot. @param mark that of the sandboxd before, for the slot of an adopted run */
   constructor(directory: string, mark = newMark()) {
     this.directory = directory;
     this.mark = Buffer.from(mark);
@@ -67,7 +69,8 @@ export class Slot {
   }
 
   /**
-   * Starts the shell. It stands ready when it has read the state.
+   * Starts the keeper, which starts the shell. The shell is ready when it has read the state.
+   * @param state the path of the file with the session's state
    * @param env of the shell before it reads the state
    * @param isTerminal whether it runs in a pseudo terminal
    * @param said is told the command's exit status, or undefined when its keeper ended without one
@@ -100,12 +103,12 @@ export class Slot {
     keeper.once("close", () => words.endsWith("\n") || said(undefined));
   }
 
-  /** Tells the shell what to run, or its keeper that the end was noticed. */
+  /** Tells the shell which run's directory to run, or the keeper, with no directory, that it may end. */
   go(directory = ""): void {
     writeSync(this.#go, `${directory}\n`);
   }
 
-  /** Types into the terminal. Answers how many bytes of it there was room for: what nobody reads waits in the pipe. */
+  /** Types into the terminal. Returns how many bytes there was room for: what the program does not read fills the pipe. */
   type(bytes: Buffer): number {
     try {
       return writeSync(this.#in, bytes);
@@ -122,7 +125,7 @@ export class Slot {
     await new Promise((resolve) => keeper.once("exit", resolve).once("error", resolve));
   }
 
-  /** The leader of the command's process group, once it was started. */
+  /** The leader of the command's process group, once there is one. */
   get leader(): number | undefined {
     return numberIn(join(this.directory, "pid"));
   }
@@ -131,13 +134,13 @@ export class Slot {
     return numberIn(join(this.directory, "keeper"));
   }
 
-  /** The exit status that the keeper left, if it has. */
+  /** The exit status, once the keeper has written it. */
   get status(): number | undefined {
     const status = numberIn(join(this.directory, "exit"));
     return status === undefined ? undefined : Math.min(status, 255);
   }
 
-  /** The next bytes of a pipe; undefined when there are none now, empty when nobody can write any more. */
+  /** The next bytes of a pipe; undefined when there are none now, empty when no process can write to it any more. */
   read(stream: Stream, into: Buffer): Buffer | undefined {
     try {
       return into.subarray(0, readSync(this.#pipes[stream], into, 0, into.length, null));
@@ -147,7 +150,7 @@ export class Slot {
     }
   }
 
-  /** Whether somebody can still write to a pipe. What he has written is dropped. */
+  /** Whether a process can still write to a pipe. What is in the pipe is dropped. */
   isHeld(stream: Stream): boolean {
     const dropped = Buffer.allocUnsafe(65_536);
     for (;;) {
@@ -169,7 +172,7 @@ export class Slot {
   }
 }
 
-/** Makes slots, and takes back those that can be used again. */
+/** The slots that are free. */
 export class Slots {
   readonly #free: string[] = [];
   #making: Promise<void> | undefined;
@@ -182,7 +185,7 @@ export class Slots {
     return slot;
   }
 
-  /** Takes back a slot whose pipes nobody holds. */
+  /** Frees a slot whose pipes no process holds. */
   giveBack(slot: Slot): void {
     slot.close();
     for (const name of ["keeper", "pid", "exit", "mark"]) rmSync(join(slot.directory, name), { force: true });

@@ -27,7 +27,7 @@ export function edited(content: Buffer, edits: readonly Edit[], path: string): E
   for (const [index, { old_text: wanted, new_text: replacement, all }] of edits.entries()) {
     const parts = text.split(wanted);
     const count = parts.length - 1;
-    if (count === 0) throw absent(text, wanted, index + 1);
+    if (count === 0) throw otherBreaks(text, wanted, index + 1) ?? absent(text, wanted, index + 1);
     if (count > 1 && !all) {
       const lines = placesOf(text, wanted).map((at) => lineOf(text, at));
       throw new FileError({ problem: "repeated", edit: index + 1, count, lines });
@@ -61,6 +61,14 @@ function lineOf(text: string, at: number): number {
   let line = 1;
   for (let next = text.indexOf("\n"); next >= 0 && next < at; next = text.indexOf("\n", next + 1)) line++;
   return line;
+}
+
+/** Where it is there but for its line breaks, as of a file of another system. */
+function otherBreaks(text: string, wanted: string, edit: number): FileError | undefined {
+  const isCRLF = !wanted.includes("\r\n");
+  const other = isCRLF ? wanted.replaceAll("\n", "\r\n") : wanted.replaceAll("\r\n", "\n");
+  if (other === wanted || !text.includes(other)) return undefined;
+  return new FileError({ problem: "line_breaks", edit, code: isCRLF ? "CRLF" : "LF" });
 }
 
 function absent(text: string, wanted: string, edit: number): FileError {

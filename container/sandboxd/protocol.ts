@@ -337,6 +337,8 @@ export const failureSchema = z.object({
     /** What edit number `edit`, counted from 1, is to replace is not there, or `count` times. */
     "absent",
     "repeated",
+    /** It is there, but with the other line breaks: the file has `code`, CRLF or LF. */
+    "line_breaks",
     /** The system refused: `code` says with which error. */
     "system",
   ]),

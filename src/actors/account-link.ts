@@ -12,7 +12,7 @@ export interface Owner {
   principalID: string;
   /** The sandbox's name as the principal knows it. */
   sandbox: string;
-  /** False for a caller who may only read: no container is started, because a new one has nothing to read. */
+  /** False where files are only read, or the caller may only read: no container is started, because a new one has none. */
   mayStart?: boolean;
 }
 

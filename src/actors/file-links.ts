@@ -31,10 +31,12 @@ export class FileLinks {
     return this.#state?.epoch === epoch;
   }
 
-  take(id: string): boolean {
-    if (this.#taken.has(id) || this.#state?.used.includes(id) !== false) return false;
+  /** Takes an upload link, unless it is being used, or is used up. */
+  take(id: string): "taken" | "busy" | "used" {
+    if (this.#taken.has(id)) return "busy";
+    if (this.#state?.used.includes(id) !== false) return "used";
     this.#taken.add(id);
-    return true;
+    return "taken";
   }
 
   leave(id: string, isUsedUp: boolean): void {

@@ -383,8 +383,8 @@ export class Sandbox extends BaseSandbox<Env> {
     return { principalID, sandbox, mayStart: false };
   }
 
-  /** Takes an upload link, which is good for one upload; false where it is used up, or is being used. */
-  async takeLink(id: string): Promise<boolean> {
+  /** Takes an upload link, which is good for one upload. */
+  async takeLink(id: string): Promise<ReturnType<FileLinks["take"]>> {
     return this.#fileLinks.take(id);
   }
 
@@ -675,7 +675,7 @@ function fetchPort({ container }: DurableObjectState<{}>, port: number, request:
 function notRunning(sandbox: string): ToolError {
   return new ToolError(
     "not_found",
-    `Sandbox ${sandbox} is not running, so it holds no files; your token may read and start none.`,
+    `Sandbox ${sandbox} is not running, so it holds no files; what only reads or removes them starts none.`,
     "list_sandboxes shows those that run.",
   );
 }

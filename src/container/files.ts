@@ -167,6 +167,12 @@ export class Files {
   /** Removes a file, or with `recursive` a directory. @param confined as for `write` */
   async remove(path: string, recursive: boolean, confined: boolean): Promise<void> {
     const target = absolute(path);
+    if (target === "/" || target === WORKSPACE)
+      throw new ToolError(
+        "invalid_argument",
+        `${target} itself is not removed; nothing was.`,
+        "Remove what is in it, or use destroy_sandbox.",
+      );
     const call = {
       path: target,
       recursive: recursive ? "1" : undefined,
@@ -453,7 +459,11 @@ const REASONS: Record<string, readonly [words: string, code: ErrorCode, hint: st
     "invalid_argument",
     "Use a shorter name: 255 bytes at most for each part.",
   ],
-  ELOOP: ["Too many levels of symbolic links", "file_system", ""],
+  ELOOP: [
+    "Too many levels of symbolic links",
+    "invalid_argument",
+    "Links on the path lead to each other: use list_files to see which.",
+  ],
   ENOENT: ["No such file or directory", "file_system", ""],
   EBUSY: ["Device or resource busy", "file_system", ""],
   EIO: ["Input/output error", "file_system", ""],
@@ -495,6 +505,12 @@ function refusal(failed: string, path: string, failure: FileFailure): ToolError 
       );
     case "not_text":
       return new ToolError("invalid_argument", `${failed}: it is not UTF-8 text.`, "Use run_command.");
+    case "line_breaks":
+      return new ToolError(
+        "invalid_argument",
+        `${failed}, nothing was written: the old_text of edit ${edit} is there with other line breaks.`,
+        `Its lines end with ${code === "CRLF" ? "\\r\\n" : "\\n"}: write old_text and new_text so.`,
+      );
     case "absent":
       return new ToolError(
         "invalid_argument",

@@ -28,6 +28,7 @@ export const commandState = z.object({
   session: z.string(),
   /** Milliseconds since the epoch. */
   deadline: z.number(),
+  timeoutMs: z.number().optional(),
   /** Why the deadline is earlier than was asked for. */
   cut: z.string().optional(),
   interactive: z.boolean().optional(),
@@ -55,8 +56,10 @@ export class Commands implements Executor<CommandSpec> {
       sink.began();
       const deadline = Date.now() + spec.timeoutMs;
       run.limit.deadline(deadline);
+      run.timeoutMs = spec.timeoutMs;
       const { cut, ...asked } = spec;
-      sink.keepState({ session: spec.session, deadline, cut, interactive: spec.interactive });
+      const { session, timeoutMs, interactive } = spec;
+      sink.keepState({ session, deadline, timeoutMs, cut, interactive });
       const call: StartCall = { type: "start", id: sink.id, ...asked };
       return run.follow(deadline, cut, call).catch((error: unknown) => {
         if (!run.mayHaveStarted) sink.keepState(undefined);
@@ -73,8 +76,9 @@ export class Commands implements Executor<CommandSpec> {
 
   /** Resumes a command that an earlier actor started, at the end of the output that the sink has. */
   resume(sink: RunSink, state: unknown): Execution {
-    const { session, deadline, cut, interactive } = commandState.parse(state);
+    const { session, deadline, timeoutMs, cut, interactive } = commandState.parse(state);
     const run = new RunningCommand(this.#link, sink);
+    run.timeoutMs = timeoutMs;
     run.limit.deadline(deadline);
     const done = this.#queue.run(session, sink.id, () => run.follow(deadline, cut));
     return {
@@ -97,6 +101,8 @@ class RunningCommand extends RunFollower {
   started = false;
   #isRefused = false;
   stop: Stop | undefined;
+  /** Undefined for one that an earlier version of this server started. */
+  timeoutMs: number | undefined;
 
   /** Settles when the command is cancelled before its turn. */
   get withdrawn(): Promise<End> {
@@ -189,7 +195,7 @@ class RunningCommand extends RunFollower {
         exitCode,
         note: cut
           ? `It was stopped, with every process it started. ${cut}`
-          : "It took too long and was stopped, with every process it started.",
+          : `It was stopped${this.timeoutMs === undefined ? "" : ` after ${this.timeoutMs / 1000} s`}, with every process it started. Allow more with timeout_seconds, or start it in the background.`,
       };
     if (this.stop === "cancelled")
       return { state: "cancelled", exitCode, note: "It was cancelled, with every process it started." };

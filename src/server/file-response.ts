@@ -24,6 +24,35 @@ const HEADERS = {
 /** In `Want-Repr-Digest` (RFC 9530, section 4): a preference for SHA-256 that is not 0. */
 const DIGEST_WANTED = /(?:^|[\s,])sha-256=(?:[1-9]|10)(?:$|[\s,;])/;
 
+/** Bytes that are read of a file whose size is not known. */
+const UNKNOWN_BYTES = 512 * 1024;
+
+/** Sends what says that it is empty, as the files of /proc do, whatever they hold. */
+async function sendSmall(
+  request: Request,
+  env: Env,
+  owner: Owner,
+  path: string,
+  headers: Headers,
+): Promise<Response> {
+  const { value } = await callSandbox(
+    env,
+    owner,
+    (actor, known) => actor.getFile(known, path, "bytes", 0, UNKNOWN_BYTES, UNKNOWN_BYTES),
+    { reads: true },
+  );
+  const { bytes } = value;
+  if (bytes.length === UNKNOWN_BYTES)
+    throw new ToolError(
+      "too_large",
+      `${path} does not say its size and holds ${UNKNOWN_BYTES} bytes or more.`,
+      "Copy it in the sandbox, then download the copy.",
+    );
+  if (bytes.length > 0) for (const name of ["etag", "repr-digest", "accept-ranges"]) headers.delete(name);
+  headers.set("content-length", String(bytes.length));
+  return new Response(request.method === "HEAD" ? null : bytes, { headers });
+}
+
 const ARCHIVE_TYPES: Record<ArchiveFormat, string> = {
   "tar.gz": "application/gzip",
   zip: "application/zip",
@@ -78,7 +107,8 @@ export async function sendFile(
   headers.set("content-length", String(length));
   if (range) headers.set("content-range", `bytes ${offset}-${offset + length - 1}/${stat.size}`);
   const status = range ? 206 : 200;
-  if (request.method === "HEAD" || length === 0) return new Response(null, { status, headers });
+  if (stat.size === 0) return sendSmall(request, env, owner, path, headers);
+  if (request.method === "HEAD") return new Response(null, { status, headers });
   const { value: opened } = await callSandbox(env, owner, (actor, known) =>
     actor.openFile(known, path, offset, length),
   );

@@ -5,6 +5,7 @@
 import { markup } from "../auth/html.ts";
 import { page } from "../auth/page.ts";
 import type { Sandbox } from "../actors/sandbox.ts";
+import { callSandbox } from "../actors/sandbox-client.ts";
 import { insufficientScope } from "../auth/challenge.ts";
 import { absolute } from "../container/files.ts";
 import { ToolError, internalError } from "../shared/errors.ts";
@@ -14,7 +15,7 @@ import { SANDBOX_NAME } from "../shared/names.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";
 import { json } from "../shared/responses.ts";
-import { contextOf, recorded } from "../tools/define.ts";
+import { recorded } from "../tools/define.ts";
 import { MAX_UPLOAD_BYTES, failedFile, receiveFile, sendArchive, sendFile } from "./file-response.ts";
 import { isBrowser } from "./landing.ts";
 import { UPLOAD_SCRIPT } from "./upload-script.ts";
@@ -55,8 +56,14 @@ async function upload(request: Request, context: RequestContext, link: FileLink)
   const actor = actorOf(context, link);
   const owner = await actor.linkOwner(link.epoch);
   if (!owner) return gone(request);
-  if (!(await actor.takeLink(link.id)))
-    return refused(request, 410, "This link is used up, or is being used. Ask for a new one.");
+  const taken = await actor.takeLink(link.id);
+  if (taken === "busy")
+    return refused(
+      request,
+      409,
+      "A file is being sent by this link now. If that breaks off, the link is good again.",
+    );
+  if (taken === "used") return refused(request, 410, "This link is used up. Ask for a new one.");
   let isDone = false;
   try {
     const limits = { max: link.max ?? MAX_UPLOAD_BYTES, confined: link.confined ?? true };
@@ -113,10 +120,8 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
     const path = absolute(decoded(parts.join("/")) || ".");
     if (!SANDBOX_NAME.test(sandbox) || path.includes("\0"))
       throw new ToolError("invalid_argument", "This is no address of a file in a sandbox.");
-    const context = contextOf(caller);
     const confined = !caller.principal.scopes.includes("sandbox:exec");
-    const mayStart = caller.principal.scopes.some((scope) => scope !== "sandbox:read");
-    const owner = { principalID: caller.principal.id, sandbox, mayStart };
+    const owner = { principalID: caller.principal.id, sandbox, mayStart: request.method === "PUT" };
     switch (request.method) {
       case "PUT": {
         const limits = { max: MAX_UPLOAD_BYTES, confined };
@@ -124,14 +129,26 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
       }
       case "DELETE": {
         const recursive = searchParams.get("recursive") === "true";
-        await context.sandbox(sandbox, (actor, known) => actor.removeFile(known, path, recursive, confined));
+        await callSandbox(caller.env, owner, (actor, known) =>
+          actor.removeFile(known, path, recursive, confined),
+        ).catch((error: unknown) => {
+          if (!(error instanceof ToolError) || error.code !== "is_directory") throw error;
+          throw new ToolError(
+            error.code,
+            error.message,
+            "?recursive=true removes it, with all that is in it.",
+          );
+        });
         return new Response(null, { status: 204 });
       }
       default:
         return sendFile(request, caller.env, owner, path, async () => {
           const recursive = searchParams.get("recursive") === "true";
-          const { value } = await context.reading(sandbox, (actor, known) =>
-            actor.listDirectory(known, path, recursive, MAX_ENTRIES + 1),
+          const { value } = await callSandbox(
+            caller.env,
+            owner,
+            (actor, known) => actor.listDirectory(known, path, recursive, MAX_ENTRIES + 1),
+            { reads: true },
           );
           return json({ path, entries: value.slice(0, MAX_ENTRIES), more: value.length > MAX_ENTRIES });
         });

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { absolute } from "../container/files.ts";
+import { ToolError } from "../shared/errors.ts";
 import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
 
 /** Edits in one call. */
@@ -35,6 +36,13 @@ export const editFile = defineTool({
   hints: { readOnly: false, destructive: true, idempotent: false },
   scopes: ["sandbox:write"],
   async handle({ path, edits, sandbox }, context) {
+    const same = edits.findIndex(({ old_text, new_text }) => old_text === new_text);
+    if (same >= 0)
+      throw new ToolError(
+        "invalid_argument",
+        `The old_text and the new_text of edit ${same + 1} are the same; nothing was written.`,
+        "Leave that edit out, or give the text that is to be there.",
+      );
     const { scopes } = context.principal;
     const confined = !scopes.includes("sandbox:exec");
     const mayRead = !confined || scopes.includes("sandbox:read");

@@ -39,9 +39,13 @@ export const fileLink = defineTool({
         "permission_denied",
         "A link for an upload needs the scope sandbox:write, which your token lacks.",
       );
+    // A download starts no sandbox: a new one has no such file.
     const found = isUpload
       ? undefined
-      : await context.reading(sandbox, (actor, owner) => actor.statFile(owner, path, true));
+      : await context.reading(sandbox, (actor, owner) =>
+          actor.statFile({ ...owner, mayStart: false }, path, true),
+        );
+    if (isUpload) await refuseDirectory(context, sandbox, path);
     const expires = Date.now() + expires_seconds * 1000;
     const { url, notice } = await linkTo(context, sandbox, absolute(path), direction, expires, max_bytes);
     const expires_at = new Date(expires).toISOString();
@@ -67,6 +71,24 @@ export const fileLink = defineTool({
     return { content: [text(said)], structured };
   },
 });
+
+/** @throws {ToolError} `is_directory` for a path that no file can be written to */
+async function refuseDirectory(context: ToolContext, sandbox: string, path: string): Promise<void> {
+  const there = await context
+    .reading(sandbox, (actor, owner) => actor.statFile(owner, path))
+    .catch((error: unknown) => {
+      // Its directory is made by the upload; what else is wrong with the path is said there.
+      if (error instanceof ToolError && ["not_found", "invalid_argument"].includes(error.code))
+        return undefined;
+      throw error;
+    });
+  if (there?.value.type === "directory" || path.endsWith("/"))
+    throw new ToolError(
+      "is_directory",
+      `${absolute(path)} is a directory.`,
+      "Name the file in it that the upload is to become.",
+    );
+}
 
 /** The URL of a link. @throws {ToolError} `not_configured` where the server has no secret to sign it with */
 async function linkTo(

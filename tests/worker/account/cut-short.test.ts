@@ -64,5 +64,7 @@ test("a task", async () => {
 test("one that took too long by itself is told that", async () => {
   const caller = await withSeconds("not-cut", 30);
   const result = await caller.call("run_command", { command: "sleep 60", timeout_seconds: 1 });
-  expect(result.text).toContain("It took too long and was stopped");
+  expect(result.text).toContain(
+    "It was stopped after 1 s, with every process it started. Allow more with timeout_seconds",
+  );
 });

@@ -307,11 +307,42 @@ describe("a link for an upload", () => {
     },
   );
 
+  it("says that a file is being sent by it, and is good again where that breaks off", async () => {
+    const path = await link("slow", { direction: "upload" });
+    const { readable, writable } = new IdentityTransformStream();
+    const writer = writable.getWriter();
+    const first = owner.http(path, { method: "PUT", body: readable }).catch(() => undefined);
+    await writer.write(new Uint8Array(10));
+    await until(async () => {
+      const second = await owner.http(path, {
+        method: "POST",
+        body: new Uint8Array(0),
+        headers: { "content-type": "multipart/form-data; boundary=b" },
+      });
+      const said = await second.text();
+      return second.status === 409 && said.includes("being sent");
+    });
+    await writer.abort(new Error("cut"));
+    await first;
+    await until(async () => (await owner.http(path, { method: "PUT", body: "x" })).status === 201);
+    expect(await (await owner.http(path, { method: "PUT", body: "x" })).text()).toContain("used up");
+  });
+
+  it("is not given for a directory", async () => {
+    await sh(sandbox, "mkdir -p a-directory");
+    for (const path of ["a-directory", "a-directory/", "new/"]) {
+      const result = await owner.call("file_link", { sandbox, path, direction: "upload" });
+      expect([result.isError, result.text]).toEqual([true, expect.stringContaining("is a directory")]);
+    }
+  });
+
   it("is good for one of many at once", async () => {
     const path = await link("raced", { direction: "upload" });
     const bodies = Array.from({ length: 8 }, (_, n) => String(n).repeat(500_000));
     const answers = await Promise.all(bodies.map((body) => owner.http(path, { method: "PUT", body })));
-    expect(answers.map(({ status }) => status).toSorted()).toEqual([201, ...Array(7).fill(410)]);
+    const words = await Promise.all(answers.map(async (answer) => `${answer.status} ${await answer.text()}`));
+    expect(words.filter((word) => word.startsWith("201"))).toHaveLength(1);
+    expect(words.filter((word) => /^409 .*being sent|^410 .*used up/.test(word))).toHaveLength(7);
     expect(await sh(sandbox, "fold -w 1000 raced | sort -u | wc -l; stat -c %s raced")).toBe("1\n500000\n");
   });
 

@@ -15,6 +15,26 @@ const edit = (path: string, ...edits: Edit[]) => owner.call("edit_file", { sandb
 const read = async (path: string) => (await owner.call("read_file", { sandbox, path })).text;
 
 describe("edit_file", () => {
+  it("says that only the line breaks are others", async () => {
+    await write("crlf.txt", "one\r\ntwo\r\n");
+    const crlf = await edit("crlf.txt", { old_text: "one\ntwo", new_text: "x" });
+    expect(crlf.text).toContain("lines end with \\r\\n");
+    await write("lf.txt", "one\ntwo\n");
+    const lf = await edit("lf.txt", { old_text: "one\r\ntwo", new_text: "x" });
+    expect(lf.text).toContain("lines end with \\n");
+  });
+
+  it("refuses an edit that changes nothing", async () => {
+    await write("same.txt", "same\n");
+    const result = await edit(
+      "same.txt",
+      { old_text: "sa", new_text: "s" },
+      { old_text: "me", new_text: "me" },
+    );
+    expect([result.isError, result.text]).toEqual([true, expect.stringContaining("edit 2")]);
+    expect(await read("same.txt")).toBe("same\n");
+  });
+
   it("replaces exact text and answers with the diff", async () => {
     await write("code.ts", "const a = 1;\nconst b = 2;\nconst c = 3;\n");
     const result = await edit("code.ts", { old_text: "b = 2", new_text: "b = $& $1 \\n" });

@@ -20,7 +20,9 @@ describe.concurrent("a command that takes too long", () => {
     expect(result.structured).toMatchObject({ state: "timed_out", stdout: "before\n", stderr: "err\n" });
     expect(result.isError).toBe(false);
     expect(result.text).toContain("state: timed_out");
-    expect(result.text).toContain("It took too long and was stopped");
+    expect(result.text).toContain(
+      "It was stopped after 1 s, with every process it started. Allow more with timeout_seconds",
+    );
   });
 
   it.each([

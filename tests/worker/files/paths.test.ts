@@ -1,0 +1,153 @@
+/** Files over plain HTTP under names of all kinds: what comes back is what was sent, or an error in words. */
+import * as fc from "fast-check";
+import { afterAll, expect, it } from "vitest";
+import { actorOf, owner, principal, sh } from "../support.ts";
+
+const sandbox = "paths";
+afterAll(() => owner.call("destroy_sandbox", { sandbox }));
+
+const at = (path: string) => `/sandboxes/${sandbox}/files/${path}`;
+const put = (path: string, body = "x") => owner.http(at(path), { method: "PUT", body });
+
+/** What an answer says of what was wrong. */
+async function refusal(response: Response): Promise<string> {
+  expect(response.status).toBeGreaterThanOrEqual(400);
+  expect(response.status).toBeLessThan(500);
+  const { error } = await response.json<{ error: string }>();
+  expect(error).toMatch(/^[A-Z/].* .*\.$/s);
+  return error;
+}
+
+const part = fc.oneof(
+  fc.string({ unit: "binary", minLength: 1, maxLength: 40 }),
+  fc.string({ unit: "grapheme-composite", minLength: 1, maxLength: 20 }),
+  fc.constantFrom(
+    ".",
+    "..",
+    "...",
+    " ",
+    "-",
+    "~",
+    "%",
+    "%2f",
+    "%00",
+    "a\\b",
+    "C:",
+    "*",
+    "?",
+    "#",
+    "a".repeat(256),
+    "é".repeat(127),
+  ),
+);
+
+it("writes, reads, lists and deletes under any name, or says in words why not", async () => {
+  let written = 0;
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(part, { minLength: 1, maxLength: 4 }),
+      fc.constantFrom("/", "//"),
+      fc.constantFrom("", "/"),
+      fc.uint8Array({ maxLength: 300 }),
+      async (parts, separator, end, bytes) => {
+        const names = parts.map((name) => name.toWellFormed());
+        const encoded = names.map((name) => encodeURIComponent(name)).join(separator) + end;
+        // `.` and `..` are resolved, in a URL by whoever sends it and as a path by the server: never out of the directory.
+        const path = at(`any/${encoded}`);
+        const { pathname } = new URL(path, "http://x");
+        if (!pathname.startsWith(at("any/")) || pathname === at("any/")) return;
+        const answer = await owner.http(path, { method: "PUT", body: bytes });
+        if (answer.status !== 200) {
+          await refusal(answer);
+          return;
+        }
+        written++;
+        const stored = await answer.json<{ path: string; size: number }>();
+        expect(stored.size).toBe(bytes.length);
+        const got = await owner.http(path);
+        expect([got.status, new Uint8Array(await got.arrayBuffer())]).toEqual([200, bytes]);
+        const cut = stored.path.lastIndexOf("/");
+        const parent = stored.path.slice(0, cut).split("/").map(encodeURIComponent).join("/");
+        const listed = await (await owner.http(at(parent))).json<{ entries: { path: string }[] }>();
+        expect(listed.entries.map((entry) => entry.path)).toContain(stored.path.slice(cut + 1));
+        expect((await owner.http(path, { method: "DELETE" })).status).toBe(204);
+        expect((await owner.http(path)).status).toBe(404);
+      },
+    ),
+    { numRuns: 150 },
+  );
+  expect(written).toBeGreaterThan(50);
+  expect(
+    await sh(
+      sandbox,
+      "find / -xdev -newer /proc/1/cmdline -path '*sandbox-mcp.*' -name '.sandbox-mcp.*' 2>/dev/null || true",
+    ),
+  ).toBe("");
+});
+
+it("writes nowhere else without sandbox:exec, whatever the name is", async () => {
+  const writer = await principal("paths-writer", ["sandbox:read", "sandbox:write"]);
+  const refusals = new Set<boolean>();
+  const written: string[] = [];
+  await fc.assert(
+    fc.asyncProperty(fc.array(part, { minLength: 1, maxLength: 3 }), async (parts) => {
+      const names = parts.map((name) => encodeURIComponent(name.toWellFormed()));
+      const path = at(`..%2f..%2f${names.join("%2f")}/x`);
+      const answer = await writer.http(path, { method: "PUT", body: "x" });
+      if (answer.status === 200) written.push((await answer.json<{ path: string }>()).path);
+      else refusals.add((await refusal(answer)).includes("sandbox:exec"));
+    }),
+    { numRuns: 60 },
+  );
+  expect(refusals).toContain(true);
+  expect(written.filter((path) => !/^\/(workspace|tmp)\/./.test(path))).toEqual([]);
+  await writer.call("destroy_sandbox", { sandbox });
+});
+
+it("refuses names that are too long, that hold NUL, and what is no UTF-8", async () => {
+  await put("plain");
+  expect(await refusal(await put("n".repeat(256)))).toContain("too long");
+  expect(await refusal(await put("d/".repeat(2100)))).toContain("too long");
+  expect(await refusal(await put("a%00b"))).toContain("no address of a file");
+  expect(await refusal(await put("a%ffb"))).toContain("percent-encoded UTF-8");
+  expect(await refusal(await put("plain/below"))).toContain("Not a directory");
+});
+
+it("reads files of /proc, which say that they are empty", async () => {
+  await sh(sandbox, "true");
+  const answer = await owner.http(at("/proc/sys/kernel/ostype"));
+  expect([answer.status, await answer.text()]).toEqual([200, "Linux\n"]);
+  expect(answer.headers.get("content-length")).toBe("6");
+});
+
+it("says that links lead in a circle", async () => {
+  await sh(sandbox, "ln -sfn circle circle");
+  for (const method of ["GET", "PUT"]) {
+    const body = method === "PUT" ? "x" : undefined;
+    const answer = await owner.http(at("circle"), { method, body });
+    expect([answer.status, await answer.text()]).toEqual([400, expect.stringContaining("symbolic links")]);
+  }
+});
+
+it("removes no directory without ?recursive=true, and never the workspace itself", async () => {
+  await sh(sandbox, "mkdir -p full; : >full/x");
+  const one = await owner.http(at("full"), { method: "DELETE" });
+  expect([one.status, await one.text()]).toEqual([409, expect.stringContaining("?recursive=true")]);
+  for (const path of ["?recursive=true", ".?recursive=true", "/?recursive=true", "/workspace?recursive=true"])
+    expect(await refusal(await owner.http(at(path), { method: "DELETE" }))).toContain(
+      "itself is not removed",
+    );
+  expect(await sh(sandbox, "ls full")).toBe("x\n");
+});
+
+it("starts no sandbox for what is only read or removed", async () => {
+  const name = "paths-misspelt";
+  for (const method of ["GET", "HEAD", "DELETE"]) {
+    const answer = await owner.http(`/sandboxes/${name}/files/x`, { method });
+    expect(answer.status).toBe(404);
+  }
+  const linked = await owner.call("file_link", { sandbox: name, path: "x" });
+  expect([linked.isError, linked.text]).toEqual([true, expect.stringContaining("not running")]);
+  expect((await (await actorOf(name)).condition()).isAlive).toBe(false);
+  expect((await owner.call("list_sandboxes", {})).text).not.toContain(name);
+});

@@ -1,6 +1,6 @@
 /**
- * Code that runs in one of the SDK's kernels: its output, from the files that the kernel writes once it is long, and the
- * kernel's process. Who gave it to the kernel alone knows when it has ended.
+ * Code that runs in one of the SDK's kernels. sandboxd follows its output, which the kernel writes to files once it is long,
+ * and watches the kernel's process. Only the actor, which gave the code to the kernel, knows when the code has ended (`finish`).
  */
 import { join } from "node:path";
 import { Followed } from "./followed.ts";
@@ -8,7 +8,7 @@ import { KERNEL_OUTPUT } from "./places.ts";
 import { type KernelProcess, familyOf, isSame, marked, send } from "./processes.ts";
 import { type Event, STREAMS, type Signal } from "./protocol.ts";
 
-/** How often files and process are looked at, milliseconds: what code prints is to be read 50 ms later. */
+/** The pause between two looks at files and process, milliseconds: output is to reach the reader within 50. */
 const LOOK_MS = 20;
 
 export class Code extends Followed {
@@ -30,12 +30,12 @@ export class Code extends Followed {
     return isOver ? { type: "settled", id: this.id, isKernelGone: this.#isKernelGone } : undefined;
   }
 
-  /** Whether it runs in this kernel: it is given to another when the first was gone. */
+  /** Whether it runs in this kernel. Code whose kernel was gone is given to another. */
   isIn({ pid, started }: KernelProcess): boolean {
     return this.#kernel.pid === pid && this.#kernel.started === started;
   }
 
-  /** The code has been answered: its output ends with what is in its files. */
+  /** The code has ended: its output ends with what is in its files now. */
   finish(): void {
     this.#isFinished = true;
     this.#look();
@@ -66,7 +66,7 @@ export class Code extends Followed {
     for (const name of STREAMS) this.streams[name].finish();
   }
 
-  /** Answers whether there was one to end. The next look finds those that were just being made. */
+  /** Kills what is to be ended. Returns whether there was any: then the next look finds what was just forked. */
   #endProcesses(isKernelThere: boolean): boolean {
     const { pid } = this.#kernel;
     const found = marked(this.id, true).filter((one) => one !== pid);

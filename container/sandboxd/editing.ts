@@ -1,13 +1,13 @@
-/** Exact replacements in a text, all of them or none, and what they change as a unified diff. */
+/** Exact replacements in a text, all of them or none, and the change as a unified diff. */
 import { createTwoFilesPatch } from "diff";
 import { distance } from "fastest-levenshtein";
 import { FileError } from "./file-error.ts";
 import { DIFF_CHARS, type Edit, MAX_PLACES, NEAREST_CHARS } from "./protocol.ts";
 
-/** How long a diff may be computed, milliseconds. */
+/** The time for computing a diff, milliseconds: then the answer has none. */
 const DIFF_MS = 2000;
 
-/** Lines that are compared with one that is not there, and characters of each. */
+/** When a text is not found: how many lines are compared with it for a hint, and how many characters of each. */
 const COMPARED_LINES = 100_000;
 const COMPARED_CHARS = 500;
 
@@ -19,7 +19,7 @@ export interface Edited {
   diff: string | undefined;
 }
 
-/** @throws FileError `not_text`; `absent` and `repeated` with where the text is, or what is nearest to it */
+/** @throws FileError `not_text`; `absent` with the nearest line; `repeated` with the lines on which the text is */
 export function edited(content: Buffer, edits: readonly Edit[], path: string): Edited {
   const before = textOf(content);
   let text = before;
@@ -78,7 +78,10 @@ function absent(text: string, wanted: string, edit: number): FileError {
   return new FileError({ problem: "absent", edit, lines: [line + 1], nearest });
 }
 
-/** Of several lines that are there in part, the first that is not as wanted; else the line that is most like the first. */
+/**
+ * The index of the line that the caller most likely meant: where the longest run of the wanted lines breaks off, or else the
+ * line that is most similar to the first wanted one.
+ */
 function nearestLine(lines: readonly string[], wanted: readonly string[]): number {
   let longest = 0;
   let nearest = 0;
@@ -95,7 +98,7 @@ function nearestLine(lines: readonly string[], wanted: readonly string[]): numbe
   let least = Number.POSITIVE_INFINITY;
   for (const [index, line] of lines.slice(0, COMPARED_LINES).entries()) {
     const other = comparable(line);
-    // It is no nearer than their lengths are.
+    // The distance is at least the difference of the lengths.
     if (Math.abs(other.length - first.length) >= least) continue;
     const found = distance(first, other);
     if (found >= least) continue;
@@ -105,7 +108,7 @@ function nearestLine(lines: readonly string[], wanted: readonly string[]): numbe
   return nearest;
 }
 
-/** A line without what is most often wrong, its indentation and its end. */
+/** A line without its indentation and trailing space, which are most often wrong. */
 function comparable(line: string): string {
   return line.trim().slice(0, COMPARED_CHARS);
 }

@@ -1,11 +1,11 @@
-/** What is followed of a run, whoever runs it: its two streams of output, and its end. */
+/** A run as its listener sees it, of a command or of code: its two streams of output, and its end. */
 import { type Event, STREAMS, type Stream } from "./protocol.ts";
 import { OutputStream } from "./stream.ts";
 
-/** How often the end of an output whose log is full is sent, milliseconds. */
+/** The pause between two messages with the last bytes of a stream whose log is full, milliseconds. */
 const TAIL_MS = 1000;
 
-/** Who is told of a run. */
+/** Where reports about a run go: the connection of an actor. */
 export interface Listener {
   event(event: Event): void;
   piece(id: string, stream: Stream, offset: number, bytes: Buffer): void;
@@ -18,7 +18,7 @@ export abstract class Followed {
   #timers: NodeJS.Timeout[] = [];
   #isSettled = false;
 
-  /** @param mark what ends the output, where it comes from a pipe */
+  /** @param mark what follows the output where it comes from a pipe */
   constructor(id: string, pathOf: (name: Stream) => string, mark?: Buffer) {
     this.id = id;
     const stream = (name: Stream) =>
@@ -32,13 +32,13 @@ export abstract class Followed {
     this.streams = { stdout: stream("stdout"), stderr: stream("stderr") };
   }
 
-  /** The copying of a stream has ended. */
+  /** The copier of a stream has ended. */
   protected stopped(_name: Stream): void {}
 
-  /** What the run's listener is told when it has all output; undefined as long as the run goes on. */
+  /** The event that ends the run for its listener; undefined as long as the run goes on. */
   protected abstract end(): Event | undefined;
 
-  /** Tells of the output from these offsets on, and of the end. */
+  /** Reports the output from these offsets on, and the end. */
   follow(listener: Listener, stdout: number, stderr: number): void {
     this.#isSettled = false;
     if (this.end() === undefined) listener.event({ type: "running", id: this.id });
@@ -46,9 +46,9 @@ export abstract class Followed {
     this.settle();
   }
 
-  /** As `follow` of a run that has just been started, which needs no word of that. */
+  /** As `follow`, for a run that this listener has just started: the event `running` is not sent. */
   listen(listener: Listener, stdout = 0, stderr = 0): void {
-    // The end is told when both streams have begun to be followed.
+    // Sending the first stream must not report the end before the second stream is followed.
     this.#listener = undefined;
     const from = { stdout, stderr };
     for (const name of STREAMS)
@@ -62,11 +62,13 @@ export abstract class Followed {
     for (const name of STREAMS) this.streams[name].unfollow();
   }
 
+  /** The listener has stored each stream up to this offset. */
   stored(stdout: number, stderr: number): void {
     this.streams.stdout.stored(stdout);
     this.streams.stderr.stored(stderr);
   }
 
+  /** The listener keeps no more of this stream. */
   full(stream: Stream): void {
     this.streams[stream].full();
     this.after(TAIL_MS, () => this.#tail(stream));
@@ -77,7 +79,7 @@ export abstract class Followed {
     if (this.end() === undefined) this.after(TAIL_MS, () => this.#tail(stream));
   }
 
-  /** Once all is known and all is sent, says so. */
+  /** Reports the end, once it is known and all output was sent. */
   protected settle(): void {
     const end = this.end();
     const isSent = STREAMS.every((name) => this.streams[name].isDelivered);
@@ -91,7 +93,7 @@ export abstract class Followed {
   }
 
   protected after(ms: number, work: () => void): void {
-    // Node's timers hold no more than 2^31 milliseconds.
+    // Node fires a timer of more than 2^31 - 1 milliseconds at once.
     this.#timers.push(setTimeout(work, Math.min(ms, 2 ** 31 - 1)));
   }
 

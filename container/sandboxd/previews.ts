@@ -1,6 +1,6 @@
 /**
- * Previews: passes requests on to servers in the sandbox. Most development servers listen on loopback alone, which nothing
- * from outside reaches but by this program.
+ * Previews: passes requests on to servers in the sandbox. Most development servers listen on loopback alone, which can be
+ * reached only from inside.
  */
 import { type IncomingMessage, type ServerResponse, request as httpRequest } from "node:http";
 import { type Socket, connect } from "node:net";
@@ -10,12 +10,12 @@ import { PREVIEW_ERROR, PREVIEW_PORT } from "./protocol.ts";
 /** Where servers listen: on all addresses, or on one of loopback. */
 const HOSTS = ["127.0.0.1", "::1"];
 
-/** Headers about one connection (RFC 9110, 7.6.1) that the next one has anew. The framing of a body goes with it. */
+/** Headers that concern one connection only (RFC 9110, 7.6.1). Those that frame the body are passed on with the body. */
 const HOP_BY_HOP = new Set(["connection", "keep-alive", "proxy-connection", "te", PREVIEW_PORT]);
 
 const open = new Set<Socket>();
 
-/** Requests and WebSockets of previews that are under way. */
+/** The number of preview requests and WebSockets under way. */
 export function openPreviews(): number {
   return open.size;
 }
@@ -26,7 +26,7 @@ export function previewPort({ headers }: IncomingMessage): number | undefined {
   return Number.isInteger(port) && port > 0 && port < 65_536 ? port : undefined;
 }
 
-/** Answers with what the server on the port does, or 502 with `PREVIEW_ERROR` where there is none. */
+/** Passes a request to the server on the port and its response back; 502 with `PREVIEW_ERROR` where no server listens. */
 export async function passRequest(
   port: number,
   request: IncomingMessage,
@@ -87,7 +87,7 @@ export async function passUpgrade(
   }
 }
 
-/** A connection to whoever listens on the port of loopback; undefined where nobody does. */
+/** A connection to the program that listens on this port of loopback; undefined where none does. */
 async function dial(port: number): Promise<Socket | undefined> {
   for (const host of HOSTS) {
     const socket = connect({ host, port, noDelay: true, allowHalfOpen: true });
@@ -102,7 +102,7 @@ async function dial(port: number): Promise<Socket | undefined> {
   return undefined;
 }
 
-/** Names and values, one after the other. */
+/** The headers to pass on, as alternating names and values. @param also names to leave out, in lower case */
 function endToEnd(raw: readonly string[], also: readonly string[] = []): string[] {
   const isKept = (name = "") => !HOP_BY_HOP.has(name.toLowerCase()) && !also.includes(name.toLowerCase());
   return raw.filter((_, at) => isKept(raw[at - (at % 2)]));

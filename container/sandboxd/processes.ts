@@ -1,11 +1,14 @@
-/** Finds and signals the processes of a run, by its group and by its mark. */
+/**
+ * Finds and signals the processes of a run, by its process group and by its mark: a limit of file locks, which every process
+ * inherits and Linux does not apply (`markOf` in protocol.ts).
+ */
 import { readFileSync, readdirSync } from "node:fs";
 import { markOf } from "./protocol.ts";
 
-/** How long what was seen of all processes counts, milliseconds: many runs may be ended at once. */
+/** How long one look through /proc is used, milliseconds: many runs may be ended at once. */
 const SEEN_MS = 25;
 
-/** A process that no reused pid can be taken for. */
+/** A process. Its start tells it from a later one with the same pid. */
 export interface KernelProcess {
   pid: number;
   /** When it started, in clock ticks since boot. */
@@ -14,17 +17,17 @@ export interface KernelProcess {
 
 interface Process extends KernelProcess {
   parent: number;
-  /** Whether it has ended and was not asked for: whoever is first in a container need not do that. */
+  /** Whether it has ended and its parent has not waited for it. The first process of a container need not wait for orphans. */
   isZombie: boolean;
   group: number;
-  /** Its limit of file locks, which is the mark of a run. */
+  /** Its limit of file locks: the mark of a run, or "unlimited". */
   limit: string;
 }
 
 let seen: Process[] = [];
 let seenAt = Number.NEGATIVE_INFINITY;
 
-/** The processes that carry a run's mark, wherever they went. Zombies are none. @param anew as they are now */
+/** The processes with a run's mark, in whatever group or session, without zombies. @param anew whether to read /proc again */
 export function marked(id: string, anew = false): number[] {
   if (anew) seenAt = Number.NEGATIVE_INFINITY;
   return all()
@@ -32,7 +35,7 @@ export function marked(id: string, anew = false): number[] {
     .map(({ pid }) => pid);
 }
 
-/** What tells whether a process, as it is now, carries a run's mark. */
+/** A test for a process, as it is now, that tells whether it has the mark of a run. */
 export function marksOf(pid: number): (id: string) => boolean {
   const found = look(pid, true);
   return (id) => found !== undefined && carries(found, id);
@@ -42,14 +45,14 @@ function carries({ pid, limit }: Process, id: string): boolean {
   return limit === String(markOf(id)) || (!canMark() && environment(pid).includes(`SANDBOX_MCP_RUN=${id}`));
 }
 
-/** The processes of a group. Zombies are none. */
+/** The processes of a group, without zombies. */
 export function group(leader: number): number[] {
   return all()
     .filter((found) => found.group === leader && !found.isZombie)
     .map(({ pid }) => pid);
 }
 
-/** Signals the run's group and whatever left the group with the run's mark. */
+/** Signals the run's group, and the processes with its mark that have left the group. */
 export function signalRun(id: string, leader: number | undefined, signal: NodeJS.Signals): void {
   seenAt = Number.NEGATIVE_INFINITY;
   if (leader !== undefined) send(-leader, signal);
@@ -64,19 +67,19 @@ export function send(pid: number, signal: NodeJS.Signals): void {
   }
 }
 
-/** Whether a process is there and no zombie. */
+/** Whether a process runs: it exists and is no zombie. */
 export function lives(pid: number): boolean {
   const found = look(pid);
   return found !== undefined && !found.isZombie;
 }
 
-/** Whether it is still this process that has the pid, and no zombie. */
+/** Whether this process still runs, and the pid is not another's. */
 export function isSame({ pid, started }: KernelProcess): boolean {
   const found = look(pid);
   return found !== undefined && !found.isZombie && found.started === started;
 }
 
-/** A kernel and its forks, and theirs: they are nothing without it, whatever run's mark they carry. */
+/** A kernel with its forks and theirs, whatever mark they have: a fork of the kernel cannot work without it. */
 export function familyOf(kernel: number): number[] {
   const family = [kernel];
   const program = fileOf(kernel, "cmdline");
@@ -106,7 +109,7 @@ function all(): Process[] {
   return seen;
 }
 
-/** Where a process may not lower that limit there is still the environment, which most keep. */
+/** Whether that limit can be set here. Where it cannot, a run is found by a variable, which most processes keep. */
 function canMark(): boolean {
   mayMark ??= look(process.pid, true)?.limit === "unlimited";
   return mayMark;

@@ -1,8 +1,11 @@
 /**
- * One stream of a run's output: a file that holds it until the actor has it. A short command's output waits in its pipe and
- * is moved here at its end. That of a longer one is copied here by `tee`, a process of its own, so that nothing is lost
- * when sandboxd is killed; every byte that `tee` has written it also writes into a second pipe, the brake: while sandboxd
- * takes nothing out of that, `tee` stops, the first pipe fills, and the program that prints waits as at any full pipe.
+ * One stream of a run's output, in a file until the actor has stored it. The output of a short command waits in its pipe, and
+ * sandboxd moves it to the file when the command ends. That of a longer one is copied to the file by `tee`, a process of its
+ * own, so that nothing is lost when sandboxd is killed. `tee` also writes every byte into a second pipe, the brake: while
+ * sandboxd reads nothing from the brake, `tee` stops, the first pipe fills, and the program that prints waits in its write.
+ *
+ * Nothing more is sent to the taker while WINDOW_BYTES wait that it has not reported as stored. Offsets count from the first
+ * byte of the output.
  */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import {
@@ -20,17 +23,17 @@ import { textOf } from "./places.ts";
 import { PIECE_BYTES, type Stream, TAIL_BYTES, WINDOW_BYTES } from "./protocol.ts";
 import { type Slot, brakeOf, openToRead, pipeOf } from "./slot.ts";
 
-/** Bytes of a file that are worth a process to give back to the disk. */
+/** Stored bytes are given back to the disk so many at a time, because that takes a process. */
 const FREE_BYTES = 16 * 1024 * 1024;
 
 const { O_RDONLY, O_RDWR, O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK, O_NOFOLLOW } = constants;
 
-/** Takes the data of a stream at an offset; there is no gap but where bytes were dropped. */
+/** Takes output at an offset. Bytes are left out only after `full`. */
 export type Taker = (offset: number, bytes: Buffer) => void;
 
 const piece = Buffer.allocUnsafe(PIECE_BYTES);
 
-/** Valid until the next call. */
+/** At most PIECE_BYTES. The buffer is used again by the next call. */
 function readAt(file: number, from: number, to: number): Buffer {
   return piece.subarray(0, readSync(file, piece, 0, Math.max(0, Math.min(piece.length, to - from)), from));
 }
@@ -39,18 +42,20 @@ export class OutputStream {
   readonly name: Stream;
   readonly #path: string;
   #file: number | undefined;
-  /** Bytes in the file that are known to belong to the run. */
+  /** How far the file has been searched for the mark: the bytes before it are the run's. */
   #size = 0;
-  /** Where the run's output ends, once that is known. */
+  /** Where the output ends, once that is known. */
   #end: number | undefined;
-  /** Where the taker is, and what it has safe. */
+  /** How much the taker was given, and how much of that it has reported as stored. */
   #sent = 0;
   #stored = 0;
+  /** How much was given back to the disk. */
   #freed = 0;
+  /** Whether the taker keeps no more: it wants only the last bytes, and their offset. */
   #isFull = false;
   #taker: Taker | undefined;
   #brake: Socket | undefined;
-  /** Bytes that have come into the file by now: what else is in it the command has put there. */
+  /** Bytes that have been copied, as counted at the brake. What is beyond in the file is not output: the command wrote it there. */
   #limit = 0;
   #copier: ChildProcess | undefined;
   readonly #mark: Buffer | undefined;
@@ -58,8 +63,9 @@ export class OutputStream {
   readonly #stopped: () => void;
 
   /**
-   * @param changed is told when the end has been found, and when all has been sent
-   * @param stopped is told when the copying has ended
+   * @param mark what follows the output in the pipe; undefined for output that is no pipe's
+   * @param changed is called when the end has been found, and when all has been sent
+   * @param stopped is called when the copier has ended
    */
   constructor(
     name: Stream,
@@ -80,32 +86,32 @@ export class OutputStream {
     return this.#end;
   }
 
-  /** Whether the taker has all there was. */
+  /** Whether the taker was given all output. */
   get isDelivered(): boolean {
     return this.#end !== undefined && this.#sent >= this.#end;
   }
 
-  /** Bytes that have come; undefined while no more are taken. */
+  /** How many bytes have been copied; undefined while the brake holds the copier back. */
   get progress(): number | undefined {
     return this.#brake?.isPaused() ? undefined : this.#limit;
   }
 
-  /** Whether somebody copies the pipe to the file. */
+  /** Whether the output is being copied to the file. */
   get isCopied(): boolean {
     return this.#brake !== undefined;
   }
 
-  /** Whether there is a file to copy to: the command may have put something else in its place. */
+  /** Whether there is a file. User code may have put something else in its place. */
   get hasFile(): boolean {
     return this.#open() !== undefined;
   }
 
-  /** Takes over the file of a run that has ended. */
+  /** The file is that of an adopted run which has ended. @param end bytes of its output */
   ended(end: number): void {
     this.#size = this.#end = this.#limit = end;
   }
 
-  /** Moves what a command that has ended left in its pipe, up to the mark. Answers whether others hold the pipe. */
+  /** Moves the output of a command that has ended from its pipe to the file, up to the mark. */
   drain(slot: Slot): void {
     let held = Buffer.alloc(0);
     let size: number | undefined;
@@ -116,7 +122,7 @@ export class OutputStream {
       const at = this.#mark === undefined ? -1 : held.indexOf(this.#mark);
       if (at < 0) continue;
       size = at;
-      // With the mark, by which a sandboxd after this one knows that all is there.
+      // With the mark, by which the next sandboxd knows that the output is complete.
       held = held.subarray(0, at + (this.#mark?.length ?? 0));
     }
     size ??= held.length;
@@ -125,21 +131,24 @@ export class OutputStream {
     this.finish();
   }
 
-  /** Takes what a program that is no command of ours has added to the file by now. */
+  /** Takes what has been added to the file since: for a kernel's output, which the kernel writes itself. */
   grow(): void {
     const file = this.#open();
     if (file !== undefined) this.#size = this.#limit = Math.max(this.#size, fstatSync(file).size);
     this.#pump();
   }
 
-  /** Nothing more comes. */
+  /** The output ends with what has been found by now. */
   finish(): void {
     this.#end ??= this.#size;
     this.#pump();
     this.#changed();
   }
 
-  /** Where the data of a file ends that another sandboxd began: what is no data in it, the command has put there. */
+  /**
+   * How much of an adopted run's file can be output: its blocks on disk, and what was given back. The command may have made the
+   * file longer than that.
+   */
   #there(file: number): number {
     const { size, blocks } = fstatSync(file);
     this.#freed = Math.min(size, Number(textOf(`${this.#path}.freed`)) || 0);
@@ -149,9 +158,9 @@ export class OutputStream {
 
   /**
    * Has the pipe copied to the file from now on.
-   * @param isAdopted whether the file may hold what a sandboxd before took
-   * @param isCopied whether a process of that one still copies
-   * @throws Error
+   * @param isAdopted whether the file may hold output from the time of the sandboxd before
+   * @param isCopied whether a copier from that time still runs
+   * @throws Error when no process can be made, or a pipe is gone
    */
   copy(slot: Slot, isAdopted: boolean, isCopied: boolean): void {
     const brakePath = brakeOf(slot.directory, this.name);
@@ -159,7 +168,7 @@ export class OutputStream {
     if (own !== undefined && isAdopted) this.#limit = this.#there(own);
     const brake = openSync(brakePath, O_RDONLY | O_NONBLOCK);
     if (!isCopied) {
-      // Its other end stays open with whoever writes to it: it must not end with this process.
+      // For both reading and writing, so that the copier is not ended by SIGPIPE while no sandboxd reads.
       const far = openSync(brakePath, O_RDWR);
       const pipe = openToRead(pipeOf(slot.directory, this.name));
       const file =
@@ -194,7 +203,7 @@ export class OutputStream {
     this.#pump();
   }
 
-  /** Follows the output from an offset on. */
+  /** Gives the taker the output from an offset on. */
   follow(offset: number, taker: Taker): void {
     this.#taker = taker;
     this.#sent = offset;
@@ -208,6 +217,7 @@ export class OutputStream {
     this.#regulate();
   }
 
+  /** The taker has stored the output up to this offset. */
   stored(offset: number): void {
     if (offset <= this.#stored) return;
     this.#stored = Math.min(offset, this.#sent);
@@ -215,13 +225,13 @@ export class OutputStream {
     this.#pump();
   }
 
-  /** From now on only the size counts, and the end. */
+  /** The taker keeps no more: from now on it is given the last bytes alone. */
   full(): void {
     this.#isFull = true;
     this.#pump();
   }
 
-  /** Looks for what has been printed, in case nobody told. */
+  /** Looks for new output that no event has told of. */
   look(): void {
     this.#pump();
   }
@@ -233,6 +243,7 @@ export class OutputStream {
     this.#file = undefined;
   }
 
+  /** The file; undefined where there is none. @param make whether to make it, and to open it for writing */
   #open(make = false): number | undefined {
     if (this.#file !== undefined || (!make && !existsSync(this.#path))) return this.#file;
     try {
@@ -244,12 +255,12 @@ export class OutputStream {
       if (fstatSync(file).isFile()) this.#file = file;
       else closeSync(file);
     } catch {
-      // The command has put something else in its place, or removed the directory: that output is lost.
+      // User code has put something else in its place or removed the directory. That output is lost.
     }
     return this.#file;
   }
 
-  /** Passes on what there is, as far as it is wanted now, and looks at what has come. */
+  /** Gives the taker what it has room for, searches new output for the mark, and sets the brake. */
   #pump(): void {
     const before = this.#end;
     this.#deliver();
@@ -259,7 +270,7 @@ export class OutputStream {
     if (this.#end !== before || this.isDelivered) this.#changed();
   }
 
-  /** Sends what was looked at before and could not be taken then. */
+  /** Sends output that was searched when the taker had no room. */
   #deliver(): void {
     const file = this.#open();
     while (file !== undefined && this.#takes && this.#sent < this.#size) {
@@ -267,11 +278,11 @@ export class OutputStream {
       if (bytes.length === 0) break;
       this.#send(bytes);
     }
-    // What should be there and is not cannot be sent.
+    // User code may have cut the file: what is missing is counted as sent.
     if (this.#takes && this.#end !== undefined) this.#sent = Math.max(this.#sent, this.#end);
   }
 
-  /** Looks for the mark in what has come, and sends it on where it is the next to be sent. */
+  /** Searches new output for the mark, and sends it at once where everything before it was sent: it is then read only once. */
   #scan(): void {
     const file = this.#open();
     while (file !== undefined && this.#end === undefined) {
@@ -286,6 +297,7 @@ export class OutputStream {
     this.#free();
   }
 
+  /** Whether the taker has room. */
   get #takes(): boolean {
     return this.#taker !== undefined && !this.#isFull && this.#sent - this.#stored < WINDOW_BYTES;
   }
@@ -296,7 +308,7 @@ export class OutputStream {
     this.#taker?.(offset, bytes);
   }
 
-  /** Sends the last bytes of a stream whose log is full, if there are new ones. */
+  /** Sends the last TAIL_BYTES to a taker that keeps no more, if they are new. */
   tail(): void {
     const file = this.#open();
     if (!this.#isFull || this.#sent >= this.#size) return;
@@ -305,7 +317,7 @@ export class OutputStream {
     this.#sent = this.#size;
   }
 
-  /** The part of these bytes that belongs to the run: up to the mark, or to what may be the beginning of one. */
+  /** The bytes before the mark, which sets the end, or before what may be the beginning of the mark. */
   #ownPart(bytes: Buffer): Buffer {
     const mark = this.#mark;
     if (mark === undefined) return bytes;
@@ -324,7 +336,7 @@ export class OutputStream {
     return bytes;
   }
 
-  /** The copier goes on while what it has copied is taken. */
+  /** Holds the copier back while a window of output is not stored. */
   #regulate(): void {
     const brake = this.#brake;
     if (brake === undefined) return;
@@ -333,7 +345,7 @@ export class OutputStream {
     else if (!held && brake.isPaused()) brake.resume();
   }
 
-  /** Gives the disk back that holds what is safe elsewhere; offsets stay as they are. */
+  /** Gives the disk space of stored output back, except that of the last TAIL_BYTES. Offsets in the file stay. */
   #free(): void {
     const upTo = this.#stored - TAIL_BYTES;
     if (upTo - this.#freed < FREE_BYTES) return;
@@ -341,7 +353,7 @@ export class OutputStream {
     try {
       writeFileSync(`${this.#path}.freed`, String(upTo));
     } catch {
-      // The next sandboxd reads what is freed as well.
+      // The disk may be full. The next sandboxd then searches what was freed, which reads as zeros.
     }
     execFile("/usr/bin/fallocate", [
       "--punch-hole",
@@ -354,14 +366,14 @@ export class OutputStream {
     this.#freed = upTo;
   }
 
-  /** Ends the copying of what others print after the end. */
+  /** Ends the copying of what background processes print after the end. */
   stopCopying(): void {
     this.#brake?.destroy();
     this.#brake = undefined;
     this.#copier?.kill("SIGKILL");
   }
 
-  /** Whether the copier has ended, because nobody can write any more. */
+  /** Whether the copier has ended, because no process can write to the pipe any more. */
   get isOver(): boolean {
     return this.#brake === undefined || this.#brake.destroyed || this.#brake.readableEnded;
   }

@@ -18,7 +18,7 @@ import { WebSocket } from "ws";
 import { type Call, type Event, eventSchema, readPiece } from "../../container/sandboxd/protocol.ts";
 import { bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
 import { repository } from "../../local/engine/toolchain.ts";
-import { until } from "../setup/until.ts";
+import { sleep, until } from "../setup/until.ts";
 
 /** How many are tried at once: they wait more than they work. */
 const AT_ONCE = 24;
@@ -144,7 +144,7 @@ async function run(place: Place, id: string, command: string): Promise<Outcome> 
       socket.once("close", () => resolve(undefined));
     });
     if (end !== undefined) return { end, ...output };
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await sleep(20);
   }
 }
 

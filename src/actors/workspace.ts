@@ -70,6 +70,9 @@ const KEEP_MS = 3_600_000;
 /** How long restoring a workspace may take, milliseconds. */
 const RESTORE_MS = 900_000;
 
+/** How long a call waits for a save or a restore that it needs, milliseconds: many clients give up after 60 seconds. */
+const CALL_MS = 40_000;
+
 /** How long a save may take, milliseconds. */
 const SAVE_MS = 1_800_000;
 
@@ -426,11 +429,22 @@ export class Workspace {
     }
   }
 
+  /** Saves for a call, which is answered before its client gives up: the save goes on. @throws {ToolError} */
+  async #saveForCall(): Promise<void> {
+    const saving = this.save();
+    this.#host.background(saving.catch(() => undefined));
+    const isSaved = await within(
+      CALL_MS,
+      saving.then(() => true),
+    );
+    if (!isSaved) throw stillSaving(this.#host.sandbox());
+  }
+
   /** Names the state of the workspace, which is saved first. @throws {ToolError} */
   async checkpoint(label: string): Promise<Checkpoint> {
     if (this.#host.running()) {
-      await this.ready();
-      await this.save();
+      await this.ready(CALL_MS);
+      await this.#saveForCall();
     }
     return unwrap(await this.#host.account().checkpoint(this.#host.sandbox(), label));
   }
@@ -443,7 +457,7 @@ export class Workspace {
   async goBack(id: string): Promise<{ to: Checkpoint; before?: Checkpoint }> {
     const { kv, sync } = this.#host;
     // A container that never had its workspace has nothing to keep.
-    if (this.isReady) await this.save();
+    if (this.isReady) await this.#saveForCall();
     kv.put(GOING_BACK, id);
     await sync();
     const outcome = await this.#host.account().goBack(this.#host.sandbox(), id);
@@ -517,6 +531,15 @@ function stillRestoring(sandbox: string, ms: number): ToolError {
     "no_answer",
     `The workspace of sandbox ${sandbox} is being restored, which takes longer than ${Math.round(ms / 1000)} s. This call was not begun.`,
     "Make the same call again in 10 seconds.",
+    true,
+  );
+}
+
+function stillSaving(sandbox: string): ToolError {
+  return new ToolError(
+    "no_answer",
+    `The workspace of sandbox ${sandbox} is being saved, which takes longer than ${CALL_MS / 1000} s. Nothing was changed, and the save goes on.`,
+    "Make the same call again in 30 seconds: what is saved by then need not be saved again.",
     true,
   );
 }

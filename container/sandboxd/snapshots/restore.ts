@@ -26,12 +26,14 @@ export class Restore {
   readonly #root: string;
   readonly #entries: readonly Entry[];
   readonly #wanted: readonly Wanted[];
+  readonly #reads: Read[];
 
   private constructor(id: string, root: string, entries: readonly Entry[]) {
     this.id = id;
     this.#root = root;
     this.#entries = entries;
     this.#wanted = wantedOf(entries);
+    this.#reads = readsOf(this.#wanted);
   }
 
   /** Removes what is not of the snapshot, and makes its directories and empty files. */
@@ -57,20 +59,22 @@ export class Restore {
 
   /** What of which packs is to be sent, in this order. */
   get reads(): Read[] {
-    const reads: Read[] = [];
-    for (const { blob } of this.#wanted) {
-      const last = reads.at(-1);
-      const to = blob.offset + blob.length;
-      if (last?.pack === blob.pack && last.to === blob.offset) last.to = to;
-      else reads.push({ pack: blob.pack, from: blob.offset, to });
-    }
-    return reads;
+    return this.#reads;
   }
 
   /** Writes what was asked for. @throws {FileError} `cut` where it ends early or is not what it should be */
   async receive(body: AsyncIterable<Buffer>): Promise<void> {
     const bytes = new Bytes(body);
+    const reads = this.#reads.values();
+    let read: Read | undefined;
+    let at = 0;
     for (const { blob, bytes: length, places } of this.#wanted) {
+      if (!read || blob.pack !== read.pack || blob.offset < at || blob.offset >= read.to) {
+        read = reads.next().value;
+        at = read?.from ?? 0;
+      }
+      await bytes.skip(blob.offset - at);
+      at = blob.offset + blob.length;
       const stored = await bytes.take(blob.length);
       const content = await decompressed(stored, blob.codec, length).catch(() => undefined);
       if (content?.length !== length || createHash("sha256").update(content).digest("hex") !== blob.hash)
@@ -78,8 +82,8 @@ export class Restore {
       for (const { path, offset } of places) {
         const handle = await open(bytesOf(this.#root, path), constants.O_WRONLY | constants.O_NOFOLLOW);
         try {
-          for (let at = 0; at < content.length;)
-            at += (await handle.write(content, at, content.length - at, offset + at)).bytesWritten;
+          for (let done = 0; done < content.length;)
+            done += (await handle.write(content, done, content.length - done, offset + done)).bytesWritten;
         } finally {
           await handle.close();
         }
@@ -174,6 +178,27 @@ function wantedOf(entries: readonly Entry[]): Wanted[] {
   );
 }
 
+/** Ranges of packs that a restore asks for at most: the answer is bounded, and each costs a request to R2. */
+const MAX_READS = 10_000;
+
+/** Bytes between two blobs that are sent with them: less than another request takes. */
+const GAP_BYTES = 64 * 1024;
+
+/** The ranges that hold the blobs, in their order; the fewer, the more of what nothing wants is sent with them. */
+function readsOf(wanted: readonly Wanted[]): Read[] {
+  for (let gap = GAP_BYTES; ; gap *= 4) {
+    const reads: Read[] = [];
+    for (const { blob } of wanted) {
+      const last = reads.at(-1);
+      const to = blob.offset + blob.length;
+      const isNext = last?.pack === blob.pack && last.to <= blob.offset && blob.offset - last.to <= gap;
+      if (isNext) last.to = to;
+      else reads.push({ pack: blob.pack, from: blob.offset, to });
+    }
+    if (reads.length <= MAX_READS || gap > Number.MAX_SAFE_INTEGER) return reads;
+  }
+}
+
 /** Takes so many bytes after the other from a stream. */
 class Bytes {
   readonly #chunks: AsyncIterator<Buffer>;
@@ -181,6 +206,11 @@ class Bytes {
 
   constructor(body: AsyncIterable<Buffer>) {
     this.#chunks = body[Symbol.asyncIterator]();
+  }
+
+  async skip(count: number): Promise<void> {
+    for (let missing = count; missing > 0; missing -= SNAPSHOT_BLOB_BYTES)
+      await this.take(Math.min(missing, SNAPSHOT_BLOB_BYTES));
   }
 
   async take(count: number): Promise<Buffer> {

@@ -65,6 +65,11 @@ class Place {
     });
   }
 
+  /** Ids of the runs of which there are files. */
+  get runs(): string[] {
+    return readdirSync(join(this.directory, "root", "runs"));
+  }
+
   /** How often sandboxd was started. */
   get starts(): number {
     return readFileSync(this.#starts, "utf8").length;
@@ -148,6 +153,21 @@ async function run(place: Place, id: string, command: string): Promise<Outcome> 
   }
 }
 
+/** Has the files of runs removed, again where the connection breaks. */
+async function forget(place: Place, ids: string[]): Promise<void> {
+  await until(async () => {
+    const socket = new WebSocket(`ws+unix:${place.socket}:/`);
+    socket.once("open", () => {
+      for (const call of [{ type: "forget", ids }, { type: "ping" }] satisfies Call[])
+        socket.send(JSON.stringify(call));
+    });
+    socket.on("error", () => undefined);
+    socket.once("message", () => socket.close());
+    await new Promise((resolve) => void socket.once("close", resolve));
+    return place.runs.length === 0;
+  });
+}
+
 /** Tries it for each step until there are no more: `attempt` answers whether a sandboxd was killed. */
 async function atEachStep(attempt: (step: number) => Promise<boolean>): Promise<number> {
   let next = 1;
@@ -180,6 +200,7 @@ async function checkRun(place: Place, pause: string, what: string): Promise<void
     expect(after, what).toMatchObject({ end: { type: "ended", status: 0 }, stdout: "/usr 1\n" });
     break;
   }
+  await forget(place, ["r1", "r2", "r3"]);
 }
 
 // Where output was taken and not kept, the next sandboxd waits ten seconds for more of it before it says so.

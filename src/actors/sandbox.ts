@@ -38,6 +38,7 @@ import { RestartNotice } from "./restart-notice.ts";
 import type { Checkpoint } from "./snapshot-registry.ts";
 import { Workspace } from "./workspace.ts";
 import { Retention } from "./retention.ts";
+import { RunFiles, type RunFileStat } from "./run-files.ts";
 import { Storage } from "./storage.ts";
 
 /** What an actor's method answers: the outcome, and a notice when state was lost since the last answer. */
@@ -109,6 +110,7 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #storage: Storage;
   readonly #previews: Previews;
   readonly #workspace: Workspace;
+  readonly #runFiles: RunFiles;
   readonly #fileLinks: FileLinks;
   /** Changes of settings, one after the other. */
   readonly #configuring = new KeyedQueue();
@@ -217,6 +219,7 @@ export class Sandbox extends BaseSandbox<Env> {
       failed: (id, error) => log(config, { event: "error", ref: id, where: "run", error }),
       ended: (run, hasFiles) => this.#runEnded(run, hasFiles),
     });
+    this.#runFiles = new RunFiles(this.#runs, env.RESULTS, (id) => this.#accountLink.prefix(id));
     this.#fileLinks = new FileLinks(kv);
     this.#retention = new Retention({
       kv,
@@ -463,11 +466,30 @@ export class Sandbox extends BaseSandbox<Env> {
     });
   }
 
-  /** Whose sandbox a link leads to; undefined where its container is gone. */
-  async linkOwner(epoch: string): Promise<Owner | undefined> {
-    if (!this.#isUp || !this.#fileLinks.isOf(epoch)) return undefined;
+  /**
+   * Whose sandbox a link leads to; undefined where its container is gone.
+   * @param epoch of a link to a file; links to what a run left have none
+   */
+  async linkOwner(epoch?: string): Promise<Owner | undefined> {
+    if (epoch !== undefined && (!this.#isUp || !this.#fileLinks.isOf(epoch))) return undefined;
     const { principalID, sandbox } = this.#accountLink.owner;
     return { principalID, sandbox, mayStart: false, takesNotice: false };
+  }
+
+  statRunFile(owner: Owner, ...file: Parameters<RunFiles["stat"]>): Promise<Answer<RunFileStat>> {
+    return this.#answer(owner, () => this.#runFiles.stat(...file));
+  }
+
+  openRunFile(
+    owner: Owner,
+    ...range: Parameters<RunFiles["open"]>
+  ): Promise<Answer<ReadableStream<Uint8Array>>> {
+    return this.#answer(owner, async () => {
+      const { readable, writable } = new IdentityTransformStream();
+      const body = await this.#runFiles.open(...range);
+      this.ctx.waitUntil(body.pipeTo(writable).catch(() => undefined));
+      return readable;
+    });
   }
 
   /** Takes an upload link, which is good for one upload. */

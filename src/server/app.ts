@@ -186,7 +186,8 @@ async function serveMCP(product: Product, request: Request, caller: CallerContex
 
   let error: Error | undefined;
   const wanted = { called: calls.map(({ name }) => name), onlyCalls: calls.length === messages.length };
-  const handler = createMcpHandler(() => product.createMCPServer(caller, connection, wanted), {
+  const client = { ...caller, takesResourceLinks: takesResourceLinks(request) };
+  const handler = createMcpHandler(() => product.createMCPServer(client, connection, wanted), {
     route,
     // These two switch the handler's own guards off, which those above replace.
     corsOptions: false,
@@ -197,6 +198,11 @@ async function serveMCP(product: Product, request: Request, caller: CallerContex
   // Tools and resources log their own use. Without one, or when the protocol refuses it, the use of the token is logged here.
   if (needed.length === 0 || response.status !== 200) logUse(caller, route);
   return response.status < 500 ? response : failed(caller, "mcp", error, idOf(body.value));
+}
+
+/** The first revision with this header is the first with links to resources, at which clients of older ones fail. */
+function takesResourceLinks({ headers }: Request): boolean {
+  return (headers.get("mcp-protocol-version") ?? "") >= "2025-06-18";
 }
 
 interface ToolCall {

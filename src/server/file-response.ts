@@ -6,6 +6,7 @@ import type { ArchiveFormat } from "../container/files.ts";
 import type { Env } from "../shared/config.ts";
 import { type ErrorCode, ToolError } from "../shared/errors.ts";
 import type { FileStat } from "../../container/sandboxd/protocol.ts";
+import { LOG_NAME } from "../shared/resource-uri.ts";
 import { json } from "../shared/responses.ts";
 
 /** Bytes of an upload at most, unless its link says less. */
@@ -88,6 +89,54 @@ export async function sendFile(
     return format === undefined ? directory() : sendArchive(request, env, owner, path, format);
   if (format !== undefined)
     throw new ToolError("not_directory", `${path} is a file, not a directory.`, "Ask without ?archive.");
+  const { headers, status, offset, length } = prepared(request, path, stat);
+  if (status === 416) return new Response(null, { status, headers });
+  if (stat.size === 0) return sendSmall(request, env, owner, path, headers);
+  if (request.method === "HEAD") return new Response(null, { status, headers });
+  const { value: opened } = await callSandbox(env, owner, (actor, known) =>
+    actor.openFile(known, path, offset, length),
+  );
+  // It is another file by now, which these do not tell of.
+  if (opened.size !== stat.size || opened.modified !== stat.modified)
+    for (const name of ["etag", "last-modified", "repr-digest"]) headers.delete(name);
+  return new Response(opened.body.pipeThrough(new FixedLengthStream(length)), { status, headers });
+}
+
+/** Sends what a run left, or the range of it that is asked for. @param name as addresses of resources have it */
+export async function sendRunFile(
+  request: Request,
+  env: Env,
+  owner: Owner,
+  run: string,
+  name: string,
+): Promise<Response> {
+  const { value: stat } = await callSandbox(
+    env,
+    owner,
+    (actor, known) => actor.statRunFile(known, run, name),
+    {
+      reads: true,
+    },
+  );
+  const { headers, status, offset, length } = prepared(
+    request,
+    name === LOG_NAME ? `${run}.log` : name,
+    stat,
+  );
+  if (status === 416 || request.method === "HEAD" || length === 0)
+    return new Response(null, { status, headers });
+  const { value: body } = await callSandbox(env, owner, (actor, known) =>
+    actor.openRunFile(known, run, name, offset, length),
+  );
+  return new Response(body.pipeThrough(new FixedLengthStream(length)), { status, headers });
+}
+
+/** Status, headers and bytes of an answer that sends a file, or the range of it that is asked for; 416 sends none. */
+function prepared(
+  request: Request,
+  path: string,
+  stat: Pick<FileStat, "size" | "modified" | "sha256">,
+): { headers: Headers; status: 200 | 206 | 416; offset: number; length: number } {
   const headers = new Headers({
     ...HEADERS,
     ...attachment(path),
@@ -101,21 +150,12 @@ export async function sendFile(
   const range = rangeOf(request, stat);
   if (range === "unsatisfiable") {
     headers.set("content-range", `bytes */${stat.size}`);
-    return new Response(null, { status: 416, headers });
+    return { headers, status: 416, offset: 0, length: 0 };
   }
   const { offset, length } = range ?? { offset: 0, length: stat.size };
   headers.set("content-length", String(length));
   if (range) headers.set("content-range", `bytes ${offset}-${offset + length - 1}/${stat.size}`);
-  const status = range ? 206 : 200;
-  if (stat.size === 0) return sendSmall(request, env, owner, path, headers);
-  if (request.method === "HEAD") return new Response(null, { status, headers });
-  const { value: opened } = await callSandbox(env, owner, (actor, known) =>
-    actor.openFile(known, path, offset, length),
-  );
-  // It is another file by now, which these do not tell of.
-  if (opened.size !== stat.size || opened.modified !== stat.modified)
-    for (const name of ["etag", "last-modified", "repr-digest"]) headers.delete(name);
-  return new Response(opened.body.pipeThrough(new FixedLengthStream(length)), { status, headers });
+  return { headers, status: range ? 206 : 200, offset, length };
 }
 
 /** Sends a directory as an archive that is made while it is sent. */
@@ -207,12 +247,12 @@ export function failedFile(error: ToolError): Response {
   return json({ error: error.message, hint: error.hint || undefined }, STATUS[error.code] ?? 503);
 }
 
-function etagOf({ modified, size }: FileStat): string {
+function etagOf({ modified, size }: Pick<FileStat, "modified" | "size">): string {
   return `"${modified.toString(36)}-${size.toString(36)}"`;
 }
 
 /** The one range that a request asks for; undefined for all of it. Several are answered with all of it, as they may be. */
-function rangeOf({ headers }: Request, stat: FileStat) {
+function rangeOf({ headers }: Request, stat: Pick<FileStat, "modified" | "size">) {
   const { size } = stat;
   const [, first, last] = /^bytes=(\d{0,15})-(\d{0,15})$/.exec(headers.get("range")?.trim() ?? "") ?? [];
   if (first === undefined || last === undefined || (first === "" && last === "")) return undefined;

@@ -9,14 +9,21 @@ import type { Sandbox } from "../actors/sandbox.ts";
 import { insufficientScope } from "../auth/challenge.ts";
 import { absolute } from "../container/files.ts";
 import { ToolError, internalError } from "../shared/errors.ts";
-import { type FileLink, readToken } from "../shared/file-link.ts";
+import { type FileLink, type RunLink, readToken } from "../shared/file-link.ts";
 import { logError } from "../shared/log.ts";
 import { SANDBOX_NAME } from "../shared/names.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";
 import { json } from "../shared/responses.ts";
 import { recorded } from "../tools/define.ts";
-import { MAX_UPLOAD_BYTES, failedFile, receiveFile, sendArchive, sendFile } from "./file-response.ts";
+import {
+  MAX_UPLOAD_BYTES,
+  failedFile,
+  receiveFile,
+  sendArchive,
+  sendFile,
+  sendRunFile,
+} from "./file-response.ts";
 import { acceptsHTML } from "./landing.ts";
 import { UPLOAD_SCRIPT } from "./upload-script.ts";
 
@@ -27,9 +34,10 @@ export async function serveLink(request: Request, context: RequestContext): Prom
   if (!link) return refused(request, 403, "This link is not complete, or not of this server.");
   if (link.expires < Date.now()) return refused(request, 410, "This link has expired. Ask for a new one.");
   const reads = request.method === "GET" || request.method === "HEAD";
-  if (link.direction === "download" && !reads)
+  if (!reads && ("run" in link || link.direction === "download"))
     return refused(request, 403, "This link is for a download: it takes no file.");
   try {
+    if ("run" in link) return await downloadRun(request, context, link);
     return link.direction === "download"
       ? await download(request, context, link)
       : await (reads ? uploadPage(request, context, link) : upload(request, context, link));
@@ -42,7 +50,7 @@ export async function serveLink(request: Request, context: RequestContext): Prom
   }
 }
 
-function actorOf({ env }: RequestContext, { actor }: FileLink): DurableObjectStub<Sandbox> {
+function actorOf({ env }: RequestContext, { actor }: FileLink | RunLink): DurableObjectStub<Sandbox> {
   return (env.Sandbox as DurableObjectNamespace<Sandbox>).getByName(actor);
 }
 
@@ -53,6 +61,16 @@ async function download(request: Request, context: RequestContext, link: FileLin
   return sendFile(request, env, owner, link.path, () =>
     sendArchive(request, env, owner, link.path, "tar.gz"),
   );
+}
+
+async function downloadRun(request: Request, context: RequestContext, link: RunLink): Promise<Response> {
+  const owner = await actorOf(context, link).linkOwner();
+  try {
+    if (owner) return await sendRunFile(request, context.env, owner, link.run, link.name);
+  } catch (error) {
+    if (!(error instanceof ToolError) || error.code !== "not_found") throw error;
+  }
+  return refused(request, 410, "What this link leads to is gone: results of runs end after a time.");
 }
 
 async function upload(request: Request, context: RequestContext, link: FileLink): Promise<Response> {

@@ -26,10 +26,25 @@ const linkSchema = z.strictObject({
 
 export type FileLink = z.infer<typeof linkSchema>;
 
+/** A link for a download of what a run left, which outlives the sandbox. */
+const runLinkSchema = z.strictObject({
+  /** As above. */
+  actor: z.string(),
+  /** The run's id, and what of it: as addresses of resources have it. */
+  run: z.string(),
+  name: z.string(),
+  /** Milliseconds since the epoch. */
+  expires: z.number(),
+});
+
+export type RunLink = z.infer<typeof runLinkSchema>;
+
+const anyLinkSchema = z.union([linkSchema, runLinkSchema]);
+
 const TOKEN = /^([\w-]{1,20000})\.([\w-]{43})$/;
 
 /** The token of a link; undefined where the server has no secret to sign it with. */
-export async function writeToken(link: FileLink, config: Config): Promise<string | undefined> {
+export async function writeToken(link: FileLink | RunLink, config: Config): Promise<string | undefined> {
   const key = linkKey(config);
   if (!key) return undefined;
   const text = base64url(new TextEncoder().encode(JSON.stringify(link)));
@@ -37,14 +52,14 @@ export async function writeToken(link: FileLink, config: Config): Promise<string
 }
 
 /** The link of a token; undefined where the token is none of this server's. It may have expired. */
-export async function readToken(token: string, config: Config): Promise<FileLink | undefined> {
+export async function readToken(token: string, config: Config): Promise<FileLink | RunLink | undefined> {
   const [, text, signature] = TOKEN.exec(token) ?? [];
   const key = linkKey(config);
   if (text === undefined || signature === undefined || !key) return undefined;
   // The texts are compared, because the last character of a signature has bits that decoding ignores.
   if (!equal(signature, base64url(await sign(await key, `file ${text}`)))) return undefined;
   const bytes = Uint8Array.fromBase64(text, { alphabet: "base64url" });
-  return linkSchema.parse(JSON.parse(new TextDecoder().decode(bytes)));
+  return anyLinkSchema.parse(JSON.parse(new TextDecoder().decode(bytes)));
 }
 
 function base64url(bytes: Uint8Array): string {

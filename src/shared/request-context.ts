@@ -23,4 +23,6 @@ export interface Caller {
 export interface CallerContext extends RequestContext, Caller {
   /** Whether the answer goes out as data, too. */
   isStructured?: boolean;
+  /** Whether the client's revision of MCP knows blocks that link to resources: 2025-06-18 and later ones do. */
+  takesResourceLinks?: boolean;
 }

@@ -146,6 +146,26 @@ export interface ArtifactRange {
   bytes: Uint8Array;
 }
 
+/** An artifact of a run, and where it is in R2. @throws {ToolError} `not_found` */
+export function findArtifact(prefix: string, run: RunView, path: string): { key: string; size: number } {
+  const artifacts = taskDetailOf(run)?.artifacts ?? [];
+  const index = artifacts.findIndex((artifact) => artifact.path === path);
+  const size = artifacts[index]?.size ?? 0;
+  if (index >= 0) return { key: artifactKey(prefix, index), size };
+  throw new ToolError(
+    "not_found",
+    `${run.id} has no artifact ${path}.`,
+    artifacts.length > 0
+      ? `It has: ${artifacts
+          .slice(0, 20)
+          .map((artifact) => artifact.path)
+          .join(", ")}.`
+      : run.state === "running"
+        ? "Artifacts are there once a task has ended: wait for it with get_result."
+        : "Only tasks that changed files have artifacts.",
+  );
+}
+
 /** @throws {ToolError} `not_found` */
 export async function readArtifact(
   bucket: R2Bucket,
@@ -155,26 +175,11 @@ export async function readArtifact(
   offset: number,
   maxBytes: number,
 ): Promise<ArtifactRange> {
-  const artifacts = taskDetailOf(run)?.artifacts ?? [];
-  const index = artifacts.findIndex((artifact) => artifact.path === path);
-  const size = artifacts[index]?.size ?? 0;
-  if (index < 0)
-    throw new ToolError(
-      "not_found",
-      `${run.id} has no artifact ${path}.`,
-      artifacts.length > 0
-        ? `It has: ${artifacts
-            .slice(0, 20)
-            .map((artifact) => artifact.path)
-            .join(", ")}.`
-        : run.state === "running"
-          ? "Artifacts are there once a task has ended: wait for it with get_result."
-          : "Only tasks that changed files have artifacts.",
-    );
+  const { key, size } = findArtifact(prefix, run, path);
   const length = Math.min(maxBytes, size - offset);
   if (length <= 0) return { size, bytes: new Uint8Array(0) };
-  const object = await bucket.get(artifactKey(prefix, index), { range: { offset, length } });
-  if (!object) throw new Error(`artifact ${index} of ${run.id} is missing`);
+  const object = await bucket.get(key, { range: { offset, length } });
+  if (!object) throw new Error(`artifact ${path} of ${run.id} is missing`);
   return { size, bytes: new Uint8Array(await object.arrayBuffer()) };
 }
 

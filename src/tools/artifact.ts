@@ -1,7 +1,9 @@
 /** A file that a task left, as a result of get_result. */
 import { IMAGE_BYTES, imageType } from "../shared/images/images.ts";
+import { ARTIFACTS } from "../shared/resource-uri.ts";
 import { wholeText } from "../shared/text.ts";
 import { BINARY_BYTES, describeBinary } from "./binary.ts";
+import { runDownloads, withDownloads } from "./download.ts";
 import { imageBlocks } from "./image.ts";
 import { type ToolContext, type ToolOutput, text } from "./define.ts";
 import { ownRun } from "./own-run.ts";
@@ -23,18 +25,25 @@ export async function artifactOutput(
     );
     return answer.value;
   };
+  const artifact = (size: number) =>
+    runDownloads(context, id, [{ name: ARTIFACTS + path, size, shown: path }]);
   const { size, bytes } = await read(MAX_TEXT);
   const content = wholeText(bytes, cursor + bytes.length < size);
   if (content) {
     const next = cursor + content.bytes;
     const said = `[${path}, bytes ${cursor} to ${next} of ${size}. ${next < size ? `Go on with cursor ${next}.` : "This is the end."}]`;
-    return { content: [...(content.text ? [text(content.text)] : []), text(said)] };
+    const isCut = at === undefined && next < size;
+    const blocks = [...(content.text ? [text(content.text)] : []), text(said)];
+    return { content: isCut ? withDownloads(context, blocks, await artifact(size)) : blocks };
   }
   if (at === undefined) {
     const instead = `To read its bytes, call get_result with cursor 0, ${BINARY_BYTES} bytes at a time.`;
-    if (!imageType(bytes)) return { content: [text(await describeBinary(path, size, bytes, instead))] };
+    if (!imageType(bytes)) {
+      const described = text(await describeBinary(path, size, bytes, instead));
+      return { content: withDownloads(context, [described], await artifact(size)) };
+    }
     const whole = async () => (await read(IMAGE_BYTES)).bytes;
-    return { content: await imageBlocks(path, size, whole, instead) };
+    return { content: await imageBlocks(context, path, size, whole, instead, () => artifact(size)) };
   }
   const part = await read(BINARY_BYTES);
   const next = cursor + part.bytes.length;

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { defineTool, runField } from "./define.ts";
 import { ownRun } from "./own-run.ts";
-import { anyRunFields, runBlocks } from "./run-result.ts";
+import { anyRunFields, runContent } from "./run-result.ts";
 
 /** How long to wait for the end of a cancelled run, milliseconds. */
 const WAIT_MS = 10_000;
@@ -19,6 +19,6 @@ export const cancelRun = defineTool({
     const { value: run, notice } = await context.sandbox(ownRun(id), (actor, owner) =>
       actor.cancelRun(owner, id, WAIT_MS),
     );
-    return { content: runBlocks(run, notice), structured: anyRunFields(run, notice) };
+    return { content: await runContent(context, run, notice), structured: anyRunFields(run, notice) };
   },
 });

@@ -3,7 +3,7 @@ import { AGENT_NAMES, DEFAULT_AGENT } from "../tasks/agents.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { defineTool, sandboxName, timeoutField, waitField } from "./define.ts";
 import { followTask } from "./follow-task.ts";
-import { runBlocks } from "./run-result.ts";
+import { runContent } from "./run-result.ts";
 import { canRunTasks, startTask } from "./start-task.ts";
 import { taskFields, taskOutput } from "./task-result.ts";
 
@@ -67,6 +67,6 @@ A task that outlasts wait_seconds goes on: the answer then has the id for get_re
     const { value: run, notice: later } = await followTask(context, started.id, deadline - Date.now());
     const told = [notice, later].filter(Boolean).join(" ") || undefined;
     const task = taskDetailOf(run);
-    return { content: runBlocks(run, told), structured: task && taskFields(run, task, told) };
+    return { content: await runContent(context, run, told), structured: task && taskFields(run, task, told) };
   },
 });

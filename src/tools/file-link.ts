@@ -1,9 +1,9 @@
 import { z } from "zod";
 import { absolute } from "../container/files.ts";
 import { ToolError } from "../shared/errors.ts";
-import { writeToken } from "../shared/file-link.ts";
 import { actorName } from "../shared/names.ts";
 import { type ToolContext, defineTool, pathField, sandboxField, sections, text } from "./define.ts";
+import { urlOf } from "./download.ts";
 
 const DAY_SECONDS = 86_400;
 
@@ -99,27 +99,23 @@ async function linkTo(
   expires: number,
   max = MAX_BYTES,
 ): Promise<{ url: string; notice: string | undefined }> {
-  const { principal, config } = context;
+  const { principal } = context;
   const { value: epoch, notice } = await context.sandbox(sandbox, (actor, owner) => actor.linkEpoch(owner));
   const upload = { max, confined: !principal.scopes.includes("sandbox:exec") };
-  const token = await writeToken(
-    {
-      actor: await actorName(sandbox, principal.id),
-      epoch,
-      direction,
-      path,
-      ...(direction === "upload" ? upload : {}),
-      expires,
-      id: crypto.randomUUID(),
-    },
-    config,
-  );
-  const origin = config.publicOrigin ?? context.origin;
-  if (token === undefined || origin === undefined)
+  const url = await urlOf(context, {
+    actor: await actorName(sandbox, principal.id),
+    epoch,
+    direction,
+    path,
+    ...(direction === "upload" ? upload : {}),
+    expires,
+    id: crypto.randomUUID(),
+  });
+  if (url === undefined)
     throw new ToolError(
       "not_configured",
       "This server gives no links: its variable LINK_KEY is not set.",
       "Tell the user: whoever runs the server sets it. read_file with encoding base64 reads any file.",
     );
-  return { url: `${origin}/files/${token}`, notice };
+  return { url, notice };
 }

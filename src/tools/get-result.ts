@@ -2,10 +2,12 @@ import { z } from "zod";
 import { isTaskID } from "../runs/id.ts";
 import { artifactOutput } from "./artifact.ts";
 import { defineTool, runField, waitField } from "./define.ts";
+import { runDownloads, withDownloads } from "./download.ts";
 import { followTask } from "./follow-task.ts";
 import { PAGE_BYTES, pageOutput } from "./log-page.ts";
 import { ownRun } from "./own-run.ts";
-import { anyRunFields, runBlocks } from "./run-result.ts";
+import { wholeLog } from "./run-downloads.ts";
+import { anyRunFields, runContent } from "./run-result.ts";
 
 export const getResult = defineTool({
   name: "get_result",
@@ -30,14 +32,20 @@ With cursor, returns the log from that byte on instead, stdout and stderr in tur
     if (artifact !== undefined) return artifactOutput(context, id, artifact, cursor);
     if (cursor === undefined && isTaskID(id)) {
       const { value: run, notice } = await followTask(context, id, wait_seconds * 1000);
-      return { content: runBlocks(run, notice), structured: anyRunFields(run, notice) };
+      return { content: await runContent(context, run, notice), structured: anyRunFields(run, notice) };
     }
     const deadline = Date.now() + wait_seconds * 1000;
     const { value, notice } = await context.reading(ownRun(id), (actor, owner) =>
       actor.readRun(owner, id, Math.max(0, deadline - Date.now()), cursor, PAGE_BYTES, context.progress),
     );
     const { run, page } = value;
-    if (!page) return { content: runBlocks(run, notice), structured: anyRunFields(run, notice) };
-    return pageOutput(run, page, notice);
+    if (!page)
+      return { content: await runContent(context, run, notice), structured: anyRunFields(run, notice) };
+    const { content, structured } = pageOutput(run, page, notice);
+    const isFirst = cursor === 0 && page.next < run.logBytes;
+    const downloads = isFirst ? await runDownloads(context, id, wholeLog(run)) : [];
+    // Behind the head, because the blocks after it are the log itself.
+    const head = withDownloads(context, content.slice(0, 1), downloads);
+    return { content: [...head, ...content.slice(1)], structured };
   },
 });

@@ -4,6 +4,7 @@ import { type FileRange, absolute } from "../container/files.ts";
 import { IMAGE_BYTES, imageType } from "../shared/images/images.ts";
 import { wholeText } from "../shared/text.ts";
 import { BINARY_BYTES, describeBinary } from "./binary.ts";
+import { fileDownloads, withDownloads } from "./download.ts";
 import { imageBlocks } from "./image.ts";
 import {
   type ToolContext,
@@ -82,10 +83,15 @@ export const readFile = defineTool({
         range.bytes,
         `${BY_BYTES} (offset is a byte).`,
       );
-      return { content: blocks(sections([["notice", notice]]), described) };
+      return {
+        content: await linked(blocks(sections([["notice", notice]]), described), request, range, context),
+      };
     }
     const said = goOn(content, cut, offset, range, request.path);
-    return { content: blocks(sections([["notice", notice]]), content, said) };
+    const shown = blocks(sections([["notice", notice]]), content, said);
+    // Who asks for a part of it has been told, or knows, that there is more.
+    const isTooLong = range.size > MAX_TEXT && offset === 1 && request.limit === undefined;
+    return { content: isTooLong ? await linked(shown, request, range, context) : shown };
   },
 });
 
@@ -104,6 +110,17 @@ function goOn(content: string, cut: boolean, offset: number, range: FileRange, p
   return offset === 1 ? "" : `[${whole}; this is the end.]`;
 }
 
+/** A result with a link to the file, for whoever wants all of it. */
+async function linked(
+  content: ToolOutput["content"],
+  { path, sandbox }: Request,
+  { size }: FileRange,
+  context: ToolContext,
+): Promise<ToolOutput["content"]> {
+  const downloads = await fileDownloads(context, sandbox, [{ path: absolute(path), size }]);
+  return withDownloads(context, content, downloads);
+}
+
 async function asImage({ path, sandbox }: Request, size: number, context: ToolContext): Promise<ToolOutput> {
   let notice: string | undefined;
   const read = async () => {
@@ -113,7 +130,8 @@ async function asImage({ path, sandbox }: Request, size: number, context: ToolCo
     notice = told.notice;
     return told.value.bytes;
   };
-  const image = await imageBlocks(absolute(path), size, read, `${BY_BYTES}.`);
+  const original = () => fileDownloads(context, sandbox, [{ path: absolute(path), size }]);
+  const image = await imageBlocks(context, absolute(path), size, read, `${BY_BYTES}.`, original);
   return { content: [...blocks(sections([["notice", notice]])), ...image] };
 }
 

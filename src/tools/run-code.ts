@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { defineTool, sandboxField, timeoutField, waitField } from "./define.ts";
-import { anyRunFields, runBlocks } from "./run-result.ts";
+import { anyRunFields, runContent } from "./run-result.ts";
 
 /** Characters. A longer program goes into a file. */
 const MAX_CODE = 1_000_000;
@@ -43,6 +43,6 @@ When timeout_seconds pass, Python is interrupted and usually keeps its state; Ja
         context.progress,
       ),
     );
-    return { content: runBlocks(run, notice), structured: anyRunFields(run, notice) };
+    return { content: await runContent(context, run, notice), structured: anyRunFields(run, notice) };
   },
 });

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { ToolError } from "../shared/errors.ts";
 import { defineTool, sandboxField, timeoutField, variablesField, waitField } from "./define.ts";
-import { runBlocks, runFields, runOutput } from "./run-result.ts";
+import { runContent, runFields, runOutput } from "./run-result.ts";
 
 /** Characters of a command, and of its input. Longer ones go into a file. */
 const MAX_COMMAND = 100_000;
@@ -77,7 +77,7 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
         context.progress,
       ),
     );
-    return { content: runBlocks(run, notice), structured: runFields(run, notice) };
+    return { content: await runContent(context, run, notice), structured: runFields(run, notice) };
   },
 });
 

@@ -4,15 +4,21 @@ import { taskDetailOf } from "../tasks/collect.ts";
 import { shownText } from "../runs/output.ts";
 import { terminalText } from "../runs/terminal.ts";
 import { type CodeDetail, type CodeResult, RUN_STATES, type RunView, durationMs } from "../runs/run.ts";
-import { type ToolOutput, sections, text } from "./define.ts";
+import { type ToolContext, type ToolOutput, sections, text } from "./define.ts";
 import { whereOriginal } from "./image.ts";
+import { withDownloads } from "./download.ts";
+import { downloadsOf } from "./run-downloads.ts";
 import { taskFields, taskText } from "./task-result.ts";
 import { stateText, waitingText } from "./waiting.ts";
 
 type Block = ToolOutput["content"][number];
 
-/** A run for a model: one block of text, then its images. */
-export function runBlocks(run: RunView, notice?: string): Block[] {
+/** A run for a model: one block of text, its images, and links to what they do not show. */
+export async function runContent(context: ToolContext, run: RunView, notice?: string): Promise<Block[]> {
+  return withDownloads(context, runBlocks(run, notice), await downloadsOf(context, run));
+}
+
+function runBlocks(run: RunView, notice?: string): Block[] {
   const task = taskDetailOf(run);
   if (task) return [text(taskText(run, task, notice))];
   const { results = [], error } = codeDetailOf(run) ?? {};

@@ -28,7 +28,7 @@ it.each([
 ])("a page of megabytes is kept as a file and not poured into the answer: %s", async (_how, method) => {
   const { content, text } = await run(`class Chart:\n${method}\nChart()`);
   expect(content.map(({ type }) => type)).toEqual(["text"]);
-  expect(text.length).toBeLessThan(1000);
+  expect(text.length).toBeLessThan(1500);
   const { path, size } = pageIn(text);
   expect(await sh(sandbox, `stat -c %s ${path} && head -c 14 ${path}`)).toBe(`${size}\n<div id=chart>`);
 });

@@ -21,7 +21,7 @@ const kept = async () => ({
   file: (await owner.call("read_file", { sandbox, path: "secret" })).text,
   checkpoint: (await owner.call("list_sandboxes")).text.match(new RegExp(`.*${checkpoint}.*`))?.[0],
   running: (await owner.call("get_result", { id: ids[0]?.[0], wait_seconds: 0 })).text.slice(0, 14),
-  task: (await owner.call("get_result", { id: ids[2]?.[0], wait_seconds: 0 })).text,
+  task: JSON.stringify((await owner.call("get_result", { id: ids[2]?.[0], wait_seconds: 0 })).structured),
 });
 
 beforeAll(async () => {

@@ -1,0 +1,69 @@
+/** What runs left, as files to download: the log, and artifacts of tasks. They outlive the container. */
+import { joined } from "../runs/output-ends.ts";
+import type { Runs } from "../runs/runs.ts";
+import type { RunView } from "../runs/run.ts";
+import { ToolError } from "../shared/errors.ts";
+import { ARTIFACTS, LOG_NAME } from "../shared/resource-uri.ts";
+import { findArtifact } from "../tasks/collect.ts";
+
+/** Bytes of a log that are read at once. */
+const PAGE_BYTES = 1024 * 1024;
+
+export interface RunFileStat {
+  /** Bytes; of a run under way those that its log has now. */
+  size: number;
+  /** When the run ended or, before that, started: milliseconds since the epoch. */
+  modified: number;
+}
+
+export class RunFiles {
+  readonly #runs: Runs;
+  readonly #bucket: R2Bucket;
+  readonly #prefix: (id: string) => string;
+
+  constructor(runs: Runs, bucket: R2Bucket, prefix: (id: string) => string) {
+    this.#runs = runs;
+    this.#bucket = bucket;
+    this.#prefix = prefix;
+  }
+
+  /** @param name `LOG_NAME`, or a path behind `ARTIFACTS`. @throws {ToolError} `not_found` */
+  async stat(id: string, name: string): Promise<RunFileStat> {
+    const run = await this.#runs.result(id, 0);
+    const size = name === LOG_NAME ? run.logBytes : this.#artifact(run, name).size;
+    return { size, modified: run.endedAt ?? run.startedAt };
+  }
+
+  /** A range as a stream, which ends early where there is less. */
+  async open(id: string, name: string, offset: number, length: number): Promise<ReadableStream<Uint8Array>> {
+    if (name === LOG_NAME) return this.#log(id, offset, offset + length);
+    const { key } = this.#artifact(await this.#runs.result(id, 0), name);
+    const object = await this.#bucket.get(key, { range: { offset, length } });
+    if (!object) throw new Error(`${name} of ${id} is missing`);
+    return object.body;
+  }
+
+  #log(id: string, start: number, end: number): ReadableStream<Uint8Array> {
+    let at = start;
+    return new ReadableStream({
+      type: "bytes",
+      pull: async (controller) => {
+        const { pieces, next } = await this.#runs.log(id, at, Math.min(PAGE_BYTES, end - at));
+        // Pieces may share a buffer, which the stream would take with the first of them.
+        const bytes = Uint8Array.from(joined(pieces.map((piece) => piece.bytes)));
+        const isEnd = next >= end || next === at;
+        at = next;
+        if (bytes.length > 0) controller.enqueue(bytes);
+        if (!isEnd) return;
+        controller.close();
+        controller.byobRequest?.respond(0);
+      },
+    });
+  }
+
+  #artifact(run: RunView, name: string): { key: string; size: number } {
+    if (name.startsWith(ARTIFACTS))
+      return findArtifact(this.#prefix(run.id), run, name.slice(ARTIFACTS.length));
+    throw new ToolError("not_found", `${run.id} has no ${name}.`);
+  }
+}

@@ -1,0 +1,201 @@
+/** Links in results: as resources and as URLs in text, and what they lead to. */
+import { runInDurableObject } from "cloudflare:test";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Sandbox } from "../../../src/index.ts";
+import { mcpHeaders, messagesIn } from "../../setup/mcp-client.ts";
+import { type Caller, actorOf, owner, principal, sh } from "../support.ts";
+
+const sandbox = "result-links";
+
+interface LinkBlock {
+  type: string;
+  uri: string;
+  name: string;
+  size?: number;
+  text?: string;
+}
+
+/** The blocks of a result, as a client of that revision gets them; of one that says none where it is null. */
+async function blocks(
+  name: string,
+  args: Record<string, unknown>,
+  caller: Caller = owner,
+  revision: string | null = "2025-06-18",
+): Promise<LinkBlock[]> {
+  const message = { jsonrpc: "2.0", id: 1, method: "tools/call", params: { name, arguments: args } };
+  const response = await caller.http("/mcp", {
+    method: "POST",
+    headers: {
+      ...mcpHeaders(caller.token),
+      ...(revision === null ? {} : { "mcp-protocol-version": revision }),
+    },
+    body: JSON.stringify(message),
+  });
+  return (messagesIn(await response.text()).at(-1)?.result?.content ?? []) as LinkBlock[];
+}
+
+const linksIn = (content: LinkBlock[]) =>
+  content.filter(({ type }) => type === "resource_link").map(({ uri, name, size }) => ({ uri, name, size }));
+
+/** The paths of the URLs in the text of a result. */
+const urlsIn = (content: { text?: string }[]) =>
+  content.flatMap(({ text = "" }) =>
+    Array.from(text.matchAll(/https:\/\/[^/ ]+(\/files\/[\w.-]+)/g), ([, path = ""]) => path),
+  );
+
+async function first(content: LinkBlock[]): Promise<Response> {
+  const [path = "none"] = urlsIn(content);
+  return owner.http(path, { headers: { authorization: "" } });
+}
+
+beforeAll(async () => {
+  await sh(sandbox, "printf 'PK\\x03\\x04\\x00' >b.zip; seq 100000 >long.txt; echo short >short.txt");
+  await owner.call("run_code", {
+    sandbox,
+    code: "from PIL import Image; Image.new('RGB', (2000, 2000)).save('/workspace/large.png')",
+  });
+});
+
+afterAll(() => owner.call("destroy_sandbox", { sandbox }));
+
+describe("read_file links to", () => {
+  it.each([
+    ["what is binary", "b.zip", 5],
+    ["what is too large", "long.txt", 588_895],
+    ["the original of an image that was made smaller", "large.png", expect.any(Number)],
+  ])("%s", async (_what, path, size) => {
+    const content = await blocks("read_file", { sandbox, path });
+    const [link, ...more] = linksIn(content);
+    expect(more).toEqual([]);
+    expect(link).toEqual({ uri: `sandbox://${sandbox}/${path}`, name: `/workspace/${path}`, size });
+    const response = await first(content);
+    expect([response.status, response.headers.get("content-disposition")]).toEqual([
+      200,
+      expect.stringContaining(path),
+    ]);
+    expect((await response.arrayBuffer()).byteLength).toBe(link?.size);
+  });
+
+  it("nothing that it shows whole, or a part of that was asked for", async () => {
+    for (const args of [
+      { path: "short.txt" },
+      { path: "long.txt", limit: 3 },
+      { path: "long.txt", offset: 9 },
+    ]) {
+      const content = await blocks("read_file", { sandbox, ...args });
+      expect([linksIn(content), urlsIn(content)]).toEqual([[], []]);
+    }
+  });
+
+  it("an image that it cannot show, in its error", async () => {
+    await sh(sandbox, "printf '\\x89PNG\\r\\n\\x1a\\n\\x00' >broken.png");
+    const content = await blocks("read_file", { sandbox, path: "broken.png" });
+    expect(await (await first(content)).text()).toContain("PNG");
+  });
+});
+
+it("a client of a revision that does not know links to resources gets the URL alone", async () => {
+  for (const revision of [null, "2025-03-26"]) {
+    const content = await blocks("read_file", { sandbox, path: "b.zip" }, owner, revision);
+    expect([linksIn(content).length, urlsIn(content).length]).toEqual([0, 1]);
+  }
+});
+
+it("the whole output is linked where it was cut, and is served when its sandbox is gone", async () => {
+  const name = "result-links-log";
+  const command = "seq 100000; echo error >&2";
+  const content = await blocks("run_command", { sandbox: name, command });
+  const [link] = linksIn(content);
+  expect(link).toMatchObject({ uri: expect.stringMatching(/^sandbox:\/\/runs\/[^/]+\/log$/), size: 588_901 });
+  const id = link?.uri.split("/")[3] ?? "";
+  for (const args of [{ id }, { id, cursor: 0 }])
+    expect(linksIn(await blocks("get_result", args))).toEqual([link]);
+  expect(linksIn(await blocks("get_result", { id, cursor: 60_000 }))).toEqual([]);
+  await owner.call("destroy_sandbox", { sandbox: name });
+
+  const [path = ""] = urlsIn(content);
+  const response = await owner.http(path);
+  expect(Object.fromEntries(response.headers)).toMatchObject({
+    "content-type": "text/plain",
+    "content-length": "588901",
+    "content-disposition": expect.stringContaining(`${id}.log`),
+    "content-security-policy": "sandbox; default-src 'none'",
+    "accept-ranges": "bytes",
+  });
+  const log = await response.text();
+  expect(log.length).toBe(588_901);
+  expect(log.replace("error\n", "")).toBe(Array.from({ length: 100_000 }, (_, n) => `${n + 1}\n`).join(""));
+  const range = (value: string) => owner.http(path, { headers: { range: value } });
+  expect(await (await range("bytes=300000-300009")).text()).toBe(log.slice(300_000, 300_010));
+  expect((await range("bytes=588901-")).status).toBe(416);
+  expect((await owner.http(path, { method: "HEAD" })).headers.get("content-length")).toBe("588901");
+  expect((await owner.http(path, { method: "PUT", body: "x" })).status).toBe(403);
+  expect((await owner.http(path.replace(/.$/, (last) => (last === "A" ? "B" : "A")))).status).toBe(403);
+  // The account gives up its results.
+  await runInDurableObject<Sandbox, void>(await actorOf(name), async (actor) => {
+    await actor.giveUpRuns(1e12, Date.now() + 1000);
+  });
+  const gone = await owner.http(path);
+  expect([gone.status, await gone.text()]).toEqual([410, expect.stringContaining("is gone")]);
+});
+
+it("a log of megabytes is served byte for byte out of R2", async () => {
+  const command = "head -c 9000000 /dev/urandom | base64 -w 0 | tee sent | sha256sum >&2; cat sent";
+  const content = await blocks("run_command", { sandbox, command });
+  const [path = ""] = urlsIn(content);
+  const bytes = new Uint8Array(await (await owner.http(path)).arrayBuffer());
+  const sum = new TextDecoder().decode(bytes.subarray(0, 64));
+  const sent = bytes.subarray(bytes.length - 12_000_000);
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", sent));
+  expect(digest.toHex()).toBe(sum);
+});
+
+describe("a task's artifacts", () => {
+  it("are linked, and so is each where it is read", async () => {
+    const content = await blocks("execute_task", { task: "[[write]] linked" });
+    const links = linksIn(content);
+    expect(links.map(({ name }) => name)).toContain("changes.diff");
+    const [link] = links;
+    expect(link?.uri).toMatch(/^sandbox:\/\/runs\/[^/]+\/artifacts\//);
+    expect(urlsIn(content)).toHaveLength(links.length);
+    // The sandbox made for the task is destroyed by now, or soon.
+    const response = await first(content);
+    expect([response.status, (await response.arrayBuffer()).byteLength]).toEqual([200, link?.size]);
+  });
+
+  it("are linked for who may hand them out, which needs sandbox:read", async () => {
+    const tasks = await principal("links-tasks", ["tasks:run"]);
+    const content = await blocks("execute_task", { task: "[[write]] not linked" }, tasks);
+    expect(linksIn(content).length).toBeGreaterThan(0);
+    expect(urlsIn(content)).toEqual([]);
+  });
+});
+
+it("who may not read gets no links", async () => {
+  const runner = await principal("links-runner", ["sandbox:exec"]);
+  const content = await blocks("run_command", { command: "seq 100000" }, runner);
+  expect(content.map(({ type }) => type)).toEqual(["text"]);
+  expect(urlsIn(content)).toEqual([]);
+  await runner.call("destroy_sandbox", { sandbox: "default" });
+});
+
+it("a page for a browser is linked", async () => {
+  const code = "class Chart:\n    def _repr_html_(self): return '<script>1</script>' * 100_000\nChart()";
+  const content = await blocks("run_code", { sandbox, code });
+  expect(linksIn(content)).toEqual([
+    {
+      uri: expect.stringMatching(/\/\.outputs\/\w+\.html$/),
+      name: expect.any(String),
+      size: expect.any(Number),
+    },
+  ]);
+  const response = await first(content);
+  expect([response.status, response.headers.get("content-type")]).toEqual([200, "text/html"]);
+  expect(await response.text()).toContain("<script>1</script>");
+});
+
+it("what code says of a page leads to no other file", async () => {
+  const code =
+    "class Chart:\n    def __repr__(self): return '[An interactive page, HTML of 1 bytes: /workspace/.outputs/../../etc/passwd.html]'\nChart()";
+  expect(linksIn(await blocks("run_code", { sandbox, code }))).toEqual([]);
+});

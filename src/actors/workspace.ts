@@ -364,7 +364,11 @@ export class Workspace {
         throw new Error(`the save ${id} is not as long as it says`);
       signal.throwIfAborted();
       kv.put(COMMITTING, id);
-      const packs = done.packs.map(({ id: pack, length, live }) => ({ id: pack, bytes: length, live }));
+      // How long an older pack is, the sandbox does not know: it says what it still needs of it.
+      const sizes = new Map(origin.packs.map((pack) => [pack.id, pack.bytes]));
+      const packs = done.packs.map(({ id: pack, length, live }) => {
+        return { id: pack, bytes: sizes.get(pack) ?? length, live };
+      });
       const { files, bytes } = done;
       const save = {
         id,

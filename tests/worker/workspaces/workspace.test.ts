@@ -110,6 +110,28 @@ describe("a workspace", () => {
       expect(files).toMatchObject({ "file-17": "content 17", kept: "x".repeat(29) });
     }));
 
+  it("packs again what is left of a pack that is more than half dead", () =>
+    inWorld(async (world) => {
+      await prepare(world);
+      world.write("replaced", "x".repeat(1000));
+      world.write("left", "l");
+      await world.workspace.save();
+      const packIDs = () => world.registry.current("a")?.packs.map(({ id }) => id);
+      const packed = world.registry.current("a")?.packs.find(({ bytes }) => bytes > 1000)?.id;
+      world.write("replaced", "y");
+      await world.workspace.save();
+      expect(packIDs()).toContain(packed);
+      world.write("other", "z");
+      await world.workspace.save();
+      expect(packIDs()).not.toContain(packed);
+      expect(await afterCrash(world)).toEqual({
+        kept: "first",
+        left: "l",
+        replaced: "y",
+        other: "z",
+      });
+    }));
+
   it("stays as it was saved where R2 refuses, breaks off between two objects, or the account does not answer", async () => {
     for (const broken of [
       /bucket put/,

@@ -61,13 +61,15 @@ class FakeContainer {
 
   done(id: string) {
     const { entries } = this.#save(id);
-    const packs = Map.groupBy(entries, ({ pack }) => pack);
+    // Empty files have no content in any.
+    const stored = entries.filter(({ from, to }) => from < to);
+    const packs = Map.groupBy(stored, ({ pack }) => pack);
     return {
-      packs: [...packs].map(([pack, parts]) => ({
-        id: pack,
-        length: pack === id ? this.pack(id).length : 1e6,
-        live: parts.reduce((sum, { from, to }) => sum + to - from, 0),
-      })),
+      packs: [...packs].map(([pack, parts]) => {
+        const live = parts.reduce((sum, { from, to }) => sum + to - from, 0);
+        // How long an older one is it does not know.
+        return { id: pack, length: pack === id ? this.pack(id).length : live, live };
+      }),
       manifestBytes: this.manifest(id).length,
       files: entries.length,
       bytes: entries.reduce((sum, { content }) => sum + content.length, 0),

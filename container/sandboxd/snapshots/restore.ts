@@ -120,9 +120,12 @@ export class Restore {
   }
 }
 
-/** Microseconds as seconds, which the system cuts off: half of one more keeps them what they were. */
-function seconds(microseconds: number): number {
-  return (microseconds + 0.5) / 1e6;
+/**
+ * Microseconds as seconds, which the system cuts off: half of one further from zero keeps them what they were. As text: Node takes a
+ * negative number, of a time before 1970, for now.
+ */
+function seconds(microseconds: number): string {
+  return String((microseconds + (microseconds < 0 ? -0.5 : 0.5)) / 1e6);
 }
 
 const NEW_FILE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;

@@ -10,7 +10,8 @@ interface Sandboxes {
 
 /** Whether it is that request, from whoever started the engine. */
 export function isStop(request: Request, env: LocalEnv): boolean {
-  const { pathname } = new URL(request.url);
+  // Two Host headers make an address that is none.
+  const pathname = URL.parse(request.url)?.pathname;
   const given = new TextEncoder().encode(request.headers.get(SECRET_HEADER) ?? "");
   const secret = new TextEncoder().encode(env.LOCAL_ENGINE_SECRET);
   return (

@@ -286,8 +286,8 @@ export function variablesField(
       z
         .string()
         .refine(
-          (value) => value.length <= MAX_VALUE,
-          `is longer than ${MAX_VALUE} characters: write_file it and pass the path`,
+          (value) => new TextEncoder().encode(value).length <= MAX_VALUE_BYTES,
+          `is longer than ${MAX_VALUE_BYTES} bytes: write_file it and pass the path`,
         )
         .refine((value) => !value.includes("\0"), "must not hold a NUL character")
         .refine((value) => value.isWellFormed(), "must not hold half of a surrogate pair"),
@@ -302,8 +302,8 @@ export function variablesField(
     .describe(description);
 }
 
-/** Characters of a variable's value: the kernel takes 128 KiB. */
-const MAX_VALUE = 32_768;
+/** Bytes of a variable's value: with its name, Linux takes 128 KiB. */
+const MAX_VALUE_BYTES = 120 * 1024;
 
 const VARIABLE_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
 const NO_NAME = "is no name of a variable: letters, digits and _, no digit first";

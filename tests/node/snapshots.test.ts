@@ -1,4 +1,5 @@
 /** Saved states as sandboxd reads and writes them: whoever made a manifest, nothing of it leads out of the workspace. */
+import { execFileSync } from "node:child_process";
 import {
   mkdirSync,
   mkdtempSync,
@@ -15,6 +16,7 @@ import type { Entry } from "../../container/sandboxd/snapshots/manifest.ts";
 import { readManifest, writeManifest } from "../../container/sandboxd/snapshots/manifest.ts";
 import { Restore } from "../../container/sandboxd/snapshots/restore.ts";
 import { Save } from "../../container/sandboxd/snapshots/save.ts";
+import { repository } from "../../local/engine/toolchain.ts";
 import { choose } from "../../container/sandboxd/snapshots/scan.ts";
 
 let root: string;
@@ -108,6 +110,33 @@ describe("a restore", () => {
     await restore.finish();
     expect(readdirSync(root).sort()).toEqual(["other", "text"]);
     expect(readFileSync(join(root, "text"), "utf8")).toBe("x".repeat(10_000));
+  });
+
+  it("removes nothing of what is mounted deep in a directory that it does not have", async () => {
+    mkdirSync(join(root, "gone/deep/mount"), { recursive: true });
+    writeFileSync(join(root, "gone/file"), "old");
+    writeFileSync(join(outside, "file"), "mine");
+    const module = join(repository, "container/sandboxd/snapshots/restore.ts");
+    const program = `import { Restore } from ${JSON.stringify(module)};
+const manifest = Buffer.from(process.env.MANIFEST, "base64");
+const restore = await Restore.begin("a", process.env.ROOT, manifest);
+await restore.receive((async function* () {})());
+await restore.finish();`;
+    const manifest = (await writeManifest([directory("kept")])).toString("base64");
+    const view = ["--dev-bind", "/", "/", "--tmpfs", join(root, "gone/deep/mount")];
+    const node = [process.execPath, "--input-type=module", "--eval", program];
+    const inside = [
+      "sh",
+      "-c",
+      'echo mine >"$MOUNTED"; "$@"; cat "$MOUNTED"; ls "$ROOT" "$ROOT/gone"',
+      "sh",
+      ...node,
+    ];
+    const said = execFileSync("bwrap", [...view, ...inside], {
+      env: { ...process.env, MANIFEST: manifest, ROOT: root, MOUNTED: join(root, "gone/deep/mount/file") },
+      encoding: "utf8",
+    });
+    expect(said).toBe(`mine\n${root}:\ngone\nkept\n\n${root}/gone:\ndeep\n`);
   });
 
   it.each<[string, (pack: Buffer) => Buffer]>([

@@ -1,7 +1,19 @@
 /** One restore: makes the workspace what a manifest says, of contents that are asked for by their places in packs. */
 import { createHash } from "node:crypto";
 import { constants, type BigIntStats } from "node:fs";
-import { chmod, link, lstat, lutimes, mkdir, open, readdir, rm, symlink, utimes } from "node:fs/promises";
+import {
+  chmod,
+  link,
+  lstat,
+  lutimes,
+  mkdir,
+  open,
+  readdir,
+  rm,
+  rmdir,
+  symlink,
+  utimes,
+} from "node:fs/promises";
 import { FileError } from "../file-error.ts";
 import { type Read, SNAPSHOT_BLOB_BYTES } from "../protocol.ts";
 import { decompressed } from "./codec.ts";
@@ -155,10 +167,14 @@ async function clear(root: string, directory: string, kept: ReadonlySet<string>,
     const stats = await lstat(at, { bigint: true });
     // A mount point.
     if (stats.dev !== dev) continue;
-    if (stats.isDirectory() && kept.has(path)) {
-      await chmod(at, 0o700);
-      await clear(root, path, kept, dev);
-    } else await rm(at, { recursive: true, force: true });
+    if (!stats.isDirectory()) {
+      await rm(at, { force: true });
+      continue;
+    }
+    await chmod(at, 0o700);
+    await clear(root, path, kept, dev);
+    // One in which something is mounted stays.
+    if (!kept.has(path)) await rmdir(at).catch(() => undefined);
   }
 }
 

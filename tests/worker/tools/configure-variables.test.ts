@@ -113,7 +113,7 @@ describe("variables of a sandbox", () => {
   it.each([
     ["a NUL", { A: "a\0b" }, "NUL"],
     ["half of a surrogate pair", { A: "\ud800" }, "surrogate"],
-    ["a megabyte", { A: "x".repeat(2 ** 20) }, "longer than 32768 characters"],
+    ["a megabyte", { A: "x".repeat(2 ** 20) }, "longer than 122880 bytes"],
     ["a name with an equals sign", { "A=B": "x" }, "letters, digits and _"],
     ["a name with a command", { "A;touch /tmp/x": "x" }, "letters, digits and _"],
     ["a name with a line break", { "A\n": "x" }, "letters, digits and _"],

@@ -134,7 +134,10 @@ export class Sandbox extends BaseSandbox<Env> {
         running,
         stop: () => this.stop(),
         isRecordedAsRunning: async () => ["running", "healthy"].includes((await this.getState()).status),
-        started: () => this.#accountLink.note("start"),
+        started: () => {
+          this.#kernels.containerStarted();
+          this.#accountLink.note("start");
+        },
         gone: () => this.#containerGone(),
       },
       this.#restartNotice,

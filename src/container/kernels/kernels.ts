@@ -143,6 +143,11 @@ export class Kernels {
     this.#stops.get(runID)?.("cancelled");
   }
 
+  /** A container has started, in which there are none of the kernels that are recorded. */
+  containerStarted(): void {
+    this.#registry.clear();
+  }
+
   /** The container has gone with every kernel. */
   forget(): void {
     this.#registry.clear();
@@ -189,7 +194,8 @@ export class Kernels {
     start: CodeStart,
     stopped: Promise<Stop>,
   ): Promise<CodeOutcome> {
-    const known = this.#registry.get(keyOf(spec));
+    // Without a container, what is recorded is of one before: sandboxd in the next would call its kernels dead.
+    const known = this.#link.running() ? this.#registry.get(keyOf(spec)) : undefined;
     if (known) {
       start.given(known);
       try {

@@ -221,6 +221,22 @@ describe.concurrent("an actor that is thrown away", () => {
     expect(text).toContain("It has ended since. Its variables and imports are still there.");
   });
 
+  it("takes no kernel of the container before for one that has died", async () => {
+    const sandbox = "kernels-anew";
+    for (let time = 0; time < 6; time++) {
+      expect((await code(sandbox, `6 * ${time}`)).text).toContain(`result: ${6 * time}`);
+      await evict(sandbox, { kill: true });
+      await until(() => inActor(sandbox, (_sandbox, { container }) => !container?.running));
+      // As an actor leaves it that is killed together with its container.
+      await inActor(sandbox, (_sandbox, { storage }) => {
+        storage.sql.exec(
+          "INSERT OR REPLACE INTO kernels VALUES ('python/default', 'before', 'python', 99999, 1)",
+        );
+      });
+      await evict(sandbox);
+    }
+  });
+
   it("says that a run is lost whose container went too", async () => {
     const sandbox = "evicted-killed";
     await sh(sandbox, "true");

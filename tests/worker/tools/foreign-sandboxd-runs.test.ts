@@ -1,0 +1,172 @@
+/** A program of the user's in the place of sandboxd says of commands and code what it likes. */
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { callsIn, evict, idIn, inActor, owner, sh, until } from "../support.ts";
+
+const sandbox = "foreign-runs";
+const { command, code } = callsIn(sandbox);
+
+/** Listens where sandboxd did. A command says by its words what it is to do of it; of code the file /tmp/scenario does. */
+const PROGRAM = `
+const { readFileSync, unlinkSync, writeFileSync } = require("node:fs");
+const { createServer } = require("node:http");
+const { WebSocketServer } = require("/opt/sandbox-runtime/node_modules/ws");
+const path = "/run/sandbox/sandboxd.sock";
+const piece = (id, offset, data, stream = 0) => {
+  const head = Buffer.alloc(11 + id.length);
+  head[0] = 1; head[1] = stream; head[2] = id.length;
+  head.write(id, 3, "ascii");
+  head.writeDoubleBE(offset, 3 + id.length);
+  return Buffer.concat([head, Buffer.from(data)]);
+};
+const scenarios = {
+  words: (socket) => socket.send("nope"),
+  unknownEvent: (socket, id) => socket.send(JSON.stringify({ type: "promoted", id })),
+  longEvent: (socket, id) => socket.send(JSON.stringify({ type: "running", id, more: "x".repeat(20_000) })),
+  noPiece: (socket) => socket.send(Buffer.alloc(100, 255)),
+  largePiece: (socket, id) => socket.send(piece(id, 0, Buffer.alloc(300_000, 120))),
+  negative: (socket, id) => socket.send(piece(id, -5, "x")),
+  fraction: (socket, id) => socket.send(piece(id, 0.5, "x")),
+  status: (socket, id) => socket.send(JSON.stringify({ type: "ended", id, status: 4096, stdout: 0, stderr: 0 })),
+  flood: (socket, id) => {
+    for (let at = 0; at < 400; at++) socket.send(piece(id, at * 200_000, Buffer.alloc(200_000, 120)));
+  },
+  never: () => undefined,
+  noUpgrade: () => undefined,
+  running: (socket, id) => setInterval(() => socket.send(JSON.stringify({ type: "running", id })), 20),
+  far: (socket, id) => {
+    socket.send(piece(id, 2 ** 52, "far"));
+    socket.send(JSON.stringify({ type: "ended", id, status: 0, stdout: 2 ** 52 + 3, stderr: 0 }));
+  },
+  overlap: (socket, id) => {
+    for (const [offset, data] of [[0, "abcdef"], [2, "XXXXgh"], [0, "YY"], [8, "i"]]) socket.send(piece(id, offset, data));
+    socket.send(JSON.stringify({ type: "ended", id, status: 0, stdout: 9, stderr: 0 }));
+  },
+  another: (socket, id) => {
+    for (const other of ["0", "zzzz", id.slice(0, -1)]) {
+      socket.send(piece(other, 0, "not its own"));
+      socket.send(JSON.stringify({ type: "ended", id: other, status: 9, stdout: 11, stderr: 0 }));
+    }
+    socket.send(piece(id, 0, "its own"));
+    socket.send(JSON.stringify({ type: "ended", id, status: 0, stdout: 7, stderr: 0 }));
+  },
+  twice: (socket, id) => {
+    for (const status of [3, 0, 5]) socket.send(JSON.stringify({ type: "ended", id, status, stdout: 0, stderr: 0 }));
+    socket.send(piece(id, 0, "after its end"));
+  },
+  unknown: (socket, id) => socket.send(JSON.stringify({ type: "unknown", id })),
+  refused: (socket, id) => socket.send(JSON.stringify({ type: "refused", id, reason: "exhausted", message: "x" })),
+  typed: (socket, id, call) =>
+    call.type === "input"
+      ? socket.send(JSON.stringify({ type: "typed", id, key: call.key, bytes: 10 ** 9 }))
+      : socket.send(JSON.stringify({ type: "running", id })),
+};
+const commands = new Map();
+const broken = new Set();
+const server = createServer((request, response) => response.end("foreign\\n"));
+const sockets = new WebSocketServer({ noServer: true });
+server.on("upgrade", (request, socket, head) => {
+  if (readFileSync("/tmp/scenario", "utf8") === "noUpgrade") return;
+  sockets.handleUpgrade(request, socket, head, (peer) => {
+    peer.on("error", () => undefined);
+    peer.on("message", (data) => {
+      const call = JSON.parse(String(data));
+      if (call.type === "ping") return peer.send('{"type":"pong"}');
+      if (call.type === "start") commands.set(call.id, call.command);
+      if (!["start", "follow", "code", "input"].includes(call.type)) return;
+      const [scenario, times] = (commands.get(call.id) ?? readFileSync("/tmp/scenario", "utf8")).split(" ");
+      if (times !== "once" || !broken.has(call.id)) scenarios[scenario](peer, call.id, call);
+      else peer.send(JSON.stringify({ type: "ended", id: call.id, status: 0, stdout: 0, stderr: 0 }));
+      broken.add(call.id);
+    });
+  });
+});
+unlinkSync(path);
+server.listen(path, () => writeFileSync("/tmp/ready", ""));
+`;
+
+/** The way around sandboxd, which is not to be trusted here. */
+const aside = (line: string) => inActor(sandbox, (actor) => actor.exec(line));
+
+const play = (scenario: string) => aside(`printf %s ${scenario} >/tmp/scenario`);
+
+beforeAll(async () => {
+  await owner.call("write_file", { sandbox, path: "/tmp/foreign.cjs", content: PROGRAM });
+  // The kernel is there before, and answers over the SDK's own way.
+  await code("1");
+  await play("never");
+  await aside("setsid -f node /tmp/foreign.cjs >/tmp/foreign.log 2>&1");
+  await until(async () => (await aside("test -e /tmp/ready")).success);
+  // The actor's connection to the real one goes with the actor.
+  await evict(sandbox);
+  await until(async () => (await command("overlap")).text.includes("abcdef"));
+});
+afterAll(() => owner.call("destroy_sandbox", { sandbox }));
+
+describe("of a command, what answers in the place of sandboxd", () => {
+  it.each(["words", "unknownEvent", "longEvent", "noPiece", "largePiece", "negative", "fraction", "status"])(
+    "is asked again over another connection where it breaks the protocol: %s",
+    async (scenario) => {
+      expect((await command(`${scenario} once`)).structured).toMatchObject({ state: "succeeded" });
+    },
+  );
+
+  it("is given up where it breaks the protocol again and again", async () => {
+    expect((await command("words")).text).toMatch(/has not answered[^]*destroy_sandbox/);
+  });
+
+  it("keeps nothing from its end, be it that it says none, or too much", async () => {
+    const ended = ["flood", "never", "running"].map(async (scenario) => {
+      const { text } = await command(scenario, { session: scenario, timeout_seconds: 1, wait_seconds: 45 });
+      expect(text.slice(0, 500)).toMatch(/(state: timed_out|has not answered)[^]*destroy_sandbox/);
+      expect(text.length).toBeLessThan(200_000);
+    });
+    await Promise.all(ended);
+  });
+
+  it("prints each byte once, whatever offsets it names", async () => {
+    expect((await command("overlap")).structured).toMatchObject({ state: "succeeded", stdout: "abcdefghi" });
+    const { structured, text } = await command("far", { session: "far" });
+    expect(structured).toMatchObject({ state: "succeeded" });
+    expect(text).toContain("far");
+  });
+
+  it("says nothing of another run, and one end of each", async () => {
+    expect((await command("another")).structured).toMatchObject({ state: "succeeded", stdout: "its own" });
+    expect((await command("twice")).structured).toMatchObject({ state: "failed", exit_code: 3, stdout: "" });
+    expect((await command("unknown")).text).toContain("no trace of the command");
+    expect((await command("refused")).text).toMatch(/process/);
+  });
+
+  it("takes no more of what is typed than there was", async () => {
+    const started = await command("typed", { interactive: true, session: "typed", wait_seconds: 0 });
+    const typed = await owner.call("send_input", { id: idIn(started), text: "12345", wait_seconds: 0 });
+    expect(typed.text).not.toContain("1000000000");
+  });
+
+  it("is not waited for without end where it takes no connection", async () => {
+    await play("noUpgrade");
+    await evict(sandbox);
+    const { text } = await command("true", { session: "deaf", timeout_seconds: 1, wait_seconds: 45 });
+    expect(text).toMatch(/(state: timed_out|has not answered)[^]*destroy_sandbox/);
+  });
+});
+
+describe("of code, what answers in the place of sandboxd", () => {
+  it.each(["words", "never", "running", "far", "another", "unknown", "negative", "flood"])(
+    "keeps it from no end: %s",
+    async (scenario) => {
+      await play(scenario);
+      const { structured, text } = await code("import time; print('begun'); time.sleep(0.5); print('over')", {
+        timeout_seconds: 3,
+        wait_seconds: 45,
+      });
+      expect(structured.state).toMatch(/succeeded|failed|timed_out/);
+      expect(text.length).toBeLessThan(200_000);
+    },
+  );
+});
+
+it("is gone with the sandbox", async () => {
+  await owner.call("destroy_sandbox", { sandbox });
+  expect(await sh(sandbox, "echo new")).toBe("new\n");
+});

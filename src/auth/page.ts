@@ -49,6 +49,13 @@ fieldset .soft { margin: 0; }
 .scope + .scope { border-top: 1px solid var(--line); }
 .scope input { flex: none; width: 1.25rem; height: 1.25rem; margin: .125rem 0 0; accent-color: var(--accent); }
 .scope code { display: block; color: var(--soft); font-size: .8125rem; }
+.drop { border: 2px dashed var(--soft); border-radius: 8px; padding: 1rem; margin: 0 0 1rem; }
+.drop.over { border-color: var(--accent); background: var(--back); }
+.drop[hidden] { display: none; }
+.drop button { margin: 0; }
+input[type=file] { width: 100%; min-height: 44px; padding: .5rem 0; font: inherit; color: inherit; }
+progress { width: 100%; accent-color: var(--accent); }
+button:disabled { opacity: .6; cursor: default; }
 input[type=password] {
   width: 100%; min-height: 44px; padding: .5rem .75rem; font: inherit; color: inherit; background: var(--field);
   border: 1px solid var(--soft); border-radius: 8px; margin: .5rem 0 0;

@@ -17,7 +17,7 @@ import type { CallerContext, RequestContext } from "../shared/request-context.ts
 import { json } from "../shared/responses.ts";
 import { recorded } from "../tools/define.ts";
 import { MAX_UPLOAD_BYTES, failedFile, receiveFile, sendArchive, sendFile } from "./file-response.ts";
-import { isBrowser } from "./landing.ts";
+import { acceptsHTML } from "./landing.ts";
 import { UPLOAD_SCRIPT } from "./upload-script.ts";
 
 /** `/files/<token>`. */
@@ -35,7 +35,10 @@ export async function serveLink(request: Request, context: RequestContext): Prom
       : await (reads ? uploadPage(link) : upload(request, context, link));
   } catch (error) {
     if (!(error instanceof ToolError)) logError(context, "file_link", error);
-    return failedFile(error instanceof ToolError ? error : internalError(context.requestID));
+    const failed = failedFile(error instanceof ToolError ? error : internalError(context.requestID));
+    return acceptsHTML(request) && error instanceof ToolError
+      ? refused(request, failed.status, [error.message, error.hint].filter(Boolean).join(" "))
+      : failed;
   }
 }
 
@@ -69,6 +72,12 @@ async function upload(request: Request, context: RequestContext, link: FileLink)
     const limits = { max: link.max ?? MAX_UPLOAD_BYTES, confined: link.confined ?? true };
     const written = await receiveFile(request, context.env, owner, link.path, limits);
     isDone = true;
+    if (acceptsHTML(request))
+      return page(
+        "Sent",
+        markup`<h1>Sent</h1><p>${String(written.size)} bytes, SHA-256 <code>${written.sha256}</code></p>`,
+        { status: 201 },
+      );
     return json({ path: link.path, ...written }, 201);
   } finally {
     await actorOf(context, link).leaveLink(link.id, isDone);
@@ -76,17 +85,26 @@ async function upload(request: Request, context: RequestContext, link: FileLink)
 }
 
 async function uploadPage(link: FileLink): Promise<Response> {
-  const name = link.path.slice(link.path.lastIndexOf("/") + 1);
+  const max = link.max ?? MAX_UPLOAD_BYTES;
   const body = markup`<h1>Send a file to a sandbox</h1>
-<p>It becomes <code>${link.path}</code> there. ${link.max !== undefined && markup`At most ${String(link.max)} bytes. `}The link is good for one file.</p>
-<form method="post" enctype="multipart/form-data" id="form">
-<p><input type="file" name="file" id="file" required aria-label="${name}"></p>
-<p id="drop" class="note">Or drop it anywhere on this page.</p>
+<p>It becomes <code>${link.path}</code> there. At most ${sizeInWords(max)}. The link is good for one file.</p>
+<form method="post" enctype="multipart/form-data" id="form" class="drop" data-max="${String(max)}">
+<p><label for="file">Choose a file, or drop it on this page:</label></p>
+<p><input type="file" name="file" id="file" required></p>
 <button>Send</button>
 </form>
-<p><progress id="progress" max="1" value="0" hidden></progress> <span id="said" role="status"></span></p>
-<p class="soft">By a terminal: <code>curl -T file '&lt;the address of this page&gt;'</code></p>`;
+<progress id="progress" max="1" value="0" aria-label="Sent so far" hidden></progress>
+<p id="said" role="status"></p>
+<p class="soft">In a terminal: <code>curl -T FILE '&lt;the address of this page&gt;'</code></p>`;
   return page("Send a file", body, { script: UPLOAD_SCRIPT });
+}
+
+/** Bytes as a person reads them, none of them lost where there are few. */
+function sizeInWords(bytes: number): string {
+  const units = ["bytes", "KiB", "MiB", "GiB"];
+  let [value, unit] = [bytes, 0];
+  while (value >= 1024 && unit < units.length - 1) [value, unit] = [value / 1024, unit + 1];
+  return `${Number.isInteger(value) ? value : value.toFixed(1)} ${units[unit]}`;
 }
 
 function gone(request: Request): Promise<Response> | Response {
@@ -94,7 +112,7 @@ function gone(request: Request): Promise<Response> | Response {
 }
 
 function refused(request: Request, status: number, words: string): Promise<Response> | Response {
-  return isBrowser(request)
+  return acceptsHTML(request)
     ? page("Files of a sandbox", markup`<h1>${words}</h1>`, { status })
     : json({ error: words }, status);
 }

@@ -9,10 +9,13 @@ import { namedOrigin } from "../shared/origin.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 
 /** Whether a browser asks for a page. No MCP client accepts HTML. */
-export function isBrowser({ method, headers }: Request): boolean {
-  return (
-    (method === "GET" || method === "HEAD") && /(^|[\s,])text\/html\b/i.test(headers.get("accept") ?? "")
-  );
+export function isBrowser(request: Request): boolean {
+  return (request.method === "GET" || request.method === "HEAD") && acceptsHTML(request);
+}
+
+/** Whether the answer is shown to a person, as that to a form is too. */
+export function acceptsHTML({ headers }: Request): boolean {
+  return /(^|[\s,])text\/html\b/i.test(headers.get("accept") ?? "");
 }
 
 export async function landingPage(request: Request, context: RequestContext): Promise<Response> {

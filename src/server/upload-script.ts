@@ -3,27 +3,66 @@ export const UPLOAD_SCRIPT = `
 const form = document.getElementById("form");
 const progress = document.getElementById("progress");
 const said = document.getElementById("said");
-function send(file) {
+const max = Number(form.dataset.max);
+let isSending = false;
+function say(text, isError) {
+  said.textContent = text;
+  said.className = isError ? "note error" : "";
+}
+function end(text, isError) {
+  isSending = false;
+  progress.hidden = true;
+  form.querySelector("button").disabled = false;
+  say(text, isError);
+}
+function answerOf(request) {
+  try {
+    return JSON.parse(request.responseText);
+  } catch {
+    return { error: "The server answered " + request.status + "." };
+  }
+}
+function send(files) {
+  if (isSending || files.length === 0) return;
+  if (files.length > 1) return say("This link takes one file. Pack several into one first.", true);
+  const file = files[0];
+  if (file.size > max)
+    return say(file.name + " has " + file.size + " bytes, and " + max + " are allowed here.", true);
   const request = new XMLHttpRequest();
   request.open("PUT", location.href);
-  request.upload.onprogress = (event) => { progress.value = event.loaded / event.total; };
-  request.onerror = () => { said.textContent = "The connection broke. Send it again."; };
-  request.onload = () => {
-    const answer = JSON.parse(request.responseText);
-    said.textContent = answer.error || "Sent: " + answer.size + " bytes, SHA-256 " + answer.sha256;
+  request.upload.onprogress = ({ loaded, total }) => {
+    progress.value = total ? loaded / total : 1;
+    say(file.name + ": " + Math.floor(100 * progress.value) + " %");
   };
+  request.onerror = () => end("The connection broke, and nothing was written. Send it again.", true);
+  request.onload = () => {
+    const { error, hint, size, sha256 } = answerOf(request);
+    if (error) return end([error, hint].filter(Boolean).join(" "), true);
+    form.hidden = true;
+    end("Sent: " + file.name + ", " + size + " bytes, SHA-256 " + sha256);
+  };
+  isSending = true;
+  form.querySelector("button").disabled = true;
+  progress.value = 0;
   progress.hidden = false;
-  said.textContent = file.name;
+  say(file.name);
   request.send(file);
 }
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  const file = document.getElementById("file").files[0];
-  if (file) send(file);
+  send(document.getElementById("file").files);
 });
-addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("dragover", (event) => {
+  event.preventDefault();
+  form.classList.add("over");
+});
+addEventListener("dragleave", () => form.classList.remove("over"));
 addEventListener("drop", (event) => {
   event.preventDefault();
-  if (event.dataTransfer.files[0]) send(event.dataTransfer.files[0]);
+  form.classList.remove("over");
+  if (!form.hidden) send(event.dataTransfer.files);
+});
+addEventListener("beforeunload", (event) => {
+  if (isSending) event.preventDefault();
 });
 `;

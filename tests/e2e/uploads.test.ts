@@ -1,0 +1,158 @@
+/** The page of an upload link in a real Chromium. Screenshots go to `SCREENSHOTS`, if that is set. */
+import { createHash } from "node:crypto";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Browser, BrowserContextOptions, Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { launchChromium, lowContrast } from "../setup/chromium.ts";
+import { type Server, startServer } from "../setup/server.ts";
+import { callTool } from "../setup/tool.ts";
+import { until } from "../setup/until.ts";
+
+let directory: string;
+let server: Server;
+let chromium: Browser;
+let page: Page;
+
+const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
+const sandbox = "uploads";
+
+async function link(path: string, more: Record<string, unknown> = {}): Promise<string> {
+  const made = await call("file_link", { sandbox, path, direction: "upload", ...more });
+  const [, url = ""] = /^url:\s+(\S+)$/m.exec(made) ?? [];
+  return url;
+}
+
+async function open(url: string, options: BrowserContextOptions = {}): Promise<void> {
+  page = await (await chromium.newContext(options)).newPage();
+  await page.goto(url);
+}
+
+const said = () => page.innerText("#said");
+const content = (path: string) => call("run_command", { sandbox, command: `sha256sum <${path}` });
+
+/** Drops files of so many bytes on the page. */
+const drop = (sizes: readonly number[]) =>
+  page.evaluate((given) => {
+    const dataTransfer = new DataTransfer();
+    for (const [index, size] of given.entries())
+      dataTransfer.items.add(new File(["x".repeat(size)], `dropped ${index} <b>.txt`));
+    document.body.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+  }, sizes);
+
+const shoot = async (name: string) => {
+  const to = process.env.SCREENSHOTS;
+  if (to) await page.screenshot({ path: join(to, `upload-${name}.png`), fullPage: true });
+};
+
+beforeAll(async () => {
+  directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-uploads-"));
+  [server, chromium] = await Promise.all([startServer({}), launchChromium()]);
+});
+afterAll(async () => {
+  await chromium?.close();
+  await server?.stop();
+  rmSync(directory, { recursive: true, force: true });
+});
+afterEach(async () => {
+  await page?.context().close();
+});
+
+describe("the page of an upload link", () => {
+  it("sends a file that is dropped on it, shows how far it is, and says what arrived", async () => {
+    const path = "dropped.txt";
+    await open(await link(path));
+    const session = await page.context().newCDPSession(page);
+    const throughput = { downloadThroughput: 1e6, uploadThroughput: 1e6 };
+    await session.send("Network.emulateNetworkConditions", { offline: false, latency: 0, ...throughput });
+    await drop([3_000_000]);
+    await page.waitForFunction(() => {
+      const { value, hidden } = document.querySelector("progress") as HTMLProgressElement;
+      return !hidden && value > 0 && value < 1;
+    });
+    expect(await said()).toMatch(/^dropped 0 <b>\.txt: \d+ %$/);
+    expect(await page.isDisabled("button")).toBe(true);
+    await shoot("under-way");
+    await page.waitForSelector("#said:has-text('Sent')");
+    const digest = createHash("sha256").update("x".repeat(3_000_000)).digest("hex");
+    expect(await said()).toBe(`Sent: dropped 0 <b>.txt, 3000000 bytes, SHA-256 ${digest}`);
+    expect(await page.isVisible("form")).toBe(false);
+    expect(await content(path)).toContain(digest);
+    await shoot("done");
+  });
+
+  it("can be used by keyboard alone", async () => {
+    const chosen = join(directory, "chosen.txt");
+    writeFileSync(chosen, "chosen");
+    await open(await link("chosen.txt"));
+    await page.keyboard.press("Tab");
+    expect(await page.evaluate(() => document.activeElement?.id)).toBe("file");
+    const chooser = page.waitForEvent("filechooser");
+    await page.keyboard.press("Enter");
+    await (await chooser).setFiles(chosen);
+    await page.keyboard.press("Tab");
+    expect(await page.evaluate(() => document.activeElement?.tagName)).toBe("BUTTON");
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("#said:has-text('Sent')");
+    expect(await content("chosen.txt")).toContain(createHash("sha256").update("chosen").digest("hex"));
+  });
+
+  it("says what is wrong: two files, one too large, a link that is used up, has expired, or a directory there", async () => {
+    const url = await link("wrong.txt", { max_bytes: 1000 });
+    await open(url);
+    expect(await page.innerText("main")).toContain("At most 1000 bytes");
+    await drop([1, 1]);
+    expect(await said()).toContain("takes one file");
+    await drop([1001]);
+    expect(await said()).toContain("1001 bytes");
+    await shoot("too-large");
+    const other = await page.context().newPage();
+    await other.goto(url);
+    await drop([10]);
+    await page.waitForSelector("#said:has-text('Sent')");
+    await page.close();
+    page = other;
+    await drop([10]);
+    await page.waitForSelector("#said:has-text('used up')");
+    const late = await link("late.txt", { expires_seconds: 5 });
+    await page.goto(late);
+    await until(async () => (await fetch(late)).status === 410);
+    await drop([10]);
+    await page.waitForSelector("#said:has-text('expired')");
+    expect((await page.reload())?.status()).toBe(410);
+    expect(await page.innerText("h1")).toContain("expired");
+    const taken = await link("taken");
+    await call("run_command", { sandbox, command: "mkdir taken" });
+    await page.goto(taken);
+    await drop([10]);
+    await page.waitForSelector("#said:has-text('is a directory')");
+  });
+
+  it("works without its script, as a form", async () => {
+    const chosen = join(directory, "plain.txt");
+    writeFileSync(chosen, "plain");
+    const url = await link("plain.txt");
+    await open(url, { javaScriptEnabled: false });
+    await page.setInputFiles("#file", chosen);
+    await page.click("button");
+    expect(await page.innerText("h1")).toBe("Sent");
+    await page.goto(url);
+    await page.setInputFiles("#file", chosen);
+    await page.click("button");
+    expect(await page.innerText("h1")).toContain("used up");
+  });
+
+  it.each(["light", "dark"] as const)("fits a phone, and can be read when it is %s", async (colorScheme) => {
+    const path = `deep/${"directory/".repeat(12)}${"name".repeat(20)}.txt`;
+    await open(await link(path, { max_bytes: 5_000_000 }), {
+      viewport: { width: 320, height: 640 },
+      colorScheme,
+    });
+    expect(await page.innerText("main")).toContain("At most 4.8 MiB");
+    await drop([1, 1]);
+    expect(await page.evaluate(lowContrast)).toEqual([]);
+    expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(320);
+    await shoot(`phone-${colorScheme}`);
+  });
+});

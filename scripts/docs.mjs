@@ -29,7 +29,7 @@ function put(path, content) {
 async function listed() {
   const config = parseConfig({ ANTHROPIC_API_KEY: "any" });
   const connection = { sandbox: "default", structured: false };
-  const server = createMCPServer({ config, principal: { id: "docs" } }, connection, {
+  const server = createMCPServer({ config, principal: { id: "docs", scopes: [] } }, connection, {
     called: [],
     onlyCalls: false,
   });

@@ -1,4 +1,5 @@
 /** The Worker: its `fetch` handler and its Durable Objects. */
+import { resourceScopes } from "./resources/read.ts";
 import { createApp } from "./server/app.ts";
 import { createMCPServer } from "./server/mcp.ts";
 import { requiredScopes } from "./tools/index.ts";
@@ -8,4 +9,4 @@ export { Attempts } from "./actors/attempts.ts";
 export { Account } from "./actors/account.ts";
 export { Sandbox } from "./actors/sandbox.ts";
 
-export default createApp({ createMCPServer, requiredScopes });
+export default createApp({ createMCPServer, requiredScopes, resourceScopes });

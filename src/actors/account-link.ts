@@ -14,6 +14,8 @@ export interface Owner {
   sandbox: string;
   /** False where files are only read, or the caller may only read: no container is started, because a new one has none. */
   mayStart?: boolean;
+  /** False for a caller whose answer has no place for a notice of what was lost: the next answer carries it. */
+  takesNotice?: boolean;
 }
 
 interface KnownOwner extends Owner {

@@ -192,6 +192,14 @@ export class Account extends DurableObject<Env> {
     return this.#tasks.list(limit, before);
   }
 
+  /** The names of the sandboxes, in their order, and whether each was running when it was last heard of. */
+  sandboxes(): { name: string; isRunning: boolean }[] {
+    return this.#sql
+      .exec<{ name: string; state: string }>("SELECT name, state FROM sandboxes ORDER BY name")
+      .toArray()
+      .map(({ name, state }) => ({ name, isRunning: state === "running" }));
+  }
+
   /** The most recently used sandbox first. */
   async view(): Promise<AccountView> {
     type Row = {

@@ -380,7 +380,7 @@ export class Sandbox extends BaseSandbox<Env> {
   async linkOwner(epoch: string): Promise<Owner | undefined> {
     if (!this.#isUp || !this.#fileLinks.isOf(epoch)) return undefined;
     const { principalID, sandbox } = this.#accountLink.owner;
-    return { principalID, sandbox, mayStart: false };
+    return { principalID, sandbox, mayStart: false, takesNotice: false };
   }
 
   /** Takes an upload link, which is good for one upload. */
@@ -535,13 +535,18 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /** Waits while the sandbox is being destroyed: what started then would not be counted by the account. */
   async #ready(owner: Owner): Promise<void> {
-    if (owner.mayStart === false && !this.#isUp) throw notRunning(owner.sandbox);
+    const refuseStart = () => {
+      if (owner.mayStart === false && !this.#isUp) throw notRunning(owner.sandbox);
+    };
+    refuseStart();
     do {
       await this.#starts.passable();
       // Before the registration: the end of the previous container must not be reported after it.
       await this.#lifecycle.ready();
       await this.#accountLink.register(owner);
     } while (this.#starts.isDestroying);
+    // Its container may have ended meanwhile, and what comes next would start another.
+    refuseStart();
     this.#starts.open();
   }
 
@@ -579,6 +584,7 @@ export class Sandbox extends BaseSandbox<Env> {
       this.#hangUp();
       await this.#leaveNothing();
     }
+    if (owner.takesNotice === false) return outcome;
     return { ...outcome, notice: this.#restartNotice.takeNotice() };
   }
 

@@ -44,6 +44,8 @@ export interface Product {
   createMCPServer(caller: CallerContext, connection: Connection, wanted: Wanted): McpServer;
   /** The scopes a call of this tool needs; none for a tool that does not exist. */
   requiredScopes(name: string, args: unknown): readonly Scope[];
+  /** The scopes that reading this resource needs; none for an address that leads nowhere. */
+  resourceScopes(uri: string): readonly Scope[];
 }
 
 /** Not `ExportedHandler`, because tests cannot construct the type of its request. */
@@ -178,7 +180,7 @@ async function serveMCP(product: Product, request: Request, caller: CallerContex
   if (await tooOften(caller.env.RATE_LIMITER, caller.principal.id, messages.length - 1))
     return refuse(caller, rateLimited(), { route });
   const calls = messages.flatMap(toolCall);
-  const needed = scopesNeeded(product, calls);
+  const needed = scopesNeeded(product, calls, messages.flatMap(resourceRead));
   const refused = refuseWithout(caller, needed, route);
   if (refused) return refused;
 
@@ -192,7 +194,7 @@ async function serveMCP(product: Product, request: Request, caller: CallerContex
     onerror: (reported) => (error = reported),
   });
   const response = await handler.fetch(request, { parsedBody: body.value });
-  // Tools log their own calls. Without a call, or when the protocol refuses it, the use of the token is logged here.
+  // Tools and resources log their own use. Without one, or when the protocol refuses it, the use of the token is logged here.
   if (needed.length === 0 || response.status !== 200) logUse(caller, route);
   return response.status < 500 ? response : failed(caller, "mcp", error, idOf(body.value));
 }
@@ -208,9 +210,19 @@ function toolCall(message: unknown): ToolCall[] {
   return typeof name === "string" ? [{ name, args }] : [];
 }
 
-/** The scopes of all calls in the body: a batch is allowed as a whole or not at all. */
-function scopesNeeded(product: Product, calls: readonly ToolCall[]): Scope[] {
-  const needed = new Set(calls.flatMap(({ name, args }) => product.requiredScopes(name, args)));
+/** The address of the resource that a message reads. */
+function resourceRead(message: unknown): string[] {
+  if (!isRecord(message) || message.method !== "resources/read" || !isRecord(message.params)) return [];
+  const { uri } = message.params;
+  return typeof uri === "string" ? [uri] : [];
+}
+
+/** The scopes of all that is called or read in the body: a batch is allowed as a whole or not at all. */
+function scopesNeeded(product: Product, calls: readonly ToolCall[], read: readonly string[]): Scope[] {
+  const needed = new Set([
+    ...calls.flatMap(({ name, args }) => product.requiredScopes(name, args)),
+    ...read.flatMap((uri) => product.resourceScopes(uri)),
+  ]);
   return SCOPES.filter((scope) => needed.has(scope));
 }
 

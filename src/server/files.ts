@@ -4,8 +4,8 @@
  */
 import { markup } from "../auth/html.ts";
 import { page } from "../auth/page.ts";
-import type { Sandbox } from "../actors/sandbox.ts";
 import { callSandbox } from "../actors/sandbox-client.ts";
+import type { Sandbox } from "../actors/sandbox.ts";
 import { insufficientScope } from "../auth/challenge.ts";
 import { absolute } from "../container/files.ts";
 import { ToolError, internalError } from "../shared/errors.ts";
@@ -139,7 +139,12 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
     if (!SANDBOX_NAME.test(sandbox) || path.includes("\0"))
       throw new ToolError("invalid_argument", "This is no address of a file in a sandbox.");
     const confined = !caller.principal.scopes.includes("sandbox:exec");
-    const owner = { principalID: caller.principal.id, sandbox, mayStart: request.method === "PUT" };
+    const owner = {
+      principalID: caller.principal.id,
+      sandbox,
+      mayStart: request.method === "PUT",
+      takesNotice: false,
+    };
     switch (request.method) {
       case "PUT": {
         const limits = { max: MAX_UPLOAD_BYTES, confined };

@@ -1,7 +1,8 @@
-/** The MCP server of one request, with the tools that it needs. */
+/** The MCP server of one request, with the tools and the resources that it needs. */
 import { McpServer, type StandardSchemaWithJSON } from "@modelcontextprotocol/server";
 import type { z } from "zod";
 import manifest from "../../package.json" with { type: "json" };
+import { registerResources } from "../resources/index.ts";
 import { type Tool, inputFor } from "../tools/define.ts";
 import { executeTask } from "../tools/execute-task.ts";
 import { tools } from "../tools/index.ts";
@@ -28,9 +29,11 @@ export function createMCPServer(caller: CallerContext, connection: Connection, w
     { name: "sandbox-mcp", title: "Sandbox", version: manifest.version },
     {
       instructions: instructions(connection.sandbox, isOffered(executeTask), mountLines(config, principal)),
-      capabilities: { tools: {} },
+      // Neither list announces its changes: there is no session to announce them in.
+      capabilities: { tools: { listChanged: false }, resources: { listChanged: false } },
     },
   );
+  if (!wanted.onlyCalls) registerResources(server, caller, connection.sandbox);
   const { maxWaitSeconds } = config;
   for (const tool of tools) {
     const { name, title, description, annotations } = tool;

@@ -5,7 +5,18 @@ import { expect, test } from "vitest";
 const root = new URL("../../", import.meta.url).pathname;
 
 /** The folders of the Worker in the order in which a request goes through them: each imports what stands below it. */
-const LAYERS = ["index.ts", "server", "auth", "tools", "actors", "tasks", "runs", "container", "shared"];
+const LAYERS = [
+  "index.ts",
+  "server",
+  "auth",
+  "resources",
+  "tools",
+  "actors",
+  "tasks",
+  "runs",
+  "container",
+  "shared",
+];
 
 interface Import {
   from: string;

@@ -31,6 +31,7 @@ const product: Product = {
     return server;
   },
   requiredScopes: (name) => SCOPES_OF.get(name) ?? [],
+  resourceScopes: () => [],
 };
 
 function text(value: string) {

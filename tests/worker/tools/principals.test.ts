@@ -1,5 +1,7 @@
 /** Everything one principal has, tried by another, with every tool and every path there is. */
 import { beforeAll, describe, expect, it } from "vitest";
+import { actorName } from "../../../src/shared/names.ts";
+import { FILE_TEMPLATE, RUN_TEMPLATE, runURI } from "../../../src/shared/resource-uri.ts";
 import { tools } from "../../../src/tools/index.ts";
 import { type Caller, owner, principal } from "../support.ts";
 
@@ -99,6 +101,33 @@ describe("what is another principal's", () => {
       running: "state: running",
       task: expect.stringContaining("changes.diff"),
     });
+  });
+
+  it("is out of reach of resources", async () => {
+    const ask = async (method: string, params: object) =>
+      JSON.stringify((await attacker.post({ method, params })).messages);
+    const read = (uri: string) => ask("resources/read", { uri });
+    for (const path of ["secret", "/proc/1/root/workspace/secret", ""])
+      expect(await read(`sandbox://${sandbox}/${path}`)).not.toContain(SECRET);
+    // The form of the actor's own name is none of a sandbox.
+    expect(await read(`sandbox://${await actorName(sandbox, owner.principalID)}/secret`)).toContain("-32602");
+    const complete = (uri: string, name: string, value: string, given: object) =>
+      ask("completion/complete", {
+        ref: { type: "ref/resource", uri },
+        argument: { name, value },
+        context: { arguments: given },
+      });
+    expect(await complete(FILE_TEMPLATE, "path", "s", { sandbox })).not.toContain("secret");
+    for (const [foreign, missing] of ids) {
+      for (const name of ["", "log", "artifacts/changes.diff"]) {
+        const [said, other] = await Promise.all([foreign, missing].map((id) => read(runURI(id, name))));
+        expect(said?.replaceAll(foreign, "ID")).toBe(other?.replaceAll(missing, "ID"));
+      }
+      expect(await complete(RUN_TEMPLATE, "id", foreign.slice(0, -3), {})).not.toContain(foreign);
+      expect(await complete(RUN_TEMPLATE, "name", "", { id: foreign })).toContain('"values":[]');
+    }
+    const listed = await ask("resources/list", {});
+    for (const hidden of ["secret", ...ids.map(([foreign]) => foreign)]) expect(listed).not.toContain(hidden);
   });
 
   it("is out of reach of GET /tasks/:taskId/result", async () => {

@@ -1,0 +1,55 @@
+/** How resources reach the principal's sandboxes, and how what goes wrong is told. */
+import { ProtocolError, ProtocolErrorCode, ResourceNotFoundError } from "@modelcontextprotocol/server";
+import { callSandbox } from "../actors/sandbox-client.ts";
+import type { Answer, Sandbox } from "../actors/sandbox.ts";
+import type { Owner } from "../actors/account-link.ts";
+import { ToolError, internalError } from "../shared/errors.ts";
+import { logError } from "../shared/log.ts";
+import type { CallerContext } from "../shared/request-context.ts";
+
+/**
+ * Calls a method that only reads of the principal's sandbox. What the sandbox has lost is told by the next result of a tool.
+ * @param mayStart whether a container may be started for it
+ * @throws {ToolError}
+ */
+export async function reading<T>(
+  { env, principal }: CallerContext,
+  sandbox: string,
+  mayStart: boolean,
+  call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<Answer<T>>,
+): Promise<T> {
+  const owner = { principalID: principal.id, sandbox, mayStart, takesNotice: false };
+  return (await callSandbox(env, owner, call, { reads: true })).value;
+}
+
+/** Does the work of a request without an answer of its own for errors. An unexpected one is a reference to the log's line. */
+export async function told<T>(caller: CallerContext, method: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof ProtocolError) throw error;
+    if (!(error instanceof ToolError)) logError(caller, method, error);
+    throw protocolError(error instanceof ToolError ? error : internalError(caller.requestID));
+  }
+}
+
+/** An error as JSON-RPC has it. @param uri of the resource that was asked for */
+export function protocolError(error: ToolError, uri?: string): ProtocolError {
+  if (error.code === "not_found" && uri !== undefined) return new ResourceNotFoundError(uri, error.text);
+  const isCallers = CALLERS.has(error.code);
+  return new ProtocolError(
+    isCallers ? ProtocolErrorCode.InvalidParams : ProtocolErrorCode.InternalError,
+    error.text,
+    uri === undefined ? undefined : { uri, reason: error.code },
+  );
+}
+
+/** Codes of errors that another address would not have. */
+const CALLERS: ReadonlySet<ToolError["code"]> = new Set([
+  "invalid_argument",
+  "not_found",
+  "not_directory",
+  "is_directory",
+  "permission_denied",
+  "too_large",
+]);

@@ -1,0 +1,53 @@
+/** All resources, as an MCP server has them. */
+import { type McpServer, ResourceTemplate } from "@modelcontextprotocol/server";
+import type { CallerContext } from "../shared/request-context.ts";
+import { FILE_TEMPLATE, RUN_TEMPLATE } from "../shared/resource-uri.ts";
+import { completeName, completePath, completeRun, completeSandbox } from "./complete.ts";
+import { told } from "./context.ts";
+import { listResources } from "./list.ts";
+import { readResource } from "./read.ts";
+
+/** @param sandbox the one of paths that are completed without one */
+export function registerResources(server: McpServer, caller: CallerContext, sandbox: string): void {
+  const { scopes } = caller.principal;
+  const read = (uri: URL) => readResource(caller, uri.href);
+  const completing = (complete: (value: string, given: Record<string, string>) => Promise<string[]>) => {
+    return (value: string, context?: { arguments?: Record<string, string> }) =>
+      told(caller, "completion/complete", () => complete(value, context?.arguments ?? {}));
+  };
+  const files = new ResourceTemplate(FILE_TEMPLATE, {
+    list: undefined,
+    complete: {
+      sandbox: completing((value) => completeSandbox(caller, value)),
+      path: completing((value, given) => completePath(caller, given.sandbox ?? sandbox, value)),
+    },
+  });
+  const runs = new ResourceTemplate(RUN_TEMPLATE, {
+    list: undefined,
+    complete: {
+      id: completing((value) => completeRun(caller, value)),
+      name: completing((value, given) => completeName(caller, given.id, value)),
+    },
+  });
+  const aboutRuns = {
+    title: "What a run left",
+    description: "The log of a run (log), or a file that a task left (artifacts/<path>).",
+  };
+  const aboutFiles = {
+    title: "File of a sandbox",
+    description: "A file or directory: relative to /workspace, or absolute behind a second slash.",
+  };
+  const readers = scopes.filter((scope) => scope === "sandbox:read" || scope === "tasks:run");
+  const registered = [
+    server.registerResource("runs", runs, aboutRuns, read),
+    server.registerResource("files", files, aboutFiles, read),
+  ];
+  // A template that is not enabled is still listed; what a token sees none of is removed.
+  if (readers.length === 0) registered[0]?.remove();
+  if (!scopes.includes("sandbox:read")) registered[1]?.remove();
+  // The SDK's own handlers know no pages, and no address without a path.
+  server.server.setRequestHandler("resources/list", ({ params }) =>
+    told(caller, "resources/list", () => listResources(caller, params?.cursor)),
+  );
+  server.server.setRequestHandler("resources/read", ({ params }) => readResource(caller, params.uri));
+}

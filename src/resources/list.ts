@@ -1,0 +1,85 @@
+/** `resources/list`: workspaces of sandboxes with what lies on top in those that run, and the latest tasks. */
+import {
+  type ListResourcesResult,
+  ProtocolError,
+  ProtocolErrorCode,
+  type Resource,
+} from "@modelcontextprotocol/server";
+import { twice } from "../actors/actor-errors.ts";
+import { accountOf } from "../actors/sandbox-client.ts";
+import { SANDBOX_NAME } from "../shared/names.ts";
+import type { CallerContext } from "../shared/request-context.ts";
+import { RUNS, fileURI, runURI } from "../shared/resource-uri.ts";
+import { within } from "../shared/within.ts";
+import { reading } from "./context.ts";
+import { entryURI, typeOf } from "./read.ts";
+
+const WORKSPACE = "/workspace";
+
+/** Sandboxes of one page, entries of a workspace, and tasks. */
+const PAGE_SANDBOXES = 10;
+const TOP_ENTRIES = 100;
+const TASKS = 20;
+
+/** How long a sandbox may take to list its workspace, milliseconds; one that takes longer is listed without. */
+const LIST_MS = 3000;
+
+/**
+ * One page, of the sandboxes in the order of their names. It starts no container.
+ * @param after the cursor: the last sandbox of the page before
+ */
+export async function listResources(
+  caller: CallerContext,
+  after: string | undefined,
+): Promise<ListResourcesResult> {
+  if (after !== undefined && !SANDBOX_NAME.test(after))
+    throw new ProtocolError(ProtocolErrorCode.InvalidParams, "There is no such page of resources.");
+  const { id, scopes } = caller.principal;
+  const account = () => accountOf(caller.env, id);
+  const sandboxes = scopes.includes("sandbox:read") ? await twice(() => account().sandboxes()) : [];
+  const left = sandboxes.filter(({ name }) => name !== RUNS && name > (after ?? ""));
+  const page = left.slice(0, PAGE_SANDBOXES);
+  const workspaces = await Promise.all(page.map(({ name, isRunning }) => workspace(caller, name, isRunning)));
+  if (left.length > page.length) return { resources: workspaces.flat(), nextCursor: page.at(-1)?.name };
+  const tasks = scopes.includes("tasks:run") ? await twice(() => account().listTasks(TASKS)) : [];
+  const results = tasks.map((task): Resource => ({
+    uri: runURI(task.id, ""),
+    name: task.id,
+    title: `Task: ${task.title}`,
+    description: `What the task of ${new Date(task.startedAt).toISOString()} left: its log and its artifacts.`,
+    mimeType: "application/json",
+  }));
+  return { resources: [...workspaces.flat(), ...results] };
+}
+
+/** A workspace and, where its sandbox runs, what lies in it but for hidden files. */
+async function workspace(caller: CallerContext, sandbox: string, isRunning: boolean): Promise<Resource[]> {
+  const entries = isRunning ? await topOf(caller, sandbox) : undefined;
+  const root: Resource = {
+    uri: fileURI(sandbox, WORKSPACE) ?? "",
+    name: `${sandbox}/`,
+    title: `Workspace of ${sandbox}`,
+    description: entries ? "A directory." : "A directory of a sandbox that does not run.",
+    mimeType: "application/json",
+  };
+  const shown = entries?.filter(({ path }) => !path.startsWith(".")) ?? [];
+  const inside = shown.map((entry): Resource => {
+    const isDirectory = entry.type === "directory";
+    return {
+      uri: entryURI(sandbox, WORKSPACE, entry) ?? "",
+      name: `${sandbox}/${entry.path}${isDirectory ? "/" : ""}`,
+      mimeType: isDirectory ? "application/json" : typeOf(entry.path, undefined),
+      size: entry.type === "file" ? entry.size : undefined,
+      annotations: { lastModified: entry.modified },
+    };
+  });
+  return [root, ...inside];
+}
+
+/** What lies in a workspace; undefined where the sandbox does not run or does not answer in time. */
+function topOf(caller: CallerContext, sandbox: string) {
+  const listed = reading(caller, sandbox, false, (actor, owner) =>
+    actor.listDirectory(owner, WORKSPACE, false, TOP_ENTRIES),
+  );
+  return within(LIST_MS, listed).catch(() => undefined);
+}

@@ -1,0 +1,170 @@
+/** `resources/read`: a file or a directory of a sandbox, or what a run left. */
+import type { ReadResourceResult } from "@modelcontextprotocol/server";
+import mime from "mime/lite";
+import type { Artifact } from "../runs/task-detail.ts";
+import type { RunView } from "../runs/run.ts";
+import { isTaskID } from "../runs/id.ts";
+import { joined } from "../runs/output-ends.ts";
+import { absolute } from "../container/files.ts";
+import { taskDetailOf } from "../tasks/collect.ts";
+import { ToolError } from "../shared/errors.ts";
+import type { Scope } from "../shared/principal.ts";
+import type { CallerContext } from "../shared/request-context.ts";
+import { ARTIFACTS, LOG_NAME, fileURI, parseResourceURI, runURI } from "../shared/resource-uri.ts";
+import { textOf } from "../shared/text.ts";
+import { recorded } from "../tools/define.ts";
+import { ownRun } from "../tools/own-run.ts";
+import { protocolError, reading } from "./context.ts";
+
+/** What a resource holds. */
+type Contents = { mimeType: string } & ({ text: string } | { blob: string });
+
+/** Bytes of a resource at most: in base64 they stay below 1 MB, at which common clients cap an answer. */
+export const RESOURCE_BYTES = 700 * 1024;
+
+/** Entries of a directory at most. */
+const MAX_ENTRIES = 1000;
+
+/** The scopes that reading a resource needs; none for an address that leads nowhere. */
+export function resourceScopes(uri: string): readonly Scope[] {
+  const address = parseResourceURI(uri);
+  if ("problem" in address) return [];
+  return "run" in address && isTaskID(address.run) ? ["tasks:run"] : ["sandbox:read"];
+}
+
+/** @throws {ProtocolError} */
+export async function readResource(caller: CallerContext, uri: string): Promise<ReadResourceResult> {
+  const address = parseResourceURI(uri);
+  const sandbox = "sandbox" in address ? address.sandbox : undefined;
+  const call = { tool: "resources/read", scopes: resourceScopes(uri), sandbox };
+  const contents = await recorded(caller, call, async () => {
+    if ("problem" in address) throw new ToolError("invalid_argument", address.problem);
+    return "run" in address
+      ? await ofRun(caller, address.run, address.name)
+      : await ofSandbox(caller, address.sandbox, absolute(address.path));
+  });
+  if (contents instanceof ToolError) throw protocolError(contents, uri);
+  return { contents: [{ ...contents, uri }] };
+}
+
+async function ofSandbox(caller: CallerContext, sandbox: string, path: string): Promise<Contents> {
+  const mayStart = caller.principal.scopes.some((scope) => scope !== "sandbox:read");
+  try {
+    const { size, bytes } = await reading(caller, sandbox, mayStart, (actor, owner) =>
+      actor.getFile(owner, path, "bytes", 0, RESOURCE_BYTES + 1, RESOURCE_BYTES + 1),
+    );
+    const where = `path ${path} and sandbox ${sandbox}`;
+    if (bytes.length > RESOURCE_BYTES)
+      throw tooLarge(path, Math.max(size, bytes.length), `file_link with ${where} gives a URL of all of it`);
+    return contentsOf(path, bytes);
+  } catch (error) {
+    if (error instanceof ToolError && error.code === "is_directory")
+      return directory(caller, sandbox, path, mayStart);
+    throw error instanceof ToolError && error.code === "not_found" ? misread(error, sandbox, path) : error;
+  }
+}
+
+/** Says of a path that was written as an absolute one how that is done. */
+function misread(error: ToolError, sandbox: string, path: string): ToolError {
+  const meant = path.replace(/^\/workspace(?=\/workspace(?:\/|$))/, "");
+  if (meant === path) return error;
+  const hint = `Paths are relative to /workspace: ${meant} is ${fileURI(sandbox, meant)}.`;
+  return new ToolError("not_found", error.message, hint);
+}
+
+async function directory(
+  caller: CallerContext,
+  sandbox: string,
+  path: string,
+  mayStart: boolean,
+): Promise<Contents> {
+  const found = await reading(caller, sandbox, mayStart, (actor, owner) =>
+    actor.listDirectory(owner, path, false, MAX_ENTRIES + 1),
+  );
+  const entries = found.slice(0, MAX_ENTRIES).map((entry) => ({
+    name: entry.path,
+    uri: entryURI(sandbox, path, entry),
+    type: entry.type,
+    size: entry.size,
+    modified: entry.modified,
+  }));
+  return listing({ path, entries, more: found.length > MAX_ENTRIES });
+}
+
+/** The address of an entry of a directory; a directory's ends with a slash. @param parent absolute */
+export function entryURI(
+  sandbox: string,
+  parent: string,
+  { path, type }: { path: string; type: string },
+): string | undefined {
+  const uri = fileURI(sandbox, `${parent === "/" ? "" : parent}/${path}`);
+  return uri !== undefined && type === "directory" ? `${uri}/` : uri;
+}
+
+async function ofRun(caller: CallerContext, id: string, name: string): Promise<Contents> {
+  const wanted = name === LOG_NAME ? RESOURCE_BYTES + 1 : 0;
+  const { run, page } = await reading(caller, ownRun(id), false, (actor, owner) =>
+    actor.readRun(owner, id, 0, 0, wanted),
+  );
+  if (name === "") {
+    const resources = namesOf(run).map((left) => ({
+      name: left.name,
+      uri: runURI(id, left.name),
+      size: left.size,
+    }));
+    return listing({ id, kind: run.kind, state: run.state, title: run.title, resources });
+  }
+  if (name === LOG_NAME) {
+    const bytes = joined(page?.pieces.map((piece) => piece.bytes) ?? []);
+    const next = `get_result with id ${id} and cursor 0 reads it page by page, and has a URL of all of it`;
+    if (bytes.length > RESOURCE_BYTES) throw tooLarge(`The log of ${id}`, run.logBytes, next);
+    return contentsOf("log.txt", bytes);
+  }
+  if (!name.startsWith(ARTIFACTS))
+    throw new ToolError("not_found", `${id} has no ${name}.`, `${runURI(id, "")} lists what there is of it.`);
+  const path = name.slice(ARTIFACTS.length);
+  const { size, bytes } = await reading(caller, ownRun(id), false, (actor, owner) =>
+    actor.readArtifact(owner, id, path, 0, RESOURCE_BYTES + 1),
+  );
+  const next = `get_result with id ${id} and artifact ${path} reads it in parts, and has a URL of all of it`;
+  if (bytes.length > RESOURCE_BYTES) throw tooLarge(path, size, next);
+  return contentsOf(path, bytes);
+}
+
+/** What there is of a run: its log, and a task's artifacts. */
+export function namesOf(run: RunView): { name: string; size: number }[] {
+  const artifacts: readonly Artifact[] = taskDetailOf(run)?.artifacts ?? [];
+  return [
+    { name: LOG_NAME, size: run.logBytes },
+    ...artifacts.map(({ path, size }) => ({ name: ARTIFACTS + path, size })),
+  ];
+}
+
+/** Text as text, anything else as base64. */
+function contentsOf(path: string, bytes: Uint8Array): Contents {
+  const text = textOf(bytes);
+  const mimeType = typeOf(path, text !== undefined);
+  return text === undefined ? { mimeType, blob: bytes.toBase64() } : { mimeType, text };
+}
+
+function listing(value: unknown): Contents {
+  return { mimeType: "application/json", text: JSON.stringify(value, null, 1) };
+}
+
+const MEDIA = /^(?:image\/(?!svg)|audio\/|video\/|font\/)/;
+
+/** The MIME type by the name, unless the content is none of it: `.ts` is not only a video. */
+export function typeOf(path: string, isText: boolean | undefined): string {
+  const named = mime.getType(path) ?? undefined;
+  if (isText === true && (named === undefined || MEDIA.test(named))) return "text/plain";
+  if (isText === false && named?.startsWith("text/")) return "application/octet-stream";
+  return named ?? "application/octet-stream";
+}
+
+function tooLarge(what: string, size: number, next: string): ToolError {
+  return new ToolError(
+    "too_large",
+    `${what} has ${size} bytes, and a resource is read up to ${RESOURCE_BYTES}.`,
+    `${next}.`,
+  );
+}

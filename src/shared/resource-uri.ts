@@ -1,0 +1,71 @@
+/**
+ * The addresses of MCP resources. `sandbox://<sandbox>/<path>` is a file or a directory, its path as tools take it: relative to
+ * /workspace, or absolute behind a second slash. `sandbox://runs/<id>/<name>` is what a run left. A sandbox named `runs`
+ * has no addresses of its own.
+ */
+import { SANDBOX_NAME } from "./names.ts";
+
+/** In the place of a sandbox's name. */
+export const RUNS = "runs";
+
+/** The name of a run's log, and what stands before the path of a task's artifact. */
+export const LOG_NAME = "log";
+export const ARTIFACTS = "artifacts/";
+
+/** What an address leads to. */
+export type ResourceAddress =
+  | { sandbox: string; path: string }
+  /** No `name` stands for all that the run left. */
+  | { run: string; name: string };
+
+const WORKSPACE = "/workspace";
+
+/** The templates of both, as RFC 6570 writes them. */
+export const FILE_TEMPLATE = "sandbox://{sandbox}/{+path}";
+export const RUN_TEMPLATE = `sandbox://${RUNS}/{id}/{+name}`;
+
+/** The address of a file; undefined in a sandbox that has none. @param path absolute, without `.` and `..` */
+export function fileURI(sandbox: string, path: string): string | undefined {
+  if (sandbox === RUNS) return undefined;
+  const isBelow = path === WORKSPACE || path.startsWith(`${WORKSPACE}/`);
+  return `sandbox://${sandbox}/${encoded(isBelow ? path.slice(WORKSPACE.length + 1) : path)}`;
+}
+
+/** @param name `LOG_NAME`, or a path behind `ARTIFACTS`; empty for all that the run left */
+export function runURI(id: string, name: string): string {
+  return `sandbox://${RUNS}/${id}/${encoded(name)}`;
+}
+
+/** What an address leads to, or a sentence about what is wrong with it. */
+export function parseResourceURI(uri: string): ResourceAddress | { problem: string } {
+  const url = URL.parse(uri);
+  if (url?.protocol !== "sandbox:") return { problem: `${FORMS}.` };
+  const { hostname, pathname, username, password, port, search, hash } = url;
+  if (username || password || port || search || hash)
+    return { problem: `${FORMS}, with nothing else in it: write ? as %3F and # as %23.` };
+  const decoded = decode(pathname.slice(1));
+  if (decoded === undefined) return { problem: "Its path is not percent-encoded UTF-8 without NUL." };
+  if (hostname === RUNS) {
+    const end = decoded.indexOf("/");
+    return end < 0
+      ? { run: decoded, name: "" }
+      : { run: decoded.slice(0, end), name: decoded.slice(end + 1) };
+  }
+  if (!SANDBOX_NAME.test(hostname)) return { problem: `${FORMS}, and no sandbox can have this name.` };
+  return { sandbox: hostname, path: decoded || "." };
+}
+
+const FORMS = "The address of a resource is sandbox://<sandbox>/<path> or sandbox://runs/<id>/<name>";
+
+function encoded(path: string): string {
+  return path.toWellFormed().split("/").map(encodeURIComponent).join("/");
+}
+
+function decode(path: string): string | undefined {
+  try {
+    const decoded = decodeURIComponent(path);
+    return decoded.includes("\0") ? undefined : decoded;
+  } catch {
+    return undefined;
+  }
+}

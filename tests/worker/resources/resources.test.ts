@@ -1,0 +1,321 @@
+/** MCP resources: files of sandboxes and what runs left, listed, read and completed. */
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type Caller, accountOf, evict, killContainer, owner, principal, sh, until } from "../support.ts";
+
+const sandbox = "resources";
+const FILES = "sandbox://{sandbox}/{+path}";
+const RUNS = "sandbox://runs/{id}/{+name}";
+
+interface Listed {
+  uri: string;
+  name: string;
+  title?: string;
+  mimeType?: string;
+  size?: number;
+}
+
+interface Contents {
+  uri: string;
+  mimeType?: string;
+  text?: string;
+  blob?: string;
+}
+
+const list = (caller: Caller, cursor?: string) =>
+  caller.result<{ resources: Listed[]; nextCursor?: string }>({
+    method: "resources/list",
+    params: { cursor },
+  });
+
+async function read(uri: string, caller = owner): Promise<Contents> {
+  const { contents } = await caller.result<{ contents: Contents[] }>({
+    method: "resources/read",
+    params: { uri },
+  });
+  expect(contents).toHaveLength(1);
+  return contents[0] ?? { uri: "" };
+}
+
+/** What is said of an address that cannot be read. */
+async function refusal(uri: string, caller = owner): Promise<{ code?: number; message?: string }> {
+  const { messages } = await caller.post({ method: "resources/read", params: { uri } });
+  expect(messages[0]?.result).toBeUndefined();
+  return messages[0]?.error ?? {};
+}
+
+async function complete(
+  template: string,
+  name: string,
+  value: string,
+  given: Record<string, string> = {},
+  caller = owner,
+): Promise<string[]> {
+  const { completion } = await caller.result<{ completion: { values: string[] } }>({
+    method: "completion/complete",
+    params: {
+      ref: { type: "ref/resource", uri: template },
+      argument: { name, value },
+      context: { arguments: given },
+    },
+  });
+  return completion.values;
+}
+
+beforeAll(async () => {
+  await sh(
+    sandbox,
+    "mkdir -p src .hidden; echo hello >notes.txt; echo 'let x = 1' >src/a.ts; printf '\\x89PNG\\x00\\x01' >p.png; " +
+      "echo odd >'ž %2F?#.md'; echo out >/tmp/outside; head -c 800000 /dev/zero >large; seq 300000 >lines.txt",
+  );
+});
+
+afterAll(() => owner.call("destroy_sandbox", { sandbox }));
+
+describe("the server", () => {
+  it("declares resources and completions, and no subscriptions", async () => {
+    const { capabilities } = await owner.result<{ capabilities: object }>({
+      method: "initialize",
+      params: {
+        protocolVersion: "2025-11-25",
+        capabilities: {},
+        clientInfo: { name: "test", version: "1" },
+      },
+    });
+    expect(capabilities).toEqual({
+      tools: { listChanged: false },
+      resources: { listChanged: false },
+      completions: {},
+    });
+  });
+
+  it("has templates for what the token may read", async () => {
+    const templates = async (caller: Caller) =>
+      (
+        await caller.result<{ resourceTemplates: { uriTemplate: string }[] }>({
+          method: "resources/templates/list",
+        })
+      ).resourceTemplates.map(({ uriTemplate }) => uriTemplate);
+    expect((await templates(owner)).toSorted()).toEqual([RUNS, FILES].toSorted());
+    const tasks = await principal("resources-tasks", ["tasks:run"]);
+    expect(await templates(tasks)).toEqual([RUNS]);
+    const writer = await principal("resources-writer", ["sandbox:write", "sandbox:exec"]);
+    expect(await templates(writer)).toEqual([]);
+    expect(await list(writer)).toEqual({ resources: [] });
+    // Without a template there is nothing to complete.
+    const ref = { type: "ref/resource", uri: FILES };
+    const params = { ref, argument: { name: "sandbox", value: "" } };
+    const { messages } = await writer.post({ method: "completion/complete", params });
+    expect(messages[0]?.error).toMatchObject({ code: -32602 });
+  });
+});
+
+describe("a file", () => {
+  it.each([
+    ["notes.txt", { mimeType: "text/plain", text: "hello\n" }],
+    ["src/a.ts", { mimeType: "text/plain", text: "let x = 1\n" }],
+    ["p.png", { mimeType: "image/png", blob: "iVBORwAB" }],
+    ["%C5%BE%20%252F%3F%23.md", { mimeType: "text/markdown", text: "odd\n" }],
+    ["/tmp/outside", { mimeType: "text/plain", text: "out\n" }],
+    ["src%2Fa.ts", { mimeType: "text/plain", text: "let x = 1\n" }],
+    ["src/%2e%2e/notes.txt", { mimeType: "text/plain", text: "hello\n" }],
+  ])("is read as it is: %s", async (path, contents) => {
+    const uri = `sandbox://${sandbox}/${path}`;
+    expect(await read(uri)).toEqual({ uri, ...contents });
+  });
+
+  it("that is a directory is listed, with the addresses of what is in it", async () => {
+    for (const uri of [`sandbox://${sandbox}`, `sandbox://${sandbox}/`, `sandbox://${sandbox}//workspace`]) {
+      const { mimeType, text = "" } = await read(uri);
+      expect(mimeType).toBe("application/json");
+      const { path, entries } = JSON.parse(text);
+      expect(path).toBe("/workspace");
+      expect(entries).toContainEqual(
+        expect.objectContaining({ name: "src", type: "directory", uri: `sandbox://${sandbox}/src/` }),
+      );
+      const odd = entries.find(({ name }: { name: string }) => name.endsWith(".md"));
+      expect(await read(odd.uri)).toMatchObject({ text: "odd\n" });
+    }
+    expect(JSON.parse((await read(`sandbox://${sandbox}//tmp/`)).text ?? "")).toMatchObject({
+      path: "/tmp",
+    });
+  });
+
+  it.each(["large", "lines.txt"])("that is too large is refused with what to do: %s", async (name) => {
+    const { message } = await refusal(`sandbox://${sandbox}/${name}`);
+    expect(message).toMatch(
+      new RegExp(`/workspace/${name} has \\d+ bytes, .* file_link with path /workspace/${name}`),
+    );
+  });
+
+  it.each([
+    [`sandbox://${sandbox}/missing`, "There is no /workspace/missing"],
+    [`sandbox://${sandbox}/workspace/notes.txt`, `/workspace/notes.txt is sandbox://${sandbox}/notes.txt`],
+    [`sandbox://${sandbox}/../../etc/missing`, "There is no /workspace/etc/missing"],
+    [`sandbox://${sandbox}/..%2F..%2F..%2Fetc/missing`, "There is no /etc/missing"],
+    [`sandbox://${sandbox}/a%00b`, "not percent-encoded UTF-8 without NUL"],
+    [`sandbox://${sandbox}/a%ffb`, "not percent-encoded UTF-8 without NUL"],
+    [`sandbox://${sandbox}/a%`, "not percent-encoded UTF-8 without NUL"],
+    [`sandbox://${sandbox}/a?b`, "write ? as %3F"],
+    [`sandbox://${sandbox}:80/a`, "with nothing else in it"],
+    [`sandbox://user@${sandbox}/a`, "with nothing else in it"],
+    ["sandbox://No_Name/x", "no sandbox can have this name"],
+    ["sandbox://%72uns/x", "no sandbox can have this name"],
+    ["sandbox:///x", "no sandbox can have this name"],
+    ["sandbox:x", "no sandbox can have this name"],
+    ["file:///etc/passwd", "The address of a resource is sandbox://"],
+    ["", "The address of a resource is sandbox://"],
+    [`sandbox://${sandbox}//dev/zero`, "is a device"],
+    [`sandbox://runs/${sandbox}.00000000000000000000000000/log`, "There is no run"],
+    ["sandbox://runs/x", "There is no run x"],
+    ["sandbox://runs", "There is no run"],
+  ])("by a hostile or wrong address is answered in words: %s", async (uri, words) => {
+    const { code, message } = await refusal(uri);
+    expect([code, message]).toEqual([-32602, expect.stringContaining(words)]);
+  });
+
+  it("of a stopped sandbox starts it where the token may, and leaves the notice to the next result", async () => {
+    const name = "resources-stopped";
+    await sh(name, "echo x >/workspace/x");
+    await killContainer(name);
+    const uri = `sandbox://${name}//etc/hostname`;
+    expect((await read(uri)).text).not.toBe("");
+    expect((await owner.call("list_files", { sandbox: name })).text).toContain("The sandbox was restarted");
+    await owner.call("destroy_sandbox", { sandbox: name });
+    const reader = await principal("resources-reader", ["sandbox:read"]);
+    expect((await refusal("sandbox://default/x", reader)).message).toContain("is not running");
+  });
+
+  it("needs sandbox:read", async () => {
+    const writer = await principal("resources-writer", ["sandbox:write", "sandbox:exec"]);
+    const response = await writer.post({
+      method: "resources/read",
+      params: { uri: `sandbox://${sandbox}/notes.txt` },
+    });
+    expect([response.status, JSON.stringify(response.messages)]).toEqual([
+      403,
+      expect.stringContaining("sandbox:read"),
+    ]);
+  });
+});
+
+describe("the list", () => {
+  it("has the workspaces, and what lies in those of running sandboxes", async () => {
+    const { resources } = await list(owner);
+    const uris = resources.map(({ uri }) => uri);
+    expect(uris).toEqual(
+      expect.arrayContaining([
+        `sandbox://${sandbox}/`,
+        `sandbox://${sandbox}/src/`,
+        `sandbox://${sandbox}/notes.txt`,
+      ]),
+    );
+    expect(uris.filter((uri) => uri.includes("hidden"))).toEqual([]);
+    const notes = resources.find(({ uri }) => uri.endsWith("/notes.txt"));
+    expect(notes).toMatchObject({ name: `${sandbox}/notes.txt`, mimeType: "text/plain", size: 6 });
+  });
+
+  it("has pages, and starts no container", async () => {
+    const caller = await principal("resources-pages");
+    const made = Array.from({ length: 12 }, (_, n) => `page-${String(n).padStart(2, "0")}`);
+    await accountOf(caller).sandboxUsed({ principalID: caller.principalID, sandbox: made[0] ?? "" });
+    for (const name of made) {
+      await accountOf(caller).sandboxUsed({ principalID: caller.principalID, sandbox: name });
+      await accountOf(caller).sandboxStopped(name);
+    }
+    const first = await list(caller);
+    const second = await list(caller, first.nextCursor);
+    expect(second.nextCursor).toBeUndefined();
+    const uris = [...first.resources, ...second.resources].map(({ uri }) => uri);
+    expect(uris).toEqual(made.map((name) => `sandbox://${name}/`));
+    const after = await accountOf(caller).sandboxes();
+    expect(after.filter(({ isRunning }) => isRunning)).toEqual([]);
+    const { messages } = await caller.post({ method: "resources/list", params: { cursor: "No Such" } });
+    expect(messages[0]?.error).toMatchObject({ code: -32602 });
+  });
+
+  it("leaves out a sandbox whose name stands for runs, which has no addresses", async () => {
+    await sh("runs", "echo x >x");
+    expect((await list(owner)).resources.filter(({ uri }) => uri === "sandbox://runs/")).toEqual([]);
+    expect((await refusal("sandbox://runs/x")).message).toContain("There is no run x");
+    expect(await complete(FILES, "sandbox", "runs")).toEqual([]);
+    await owner.call("destroy_sandbox", { sandbox: "runs" });
+  });
+});
+
+describe("what a run left", () => {
+  it("is its log, also when the sandbox is gone", async () => {
+    const name = "resources-runs";
+    const { structured } = await owner.call("run_command", {
+      sandbox: name,
+      command: "echo out; echo err >&2",
+    });
+    const id = String(structured.id);
+    await owner.call("destroy_sandbox", { sandbox: name });
+    const uri = `sandbox://runs/${id}/log`;
+    expect(await read(uri)).toEqual({ uri, mimeType: "text/plain", text: expect.stringMatching(/out\n/) });
+    for (const all of [`sandbox://runs/${id}`, `sandbox://runs/${id}/`])
+      expect(JSON.parse((await read(all)).text ?? "")).toMatchObject({
+        id,
+        state: "succeeded",
+        resources: [{ name: "log", uri, size: 8 }],
+      });
+    expect((await refusal(`sandbox://runs/${id}/other`)).message).toContain(`sandbox://runs/${id}/ lists`);
+    expect((await refusal(`sandbox://runs/${id}/artifacts/x`)).message).toContain("no artifact x");
+    expect(await complete(RUNS, "id", `${name}.`)).toContain(id);
+    expect(await complete(RUNS, "id", "resources-r")).not.toContain(id);
+    expect(await complete(RUNS, "name", "", { id })).toEqual(["log"]);
+  });
+
+  it("is too large to be read from some size on, and says what to do", async () => {
+    const { structured } = await owner.call("run_command", { sandbox, command: "seq 200000" });
+    const { message } = await refusal(`sandbox://runs/${String(structured.id)}/log`);
+    expect(message).toMatch(/has 1288895 bytes, .* get_result with id .* and cursor 0/);
+  });
+
+  it("is a task's artifacts, which need tasks:run", async () => {
+    const task = await owner.call("execute_task", { task: "[[write]] kept by the task" });
+    const id = String(task.structured.id);
+    const { artifacts } = task.structured as { artifacts: { path: string }[] };
+    expect(artifacts.length).toBeGreaterThan(0);
+    const { resources } = JSON.parse((await read(`sandbox://runs/${id}/`)).text ?? "");
+    expect(resources.map(({ name }: Listed) => name)).toEqual([
+      "log",
+      ...artifacts.map(({ path }) => `artifacts/${path}`),
+    ]);
+    for (const { uri } of resources) expect((await read(uri)).uri).toBe(uri);
+    expect((await list(owner)).resources.map(({ uri }) => uri)).toContain(`sandbox://runs/${id}/`);
+    expect(await complete(RUNS, "name", "art", { id })).toContain("artifacts/changes.diff");
+    const narrow = await principal("resources-narrow", ["sandbox:read"]);
+    const answer = await narrow.post({
+      method: "resources/read",
+      params: { uri: `sandbox://runs/${id}/log` },
+    });
+    expect([answer.status, JSON.stringify(answer.messages)]).toEqual([
+      403,
+      expect.stringContaining("tasks:run"),
+    ]);
+  });
+});
+
+describe("completion", () => {
+  it("knows sandboxes and paths", async () => {
+    expect(await complete(FILES, "sandbox", "resou")).toContain(sandbox);
+    expect(await complete(FILES, "path", "", { sandbox })).toEqual(
+      expect.arrayContaining(["notes.txt", "src/", ".hidden/"]),
+    );
+    expect(await complete(FILES, "path", "src/", { sandbox })).toEqual(["src/a.ts"]);
+    expect(await complete(FILES, "path", "/tmp/out", { sandbox })).toEqual(["/tmp/outside"]);
+    expect(await complete(FILES, "path", "missing/", { sandbox })).toEqual([]);
+    expect(await complete(FILES, "path", "../../etc/hostn", { sandbox })).toEqual(["../../etc/hostname"]);
+    expect(await complete(FILES, "path", "x", { sandbox: "No Name" })).toEqual([]);
+  });
+
+  it("takes the connection's sandbox where none is given, and starts none", async () => {
+    expect(await complete(FILES, "path", "no", {}, owner.at(`?sandbox=${sandbox}`))).toEqual(["notes.txt"]);
+    const name = "resources-idle";
+    await sh(name, "true");
+    await evict(name, { kill: true });
+    await until(async () => (await complete(FILES, "path", "/et", { sandbox: name })).length === 0);
+    await owner.call("destroy_sandbox", { sandbox: name });
+  });
+});

@@ -2,10 +2,10 @@
 /**
  * Our prelude for JavaScript and TypeScript kernels, the same in the image and on the local platform.
  *
- * The executor is left as it is: every cell it gets from us is one call, `__sandbox_mcp__({run, mark, files,
- * cap_bytes, language, code})`, and everything about the run comes back as the one JSON document that this call writes through the
- * executor's capture of stdout (the shape is in sandbox_mcp_kernel/__init__.py). It is pure ASCII, because the executor's
- * reader decodes each chunk of its pipe by itself.
+ * The executor is the program that the SDK starts as a kernel. It is left as it is: every cell that we send it is one call,
+ * `__sandbox_mcp__({run, mark, files, cap_bytes, language, code})`, which runs the user's code and writes one JSON document
+ * through the executor's capture of stdout (its shape is in sandbox_mcp_kernel/__init__.py). The document is pure ASCII,
+ * because the executor's reader decodes each chunk of its pipe separately, which may end in the middle of a character.
  */
 const modules = require("node:module");
 const vm = require("node:vm");
@@ -15,11 +15,11 @@ const { watchModules } = require("./node/modules.cjs");
 const { Streams } = require("./node/streams.cjs");
 const { Results, describe, trimStacks } = require("./node/present.cjs");
 
-/** Thrown by process.exit in user code: the kernel goes on. */
+/** Thrown by process.exit in user code, which ends the cell and not the kernel. */
 class ExitRequest extends Error {
   constructor(code) {
     super(`process.exit(${code}) was called; the kernel goes on.`);
-    // Not part of what is shown.
+    // Not enumerable, so that it is not shown with the error.
     Object.defineProperty(this, "code", { value: code, enumerable: false });
     Object.defineProperty(this, "name", { value: "SystemExit", enumerable: false });
   }
@@ -72,7 +72,7 @@ function bindModules() {
   const main = new modules.Module(filename);
   main.filename = filename;
   main.paths = cellRequire.resolve.paths("x");
-  // So that `if (require.main === module)` runs the program it guards.
+  // A cell counts as the main module: `if (require.main === module)` is true.
   cellRequire.main = main;
   Object.assign(globalThis, {
     require: cellRequire,
@@ -91,7 +91,7 @@ function hidden(target, name, value) {
   Object.defineProperty(target, name, { value, enumerable: false, configurable: true, writable: false });
 }
 
-/** Makes this process a kernel of ours; `target` is the global object of the executor's context. */
+/** Installs the prelude in this process. @param target the global object of the executor's context */
 function start(target, language) {
   hidden(target, "__sandbox_mcp__", run);
   hidden(globalThis, "__sandbox_mcp_import__", (name, options) => evaluator.import(name, options));
@@ -104,7 +104,7 @@ function start(target, language) {
     Error.captureStackTrace(request, process.exit);
     throw request;
   };
-  // The executor's own handler would call the replaced exit.
+  // The executor's own handler would call process.exit, which is replaced.
   process.prependListener("SIGTERM", () => exit(0));
   for (const event of ["uncaughtException", "unhandledRejection"]) {
     process.on(event, (error) => {
@@ -123,7 +123,7 @@ function start(target, language) {
   streams.answer(`${JSON.stringify(hello)}\n`);
 }
 
-/** The process's start time in clock ticks: with it a pid names one process for ever. */
+/** The process's start in clock ticks since boot, which tells it from a later process with the same pid. */
 function startedTicks() {
   const stat = require("node:fs").readFileSync("/proc/self/stat", "utf8");
   return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19]);

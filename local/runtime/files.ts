@@ -60,7 +60,7 @@ export class Files {
       );
     }
     await guarded("file.write", path, `Failed to write file '${path}'`, async () => {
-      // To open a pipe that nobody reads would occupy one of the few threads for file work until somebody does.
+      // Opening a pipe without a reader would block one of Node's few file threads until there is one.
       if ((await stat(target).catch(() => undefined))?.isFIFO()) throw new Error("not a regular file");
       const data = encoding === "base64" ? Buffer.from(content, "base64") : content;
       try {
@@ -73,7 +73,7 @@ export class Files {
     });
   }
 
-  /** A symbolic link counts as what it leads to, as in the container. Errors: FILE_NOT_FOUND, IS_DIRECTORY, FILESYSTEM_ERROR. */
+  /** Follows symbolic links, as the container does. Errors: FILE_NOT_FOUND, IS_DIRECTORY, FILESYSTEM_ERROR. */
   async delete(path: string, sessionID: string): Promise<void> {
     const target = this.#resolve(path, sessionID);
     await guarded("file.delete", path, `Failed to delete file '${path}'`, async () => {

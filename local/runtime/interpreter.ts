@@ -23,7 +23,7 @@ export interface CodeContextInfo {
   lastUsed: Date;
 }
 
-/** The caller's functions that one execution's events go to, each called at most once per event. */
+/** Functions of the caller that take the events of one execution. */
 export interface RunCallbacks {
   onStdout?: (output: { text: string; timestamp: number }) => void | Promise<void>;
   onStderr?: (output: { text: string; timestamp: number }) => void | Promise<void>;
@@ -42,7 +42,7 @@ interface Context {
   kernel: Kernel;
 }
 
-/** How long after a context is made the next spare starts, milliseconds: the context's first code has the processors first. */
+/** The time between making a context and starting the next spare, milliseconds: it leaves the CPU to the context's first code. */
 const SPARE_DELAY_MS = 1_000;
 
 /**
@@ -165,8 +165,8 @@ export class InterpreterAPI extends RpcTarget {
   }
 
   /**
-   * A spare kernel when one is ready, and a new spare for the next context a little later. A spare that still starts is not
-   * waited for: it may hang in code of the user's that has been put right since (`usercustomize.py`).
+   * A spare kernel if one is ready, or else a new one; then the next spare is started. A spare that is still starting is not
+   * waited for: it may hang in code of the user's that has been corrected since (`usercustomize.py`).
    */
   async #take(program: KernelProgram): Promise<Kernel> {
     const spare = this.#spares.get(program);
@@ -176,7 +176,7 @@ export class InterpreterAPI extends RpcTarget {
     return kernel;
   }
 
-  /** One that does not start is not tried again before the next context is made. */
+  /** A spare that fails to start is tried again when the next context is made. */
   async #startSpare(program: KernelProgram): Promise<void> {
     if (this.#starting.has(program)) return;
     this.#starting.add(program);
@@ -193,7 +193,7 @@ export class InterpreterAPI extends RpcTarget {
     if (this.#hasPython !== undefined) return this.#hasPython;
     const { python, env } = this.#settings;
     const { status, error } = spawnSync(python, ["--version"], { env, timeout: 5_000 });
-    // One that cannot be started now, for want of a process or of time, is not missing.
+    // An interpreter that fails to start for lack of processes or of time is not missing.
     if (status === null && errnoOf(error) !== "ENOENT") return true;
     this.#hasPython = status === 0;
     return this.#hasPython;
@@ -211,7 +211,7 @@ function programOf(language: Language): KernelProgram {
   return language === "python" ? "python" : "javascript";
 }
 
-/** Types removed without moving a character where possible; enums and the like need the real transformation. */
+/** Removes types, if possible without moving a character. Enums and the like need to be transformed. */
 function stripTypes(code: string): string {
   try {
     return stripTypeScriptTypes(code);

@@ -37,21 +37,21 @@ const { values } = parseArgs({
 });
 
 const { ...whole } = process.env;
-// The engine sets it for its own programs alone.
+// The engine sets it for this program, not for the user's.
 delete process.env.NODE_COMPILE_CACHE;
 delete process.env.SANDBOXD_ROOT;
 
 // Node would open its debugger, to which user code could then connect.
 process.on("SIGUSR1", () => undefined);
 
-// What user code does must not end the runtime: a failure that nobody waited for is reported, no more.
+// User code must not end the runtime: a rejection that is not handled is only logged.
 process.on("unhandledRejection", (reason) => log(`unhandled rejection: ${messageOf(reason)}`));
 process.on("uncaughtException", (error) => log(`uncaught exception: ${error.stack ?? messageOf(error)}`));
 
 async function main(): Promise<void> {
   const { socket, egress, workspace } = values;
   if (socket === undefined) throw new Error("--socket is missing");
-  // Starts the threads for file work now: Node aborts when it cannot start them later, with all pids in use.
+  // Starts Node's file threads now: Node aborts when it cannot start them later because no pid is free.
   await stat("/");
   const scratch = values.scratch ?? mkdtempSync(join(scratchParent(), ".sandbox-runtime-"));
 
@@ -102,7 +102,7 @@ function removeStale(path: string): void {
   try {
     unlinkSync(path);
   } catch {
-    // There is none.
+    // There was no socket file.
   }
 }
 

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 /** How long killed processes may take to end, milliseconds. */
 const GRACE_MS = 5000;
 
-/** Kills everything this process started, also what comes while it does. */
+/** Kills every process below this one, those that are forked meanwhile included. */
 export async function killDescendants(): Promise<void> {
   for (let waited = 0; waited < GRACE_MS; waited += 10) {
     const alive = descendants();
@@ -20,7 +20,7 @@ export async function killDescendants(): Promise<void> {
   }
 }
 
-/** The processes alive whose line of parents leads here; zombies are left out. */
+/** All processes below this one, without zombies. */
 function descendants(): number[] {
   const parents = new Map<number, number>();
   for (const name of readdirSync("/proc")) {
@@ -28,7 +28,7 @@ function descendants(): number[] {
     if (!Number.isInteger(pid)) continue;
     try {
       const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-      // The command in parentheses may itself contain anything.
+      // The command's name, in parentheses, may have spaces and parentheses itself.
       const [state, parent] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
       if (state !== "Z" && state !== "X") parents.set(pid, Number(parent));
     } catch {
@@ -42,7 +42,7 @@ function descendants(): number[] {
   return [...parents.keys()].filter(isBelow);
 }
 
-/** When memory runs out, let the kernel end what the user started rather than the runtime. */
+/** When memory runs out, Linux is to kill what the user started before the runtime. */
 export function protectRuntime(pid: number | undefined): void {
   if (pid === undefined) return;
   try {

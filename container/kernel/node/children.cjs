@@ -1,27 +1,27 @@
 "use strict";
-/** The children that code starts: they carry the run's mark, and none gets the executor's descriptors 0, 1 and 2. */
+/** The children that code starts: they inherit the run's mark, and get the run's streams in place of descriptors 0, 1 and 2. */
 const childProcess = require("node:child_process");
 const { syncBuiltinESMExports } = require("node:module");
 
 const { spawnSync } = childProcess;
-/** The mark of the run under way, until this process carries it. */
+/** The mark of the run under way; undefined once this process has it. */
 let pending;
 
-/** What is started from now on carries the mark on, and is found by it: a limit that Linux keeps and does not apply. */
+/** Marks the children that are started from now on, so that sandboxd finds them: see `_mark` in sandbox_mcp_kernel/__init__.py. */
 function markChildren(run, mark) {
-  // Where the limit may not be set, there is the variable.
+  // Where the limit cannot be set, sandboxd looks for the variable.
   process.env.SANDBOX_MCP_RUN = run;
   pending = mark;
 }
 
-/** Node cannot set its limits itself: a run that starts something pays for a program once. */
+/** Sets the mark on this process. Node needs a program to set a limit, so only a run that starts a child pays for it. */
 function markSelf() {
   if (pending === undefined) return;
   spawnSync("/usr/bin/prlimit", ["--pid", String(process.pid), `--locks=${pending}:`], { stdio: "ignore" });
   pending = undefined;
 }
 
-/** A child that inherits descriptors inherits the run's, never the protocol's. */
+/** A child that inherits descriptors gets the run's streams and not the executor's channel. */
 function patchChildren(streams) {
   const { ChildProcess } = childProcess;
   const spawn = ChildProcess.prototype.spawn;
@@ -53,7 +53,7 @@ function patchChildren(streams) {
   syncBuiltinESMExports();
 }
 
-/** A synchronous child writes straight into the run's files, so that its output is there while it runs. */
+/** A synchronous child writes to the run's files itself, because this process reads nothing while it waits. */
 function withFiles(streams, stdio, taken, call) {
   const logs = new Map(taken.map((index) => [index, streams.share(index === 1 ? "stdout" : "stderr")]));
   try {
@@ -63,7 +63,7 @@ function withFiles(streams, stdio, taken, call) {
   }
 }
 
-/** `stdio` as an array in which nothing refers to the kernel's own 0, 1 and 2, and which of 1 and 2 were meant. */
+/** `stdio` as an array without the kernel's own 0, 1 and 2; `taken` has the places where 1 or 2 was meant. */
 function replaced(stdio, instead) {
   const list = Array.isArray(stdio) ? [...stdio] : [stdio, stdio, stdio].map((one) => one ?? "pipe");
   const taken = [];

@@ -3,7 +3,7 @@
  * Evaluates cells in V8's REPL mode: top-level await, declarations that live on and may be declared again, the last
  * expression's value. Cells run in the process's own realm, so that `fetch`, `URL` and `instanceof` are as in a file.
  *
- * V8's REPL mode knows no `import`: V8 itself says where one is, and only there the text is changed, on its own line.
+ * V8's REPL mode has no `import`. The text is changed only where V8's own parser finds one, and lines keep their numbers.
  */
 const inspector = require("node:inspector");
 const modules = require("node:module");
@@ -24,7 +24,7 @@ class Evaluator {
     this.count = 0;
     this.import = undefined;
     Object.defineProperty(globalThis, TAKE, { value: (value) => (this.taken = value), enumerable: false });
-    // The function below finds its way out of the inspector's world through this one property.
+    // The inspector hands out descriptions of values. This property takes the value itself out of it.
     Object.defineProperty(globalThis, "__sandbox_mcp_take__", { value: globalThis[TAKE], enumerable: false });
   }
 
@@ -44,7 +44,7 @@ class Evaluator {
     try {
       stripTypes("let a: number", "warm");
     } catch {
-      // The first cell says what is wrong.
+      // The first cell will report the error.
     }
   }
 
@@ -56,7 +56,7 @@ class Evaluator {
         if (!thrown) return resolve(this.valueOf(answer.result));
         const value = this.valueOf(thrown.exception);
         if (value instanceof SyntaxError) {
-          // Only what V8 could not compile has a script of its own here; the rest was thrown by the code.
+          // A cell that V8 could not compile: an error that the code has thrown has a stack.
           const isCell = thrown.scriptId !== undefined && !thrown.stackTrace;
           if (!isCell) locateInModule(value);
           else locate(value, name, this.sources.get(name), thrown.lineNumber, thrown.columnNumber);
@@ -88,7 +88,7 @@ class Evaluator {
   }
 }
 
-/** Puts the place into the stack, as Node does for a file. */
+/** Adds the place of a syntax error to its stack, as Node does for a file. */
 function locate(error, name, source, line, column) {
   const text = (source ?? "").split("\n")[line] ?? "";
   const mark = " ".repeat(Math.min(column, text.length)) + "^";
@@ -115,7 +115,7 @@ function asSyntaxError(error, name) {
   return found;
 }
 
-/** The problem V8 has with this text inside an async function, or undefined. */
+/** The syntax error of this text as the body of an async function, or undefined. */
 function problemOf(code) {
   try {
     vm.compileFunction(`(async () => {${code}\n})`, [], { filename: "prepare" });
@@ -138,7 +138,7 @@ function dynamicImports(code) {
   for (const found of [...code.matchAll(DYNAMIC)].toReversed()) {
     const before = text.slice(0, found.index);
     const after = text.slice(found.index + "import".length);
-    // An @ breaks code, and nothing but code.
+    // An @ is a syntax error in code, and harmless in a string, comment or pattern.
     if (problemOf(`${before}@${after}`)) text = `${before}__sandbox_mcp_import__${after}`;
   }
   return text;
@@ -170,7 +170,7 @@ function staticImports(code) {
     let statement = call;
     if (all) statement = `const ${all} = ${call}${name ? `, {default: ${name}} = ${all}` : ""}`;
     else if (parts) statement = `const {${parts}} = ${call}`;
-    // The semicolon: an import ends with its line, a call may go on in the next one.
+    // The semicolon keeps the next line from being read as part of the call.
     text = `${text.slice(0, at)}${statement};${lines}${text.slice(at + found[0].length)}`;
   }
   return text;

@@ -1,7 +1,7 @@
 "use strict";
 /**
- * What the functions of `fs` do with the executor's descriptors 0, 1 and 2 and their paths: Node has no dup2, so the
- * protocol's channel stays where it is, and by its number everybody gets the run's streams, and empty input.
+ * Gives the functions of `fs` the run's streams in place of descriptors 1 and 2 and their paths, and empty input for 0. Node has
+ * no dup2, so that descriptor 1 itself stays the executor's channel.
  */
 const fs = require("node:fs");
 const { syncBuiltinESMExports } = require("node:module");
@@ -12,7 +12,7 @@ const PATH = new RegExp(
   `^(?:file://)?/(?:dev/(?<name>std(?:in|out|err))|(?:dev|proc/(?:self|${process.pid}))/fd/(?<number>[012]))$`,
 );
 
-/** 0, 1 or 2 when that is meant, by number or by path. */
+/** The descriptor 0, 1 or 2 that a number or path means, or undefined. */
 function numberOf(target) {
   if (typeof target === "number") return target >= 0 && target <= 2 ? target : undefined;
   const found = typeof target === "string" || target instanceof URL ? PATH.exec(String(target)) : undefined;
@@ -23,7 +23,7 @@ function nameOf(target) {
   return NAMES[numberOf(target)];
 }
 
-/** The bytes that a call of `fs.write` means: a string by encoding, or a part of a buffer. */
+/** The bytes that a call of `fs.write` would write: an encoded string, or a part of a buffer. */
 function bytesOf(data, [first, second]) {
   if (typeof data === "string") return Buffer.from(data, typeof second === "string" ? second : "utf8");
   const whole = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
@@ -37,7 +37,7 @@ function encodingOf(options) {
   return typeof options === "string" ? options : options?.encoding;
 }
 
-/** Puts `make(real)` in the place of each function, which stays what it is for everything else. */
+/** Replaces each of these functions by `make(real)`. Its own properties stay. */
 function replace(target, names, make) {
   for (const name of names) {
     const real = target[name];
@@ -45,7 +45,7 @@ function replace(target, names, make) {
   }
 }
 
-/** @param streams the run's: `write(name, chunk, encoding)`, and `share(name)`, a log with a path to append to */
+/** @param streams of the run: `write(name, chunk, encoding)`, and `share(name)`, which returns a log whose file can be appended to */
 function patchFiles(streams) {
   const put = (name, data, rest) => {
     const bytes = bytesOf(data, rest);
@@ -122,7 +122,7 @@ function patchOpening(streams) {
     if (number === 0) return real("/dev/null", ...rest);
     return real(streams.share(NAMES[number])?.path ?? "/dev/null", "a");
   });
-  // The kernel is nothing without them.
+  // The kernel cannot work without them: closing one does nothing.
   replace(fs, ["closeSync"], (real) => (fd) => (numberOf(fd) === undefined ? real(fd) : undefined));
   replace(fs, ["close"], (real) => (fd, done) => {
     if (numberOf(fd) === undefined) return done ? real(fd, done) : real(fd);
@@ -131,7 +131,7 @@ function patchOpening(streams) {
   });
 }
 
-/** Whoever reads what the executor reads takes its requests away. */
+/** Reading descriptor 0 finds its end at once: its bytes are the executor's requests. */
 function patchInput() {
   replace(fs, ["readFileSync"], (real) => (target, options) => {
     if (numberOf(target) !== 0) return real(target, options);

@@ -1,28 +1,28 @@
 "use strict";
-/** What is kept of one stream of one run: in a file, where it can be read while the run goes on, and while it is short here. */
+/** The output of one stream of one run: in a file, which sandboxd follows, and in memory while it is short. */
 const { isUtf8 } = require("node:buffer");
 const fs = require("node:fs");
 
 const MEMORY_BYTES = 32 * 1024;
 const TAIL_BYTES = 16 * 1024;
-/** As it is before files.cjs gives the descriptors another meaning. */
+/** The real one, which files.cjs replaces later. */
 const writeSync = fs.writeSync;
 
-/** One stream of one run: at most `cap` bytes kept, what comes after is counted and its end remembered. */
+/** Keeps the first `cap` bytes of a stream, counts those after them, and keeps the last of these. */
 class Log {
-  /** @param path of the file; without one all is kept in memory */
+  /** @param path of the file; without one everything is kept in memory */
   constructor(cap, path) {
     this.cap = cap;
     this.path = path;
     this.file = undefined;
-    /** All that was kept, as long as that is short or there is no file. */
+    /** The kept bytes, as long as they are few or there is no file. */
     this.head = [];
     this.kept = 0;
     this.dropped = 0;
     this.tail = Buffer.alloc(0);
   }
 
-  /** At once: a loop that never yields can only be killed, and what it printed before must not go with it. */
+  /** Writes at once: a loop that never yields can only be killed, and its output must not be lost with it. */
   add(data) {
     const room = Math.max(0, this.cap - this.kept);
     const keep = data.subarray(0, room);
@@ -39,7 +39,7 @@ class Log {
     this.tail = Buffer.concat([this.tail, last.subarray(-TAIL_BYTES)]).subarray(-TAIL_BYTES);
   }
 
-  /** Whether there is a file. Without a place for one it stays capped in memory. */
+  /** Opens the file. Returns whether there is one: where it cannot be made, memory is used, with a lower cap. */
   open() {
     if (this.file !== undefined || this.path === undefined) return this.file !== undefined;
     try {
@@ -57,13 +57,13 @@ class Log {
     try {
       while (rest.length > 0) rest = rest.subarray(writeSync(this.file, rest));
     } catch {
-      // A full disk must not stop the code: what does not fit counts as dropped.
+      // A full disk must not stop the user's code: the bytes that do not fit are dropped.
       this.kept -= rest.length;
       this.drop(rest, rest.length);
     }
   }
 
-  /** Takes up what somebody else appended to the file, and cuts it to the cap. */
+  /** Counts what a child has appended to the file, and cuts the file to the cap. */
   account() {
     const { size } = fs.fstatSync(this.file);
     if (size > this.cap) {
@@ -79,7 +79,7 @@ class Log {
     return bytes.subarray(0, fs.readSync(this.file, bytes, 0, bytes.length, from));
   }
 
-  /** Ends the log. `text` is there unless the output is in the file alone, because it is long or no text. */
+  /** Ends the log. The answer has no `text` when the output is too long for it or not UTF-8: then it is in the file. */
   end() {
     const found = { bytes: this.kept + this.dropped, dropped: this.dropped };
     const whole = Buffer.concat(this.head);
@@ -95,7 +95,7 @@ class Log {
     try {
       if (isShort) fs.unlinkSync(this.path);
     } catch {
-      // The code has removed it itself.
+      // The user's code has removed it.
     }
   }
 }

@@ -1,5 +1,5 @@
 "use strict";
-/** Modules that a cell imports: TypeScript that is more than types, and where a syntax error in one is. */
+/** Modules that a cell imports: compiles TypeScript that is more than types, and finds the place of a syntax error. */
 const { spawnSync } = require("node:child_process");
 const fs = require("node:fs");
 const modules = require("node:module");
@@ -8,7 +8,7 @@ const { fileURLToPath } = require("node:url");
 const execPath = process.execPath;
 let last;
 
-/** Has every module pass by here on its way in. Node before 22.15 cannot, and does without. */
+/** Hooks into the loading of every module. Node before 22.15 has no such hook, and loads them as they are. */
 function watchModules() {
   modules.registerHooks?.({
     load(url, context, next) {
@@ -18,7 +18,7 @@ function watchModules() {
   });
 }
 
-/** A module with enums, namespaces or parameter properties as JavaScript; Node itself takes away types only. */
+/** The JavaScript of a module with enums, namespaces or parameter properties: Node itself only removes types. */
 function transformed(url) {
   const path = fileURLToPath(url);
   if (!/\.[cm]?ts$/.test(path) || path.includes("/node_modules/")) return undefined;
@@ -38,7 +38,7 @@ function transformed(url) {
   };
 }
 
-/** Names the file and the line of a syntax error in a module, which V8 tells nobody but the terminal. */
+/** Adds the file and the line of a syntax error in a module, which V8 only prints to the terminal. */
 function locateInModule(error) {
   if (!last || !/\b(?:compileSourceTextModule|wrapSafe)\b/.test(error.stack)) return;
   const options = { encoding: "utf8", timeout: 5000, stdio: ["ignore", "ignore", "pipe"] };

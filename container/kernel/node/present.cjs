@@ -1,10 +1,10 @@
 "use strict";
-/** From a value or an exception to what a model can read. */
+/** Turns values and exceptions into text and images for a model. */
 const util = require("node:util");
 
 const TEXT_CHARS = 32 * 1024;
 const NOTE_CHARS = 128;
-// What is larger is shown nowhere; all results of a run together are held to TOTAL_BYTES.
+// Limits of one output; all outputs of a run together are held to TOTAL_BYTES.
 const IMAGE_BYTES = 6 * 1024 * 1024;
 const NAME_CHARS = 200;
 const TOTAL_BYTES = 12 * 1024 * 1024;
@@ -17,7 +17,7 @@ const INSPECT = {
   breakLength: 100,
   colors: false,
 };
-/** An object with a method of this name says by itself how it is shown: it returns {mime type: data}. */
+/** The name of a method by which an object says how it is shown: it returns {mime type: data}. */
 const DISPLAY = Symbol.for("Jupyter.display");
 const FORMS = {
   "text/plain": "text",
@@ -30,7 +30,7 @@ const FORMS = {
   "application/json": "json",
 };
 
-/** The text, or its two ends, as of a stream, and how to get what is between them. */
+/** The text, or its two ends and how to get what is between them. */
 function shorten(text, limit = TEXT_CHARS, length = text.length) {
   if (text.length <= limit) return text;
   const half = (limit - NOTE_CHARS) / 2;
@@ -53,7 +53,7 @@ function longString(value) {
   return shorten(util.inspect(ends, { ...INSPECT, maxStringLength: null }), TEXT_CHARS, value.length);
 }
 
-/** The outputs of one run in order, each an object of forms, held to their limits. */
+/** The outputs of one run in order, within their limits. Each is an object with one form per kind: text, png, ... */
 class Results {
   constructor() {
     this.items = [];
@@ -70,7 +70,7 @@ class Results {
     try {
       data = typeof value?.[DISPLAY] === "function" ? value[DISPLAY]() : undefined;
     } catch {
-      // Shown as plain text then.
+      // It is shown as plain text.
     }
     this.add(data ?? { "text/plain": plain(value) });
   }
@@ -121,7 +121,7 @@ function messageOf(error) {
   }
 }
 
-/** Bytes on the way out: JSON in ASCII, where one character can take six. */
+/** Bytes in the document: JSON in ASCII, where a UTF-16 unit takes up to six. */
 function sizeOf(found) {
   return JSON.stringify(found).replace(/[^\x20-\x7e]/g, "\\u0000").length;
 }
@@ -137,22 +137,22 @@ function describe(error, sources) {
   try {
     text = `${stackOf(error) ?? text}${extrasOf(error)}`;
   } catch {
-    // A getter of the user's that throws; name and message are enough.
+    // A getter of the user's has thrown: name and message are enough.
   }
   const place = /\b(cell-\d+\.(?:js|ts)):(\d+):(\d+)/.exec(text);
   const line = place && sources.get(place[1])?.split("\n")[Number(place[2]) - 1];
-  // Transformed TypeScript has other lines than its source; a column beyond the line gives that away.
+  // Transformed TypeScript has other lines than its source, which shows by a column beyond the end of the line.
   const head =
     line && Number(place[3]) <= line.length + 1 ? [`${place[1]}:${place[2]}`, `    ${line.trim()}`] : [];
   return { name, message, traceback: [...head, ...shorten(text, 4 * MESSAGE_CHARS).split("\n")] };
 }
 
-/** Long recursions repeat themselves; their beginning says it all. */
+/** The stack, cut after its beginning: a long recursion only repeats itself. */
 function stackOf(error) {
   return typeof error.stack === "string" ? error.stack.split("\n").slice(0, 40).join("\n") : undefined;
 }
 
-/** What an error carries beside its stack: a code, a cause, the errors it sums up. */
+/** What an error has beside its stack: a code, a cause, the errors of an AggregateError. */
 function extrasOf(error) {
   const extras = { ...error };
   if (error.cause !== undefined) extras["[cause]"] = error.cause;
@@ -160,7 +160,7 @@ function extrasOf(error) {
   return Object.keys(extras).length > 0 ? ` ${util.inspect(extras, { ...INSPECT, depth: 3 })}` : "";
 }
 
-/** Makes every stack end where the user's code does: below it are only the inspector, this prelude and the executor. */
+/** Cuts every stack below the user's code, where only the inspector, this prelude and the executor follow. */
 function trimStacks() {
   Error.prepareStackTrace = (error, frames) => {
     const end = frames.findIndex((frame) => frame.getFileName() === "node:inspector");

@@ -1,8 +1,8 @@
 "use strict";
-/** What code finds as process.stdout and process.stderr. The executor's own streams are nobody's but the executor's. */
+/** process.stdout and process.stderr as user code finds them. The real ones are the executor's alone. */
 const { Writable } = require("node:stream");
 
-/** Never ends, is never destroyed, and never makes anybody wait. */
+/** Cannot be ended or destroyed, and takes every write at once. */
 class StdioProxy extends Writable {
   constructor(fd) {
     super({ decodeStrings: false, autoDestroy: false, emitClose: false });
@@ -10,7 +10,7 @@ class StdioProxy extends Writable {
     this.isTTY = false;
   }
 
-  /** For the methods of Writable that do not come by `write`. */
+  /** For methods of Writable that do not call `write`. */
   _write(chunk, encoding, done) {
     this.write(chunk, encoding);
     done();

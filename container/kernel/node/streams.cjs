@@ -2,13 +2,13 @@
 /**
  * Where a JavaScript kernel's output goes.
  *
- * The executor replaces process.stdout.write while a cell runs and puts it back before it writes its answer by console.log.
- * Code and executor find a proxy as process.stdout, whose `write` is an accessor: the executor's function is kept aside
- * for our document, everybody else gets ours, and only the one write of the console that follows the executor's "put back"
- * goes to the real stream, which is its protocol channel.
+ * The real process.stdout is the executor's protocol channel. The executor replaces its `write` while a cell runs, to capture
+ * what is printed, restores it, and writes its answer by console.log. We put a proxy in the place of process.stdout, whose
+ * `write` is an accessor: the executor's function is kept for our document, reading the property gives ours, and the one
+ * console.log after the executor has restored `write` goes to the real stream.
  *
- * A run's output goes to the run's files, `<files>.out` and `<files>.err`, where it can be read while the run goes on; what
- * is short by its end comes with the answer instead.
+ * A run's output goes to the files `<files>.out` and `<files>.err`, which sandboxd follows while the run goes on. Output that is
+ * short at the end of the run comes in the document.
  */
 const { Readable } = require("node:stream");
 const { patchChildren } = require("./children.cjs");
@@ -25,11 +25,11 @@ class Streams {
     this.captures = {};
     this.overrides = {};
     this.answering = false;
-    /** Logs that somebody else may append to, by their files. */
+    /** Logs to whose files children append. */
     this.shared = new Set();
   }
 
-  /** Takes what timers print while no run is there; its beginning goes to the next run. */
+  /** Logs for what timers and children print between two runs: the beginning goes to the next run. */
   late() {
     return { stdout: new Log(LATE_BYTES), stderr: new Log(LATE_BYTES) };
   }
@@ -65,11 +65,11 @@ class Streams {
       log.drop(Buffer.from(chunk.slice(-TAIL_BYTES), encoding), Buffer.byteLength(chunk, encoding));
       return;
     }
-    // A string's lone surrogates become U+FFFD here.
+    // Lone surrogates of a string become U+FFFD.
     log.add(typeof chunk === "string" ? Buffer.from(chunk, encoding) : Buffer.from(chunk));
   }
 
-  /** A file that what is appended to comes out of this stream. Nobody listens between runs. */
+  /** The log of a stream, to whose file a child may append; undefined between runs. */
   share(name) {
     const log = this.logs[name];
     if (!this.active || !log.open()) return undefined;
@@ -77,7 +77,7 @@ class Streams {
     return log;
   }
 
-  /** Our document, through the executor's own capture. */
+  /** Writes our document through the executor's capture. */
   answer(text) {
     this.captures.stdout?.(text);
   }
@@ -93,14 +93,14 @@ class Streams {
 
   takeOver(name) {
     const real = process[name];
-    // At this moment the executor's capture is in place; the real function is the prototype's.
+    // The prelude is loaded by a cell, so that this is the executor's capture. The real function is the prototype's.
     this.captures[name] = real.write;
     const original = Object.getPrototypeOf(real).write;
     const proxy = new StdioProxy(name === "stdout" ? 1 : 2);
     const ours = (chunk, encoding, callback) => {
       const done = typeof encoding === "function" ? encoding : callback;
       this.write(name, chunk, typeof encoding === "string" ? encoding : undefined);
-      // At once: in a loop that never yields, callbacks put off would fill the memory.
+      // Called at once: in a loop that never yields, deferred callbacks would fill the memory.
       if (typeof done === "function") done();
       return true;
     };
@@ -112,12 +112,12 @@ class Streams {
           this.overrides[name] = value === ours ? undefined : value;
           return;
         }
-        // Without a run it is the executor: a capture before a cell, or what it found before, put back after one.
+        // Between runs only the executor sets it: to its capture before a cell, or to what it was, after one.
         if (value !== ours && value !== original) this.captures[name] = value;
         else if (name === "stderr") this.answering = true;
       },
     });
-    // The console has the real stream since the executor said that it is ready.
+    // The console holds the real stream, because the executor has used it before the prelude was loaded.
     real.write = (...args) => {
       if (name !== "stdout" || !this.answering) return proxy.write(...args);
       this.answering = false;

@@ -1,11 +1,11 @@
 """Our prelude for Python kernels, the same in the image (on IPython) and on the local platform (on its stand-in).
 
-The executor is left as it is: every cell it gets from us is one call, `__sandbox_mcp__(spec)`, and everything about
-the run comes back as the one JSON document that this call prints into the executor's captured stdout. `spec` is JSON:
-{run, mark, files, cap_bytes, code}; the document is
+The executor is the program that the SDK starts as a kernel. It is left as it is: every cell that we send it is one call,
+`__sandbox_mcp__(spec)`, which runs the user's code and prints one JSON document into the executor's captured stdout. `spec`
+is JSON: {run, mark, files, cap_bytes, code}; the document is
 {sandbox_mcp_run: 1, run, spilled, stdout: {text?, bytes, dropped, tail?}, stderr: {...}, results: [{text?, png?, ...}],
-error: {name, message, traceback} | null, exit: number | null}. It is pure ASCII, because the executor's reader decodes
-each chunk of its pipe by itself.
+error: {name, message, traceback} | null, exit: number | null}. It is pure ASCII, because the executor's reader
+decodes each chunk of its pipe separately, which may end in the middle of a character.
 """
 
 import ast
@@ -106,7 +106,7 @@ class Kernel:
         try:
             tree = self.parse(source, name)
         except SyntaxError:
-            # Only text that is not Python can hold magics and shell lines.
+            # Magics and shell lines are no Python, so that only text which does not parse can have them.
             plain = self.shell.transform_cell(source)
             if plain.strip() == source.strip():
                 raise
@@ -120,7 +120,7 @@ class Kernel:
         last = compile(ast.Expression(end.value), name, "eval", FLAGS, True)
         body = compile(tree, name, "exec", FLAGS, True) if tree.body else None
         if body is not None and (last.co_flags | body.co_flags) & inspect.CO_COROUTINE:
-            # All of it on the loop at once, so that what comes before the last expression can make tasks for it.
+            # The whole cell is one coroutine, so that statements before the last expression can make tasks on the loop.
             kept = ast.Assign([ast.Name(VALUE, ast.Store())], end.value)
             tree.body = [*whole[:-1], ast.fix_missing_locations(ast.copy_location(kept, end))]
             return compile(tree, name, "exec", FLAGS, True), None, source
@@ -132,7 +132,7 @@ class Kernel:
         return compile(source, name, "exec", FLAGS | ast.PyCF_ONLY_AST, True)
 
     def step(self, code):
-        """Runs the user's code. An interrupt that arrives below this frame is theirs."""
+        """Runs the user's code. An interrupt that arrives in this frame or below is raised in that code."""
         value = eval(code, self.shell.user_ns)
         return self.loop.run(value) if code.co_flags & inspect.CO_COROUTINE else value
 
@@ -150,7 +150,7 @@ class Kernel:
     # --- signals and exits ---------------------------------------------------------------------------------------
 
     def on_interrupt(self, _signal, frame):
-        """KeyboardInterrupt in the user's code; after a write that is under way; never in our own code."""
+        """Raises KeyboardInterrupt in the user's code, after a write that is under way, and never in our own code."""
         if self.output.forked:
             raise KeyboardInterrupt
         if not self.output.active:
@@ -170,9 +170,9 @@ class Kernel:
         preload.load()
         if "" not in sys.path[:1]:
             sys.path.insert(0, "")
-        # What starts a second Python asks for it.
+        # Code that starts another Python (multiprocessing) reads it.
         self.shell.user_ns.setdefault("__spec__", None)
-        # Python 3.12 warns of every fork beside a thread; ours only reads pipes.
+        # Python 3.12 warns of every fork in a process with threads. Our thread only reads pipes and is safe to lose.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         signal.signal(signal.SIGINT, self.on_interrupt)
         os.system = _system
@@ -181,7 +181,7 @@ class Kernel:
         wait = os.waitpid
 
         def waitpid(pid, options):
-            """What a child printed comes before what Python prints after it ended."""
+            """Reads what a child has printed before Python can print what follows its end."""
             found = wait(pid, options)
             if not self.output.forked:
                 with self.output.lock:
@@ -207,20 +207,20 @@ class Kernel:
         png.for_type_by_name("matplotlib.figure", "Figure", lambda figure: self.results.figure(figure))
 
     def show(self):
-        """Shows the figures open now in the run under way; a forked child has none, and none comes after its end."""
+        """Shows the open figures in the run under way. Returns whether there is one: not in a forked child or between runs."""
         if self.output.forked or not self.output.active:
             return False
         self.results.open_figures()
         return True
 
     def on_warning(self, message, category, filename, lineno, line=None):
-        """A warning about a line of ours is shown at the line of the cell that led there."""
+        """Shows a warning about a line of ours at the line of the cell that called it."""
         if present.is_machinery(filename):
             filename, lineno, line = f"<cell {self.count}>", self.line(), None
         return self.formatwarning(message, category, filename, lineno, line)
 
     def line(self):
-        """The line of the cell that runs, or its last one when it has run."""
+        """The line of the cell that runs, or the cell's last line once it has run."""
         name = f"<cell {self.count}>"
         frame = sys._getframe()
         while frame is not None:
@@ -238,12 +238,15 @@ class Kernel:
 
 
 def _mark(run, mark):
-    """What the code starts carries the mark on, and is found by it: a limit that Linux keeps and does not apply."""
+    """Marks this process, so that sandboxd finds what the code starts: every child inherits the mark.
+
+    The mark is the limit of file locks, which Linux keeps and does not apply.
+    """
     os.environ[MARK] = run
     try:
         resource.setrlimit(RLIMIT_LOCKS, (int(mark), resource.getrlimit(RLIMIT_LOCKS)[1]))
     except (OSError, ValueError):
-        # Where that may not be, there is the variable.
+        # Where the limit cannot be set, sandboxd looks for the variable.
         pass
 
 
@@ -267,13 +270,13 @@ def _system(command):
 
 
 def _started():
-    """The process's start time in clock ticks: with it a pid names one process for ever."""
+    """The process's start in clock ticks since boot, which tells it from a later process with the same pid."""
     with open("/proc/self/stat") as file:
         return int(file.read().rpartition(")")[2].split()[19])
 
 
 def start():
-    """Makes this process a kernel of ours and says which process it is. A second call changes nothing."""
+    """Installs the prelude in this process, and prints which process it is. A second call only prints."""
     if not hasattr(builtins, "__sandbox_mcp__"):
         Kernel(get_ipython()).install()
     hello = {"sandbox_mcp_kernel": 1, "pid": os.getpid(), "started": _started(), "language": "python"}

@@ -1,4 +1,4 @@
-"""The objects that stand for sys.stdout, sys.stderr and sys.stdin in a kernel."""
+"""The objects in the places of sys.stdout, sys.stderr and sys.stdin in a kernel."""
 
 import io
 
@@ -28,7 +28,7 @@ class Buffer(io.BufferedIOBase):
 
 
 class Stream(io.TextIOBase):
-    """What sys.stdout and sys.stderr are in a kernel."""
+    """sys.stdout or sys.stderr: writes to the log of the current run."""
 
     encoding, errors, newlines, mode = "utf-8", "replace", None, "w"
     line_buffering = write_through = True
@@ -64,7 +64,7 @@ class Stream(io.TextIOBase):
 
 
 class NoInput(io.TextIOBase):
-    """sys.stdin during a run: nobody is there to type."""
+    """sys.stdin: always at its end, because nobody can type."""
 
     encoding, errors, mode, name = "utf-8", "replace", "r", "<stdin>"
 

@@ -1,4 +1,4 @@
-"""What is kept of one stream of one run: here while it is short, and in a file once it is long or the run takes long."""
+"""The output of one stream of one run: in memory while it is short, in a file once it or the run is long."""
 
 import contextlib
 import os
@@ -20,13 +20,13 @@ def encode(text):
 
 
 class Log:
-    """One stream of one run: at most `cap` bytes kept, what comes after is counted and its end remembered."""
+    """Keeps the first `cap` bytes of a stream, counts those after them, and keeps the last TAIL_BYTES of these."""
 
     def __init__(self, cap, path=None):
-        """Without a path all is kept in memory."""
+        """@param path of the file; without one everything is kept in memory"""
         self.cap, self.path = cap, path
         self.pending, self.chars = [], 0
-        # All that was kept, as long as that is short or there is no file.
+        # The kept bytes, up to MEMORY_BYTES where there is a file.
         self.head, self.file = bytearray(), None
         self.kept = self.dropped = 0
         self.tail = b""
@@ -39,7 +39,7 @@ class Log:
             self.flush()
 
     def flush(self, live=False):
-        """Puts what has come to the rest; `live` has that be in the file from now on."""
+        """Keeps or counts what was added. @param live whether to write to the file from now on, however short it is"""
         pieces, self.pending, self.chars = self.pending, [], 0
         data = b"".join(encode(p) if isinstance(p, str) else p for p in pieces)
         room = max(0, self.cap - self.kept)
@@ -59,7 +59,7 @@ class Log:
         self.tail = (self.tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
 
     def open(self):
-        """From here on into the file. Without a place for one it stays capped in memory."""
+        """Opens the file and writes what is kept to it. Where it cannot be made, memory is used, with a lower cap."""
         if self.path is None:
             return
         try:
@@ -77,12 +77,12 @@ class Log:
             while view:
                 view = view[os.write(self.file, view) :]
         except OSError:
-            # A full disk must not stop the code: what does not fit counts as dropped.
+            # A full disk must not stop the user's code: the bytes that do not fit are dropped.
             self.kept -= len(view)
             self.drop(bytes(view))
 
     def end(self):
-        """Ends the log. `text` is there unless the output is in the file alone, because it is long or no text."""
+        """Ends the log. The answer has no `text` when the output is too long for it or not UTF-8: then it is in the file."""
         self.flush()
         text = self.text()
         if text is None and self.file is None:
@@ -100,7 +100,7 @@ class Log:
         return found
 
     def text(self):
-        """All of it, while that is short, and text."""
+        """The whole output; None when it is too long or not UTF-8."""
         if self.file is not None and self.kept > MEMORY_BYTES:
             return None
         try:

@@ -1,4 +1,4 @@
-"""The event loop of a kernel: one, from its start to its end, so that what one cell begins another can await."""
+"""The one event loop of a kernel, from its start to its end, so that one cell can await what another has begun."""
 
 import asyncio
 import threading
@@ -11,7 +11,7 @@ class Loop:
         create_task = asyncio.create_task
 
         def create(coroutine, **options):
-            """In a cell without an await, too: the task goes on when a cell awaits."""
+            """Works in a cell without an await, too. The task runs when a cell awaits."""
             if self.loop is None or threading.get_ident() != self.main or asyncio._get_running_loop() is not None:
                 return create_task(coroutine, **options)
             return self.loop.create_task(coroutine, **options)
@@ -19,13 +19,13 @@ class Loop:
         asyncio.create_task = asyncio.tasks.create_task = create
 
     def settle(self):
-        """Makes it the loop of this thread again, for code that asks for one; asyncio.run leaves none behind."""
+        """Sets the thread's loop again: code may ask for it, and asyncio.run leaves the thread without one."""
         if self.loop is None or self.loop.is_closed():
             self.loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self.loop)
 
     def run(self, coroutine):
-        """Runs it to its end. An interrupt, or an exit, cancels it and goes on to the caller."""
+        """Runs a coroutine to its end. KeyboardInterrupt and SystemExit cancel it and are raised again."""
         task = self.loop.create_task(coroutine)
         try:
             return self.loop.run_until_complete(task)

@@ -1,4 +1,4 @@
-"""matplotlib's show() as in a notebook: it shows the open figures there and then, and closes them."""
+"""matplotlib's show() as in a notebook: it shows the open figures at once, and closes them."""
 
 import functools
 import importlib.abc
@@ -9,7 +9,7 @@ PYPLOT = "matplotlib.pyplot"
 
 
 def on_show(shown):
-    """Has pyplot.show call `shown`, wherever and however often pyplot is imported; where that says no, the real one."""
+    """Replaces pyplot.show, now or when pyplot is imported, by `shown`; where that returns False the real show is called."""
     loaded = sys.modules.get(PYPLOT)
     if loaded is not None:
         _replace(loaded, shown)

@@ -1,8 +1,8 @@
-"""What the executor, its shell and this prelude import only when they need it.
+"""Loads modules that the executor, its shell and this prelude would import only later.
 
 The kernel's directory is first on sys.path, as for a script or in a Python prompt: a json.py of the user's there is what
-`import json` finds, unless json is loaded already. So that no such file stands in the way of the kernel, all of this is
-loaded before the directory is on the path.
+`import json` finds, unless json is loaded already. Such a file must not break the kernel, so all of these are loaded before
+the directory is on the path.
 """
 
 import importlib

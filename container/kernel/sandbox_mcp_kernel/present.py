@@ -1,4 +1,4 @@
-"""From a value or an exception to what a model can read."""
+"""Turns values and exceptions into text and images for a model."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ import weakref
 TEXT_CHARS = 32 * 1024
 NOTE_CHARS = 128
 MARKUP_CHARS = 256 * 1024
-# What is larger is shown nowhere; all results of a run together are held to TOTAL_BYTES.
+# Limits of one output; all outputs of a run together are held to TOTAL_BYTES.
 IMAGE_BYTES = 6 * 1024 * 1024
 TOTAL_BYTES = 12 * 1024 * 1024
 RESULTS = 100
@@ -36,7 +36,7 @@ FORMS = {
 }
 IMAGES = {"png", "jpeg"}
 
-# HTML that does something is for a browser; a table or a few styled words have a form as text.
+# HTML with scripts needs a browser. A table or a few styled words have a plain text form.
 INTERACTIVE = re.compile(r"<(script|iframe)\b", re.IGNORECASE)
 OUTPUTS = "/workspace/.outputs"
 PAGES = 20
@@ -48,12 +48,12 @@ _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def call_user(function, *arguments):
-    """Calls code that is the user's: from here on an interrupt is theirs too."""
+    """Calls code of the user's (a repr, for instance): an interrupt in it is raised there."""
     return function(*arguments)
 
 
 def attempt(function, *arguments):
-    """(value, None) or (None, exception); only what must not be swallowed passes."""
+    """Returns (value, None) or (None, exception). Exceptions that must not be swallowed are raised."""
     try:
         return call_user(function, *arguments), None
     except BaseException as error:
@@ -61,7 +61,7 @@ def attempt(function, *arguments):
 
 
 def shorten(text, limit=TEXT_CHARS):
-    """The text, or its two ends, as of a stream, and how to get what is between them."""
+    """The text, or its two ends and how to get what is between them."""
     if len(text) <= limit:
         return text
     half = (limit - NOTE_CHARS) // 2
@@ -120,7 +120,7 @@ def _layout(value, indent, seen, budget):
 
 
 class Results:
-    """The outputs of one run in order, each a dict of forms, held to their limits."""
+    """The outputs of one run in order, within their limits. Each is a dict with one form per kind: text, png, ..."""
 
     def __init__(self, shell):
         self.shell = shell
@@ -128,11 +128,11 @@ class Results:
         self.size = 0
         self.omitted = 0
         self.pages = 0
-        # Not their ids, which a figure that is closed leaves to the next one.
+        # The figures themselves: the id of a closed one may be that of the next.
         self.figures = weakref.WeakSet()
 
     def publish(self, data=None, metadata=None, **_ignored):
-        """display() ends here: this object stands where the shell keeps its display publisher."""
+        """Called by display(): this object is the shell's display publisher."""
         self.add(data or {})
 
     def clear_output(self, wait=False):
@@ -155,7 +155,7 @@ class Results:
         return self.shell.display_formatter.format(value, exclude={"text/plain"})[0]
 
     def open_figures(self):
-        """matplotlib figures that are open, each once, then closed."""
+        """Adds the open matplotlib figures, each once, and closes them."""
         pyplot = sys.modules.get("matplotlib.pyplot")
         if pyplot is None:
             return
@@ -193,7 +193,7 @@ class Results:
         if "png" in found:
             found.pop("jpeg", None)
         if len(found) > 1 and found.get("text", "").startswith("<"):
-            # "<Figure size 640x480>" says nothing that the other form does not.
+            # "<Figure size 640x480>" adds nothing to the image.
             del found["text"]
         if not found:
             return
@@ -226,11 +226,11 @@ class Results:
             # A chart of Plotly, Bokeh, Altair or Folium: megabytes for a browser, none of them for a model.
             found["html_file"] = self._page(str(value))
         elif len(str(value)) <= MARKUP_CHARS:
-            # Markup cut in the middle helps nobody; the text form stands in for it.
+            # Markup cut in the middle is of no use: the text form is shown.
             found[form] = str(value)
 
     def _page(self, html):
-        """Keeps a page as a file; the words that say where, or why not."""
+        """Writes a page to a file. Returns the words that say where, or why it could not be written."""
         data = html.encode("utf-8", "replace")
         if len(data) > PAGE_BYTES or self.pages >= PAGES:
             return f"[An interactive page of {len(data)} bytes is not kept: a run keeps {PAGES} of {PAGE_BYTES} bytes]"
@@ -250,7 +250,7 @@ class Results:
 
 
 def _size(found):
-    """Bytes on the way out: JSON in ASCII, where one character can take twelve."""
+    """Bytes in the document: JSON in ASCII, where a character takes up to twelve."""
     return len(json.dumps(found, default=str))
 
 
@@ -260,7 +260,7 @@ def _message(error):
 
 
 def describe(error):
-    """{name, message, traceback: lines}: the user's frames with their source, none of the machinery's."""
+    """{name, message, traceback: lines}, with the user's frames and their source and without the prelude's frames."""
     lines, problem = attempt(_traceback, error)
     name = type(error).__name__[:NAME_CHARS]
     return {"name": name, "message": _message(error), "traceback": lines if problem is None else [name]}
@@ -282,7 +282,7 @@ def _clean(summary, seen):
     if first is not None:
         frames = frames[first:]
     elif summary.exc_type is KeyboardInterrupt:
-        # It came while an event loop waited: nothing but the loop's own frames is there.
+        # It was raised while the event loop waited: there are only the loop's own frames.
         frames = []
     if len(frames) > FRAMES and len({(f.filename, f.lineno) for f in frames}) > FRAMES:
         frames = frames[: FRAMES // 2] + frames[-FRAMES // 2 :]

@@ -1,12 +1,12 @@
 """Where a Python kernel's output goes.
 
-sys.stdout and sys.stderr are replaced by objects that live as long as the kernel and write to the run of the moment.
-File descriptors 1 and 2 become pipes that a thread drains into the same place, so that child processes and C code are
-heard too; the descriptor that used to be 1 is the executor's protocol channel and moves out of everybody's reach: the
-executor alone gets to it, by the `print` and the `sys` of its own module, so that sys.stdout is never the channel.
+sys.stdout and sys.stderr are replaced by objects that live as long as the kernel and write to the log of the current run.
+File descriptors 1 and 2 become pipes that a thread reads into the same log, so that the output of child processes and C code
+is there too. Descriptor 1 was the executor's protocol channel: it moves to another number, which only the executor's own
+module uses, by a `print` and a `sys` of its own. sys.stdout is never the channel.
 
-Past 32 KiB or a twentieth of a second a run's output goes to the run's files, where it can be read while the run goes on:
-`<files>.out` and `<files>.err`. What is short by its end comes with the document as well.
+After 32 KiB or a twentieth of a second a run's output goes to the files `<files>.out` and `<files>.err`, which sandboxd
+follows while the run goes on. Output that is short at the end of the run is also in the document.
 """
 
 import errno
@@ -28,7 +28,7 @@ PIPE_BYTES = 1024 * 1024
 
 
 class Output:
-    """Both streams of the kernel and the run they belong to at the moment."""
+    """Both streams of the kernel, and the logs that they go to now."""
 
     def __init__(self):
         self.lock = threading.RLock()
@@ -55,11 +55,11 @@ class Output:
         self.thread.start()
 
     def stand_in(self):
-        """Makes both streams, and no input, what everybody's sys has."""
+        """Makes sys.stdout, sys.stderr and sys.stdin ours: the executor replaces them around each cell."""
         sys.stdout, sys.stderr, sys.stdin = self.out, self.err, self.no_input
 
     def claim(self, capture):
-        """The executor's capture is for the run's document alone: a thread may have printed into it, or still hold it."""
+        """Keeps the executor's capture for the run's document: what threads have printed into it, or will, goes to the log."""
         capture.write = self.out.write
         early = capture.getvalue()
         capture.seek(0)
@@ -69,7 +69,7 @@ class Output:
 
     @staticmethod
     def late():
-        """Takes what threads and children print while no run is there; its beginning goes to the next run."""
+        """Logs for what threads and children print between two runs: the beginning goes to the next run."""
         return [Log(LATE_BYTES), Log(LATE_BYTES)]
 
     def begin(self, files, cap):
@@ -115,9 +115,9 @@ class Output:
             view = view[os.write(index + 1, view) :]
 
     def drain(self):
-        """Takes what is in the pipes now. The caller holds the lock."""
+        """Reads what is in the pipes now. The caller holds the lock."""
         for index, (reader, _) in enumerate(self.pipes):
-            # Bounded, so that a child that prints without end cannot hold up the end of a run.
+            # Bounded, so that a child which prints without end cannot delay the end of a run.
             for _ in range(64):
                 try:
                     data = os.read(reader, 65536)
@@ -132,7 +132,7 @@ class Output:
                 self.logs[index].add(data)
 
     def tick(self):
-        """Shows what a long run printed so far."""
+        """Writes what a long run has printed so far to its files."""
         with self.lock:
             if self.active and time.monotonic() - self.started >= LIVE_AFTER_S:
                 for log in self.logs:
@@ -144,7 +144,7 @@ class Output:
             poll.register(reader, select.POLLIN)
         idle = 0
         while True:
-            # A kernel in use ticks; one that nobody uses sleeps until the next run or output wakes it.
+            # Between runs the ticks end after a while, and the next run or output wakes this thread.
             self.asleep = not self.active and idle > IDLE_TICKS
             events = poll.poll(None if self.asleep else TICK_S * 1000)
             idle = 0 if self.active or events else idle + 1
@@ -162,7 +162,7 @@ class Output:
             pass
 
     def flush_now(self):
-        """For the last moment of a process that ends on purpose."""
+        """Writes everything to the files before this process ends by os._exit."""
         with self.lock:
             if self.active:
                 self.drain()
@@ -175,7 +175,7 @@ class Output:
 
 
 class _Sys:
-    """The executor's `sys`: stdin is where its requests come from; all else is the module's."""
+    """The executor's `sys`: its stdin is the protocol's, everything else is that of the real module."""
 
     def __init__(self, stdin):
         self.__dict__["stdin"] = stdin
@@ -201,7 +201,7 @@ def take_protocol():
 
 
 def hand_protocol(output, requests, answers):
-    """From here on the executor answers by `answers` and everybody's sys.stdout is the run's, also between two cells."""
+    """Gives the executor's module the channel to answer by. sys.stdout is ours from now on, between two cells as well."""
 
     def answer(text="", flush=True):
         view = memoryview(f"{text}\n".encode())

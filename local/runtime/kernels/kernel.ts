@@ -113,14 +113,14 @@ export class Kernel {
       const pieces: string[] = [];
       const onData = (chunk: string) => {
         pieces.push(chunk);
-        // An answer is one JSON document; a chunk that ends in no brace cannot be its end.
+        // An answer is one JSON object, so that it is complete only where a chunk ends with a brace.
         if (!chunk.trimEnd().endsWith("}")) return;
         try {
           const answer = JSON.parse(pieces.join("")) as KernelAnswer;
           this.#child.stdout?.off("data", onData);
           resolve(answer);
         } catch {
-          // Not the whole document yet.
+          // The document is not complete yet.
         }
       };
       this.#child.stdout?.on("data", onData);
@@ -128,7 +128,7 @@ export class Kernel {
     });
   }
 
-  /** Asks the process to end, as the image does: a kernel busy in a loop that never yields stays. */
+  /** Sends SIGTERM, as the image does: a JavaScript kernel in a loop that never yields does not end. */
   stop(): void {
     this.#child.kill();
   }

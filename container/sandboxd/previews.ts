@@ -13,6 +13,9 @@ const HOSTS = ["127.0.0.1", "::1"];
 /** Headers that concern one connection only (RFC 9110, 7.6.1). Those that frame the body are passed on with the body. */
 const HOP_BY_HOP = new Set(["connection", "keep-alive", "proxy-connection", "te", PREVIEW_PORT]);
 
+/** What the platform adds to a Worker's request, which says whose Worker it is. */
+const OF_THE_PLATFORM = ["cf-worker"];
+
 const open = new Set<Socket>();
 
 /** The number of preview requests and WebSockets under way. */
@@ -39,7 +42,7 @@ export async function passRequest(
     createConnection: () => socket,
     method: request.method,
     path: request.url,
-    headers: [...endToEnd(request.rawHeaders), "connection", "close"],
+    headers: [...endToEnd(request.rawHeaders, OF_THE_PLATFORM), "connection", "close"],
   });
   const fail = () => {
     if (response.headersSent) response.destroy();
@@ -73,7 +76,7 @@ export async function passUpgrade(
     return void client.end(
       `HTTP/1.1 502 Bad Gateway\r\n${PREVIEW_ERROR}: refused\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`,
     );
-  const headers = [...endToEnd(request.rawHeaders), "connection", "Upgrade"];
+  const headers = [...endToEnd(request.rawHeaders, OF_THE_PLATFORM), "connection", "Upgrade"];
   const lines = headers.flatMap((name, at) => (at % 2 === 0 ? [`${name}: ${headers[at + 1]}`] : []));
   socket.write(`${request.method} ${request.url} HTTP/1.1\r\n${lines.join("\r\n")}\r\n\r\n`, "latin1");
   socket.write(head);

@@ -53,10 +53,11 @@ export class Previews {
   }
 
   /**
-   * Opens a port until a time. A port that is open keeps its token. @throws {ToolError} `quota_exceeded`
+   * Opens a port until a time. A port that is open keeps its token. Answers also when it would have expired `before`, or 0.
+   * @throws {ToolError} `quota_exceeded`
    * @param token for a port that is not open
    */
-  open(port: number, token: string, expiresAt: number): Preview {
+  open(port: number, token: string, expiresAt: number): Preview & { before: number } {
     const open = this.list();
     const known = open.find((preview) => preview.port === port);
     if (!known && open.length >= MOST_PREVIEWS)
@@ -81,7 +82,7 @@ export class Previews {
       clearTimeout(cut.timer);
       cut.timer = this.#cutAt(port, expiresAt);
     }
-    return preview;
+    return { ...preview, before: known?.expiresAt ?? 0 };
   }
 
   /** Closes a port and ends the requests to it. Answers whether it was open. */

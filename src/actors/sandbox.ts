@@ -422,7 +422,12 @@ export class Sandbox extends BaseSandbox<Env> {
    * Lets a port be reached from outside for `ms` milliseconds; starts the container when none runs.
    * @param token for the address of a port that is not open yet
    */
-  openPreview(owner: Owner, port: number, token: string, ms: number): Promise<Answer<Preview>> {
+  openPreview(
+    owner: Owner,
+    port: number,
+    token: string,
+    ms: number,
+  ): Promise<Answer<ReturnType<Previews["open"]>>> {
     return this.#serve(owner, async () => {
       while (!this.#isUp) await this.client.utils.ping();
       return this.#previews.open(port, token, Date.now() + ms);

@@ -50,11 +50,32 @@ export async function authenticate(
   return unauthorized("invalid_token", "The token is not valid here.", metadata);
 }
 
-/** Whether an `Authorization` header holds a token of this server's, as far as can be told without looking it up. */
+/** Words of an `Authorization` header that are looked at. One that has more is taken for our own. */
+const MAX_WORDS = 20;
+
+/**
+ * Whether an `Authorization` header holds a token of this server's, as far as can be told without looking it up: anywhere
+ * in it, because a header that `authenticate` would refuse gives the token away as well.
+ */
 export async function isOwnAuthorization(header: string, config: Config): Promise<boolean> {
-  const token = presentedToken(header);
-  if (token === undefined) return false;
-  return isTokenShaped(token) || (await principalOf(token, await candidatesOf(config))) !== undefined;
+  const words = new Set([header, ...header.split(/\s+/), ...header.split(/[\s,;:="]+/)]);
+  for (const word of header.split(/[\s,]+/)) for (const part of basicParts(word)) words.add(part);
+  if (words.size > MAX_WORDS) return true;
+  const candidates = await candidatesOf(config);
+  for (const word of words)
+    if (isTokenShaped(word) || (await principalOf(word, candidates)) !== undefined) return true;
+  return false;
+}
+
+/** The name and the password of the Basic scheme (RFC 7617); nothing for what is no base64. */
+function basicParts(word: string): string[] {
+  try {
+    const text = atob(word);
+    const colon = text.indexOf(":");
+    return colon < 0 ? [text] : [text.slice(0, colon), text.slice(colon + 1)];
+  } catch {
+    return [];
+  }
 }
 
 /** OAuth tokens that were valid when last looked up, each with the time until which it is exempt from the limit on guesses. */

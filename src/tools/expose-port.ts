@@ -7,8 +7,8 @@ import { isLoopback } from "../shared/origin.ts";
 import { makeToken, type PreviewAddress, writeLabel } from "../shared/preview-address.ts";
 import { type ToolContext, defineTool, sandboxField, sections, text } from "./define.ts";
 
-/** Ports that the server itself uses in a sandbox: the SDK's, and sandboxd's. */
-const RESERVED = new Set([3000, SANDBOXD_PORT]);
+/** Ports that the server itself uses in a sandbox: the SDK's, the proxy of a local one, and sandboxd's. */
+const RESERVED = new Set([3000, 3128, SANDBOXD_PORT]);
 
 const DAY_SECONDS = 86_400;
 
@@ -59,14 +59,18 @@ export const exposePort = defineTool({
       stub.openPreview(owner, port, token, expires_seconds * 1000),
     );
     const opened = previewURL({ port, actor, token: value.token }, context);
-    const expires_at = new Date(value.expiresAt).toISOString();
+    const expires_at = isoTime(value.expiresAt);
+    const isSooner = value.before > value.expiresAt;
     return {
       content: [
         text(
           sections([
             ["notice", notice],
             ["url", opened],
-            ["expires", expires_at],
+            [
+              "expires",
+              isSooner ? `${expires_at}, sooner than before: ${isoTime(value.before)}` : expires_at,
+            ],
           ]),
         ),
       ],
@@ -90,6 +94,10 @@ export function previewURL(
   if (!own || !isLoopback(own)) return undefined;
   own.hostname = `${label}.localhost`;
   return own.href;
+}
+
+function isoTime(ms: number): string {
+  return new Date(ms).toISOString();
 }
 
 function notConfigured(variable: string): ToolError {

@@ -38,6 +38,8 @@ describe("a preview", () => {
   it("keeps its address when its port is exposed again, and has another after it was closed", async () => {
     const first = await expose({ sandbox, port: 8000 });
     expect(await expose({ sandbox, port: 8000, expires_seconds: 7200 })).toBe(first);
+    const sooner = await exposer.call("expose_port", { sandbox, port: 8000, expires_seconds: 60 });
+    expect(sooner.text).toMatch(/^expires: \S+Z, sooner than before: \S+Z$/m);
     const closed = await exposer.call("expose_port", { sandbox, port: 8000, expose: false });
     expect(closed.structured).toMatchObject({ exposed: false });
     expect(closed.text).toBe("Port 8000 of sandbox shown is not exposed any more.");
@@ -79,6 +81,16 @@ describe("a preview", () => {
     const url = await expose({ sandbox, port: 8000 });
     const ours: Record<string, string>[] = [
       { authorization: "Bearer test-owner-token" },
+      { authorization: "test-owner-token" },
+      { authorization: "Bearer: test-owner-token" },
+      { authorization: "Bearer test-owner-token extra" },
+      { authorization: "Bearer Bearer test-owner-token" },
+      { authorization: "Bearer other, Bearer test-owner-token" },
+      { authorization: 'Token token="test-owner-token"' },
+      { authorization: `Basic ${btoa("someone:test-owner-token")}` },
+      { authorization: `Basic ${btoa("test-owner-token:")}` },
+      { authorization: `Token ${Array.from({ length: 100 }, (_, n) => `word${n}`).join(" ")}` },
+      { "cf-worker": "sandbox-mcp.example" },
       { authorization: `bearer owner:${"a".repeat(16)}:${"b".repeat(32)}` },
       { cookie: "__Host-sandbox-mcp-a=1; kept=1; sandbox-mcp-b=2; CF_Authorization=3" },
       { "cf-access-jwt-assertion": "4", "cf-access-client-secret": "5" },
@@ -87,7 +99,9 @@ describe("a preview", () => {
       const seen = (await told(url, { headers })).headers;
       expect(seen.authorization).toBeUndefined();
       expect(seen.cookie).toBe("cookie" in headers ? "kept=1" : undefined);
-      expect(Object.keys(seen).filter((name) => /cf-access|sandbox-mcp|engine/.test(name))).toEqual([]);
+      expect(Object.keys(seen).filter((name) => /cf-access|cf-worker|sandbox-mcp|engine/.test(name))).toEqual(
+        [],
+      );
     }
   });
 
@@ -313,7 +327,7 @@ describe("a preview ends", () => {
 });
 
 describe("expose_port", () => {
-  it.each([3000, 8671])("refuses port %i, which is the server's own", async (port) => {
+  it.each([3000, 3128, 8671])("refuses port %i, which is the server's own", async (port) => {
     const result = await exposer.call("expose_port", { sandbox, port });
     expect(result.isError).toBe(true);
     expect(result.text).toContain(`Port ${port} of a sandbox is the server's own and cannot be exposed.`);

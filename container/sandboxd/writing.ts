@@ -6,13 +6,18 @@
 import { type Hash, createHash } from "node:crypto";
 import {
   type Stats,
+  closeSync,
   constants,
+  fstatSync,
+  lstatSync,
   mkdirSync,
+  openSync,
   readdirSync,
   renameSync,
   rmSync,
   statSync,
   writeFileSync,
+  writeSync,
 } from "node:fs";
 import {
   type FileHandle,
@@ -175,8 +180,8 @@ export class Writes {
       const made = await fill(temporary, hash ? hashed(content, hash) : content, call.max);
       if (call.length !== undefined && made.size !== call.length) throw new FileError({ problem: "cut" });
       await this.#inTurn(place.target, async () => {
-        await takeAfter(await lstat(place.path).catch(() => undefined), temporary, made);
-        await rename(temporary, place.path);
+        await takeAfter(lstatSync(place.path, { throwIfNoEntry: false }), temporary, made);
+        renameSync(temporary, place.path);
       });
       forget(call.id);
       return { size: made.size, sha256: hash?.digest("hex") };
@@ -297,7 +302,7 @@ async function fill(
   body: AsyncIterable<Buffer> | Iterable<Buffer>,
   max = Number.POSITIVE_INFINITY,
 ): Promise<Stats> {
-  const handle = await open(path, "a");
+  let handle: FileHandle | undefined;
   let writing = Promise.resolve();
   try {
     let chunks: Buffer[] = [];
@@ -306,6 +311,7 @@ async function fill(
       chunks.push(chunk);
       bytes += chunk.length;
       if (bytes < WRITTEN_BYTES) continue;
+      handle ??= await open(path, "a");
       await writing;
       writing = writeAll(handle, chunks);
       // It is awaited later.
@@ -313,12 +319,24 @@ async function fill(
       chunks = [];
       bytes = 0;
     }
+    // So little is written in less time than it takes to hand it to a thread.
+    if (handle === undefined) return addNow(path, Buffer.concat(chunks));
     await writing;
     await writeAll(handle, chunks);
     return await handle.stat();
   } finally {
     await writing.catch(() => undefined);
-    await handle.close();
+    await handle?.close();
+  }
+}
+
+function addNow(path: string, bytes: Buffer): Stats {
+  const file = openSync(path, "a");
+  try {
+    for (let written = 0; written < bytes.length;) written += writeSync(file, bytes, written);
+    return fstatSync(file);
+  } finally {
+    closeSync(file);
   }
 }
 

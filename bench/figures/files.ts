@@ -4,6 +4,8 @@ import { type Row, interleave, latencyRows } from "../measure.ts";
 
 const SIZES = [
   { label: "1 KB", bytes: 1024, pairs: 400 },
+  // What one answer of read_file holds.
+  { label: "64 KiB", bytes: 64 * 1024, pairs: 200 },
   { label: "1 MB", bytes: 1024 * 1024, pairs: 60 },
 ];
 

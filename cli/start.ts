@@ -15,6 +15,7 @@ import { requireBubblewrap, requireLinux } from "./platform.ts";
 import { type PythonSetup, setUpPython } from "./python.ts";
 import { whyNotServing } from "./ready.ts";
 import { forgetVariables, readVariables } from "./variables.ts";
+import { saveWorkspaces } from "./save.ts";
 import { type LogLine, type RunningWorker, startWorker } from "./worker.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -25,11 +26,22 @@ let worker: RunningWorker | undefined;
 let python: PythonSetup | undefined;
 let ending: Promise<never> | undefined;
 
-/** Ends the Worker, the engine with every sandbox, and then this process. */
+/** Saves all workspaces until the signal aborts; set once the server serves. */
+let save: ((signal: AbortSignal) => Promise<void>) | undefined;
+const hurry = new AbortController();
+let endingSince = 0;
+
+/** For one Ctrl-C the terminal and npm send a signal each, milliseconds apart at most. */
+const ONE_CTRL_C_MS = 500;
+
+/** Saves all workspaces, ends the Worker and the engine with every sandbox, and then this process. Asked again, it does not save. */
 function end(status: number, message?: string): Promise<never> {
+  if (ending && Date.now() - endingSince > ONE_CTRL_C_MS) hurry.abort();
+  if (!ending) endingSince = Date.now();
   ending ??= (async () => {
     if (message !== undefined) say(message);
     python?.stop();
+    await save?.(hurry.signal);
     await worker?.close().catch(() => undefined);
     await engine?.close();
     process.exit(status);
@@ -89,7 +101,10 @@ async function start(): Promise<void> {
       verbose,
     },
     say,
-    (how) => void end(1, `The sandbox engine stopped unexpectedly (${how}): stopping.`),
+    (how) => {
+      save = undefined;
+      void end(1, `The sandbox engine stopped unexpectedly (${how}): stopping.`);
+    },
   );
   if (engine.python === undefined)
     say("python3 is not installed: sandboxes run JavaScript, TypeScript and commands.");
@@ -99,6 +114,8 @@ async function start(): Promise<void> {
     LOCAL_ENGINE_SECRET: secret,
     LOCAL_DIRECTORIES: mounts.forEngine.map(({ name }) => name).join(),
     MOUNTED_DIRECTORIES: JSON.stringify(mounts.forWorker),
+    // Without isolation all sandboxes have one /workspace, which is the host's.
+    ...(options.isolation === "none" ? { WORKSPACE_SAVE: "off" } : {}),
   };
   let url = "";
   worker = await startOnPort(
@@ -111,13 +128,17 @@ async function start(): Promise<void> {
         stateDir,
         variables,
         onLog: (line) => showLog(line, verbose),
-        onDeath: () => void end(1, "workerd stopped unexpectedly: stopping."),
+        onDeath: () => {
+          save = undefined;
+          void end(1, "workerd stopped unexpectedly: stopping.");
+        },
         verbose,
       });
     },
     (error) => error instanceof Error && /ERR_ADDRESS_IN_USE|Address already in use/.test(String(error)),
   );
 
+  save = (signal) => saveWorkspaces(url, secret, signal, say);
   const problem = await whyNotServing(url, token);
   if (problem !== undefined) throw new UserError(problem);
   process.stdout.write(

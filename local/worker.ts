@@ -8,6 +8,7 @@ import production, {
 import { withLocalContainer } from "./platform/container.ts";
 import type { LocalEnv } from "./platform/client.ts";
 import { guardFetch, markSandboxRequest } from "./platform/internet.ts";
+import { isStop, saveAll } from "./platform/stop.ts";
 
 guardFetch();
 
@@ -40,4 +41,9 @@ function localEnv(env: unknown): LocalEnv {
   throw new Error("LOCAL_ENGINE_URL and LOCAL_ENGINE_SECRET are not set: start the server with `npm start`.");
 }
 
-export default production;
+export default {
+  ...production,
+  async fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
+    return isStop(request, env) ? await saveAll(env) : await production.fetch(request, env, ctx);
+  },
+};

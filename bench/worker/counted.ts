@@ -8,7 +8,6 @@ import local, {
   Sandbox as LocalSandbox,
 } from "../../local/worker.ts";
 import { OWNER_ID } from "../../src/shared/principal.ts";
-import type { Env } from "../../src/shared/config.ts";
 import type { Counts } from "../counts.ts";
 import { countBucket, countCalls, countStorage, nothing } from "./counting.ts";
 
@@ -70,6 +69,6 @@ export default {
       return answer;
     }
     counts.worker_requests++;
-    return local.fetch(request, counted(env) as Env, ctx);
+    return local.fetch(request, counted(env), ctx);
   },
 };

@@ -1,9 +1,9 @@
 /** Requests about files and what tasks leave, over plain HTTP: see `fileCalls` of the protocol. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { pipeline } from "node:stream/promises";
-import { FileError, failureOf } from "./file-error.ts";
+import { type Serve, answerBy, bodyOf, jsonOf } from "./answering.ts";
+import { FileError } from "./file-error.ts";
 import {
-  FAILED,
   type FileCalls,
   LINES_HEADER,
   MODIFIED_HEADER,
@@ -18,8 +18,6 @@ import { zipped } from "./zip.ts";
 
 /** Bytes of a range that are read at once; of a longer one the bytes are streamed. */
 const AT_ONCE_BYTES = 512 * 1024;
-
-type Serve<Call> = (call: Call, request: IncomingMessage, response: ServerResponse) => Promise<unknown>;
 
 export class Files {
   readonly #writes = new Writes();
@@ -57,30 +55,7 @@ export class Files {
 
   /** Answers a request; undefined for one that is none of these. */
   answer(request: IncomingMessage, response: ServerResponse): Promise<void> | undefined {
-    const target = request.url ?? "";
-    if (!URL.canParse(target, "http://sandboxd")) return undefined;
-    const { pathname, searchParams } = new URL(target, "http://sandboxd");
-    const name = `${request.method} ${pathname}`;
-    return isCall(name) ? this.#answer(name, searchParams, request, response) : undefined;
-  }
-
-  async #answer(
-    name: keyof FileCalls,
-    searchParams: URLSearchParams,
-    request: IncomingMessage,
-    response: ServerResponse,
-  ): Promise<void> {
-    const call = fileCalls[name].safeParse(Object.fromEntries(searchParams));
-    if (!call.success) return void response.writeHead(400).end("no such call\n");
-    try {
-      const answer = await (this.#serve[name] as Serve<unknown>)(call.data, request, response);
-      if (answer !== undefined) sendJSON(response, 200, answer);
-    } catch (error) {
-      if (response.headersSent) return void response.destroy();
-      sendJSON(response, FAILED, failureOf(error));
-      // A client whose connection is closed while it sends does not see the answer.
-      request.resume();
-    }
+    return answerBy(fileCalls, this.#serve, request, response);
   }
 }
 
@@ -92,29 +67,6 @@ function closed(response: ServerResponse): AbortSignal {
   const abort = new AbortController();
   response.once("close", () => abort.abort());
   return AbortSignal.any([abort.signal, AbortSignal.timeout(LOOK_MS)]);
-}
-
-/** The body, which is not closed when reading it ends early. */
-function bodyOf(request: IncomingMessage): AsyncIterable<Buffer> {
-  return request.iterator({ destroyOnReturn: false });
-}
-
-/** Bytes of a body of JSON at most. */
-const MAX_JSON_BYTES = 32 * 1024 * 1024;
-
-async function jsonOf(request: IncomingMessage): Promise<unknown> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of bodyOf(request)) {
-    bytes += chunk.length;
-    if (bytes > MAX_JSON_BYTES) throw new FileError({ problem: "too_large" });
-    chunks.push(chunk);
-  }
-  return JSON.parse(Buffer.concat(chunks).toString());
-}
-
-function isCall(name: string): name is keyof FileCalls {
-  return Object.hasOwn(fileCalls, name);
 }
 
 async function sendRange(
@@ -180,11 +132,4 @@ async function sendLines(
   } finally {
     await opened.handle.close();
   }
-}
-
-function sendJSON(response: ServerResponse, status: number, value: object | unknown): void {
-  const body = JSON.stringify(value);
-  response
-    .writeHead(status, { "content-type": "application/json", "content-length": Buffer.byteLength(body) })
-    .end(body);
 }

@@ -12,6 +12,7 @@ import { Files } from "./files.ts";
 import { SANDBOXD_PORT } from "./protocol.ts";
 import { Runs } from "./runs.ts";
 import { createSandboxdServer } from "./server.ts";
+import { Snapshots } from "./snapshots/snapshots.ts";
 
 // Not `node`, so that a user's `pkill node` does not end it.
 process.title = "sandboxd";
@@ -34,7 +35,7 @@ const runs = new Runs(env);
 runs.begin();
 const files = new Files();
 files.begin();
-const server = createSandboxdServer(runs, files);
+const server = createSandboxdServer(runs, files, new Snapshots());
 server.on("error", (error) => {
   say("cannot listen", error);
   process.exit(1);

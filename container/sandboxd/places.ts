@@ -15,6 +15,8 @@ export const SESSIONS = join(root, "sessions");
 export const SLOTS = join(root, "slots");
 /** A note for each write that is under way, from which the next sandboxd completes or removes it. */
 export const WRITES = join(root, "writes");
+/** What is known of the workspace's last save or restore. */
+export const SNAPSHOT = join(root, "snapshot");
 
 /** Where kernels put the output of code, two files for each run: the same for all sandboxes that share a file system. */
 export const KERNEL_OUTPUT = "/var/lib/sandbox-mcp/runs";

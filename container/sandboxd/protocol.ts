@@ -464,3 +464,77 @@ export const chosenSchema = z.object({
 });
 
 export type Chosen = z.infer<typeof chosenSchema>;
+
+/** Bytes of the content of a file that are stored together. */
+export const SNAPSHOT_BLOB_BYTES = 4 * 1024 * 1024;
+
+const snapshotID = () => z.string().check(z.regex(/^[0-9a-f-]{1,64}$/));
+const count = () => z.number().check(z.int(), z.gte(0), z.lte(2 ** 50));
+const ofSnapshot = () => z.object({ id: snapshotID() });
+
+/** The requests about saved states of the workspace. What fails answers `FAILED` with a `failureSchema`. */
+export const snapshotCalls = {
+  /** Answers `markSchema`: what the workspace came from, or was last saved as. */
+  "GET /snapshot": z.object({}),
+  /** Plans a save, as the body says, which is a `planCallSchema`. Answers `planSchema`. */
+  "POST /snapshot": z.object({}),
+  /** The contents that no pack of the base holds, one after the other. */
+  "GET /snapshot/pack": ofSnapshot(),
+  /** The manifest, once the pack was read. */
+  "GET /snapshot/manifest": ofSnapshot(),
+  /** Answers `doneSchema`. */
+  "POST /snapshot/done": ofSnapshot(),
+  /** The account has the save: the next one is compared with it. It may be told again. */
+  "POST /snapshot/commit": ofSnapshot(),
+  /** Begins a restore by the manifest in the body. Answers `readsSchema`. */
+  "PUT /snapshot/restore": ofSnapshot(),
+  /** Takes what the restore asked for, one range after the other, and ends the restore. */
+  "PUT /snapshot/data": ofSnapshot(),
+} as const;
+
+export const markSchema = z.object({ snapshot: z.optional(snapshotID()), isRestoring: z.boolean() });
+
+export type Mark = z.infer<typeof markSchema>;
+
+export const planCallSchema = z.object({
+  id: snapshotID(),
+  /** What the actor takes the workspace to have come from. */
+  base: z.optional(snapshotID()),
+  /** Bytes of files at most. */
+  max: count(),
+  /** Packs whose contents are sent again. */
+  repack: z.array(snapshotID()),
+});
+
+export const planSchema = z.object({
+  /** `conflict`: the workspace came from something else than `base`. */
+  state: z.enum(["unchanged", "changed", "conflict"]),
+  files: count(),
+  bytes: count(),
+  /** What `max` does not hold. */
+  left: z.object({
+    count: count(),
+    bytes: count(),
+    largest: z
+      .array(z.object({ path: z.string().check(z.maxLength(4096)), size: count() }))
+      .check(z.maxLength(MAX_LEFT)),
+  }),
+});
+
+export type Plan = z.infer<typeof planSchema>;
+
+export const doneSchema = z.object({
+  /** The packs that the snapshot refers to: their bytes, where they are new, and those that it needs. */
+  packs: z.array(z.object({ id: snapshotID(), length: count(), live: count() })).check(z.maxLength(1000)),
+  manifestBytes: count(),
+  files: count(),
+  bytes: count(),
+});
+
+export type Done = z.infer<typeof doneSchema>;
+
+export const readsSchema = z.object({
+  reads: z.array(z.object({ pack: snapshotID(), from: count(), to: count() })).check(z.maxLength(100_000)),
+});
+
+export type Read = z.infer<typeof readsSchema>["reads"][number];

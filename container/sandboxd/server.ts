@@ -9,6 +9,7 @@ import type { Listener } from "./followed.ts";
 import { openPreviews, passRequest, passUpgrade, previewPort } from "./previews.ts";
 import { callSchema, OPEN_PREVIEWS, headerBytes, writeHeader } from "./protocol.ts";
 import type { Runs } from "./runs.ts";
+import type { Snapshots } from "./snapshots/snapshots.ts";
 
 /** Bytes of a call at most: a command, its input and its variables. */
 const MAX_CALL_BYTES = 16 * 1024 * 1024;
@@ -16,11 +17,13 @@ const MAX_CALL_BYTES = 16 * 1024 * 1024;
 /** Bytes of a request's head at most: a path of 4,096 characters takes up to nine for each in a query. */
 const MAX_HEAD_BYTES = 64 * 1024;
 
-export function createSandboxdServer(runs: Runs, files: Files): Server {
+export function createSandboxdServer(runs: Runs, files: Files, snapshots: Snapshots): Server {
   const server = createServer({ maxHeaderSize: MAX_HEAD_BYTES }, (request, response) => {
     const port = previewPort(request);
     const answered =
-      port === undefined ? files.answer(request, response) : passRequest(port, request, response);
+      port === undefined
+        ? (files.answer(request, response) ?? snapshots.answer(request, response))
+        : passRequest(port, request, response);
     if (answered) return void answered.catch(() => response.destroy());
     response.setHeader(OPEN_PREVIEWS, openPreviews()).end("sandboxd\n");
   });

@@ -137,7 +137,7 @@ function escaped(name: Buffer): string {
 }
 
 /** What can be made again. */
-const MADE_AGAIN = /((?:^|\/)(?:node_modules|\.venv|venv|__pycache__|\.cache|\.next|target))\/.*/s;
+export const MADE_AGAIN = /((?:^|\/)(?:node_modules|\.venv|venv|__pycache__|\.cache|\.next|target))\/.*/s;
 
 export async function chooseFiles(
   { path, task, max, below, conversation }: FileCalls["POST /choice"],

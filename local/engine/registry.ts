@@ -40,6 +40,11 @@ export class SandboxRegistry {
     return [...this.#alive.values()].find((sandbox) => sandbox.actor === actor);
   }
 
+  /** The Durable Objects whose sandboxes run. */
+  actors(): string[] {
+    return [...this.#alive.values()].flatMap(({ actor }) => actor ?? []);
+  }
+
   /** Resolves when the sandbox has ended; undefined when there never was one by that id. */
   async end(id: string): Promise<ExitReport | undefined> {
     await this.#starting.get(id)?.catch(() => undefined);

@@ -86,6 +86,7 @@ export class Router {
     }
     if (id === "") {
       if (request.url === "/boot") return json(response, 200, { boot: this.#options.boot });
+      if (request.url === "/actors") return json(response, 200, { actors: this.#table.actors() });
       return answerError(response, 404, "bad-request", "no such route");
     }
     if (route === "PUT ") {

@@ -12,6 +12,9 @@
  *   *      /sandboxes/<id>/ports/<port>/...   forwarded to that port inside the sandbox, WebSocket upgrades too
  *   *      /actors/<actor>/internet           the request for `URL_HEADER`, sent under the rules of the actor's sandbox
  *   GET    /boot                              which run of the engine this is
+ *   GET    /actors                            {actors}: the Durable Objects whose sandboxes run
+ *
+ * `npm start` asks the Worker to save all workspaces by `POST STOP_PATH`, with the secret too.
  */
 
 /** Carries the per-run secret on every request. */
@@ -27,6 +30,10 @@ export const OUTBOUND_HEADER = "x-local-engine-outbound";
 
 /** `gone`: no such sandbox, or it ended. `not-listening`: nothing accepts connections on that port. */
 export type EngineErrorCode = "gone" | "not-listening" | "failed" | "unauthorized" | "bad-request";
+
+export const STOP_PATH = "/local/stop";
+/** How long that may take, milliseconds. */
+export const STOP_MS = 20_000;
 
 /** The hosts whose requests the Worker answers, as registered on `ctx.container`. */
 export interface Intercepts {

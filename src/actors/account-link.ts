@@ -1,11 +1,12 @@
 /** A sandbox's owner, and its reports to that principal's `Account`. */
 import { type Env, parseConfig } from "../shared/config.ts";
 import { type SandboxEvent, log } from "../shared/log.ts";
-import type { Account } from "./account.ts";
+import type { Account, Destroyed, Ending } from "./account.ts";
 import { unwrap } from "../shared/errors.ts";
 import { principalHash } from "../shared/names.ts";
 import { KeyedQueue } from "../shared/queue.ts";
 import type { Settlement } from "./quota.ts";
+import { workspacesPrefix } from "./snapshot-registry.ts";
 
 /** Whose sandbox this is. The actor's name holds both as a hash; these are the plain values, to show and to register. */
 export interface Owner {
@@ -71,6 +72,11 @@ export class AccountLink {
     return `${this.owner.principalHash}/${runID}/`;
   }
 
+  /** The prefix of the keys in R2 under which the principal's workspaces are saved. */
+  get workspacesPrefix(): string {
+    return workspacesPrefix(this.owner.principalHash);
+  }
+
   account(owner: Owner): DurableObjectStub<Account> {
     const accounts = this.#env.Account as DurableObjectNamespace<Account>;
     return accounts.getByName(owner.principalID);
@@ -123,7 +129,8 @@ export class AccountLink {
     const before = this.#unstarted;
     this.#unstarted = undefined;
     this.#registeredAt = 0;
-    if (before === "nothing") await this.destroyed(this.owner, settlement);
+    // A sandbox that was never used may have a workspace: that of a checkpoint.
+    if (before === "nothing") await this.destroyed(this.owner, settlement, "container");
     else await this.#report(() => this.account(this.owner).sandboxStopped(this.owner.sandbox));
   }
 
@@ -141,14 +148,14 @@ export class AccountLink {
     if (owner) this.#ctx.waitUntil(this.#report(() => this.account(owner).sandboxStopped(owner.sandbox)));
   }
 
-  /** Reports that the sandbox was destroyed. Answers whether the account knew of it. */
-  async destroyed(owner: Owner, settlement: Promise<Settlement>): Promise<boolean> {
-    const known = await this.#report(async () =>
-      this.account(owner).sandboxDestroyed(owner.sandbox, await settlement),
+  /** Reports that the sandbox was destroyed. Answers what the account knew of it. */
+  async destroyed(owner: Owner, settlement: Promise<Settlement>, ending: Ending): Promise<Destroyed> {
+    const had = await this.#report(async () =>
+      this.account(owner).sandboxDestroyed(owner.sandbox, await settlement, ending),
     );
     this.#registeredAt = 0;
     this.#unstarted = undefined;
-    return known;
+    return had;
   }
 
   /** Writes a line to the log. */

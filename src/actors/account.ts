@@ -3,19 +3,27 @@ import { DurableObject } from "cloudflare:workers";
 import type { Stored } from "../runs/store.ts";
 import { type TaskEntry, TaskIndex } from "../tasks/task-list.ts";
 import { type Env, type Limits, parseConfig } from "../shared/config.ts";
-import type { Outcome } from "../shared/errors.ts";
+import { type Outcome, ToolError, outcomeOf } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
 import { quotaError } from "./lease.ts";
-import { actorName } from "../shared/names.ts";
+import { actorName, principalHash } from "../shared/names.ts";
 import { type Grant, type LeaseRequest, Quota, type Settlement } from "./quota.ts";
 import type { Spent } from "../shared/days.ts";
 import type { Owner } from "./account-link.ts";
 import type { Preview } from "./previews.ts";
 import type { Condition, Sandbox } from "./sandbox.ts";
+import {
+  type Checkpoint,
+  type Save,
+  type SavedWorkspace,
+  type Snapshot,
+  SnapshotRegistry,
+  workspacesPrefix,
+} from "./snapshot-registry.ts";
 
 export interface SandboxRecord {
   name: string;
-  /** Whether its container runs. A stopped sandbox starts with the next call, empty. */
+  /** Whether its container runs. A stopped sandbox starts with the next call, with its saved workspace. */
   state: "running" | "stopped";
   /** ISO 8601. */
   created_at: string;
@@ -23,8 +31,22 @@ export interface SandboxRecord {
   last_used_at: string;
   /** Bytes of its files, as of its last use or a minute before; left out where nobody has measured them. */
   size_bytes?: number;
+  /** When its workspace was last saved (ISO 8601), and how many bytes of files; left out where it was not. */
+  saved_at?: string;
+  saved_bytes?: number;
   /** Its ports that can be reached from outside. */
   previews: Preview[];
+}
+
+/** What ends with a sandbox: its container alone, its saved workspace too, or its checkpoints as well. */
+export type Ending = "container" | "workspace" | "checkpoints";
+
+/** What a sandbox had that was destroyed. */
+export interface Destroyed {
+  wasKnown: boolean;
+  wasSaved: boolean;
+  /** Its checkpoints: those that were deleted, or that are left. */
+  checkpoints: number;
 }
 
 /** A principal's sandboxes, and what of each limit is used. */
@@ -37,12 +59,19 @@ export interface AccountView {
   modelTokensToday: number;
   /** Bytes of records, logs, artifacts and archives, as of some seconds ago. */
   storedBytes: number;
+  /** The newest first. */
+  checkpoints: Checkpoint[];
+  /** Bytes that saved workspaces and checkpoints take. */
+  workspaceBytes: number;
 }
 
 /** How often idle sandboxes are looked for, milliseconds. */
 const REAP_EVERY = 3_600_000;
 
 const HOUR_MS = 3_600_000;
+
+/** How soon what became garbage is deleted, milliseconds: what several saves leave goes together. */
+const SWEEP_MS = 60_000;
 
 /** How long a sandbox may take to say whether it runs, milliseconds. */
 const ASK_MS = 2000;
@@ -54,12 +83,15 @@ export class Account extends DurableObject<Env> {
   readonly #sql: SqlStorage;
   readonly #quota: Quota;
   readonly #tasks: TaskIndex;
+  readonly #snapshots: SnapshotRegistry;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#sql = ctx.storage.sql;
-    this.#quota = new Quota(this.#sql, parseConfig(env).limits);
-    this.#tasks = new TaskIndex(this.#sql, parseConfig(env).resultTTLDays);
+    const { limits, resultTTLDays, workspaces } = parseConfig(env);
+    this.#quota = new Quota(this.#sql, limits);
+    this.#tasks = new TaskIndex(this.#sql, resultTTLDays);
+    this.#snapshots = new SnapshotRegistry(ctx.storage, limits, workspaces.ttlDays);
     this.#sql.exec(
       "CREATE TABLE IF NOT EXISTS storage (sandbox TEXT PRIMARY KEY, bytes INTEGER NOT NULL, oldest INTEGER) WITHOUT ROWID",
     );
@@ -97,9 +129,9 @@ export class Account extends DurableObject<Env> {
       now,
       UNMEASURED,
     );
+    this.#snapshots.used(sandbox);
     this.ctx.storage.kv.put("principal", principalID);
-    if (!known && (await this.ctx.storage.getAlarm()) === null)
-      await this.ctx.storage.setAlarm(now + REAP_EVERY);
+    if (!known) await this.#wake(now + REAP_EVERY);
     return { ok: true, value: !known };
   }
 
@@ -141,10 +173,108 @@ export class Account extends DurableObject<Env> {
     this.#sql.exec("UPDATE sandboxes SET state = 'stopped', size_bytes = 0 WHERE name = ?", name);
   }
 
-  /** Answers whether the sandbox was known. Its lease ends, and what its runs have used stays counted. */
-  sandboxDestroyed(name: string, settlement: Settlement): boolean {
+  /** Answers what there was of the sandbox. Its lease ends, and what its runs have used stays counted. */
+  async sandboxDestroyed(name: string, settlement: Settlement, ending: Ending): Promise<Destroyed> {
     this.#quota.settle(name, settlement);
-    return this.#sql.exec("DELETE FROM sandboxes WHERE name = ?", name).rowsWritten > 0;
+    const wasKnown = this.#sql.exec("DELETE FROM sandboxes WHERE name = ?", name).rowsWritten > 0;
+    const wasSaved = ending !== "container" && this.#snapshots.forget(name);
+    const checkpoints =
+      ending === "checkpoints"
+        ? this.#snapshots.removeCheckpoints(name)
+        : this.#snapshots.checkpoints().filter(({ sandbox }) => sandbox === name).length;
+    await this.#planSweep();
+    return { wasKnown, wasSaved, checkpoints };
+  }
+
+  /** The saved state that a sandbox starts from. */
+  workspace(sandbox: string): Snapshot | undefined {
+    return this.#snapshots.current(sandbox);
+  }
+
+  /** A save begins, after the state `base`. Answers how many bytes it may add. */
+  async beginSave(sandbox: string, id: string, base: string | undefined): Promise<Outcome<number>> {
+    const outcome = outcomeOf(() => this.#snapshots.begin(sandbox, id, base));
+    await this.#planSweep();
+    return outcome;
+  }
+
+  /** Makes a save the state of its sandbox. @param packBytes what it has written as its own pack */
+  async commitSave(save: Save, packBytes: number): Promise<Outcome<void>> {
+    const outcome = outcomeOf(() => this.#snapshots.commit(save, packBytes));
+    await this.#planSweep();
+    // Whoever hears of it may stop the server.
+    await this.ctx.storage.sync();
+    return outcome;
+  }
+
+  /** A save comes to nothing. @param isWriting whether objects of it may still be on their way */
+  async giveUpSave(sandbox: string, id: string, isWriting: boolean): Promise<void> {
+    this.#snapshots.giveUp(sandbox, id, isWriting);
+    await this.#planSweep();
+  }
+
+  /** Names the saved state of a sandbox. */
+  async checkpoint(sandbox: string, label: string): Promise<Outcome<Checkpoint>> {
+    const outcome = outcomeOf(() => this.#snapshots.checkpoint(sandbox, label));
+    await this.#planSweep();
+    return outcome;
+  }
+
+  findCheckpoint(id: string): Outcome<Checkpoint> {
+    return outcomeOf(() => this.#snapshots.known(id));
+  }
+
+  /** Gives a sandbox the state of a checkpoint; answers the checkpoint of its state before. */
+  async goBack(sandbox: string, id: string): Promise<Outcome<{ to: Checkpoint; before?: Checkpoint }>> {
+    const outcome = outcomeOf(() => this.#snapshots.goBack(sandbox, id));
+    await this.#planSweep();
+    return outcome;
+  }
+
+  /** Makes a new sandbox of a checkpoint, whose container starts with its first call. */
+  async fork(principalID: string, sandbox: string, id: string): Promise<Outcome<Checkpoint>> {
+    const outcome = outcomeOf(() => {
+      if (this.#isTaken(sandbox))
+        throw new ToolError(
+          "invalid_argument",
+          `There is a sandbox ${sandbox} already, with work of its own; nothing was changed.`,
+          "Give another name, or destroy_sandbox it first.",
+        );
+      return this.#snapshots.fork(sandbox, id);
+    });
+    this.ctx.storage.kv.put("principal", principalID);
+    await this.#planSweep();
+    return outcome;
+  }
+
+  #isTaken(sandbox: string): boolean {
+    const { known } = this.#sql
+      .exec<{ known: number }>("SELECT count(*) AS known FROM sandboxes WHERE name = ?", sandbox)
+      .one();
+    return known > 0 || this.#snapshots.has(sandbox);
+  }
+
+  /** Has the alarm ring when a state ends or garbage is due. */
+  async #planSweep(): Promise<void> {
+    const due = this.#snapshots.nextDue();
+    if (due !== undefined) await this.#wake(Math.max(due, Date.now() + SWEEP_MS));
+  }
+
+  /** Has the alarm ring at that time at the latest, milliseconds since the epoch. */
+  async #wake(at: number): Promise<void> {
+    const planned = await this.ctx.storage.getAlarm();
+    if (planned === null || planned > at) await this.ctx.storage.setAlarm(at);
+  }
+
+  /** Deletes the objects below a prefix among those of the principal's workspaces. */
+  async #deleteObjects(principalID: string, prefix: string): Promise<void> {
+    const { RESULTS: bucket } = this.env;
+    const whole = `${workspacesPrefix(await principalHash(principalID))}${prefix}`;
+    for (;;) {
+      const { objects, truncated } = await bucket.list({ prefix: whole });
+      if (objects.length > 0) await bucket.delete(objects.map(({ key }) => key));
+      if (!truncated) return;
+    }
   }
 
   /**
@@ -213,19 +343,27 @@ export class Account extends DurableObject<Env> {
     const running = rows.filter(({ state }) => state === "running").map(({ name }) => name);
     const conditions = await this.#conditions(running);
     const hasEnded = (name: string) => conditions.get(name)?.isAlive === false;
+    const saved = new Map(this.#snapshots.workspaces().map((workspace) => [workspace.sandbox, workspace]));
+    const listed = rows.map(({ name, state, created_at, last_used_at, size_bytes }) => ({
+      name,
+      state: hasEnded(name) ? ("stopped" as const) : state,
+      created_at: new Date(created_at).toISOString(),
+      last_used_at: new Date(last_used_at).toISOString(),
+      size_bytes: hasEnded(name) ? 0 : size_bytes === UNMEASURED ? undefined : size_bytes,
+      ...savedFields(saved.get(name)),
+      previews: conditions.get(name)?.previews ?? [],
+    }));
+    const known = new Set(rows.map(({ name }) => name));
+    // Those that were idle for long, and forks that nobody has used yet: all there is of them is what is saved.
+    const others = [...saved.values()].filter(({ sandbox }) => !known.has(sandbox)).map(savedRecord);
     return {
-      sandboxes: rows.map(({ name, state, created_at, last_used_at, size_bytes }) => ({
-        name,
-        state: hasEnded(name) ? "stopped" : state,
-        created_at: new Date(created_at).toISOString(),
-        last_used_at: new Date(last_used_at).toISOString(),
-        size_bytes: hasEnded(name) ? 0 : size_bytes === UNMEASURED ? undefined : size_bytes,
-        previews: conditions.get(name)?.previews ?? [],
-      })),
+      sandboxes: [...listed, ...others],
       limits: parseConfig(this.env).limits,
       runSecondsToday: this.#quota.secondsUsed(Date.now()),
       storedBytes: this.#stored(),
       modelTokensToday: this.#quota.modelTokensUsed(Date.now()),
+      checkpoints: this.#snapshots.checkpoints(),
+      workspaceBytes: this.#snapshots.bytes,
     };
   }
 
@@ -260,7 +398,7 @@ export class Account extends DurableObject<Env> {
     return this.#quota.lease(owner.sandbox, { ...request, spent: new Map() }, Date.now());
   }
 
-  /** Destroys sandboxes that nobody has used for too long. */
+  /** Destroys sandboxes that nobody has used for too long, and deletes what nothing refers to any more. */
   override async alarm(): Promise<void> {
     const principalID = this.ctx.storage.kv.get<string>("principal");
     const idleMs = parseConfig(this.env).sandboxTTLHours * HOUR_MS;
@@ -274,12 +412,33 @@ export class Account extends DurableObject<Env> {
         // A failure waits for the next alarm, and must not keep the others from being destroyed.
         await actor.destroyIfIdle({ principalID, sandbox: name }, idleMs).catch(() => false);
       }
+    this.#snapshots.expire();
+    if (principalID !== undefined)
+      await this.#snapshots.sweep((prefix) => this.#deleteObjects(principalID, prefix));
     const { left } = this.#sql.exec<{ left: number }>("SELECT count(*) AS left FROM sandboxes").one();
-    if (left > 0) await this.ctx.storage.setAlarm(Date.now() + REAP_EVERY);
+    if (left > 0) await this.#wake(Date.now() + REAP_EVERY);
+    await this.#planSweep();
   }
 
   async #sandbox(principalID: string, name: string): Promise<DurableObjectStub<Sandbox>> {
     const sandboxes = this.env.Sandbox as DurableObjectNamespace<Sandbox>;
     return sandboxes.getByName(await actorName(name, principalID));
   }
+}
+
+function savedFields(saved: SavedWorkspace | undefined): Pick<SandboxRecord, "saved_at" | "saved_bytes"> {
+  return saved ? { saved_at: new Date(saved.savedAt).toISOString(), saved_bytes: saved.bytes } : {};
+}
+
+/** A sandbox of which all there is is what was saved. */
+function savedRecord(saved: SavedWorkspace): SandboxRecord {
+  return {
+    name: saved.sandbox,
+    state: "stopped",
+    created_at: new Date(saved.createdAt).toISOString(),
+    last_used_at: new Date(saved.usedAt).toISOString(),
+    size_bytes: 0,
+    ...savedFields(saved),
+    previews: [],
+  };
 }

@@ -163,6 +163,8 @@ export class Lease implements RunQuota {
   }
 }
 
+const MiB = (bytes: number) => Math.ceil(bytes / 1024 / 1024);
+
 const HINTS: Record<
   NonNullable<Grant["refused"]>["limit"],
   (allowed: number, used: number) => [message: string, hint: string]
@@ -182,6 +184,14 @@ const HINTS: Record<
   concurrentRuns: (allowed, used) => [
     `You have ${used} runs at work, and ${allowed} at a time is your limit.`,
     "Wait for one with get_result, or stop one with cancel_run; list_runs shows those of a sandbox.",
+  ],
+  checkpoints: (allowed, used) => [
+    `You have ${used} checkpoints, and ${allowed} is your limit.`,
+    "Use destroy_sandbox with checkpoints true for a sandbox whose checkpoints you no longer need; list_sandboxes names them.",
+  ],
+  workspaceBytes: (allowed, used) => [
+    `Your saved workspaces and checkpoints take ${MiB(used)} of the ${MiB(allowed)} MB that are your limit.`,
+    "Use destroy_sandbox, with checkpoints true where they are not needed either, for sandboxes you no longer need; list_sandboxes shows what each takes.",
   ],
   runSecondsPerDay: (allowed, used) => [
     `Your runs have used ${used} of the ${allowed} seconds a day that are your limit, and the rest is held by running ones.`,

@@ -1,7 +1,8 @@
 /**
- * Counts the starts of a sandbox's container and remembers how the last one ended, because files, processes and kernels
- * die with the container. The next result says so, once.
+ * Counts the starts of a sandbox's container and remembers how the last one ended, because processes, kernels and files
+ * outside the workspace die with it. The next result says so, once, and what of the workspace is back.
  */
+import type { Snapshot } from "./snapshot-registry.ts";
 
 /** The synchronous key-value part of a Durable Object's storage. */
 type KV = Pick<SyncKvStorage, "get" | "put" | "delete">;
@@ -9,14 +10,19 @@ type KV = Pick<SyncKvStorage, "get" | "put" | "delete">;
 const COUNT = "boots:count";
 /** Why the running container is being stopped; unset when its end is unplanned. */
 const ENDING = "boots:ending";
+/** How the container before the running one ended, until what is back of its workspace is known. */
+const ENDED = "boots:ended";
 const NOTICE = "boots:notice";
 
-const ENDINGS: Record<string, string> = {
-  idle: "stopped because nobody used it",
-  room: "stopped, while nobody used it, to make room for another of your sandboxes",
-};
+/** Ends in order, before which the workspace is saved. */
+const ENDINGS = {
+  idle: "The sandbox was stopped because nobody used it",
+  room: "The sandbox was stopped, while nobody used it, to make room for another of your sandboxes",
+  server: "The sandbox was stopped together with the server",
+  back: "The sandbox was put back to a checkpoint",
+} as const;
 
-const LOST = "its files, processes and kernel state are gone";
+const UNPLANNED = "The sandbox was restarted";
 
 export class RestartNotice {
   readonly #kv: KV;
@@ -37,12 +43,20 @@ export class RestartNotice {
     const ending = this.#kv.get<string>(ENDING);
     this.#kv.put(COUNT, before + 1);
     this.#kv.delete(ENDING);
-    if (before === 0) return;
-    this.#notice = `The sandbox was ${ENDINGS[ending ?? ""] ?? "restarted"}: ${LOST}.`;
-    this.#kv.put(NOTICE, this.#notice);
+    if (before > 0) this.#kv.put(ENDED, ending ?? "");
   }
 
-  /** The container is about to be stopped: nobody used it, or another of the principal's sandboxes needs its place. */
+  /** The container has its workspace back, as it was saved; without a state it starts with none. */
+  restored(state: Snapshot | undefined): void {
+    const ending = this.#kv.get<string>(ENDED);
+    this.#kv.delete(ENDED);
+    const said = state ? restoredWords(state, ending) : ending !== undefined && lostWords(ending);
+    if (!said) return;
+    this.#notice = said;
+    this.#kv.put(NOTICE, said);
+  }
+
+  /** The container is about to be stopped in order. */
   ending(how: keyof typeof ENDINGS): void {
     this.#kv.put(ENDING, how);
   }
@@ -50,14 +64,34 @@ export class RestartNotice {
   /** The caller destroyed the sandbox: its next start counts as the first. */
   forget(): void {
     this.#notice = undefined;
-    for (const key of [COUNT, ENDING, NOTICE]) this.#kv.delete(key);
+    for (const key of [COUNT, ENDING, ENDED, NOTICE]) this.#kv.delete(key);
   }
 
-  /** Takes the notice about lost state that the next result must carry. */
+  /** Takes the notice about a restart that the next result must carry. */
   takeNotice(): string | undefined {
     const notice = this.#notice;
     if (notice !== undefined) this.#kv.delete(NOTICE);
     this.#notice = undefined;
     return notice;
   }
+}
+
+function wordsOf(ending: string): string {
+  return ENDINGS[ending as keyof typeof ENDINGS] ?? UNPLANNED;
+}
+
+function lostWords(ending: string): string {
+  return `${wordsOf(ending)}: its files, processes and kernel state are gone.`;
+}
+
+/** @param ending how the container before ended; undefined where there was none */
+function restoredWords({ savedAt, files, bytes, left }: Snapshot, ending: string | undefined): string {
+  const what = `as it was saved at ${new Date(savedAt).toISOString()} (${files} files, ${bytes} bytes)`;
+  const missing = left
+    ? ` Missing are ${left.count} files of ${left.bytes} bytes that were not saved (${left.names.join(", ")}).`
+    : "";
+  if (ending === undefined) return `The sandbox starts with /workspace ${what}.${missing}`;
+  // Calls and runs may go on until the server ends; in the other cases nothing of the caller's was at work.
+  const later = ending in ENDINGS && ending !== "server" ? "" : ", and what changed there since";
+  return `${wordsOf(ending)}: /workspace is back ${what}. Processes, kernel state and files elsewhere are gone${later}.${missing}`;
 }

@@ -15,12 +15,14 @@ import { type Env, parseConfig } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { OUTBOUND } from "../container/egress.ts";
 import { type Outcome, ToolError, platformFailure, withoutRuns } from "../shared/errors.ts";
+import { Snapshots } from "../container/snapshots.ts";
 import type { FileStat, Written } from "../../container/sandboxd/protocol.ts";
 import { log } from "../shared/log.ts";
 import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
 import { Connection } from "../container/connection.ts";
 import { type FileEntry, type FileRange, Files, type OpenedFile } from "../container/files.ts";
-import { Kernels } from "../container/kernels/kernels.ts";
+import { type KernelHost, Kernels } from "../container/kernels/kernels.ts";
+import type { Destroyed, Ending } from "./account.ts";
 import { AccountLink, type Owner } from "./account-link.ts";
 import { Lifecycle } from "./container-lifecycle.ts";
 import { ContainerStarts } from "./container-starts.ts";
@@ -30,6 +32,8 @@ import { Lease, quotaError } from "./lease.ts";
 import { type Preview, Previews } from "./previews.ts";
 import type { Settlement } from "./quota.ts";
 import { RestartNotice } from "./restart-notice.ts";
+import type { Checkpoint } from "./snapshot-registry.ts";
+import { Workspace } from "./workspace.ts";
 import { Retention } from "./retention.ts";
 import { Storage } from "./storage.ts";
 
@@ -86,6 +90,7 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #diskUsage: DiskUsage;
   readonly #storage: Storage;
   readonly #previews: Previews;
+  readonly #workspace: Workspace;
   readonly #fileLinks: FileLinks;
   /** Calls, and streams of files, that are under way. */
   #calls = 0;
@@ -123,16 +128,45 @@ export class Sandbox extends BaseSandbox<Env> {
       settled: () => kv.put(SETTLED, Date.now()),
     });
 
+    const ready = (ms?: number) => this.#workspace.ready(ms);
     this.#connection = new Connection({
       running,
-      // Any call of the SDK starts the container, and its error says why it did not start.
-      start: async () => void (await this.client.utils.ping()),
+      isReady: () => this.#workspace.isReady,
+      ready,
       fetch: (port, request) => fetchPort(ctx, port, request),
       used: () => this.renewActivityTimeout(),
     });
+    this.#workspace = new Workspace({
+      kv,
+      sync: () => ctx.storage.sync(),
+      running,
+      // Any call of the SDK starts the container, and its error says why it did not start.
+      start: async () => void (await this.client.utils.ping()),
+      snapshots: new Snapshots(this.#connection),
+      bucket: env.RESULTS,
+      prefix: () => this.#accountLink.workspacesPrefix,
+      account: () => this.#accountLink.account(this.#accountLink.owner),
+      sandbox: () => this.#accountLink.owner.sandbox,
+      ...config.workspaces,
+      restartNotice: this.#restartNotice,
+      background,
+      report: (error) => log(config, { event: "error", ref: crypto.randomUUID(), where: "workspace", error }),
+    });
     this.#files = new Files(this.#connection);
     const link = { connection: this.#connection, running };
-    this.#kernels = new Kernels(this, link, sql);
+    const kernelHost: KernelHost = {
+      // The SDK would start a container by itself, without its workspace.
+      createCodeContext: async (options) => {
+        await ready();
+        return await this.createCodeContext(options);
+      },
+      runCode: async (code, options) => {
+        await ready();
+        return await this.runCode(code, options);
+      },
+      deleteCodeContext: (id) => this.deleteCodeContext(id),
+    };
+    this.#kernels = new Kernels(kernelHost, link, sql);
     this.#code = new CodeExecutor(this.#kernels, logCapBytes);
     this.#commands = new Commands(link);
     this.#budgets = new TaskBudgets(sql);
@@ -334,11 +368,11 @@ export class Sandbox extends BaseSandbox<Env> {
     const [, , append] = file;
     // An append that is repeated in another container would make a file of this piece alone.
     const serve = append ? this.#serve.bind(this) : this.#serveAgain.bind(this);
-    return serve(owner, () => this.#files.write(...file));
+    return serve(owner, () => this.#changing(this.#files.write(...file)));
   }
 
   editFile(owner: Owner, ...edit: Parameters<Files["edit"]>): Promise<Answer<Written>> {
-    return this.#serve(owner, () => this.#files.edit(...edit));
+    return this.#serve(owner, () => this.#changing(this.#files.edit(...edit)));
   }
 
   statFile(owner: Owner, ...file: Parameters<Files["stat"]>): Promise<Answer<FileStat>> {
@@ -346,7 +380,7 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   removeFile(owner: Owner, ...file: Parameters<Files["remove"]>): Promise<Answer<void>> {
-    return this.#serve(owner, () => this.#files.remove(...file));
+    return this.#serve(owner, () => this.#changing(this.#files.remove(...file)));
   }
 
   openFile(owner: Owner, ...range: Parameters<Files["open"]>): Promise<Answer<OpenedFile>> {
@@ -364,7 +398,7 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   storeFile(owner: Owner, ...file: Parameters<Files["store"]>): Promise<Answer<Written>> {
-    return this.#serve(owner, () => this.#held(this.#files.store(...file)));
+    return this.#serve(owner, () => this.#changing(this.#held(this.#files.store(...file))));
   }
 
   /** What links to files of this container are bound to. */
@@ -391,6 +425,11 @@ export class Sandbox extends BaseSandbox<Env> {
   /** The upload by a link is over; one that came to nothing may be made again. */
   async leaveLink(id: string, isUsedUp: boolean): Promise<void> {
     this.#fileLinks.leave(id, isUsedUp);
+  }
+
+  /** Has the workspace saved after work that may change it, also where it fails. */
+  #changing<T>(work: Promise<T>): Promise<T> {
+    return work.finally(() => this.#workspace.changed());
   }
 
   /** Passes a stream on, and keeps the container for as long as that takes. */
@@ -429,7 +468,7 @@ export class Sandbox extends BaseSandbox<Env> {
     ms: number,
   ): Promise<Answer<ReturnType<Previews["open"]>>> {
     return this.#serve(owner, async () => {
-      while (!this.#isUp) await this.client.utils.ping();
+      await this.#workspace.ready();
       return this.#previews.open(port, token, Date.now() + ms);
     });
   }
@@ -444,25 +483,65 @@ export class Sandbox extends BaseSandbox<Env> {
     return request.headers.has(PREVIEW_TOKEN) ? this.#previews.serve(request) : super.fetch(request);
   }
 
-  /** Ends the container with every process and file in it. Answers whether there was anything to end. */
-  async destroySandbox(owner: Owner): Promise<Answer<boolean>> {
-    return { ok: true, value: await this.#starts.destroy(() => this.#destroy(owner)) };
+  /** Names the state of the workspace, which is saved first. */
+  makeCheckpoint(owner: Owner, label: string): Promise<Answer<Checkpoint>> {
+    return this.#answer(owner, () => this.#workspace.checkpoint(label));
   }
 
-  async #destroy(owner: Owner): Promise<boolean> {
-    this.#runs.containerGone("The sandbox was destroyed while it ran.");
+  /** Ends the container; the next one has the state of a checkpoint. Answers the checkpoint of the state before, too. */
+  goBack(owner: Owner, checkpoint: string): Promise<Answer<{ to: Checkpoint; before?: Checkpoint }>> {
+    return this.#answer(owner, () =>
+      // What began meanwhile would begin in a container that ends.
+      this.#starts.destroy(async () => {
+        const states = await this.#workspace.goBack(checkpoint);
+        await this.#endToGoBack();
+        return states;
+      }),
+    );
+  }
+
+  async #endToGoBack(): Promise<void> {
+    if (this.#isUp) {
+      this.#runs.containerGone("The sandbox was put back to a checkpoint while it ran.");
+      this.#restartNotice.ending("back");
+      await this.#end();
+    }
+    this.#workspace.wentBack();
+  }
+
+  /** Ends the container. Nothing may start one meanwhile. */
+  async #end(): Promise<void> {
     await this.#starts.clear(() => this.destroy());
     // The SDK's stop hook runs late and would close the connection of the next call, so this call waits for it.
     await this.#lifecycle.ended();
+  }
+
+  /** Called by the local platform before the server stops: saves the workspace. Answers whether all of it is saved. */
+  async saveToStop(): Promise<boolean> {
+    const isSaved = await this.#workspace.isSavedToStop();
+    if (isSaved && this.#isUp) this.#restartNotice.ending("server");
+    await this.ctx.storage.sync();
+    return isSaved;
+  }
+
+  /** Ends the container with every process in it, and what `ending` says. Answers what there was to end. */
+  async destroySandbox(owner: Owner, ending: Ending = "workspace"): Promise<Answer<Destroyed>> {
+    return { ok: true, value: await this.#starts.destroy(() => this.#destroy(owner, ending)) };
+  }
+
+  async #destroy(owner: Owner, ending: Ending): Promise<Destroyed> {
+    this.#runs.containerGone("The sandbox was destroyed while it ran.");
+    await this.#end();
     // After the container's end, so that no earlier call registers the sandbox again.
-    const known = await this.#accountLink.destroyed(owner, this.#lease.release());
+    const had = await this.#accountLink.destroyed(owner, this.#lease.release(), ending);
+    this.#workspace.forget();
     this.#restartNotice.forget();
     this.#kernels.forget();
     this.#diskUsage.containerGone();
     this.#previews.forget();
     this.#fileLinks.forget();
-    if (known) this.#accountLink.note("destroy");
-    return known;
+    if (had.wasKnown) this.#accountLink.note("destroy");
+    return had;
   }
 
   /** Called by the SDK's scheduler: removes expired runs. */
@@ -501,7 +580,9 @@ export class Sandbox extends BaseSandbox<Env> {
       this.#accountLink.wasUsedWithin(idleMs)
     )
       return false;
-    await this.destroySandbox(owner);
+    if (!(await this.#workspace.isSavedToStop())) return false;
+    // What is saved of it has its own time.
+    await this.destroySandbox(owner, "container");
     return true;
   }
 
@@ -510,18 +591,19 @@ export class Sandbox extends BaseSandbox<Env> {
    * now. One that was used in the last AT_WORK_MS keeps running, because somebody works with its files.
    */
   async stopIfIdle(owner: Owner): Promise<boolean> {
-    const { isStarting, isDestroying } = this.#starts;
-    if (this.#runs.isBusy || this.#calls > 0 || this.#transfers > 0 || isStarting || isDestroying)
-      return false;
-    if (!this.#isUp) return true;
-    if (this.#accountLink.wasUsedWithin(AT_WORK_MS)) return false;
     await this.#accountLink.meet(owner);
+    const isInUse = () => this.#isInUse || (this.#isUp && this.#accountLink.wasUsedWithin(AT_WORK_MS));
+    if (isInUse() || !(await this.#workspace.isSavedToStop()) || isInUse()) return false;
+    if (!this.#isUp) return true;
     this.#restartNotice.ending("room");
-    await this.#starts.destroy(async () => {
-      await this.#starts.clear(() => this.destroy());
-      await this.#lifecycle.ended();
-    });
+    await this.#starts.destroy(() => this.#end());
     return true;
+  }
+
+  /** Whether a call, a run or a transfer is under way, or the container is being started or ended. */
+  get #isInUse(): boolean {
+    const { isStarting, isDestroying } = this.#starts;
+    return this.#runs.isBusy || this.#calls > 0 || this.#transfers > 0 || isStarting || isDestroying;
   }
 
   /** A run may begin after its call has ended, in a sandbox that was stopped meanwhile. */
@@ -546,6 +628,8 @@ export class Sandbox extends BaseSandbox<Env> {
     refuseStart();
     do {
       await this.#starts.passable();
+      // An earlier actor was thrown away before it had ended the container.
+      if (this.#workspace.isGoingBack) await this.#starts.destroy(() => this.#endToGoBack());
       // Before the registration: the end of the previous container must not be reported after it.
       await this.#lifecycle.ready();
       await this.#accountLink.register(owner);
@@ -567,9 +651,8 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#retention.containerGone();
     this.#diskUsage.containerGone();
     this.#kernels.forget();
-    this.#runs.containerGone(
-      "The sandbox stopped while it ran; its files, processes and kernel state are gone.",
-    );
+    this.#workspace.containerGone();
+    this.#runs.containerGone("The sandbox stopped while it ran; its processes and kernel state are gone.");
   }
 
   /** Does the work of one call. Errors for the caller become data; unexpected ones are thrown, for the log. */
@@ -590,7 +673,8 @@ export class Sandbox extends BaseSandbox<Env> {
       await this.#leaveNothing();
     }
     if (owner.takesNotice === false) return outcome;
-    return { ...outcome, notice: this.#restartNotice.takeNotice() };
+    const notices = [this.#restartNotice.takeNotice(), this.#workspace.takeNotice()];
+    return { ...outcome, notice: notices.filter(Boolean).join(" ") || undefined };
   }
 
   /** The SDK calls this whenever it starts or reaches a container. */
@@ -598,7 +682,10 @@ export class Sandbox extends BaseSandbox<Env> {
     ...args: Parameters<BaseSandbox<Env>["startAndWaitForPorts"]>
   ): Promise<void> {
     try {
-      await this.#starts.start(() => super.startAndWaitForPorts(...args));
+      await this.#starts.start(() => {
+        if (!this.#isUp) this.#workspace.containerGone();
+        return super.startAndWaitForPorts(...args);
+      });
     } catch (error) {
       this.ctx.waitUntil(this.#leaveNothing());
       throw error;
@@ -639,7 +726,9 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   override async onActivityExpired(): Promise<void> {
-    if (this.#transfers > 0 || this.#runs.isBusy || (await this.#previews.isInUse())) return;
+    if (this.#isInUse || (await this.#previews.isInUse())) return;
+    // Somebody may come while it is being saved.
+    if (!(await this.#workspace.isSavedToStop()) || this.#isInUse) return;
     this.#restartNotice.ending("idle");
     await super.onActivityExpired();
   }
@@ -648,6 +737,7 @@ export class Sandbox extends BaseSandbox<Env> {
     if (run.kind === "task") this.#taskEnded(run);
     this.#retention.runEnded(run, hasFiles);
     this.#diskUsage.used();
+    this.#workspace.changed();
     this.#storage.changed();
     // A run may be lost together with its sandbox, which must not be registered again.
     if (run.state !== "lost") this.ctx.waitUntil(this.#accountLink.used());
@@ -663,7 +753,7 @@ export class Sandbox extends BaseSandbox<Env> {
     const ended = this.#accountLink.account(owner).taskSeen({ id, state, title, startedAt, endedAt });
     // Where the container has gone, only the account's entry is left to remove.
     const gone = state === "lost" && !this.#isUp;
-    const forget = async () => this.#accountLink.destroyed(owner, this.#lease.release());
+    const forget = async () => this.#accountLink.destroyed(owner, this.#lease.release(), "workspace");
     const end = () => (gone ? forget() : this.destroySandbox(owner));
     const over = task?.ownSandbox && (task.safe || gone) ? end() : undefined;
     this.ctx.waitUntil(Promise.all([ended, over]));

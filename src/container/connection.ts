@@ -12,13 +12,19 @@ import {
   eventSchema,
   readPiece,
 } from "../../container/sandboxd/protocol.ts";
-import { ToolError, connectionLost, endedWhileStarting, isGone, noAnswer } from "../shared/errors.ts";
+import { ToolError, WENT_AWAY, WENT_AWAY_HINT, connectionLost, isGone, noAnswer } from "../shared/errors.ts";
 
 export interface ConnectionHost {
   /** Whether there is a container. */
   running(): boolean;
-  /** Starts the container unless it runs. @throws errors of the SDK */
-  start(): Promise<void>;
+  /** Whether there is one that has its workspace. */
+  isReady(): boolean;
+  /**
+   * Starts the container unless it runs, and waits until it has its workspace.
+   * @param ms how long, at most
+   * @throws errors of the SDK, and {ToolError} where the workspace cannot be restored
+   */
+  ready(ms?: number): Promise<void>;
   /** A request to a port in the container. */
   fetch(port: number, request: Request): Promise<Response>;
   /** The sandbox is in use. */
@@ -39,6 +45,9 @@ const IDLE_MS = 2000;
 /** How long to try while sandboxd does not answer, as when it is being restarted, and the pause between two attempts. Milliseconds. */
 const CONNECT_MS = 10_000;
 const RETRY_MS = 50;
+
+/** How long a request waits for the workspace, milliseconds. */
+const READY_MS = 40_000;
 
 /** Containers that one call starts at most. */
 const MAX_STARTS = 3;
@@ -82,7 +91,7 @@ export class Connection {
   async begin(...calls: Call[]): Promise<void> {
     for (let attempt = 1; this.#open === undefined; attempt++) {
       try {
-        await this.#startContainer();
+        while (!this.#host.isReady()) await this.#host.ready();
         await this.#connected();
       } catch (error) {
         // The container went away before the call reached it, or the SDK's hook for the end of the one before hung up on
@@ -105,13 +114,28 @@ export class Connection {
     signal: AbortSignal,
     read: (response: Response) => Promise<T>,
   ): Promise<T> {
+    while (!this.#host.isReady()) await this.#host.ready(READY_MS);
+    return await this.request(path, init, signal, read, () => this.#host.used());
+  }
+
+  /**
+   * As `fetch`, of a container that runs, also before it has its workspace, and without counting as use.
+   * @param sends called before each attempt
+   */
+  async request<T>(
+    path: string,
+    init: RequestInit,
+    signal: AbortSignal,
+    read: (response: Response) => Promise<T>,
+    sends?: () => void,
+  ): Promise<T> {
     const isStream = init.body instanceof ReadableStream;
     // sandboxd must answer before a stream is sent, which cannot be sent again.
-    if (isStream) await this.fetch("/", {}, signal, async ({ body }) => body?.cancel());
-    await this.#startContainer();
+    if (isStream) await this.request("/", {}, signal, async ({ body }) => body?.cancel(), sends);
+    if (!this.#host.running()) throw containerGone();
     let deadline = Date.now() + CONNECT_MS;
     for (;;) {
-      this.#host.used();
+      sends?.();
       const sentAt = Date.now();
       try {
         const request = new Request(`http://sandboxd${path}`, { ...init, signal });
@@ -125,20 +149,6 @@ export class Connection {
         if (Date.now() - sentAt >= CONNECT_MS) deadline = Date.now() + CONNECT_MS;
         if (Date.now() >= deadline) throw noAnswer(CONNECT_MS);
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-      }
-    }
-  }
-
-  /** Starts the container unless it runs. @throws errors of the SDK */
-  async #startContainer(): Promise<void> {
-    for (let isRepeated = false; !this.#host.running();) {
-      try {
-        await this.#host.start();
-      } catch (error) {
-        // The SDK has one attempt for all calls: this one may have got that of an earlier call, which was about to connect to
-        // the container before when that ended.
-        if (isRepeated || this.#host.running() || !endedWhileStarting(error)) throw error;
-        isRepeated = true;
       }
     }
   }
@@ -278,10 +288,5 @@ function unknownTyped(): ToolError {
 
 /** The error for a call whose container went away. */
 export function containerGone(): ToolError {
-  return new ToolError(
-    "sandbox_restarted",
-    "The sandbox went away while this call was running; its files, processes and kernels are gone.",
-    "Repeat the steps that made the files you need, then this call: the next call starts a fresh sandbox.",
-    true,
-  );
+  return new ToolError("sandbox_restarted", WENT_AWAY, WENT_AWAY_HINT, true);
 }

@@ -49,6 +49,11 @@ export interface Env {
   MAX_MODEL_TOKENS_PER_DAY?: string;
   MAX_STORAGE_MB?: string;
   SANDBOX_TTL_HOURS?: string;
+  WORKSPACE_SAVE?: string;
+  WORKSPACE_MAX_MB?: string;
+  MAX_WORKSPACES_MB?: string;
+  MAX_CHECKPOINTS?: string;
+  CHECKPOINT_TTL_DAYS?: string;
   MAX_WAIT_SECONDS?: string;
   MOUNTED_DIRECTORIES?: string;
   /** Stores logs, results and artifacts of runs. */
@@ -84,6 +89,15 @@ export interface TaskConfig {
   archiveMaxMiB: number;
 }
 
+/** For workspaces that survive their containers. */
+export interface WorkspaceConfig {
+  isSaved: boolean;
+  /** Bytes of the files of one workspace that are saved. */
+  maxBytes: number;
+  /** How long a checkpoint lives, and a saved workspace after its last use. */
+  ttlDays: number;
+}
+
 export interface Config {
   /** The one token of principal `owner`; undefined when there is none. */
   serverAuthToken: string | undefined;
@@ -111,6 +125,7 @@ export interface Config {
   /** How long a call may wait for a run, seconds. */
   maxWaitSeconds: number;
   tasks: TaskConfig;
+  workspaces: WorkspaceConfig;
   /** On the local platform only. */
   mounts: readonly MountedDirectory[];
 }
@@ -127,6 +142,9 @@ export interface Limits {
   modelTokensPerDay: number;
   /** Bytes of records, logs, artifacts and archives, over all runs. */
   storageBytes: number;
+  /** Bytes of what is kept of workspaces and checkpoints. */
+  workspaceBytes: number;
+  checkpoints: number;
 }
 
 /** The configuration is invalid. Each problem is a sentence that names a variable, and never shows its value. */
@@ -182,6 +200,8 @@ function parse(env: Env): Config | ConfigError {
       runSecondsPerDay: data.MAX_RUN_SECONDS_PER_DAY ?? 86_400,
       modelTokensPerDay: data.MAX_MODEL_TOKENS_PER_DAY ?? 50_000_000,
       storageBytes: (data.MAX_STORAGE_MB ?? 2048) * 1024 * 1024,
+      workspaceBytes: (data.MAX_WORKSPACES_MB ?? 10_240) * 1024 * 1024,
+      checkpoints: data.MAX_CHECKPOINTS ?? 100,
     },
     sandboxTTLHours: data.SANDBOX_TTL_HOURS ?? 168,
     maxWaitSeconds: data.MAX_WAIT_SECONDS ?? 50,
@@ -191,6 +211,11 @@ function parse(env: Env): Config | ConfigError {
       anthropicURL: data.ANTHROPIC_UPSTREAM_URL ?? "https://api.anthropic.com",
       maxTokens: data.MAX_TASK_TOKENS ?? 5_000_000,
       archiveMaxMiB: data.TASK_ARCHIVE_MAX_MB ?? 256,
+    },
+    workspaces: {
+      isSaved: data.WORKSPACE_SAVE !== "off",
+      maxBytes: (data.WORKSPACE_MAX_MB ?? 1024) * 1024 * 1024,
+      ttlDays: data.CHECKPOINT_TTL_DAYS ?? 30,
     },
     mounts: data.MOUNTED_DIRECTORIES ?? [],
   };
@@ -245,6 +270,16 @@ const variables = z.object({
   MAX_MODEL_TOKENS_PER_DAY: variable(count(999_999_999)),
   MAX_STORAGE_MB: variable(count(10_000_000)),
   SANDBOX_TTL_HOURS: variable(count(87_600)),
+  WORKSPACE_SAVE: variable(
+    z
+      .string()
+      .toLowerCase()
+      .pipe(z.enum(["on", "off"], "must be on or off")),
+  ),
+  WORKSPACE_MAX_MB: variable(count(10_000)),
+  MAX_WORKSPACES_MB: variable(count(10_000_000)),
+  MAX_CHECKPOINTS: variable(count(10_000)),
+  CHECKPOINT_TTL_DAYS: variable(count(3650)),
   MAX_WAIT_SECONDS: variable(count(600)),
   MOUNTED_DIRECTORIES: variable(z.string().transform(fromJSON).pipe(mountedDirectories)),
 } satisfies Record<(typeof VARIABLES)[number] | "MOUNTED_DIRECTORIES", z.ZodType>);

@@ -75,6 +75,16 @@ export function unwrap<T>(outcome: Outcome<T>): T {
   throw ToolError.from(outcome.failure);
 }
 
+/** What the work returns, or the `ToolError` that it throws, for another object. Other errors are thrown. */
+export function outcomeOf<T>(work: () => T): Outcome<T> {
+  try {
+    return { ok: true, value: work() };
+  } catch (error) {
+    if (error instanceof ToolError) return { ok: false, failure: error.toFailure() };
+    throw error;
+  }
+}
+
 /** The error for an unexpected one, whose details the log has under `ref`. */
 export function internalError(ref: string): ToolError {
   return new ToolError(
@@ -92,6 +102,12 @@ export function unknownRun(id: string): ToolError {
     "Use list_runs to see the runs of a sandbox; results end after a time, the oldest sooner when their storage is full.",
   );
 }
+
+/** What is said of a container that went away during a call. */
+export const WENT_AWAY =
+  "The sandbox went away while this call was running; its processes and kernels are gone, and files that were not saved.";
+export const WENT_AWAY_HINT =
+  "The next call starts it again and says which files are back: repeat what is missing, then this call.";
 
 /** The codes, the SDK's and ours, for a container that went away during a call, and those for one that is not ready yet. */
 const GONE = new Set([
@@ -222,9 +238,8 @@ export function platformFailure(error: unknown): Failure | undefined {
   if (GONE.has(code))
     return {
       code: "sandbox_restarted",
-      message:
-        "The sandbox went away while this call was running; its files, processes and kernels are gone.",
-      hint: "Repeat the steps that made the files you need, then this call: the next call starts a fresh sandbox.",
+      message: WENT_AWAY,
+      hint: WENT_AWAY_HINT,
       retryable: true,
     };
   if (isExhausted(error)) return exhausted().toFailure();

@@ -19,6 +19,12 @@ export async function actorName(name: string, principalID: string): Promise<stri
   return `${name}-${await principalHash(principalID)}`;
 }
 
+/** Random characters of base32, each of 5 bits. */
+export function randomLetters(count: number): string {
+  const random = crypto.getRandomValues(new Uint8Array(count));
+  return Array.from(random, (byte) => BASE32[byte & 31]).join("");
+}
+
 /** Hashes of principals that called lately, because every call needs one. */
 const hashes = new Map<string, string>();
 const MOST_HASHES = 1000;

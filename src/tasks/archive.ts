@@ -2,6 +2,7 @@
 import { taskDirectory } from "../../container/sandboxd/protocol.ts";
 import type { Files } from "../container/files.ts";
 import { ToolError } from "../shared/errors.ts";
+import { inPieces } from "../shared/pieces.ts";
 import { type Archive, PIECE_BYTES } from "../runs/task-detail.ts";
 
 /** What is needed to restore an archive. */
@@ -92,7 +93,7 @@ export class TaskArchive {
       let bytes = 0;
       let count = 0;
       try {
-        for await (const piece of inPieces(body)) {
+        for await (const piece of inPieces(body, PIECE_BYTES)) {
           bytes += piece.length;
           if (bytes > max) throw tooLarge(this.#host.archiveMaxBytes);
           await this.#host.bucket.put(this.#key(runID, part, count++), piece);
@@ -137,23 +138,4 @@ export class TaskArchive {
   #key(runID: string, part: string, index: number): string {
     return `${this.#host.prefix(runID)}archive/${part}.${String(index).padStart(3, "0")}`;
   }
-}
-
-/** A stream in pieces of `PIECE_BYTES`, of which the last one may be shorter. */
-async function* inPieces(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array> {
-  let piece = new Uint8Array(PIECE_BYTES);
-  let filled = 0;
-  for await (const chunk of body) {
-    for (let taken = 0; taken < chunk.length;) {
-      const part = chunk.subarray(taken, taken + PIECE_BYTES - filled);
-      piece.set(part, filled);
-      filled += part.length;
-      taken += part.length;
-      if (filled < PIECE_BYTES) continue;
-      yield piece;
-      piece = new Uint8Array(PIECE_BYTES);
-      filled = 0;
-    }
-  }
-  if (filled > 0) yield piece.subarray(0, filled);
 }

@@ -209,22 +209,17 @@ export function inputFor({ input }: Pick<Tool, "input">, options: InputOptions):
 
 /** The input field that names a sandbox. A fresh schema for each tool: a shared one would become a `$ref`. */
 export function sandboxField(fallback = DEFAULT_SANDBOX) {
-  return z
-    .string()
-    .regex(SANDBOX_NAME, SANDBOX_NAME_RULE)
-    .default(fallback)
-    .describe("Which of your sandboxes; created on first use.");
+  return sandboxName().default(fallback).describe("Made on first use.");
+}
+
+/** The name of a sandbox. Its pattern is not in the schema: in every tool it takes as much as a sentence. */
+export function sandboxName() {
+  return z.string().refine((name) => SANDBOX_NAME.test(name), SANDBOX_NAME_RULE);
 }
 
 /** The input field for how long something may run. */
 export function timeoutField(fallback: number, max: number) {
-  return z
-    .number()
-    .int()
-    .min(1)
-    .max(max)
-    .default(fallback)
-    .describe(`Seconds after which it is stopped; at most ${max}.`);
+  return z.number().int().min(1).max(max).default(fallback).describe("Seconds after which it is stopped.");
 }
 
 /** The default of wait_seconds. */
@@ -240,7 +235,7 @@ export function waitField(max = MAX_WAIT_SECONDS) {
     .min(0)
     .max(max, `must be at most ${max}: what takes longer goes on, and get_result waits for it again`)
     .default(defaultWait(max))
-    .describe("Seconds this call waits for the end; what takes longer goes on.");
+    .describe("Seconds this call waits; what takes longer goes on.");
 }
 
 /** The default of wait_seconds where it may be at most `max`. */
@@ -250,7 +245,7 @@ export function defaultWait(max: number): number {
 
 /** The input field that names a run. */
 export function runField() {
-  return z.string().max(64).describe("The id that the call which started it answered with.");
+  return z.string().max(64).describe("Id of the run.");
 }
 
 /** Text, as one block. */

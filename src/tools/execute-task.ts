@@ -1,8 +1,7 @@
 import { z } from "zod";
 import { AGENT_NAMES, DEFAULT_AGENT } from "../tasks/agents.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
-import { SANDBOX_NAME, SANDBOX_NAME_RULE } from "../shared/names.ts";
-import { defineTool, timeoutField, waitField } from "./define.ts";
+import { defineTool, sandboxName, timeoutField, waitField } from "./define.ts";
 import { followTask } from "./follow-task.ts";
 import { runBlocks } from "./run-result.ts";
 import { canRunTasks, startTask } from "./start-task.ts";
@@ -32,11 +31,7 @@ A task that outlasts wait_seconds goes on: the answer then has the id for get_re
       .max(250)
       .regex(/^[^\s-]\S*$/, "must be the name of a branch")
       .optional(),
-    sandbox: z
-      .string()
-      .regex(SANDBOX_NAME, SANDBOX_NAME_RULE)
-      .optional()
-      .describe("One of yours, to work on its files; it stays."),
+    sandbox: sandboxName().optional().describe("One of yours, to work on its files; it stays."),
     agent: z.enum(AGENT_NAMES).default(DEFAULT_AGENT),
     model: z
       .string()

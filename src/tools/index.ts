@@ -2,6 +2,7 @@
 import type { Scope } from "../shared/principal.ts";
 import { type Tool, scopesOf } from "./define.ts";
 import { cancelRun } from "./cancel-run.ts";
+import { checkpointSandbox } from "./checkpoint-sandbox.ts";
 import { destroySandbox } from "./destroy-sandbox.ts";
 import { editFile } from "./edit-file.ts";
 import { executeTask } from "./execute-task.ts";
@@ -12,6 +13,7 @@ import { listFiles } from "./list-files.ts";
 import { listRuns } from "./list-runs.ts";
 import { listSandboxes } from "./list-sandboxes.ts";
 import { readFile } from "./read-file.ts";
+import { restoreSandbox } from "./restore-sandbox.ts";
 import { runCode } from "./run-code.ts";
 import { runCommand } from "./run-command.ts";
 import { sendInput } from "./send-input.ts";
@@ -32,6 +34,8 @@ export const tools: readonly Tool[] = [
   listRuns,
   cancelRun,
   listSandboxes,
+  checkpointSandbox,
+  restoreSandbox,
   destroySandbox,
 ];
 

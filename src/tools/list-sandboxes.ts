@@ -11,7 +11,7 @@ export const listSandboxes = defineTool({
   name: "list_sandboxes",
   title: "List sandboxes",
   description:
-    "Lists your sandboxes, the most recently used first, and your limits. A stopped one starts again with the next call, without its files: they end with its container.",
+    "Lists your sandboxes, the most recently used first, and your limits. A stopped one starts again with the next call, with what was saved of its /workspace.",
   input: z.strictObject({}),
   output: z.object({
     sandboxes: z.array(
@@ -21,7 +21,19 @@ export const listSandboxes = defineTool({
         created_at: z.string(),
         last_used_at: z.string(),
         size_bytes: z.number().optional(),
+        saved_at: z.string().optional(),
+        saved_bytes: z.number().optional(),
         previews: z.array(z.object({ port: z.number(), url: z.string().optional(), expires_at: z.string() })),
+      }),
+    ),
+    checkpoints: z.array(
+      z.object({
+        id: z.string(),
+        sandbox: z.string(),
+        label: z.string(),
+        saved_at: z.string(),
+        bytes: z.number(),
+        expires_at: z.string(),
       }),
     ),
     max_sandboxes: z.number(),
@@ -33,33 +45,51 @@ export const listSandboxes = defineTool({
     model_tokens_today: z.number(),
     max_storage_bytes: z.number(),
     storage_bytes: z.number(),
+    max_checkpoints: z.number(),
+    max_workspace_bytes: z.number(),
+    workspace_bytes: z.number(),
   }),
   hints: { readOnly: true, destructive: false, idempotent: true },
   scopes: ["sandbox:read"],
   async handle(_args, context) {
     const { env, config, principal } = context;
     const view = await twice(() => accountOf(env, principal.id).view());
-    const { limits, runSecondsToday, modelTokensToday, storedBytes } = view;
+    const { limits, runSecondsToday, modelTokensToday, storedBytes, workspaceBytes } = view;
     const sandboxes = await Promise.all(view.sandboxes.map((sandbox) => shown(sandbox, context)));
     const running = sandboxes.filter(({ state }) => state === "running").length;
-    const lines = sandboxes.flatMap(({ name, state, size_bytes, created_at, last_used_at, previews }) => {
+    const checkpoints = view.checkpoints.map(({ id, sandbox, label, savedAt, bytes, expiresAt }) => ({
+      id,
+      sandbox,
+      label,
+      saved_at: new Date(savedAt).toISOString(),
+      bytes,
+      expires_at: new Date(expiresAt).toISOString(),
+    }));
+    const lines = sandboxes.flatMap((sandbox) => {
+      const { name, state, size_bytes, created_at, last_used_at, saved_at, saved_bytes } = sandbox;
       const size = size_bytes === undefined ? "" : `, ${size_bytes} bytes`;
+      const saved = saved_at === undefined ? "" : `, saved ${saved_at} (${saved_bytes} bytes)`;
       return [
-        `${name}: ${state}${size}, created ${created_at}, last used ${last_used_at}`,
-        ...previews.map(
+        `${name}: ${state}${size}, created ${created_at}, last used ${last_used_at}${saved}`,
+        ...sandbox.previews.map(
           ({ port, url, expires_at }) =>
             `  port ${port} is exposed until ${expires_at}${url ? `: ${url}` : ""}`,
         ),
       ];
     });
     lines.unshift(...mountLines(config, principal));
+    for (const { id, sandbox, label, saved_at, bytes, expires_at } of checkpoints)
+      lines.push(
+        `checkpoint ${id} of ${sandbox}${label ? ` (${label})` : ""}: ${saved_at}, ${bytes} bytes, kept until ${expires_at}`,
+      );
     if (sandboxes.length === 0)
       lines.push("You have no sandbox yet: the first call of run_code or run_command makes one.");
     lines.push(
-      `Limits: ${sandboxes.length} of ${limits.sandboxes} sandboxes, ${running} of ${limits.runningSandboxes} running, ${limits.concurrentRuns} runs at once, ${runSecondsToday} of ${limits.runSecondsPerDay} seconds of running and ${modelTokensToday} of ${limits.modelTokensPerDay} tokens of the model today, ${megabytes(storedBytes)} of ${megabytes(limits.storageBytes)} MB of results kept (beyond that the oldest go).`,
+      `Limits: ${sandboxes.length} of ${limits.sandboxes} sandboxes, ${running} of ${limits.runningSandboxes} running, ${limits.concurrentRuns} runs at once, ${runSecondsToday} of ${limits.runSecondsPerDay} seconds of running and ${modelTokensToday} of ${limits.modelTokensPerDay} tokens of the model today, ${megabytes(storedBytes)} of ${megabytes(limits.storageBytes)} MB of results kept (beyond that the oldest go), ${megabytes(workspaceBytes)} of ${megabytes(limits.workspaceBytes)} MB of saved workspaces, ${checkpoints.length} of ${limits.checkpoints} checkpoints.`,
     );
     const structured = {
       sandboxes,
+      checkpoints,
       max_sandboxes: limits.sandboxes,
       max_running_sandboxes: limits.runningSandboxes,
       max_concurrent_runs: limits.concurrentRuns,
@@ -69,6 +99,9 @@ export const listSandboxes = defineTool({
       model_tokens_today: modelTokensToday,
       max_storage_bytes: limits.storageBytes,
       storage_bytes: storedBytes,
+      max_checkpoints: limits.checkpoints,
+      max_workspace_bytes: limits.workspaceBytes,
+      workspace_bytes: workspaceBytes,
     };
     return { content: [text(lines.join("\n"))], structured };
   },

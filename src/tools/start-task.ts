@@ -5,6 +5,7 @@ import type { TaskSpec } from "../tasks/tasks.ts";
 import { cloneDirectory } from "../tasks/script.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { ToolError } from "../shared/errors.ts";
+import { randomLetters } from "../shared/names.ts";
 import type { WithNotice } from "../actors/sandbox-client.ts";
 import type { Config } from "../shared/config.ts";
 import type { ToolContext } from "./define.ts";
@@ -99,10 +100,7 @@ function directoryFor({ repository }: TaskRequest): string {
   return repository === undefined ? "/workspace" : cloneDirectory(repository);
 }
 
-const LETTERS = "abcdefghijklmnopqrstuvwxyz234567";
-
 /** The name of a sandbox for one task. */
 function freshName(): string {
-  const random = crypto.getRandomValues(new Uint8Array(8));
-  return `task-${Array.from(random, (byte) => LETTERS[byte & 31]).join("")}`;
+  return `task-${randomLetters(8)}`;
 }

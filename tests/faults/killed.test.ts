@@ -11,7 +11,7 @@ const COUNTING_CODE = "import time\nfor i in range(3000):\n    print(i, flush=Tr
 
 /** What is said of a sandbox that went away during a call. */
 const GONE =
-  /files, processes and (kernels|kernel state) are gone|The sandbox could not be started now|state: lost\nnote: It waited for its turn when the sandbox stopped, and never ran/;
+  /processes and (kernels|kernel state) are gone|The sandbox could not be started now|state: lost\nnote: It waited for its turn when the sandbox stopped, and never ran/;
 
 /** A run of each kind under way, and one that has ended. */
 async function busy(bed: Bed, sandbox: string) {
@@ -106,7 +106,7 @@ describe("a sandbox killed in the middle of runs of each kind", () => {
     for (const id of [ids.command, ids.code]) {
       const { text } = await bed.call("get_result", { id, wait_seconds: 20 });
       expect(text).toContain("state: lost");
-      expect(text).toMatch(/files, processes and kernels? (state )?are gone/);
+      expect(text).toMatch(/processes and kernels? (state )?are gone/);
       await counted(bed, id);
     }
     expect(await counted(bed, ids.command)).toBeGreaterThanOrEqual(seen);

@@ -13,6 +13,8 @@ const LIMITS: Limits = {
   runSecondsPerDay: 1000,
   modelTokensPerDay: 1000,
   storageBytes: 1_000_000,
+  workspaceBytes: 1_000_000,
+  checkpoints: 10,
 };
 
 /** Sandboxes of one principal, with the account's side in the same process: what crosses is as asynchronous as RPC. */

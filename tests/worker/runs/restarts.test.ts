@@ -18,7 +18,14 @@ const command = (sandbox: string, line: string, more?: Record<string, unknown>) 
 const code = (sandbox: string, source: string, more?: Record<string, unknown>) =>
   callsIn(sandbox).code(source, more);
 
+/** What is said of a sandbox without anything saved. */
 const RESTARTED = "The sandbox was restarted: its files, processes and kernel state are gone.";
+/** What is said of one whose workspace is back. */
+const BACK =
+  /^The sandbox was restarted: \/workspace is back as it was saved at \S+ \(\d+ files, \d+ bytes\)\. Processes, kernel state and files elsewhere are gone, and what changed there since\./;
+
+/** Has the workspace saved. */
+const save = (sandbox: string) => owner.call("checkpoint_sandbox", { sandbox });
 
 describe.concurrent("a container that is killed", () => {
   it("makes what runs in it lost, keeps its output, and the next result says so once", async () => {
@@ -33,6 +40,8 @@ describe.concurrent("a container that is killed", () => {
     const ids = runs.map(idIn);
     for (const at of [0, 2]) await says(ids[at] ?? "", "begun");
     const waiting = Promise.all(ids.map((id) => result(id)));
+    await save(sandbox);
+    await sh(sandbox, "echo later >later", { session: "b" });
     await killContainer(sandbox);
     const [first, queued, kernel, queuedCode] = await waiting;
     for (const run of [first, queued, kernel, queuedCode]) {
@@ -45,8 +54,11 @@ describe.concurrent("a container that is killed", () => {
     expect(first?.text).toContain("stdout:\nbegun");
     expect(kernel?.text).toContain("stdout:\nbegun");
     const next = await command(sandbox, "cat file; echo [$GONE] $PWD; ls /tmp");
-    expect(next.structured).toMatchObject({ notice: RESTARTED, stdout: "[] /workspace\n" });
-    expect(next.text).toContain(`notice: ${RESTARTED}`);
+    expect(next.structured).toMatchObject({
+      notice: expect.stringMatching(BACK),
+      stdout: "there\n[] /workspace\n",
+    });
+    expect(next.text).toContain(`notice:\n${String(next.structured.notice)}`);
     expect((await command(sandbox, "true")).structured.notice).toBeUndefined();
     expect((await result(ids[0] ?? "")).text).toContain("state: lost");
   });
@@ -69,12 +81,14 @@ describe.concurrent("a container that is killed", () => {
   it("is told of in front of an error too", async () => {
     const sandbox = "notice-error";
     await sh(sandbox, "echo a >a");
+    await save(sandbox);
     await killContainer(sandbox);
     await until(() => inActor(sandbox, (_sandbox, { container }) => !container?.running));
-    const missing = await owner.call("read_file", { sandbox, path: "a" });
+    const missing = await owner.call("read_file", { sandbox, path: "b" });
     expect(missing).toMatchObject({ isError: true });
-    expect(missing.text).toBe(
-      `${RESTARTED} There is no /workspace/a in this sandbox. Use list_files with path /workspace.`,
+    expect(missing.text).toMatch(BACK);
+    expect(missing.text).toContain(
+      " There is no /workspace/b in this sandbox. Use list_files with path /workspace.",
     );
   });
 });
@@ -246,11 +260,12 @@ describe.concurrent("sleepAfter", () => {
       };
       return sandboxes.find(({ name }) => name === sandbox)?.state === "stopped";
     });
-    const next = await command(sandbox, "ls");
+    const next = await command(sandbox, "ls; pgrep -c sleep");
     expect(next.structured).toMatchObject({
-      stdout: "",
-      notice:
-        "The sandbox was stopped because nobody used it: its files, processes and kernel state are gone.",
+      stdout: "a\n0\n",
+      notice: expect.stringMatching(
+        /^The sandbox was stopped because nobody used it: \/workspace is back as it was saved at \S+ \(1 files, 2 bytes\)\. Processes, kernel state and files elsewhere are gone\.$/,
+      ),
     });
   });
 

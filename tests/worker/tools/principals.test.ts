@@ -10,6 +10,8 @@ const SECRET = "alices-secret";
 const ALL = ["sandbox:exec", "sandbox:write", "sandbox:read", "tasks:run"] as const;
 
 let attacker: Caller;
+/** The owner's, of the sandbox. */
+let checkpoint: string;
 /** The owner's, each beside one of the same form that does not exist: a run under way, one that ended, a task. */
 let ids: (readonly [foreign: string, missing: string])[];
 
@@ -17,6 +19,7 @@ const missingLike = (id: string) => `${id.split(".")[0]}.${"0".repeat(26)}${id.e
 
 const kept = async () => ({
   file: (await owner.call("read_file", { sandbox, path: "secret" })).text,
+  checkpoint: (await owner.call("list_sandboxes")).text.match(new RegExp(`.*${checkpoint}.*`))?.[0],
   running: (await owner.call("get_result", { id: ids[0]?.[0], wait_seconds: 0 })).text.slice(0, 14),
   task: (await owner.call("get_result", { id: ids[2]?.[0], wait_seconds: 0 })).text,
 });
@@ -35,6 +38,8 @@ beforeAll(async () => {
     const id = String(structured.id);
     return [id, missingLike(id)];
   });
+  const made = await owner.call("checkpoint_sandbox", { sandbox });
+  checkpoint = String(made.structured.checkpoint);
   // The attacker has a sandbox of that name, too.
   await attacker.call("run_command", { sandbox, command: "true" });
 });
@@ -75,7 +80,12 @@ const TRIES: Record<string, (id: string) => Record<string, unknown>[]> = {
   list_runs: (id) => [{ sandbox }, { sandbox, cursor: id }, { kind: "task" }, { kind: "task", cursor: id }],
   cancel_run: (id) => [{ id }],
   list_sandboxes: () => [{}],
-  destroy_sandbox: () => [{ sandbox }],
+  checkpoint_sandbox: () => [{ sandbox }],
+  restore_sandbox: () => [
+    { sandbox, checkpoint },
+    { sandbox: "theirs", checkpoint },
+  ],
+  destroy_sandbox: () => [{ sandbox, checkpoints: true }],
 };
 
 describe("what is another principal's", () => {

@@ -1,0 +1,51 @@
+/** How contents are stored: compressed where that makes them smaller. Older versions of Node have no zstd. */
+import { promisify } from "node:util";
+import zlib from "node:zlib";
+
+export type Codec = "raw" | "zstd" | "deflate";
+
+const hasZstd = typeof zlib.zstdCompressSync === "function";
+const CODEC: Codec = hasZstd ? "zstd" : "deflate";
+
+/** The fastest, which takes less time than the transport of what it saves. */
+const options = hasZstd
+  ? { params: { [zlib.constants.ZSTD_c_compressionLevel]: 1 } }
+  : ({ level: 1 } as const);
+const aside = promisify<Buffer, object, Buffer>(hasZstd ? zlib.zstdCompress : zlib.deflateRaw);
+const now = (hasZstd ? zlib.zstdCompressSync : zlib.deflateRawSync) as (
+  bytes: Buffer,
+  options: object,
+) => Buffer;
+const decoders = {
+  zstd: hasZstd ? promisify<Buffer, object, Buffer>(zlib.zstdDecompress) : undefined,
+  deflate: promisify<Buffer, object, Buffer>(zlib.inflateRaw),
+};
+
+/** From so many bytes on another thread compresses. */
+const ASIDE_BYTES = 64 * 1024;
+
+export async function compressed(bytes: Buffer): Promise<{ bytes: Buffer; codec: Codec }> {
+  const smaller = bytes.length < ASIDE_BYTES ? now(bytes, options) : await aside(bytes, options);
+  return smaller.length < bytes.length ? { bytes: smaller, codec: CODEC } : { bytes, codec: "raw" };
+}
+
+/**
+ * @param codec of a manifest undefined: it says by its first bytes
+ * @throws Error for bytes that are none of the codec's, or more than `max` when they are decompressed
+ */
+export async function decompressed(bytes: Buffer, codec: Codec | undefined, max: number): Promise<Buffer> {
+  const how = codec ?? codecOf(bytes);
+  if (how === "raw") {
+    if (bytes.length > max) throw new Error("too long");
+    return bytes;
+  }
+  const decode = decoders[how];
+  if (!decode) throw new Error(`this version of Node has no ${how}`);
+  return await decode(bytes, { maxOutputLength: Math.max(1, max) });
+}
+
+/** The codec of text that begins with a brace. */
+function codecOf(bytes: Buffer): Codec {
+  if (bytes[0] === 0x7b) return "raw";
+  return bytes.subarray(0, 4).toString("hex") === "28b52ffd" ? "zstd" : "deflate";
+}

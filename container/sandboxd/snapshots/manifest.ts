@@ -1,0 +1,123 @@
+/**
+ * The manifest of a snapshot: lines of JSON, compressed. The first one says its version; then comes an entry for each thing
+ * there is, a directory before what is in it. It may have been made by somebody else's program: nothing in it is believed.
+ */
+import * as z from "zod/mini";
+import { SNAPSHOT_BLOB_BYTES } from "../protocol.ts";
+import { type Codec, compressed, decompressed } from "./codec.ts";
+
+const VERSION = 1;
+
+/** Things that a snapshot holds at most, and bytes of its manifest before it is compressed. */
+export const MAX_ENTRIES = 200_000;
+const MAX_MANIFEST_BYTES = 512 * 1024 * 1024;
+
+/** Up to `SNAPSHOT_BLOB_BYTES` of the content of files, and where they are. */
+export interface Blob {
+  /** SHA-256 of the plain bytes. */
+  hash: string;
+  pack: string;
+  offset: number;
+  /** As it is stored. */
+  length: number;
+  codec: Codec;
+}
+
+interface Common {
+  /** Relative to the root, as Latin-1: each byte a character. */
+  path: string;
+  mode: number;
+  /** Microseconds since the epoch. */
+  mtime: number;
+}
+
+export interface FileEntry extends Common {
+  type: "file";
+  size: number;
+  /** Of each `SNAPSHOT_BLOB_BYTES`; nothing for zeros. */
+  blobs: (Blob | null)[];
+}
+
+export type Entry =
+  | FileEntry
+  | (Common & { type: "directory" })
+  /** What a symbolic link says, or the path of the first of several hard links. */
+  | (Common & { type: "symlink" | "hardlink"; target: string });
+
+const count = () => z.number().check(z.int(), z.gte(0), z.lte(2 ** 50));
+
+/** Characters that are one byte each as Latin-1: of others only the lower byte would be left, which may be a slash. */
+// oxlint-disable-next-line no-control-regex
+const BYTES = /^[\x01-\xff]+$/;
+
+/** A path that cannot lead out of the root: no empty part, no `.` and no `..`. */
+const path = () =>
+  z.string().check(
+    z.maxLength(65_536),
+    z.regex(BYTES),
+    z.refine((name) => name.split("/").every((part) => !["", ".", ".."].includes(part))),
+  );
+
+const common = {
+  path: path(),
+  mode: z.number().check(z.int(), z.gte(0), z.lte(0o7777)),
+  mtime: z.number().check(z.int()),
+};
+
+const blob = z.object({
+  hash: z.string().check(z.regex(/^[0-9a-f]{64}$/)),
+  pack: z.string().check(z.regex(/^[0-9a-f-]{1,64}$/)),
+  offset: count(),
+  length: count(),
+  codec: z.enum(["raw", "zstd", "deflate"]),
+});
+
+const entrySchema = z.discriminatedUnion("type", [
+  z.object({ type: z.literal("file"), ...common, size: count(), blobs: z.array(z.nullable(blob)) }),
+  z.object({ type: z.literal("directory"), ...common }),
+  z.object({
+    type: z.literal("symlink"),
+    ...common,
+    target: z.string().check(z.maxLength(65_536), z.regex(BYTES)),
+  }),
+  z.object({ type: z.literal("hardlink"), ...common, target: path() }),
+]);
+
+export async function writeManifest(entries: readonly Entry[]): Promise<Buffer> {
+  const lines = [JSON.stringify({ version: VERSION }), ...entries.map((entry) => JSON.stringify(entry))];
+  return (await compressed(Buffer.from(lines.join("\n"), "utf8"))).bytes;
+}
+
+/**
+ * The entries of a manifest, each in a directory that comes before it, and each only once.
+ * @throws Error for one that is not as it should be
+ */
+export async function readManifest(bytes: Buffer): Promise<Entry[]> {
+  const text = (await decompressed(bytes, undefined, MAX_MANIFEST_BYTES)).toString("utf8");
+  const [first = "", ...lines] = text.split("\n");
+  if ((JSON.parse(first) as { version?: unknown }).version !== VERSION) throw new Error("another version");
+  if (lines.length > MAX_ENTRIES) throw new Error("too many entries");
+  const found = new Map<string, Entry["type"]>();
+  return lines.map((line) => {
+    const entry = entrySchema.parse(JSON.parse(line));
+    const parent = entry.path.slice(0, Math.max(0, entry.path.lastIndexOf("/")));
+    if (found.has(entry.path)) throw new Error("a path is there twice");
+    if (parent !== "" && found.get(parent) !== "directory") throw new Error("a parent is missing");
+    if (entry.type === "hardlink" && found.get(entry.target) !== "file")
+      throw new Error("a link leads nowhere");
+    if (entry.type === "file" && entry.blobs.length !== Math.ceil(entry.size / SNAPSHOT_BLOB_BYTES))
+      throw new Error("a file is not as long as it says");
+    found.set(entry.path, entry.type);
+    return entry;
+  });
+}
+
+/** How many bytes of a file its blob of that number has. */
+export function plainBytes(size: number, index: number): number {
+  return Math.min(SNAPSHOT_BLOB_BYTES, size - index * SNAPSHOT_BLOB_BYTES);
+}
+
+/** A path as it is passed to the system. */
+export function bytesOf(root: string, name: string): Buffer {
+  return Buffer.concat([Buffer.from(`${root}/`), Buffer.from(name, "latin1")]);
+}

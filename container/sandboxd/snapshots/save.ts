@@ -1,0 +1,261 @@
+/** One save: what it holds, and what of that has to be sent. */
+import { createHash } from "node:crypto";
+import { type BigIntStats, constants } from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
+import { type Done, type Plan, SNAPSHOT_BLOB_BYTES } from "../protocol.ts";
+import { compressed } from "./codec.ts";
+import { type Blob, type Entry, type FileEntry, bytesOf, writeManifest } from "./manifest.ts";
+import { type Found, choose, scan, statusOf } from "./scan.ts";
+import type { Index, Known } from "./state.ts";
+
+/** A file that changed so shortly before it was read may change again and keep its times: it is read again. Milliseconds. */
+const RECENT_MS = 100;
+
+/** Files that are opened before their turn. */
+const OPENED_AHEAD = 8;
+
+const ZEROS = Buffer.alloc(SNAPSHOT_BLOB_BYTES);
+
+export class Save {
+  readonly id: string;
+  readonly #root: string;
+  readonly #found: readonly Found[];
+  readonly #plan: Plan;
+  readonly #before: Index;
+  /** Packs whose contents are sent again. */
+  readonly #repacked: ReadonlySet<string>;
+  #entries: Entry[] = [];
+  #index: Index = new Map();
+  #packBytes = 0;
+  #manifest: Buffer | undefined;
+
+  private constructor(
+    id: string,
+    root: string,
+    found: readonly Found[],
+    plan: Plan,
+    before: Index,
+    repacked: ReadonlySet<string>,
+  ) {
+    this.id = id;
+    this.#root = root;
+    this.#found = found;
+    this.#plan = plan;
+    this.#before = before;
+    this.#repacked = repacked;
+  }
+
+  /** @param before what the last save or restore held */
+  static async plan(
+    id: string,
+    root: string,
+    before: Index,
+    { max, repack }: { max: number; repack: readonly string[] },
+    signal: AbortSignal,
+  ): Promise<Save> {
+    const { chosen, left } = choose(await scan(root, signal), max);
+    const files = chosen.filter(({ type }) => type === "file");
+    const isSame =
+      chosen.length === before.size && chosen.every((found) => isUnchanged(found, before.get(found.path)));
+    const plan: Plan = {
+      state: isSame ? "unchanged" : "changed",
+      files: files.length,
+      bytes: files.reduce((sum, { size }) => sum + size, 0),
+      left,
+    };
+    return new Save(id, root, chosen, plan, before, new Set(repack));
+  }
+
+  get summary(): Plan {
+    return this.#plan;
+  }
+
+  get index(): Index {
+    return this.#index;
+  }
+
+  /** The new contents, from the beginning each time it is called. */
+  async *pack(signal: AbortSignal): AsyncGenerator<Buffer> {
+    this.#entries = [];
+    this.#index = new Map();
+    this.#packBytes = 0;
+    this.#manifest = undefined;
+    const stored = this.#stored();
+    const links = new Map<string, string>();
+    const ahead: { found: Found; opened: Promise<Known | Reading | undefined> }[] = [];
+    const rest = this.#found.values();
+    try {
+      for (;;) {
+        for (const found of rest.take(OPENED_AHEAD - ahead.length))
+          ahead.push({ found, opened: this.#open(found, links) });
+        const next = ahead[0];
+        if (!next) return;
+        signal.throwIfAborted();
+        const opened = await next.opened;
+        if (opened instanceof Reading) yield* this.#file(next.found, opened, stored);
+        else if (opened) this.#add(opened);
+        ahead.shift();
+      }
+    } finally {
+      for (const { opened } of ahead)
+        await opened.then((one) => (one instanceof Reading ? one.close() : undefined));
+    }
+  }
+
+  /** The contents that need not be sent, by hash. */
+  #stored(): Map<string, Blob> {
+    const stored = new Map<string, Blob>();
+    for (const { entry } of this.#before.values())
+      if (entry.type === "file")
+        for (const blob of entry.blobs)
+          if (blob && !this.#repacked.has(blob.pack)) stored.set(blob.hash, blob);
+    return stored;
+  }
+
+  async *#file(found: Found, reading: Reading, stored: Map<string, Blob>): AsyncGenerator<Buffer> {
+    const { path, mode, mtime } = found;
+    const blobs: FileEntry["blobs"] = [];
+    let size = 0;
+    for (;;) {
+      const bytes = await reading.next(size);
+      // It cannot be read any more.
+      if (bytes === undefined) return await reading.close();
+      if (bytes.length === 0) break;
+      size += bytes.length;
+      if (bytes.equals(ZEROS.subarray(0, bytes.length))) blobs.push(null);
+      else {
+        const hash = createHash("sha256").update(bytes).digest("hex");
+        let blob = stored.get(hash);
+        if (!blob) {
+          const { bytes: packed, codec } = await compressed(bytes);
+          blob = { hash, pack: this.id, offset: this.#packBytes, length: packed.length, codec };
+          stored.set(hash, blob);
+          this.#packBytes += packed.length;
+          yield packed;
+        }
+        blobs.push(blob);
+      }
+      // A file that grows meanwhile is looked at again by the next save.
+      if (bytes.length < SNAPSHOT_BLOB_BYTES) break;
+    }
+    const status = await reading.end();
+    this.#add({ entry: { type: "file", path, mode, mtime, size, blobs }, status });
+  }
+
+  #add(known: Known): void {
+    this.#entries.push(known.entry);
+    this.#index.set(known.entry.path, known);
+  }
+
+  /** The entry of what needs no reading; what is to be read; or nothing where it has gone. */
+  async #open(found: Found, links: Map<string, string>): Promise<Known | Reading | undefined> {
+    const { path, type, mode, mtime, target = "", inode } = found;
+    if (type === "directory") return { entry: { type, path, mode, mtime }, status: found.status };
+    if (type === "symlink") return { entry: { type, path, mode, mtime, target }, status: found.status };
+    const first = inode === undefined ? undefined : links.get(inode);
+    if (first !== undefined)
+      return { entry: { type: "hardlink", path, mode, mtime, target: first }, status: found.status };
+    if (inode !== undefined) links.set(inode, path);
+    const before = this.#before.get(path);
+    if (before?.entry.type === "file" && before.status === found.status) {
+      const isStored = before.entry.blobs.every((blob) => !blob || !this.#repacked.has(blob.pack));
+      if (isStored) return { entry: { ...before.entry, mode, mtime }, status: found.status };
+    }
+    return await Reading.open(bytesOf(this.#root, path));
+  }
+
+  async manifest(): Promise<Buffer> {
+    this.#entries = withoutLostLinks(this.#entries);
+    this.#manifest ??= await writeManifest(this.#entries);
+    return this.#manifest;
+  }
+
+  async done(): Promise<Done> {
+    const manifestBytes = (await this.manifest()).length;
+    const files = this.#entries.filter((entry) => entry.type === "file");
+    const blobs = new Map(
+      files.flatMap((file) => file.blobs.flatMap((blob) => (blob ? [[blob.hash, blob] as const] : []))),
+    );
+    const live = new Map<string, number>();
+    if (this.#packBytes > 0) live.set(this.id, 0);
+    for (const { pack, length } of blobs.values()) live.set(pack, (live.get(pack) ?? 0) + length);
+    const packs = Array.from(live, ([id, bytes]) => ({
+      id,
+      live: bytes,
+      length: id === this.id ? this.#packBytes : bytes,
+    }));
+    const bytes = files.reduce((sum, { size }) => sum + size, 0);
+    return { packs, manifestBytes, files: files.length, bytes };
+  }
+}
+
+/** The first of several hard links may have gone while it was read: the others go with it until the next save. */
+function withoutLostLinks(entries: Entry[]): Entry[] {
+  const files = new Set(entries.filter(({ type }) => type === "file").map(({ path }) => path));
+  return entries.filter((entry) => entry.type !== "hardlink" || files.has(entry.target));
+}
+
+function isUnchanged(found: Found, before: Known | undefined): boolean {
+  if (before?.status === undefined) return false;
+  const { entry } = before;
+  const type = entry.type === "hardlink" ? "file" : entry.type;
+  if (found.type !== type || found.mode !== entry.mode) return false;
+  if (type === "directory") return true;
+  return before.status === found.status;
+}
+
+/** A file that is being read. */
+class Reading {
+  readonly #handle: FileHandle;
+  readonly #stats: BigIntStats;
+  readonly #openedAt = Date.now();
+  #isClosed = false;
+
+  private constructor(handle: FileHandle, stats: BigIntStats) {
+    this.#handle = handle;
+    this.#stats = stats;
+  }
+
+  /** Undefined for what is no file any more, or cannot be read. */
+  static async open(path: Buffer): Promise<Reading | undefined> {
+    const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+    const handle = await open(path, flags).catch(() => undefined);
+    const stats = await handle?.stat({ bigint: true }).catch(() => undefined);
+    if (handle && stats?.isFile()) return new Reading(handle, stats);
+    await handle?.close();
+    return undefined;
+  }
+
+  /** Up to `SNAPSHOT_BLOB_BYTES` from an offset on: fewer at the end; undefined where they cannot be read. */
+  async next(offset: number): Promise<Buffer | undefined> {
+    const wanted = Math.min(SNAPSHOT_BLOB_BYTES, Number(this.#stats.size) - offset);
+    if (wanted <= 0) return Buffer.alloc(0);
+    const piece = Buffer.allocUnsafe(wanted);
+    try {
+      let filled = 0;
+      while (filled < wanted) {
+        const { bytesRead } = await this.#handle.read(piece, filled, wanted - filled, offset + filled);
+        if (bytesRead === 0) break;
+        filled += bytesRead;
+      }
+      return piece.subarray(0, filled);
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Closes it. Answers its status, where it has not changed since it was opened nor shortly before. */
+  async end(): Promise<string | undefined> {
+    const stats = await this.#handle.stat({ bigint: true });
+    await this.close();
+    const isRecent = Number(stats.ctimeNs / 1_000_000n) > this.#openedAt - RECENT_MS;
+    const status = statusOf(stats);
+    return status === statusOf(this.#stats) && !isRecent ? status : undefined;
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    await this.#handle.close();
+  }
+}

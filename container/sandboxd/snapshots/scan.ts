@@ -1,0 +1,121 @@
+/** What there is in the workspace, and what of it a save holds. */
+import { type BigIntStats, lstatSync, readdirSync, readlinkSync } from "node:fs";
+import { FileError } from "../file-error.ts";
+import { MAX_LEFT, type Plan } from "../protocol.ts";
+import { MADE_AGAIN } from "../tasks.ts";
+import { MAX_ENTRIES, bytesOf } from "./manifest.ts";
+
+/** Something found, without its content. */
+export interface Found {
+  path: string;
+  type: "file" | "directory" | "symlink";
+  mode: number;
+  /** Microseconds since the epoch. */
+  mtime: number;
+  /** Bytes of a file. */
+  size: number;
+  /** Changes with the content. */
+  status: string;
+  target?: string;
+  /** The same for all hard links of a file. */
+  inode?: string;
+}
+
+/** How long may be looked without a pause, milliseconds. */
+const TURN_MS = 20;
+
+/**
+ * Everything below a directory on its own file system, each directory before what is in it: no sockets, pipes and devices.
+ * @throws {FileError} for more than a snapshot holds
+ */
+export async function scan(root: string, signal: AbortSignal): Promise<Found[]> {
+  const found: Found[] = [];
+  const { dev } = lstatSync(root, { bigint: true });
+  // A directory of the host that is mounted there is not the sandbox's.
+  if (dev !== lstatSync("/", { bigint: true }).dev) return found;
+  const directories = [""];
+  let pause = Date.now() + TURN_MS;
+  for (let next = directories.pop(); next !== undefined; next = directories.pop()) {
+    const prefix = next === "" ? "" : `${next}/`;
+    for (const name of namesIn(root, next)) {
+      if (Date.now() > pause) {
+        await new Promise(setImmediate);
+        signal.throwIfAborted();
+        pause = Date.now() + TURN_MS;
+      }
+      const one = look(root, `${prefix}${name}`, dev);
+      if (one === undefined) continue;
+      found.push(one);
+      if (one.type === "directory") directories.push(one.path);
+      if (found.length > MAX_ENTRIES) throw new FileError({ problem: "too_large" });
+    }
+  }
+  return found;
+}
+
+function namesIn(root: string, directory: string): string[] {
+  try {
+    // What a directory holds is part of its state, and the system says it in any order.
+    return readdirSync(bytesOf(root, directory), { encoding: "latin1" }).sort();
+  } catch {
+    return [];
+  }
+}
+
+function look(root: string, path: string, dev: bigint): Found | undefined {
+  const at = bytesOf(root, path);
+  try {
+    const stats = lstatSync(at, { bigint: true });
+    if (stats.dev !== dev) return undefined;
+    const common = {
+      path,
+      mode: Number(stats.mode & 0o7777n),
+      mtime: Number(stats.mtimeNs / 1000n),
+      size: stats.isFile() ? Number(stats.size) : 0,
+      status: statusOf(stats),
+    };
+    if (stats.isDirectory()) return { ...common, type: "directory" };
+    if (stats.isSymbolicLink())
+      return { ...common, type: "symlink", target: readlinkSync(at, { encoding: "latin1" }) };
+    if (!stats.isFile()) return undefined;
+    return { ...common, type: "file", inode: stats.nlink > 1n ? String(stats.ino) : undefined };
+  } catch {
+    // It has gone meanwhile.
+    return undefined;
+  }
+}
+
+/** Says whether a file is the same as at another time. */
+export function statusOf({ size, mtimeNs, ctimeNs, ino }: BigIntStats): string {
+  return [size, mtimeNs, ctimeNs, ino].join(" ");
+}
+
+/** Leaves out the files for which there is no room: first those that can be made again, then the largest. */
+export function choose(found: readonly Found[], max: number): { chosen: Found[]; left: Plan["left"] } {
+  const total = found.reduce((sum, { size }) => sum + size, 0);
+  const left: Plan["left"] = { count: 0, bytes: 0, largest: [] };
+  if (total <= max) return { chosen: [...found], left };
+  const ranked = found
+    .filter(({ type }) => type === "file")
+    .map((file) => ({ file, isLast: MADE_AGAIN.test(file.path) }))
+    .sort((a, b) => Number(a.isLast) - Number(b.isLast) || a.file.size - b.file.size);
+  const out = new Set<Found>();
+  const places = new Map<string, number>();
+  let sum = 0;
+  for (const { file } of ranked) {
+    if (sum + file.size <= max) {
+      sum += file.size;
+      continue;
+    }
+    out.add(file);
+    left.count++;
+    left.bytes += file.size;
+    const where = file.path.replace(MADE_AGAIN, "$1");
+    places.set(where, (places.get(where) ?? 0) + file.size);
+  }
+  left.largest = [...places]
+    .sort(([a, aSize], [b, bSize]) => bSize - aSize || (a < b ? -1 : 1))
+    .slice(0, MAX_LEFT)
+    .map(([path, size]) => ({ path: Buffer.from(path, "latin1").toString().slice(0, 4096), size }));
+  return { chosen: found.filter((one) => !out.has(one)), left };
+}

@@ -1,0 +1,76 @@
+/** What sandboxd keeps of the workspace's last save or restore, on disk for the sandboxd after it. */
+import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { SNAPSHOT, textOf } from "../places.ts";
+import type { Mark } from "../protocol.ts";
+import type { Entry } from "./manifest.ts";
+
+/** An entry, and the status of the file that it was made from. */
+export interface Known {
+  entry: Entry;
+  /** Says whether the file is still the same; nothing where it may have changed while it was read. */
+  status?: string;
+}
+
+/** By path. */
+export type Index = Map<string, Known>;
+
+const MARK = join(SNAPSHOT, "mark");
+const indexFile = (id: string) => join(SNAPSHOT, `index.${id}`);
+
+export class SnapshotState {
+  #index: { id: string; index: Index } | undefined;
+
+  mark(): Mark {
+    try {
+      const { snapshot, isRestoring } = JSON.parse(textOf(MARK) ?? "{}") as Partial<Mark>;
+      return {
+        snapshot: typeof snapshot === "string" ? snapshot : undefined,
+        isRestoring: isRestoring === true,
+      };
+    } catch {
+      return { isRestoring: false };
+    }
+  }
+
+  setMark(mark: Mark): void {
+    mkdirSync(SNAPSHOT, { recursive: true });
+    writeFileSync(`${MARK}.new`, JSON.stringify(mark));
+    renameSync(`${MARK}.new`, MARK);
+  }
+
+  /** Of the snapshot of the mark; empty where it is lost, and then everything counts as new. */
+  async index(): Promise<Index> {
+    const { snapshot } = this.mark();
+    if (snapshot === undefined) return new Map();
+    if (this.#index?.id === snapshot) return this.#index.index;
+    const index: Index = new Map();
+    try {
+      const text = await readFile(indexFile(snapshot), "utf8");
+      for (const line of text.split("\n")) {
+        const known = JSON.parse(line) as Known;
+        index.set(known.entry.path, known);
+      }
+    } catch {
+      index.clear();
+    }
+    this.#index = { id: snapshot, index };
+    return index;
+  }
+
+  /** Keeps the index of a snapshot that may become the one of the mark. */
+  keep(id: string, index: Index): void {
+    mkdirSync(SNAPSHOT, { recursive: true });
+    writeFileSync(indexFile(id), Array.from(index.values(), (known) => JSON.stringify(known)).join("\n"));
+    this.#index = { id, index };
+  }
+
+  /** Makes a snapshot the one of the mark. */
+  commit(id: string): void {
+    this.setMark({ snapshot: id, isRestoring: false });
+    for (const name of readdirSync(SNAPSHOT))
+      if (name.startsWith("index.") && join(SNAPSHOT, name) !== indexFile(id))
+        rmSync(join(SNAPSHOT, name), { force: true });
+  }
+}

@@ -1,0 +1,506 @@
+/**
+ * The saved states of a principal's sandboxes, kept by their `Account`.
+ *
+ * A snapshot is one state of a workspace: a manifest, and the packs that hold its content. It lives as long as a sandbox has
+ * it as its current state or a checkpoint names it; a pack lives as long as a snapshot refers to it. Every step is one
+ * transaction. What nothing refers to any more becomes garbage in the same transaction, as prefixes of keys in R2, and its
+ * row stays until R2 has deleted it, so that neither a crash nor a refusal of R2 leaves anything behind.
+ */
+import type { Limits } from "../shared/config.ts";
+import { DAY_MS } from "../shared/days.ts";
+import { ToolError } from "../shared/errors.ts";
+import { randomLetters } from "../shared/names.ts";
+import { quotaError } from "./lease.ts";
+
+/** Content that one save has added. Its id is that of the save. */
+export interface Pack {
+  id: string;
+  /** All of it, and what of it the snapshot still refers to. */
+  bytes: number;
+  live: number;
+}
+
+/** What a save left out. */
+export interface LeftOut {
+  count: number;
+  bytes: number;
+  /** Where most of it is. */
+  names: string[];
+}
+
+export interface Snapshot {
+  id: string;
+  /** When it was saved, milliseconds since the epoch. */
+  savedAt: number;
+  files: number;
+  /** Of its files. */
+  bytes: number;
+  manifestBytes: number;
+  left?: LeftOut;
+  packs: Pack[];
+}
+
+/** A save that is to become the current state of its sandbox. */
+export interface Save extends Omit<Snapshot, "savedAt"> {
+  sandbox: string;
+  /** The snapshot that was its current state when the save began. */
+  base: string | undefined;
+}
+
+export interface Checkpoint {
+  id: string;
+  /** Whose state it was. */
+  sandbox: string;
+  label: string;
+  /** When the state was saved, milliseconds since the epoch, and how much it holds. */
+  savedAt: number;
+  files: number;
+  bytes: number;
+  /** When it ends, milliseconds since the epoch. */
+  expiresAt: number;
+}
+
+/** The current state of a sandbox, as it is listed. Times are milliseconds since the epoch. */
+export interface SavedWorkspace {
+  sandbox: string;
+  createdAt: number;
+  usedAt: number;
+  savedAt: number;
+  files: number;
+  bytes: number;
+}
+
+/** The part of a Durable Object's storage that this needs. */
+type Storage = Pick<DurableObjectStorage, "sql" | "transactionSync">;
+
+/** How long a save may take, and objects that a broken one may still be writing are left alone, milliseconds. */
+const WRITING_MS = 3_600_000;
+
+/** How long after R2 refused to delete something it is asked again, milliseconds. */
+const AGAIN_MS = 300_000;
+
+/** Checkpoints that going back has made of one sandbox: the newest are kept. */
+const KEPT_BEFORE = 10;
+
+/** Prefixes that are deleted in one go. */
+const BATCH = 20;
+
+export class SnapshotRegistry {
+  readonly #storage: Storage;
+  readonly #limits: Pick<Limits, "checkpoints" | "workspaceBytes">;
+  readonly #keepMs: number;
+
+  /** @param ttlDays how long a checkpoint lives, and a state after the last use of its sandbox */
+  constructor(storage: Storage, limits: Pick<Limits, "checkpoints" | "workspaceBytes">, ttlDays: number) {
+    this.#storage = storage;
+    this.#limits = limits;
+    this.#keepMs = ttlDays * DAY_MS;
+    for (const table of TABLES) storage.sql.exec(`CREATE TABLE IF NOT EXISTS ${table}`);
+  }
+
+  /** The state that a sandbox starts from. */
+  current(sandbox: string): Snapshot | undefined {
+    const [row] = this.#rows<SnapshotRow>(
+      "SELECT s.* FROM workspaces w JOIN snapshots s ON s.id = w.snapshot WHERE w.sandbox = ?",
+      sandbox,
+    );
+    return row && { ...snapshotOf(row), packs: this.#packs(row.id) };
+  }
+
+  #packs(snapshot: string): Pack[] {
+    return this.#rows<{ id: string; bytes: number; live: number }>(
+      "SELECT p.id, p.bytes, r.live FROM pack_refs r JOIN packs p ON p.id = r.pack WHERE r.snapshot = ? ORDER BY p.id",
+      snapshot,
+    );
+  }
+
+  /**
+   * A save begins to write objects. One that the sandbox had begun before is given up. Answers how many bytes it may add.
+   * @throws {ToolError} where its sandbox has another current state than `base` by now
+   */
+  begin(sandbox: string, id: string, base: string | undefined, now = Date.now()): number {
+    return this.#storage.transactionSync(() => {
+      this.#mustBe(sandbox, base);
+      const [before] = this.#rows<{ id: string }>("SELECT id FROM saves WHERE sandbox = ?", sandbox);
+      if (before) this.#discard(before.id, now + WRITING_MS);
+      this.#sql("INSERT OR REPLACE INTO saves VALUES (?, ?, ?)", sandbox, id, now);
+      // What only the state before holds goes with it.
+      const { own } = this.#row<{ own: number }>(
+        `SELECT coalesce(sum(bytes), 0) AS own FROM packs WHERE id IN (SELECT pack FROM pack_refs WHERE snapshot = ?1)
+         AND id NOT IN (SELECT pack FROM pack_refs WHERE snapshot <> ?1)`,
+        base ?? "",
+      );
+      return Math.max(0, this.#limits.workspaceBytes - this.bytes + own);
+    });
+  }
+
+  /**
+   * Makes a save the current state of its sandbox. One that is that already stays so.
+   * @param packBytes bytes that it has written as its own pack
+   * @throws {ToolError} where it was given up, has another base, refers to packs that neither that nor the save has, or
+   *   takes more than the principal's limit
+   */
+  commit(save: Save, packBytes: number, now = Date.now()): void {
+    this.#storage.transactionSync(() => {
+      const { sandbox, id, base } = save;
+      if (this.#currentID(sandbox) === id) return;
+      this.#mustBe(sandbox, base);
+      if (this.#sql("DELETE FROM saves WHERE sandbox = ? AND id = ?", sandbox, id).rowsWritten === 0)
+        throw new Error(`save ${id} was given up`);
+      const before = this.bytes;
+      const known = new Map(this.#packs(base ?? "").map((pack) => [pack.id, pack.bytes]));
+      if (packBytes > 0) {
+        known.set(id, packBytes);
+        this.#sql("INSERT INTO packs VALUES (?, ?)", id, packBytes);
+      }
+      this.#sql(
+        "INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?)",
+        id,
+        now,
+        save.files,
+        save.bytes,
+        save.manifestBytes,
+        save.left ? JSON.stringify(save.left) : null,
+      );
+      for (const pack of save.packs) {
+        const bytes = known.get(pack.id);
+        if (bytes === undefined) throw new Error(`save ${id} refers to a pack that it has not: ${pack.id}`);
+        this.#sql("INSERT INTO pack_refs VALUES (?, ?, ?)", id, pack.id, Math.min(pack.live, bytes));
+      }
+      this.#setCurrent(sandbox, id, now);
+      this.#collect(now);
+      if (this.bytes > this.#limits.workspaceBytes && this.bytes > before) throw this.#full();
+    });
+  }
+
+  /** A save that was begun comes to nothing. @param isWriting whether objects of it may still be on their way */
+  giveUp(sandbox: string, id: string, isWriting: boolean, now = Date.now()): void {
+    this.#storage.transactionSync(() => {
+      const { rowsWritten } = this.#sql("DELETE FROM saves WHERE sandbox = ? AND id = ?", sandbox, id);
+      if (rowsWritten > 0) this.#discard(id, isWriting ? now + WRITING_MS : now);
+    });
+  }
+
+  /** A sandbox is used: its state goes on living. */
+  used(sandbox: string, now = Date.now()): void {
+    this.#sql("UPDATE workspaces SET used_at = ? WHERE sandbox = ?", now, sandbox);
+  }
+
+  /** A sandbox was destroyed: its state ends, and a save of it that is under way. Answers whether it had one. */
+  forget(sandbox: string, now = Date.now()): boolean {
+    return this.#storage.transactionSync(() => {
+      const { rowsWritten } = this.#sql("DELETE FROM workspaces WHERE sandbox = ?", sandbox);
+      const [save] = this.#rows<{ id: string }>("DELETE FROM saves WHERE sandbox = ? RETURNING id", sandbox);
+      if (save) this.#discard(save.id, now + WRITING_MS);
+      this.#collect(now);
+      return rowsWritten > 0;
+    });
+  }
+
+  /** Whether a sandbox has a state. */
+  has(sandbox: string): boolean {
+    return this.#currentID(sandbox) !== undefined;
+  }
+
+  /** Names the current state of a sandbox. @throws {ToolError} `not_found` where it has none, `quota_exceeded` */
+  checkpoint(sandbox: string, label: string, now = Date.now()): Checkpoint {
+    return this.#storage.transactionSync(() => {
+      const snapshot = this.#currentID(sandbox);
+      if (snapshot === undefined)
+        throw new ToolError(
+          "not_found",
+          `Sandbox ${sandbox} holds nothing to keep: there is no file in its /workspace.`,
+          "list_sandboxes shows what each sandbox holds.",
+        );
+      const { checkpoints: allowed, workspaceBytes } = this.#limits;
+      const { used } = this.#row<{ used: number }>("SELECT count(*) AS used FROM checkpoints");
+      if (used >= allowed) throw quotaError({ limit: "checkpoints", allowed, used });
+      if (this.bytes >= workspaceBytes) throw this.#full();
+      return this.#keep(sandbox, snapshot, label, false, now);
+    });
+  }
+
+  /**
+   * Gives a sandbox the state of a checkpoint. Its state before becomes a checkpoint, unless it has one: that is answered.
+   * @throws {ToolError} `not_found`
+   */
+  goBack(sandbox: string, id: string, now = Date.now()): { to: Checkpoint; before?: Checkpoint } {
+    return this.#storage.transactionSync(() => {
+      const to = this.known(id);
+      const snapshot = this.#currentID(sandbox);
+      const before = snapshot === undefined ? undefined : this.#keptBefore(sandbox, snapshot, to, now);
+      this.#setCurrent(sandbox, this.#snapshotOf(id), now);
+      // A save that is under way is of the state before.
+      const [save] = this.#rows<{ id: string }>("DELETE FROM saves WHERE sandbox = ? RETURNING id", sandbox);
+      if (save) this.#discard(save.id, now + WRITING_MS);
+      this.#collect(now);
+      return { to, before };
+    });
+  }
+
+  #keptBefore(sandbox: string, snapshot: string, to: Checkpoint, now: number): Checkpoint {
+    const [kept] = this.#rows<{ id: string }>(
+      "SELECT id FROM checkpoints WHERE snapshot = ? ORDER BY created_at DESC, id LIMIT 1",
+      snapshot,
+    );
+    if (kept) return this.known(kept.id);
+    const before = this.#keep(sandbox, snapshot, `before going back to ${to.label || to.id}`, true, now);
+    this.#sql(
+      `DELETE FROM checkpoints WHERE id IN (SELECT id FROM checkpoints WHERE sandbox = ? AND automatic
+       ORDER BY created_at DESC, rowid DESC LIMIT -1 OFFSET ?)`,
+      sandbox,
+      KEPT_BEFORE,
+    );
+    return before;
+  }
+
+  /** Makes the state of a checkpoint that of a sandbox that has none. @throws {ToolError} `not_found` */
+  fork(sandbox: string, id: string, now = Date.now()): Checkpoint {
+    return this.#storage.transactionSync(() => {
+      const checkpoint = this.known(id);
+      this.#setCurrent(sandbox, this.#snapshotOf(id), now);
+      return checkpoint;
+    });
+  }
+
+  /** Deletes the checkpoints of a sandbox; answers how many there were. */
+  removeCheckpoints(sandbox: string, now = Date.now()): number {
+    return this.#storage.transactionSync(() => {
+      const { length } = this.#rows("DELETE FROM checkpoints WHERE sandbox = ? RETURNING id", sandbox);
+      this.#collect(now);
+      return length;
+    });
+  }
+
+  /** A checkpoint. @throws {ToolError} `not_found` */
+  known(id: string): Checkpoint {
+    const [checkpoint] = this.#checkpoints("c.id = ?", id);
+    if (checkpoint) return checkpoint;
+    throw new ToolError(
+      "not_found",
+      `There is no checkpoint ${id}.`,
+      "list_sandboxes names your checkpoints; they end after a time.",
+    );
+  }
+
+  /** The newest first. */
+  checkpoints(): Checkpoint[] {
+    return this.#checkpoints("true");
+  }
+
+  #checkpoints(where: string, ...values: SqlStorageValue[]): Checkpoint[] {
+    return this.#rows<CheckpointRow>(
+      `SELECT c.id, c.sandbox, c.label, c.expires_at, s.saved_at, s.files, s.bytes FROM checkpoints c
+       JOIN snapshots s ON s.id = c.snapshot WHERE ${where} ORDER BY c.created_at DESC, c.rowid DESC`,
+      ...values,
+    ).map(({ id, sandbox, label, saved_at: savedAt, files, bytes, expires_at: expiresAt }) => {
+      return { id, sandbox, label, savedAt, files, bytes, expiresAt };
+    });
+  }
+
+  /** The sandboxes that have a state. */
+  workspaces(): SavedWorkspace[] {
+    return this.#rows<WorkspaceRow>(
+      `SELECT w.sandbox, w.created_at, w.used_at, s.saved_at, s.files, s.bytes FROM workspaces w
+       JOIN snapshots s ON s.id = w.snapshot ORDER BY w.used_at DESC, w.sandbox`,
+    ).map(({ sandbox, created_at, used_at, saved_at, files, bytes }) => {
+      return { sandbox, createdAt: created_at, usedAt: used_at, savedAt: saved_at, files, bytes };
+    });
+  }
+
+  /** Bytes of all packs. */
+  get bytes(): number {
+    return this.#row<{ bytes: number }>("SELECT coalesce(sum(bytes), 0) AS bytes FROM packs").bytes;
+  }
+
+  /** Ends the checkpoints whose time is over, the states of sandboxes that nobody used for as long, and lost saves. */
+  expire(now = Date.now()): void {
+    this.#storage.transactionSync(() => {
+      this.#sql("DELETE FROM checkpoints WHERE expires_at <= ?", now);
+      this.#sql("DELETE FROM workspaces WHERE used_at <= ?", now - this.#keepMs);
+      const lost = this.#rows<{ id: string }>(
+        "DELETE FROM saves WHERE begun_at <= ? RETURNING id",
+        now - WRITING_MS,
+      );
+      for (const { id } of lost) this.#discard(id, now);
+      this.#collect(now);
+    });
+  }
+
+  /** Deletes garbage that is due by `remove`, which takes a prefix of keys. What it refuses waits for another time. */
+  async sweep(remove: (prefix: string) => Promise<void>, now = Date.now()): Promise<void> {
+    for (;;) {
+      const due = this.#rows<{ prefix: string }>(
+        "SELECT prefix FROM garbage WHERE due_at <= ? ORDER BY due_at LIMIT ?",
+        now,
+        BATCH,
+      );
+      if (due.length === 0) return;
+      for (const { prefix } of due) {
+        const isGone = await remove(prefix).then(
+          () => true,
+          () => false,
+        );
+        if (isGone) this.#sql("DELETE FROM garbage WHERE prefix = ?", prefix);
+        else this.#sql("UPDATE garbage SET due_at = ? WHERE prefix = ?", now + AGAIN_MS, prefix);
+      }
+    }
+  }
+
+  /** When there is something to expire or to delete, milliseconds since the epoch. */
+  nextDue(): number | undefined {
+    const { due } = this.#row<{ due: number | null }>(
+      `SELECT min(due) AS due FROM (SELECT min(due_at) AS due FROM garbage UNION ALL SELECT min(expires_at) FROM checkpoints
+       UNION ALL SELECT min(used_at) + ?1 FROM workspaces UNION ALL SELECT min(begun_at) + ?2 FROM saves)`,
+      this.#keepMs,
+      WRITING_MS,
+    );
+    return due ?? undefined;
+  }
+
+  #currentID(sandbox: string): string | undefined {
+    return this.#rows<{ snapshot: string }>("SELECT snapshot FROM workspaces WHERE sandbox = ?", sandbox)[0]
+      ?.snapshot;
+  }
+
+  #snapshotOf(checkpoint: string): string {
+    return this.#row<{ snapshot: string }>("SELECT snapshot FROM checkpoints WHERE id = ?", checkpoint)
+      .snapshot;
+  }
+
+  #setCurrent(sandbox: string, snapshot: string, now: number): void {
+    this.#sql(
+      `INSERT INTO workspaces VALUES (?1, ?2, ?3, ?3)
+       ON CONFLICT (sandbox) DO UPDATE SET snapshot = ?2, used_at = ?3`,
+      sandbox,
+      snapshot,
+      now,
+    );
+  }
+
+  /** @throws Error unless the sandbox has this current state */
+  #mustBe(sandbox: string, base: string | undefined): void {
+    const current = this.#currentID(sandbox);
+    if (current !== base) throw new Error(`${sandbox} was to be saved after ${base}, but has ${current}`);
+  }
+
+  #keep(sandbox: string, snapshot: string, label: string, automatic: boolean, now: number): Checkpoint {
+    const id = `cp-${randomLetters(12)}`;
+    this.#sql(
+      "INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)",
+      id,
+      sandbox,
+      snapshot,
+      label,
+      Number(automatic),
+      now,
+      now + this.#keepMs,
+    );
+    return this.known(id);
+  }
+
+  /** Makes garbage of all objects of a save. */
+  #discard(id: string, dueAt: number): void {
+    this.#sql("INSERT OR IGNORE INTO garbage VALUES (?, ?)", `${id}/`, dueAt);
+  }
+
+  /** Makes garbage of what nothing refers to. */
+  #collect(now: number): void {
+    const snapshots = this.#rows<{ id: string }>(
+      `DELETE FROM snapshots WHERE id NOT IN (SELECT snapshot FROM workspaces)
+       AND id NOT IN (SELECT snapshot FROM checkpoints) RETURNING id`,
+    );
+    for (const { id } of snapshots) {
+      this.#sql("DELETE FROM pack_refs WHERE snapshot = ?", id);
+      this.#sql("INSERT OR IGNORE INTO garbage VALUES (?, ?)", manifestPrefix(id), now);
+    }
+    const packs = this.#rows<{ id: string }>(
+      "DELETE FROM packs WHERE id NOT IN (SELECT pack FROM pack_refs) RETURNING id",
+    );
+    for (const { id } of packs) this.#sql("INSERT OR IGNORE INTO garbage VALUES (?, ?)", packPrefix(id), now);
+  }
+
+  #full(): ToolError {
+    const { workspaceBytes: allowed } = this.#limits;
+    return quotaError({ limit: "workspaceBytes", allowed, used: this.bytes });
+  }
+
+  #sql(query: string, ...values: SqlStorageValue[]) {
+    return this.#storage.sql.exec(query, ...values);
+  }
+
+  #rows<Row extends Record<string, SqlStorageValue>>(query: string, ...values: SqlStorageValue[]): Row[] {
+    return this.#storage.sql.exec<Row>(query, ...values).toArray();
+  }
+
+  #row<Row extends Record<string, SqlStorageValue>>(query: string, ...values: SqlStorageValue[]): Row {
+    return this.#storage.sql.exec<Row>(query, ...values).one();
+  }
+}
+
+/** The prefix of the keys in R2 under which the workspaces of a principal are saved. */
+export function workspacesPrefix(principalHash: string): string {
+  return `${principalHash}/workspaces/`;
+}
+
+/** The prefixes of a save's objects, behind that of the principal's workspaces. A number of five digits follows. */
+export function packPrefix(id: string): string {
+  return `${id}/pack.`;
+}
+
+export function manifestPrefix(id: string): string {
+  return `${id}/manifest.`;
+}
+
+const TABLES = [
+  "snapshots (id TEXT PRIMARY KEY, saved_at INTEGER NOT NULL, files INTEGER NOT NULL, bytes INTEGER NOT NULL, manifest_bytes INTEGER NOT NULL, left_out TEXT) WITHOUT ROWID",
+  "packs (id TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID",
+  "pack_refs (snapshot TEXT NOT NULL, pack TEXT NOT NULL, live INTEGER NOT NULL, PRIMARY KEY (snapshot, pack)) WITHOUT ROWID",
+  "workspaces (sandbox TEXT PRIMARY KEY, snapshot TEXT NOT NULL, created_at INTEGER NOT NULL, used_at INTEGER NOT NULL) WITHOUT ROWID",
+  "checkpoints (id TEXT PRIMARY KEY, sandbox TEXT NOT NULL, snapshot TEXT NOT NULL, label TEXT NOT NULL, automatic INTEGER NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL)",
+  "saves (sandbox TEXT PRIMARY KEY, id TEXT NOT NULL, begun_at INTEGER NOT NULL) WITHOUT ROWID",
+  "garbage (prefix TEXT PRIMARY KEY, due_at INTEGER NOT NULL) WITHOUT ROWID",
+];
+
+type SnapshotRow = {
+  id: string;
+  saved_at: number;
+  files: number;
+  bytes: number;
+  manifest_bytes: number;
+  left_out: string | null;
+};
+
+type WorkspaceRow = {
+  sandbox: string;
+  created_at: number;
+  used_at: number;
+  saved_at: number;
+  files: number;
+  bytes: number;
+};
+
+type CheckpointRow = {
+  id: string;
+  sandbox: string;
+  label: string;
+  expires_at: number;
+  saved_at: number;
+  files: number;
+  bytes: number;
+};
+
+function snapshotOf(row: SnapshotRow): Omit<Snapshot, "packs"> {
+  const { id, saved_at: savedAt, files, bytes, manifest_bytes: manifestBytes, left_out: left } = row;
+  return {
+    id,
+    savedAt,
+    files,
+    bytes,
+    manifestBytes,
+    left: left === null ? undefined : (JSON.parse(left) as LeftOut),
+  };
+}
+
+/** What ids of checkpoints look like. */
+export const CHECKPOINT_ID = /^cp-[a-z2-7]{12}$/;

@@ -1,0 +1,159 @@
+/** Streams of a saved workspace in R2: written as objects of one size, of which ranges are read. */
+import { ToolError } from "../shared/errors.ts";
+import { inPieces } from "../shared/pieces.ts";
+import { within } from "../shared/within.ts";
+
+/** Bytes of each object but the last. What is stored was cut by it: another would need the old ones rewritten. */
+export const OBJECT_BYTES = 4 * 1024 * 1024;
+
+/** Objects of one stream that are written at once, beside the one that is being filled: actors of a process share 128 MB. */
+const WRITTEN_AT_ONCE = 2;
+
+/** How long one operation of R2 may take, milliseconds. */
+const R2_MS = 60_000;
+
+/** R2 did not do what it was asked to. */
+export class StorageError extends Error {
+  /** Whether what was asked may still be done. */
+  readonly isUnderWay: boolean;
+
+  constructor(cause: unknown, isUnderWay = false) {
+    super("R2 does not answer", { cause });
+    this.isUnderWay = isUnderWay;
+  }
+}
+
+/** A range of a stream. */
+export interface ObjectRange {
+  /** The prefix of the stream's objects. */
+  prefix: string;
+  from: number;
+  to: number;
+}
+
+/**
+ * Writes a stream and answers its length in bytes.
+ * @throws {ToolError} where it is longer than `max`
+ * @throws {StorageError}
+ */
+export async function writeObjects(
+  bucket: R2Bucket,
+  prefix: string,
+  body: ReadableStream<Uint8Array>,
+  max: number,
+): Promise<number> {
+  const writes = new Set<Promise<void>>();
+  let bytes = 0;
+  let failure: { error: unknown } | undefined;
+  try {
+    for await (const piece of inPieces(body, OBJECT_BYTES)) {
+      if (bytes + piece.length > max) throw tooLong(max);
+      const write = inTime(bucket.put(keyOf(prefix, bytes / OBJECT_BYTES), piece)).then(
+        () => void writes.delete(write),
+        (error: unknown) => {
+          writes.delete(write);
+          failure ??= { error };
+        },
+      );
+      writes.add(write);
+      bytes += piece.length;
+      while (writes.size >= WRITTEN_AT_ONCE) await Promise.race(writes);
+      if (failure) break;
+    }
+  } finally {
+    // Nothing is left under way, so that what was written can be deleted.
+    await Promise.all(writes);
+  }
+  if (failure) throw failure.error;
+  return bytes;
+}
+
+/** Writes ranges into a stream, one after the other, until the signal aborts. @throws {StorageError}, and errors of the stream */
+export async function readObjects(
+  bucket: R2Bucket,
+  ranges: readonly ObjectRange[],
+  into: WritableStream<Uint8Array>,
+  signal: AbortSignal,
+): Promise<void> {
+  const parts = partsOf(ranges);
+  const get = ({ key, offset, length }: Part) => {
+    const object = inTime(bucket.get(key, { range: { offset, length } }));
+    // It may be rejected before its turn.
+    object.catch(() => undefined);
+    return object;
+  };
+  try {
+    let [next] = parts;
+    let ahead = next && get(next);
+    for (const [index, part] of parts.entries()) {
+      const object = await ahead;
+      next = parts[index + 1];
+      ahead = next && get(next);
+      if (!object) throw new StorageError(new Error(`${part.key} is missing`));
+      await object.body
+        .pipeTo(into, { preventClose: true, preventAbort: true, signal })
+        .catch(async (error: unknown) => {
+          throw signal.aborted || (await isBroken(into)) ? error : new StorageError(error);
+        });
+    }
+  } catch (error) {
+    await into.abort(error).catch(() => undefined);
+    throw error;
+  }
+  await into.close();
+}
+
+/** Whether a stream takes no more, because its reader has gone. */
+async function isBroken(stream: WritableStream<Uint8Array>): Promise<boolean> {
+  const writer = stream.getWriter();
+  const isOver = writer.closed.then(
+    () => true,
+    () => true,
+  );
+  const broken = await Promise.race([isOver, new Promise<false>((resolve) => setTimeout(resolve, 0, false))]);
+  writer.releaseLock();
+  return broken;
+}
+
+interface Part {
+  key: string;
+  offset: number;
+  length: number;
+}
+
+/** The parts of objects that make these ranges. */
+function partsOf(ranges: readonly ObjectRange[]): Part[] {
+  const parts: Part[] = [];
+  for (const { prefix, from, to } of ranges)
+    for (let at = from; at < to;) {
+      const index = Math.floor(at / OBJECT_BYTES);
+      const end = Math.min(to, (index + 1) * OBJECT_BYTES);
+      parts.push({ key: keyOf(prefix, index), offset: at - index * OBJECT_BYTES, length: end - at });
+      at = end;
+    }
+  return parts;
+}
+
+function keyOf(prefix: string, index: number): string {
+  return `${prefix}${String(index).padStart(5, "0")}`;
+}
+
+/** @throws {StorageError} */
+async function inTime<T>(operation: Promise<T>): Promise<T> {
+  const done = operation.then(
+    (value) => ({ value }),
+    (error: unknown) => {
+      throw new StorageError(error);
+    },
+  );
+  const answer = await within(R2_MS, done);
+  if (!answer) throw new StorageError(new Error(`nothing after ${R2_MS} ms`), true);
+  return answer.value;
+}
+
+function tooLong(max: number): ToolError {
+  return new ToolError(
+    "too_large",
+    `it takes more than the ${Math.floor(max / 1024 / 1024)} MB that are left`,
+  );
+}

@@ -1,0 +1,550 @@
+/**
+ * The workspace of a sandbox survives its container: it is saved to R2 while it changes and before an orderly stop, and the
+ * next container has it back before anything of the caller's begins there.
+ *
+ * What the account has as the sandbox's state is the truth. A save becomes that in one transaction of the account, after all
+ * of its objects are written; until then the state before stays. A container is whole once it has the state that the account
+ * had when it started; only what comes from a whole container is saved, and only upon the state that it came from.
+ */
+import type { Snapshots } from "../container/snapshots.ts";
+import { containerGone } from "../container/connection.ts";
+import { ToolError, endedWhileStarting, unwrap } from "../shared/errors.ts";
+import { within } from "../shared/within.ts";
+import type { Account } from "./account.ts";
+import type { RestartNotice } from "./restart-notice.ts";
+import {
+  type Checkpoint,
+  type LeftOut,
+  type Pack,
+  type Snapshot,
+  manifestPrefix,
+  packPrefix,
+} from "./snapshot-registry.ts";
+import { StorageError, readObjects, writeObjects } from "./workspace-objects.ts";
+
+/** The account's methods for workspaces. */
+type Registry = Pick<
+  DurableObjectStub<Account>,
+  "workspace" | "beginSave" | "commitSave" | "giveUpSave" | "checkpoint" | "goBack"
+>;
+
+export interface WorkspaceHost {
+  kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
+  /** Resolves when what was written to `kv` is on disk. */
+  sync(): Promise<void>;
+  running(): boolean;
+  /** Starts the container unless it runs. @throws errors of the SDK */
+  start(): Promise<void>;
+  snapshots: Pick<Snapshots, keyof Snapshots>;
+  bucket: R2Bucket;
+  /** The prefix of the principal's workspaces in the bucket. */
+  prefix(): string;
+  account(): Registry;
+  /** The sandbox's name. */
+  sandbox(): string;
+  /** Whether workspaces are saved and restored. */
+  isSaved: boolean;
+  /** Bytes of files that a save holds at most. */
+  maxBytes: number;
+  restartNotice: RestartNotice;
+  background(work: Promise<unknown>): void;
+  /** Logs an unexpected error. */
+  report(error: unknown): void;
+}
+
+/** A save follows so long after the last change, so long after the first unsaved one at the latest, and after so long in any case: milliseconds. */
+const QUIET_MS = 3000;
+const LATEST_MS = 60_000;
+const EVERY_MS = 120_000;
+
+/** A save that failed is made again after so long, then after twice as long each time up to the longest: milliseconds. */
+const AGAIN_MS = 15_000;
+const LONGEST_AGAIN_MS = 300_000;
+
+/** After how long a caller is told that nothing can be saved, milliseconds. */
+const TELL_MS = 180_000;
+
+/** How long a sandbox that cannot be saved is not stopped for want of use, milliseconds. */
+const KEEP_MS = 3_600_000;
+
+/** How long restoring a workspace may take, milliseconds. */
+const RESTORE_MS = 900_000;
+
+/** How long a save may take, milliseconds. */
+const SAVE_MS = 1_800_000;
+
+/** Containers that are started for one restore at most. */
+const MAX_STARTS = 3;
+
+/** With so many packs, the smallest of them are packed again. */
+const MOST_PACKS = 20;
+const PACKED_AGAIN = 16;
+
+/** Bytes that the manifest of a save may have. */
+const MANIFEST_BYTES = 256 * 1024 * 1024;
+
+/** Storage keys: the state that the container came from or was last saved as, once it is whole; and a save whose commit may be unknown. */
+const CONTAINER = "workspace:container";
+const COMMITTING = "workspace:committing";
+/** Storage key: the sandbox goes back to a checkpoint, for which its container ends. */
+const GOING_BACK = "workspace:going-back";
+
+/** What a container's workspace came from; no snapshot where the sandbox had none. */
+interface Origin {
+  snapshot?: string;
+  packs: Pack[];
+}
+
+const NOTHING: Origin = { packs: [] };
+
+export class Workspace {
+  readonly #host: WorkspaceHost;
+  /** Of the container that runs, once it is whole. */
+  #origin: Origin | undefined;
+  /** Aborts what is done with the container that runs, when that ends. */
+  #container = new AbortController();
+  #bringingUp: Promise<void> | undefined;
+  #saving: Promise<void> | undefined;
+  /** The save that begins after the one under way. */
+  #next: Promise<void> | undefined;
+  #timer: ReturnType<typeof setTimeout> | null = null;
+  #timerAt = 0;
+  #changedAt = 0;
+  /** Since when there is something that no save holds. */
+  #dirtySince: number | undefined;
+  #failures = 0;
+  #failingSince: number | undefined;
+  #isFailureTold = false;
+  #left: LeftOut | undefined;
+  #isLeftTold = false;
+
+  constructor(host: WorkspaceHost) {
+    this.#host = host;
+    if (!host.running() || host.kv.get(GOING_BACK) !== undefined) return;
+    this.#origin = host.kv.get<Origin>(CONTAINER);
+    // An earlier actor may have left something unsaved.
+    if (this.#origin) this.changed();
+  }
+
+  /** Whether there is a container that has its workspace. */
+  get isReady(): boolean {
+    return this.#host.running() && this.#origin !== undefined;
+  }
+
+  /** Whether the container is to end because the sandbox goes back to a checkpoint. */
+  get isGoingBack(): boolean {
+    return this.#host.kv.get(GOING_BACK) !== undefined;
+  }
+
+  /** A container is about to start, or has gone. */
+  containerGone(): void {
+    this.#origin = undefined;
+    this.#container.abort(containerGone());
+    this.#container = new AbortController();
+    this.#bringingUp = undefined;
+    this.#dirtySince = undefined;
+    this.#left = undefined;
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    this.#host.kv.delete(CONTAINER);
+  }
+
+  /** The sandbox was destroyed with its state. */
+  forget(): void {
+    this.containerGone();
+    for (const key of [COMMITTING, GOING_BACK]) this.#host.kv.delete(key);
+  }
+
+  /**
+   * Resolves when the container runs and has its workspace; starts it unless it runs.
+   * @param waitMs how long that is waited for; it goes on
+   * @throws {ToolError} where the workspace cannot be restored, and errors of the SDK
+   */
+  async ready(waitMs = RESTORE_MS): Promise<void> {
+    if (this.isReady) return;
+    this.#bringingUp ??= this.#bringUp().finally(() => (this.#bringingUp = undefined));
+    const bringingUp = this.#bringingUp;
+    this.#host.background(bringingUp.catch(() => undefined));
+    // It goes on where nobody waits for it any more.
+    const isUp = await within(
+      waitMs,
+      bringingUp.then(() => true),
+    );
+    if (!isUp) throw stillRestoring(this.#host.sandbox(), waitMs);
+  }
+
+  async #bringUp(): Promise<void> {
+    for (let attempt = 1; !this.isReady; attempt++) {
+      await this.#start();
+      const { signal } = this.#container;
+      try {
+        await this.#restore(signal);
+      } catch (error) {
+        // The container went away, and another can be started.
+        if (this.#host.running() || attempt === MAX_STARTS) throw error;
+      }
+    }
+  }
+
+  /** Starts the container unless it runs. @throws errors of the SDK */
+  async #start(): Promise<void> {
+    for (let isRepeated = false; !this.#host.running();) {
+      try {
+        await this.#host.start();
+      } catch (error) {
+        // The SDK has one attempt for all calls: this one may have got that of an earlier call, which was about to connect to
+        // the container before when that ended.
+        if (isRepeated || this.#host.running() || !endedWhileStarting(error)) throw error;
+        isRepeated = true;
+      }
+    }
+  }
+
+  /** Gives a new container the state of its sandbox, and settles what the next answer says of that. */
+  async #restore(container: AbortSignal): Promise<void> {
+    const { kv, sync, restartNotice, snapshots } = this.#host;
+    const state = this.#host.isSaved ? await this.#state() : undefined;
+    if (state) {
+      const mark = await snapshots.mark(container);
+      // An earlier actor was thrown away when this container had its workspace, and may have changed that since.
+      const isWhole = mark.snapshot !== undefined && !mark.isRestoring;
+      if (!isWhole)
+        await this.#restoreTo(state, AbortSignal.any([container, AbortSignal.timeout(RESTORE_MS)]));
+    }
+    container.throwIfAborted();
+    this.#origin = state ? { snapshot: state.id, packs: state.packs } : NOTHING;
+    kv.put(CONTAINER, this.#origin);
+    restartNotice.restored(state);
+    await sync();
+    this.#plan(EVERY_MS);
+  }
+
+  async #state(): Promise<Snapshot | undefined> {
+    return await this.#host.account().workspace(this.#host.sandbox());
+  }
+
+  /** @throws {ToolError} which says that nothing has begun, and why */
+  async #restoreTo(state: Snapshot, signal: AbortSignal): Promise<void> {
+    const { bucket, snapshots } = this.#host;
+    const prefix = this.#host.prefix();
+    const manifest = [{ prefix: `${prefix}${manifestPrefix(state.id)}`, from: 0, to: state.manifestBytes }];
+    try {
+      const reads = await streamed(
+        state.manifestBytes,
+        (...into) => readObjects(bucket, manifest, ...into),
+        (body) => snapshots.restore(state.id, body, signal),
+      );
+      const sizes = new Map(state.packs.map(({ id, bytes }) => [id, bytes]));
+      let total = 0;
+      for (const { pack, from, to } of reads) {
+        if (!(from < to && to <= (sizes.get(pack) ?? 0)))
+          throw new Error(`${state.id} asks for what it has not`);
+        total += to - from;
+      }
+      if (total > state.packs.reduce((sum, { bytes }) => sum + bytes, 0))
+        throw new Error(`${state.id} asks for more than it has`);
+      const ranges = reads.map(({ pack, from, to }) => ({
+        prefix: `${prefix}${packPrefix(pack)}`,
+        from,
+        to,
+      }));
+      await streamed(
+        total,
+        (...into) => readObjects(bucket, ranges, ...into),
+        (body) => snapshots.data(state.id, body, signal),
+      );
+    } catch (error) {
+      if (this.#container.signal.aborted || !this.#host.running()) throw containerGone();
+      this.#host.report(error);
+      throw notRestored(this.#host.sandbox(), state, error);
+    }
+  }
+
+  /** Something has changed the workspace, or may have. */
+  changed(): void {
+    if (!this.#host.isSaved) return;
+    this.#changedAt = Date.now();
+    this.#dirtySince ??= this.#changedAt;
+    if (this.#failures === 0) this.#plan(QUIET_MS);
+  }
+
+  /** Has a save begin in so many milliseconds, unless one begins before. */
+  #plan(ms: number): void {
+    const at = Date.now() + ms;
+    if (this.#timer !== null && this.#timerAt <= at) return;
+    clearTimeout(this.#timer);
+    this.#timerAt = at;
+    this.#timer = setTimeout(() => this.#due(), ms);
+  }
+
+  #due(): void {
+    this.#timer = null;
+    if (!this.isReady) return;
+    const now = Date.now();
+    // The clock may have been set back.
+    const quiet = Math.max(0, now - this.#changedAt);
+    if (quiet < QUIET_MS && now - (this.#dirtySince ?? 0) < LATEST_MS) return this.#plan(QUIET_MS - quiet);
+    this.#host.background(this.save().catch(() => undefined));
+  }
+
+  /**
+   * Saves the workspace as it is now or later. A save under way may have passed by what the caller wants in it, so another
+   * follows that. Nothing happens in a container that is not whole.
+   * @throws {ToolError} with the reason
+   */
+  save(): Promise<void> {
+    if (!this.#saving) {
+      this.#saving = this.#saveOnce().finally(() => (this.#saving = undefined));
+      return this.#saving;
+    }
+    const start = () => {
+      this.#next = undefined;
+      return this.save();
+    };
+    this.#next ??= this.#saving.then(start, start);
+    return this.#next;
+  }
+
+  async #saveOnce(): Promise<void> {
+    if (!this.isReady || !this.#host.isSaved) return;
+    const container = this.#container.signal;
+    const since = this.#dirtySince;
+    this.#dirtySince = undefined;
+    try {
+      await this.#save(AbortSignal.any([container, AbortSignal.timeout(SAVE_MS)]));
+      this.#failures = 0;
+      this.#failingSince = undefined;
+      this.#isFailureTold = false;
+      if (!container.aborted) this.#plan(this.#dirtySince === undefined ? EVERY_MS : QUIET_MS);
+    } catch (error) {
+      if (container.aborted || !this.#host.running()) throw containerGone();
+      this.#dirtySince = since ?? this.#dirtySince ?? Date.now();
+      this.#failingSince ??= Date.now();
+      this.#plan(Math.min(AGAIN_MS * 2 ** this.#failures++, LONGEST_AGAIN_MS));
+      if (!(error instanceof ToolError)) this.#host.report(error);
+      throw notSaved(this.#host.sandbox(), error);
+    }
+  }
+
+  async #save(signal: AbortSignal): Promise<void> {
+    const { kv, snapshots, maxBytes, bucket } = this.#host;
+    const account = this.#host.account();
+    const sandbox = this.#host.sandbox();
+    await this.#settle(signal);
+    const origin = this.#origin ?? NOTHING;
+    const id = crypto.randomUUID();
+    const repack = packsToRepack(origin.packs);
+    const { snapshot: base } = origin;
+    let plan = await snapshots.plan(id, base, maxBytes, repack, signal);
+    if (plan.state === "conflict" && base !== undefined) {
+      // sandboxd has lost what it knew: all of the workspace counts as new then.
+      await snapshots.commit(base, signal);
+      plan = await snapshots.plan(id, base, maxBytes, repack, signal);
+    }
+    if (plan.state === "conflict") throw new Error(`the container of ${sandbox} does not come from ${base}`);
+    this.#leftOut(plan.left);
+    if (plan.state === "unchanged" || (base === undefined && plan.files === 0)) return;
+
+    const room = unwrap(await account.beginSave(sandbox, id, base));
+    let isWriting = false;
+    try {
+      const prefix = this.#host.prefix();
+      const packBytes = await snapshots.pack(id, signal, (body) =>
+        writeObjects(bucket, `${prefix}${packPrefix(id)}`, body, room),
+      );
+      const manifestBytes = await snapshots.manifest(id, signal, (body) =>
+        writeObjects(bucket, `${prefix}${manifestPrefix(id)}`, body, MANIFEST_BYTES),
+      );
+      const done = await snapshots.done(id, signal);
+      const own = done.packs.find((pack) => pack.id === id);
+      if ((own?.length ?? 0) !== packBytes || done.manifestBytes !== manifestBytes)
+        throw new Error(`the save ${id} is not as long as it says`);
+      signal.throwIfAborted();
+      kv.put(COMMITTING, id);
+      const packs = done.packs.map(({ id: pack, length, live }) => ({ id: pack, bytes: length, live }));
+      const { files, bytes } = done;
+      const save = {
+        id,
+        sandbox,
+        base,
+        files,
+        bytes,
+        manifestBytes,
+        left: this.#left,
+        packs,
+      };
+      unwrap(await account.commitSave(save, packBytes));
+      await this.#committed(id, packs, signal);
+    } catch (error) {
+      isWriting = error instanceof StorageError && error.isUnderWay;
+      throw error;
+    } finally {
+      // Of a save that was committed there is nothing to give up.
+      if (this.#origin?.snapshot !== id)
+        this.#host.background(account.giveUpSave(sandbox, id, isWriting).catch(() => undefined));
+    }
+  }
+
+  /** Finds out about a save whose commit was not answered, and tells the sandbox of one that was committed. */
+  async #settle(signal: AbortSignal): Promise<void> {
+    const { kv } = this.#host;
+    const id = kv.get<string>(COMMITTING);
+    if (id === undefined) return;
+    const state = await this.#state();
+    if (state?.id === id) await this.#committed(id, state.packs, signal);
+    else kv.delete(COMMITTING);
+  }
+
+  async #committed(id: string, packs: Pack[], signal: AbortSignal): Promise<void> {
+    const { kv, snapshots, sync } = this.#host;
+    this.#origin = { snapshot: id, packs };
+    kv.put(CONTAINER, this.#origin);
+    await snapshots.commit(id, signal);
+    kv.delete(COMMITTING);
+    await sync();
+  }
+
+  #leftOut(left: { count: number; bytes: number; largest: { path: string }[] }): void {
+    const { count, bytes, largest } = left;
+    if (count === 0) this.#isLeftTold = false;
+    this.#left =
+      count === 0 ? undefined : { count, bytes, names: largest.map(({ path }) => path).slice(0, 5) };
+  }
+
+  /**
+   * Saves before the container is stopped in order. Answers whether it may be: all is saved and nothing has changed since,
+   * or it could not be saved for an hour.
+   */
+  async isSavedToStop(): Promise<boolean> {
+    if (!this.isReady) return true;
+    try {
+      await this.save();
+      return this.#dirtySince === undefined;
+    } catch {
+      if (!this.#host.running()) return true;
+      return Date.now() - (this.#failingSince ?? Date.now()) > KEEP_MS;
+    }
+  }
+
+  /** Names the state of the workspace, which is saved first. @throws {ToolError} */
+  async checkpoint(label: string): Promise<Checkpoint> {
+    if (this.#host.running()) {
+      await this.ready();
+      await this.save();
+    }
+    return unwrap(await this.#host.account().checkpoint(this.#host.sandbox(), label));
+  }
+
+  /**
+   * Gives the sandbox the state of a checkpoint, for its next container; its state before is saved first and kept. The one
+   * that runs is to be ended, after which `wentBack` is called.
+   * @throws {ToolError} with nothing changed
+   */
+  async goBack(id: string): Promise<{ to: Checkpoint; before?: Checkpoint }> {
+    const { kv, sync } = this.#host;
+    // A container that never had its workspace has nothing to keep.
+    if (this.isReady) await this.save();
+    kv.put(GOING_BACK, id);
+    await sync();
+    const outcome = await this.#host.account().goBack(this.#host.sandbox(), id);
+    if (!outcome.ok) kv.delete(GOING_BACK);
+    return unwrap(outcome);
+  }
+
+  /** The container that was to be ended has ended. */
+  wentBack(): void {
+    for (const key of [COMMITTING, GOING_BACK]) this.#host.kv.delete(key);
+  }
+
+  /** Takes the notice about what cannot be saved that the next result must carry, once. */
+  takeNotice(): string | undefined {
+    const notices: string[] = [];
+    const since = this.#failingSince;
+    if (since !== undefined && !this.#isFailureTold && Date.now() - since > TELL_MS) {
+      this.#isFailureTold = true;
+      notices.push(
+        `The workspace could not be saved since ${new Date(since).toISOString()}: what is newer would be lost with the sandbox.`,
+      );
+    }
+    if (this.#left && !this.#isLeftTold) {
+      this.#isLeftTold = true;
+      notices.push(`The workspace is larger than what is saved of it: ${leftWords(this.#left)}`);
+    }
+    return notices.join(" ") || undefined;
+  }
+}
+
+/** Which packs are worth packing again: those that are half dead, and small ones where there are many. */
+export function packsToRepack(packs: readonly Pack[]): string[] {
+  const dead = packs.filter(({ bytes, live }) => live * 2 < bytes);
+  const alive = packs.filter((pack) => !dead.includes(pack)).sort((a, b) => a.live - b.live);
+  const small = alive.length >= MOST_PACKS ? alive.slice(0, PACKED_AGAIN) : [];
+  return [...dead, ...small].map(({ id }) => id);
+}
+
+/** Sends what `write` writes as the body of a request; the answer of that. The error that came first is thrown. */
+async function streamed<T>(
+  length: number,
+  write: (into: WritableStream<Uint8Array>, signal: AbortSignal) => Promise<void>,
+  send: (body: ReadableStream<Uint8Array>) => Promise<T>,
+): Promise<T> {
+  const { readable, writable } = new FixedLengthStream(length);
+  const stop = new AbortController();
+  const written = write(writable, stop.signal).catch((error: unknown) => ({ error }));
+  const sent = await send(readable).then(
+    (value) => ({ value }),
+    (error: unknown) => {
+      // Nobody reads the rest.
+      stop.abort();
+      return { error };
+    },
+  );
+  const failure = await written;
+  if (failure && failure.error instanceof StorageError) throw failure.error;
+  if ("error" in sent) throw sent.error;
+  if (failure) throw failure.error;
+  return sent.value;
+}
+
+/** What a save left out, as a sentence. */
+export function leftWords({ count, bytes, names }: LeftOut): string {
+  const MiB = Math.ceil(bytes / 1024 / 1024);
+  return `${count} files of ${MiB} MB together are over WORKSPACE_MAX_MB or cannot be read, and would be lost with the sandbox (${names.join(", ")}).`;
+}
+
+function stillRestoring(sandbox: string, ms: number): ToolError {
+  return new ToolError(
+    "no_answer",
+    `The workspace of sandbox ${sandbox} is being restored, which takes longer than ${Math.round(ms / 1000)} s. This call was not begun.`,
+    "Make the same call again in 10 seconds.",
+    true,
+  );
+}
+
+function notRestored(sandbox: string, { savedAt }: Snapshot, cause: unknown): ToolError {
+  const error = new ToolError(
+    "storage_unavailable",
+    `The workspace of sandbox ${sandbox}, saved at ${new Date(savedAt).toISOString()}, could not be restored: ${reason(cause)}. This call was not begun, and what is saved is safe.`,
+    "Make the same call again in a minute. When that does not help: restore_sandbox goes back to a checkpoint, and destroy_sandbox ends the sandbox with what is saved of it.",
+    true,
+  );
+  error.cause = cause;
+  return error;
+}
+
+function notSaved(sandbox: string, cause: unknown): ToolError {
+  const error = new ToolError(
+    "storage_unavailable",
+    `The workspace of sandbox ${sandbox} could not be saved: ${reason(cause)}. The sandbox goes on, and what was saved before is safe.`,
+    "Make the same call again in a minute.",
+    true,
+  );
+  error.cause = cause;
+  return error;
+}
+
+function reason(cause: unknown): string {
+  if (cause instanceof StorageError) return "the storage does not answer";
+  if (cause instanceof ToolError) return cause.message.replace(/\.$/, "");
+  return "something went wrong, which the server's log says";
+}

@@ -1,0 +1,157 @@
+/** Saves and restores of a sandbox's workspace, by requests to sandboxd. What it answers is checked and bounded. */
+import * as z from "zod/mini";
+import {
+  ANSWER_BYTES,
+  type Done,
+  FAILED,
+  type Mark,
+  type Plan,
+  type Read,
+  doneSchema,
+  failureSchema,
+  markSchema,
+  planSchema,
+  readsSchema,
+} from "../../container/sandboxd/protocol.ts";
+import { ToolError, damaged } from "../shared/errors.ts";
+import type { Connection } from "./connection.ts";
+
+export class Snapshots {
+  readonly #connection: Connection;
+
+  constructor(connection: Connection) {
+    this.#connection = connection;
+  }
+
+  /** What this container's workspace came from or was last saved as. */
+  mark(signal: AbortSignal): Promise<Mark> {
+    return this.#ask("GET", "/snapshot", {}, signal, markSchema);
+  }
+
+  /** Plans a save. @param repack packs whose content counts as new */
+  plan(
+    save: string,
+    base: string | undefined,
+    max: number,
+    repack: readonly string[],
+    signal: AbortSignal,
+  ): Promise<Plan> {
+    const body = JSON.stringify({ id: save, base, max, repack });
+    return this.#ask("POST", "/snapshot", {}, signal, planSchema, body);
+  }
+
+  /** Reads the new content of a save. */
+  pack<T>(
+    save: string,
+    signal: AbortSignal,
+    read: (body: ReadableStream<Uint8Array>) => Promise<T>,
+  ): Promise<T> {
+    return this.#stream("/snapshot/pack", save, signal, read);
+  }
+
+  /** Reads its manifest, after the pack. */
+  manifest<T>(
+    save: string,
+    signal: AbortSignal,
+    read: (body: ReadableStream<Uint8Array>) => Promise<T>,
+  ): Promise<T> {
+    return this.#stream("/snapshot/manifest", save, signal, read);
+  }
+
+  done(save: string, signal: AbortSignal): Promise<Done> {
+    return this.#ask("POST", "/snapshot/done", { id: save }, signal, doneSchema);
+  }
+
+  /** The account has the save: the next one is compared with it. */
+  async commit(save: string, signal: AbortSignal): Promise<void> {
+    await this.#ask("POST", "/snapshot/commit", { id: save }, signal, z.object({}));
+  }
+
+  /** Begins a restore by its manifest. Answers what of which packs to send. */
+  async restore(snapshot: string, manifest: ReadableStream, signal: AbortSignal): Promise<Read[]> {
+    const { reads } = await this.#ask(
+      "PUT",
+      "/snapshot/restore",
+      { id: snapshot },
+      signal,
+      readsSchema,
+      manifest,
+    );
+    return reads;
+  }
+
+  /** Sends what the restore asked for, one range after the other. */
+  async data(snapshot: string, body: ReadableStream, signal: AbortSignal): Promise<void> {
+    await this.#ask("PUT", "/snapshot/data", { id: snapshot }, signal, z.object({}), body);
+  }
+
+  #stream<T>(
+    path: string,
+    save: string,
+    signal: AbortSignal,
+    read: (body: ReadableStream<Uint8Array>) => Promise<T>,
+  ): Promise<T> {
+    return this.#send("GET", path, { id: save }, signal, undefined, async ({ body }) => {
+      if (body === null) throw misanswered();
+      return await read(body);
+    });
+  }
+
+  #ask<Schema extends z.ZodMiniType>(
+    method: string,
+    path: string,
+    query: Record<string, string>,
+    signal: AbortSignal,
+    schema: Schema,
+    body?: string | ReadableStream,
+  ): Promise<z.infer<Schema>> {
+    return this.#send(method, path, query, signal, body, (response) => jsonOf(response, schema));
+  }
+
+  #send<T>(
+    method: string,
+    path: string,
+    query: Record<string, string>,
+    signal: AbortSignal,
+    body: string | ReadableStream | undefined,
+    read: (response: Response) => Promise<T>,
+  ): Promise<T> {
+    return this.#connection.request(
+      `${path}?${new URLSearchParams(query)}`,
+      { method, body },
+      signal,
+      async (response) => {
+        if (response.status === 200) return await read(response);
+        if (response.status !== FAILED) throw misanswered();
+        const { code, problem } = await jsonOf(response, failureSchema);
+        throw code === "ENOSPC"
+          ? new ToolError("no_space", "the disk of the sandbox is full")
+          : new ToolError("file_system", `the sandbox says ${code ?? problem}`);
+      },
+    );
+  }
+}
+
+async function jsonOf<Schema extends z.ZodMiniType>(
+  response: Response,
+  schema: Schema,
+): Promise<z.infer<Schema>> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of response.body ?? []) {
+    bytes += chunk.length;
+    if (bytes > ANSWER_BYTES) throw misanswered();
+    chunks.push(chunk);
+  }
+  try {
+    return schema.parse(JSON.parse(await new Blob(chunks).text()));
+  } catch {
+    throw misanswered();
+  }
+}
+
+function misanswered(): ToolError {
+  return damaged(
+    "the server's program in it does not answer as it should; something else may be in its place",
+  );
+}

@@ -1,0 +1,36 @@
+import { z } from "zod";
+import { defineTool, sandboxField, text } from "./define.ts";
+
+export const checkpointSandbox = defineTool({
+  name: "checkpoint_sandbox",
+  title: "Checkpoint a sandbox",
+  description:
+    "Keeps /workspace as it is now, for restore_sandbox: before a risky step, or as a start for other sandboxes. Processes, kernels and files elsewhere are not kept.",
+  input: z.strictObject({
+    sandbox: sandboxField(),
+    label: z.string().max(100).optional(),
+  }),
+  output: z.object({
+    checkpoint: z.string(),
+    sandbox: z.string(),
+    files: z.number(),
+    bytes: z.number(),
+    expires_at: z.string(),
+    notice: z.string().optional(),
+  }),
+  isOffered: ({ workspaces }) => workspaces.isSaved,
+  hints: { readOnly: false, destructive: false, idempotent: false },
+  scopes: ["sandbox:write"],
+  async handle({ sandbox, label }, context) {
+    const { value, notice } = await context.sandbox(sandbox, (actor, owner) =>
+      actor.makeCheckpoint(owner, label ?? ""),
+    );
+    const { id, files, bytes, expiresAt } = value;
+    const expires_at = new Date(expiresAt).toISOString();
+    const said = `Checkpoint ${id} has /workspace of sandbox ${sandbox}: ${files} files, ${bytes} bytes. It is kept until ${expires_at}.`;
+    return {
+      content: [text(notice ? `${notice}\n${said}` : said)],
+      structured: { checkpoint: id, sandbox, files, bytes, expires_at, notice },
+    };
+  },
+});

@@ -1,0 +1,44 @@
+import { z } from "zod";
+import { accountOf } from "../actors/sandbox-client.ts";
+import { twice } from "../actors/actor-errors.ts";
+import { unwrap } from "../shared/errors.ts";
+import { defineTool, sandboxName, text } from "./define.ts";
+
+export const restoreSandbox = defineTool({
+  name: "restore_sandbox",
+  title: "Restore or fork a checkpoint",
+  description:
+    "Puts the sandbox of a checkpoint back to it: its processes and kernels end, and its state before becomes a checkpoint too. With a new name it makes a new sandbox of the checkpoint (a fork).",
+  input: z.strictObject({
+    checkpoint: z.string().max(64),
+    sandbox: sandboxName(),
+  }),
+  output: z.object({
+    sandbox: z.string(),
+    checkpoint: z.string(),
+    /** The checkpoint of the state before; none for a new sandbox. */
+    before: z.string().optional(),
+    files: z.number(),
+    bytes: z.number(),
+  }),
+  isOffered: ({ workspaces }) => workspaces.isSaved,
+  hints: { readOnly: false, destructive: true, idempotent: false },
+  scopes: ["sandbox:write"],
+  async handle({ checkpoint: id, sandbox }, context) {
+    const principalID = context.principal.id;
+    const account = () => accountOf(context.env, principalID);
+    const found = unwrap(await twice(async () => account().findCheckpoint(id)));
+    const isFork = found.sandbox !== sandbox;
+    const { to, before } = isFork
+      ? { to: unwrap(await account().fork(principalID, sandbox, id)), before: undefined }
+      : (await context.sandbox(sandbox, (actor, owner) => actor.goBack(owner, id))).value;
+    const state = `as it was at ${new Date(to.savedAt).toISOString()}: ${to.files} files, ${to.bytes} bytes`;
+    const said = isFork
+      ? `Sandbox ${sandbox} is new, with /workspace of ${found.sandbox} ${state}.`
+      : `Sandbox ${sandbox} is put back: /workspace is ${state}. ${before ? `Its state before is checkpoint ${before.id}.` : "It had no files before."}`;
+    return {
+      content: [text(said)],
+      structured: { sandbox, checkpoint: id, before: before?.id, files: to.files, bytes: to.bytes },
+    };
+  },
+});

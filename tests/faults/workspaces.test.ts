@@ -1,0 +1,68 @@
+/** What is acknowledged is there again, whatever ended the container. */
+import { describe, expect, it } from "vitest";
+import { until } from "../setup/until.ts";
+import { type Bed, startBed } from "./support.ts";
+
+/** When the sandbox was last saved. */
+async function savedAt(bed: Bed, name: string): Promise<number> {
+  const { structured } = await bed.call("list_sandboxes");
+  const listed = structured.sandboxes as { name: string; saved_at?: string }[];
+  return Date.parse(listed.find((one) => one.name === name)?.saved_at ?? "") || 0;
+}
+
+describe("the server or a sandbox ends under a workspace", () => {
+  it("kill -9 of the server: what was acknowledged before the last save is back, and the answer says from when", async () => {
+    const bed = await startBed();
+    try {
+      await bed.sh(
+        "mkdir -p src; for i in {1..500}; do echo $i > src/$i; done; head -c 3000000 /dev/urandom > data; sha256sum data > sum",
+      );
+      const changed = Date.now();
+      await until(async () => (await savedAt(bed, "default")) > changed);
+      process.kill(bed.pid("workerd"), "SIGKILL");
+      await bed.restart();
+      const next = await bed.call("run_command", { command: "sha256sum -c sum; cat src/* | wc -l" });
+      expect(next.structured.stdout).toBe("data: OK\n500\n");
+      expect(next.text).toMatch(/The sandbox was restarted: \/workspace is back as it was saved at 20/);
+    } finally {
+      await bed.close();
+    }
+  });
+
+  it("SIGTERM, as Ctrl-C does: nothing is missing, however young", async () => {
+    const bed = await startBed();
+    try {
+      await bed.sh("true", { sandbox: "other" });
+      await bed.call("write_file", { path: "young", content: "a moment old" });
+      await bed.call("write_file", { sandbox: "other", path: "young", content: "another" });
+      bed.server.child.kill("SIGTERM");
+      await bed.restart();
+      expect(await bed.sh("cat young")).toBe("a moment old");
+      const other = await bed.call("read_file", { sandbox: "other", path: "young" });
+      expect(other.text).toContain("The sandbox was stopped together with the server: /workspace is back");
+      expect(other.text).toContain("another");
+    } finally {
+      await bed.close();
+    }
+  });
+
+  it("a container killed by hand: its workspace is back, and its neighbour's is not touched", async () => {
+    const bed = await startBed();
+    try {
+      await bed.sh("echo mine > file");
+      await bed.sh("echo other > file", { sandbox: "other" });
+      const changed = Date.now();
+      await until(async () => (await savedAt(bed, "default")) > changed - 3000);
+      process.kill(await bed.runtime("default"), "SIGKILL");
+      await until(async () => {
+        const { structured } = await bed.call("list_sandboxes");
+        const listed = structured.sandboxes as { name: string; state: string }[];
+        return listed.find(({ name }) => name === "default")?.state === "stopped";
+      });
+      expect(await bed.sh("cat file")).toBe("mine\n");
+      expect(await bed.sh("cat file", { sandbox: "other" })).toBe("other\n");
+    } finally {
+      await bed.close();
+    }
+  });
+});

@@ -1,0 +1,382 @@
+/** Which saved states there are, and that their objects live exactly as long as something refers to them. */
+import { runInDurableObject } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import * as fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import type { Account } from "../../../src/actors/account.ts";
+import {
+  type Pack,
+  type Save,
+  SnapshotRegistry,
+  manifestPrefix,
+  packPrefix,
+} from "../../../src/actors/snapshot-registry.ts";
+import type { Env } from "../../../src/shared/config.ts";
+import { DAY_MS } from "../../../src/shared/days.ts";
+
+const HOUR_MS = 3_600_000;
+const TTL_DAYS = 30;
+const LIMITS = { checkpoints: 1000, workspaceBytes: 1_000_000 };
+
+/** A registry with a clock and a bucket, of which the prefixes are kept that something was written to. */
+class Bench {
+  readonly registry: SnapshotRegistry;
+  readonly bucket = new Set<string>();
+  now = 1_000_000_000_000;
+  #saves = 0;
+
+  constructor(storage: DurableObjectStorage, limits = LIMITS) {
+    this.registry = new SnapshotRegistry(storage, limits, TTL_DAYS);
+  }
+
+  /** Begins a save upon the current state, and writes its objects. */
+  begin(sandbox: string): { id: string; base: string | undefined } {
+    const id = `save-${this.#saves++}`;
+    const base = this.registry.current(sandbox)?.id;
+    this.registry.begin(sandbox, id, base, this.now);
+    this.bucket.add(packPrefix(id)).add(manifestPrefix(id));
+    return { id, base };
+  }
+
+  commit(sandbox: string, begun: ReturnType<Bench["begin"]>, packs: Pack[] = [], bytes = 100): void {
+    const own = bytes > 0 ? [{ id: begun.id, bytes, live: bytes }] : [];
+    const save: Save = {
+      ...begun,
+      sandbox,
+      files: 1,
+      bytes,
+      manifestBytes: 10,
+      packs: [...packs, ...own],
+    };
+    this.registry.commit(save, bytes, this.now);
+  }
+
+  /** @param keep which packs of the state before the new one refers to; all unless given */
+  save(sandbox: string, keep: (pack: Pack) => boolean = () => true, bytes = 100): string {
+    const packs = (this.registry.current(sandbox)?.packs ?? []).filter(keep);
+    const begun = this.begin(sandbox);
+    this.commit(sandbox, begun, packs, bytes);
+    return begun.id;
+  }
+
+  /** Deletes what is due; `refuses` says whether R2 does not. */
+  async sweep(refuses: () => boolean = () => false): Promise<void> {
+    await this.registry.sweep(async (prefix) => {
+      if (refuses()) throw new Error("R2 is not there");
+      for (const key of this.bucket) if (key.startsWith(prefix)) this.bucket.delete(key);
+    }, this.now);
+  }
+}
+
+async function bench(work: (bench: Bench) => void | Promise<void>, limits = LIMITS): Promise<void> {
+  const accounts = (env as Env).Account as DurableObjectNamespace<Account>;
+  const account = accounts.getByName(crypto.randomUUID());
+  await runInDurableObject(account, (_account, { storage }) => work(new Bench(storage, limits)));
+}
+
+/** The registry and the model say the same. */
+function agree(isInRegistry: boolean, isInModel: boolean): void {
+  expect(isInRegistry).toBe(isInModel);
+}
+
+const objectsOf = (...ids: string[]) => new Set(ids.flatMap((id) => [packPrefix(id), manifestPrefix(id)]));
+
+describe("the registry of saved states", () => {
+  it("keeps the packs that the new state refers to, and deletes the others with the old one", () =>
+    bench(async (at) => {
+      const first = at.save("a");
+      const second = at.save("a");
+      await at.sweep();
+      expect(at.bucket).toEqual(new Set([packPrefix(first), ...objectsOf(second)]));
+      expect(at.registry.current("a")?.packs.map(({ id }) => id)).toEqual([first, second]);
+      const third = at.save("a", ({ id }) => id === second);
+      await at.sweep();
+      expect(at.bucket).toEqual(new Set([packPrefix(second), ...objectsOf(third)]));
+    }));
+
+  it("lets one of two saves at once become the state, and deletes what the other wrote", () =>
+    bench(async (at) => {
+      at.save("a");
+      const one = at.begin("a");
+      const other = at.begin("a");
+      expect(() => at.commit("a", one)).toThrow("given up");
+      at.commit("a", other);
+      expect(at.registry.current("a")?.id).toBe(other.id);
+      await at.sweep();
+      // The first may still be writing.
+      expect(at.bucket).toEqual(new Set([...objectsOf(one.id), ...objectsOf(other.id)]));
+      at.now += HOUR_MS;
+      await at.sweep();
+      expect(at.bucket).toEqual(objectsOf(other.id));
+    }));
+
+  it("deletes what a save wrote that crashed before its commit, and keeps the state before", () =>
+    bench(async (at) => {
+      const before = at.save("a");
+      at.begin("a");
+      at.now += HOUR_MS;
+      at.registry.expire(at.now);
+      await at.sweep();
+      expect(at.bucket).toEqual(objectsOf(before));
+      expect(at.registry.current("a")?.id).toBe(before);
+    }));
+
+  it("takes a commit that is repeated because its answer was lost", () =>
+    bench((at) => {
+      const begun = at.begin("a");
+      at.commit("a", begun);
+      at.commit("a", begun);
+      expect(at.registry.current("a")?.id).toBe(begun.id);
+    }));
+
+  it("refuses a save of a sandbox that was destroyed meanwhile, and deletes all of it", () =>
+    bench(async (at) => {
+      at.save("a");
+      const begun = at.begin("a");
+      expect(at.registry.forget("a", at.now)).toBe(true);
+      expect(() => at.commit("a", begun)).toThrow();
+      expect(at.registry.current("a")).toBeUndefined();
+      at.now += HOUR_MS;
+      await at.sweep();
+      expect(at.bucket).toEqual(new Set());
+    }));
+
+  it("refuses a save that was begun before its sandbox went back", () =>
+    bench((at) => {
+      at.save("a");
+      const { id } = at.registry.checkpoint("a", "good", at.now);
+      const second = at.save("a");
+      const begun = at.begin("a");
+      at.registry.goBack("a", id, at.now);
+      expect(() => at.commit("a", begun)).toThrow();
+      expect(() => at.registry.begin("a", "late", second, at.now)).toThrow();
+    }));
+
+  it.each([
+    ["another sandbox's", "b"],
+    ["one that there is not", "nobody"],
+  ])("refuses a save that refers to a pack that is not its own: %s", (_what, whose) =>
+    bench((at) => {
+      const foreign = at.save("b");
+      const before = at.save("a");
+      const begun = at.begin("a");
+      const id = whose === "b" ? foreign : "save-of-nobody";
+      expect(() => at.commit("a", begun, [{ id, bytes: 100, live: 1 }])).toThrow("a pack that it has not");
+      expect(at.registry.current("a")?.id).toBe(before);
+      // What was refused changed nothing: the save can still be given up, and goes.
+      at.registry.giveUp("a", begun.id, false, at.now);
+    }),
+  );
+
+  it("keeps what a checkpoint names until the checkpoint ends: its sandbox may be destroyed", () =>
+    bench(async (at) => {
+      const first = at.save("a");
+      const { id } = at.registry.checkpoint("a", "good", at.now);
+      at.save("a", () => false);
+      at.registry.forget("a", at.now);
+      await at.sweep();
+      expect(at.bucket).toEqual(objectsOf(first));
+      expect(at.registry.checkpoints()).toMatchObject([{ id, sandbox: "a", label: "good", files: 1 }]);
+      at.now += TTL_DAYS * DAY_MS;
+      at.registry.expire(at.now);
+      await at.sweep();
+      expect(at.bucket).toEqual(new Set());
+      expect(() => at.registry.known(id)).toThrow("There is no checkpoint");
+    }));
+
+  it("forks cost no object, and each goes its own way", () =>
+    bench(async (at) => {
+      const first = at.save("a");
+      const { id } = at.registry.checkpoint("a", "good", at.now);
+      const forks = Array.from({ length: 10 }, (_, n) => `fork-${n}`);
+      for (const fork of forks) at.registry.fork(fork, id, at.now);
+      expect(at.bucket).toEqual(objectsOf(first));
+      const own = forks.map((fork) => at.save(fork));
+      at.registry.forget("a", at.now);
+      at.registry.removeCheckpoints("a", at.now);
+      await at.sweep();
+      expect(at.bucket).toEqual(new Set([packPrefix(first), ...objectsOf(...own)]));
+      for (const [n, fork] of forks.entries())
+        expect(
+          at.registry
+            .current(fork)
+            ?.packs.map((pack) => pack.id)
+            .sort(),
+        ).toEqual([first, own[n]].sort());
+    }));
+
+  it("going back keeps the state before as a checkpoint, once, and the newest ten of them", () =>
+    bench((at) => {
+      at.save("a");
+      const { id } = at.registry.checkpoint("a", "good", at.now);
+      const bad = at.save("a");
+      const { before } = at.registry.goBack("a", id, at.now);
+      expect(before).toMatchObject({ sandbox: "a", label: "before going back to good" });
+      // Nothing has changed since: the state before is the checkpoint itself.
+      expect(at.registry.goBack("a", id, at.now).before?.id).toBe(id);
+      at.registry.goBack("a", before?.id ?? "", at.now);
+      expect(at.registry.current("a")?.id).toBe(bad);
+      for (let n = 0; n < 20; n++) {
+        at.now++;
+        at.save("a");
+        at.registry.goBack("a", id, at.now);
+      }
+      const labels = at.registry.checkpoints().map(({ label }) => label);
+      expect(labels.filter((label) => label.startsWith("before"))).toHaveLength(10);
+      expect(labels).toContain("good");
+    }));
+
+  it("has a limit of checkpoints, and of bytes, beyond which a save may only shrink", () =>
+    bench(
+      (at) => {
+        at.save("a", undefined, 600);
+        at.registry.checkpoint("a", "one", at.now);
+        at.registry.checkpoint("a", "two", at.now);
+        expect(() => at.registry.checkpoint("a", "three", at.now)).toThrow("You have 2 checkpoints");
+        expect(() => at.save("a", undefined, 500)).toThrow("that are your limit");
+        expect(at.registry.current("a")?.bytes).toBe(600);
+        at.registry.removeCheckpoints("a", at.now);
+        at.save("a", () => false, 1000);
+        expect(() => at.registry.checkpoint("a", "full", at.now)).toThrow("that are your limit");
+        at.save("a", () => false, 900);
+        expect(at.registry.bytes).toBe(900);
+      },
+      { checkpoints: 2, workspaceBytes: 1000 },
+    ));
+
+  it("ends the state of a sandbox that nobody used for so long, and of no other", () =>
+    bench((at) => {
+      at.save("idle");
+      at.save("used");
+      at.now += 20 * DAY_MS;
+      at.registry.used("used", at.now);
+      at.now += 10 * DAY_MS;
+      at.registry.expire(at.now);
+      expect(at.registry.workspaces().map(({ sandbox }) => sandbox)).toEqual(["used"]);
+    }));
+
+  it("tries again later what R2 refused to delete", () =>
+    bench(async (at) => {
+      at.save("a");
+      at.registry.forget("a", at.now);
+      await at.sweep(() => true);
+      expect(at.bucket.size).toBe(2);
+      expect(at.registry.nextDue()).toBeGreaterThan(at.now);
+      at.now = at.registry.nextDue() ?? 0;
+      await at.sweep();
+      expect(at.bucket.size).toBe(0);
+      expect(at.registry.nextDue()).toBeUndefined();
+    }));
+
+  it("never deletes what is referred to, and always what is not, whatever happens in whatever order", async () => {
+    const sandbox = fc.constantFrom("a", "b", "c");
+    const stepOf = fc.oneof(
+      { weight: 4, arbitrary: fc.record({ do: fc.constant("save" as const), sandbox, seed: fc.nat(15) }) },
+      { weight: 2, arbitrary: fc.record({ do: fc.constant("begin" as const), sandbox }) },
+      { weight: 2, arbitrary: fc.record({ do: fc.constant("commit" as const), pick: fc.nat() }) },
+      { weight: 1, arbitrary: fc.record({ do: fc.constant("giveUp" as const), pick: fc.nat() }) },
+      { weight: 2, arbitrary: fc.record({ do: fc.constant("checkpoint" as const), sandbox }) },
+      { weight: 2, arbitrary: fc.record({ do: fc.constant("back" as const), sandbox, pick: fc.nat() }) },
+      { weight: 1, arbitrary: fc.record({ do: fc.constant("fork" as const), sandbox, pick: fc.nat() }) },
+      { weight: 1, arbitrary: fc.record({ do: fc.constant("forget" as const), sandbox }) },
+      { weight: 1, arbitrary: fc.record({ do: fc.constant("remove" as const), sandbox }) },
+      { weight: 2, arbitrary: fc.record({ do: fc.constant("wait" as const), hours: fc.nat(24 * 20) }) },
+      { weight: 3, arbitrary: fc.record({ do: fc.constant("sweep" as const), refuses: fc.boolean() }) },
+    );
+    await fc.assert(
+      fc.asyncProperty(fc.array(stepOf, { minLength: 5, maxLength: 60 }), (steps) =>
+        bench(async (at) => {
+          /** What each state refers to, and who has which state: kept here without the registry. */
+          const packs = new Map<string, string[]>();
+          const current = new Map<string, { id: string; usedAt: number }>();
+          const checkpoints = new Map<string, { id: string; sandbox: string; endsAt: number }>();
+          const begun: { sandbox: string; id: string; base: string | undefined }[] = [];
+          const attempt = <T>(work: () => T): T | undefined => {
+            try {
+              return work();
+            } catch {
+              return undefined;
+            }
+          };
+          const has = (id: string, name: string) => current.set(name, { id, usedAt: at.now });
+          for (const step of steps) {
+            if (step.do === "save") {
+              const before = at.registry.current(step.sandbox)?.packs ?? [];
+              const kept = before.filter((_pack, index) => (step.seed >> (index % 4)) & 1);
+              const id = at.save(
+                step.sandbox,
+                (pack) => kept.includes(pack) || kept.some((one) => one.id === pack.id),
+              );
+              packs.set(id, [...kept.map((pack) => pack.id), id]);
+              has(id, step.sandbox);
+            } else if (step.do === "begin") begun.push({ sandbox: step.sandbox, ...at.begin(step.sandbox) });
+            else if (step.do === "commit" || step.do === "giveUp") {
+              const one = begun[step.pick % (begun.length || 1)];
+              if (!one) continue;
+              if (step.do === "giveUp") at.registry.giveUp(one.sandbox, one.id, false, at.now);
+              else if (attempt(() => (at.commit(one.sandbox, one), true))) {
+                // A repeated commit changes nothing.
+                packs.set(one.id, [one.id]);
+                if (current.get(one.sandbox)?.id !== one.id) has(one.id, one.sandbox);
+              }
+            } else if (step.do === "checkpoint") {
+              const made = attempt(() => at.registry.checkpoint(step.sandbox, "x", at.now));
+              const id = current.get(step.sandbox)?.id;
+              agree(made !== undefined, id !== undefined);
+              if (made && id) checkpoints.set(made.id, { id, sandbox: step.sandbox, endsAt: made.expiresAt });
+            } else if (step.do === "back" || step.do === "fork") {
+              const [id, to] = [...checkpoints][step.pick % (checkpoints.size || 1)] ?? [];
+              if (id === undefined || to === undefined) continue;
+              if (step.do === "fork") at.registry.fork(step.sandbox, id, at.now);
+              else {
+                const was = current.get(step.sandbox)?.id;
+                const { before } = at.registry.goBack(step.sandbox, id, at.now);
+                agree(before !== undefined, was !== undefined);
+                if (before && was && !checkpoints.has(before.id))
+                  checkpoints.set(before.id, { id: was, sandbox: step.sandbox, endsAt: before.expiresAt });
+                // Of those that going back made, the oldest may have ended.
+                const left = new Set(at.registry.checkpoints().map((one) => one.id));
+                agree(left.has(id), true);
+                for (const one of checkpoints.keys()) if (!left.has(one)) checkpoints.delete(one);
+              }
+              has(to.id, step.sandbox);
+            } else if (step.do === "forget") {
+              agree(at.registry.forget(step.sandbox, at.now), current.delete(step.sandbox));
+            } else if (step.do === "remove") {
+              at.registry.removeCheckpoints(step.sandbox, at.now);
+              for (const [id, { sandbox: whose }] of checkpoints)
+                if (whose === step.sandbox) checkpoints.delete(id);
+            } else if (step.do === "wait") {
+              at.now += step.hours * HOUR_MS;
+              at.registry.expire(at.now);
+              for (const [id, { endsAt }] of checkpoints) if (endsAt <= at.now) checkpoints.delete(id);
+              for (const [name, { usedAt }] of current)
+                if (usedAt <= at.now - TTL_DAYS * DAY_MS) current.delete(name);
+            } else await at.sweep(() => step.refuses);
+            expect(reached()).toEqual(reached().intersection(at.bucket));
+          }
+          function reached(): Set<string> {
+            const states = new Set([...current.values(), ...checkpoints.values()].map(({ id }) => id));
+            const manifests = [...states].map(manifestPrefix);
+            const held = [...states].flatMap((id) => packs.get(id) ?? []).map(packPrefix);
+            return new Set(manifests.concat(held));
+          }
+          expect(new Set(at.registry.workspaces().map(({ sandbox: name }) => name))).toEqual(
+            new Set(current.keys()),
+          );
+          // What is begun is lost an hour later, and what was refused is deleted in the end.
+          for (let round = 0; round < 2; round++) {
+            at.now += HOUR_MS;
+            for (const [id, { endsAt }] of checkpoints) if (endsAt <= at.now) checkpoints.delete(id);
+            for (const [name, { usedAt }] of current)
+              if (usedAt <= at.now - TTL_DAYS * DAY_MS) current.delete(name);
+            at.registry.expire(at.now);
+            await at.sweep();
+          }
+          expect(at.bucket).toEqual(reached());
+        }),
+      ),
+      { numRuns: 150, seed: Date.now() & 0x7fffffff },
+    );
+  });
+});

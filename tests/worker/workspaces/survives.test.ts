@@ -1,0 +1,125 @@
+/** A workspace over real containers: saved by itself, back in the next container, checkpointed, forked, destroyed. */
+import { runDurableObjectAlarm } from "cloudflare:test";
+import { describe, expect, it } from "vitest";
+import { workspacesPrefix } from "../../../src/actors/snapshot-registry.ts";
+import { principalHash } from "../../../src/shared/names.ts";
+import { accountOf, bucket, evict, inActor, killContainer, owner, principal, sh, until } from "../support.ts";
+
+const save = (sandbox: string) => inActor(sandbox, (actor) => actor.saveToStop());
+
+async function gone(sandbox: string): Promise<void> {
+  await until(() => inActor(sandbox, (_sandbox, { container }) => !container?.running));
+}
+
+const savedAt = async (sandbox: string) => (await accountOf(owner).workspace(sandbox))?.savedAt;
+
+describe.concurrent("a workspace", () => {
+  it("is saved by itself after a change, and back after a crash, with all that a file system knows of it", async () => {
+    const sandbox = "survives";
+    await sh(
+      sandbox,
+      `mkdir -p 'a b/c' empty; printf 'bytes\\0\\377' > 'a b/c/file'; chmod 750 'a b'; chmod 4711 'a b/c/file'
+       ln -s ../nowhere 'a b/link'; ln 'a b/c/file' hard; touch -d 2001-02-03T04:05:06 'a b/c/file'
+       truncate -s 20M sparse; printf x | dd of=sparse bs=1 seek=9000000 conv=notrunc status=none
+       head -c 9000000 /dev/urandom > large; mkfifo pipe; printf n > "$(printf 'not\\377utf8')"; : > nothing`,
+    );
+    const look = `find . -not -type p -printf '%p %y %m %s %l %T@ %n\\n' | sort; find . -type f | sort | xargs -d '\\n' sha256sum`;
+    const before = await sh(sandbox, look);
+    await until(async () => (await savedAt(sandbox)) !== undefined);
+    await killContainer(sandbox);
+    await gone(sandbox);
+    const after = await owner.call("run_command", { sandbox, command: look });
+    expect(after.structured.notice).toMatch(
+      /^The sandbox was restarted: \/workspace is back as it was saved at /,
+    );
+    const times = (text: string) => text.replaceAll(/(\.\d{6})\d+/g, "$1");
+    expect(times(String(after.structured.stdout)).replaceAll(/^\. .*\n/gm, "")).toBe(
+      times(before).replaceAll(/^\. .*\n/gm, ""),
+    );
+  });
+
+  it("goes on after its actor was evicted with the container", async () => {
+    const sandbox = "survives-evicted";
+    await sh(sandbox, "echo one > file");
+    expect(await save(sandbox)).toBe(true);
+    await sh(sandbox, "echo two >> file");
+    expect(await save(sandbox)).toBe(true);
+    await evict(sandbox, { kill: true });
+    await gone(sandbox);
+    expect(await sh(sandbox, "cat file")).toBe("one\ntwo\n");
+  });
+
+  it("goes back to a checkpoint in two calls, and its state before is a checkpoint too", async () => {
+    const sandbox = "goes-back";
+    await sh(sandbox, "mkdir src; echo good > src/main; echo x > other");
+    const made = await owner.call("checkpoint_sandbox", { sandbox, label: "good" });
+    expect(made.structured).toMatchObject({ sandbox, files: 2 });
+    await sh(sandbox, "rm -r src; echo broken > main; sleep 1000 >/dev/null 2>&1 & echo");
+    const back = await owner.call("restore_sandbox", { sandbox, checkpoint: made.structured.checkpoint });
+    expect(back.text).toContain(`Sandbox ${sandbox} is put back`);
+    const next = await owner.call("run_command", { sandbox, command: "cat src/main; ls; pgrep sleep" });
+    expect(next.text).toContain("The sandbox was put back to a checkpoint");
+    expect(next.structured.stdout).toBe("good\nother\nsrc\n");
+    await owner.call("restore_sandbox", { sandbox, checkpoint: back.structured.before });
+    expect(await sh(sandbox, "cat main; ls")).toBe("broken\nmain\nother\n");
+    const listed = await owner.call("list_sandboxes");
+    expect(listed.text).toMatch(/checkpoint cp-\S+ of goes-back \(good\): /);
+    expect(listed.text).toMatch(/checkpoint cp-\S+ of goes-back \(before going back to good\): /);
+  });
+
+  it("of ten forks of one checkpoint goes ten ways at the same time", async () => {
+    const sandbox = "forked";
+    await sh(sandbox, "echo start > file; head -c 300000 /dev/urandom > data; sha256sum data > sum");
+    const { structured } = await owner.call("checkpoint_sandbox", { sandbox });
+    const { checkpoint } = structured;
+    const names = Array.from({ length: 10 }, (_, n) => `fork-${n}`);
+    await Promise.all(names.map((name) => owner.call("restore_sandbox", { sandbox: name, checkpoint })));
+    const said = await Promise.all(
+      names.map((name) => sh(name, `sha256sum -c sum; echo ${name} >> file; cat file`)),
+    );
+    for (const [n, text] of said.entries()) expect(text).toBe(`data: OK\nstart\nfork-${n}\n`);
+    expect(await sh(sandbox, "cat file")).toBe("start\n");
+    const again = await owner.call("restore_sandbox", { sandbox: "fork-1", checkpoint });
+    expect(again.text).toContain("There is a sandbox fork-1 already");
+    await Promise.all(names.map((name) => owner.call("destroy_sandbox", { sandbox: name })));
+  });
+
+  it("of another principal cannot be had by the id of its checkpoint, whoever's sandbox is named", async () => {
+    const sandbox = "theirs";
+    await sh(sandbox, "echo secret > file");
+    const { structured } = await owner.call("checkpoint_sandbox", { sandbox });
+    const thief = await principal("thief");
+    for (const name of [sandbox, "another"]) {
+      const { checkpoint } = structured;
+      const answer = await thief.call("restore_sandbox", { sandbox: name, checkpoint });
+      expect(answer.text).toMatch(/^There is no checkpoint cp-/);
+      const look = await thief.call("run_command", { sandbox: name, command: "ls -A" });
+      expect(look.structured.stdout).toBe("");
+    }
+  });
+
+  it("ends with its sandbox, its checkpoints only when that is asked for, and then nothing is left in R2", async () => {
+    const caller = await principal("destroyer");
+    const sandbox = "ends";
+    const run = (command: string) => caller.call("run_command", { sandbox, command });
+    await run("echo kept > file");
+    const { structured } = await caller.call("checkpoint_sandbox", { sandbox });
+    const destroyed = await caller.call("destroy_sandbox", { sandbox });
+    expect(destroyed.text).toBe(
+      "Sandbox ends is destroyed, with what was saved of it. Its checkpoints stay: 1. With checkpoints true they are deleted as well.",
+    );
+    const fresh = await run("ls");
+    expect(fresh.structured.stdout).toBe("");
+    expect(fresh.structured.notice).toBeUndefined();
+    await caller.call("destroy_sandbox", { sandbox });
+    await caller.call("restore_sandbox", { sandbox: "other", checkpoint: structured.checkpoint });
+    const other = await caller.call("run_command", { sandbox: "other", command: "cat file" });
+    expect(other.structured.stdout).toBe("kept\n");
+    await caller.call("destroy_sandbox", { sandbox: "other" });
+    const all = await caller.call("destroy_sandbox", { sandbox, checkpoints: true });
+    expect(all.text).toContain("Its checkpoints are deleted: 1.");
+    await runDurableObjectAlarm(accountOf(caller));
+    const prefix = workspacesPrefix(await principalHash(caller.principalID));
+    expect((await bucket.list({ prefix })).objects).toEqual([]);
+  });
+});

@@ -1,0 +1,391 @@
+/** Saves and restores of a workspace, against what can go wrong at each step of them. */
+import { describe, expect, it } from "vitest";
+import { ToolError } from "../../../src/shared/errors.ts";
+import type { Step, World } from "./world.ts";
+import { inWorld } from "./world.ts";
+
+const refusing = (pattern: RegExp) => (step: Step) => {
+  if (step.when === "before" && pattern.test(step.name)) throw new Error("R2 is not there (10001)");
+};
+
+/** Evicts the actor at a step; resolves then. */
+function evictAt(world: World, at: number): Promise<string> {
+  const { promise, resolve } = Promise.withResolvers<string>();
+  let step = 0;
+  world.onStep = () => {
+    if (step++ !== at) return;
+    world.evict();
+    resolve("evicted");
+  };
+  return promise;
+}
+
+/** A sandbox with a saved workspace. */
+async function prepare(world: World): Promise<void> {
+  await world.workspace.ready();
+  world.write("kept", "first");
+  await world.workspace.save();
+}
+
+/** What the next container starts with. */
+async function afterCrash(world: World): Promise<Record<string, string>> {
+  world.kill();
+  await world.workspace.ready();
+  return Object.fromEntries(world.files);
+}
+
+describe("a workspace", () => {
+  it("is back in the next container, and the next answer says so", () =>
+    inWorld(async (world) => {
+      await prepare(world);
+      expect(world.notice.takeNotice()).toBeUndefined();
+      world.write("late", "lost");
+      expect(await afterCrash(world)).toEqual({ kept: "first" });
+      expect(world.notice.takeNotice()).toMatch(
+        /^The sandbox was restarted: \/workspace is back as it was saved at 20\S+Z \(1 files, 5 bytes\)\. Processes, kernel state and files elsewhere are gone, and what changed there since\.$/,
+      );
+      expect(world.notice.takeNotice()).toBeUndefined();
+    }));
+
+  it("without a file costs nothing, and its loss is not said to be restored", () =>
+    inWorld(async (world) => {
+      await world.workspace.ready();
+      await world.workspace.save();
+      expect(world.steps.filter((name) => /bucket|Save/.test(name))).toEqual([]);
+      expect(await afterCrash(world)).toEqual({});
+      expect(world.notice.takeNotice()).toBe(
+        "The sandbox was restarted: its files, processes and kernel state are gone.",
+      );
+    }));
+
+  it("that has not changed moves nothing", () =>
+    inWorld(async (world) => {
+      await prepare(world);
+      world.steps.length = 0;
+      await world.workspace.save();
+      expect(world.steps).toEqual(["sandboxd plan"]);
+    }));
+
+  it("is saved once for many calls that want it saved at once, and holds what all of them wrote", () =>
+    inWorld(async (world) => {
+      await prepare(world);
+      world.steps.length = 0;
+      const saves = Array.from({ length: 10 }, (_, n) => {
+        world.write(`file-${n}`, "x");
+        return world.workspace.save();
+      });
+      await Promise.all(saves);
+      expect(world.steps.filter((name) => name === "sandboxd plan").length).toBeLessThanOrEqual(2);
+      expect(Object.keys(await afterCrash(world))).toHaveLength(11);
+    }));
+
+  it("of many objects comes back whole", () =>
+    inWorld(async (world) => {
+      await prepare(world);
+      const large = Array.from({ length: 900_000 }, (_, n) => `${n}`.padStart(9, "0")).join("\n");
+      world.write("large", large);
+      await world.workspace.save();
+      world.write("small", "x");
+      await world.workspace.save();
+      expect(world.steps.filter((name) => name === "bucket put").length).toBeGreaterThan(5);
+      const files = await afterCrash(world);
+      expect(files.large === large).toBe(true);
+      expect(files).toMatchObject({ kept: "first", small: "x" });
+    }));
+
+  it("keeps few packs however often it is saved, and all of its content", () =>
+    inWorld(async (world) => {
+      await prepare(world);
+      for (let n = 0; n < 60; n++) {
+        world.write(`file-${n}`, `content ${n}`);
+        await world.workspace.save();
+        expect(world.registry.current("a")?.packs.length).toBeLessThanOrEqual(21);
+      }
+      for (let n = 0; n < 30; n++) {
+        world.write("kept", "x".repeat(n));
+        await world.workspace.save();
+      }
+      const files = await afterCrash(world);
+      expect(Object.keys(files)).toHaveLength(61);
+      expect(files).toMatchObject({ "file-17": "content 17", kept: "x".repeat(29) });
+    }));
+
+  it("stays as it was saved where R2 refuses, breaks off between two objects, or the account does not answer", async () => {
+    for (const broken of [
+      /bucket put/,
+      /account beginSave/,
+      /account commitSave/,
+      /sandboxd (pack|manifest|done)/,
+    ])
+      await inWorld(async (world) => {
+        await prepare(world);
+        world.write("late", "y".repeat(9_000_000));
+        let count = 0;
+        world.onStep = (step) => {
+          if (
+            step.when === "before" &&
+            broken.test(step.name) &&
+            count++ === (broken.source === "bucket put" ? 1 : 0)
+          )
+            throw new Error("it is not there");
+        };
+        await expect(world.workspace.save()).rejects.toThrow("could not be saved");
+        world.onStep = () => undefined;
+        // It is saved when it works again, and what was written for nothing is garbage.
+        const before = world.registry.current("a")?.id;
+        await world.workspace.save();
+        expect(world.registry.current("a")?.id).not.toBe(before);
+        expect(Object.keys(await afterCrash(world)).sort()).toEqual(["kept", "late"]);
+      });
+  });
+
+  it("is not replaced, and nothing begins, where it cannot be restored; it is there when R2 is back", async () => {
+    for (const broken of [/bucket get/, /account workspace/, /sandboxd (mark|restore|data)/])
+      await inWorld(async (world) => {
+        await prepare(world);
+        const before = world.registry.current("a");
+        world.kill();
+        world.onStep = refusing(broken);
+        await expect(world.workspace.ready()).rejects.toThrow();
+        expect(world.workspace.isReady).toBe(false);
+        // What is in a container that is not whole is never saved.
+        world.write("from nothing", "x");
+        await world.workspace.save();
+        expect(world.registry.current("a")).toEqual(before);
+        world.onStep = () => undefined;
+        await world.workspace.ready();
+        expect(world.files.get("kept")).toBe("first");
+      });
+  });
+
+  it("that finds the disk full is not half restored: the call says so, and what is saved stays", () =>
+    inWorld(async (world) => {
+      await prepare(world);
+      world.kill();
+      const full = new ToolError("no_space", "the disk of the sandbox is full");
+      world.onStep = ({ name }) => (name === "sandboxd data" ? Promise.reject(full) : undefined);
+      await expect(world.workspace.ready()).rejects.toThrow(
+        /could not be restored: the disk of the sandbox is full\. This call was not begun, and what is saved is safe\./,
+      );
+      expect(world.workspace.isReady).toBe(false);
+      expect(await afterCrash(Object.assign(world, { onStep: () => undefined }))).toEqual({ kept: "first" });
+    }));
+
+  it("is whole after an eviction at each step of a save: as before it, or as after it", async () => {
+    for (let at = 0, isOver = false; !isOver; at++)
+      await inWorld(async (world) => {
+        await prepare(world);
+        world.write("late", "second");
+        const evicted = evictAt(world, at);
+        const saved = world.workspace.save().then(
+          () => "saved",
+          () => "failed",
+        );
+        const how = await Promise.race([saved, evicted]);
+        isOver = how === "saved";
+        world.onStep = () => undefined;
+        // The container goes on under the next actor, which saves it.
+        await world.workspace.ready();
+        expect(Object.fromEntries(world.files)).toEqual({ kept: "first", late: "second" });
+        // Of half of them the container goes before that.
+        const later = at % 2 === 0 ? { late: "second", later: "third" } : {};
+        if (at % 2 === 0) {
+          world.write("later", "third");
+          await world.workspace.save();
+        }
+        expect(await afterCrash(world)).toMatchObject({ kept: "first", ...later });
+      });
+  });
+
+  it("is whole after an eviction at each step of a restore", async () => {
+    for (let at = 0, isOver = false; !isOver; at++)
+      await inWorld(async (world) => {
+        await prepare(world);
+        world.kill();
+        const evicted = evictAt(world, at);
+        const ready = world.workspace.ready().then(
+          () => "ready",
+          () => "failed",
+        );
+        const how = await Promise.race([ready, evicted]);
+        isOver = how === "ready";
+        world.onStep = () => undefined;
+        await world.workspace.ready();
+        expect(Object.fromEntries(world.files)).toEqual({ kept: "first" });
+        world.write("late", "second");
+        await world.workspace.save();
+        expect(await afterCrash(world)).toEqual({ kept: "first", late: "second" });
+      });
+  });
+
+  it("of a sandbox that was destroyed while it was saved is gone", () =>
+    inWorld(async (world) => {
+      await prepare(world);
+      world.write("late", "x");
+      world.onStep = ({ name, when }) => {
+        if (name === "bucket put" && when === "after") {
+          world.registry.forget("a");
+          world.workspace.forget();
+          world.container = undefined;
+        }
+      };
+      await expect(world.workspace.save()).rejects.toThrow();
+      world.onStep = () => undefined;
+      await world.workspace.ready();
+      expect(world.files.size).toBe(0);
+    }));
+
+  it("is stopped only when it is saved, or could not be for an hour", () =>
+    inWorld(async (world) => {
+      await prepare(world);
+      expect(await world.workspace.isSavedToStop()).toBe(true);
+      world.write("late", "x");
+      world.onStep = refusing(/bucket put/);
+      expect(await world.workspace.isSavedToStop()).toBe(false);
+      world.onStep = ({ name, when }) => {
+        if (name === "bucket put" && when === "after") world.write("meanwhile", "y");
+      };
+      expect(await world.workspace.isSavedToStop()).toBe(false);
+      world.onStep = () => undefined;
+      expect(await world.workspace.isSavedToStop()).toBe(true);
+      expect(Object.keys(await afterCrash(world)).sort()).toEqual(["kept", "late", "meanwhile"]);
+    }));
+
+  it("goes back to a checkpoint, and its state before can be gone back to", () =>
+    inWorld(async (world) => {
+      await prepare(world);
+      const { id } = await world.workspace.checkpoint("good");
+      world.write("kept", "broken");
+      const { before } = await world.workspace.goBack(id);
+      world.kill();
+      world.workspace.wentBack();
+      await world.workspace.ready();
+      expect(world.files.get("kept")).toBe("first");
+      await world.workspace.goBack(before?.id ?? "");
+      world.kill();
+      world.workspace.wentBack();
+      await world.workspace.ready();
+      expect(world.files.get("kept")).toBe("broken");
+    }));
+
+  it("does not go back where its state before cannot be saved", () =>
+    inWorld(async (world) => {
+      await prepare(world);
+      const { id } = await world.workspace.checkpoint("good");
+      world.write("kept", "precious");
+      world.onStep = refusing(/bucket put/);
+      await expect(world.workspace.goBack(id)).rejects.toThrow("could not be saved");
+      world.onStep = () => undefined;
+      expect(world.workspace.isGoingBack).toBe(false);
+      await world.workspace.save();
+      expect(await afterCrash(world)).toEqual({ kept: "precious" });
+    }));
+
+  it("goes back, or not at all, when its actor is evicted at each step", async () => {
+    for (let at = 0, isOver = false; !isOver; at++)
+      await inWorld(async (world) => {
+        await prepare(world);
+        const { id } = await world.workspace.checkpoint("good");
+        world.write("kept", "precious");
+        const evicted = evictAt(world, at);
+        const back = world.workspace.goBack(id).then(() => "back");
+        const how = await Promise.race([back, evicted]);
+        isOver = how === "back";
+        world.onStep = () => undefined;
+        // As the actor does before its next call.
+        if (world.workspace.isGoingBack) {
+          world.kill();
+          world.workspace.wentBack();
+        }
+        await world.workspace.ready();
+        await world.workspace.save();
+        const kept = world.registry.checkpoints().map(({ label }) => label);
+        const isBack = kept.includes("before going back to good");
+        expect(world.files.get("kept")).toBe(isBack ? "first" : "precious");
+      });
+  });
+
+  it("of ten forks of one checkpoint goes ten ways", () =>
+    inWorld(async (world) => {
+      await prepare(world);
+      const { id } = await world.workspace.checkpoint("start");
+      const forks = Array.from({ length: 10 }, (_, n) => world.sibling(`fork-${n}`));
+      for (const { sandbox } of forks) world.registry.fork(sandbox, id);
+      await Promise.all(
+        forks.map(async (fork) => {
+          await fork.workspace.ready();
+          expect(fork.notice.takeNotice()).toMatch(
+            /^The sandbox starts with \/workspace as it was saved at /,
+          );
+          fork.write("own", fork.sandbox);
+          await fork.workspace.save();
+        }),
+      );
+      for (const fork of forks) expect(await afterCrash(fork)).toEqual({ kept: "first", own: fork.sandbox });
+      expect(await afterCrash(world)).toEqual({ kept: "first" });
+    }));
+
+  it("is not saved from a sandboxd that refers to packs it has not, nor restored by one that asks for them", () =>
+    inWorld(async (world) => {
+      const other = world.sibling("other");
+      await prepare(other);
+      await prepare(world);
+      const foreign = other.registry.current("other")?.packs[0]?.id ?? "";
+      const container = world.container;
+      if (!container) throw new Error("there is no container");
+      const done = container.done.bind(container);
+      container.done = (id) => {
+        const answer = done(id);
+        return { ...answer, packs: [...answer.packs, { id: foreign, length: 5, live: 5 }] };
+      };
+      const before = world.registry.current("a");
+      world.write("late", "x");
+      await expect(world.workspace.save()).rejects.toThrow("could not be saved");
+      expect(world.registry.current("a")).toEqual(before);
+      container.done = (id) => ({ ...done(id), manifestBytes: 1 });
+      await expect(world.workspace.save()).rejects.toThrow("could not be saved");
+      container.done = done;
+
+      world.kill();
+      world.onStep = ({ name, when }) => {
+        if (name !== "start" || when !== "after" || !world.container) return;
+        world.container.restore = () => [{ pack: foreign, from: 0, to: 5 }];
+      };
+      await expect(world.workspace.ready()).rejects.toThrow("could not be restored");
+    }));
+});
+
+/** An error as the SDK makes it for a container that does not start. */
+const sdkError = (why: string) =>
+  Object.assign(new Error(`Container failed to start: ${why}`), { code: "INTERNAL_ERROR" });
+const ENDED = sdkError("the container is not listening: it is not running");
+const FULL = sdkError("there is no container instance that can be provided");
+
+describe("a start that fails", () => {
+  /** Has starts fail with these errors, one after the other. */
+  function fail(world: World, ...errors: Error[]): void {
+    world.onStep = ({ name, when }) => {
+      const error = name === "start" && when === "before" ? errors.shift() : undefined;
+      if (error) throw error;
+    };
+  }
+  const starts = (world: World) => world.steps.filter((name) => name === "start").length;
+
+  it("is repeated when it was that of the container before, which ended meanwhile", () =>
+    inWorld(async (world) => {
+      fail(world, ENDED);
+      await world.workspace.ready();
+      expect(starts(world)).toBe(2);
+    }));
+
+  it.each([
+    ["again, for it is repeated once", [ENDED, ENDED], 2],
+    ["for another reason", [FULL], 1],
+  ])("is not repeated %s", (_why, errors, count) =>
+    inWorld(async (world) => {
+      fail(world, ...errors);
+      await expect(world.workspace.ready()).rejects.toThrow("Container failed to start");
+      expect(starts(world)).toBe(count);
+    }),
+  );
+});

@@ -1,0 +1,273 @@
+/** A sandbox without a container: its actor's workspace over a real account and bucket, and files in memory. */
+import { runInDurableObject } from "cloudflare:test";
+import { env } from "cloudflare:workers";
+import type { Account } from "../../../src/actors/account.ts";
+import { RestartNotice } from "../../../src/actors/restart-notice.ts";
+import { SnapshotRegistry } from "../../../src/actors/snapshot-registry.ts";
+import { Workspace, type WorkspaceHost } from "../../../src/actors/workspace.ts";
+import type { Plan, Read } from "../../../container/sandboxd/protocol.ts";
+import type { Env } from "../../../src/shared/config.ts";
+import { ToolError, outcomeOf } from "../../../src/shared/errors.ts";
+
+type Files = Map<string, string>;
+
+/** Where the content of a file is. */
+interface Entry extends Read {
+  path: string;
+}
+
+const never = new Promise<never>(() => undefined);
+const encode = (text: string) => new TextEncoder().encode(text);
+const NOTHING_LEFT = { count: 0, bytes: 0, largest: [] };
+
+/** A container with a sandboxd that saves and restores its files. */
+class FakeContainer {
+  readonly files: Files = new Map();
+  snapshot: string | undefined;
+  isRestoring = false;
+  /** What the last save or restore holds, and the saves that are not committed. */
+  #index = new Map<string, Entry & { content: string }>();
+  readonly #saves = new Map<string, { entries: (Entry & { content: string })[]; pack: string }>();
+  #restoring: Entry[] = [];
+
+  plan(id: string, base: string | undefined, repack: readonly string[]): Plan {
+    const bytes = [...this.files.values()].join("").length;
+    const answer = { files: this.files.size, bytes, left: NOTHING_LEFT };
+    if (base !== this.snapshot) return { state: "conflict", ...answer };
+    let pack = "";
+    const entries = [...this.files].map(([path, content]) => {
+      const known = this.#index.get(path);
+      if (known?.content === content && !repack.includes(known.pack)) return known;
+      const from = pack.length;
+      pack += content;
+      return { path, content, pack: id, from, to: pack.length };
+    });
+    const isSame =
+      entries.length === this.#index.size && entries.every((entry) => this.#index.get(entry.path) === entry);
+    if (isSame && base !== undefined) return { state: "unchanged", ...answer };
+    this.#saves.set(id, { entries, pack });
+    return { state: "changed", ...answer };
+  }
+
+  pack(id: string): string {
+    return this.#save(id).pack;
+  }
+
+  manifest(id: string): string {
+    return JSON.stringify(
+      this.#save(id).entries.map(({ path, pack, from, to }) => ({ path, pack, from, to })),
+    );
+  }
+
+  done(id: string) {
+    const { entries } = this.#save(id);
+    const packs = Map.groupBy(entries, ({ pack }) => pack);
+    return {
+      packs: [...packs].map(([pack, parts]) => ({
+        id: pack,
+        length: pack === id ? this.pack(id).length : 1e6,
+        live: parts.reduce((sum, { from, to }) => sum + to - from, 0),
+      })),
+      manifestBytes: this.manifest(id).length,
+      files: entries.length,
+      bytes: entries.reduce((sum, { content }) => sum + content.length, 0),
+    };
+  }
+
+  commit(id: string): void {
+    if (this.snapshot === id) return;
+    this.#index = new Map(this.#save(id).entries.map((entry) => [entry.path, entry]));
+    this.snapshot = id;
+  }
+
+  restore(manifest: string): Read[] {
+    this.isRestoring = true;
+    this.files.clear();
+    this.#restoring = JSON.parse(manifest) as Entry[];
+    return this.#restoring
+      .filter(({ from, to }) => from < to)
+      .map(({ pack, from, to }) => ({ pack, from, to }));
+  }
+
+  data(id: string, body: string): void {
+    let at = 0;
+    for (const entry of this.#restoring) {
+      const content = body.slice(at, (at += entry.to - entry.from));
+      this.files.set(entry.path, content);
+      this.#index.set(entry.path, { ...entry, content });
+    }
+    this.snapshot = id;
+    this.isRestoring = false;
+  }
+
+  #save(id: string) {
+    const save = this.#saves.get(id);
+    if (!save) throw new ToolError("file_system", `there is no save ${id}`);
+    return save;
+  }
+}
+
+/** What is asked of something outside of the actor. */
+export interface Step {
+  /** As `bucket put`, `account commitSave`, `sandboxd plan`. */
+  name: string;
+  /** Before it is done, or before its answer comes. */
+  when: "before" | "after";
+}
+
+export class World {
+  container: FakeContainer | undefined;
+  workspace: Workspace;
+  /** Called at each step; it may throw, take its time, or never come back. */
+  onStep: (step: Step) => unknown = () => undefined;
+  readonly steps: string[] = [];
+  readonly reports: unknown[] = [];
+  notice: RestartNotice;
+  readonly registry: SnapshotRegistry;
+  readonly sandbox: string;
+  readonly #kv: Map<string, unknown>;
+  readonly #prefix = `${crypto.randomUUID()}/`;
+  /** Which actor is alive. */
+  #actor = 0;
+
+  constructor(registry: SnapshotRegistry, sandbox = "a", kv = new Map<string, unknown>()) {
+    this.registry = registry;
+    this.sandbox = sandbox;
+    this.#kv = kv;
+    this.notice = new RestartNotice(this.#storage());
+    this.workspace = new Workspace(this.#host());
+  }
+
+  /** The prefix of the objects in the bucket, for another sandbox of the same principal. */
+  sibling(sandbox: string): World {
+    const other = new World(this.registry, sandbox);
+    Reflect.set(other, "prefix", this.prefix);
+    return other;
+  }
+
+  prefix = this.#prefix;
+
+  get bucket(): R2Bucket {
+    return (env as Env).RESULTS;
+  }
+
+  get files(): Files {
+    if (!this.container) throw new Error("there is no container");
+    return this.container.files;
+  }
+
+  /** Writes a file as a call does. */
+  write(path: string, content: string): void {
+    this.files.set(path, content);
+    this.workspace.changed();
+  }
+
+  kill(): void {
+    this.container = undefined;
+    this.workspace.containerGone();
+  }
+
+  /** Throws the actor away, and makes the next. */
+  evict(): void {
+    this.#actor++;
+    this.workspace.containerGone = () => undefined;
+    this.notice = new RestartNotice(this.#storage());
+    this.workspace = new Workspace(this.#host());
+  }
+
+  #storage() {
+    const actor = this.#actor;
+    const kv = this.#kv;
+    const isAlive = () => actor === this.#actor;
+    return {
+      get: (key: string) => structuredClone(kv.get(key)),
+      put: (key: string, value: unknown) => void (isAlive() && kv.set(key, structuredClone(value))),
+      delete: (key: string) => isAlive() && kv.delete(key),
+    } as WorkspaceHost["kv"];
+  }
+
+  #host(): WorkspaceHost {
+    const actor = this.#actor;
+    const isAlive = () => actor === this.#actor;
+    const step = async <T>(name: string, work: () => T | Promise<T>): Promise<T> => {
+      if (!isAlive()) return never;
+      this.steps.push(name);
+      await this.onStep({ name, when: "before" });
+      if (!isAlive()) return never;
+      const value = await work();
+      await this.onStep({ name, when: "after" });
+      return isAlive() ? value : never;
+    };
+    const box = () => {
+      if (!this.container) throw new ToolError("sandbox_restarted", "there is no container");
+      return this.container;
+    };
+    const { registry } = this;
+    const account: Record<string, (...args: never[]) => Promise<unknown>> = {};
+    const served = {
+      workspace: (...args: Parameters<SnapshotRegistry["current"]>) => registry.current(...args),
+      beginSave: (...args: Parameters<SnapshotRegistry["begin"]>) => outcomeOf(() => registry.begin(...args)),
+      commitSave: (...args: Parameters<SnapshotRegistry["commit"]>) =>
+        outcomeOf(() => registry.commit(...args)),
+      giveUpSave: (...args: Parameters<SnapshotRegistry["giveUp"]>) => registry.giveUp(...args),
+      checkpoint: (...args: Parameters<SnapshotRegistry["checkpoint"]>) =>
+        outcomeOf(() => registry.checkpoint(...args)),
+      goBack: (...args: Parameters<SnapshotRegistry["goBack"]>) => outcomeOf(() => registry.goBack(...args)),
+    };
+    for (const [name, method] of Object.entries(served))
+      account[name] = (...args) =>
+        step(`account ${name}`, () => (method as (...args: never[]) => unknown)(...args));
+    const bucket = new Proxy(this.bucket, {
+      get: (target, name) => {
+        const method = Reflect.get(target, name) as (...args: unknown[]) => Promise<unknown>;
+        return (...args: unknown[]) =>
+          step(`bucket ${String(name)}`, async () => Reflect.apply(method, target, args));
+      },
+    });
+    const streamOf = (text: string) => new Response(encode(text)).body as ReadableStream<Uint8Array>;
+    return {
+      kv: this.#storage(),
+      sync: () => step("sync", () => undefined),
+      running: () => this.container !== undefined,
+      start: () =>
+        step("start", () => {
+          this.workspace.containerGone();
+          this.container = new FakeContainer();
+          this.notice.started();
+        }),
+      snapshots: {
+        mark: () =>
+          step("sandboxd mark", () => ({ snapshot: box().snapshot, isRestoring: box().isRestoring })),
+        plan: (id, base, _max, repack) => step("sandboxd plan", () => box().plan(id, base, repack)),
+        pack: (id, _signal, read) => step("sandboxd pack", () => read(streamOf(box().pack(id)))),
+        manifest: (id, _signal, read) => step("sandboxd manifest", () => read(streamOf(box().manifest(id)))),
+        done: (id) => step("sandboxd done", () => box().done(id)),
+        commit: (id) => step("sandboxd commit", () => box().commit(id)),
+        restore: (_id, body) =>
+          step("sandboxd restore", async () => box().restore(await new Response(body).text())),
+        data: (id, body) =>
+          step("sandboxd data", async () => {
+            const text = await new Response(body).text();
+            box().data(id, text);
+          }),
+      },
+      bucket,
+      prefix: () => this.prefix,
+      account: () => account as unknown as ReturnType<WorkspaceHost["account"]>,
+      sandbox: () => this.sandbox,
+      isSaved: true,
+      maxBytes: 1e9,
+      restartNotice: this.notice,
+      background: (work) => void work.catch(() => undefined),
+      report: (error) => this.reports.push(error),
+    };
+  }
+}
+
+/** Runs a test over a registry of its own, in an actor. */
+export async function inWorld(work: (world: World) => Promise<void>, limits = {}): Promise<void> {
+  const accounts = (env as Env).Account as DurableObjectNamespace<Account>;
+  await runInDurableObject(accounts.getByName(crypto.randomUUID()), (_account, { storage }) =>
+    work(new World(new SnapshotRegistry(storage, { checkpoints: 100, workspaceBytes: 1e9, ...limits }, 30))),
+  );
+}

@@ -39,6 +39,10 @@ export class FileLinks {
     return "taken";
   }
 
+  isUsedUp(id: string): boolean {
+    return this.#state?.used.includes(id) === true;
+  }
+
   leave(id: string, isUsedUp: boolean): void {
     this.#taken.delete(id);
     const state = this.#state;

@@ -422,6 +422,10 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#fileLinks.take(id);
   }
 
+  async isLinkUsedUp(id: string): Promise<boolean> {
+    return this.#fileLinks.isUsedUp(id);
+  }
+
   /** The upload by a link is over; one that came to nothing may be made again. */
   async leaveLink(id: string, isUsedUp: boolean): Promise<void> {
     this.#fileLinks.leave(id, isUsedUp);

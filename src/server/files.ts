@@ -32,7 +32,7 @@ export async function serveLink(request: Request, context: RequestContext): Prom
   try {
     return link.direction === "download"
       ? await download(request, context, link)
-      : await (reads ? uploadPage(link) : upload(request, context, link));
+      : await (reads ? uploadPage(request, context, link) : upload(request, context, link));
   } catch (error) {
     if (!(error instanceof ToolError)) logError(context, "file_link", error);
     const failed = failedFile(error instanceof ToolError ? error : internalError(context.requestID));
@@ -66,7 +66,7 @@ async function upload(request: Request, context: RequestContext, link: FileLink)
       409,
       "A file is being sent by this link now. If that breaks off, the link is good again.",
     );
-  if (taken === "used") return refused(request, 410, "This link is used up. Ask for a new one.");
+  if (taken === "used") return usedUp(request);
   let isDone = false;
   try {
     const limits = { max: link.max ?? MAX_UPLOAD_BYTES, confined: link.confined ?? true };
@@ -84,7 +84,10 @@ async function upload(request: Request, context: RequestContext, link: FileLink)
   }
 }
 
-async function uploadPage(link: FileLink): Promise<Response> {
+async function uploadPage(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
+  const actor = actorOf(context, link);
+  if (!(await actor.linkOwner(link.epoch))) return gone(request);
+  if (await actor.isLinkUsedUp(link.id)) return usedUp(request);
   const max = link.max ?? MAX_UPLOAD_BYTES;
   const body = markup`<h1>Send a file to a sandbox</h1>
 <p>It becomes <code>${link.path}</code> there. At most ${sizeInWords(max)}. The link is good for one file.</p>
@@ -105,6 +108,10 @@ function sizeInWords(bytes: number): string {
   let [value, unit] = [bytes, 0];
   while (value >= 1024 && unit < units.length - 1) [value, unit] = [value / 1024, unit + 1];
   return `${Number.isInteger(value) ? value : value.toFixed(1)} ${units[unit]}`;
+}
+
+function usedUp(request: Request): Promise<Response> | Response {
+  return refused(request, 410, "This link is used up. Ask for a new one.");
 }
 
 function gone(request: Request): Promise<Response> | Response {

@@ -133,7 +133,8 @@ export class Connection {
     // sandboxd must answer before a stream is sent, which cannot be sent again.
     if (isStream) await this.request("/", {}, signal, async ({ body }) => body?.cancel(), sends);
     if (!this.#host.running()) throw containerGone();
-    let deadline = Date.now() + CONNECT_MS;
+    const startedAt = Date.now();
+    let deadline = startedAt + CONNECT_MS;
     for (;;) {
       sends?.();
       const sentAt = Date.now();
@@ -147,7 +148,7 @@ export class Connection {
         if (isStream) throw connectionLost();
         // Somebody was there, and was at work for so long: sandboxd is being started again.
         if (Date.now() - sentAt >= CONNECT_MS) deadline = Date.now() + CONNECT_MS;
-        if (Date.now() >= deadline) throw noAnswer(CONNECT_MS);
+        if (Date.now() >= deadline) throw noAnswer(Date.now() - startedAt);
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
       }
     }

@@ -73,6 +73,8 @@ export abstract class RunFollower {
   protected wasAsked = false;
   /** How many connections have broken in a row. */
   #breaks = 0;
+  /** When the first of them broke. */
+  #brokenAt = 0;
   #connectedAt = Number.POSITIVE_INFINITY;
   #outcome: Outcome | undefined;
   #wake = () => {};
@@ -227,7 +229,8 @@ export abstract class RunFollower {
   /** After a connection has broken: pauses before the next one, or finds that the container is gone. */
   async #mended(): Promise<void> {
     if (Date.now() - this.#connectedAt > LASTED_MS) this.#breaks = 0;
-    if (++this.#breaks > MAX_BREAKS) this.#failure = noAnswer(DOWN_MS);
+    if (this.#breaks === 0) this.#brokenAt = Date.now();
+    if (++this.#breaks > MAX_BREAKS) this.#failure = noAnswer(Date.now() - this.#brokenAt);
     else await this.sink.over(this.#breaks * AGAIN_MS);
     if (!this.link.running()) {
       await this.sink.over(DOWN_MS);

@@ -57,3 +57,8 @@ it("goes on however often a connection breaks that has lasted", async () => {
 it("ends where each connection breaks at once", async () => {
   expect(await ended(60, 0)).toMatchObject({ code: "no_answer" });
 });
+
+it("says for how long there was no answer, and not how long one attempt may take", async () => {
+  // Each of twenty attempts breaks at once, and the next follows within a second.
+  expect(await ended(21, 0)).toMatchObject({ message: expect.stringContaining("not answered for 20 s") });
+});

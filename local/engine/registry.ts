@@ -26,7 +26,7 @@ export class SandboxRegistry {
     this.#spare = new Spare(common, () => this.#place(randomUUID()));
   }
 
-  /** Keeps one sandbox started ahead from now on; called again, as what sandboxes are made of now. */
+  /** Keeps one sandbox started ahead from now on. To be called again when what sandboxes are made of has changed. */
   startAhead(): void {
     if (!this.#closed) this.#spare.start();
   }
@@ -72,7 +72,7 @@ export class SandboxRegistry {
     let sandbox: Sandbox;
     try {
       sandbox = (await this.#spare.take(request)) ?? (await Sandbox.start(this.#common, place, request));
-      await sandbox.give(id, request);
+      await sandbox.assign(id, request);
     } catch (error) {
       this.#remember(id, { exitCode: 1, reason: error instanceof Error ? error.message : String(error) });
       throw error;

@@ -43,7 +43,7 @@ export interface Common {
 }
 
 export interface Place {
-  /** What the log calls it, and the Worker once it has it. */
+  /** Its name in the log and, once it is assigned, the Worker's name for it. */
   id: string;
   /** A directory of this sandbox's own on the host, not there yet. */
   directory: string;
@@ -53,10 +53,10 @@ export interface Place {
   alone: boolean;
 }
 
-/** What a sandbox is made with; what else a request says of it can still change while it runs. */
-export type Made = Pick<StartRequest, "name" | "env">;
+/** The part of a request that cannot be changed once the sandbox runs. */
+export type CreateOptions = Pick<StartRequest, "name" | "env">;
 
-const nothing: Intercepts = { http: [], https: [], all: false };
+const NO_INTERCEPTS: Intercepts = { http: [], https: [], all: false };
 
 /** Characters of a sandbox's own processes that are passed on; what is more is left out. */
 const printed = { burst: 262_144, perSecond: 65_536 };
@@ -65,7 +65,7 @@ const printed = { burst: 262_144, perSecond: 65_536 };
 const graceMs = 1000;
 
 export class Sandbox {
-  /** Whose it is, once it is somebody's. */
+  /** The Durable Object that it is assigned to; undefined while it waits for one. */
   actor: string | undefined;
   readonly queue: OutboundQueue;
   /** The rules for its way out. */
@@ -73,7 +73,7 @@ export class Sandbox {
   readonly forward: PortForwarder;
   /** Settles when nothing of the sandbox is left; never rejects. */
   readonly ended: Promise<ExitReport>;
-  /** Whether its processes are gone. */
+  /** Whether its processes have ended. */
   hasEnded = false;
   readonly #running: Running;
   readonly #hosts: string;
@@ -107,15 +107,15 @@ export class Sandbox {
   }
 
   /**
-   * Starts one that nobody has yet, and that nothing leaves until it is given to somebody.
+   * Starts a sandbox that belongs to no actor yet. Until `assign` no request leaves it.
    * @throws Error in words for the user when the sandbox does not come up; nothing of it is left then
    */
-  static async start(common: Common, place: Place, made: Made): Promise<Sandbox> {
+  static async start(common: Common, place: Place, options: CreateOptions): Promise<Sandbox> {
     const { directory } = place;
     const queue = new OutboundQueue();
     const internet = { allowed: false, reason: "this sandbox is not in use yet" } as const;
     const upstream = boundedLookups(common.upstream);
-    const egress: Egress = { intercepts: nothing, internet, queue, upstream };
+    const egress: Egress = { intercepts: NO_INTERCEPTS, internet, queue, upstream };
     const server = createEgress(egress);
     let groups: string[] = [];
     const cleanUp = async () => {
@@ -136,14 +136,14 @@ export class Sandbox {
       await chmod(socket, 0o666);
       groups = await createGroups(common.groupParents, place.group, common.limits);
       const env = {
-        ...sandboxEnvironment(common.certificates, made.env),
+        ...sandboxEnvironment(common.certificates, options.env),
         ...(common.cache === undefined ? {} : cacheEnvironment),
       };
       const printing = new Pace(printed);
       const onOutput = (text: string) => {
         if (printing.takes(text.length)) common.onOutput(place.id, text);
       };
-      const given = common.directories.find(({ name }) => name === made.name);
+      const given = common.directories.find(({ name }) => name === options.name);
       const user = given === undefined ? unprivilegedUser() : await ownerOf(given);
       const { limits, bubblewrap, view } = common;
       const own = [
@@ -174,8 +174,8 @@ export class Sandbox {
     }
   }
 
-  /** Gives it to an actor, under the id by which the Worker asks for it. */
-  async give(id: string, { actor, enableInternet, intercepts }: StartRequest): Promise<void> {
+  /** Makes it the sandbox of an actor, under the id by which the Worker asks for it, with that actor's network. */
+  async assign(id: string, { actor, enableInternet, intercepts }: StartRequest): Promise<void> {
     this.actor = actor;
     this.#place.id = id;
     this.egress.internet = !enableInternet

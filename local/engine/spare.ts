@@ -1,56 +1,56 @@
 /**
- * One sandbox that is started before anybody asks for it, so that the first call in a new sandbox does not wait for a
- * start. It is made like any other, runs nothing of a user's, reaches nothing, and is given to one actor.
+ * The sandbox that is started ahead, so that the first call in a new sandbox does not wait for a start. It is made like any
+ * other, runs no user's code, can reach nothing, and becomes the sandbox of one actor, once.
  */
 import { fingerprint } from "./mount-namespace.ts";
-import { Sandbox, type Common, type Made, type Place } from "./sandbox.ts";
+import { Sandbox, type Common, type CreateOptions, type Place } from "./sandbox.ts";
 
-/** How long after one was taken the next is started, milliseconds: the first call in that one has the processors first. */
-const pauseMs = 300;
+/** The time between taking a spare and starting the next, milliseconds: it leaves the CPU to the first call. */
+const PAUSE_MS = 300;
 
 interface Ahead {
-  /** undefined when it did not come up. */
+  /** Resolves with undefined when it did not start. Never rejects. */
   sandbox: Promise<Sandbox | undefined>;
-  /** What it was made of. */
+  /** What it was made of: see `#key`. */
   key: string;
 }
 
 export class Spare {
   readonly #common: Common;
   readonly #place: () => Place;
-  /** The variables of the sandbox that was asked for last, which the next one most likely has too. */
+  /** The variables of the last sandbox that was asked for: the next one most likely has the same. */
   #env: Record<string, string> = {};
   #ahead: Ahead | undefined;
   #isOn = false;
   #timer: NodeJS.Timeout | undefined;
-  /** What is being destroyed. */
+  /** Spares that are being destroyed. */
   readonly #ending = new Set<Promise<void>>();
 
-  /** @param place makes a place for a sandbox */
+  /** @param place makes the id and directory of a sandbox */
   constructor(common: Common, place: () => Place) {
     this.#common = common;
     this.#place = place;
   }
 
-  /** Starts one, and another whenever it is taken. One that is there and is not made as a new one would be is replaced. */
+  /** Starts a spare now, and another whenever one is taken. A spare that a sandbox started now would differ from is replaced. */
   start(): void {
     this.#isOn = true;
     clearTimeout(this.#timer);
     const key = this.#key(this.#env);
-    if (this.#ahead?.key === key) return;
+    if (this.#ahead !== undefined && this.#ahead.key === key) return;
     this.#discard();
-    this.#ahead = { sandbox: this.#make(), key };
+    if (key !== undefined) this.#ahead = { sandbox: this.#make(), key };
   }
 
-  /** The sandbox, where it is just as one that was started now; undefined where one has to be started. */
-  async take({ name, env }: Made): Promise<Sandbox | undefined> {
+  /** The spare, if a sandbox started now would not differ from it; otherwise undefined: the caller starts one. */
+  async take({ name, env }: CreateOptions): Promise<Sandbox | undefined> {
     if (!this.#isOn || this.#common.directories.some((directory) => directory.name === name))
       return undefined;
     this.#env = env;
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.start(), pauseMs).unref();
+    this.#timer = setTimeout(() => this.start(), PAUSE_MS).unref();
     const ahead = this.#ahead;
-    if (ahead?.key !== this.#key(env)) {
+    if (ahead === undefined || ahead.key !== this.#key(env)) {
       this.#discard();
       return undefined;
     }
@@ -59,7 +59,7 @@ export class Spare {
     return sandbox?.hasEnded === true ? undefined : sandbox;
   }
 
-  /** Resolves when nothing is left of it. */
+  /** Starts no more, and resolves when nothing is left of the spare. */
   async close(): Promise<void> {
     this.#isOn = false;
     clearTimeout(this.#timer);
@@ -67,7 +67,7 @@ export class Spare {
     await Promise.all(this.#ending);
   }
 
-  /** One that fails is not tried again before somebody asks for a sandbox, who is told why where that fails too. */
+  /** A spare that fails to start is tried again after the next sandbox was asked for: if that fails too, its caller is told why. */
   async #make(): Promise<Sandbox | undefined> {
     try {
       return await Sandbox.start(this.#common, this.#place(), { env: this.#env });
@@ -84,10 +84,17 @@ export class Spare {
     void ended.finally(() => this.#ending.delete(ended));
   }
 
-  /** Differs for sandboxes that are made differently, also where the host has replaced a file that they are shown. */
-  #key(env: Record<string, string>): string {
+  /**
+   * Differs between sandboxes with other variables or mounts, or where the host has replaced a file that is mounted. undefined
+   * when such a file cannot be looked at: then no sandbox can be started either, and whoever asks for one is told why.
+   */
+  #key(env: Record<string, string>): string | undefined {
     const { mounts, cache } = this.#common;
-    const shown = [...mounts(), ...(cache === undefined ? [] : [cache])];
-    return JSON.stringify([env, shown, fingerprint(shown.map(({ from }) => from))]);
+    try {
+      const shown = [...mounts(), ...(cache === undefined ? [] : [cache])];
+      return JSON.stringify([env, shown, fingerprint(shown.map(({ from }) => from))]);
+    } catch {
+      return undefined;
+    }
   }
 }

@@ -144,6 +144,32 @@ it("disturbs nobody when it cannot start, and is there again once it can", async
   await next(own(engine), [name]);
 });
 
+it("ends no engine when a file of the host cannot be looked at, and is there again once it can", async () => {
+  const shown = join(await directory(), "file");
+  await writeFile(shown, "shown");
+  let looks = 0;
+  let isBroken = false;
+  const mount = {
+    to: "/opt/file",
+    get from() {
+      if (!isBroken) return shown;
+      looks++;
+      throw new Error("ELOOP: too many symbolic links encountered");
+    },
+  };
+  const engine = await start({ readOnly: [mount] });
+  const { name } = await next(own(engine));
+  isBroken = true;
+  await expect(TestSandbox.start(engine)).rejects.toThrow("ELOOP");
+  const before = looks;
+  // The one that is to be started ahead next.
+  await until(() => looks > before);
+  isBroken = false;
+  const sandbox = await TestSandbox.start(engine);
+  expect((await sandbox.run("cat /opt/file")).stdout).toBe("shown");
+  await next(own(engine), [name]);
+});
+
 it("is gone with an engine that is closed while it starts", async () => {
   const engine = await startTestEngine();
   const running = own(engine);

@@ -85,16 +85,22 @@ export class Snapshots {
     await this.#ask("PUT", "/snapshot/data", { id: snapshot }, signal, z.object({}), body);
   }
 
-  #stream<T>(
+  /** A body that breaks off, or cannot be kept, is not asked for again: the save begins anew. */
+  async #stream<T>(
     path: string,
     save: string,
     signal: AbortSignal,
     read: (body: ReadableStream<Uint8Array>) => Promise<T>,
   ): Promise<T> {
-    return this.#send("GET", path, { id: save }, signal, undefined, async ({ body }) => {
+    const outcome = await this.#send("GET", path, { id: save }, signal, undefined, async ({ body }) => {
       if (body === null) throw misanswered();
-      return await read(body);
+      return await read(body).then(
+        (value) => ({ value }),
+        (error: unknown) => ({ error }),
+      );
     });
+    if ("error" in outcome) throw outcome.error;
+    return outcome.value;
   }
 
   #ask<Schema extends z.ZodMiniType>(

@@ -36,9 +36,9 @@ export class Restore {
 
   /** Removes what is not of the snapshot, and makes its directories and empty files. */
   static async begin(id: string, root: string, manifest: Buffer): Promise<Restore> {
-    const entries = await readManifest(manifest);
-    const restore = new Restore(id, root, entries);
     const { dev } = await lstat(root, { bigint: true });
+    const entries = outsideOf(await mountsIn(root, dev), await readManifest(manifest));
+    const restore = new Restore(id, root, entries);
     const kept = new Set(entries.filter(({ type }) => type === "directory").map(({ path }) => path));
     await clear(root, "", kept, dev);
     for (const entry of entries) {
@@ -122,6 +122,22 @@ function seconds(microseconds: number): number {
 }
 
 const NEW_FILE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+
+/** What is mounted in a directory: the user's own, which is not saved, and must not be changed. */
+async function mountsIn(root: string, dev: bigint): Promise<Set<string>> {
+  const mounted = new Set<string>();
+  for (const name of await readdir(root, { encoding: "latin1" }))
+    if ((await lstat(bytesOf(root, name), { bigint: true })).dev !== dev) mounted.add(name);
+  return mounted;
+}
+
+/** The entries that are not below these directories. */
+function outsideOf(mounted: ReadonlySet<string>, entries: readonly Entry[]): Entry[] {
+  const isBelow = (path: string) => mounted.has(path.split("/", 1)[0] ?? "");
+  return entries.filter(
+    (entry) => !isBelow(entry.path) && !(entry.type === "hardlink" && isBelow(entry.target)),
+  );
+}
 
 /** Removes everything but these directories, on one file system. */
 async function clear(root: string, directory: string, kept: ReadonlySet<string>, dev: bigint): Promise<void> {

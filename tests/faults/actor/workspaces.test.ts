@@ -1,0 +1,119 @@
+/** R2 refuses, is slow or breaks off, and the actor is evicted, while a workspace is saved or given back. */
+import { afterEach, describe, expect, it } from "vitest";
+import { evict, inActor, killContainer, owner, sh, sleep, until } from "../../worker/support.ts";
+import { faults } from "./worker.ts";
+
+afterEach(() => {
+  delete faults.bucket;
+});
+
+const save = (sandbox: string) => owner.call("checkpoint_sandbox", { sandbox });
+
+async function crash(sandbox: string): Promise<void> {
+  await killContainer(sandbox);
+  await until(() => inActor(sandbox, (_sandbox, { container }) => !container?.running));
+}
+
+describe("R2 under a workspace", () => {
+  it("refusing: calls work on, what was saved before is back after a crash, and later saves have all of it", async () => {
+    const sandbox = "ws-refused";
+    await sh(sandbox, "echo first > file");
+    await save(sandbox);
+    faults.bucket = async () => {
+      throw new Error("R2 is not there (10001)");
+    };
+    await sh(sandbox, "echo second > file");
+    const failed = await save(sandbox);
+    expect(failed.text).toMatch(/could not be saved: the storage does not answer/);
+    expect(await sh(sandbox, "cat file")).toBe("second\n");
+    await crash(sandbox);
+    // Nothing begins on an empty workspace.
+    const refused = await owner.call("write_file", { sandbox, path: "file", content: "from nothing" });
+    expect(refused.text).toMatch(
+      /could not be restored: the storage does not answer.*This call was not begun/,
+    );
+    const run = await owner.call("run_command", { sandbox, command: "touch from-nothing" });
+    expect(run.text).toContain("could not be restored");
+    delete faults.bucket;
+    expect(await sh(sandbox, "cat file; ls")).toBe("first\nfile\n");
+  });
+
+  it("failing between two objects of a save: the state before stays whole", async () => {
+    const sandbox = "ws-between";
+    await sh(sandbox, "echo first > file; head -c 10000000 /dev/urandom > data; sha256sum data > sum");
+    await save(sandbox);
+    await sh(sandbox, "head -c 20000000 /dev/urandom > data; echo second > file");
+    let puts = 0;
+    faults.bucket = async (operation) => {
+      if (operation === "put" && puts++ === 2) throw new Error("R2 is not there (10001)");
+    };
+    expect((await save(sandbox)).isError).toBe(true);
+    expect(puts).toBeGreaterThan(2);
+    faults.bucket = async (operation) => {
+      if (operation === "put") throw new Error("R2 is not there (10001)");
+    };
+    await crash(sandbox);
+    expect(await sh(sandbox, "sha256sum -c sum; cat file")).toBe("data: OK\nfirst\n");
+  });
+
+  it("slow: no call waits for a save", async () => {
+    const sandbox = "ws-slow";
+    let isSlow = false;
+    faults.bucket = async (operation) => {
+      if (operation !== "put") return;
+      isSlow = true;
+      await sleep(5000);
+    };
+    await sh(sandbox, "echo first > file");
+    await until(() => isSlow);
+    const from = Date.now();
+    expect(await sh(sandbox, "cat file")).toBe("first\n");
+    expect(Date.now() - from).toBeLessThan(4000);
+    expect((await save(sandbox)).isError).toBe(false);
+    delete faults.bucket;
+    await crash(sandbox);
+    expect(await sh(sandbox, "cat file")).toBe("first\n");
+  });
+});
+
+describe("the actor evicted at each operation of R2", () => {
+  it.each(["before", "after"] as const)(
+    "of a save, and the container killed %s the next one: a whole state is back, of before or after",
+    async (when) => {
+      const sandbox = `ws-evict-${when}`;
+      await sh(sandbox, "head -c 5000000 /dev/urandom > data; sha256sum data > sum");
+      await save(sandbox);
+      for (let at = 0, isOver = false; !isOver; at++) {
+        await sh(sandbox, "head -c 5000000 /dev/urandom > data; sha256sum data > sum");
+        let count = 0;
+        faults.bucket = async () => {
+          if (count++ === at) await evict(sandbox);
+        };
+        await save(sandbox);
+        isOver = count <= at;
+        delete faults.bucket;
+        // The next actor saves it by itself, or the container goes before that.
+        if (when === "after") await save(sandbox);
+        await crash(sandbox);
+        expect(await sh(sandbox, "sha256sum -c sum")).toBe("data: OK\n");
+      }
+    },
+  );
+
+  it("of a restore: the next call has all of it", async () => {
+    const sandbox = "ws-evict-restore";
+    await sh(sandbox, "head -c 10000000 /dev/urandom > data; sha256sum data > sum");
+    await save(sandbox);
+    for (let at = 0, isOver = false; !isOver; at++) {
+      await crash(sandbox);
+      let count = 0;
+      faults.bucket = async () => {
+        if (count++ === at) await evict(sandbox);
+      };
+      await owner.call("run_command", { sandbox, command: "true" });
+      isOver = count <= at;
+      delete faults.bucket;
+      expect(await sh(sandbox, "sha256sum -c sum")).toBe("data: OK\n");
+    }
+  });
+});

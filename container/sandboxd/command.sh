@@ -3,7 +3,7 @@
 # input, because bash gives other exit statuses to errors of `bash -c`. Waits, with the state of the session in place, until
 # descriptor 3 names the directory of the run, then does what its file `start` says.
 
-# What the state may bring that is called like ours.
+# The state may have variables with the names of ours.
 unset -v sbx_text sbx_left sbx_run
 set --
 builtin read -r sbx_run <&3

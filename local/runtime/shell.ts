@@ -14,7 +14,7 @@ import { commandText, shellQuote } from "./text.ts";
  */
 const INLINE_COMMAND_BYTES = 256;
 
-/** How often a command's output is looked at for its size. */
+/** The pause between two looks at the size of a command's output, milliseconds. */
 const TRIM_INTERVAL_MS = 100;
 
 export interface ShellOptions {
@@ -30,7 +30,7 @@ export interface RunResult {
   stderr: string;
 }
 
-/** Thrown to whoever waits for a command when the shell itself is gone. */
+/** The shell has ended, and with it the command that was waited for. */
 export class ShellExited extends Error {
   readonly exitCode: number | null;
 

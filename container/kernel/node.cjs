@@ -3,7 +3,7 @@
  * Our prelude for JavaScript and TypeScript kernels, the same in the image and on the local platform.
  *
  * The executor is the program that the SDK starts as a kernel. It is left as it is: every cell that we send it is one call,
- * `__sandbox_mcp__({run, mark, files, cap_bytes, language, code})`, which runs the user's code and writes one JSON document
+ * `__sandbox_mcp__({run, mark, files, cap_bytes, language, code, variables?})`, which runs the user's code and writes one JSON document
  * through the executor's capture of stdout (its shape is in sandbox_mcp_kernel/__init__.py). The document is pure ASCII,
  * because the executor's reader decodes each chunk of its pipe separately, which may end in the middle of a character.
  */
@@ -30,12 +30,15 @@ const evaluator = new Evaluator();
 const exit = process.exit.bind(process);
 let results = new Results();
 let exitCode = null;
+/** The version of the sandbox's variables that this process has. */
+let variablesVersion = 0;
 
 async function run(spec) {
   results = new Results();
   exitCode = null;
   bindModules();
   markChildren(spec.run, spec.mark);
+  if (spec.variables) takeVariables(spec.variables);
   streams.begin(spec.files, spec.cap_bytes);
   let error = null;
   try {
@@ -54,6 +57,19 @@ async function run(spec) {
     exit: exitCode,
   };
   streams.answer(ascii(JSON.stringify(document)));
+}
+
+function takeVariables({ version, entries }) {
+  try {
+    for (const { name, value, version: since } of entries) {
+      if (since <= variablesVersion) continue;
+      if (value === null) delete process.env[name];
+      else process.env[name] = value;
+    }
+    variablesVersion = version;
+  } catch {
+    // The user's code has put something else in the place of process.env.
+  }
 }
 
 function ascii(text) {

@@ -43,6 +43,27 @@ const idSchema = () => z.string().check(z.regex(/^[0-9a-z]{1,64}$/));
 const session = () => z.string().check(z.regex(/^[a-z0-9_-]{1,64}$/));
 const size = () => z.number().check(z.int(), z.nonnegative());
 
+/** Names of the sandbox's variables with a value at most, and bytes of all names and values together. */
+export const MOST_VARIABLES = 100;
+export const VARIABLES_BYTES = 64 * 1024;
+
+/**
+ * The variables of a whole sandbox. Each has the version that set it, or removed it where the value is null: a session or a
+ * kernel takes those that are newer than what it took before, so that what it has set itself since stays.
+ */
+const variables = z.object({
+  version: size(),
+  entries: z.array(
+    z.object({
+      name: z.string().check(z.regex(/^[A-Za-z_][A-Za-z0-9_]*$/)),
+      value: z.nullable(z.string()),
+      version: size(),
+    }),
+  ),
+});
+
+export type Variables = z.infer<typeof variables>;
+
 /** Starts a command, or follows the one of this id if it was started before: a command is never started twice. */
 const start = z.object({
   type: z.literal("start"),
@@ -52,6 +73,8 @@ const start = z.object({
   /** For this command only. */
   cwd: z.optional(z.string()),
   env: z.optional(z.record(z.string(), z.string())),
+  /** Of the sandbox. */
+  variables: z.optional(variables),
   /** What standard input holds; it is empty without. */
   stdin: z.optional(z.string()),
   /** In a pseudo terminal, with `input` to type into it. */

@@ -2,7 +2,7 @@
  * The script that a ready shell reads before the command: it sets what the call asks for, and a trap that leaves the session's
  * state behind. Its own commands run with standard error at /dev/null where `set -x` may be on, which would show them.
  */
-import { type StartCall, markOf } from "./protocol.ts";
+import { type StartCall, type Variables, markOf } from "./protocol.ts";
 
 /** Matches commands that may set a trap on EXIT, or may show the script that is read (`set -v`). */
 const MAY_TRAP = /trap|source|\. |' -'[a-z]*v|-[a-z]*v|verbose/;
@@ -66,6 +66,7 @@ export function startScript(call: StartCall, state: string): string {
       "sbx_directory=$PWD",
       `builtin cd -- ${quote(cwd)} &>/dev/null || { builtin printf 'The directory %q cannot be entered.\\n' ${quote(cwd)} >&2; builtin exit 1; }`,
     );
+  if (call.variables) lines.push(...variableLines(call.variables));
   for (const [name, value] of Object.entries(env))
     lines.push(
       `[[ -v ${name} ]] && sbx_before[${name}]="=$${name}" || sbx_before[${name}]=`,
@@ -83,6 +84,21 @@ export function startScript(call: StartCall, state: string): string {
     );
   lines.push(`trap '{ set +vx; } 2>/dev/null; . /opt/sandbox-mcp/sandboxd/state.sh >|"$sbx_run/state"' EXIT`);
   return `${lines.join("\n")}\n`;
+}
+
+/** Brings the sandbox's variables to where they are now; the session's state carries them, and up to which version it has them. */
+function variableLines({ version, entries }: Variables): string[] {
+  return [
+    // The session's commands can set it, and bash evaluates what is compared as a number.
+    'case ${SANDBOX_MCP_VARIABLES-} in "" | *[!0-9]*) SANDBOX_MCP_VARIABLES=0 ;; esac',
+    ...entries.map((entry) => {
+      const set = entry.value === null ? "unset -v" : "export";
+      const word = entry.value === null ? entry.name : `${entry.name}=${quote(entry.value)}`;
+      // One that the session has made readonly stays.
+      return `[[ 10#$SANDBOX_MCP_VARIABLES -ge ${entry.version} ]] || builtin ${set} ${word} 2>/dev/null`;
+    }),
+    `builtin export SANDBOX_MCP_VARIABLES=${version}`,
+  ];
 }
 
 /** `text` as one word of a shell line. */

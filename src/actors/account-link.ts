@@ -4,6 +4,7 @@ import { type SandboxEvent, log } from "../shared/log.ts";
 import type { Account, Destroyed, Ending } from "./account.ts";
 import { unwrap } from "../shared/errors.ts";
 import { principalHash } from "../shared/names.ts";
+import type { Region } from "../shared/principal.ts";
 import { KeyedQueue } from "../shared/queue.ts";
 import type { Settlement } from "./quota.ts";
 import { workspacesPrefix } from "./snapshot-registry.ts";
@@ -13,12 +14,15 @@ export interface Owner {
   principalID: string;
   /** The sandbox's name as the principal knows it. */
   sandbox: string;
+  /** Where its actor is to be made, if it is not yet: it stays where it was made. Undefined for the platform's choice. */
+  region?: Region;
   /** False where files are only read, or the caller may only read: no container is started, because a new one has none. */
   mayStart?: boolean;
   /** False for a caller whose answer has no place for a notice of what was lost: the next answer carries it. */
   takesNotice?: boolean;
 }
 
+/** The owner as the sandbox's first call has named it; `region` is where the actor was made. */
 interface KnownOwner extends Owner {
   principalHash: string;
 }
@@ -50,9 +54,9 @@ export class AccountLink {
   }
 
   /** Remembers the owner; answers whether the actor had none. */
-  async meet({ principalID, sandbox }: Owner): Promise<boolean> {
+  async meet({ principalID, sandbox, region }: Owner): Promise<boolean> {
     if (this.#owner) return false;
-    this.#owner = { principalID, sandbox, principalHash: await principalHash(principalID) };
+    this.#owner = { principalID, sandbox, region, principalHash: await principalHash(principalID) };
     this.#ctx.storage.kv.put("owner", this.#owner);
     return true;
   }
@@ -100,6 +104,14 @@ export class AccountLink {
     else if (await answer) this.#unstarted = "nothing";
     else this.#unstarted ??= "stopped";
     this.#registeredAt = now;
+  }
+
+  /**
+   * Registers the settings of this sandbox, which may never have been used.
+   * @throws {ToolError} `quota_exceeded` for one sandbox too many
+   */
+  async configured(owner: Owner, variables: readonly string[]): Promise<void> {
+    await this.#report(async () => unwrap(await this.account(owner).sandboxConfigured(owner, variables)));
   }
 
   /** Milliseconds since the sandbox was last used, by this actor or an earlier one. */

@@ -36,6 +36,8 @@ export interface SandboxRecord {
   saved_bytes?: number;
   /** Its ports that can be reached from outside. */
   previews: Preview[];
+  /** Names of the variables of `configure_sandbox`. */
+  variables: string[];
 }
 
 /** What ends with a sandbox: its container alone, its saved workspace too, or its checkpoints as well. */
@@ -45,6 +47,8 @@ export type Ending = "container" | "workspace" | "checkpoints";
 export interface Destroyed {
   wasKnown: boolean;
   wasSaved: boolean;
+  /** Whether its saved state stays, and so its settings. */
+  isKept: boolean;
   /** Its checkpoints: those that were deleted, or that are left. */
   checkpoints: number;
 }
@@ -96,6 +100,9 @@ export class Account extends DurableObject<Env> {
       "CREATE TABLE IF NOT EXISTS storage (sandbox TEXT PRIMARY KEY, bytes INTEGER NOT NULL, oldest INTEGER) WITHOUT ROWID",
     );
     this.#sql.exec(
+      "CREATE TABLE IF NOT EXISTS settings (sandbox TEXT PRIMARY KEY, variables TEXT NOT NULL) WITHOUT ROWID",
+    );
+    this.#sql.exec(
       "CREATE TABLE IF NOT EXISTS sandboxes (name TEXT PRIMARY KEY, state TEXT NOT NULL, created_at INTEGER NOT NULL, last_used_at INTEGER NOT NULL, size_bytes INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
     );
   }
@@ -104,16 +111,9 @@ export class Account extends DurableObject<Env> {
   async sandboxUsed({ principalID, sandbox }: Owner): Promise<Outcome<boolean>> {
     const now = Date.now();
     const { limits } = parseConfig(this.env);
-    const { known, count } = this.#sql
-      .exec<{ known: number; count: number }>(
-        "SELECT coalesce(sum(name = ?), 0) AS known, count(*) AS count FROM sandboxes",
-        sandbox,
-      )
-      .one();
-    if (!known && count >= limits.sandboxes) {
-      const refused = { limit: "sandboxes", allowed: limits.sandboxes, used: count } as const;
-      return { ok: false, failure: quotaError(refused).toFailure() };
-    }
+    const admitted = this.#admitted(sandbox);
+    if (!admitted.ok) return admitted;
+    const known = admitted.value;
     const allowed = limits.runningSandboxes;
     // No await between the last look at the table and the INSERT below: two calls cannot both take the last place.
     for (let others = this.#running(sandbox); others.length >= allowed; others = this.#running(sandbox)) {
@@ -130,9 +130,48 @@ export class Account extends DurableObject<Env> {
       UNMEASURED,
     );
     this.#snapshots.used(sandbox);
-    this.ctx.storage.kv.put("principal", principalID);
-    if (!known) await this.#wake(now + REAP_EVERY);
+    await this.#watch(principalID, known);
     return { ok: true, value: !known };
+  }
+
+  /** Whether the sandbox is known already, or the limit that a new one would exceed. */
+  #admitted(sandbox: string): Outcome<boolean> {
+    const { sandboxes: allowed } = parseConfig(this.env).limits;
+    const { known, count } = this.#sql
+      .exec<{ known: number; count: number }>(
+        "SELECT coalesce(sum(name = ?), 0) AS known, count(*) AS count FROM sandboxes",
+        sandbox,
+      )
+      .one();
+    if (known || count < allowed) return { ok: true, value: known > 0 };
+    return { ok: false, failure: quotaError({ limit: "sandboxes", allowed, used: count }).toFailure() };
+  }
+
+  /** Notes whose account this is, and has idle sandboxes looked for where this one is new. */
+  async #watch(principalID: string, isKnown: boolean): Promise<void> {
+    this.ctx.storage.kv.put("principal", principalID);
+    if (!isKnown) await this.#wake(Date.now() + REAP_EVERY);
+  }
+
+  /**
+   * A sandbox has these variables from now on. One that was never used is registered as stopped, so that what is kept for
+   * it counts and ends like any other. Answers the limit that it would exceed.
+   */
+  async sandboxConfigured(
+    { principalID, sandbox }: Owner,
+    variables: readonly string[],
+  ): Promise<Outcome<void>> {
+    const admitted = this.#admitted(sandbox);
+    if (!admitted.ok) return admitted;
+    this.#sql.exec(
+      `INSERT INTO sandboxes (name, state, created_at, last_used_at) VALUES (?1, 'stopped', ?2, ?2)
+       ON CONFLICT (name) DO UPDATE SET last_used_at = ?2`,
+      sandbox,
+      Date.now(),
+    );
+    this.#sql.exec("INSERT OR REPLACE INTO settings VALUES (?, ?)", sandbox, JSON.stringify(variables));
+    await this.#watch(principalID, admitted.value);
+    return { ok: true, value: undefined };
   }
 
   /** Other sandboxes whose container runs or is being started, the least recently used first. None when `except` runs itself. */
@@ -176,6 +215,9 @@ export class Account extends DurableObject<Env> {
   /** Answers what there was of the sandbox. Its lease ends, and what its runs have used stays counted. */
   async sandboxDestroyed(name: string, settlement: Settlement, ending: Ending): Promise<Destroyed> {
     this.#quota.settle(name, settlement);
+    // What is saved of it has its own time, and its settings with it.
+    const isKept = ending === "container" && this.#snapshots.current(name) !== undefined;
+    if (!isKept) this.#sql.exec("DELETE FROM settings WHERE sandbox = ?", name);
     const wasKnown = this.#sql.exec("DELETE FROM sandboxes WHERE name = ?", name).rowsWritten > 0;
     const wasSaved = ending !== "container" && this.#snapshots.forget(name);
     const checkpoints =
@@ -183,7 +225,7 @@ export class Account extends DurableObject<Env> {
         ? this.#snapshots.removeCheckpoints(name)
         : this.#snapshots.checkpoints().filter(({ sandbox }) => sandbox === name).length;
     await this.#planSweep();
-    return { wasKnown, wasSaved, checkpoints };
+    return { wasKnown, wasSaved, isKept, checkpoints };
   }
 
   /** The saved state that a sandbox starts from. */
@@ -330,6 +372,12 @@ export class Account extends DurableObject<Env> {
       .map(({ name, state }) => ({ name, isRunning: state === "running" }));
   }
 
+  /** The names of variables by sandbox. */
+  #variables(): Map<string, string[]> {
+    const rows = this.#sql.exec<{ sandbox: string; variables: string }>("SELECT * FROM settings").toArray();
+    return new Map(rows.map(({ sandbox, variables }) => [sandbox, JSON.parse(variables) as string[]]));
+  }
+
   /** The most recently used sandbox first. */
   async view(): Promise<AccountView> {
     type Row = {
@@ -340,6 +388,7 @@ export class Account extends DurableObject<Env> {
       size_bytes: number;
     };
     const rows = this.#sql.exec<Row>("SELECT * FROM sandboxes ORDER BY last_used_at DESC, name").toArray();
+    const variables = this.#variables();
     const running = rows.filter(({ state }) => state === "running").map(({ name }) => name);
     const conditions = await this.#conditions(running);
     const hasEnded = (name: string) => conditions.get(name)?.isAlive === false;
@@ -352,10 +401,13 @@ export class Account extends DurableObject<Env> {
       size_bytes: hasEnded(name) ? 0 : size_bytes === UNMEASURED ? undefined : size_bytes,
       ...savedFields(saved.get(name)),
       previews: conditions.get(name)?.previews ?? [],
+      variables: variables.get(name) ?? [],
     }));
     const known = new Set(rows.map(({ name }) => name));
     // Those that were idle for long, and forks that nobody has used yet: all there is of them is what is saved.
-    const others = [...saved.values()].filter(({ sandbox }) => !known.has(sandbox)).map(savedRecord);
+    const others = [...saved.values()]
+      .filter(({ sandbox }) => !known.has(sandbox))
+      .map((workspace) => savedRecord(workspace, variables.get(workspace.sandbox) ?? []));
     return {
       sandboxes: [...listed, ...others],
       limits: parseConfig(this.env).limits,
@@ -431,7 +483,7 @@ function savedFields(saved: SavedWorkspace | undefined): Pick<SandboxRecord, "sa
 }
 
 /** A sandbox of which all there is is what was saved. */
-function savedRecord(saved: SavedWorkspace): SandboxRecord {
+function savedRecord(saved: SavedWorkspace, variables: string[]): SandboxRecord {
   return {
     name: saved.sandbox,
     state: "stopped",
@@ -440,5 +492,6 @@ function savedRecord(saved: SavedWorkspace): SandboxRecord {
     size_bytes: 0,
     ...savedFields(saved),
     previews: [],
+    variables,
   };
 }

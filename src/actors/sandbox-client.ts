@@ -1,5 +1,5 @@
 /** How the Worker reaches a principal's sandboxes: the one place that turns a name into an actor. */
-import type { Env } from "../shared/config.ts";
+import { type Env, parseConfig } from "../shared/config.ts";
 import type { Account } from "./account.ts";
 import { type Failure, ToolError } from "../shared/errors.ts";
 import { actorName } from "../shared/names.ts";
@@ -26,7 +26,10 @@ export async function callSandbox<T>(
   const sandboxes = env.Sandbox as DurableObjectNamespace<Sandbox>;
   const name = await actorName(owner.sandbox, owner.principalID);
   // A stub that has failed once keeps failing, so each attempt has its own.
-  const attempt = async () => call(sandboxes.getByName(name), owner);
+  // Counts for the call that makes the actor. The account, links and previews reach only such as are made already.
+  const place = { locationHint: owner.region ?? parseConfig(env).defaultRegion };
+  const attempt = async () =>
+    call(sandboxes.getByName(name, place), { ...owner, region: place.locationHint });
   const answer = await (reads ? twice(attempt) : attempt()).catch((error: unknown) => {
     throw explainedReset(error, owner.sandbox);
   });

@@ -18,6 +18,8 @@ import { type Outcome, ToolError, platformFailure, withoutRuns } from "../shared
 import { Snapshots } from "../container/snapshots.ts";
 import type { FileStat, Written } from "../../container/sandboxd/protocol.ts";
 import { log } from "../shared/log.ts";
+import type { Region } from "../shared/principal.ts";
+import { KeyedQueue } from "../shared/queue.ts";
 import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
 import { Connection } from "../container/connection.ts";
 import { type FileEntry, type FileRange, Files, type OpenedFile } from "../container/files.ts";
@@ -31,6 +33,7 @@ import { DiskUsage } from "./disk-usage.ts";
 import { Lease, quotaError } from "./lease.ts";
 import { type Preview, Previews } from "./previews.ts";
 import type { Settlement } from "./quota.ts";
+import { SandboxVariables, namesOf } from "./sandbox-variables.ts";
 import { RestartNotice } from "./restart-notice.ts";
 import type { Checkpoint } from "./snapshot-registry.ts";
 import { Workspace } from "./workspace.ts";
@@ -59,6 +62,20 @@ export interface Condition {
   previews: Preview[];
 }
 
+/** What `configure_sandbox` changes. */
+export interface Settings {
+  /** Variables to set; an empty value removes its variable. */
+  env?: Readonly<Record<string, string>> | undefined;
+}
+
+/** What a sandbox is set to. */
+export interface Configured {
+  /** Names of its variables. */
+  variables: string[];
+  /** Where its actor was made; undefined where the platform chose. */
+  region: Region | undefined;
+}
+
 /** How long a connection that only an abandoned call keeps busy stays open, milliseconds. */
 const HANG_UP_MS = 5000;
 
@@ -78,6 +95,7 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #lifecycle: Lifecycle;
   readonly #accountLink: AccountLink;
   readonly #lease: Lease;
+  readonly #variables: SandboxVariables;
   readonly #connection: Connection;
   readonly #files: Files;
   readonly #kernels: Kernels;
@@ -92,6 +110,8 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #previews: Previews;
   readonly #workspace: Workspace;
   readonly #fileLinks: FileLinks;
+  /** Changes of settings, one after the other. */
+  readonly #configuring = new KeyedQueue();
   /** Calls, and streams of files, that are under way. */
   #calls = 0;
   #transfers = 0;
@@ -153,7 +173,8 @@ export class Sandbox extends BaseSandbox<Env> {
       report: (error) => log(config, { event: "error", ref: crypto.randomUUID(), where: "workspace", error }),
     });
     this.#files = new Files(this.#connection);
-    const link = { connection: this.#connection, running };
+    this.#variables = new SandboxVariables(kv);
+    const link = { connection: this.#connection, running, variables: () => this.#variables.current };
     const kernelHost: KernelHost = {
       // The SDK would start a container by itself, without its workspace.
       createCodeContext: async (options) => {
@@ -276,6 +297,38 @@ export class Sandbox extends BaseSandbox<Env> {
       if (!mayUseModel) this.#tasks.keepApart(owner.sandbox);
       return work();
     });
+  }
+
+  /**
+   * Changes settings of the sandbox, which need not run, and answers them all.
+   * @param region where the caller wants it to be made
+   * @param mayUseModel as for code: a task that is at work takes what is set when it continues
+   */
+  configureSandbox(
+    owner: Owner,
+    { env = {} }: Settings,
+    region: Region | undefined,
+    mayUseModel: boolean,
+  ): Promise<Answer<Configured>> {
+    return this.#answer(owner, async () => {
+      if (!mayUseModel) this.#tasks.keepApart(owner.sandbox);
+      const made = this.#accountLink.owner.region;
+      if (region !== undefined && region !== made) throw isMade(owner.sandbox, region, made);
+      if (Object.keys(env).length > 0)
+        await this.#configuring.run("", "", () => this.#setVariables(owner, env));
+      return { variables: this.#variables.names, region: made };
+    });
+  }
+
+  async #setVariables(owner: Owner, changes: Readonly<Record<string, string>>): Promise<void> {
+    let variables;
+    // A sandbox that is destroyed meanwhile loses its variables, and gets these as a new one.
+    do {
+      await this.#starts.passable();
+      variables = this.#variables.changed(changes);
+      await this.#accountLink.configured(owner, namesOf(variables));
+    } while (this.#starts.isDestroying);
+    this.#variables.put(variables);
   }
 
   /** Answers with the run as soon as it has started; `readRun` waits for its end. */
@@ -544,6 +597,7 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#diskUsage.containerGone();
     this.#previews.forget();
     this.#fileLinks.forget();
+    if (!had.isKept) this.#variables.forget();
     if (had.wasKnown) this.#accountLink.note("destroy");
     return had;
   }
@@ -775,6 +829,14 @@ export class Sandbox extends BaseSandbox<Env> {
 function fetchPort({ container }: DurableObjectState<{}>, port: number, request: Request): Promise<Response> {
   if (!container) throw new Error("this actor has no container");
   return container.getTcpPort(port).fetch(request);
+}
+
+function isMade(sandbox: string, asked: Region, made: Region | undefined): ToolError {
+  return new ToolError(
+    "invalid_argument",
+    `Sandbox ${sandbox} cannot be made in ${asked}: it was made at its first use, ${made ? `in ${made}` : "where the platform chose"}, and stays there, also when it is destroyed.`,
+    "Give region in the first call that names a sandbox: use another name.",
+  );
 }
 
 function notRunning(sandbox: string): ToolError {

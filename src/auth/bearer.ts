@@ -146,8 +146,8 @@ function candidatesOf(config: Config): Promise<Candidate[]> {
 }
 
 async function digestTokens(config: Config): Promise<Candidate[]> {
-  const named = config.authTokens.map(({ name, sha256: hex, scopes }): Candidate => {
-    return { sha256: fromHex(hex), principal: { id: tokenPrincipalID(name), scopes, via: "token" } };
+  const named = config.authTokens.map(({ name, sha256: hex, scopes, region }): Candidate => {
+    return { sha256: fromHex(hex), principal: { id: tokenPrincipalID(name), scopes, region, via: "token" } };
   });
   if (config.serverAuthToken === undefined) return named;
   const owner: Principal = { id: OWNER_ID, scopes: SCOPES, via: "token" };

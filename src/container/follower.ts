@@ -4,6 +4,7 @@ import {
   type Piece,
   STREAMS,
   type Stream,
+  type Variables,
   WINDOW_BYTES,
 } from "../../container/sandboxd/protocol.ts";
 import { isNoAnswer, noAnswer } from "../shared/errors.ts";
@@ -39,6 +40,8 @@ export interface ContainerLink {
   connection: Connection;
   /** Whether there is a container. */
   running(): boolean;
+  /** The sandbox's variables; undefined where it never had any. */
+  variables?(): Variables | undefined;
 }
 
 /** How long sandboxd may take to answer a ping, milliseconds: it waits for nothing. */

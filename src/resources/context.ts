@@ -18,7 +18,13 @@ export async function reading<T>(
   mayStart: boolean,
   call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<Answer<T>>,
 ): Promise<T> {
-  const owner = { principalID: principal.id, sandbox, mayStart, takesNotice: false };
+  const owner = {
+    principalID: principal.id,
+    sandbox,
+    region: principal.region,
+    mayStart,
+    takesNotice: false,
+  };
   return (await callSandbox(env, owner, call, { reads: true })).value;
 }
 

@@ -60,7 +60,7 @@ export class Commands implements Executor<CommandSpec> {
       const { cut, ...asked } = spec;
       const { session, timeoutMs, interactive } = spec;
       sink.keepState({ session, deadline, timeoutMs, cut, interactive });
-      const call: StartCall = { type: "start", id: sink.id, ...asked };
+      const call: StartCall = { type: "start", id: sink.id, variables: this.#link.variables?.(), ...asked };
       return run.follow(deadline, cut, call).catch((error: unknown) => {
         if (!run.mayHaveStarted) sink.keepState(undefined);
         throw error;

@@ -63,30 +63,15 @@ export function shownText({ head, tail, bytes, omitted }: Shown): string {
 const LINE_BYTES = 4 * 1024;
 const LINE_CHARS = 200;
 
-/**
- * What follows the escape character in a terminal's sequences: for colors and cursor movements, for titles and the like, which
- * end within their line here so that one without an end hides no more, and for the rest.
- */
-// oxlint-disable-next-line no-control-regex
-const AFTER_ESCAPE = /^(?:\[[0-?]*[ -/]*[@-~]|[PX\]^_]\P{Cc}*\u0007?|[ -/]*[0-Z\\^-~])/u;
-
-/** What shows nothing itself and changes how other text is shown or read: embeddings and overrides of direction among it. */
-const CONTROLS = /[\p{Cc}\u202a-\u202e\u2066-\u2069]/gu;
-
-/**
- * Output as text that is safe to show anywhere: sequences of a terminal are left out, and control characters but tabs and
- * line breaks become U+FFFD.
- */
-export function plainText(output: string): string {
-  const [first = "", ...escaped] = output.split("\u{1b}");
-  const text = first + escaped.map((part) => part.replace(AFTER_ESCAPE, "")).join("");
-  return text.replace(CONTROLS, (control) => (/[\t\r\n]/.test(control) ? control : "\u{fffd}"));
-}
+/** What follows the escape character in a terminal's sequences for colors, cursor movements and titles. */
+const AFTER_ESCAPE = /^(?:\[[0-?]*[ -/]*[@-~]|\]\P{Cc}*\p{Cc}?|[@-Z\\^_])/u;
+const CONTROLS = /[\p{Cc}\p{Bidi_Control}\u2028\u2029]/gu;
 
 /** The last line of an output that is not blank, as plain text for a progress message; empty where there is none. */
 export function lastLine(end: Uint8Array): string {
+  const [first = "", ...escaped] = lenient(end.subarray(-LINE_BYTES)).split("\u{1b}");
+  const text = first + escaped.map((part) => part.replace(AFTER_ESCAPE, "")).join("");
   // Progress bars write over their line after a carriage return.
-  const lines = plainText(lenient(end.subarray(-LINE_BYTES))).split(/[\r\n\u2028\u2029]/);
-  const line = lines.findLast((one) => one.replaceAll("\u{fffd}", "").trim() !== "") ?? "";
-  return line.replaceAll("\t", " ").trim().slice(0, LINE_CHARS).toWellFormed();
+  const line = text.split(/[\r\n]/).findLast((one) => one.replace(CONTROLS, "").trim() !== "") ?? "";
+  return line.replaceAll("\t", " ").replace(CONTROLS, "\u{fffd}").trim().slice(0, LINE_CHARS).toWellFormed();
 }

@@ -9,10 +9,7 @@ const MAX_COLUMN = 1000;
  */
 const TOKEN =
   // oxlint-disable-next-line no-control-regex
-  /\x1b\[([0-?]*)[ -/]*([@-~])|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?|[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]|[^\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+/g;
-
-/** A character of which nothing shows; terminals that read UTF-8 take U+0080 to U+009F for no control sequences. */
-const HIDDEN = /^[\x7f-\x9f\u202a-\u202e\u2066-\u2069]$/;
+  /\x1b\[([0-?]*)[ -/]*([@-~])|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]?|[\x00-\x1f\x7f]|[^\x00-\x1f\x7f]+/g;
 
 /**
  * The text that a terminal shows of an output: sequences are left out, what is overwritten in its line is gone, and what a
@@ -34,7 +31,7 @@ export function terminalText(output: string): string {
       if (token === "\n") breakLine();
       else if (token === "\r") column = 0;
       else if (token === "\b") moveTo(column - 1);
-      else if (token === "\t" || (token >= " " && !HIDDEN.test(token)))
+      else if (token === "\t" || token >= " ")
         for (const character of token) {
           while (line.length < column) line.push(" ");
           line[column++] = character;
@@ -51,10 +48,10 @@ export function terminalText(output: string): string {
   return [...lines, line.join("")].join("\n");
 }
 
-/** Characters at the end, which are as many bytes, that begin a control sequence and do not finish it. */
+/** Characters at the end that begin a control sequence and do not finish it. */
 export function unfinishedSequence(output: string): number {
   // oxlint-disable-next-line no-control-regex
-  return /\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][ -~]{0,200})?$/.exec(output)?.[0].length ?? 0;
+  return /\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b]{0,200})?$/.exec(output)?.[0].length ?? 0;
 }
 
 /** Whether an output is no more than what was typed, or a part of it, as the terminal shows it while a program works. */

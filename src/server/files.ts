@@ -149,6 +149,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
     const owner = {
       principalID: caller.principal.id,
       sandbox,
+      region: caller.principal.region,
       mayStart: request.method === "PUT",
       takesNotice: false,
     };

@@ -1,6 +1,6 @@
 /** The Worker's bindings and variables, and their one parsed form. */
 import { z } from "zod";
-import { SCOPES, TOKEN_NAME, type Scope } from "./principal.ts";
+import { REGIONS, type Region, SCOPES, TOKEN_NAME, type Scope } from "./principal.ts";
 import { LOG_LEVELS, type LogLevel } from "./log.ts";
 import { type AccessConfig, signInOf, signInVariables, type GitHubConfig } from "./sign-in-config.ts";
 import { type MountedDirectory, mountedDirectories } from "./mounts.ts";
@@ -54,6 +54,7 @@ export interface Env {
   MAX_WORKSPACES_MB?: string;
   MAX_CHECKPOINTS?: string;
   CHECKPOINT_TTL_DAYS?: string;
+  DEFAULT_REGION?: string;
   MAX_WAIT_SECONDS?: string;
   MOUNTED_DIRECTORIES?: string;
   /** Stores logs, results and artifacts of runs. */
@@ -73,6 +74,8 @@ export interface StaticToken {
   /** SHA-256 of the token's UTF-8 bytes, lower-case hexadecimal. */
   sha256: string;
   scopes: readonly Scope[];
+  /** Where its sandboxes are made. */
+  region?: Region | undefined;
 }
 
 /** For coding agents. */
@@ -122,6 +125,8 @@ export interface Config {
   limits: Limits;
   /** How long a sandbox may be idle before it is destroyed, hours. */
   sandboxTTLHours: number;
+  /** Where sandboxes are made; undefined for the platform's choice. */
+  defaultRegion: Region | undefined;
   /** How long a call may wait for a run, seconds. */
   maxWaitSeconds: number;
   tasks: TaskConfig;
@@ -204,6 +209,7 @@ function parse(env: Env): Config | ConfigError {
       checkpoints: data.MAX_CHECKPOINTS ?? 100,
     },
     sandboxTTLHours: data.SANDBOX_TTL_HOURS ?? 168,
+    defaultRegion: data.DEFAULT_REGION,
     maxWaitSeconds: data.MAX_WAIT_SECONDS ?? 50,
     tasks: {
       anthropicKey: data.ANTHROPIC_API_KEY,
@@ -233,9 +239,10 @@ const authTokens = z
         scopes: z
           .array(z.enum(SCOPES, `must be one of ${SCOPES.join(", ")}`), "must be a list of scopes")
           .min(1, "must name at least one scope"),
+        region: region().optional(),
       },
       // The default message lists the unknown keys, and one could be a token pasted into the wrong place.
-      "must be an object of name, sha256 and scopes, and nothing else",
+      "must be an object of name, sha256, scopes and region, and nothing else",
     ),
     "must be a JSON list",
   )
@@ -280,6 +287,7 @@ const variables = z.object({
   MAX_WORKSPACES_MB: variable(count(10_000_000)),
   MAX_CHECKPOINTS: variable(count(10_000)),
   CHECKPOINT_TTL_DAYS: variable(count(3650)),
+  DEFAULT_REGION: variable(z.string().toLowerCase().pipe(region())),
   MAX_WAIT_SECONDS: variable(count(600)),
   MOUNTED_DIRECTORIES: variable(z.string().transform(fromJSON).pipe(mountedDirectories)),
 } satisfies Record<(typeof VARIABLES)[number] | "MOUNTED_DIRECTORIES", z.ZodType>);
@@ -294,6 +302,10 @@ function hidesServer(previewHost: string | undefined, publicOrigin: string | und
 /** Text that can be the value of a header: a secret with other characters could never be sent. */
 function headerValue() {
   return z.string().regex(/^[\x21-\x7e]+$/, "must be visible ASCII characters without spaces");
+}
+
+function region() {
+  return z.enum(REGIONS, `must be one of ${REGIONS.join(", ")}`);
 }
 
 /** A whole number of at least 1, as text. */

@@ -10,10 +10,17 @@ export const SIGN_IN_METHODS = ["owner", "github", "access"] as const;
 
 export type SignInMethod = (typeof SIGN_IN_METHODS)[number];
 
+/** Where a sandbox's actor can be made: the location hints of Cloudflare's Durable Objects. */
+export const REGIONS = ["wnam", "enam", "sam", "weur", "eeur", "apac", "oc", "afr", "me"] as const;
+
+export type Region = (typeof REGIONS)[number];
+
 export interface Principal {
   /** `owner`, `token:<name>`, `github:<numeric id>` or `access:<subject>`. Survives the rotation of its token. */
   id: string;
   scopes: readonly Scope[];
+  /** Where their sandboxes are made unless they say otherwise; DEFAULT_REGION where undefined. */
+  region?: Region | undefined;
   /** A static token, or how they signed in. For the log only: no decision depends on it. */
   via: "token" | SignInMethod;
   /** The id of the OAuth client that acts for them, for the logs only; absent for a static token. */

@@ -39,6 +39,7 @@ export const VARIABLES = [
   "MAX_WORKSPACES_MB",
   "MAX_CHECKPOINTS",
   "CHECKPOINT_TTL_DAYS",
+  "DEFAULT_REGION",
   "MAX_WAIT_SECONDS",
 ] as const;
 

@@ -63,7 +63,8 @@ export interface Tool {
   input: z.ZodObject;
   output?: z.ZodObject;
   isOffered?(config: Config): boolean;
-  annotations: Required<Omit<ToolAnnotations, "title">>;
+  /** Without `openWorldHint`, which is true when left out: code in a sandbox can reach the network. */
+  annotations: Required<Omit<ToolAnnotations, "title" | "openWorldHint">>;
   scopes: readonly Scope[];
   taskScopes?: readonly Scope[];
   /**
@@ -83,8 +84,6 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
       readOnlyHint: hints.readOnly,
       destructiveHint: hints.destructive,
       idempotentHint: hints.idempotent,
-      // Code in a sandbox can reach the network.
-      openWorldHint: true,
     },
     async call(args, caller, server) {
       const pulse = heartbeat(definition.title, server);
@@ -136,9 +135,9 @@ export async function recorded<T>(
 
 /** The context of a handler that acts for this caller. */
 export function contextOf(caller: CallerContext, progress?: (message: string) => void): ToolContext {
-  const { id: principalID, scopes } = caller.principal;
+  const { id: principalID, scopes, region } = caller.principal;
   const mayStart = scopes.some((scope) => scope !== "sandbox:read");
-  const owner = (sandbox: string): Owner => ({ principalID, sandbox, mayStart });
+  const owner = (sandbox: string): Owner => ({ principalID, sandbox, region, mayStart });
   return {
     ...caller,
     progress,
@@ -275,3 +274,36 @@ export function pathField() {
     .refine((value) => !value.includes("\0"), "must not hold a NUL character")
     .describe("Absolute, or relative to /workspace.");
 }
+
+/** The input field for variables of programs. Names are not checked by a schema of the keys, whose messages zod leaves out. */
+export function variablesField(
+  description: string,
+  problemWith: (name: string) => string | undefined = () => undefined,
+) {
+  return z
+    .record(
+      z.string(),
+      z
+        .string()
+        .refine(
+          (value) => value.length <= MAX_VALUE,
+          `is longer than ${MAX_VALUE} characters: write_file it and pass the path`,
+        )
+        .refine((value) => !value.includes("\0"), "must not hold a NUL character")
+        .refine((value) => value.isWellFormed(), "must not hold half of a surrogate pair"),
+    )
+    .superRefine((env, { addIssue }) => {
+      for (const name of Object.keys(env)) {
+        const message = VARIABLE_NAME.test(name) ? problemWith(name) : NO_NAME;
+        if (message) addIssue({ code: "custom", path: [name.slice(0, 100)], message });
+      }
+    })
+    .optional()
+    .describe(description);
+}
+
+/** Characters of a variable's value: the kernel takes 128 KiB. */
+const MAX_VALUE = 32_768;
+
+const VARIABLE_NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
+const NO_NAME = "is no name of a variable: letters, digits and _, no digit first";

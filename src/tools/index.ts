@@ -3,6 +3,7 @@ import type { Scope } from "../shared/principal.ts";
 import { type Tool, scopesOf } from "./define.ts";
 import { cancelRun } from "./cancel-run.ts";
 import { checkpointSandbox } from "./checkpoint-sandbox.ts";
+import { configureSandbox } from "./configure-sandbox.ts";
 import { destroySandbox } from "./destroy-sandbox.ts";
 import { editFile } from "./edit-file.ts";
 import { executeTask } from "./execute-task.ts";
@@ -36,6 +37,7 @@ export const tools: readonly Tool[] = [
   listSandboxes,
   checkpointSandbox,
   restoreSandbox,
+  configureSandbox,
   destroySandbox,
 ];
 

@@ -23,6 +23,7 @@ export const listSandboxes = defineTool({
         size_bytes: z.number().optional(),
         saved_at: z.string().optional(),
         saved_bytes: z.number().optional(),
+        variables: z.array(z.string()),
         previews: z.array(z.object({ port: z.number(), url: z.string().optional(), expires_at: z.string() })),
       }),
     ),
@@ -66,11 +67,12 @@ export const listSandboxes = defineTool({
       expires_at: new Date(expiresAt).toISOString(),
     }));
     const lines = sandboxes.flatMap((sandbox) => {
-      const { name, state, size_bytes, created_at, last_used_at, saved_at, saved_bytes } = sandbox;
+      const { name, state, size_bytes, created_at, last_used_at, saved_at, saved_bytes, variables } = sandbox;
       const size = size_bytes === undefined ? "" : `, ${size_bytes} bytes`;
       const saved = saved_at === undefined ? "" : `, saved ${saved_at} (${saved_bytes} bytes)`;
       return [
         `${name}: ${state}${size}, created ${created_at}, last used ${last_used_at}${saved}`,
+        ...(variables.length > 0 ? [`  variables: ${variables.join(", ")}`] : []),
         ...sandbox.previews.map(
           ({ port, url, expires_at }) =>
             `  port ${port} is exposed until ${expires_at}${url ? `: ${url}` : ""}`,

@@ -1,6 +1,6 @@
 /** How a part of a run's log is shown. */
 import { z } from "zod";
-import { plainText, unfinished } from "../runs/output.ts";
+import { unfinished } from "../runs/output.ts";
 import { RUN_STATES, type RunView, STREAMS, type Stream } from "../runs/run.ts";
 import type { LogPage } from "../runs/runs.ts";
 import { terminalText, unfinishedSequence } from "../runs/terminal.ts";
@@ -49,7 +49,7 @@ export function pageOutput(
     ["next", next >= run.logBytes && !isRunning ? goOn + lost : goOn],
     ["input", isRunning && run.isInteractive ? typeText(run.id) : undefined],
   ]);
-  const shown = log.map(({ stream, text: printed }) => text(`[${stream}]\n${plainText(printed)}`));
+  const shown = log.map(({ stream, text: printed }) => text(`[${stream}]\n${printed}`));
   const structured: z.input<typeof logPage> = {
     id: run.id,
     state: run.state,

@@ -12,7 +12,7 @@ export const runCode = defineTool({
 
 Returns the value of the last expression, stdout, stderr and errors with their traceback; plots (matplotlib), PIL images and the like come as images, DataFrames as text. Top-level await works. Install packages with run_command (pip install, npm install).
 
-When timeout_seconds pass, Python is interrupted and usually keeps its state; JavaScript and TypeScript kernels are restarted. The answer says which. Code that outlasts wait_seconds goes on: the answer then has the id for get_result.`,
+When timeout_seconds pass, Python is interrupted and usually keeps its state; JavaScript and TypeScript kernels are restarted. The answer says which.`,
   input: z.strictObject({
     code: z
       .string()
@@ -22,9 +22,9 @@ When timeout_seconds pass, Python is interrupted and usually keeps its state; Ja
     sandbox: sandboxField(),
     context: z
       .string()
-      .regex(/^[a-z0-9-]{1,32}$/, "must be 1 to 32 of a-z, 0-9 and -")
+      .refine((name) => /^[a-z0-9-]{1,32}$/.test(name), "must be 1 to 32 of a-z, 0-9 and -")
       .default("default")
-      .describe("Which kernel of that language; made on first use. Several run at once."),
+      .describe("Which kernel of that language. Several run at once."),
     timeout_seconds: timeoutField(120, 21_600),
     wait_seconds: waitField(),
   }),

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { ToolError } from "../shared/errors.ts";
-import { defineTool, sandboxField, timeoutField, waitField } from "./define.ts";
+import { defineTool, sandboxField, timeoutField, variablesField, waitField } from "./define.ts";
 import { runBlocks, runFields, runOutput } from "./run-result.ts";
 
 /** Characters of a command, and of its input. Longer ones go into a file. */
@@ -16,9 +16,9 @@ export const runCommand = defineTool({
   title: "Run a shell command",
   description: `Runs a bash command in a Linux sandbox, as root, starting in /workspace.
 
-The working directory, exported variables and functions carry over to the next command of the same session, as in a terminal. Sessions are like terminal tabs: each keeps its own, and several run at once; commands of one session run one after another. Standard input is empty but for stdin: pass -y or the like to programs that ask, or use interactive and send_input for prompts, REPLs, debuggers and installers.
+The working directory, exported variables and functions carry over to the next command of the same session, as in a terminal. Sessions are like terminal tabs: each keeps its own, and several run at once; commands of one session run one after another. Standard input is empty but for stdin: pass -y or the like, or use interactive and send_input for prompts, REPLs and debuggers.
 
-A program that fails is a result with its exit_code. When timeout_seconds pass, the command is stopped with all its children (state timed_out). A command that outlasts wait_seconds goes on: the answer then has the id for get_result. Background processes (cmd > log 2>&1 &) keep running. Long output is shown by its beginning and end; get_result reads all of it.`,
+A program that fails is a result with its exit_code. When timeout_seconds pass, the command is stopped with all its children (state timed_out). Background processes (cmd > log 2>&1 &) keep running. Long output is shown by its beginning and end; get_result reads all of it.`,
   input: z.strictObject({
     command: z
       .string()
@@ -31,22 +31,16 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
       .describe("Bash source; several lines, pipes, quotes and heredocs work."),
     session: z
       .string()
-      .regex(/^[a-z0-9-]{1,32}$/, "must be 1 to 32 of a-z, 0-9 and -")
+      .refine((name) => /^[a-z0-9-]{1,32}$/.test(name), "must be 1 to 32 of a-z, 0-9 and -")
       .default("main")
-      .describe("Which shell session; made on first use."),
+      .describe("Made on first use."),
     cwd: z
       .string()
       .max(4096)
       .refine((value) => !value.includes("\0"), "must not hold a NUL character")
       .optional()
-      .describe("Directory for this command only; the session's own when left out."),
-    env: z
-      .record(
-        z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/),
-        z.string().refine((value) => !value.includes("\0")),
-      )
-      .optional()
-      .describe("Variables for this command only."),
+      .describe("Directory for this command only."),
+    env: variablesField("Variables for this command only."),
     stdin: z
       .string()
       .max(MAX_STDIN, `is longer than ${MAX_STDIN} characters: write_file it, then redirect it with <`)
@@ -61,7 +55,7 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
       .unwrap()
       .optional()
       .describe(
-        `Seconds after which it is stopped; at most 21600. ${TIMEOUT_S} when left out, ${INTERACTIVE_TIMEOUT_S} if interactive.`,
+        `Seconds after which it is stopped; ${TIMEOUT_S} when left out, ${INTERACTIVE_TIMEOUT_S} if interactive.`,
       ),
     wait_seconds: waitField(),
   }),

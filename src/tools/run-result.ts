@@ -1,7 +1,7 @@
 /** How a run of any kind is shown: to a model as text, to a program as data. */
 import { z } from "zod";
 import { taskDetailOf } from "../tasks/collect.ts";
-import { plainText, shownText } from "../runs/output.ts";
+import { shownText } from "../runs/output.ts";
 import { terminalText } from "../runs/terminal.ts";
 import { type CodeDetail, type CodeResult, RUN_STATES, type RunView, durationMs } from "../runs/run.ts";
 import { type ToolOutput, sections, text } from "./define.ts";
@@ -11,10 +11,10 @@ import { stateText, waitingText } from "./waiting.ts";
 
 type Block = ToolOutput["content"][number];
 
-/** A run for a model: one block of plain text, then its images. */
+/** A run for a model: one block of text, then its images. */
 export function runBlocks(run: RunView, notice?: string): Block[] {
   const task = taskDetailOf(run);
-  if (task) return [text(plainText(taskText(run, task, notice)))];
+  if (task) return [text(taskText(run, task, notice))];
   const { results = [], error } = codeDetailOf(run) ?? {};
   const said = sections([
     ["notice", notice],
@@ -34,7 +34,7 @@ export function runBlocks(run: RunView, notice?: string): Block[] {
     "image" in result ? [{ type: "image", data: result.image, mimeType: result.mimeType }] : [],
   );
   return said || images.length === 0
-    ? [text(plainText(said) || "Done; nothing was printed or returned."), ...images]
+    ? [text(said || "Done; nothing was printed or returned."), ...images]
     : images;
 }
 

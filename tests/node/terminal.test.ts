@@ -1,6 +1,5 @@
-/** What output says as text, of a terminal and of any other program. */
+/** What a terminal's output says as text. */
 import { describe, expect, it } from "vitest";
-import { plainText } from "../../src/runs/output.ts";
 import { isEchoOf, terminalText, unfinishedSequence } from "../../src/runs/terminal.ts";
 
 const ESC = "\u001b";
@@ -17,12 +16,6 @@ describe("the text of a terminal", () => {
     ["a device control string", `${ESC}P1;2q#0${ESC}\\text`, "text"],
     ["a screen", `${ESC}[?1049h${ESC}[2J${ESC}[1;1Hfirst${ESC}[10;5Hsecond`, "first\nsecond"],
     ["bells and other characters", "a\u0007\u0000b", "ab"],
-    [
-      "no control characters of 8 bits, nor what turns text around",
-      "a\u009b31mb\u0085\u202ec\u2066d\u007f",
-      "a31mbcd",
-    ],
-    ["marks of right-to-left scripts", "\u200fאב\u200e", "\u200fאב\u200e"],
     ["tabs and letters of any kind", "a\tžluť 🐎", "a\tžluť 🐎"],
   ])("holds %s", (_what, output, text) => {
     expect(terminalText(output)).toBe(text);
@@ -36,35 +29,6 @@ describe("the text of a terminal", () => {
     expect(unfinishedSequence(`text${ESC}[1;3`)).toBe(5);
     expect(unfinishedSequence(`text${ESC}`)).toBe(1);
     expect(unfinishedSequence(`text${ESC}[1;31m`)).toBe(0);
-    expect(unfinishedSequence(`text${ESC}]0;title`)).toBe(9);
-    // More bytes than characters: the next page would begin within one.
-    expect(unfinishedSequence(`text${ESC}]0;žluť`)).toBe(0);
-  });
-});
-
-describe("plain text of an output", () => {
-  it.each([
-    ["colours", `${ESC}[1;31mred${ESC}[0m ${ESC}[?25lplain`, "red plain"],
-    [
-      "titles and links",
-      `${ESC}]0;title\u0007${ESC}]8;;http://a.test/${ESC}\\link${ESC}]8;;${ESC}\\`,
-      "link",
-    ],
-    ["what is meant for the clipboard", `${ESC}]52;c;cm0gLXJmIH4=\u0007text`, "text"],
-    ["device control strings", `${ESC}P1;2q#0${ESC}\\text`, "text"],
-    ["character sets and keypads", `${ESC}(B${ESC}=text${ESC}`, "text"],
-  ])("leaves out %s", (_what, output, text) => {
-    expect(plainText(output)).toBe(text);
-  });
-
-  it("hides no more than its line where a sequence has no end", () => {
-    expect(plainText(`${ESC}]0;title\nnext\n${ESC}[31`)).toBe("\nnext\n[31");
-  });
-
-  it("shows where other control characters are, and keeps tabs, line breaks and letters of any kind", () => {
-    expect(plainText("a\0\b\u007f\u009b31m\u202eb\u2066")).toBe("a\ufffd\ufffd\ufffd\ufffd31m\ufffdb\ufffd");
-    const kept = "a\tb\r\nc\r žluť 🐎 \u200fאב\u200e 👩‍👩‍👧\ufeff";
-    expect(plainText(kept)).toBe(kept);
   });
 });
 

@@ -31,6 +31,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     ],
     // Never begins one.
     hang: ["hang"],
+    variables: [bash('echo "$FOR_TASKS" > /workspace/variables'), say("Written.")],
     wait: [bash("echo begun > /workspace/begun; sleep 300"), say("not reached")],
     big: [
       bash(

@@ -3,7 +3,7 @@ import { createExecutionContext, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import type { LocalEnv } from "../../local/platform/client.ts";
 import { SECRET_HEADER } from "../../local/platform/protocol.ts";
-import type { Scope } from "../../src/shared/principal.ts";
+import type { Region, Scope } from "../../src/shared/principal.ts";
 import worker, { type Account, type Sandbox } from "../../src/index.ts";
 import { actorName } from "../../src/shared/names.ts";
 import type { Env } from "../../src/shared/config.ts";
@@ -47,12 +47,12 @@ export class Caller extends MCPClient {
 
 export const owner = new Caller("owner", bindings.SERVER_AUTH_TOKEN ?? "", bindings);
 
-/** A principal of its own, with a token of these scopes; every scope unless given. */
-export async function principal(name: string, scopes?: readonly Scope[]): Promise<Caller> {
+/** A principal of its own, with a token of these scopes, every scope unless given; `region` is that of its entry. */
+export async function principal(name: string, scopes?: readonly Scope[], region?: Region): Promise<Caller> {
   const token = `token-of-${name}`;
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(token)));
   const all = ["sandbox:exec", "sandbox:write", "sandbox:read"];
-  const AUTH_TOKENS = JSON.stringify([{ name, sha256: digest.toHex(), scopes: scopes ?? all }]);
+  const AUTH_TOKENS = JSON.stringify([{ name, sha256: digest.toHex(), scopes: scopes ?? all, region }]);
   return new Caller(`token:${name}`, token, { ...bindings, AUTH_TOKENS });
 }
 

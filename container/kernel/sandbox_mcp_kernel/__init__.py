@@ -2,7 +2,7 @@
 
 The executor is the program that the SDK starts as a kernel. It is left as it is: every cell that we send it is one call,
 `__sandbox_mcp__(spec)`, which runs the user's code and prints one JSON document into the executor's captured stdout. `spec`
-is JSON: {run, mark, files, cap_bytes, code}; the document is
+is JSON: {run, mark, files, cap_bytes, code, variables?: {version, entries: [{name, value, version}]}}; the document is
 {sandbox_mcp_run: 1, run, spilled, stdout: {text?, bytes, dropped, tail?}, stderr: {...}, results: [{text?, png?, ...}],
 error: {name, message, traceback} | null, exit: number | null}. It is pure ASCII, because the executor's reader
 decodes each chunk of its pipe separately, which may end in the middle of a character.
@@ -10,6 +10,7 @@ decodes each chunk of its pipe separately, which may end in the middle of a char
 
 import ast
 import builtins
+import contextlib
 import inspect
 import io
 import json
@@ -21,6 +22,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 
 from IPython import get_ipython
@@ -41,6 +43,8 @@ class Kernel:
     def __init__(self, shell):
         self.shell = shell
         self.count = 0
+        # The version of the sandbox's variables that this process has.
+        self.variables = 0
         self.loop = Loop()
         self.pid = os.getpid()
         channel = streams.take_protocol()
@@ -62,6 +66,10 @@ class Kernel:
         spec = json.loads(text)
         signal.signal(signal.SIGINT, self.on_interrupt)
         _mark(spec["run"], spec["mark"])
+        if "variables" in spec:
+            # The user's code may have put anything in the place of os.environ.
+            with contextlib.suppress(Exception):
+                self.take_variables(**spec["variables"])
         capture = sys.stdout
         saved = sys.displayhook, self.shell.display_pub
         results = present.Results(self.shell)
@@ -90,6 +98,18 @@ class Kernel:
         elif error is not None:
             document["error"] = present.describe(error)
         io.StringIO.write(capture, _dump(document))
+
+    def take_variables(self, version, entries):
+        for entry in entries:
+            if entry["version"] <= self.variables:
+                continue
+            if entry["value"] is None:
+                os.environ.pop(entry["name"], None)
+            else:
+                os.environ[entry["name"]] = entry["value"]
+            if entry["name"] == "TZ":
+                time.tzset()
+        self.variables = version
 
     def cell(self, source):
         self.count += 1

@@ -91,6 +91,8 @@ export class Kernels {
   readonly #link: ContainerLink;
   readonly #registry: KernelRegistry;
   readonly #queue = new KeyedQueue();
+  /** The version of the sandbox's variables that a kernel has, as far as this actor knows. */
+  readonly #versions = new WeakMap<Kernel, number>();
   /** Functions that stop what runs or waits, by run id. */
   readonly #stops = new Map<string, (why: Stop) => void>();
 
@@ -260,10 +262,14 @@ export class Kernels {
     stopped: Promise<Stop>,
   ): Promise<CodeOutcome> {
     const code = new RunningCode(this.#link, sink, kernel);
-    const answer = this.#print(runCell(spec.language, sink.id, spec), kernel);
+    const variables = this.#link.variables?.();
+    const isNews = variables !== undefined && this.#versions.get(kernel) !== variables.version;
+    const cell = runCell(spec.language, sink.id, { ...spec, variables: isNews ? variables : undefined });
+    const answer = this.#print(cell, kernel);
     try {
       const first = await stoppable(Promise.race([answer, code.died]), stopped, spec.timeoutMs);
       if (typeof first === "object") {
+        if (isNews) this.#versions.set(kernel, variables.version);
         const outcome = outcomeOf(first, sink.id);
         await code.finish(outcome.hasFiles);
         return { ...outcome, hasFiles: outcome.hasFiles || code.isFollowed };

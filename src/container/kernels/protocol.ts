@@ -3,7 +3,7 @@
  * that runs code, the one JSON document that answers each of them, and the outcome of code that follows from it.
  */
 import { z } from "zod";
-import { markOf } from "../../../container/sandboxd/protocol.ts";
+import { type Variables, markOf } from "../../../container/sandboxd/protocol.ts";
 import { isTexts } from "../answer.ts";
 import { isRecord } from "../../shared/is-record.ts";
 import { parseBounded, SANDBOX_JSON } from "../../shared/bounded-json.ts";
@@ -148,7 +148,11 @@ export function idleCell(language: Language): string {
 export function runCell(
   language: Language,
   runID: string,
-  { code, logCapBytes = LOG_CAP_BYTES }: { code: string; logCapBytes?: number },
+  {
+    code,
+    logCapBytes = LOG_CAP_BYTES,
+    variables,
+  }: { code: string; logCapBytes?: number; variables?: Variables },
   directory = RUNS,
 ): string {
   const argument = ascii(
@@ -160,6 +164,7 @@ export function runCell(
       cap_bytes: logCapBytes,
       language,
       code,
+      variables,
     }),
   );
   // JSON is JavaScript. Python reads its strings alike except for surrogate pairs, so there it stays a string.

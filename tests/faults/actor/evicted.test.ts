@@ -1,8 +1,8 @@
-/** The actor is evicted, with all it had in memory, or sandboxd killed, at random moments of a run. */
+/** The actor is evicted, with all it had in memory, at random moments of a run. */
 import { env } from "cloudflare:workers";
 import * as fc from "fast-check";
 import { afterAll, describe, expect, it, vi } from "vitest";
-import { type Result, evict, idIn, inActor, owner, result, sh, sleep } from "../../worker/support.ts";
+import { type Result, evict, idIn, owner, sh, sleep } from "../../worker/support.ts";
 
 const ROUNDS = Reflect.get(env, "FAULTS") === "long" ? 60 : 6;
 /** On disk after a second at the latest, and somewhat more on a machine that is busy. */
@@ -182,80 +182,5 @@ describe("actor evicted at random moments", () => {
       { ...options, numRuns: ROUNDS * 3 },
     );
     expect(await sh(sandbox, "ls -A | grep -v '^file-\\|^log$' || true")).toBe("");
-  });
-});
-
-/** What a call says that typed into a terminal when the connection to sandboxd broke. */
-const NOT_KNOWN = /whether the text was typed is not known/;
-
-/**
- * Types one line after another into a terminal while it is disturbed; each that was acknowledged is there once.
- * @param disturb answers whether it did
- * @returns how often it was disturbed
- */
-async function disturbedWhileTyping(sandbox: string, disturb: () => Promise<boolean>): Promise<number> {
-  let disturbances = 0;
-  await fc.assert(
-    fc.asyncProperty(moments, async (when) => {
-      const started = await owner.call("run_command", {
-        sandbox,
-        interactive: true,
-        command: 'stty -echo; echo ready; while read -r line; do echo "<$line>"; done',
-      });
-      const id = idIn(started);
-      const type = (text: string) => owner.call("send_input", { id, text });
-      const lines = Array.from({ length: 6 }, (_, at) => `line-${at}`);
-      const acknowledged = new Set<string>();
-      let isTyping = true;
-      const disturbed = (async () => {
-        for (const ms of when) {
-          await sleep(ms);
-          if (isTyping && (await disturb())) disturbances++;
-        }
-      })();
-      for (const line of lines) {
-        const { isError, text } = await type(`${line}\n`);
-        if (!isError) acknowledged.add(line);
-        else if (!NOT_KNOWN.test(text)) expect(text).toMatch(RESTARTED);
-      }
-      isTyping = false;
-      await disturbed;
-      // Its end may be lost as any line.
-      for (let tries = 0; (await result(id, { wait_seconds: 0 })).structured.state === "running"; tries++) {
-        expect(tries).toBeLessThan(5);
-        await type("\u0004");
-      }
-      const { structured } = await result(id);
-      expect(structured).toMatchObject({ state: "succeeded", exit_code: 0 });
-      const printed = String(structured.stdout).match(/<.*>/g) ?? [];
-      expect(printed).toEqual([...new Set(printed)].toSorted());
-      expect(String(structured.stdout)).toMatch(/^ready\n/);
-      for (const line of acknowledged) expect(printed).toContain(`<${line}>`);
-      expect(acknowledged.size).toBeGreaterThanOrEqual(lines.length - when.length);
-    }),
-    options,
-  );
-  return disturbances;
-}
-
-describe("a terminal is open", () => {
-  it("and the actor evicted: what was acknowledged is typed once, in order, and nothing that it shows is lost", async () => {
-    const sandbox = "evict-terminal";
-    await sh(sandbox, "true");
-    const disturbances = await disturbedWhileTyping(sandbox, async () => {
-      await evict(sandbox);
-      return true;
-    });
-    // Else this has tried next to nothing.
-    expect(disturbances).toBeGreaterThanOrEqual(ROUNDS / 2);
-  });
-
-  it("and sandboxd killed: what was acknowledged is typed once, in order, and nothing that it shows is lost", async () => {
-    const sandbox = "kill-terminal";
-    await sh(sandbox, "true");
-    const kill = () => inActor(sandbox, (actor) => actor.exec("pkill -9 -x sandboxd"));
-    const disturbances = await disturbedWhileTyping(sandbox, async () => (await kill()).success);
-    expect(disturbances).toBeGreaterThanOrEqual(ROUNDS / 2);
-    await owner.call("destroy_sandbox", { sandbox });
   });
 });

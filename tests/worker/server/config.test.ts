@@ -96,7 +96,10 @@ describe("what does not hold is named, and its value never shown", () => {
     [{ SERVER_AUTH_TOKEN: { [SECRET]: 1 } }, "SERVER_AUTH_TOKEN must be a text variable."],
     [{ AUTH_TOKENS: SECRET }, "AUTH_TOKENS is not valid JSON."],
     [{ AUTH_TOKENS: `{"${SECRET}":1}` }, "AUTH_TOKENS must be a JSON list."],
-    [tokens(SECRET), "AUTH_TOKENS[0] must be an object of name, sha256 and scopes, and nothing else."],
+    [
+      tokens(SECRET),
+      "AUTH_TOKENS[0] must be an object of name, sha256, scopes and region, and nothing else.",
+    ],
     [
       tokens(token, { ...token, name: "b", sha256: SECRET }),
       "AUTH_TOKENS[1].sha256 must be the SHA-256 of the token, 64 hexadecimal digits.",
@@ -113,7 +116,7 @@ describe("what does not hold is named, and its value never shown", () => {
     ],
     [
       tokens({ ...token, [SECRET]: 1 }),
-      "AUTH_TOKENS[0] must be an object of name, sha256 and scopes, and nothing else.",
+      "AUTH_TOKENS[0] must be an object of name, sha256, scopes and region, and nothing else.",
     ],
     [tokens(token, { ...token, sha256: "cd".repeat(32) }), "AUTH_TOKENS must not use one name twice."],
     [tokens(token, { ...token, name: "b" }), "AUTH_TOKENS must not give one token two names."],

@@ -85,6 +85,7 @@ const TRIES: Record<string, (id: string) => Record<string, unknown>[]> = {
     { sandbox, checkpoint },
     { sandbox: "theirs", checkpoint },
   ],
+  configure_sandbox: () => [{ sandbox }, { sandbox, env: { SECRET: "overwritten" } }],
   destroy_sandbox: () => [{ sandbox, checkpoints: true }],
 };
 

@@ -77,22 +77,6 @@ describe("run_command", () => {
     expect(await sh(sandbox, "echo next")).toBe("next\n");
   });
 
-  it("shows terminal sequences and control characters to no reader of its text, and keeps them in its data", async () => {
-    const { text, structured } = await owner.call("run_command", {
-      sandbox,
-      command: "printf '\\e[31mred\\e[0m \\e]52;c;eA==\\a\\0\\u202e\\n'; printf '\\e[1mbold\\a' >&2",
-    });
-    expect(text).toBe("exit_code: 0\nstdout:\nred \ufffd\ufffd\nstderr: bold\ufffd");
-    expect(structured).toMatchObject({
-      stdout: "\u001b[31mred\u001b[0m \u001b]52;c;eA==\u0007\0\u202e\n",
-      stderr: "\u001b[1mbold\u0007",
-    });
-    const page = await owner.call("get_result", { id: structured.id, cursor: 0 });
-    for (const hidden of ["\u001b", "\0", "\u202e"]) expect(page.text).not.toContain(hidden);
-    expect(page.text).toContain("red \ufffd\ufffd\n");
-    expect(JSON.stringify(page.structured)).toContain("\\u001b[31mred");
-  });
-
   it("shows output that is no text, and counts its bytes", async () => {
     const result = await run("printf 'a\\377\\376b'; printf '\\360\\237\\220|' >&2");
     expect(result).toMatchObject({

@@ -1,0 +1,79 @@
+/** The variables that every command, kernel and task of a sandbox has, as `configure_sandbox` has set them. */
+import { MOST_VARIABLES, VARIABLES_BYTES, type Variables } from "../../container/sandboxd/protocol.ts";
+import { ToolError } from "../shared/errors.ts";
+
+/** Storage key. */
+const KEY = "variables";
+
+/** Removed names that are remembered for sessions and kernels that still have them. */
+const MOST_REMOVED = 200;
+
+export class SandboxVariables {
+  readonly #kv: SyncKvStorage;
+  #variables: Variables | undefined;
+
+  constructor(kv: SyncKvStorage) {
+    this.#kv = kv;
+    this.#variables = kv.get<Variables>(KEY);
+  }
+
+  /** Undefined where there never were any, so that a call carries nothing. */
+  get current(): Variables | undefined {
+    return this.#variables;
+  }
+
+  /** Names of those that are set, in alphabetical order. */
+  get names(): string[] {
+    return namesOf(this.#variables);
+  }
+
+  /**
+   * The variables after these changes, of which an empty value removes its variable.
+   * @throws {ToolError} `too_large`
+   */
+  changed(changes: Readonly<Record<string, string>>): Variables {
+    const { version, entries } = this.#variables ?? { version: 0, entries: [] };
+    const next = version + 1;
+    const merged = new Map(entries.map((entry) => [entry.name, entry]));
+    for (const [name, value] of Object.entries(changes)) {
+      // A value that it has already, set again, is for sessions that have changed theirs.
+      merged.delete(name);
+      merged.set(name, { name, value: value === "" ? null : value, version: next });
+    }
+    const all = [...merged.values()];
+    const set = all.filter(({ value }) => value !== null);
+    const bytes = set.reduce((sum, { name, value }) => sum + sizeOf(name) + sizeOf(value ?? ""), 0);
+    if (set.length > MOST_VARIABLES || bytes > VARIABLES_BYTES) throw tooLarge(set.length, bytes);
+    const removed = all.filter(({ value }) => value === null).slice(-MOST_REMOVED);
+    return { version: next, entries: [...removed, ...set] };
+  }
+
+  put(variables: Variables): void {
+    this.#variables = variables;
+    this.#kv.put(KEY, variables);
+  }
+
+  /** The sandbox was destroyed. */
+  forget(): void {
+    this.#variables = undefined;
+    this.#kv.delete(KEY);
+  }
+}
+
+export function namesOf(variables: Variables | undefined): string[] {
+  return (variables?.entries ?? []).flatMap(({ name, value }) => (value === null ? [] : name)).sort();
+}
+
+const encoder = new TextEncoder();
+
+function sizeOf(text: string): number {
+  return encoder.encode(text).length;
+}
+
+function tooLarge(count: number, bytes: number): ToolError {
+  return new ToolError(
+    "too_large",
+    `That would be ${count} variables of ${bytes} bytes together; a sandbox has up to ${MOST_VARIABLES}, of ${VARIABLES_BYTES} bytes, names included.`,
+    "Write long values to a file with write_file and set a variable to its path; an empty value removes a variable.",
+  );
+}

@@ -1,0 +1,212 @@
+import { describe, expect, it } from "vitest";
+import { callsIn, evict, killContainer, owner, principal, type Result, sh, until } from "../support.ts";
+
+const configure = (sandbox: string, env?: Record<string, string>): Promise<Result> =>
+  owner.call("configure_sandbox", { sandbox, ...(env && { env }) });
+
+const LANGUAGES: [language: string, name: (name: string) => string][] = [
+  ["python", (name) => `import os; print(os.environ.get("${name}"))`],
+  ["javascript", (name) => `console.log(process.env.${name} ?? "None")`],
+  ["typescript", (name) => `console.log(process.env.${name} ?? "None" as string)`],
+];
+
+const inKernel = async (sandbox: string, language: string, code: string): Promise<string> => {
+  const { text } = await callsIn(sandbox).code(code, { language });
+  return text.replace(/^stdout:\s/, "").trim();
+};
+
+const HOSTILE: Record<string, string> = {
+  LINES: "two\nlines\n\nand more\n",
+  QUOTES: `'"\`$(touch /tmp/ran) $HOME \\ ' " !! {a,b} *`,
+  END: "'; exit 3; '",
+  CONTROL: "\u0001\u001b[31m\r\t\u007f",
+  SIGNS: "ü € 😀 \u2028",
+  LONG: "x".repeat(32_768),
+  EQUALS: "a=b=c",
+  constructor: "own",
+};
+
+describe("variables of a sandbox", () => {
+  it("are in commands, new sessions and kernels, and in those that run already from the next call on", async () => {
+    const sandbox = "vars";
+    await configure(sandbox, { BEFORE: "1" });
+    expect(await sh(sandbox, "echo $BEFORE")).toBe("1\n");
+    for (const [language, code] of LANGUAGES)
+      expect(await inKernel(sandbox, language, code("BEFORE"))).toBe("1");
+    const { structured } = await configure(sandbox, { BEFORE: "2", LATER: "a b" });
+    expect(structured.variables).toEqual(["BEFORE", "LATER"]);
+    for (const session of ["main", "other"])
+      expect(await sh(sandbox, 'echo "$BEFORE $LATER"', { session })).toBe("2 a b\n");
+    expect(
+      await sh(sandbox, "bash -c 'echo $LATER'; python3 -c 'import os; print(os.environ[\"LATER\"])'"),
+    ).toBe("a b\na b\n");
+    for (const [language, code] of LANGUAGES) {
+      expect(await inKernel(sandbox, language, code("BEFORE"))).toBe("2");
+      expect(await inKernel(sandbox, language, code("LATER"))).toBe("a b");
+    }
+  });
+
+  it("are merged, and an empty value removes one", async () => {
+    const sandbox = "vars-merge";
+    await configure(sandbox, { KEPT: "k", GONE: "g" });
+    expect(await sh(sandbox, "echo $KEPT $GONE")).toBe("k g\n");
+    for (const [language, code] of LANGUAGES)
+      expect(await inKernel(sandbox, language, code("GONE"))).toBe("g");
+    const { structured } = await configure(sandbox, { GONE: "" });
+    expect(structured.variables).toEqual(["KEPT"]);
+    expect(await sh(sandbox, "echo $KEPT ${GONE-none}")).toBe("k none\n");
+    for (const [language, code] of LANGUAGES) {
+      expect(await inKernel(sandbox, language, code("GONE"))).toBe("None");
+      expect(await inKernel(sandbox, language, code("KEPT"))).toBe("k");
+    }
+  });
+
+  it("give way to what a session or a kernel has set since, and to env of a call", async () => {
+    const sandbox = "vars-own";
+    await configure(sandbox, { WORD: "sandbox", OTHER: "1" });
+    expect(await sh(sandbox, "echo $WORD", { env: { WORD: "call" } })).toBe("call\n");
+    expect(await sh(sandbox, "echo $WORD; export WORD=session")).toBe("sandbox\n");
+    await inKernel(sandbox, "python", "import os; os.environ['WORD'] = 'kernel'");
+    await configure(sandbox, { OTHER: "2" });
+    expect(await sh(sandbox, "echo $WORD $OTHER")).toBe("session 2\n");
+    expect(await inKernel(sandbox, "python", "print(os.environ['WORD'], os.environ['OTHER'])")).toBe(
+      "kernel 2",
+    );
+    await configure(sandbox, { WORD: "again" });
+    expect(await sh(sandbox, "echo $WORD")).toBe("again\n");
+    expect(await inKernel(sandbox, "python", "print(os.environ['WORD'])")).toBe("again");
+  });
+
+  it("leave alone a session that made one readonly, or spoiled our own", async () => {
+    const sandbox = "vars-spoiled";
+    await configure(sandbox, { FIXED: "1" });
+    await sh(sandbox, "declare -rx FIXED");
+    await sh(sandbox, "export SANDBOX_MCP_VARIABLES='a[$(touch /tmp/evaluated)]'", { session: "spoiled" });
+    await configure(sandbox, { FIXED: "2", FREE: "2" });
+    const { structured } = await callsIn(sandbox).command("echo $FIXED $FREE");
+    expect(structured).toMatchObject({ stdout: "1 2\n", stderr: "" });
+    expect(
+      await sh(sandbox, "echo $FIXED $FREE; ls /tmp/evaluated 2>&1 | tail -c 10", { session: "spoiled" }),
+    ).toContain("2 2\n");
+    expect(await sh(sandbox, "ls /tmp")).not.toContain("evaluated");
+    await inKernel(sandbox, "python", "import os; os.environ = None");
+    await configure(sandbox, { FREE: "3" });
+    expect(await inKernel(sandbox, "python", "1 + 1")).toContain("2");
+  });
+
+  it("arrive as they are, whatever they hold", async () => {
+    const sandbox = "vars-hostile";
+    const { isError, structured } = await configure(sandbox, HOSTILE);
+    expect([isError, structured.variables]).toEqual([false, Object.keys(HOSTILE).sort()]);
+    await owner.call("write_file", { sandbox, path: "expected", content: JSON.stringify(HOSTILE) });
+    const python =
+      'import os, json; print([n for n, v in json.load(open("/workspace/expected")).items() if os.environ.get(n) != v])';
+    // The second command has them from the state that the first has left.
+    for (let time = 0; time < 2; time++) expect(await sh(sandbox, `python3 -c '${python}'`)).toBe("[]\n");
+    expect(await inKernel(sandbox, "python", python)).toBe("[]");
+    const js =
+      'Object.entries(JSON.parse(require("fs").readFileSync("/workspace/expected", "utf8"))).filter(([n, v]) => process.env[n] !== v)';
+    expect(await inKernel(sandbox, "javascript", js)).toContain("[]");
+    expect(await sh(sandbox, "ls /tmp")).not.toContain("ran");
+  });
+
+  it.each([
+    ["a NUL", { A: "a\0b" }, "NUL"],
+    ["half of a surrogate pair", { A: "\ud800" }, "surrogate"],
+    ["a megabyte", { A: "x".repeat(2 ** 20) }, "longer than 32768 characters"],
+    ["a name with an equals sign", { "A=B": "x" }, "letters, digits and _"],
+    ["a name with a command", { "A;touch /tmp/x": "x" }, "letters, digits and _"],
+    ["a name with a line break", { "A\n": "x" }, "letters, digits and _"],
+    ["an empty name", { "": "x" }, "letters, digits and _"],
+    ["BASH_ENV", { BASH_ENV: "/tmp/x" }, "uses itself"],
+    ["a readonly name of bash", { SHELLOPTS: "x" }, "uses itself"],
+    ["a name of ours", { SANDBOX_MCP_RUN: "x" }, "uses itself"],
+    ["101 names", Object.fromEntries(Array.from({ length: 100 }, (_, i) => [`N${i}`, "x"])), "102 variables"],
+    ["64 KiB", { A: "x".repeat(30_000), B: "x".repeat(30_000), C: "x".repeat(6_000) }, "65536 bytes"],
+  ])("are refused with %s, and nothing is changed", async (_what, env, words) => {
+    const sandbox = "vars-refused";
+    await configure(sandbox, { THERE: "1" });
+    const refused = await configure(sandbox, { ...env, ALSO: "1" });
+    expect([refused.isError, refused.text]).toEqual([true, expect.stringContaining(words)]);
+    expect((await configure(sandbox)).structured.variables).toEqual(["THERE"]);
+  });
+
+  it("are none of a prototype", async () => {
+    const env = JSON.parse('{"__proto__": "x", "A": "1"}') as Record<string, string>;
+    await configure("vars-proto", env);
+    expect((await configure("vars-proto")).structured.variables).toEqual(["A"]);
+    expect(await sh("vars-proto", "env | grep -c proto || true")).toBe("0\n");
+  });
+
+  it("outlive the actor and the container, and end with the sandbox", async () => {
+    const sandbox = "vars-life";
+    await configure(sandbox, { STAYS: "1", OLD: "1" });
+    await inKernel(sandbox, "python", "import os");
+    await sh(sandbox, "true");
+    await evict(sandbox);
+    expect(await inKernel(sandbox, "python", "print(os.environ['STAYS'])")).toBe("1");
+    await configure(sandbox, { STAYS: "2", OLD: "" });
+    expect(await inKernel(sandbox, "python", "print(os.environ['STAYS'])")).toBe("2");
+    await killContainer(sandbox);
+    await until(async () => (await callsIn(sandbox).command("true")).text.includes("restarted"));
+    expect(await sh(sandbox, "echo $STAYS ${OLD-none}")).toBe("2 none\n");
+    expect(await inKernel(sandbox, "python", "import os; print(os.environ['STAYS'])")).toBe("2");
+    await owner.call("destroy_sandbox", { sandbox });
+    expect(await sh(sandbox, "echo ${STAYS-none}")).toBe("none\n");
+    expect((await configure(sandbox)).structured.variables).toEqual([]);
+  });
+
+  it("are one sandbox's and one principal's, and listed by name alone", async () => {
+    await configure("vars-mine", { MINE: "value-of-mine" });
+    expect(await sh("vars-theirs", "echo ${MINE-none}")).toBe("none\n");
+    const other = await principal("vars-other");
+    const said = await other.call("run_command", { sandbox: "vars-mine", command: "echo ${MINE-none}" });
+    expect(said.structured.stdout).toBe("none\n");
+    expect((await other.call("list_sandboxes")).text).not.toContain("MINE");
+    const { text } = await owner.call("list_sandboxes");
+    expect(text).toMatch(/vars-mine: stopped.*\n {2}variables: MINE\n/);
+    expect(text).not.toContain("value-of-mine");
+  });
+
+  it("count as a sandbox, which ends like any other", async () => {
+    const caller = await principal("vars-few");
+    await caller.call("configure_sandbox", { sandbox: "one", env: { A: "1" } });
+    expect((await caller.call("list_sandboxes")).text).toContain("Limits: 1 of ");
+    expect((await caller.call("destroy_sandbox", { sandbox: "one" })).structured.existed).toBe(true);
+    expect((await caller.call("list_sandboxes")).text).toContain("Limits: 0 of ");
+    expect((await caller.call("configure_sandbox", { sandbox: "one" })).structured.variables).toEqual([]);
+  });
+
+  it("need sandbox:exec", async () => {
+    const reader = await principal("vars-reader", ["sandbox:read", "sandbox:write"]);
+    expect((await reader.call("configure_sandbox", { env: { A: "1" } })).status).toBe(403);
+  });
+});
+
+describe("the region of a sandbox", () => {
+  it("is taken with its first call alone, and said in words after that", async () => {
+    const first = await owner.call("configure_sandbox", { sandbox: "region", region: "weur" });
+    expect(first.structured.region).toBe("weur");
+    expect((await owner.call("configure_sandbox", { sandbox: "region", region: "weur" })).isError).toBe(
+      false,
+    );
+    const late = await owner.call("configure_sandbox", { sandbox: "region", region: "oc" });
+    expect([late.isError, late.text]).toEqual([
+      true,
+      expect.stringContaining("made at its first use, in weur"),
+    ]);
+    await sh("region-used", "true");
+    const used = await owner.call("configure_sandbox", { sandbox: "region-used", region: "oc" });
+    expect([used.isError, used.text]).toEqual([true, expect.stringContaining("where the platform chose")]);
+  });
+
+  it("is that of the token, or of the server", async () => {
+    const everyone = (await principal("regionless")).with({ DEFAULT_REGION: "apac" });
+    expect((await everyone.call("configure_sandbox", { sandbox: "a" })).structured.region).toBe("apac");
+    const own = (await principal("regional", undefined, "sam")).with({ DEFAULT_REGION: "apac" });
+    expect((await own.call("configure_sandbox", { sandbox: "b" })).structured.region).toBe("sam");
+    expect((await own.call("configure_sandbox", { sandbox: "c", region: "me" })).structured.region).toBe(
+      "me",
+    );
+  });
+});

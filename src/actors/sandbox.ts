@@ -33,6 +33,7 @@ import { DiskUsage } from "./disk-usage.ts";
 import { Lease, quotaError } from "./lease.ts";
 import { type Preview, Previews } from "./previews.ts";
 import type { Settlement } from "./quota.ts";
+import { SETUP_SESSION, SetUp } from "./set-up.ts";
 import { SandboxVariables, namesOf } from "./sandbox-variables.ts";
 import { RestartNotice } from "./restart-notice.ts";
 import type { Checkpoint } from "./snapshot-registry.ts";
@@ -66,6 +67,8 @@ export interface Condition {
 export interface Settings {
   /** Variables to set; an empty value removes its variable. */
   env?: Readonly<Record<string, string>> | undefined;
+  /** The script that sets up each new container; an empty one removes it. */
+  setup?: string | undefined;
 }
 
 /** What a sandbox is set to. */
@@ -75,6 +78,9 @@ export interface Configured {
   /** Where its actor was made; undefined where the platform chose. */
   region: Region | undefined;
 }
+
+/** How long a set-up may take, milliseconds. */
+const SETUP_MS = 1_800_000;
 
 /** How long a connection that only an abandoned call keeps busy stays open, milliseconds. */
 const HANG_UP_MS = 5000;
@@ -96,6 +102,7 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #accountLink: AccountLink;
   readonly #lease: Lease;
   readonly #variables: SandboxVariables;
+  readonly #setUp: SetUp;
   readonly #connection: Connection;
   readonly #files: Files;
   readonly #kernels: Kernels;
@@ -252,6 +259,16 @@ export class Sandbox extends BaseSandbox<Env> {
     });
     this.#lease.inherit(this.#runs.secondsSince(kv.get<number>(SETTLED)));
     this.#runs.resume(this.#isUp);
+    this.#setUp = new SetUp({
+      kv,
+      running,
+      boot: () => this.#restartNotice.count,
+      start: ({ script, timeoutMs }) => {
+        const spec = { command: script, session: SETUP_SESSION, timeoutMs };
+        return this.#runs.start(this.#commands, script, spec, 0, true);
+      },
+      result: (id, waitMs) => this.#runs.result(id, waitMs),
+    });
   }
 
   get #isUp(): boolean {
@@ -272,7 +289,7 @@ export class Sandbox extends BaseSandbox<Env> {
   ): Promise<Answer<RunView>> {
     const waitUntil = Date.now() + waitMs;
     return this.#serveBesideTasks(owner, mayUseModel, () =>
-      this.#runs.start(this.#code, spec.code, spec, waitUntil, namesID, onProgress),
+      this.#runs.start(this.#setUp.before(this.#code), spec.code, spec, waitUntil, namesID, onProgress),
     );
   }
 
@@ -287,14 +304,22 @@ export class Sandbox extends BaseSandbox<Env> {
   ): Promise<Answer<RunView>> {
     const waitUntil = Date.now() + waitMs;
     return this.#serveBesideTasks(owner, mayUseModel, () =>
-      this.#runs.start(this.#commands, spec.command, spec, waitUntil, namesID, onProgress),
+      this.#runs.start(
+        this.#setUp.before(this.#commands),
+        spec.command,
+        spec,
+        waitUntil,
+        namesID,
+        onProgress,
+      ),
     );
   }
 
   /** As `#serve`, for what the caller runs; beside an agent only where they may use its model. */
   #serveBesideTasks<T>(owner: Owner, mayUseModel: boolean, work: () => Promise<T>): Promise<Answer<T>> {
-    return this.#serve(owner, () => {
+    return this.#serve(owner, async () => {
       if (!mayUseModel) this.#tasks.keepApart(owner.sandbox);
+      await this.#setUp.begin();
       return work();
     });
   }
@@ -306,7 +331,7 @@ export class Sandbox extends BaseSandbox<Env> {
    */
   configureSandbox(
     owner: Owner,
-    { env = {} }: Settings,
+    { env = {}, setup }: Settings,
     region: Region | undefined,
     mayUseModel: boolean,
   ): Promise<Answer<Configured>> {
@@ -316,6 +341,11 @@ export class Sandbox extends BaseSandbox<Env> {
       if (region !== undefined && region !== made) throw isMade(owner.sandbox, region, made);
       if (Object.keys(env).length > 0)
         await this.#configuring.run("", "", () => this.#setVariables(owner, env));
+      if (setup !== undefined) {
+        if (setup !== "") await this.#accountLink.configured(owner, this.#variables.names);
+        this.#setUp.put(setup === "" ? undefined : { script: setup, timeoutMs: SETUP_MS });
+        if (this.#isUp) await this.#setUp.begin();
+      }
       return { variables: this.#variables.names, region: made };
     });
   }
@@ -336,7 +366,8 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#serve(owner, async () => {
       const { used, allowed } = await this.#tellModelTokens();
       if (used >= allowed) throw quotaError({ limit: "modelTokensPerDay", allowed, used });
-      const run = await this.#runs.start(this.#tasks, spec.task, spec, 0, true);
+      await this.#setUp.begin();
+      const run = await this.#runs.start(this.#setUp.before(this.#tasks), spec.task, spec, 0, true);
       await this.#accountLink.account(owner).taskSeen(run);
       return run;
     });
@@ -597,7 +628,10 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#diskUsage.containerGone();
     this.#previews.forget();
     this.#fileLinks.forget();
-    if (!had.isKept) this.#variables.forget();
+    if (!had.isKept) {
+      this.#variables.forget();
+      this.#setUp.forget();
+    }
     if (had.wasKnown) this.#accountLink.note("destroy");
     return had;
   }
@@ -731,7 +765,11 @@ export class Sandbox extends BaseSandbox<Env> {
       await this.#leaveNothing();
     }
     if (owner.takesNotice === false) return outcome;
-    const notices = [this.#restartNotice.takeNotice(), this.#workspace.takeNotice()];
+    const notices = [
+      this.#restartNotice.takeNotice(),
+      this.#setUp.takeNotice(),
+      this.#workspace.takeNotice(),
+    ];
     return { ...outcome, notice: notices.filter(Boolean).join(" ") || undefined };
   }
 

@@ -72,7 +72,7 @@ export interface Waiting {
   /** Ids of the runs before it, the one under way first. */
   behind: string[];
   /** What is shared with them, and its name: their shell session, their kernel's context, or the workspace of tasks. */
-  kind: "session" | "context" | "workspace";
+  kind: "session" | "context" | "workspace" | "setup";
   name: string;
 }
 

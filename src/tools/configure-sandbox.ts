@@ -25,17 +25,23 @@ export const configureSandbox = defineTool({
       "Variables of all commands, kernels and tasks, beside those set before; an empty value removes one.",
       problemWith,
     ),
+    setup: z
+      .string()
+      .refine((value) => value.length <= 100_000, "is longer than 100000 characters: write_file the script")
+      .refine((value) => !value.includes("\0"), "must not hold a NUL character")
+      .optional()
+      .describe("Bash that prepares each new container: installs, clones."),
     region: z.enum(REGIONS).optional().describe("Where it is made; only with its first use."),
   }),
   output: z.object({ sandbox: z.string(), variables: z.array(z.string()), region: z.string().optional() }),
   hints: { readOnly: false, destructive: true, idempotent: true },
   scopes: ["sandbox:exec"],
-  async handle({ sandbox, env, region }, context) {
+  async handle({ sandbox, env, setup, region }, context) {
     const { id: principalID, scopes, region: own } = context.principal;
     const owner = { principalID, sandbox, region: region ?? own };
     const mayUseModel = scopes.includes("tasks:run");
     const { value, notice } = await callSandbox(context.env, owner, (actor, who) =>
-      actor.configureSandbox(who, { env }, region, mayUseModel),
+      actor.configureSandbox(who, { env, setup }, region, mayUseModel),
     );
     const { variables, region: made } = value;
     const said = sections([

@@ -10,6 +10,8 @@ export function stateText({ state, waiting }: RunSummary): RunState | "waiting" 
 export function waitingText(id: string, { behind, kind, name }: Waiting): string {
   const [first, ...more] = behind;
   const others = more.length > 0 ? ` and ${more.length} more` : "";
+  if (kind === "setup")
+    return `Not started yet. Wait for it with get_result, id ${id}, or withdraw it with cancel_run: it waits for the set-up of the sandbox, ${first}.`;
   const [place, instead] =
     kind === "workspace"
       ? ["Tasks of one sandbox run", "in another sandbox"]

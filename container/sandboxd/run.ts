@@ -262,8 +262,8 @@ export class Run extends Followed {
     clearInterval(this.#killing);
   }
 
-  /** Has the output copied to files from now on. */
-  #copy(isAdopted = false): void {
+  /** Has the output copied to files from now on. @param isAgain whether another copier may have begun it */
+  #copy(isAgain = false): void {
     const slot = this.#slot;
     if (slot === undefined || this.#status !== undefined) return;
     for (const name of STREAMS) {
@@ -272,20 +272,20 @@ export class Run extends Followed {
       try {
         stream.copy(
           slot,
-          isAdopted,
-          isAdopted && readersOf(pipeOf(slot.directory, name), (link) => readlinkSync(link)).length > 0,
+          isAgain,
+          isAgain && readersOf(pipeOf(slot.directory, name), (link) => readlinkSync(link)).length > 0,
         );
       } catch {
         // No process can be made: until then the command waits at its full pipes.
-        this.after(LOOK_MS, () => this.#copy(isAdopted));
+        this.after(LOOK_MS, () => this.#copy(isAgain));
       }
     }
   }
 
-  /** A copier has ended: no process can write to its pipe any more, or it was killed. */
+  /** A copier has ended: no process can write to its pipe any more, or it was killed, or could not be started. */
   protected override stopped(name: Stream): void {
-    if (this.#status === undefined) this.after(LOOK_MS, () => this.#copy());
-    else if (this.#killing === undefined) this.streams[name].finish();
+    if (this.#status === undefined) this.after(LOOK_MS, () => this.#copy(true));
+    else if (this.#killing === undefined && this.#slot !== undefined) this.streams[name].drain(this.#slot);
   }
 
   /** Whether a process of its group is left. Costs one call to the system; processes that left the group are not seen. */

@@ -26,6 +26,9 @@ import { type Slot, brakeOf, openToRead, pipeOf } from "./slot.ts";
 /** Stored bytes are given back to the disk so many at a time, because that takes a process. */
 const FREE_BYTES = 16 * 1024 * 1024;
 
+/** How much of a pipe is read at most once its command has ended: more than a pipe holds. What comes then is of background processes. */
+const MAX_DRAINED_BYTES = 16 * 1024 * 1024;
+
 const { O_RDONLY, O_RDWR, O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK, O_NOFOLLOW } = constants;
 
 /** Takes output at an offset. Bytes are left out only after `full`. */
@@ -111,24 +114,36 @@ export class OutputStream {
     this.#size = this.#end = this.#limit = end;
   }
 
-  /** Moves the output of a command that has ended from its pipe to the file, up to the mark. */
+  /** Moves what is in the pipe of a command that has ended to the file, up to the mark. No copier reads the pipe. */
   drain(slot: Slot): void {
-    let held = Buffer.alloc(0);
-    let size: number | undefined;
-    while (size === undefined) {
+    if (this.#end !== undefined) return;
+    const own = this.#open();
+    // Of a copier that has ended.
+    if (own !== undefined) this.#limit = Math.max(this.#limit, this.#there(own));
+    this.#scan();
+    for (let left = MAX_DRAINED_BYTES; left > 0 && this.#end === undefined;) {
       const bytes = slot.read(this.name, piece);
       if (bytes === undefined || bytes.length === 0) break;
-      held = Buffer.concat([held, bytes]);
-      const at = this.#mark === undefined ? -1 : held.indexOf(this.#mark);
-      if (at < 0) continue;
-      size = at;
-      // With the mark, by which the next sandboxd knows that the output is complete.
-      held = held.subarray(0, at + (this.#mark?.length ?? 0));
+      left -= bytes.length;
+      // A stream without output needs no file.
+      if (this.#limit === 0 && this.#mark && bytes.indexOf(this.#mark) === 0) this.#end = 0;
+      else if (!this.#keep(bytes)) break;
     }
-    size ??= held.length;
-    const file = size > 0 ? this.#open(true) : undefined;
-    if (file !== undefined) this.#limit = this.#size += Math.min(size, writeSync(file, held));
     this.finish();
+  }
+
+  /** Writes output to the file with its mark, by which the next sandboxd knows that it is complete. */
+  #keep(bytes: Buffer): boolean {
+    const file = this.#open(true);
+    if (file === undefined) return false;
+    try {
+      this.#limit += writeSync(file, bytes);
+    } catch {
+      // The disk is full.
+      return false;
+    }
+    this.#scan();
+    return true;
   }
 
   /** Takes what has been added to the file since: for a kernel's output, which the kernel writes itself. */
@@ -146,7 +161,7 @@ export class OutputStream {
   }
 
   /**
-   * How much of an adopted run's file can be output: its blocks on disk, and what was given back. The command may have made the
+   * How much of a file that others wrote can be output: its blocks on disk, and what was given back. The command may have made the
    * file longer than that.
    */
   #there(file: number): number {
@@ -158,14 +173,14 @@ export class OutputStream {
 
   /**
    * Has the pipe copied to the file from now on.
-   * @param isAdopted whether the file may hold output from the time of the sandboxd before
-   * @param isCopied whether a copier from that time still runs
+   * @param isAgain whether the file may hold output that another copier wrote, also for the sandboxd before
+   * @param isCopied whether that copier still runs
    * @throws Error when no process can be made, or a pipe is gone
    */
-  copy(slot: Slot, isAdopted: boolean, isCopied: boolean): void {
+  copy(slot: Slot, isAgain: boolean, isCopied: boolean): void {
     const brakePath = brakeOf(slot.directory, this.name);
     const own = this.#open(true);
-    if (own !== undefined && isAdopted) this.#limit = this.#there(own);
+    if (own !== undefined && isAgain) this.#limit = this.#there(own);
     const brake = openSync(brakePath, O_RDONLY | O_NONBLOCK);
     if (!isCopied) {
       // For both reading and writing, so that the copier is not ended by SIGPIPE while no sandboxd reads.

@@ -43,16 +43,21 @@ class Place {
   readonly #starts = join(this.directory, "starts");
   readonly #sandbox: ChildProcess;
 
-  /** @param killAt at which step the first sandboxd is killed */
-  constructor(killAt: number) {
+  /**
+   * @param killAt at which step the first sandboxd is killed
+   * @param preloaded what is loaded before it
+   * @param variables of sandboxd
+   */
+  constructor(killAt: number, preloaded = "kill-at.cjs", variables: NodeJS.ProcessEnv = {}) {
     const env = {
+      ...variables,
       PATH: process.env.PATH,
       SANDBOXD_ROOT: join(this.directory, "root"),
       ARMED: this.#armed,
       CALLS: join(this.directory, "calls"),
       STARTS: this.#starts,
     };
-    const preload = join(repository, "tests/setup/kill-at.cjs");
+    const preload = join(repository, "tests/setup", preloaded);
     const sandboxd = [process.execPath, "--require", preload, bundle, "--socket", this.socket];
     // Its scripts are where they are in a sandbox, and its processes end with it.
     const view = ["--dev-bind", "/", "/", "--proc", "/proc", "--tmpfs", "/opt", "--unshare-pid"];
@@ -227,6 +232,38 @@ it.concurrent.each([
   },
   120_000,
 );
+
+it.each([1, 2, 5])(
+  "a command keeps its output when %d programs that were to copy it cannot be started",
+  async (failing) => {
+    const place = new Place(0, "no-copier.cjs", { FAILING: String(failing) });
+    try {
+      await place.answers();
+      const outcome = await run(place, "r1", "sleep 0.1; echo output; echo error >&2");
+      expect(outcome).toMatchObject({ end: { status: 0 }, stdout: "output\n", stderr: "error\n" });
+    } finally {
+      await place.close();
+    }
+  },
+);
+
+it("a command keeps its output when the programs that copy it are killed", async () => {
+  const place = new Place(0);
+  try {
+    await place.answers();
+    const kill = "seq 1000; sleep 0.1; pkill -KILL -x tee;";
+    const outcome = await run(
+      place,
+      "r1",
+      `${kill} ${kill} seq 1000; sleep 0.1; pkill -KILL -x tee; echo end`,
+    );
+    const numbers = Array.from({ length: 1000 }, (_, n) => `${n + 1}\n`).join("");
+    expect(outcome.end).toMatchObject({ status: 0 });
+    expect(outcome.stdout).toBe(`${numbers.repeat(3)}end\n`);
+  } finally {
+    await place.close();
+  }
+});
 
 it.each([
   ["replaced", "", "new\n"],

@@ -251,13 +251,15 @@ it("a command keeps its output when the programs that copy it are killed", async
   const place = new Place(0);
   try {
     await place.answers();
-    const kill = "seq 1000; sleep 0.1; pkill -KILL -x tee;";
-    const outcome = await run(
-      place,
-      "r1",
-      `${kill} ${kill} seq 1000; sleep 0.1; pkill -KILL -x tee; echo end`,
-    );
     const numbers = Array.from({ length: 1000 }, (_, n) => `${n + 1}\n`).join("");
+    const file = join(place.directory, "root/runs/r1/stdout");
+    // What a copier has read and not yet written ends with it: so only once all is in the file, and nothing is printed before it is gone.
+    const kill = (bytes: number) =>
+      `until [ "$(stat -c %s ${file})" = ${bytes} ]; do sleep 0.01; done
+      copiers=$(pgrep -x tee); kill -KILL $copiers
+      for copier in $copiers; do while [ -e /proc/$copier ]; do sleep 0.01; done; done`;
+    const command = [1, 2, 3].map((time) => `seq 1000\n${kill(time * numbers.length)}`).join("\n");
+    const outcome = await run(place, "r1", `${command}\necho end`);
     expect(outcome.end).toMatchObject({ status: 0 });
     expect(outcome.stdout).toBe(`${numbers.repeat(3)}end\n`);
   } finally {

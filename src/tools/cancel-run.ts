@@ -12,7 +12,7 @@ export const cancelRun = defineTool({
   description:
     "Stops a run: a command or task with every process it started, code by interrupting its kernel. A run that has ended stays as it is. Returns what it printed until then.",
   input: z.strictObject({ id: runField() }),
-  hints: { readOnly: false, destructive: true, idempotent: true },
+  annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: true },
   scopes: ["sandbox:exec"],
   taskScopes: ["tasks:run"],
   async handle({ id }, context) {

@@ -19,7 +19,7 @@ export const checkpointSandbox = defineTool({
     notice: z.string().optional(),
   }),
   isOffered: ({ workspaces }) => workspaces.isSaved,
-  hints: { readOnly: false, destructive: false, idempotent: false },
+  annotations: { readOnlyHint: false, destructiveHint: false },
   scopes: ["sandbox:write"],
   async handle({ sandbox, label }, context) {
     const { value, notice } = await context.sandbox(sandbox, (actor, owner) =>

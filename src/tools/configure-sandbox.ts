@@ -28,7 +28,7 @@ export const configureSandbox = defineTool({
     region: z.enum(REGIONS).optional().describe("Where it is made; only with its first use."),
   }),
   output: z.object({ sandbox: z.string(), variables: z.array(z.string()), region: z.string().optional() }),
-  hints: { readOnly: false, destructive: true, idempotent: true },
+  annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: true },
   scopes: ["sandbox:exec"],
   async handle({ sandbox, env, region }, context) {
     const { id: principalID, scopes, region: own } = context.principal;

@@ -1,5 +1,5 @@
 /** The kit: what a tool is, and what every call of a tool goes through. */
-import type { CallToolResult, ServerContext, ToolAnnotations } from "@modelcontextprotocol/server";
+import type { CallToolResult, ServerContext } from "@modelcontextprotocol/server";
 import { z } from "zod";
 import type { Scope } from "../shared/principal.ts";
 import { isTaskID } from "../runs/id.ts";
@@ -33,6 +33,14 @@ export interface ToolOutput<Structured = Record<string, unknown>> {
   structured?: Structured;
 }
 
+/**
+ * What a client may go by before a call. What is left out is what the protocol takes for granted: not idempotent, and open to
+ * the network, which code in a sandbox reaches. For a tool that only reads the other hints mean nothing.
+ */
+type Annotations =
+  | { readOnlyHint: true }
+  | { readOnlyHint: false; destructiveHint: boolean; idempotentHint?: true };
+
 export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodObject> {
   /** snake_case, as on the wire. */
   name: string;
@@ -47,7 +55,7 @@ export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodO
   output?: Output;
   /** Whether this server can do it; always when left out. A tool that is not offered is not listed. */
   isOffered?(config: Config): boolean;
-  hints: { readOnly: boolean; destructive: boolean; idempotent: boolean };
+  annotations: Annotations;
   /** The scopes that a caller needs. Checked before any handler runs, for the whole request. */
   scopes: readonly Scope[];
   /** In place of `scopes` when the argument `id` is that of a task. */
@@ -63,8 +71,7 @@ export interface Tool {
   input: z.ZodObject;
   output?: z.ZodObject;
   isOffered?(config: Config): boolean;
-  /** Without `openWorldHint`, which is true when left out: code in a sandbox can reach the network. */
-  annotations: Required<Omit<ToolAnnotations, "title" | "openWorldHint">>;
+  annotations: Annotations;
   scopes: readonly Scope[];
   taskScopes?: readonly Scope[];
   /**
@@ -77,14 +84,9 @@ export interface Tool {
 export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject>(
   definition: ToolDefinition<Input, Output>,
 ): Tool {
-  const { hints, handle, ...rest } = definition;
+  const { handle, ...rest } = definition;
   return {
     ...rest,
-    annotations: {
-      readOnlyHint: hints.readOnly,
-      destructiveHint: hints.destructive,
-      idempotentHint: hints.idempotent,
-    },
     async call(args, caller, server) {
       const pulse = heartbeat(definition.title, server);
       const record = {
@@ -208,7 +210,7 @@ export function inputFor({ input }: Pick<Tool, "input">, options: InputOptions):
 
 /** The input field that names a sandbox. A fresh schema for each tool: a shared one would become a `$ref`. */
 export function sandboxField(fallback = DEFAULT_SANDBOX) {
-  return sandboxName().default(fallback).describe("Made on first use.");
+  return sandboxName().default(fallback);
 }
 
 /** The name of a sandbox. Its pattern is not in the schema: in every tool it takes as much as a sentence. */
@@ -234,7 +236,7 @@ export function waitField(max = MAX_WAIT_SECONDS) {
     .min(0)
     .max(max, `must be at most ${max}: what takes longer goes on, and get_result waits for it again`)
     .default(defaultWait(max))
-    .describe("Seconds this call waits; what takes longer goes on.");
+    .describe("Seconds to wait; what takes longer goes on.");
 }
 
 /** The default of wait_seconds where it may be at most `max`. */

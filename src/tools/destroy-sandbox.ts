@@ -11,7 +11,7 @@ export const destroySandbox = defineTool({
     checkpoints: z.boolean().default(false).describe("Delete its checkpoints too."),
   }),
   output: z.object({ sandbox: z.string(), existed: z.boolean(), checkpoints_left: z.number() }),
-  hints: { readOnly: false, destructive: true, idempotent: true },
+  annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: true },
   scopes: ["sandbox:write"],
   async handle({ sandbox, checkpoints: endsAll }, context) {
     const { value } = await context.sandbox(sandbox, (actor, owner) =>

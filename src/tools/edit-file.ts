@@ -33,7 +33,7 @@ export const editFile = defineTool({
     diff: z.string(),
     notice: z.string().optional(),
   }),
-  hints: { readOnly: false, destructive: true, idempotent: false },
+  annotations: { readOnlyHint: false, destructiveHint: true },
   scopes: ["sandbox:write"],
   async handle({ path, edits, sandbox }, context) {
     const same = edits.findIndex(({ old_text, new_text }) => old_text === new_text);

@@ -49,7 +49,7 @@ A task that outlasts wait_seconds goes on: the answer then has the id for get_re
   }),
   output: taskOutput,
   isOffered: canRunTasks,
-  hints: { readOnly: false, destructive: true, idempotent: false },
+  annotations: { readOnlyHint: false, destructiveHint: true },
   scopes: ["tasks:run"],
   async handle(args, context) {
     const deadline = Date.now() + args.wait_seconds * 1000;

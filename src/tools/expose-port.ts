@@ -31,7 +31,7 @@ export const exposePort = defineTool({
     expires_at: z.string().optional(),
     notice: z.string().optional(),
   }),
-  hints: { readOnly: false, destructive: false, idempotent: true },
+  annotations: { readOnlyHint: false, destructiveHint: false, idempotentHint: true },
   scopes: ["sandbox:exec"],
   async handle({ port, expose, expires_seconds, sandbox }, context) {
     if (!expose) {

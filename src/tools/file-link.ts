@@ -30,7 +30,7 @@ export const fileLink = defineTool({
     sha256: z.string().optional(),
     notice: z.string().optional(),
   }),
-  hints: { readOnly: false, destructive: false, idempotent: true },
+  annotations: { readOnlyHint: false, destructiveHint: false, idempotentHint: true },
   scopes: ["sandbox:read"],
   async handle({ path, direction, expires_seconds, max_bytes, sandbox }, context) {
     const isUpload = direction === "upload";

@@ -25,7 +25,7 @@ With cursor, returns the log from that byte on instead, stdout and stderr in tur
       .optional()
       .describe("A file that a task left, by its listed path; cursor is then its byte."),
   }),
-  hints: { readOnly: true, destructive: false, idempotent: true },
+  annotations: { readOnlyHint: true },
   scopes: ["sandbox:read"],
   taskScopes: ["tasks:run"],
   async handle({ id, wait_seconds, cursor, artifact }, context) {

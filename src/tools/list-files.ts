@@ -26,7 +26,7 @@ export const listFiles = defineTool({
     more: z.boolean(),
     notice: z.string().optional(),
   }),
-  hints: { readOnly: true, destructive: false, idempotent: true },
+  annotations: { readOnlyHint: true },
   scopes: ["sandbox:read"],
   async handle({ path, recursive, limit, sandbox }, context) {
     const { value, notice } = await context.reading(sandbox, (actor, owner) =>

@@ -34,7 +34,7 @@ export const listRuns = defineTool({
     next_cursor: z.string().optional(),
     notice: z.string().optional(),
   }),
-  hints: { readOnly: true, destructive: false, idempotent: true },
+  annotations: { readOnlyHint: true },
   scopes: ["sandbox:read"],
   async handle({ sandbox, kind, limit, cursor }, context) {
     const { value, notice } =

@@ -50,7 +50,7 @@ export const listSandboxes = defineTool({
     max_workspace_bytes: z.number(),
     workspace_bytes: z.number(),
   }),
-  hints: { readOnly: true, destructive: false, idempotent: true },
+  annotations: { readOnlyHint: true },
   scopes: ["sandbox:read"],
   async handle(_args, context) {
     const { env, config, principal } = context;

@@ -51,7 +51,7 @@ export const readFile = defineTool({
       .describe("Only to read bytes (base64) or to insist on text (utf-8)."),
     sandbox: sandboxField(),
   }),
-  hints: { readOnly: true, destructive: false, idempotent: true },
+  annotations: { readOnlyHint: true },
   scopes: ["sandbox:read"],
   async handle({ encoding, ...request }, context) {
     if (encoding === "base64") return asBytes(request, context);

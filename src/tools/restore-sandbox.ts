@@ -22,7 +22,7 @@ export const restoreSandbox = defineTool({
     bytes: z.number(),
   }),
   isOffered: ({ workspaces }) => workspaces.isSaved,
-  hints: { readOnly: false, destructive: true, idempotent: false },
+  annotations: { readOnlyHint: false, destructiveHint: true },
   scopes: ["sandbox:write"],
   async handle({ checkpoint: id, sandbox }, context) {
     const principalID = context.principal.id;

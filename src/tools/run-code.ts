@@ -8,7 +8,7 @@ const MAX_CODE = 1_000_000;
 export const runCode = defineTool({
   name: "run_code",
   title: "Run code",
-  description: `Runs Python, JavaScript or TypeScript in a live kernel of a Linux sandbox, starting in /workspace. Variables, imports and functions stay for the next call with the same language and context, as in a notebook.
+  description: `Runs Python, JavaScript or TypeScript in a live kernel of a Linux sandbox (made on first use), starting in /workspace. Variables, imports and functions stay for the next call with the same language and context, as in a notebook.
 
 Returns the value of the last expression, stdout, stderr and errors with their traceback; plots (matplotlib), PIL images and the like come as images, DataFrames as text. Top-level await works. Install packages with run_command (pip install, npm install).
 
@@ -28,7 +28,7 @@ When timeout_seconds pass, Python is interrupted and usually keeps its state; Ja
     timeout_seconds: timeoutField(120, 21_600),
     wait_seconds: waitField(),
   }),
-  hints: { readOnly: false, destructive: true, idempotent: false },
+  annotations: { readOnlyHint: false, destructiveHint: true },
   scopes: ["sandbox:exec"],
   async handle({ code, language, sandbox, context: kernel, timeout_seconds, wait_seconds }, context) {
     const spec = { code, language, context: kernel, timeoutMs: timeout_seconds * 1000 };

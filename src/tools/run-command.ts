@@ -14,7 +14,7 @@ const INTERACTIVE_TIMEOUT_S = 3600;
 export const runCommand = defineTool({
   name: "run_command",
   title: "Run a shell command",
-  description: `Runs a bash command in a Linux sandbox, as root, starting in /workspace.
+  description: `Runs a bash command in a Linux sandbox (made on first use), as root, starting in /workspace.
 
 The working directory, exported variables and functions carry over to the next command of the same session, as in a terminal. Sessions are like terminal tabs: each keeps its own, and several run at once; commands of one session run one after another. Standard input is empty but for stdin: pass -y or the like, or use interactive and send_input for prompts, REPLs and debuggers.
 
@@ -60,7 +60,7 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
     wait_seconds: waitField(),
   }),
   output: runOutput,
-  hints: { readOnly: false, destructive: true, idempotent: false },
+  annotations: { readOnlyHint: false, destructiveHint: true },
   scopes: ["sandbox:exec"],
   async handle({ sandbox, timeout_seconds, wait_seconds, ...asked }, context) {
     if (asked.interactive && asked.stdin !== undefined) throw oneInput();

@@ -23,7 +23,7 @@ export const sendInput = defineTool({
       .describe("\\n is Enter. Keys: \\u0003 Ctrl-C, \\u0004 Ctrl-D, \\u001b Escape, \\u001b[A Up."),
   }),
   output: logPage,
-  hints: { readOnly: false, destructive: true, idempotent: false },
+  annotations: { readOnlyHint: false, destructiveHint: true },
   scopes: ["sandbox:exec"],
   async handle({ id, text }, context) {
     const { value, notice } = await context.sandbox(ownRun(id), (actor, owner) =>

@@ -22,7 +22,7 @@ Send up to about 6 MB in one call; for more, send pieces with append true.`,
     size: z.number(),
     notice: z.string().optional(),
   }),
-  hints: { readOnly: false, destructive: true, idempotent: false },
+  annotations: { readOnlyHint: false, destructiveHint: true },
   scopes: ["sandbox:write"],
   async handle({ path, content, encoding, append, sandbox }, context) {
     const bytes = encoding === "base64" ? fromBase64(content) : fromText(content);

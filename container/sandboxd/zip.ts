@@ -220,12 +220,18 @@ async function* deflatedStream(content: AsyncIterable<Buffer>): AsyncGenerator<B
 }
 
 /** The header in front of an entry's data. */
-function headerOf({ name, flags, method, stats, crc, packed, size, isLarge }: Entry): Buffer {
+function headerOf(entry: Entry): Buffer {
   // Which says that the sizes behind the data are long, and in here unknown.
-  const extra = isLarge ? extraOf(1, [0, 0]) : Buffer.alloc(0);
-  const header = new Fields(30)
-    .u32(0x04034b50)
-    .u16(isLarge ? NEEDED_FOR_LARGE : NEEDED)
+  const extra = entry.isLarge ? extraOf(1, [0, 0]) : Buffer.alloc(0);
+  const header = describe(new Fields(30).u32(0x04034b50), entry, entry.isLarge, extra);
+  return Buffer.concat([header.bytes, entry.name, extra]);
+}
+
+/** The fields that an entry's header and its record share. @param isLong whether an extra field holds what takes eight bytes */
+function describe(fields: Fields, entry: Entry, isLong: boolean, extra: Buffer): Fields {
+  const { name, flags, method, stats, crc, packed, size, isLarge } = entry;
+  return fields
+    .u16(isLong ? NEEDED_FOR_LARGE : NEEDED)
     .u16(flags)
     .u16(method)
     .u32(dosTime(stats.mtime))
@@ -234,7 +240,6 @@ function headerOf({ name, flags, method, stats, crc, packed, size, isLarge }: En
     .u32(isLarge ? MAX_32 : size)
     .u16(name.length)
     .u16(extra.length);
-  return Buffer.concat([header.bytes, name, extra]);
 }
 
 /** What stands behind the data of an entry whose sizes were not known before. */
@@ -244,21 +249,11 @@ function sizesOf({ crc, packed, size, isLarge }: Entry): Buffer {
 }
 
 /** The record of an entry in the central directory. */
-function recordOf({ name, flags, method, stats, offset, crc, packed, size, isLarge }: Entry): Buffer {
+function recordOf(entry: Entry): Buffer {
+  const { name, stats, offset, packed, size, isLarge } = entry;
   const long = [...(isLarge ? [size, packed] : []), ...(offset >= MAX_32 ? [offset] : [])];
   const extra = Buffer.concat([timeExtra(stats.mtime), long.length > 0 ? extraOf(1, long) : Buffer.alloc(0)]);
-  const record = new Fields(46)
-    .u32(0x02014b50)
-    .u16(MADE_BY)
-    .u16(long.length > 0 ? NEEDED_FOR_LARGE : NEEDED)
-    .u16(flags)
-    .u16(method)
-    .u32(dosTime(stats.mtime))
-    .u32(crc)
-    .u32(isLarge ? MAX_32 : packed)
-    .u32(isLarge ? MAX_32 : size)
-    .u16(name.length)
-    .u16(extra.length)
+  const record = describe(new Fields(46).u32(0x02014b50).u16(MADE_BY), entry, long.length > 0, extra)
     // Its comment, disk and internal attributes, of which there are none.
     .u16(0)
     .u16(0)

@@ -216,7 +216,7 @@ export class Account extends DurableObject<Env> {
   async sandboxDestroyed(name: string, settlement: Settlement, ending: Ending): Promise<Destroyed> {
     this.#quota.settle(name, settlement);
     // What is saved of it has its own time, and its settings with it.
-    const isKept = ending === "container" && this.#snapshots.current(name) !== undefined;
+    const isKept = ending === "container" && this.#snapshots.has(name);
     if (!isKept) this.#sql.exec("DELETE FROM settings WHERE sandbox = ?", name);
     const wasKnown = this.#sql.exec("DELETE FROM sandboxes WHERE name = ?", name).rowsWritten > 0;
     const wasSaved = ending !== "container" && this.#snapshots.forget(name);

@@ -488,8 +488,8 @@ export class Sandbox extends BaseSandbox<Env> {
     ...range: Parameters<RunFiles["open"]>
   ): Promise<Answer<ReadableStream<Uint8Array>>> {
     return this.#answer(owner, async () => {
-      const { readable, writable } = new IdentityTransformStream();
       const body = await this.#runFiles.open(...range);
+      const { readable, writable } = new IdentityTransformStream();
       this.ctx.waitUntil(body.pipeTo(writable).catch(() => undefined));
       return readable;
     });
@@ -656,13 +656,7 @@ export class Sandbox extends BaseSandbox<Env> {
    * whether it was destroyed; one that was used since stays.
    */
   async destroyIfIdle(owner: Owner, idleMs: number): Promise<boolean> {
-    if (
-      this.#runs.isBusy ||
-      this.#calls > 0 ||
-      this.#transfers > 0 ||
-      this.#accountLink.wasUsedWithin(idleMs)
-    )
-      return false;
+    if (this.#isInUse || this.#accountLink.wasUsedWithin(idleMs)) return false;
     if (!(await this.#workspace.isSavedToStop())) return false;
     // What is saved of it has its own time.
     await this.destroySandbox(owner, "container");

@@ -181,6 +181,12 @@ export class SnapshotRegistry {
     });
   }
 
+  /** Saves under way come to nothing. @param dueAt from when on what they have written can be deleted */
+  #giveUpSaves(where: string, value: SqlStorageValue, dueAt: number): void {
+    const saves = this.#rows<{ id: string }>(`DELETE FROM saves WHERE ${where} RETURNING id`, value);
+    for (const { id } of saves) this.#discard(id, dueAt);
+  }
+
   /** A sandbox is used: its state goes on living. */
   used(sandbox: string, now = Date.now()): void {
     this.#sql("UPDATE workspaces SET used_at = ? WHERE sandbox = ?", now, sandbox);
@@ -190,8 +196,7 @@ export class SnapshotRegistry {
   forget(sandbox: string, now = Date.now()): boolean {
     return this.#storage.transactionSync(() => {
       const { rowsWritten } = this.#sql("DELETE FROM workspaces WHERE sandbox = ?", sandbox);
-      const [save] = this.#rows<{ id: string }>("DELETE FROM saves WHERE sandbox = ? RETURNING id", sandbox);
-      if (save) this.#discard(save.id, now + WRITING_MS);
+      this.#giveUpSaves("sandbox = ?", sandbox, now + WRITING_MS);
       this.#collect(now);
       return rowsWritten > 0;
     });
@@ -231,8 +236,7 @@ export class SnapshotRegistry {
       const before = snapshot === undefined ? undefined : this.#keptBefore(sandbox, snapshot, to, now);
       this.#setCurrent(sandbox, this.#snapshotOf(id), now);
       // A save that is under way is of the state before.
-      const [save] = this.#rows<{ id: string }>("DELETE FROM saves WHERE sandbox = ? RETURNING id", sandbox);
-      if (save) this.#discard(save.id, now + WRITING_MS);
+      this.#giveUpSaves("sandbox = ?", sandbox, now + WRITING_MS);
       this.#collect(now);
       return { to, before };
     });
@@ -318,11 +322,7 @@ export class SnapshotRegistry {
     this.#storage.transactionSync(() => {
       this.#sql("DELETE FROM checkpoints WHERE expires_at <= ?", now);
       this.#sql("DELETE FROM workspaces WHERE used_at <= ?", now - this.#keepMs);
-      const lost = this.#rows<{ id: string }>(
-        "DELETE FROM saves WHERE begun_at <= ? RETURNING id",
-        now - WRITING_MS,
-      );
-      for (const { id } of lost) this.#discard(id, now);
+      this.#giveUpSaves("begun_at <= ?", now - WRITING_MS, now);
       this.#collect(now);
     });
   }

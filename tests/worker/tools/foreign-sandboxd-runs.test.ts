@@ -38,7 +38,7 @@ const scenarios = {
     socket.send(JSON.stringify({ type: "ended", id, status: 0, stdout: 2 ** 52 + 3, stderr: 0 }));
   },
   overlap: (socket, id) => {
-    for (const [offset, data] of [[0, "abcdef"], [2, "XXXXgh"], [0, "YY"], [8, "i"]]) socket.send(piece(id, offset, data));
+    for (const [offset, data] of [[0, "abcdef"], [2, "ZZZZgh"], [0, "YY"], [8, "i"]]) socket.send(piece(id, offset, data));
     socket.send(JSON.stringify({ type: "ended", id, status: 0, stdout: 9, stderr: 0 }));
   },
   another: (socket, id) => {

@@ -14,14 +14,49 @@ let known = new Map<string, Listening>();
 
 let lookedAt = Number.NEGATIVE_INFINITY;
 
+/** How long after its command a background process is expected to listen, milliseconds. */
+const LATE_MS = 60_000;
+
+/** So many of the last runs whose background processes may listen yet are remembered. */
+const MOST_LATE = 16;
+
+/** A run that ended before its background processes listened. */
+interface Late {
+  endedAt: number;
+  /** The run that tells of their ports in its place: the next one that finds them. */
+  teller: string | undefined;
+}
+
+const late = new Map<string, Late>();
+
 /**
- * The ports, in order, at most `MOST_PORTS` of them, as they were so many milliseconds ago at the earliest. A look costs
- * milliseconds: the kernel goes through all connections of the machine for it.
+ * The ports, in order, at most `MOST_PORTS` of them, as they were so many milliseconds ago at the earliest; with those of runs
+ * that ended too early to tell of them. A look costs milliseconds: the kernel goes through all connections of the machine for it.
  */
 export function portsOf(run: string, ageMs: number): number[] {
   if (performance.now() - lookedAt >= ageMs) look();
-  const own = [...known.values()].filter(({ isOf }) => isOf(run));
+  const found = [...known.values()];
+  const own = found.filter(({ isOf }) => isOf(run));
+  for (const [id, its] of late) {
+    if ((its.teller ?? run) !== run) continue;
+    const more = found.filter(({ isOf }) => isOf(id));
+    if (more.length > 0) its.teller = run;
+    own.push(...more);
+  }
   return [...new Set(own.map(({ port }) => port))].toSorted((a, b) => a - b).slice(0, MOST_PORTS);
+}
+
+/** The processes that a run has left in the background do not listen yet: the next run that finds their ports tells of them. */
+export function expectPortsOf(run: string): void {
+  late.set(run, { endedAt: performance.now(), teller: undefined });
+  const [oldest] = late.keys();
+  if (late.size > MOST_LATE && oldest !== undefined) late.delete(oldest);
+}
+
+/** Whether a run has lately ended whose background processes may listen by now. */
+export function arePortsExpected(): boolean {
+  const since = performance.now() - LATE_MS;
+  return [...late.values()].some(({ endedAt, teller }) => teller === undefined && endedAt > since);
 }
 
 function look(): void {

@@ -6,7 +6,7 @@ import * as z from "zod/mini";
 import { Followed } from "./followed.ts";
 import { RUNS, SESSIONS, SLOTS, textOf } from "./places.ts";
 import { group, lives, marked, readersOf, send, signalRun } from "./processes.ts";
-import { portsOf } from "./listening.ts";
+import { arePortsExpected, expectPortsOf, portsOf } from "./listening.ts";
 import { type Event, STREAMS, type Signal, type StartCall, type Stream } from "./protocol.ts";
 import { startScript } from "./script.ts";
 import { Slot, openToRead, pipeOf } from "./slot.ts";
@@ -377,7 +377,9 @@ export class Run extends Followed {
       if (this.#status === undefined || stdout.end === undefined || stderr.end === undefined) return;
       if (this.#killing !== undefined) return;
       // Looking costs milliseconds, and a short command leaves no server behind as a rule.
-      if (this.#hasLasted || this.#leftSome) this.#tellPorts(0);
+      const leftSome = this.#leftSome;
+      if (this.#hasLasted || leftSome || arePortsExpected()) this.#tellPorts(0);
+      if (leftSome && this.#ports.length === 0) expectPortsOf(this.id);
       this.#end = {
         status: this.#status,
         stdout: stdout.end,

@@ -34,6 +34,20 @@ describe("a program that listens", () => {
     expect(asked.structured).toMatchObject({ ports: [8102] });
   });
 
+  it("that starts to listen only after its command is told of by a later one, once", async () => {
+    const open = "late";
+    await owner.call("write_file", { sandbox, path: open, content: "" });
+    const left = await run(
+      `(while [ -e ${open} ]; do sleep 0.05; done; exec node server.js 8104) >log 2>&1 &`,
+    );
+    expect(left.text).not.toContain("listening");
+    const later = await run(
+      `rm ${open}; until grep -q ":1FA8 .* 0A " /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done`,
+    );
+    expect(later.text).toBe("exit_code: 0\nlistening: on port 8104; expose_port gives it a URL");
+    expect((await run("echo other")).text).toBe("exit_code: 0\nstdout:\nother");
+  });
+
   it("is told of no more once it has ended", async () => {
     const started = await run("node server.js 8103 & sleep 3; kill $!; wait; echo over; sleep 1000", {
       wait_seconds: 0,

@@ -12,12 +12,24 @@ import { callerFields, log } from "../shared/log.ts";
 import { mountLines } from "../shared/mounts.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 
+interface Abilities {
+  runsTasks: boolean;
+  savesWorkspaces: boolean;
+}
+
 /** Clients show these to their model. The essentials come first, because some cut them at 512 characters. */
-function instructions(sandbox: string, runsTasks: boolean, mounted: readonly string[]): string {
+function instructions(
+  sandbox: string,
+  { runsTasks, savesWorkspaces }: Abilities,
+  mounted: readonly string[],
+) {
   const tasks = runsTasks ? "; execute_task hands a task to a coding agent" : "";
+  const lost = savesWorkspaces
+    ? "When a sandbox stops, after 10 minutes without use, its files in /workspace are saved and come back with the next call; variables, processes and files elsewhere are gone. checkpoint_sandbox before a risky step, restore_sandbox to go back. destroy_sandbox ends it all. The next result says what is gone."
+    : "They are gone when a sandbox is destroyed, restarted, or stopped after 10 minutes without use; the next result says so.";
   return `Real Linux sandboxes for code, shell commands${runsTasks ? ", files and whole tasks" : " and files"}. run_code keeps a live Python, JavaScript or TypeScript kernel; run_command a bash session; write_file, read_file and list_files move files${tasks}. All of them share /workspace of the sandbox named by "sandbox" ("${sandbox}" unless given), made on first use and yours alone.
 
-${mounted.map((line) => `- ${line}\n`).join("")}- Variables, the working directory and files stay between calls. They are gone when a sandbox is destroyed, restarted, or stopped after 10 minutes without use; the next result says so.
+${mounted.map((line) => `- ${line}\n`).join("")}- Variables, the working directory and files stay between calls. ${lost}
 - Exceptions and exit codes are results, not errors: read them and go on. An error names the next call to make.
 - Start servers in the background (cmd > log 2>&1 &); expose_port gives one a URL. Give independent work its own session, context or sandbox: it runs at the same time.`;
 }
@@ -28,7 +40,11 @@ export function createMCPServer(caller: CallerContext, connection: Connection, w
   const server = new McpServer(
     { name: "sandbox-mcp", title: "Sandbox", version: manifest.version },
     {
-      instructions: instructions(connection.sandbox, isOffered(executeTask), mountLines(config, principal)),
+      instructions: instructions(
+        connection.sandbox,
+        { runsTasks: isOffered(executeTask), savesWorkspaces: config.workspaces.isSaved },
+        mountLines(config, principal),
+      ),
       // Neither list announces its changes: there is no session to announce them in.
       capabilities: { tools: { listChanged: false }, resources: { listChanged: false } },
     },

@@ -21,21 +21,23 @@ const MAX_TASK_CHARACTERS = 100_000;
 /** What both routes need. */
 export const TASK_SCOPES: readonly Scope[] = ["tasks:run"];
 
-/** `POST /execute` with `{"task", "timeout"}`, the latter in milliseconds. */
+/** `POST /execute` with `{"task", "timeout", "checkpoint"}`: milliseconds, and the state that the task starts from. */
 export function execute(request: Request, caller: CallerContext): Promise<Response> {
   return respond("execute", caller, async (context) => {
     const body = await readJSON(request);
     if ("problem" in body && body.problem === "too_large")
       return json({ error: "Request body too large" }, 413);
     const fields = "value" in body && isRecord(body.value) ? body.value : {};
-    const { task, timeout = DEFAULT_TIMEOUT_MS } = fields;
+    const { task, timeout = DEFAULT_TIMEOUT_MS, checkpoint } = fields;
     if (typeof task !== "string" || task.trim() === "") return json({ error: "Task is required" }, 400);
     if (task.length > MAX_TASK_CHARACTERS)
       return json({ error: `Task is longer than ${MAX_TASK_CHARACTERS} characters` }, 400);
     if (typeof timeout !== "number" || !(timeout >= 1 && timeout <= MAX_TIMEOUT_MS))
       return json({ error: `Timeout must be a number of milliseconds from 1 to ${MAX_TIMEOUT_MS}` }, 400);
+    if (checkpoint !== undefined && typeof checkpoint !== "string")
+      return json({ error: "Checkpoint must be the id of one" }, 400);
     const deadline = Date.now() + defaultWait(caller.config.maxWaitSeconds) * 1000;
-    const { value: started } = await startTask(context, { task, timeoutMs: timeout });
+    const { value: started } = await startTask(context, { task, timeoutMs: timeout, checkpoint });
     const { value: run } = await followTask(context, started.id, deadline - Date.now());
     const ended = plainTask(run);
     return ended && ended.state !== "running" ? json(resultOf(ended)) : unfinished(started);

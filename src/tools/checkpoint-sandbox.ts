@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { mustSaveWorkspaces, savesWorkspaces } from "./checkpoints.ts";
 import { defineTool, sandboxField, text } from "./define.ts";
 
 export const checkpointSandbox = defineTool({
@@ -18,10 +19,11 @@ export const checkpointSandbox = defineTool({
     expires_at: z.string(),
     notice: z.string().optional(),
   }),
-  isOffered: ({ workspaces }) => workspaces.isSaved,
+  isOffered: savesWorkspaces,
   annotations: { readOnlyHint: false, destructiveHint: false },
   scopes: ["sandbox:write"],
   async handle({ sandbox, label }, context) {
+    mustSaveWorkspaces(context);
     const { value, notice } = await context.sandbox(sandbox, (actor, owner) =>
       actor.makeCheckpoint(owner, label ?? ""),
     );

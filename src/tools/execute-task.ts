@@ -46,6 +46,7 @@ A task that outlasts wait_seconds goes on: the answer then has the id for get_re
       .max(64)
       .optional()
       .describe("Id of an ended task: goes on with its conversation and files."),
+    checkpoint: z.string().max(64).optional().describe("The fresh sandbox starts from it."),
   }),
   output: taskOutput,
   isOffered: canRunTasks,
@@ -63,6 +64,7 @@ A task that outlasts wait_seconds goes on: the answer then has the id for get_re
       maxTurns: args.max_turns,
       timeoutMs: args.timeout_seconds * 1000,
       continueFrom: args.continue_from,
+      checkpoint: args.checkpoint,
     });
     const { value: run, notice: later } = await followTask(context, started.id, deadline - Date.now());
     const told = [notice, later].filter(Boolean).join(" ") || undefined;

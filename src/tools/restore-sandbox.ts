@@ -2,6 +2,7 @@ import { z } from "zod";
 import { accountOf } from "../actors/sandbox-client.ts";
 import { twice } from "../actors/actor-errors.ts";
 import { unwrap } from "../shared/errors.ts";
+import { fork, mustSaveWorkspaces, savesWorkspaces } from "./checkpoints.ts";
 import { defineTool, sandboxName, text } from "./define.ts";
 
 export const restoreSandbox = defineTool({
@@ -21,16 +22,16 @@ export const restoreSandbox = defineTool({
     files: z.number(),
     bytes: z.number(),
   }),
-  isOffered: ({ workspaces }) => workspaces.isSaved,
+  isOffered: savesWorkspaces,
   annotations: { readOnlyHint: false, destructiveHint: true },
   scopes: ["sandbox:write"],
   async handle({ checkpoint: id, sandbox }, context) {
-    const principalID = context.principal.id;
-    const account = () => accountOf(context.env, principalID);
+    mustSaveWorkspaces(context);
+    const account = () => accountOf(context.env, context.principal.id);
     const found = unwrap(await twice(async () => account().findCheckpoint(id)));
     const isFork = found.sandbox !== sandbox;
     const { to, before } = isFork
-      ? { to: unwrap(await account().fork(principalID, sandbox, id)), before: undefined }
+      ? { to: await fork(context, id, sandbox), before: undefined }
       : (await context.sandbox(sandbox, (actor, owner) => actor.goBack(owner, id))).value;
     const state = `as it was at ${new Date(to.savedAt).toISOString()}: ${to.files} files, ${to.bytes} bytes`;
     const said = isFork

@@ -9,6 +9,7 @@ import { randomLetters } from "../shared/names.ts";
 import type { WithNotice } from "../actors/sandbox-client.ts";
 import type { Config } from "../shared/config.ts";
 import type { ToolContext } from "./define.ts";
+import { fork, mustSaveWorkspaces } from "./checkpoints.ts";
 import { ownRun } from "./own-run.ts";
 
 export interface TaskRequest {
@@ -24,6 +25,8 @@ export interface TaskRequest {
   timeoutMs: number;
   /** The id of an earlier task. */
   continueFrom?: string;
+  /** The id of a checkpoint that a fresh sandbox starts from. */
+  checkpoint?: string;
 }
 
 /** Whether there is a credential for a model. */
@@ -33,19 +36,56 @@ export function canRunTasks({ tasks }: Config): boolean {
 
 /** @throws {ToolError} for a task that cannot start, whatever the reason */
 export async function startTask(context: ToolContext, request: TaskRequest): Promise<WithNotice<RunView>> {
-  const { continueFrom, sandbox, task, agent = DEFAULT_AGENT, ...rest } = request;
+  const { continueFrom, checkpoint, sandbox, task, agent = DEFAULT_AGENT, ...rest } = request;
   if (!canRunTasks(context.config))
     throw new ToolError(
       "not_configured",
       `This server has no credential for ${AGENTS[agent].title}, so it runs no tasks.`,
       "The operator has to set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN: on Cloudflare with `npx wrangler secret put`, on the local platform in .dev.vars. Until then, use run_code and run_command.",
     );
+  if (checkpoint !== undefined) mustStartFresh(request);
   const { name, ...start } =
     continueFrom === undefined
       ? { name: sandbox ?? freshName(), ownSandbox: sandbox === undefined, directory: directoryFor(request) }
       : await goOnFrom(context, continueFrom, request);
   const spec: TaskSpec = { task, agent, ...rest, ...start };
-  return context.sandbox(name, (actor, owner) => actor.executeTask(owner, spec));
+  const begin = () => context.sandbox(name, (actor, owner) => actor.executeTask(owner, spec));
+  return checkpoint === undefined ? begin() : inFork(context, checkpoint, name, begin);
+}
+
+/** Begins a task in a fork of a checkpoint. Where that is refused, nothing of the fork is left. */
+async function inFork<T>(
+  context: ToolContext,
+  checkpoint: string,
+  sandbox: string,
+  begin: () => Promise<T>,
+): Promise<T> {
+  mustSaveWorkspaces(context);
+  await fork(context, checkpoint, sandbox);
+  try {
+    return await begin();
+  } catch (error) {
+    // After any other error the task may have begun: its sandbox ends when it was idle for long.
+    if (error instanceof ToolError)
+      await context.sandbox(sandbox, (actor, owner) => actor.destroySandbox(owner)).catch(() => undefined);
+    throw error;
+  }
+}
+
+/** @throws {ToolError} where the task is to begin elsewhere than in a fork */
+function mustStartFresh({ continueFrom, sandbox }: TaskRequest): void {
+  if (continueFrom !== undefined)
+    throw new ToolError(
+      "invalid_argument",
+      "checkpoint does not go with continue_from: the task goes on with the files that it left.",
+      "Leave one of the two out.",
+    );
+  if (sandbox !== undefined)
+    throw new ToolError(
+      "invalid_argument",
+      "checkpoint does not go with sandbox: the task gets a fresh sandbox of the checkpoint.",
+      "Leave sandbox out. For a sandbox that stays, restore_sandbox makes one of the checkpoint; then pass sandbox alone.",
+    );
 }
 
 type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "restore"> & { name: string };

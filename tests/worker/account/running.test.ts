@@ -82,14 +82,20 @@ describe("the model's tokens of a day", () => {
   const task = { task: "[[write]] x", sandbox: "day" };
 
   it("stop a task in its middle, and refuse the next until the next day", async () => {
-    const caller = await principal("day", ["sandbox:read", "sandbox:exec", "tasks:run"]);
+    const caller = await principal("day", ["sandbox:read", "sandbox:write", "sandbox:exec", "tasks:run"]);
     await limit(caller, { modelTokensPerDay: 5 });
     const first = await caller.call("execute_task", task);
     expect(first.text).toMatch(/state: failed[^]*MAX_MODEL_TOKENS_PER_DAY[^]*next day begins at .*T00:00:00/);
     const second = await caller.call("execute_task", task);
     expect(second.isError).toBe(true);
     expect(second.text).toMatch(/have used \d+ of the 5 tokens of the model a day.*T00:00:00.000Z/);
-    expect((await caller.call("list_sandboxes")).text).toMatch(/\d+ of 5 tokens of the model today/);
+    const { structured } = await caller.call("checkpoint_sandbox", { sandbox: "day" });
+    const third = await caller.call("execute_task", { task: task.task, checkpoint: structured.checkpoint });
+    expect(third.text).toBe(second.text);
+    const listed = await caller.call("list_sandboxes");
+    expect(listed.text).toMatch(/\d+ of 5 tokens of the model today/);
+    // Of the sandbox that the third was to begin in nothing is left.
+    expect(listed.text).not.toContain("task-");
     await limit(caller, { modelTokensPerDay: 5_000_000 });
     expect((await caller.call("execute_task", task)).text).toContain("state: succeeded");
   });

@@ -224,6 +224,28 @@ describe("a task after whose agent sandboxd is killed", () => {
   });
 });
 
+describe("a task that starts from a checkpoint", () => {
+  it("works on a copy of its files, which ends with the task", async () => {
+    const sandbox = "prepared";
+    await sh(sandbox, "mkdir kept; echo one > kept/one; echo before > a.txt");
+    const { structured } = await owner.call("checkpoint_sandbox", { sandbox });
+    const { checkpoint } = structured;
+    await sh(sandbox, "rm -r kept");
+    const { id, diff, state } = await execute({ task: "[[write]] x", checkpoint });
+    const [own = ""] = id.split(".");
+    expect({ state, diff }).toEqual({
+      state: "succeeded",
+      diff: expect.stringMatching(/-before\n\+written/),
+    });
+    expect(await sh(sandbox, "ls; cat a.txt")).toBe("a.txt\nbefore\n");
+    await until(async () => !(await owner.call("list_sandboxes")).text.includes(own));
+
+    const other = await principal("other-tasker", ["tasks:run"]);
+    const refused = await other.call("execute_task", { task: "[[write]] x", checkpoint });
+    expect(refused.text).toContain(`There is no checkpoint ${checkpoint}.`);
+  });
+});
+
 describe("who may", () => {
   const ID = "default.01m7w10c4v0brrp65wgryrkjhs";
   let tasker: Awaited<ReturnType<typeof principal>>;
@@ -279,6 +301,12 @@ describe("arguments that cannot be meant", () => {
       { task: "x", continue_from: "default.01m7w10c4v0brrp65wgryrkjhst", repository: "https://a/b" },
       /repository does not go/,
     ],
+    [
+      { task: "x", checkpoint: "c", continue_from: "default.01m7w10c4v0brrp65wgryrkjhst" },
+      /checkpoint does not go/,
+    ],
+    [{ task: "x", checkpoint: "c", sandbox: "named" }, /checkpoint does not go.*restore_sandbox/s],
+    [{ task: "x", checkpoint: "c" }, /There is no checkpoint c\./],
   ])("%j", async (args, words) => {
     const { isError, text } = await owner.call("execute_task", args);
     expect({ isError, text }).toEqual({ isError: true, text: expect.stringMatching(words) });

@@ -123,3 +123,18 @@ describe.concurrent("a workspace", () => {
     expect((await bucket.list({ prefix })).objects).toEqual([]);
   });
 });
+
+it("of a server that saves none has no checkpoints, and says so", async () => {
+  const caller = owner.with({ WORKSPACE_SAVE: "off", ANTHROPIC_API_KEY: "test-model-key" });
+  for (const [tool, args] of [
+    ["checkpoint_sandbox", {}],
+    ["restore_sandbox", { sandbox: "saves-off", checkpoint: "any" }],
+    ["execute_task", { task: "x", checkpoint: "any" }],
+  ] as const) {
+    const { isError, text } = await caller.call(tool, args);
+    expect({ isError, text }).toEqual({
+      isError: true,
+      text: expect.stringContaining("saves no workspaces"),
+    });
+  }
+});

@@ -16,6 +16,8 @@ import type { Toolchain } from "./toolchain.ts";
 export const runtimeDirectory = "/opt/sandbox-runtime";
 export const sandboxdProgram = `${runtimeDirectory}/sandboxd.cjs`;
 export const controlSocket = "/run/sandbox/control.sock";
+/** Beside the control server's, in whose directory the engine finds it. */
+export const sandboxdSocket = "/run/sandbox/sandboxd.sock";
 /** For the control server's own files, away from the user's /tmp. */
 export const scratchDirectory = "/run/sandbox/scratch";
 export const egressSocket = "/run/sandbox/egress.sock";

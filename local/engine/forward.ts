@@ -6,6 +6,7 @@ import type { Duplex } from "node:stream";
 import { PREVIEW_PORT, SANDBOXD_PORT, WINDOW_BYTES } from "../../container/sandboxd/protocol.ts";
 import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER, type EngineErrorCode } from "../platform/protocol.ts";
 import { endToEndHeaders, passOn } from "./outbound.ts";
+import type { OwnServer } from "./launch.ts";
 import { relay, RelayPace } from "./relay.ts";
 import { readHead } from "./upstream.ts";
 
@@ -23,7 +24,7 @@ const maxPreviews = 192;
 const tunnelMs = 30_000;
 
 export class PortForwarder {
-  readonly #connect: () => Socket;
+  readonly #connect: (to: OwnServer) => Socket;
   readonly #broken: (how: string) => void;
   /** By port. */
   readonly #agents = new Map<number, Agent>();
@@ -33,10 +34,10 @@ export class PortForwarder {
   #previews = 0;
 
   /**
-   * @param connect Opens a connection to the sandbox's control server.
+   * @param connect Opens a connection to a server of ours in the sandbox.
    * @param broken Called when the control server sends what it may not, with words that follow "it".
    */
-  constructor(connect: () => Socket, broken: (how: string) => void) {
+  constructor(connect: (to: OwnServer) => Socket, broken: (how: string) => void) {
     this.#connect = connect;
     this.#broken = broken;
     for (const port of [controlPort, SANDBOXD_PORT]) {
@@ -138,12 +139,12 @@ export class PortForwarder {
     return true;
   }
 
-  /** A raw connection to a port in the sandbox. The control server tunnels to every port but its own. */
+  /** A raw connection to a port in the sandbox. The control server tunnels to every port but its own and sandboxd's. */
   async #dial(port: number): Promise<Socket> {
-    const socket = this.#connect();
+    const socket = this.#connect(port === SANDBOXD_PORT ? "sandboxd" : "control");
     await once(socket, "connect");
     socket.on("error", () => undefined);
-    if (port === controlPort) return socket;
+    if (port === controlPort || port === SANDBOXD_PORT) return socket;
     socket.write(
       `GET /port/${port} HTTP/1.1\r\nHost: sandbox\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n`,
     );

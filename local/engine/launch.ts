@@ -2,21 +2,25 @@
 import { closeSync, constants, fstatSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { connect, type Socket } from "node:net";
-import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
+import { basename, dirname } from "node:path";
 import type { ExitReport } from "../platform/protocol.ts";
 import {
   controlSocket,
   egressSocket,
   runtimeDirectory,
   sandboxdProgram,
+  sandboxdSocket,
   scratchDirectory,
 } from "./bubblewrap.ts";
 import { start, type Processes, type StartOptions } from "./processes.ts";
 
+/** The servers of ours that run in a sandbox. */
+export type OwnServer = "control" | "sandboxd";
+
 /** Something that runs, in whatever isolation. */
 export interface Running {
-  /** A connection to the control server's socket. */
-  connect(): Socket;
+  /** A connection to the socket of a server of ours in the sandbox. @throws Error where that has none */
+  connect(to: OwnServer): Socket;
   /** Sends a signal to the control server alone. */
   signal(signal: NodeJS.Signals): void;
   /** Kills every process. Resolves when none is left. */
@@ -45,8 +49,8 @@ export const runtimeCommand = [
   scratchDirectory,
   "--sandboxd",
   sandboxdProgram,
-  "--sandboxd-port",
-  String(SANDBOXD_PORT),
+  "--sandboxd-socket",
+  sandboxdSocket,
 ];
 
 /** How long a sandbox may take from its start to its first answer. */
@@ -63,13 +67,19 @@ export async function launch(options: LaunchOptions): Promise<Running> {
   void processes.exited.then((report) => (ended = report));
   try {
     const control = await openControlSocket(pid, () => ended === undefined && Date.now() < deadline);
-    void processes.exited.then(() => closeSync(control.fd));
+    void processes.exited.then(() => [control.fd, control.directory].forEach((fd) => closeSync(fd)));
     // User code is started by the control server, which raises the score of what it starts; see docs/architecture.md.
     await writeFile(`/proc/${control.pid}/oom_score_adj`, "300").catch(() => undefined);
     return {
-      // The descriptor stands for the socket itself: no name in the sandbox is looked up again, so nothing
-      // there can lead the engine to another socket. After the end its number may be another file's.
-      connect: () => connect(`/proc/self/fd/${ended === undefined ? control.fd : -1}`),
+      connect: (to) => {
+        // Their numbers may be other files' by now.
+        if (ended !== undefined) throw new Error("the sandbox has ended");
+        // The descriptor stands for the socket itself: no name in the sandbox is looked up again, so nothing there can lead
+        // the engine to another socket.
+        return to === "control"
+          ? connect(`/proc/self/fd/${control.fd}`)
+          : connectBelow(control.directory, basename(sandboxdSocket));
+      },
       signal: (signal) => {
         try {
           if (ended === undefined) process.kill(control.pid, signal);
@@ -105,16 +115,45 @@ function reason(error: unknown, processes: Processes | undefined): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** Opens something to stand for it in paths alone. */
+const O_PATH = 0o10000000;
+
+/**
+ * Connects to a socket that is made anew when its server ends, in a directory that was opened before. User code can put
+ * something else in its place; a symbolic link, which would be looked up on the host, is refused.
+ */
+function connectBelow(directory: number, name: string): Socket {
+  const fd = openSync(`/proc/self/fd/${directory}/${name}`, O_PATH | constants.O_NOFOLLOW);
+  try {
+    if (!fstatSync(fd).isSocket()) throw new Error(`${name} is not a socket`);
+    return connect(`/proc/self/fd/${fd}`);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+interface ControlServer {
+  pid: number;
+  /** Its socket, and the directory of that. */
+  fd: number;
+  directory: number;
+}
+
 /** Opens the control server's socket as soon as it is there; before that, nothing of a user's runs in the sandbox. */
-async function openControlSocket(first: number, goOn: () => boolean): Promise<{ fd: number; pid: number }> {
-  const oPath = 0o10000000;
+async function openControlSocket(first: number, goOn: () => boolean): Promise<ControlServer> {
   while (goOn()) {
     const pid = childOf(first);
     if (pid !== undefined) {
       try {
-        const fd = openSync(`/proc/${pid}/root${controlSocket}`, oPath | constants.O_NOFOLLOW);
+        const fd = openSync(`/proc/${pid}/root${controlSocket}`, O_PATH | constants.O_NOFOLLOW);
         if (!fstatSync(fd).isSocket()) throw new Error(`${controlSocket} is not a socket`);
-        if (await accepts(`/proc/self/fd/${fd}`)) return { fd, pid };
+        if (await accepts(`/proc/self/fd/${fd}`)) {
+          const directory = openSync(
+            `/proc/${pid}/root${dirname(controlSocket)}`,
+            O_PATH | constants.O_NOFOLLOW,
+          );
+          return { pid, fd, directory };
+        }
         closeSync(fd);
       } catch (error) {
         const code = error instanceof Error && "code" in error ? error.code : undefined;

@@ -4,7 +4,6 @@ import { existsSync, lstatSync } from "node:fs";
 import { mkdir, rm, symlink } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
-import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import type { ExitReport } from "../platform/protocol.ts";
 import type { View } from "./bubblewrap.ts";
 import { bundlePath } from "./certificates.ts";
@@ -82,7 +81,8 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
     SANDBOXD_ROOT: join(directory, "sandboxd"),
   });
   env.PATH = `${bin}:${process.env.PATH ?? "/usr/bin:/bin"}`;
-  const sandboxd = ["--sandboxd", view.sandboxd, "--sandboxd-port", String(SANDBOXD_PORT)];
+  const sandboxdSocket = join(directory, "sandboxd.sock");
+  const sandboxd = ["--sandboxd", view.sandboxd, "--sandboxd-socket", sandboxdSocket];
   const args = [join(view.runtime, "main.ts"), "--socket", control, ...sandboxd];
   const program = [view.toolchain.node, "--disable-warning=ExperimentalWarning", ...args];
   const child = spawn("/bin/sh", ["-c", prelude, "sandbox", ...options.groups, "--", ...program], {
@@ -132,7 +132,12 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
     }
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
-  return { connect: () => connect(control), signal: (signal) => child.kill(signal), kill, exited };
+  return {
+    connect: (to) => connect(to === "control" ? control : sandboxdSocket),
+    signal: (signal) => child.kill(signal),
+    kill,
+    exited,
+  };
 }
 
 /**

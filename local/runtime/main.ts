@@ -4,7 +4,7 @@
  *   node main.ts --socket <path> [--egress <path>] [--workspace /workspace] [--scratch <directory>]
  *
  * `--socket`: where to listen. `--egress`: the engine's socket that is the way out; without it none is offered.
- * `--sandboxd`: the program that is kept running beside this one; `--sandboxd-port` leads to it.
+ * `--sandboxd`: the program that is kept running beside this one, listening on `--sandboxd-socket`.
  * `--scratch`: a directory for files of sessions and processes, by default in /dev/shm, else in /tmp. On a tmpfs a
  * command costs less than half of what it costs on a disk.
  * SIGTERM ends all processes it started and exits with 0.
@@ -12,7 +12,7 @@
 import { accessSync, constants, existsSync, mkdtempSync, readdirSync, rmSync, unlinkSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { keepSandboxd } from "./sandboxd.ts";
 import { SandboxAPI } from "./api.ts";
@@ -32,7 +32,7 @@ const { values } = parseArgs({
     workspace: { type: "string", default: "/workspace" },
     scratch: { type: "string" },
     sandboxd: { type: "string" },
-    "sandboxd-port": { type: "string" },
+    "sandboxd-socket": { type: "string" },
   },
 });
 
@@ -58,11 +58,7 @@ async function main(): Promise<void> {
   const sessions = new Sessions(workspace, scratch);
   const interpreter = new InterpreterAPI({ cwd: workspace });
   const files = new Files((sessionID) => sessions.directoryOf(sessionID));
-  const sandboxd =
-    values["sandboxd-port"] === undefined
-      ? undefined
-      : { port: Number(values["sandboxd-port"]), path: join(dirname(socket), "sandboxd.sock") };
-  const server = createControlServer(new SandboxAPI({ sessions, files, interpreter }), sandboxd);
+  const server = createControlServer(new SandboxAPI({ sessions, files, interpreter }));
 
   const stop = async (): Promise<void> => {
     server.close();
@@ -75,8 +71,9 @@ async function main(): Promise<void> {
   process.once("SIGTERM", () => void stop());
   process.once("SIGINT", () => void stop());
 
-  if (sandboxd !== undefined && values.sandboxd !== undefined)
-    keepSandboxd(values.sandboxd, sandboxd.path, whole);
+  const sandboxdSocket = values["sandboxd-socket"];
+  if (values.sandboxd !== undefined && sandboxdSocket !== undefined)
+    keepSandboxd(values.sandboxd, sandboxdSocket, whole);
   if (egress !== undefined) await forwardEgress(egress);
   removeStale(socket);
   await listen(server, { path: socket });

@@ -1,14 +1,7 @@
 import { connect, type Socket } from "node:net";
 
-/** A port that leads to a unix socket, because sandboxes without isolation share the host's ports. */
-export interface OwnPort {
-  port: number;
-  path: string;
-}
-
 /** Connects to a server inside the sandbox, on IPv4 or, failing that, IPv6 loopback. */
-export async function connectToPort(port: number, ours?: OwnPort): Promise<Socket> {
-  if (port === ours?.port) return dial({ path: ours.path });
+export async function connectToPort(port: number): Promise<Socket> {
   try {
     return await dial({ host: "127.0.0.1", port });
   } catch (error) {
@@ -18,7 +11,7 @@ export async function connectToPort(port: number, ours?: OwnPort): Promise<Socke
   }
 }
 
-function dial(where: { host: string; port: number } | { path: string }): Promise<Socket> {
+function dial(where: { host: string; port: number }): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const socket = connect({ ...where, allowHalfOpen: true, noDelay: true });
     socket.once("error", reject);

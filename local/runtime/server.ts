@@ -3,7 +3,7 @@ import { type Duplex } from "node:stream";
 import { type RpcTarget } from "capnweb";
 import { WebSocketServer } from "ws";
 import { messageOf } from "./errors.ts";
-import { type OwnPort, connectToPort } from "./ports.ts";
+import { connectToPort } from "./ports.ts";
 import { serveRPC } from "./rpc.ts";
 import { splice } from "./tcp.ts";
 import { now } from "./text.ts";
@@ -17,7 +17,7 @@ const HEALTH_PATHS = new Set(["/health", "/ping", "/api/health", "/api/ping"]);
  * The runtime's HTTP side: readiness on `/`, `/health` and `/ping`; the control API as a WebSocket on `/rpc`; and
  * `GET /port/<n>` with `Upgrade: tcp`, which becomes a raw connection to that port inside the sandbox, or 502.
  */
-export function createControlServer(api: RpcTarget, ours?: OwnPort): Server {
+export function createControlServer(api: RpcTarget): Server {
   const webSockets = new WebSocketServer({
     noServer: true,
     maxPayload: MAX_MESSAGE_BYTES,
@@ -34,7 +34,7 @@ export function createControlServer(api: RpcTarget, ours?: OwnPort): Server {
     if (protocol === "websocket" && path === "/rpc") {
       webSockets.handleUpgrade(request, socket, head, (webSocket) => serveRPC(webSocket, api));
     } else if (protocol === "tcp" && port !== undefined) {
-      void tunnel(Number(port), ours, socket, head);
+      void tunnel(Number(port), socket, head);
     } else {
       refuse(socket, "404 Not Found", `nothing here speaks ${protocol} on ${path}`);
     }
@@ -59,9 +59,9 @@ function respond(response: ServerResponse, status: number, body: object): void {
   response.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body));
 }
 
-async function tunnel(port: number, ours: OwnPort | undefined, socket: Duplex, head: Buffer): Promise<void> {
+async function tunnel(port: number, socket: Duplex, head: Buffer): Promise<void> {
   try {
-    const target = await connectToPort(port, ours);
+    const target = await connectToPort(port);
     if (socket.destroyed) return void target.destroy();
     socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n");
     if (head.length > 0) target.write(head);

@@ -1,14 +1,17 @@
 /** Who the engine answers, the life of its sandboxes, and that nothing is left of either. */
 import { spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
+import { once } from "node:events";
 import { existsSync, openSync, readdirSync } from "node:fs";
 import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { request } from "node:http";
 import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
+import { createServer } from "node:net";
 import { createInterface } from "node:readline";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
+import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import { checkBubblewrap } from "../../local/engine/check.ts";
 import { startEngine } from "../../local/engine/engine.ts";
 import { findGroupParents, groupPrefix } from "../../local/engine/limits.ts";
@@ -212,6 +215,35 @@ describe("a port", () => {
     const echoed = await new Promise((resolve) => socket.once("message", resolve));
     expect(Buffer.isBuffer(echoed) && echoed.equals(payload)).toBe(true);
     socket.close();
+  });
+
+  it.each([
+    [
+      "a symbolic link in the place of sandboxd's socket",
+      (to: string) => `ln -s ${to}/sandboxd.sock sandboxd.sock`,
+    ],
+    [
+      "one in the place of its directory",
+      (to: string) => `cd /; mv /run/sandbox /run/moved; ln -s ${to} /run/sandbox`,
+    ],
+    ["a file in the place of its socket", () => "touch sandboxd.sock"],
+  ])("never leads to a socket of this machine: %s", async (_what, replace) => {
+    const directory = await mkdtemp(join(tmpdir(), "sandbox-mcp-ours-"));
+    let connections = 0;
+    const server = createServer((socket) => (connections++, socket.destroy()));
+    server.listen(join(directory, "sandboxd.sock"));
+    await once(server, "listening");
+    const own = await TestSandbox.start(engine);
+    const read = () => own.call("GET", `/ports/${SANDBOXD_PORT}/stat?path=/workspace`);
+    await until(async () => (await read()).status !== 502);
+    await own.run(
+      `cd /run/sandbox; pkill -STOP -f runtime/main.ts; pkill -KILL -x sandboxd; rm sandboxd.sock; ${replace(directory)}; pkill -CONT -f runtime/main.ts`,
+    );
+    await read();
+    expect(connections).toBe(0);
+    server.close();
+    await own.destroy();
+    await rm(directory, { recursive: true });
   });
 
   it("says that nobody listens", async () => {

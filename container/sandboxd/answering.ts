@@ -13,7 +13,7 @@ export type Serve<Call> = (
 
 type Schemas = Readonly<Record<string, z.ZodMiniType>>;
 
-type Table<Calls extends Schemas> = { [Name in keyof Calls]: Serve<z.infer<Calls[Name]>> };
+export type Table<Calls extends Schemas> = { [Name in keyof Calls]: Serve<z.infer<Calls[Name]>> };
 
 /** Answers a request; undefined for one that is not in the table. */
 export function answerBy<Calls extends Schemas>(

@@ -1,25 +1,32 @@
 /** One restore: makes the workspace what a manifest says, of contents that are asked for by their places in packs. */
 import { createHash } from "node:crypto";
-import { constants, type BigIntStats } from "node:fs";
 import {
-  chmod,
-  link,
-  lstat,
-  lutimes,
-  mkdir,
-  open,
-  readdir,
-  rm,
-  rmdir,
-  symlink,
-  utimes,
-} from "node:fs/promises";
+  chmodSync,
+  closeSync,
+  constants,
+  ftruncateSync,
+  linkSync,
+  lstatSync,
+  lutimesSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  rmdirSync,
+  symlinkSync,
+  utimesSync,
+} from "node:fs";
+import { open } from "node:fs/promises";
 import { FileError } from "../file-error.ts";
 import { type Read, SNAPSHOT_BLOB_BYTES } from "../protocol.ts";
 import { decompressed } from "./codec.ts";
 import { type Blob, type Entry, bytesOf, plainBytes, readManifest } from "./manifest.ts";
 import { statusOf } from "./scan.ts";
 import type { Index } from "./state.ts";
+import { SideBySide, turns } from "../turns.ts";
+
+/** Blobs that are unpacked and written at once. Each takes up to two SNAPSHOT_BLOB_BYTES of memory. */
+const WRITTEN_AT_ONCE = 8;
 
 /** Where the bytes of a blob go. */
 interface Place {
@@ -48,22 +55,33 @@ export class Restore {
     this.#reads = readsOf(this.#wanted);
   }
 
-  /** Removes what is not of the snapshot, and makes its directories and empty files. */
-  static async begin(id: string, root: string, manifest: Buffer): Promise<Restore> {
-    const { dev } = await lstat(root, { bigint: true });
-    const entries = outsideOf(await mountsIn(root, dev), await readManifest(manifest));
+  /**
+   * Removes what is not of the snapshot, and makes its directories and empty files.
+   * @param checked is called once the manifest is found to be one, before anything is changed
+   */
+  static async begin(
+    id: string,
+    root: string,
+    manifest: Buffer,
+    checked: () => void = () => undefined,
+  ): Promise<Restore> {
+    const { dev } = lstatSync(root, { bigint: true });
+    const entries = outsideOf(mountsIn(root, dev), await readManifest(manifest));
     const restore = new Restore(id, root, entries);
+    checked();
     const kept = new Set(entries.filter(({ type }) => type === "directory").map(({ path }) => path));
-    await clear(root, "", kept, dev);
+    const turn = turns();
+    await clear(root, "", kept, dev, turn);
     for (const entry of entries) {
+      await turn();
       const at = bytesOf(root, entry.path);
-      if (entry.type === "directory") await mkdir(at, { recursive: true });
+      if (entry.type === "directory") mkdirSync(at, { recursive: true });
       if (entry.type !== "file") continue;
-      const handle = await open(at, NEW_FILE, 0o600);
+      const file = openSync(at, NEW_FILE, 0o600);
       try {
-        await handle.truncate(entry.size);
+        ftruncateSync(file, entry.size);
       } finally {
-        await handle.close();
+        closeSync(file);
       }
     }
     return restore;
@@ -77,28 +95,38 @@ export class Restore {
   /** Writes what was asked for. @throws {FileError} `cut` where it ends early or is not what it should be */
   async receive(body: AsyncIterable<Buffer>): Promise<void> {
     const bytes = new Bytes(body);
-    const reads = this.#reads.values();
-    let read: Read | undefined;
-    let at = 0;
-    for (const { blob, bytes: length, places } of this.#wanted) {
-      if (!read || blob.pack !== read.pack || blob.offset < at || blob.offset >= read.to) {
-        read = reads.next().value;
-        at = read?.from ?? 0;
-      }
-      await bytes.skip(blob.offset - at);
-      at = blob.offset + blob.length;
-      const stored = await bytes.take(blob.length);
-      const content = await decompressed(stored, blob.codec, length).catch(() => undefined);
-      if (content?.length !== length || createHash("sha256").update(content).digest("hex") !== blob.hash)
-        throw new FileError({ problem: "cut" });
-      for (const { path, offset } of places) {
-        const handle = await open(bytesOf(this.#root, path), constants.O_WRONLY | constants.O_NOFOLLOW);
-        try {
-          for (let done = 0; done < content.length;)
-            done += (await handle.write(content, done, content.length - done, offset + done)).bytesWritten;
-        } finally {
-          await handle.close();
+    const writes = new SideBySide(WRITTEN_AT_ONCE);
+    try {
+      const reads = this.#reads.values();
+      let read: Read | undefined;
+      let at = 0;
+      for (const { blob, bytes: length, places } of this.#wanted) {
+        if (!read || blob.pack !== read.pack || blob.offset < at || blob.offset >= read.to) {
+          read = reads.next().value;
+          at = read?.from ?? 0;
         }
+        await bytes.skip(blob.offset - at);
+        at = blob.offset + blob.length;
+        const stored = await bytes.take(blob.length);
+        await writes.add(() => this.#write({ blob, bytes: length, places }, stored));
+      }
+    } finally {
+      // Nothing is written any more when this has ended, however it does.
+      await writes.over();
+    }
+  }
+
+  async #write({ blob, bytes, places }: Wanted, stored: Buffer): Promise<void> {
+    const content = await decompressed(stored, blob.codec, bytes).catch(() => undefined);
+    if (content?.length !== bytes || createHash("sha256").update(content).digest("hex") !== blob.hash)
+      throw new FileError({ problem: "cut" });
+    for (const { path, offset } of places) {
+      const handle = await open(bytesOf(this.#root, path), constants.O_WRONLY | constants.O_NOFOLLOW);
+      try {
+        for (let done = 0; done < content.length;)
+          done += (await handle.write(content, done, content.length - done, offset + done)).bytesWritten;
+      } finally {
+        await handle.close();
       }
     }
   }
@@ -106,26 +134,30 @@ export class Restore {
   /** Makes the links, sets modes and times, and answers the index of what there is now. */
   async finish(): Promise<Index> {
     const index: Index = new Map();
+    const turn = turns();
     for (const entry of this.#entries) {
+      await turn();
       const at = bytesOf(this.#root, entry.path);
       if (entry.type === "symlink") {
-        await symlink(Buffer.from(entry.target, "latin1"), at);
-        await lutimes(at, seconds(entry.mtime), seconds(entry.mtime));
-      } else if (entry.type === "hardlink") await link(bytesOf(this.#root, entry.target), at);
+        symlinkSync(Buffer.from(entry.target, "latin1"), at);
+        lutimesSync(at, seconds(entry.mtime), seconds(entry.mtime));
+      } else if (entry.type === "hardlink") linkSync(bytesOf(this.#root, entry.target), at);
       else if (entry.type === "file") {
-        await utimes(at, seconds(entry.mtime), seconds(entry.mtime));
-        await chmod(at, entry.mode);
+        utimesSync(at, seconds(entry.mtime), seconds(entry.mtime));
+        chmodSync(at, entry.mode);
       }
     }
     // Directories after what is in them: that changes their times, and may need their permission.
     for (const entry of this.#entries.toReversed()) {
+      await turn();
       if (entry.type !== "directory") continue;
       const at = bytesOf(this.#root, entry.path);
-      await utimes(at, seconds(entry.mtime), seconds(entry.mtime));
-      await chmod(at, entry.mode);
+      utimesSync(at, seconds(entry.mtime), seconds(entry.mtime));
+      chmodSync(at, entry.mode);
     }
     for (const entry of this.#entries) {
-      const stats: BigIntStats = await lstat(bytesOf(this.#root, entry.path), { bigint: true });
+      await turn();
+      const stats = lstatSync(bytesOf(this.#root, entry.path), { bigint: true });
       index.set(entry.path, { entry, status: statusOf(stats) });
     }
     return index;
@@ -143,10 +175,10 @@ function seconds(microseconds: number): string {
 const NEW_FILE = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
 
 /** What is mounted in a directory: the user's own, which is not saved, and must not be changed. */
-async function mountsIn(root: string, dev: bigint): Promise<Set<string>> {
+function mountsIn(root: string, dev: bigint): Set<string> {
   const mounted = new Set<string>();
-  for (const name of await readdir(root, { encoding: "latin1" }))
-    if ((await lstat(bytesOf(root, name), { bigint: true })).dev !== dev) mounted.add(name);
+  for (const name of readdirSync(root, { encoding: "latin1" }))
+    if (lstatSync(bytesOf(root, name), { bigint: true }).dev !== dev) mounted.add(name);
   return mounted;
 }
 
@@ -159,22 +191,32 @@ function outsideOf(mounted: ReadonlySet<string>, entries: readonly Entry[]): Ent
 }
 
 /** Removes everything but these directories, on one file system. */
-async function clear(root: string, directory: string, kept: ReadonlySet<string>, dev: bigint): Promise<void> {
-  const names = await readdir(bytesOf(root, directory), { encoding: "latin1" });
-  for (const name of names) {
+async function clear(
+  root: string,
+  directory: string,
+  kept: ReadonlySet<string>,
+  dev: bigint,
+  turn: () => Promise<void> | undefined,
+): Promise<void> {
+  for (const name of readdirSync(bytesOf(root, directory), { encoding: "latin1" })) {
+    await turn();
     const path = directory === "" ? name : `${directory}/${name}`;
     const at = bytesOf(root, path);
-    const stats = await lstat(at, { bigint: true });
+    const stats = lstatSync(at, { bigint: true });
     // A mount point.
     if (stats.dev !== dev) continue;
     if (!stats.isDirectory()) {
-      await rm(at, { force: true });
+      rmSync(at, { force: true });
       continue;
     }
-    await chmod(at, 0o700);
-    await clear(root, path, kept, dev);
-    // One in which something is mounted stays.
-    if (!kept.has(path)) await rmdir(at).catch(() => undefined);
+    chmodSync(at, 0o700);
+    await clear(root, path, kept, dev, turn);
+    if (kept.has(path)) continue;
+    try {
+      rmdirSync(at);
+    } catch {
+      // One in which something is mounted stays.
+    }
   }
 }
 

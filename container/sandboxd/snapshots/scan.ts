@@ -3,6 +3,7 @@ import { type BigIntStats, lstatSync, readdirSync, readlinkSync } from "node:fs"
 import { FileError } from "../file-error.ts";
 import { MAX_LEFT, type Plan } from "../protocol.ts";
 import { MADE_AGAIN } from "../tasks.ts";
+import { turns } from "../turns.ts";
 import { MAX_ENTRIES, bytesOf } from "./manifest.ts";
 
 /** Something found, without its content. */
@@ -21,9 +22,6 @@ export interface Found {
   inode?: string;
 }
 
-/** How long may be looked without a pause, milliseconds. */
-const TURN_MS = 20;
-
 /**
  * Everything below a directory on its own file system, each directory before what is in it: no sockets, pipes and devices.
  * @throws {FileError} for more than a snapshot holds
@@ -32,15 +30,12 @@ export async function scan(root: string, signal: AbortSignal): Promise<Found[]> 
   const found: Found[] = [];
   const { dev } = lstatSync(root, { bigint: true });
   const directories = [""];
-  let pause = Date.now() + TURN_MS;
+  const turn = turns();
   for (let next = directories.pop(); next !== undefined; next = directories.pop()) {
     const prefix = next === "" ? "" : `${next}/`;
     for (const name of namesIn(root, next)) {
-      if (Date.now() > pause) {
-        await new Promise(setImmediate);
-        signal.throwIfAborted();
-        pause = Date.now() + TURN_MS;
-      }
+      await turn();
+      signal.throwIfAborted();
       const one = look(root, `${prefix}${name}`, dev);
       if (one === undefined) continue;
       found.push(one);

@@ -2,7 +2,7 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { answerBy, bodyOf, bytesOfBody, jsonOf } from "../answering.ts";
+import { type Table, answerBy, bodyOf, bytesOfBody, jsonOf } from "../answering.ts";
 import { FileError } from "../file-error.ts";
 import { type Mark, type Plan, planCallSchema, snapshotCalls } from "../protocol.ts";
 import { Restore } from "./restore.ts";
@@ -18,38 +18,37 @@ export class Snapshots {
   readonly #state = new SnapshotState();
   #save: Save | undefined;
   #restore: Restore | undefined;
+  /** Settles when no part of a restore is under way. */
+  #restoring: Promise<unknown> = Promise.resolve();
   /** Ends the work that was begun before for an actor that may be gone. */
   #turn = new AbortController();
 
+  readonly #serve: Table<typeof snapshotCalls> = {
+    "GET /snapshot": async (): Promise<Mark> => this.#state.mark(),
+    "POST /snapshot": async (_call, request) => this.#plan(planCallSchema.parse(await jsonOf(request))),
+    "GET /snapshot/pack": ({ id }, _request, response) => this.#sendPack(this.#known(id), response),
+    "GET /snapshot/manifest": async ({ id }, _request, response) => {
+      const manifest = await this.#known(id).manifest();
+      response.writeHead(200, { "content-length": manifest.length }).end(manifest);
+    },
+    "POST /snapshot/done": async ({ id }) => {
+      const save = this.#known(id);
+      const done = await save.done();
+      this.#state.keep(id, save.index);
+      return done;
+    },
+    "POST /snapshot/commit": async ({ id }) => {
+      this.#state.commit(id);
+      this.#save = undefined;
+      return {};
+    },
+    "PUT /snapshot/restore": ({ id }, request) => this.#begin(id, request),
+    "PUT /snapshot/data": ({ id }, request) => this.#receive(id, request),
+  };
+
   /** Answers a request; undefined for one that is none of these. */
   answer(request: IncomingMessage, response: ServerResponse): Promise<void> | undefined {
-    return answerBy(
-      snapshotCalls,
-      {
-        "GET /snapshot": async (): Promise<Mark> => this.#state.mark(),
-        "POST /snapshot": async () => this.#plan(planCallSchema.parse(await jsonOf(request))),
-        "GET /snapshot/pack": ({ id }) => this.#sendPack(this.#known(id), response),
-        "GET /snapshot/manifest": async ({ id }) => {
-          const manifest = await this.#known(id).manifest();
-          response.writeHead(200, { "content-length": manifest.length }).end(manifest);
-        },
-        "POST /snapshot/done": async ({ id }) => {
-          const save = this.#known(id);
-          const done = await save.done();
-          this.#state.keep(id, save.index);
-          return done;
-        },
-        "POST /snapshot/commit": async ({ id }) => {
-          this.#state.commit(id);
-          this.#save = undefined;
-          return {};
-        },
-        "PUT /snapshot/restore": ({ id }) => this.#begin(id, request),
-        "PUT /snapshot/data": ({ id }) => this.#receive(id, request),
-      },
-      request,
-      response,
-    );
+    return answerBy(snapshotCalls, this.#serve, request, response);
   }
 
   #known(id: string): Save {
@@ -57,17 +56,28 @@ export class Snapshots {
     return this.#save;
   }
 
-  /** The actor's latest wish counts: what an earlier one began is given up. */
-  #next(): AbortSignal {
+  /** The actor's latest wish counts: what an earlier one began is given up. Resolves when nothing of it is under way. */
+  async #next(): Promise<AbortSignal> {
     this.#turn.abort();
-    this.#turn = new AbortController();
+    const turn = (this.#turn = new AbortController());
     this.#save = undefined;
     this.#restore = undefined;
-    return this.#turn.signal;
+    await this.#restoring;
+    turn.signal.throwIfAborted();
+    return turn.signal;
+  }
+
+  /** Does a part of a restore, which ends before another begins. @param request is cut off when another is to begin */
+  #restores<T>(request: IncomingMessage, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+    const cut = () => request.destroy();
+    signal.addEventListener("abort", cut);
+    const done = work().finally(() => signal.removeEventListener("abort", cut));
+    this.#restoring = done.catch(() => undefined);
+    return done;
   }
 
   async #plan({ id, base, max, repack }: ReturnType<typeof planCallSchema.parse>): Promise<Plan> {
-    const signal = this.#next();
+    const signal = await this.#next();
     if (this.#state.mark().snapshot !== base)
       return { state: "conflict", files: 0, bytes: 0, left: { count: 0, bytes: 0, largest: [] } };
     const save = await Save.plan(id, ROOT, await this.#state.index(), { max, repack }, signal);
@@ -82,23 +92,33 @@ export class Snapshots {
   }
 
   async #begin(id: string, request: IncomingMessage): Promise<{ reads: Restore["reads"] }> {
-    const signal = this.#next();
-    const manifest = await bytesOfBody(request, MANIFEST_BYTES);
-    this.#state.setMark({ isRestoring: true });
-    const restore = await Restore.begin(id, ROOT, manifest);
-    signal.throwIfAborted();
-    this.#restore = restore;
-    return { reads: restore.reads };
+    const signal = await this.#next();
+    return await this.#restores(request, signal, async () => {
+      const manifest = await bytesOfBody(request, MANIFEST_BYTES);
+      signal.throwIfAborted();
+      const restore = await Restore.begin(id, ROOT, manifest, () =>
+        this.#state.setMark({ isRestoring: true }),
+      );
+      signal.throwIfAborted();
+      this.#restore = restore;
+      return { reads: restore.reads };
+    });
   }
 
   async #receive(id: string, request: IncomingMessage): Promise<object> {
     const restore = this.#restore;
     if (restore?.id !== id) throw new FileError({ problem: "missing" });
+    const { signal } = this.#turn;
     // It is begun again from the start where it breaks off.
     this.#restore = undefined;
-    await restore.receive(bodyOf(request));
-    this.#state.keep(id, await restore.finish());
-    this.#state.commit(id);
-    return {};
+    return await this.#restores(request, signal, async () => {
+      await restore.receive(bodyOf(request));
+      signal.throwIfAborted();
+      const index = await restore.finish();
+      signal.throwIfAborted();
+      this.#state.keep(id, index);
+      this.#state.commit(id);
+      return {};
+    });
   }
 }

@@ -14,6 +14,7 @@ import { scale } from "./scale.ts";
 import { freshSandbox, server } from "./start.ts";
 import { startup } from "./startup.ts";
 import { transfer } from "./transfer.ts";
+import { workspace } from "./workspace.ts";
 
 export const figures: readonly Figure[] = [
   runCode,
@@ -21,6 +22,7 @@ export const figures: readonly Figure[] = [
   client,
   files,
   transfer,
+  workspace,
   getResult,
   concurrency,
   scale,

@@ -15,7 +15,7 @@ const run = promisify(execFile);
 const MB = 1e6;
 
 /** Where the bare server has its files, which is memory as a sandbox's /workspace is. */
-const IN_MEMORY = "/dev/shm";
+export const IN_MEMORY = "/dev/shm";
 
 /** A gigabyte into a sandbox and out of it by links, and what that takes of memory on the way. */
 export const transfer: Figure = {

@@ -17,11 +17,14 @@ const now = (hasZstd ? zlib.zstdCompressSync : zlib.deflateRawSync) as (
   options: object,
 ) => Buffer;
 const decoders = {
-  zstd: hasZstd ? promisify<Buffer, object, Buffer>(zlib.zstdDecompress) : undefined,
-  deflate: promisify<Buffer, object, Buffer>(zlib.inflateRaw),
+  zstd: hasZstd && {
+    aside: promisify<Buffer, object, Buffer>(zlib.zstdDecompress),
+    now: zlib.zstdDecompressSync,
+  },
+  deflate: { aside: promisify<Buffer, object, Buffer>(zlib.inflateRaw), now: zlib.inflateRawSync },
 };
 
-/** From so many bytes on another thread compresses. */
+/** From so many bytes of content on another thread does it. */
 const ASIDE_BYTES = 64 * 1024;
 
 export async function compressed(bytes: Buffer): Promise<{ bytes: Buffer; codec: Codec }> {
@@ -41,7 +44,8 @@ export async function decompressed(bytes: Buffer, codec: Codec | undefined, max:
   }
   const decode = decoders[how];
   if (!decode) throw new Error(`this version of Node has no ${how}`);
-  return await decode(bytes, { maxOutputLength: Math.max(1, max) });
+  const limit = { maxOutputLength: Math.max(1, max) };
+  return max < ASIDE_BYTES ? decode.now(bytes, limit) : await decode.aside(bytes, limit);
 }
 
 /** The codec of text that begins with a brace. */

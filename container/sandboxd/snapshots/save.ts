@@ -1,6 +1,6 @@
 /** One save: what it holds, and what of that has to be sent. */
 import { createHash } from "node:crypto";
-import { type BigIntStats, constants } from "node:fs";
+import { type BigIntStats, closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { type Done, type Plan, SNAPSHOT_BLOB_BYTES } from "../protocol.ts";
 import { compressed } from "./codec.ts";
@@ -13,6 +13,11 @@ const RECENT_MS = 100;
 
 /** Files that are opened before their turn. */
 const OPENED_AHEAD = 8;
+
+/** Bytes of a file that is read at once. */
+const SMALL_BYTES = 64 * 1024;
+
+const READ = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
 const ZEROS = Buffer.alloc(SNAPSHOT_BLOB_BYTES);
 
@@ -161,7 +166,7 @@ export class Save {
       const isStored = before.entry.blobs.every((blob) => !blob || !this.#repacked.has(blob.pack));
       if (isStored) return { entry: { ...before.entry, mode, mtime }, status: found.status };
     }
-    return await Reading.open(bytesOf(this.#root, path));
+    return await Reading.open(bytesOf(this.#root, path), found.size);
   }
 
   async manifest(): Promise<Buffer> {
@@ -204,30 +209,52 @@ function isUnchanged(found: Found, before: Known | undefined): boolean {
   return before.status === found.status;
 }
 
-/** A file that is being read. */
+/** A file that is being read; a small one has been, by calls that wait for nothing: others cost ten times what they do. */
 class Reading {
-  readonly #handle: FileHandle;
+  readonly #handle: FileHandle | undefined;
+  readonly #whole: Buffer | undefined;
   readonly #stats: BigIntStats;
-  readonly #openedAt = Date.now();
+  readonly #openedAt: number;
   #isClosed = false;
 
-  private constructor(handle: FileHandle, stats: BigIntStats) {
-    this.#handle = handle;
+  private constructor(source: FileHandle | Buffer, stats: BigIntStats, openedAt = Date.now()) {
+    if (Buffer.isBuffer(source)) this.#whole = source;
+    else this.#handle = source;
     this.#stats = stats;
+    this.#openedAt = openedAt;
   }
 
   /** Undefined for what is no file any more, or cannot be read. */
-  static async open(path: Buffer): Promise<Reading | undefined> {
-    const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-    const handle = await open(path, flags).catch(() => undefined);
+  static async open(path: Buffer, size: number): Promise<Reading | undefined> {
+    if (size <= SMALL_BYTES) return Reading.#openSmall(path);
+    const handle = await open(path, READ).catch(() => undefined);
     const stats = await handle?.stat({ bigint: true }).catch(() => undefined);
     if (handle && stats?.isFile()) return new Reading(handle, stats);
     await handle?.close();
     return undefined;
   }
 
+  static #openSmall(path: Buffer): Reading | undefined {
+    const openedAt = Date.now();
+    let file: number | undefined;
+    try {
+      file = openSync(path, READ);
+      const stats = fstatSync(file, { bigint: true });
+      if (!stats.isFile()) return undefined;
+      // One that has grown is read up to here, and again by the next save.
+      const bytes = Buffer.allocUnsafe(Math.min(SMALL_BYTES, Number(stats.size)));
+      const filled = readSync(file, bytes, 0, bytes.length, 0);
+      return new Reading(bytes.subarray(0, filled), fstatSync(file, { bigint: true }), openedAt);
+    } catch {
+      return undefined;
+    } finally {
+      if (file !== undefined) closeSync(file);
+    }
+  }
+
   /** Up to `SNAPSHOT_BLOB_BYTES` from an offset on: fewer at the end; undefined where they cannot be read. */
   async next(offset: number): Promise<Buffer | undefined> {
+    if (this.#handle === undefined) return this.#whole?.subarray(offset);
     const wanted = Math.min(SNAPSHOT_BLOB_BYTES, Number(this.#stats.size) - offset);
     if (wanted <= 0) return Buffer.alloc(0);
     const piece = Buffer.allocUnsafe(wanted);
@@ -246,16 +273,17 @@ class Reading {
 
   /** Closes it. Answers its status, where it has not changed since it was opened nor shortly before. */
   async end(): Promise<string | undefined> {
-    const stats = await this.#handle.stat({ bigint: true });
+    const stats = (await this.#handle?.stat({ bigint: true })) ?? this.#stats;
     await this.close();
     const isRecent = Number(stats.ctimeNs / 1_000_000n) > this.#openedAt - RECENT_MS;
+    const isWhole = this.#whole === undefined || BigInt(this.#whole.length) === stats.size;
     const status = statusOf(stats);
-    return status === statusOf(this.#stats) && !isRecent ? status : undefined;
+    return status === statusOf(this.#stats) && isWhole && !isRecent ? status : undefined;
   }
 
   async close(): Promise<void> {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    await this.#handle.close();
+    await this.#handle?.close();
   }
 }

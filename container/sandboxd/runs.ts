@@ -1,4 +1,7 @@
-/** All runs in this sandbox, and for each session that was used lately a shell that stands ready for its next command. */
+/**
+ * All runs in this sandbox, and for each session that was used lately a shell that stands ready for its next command. Starting one
+ * takes longer than most commands: a spare one has been started already, and only has to read the session's state.
+ */
 import { mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { Code } from "./code.ts";
@@ -31,10 +34,10 @@ interface Asked {
   isWithdrawn?: boolean;
 }
 
-/** A slot whose shell stands ready. */
+/** A slot whose shell stands ready, or is starting. */
 interface Ready {
   slot: Slot;
-  /** The state that the shell has read. */
+  /** The state that the shell was given; empty until then. */
   state: string;
   run?: Run;
 }
@@ -46,6 +49,8 @@ export class Runs implements RunHost {
   readonly #code = new Map<string, Code>();
   /** By session, in the order of their last use. */
   readonly #ready = new Map<string, Promise<Ready>>();
+  /** A shell without state. */
+  #spare: Promise<Ready> | undefined;
   readonly #asked = new Map<string, Asked>();
 
   /** @param env variables of a new session's shell */
@@ -224,21 +229,47 @@ export class Runs implements RunHost {
 
   /** Starts a shell with the session's state. @param isTerminal whether it runs in a pseudo terminal */
   async #makeReady(session: string, isTerminal = false): Promise<Ready> {
-    const slot = await this.#slots.take();
     const path = join(SESSIONS, session);
     const state = textOf(path);
-    const ready: Ready = { slot, state: state ?? "" };
+    // The state has every variable of the session. One that it has unset must not come back from the environment here.
+    const env = state === undefined ? this.#env : {};
+    const isSpare = state !== undefined && !isTerminal;
+    const ready = await (isSpare ? this.#takeSpare() : this.#startShell(env, isTerminal));
+    ready.state = state ?? "";
+    ready.slot.go(path);
+    if (isSpare) this.#keepSpare();
+    return ready;
+  }
+
+  #takeSpare(): Promise<Ready> {
+    const spare = this.#spare ?? this.#startShell({});
+    this.#spare = undefined;
+    return spare;
+  }
+
+  #keepSpare(): void {
+    if (this.#spare) return;
+    const spare = this.#startShell({});
+    this.#spare = spare;
+    spare.catch(() => this.#spare === spare && (this.#spare = undefined));
+  }
+
+  /** Starts a shell that waits for a state. */
+  async #startShell(env: NodeJS.ProcessEnv, isTerminal = false): Promise<Ready> {
+    const slot = await this.#slots.take();
+    const ready: Ready = { slot, state: "" };
     const gone = (status: number | undefined) => {
       if (ready.run) return ready.run.said(status);
       // The shell was killed while it stood ready.
+      const spare = this.#spare;
+      void spare?.then((one) => one === ready && this.#spare === spare && (this.#spare = undefined));
       for (const [other, promise] of this.#ready)
         void promise.then(
           (one) => one === ready && this.#ready.get(other) === promise && this.#ready.delete(other),
         );
       void slot.over().then(() => ready.run ?? slot.remove());
     };
-    // The state has every variable of the session. One that it has unset must not come back from the environment here.
-    slot.begin(path, state === undefined ? this.#env : {}, isTerminal, gone);
+    slot.begin(env, isTerminal, gone);
     return ready;
   }
 

@@ -19,7 +19,6 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { SCRIPTS, SLOTS, textOf } from "./places.ts";
 import { STREAMS, type Stream } from "./protocol.ts";
-import { quote } from "./script.ts";
 
 /** Slots of a batch. */
 const BATCH = 4;
@@ -69,21 +68,15 @@ export class Slot {
   }
 
   /**
-   * Starts the keeper, which starts the shell. The shell is ready when it has read the state.
-   * @param state the path of the file with the session's state
+   * Starts the keeper, which starts the shell.
    * @param env of the shell before it reads the state
    * @param isTerminal whether it runs in a pseudo terminal
    * @param said is told the command's exit status, or undefined when its keeper ended without one
    */
-  begin(
-    state: string,
-    env: NodeJS.ProcessEnv,
-    isTerminal: boolean,
-    said: (status: number | undefined) => void,
-  ): void {
+  begin(env: NodeJS.ProcessEnv, isTerminal: boolean, said: (status: number | undefined) => void): void {
     writeFileSync(join(this.directory, "mark"), this.mark);
-    const args = [`${SCRIPTS}/keeper.sh`, this.directory, state, this.mark.toString()];
-    if (isTerminal) args.push(`exec /bin/bash --noprofile --norc -s ${quote(state)} <${SCRIPTS}/shell.sh`);
+    const args = [`${SCRIPTS}/keeper.sh`, this.directory, this.mark.toString()];
+    if (isTerminal) args.push(`exec /bin/bash --noprofile --norc -s <${SCRIPTS}/shell.sh`);
     const keeper = spawn("/bin/sh", args, {
       cwd: "/",
       detached: true,
@@ -103,9 +96,9 @@ export class Slot {
     keeper.once("close", () => words.endsWith("\n") || said(undefined));
   }
 
-  /** Tells the shell which run's directory to run, or the keeper, with no directory, that it may end. */
-  go(directory = ""): void {
-    writeSync(this.#go, `${directory}\n`);
+  /** Tells the shell the file with the state to start from, then the run's directory; at last the keeper, with neither, that it may end. */
+  go(path = ""): void {
+    writeSync(this.#go, `${path}\n`);
   }
 
   /** Types into the terminal. Returns how many bytes there was room for: what the program does not read fills the pipe. */

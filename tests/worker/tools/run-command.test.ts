@@ -67,6 +67,7 @@ describe("run_command", () => {
     ["exec", "exec bash -c 'exit 9'", 9, /^$/],
     ["the shell ending itself", "kill -9 $$", 137, /^$/],
     ["a signal to the shell", "kill -TERM $$; sleep 5", 143, /^$/],
+    ["that of Ctrl-C", "kill -INT $$; sleep 5", 130, /^$/],
     ["return", "return 5", 5, /^$/],
   ])("answers %s with its exit code", async (_what, command, exit_code, stderr) => {
     expect(await run(command)).toMatchObject({

@@ -129,6 +129,19 @@ describe("a session of run_command", () => {
     expect(await printed("kept", "pwd; echo $KEPT")).toBe("/tmp\n1\n");
   });
 
+  it("keeps its state when shells that wait for a command are killed", async () => {
+    await run("killed", "cd /tmp; export KEPT=1");
+    for (const round of [1, 2])
+      expect(
+        await printed(
+          "killed",
+          "echo $PWD $KEPT; for p in $(pgrep -x bash); do [ $p = $$ ] || kill -9 $p; done",
+        ),
+        `round ${round}`,
+      ).toBe("/tmp 1\n");
+    expect(await printed("killed", "echo $PWD $KEPT")).toBe("/tmp 1\n");
+  });
+
   it("takes cwd and env for one command only", async () => {
     await run("once", "export BOTH=session; cd /tmp");
     const only = { cwd: "/usr", env: { BOTH: "call", ONE: 'it\'s\n"one" $HOME `x`' } };

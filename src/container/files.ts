@@ -4,9 +4,7 @@
  */
 import type * as z from "zod/mini";
 import {
-  ANSWER_BYTES,
   type Chosen,
-  FAILED,
   type Edit,
   type FileCalls,
   type FileFailure,
@@ -18,15 +16,15 @@ import {
   type Written,
   changesSchema,
   chosenSchema,
-  failureSchema,
   listSchema,
   removedSchema,
   statSchema,
   usageSchema,
   writtenSchema,
 } from "../../container/sandboxd/protocol.ts";
-import { type ErrorCode, ToolError, damaged, exhausted, noAnswer } from "../shared/errors.ts";
+import { type ErrorCode, ToolError, exhausted, noAnswer } from "../shared/errors.ts";
 import type { Connection } from "./connection.ts";
+import { readAnswer, bytesOf, jsonOf, misanswered } from "./sandboxd-answer.ts";
 
 export interface FileEntry {
   path: string;
@@ -318,15 +316,8 @@ export class Files {
     const [method = "", pathname] = name.split(" ");
     const query = new URLSearchParams();
     for (const [key, value] of Object.entries(call)) if (value !== undefined) query.set(key, String(value));
-    return await this.#connection.fetch(
-      `${pathname}?${query}`,
-      { method, body },
-      signal,
-      async (response) => {
-        if (response.status === 200) return await read(response);
-        if (response.status !== FAILED) throw misanswered();
-        throw refusal(failed, call.path, await jsonOf(response, failureSchema));
-      },
+    return await this.#connection.fetch(`${pathname}?${query}`, { method, body }, signal, (response) =>
+      readAnswer(response, read, (failure) => refusal(failed, call.path, failure)),
     );
   }
 
@@ -349,33 +340,6 @@ export class Files {
 /** The greatest depth of a listing, in directories. */
 const MAX_DEPTH = 1000;
 
-/** The body of an answer. @throws {ToolError} `damaged` when it is longer than what was asked for */
-async function bytesOf(response: Response, max: number): Promise<Uint8Array> {
-  const length = response.headers.get("content-length");
-  // HTTP bounds the body by its Content-Length. Without one, or with one too large, the bytes are counted as they come.
-  if (length !== null && Number(length) <= max) return new Uint8Array(await response.arrayBuffer());
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const chunk of response.body ?? []) {
-    bytes += chunk.length;
-    if (bytes > max) throw misanswered();
-    chunks.push(chunk);
-  }
-  return new Uint8Array(await new Blob(chunks).arrayBuffer());
-}
-
-async function jsonOf<Schema extends z.ZodMiniType>(
-  response: Response,
-  schema: Schema,
-): Promise<z.infer<Schema>> {
-  const text = new TextDecoder().decode(await bytesOf(response, ANSWER_BYTES));
-  try {
-    return schema.parse(JSON.parse(text));
-  } catch {
-    throw misanswered();
-  }
-}
-
 /** More bytes or lines than any sandbox has. */
 const MAX_COUNT = 2 ** 50;
 
@@ -390,13 +354,6 @@ function timeOf({ headers }: Response): number {
   const word = headers.get(MODIFIED_HEADER) ?? "";
   if (!/^-?\d{1,16}$/.test(word)) throw misanswered();
   return Number(word);
-}
-
-/** The error for an answer that breaks the protocol, from sandboxd or a program in its place. */
-function misanswered(): ToolError {
-  return damaged(
-    "the server's program in it does not answer as it should; something else may be in its place",
-  );
 }
 
 /** `path` as an absolute one: relative to /workspace, with `.` and `..` resolved. */

@@ -1,20 +1,19 @@
 /** Saves and restores of a sandbox's workspace, by requests to sandboxd. What it answers is checked and bounded. */
 import * as z from "zod/mini";
 import {
-  ANSWER_BYTES,
   type Done,
-  FAILED,
+  type FileFailure,
   type Mark,
   type Plan,
   type Read,
   doneSchema,
-  failureSchema,
   markSchema,
   planSchema,
   readsSchema,
 } from "../../container/sandboxd/protocol.ts";
-import { ToolError, damaged } from "../shared/errors.ts";
+import { ToolError } from "../shared/errors.ts";
 import type { Connection } from "./connection.ts";
+import { readAnswer, jsonOf, misanswered } from "./sandboxd-answer.ts";
 
 export class Snapshots {
   readonly #connection: Connection;
@@ -126,38 +125,13 @@ export class Snapshots {
       `${path}?${new URLSearchParams(query)}`,
       { method, body },
       signal,
-      async (response) => {
-        if (response.status === 200) return await read(response);
-        if (response.status !== FAILED) throw misanswered();
-        const { code, problem } = await jsonOf(response, failureSchema);
-        throw code === "ENOSPC"
-          ? new ToolError("no_space", "the disk of the sandbox is full")
-          : new ToolError("file_system", `the sandbox says ${code ?? problem}`);
-      },
+      (response) => readAnswer(response, read, refusal),
     );
   }
 }
 
-async function jsonOf<Schema extends z.ZodMiniType>(
-  response: Response,
-  schema: Schema,
-): Promise<z.infer<Schema>> {
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const chunk of response.body ?? []) {
-    bytes += chunk.length;
-    if (bytes > ANSWER_BYTES) throw misanswered();
-    chunks.push(chunk);
-  }
-  try {
-    return schema.parse(JSON.parse(await new Blob(chunks).text()));
-  } catch {
-    throw misanswered();
-  }
-}
-
-function misanswered(): ToolError {
-  return damaged(
-    "the server's program in it does not answer as it should; something else may be in its place",
-  );
+function refusal({ code, problem }: FileFailure): ToolError {
+  return code === "ENOSPC"
+    ? new ToolError("no_space", "the disk of the sandbox is full")
+    : new ToolError("file_system", `the sandbox says ${code ?? problem}`);
 }

@@ -7,6 +7,9 @@ import { join } from "node:path";
 
 const root = process.env.SANDBOXD_ROOT ?? "/var/lib/sandbox-mcp";
 
+/** What is saved and restored; tests have one elsewhere. */
+export const WORKSPACE = process.env.SANDBOXD_WORKSPACE ?? "/workspace";
+
 /** A directory for each run: its command, its output, its end. */
 export const RUNS = join(root, "runs");
 /** A file for each session: the state that its next command starts with. */

@@ -1,13 +1,19 @@
-/** sandboxd is killed before each step of a run and of a write; then it is started again. */
+/** sandboxd is killed before each step of a run, of a write and of a restore; then it is started again. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { randomBytes } from "node:crypto";
 import {
+  chmodSync,
   existsSync,
+  linkSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
   readdirSync,
+  readlinkSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { request } from "node:http";
@@ -15,13 +21,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { WebSocket } from "ws";
-import { type Call, type Event, eventSchema, readPiece } from "../../container/sandboxd/protocol.ts";
+import { type Call, type Event, FAILED, eventSchema, readPiece } from "../../container/sandboxd/protocol.ts";
+import { Save } from "../../container/sandboxd/snapshots/save.ts";
 import { bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
 import { repository } from "../../local/engine/toolchain.ts";
 import { sleep, until } from "../setup/until.ts";
 
-/** How many are tried at once: they wait more than they work. */
+/** How many are tried at once: most wait more than they work. */
 const AT_ONCE = 24;
+const AT_ONCE_AT_WORK = 6;
 
 /** More steps than there are. */
 const MOST_STEPS = 200;
@@ -39,6 +47,7 @@ const AGAIN = 'export KILL_AT=$1; shift; while :; do echo >>"$STARTS"; "$@"; KIL
 class Place {
   readonly directory = mkdtempSync(join(parent, "place-"));
   readonly socket = join(this.directory, "sandboxd.sock");
+  readonly workspace = join(this.directory, "workspace");
   readonly #armed = join(this.directory, "armed");
   readonly #starts = join(this.directory, "starts");
   readonly #sandbox: ChildProcess;
@@ -47,12 +56,22 @@ class Place {
    * @param killAt at which step the first sandboxd is killed
    * @param preloaded what is loaded before it
    * @param variables of sandboxd
+   * @param disk bytes of the disk that the workspace is on, which nobody else sees; the disk of tests without
    */
-  constructor(killAt: number, preloaded = "kill-at.cjs", variables: NodeJS.ProcessEnv = {}) {
+  constructor(
+    killAt: number,
+    {
+      preloaded = "kill-at.cjs",
+      variables = {},
+      disk,
+    }: { preloaded?: string; variables?: NodeJS.ProcessEnv; disk?: number } = {},
+  ) {
+    mkdirSync(this.workspace);
     const env = {
       ...variables,
       PATH: process.env.PATH,
       SANDBOXD_ROOT: join(this.directory, "root"),
+      SANDBOXD_WORKSPACE: this.workspace,
       ARMED: this.#armed,
       CALLS: join(this.directory, "calls"),
       STARTS: this.#starts,
@@ -62,7 +81,18 @@ class Place {
     // Its scripts are where they are in a sandbox, and its processes end with it.
     const view = ["--dev-bind", "/", "/", "--proc", "/proc", "--tmpfs", "/opt", "--unshare-pid"];
     const scripts = ["--ro-bind", join(repository, "container"), "/opt/sandbox-mcp"];
-    const args = [...view, ...scripts, "--die-with-parent", "/bin/sh", "-c", AGAIN, "sh", String(killAt)];
+    const own = disk === undefined ? [] : ["--size", String(disk), "--tmpfs", this.workspace];
+    const args = [
+      ...view,
+      ...scripts,
+      ...own,
+      "--die-with-parent",
+      "/bin/sh",
+      "-c",
+      AGAIN,
+      "sh",
+      String(killAt),
+    ];
     this.#sandbox = spawn("bwrap", [...args, ...sandboxd], {
       env,
       cwd: "/",
@@ -95,7 +125,11 @@ class Place {
     await until(() => this.request("GET", "/").catch(() => undefined));
   }
 
-  request(method: string, path: string, body = ""): Promise<{ status: number; body: string }> {
+  request(
+    method: string,
+    path: string,
+    body: string | Buffer = "",
+  ): Promise<{ status: number; body: string }> {
     return new Promise((resolve, reject) => {
       const call = request({ socketPath: this.socket, method, path, agent: false }, (response) => {
         let text = "";
@@ -174,7 +208,7 @@ async function forget(place: Place, ids: string[]): Promise<void> {
 }
 
 /** Tries it for each step until there are no more: `attempt` answers whether a sandboxd was killed. */
-async function atEachStep(attempt: (step: number) => Promise<boolean>): Promise<number> {
+async function atEachStep(attempt: (step: number) => Promise<boolean>, atOnce = AT_ONCE): Promise<number> {
   let next = 1;
   let last = MOST_STEPS;
   const worker = async () => {
@@ -183,7 +217,7 @@ async function atEachStep(attempt: (step: number) => Promise<boolean>): Promise<
       if (!(await attempt(step))) last = Math.min(last, step - 1);
     }
   };
-  await Promise.all(Array.from({ length: AT_ONCE }, worker));
+  await Promise.all(Array.from({ length: atOnce }, worker));
   expect(last).toBeLessThan(MOST_STEPS);
   return last;
 }
@@ -236,7 +270,7 @@ it.concurrent.each([
 it.each([1, 2, 5])(
   "a command keeps its output when %d programs that were to copy it cannot be started",
   async (failing) => {
-    const place = new Place(0, "no-copier.cjs", { FAILING: String(failing) });
+    const place = new Place(0, { preloaded: "no-copier.cjs", variables: { FAILING: String(failing) } });
     try {
       await place.answers();
       const outcome = await run(place, "r1", "sleep 0.1; echo output; echo error >&2");
@@ -304,3 +338,90 @@ it.each([
     expect(steps).toBeGreaterThan(4);
   },
 );
+
+/** A workspace that was saved: with a file of each size that is written in another way. */
+async function savedWorkspace(): Promise<{ manifest: Buffer; pack: Buffer; tree: unknown }> {
+  const root = mkdtempSync(join(parent, "saved-"));
+  mkdirSync(join(root, "directory"));
+  writeFileSync(join(root, "directory/small"), "small");
+  writeFileSync(join(root, "large"), randomBytes(70_000));
+  linkSync(join(root, "large"), join(root, "link"));
+  symlinkSync("directory/small", join(root, "symlink"));
+  chmodSync(join(root, "directory"), 0o555);
+  const { signal } = new AbortController();
+  const save = await Save.plan("a", root, new Map(), { max: 1e9, repack: [] }, signal);
+  const parts: Buffer[] = [];
+  for await (const part of save.pack(signal)) parts.push(part);
+  return { manifest: await save.manifest(), pack: Buffer.concat(parts), tree: treeOf(root) };
+}
+
+/** What a directory holds. */
+function treeOf(root: string): unknown {
+  return readdirSync(root, { recursive: true, encoding: "utf8" })
+    .sort()
+    .map((path) => {
+      const at = join(root, path);
+      const stats = lstatSync(at);
+      const content = stats.isFile()
+        ? readFileSync(at, "latin1")
+        : stats.isSymbolicLink() && readlinkSync(at);
+      return { path, mode: stats.mode, links: stats.nlink, mtime: Math.floor(stats.mtimeMs), content };
+    });
+}
+
+async function markOf(place: Place): Promise<{ snapshot?: string; isRestoring: boolean }> {
+  return JSON.parse((await place.request("GET", "/snapshot")).body) as { isRestoring: boolean };
+}
+
+it("a workspace that is being restored is as before, or said to be restored, or whole", async () => {
+  const { manifest, pack, tree } = await savedWorkspace();
+  const steps = await atEachStep(async (step) => {
+    const place = new Place(step);
+    mkdirSync(join(place.workspace, "old/deep"), { recursive: true });
+    writeFileSync(join(place.workspace, "large"), "old");
+    const before = treeOf(place.workspace);
+    try {
+      await place.answers();
+      place.arm();
+      // As the actor does: asks what there is, and begins again where that is not whole.
+      await until(async () => {
+        try {
+          const { snapshot, isRestoring } = await markOf(place);
+          const found = treeOf(place.workspace);
+          // While it is being restored it may be anything.
+          expect(found).toEqual(isRestoring ? found : snapshot === "a" ? tree : before);
+          if (snapshot === "a" && !isRestoring) return true;
+          await place.request("PUT", "/snapshot/restore?id=a", manifest);
+          await place.request("PUT", "/snapshot/data?id=a", pack);
+        } catch (error) {
+          // It was killed.
+          if (!(error instanceof Error && "code" in error)) throw error;
+        }
+        return false;
+      });
+      return place.starts > 1;
+    } catch (error) {
+      throw new Error(`killed at the last of ${place.calls}`, { cause: error });
+    } finally {
+      await place.close();
+    }
+  }, AT_ONCE_AT_WORK);
+  expect(steps).toBeGreaterThan(20);
+});
+
+it("a workspace that the disk has no room for, or whose manifest is none, is not said to be whole", async () => {
+  const { manifest, pack } = await savedWorkspace();
+  const place = new Place(0, { disk: 64 * 1024 });
+  try {
+    await place.answers();
+    const refused = await place.request("PUT", "/snapshot/restore?id=a", "no manifest");
+    expect([refused.status, await markOf(place)]).toEqual([FAILED, { isRestoring: false }]);
+    const begun = await place.request("PUT", "/snapshot/restore?id=a", manifest);
+    expect(begun).toMatchObject({ status: 200 });
+    const full = await place.request("PUT", "/snapshot/data?id=a", pack);
+    expect([full.status, JSON.parse(full.body)]).toEqual([FAILED, { problem: "system", code: "ENOSPC" }]);
+    expect(await markOf(place)).toEqual({ isRestoring: true });
+  } finally {
+    await place.close();
+  }
+});

@@ -34,6 +34,15 @@ function count(object, names) {
 }
 
 count(fs, ["mkdirSync", "openSync", "renameSync", "rmSync", "unlinkSync", "writeFileSync", "writeSync"]);
+count(fs, [
+  "chmodSync",
+  "ftruncateSync",
+  "linkSync",
+  "lutimesSync",
+  "rmdirSync",
+  "symlinkSync",
+  "utimesSync",
+]);
 count(fs.promises, ["chmod", "chown", "copyFile", "mkdir", "open", "rename", "rm"]);
 count(require("node:child_process"), ["execFile", "spawn"]);
 const { end } = require("node:http").ServerResponse.prototype;

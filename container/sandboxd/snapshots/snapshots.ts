@@ -4,12 +4,11 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { type Table, answerBy, bodyOf, bytesOfBody, jsonOf } from "../answering.ts";
 import { FileError } from "../file-error.ts";
+import { WORKSPACE } from "../places.ts";
 import { type Mark, type Plan, planCallSchema, snapshotCalls } from "../protocol.ts";
 import { Restore } from "./restore.ts";
 import { Save } from "./save.ts";
 import { SnapshotState } from "./state.ts";
-
-const ROOT = "/workspace";
 
 /** Bytes of a manifest at most, compressed. */
 const MANIFEST_BYTES = 256 * 1024 * 1024;
@@ -80,7 +79,7 @@ export class Snapshots {
     const signal = await this.#next();
     if (this.#state.mark().snapshot !== base)
       return { state: "conflict", files: 0, bytes: 0, left: { count: 0, bytes: 0, largest: [] } };
-    const save = await Save.plan(id, ROOT, await this.#state.index(), { max, repack }, signal);
+    const save = await Save.plan(id, WORKSPACE, await this.#state.index(), { max, repack }, signal);
     signal.throwIfAborted();
     this.#save = save;
     return save.summary;
@@ -96,7 +95,7 @@ export class Snapshots {
     return await this.#restores(request, signal, async () => {
       const manifest = await bytesOfBody(request, MANIFEST_BYTES);
       signal.throwIfAborted();
-      const restore = await Restore.begin(id, ROOT, manifest, () =>
+      const restore = await Restore.begin(id, WORKSPACE, manifest, () =>
         this.#state.setMark({ isRestoring: true }),
       );
       signal.throwIfAborted();

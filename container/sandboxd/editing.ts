@@ -2,13 +2,13 @@
 import { createTwoFilesPatch } from "diff";
 import { distance } from "fastest-levenshtein";
 import { FileError } from "./file-error.ts";
-import { DIFF_CHARS, type Edit, MAX_PLACES, NEAREST_CHARS } from "./protocol.ts";
+import { DIFF_CHARS, type Edit, EDITED_BYTES, MAX_PLACES, NEAREST_CHARS } from "./protocol.ts";
 
-/** The time for computing a diff, milliseconds: then the answer has none. */
-const DIFF_MS = 2000;
+/** The time for computing a diff, milliseconds: then the answer has none. Nothing else is done meanwhile. */
+const DIFF_MS = 1000;
 
-/** When a text is not found: how many lines are compared with it for a hint, and how many characters of each. */
-const COMPARED_LINES = 100_000;
+/** When a text is not found: the time for finding a line that is like it, milliseconds, and how many characters are compared. */
+const NEAREST_MS = 200;
 const COMPARED_CHARS = 500;
 
 export interface Edited {
@@ -19,7 +19,7 @@ export interface Edited {
   diff: string | undefined;
 }
 
-/** @throws FileError `not_text`; `absent` with the nearest line; `repeated` with the lines on which the text is */
+/** @throws FileError `not_text`; `too_large` for what it would become; `absent` with the nearest line; `repeated` with the lines on which the text is */
 export function edited(content: Buffer, edits: readonly Edit[], path: string): Edited {
   const before = textOf(content);
   let text = before;
@@ -33,9 +33,13 @@ export function edited(content: Buffer, edits: readonly Edit[], path: string): E
       throw new FileError({ problem: "repeated", edit: index + 1, count, lines });
     }
     replaced += count;
+    if (text.length + count * (replacement.length - wanted.length) > EDITED_BYTES)
+      throw new FileError({ problem: "too_large" });
     text = parts.join(replacement);
   }
-  return { bytes: Buffer.from(text), replaced, diff: diffOf(before, text, path) };
+  const bytes = Buffer.from(text);
+  if (bytes.length > EDITED_BYTES) throw new FileError({ problem: "too_large" });
+  return { bytes, replaced, diff: diffOf(before, text, path) };
 }
 
 function textOf(content: Buffer): string {
@@ -83,9 +87,10 @@ function absent(text: string, wanted: string, edit: number): FileError {
  * line that is most similar to the first wanted one.
  */
 function nearestLine(lines: readonly string[], wanted: readonly string[]): number {
+  const until = performance.now() + NEAREST_MS;
   let longest = 0;
   let nearest = 0;
-  for (let start = 0; start < lines.length; start++) {
+  for (let start = 0; start < lines.length && performance.now() < until; start++) {
     let same = 0;
     while (same < wanted.length && lines[start + same] === wanted[same]) same++;
     if (same <= longest || start + same >= lines.length) continue;
@@ -96,7 +101,8 @@ function nearestLine(lines: readonly string[], wanted: readonly string[]): numbe
   if (longest > 0) return nearest;
   const first = comparable(wanted.find((line) => line.trim() !== "") ?? "");
   let least = Number.POSITIVE_INFINITY;
-  for (const [index, line] of lines.slice(0, COMPARED_LINES).entries()) {
+  for (const [index, line] of lines.entries()) {
+    if (performance.now() > until) break;
     const other = comparable(line);
     // The distance is at least the difference of the lengths.
     if (Math.abs(other.length - first.length) >= least) continue;
@@ -113,7 +119,14 @@ function comparable(line: string): string {
   return line.trim().slice(0, COMPARED_CHARS);
 }
 
+/** The beginning of the diff, where all of it is too long: its last line says so. */
 function diffOf(before: string, after: string, path: string): string | undefined {
-  const diff = createTwoFilesPatch(path, path, before, after, "", "", { context: 3, timeout: DIFF_MS });
-  return diff?.slice(diff.indexOf("--- ")).slice(0, DIFF_CHARS);
+  const whole = createTwoFilesPatch(path, path, before, after, "", "", { context: 3, timeout: DIFF_MS });
+  const diff = whole?.slice(whole.indexOf("--- "));
+  if (diff === undefined || diff.length <= DIFF_CHARS) return diff;
+  const shown = diff.slice(0, diff.lastIndexOf("\n", DIFF_CHARS - CUT.length) + 1);
+  return shown + CUT;
 }
+
+/** Patches take such a line for a remark. */
+const CUT = "\\ The diff goes on: it is too long to be shown whole.\n";

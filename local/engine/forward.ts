@@ -20,6 +20,9 @@ const maxOpen = 256;
 /** Those of them that may be previews', which anybody with an address opens: the rest is for the sandbox's own user. */
 const maxPreviews = 192;
 
+/** How long a request's head waits for the first piece of its body, milliseconds. */
+const headMs = 500;
+
 /** How long the control server may take to open a tunnel, milliseconds. */
 const tunnelMs = 30_000;
 
@@ -95,6 +98,9 @@ export class PortForwarder {
       request.resume();
     });
     request.pipe(upstream);
+    // The head goes with the first piece of the body. A server gives up a connection on which it hears nothing for seconds.
+    const late = setTimeout(() => upstream.flushHeaders(), headMs);
+    for (const event of ["data", "end", "close"]) request.once(event, () => clearTimeout(late));
   }
 
   async upgrade(

@@ -1,62 +1,68 @@
 /** What an actor remembers of the links to its files: they end with the container, and an upload link is good for one upload. */
 
-/** In the actor's storage: what links of this container are bound to, and the upload links that are used up. */
-const STATE = "file-links";
+/** In the actor's storage: what links of this container are bound to. */
+const EPOCH = "file-links:epoch";
 
-interface State {
-  epoch: string;
-  used: string[];
+/** In the actor's storage: an upload link that is used up, under the time at which it expires. */
+const USED = "file-links:used:";
+
+/** Links that have expired are forgotten with each that is used up, so many at once: more than come to it. */
+const FORGOTTEN = 8;
+
+/** An upload link: its id, and when it expires in milliseconds since the epoch. */
+export interface UploadLink {
+  id: string;
+  expires: number;
 }
 
-/** Links that are remembered as used up. With more, all links of the container end. */
-const MAX_USED = 1000;
-
 export class FileLinks {
-  readonly #kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
+  readonly #kv: Pick<SyncKvStorage, "get" | "put" | "delete" | "list">;
   /** Upload links that are being used. */
   readonly #taken = new Set<string>();
 
-  constructor(kv: Pick<SyncKvStorage, "get" | "put" | "delete">) {
+  constructor(kv: Pick<SyncKvStorage, "get" | "put" | "delete" | "list">) {
     this.#kv = kv;
   }
 
   /** What new links are bound to. */
   epoch(): string {
-    const state = this.#state ?? { epoch: crypto.randomUUID().slice(0, 8), used: [] };
-    this.#kv.put(STATE, state);
-    return state.epoch;
+    const epoch = this.#kv.get<string>(EPOCH) ?? crypto.randomUUID().slice(0, 8);
+    this.#kv.put(EPOCH, epoch);
+    return epoch;
   }
 
   isOf(epoch: string): boolean {
-    return this.#state?.epoch === epoch;
+    return this.#kv.get<string>(EPOCH) === epoch;
   }
 
   /** Takes an upload link, unless it is being used, or is used up. */
-  take(id: string): "taken" | "busy" | "used" {
-    if (this.#taken.has(id)) return "busy";
-    if (this.#state?.used.includes(id) !== false) return "used";
-    this.#taken.add(id);
+  take(link: UploadLink): "taken" | "busy" | "used" {
+    if (this.#taken.has(link.id)) return "busy";
+    if (this.isUsedUp(link)) return "used";
+    this.#taken.add(link.id);
     return "taken";
   }
 
-  isUsedUp(id: string): boolean {
-    return this.#state?.used.includes(id) === true;
+  isUsedUp(link: UploadLink): boolean {
+    return this.#kv.get(keyOf(link)) !== undefined;
   }
 
-  leave(id: string, isUsedUp: boolean): void {
-    this.#taken.delete(id);
-    const state = this.#state;
-    if (!isUsedUp || !state) return;
-    if (state.used.length >= MAX_USED) return this.forget();
-    this.#kv.put(STATE, { ...state, used: [...state.used, id] });
+  leave(link: UploadLink, isUsedUp: boolean): void {
+    this.#taken.delete(link.id);
+    if (!isUsedUp) return;
+    this.#kv.put(keyOf(link), true);
+    const expired = keyOf({ id: "", expires: Date.now() });
+    for (const [key] of this.#kv.list({ prefix: USED, end: expired, limit: FORGOTTEN })) this.#kv.delete(key);
   }
 
   /** The container is gone. */
   forget(): void {
-    this.#kv.delete(STATE);
+    this.#kv.delete(EPOCH);
+    for (const [key] of this.#kv.list({ prefix: USED })) this.#kv.delete(key);
   }
+}
 
-  get #state(): State | undefined {
-    return this.#kv.get<State>(STATE);
-  }
+/** In the order in which links expire. */
+function keyOf({ id, expires }: UploadLink): string {
+  return `${USED}${String(expires).padStart(16, "0")}:${id}`;
 }

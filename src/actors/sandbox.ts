@@ -28,7 +28,7 @@ import type { Destroyed, Ending } from "./account.ts";
 import { AccountLink, type Owner } from "./account-link.ts";
 import { Lifecycle } from "./container-lifecycle.ts";
 import { ContainerStarts } from "./container-starts.ts";
-import { FileLinks } from "./file-links.ts";
+import { FileLinks, type UploadLink } from "./file-links.ts";
 import { DiskUsage } from "./disk-usage.ts";
 import { Lease, quotaError } from "./lease.ts";
 import { type Preview, Previews } from "./previews.ts";
@@ -496,17 +496,17 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   /** Takes an upload link, which is good for one upload. */
-  async takeLink(id: string): Promise<ReturnType<FileLinks["take"]>> {
-    return this.#fileLinks.take(id);
+  async takeLink(link: UploadLink): Promise<ReturnType<FileLinks["take"]>> {
+    return this.#fileLinks.take(link);
   }
 
-  async isLinkUsedUp(id: string): Promise<boolean> {
-    return this.#fileLinks.isUsedUp(id);
+  async isLinkUsedUp(link: UploadLink): Promise<boolean> {
+    return this.#fileLinks.isUsedUp(link);
   }
 
   /** The upload by a link is over; one that came to nothing may be made again. */
-  async leaveLink(id: string, isUsedUp: boolean): Promise<void> {
-    this.#fileLinks.leave(id, isUsedUp);
+  async leaveLink(link: UploadLink, isUsedUp: boolean): Promise<void> {
+    this.#fileLinks.leave(link, isUsedUp);
   }
 
   /** Has the workspace saved after work that may change it, also where it fails. */

@@ -6,7 +6,7 @@ import { registrationsOf } from "../actors/attempts.ts";
 import { CHECK_HEADER, type OAuth, providerEnv } from "./oauth.ts";
 import { METADATA_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
 import { namesOddHost } from "./redirects.ts";
-import { type Revoked, watched } from "./revocation.ts";
+import { type Revoked, logRevoked, watched } from "./revocation.ts";
 import { bytesOf, StoreError } from "./store.ts";
 
 const MAX_BODY_BYTES = 64 * 1024;
@@ -98,14 +98,7 @@ export async function serveAuthorizationServer(
     } as const;
     log(context.config, { ...refusal, request_id: context.requestID });
   }
-  if (revoked)
-    log(context.config, {
-      event: "token",
-      request_id: context.requestID,
-      action: "revoke",
-      ...revoked,
-      route,
-    });
+  if (revoked) logRevoked(revoked, route, context);
   const shown = new Response(response.body, response);
   shown.headers.delete(CHECK_HEADER);
   return shown;

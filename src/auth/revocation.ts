@@ -1,8 +1,10 @@
 /**
- * What a revocation request revoked, for the log. The provider answers 200 whether or not it revoked anything (RFC 7009
+ * Finds out what a revocation request revoked, and logs that. The provider answers 200 whether or not it revoked anything (RFC 7009
  * section 2.2), so its reads and deletions in the store are observed instead.
  */
 import { z } from "zod";
+import { log } from "../shared/log.ts";
+import type { RequestContext } from "../shared/request-context.ts";
 import { SIGN_IN_METHODS, type SignInMethod } from "../shared/principal.ts";
 
 export interface Revoked {
@@ -60,6 +62,10 @@ export function watched(store: KVNamespace) {
   }
 
   return { store: seen, revoked };
+}
+
+export function logRevoked(revoked: Revoked, route: string, { config, requestID }: RequestContext): void {
+  log(config, { event: "token", request_id: requestID, action: "revoke", ...revoked, route });
 }
 
 function ofGrant(record: unknown): Omit<Revoked, "principal"> {

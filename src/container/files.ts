@@ -57,8 +57,8 @@ export interface OpenedFile {
 
 const WORKSPACE = "/workspace";
 
-/** How long an answer may take, milliseconds; a large body has more time. */
-const ANSWER_MS = 60_000;
+/** How long an answer may take, milliseconds: common clients give up after 60 s. A large body has more time. */
+const ANSWER_MS = 40_000;
 const BYTES_PER_MS = 100;
 
 /** How long looking through what a task has left may take, and how long packing it, milliseconds each: a workspace can be large. */

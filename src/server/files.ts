@@ -77,7 +77,7 @@ async function upload(request: Request, context: RequestContext, link: FileLink)
   const actor = actorOf(context, link);
   const owner = await actor.linkOwner(link.epoch);
   if (!owner) return gone(request);
-  const taken = await actor.takeLink(link.id);
+  const taken = await actor.takeLink({ id: link.id, expires: link.expires });
   if (taken === "busy")
     return refused(
       request,
@@ -98,14 +98,14 @@ async function upload(request: Request, context: RequestContext, link: FileLink)
       );
     return json({ path: link.path, ...written }, 201);
   } finally {
-    await actorOf(context, link).leaveLink(link.id, isDone);
+    await actorOf(context, link).leaveLink({ id: link.id, expires: link.expires }, isDone);
   }
 }
 
 async function uploadPage(request: Request, context: RequestContext, link: FileLink): Promise<Response> {
   const actor = actorOf(context, link);
   if (!(await actor.linkOwner(link.epoch))) return gone(request);
-  if (await actor.isLinkUsedUp(link.id)) return usedUp(request);
+  if (await actor.isLinkUsedUp({ id: link.id, expires: link.expires })) return usedUp(request);
   const max = link.max ?? MAX_UPLOAD_BYTES;
   const body = markup`<h1>Send a file to a sandbox</h1>
 <p>It becomes <code>${link.path}</code> there. At most ${sizeInWords(max)}. The link is good for one file.</p>

@@ -93,7 +93,8 @@ async function headersInside(
   const authorization = headers.get("authorization");
   if (authorization !== null && (await isOwnAuthorization(authorization, config)))
     headers.delete("authorization");
-  const cookies = (headers.get("cookie") ?? "").split(";").map((cookie) => cookie.trim());
+  // Several such headers arrive as one, joined by commas, which no cookie has.
+  const cookies = (headers.get("cookie") ?? "").split(/[;,]/).map((cookie) => cookie.trim());
   const kept = cookies.filter((cookie) => cookie !== "" && !isOwnCookie(cookie));
   if (kept.length > 0) headers.set("cookie", kept.join("; "));
   else headers.delete("cookie");

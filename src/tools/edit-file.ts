@@ -51,7 +51,8 @@ export const editFile = defineTool({
     );
     const { size, replaced = 0, diff = "" } = value;
     const structured = { path: absolute(path), replaced, size, diff, notice };
-    const said = `${replaced} replaced in ${structured.path}; it has ${size} bytes now.`;
+    const left = mayRead && diff === "" ? " Computing a diff of it would take too long." : "";
+    const said = `${replaced} replaced in ${structured.path}; it has ${size} bytes now.${left}`;
     const told = [sections([["notice", notice]]), said].filter(Boolean).join("\n");
     return { content: [text(told), ...(diff ? [text(diff)] : [])], structured };
   },

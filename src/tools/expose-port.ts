@@ -1,11 +1,10 @@
 import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import { z } from "zod";
-import type { Config } from "../shared/config.ts";
 import { ToolError } from "../shared/errors.ts";
 import { actorName } from "../shared/names.ts";
-import { isLoopback } from "../shared/origin.ts";
-import { makeToken, type PreviewAddress, writeLabel } from "../shared/preview-address.ts";
-import { type ToolContext, defineTool, sandboxField, sections, text } from "./define.ts";
+import { makeToken } from "../shared/preview-address.ts";
+import { previewURL } from "../shared/preview-url.ts";
+import { defineTool, sandboxField, sections, text } from "./define.ts";
 
 /** Ports that the server itself uses in a sandbox: the SDK's, the proxy of a local one, and sandboxd's. */
 const RESERVED = new Set([3000, 3128, SANDBOXD_PORT]);
@@ -78,23 +77,6 @@ export const exposePort = defineTool({
     };
   },
 });
-
-/** Where a preview is reached by who reaches the server at this origin; undefined where it is not. */
-export function previewURL(
-  address: PreviewAddress,
-  { config: { previewHost }, origin }: { config: Pick<Config, "previewHost">; origin: ToolContext["origin"] },
-): string | undefined {
-  const label = writeLabel(address);
-  if (previewHost !== undefined) {
-    const url = new URL(`https://${label}.${previewHost}/`);
-    if (isLoopback(url)) url.protocol = "http:";
-    return url.href;
-  }
-  const own = origin === undefined ? undefined : new URL(origin);
-  if (!own || !isLoopback(own)) return undefined;
-  own.hostname = `${label}.localhost`;
-  return own.href;
-}
 
 function isoTime(ms: number): string {
   return new Date(ms).toISOString();

@@ -4,8 +4,8 @@ import { twice } from "../actors/actor-errors.ts";
 import { mountLines } from "../shared/mounts.ts";
 import type { SandboxRecord } from "../actors/account.ts";
 import { actorName } from "../shared/names.ts";
+import { previewURL } from "../shared/preview-url.ts";
 import { type ToolContext, defineTool, text } from "./define.ts";
-import { previewURL } from "./expose-port.ts";
 
 export const listSandboxes = defineTool({
   name: "list_sandboxes",

@@ -4,7 +4,7 @@ import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { existsSync, openSync, readdirSync } from "node:fs";
 import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { request } from "node:http";
+import { type IncomingMessage, request } from "node:http";
 import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
 import { createServer } from "node:net";
@@ -175,6 +175,7 @@ describe("a port", () => {
       "const server = createServer((request, response) => {",
       "  if (request.url === '/slow') { response.write('one'); server.once('go', () => response.end('two')); return; }",
       "  if (request.url === '/go') server.emit('go');",
+      "  if (request.url === '/head') return void response.end(String(request.complete));",
       "  response.end(request.method + ' ' + request.url + ' ' + request.headers.host + ' ' + ('x-local-engine-secret' in request.headers));",
       "});",
       "new WebSocketServer({ server }).on('connection', (socket) => socket.on('message', (data, binary) => socket.send(data, { binary })));",
@@ -204,6 +205,18 @@ describe("a port", () => {
     expect(Buffer.from((await reader?.read())?.value ?? []).toString()).toBe("one");
     await sandbox.call("GET", "/ports/8000/go");
     expect(Buffer.from((await reader?.read())?.value ?? []).toString()).toBe("two");
+  });
+
+  it("hears of a request whose body is late", async () => {
+    const call = request(`${engine.url}/sandboxes/${sandbox.id}/ports/8000/head`, {
+      method: "PUT",
+      headers: { [SECRET_HEADER]: engine.secret, "transfer-encoding": "chunked" },
+    });
+    call.flushHeaders();
+    const [response] = (await once(call, "response")) as [IncomingMessage];
+    const [answer] = (await once(response, "data")) as [Buffer];
+    expect(answer.toString()).toBe("false");
+    call.destroy();
   });
 
   it("carries WebSockets", async () => {

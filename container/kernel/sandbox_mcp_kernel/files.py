@@ -21,7 +21,7 @@ class Buffer(io.BufferedIOBase):
         return self.stream.index + 1
 
     def flush(self):
-        pass
+        self.stream.output.flush_now()
 
     def close(self):
         pass
@@ -54,7 +54,7 @@ class Stream(io.TextIOBase):
         return False
 
     def flush(self):
-        pass
+        self.output.flush_now()
 
     def close(self):
         pass

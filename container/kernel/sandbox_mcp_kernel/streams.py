@@ -162,7 +162,9 @@ class Output:
             pass
 
     def flush_now(self):
-        """Writes everything to the files before this process ends by os._exit."""
+        """Writes everything to the files: the program flushes its output, which its process may not survive."""
+        if self.forked:
+            return
         with self.lock:
             if self.active:
                 self.drain()

@@ -72,7 +72,7 @@ const blob = z.object({
   codec: z.enum(["raw", "zstd", "deflate"]),
 });
 
-const entrySchema = z.discriminatedUnion("type", [
+export const entrySchema = z.discriminatedUnion("type", [
   z.object({ type: z.literal("file"), ...common, size: count(), blobs: z.array(z.nullable(blob)) }),
   z.object({ type: z.literal("directory"), ...common }),
   z.object({

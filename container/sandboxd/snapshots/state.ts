@@ -2,16 +2,21 @@
 import { mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import * as z from "zod/mini";
 import { SNAPSHOT, textOf } from "../places.ts";
 import type { Mark } from "../protocol.ts";
-import type { Entry } from "./manifest.ts";
+import { type Entry, entrySchema } from "./manifest.ts";
 
 /** An entry, and the status of the file that it was made from. */
 export interface Known {
   entry: Entry;
   /** Says whether the file is still the same; nothing where it may have changed while it was read. */
-  status?: string;
+  status?: string | undefined;
 }
+
+/** Lines of an index. User code can write there too. */
+const knownSchema = z.object({ entry: entrySchema, status: z.optional(z.string()) });
+const markSchema = z.object({ snapshot: z.optional(z.string()), isRestoring: z.boolean() });
 
 /** By path. */
 export type Index = Map<string, Known>;
@@ -24,11 +29,7 @@ export class SnapshotState {
 
   mark(): Mark {
     try {
-      const { snapshot, isRestoring } = JSON.parse(textOf(MARK) ?? "{}") as Partial<Mark>;
-      return {
-        snapshot: typeof snapshot === "string" ? snapshot : undefined,
-        isRestoring: isRestoring === true,
-      };
+      return markSchema.parse(JSON.parse(textOf(MARK) ?? ""));
     } catch {
       return { isRestoring: false };
     }
@@ -49,7 +50,7 @@ export class SnapshotState {
     try {
       const text = await readFile(indexFile(snapshot), "utf8");
       for (const line of text.split("\n")) {
-        const known = JSON.parse(line) as Known;
+        const known = knownSchema.parse(JSON.parse(line));
         index.set(known.entry.path, known);
       }
     } catch {

@@ -5,7 +5,8 @@ import { parseConfig } from "../../../src/shared/config.ts";
 import { type FileLink, readToken, writeToken } from "../../../src/shared/file-link.ts";
 import { env } from "cloudflare:workers";
 import type { Env } from "../../../src/shared/config.ts";
-import { killContainer, owner, principal, sh, until } from "../support.ts";
+import { FileLinks } from "../../../src/actors/file-links.ts";
+import { inActor, killContainer, owner, principal, sh, until } from "../support.ts";
 
 const sandbox = "links";
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
@@ -466,5 +467,24 @@ describe("/sandboxes/<name>/files/<path>", () => {
     expect((await owner.http(at("%ff"))).status).toBe(400);
     expect((await owner.http("/sandboxes/No%20Name/files/x")).status).toBe(400);
     expect(await (await owner.http("/sandboxes/links/files")).json()).toMatchObject({ path: "/workspace" });
+  });
+});
+
+it("used-up links are remembered until they expire, however many there are, and no other link ends", async () => {
+  await inActor("used-links", (_sandbox, { storage: { kv } }) => {
+    const links = new FileLinks(kv);
+    const epoch = links.epoch();
+    const expires = Date.now() + 60_000;
+    const use = (id: string, end: number) => {
+      expect(links.take({ id, expires: end })).toBe("taken");
+      links.leave({ id, expires: end }, true);
+    };
+    use("expired", Date.now() - 1);
+    for (let n = 0; n < 1200; n++) use(String(n), expires);
+    for (const id of ["0", "1199"]) expect(links.take({ id, expires })).toBe("used");
+    expect(links.isOf(epoch)).toBe(true);
+    expect([...kv.list({ prefix: "file-links:used:" })]).toHaveLength(1200);
+    links.forget();
+    expect([...kv.list({ prefix: "file-links:" })]).toEqual([]);
   });
 });

@@ -137,6 +137,9 @@ it("removes no directory without ?recursive=true, and never the workspace itself
     expect(await refusal(await owner.http(at(path), { method: "DELETE" }))).toContain(
       "itself is not removed",
     );
+  await sh(sandbox, "ln -s / root");
+  for (const path of ["root/workspace?recursive=true", "root/workspace/?recursive=true"])
+    expect((await owner.http(at(path), { method: "DELETE" })).status).toBe(403);
   expect(await sh(sandbox, "ls full")).toBe("x\n");
 });
 

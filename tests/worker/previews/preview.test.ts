@@ -93,6 +93,8 @@ describe("a preview", () => {
       { "cf-worker": "sandbox-mcp.example" },
       { authorization: `bearer owner:${"a".repeat(16)}:${"b".repeat(32)}` },
       { cookie: "__Host-sandbox-mcp-a=1; kept=1; sandbox-mcp-b=2; CF_Authorization=3" },
+      // Two headers, as they arrive.
+      { cookie: "kept=1, __Host-sandbox-mcp-a=1" },
       { "cf-access-jwt-assertion": "4", "cf-access-client-secret": "5" },
     ];
     for (const headers of ours) {

@@ -105,6 +105,23 @@ describe("edit_file", () => {
     ).toBe("efbbbf630d0a620d0a\n750\nreal\n");
   });
 
+  it("cuts a diff that is too long between two lines, and says so", async () => {
+    await sh(sandbox, "seq 700 | sed 's/^/value of a longer line /' > long-diff");
+    const { structured } = await edit("long-diff", { old_text: "value", new_text: "number", all: true });
+    const diff = String(structured.diff);
+    expect(diff.length).toBeLessThanOrEqual(32 * 1024);
+    const lines = diff.trimEnd().split("\n");
+    expect(lines.pop()).toBe("\\ The diff goes on: it is too long to be shown whole.");
+    expect(lines.pop()).toMatch(/^\+number of a longer line \d+$/);
+  });
+
+  it("writes nothing that would be too large", async () => {
+    await sh(sandbox, "head -c 1000000 /dev/zero | tr '\\0' a > grows");
+    const { text } = await edit("grows", { old_text: "a", new_text: "b".repeat(30), all: true });
+    expect(text).toContain("it is too large");
+    expect(await sh(sandbox, "stat -c %s grows")).toBe("1000000\n");
+  });
+
   it("edits of one file at once are all in it", async () => {
     const names = Array.from({ length: 20 }, (_, n) => `name-${n};`);
     await write("at-once", names.join("\n"));

@@ -205,7 +205,13 @@ describe("a time limit", () => {
 describe("a kernel that dies", () => {
   it.each([
     ["by os._exit", "import os\nprint('last', flush=True)\nos._exit(3)"],
-    ["killed", "import os, time\nprint('last', flush=True)\ntime.sleep(1.5)\nos.kill(os.getpid(), 9)"],
+    ["killed", "import os\nprint('last', flush=True)\nos.kill(os.getpid(), 9)"],
+    ["killed later", "import os, time\ntime.sleep(0.1)\nprint('last', flush=True)\nos.kill(os.getpid(), 9)"],
+    ["by os.abort", "import os, sys\nsys.stderr.buffer.write(b'last')\nsys.stderr.flush()\nos.abort()"],
+    [
+      "after a child has printed",
+      "import os, sys\nos.system('echo last')\nsys.stdout.flush()\nos.kill(os.getpid(), 9)",
+    ],
   ])("%s is answered, with what it printed", async (_what, code) => {
     const result = await run(code, { context: "dies" });
     expect(result.isError).toBe(false);

@@ -1,0 +1,21 @@
+/** The URL of a preview. */
+import type { Config } from "./config.ts";
+import { isLoopback } from "./origin.ts";
+import { type PreviewAddress, writeLabel } from "./preview-address.ts";
+
+/** Where a preview is reached by who reaches the server at this origin; undefined where it is not. */
+export function previewURL(
+  address: PreviewAddress,
+  { config: { previewHost }, origin }: { config: Pick<Config, "previewHost">; origin: string | undefined },
+): string | undefined {
+  const label = writeLabel(address);
+  if (previewHost !== undefined) {
+    const url = new URL(`https://${label}.${previewHost}/`);
+    if (isLoopback(url)) url.protocol = "http:";
+    return url.href;
+  }
+  const own = origin === undefined ? undefined : new URL(origin);
+  if (!own || !isLoopback(own)) return undefined;
+  own.hostname = `${label}.localhost`;
+  return own.href;
+}

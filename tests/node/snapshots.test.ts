@@ -6,12 +6,18 @@ import {
   readFileSync,
   readdirSync,
   rmSync,
+  statSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { createHash } from "node:crypto";
+import zlib from "node:zlib";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { decompressed } from "../../container/sandboxd/snapshots/codec.ts";
+import { SNAPSHOT_BLOB_BYTES as BLOB_BYTES } from "../../container/sandboxd/protocol.ts";
 import type { Entry } from "../../container/sandboxd/snapshots/manifest.ts";
 import { readManifest, writeManifest } from "../../container/sandboxd/snapshots/manifest.ts";
 import { Restore } from "../../container/sandboxd/snapshots/restore.ts";
@@ -71,6 +77,21 @@ describe("a manifest", () => {
     expect(readdirSync(outside)).toEqual([]);
   });
 
+  it("of more lines than a snapshot may have is refused before they take memory", async () => {
+    // Each of them would take eight bytes, which is more than the heap of that program.
+    const manifest = zlib.deflateRawSync(
+      Buffer.concat([Buffer.from('{"version":1}'), Buffer.alloc(3e7, "\n")]),
+    );
+    const module = join(repository, "container/sandboxd/snapshots/manifest.ts");
+    const program = `import { readManifest } from ${JSON.stringify(module)};
+const manifest = Buffer.from(process.env.MANIFEST, "base64");
+await readManifest(manifest).catch(({ message }) => console.log(message));`;
+    const args = ["--max-old-space-size=128", "--input-type=module", "--eval", program];
+    const env = { ...process.env, MANIFEST: manifest.toString("base64") };
+    const said = execFileSync(process.execPath, args, { env, encoding: "utf8", stdio: "pipe" });
+    expect(said).toBe("too many entries\n");
+  });
+
   it("of the right form is taken, over symbolic links that were in the way before", async () => {
     writeFileSync(join(outside, "file"), "mine");
     symlinkSync(outside, join(root, "a"));
@@ -89,10 +110,10 @@ describe("a manifest", () => {
 });
 
 describe("a restore", () => {
-  async function saved(): Promise<{ manifest: Buffer; pack: Buffer }> {
+  async function saved(by = Save): Promise<{ manifest: Buffer; pack: Buffer }> {
     writeFileSync(join(root, "text"), "x".repeat(10_000));
     writeFileSync(join(root, "other"), "y".repeat(10_000));
-    const save = await Save.plan("a", root, new Map(), { max: 1e9, repack: [] }, signal);
+    const save = await by.plan("a", root, new Map(), { max: 1e9, repack: [] }, signal);
     const parts: Buffer[] = [];
     for await (const part of save.pack(signal)) parts.push(part);
     return { manifest: await save.manifest(), pack: Buffer.concat(parts) };
@@ -110,6 +131,58 @@ describe("a restore", () => {
     await restore.finish();
     expect(readdirSync(root).sort()).toEqual(["other", "text"]);
     expect(readFileSync(join(root, "text"), "utf8")).toBe("x".repeat(10_000));
+  });
+
+  it("has what was saved where Node has no zstd", async () => {
+    vi.resetModules();
+    const names = Object.keys(zlib).filter((name) => /^zstd/i.test(name));
+    vi.doMock("node:zlib", () => ({
+      default: { ...zlib, ...Object.fromEntries(names.map((name) => [name, undefined])) },
+    }));
+    const older = await import("../../container/sandboxd/snapshots/save.ts");
+    vi.doUnmock("node:zlib");
+    const { manifest, pack } = await saved(older.Save);
+    for (const entry of await readManifest(manifest))
+      expect(entry).toMatchObject({ blobs: [{ codec: "deflate" }] });
+    rmSync(join(root, "text"));
+    const restore = await Restore.begin("a", root, manifest);
+    await restore.receive(stream(pack));
+    await restore.finish();
+    expect(readFileSync(join(root, "text"), "utf8")).toBe("x".repeat(10_000));
+  });
+
+  it("of a file of 10 GB that is nearly all holes takes only what is none", async () => {
+    const content = Buffer.from("end");
+    const size = 10 * 1024 ** 3;
+    const hash = createHash("sha256")
+      .update(Buffer.concat([Buffer.alloc(BLOB_BYTES - 3), content]))
+      .digest("hex");
+    const packed = zlib.zstdCompressSync(Buffer.concat([Buffer.alloc(BLOB_BYTES - 3), content]));
+    const blob = { hash, pack: "a", offset: 0, length: packed.length, codec: "zstd" } as const;
+    const blobs = [...Array<null>(size / BLOB_BYTES - 1).fill(null), blob];
+    const manifest = await writeManifest([{ ...common, type: "file", path: "sparse", size, blobs }]);
+    const restore = await Restore.begin("a", root, manifest);
+    expect(restore.reads).toEqual([{ pack: "a", from: 0, to: packed.length }]);
+    await restore.receive(stream(packed));
+    await restore.finish();
+    const stats = statSync(join(root, "sparse"));
+    expect(stats.size).toBe(size);
+    expect(stats.blocks * 512).toBeLessThanOrEqual(2 * BLOB_BYTES);
+  });
+
+  it.each([
+    ["zstd", zlib.zstdCompressSync, 10],
+    ["zstd", zlib.zstdCompressSync, 1_000_000],
+    ["deflate", zlib.deflateRawSync, 10],
+    ["deflate", zlib.deflateRawSync, 1_000_000],
+  ] as const)("unpacks no more of a bomb of %s than the file has", async (codec, pack, size) => {
+    const bomb = pack(Buffer.alloc(32 * 1024 * 1024));
+    await expect(decompressed(bomb, codec, size)).rejects.toMatchObject({ code: "ERR_BUFFER_TOO_LARGE" });
+    const blob = { hash: "0".repeat(64), pack: "a", offset: 0, length: bomb.length, codec };
+    const manifest = await writeManifest([{ ...common, type: "file", path: "bomb", size, blobs: [blob] }]);
+    const restore = await Restore.begin("a", root, manifest);
+    await expect(restore.receive(stream(bomb))).rejects.toMatchObject({ failure: { problem: "cut" } });
+    expect(statSync(join(root, "bomb")).blocks).toBe(0);
   });
 
   it("removes nothing of what is mounted deep in a directory that it does not have", async () => {
@@ -153,6 +226,31 @@ await restore.finish();`;
 });
 
 describe("a save", () => {
+  it("leaves out a file of 10 GB unread where there is no room for it, also one that is all holes", async () => {
+    writeFileSync(join(root, "sparse"), "");
+    truncateSync(join(root, "sparse"), 10 * 1024 ** 3);
+    writeFileSync(join(root, "other"), "other");
+    const save = await Save.plan("a", root, new Map(), { max: 1024 ** 3, repack: [] }, signal);
+    expect(save.summary.left).toEqual({
+      count: 1,
+      bytes: 10 * 1024 ** 3,
+      largest: [{ path: "sparse", size: 10 * 1024 ** 3 }],
+    });
+    for await (const part of save.pack(signal)) expect(part.toString()).toBe("other");
+    expect((await save.done()).files).toBe(1);
+  });
+
+  it("has no content of what is all zeros", async () => {
+    writeFileSync(join(root, "sparse"), "");
+    truncateSync(join(root, "sparse"), 3 * BLOB_BYTES);
+    const save = await Save.plan("a", root, new Map(), { max: 1e9, repack: [] }, signal);
+    const { done } = await save.pack(signal).next();
+    expect(done).toBe(true);
+    expect(await readManifest(await save.manifest())).toMatchObject([
+      { path: "sparse", size: 3 * BLOB_BYTES, blobs: [null, null, null] },
+    ]);
+  });
+
   it("that does not fit leaves out what can be made again, then the largest, and says so", () => {
     const found = (path: string, size: number) => ({
       path,

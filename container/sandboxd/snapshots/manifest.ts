@@ -94,7 +94,8 @@ export async function writeManifest(entries: readonly Entry[]): Promise<Buffer> 
  */
 export async function readManifest(bytes: Buffer): Promise<Entry[]> {
   const text = (await decompressed(bytes, undefined, MAX_MANIFEST_BYTES)).toString("utf8");
-  const [first = "", ...lines] = text.split("\n");
+  // One more than there may be: however many there are, they take no more memory.
+  const [first = "", ...lines] = text.split("\n", MAX_ENTRIES + 2);
   if ((JSON.parse(first) as { version?: unknown }).version !== VERSION) throw new Error("another version");
   if (lines.length > MAX_ENTRIES) throw new Error("too many entries");
   const found = new Map<string, Entry["type"]>();

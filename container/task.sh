@@ -1,8 +1,8 @@
-# Starts the coding agent of a task: restores an earlier workspace, clones, notes what the files are like, runs the agent.
+# Starts the coding agent of a task: puts an earlier conversation in its place, clones, notes what the files are like, runs the agent.
 # Run as a program. A task's own files, apart from the workspace, are in /var/lib/sandbox-mcp/tasks/ID:
 #
-#   workspace.NNN conversation.NNN  archives of an earlier task, in pieces, to start from
-#   git start                       what the files were like at the start, as a tree in a repository of its own
+#   conversation  of an earlier task, to go on with: files for the home directory
+#   git start     what the files were like at the start, as a tree in a repository of its own
 #
 # sandboxd does what comes after the agent, and calls `snapshot` for it.
 
@@ -10,7 +10,6 @@ set -u
 # The agent's programs may be anywhere; those of this script are not what user code has put first in the PATH.
 agent_path=$PATH
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-shopt -s nullglob
 dir=/var/lib/sandbox-mcp/tasks/$2
 home=${HOME:-/root}
 # A file above the first, and what comes after the second, is compared by its size and time only. Bytes.
@@ -22,15 +21,6 @@ say() {
   printf '{"sandbox_mcp":"%s"}\n' "$1"
 }
 
-# restore PART INTO: unpacks what was sent of an archive, and removes it.
-restore() {
-  local pieces=("$dir/$1".*)
-  ((${#pieces[@]})) || return 0
-  [[ $1 != workspace ]] || say restoring
-  cat "${pieces[@]}" | tar -xzf - -C "$2" || { say restore_failed && exit 1; }
-  rm -f "${pieces[@]}"
-}
-
 # run ID DIRECTORY REPOSITORY BRANCH AGENT...: everything up to the agent's end, whose standard input and output are those
 # of the script. REPOSITORY and BRANCH may be empty.
 run() {
@@ -38,8 +28,7 @@ run() {
   shift 3
   umask 022
   mkdir -p /workspace "$dir"
-  restore workspace /workspace
-  restore conversation "$home"
+  [[ ! -d $dir/conversation ]] || cp -a "$dir/conversation/." "$home/"
   if [[ -n $repository ]]; then
     if [[ -e $work ]] && [[ -n $(ls -A -- "$work" 2>&1) ]]; then
       say directory_exists

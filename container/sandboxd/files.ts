@@ -12,7 +12,7 @@ import {
   fileCalls,
 } from "./protocol.ts";
 import { diskUsage, listDirectory, openFile, readLines, readRange, statOf } from "./reading.ts";
-import { chooseFiles, findChanges, sendChosen, sendTar } from "./tasks.ts";
+import { findChanges, sendTar } from "./tasks.ts";
 import { Writes } from "./writing.ts";
 import { zipped } from "./zip.ts";
 
@@ -43,8 +43,6 @@ export class Files {
       "POST /changes": async (call, _request, response) => ({
         changes: await findChanges(call, closed(response)),
       }),
-      "POST /choice": (call, _request, response) => chooseFiles(call, closed(response)),
-      "GET /choice": (call, _request, response) => sendChosen(call, response),
     };
   }
 

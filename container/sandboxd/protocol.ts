@@ -267,8 +267,8 @@ const flag = () => z.optional(z.literal("1"));
 const number = () => z.coerce.number().check(z.int(), z.nonnegative());
 
 /**
- * The requests about files and about what a task leaves, by method and path; their parameters are a query. `GET /files`, `GET /lines`,
- * `GET /archive` and `GET /choice` answer bytes, the others JSON, and what fails answers `FAILED` with a `failureSchema`.
+ * The requests about files and about what a task leaves, by method and path; their parameters are a query. `GET /files`, `GET /lines`
+ * and `GET /archive` answer bytes, the others JSON, and what fails answers `FAILED` with a `failureSchema`.
  */
 export const fileCalls = {
   /** A range of a file. Answers with `SIZE_HEADER`, `MODIFIED_HEADER`. */
@@ -314,20 +314,6 @@ export const fileCalls = {
    * the task's own directory, and `CHANGES_DIFF` there is the diff. Answers `changesSchema`.
    */
   "POST /changes": z.object({ path: path(), task: idSchema(), limit: number() }),
-  /**
-   * Chooses what of a directory goes into the archive of a task: up to `max` bytes of files, those that can be made again
-   * last, then small before large; and of the agent's conversation, whose files lie below `below` in the home directory
-   * and have `conversation` in their path. Answers `chosenSchema`.
-   */
-  "POST /choice": z.object({
-    path: path(),
-    task: idSchema(),
-    max: number(),
-    below: z.string(),
-    conversation: z.optional(z.string().check(z.minLength(1))),
-  }),
-  /** What was chosen as a `.tar.gz`, made while it is sent. */
-  "GET /choice": z.object({ path: path(), task: idSchema(), part: z.enum(["workspace", "conversation"]) }),
 } as const;
 
 export type FileCalls = { [Name in keyof typeof fileCalls]: z.infer<(typeof fileCalls)[Name]> };
@@ -442,6 +428,9 @@ export function taskDirectory(id: string): string {
 export const CHANGES_DIFF = "changes.diff";
 export const CHANGES_LIST = "changes.list";
 
+/** A directory in it: the conversation that the task goes on with, as it lies in the home directory. */
+export const CONVERSATION = "conversation";
+
 /** Characters of a changed path: where it is escaped, each byte takes four. */
 const CHANGED_CHARS = 4 * 4096 + 2;
 
@@ -470,23 +459,8 @@ export const changesSchema = z.object({
 
 export type FoundChanges = NonNullable<z.infer<typeof changesSchema>["changes"]>;
 
-/** How many files that are left out of an archive are named. */
+/** How many files that are left out of a snapshot are named. */
 export const MAX_LEFT = 20;
-
-export const chosenSchema = z.object({
-  /** What is left out: how many files, their bytes together, and where most of them are. */
-  left: z.object({
-    count: size(),
-    bytes: size(),
-    largest: z
-      .array(z.object({ path: z.string().check(z.maxLength(4096)), size: size() }))
-      .check(z.maxLength(MAX_LEFT)),
-  }),
-  /** Whether there are files of the conversation. */
-  hasConversation: z.boolean(),
-});
-
-export type Chosen = z.infer<typeof chosenSchema>;
 
 /** Bytes of the content of a file that are stored together. */
 export const SNAPSHOT_BLOB_BYTES = 4 * 1024 * 1024;
@@ -497,7 +471,7 @@ const ofSnapshot = () => z.object({ id: snapshotID() });
 
 /** The requests about saved states of the workspace. What fails answers `FAILED` with a `failureSchema`. */
 export const snapshotCalls = {
-  /** Answers `markSchema`: what the workspace came from, or was last saved as. */
+  /** Answers `placeSchema`: what the workspace came from, or was last saved as, and whether it is empty. */
   "GET /snapshot": z.object({}),
   /** Plans a save, as the body says, which is a `planCallSchema`. Answers `planSchema`. */
   "POST /snapshot": z.object({}),
@@ -509,8 +483,11 @@ export const snapshotCalls = {
   "POST /snapshot/done": ofSnapshot(),
   /** The account has the save: the next one is compared with it. It may be told again. */
   "POST /snapshot/commit": ofSnapshot(),
-  /** Begins a restore by the manifest in the body. Answers `readsSchema`. */
-  "PUT /snapshot/restore": ofSnapshot(),
+  /**
+   * Begins a restore by the manifest in the body: of the workspace, or of the conversation that a task goes on with, to
+   * `CONVERSATION` in the task's directory. Answers `readsSchema`.
+   */
+  "PUT /snapshot/restore": z.object({ id: snapshotID(), task: z.optional(idSchema()) }),
   /** Takes what the restore asked for, one range after the other, and ends the restore. */
   "PUT /snapshot/data": ofSnapshot(),
 } as const;
@@ -518,6 +495,11 @@ export const snapshotCalls = {
 export const markSchema = z.object({ snapshot: z.optional(snapshotID()), isRestoring: z.boolean() });
 
 export type Mark = z.infer<typeof markSchema>;
+
+/** Whether it is empty a sandboxd of an earlier version does not say. */
+export const placeSchema = z.extend(markSchema, { isEmpty: z.optional(z.boolean()) });
+
+export type Place = z.infer<typeof placeSchema>;
 
 export const planCallSchema = z.object({
   id: snapshotID(),
@@ -527,7 +509,13 @@ export const planCallSchema = z.object({
   max: count(),
   /** Packs whose contents are sent again. */
   repack: z.array(snapshotID()),
+  /** Of what a task leaves: no save follows it, and where the workspace came from something else, all of it is new. */
+  isArchive: z.optional(z.boolean()),
+  /** Instead of the workspace, what lies below `below` in the home directory and has `id` in its path. */
+  conversation: z.optional(z.object({ below: path(), id: z.string().check(z.minLength(1)) })),
 });
+
+export type PlanCall = z.infer<typeof planCallSchema>;
 
 export const planSchema = z.object({
   /** `conflict`: the workspace came from something else than `base`. */

@@ -1,24 +1,19 @@
-/** What a coding agent has left: which files it changed, and those that go into an archive. */
+/** What a coding agent has left: which files it changed. */
 import { spawn } from "node:child_process";
-import { type FileHandle, lstat, mkdir, open, readFile, stat, writeFile } from "node:fs/promises";
+import { type FileHandle, lstat, open, readFile, stat } from "node:fs/promises";
 import type { ServerResponse } from "node:http";
-import { homedir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { unreadable } from "./file-error.ts";
 import {
   ANSWER_BYTES,
   CHANGES_DIFF,
   CHANGES_LIST,
-  type Chosen,
   type FileCalls,
   type FoundChanges,
-  MAX_LEFT,
   taskDirectory,
 } from "./protocol.ts";
 import { send } from "./processes.ts";
-import { walk } from "./reading.ts";
 
 /** Characters of the list of changes that are written at once. */
 const LINES_AT_ONCE = 64 * 1024;
@@ -136,67 +131,6 @@ function escaped(name: Buffer): string {
   return `"${text}"`;
 }
 
-/** What can be made again. */
-export const MADE_AGAIN = /((?:^|\/)(?:node_modules|\.venv|venv|__pycache__|\.cache|\.next|target))\/.*/s;
-
-export async function chooseFiles(
-  { path, task, max, below, conversation }: FileCalls["POST /choice"],
-  signal: AbortSignal,
-): Promise<Chosen> {
-  const own = taskDirectory(task);
-  await mkdir(own, { recursive: true });
-  const others: string[] = [];
-  const files: { name: string; size: number; isLast: boolean }[] = [];
-  for await (const { name, path: at, isFile } of walk(path, signal)) {
-    if (!isFile) others.push(name);
-    const stats = isFile ? await lstat(at).catch(() => undefined) : undefined;
-    if (stats?.isFile()) files.push({ name, size: stats.size, isLast: MADE_AGAIN.test(name) });
-  }
-  files.sort((a, b) => Number(a.isLast) - Number(b.isLast) || a.size - b.size);
-  const left = new Map<string, number>();
-  const chosen = others;
-  let [sum, count, bytes] = [0, 0, 0];
-  for (const { name, size } of files) {
-    if (sum + size <= max) {
-      sum += size;
-      chosen.push(name);
-      continue;
-    }
-    count++;
-    bytes += size;
-    const where = name.replace(MADE_AGAIN, "$1");
-    left.set(where, (left.get(where) ?? 0) + size);
-  }
-  await writeNames(join(own, "workspace"), chosen);
-
-  const talk: string[] = [];
-  if (conversation !== undefined)
-    for await (const { name } of walk(homedir(), signal, below))
-      if (name.includes(conversation)) talk.push(name);
-  await writeNames(join(own, "conversation"), talk);
-
-  const largest = [...left]
-    .sort(([a, aSize], [b, bSize]) => bSize - aSize || (a < b ? -1 : 1))
-    .slice(0, MAX_LEFT)
-    .map(([name, size]) => ({ path: Buffer.from(name, "latin1").toString(), size }));
-  return { left: { count, bytes, largest }, hasConversation: talk.length > 0 };
-}
-
-/** Sends what was chosen. */
-export async function sendChosen(
-  { path, task, part }: FileCalls["GET /choice"],
-  response: ServerResponse,
-): Promise<void> {
-  const names = join(taskDirectory(task), part);
-  await stat(names).catch((error: unknown) => {
-    throw unreadable(error);
-  });
-  const directory = part === "workspace" ? path : homedir();
-  // What goes away meanwhile is no reason to keep nothing.
-  const options = ["--ignore-failed-read", "--null", "--no-recursion", "--files-from", names];
-  await sendTar(["--directory", directory, ...options], response);
-}
-
 /** Packs files while they are sent; what cannot be packed to its end breaks off. @param args what to pack */
 export async function sendTar(args: string[], response: ServerResponse): Promise<void> {
   const tar = startProgram("tar", ["--create", "--gzip", "--file=-", ...args]);
@@ -210,11 +144,6 @@ export async function sendTar(args: string[], response: ServerResponse): Promise
   } finally {
     tar.kill();
   }
-}
-
-/** Writes names for tar to a file, each ended by NUL and none that looks like an option. */
-async function writeNames(path: string, names: readonly string[]): Promise<void> {
-  await writeFile(path, names.map((name) => `./${name}\0`).join(""), "latin1");
 }
 
 /** What user code has put first in the PATH is not what these programs are. */

@@ -13,6 +13,7 @@ import type { Owner } from "./account-link.ts";
 import type { Preview } from "./previews.ts";
 import type { Condition, Sandbox } from "./sandbox.ts";
 import {
+  type Archive,
   type Checkpoint,
   type Save,
   type SavedWorkspace,
@@ -61,11 +62,11 @@ export interface AccountView {
   runSecondsToday: number;
   /** Tokens of the model that tasks have used today (UTC). */
   modelTokensToday: number;
-  /** Bytes of records, logs, artifacts and archives, as of some seconds ago. */
+  /** Bytes of records, logs and artifacts, as of some seconds ago. */
   storedBytes: number;
   /** The newest first. */
   checkpoints: Checkpoint[];
-  /** Bytes that saved workspaces and checkpoints take. */
+  /** Bytes that saved workspaces, checkpoints and archives of tasks take. */
   workspaceBytes: number;
 }
 
@@ -228,25 +229,49 @@ export class Account extends DurableObject<Env> {
     return { wasKnown, wasSaved, isKept, checkpoints };
   }
 
-  /** The saved state that a sandbox starts from. */
+  /** The saved state that a sandbox starts from. Where workspaces are not saved, only what a task goes on with is one. */
   workspace(sandbox: string): Snapshot | undefined {
-    return this.#snapshots.current(sandbox);
+    const { isSaved } = parseConfig(this.env).workspaces;
+    return isSaved ? this.#snapshots.current(sandbox) : this.#snapshots.currentArchive(sandbox);
   }
 
-  /** A save begins, after the state `base`. Answers how many bytes it may add. */
-  async beginSave(sandbox: string, id: string, base: string | undefined): Promise<Outcome<number>> {
-    const outcome = outcomeOf(() => this.#snapshots.begin(sandbox, id, base));
+  /** A save begins, after the state `base` or for the archive of a task. Answers how many bytes it may add. */
+  async beginSave(
+    sandbox: string,
+    id: string,
+    base: string | undefined,
+    isArchive = false,
+  ): Promise<Outcome<number>> {
+    const outcome = outcomeOf(() => this.#snapshots.begin(sandbox, id, base, isArchive));
     await this.#planSweep();
     return outcome;
   }
 
-  /** Makes a save the state of its sandbox. @param packBytes what it has written as its own pack */
+  /** Makes a save the state of its sandbox, or the archive of a task. @param packBytes what it has written as its own pack */
   async commitSave(save: Save, packBytes: number): Promise<Outcome<void>> {
     const outcome = outcomeOf(() => this.#snapshots.commit(save, packBytes));
     await this.#planSweep();
     // Whoever hears of it may stop the server.
     await this.ctx.storage.sync();
     return outcome;
+  }
+
+  /** Makes a state that there is the archive of a task. */
+  async archive(snapshot: string, archive: Archive): Promise<void> {
+    this.#snapshots.archive(snapshot, archive);
+    await this.#planSweep();
+    await this.ctx.storage.sync();
+  }
+
+  /** What a task has left of its agent's conversation. */
+  archivedConversation(run: string): Snapshot | undefined {
+    return this.#snapshots.archived(run, "conversation");
+  }
+
+  /** The record of a task has gone: what is kept of it goes too. */
+  async removeArchive(run: string): Promise<void> {
+    this.#snapshots.removeArchive(run);
+    await this.#planSweep();
   }
 
   /** A save comes to nothing. @param isWriting whether objects of it may still be on their way */
@@ -284,6 +309,14 @@ export class Account extends DurableObject<Env> {
         );
       return this.#snapshots.fork(sandbox, id);
     });
+    this.ctx.storage.kv.put("principal", principalID);
+    await this.#planSweep();
+    return outcome;
+  }
+
+  /** Makes a new sandbox of what a task has left. */
+  async forkArchive(principalID: string, sandbox: string, run: string): Promise<Outcome<void>> {
+    const outcome = outcomeOf(() => this.#snapshots.forkArchive(sandbox, run));
     this.ctx.storage.kv.put("principal", principalID);
     await this.#planSweep();
     return outcome;

@@ -204,7 +204,9 @@ export class Sandbox extends BaseSandbox<Env> {
       prefix: (runID) => this.#accountLink.prefix(runID),
       boot: () => this.#restartNotice.count,
       maxTokens: config.tasks.maxTokens,
+      archives: this.#workspace,
       archiveMaxBytes: config.tasks.archiveMaxMiB * 1024 * 1024,
+      keepMs,
       report: (error) =>
         log(config, { event: "error", ref: crypto.randomUUID(), where: "execute_task", error }),
     });
@@ -221,6 +223,7 @@ export class Sandbox extends BaseSandbox<Env> {
       explained: (error) => this.#lifecycle.explained(error),
       failed: (id, error) => log(config, { event: "error", ref: id, where: "run", error }),
       ended: (run, hasFiles) => this.#runEnded(run, hasFiles),
+      taskRemoved: (id) => this.#accountLink.account(this.#accountLink.owner).removeArchive(id),
     });
     this.#runFiles = new RunFiles(this.#runs, env.RESULTS, (id) => this.#accountLink.prefix(id));
     this.#fileLinks = new FileLinks(kv);

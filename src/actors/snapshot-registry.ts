@@ -2,8 +2,8 @@
  * The saved states of a principal's sandboxes, kept by their `Account`.
  *
  * A snapshot is one state of a workspace: a manifest, and the packs that hold its content. It lives as long as a sandbox has
- * it as its current state or a checkpoint names it; a pack lives as long as a snapshot refers to it. Every step is one
- * transaction. What nothing refers to any more becomes garbage in the same transaction, as prefixes of keys in R2, and its
+ * it as its current state, a checkpoint names it or it is the archive of a task; a pack lives as long as a snapshot refers to
+ * it. Archives give way where there is no room: those of the tasks that ended first. Every step is one transaction. What nothing refers to any more becomes garbage in the same transaction, as prefixes of keys in R2, and its
  * row stays until R2 has deleted it, so that neither a crash nor a refusal of R2 leaves anything behind.
  */
 import type { Limits } from "../shared/config.ts";
@@ -45,6 +45,17 @@ export interface Save extends Omit<Snapshot, "savedAt"> {
   sandbox: string;
   /** The snapshot that was its current state when the save began. */
   base: string | undefined;
+  /** It becomes this instead, and the sandbox keeps its state. */
+  archive?: Archive;
+}
+
+/** A part of what a task left. */
+export interface Archive {
+  /** The whole id of the task's run. */
+  run: string;
+  part: "workspace" | "conversation";
+  /** When it ends, milliseconds since the epoch. */
+  expiresAt: number;
 }
 
 export interface Checkpoint {
@@ -114,37 +125,53 @@ export class SnapshotRegistry {
     );
   }
 
+  /** The state that a sandbox starts from, where that is the archive of a task. */
+  currentArchive(sandbox: string): Snapshot | undefined {
+    const snapshot = this.current(sandbox);
+    return snapshot && this.#isArchive(snapshot.id) ? snapshot : undefined;
+  }
+
+  #isArchive(snapshot: string): boolean {
+    return this.#rows("SELECT run FROM archives WHERE snapshot = ? LIMIT 1", snapshot).length > 0;
+  }
+
+  /** A part of what a task left. */
+  archived(run: string, part: Archive["part"]): Snapshot | undefined {
+    const [row] = this.#rows<SnapshotRow>(
+      "SELECT s.* FROM archives a JOIN snapshots s ON s.id = a.snapshot WHERE a.run = ? AND a.part = ?",
+      run,
+      part,
+    );
+    return row && { ...snapshotOf(row), packs: this.#packs(row.id) };
+  }
+
   /**
    * A save begins to write objects. One that the sandbox had begun before is given up. Answers how many bytes it may add.
-   * @throws {ToolError} where its sandbox has another current state than `base` by now
+   * @param isArchive whether it becomes the archive of a task
+   * @throws {ToolError} where it is to follow `base`, and its sandbox has another current state by now
    */
-  begin(sandbox: string, id: string, base: string | undefined, now = Date.now()): number {
+  begin(sandbox: string, id: string, base: string | undefined, isArchive = false, now = Date.now()): number {
     return this.#storage.transactionSync(() => {
-      this.#mustBe(sandbox, base);
+      if (!isArchive) this.#mustBe(sandbox, base);
       const [before] = this.#rows<{ id: string }>("SELECT id FROM saves WHERE sandbox = ?", sandbox);
       if (before) this.#discard(before.id, now + WRITING_MS);
       this.#sql("INSERT OR REPLACE INTO saves VALUES (?, ?, ?)", sandbox, id, now);
       // What only the state before holds goes with it.
-      const { own } = this.#row<{ own: number }>(
-        `SELECT coalesce(sum(bytes), 0) AS own FROM packs WHERE id IN (SELECT pack FROM pack_refs WHERE snapshot = ?1)
-         AND id NOT IN (SELECT pack FROM pack_refs WHERE snapshot <> ?1)`,
-        base ?? "",
-      );
-      return Math.max(0, this.#limits.workspaceBytes - this.bytes + own);
+      return Math.max(0, this.#limits.workspaceBytes - this.#lastingBytes(isArchive ? undefined : sandbox));
     });
   }
 
   /**
-   * Makes a save the current state of its sandbox. One that is that already stays so.
+   * Makes a save the current state of its sandbox, or the archive of a task. One that is that already stays so.
    * @param packBytes bytes that it has written as its own pack
    * @throws {ToolError} where it was given up, has another base, refers to packs that neither that nor the save has, or
    *   takes more than the principal's limit
    */
   commit(save: Save, packBytes: number, now = Date.now()): void {
     this.#storage.transactionSync(() => {
-      const { sandbox, id, base } = save;
-      if (this.#currentID(sandbox) === id) return;
-      this.#mustBe(sandbox, base);
+      const { sandbox, id, base, archive } = save;
+      if (this.#currentID(sandbox) === id || this.#isArchive(id)) return;
+      if (!archive) this.#mustBe(sandbox, base);
       if (this.#sql("DELETE FROM saves WHERE sandbox = ? AND id = ?", sandbox, id).rowsWritten === 0)
         throw new Error(`save ${id} was given up`);
       const before = this.bytes;
@@ -167,9 +194,63 @@ export class SnapshotRegistry {
         if (bytes === undefined) throw new Error(`save ${id} refers to a pack that it has not: ${pack.id}`);
         this.#sql("INSERT INTO pack_refs VALUES (?, ?, ?)", id, pack.id, Math.min(pack.live, bytes));
       }
-      this.#setCurrent(sandbox, id, now);
+      if (archive) this.#keepArchive(archive, id);
+      else this.#setCurrent(sandbox, id, now);
       this.#collect(now);
+      this.#makeRoom(archive?.run, now);
       if (this.bytes > this.#limits.workspaceBytes && this.bytes > before) throw this.#full();
+    });
+  }
+
+  /** Makes a state that there is the archive of a task. @throws Error where it has gone */
+  archive(snapshot: string, archive: Archive, now = Date.now()): void {
+    this.#storage.transactionSync(() => {
+      if (this.#rows("SELECT id FROM snapshots WHERE id = ?", snapshot).length === 0)
+        throw new Error(`there is no state ${snapshot} any more`);
+      this.#keepArchive(archive, snapshot);
+      this.#collect(now);
+    });
+  }
+
+  #keepArchive({ run, part, expiresAt }: Archive, snapshot: string): void {
+    this.#sql("INSERT OR REPLACE INTO archives VALUES (?, ?, ?, ?)", run, part, snapshot, expiresAt);
+  }
+
+  /** Ends archives, those of the tasks that ended first before the others, as long as too much is kept and that helps. */
+  #makeRoom(except: string | undefined, now: number): void {
+    const { workspaceBytes } = this.#limits;
+    if (this.#lastingBytes() > workspaceBytes) return;
+    const runs = this.#rows<{ run: string }>(
+      "SELECT run FROM archives WHERE run IS NOT ? GROUP BY run ORDER BY min(expires_at), run",
+      except ?? null,
+    );
+    for (const { run } of runs) {
+      if (this.bytes <= workspaceBytes) return;
+      this.#removeArchive(run, now);
+    }
+  }
+
+  /** The record of a task has gone, and what is kept of it goes too. */
+  removeArchive(run: string, now = Date.now()): void {
+    this.#storage.transactionSync(() => this.#removeArchive(run, now));
+  }
+
+  #removeArchive(run: string, now: number): void {
+    this.#sql("DELETE FROM archives WHERE run = ?", run);
+    this.#collect(now);
+  }
+
+  /** Makes what a task left the state of a sandbox that has none. @throws {ToolError} `not_found` */
+  forkArchive(sandbox: string, run: string, now = Date.now()): void {
+    this.#storage.transactionSync(() => {
+      const archive = this.archived(run, "workspace");
+      if (!archive)
+        throw new ToolError(
+          "not_found",
+          `The files of the task ${run} are not kept any more.`,
+          "They end with the task's record, or before when MAX_WORKSPACES_MB is reached: start a new task.",
+        );
+      this.#setCurrent(sandbox, archive.id, now);
     });
   }
 
@@ -220,7 +301,7 @@ export class SnapshotRegistry {
       const { checkpoints: allowed, workspaceBytes } = this.#limits;
       const { used } = this.#row<{ used: number }>("SELECT count(*) AS used FROM checkpoints");
       if (used >= allowed) throw quotaError({ limit: "checkpoints", allowed, used });
-      if (this.bytes >= workspaceBytes) throw this.#full();
+      if (this.#lastingBytes() >= workspaceBytes) throw this.#full();
       return this.#keep(sandbox, snapshot, label, false, now);
     });
   }
@@ -312,15 +393,33 @@ export class SnapshotRegistry {
     });
   }
 
-  /** Bytes of all packs. */
+  /** Bytes of all packs and manifests. */
   get bytes(): number {
-    return this.#row<{ bytes: number }>("SELECT coalesce(sum(bytes), 0) AS bytes FROM packs").bytes;
+    return this.#bytesOf("SELECT id FROM snapshots");
+  }
+
+  /** Bytes of the states that do not give way: those of sandboxes, except one of them, and of checkpoints. */
+  #lastingBytes(except = ""): number {
+    return this.#bytesOf(
+      "SELECT snapshot FROM checkpoints UNION SELECT snapshot FROM workspaces WHERE sandbox <> ?",
+      except,
+    );
+  }
+
+  #bytesOf(snapshots: string, ...values: SqlStorageValue[]): number {
+    return this.#row<{ bytes: number }>(
+      `WITH counted (id) AS (${snapshots}) SELECT
+         (SELECT coalesce(sum(manifest_bytes), 0) FROM snapshots WHERE id IN counted) + (SELECT coalesce(sum(bytes), 0)
+         FROM packs WHERE id IN (SELECT pack FROM pack_refs WHERE snapshot IN counted)) AS bytes`,
+      ...values,
+    ).bytes;
   }
 
   /** Ends the checkpoints whose time is over, the states of sandboxes that nobody used for as long, and lost saves. */
   expire(now = Date.now()): void {
     this.#storage.transactionSync(() => {
-      this.#sql("DELETE FROM checkpoints WHERE expires_at <= ?", now);
+      for (const table of ["checkpoints", "archives"])
+        this.#sql(`DELETE FROM ${table} WHERE expires_at <= ?`, now);
       this.#sql("DELETE FROM workspaces WHERE used_at <= ?", now - this.#keepMs);
       this.#giveUpSaves("begun_at <= ?", now - WRITING_MS, now);
       this.#collect(now);
@@ -351,7 +450,7 @@ export class SnapshotRegistry {
   nextDue(): number | undefined {
     const { due } = this.#row<{ due: number | null }>(
       `SELECT min(due) AS due FROM (SELECT min(due_at) AS due FROM garbage UNION ALL SELECT min(expires_at) FROM checkpoints
-       UNION ALL SELECT min(used_at) + ?1 FROM workspaces UNION ALL SELECT min(begun_at) + ?2 FROM saves)`,
+       UNION ALL SELECT min(expires_at) FROM archives UNION ALL SELECT min(used_at) + ?1 FROM workspaces UNION ALL SELECT min(begun_at) + ?2 FROM saves)`,
       this.#keepMs,
       WRITING_MS,
     );
@@ -408,7 +507,7 @@ export class SnapshotRegistry {
   #collect(now: number): void {
     const snapshots = this.#rows<{ id: string }>(
       `DELETE FROM snapshots WHERE id NOT IN (SELECT snapshot FROM workspaces)
-       AND id NOT IN (SELECT snapshot FROM checkpoints) RETURNING id`,
+       AND id NOT IN (SELECT snapshot FROM checkpoints) AND id NOT IN (SELECT snapshot FROM archives) RETURNING id`,
     );
     for (const { id } of snapshots) {
       this.#sql("DELETE FROM pack_refs WHERE snapshot = ?", id);
@@ -458,6 +557,7 @@ const TABLES = [
   "pack_refs (snapshot TEXT NOT NULL, pack TEXT NOT NULL, live INTEGER NOT NULL, PRIMARY KEY (snapshot, pack)) WITHOUT ROWID",
   "workspaces (sandbox TEXT PRIMARY KEY, snapshot TEXT NOT NULL, created_at INTEGER NOT NULL, used_at INTEGER NOT NULL) WITHOUT ROWID",
   "checkpoints (id TEXT PRIMARY KEY, sandbox TEXT NOT NULL, snapshot TEXT NOT NULL, label TEXT NOT NULL, automatic INTEGER NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL)",
+  "archives (run TEXT NOT NULL, part TEXT NOT NULL, snapshot TEXT NOT NULL, expires_at INTEGER NOT NULL, PRIMARY KEY (run, part)) WITHOUT ROWID",
   "saves (sandbox TEXT PRIMARY KEY, id TEXT NOT NULL, begun_at INTEGER NOT NULL) WITHOUT ROWID",
   "garbage (prefix TEXT PRIMARY KEY, due_at INTEGER NOT NULL) WITHOUT ROWID",
 ];

@@ -6,13 +6,16 @@
  * of its objects are written; until then the state before stays. A container is whole once it has the state that the account
  * had when it started; only what comes from a whole container is saved, and only upon the state that it came from.
  */
-import type { Snapshots } from "../container/snapshots.ts";
+import type { Plan } from "../../container/sandboxd/protocol.ts";
+import type { Conversation, Snapshots } from "../container/snapshots.ts";
 import { containerGone } from "../container/connection.ts";
 import { ToolError, endedWhileStarting, unwrap } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
+import type { TaskRemains } from "../tasks/archive.ts";
 import type { Account } from "./account.ts";
 import type { RestartNotice } from "./restart-notice.ts";
 import {
+  type Archive,
   type Checkpoint,
   type LeftOut,
   type Pack,
@@ -25,7 +28,14 @@ import { StorageError, readObjects, writeObjects } from "./workspace-objects.ts"
 /** The account's methods for workspaces. */
 type Registry = Pick<
   DurableObjectStub<Account>,
-  "workspace" | "beginSave" | "commitSave" | "giveUpSave" | "checkpoint" | "goBack"
+  | "workspace"
+  | "beginSave"
+  | "commitSave"
+  | "giveUpSave"
+  | "checkpoint"
+  | "goBack"
+  | "archive"
+  | "archivedConversation"
 >;
 
 export interface WorkspaceHost {
@@ -85,6 +95,9 @@ const PACKED_AGAIN = 16;
 
 /** Bytes that the manifest of a save may have. */
 const MANIFEST_BYTES = 256 * 1024 * 1024;
+
+/** Bytes that an archive may take beyond the sizes of its files. */
+const ADDED_BYTES = 1024 * 1024;
 
 /** Storage keys: the state that the container came from or was last saved as, once it is whole; and a save whose commit may be unknown. */
 const CONTAINER = "workspace:container";
@@ -205,13 +218,15 @@ export class Workspace {
 
   /** Gives a new container the state of its sandbox, and settles what the next answer says of that. */
   async #restore(container: AbortSignal): Promise<void> {
-    const { kv, sync, restartNotice, snapshots } = this.#host;
-    const state = this.#host.isSaved ? await this.#state() : undefined;
+    const { kv, sync, restartNotice, snapshots, isSaved } = this.#host;
+    let state = await this.#state();
     if (state) {
       const mark = await snapshots.mark(container);
       // An earlier actor was thrown away when this container had its workspace, and may have changed that since.
       const isWhole = mark.snapshot !== undefined && !mark.isRestoring;
-      if (!isWhole)
+      // Where nothing is saved, all sandboxes may have one workspace, which is somebody's own.
+      if (!isSaved && !isWhole && !mark.isRestoring && !mark.isEmpty) state = undefined;
+      else if (!isWhole)
         await this.#restoreTo(state, AbortSignal.any([container, AbortSignal.timeout(RESTORE_MS)]));
     }
     container.throwIfAborted();
@@ -226,8 +241,11 @@ export class Workspace {
     return await this.#host.account().workspace(this.#host.sandbox());
   }
 
-  /** @throws {ToolError} which says that nothing has begun, and why */
-  async #restoreTo(state: Snapshot, signal: AbortSignal): Promise<void> {
+  /**
+   * @param task the task that goes on with the conversation, where the state is one; of the workspace without
+   * @throws {ToolError} which says that nothing has begun, and why
+   */
+  async #restoreTo(state: Snapshot, signal: AbortSignal, task?: string): Promise<void> {
     const { bucket, snapshots } = this.#host;
     const prefix = this.#host.prefix();
     const manifest = [{ prefix: `${prefix}${manifestPrefix(state.id)}`, from: 0, to: state.manifestBytes }];
@@ -235,7 +253,7 @@ export class Workspace {
       const reads = await streamed(
         state.manifestBytes,
         (...into) => readObjects(bucket, manifest, ...into),
-        (body) => snapshots.restore(state.id, body, signal),
+        (body) => snapshots.restore(state.id, body, signal, task),
       );
       const sizes = new Map(state.packs.map(({ id, bytes }) => [id, bytes]));
       let total = 0;
@@ -330,8 +348,7 @@ export class Workspace {
   }
 
   async #save(signal: AbortSignal): Promise<void> {
-    const { kv, snapshots, maxBytes, bucket } = this.#host;
-    const account = this.#host.account();
+    const { snapshots, maxBytes } = this.#host;
     const sandbox = this.#host.sandbox();
     await this.#settle(signal);
     const origin = this.#origin ?? NOTHING;
@@ -347,23 +364,48 @@ export class Workspace {
     if (plan.state === "conflict") throw new Error(`the container of ${sandbox} does not come from ${base}`);
     this.#leftOut(plan.left);
     if (plan.state === "unchanged" || (base === undefined && plan.files === 0)) return;
+    const packs = await this.#write(id, origin, this.#left, signal);
+    await this.#committed(id, packs, signal);
+  }
 
-    const room = unwrap(await account.beginSave(sandbox, id, base));
+  /**
+   * Writes a save that sandboxd has planned, and has the account take it. Answers its packs.
+   * @param archive what it becomes, and its bytes at most; without, the state of the sandbox
+   */
+  async #write(
+    id: string,
+    origin: Origin,
+    left: LeftOut | undefined,
+    signal: AbortSignal,
+    archive?: Archive & { maxBytes: number },
+  ): Promise<Pack[]> {
+    const { kv, snapshots, bucket } = this.#host;
+    const account = this.#host.account();
+    const sandbox = this.#host.sandbox();
+    const { snapshot: base } = origin;
+    const room = unwrap(await account.beginSave(sandbox, id, base, archive !== undefined));
+    const most = archive?.maxBytes ?? Infinity;
     let isWriting = false;
+    let isTaken = false;
     try {
       const prefix = this.#host.prefix();
       const packBytes = await snapshots.pack(id, signal, (body) =>
-        writeObjects(bucket, `${prefix}${packPrefix(id)}`, body, room),
+        writeObjects(bucket, `${prefix}${packPrefix(id)}`, body, Math.min(room, most)),
       );
       const manifestBytes = await snapshots.manifest(id, signal, (body) =>
-        writeObjects(bucket, `${prefix}${manifestPrefix(id)}`, body, MANIFEST_BYTES),
+        writeObjects(
+          bucket,
+          `${prefix}${manifestPrefix(id)}`,
+          body,
+          Math.min(MANIFEST_BYTES, most - packBytes),
+        ),
       );
       const done = await snapshots.done(id, signal);
       const own = done.packs.find((pack) => pack.id === id);
       if ((own?.length ?? 0) !== packBytes || done.manifestBytes !== manifestBytes)
         throw new Error(`the save ${id} is not as long as it says`);
       signal.throwIfAborted();
-      kv.put(COMMITTING, id);
+      if (!archive) kv.put(COMMITTING, id);
       // How long an older pack is, the sandbox does not know: it says what it still needs of it.
       const sizes = new Map(origin.packs.map((pack) => [pack.id, pack.bytes]));
       const packs = done.packs.map(({ id: pack, length, live }) => {
@@ -377,19 +419,82 @@ export class Workspace {
         files,
         bytes,
         manifestBytes,
-        left: this.#left,
+        left,
         packs,
+        archive: archive && { run: archive.run, part: archive.part, expiresAt: archive.expiresAt },
       };
       unwrap(await account.commitSave(save, packBytes));
-      await this.#committed(id, packs, signal);
+      isTaken = true;
+      return packs;
     } catch (error) {
       isWriting = error instanceof StorageError && error.isUnderWay;
       throw error;
     } finally {
       // Of a save that was committed there is nothing to give up.
-      if (this.#origin?.snapshot !== id)
-        this.#host.background(account.giveUpSave(sandbox, id, isWriting).catch(() => undefined));
+      if (!isTaken) this.#host.background(account.giveUpSave(sandbox, id, isWriting).catch(() => undefined));
     }
+  }
+
+  /**
+   * Keeps what a task has left: files of the workspace, up to so many bytes, and its agent's conversation. What the sandbox's
+   * own state holds of that is not stored again. Answers what is left out.
+   * @throws {ToolError}, and errors of R2
+   */
+  keepArchive(what: TaskRemains): Promise<Plan["left"]> {
+    return this.#alone(async () => {
+      if (!this.isReady) throw containerGone();
+      const signal = AbortSignal.any([this.#container.signal, AbortSignal.timeout(SAVE_MS)]);
+      const { run, expiresAt, maxBytes, conversation } = what;
+      const left = await this.#keepPart({ run, expiresAt, maxBytes, part: "workspace" }, signal);
+      if (conversation) {
+        const part = { run, expiresAt, maxBytes, part: "conversation", conversation } as const;
+        const { count } = await this.#keepPart(part, signal);
+        if (count > 0)
+          throw new ToolError("too_large", "the agent's conversation is larger than may be kept.");
+      }
+      return left;
+    });
+  }
+
+  async #keepPart(
+    archive: Archive & { maxBytes: number; conversation?: Conversation },
+    signal: AbortSignal,
+  ): Promise<Plan["left"]> {
+    const { snapshots } = this.#host;
+    const { run, part, expiresAt, maxBytes, conversation } = archive;
+    const origin = (conversation ? undefined : this.#origin) ?? NOTHING;
+    const { snapshot: base } = origin;
+    const id = crypto.randomUUID();
+    const { state, files, left } = await snapshots.plan(id, base, maxBytes, [], signal, { conversation });
+    if (conversation && files === 0) return left;
+    if (state === "unchanged" && base !== undefined)
+      await this.#host.account().archive(base, { run, part, expiresAt });
+    // What is not compressed takes no more than the files, and a manifest.
+    else
+      await this.#write(id, origin, leftOut(left), signal, { ...archive, maxBytes: maxBytes + ADDED_BYTES });
+    return left;
+  }
+
+  /** Puts the conversation of an earlier task where the script of the task that goes on expects it. @throws {ToolError} */
+  async restoreConversation(run: string, task: string): Promise<void> {
+    await this.ready();
+    await this.#alone(async () => {
+      const conversation = await this.#host.account().archivedConversation(run);
+      if (!conversation) return;
+      const signal = AbortSignal.any([this.#container.signal, AbortSignal.timeout(RESTORE_MS)]);
+      await this.#restoreTo(conversation, signal, task);
+    });
+  }
+
+  /** Does work beside which nothing is saved: sandboxd saves or restores one thing at a time. */
+  async #alone<T>(work: () => Promise<T>): Promise<T> {
+    while (this.#saving) await this.#saving.catch(() => undefined);
+    const working = work();
+    this.#saving = working.then(
+      () => undefined,
+      () => undefined,
+    );
+    return await working.finally(() => (this.#saving = undefined));
   }
 
   /** Finds out about a save whose commit was not answered, and tells the sandbox of one that was committed. */
@@ -411,11 +516,9 @@ export class Workspace {
     await sync();
   }
 
-  #leftOut(left: { count: number; bytes: number; largest: { path: string }[] }): void {
-    const { count, bytes, largest } = left;
-    if (count === 0) this.#isLeftTold = false;
-    this.#left =
-      count === 0 ? undefined : { count, bytes, names: largest.map(({ path }) => path).slice(0, 5) };
+  #leftOut(left: Plan["left"]): void {
+    if (left.count === 0) this.#isLeftTold = false;
+    this.#left = leftOut(left);
   }
 
   /**
@@ -490,6 +593,10 @@ export class Workspace {
     }
     return notices.join(" ") || undefined;
   }
+}
+
+function leftOut({ count, bytes, largest }: Plan["left"]): LeftOut | undefined {
+  return count === 0 ? undefined : { count, bytes, names: largest.map(({ path }) => path).slice(0, 5) };
 }
 
 /** Which packs are worth packing again: those that are half dead, and small ones where there are many. */

@@ -4,7 +4,6 @@
  */
 import type * as z from "zod/mini";
 import {
-  type Chosen,
   type Edit,
   type FileCalls,
   type FileFailure,
@@ -15,7 +14,6 @@ import {
   SIZE_HEADER,
   type Written,
   changesSchema,
-  chosenSchema,
   listSchema,
   removedSchema,
   statSchema,
@@ -265,31 +263,6 @@ export class Files {
       TASK_MS,
     );
     return changes && { ...changes, files: changes.files.slice(0, limit) };
-  }
-
-  /**
-   * Chooses what of /workspace, up to `max` bytes, and of an agent's conversation goes into a task's archive.
-   * @param below where in the home directory the agent keeps conversations
-   */
-  async choose(task: string, max: number, below: string, conversation: string | undefined): Promise<Chosen> {
-    const call = { path: WORKSPACE, task, max, below, conversation };
-    const failed = `Looking through ${WORKSPACE} failed`;
-    return await this.#ask("POST /choice", call, chosenSchema, failed, undefined, TASK_MS);
-  }
-
-  /** Reads what was chosen as a `.tar.gz`, and again from its beginning where it breaks off. */
-  async packed<T>(
-    task: string,
-    part: FileCalls["GET /choice"]["part"],
-    read: (body: ReadableStream<Uint8Array>) => Promise<T>,
-  ): Promise<T> {
-    const call = { path: WORKSPACE, task, part };
-    return await this.#answer(TASK_MS, (signal) =>
-      this.#send("GET /choice", call, `Packing ${WORKSPACE} failed`, { signal }, async ({ body }) => {
-        if (body === null) throw misanswered();
-        return await read(body);
-      }),
-    );
   }
 
   #ask<Name extends keyof FileCalls, Schema extends z.ZodMiniType>(

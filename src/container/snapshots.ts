@@ -3,17 +3,24 @@ import * as z from "zod/mini";
 import {
   type Done,
   type FileFailure,
-  type Mark,
+  type Place,
   type Plan,
   type Read,
   doneSchema,
-  markSchema,
+  placeSchema,
   planSchema,
   readsSchema,
 } from "../../container/sandboxd/protocol.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { Connection } from "./connection.ts";
 import { readAnswer, jsonOf, misanswered } from "./sandboxd-answer.ts";
+
+/** What an agent has said and was told: the files below a directory of the home that have its id in their path. */
+export interface Conversation {
+  /** As `/.agent/conversations`. */
+  below: string;
+  id: string;
+}
 
 export class Snapshots {
   readonly #connection: Connection;
@@ -22,20 +29,26 @@ export class Snapshots {
     this.#connection = connection;
   }
 
-  /** What this container's workspace came from or was last saved as. */
-  mark(signal: AbortSignal): Promise<Mark> {
-    return this.#ask("GET", "/snapshot", {}, signal, markSchema);
+  /** What this container's workspace came from or was last saved as, and whether it is empty. */
+  mark(signal: AbortSignal): Promise<Place> {
+    return this.#ask("GET", "/snapshot", {}, signal, placeSchema);
   }
 
-  /** Plans a save. @param repack packs whose content counts as new */
+  /**
+   * Plans a save.
+   * @param repack packs whose content counts as new
+   * @param archive what a task leaves: the workspace, which needs not come from the base, or a conversation
+   */
   plan(
     save: string,
     base: string | undefined,
     max: number,
     repack: readonly string[],
     signal: AbortSignal,
+    archive?: { conversation?: Conversation },
   ): Promise<Plan> {
-    const body = JSON.stringify({ id: save, base, max, repack });
+    const call = { id: save, base, max, repack, isArchive: archive !== undefined, ...archive };
+    const body = JSON.stringify(call);
     return this.#ask("POST", "/snapshot", {}, signal, planSchema, body);
   }
 
@@ -66,12 +79,20 @@ export class Snapshots {
     await this.#ask("POST", "/snapshot/commit", { id: save }, signal, z.object({}));
   }
 
-  /** Begins a restore by its manifest. Answers what of which packs to send. */
-  async restore(snapshot: string, manifest: ReadableStream, signal: AbortSignal): Promise<Read[]> {
+  /**
+   * Begins a restore by its manifest. Answers what of which packs to send.
+   * @param task the task whose conversation it is, as the sandbox knows it; of the workspace without
+   */
+  async restore(
+    snapshot: string,
+    manifest: ReadableStream,
+    signal: AbortSignal,
+    task?: string,
+  ): Promise<Read[]> {
     const { reads } = await this.#ask(
       "PUT",
       "/snapshot/restore",
-      { id: snapshot },
+      { id: snapshot, ...(task === undefined ? {} : { task }) },
       signal,
       readsSchema,
       manifest,

@@ -60,6 +60,8 @@ export interface RunsHost {
   background(work: Promise<unknown>): void;
   /** An unexpected error ended a run: for the log, under the run's id. */
   failed(id: string, error: unknown): void;
+  /** Removes what is kept elsewhere of a task whose record goes. */
+  taskRemoved(id: string): Promise<void>;
   /** A run has ended: its files in the sandbox can be removed, and its record will expire. */
   ended(run: RunRecord, hasFiles: boolean): void;
 }
@@ -315,7 +317,10 @@ export class Runs {
   async #remove(id: string): Promise<void> {
     const store = this.#logStore(id);
     await deleteLog(this.#host.sql, id, store);
-    if (isTaskID(id)) await deleteObjects(store);
+    if (isTaskID(id)) {
+      await deleteObjects(store);
+      await this.#host.taskRemoved(id);
+    }
     this.#store.delete(id);
   }
 

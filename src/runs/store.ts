@@ -180,7 +180,7 @@ export class RunStore {
     const { runs, bytes, oldest } = this.#sql
       .exec<{ runs: number; bytes: number; oldest: number | null }>(
         `SELECT count(*) AS runs, coalesce(sum(CASE WHEN log_bytes > ? THEN log_bytes ELSE 0 END
-             + CASE kind WHEN 'task' THEN coalesce(detail ->> '$.archive.bytes', 0) + (
+             + CASE kind WHEN 'task' THEN (
                  SELECT coalesce(sum(value ->> '$.size'), 0) FROM json_each(coalesce(detail, '{}'), '$.artifacts')
                ) ELSE 0 END), 0) AS bytes, min(ended_at) AS oldest FROM runs`,
         SQLITE_LOG_BYTES,

@@ -75,9 +75,8 @@ export interface NotKept {
 }
 
 export interface Archive {
-  /** Objects of `PIECE_BYTES` for the workspace and for the agent's conversation, and their bytes together. */
-  pieces: { workspace: number; conversation: number };
-  bytes: number;
+  /** Missing where an earlier version kept it in another form, which is not read any more. */
+  isSnapshot?: true;
   /** What did not fit: how many files, their bytes together, and the largest of them. */
   left?: { count: number; bytes: number; largest: { path: string; size: number }[] };
 }
@@ -96,6 +95,3 @@ export const MAX_FILES = 500;
 
 /** Bytes of a diff in the record. */
 export const DIFF_BYTES = 24 * 1024;
-
-/** Bytes of an object of an archive. */
-export const PIECE_BYTES = 4 * 1024 * 1024;

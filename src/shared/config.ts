@@ -145,9 +145,9 @@ export interface Limits {
   runSecondsPerDay: number;
   /** Tokens of the model within one day (UTC), over all tasks. */
   modelTokensPerDay: number;
-  /** Bytes of records, logs, artifacts and archives, over all runs. */
+  /** Bytes of records, logs and artifacts, over all runs. */
   storageBytes: number;
-  /** Bytes of what is kept of workspaces and checkpoints. */
+  /** Bytes of what is kept of workspaces, checkpoints and archives of tasks. */
   workspaceBytes: number;
   checkpoints: number;
 }

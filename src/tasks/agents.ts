@@ -55,7 +55,7 @@ export interface Agent {
   command(options: AgentOptions): string[];
   /** Its variables. `key` is the task's placeholder for a credential. */
   env(key: string): Record<string, string>;
-  /** Below the home directory, where it keeps conversations; a conversation's files have its id in their path. */
+  /** Where it keeps conversations, below the home directory: a conversation's files have its id in their path. */
   conversations: string;
   /** A reader that continues from the report of an earlier one. */
   reader(directory: string, report?: AgentReport): EventReader;
@@ -86,7 +86,7 @@ const CLAUDE_CODE: Agent = {
     CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
     DISABLE_AUTOUPDATER: "1",
   }),
-  conversations: ".claude/projects",
+  conversations: "/.claude/projects",
   reader: (directory, report) => new ClaudeEvents(directory, report),
 };
 

@@ -17,7 +17,6 @@ import {
   LIST_NAME,
   MAX_FILES,
   type NotKept,
-  PIECE_BYTES,
   SHOWN_FILES,
   type TaskDetail,
 } from "../runs/task-detail.ts";
@@ -28,6 +27,9 @@ import { lenient } from "../runs/output.ts";
 const MAX_ARTIFACTS = 100;
 const MAX_ARTIFACT_BYTES = 10 * 1024 * 1024;
 const MAX_TOTAL_BYTES = 50 * 1024 * 1024;
+
+/** Bytes of a file that are read at once. */
+const PIECE_BYTES = 4 * 1024 * 1024;
 
 /** Files without an artifact that are named. */
 const MAX_NAMED = 20;

@@ -95,8 +95,6 @@ function notStarted({ step, agent, program, repository, branch, directory, stder
       return `${directory} already holds files in this sandbox, so nothing was cloned. Leave repository out to work on what is there, or leave sandbox out for a fresh one.`;
     case "no_agent":
       return `The sandbox has no ${agent}: the program ${program} is not installed in it. On Cloudflare, deploy the image of this project's Dockerfile; on the local platform, run npm ci with development dependencies and restart the server.`;
-    case "restore_failed":
-      return `The workspace of the earlier task could not be restored: ${lastLine(stderr)}. Start a new task.`;
     case "no_directory":
       return `${directory} could not be made or entered: ${lastLine(stderr)}.`;
     default:

@@ -13,8 +13,6 @@ const encoder = new TextEncoder();
 
 /** What our own script says on the agent's stream, about the task itself. */
 export const STEPS = [
-  "restoring",
-  "restore_failed",
   "directory_exists",
   "cloning",
   "clone_failed",
@@ -27,7 +25,6 @@ export const STEPS = [
 export type Step = (typeof STEPS)[number];
 
 const STEP_LINES: Partial<Record<Step, string>> = {
-  restoring: "Restoring the workspace and the conversation",
   cloning: "Cloning the repository",
   no_snapshot: "The files at the start could not be written down: there will be no diff",
 };

@@ -5,7 +5,7 @@ import { within } from "../shared/within.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
 import { AGENTS, type EventReader } from "./agents.ts";
 import type { End, Execution } from "../runs/run.ts";
-import { type ArchiveSource, TaskArchive } from "./archive.ts";
+import { archive } from "./archive.ts";
 import { collect } from "./collect.ts";
 import type { TaskDetail } from "../runs/task-detail.ts";
 import { verdictOf } from "./end.ts";
@@ -27,7 +27,6 @@ export class RunningTask {
   readonly #state: TaskState;
   readonly #events: EventReader;
   readonly #output: TaskOutput;
-  readonly #archive: TaskArchive;
   readonly #withdrawn = Promise.withResolvers<End>();
   /** Settles when the task is cancelled. */
   readonly #hurried = Promise.withResolvers<void>();
@@ -41,7 +40,6 @@ export class RunningTask {
     this.#host = host;
     this.#run = run;
     this.#state = state;
-    this.#archive = new TaskArchive(host, run.id);
     this.#events = AGENTS[state.spec.agent].reader(state.spec.directory, state.report);
     this.#output = new TaskOutput(
       run,
@@ -78,14 +76,18 @@ export class RunningTask {
     await this.#command?.cancel();
   }
 
-  async begin(task: string, restore: ArchiveSource | undefined): Promise<End> {
+  /** @param goesOnFrom the run of the task whose conversation goes on in another sandbox */
+  async begin(task: string, goesOnFrom: string | undefined): Promise<End> {
     const { spec } = this.#state;
     this.#begun = true;
     this.#run.began();
     if (this.#cancelled) return { ...NEVER_STARTED, detail: this.#unstarted() };
     const agent = AGENTS[spec.agent];
     const key = await this.#host.budgets.open(this.id, this.#host.maxTokens);
-    if (restore) await this.#archive.restore(restore);
+    if (goesOnFrom !== undefined) {
+      this.say("Restoring the workspace and the conversation");
+      await this.#host.archives.restoreConversation(goesOnFrom, this.id);
+    }
     if (this.#cancelled) return { ...NEVER_STARTED, detail: this.#unstarted() };
     this.#command = this.#host.commands.start(this.#output, {
       command: taskCommand(this.id, spec, agent.command(spec)),
@@ -160,9 +162,12 @@ export class RunningTask {
       const collected = await collect(this.#host, this.id, record.id, spec.directory);
       Object.assign(detail, collected);
       if (collected.changes === undefined) note = also(note, "What it changed could not be found out.");
+      const { archives, archiveMaxBytes: maxBytes, keepMs } = this.#host;
       const { conversations } = AGENTS[spec.agent];
-      detail.archive = await this.#archive.make(record.id, conversations, detail.conversation);
-      const left = detail.archive?.left;
+      const remains = { run: record.id, expiresAt: Date.now() + keepMs, maxBytes };
+      detail.archive = await archive(archives, remains, conversations, detail.conversation);
+      detail.safe = true;
+      const { left } = detail.archive;
       if (left)
         note = also(
           note,
@@ -171,8 +176,6 @@ export class RunningTask {
             .map(({ path }) => path)
             .join(", ")}: they end with the sandbox.`,
         );
-      detail.safe = detail.archive !== undefined;
-      if (!detail.safe) note = also(note, "Its workspace could not be packed into an archive.");
     } catch (error) {
       const failure = platformFailure(error);
       if (!failure) this.#host.report(error);

@@ -12,7 +12,7 @@ import { type Commands, commandState } from "../runs/command.ts";
 import type { Executor } from "../runs/executor.ts";
 import { KeyedQueue } from "../shared/queue.ts";
 import { type Allowance, END_STATES, type End, type Execution, waitingFor } from "../runs/run.ts";
-import type { ArchiveSource } from "./archive.ts";
+import type { Archives } from "./archive.ts";
 import type { TaskBudgets } from "./budget.ts";
 import type { ModelAnswer, ModelCall } from "../container/model-calls.ts";
 import { STEPS } from "./output.ts";
@@ -32,8 +32,8 @@ export interface TaskSpec extends Allowance {
   ownSandbox: boolean;
   /** The agent's id of the conversation that goes on. */
   conversation?: string;
-  /** The archive to start from. */
-  restore?: ArchiveSource;
+  /** The run of the task whose conversation goes on in a sandbox that has only its files. */
+  goesOnFrom?: string;
 }
 
 /** What the actor gives its tasks. */
@@ -47,7 +47,10 @@ export interface TasksHost {
   /** How often the container was started. */
   boot(): number;
   maxTokens: number;
+  archives: Archives;
   archiveMaxBytes: number;
+  /** How long an archive is kept, milliseconds. */
+  keepMs: number;
   /** Logs an unexpected error. */
   report(error: unknown): void;
 }
@@ -95,10 +98,10 @@ export class Tasks implements Executor<TaskSpec> {
     this.#host = host;
   }
 
-  start(run: ActiveRun, { task, restore, ...spec }: TaskSpec): Execution {
+  start(run: ActiveRun, { task, goesOnFrom, ...spec }: TaskSpec): Execution {
     const working = new RunningTask(this.#host, run, { spec, offset: 0 });
     if (this.#working.size > 0) working.say("Waiting for the task before it in this sandbox");
-    return this.#follow(working, () => working.begin(task, restore));
+    return this.#follow(working, () => working.begin(task, goesOnFrom));
   }
 
   resume(run: ActiveRun, from: unknown): Execution {

@@ -31,3 +31,11 @@ export async function fork(
 ): Promise<Checkpoint> {
   return unwrap(await accountOf(env, principal.id).fork(principal.id, sandbox, checkpoint));
 }
+
+/**
+ * Makes a new sandbox with the files that a task has left.
+ * @throws {ToolError} `not_found` where they are not kept any more
+ */
+export async function forkTask({ env, principal }: ToolContext, run: string, sandbox: string): Promise<void> {
+  unwrap(await accountOf(env, principal.id).forkArchive(principal.id, sandbox, run));
+}

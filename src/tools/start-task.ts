@@ -9,7 +9,7 @@ import { randomLetters } from "../shared/names.ts";
 import type { WithNotice } from "../actors/sandbox-client.ts";
 import type { Config } from "../shared/config.ts";
 import type { ToolContext } from "./define.ts";
-import { fork, mustSaveWorkspaces } from "./checkpoints.ts";
+import { fork, forkTask, mustSaveWorkspaces } from "./checkpoints.ts";
 import { ownRun } from "./own-run.ts";
 
 export interface TaskRequest {
@@ -50,18 +50,23 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
       : await goOnFrom(context, continueFrom, request);
   const spec: TaskSpec = { task, agent, ...rest, ...start };
   const begin = () => context.sandbox(name, (actor, owner) => actor.executeTask(owner, spec));
-  return checkpoint === undefined ? begin() : inFork(context, checkpoint, name, begin);
+  if (checkpoint !== undefined) {
+    mustSaveWorkspaces(context);
+    return inFork(context, name, () => fork(context, checkpoint, name), begin);
+  }
+  const { goesOnFrom } = start;
+  if (goesOnFrom === undefined) return begin();
+  return inFork(context, name, () => forkTask(context, goesOnFrom, name), begin);
 }
 
-/** Begins a task in a fork of a checkpoint. Where that is refused, nothing of the fork is left. */
+/** Begins a task in a sandbox that `make` makes of a saved state. Where that is refused, nothing of it is left. */
 async function inFork<T>(
   context: ToolContext,
-  checkpoint: string,
   sandbox: string,
+  make: () => Promise<unknown>,
   begin: () => Promise<T>,
 ): Promise<T> {
-  mustSaveWorkspaces(context);
-  await fork(context, checkpoint, sandbox);
+  await make();
   try {
     return await begin();
   } catch (error) {
@@ -88,7 +93,7 @@ function mustStartFresh({ continueFrom, sandbox }: TaskRequest): void {
     );
 }
 
-type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "restore"> & { name: string };
+type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "goesOnFrom"> & { name: string };
 
 /** Goes on in the sandbox of the earlier task when its files are still there, else in a fresh one with them restored. */
 async function goOnFrom(context: ToolContext, id: string, request: TaskRequest): Promise<Start> {
@@ -132,8 +137,13 @@ async function goOnFrom(context: ToolContext, id: string, request: TaskRequest):
       `The sandbox of the task ${id} is gone, and there is no archive of it.`,
       "Start a new task.",
     );
-  const restore = { runID: id, pieces: archive.pieces };
-  return { name: freshName(), ownSandbox: true, directory, conversation, restore };
+  if (!archive.isSnapshot)
+    throw new ToolError(
+      "not_found",
+      `The files of the task ${id} were kept by an earlier version of this server, in a form that is not read any more.`,
+      `Start a new task; get_result with id ${id} has the changes and the artifacts.`,
+    );
+  return { name: freshName(), ownSandbox: true, directory, conversation, goesOnFrom: id };
 }
 
 function directoryFor({ repository }: TaskRequest): string {

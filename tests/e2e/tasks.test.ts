@@ -430,18 +430,22 @@ describe("the credential", () => {
     expect(api.requests.map(({ path }) => path)).not.toContain("/elsewhere/v1/messages");
   });
 
-  it("can be a token instead of a key", async () => {
+  it("can be a token instead of a key; tasks go on also where no workspaces are saved", async () => {
     const before = api.requests.length;
     const env = {
       ANTHROPIC_API_KEY: undefined,
       CLAUDE_CODE_OAUTH_TOKEN: "oat-real",
       ANTHROPIC_UPSTREAM_URL: api.url,
+      WORKSPACE_SAVE: "off",
     };
     const other = await startServer({ env });
     const otherClient = new TaskClient(other.url);
-    const { fields } = await otherClient.call("execute_task", { task: "[[slow]] x" });
+    const { fields } = await otherClient.call("execute_task", { task: "[[remember]] x" });
+    const next = await otherClient.call("execute_task", { task: "[[recall]] y", continue_from: fields.id });
+    const refused = await otherClient.call("checkpoint_sandbox", {});
     await other.stop();
-    expect(fields.state).toBe("succeeded");
+    expect(next.fields).toMatchObject({ answer: "It was xylophone.", session_id: fields.session_id });
+    expect(refused.text).toContain("saves no workspaces");
     for (const { headers } of api.requests.splice(before)) {
       expect(headers["x-api-key"]).toBeUndefined();
       expect(headers.authorization).toBe("Bearer oat-real");

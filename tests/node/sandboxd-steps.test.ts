@@ -21,7 +21,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { WebSocket } from "ws";
-import { type Call, type Event, FAILED, eventSchema, readPiece } from "../../container/sandboxd/protocol.ts";
+import {
+  type Call,
+  type Event,
+  FAILED,
+  type Mark,
+  eventSchema,
+  markSchema,
+  readPiece,
+} from "../../container/sandboxd/protocol.ts";
 import { Save } from "../../container/sandboxd/snapshots/save.ts";
 import { bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
 import { repository } from "../../local/engine/toolchain.ts";
@@ -369,8 +377,8 @@ function treeOf(root: string): unknown {
     });
 }
 
-async function markOf(place: Place): Promise<{ snapshot?: string; isRestoring: boolean }> {
-  return JSON.parse((await place.request("GET", "/snapshot")).body) as { isRestoring: boolean };
+async function markOf(place: Place): Promise<Mark> {
+  return markSchema.parse(JSON.parse((await place.request("GET", "/snapshot")).body));
 }
 
 it("a workspace that is being restored is as before, or said to be restored, or whole", async () => {

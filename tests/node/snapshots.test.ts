@@ -109,6 +109,29 @@ await readManifest(manifest).catch(({ message }) => console.log(message));`;
   });
 });
 
+it("a save of a conversation holds its files and the directories that lead there, and nothing else of the home", async () => {
+  for (const path of [
+    "talks/work/one.jsonl",
+    "talks/work/one/part.jsonl",
+    "talks/work/two.jsonl",
+    "one-secret",
+  ]) {
+    mkdirSync(join(root, path, ".."), { recursive: true });
+    writeFileSync(join(root, path), path);
+  }
+  const conversation = { below: "/talks", id: "one" };
+  const save = await Save.plan("a", root, new Map(), { max: 1e9, repack: [], conversation }, signal);
+  await Array.fromAsync(save.pack(signal));
+  const entries = await readManifest(await save.manifest());
+  expect(entries.map(({ path }) => path)).toEqual([
+    "talks",
+    "talks/work",
+    "talks/work/one",
+    "talks/work/one.jsonl",
+    "talks/work/one/part.jsonl",
+  ]);
+});
+
 describe("a restore", () => {
   async function saved(by = Save): Promise<{ manifest: Buffer; pack: Buffer }> {
     writeFileSync(join(root, "text"), "x".repeat(10_000));

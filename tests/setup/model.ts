@@ -22,13 +22,6 @@ export default async function setup(project: TestProject): Promise<() => Promise
     ],
     // Begins an answer that only the client can end.
     silent: [{ blocks: [{ type: "text", text: "" }], silentAfter: 1 }],
-    // Files that are empty, and all the same more than an archive may hold: their names cannot be compressed.
-    pack: [
-      bash(
-        `mkdir node_modules; cd node_modules; perl -e 'open R, "<", "/dev/urandom"; for (1 .. 50000) { read R, my $name, 120; open F, ">", unpack "H*", $name }'`,
-      ),
-      say("Packed."),
-    ],
     // Never begins one.
     hang: ["hang"],
     variables: [bash('echo "$FOR_TASKS" > /workspace/variables'), say("Written.")],

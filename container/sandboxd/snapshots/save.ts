@@ -2,10 +2,10 @@
 import { createHash } from "node:crypto";
 import { type BigIntStats, closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
-import { type Done, type Plan, SNAPSHOT_BLOB_BYTES } from "../protocol.ts";
+import { type Done, type Plan, type PlanCall, SNAPSHOT_BLOB_BYTES } from "../protocol.ts";
 import { compressed } from "./codec.ts";
 import { type Blob, type Entry, type FileEntry, bytesOf, writeManifest } from "./manifest.ts";
-import { type Found, choose, scan, statusOf } from "./scan.ts";
+import { type Found, choose, scan, scanNamed, statusOf } from "./scan.ts";
 import type { Index, Known } from "./state.ts";
 
 /** A file that changed so shortly before it was read may change again and keep its times: it is read again. Milliseconds. */
@@ -55,10 +55,13 @@ export class Save {
     id: string,
     root: string,
     before: Index,
-    { max, repack }: { max: number; repack: readonly string[] },
+    { max, repack, conversation }: Pick<PlanCall, "max" | "repack" | "conversation">,
     signal: AbortSignal,
   ): Promise<Save> {
-    const { chosen, left } = choose(await scan(root, signal), max);
+    const all = conversation
+      ? await scanNamed(root, conversation.below.slice(1), conversation.id, signal)
+      : await scan(root, signal);
+    const { chosen, left } = choose(all, max);
     const files = chosen.filter(({ type }) => type === "file");
     const isSame =
       chosen.length === before.size && chosen.every((found) => isUnchanged(found, before.get(found.path)));

@@ -2,7 +2,6 @@
 import { type BigIntStats, lstatSync, readdirSync, readlinkSync } from "node:fs";
 import { FileError } from "../file-error.ts";
 import { MAX_LEFT, type Plan } from "../protocol.ts";
-import { MADE_AGAIN } from "../tasks.ts";
 import { turns } from "../turns.ts";
 import { MAX_ENTRIES, bytesOf } from "./manifest.ts";
 
@@ -22,14 +21,18 @@ export interface Found {
   inode?: string;
 }
 
+/** What can be made again. */
+const MADE_AGAIN = /((?:^|\/)(?:node_modules|\.venv|venv|__pycache__|\.cache|\.next|target))\/.*/s;
+
 /**
  * Everything below a directory on its own file system, each directory before what is in it: no sockets, pipes and devices.
+ * @param from below the root, where it begins
  * @throws {FileError} for more than a snapshot holds
  */
-export async function scan(root: string, signal: AbortSignal): Promise<Found[]> {
+export async function scan(root: string, signal: AbortSignal, from = ""): Promise<Found[]> {
   const found: Found[] = [];
   const { dev } = lstatSync(root, { bigint: true });
-  const directories = [""];
+  const directories = [from];
   const turn = turns();
   for (let next = directories.pop(); next !== undefined; next = directories.pop()) {
     const prefix = next === "" ? "" : `${next}/`;
@@ -44,6 +47,26 @@ export async function scan(root: string, signal: AbortSignal): Promise<Found[]> 
     }
   }
   return found;
+}
+
+/** What lies below a directory of the root and has a word in its path, with the directories that lead there. */
+export async function scanNamed(
+  root: string,
+  from: string,
+  word: string,
+  signal: AbortSignal,
+): Promise<Found[]> {
+  const named = (await scan(root, signal, from)).filter(({ path }) => path.includes(word));
+  const { dev } = lstatSync(root, { bigint: true });
+  const all = new Map(named.map((one) => [one.path, one]));
+  for (const { path } of named)
+    for (let end = path.lastIndexOf("/"); end > 0; end = path.lastIndexOf("/", end - 1)) {
+      const above = path.slice(0, end);
+      const directory = all.has(above) ? undefined : look(root, above, dev);
+      if (directory) all.set(above, directory);
+    }
+  // A directory's path stands before those of what is in it.
+  return [...all.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
 function namesIn(root: string, directory: string): string[] {

@@ -1,14 +1,25 @@
 /** Saves and restores of the workspace, over plain HTTP: see `snapshotCalls` of the protocol. One is under way at a time. */
+import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { homedir } from "node:os";
+import { join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { type Table, answerBy, bodyOf, bytesOfBody, jsonOf } from "../answering.ts";
 import { FileError } from "../file-error.ts";
 import { WORKSPACE } from "../places.ts";
-import { type Mark, type Plan, planCallSchema, snapshotCalls } from "../protocol.ts";
+import {
+  CONVERSATION,
+  type Place,
+  type Plan,
+  type PlanCall,
+  planCallSchema,
+  snapshotCalls,
+  taskDirectory,
+} from "../protocol.ts";
 import { Restore } from "./restore.ts";
 import { Save } from "./save.ts";
-import { SnapshotState } from "./state.ts";
+import { type Index, SnapshotState } from "./state.ts";
 
 /** Bytes of a manifest at most, compressed. */
 const MANIFEST_BYTES = 256 * 1024 * 1024;
@@ -16,14 +27,20 @@ const MANIFEST_BYTES = 256 * 1024 * 1024;
 export class Snapshots {
   readonly #state = new SnapshotState();
   #save: Save | undefined;
+  /** Whether the save is of what a task leaves, with which no later one is compared. */
+  #isArchive = false;
   #restore: Restore | undefined;
+  /** Whether the restore is of the workspace, and not of a conversation. */
+  #isOfWorkspace = true;
   /** Settles when no part of a restore is under way. */
   #restoring: Promise<unknown> = Promise.resolve();
   /** Ends the work that was begun before for an actor that may be gone. */
   #turn = new AbortController();
 
   readonly #serve: Table<typeof snapshotCalls> = {
-    "GET /snapshot": async (): Promise<Mark> => this.#state.mark(),
+    "GET /snapshot": async (): Promise<Place> => {
+      return { ...this.#state.mark(), isEmpty: isEmpty(WORKSPACE) };
+    },
     "POST /snapshot": async (_call, request) => this.#plan(planCallSchema.parse(await jsonOf(request))),
     "GET /snapshot/pack": ({ id }, _request, response) => this.#sendPack(this.#known(id), response),
     "GET /snapshot/manifest": async ({ id }, _request, response) => {
@@ -33,7 +50,7 @@ export class Snapshots {
     "POST /snapshot/done": async ({ id }) => {
       const save = this.#known(id);
       const done = await save.done();
-      this.#state.keep(id, save.index);
+      if (!this.#isArchive) this.#state.keep(id, save.index);
       return done;
     },
     "POST /snapshot/commit": async ({ id }) => {
@@ -41,7 +58,7 @@ export class Snapshots {
       this.#save = undefined;
       return {};
     },
-    "PUT /snapshot/restore": ({ id }, request) => this.#begin(id, request),
+    "PUT /snapshot/restore": ({ id, task }, request) => this.#begin(id, task, request),
     "PUT /snapshot/data": ({ id }, request) => this.#receive(id, request),
   };
 
@@ -75,14 +92,18 @@ export class Snapshots {
     return done;
   }
 
-  async #plan({ id, base, max, repack }: ReturnType<typeof planCallSchema.parse>): Promise<Plan> {
+  async #plan({ id, base, isArchive = false, conversation, ...options }: PlanCall): Promise<Plan> {
     const signal = await this.#next();
-    if (this.#state.mark().snapshot !== base)
+    const isBase = conversation === undefined && this.#state.mark().snapshot === base;
+    if (!isBase && !isArchive)
       return { state: "conflict", files: 0, bytes: 0, left: { count: 0, bytes: 0, largest: [] } };
-    const save = await Save.plan(id, WORKSPACE, await this.#state.index(), { max, repack }, signal);
+    const before: Index = isBase ? await this.#state.index() : new Map();
+    const root = conversation ? homedir() : WORKSPACE;
+    const save = await Save.plan(id, root, before, { ...options, conversation }, signal);
     signal.throwIfAborted();
     this.#save = save;
-    return save.summary;
+    this.#isArchive = isArchive;
+    return isBase ? save.summary : { ...save.summary, state: "changed" };
   }
 
   async #sendPack(save: Save, response: ServerResponse): Promise<void> {
@@ -90,16 +111,23 @@ export class Snapshots {
     await pipeline(Readable.from(save.pack(this.#turn.signal), { objectMode: true }), response);
   }
 
-  async #begin(id: string, request: IncomingMessage): Promise<{ reads: Restore["reads"] }> {
+  /** @param task whose conversation it is; of the workspace without */
+  async #begin(
+    id: string,
+    task: string | undefined,
+    request: IncomingMessage,
+  ): Promise<{ reads: Restore["reads"] }> {
     const signal = await this.#next();
     return await this.#restores(request, signal, async () => {
       const manifest = await bytesOfBody(request, MANIFEST_BYTES);
       signal.throwIfAborted();
-      const restore = await Restore.begin(id, WORKSPACE, manifest, () =>
-        this.#state.setMark({ isRestoring: true }),
-      );
+      const root = task === undefined ? WORKSPACE : emptyDirectory(join(taskDirectory(task), CONVERSATION));
+      const restore = await Restore.begin(id, root, manifest, () => {
+        if (task === undefined) this.#state.setMark({ isRestoring: true });
+      });
       signal.throwIfAborted();
       this.#restore = restore;
+      this.#isOfWorkspace = task === undefined;
       return { reads: restore.reads };
     });
   }
@@ -115,9 +143,26 @@ export class Snapshots {
       signal.throwIfAborted();
       const index = await restore.finish();
       signal.throwIfAborted();
-      this.#state.keep(id, index);
-      this.#state.commit(id);
+      if (this.#isOfWorkspace) {
+        this.#state.keep(id, index);
+        this.#state.commit(id);
+      }
       return {};
     });
   }
+}
+
+function isEmpty(path: string): boolean {
+  try {
+    return readdirSync(path).length === 0;
+  } catch {
+    // There is none.
+    return true;
+  }
+}
+
+function emptyDirectory(path: string): string {
+  rmSync(path, { recursive: true, force: true });
+  mkdirSync(path, { recursive: true });
+  return path;
 }

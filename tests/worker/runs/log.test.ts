@@ -47,6 +47,7 @@ async function withRuns(
       keepMs: DAY_MS,
       background: (done) => void done.catch(() => undefined),
       failed: () => undefined,
+      taskRemoved: async () => undefined,
       ended: () => undefined,
       ...changes,
     };

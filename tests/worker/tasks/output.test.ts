@@ -220,12 +220,6 @@ describe("the verdict", () => {
       /within 5 s.*failing: status 529, Overloaded.*timeout_seconds/,
     ],
     [
-      "a restore that failed",
-      { step: "restore_failed", stderr: "tar: bad" },
-      "failed",
-      /restored: tar: bad\..*new task/,
-    ],
-    [
       "an API that cannot be reached",
       {
         command: { state: "timed_out" },

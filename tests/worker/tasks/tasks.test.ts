@@ -1,10 +1,11 @@
 /** What becomes of a task when what runs it goes away, and who may do what with it. */
+import { runInDurableObject } from "cloudflare:test";
 import { beforeAll, describe, expect, it } from "vitest";
 import { IN_FLIGHT_MS, MAX_IN_FLIGHT, MAX_REQUESTS, TaskBudgets } from "../../../src/tasks/budget.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
-import { principalHash } from "../../../src/shared/names.ts";
 import { TaskIndex } from "../../../src/tasks/task-list.ts";
 import {
+  accountOf,
   actorOf,
   bucket,
   evict,
@@ -138,7 +139,12 @@ describe("what a task leaves", () => {
     const sandbox = id.split(".")[0] ?? "";
     const objects = async () => (await bucket.list()).objects.filter(({ key }) => key.includes(`/${id}/`));
     const kinds = (await objects()).map(({ key }) => key.split("/")[2]);
-    expect(new Set(kinds)).toEqual(new Set(["archive", "artifacts"]));
+    expect(new Set(kinds)).toEqual(new Set(["artifacts"]));
+    const archived = () =>
+      runInDurableObject(accountOf(owner), (_account, { storage }) =>
+        storage.sql.exec("SELECT part FROM archives WHERE run = ? ORDER BY part", id).toArray(),
+      );
+    expect(await archived()).toEqual([{ part: "conversation" }, { part: "workspace" }]);
     const binary = await owner.call("get_result", { id, artifact: "big.bin" });
     expect(binary.text).toMatch(/^\[big\.bin is no UTF-8 text: 3000000 bytes, .*get_result with cursor 0/);
     expect(binary.text.length).toBeLessThan(1500);
@@ -149,6 +155,7 @@ describe("what a task leaves", () => {
       await actor.sweepRuns();
     });
     expect(await objects()).toEqual([]);
+    expect(await archived()).toEqual([]);
     expect((await owner.call("get_result", { id })).isError).toBe(true);
   });
 
@@ -178,16 +185,6 @@ describe("what a task leaves", () => {
     expect(whole).toContain('+++ "b/caf\\351.txt"');
   });
 
-  it("leaves no more of an archive than may be, whatever is packed", async () => {
-    const { id, note } = await execute({ task: "[[pack]] x" });
-    expect(note).toMatch(/packed, is larger than the 4 MiB of an archive/);
-    const prefix = `${await principalHash("owner")}/${id}/archive/`;
-    const { objects } = await bucket.list({ prefix });
-    const bytes = objects.reduce((sum, { size }) => sum + size, 0);
-    // TASK_ARCHIVE_MAX_MB is 4 in these tests.
-    expect(bytes).toBeLessThanOrEqual(5.25 * 1024 * 1024);
-  });
-
   it("leaves out of the archive what is too much, and says so", async () => {
     const { note, state } = await execute({ task: "[[big]] x" });
     expect(state).toBe("succeeded");
@@ -200,7 +197,7 @@ describe("what a task leaves", () => {
 describe("a task after whose agent sandboxd is killed", () => {
   /** Kills sandboxd when each of these files of the task appears, from a command that the next sandboxd takes over. */
   const KILL = `cd /var/lib/sandbox-mcp
-    for file in git changes.list changes.diff workspace conversation; do
+    for file in git changes.list changes.diff; do
       until [ -e tasks/*/$file ]; do sleep 0.01; done
       pkill -9 -x sandboxd
     done; true`;
@@ -221,6 +218,17 @@ describe("a task after whose agent sandboxd is killed", () => {
     const next = await execute({ task: "[[write]] y", continue_from: id });
     expect(next.state).toBe("succeeded");
     expect(await logOf(next.id)).toContain("Restoring the workspace");
+    // What an earlier version kept is in another form.
+    await inActor(sandbox, (_actor, { storage }) => {
+      storage.sql.exec(
+        `UPDATE runs SET detail = json_set(detail, '$.archive', json('{"pieces":{"workspace":1,"conversation":1},"bytes":9}')) WHERE id = ?`,
+        id,
+      );
+    });
+    const old = await owner.call("execute_task", { task: "[[write]] y", continue_from: id });
+    expect(old.text).toMatch(
+      /kept by an earlier version .*Start a new task; get_result with id killed-after/s,
+    );
   });
 });
 

@@ -5,6 +5,7 @@ import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { Account } from "../../../src/actors/account.ts";
 import {
+  type Archive,
   type Pack,
   type Save,
   SnapshotRegistry,
@@ -16,6 +17,8 @@ import { DAY_MS } from "../../../src/shared/days.ts";
 
 const HOUR_MS = 3_600_000;
 const TTL_DAYS = 30;
+/** How long what a task left is kept. */
+const TASK_DAYS = 7;
 const LIMITS = { checkpoints: 1000, workspaceBytes: 1_000_000 };
 
 /** A registry with a clock and a bucket, of which the prefixes are kept that something was written to. */
@@ -30,25 +33,41 @@ class Bench {
   }
 
   /** Begins a save upon the current state, and writes its objects. */
-  begin(sandbox: string): { id: string; base: string | undefined } {
+  begin(sandbox: string, isArchive = false): { id: string; base: string | undefined } {
     const id = `save-${this.#saves++}`;
     const base = this.registry.current(sandbox)?.id;
-    this.registry.begin(sandbox, id, base, this.now);
+    this.registry.begin(sandbox, id, base, isArchive, this.now);
     this.bucket.add(packPrefix(id)).add(manifestPrefix(id));
     return { id, base };
   }
 
-  commit(sandbox: string, begun: ReturnType<Bench["begin"]>, packs: Pack[] = [], bytes = 100): void {
+  commit(
+    sandbox: string,
+    begun: ReturnType<Bench["begin"]>,
+    packs: Pack[] = [],
+    bytes = 100,
+    archive?: Archive,
+  ): void {
     const own = bytes > 0 ? [{ id: begun.id, bytes, live: bytes }] : [];
     const save: Save = {
       ...begun,
       sandbox,
       files: 1,
       bytes,
-      manifestBytes: 10,
+      manifestBytes: 0,
       packs: [...packs, ...own],
+      archive,
     };
     this.registry.commit(save, bytes, this.now);
+  }
+
+  /** Keeps what a task in a sandbox left, upon the sandbox's state. */
+  archive(sandbox: string, run: string, bytes = 100): string {
+    const begun = this.begin(sandbox, true);
+    const packs = this.registry.current(sandbox)?.packs ?? [];
+    const expiresAt = this.now + TASK_DAYS * DAY_MS;
+    this.commit(sandbox, begun, packs, bytes, { run, part: "workspace", expiresAt });
+    return begun.id;
   }
 
   /** @param keep which packs of the state before the new one refers to; all unless given */
@@ -149,7 +168,7 @@ describe("the registry of saved states", () => {
       const begun = at.begin("a");
       at.registry.goBack("a", id, at.now);
       expect(() => at.commit("a", begun)).toThrow();
-      expect(() => at.registry.begin("a", "late", second, at.now)).toThrow();
+      expect(() => at.registry.begin("a", "late", second, false, at.now)).toThrow();
     }));
 
   it.each([
@@ -244,6 +263,78 @@ describe("the registry of saved states", () => {
       { checkpoints: 2, workspaceBytes: 1000 },
     ));
 
+  it("counts manifests", () =>
+    bench((at) => {
+      const begun = at.begin("a");
+      at.registry.commit(
+        { ...begun, sandbox: "a", files: 1, bytes: 0, manifestBytes: 7, packs: [] },
+        0,
+        at.now,
+      );
+      expect(at.registry.bytes).toBe(7);
+    }));
+
+  it("keeps what a task left beside the state of its sandbox, and without that, for its own time", () =>
+    bench(async (at) => {
+      const state = at.save("a");
+      const left = at.archive("a", "a.1t");
+      expect(at.registry.current("a")?.id).toBe(state);
+      at.registry.forget("a", at.now);
+      await at.sweep();
+      expect(at.bucket).toEqual(new Set([packPrefix(state), ...objectsOf(left)]));
+      at.registry.forkArchive("b", "a.1t", at.now);
+      expect(
+        at.registry
+          .currentArchive("b")
+          ?.packs.map(({ id }) => id)
+          .sort(),
+      ).toEqual([state, left].sort());
+      at.registry.forget("b", at.now);
+      at.now += TASK_DAYS * DAY_MS;
+      expect(at.registry.nextDue()).toBeLessThanOrEqual(at.now);
+      at.registry.expire(at.now);
+      await at.sweep();
+      expect(at.bucket).toEqual(new Set());
+      expect(() => at.registry.forkArchive("c", "a.1t", at.now)).toThrow("not kept any more");
+    }));
+
+  it("takes what is kept of a task again, and a state that there is for it", () =>
+    bench(async (at) => {
+      const state = at.save("a");
+      at.archive("a", "a.1t");
+      const again = at.archive("a", "a.1t");
+      await at.sweep();
+      expect(at.bucket).toEqual(new Set([...objectsOf(state), ...objectsOf(again)]));
+      at.registry.archive(state, { run: "a.1t", part: "workspace", expiresAt: at.now + 1 }, at.now);
+      await at.sweep();
+      expect(at.bucket).toEqual(objectsOf(state));
+      const gone = { run: "a.2t", part: "workspace", expiresAt: at.now + 1 } as const;
+      expect(() => at.registry.archive(again, gone, at.now)).toThrow("there is no state");
+    }));
+
+  it("has what tasks left give way to what is newer, the oldest first, and only where that helps", () =>
+    bench(
+      (at) => {
+        const isKept = () => ["1", "2", "3"].filter((run) => at.registry.archived(run, "workspace"));
+        for (const run of ["1", "2"]) {
+          at.archive("a", run, 400);
+          at.now++;
+        }
+        // A save may take what they hold.
+        expect(at.registry.begin("b", "other", undefined, false, at.now)).toBe(1000);
+        at.registry.giveUp("b", "other", false, at.now);
+        at.save("b", undefined, 300);
+        expect(isKept()).toEqual(["2"]);
+        at.archive("a", "3", 600);
+        expect(isKept()).toEqual(["3"]);
+        expect(() => at.archive("a", "4", 800)).toThrow("that are your limit");
+        expect(() => at.save("c", undefined, 800)).toThrow("that are your limit");
+        expect(isKept()).toEqual(["3"]);
+        expect(at.registry.bytes).toBe(900);
+      },
+      { checkpoints: 2, workspaceBytes: 1000 },
+    ));
+
   it("ends the state of a sandbox that nobody used for so long, and of no other", () =>
     bench((at) => {
       at.save("idle");
@@ -270,6 +361,7 @@ describe("the registry of saved states", () => {
 
   it("never deletes what is referred to, and always what is not, whatever happens in whatever order", async () => {
     const sandbox = fc.constantFrom("a", "b", "c");
+    const run = fc.constantFrom("a.1t", "b.1t");
     const stepOf = fc.oneof(
       { weight: 4, arbitrary: fc.record({ do: fc.constant("save" as const), sandbox, seed: fc.nat(15) }) },
       { weight: 2, arbitrary: fc.record({ do: fc.constant("begin" as const), sandbox }) },
@@ -279,6 +371,9 @@ describe("the registry of saved states", () => {
       { weight: 2, arbitrary: fc.record({ do: fc.constant("back" as const), sandbox, pick: fc.nat() }) },
       { weight: 1, arbitrary: fc.record({ do: fc.constant("fork" as const), sandbox, pick: fc.nat() }) },
       { weight: 1, arbitrary: fc.record({ do: fc.constant("forget" as const), sandbox }) },
+      { weight: 2, arbitrary: fc.record({ do: fc.constant("archive" as const), sandbox, run }) },
+      { weight: 1, arbitrary: fc.record({ do: fc.constant("removeArchive" as const), run }) },
+      { weight: 1, arbitrary: fc.record({ do: fc.constant("forkArchive" as const), sandbox, run }) },
       { weight: 1, arbitrary: fc.record({ do: fc.constant("remove" as const), sandbox }) },
       { weight: 2, arbitrary: fc.record({ do: fc.constant("wait" as const), hours: fc.nat(24 * 20) }) },
       { weight: 3, arbitrary: fc.record({ do: fc.constant("sweep" as const), refuses: fc.boolean() }) },
@@ -290,6 +385,7 @@ describe("the registry of saved states", () => {
           const packs = new Map<string, string[]>();
           const current = new Map<string, { id: string; usedAt: number }>();
           const checkpoints = new Map<string, { id: string; sandbox: string; endsAt: number }>();
+          const archives = new Map<string, { id: string; endsAt: number }>();
           const begun: { sandbox: string; id: string; base: string | undefined }[] = [];
           const attempt = <T>(work: () => T): T | undefined => {
             try {
@@ -342,6 +438,19 @@ describe("the registry of saved states", () => {
               has(to.id, step.sandbox);
             } else if (step.do === "forget") {
               agree(at.registry.forget(step.sandbox, at.now), current.delete(step.sandbox));
+            } else if (step.do === "archive") {
+              const base = at.registry.current(step.sandbox)?.packs ?? [];
+              const id = at.archive(step.sandbox, step.run);
+              packs.set(id, [...base.map((pack) => pack.id), id]);
+              archives.set(step.run, { id, endsAt: at.now + TASK_DAYS * DAY_MS });
+            } else if (step.do === "removeArchive") {
+              at.registry.removeArchive(step.run, at.now);
+              archives.delete(step.run);
+            } else if (step.do === "forkArchive") {
+              const left = archives.get(step.run);
+              const isMade = attempt(() => (at.registry.forkArchive(step.sandbox, step.run, at.now), true));
+              agree(isMade === true, left !== undefined);
+              if (left) has(left.id, step.sandbox);
             } else if (step.do === "remove") {
               at.registry.removeCheckpoints(step.sandbox, at.now);
               for (const [id, { sandbox: whose }] of checkpoints)
@@ -349,14 +458,19 @@ describe("the registry of saved states", () => {
             } else if (step.do === "wait") {
               at.now += step.hours * HOUR_MS;
               at.registry.expire(at.now);
-              for (const [id, { endsAt }] of checkpoints) if (endsAt <= at.now) checkpoints.delete(id);
+              end(checkpoints);
+              end(archives);
               for (const [name, { usedAt }] of current)
                 if (usedAt <= at.now - TTL_DAYS * DAY_MS) current.delete(name);
             } else await at.sweep(() => step.refuses);
             expect(reached()).toEqual(reached().intersection(at.bucket));
           }
+          function end(kept: Map<string, { endsAt: number }>): void {
+            for (const [id, { endsAt }] of kept) if (endsAt <= at.now) kept.delete(id);
+          }
           function reached(): Set<string> {
-            const states = new Set([...current.values(), ...checkpoints.values()].map(({ id }) => id));
+            const holders = [...current.values(), ...checkpoints.values(), ...archives.values()];
+            const states = new Set(holders.map(({ id }) => id));
             const manifests = [...states].map(manifestPrefix);
             const held = [...states].flatMap((id) => packs.get(id) ?? []).map(packPrefix);
             return new Set(manifests.concat(held));
@@ -367,7 +481,8 @@ describe("the registry of saved states", () => {
           // What is begun is lost an hour later, and what was refused is deleted in the end.
           for (let round = 0; round < 2; round++) {
             at.now += HOUR_MS;
-            for (const [id, { endsAt }] of checkpoints) if (endsAt <= at.now) checkpoints.delete(id);
+            end(checkpoints);
+            end(archives);
             for (const [name, { usedAt }] of current)
               if (usedAt <= at.now - TTL_DAYS * DAY_MS) current.delete(name);
             at.registry.expire(at.now);

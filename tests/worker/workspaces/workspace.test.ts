@@ -1,5 +1,6 @@
 /** Saves and restores of a workspace, against what can go wrong at each step of them. */
 import { describe, expect, it } from "vitest";
+import { DAY_MS } from "../../../src/shared/days.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
 import type { Step, World } from "./world.ts";
 import { inWorld } from "./world.ts";
@@ -25,6 +26,24 @@ async function prepare(world: World): Promise<void> {
   await world.workspace.ready();
   world.write("kept", "first");
   await world.workspace.save();
+}
+
+const DAY = { expiresAt: Date.now() + DAY_MS, maxBytes: 1000 };
+const CONVERSATION = { below: "/talks", id: "talk" };
+
+/** Has a task leave files and a conversation in a sandbox. */
+async function work(world: World): Promise<void> {
+  await world.workspace.ready();
+  world.write("made", "by the task");
+  world.container?.conversation.set("talk", "said");
+}
+
+/** What a task that goes on in another sandbox finds there. */
+async function goOn(world: World, sandbox: string): Promise<Record<string, string>> {
+  const next = world.sibling(sandbox, world.isSaved);
+  world.registry.forkArchive(sandbox, "a.1t");
+  await next.workspace.restoreConversation("a.1t", "2t");
+  return Object.fromEntries([...next.files, ...(next.container?.restored.get("2t") ?? [])]);
 }
 
 /** What the next container starts with. */
@@ -410,4 +429,96 @@ describe("a start that fails", () => {
       expect(starts(world)).toBe(count);
     }),
   );
+});
+
+describe("what a task leaves", () => {
+  const remains = { run: "a.1t", ...DAY, conversation: CONVERSATION };
+  const found = { made: "by the task", talk: "said" };
+
+  it("is there in another sandbox, also when its own is destroyed, and costs nothing where it is saved already", () =>
+    inWorld(async (world) => {
+      await work(world);
+      await world.workspace.save();
+      const put = () => world.steps.filter((name) => name === "bucket put").length;
+      const before = put();
+      expect(await world.workspace.keepArchive(remains)).toEqual({ count: 0, bytes: 0, largest: [] });
+      // The conversation and its manifest.
+      expect(put() - before).toBe(2);
+      world.registry.forget("a");
+      expect(await goOn(world, "b")).toEqual(found);
+    }));
+
+  it("does not become the state of its sandbox", () =>
+    inWorld(async (world) => {
+      await work(world);
+      await world.workspace.keepArchive(remains);
+      expect(world.registry.current("a")).toBeUndefined();
+      world.write("later", "x");
+      await world.workspace.save();
+      expect(await afterCrash(world)).toEqual({ made: "by the task", later: "x" });
+      expect(await goOn(world, "b")).toEqual(found);
+    }));
+
+  it("is kept and restored where no workspaces are saved, and nothing else is", () =>
+    inWorld(async (saving) => {
+      const world = saving.sibling("a", false);
+      await work(world);
+      await world.workspace.keepArchive(remains);
+      await world.workspace.save();
+      expect(await goOn(world, "b")).toEqual(found);
+      expect(await afterCrash(world)).toEqual({});
+    }));
+
+  it("does not replace what is in a workspace that all sandboxes have together", () =>
+    inWorld(async (saving) => {
+      const world = saving.sibling("a", false);
+      await work(world);
+      await world.workspace.keepArchive(remains);
+      world.registry.forkArchive("b", "a.1t");
+      const next = world.sibling("b", false);
+      next.onStep = ({ name, when }) => {
+        if (name === "start" && when === "after") next.files.set("somebody's own", "untouched");
+      };
+      await next.workspace.ready();
+      expect(Object.fromEntries(next.files)).toEqual({ "somebody's own": "untouched" });
+      await next.workspace.keepArchive({ ...remains, run: "b.1t" });
+    }));
+
+  it("is no larger than may be, whatever the sandbox sends, and is garbage then", () =>
+    inWorld(async (world) => {
+      await work(world);
+      world.write("made", "x".repeat(1024 * 1024 + 1001));
+      await expect(world.workspace.keepArchive(remains)).rejects.toMatchObject({ code: "too_large" });
+      expect(world.registry.archived("a.1t", "workspace")).toBeUndefined();
+      await world.workspace.save();
+      const removed: string[] = [];
+      await world.registry.sweep(async (prefix) => void removed.push(prefix));
+      expect(removed).toHaveLength(1);
+    }));
+
+  it("is kept by the next attempt after a failure, or an eviction, at each step", async () => {
+    for (const isEvicted of [false, true])
+      for (let at = 0, isOver = false; !isOver; at++)
+        await inWorld(async (world) => {
+          await work(world);
+          await world.workspace.save();
+          world.write("made", "by the task");
+          world.write("more", "of it");
+          const evicted = isEvicted ? evictAt(world, at) : new Promise<never>(() => undefined);
+          let step = 0;
+          if (!isEvicted)
+            world.onStep = ({ when }) => {
+              if (when === "before" && step++ === at) throw new Error("it is not there");
+            };
+          const kept = world.workspace.keepArchive(remains).then(
+            () => true,
+            () => false,
+          );
+          isOver = (await Promise.race([kept, evicted])) === true;
+          world.onStep = () => undefined;
+          await world.workspace.keepArchive(remains);
+          expect(await goOn(world, "b")).toEqual({ ...found, more: "of it" });
+          expect(await afterCrash(world)).toMatchObject({ made: "by the task" });
+        });
+  });
 });

@@ -23,20 +23,30 @@ const NOTHING_LEFT = { count: 0, bytes: 0, largest: [] };
 /** A container with a sandboxd that saves and restores its files. */
 class FakeContainer {
   readonly files: Files = new Map();
+  /** Of an agent, and what was restored of one for the task of that id. */
+  readonly conversation: Files = new Map();
+  readonly restored = new Map<string, Files>();
   snapshot: string | undefined;
   isRestoring = false;
   /** What the last save or restore holds, and the saves that are not committed. */
   #index = new Map<string, Entry & { content: string }>();
   readonly #saves = new Map<string, { entries: (Entry & { content: string })[]; pack: string }>();
-  #restoring: Entry[] = [];
+  #restoring: { entries: Entry[]; task: string | undefined } = { entries: [], task: undefined };
 
-  plan(id: string, base: string | undefined, repack: readonly string[]): Plan {
-    const bytes = [...this.files.values()].join("").length;
-    const answer = { files: this.files.size, bytes, left: NOTHING_LEFT };
-    if (base !== this.snapshot) return { state: "conflict", ...answer };
+  plan(
+    id: string,
+    base: string | undefined,
+    repack: readonly string[],
+    archive?: { conversation?: unknown },
+  ): Plan {
+    const files = archive?.conversation ? this.conversation : this.files;
+    const bytes = [...files.values()].join("").length;
+    const answer = { files: files.size, bytes, left: NOTHING_LEFT };
+    const isBase = files === this.files && base === this.snapshot;
+    if (!isBase && !archive) return { state: "conflict", ...answer };
     let pack = "";
-    const entries = [...this.files].map(([path, content]) => {
-      const known = this.#index.get(path);
+    const entries = [...files].map(([path, content]) => {
+      const known = isBase ? this.#index.get(path) : undefined;
       if (known?.content === content && !repack.includes(known.pack)) return known;
       const from = pack.length;
       pack += content;
@@ -44,7 +54,7 @@ class FakeContainer {
     });
     const isSame =
       entries.length === this.#index.size && entries.every((entry) => this.#index.get(entry.path) === entry);
-    if (isSame && base !== undefined) return { state: "unchanged", ...answer };
+    if (isBase && isSame && base !== undefined) return { state: "unchanged", ...answer };
     this.#saves.set(id, { entries, pack });
     return { state: "changed", ...answer };
   }
@@ -82,22 +92,26 @@ class FakeContainer {
     this.snapshot = id;
   }
 
-  restore(manifest: string): Read[] {
-    this.isRestoring = true;
-    this.files.clear();
-    this.#restoring = JSON.parse(manifest) as Entry[];
-    return this.#restoring
-      .filter(({ from, to }) => from < to)
-      .map(({ pack, from, to }) => ({ pack, from, to }));
+  restore(manifest: string, task: string | undefined): Read[] {
+    if (task === undefined) {
+      this.isRestoring = true;
+      this.files.clear();
+    }
+    const entries = JSON.parse(manifest) as Entry[];
+    this.#restoring = { entries, task };
+    return entries.filter(({ from, to }) => from < to).map(({ pack, from, to }) => ({ pack, from, to }));
   }
 
   data(id: string, body: string): void {
+    const { entries, task } = this.#restoring;
+    const files: Files = task === undefined ? this.files : new Map();
     let at = 0;
-    for (const entry of this.#restoring) {
+    for (const entry of entries) {
       const content = body.slice(at, (at += entry.to - entry.from));
-      this.files.set(entry.path, content);
-      this.#index.set(entry.path, { ...entry, content });
+      files.set(entry.path, content);
+      if (task === undefined) this.#index.set(entry.path, { ...entry, content });
     }
+    if (task !== undefined) return void this.restored.set(task, files);
     this.snapshot = id;
     this.isRestoring = false;
   }
@@ -127,12 +141,14 @@ export class World {
   notice: RestartNotice;
   readonly registry: SnapshotRegistry;
   readonly sandbox: string;
+  readonly isSaved: boolean;
   readonly #kv: Map<string, unknown>;
   readonly #prefix = `${crypto.randomUUID()}/`;
   /** Which actor is alive. */
   #actor = 0;
 
-  constructor(registry: SnapshotRegistry, sandbox = "a", kv = new Map<string, unknown>()) {
+  constructor(registry: SnapshotRegistry, sandbox = "a", kv = new Map<string, unknown>(), isSaved = true) {
+    this.isSaved = isSaved;
     this.registry = registry;
     this.sandbox = sandbox;
     this.#kv = kv;
@@ -141,8 +157,8 @@ export class World {
   }
 
   /** The prefix of the objects in the bucket, for another sandbox of the same principal. */
-  sibling(sandbox: string): World {
-    const other = new World(this.registry, sandbox);
+  sibling(sandbox: string, isSaved = true): World {
+    const other = new World(this.registry, sandbox, new Map(), isSaved);
     Reflect.set(other, "prefix", this.prefix);
     return other;
   }
@@ -207,8 +223,11 @@ export class World {
     const { registry } = this;
     const account: Record<string, (...args: never[]) => Promise<unknown>> = {};
     const served = {
-      workspace: (...args: Parameters<SnapshotRegistry["current"]>) => registry.current(...args),
+      workspace: (sandbox: string) =>
+        this.isSaved ? registry.current(sandbox) : registry.currentArchive(sandbox),
       beginSave: (...args: Parameters<SnapshotRegistry["begin"]>) => outcomeOf(() => registry.begin(...args)),
+      archive: (...args: Parameters<SnapshotRegistry["archive"]>) => registry.archive(...args),
+      archivedConversation: (run: string) => registry.archived(run, "conversation"),
       commitSave: (...args: Parameters<SnapshotRegistry["commit"]>) =>
         outcomeOf(() => registry.commit(...args)),
       giveUpSave: (...args: Parameters<SnapshotRegistry["giveUp"]>) => registry.giveUp(...args),
@@ -239,14 +258,18 @@ export class World {
         }),
       snapshots: {
         mark: () =>
-          step("sandboxd mark", () => ({ snapshot: box().snapshot, isRestoring: box().isRestoring })),
-        plan: (id, base, _max, repack) => step("sandboxd plan", () => box().plan(id, base, repack)),
+          step("sandboxd mark", () => {
+            const { snapshot, isRestoring, files } = box();
+            return { snapshot, isRestoring, isEmpty: files.size === 0 };
+          }),
+        plan: (id, base, _max, repack, _signal, archive) =>
+          step("sandboxd plan", () => box().plan(id, base, repack, archive)),
         pack: (id, _signal, read) => step("sandboxd pack", () => read(streamOf(box().pack(id)))),
         manifest: (id, _signal, read) => step("sandboxd manifest", () => read(streamOf(box().manifest(id)))),
         done: (id) => step("sandboxd done", () => box().done(id)),
         commit: (id) => step("sandboxd commit", () => box().commit(id)),
-        restore: (_id, body) =>
-          step("sandboxd restore", async () => box().restore(await new Response(body).text())),
+        restore: (_id, body, _signal, task) =>
+          step("sandboxd restore", async () => box().restore(await new Response(body).text(), task)),
         data: (id, body) =>
           step("sandboxd data", async () => {
             const text = await new Response(body).text();
@@ -257,7 +280,7 @@ export class World {
       prefix: () => this.prefix,
       account: () => account as unknown as ReturnType<WorkspaceHost["account"]>,
       sandbox: () => this.sandbox,
-      isSaved: true,
+      isSaved: this.isSaved,
       maxBytes: 1e9,
       restartNotice: this.notice,
       background: (work) => void work.catch(() => undefined),

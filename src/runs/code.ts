@@ -1,5 +1,10 @@
 /** Code in a live kernel as a run. */
-import type { CodeOutcome, CodeError, RichResult } from "../container/kernels/protocol.ts";
+import {
+  type CodeError,
+  type CodeOutcome,
+  IMAGE_FORMS,
+  type RichResult,
+} from "../container/kernels/protocol.ts";
 import { within } from "../shared/within.ts";
 import { type Kernel, kernelSchema } from "../container/kernels/registry.ts";
 import type { CodeSpec, Kernels, TakenOver } from "../container/kernels/kernels.ts";
@@ -216,10 +221,13 @@ function fromBase64(text: string): Uint8Array {
 const BASE64 = /^[A-Za-z0-9+/]+={0,2}$/;
 
 /** A result in its most readable form. */
-function readable({ png, jpeg, text, markdown, latex, svg, html }: RichResult): CodeResult[] {
+function readable(result: RichResult): CodeResult[] {
+  const { text, markdown, latex, svg, html } = result;
   // User objects produce this data. A client refuses a whole answer whose image is not base64.
-  if (png !== undefined && BASE64.test(png)) return [{ image: png, mimeType: "image/png" }];
-  if (jpeg !== undefined && BASE64.test(jpeg)) return [{ image: jpeg, mimeType: "image/jpeg" }];
+  for (const form of IMAGE_FORMS) {
+    const image = result[form];
+    if (image !== undefined && BASE64.test(image)) return [{ image, mimeType: `image/${form}` }];
+  }
   const found = text ?? markdown ?? latex ?? svg ?? html;
   return found === undefined ? [] : [{ text: ends(found) }];
 }

@@ -31,10 +31,12 @@ FORMS = {
     "text/latex": "latex",
     "image/png": "png",
     "image/jpeg": "jpeg",
+    "image/webp": "webp",
+    "image/gif": "gif",
     "image/svg+xml": "svg",
     "application/javascript": "javascript",
 }
-IMAGES = {"png", "jpeg"}
+IMAGES = {"png", "jpeg", "webp", "gif"}
 
 # HTML with scripts needs a browser. A table or a few styled words have a plain text form.
 INTERACTIVE = re.compile(r"<(script|iframe)\b", re.IGNORECASE)
@@ -190,8 +192,9 @@ class Results:
             else:
                 text = found.get("text", "<")
                 found = {"text": page if text.startswith("<") or len(text) > PAGE_TEXT_CHARS else f"{text}\n{page}"}
-        if "png" in found:
-            found.pop("jpeg", None)
+        for other in [form for form in FORMS.values() if form in IMAGES & found.keys()][1:]:
+            # They are one picture, of which the first is the best.
+            del found[other]
         if len(found) > 1 and found.get("text", "").startswith("<"):
             # "<Figure size 640x480>" adds nothing to the image.
             del found["text"]

@@ -32,6 +32,8 @@ export interface RichResult {
   text?: string;
   png?: string;
   jpeg?: string;
+  webp?: string;
+  gif?: string;
   svg?: string;
   html?: string;
   markdown?: string;
@@ -76,7 +78,9 @@ export interface RunDocument {
   exit: number | null;
 }
 
-const FORMS = ["text", "png", "jpeg", "svg", "html", "markdown", "latex", "javascript"] as const;
+/** Forms of an image, the best first. */
+export const IMAGE_FORMS = ["png", "jpeg", "webp", "gif"] as const;
+const FORMS = ["text", ...IMAGE_FORMS, "svg", "html", "markdown", "latex", "javascript"] as const;
 
 /** Checked by hand, because this is on the path of every call and a schema takes ten times as long. */
 function isDocument(value: unknown): value is RunDocument {
@@ -224,13 +228,17 @@ function boundedStream({ text, bytes, dropped, tail }: CodeStream): CodeStream {
   };
 }
 
+function isImageForm(form: string): boolean {
+  return IMAGE_FORMS.some((one) => one === form);
+}
+
 function boundedResult(result: RichResult): RichResult {
   const kept: RichResult = {};
   for (const form of FORMS) {
     const value = result[form];
-    if (form === "png" || form === "jpeg") {
-      if (value !== undefined && value.length <= MOST.image) kept[form] = value;
-    } else if (value !== undefined) kept[form] = value.slice(0, MOST.text);
+    if (value === undefined) continue;
+    if (!isImageForm(form)) kept[form] = value.slice(0, MOST.text);
+    else if (value.length <= MOST.image) kept[form] = value;
   }
   return kept;
 }

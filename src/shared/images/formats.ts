@@ -4,6 +4,7 @@
  * pixels. PNG, of which every byte is checked, has its own module.
  */
 import { decodeGIF, decodeJPEG, decodeWebP } from "./codecs.ts";
+import { orientationOf } from "./orientation.ts";
 import { type Picture, sized } from "./picture.ts";
 import { Reader } from "./reader.ts";
 import type { Size } from "./scaler.ts";
@@ -14,10 +15,13 @@ export function readJPEG(bytes: Uint8Array): Picture {
   reader.take(2);
   let frame: JPEGFrame | undefined;
   let scans = 0;
+  let orientation = 1;
   for (;;) {
     const marker = nextMarker(reader);
     if (marker === 0xd9) break;
-    const segment = new Reader(reader.take(reader.u16() - 2));
+    const bytesOfSegment = reader.take(reader.u16() - 2);
+    const segment = new Reader(bytesOfSegment);
+    if (marker === 0xe1 && orientation === 1) orientation = orientationOf(bytesOfSegment);
     // Start of frame. The other markers of the range announce tables.
     if (marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker)) {
       // A decoder might go by another one than this reader.
@@ -33,6 +37,7 @@ export function readJPEG(bytes: Uint8Array): Picture {
     width,
     height,
     frames: 1,
+    orientation,
     // The decoder reduces while it decodes. What comes in several scans it keeps whole, two bytes for each coefficient.
     memory: JPEG_MEMORY + (isProgressive ? 2 * coefficients : 0),
     // More for a pixel than of PNG, because the decoder cannot be made to rest; each scan goes through all of them.

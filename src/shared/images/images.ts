@@ -4,6 +4,7 @@
  */
 import { encodeJPEG } from "./codecs.ts";
 import { readGIF, readJPEG, readWebP } from "./formats.ts";
+import { turned, turnedSize } from "./orientation.ts";
 import type { Picture } from "./picture.ts";
 import { readPNG } from "./png.ts";
 import type { Size } from "./scaler.ts";
@@ -115,13 +116,15 @@ function fitting({ width, height }: Size): Size {
 const QUALITIES = [88, 70, 40];
 
 async function reduced(picture: Picture, to: Size, mimeType: string): Promise<ShownImage | NotShown> {
-  const pixels = await picture.decode(to);
+  const { orientation = 1 } = picture;
+  const pixels = turned(await picture.decode(to), to, orientation);
+  const shown = turnedSize(to, orientation);
   for (const quality of QUALITIES) {
-    const bytes = await encodeJPEG(pixels, to, quality);
+    const bytes = await encodeJPEG(pixels, shown, quality);
     if (bytes.length > SHOWN_BYTES) continue;
     const from = `${picture.width} x ${picture.height} pixels (${mimeType})`;
     const frame = picture.frames > 1 ? ` the first of ${picture.frames} frames` : "";
-    const change = `has ${from}; shown is${frame || " it"} at ${to.width} x ${to.height}, as JPEG`;
+    const change = `has ${from}; shown is${frame || " it"} at ${shown.width} x ${shown.height}, as JPEG`;
     return { mimeType: "image/jpeg", bytes, change };
   }
   return { problem: "is too detailed to be shown.", remedy: SMALLER };

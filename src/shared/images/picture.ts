@@ -4,6 +4,8 @@ import type { Size } from "./scaler.ts";
 export interface Picture extends Size {
   /** Of an animation; 1 of a still. */
   frames: number;
+  /** How it is to be turned, as in EXIF; undefined for one that is upright. */
+  orientation?: number;
   /** Bytes that decoding it takes beside its file, estimated from its header. */
   memory: number;
   /** Pixels that its decoder goes through, as a measure of time. */

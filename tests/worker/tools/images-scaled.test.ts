@@ -222,6 +222,25 @@ describe("an image that is too large is shown smaller", () => {
     expect({ size: `${width} x ${height}`, format }).toEqual({ size: to, format: "JPEG" });
   });
 
+  // What is to be seen is the same for each: the file holds it turned back.
+  it.each([
+    [2, "FLIP_LEFT_RIGHT"],
+    [3, "ROTATE_180"],
+    [4, "FLIP_TOP_BOTTOM"],
+    [5, "TRANSPOSE"],
+    [6, "ROTATE_90"],
+    [7, "TRANSVERSE"],
+    [8, "ROTATE_270"],
+  ])("upright, where its camera was held in another way: %d", async (orientation, back) => {
+    const { text } = await run(`i = quarters(2000, 1500).transpose(Image.Transpose.${back})
+exif = Image.Exif(); exif[274] = ${orientation}
+i.save("picture", "jpeg", exif=exif); print(i.width)`);
+    expect(text).toContain(orientation >= 5 ? "1500" : "2000");
+    const { content } = await owner.call("read_file", { sandbox, path: "picture" });
+    const { width, height } = await expectShown(content[1]?.data);
+    expect([width, height]).toEqual([1238, 928]);
+  });
+
   it.each(["gif", "webp"])("the first frame of an animated one: %s", async (format) => {
     const more = 'append_images=[Image.new("RGB", (1600, 1200), "black")] * 2, save_all=True, duration=100';
     await run(quarters(1600, 1200, `"${format}", ${more}`));
@@ -243,6 +262,18 @@ describe("an image that is too large is shown smaller", () => {
     expect(content[1]?.mimeType).toBe("image/png");
     await expectShown(content[2]?.data);
     await expectShown(content[3]?.data);
+  });
+
+  it.each(["gif", "webp"])("of a result of code, in the form of its file: %s", async (format) => {
+    const { content } = await run(`quarters(100, 100).save("picture", "${format}")
+class Shown:
+    def _repr_mimebundle_(self, **_):
+        return {"image/${format}": open("picture", "rb").read()}
+Shown()`);
+    expect(
+      content.map(({ type, mimeType }) => [type, mimeType]),
+      content[0]?.text,
+    ).toEqual([["image", `image/${format}`]]);
   });
 
   it.each(["png", "jpeg", "webp", "gif"])("whatever its shape: %s", async (format) => {

@@ -75,6 +75,10 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
           modules,
           modulesRoot: join(buildDirectory, "worker"),
           bindings: { ...vars, ...Object.fromEntries(given) },
+          serviceBindings: {
+            ...Object(worker.serviceBindings),
+            ...engineService(options.variables.LOCAL_ENGINE_URL),
+          },
           unsafeDirectSockets: [{ host: "127.0.0.1", port: options.port }],
         },
       ],
@@ -95,6 +99,11 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     throw error;
   }
   return { close };
+}
+
+/** The binding by which the Worker reaches the engine: see `LocalEnv`. */
+function engineService(url: string | undefined) {
+  return url === undefined ? {} : { LOCAL_ENGINE: { external: { address: new URL(url).host, http: {} } } };
 }
 
 /** A Worker that serves nothing. */

@@ -1,13 +1,22 @@
 /** Reading files: ranges of bytes and of lines, listings, disk usage. */
 import { createHash } from "node:crypto";
 import type { Stats } from "node:fs";
-import { constants } from "node:fs";
+import { constants, fstatSync, readSync, statSync } from "node:fs";
 import { type FileHandle, lstat, open, readdir, stat } from "node:fs/promises";
 import { FileError, unreadable } from "./file-error.ts";
 import { ANSWER_BYTES, type FileCalls, type FileStat, type Listed } from "./protocol.ts";
 
 const CHUNK_BYTES = 256 * 1024;
 const LINE_FEED = 10;
+
+/**
+ * The sandbox's own file systems. What is small there is read in less time than it takes to hand it to a thread; another file
+ * system may be a network's, and take any time.
+ */
+const OWN_DEVICES = new Set(
+  ["/", "/workspace", "/tmp"].map((path) => statSync(path, { throwIfNoEntry: false })?.dev),
+);
+const SMALL_BYTES = 64 * 1024;
 
 /** An open file of the user's, which its opener closes. */
 export interface Opened {
@@ -18,9 +27,10 @@ export interface Opened {
 /** Opens a regular file for reading. Others are refused, because opening a pipe can block and a device can have effects. */
 export async function openFile(path: string | Buffer): Promise<Opened> {
   try {
-    refuseOthers(await stat(path));
+    const found = await stat(path);
+    refuseOthers(found);
     const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
-    const stats = await handle.stat();
+    const stats = OWN_DEVICES.has(found.dev) ? fstatSync(handle.fd) : await handle.stat();
     try {
       // It may have been changed between the two.
       refuseOthers(stats);
@@ -39,12 +49,24 @@ export function refuseOthers(stats: Stats): void {
   if (!stats.isFile()) throw new FileError({ problem: "special" });
 }
 
+/** Reads at most `length` bytes to the beginning of the buffer. Returns how many. */
+async function readAt(
+  { handle, stats }: Opened,
+  buffer: Buffer,
+  length: number,
+  position: number,
+): Promise<number> {
+  if (length <= SMALL_BYTES && OWN_DEVICES.has(stats.dev))
+    return readSync(handle.fd, buffer, 0, length, position);
+  return (await handle.read(buffer, 0, length, position)).bytesRead;
+}
+
 /** At most `length` bytes from `offset` on. */
-export async function readRange({ handle }: Opened, offset: number, length: number): Promise<Buffer> {
+export async function readRange(opened: Opened, offset: number, length: number): Promise<Buffer> {
   const bytes = Buffer.allocUnsafe(length);
   let read = 0;
   while (read < length) {
-    const { bytesRead } = await handle.read(bytes, read, length - read, offset + read);
+    const bytesRead = await readAt(opened, bytes.subarray(read), length - read, offset + read);
     if (bytesRead === 0) break;
     read += bytesRead;
   }
@@ -113,9 +135,9 @@ export async function readLines(
   // How many line breaks come before the first line that is wanted, and how many up to the end of the last.
   const first = offset - 1;
   const last = first + limit;
-  const buffer = Buffer.allocUnsafe(CHUNK_BYTES);
+  const buffer = Buffer.allocUnsafe(size > 0 ? Math.min(size, CHUNK_BYTES) : CHUNK_BYTES);
   for (let position = 0; isWanted();) {
-    const { bytesRead } = await opened.handle.read(buffer, 0, CHUNK_BYTES, position);
+    const bytesRead = await readAt(opened, buffer, buffer.length, position);
     if (bytesRead === 0) break;
     position += bytesRead;
     const chunk = buffer.subarray(0, bytesRead);

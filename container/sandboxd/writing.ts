@@ -16,6 +16,7 @@ import {
   renameSync,
   rmSync,
   statSync,
+  unlinkSync,
   writeFileSync,
   writeSync,
 } from "node:fs";
@@ -265,10 +266,7 @@ async function placeOf(path: string, isConfined: boolean): Promise<Place> {
     const target = join(real, basename(at));
     const directory = isConfined ? await openInside(real, target) : undefined;
     const reached = directory ? join(`/proc/self/fd/${directory.fd}`, basename(at)) : target;
-    const found = await lstat(reached).catch((error: unknown) => {
-      if (codeOf(error) !== "ENOENT") throw error;
-      return undefined;
-    });
+    const found = lstatSync(reached, { throwIfNoEntry: false });
     if (!found?.isSymbolicLink()) return { path: reached, target, found, directory };
     at = resolve(real, await readlink(reached));
     await directory?.close();
@@ -442,7 +440,7 @@ function leave(id: string, note: Note): void {
 
 function forget(id: string): void {
   try {
-    rmSync(join(WRITES, id), { force: true });
+    unlinkSync(join(WRITES, id));
   } catch {
     // A note that is left behind does no harm.
   }

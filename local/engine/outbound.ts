@@ -180,7 +180,7 @@ const hopByHop = new Set([
 ]);
 
 /**
- * Streams an answer on, unbuffered. Node reads status lines and header values that it refuses to write, such as status
+ * Streams an answer on, its head with what of the body came with it. Node reads status lines and header values that it refuses to write, such as status
  * 0 or a control character in the reason: false for those, and nothing is sent.
  */
 export function passOn(incoming: IncomingMessage, response: ServerResponse): boolean {
@@ -192,8 +192,9 @@ export function passOn(incoming: IncomingMessage, response: ServerResponse): boo
     response.statusMessage = "";
     return false;
   }
-  response.flushHeaders();
+  const head = setImmediate(() => response.flushHeaders());
   incoming.pipe(response);
+  for (const event of ["data", "end"]) incoming.once(event, () => clearImmediate(head));
   incoming.on("error", () => response.destroy());
   return true;
 }

@@ -5,6 +5,8 @@ import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER } from "./protocol.ts";
 export interface LocalEnv {
   LOCAL_ENGINE_URL: string;
   LOCAL_ENGINE_SECRET: string;
+  /** The engine itself. Without it requests go by miniflare's Worker for outgoing requests, which copies bodies once more. */
+  LOCAL_ENGINE?: Pick<Fetcher, "fetch">;
   /** The names of the Durable Objects whose sandboxes have a directory of the host, separated by commas. */
   LOCAL_DIRECTORIES?: string;
 }
@@ -19,10 +21,12 @@ const RETRY_MS = 100;
 export class EngineClient {
   readonly #url: string;
   readonly #secret: string;
+  readonly #engine: Pick<Fetcher, "fetch">;
 
   constructor(env: LocalEnv) {
     this.#url = env.LOCAL_ENGINE_URL;
     this.#secret = env.LOCAL_ENGINE_SECRET;
+    this.#engine = env.LOCAL_ENGINE ?? globalThis;
   }
 
   /**
@@ -32,7 +36,7 @@ export class EngineClient {
   async fetch(path: string, init: RequestInit = {}): Promise<Response> {
     const headers = new Headers(init.headers);
     headers.set(SECRET_HEADER, this.#secret);
-    return await fetch(this.#url + path, { ...init, headers, redirect: "manual" });
+    return await this.#engine.fetch(this.#url + path, { ...init, headers, redirect: "manual" });
   }
 
   /**

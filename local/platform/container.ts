@@ -143,7 +143,8 @@ class LocalContainer implements ContainerAPI {
           // The SDK reads the true reason from monitor() when it sees this.
           throw new Error(`${notListening}: it did not start`, { cause: error });
         }
-        const request = input instanceof URL ? new Request(input.href, init) : new Request(input, init);
+        const isWhole = input instanceof Request && init === undefined;
+        const request = isWhole ? input : new Request(input instanceof URL ? input.href : input, init);
         return await this.#engine.forward(instance.sandbox, port, request);
       },
       connect: () => {

@@ -133,10 +133,12 @@ export class Workspace {
   #isFailureTold = false;
   #left: LeftOut | undefined;
   #isLeftTold = false;
+  #isGoingBack: boolean;
 
   constructor(host: WorkspaceHost) {
     this.#host = host;
-    if (!host.running() || host.kv.get(GOING_BACK) !== undefined) return;
+    this.#isGoingBack = host.kv.get(GOING_BACK) !== undefined;
+    if (!host.running() || this.#isGoingBack) return;
     this.#origin = host.kv.get<Origin>(CONTAINER);
     // An earlier actor may have left something unsaved.
     if (this.#origin) this.changed();
@@ -149,7 +151,7 @@ export class Workspace {
 
   /** Whether the container is to end because the sandbox goes back to a checkpoint. */
   get isGoingBack(): boolean {
-    return this.#host.kv.get(GOING_BACK) !== undefined;
+    return this.#isGoingBack;
   }
 
   /** A container is about to start, or has gone. */
@@ -168,7 +170,7 @@ export class Workspace {
   /** The sandbox was destroyed with its state. */
   forget(): void {
     this.containerGone();
-    for (const key of [COMMITTING, GOING_BACK]) this.#host.kv.delete(key);
+    this.wentBack();
   }
 
   /**
@@ -566,15 +568,20 @@ export class Workspace {
     // A container that never had its workspace has nothing to keep.
     if (this.isReady) await this.#saveForCall();
     kv.put(GOING_BACK, id);
+    this.#isGoingBack = true;
     await sync();
     const outcome = await this.#host.account().goBack(this.#host.sandbox(), id);
-    if (!outcome.ok) kv.delete(GOING_BACK);
+    if (!outcome.ok) {
+      kv.delete(GOING_BACK);
+      this.#isGoingBack = false;
+    }
     return unwrap(outcome);
   }
 
   /** The container that was to be ended has ended. */
   wentBack(): void {
     for (const key of [COMMITTING, GOING_BACK]) this.#host.kv.delete(key);
+    this.#isGoingBack = false;
   }
 
   /** Takes the notice about what cannot be saved that the next result must carry, once. */

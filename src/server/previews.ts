@@ -19,7 +19,7 @@ const limiter = new ProcessLimiter(6000);
 
 /** What a person can be told instead of what they came for. `refresh`: the page loads itself again after so many seconds. */
 const NOTICES: Record<
-  PreviewState | "unknown" | "often",
+  PreviewState | "unknown" | "odd" | "often",
   { status: number; title: string; text: string; refresh?: number }
 > = {
   unknown: {
@@ -49,6 +49,11 @@ const NOTICES: Record<
     text: "What listened on this port of the sandbox has ended. The page loads by itself when it is started again.",
     refresh: 1,
   },
+  odd: {
+    status: 502,
+    title: "The program's answer cannot be passed on",
+    text: "What listens on this port of the sandbox answers with a status that HTTP does not have.",
+  },
   often: {
     status: 429,
     title: "Too many requests",
@@ -77,6 +82,7 @@ export async function servePreview(
   const state = answer.headers.get(PREVIEW_STATE);
   if (state !== null && state in NOTICES) return notice(request, state as PreviewState);
   const { status, statusText, webSocket } = answer;
+  if (status > 599) return notice(request, "odd");
   const shown = headersOutside(answer.headers, { outside: address.origin, port: preview.port });
   return new Response(answer.body, { status, statusText, headers: shown, webSocket });
 }

@@ -107,6 +107,13 @@ describe("a preview", () => {
     }
   });
 
+  it("passes on every status, and says of one that HTTP does not have that it cannot be", async () => {
+    const url = await expose({ sandbox, port: 8000 });
+    expect((await visit(`${url}status?is=599`)).status).toBe(599);
+    const odd = await visit(`${url}status?is=999`);
+    expect([odd.status, await odd.text()]).toEqual([502, expect.stringContaining("a status that HTTP")]);
+  });
+
   it("sets cookies for its own host alone, and nothing for its neighbours", async () => {
     const url = await expose({ sandbox, port: 8000 });
     const given = new URLSearchParams([

@@ -43,6 +43,8 @@ const server = require("http").createServer((request, response) => {
   } else if (pathname === "/headers") {
     for (const [name, value] of searchParams) response.appendHeader(name, value);
     response.end();
+  } else if (pathname === "/status") {
+    response.writeHead(Number(searchParams.get("is"))).end("body");
   } else if (pathname === "/redirect") {
     response.writeHead(302, { location: searchParams.get("to") }).end();
   } else if (pathname === "/gzip") {

@@ -4,7 +4,17 @@ import { REGIONS, type Region, SCOPES, TOKEN_NAME, type Scope } from "./principa
 import { LOG_LEVELS, type LogLevel } from "./log.ts";
 import { type AccessConfig, signInOf, signInVariables, type GitHubConfig } from "./sign-in-config.ts";
 import { type MountedDirectory, mountedDirectories } from "./mounts.ts";
-import { baseURL, anyOrigin, hostName, list, ownerToken, variable, webOrigin } from "./env-fields.ts";
+import { INTERNET, type Internet, MOST_HOSTS } from "./network-policy.ts";
+import {
+  baseURL,
+  anyOrigin,
+  hostEntry,
+  hostName,
+  list,
+  ownerToken,
+  variable,
+  webOrigin,
+} from "./env-fields.ts";
 import type { VARIABLES } from "./variables.ts";
 
 /**
@@ -55,6 +65,9 @@ export interface Env {
   MAX_CHECKPOINTS?: string;
   CHECKPOINT_TTL_DAYS?: string;
   DEFAULT_REGION?: string;
+  DEFAULT_INTERNET?: string;
+  MAX_INTERNET?: string;
+  ALLOW_HOSTS?: string;
   MAX_WAIT_SECONDS?: string;
   MOUNTED_DIRECTORIES?: string;
   /** Stores logs, results and artifacts of runs. */
@@ -76,6 +89,19 @@ export interface StaticToken {
   scopes: readonly Scope[];
   /** Where its sandboxes are made. */
   region?: Region | undefined;
+  /** The most that its sandboxes may reach. */
+  internet?: Internet | undefined;
+  allowHosts?: readonly string[] | undefined;
+}
+
+/** What sandboxes reach, for all principals. */
+export interface NetworkConfig {
+  /** Of a sandbox that says nothing; undefined for the most that there is. */
+  initial: Internet | undefined;
+  /** The most that anybody may choose. */
+  max: Internet;
+  /** The list of a sandbox that has none of its own; where `max` is `allowlist`, the most that one may hold. */
+  allowHosts: readonly string[];
 }
 
 /** For coding agents. */
@@ -127,6 +153,7 @@ export interface Config {
   sandboxTTLHours: number;
   /** Where sandboxes are made; undefined for the platform's choice. */
   defaultRegion: Region | undefined;
+  network: NetworkConfig;
   /** How long a call may wait for a run, seconds. */
   maxWaitSeconds: number;
   tasks: TaskConfig;
@@ -210,6 +237,11 @@ function parse(env: Env): Config | ConfigError {
     },
     sandboxTTLHours: data.SANDBOX_TTL_HOURS ?? 168,
     defaultRegion: data.DEFAULT_REGION,
+    network: {
+      initial: data.DEFAULT_INTERNET,
+      max: data.MAX_INTERNET ?? "full",
+      allowHosts: data.ALLOW_HOSTS ?? [],
+    },
     maxWaitSeconds: data.MAX_WAIT_SECONDS ?? 50,
     tasks: {
       anthropicKey: data.ANTHROPIC_API_KEY,
@@ -229,21 +261,27 @@ function parse(env: Env): Config | ConfigError {
 
 const authTokens = z
   .array(
-    z.strictObject(
-      {
-        name: z.string("is missing").regex(TOKEN_NAME, "must be 1 to 32 of a-z, 0-9 and -"),
-        sha256: z
-          .string("is missing")
-          .regex(/^[0-9a-fA-F]{64}$/, "must be the SHA-256 of the token, 64 hexadecimal digits")
-          .toLowerCase(),
-        scopes: z
-          .array(z.enum(SCOPES, `must be one of ${SCOPES.join(", ")}`), "must be a list of scopes")
-          .min(1, "must name at least one scope"),
-        region: region().optional(),
-      },
-      // The default message lists the unknown keys, and one could be a token pasted into the wrong place.
-      "must be an object of name, sha256, scopes and region, and nothing else",
-    ),
+    z
+      .strictObject(
+        {
+          name: z.string("is missing").regex(TOKEN_NAME, "must be 1 to 32 of a-z, 0-9 and -"),
+          sha256: z
+            .string("is missing")
+            .regex(/^[0-9a-fA-F]{64}$/, "must be the SHA-256 of the token, 64 hexadecimal digits")
+            .toLowerCase(),
+          scopes: z
+            .array(z.enum(SCOPES, `must be one of ${SCOPES.join(", ")}`), "must be a list of scopes")
+            .min(1, "must name at least one scope"),
+          region: region().optional(),
+          internet: internet().optional(),
+          allow_hosts: allowHosts(
+            z.array(z.string("must be text").transform(hostEntry), "must be a list of hosts"),
+          ).optional(),
+        },
+        // The default message lists the unknown keys, and one could be a token pasted into the wrong place.
+        "must be an object of name, sha256, scopes, region, internet and allow_hosts, and nothing else",
+      )
+      .transform(({ allow_hosts, ...token }) => ({ ...token, allowHosts: allow_hosts })),
     "must be a JSON list",
   )
   .refine((tokens) => unique(tokens.map((token) => token.name)), "must not use one name twice")
@@ -288,6 +326,9 @@ const variables = z.object({
   MAX_CHECKPOINTS: variable(count(10_000)),
   CHECKPOINT_TTL_DAYS: variable(count(3650)),
   DEFAULT_REGION: variable(z.string().toLowerCase().pipe(region())),
+  DEFAULT_INTERNET: variable(z.string().toLowerCase().pipe(internet())),
+  MAX_INTERNET: variable(z.string().toLowerCase().pipe(internet())),
+  ALLOW_HOSTS: variable(allowHosts(list(z.string().transform(hostEntry)))),
   MAX_WAIT_SECONDS: variable(count(600)),
   MOUNTED_DIRECTORIES: variable(z.string().transform(fromJSON).pipe(mountedDirectories)),
 } satisfies Record<(typeof VARIABLES)[number] | "MOUNTED_DIRECTORIES", z.ZodType>);
@@ -306,6 +347,14 @@ function headerValue() {
 
 function region() {
   return z.enum(REGIONS, `must be one of ${REGIONS.join(", ")}`);
+}
+
+function internet() {
+  return z.enum(INTERNET, `must be one of ${INTERNET.join(", ")}`);
+}
+
+function allowHosts<T extends z.ZodType<string[]>>(entries: T) {
+  return entries.refine((hosts) => hosts.length <= MOST_HOSTS, `must hold ${MOST_HOSTS} hosts at most`);
 }
 
 /** A whole number of at least 1, as text. */

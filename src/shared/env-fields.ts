@@ -1,5 +1,6 @@
 /** Schemas for values of variables. The message of an issue is the end of a sentence that begins with the variable's name. */
 import { z } from "zod";
+import { parseHostEntry } from "./network-policy.ts";
 
 /**
  * An empty variable counts as unset, because `.dev.vars` and CI systems write it so. White space around a value is
@@ -33,6 +34,14 @@ export const ownerToken = z
 function isRepetitive(text: string): boolean {
   const steps = Array.from({ length: Math.floor(text.length / 2) }, (_, index) => index + 1);
   return new Set(text).size < 5 || steps.some((step) => text.startsWith(text.slice(step)));
+}
+
+/** An entry of a list of hosts, in its one form. */
+export function hostEntry(text: string, context: z.RefinementCtx): string {
+  const parsed = parseHostEntry(text);
+  if ("entry" in parsed) return parsed.entry;
+  context.addIssue({ code: "custom", message: parsed.problem });
+  return z.NEVER;
 }
 
 /** A list separated by commas, without empty entries and the spaces around entries. */

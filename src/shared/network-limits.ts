@@ -1,0 +1,24 @@
+/** What the operator lets the sandboxes of one principal reach, and what they reach when they say nothing. */
+import type { Config } from "./config.ts";
+import { type NetworkPolicy, narrowed } from "./network-policy.ts";
+import { tokenPrincipalID } from "./principal.ts";
+
+export interface NetworkLimits {
+  /** The most that may be chosen. */
+  most: NetworkPolicy;
+  /** What a sandbox has of which nothing was said. */
+  initial: NetworkPolicy;
+}
+
+/** The limits of a principal: those for all, narrowed by the entry of its token. */
+export function networkLimits(
+  { network, authTokens }: Pick<Config, "network" | "authTokens">,
+  principalID: string,
+): NetworkLimits {
+  const token = authTokens.find(({ name }) => tokenPrincipalID(name) === principalID);
+  const allowHosts = token?.allowHosts ?? network.allowHosts;
+  // A list alone is meant as a limit.
+  const internet = token?.internet ?? (token?.allowHosts === undefined ? "full" : "allowlist");
+  const most = narrowed({ internet, allowHosts }, { internet: network.max, allowHosts: network.allowHosts });
+  return { most, initial: narrowed({ internet: network.initial ?? "full", allowHosts }, most) };
+}

@@ -1,0 +1,137 @@
+/**
+ * Which hosts a sandbox may reach: what may be written, what it covers, and how one policy narrows another. Pure functions,
+ * which the Worker and the engine of the local platform share. Hosts that the Worker itself answers (`src/container/egress.ts`)
+ * are reached under every policy.
+ */
+
+/** What a sandbox reaches: nothing, the hosts of its list, everything. Each allows what the one before it allows. */
+export const INTERNET = ["none", "allowlist", "full"] as const;
+
+export type Internet = (typeof INTERNET)[number];
+
+export interface NetworkPolicy {
+  internet: Internet;
+  /** Host entries, which count with `allowlist` alone. */
+  allowHosts: readonly string[];
+}
+
+/** The entry that stands for `PACKAGE_HOSTS`. */
+export const PACKAGES = "packages";
+
+/** Where pip, npm, apt and git get what is public: PyPI, npm, Debian and GitHub. */
+export const PACKAGE_HOSTS: readonly string[] = [
+  "pypi.org",
+  "files.pythonhosted.org",
+  "registry.npmjs.org",
+  "deb.debian.org",
+  "security.debian.org",
+  "github.com",
+  "api.github.com",
+  "codeload.github.com",
+  "*.githubusercontent.com",
+];
+
+/** Entries of one list at most. */
+export const MOST_HOSTS = 100;
+
+/** The ports that an allowed host is reached at, for plain HTTP and for TLS. */
+export const ALLOWED_PORTS: ReadonlySet<number> = new Set([80, 443]);
+
+/** A DNS name without the dot that ends it: labels of 63 characters at most, 253 together, two labels at least. */
+const NAME =
+  /^(?=.{1,253}$)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)+[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
+
+const IPV4 = /^\d{1,3}(?:\.\d{1,3}){3}$/;
+
+/**
+ * An entry of a list in its one form: lower case, a name of another script in punycode, no dot at the end.
+ * @returns the entry, or what is wrong with it as the end of a sentence
+ */
+export function parseHostEntry(text: string): { entry: string } | { problem: string } {
+  if (text === PACKAGES) return { entry: PACKAGES };
+  const wildcard = text.startsWith("*.") ? "*." : "";
+  const host = canonicalHost(text.slice(wildcard.length));
+  if (host === undefined) return { problem: NO_HOST };
+  if (!isAddress(host)) return NAME.test(host) ? { entry: wildcard + host } : { problem: NO_HOST };
+  // 127.1, 0x7f.0.0.1 and 2130706433 are spellings of one address; a list that holds another than it shows misleads.
+  return wildcard === "" && host === text
+    ? { entry: host }
+    : { problem: "is an address that is not in its usual form" };
+}
+
+const NO_HOST =
+  "is no host: write a name (api.example.com), *.name for all names below it, or packages; no scheme, port or path";
+
+/**
+ * The host of a connection in the form of entries: lower case, punycode, an address in its usual form without brackets, one
+ * dot at the end removed. Undefined for what names no host.
+ */
+export function canonicalHost(text: string): string | undefined {
+  // A URL parser drops tabs and line ends, decodes %41, and takes user names, ports and paths for themselves.
+  // oxlint-disable-next-line no-control-regex
+  if (text === "" || text.length > 300 || /[\u0000-\u0020\u007f%/\\?#@]/.test(text)) return undefined;
+  const isBare = text.includes(":") && !text.startsWith("[");
+  const url = URL.parse(`http://${isBare ? `[${text}]` : text}`);
+  if (url === null || url.port !== "" || (!isBare && /:\d*$/.test(text))) return undefined;
+  const host = url.hostname.replace(/^\[|\]$/g, "").replace(/\.$/, "");
+  return host === "" ? undefined : host.toLowerCase();
+}
+
+/** Whether a host in its canonical form is an IP address. */
+export function isAddress(host: string): boolean {
+  return host.includes(":") || IPV4.test(host);
+}
+
+/** Whether a policy lets a connection through. @param host in its canonical form */
+export function allowsHost({ internet, allowHosts }: NetworkPolicy, host: string): boolean {
+  if (internet === "full") return true;
+  return internet === "allowlist" && expanded(allowHosts).some((entry) => covers(entry, host));
+}
+
+/** Whether the word for package registries is in force. */
+export function allowsPackages({ internet, allowHosts }: NetworkPolicy): boolean {
+  return internet === "full" || (internet === "allowlist" && allowHosts.includes(PACKAGES));
+}
+
+/** The policy that allows what both allow. */
+export function narrowed(policy: NetworkPolicy, limit: NetworkPolicy): NetworkPolicy {
+  const rank = Math.min(INTERNET.indexOf(policy.internet), INTERNET.indexOf(limit.internet));
+  const internet = INTERNET[rank] ?? "none";
+  if (limit.internet === "full") return { internet, allowHosts: policy.allowHosts };
+  if (policy.internet === "full") return { internet, allowHosts: limit.allowHosts };
+  return { internet, allowHosts: common(policy.allowHosts, limit.allowHosts) };
+}
+
+/** The entries that a limit does not allow as a whole. */
+export function entriesBeyond(entries: readonly string[], limit: NetworkPolicy): string[] {
+  if (limit.internet === "full") return [];
+  if (limit.internet === "none") return [...entries];
+  const allowed = expanded(limit.allowHosts);
+  const isWithin = (entry: string) =>
+    expanded([entry]).every((one) => allowed.some((wide) => covers(wide, one)));
+  return entries.filter((entry) => !isWithin(entry));
+}
+
+/** The entries for what both lists cover, each once. */
+function common(some: readonly string[], others: readonly string[]): string[] {
+  const kept = new Set<string>();
+  if (some.includes(PACKAGES) && others.includes(PACKAGES)) kept.add(PACKAGES);
+  for (const one of expanded(some))
+    for (const other of expanded(others)) {
+      if (covers(other, one)) kept.add(one);
+      else if (covers(one, other)) kept.add(other);
+    }
+  if (kept.has(PACKAGES)) for (const host of PACKAGE_HOSTS) kept.delete(host);
+  return [...kept];
+}
+
+function expanded(entries: readonly string[]): readonly string[] {
+  return entries.flatMap((entry) => (entry === PACKAGES ? PACKAGE_HOSTS : entry));
+}
+
+/** Whether an entry covers a host, or all that another entry covers. `*.name` covers the names below `name`, not `name`. */
+function covers(entry: string, host: string): boolean {
+  if (entry === host) return true;
+  const below = entry.slice(1);
+  return entry.startsWith("*.") && host.length > below.length && host.endsWith(below);
+}

@@ -1,0 +1,166 @@
+/** The policy of a sandbox's network as pure functions: `src/shared/network-policy.ts`. */
+import * as fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import {
+  INTERNET,
+  type NetworkPolicy,
+  PACKAGES,
+  PACKAGE_HOSTS,
+  allowsHost,
+  canonicalHost,
+  entriesBeyond,
+  narrowed,
+  parseHostEntry,
+} from "../../src/shared/network-policy.ts";
+
+/** Few labels, so that entries and hosts often meet. */
+const label = fc.constantFrom("a", "b", "c");
+const name = fc.array(label, { minLength: 2, maxLength: 4 }).map((labels) => labels.join("."));
+const entry = fc.oneof(
+  name,
+  name.map((below) => `*.${below}`),
+  fc.constantFrom(PACKAGES, "*.com", "pypi.org", "*.github.com", "*.githubusercontent.com", "192.0.2.1"),
+);
+const policy: fc.Arbitrary<NetworkPolicy> = fc.record({
+  internet: fc.constantFrom(...INTERNET),
+  allowHosts: fc.array(entry, { maxLength: 5 }),
+});
+const host = fc.oneof(
+  name,
+  fc.constantFrom(...PACKAGE_HOSTS, "raw.githubusercontent.com", "192.0.2.1", "x.github.com", "github.com"),
+);
+
+describe("a narrowed policy", () => {
+  it("allows a host where both allow it, and nowhere else", () => {
+    fc.assert(
+      fc.property(policy, policy, host, (one, other, to) => {
+        expect(allowsHost(narrowed(one, other), to)).toBe(allowsHost(one, to) && allowsHost(other, to));
+      }),
+      { numRuns: 3000 },
+    );
+  });
+
+  it("stays as it is when it is narrowed again, and grows by no other narrowing", () => {
+    fc.assert(
+      fc.property(policy, policy, policy, host, (one, other, third, to) => {
+        const once = narrowed(one, other);
+        expect(narrowed(once, other)).toEqual(narrowed(narrowed(once, other), other));
+        expect(allowsHost(narrowed(once, third), to) && !allowsHost(other, to)).toBe(false);
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  it("takes entries whole that are not beyond the limit", () => {
+    fc.assert(
+      fc.property(fc.array(entry, { maxLength: 5 }), policy, host, (allowHosts, limit, to) => {
+        fc.pre(entriesBeyond(allowHosts, limit).length === 0);
+        const asked: NetworkPolicy = { internet: "allowlist", allowHosts };
+        expect(allowsHost(asked, to) && !allowsHost(limit, to)).toBe(false);
+      }),
+      { numRuns: 1000 },
+    );
+  });
+});
+
+describe("an entry of allow_hosts", () => {
+  it.each([
+    ["API.Example.COM", "api.example.com"],
+    ["api.example.com.", "api.example.com"],
+    ["*.Example.com", "*.example.com"],
+    ["bücher.example", "xn--bcher-kva.example"],
+    ["_dmarc.example.com", "_dmarc.example.com"],
+    ["packages", "packages"],
+    ["192.0.2.7", "192.0.2.7"],
+    ["2001:db8::7", "2001:db8::7"],
+  ])("%s is kept as %s", (text, kept) => {
+    expect(parseHostEntry(text)).toEqual({ entry: kept });
+  });
+
+  it.each([
+    "",
+    "*",
+    "*.",
+    "*.com",
+    "localhost",
+    "https://example.com",
+    "example.com/path",
+    "example.com:443",
+    "example.com:80",
+    "user@example.com",
+    "example.com?x",
+    "exa mple.com",
+    "example.com\u0000.evil.test",
+    "example.com\t",
+    "ex%61mple.com",
+    "a..example.com",
+    "example.com..",
+    "a.*.example.com",
+    "*.*.example.com",
+    `${"a".repeat(64)}.example.com`,
+    `${"a.".repeat(127)}com`,
+    "127.1",
+    "0x7f.0.0.1",
+    "2130706433",
+    "017700000001",
+    "192.0.2.007",
+    "192.0.2.7.",
+    "*.192.0.2.7",
+    "[2001:db8::7]",
+    "2001:DB8::7",
+    "2001:db8:0::7",
+    "１２７.0.0.1",
+  ])("%j is refused", (text) => {
+    expect(parseHostEntry(text)).toHaveProperty("problem");
+  });
+
+  it("that is taken is taken again as it was kept", () => {
+    fc.assert(
+      fc.property(fc.oneof(entry, fc.string(), fc.domain(), fc.ipV4(), fc.ipV6()), (text) => {
+        const parsed = parseHostEntry(text);
+        expect("entry" in parsed ? parseHostEntry(parsed.entry) : parsed).toEqual(parsed);
+      }),
+      { numRuns: 2000 },
+    );
+  });
+});
+
+describe("the host of a connection", () => {
+  const listed: NetworkPolicy = { internet: "allowlist", allowHosts: ["api.example.com", "*.wild.test"] };
+  const passes = (text: string) => {
+    const to = canonicalHost(text);
+    return to !== undefined && allowsHost(listed, to);
+  };
+
+  it("is the same in any case, with a dot at the end, and in full width", () => {
+    for (const text of [
+      "API.example.com",
+      "api.example.com.",
+      "ａｐｉ.example.com",
+      "x.wild.test",
+      "x.y.wild.test",
+    ])
+      expect([text, passes(text)]).toEqual([text, true]);
+  });
+
+  it("is not what only looks like one of the list", () => {
+    for (const text of [
+      "example.com",
+      "api.example.com.evil.test",
+      "xapi.example.com",
+      "api.example.com..",
+      "api.example.com\u0000.evil.test",
+      "evil.test/api.example.com",
+      "evil.test#api.example.com",
+      "api.example.com@evil.test",
+      "wild.test",
+      "xwild.test",
+      ".wild.test",
+      "аpi.example.com",
+      "127.0.0.1",
+      "0x7f.1",
+      "::ffff:7f00:1",
+    ])
+      expect([text, passes(text)]).toEqual([text, false]);
+  });
+});

@@ -6,7 +6,18 @@ import {
   type Server,
   type ServerResponse,
 } from "node:http";
+import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import type { Connection, ConnectionLog } from "../../src/shared/connection-log.ts";
+import {
+  ALLOWED_PORTS,
+  type NetworkPolicy,
+  allowsHost,
+  allowsPackages,
+  canonicalHost,
+  isAddress,
+} from "../../src/shared/network-policy.ts";
+import { readClientHello } from "./client-hello.ts";
 import { matchesHost, type Intercepts } from "../platform/protocol.ts";
 import { endToEndHeaders, type OutboundQueue, passOn } from "./outbound.ts";
 import { Turns } from "./turns.ts";
@@ -19,10 +30,19 @@ import { connectUpstream, Refusal, Unreachable, type UpstreamOptions } from "./u
 const maxConnections = 128;
 const maxHeadBytes = 32_768;
 
+/** How long a client may take to begin TLS in a tunnel, milliseconds. */
+const helloMs = 10_000;
+
+/** TLS's answer to a ClientHello whose server name is not accepted: the fatal alert unrecognized_name (RFC 8446, 6.2). */
+const unrecognizedName = Buffer.from([21, 3, 3, 0, 2, 2, 112]);
+
 export interface Egress {
   intercepts: Intercepts;
   /** False: only intercepts are answered. The reason is part of the refusal. */
   internet: { allowed: true } | { allowed: false; reason: string };
+  /** Which hosts of the internet. */
+  policy: NetworkPolicy;
+  connections: ConnectionLog;
   queue: OutboundQueue;
   upstream: UpstreamOptions;
 }
@@ -64,9 +84,17 @@ async function answer(
   const url = target(request);
   if (url === undefined) return refuse(response, 400, "this request names no host");
   const host = hostOf(url);
+  const other = pinnedOtherwise(request, url);
+  if (other !== undefined) {
+    track(egress, request, response, url).refused = "mismatch";
+    return refuse(response, 403, other);
+  }
   const pattern = interceptFor(egress.intercepts, host);
   if (!(await turns.wait(request.socket, pattern === undefined ? "direct" : "intercepted"))) return;
-  if (pattern !== undefined) return egress.queue.hand(request, response, url, pattern);
+  if (pattern !== undefined) {
+    track(egress, request, response, url);
+    return egress.queue.hand(request, response, url, pattern);
+  }
   await sendByTheRules(egress, request, response, url, endToEndHeaders(request.rawHeaders));
 }
 
@@ -78,6 +106,9 @@ export async function sendByTheRules(
   url: URL,
   headers: [string, string][],
 ): Promise<void> {
+  const refused = refusedByPolicy(egress, hostOf(url), portOf(url));
+  track(egress, request, response, url, refused === undefined ? undefined : "policy");
+  if (refused !== undefined) return refuse(response, 403, refused);
   if (!egress.internet.allowed)
     return refuse(response, 403, `${url.host} is not reachable: ${egress.internet.reason}`);
   try {
@@ -121,6 +152,45 @@ async function sendUpstream(
   });
 }
 
+/** Why the sandbox's policy does not let a connection through, or undefined when it does. Looks up no name. */
+function refusedByPolicy({ policy, upstream }: Egress, host: string, port: number): string | undefined {
+  if (policy.internet === "full") return undefined;
+  if (policy.internet === "none") return `${host} is not reachable: this sandbox has no internet access`;
+  if (allowsPackages(policy) && upstream.registries?.has(`${host}:${port}`) === true) return undefined;
+  if (!allowsHost(policy, host)) return `${host} is not reachable: it is not in this sandbox's allow_hosts`;
+  return ALLOWED_PORTS.has(port)
+    ? undefined
+    : `${host}:${port} is not reachable: allow_hosts lets ports 80 and 443 through`;
+}
+
+/** Enters a request into the log of connections, and how it was answered when that is over. */
+function track(
+  { connections }: Egress,
+  { method = "-", socket }: IncomingMessage,
+  response: ServerResponse,
+  url: URL,
+  refused?: Connection["refused"],
+): Connection {
+  const entry: Connection = { at: Date.now(), host: hostOf(url), port: portOf(url), method, bytes: 0 };
+  const added = connections.add(refused === undefined ? entry : { ...entry, refused });
+  const before = socket.bytesWritten;
+  response.on("close", () => {
+    if (response.headersSent) added.status = response.statusCode;
+    added.bytes = socket.bytesWritten - before;
+  });
+  return added;
+}
+
+/** Where tunnels for plain HTTP were opened to, as `host:port`, under a policy that looks into them. */
+const pinned = new WeakMap<Duplex, string>();
+
+/** What is wrong with a request in a tunnel to another host than it names. */
+function pinnedOtherwise({ socket }: IncomingMessage, url: URL): string | undefined {
+  const to = pinned.get(socket);
+  const named = `${hostOf(url)}:${portOf(url)}`;
+  return to === undefined || to === named ? undefined : `a tunnel to ${to} carries no request for ${named}`;
+}
+
 async function tunnel(
   egress: Egress,
   server: Server,
@@ -134,7 +204,7 @@ async function tunnel(
   const host = hostOf(url);
   // Some clients tunnel plain HTTP as well. What is inside such a tunnel is a request in origin form.
   if (portOf(url) !== 443 && interceptFor(egress.intercepts, host) !== undefined) {
-    socket.write("HTTP/1.1 200 Connection established\r\n\r\n");
+    socket.write(established);
     if (head.length > 0) socket.unshift(head);
     server.emit("connection", socket);
     return;
@@ -146,17 +216,89 @@ async function tunnel(
       `${host} is intercepted by the server, which the local platform does for http only`,
     );
   }
+  const port = portOf(url);
+  const refused = pinned.has(socket) ? "a tunnel carries no tunnel" : refusedByPolicy(egress, host, port);
+  const entry: Connection = { at: Date.now(), host, port, method: "CONNECT", bytes: 0 };
+  const added = egress.connections.add(refused === undefined ? entry : { ...entry, refused: "policy" });
+  if (refused !== undefined) return refuseTunnel(socket, 403, refused);
   if (!egress.internet.allowed) {
+    added.status = 403;
     return refuseTunnel(socket, 403, `${url.host} is not reachable: ${egress.internet.reason}`);
   }
-  try {
-    const upstream = await connectUpstream(host, portOf(url), egress.upstream);
-    socket.write("HTTP/1.1 200 Connection established\r\n\r\n");
-    if (head.length > 0) upstream.write(head);
-    join(socket, upstream);
-  } catch (error) {
-    refuseTunnel(socket, ...failure(error));
+  const isFree = egress.policy.internet === "full";
+  if (!isFree && port === 80) {
+    // Each request in it is looked at like any other.
+    added.status = 200;
+    pinned.set(socket, `${host}:${port}`);
+    socket.write(established);
+    if (head.length > 0) socket.unshift(head);
+    server.emit("connection", socket);
+    return;
   }
+  let upstream: Socket;
+  try {
+    upstream = await connectUpstream(host, port, egress.upstream);
+  } catch (error) {
+    const [status, reason] = failure(error);
+    added.status = status;
+    return refuseTunnel(socket, status, reason);
+  }
+  upstream.on("error", () => undefined);
+  upstream.once("close", () => (added.bytes = upstream.bytesRead));
+  added.status = 200;
+  socket.write(established);
+  const problem = isFree ? undefined : await problemWithTLS(host, socket, head);
+  if (problem !== undefined) {
+    egress.connections.refuse(added, "mismatch");
+    upstream.destroy();
+    socket.end(unrecognizedName);
+    return;
+  }
+  if (isFree && head.length > 0) upstream.write(head);
+  join(socket, upstream);
+}
+
+const established = "HTTP/1.1 200 Connection established\r\n\r\n";
+
+/**
+ * Waits for the beginning of TLS in a tunnel and puts it back to be read again. Answers what is wrong where it does not name
+ * the host that the tunnel leads to.
+ */
+async function problemWithTLS(host: string, socket: Duplex, head: Buffer): Promise<string | undefined> {
+  let bytes = head;
+  for (;;) {
+    const hello = readClientHello(bytes);
+    if (hello !== undefined) {
+      if ("problem" in hello) return hello.problem;
+      const { name } = hello;
+      // A server that is known by its address alone is not named (RFC 6066, 3).
+      const agrees = name === undefined ? isAddress(host) : canonicalHost(name) === host;
+      if (!agrees) return `it names ${name ?? "no server"}`;
+      socket.unshift(bytes);
+      return undefined;
+    }
+    const more = await nextBytes(socket);
+    if (more === undefined) return "it never began";
+    bytes = Buffer.concat([bytes, more]);
+  }
+}
+
+/** The next bytes of a connection; undefined when it ends or they take too long. */
+function nextBytes(socket: Duplex): Promise<Buffer | undefined> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(() => done(undefined), helloMs);
+    const onData = (chunk: Buffer) => done(chunk);
+    const onEnd = () => done(undefined);
+    const done = (chunk: Buffer | undefined) => {
+      clearTimeout(timer);
+      socket.pause();
+      socket.off("data", onData).off("end", onEnd).off("close", onEnd);
+      resolve(chunk);
+    };
+    socket.on("data", onData).on("end", onEnd).on("close", onEnd);
+    if (socket.destroyed) done(undefined);
+    else socket.resume();
+  });
 }
 
 /** A WebSocket over plain HTTP. */
@@ -171,11 +313,24 @@ async function upgrade(
   const intercepted = interceptFor(egress.intercepts, hostOf(url)) !== undefined;
   if (intercepted)
     return refuseTunnel(socket, 501, `${url.host} is answered by the server, which takes no upgrades`);
+  const [host, port] = [hostOf(url), portOf(url)];
+  const { connections } = egress;
+  const entry = connections.add({ at: Date.now(), host, port, method: request.method ?? "-", bytes: 0 });
+  const refusal = refusedByPolicy(egress, host, port);
+  const mismatch = pinnedOtherwise(request, url);
+  if (refusal !== undefined || mismatch !== undefined) {
+    connections.refuse(entry, refusal === undefined ? "mismatch" : "policy");
+    return refuseTunnel(socket, 403, refusal ?? mismatch ?? "");
+  }
   if (!egress.internet.allowed) {
+    entry.status = 403;
     return refuseTunnel(socket, 403, `${url.host} is not reachable: ${egress.internet.reason}`);
   }
   try {
-    const upstream = await connectUpstream(hostOf(url), portOf(url), egress.upstream);
+    const upstream = await connectUpstream(host, port, egress.upstream);
+    upstream.once("close", () => (entry.bytes = upstream.bytesRead));
+    if (egress.policy.internet !== "full")
+      return switchToWebSocket(upstream, request, socket, head, url, entry);
     const headers = endToEndHeaders(request.rawHeaders, new Set(["connection", "upgrade"]));
     const lines = headers
       .filter(([name]) => name.toLowerCase() !== "host")
@@ -187,6 +342,57 @@ async function upgrade(
   } catch (error) {
     refuseTunnel(socket, ...failure(error));
   }
+}
+
+/**
+ * Asks a host for a WebSocket, and lets the client's bytes through once the host has agreed to one. Before that the host would
+ * read them as requests, of which each could name another host; and HTTP/2, another protocol to switch to, names one in each.
+ */
+function switchToWebSocket(
+  upstream: Socket,
+  request: IncomingMessage,
+  socket: Duplex,
+  head: Buffer,
+  url: URL,
+  entry: Connection,
+): void {
+  const isWebSocket = ({ headers }: IncomingMessage) => headers.upgrade?.toLowerCase() === "websocket";
+  if (!isWebSocket(request)) {
+    upstream.destroy();
+    return refuseTunnel(socket, 501, `${request.headers.upgrade ?? "an upgrade"} is not let through`);
+  }
+  const kept = endToEndHeaders(request.rawHeaders).filter(([name]) => !/^(host|content-length)$/i.test(name));
+  const asking = httpRequest({
+    createConnection: () => upstream,
+    method: "GET",
+    path: url.pathname + url.search,
+    headers: ["Host", url.host, ...kept.flat(), "Connection", "Upgrade", "Upgrade", "websocket"],
+  });
+  asking.on("upgrade", (agreed, switched, first) => {
+    entry.status = 101;
+    if (!isWebSocket(agreed)) {
+      switched.destroy();
+      return refuseTunnel(socket, 502, `${url.host} switched to another protocol`);
+    }
+    const lines = endToEndHeaders(agreed.rawHeaders).map(([name, value]) => `${name}: ${value}\r\n`);
+    socket.write(
+      `HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n${lines.join("")}\r\n`,
+    );
+    if (first.length > 0) socket.write(first);
+    if (head.length > 0) switched.write(head);
+    join(socket, switched);
+  });
+  asking.on("response", (declined) => {
+    entry.status = declined.statusCode ?? 502;
+    refuseTunnel(socket, entry.status, `${url.host} opens no WebSocket`);
+    upstream.destroy();
+  });
+  asking.on("error", () => {
+    if (!socket.destroyed) refuseTunnel(socket, 502, `${url.host} broke off the connection`);
+  });
+  upstream.resume();
+  socket.on("close", () => upstream.destroy());
+  asking.end();
 }
 
 /** The absolute URL of a request in either form. A URL parser writes 0x7f.1, 2130706433 and 127.0.0.1. alike. */

@@ -69,11 +69,12 @@ export class SandboxRegistry {
     // An actor that lost its state may no longer know its sandbox.
     for (const other of this.#alive.values()) if (other.actor === request.actor) await other.destroy();
     const place = this.#place(id);
-    let sandbox: Sandbox;
+    let sandbox: Sandbox | undefined;
     try {
       sandbox = (await this.#spare.take(request)) ?? (await Sandbox.start(this.#common, place, request));
       await sandbox.assign(id, request);
     } catch (error) {
+      await sandbox?.destroy();
       this.#remember(id, { exitCode: 1, reason: error instanceof Error ? error.message : String(error) });
       throw error;
     }

@@ -5,6 +5,7 @@ import type { Duplex } from "node:stream";
 import { z } from "zod";
 import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER, URL_HEADER } from "../platform/protocol.ts";
 import { sendByTheRules } from "./egress.ts";
+import { INTERNET } from "../../src/shared/network-policy.ts";
 import { answerError } from "./forward.ts";
 import { endToEndHeaders } from "./outbound.ts";
 import type { Sandbox } from "./sandbox.ts";
@@ -15,12 +16,14 @@ const interceptsSchema = z.object({
   https: z.array(z.string()),
   all: z.boolean(),
 });
+const policySchema = z.object({ internet: z.enum(INTERNET), allowHosts: z.array(z.string()) });
 const startSchema = z.object({
   actor: z.string().min(1),
   name: z.string().optional(),
   env: z.record(z.string(), z.string()),
   enableInternet: z.boolean(),
   intercepts: interceptsSchema,
+  policy: policySchema.optional(),
 });
 const signalSchema = z.object({ signal: z.int().min(1).max(64) });
 
@@ -115,6 +118,16 @@ export class Router {
       await sandbox.setIntercepts(interceptsSchema.parse(await body(request)));
       return json(response, 200, {});
     }
+    if (route === "PUT policy") {
+      sandbox.setPolicy(policySchema.parse(await body(request)));
+      return json(response, 200, {});
+    }
+    if (route === "GET connections") {
+      const { refused, connections } = sandbox.egress.connections;
+      return json(response, 200, { refused, connections });
+    }
+    if (route === "GET refusals")
+      return json(response, 200, sandbox.egress.connections.refusedSince(Number(rest.slice(1))));
     if (route === "GET outbound") return sandbox.queue.poll(response);
     if (route === "POST outbound") return sandbox.queue.answer(Number(rest.slice(1)), request, response);
     answerError(response, 404, "bad-request", "no such route");

@@ -3,6 +3,8 @@ import { once } from "node:events";
 import { chmod, mkdir, rm, writeFile } from "node:fs/promises";
 import type { Server } from "node:http";
 import { join } from "node:path";
+import { ConnectionLog } from "../../src/shared/connection-log.ts";
+import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
 import type { ExitReport, Intercepts, StartRequest } from "../platform/protocol.ts";
 import { egressSocket, type Mount, type View } from "./bubblewrap.ts";
 import { startUnisolated } from "./unisolated.ts";
@@ -56,6 +58,7 @@ export interface Place {
 /** The part of a request that cannot be changed once the sandbox runs. */
 export type CreateOptions = Pick<StartRequest, "name" | "env">;
 
+const FREE: NetworkPolicy = { internet: "full", allowHosts: [] };
 const NO_INTERCEPTS: Intercepts = { http: [], https: [], all: false };
 
 /** Characters of a sandbox's own processes that are passed on; what is more is left out. */
@@ -115,7 +118,15 @@ export class Sandbox {
     const queue = new OutboundQueue();
     const internet = { allowed: false, reason: "this sandbox is not in use yet" } as const;
     const upstream = boundedLookups(common.upstream);
-    const egress: Egress = { intercepts: NO_INTERCEPTS, internet, queue, upstream };
+    const connections = new ConnectionLog();
+    const egress: Egress = {
+      intercepts: NO_INTERCEPTS,
+      internet,
+      policy: FREE,
+      connections,
+      queue,
+      upstream,
+    };
     const server = createEgress(egress);
     let groups: string[] = [];
     const cleanUp = async () => {
@@ -175,7 +186,8 @@ export class Sandbox {
   }
 
   /** Makes it the sandbox of an actor, under the id by which the Worker asks for it, with that actor's network. */
-  async assign(id: string, { actor, enableInternet, intercepts }: StartRequest): Promise<void> {
+  async assign(id: string, { actor, enableInternet, intercepts, policy }: StartRequest): Promise<void> {
+    this.setPolicy(policy ?? FREE);
     this.actor = actor;
     this.#place.id = id;
     this.egress.internet = !enableInternet
@@ -212,6 +224,15 @@ export class Sandbox {
     this.#broken = `it ${how}`;
     this.#common.log(`engine: sandbox ${this.#place.id} was stopped: its control server ${how}`);
     void this.#running.kill();
+  }
+
+  /** @throws Error where nothing enforces it */
+  setPolicy(policy: NetworkPolicy): void {
+    if (this.#common.bubblewrap === undefined && policy.internet !== "full")
+      throw new Error(
+        "Without isolation a sandbox has the network of this machine: only internet full can be had.",
+      );
+    this.egress.policy = policy;
   }
 
   async setIntercepts(intercepts: Intercepts): Promise<void> {

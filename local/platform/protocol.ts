@@ -7,6 +7,9 @@
  *   POST   /sandboxes/<id>/signal             {signal}
  *   GET    /sandboxes/<id>/exit               answers when the sandbox has ended
  *   PUT    /sandboxes/<id>/intercepts         which outbound hosts the Worker answers
+ *   PUT    /sandboxes/<id>/policy             which hosts of the internet it may reach
+ *   GET    /sandboxes/<id>/connections        {refused, connections}: its last connections, and how many were refused
+ *   GET    /sandboxes/<id>/refusals/<time>    the hosts that its policy refused from a time on
  *   GET    /sandboxes/<id>/outbound           waits for the next intercepted request; its body is the answer's body
  *   POST   /sandboxes/<id>/outbound/<number>  the Worker's response to that request
  *   *      /sandboxes/<id>/ports/<port>/...   forwarded to that port inside the sandbox, WebSocket upgrades too
@@ -16,6 +19,8 @@
  *
  * `npm start` asks the Worker to save all workspaces by `POST STOP_PATH`, with the secret too.
  */
+
+import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
 
 /** Carries the per-run secret on every request. */
 export const SECRET_HEADER = "x-local-engine-secret";
@@ -54,6 +59,8 @@ export interface StartRequest {
   /** False: nothing leaves the sandbox but what is intercepted. */
   enableInternet: boolean;
   intercepts: Intercepts;
+  /** Full unless given. */
+  policy?: NetworkPolicy;
 }
 
 export interface ExitReport {

@@ -1,0 +1,78 @@
+/** What a sandbox connected to, and what was refused: the last connections, one line each. */
+
+/** A connection, a request to a proxy, or an attempt at one. */
+export interface Connection {
+  /** When it began, milliseconds since the epoch. */
+  at: number;
+  host: string;
+  port: number;
+  /** `CONNECT` for a tunnel, otherwise the method of the request. */
+  method: string;
+  /** The status it was answered with; undefined while there is none. */
+  status?: number;
+  /** Bytes received from the host. */
+  bytes: number;
+  /** Why it was refused: by the sandbox's policy, which may be changed, or because it named another host than it went to. */
+  refused?: "policy" | "mismatch";
+}
+
+/** A host that was refused, and how often. */
+export interface Refusal {
+  host: string;
+  count: number;
+}
+
+/** Connections that are kept. */
+export const KEPT_CONNECTIONS = 1000;
+
+/** Hosts that a summary of refusals names. */
+const MOST_REFUSED = 5;
+
+export class ConnectionLog {
+  readonly #kept: Connection[] = [];
+  #refused = 0;
+
+  /** Adds a connection as a sandbox has named it. Its status and bytes may change until it is over. */
+  add(connection: Connection): Connection {
+    const added = { ...connection, host: shown(connection.host), method: shown(connection.method) };
+    this.#kept.push(added);
+    if (this.#kept.length > KEPT_CONNECTIONS) this.#kept.shift();
+    if (added.refused) this.#refused++;
+    return added;
+  }
+
+  /** Marks a connection as refused that was let through at first. */
+  refuse(connection: Connection, why: NonNullable<Connection["refused"]>): void {
+    if (!connection.refused) this.#refused++;
+    connection.refused = why;
+  }
+
+  /** How many were refused since the beginning. */
+  get refused(): number {
+    return this.#refused;
+  }
+
+  /** The last ones, the oldest first. */
+  get connections(): readonly Connection[] {
+    return this.#kept;
+  }
+
+  /** Hosts that the policy refused from a time on, the first few of them. */
+  refusedSince(time: number): Refusal[] {
+    const counts = new Map<string, number>();
+    for (const { at, host, refused } of this.#kept)
+      if (refused === "policy" && at >= time) counts.set(host, (counts.get(host) ?? 0) + 1);
+    return [...counts].slice(0, MOST_REFUSED).map(([host, count]) => ({ host, count }));
+  }
+}
+
+/** Time, host, port, method, status and bytes, with a space between; a dash for what is not known. */
+export function connectionLine({ at, host, port, method, status, bytes, refused }: Connection): string {
+  const said = refused ? "refused" : (status ?? "-");
+  return `${new Date(at).toISOString()} ${host} ${port} ${method} ${said} ${bytes}`;
+}
+
+/** Without what could end a line or a column. */
+function shown(text: string): string {
+  return text.replace(/[^\x21-\x7e]/g, "?").slice(0, 253) || "-";
+}

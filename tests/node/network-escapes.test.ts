@@ -1,0 +1,283 @@
+/** What code in a sandbox tries to reach another host than its list holds, from inside: nothing gets out. */
+import { once } from "node:events";
+import { type Server, type Socket, createServer } from "node:net";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { type TestEngine, TestSandbox, startTestEngine } from "../setup/engine-client.ts";
+
+/** What arrived, by the server: `good` plays hosts of the list, `evil` all others. */
+const arrived = { good: "", evil: "" };
+
+/** Answers each request head with 200, also to what it takes for a second request in one connection. */
+function serve(which: keyof typeof arrived): Server {
+  return createServer((socket: Socket) => {
+    if (which === "evil") arrived.evil += "connected ";
+    socket.on("error", () => undefined);
+    socket.on("data", (data) => {
+      const text = data.toString("latin1");
+      arrived[which] += text;
+      if (/upgrade: websocket/i.test(text))
+        socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+      else if (text.startsWith("GET /to-evil"))
+        socket.end("HTTP/1.1 302 Found\r\nLocation: http://evil.test/\r\nContent-Length: 0\r\n\r\n");
+      else if (/^[A-Z]+ \/\S* HTTP/.test(text))
+        socket.end("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood");
+    });
+  });
+}
+
+const good = serve("good");
+const evil = serve("evil");
+let engine: TestEngine;
+let sandbox: TestSandbox;
+
+async function listen(server: Server): Promise<number> {
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  return typeof address === "object" && address !== null ? address.port : 0;
+}
+
+const listed = { internet: "allowlist", allowHosts: ["good.test", "*.wild.test"] } as const;
+
+beforeAll(async () => {
+  const [to, elsewhere] = [await listen(good), await listen(evil)];
+  const goods = ["good.test:80", "good.test:443", "x.wild.test:80", "good.test:8080", "good.test:22"];
+  const evils = ["evil.test", "wild.test", "good.test.evil.test", "1.1.1.1", "good.test."];
+  engine = await startTestEngine({
+    allowAddresses: [
+      ...goods.map((host) => `${host}=${to}`),
+      ...evils.flatMap((host) => [80, 443, 22].map((port) => `${host}:${port}=${elsewhere}`)),
+    ],
+  });
+  sandbox = await TestSandbox.start(engine, { policy: listed });
+  await sandbox.run(`cat > /tmp/tries.py <<'END'\n${TRIES}\nEND`);
+});
+
+afterAll(async () => {
+  await engine.close();
+  good.close();
+  evil.close();
+});
+
+beforeEach(() => {
+  arrived.good = arrived.evil = "";
+});
+
+/** `ask` sends bytes to the proxy and answers what comes back; `hello` makes the beginning of TLS. */
+const TRIES = `
+import socket, ssl, struct, time
+def ask(*parts):
+    s = socket.create_connection(("127.0.0.1", 3128)); s.settimeout(2); got = b""
+    for index, part in enumerate(parts):
+        try:
+            s.sendall(part)
+            if 0 < index < len(parts) - 1: time.sleep(0.05)
+            else:
+                while True:
+                    more = s.recv(65536)
+                    got += more
+                    if not more or index == 0 < len(parts) - 1: break
+        except (TimeoutError, ConnectionError): pass
+    return got
+def hello(name):
+    into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT); context.check_hostname = False
+    try: context.wrap_bio(into, out, server_hostname=name).do_handshake()
+    except ssl.SSLWantReadError: pass
+    return out.read()
+def connect(to): return f"CONNECT {to} HTTP/1.1\\r\\nHost: {to}\\r\\n\\r\\n".encode()
+def get(url, host="good.test", more="Connection: close\\r\\n"): return f"GET {url} HTTP/1.1\\r\\nHost: {host}\\r\\n{more}\\r\\n".encode()
+def extended(name, kind, data):
+    record = hello(name); body = record[9:]
+    at = 34; at += 1 + body[at]; at += 2 + struct.unpack(">H", body[at:at+2])[0]; at += 1 + body[at]
+    extensions = body[at+2:] + struct.pack(">HH", kind, len(data)) + data
+    body = body[:at] + struct.pack(">H", len(extensions)) + extensions
+    message = b"\\x01" + struct.pack(">I", len(body))[1:] + body
+    return b"\\x16\\x03\\x01" + struct.pack(">H", len(message)) + message
+`;
+
+/** Runs a Python expression inside and answers what it prints. */
+async function tried(expression: string): Promise<string> {
+  const { stdout, stderr } = await sandbox.run(
+    `python3 - <<'END'\nexec(open("/tmp/tries.py").read())\nprint(${expression})\nEND`,
+  );
+  expect(stderr).toBe("");
+  return stdout;
+}
+
+describe("a sandbox with a list of hosts", () => {
+  it("reaches those, by HTTP, tunnelled or not, by TLS and by WebSocket", async () => {
+    expect(await tried(`ask(get("http://good.test/plain"))`)).toContain("200");
+    expect(await tried(`ask(get("http://X.WILD.test./wild"))`)).toContain("200");
+    expect(await tried(`ask(connect("good.test:80"), get("/tunnelled"))`)).toContain("200 OK");
+    expect(await tried(`ask(connect("GOOD.test.:443"), hello("good.test"))`)).toContain("200 Connection");
+    expect(
+      await tried(
+        `ask(get("http://good.test/ws", more="Connection: Upgrade\\r\\nUpgrade: websocket\\r\\n"), b"frames")`,
+      ),
+    ).toContain("101");
+    for (const part of ["/plain", "/wild", "/tunnelled", "\x16\x03\x01", "/ws", "frames"])
+      expect(arrived.good).toContain(part);
+    expect(arrived.evil).toBe("");
+  });
+
+  it.each([
+    ["another host by HTTP", `ask(get("http://evil.test/x"))`, /403/],
+    ["another host by CONNECT", `ask(connect("evil.test:443"), hello("evil.test"))`, /403/],
+    ["the name of a wildcard itself", `ask(get("http://wild.test/x"))`, /403/],
+    ["a name that ends or begins like one of the list", `ask(get("http://good.test.evil.test/x"))`, /403/],
+    ["a second dot at the end of a name", `ask(connect("good.test..:443"), hello("good.test"))`, /403|400/],
+    [
+      "a NUL in a name",
+      `ask(b"CONNECT good.test\\0.evil.test:443 HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")`,
+      /^b''|400|403/,
+    ],
+    ["an encoded NUL in a name", `ask(get("http://good.test%00.evil.test/x"))`, /400|403/],
+    ["a user name that looks like a host", `ask(get("http://good.test@evil.test/x"))`, /403/],
+    [
+      "a letter of another script",
+      `ask("GET http://g\\u043e\\u043ed.test/ HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n".encode())`,
+      /^b''|400|403/,
+    ],
+    ["an address", `ask(connect("1.1.1.1:443"), hello("good.test"))`, /403/],
+    ["an address in hexadecimal", `ask(get("http://0x01010101/x"))`, /403/],
+    ["an address as one number", `ask(connect("16843009:443"), hello("good.test"))`, /403/],
+    ["an address of IPv6", `ask(connect("[2606:4700:4700::1111]:443"), hello("good.test"))`, /403/],
+    ["an address of IPv4 in one of IPv6", `ask(get("http://[::ffff:1.1.1.1]/x"))`, /403/],
+    ["another port by CONNECT", `ask(connect("good.test:22"), b"SSH-2.0-x\\r\\n")`, /403/],
+    ["another port by HTTP", `ask(get("http://good.test:8080/x"))`, /403/],
+    [
+      "another name in TLS",
+      `ask(connect("good.test:443"), hello("evil.test"))`,
+      /\\x15\\x03\\x03\\x00\\x02\\x02p/,
+    ],
+    ["no name in TLS", `ask(connect("good.test:443"), hello(None))`, /\\x15\\x03\\x03/],
+    [
+      "a second name in TLS",
+      `ask(connect("good.test:443"), extended("good.test", 0, b"\\0\\x0c\\0\\0\\x09evil.test"))`,
+      /\\x15\\x03\\x03/,
+    ],
+    [
+      "an encrypted name in TLS",
+      `ask(connect("good.test:443"), extended("good.test", 0xfe0d, b"x" * 40))`,
+      /\\x15\\x03\\x03/,
+    ],
+    [
+      "a name in TLS in pieces of a few bytes",
+      `ask(connect("good.test:443"), hello("evil.test")[:7], hello("evil.test")[7:60], hello("evil.test")[60:])`,
+      /\\x15\\x03\\x03|200 Conn/,
+    ],
+    [
+      "what is no TLS in a tunnel for it",
+      `ask(connect("good.test:443"), get("/x", host="evil.test"))`,
+      /\\x15\\x03\\x03/,
+    ],
+    [
+      "HTTP/2 in a tunnel for HTTP",
+      `ask(connect("good.test:80"), b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n")`,
+      /200 Conn|400/,
+    ],
+    ["HTTP/2 at the proxy", `ask(b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n")`, /^b''|400/],
+    ["another host in a tunnel for HTTP", `ask(connect("good.test:80"), get("/x", host="evil.test"))`, /403/],
+    [
+      "another host of the list in a tunnel for HTTP",
+      `ask(connect("good.test:80"), get("/x", host="x.wild.test"))`,
+      /403/,
+    ],
+    [
+      "a tunnel in a tunnel",
+      `ask(connect("good.test:80"), connect("evil.test:443"), hello("evil.test"))`,
+      /403/,
+    ],
+    [
+      "a change to HTTP/2",
+      `ask(get("http://good.test/x", more="Connection: Upgrade, HTTP2-Settings\\r\\nUpgrade: h2c\\r\\nHTTP2-Settings: AAMAAABk\\r\\n"), b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n")`,
+      /501|200/,
+    ],
+    [
+      "two lengths",
+      `ask(b"POST http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nContent-Length: 4\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n0\\r\\n\\r\\n" + get("http://evil.test/smuggled", host="evil.test"))`,
+      /^b''|400|403/,
+    ],
+    [
+      "a length that is none",
+      `ask(b"POST http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nContent-Length: 0x4\\r\\n\\r\\n0\\r\\n\\r\\n")`,
+      /^b''|400/,
+    ],
+    [
+      "a request behind another",
+      `ask(get("http://good.test/a") + get("http://evil.test/pipelined", host="evil.test"))`,
+      /./,
+    ],
+    [
+      "a line end in a header",
+      `ask(get("http://good.test/a", more="X: y\\n\\nGET / HTTP/1.1\\nHost: evil.test\\r\\n"))`,
+      /./,
+    ],
+    ["a name that only a name server would see", `ask(connect("c2VjcmV0.evil.example.com:443"))`, /403/],
+  ])("does not get out by %s", async (_what, expression, answer) => {
+    const said = await tried(expression);
+    expect(said).toMatch(answer);
+    expect(arrived.evil).toBe("");
+    expect(arrived.good).not.toContain("evil.test");
+    expect(arrived.good).not.toContain("PRI *");
+    expect(arrived.good).not.toContain("SSH");
+  });
+
+  it("has no other way: no route, no name server, no raw socket that leads out, no IPv6", async () => {
+    const script = `
+import socket, sys
+def attempt(what):
+    try: what(); print("got out")
+    except OSError as error: print("no", file=sys.stderr)
+for family, to in ((socket.AF_INET, ("1.1.1.1", 443)), (socket.AF_INET6, ("2606:4700:4700::1111", 443))):
+    attempt(lambda: socket.create_connection(to, 2))
+    attempt(lambda: socket.socket(family, socket.SOCK_DGRAM).sendto(b"x", (to[0], 53)))
+    attempt(lambda: socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMP).sendto(b"x" * 8, (to[0], 0)))
+attempt(lambda: socket.getaddrinfo("c2VjcmV0.example.com", 443))
+attempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3).bind(("eth0", 0)))`;
+    const { stdout, stderr } = await sandbox.run(`python3 - <<'END'${script}\nEND`);
+    expect(stdout).toBe("");
+    expect(stderr.match(/no/g)).toHaveLength(8);
+  });
+
+  it("follows no redirect elsewhere for its client", async () => {
+    const { stdout } = await sandbox.run(
+      "curl -sS -o /dev/null -w '%{num_redirects} %{http_code}' -L http://good.test/to-evil",
+    );
+    expect(stdout).toBe("1 403");
+    expect(arrived.evil).toBe("");
+  });
+
+  it("has a line for each connection, and counts what was refused", async () => {
+    const one = await TestSandbox.start(engine, { policy: listed });
+    await one.run(
+      "curl -sS http://good.test/counted; curl -sS http://evil.test/; curl -sS https://evil.test/",
+    );
+    const { refused, connections } = JSON.parse(await (await one.call("GET", "/connections")).text());
+    expect(refused).toBe(2);
+    expect(connections).toMatchObject([
+      { host: "good.test", port: 80, method: "GET", status: 200 },
+      { host: "evil.test", port: 80, method: "GET", status: 403, refused: "policy" },
+      { host: "evil.test", port: 443, method: "CONNECT", refused: "policy" },
+    ]);
+    expect(JSON.parse(await (await one.call("GET", "/refusals/0")).text())).toEqual([
+      { host: "evil.test", count: 2 },
+    ]);
+    await one.destroy();
+  });
+});
+
+describe("a policy that changes", () => {
+  it("holds for what is connected to from then on", async () => {
+    const one = await TestSandbox.start(engine);
+    const ask = async () =>
+      (await one.run("curl -sS -o /dev/null -w '%{http_code}' http://good.test/")).stdout;
+    expect(await ask()).toBe("200");
+    await one.call("PUT", "/policy", { internet: "none", allowHosts: [] });
+    expect(await ask()).toBe("403");
+    await one.call("PUT", "/policy", listed);
+    expect(await ask()).toBe("200");
+    await one.destroy();
+  });
+});

@@ -116,6 +116,7 @@ async function start(): Promise<void> {
     MOUNTED_DIRECTORIES: JSON.stringify(mounts.forWorker),
     // Without isolation all sandboxes have one /workspace, which is the host's.
     ...(options.isolation === "none" ? { WORKSPACE_SAVE: "off" } : {}),
+    ...(options.isolation !== "none" && options.network === "none" ? { MAX_INTERNET: "none" } : {}),
   };
   let url = "";
   worker = await startOnPort(

@@ -5,7 +5,8 @@ import production, {
   ContainerProxy as ProductionContainerProxy,
   Sandbox as ProductionSandbox,
 } from "../src/index.ts";
-import { withLocalContainer } from "./platform/container.ts";
+import type { NetworkPlatform } from "../src/actors/network.ts";
+import { localNetwork, withLocalContainer } from "./platform/container.ts";
 import type { LocalEnv } from "./platform/client.ts";
 import { guardFetch, markSandboxRequest } from "./platform/internet.ts";
 import { isStop, saveAll } from "./platform/stop.ts";
@@ -20,6 +21,10 @@ export { Account, Attempts };
 export class Sandbox extends ProductionSandbox {
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     super(withLocalContainer(ctx, env), env);
+  }
+
+  protected override get networkPlatform(): NetworkPlatform {
+    return localNetwork(this.ctx);
   }
 }
 

@@ -2,6 +2,9 @@
  * `ctx.container` for a Durable Object under the local platform: the part of workerd's interface that
  * @cloudflare/containers and @cloudflare/sandbox use, implemented by the engine.
  */
+import type { NetworkPlatform, SeenConnections } from "../../src/actors/network.ts";
+import type { Refusal } from "../../src/shared/connection-log.ts";
+import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
 import { EngineClient, notListening, type LocalEnv } from "./client.ts";
 import { serveOutbound } from "./outbound.ts";
 import { matchesHost, type ExitReport, type Intercepts, type StartRequest } from "./protocol.ts";
@@ -42,6 +45,12 @@ export function withLocalContainer<Props>(
   return ctx;
 }
 
+/** What enforces the policy of a sandbox's network, of a context that `withLocalContainer` has answered. */
+export function localNetwork({ container }: { container?: Container }): NetworkPlatform {
+  if (container instanceof LocalContainer) return container;
+  throw new Error("This actor has no local container.");
+}
+
 interface Instance {
   sandbox: string;
   /** Resolves when the sandbox answers, rejects when it cannot start. */
@@ -58,7 +67,8 @@ interface Namespace {
 /** The part of the actor's context that is used here. */
 type ActorContext = Pick<DurableObjectState, "id" | "storage" | "waitUntil">;
 
-class LocalContainer implements ContainerAPI {
+/** The container, and what enforces its network's policy. */
+class LocalContainer implements ContainerAPI, NetworkPlatform {
   readonly #ctx: ActorContext;
   readonly #engine: EngineClient;
   readonly #run: string;
@@ -66,6 +76,7 @@ class LocalContainer implements ContainerAPI {
   readonly #http = new Map<string, Fetcher>();
   readonly #https = new Map<string, Fetcher>();
   #all: Fetcher | undefined;
+  #policy: NetworkPolicy | undefined;
   #instance: Instance | undefined;
 
   constructor(ctx: ActorContext, env: LocalEnv & Partial<Namespace>) {
@@ -98,6 +109,7 @@ class LocalContainer implements ContainerAPI {
       ),
       enableInternet: options?.enableInternet ?? false,
       intercepts: this.#intercepts(),
+      ...(this.#policy === undefined ? {} : { policy: this.#policy }),
     };
     this.#ctx.storage.kv.put(STORAGE_KEY, { sandbox, engine: this.#run } satisfies StoredInstance);
     this.#adopt(
@@ -172,18 +184,46 @@ class LocalContainer implements ContainerAPI {
     await this.#announce();
   }
 
+  async enforce(policy: NetworkPolicy): Promise<boolean> {
+    this.#policy = policy;
+    await this.#tell("policy", policy);
+    return true;
+  }
+
+  async seen(): Promise<SeenConnections> {
+    const seen = await this.#ask<SeenConnections>("connections");
+    return seen ?? { refused: 0, connections: [] };
+  }
+
+  async refusedSince(time: number): Promise<Refusal[]> {
+    return (await this.#ask<Refusal[]>(`refusals/${time}`)) ?? [];
+  }
+
+  /** Undefined where no sandbox runs. */
+  async #ask<T>(what: string): Promise<T | undefined> {
+    const instance = this.#instance;
+    if (instance === undefined) return undefined;
+    await instance.ready.catch(() => undefined);
+    const response = await this.#engine.fetch(`/sandboxes/${instance.sandbox}/${what}`);
+    return response.ok ? await response.json<T>() : undefined;
+  }
+
   #intercepts(): Intercepts {
     return { http: [...this.#http.keys()], https: [...this.#https.keys()], all: this.#all !== undefined };
   }
 
-  /** Sends the intercepts to the engine; before a start this is not needed, because the start carries them. */
   async #announce(): Promise<void> {
+    await this.#tell("intercepts", this.#intercepts());
+  }
+
+  /** Sends a setting to the engine; before a start this is not needed, because the start carries them. */
+  async #tell(what: string, setting: unknown): Promise<void> {
     const instance = this.#instance;
     if (instance === undefined) return;
     await instance.ready.catch(() => undefined);
     if (instance.over) return;
     try {
-      await this.#engine.call("PUT", `/sandboxes/${instance.sandbox}/intercepts`, this.#intercepts());
+      await this.#engine.call("PUT", `/sandboxes/${instance.sandbox}/${what}`, setting);
     } catch (error) {
       // Fails for a sandbox that has gone, which `#watch` reports.
       if (!String(error).includes("no such sandbox")) throw error;

@@ -66,6 +66,11 @@ export class AccountLink {
     return this.#owner;
   }
 
+  /** Known from the first call on. */
+  get principalID(): string | undefined {
+    return this.#owner?.principalID;
+  }
+
   /** Whether the account knows that the sandbox is in use. */
   get isRegistered(): boolean {
     return this.#registeredAt > 0;

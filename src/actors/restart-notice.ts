@@ -20,6 +20,7 @@ const ENDINGS = {
   room: "The sandbox was stopped, while nobody used it, to make room for another of your sandboxes",
   server: "The sandbox was stopped together with the server",
   back: "The sandbox was put back to a checkpoint",
+  network: "The sandbox was stopped so that it reaches no more than it may",
 } as const;
 
 const UNPLANNED = "The sandbox was restarted";

@@ -4,7 +4,7 @@ import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import { CodeExecutor, type CodeRunSpec } from "../runs/code.ts";
 import { type CommandSpec, Commands } from "../runs/command.ts";
 import { localID } from "../runs/id.ts";
-import type { RunKind, RunSummary, RunView } from "../runs/run.ts";
+import type { End, RunKind, RunSummary, RunView } from "../runs/run.ts";
 import { type LogPage, Runs, type OnProgress, type Typed } from "../runs/runs.ts";
 import type { RunRecord, Stored } from "../runs/store.ts";
 import { TaskBudgets } from "../tasks/budget.ts";
@@ -13,7 +13,17 @@ import type { BudgetCheck, ModelAnswer, ModelCall } from "../container/model-cal
 import { type ArtifactRange, readArtifact, taskDetailOf } from "../tasks/collect.ts";
 import { type Env, parseConfig } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
-import { OUTBOUND } from "../container/egress.ts";
+import { OUTBOUND, throughPolicy } from "../container/egress.ts";
+import type { Connection as SandboxConnection } from "../shared/connection-log.ts";
+import { networkLimits } from "../shared/network-limits.ts";
+import type { NetworkPolicy } from "../shared/network-policy.ts";
+import {
+  type NetworkChoice,
+  type NetworkPlatform,
+  OutboundHandlers,
+  POLICY_HANDLER,
+  SandboxNetwork,
+} from "./network.ts";
 import { type Outcome, ToolError, platformFailure, withoutRuns } from "../shared/errors.ts";
 import { Snapshots } from "../container/snapshots.ts";
 import type { FileStat, Written } from "../../container/sandboxd/protocol.ts";
@@ -67,6 +77,7 @@ export interface Condition {
 export interface Settings {
   /** Variables to set; an empty value removes its variable. */
   env?: Readonly<Record<string, string>> | undefined;
+  network?: NetworkChoice | undefined;
 }
 
 /** What a sandbox is set to. */
@@ -75,6 +86,7 @@ export interface Configured {
   variables: string[];
   /** Where its actor was made; undefined where the platform chose. */
   region: Region | undefined;
+  network: NetworkPolicy;
 }
 
 /** How long a connection that only an abandoned call keeps busy stays open, milliseconds. */
@@ -97,6 +109,7 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #accountLink: AccountLink;
   readonly #lease: Lease;
   readonly #variables: SandboxVariables;
+  readonly #network: SandboxNetwork;
   readonly #connection: Connection;
   readonly #files: Files;
   readonly #kernels: Kernels;
@@ -179,6 +192,11 @@ export class Sandbox extends BaseSandbox<Env> {
     });
     this.#files = new Files(this.#connection);
     this.#variables = new SandboxVariables(kv);
+    this.#network = new SandboxNetwork({
+      kv,
+      platform: this.networkPlatform,
+      limits: () => networkLimits(config, this.#accountLink.principalID),
+    });
     const link = { connection: this.#connection, running, variables: () => this.#variables.current };
     const kernelHost: KernelHost = {
       // The SDK would start a container by itself, without its workspace.
@@ -220,6 +238,7 @@ export class Sandbox extends BaseSandbox<Env> {
       keepMs,
       background,
       ready: () => this.#readyToRun(),
+      completed: (end, startedAt) => this.#withRefusals(end, startedAt),
       explained: (error) => this.#lifecycle.explained(error),
       failed: (id, error) => log(config, { event: "error", ref: id, where: "run", error }),
       ended: (run, hasFiles) => this.#runEnded(run, hasFiles),
@@ -261,6 +280,18 @@ export class Sandbox extends BaseSandbox<Env> {
     });
     this.#lease.inherit(this.#runs.secondsSince(kv.get<number>(SETTLED)));
     this.#runs.resume(this.#isUp);
+  }
+
+  readonly #outbound = new OutboundHandlers(this, () => this.#isUp);
+
+  /** What enforces what the sandbox may reach. The local platform has its own. */
+  protected get networkPlatform(): NetworkPlatform {
+    return this.#outbound;
+  }
+
+  /** Called by the egress for each request that it has sent on or refused under a policy. */
+  connectionMade(connection: SandboxConnection): void {
+    this.#outbound.note(connection);
   }
 
   get #isUp(): boolean {
@@ -315,7 +346,7 @@ export class Sandbox extends BaseSandbox<Env> {
    */
   configureSandbox(
     owner: Owner,
-    { env = {} }: Settings,
+    { env = {}, network }: Settings,
     region: Region | undefined,
     mayUseModel: boolean,
   ): Promise<Answer<Configured>> {
@@ -325,8 +356,37 @@ export class Sandbox extends BaseSandbox<Env> {
       if (region !== undefined && region !== made) throw isMade(owner.sandbox, region, made);
       if (Object.keys(env).length > 0)
         await this.#configuring.run("", "", () => this.#setVariables(owner, env));
-      return { variables: this.#variables.names, region: made };
+      if (network !== undefined) await this.#configuring.run("", "", () => this.#setNetwork(owner, network));
+      return { variables: this.#variables.names, region: made, network: this.#network.policy };
     });
+  }
+
+  async #setNetwork(owner: Owner, changes: NetworkChoice): Promise<void> {
+    let choice;
+    do {
+      await this.#starts.passable();
+      choice = this.#network.changed(changes);
+      await this.#accountLink.configured(owner, this.#variables.names);
+    } while (this.#starts.isDestroying);
+    this.#network.put(choice);
+    if (!this.#isUp || (await this.#network.enforce())) return;
+    await this.#workspace.isSavedToStop();
+    this.#restartNotice.ending("network");
+    await this.#starts.destroy(async () => {
+      this.#runs.containerGone("The sandbox was stopped so that it reaches no more than it may.");
+      await this.#end();
+    });
+  }
+
+  /** What a sandbox connected to, in lines. */
+  connectionLines(owner: Owner): Promise<Answer<string>> {
+    return this.#answer(owner, () => this.#network.lines());
+  }
+
+  /** The end of a run, with what was refused while it ran. */
+  async #withRefusals(end: End, startedAt: number): Promise<End> {
+    const said = await this.#network.refusalNote(startedAt).catch(() => undefined);
+    return said === undefined ? end : { ...end, note: [end.note, said].filter(Boolean).join(" ") };
   }
 
   async #setVariables(owner: Owner, changes: Readonly<Record<string, string>>): Promise<void> {
@@ -625,7 +685,10 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#diskUsage.containerGone();
     this.#previews.forget();
     this.#fileLinks.forget();
-    if (!had.isKept) this.#variables.forget();
+    if (!had.isKept) {
+      this.#variables.forget();
+      this.#network.forget();
+    }
     if (had.wasKnown) this.#accountLink.note("destroy");
     return had;
   }
@@ -713,6 +776,7 @@ export class Sandbox extends BaseSandbox<Env> {
       // Before the registration: the end of the previous container must not be reported after it.
       await this.#lifecycle.ready();
       await this.#accountLink.register(owner);
+      if (this.#isUp) await this.#network.enforce();
     } while (this.#starts.isDestroying);
     // Its container may have ended meanwhile, and what comes next would start another.
     refuseStart();
@@ -762,8 +826,9 @@ export class Sandbox extends BaseSandbox<Env> {
     ...args: Parameters<BaseSandbox<Env>["startAndWaitForPorts"]>
   ): Promise<void> {
     try {
-      await this.#starts.start(() => {
+      await this.#starts.start(async () => {
         if (!this.#isUp) this.#workspace.containerGone();
+        await this.#network.enforce();
         return super.startAndWaitForPorts(...args);
       });
     } catch (error) {
@@ -871,3 +936,4 @@ function notRunning(sandbox: string): ToolError {
 
 // Not a static field of the class: that would shadow the SDK's setter, and requests would go out to the internet.
 Sandbox.outboundByHost = OUTBOUND;
+Sandbox.outboundHandlers = { [POLICY_HANDLER]: throughPolicy };

@@ -5,12 +5,18 @@
  */
 import { waitUntil } from "cloudflare:workers";
 import { type Config, type Env, parseConfig } from "../shared/config.ts";
+import type { Connection } from "../shared/connection-log.ts";
+import { ALLOWED_PORTS, type NetworkPolicy, allowsHost, canonicalHost } from "../shared/network-policy.ts";
 import type { BudgetKeeper, ModelAnswer, ModelCall, UpstreamError } from "./model-calls.ts";
 import { RequestMeter } from "./model-request.ts";
 import { UsageCounter } from "./model-usage.ts";
 
 /** The methods of the actor that are called here. */
-type SandboxActor = BudgetKeeper & Rpc.DurableObjectBranded;
+type SandboxActor = BudgetKeeper & ConnectionKeeper & Rpc.DurableObjectBranded;
+
+interface ConnectionKeeper {
+  connectionMade(connection: Connection): void;
+}
 
 /** As the SDK calls it: `containerId` is the id of the sandbox's Durable Object. */
 type OutboundHandler = (request: Request, env: Env, from: { containerId: string }) => Promise<Response>;
@@ -62,6 +68,40 @@ export const OUTBOUND: Record<string, OutboundHandler> = Object.fromEntries(
     (request, env, { containerId }) => serve(row, request, env, containerId),
   ]),
 );
+
+/**
+ * Sends a request of a sandbox on if its policy lets it through, as the SDK's outbound handler for all hosts that have none of
+ * their own. The platform has ended TLS, so the URL has the name that TLS and HTTP gave. Redirects are left to the client,
+ * whose next request comes here too.
+ */
+export async function throughPolicy(
+  request: Request,
+  env: Env,
+  { containerId, params }: { containerId: string; params?: unknown },
+): Promise<Response> {
+  // As `OutboundHandlers.enforce` has set it.
+  const policy = params as NetworkPolicy | undefined;
+  const { hostname, port, protocol } = new URL(request.url);
+  const host = canonicalHost(hostname) ?? "";
+  const to = Number(port || (protocol === "https:" ? 443 : 80));
+  const named = canonicalHost((request.headers.get("host") ?? hostname).replace(/:\d+$/, ""));
+  const connection: Connection = { at: Date.now(), host, port: to, method: request.method, bytes: 0 };
+  const tell = (end: Partial<Connection>) =>
+    actorOf(env, containerId).connectionMade({ ...connection, ...end });
+  const isFree = policy?.internet === "full";
+  const isAllowed = policy !== undefined && allowsHost(policy, host) && (isFree || ALLOWED_PORTS.has(to));
+  if (!isAllowed || named !== host) {
+    // Before the answer: the result of what asked is to name it.
+    await tell({ refused: isAllowed ? "mismatch" : "policy" });
+    return new Response(`sandbox-mcp: ${host || "this host"} is not reachable from this sandbox.\n`, {
+      status: 403,
+    });
+  }
+  const response = await fetch(request, { redirect: "manual" });
+  const bytes = Number(response.headers.get("content-length") ?? 0);
+  waitUntil(tell({ status: response.status, bytes }));
+  return response;
+}
 
 async function serve(row: EgressRow, request: Request, env: Env, containerID: string): Promise<Response> {
   const { pathname, search } = new URL(request.url);

@@ -10,7 +10,14 @@ import { taskDetailOf } from "../tasks/collect.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { CallerContext } from "../shared/request-context.ts";
-import { ARTIFACTS, LOG_NAME, fileURI, parseResourceURI, runURI } from "../shared/resource-uri.ts";
+import {
+  ARTIFACTS,
+  LOG_NAME,
+  NETWORK_PATH,
+  fileURI,
+  parseResourceURI,
+  runURI,
+} from "../shared/resource-uri.ts";
 import { textOf } from "../shared/text.ts";
 import { recorded } from "../tools/define.ts";
 import { ownRun } from "../tools/own-run.ts";
@@ -48,6 +55,10 @@ export async function readResource(caller: CallerContext, uri: string): Promise<
 }
 
 async function ofSandbox(caller: CallerContext, sandbox: string, path: string): Promise<Contents> {
+  if (path === NETWORK_PATH) {
+    const lines = await reading(caller, sandbox, false, (actor, owner) => actor.connectionLines(owner));
+    return { mimeType: "text/plain", text: lines };
+  }
   const mayStart = caller.principal.scopes.some((scope) => scope !== "sandbox:read");
   try {
     const { size, bytes } = await reading(caller, sandbox, mayStart, (actor, owner) =>

@@ -100,12 +100,12 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   /** Follows an execution to its end. */
-  async follow(execution: Execution): Promise<void> {
+  async follow(execution: Execution, done = execution.done): Promise<void> {
     this.#execution = execution;
     this.#timer = setInterval(() => this.save(), FLUSH_MS);
     let end: End;
     try {
-      end = await execution.done;
+      end = await done;
     } catch (thrown) {
       const error = await this.#host.explained(thrown);
       // A platform error may be the first sign that the container goes down. The caller may call again at once, and that

@@ -11,6 +11,7 @@ import { type LogStore, LogWriter, deleteLog, deleteObjects, readLog } from "./l
 import type { Executor, Resumer } from "./executor.ts";
 import {
   type Allowance,
+  type End,
   type Execution,
   type LogPiece,
   type RunKind,
@@ -58,6 +59,8 @@ export interface RunsHost {
   keepMs: number;
   /** Keeps the actor alive for work that no request waits for. */
   background(work: Promise<unknown>): void;
+  /** The end of a run that began at a time, with what else there is to say of it. Never rejects. */
+  completed(end: End, startedAt: number): End | Promise<End>;
   /** An unexpected error ended a run: for the log, under the run's id. */
   failed(id: string, error: unknown): void;
   /** Removes what is kept elsewhere of a task whose record goes. */
@@ -342,7 +345,8 @@ export class Runs {
     const { record } = run;
     const give = () => this.#host.quota.give(reservation, (Date.now() - startedAt) / 1000);
     execution.done.then(give, give);
-    const done = run.follow(execution).finally(() => {
+    const completed = execution.done.then((end) => this.#host.completed(end, record.startedAt));
+    const done = run.follow(execution, completed).finally(() => {
       this.#active.delete(record.id);
       if (run.failure?.cause !== undefined) this.#host.failed(record.id, run.failure.cause);
       this.#host.ended(record, run.hasFiles);

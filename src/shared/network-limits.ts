@@ -10,10 +10,10 @@ export interface NetworkLimits {
   initial: NetworkPolicy;
 }
 
-/** The limits of a principal: those for all, narrowed by the entry of its token. */
+/** The limits of a principal: those for all, narrowed by the entry of its token. Undefined has those for all. */
 export function networkLimits(
   { network, authTokens }: Pick<Config, "network" | "authTokens">,
-  principalID: string,
+  principalID: string | undefined,
 ): NetworkLimits {
   const token = authTokens.find(({ name }) => tokenPrincipalID(name) === principalID);
   const allowHosts = token?.allowHosts ?? network.allowHosts;

@@ -12,6 +12,9 @@ export const RUNS = "runs";
 export const LOG_NAME = "log";
 export const ARTIFACTS = "artifacts/";
 
+/** In the place of a file: what the sandbox connected to. A file of that name has no address. */
+export const NETWORK_PATH = "/workspace/.network";
+
 /** What an address leads to. */
 export type ResourceAddress =
   | { sandbox: string; path: string }

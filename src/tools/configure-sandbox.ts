@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { REGIONS } from "../shared/principal.ts";
 import { callSandbox } from "../actors/sandbox-client.ts";
+import { INTERNET, MOST_HOSTS, parseHostEntry } from "../shared/network-policy.ts";
 import { defineTool, sandboxField, sections, text, variablesField } from "./define.ts";
 
 /**
@@ -12,6 +13,27 @@ const RESERVED =
 
 function problemWith(name: string): string | undefined {
   return RESERVED.test(name) ? "is a name that the shell or this server uses itself" : undefined;
+}
+
+/** An entry that the schema has let through, in its one form. */
+function entryOf(host: string): string {
+  const parsed = parseHostEntry(host);
+  return "entry" in parsed ? parsed.entry : host;
+}
+
+/** The list of hosts, each entry in its one form. */
+function hostsField() {
+  return z
+    .array(z.string())
+    .refine((hosts) => hosts.length <= MOST_HOSTS, `must hold ${MOST_HOSTS} hosts at most`)
+    .superRefine((hosts, { addIssue }) => {
+      for (const [index, host] of hosts.entries()) {
+        const parsed = parseHostEntry(host);
+        if ("problem" in parsed) addIssue({ code: "custom", path: [index], message: parsed.problem });
+      }
+    })
+    .optional()
+    .describe("All that allowlist reaches: names, *.name, packages (PyPI, npm, Debian, GitHub).");
 }
 
 export const configureSandbox = defineTool({
@@ -26,24 +48,40 @@ export const configureSandbox = defineTool({
       problemWith,
     ),
     region: z.enum(REGIONS).optional().describe("Where it is made; only with its first use."),
+    internet: z.enum(INTERNET).optional(),
+    allow_hosts: hostsField(),
   }),
-  output: z.object({ sandbox: z.string(), variables: z.array(z.string()), region: z.string().optional() }),
+  output: z.object({
+    sandbox: z.string(),
+    variables: z.array(z.string()),
+    region: z.string().optional(),
+    internet: z.enum(INTERNET),
+    allow_hosts: z.array(z.string()),
+  }),
   annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: true },
   scopes: ["sandbox:exec"],
-  async handle({ sandbox, env, region }, context) {
+  async handle({ sandbox, env, region, internet, allow_hosts: allowHosts }, context) {
     const { id: principalID, scopes, region: own } = context.principal;
     const owner = { principalID, sandbox, region: region ?? own };
+    const network =
+      internet === undefined && allowHosts === undefined
+        ? undefined
+        : { internet, allowHosts: allowHosts?.map(entryOf) };
     const mayUseModel = scopes.includes("tasks:run");
     const { value, notice } = await callSandbox(context.env, owner, (actor, who) =>
-      actor.configureSandbox(who, { env }, region, mayUseModel),
+      actor.configureSandbox(who, { env, network }, region, mayUseModel),
     );
-    const { variables, region: made } = value;
+    const { variables, region: made, network: holds } = value;
+    const hosts = holds.internet === "allowlist" ? [...holds.allowHosts] : [];
     const said = sections([
       ["notice", notice],
       ["sandbox", sandbox],
       ["variables", variables.join(", ") || "none"],
       ["region", made],
+      ["internet", holds.internet],
+      ["allow_hosts", holds.internet === "allowlist" ? hosts.join(", ") || "none" : undefined],
     ]);
-    return { content: [text(said)], structured: { sandbox, variables, region: made } };
+    const structured = { sandbox, variables, region: made, internet: holds.internet, allow_hosts: hosts };
+    return { content: [text(said)], structured };
   },
 });

@@ -39,6 +39,7 @@ async function withRuns(
         give: () => undefined,
       },
       ready: async () => undefined,
+      completed: (end) => end,
       explained: async (error) => error,
       sql: storage.sql,
       bucket,

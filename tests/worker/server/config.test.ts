@@ -98,7 +98,7 @@ describe("what does not hold is named, and its value never shown", () => {
     [{ AUTH_TOKENS: `{"${SECRET}":1}` }, "AUTH_TOKENS must be a JSON list."],
     [
       tokens(SECRET),
-      "AUTH_TOKENS[0] must be an object of name, sha256, scopes and region, and nothing else.",
+      "AUTH_TOKENS[0] must be an object of name, sha256, scopes, region, internet and allow_hosts, and nothing else.",
     ],
     [
       tokens(token, { ...token, name: "b", sha256: SECRET }),
@@ -116,7 +116,7 @@ describe("what does not hold is named, and its value never shown", () => {
     ],
     [
       tokens({ ...token, [SECRET]: 1 }),
-      "AUTH_TOKENS[0] must be an object of name, sha256, scopes and region, and nothing else.",
+      "AUTH_TOKENS[0] must be an object of name, sha256, scopes, region, internet and allow_hosts, and nothing else.",
     ],
     [tokens(token, { ...token, sha256: "cd".repeat(32) }), "AUTH_TOKENS must not use one name twice."],
     [tokens(token, { ...token, name: "b" }), "AUTH_TOKENS must not give one token two names."],

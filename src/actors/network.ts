@@ -1,0 +1,196 @@
+/** What one sandbox may reach: its own choice within the limits of its principal, kept, enforced and told. */
+import { ConnectionLog, type Connection, type Refusal, connectionLine } from "../shared/connection-log.ts";
+import { ToolError } from "../shared/errors.ts";
+import type { NetworkLimits } from "../shared/network-limits.ts";
+import {
+  INTERNET,
+  type Internet,
+  type NetworkPolicy,
+  entriesBeyond,
+  narrowed,
+} from "../shared/network-policy.ts";
+
+/** Storage key. */
+const KEY = "network";
+
+/** What `configure_sandbox` has said; what is left out is the operator's default. */
+export interface NetworkChoice {
+  internet?: Internet | undefined;
+  allowHosts?: readonly string[] | undefined;
+}
+
+/** What a platform has seen of a sandbox's connections since its container started. */
+export interface SeenConnections {
+  refused: number;
+  connections: readonly Connection[];
+}
+
+/** What enforces policies: the SDK's outbound handlers on Cloudflare, the engine's proxy locally. */
+export interface NetworkPlatform {
+  /**
+   * Enforces a policy for connections made from now on, and in the containers that start later.
+   * @returns false where the running container keeps connections that the policy forbids until it ends
+   */
+  enforce(policy: NetworkPolicy): Promise<boolean>;
+  seen(): Promise<SeenConnections>;
+  /** @param time milliseconds since the epoch */
+  refusedSince(time: number): Promise<Refusal[]>;
+}
+
+export interface NetworkHost {
+  kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
+  platform: NetworkPlatform;
+  /** Of the sandbox's principal, who is known from the first call on. */
+  limits(): NetworkLimits;
+}
+
+export class SandboxNetwork {
+  readonly #host: NetworkHost;
+  #choice: NetworkChoice;
+  /** What the platform was last told, as JSON. */
+  #enforced = "";
+
+  constructor(host: NetworkHost) {
+    this.#host = host;
+    this.#choice = host.kv.get<NetworkChoice>(KEY) ?? {};
+  }
+
+  /** What holds. Limits that were lowered after a choice narrow it. */
+  get policy(): NetworkPolicy {
+    const { most, initial } = this.#host.limits();
+    const { internet = initial.internet, allowHosts = initial.allowHosts } = this.#choice;
+    return narrowed({ internet, allowHosts }, most);
+  }
+
+  /**
+   * The choice after these changes. A list alone chooses `allowlist`.
+   * @throws {ToolError} `permission_denied` for more than the operator allows
+   */
+  changed({ internet, allowHosts }: NetworkChoice): NetworkChoice {
+    const { most } = this.#host.limits();
+    const wanted = internet ?? (allowHosts === undefined ? undefined : "allowlist");
+    if (wanted !== undefined && INTERNET.indexOf(wanted) > INTERNET.indexOf(most.internet))
+      throw beyond(`internet ${wanted}`, `internet ${most.internet}`);
+    const others = entriesBeyond(allowHosts ?? [], most);
+    if (others.length > 0) throw beyond(others.join(", "), most.allowHosts.join(", ") || "no host");
+    return { internet: wanted ?? this.#choice.internet, allowHosts: allowHosts ?? this.#choice.allowHosts };
+  }
+
+  put(choice: NetworkChoice): void {
+    this.#choice = choice;
+    this.#host.kv.put(KEY, choice);
+  }
+
+  /** The sandbox was destroyed. */
+  forget(): void {
+    this.#choice = {};
+    this.#host.kv.delete(KEY);
+  }
+
+  /** Has the platform enforce the policy, where it does not yet. @returns as `NetworkPlatform.enforce` does */
+  async enforce(): Promise<boolean> {
+    const policy = this.policy;
+    const told = JSON.stringify(policy);
+    if (told === this.#enforced) return true;
+    const holds = await this.#host.platform.enforce(policy);
+    this.#enforced = told;
+    return holds;
+  }
+
+  /** What was refused from a time on, and the call that would allow it, in sentences; undefined where nothing was. */
+  async refusalNote(since: number): Promise<string | undefined> {
+    const { policy } = this;
+    if (policy.internet === "full") return undefined;
+    const refused = await this.#host.platform.refusedSince(since);
+    if (refused.length === 0) return undefined;
+    const shown = refused.map(({ host, count }) => (count === 1 ? host : `${host} (${count} times)`));
+    return `This sandbox's network policy refused connections to ${shown.join(", ")}. ${this.#wayTo(refused.map(({ host }) => host))}`;
+  }
+
+  #wayTo(hosts: readonly string[]): string {
+    const { most } = this.#host.limits();
+    const { internet, allowHosts } = this.policy;
+    const held = internet === "allowlist" ? allowHosts : [];
+    const missing = hosts.filter((host) => !held.includes(host));
+    if (missing.length === 0) return "Its hosts are reached at ports 80 and 443, by the name in the list.";
+    const possible =
+      most.internet === "none" ? [] : missing.filter((host) => entriesBeyond([host], most).length === 0);
+    if (possible.length === 0) return "The operator of this server does not allow that.";
+    const list = JSON.stringify([...held, ...possible]);
+    return `To allow ${possible.join(", ")}: configure_sandbox with allow_hosts ${list}.`;
+  }
+
+  /** One line for each of the last connections, the oldest first, below how many were refused. */
+  async lines(): Promise<string> {
+    const { refused, connections } = await this.#host.platform.seen();
+    const { internet, allowHosts } = this.policy;
+    const list = internet === "allowlist" ? ` ${allowHosts.join(",")}` : "";
+    const head = [
+      `# internet ${internet}${list}`,
+      `# refused ${refused}`,
+      "# time host port method status bytes",
+    ];
+    return [...head, ...connections.map(connectionLine)].map((line) => `${line}\n`).join("");
+  }
+}
+
+function beyond(asked: string, allowed: string): ToolError {
+  return new ToolError(
+    "permission_denied",
+    `The operator of this server does not allow ${asked}, but ${allowed}.`,
+    "configure_sandbox without internet and allow_hosts shows what holds.",
+  );
+}
+
+/** The part of the SDK's class that is used here. */
+interface OutboundSandbox {
+  enableInternet?: boolean;
+  interceptHttps?: boolean;
+  envVars?: Record<string, string>;
+  setOutboundHandler(name: string, params: NetworkPolicy): Promise<void>;
+}
+
+/** The name of the handler of `src/container/egress.ts` for what a policy restricts. */
+export const POLICY_HANDLER = "policy";
+
+/**
+ * On Cloudflare. Under a policy that restricts, the container has no way out of its own, and what it sends by HTTP and HTTPS
+ * goes through a handler of the Worker. One that was started with the whole internet keeps its way out until it ends.
+ */
+export class OutboundHandlers implements NetworkPlatform {
+  readonly #sandbox: OutboundSandbox;
+  readonly #isUp: () => boolean;
+  readonly #log = new ConnectionLog();
+  #restricts = false;
+
+  constructor(sandbox: OutboundSandbox, isUp: () => boolean) {
+    this.#sandbox = sandbox;
+    this.#isUp = isUp;
+  }
+
+  async enforce(policy: NetworkPolicy): Promise<boolean> {
+    const wasOpen = this.#sandbox.enableInternet === true && this.#isUp();
+    const isOpen = policy.internet === "full";
+    this.#sandbox.enableInternet = isOpen;
+    if (isOpen && !this.#restricts) return true;
+    this.#restricts = true;
+    this.#sandbox.interceptHttps = true;
+    // Has the image trust the certificates of the interception.
+    this.#sandbox.envVars = { ...this.#sandbox.envVars, SANDBOX_INTERCEPT_HTTPS: "1" };
+    await this.#sandbox.setOutboundHandler(POLICY_HANDLER, policy);
+    return isOpen || !wasOpen;
+  }
+
+  seen(): Promise<SeenConnections> {
+    return Promise.resolve(this.#log);
+  }
+
+  refusedSince(time: number): Promise<Refusal[]> {
+    return Promise.resolve(this.#log.refusedSince(time));
+  }
+
+  /** Called for each request that the handler has answered. */
+  note(connection: Connection): void {
+    this.#log.add(connection);
+  }
+}

@@ -1,0 +1,190 @@
+/** What `configure_sandbox` says of a sandbox's network, through to what its code reaches. */
+import { describe, expect, it } from "vitest";
+import { OutboundHandlers, SandboxNetwork } from "../../../src/actors/network.ts";
+import { throughPolicy } from "../../../src/container/egress.ts";
+import type { Env } from "../../../src/shared/config.ts";
+import type { Connection } from "../../../src/shared/connection-log.ts";
+import { networkLimits } from "../../../src/shared/network-limits.ts";
+import type { NetworkPolicy } from "../../../src/shared/network-policy.ts";
+import { callsIn, evict, killContainer, owner } from "../support.ts";
+
+const configure = (sandbox: string, more: Record<string, unknown> = {}) =>
+  owner.call("configure_sandbox", { sandbox, ...more });
+
+describe("configure_sandbox", () => {
+  it("keeps a list in its one form, answers it, and takes full again", async () => {
+    const sandbox = "net-kept";
+    expect((await configure(sandbox)).structured).toMatchObject({ internet: "full", allow_hosts: [] });
+    const allow_hosts = ["API.Example.com.", "*.Bücher.example", "packages"];
+    const holds = {
+      internet: "allowlist",
+      allow_hosts: ["api.example.com", "*.xn--bcher-kva.example", "packages"],
+    };
+    expect((await configure(sandbox, { allow_hosts })).structured).toMatchObject(holds);
+    await evict(sandbox);
+    expect((await configure(sandbox, { env: { A: "1" } })).structured).toMatchObject(holds);
+    expect((await configure(sandbox, { internet: "full" })).structured).toMatchObject({ internet: "full" });
+    await configure(sandbox, { internet: "none" });
+    await owner.call("destroy_sandbox", { sandbox });
+    expect((await configure(sandbox)).structured).toMatchObject({ internet: "full", allow_hosts: [] });
+  });
+
+  it.each(["https://example.com", "example.com:443", "0x7f.1", "a\u0000.example.com", "*"])(
+    "refuses %j as a host, in words",
+    async (host) => {
+      const { isError, text } = await configure("net-kept", { allow_hosts: [host] });
+      expect(isError).toBe(true);
+      expect(text).toMatch(/allow_hosts.*(is no host|is an address)/s);
+    },
+  );
+});
+
+describe("a sandbox's policy", () => {
+  it("holds from then on in a running kernel, and the result names the host and the call", async () => {
+    const sandbox = "net-none";
+    const ask =
+      "import urllib.request as r\ntry: r.urlopen('http://refused.example.com/')\nexcept Exception as e: print(e)";
+    expect((await callsIn(sandbox).code(ask)).text).not.toContain("refused connections");
+    await configure(sandbox, { allow_hosts: ["kept.example.com"] });
+    const { text } = await callsIn(sandbox).code(ask);
+    expect(text).toContain("403");
+    expect(text).toContain("refused connections to refused.example.com.");
+    expect(text).toContain('configure_sandbox with allow_hosts ["kept.example.com","refused.example.com"]');
+    const command = await callsIn(sandbox).command("curl -sS https://other.example.com/ || true");
+    expect(command.structured.notice).toContain("refused connections to other.example.com.");
+    expect((await callsIn(sandbox).command("true")).structured.notice).toBeUndefined();
+  });
+
+  it("holds in the container after, and its connections are a resource", async () => {
+    const sandbox = "net-again";
+    await configure(sandbox, { internet: "none" });
+    const command = "curl -s -o /dev/null -w '%{http_code}' http://first.example.com/";
+    expect((await callsIn(sandbox).command(command)).structured.stdout).toBe("403");
+    await killContainer(sandbox);
+    await callsIn(sandbox).command("true");
+    expect((await callsIn(sandbox).command(command.replace("first", "second"))).structured.stdout).toBe(
+      "403",
+    );
+    const params = { uri: `sandbox://${sandbox}/.network` };
+    const { messages } = await owner.post({ method: "resources/read", params });
+    const { contents } = messages[0]?.result as { contents: { text: string }[] };
+    expect(contents[0]?.text).toMatch(
+      /^# internet none\n# refused 1\n# time host port method status bytes\n\S+Z second\.example\.com 80 GET refused \d+\n$/,
+    );
+  });
+});
+
+const token = { name: "ci", sha256: "00", scopes: ["sandbox:exec"] as const };
+
+/** A network of its own, with the limits of this configuration. */
+function network(config: Parameters<typeof networkLimits>[0], principalID = "token:ci") {
+  const kept = new Map<string, unknown>();
+  const told: NetworkPolicy[] = [];
+  const kv = {
+    get: <T>(key: string) => kept.get(key) as T | undefined,
+    put: <T>(key: string, value: T) => void kept.set(key, value),
+    delete: (key: string) => kept.delete(key),
+  };
+  const platform = {
+    enforce: async (policy: NetworkPolicy) => (told.push(policy), true),
+    seen: async () => ({ refused: 0, connections: [] }),
+    refusedSince: async () => [{ host: "x.example.com", count: 2 }],
+  };
+  return {
+    told,
+    network: new SandboxNetwork({ kv, platform, limits: () => networkLimits(config, principalID) }),
+  };
+}
+
+describe("nobody has more than they were given", () => {
+  const all = { initial: undefined, max: "full", allowHosts: [] } as const;
+
+  it("by MAX_INTERNET and ALLOW_HOSTS, whatever was chosen before", async () => {
+    const listed = { initial: undefined, max: "allowlist", allowHosts: ["*.example.com"] } as const;
+    const { network: own } = network({ network: listed, authTokens: [] });
+    expect(own.policy).toEqual({ internet: "allowlist", allowHosts: ["*.example.com"] });
+    expect(() => own.changed({ internet: "full" })).toThrow("does not allow internet full");
+    expect(() => own.changed({ allowHosts: ["evil.test", "a.example.com"] })).toThrow("allow evil.test, but");
+    own.put(own.changed({ allowHosts: ["a.example.com"] }));
+    expect(own.policy).toEqual({ internet: "allowlist", allowHosts: ["a.example.com"] });
+    // As it was chosen under limits that were wider.
+    own.put({ internet: "allowlist", allowHosts: ["evil.test"] });
+    expect(own.policy).toEqual({ internet: "allowlist", allowHosts: [] });
+    expect(await own.refusalNote(0)).toContain('allow_hosts ["x.example.com"]');
+  });
+
+  it("by the entry of their token, within what holds for all", async () => {
+    const none = network({ network: all, authTokens: [{ ...token, internet: "none" }] });
+    expect(none.network.policy.internet).toBe("none");
+    expect(await none.network.refusalNote(0)).toContain(
+      "x.example.com (2 times). The operator of this server",
+    );
+    expect(() => none.network.changed({ allowHosts: ["a.test.com"] })).toThrow("does not allow");
+    const list = network({ network: all, authTokens: [{ ...token, allowHosts: ["a.example.com"] }] });
+    expect(list.network.policy).toEqual({ internet: "allowlist", allowHosts: ["a.example.com"] });
+    const other = network({ network: all, authTokens: [{ ...token, internet: "none" }] }, "token:other");
+    expect(other.network.policy.internet).toBe("full");
+    const wide = { ...token, internet: "full", allowHosts: ["b.example.com", "a.other.test"] } as const;
+    const within = network({
+      network: { initial: "none", max: "allowlist", allowHosts: ["*.example.com"] },
+      authTokens: [wide],
+    });
+    expect(within.network.policy.internet).toBe("none");
+    within.network.put(within.network.changed({ internet: "allowlist" }));
+    expect(within.network.policy.allowHosts).toEqual(["b.example.com"]);
+  });
+
+  it("and the platform is told once of each policy", async () => {
+    const { network: own, told } = network({ network: all, authTokens: [] });
+    await own.enforce();
+    await own.enforce();
+    own.put({ internet: "none" });
+    await own.enforce();
+    expect(told.map(({ internet }) => internet)).toEqual(["full", "none"]);
+  });
+});
+
+describe("on Cloudflare", () => {
+  it("a restricted container has no way out but the handler, and one that had another has to end", async () => {
+    const handlers: NetworkPolicy[] = [];
+    const sandbox = {
+      enableInternet: true,
+      interceptHttps: false,
+      envVars: {},
+      setOutboundHandler: async (_name: string, policy: NetworkPolicy) => void handlers.push(policy),
+    };
+    let isUp = false;
+    const platform = new OutboundHandlers(sandbox, () => isUp);
+    expect(await platform.enforce({ internet: "full", allowHosts: [] })).toBe(true);
+    expect(handlers).toEqual([]);
+    isUp = true;
+    expect(await platform.enforce({ internet: "none", allowHosts: [] })).toBe(false);
+    expect(sandbox).toMatchObject({ enableInternet: false, interceptHttps: true });
+    expect(await platform.enforce({ internet: "allowlist", allowHosts: ["a.example.com"] })).toBe(true);
+    expect(handlers).toHaveLength(2);
+  });
+
+  it.each([
+    ["http://evil.test/", {}],
+    ["https://evil.test/", {}],
+    ["http://good.example.com:8080/", {}],
+    ["http://good.example.com/", { host: "evil.test" }],
+    ["http://evil.test/", { host: "good.example.com" }],
+    ["http://0x7f.1/", {}],
+    ["http://[::ffff:1.1.1.1]/", {}],
+    ["http://good.example.com..:80/", {}],
+  ])("the handler does not send on %s with %j", async (url, headers) => {
+    const told: Connection[] = [];
+    const actor = { connectionMade: async (connection: Connection) => void told.push(connection) };
+    const namespace = { idFromString: (id: string) => id, get: () => actor };
+    const request = new Request(url, { headers });
+    const params: NetworkPolicy = { internet: "allowlist", allowHosts: ["good.example.com"] };
+    const response = await throughPolicy(request, { Sandbox: namespace } as unknown as Env, {
+      containerId: "x",
+      params,
+    });
+    expect(response.status).toBe(403);
+    expect(told).toHaveLength(1);
+    expect(told[0]?.refused).toBeDefined();
+  });
+});

@@ -66,8 +66,10 @@ describe("a sandbox's policy", () => {
       "403",
     );
     const params = { uri: `sandbox://${sandbox}/.network` };
-    const { messages } = await owner.post({ method: "resources/read", params });
-    const { contents } = messages[0]?.result as { contents: { text: string }[] };
+    const { contents } = await owner.result<{ contents: { text: string }[] }>({
+      method: "resources/read",
+      params,
+    });
     expect(contents[0]?.text).toMatch(
       /^# internet none\n# refused 1\n# time host port method status bytes\n\S+Z second\.example\.com 80 GET refused \d+\n$/,
     );

@@ -462,6 +462,9 @@ export type FoundChanges = NonNullable<z.infer<typeof changesSchema>["changes"]>
 /** How many files that are left out of a snapshot are named. */
 export const MAX_LEFT = 20;
 
+/** Files, directories and links that a snapshot holds at most. */
+export const SNAPSHOT_ENTRIES = 200_000;
+
 /** Bytes of the content of a file that are stored together. */
 export const SNAPSHOT_BLOB_BYTES = 4 * 1024 * 1024;
 

@@ -6,6 +6,7 @@ import {
   type Place,
   type Plan,
   type Read,
+  SNAPSHOT_ENTRIES,
   doneSchema,
   placeSchema,
   planSchema,
@@ -152,7 +153,8 @@ export class Snapshots {
 }
 
 function refusal({ code, problem }: FileFailure): ToolError {
-  return code === "ENOSPC"
-    ? new ToolError("no_space", "the disk of the sandbox is full")
-    : new ToolError("file_system", `the sandbox says ${code ?? problem}`);
+  if (code === "ENOSPC") return new ToolError("no_space", "the disk of the sandbox is full");
+  if (problem === "too_large")
+    return new ToolError("file_system", `it has more than ${SNAPSHOT_ENTRIES} files and directories`);
+  return new ToolError("file_system", `the sandbox says ${code ?? problem}`);
 }

@@ -3,13 +3,12 @@
  * there is, a directory before what is in it. It may have been made by somebody else's program: nothing in it is believed.
  */
 import * as z from "zod/mini";
-import { SNAPSHOT_BLOB_BYTES } from "../protocol.ts";
+import { SNAPSHOT_BLOB_BYTES, SNAPSHOT_ENTRIES } from "../protocol.ts";
 import { type Codec, compressed, decompressed } from "./codec.ts";
 
 const VERSION = 1;
 
-/** Things that a snapshot holds at most, and bytes of its manifest before it is compressed. */
-export const MAX_ENTRIES = 200_000;
+/** Bytes of a manifest at most before it is compressed. */
 const MAX_MANIFEST_BYTES = 512 * 1024 * 1024;
 
 /** Up to `SNAPSHOT_BLOB_BYTES` of the content of files, and where they are. */
@@ -95,9 +94,9 @@ export async function writeManifest(entries: readonly Entry[]): Promise<Buffer> 
 export async function readManifest(bytes: Buffer): Promise<Entry[]> {
   const text = (await decompressed(bytes, undefined, MAX_MANIFEST_BYTES)).toString("utf8");
   // One more than there may be: however many there are, they take no more memory.
-  const [first = "", ...lines] = text.split("\n", MAX_ENTRIES + 2);
+  const [first = "", ...lines] = text.split("\n", SNAPSHOT_ENTRIES + 2);
   if ((JSON.parse(first) as { version?: unknown }).version !== VERSION) throw new Error("another version");
-  if (lines.length > MAX_ENTRIES) throw new Error("too many entries");
+  if (lines.length > SNAPSHOT_ENTRIES) throw new Error("too many entries");
   const found = new Map<string, Entry["type"]>();
   return lines.map((line) => {
     const entry = entrySchema.parse(JSON.parse(line));

@@ -1,9 +1,9 @@
 /** What there is in the workspace, and what of it a save holds. */
 import { type BigIntStats, lstatSync, readdirSync, readlinkSync } from "node:fs";
 import { FileError } from "../file-error.ts";
-import { MAX_LEFT, type Plan } from "../protocol.ts";
+import { MAX_LEFT, type Plan, SNAPSHOT_ENTRIES } from "../protocol.ts";
 import { turns } from "../turns.ts";
-import { MAX_ENTRIES, bytesOf } from "./manifest.ts";
+import { bytesOf } from "./manifest.ts";
 
 /** Something found, without its content. */
 export interface Found {
@@ -43,7 +43,7 @@ export async function scan(root: string, signal: AbortSignal, from = ""): Promis
       if (one === undefined) continue;
       found.push(one);
       if (one.type === "directory") directories.push(one.path);
-      if (found.length > MAX_ENTRIES) throw new FileError({ problem: "too_large" });
+      if (found.length > SNAPSHOT_ENTRIES) throw new FileError({ problem: "too_large" });
     }
   }
   return found;

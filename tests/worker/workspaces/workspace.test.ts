@@ -1,5 +1,8 @@
 /** Saves and restores of a workspace, against what can go wrong at each step of them. */
 import { describe, expect, it } from "vitest";
+import { FAILED } from "../../../container/sandboxd/protocol.ts";
+import type { Connection } from "../../../src/container/connection.ts";
+import { Snapshots } from "../../../src/container/snapshots.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
 import type { Step, World } from "./world.ts";
@@ -428,6 +431,15 @@ describe("a start that fails", () => {
       await expect(world.workspace.ready()).rejects.toThrow("Container failed to start");
       expect(starts(world)).toBe(count);
     }),
+  );
+});
+
+it("of more files than can be saved says so", async () => {
+  const answer = Response.json({ problem: "too_large" }, { status: FAILED });
+  const connection = { request: (...[, , , read]: Parameters<Connection["request"]>) => read(answer) };
+  const snapshots = new Snapshots(connection as unknown as Connection);
+  await expect(snapshots.plan("a", undefined, 1, [], AbortSignal.timeout(1000))).rejects.toThrow(
+    "it has more than 200000 files and directories",
   );
 });
 

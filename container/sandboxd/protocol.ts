@@ -520,18 +520,29 @@ export const planCallSchema = z.object({
 
 export type PlanCall = z.infer<typeof planCallSchema>;
 
+/** Some things, of which the first are named. */
+const namedSchema = z.object({
+  count: count(),
+  names: z.array(z.string().check(z.maxLength(4096))).check(z.maxLength(MAX_LEFT)),
+});
+
+export type Named = z.infer<typeof namedSchema>;
+
 export const planSchema = z.object({
   /** `conflict`: the workspace came from something else than `base`. */
   state: z.enum(["unchanged", "changed", "conflict"]),
   files: count(),
   bytes: count(),
-  /** What `max` does not hold. */
   left: z.object({
+    /** Of the files that `max` does not hold. */
     count: count(),
     bytes: count(),
     largest: z
       .array(z.object({ path: z.string().check(z.maxLength(4096)), size: count() }))
       .check(z.maxLength(MAX_LEFT)),
+    /** What cannot be read, and sockets, pipes and devices. A sandboxd of an earlier version does not say. */
+    unreadable: z.optional(namedSchema),
+    special: z.optional(namedSchema),
   }),
 });
 
@@ -543,6 +554,8 @@ export const doneSchema = z.object({
   manifestBytes: count(),
   files: count(),
   bytes: count(),
+  /** As in the plan, with what turned out to be so when it was to be read. */
+  unreadable: z.optional(namedSchema),
 });
 
 export type Done = z.infer<typeof doneSchema>;

@@ -2,7 +2,7 @@
  * Counts the starts of a sandbox's container and remembers how the last one ended, because processes, kernels and files
  * outside the workspace die with it. The next result says so, once, and what of the workspace is back.
  */
-import type { Snapshot } from "./snapshot-registry.ts";
+import type { LeftOut, Snapshot } from "./snapshot-registry.ts";
 
 /** The synchronous key-value part of a Durable Object's storage. */
 type KV = Pick<SyncKvStorage, "get" | "put" | "delete">;
@@ -88,11 +88,25 @@ function lostWords(ending: string): string {
 /** @param ending how the container before ended; undefined where there was none */
 function restoredWords({ savedAt, files, bytes, left }: Snapshot, ending: string | undefined): string {
   const what = `as it was saved at ${new Date(savedAt).toISOString()} (${files} files, ${bytes} bytes)`;
-  const missing = left
-    ? ` Missing are ${left.count} files of ${left.bytes} bytes that were not saved (${left.names.join(", ")}).`
-    : "";
+  const missing = left ? ` Missing is what was not saved: ${leftWords(left)}.` : "";
   if (ending === undefined) return `The sandbox starts with /workspace ${what}.${missing}`;
   // Calls and runs may go on until the server ends; in the other cases nothing of the caller's was at work.
   const later = ending in ENDINGS && ending !== "server" ? "" : ", and what changed there since";
   return `${wordsOf(ending)}: /workspace is back ${what}. Processes, kernel state and files elsewhere are gone${later}.${missing}`;
+}
+
+/** How many of the things of one kind that a save left out are named. */
+const NAMED = 5;
+
+/** What a save left out, as a clause. */
+export function leftWords({ count, bytes, names, unreadable, special }: LeftOut): string {
+  const some = (paths: string[]) => `(${paths.slice(0, NAMED).join(", ")})`;
+  const parts: string[] = [];
+  if (count > 0) {
+    const size = `${Math.ceil(bytes / 1024 / 1024)} MB together`;
+    parts.push(`files over WORKSPACE_MAX_MB: ${count} of ${size} ${some(names)}`);
+  }
+  if (unreadable) parts.push(`what cannot be read: ${unreadable.count} ${some(unreadable.names)}`);
+  if (special) parts.push(`sockets, pipes and devices: ${special.count} ${some(special.names)}`);
+  return parts.join("; ");
 }

@@ -6,6 +6,7 @@
  * it. Archives give way where there is no room: those of the tasks that ended first. Every step is one transaction. What nothing refers to any more becomes garbage in the same transaction, as prefixes of keys in R2, and its
  * row stays until R2 has deleted it, so that neither a crash nor a refusal of R2 leaves anything behind.
  */
+import type { Named } from "../../container/sandboxd/protocol.ts";
 import type { Limits } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -22,10 +23,14 @@ export interface Pack {
 
 /** What a save left out. */
 export interface LeftOut {
+  /** Of the files for which there was no room. */
   count: number;
   bytes: number;
   /** Where most of it is. */
   names: string[];
+  /** What could not be read, and sockets, pipes and devices. */
+  unreadable?: Named;
+  special?: Named;
 }
 
 export interface Snapshot {

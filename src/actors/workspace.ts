@@ -13,7 +13,7 @@ import { ToolError, endedWhileStarting, unwrap } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
 import type { TaskRemains } from "../tasks/archive.ts";
 import type { Account } from "./account.ts";
-import type { RestartNotice } from "./restart-notice.ts";
+import { type RestartNotice, leftWords } from "./restart-notice.ts";
 import {
   type Archive,
   type Checkpoint,
@@ -364,23 +364,28 @@ export class Workspace {
       plan = await snapshots.plan(id, base, maxBytes, repack, signal);
     }
     if (plan.state === "conflict") throw new Error(`the container of ${sandbox} does not come from ${base}`);
-    this.#leftOut(plan.left);
+    // What else cannot be read is known when all was to be read; until then it is as it was.
+    const { unreadable = plan.state === "unchanged" ? undefined : this.#left?.unreadable } = plan.left;
+    this.#leave({ ...plan.left, unreadable });
     if (plan.state === "unchanged" || (base === undefined && plan.files === 0)) return;
-    const packs = await this.#write(id, origin, this.#left, signal);
+    const { packs, left } = await this.#write(id, origin, plan.left, signal);
+    this.#leave(left);
     await this.#committed(id, packs, signal);
   }
 
   /**
-   * Writes a save that sandboxd has planned, and has the account take it. Answers its packs.
+   * Writes a save that sandboxd has planned, and has the account take it. Answers its packs, and what it
+   * leaves out.
+   * @param planned what it leaves out as far as the plan knows
    * @param archive what it becomes, and its bytes at most; without, the state of the sandbox
    */
   async #write(
     id: string,
     origin: Origin,
-    left: LeftOut | undefined,
+    planned: Plan["left"],
     signal: AbortSignal,
     archive?: Archive & { maxBytes: number },
-  ): Promise<Pack[]> {
+  ): Promise<{ packs: Pack[]; left: Plan["left"] }> {
     const { kv, snapshots, bucket } = this.#host;
     const account = this.#host.account();
     const sandbox = this.#host.sandbox();
@@ -403,6 +408,7 @@ export class Workspace {
         ),
       );
       const done = await snapshots.done(id, signal);
+      const left = { ...planned, unreadable: done.unreadable };
       const own = done.packs.find((pack) => pack.id === id);
       if ((own?.length ?? 0) !== packBytes || done.manifestBytes !== manifestBytes)
         throw new Error(`the save ${id} is not as long as it says`);
@@ -421,13 +427,13 @@ export class Workspace {
         files,
         bytes,
         manifestBytes,
-        left,
+        left: leftOut(left),
         packs,
         archive: archive && { run: archive.run, part: archive.part, expiresAt: archive.expiresAt },
       };
       unwrap(await account.commitSave(save, packBytes));
       isTaken = true;
-      return packs;
+      return { packs, left };
     } catch (error) {
       isWriting = error instanceof StorageError && error.isUnderWay;
       throw error;
@@ -469,12 +475,13 @@ export class Workspace {
     const id = crypto.randomUUID();
     const { state, files, left } = await snapshots.plan(id, base, maxBytes, [], signal, { conversation });
     if (conversation && files === 0) return left;
-    if (state === "unchanged" && base !== undefined)
+    if (state === "unchanged" && base !== undefined) {
       await this.#host.account().archive(base, { run, part, expiresAt });
+      return left;
+    }
     // What is not compressed takes no more than the files, and a manifest.
-    else
-      await this.#write(id, origin, leftOut(left), signal, { ...archive, maxBytes: maxBytes + ADDED_BYTES });
-    return left;
+    const limited = { ...archive, maxBytes: maxBytes + ADDED_BYTES };
+    return (await this.#write(id, origin, left, signal, limited)).left;
   }
 
   /** Puts the conversation of an earlier task where the script of the task that goes on expects it. @throws {ToolError} */
@@ -518,9 +525,14 @@ export class Workspace {
     await sync();
   }
 
-  #leftOut(left: Plan["left"]): void {
-    if (left.count === 0) this.#isLeftTold = false;
+  #leave(left: Plan["left"]): void {
     this.#left = leftOut(left);
+    if (!this.#isWorthTelling) this.#isLeftTold = false;
+  }
+
+  /** Whether something is left out that is lost with the sandbox: a socket is of no use without its process. */
+  get #isWorthTelling(): boolean {
+    return this.#left !== undefined && (this.#left.count > 0 || this.#left.unreadable !== undefined);
   }
 
   /**
@@ -594,16 +606,19 @@ export class Workspace {
         `The workspace could not be saved since ${new Date(since).toISOString()}: what is newer would be lost with the sandbox.`,
       );
     }
-    if (this.#left && !this.#isLeftTold) {
+    if (this.#left && this.#isWorthTelling && !this.#isLeftTold) {
       this.#isLeftTold = true;
-      notices.push(`The workspace is larger than what is saved of it: ${leftWords(this.#left)}`);
+      notices.push(
+        `Not all of the workspace is saved. Lost with the sandbox would be ${leftWords(this.#left)}.`,
+      );
     }
     return notices.join(" ") || undefined;
   }
 }
 
-function leftOut({ count, bytes, largest }: Plan["left"]): LeftOut | undefined {
-  return count === 0 ? undefined : { count, bytes, names: largest.map(({ path }) => path).slice(0, 5) };
+function leftOut({ count, bytes, largest, unreadable, special }: Plan["left"]): LeftOut | undefined {
+  if (count === 0 && !unreadable && !special) return undefined;
+  return { count, bytes, names: largest.map(({ path }) => path).slice(0, 5), unreadable, special };
 }
 
 /** Which packs are worth packing again: those that are half dead, and small ones where there are many. */
@@ -636,12 +651,6 @@ async function streamed<T>(
   if ("error" in sent) throw sent.error;
   if (failure) throw failure.error;
   return sent.value;
-}
-
-/** What a save left out, as a sentence. */
-export function leftWords({ count, bytes, names }: LeftOut): string {
-  const MiB = Math.ceil(bytes / 1024 / 1024);
-  return `${count} files of ${MiB} MB together are over WORKSPACE_MAX_MB or cannot be read, and would be lost with the sandbox (${names.join(", ")}).`;
 }
 
 function stillRestoring(sandbox: string, ms: number): ToolError {

@@ -1,6 +1,8 @@
 /** Saved states as sandboxd reads and writes them: whoever made a manifest, nothing of it leads out of the workspace. */
 import { execFileSync } from "node:child_process";
 import {
+  chmodSync,
+  linkSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -11,6 +13,8 @@ import {
   truncateSync,
   writeFileSync,
 } from "node:fs";
+import { once } from "node:events";
+import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createHash } from "node:crypto";
@@ -200,7 +204,8 @@ describe("a restore", () => {
     ["deflate", zlib.deflateRawSync, 1_000_000],
   ] as const)("unpacks no more of a bomb of %s than the file has", async (codec, pack, size) => {
     const bomb = pack(Buffer.alloc(32 * 1024 * 1024));
-    await expect(decompressed(bomb, codec, size)).rejects.toMatchObject({ code: "ERR_BUFFER_TOO_LARGE" });
+    const unpacked = decompressed(bomb, codec, size).then(({ length }) => length);
+    await expect(unpacked).rejects.toMatchObject({ code: "ERR_BUFFER_TOO_LARGE" });
     const blob = { hash: "0".repeat(64), pack: "a", offset: 0, length: bomb.length, codec };
     const manifest = await writeManifest([{ ...common, type: "file", path: "bomb", size, blobs: [blob] }]);
     const restore = await Restore.begin("a", root, manifest);
@@ -249,6 +254,44 @@ await restore.finish();`;
 });
 
 describe("a save", () => {
+  it("counts and names what it leaves out because it cannot be saved", async () => {
+    execFileSync("mkfifo", [join(root, "pipe")]);
+    const server = createServer().listen(join(root, "socket"));
+    await once(server, "listening");
+    try {
+      const save = await Save.plan("a", root, new Map(), { max: 1e9, repack: [] }, signal);
+      expect(save.summary.left).toMatchObject({ count: 0, special: { count: 2, names: ["pipe", "socket"] } });
+    } finally {
+      server.close();
+    }
+  });
+
+  it("counts and names what it cannot read, and has the rest", () => {
+    writeFileSync(join(root, "file"), "file");
+    writeFileSync(join(root, "large"), "x".repeat(100_000), { mode: 0 });
+    writeFileSync(join(root, "small"), "x", { mode: 0 });
+    linkSync(join(root, "small"), join(root, "smaller"));
+    mkdirSync(join(root, "directory"), { mode: 0 });
+    chmodSync(join(root, ".."), 0o755);
+    const modules = join(repository, "container/sandboxd/snapshots");
+    // Root reads everything.
+    const program = `import { Save } from ${JSON.stringify(join(modules, "save.ts"))};
+if (process.getuid() === 0) process.setuid(65534);
+const { signal } = new AbortController();
+const save = await Save.plan("a", process.env.ROOT, new Map(), { max: 1e9, repack: [] }, signal);
+for await (const part of save.pack(signal)) process.stdout.write(part);
+console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).unreadable]));`;
+    const said = execFileSync(process.execPath, ["--input-type=module", "--eval", program], {
+      env: { ...process.env, ROOT: root },
+      encoding: "utf8",
+    });
+    expect(said.slice(0, 4)).toBe("file");
+    expect(JSON.parse(said.slice(4))).toEqual([
+      { count: 1, names: ["directory"] },
+      { count: 4, names: ["directory", "large", "small", "smaller"] },
+    ]);
+  });
+
   it("leaves out a file of 10 GB unread where there is no room for it, also one that is all holes", async () => {
     writeFileSync(join(root, "sparse"), "");
     truncateSync(join(root, "sparse"), 10 * 1024 ** 3);

@@ -2,10 +2,10 @@
 import { createHash } from "node:crypto";
 import { type BigIntStats, closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
-import { type Done, type Plan, type PlanCall, SNAPSHOT_BLOB_BYTES } from "../protocol.ts";
+import { type Done, MAX_LEFT, type Plan, type PlanCall, SNAPSHOT_BLOB_BYTES } from "../protocol.ts";
 import { compressed } from "./codec.ts";
 import { type Blob, type Entry, type FileEntry, bytesOf, writeManifest } from "./manifest.ts";
-import { type Found, choose, scan, scanNamed, statusOf } from "./scan.ts";
+import { type Found, choose, named, saysGone, scan, scanNamed, statusOf } from "./scan.ts";
 import type { Index, Known } from "./state.ts";
 
 /** A file that changed so shortly before it was read may change again and keep its times: it is read again. Milliseconds. */
@@ -33,6 +33,8 @@ export class Save {
   #index: Index = new Map();
   #packBytes = 0;
   #manifest: Buffer | undefined;
+  /** Paths of files that could not be read. */
+  #unreadable = new Set<string>();
 
   private constructor(
     id: string,
@@ -88,6 +90,7 @@ export class Save {
     this.#index = new Map();
     this.#packBytes = 0;
     this.#manifest = undefined;
+    this.#unreadable = new Set();
     const stored = this.#stored();
     const links = new Map<string, string>();
     const ahead: { found: Found; opened: Promise<Known | Reading | undefined> }[] = [];
@@ -126,8 +129,10 @@ export class Save {
     let size = 0;
     for (;;) {
       const bytes = await reading.next(size);
-      // It cannot be read any more.
-      if (bytes === undefined) return await reading.close();
+      if (bytes === undefined) {
+        this.#unreadable.add(path);
+        return await reading.close();
+      }
       if (bytes.length === 0) break;
       size += bytes.length;
       if (bytes.equals(ZEROS.subarray(0, bytes.length))) blobs.push(null);
@@ -155,7 +160,7 @@ export class Save {
     this.#index.set(known.entry.path, known);
   }
 
-  /** The entry of what needs no reading; what is to be read; or nothing where it has gone. */
+  /** The entry of what needs no reading; what is to be read; or nothing where it has gone or cannot be read. */
   async #open(found: Found, links: Map<string, string>): Promise<Known | Reading | undefined> {
     const { path, type, mode, mtime, target = "", inode } = found;
     if (type === "directory") return { entry: { type, path, mode, mtime }, status: found.status };
@@ -169,13 +174,28 @@ export class Save {
       const isStored = before.entry.blobs.every((blob) => !blob || !this.#repacked.has(blob.pack));
       if (isStored) return { entry: { ...before.entry, mode, mtime }, status: found.status };
     }
-    return await Reading.open(bytesOf(this.#root, path), found.size);
+    try {
+      return await Reading.open(bytesOf(this.#root, path), found.size);
+    } catch (error) {
+      if (!saysGone(error)) this.#unreadable.add(path);
+      return undefined;
+    }
   }
 
   async manifest(): Promise<Buffer> {
-    this.#entries = withoutLostLinks(this.#entries);
+    this.#leaveLostLinks();
     this.#manifest ??= await writeManifest(this.#entries);
     return this.#manifest;
+  }
+
+  /** The first of several hard links may have gone when it was to be read: the others go with it until the next save. */
+  #leaveLostLinks(): void {
+    const files = new Set(this.#entries.filter(({ type }) => type === "file").map(({ path }) => path));
+    this.#entries = this.#entries.filter((entry) => {
+      if (entry.type !== "hardlink" || files.has(entry.target)) return true;
+      if (this.#unreadable.has(entry.target)) this.#unreadable.add(entry.path);
+      return false;
+    });
   }
 
   async done(): Promise<Done> {
@@ -193,14 +213,20 @@ export class Save {
       length: id === this.id ? this.#packBytes : bytes,
     }));
     const bytes = files.reduce((sum, { size }) => sum + size, 0);
-    return { packs, manifestBytes, files: files.length, bytes };
+    const { count = 0, names = [] } = this.#plan.left.unreadable ?? {};
+    const more = named([...this.#unreadable].sort());
+    const unreadable = more && {
+      count: count + more.count,
+      names: [...names, ...more.names].slice(0, MAX_LEFT),
+    };
+    return {
+      packs,
+      manifestBytes,
+      files: files.length,
+      bytes,
+      unreadable: unreadable ?? this.#plan.left.unreadable,
+    };
   }
-}
-
-/** The first of several hard links may have gone while it was read: the others go with it until the next save. */
-function withoutLostLinks(entries: Entry[]): Entry[] {
-  const files = new Set(entries.filter(({ type }) => type === "file").map(({ path }) => path));
-  return entries.filter((entry) => entry.type !== "hardlink" || files.has(entry.target));
 }
 
 function isUnchanged(found: Found, before: Known | undefined): boolean {
@@ -227,13 +253,18 @@ class Reading {
     this.#openedAt = openedAt;
   }
 
-  /** Undefined for what is no file any more, or cannot be read. */
+  /** Undefined for what is no file any more. @throws errors of the system */
   static async open(path: Buffer, size: number): Promise<Reading | undefined> {
     if (size <= SMALL_BYTES) return Reading.#openSmall(path);
-    const handle = await open(path, READ).catch(() => undefined);
-    const stats = await handle?.stat({ bigint: true }).catch(() => undefined);
-    if (handle && stats?.isFile()) return new Reading(handle, stats);
-    await handle?.close();
+    const handle = await open(path, READ);
+    try {
+      const stats = await handle.stat({ bigint: true });
+      if (stats.isFile()) return new Reading(handle, stats);
+    } catch (error) {
+      await handle.close();
+      throw error;
+    }
+    await handle.close();
     return undefined;
   }
 
@@ -248,8 +279,6 @@ class Reading {
       const bytes = Buffer.allocUnsafe(Math.min(SMALL_BYTES, Number(stats.size)));
       const filled = readSync(file, bytes, 0, bytes.length, 0);
       return new Reading(bytes.subarray(0, filled), fstatSync(file, { bigint: true }), openedAt);
-    } catch {
-      return undefined;
     } finally {
       if (file !== undefined) closeSync(file);
     }

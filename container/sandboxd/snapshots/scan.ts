@@ -1,7 +1,7 @@
 /** What there is in the workspace, and what of it a save holds. */
 import { type BigIntStats, lstatSync, readdirSync, readlinkSync } from "node:fs";
 import { FileError } from "../file-error.ts";
-import { MAX_LEFT, type Plan, SNAPSHOT_ENTRIES } from "../protocol.ts";
+import { MAX_LEFT, type Named, type Plan, SNAPSHOT_ENTRIES } from "../protocol.ts";
 import { turns } from "../turns.ts";
 import { bytesOf } from "./manifest.ts";
 
@@ -24,29 +24,34 @@ export interface Found {
 /** What can be made again. */
 const MADE_AGAIN = /((?:^|\/)(?:node_modules|\.venv|venv|__pycache__|\.cache|\.next|target))\/.*/s;
 
+/** Something that is there, which a save may have to leave out: sockets, pipes and devices, and what cannot be looked at. */
+export type Seen = Found | { type: "special" | "unreadable"; path: string };
+
 /**
- * Everything below a directory on its own file system, each directory before what is in it: no sockets, pipes and devices.
+ * Everything below a directory on its own file system, each directory before what is in it.
  * @param from below the root, where it begins
  * @throws {FileError} for more than a snapshot holds
  */
-export async function scan(root: string, signal: AbortSignal, from = ""): Promise<Found[]> {
-  const found: Found[] = [];
+export async function scan(root: string, signal: AbortSignal, from = ""): Promise<Seen[]> {
+  const seen: Seen[] = [];
   const { dev } = lstatSync(root, { bigint: true });
   const directories = [from];
   const turn = turns();
   for (let next = directories.pop(); next !== undefined; next = directories.pop()) {
     const prefix = next === "" ? "" : `${next}/`;
-    for (const name of namesIn(root, next)) {
+    const names = namesIn(root, next);
+    if (names === undefined) seen.push({ type: "unreadable", path: next });
+    for (const name of names ?? []) {
       await turn();
       signal.throwIfAborted();
       const one = look(root, `${prefix}${name}`, dev);
       if (one === undefined) continue;
-      found.push(one);
+      seen.push(one);
       if (one.type === "directory") directories.push(one.path);
-      if (found.length > SNAPSHOT_ENTRIES) throw new FileError({ problem: "too_large" });
+      if (seen.length > SNAPSHOT_ENTRIES) throw new FileError({ problem: "too_large" });
     }
   }
-  return found;
+  return seen;
 }
 
 /** What lies below a directory of the root and has a word in its path, with the directories that lead there. */
@@ -55,11 +60,11 @@ export async function scanNamed(
   from: string,
   word: string,
   signal: AbortSignal,
-): Promise<Found[]> {
-  const named = (await scan(root, signal, from)).filter(({ path }) => path.includes(word));
+): Promise<Seen[]> {
+  const ofWord = (await scan(root, signal, from)).filter(({ path }) => path.includes(word));
   const { dev } = lstatSync(root, { bigint: true });
-  const all = new Map(named.map((one) => [one.path, one]));
-  for (const { path } of named)
+  const all = new Map(ofWord.map((one) => [one.path, one]));
+  for (const { path } of ofWord)
     for (let end = path.lastIndexOf("/"); end > 0; end = path.lastIndexOf("/", end - 1)) {
       const above = path.slice(0, end);
       const directory = all.has(above) ? undefined : look(root, above, dev);
@@ -69,16 +74,23 @@ export async function scanNamed(
   return [...all.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-function namesIn(root: string, directory: string): string[] {
+/** Whether an error says that there is nothing any more, or a link or a socket where a file or a directory was. */
+export function saysGone(error: unknown): boolean {
+  return ["ENOENT", "ENOTDIR", "ELOOP", "ENXIO"].includes((error as NodeJS.ErrnoException).code ?? "");
+}
+
+/** What a directory holds; undefined where it cannot be read. */
+function namesIn(root: string, directory: string): string[] | undefined {
   try {
     // What a directory holds is part of its state, and the system says it in any order.
     return readdirSync(bytesOf(root, directory), { encoding: "latin1" }).sort();
-  } catch {
-    return [];
+  } catch (error) {
+    return saysGone(error) ? [] : undefined;
   }
 }
 
-function look(root: string, path: string, dev: bigint): Found | undefined {
+/** Undefined for what has gone meanwhile, or is mounted there. */
+function look(root: string, path: string, dev: bigint): Seen | undefined {
   const at = bytesOf(root, path);
   try {
     const stats = lstatSync(at, { bigint: true });
@@ -93,11 +105,10 @@ function look(root: string, path: string, dev: bigint): Found | undefined {
     if (stats.isDirectory()) return { ...common, type: "directory" };
     if (stats.isSymbolicLink())
       return { ...common, type: "symlink", target: readlinkSync(at, { encoding: "latin1" }) };
-    if (!stats.isFile()) return undefined;
+    if (!stats.isFile()) return { type: "special", path };
     return { ...common, type: "file", inode: stats.nlink > 1n ? String(stats.ino) : undefined };
-  } catch {
-    // It has gone meanwhile.
-    return undefined;
+  } catch (error) {
+    return saysGone(error) ? undefined : { type: "unreadable", path };
   }
 }
 
@@ -106,11 +117,36 @@ export function statusOf({ size, mtimeNs, ctimeNs, ino }: BigIntStats): string {
   return [size, mtimeNs, ctimeNs, ino].join(" ");
 }
 
-/** Leaves out the files for which there is no room: first those that can be made again, then the largest. */
-export function choose(found: readonly Found[], max: number): { chosen: Found[]; left: Plan["left"] } {
+/** Counts paths, and names some of them. */
+export function named(paths: readonly string[]): Named | undefined {
+  if (paths.length === 0) return undefined;
+  return { count: paths.length, names: paths.slice(0, MAX_LEFT).map(nameOf) };
+}
+
+function nameOf(path: string): string {
+  return Buffer.from(path, "latin1").toString().slice(0, 4096) || ".";
+}
+
+function isFound(one: Seen): one is Found {
+  return one.type !== "special" && one.type !== "unreadable";
+}
+
+/**
+ * Leaves out what cannot be saved, and the files for which there is no room: first those that can be made again, then the
+ * largest.
+ */
+export function choose(seen: readonly Seen[], max: number): { chosen: Found[]; left: Plan["left"] } {
+  const found = seen.filter(isFound);
+  const pathsOf = (type: Seen["type"]) => seen.filter((one) => one.type === type).map(({ path }) => path);
   const total = found.reduce((sum, { size }) => sum + size, 0);
-  const left: Plan["left"] = { count: 0, bytes: 0, largest: [] };
-  if (total <= max) return { chosen: [...found], left };
+  const left: Plan["left"] = {
+    count: 0,
+    bytes: 0,
+    largest: [],
+    unreadable: named(pathsOf("unreadable")),
+    special: named(pathsOf("special")),
+  };
+  if (total <= max) return { chosen: found, left };
   const ranked = found
     .filter(({ type }) => type === "file")
     .map((file) => ({ file, isLast: MADE_AGAIN.test(file.path) }))
@@ -132,6 +168,6 @@ export function choose(found: readonly Found[], max: number): { chosen: Found[];
   left.largest = [...places]
     .sort(([a, aSize], [b, bSize]) => bSize - aSize || (a < b ? -1 : 1))
     .slice(0, MAX_LEFT)
-    .map(([path, size]) => ({ path: Buffer.from(path, "latin1").toString().slice(0, 4096), size }));
+    .map(([path, size]) => ({ path: nameOf(path), size }));
   return { chosen: found.filter((one) => !out.has(one)), left };
 }

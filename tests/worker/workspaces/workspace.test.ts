@@ -69,6 +69,46 @@ describe("a workspace", () => {
       expect(world.notice.takeNotice()).toBeUndefined();
     }));
 
+  it("says once what is not saved of it, and again what is missing when it is back", () =>
+    inWorld(async (world) => {
+      await prepare(world);
+      expect(world.workspace.takeNotice()).toBeUndefined();
+      Object.assign(world.container ?? {}, {
+        left: {
+          count: 2,
+          bytes: 3e6,
+          largest: [{ path: "video", size: 3e6 }],
+          special: { count: 1, names: ["socket"] },
+        },
+        unreadable: { count: 7, names: ["a", "b", "c", "d", "e", "f", "g"] },
+      });
+      const files = "files over WORKSPACE_MAX_MB: 2 of 3 MB together (video)";
+      const words = `${files}; what cannot be read: 7 (a, b, c, d, e); sockets, pipes and devices: 1 (socket)`;
+      for (const [content, notice] of [
+        ["second", `Not all of the workspace is saved. Lost with the sandbox would be ${words}.`],
+        ["third", undefined],
+      ]) {
+        world.write("kept", content ?? "");
+        await world.workspace.save();
+        expect(world.workspace.takeNotice()).toBe(notice);
+      }
+      await afterCrash(world);
+      expect(world.notice.takeNotice()).toContain(` Missing is what was not saved: ${words}.`);
+    }));
+
+  it("tells of a socket only when it is missing: it is of no use without its process", () =>
+    inWorld(async (world) => {
+      await prepare(world);
+      Object.assign(world.container ?? {}, {
+        left: { count: 0, bytes: 0, largest: [], special: { count: 1, names: ["socket"] } },
+      });
+      world.write("kept", "second");
+      await world.workspace.save();
+      expect(world.workspace.takeNotice()).toBeUndefined();
+      await afterCrash(world);
+      expect(world.notice.takeNotice()).toContain("not saved: sockets, pipes and devices: 1 (socket).");
+    }));
+
   it("without a file costs nothing, and its loss is not said to be restored", () =>
     inWorld(async (world) => {
       await world.workspace.ready();

@@ -5,7 +5,7 @@ import type { Account } from "../../../src/actors/account.ts";
 import { RestartNotice } from "../../../src/actors/restart-notice.ts";
 import { SnapshotRegistry } from "../../../src/actors/snapshot-registry.ts";
 import { Workspace, type WorkspaceHost } from "../../../src/actors/workspace.ts";
-import type { Plan, Read } from "../../../container/sandboxd/protocol.ts";
+import type { Done, Plan, Read } from "../../../container/sandboxd/protocol.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { ToolError, outcomeOf } from "../../../src/shared/errors.ts";
 
@@ -18,7 +18,6 @@ interface Entry extends Read {
 
 const never = new Promise<never>(() => undefined);
 const encode = (text: string) => new TextEncoder().encode(text);
-const NOTHING_LEFT = { count: 0, bytes: 0, largest: [] };
 
 /** A container with a sandboxd that saves and restores its files. */
 class FakeContainer {
@@ -28,6 +27,9 @@ class FakeContainer {
   readonly restored = new Map<string, Files>();
   snapshot: string | undefined;
   isRestoring = false;
+  left: Plan["left"] = { count: 0, bytes: 0, largest: [] };
+  /** What was found to be unreadable when it was to be read. */
+  unreadable: Done["unreadable"];
   /** What the last save or restore holds, and the saves that are not committed. */
   #index = new Map<string, Entry & { content: string }>();
   readonly #saves = new Map<string, { entries: (Entry & { content: string })[]; pack: string }>();
@@ -41,7 +43,7 @@ class FakeContainer {
   ): Plan {
     const files = archive?.conversation ? this.conversation : this.files;
     const bytes = [...files.values()].join("").length;
-    const answer = { files: files.size, bytes, left: NOTHING_LEFT };
+    const answer = { files: files.size, bytes, left: this.left };
     const isBase = files === this.files && base === this.snapshot;
     if (!isBase && !archive) return { state: "conflict", ...answer };
     let pack = "";
@@ -83,6 +85,7 @@ class FakeContainer {
       manifestBytes: this.manifest(id).length,
       files: entries.length,
       bytes: entries.reduce((sum, { content }) => sum + content.length, 0),
+      unreadable: this.unreadable,
     };
   }
 

@@ -1,5 +1,11 @@
 /** What one sandbox may reach: its own choice within the limits of its principal, kept, enforced and told. */
-import { ConnectionLog, type Connection, type Refusal, connectionLine } from "../shared/connection-log.ts";
+import {
+  CONNECTION_COLUMNS,
+  ConnectionLog,
+  type Connection,
+  type Refusal,
+  connectionLine,
+} from "../shared/connection-log.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { NetworkLimits } from "../shared/network-limits.ts";
 import {
@@ -125,11 +131,7 @@ export class SandboxNetwork {
     const { refused, connections } = await this.#host.platform.seen();
     const { internet, allowHosts } = this.policy;
     const list = internet === "allowlist" ? ` ${allowHosts.join(",")}` : "";
-    const head = [
-      `# internet ${internet}${list}`,
-      `# refused ${refused}`,
-      "# time host port method status bytes",
-    ];
+    const head = [`# internet ${internet}${list}`, `# refused ${refused}`, `# ${CONNECTION_COLUMNS}`];
     return [...head, ...connections.map(connectionLine)].map((line) => `${line}\n`).join("");
   }
 }

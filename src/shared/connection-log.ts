@@ -12,6 +12,8 @@ export interface Connection {
   status?: number;
   /** Bytes received from the host. */
   bytes: number;
+  /** The name of the secret that was added to it, if one was. Never its value. */
+  secret?: string;
   /** Why it was refused: by the sandbox's policy, which may be changed, or because it named another host than it went to. */
   refused?: "policy" | "mismatch";
 }
@@ -66,10 +68,22 @@ export class ConnectionLog {
   }
 }
 
-/** Time, host, port, method, status and bytes, with a space between; a dash for what is not known. */
-export function connectionLine({ at, host, port, method, status, bytes, refused }: Connection): string {
+/** What the columns of a line are. */
+export const CONNECTION_COLUMNS = "time host port method status bytes secret";
+
+/** The columns of a connection with a space between; a dash for what there is none of. */
+export function connectionLine({
+  at,
+  host,
+  port,
+  method,
+  status,
+  bytes,
+  secret,
+  refused,
+}: Connection): string {
   const said = refused ? "refused" : (status ?? "-");
-  return `${new Date(at).toISOString()} ${host} ${port} ${method} ${said} ${bytes}`;
+  return `${new Date(at).toISOString()} ${host} ${port} ${method} ${said} ${bytes} ${secret ?? "-"}`;
 }
 
 /** Without what could end a line or a column. */

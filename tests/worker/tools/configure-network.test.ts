@@ -71,7 +71,7 @@ describe("a sandbox's policy", () => {
       params,
     });
     expect(contents[0]?.text).toMatch(
-      /^# internet none\n# refused 1\n# time host port method status bytes\n\S+Z second\.example\.com 80 GET refused \d+\n$/,
+      /^# internet none\n# refused 1\n# time host port method status bytes secret\n\S+Z second\.example\.com 80 GET refused \d+ -\n$/,
     );
   });
 });

@@ -43,6 +43,7 @@ import { DiskUsage } from "./disk-usage.ts";
 import { Lease, quotaError } from "./lease.ts";
 import { type Preview, Previews } from "./previews.ts";
 import type { Settlement } from "./quota.ts";
+import { SetUp, type SetUpState } from "./set-up.ts";
 import { SandboxVariables, namesOf } from "./sandbox-variables.ts";
 import { RestartNotice } from "./restart-notice.ts";
 import type { Checkpoint } from "./snapshot-registry.ts";
@@ -78,16 +79,23 @@ export interface Settings {
   /** Variables to set; an empty value removes its variable. */
   env?: Readonly<Record<string, string>> | undefined;
   network?: NetworkChoice | undefined;
+  /** The script that sets up each new container; an empty one removes it. */
+  setup?: string | undefined;
 }
 
 /** What a sandbox is set to. */
 export interface Configured {
   /** Names of its variables. */
   variables: string[];
+  setup: SetUpState;
   /** Where its actor was made; undefined where the platform chose. */
   region: Region | undefined;
   network: NetworkPolicy;
 }
+
+/** The session of set-ups, which is no valid name of a caller's, and how long one may take, milliseconds. */
+const SETUP_SESSION = "_setup";
+const SETUP_MS = 1_800_000;
 
 /** How long a connection that only an abandoned call keeps busy stays open, milliseconds. */
 const HANG_UP_MS = 5000;
@@ -110,6 +118,7 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #lease: Lease;
   readonly #variables: SandboxVariables;
   readonly #network: SandboxNetwork;
+  readonly #setUp: SetUp;
   readonly #connection: Connection;
   readonly #files: Files;
   readonly #kernels: Kernels;
@@ -280,6 +289,19 @@ export class Sandbox extends BaseSandbox<Env> {
     });
     this.#lease.inherit(this.#runs.secondsSince(kv.get<number>(SETTLED)));
     this.#runs.resume(this.#isUp);
+    this.#setUp = new SetUp({
+      kv,
+      running,
+      sandbox: () => this.#accountLink.owner.sandbox,
+      start: (script) => this.#startSetUp(script),
+      result: (id, waitMs) => this.#runs.result(id, waitMs),
+      tail: async ({ id, logBytes }, bytes) => {
+        const { pieces } = await this.#runs.log(id, Math.max(0, logBytes - bytes), bytes);
+        return new Uint8Array(await new Blob(pieces.map((piece) => piece.bytes)).arrayBuffer());
+      },
+      cancel: (id) => this.#runs.cancel(id, 0),
+      background,
+    });
   }
 
   readonly #outbound = new OutboundHandlers(this, () => this.#isUp);
@@ -312,7 +334,7 @@ export class Sandbox extends BaseSandbox<Env> {
   ): Promise<Answer<RunView>> {
     const waitUntil = Date.now() + waitMs;
     return this.#serveBesideTasks(owner, mayUseModel, () =>
-      this.#runs.start(this.#code, spec.code, spec, waitUntil, namesID, onProgress),
+      this.#runs.start(this.#setUp.before(this.#code), spec.code, spec, waitUntil, namesID, onProgress),
     );
   }
 
@@ -327,14 +349,29 @@ export class Sandbox extends BaseSandbox<Env> {
   ): Promise<Answer<RunView>> {
     const waitUntil = Date.now() + waitMs;
     return this.#serveBesideTasks(owner, mayUseModel, () =>
-      this.#runs.start(this.#commands, spec.command, spec, waitUntil, namesID, onProgress),
+      this.#runs.start(
+        this.#setUp.before(this.#commands),
+        spec.command,
+        spec,
+        waitUntil,
+        namesID,
+        onProgress,
+      ),
     );
+  }
+
+  #startSetUp(script: string): Promise<RunView> {
+    // A step that fails must not be covered by the next.
+    const command = `set -e\n${script}`;
+    const spec = { command, session: SETUP_SESSION, cwd: "/workspace", timeoutMs: SETUP_MS };
+    return this.#runs.start(this.#commands, script, spec, 0, true);
   }
 
   /** As `#serve`, for what the caller runs; beside an agent only where they may use its model. */
   #serveBesideTasks<T>(owner: Owner, mayUseModel: boolean, work: () => Promise<T>): Promise<Answer<T>> {
-    return this.#serve(owner, () => {
+    return this.#serve(owner, async () => {
       if (!mayUseModel) this.#tasks.keepApart(owner.sandbox);
+      await this.#setUp.begin();
       return work();
     });
   }
@@ -346,7 +383,7 @@ export class Sandbox extends BaseSandbox<Env> {
    */
   configureSandbox(
     owner: Owner,
-    { env = {}, network }: Settings,
+    { env = {}, network, setup }: Settings,
     region: Region | undefined,
     mayUseModel: boolean,
   ): Promise<Answer<Configured>> {
@@ -357,7 +394,13 @@ export class Sandbox extends BaseSandbox<Env> {
       if (Object.keys(env).length > 0)
         await this.#configuring.run("", "", () => this.#setVariables(owner, env));
       if (network !== undefined) await this.#configuring.run("", "", () => this.#setNetwork(owner, network));
-      return { variables: this.#variables.names, region: made, network: this.#network.policy };
+      if (setup !== undefined) await this.#configuring.run("", "", () => this.#changeSetUp(owner, setup));
+      return {
+        variables: this.#variables.names,
+        setup: this.#setUp.state,
+        region: made,
+        network: this.#network.policy,
+      };
     });
   }
 
@@ -389,6 +432,15 @@ export class Sandbox extends BaseSandbox<Env> {
     return said === undefined ? end : { ...end, note: [end.note, said].filter(Boolean).join(" ") };
   }
 
+  async #changeSetUp(owner: Owner, script: string): Promise<void> {
+    if (this.#setUp.has(script)) return;
+    do {
+      await this.#starts.passable();
+      if (script !== "") await this.#accountLink.configured(owner, this.#variables.names);
+    } while (this.#starts.isDestroying);
+    this.#setUp.put(script);
+  }
+
   async #setVariables(owner: Owner, changes: Readonly<Record<string, string>>): Promise<void> {
     let variables;
     // A sandbox that is destroyed meanwhile loses its variables, and gets these as a new one.
@@ -405,7 +457,8 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#serve(owner, async () => {
       const { used, allowed } = await this.#tellModelTokens();
       if (used >= allowed) throw quotaError({ limit: "modelTokensPerDay", allowed, used });
-      const run = await this.#runs.start(this.#tasks, spec.task, spec, 0, true);
+      await this.#setUp.begin();
+      const run = await this.#runs.start(this.#setUp.before(this.#tasks), spec.task, spec, 0, true);
       await this.#accountLink.account(owner).taskSeen(run);
       return run;
     });
@@ -489,12 +542,12 @@ export class Sandbox extends BaseSandbox<Env> {
   putFile(owner: Owner, ...file: Parameters<Files["write"]>): Promise<Answer<number>> {
     const [, , append] = file;
     // An append that is repeated in another container would make a file of this piece alone.
-    const serve = append ? this.#serve.bind(this) : this.#serveAgain.bind(this);
+    const serve = append ? this.#serveFiles.bind(this) : this.#serveAgain.bind(this);
     return serve(owner, () => this.#changing(this.#files.write(...file)));
   }
 
   editFile(owner: Owner, ...edit: Parameters<Files["edit"]>): Promise<Answer<Written>> {
-    return this.#serve(owner, () => this.#changing(this.#files.edit(...edit)));
+    return this.#serveFiles(owner, () => this.#changing(this.#files.edit(...edit)));
   }
 
   statFile(owner: Owner, ...file: Parameters<Files["stat"]>): Promise<Answer<FileStat>> {
@@ -502,11 +555,11 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   removeFile(owner: Owner, ...file: Parameters<Files["remove"]>): Promise<Answer<void>> {
-    return this.#serve(owner, () => this.#changing(this.#files.remove(...file)));
+    return this.#serveFiles(owner, () => this.#changing(this.#files.remove(...file)));
   }
 
   openFile(owner: Owner, ...range: Parameters<Files["open"]>): Promise<Answer<OpenedFile>> {
-    return this.#serve(owner, async () => {
+    return this.#serveFiles(owner, async () => {
       const opened = await this.#files.open(...range);
       return { ...opened, body: this.#transfer(opened.body) };
     });
@@ -516,11 +569,11 @@ export class Sandbox extends BaseSandbox<Env> {
     owner: Owner,
     ...archive: Parameters<Files["archive"]>
   ): Promise<Answer<ReadableStream<Uint8Array>>> {
-    return this.#serve(owner, async () => this.#transfer(await this.#files.archive(...archive)));
+    return this.#serveFiles(owner, async () => this.#transfer(await this.#files.archive(...archive)));
   }
 
   storeFile(owner: Owner, ...file: Parameters<Files["store"]>): Promise<Answer<Written>> {
-    return this.#serve(owner, () => this.#changing(this.#held(this.#files.store(...file))));
+    return this.#serveFiles(owner, () => this.#changing(this.#held(this.#files.store(...file))));
   }
 
   /** What links to files of this container are bound to. */
@@ -612,7 +665,7 @@ export class Sandbox extends BaseSandbox<Env> {
     token: string,
     ms: number,
   ): Promise<Answer<ReturnType<Previews["open"]>>> {
-    return this.#serve(owner, async () => {
+    return this.#serveFiles(owner, async () => {
       await this.#workspace.ready();
       return this.#previews.open(port, token, Date.now() + ms);
     });
@@ -685,9 +738,11 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#diskUsage.containerGone();
     this.#previews.forget();
     this.#fileLinks.forget();
+    this.#setUp.containerGone();
     if (!had.isKept) {
       this.#variables.forget();
       this.#network.forget();
+      this.#setUp.forget();
     }
     if (had.wasKnown) this.#accountLink.note("destroy");
     return had;
@@ -783,9 +838,22 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#starts.open();
   }
 
-  /** As `#serve`, for idempotent work, which is repeated in the next container when this one turns out to be gone. */
+  /** As `#serve`, for what is no run and so waits for the sandbox's set-up here. */
+  #serveFiles<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
+    return this.#serve(owner, () => this.#afterSetUp(owner, work));
+  }
+
+  /** As `#serveFiles`, for idempotent work, which is repeated in the next container when this one turns out to be gone. */
   #serveAgain<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
-    return this.#serve(owner, () => this.#lifecycle.again(work, () => this.#ready(owner)));
+    const again = () => this.#afterSetUp(owner, work);
+    return this.#serve(owner, () => this.#lifecycle.again(again, () => this.#ready(owner)));
+  }
+
+  /** Whoever may only read starts no set-up. */
+  async #afterSetUp<T>(owner: Owner, work: () => Promise<T>): Promise<T> {
+    if (owner.mayStart !== false) await this.#setUp.begin();
+    await this.#setUp.over();
+    return await work();
   }
 
   #containerGone(): void {
@@ -796,6 +864,7 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#diskUsage.containerGone();
     this.#kernels.forget();
     this.#workspace.containerGone();
+    this.#setUp.containerGone();
     this.#runs.containerGone("The sandbox stopped while it ran; its processes and kernel state are gone.");
   }
 
@@ -817,7 +886,11 @@ export class Sandbox extends BaseSandbox<Env> {
       await this.#leaveNothing();
     }
     if (owner.takesNotice === false) return outcome;
-    const notices = [this.#restartNotice.takeNotice(), this.#workspace.takeNotice()];
+    const notices = [
+      this.#restartNotice.takeNotice(),
+      this.#workspace.takeNotice(),
+      this.#setUp.takeNotice(),
+    ];
     return { ...outcome, notice: notices.filter(Boolean).join(" ") || undefined };
   }
 
@@ -827,7 +900,10 @@ export class Sandbox extends BaseSandbox<Env> {
   ): Promise<void> {
     try {
       await this.#starts.start(async () => {
-        if (!this.#isUp) this.#workspace.containerGone();
+        if (!this.#isUp) {
+          this.#workspace.containerGone();
+          this.#setUp.containerGone();
+        }
         await this.#network.enforce();
         return super.startAndWaitForPorts(...args);
       });

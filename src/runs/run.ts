@@ -71,8 +71,8 @@ export const DETAIL_BYTES = 1_500_000;
 export interface Waiting {
   /** Ids of the runs before it, the one under way first. */
   behind: string[];
-  /** What is shared with them, and its name: their shell session, their kernel's context, or the workspace of tasks. */
-  kind: "session" | "context" | "workspace";
+  /** What is shared with them, and its name: their shell session, their kernel's context, the workspace of tasks, or the set-up. */
+  kind: "session" | "context" | "workspace" | "setup";
   name: string;
 }
 

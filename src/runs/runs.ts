@@ -403,7 +403,7 @@ const NEVER_BEGAN_HERE = "It waited for its turn when the sandbox stopped, and n
 const WENT_AWAY = "The sandbox went away while the server was down, and everything in it.";
 const OTHER_VERSION = "The server was restarted in another version, which cannot go on with it.";
 
-/** Whether code or a command has not had its turn: one that has started has a resume state or has printed something. */
-function neverBegan({ kind, resumeState, ends }: RunRecord): boolean {
-  return kind !== "task" && resumeState === undefined && ends.stdout.bytes + ends.stderr.bytes === 0;
+/** Whether a run has not had its turn: one that has started has a resume state or has printed something. */
+function neverBegan({ resumeState, ends }: RunRecord): boolean {
+  return resumeState === undefined && ends.stdout.bytes + ends.stderr.bytes === 0;
 }

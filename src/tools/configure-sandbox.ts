@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { REGIONS } from "../shared/principal.ts";
+import { SETUP_STATES, type SetUpState } from "../actors/set-up.ts";
 import { callSandbox } from "../actors/sandbox-client.ts";
 import { INTERNET, MOST_HOSTS, parseHostEntry } from "../shared/network-policy.ts";
 import { defineTool, sandboxField, sections, text, variablesField } from "./define.ts";
@@ -36,6 +37,17 @@ function hostsField() {
     .describe("All that allowlist reaches: names, *.name, packages (PyPI, npm, Debian, GitHub).");
 }
 
+/** Characters of a set-up, as of a command. */
+const MAX_SETUP = 100_000;
+
+const SETUP_WORDS: Record<SetUpState, string> = {
+  none: "none",
+  due: "runs before the next call",
+  running: "is running",
+  succeeded: "has run",
+  failed: "did not succeed",
+};
+
 export const configureSandbox = defineTool({
   name: "configure_sandbox",
   title: "Configure a sandbox",
@@ -47,6 +59,12 @@ export const configureSandbox = defineTool({
       "Variables of all commands, kernels and tasks, beside those set before; an empty value removes one.",
       problemWith,
     ),
+    setup: z
+      .string()
+      .max(MAX_SETUP, `is longer than ${MAX_SETUP} characters: let it fetch the rest`)
+      .refine((value) => !value.includes("\0"), "must not hold a NUL character")
+      .optional()
+      .describe("Bash script (installs, clones) run once in each new container; empty removes it."),
     region: z.enum(REGIONS).optional().describe("Where it is made; only with its first use."),
     internet: z.enum(INTERNET).optional(),
     allow_hosts: hostsField(),
@@ -54,13 +72,14 @@ export const configureSandbox = defineTool({
   output: z.object({
     sandbox: z.string(),
     variables: z.array(z.string()),
+    setup: z.enum(SETUP_STATES),
     region: z.string().optional(),
     internet: z.enum(INTERNET),
     allow_hosts: z.array(z.string()),
   }),
   annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: true },
   scopes: ["sandbox:exec"],
-  async handle({ sandbox, env, region, internet, allow_hosts: allowHosts }, context) {
+  async handle({ sandbox, env, setup, region, internet, allow_hosts: allowHosts }, context) {
     const { id: principalID, scopes, region: own } = context.principal;
     const owner = { principalID, sandbox, region: region ?? own };
     const network =
@@ -69,19 +88,27 @@ export const configureSandbox = defineTool({
         : { internet, allowHosts: allowHosts?.map(entryOf) };
     const mayUseModel = scopes.includes("tasks:run");
     const { value, notice } = await callSandbox(context.env, owner, (actor, who) =>
-      actor.configureSandbox(who, { env, network }, region, mayUseModel),
+      actor.configureSandbox(who, { env, setup, network }, region, mayUseModel),
     );
-    const { variables, region: made, network: holds } = value;
+    const { variables, setup: state, region: made, network: holds } = value;
     const hosts = holds.internet === "allowlist" ? [...holds.allowHosts] : [];
     const said = sections([
       ["notice", notice],
       ["sandbox", sandbox],
       ["variables", variables.join(", ") || "none"],
+      ["set-up", SETUP_WORDS[state]],
       ["region", made],
       ["internet", holds.internet],
       ["allow_hosts", holds.internet === "allowlist" ? hosts.join(", ") || "none" : undefined],
     ]);
-    const structured = { sandbox, variables, region: made, internet: holds.internet, allow_hosts: hosts };
+    const structured = {
+      sandbox,
+      variables,
+      setup: state,
+      region: made,
+      internet: holds.internet,
+      allow_hosts: hosts,
+    };
     return { content: [text(said)], structured };
   },
 });

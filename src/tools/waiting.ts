@@ -10,9 +10,11 @@ export function stateText({ state, waiting }: RunSummary): RunState | "waiting" 
 export function waitingText(id: string, { behind, kind, name }: Waiting): string {
   const [first, ...more] = behind;
   const others = more.length > 0 ? ` and ${more.length} more` : "";
+  const next = `Not started yet. Wait for it with get_result, id ${id}, or withdraw it with cancel_run: it waits`;
+  if (kind === "setup") return `${next} for the set-up of the sandbox, which is still running, ${first}.`;
   const [place, instead] =
     kind === "workspace"
       ? ["Tasks of one sandbox run", "in another sandbox"]
       : [`Runs of ${kind} ${name} go`, `with another ${kind}`];
-  return `Not started yet. Wait for it with get_result, id ${id}, or withdraw it with cancel_run: it waits behind ${first}${others}. ${place} one after another; the same call ${instead} works at once.`;
+  return `${next} behind ${first}${others}. ${place} one after another; the same call ${instead} works at once.`;
 }

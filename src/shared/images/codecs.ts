@@ -12,7 +12,10 @@ interface Wasm {
 }
 
 interface JPEGWasm extends Wasm {
-  /** @returns 0 or 1 for what cannot be decoded. The result is at least as large as asked for, up to twice on a side. */
+  /**
+   * Reduces to the smallest of 1/8, 1/4, 1/2 and 1/1 that is as large as asked for on one side, whichever it is.
+   * @returns 0 or 1 for what cannot be decoded
+   */
   decode(at: number, bytes: number, width: number, height: number): number;
   decode_width(picture: number): number;
   decode_height(picture: number): number;
@@ -54,9 +57,19 @@ async function jpeg(): Promise<JPEGWasm> {
   return instance((await import("imagescript/wasm/any/jpeg.wasm")).default);
 }
 
+/** The longest side of a JPEG, pixels. */
+const JPEG_SIDE = 65_535;
+
 export async function decodeJPEG(bytes: Uint8Array, to: Size): Promise<Uint8Array> {
   const wasm = await jpeg();
-  const picture = wasm.decode(put(wasm, bytes), bytes.length, to.width, to.height);
+  // The longer side decides: a side of one pixel is as large as asked for however far it is reduced.
+  const isHigh = to.height > to.width;
+  const picture = wasm.decode(
+    put(wasm, bytes),
+    bytes.length,
+    isHigh ? JPEG_SIDE : to.width,
+    isHigh ? to.height : JPEG_SIDE,
+  );
   if (picture <= 1) throw new Error("its pixels cannot be decoded");
   const from = { width: wasm.decode_width(picture), height: wasm.decode_height(picture) };
   if (from.width < to.width || from.height < to.height) throw new Error("its pixels cannot be decoded");

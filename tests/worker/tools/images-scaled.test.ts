@@ -180,6 +180,20 @@ const LARGE: {
     from: "4000 x 3000",
     to: "1238 x 928",
   },
+  {
+    name: "JPEG of one column",
+    make: 'Image.new("RGB", (1, 12000), (0, 0, 255)).save("picture", "jpeg")',
+    from: "1 x 12000",
+    to: "1 x 8000",
+    colours: Array.from({ length: 4 }, () => [0, 0, 255]),
+  },
+  {
+    name: "JPEG of one row",
+    make: 'Image.new("RGB", (12000, 1), (0, 0, 255)).save("picture", "jpeg")',
+    from: "12000 x 1",
+    to: "8000 x 1",
+    colours: Array.from({ length: 4 }, () => [0, 0, 255]),
+  },
   { name: "CMYK JPEG", make: quarters(2000, 1500, '"jpeg"', "CMYK"), from: "2000 x 1500", to: "1238 x 928" },
   {
     name: "grey JPEG",

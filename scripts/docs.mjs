@@ -75,7 +75,7 @@ not by their name. Some clients and models end a chat over an image that is too 
 
 - What has up to 1.15 million pixels, 8,000 on a side and 700 KiB is passed on byte for byte. What has more is made smaller,
   with its proportions, and shown as JPEG, transparent parts on white; the text beside it gives both sizes and says where
-  the original is. The file may have up to 8 MiB, an image of a result 6 MiB.
+  the original is, with a link: that of a result is kept under \`/workspace/.outputs\`, 20 of a run. The file may have up to 8 MiB, an image of a result 6 MiB.
 - Of an animation that is too large the first frame is shown.
 - What would take more memory or time than one image may have is not shown, and the error says so with its size: a PNG
   over 40 million pixels, a JPEG over 20 million, one that is progressive over some 12, a GIF over some 3, a WebP over some 4.

@@ -220,7 +220,7 @@ export class Sandbox extends BaseSandbox<Env> {
       deleteCodeContext: (id) => this.deleteCodeContext(id),
     };
     this.#kernels = new Kernels(kernelHost, link, sql);
-    this.#code = new CodeExecutor(this.#kernels, logCapBytes);
+    this.#code = new CodeExecutor(this.#kernels, this.#files, logCapBytes);
     this.#commands = new Commands(link);
     this.#budgets = new TaskBudgets(sql);
     this.#tasks = new Tasks({

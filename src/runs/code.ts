@@ -6,11 +6,13 @@ import {
   type RichResult,
 } from "../container/kernels/protocol.ts";
 import { within } from "../shared/within.ts";
+import type { Files } from "../container/files.ts";
 import { type Kernel, kernelSchema } from "../container/kernels/registry.ts";
 import type { CodeSpec, Kernels, TakenOver } from "../container/kernels/kernels.ts";
 import { shownImage } from "../shared/images/images.ts";
 import type { Executor } from "./executor.ts";
 import { Limit } from "./limit.ts";
+import { localID } from "./id.ts";
 import { installHint } from "./missing-module.ts";
 import {
   type Allowance,
@@ -31,6 +33,11 @@ const TAKE_OVER_MS = 60_000;
 /** Characters kept of either end of an error's traceback. */
 const ERROR_CHARS = 32 * 1024;
 
+/** Where originals of images are kept that are shown smaller, how many of a run, and how long that may take together, milliseconds. */
+const OUTPUTS = "/workspace/.outputs";
+const ORIGINALS = 20;
+const KEEP_MS = 5000;
+
 /** Bytes of JSON that name a result which is left out. */
 const LEFT_OUT_BYTES = 120;
 
@@ -50,11 +57,13 @@ const LOST = "The server was restarted while it ran, and lost the way to its res
 export class CodeExecutor implements Executor<CodeRunSpec> {
   readonly kind = "code";
   readonly #kernels: Kernels;
+  readonly #files: Files;
   readonly #logCapBytes: number;
 
   /** @param logCapBytes bytes that the kernel writes of each stream's output; what comes after is only counted */
-  constructor(kernels: Kernels, logCapBytes: number) {
+  constructor(kernels: Kernels, files: Files, logCapBytes: number) {
     this.#kernels = kernels;
+    this.#files = files;
     this.#logCapBytes = logCapBytes;
   }
 
@@ -95,7 +104,27 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
       const missing = bytes - sink.position(stream);
       if (missing > 0) sink.skipped(stream, missing, encoder.encode(tail ?? ""));
     }
-    return endOf(outcome, spec);
+    const shown = await this.#showable(sink.id, outcome.results.flatMap(readable));
+    return endOf(outcome, fitting(shown, outcome.error), spec);
+  }
+
+  /** Results with their images as they can be shown. The originals of those that are shown smaller are kept as files. */
+  async #showable(id: string, results: readonly CodeResult[]): Promise<CodeResult[]> {
+    const shown = await Promise.all(results.map(showable));
+    let kept = 0;
+    const keep = shown.map(async (result, index) => {
+      const from = results[index];
+      const isChanged = "image" in result && result.change !== undefined;
+      if (!isChanged || !from || !("image" in from) || kept++ >= ORIGINALS) return;
+      const bytes = fromBase64(from.image);
+      const [, extension = ""] = from.mimeType.split("/");
+      const path = `${OUTPUTS}/${localID(id)}-${index + 1}.${extension}`;
+      await this.#files.write(path, bytes, false, true);
+      result.original = { path, size: bytes.length };
+    });
+    // Without its file, as in a sandbox whose disk is full, an image is shown all the same.
+    await within(KEEP_MS, Promise.allSettled(keep));
+    return shown;
   }
 
   /** Ends code that an earlier actor gave to a kernel: its result went with that actor's call of the SDK. */
@@ -134,7 +163,11 @@ function titleOf(language: string, context: string): string {
   return context === "default" ? `The ${language} kernel` : `The ${language} kernel ${context}`;
 }
 
-async function endOf(outcome: CodeOutcome, { language, context, timeoutMs, cut }: CodeRunSpec): Promise<End> {
+function endOf(
+  outcome: CodeOutcome,
+  detail: CodeDetail,
+  { language, context, timeoutMs, cut }: CodeRunSpec,
+): End {
   const kernel = titleOf(language, context);
   const isUnborn = !outcome.started && outcome.state === "lost";
   const state = STATE[outcome.state];
@@ -157,15 +190,14 @@ async function endOf(outcome: CodeOutcome, { language, context, timeoutMs, cut }
     state: STATES[outcome.end],
     exitCode: outcome.exitCode,
     note: reasons[outcome.end],
-    detail: await fitting(outcome),
+    detail,
   };
 }
 
 /** The results that fit into a run's record. A line takes the place of each one that does not. */
-async function fitting({ results, error }: CodeOutcome): Promise<CodeDetail> {
+function fitting(shown: readonly CodeResult[], error: CodeOutcome["error"]): CodeDetail {
   const raised = error && shortened(error);
   // Room is kept for a line in the place of each result that is left out.
-  const shown = await Promise.all(results.flatMap(readable).map(showable));
   let room = DETAIL_BYTES - sizeOf({ results: [], error: raised }) - shown.length * LEFT_OUT_BYTES;
   let textRoom = TEXTS_BYTES;
   const kept: CodeResult[] = [];

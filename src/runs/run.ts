@@ -54,6 +54,8 @@ export interface CodeImage {
   mimeType: string;
   /** How it differs from what the code has shown, a sentence without its subject. */
   change?: string;
+  /** The file in the sandbox that holds what the code has shown, where it differs and could be kept. */
+  original?: { path: string; size: number };
 }
 
 /** What only a command has. */

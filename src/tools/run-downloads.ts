@@ -1,4 +1,4 @@
-/** What can be downloaded of a run, beside what its result shows: artifacts, a log that is cut, pages for a browser. */
+/** What can be downloaded of a run, beside what its result shows: artifacts, a log that is cut, pages, originals of images. */
 import type { RunView } from "../runs/run.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { ARTIFACTS, LOG_NAME } from "../shared/resource-uri.ts";
@@ -6,7 +6,7 @@ import type { ToolContext } from "./define.ts";
 import { type Download, fileDownloads, runDownloads } from "./download.ts";
 import { ownRun } from "./own-run.ts";
 
-/** Artifacts and pages with a link of their own. The links of others come with `get_result` and `file_link`. */
+/** Artifacts and files of results with a link of their own. The links of others come with `get_result` and `file_link`. */
 const MAX_LINKS = 10;
 
 /** How the kernels name a page for a browser that they keep. */
@@ -15,7 +15,7 @@ const PAGE =
 
 export async function downloadsOf(context: ToolContext, run: RunView): Promise<Download[]> {
   const downloads = await runDownloads(context, run.id, [...artifactsOf(run), ...cutLog(run)]);
-  return [...downloads, ...(await fileDownloads(context, ownRun(run.id), pagesOf(run)))];
+  return [...downloads, ...(await fileDownloads(context, ownRun(run.id), filesOf(run)))];
 }
 
 function artifactsOf(run: RunView) {
@@ -35,10 +35,13 @@ export function wholeLog({ state, logBytes }: RunView) {
   return state === "running" ? [] : [{ name: LOG_NAME, size: logBytes, shown: "the whole output" }];
 }
 
-function pagesOf({ detail }: RunView): { path: string; size: number }[] {
+/** Pages for a browser, and originals of images that are shown smaller. */
+function filesOf({ detail }: RunView): { path: string; size: number }[] {
   if (!detail || !("results" in detail)) return [];
   const found = detail.results.flatMap((result) =>
-    "text" in result ? Array.from(result.text.matchAll(PAGE)) : [],
+    "text" in result
+      ? Array.from(result.text.matchAll(PAGE), ([, size, path = ""]) => ({ path, size: Number(size) }))
+      : (result.original ?? []),
   );
-  return found.slice(0, MAX_LINKS).map(([, size, path = ""]) => ({ path, size: Number(size) }));
+  return found.slice(0, MAX_LINKS);
 }

@@ -47,10 +47,12 @@ function runBlocks(run: RunView, notice?: string): Block[] {
 /** How images differ from what the code has shown; undefined when none does. */
 function changesText(results: readonly CodeResult[]): string | undefined {
   const images = results.filter((result) => "image" in result);
-  const lines = images.flatMap(({ change }, index) =>
-    change ? `${images.length > 1 ? `Image ${index + 1}` : "The image"} ${change}.` : [],
+  const lines = images.flatMap(({ change, original }, index) =>
+    change
+      ? `${images.length > 1 ? `Image ${index + 1}` : "The image"} ${change}. ${whereOriginal(original?.path)}`
+      : [],
   );
-  return lines.length > 0 ? [...lines, whereOriginal()].join("\n") : undefined;
+  return lines.join("\n") || undefined;
 }
 
 function codeDetailOf({ detail }: RunView): CodeDetail | undefined {

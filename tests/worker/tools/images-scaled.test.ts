@@ -58,7 +58,11 @@ interface Seen {
 /** What PIL sees in an image that was shown. */
 async function seen(data: string | undefined): Promise<Seen> {
   await owner.call("write_file", { sandbox, path: "shown", content: data ?? "", encoding: "base64" });
-  const { text } = await run("import json; print(json.dumps(seen('shown')))");
+  return seenIn("shown");
+}
+
+async function seenIn(path: string): Promise<Seen> {
+  const { text } = await run(`import json; print(json.dumps(seen("${path}")))`);
   return JSON.parse(/\{.*\}/.exec(text)?.[0] ?? text) as Seen;
 }
 
@@ -267,12 +271,15 @@ i.save("picture", "jpeg", exif=exif); print(i.width)`);
     const code = "display(quarters(100, 100))\ndisplay(quarters(3000, 2000))\nquarters(2000, 3000)";
     const { content, text } = await run(`from IPython.display import display\n${code}`);
     expect(content.map(({ type }) => type)).toEqual(["text", "image", "image", "image"]);
-    expect(text).toMatch(
-      /Image 2 has 3000 x 2000 pixels \(image\/png\); shown is it at 1313 x 875, as JPEG\./,
-    );
+    const [, original = ""] =
+      /Image 2 has 3000 x 2000 pixels \(image\/png\); shown is it at 1313 x 875, as JPEG\. The original is (\S+)\.\n/.exec(
+        text,
+      ) ?? [];
+    expect(await seenIn(original)).toMatchObject({ width: 3000, height: 2000, format: "PNG" });
     expect(text).toContain("Image 3 has 2000 x 3000 pixels");
-    expect(text).toContain("To keep an original, save it to a file");
     expect(text).not.toContain("Image 1");
+    const links = text.match(/\[Download \/workspace\/\.outputs\/\S+\.png /g);
+    expect(links).toHaveLength(2);
     expect(content[1]?.mimeType).toBe("image/png");
     await expectShown(content[2]?.data);
     await expectShown(content[3]?.data);

@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type RunningEngine, startEngineProcess } from "../cli/engine.ts";
+import { type EngineSettings, type RunningEngine, startEngineProcess } from "../cli/engine.ts";
 import { freePort } from "../cli/lock.ts";
 import { type RunningWorker, startWorker } from "../cli/worker.ts";
 import { type Bare, type Ours, bareAt, closeClients, oursAt } from "./client.ts";
@@ -63,11 +63,18 @@ export async function startBed(): Promise<Bed> {
   };
 }
 
-export async function startEngine(directory: string): Promise<BedEngine> {
+export async function startEngine(directory: string, more: Partial<EngineSettings> = {}): Promise<BedEngine> {
   const secret = randomBytes(24).toString("base64url");
   const before = children(process.pid);
   const engine = await startEngineProcess(
-    { secret, network: "none", isolation: "bubblewrap", runDir: join(directory, "run"), verbose: false },
+    {
+      secret,
+      network: "none",
+      isolation: "bubblewrap",
+      runDir: join(directory, "run"),
+      verbose: false,
+      ...more,
+    },
     (line) => console.error(line),
     (how) => console.error(`The engine ended: ${how}`),
   );

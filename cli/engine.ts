@@ -18,8 +18,9 @@ export interface EngineSettings {
   /** The directory of packages made for it. */
   pythonPackages?: string | undefined;
   verbose: boolean;
-  /** For tests: see the engine's own options. */
+  /** For tests and measurements: see the engine's own options. */
   runtime?: string;
+  allowAddresses?: string[];
 }
 
 export interface RunningEngine {

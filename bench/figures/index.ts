@@ -8,6 +8,7 @@ import { getResult } from "./get-result.ts";
 import { history } from "./history.ts";
 import { memory } from "./memory.ts";
 import { output } from "./output.ts";
+import { proxy } from "./proxy.ts";
 import { runCode } from "./run-code.ts";
 import { runCommand } from "./run-command.ts";
 import { scale } from "./scale.ts";
@@ -22,6 +23,7 @@ export const figures: readonly Figure[] = [
   client,
   files,
   transfer,
+  proxy,
   workspace,
   getResult,
   concurrency,

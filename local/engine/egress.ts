@@ -27,7 +27,7 @@ import { connectUpstream, Refusal, Unreachable, type UpstreamOptions } from "./u
  * Connections a sandbox may hold open to the proxy. Each takes up to two file descriptors of the engine's, which all
  * sandboxes share, and each may wait with a head and the beginning of a body.
  */
-const maxConnections = 128;
+const maxConnections = 256;
 const maxHeadBytes = 32_768;
 
 /** How long a client may take to begin TLS in a tunnel, milliseconds. */
@@ -448,7 +448,7 @@ function refuseTunnel(socket: Duplex, status: number, reason: string): void {
   );
 }
 
-/** Pipes two connections into each other until both ends are done. */
+/** Pipes two connections into each other until both ends are done. What one has received when it ends still reaches the other. */
 export function join(a: Duplex, b: Duplex): void {
   a.pipe(b);
   b.pipe(a);
@@ -457,6 +457,10 @@ export function join(a: Duplex, b: Duplex): void {
     [b, a],
   ] as const) {
     one.on("error", () => other.destroy());
-    one.on("close", () => other.destroy());
+    one.on("close", () => {
+      if (!one.readableEnded || other.writableFinished) return other.destroy();
+      other.once("finish", () => other.destroy());
+      other.end();
+    });
   }
 }

@@ -4,12 +4,14 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server } from "node:http";
 import { createServer as createTCPServer, connect as connectTCP, type AddressInfo } from "node:net";
 import { hostname, networkInterfaces, tmpdir } from "node:os";
-import { join } from "node:path";
+import { join as joinPath } from "node:path";
+import { Duplex } from "node:stream";
 import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { refusedAddress } from "../../local/engine/addresses.ts";
 import { look } from "../../local/engine/attached.ts";
 import { hostCertificates } from "../../local/engine/certificates.ts";
+import { join } from "../../local/engine/egress.ts";
 import { hostRegistries } from "../../local/engine/registries.ts";
 import { connectUpstream, hostProxy } from "../../local/engine/upstream.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
@@ -130,6 +132,24 @@ describe("the internet", () => {
     expect(urls).toContain("/simple/wheelhouse/");
     expect(urls).toContain("/repository.git/info/refs?service=git-upload-pack");
     expect(urls).toContain("/from-node");
+  });
+
+  it("sends through a tunnel all that came before its end, to whoever reads slowly", async () => {
+    const held: (() => void)[] = [];
+    let taken = "";
+    const client = new Duplex({
+      read: () => undefined,
+      write: (piece, _encoding, done) => void held.push(() => ((taken += piece), done())),
+    });
+    const server = new Duplex({ allowHalfOpen: false, read: () => undefined });
+    join(client, server);
+    for (const piece of ["first ", "second ", "last", null]) server.push(piece);
+    await once(server, "close");
+    while (!client.destroyed) {
+      held.shift()?.();
+      await new Promise((turn) => setImmediate(turn));
+    }
+    expect(taken).toBe("first second last");
   });
 
   it("has the host of the URL, not one the client makes up", async () => {
@@ -523,8 +543,8 @@ describe("this machine's own settings", () => {
       pipExtra: ["https://more.test/s"],
       pipTrusted: [],
     });
-    const directory = await mkdtemp(join(tmpdir(), "certificates-"));
-    const file = join(directory, "both.pem");
+    const directory = await mkdtemp(joinPath(tmpdir(), "certificates-"));
+    const file = joinPath(directory, "both.pem");
     const certificate = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----";
     await writeFile(file, `${certificate}\n-----BEGIN PRIVATE KEY-----\nREVG\n-----END PRIVATE KEY-----\n`);
     const bundle = hostCertificates({ NODE_EXTRA_CA_CERTS: file, npm_config_userconfig: "/dev/null" });

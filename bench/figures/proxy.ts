@@ -1,0 +1,78 @@
+import { execFile, fork } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { CONFIGS, TOKEN, serve, startEngine } from "../bed.ts";
+import { oursAt } from "../client.ts";
+import type { Figure } from "../figure.ts";
+import { type Row, quantile, row } from "../measure.ts";
+import { descendants, peakMiB, resetPeak } from "../processes.ts";
+
+const run = promisify(execFile);
+
+const CLIENT = fileURLToPath(new URL("../proxied-client.ts", import.meta.url));
+const CONNECTIONS = 200;
+const MB = 1e6;
+
+/** Two hundred connections at once out of a sandbox, and what they take of memory on the way. */
+export const proxy: Figure = {
+  name: "proxy",
+  baseline:
+    "the same client on the host, connected to the same server; for memory, the same process before the first connection",
+  async measure(bed, { quick, count }) {
+    const server = fork(fileURLToPath(new URL("../proxied-server.ts", import.meta.url)));
+    const [port] = await once(server, "message");
+    const directory = join(bed.directory, "proxy");
+    mkdirSync(directory);
+    const ports = [80, 443].map((known) => `origin.test:${known}=${port}`);
+    const engine = await startEngine(directory, { network: "internet", allowAddresses: ports });
+    const served = await serve(CONFIGS.ours, engine, join(directory, "ours"));
+    try {
+      const ours = oursAt(`${served.url}/mcp`, TOKEN);
+      const sandbox = "bench-proxy";
+      await ours.tool("write_file", { sandbox, path: "client.ts", content: readFileSync(CLIENT, "utf8") });
+      const processes = {
+        engine: engine.pid,
+        "control server": descendants(engine.pid, /^\/opt\/sandbox-runtime\/bin\/node /).at(-1) ?? NaN,
+      };
+      const pids = Object.values(processes);
+      for (const pid of pids) resetPeak(pid);
+      const before = pids.map(peakMiB);
+      const bytes = (quick ? 1 : 5) * MB;
+      const rows: Row[] = [];
+      for (const [way, known] of [
+        ["plain", 80],
+        ["tunnel", 443],
+      ] as const) {
+        const inside = [CONNECTIONS, bytes, `origin.test:${known}`, way, "127.0.0.1:3128"].join(" ");
+        const seconds: { ours: number[]; direct: number[] } = { ours: [], direct: [] };
+        for (let round = 0; round < Math.max(3, count(10)); round++) {
+          const args = [CLIENT, CONNECTIONS, bytes, `127.0.0.1:${port}`, way].map(String);
+          seconds.direct.push(Number((await run(process.execPath, args)).stdout));
+          seconds.ours.push(
+            secondsIn(await ours.tool("run_command", { sandbox, command: `node client.ts ${inside}` })),
+          );
+        }
+        const speed = (times: number[]) => (CONNECTIONS * bytes) / MB / quantile(times, 0.5);
+        const name = `${CONNECTIONS} connections of ${bytes / MB} MB, ${way === "plain" ? "HTTP" : "tunnels"}`;
+        rows.push(row(name, "MB/s", speed(seconds.ours), speed(seconds.direct)));
+      }
+      for (const [index, [name, pid]] of Object.entries(processes).entries())
+        rows.push(row(`peak memory of the ${name}`, "MiB", peakMiB(pid), before[index] ?? NaN));
+      return rows;
+    } finally {
+      await served.close();
+      await engine.close();
+      server.disconnect();
+    }
+  },
+};
+
+/** What the client printed. @throws Error with the answer where it failed */
+function secondsIn(answer: string): number {
+  const seconds = /^\d+\.\d+$/m.exec(answer)?.[0];
+  if (seconds === undefined) throw new Error(answer);
+  return Number(seconds);
+}

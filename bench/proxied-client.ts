@@ -1,0 +1,35 @@
+/**
+ * A client for `bench/figures/proxy.ts`, run on the host and in a sandbox: downloads so many bytes over each of so many
+ * connections at once, by HTTP or in a tunnel, and prints the seconds that took from the first connection to the last byte.
+ *
+ *     node proxied-client.ts <connections> <bytes> <host:port of the server> plain|tunnel [<host:port of the proxy>]
+ */
+import { once } from "node:events";
+import { type Socket, connect } from "node:net";
+
+const [connections = "", bytes = "", origin = "", way = "", proxy = origin] = process.argv.slice(2);
+const isProxied = proxy !== origin;
+
+async function opened(): Promise<Socket> {
+  const at = proxy.lastIndexOf(":");
+  const socket = connect(Number(proxy.slice(at + 1)), proxy.slice(0, at));
+  if (way !== "tunnel" || !isProxied) return socket;
+  socket.write(`CONNECT ${origin} HTTP/1.1\r\nHost: ${origin}\r\n\r\n`);
+  const [head]: Buffer[] = await once(socket, "data");
+  if (!head?.toString().startsWith("HTTP/1.1 200")) throw new Error(`the proxy answered ${head}`);
+  return socket;
+}
+
+async function download(): Promise<void> {
+  const socket = await opened();
+  const path = way === "tunnel" || !isProxied ? `/${bytes}` : `http://${origin}/${bytes}`;
+  socket.write(`GET ${path} HTTP/1.1\r\nHost: ${origin}\r\nConnection: close\r\n\r\n`);
+  let received = 0;
+  socket.on("data", (piece) => (received += piece.length));
+  await once(socket, "close");
+  if (received < Number(bytes)) throw new Error(`${received} bytes arrived`);
+}
+
+const start = performance.now();
+await Promise.all(Array.from({ length: Number(connections) }, download));
+console.log((performance.now() - start) / 1000);

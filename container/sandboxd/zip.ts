@@ -108,6 +108,14 @@ async function prepare({ name, path, isFile }: Found): Promise<Ready | undefined
   }
 }
 
+/** Parts of a name that lead out of the directory where a backslash separates them: a way up, a root, a drive. */
+const LEADS_OUT = /(^|[\\/])\.\.([\\/]|$)|^\\|^[A-Za-z]:/;
+
+/** A name that stays below the directory in which it is unpacked, on Windows too. */
+function confined(name: string): string {
+  return LEADS_OUT.test(name) ? name.replaceAll(/[\\:]/g, "_") : name;
+}
+
 async function prepareFile(name: string, opened: Opened): Promise<Ready> {
   const { handle, stats } = opened;
   if (stats.size > PIECE_BYTES) return { name, stats, opened };
@@ -186,7 +194,7 @@ class Archive {
   }
 
   #entry(name: string, stats: Stats, method: number): Entry {
-    const bytes = textAsBytes(name);
+    const bytes = textAsBytes(confined(name));
     const flags = isUTF8(bytes) ? NAME_IS_UTF8 : 0;
     const unknown = { crc: 0, packed: 0, size: 0, isLarge: false };
     return { name: bytes, flags, method, stats, offset: this.#offset, ...unknown };

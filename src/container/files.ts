@@ -347,6 +347,10 @@ function missing(path: string, hint: string): ToolError {
   return new ToolError("not_found", `There is no ${path} in this sandbox.`, hint);
 }
 
+/** What to do about names in which bytes are shown as U+FFFD. */
+export const NOT_UTF8 =
+  "A name with \uFFFD is not UTF-8: no path reaches it. Rename it with run_command, by a pattern such as mv caf*.txt cafe.txt; an archive of its directory (file_link) holds it as it is.";
+
 function isDirectory(path: string): ToolError {
   return new ToolError("is_directory", `${path} is a directory.`, `Use list_files with path ${path}.`);
 }
@@ -406,7 +410,7 @@ function refusal(failed: string, path: string, failure: FileFailure): ToolError 
   const { problem, code = "", path: leadsTo = "", edit = 0, count = 0, lines = [], nearest = "" } = failure;
   switch (problem) {
     case "missing":
-      return missing(path, `Use list_files with path ${parent(path)}.`);
+      return missing(path, path.includes("\uFFFD") ? NOT_UTF8 : `Use list_files with path ${parent(path)}.`);
     case "directory":
       return isDirectory(path);
     case "not_directory":

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { absolute } from "../container/files.ts";
+import { NOT_UTF8, absolute } from "../container/files.ts";
 import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
 
 export const listFiles = defineTool({
@@ -40,6 +40,7 @@ export const listFiles = defineTool({
         `${entry.type.padEnd(9)} ${String(entry.size).padStart(10)} ${entry.modified} ${shownName(entry.path)}`,
     );
     if (entries.length === 0) lines.push(`${structured.path} is empty.`);
+    if (entries.some((entry) => entry.path.includes("\uFFFD"))) lines.push(NOT_UTF8);
     if (more) lines.push(`... and more: raise limit (at most 5000) or list a directory below.`);
     return {
       content: [text([sections([["notice", notice]]), ...lines].filter(Boolean).join("\n"))],

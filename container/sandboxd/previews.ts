@@ -5,7 +5,8 @@
 import { type IncomingMessage, type ServerResponse, request as httpRequest } from "node:http";
 import { type Socket, connect } from "node:net";
 import type { Duplex } from "node:stream";
-import { PREVIEW_ERROR, PREVIEW_PORT } from "./protocol.ts";
+import { connect as connectTLS } from "node:tls";
+import { PREVIEW_ERROR, PREVIEW_PORT, type PreviewError } from "./protocol.ts";
 
 /** Where servers listen: on all addresses, or on one of loopback. */
 const HOSTS = ["127.0.0.1", "::1"];
@@ -29,7 +30,7 @@ export function previewPort({ headers }: IncomingMessage): number | undefined {
   return Number.isInteger(port) && port > 0 && port < 65_536 ? port : undefined;
 }
 
-/** Passes a request to the server on the port and its response back; 502 with `PREVIEW_ERROR` where no server listens. */
+/** Passes a request to the server on the port and its response back; 502 with `PREVIEW_ERROR` where no server answers in HTTP. */
 export async function passRequest(
   port: number,
   request: IncomingMessage,
@@ -44,11 +45,10 @@ export async function passRequest(
     path: request.url,
     headers: [...endToEnd(request.rawHeaders, OF_THE_PLATFORM), "connection", "close"],
   });
-  const fail = () => {
-    if (response.headersSent) response.destroy();
-    else response.writeHead(502, { [PREVIEW_ERROR]: "broken" }).end();
-  };
-  passed.on("error", fail);
+  passed.on("error", async (error) => {
+    if (response.headersSent || response.destroyed) return void response.destroy();
+    response.writeHead(502, { [PREVIEW_ERROR]: await problemOf(port, error) }).end();
+  });
   passed.on("response", (answer) => {
     const headers = endToEnd(answer.rawHeaders, [PREVIEW_ERROR, "transfer-encoding"]);
     try {
@@ -88,6 +88,33 @@ export async function passUpgrade(
     one.on("error", () => other.destroy());
     one.on("close", () => other.destroy());
   }
+}
+
+/** How long a program may take to answer a first message of TLS, milliseconds. */
+const TLS_MS = 1000;
+
+/** What is wrong with a program from which no answer came: it may speak TLS, or no HTTP. */
+async function problemOf(port: number, error: Error): Promise<PreviewError> {
+  const isForeign = "code" in error && String(error.code).startsWith("HPE_");
+  if (await speaksTLS(port)) return "tls";
+  return isForeign ? "foreign" : "broken";
+}
+
+async function speaksTLS(port: number): Promise<boolean> {
+  const socket = await dial(port);
+  if (!socket) return false;
+  const secure = connectTLS({ socket, rejectUnauthorized: false });
+  const timer = setTimeout(() => secure.destroy(), TLS_MS);
+  return await new Promise<boolean>((resolve) => {
+    secure
+      .on("secureConnect", () => resolve(true))
+      // A server that refuses the offer says so in an alert of TLS.
+      .on("error", (error) => resolve("code" in error && /_ALERT_/.test(String(error.code))))
+      .on("close", () => resolve(false));
+  }).finally(() => {
+    clearTimeout(timer);
+    secure.destroy();
+  });
 }
 
 /** A connection to the program that listens on this port of loopback; undefined where none does. */

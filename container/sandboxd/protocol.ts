@@ -21,8 +21,12 @@ export const SANDBOXD_PORT = 8671;
 /** On a request: the port of the sandbox whose server it is for. */
 export const PREVIEW_PORT = "x-sandboxd-port";
 
-/** On an answer of sandboxd's own to such a request: `refused` where nobody listens, `broken` where the answer broke off. */
+/**
+ * On an answer of sandboxd's own to such a request: `refused` where nobody listens, `broken` where the answer broke off, `tls`
+ * and `foreign` where whoever listens speaks TLS, or something else that is not HTTP.
+ */
 export const PREVIEW_ERROR = "x-sandboxd-error";
+export type PreviewError = "refused" | "broken" | "tls" | "foreign";
 
 /** On an answer about sandboxd itself: how many requests and WebSockets for ports are under way. */
 export const OPEN_PREVIEWS = "x-sandboxd-previews";

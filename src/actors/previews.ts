@@ -2,7 +2,12 @@
  * The previews of a sandbox: which of its ports can be reached from outside, by which token, and until when. A preview
  * ends with the container it was opened in, and a request to it starts no container, because a new one serves nothing.
  */
-import { OPEN_PREVIEWS, PREVIEW_ERROR, PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
+import {
+  OPEN_PREVIEWS,
+  PREVIEW_ERROR,
+  PREVIEW_PORT,
+  type PreviewError,
+} from "../../container/sandboxd/protocol.ts";
 import { ToolError } from "../shared/errors.ts";
 import { equal, PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState } from "../shared/preview-address.ts";
 
@@ -136,7 +141,7 @@ export class Previews {
     if (cut.aborted) return notServed("ended");
     // What the server says of a preview, the program behind it does not say.
     if (!response || response.headers.has(PREVIEW_ERROR) || response.headers.has(PREVIEW_STATE))
-      return notServed(row.answered ? "silent" : "waiting");
+      return notServed(unservedState(response, row.answered > 0));
     if (!row.answered) this.#host.sql.exec("UPDATE previews SET answered = 1 WHERE port = ?", port);
     this.#host.used();
     return response;
@@ -179,6 +184,13 @@ export class Previews {
     clearTimeout(cut.timer);
     cut.controller.abort();
   }
+}
+
+/** @param response of sandboxd, or of a program of the user's in its place */
+function unservedState(response: Response | undefined, hasAnswered: boolean): PreviewState {
+  const problem = response?.headers.get(PREVIEW_ERROR) as PreviewError | null | undefined;
+  if (problem === "tls" || problem === "foreign") return problem;
+  return hasAnswered ? "silent" : "waiting";
 }
 
 function notServed(state: PreviewState): Response {

@@ -49,6 +49,18 @@ const NOTICES: Record<
     text: "What listened on this port of the sandbox has ended. The page loads by itself when it is started again.",
     refresh: 1,
   },
+  tls: {
+    status: 502,
+    title: "The program speaks TLS",
+    text: "A preview passes plain HTTP to it; its own address is what may be HTTPS. Start the program without TLS (HTTPS): the page loads by itself then.",
+    refresh: 1,
+  },
+  foreign: {
+    status: 502,
+    title: "The program speaks another protocol",
+    text: "What listens on this port of the sandbox does not answer in HTTP, and a preview shows nothing else.",
+    refresh: 1,
+  },
   odd: {
     status: 502,
     title: "The program's answer cannot be passed on",

@@ -24,9 +24,9 @@ export const PREVIEW_STATE = "x-sandbox-mcp-preview-state";
 
 /**
  * `ended`: there is no such preview, or no more. `stopped`: its container is gone. `waiting`: nothing has answered on its
- * port so far; `silent`: something has, and does not any more.
+ * port so far; `silent`: something has, and does not any more. `tls`, `foreign`: what listens speaks TLS, or no HTTP.
  */
-export type PreviewState = "ended" | "stopped" | "waiting" | "silent";
+export type PreviewState = "ended" | "stopped" | "waiting" | "silent" | "tls" | "foreign";
 
 const LABEL_CHARACTERS = 63;
 const TOKEN_CHARACTERS = 25;

@@ -236,6 +236,26 @@ describe("a server that does not answer", () => {
   });
 });
 
+describe("a server that does not speak plain HTTP", () => {
+  it.each([
+    { speaks: "TLS", port: 8020, listen: "require('https').createServer()" },
+    {
+      speaks: "another protocol",
+      port: 8021,
+      listen: "require('net').createServer((client) => client.on('error', () => 0).end('+OK ready\\r\\n'))",
+    },
+  ])("is said to speak $speaks", async ({ speaks, port, listen }) => {
+    await sh(
+      sandbox,
+      `node -e "${listen}.listen(${port}, () => console.log('listening'))" >${port}.log 2>&1 & until grep -q listening ${port}.log; do sleep 0.1; done`,
+    );
+    const page = await visit(await expose({ sandbox, port }), PAGE);
+    expect([page.status, page.headers.get("refresh")]).toEqual([502, "1"]);
+    expect(await page.text()).toContain(`The program speaks ${speaks}`);
+    await exposer.call("expose_port", { sandbox, port, expose: false });
+  });
+});
+
 describe("a sandbox whose preview is open", () => {
   const idle = "idle-shown";
 

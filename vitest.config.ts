@@ -96,7 +96,13 @@ export default defineConfig({
           hookTimeout: 180_000,
         },
       },
-      { test: { name: "soak", include: ["tests/soak/*.test.ts"], testTimeout: 4_000_000 } },
+      {
+        test: {
+          name: "soak",
+          include: ["tests/soak/*.test.ts"],
+          testTimeout: 600_000 + Number(process.env.SOAK_MINUTES ?? 0) * 60_000,
+        },
+      },
     ],
   },
 });

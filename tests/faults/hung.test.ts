@@ -1,6 +1,7 @@
-/** The control server of a sandbox hangs: it is stopped by SIGSTOP, for a while or for good. */
+/** The server's part of a sandbox hangs, its control server and sandboxd: both are stopped by SIGSTOP, for a while or for good. */
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import { idIn } from "../setup/mcp-client.ts";
+import { tree } from "../setup/processes.ts";
 import { sleep, until } from "../setup/until.ts";
 import { type Bed, startBed } from "./support.ts";
 
@@ -13,22 +14,27 @@ beforeAll(async () => {
 });
 
 afterEach(() => {
-  for (const pid of stopped.splice(0)) resume(pid);
+  resume();
 });
 
-function resume(pid: number): void {
-  try {
-    process.kill(pid, "SIGCONT");
-  } catch {
-    // It is gone.
+function resume(): void {
+  for (const pid of stopped.splice(0)) {
+    try {
+      process.kill(pid, "SIGCONT");
+    } catch {
+      // It is gone.
+    }
   }
 }
 
-async function hang(sandbox: string): Promise<number> {
-  const pid = await bed.runtime(sandbox);
-  process.kill(pid, "SIGSTOP");
-  stopped.push(pid);
-  return pid;
+async function hang(sandbox: string): Promise<void> {
+  const runtime = await bed.runtime(sandbox);
+  const sandboxd = tree(runtime).find(({ command }) => command === "sandboxd");
+  if (!sandboxd) throw new Error(`no sandboxd of ${sandbox}`);
+  for (const pid of [runtime, sandboxd.pid]) {
+    process.kill(pid, "SIGSTOP");
+    stopped.push(pid);
+  }
 }
 
 describe("runtime hung for a while (SIGSTOP, SIGCONT)", () => {
@@ -46,13 +52,13 @@ describe("runtime hung for a while (SIGSTOP, SIGCONT)", () => {
     });
     const printed = () => bed.call("get_result", { id: idIn(command), cursor: 0, wait_seconds: 0 });
     await until(async () => (await printed()).text.includes("\n5\n"));
-    const pid = await hang(sandbox);
+    await hang(sandbox);
     const during = [
       bed.call("run_command", { sandbox, session: "b", command: "echo waited >> once; cat once" }),
       bed.call("write_file", { sandbox, path: "a", content: "1", append: true }),
     ];
     await sleep(4000);
-    resume(pid);
+    resume();
     expect((await bed.call("get_result", { id: idIn(command) })).text).toContain(
       `${Array.from({ length: 30 }, (_, index) => index).join("\n")}\n`.trim(),
     );

@@ -1,14 +1,26 @@
 /** The soak in its short form; SOAK_MINUTES says how long. */
 import { spawn } from "node:child_process";
-import { text } from "node:stream/consumers";
+import { once } from "node:events";
+import { mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
 
 it("mixed tools from many clients: no wrong answer, and nothing grows from the first quarter to the last", async () => {
-  const soak = spawn(process.execPath, [fileURLToPath(new URL("soak.ts", import.meta.url))]);
-  const exit = new Promise((resolve) => soak.on("exit", resolve));
-  const [said, complaints] = await Promise.all([text(soak.stdout), text(soak.stderr)]);
-  console.log(said);
-  expect(said, complaints).toMatch(/^[1-9]\d* calls by \d+ clients in [\d.]+ minutes, 0 wrong answers$/m);
-  expect(await exit, complaints).toBe(0);
+  // Files, not pipes: what it leaves behind when it fails would hold a pipe open, and its words back.
+  const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-soak-out-"));
+  const [said, complaints] = ["out", "err"].map((name) => join(directory, name)) as [string, string];
+  const script = fileURLToPath(new URL("soak.ts", import.meta.url));
+  const soak = spawn(process.execPath, [script], {
+    stdio: ["ignore", openSync(said, "w"), openSync(complaints, "w")],
+  });
+  const [code] = await once(soak, "exit");
+  const text = { said: readFileSync(said, "utf8"), complaints: readFileSync(complaints, "utf8") };
+  rmSync(directory, { recursive: true });
+  console.log(text.said);
+  expect(text.said, text.complaints).toMatch(
+    /^[1-9]\d* calls by \d+ clients in [\d.]+ minutes, 0 wrong answers$/m,
+  );
+  expect(code, text.complaints).toBe(0);
 });

@@ -66,13 +66,19 @@ function sample(root: number): Sample {
   return found;
 }
 
+/** A call that has not been answered by then never is: its client waits for nothing longer than a command of 30 s. */
+const LATE_MS = 180_000;
+
 const MISSING = "There is no";
 
 type Step = (client: number, turn: number) => Promise<[answer: Result, expected: string]>;
 
 /** The mix: each step is one call and what its answer must hold. */
 function steps(url: string): Step[] {
-  const use = (name: string, args: Record<string, unknown>) => tool(url, name, args, { token: TOKEN });
+  const use = (name: string, args: Record<string, unknown>) =>
+    tool(url, name, args, { token: TOKEN, signal: AbortSignal.timeout(LATE_MS) }).catch((error: unknown) => {
+      throw new Error(`${name} ${JSON.stringify(args).slice(0, 200)}: ${String(error)}`);
+    });
   const at = (client: number) => `soak-${client % SANDBOXES}`;
   const call = async (expected: string, name: string, args: Record<string, unknown>) =>
     [await use(name, args), expected] as [Result, string];

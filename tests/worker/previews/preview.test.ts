@@ -301,7 +301,8 @@ describe("a sandbox whose preview is open", () => {
     const killed = "until ! pgrep -x sandboxd | grep -qx $old; do sleep 0.05; done";
     await sh(idle, `old=$(pgrep -xo sandboxd); kill -9 $old; ${killed}`);
     await until(async () => (await visit(url)).status === 200);
-    expect(await sh(idle, "pgrep -x sandboxd | wc -l")).toBe("1\n");
+    // What it starts has its name for a moment.
+    await expect.poll(() => sh(idle, "pgrep -x sandboxd | wc -l"), { timeout: 30_000 }).toBe("1\n");
     await owner.call("destroy_sandbox", { sandbox: idle });
   });
 });

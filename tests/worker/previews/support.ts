@@ -65,7 +65,8 @@ export async function startServer(sandbox: string, port: number, address = "127.
   await owner.call("write_file", { sandbox, path: "server.js", content: SERVER });
   await sh(
     sandbox,
-    `node server.js ${port} ${address} >${port}.log 2>&1 & until grep -q listening ${port}.log; do sleep 0.1; done`,
+    // The log of a container before may have been restored with the workspace.
+    `rm -f ${port}.log; node server.js ${port} ${address} >${port}.log 2>&1 & until grep -qs listening ${port}.log; do sleep 0.1; done`,
   );
 }
 

@@ -132,12 +132,29 @@ function steps(url: string): Step[] {
   ];
 }
 
+/** What it does now, for whoever reads why it did not end. */
+let stage = "starts";
+
+/** What it may take beside its minutes, milliseconds: many times of what it takes. */
+const OTHERWISE_MS = 300_000;
+
+setTimeout(
+  () => {
+    console.error(`The soak did not end: it ${stage}.`);
+    // The engine and workerd end with this process.
+    process.exit(1);
+  },
+  MINUTES * 60_000 + OTHERWISE_MS,
+).unref();
+
 /** Runs the soak. Answers the number of calls, what went wrong and the quarters. */
 async function soak(): Promise<{ calls: number; errors: string[]; quarters: Sample[] }> {
   const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-soak-"));
   const engine = await startEngine(directory);
   const inspector = await freePort(0);
+  stage = "starts its Worker";
   const server = await serve(CONFIGS.ours, engine, join(directory, "state"), inspector);
+  stage = "looks for the inspector";
   const heap = await openHeap(inspector, OURS);
   const mix = steps(`${server.url}/mcp`);
   const errors: string[] = [];
@@ -161,10 +178,12 @@ async function soak(): Promise<{ calls: number; errors: string[]; quarters: Samp
     Promise.all(Array.from({ length: CLIENTS }, (_, number) => client(number, until)));
   try {
     // Warm: sandboxes, kernels and pools are there before anything is measured.
+    stage = "warms up";
     let turns = 0;
     await all(() => turns++ > CLIENTS * 30);
     const quarters: Sample[] = [];
     for (let quarter = 0; quarter < 4; quarter++) {
+      stage = `measures quarter ${quarter + 1}`;
       const samples: Sample[] = [];
       const endAt = Date.now() + MINUTES * 15_000;
       const timer = setInterval(() => samples.push(sample(process.pid)), Math.max(250, MINUTES * 200));
@@ -178,7 +197,9 @@ async function soak(): Promise<{ calls: number; errors: string[]; quarters: Samp
   } finally {
     heap.close();
     closeClients();
+    stage = "closes its Worker";
     await server.close();
+    stage = "closes its engine";
     await engine.close();
     rmSync(directory, { recursive: true, force: true });
   }

@@ -18,6 +18,30 @@ export function descendants(pid: number, pattern: RegExp): number[] {
   return [...found];
 }
 
+/** The programs of the server's in one sandbox. */
+export interface SandboxProcesses {
+  /** The control server of the SDK's image, or of `local/runtime`. */
+  control: number;
+  sandboxd: number;
+}
+
+/**
+ * The server's programs in the sandbox in which some process has `marker` on its command line. The engine has more sandboxes
+ * than were asked for: one is always started ahead.
+ */
+export function processesBeside(marker: string, engine: number): SandboxProcesses {
+  const first = children(engine).find((child) => descendants(child, new RegExp(marker)).length > 0) ?? NaN;
+  return {
+    control: descendants(first, /^\/opt\/sandbox-runtime\/bin\/node /)[0] ?? NaN,
+    sandboxd: descendants(first, /^sandboxd\s*$/)[0] ?? NaN,
+  };
+}
+
+/** A command that leaves a process with `marker` on its command line behind. */
+export function leaving(marker: string): string {
+  return `exec -a ${marker} sleep 3600 >/dev/null 2>&1 &`;
+}
+
 /** The most memory a process has held since `resetPeak`, MiB. */
 export function peakMiB(pid: number): number {
   const kilobytes = /^VmHWM:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];

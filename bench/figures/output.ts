@@ -1,8 +1,7 @@
-import type { Bed } from "../bed.ts";
 import type { Ours } from "../client.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, interleave, quantile, row } from "../measure.ts";
-import { descendants, peakMiB, resetPeak } from "../processes.ts";
+import { leaving, peakMiB, processesBeside, resetPeak } from "../processes.ts";
 
 const KiB = 1024;
 export const SIZES = [
@@ -28,14 +27,22 @@ export const output: Figure = {
   async measure(bed, { count, quick }) {
     const rows: Row[] = [];
     const sandbox = "bench-output";
-    await bed.ours.tool("run_command", { sandbox, command: "true" });
-    await bed.bare.call({ sandbox, method: "exec", command: "true" });
-    const [ourRuntime, bareRuntime] = runtimes(bed);
+    await bed.ours.tool("run_command", { sandbox, command: leaving("bench-ours") });
+    await bed.bare.call({ sandbox, method: "exec", command: leaving("bench-bare") });
+    const inside = {
+      ours: processesBeside("bench-ours", bed.engine.pid),
+      bare: processesBeside("bench-bare", bed.engine.pid),
+    };
     for (const { label, bytes, rounds } of SIZES) {
       if (quick && bytes > 100 * KiB * KiB) continue;
       const command = bytes > BARE_MOST ? `${printing(bytes)} >/dev/null` : printing(bytes);
-      const pids = { ours: [bed.ours.pid, ourRuntime ?? 0], bare: [bed.bare.pid, bareRuntime ?? 0] };
-      for (const pid of [...pids.ours, ...pids.bare]) resetPeak(pid);
+      const processes = [
+        { name: "workerd", ours: bed.ours.pid, bare: bed.bare.pid },
+        { name: "control server", ours: inside.ours.control, bare: inside.bare.control },
+        // The SDK's exec does not use it.
+        { name: "sandboxd", ours: inside.ours.sandboxd, bare: inside.bare.sandboxd },
+      ];
+      for (const { ours, bare } of processes) for (const pid of [ours, bare]) resetPeak(pid);
       const times = await interleave(
         () => printed(bed.ours, sandbox, printing(bytes)),
         () => bed.bare.call({ sandbox, method: "exec", command }),
@@ -43,10 +50,8 @@ export const output: Figure = {
       );
       const speed = (milliseconds: number[]) => bytes / KiB / KiB / (quantile(milliseconds, 0.5) / 1000);
       rows.push(row(`output ${label} speed`, "MB/s", speed(times.ours), speed(times.baseline)));
-      for (const [index, process] of ["workerd", "runtime"].entries()) {
-        const [ours, bare] = [pids.ours[index] ?? 0, pids.bare[index] ?? 0];
-        rows.push(row(`output ${label} ${process} peak`, "MiB", peakMiB(ours), peakMiB(bare)));
-      }
+      for (const { name, ours, bare } of processes)
+        rows.push(row(`output ${label} ${name} peak`, "MiB", peakMiB(ours), peakMiB(bare)));
     }
     return rows;
   },
@@ -59,11 +64,4 @@ export async function printed(ours: Ours, sandbox: string, command: string): Pro
     const id = /get_result, id ([a-z0-9.-]+)/.exec(answer)?.[1];
     answer = await ours.tool("get_result", { id });
   }
-}
-
-/** The control servers of the two newest sandboxes, the older first. */
-function runtimes({ engine }: Bed): number[] {
-  return descendants(engine.pid, /^\/opt\/sandbox-runtime\/bin\/node /)
-    .toSorted((a, b) => a - b)
-    .slice(-2);
 }

@@ -8,7 +8,7 @@ import { CONFIGS, TOKEN, serve, startEngine } from "../bed.ts";
 import { oursAt } from "../client.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, quantile, row } from "../measure.ts";
-import { descendants, peakMiB, resetPeak } from "../processes.ts";
+import { leaving, peakMiB, processesBeside, resetPeak } from "../processes.ts";
 
 const run = promisify(execFile);
 
@@ -33,9 +33,10 @@ export const proxy: Figure = {
       const ours = oursAt(`${served.url}/mcp`, TOKEN);
       const sandbox = "bench-proxy";
       await ours.tool("write_file", { sandbox, path: "client.ts", content: readFileSync(CLIENT, "utf8") });
+      await ours.tool("run_command", { sandbox, command: leaving(sandbox) });
       const processes = {
         engine: engine.pid,
-        "control server": descendants(engine.pid, /^\/opt\/sandbox-runtime\/bin\/node /).at(-1) ?? NaN,
+        "control server": processesBeside(sandbox, engine.pid).control,
       };
       const pids = Object.values(processes);
       for (const pid of pids) resetPeak(pid);

@@ -8,7 +8,7 @@ import { promisify } from "node:util";
 import type { Bed } from "../bed.ts";
 import type { Figure } from "../figure.ts";
 import { type Row, quantile, row } from "../measure.ts";
-import { descendants, peakMiB, resetPeak } from "../processes.ts";
+import { leaving, peakMiB, processesBeside, resetPeak } from "../processes.ts";
 
 const run = promisify(execFile);
 
@@ -16,6 +16,8 @@ const MB = 1e6;
 
 /** Where the bare server has its files, which is memory as a sandbox's /workspace is. */
 export const IN_MEMORY = "/dev/shm";
+
+const SANDBOX = "bench-transfer";
 
 /** A gigabyte into a sandbox and out of it by links, and what that takes of memory on the way. */
 export const transfer: Figure = {
@@ -31,11 +33,11 @@ export const transfer: Figure = {
     try {
       const [port] = await once(bare, "message");
       const bareURL = `http://127.0.0.1:${port}/`;
-      await link(bed, "upload");
+      await bed.ours.tool("run_command", { sandbox: SANDBOX, command: leaving(SANDBOX) });
       const processes = {
         Worker: bed.ours.pid,
         engine: bed.engine.pid,
-        sandboxd: descendants(bed.engine.pid, /^sandboxd/)[0] ?? NaN,
+        sandboxd: processesBeside(SANDBOX, bed.engine.pid).sandboxd,
       };
       const before = await peaks(processes, async () => {});
       const rows: Row[] = [];
@@ -74,7 +76,7 @@ async function writeNoise(path: string, bytes: number): Promise<void> {
 }
 
 async function link({ ours }: Bed, direction: "upload" | "download"): Promise<string> {
-  const args = { sandbox: "bench-transfer", path: "file", direction };
+  const args = { sandbox: SANDBOX, path: "file", direction };
   const [url = ""] = /http:\/\/\S+\/files\/\S+/.exec(await ours.tool("file_link", args)) ?? [];
   return url;
 }

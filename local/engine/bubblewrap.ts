@@ -9,7 +9,7 @@ import { hostname } from "./rootfs-files.ts";
 import { existsSync, lstatSync, readlinkSync } from "node:fs";
 import type { Readable, Writable } from "node:stream";
 import { agentDirectory } from "./rootfs-files.ts";
-import { initCapability } from "./init.ts";
+import { channel, initCapability } from "./init.ts";
 import { environmentLinks, pythonDirectories, sandboxPackagesDirectory } from "./python.ts";
 import type { Toolchain } from "./toolchain.ts";
 
@@ -20,7 +20,6 @@ export const controlSocket = "/run/sandbox/control.sock";
 export const sandboxdSocket = "/run/sandbox/sandboxd.sock";
 /** For the control server's own files, away from the user's /tmp. */
 export const scratchDirectory = "/run/sandbox/scratch";
-export const egressSocket = "/run/sandbox/egress.sock";
 
 const systemDirectories = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
@@ -196,6 +195,8 @@ export function bubblewrapArguments(
   );
   args.push("--chdir", "/workspace", "--clearenv");
   for (const [name, value] of Object.entries(env)) args.push("--setenv", name, value);
+  // Node takes it, and leaves it to none of its children.
+  args.push("--setenv", "NODE_CHANNEL_FD", String(channel));
   return args;
 }
 

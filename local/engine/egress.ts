@@ -1,4 +1,4 @@
-/** The way out of one sandbox: an HTTP proxy on a unix socket that only this sandbox has. */
+/** The way out of one sandbox: an HTTP proxy that listens inside it, and nowhere else. */
 import {
   createServer,
   request as httpRequest,
@@ -6,7 +6,7 @@ import {
   type Server,
   type ServerResponse,
 } from "node:http";
-import type { Socket } from "node:net";
+import type { Server as ListeningServer, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { Connection, ConnectionLog } from "../../src/shared/connection-log.ts";
 import {
@@ -58,7 +58,6 @@ export function createEgress(egress: Egress): Server {
     keepAliveTimeout: 60_000,
     maxHeaderSize: maxHeadBytes,
   });
-  server.maxConnections = maxConnections;
   const turns = new Turns(server);
   server.on("request", (request, response) => {
     if (turns.takes(request, response)) void answer(egress, turns, request, response);
@@ -73,6 +72,21 @@ export function createEgress(egress: Egress): Server {
   });
   server.on("clientError", (_error, socket) => socket.destroy());
   return server;
+}
+
+/** Serves what connects to the listeners that the sandbox has handed over. */
+export function takeConnections(server: Server, listeners: readonly ListeningServer[]): void {
+  let open = 0;
+  for (const listener of listeners)
+    listener.on("connection", (socket) => {
+      if (open >= maxConnections) return void socket.destroy();
+      open += 1;
+      socket.once("close", () => (open -= 1));
+      // As Node has it for connections that come to a server of HTTP itself.
+      socket.allowHalfOpen = true;
+      socket.setNoDelay(true);
+      server.emit("connection", socket);
+    });
 }
 
 async function answer(

@@ -17,21 +17,26 @@ export const initCommand = ["/bin/bash", "-p", "-s", hostname];
 export const initGreeting = "echo complete >&6\n";
 
 /**
- * What the engine writes to its stdin after that. Without it the first process ends. It closes what file descriptors came along. Process limits count inside the sandbox's user namespace.
+ * What the engine writes to its stdin after that. Without it the first process ends. It closes what file descriptors came along,
+ * but for the command's channel to the engine. Process limits count inside the sandbox's user namespace.
  */
 export function initScript(command: string[], { openFiles, processes }: Limits): string {
   // A limit that this machine has set lower stays as it is.
   const limits = ["-c 0", `-n ${openFiles}`, `-u ${processes}`, `-l ${lockedKiB}`, `-i ${pendingSignals}`];
   return [
     "{ exec </dev/null",
-    'for fd in /proc/self/fd/*; do fd=${fd##*/}; if [ "$fd" -gt 2 ]; then eval "exec $fd>&-"; fi; done',
+    `for fd in /proc/self/fd/*; do fd=\${fd##*/}; case $fd in [012]|${channel}) ;; *) eval "exec $fd>&-"; esac; done`,
     `( ${limits.map((limit) => `ulimit ${limit} 2>/dev/null`).join("; ")}`,
     `exec ${withoutInitCapability(command).map(quote).join(" ")} ) &`,
+    `exec ${channel}>&-`,
     "trap '' INT",
     "wait $!; exit; }",
     "",
   ].join("\n");
 }
+
+/** The file descriptor of the channel that Node has between the engine and the control server. */
+export const channel = 7;
 
 /** The command as a process that can never have the first one's capability. */
 export function withoutInitCapability(command: string[]): string[] {

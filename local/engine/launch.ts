@@ -1,12 +1,11 @@
 /** Starts one sandbox's control server and opens the way to it. */
 import { closeSync, constants, fstatSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { connect, type Socket } from "node:net";
+import { connect, type Server, type Socket } from "node:net";
 import { basename, dirname } from "node:path";
 import type { ExitReport } from "../platform/protocol.ts";
 import {
   controlSocket,
-  egressSocket,
   runtimeDirectory,
   sandboxdProgram,
   sandboxdSocket,
@@ -21,6 +20,8 @@ export type OwnServer = "control" | "sandboxd";
 export interface Running {
   /** A connection to the socket of a server of ours in the sandbox. @throws Error where that has none */
   connect(to: OwnServer): Socket;
+  /** The listeners of its way out, where it has one. */
+  egress: readonly Server[];
   /** Sends a signal to the control server alone. */
   signal(signal: NodeJS.Signals): void;
   /** Kills every process. Resolves when none is left. */
@@ -43,8 +44,6 @@ export const runtimeCommand = [
   ...runtimeProgram,
   "--socket",
   controlSocket,
-  "--egress",
-  egressSocket,
   "--scratch",
   scratchDirectory,
   "--sandboxd",
@@ -65,12 +64,15 @@ export async function launch(options: LaunchOptions): Promise<Running> {
   const deadline = Date.now() + readyTimeoutMs;
   let ended: ExitReport | undefined;
   void processes.exited.then((report) => (ended = report));
+  let egress: readonly Server[] = [];
+  void processes.listeners.then((listeners) => (egress = listeners));
   try {
     const control = await openControlSocket(pid, () => ended === undefined && Date.now() < deadline);
     void processes.exited.then(() => [control.fd, control.directory].forEach((fd) => closeSync(fd)));
     // User code is started by the control server, which raises the score of what it starts; see docs/architecture.md.
     await writeFile(`/proc/${control.pid}/oom_score_adj`, "300").catch(() => undefined);
     return {
+      egress,
       connect: (to) => {
         // Their numbers may be other files' by now.
         if (ended !== undefined) throw new Error("the sandbox has ended");
@@ -139,7 +141,10 @@ interface ControlServer {
   directory: number;
 }
 
-/** Opens the control server's socket as soon as it is there; before that, nothing of a user's runs in the sandbox. */
+/**
+ * Opens the control server's socket as soon as it is there; before that, nothing of a user's runs in the sandbox. By then the
+ * control server has handed over its listeners.
+ */
 async function openControlSocket(first: number, goOn: () => boolean): Promise<ControlServer> {
   while (goOn()) {
     const pid = childOf(first);

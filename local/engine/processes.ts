@@ -1,6 +1,7 @@
 /** Starts a program under bubblewrap, as the second process of its own namespaces, and ends all processes in them. */
 import { spawn, type ChildProcess } from "node:child_process";
 import { writeFile } from "node:fs/promises";
+import type { Server } from "node:net";
 import type { Readable, Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ExitReport } from "../platform/protocol.ts";
@@ -34,6 +35,8 @@ export interface StartOptions {
 export interface Processes {
   /** The host's process id of the sandbox's first process; rejects when it ends before its command begins. */
   pid: Promise<number>;
+  /** What the command has opened in the sandbox and handed over, `LISTENERS` of them. Never settles where it does not. */
+  listeners: Promise<Server[]>;
   /** Kills every process. Resolves when none is left. */
   kill(): Promise<void>;
   /** Settles when every process has ended; never rejects. */
@@ -75,8 +78,9 @@ export async function start(options: StartOptions): Promise<Processes> {
     cwd: "/",
     detached: true,
     env: { PATH: SYSTEM_PATH },
-    stdio: ["pipe", "pipe", "pipe", "pipe", "pipe", "pipe", "pipe"],
+    stdio: ["pipe", "pipe", "pipe", "pipe", "pipe", "pipe", "pipe", "ipc"],
   });
+  const listeners = handedOver(child);
   const [stdin, , , info, args, seccomp, complete]: readonly ChildStream[] = child.stdio;
   for (const stream of [stdin, info, args, seccomp, complete]) stream?.on("error", () => undefined);
   child.stdin?.write(initGreeting);
@@ -104,7 +108,32 @@ export async function start(options: StartOptions): Promise<Processes> {
     return number;
   });
   pid.catch(() => undefined);
-  return { pid, exited, output: () => printed, kill: async () => await killAll(child, first, exited) };
+  return {
+    pid,
+    exited,
+    listeners,
+    output: () => printed,
+    kill: async () => await killAll(child, first, exited),
+  };
+}
+
+/** How many listeners a control server hands over. */
+const LISTENERS = 2;
+
+/**
+ * Takes listeners from the channel and closes it for good with the last: what comes through it later would come from whatever
+ * has taken the control server's place.
+ */
+async function handedOver(child: ChildProcess): Promise<Server[]> {
+  const servers: Server[] = [];
+  return await new Promise((resolve) => {
+    child.on("message", (_port, handle) => {
+      if (handle !== undefined && "listen" in handle) servers.push(handle);
+      if (servers.length < LISTENERS || !child.connected) return;
+      child.disconnect();
+      resolve(servers);
+    });
+  });
 }
 
 /**

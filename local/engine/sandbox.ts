@@ -1,15 +1,14 @@
 /** One sandbox: its processes, the connections into it, its egress, and the removal of all of it. */
-import { once } from "node:events";
 import { chmod, mkdir, rm, writeFile } from "node:fs/promises";
-import type { Server } from "node:http";
+import type { Server as ListeningServer } from "node:net";
 import { join } from "node:path";
 import { ConnectionLog } from "../../src/shared/connection-log.ts";
 import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
 import type { ExitReport, Intercepts, StartRequest } from "../platform/protocol.ts";
-import { egressSocket, type Mount, type View } from "./bubblewrap.ts";
+import type { Mount, View } from "./bubblewrap.ts";
 import { startUnisolated } from "./unisolated.ts";
 import { unprivilegedUser } from "./check.ts";
-import { createEgress, type Egress } from "./egress.ts";
+import { createEgress, type Egress, takeConnections } from "./egress.ts";
 import { PortForwarder } from "./forward.ts";
 import { hostsFile, sandboxEnvironment } from "./rootfs-files.ts";
 import { launch, type Running } from "./launch.ts";
@@ -129,22 +128,20 @@ export class Sandbox {
     };
     const server = createEgress(egress);
     let groups: string[] = [];
+    let listeners: readonly ListeningServer[] = [];
     const cleanUp = async () => {
       queue.close();
-      closeServer(server);
+      for (const listener of listeners) listener.close();
+      // Does not wait for connections, because a tunnel ends only with the server it leads to.
+      server.closeAllConnections();
       await removeGroups(groups);
       await rm(directory, { recursive: true, force: true }).catch(() => undefined);
     };
     try {
       await mkdir(directory, { mode: 0o711 });
-      const socket = join(directory, "egress.sock");
       const hosts = join(directory, "hosts");
       await writeFile(hosts, hostsFile([]));
       await chmod(hosts, 0o644);
-      server.listen(socket);
-      await once(server, "listening");
-      // The directory above is closed to everyone else; the sandbox's user may be another than the engine's.
-      await chmod(socket, 0o666);
       groups = await createGroups(common.groupParents, place.group, common.limits);
       const env = {
         ...sandboxEnvironment(common.certificates, options.env),
@@ -159,7 +156,6 @@ export class Sandbox {
       const { limits, bubblewrap, view } = common;
       const own = [
         { from: hosts, to: "/etc/hosts" },
-        { from: socket, to: egressSocket },
         ...(common.cache === undefined ? [] : [common.cache]),
         ...(given === undefined ? [] : [given]),
       ];
@@ -178,6 +174,7 @@ export class Sandbox {
               groups,
               onOutput,
             });
+      takeConnections(server, (listeners = running.egress));
       return new Sandbox(common, place, running, egress, hosts, cleanUp);
     } catch (error) {
       await cleanUp();
@@ -240,10 +237,4 @@ export class Sandbox {
     // Written in place, because this file itself is bound at /etc/hosts in the sandbox.
     await writeFile(this.#hosts, hostsFile(intercepts.http)).catch(() => undefined);
   }
-}
-
-/** Does not wait for connections, because a tunnel ends only with the server it leads to. */
-function closeServer(server: Server): void {
-  server.close();
-  server.closeAllConnections();
 }

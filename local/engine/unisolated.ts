@@ -133,6 +133,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
   return {
+    egress: [],
     connect: (to) => connect(to === "control" ? control : sandboxdSocket),
     signal: (signal) => child.kill(signal),
     kill,

@@ -1,9 +1,9 @@
 /**
  * The program that runs inside a local sandbox and stands in for the container's server.
  *
- *   node main.ts --socket <path> [--egress <path>] [--workspace /workspace] [--scratch <directory>]
+ *   node main.ts --socket <path> [--workspace /workspace] [--scratch <directory>]
  *
- * `--socket`: where to listen. `--egress`: the engine's socket that is the way out; without it none is offered.
+ * `--socket`: where to listen. Where the engine has given it a channel, the listeners of the way out go through that.
  * `--sandboxd`: the program that is kept running beside this one, listening on `--sandboxd-socket`.
  * `--scratch`: a directory for files of sessions and processes, by default in /dev/shm, else in /tmp. On a tmpfs a
  * command costs less than half of what it costs on a disk.
@@ -23,12 +23,11 @@ import { log } from "./log.ts";
 import { killDescendants } from "./process-tree.ts";
 import { createControlServer } from "./server.ts";
 import { Sessions } from "./sessions.ts";
-import { forwardEgress, listen } from "./tcp.ts";
+import { handOverEgress, listen } from "./tcp.ts";
 
 const { values } = parseArgs({
   options: {
     socket: { type: "string" },
-    egress: { type: "string" },
     workspace: { type: "string", default: "/workspace" },
     scratch: { type: "string" },
     sandboxd: { type: "string" },
@@ -49,7 +48,7 @@ process.on("unhandledRejection", (reason) => log(`unhandled rejection: ${message
 process.on("uncaughtException", (error) => log(`uncaught exception: ${error.stack ?? messageOf(error)}`));
 
 async function main(): Promise<void> {
-  const { socket, egress, workspace } = values;
+  const { socket, workspace } = values;
   if (socket === undefined) throw new Error("--socket is missing");
   // Starts Node's file threads now: Node aborts when it cannot start them later because no pid is free.
   await stat("/");
@@ -74,7 +73,7 @@ async function main(): Promise<void> {
   const sandboxdSocket = values["sandboxd-socket"];
   if (values.sandboxd !== undefined && sandboxdSocket !== undefined)
     keepSandboxd(values.sandboxd, sandboxdSocket, whole);
-  if (egress !== undefined) await forwardEgress(egress);
+  if (process.connected) await handOverEgress();
   removeStale(socket);
   await listen(server, { path: socket });
 }

@@ -1,6 +1,6 @@
 import { type Duplex } from "node:stream";
 import { chmodSync } from "node:fs";
-import { connect, createServer, type Server, type Socket } from "node:net";
+import { createServer, type Server } from "node:net";
 import { log } from "./log.ts";
 import { messageOf } from "./errors.ts";
 
@@ -23,42 +23,29 @@ export function splice(left: Duplex, right: Duplex): void {
 /** Where the `*.internal` hosts of /etc/hosts lead: a loopback address that leaves port 80 of 127.0.0.1 to the user. */
 export const INTERNAL_ADDRESS = "127.0.0.2";
 
-/** The sandbox's way out: listeners whose connections are handed, byte for byte, to the engine's socket. */
+/** The sandbox's way out: what HTTP_PROXY points to, and where the hosts of /etc/hosts lead. */
 const EGRESS = [
-  // What HTTP_PROXY points to.
   { host: "127.0.0.1", port: 3128 },
   { host: INTERNAL_ADDRESS, port: 80 },
 ];
 
-/** Starts the forwarders. A port that cannot be had is reported and left out; the sandbox works without. */
-export async function forwardEgress(egressSocket: string): Promise<void> {
+/**
+ * Opens the listeners of the way out and hands them to the engine, by the channel that Node has between a process and its
+ * child. The engine takes their connections itself, so that nothing in the sandbox has to pass bytes on. Returns when the
+ * engine has closed the channel, before any code of a user's can run.
+ */
+export async function handOverEgress(): Promise<void> {
+  const closed = new Promise((resolve) => process.once("disconnect", resolve));
+  const servers: Server[] = [];
   for (const where of EGRESS) {
-    try {
-      await forwardTo(egressSocket, where);
-    } catch (error) {
-      log(`no way out on port ${where.port}: ${messageOf(error)}`);
-    }
+    const server = createServer();
+    servers.push(server);
+    await listen(server, where);
+    process.send?.(where.port, server);
   }
-}
-
-/** Listens on a loopback address and joins every connection to a new one to the engine's socket. */
-export async function forwardTo(
-  egressSocket: string,
-  where: { host: string; port: number },
-): Promise<Server> {
-  const server = createServer({ allowHalfOpen: true, noDelay: true }, (client) => {
-    forward(client, egressSocket);
-  });
-  await listen(server, where);
-  return server;
-}
-
-function forward(client: Socket, egressSocket: string): void {
-  client.on("error", () => {});
-  const engine = connect({ path: egressSocket, allowHalfOpen: true });
-  engine.once("error", () => client.destroy());
-  client.once("close", () => engine.destroy());
-  engine.once("connect", () => splice(client, engine));
+  await closed;
+  // This process would take some of the connections as long as it listens as well.
+  for (const server of servers) server.close();
 }
 
 export function listen(

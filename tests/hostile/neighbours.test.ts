@@ -247,7 +247,7 @@ describe("the neighbour is answered", () => {
       const { connect } = require("node:net");
       const piece = Buffer.from("GET http://anthropic.internal/ HTTP/1.1\\r\\nHost: anthropic.internal\\r\\n\\r\\n".repeat(1000));
       const open = () => {
-        const socket = connect("/run/sandbox/egress.sock", () => { while (socket.write(piece)); });
+        const socket = connect(3128, () => { while (socket.write(piece)); });
         socket.on("drain", () => { while (socket.write(piece)); }).on("error", () => {}).resume();
         socket.on("close", () => setImmediate(open));
       };

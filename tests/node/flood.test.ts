@@ -15,7 +15,7 @@ const flood = (connections: number, requests: number) => `node -e '
   const piece = Buffer.from(request.repeat(1000));
   let open = ${connections}, sent = 0;
   for (let n = 0; n < ${connections}; n++) {
-    const socket = connect("/run/sandbox/egress.sock");
+    const socket = connect(3128);
     let left = ${requests} / 1000;
     const write = () => {
       while (left-- > 0) { sent += 1000; if (!socket.write(piece)) return; }
@@ -75,7 +75,7 @@ it("requests that nobody answers take no memory, and leave the neighbour its ans
 it("a client that sends its requests early has the first one answered, and is told to send the others again", async () => {
   const requests = "GET http://internet.test/ HTTP/1.1\\r\\nHost: internet.test\\r\\n\\r\\n".repeat(10);
   const { stdout } = await attacker.run(
-    `node -e 'require("node:net").connect("/run/sandbox/egress.sock").on("connect", function () { this.write("${requests}"); }).pipe(process.stdout)'`,
+    `node -e 'require("node:net").connect(3128).on("connect", function () { this.write("${requests}"); }).pipe(process.stdout)'`,
   );
   expect(stdout.match(/HTTP\/1.1 200 OK/g)).toHaveLength(1);
   expect(stdout).toMatch(/Connection: close[^]*hello/);

@@ -1,11 +1,8 @@
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
 import { request } from "node:http";
-import { connect, createServer, type Server, type Socket } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { createServer, type Server, type Socket } from "node:net";
+import { listen } from "../../local/runtime/tcp.ts";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { forwardTo, listen } from "../../local/runtime/tcp.ts";
 import { get, REMOTE_URL, startRuntime, type Runtime } from "./runtime.ts";
 
 let runtime: Runtime;
@@ -127,39 +124,5 @@ describe.skipIf(REMOTE_URL)("a tunnel to a port", () => {
       .write("hello");
     if (socket && !socket.closed) await once(socket, "close");
     expect(socket?.destroyed).toBe(true);
-  });
-});
-
-describe.skipIf(REMOTE_URL)("the way out", () => {
-  const directory = mkdtempSync(join(tmpdir(), "egress-"));
-  afterAll(() => rmSync(directory, { recursive: true, force: true }));
-
-  it("hands each connection to the engine's socket byte for byte", async () => {
-    const engine = createServer({ allowHalfOpen: true }, (socket) => {
-      let received = "";
-      socket.setEncoding("utf8").on("data", (chunk: string) => (received += chunk));
-      socket.once("end", () => socket.end(`engine saw <${received}>`));
-    });
-    servers.push(engine);
-    await listen(engine, { path: join(directory, "egress.sock") });
-    const forwarder = await forwardTo(join(directory, "egress.sock"), { host: "127.0.0.1", port: 0 });
-    servers.push(forwarder);
-    const address = forwarder.address();
-    if (address === null || typeof address === "string") throw new Error("no port");
-
-    const client = connect({ host: "127.0.0.1", port: address.port, allowHalfOpen: true });
-    client.end("GET http://example.com/ HTTP/1.1\r\n\r\n");
-    expect(await textOf(client)).toBe("engine saw <GET http://example.com/ HTTP/1.1\r\n\r\n>");
-  });
-
-  it("closes the connection when there is no engine", async () => {
-    const forwarder = await forwardTo(join(directory, "nobody.sock"), { host: "127.0.0.1", port: 0 });
-    servers.push(forwarder);
-    const address = forwarder.address();
-    if (address === null || typeof address === "string") throw new Error("no port");
-    const client = connect({ host: "127.0.0.1", port: address.port });
-    client.on("error", () => {}).resume();
-    await once(client, "close");
-    expect(client.destroyed).toBe(true);
   });
 });

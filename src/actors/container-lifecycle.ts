@@ -32,6 +32,8 @@ export class Lifecycle {
   readonly #restartNotice: RestartNotice;
   /** Whether the container that this actor holds state of runs, as far as is known. */
   #isUp: boolean;
+  /** The containers that have started in the time of this actor. */
+  #starts = 0;
   /** Settles when the SDK has noticed that the container stopped. */
   #stopped = Promise.withResolvers<void>();
   /** Set from the SDK's `stop` for the previous container until the next one has started. */
@@ -48,6 +50,7 @@ export class Lifecycle {
   onStart(): void {
     if (this.#isUp) return;
     this.#isUp = true;
+    this.#starts++;
     this.#settled = undefined;
     this.#stopped = Promise.withResolvers();
     this.#restartNotice.started();
@@ -122,13 +125,13 @@ export class Lifecycle {
     return isGone(error) && (await this.#outlived()) ? connectionLost() : error;
   }
 
-  /** Whether the container still runs after an interrupted call, OUTLIVED_MS later: its end can show late. */
+  /** Whether the same container still runs after an interrupted call, OUTLIVED_MS later: its end can show late. */
   async #outlived(): Promise<boolean> {
-    for (let look = 0; look < OUTLIVED_MS / 100; look++) {
-      if (!this.#host.running()) return false;
+    const starts = this.#starts;
+    const isSame = () => this.#host.running() && this.#starts === starts;
+    for (let look = 0; look < OUTLIVED_MS / 100 && isSame(); look++)
       await new Promise((resolve) => setTimeout(resolve, 100));
-    }
-    return this.#host.running();
+    return isSame();
   }
 
   #gone(): void {

@@ -12,7 +12,7 @@ import {
   eventSchema,
   readPiece,
 } from "../../container/sandboxd/protocol.ts";
-import { ToolError, WENT_AWAY, WENT_AWAY_HINT, connectionLost, isGone, noAnswer } from "../shared/errors.ts";
+import { ToolError, WENT_AWAY, WENT_AWAY_HINT, isGone, noAnswer } from "../shared/errors.ts";
 
 export interface ConnectionHost {
   /** Whether there is a container. */
@@ -145,7 +145,8 @@ export class Connection {
         if (error instanceof ToolError) throw error;
         signal.throwIfAborted();
         if (!this.#host.running()) throw containerGone();
-        if (isStream) throw connectionLost();
+        // The container may be ending. The actor looks for a while, and says so where only the connection broke.
+        if (isStream) throw containerGone();
         // Somebody was there, and was at work for so long: sandboxd is being started again.
         if (Date.now() - sentAt >= CONNECT_MS) deadline = Date.now() + CONNECT_MS;
         if (Date.now() >= deadline) throw noAnswer(Date.now() - startedAt);

@@ -1,5 +1,6 @@
 /** Answers plain HTTP requests by a table of calls, whose parameters are a query. */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { finished } from "node:stream/promises";
 import type * as z from "zod/mini";
 import { FileError, failureOf } from "./file-error.ts";
 import { FAILED } from "./protocol.ts";
@@ -10,6 +11,9 @@ export type Serve<Call> = (
   request: IncomingMessage,
   response: ServerResponse,
 ) => Promise<unknown>;
+
+/** How long the rest of a refused request is taken before it is answered, milliseconds. */
+const REST_MS = 5000;
 
 type Schemas = Readonly<Record<string, z.ZodMiniType>>;
 
@@ -43,9 +47,9 @@ async function answer(
     if (value !== undefined) sendJSON(response, 200, value);
   } catch (error) {
     if (response.headersSent) return void response.destroy();
+    // A client whose connection is closed while it sends may not see the answer.
+    await finished(request.resume(), { signal: AbortSignal.timeout(REST_MS) }).catch(() => undefined);
     sendJSON(response, FAILED, failureOf(error));
-    // A client whose connection is closed while it sends does not see the answer.
-    request.resume();
   }
 }
 

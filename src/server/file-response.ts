@@ -186,7 +186,11 @@ export async function receiveFile(
   path: string,
   { max, confined }: { max: number; confined: boolean },
 ): Promise<{ size: number; sha256?: string }> {
-  const [content, end] = bodyOf(request, max);
+  if (isTooLarge(request, max)) {
+    await takeRest(request);
+    throw tooLarge(max);
+  }
+  const [content, end] = bodyOf(request);
   try {
     const { value } = await callSandbox(env, owner, (actor, known) =>
       actor.storeFile(known, path, content, end, max, confined),
@@ -207,17 +211,33 @@ function marked(body: ReadableStream, mark: Uint8Array): ReadableStream {
   );
 }
 
-/** The body, and how its end is known, as `Files.store` takes them. @throws {ToolError} `too_large` where that is said */
-function bodyOf(
-  { headers, body }: Request,
-  max: number,
-): [ReadableStream, { length?: number; mark?: string; form?: string }] {
+/** How long the body of a refused upload is taken before the answer, milliseconds. */
+const REST_MS = 5000;
+
+/**
+ * Takes the body of a request that is refused without it: a client that still sends when its connection closes may never
+ * see the answer. One that waits to be told to send has sent nothing.
+ */
+export async function takeRest({ body, headers }: Request): Promise<void> {
+  if (headers.has("expect")) return;
+  await body?.pipeTo(new WritableStream(), { signal: AbortSignal.timeout(REST_MS) }).catch(() => undefined);
+}
+
+const isForm = ({ headers }: Request) => /^multipart\/form-data\b/i.test(headers.get("content-type") ?? "");
+
+/** Whether the request itself says so. */
+function isTooLarge(request: Request, max: number): boolean {
+  const length = Number(request.headers.get("content-length") ?? 0);
+  return length > max + (isForm(request) ? FORM_BYTES : 0);
+}
+
+/** The body, and how its end is known, as `Files.store` takes them. */
+function bodyOf(request: Request): [ReadableStream, { length?: number; mark?: string; form?: string }] {
+  const { headers, body } = request;
   const header = headers.get("content-length");
-  const type = headers.get("content-type") ?? "";
-  const isForm = /^multipart\/form-data\b/i.test(type);
-  if (Number(header ?? 0) > max + (isForm ? FORM_BYTES : 0)) throw tooLarge(max);
-  if (body === null) return [new Blob([]).stream(), isForm ? { form: type } : { length: 0 }];
-  if (isForm) return [body, { form: type }];
+  const form = isForm(request) ? (headers.get("content-type") ?? "") : undefined;
+  if (body === null) return [new Blob([]).stream(), form === undefined ? { length: 0 } : { form }];
+  if (form !== undefined) return [body, { form }];
   if (header !== null) return [body, { length: Number(header) }];
   const mark = crypto.getRandomValues(new Uint8Array(16));
   return [marked(body, mark), { mark: mark.toHex() }];

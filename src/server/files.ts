@@ -23,6 +23,7 @@ import {
   sendArchive,
   sendFile,
   sendRunFile,
+  takeRest,
 } from "./file-response.ts";
 import { acceptsHTML } from "./landing.ts";
 import { UPLOAD_SCRIPT } from "./upload-script.ts";
@@ -78,13 +79,10 @@ async function upload(request: Request, context: RequestContext, link: FileLink)
   const owner = await actor.linkOwner(link.epoch);
   if (!owner) return gone(request);
   const taken = await actor.takeLink({ id: link.id, expires: link.expires });
-  if (taken === "busy")
-    return refused(
-      request,
-      409,
-      "A file is being sent by this link now. If that breaks off, the link is good again.",
-    );
-  if (taken === "used") return usedUp(request);
+  if (taken !== "taken") {
+    await takeRest(request);
+    return taken === "used" ? usedUp(request) : busy(request);
+  }
   let isDone = false;
   try {
     const limits = { max: link.max ?? MAX_UPLOAD_BYTES, confined: link.confined ?? true };
@@ -126,6 +124,11 @@ function sizeInWords(bytes: number): string {
   let [value, unit] = [bytes, 0];
   while (value >= 1024 && unit < units.length - 1) [value, unit] = [value / 1024, unit + 1];
   return `${Number.isInteger(value) ? value : value.toFixed(1)} ${units[unit]}`;
+}
+
+function busy(request: Request): Promise<Response> | Response {
+  const words = "A file is being sent by this link now. If that breaks off, the link is good again.";
+  return refused(request, 409, words);
 }
 
 function usedUp(request: Request): Promise<Response> | Response {

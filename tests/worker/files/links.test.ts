@@ -292,6 +292,34 @@ describe("a link for an upload", () => {
     expect((await owner.http(path, { method: "PUT", body: "x".repeat(10) })).status).toBe(201);
   });
 
+  it.each<Record<string, string>>([{}, { "content-length": String(100 * 65_536) }])(
+    "takes the rest of what is too large, whose client would not see the answer otherwise, with %j",
+    async (headers) => {
+      const path = await link("rest", { direction: "upload", max_bytes: 10 });
+      let left = 100;
+      const body = new ReadableStream({
+        pull: (controller) => (left-- > 0 ? controller.enqueue(new Uint8Array(65_536)) : controller.close()),
+      });
+      const response = await owner.http(path, { method: "PUT", body, headers });
+      expect([response.status, await response.text()]).toEqual([413, expect.stringContaining("10 bytes")]);
+      expect(left).toBeLessThan(0);
+    },
+  );
+
+  it("says that the sandbox is gone, which was destroyed meanwhile", async () => {
+    const name = "destroyed-upload";
+    const made = await owner.call("file_link", { sandbox: name, path: "a", direction: "upload" });
+    const { readable, writable } = new IdentityTransformStream();
+    const { pathname } = new URL(String(made.structured.url));
+    const answer = owner.http(pathname, { method: "PUT", body: readable });
+    const writer = writable.getWriter();
+    await writer.write(new Uint8Array(2 * 1024 * 1024));
+    await until(() => sh(name, "ls -A").then((names) => names.includes("sandbox-mcp")));
+    await owner.call("destroy_sandbox", { sandbox: name });
+    const response = await answer;
+    expect([response.status, await response.text()]).toEqual([503, expect.stringContaining("went away")]);
+  });
+
   it.each<Record<string, string>>([{}, { "content-length": "400000" }])(
     "leaves the old file when it breaks off, with %j",
     async (headers) => {

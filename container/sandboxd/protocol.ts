@@ -162,6 +162,8 @@ export const eventSchema = z.discriminatedUnion("type", [
     timedOut: z.optional(z.boolean()),
     /** Some of its output may be missing: sandboxd was killed while it took it. */
     cut: z.optional(z.boolean()),
+    /** Its exit status is not known, and this one stands for it: the keeper was killed, which alone would have been told. */
+    lost: z.optional(z.boolean()),
   }),
   /** Programs of the run listen on these ports, and not on others that were told before. */
   z.object({

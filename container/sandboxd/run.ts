@@ -50,6 +50,7 @@ const endSchema = z.object({
   stderr: count(),
   timedOut: z.optional(z.boolean()),
   cut: z.optional(z.boolean()),
+  lost: z.optional(z.boolean()),
 });
 
 type End = z.infer<typeof endSchema>;
@@ -88,6 +89,8 @@ export class Run extends Followed {
   #timedOut: boolean | undefined;
   /** Whether output may be missing that the sandboxd before had read from a pipe and not yet written. */
   #isCut = false;
+  /** Whether its exit status is not known. */
+  #isLost = false;
   #watching = false;
   /** Whether its ports were looked at: only for a run that lasts PORTS_MS. */
   #hasLasted = false;
@@ -334,6 +337,7 @@ export class Run extends Followed {
   #ended(status: number, isLost = false): void {
     if (this.#status !== undefined) return;
     this.#status = status;
+    this.#isLost = isLost;
     if (this.#killing === undefined) this.#complete(isLost);
   }
 
@@ -386,6 +390,7 @@ export class Run extends Followed {
         stderr: stderr.end,
         timedOut: this.#timedOut,
         cut: this.#isCut || undefined,
+        lost: this.#isLost || undefined,
       };
       this.#writeDown(this.#end);
     }

@@ -1,6 +1,7 @@
 # Prints what carries over to the next command of a session: directory, umask, exported variables and functions.
 # Sourced at the end of a command; restores first what was set for that command only.
-{ set +euvx; } 2>/dev/null
+# A function of the command's with the name of `builtin`, by which the rest is called, is given up.
+{ set +euvx; unset -f builtin; } 2>/dev/null
 [[ -z $sbx_directory ]] || builtin cd -- "$sbx_directory"
 for sbx_name in "${!sbx_before[@]}"; do
   builtin unset -v "$sbx_name"

@@ -88,11 +88,11 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
         began: () => {
           sink.began();
           // The kernel has as long to start as the code has to run.
-          limit.deadline(Date.now() + 2 * spec.timeoutMs);
+          limit.deadline(Date.now() + 2 * spec.timeoutMs, spec.timeoutMs);
         },
         given: (kernel) => {
           sink.keepState(kernel);
-          if (kernel) limit.deadline(Date.now() + spec.timeoutMs);
+          if (kernel) limit.deadline(Date.now() + spec.timeoutMs, spec.timeoutMs);
         },
       },
     );

@@ -55,7 +55,7 @@ export class Commands implements Executor<CommandSpec> {
       if (run.stop || sink.ended) return NEVER_STARTED;
       sink.began();
       const deadline = Date.now() + spec.timeoutMs;
-      run.limit.deadline(deadline);
+      run.limit.deadline(deadline, spec.timeoutMs);
       run.timeoutMs = spec.timeoutMs;
       const { cut, ...asked } = spec;
       const { session, timeoutMs, interactive } = spec;
@@ -79,7 +79,7 @@ export class Commands implements Executor<CommandSpec> {
     const { session, deadline, timeoutMs, cut, interactive } = commandState.parse(state);
     const run = new RunningCommand(this.#link, sink);
     run.timeoutMs = timeoutMs;
-    run.limit.deadline(deadline);
+    run.limit.deadline(deadline, timeoutMs);
     const done = this.#queue.run(session, sink.id, () => run.follow(deadline, cut));
     return {
       done: run.limit.hold(done),
@@ -187,7 +187,7 @@ class RunningCommand extends RunFollower {
       if (outcome.reason === "no_terminal") throw noTerminal(outcome.message);
       throw unwritable(outcome.message);
     }
-    const { status: exitCode, timedOut, cut: isCut } = outcome;
+    const { status: exitCode, timedOut, cut: isCut, lost: isLost } = outcome;
     if (timedOut) this.stop ??= "timed_out";
     if (this.stop === "timed_out")
       return {
@@ -199,7 +199,8 @@ class RunningCommand extends RunFollower {
       };
     if (this.stop === "cancelled")
       return { state: "cancelled", exitCode, note: "It was cancelled, with every process it started." };
-    return { state: exitCode === 0 ? "succeeded" : "failed", exitCode, note: isCut ? CUT : undefined };
+    const note = [isCut ? CUT : "", isLost ? KEEPER_KILLED : ""].filter(Boolean).join(" ") || undefined;
+    return { state: exitCode === 0 ? "succeeded" : "failed", exitCode, note };
   }
 }
 
@@ -216,4 +217,6 @@ const NEVER_RAN =
 const REMOVED = "The sandbox has no trace of the command any more: its files were removed while it ran.";
 const CUT =
   "The end of its output may be missing: the server's program in the sandbox was killed while it read it.";
+const KEEPER_KILLED =
+  "Its exit status is not known, and 137 stands for it: the process that waits for it, its parent, was killed from inside the sandbox (SIGKILL).";
 const LOST: End = { state: "lost", note: REMOVED };

@@ -11,12 +11,14 @@ const GRACE_MS = 15_000;
 const CANCEL_MS = 8_000;
 
 const UNCONFIRMED =
-  "the sandbox did not confirm that: processes of it may still run there, and its last output may be missing. destroy_sandbox ends them.";
+  "the sandbox had not confirmed that: processes of it may still run there, and its last output may be missing. destroy_sandbox ends them.";
 
-const ENDS = {
-  timed_out: `It took too long and was told to stop, but ${UNCONFIRMED}`,
-  cancelled: `It was told to stop, but ${UNCONFIRMED}`,
-} as const;
+const CANCELLED = `It was told to stop, and ${CANCEL_MS / 1000} s later ${UNCONFIRMED}`;
+
+function timedOut(timeoutMs: number | undefined): string {
+  const time = timeoutMs === undefined ? "too long" : `longer than ${timeoutMs / 1000} s`;
+  return `It took ${time} and was told to stop, and ${GRACE_MS / 1000} s later ${UNCONFIRMED}`;
+}
 
 export class Limit {
   readonly #reached = Promise.withResolvers<End>();
@@ -35,24 +37,28 @@ export class Limit {
     }
   }
 
-  /** Sets the limit to the grace after the deadline. @param at the run's deadline, milliseconds since the epoch */
-  deadline(at: number): void {
-    this.#arm("timed_out", at + GRACE_MS);
+  /**
+   * Sets the limit to the grace after the deadline.
+   * @param at the run's deadline, milliseconds since the epoch
+   * @param timeoutMs how long it may take; undefined where that is not known
+   */
+  deadline(at: number, timeoutMs: number | undefined): void {
+    this.#arm({ state: "timed_out", note: timedOut(timeoutMs) }, at + GRACE_MS);
   }
 
   /** Sets the limit to the grace after a cancel, which happens now. */
   cancelled(): void {
-    this.#arm("cancelled", Date.now() + CANCEL_MS);
+    this.#arm({ state: "cancelled", note: CANCELLED }, Date.now() + CANCEL_MS);
   }
 
   /** The earlier of two limits counts. */
-  #arm(state: keyof typeof ENDS, at: number): void {
+  #arm(end: Pick<End, "state" | "note">, at: number): void {
     if (at >= this.#at) return;
     this.#at = at;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
       this.isReached = true;
-      this.#reached.resolve({ state, note: ENDS[state], unconfirmed: true });
+      this.#reached.resolve({ ...end, unconfirmed: true });
     }, at - Date.now());
   }
 }

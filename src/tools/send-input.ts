@@ -6,6 +6,15 @@ import { ownRun } from "./own-run.ts";
 /** Characters typed by one call; a longer text goes into a file. */
 const MAX_TEXT = 10_000;
 
+/** Bytes of a line that a terminal keeps for a program that reads lines (`MAX_CANON`, N_TTY_BUF_SIZE of Linux). */
+const LINE_BYTES = 4095;
+
+const LONG_LINE = `A line of more than ${LINE_BYTES} bytes was typed: of that, a program that reads lines (read, input(), cat) gets the first ${LINE_BYTES}; one with keys of its own (a REPL, an editor) gets all. Give longer ones in a file (write_file).`;
+
+function hasLongLine(text: string): boolean {
+  return text.split(/[\r\n]/).some((line) => new TextEncoder().encode(line).length > LINE_BYTES);
+}
+
 export const sendInput = defineTool({
   name: "send_input",
   title: "Type into a command",
@@ -35,6 +44,7 @@ export const sendInput = defineTool({
       skipped > 0
         ? `${skipped} bytes before are in the log: get_result, id ${id}, with a cursor.`
         : undefined;
-    return pageOutput(run, page, notice, before);
+    const notices = [notice, hasLongLine(text) ? LONG_LINE : undefined].filter(Boolean).join(" ");
+    return pageOutput(run, page, notices || undefined, before);
   },
 });

@@ -125,6 +125,14 @@ print("\\x1b[?1049l", end="")`;
     await owner.call("cancel_run", { id: idIn(started) });
   });
 
+  it("says of a line that is longer than terminals keep that its rest may be lost", async () => {
+    const started = await open("read line; echo got ${#line}", { session: "long" });
+    const typed = await type(started, `${"x".repeat(5000)}\n`);
+    expect(typed.text).toMatch(/^notice:\nA line of more than 4095 bytes [^]*got 4095\n/);
+    const short = await open("read line; echo got ${#line}", { session: "long" });
+    expect((await type(short, `${"x".repeat(4095)}\n`)).text).not.toContain("notice");
+  });
+
   it("keeps what was typed before it reads", async () => {
     const started = await open('sleep 0.5; read line; echo "got $line"', {
       session: "early",

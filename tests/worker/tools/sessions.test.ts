@@ -117,6 +117,13 @@ describe("a session of run_command", () => {
     expect(await printed("own-exit", "pwd")).toBe("/\n");
   });
 
+  it("keeps its state, and its status, whatever the command calls builtin", async () => {
+    expect(await run("own-builtin", "builtin() { :; }; cd /tmp; f() { echo f; }; (exit 3)")).toMatchObject({
+      exit_code: 3,
+    });
+    expect(await printed("own-builtin", "pwd; f; builtin echo own")).toBe("/tmp\nf\nown\n");
+  });
+
   it("goes back to /workspace when its directory is gone", async () => {
     await run("gone", "mkdir -p deep/er; cd deep/er; rm -rf /workspace/deep");
     expect(await run("gone", "pwd")).toMatchObject({ stdout: "/workspace\n", exit_code: 0 });

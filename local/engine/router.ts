@@ -5,6 +5,7 @@ import type { Duplex } from "node:stream";
 import { z } from "zod";
 import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER, URL_HEADER } from "../platform/protocol.ts";
 import { sendByTheRules } from "./egress.ts";
+import type { SeenConnections } from "../../src/shared/connection-log.ts";
 import { INTERNET } from "../../src/shared/network-policy.ts";
 import { answerError } from "./forward.ts";
 import { endToEndHeaders } from "./outbound.ts";
@@ -101,8 +102,9 @@ export class Router {
       return json(response, 200, {});
     }
     if (route === "GET exit") {
+      const running = this.#table.get(id);
       const report = await this.#table.end(id);
-      if (report !== undefined) return json(response, 200, report);
+      if (report !== undefined) return json(response, 200, { ...report, seen: running && seenBy(running) });
     }
     const sandbox = this.#table.get(id);
     if (sandbox === undefined) return answerError(response, 404, "gone", "no such sandbox");
@@ -122,10 +124,7 @@ export class Router {
       sandbox.setPolicy(policySchema.parse(await body(request)));
       return json(response, 200, {});
     }
-    if (route === "GET connections") {
-      const { refused, connections } = sandbox.egress.connections;
-      return json(response, 200, { refused, connections });
-    }
+    if (route === "GET connections") return json(response, 200, seenBy(sandbox));
     if (route === "GET refusals")
       return json(response, 200, sandbox.egress.connections.refusedSince(Number(rest.slice(1))));
     if (route === "GET outbound") return sandbox.queue.poll(response);
@@ -151,6 +150,11 @@ export class Router {
     const secret = request.headers[SECRET_HEADER];
     return own && timingSafeEqual(digest(typeof secret === "string" ? secret : ""), this.#digest);
   }
+}
+
+function seenBy({ egress }: Sandbox): SeenConnections {
+  const { log, refused, connections } = egress.connections;
+  return { log, refused, connections };
 }
 
 /** Digests have one length, as a comparison in constant time needs. */

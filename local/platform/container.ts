@@ -2,8 +2,8 @@
  * `ctx.container` for a Durable Object under the local platform: the part of workerd's interface that
  * @cloudflare/containers and @cloudflare/sandbox use, implemented by the engine.
  */
-import type { NetworkPlatform, SeenConnections } from "../../src/actors/network.ts";
-import type { Refusal } from "../../src/shared/connection-log.ts";
+import type { NetworkPlatform } from "../../src/actors/network.ts";
+import type { Refusal, SeenConnections } from "../../src/shared/connection-log.ts";
 import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
 import { EngineClient, notListening, type LocalEnv } from "./client.ts";
 import { serveOutbound } from "./outbound.ts";
@@ -77,6 +77,8 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
   readonly #https = new Map<string, Fetcher>();
   #all: Fetcher | undefined;
   #policy: NetworkPolicy | undefined;
+  /** What the last sandbox connected to, once it has ended. */
+  #seen: SeenConnections | undefined;
   #instance: Instance | undefined;
 
   constructor(ctx: ActorContext, env: LocalEnv & Partial<Namespace>) {
@@ -190,9 +192,12 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     return true;
   }
 
-  async seen(): Promise<SeenConnections> {
-    const seen = await this.#ask<SeenConnections>("connections");
-    return seen ?? { refused: 0, connections: [] };
+  async seen(): Promise<SeenConnections | undefined> {
+    return (await this.#ask<SeenConnections>("connections").catch(() => undefined)) ?? this.#seen;
+  }
+
+  forget(): void {
+    this.#seen = undefined;
   }
 
   async refusedSince(time: number): Promise<Refusal[]> {
@@ -261,6 +266,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     try {
       await instance.ready;
       report = await this.#exit(instance.sandbox);
+      this.#seen = report.seen ?? this.#seen;
     } finally {
       instance.over = true;
       if (this.#instance === instance) {

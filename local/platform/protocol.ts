@@ -8,7 +8,7 @@
  *   GET    /sandboxes/<id>/exit               answers when the sandbox has ended
  *   PUT    /sandboxes/<id>/intercepts         which outbound hosts the Worker answers
  *   PUT    /sandboxes/<id>/policy             which hosts of the internet it may reach
- *   GET    /sandboxes/<id>/connections        {refused, connections}: its last connections, and how many were refused
+ *   GET    /sandboxes/<id>/connections        its last connections, and how many were refused: `SeenConnections`
  *   GET    /sandboxes/<id>/refusals/<time>    the hosts that its policy refused from a time on
  *   GET    /sandboxes/<id>/outbound           waits for the next intercepted request; its body is the answer's body
  *   POST   /sandboxes/<id>/outbound/<number>  the Worker's response to that request
@@ -20,6 +20,7 @@
  * `npm start` asks the Worker to save all workspaces by `POST STOP_PATH`, with the secret too.
  */
 
+import type { SeenConnections } from "../../src/shared/connection-log.ts";
 import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
 
 /** Carries the per-run secret on every request. */
@@ -67,6 +68,8 @@ export interface ExitReport {
   /** As a shell would say it: 128 + signal when killed. 0 for a stop or a destroy that was asked for. */
   exitCode: number;
   reason: string;
+  /** For whoever waited for the end: what the sandbox connected to. */
+  seen?: SeenConnections;
 }
 
 export interface OutboundRequest {

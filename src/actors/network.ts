@@ -4,8 +4,10 @@ import {
   ConnectionLog,
   type Connection,
   type Refusal,
+  type SeenConnections,
   connectionLine,
 } from "../shared/connection-log.ts";
+import { ConnectionHistory } from "./connection-history.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { NetworkLimits } from "../shared/network-limits.ts";
 import {
@@ -25,12 +27,6 @@ export interface NetworkChoice {
   allowHosts?: readonly string[] | undefined;
 }
 
-/** What a platform has seen of a sandbox's connections since its container started. */
-export interface SeenConnections {
-  refused: number;
-  connections: readonly Connection[];
-}
-
 /** What enforces policies: the SDK's outbound handlers on Cloudflare, the engine's proxy locally. */
 export interface NetworkPlatform {
   /**
@@ -38,7 +34,10 @@ export interface NetworkPlatform {
    * @returns false where the running container keeps connections that the policy forbids until it ends
    */
   enforce(policy: NetworkPolicy): Promise<boolean>;
-  seen(): Promise<SeenConnections>;
+  /** Of the container that runs, or of the last one; undefined where nothing is known of it. */
+  seen(): Promise<SeenConnections | undefined>;
+  /** Drops what was seen. */
+  forget(): void;
   /** @param time milliseconds since the epoch */
   refusedSince(time: number): Promise<Refusal[]>;
 }
@@ -51,6 +50,8 @@ export interface NetworkHost {
 }
 
 export class SandboxNetwork {
+  /** What it connected to. */
+  readonly connections: ConnectionHistory;
   readonly #host: NetworkHost;
   #choice: NetworkChoice;
   /** What the platform was last told, as JSON. */
@@ -59,6 +60,7 @@ export class SandboxNetwork {
   constructor(host: NetworkHost) {
     this.#host = host;
     this.#choice = host.kv.get<NetworkChoice>(KEY) ?? {};
+    this.connections = new ConnectionHistory({ kv: host.kv, seen: () => host.platform.seen() });
   }
 
   /** What holds. Limits that were lowered after a choice narrow it. */
@@ -91,6 +93,8 @@ export class SandboxNetwork {
   forget(): void {
     this.#choice = {};
     this.#host.kv.delete(KEY);
+    this.#host.platform.forget();
+    this.connections.forget();
   }
 
   /** Has the platform enforce the policy, where it does not yet. @returns as `NetworkPlatform.enforce` does */
@@ -128,7 +132,7 @@ export class SandboxNetwork {
 
   /** One line for each of the last connections, the oldest first, below how many were refused. */
   async lines(): Promise<string> {
-    const { refused, connections } = await this.#host.platform.seen();
+    const { refused, connections } = await this.connections.collect();
     const { internet, allowHosts } = this.policy;
     const list = internet === "allowlist" ? ` ${allowHosts.join(",")}` : "";
     const head = [`# internet ${internet}${list}`, `# refused ${refused}`, `# ${CONNECTION_COLUMNS}`];
@@ -162,7 +166,7 @@ export const POLICY_HANDLER = "policy";
 export class OutboundHandlers implements NetworkPlatform {
   readonly #sandbox: OutboundSandbox;
   readonly #isUp: () => boolean;
-  readonly #log = new ConnectionLog();
+  #log = new ConnectionLog();
   #restricts = false;
 
   constructor(sandbox: OutboundSandbox, isUp: () => boolean) {
@@ -184,7 +188,12 @@ export class OutboundHandlers implements NetworkPlatform {
   }
 
   seen(): Promise<SeenConnections> {
-    return Promise.resolve(this.#log);
+    const { log, refused, connections } = this.#log;
+    return Promise.resolve({ log, refused, connections: [...connections] });
+  }
+
+  forget(): void {
+    this.#log = new ConnectionLog();
   }
 
   refusedSince(time: number): Promise<Refusal[]> {

@@ -314,6 +314,7 @@ export class Sandbox extends BaseSandbox<Env> {
   /** Called by the egress for each request that it has sent on or refused under a policy. */
   connectionMade(connection: SandboxConnection): void {
     this.#outbound.note(connection);
+    this.#network.connections.collectSoon();
   }
 
   get #isUp(): boolean {
@@ -428,6 +429,7 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /** The end of a run, with what was refused while it ran. */
   async #withRefusals(end: End, startedAt: number): Promise<End> {
+    this.#network.connections.collectSoon();
     const said = await this.#network.refusalNote(startedAt).catch(() => undefined);
     return said === undefined ? end : { ...end, note: [end.note, said].filter(Boolean).join(" ") };
   }
@@ -718,6 +720,7 @@ export class Sandbox extends BaseSandbox<Env> {
   async saveToStop(): Promise<boolean> {
     const isSaved = await this.#workspace.isSavedToStop();
     if (isSaved && this.#isUp) this.#restartNotice.ending("server");
+    await this.#network.connections.collect().catch(() => undefined);
     await this.ctx.storage.sync();
     return isSaved;
   }
@@ -863,6 +866,7 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#retention.containerGone();
     this.#diskUsage.containerGone();
     this.#kernels.forget();
+    this.ctx.waitUntil(this.#network.connections.collect().catch(() => undefined));
     this.#workspace.containerGone();
     this.#setUp.containerGone();
     this.#runs.containerGone("The sandbox stopped while it ran; its processes and kernel state are gone.");

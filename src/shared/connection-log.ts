@@ -18,6 +18,16 @@ export interface Connection {
   refused?: "policy" | "mismatch";
 }
 
+/** What a platform has seen of a sandbox's connections since its container started. */
+export interface SeenConnections {
+  /** Of which log: another container has another. */
+  log: string;
+  /** How many were refused. */
+  refused: number;
+  /** The last ones, the oldest first. */
+  connections: readonly Connection[];
+}
+
 /** A host that was refused, and how often. */
 export interface Refusal {
   host: string;
@@ -31,6 +41,8 @@ export const KEPT_CONNECTIONS = 1000;
 const MOST_REFUSED = 5;
 
 export class ConnectionLog {
+  /** Differs between logs. */
+  readonly log = crypto.randomUUID();
   readonly #kept: Connection[] = [];
   #refused = 0;
 

@@ -2,14 +2,24 @@
 import { describe, expect, it } from "vitest";
 import { OutboundHandlers, SandboxNetwork } from "../../../src/actors/network.ts";
 import { throughPolicy } from "../../../src/container/egress.ts";
-import type { Env } from "../../../src/shared/config.ts";
+import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import type { Connection } from "../../../src/shared/connection-log.ts";
 import { networkLimits } from "../../../src/shared/network-limits.ts";
 import type { NetworkPolicy } from "../../../src/shared/network-policy.ts";
-import { callsIn, evict, killContainer, owner } from "../support.ts";
+import { callsIn, evict, killContainer, owner, principal } from "../support.ts";
 
 const configure = (sandbox: string, more: Record<string, unknown> = {}) =>
   owner.call("configure_sandbox", { sandbox, ...more });
+
+/** The resource of a sandbox's connections. */
+async function networkOf(sandbox: string, caller = owner): Promise<string> {
+  const params = { uri: `sandbox://${sandbox}/.network` };
+  const { contents } = await caller.result<{ contents: { text: string }[] }>({
+    method: "resources/read",
+    params,
+  });
+  return contents[0]?.text ?? "";
+}
 
 describe("configure_sandbox", () => {
   it("keeps a list in its one form, answers it, and takes full again", async () => {
@@ -65,14 +75,19 @@ describe("a sandbox's policy", () => {
     expect((await callsIn(sandbox).command(command.replace("first", "second"))).structured.stdout).toBe(
       "403",
     );
-    const params = { uri: `sandbox://${sandbox}/.network` };
-    const { contents } = await owner.result<{ contents: { text: string }[] }>({
-      method: "resources/read",
-      params,
-    });
-    expect(contents[0]?.text).toMatch(
-      /^# internet none\n# refused 1\n# time host port method status bytes secret\n\S+Z second\.example\.com 80 GET refused \d+ -\n$/,
+    const head = (refused: number) =>
+      `# internet none\n# refused ${refused}\n# time host port method status bytes secret\n`;
+    const line = (host: string) => String.raw`\S+Z ${host}\.example\.com 80 GET refused \d+ -\n`;
+    const both = new RegExp(`^${head(2)}${line("first")}${line("second")}$`);
+    expect(await networkOf(sandbox)).toMatch(both);
+    await evict(sandbox);
+    expect(await networkOf(sandbox)).toMatch(both);
+    expect(await networkOf(sandbox, await principal("net-reader", ["sandbox:read"]))).not.toContain(
+      "example.com",
     );
+    await owner.call("destroy_sandbox", { sandbox });
+    await configure(sandbox, { internet: "none" });
+    expect(await networkOf(sandbox)).toBe(head(0));
   });
 });
 
@@ -89,7 +104,8 @@ function network(config: Parameters<typeof networkLimits>[0], principalID = "tok
   };
   const platform = {
     enforce: async (policy: NetworkPolicy) => (told.push(policy), true),
-    seen: async () => ({ refused: 0, connections: [] }),
+    seen: async () => undefined,
+    forget: () => undefined,
     refusedSince: async () => [{ host: "x.example.com", count: 2 }],
   };
   return {
@@ -134,6 +150,28 @@ describe("nobody has more than they were given", () => {
     expect(within.network.policy.internet).toBe("none");
     within.network.put(within.network.changed({ internet: "allowlist" }));
     expect(within.network.policy.allowHosts).toEqual(["b.example.com"]);
+  });
+
+  it("as the variables say it", () => {
+    const tokens = [
+      {
+        ...token,
+        sha256: "0".repeat(64),
+        internet: "allowlist",
+        allow_hosts: ["packages", "API.example.com."],
+      },
+      { ...token, name: "closed", sha256: "1".repeat(64), internet: "none" },
+    ];
+    const variables = { MAX_INTERNET: "allowlist", ALLOW_HOSTS: "pypi.org, *.example.com" };
+    const AUTH_TOKENS = JSON.stringify(tokens);
+    const config = parseConfig({ ...variables, AUTH_TOKENS } as unknown as Env);
+    const initialOf = (id: string) => networkLimits(config, id).initial;
+    expect(initialOf("token:ci")).toEqual({
+      internet: "allowlist",
+      allowHosts: ["pypi.org", "api.example.com"],
+    });
+    expect(initialOf("token:closed").internet).toBe("none");
+    expect(initialOf("owner")).toEqual({ internet: "allowlist", allowHosts: ["pypi.org", "*.example.com"] });
   });
 
   it("and the platform is told once of each policy", async () => {

@@ -10,6 +10,10 @@ const root = process.env.SANDBOXD_ROOT ?? "/var/lib/sandbox-mcp";
 /** What is saved and restored; tests have one elsewhere. */
 export const WORKSPACE = process.env.SANDBOXD_WORKSPACE ?? "/workspace";
 
+/** Where set-ups install, and a part of that is saved and restored; nowhere where the file system is the host's. */
+export const SYSTEM =
+  process.env.SANDBOXD_SYSTEM ?? (process.env.SANDBOXD_ROOT === undefined ? "/" : undefined);
+
 /** A directory for each run: its command, its output, its end. */
 export const RUNS = join(root, "runs");
 /** A file for each session: the state that its next command starts with. */

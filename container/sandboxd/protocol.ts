@@ -482,6 +482,10 @@ const ofSnapshot = () => z.object({ id: snapshotID() });
 export const snapshotCalls = {
   /** Answers `placeSchema`: what the workspace came from, or was last saved as, and whether it is empty. */
   "GET /snapshot": z.object({}),
+  /** Answers `systemSchema`: what the outcome of an installation depends on. */
+  "GET /snapshot/system": z.object({}),
+  /** The system as it is now is what a later plan of it is compared with. */
+  "POST /snapshot/system": z.object({}),
   /** Plans a save, as the body says, which is a `planCallSchema`. Answers `planSchema`. */
   "POST /snapshot": z.object({}),
   /** The contents that no pack of the base holds, one after the other. */
@@ -493,10 +497,14 @@ export const snapshotCalls = {
   /** The account has the save: the next one is compared with it. It may be told again. */
   "POST /snapshot/commit": ofSnapshot(),
   /**
-   * Begins a restore by the manifest in the body: of the workspace, or of the conversation that a task goes on with, to
-   * `CONVERSATION` in the task's directory. Answers `readsSchema`.
+   * Begins a restore by the manifest in the body: of the workspace, of the conversation that a task goes on with, to
+   * `CONVERSATION` in the task's directory, or of what was installed in the system. Answers `readsSchema`.
    */
-  "PUT /snapshot/restore": z.object({ id: snapshotID(), task: z.optional(idSchema()) }),
+  "PUT /snapshot/restore": z.object({
+    id: snapshotID(),
+    task: z.optional(idSchema()),
+    system: z.optional(z.literal("true")),
+  }),
   /** Takes what the restore asked for, one range after the other, and ends the restore. */
   "PUT /snapshot/data": ofSnapshot(),
 } as const;
@@ -510,6 +518,9 @@ export const placeSchema = z.extend(markSchema, { isEmpty: z.optional(z.boolean(
 
 export type Place = z.infer<typeof placeSchema>;
 
+/** SHA-256 of the kind and the versions of what the container started with; user code can change it. */
+export const systemSchema = z.object({ system: z.string().check(z.regex(/^[0-9a-f]{64}$/)) });
+
 export const planCallSchema = z.object({
   id: snapshotID(),
   /** What the actor takes the workspace to have come from. */
@@ -518,10 +529,12 @@ export const planCallSchema = z.object({
   max: count(),
   /** Packs whose contents are sent again. */
   repack: z.array(snapshotID()),
-  /** Of what a task leaves: no save follows it, and where the workspace came from something else, all of it is new. */
+  /** Of what a task or a set-up leaves: no save follows it, and where the workspace came from something else, all of it is new. */
   isArchive: z.optional(z.boolean()),
   /** Instead of the workspace, what lies below `below` in the home directory and has `id` in its path. */
   conversation: z.optional(z.object({ below: path(), id: z.string().check(z.minLength(1)) })),
+  /** Instead of the workspace, what has changed in the system since that was noted. */
+  isSystem: z.optional(z.boolean()),
 });
 
 export type PlanCall = z.infer<typeof planCallSchema>;

@@ -10,6 +10,8 @@ import { actorName, principalHash } from "../shared/names.ts";
 import { type Grant, type LeaseRequest, Quota, type Settlement } from "./quota.ts";
 import type { Spent } from "../shared/days.ts";
 import type { Owner } from "./account-link.ts";
+import type { NetworkChoice } from "./network.ts";
+import type { SetUpSettings } from "./set-up.ts";
 import type { Preview } from "./previews.ts";
 import type { Condition, Sandbox } from "./sandbox.ts";
 import {
@@ -77,6 +79,22 @@ const HOUR_MS = 3_600_000;
 
 /** How soon what became garbage is deleted, milliseconds: what several saves leave goes together. */
 const SWEEP_MS = 60_000;
+
+/** What a checkpoint keeps of what its sandbox was set to. */
+export interface CheckpointSettings {
+  env: Record<string, string>;
+  network: NetworkChoice;
+  setup: SetUpSettings | undefined;
+}
+
+/** A sandbox has the state of a checkpoint. */
+export interface WentBack {
+  to: Checkpoint;
+  /** The checkpoint of its state before. */
+  before?: Checkpoint | undefined;
+  /** What the sandbox of the checkpoint was set to. */
+  settings?: CheckpointSettings | undefined;
+}
 
 /** How long a sandbox may take to say whether it runs, milliseconds. */
 const ASK_MS = 2000;
@@ -170,9 +188,13 @@ export class Account extends DurableObject<Env> {
       sandbox,
       Date.now(),
     );
-    this.#sql.exec("INSERT OR REPLACE INTO settings VALUES (?, ?)", sandbox, JSON.stringify(variables));
+    this.#putVariables(sandbox, variables);
     await this.#watch(principalID, admitted.value);
     return { ok: true, value: undefined };
+  }
+
+  #putVariables(sandbox: string, names: readonly string[]): void {
+    this.#sql.exec("INSERT OR REPLACE INTO settings VALUES (?, ?)", sandbox, JSON.stringify(names));
   }
 
   /** Other sandboxes whose container runs or is being started, the least recently used first. None when `except` runs itself. */
@@ -268,6 +290,22 @@ export class Account extends DurableObject<Env> {
     return this.#snapshots.archived(run, "conversation");
   }
 
+  /** What a set-up installed beside the workspace, which is there where all of its outcome is. */
+  setUpOutcome(key: string): Snapshot | undefined {
+    return this.#snapshots.archived(key, "system");
+  }
+
+  /** Makes the workspace that a set-up left that of a sandbox which has none. */
+  async startFromOutcome(sandbox: string, key: string): Promise<Outcome<void>> {
+    const outcome = outcomeOf(() => {
+      if (this.#snapshots.has(sandbox))
+        throw new ToolError("invalid_argument", `sandbox ${sandbox} has a workspace already`);
+      this.#snapshots.forkArchive(sandbox, key);
+    });
+    await this.#planSweep();
+    return outcome;
+  }
+
   /** The record of a task has gone: what is kept of it goes too. */
   async removeArchive(run: string): Promise<void> {
     this.#snapshots.removeArchive(run);
@@ -280,9 +318,14 @@ export class Account extends DurableObject<Env> {
     await this.#planSweep();
   }
 
-  /** Names the saved state of a sandbox. */
-  async checkpoint(sandbox: string, label: string): Promise<Outcome<Checkpoint>> {
+  /** Names the saved state of a sandbox. @param settings for its forks */
+  async checkpoint(
+    sandbox: string,
+    label: string,
+    settings: CheckpointSettings | undefined,
+  ): Promise<Outcome<Checkpoint>> {
     const outcome = outcomeOf(() => this.#snapshots.checkpoint(sandbox, label));
+    if (outcome.ok) this.#keepSettings(outcome.value, settings);
     await this.#planSweep();
     return outcome;
   }
@@ -291,15 +334,42 @@ export class Account extends DurableObject<Env> {
     return outcomeOf(() => this.#snapshots.known(id));
   }
 
-  /** Gives a sandbox the state of a checkpoint; answers the checkpoint of its state before. */
-  async goBack(sandbox: string, id: string): Promise<Outcome<{ to: Checkpoint; before?: Checkpoint }>> {
-    const outcome = outcomeOf(() => this.#snapshots.goBack(sandbox, id));
+  #keepSettings(checkpoint: Checkpoint | undefined, settings: CheckpointSettings | undefined): void {
+    if (checkpoint && settings) this.#snapshots.keepSettings(checkpoint.id, JSON.stringify(settings));
+  }
+
+  #settings(checkpoint: string): CheckpointSettings | undefined {
+    const settings = this.#snapshots.settings(checkpoint);
+    return settings === undefined ? undefined : (JSON.parse(settings) as CheckpointSettings);
+  }
+
+  /**
+   * Gives a sandbox the state of a checkpoint; answers the checkpoint of its state before.
+   * @param settings of the state before, for its forks
+   */
+  async goBack(
+    sandbox: string,
+    id: string,
+    settings: CheckpointSettings | undefined,
+  ): Promise<Outcome<WentBack>> {
+    const outcome = outcomeOf(() => {
+      const { to, before } = this.#snapshots.goBack(sandbox, id);
+      this.#keepSettings(before, settings);
+      return { to, before, settings: this.#settings(id) };
+    });
     await this.#planSweep();
     return outcome;
   }
 
-  /** Makes a new sandbox of a checkpoint, whose container starts with its first call. */
-  async fork(principalID: string, sandbox: string, id: string): Promise<Outcome<Checkpoint>> {
+  /**
+   * Makes a new sandbox of a checkpoint, whose container starts with its first call. Its actor is still to be told its
+   * settings, which are answered.
+   */
+  async fork(
+    principalID: string,
+    sandbox: string,
+    id: string,
+  ): Promise<Outcome<Pick<WentBack, "to" | "settings">>> {
     const outcome = outcomeOf(() => {
       if (this.#isTaken(sandbox))
         throw new ToolError(
@@ -307,7 +377,10 @@ export class Account extends DurableObject<Env> {
           `There is a sandbox ${sandbox} already, with work of its own; nothing was changed.`,
           "Give another name, or destroy_sandbox it first.",
         );
-      return this.#snapshots.fork(sandbox, id);
+      const to = this.#snapshots.fork(sandbox, id);
+      const settings = this.#settings(id);
+      if (settings) this.#putVariables(sandbox, Object.keys(settings.env).sort());
+      return { to, settings };
     });
     this.ctx.storage.kv.put("principal", principalID);
     await this.#planSweep();

@@ -84,6 +84,11 @@ export class SandboxNetwork {
     return { internet: wanted ?? this.#choice.internet, allowHosts: allowHosts ?? this.#choice.allowHosts };
   }
 
+  /** What was said, as long as the sandbox lives. */
+  get choice(): NetworkChoice {
+    return this.#choice;
+  }
+
   put(choice: NetworkChoice): void {
     this.#choice = choice;
     this.#host.kv.put(KEY, choice);

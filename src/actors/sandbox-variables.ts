@@ -27,6 +27,12 @@ export class SandboxVariables {
     return namesOf(this.#variables);
   }
 
+  /** Those that are set. */
+  get values(): Record<string, string> {
+    const entries = this.#variables?.entries ?? [];
+    return Object.fromEntries(entries.flatMap(({ name, value }) => (value === null ? [] : [[name, value]])));
+  }
+
   /**
    * The variables after these changes, of which an empty value removes its variable.
    * @throws {ToolError} `too_large`

@@ -34,7 +34,7 @@ import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
 import { Connection } from "../container/connection.ts";
 import { type FileEntry, type FileRange, Files, type OpenedFile } from "../container/files.ts";
 import { type KernelHost, Kernels } from "../container/kernels/kernels.ts";
-import type { Destroyed, Ending } from "./account.ts";
+import type { CheckpointSettings, Destroyed, Ending, WentBack } from "./account.ts";
 import { AccountLink, type Owner } from "./account-link.ts";
 import { Lifecycle } from "./container-lifecycle.ts";
 import { ContainerStarts } from "./container-starts.ts";
@@ -44,6 +44,7 @@ import { Lease, quotaError } from "./lease.ts";
 import { type Preview, Previews } from "./previews.ts";
 import type { Settlement } from "./quota.ts";
 import { SetUp, type SetUpState } from "./set-up.ts";
+import { SetUpOutcomes } from "./set-up-outcomes.ts";
 import { SandboxVariables, namesOf } from "./sandbox-variables.ts";
 import { RestartNotice } from "./restart-notice.ts";
 import type { Checkpoint } from "./snapshot-registry.ts";
@@ -148,6 +149,8 @@ export class Sandbox extends BaseSandbox<Env> {
     const logCapBytes = config.runLogMaxMiB * 1024 * 1024;
     const running = () => this.#isUp;
     const background = (work: Promise<unknown>) => ctx.waitUntil(work);
+    const report = (error: unknown) =>
+      log(config, { event: "error", ref: crypto.randomUUID(), where: "workspace", error });
 
     this.#restartNotice = new RestartNotice(kv);
     this.#starts = new ContainerStarts(running);
@@ -197,7 +200,7 @@ export class Sandbox extends BaseSandbox<Env> {
       ...config.workspaces,
       restartNotice: this.#restartNotice,
       background,
-      report: (error) => log(config, { event: "error", ref: crypto.randomUUID(), where: "workspace", error }),
+      report,
     });
     this.#files = new Files(this.#connection);
     this.#variables = new SandboxVariables(kv);
@@ -293,6 +296,13 @@ export class Sandbox extends BaseSandbox<Env> {
       kv,
       running,
       sandbox: () => this.#accountLink.owner.sandbox,
+      outcomes: new SetUpOutcomes({
+        workspace: this.#workspace,
+        variables: () => this.#variables.current,
+        isSaved: config.workspaces.isSaved,
+        keepMs: config.workspaces.ttlDays * DAY_MS,
+        report,
+      }),
       start: (script) => this.#startSetUp(script),
       result: (id, waitMs) => this.#runs.result(id, waitMs),
       tail: async ({ id, logBytes }, bytes) => {
@@ -301,6 +311,7 @@ export class Sandbox extends BaseSandbox<Env> {
       },
       cancel: (id) => this.#runs.cancel(id, 0),
       background,
+      report,
     });
   }
 
@@ -365,7 +376,7 @@ export class Sandbox extends BaseSandbox<Env> {
     // A step that fails must not be covered by the next.
     const command = `set -e\n${script}`;
     const spec = { command, session: SETUP_SESSION, cwd: "/workspace", timeoutMs: SETUP_MS };
-    return this.#runs.start(this.#commands, script, spec, 0, true);
+    return this.#runs.start(this.#setUp.outcomeOr(this.#commands), script, spec, 0, true);
   }
 
   /** As `#serve`, for what the caller runs; beside an agent only where they may use its model. */
@@ -685,28 +696,48 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /** Names the state of the workspace, which is saved first. */
   makeCheckpoint(owner: Owner, label: string): Promise<Answer<Checkpoint>> {
-    return this.#answer(owner, () => this.#workspace.checkpoint(label));
+    return this.#answer(owner, () => this.#workspace.checkpoint(label, this.#settings));
   }
 
   /** Ends the container; the next one has the state of a checkpoint. Answers the checkpoint of the state before, too. */
-  goBack(owner: Owner, checkpoint: string): Promise<Answer<{ to: Checkpoint; before?: Checkpoint }>> {
+  goBack(owner: Owner, checkpoint: string): Promise<Answer<WentBack>> {
     return this.#answer(owner, () =>
       // What began meanwhile would begin in a container that ends.
       this.#starts.destroy(async () => {
-        const states = await this.#workspace.goBack(checkpoint);
-        await this.#endToGoBack();
+        const states = await this.#workspace.goBack(checkpoint, this.#settings);
+        await this.#endToGoBack(states.settings);
         return states;
       }),
     );
   }
 
-  async #endToGoBack(): Promise<void> {
+  /** What a checkpoint keeps of the settings, where there are any. */
+  get #settings(): CheckpointSettings | undefined {
+    const [env, network, setup] = [this.#variables.values, this.#network.choice, this.#setUp.settings];
+    const isNone = setup === undefined && Object.keys({ ...env, ...network }).length === 0;
+    return isNone ? undefined : { env, network, setup };
+  }
+
+  /** Called once for a sandbox that was made of a checkpoint, before anybody uses it. */
+  inherit(owner: Owner, { env, network, setup }: CheckpointSettings): Promise<Answer<void>> {
+    return this.#answer(owner, async () => {
+      this.#variables.forget();
+      this.#variables.put(this.#variables.changed(env));
+      this.#network.put(network);
+      this.#setUp.forget();
+      if (setup) this.#setUp.inherit(setup);
+      await this.ctx.storage.sync();
+    });
+  }
+
+  async #endToGoBack(settings?: CheckpointSettings): Promise<void> {
     if (this.#isUp) {
       this.#runs.containerGone("The sandbox was put back to a checkpoint while it ran.");
       this.#restartNotice.ending("back");
       await this.#end();
     }
     this.#workspace.wentBack();
+    this.#setUp.wentBack(settings?.setup);
   }
 
   /** Ends the container. Nothing may start one meanwhile. */

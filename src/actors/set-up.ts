@@ -1,7 +1,8 @@
 /**
- * The set-up of a sandbox: a script that runs once in each new container, after the workspace is back and before what was
- * called. It is a run like any other, which outlives its caller and the actor. How it ended keeps nothing from running: a
- * failure is told by every answer, so that it can be looked into and mended.
+ * The set-up of a sandbox: a script that runs once, after the workspace is back and before what was called. A container that
+ * starts later gets what it left, or runs it again where that is not kept. It is a run like any other, which outlives its
+ * caller and the actor. How it ended keeps nothing from running: a failure is told by every answer, so that it can be looked
+ * into and mended.
  */
 import type { ActiveRun } from "../runs/active-run.ts";
 import type { Executor } from "../runs/executor.ts";
@@ -17,6 +18,7 @@ import {
 } from "../runs/run.ts";
 import { ToolError } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
+import type { Keeping, SetUpOutcomes } from "./set-up-outcomes.ts";
 
 /** Storage key. */
 const KEY = "setup";
@@ -43,13 +45,27 @@ interface State {
   lost: number;
   /** What every answer says of a set-up that did not succeed. */
   failure?: string;
+  /** Whether something else has run in the container before: what the script leaves there is not its alone. */
+  isUsed?: boolean;
+  /** The outcome that the workspace goes back to. */
+  had?: string;
+  /** How the outcome of the run under way is to be kept; or when it was, where it is restored. */
+  keeping?: Keeping;
+  restoredAt?: number;
 }
+
+/** What a checkpoint keeps of a set-up. */
+export type SetUpSettings = Pick<State, "script" | "had">;
+
+/** What is left of a state when its run has ended. */
+const AT_REST = { run: undefined, keeping: undefined, restoredAt: undefined };
 
 export interface SetUpHost {
   kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
   running(): boolean;
   /** The sandbox's name. */
   sandbox(): string;
+  outcomes: Pick<SetUpOutcomes, "begin" | "keep">;
   /** Starts the script as a run, and answers it without waiting for its end. @throws what keeps it from running */
   start(script: string): Promise<RunView>;
   /** A run, after waiting up to so many milliseconds for its end. */
@@ -58,6 +74,8 @@ export interface SetUpHost {
   tail(run: RunView, bytes: number): Promise<Uint8Array>;
   cancel(id: string): Promise<unknown>;
   background(work: Promise<unknown>): void;
+  /** Logs an unexpected error. */
+  report(error: unknown): void;
 }
 
 /** What a sandbox has of a set-up. */
@@ -71,6 +89,8 @@ export class SetUp {
   /** Settles with the end of the run under way. */
   #underWay: Promise<void> | undefined;
   #notice: string | undefined;
+  /** Counts the ends of containers. */
+  #containersGone = 0;
 
   /** To be made after the runs of an earlier actor are resumed. */
   constructor(host: SetUpHost) {
@@ -97,14 +117,32 @@ export class SetUp {
   /** Sets the script, which runs before the next call. An empty one removes it. One that is under way is cancelled. */
   put(script: string): void {
     const run = this.#state?.run;
-    this.#put(script === "" ? undefined : { script, isDone: false, lost: 0 });
+    this.#put(script === "" ? undefined : { script, isDone: false, lost: 0, isUsed: this.#host.running() });
     this.#notice = undefined;
     if (run !== undefined) this.#host.background(this.#host.cancel(run).catch(() => undefined));
   }
 
   /** A container is about to start, or has gone. */
   containerGone(): void {
-    if (this.#state?.isDone) this.#put({ ...this.#state, isDone: false });
+    this.#containersGone++;
+    if (this.#state?.isDone || this.#state?.isUsed)
+      this.#put({ ...this.#state, isDone: false, isUsed: false });
+  }
+
+  /** What a fork of the workspace as it is has of this. */
+  get settings(): SetUpSettings | undefined {
+    return this.#state && { script: this.#state.script, had: this.#state.had };
+  }
+
+  /** The sandbox, which nobody has used yet, begins with the workspace and the settings of another. */
+  inherit({ script, had }: SetUpSettings): void {
+    this.#put({ script, had, isDone: false, lost: 0 });
+  }
+
+  /** The workspace is one of earlier. @param settings what there was of this then */
+  wentBack(settings: SetUpSettings | undefined): void {
+    const state = this.#state;
+    if (state) this.#put({ ...state, had: settings?.script === state.script ? settings.had : undefined });
   }
 
   /** The sandbox was destroyed. */
@@ -137,6 +175,36 @@ export class SetUp {
     this.#follow(id);
   }
 
+  /** The executor for the script itself: where its outcome is kept, that is restored instead. */
+  outcomeOr<Spec extends Allowance>(executor: Executor<Spec>): Executor<Spec> {
+    return {
+      ...resuming(executor),
+      start: (run, spec) =>
+        deferred(run, async () => {
+          const restored = await this.#outcome(run);
+          return restored ?? (() => executor.start(run, spec));
+        }),
+    };
+  }
+
+  /** The end of a set-up that was restored; undefined where the script is to run. */
+  async #outcome(run: ActiveRun): Promise<End | undefined> {
+    const state = this.#state;
+    if (!state || state.isUsed) return undefined;
+    const { script, had } = state;
+    const outcome = await this.#host.outcomes.begin(script, had);
+    // Another script was set, or the sandbox destroyed, meanwhile.
+    if (this.#state?.script !== script || run.ended) return NEVER_STARTED;
+    if (!outcome) return undefined;
+    if (!("savedAt" in outcome)) {
+      this.#put({ ...this.#state, keeping: outcome });
+      return undefined;
+    }
+    const { key, savedAt } = outcome;
+    this.#put({ ...this.#state, had: key, restoredAt: savedAt });
+    return { state: "succeeded", note: restoredWords(savedAt) };
+  }
+
   #follow(id: string): void {
     const end = this.#end(id).finally(() => {
       if (this.#underWay === end) this.#underWay = undefined;
@@ -146,20 +214,43 @@ export class SetUp {
   }
 
   async #end(id: string): Promise<void> {
+    const containersGone = this.#containersGone;
     const run = await this.#ended(id).catch(() => undefined);
     const tail =
       run && isFailure(run) ? await this.#host.tail(run, TAIL_BYTES).catch(() => undefined) : undefined;
+    const keeping = this.#state?.run === id && run?.state === "succeeded" ? this.#state.keeping : undefined;
+    const keptWords = keeping && (await this.#keep(keeping));
     const state = this.#state;
     // Another script was set, or the sandbox destroyed, meanwhile.
     if (state?.run !== id) return;
+    if (containersGone !== this.#containersGone && run?.state === "succeeded")
+      return this.#put({ ...state, ...AT_REST });
     const lost = run?.state === "lost" ? state.lost + 1 : 0;
     // Where no container could be started or it has gone, the next call tries again.
     const isDone = run !== undefined && (run.state === "succeeded" || isFailure(run));
     const failure =
       isDone && isFailure(run) ? failureWords(run, tail) : lost >= MOST_LOST ? LEFT_OUT : undefined;
-    this.#put({ ...state, run: undefined, isDone, lost, failure });
-    if (run?.state === "succeeded")
-      this.#notice = `The sandbox was set up by its script first (${Math.round(durationMs(run) / 1000)} s; get_result with id ${id} has its output).`;
+    const had =
+      keeping && keptWords === "" ? keeping.key : state.restoredAt === undefined ? undefined : state.had;
+    this.#put({ ...state, ...AT_REST, isDone, lost, failure, had });
+    if (run?.state !== "succeeded") return;
+    const seconds = Math.round(durationMs(run) / 1000);
+    this.#notice =
+      state.restoredAt === undefined
+        ? `The sandbox was set up by its script first (${seconds} s; get_result with id ${id} has its output).${keptWords ?? ""}`
+        : restoredWords(state.restoredAt);
+  }
+
+  /** Keeps what the script has left, before anything else changes that. Answers what there is to say of it. */
+  async #keep(keeping: Keeping): Promise<string> {
+    try {
+      await this.#host.outcomes.keep(keeping);
+      return "";
+    } catch (error) {
+      if (!(error instanceof ToolError)) this.#host.report(error);
+      const why = error instanceof ToolError ? `: ${error.message.replace(/\.$/, "")}` : "";
+      return ` What it left could not be kept, so the next container runs it again${why}.`;
+    }
   }
 
   async #ended(id: string): Promise<RunView> {
@@ -180,36 +271,18 @@ export class SetUp {
 
   /** The executor, whose runs wait for the set-up that is under way when they start. */
   before<Spec extends Allowance & { interactive?: boolean }>(executor: Executor<Spec>): Executor<Spec> {
+    const behind = (run: ActiveRun, spec: Spec) =>
+      deferred(
+        run,
+        async () => {
+          while (this.#underWay) await this.#underWay;
+          return () => executor.start(run, spec);
+        },
+        { isInteractive: spec.interactive, waiting: () => waitingFor(this.#runID(), "setup", "") },
+      );
     return {
-      kind: executor.kind,
-      resume: (run, state) => executor.resume(run, state),
-      start: (run, spec) => (this.#underWay ? this.#behind(executor, run, spec) : executor.start(run, spec)),
-    };
-  }
-
-  #behind<Spec extends Allowance & { interactive?: boolean }>(
-    executor: Executor<Spec>,
-    run: ActiveRun,
-    spec: Spec,
-  ): Execution {
-    let execution: Execution | undefined;
-    const { promise: withdrawn, resolve: withdraw } = Promise.withResolvers<End>();
-    let isWithdrawn = false;
-    const turn = async (): Promise<End> => {
-      while (this.#underWay) await this.#underWay;
-      if (isWithdrawn || run.ended) return NEVER_STARTED;
-      execution = executor.start(run, spec);
-      return await execution.done;
-    };
-    return {
-      done: Promise.race([turn(), withdrawn]),
-      cancel: async () => {
-        if (execution) return await execution.cancel();
-        isWithdrawn = true;
-        withdraw(NEVER_STARTED);
-      },
-      type: spec.interactive ? async (text) => (await execution?.type?.(text)) ?? 0 : undefined,
-      waiting: () => (execution ? execution.waiting?.() : waitingFor(this.#runID(), "setup", "")),
+      ...resuming(executor),
+      start: (run, spec) => (this.#underWay ? behind(run, spec) : executor.start(run, spec)),
     };
   }
 
@@ -232,9 +305,51 @@ export class SetUp {
   }
 }
 
+function resuming<Spec extends Allowance>(executor: Executor<Spec>): Omit<Executor<Spec>, "start"> {
+  return { kind: executor.kind, resume: (run, state) => executor.resume(run, state) };
+}
+
+/**
+ * An execution that something comes before, which says how to start it, or how it ends instead.
+ * @param waiting what it waits for until then
+ */
+function deferred(
+  run: ActiveRun,
+  before: () => Promise<End | (() => Execution)>,
+  {
+    isInteractive = false,
+    waiting,
+  }: { isInteractive?: boolean | undefined; waiting?: Execution["waiting"] } = {},
+): Execution {
+  let execution: Execution | undefined;
+  const { promise: withdrawn, resolve: withdraw } = Promise.withResolvers<End>();
+  let isWithdrawn = false;
+  const turn = async (): Promise<End> => {
+    const next = await before();
+    if (isWithdrawn || run.ended) return NEVER_STARTED;
+    if (typeof next !== "function") return next;
+    execution = next();
+    return await execution.done;
+  };
+  return {
+    done: Promise.race([turn(), withdrawn]),
+    cancel: async () => {
+      if (execution) return await execution.cancel();
+      isWithdrawn = true;
+      withdraw(NEVER_STARTED);
+    },
+    type: isInteractive ? async (text) => (await execution?.type?.(text)) ?? 0 : undefined,
+    waiting: () => (execution ? execution.waiting?.() : waiting?.()),
+  };
+}
+
 const NEVER_STARTED: End = { state: "cancelled", note: "It was cancelled before it started." };
 
 const LEFT_OUT = `The set-up of this sandbox is left out, because the sandbox ended during it ${MOST_LOST} times in a row; list_runs shows when. configure_sandbox with setup sets it anew.`;
+
+function restoredWords(savedAt: number): string {
+  return `The sandbox starts from what its set-up left, as it was kept at ${new Date(savedAt).toISOString()}: the script did not run again.`;
+}
 
 /** Whether a set-up has run and did not succeed. A failure of the platform has no exit code. */
 function isFailure({ state, exitCode }: RunView): boolean {
@@ -257,7 +372,7 @@ function failureWords({ id, state, exitCode }: RunView, tail: Uint8Array | undef
 function stillSettingUp(sandbox: string, run: string | undefined): ToolError {
   return new ToolError(
     "no_answer",
-    `The set-up of sandbox ${sandbox} is still running, for longer than ${CALL_MS / 1000} s. This call was not begun.`,
+    `The set-up of sandbox ${sandbox} is not over yet, after more than ${CALL_MS / 1000} s. This call was not begun.`,
     `${run === undefined ? "Wait 10 seconds" : `Wait for it with get_result, id ${run}`}, then make the same call again.`,
     true,
   );

@@ -2,7 +2,7 @@
  * The saved states of a principal's sandboxes, kept by their `Account`.
  *
  * A snapshot is one state of a workspace: a manifest, and the packs that hold its content. It lives as long as a sandbox has
- * it as its current state, a checkpoint names it or it is the archive of a task; a pack lives as long as a snapshot refers to
+ * it as its current state, a checkpoint names it or it is the archive of a task or a set-up; a pack lives as long as a snapshot refers to
  * it. Archives give way where there is no room: those of the tasks that ended first. Every step is one transaction. What nothing refers to any more becomes garbage in the same transaction, as prefixes of keys in R2, and its
  * row stays until R2 has deleted it, so that neither a crash nor a refusal of R2 leaves anything behind.
  */
@@ -54,11 +54,11 @@ export interface Save extends Omit<Snapshot, "savedAt"> {
   archive?: Archive;
 }
 
-/** A part of what a task left. */
+/** A part of what a task or a set-up left. */
 export interface Archive {
-  /** The whole id of the task's run. */
+  /** The whole id of the task's run, or the key of the set-up. */
   run: string;
-  part: "workspace" | "conversation";
+  part: "workspace" | "conversation" | "system";
   /** When it ends, milliseconds since the epoch. */
   expiresAt: number;
 }
@@ -97,6 +97,9 @@ const AGAIN_MS = 300_000;
 
 /** Checkpoints that going back has made of one sandbox: the newest are kept. */
 const KEPT_BEFORE = 10;
+
+/** Outcomes of set-ups: the newest are kept. */
+const KEPT_SETUPS = 100;
 
 /** Prefixes that are deleted in one go. */
 const BATCH = 20;
@@ -140,7 +143,7 @@ export class SnapshotRegistry {
     return this.#rows("SELECT run FROM archives WHERE snapshot = ? LIMIT 1", snapshot).length > 0;
   }
 
-  /** A part of what a task left. */
+  /** A part of what a task or a set-up left. */
   archived(run: string, part: Archive["part"]): Snapshot | undefined {
     const [row] = this.#rows<SnapshotRow>(
       "SELECT s.* FROM archives a JOIN snapshots s ON s.id = a.snapshot WHERE a.run = ? AND a.part = ?",
@@ -219,6 +222,13 @@ export class SnapshotRegistry {
 
   #keepArchive({ run, part, expiresAt }: Archive, snapshot: string): void {
     this.#sql("INSERT OR REPLACE INTO archives VALUES (?, ?, ?, ?)", run, part, snapshot, expiresAt);
+    if (part === "system")
+      this.#sql(
+        `DELETE FROM archives WHERE run IN (SELECT run FROM archives WHERE part = 'system' AND run <> ?
+         ORDER BY expires_at DESC, run LIMIT -1 OFFSET ?)`,
+        run,
+        KEPT_SETUPS - 1,
+      );
   }
 
   /** Ends archives, those of the tasks that ended first before the others, as long as too much is kept and that helps. */
@@ -276,6 +286,19 @@ export class SnapshotRegistry {
   /** A sandbox is used: its state goes on living. */
   used(sandbox: string, now = Date.now()): void {
     this.#sql("UPDATE workspaces SET used_at = ? WHERE sandbox = ?", now, sandbox);
+  }
+
+  /** Keeps what the sandbox of a checkpoint was set to, as JSON, for its forks. A checkpoint that has that already keeps it. */
+  keepSettings(checkpoint: string, settings: string): void {
+    this.#sql("INSERT OR IGNORE INTO checkpoint_settings VALUES (?, ?)", checkpoint, settings);
+  }
+
+  /** What the sandbox of a checkpoint was set to, if anything. */
+  settings(checkpoint: string): string | undefined {
+    return this.#rows<{ settings: string }>(
+      "SELECT settings FROM checkpoint_settings WHERE checkpoint = ?",
+      checkpoint,
+    )[0]?.settings;
   }
 
   /** A sandbox was destroyed: its state ends, and a save of it that is under way. Answers whether it had one. */
@@ -518,6 +541,7 @@ export class SnapshotRegistry {
       this.#sql("DELETE FROM pack_refs WHERE snapshot = ?", id);
       this.#sql("INSERT OR IGNORE INTO garbage VALUES (?, ?)", manifestPrefix(id), now);
     }
+    this.#sql("DELETE FROM checkpoint_settings WHERE checkpoint NOT IN (SELECT id FROM checkpoints)");
     const packs = this.#rows<{ id: string }>(
       "DELETE FROM packs WHERE id NOT IN (SELECT pack FROM pack_refs) RETURNING id",
     );
@@ -562,6 +586,7 @@ const TABLES = [
   "pack_refs (snapshot TEXT NOT NULL, pack TEXT NOT NULL, live INTEGER NOT NULL, PRIMARY KEY (snapshot, pack)) WITHOUT ROWID",
   "workspaces (sandbox TEXT PRIMARY KEY, snapshot TEXT NOT NULL, created_at INTEGER NOT NULL, used_at INTEGER NOT NULL) WITHOUT ROWID",
   "checkpoints (id TEXT PRIMARY KEY, sandbox TEXT NOT NULL, snapshot TEXT NOT NULL, label TEXT NOT NULL, automatic INTEGER NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL)",
+  "checkpoint_settings (checkpoint TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID",
   "archives (run TEXT NOT NULL, part TEXT NOT NULL, snapshot TEXT NOT NULL, expires_at INTEGER NOT NULL, PRIMARY KEY (run, part)) WITHOUT ROWID",
   "saves (sandbox TEXT PRIMARY KEY, id TEXT NOT NULL, begun_at INTEGER NOT NULL) WITHOUT ROWID",
   "garbage (prefix TEXT PRIMARY KEY, due_at INTEGER NOT NULL) WITHOUT ROWID",

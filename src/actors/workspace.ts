@@ -7,12 +7,12 @@
  * had when it started; only what comes from a whole container is saved, and only upon the state that it came from.
  */
 import type { Plan } from "../../container/sandboxd/protocol.ts";
-import type { Conversation, Snapshots } from "../container/snapshots.ts";
+import type { Conversation, Snapshots, Target } from "../container/snapshots.ts";
 import { containerGone } from "../container/connection.ts";
 import { ToolError, endedWhileStarting, unwrap } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
 import type { TaskRemains } from "../tasks/archive.ts";
-import type { Account } from "./account.ts";
+import type { Account, CheckpointSettings, WentBack } from "./account.ts";
 import { type RestartNotice, leftWords } from "./restart-notice.ts";
 import {
   type Archive,
@@ -36,6 +36,9 @@ type Registry = Pick<
   | "goBack"
   | "archive"
   | "archivedConversation"
+  | "setUpOutcome"
+  | "startFromOutcome"
+  | "removeArchive"
 >;
 
 export interface WorkspaceHost {
@@ -86,6 +89,9 @@ const CALL_MS = 40_000;
 /** How long a save may take, milliseconds. */
 const SAVE_MS = 1_800_000;
 
+/** How long keeping the outcome of a set-up may take, for which all calls wait, milliseconds. */
+const OUTCOME_MS = 600_000;
+
 /** Containers that are started for one restore at most. */
 const MAX_STARTS = 3;
 
@@ -109,6 +115,16 @@ const GOING_BACK = "workspace:going-back";
 interface Origin {
   snapshot?: string;
   packs: Pack[];
+}
+
+/** A container into which something is to be installed. */
+export interface Installation {
+  /** Aborted when it ends. */
+  container: AbortSignal;
+  /** A hash of what the outcome depends on. */
+  system: string;
+  /** Whether its workspace is empty and always was. */
+  isEmpty: boolean;
 }
 
 const NOTHING: Origin = { packs: [] };
@@ -244,10 +260,10 @@ export class Workspace {
   }
 
   /**
-   * @param task the task that goes on with the conversation, where the state is one; of the workspace without
+   * @param target the task that goes on with the conversation, where the state is one, or the system; of the workspace without
    * @throws {ToolError} which says that nothing has begun, and why
    */
-  async #restoreTo(state: Snapshot, signal: AbortSignal, task?: string): Promise<void> {
+  async #restoreTo(state: Snapshot, signal: AbortSignal, target?: Target): Promise<void> {
     const { bucket, snapshots } = this.#host;
     const prefix = this.#host.prefix();
     const manifest = [{ prefix: `${prefix}${manifestPrefix(state.id)}`, from: 0, to: state.manifestBytes }];
@@ -255,7 +271,7 @@ export class Workspace {
       const reads = await streamed(
         state.manifestBytes,
         (...into) => readObjects(bucket, manifest, ...into),
-        (body) => snapshots.restore(state.id, body, signal, task),
+        (body) => snapshots.restore(state.id, body, signal, target),
       );
       const sizes = new Map(state.packs.map(({ id, bytes }) => [id, bytes]));
       let total = 0;
@@ -465,15 +481,18 @@ export class Workspace {
   }
 
   async #keepPart(
-    archive: Archive & { maxBytes: number; conversation?: Conversation },
+    archive: Archive & { maxBytes: number; conversation?: Conversation; isWhole?: boolean },
     signal: AbortSignal,
   ): Promise<Plan["left"]> {
     const { snapshots } = this.#host;
-    const { run, part, expiresAt, maxBytes, conversation } = archive;
-    const origin = (conversation ? undefined : this.#origin) ?? NOTHING;
+    const { run, part, expiresAt, maxBytes, conversation, isWhole = false } = archive;
+    const isSystem = part === "system";
+    const origin = (part === "workspace" ? this.#origin : undefined) ?? NOTHING;
     const { snapshot: base } = origin;
     const id = crypto.randomUUID();
-    const { state, files, left } = await snapshots.plan(id, base, maxBytes, [], signal, { conversation });
+    const what = { conversation, isSystem };
+    const { state, files, left } = await snapshots.plan(id, base, maxBytes, [], signal, what);
+    if (isWhole && (left.count > 0 || left.unreadable)) throw notWhole(left, maxBytes);
     if (conversation && files === 0) return left;
     if (state === "unchanged" && base !== undefined) {
       await this.#host.account().archive(base, { run, part, expiresAt });
@@ -491,8 +510,84 @@ export class Workspace {
       const conversation = await this.#host.account().archivedConversation(run);
       if (!conversation) return;
       const signal = AbortSignal.any([this.#container.signal, AbortSignal.timeout(RESTORE_MS)]);
-      await this.#restoreTo(conversation, signal, task);
+      await this.#restoreTo(conversation, signal, { task });
     });
+  }
+
+  /**
+   * What the outcome of a set-up depends on in the container, which is started unless it runs.
+   * @throws as `ready` does, and {ToolError} in a container whose system is not the sandbox's own
+   */
+  async installation(): Promise<Installation> {
+    await this.ready();
+    const { snapshots } = this.#host;
+    const { signal: container } = this.#container;
+    const { isEmpty = false } = await snapshots.mark(container);
+    const system = await snapshots.system(container);
+    const isNew = this.#origin !== undefined && this.#origin.snapshot === undefined;
+    return { container, system, isEmpty: isEmpty && isNew };
+  }
+
+  /** Has the container note its system before a set-up, for `keepOutcome`. */
+  async noteSystem({ container }: Installation): Promise<void> {
+    await this.#host.snapshots.noteSystem(container);
+  }
+
+  /**
+   * Keeps what a set-up has left: all of it or nothing. Where a part is without room, it would be no outcome of it.
+   * @param hasWorkspace whether the workspace is of it
+   * @param expiresAt when it ends, milliseconds since the epoch
+   * @throws {ToolError}, and errors of R2
+   */
+  keepOutcome(key: string, hasWorkspace: boolean, expiresAt: number): Promise<void> {
+    return this.#alone(async () => {
+      if (!this.isReady) throw containerGone();
+      const signal = AbortSignal.any([this.#container.signal, AbortSignal.timeout(OUTCOME_MS)]);
+      const what = { run: key, expiresAt, maxBytes: this.#host.maxBytes, isWhole: true };
+      try {
+        if (hasWorkspace) await this.#keepPart({ ...what, part: "workspace" }, signal);
+        // The last one: with it there is an outcome.
+        await this.#keepPart({ ...what, part: "system" }, signal);
+      } catch (error) {
+        await this.#host
+          .account()
+          .removeArchive(key)
+          .catch(() => undefined);
+        throw error;
+      }
+    });
+  }
+
+  /**
+   * Gives the container what a set-up has left. Answers when that was kept; undefined where there is none.
+   * @param hasWorkspace whether its workspace becomes that of the sandbox, which must have none
+   * @throws {ToolError}
+   */
+  async restoreOutcome(
+    { container }: Installation,
+    key: string,
+    hasWorkspace: boolean,
+  ): Promise<number | undefined> {
+    const { kv, sync } = this.#host;
+    const system = await this.#host.account().setUpOutcome(key);
+    if (!system) return undefined;
+    if (hasWorkspace) {
+      await this.#alone(async () => {
+        container.throwIfAborted();
+        // The container is not whole until it has the state that the account may give the sandbox now, as that of a fork.
+        this.#origin = undefined;
+        kv.delete(CONTAINER);
+        await sync();
+        unwrap(await this.#host.account().startFromOutcome(this.#host.sandbox(), key));
+      });
+      await this.ready();
+    }
+    await this.#alone(async () => {
+      const signal = AbortSignal.any([container, AbortSignal.timeout(RESTORE_MS)]);
+      signal.throwIfAborted();
+      await this.#restoreTo(system, signal, { system: "true" });
+    });
+    return system.savedAt;
   }
 
   /** Does work beside which nothing is saved: sandboxd saves or restores one thing at a time. */
@@ -562,12 +657,12 @@ export class Workspace {
   }
 
   /** Names the state of the workspace, which is saved first. @throws {ToolError} */
-  async checkpoint(label: string): Promise<Checkpoint> {
+  async checkpoint(label: string, settings?: CheckpointSettings): Promise<Checkpoint> {
     if (this.#host.running()) {
       await this.ready(CALL_MS);
       await this.#saveForCall();
     }
-    return unwrap(await this.#host.account().checkpoint(this.#host.sandbox(), label));
+    return unwrap(await this.#host.account().checkpoint(this.#host.sandbox(), label, settings));
   }
 
   /**
@@ -575,14 +670,14 @@ export class Workspace {
    * that runs is to be ended, after which `wentBack` is called.
    * @throws {ToolError} with nothing changed
    */
-  async goBack(id: string): Promise<{ to: Checkpoint; before?: Checkpoint }> {
+  async goBack(id: string, settings?: CheckpointSettings): Promise<WentBack> {
     const { kv, sync } = this.#host;
     // A container that never had its workspace has nothing to keep.
     if (this.isReady) await this.#saveForCall();
     kv.put(GOING_BACK, id);
     this.#isGoingBack = true;
     await sync();
-    const outcome = await this.#host.account().goBack(this.#host.sandbox(), id);
+    const outcome = await this.#host.account().goBack(this.#host.sandbox(), id, settings);
     if (!outcome.ok) {
       kv.delete(GOING_BACK);
       this.#isGoingBack = false;
@@ -651,6 +746,13 @@ async function streamed<T>(
   if ("error" in sent) throw sent.error;
   if (failure) throw failure.error;
   return sent.value;
+}
+
+function notWhole(left: Plan["left"], maxBytes: number): ToolError {
+  const MiB = maxBytes / (1024 * 1024);
+  const why =
+    left.count > 0 ? `it is larger than the ${MiB} MB of WORKSPACE_MAX_MB` : "not all of it can be read";
+  return new ToolError("too_large", why);
 }
 
 function stillRestoring(sandbox: string, ms: number): ToolError {

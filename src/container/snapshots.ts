@@ -1,4 +1,4 @@
-/** Saves and restores of a sandbox's workspace, by requests to sandboxd. What it answers is checked and bounded. */
+/** Saves and restores of a sandbox's workspace, and of what was installed beside it, by requests to sandboxd. What it answers is checked and bounded. */
 import * as z from "zod/mini";
 import {
   type Done,
@@ -11,6 +11,7 @@ import {
   placeSchema,
   planSchema,
   readsSchema,
+  systemSchema,
 } from "../../container/sandboxd/protocol.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { Connection } from "./connection.ts";
@@ -22,6 +23,9 @@ export interface Conversation {
   below: string;
   id: string;
 }
+
+/** What a restore is of, where that is not the workspace. */
+export type Target = { task: string } | { system: "true" };
 
 export class Snapshots {
   readonly #connection: Connection;
@@ -35,10 +39,21 @@ export class Snapshots {
     return this.#ask("GET", "/snapshot", {}, signal, placeSchema);
   }
 
+  /** What the outcome of an installation in this container depends on, as a hash. */
+  async system(signal: AbortSignal): Promise<string> {
+    return (await this.#ask("GET", "/snapshot/system", {}, signal, systemSchema)).system;
+  }
+
+  /** Has the sandbox note its system as it is: a later plan of that has the changes. */
+  async noteSystem(signal: AbortSignal): Promise<void> {
+    await this.#ask("POST", "/snapshot/system", {}, signal, z.object({}));
+  }
+
   /**
    * Plans a save.
    * @param repack packs whose content counts as new
-   * @param archive what a task leaves: the workspace, which needs not come from the base, or a conversation
+   * @param archive what a task or a set-up leaves: the workspace, which needs not come from the base, a conversation, or the
+   *   changes in the system
    */
   plan(
     save: string,
@@ -46,7 +61,7 @@ export class Snapshots {
     max: number,
     repack: readonly string[],
     signal: AbortSignal,
-    archive?: { conversation?: Conversation },
+    archive?: { conversation?: Conversation; isSystem?: boolean },
   ): Promise<Plan> {
     const call = { id: save, base, max, repack, isArchive: archive !== undefined, ...archive };
     const body = JSON.stringify(call);
@@ -82,18 +97,18 @@ export class Snapshots {
 
   /**
    * Begins a restore by its manifest. Answers what of which packs to send.
-   * @param task the task whose conversation it is, as the sandbox knows it; of the workspace without
+   * @param to the task whose conversation it is, as the sandbox knows it, or the system; of the workspace without
    */
   async restore(
     snapshot: string,
     manifest: ReadableStream,
     signal: AbortSignal,
-    task?: string,
+    to?: Target,
   ): Promise<Read[]> {
     const { reads } = await this.#ask(
       "PUT",
       "/snapshot/restore",
-      { id: snapshot, ...(task === undefined ? {} : { task }) },
+      { id: snapshot, ...to },
       signal,
       readsSchema,
       manifest,

@@ -21,15 +21,25 @@ export function mustSaveWorkspaces({ config }: ToolContext): void {
 }
 
 /**
- * Makes a new sandbox with the files of a checkpoint; its container starts with its first call.
+ * Makes a new sandbox with the files and the settings of a checkpoint; its container starts with its first call.
  * @throws {ToolError} `not_found` for a checkpoint that the caller has not, `invalid_argument` where the sandbox exists
  */
 export async function fork(
-  { env, principal }: ToolContext,
+  context: ToolContext,
   checkpoint: string,
   sandbox: string,
-): Promise<Checkpoint> {
-  return unwrap(await accountOf(env, principal.id).fork(principal.id, sandbox, checkpoint));
+): Promise<{ to: Checkpoint; hasSettings: boolean }> {
+  const { env, principal } = context;
+  const { to, settings } = unwrap(await accountOf(env, principal.id).fork(principal.id, sandbox, checkpoint));
+  if (!settings) return { to, hasSettings: false };
+  try {
+    await context.sandbox(sandbox, (actor, owner) => actor.inherit(owner, settings));
+  } catch (error) {
+    // Nobody would expect one without them.
+    await context.sandbox(sandbox, (actor, owner) => actor.destroySandbox(owner)).catch(() => undefined);
+    throw error;
+  }
+  return { to, hasSettings: true };
 }
 
 /**

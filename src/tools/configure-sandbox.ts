@@ -64,7 +64,9 @@ export const configureSandbox = defineTool({
       .max(MAX_SETUP, `is longer than ${MAX_SETUP} characters: let it fetch the rest`)
       .refine((value) => !value.includes("\0"), "must not hold a NUL character")
       .optional()
-      .describe("Bash script (installs, clones) run once in each new container; empty removes it."),
+      .describe(
+        "Bash script (installs, clones) run once before the first call; what it leaves is kept for new containers.",
+      ),
     region: z.enum(REGIONS).optional().describe("Where it is made; only with its first use."),
     internet: z.enum(INTERNET).optional(),
     allow_hosts: hostsField(),

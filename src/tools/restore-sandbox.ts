@@ -1,9 +1,16 @@
 import { z } from "zod";
 import { accountOf } from "../actors/sandbox-client.ts";
+import type { Checkpoint } from "../actors/snapshot-registry.ts";
 import { twice } from "../actors/actor-errors.ts";
 import { unwrap } from "../shared/errors.ts";
 import { fork, mustSaveWorkspaces, savesWorkspaces } from "./checkpoints.ts";
 import { defineTool, sandboxName, text } from "./define.ts";
+
+interface Made {
+  to: Checkpoint;
+  before?: Checkpoint | undefined;
+  hasSettings?: boolean;
+}
 
 export const restoreSandbox = defineTool({
   name: "restore_sandbox",
@@ -30,12 +37,13 @@ export const restoreSandbox = defineTool({
     const account = () => accountOf(context.env, context.principal.id);
     const found = unwrap(await twice(async () => account().findCheckpoint(id)));
     const isFork = found.sandbox !== sandbox;
-    const { to, before } = isFork
-      ? { to: await fork(context, id, sandbox), before: undefined }
+    const made: Made = isFork
+      ? await fork(context, id, sandbox)
       : (await context.sandbox(sandbox, (actor, owner) => actor.goBack(owner, id))).value;
+    const { to, before, hasSettings = false } = made;
     const state = `as it was at ${new Date(to.savedAt).toISOString()}: ${to.files} files, ${to.bytes} bytes`;
     const said = isFork
-      ? `Sandbox ${sandbox} is new, with /workspace of ${found.sandbox} ${state}.`
+      ? `Sandbox ${sandbox} is new, with /workspace of ${found.sandbox} ${state}.${hasSettings ? " What configure_sandbox had set there holds here, too." : ""}`
       : `Sandbox ${sandbox} is put back: /workspace is ${state}. ${before ? `Its state before is checkpoint ${before.id}.` : "It had no files before."}`;
     return {
       content: [text(said)],

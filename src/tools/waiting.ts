@@ -11,7 +11,7 @@ export function waitingText(id: string, { behind, kind, name }: Waiting): string
   const [first, ...more] = behind;
   const others = more.length > 0 ? ` and ${more.length} more` : "";
   const next = `Not started yet. Wait for it with get_result, id ${id}, or withdraw it with cancel_run: it waits`;
-  if (kind === "setup") return `${next} for the set-up of the sandbox, which is still running, ${first}.`;
+  if (kind === "setup") return `${next} for the set-up of the sandbox, which is not over yet, ${first}.`;
   const [place, instead] =
     kind === "workspace"
       ? ["Tasks of one sandbox run", "in another sandbox"]

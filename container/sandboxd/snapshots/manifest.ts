@@ -40,6 +40,8 @@ export interface FileEntry extends Common {
 export type Entry =
   | FileEntry
   | (Common & { type: "directory" })
+  /** In a manifest of changes: what was there before them. */
+  | (Common & { type: "removed" })
   /** What a symbolic link says, or the path of the first of several hard links. */
   | (Common & { type: "symlink" | "hardlink"; target: string });
 
@@ -74,6 +76,7 @@ const blob = z.object({
 export const entrySchema = z.discriminatedUnion("type", [
   z.object({ type: z.literal("file"), ...common, size: count(), blobs: z.array(z.nullable(blob)) }),
   z.object({ type: z.literal("directory"), ...common }),
+  z.object({ type: z.literal("removed"), ...common }),
   z.object({
     type: z.literal("symlink"),
     ...common,
@@ -89,9 +92,10 @@ export async function writeManifest(entries: readonly Entry[]): Promise<Buffer> 
 
 /**
  * The entries of a manifest, each in a directory that comes before it, and each only once.
+ * @param isOfChanges whether there may be some that say that something was removed
  * @throws Error for one that is not as it should be
  */
-export async function readManifest(bytes: Buffer): Promise<Entry[]> {
+export async function readManifest(bytes: Buffer, isOfChanges = false): Promise<Entry[]> {
   const text = (await decompressed(bytes, undefined, MAX_MANIFEST_BYTES)).toString("utf8");
   // One more than there may be: however many there are, they take no more memory.
   const [first = "", ...lines] = text.split("\n", SNAPSHOT_ENTRIES + 2);
@@ -103,6 +107,7 @@ export async function readManifest(bytes: Buffer): Promise<Entry[]> {
     const parent = entry.path.slice(0, Math.max(0, entry.path.lastIndexOf("/")));
     if (found.has(entry.path)) throw new Error("a path is there twice");
     if (parent !== "" && found.get(parent) !== "directory") throw new Error("a parent is missing");
+    if (entry.type === "removed" && !isOfChanges) throw new Error("something was removed from nothing");
     if (entry.type === "hardlink" && found.get(entry.target) !== "file")
       throw new Error("a link leads nowhere");
     if (entry.type === "file" && entry.blobs.length !== Math.ceil(entry.size / SNAPSHOT_BLOB_BYTES))

@@ -1,4 +1,7 @@
-/** One restore: makes the workspace what a manifest says, of contents that are asked for by their places in packs. */
+/**
+ * One restore: makes the workspace what a manifest says, or makes the changes in the system that one says, of contents that
+ * are asked for by their places in packs.
+ */
 import { createHash } from "node:crypto";
 import {
   chmodSync,
@@ -11,6 +14,7 @@ import {
   mkdirSync,
   openSync,
   readdirSync,
+  renameSync,
   rmSync,
   rmdirSync,
   symlinkSync,
@@ -23,6 +27,7 @@ import { type Read, SNAPSHOT_BLOB_BYTES } from "../protocol.ts";
 import { decompressed } from "./codec.ts";
 import { type Blob, type Entry, bytesOf, plainBytes, readManifest } from "./manifest.ts";
 import { statusOf } from "./scan.ts";
+import { isOfSystem } from "./system.ts";
 import type { Index } from "./state.ts";
 import { SideBySide, turns } from "../turns.ts";
 
@@ -50,11 +55,16 @@ export class Restore {
   readonly #entries: readonly Entry[];
   readonly #wanted: readonly Wanted[];
   readonly #reads: Read[];
+  /** Where the files of changes are written until all of them are whole, by path. */
+  readonly #aside: ReadonlyMap<string, string>;
+  readonly #isOfChanges: boolean;
 
-  private constructor(id: string, root: string, entries: readonly Entry[]) {
+  private constructor(id: string, root: string, entries: readonly Entry[], isOfChanges = false) {
     this.id = id;
     this.#root = root;
     this.#entries = entries;
+    this.#isOfChanges = isOfChanges;
+    this.#aside = isOfChanges ? asideOf(entries) : new Map();
     this.#wanted = wantedOf(entries);
     this.#reads = readsOf(this.#wanted);
   }
@@ -73,14 +83,46 @@ export class Restore {
     const entries = outsideOf(mountsIn(root, dev), await readManifest(manifest));
     const restore = new Restore(id, root, entries);
     checked();
-    const kept = new Set(entries.filter(({ type }) => type === "directory").map(({ path }) => path));
+    await restore.#clear(dev);
+    await restore.#makeRoom(dev);
+    return restore;
+  }
+
+  /**
+   * Makes the directories of changes in the system, and empty files beside their places. Only `finish` replaces anything.
+   * @throws Error for a manifest of anything else
+   */
+  static async beginChanges(id: string, root: string, manifest: Buffer): Promise<Restore> {
+    const { dev } = lstatSync(root, { bigint: true });
+    const entries = await readManifest(manifest, true);
+    if (!entries.every(({ path }) => isOfSystem(path))) throw new Error("a path is not of the system");
+    const restore = new Restore(id, root, entries, true);
+    try {
+      await restore.#makeRoom(dev);
+    } catch (error) {
+      restore.abandon();
+      throw error;
+    }
+    return restore;
+  }
+
+  async #clear(dev: bigint): Promise<void> {
+    const kept = new Set(this.#entries.filter(({ type }) => type === "directory").map(({ path }) => path));
+    await clear(this.#root, "", kept, dev, turns());
+  }
+
+  async #makeRoom(dev: bigint): Promise<void> {
     const turn = turns();
-    await clear(root, "", kept, dev, turn);
-    for (const entry of entries) {
+    for (const entry of this.#entries) {
       await turn();
-      const at = bytesOf(root, entry.path);
-      if (entry.type === "directory") mkdirSync(at, { recursive: true });
+      if (entry.type === "directory") {
+        if (this.#isOfChanges) await makeDirectory(this.#root, entry.path, dev);
+        else mkdirSync(bytesOf(this.#root, entry.path), { recursive: true });
+      }
       if (entry.type !== "file") continue;
+      const at = this.#contentOf(entry.path);
+      // Of an attempt that broke off.
+      if (this.#isOfChanges) rmSync(at, { force: true });
       const file = openSync(at, NEW_FILE, 0o600);
       try {
         ftruncateSync(file, entry.size);
@@ -88,7 +130,22 @@ export class Restore {
         closeSync(file);
       }
     }
-    return restore;
+  }
+
+  /** Where the content of a file is written. */
+  #contentOf(path: string): Buffer {
+    return bytesOf(this.#root, this.#aside.get(path) ?? path);
+  }
+
+  /** It comes to nothing: of changes nothing is left that no next attempt would replace. */
+  abandon(): void {
+    for (const path of this.#aside.values()) {
+      try {
+        rmSync(bytesOf(this.#root, path), { force: true });
+      } catch {
+        // Its directory is not there, or not what it was.
+      }
+    }
   }
 
   /** What of which packs is to be sent, in this order. */
@@ -114,9 +171,12 @@ export class Restore {
         const stored = await bytes.take(blob.length);
         await writes.add(() => this.#write({ blob, bytes: length, places }, stored));
       }
-    } finally {
-      // Nothing is written any more when this has ended, however it does.
       await writes.over();
+    } catch (error) {
+      // Nothing is written any more when this has ended, however it does.
+      await writes.over().catch(() => undefined);
+      this.abandon();
+      throw error;
     }
   }
 
@@ -125,7 +185,7 @@ export class Restore {
     if (content?.length !== bytes || createHash("sha256").update(content).digest("hex") !== blob.hash)
       throw new FileError({ problem: "cut" });
     for (const { path, offset } of places) {
-      const at = bytesOf(this.#root, path);
+      const at = this.#contentOf(path);
       if (content.length <= SMALL_BYTES) writeNow(at, content, offset);
       else await write(at, content, offset);
     }
@@ -135,16 +195,22 @@ export class Restore {
   async finish(): Promise<Index> {
     const index: Index = new Map();
     const turn = turns();
+    const { dev } = lstatSync(this.#root, { bigint: true });
     for (const entry of this.#entries) {
       await turn();
       const at = bytesOf(this.#root, entry.path);
+      // A file takes the place of another at once: it may be the shell, or a library of what runs.
+      if (this.#isOfChanges && entry.type !== "directory")
+        await remove(this.#root, entry.path, dev, entry.type === "file");
       if (entry.type === "symlink") {
         symlinkSync(Buffer.from(entry.target, "latin1"), at);
         lutimesSync(at, seconds(entry.mtime), seconds(entry.mtime));
       } else if (entry.type === "hardlink") linkSync(bytesOf(this.#root, entry.target), at);
       else if (entry.type === "file") {
-        utimesSync(at, seconds(entry.mtime), seconds(entry.mtime));
-        chmodSync(at, entry.mode);
+        const written = this.#contentOf(entry.path);
+        utimesSync(written, seconds(entry.mtime), seconds(entry.mtime));
+        chmodSync(written, entry.mode);
+        if (this.#isOfChanges) renameSync(written, at);
       }
     }
     // Directories after what is in them: that changes their times, and may need their permission.
@@ -155,6 +221,8 @@ export class Restore {
       utimesSync(at, seconds(entry.mtime), seconds(entry.mtime));
       chmodSync(at, entry.mode);
     }
+    // Nothing is compared with changes.
+    if (this.#isOfChanges) return index;
     for (const entry of this.#entries) {
       await turn();
       const stats = lstatSync(bytesOf(this.#root, entry.path), { bigint: true });
@@ -241,6 +309,39 @@ async function clear(
       // One in which something is mounted stays.
     }
   }
+}
+
+/** A name of its own beside each file. */
+function asideOf(entries: readonly Entry[]): Map<string, string> {
+  const aside = new Map<string, string>();
+  for (const { type, path } of entries)
+    if (type === "file")
+      aside.set(path, `${path.slice(0, path.lastIndexOf("/") + 1)}.sandbox-mcp-${aside.size}`);
+  return aside;
+}
+
+/** What is at a path, on the file system of the root. @throws Error for something mounted */
+function statsOf(root: string, path: string, dev: bigint) {
+  const stats = lstatSync(bytesOf(root, path), { bigint: true, throwIfNoEntry: false });
+  if (stats && stats.dev !== dev) throw new Error("something is mounted in the way");
+  return stats;
+}
+
+/** Makes a directory, whose parent is one, where there is none. */
+async function makeDirectory(root: string, path: string, dev: bigint): Promise<void> {
+  if (statsOf(root, path, dev)?.isDirectory()) return;
+  await remove(root, path, dev);
+  mkdirSync(bytesOf(root, path));
+}
+
+/** Removes what is at a path. @param onlyDirectories whether other things stay, which what follows replaces */
+async function remove(root: string, path: string, dev: bigint, onlyDirectories = false): Promise<void> {
+  const stats = statsOf(root, path, dev);
+  if (!stats || (onlyDirectories && !stats.isDirectory())) return;
+  const at = bytesOf(root, path);
+  if (!stats.isDirectory()) return rmSync(at);
+  await clear(root, path, new Set(), dev, turns());
+  rmdirSync(at);
 }
 
 /** Each blob once, in the order of the packs. */

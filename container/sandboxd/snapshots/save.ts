@@ -6,6 +6,7 @@ import { type Done, MAX_LEFT, type Plan, type PlanCall, SNAPSHOT_BLOB_BYTES } fr
 import { compressed } from "./codec.ts";
 import { type Blob, type Entry, type FileEntry, bytesOf, writeManifest } from "./manifest.ts";
 import { type Found, choose, named, saysGone, scan, scanNamed, statusOf } from "./scan.ts";
+import { type Before, changesSince } from "./system.ts";
 import type { Index, Known } from "./state.ts";
 
 /** A file that changed so shortly before it was read may change again and keep its times: it is read again. Milliseconds. */
@@ -52,17 +53,23 @@ export class Save {
     this.#repacked = repacked;
   }
 
-  /** @param before what the last save or restore held */
+  /**
+   * @param before what the last save or restore held
+   * @param system with which the root is compared, of which only the changes are saved
+   */
   static async plan(
     id: string,
     root: string,
     before: Index,
     { max, repack, conversation }: Pick<PlanCall, "max" | "repack" | "conversation">,
     signal: AbortSignal,
+    system?: Before,
   ): Promise<Save> {
-    const all = conversation
-      ? await scanNamed(root, conversation.below.slice(1), conversation.id, signal)
-      : await scan(root, signal);
+    const all = system
+      ? await changesSince(system, root, signal)
+      : conversation
+        ? await scanNamed(root, conversation.below.slice(1), conversation.id, signal)
+        : await scan(root, signal);
     const { chosen, left } = choose(all, max);
     const files = chosen.filter(({ type }) => type === "file");
     const isSame =
@@ -163,7 +170,8 @@ export class Save {
   /** The entry of what needs no reading; what is to be read; or nothing where it has gone or cannot be read. */
   async #open(found: Found, links: Map<string, string>): Promise<Known | Reading | undefined> {
     const { path, type, mode, mtime, target = "", inode } = found;
-    if (type === "directory") return { entry: { type, path, mode, mtime }, status: found.status };
+    if (type === "directory" || type === "removed")
+      return { entry: { type, path, mode, mtime }, status: found.status };
     if (type === "symlink") return { entry: { type, path, mode, mtime, target }, status: found.status };
     const first = inode === undefined ? undefined : links.get(inode);
     if (first !== undefined)

@@ -8,7 +8,7 @@ import { bytesOf } from "./manifest.ts";
 /** Something found, without its content. */
 export interface Found {
   path: string;
-  type: "file" | "directory" | "symlink";
+  type: "file" | "directory" | "symlink" | "removed";
   mode: number;
   /** Microseconds since the epoch. */
   mtime: number;
@@ -30,9 +30,15 @@ export type Seen = Found | { type: "special" | "unreadable"; path: string };
 /**
  * Everything below a directory on its own file system, each directory before what is in it.
  * @param from below the root, where it begins
+ * @param isWanted whether a path and what is below it is looked at
  * @throws {FileError} for more than a snapshot holds
  */
-export async function scan(root: string, signal: AbortSignal, from = ""): Promise<Seen[]> {
+export async function scan(
+  root: string,
+  signal: AbortSignal,
+  from = "",
+  isWanted: (path: string) => boolean = () => true,
+): Promise<Seen[]> {
   const seen: Seen[] = [];
   const { dev } = lstatSync(root, { bigint: true });
   const directories = [from];
@@ -44,7 +50,8 @@ export async function scan(root: string, signal: AbortSignal, from = ""): Promis
     for (const name of names ?? []) {
       await turn();
       signal.throwIfAborted();
-      const one = look(root, `${prefix}${name}`, dev);
+      const path = `${prefix}${name}`;
+      const one = isWanted(path) ? look(root, path, dev) : undefined;
       if (one === undefined) continue;
       seen.push(one);
       if (one.type === "directory") directories.push(one.path);

@@ -1,4 +1,4 @@
-/** Saves and restores of the workspace, over plain HTTP: see `snapshotCalls` of the protocol. One is under way at a time. */
+/** Saves and restores of the workspace, and of what was installed beside it, over plain HTTP: see `snapshotCalls` of the protocol. One is under way at a time. */
 import { mkdirSync, readdirSync, rmSync } from "node:fs";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { homedir } from "node:os";
@@ -7,7 +7,7 @@ import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { type Table, answerBy, bodyOf, bytesOfBody, jsonOf } from "../answering.ts";
 import { FileError } from "../file-error.ts";
-import { WORKSPACE } from "../places.ts";
+import { SYSTEM, WORKSPACE } from "../places.ts";
 import {
   CONVERSATION,
   type Place,
@@ -20,6 +20,7 @@ import {
 import { Restore } from "./restore.ts";
 import { Save } from "./save.ts";
 import { type Index, SnapshotState } from "./state.ts";
+import { type Before, systemID, systemNow } from "./system.ts";
 
 /** Bytes of a manifest at most, compressed. */
 const MANIFEST_BYTES = 256 * 1024 * 1024;
@@ -29,8 +30,10 @@ export class Snapshots {
   #save: Save | undefined;
   /** Whether the save is of what a task leaves, with which no later one is compared. */
   #isArchive = false;
+  /** The system as it was before a set-up. */
+  #system: Before | undefined;
   #restore: Restore | undefined;
-  /** Whether the restore is of the workspace, and not of a conversation. */
+  /** Whether the restore is of the workspace, and not of a conversation or the system. */
   #isOfWorkspace = true;
   /** Settles when no part of a restore is under way. */
   #restoring: Promise<unknown> = Promise.resolve();
@@ -40,6 +43,11 @@ export class Snapshots {
   readonly #serve: Table<typeof snapshotCalls> = {
     "GET /snapshot": async (): Promise<Place> => {
       return { ...this.#state.mark(), isEmpty: isEmpty(WORKSPACE) };
+    },
+    "GET /snapshot/system": async () => ({ system: systemID(systemRoot()) }),
+    "POST /snapshot/system": async () => {
+      this.#system = await systemNow(systemRoot(), new AbortController().signal);
+      return {};
     },
     "POST /snapshot": async (_call, request) => this.#plan(planCallSchema.parse(await jsonOf(request))),
     "GET /snapshot/pack": ({ id }, _request, response) => this.#sendPack(this.#known(id), response),
@@ -58,7 +66,8 @@ export class Snapshots {
       this.#save = undefined;
       return {};
     },
-    "PUT /snapshot/restore": ({ id, task }, request) => this.#begin(id, task, request),
+    "PUT /snapshot/restore": ({ id, task, system }, request) =>
+      this.#begin(id, task, system !== undefined, request),
     "PUT /snapshot/data": ({ id }, request) => this.#receive(id, request),
   };
 
@@ -77,6 +86,7 @@ export class Snapshots {
     this.#turn.abort();
     const turn = (this.#turn = new AbortController());
     this.#save = undefined;
+    this.#restore?.abandon();
     this.#restore = undefined;
     await this.#restoring;
     turn.signal.throwIfAborted();
@@ -92,14 +102,17 @@ export class Snapshots {
     return done;
   }
 
-  async #plan({ id, base, isArchive = false, conversation, ...options }: PlanCall): Promise<Plan> {
+  async #plan(call: PlanCall): Promise<Plan> {
+    const { id, base, isArchive = false, conversation, isSystem = false, ...options } = call;
     const signal = await this.#next();
-    const isBase = conversation === undefined && this.#state.mark().snapshot === base;
+    if (isSystem && !this.#system) throw new FileError({ problem: "missing" });
+    const isBase = conversation === undefined && !isSystem && this.#state.mark().snapshot === base;
     if (!isBase && !isArchive)
       return { state: "conflict", files: 0, bytes: 0, left: { count: 0, bytes: 0, largest: [] } };
     const before: Index = isBase ? await this.#state.index() : new Map();
-    const root = conversation ? homedir() : WORKSPACE;
-    const save = await Save.plan(id, root, before, { ...options, conversation }, signal);
+    const root = isSystem ? systemRoot() : conversation ? homedir() : WORKSPACE;
+    const system = isSystem ? this.#system : undefined;
+    const save = await Save.plan(id, root, before, { ...options, conversation }, signal, system);
     signal.throwIfAborted();
     this.#save = save;
     this.#isArchive = isArchive;
@@ -111,24 +124,32 @@ export class Snapshots {
     await pipeline(Readable.from(save.pack(this.#turn.signal), { objectMode: true }), response);
   }
 
-  /** @param task whose conversation it is; of the workspace without */
+  /** @param task whose conversation it is; of the workspace without, or of the system */
   async #begin(
     id: string,
     task: string | undefined,
+    isOfSystem: boolean,
     request: IncomingMessage,
   ): Promise<{ reads: Restore["reads"] }> {
     const signal = await this.#next();
     return await this.#restores(request, signal, async () => {
       const manifest = await bytesOfBody(request, MANIFEST_BYTES);
       signal.throwIfAborted();
-      const root = task === undefined ? WORKSPACE : emptyDirectory(join(taskDirectory(task), CONVERSATION));
-      const restore = await Restore.begin(id, root, manifest, () => {
-        if (task === undefined) this.#state.setMark({ isRestoring: true });
-      });
+      const restore = isOfSystem
+        ? await Restore.beginChanges(id, systemRoot(), manifest)
+        : await this.#restoreOf(id, task, manifest);
+      if (signal.aborted) restore.abandon();
       signal.throwIfAborted();
       this.#restore = restore;
-      this.#isOfWorkspace = task === undefined;
+      this.#isOfWorkspace = task === undefined && !isOfSystem;
       return { reads: restore.reads };
+    });
+  }
+
+  #restoreOf(id: string, task: string | undefined, manifest: Buffer): Promise<Restore> {
+    const root = task === undefined ? WORKSPACE : emptyDirectory(join(taskDirectory(task), CONVERSATION));
+    return Restore.begin(id, root, manifest, () => {
+      if (task === undefined) this.#state.setMark({ isRestoring: true });
     });
   }
 
@@ -140,6 +161,7 @@ export class Snapshots {
     this.#restore = undefined;
     return await this.#restores(request, signal, async () => {
       await restore.receive(bodyOf(request));
+      if (signal.aborted) restore.abandon();
       signal.throwIfAborted();
       const index = await restore.finish();
       signal.throwIfAborted();
@@ -150,6 +172,12 @@ export class Snapshots {
       return {};
     });
   }
+}
+
+/** @throws {FileError} `missing` in a sandbox without isolation, whose system is the host's */
+function systemRoot(): string {
+  if (SYSTEM === undefined) throw new FileError({ problem: "missing" });
+  return SYSTEM;
 }
 
 function isEmpty(path: string): boolean {

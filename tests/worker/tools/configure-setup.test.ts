@@ -1,5 +1,16 @@
 import { expect, it } from "vitest";
-import { callsIn, evict, idIn, killContainer, owner, result, says, sh, until } from "../support.ts";
+import {
+  callsIn,
+  evict,
+  idIn,
+  killContainer,
+  owner,
+  principal,
+  result,
+  says,
+  sh,
+  until,
+} from "../support.ts";
 
 const configure = (sandbox: string, setup: string, more: Record<string, unknown> = {}) =>
   owner.call("configure_sandbox", { sandbox, setup, ...more });
@@ -7,24 +18,50 @@ const configure = (sandbox: string, setup: string, more: Record<string, unknown>
 /** A script that ends only when it is cancelled. */
 const HELD = "echo begun; sleep 600";
 
-it("runs once in each container before the first call, with the variables and what is back of the workspace", async () => {
+it("runs once before the first call, with the variables, and what it leaves is in the next container and the next sandbox", async () => {
   const sandbox = "setup-once";
-  const { structured } = await configure(sandbox, "echo $WORD >>/tmp/ran; cat kept >>/tmp/ran || true", {
-    env: { WORD: "w" },
-  });
-  expect(structured.setup).toBe("due");
-  expect((await owner.call("read_file", { sandbox, path: "/tmp/ran" })).text).toContain("w");
-  const first = await callsIn(sandbox).command("cat /tmp/ran; echo k >kept");
-  expect([first.structured.stdout, first.text]).toEqual(["w\n", expect.not.stringContaining("set up")]);
+  const script =
+    "echo $WORD-$RANDOM$RANDOM >>~/.ran; cat ~/.ran >from; rm /opt/venv/lib64; mkdir -p /srv/made";
+  const look = "cat ~/.ran from; ls /srv; ls -d /opt/venv/lib64 2>/dev/null || echo none";
+  const env = { WORD: "w" };
+  expect((await configure(sandbox, script, { env, internet: "none" })).structured.setup).toBe("due");
+  expect((await owner.call("read_file", { sandbox, path: "from" })).text).toContain("w-");
+  const first = await callsIn(sandbox).command(look);
+  const [ran] = String(first.structured.stdout).split("\n");
+  const left = `${ran}\n${ran}\nmade\nnone\n`;
+  expect([first.structured.stdout, first.text]).toEqual([left, expect.not.stringContaining("set up")]);
   await evict(sandbox);
-  expect((await callsIn(sandbox).code("print(open('/tmp/ran').read())")).structured.stdout).toBe("w\n\n");
-  expect(
-    (await configure(sandbox, "echo $WORD >>/tmp/ran; cat kept >>/tmp/ran || true")).structured.setup,
-  ).toBe("succeeded");
-  await owner.call("checkpoint_sandbox", { sandbox, label: "kept" });
+  expect((await callsIn(sandbox).code("print(1)")).structured.stdout).toBe("1\n");
+  expect((await configure(sandbox, script)).structured.setup).toBe("succeeded");
+  await sh(sandbox, "echo mine >mine; echo later >~/.later");
+  const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
   await killContainer(sandbox);
-  await until(async () => (await callsIn(sandbox).command("cat /tmp/ran")).structured.stdout === "w\nk\n");
-  expect(await sh(sandbox, "cat /tmp/ran")).toBe("w\nk\n");
+  await until(async () => (await callsIn(sandbox).command("true")).text.includes("did not run again"));
+  expect(await sh(sandbox, `${look}; cat mine; ls ~/.later || true`)).toBe(`${left}mine\n`);
+  // Another sandbox starts from it, with a word about that, and has nothing that came later.
+  await configure("setup-second", script, { env });
+  const second = await callsIn("setup-second").command(`${look}; ls mine ~/.later || true`);
+  expect(second.structured.stdout).toBe(left);
+  expect(second.text).toMatch(
+    /starts from what its set-up left, as it was kept at .*: the script did not run again/,
+  );
+  // A fork has the settings of the checkpoint, and what the set-up left without another run.
+  const fork = await owner.call("restore_sandbox", { checkpoint, sandbox: "setup-fork" });
+  expect(fork.text).toContain("What configure_sandbox had set there holds here, too.");
+  expect(await sh("setup-fork", `echo $WORD; ${look}; cat mine`)).toBe(`w\n${left}mine\n`);
+  expect((await owner.call("configure_sandbox", { sandbox: "setup-fork" })).structured).toMatchObject({
+    setup: "succeeded",
+    internet: "none",
+    variables: ["WORD"],
+  });
+  // Other variables, another script and another principal do not.
+  await configure("setup-third", script, { env: { WORD: "v" } });
+  expect(await sh("setup-third", "cat ~/.ran")).toMatch(/^v-/);
+  const other = await principal("set-up");
+  await other.call("configure_sandbox", { sandbox, setup: script, env });
+  const { structured } = await other.call("run_command", { sandbox, command: "cat ~/.ran" });
+  expect(structured.stdout).toMatch(/^w-/);
+  expect(structured.stdout).not.toContain(ran);
 });
 
 it("keeps calls waiting no longer than they wait, is cancelled by its id, and makes way for another script", async () => {
@@ -32,9 +69,9 @@ it("keeps calls waiting no longer than they wait, is cancelled by its id, and ma
   await configure(sandbox, HELD);
   const calls = callsIn(sandbox);
   const waiting = await calls.command("echo after >/tmp/after; cat /tmp/made || true", { wait_seconds: 0 });
-  expect(waiting.text).toContain("waits for the set-up of the sandbox, which is still running, setup-held.");
+  expect(waiting.text).toContain("waits for the set-up of the sandbox, which is not over yet, setup-held.");
   const [held = ""] =
-    /setup-held\.\w+(?=\.)/.exec(waiting.text.slice(waiting.text.indexOf("still running"))) ?? [];
+    /setup-held\.\w+(?=\.)/.exec(waiting.text.slice(waiting.text.indexOf("not over yet"))) ?? [];
   await says(held, "begun");
   // The actor that follows goes on with it.
   await evict(sandbox);
@@ -61,7 +98,7 @@ it("runs again when it or its container is killed in the middle, and no more aft
   for (let times = 1; times <= 3; times++) {
     const waiting = await callsIn(sandbox).command("true", { wait_seconds: 0 });
     const [run = ""] =
-      /setup-killed\.\w+(?=\.)/.exec(waiting.text.slice(waiting.text.indexOf("still running"))) ?? [];
+      /setup-killed\.\w+(?=\.)/.exec(waiting.text.slice(waiting.text.indexOf("not over yet"))) ?? [];
     await says(run, "begun");
     await evict(sandbox, { kill: true });
     await until(async () => (await result(run, { wait_seconds: 0 })).structured.state === "lost");

@@ -5,6 +5,7 @@ import type { Account } from "../../../src/actors/account.ts";
 import { RestartNotice } from "../../../src/actors/restart-notice.ts";
 import { SnapshotRegistry } from "../../../src/actors/snapshot-registry.ts";
 import { Workspace, type WorkspaceHost } from "../../../src/actors/workspace.ts";
+import type { Target } from "../../../src/container/snapshots.ts";
 import type { Done, Plan, Read } from "../../../container/sandboxd/protocol.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { ToolError, outcomeOf } from "../../../src/shared/errors.ts";
@@ -16,12 +17,18 @@ interface Entry extends Read {
   path: string;
 }
 
+/** What all containers start with, as a hash. */
+const SYSTEM = "0".repeat(64);
+
 const never = new Promise<never>(() => undefined);
 const encode = (text: string) => new TextEncoder().encode(text);
 
 /** A container with a sandboxd that saves and restores its files. */
 class FakeContainer {
   readonly files: Files = new Map();
+  /** What is installed beside the workspace, and was when that was noted. */
+  readonly system: Files = new Map();
+  #noted: Files | undefined;
   /** Of an agent, and what was restored of one for the task of that id. */
   readonly conversation: Files = new Map();
   readonly restored = new Map<string, Files>();
@@ -33,15 +40,27 @@ class FakeContainer {
   /** What the last save or restore holds, and the saves that are not committed. */
   #index = new Map<string, Entry & { content: string }>();
   readonly #saves = new Map<string, { entries: (Entry & { content: string })[]; pack: string }>();
-  #restoring: { entries: Entry[]; task: string | undefined } = { entries: [], task: undefined };
+  #restoring: { entries: Entry[]; target: Target | undefined } = { entries: [], target: undefined };
+
+  noteSystem(): void {
+    this.#noted = new Map(this.system);
+  }
 
   plan(
     id: string,
     base: string | undefined,
     repack: readonly string[],
-    archive?: { conversation?: unknown },
+    archive?: { conversation?: unknown; isSystem?: boolean },
   ): Plan {
-    const files = archive?.conversation ? this.conversation : this.files;
+    const noted = this.#noted;
+    if (archive?.isSystem && !noted) throw new ToolError("file_system", "missing");
+    const changes = [...this.system].filter(([path, content]) => noted?.get(path) !== content);
+    const other = archive?.conversation
+      ? this.conversation
+      : archive?.isSystem
+        ? new Map(changes)
+        : undefined;
+    const files = other ?? this.files;
     const bytes = [...files.values()].join("").length;
     const answer = { files: files.size, bytes, left: this.left };
     const isBase = files === this.files && base === this.snapshot;
@@ -95,26 +114,27 @@ class FakeContainer {
     this.snapshot = id;
   }
 
-  restore(manifest: string, task: string | undefined): Read[] {
-    if (task === undefined) {
+  restore(manifest: string, target: Target | undefined): Read[] {
+    if (target === undefined) {
       this.isRestoring = true;
       this.files.clear();
     }
     const entries = JSON.parse(manifest) as Entry[];
-    this.#restoring = { entries, task };
+    this.#restoring = { entries, target };
     return entries.filter(({ from, to }) => from < to).map(({ pack, from, to }) => ({ pack, from, to }));
   }
 
   data(id: string, body: string): void {
-    const { entries, task } = this.#restoring;
-    const files: Files = task === undefined ? this.files : new Map();
+    const { entries, target } = this.#restoring;
+    const files: Files = target === undefined ? this.files : "system" in target ? this.system : new Map();
     let at = 0;
     for (const entry of entries) {
       const content = body.slice(at, (at += entry.to - entry.from));
       files.set(entry.path, content);
-      if (task === undefined) this.#index.set(entry.path, { ...entry, content });
+      if (target === undefined) this.#index.set(entry.path, { ...entry, content });
     }
-    if (task !== undefined) return void this.restored.set(task, files);
+    if (target && "task" in target) this.restored.set(target.task, files);
+    if (target) return;
     this.snapshot = id;
     this.isRestoring = false;
   }
@@ -231,6 +251,9 @@ export class World {
       beginSave: (...args: Parameters<SnapshotRegistry["begin"]>) => outcomeOf(() => registry.begin(...args)),
       archive: (...args: Parameters<SnapshotRegistry["archive"]>) => registry.archive(...args),
       archivedConversation: (run: string) => registry.archived(run, "conversation"),
+      setUpOutcome: (key: string) => registry.archived(key, "system"),
+      startFromOutcome: (sandbox: string, key: string) => outcomeOf(() => registry.forkArchive(sandbox, key)),
+      removeArchive: (run: string) => registry.removeArchive(run),
       commitSave: (...args: Parameters<SnapshotRegistry["commit"]>) =>
         outcomeOf(() => registry.commit(...args)),
       giveUpSave: (...args: Parameters<SnapshotRegistry["giveUp"]>) => registry.giveUp(...args),
@@ -265,14 +288,16 @@ export class World {
             const { snapshot, isRestoring, files } = box();
             return { snapshot, isRestoring, isEmpty: files.size === 0 };
           }),
+        system: () => step("sandboxd system", () => (box(), SYSTEM)),
+        noteSystem: () => step("sandboxd noteSystem", () => box().noteSystem()),
         plan: (id, base, _max, repack, _signal, archive) =>
           step("sandboxd plan", () => box().plan(id, base, repack, archive)),
         pack: (id, _signal, read) => step("sandboxd pack", () => read(streamOf(box().pack(id)))),
         manifest: (id, _signal, read) => step("sandboxd manifest", () => read(streamOf(box().manifest(id)))),
         done: (id) => step("sandboxd done", () => box().done(id)),
         commit: (id) => step("sandboxd commit", () => box().commit(id)),
-        restore: (_id, body, _signal, task) =>
-          step("sandboxd restore", async () => box().restore(await new Response(body).text(), task)),
+        restore: (_id, body, _signal, to) =>
+          step("sandboxd restore", async () => box().restore(await new Response(body).text(), to)),
         data: (id, body) =>
           step("sandboxd data", async () => {
             const text = await new Response(body).text();

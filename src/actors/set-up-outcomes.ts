@@ -1,0 +1,108 @@
+/**
+ * What set-ups have left, kept for the next container: the files of the workspace and what was installed beside it.
+ *
+ * A set-up whose script ran in an empty workspace has the same outcome in any of the principal's sandboxes, so that is found by
+ * a hash of all that it saw. One that met a workspace depends on that too: its outcome has a random name behind the hash, and
+ * is found only from a sandbox whose workspace goes back to that run. The registry keeps both as archives.
+ */
+import type { Variables } from "../../container/sandboxd/protocol.ts";
+import { randomLetters } from "../shared/names.ts";
+import type { Installation, Workspace } from "./workspace.ts";
+
+/** Containers that are tried at most. */
+const ATTEMPTS = 3;
+
+/** How the outcome of a set-up is to be kept. */
+export interface Keeping {
+  key: string;
+  /** Whether the workspace is of it: else the sandbox's own state has that. */
+  hasWorkspace: boolean;
+}
+
+/** An outcome that a container has got. */
+export interface Restored {
+  key: string;
+  /** When it was kept, milliseconds since the epoch. */
+  savedAt: number;
+}
+
+export interface SetUpOutcomesHost {
+  workspace: Pick<Workspace, "installation" | "noteSystem" | "restoreOutcome" | "keepOutcome">;
+  variables(): Variables | undefined;
+  /** Whether anything is saved. */
+  isSaved: boolean;
+  /** How long an outcome is kept, milliseconds. */
+  keepMs: number;
+  /** Logs an unexpected error. */
+  report(error: unknown): void;
+}
+
+export class SetUpOutcomes {
+  readonly #host: SetUpOutcomesHost;
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(host: SetUpOutcomesHost) {
+    this.#host = host;
+  }
+
+  /**
+   * Gives a container in which nothing of the caller's has run what a set-up left earlier, or answers how to keep what it will
+   * leave; undefined where that cannot be kept. Never rejects: the script does what could not be restored.
+   * @param had the key of the outcome that the workspace goes back to
+   */
+  begin(script: string, had: string | undefined): Promise<Restored | Keeping | undefined> {
+    const beginning = this.#turn.then(() => this.#begin(script, had));
+    this.#turn = beginning.catch(() => undefined);
+    return beginning.catch((error: unknown) => {
+      this.#host.report(error);
+      return undefined;
+    });
+  }
+
+  async #begin(script: string, had: string | undefined): Promise<Restored | Keeping | undefined> {
+    if (!this.#host.isSaved) return undefined;
+    for (let attempt = 1; ; attempt++) {
+      const installation = await this.#host.workspace.installation();
+      try {
+        return await this.#beginIn(installation, script, had);
+      } catch (error) {
+        // The container went away, and the next one can have it.
+        if (!installation.container.aborted || attempt === ATTEMPTS) throw error;
+      }
+    }
+  }
+
+  async #beginIn(
+    installation: Installation,
+    script: string,
+    had: string | undefined,
+  ): Promise<Restored | Keeping> {
+    const { workspace, variables } = this.#host;
+    const { system, isEmpty } = installation;
+    const key = await keyOf(script, variables(), system);
+    const known = had === key || had?.startsWith(`${key}.`) ? had : isEmpty ? key : undefined;
+    if (known !== undefined) {
+      const savedAt = await workspace.restoreOutcome(installation, known, known !== had);
+      if (savedAt !== undefined) return { key: known, savedAt };
+    }
+    await workspace.noteSystem(installation);
+    return isEmpty
+      ? { key, hasWorkspace: true }
+      : { key: `${key}.${randomLetters(12)}`, hasWorkspace: false };
+  }
+
+  /** Keeps what a set-up has left. @throws {ToolError} with the reason, and errors of R2 and the sandbox */
+  async keep({ key, hasWorkspace }: Keeping): Promise<void> {
+    const { workspace, keepMs } = this.#host;
+    await workspace.keepOutcome(key, hasWorkspace, Date.now() + keepMs);
+  }
+}
+
+async function keyOf(script: string, variables: Variables | undefined, system: string): Promise<string> {
+  const set = (variables?.entries ?? []).flatMap(({ name, value }) =>
+    value === null ? [] : [[name, value]],
+  );
+  set.sort(([a = ""], [b = ""]) => (a < b ? -1 : 1));
+  const seen = new TextEncoder().encode(JSON.stringify([script, set, system]));
+  return `setup:${new Uint8Array(await crypto.subtle.digest("SHA-256", seen)).toHex()}`;
+}

@@ -1,0 +1,176 @@
+/** What set-ups leave, kept for the next container and the next sandbox, against what can go wrong at each step of that. */
+import { describe, expect, it } from "vitest";
+import { SetUpOutcomes } from "../../../src/actors/set-up-outcomes.ts";
+import { DAY_MS } from "../../../src/shared/days.ts";
+import { type World, inWorld } from "./world.ts";
+
+const outcomesOf = (world: World, value: string | null = null) =>
+  new SetUpOutcomes({
+    workspace: world.workspace,
+    variables: () => ({ version: 1, entries: [{ name: "WORD", value, version: 1 }] }),
+    isSaved: world.isSaved,
+    keepMs: DAY_MS,
+    report: (error) => world.reports.push(error),
+  });
+
+/** An eviction before each step, and a failure of some: all of them take long. */
+const WAYS = [
+  [true, 2],
+  [false, 3],
+] as const;
+
+/** What a script does. */
+async function install(world: World): Promise<void> {
+  await world.workspace.ready();
+  world.files.set("clone", "of the set-up");
+  world.container?.system.set("tool", "of the set-up");
+  world.workspace.changed();
+}
+
+/** Sets a sandbox up as its actor does. Answers the key of what it has. */
+async function setUp(world: World, script = "script", had?: string, value?: string) {
+  const outcomes = outcomesOf(world, value);
+  const begun = await outcomes.begin(script, had);
+  if (begun && "savedAt" in begun) return { how: "restored", key: begun.key };
+  await install(world);
+  if (begun) await outcomes.keep(begun);
+  return { how: "ran", key: begun?.key };
+}
+
+const found = ({ files, container }: World) => ({
+  ...Object.fromEntries(files),
+  ...Object.fromEntries(container?.system ?? []),
+});
+const LEFT = { clone: "of the set-up", tool: "of the set-up" };
+
+function evictAt(world: World, at: number): Promise<string> {
+  const { promise, resolve } = Promise.withResolvers<string>();
+  let step = 0;
+  world.onStep = () => {
+    if (step++ !== at) return;
+    world.evict();
+    resolve("evicted");
+  };
+  return promise;
+}
+
+describe("what a set-up leaves", () => {
+  it("is what the next sandbox starts from, which goes its own way", () =>
+    inWorld(async (world) => {
+      expect(await setUp(world)).toMatchObject({ how: "ran" });
+      const other = world.sibling("b");
+      expect(await setUp(other)).toMatchObject({ how: "restored" });
+      expect(found(other)).toEqual(LEFT);
+      other.write("clone", "changed");
+      await other.workspace.save();
+      const third = world.sibling("c");
+      expect(await setUp(third)).toMatchObject({ how: "restored" });
+      expect(found(third)).toEqual(LEFT);
+      other.kill();
+      await other.workspace.ready();
+      expect(Object.fromEntries(other.files)).toEqual({ clone: "changed" });
+    }));
+
+  it("is another one of another script and of other variables, and none where nothing is saved", () =>
+    inWorld(async (world) => {
+      await setUp(world);
+      expect(await setUp(world.sibling("b"), "another")).toMatchObject({ how: "ran" });
+      expect(await setUp(world.sibling("c"), "script", undefined, "v")).toMatchObject({ how: "ran" });
+      expect(await setUp(world.sibling("d", false))).toEqual({ how: "ran", key: undefined });
+    }));
+
+  it("upon a workspace is only for the sandboxes that have that workspace", () =>
+    inWorld(async (world) => {
+      await world.workspace.ready();
+      world.write("requirements", "tool");
+      await world.workspace.save();
+      const { how, key } = await setUp(world);
+      expect([how, key]).toEqual(["ran", expect.stringMatching(/^setup:[0-9a-f]{64}\.[a-z2-7]{12}$/)]);
+      await world.workspace.save();
+      world.kill();
+      expect(await setUp(world, "script", key)).toEqual({ how: "restored", key });
+      expect(found(world)).toEqual({ requirements: "tool", ...LEFT });
+      // The script has changed, and then the sandbox has gone back.
+      world.kill();
+      expect(await setUp(world, "another", key)).toMatchObject({ how: "ran" });
+      expect(await setUp(world.sibling("b"))).toMatchObject({ how: "ran" });
+    }));
+
+  it("is not kept where a part of it has no room, and what there is of it is garbage", () =>
+    inWorld(async (world) => {
+      const outcomes = outcomesOf(world);
+      const begun = await outcomes.begin("script", undefined);
+      if (!begun || "savedAt" in begun) throw new Error("it was kept");
+      await install(world);
+      Object.assign(world.container ?? {}, {
+        left: { count: 1, bytes: 5, largest: [{ path: "large", size: 5 }] },
+      });
+      await expect(outcomes.keep(begun)).rejects.toThrow("WORKSPACE_MAX_MB");
+      expect(await setUp(world.sibling("b"))).toMatchObject({ how: "ran" });
+    }));
+
+  it("is whole, or not there, after a failure or an eviction at each step of keeping it", async () => {
+    for (const [isEvicted, stride] of WAYS)
+      for (let at = 0, isOver = false; !isOver; at += stride)
+        await inWorld(async (world) => {
+          const begun = await outcomesOf(world).begin("script", undefined);
+          if (!begun || "savedAt" in begun) throw new Error("it was kept");
+          await install(world);
+          await world.workspace.save();
+          const evicted = isEvicted ? evictAt(world, at) : new Promise<never>(() => undefined);
+          let step = 0;
+          if (!isEvicted)
+            world.onStep = ({ when }) => {
+              if (when === "before" && step++ === at) throw new Error("it is not there");
+            };
+          const kept = outcomesOf(world)
+            .keep(begun)
+            .then(
+              () => true,
+              () => false,
+            );
+          isOver = (await Promise.race([kept, evicted])) === true;
+          world.onStep = () => undefined;
+          const other = world.sibling("b");
+          const { how } = await setUp(other);
+          // Once it was said to be kept, it is.
+          expect(how === "restored" || !isOver).toBe(true);
+          expect(found(other)).toEqual(LEFT);
+          // The next actor keeps it.
+          await world.workspace.ready();
+          await outcomesOf(world).keep(begun);
+          expect(await setUp(world.sibling("c"))).toMatchObject({ how: "restored" });
+        });
+  });
+
+  it("is there, of itself or by the script, after a failure or an eviction at each step of restoring it", async () => {
+    for (const [isEvicted, stride] of WAYS)
+      for (let at = 0, isOver = false; !isOver; at += stride)
+        await inWorld(async (first) => {
+          await setUp(first);
+          const world = first.sibling("b");
+          const evicted = isEvicted ? evictAt(world, at) : new Promise<never>(() => undefined);
+          let step = 0;
+          if (!isEvicted)
+            world.onStep = ({ when }) => {
+              if (when === "before" && step++ === at) throw new Error("it is not there");
+            };
+          const begun = setUp(world).then(
+            ({ how }) => how === "restored" && step <= at,
+            () => false,
+          );
+          const how = await Promise.race([begun, evicted]);
+          isOver = how === true || (isEvicted && how !== "evicted");
+          world.onStep = () => undefined;
+          await world.workspace.ready();
+          // The next call of the sandbox, or of its next actor.
+          await setUp(world);
+          expect(found(world)).toEqual(LEFT);
+          world.write("mine", "later");
+          await world.workspace.save();
+          world.kill();
+          await world.workspace.ready();
+          expect(Object.fromEntries(world.files)).toEqual({ clone: LEFT.clone, mine: "later" });
+        });
+  });
+});

@@ -14,6 +14,7 @@ import { watchNPM } from "./parents.ts";
 import { requireBubblewrap, requireLinux } from "./platform.ts";
 import { type PythonSetup, setUpPython } from "./python.ts";
 import { whyNotServing } from "./ready.ts";
+import { forgetRunning, noteRunning } from "./running.ts";
 import { forgetVariables, readVariables } from "./variables.ts";
 import { saveWorkspaces } from "./save.ts";
 import { type LogLine, type RunningWorker, startWorker } from "./worker.ts";
@@ -28,6 +29,8 @@ let ending: Promise<never> | undefined;
 
 /** Saves all workspaces until the signal aborts; set once the server serves. */
 let save: ((signal: AbortSignal) => Promise<void>) | undefined;
+/** Removes the note of where the server is; set once it serves. */
+let forget: (() => void) | undefined;
 const hurry = new AbortController();
 let endingSince = 0;
 
@@ -40,6 +43,7 @@ function end(status: number, message?: string): Promise<never> {
   if (!ending) endingSince = Date.now();
   ending ??= (async () => {
     if (message !== undefined) say(message);
+    forget?.();
     python?.stop();
     await save?.(hurry.signal);
     await worker?.close().catch(() => undefined);
@@ -142,6 +146,8 @@ async function start(): Promise<void> {
   save = (signal) => saveWorkspaces(url, secret, signal, say);
   const problem = await whyNotServing(url, token);
   if (problem !== undefined) throw new UserError(problem);
+  noteRunning(stateDir, { url, pid: process.pid });
+  forget = () => forgetRunning(stateDir);
   process.stdout.write(
     announce({ url, token, tokenSource, file, showToken: process.stdout.isTTY, mounts: mounts.forWorker }),
   );

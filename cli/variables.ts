@@ -20,7 +20,7 @@ export interface Variables {
  * @throws {UserError} when the file cannot be read or written
  */
 export function readVariables(env: Readonly<Record<string, string | undefined>>, file: string): Variables {
-  const kept = readFile(file);
+  const kept = keptVariables(file);
   const values: Record<string, string> = { ...kept };
   for (const name of NAMES) {
     const value = env[name];
@@ -40,7 +40,8 @@ export function forgetVariables(env: NodeJS.ProcessEnv): void {
   for (const name of NAMES) delete env[name];
 }
 
-function readFile(file: string): Record<string, string> {
+/** What a `.dev.vars` holds. @throws {UserError} when it cannot be read */
+export function keptVariables(file: string): Record<string, string> {
   if (!existsSync(file)) return {};
   try {
     const entries = Object.entries(parseEnv(readFileSync(file, "utf8")));

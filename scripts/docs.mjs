@@ -1,5 +1,6 @@
 /**
- * Generates files from the definitions of the tools: tests/definitions, the table in the README and docs/tools.md.
+ * Generates files from the definitions of the tools: tests/definitions, the table in the README and docs/tools.md; and from
+ * those of the command line: docs/cli.md.
  * `npm run docs` writes them; with --check it only names those that are stale.
  * It is JavaScript because it runs in Node but imports modules that are typed for workerd.
  */
@@ -8,6 +9,7 @@ import { Client } from "@modelcontextprotocol/client";
 import { InMemoryTransport } from "@modelcontextprotocol/server";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { commandReference } from "../cli/docs.ts";
 import { parseConfig } from "../src/shared/config.ts";
 import { createMCPServer } from "../src/server/mcp.ts";
 import { tools } from "../src/tools/index.ts";
@@ -126,6 +128,9 @@ put(
   "docs/tools.md",
   `# Tools\n\nGenerated from the definitions in \`src/tools\` by \`npm run docs\`.\n\n${QUOTAS}\n\n${IMAGES}\n\n${reference.join("\n\n")}\n`,
 );
+
+const commands = readFileSync(join(root, "docs/cli.md"), "utf8");
+put("docs/cli.md", between(commands, "commands", `\n${commandReference()}\n`));
 
 if (check && stale.length > 0) {
   console.error(`Stale, run npm run docs: ${stale.join(", ")}`);

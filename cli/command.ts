@@ -1,0 +1,89 @@
+/** What every command of the command line has: how it is made, its common options, its examples. */
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import { Command, InvalidArgumentError } from "@commander-js/extra-typings";
+import { CommandError } from "./exit.ts";
+import { CWD, PROGRAM } from "./server.ts";
+
+const EXAMPLES = new WeakMap<object, readonly string[]>();
+
+/**
+ * A command, with examples of its use in its help.
+ * @param examples `sandbox-mcp ` is put before those that do not name it.
+ */
+export function newCommand(name: string, description: string, examples: readonly string[]) {
+  const lines = examples.map((each) => (each.includes("sandbox-mcp ") ? each : `sandbox-mcp ${each}`));
+  const command = new Command(name)
+    .description(description)
+    .option("--json", "print one JSON document")
+    .addHelpText(
+      "after",
+      `\nExamples:\n${lines.map((each) => `  $ ${each.replaceAll("sandbox-mcp ", `${PROGRAM} `)}`).join("\n")}`,
+    );
+  EXAMPLES.set(command, lines);
+  return command;
+}
+
+/** The examples as lines for a shell. */
+export function examplesOf(command: object): readonly string[] {
+  return EXAMPLES.get(command) ?? [];
+}
+
+/** A command that speaks to a server. */
+export function serverCommand(name: string, description: string, examples: readonly string[]) {
+  return newCommand(name, description, examples)
+    .option("--url <url>", "the server, else SANDBOX_MCP_URL, else the local one")
+    .option(
+      "--token <token>",
+      "its token, else SANDBOX_MCP_TOKEN (which other users of the machine do not see)",
+    )
+    .option("--state-dir <path>", "state directory of the local server, else SANDBOX_MCP_STATE_DIR");
+}
+
+export function wholeNumber(least: number) {
+  return (text: string): number => {
+    if (/^\d{1,9}$/.test(text) && Number(text) >= least) return Number(text);
+    throw new InvalidArgumentError(`It must be a whole number from ${least} on.`);
+  };
+}
+
+/**
+ * The text of a command: an argument, or standard input for `-`, or a file.
+ * @param what names the text in the error
+ * @throws {CommandError} when there is none, or both
+ */
+export async function textFrom(
+  what: string,
+  argument: string | undefined,
+  file: string | undefined,
+): Promise<string> {
+  if (argument !== undefined && file !== undefined)
+    throw new CommandError("usage", `Give the ${what} as an argument or as --file, not both.`);
+  const source = file ?? (argument === undefined && !process.stdin.isTTY ? "-" : undefined);
+  const text =
+    source === "-" || argument === "-"
+      ? await standardInput()
+      : source === undefined
+        ? argument
+        : fileText(source);
+  if (text === undefined || text.trim() === "")
+    throw new CommandError(
+      "usage",
+      `No ${what} is given: pass it as an argument, with --file, or on standard input.`,
+    );
+  return text;
+}
+
+function fileText(path: string): string {
+  try {
+    return readFileSync(resolve(CWD, path), "utf8");
+  } catch (error) {
+    throw new CommandError("unavailable", `${path} cannot be read: ${(error as Error).message}`);
+  }
+}
+
+async function standardInput(): Promise<string> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
+  return Buffer.concat(chunks).toString("utf8");
+}

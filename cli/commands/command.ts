@@ -1,0 +1,53 @@
+/** `sandbox-mcp command`: runs a shell command in a sandbox. */
+import { serverCommand, textFrom, wholeNumber } from "../command.ts";
+import { FIRST_WAIT_SECONDS, follow } from "../follow.ts";
+import { Server } from "../mcp.ts";
+import { json, note } from "../print.ts";
+import { serverAddress } from "../server.ts";
+import { CommandError } from "../exit.ts";
+
+export const command = serverCommand(
+  "command",
+  "run a shell command, and end with its exit status; its directory and variables stay for the next one",
+  [
+    "command 'pip install -q requests && python3 main.py'",
+    "command --session build --timeout 600 'make -j4'",
+    "command --file setup.sh --env STAGE=test",
+  ],
+)
+  .argument("[command]", "the command, in one word for this shell; - for standard input")
+  .option("--file <path>", "read the command from a file")
+  .option("--sandbox <name>", "the sandbox", "default")
+  .option("--session <name>", "the shell session", "main")
+  .option("--cwd <path>", "directory for this command only")
+  .option("--env <name=value>", "variable for this command only; several may be given", variable, {})
+  .option("--timeout <seconds>", "stop it after so long", wholeNumber(1), 120)
+  .action(async (argument, options) => {
+    const text = await textFrom("command", argument, options.file);
+    const server = await Server.connect(serverAddress(options));
+    const { sandbox, session, cwd, env, timeout } = options;
+    const first = await server.call("run_command", {
+      command: text,
+      sandbox,
+      session,
+      cwd,
+      env,
+      timeout_seconds: timeout,
+      wait_seconds: FIRST_WAIT_SECONDS,
+    });
+    const { run, status } = await follow(server, first, {
+      prints: !options.json,
+      onInterrupt: "cancel",
+      label: `command in ${sandbox}`,
+    });
+    if (options.json) json(status === 0, run);
+    else if (run.notice) note(run.notice);
+    process.exitCode = status;
+    await server.close();
+  });
+
+function variable(text: string, before: Record<string, string>): Record<string, string> {
+  const at = text.indexOf("=");
+  if (at < 1) throw new CommandError("usage", `--env takes NAME=value, and is: ${text}`);
+  return { ...before, [text.slice(0, at)]: text.slice(at + 1) };
+}

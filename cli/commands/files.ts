@@ -1,0 +1,138 @@
+/** `sandbox-mcp files`: files into a sandbox and out of it, of any size, as streams over plain HTTP. */
+import { createReadStream, createWriteStream, renameSync, rmSync, statSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { Command } from "@commander-js/extra-typings";
+import { z } from "zod";
+import { serverCommand } from "../command.ts";
+import { CommandError } from "../exit.ts";
+import { http } from "../mcp.ts";
+import { bytes, json, line, note, Progress, table } from "../print.ts";
+import { CWD, PROGRAM, serverAddress } from "../server.ts";
+
+/** The address of a path in a sandbox: relative to /workspace, an absolute one behind a second slash. */
+export function fileAddress(sandbox: string, path: string): string {
+  const encoded = path.split("/").map(encodeURIComponent).join("/");
+  return `/sandboxes/${encodeURIComponent(sandbox)}/files/${encoded}`;
+}
+
+const writtenSchema = z.object({ path: z.string(), size: z.number(), sha256: z.string().optional() });
+
+const put = serverCommand("put", "send a file into a sandbox; - sends standard input", [
+  "files put data.csv",
+  "files put report.pdf /tmp/report.pdf --sandbox build",
+  "tar c src | sandbox-mcp files put - src.tar",
+])
+  .argument("<local>", "the file here")
+  .argument("[remote]", "its path there: absolute or relative to /workspace; else its own name")
+  .option("--sandbox <name>", "the sandbox", "default")
+  .action(async (local, remote, { sandbox, ...options }) => {
+    if (local === "-" && remote === undefined)
+      throw new CommandError("usage", "Say the path that standard input is written to.");
+    const path = remote?.endsWith("/") ? remote + basename(local) : (remote ?? basename(local));
+    const address = serverAddress(options);
+    const body = local === "-" ? process.stdin : createReadStream(readableFile(resolve(CWD, local)));
+    const progress = new Progress(`Sending ${path}`);
+    const init = { method: "PUT", body: Readable.toWeb(body), duplex: "half" } as RequestInit;
+    const response = await http(address, fileAddress(sandbox, path), init).finally(() => progress.stop());
+    const written = writtenSchema.parse(await response.json());
+    if (options.json) json(true, { sandbox, ...written });
+    else line(`${written.path}: ${bytes(written.size)}`);
+  });
+
+const get = serverCommand(
+  "get",
+  "fetch a file from a sandbox; a directory as .tar.gz; - writes to standard output",
+  ["files get report.pdf", "files get src - | tar tz", "files get /tmp/core.1 core --sandbox build"],
+)
+  .argument("<remote>", "its path there: absolute or relative to /workspace")
+  .argument("[local]", "the file here, else its own name in this directory")
+  .option("--sandbox <name>", "the sandbox", "default")
+  .option("--force", "replace a file that is here")
+  .action(async (remote, local, { sandbox, force, ...options }) => {
+    const address = serverAddress(options);
+    if (options.json && local === "-")
+      throw new CommandError("usage", "--json and the file cannot both go to standard output.");
+    let response = await http(address, fileAddress(sandbox, remote));
+    // A file comes as an attachment, a directory as the list of its entries.
+    const isDirectory = response.headers.get("content-disposition") === null;
+    if (isDirectory) {
+      await response.body?.cancel();
+      response = await http(address, `${fileAddress(sandbox, remote)}?archive=tar.gz`);
+    }
+    if (response.body === null) throw new CommandError("refusedByServer", `${remote} came without content.`);
+    const body = Readable.fromWeb(response.body as Parameters<typeof Readable.fromWeb>[0]);
+    if (local === "-") return await pipeline(body, process.stdout, { end: false });
+    const name = (basename(remote) || "workspace") + (isDirectory ? ".tar.gz" : "");
+    const to = destination(resolve(CWD, local ?? name), name);
+    if (!force && exists(to)) throw new CommandError("usage", `${to} is here already. --force replaces it.`);
+    const progress = new Progress(`Fetching ${remote}`);
+    const partial = `${to}.${process.pid}.part`;
+    try {
+      await pipeline(body, createWriteStream(partial));
+      renameSync(partial, to);
+    } catch (error) {
+      rmSync(partial, { force: true });
+      throw new CommandError("unavailable", `${remote} did not come whole: ${(error as Error).message}`);
+    } finally {
+      progress.stop();
+    }
+    const { size } = statSync(to);
+    if (options.json) json(true, { sandbox, remote, path: to, size });
+    else line(`${to}: ${bytes(size)}`);
+  });
+
+const listSchema = z.object({
+  entries: z.array(z.object({ path: z.string(), type: z.string(), size: z.number(), modified: z.string() })),
+  more: z.boolean().optional(),
+});
+
+const ls = serverCommand("ls", "list a directory of a sandbox", [
+  "files ls",
+  "files ls src --recursive --json",
+])
+  .argument("[remote]", "its path: absolute or relative to /workspace", "/workspace")
+  .option("--sandbox <name>", "the sandbox", "default")
+  .option("--recursive", "all that is below, too")
+  .action(async (remote, { sandbox, recursive, ...options }) => {
+    const path = fileAddress(sandbox, remote.endsWith("/") ? remote : `${remote}/`);
+    const response = await http(serverAddress(options), `${path}${recursive ? "?recursive=true" : ""}`);
+    if (response.headers.get("content-disposition") !== null) {
+      await response.body?.cancel();
+      throw new CommandError("usage", `${remote} is a file. Fetch it: ${PROGRAM} files get ${remote}`);
+    }
+    const { entries, more = false } = listSchema.parse(await response.json());
+    if (options.json) return json(true, { sandbox, path: remote, entries, more });
+    table(
+      [{ title: "TYPE" }, { title: "SIZE", right: true }, { title: "MODIFIED" }, { title: "PATH" }],
+      entries.map((entry) => [entry.type, String(entry.size), entry.modified, entry.path]),
+    );
+    if (more) note("... and more: list a directory below.");
+  });
+
+export const files = new Command("files")
+  .description("move files into a sandbox and out of it")
+  .addCommand(put)
+  .addCommand(get)
+  .addCommand(ls);
+
+function readableFile(path: string): string {
+  const found = statSync(path, { throwIfNoEntry: false });
+  if (found === undefined) throw new CommandError("unavailable", `There is no ${path}.`);
+  if (!found.isFile())
+    throw new CommandError(
+      "usage",
+      `${path} is no file. Send a directory packed: tar c ${path} | ... files put - <remote>`,
+    );
+  return path;
+}
+
+function exists(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false }) !== undefined;
+}
+
+/** Within a directory the file keeps its name. */
+function destination(path: string, name: string): string {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ? join(path, name) : path;
+}

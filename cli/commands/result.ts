@@ -1,0 +1,51 @@
+/** `sandbox-mcp result` and `cancel`: the end of a run that goes on, or has ended. */
+import { serverCommand, wholeNumber } from "../command.ts";
+import { follow, type Followed, followed } from "../follow.ts";
+import { Server } from "../mcp.ts";
+import { json, line, note, printed } from "../print.ts";
+import { serverAddress } from "../server.ts";
+import { isTask, printTask } from "../task-report.ts";
+
+export const result = serverCommand(
+  "result",
+  "show a run's output and how it ended, following it while it goes on; Ctrl-C leaves it to itself",
+  ["result default.01m7w0hhyrgqc3dhwv4sybnbvc", "result --wait 0 --json default.01m7w0hhyrgqc3dhwv4sybnbvc"],
+)
+  .argument("<id>", "the id of the run")
+  .option("--wait <seconds>", "leave it after so long", wholeNumber(0))
+  .action(async (id, options) => {
+    const server = await Server.connect(serverAddress(options));
+    const first = await server.call("get_result", { id, wait_seconds: 0 });
+    const end = await follow(server, first, {
+      prints: !options.json,
+      isBeside: isTask(first.data),
+      onInterrupt: "leave",
+      waitSeconds: options.wait,
+      label: id,
+    });
+    report(end, options.json === true);
+    await server.close();
+  });
+
+export const cancel = serverCommand("cancel", "stop a run with every process that it started", [
+  "cancel default.01m7w0hhyrgqc3dhwv4sybnbvc",
+])
+  .argument("<id>", "the id of the run")
+  .action(async (id, options) => {
+    const server = await Server.connect(serverAddress(options));
+    const { run } = followed(await server.call("cancel_run", { id }));
+    if (options.json) json(true, run);
+    else line(run.state);
+    await server.close();
+  });
+
+/** Prints what is to be said beside the output, and sets the exit status. */
+export function report({ run, status }: Followed, asJSON: boolean): void {
+  process.exitCode = status;
+  if (asJSON) return json(status === 0, run);
+  if (isTask(run)) return printTask(run);
+  if (typeof run.result === "string" && run.result !== "") printed(process.stdout, `${run.result}\n`);
+  if (run.notice) note(run.notice);
+  if (run.state !== "running")
+    note(`${run.state}${run.exit_code === undefined ? "" : `, exit code ${run.exit_code}`}`);
+}

@@ -1,0 +1,66 @@
+/** `sandbox-mcp runs`: what was run in a sandbox. */
+import { Option } from "@commander-js/extra-typings";
+import { z } from "zod";
+import { serverCommand, wholeNumber } from "../command.ts";
+import { Server } from "../mcp.ts";
+import { duration, json, note, table } from "../print.ts";
+import { PROGRAM, serverAddress } from "../server.ts";
+
+const listSchema = z.object({
+  runs: z.array(
+    z.object({
+      id: z.string(),
+      kind: z.string(),
+      state: z.string(),
+      title: z.string(),
+      started_at: z.string(),
+      duration_ms: z.number(),
+      exit_code: z.number().optional(),
+    }),
+  ),
+  next_cursor: z.string().optional(),
+  notice: z.string().optional(),
+});
+
+export const runs = serverCommand("runs", "list the runs of a sandbox, the newest first", [
+  "runs",
+  "runs --kind task --json",
+  "runs --sandbox build --limit 100",
+])
+  .option("--sandbox <name>", "the sandbox", "default")
+  .addOption(
+    new Option("--kind <kind>", "only these; tasks are those of all sandboxes").choices([
+      "code",
+      "command",
+      "task",
+    ]),
+  )
+  .option("--limit <number>", "at most so many", wholeNumber(1), 20)
+  .option("--cursor <id>", "older ones than this, as the answer before said")
+  .action(async ({ sandbox, kind, limit, cursor, ...options }) => {
+    const server = await Server.connect(serverAddress(options));
+    const { data } = await server.call("list_runs", { sandbox, kind, limit, cursor });
+    await server.close();
+    const { runs: found, next_cursor, notice } = listSchema.parse(data);
+    if (options.json) return json(true, { runs: found, next_cursor, notice });
+    if (notice) note(notice);
+    table(
+      [
+        { title: "ID" },
+        { title: "KIND" },
+        { title: "STATE" },
+        { title: "STARTED" },
+        { title: "TOOK", right: true },
+        { title: "WHAT" },
+      ],
+      found.map((run) => [
+        run.id,
+        run.kind,
+        run.exit_code === undefined || run.exit_code === 0 ? run.state : `${run.state} (${run.exit_code})`,
+        run.started_at.replace(/\.\d+Z$/, "Z"),
+        duration(run.duration_ms),
+        run.title,
+      ]),
+    );
+    if (next_cursor) note(`Older ones: ${PROGRAM} runs --cursor ${next_cursor}`);
+  });

@@ -1,0 +1,43 @@
+/** The reference of the command line in docs/cli.md, from the definitions of its commands. `npm run docs` calls it. */
+import { examplesOf } from "./command.ts";
+import { leaves } from "./program.ts";
+
+/** Options that every command of a server has; the page says them once. */
+const COMMON = new Set(["--json", "--url", "--token", "--state-dir"]);
+
+export function commandReference(): string {
+  return leaves()
+    .map(([name, command]) => {
+      const words = command.registeredArguments.map((each) =>
+        each.required ? `<${each.name()}>` : `[${each.name()}]`,
+      );
+      const args = command.registeredArguments.map((each) =>
+        row(each.name(), each.description, each.defaultValue),
+      );
+      const options = command.options
+        .filter(({ long }) => long && !COMMON.has(long))
+        .map((each) => row(each.flags, each.description, each.defaultValue));
+      const rows = [...args, ...options];
+      return [
+        `### \`${[name, ...words].join(" ")}\``,
+        `${sentence(command.description())}`,
+        rows.length > 0 ? `| | | default |\n| --- | --- | --- |\n${rows.join("\n")}` : "",
+        `\`\`\`sh\n${examplesOf(command)
+          .map((example) => `sandbox-mcp ${example}`)
+          .join("\n")}\n\`\`\``,
+      ]
+        .filter(Boolean)
+        .join("\n\n");
+    })
+    .join("\n\n");
+}
+
+function row(name: string, description: string, value: unknown): string {
+  const isShown = value !== undefined && value !== false && JSON.stringify(value) !== "{}";
+  const cell = isShown ? `\`${typeof value === "string" ? value : JSON.stringify(value)}\`` : "";
+  return `| \`${name}\` | ${description.replaceAll("|", "\\|")} | ${cell} |`;
+}
+
+function sentence(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+}

@@ -1,0 +1,150 @@
+/** Following a run from the command line: its output as it comes, then its end. */
+import { z } from "zod";
+import { EXIT, statusOf } from "./exit.ts";
+import { type Answer, type Server, WAIT_SECONDS } from "./mcp.ts";
+import { note, printed, Progress } from "./print.ts";
+import { PROGRAM } from "./server.ts";
+
+const pageSchema = z.object({
+  state: z.string(),
+  log: z.array(z.object({ stream: z.enum(["stdout", "stderr"]), text: z.string() })),
+  next_cursor: z.number(),
+  log_bytes: z.number(),
+  notice: z.string().optional(),
+});
+
+/** A run of any kind as data, as far as the command line reads it. */
+const runSchema = z.looseObject({
+  id: z.string(),
+  state: z.string(),
+  exit_code: z.number().optional(),
+  stdout: z.string().optional(),
+  stderr: z.string().optional(),
+  success: z.boolean().optional(),
+  notice: z.string().optional(),
+  next: z.string().optional(),
+});
+
+export type Run = z.infer<typeof runSchema>;
+
+export interface Followed {
+  run: Run;
+  content: Answer["content"];
+  /** The exit status that tells how the run ended. */
+  status: number;
+}
+
+/** Seconds that the first call waits: what ends by then costs no second call, and what does not is printed as it comes. */
+export const FIRST_WAIT_SECONDS = 0.5;
+
+export interface FollowOptions {
+  /** Whether output is printed; it is not for `--json`. */
+  prints: boolean;
+  /** Whether what is printed stands beside the result, as what an agent does. */
+  isBeside?: boolean;
+  /** What Ctrl-C does: stops the run, or leaves it. */
+  onInterrupt: "cancel" | "leave";
+  /** Seconds until the run is left to itself; no end without. */
+  waitSeconds?: number;
+  /** Words for the progress line. */
+  label: string;
+}
+
+/** How a run is returned to, in the words of the command line. */
+export const returnTo = (id: string) =>
+  `It goes on. To follow it: ${PROGRAM} result ${id}\nTo stop it: ${PROGRAM} cancel ${id}`;
+
+/**
+ * Follows a run to its end, or for as long as `waitSeconds` say.
+ * @param first What the call that started it answered.
+ */
+export async function follow(server: Server, first: Answer, options: FollowOptions): Promise<Followed> {
+  const started = runSchema.parse(first.data);
+  const { id } = started;
+  const streams = { stdout: options.isBeside ? process.stderr : process.stdout, stderr: process.stderr };
+  const isShort = started.state !== "running" && started.next === undefined;
+  if (isShort && !(started.stdout && started.stderr)) {
+    if (options.prints) {
+      printed(streams.stdout, started.stdout ?? "");
+      printed(streams.stderr, started.stderr ?? "");
+    }
+    return followed(first);
+  }
+  const deadline = options.waitSeconds === undefined ? Infinity : Date.now() + options.waitSeconds * 1000;
+  const progress = new Progress(options.label, started.state === "running");
+  const interrupt = new Interrupt();
+  try {
+    let cursor = 0;
+    for (;;) {
+      const wait = Math.max(0, Math.min(WAIT_SECONDS, (deadline - Date.now()) / 1000));
+      const page = await interrupt.race(server.call("get_result", { id, cursor, wait_seconds: wait }));
+      if (page === undefined) {
+        progress.stop();
+        if (options.onInterrupt === "leave") {
+          note(returnTo(id));
+          return { ...followed(await current(server, id)), status: statusOf("cancelled") };
+        }
+        note("Stopping it ...");
+        return followed(await server.call("cancel_run", { id }));
+      }
+      const { state, log, next_cursor, log_bytes, notice } = pageSchema.parse(page.data);
+      if (options.prints) {
+        if (log.length > 0) progress.clear();
+        for (const { stream, text } of log) printed(streams[stream], text);
+      }
+      if (notice) note(notice);
+      cursor = next_cursor;
+      if (state !== "running" && cursor >= log_bytes) break;
+      if (state === "running" && Date.now() >= deadline) {
+        progress.stop();
+        note(returnTo(id));
+        break;
+      }
+    }
+    return followed(await current(server, id));
+  } finally {
+    progress.stop();
+    interrupt.end();
+  }
+}
+
+function current(server: Server, id: string): Promise<Answer> {
+  return server.call("get_result", { id, wait_seconds: 0 });
+}
+
+export function followed({ data, content }: Answer): Followed {
+  const run = runSchema.parse(data);
+  const status = run.success === false && run.state === "succeeded" ? 1 : statusOf(run.state, run.exit_code);
+  return { run, content, status };
+}
+
+/** For one Ctrl-C the terminal and npm send a signal each, milliseconds apart at most. */
+const ONE_CTRL_C_MS = 500;
+
+/** Ctrl-C. Another one ends the process as it would without this. */
+class Interrupt {
+  readonly #happened: Promise<undefined>;
+  #listener: () => void = () => undefined;
+
+  constructor() {
+    this.#happened = new Promise((resolve) => {
+      let at = 0;
+      this.#listener = () => {
+        at ||= Date.now();
+        if (Date.now() - at > ONE_CTRL_C_MS) process.exit(EXIT.cancelled);
+        resolve(undefined);
+      };
+      process.on("SIGINT", this.#listener);
+    });
+  }
+
+  /** What the promise resolves to, or undefined after Ctrl-C. */
+  race<T>(promise: Promise<T>): Promise<T | undefined> {
+    promise.catch(() => undefined);
+    return Promise.race([promise, this.#happened]);
+  }
+
+  end(): void {
+    process.off("SIGINT", this.#listener);
+  }
+}

@@ -1,0 +1,16 @@
+#!/usr/bin/env node
+/** The command line: `sandbox-mcp <command>`, and in the repository `npm run cli -- <command>`. */
+import { enableCompileCache } from "node:module";
+import { fileURLToPath } from "node:url";
+
+// Most of the time of a short command goes into reading its modules. Not in /tmp, where others could write it.
+enableCompileCache(fileURLToPath(new URL("../node_modules/.cache/sandbox-mcp", import.meta.url)));
+
+const words = process.argv.slice(2);
+if (words[0] === "start") {
+  process.argv.splice(2, 1);
+  await import("./start.ts");
+} else {
+  const { run } = await import("./run.ts");
+  process.exitCode = await run(words);
+}

@@ -1,0 +1,129 @@
+/** Calls to the server: tools by MCP, files by plain HTTP. */
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import type { CallToolResult } from "@modelcontextprotocol/sdk/types.js";
+import description from "../package.json" with { type: "json" };
+import { CommandError } from "./exit.ts";
+import type { ServerAddress } from "./server.ts";
+
+/** The longest that a call waits for a run, seconds: what every server allows. */
+export const WAIT_SECONDS = 45;
+
+/** A call that waits so long has been lost. */
+const CALL_TIMEOUT_MS = 2 * WAIT_SECONDS * 1000;
+
+/** What a tool answered. */
+export interface Answer {
+  data: Record<string, unknown>;
+  content: CallToolResult["content"];
+}
+
+export class Server {
+  readonly address: ServerAddress;
+  readonly #client: Client;
+
+  private constructor(address: ServerAddress, client: Client) {
+    this.address = address;
+    this.#client = client;
+  }
+
+  /** @throws {CommandError} when nothing answers there, or the token is refused */
+  static async connect(address: ServerAddress): Promise<Server> {
+    const url = new URL(address.url);
+    url.searchParams.set("results", "structured");
+    const requestInit = { headers: { authorization: `Bearer ${address.token}` } };
+    const client = new Client({ name: "sandbox-mcp-cli", version: description.version });
+    try {
+      await client.connect(new StreamableHTTPClientTransport(url, { requestInit }));
+    } catch (error) {
+      throw explained(error, address);
+    }
+    return new Server(address, client);
+  }
+
+  /** Calls a tool. @throws {CommandError} with what it said when it failed */
+  async call(name: string, args: Record<string, unknown> = {}): Promise<Answer> {
+    let result: CallToolResult;
+    try {
+      const options = { timeout: CALL_TIMEOUT_MS };
+      result = (await this.#client.callTool({ name, arguments: args }, undefined, options)) as CallToolResult;
+    } catch (error) {
+      throw explained(error, this.address);
+    }
+    const { content, structuredContent, isError } = result;
+    if (isError) throw new CommandError("refusedByServer", textOf(content) || `${name} failed.`);
+    return { data: { ...structuredContent }, content };
+  }
+
+  async tools(): Promise<string[]> {
+    const { tools } = await this.#client.listTools();
+    return tools.map(({ name }) => name);
+  }
+
+  close(): Promise<void> {
+    return this.#client.close();
+  }
+}
+
+export function textOf(content: CallToolResult["content"]): string {
+  return content.flatMap((block) => (block.type === "text" ? block.text : [])).join("\n");
+}
+
+/**
+ * Sends a plain HTTP request with the token.
+ * @param path of the server, such as `/sandboxes/default/files/`
+ * @throws {CommandError} for every answer but a 2xx, with what it said
+ */
+export async function http(address: ServerAddress, path: string, init: RequestInit = {}): Promise<Response> {
+  let response: Response;
+  try {
+    response = await fetch(new URL(path, address.url), {
+      ...init,
+      headers: { ...init.headers, authorization: `Bearer ${address.token}` },
+    });
+  } catch (error) {
+    throw explained(error, address);
+  }
+  if (response.ok) return response;
+  throw refusal(response.status, await response.text(), address);
+}
+
+function explained(error: unknown, address: ServerAddress): CommandError {
+  if (error instanceof CommandError) return error;
+  if (!(error instanceof Error)) return new CommandError("refusedByServer", String(error));
+  const status = "code" in error && typeof error.code === "number" ? error.code : undefined;
+  if (status !== undefined && status >= 400 && status < 600)
+    return refusal(status, error.message.replace(/^[^{]*Error POSTing to endpoint: /, ""), address);
+  // JSON-RPC's own errors: the server has answered.
+  if (status !== undefined && status <= -32000) return new CommandError("refusedByServer", error.message);
+  return unreachable(error, address);
+}
+
+function unreachable(error: Error, { url, isLocal }: ServerAddress): CommandError {
+  const cause = error.cause instanceof Error ? error.cause : error;
+  const reason = "code" in cause && typeof cause.code === "string" ? cause.code : cause.message;
+  const remedy = isLocal ? " Start it with `npm start`." : "";
+  return new CommandError("unavailable", `No server answers at ${url} (${reason}).${remedy}`);
+}
+
+function refusal(status: number, body: string, { url, tokenSource }: ServerAddress): CommandError {
+  const said = errorIn(body);
+  if (status === 401)
+    return new CommandError("denied", `${url} does not accept the token of ${tokenSource}: ${said || "401"}`);
+  if (status === 403) return new CommandError("denied", said || `${url} refuses this (403).`);
+  if (status === 404 && said === "")
+    return new CommandError("unavailable", `${url} is no sandbox-mcp server (404).`);
+  return new CommandError("refusedByServer", said || `${url} answered ${status}: ${body.slice(0, 300)}`);
+}
+
+/** The words of an error of the server's, by JSON-RPC or plain HTTP; empty for a body that is none. */
+function errorIn(body: string): string {
+  try {
+    const { error, error_description, details, problems } = JSON.parse(body);
+    if (Array.isArray(problems)) return problems.join("\n");
+    const words = typeof error === "object" && error !== null ? error.message : error;
+    return [words, error_description ?? details].filter((part) => typeof part === "string").join(": ");
+  } catch {
+    return "";
+  }
+}

@@ -1,0 +1,147 @@
+/** What commands print: colours, tables and progress on a terminal, plain lines in a pipe, or one JSON document. */
+import { stripVTControlCharacters, styleText } from "node:util";
+import { EXIT, type ExitName } from "./exit.ts";
+
+type Style = Parameters<typeof styleText>[0];
+
+/** A terminal shows colours unless NO_COLOR is set. */
+export function styled(style: Style, text: string, stream: NodeJS.WriteStream = process.stdout): string {
+  return styleText(style, text, { stream, validateStream: true });
+}
+
+/** Prints a line of the result. */
+export function line(text: string): void {
+  process.stdout.write(`${text}\n`);
+}
+
+/** Prints a line for the user beside the result. */
+export function note(text: string): void {
+  process.stderr.write(`${styled("dim", text, process.stderr)}\n`);
+}
+
+/** Prints the one document of `--json`: first whether the command succeeded, in place of what the data says of itself. */
+export function json(success: boolean, data: object): void {
+  const document = Object.assign({ success }, data, { success });
+  line(JSON.stringify(document, undefined, process.stdout.isTTY ? 2 : undefined));
+}
+
+/** Prints an error: its kind is that of the exit status. */
+export function failure(kind: ExitName, message: string, asJSON: boolean): void {
+  if (asJSON) json(false, { error: { kind, message, exit_status: EXIT[kind] } });
+  else process.stderr.write(`${styled("red", "Error:", process.stderr)} ${inert(message)}\n`);
+}
+
+/**
+ * Prints what a program in a sandbox printed. A pipe gets it as it came. A terminal gets its text and its colours, but no other
+ * control sequence, since those could write into the clipboard or change what was printed before.
+ */
+export function printed(stream: NodeJS.WriteStream, text: string): void {
+  stream.write(stream.isTTY ? inert(text) : text);
+}
+
+/** Control characters but for tab, line feed and carriage return, and the marks that turn the writing round. */
+// oxlint-disable-next-line no-control-regex
+const CONTROL = /\x1b\[[\d;:]*m|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\p{Bidi_Control}]/gu;
+
+function inert(text: string): string {
+  return text.replace(CONTROL, (found) =>
+    found.length > 1 ? found : `\\x${(found.codePointAt(0) ?? 0).toString(16).padStart(2, "0")}`,
+  );
+}
+
+/** A text as one line without control characters, cut to `width` characters. */
+export function oneLine(text: string, width = Infinity): string {
+  const plain = inert(stripVTControlCharacters(text).replaceAll(/\s+/g, " ")).trim();
+  return plain.length > width ? `${plain.slice(0, Math.max(0, width - 1))}…` : plain;
+}
+
+export interface Column {
+  title: string;
+  /** Numbers stand on the right. */
+  right?: boolean;
+}
+
+/** Prints rows: on a terminal as a table, cut to its width; in a pipe with a tab between the cells, and without a head. */
+export function table(columns: readonly Column[], rows: readonly (readonly string[])[]): void {
+  const cells = rows.map((row) => row.map((cell) => oneLine(cell)));
+  if (!process.stdout.isTTY) {
+    for (const row of cells) line(row.join("\t"));
+    return;
+  }
+  for (const text of aligned(columns, cells, process.stdout.columns || 80)) line(text);
+}
+
+/** The lines of a table, its head first. Only the last column is cut. */
+export function aligned(
+  columns: readonly Column[],
+  rows: readonly (readonly string[])[],
+  width: number,
+): string[] {
+  const widths = columns.map(({ title }, index) =>
+    Math.max(title.length, ...rows.map((row) => row[index]?.length ?? 0)),
+  );
+  const before = widths.slice(0, -1).reduce((sum, part) => sum + part + 2, 0);
+  const put = (row: readonly string[]) =>
+    row
+      .map((cell, index) => {
+        if (index === columns.length - 1) return oneLine(cell, Math.max(20, width - before));
+        const size = widths[index] ?? 0;
+        return columns[index]?.right ? cell.padStart(size) : cell.padEnd(size);
+      })
+      .join("  ")
+      .trimEnd();
+  return [styled("bold", put(columns.map(({ title }) => title))), ...rows.map(put)];
+}
+
+const FRAMES = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
+
+/** A line on a terminal that says what goes on and for how long; in a pipe nothing. */
+export class Progress {
+  readonly #startedAt = Date.now();
+  readonly #timer: NodeJS.Timeout | undefined;
+  #text: string;
+  #frame = 0;
+  #isShown = false;
+
+  constructor(text: string, isWanted = true) {
+    this.#text = text;
+    // A result on the same terminal may end within a line, which this one would erase.
+    if (isWanted && process.stderr.isTTY) this.#timer = setInterval(() => this.#draw(), 120).unref();
+  }
+
+  say(text: string): void {
+    this.#text = text;
+  }
+
+  /** Erases the line, before anything else is printed. */
+  clear(): void {
+    if (this.#isShown) process.stderr.write("\r\u001b[K");
+    this.#isShown = false;
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+    this.clear();
+  }
+
+  #draw(): void {
+    const seconds = Math.floor((Date.now() - this.#startedAt) / 1000);
+    const frame = FRAMES[this.#frame++ % FRAMES.length];
+    const words = oneLine(`${this.#text} ${seconds} s`, (process.stderr.columns || 80) - 3);
+    process.stderr.write(`\r\u001b[K${frame} ${words}`);
+    this.#isShown = true;
+  }
+}
+
+export function bytes(count: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let [value, unit] = [count, 0];
+  while (value >= 1024 && unit < units.length - 1) [value, unit] = [value / 1024, unit + 1];
+  return `${unit === 0 ? value : value.toFixed(1)} ${units[unit]}`;
+}
+
+export function duration(ms: number): string {
+  if (ms < 1000) return `${Math.round(ms)} ms`;
+  if (ms < 60_000) return `${(ms / 1000).toFixed(1)} s`;
+  return `${Math.floor(ms / 60_000)} min ${Math.round((ms % 60_000) / 1000)} s`;
+}

@@ -1,0 +1,39 @@
+/** The command line, as a tree of commands. */
+import { Command } from "@commander-js/extra-typings";
+import description from "../package.json" with { type: "json" };
+import { code } from "./commands/code.ts";
+import { command } from "./commands/command.ts";
+import { execute } from "./commands/execute.ts";
+import { files } from "./commands/files.ts";
+import { cancel, result } from "./commands/result.ts";
+import { runs } from "./commands/runs.ts";
+import { sandboxes } from "./commands/sandboxes.ts";
+
+const COMMANDS = [code, command, execute, result, cancel, runs, sandboxes, files];
+
+export const program = new Command("sandbox-mcp")
+  .description("Linux sandboxes for MCP clients: run the server, use it, connect clients to it.")
+  .version(description.version)
+  .configureHelp({ showGlobalOptions: false })
+  .addHelpText(
+    "after",
+    `
+Which server: --url and --token, else SANDBOX_MCP_URL and SANDBOX_MCP_TOKEN, else the one that runs here.
+Exit status: 0 succeeded, 1 failed, 64 wrong usage, 69 nothing there, 70 the server could not, 75 still running,
+77 token refused, 124 timed out, 130 cancelled; \`command\` ends with the command's own.`,
+  );
+
+for (const each of COMMANDS) program.addCommand(each as unknown as Command);
+
+/** The whole tree, from its root. */
+export function everyCommand(from = program as unknown as Command): Command[] {
+  return [from, ...from.commands.flatMap((each) => everyCommand(each as Command))];
+}
+
+/** The commands that do something, each with its full name. */
+export function leaves(of = program as unknown as Command, before = ""): [name: string, command: Command][] {
+  return of.commands.flatMap((each): [string, Command][] => {
+    const name = `${before} ${each.name()}`.trim();
+    return each.commands.length > 0 ? leaves(each as Command, name) : [[name, each as Command]];
+  });
+}

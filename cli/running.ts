@@ -1,0 +1,33 @@
+/** Where the server of a state directory can be reached, for commands that look for it. It holds no token. */
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { z } from "zod";
+
+const running = z.object({ url: z.url(), pid: z.number().int() });
+
+/** `url` is the MCP endpoint. */
+export type Running = z.infer<typeof running>;
+
+const fileIn = (stateDir: string) => join(stateDir, "server.json");
+
+/** Called when the server serves. */
+export function noteRunning(stateDir: string, server: Running): void {
+  mkdirSync(stateDir, { recursive: true, mode: 0o700 });
+  const file = fileIn(stateDir);
+  const temporary = `${file}.${process.pid}`;
+  writeFileSync(temporary, `${JSON.stringify(server)}\n`, { mode: 0o600 });
+  renameSync(temporary, file);
+}
+
+/** Called when it ends. After a kill the note stays, and nothing answers at its URL. */
+export function forgetRunning(stateDir: string): void {
+  rmSync(fileIn(stateDir), { force: true });
+}
+
+export function readRunning(stateDir: string): Running | undefined {
+  try {
+    return running.parse(JSON.parse(readFileSync(fileIn(stateDir), "utf8")));
+  } catch {
+    return undefined;
+  }
+}

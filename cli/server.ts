@@ -1,0 +1,106 @@
+/** Which server a command speaks to, and its token. */
+import { existsSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { CommandError } from "./exit.ts";
+import { readRunning } from "./running.ts";
+import { keptVariables } from "./variables.ts";
+
+export const ROOT = fileURLToPath(new URL("..", import.meta.url));
+
+/** Where the owner's token of the local server is kept, unless its environment has one. */
+export const VARIABLES_FILE = join(ROOT, ".dev.vars");
+
+/** Where the user typed the command: `npm run` changes to the package's directory. */
+export const CWD =
+  process.env.npm_lifecycle_event === "cli" && process.env.INIT_CWD ? process.env.INIT_CWD : process.cwd();
+
+/** How the user calls this command line, for words that name a command. */
+export const PROGRAM = process.env.npm_lifecycle_event === "cli" ? "npm run cli --" : "sandbox-mcp";
+
+export interface ServerOptions {
+  url?: string;
+  token?: string;
+  stateDir?: string;
+}
+
+export interface ServerAddress {
+  /** The MCP endpoint. */
+  url: string;
+  token: string;
+  /** Words for where the token is from. */
+  tokenSource: string;
+  isLocal: boolean;
+}
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** The state directory of the local server. */
+export function stateDirectory({ stateDir }: ServerOptions, env: Environment = process.env): string {
+  const given = stateDir ?? env.SANDBOX_MCP_STATE_DIR?.trim();
+  return given ? resolve(CWD, given) : join(ROOT, ".sandbox-mcp");
+}
+
+/**
+ * The server that the options name, or the environment, or the local one. A token of the local server's goes nowhere else.
+ * @throws {CommandError} when there is none, or no token for it
+ */
+export function serverAddress(options: ServerOptions, env: Environment = process.env): ServerAddress {
+  const named = options.url ?? env.SANDBOX_MCP_URL?.trim();
+  const local = readRunning(stateDirectory(options, env));
+  if (named) {
+    const url = endpoint(named);
+    const isLocal = local !== undefined && new URL(url).origin === new URL(local.url).origin;
+    return { url, isLocal, ...tokenFor(options, env, isLocal) };
+  }
+  if (local === undefined)
+    throw new CommandError(
+      "unavailable",
+      "No local server is running. Start one with `npm start`, or name one with --url and --token.",
+    );
+  return { url: local.url, isLocal: true, ...tokenFor(options, env, true) };
+}
+
+/** The MCP endpoint of a server, of which people give the origin too. @throws {CommandError} for what is no HTTP URL */
+export function endpoint(given: string): string {
+  const url = URL.canParse(given) ? new URL(given) : undefined;
+  if (!url || !/^https?:$/.test(url.protocol))
+    throw new CommandError(
+      "usage",
+      `--url must be the address of a server, such as https://host/mcp: ${given}`,
+    );
+  if (url.pathname === "/") url.pathname = "/mcp";
+  return url.href;
+}
+
+function tokenFor(
+  options: ServerOptions,
+  env: Environment,
+  isLocal: boolean,
+): Pick<ServerAddress, "token" | "tokenSource"> {
+  const sources: [source: string, token: string | undefined][] = [
+    ["--token", options.token],
+    ["SANDBOX_MCP_TOKEN", env.SANDBOX_MCP_TOKEN],
+  ];
+  if (isLocal) {
+    sources.push(["SERVER_AUTH_TOKEN of the environment", env.SERVER_AUTH_TOKEN]);
+    if (existsSync(VARIABLES_FILE))
+      sources.push([VARIABLES_FILE, keptVariables(VARIABLES_FILE).SERVER_AUTH_TOKEN]);
+  }
+  for (const [tokenSource, given] of sources) {
+    const token = given?.trim();
+    if (!token) continue;
+    if (!/^[\x21-\x7e]+$/.test(token))
+      throw new CommandError(
+        "usage",
+        `${tokenSource} holds no token: it must be visible ASCII without spaces.`,
+      );
+    return { token, tokenSource };
+  }
+  throw new CommandError(
+    "denied",
+    isLocal
+      ? "The local server's token is not known here: it is in the environment of `npm start`. Set SANDBOX_MCP_TOKEN to it."
+      : "A token is needed: set SANDBOX_MCP_TOKEN, or pass --token.",
+  );
+}

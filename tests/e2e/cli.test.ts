@@ -1,0 +1,234 @@
+/** The command line against a server on this machine: text, JSON, exit statuses, failures. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type CLIOptions, runCLI, startCLI } from "../setup/cli.ts";
+import { idIn } from "../setup/mcp-client.ts";
+import type { MessagesAPI } from "../setup/messages-api.ts";
+import { bash, playScenarios, say, use } from "../setup/scripted-agent.ts";
+import { type Server, startServer, TOKEN } from "../setup/server.ts";
+import { until } from "../setup/until.ts";
+
+let api: MessagesAPI;
+let server: Server;
+let directory: string;
+let local: CLIOptions;
+
+beforeAll(async () => {
+  directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-cli-"));
+  const stateDir = join(directory, "state");
+  api = await playScenarios({
+    write: [use("Write", { file_path: "/workspace/a.txt", content: "first\n" }), say("It is written.")],
+    sleep: [bash("echo started; sleep 300"), say("woke up")],
+  });
+  server = await startServer({
+    flags: ["--state-dir", stateDir],
+    env: { ANTHROPIC_API_KEY: "test-model-key", ANTHROPIC_UPSTREAM_URL: api.url },
+  });
+  local = { env: { SANDBOX_MCP_STATE_DIR: stateDir, SERVER_AUTH_TOKEN: TOKEN }, cwd: directory };
+});
+afterAll(async () => {
+  await server?.stop();
+  await api?.close();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+const run = (words: string[], input?: string) => runCLI(words, local, input);
+
+/** Runs a command with `--json`, and returns its one document. */
+async function json(words: string[]): Promise<Record<string, unknown>> {
+  const { stdout } = await run([...words, "--json"]);
+  expect(stdout).toMatch(/^\{"success":(true|false),[^\n]+\n$/);
+  return JSON.parse(stdout);
+}
+
+describe("which server", () => {
+  it("is the one that runs here, whose token the environment has", async () => {
+    expect(await run(["command", "echo here"])).toEqual({ code: 0, stdout: "here\n", stderr: "" });
+  });
+
+  it("is the one that --url and --token name, its origin being enough", async () => {
+    const words = ["sandboxes", "--url", new URL(server.url).origin, "--token", TOKEN];
+    expect(await runCLI(words)).toMatchObject({ code: 0, stdout: expect.stringContaining("default") });
+  });
+
+  it("never gets the token of the local one where it is another", async () => {
+    const { code, stderr } = await run(["runs", "--url", "https://sandbox.example"]);
+    expect([code, stderr]).toEqual([77, expect.stringContaining("set SANDBOX_MCP_TOKEN")]);
+  });
+
+  it.each([
+    [["--token", "a-token-of-nobody"], {}, 77, "does not accept the token of --token"],
+    [
+      ["--url", "http://127.0.0.1:1"],
+      { SANDBOX_MCP_TOKEN: "any" },
+      69,
+      "No server answers at http://127.0.0.1:1/mcp",
+    ],
+    [["--url", "here"], { SANDBOX_MCP_TOKEN: "any" }, 64, "--url must be the address of a server"],
+    [[], { SANDBOX_MCP_STATE_DIR: "/nowhere" }, 69, "No local server is running. Start one with `npm start`"],
+  ])("%j with %j is an error", async (words, env, code, message) => {
+    const options = { env: { ...local.env, ...env } };
+    const text = await runCLI(["runs", ...words], options);
+    expect(text).toEqual({ code, stdout: "", stderr: expect.stringContaining(message) });
+    const data = await runCLI(["runs", "--json", ...words], options);
+    expect(JSON.parse(data.stdout)).toEqual({
+      success: false,
+      error: { kind: expect.any(String), message: expect.stringContaining(message), exit_status: code },
+    });
+  });
+});
+
+describe("command", () => {
+  it("passes output and exit status on", async () => {
+    const ended = await run(["command", "echo out; echo err >&2; exit 3"]);
+    expect(ended).toEqual({ code: 3, stdout: "out\n", stderr: "err\n" });
+  });
+
+  it("answers with data", async () => {
+    const answer = await json(["command", "echo $A; exit 2", "--env", "A=1"]);
+    expect(answer).toMatchObject({ success: false, state: "failed", exit_code: 2, stdout: "1\n" });
+  });
+
+  it("takes its text from standard input", async () => {
+    expect(await run(["command"], "cd /tmp && pwd")).toMatchObject({ code: 0, stdout: "/tmp\n" });
+    expect(await run(["command", "pwd"])).toMatchObject({ stdout: "/tmp\n" });
+  });
+
+  it("ends with 124 when its time is over", async () => {
+    expect(await run(["command", "--timeout", "1", "sleep 60"])).toMatchObject({ code: 124 });
+  });
+
+  it("prints output as it comes, and on Ctrl-C stops the run", async () => {
+    const running = startCLI(["command", "--session", "long", "echo started; sleep 300"], local);
+    running.stdin.end();
+    await until(() => running.stdout().includes("started"));
+    running.kill("SIGINT");
+    expect(await running.ended).toMatchObject({ code: 130, stdout: "started\n" });
+    const { runs } = (await json(["runs", "--kind", "command", "--limit", "1"])) as { runs: object[] };
+    expect(runs).toEqual([expect.objectContaining({ state: "cancelled", title: "echo started; sleep 300" })]);
+  });
+
+  it("prints all of a long output, which a reader may leave", async () => {
+    const { stdout } = await run(["command", "seq 50000"]);
+    expect(stdout.split("\n")).toHaveLength(50_001);
+    const early = startCLI(["command", "seq 500000"], local);
+    early.closeStdout();
+    expect(await early.ended).toMatchObject({ stderr: "" });
+  });
+});
+
+describe("code", () => {
+  it("prints the value of the last expression, and fails with the traceback", async () => {
+    expect(await run(["code", "x = 20; x * 2 + 2"])).toEqual({ code: 0, stdout: "42\n", stderr: "" });
+    const failed = await run(["code", "x / 0"]);
+    expect(failed).toMatchObject({
+      code: 1,
+      stdout: "",
+      stderr: expect.stringContaining("ZeroDivisionError"),
+    });
+    expect(await json(["code", "x / 0"])).toMatchObject({
+      success: false,
+      state: "failed",
+      error: { name: "ZeroDivisionError" },
+    });
+  });
+
+  it("takes the language from a file's name, and saves images", async () => {
+    writeFileSync(join(directory, "a.ts"), "const n: number = 6; n * 7");
+    expect(await run(["code", "--file", "a.ts"])).toMatchObject({ code: 0, stdout: "42\n" });
+    const image = "from PIL import Image; Image.new('RGB', (2, 2))";
+    const { images } = (await json(["code", "--save", "charts", image])) as { images: string[] };
+    expect(images).toEqual([join(directory, "charts/image-1.png")]);
+    expect(
+      readFileSync(images[0] ?? "")
+        .subarray(1, 4)
+        .toString(),
+    ).toBe("PNG");
+  });
+
+  it.each([
+    [["code"], 64, "No code is given"],
+    [["code", "1", "--file", "a.ts"], 64, "not both"],
+    [["code", "--file", "none.py"], 69, "none.py cannot be read"],
+    [["code", "1", "--language", "cobol"], 64, "python, javascript, typescript"],
+    [["code", "1", "--sandbox", "No!"], 70, "sandbox"],
+  ])("%j is refused", async (words, code, message) => {
+    expect(await run(words)).toMatchObject({ code, stdout: "", stderr: expect.stringContaining(message) });
+  });
+});
+
+describe("files", () => {
+  it("put, ls and get pass bytes on, whatever the name", async () => {
+    const content = Buffer.from([0, 255, 10, 200]).toString("latin1");
+    writeFileSync(join(directory, "b in.bin"), content, "latin1");
+    expect(await run(["files", "put", "b in.bin", "dä/#?.bin"])).toMatchObject({
+      code: 0,
+      stdout: "/workspace/dä/#?.bin: 4 B\n",
+    });
+    expect(await json(["files", "ls", "dä"])).toMatchObject({
+      entries: [{ path: "#?.bin", type: "file", size: 4 }],
+    });
+    const got = await json(["files", "get", "dä/#?.bin", "out.bin"]);
+    expect(got).toMatchObject({ success: true, path: join(directory, "out.bin"), size: 4 });
+    expect(readFileSync(join(directory, "out.bin"), "latin1")).toBe(content);
+    expect(await run(["files", "get", "dä/#?.bin", "out.bin"])).toMatchObject({ code: 64 });
+  });
+
+  it("go through pipes, and a directory comes packed", async () => {
+    await runCLI(["files", "put", "-", "/tmp/p/q.txt"], local, "through\n");
+    expect(await run(["files", "get", "/tmp/p/q.txt", "-"])).toEqual({
+      code: 0,
+      stdout: "through\n",
+      stderr: "",
+    });
+    expect(await run(["files", "get", "/tmp/p"])).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/^\S+p\.tar\.gz: \d+ B\n$/),
+    });
+  });
+
+  it.each([
+    [["files", "get", "none"], 70, "There is no /workspace/none"],
+    [["files", "put", "none"], 69, "There is no "],
+    [["files", "put", "."], 64, "is no file"],
+    [["files", "ls", "none"], 70, "There is no /workspace/none"],
+  ])("%j is an error", async (words, code, message) => {
+    expect(await run(words)).toMatchObject({ code, stdout: "", stderr: expect.stringContaining(message) });
+  });
+});
+
+describe("execute", () => {
+  it("prints the answer, and beside it what the agent does and has changed", async () => {
+    const { code, stdout, stderr } = await run(["execute", "[[write]] Write it."]);
+    expect([code, stdout]).toEqual([0, "It is written.\n"]);
+    expect(stderr).toMatch(/^Task task-\S+t\n[^]*Write a\.txt[^]*created a\.txt \(6 B\)\nsucceeded, /);
+  });
+
+  it("leaves the agent at work on Ctrl-C, and says how to return to it", async () => {
+    const running = startCLI(["execute", "[[sleep]] Wait."], local);
+    running.stdin.end();
+    await until(() => running.stderr().includes("sleep 300"));
+    running.kill("SIGINT");
+    const { code, stderr } = await running.ended;
+    expect([code, stderr]).toEqual([
+      130,
+      expect.stringContaining("It goes on. To follow it: sandbox-mcp result "),
+    ]);
+    const id = idIn({ text: stderr });
+    expect(await run(["result", "--wait", "0", id])).toMatchObject({ code: 75 });
+    expect(await json(["cancel", id])).toMatchObject({ success: true, id, state: "cancelled" });
+    expect(await run(["result", id])).toMatchObject({ code: 130 });
+  });
+
+  it("detached, prints the id and nothing else", async () => {
+    const { code, stdout } = await run(["execute", "--detach", "[[write]] Write it."]);
+    expect(code).toBe(0);
+    const ended = await json(["result", stdout.trim()]);
+    expect(ended).toMatchObject({ success: true, state: "succeeded", answer: "It is written." });
+    expect(await run(["runs", "--kind", "task", "--limit", "1"])).toMatchObject({
+      stdout: expect.stringMatching(/^\S+t\ttask\tsucceeded\t\S+Z\t[^\t]+\t\[\[write\]\] Write it\.\n$/),
+    });
+  });
+});

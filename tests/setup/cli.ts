@@ -1,0 +1,57 @@
+/** The command line as a user runs it. */
+import { spawn } from "node:child_process";
+import { join } from "node:path";
+import { repository } from "./server.ts";
+
+export interface Ended {
+  code: number | string;
+  stdout: string;
+  stderr: string;
+}
+
+export interface Running {
+  ended: Promise<Ended>;
+  stdout(): string;
+  stderr(): string;
+  kill(signal: NodeJS.Signals): void;
+  stdin: NodeJS.WritableStream;
+  /** Closes the reading end of its standard output, as head does. */
+  closeStdout(): void;
+}
+
+export interface CLIOptions {
+  /** Over this process's environment; undefined removes a variable. */
+  env?: Record<string, string | undefined>;
+  cwd?: string;
+}
+
+/** Starts `sandbox-mcp` with these words. */
+export function startCLI(words: readonly string[], { env = {}, cwd }: CLIOptions = {}): Running {
+  const child = spawn(process.execPath, [join(repository, "cli/main.ts"), ...words], {
+    cwd,
+    env: { ...process.env, SANDBOX_MCP_URL: undefined, SANDBOX_MCP_TOKEN: undefined, ...env },
+    stdio: "pipe",
+  });
+  const printed = { stdout: "", stderr: "" };
+  child.stdout.setEncoding("utf8").on("data", (text: string) => (printed.stdout += text));
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (printed.stderr += text));
+  const ended = new Promise<Ended>((resolve) => {
+    child.once("close", (code, signal) => resolve({ code: code ?? signal ?? "unknown", ...printed }));
+  });
+  child.stdin.on("error", () => undefined);
+  return {
+    ended,
+    stdout: () => printed.stdout,
+    stderr: () => printed.stderr,
+    kill: (signal) => child.kill(signal),
+    stdin: child.stdin,
+    closeStdout: () => child.stdout.destroy(),
+  };
+}
+
+/** Runs `sandbox-mcp` to its end. @param input its standard input */
+export function runCLI(words: readonly string[], options?: CLIOptions, input = ""): Promise<Ended> {
+  const running = startCLI(words, options);
+  running.stdin.end(input);
+  return running.ended;
+}

@@ -4,6 +4,7 @@
  */
 import { join } from "node:path";
 import { Followed } from "./followed.ts";
+import { PORTS_MS, expectPortsOf } from "./listening.ts";
 import { KERNEL_OUTPUT } from "./places.ts";
 import { type KernelProcess, familyOf, isSame, marked, send } from "./processes.ts";
 import { type Event, STREAMS, type Signal } from "./protocol.ts";
@@ -17,6 +18,7 @@ export class Code extends Followed {
   #isFinished = false;
   #isEnding: "what it started" | "its kernel" | undefined;
   #isKernelGone = false;
+  #portsAt = performance.now() + PORTS_MS;
 
   constructor(id: string, kernel: KernelProcess) {
     super(id, (name) => join(KERNEL_OUTPUT, `${id}.${name === "stdout" ? "out" : "err"}`));
@@ -61,16 +63,28 @@ export class Code extends Followed {
     for (const name of STREAMS) this.streams[name].grow();
     const isThere = isSame(this.#kernel);
     if (this.#isEnding !== undefined && this.#endProcesses(isThere)) return;
-    if (isThere && !this.#isFinished) return;
+    if (isThere && !this.#isFinished) return this.#watchPorts();
     this.#isKernelGone = !isThere;
+    this.tellPorts(0);
+    if (this.ports.length === 0 && this.#started().length > 0) expectPortsOf(this.id);
     for (const name of STREAMS) this.streams[name].finish();
+  }
+
+  #watchPorts(): void {
+    if (performance.now() < this.#portsAt) return;
+    this.#portsAt = performance.now() + PORTS_MS;
+    this.tellPorts(PORTS_MS);
+  }
+
+  /** What is left of the processes that it has started. @param anew as of `marked` */
+  #started(anew = false): number[] {
+    return marked(this.id, anew).filter((pid) => pid !== this.#kernel.pid);
   }
 
   /** Kills what is to be ended. Returns whether there was any: then the next look finds what was just forked. */
   #endProcesses(isKernelThere: boolean): boolean {
-    const { pid } = this.#kernel;
-    const found = marked(this.id, true).filter((one) => one !== pid);
-    if (isKernelThere && this.#isEnding === "its kernel") found.push(...familyOf(pid));
+    const found = this.#started(true);
+    if (isKernelThere && this.#isEnding === "its kernel") found.push(...familyOf(this.#kernel.pid));
     for (const one of found) send(one, "SIGKILL");
     return found.length > 0;
   }

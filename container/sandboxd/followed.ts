@@ -1,4 +1,5 @@
 /** A run as its listener sees it, of a command or of code: its two streams of output, and its end. */
+import { portsOf } from "./listening.ts";
 import { type Event, STREAMS, type Stream } from "./protocol.ts";
 import { OutputStream } from "./stream.ts";
 
@@ -17,6 +18,8 @@ export abstract class Followed {
   #listener: Listener | undefined;
   #timers: NodeJS.Timeout[] = [];
   #isSettled = false;
+  /** The ports that the listener was told last. */
+  protected ports: readonly number[] = [];
 
   /** @param mark what follows the output where it comes from a pipe */
   constructor(id: string, pathOf: (name: Stream) => string, mark?: Buffer) {
@@ -90,6 +93,14 @@ export abstract class Followed {
 
   protected tell(event: Event): void {
     this.#listener?.event(event);
+  }
+
+  /** Tells the listener on which ports the run's programs listen, as of so long ago, if that has changed. */
+  protected tellPorts(ageMs: number): void {
+    const ports = portsOf(this.id, ageMs);
+    if (ports.join() === this.ports.join()) return;
+    this.ports = ports;
+    this.tell({ type: "listening", id: this.id, ports });
   }
 
   protected after(ms: number, work: () => void): void {

@@ -3,6 +3,9 @@ import { readFileSync, readdirSync, readlinkSync } from "node:fs";
 import { marksOf } from "./processes.ts";
 import { MOST_PORTS } from "./protocol.ts";
 
+/** The pause between two looks at the ports that a run's programs listen on, milliseconds. */
+export const PORTS_MS = 500;
+
 interface Listening {
   port: number;
   /** Whether it is a run's. */

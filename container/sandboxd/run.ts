@@ -6,7 +6,7 @@ import * as z from "zod/mini";
 import { Followed } from "./followed.ts";
 import { RUNS, SESSIONS, SLOTS, textOf } from "./places.ts";
 import { group, lives, marked, readersOf, send, signalRun } from "./processes.ts";
-import { arePortsExpected, expectPortsOf, portsOf } from "./listening.ts";
+import { PORTS_MS, arePortsExpected, expectPortsOf } from "./listening.ts";
 import { type Event, STREAMS, type Signal, type StartCall, type Stream } from "./protocol.ts";
 import { startScript } from "./script.ts";
 import { Slot, openToRead, pipeOf } from "./slot.ts";
@@ -17,9 +17,6 @@ const COPY_AFTER_MS = 20;
 
 /** The pause between two looks at what no event tells of: processes that end, the keeper of an adopted run. Milliseconds. */
 const LOOK_MS = 50;
-
-/** The pause between two looks at the ports that a run's programs listen on, milliseconds. */
-const PORTS_MS = 500;
 
 /** How long after the end of its command a copier (`tee`) may take to end, milliseconds. */
 const RELEASE_MS = 300;
@@ -94,8 +91,6 @@ export class Run extends Followed {
   #watching = false;
   /** Whether its ports were looked at: only for a run that lasts PORTS_MS. */
   #hasLasted = false;
-  /** The ports that the listener was told last. */
-  #ports: readonly number[] = [];
   /** Since when the command's shell is gone without a status. */
   #goneAt: number | undefined;
 
@@ -304,16 +299,8 @@ export class Run extends Followed {
   #watchPorts(): void {
     if (this.#end !== undefined) return;
     this.#hasLasted = true;
-    this.#tellPorts(PORTS_MS);
+    this.tellPorts(PORTS_MS);
     this.after(PORTS_MS, () => this.#watchPorts());
-  }
-
-  /** Tells the listener on which ports the run's programs listen, if that has changed. */
-  #tellPorts(ageMs: number): void {
-    const ports = portsOf(this.id, ageMs);
-    if (ports.join() === this.#ports.join()) return;
-    this.#ports = ports;
-    this.tell({ type: "listening", id: this.id, ports });
   }
 
   /** Polls for the end of a run whose keeper reports to nobody: that of an adopted run, or one that was killed. */
@@ -382,8 +369,8 @@ export class Run extends Followed {
       if (this.#killing !== undefined) return;
       // Looking costs milliseconds, and a short command leaves no server behind as a rule.
       const leftSome = this.#leftSome;
-      if (this.#hasLasted || leftSome || arePortsExpected()) this.#tellPorts(0);
-      if (leftSome && this.#ports.length === 0) expectPortsOf(this.id);
+      if (this.#hasLasted || leftSome || arePortsExpected()) this.tellPorts(0);
+      if (leftSome && this.ports.length === 0) expectPortsOf(this.id);
       this.#end = {
         status: this.#status,
         stdout: stdout.end,

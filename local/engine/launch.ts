@@ -69,7 +69,7 @@ export async function launch(options: LaunchOptions): Promise<Running> {
   try {
     const control = await openControlSocket(pid, () => ended === undefined && Date.now() < deadline);
     void processes.exited.then(() => [control.fd, control.directory].forEach((fd) => closeSync(fd)));
-    // User code is started by the control server, which raises the score of what it starts; see docs/architecture.md.
+    // User code is started by the control server, which raises the score of what it starts; see docs/local.md.
     await writeFile(`/proc/${control.pid}/oom_score_adj`, "300").catch(() => undefined);
     return {
       egress,

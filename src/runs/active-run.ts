@@ -48,6 +48,8 @@ export class ActiveRun implements RunSink, WaitingLog {
   #stateStored: (() => void) | undefined;
   #savedAt = 0;
   #execution: Execution | undefined;
+  /** Those that its programs listen on. */
+  #ports: readonly number[] = [];
   #lastStream: Stream = "stdout";
   hasFiles = true;
   /** Bytes of the log that whoever types has been shown. */
@@ -128,6 +130,8 @@ export class ActiveRun implements RunSink, WaitingLog {
     if (this.waiting) this.record.startedAt = Date.now();
     // A clock that was set back must not make a run end before it began.
     Object.assign(this.record, end, { endedAt: Math.max(Date.now(), this.record.startedAt) });
+    const { detail } = this.record;
+    if (detail && "results" in detail && this.#ports.length > 0) detail.ports = this.#ports;
     this.#changed = true;
     // An actor's answer waits until its writes are on disk, so a short run is written after its answer.
     if (this.#savedAt === 0 && !this.#log.isLong) this.#host.saveLater(this);
@@ -174,7 +178,10 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   listening(ports: readonly number[]): void {
-    if (!this.ended && this.record.kind === "command") this.describe({ ports });
+    const { kind } = this.record;
+    if (this.ended || kind === "task") return;
+    this.#ports = ports;
+    this.describe(kind === "code" ? { results: [], ports } : { ports });
   }
 
   take(output: () => void): Promise<void> {

@@ -43,6 +43,8 @@ export interface End {
 export interface CodeDetail {
   results: CodeResult[];
   error?: { name: string; message: string; traceback: string[] };
+  /** As of a command. */
+  ports?: readonly number[];
 }
 
 /** A result of code in its most readable form. */

@@ -59,9 +59,9 @@ function codeDetailOf({ detail }: RunView): CodeDetail | undefined {
   return detail && "results" in detail ? detail : undefined;
 }
 
-/** The ports that programs of a command listen on. */
+/** The ports that programs of a command or of code listen on. */
 function portsOf({ detail }: RunView): readonly number[] {
-  return detail && "ports" in detail ? detail.ports : [];
+  return (detail && "ports" in detail && detail.ports) || [];
 }
 
 function listeningText(ports: readonly number[]): string | undefined {

@@ -2,16 +2,25 @@
 /** The children that code starts: they inherit the run's mark, and get the run's streams in place of descriptors 0, 1 and 2. */
 const childProcess = require("node:child_process");
 const { syncBuiltinESMExports } = require("node:module");
+const { Server } = require("node:net");
 
 const { spawnSync } = childProcess;
 /** The mark of the run under way; undefined once this process has it. */
 let pending;
+/** Whether the run under way has started a child, or listens on a port. */
+let serves = false;
 
 /** Marks the children that are started from now on, so that sandboxd finds them: see `_mark` in sandbox_mcp_kernel/__init__.py. */
 function markChildren(run, mark) {
   // Where the limit cannot be set, sandboxd looks for the variable.
   process.env.SANDBOX_MCP_RUN = run;
   pending = mark;
+  serves = false;
+}
+
+/** Whether the run has started a child, or listens on a port: its ports are looked for then. */
+function hasServed() {
+  return serves;
 }
 
 /** Sets the mark on this process. Node needs a program to set a limit, so only a run that starts a child pays for it. */
@@ -27,6 +36,7 @@ function patchChildren(streams) {
   const spawn = ChildProcess.prototype.spawn;
   ChildProcess.prototype.spawn = function (options) {
     markSelf();
+    serves = true;
     const { stdio, taken } = replaced(options.stdio, "pipe");
     const answer = Reflect.apply(spawn, this, [{ ...options, stdio }]);
     for (const index of taken) {
@@ -50,6 +60,12 @@ function patchChildren(streams) {
       );
     };
   }
+  const { listen } = Server.prototype;
+  Server.prototype.listen = function (...args) {
+    markSelf();
+    serves = true;
+    return Reflect.apply(listen, this, args);
+  };
   syncBuiltinESMExports();
 }
 
@@ -78,4 +94,4 @@ function replaced(stdio, instead) {
   return { stdio: list, taken };
 }
 
-module.exports = { markChildren, patchChildren };
+module.exports = { hasServed, markChildren, patchChildren };

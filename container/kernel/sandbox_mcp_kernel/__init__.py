@@ -3,7 +3,7 @@
 The executor is the program that the SDK starts as a kernel. It is left as it is: every cell that we send it is one call,
 `__sandbox_mcp__(spec)`, which runs the user's code and prints one JSON document into the executor's captured stdout. `spec`
 is JSON: {run, mark, files, cap_bytes, code, variables?: {version, entries: [{name, value, version}]}}; the document is
-{sandbox_mcp_run: 1, run, spilled, stdout: {text?, bytes, dropped, tail?}, stderr: {...}, results: [{text?, png?, ...}],
+{sandbox_mcp_run: 1, run, spilled, serves?, stdout: {text?, bytes, dropped, tail?}, stderr: {...}, results: [{text?, png?, ...}],
 error: {name, message, traceback} | null, exit: number | null}. It is pure ASCII, because the executor's reader
 decodes each chunk of its pipe separately, which may end in the middle of a character.
 """
@@ -11,6 +11,7 @@ decodes each chunk of its pipe separately, which may end in the middle of a char
 import ast
 import builtins
 import contextlib
+import functools
 import inspect
 import io
 import json
@@ -19,6 +20,7 @@ import os
 import platform
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -75,6 +77,7 @@ class Kernel:
         results = present.Results(self.shell)
         self.results = results
         error = None
+        self.serves = False
         self.output.begin(spec["files"], spec["cap_bytes"])
         try:
             self.output.stand_in()
@@ -90,6 +93,8 @@ class Kernel:
             sys.displayhook, self.shell.display_pub = saved
             self.output.stand_in()
         document = {"sandbox_mcp_run": 1, "run": spec["run"], **self.output.end(), "results": results.finish()}
+        if self.serves:
+            document["serves"] = True
         document["error"], document["exit"] = None, None
         if isinstance(error, SystemExit):
             document["exit"] = _exit_code(error)
@@ -216,6 +221,8 @@ class Kernel:
             self.real_exit(status)
 
         os._exit = leave
+        self.watch(subprocess.Popen, "_execute_child")
+        self.watch(socket.socket, "listen")
         for name in ("exit", "quit"):
             self.shell.user_ns[name] = _leave
             setattr(builtins, name, _leave)
@@ -225,6 +232,17 @@ class Kernel:
         warnings.formatwarning = self.on_warning
         png = self.shell.display_formatter.formatters["image/png"]
         png.for_type_by_name("matplotlib.figure", "Figure", lambda figure: self.results.figure(figure))
+
+    def watch(self, owner, name):
+        """Notes when the code starts a process or listens: its ports are looked for then."""
+        real = getattr(owner, name)
+
+        @functools.wraps(real)
+        def watched(*args, **kwargs):
+            self.serves = True
+            return real(*args, **kwargs)
+
+        setattr(owner, name, watched)
 
     def show(self):
         """Shows the open figures in the run under way. Returns whether there is one: not in a forked child or between runs."""

@@ -71,6 +71,8 @@ export interface RunDocument {
   sandbox_mcp_run: 1;
   run: string;
   spilled: boolean;
+  /** Whether the code has started a process, or listens itself. */
+  serves?: boolean;
   stdout: CodeStream;
   stderr: CodeStream;
   results: RichResult[];
@@ -89,6 +91,7 @@ function isDocument(value: unknown): value is RunDocument {
     value.sandbox_mcp_run === 1 &&
     typeof value.run === "string" &&
     typeof value.spilled === "boolean" &&
+    (value.serves === undefined || typeof value.serves === "boolean") &&
     isStream(value.stdout) &&
     isStream(value.stderr) &&
     Array.isArray(value.results) &&
@@ -275,6 +278,8 @@ export interface CodeOutcome {
   end: "ok" | "error" | "timeout" | "cancelled" | "died";
   stdout: CodeStream;
   stderr: CodeStream;
+  /** Whether something of it may listen on a port now or soon. */
+  mayListen?: boolean;
   /** Whether the sandbox may hold files of the run, with its output in them instead of in `text`. */
   hasFiles: boolean;
   results: RichResult[];
@@ -300,6 +305,7 @@ export function outcomeOf(printed: Printed, runID: string): CodeOutcome {
     stdout: found.stdout,
     stderr: found.stderr,
     hasFiles: found.spilled,
+    mayListen: found.serves === true,
     results: found.results,
     error: found.error ?? undefined,
     exitCode: found.exit ?? undefined,

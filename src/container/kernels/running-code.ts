@@ -44,13 +44,14 @@ export class RunningCode extends RunFollower {
   /**
    * The kernel has answered.
    * @param isLong whether there is output in the run's files, which is then waited for
+   * @param mayListen whether it is also waited for sandboxd to look at ports
    */
-  async finish(isLong: boolean): Promise<void> {
+  async finish(isLong: boolean, mayListen = false): Promise<void> {
     clearTimeout(this.#timer);
-    if (this.#following === undefined && !isLong) return;
+    if (this.#following === undefined && !isLong && !mayListen) return;
     if (!this.#isFinished) this.#order({ type: "finish", id: this.sink.id });
     this.#isFinished = true;
-    if (isLong) await this.#follow();
+    if (isLong || mayListen) await this.#follow();
   }
 
   /** Whether the code was described to sandboxd. */

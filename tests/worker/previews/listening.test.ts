@@ -48,6 +48,32 @@ describe("a program that listens", () => {
     expect((await run("echo other")).text).toBe("exit_code: 0\nstdout:\nother");
   });
 
+  it.each([
+    {
+      language: "python",
+      own: "import socket; server = socket.create_server(('127.0.0.1', 8105))",
+      child:
+        "import subprocess; child = subprocess.Popen(['node', 'server.js', '8106', '127.0.0.1'], cwd='/workspace')",
+    },
+    {
+      language: "javascript",
+      own: "const server = require('net').createServer(); await new Promise((done) => server.listen(8107, done))",
+      child: "const child = require('child_process').spawn('node', ['/workspace/server.js', '8108', '::1'])",
+    },
+  ])("is told of by code that listens itself or starts it: $language", async ({ language, own, child }) => {
+    const code = (source: string) => owner.call("run_code", { sandbox, language, code: source });
+    const [port = ""] = /\b81\d\d/.exec(own) ?? [];
+    expect((await code(own)).text).toContain(`listening: on port ${port}; expose_port`);
+    expect((await code("1")).text).toBe("result: 1");
+    const [later = ""] = /\b81\d\d/.exec(child) ?? [];
+    const hex = Number(later).toString(16).toUpperCase();
+    const wait = `until grep -q ":${hex} .* 0A " /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done`;
+    const texts = [(await code(child)).text, (await run(wait)).text];
+    // In the first where that took longer than the server.
+    expect(texts.join()).toContain(`listening: on port ${later}; expose_port`);
+    expect((await run("echo other")).text).toBe("exit_code: 0\nstdout:\nother");
+  });
+
   it("is told of no more once it has ended", async () => {
     const started = await run("node server.js 8103 & sleep 3; kill $!; wait; echo over; sleep 1000", {
       wait_seconds: 0,

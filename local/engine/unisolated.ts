@@ -3,12 +3,14 @@ import { spawn } from "node:child_process";
 import { existsSync, lstatSync } from "node:fs";
 import { mkdir, rm, symlink } from "node:fs/promises";
 import { connect } from "node:net";
-import { join } from "node:path";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
 import type { ExitReport } from "../platform/protocol.ts";
 import type { View } from "./bubblewrap.ts";
 import { bundlePath } from "./certificates.ts";
 import type { Running } from "./launch.ts";
 import { prelude } from "./processes.ts";
+import { moduleExtension } from "./toolchain.ts";
 
 export interface UnisolatedOptions {
   directory: string;
@@ -72,7 +74,8 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
     );
   }
 
-  const control = join(directory, "control.sock");
+  const sockets = await shortened(directory);
+  const control = join(sockets, "control.sock");
   const env = onTheHost({
     ...options.env,
     HOME: home,
@@ -81,9 +84,9 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
     SANDBOXD_ROOT: join(directory, "sandboxd"),
   });
   env.PATH = `${bin}:${process.env.PATH ?? "/usr/bin:/bin"}`;
-  const sandboxdSocket = join(directory, "sandboxd.sock");
+  const sandboxdSocket = join(sockets, "sandboxd.sock");
   const sandboxd = ["--sandboxd", view.sandboxd, "--sandboxd-socket", sandboxdSocket];
-  const args = [join(view.runtime, "main.ts"), "--socket", control, ...sandboxd];
+  const args = [join(view.runtime, `main${moduleExtension}`), "--socket", control, ...sandboxd];
   const program = [view.toolchain.node, "--disable-warning=ExperimentalWarning", ...args];
   const child = spawn("/bin/sh", ["-c", prelude, "sandbox", ...options.groups, "--", ...program], {
     cwd: "/workspace",
@@ -118,6 +121,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
     const late = setTimeout(() => watch.kill("SIGKILL"), reapMs);
     await reaped;
     clearTimeout(late);
+    if (sockets !== directory) await rm(sockets, { force: true });
     return report;
   });
   const kill = async () => {
@@ -139,6 +143,17 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
     kill,
     exited,
   };
+}
+
+/** Bytes that Linux takes of a socket's path. A checkout or a home directory can be deeper. */
+const SOCKET_PATH_BYTES = 107;
+
+/** A directory by a name that leaves room for a socket's. */
+async function shortened(directory: string): Promise<string> {
+  if (Buffer.byteLength(directory) + "/sandboxd.sock".length <= SOCKET_PATH_BYTES) return directory;
+  const link = join(tmpdir(), `sandbox-mcp-${basename(directory)}`);
+  await symlink(directory, link);
+  return link;
 }
 
 /**

@@ -2,7 +2,7 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
-import { existsSync, openSync, readdirSync } from "node:fs";
+import { existsSync, openSync, readdirSync, readlinkSync } from "node:fs";
 import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { type IncomingMessage, request } from "node:http";
 import { networkInterfaces, tmpdir } from "node:os";
@@ -130,6 +130,25 @@ describe("a sandbox", () => {
     expect(await sandbox.ended()).toMatchObject({ exitCode: 137 });
     expect(await lost).toContain("1006");
   });
+
+  it.each(["bubblewrap", "none"] as const)(
+    "starts below a path longer than that of a socket may be, isolation %s",
+    async (isolation) => {
+      const runDir = await mkdtemp(join(tmpdir(), `sandbox-mcp-${"deep".repeat(30)}-`));
+      const deep = await startTestEngine({ runDir, isolation, log: () => undefined });
+      try {
+        const sandbox = await TestSandbox.start(deep);
+        expect((await sandbox.run("echo there")).stdout).toBe("there");
+        await sandbox.destroy();
+      } finally {
+        await deep.close();
+      }
+      const links = readdirSync(tmpdir(), { withFileTypes: true }).filter((entry) => entry.isSymbolicLink());
+      expect(links.map(({ name }) => readlinkSync(join(tmpdir(), name)))).not.toContainEqual(
+        expect.stringContaining(runDir),
+      );
+    },
+  );
 
   it("gives way to the next one of the same actor", async () => {
     const first = await TestSandbox.start(engine, { actor: "same" });

@@ -1,7 +1,8 @@
 /** What `npm start` prints when the server is ready: its URL, its token, and how to connect clients. */
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import { clientLines } from "../src/server/client-lines.ts";
 import type { MountedDirectory } from "../src/shared/mounts.ts";
+import { isPackaged, root } from "./places.ts";
 import type { Variables } from "./variables.ts";
 
 export interface Announcement {
@@ -52,6 +53,7 @@ Ctrl-C stops the server and every sandbox.
 
 /** A shell command that prints the token in `file`, from any directory and however the file quotes it. */
 function readToken(file: string): string {
+  if (isPackaged) return `node ${quote(join(root, "cli/token.js"))}`;
   return `npm --prefix ${quote(dirname(file))} run -s token`;
 }
 

@@ -4,6 +4,7 @@ import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
+import { isPackaged } from "./places.ts";
 
 const run = promisify(execFile);
 const require = createRequire(import.meta.url);
@@ -30,11 +31,13 @@ export function quietWrangler(directory: string): Record<string, string> {
 
 /**
  * @param config The wrangler configuration file.
- * @param directory For the result; its earlier content is deleted.
+ * @param directory For the result; its earlier content is deleted. A package has the result already.
  * @returns the module that is the Worker first, then what it imports
  * @throws Error with wrangler's output when the Worker does not build
  */
 export async function bundle(config: string, directory: string): Promise<Module[]> {
+  const built = join(dirname(config), BUILT);
+  if (isPackaged) return modulesIn(built);
   rmSync(directory, { recursive: true, force: true });
   const wrangler = join(dirname(require.resolve("wrangler/package.json")), "bin/wrangler.js");
   const output = join(directory, "worker");
@@ -47,6 +50,13 @@ export async function bundle(config: string, directory: string): Promise<Module[
     const detail = error instanceof Error && "stderr" in error ? String(error.stderr) : String(error);
     throw new Error(`The Worker does not build:\n${detail.trim()}`, { cause: error });
   }
+  return modulesIn(output);
+}
+
+/** Where the package has the Worker that was built with it, beside its configuration. */
+export const BUILT = "worker";
+
+function modulesIn(output: string): Module[] {
   const paths = readdirSync(output).map((file) => join(output, file));
   const main = paths.find((path) => path.endsWith(".js"));
   if (main === undefined) throw new Error(`wrangler left no module in ${output}.`);

@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
+import { moduleExtension } from "../local/engine/toolchain.ts";
 import type { HostDirectory } from "../local/engine/mounts.ts";
 
 export interface EngineSettings {
@@ -48,7 +49,7 @@ export async function startEngineProcess(
   onLog: (line: string) => void,
   onDeath: (how: string) => void,
 ): Promise<RunningEngine> {
-  const main = fileURLToPath(new URL("../local/engine/main.ts", import.meta.url));
+  const main = fileURLToPath(new URL(`../local/engine/main${moduleExtension}`, import.meta.url));
   // Detached, so that a Ctrl-C in the terminal reaches only this process, which ends everything in order.
   const child = spawn(process.execPath, [main], {
     detached: true,

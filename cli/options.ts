@@ -3,6 +3,7 @@ import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { quote } from "./announce.ts";
 import { UserError } from "./errors.ts";
+import { defaultStateDir } from "./places.ts";
 
 export interface StartOptions {
   /** On 127.0.0.1; 0 for any free one. */
@@ -26,7 +27,8 @@ export const USAGE = `npm start [-- options]
                                    with none, code in a sandbox can do all that you can do on this machine
   --network internet|none          what sandboxes may reach (SANDBOX_MCP_NETWORK; default internet, by HTTP and
                                    HTTPS, and never this machine or a private network)
-  --state-dir <path>               where state is kept (SANDBOX_MCP_STATE_DIR; default .sandbox-mcp)
+  --state-dir <path>               where state is kept (SANDBOX_MCP_STATE_DIR; default .sandbox-mcp in the clone,
+                                   ~/.local/state/sandbox-mcp for the package)
   --mount <dir>[=<name>][:ro|:rw]  a directory of yours, as /workspace/<its name> in your sandbox of that name, or of the
                                    name given, read-only with :ro; may be repeated
   --python <path>                  the Python 3 that sandboxes get, with the packages it has (SANDBOX_MCP_PYTHON; default
@@ -39,7 +41,6 @@ The Worker's own variables (SERVER_AUTH_TOKEN, AUTH_TOKENS, ALLOWED_ORIGINS, ...
 from .dev.vars. Without SERVER_AUTH_TOKEN in either, one is generated and kept in .dev.vars.`;
 
 /**
- * @param root The directory of the package, where the default state directory is.
  * @param cwd What relative paths are relative to: where the user typed the command.
  * @returns undefined when help is asked for.
  * @throws {UserError} naming the flag or variable that is wrong.
@@ -47,7 +48,6 @@ from .dev.vars. Without SERVER_AUTH_TOKEN in either, one is generated and kept i
 export function readOptions(
   argv: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
-  root: string,
   cwd: string,
 ): StartOptions | undefined {
   refuseSwallowed(argv, env);
@@ -64,7 +64,7 @@ export function readOptions(
     port: readPort(given(flags.port, "PORT")),
     isolation: choose(given(flags.isolation, "SANDBOX_MCP_ISOLATION"), ["bubblewrap", "none"]),
     network: choose(given(flags.network, "SANDBOX_MCP_NETWORK"), ["internet", "none"]),
-    stateDir: state ? resolve(cwd, state.value) : resolve(root, ".sandbox-mcp"),
+    stateDir: state ? resolve(cwd, state.value) : defaultStateDir(env),
     mounts: flags.mount ?? [],
     cwd,
     python: python && resolve(cwd, python.value),

@@ -1,15 +1,13 @@
 /** Which server a command speaks to, and its token. */
 import { existsSync } from "node:fs";
-import { join, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
+import { resolve } from "node:path";
 import { CommandError } from "./exit.ts";
+import { defaultStateDir, variablesFile } from "./places.ts";
 import { readRunning } from "./running.ts";
 import { keptVariables } from "./variables.ts";
 
-export const ROOT = fileURLToPath(new URL("..", import.meta.url));
-
 /** Where the owner's token of the local server is kept, unless its environment has one. */
-export const VARIABLES_FILE = join(ROOT, ".dev.vars");
+export const VARIABLES_FILE = variablesFile(process.env);
 
 /** Where the user typed the command: `npm run` changes to the package's directory. */
 export const CWD =
@@ -38,7 +36,7 @@ type Environment = Readonly<Record<string, string | undefined>>;
 /** The state directory of the local server. */
 export function stateDirectory({ stateDir }: ServerOptions, env: Environment = process.env): string {
   const given = stateDir ?? env.SANDBOX_MCP_STATE_DIR?.trim();
-  return given ? resolve(CWD, given) : join(ROOT, ".sandbox-mcp");
+  return given ? resolve(CWD, given) : defaultStateDir(env);
 }
 
 /**

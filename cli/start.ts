@@ -1,7 +1,6 @@
 /** `npm start`: the whole server on this machine, in one command. */
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { printable } from "../local/engine/printable.ts";
 import { makeDirectories } from "../local/runtime/directories.ts";
 import { announce } from "./announce.ts";
@@ -11,6 +10,7 @@ import { freePort, lockDirectory, startOnPort } from "./lock.ts";
 import { readMounts } from "./mounts.ts";
 import { readOptions, USAGE } from "./options.ts";
 import { watchNPM } from "./parents.ts";
+import { root, variablesFile } from "./places.ts";
 import { requireBubblewrap, requireLinux } from "./platform.ts";
 import { type PythonSetup, setUpPython } from "./python.ts";
 import { whyNotServing } from "./ready.ts";
@@ -19,7 +19,6 @@ import { forgetVariables, readVariables } from "./variables.ts";
 import { saveWorkspaces } from "./save.ts";
 import { type LogLine, type RunningWorker, startWorker } from "./worker.ts";
 
-const root = fileURLToPath(new URL("..", import.meta.url));
 const say = (line: string) => process.stderr.write(`${line}\n`);
 
 let engine: RunningEngine | undefined;
@@ -56,7 +55,7 @@ function end(status: number, message?: string): Promise<never> {
 async function start(): Promise<void> {
   // npm changes to the package's directory; INIT_CWD is where the user is.
   const cwd = process.env.INIT_CWD ?? process.cwd();
-  const options = readOptions(process.argv.slice(2), process.env, root, cwd);
+  const options = readOptions(process.argv.slice(2), process.env, cwd);
   if (options === undefined) {
     process.stdout.write(`${USAGE}\n`);
     return;
@@ -88,7 +87,7 @@ async function start(): Promise<void> {
   process.on("SIGTERM", () => void end(0));
   watchNPM(process.env, () => void end(1, "npm is gone: stopping."));
 
-  const file = join(root, ".dev.vars");
+  const file = variablesFile(process.env);
   const { values, token, tokenSource } = readVariables(process.env, file);
   forgetVariables(process.env);
   python = await setUpPython(options.python, stateDir, say);

@@ -1,11 +1,10 @@
 /** `npm run token`: prints the token that `npm start` uses in this environment, for commands that configure clients. */
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { ownerToken } from "../src/shared/env-fields.ts";
 import { UserError } from "./errors.ts";
+import { variablesFile } from "./places.ts";
 import { readVariables } from "./variables.ts";
 
-const file = join(fileURLToPath(new URL("..", import.meta.url)), ".dev.vars");
+const file = variablesFile(process.env);
 try {
   const { token, tokenSource } = readVariables(process.env, file);
   // The server's own check: with a token that the server refuses, no client could connect.

@@ -1,6 +1,7 @@
 /** The Worker's variables: from the environment, then from `.dev.vars`, where a generated token is kept. */
 import { randomBytes } from "node:crypto";
-import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
 import { parseEnv } from "node:util";
 import { SDK_VARIABLES, VARIABLES } from "../src/shared/variables.ts";
 import { UserError } from "./errors.ts";
@@ -57,6 +58,7 @@ function keep(file: string, token: string): void {
     const before = existsSync(file) ? readFileSync(file, "utf8") : "";
     const lines = before.split("\n").filter((line) => !/^\s*(export\s+)?SERVER_AUTH_TOKEN\s*=/.test(line));
     const rest = lines.join("\n").trimEnd();
+    mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
     const temporary = `${file}.${process.pid}`;
     writeFileSync(temporary, `${rest === "" ? "" : `${rest}\n`}SERVER_AUTH_TOKEN=${token}\n`, {
       mode: 0o600,

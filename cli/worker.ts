@@ -5,7 +5,7 @@
  * token under /cdn-cgi/. Here clients connect to the Worker's own socket.
  */
 import { createRequire } from "node:module";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type * as MiniflareModule from "miniflare";
 import type * as WranglerModule from "wrangler";
@@ -73,7 +73,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
           ...worker,
           name,
           modules,
-          modulesRoot: join(buildDirectory, "worker"),
+          modulesRoot: dirname(modules[0]?.path ?? buildDirectory),
           bindings: { ...vars, ...Object.fromEntries(given) },
           serviceBindings: {
             ...Object(worker.serviceBindings),

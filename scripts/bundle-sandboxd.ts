@@ -1,16 +1,20 @@
-/** Bundles sandboxd into `container/sandboxd/dist`, from where the image copies it. */
-import { fileURLToPath } from "node:url";
-import { build } from "esbuild";
-
-const root = new URL("..", import.meta.url);
+/** Bundles sandboxd: for the image into `container/sandboxd/dist`, from where it copies it, and for local sandboxes. */
+import { copyFile } from "node:fs/promises";
+import { join } from "node:path";
+import { isPackaged, root } from "../cli/places.ts";
 
 /** For the image. Made again with each deployment, and in no commit. */
-export const imageBundle = fileURLToPath(new URL("container/sandboxd/dist/sandboxd.cjs", root));
+export const imageBundle = join(root, "container/sandboxd/dist/sandboxd.cjs");
+
+/** In the package, where the bundle is made already. */
+export const builtBundle = "container/sandboxd.cjs";
 
 /** @param outfile where the bundle is to be */
 export async function bundleSandboxd(outfile: string): Promise<void> {
+  if (isPackaged) return copyFile(join(root, builtBundle), outfile);
+  const { build } = await import("esbuild");
   await build({
-    entryPoints: [fileURLToPath(new URL("container/sandboxd/main.ts", root))],
+    entryPoints: [join(root, "container/sandboxd/main.ts")],
     outfile,
     bundle: true,
     platform: "node",

@@ -22,7 +22,7 @@ import { describePython, environmentFiles } from "./python.ts";
 import { hostRegistries, registryAddresses } from "./registries.ts";
 import { MountNamespace } from "./mount-namespace.ts";
 import { SandboxRegistry } from "./registry.ts";
-import { findToolchain, repository, type Toolchain } from "./toolchain.ts";
+import { findToolchain, moduleExtension, repository, type Toolchain } from "./toolchain.ts";
 
 export interface EngineOptions {
   /** Every request must carry it. At least 16 characters. */
@@ -238,7 +238,13 @@ async function writeFiles(directory: string, files: Record<string, string>): Pro
 function readableByAll(view: View): boolean {
   const { toolchain } = view;
   const packages = toolchain.packages.flatMap(({ path }) => [path, join(path, "package.json")]);
-  const own = [view.runtime, join(view.runtime, "main.ts"), view.container, toolchain.node, ...packages];
+  const own = [
+    view.runtime,
+    join(view.runtime, `main${moduleExtension}`),
+    view.container,
+    toolchain.node,
+    ...packages,
+  ];
   return [...own, ...view.readOnly.map(({ from }) => from)].every((path) => {
     const mode = statSync(path, { throwIfNoEntry: false })?.mode;
     return mode === undefined || (mode & 0o004) !== 0;

@@ -12,6 +12,7 @@ import {
   scratchDirectory,
 } from "./bubblewrap.ts";
 import { start, type Processes, type StartOptions } from "./processes.ts";
+import { moduleExtension } from "./toolchain.ts";
 
 /** The servers of ours that run in a sandbox. */
 export type OwnServer = "control" | "sandboxd";
@@ -36,7 +37,7 @@ export type LaunchOptions = Omit<StartOptions, "command">;
 export const runtimeProgram = [
   `${runtimeDirectory}/bin/node`,
   "--disable-warning=ExperimentalWarning",
-  `${runtimeDirectory}/runtime/main.ts`,
+  `${runtimeDirectory}/runtime/main${moduleExtension}`,
 ];
 
 /** The control server as the sandbox starts it. */

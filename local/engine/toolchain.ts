@@ -1,10 +1,17 @@
 /** Finds on the host what a sandbox is given to work with: node, npm and python3. */
 import { access, realpath } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { createRequire } from "node:module";
+import { dirname, extname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { choosePython, describePython, findPythons, onPath, type Python } from "./python.ts";
 
+/** The clone's directory; in the package, the directory of what was built. */
 export const repository = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
+
+/** Of our own modules: Node runs TypeScript in a clone, but not in a package that npm has installed. */
+export const moduleExtension = extname(import.meta.url);
+
+const require = createRequire(import.meta.url);
 
 export interface Toolchain {
   /** The node binary that runs the runtime and the JavaScript kernels. */
@@ -20,14 +27,13 @@ export interface Toolchain {
 
 /** @param python An interpreter to use instead of the ones found, or null for none. */
 export async function findToolchain(python?: string | null): Promise<Toolchain> {
-  const modules = join(repository, "node_modules");
-  const bundled = join(modules, "node/bin/node");
+  const bundled = join(repository, "node_modules/node/bin/node");
   return {
     node: await realpath((await exists(bundled)) ? bundled : process.execPath),
     npm: await findNPM(),
     python: await findPython(python),
-    claude: await findClaude(modules),
-    packages: ["capnweb", "ws"].map((name) => ({ name, path: join(modules, name) })),
+    claude: await findClaude(),
+    packages: ["capnweb", "ws"].map((name) => ({ name, path: packageDirectory(name) })),
   };
 }
 
@@ -37,12 +43,22 @@ async function findPython(chosen: string | null | undefined): Promise<Python | u
 }
 
 /** npm installs the program for this machine as a package of its own: one for glibc, one for musl. */
-async function findClaude(modules: string): Promise<string | undefined> {
+async function findClaude(): Promise<string | undefined> {
+  const places = require.resolve.paths("claude") ?? [];
   for (const variant of ["", "-musl"]) {
-    const file = join(modules, `@anthropic-ai/claude-code-linux-${process.arch}${variant}/claude`);
-    if (await exists(file)) return await realpath(file);
+    for (const place of places) {
+      const file = join(place, `@anthropic-ai/claude-code-linux-${process.arch}${variant}/claude`);
+      if (await exists(file)) return await realpath(file);
+    }
   }
   return undefined;
+}
+
+/** The directory of an installed package, from what it exports: not every package exports its package.json. */
+function packageDirectory(name: string): string {
+  const entry = require.resolve(name);
+  const inside = `node_modules/${name}/`;
+  return entry.slice(0, entry.lastIndexOf(inside) + inside.length - 1);
 }
 
 async function findNPM(): Promise<string | undefined> {

@@ -22,10 +22,10 @@ it.each([
   ],
 ])("the line to type: %s", (line, taken, words) => {
   const env = Object.fromEntries(Object.entries(taken).map(([name, value]) => [`npm_config_${name}`, value]));
-  expect(() => readOptions(words, env, "/", "/")).toThrow(
+  expect(() => readOptions(words, env, "/")).toThrow(
     expect.objectContaining({
       message: expect.stringMatching(/^npm took --[^.]* for its own\. Put -- first: npm start -- /),
     }),
   );
-  expect(() => readOptions(words, env, "/", "/")).toThrow(`npm start -- ${line}`);
+  expect(() => readOptions(words, env, "/")).toThrow(`npm start -- ${line}`);
 });

@@ -1,0 +1,24 @@
+/** Where this program's own files are, and where it keeps what is its user's. */
+import { homedir } from "node:os";
+import { extname, isAbsolute, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+/** The clone's directory; in the package, the directory of what was built. */
+export const root = fileURLToPath(new URL("..", import.meta.url));
+
+/** Whether this is the package as npm installs it, and no clone: its modules are JavaScript. */
+export const isPackaged = extname(import.meta.url) === ".js";
+
+/** The state directory where none is named. npm may remove a package at any time, so that of a package is the user's. */
+export function defaultStateDir(env: Readonly<Record<string, string | undefined>>): string {
+  if (!isPackaged) return join(root, ".sandbox-mcp");
+  const given = env.XDG_STATE_HOME;
+  // The specification of these directories has relative paths ignored.
+  const states = given !== undefined && isAbsolute(given) ? given : join(homedir(), ".local/state");
+  return join(states, "sandbox-mcp");
+}
+
+/** The file of the Worker's variables, where a generated token is kept. */
+export function variablesFile(env: Readonly<Record<string, string | undefined>>): string {
+  return join(isPackaged ? defaultStateDir(env) : root, ".dev.vars");
+}

@@ -1,0 +1,48 @@
+/**
+ * Builds what the npm package holds into `dist`, which is in no commit: `npm pack` runs it first.
+ *
+ * The modules keep their places, so that everything finds everything as in a clone. The Worker is built already, because
+ * the package does not bring what it is built of.
+ */
+import { execFileSync } from "node:child_process";
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { basename, extname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { BUILT, bundle } from "../cli/bundle.ts";
+import { builtBundle, bundleSandboxd } from "./bundle-sandboxd.ts";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const dist = join(root, "dist");
+
+/** What the modules read or start, by its place. */
+const ASSETS = ["cli", "container", "local/runtime"];
+const ASSET_KINDS = new Set([".sh", ".py", ".cjs"]);
+
+rmSync(dist, { recursive: true, force: true });
+execFileSync("tsc", ["-p", join(root, "tsconfig.package.json")], { stdio: "inherit" });
+
+for (const folder of ASSETS)
+  cpSync(join(root, folder), join(dist, folder), {
+    recursive: true,
+    filter: (from) => {
+      const name = basename(from);
+      if (name === "dist" || name === "__pycache__") return false;
+      return extname(name) === "" || ASSET_KINDS.has(extname(name));
+    },
+  });
+
+// In sandboxes the runtime's directory is alone, and its modules are modules of ECMAScript.
+writeFileSync(join(dist, "local/runtime/package.json"), '{ "type": "module" }\n');
+
+await bundleSandboxd(join(dist, builtBundle));
+
+const config = "wrangler.local.jsonc";
+mkdirSync(join(dist, BUILT), { recursive: true });
+const modules = await bundle(join(root, config), join(root, ".wrangler/package"));
+const main = modules[0]?.path ?? "";
+for (const { path, contents } of modules) writeFileSync(join(dist, BUILT, basename(path)), contents);
+const settings = readFileSync(join(root, config), "utf8");
+writeFileSync(
+  join(dist, config),
+  settings.replace(/"main": "[^"]+"/, `"main": "${join(BUILT, basename(main))}"`),
+);

@@ -1,0 +1,83 @@
+/** The package that `npm pack` makes, installed below node_modules, where Node runs no TypeScript. */
+import { execFileSync } from "node:child_process";
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { npm, repository, startServer } from "../setup/server.ts";
+import { callTool } from "../setup/tool.ts";
+
+const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp package "));
+const installed = join(directory, "node_modules/sandbox-mcp");
+
+/** As npm would, from what is in the repository's node_modules already. */
+function install(tarball: string): void {
+  mkdirSync(join(directory, "node_modules/.bin"), { recursive: true });
+  mkdirSync(installed);
+  execFileSync("tar", ["-xzf", tarball, "-C", installed, "--strip-components=1"]);
+  const { bin, dependencies } = JSON.parse(readFileSync(join(installed, "package.json"), "utf8"));
+  for (const name of Object.keys(dependencies)) {
+    const place = join(directory, "node_modules", name);
+    mkdirSync(dirname(place), { recursive: true });
+    symlinkSync(join(repository, "node_modules", name), place);
+  }
+  const program = join(installed, bin["sandbox-mcp"]);
+  chmodSync(program, 0o755);
+  symlinkSync(program, join(directory, "node_modules/.bin/sandbox-mcp"));
+  // This machine's own may be older.
+  symlinkSync(process.execPath, join(directory, "node_modules/.bin/node"));
+  writeFileSync(join(directory, "package.json"), '{ "scripts": { "start": "sandbox-mcp start" } }');
+}
+
+beforeAll(async () => {
+  const packed = npm(["pack", "--pack-destination", directory]);
+  if ((await packed.exited) !== 0) throw new Error(packed.stderr());
+  const tarball = readdirSync(directory).find((name) => name.endsWith(".tgz")) ?? "";
+  install(join(directory, tarball));
+});
+
+afterAll(() => {
+  rmSync(directory, { recursive: true, force: true });
+});
+
+it("holds no TypeScript", () => {
+  const files = readdirSync(installed, { recursive: true, encoding: "utf8" });
+  expect(files.filter((file) => file.endsWith(".ts"))).toEqual([]);
+});
+
+it("serves commands, files and code", async () => {
+  const server = await startServer({ directory });
+  try {
+    const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
+    expect(await call("run_command", { command: "echo from the package >a; cat a" })).toContain(
+      "from the package",
+    );
+    expect(await call("read_file", { path: "a" })).toContain("from the package");
+    for (const language of ["python", "javascript", "typescript"])
+      expect(await call("run_code", { code: "6 * 7", language })).toContain("42");
+  } finally {
+    await server.stop();
+  }
+});
+
+it("keeps a generated token with the state of its user", () => {
+  const env = { PATH: process.env.PATH, HOME: directory, XDG_STATE_HOME: join(directory, "state") };
+  const token = () =>
+    execFileSync(process.execPath, [join(installed, "dist/cli/token.js")], {
+      env,
+      encoding: "utf8",
+      stdio: "pipe",
+    });
+  expect(token()).toBe(token());
+  const kept = readFileSync(join(directory, "state/sandbox-mcp/.dev.vars"), "utf8");
+  expect(kept).toBe(`SERVER_AUTH_TOKEN=${token()}`);
+});

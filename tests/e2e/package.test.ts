@@ -13,7 +13,7 @@ import {
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { npm, repository, startServer } from "../setup/server.ts";
+import { npm, repository, startServer, TOKEN } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp package "));
@@ -64,6 +64,11 @@ it("serves commands, files and code", async () => {
     expect(await call("read_file", { path: "a" })).toContain("from the package");
     for (const language of ["python", "javascript", "typescript"])
       expect(await call("run_code", { code: "6 * 7", language })).toContain("42");
+    const program = join(directory, "node_modules/.bin/sandbox-mcp");
+    const words = ["command", "cat a", "--url", server.url, "--token", TOKEN];
+    expect(execFileSync(process.execPath, [program, ...words], { encoding: "utf8" })).toBe(
+      "from the package\n",
+    );
   } finally {
     await server.stop();
   }

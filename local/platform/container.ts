@@ -192,8 +192,11 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     return true;
   }
 
-  async seen(): Promise<SeenConnections | undefined> {
-    return (await this.#ask<SeenConnections>("connections").catch(() => undefined)) ?? this.#seen;
+  async seen(): Promise<SeenConnections[]> {
+    const running = await this.#ask<SeenConnections>("connections").catch(() => undefined);
+    // It may have ended meanwhile.
+    const logs = running?.log === this.#seen?.log ? [this.#seen] : [this.#seen, running];
+    return logs.filter((seen) => seen !== undefined);
   }
 
   forget(): void {

@@ -3,8 +3,8 @@ import { KEPT_CONNECTIONS, type SeenConnections } from "../shared/connection-log
 
 /** The logs of one sandbox as one. */
 interface Kept {
-  /** Of the containers before this one. */
-  earlier: Omit<SeenConnections, "log">;
+  /** Of the containers before this one; `log` is the last one's. */
+  earlier: SeenConnections;
   current: SeenConnections;
 }
 
@@ -18,14 +18,18 @@ const KEY = "connections";
 const COLLECT_MS = 5000;
 
 const NONE: Kept = {
-  earlier: { refused: 0, connections: [] },
+  earlier: { log: "", refused: 0, connections: [] },
   current: { log: "", refused: 0, connections: [] },
 };
 
 export interface HistoryHost {
-  kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
-  /** Undefined where nothing is known: what was known before stays. */
-  seen(): Promise<SeenConnections | undefined>;
+  kv: {
+    get<T>(key: string): T | undefined;
+    put<T>(key: string, value: T): void;
+    delete(key: string): boolean;
+  };
+  /** Of the last container that ended and of the one that runs, as far as they are known. */
+  seen(): Promise<SeenConnections[]>;
 }
 
 export class ConnectionHistory {
@@ -48,24 +52,28 @@ export class ConnectionHistory {
   }
 
   /** Stores what the platform has seen. To be called before what it has seen is gone. */
-  async collect(): Promise<Omit<SeenConnections, "log">> {
+  async collect(): Promise<SeenConnections> {
     if (this.#timer !== undefined) clearTimeout(this.#timer);
     this.#timer = undefined;
     const before = this.#forgotten;
-    const seen = (await this.#host.seen()) ?? this.#kept.current;
+    const seen = await this.#host.seen();
     if (before !== this.#forgotten) return NONE.earlier;
-    const isNew = seen.log !== this.#kept.current.log;
-    const earlier = isNew ? together(this.#kept.earlier, this.#kept.current) : this.#kept.earlier;
-    this.#kept = { earlier, current: seen };
-    const all = together(earlier, seen);
-    const text = JSON.stringify(seen);
-    if (text !== this.#stored && all.connections.length > 0) {
-      const room = KEPT_CONNECTIONS - seen.connections.length;
-      const rest = earlier.connections.slice(Math.max(0, earlier.connections.length - room));
-      this.#host.kv.put<Kept>(KEY, { earlier: { ...earlier, connections: rest }, current: seen });
-    }
+    for (const log of seen) this.#add(log);
+    const { earlier, current } = this.#kept;
+    const all = together(earlier, current);
+    const text = JSON.stringify(current);
+    if (text !== this.#stored && all.connections.length > 0) this.#host.kv.put<Kept>(KEY, this.#kept);
     this.#stored = text;
     return all;
+  }
+
+  #add(seen: SeenConnections): void {
+    const { earlier, current } = this.#kept;
+    if (seen.log === earlier.log) return;
+    const before = seen.log === current.log ? earlier : together(earlier, current);
+    const room = KEPT_CONNECTIONS - seen.connections.length;
+    const connections = before.connections.slice(Math.max(0, before.connections.length - room));
+    this.#kept = { earlier: { ...before, connections }, current: seen };
   }
 
   forget(): void {
@@ -75,8 +83,9 @@ export class ConnectionHistory {
   }
 }
 
-function together(one: Omit<SeenConnections, "log">, next: Omit<SeenConnections, "log">): typeof one {
+function together(one: SeenConnections, next: SeenConnections): SeenConnections {
   return {
+    log: next.log,
     refused: one.refused + next.refused,
     connections: [...one.connections, ...next.connections].slice(-KEPT_CONNECTIONS),
   };

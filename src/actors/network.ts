@@ -34,8 +34,8 @@ export interface NetworkPlatform {
    * @returns false where the running container keeps connections that the policy forbids until it ends
    */
   enforce(policy: NetworkPolicy): Promise<boolean>;
-  /** Of the container that runs, or of the last one; undefined where nothing is known of it. */
-  seen(): Promise<SeenConnections | undefined>;
+  /** What the last container that ended has connected to, and the one that runs, as far as they are known. */
+  seen(): Promise<SeenConnections[]>;
   /** Drops what was seen. */
   forget(): void;
   /** @param time milliseconds since the epoch */
@@ -192,9 +192,9 @@ export class OutboundHandlers implements NetworkPlatform {
     return isOpen || !wasOpen;
   }
 
-  seen(): Promise<SeenConnections> {
+  seen(): Promise<SeenConnections[]> {
     const { log, refused, connections } = this.#log;
-    return Promise.resolve({ log, refused, connections: [...connections] });
+    return Promise.resolve([{ log, refused, connections: [...connections] }]);
   }
 
   forget(): void {

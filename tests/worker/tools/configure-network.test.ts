@@ -104,7 +104,7 @@ function network(config: Parameters<typeof networkLimits>[0], principalID = "tok
   };
   const platform = {
     enforce: async (policy: NetworkPolicy) => (told.push(policy), true),
-    seen: async () => undefined,
+    seen: async () => [],
     forget: () => undefined,
     refusedSince: async () => [{ host: "x.example.com", count: 2 }],
   };

@@ -562,6 +562,8 @@ export const planSchema = z.object({
     /** What cannot be read, and sockets, pipes and devices. A sandboxd of an earlier version does not say. */
     unreadable: z.optional(namedSchema),
     special: z.optional(namedSchema),
+    /** Directories that can be made again, whose files are too many. */
+    crowded: z.optional(namedSchema),
   }),
 });
 

@@ -99,13 +99,14 @@ function restoredWords({ savedAt, files, bytes, left }: Snapshot, ending: string
 const NAMED = 5;
 
 /** What a save left out, as a clause. */
-export function leftWords({ count, bytes, names, unreadable, special }: LeftOut): string {
+export function leftWords({ count, bytes, names, unreadable, special, crowded }: LeftOut): string {
   const some = (paths: string[]) => `(${paths.slice(0, NAMED).join(", ")})`;
   const parts: string[] = [];
   if (count > 0) {
     const size = `${Math.ceil(bytes / 1024 / 1024)} MB together`;
     parts.push(`files over WORKSPACE_MAX_MB: ${count} of ${size} ${some(names)}`);
   }
+  if (crowded) parts.push(`directories with more files than can be saved: ${some(crowded.names)}`);
   if (unreadable) parts.push(`what cannot be read: ${unreadable.count} ${some(unreadable.names)}`);
   if (special) parts.push(`sockets, pipes and devices: ${special.count} ${some(special.names)}`);
   return parts.join("; ");

@@ -31,6 +31,8 @@ export interface LeftOut {
   /** What could not be read, and sockets, pipes and devices. */
   unreadable?: Named;
   special?: Named;
+  /** Directories that can be made again, with more files than a snapshot holds. */
+  crowded?: Named;
 }
 
 export interface Snapshot {

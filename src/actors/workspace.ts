@@ -11,7 +11,7 @@ import type { Conversation, Snapshots, Target } from "../container/snapshots.ts"
 import { containerGone } from "../container/connection.ts";
 import { ToolError, endedWhileStarting, unwrap } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
-import type { TaskRemains } from "../tasks/archive.ts";
+import type { LeftOfTask, TaskRemains } from "../tasks/archive.ts";
 import type { Account, CheckpointSettings, WentBack } from "./account.ts";
 import { type RestartNotice, leftWords } from "./restart-notice.ts";
 import {
@@ -460,21 +460,24 @@ export class Workspace {
   }
 
   /**
-   * Keeps what a task has left: files of the workspace, up to so many bytes, and its agent's conversation. What the sandbox's
-   * own state holds of that is not stored again. Answers what is left out.
+   * Keeps what a task has left: files of the workspace, up to so many bytes, and its agent's conversation, all of it or nothing.
+   * What the sandbox's own state holds of that is not stored again. Answers what is left out.
    * @throws {ToolError}, and errors of R2
    */
-  keepArchive(what: TaskRemains): Promise<Plan["left"]> {
+  keepArchive(what: TaskRemains): Promise<LeftOfTask> {
     return this.#alone(async () => {
       if (!this.isReady) throw containerGone();
       const signal = AbortSignal.any([this.#container.signal, AbortSignal.timeout(SAVE_MS)]);
       const { run, expiresAt, maxBytes, conversation } = what;
       const left = await this.#keepPart({ run, expiresAt, maxBytes, part: "workspace" }, signal);
       if (conversation) {
-        const part = { run, expiresAt, maxBytes, part: "conversation", conversation } as const;
-        const { count } = await this.#keepPart(part, signal);
-        if (count > 0)
-          throw new ToolError("too_large", "the agent's conversation is larger than may be kept.");
+        const part = { run, expiresAt, maxBytes, part: "conversation", conversation, isWhole: true } as const;
+        try {
+          await this.#keepPart(part, signal);
+        } catch (error) {
+          if (!(error instanceof ToolError) || error.code !== "too_large") throw error;
+          return { ...left, conversation: true };
+        }
       }
       return left;
     });
@@ -492,7 +495,7 @@ export class Workspace {
     const id = crypto.randomUUID();
     const what = { conversation, isSystem };
     const { state, files, left } = await snapshots.plan(id, base, maxBytes, [], signal, what);
-    if (isWhole && (left.count > 0 || left.unreadable)) throw notWhole(left, maxBytes);
+    if (isWhole && (left.count > 0 || left.unreadable || left.crowded)) throw notWhole(left, maxBytes);
     if (conversation && files === 0) return left;
     if (state === "unchanged" && base !== undefined) {
       await this.#host.account().archive(base, { run, part, expiresAt });
@@ -711,9 +714,10 @@ export class Workspace {
   }
 }
 
-function leftOut({ count, bytes, largest, unreadable, special }: Plan["left"]): LeftOut | undefined {
-  if (count === 0 && !unreadable && !special) return undefined;
-  return { count, bytes, names: largest.map(({ path }) => path).slice(0, 5), unreadable, special };
+function leftOut({ count, bytes, largest, ...rest }: Plan["left"]): LeftOut | undefined {
+  const { unreadable, special, crowded } = rest;
+  if (count === 0 && !unreadable && !special && !crowded) return undefined;
+  return { count, bytes, names: largest.map(({ path }) => path).slice(0, 5), unreadable, special, crowded };
 }
 
 /** Which packs are worth packing again: those that are half dead, and small ones where there are many. */
@@ -751,7 +755,11 @@ async function streamed<T>(
 function notWhole(left: Plan["left"], maxBytes: number): ToolError {
   const MiB = maxBytes / (1024 * 1024);
   const why =
-    left.count > 0 ? `it is larger than the ${MiB} MB of WORKSPACE_MAX_MB` : "not all of it can be read";
+    left.count > 0
+      ? `it is larger than the ${MiB} MB of WORKSPACE_MAX_MB`
+      : left.crowded
+        ? "it has more files than can be saved"
+        : "not all of it can be read";
   return new ToolError("too_large", why);
 }
 

@@ -79,6 +79,10 @@ export interface Archive {
   isSnapshot?: true;
   /** What did not fit: how many files, their bytes together, and the largest of them. */
   left?: { count: number; bytes: number; largest: { path: string; size: number }[] };
+  /** Directories that can be made again, and have too many files. */
+  crowded?: string[];
+  /** The agent's conversation did not fit. */
+  isWithoutConversation?: true;
 }
 
 /** The artifact that holds a task's whole diff. */

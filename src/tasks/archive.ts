@@ -15,16 +15,21 @@ export interface TaskRemains {
   conversation?: Conversation;
 }
 
+/** What there was no room for: of the workspace, and whether the agent's conversation. */
+export type LeftOfTask = Plan["left"] & { conversation?: true };
+
 /** What keeps snapshots: the sandbox's workspace. */
 export interface Archives {
-  /** Answers what is left out. */
-  keepArchive(what: TaskRemains): Promise<Plan["left"]>;
+  keepArchive(what: TaskRemains): Promise<LeftOfTask>;
   /** @param run whose conversation it is @param task as the sandbox knows the one that goes on with it */
   restoreConversation(run: string, task: string): Promise<void>;
 }
 
 /** What agents call conversations. */
 const ID = /^[\w-]{1,200}$/;
+
+/** Paths of what is left out that are named. */
+const NAMED = 3;
 
 /** How often it is tried: the sandbox's program may end at any time, and is started again. */
 const ATTEMPTS = 3;
@@ -40,13 +45,36 @@ export async function archive(
   for (let attempt = 1; ; attempt++) {
     try {
       const left = await archives.keepArchive({ ...what, conversation });
-      return { isSnapshot: true, left: left.count > 0 ? left : undefined };
+      const { count, bytes, largest, crowded, conversation: isWithoutConversation } = left;
+      return {
+        isSnapshot: true,
+        left: count > 0 ? { count, bytes, largest } : undefined,
+        crowded: crowded?.names,
+        isWithoutConversation,
+      };
     } catch (error) {
       const code = error instanceof ToolError ? error.code : undefined;
       if (code === "too_large") throw tooLarge(what.maxBytes);
       if (code === "quota_exceeded" || attempt === ATTEMPTS) throw error;
     }
   }
+}
+
+/** What is said of what an archive leaves out; empty where that is nothing. */
+export function leftOutWords({ left, crowded, isWithoutConversation }: Archive): string {
+  const words: string[] = [];
+  const some = (paths: string[]) => paths.slice(0, NAMED).join(", ");
+  if (left)
+    words.push(
+      `The archive leaves out ${left.bytes} bytes (files: ${left.count}), among them ${some(left.largest.map(({ path }) => path))}: they end with the sandbox.`,
+    );
+  if (crowded)
+    words.push(`The archive leaves out what has too many files and can be made again: ${some(crowded)}.`);
+  if (isWithoutConversation)
+    words.push(
+      "The agent's conversation is too large for the archive (TASK_ARCHIVE_MAX_MB): once the sandbox is gone, a task that goes on from here has the files and not the conversation.",
+    );
+  return words.join(" ");
 }
 
 function tooLarge(maxBytes: number): ToolError {

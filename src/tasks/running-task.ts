@@ -5,7 +5,7 @@ import { within } from "../shared/within.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
 import { AGENTS, type EventReader } from "./agents.ts";
 import type { End, Execution } from "../runs/run.ts";
-import { archive } from "./archive.ts";
+import { archive, leftOutWords } from "./archive.ts";
 import { collect } from "./collect.ts";
 import type { TaskDetail } from "../runs/task-detail.ts";
 import { verdictOf } from "./end.ts";
@@ -167,15 +167,8 @@ export class RunningTask {
       const remains = { run: record.id, expiresAt: Date.now() + keepMs, maxBytes };
       detail.archive = await archive(archives, remains, conversations, detail.conversation);
       detail.safe = true;
-      const { left } = detail.archive;
-      if (left)
-        note = also(
-          note,
-          `The archive leaves out ${left.bytes} bytes (files: ${left.count}), among them ${left.largest
-            .slice(0, 3)
-            .map(({ path }) => path)
-            .join(", ")}: they end with the sandbox.`,
-        );
+      const left = leftOutWords(detail.archive);
+      if (left) note = also(note, left);
     } catch (error) {
       const failure = platformFailure(error);
       if (!failure) this.#host.report(error);

@@ -143,7 +143,8 @@ async function goOnFrom(context: ToolContext, id: string, request: TaskRequest):
       `The files of the task ${id} were kept by an earlier version of this server, in a form that is not read any more.`,
       `Start a new task; get_result with id ${id} has the changes and the artifacts.`,
     );
-  return { name: freshName(), ownSandbox: true, directory, conversation, goesOnFrom: id };
+  const resumed = archive.isWithoutConversation ? undefined : conversation;
+  return { name: freshName(), ownSandbox: true, directory, conversation: resumed, goesOnFrom: id };
 }
 
 function directoryFor({ repository }: TaskRequest): string {

@@ -27,7 +27,7 @@ import { readManifest, writeManifest } from "../../container/sandboxd/snapshots/
 import { Restore } from "../../container/sandboxd/snapshots/restore.ts";
 import { Save } from "../../container/sandboxd/snapshots/save.ts";
 import { repository } from "../../local/engine/toolchain.ts";
-import { choose } from "../../container/sandboxd/snapshots/scan.ts";
+import { choose, scan } from "../../container/sandboxd/snapshots/scan.ts";
 
 let root: string;
 let outside: string;
@@ -315,6 +315,28 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).un
     expect(await readManifest(await save.manifest())).toMatchObject([
       { path: "sparse", size: 3 * BLOB_BYTES, blobs: [null, null, null] },
     ]);
+  });
+
+  it("of too many files leaves out what can be made again, and says so", async () => {
+    const write = (path: string, count: number) => {
+      mkdirSync(join(root, path), { recursive: true });
+      for (let n = 0; n < count; n++) writeFileSync(join(root, path, String(n)), "");
+    };
+    write("node_modules/a", 5);
+    write("web/node_modules", 2);
+    write("web/src", 3);
+    const look = (most: number) =>
+      scan(root, new AbortController().signal, "", undefined, most).then((seen) => choose(seen, 100));
+    // Directories count, too: web, web/src, both node_modules.
+    const { chosen, left } = await look(10);
+    expect(chosen.map(({ path }) => path).sort()).toEqual(
+      ["node_modules", "web", "web/node_modules", "web/src"]
+        .concat(["web/node_modules/0", "web/node_modules/1", "web/src/0", "web/src/1", "web/src/2"])
+        .sort(),
+    );
+    expect(left).toMatchObject({ count: 0, crowded: { count: 1, names: ["node_modules"] } });
+    expect((await look(15)).left.crowded).toBeUndefined();
+    await expect(look(6)).rejects.toMatchObject({ failure: { problem: "too_large" } });
   });
 
   it("that does not fit leaves out what can be made again, then the largest, and says so", () => {

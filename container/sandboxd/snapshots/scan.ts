@@ -24,13 +24,18 @@ export interface Found {
 /** What can be made again. */
 const MADE_AGAIN = /((?:^|\/)(?:node_modules|\.venv|venv|__pycache__|\.cache|\.next|target))\/.*/s;
 
-/** Something that is there, which a save may have to leave out: sockets, pipes and devices, and what cannot be looked at. */
-export type Seen = Found | { type: "special" | "unreadable"; path: string };
+/**
+ * Something that is there, which a save has to leave out: sockets, pipes and devices, what cannot be looked at, and what is in
+ * a directory that can be made again, where a snapshot does not hold as many files.
+ */
+export type Seen = Found | { type: "special" | "unreadable" | "crowded"; path: string };
 
 /**
- * Everything below a directory on its own file system, each directory before what is in it.
+ * Everything below a directory on its own file system, each directory before what is in it. What can be made again comes last,
+ * and is `crowded` where there is no room for all of it.
  * @param from below the root, where it begins
  * @param isWanted whether a path and what is below it is looked at
+ * @param most how many are found at most
  * @throws {FileError} for more than a snapshot holds
  */
 export async function scan(
@@ -38,12 +43,22 @@ export async function scan(
   signal: AbortSignal,
   from = "",
   isWanted: (path: string) => boolean = () => true,
+  most = SNAPSHOT_ENTRIES,
 ): Promise<Seen[]> {
   const seen: Seen[] = [];
   const { dev } = lstatSync(root, { bigint: true });
-  const directories = [from];
+  let directories = [from];
+  const later: string[] = [];
+  /** The one of `later` that is looked through, and how many were seen before. */
+  let madeAgain: { path: string; before: number } | undefined;
   const turn = turns();
-  for (let next = directories.pop(); next !== undefined; next = directories.pop()) {
+  for (;;) {
+    let next = directories.pop();
+    if (next === undefined) {
+      next = later.shift();
+      if (next === undefined) return seen;
+      madeAgain = { path: next, before: seen.length };
+    }
     const prefix = next === "" ? "" : `${next}/`;
     const names = namesIn(root, next);
     if (names === undefined) seen.push({ type: "unreadable", path: next });
@@ -54,11 +69,16 @@ export async function scan(
       const one = isWanted(path) ? look(root, path, dev) : undefined;
       if (one === undefined) continue;
       seen.push(one);
-      if (one.type === "directory") directories.push(one.path);
-      if (seen.length > SNAPSHOT_ENTRIES) throw new FileError({ problem: "too_large" });
+      if (one.type === "directory")
+        (madeAgain === undefined && MADE_AGAIN.test(`${path}/`) ? later : directories).push(path);
+      if (seen.length <= most) continue;
+      if (madeAgain === undefined) throw new FileError({ problem: "too_large" });
+      seen.length = madeAgain.before;
+      seen.push({ type: "crowded", path: madeAgain.path });
+      directories = [];
+      break;
     }
   }
-  return seen;
 }
 
 /** What lies below a directory of the root and has a word in its path, with the directories that lead there. */
@@ -135,7 +155,7 @@ function nameOf(path: string): string {
 }
 
 function isFound(one: Seen): one is Found {
-  return one.type !== "special" && one.type !== "unreadable";
+  return one.type !== "special" && one.type !== "unreadable" && one.type !== "crowded";
 }
 
 /**
@@ -152,6 +172,7 @@ export function choose(seen: readonly Seen[], max: number): { chosen: Found[]; l
     largest: [],
     unreadable: named(pathsOf("unreadable")),
     special: named(pathsOf("special")),
+    crowded: named(pathsOf("crowded")),
   };
   if (total <= max) return { chosen: found, left };
   const ranked = found

@@ -500,6 +500,15 @@ describe("what a task leaves", () => {
       expect(await goOn(world, "b")).toEqual(found);
     }));
 
+  it("is kept without a conversation that is too large, which is said", () =>
+    inWorld(async (world) => {
+      await work(world);
+      world.container?.conversation.set("talk", "x".repeat(1024 * 1024 + 1001));
+      expect(await world.workspace.keepArchive(remains)).toMatchObject({ count: 0, conversation: true });
+      expect(world.registry.archived("a.1t", "conversation")).toBeUndefined();
+      expect(await goOn(world, "b")).toEqual({ made: found.made });
+    }));
+
   it("does not become the state of its sandbox", () =>
     inWorld(async (world) => {
       await work(world);

@@ -243,6 +243,14 @@ describe("Claude Code", () => {
     for (const tool of TOOLS) expect(offered).toContain(`mcp__sandbox__${tool}`);
   });
 
+  it("connects by the plugin, whose options are the address and the token", async () => {
+    const install = ["plugin", "install", "sandbox", "--marketplace", repository];
+    await claude([...install, "--config", `url=${server.url}`, "--config", `token=${TOKEN}`]);
+    expect(await claude(["mcp", "list"])).toMatch(/plugin:sandbox:sandbox: .*Connected/);
+    expect(await claude(["plugin", "details", "sandbox"])).toMatch(/[Ss]kills[^]*sandbox/);
+    await claude(["plugin", "uninstall", "sandbox"]);
+  });
+
   it("finds no token in what npm start prints where it is not a terminal", () => {
     expect(server.stdout()).not.toContain(TOKEN);
     expect(server.stderr()).not.toContain(TOKEN);

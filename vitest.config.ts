@@ -1,5 +1,6 @@
 import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
+import { PRIVATE_SECRETS } from "./tests/setup/private-secrets.ts";
 
 /**
  * `worker` and `faults-actor` run in workerd, the other suites in Node. `worker` and `node` share one engine of the local platform,
@@ -34,6 +35,8 @@ export default defineConfig({
                 MAX_RUNNING_SANDBOXES: "1000",
                 TASK_ARCHIVE_MAX_MB: "4",
                 ANTHROPIC_API_KEY: "test-model-key",
+                SECRETS: PRIVATE_SECRETS,
+                PRIVATE_URL: inject("privateURL"),
                 ANTHROPIC_UPSTREAM_URL: inject("modelURL"),
               },
             },

@@ -18,10 +18,13 @@ export interface EngineSettings {
   python?: string | null;
   /** The directory of packages made for it. */
   pythonPackages?: string | undefined;
+  /** The directory of the certificate authority for hosts that have a secret; undefined where none has. */
+  authority?: string | undefined;
   verbose: boolean;
   /** For tests and measurements: see the engine's own options. */
   runtime?: string;
   allowAddresses?: string[];
+  trusted?: string;
 }
 
 export interface RunningEngine {

@@ -90,6 +90,12 @@ async function start(): Promise<void> {
   const file = variablesFile(process.env);
   const { values, token, tokenSource } = readVariables(process.env, file);
   forgetVariables(process.env);
+  if (options.isolation === "none" && values.SECRETS?.trim()) {
+    say(
+      "SECRETS is left out: with --isolation none nothing stands between a sandbox and the network to add them.",
+    );
+    delete values.SECRETS;
+  }
   python = await setUpPython(options.python, stateDir, say);
   const secret = randomBytes(32).toString("base64url");
   engine = await startEngineProcess(
@@ -101,6 +107,7 @@ async function start(): Promise<void> {
       directories: mounts.forEngine,
       python: python.python,
       pythonPackages: python.packages,
+      authority: values.SECRETS?.trim() ? join(stateDir, "authority") : undefined,
       verbose,
     },
     say,

@@ -8,10 +8,10 @@ import production, {
 import type { NetworkPlatform } from "../src/actors/network.ts";
 import { localNetwork, withLocalContainer } from "./platform/container.ts";
 import type { LocalEnv } from "./platform/client.ts";
-import { guardFetch, markSandboxRequest } from "./platform/internet.ts";
+import { markSandboxRequest, useEngine } from "./platform/internet.ts";
 import { isStop, saveAll } from "./platform/stop.ts";
 
-guardFetch();
+useEngine(localEnv);
 
 type Env = ConstructorParameters<typeof ProductionSandbox>[1] & LocalEnv;
 

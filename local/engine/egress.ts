@@ -8,6 +8,7 @@ import {
 } from "node:http";
 import type { Server as ListeningServer, Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import { TLSSocket } from "node:tls";
 import type { Connection, ConnectionLog } from "../../src/shared/connection-log.ts";
 import {
   ALLOWED_PORTS,
@@ -17,11 +18,12 @@ import {
   canonicalHost,
   isAddress,
 } from "../../src/shared/network-policy.ts";
+import type { CertificateAuthority } from "./authority.ts";
 import { readClientHello } from "./client-hello.ts";
 import { matchesHost, type Intercepts } from "../platform/protocol.ts";
 import { endToEndHeaders, type OutboundQueue, passOn } from "./outbound.ts";
 import { Turns } from "./turns.ts";
-import { connectUpstream, Refusal, Unreachable, type UpstreamOptions } from "./upstream.ts";
+import { connectUpstream, Refusal, secured, Unreachable, type UpstreamOptions } from "./upstream.ts";
 
 /**
  * Connections a sandbox may hold open to the proxy. Each takes up to two file descriptors of the engine's, which all
@@ -45,6 +47,8 @@ export interface Egress {
   connections: ConnectionLog;
   queue: OutboundQueue;
   upstream: UpstreamOptions;
+  /** Ends TLS for the hosts that are intercepted; undefined where there are none. */
+  authority: CertificateAuthority | undefined;
 }
 
 /**
@@ -103,25 +107,32 @@ async function answer(
     track(egress, request, response, url).refused = "mismatch";
     return refuse(response, 403, other);
   }
-  const pattern = interceptFor(egress.intercepts, host);
+  const pattern = interceptFor(egress.intercepts, url);
   if (!(await turns.wait(request.socket, pattern === undefined ? "direct" : "intercepted"))) return;
   if (pattern !== undefined) {
-    track(egress, request, response, url);
+    // What goes on to the internet comes back to `sendByTheRules`, which enters it into the log.
+    const goesOn = isIntercepted(egress.intercepts.https, host);
+    const refused = goesOn ? refusedByPolicy(egress, host, portOf(url)) : undefined;
+    if (!goesOn || refused !== undefined)
+      track(egress, request, response, url, refused === undefined ? undefined : "policy");
+    if (refused !== undefined) return refuse(response, 403, refused);
     return egress.queue.hand(request, response, url, pattern);
   }
   await sendByTheRules(egress, request, response, url, endToEndHeaders(request.rawHeaders));
 }
 
-/** Sends a request to the internet, or answers why not. */
+/** Sends a request to the internet, or answers why not. @param secret the name of that in it */
 export async function sendByTheRules(
   egress: Egress,
   request: IncomingMessage,
   response: ServerResponse,
   url: URL,
   headers: [string, string][],
+  secret?: string,
 ): Promise<void> {
   const refused = refusedByPolicy(egress, hostOf(url), portOf(url));
-  track(egress, request, response, url, refused === undefined ? undefined : "policy");
+  const entry = track(egress, request, response, url, refused === undefined ? undefined : "policy");
+  if (secret !== undefined) entry.secret = secret;
   if (refused !== undefined) return refuse(response, 403, refused);
   if (!egress.internet.allowed)
     return refuse(response, 403, `${url.host} is not reachable: ${egress.internet.reason}`);
@@ -132,7 +143,7 @@ export async function sendByTheRules(
   }
 }
 
-/** Sends a plain HTTP request to its host, if that is allowed, and streams the answer. @throws Refusal, Unreachable */
+/** Sends a request to its host, if that is allowed, and streams the answer. @throws Refusal, Unreachable */
 async function sendUpstream(
   options: UpstreamOptions,
   request: IncomingMessage,
@@ -140,7 +151,8 @@ async function sendUpstream(
   url: URL,
   headers: [string, string][],
 ): Promise<void> {
-  const socket = await connectUpstream(hostOf(url), portOf(url), options);
+  const plain = await connectUpstream(hostOf(url), portOf(url), options);
+  const socket = url.protocol === "https:" ? await secured(plain, hostOf(url), options) : plain;
   const others = headers.filter(([name]) => name.toLowerCase() !== "host");
   await new Promise<void>((resolve, reject) => {
     const upstream = httpRequest({
@@ -217,22 +229,17 @@ async function tunnel(
   if (url === undefined) return refuseTunnel(socket, 400, "this tunnel names no host");
   const host = hostOf(url);
   // Some clients tunnel plain HTTP as well. What is inside such a tunnel is a request in origin form.
-  if (portOf(url) !== 443 && interceptFor(egress.intercepts, host) !== undefined) {
+  if (portOf(url) !== 443 && interceptFor(egress.intercepts, url) !== undefined) {
     socket.write(established);
     if (head.length > 0) socket.unshift(head);
     server.emit("connection", socket);
     return;
   }
-  if (egress.intercepts.https.some((pattern) => matchesHost(pattern, host))) {
-    return refuseTunnel(
-      socket,
-      403,
-      `${host} is intercepted by the server, which the local platform does for http only`,
-    );
-  }
   const port = portOf(url);
   const refused = pinned.has(socket) ? "a tunnel carries no tunnel" : refusedByPolicy(egress, host, port);
   const entry: Connection = { at: Date.now(), host, port, method: "CONNECT", bytes: 0 };
+  if (refused === undefined && port === 443 && isIntercepted(egress.intercepts.https, host))
+    return await endTLS(egress, server, socket, head, entry);
   const added = egress.connections.add(refused === undefined ? entry : { ...entry, refused: "policy" });
   if (refused !== undefined) return refuseTunnel(socket, 403, refused);
   if (!egress.internet.allowed) {
@@ -270,6 +277,29 @@ async function tunnel(
   }
   if (isFree && head.length > 0) upstream.write(head);
   join(socket, upstream);
+}
+
+/** Takes the place of a host in a tunnel: what is inside TLS are requests, which the Worker answers. */
+async function endTLS(
+  { connections, authority }: Egress,
+  server: Server,
+  socket: Duplex,
+  head: Buffer,
+  entry: Connection,
+): Promise<void> {
+  const { host, port } = entry;
+  if (authority === undefined)
+    return refuseTunnel(socket, 403, `${host} is intercepted by the server, which has no certificate for it`);
+  socket.write(established);
+  if ((await problemWithTLS(host, socket, head)) !== undefined) {
+    connections.add({ ...entry, refused: "mismatch" });
+    socket.end(unrecognizedName);
+    return;
+  }
+  const secureContext = authority.contextFor(host);
+  const secure = new TLSSocket(socket, { isServer: true, secureContext, ALPNProtocols: ["http/1.1"] });
+  pinned.set(secure, `${host}:${port}`);
+  server.emit("connection", secure);
 }
 
 const established = "HTTP/1.1 200 Connection established\r\n\r\n";
@@ -324,7 +354,7 @@ async function upgrade(
 ): Promise<void> {
   const url = target(request);
   if (url === undefined) return refuseTunnel(socket, 400, "this request names no host");
-  const intercepted = interceptFor(egress.intercepts, hostOf(url)) !== undefined;
+  const intercepted = interceptFor(egress.intercepts, url) !== undefined;
   if (intercepted)
     return refuseTunnel(socket, 501, `${url.host} is answered by the server, which takes no upgrades`);
   const [host, port] = [hostOf(url), portOf(url)];
@@ -412,10 +442,11 @@ function switchToWebSocket(
 /** The absolute URL of a request in either form. A URL parser writes 0x7f.1, 2130706433 and 127.0.0.1. alike. */
 function target(request: IncomingMessage): URL | undefined {
   const path = request.url ?? "/";
-  const absolute = path.startsWith("/") ? `http://${request.headers.host ?? ""}${path}` : path;
+  const schemes = request.socket instanceof TLSSocket ? ["https:", "wss:"] : ["http:", "ws:"];
+  const absolute = path.startsWith("/") ? `${schemes[0]}//${request.headers.host ?? ""}${path}` : path;
   if (!URL.canParse(absolute)) return undefined;
   const url = new URL(absolute);
-  return url.protocol === "http:" || url.protocol === "ws:" ? url : undefined;
+  return schemes.includes(url.protocol) ? url : undefined;
 }
 
 /** Lower case, without brackets and without the dot that ends an absolute name. */
@@ -431,14 +462,19 @@ export function portOf(url: URL): number {
   return url.protocol === "https:" || url.protocol === "wss:" ? 443 : 80;
 }
 
-/** The pattern that matches a host, null for the catch-all, undefined when the request is not intercepted. */
-function interceptFor(intercepts: Intercepts, host: string): string | null | undefined {
-  const exact = intercepts.http.find((pattern) => pattern === host);
-  return (
-    exact ??
-    intercepts.http.find((pattern) => matchesHost(pattern, host)) ??
-    (intercepts.all ? null : undefined)
-  );
+/**
+ * The pattern that matches a host, null for the catch-all, undefined when the request is not intercepted. Hosts of the
+ * internet are intercepted at their standard ports alone.
+ */
+function interceptFor({ http, https, all }: Intercepts, url: URL): string | null | undefined {
+  const host = hostOf(url);
+  if (url.port !== "" && isIntercepted(https, host)) return undefined;
+  const exact = http.find((pattern) => pattern === host);
+  return exact ?? http.find((pattern) => matchesHost(pattern, host)) ?? (all ? null : undefined);
+}
+
+function isIntercepted(patterns: readonly string[], host: string): boolean {
+  return patterns.some((pattern) => matchesHost(pattern, host));
 }
 
 function failure(error: unknown): [status: number, reason: string] {

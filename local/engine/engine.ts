@@ -10,7 +10,8 @@ import { printable } from "./printable.ts";
 import type { HostDirectory } from "./mounts.ts";
 import { bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
 import { Router } from "./router.ts";
-import { hostCertificates, bundlePath } from "./certificates.ts";
+import { CertificateAuthority } from "./authority.ts";
+import { hostCertificates, bundlePath, withAuthority } from "./certificates.ts";
 import { checkBubblewrap, unprivilegedUser } from "./check.ts";
 import { warmCompileCache, type Warming } from "./compile-cache.ts";
 import { sandboxEnvironment, sandboxFiles } from "./rootfs-files.ts";
@@ -42,6 +43,10 @@ export interface EngineOptions {
   directories?: HostDirectory[];
   /** More of the host to show to every sandbox, read-only. */
   readOnly?: Mount[];
+  /** The directory of the certificate authority for hosts that have a secret; without it sandboxes trust none. */
+  authority?: string | undefined;
+  /** Tests only: PEM of an authority that hosts of the internet may have their certificates from. */
+  trusted?: string;
   /** Tests only: `host:port=port` entries; for a sandbox the first is reachable and is that port of 127.0.0.1. */
   allowAddresses?: string[];
   /** Tests only: where bubblewrap is looked for. */
@@ -105,7 +110,10 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   await chmod(directory, 0o711);
   await markEngine(directory);
 
-  const certificates = hostCertificates();
+  const ofHost = hostCertificates();
+  const authority =
+    options.authority === undefined ? undefined : await CertificateAuthority.open(options.authority);
+  const certificates = authority === undefined ? ofHost : withAuthority(ofHost, authority.pem);
   const registries = hostRegistries();
   const toolchain: Toolchain = await findToolchain(options.python);
   const files = join(directory, "files");
@@ -145,7 +153,9 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
       allowAddresses: parseAllowed(options.allowAddresses ?? []),
       registries: registryAddresses(registries),
       env: process.env,
+      authorities: [ofHost?.pem, options.trusted].filter((pem) => pem !== undefined),
     },
+    authority,
     bubblewrap: check === undefined ? undefined : { supported: check.supported, mountNamespace },
     log,
     onOutput: (id, text) => {

@@ -23,7 +23,9 @@ const settingsSchema = z.strictObject({
     .array(z.strictObject({ name: z.string(), from: z.string(), to: z.string(), writable: z.boolean() }))
     .optional(),
   readOnly: z.array(z.strictObject({ from: z.string(), to: z.string() })).optional(),
+  authority: z.string().startsWith("/").optional(),
   allowAddresses: z.array(z.string()).optional(),
+  trusted: z.string().optional(),
   runtime: z.string().optional(),
   verbose: z.boolean().optional(),
 });

@@ -21,6 +21,8 @@ interface Pending {
   request: IncomingMessage;
   response: ServerResponse;
   timer: NodeJS.Timeout;
+  /** Who took it. */
+  taker?: string;
   answered?: boolean;
 }
 
@@ -28,6 +30,8 @@ export class OutboundQueue {
   readonly #waiting = new Set<Pending>();
   readonly #taken = new Map<number, Pending>();
   #poll: { response: ServerResponse; timer: NodeJS.Timeout } | undefined;
+  /** The actor that asks, of those that followed one another. */
+  #taker = "";
   #next = 1;
   #closed = false;
 
@@ -53,13 +57,16 @@ export class OutboundQueue {
     this.#match();
   }
 
-  /** The Worker asks for the next request. */
-  poll(response: ServerResponse): void {
+  /** The Worker asks for the next request. @param taker other for each actor: one that is followed by another is gone */
+  poll(taker: string, response: ServerResponse): void {
     if (this.#closed) {
       response.writeHead(404).end();
       return;
     }
     this.#release(204);
+    this.#taker = taker;
+    for (const pending of this.#taken.values())
+      if (pending.taker !== taker) fail(pending.response, 502, "the server was interrupted at this request");
     const timer = setTimeout(() => this.#release(204), pollMs);
     this.#poll = { response, timer };
     response.on("close", () => {
@@ -115,6 +122,7 @@ export class OutboundQueue {
     clearTimeout(poll.timer);
     clearTimeout(pending.timer);
     const { number, description, hasBody, request, response } = pending;
+    pending.taker = this.#taker;
     this.#taken.set(number, pending);
     pending.timer = setTimeout(() => fail(response, 504, "the Worker did not answer"), answerMs);
     poll.response.writeHead(200, {

@@ -88,7 +88,8 @@ export function sandboxFiles(
   for (const program of packageManagers) if (existsSync(program)) files[program] = noPackages;
   if (existsSync("/usr/bin/dpkg")) files["/opt/sandbox-runtime/bin/dpkg"] = dpkg;
   files["/opt/sandbox-runtime/bin/sudo"] = sudo;
-  if (certificates !== undefined) files[certificatesPath] = certificates.pem;
+  if (certificates !== undefined)
+    for (const bundle of [certificatesPath, ...certificates.replaces]) files[bundle] = certificates.pem;
   return files;
 }
 

@@ -3,7 +3,13 @@ import { createHash, timingSafeEqual } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
 import { z } from "zod";
-import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER, URL_HEADER } from "../platform/protocol.ts";
+import {
+  ERROR_HEADER,
+  HOST_HEADER,
+  SECRET_HEADER,
+  SENT_SECRET_HEADER,
+  URL_HEADER,
+} from "../platform/protocol.ts";
 import { sendByTheRules } from "./egress.ts";
 import type { SeenConnections } from "../../src/shared/connection-log.ts";
 import { INTERNET } from "../../src/shared/network-policy.ts";
@@ -127,7 +133,7 @@ export class Router {
     if (route === "GET connections") return json(response, 200, seenBy(sandbox));
     if (route === "GET refusals")
       return json(response, 200, sandbox.egress.connections.refusedSince(Number(rest.slice(1))));
-    if (route === "GET outbound") return sandbox.queue.poll(response);
+    if (route === "GET outbound") return sandbox.queue.poll(rest.slice(1), response);
     if (route === "POST outbound") return sandbox.queue.answer(Number(rest.slice(1)), request, response);
     answerError(response, 404, "bad-request", "no such route");
   }
@@ -135,12 +141,14 @@ export class Router {
   /** A request that the Worker makes for a sandbox, under the rules of that sandbox. */
   async #internet(sandbox: Sandbox, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const given = request.headers[URL_HEADER];
-    if (typeof given !== "string" || !URL.canParse(given) || !given.startsWith("http://")) {
-      return answerError(response, 400, "bad-request", "no http URL given");
+    if (typeof given !== "string" || !URL.canParse(given) || !/^https?:\/\//.test(given)) {
+      return answerError(response, 400, "bad-request", "no http or https URL given");
     }
-    const own = new Set([URL_HEADER, SECRET_HEADER, HOST_HEADER]);
+    const own = new Set([URL_HEADER, SECRET_HEADER, SENT_SECRET_HEADER, HOST_HEADER]);
     const headers = endToEndHeaders(request.rawHeaders).filter(([name]) => !own.has(name.toLowerCase()));
-    await sendByTheRules(sandbox.egress, request, response, new URL(given), headers);
+    const secret = request.headers[SENT_SECRET_HEADER];
+    const used = typeof secret === "string" ? secret : undefined;
+    await sendByTheRules(sandbox.egress, request, response, new URL(given), headers, used);
   }
 
   /** Web pages in a browser on this machine can send requests here too, but know neither the secret nor the host. */

@@ -18,6 +18,7 @@ import { type HostDirectory, ownerOf } from "./mounts.ts";
 import { OutboundQueue } from "./outbound.ts";
 import { Pace } from "./pace.ts";
 import { cacheEnvironment } from "./compile-cache.ts";
+import type { CertificateAuthority } from "./authority.ts";
 import type { Certificates } from "./certificates.ts";
 import type { MountNamespace } from "./mount-namespace.ts";
 import { boundedLookups, type UpstreamOptions } from "./upstream.ts";
@@ -30,6 +31,7 @@ export interface Common {
   limits: Limits;
   groupParents: GroupParent[];
   certificates: Certificates | undefined;
+  authority: CertificateAuthority | undefined;
   network: "internet" | "none";
   upstream: UpstreamOptions;
   /** undefined: no isolation. */
@@ -125,6 +127,7 @@ export class Sandbox {
       connections,
       queue,
       upstream,
+      authority: common.authority,
     };
     const server = createEgress(egress);
     let groups: string[] = [];

@@ -1,7 +1,7 @@
 /** Opens connections to the internet for a sandbox: resolves once, checks every address, connects to what was checked. */
 import { lookup } from "node:dns/promises";
 import { connect as connectTCP, isIP, type Socket } from "node:net";
-import { connect as connectTLS } from "node:tls";
+import { connect as connectTLS, getCACertificates } from "node:tls";
 import { refusedAddress, refusedName, refusedPrivateName } from "./addresses.ts";
 
 /** Why a connection is not made, in a sentence's second half. */
@@ -21,6 +21,8 @@ export interface UpstreamOptions {
   resolve?: (host: string) => Promise<string[]>;
   /** The host's own proxy settings. */
   env: NodeJS.ProcessEnv;
+  /** PEM: the authorities that the host trusts beside Node's own. */
+  authorities?: readonly string[];
 }
 
 /**
@@ -56,6 +58,25 @@ export async function connectUpstream(host: string, port: number, options: Upstr
     }
   }
   throw new Unreachable(`${host}:${port} could not be reached (${message(last)})`);
+}
+
+/** Begins TLS with a host, whose certificate has to be good. @throws Unreachable */
+export async function secured(
+  socket: Socket,
+  host: string,
+  { authorities = [] }: UpstreamOptions,
+): Promise<Socket> {
+  const ca = authorities.length === 0 ? undefined : [...getCACertificates("default"), ...authorities];
+  // An address is not named (RFC 6066, 3).
+  const named = isIP(host) === 0 ? { servername: host } : { host };
+  // A socket on which a tunnel was negotiated is paused.
+  socket.resume();
+  try {
+    return await opened(connectTLS({ socket, ca, ALPNProtocols: ["http/1.1"], ...named }), "secureConnect");
+  } catch (error) {
+    socket.destroy();
+    throw new Unreachable(`${host} could not be reached by TLS (${message(error)})`);
+  }
 }
 
 /**

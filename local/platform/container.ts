@@ -2,7 +2,7 @@
  * `ctx.container` for a Durable Object under the local platform: the part of workerd's interface that
  * @cloudflare/containers and @cloudflare/sandbox use, implemented by the engine.
  */
-import type { NetworkPlatform } from "../../src/actors/network.ts";
+import { type NetworkPlatform, TRUST_INTERCEPTION } from "../../src/actors/network.ts";
 import type { Refusal, SeenConnections } from "../../src/shared/connection-log.ts";
 import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
 import { EngineClient, notListening, type LocalEnv } from "./client.ts";
@@ -104,10 +104,12 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     const request: StartRequest = {
       actor: this.#ctx.id.toString(),
       name: this.#name,
-      // What the SDK says to the image's server about its log says nothing to the local one, and the engine cannot know it
-      // of the sandbox that it starts ahead.
+      // What the SDK says to the image alone, about its log and whom it trusts, says nothing here, and the engine cannot know
+      // it of the sandbox that it starts ahead.
       env: Object.fromEntries(
-        Object.entries(options?.env ?? {}).filter(([name]) => !name.startsWith("SANDBOX_LOG_")),
+        Object.entries(options?.env ?? {}).filter(
+          ([name]) => !name.startsWith("SANDBOX_LOG_") && name !== TRUST_INTERCEPTION,
+        ),
       ),
       enableInternet: options?.enableInternet ?? false,
       intercepts: this.#intercepts(),
@@ -186,9 +188,9 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     await this.#announce();
   }
 
-  async enforce(policy: NetworkPolicy): Promise<boolean> {
-    this.#policy = policy;
-    await this.#tell("policy", policy);
+  async enforce({ internet, allowHosts }: NetworkPolicy): Promise<boolean> {
+    this.#policy = { internet, allowHosts };
+    await this.#tell("policy", this.#policy);
     return true;
   }
 
@@ -240,7 +242,7 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
 
   #find(pattern: string | null): Fetcher | undefined {
     if (pattern === null) return this.#all;
-    const exact = this.#http.get(pattern);
+    const exact = this.#http.get(pattern) ?? this.#https.get(pattern);
     if (exact !== undefined) return exact;
     return [...this.#http].find(([registered]) => matchesHost(registered, pattern))?.[1];
   }

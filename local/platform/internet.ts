@@ -1,11 +1,11 @@
 /**
- * A request of a sandbox's that the SDK lets pass (an allowed host, no handler) ends in a plain `fetch` of the
- * Worker. On Cloudflare that is the internet; here workerd would reach this machine's loopback and private
- * network with it. So such a request is marked, and `fetch` sends marked ones through the engine, under the
- * sandbox's own rules.
+ * A request of a sandbox's that goes on to the internet ends in a plain `fetch` of the Worker. On Cloudflare that is the
+ * internet; here workerd would reach this machine's loopback and private network with it. So the engine sends it, under the
+ * sandbox's own rules. What the SDK lets pass by itself (an allowed host, no handler) is marked, and `fetch` looks for the mark.
  */
+import { sendThrough } from "../../src/container/internet.ts";
 import { EngineClient, type LocalEnv } from "./client.ts";
-import { URL_HEADER } from "./protocol.ts";
+import { SENT_SECRET_HEADER, URL_HEADER } from "./protocol.ts";
 
 const marked = new WeakMap<Request, { env: LocalEnv; actor: string }>();
 
@@ -15,17 +15,31 @@ export function markSandboxRequest(request: Request, env: LocalEnv, actor: strin
   return request;
 }
 
-/** Makes `fetch` look for the mark. To be called once, before any request. */
-export function guardFetch(): void {
+/** Has the engine send what sandboxes send to the internet. To be called once, before any request. */
+export function useEngine(localEnv: (env: unknown) => LocalEnv): void {
+  sendThrough((request, { env, containerID, secret }) =>
+    sendByEngine(request, localEnv(env), containerID, secret),
+  );
   const plain = globalThis.fetch;
   globalThis.fetch = async (input: RequestInfo | URL, init?: RequestInit): Promise<Response> => {
     const mark = input instanceof Request ? marked.get(input) : undefined;
     if (mark === undefined || !(input instanceof Request)) return await plain(input, init);
-    const request = new Request(input, init);
-    const headers = new Headers(request.headers);
-    headers.set(URL_HEADER, request.url);
-    const forwarded: RequestInit = { method: request.method, headers };
-    if (request.body !== null) forwarded.body = request.body;
-    return await new EngineClient(mark.env).fetch(`/actors/${mark.actor}/internet`, forwarded);
+    return await sendByEngine(new Request(input, init), mark.env, mark.actor);
   };
+}
+
+/** @param secret the name of the secret in it */
+async function sendByEngine(
+  request: Request,
+  env: LocalEnv,
+  actor: string,
+  secret?: string,
+): Promise<Response> {
+  const { method, body, signal } = request;
+  const headers = new Headers(request.headers);
+  headers.set(URL_HEADER, request.url);
+  headers.delete(SENT_SECRET_HEADER);
+  if (secret !== undefined) headers.set(SENT_SECRET_HEADER, secret);
+  const init: RequestInit = { method, headers, signal, ...(body === null ? {} : { body }) };
+  return await new EngineClient(env).fetch(`/actors/${actor}/internet`, init);
 }

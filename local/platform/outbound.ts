@@ -18,10 +18,11 @@ export async function serveOutbound(
   find: FindFetcher,
   active: () => boolean,
 ): Promise<void> {
+  const taker = crypto.randomUUID();
   while (active()) {
     let poll: Response;
     try {
-      poll = await engine.fetch(`/sandboxes/${sandbox}/outbound`);
+      poll = await engine.fetch(`/sandboxes/${sandbox}/outbound/${taker}`);
     } catch {
       // The connection broke. If the engine has gone, `active` answers false soon.
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS));

@@ -10,7 +10,7 @@
  *   PUT    /sandboxes/<id>/policy             which hosts of the internet it may reach
  *   GET    /sandboxes/<id>/connections        its last connections, and how many were refused: `SeenConnections`
  *   GET    /sandboxes/<id>/refusals/<time>    the hosts that its policy refused from a time on
- *   GET    /sandboxes/<id>/outbound           waits for the next intercepted request; its body is the answer's body
+ *   GET    /sandboxes/<id>/outbound/<taker>   waits for the next intercepted request; its body is the answer's body
  *   POST   /sandboxes/<id>/outbound/<number>  the Worker's response to that request
  *   *      /sandboxes/<id>/ports/<port>/...   forwarded to that port inside the sandbox, WebSocket upgrades too
  *   *      /actors/<actor>/internet           the request for `URL_HEADER`, sent under the rules of the actor's sandbox
@@ -29,6 +29,8 @@ export const SECRET_HEADER = "x-local-engine-secret";
 export const HOST_HEADER = "x-local-engine-host";
 /** The absolute URL of a request to be sent to the internet. */
 export const URL_HEADER = "x-local-engine-url";
+/** The name of the secret that such a request has in it. */
+export const SENT_SECRET_HEADER = "x-local-engine-sent-secret";
 /** On an answer of the engine's own, not of the sandbox: an `EngineErrorCode`. */
 export const ERROR_HEADER = "x-local-engine-error";
 /** JSON of an `OutboundRequest` or an `OutboundResponse`. */
@@ -45,7 +47,10 @@ export const STOP_MS = 20_000;
 export interface Intercepts {
   /** Host patterns for plain HTTP; `*` in a pattern matches any characters. */
   http: string[];
-  /** Host patterns for HTTPS. The local platform refuses these: it has no certificate authority. */
+  /**
+   * Host patterns for HTTPS. What goes to these hosts goes on to the internet, by plain HTTP too, so that the sandbox's policy
+   * counts for them. Others the Worker answers itself.
+   */
   https: string[];
   /** Every plain HTTP request goes to the Worker. */
   all: boolean;

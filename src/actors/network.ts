@@ -7,6 +7,7 @@ import {
   type SeenConnections,
   connectionLine,
 } from "../shared/connection-log.ts";
+import type { OutboundPolicy } from "../container/internet.ts";
 import { ConnectionHistory } from "./connection-history.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { NetworkLimits } from "../shared/network-limits.ts";
@@ -33,7 +34,7 @@ export interface NetworkPlatform {
    * Enforces a policy for connections made from now on, and in the containers that start later.
    * @returns false where the running container keeps connections that the policy forbids until it ends
    */
-  enforce(policy: NetworkPolicy): Promise<boolean>;
+  enforce(policy: OutboundPolicy): Promise<boolean>;
   /** What the last container that ended has connected to, and the one that runs, as far as they are known. */
   seen(): Promise<SeenConnections[]>;
   /** Drops what was seen. */
@@ -47,6 +48,11 @@ export interface NetworkHost {
   platform: NetworkPlatform;
   /** Of the sandbox's principal, who is known from the first call on. */
   limits(): NetworkLimits;
+  principalID(): string | undefined;
+  /** The hosts that have a secret for the principal. */
+  secretHosts(): readonly string[];
+  /** Has requests to these hosts come to the handler, by TLS too, in the running container and in those that start later. */
+  intercept(hosts: readonly string[], policy: OutboundPolicy): Promise<void>;
 }
 
 export class SandboxNetwork {
@@ -104,10 +110,12 @@ export class SandboxNetwork {
 
   /** Has the platform enforce the policy, where it does not yet. @returns as `NetworkPlatform.enforce` does */
   async enforce(): Promise<boolean> {
-    const policy = this.policy;
-    const told = JSON.stringify(policy);
+    const policy: OutboundPolicy = { ...this.policy, principalID: this.#host.principalID() };
+    const hosts = this.#host.secretHosts();
+    const told = JSON.stringify([policy, hosts]);
     if (told === this.#enforced) return true;
     const holds = await this.#host.platform.enforce(policy);
+    if (hosts.length > 0) await this.#host.intercept(hosts, policy);
     this.#enforced = told;
     return holds;
   }
@@ -158,11 +166,14 @@ interface OutboundSandbox {
   enableInternet?: boolean;
   interceptHttps?: boolean;
   envVars?: Record<string, string>;
-  setOutboundHandler(name: string, params: NetworkPolicy): Promise<void>;
+  setOutboundHandler(name: string, params: OutboundPolicy): Promise<void>;
 }
 
-/** The name of the handler of `src/container/egress.ts` for what a policy restricts. */
+/** The name of the handler of `src/container/internet.ts`. */
 export const POLICY_HANDLER = "policy";
+
+/** The variable by which the SDK's image trusts the certificates of the interception from its start on. */
+export const TRUST_INTERCEPTION = "SANDBOX_INTERCEPT_HTTPS";
 
 /**
  * On Cloudflare. Under a policy that restricts, the container has no way out of its own, and what it sends by HTTP and HTTPS
@@ -179,7 +190,7 @@ export class OutboundHandlers implements NetworkPlatform {
     this.#isUp = isUp;
   }
 
-  async enforce(policy: NetworkPolicy): Promise<boolean> {
+  async enforce(policy: OutboundPolicy): Promise<boolean> {
     const wasOpen = this.#sandbox.enableInternet === true && this.#isUp();
     const isOpen = policy.internet === "full";
     this.#sandbox.enableInternet = isOpen;
@@ -187,7 +198,7 @@ export class OutboundHandlers implements NetworkPlatform {
     this.#restricts = true;
     this.#sandbox.interceptHttps = true;
     // Has the image trust the certificates of the interception.
-    this.#sandbox.envVars = { ...this.#sandbox.envVars, SANDBOX_INTERCEPT_HTTPS: "1" };
+    this.#sandbox.envVars = { ...this.#sandbox.envVars, [TRUST_INTERCEPTION]: "1" };
     await this.#sandbox.setOutboundHandler(POLICY_HANDLER, policy);
     return isOpen || !wasOpen;
   }

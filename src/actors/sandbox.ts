@@ -13,7 +13,8 @@ import type { BudgetCheck, ModelAnswer, ModelCall } from "../container/model-cal
 import { type ArtifactRange, readArtifact, taskDetailOf } from "../tasks/collect.ts";
 import { type Env, parseConfig } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
-import { OUTBOUND, throughPolicy } from "../container/egress.ts";
+import { OUTBOUND } from "../container/egress.ts";
+import { type OutboundPolicy, throughPolicy } from "../container/internet.ts";
 import type { Connection as SandboxConnection } from "../shared/connection-log.ts";
 import { networkLimits } from "../shared/network-limits.ts";
 import type { NetworkPolicy } from "../shared/network-policy.ts";
@@ -23,12 +24,14 @@ import {
   OutboundHandlers,
   POLICY_HANDLER,
   SandboxNetwork,
+  TRUST_INTERCEPTION,
 } from "./network.ts";
 import { type Outcome, ToolError, platformFailure, withoutRuns } from "../shared/errors.ts";
 import { Snapshots } from "../container/snapshots.ts";
 import type { FileStat, Written } from "../../container/sandboxd/protocol.ts";
 import { log } from "../shared/log.ts";
 import type { Region } from "../shared/principal.ts";
+import { type Secret, placeholders, secretsFor } from "../shared/secrets.ts";
 import { KeyedQueue } from "../shared/queue.ts";
 import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
 import { Connection } from "../container/connection.ts";
@@ -108,6 +111,11 @@ const AT_WORK_MS = 30_000;
 
 /** Storage key of the time until which the account knows what runs have used. */
 const SETTLED = "told";
+
+/** The entrypoint of the SDK's through which requests of containers come, as `src/index.ts` exports it. */
+interface ProxyExports {
+  ContainerProxy(options: { props: object }): Fetcher;
+}
 
 export class Sandbox extends BaseSandbox<Env> {
   override sleepAfter: string | number = SLEEP_AFTER_S;
@@ -208,6 +216,9 @@ export class Sandbox extends BaseSandbox<Env> {
       kv,
       platform: this.networkPlatform,
       limits: () => networkLimits(config, this.#accountLink.principalID),
+      principalID: () => this.#accountLink.principalID,
+      secretHosts: () => [...new Set(this.#secrets.flatMap(({ hosts }) => hosts))],
+      intercept: (hosts, policy) => this.#intercept(hosts, policy),
     });
     const link = { connection: this.#connection, running, variables: () => this.#variables.current };
     const kernelHost: KernelHost = {
@@ -292,6 +303,9 @@ export class Sandbox extends BaseSandbox<Env> {
     });
     this.#lease.inherit(this.#runs.secondsSince(kv.get<number>(SETTLED)));
     this.#runs.resume(this.#isUp);
+    // What runs in the sandbox does not wait for the next call; that enforces it again where this fails.
+    if (this.#isUp && this.#accountLink.principalID !== undefined)
+      background(this.#network.enforce().catch(() => undefined));
     this.#setUp = new SetUp({
       kv,
       running,
@@ -320,6 +334,33 @@ export class Sandbox extends BaseSandbox<Env> {
   /** What enforces what the sandbox may reach. The local platform has its own. */
   protected get networkPlatform(): NetworkPlatform {
     return this.#outbound;
+  }
+
+  /** Those that the sandbox's principal may use. */
+  get #secrets(): Secret[] {
+    return secretsFor(parseConfig(this.env).secrets, this.#accountLink.principalID);
+  }
+
+  /**
+   * Registers the handler for single hosts at the platform itself: the SDK's own way of naming hosts at run time has all
+   * requests of the container come to the Worker.
+   */
+  async #intercept(hosts: readonly string[], params: OutboundPolicy): Promise<void> {
+    const { container, exports, id } = this.ctx;
+    // The image is to trust the certificates of the interception.
+    this.envVars = { ...this.envVars, ...placeholders(this.#secrets), [TRUST_INTERCEPTION]: "1" };
+    const handler = { method: POLICY_HANDLER, params };
+    const props = {
+      enableInternet: this.enableInternet,
+      containerId: id.toString(),
+      className: this.constructor.name,
+      outboundByHostOverrides: Object.fromEntries(hosts.map((host) => [host, handler])),
+    };
+    const proxy = (exports as unknown as ProxyExports).ContainerProxy({ props });
+    for (const host of hosts) {
+      await container?.interceptOutboundHttp(host, proxy);
+      await container?.interceptOutboundHttps(host, proxy);
+    }
   }
 
   /** Called by the egress for each request that it has sent on or refused under a policy. */

@@ -5,18 +5,14 @@
  */
 import { waitUntil } from "cloudflare:workers";
 import { type Config, type Env, parseConfig } from "../shared/config.ts";
-import type { Connection } from "../shared/connection-log.ts";
-import { ALLOWED_PORTS, type NetworkPolicy, allowsHost, canonicalHost } from "../shared/network-policy.ts";
+import { Mask } from "../shared/mask.ts";
+import { MODEL_HOST, SERVER, type Secret, putIn, secretsAt, secretsFor } from "../shared/secrets.ts";
 import type { BudgetKeeper, ModelAnswer, ModelCall, UpstreamError } from "./model-calls.ts";
 import { RequestMeter } from "./model-request.ts";
 import { UsageCounter } from "./model-usage.ts";
 
 /** The methods of the actor that are called here. */
-type SandboxActor = BudgetKeeper & ConnectionKeeper & Rpc.DurableObjectBranded;
-
-interface ConnectionKeeper {
-  connectionMade(connection: Connection): void;
-}
+type SandboxActor = BudgetKeeper & Rpc.DurableObjectBranded;
 
 /** As the SDK calls it: `containerId` is the id of the sandbox's Durable Object. */
 type OutboundHandler = (request: Request, env: Env, from: { containerId: string }) => Promise<Response>;
@@ -30,24 +26,20 @@ interface EgressRow {
   passed: readonly string[];
   /** Where requests go, without a trailing slash. */
   upstream(config: Config): string;
-  /** Puts the credential in. Answers whether there is one. */
-  authorize(headers: Headers, config: Config): boolean;
+  /** What a request needs beside the credential. */
+  complete(headers: Headers, credential: Secret): void;
 }
 
 const EGRESS: Record<string, EgressRow> = {
-  "anthropic.internal": {
+  [MODEL_HOST]: {
     paths: ["/v1/messages", "/v1/messages/count_tokens"],
     charged: ["/v1/messages"],
     passed: ["accept", "content-type", "user-agent", "x-app", "anthropic-*", "x-stainless-*"],
     upstream: ({ tasks }) => tasks.anthropicURL,
-    authorize(headers, { tasks }) {
-      if (tasks.anthropicKey !== undefined) headers.set("x-api-key", tasks.anthropicKey);
-      else if (tasks.anthropicToken !== undefined) {
-        headers.set("authorization", `Bearer ${tasks.anthropicToken}`);
-        const betas = new Set((headers.get("anthropic-beta") ?? "").split(",").filter(Boolean));
-        headers.set("anthropic-beta", [...betas.add("oauth-2025-04-20")].join(","));
-      } else return false;
-      return true;
+    complete(headers, { place }) {
+      if (place.name !== "authorization") return;
+      const betas = new Set((headers.get("anthropic-beta") ?? "").split(",").filter(Boolean));
+      headers.set("anthropic-beta", [...betas.add("oauth-2025-04-20")].join(","));
     },
   },
 };
@@ -65,45 +57,17 @@ const BUSY_SECONDS = 5;
 export const OUTBOUND: Record<string, OutboundHandler> = Object.fromEntries(
   Object.entries(EGRESS).map(([host, row]): [string, OutboundHandler] => [
     host,
-    (request, env, { containerId }) => serve(row, request, env, containerId),
+    (request, env, { containerId }) => serve(host, row, request, env, containerId),
   ]),
 );
 
-/**
- * Sends a request of a sandbox on if its policy lets it through, as the SDK's outbound handler for all hosts that have none of
- * their own. The platform has ended TLS, so the URL has the name that TLS and HTTP gave. Redirects are left to the client,
- * whose next request comes here too.
- */
-export async function throughPolicy(
+async function serve(
+  host: string,
+  row: EgressRow,
   request: Request,
   env: Env,
-  { containerId, params }: { containerId: string; params?: unknown },
+  containerID: string,
 ): Promise<Response> {
-  // As `OutboundHandlers.enforce` has set it.
-  const policy = params as NetworkPolicy | undefined;
-  const { hostname, port, protocol } = new URL(request.url);
-  const host = canonicalHost(hostname) ?? "";
-  const to = Number(port || (protocol === "https:" ? 443 : 80));
-  const named = canonicalHost((request.headers.get("host") ?? hostname).replace(/:\d+$/, ""));
-  const connection: Connection = { at: Date.now(), host, port: to, method: request.method, bytes: 0 };
-  const tell = (end: Partial<Connection>) =>
-    actorOf(env, containerId).connectionMade({ ...connection, ...end });
-  const isFree = policy?.internet === "full";
-  const isAllowed = policy !== undefined && allowsHost(policy, host) && (isFree || ALLOWED_PORTS.has(to));
-  if (!isAllowed || named !== host) {
-    // Before the answer: the result of what asked is to name it.
-    await tell({ refused: isAllowed ? "mismatch" : "policy" });
-    return new Response(`sandbox-mcp: ${host || "this host"} is not reachable from this sandbox.\n`, {
-      status: 403,
-    });
-  }
-  const response = await fetch(request, { redirect: "manual" });
-  const bytes = Number(response.headers.get("content-length") ?? 0);
-  waitUntil(tell({ status: response.status, bytes }));
-  return response;
-}
-
-async function serve(row: EgressRow, request: Request, env: Env, containerID: string): Promise<Response> {
   const { pathname, search } = new URL(request.url);
   if (request.method !== "POST" || !row.paths.includes(pathname))
     return refusal(
@@ -123,27 +87,31 @@ async function serve(row: EgressRow, request: Request, env: Env, containerID: st
   const headers = new Headers();
   for (const [name, value] of request.headers) if (isPassed(row, name)) headers.set(name, value);
   headers.set("accept-encoding", "identity");
-  if (!row.authorize(headers, config)) {
+  const url = new URL(row.upstream(config) + pathname + search);
+  const [credential] = putIn(secretsAt(secretsFor(config.secrets, SERVER), host), headers, url);
+  if (credential === undefined) {
     const message = "The server has no credential for this API any more.";
     await over({ tokens: 0, error: { status: 401, message } });
     return refusal(401, "authentication_error", message);
   }
+  row.complete(headers, credential);
   const { body, sent, meter } = metered(request);
   const isCharged = row.charged.includes(pathname);
   let response: Response;
   try {
     // Redirects are not followed, because the credential is for this address alone.
     const init = { method: "POST", headers, body, signal: request.signal, redirect: "manual" } as const;
-    response = await fetch(row.upstream(config) + pathname + search, init);
+    response = await fetch(url, init);
   } catch {
     const message = "The API cannot be reached from the server.";
     if (!request.signal.aborted) await over({ tokens: 0, error: { status: 502, message } });
     else await over({ tokens: isCharged && sent() ? meter.inputTokens + meter.maxTokens : 0, cut: true });
     return refusal(502, "api_error", message);
   }
-  const answer = new Headers(response.headers);
+  const mask = new Mask([credential]);
+  const answer = mask.headers(response.headers);
   for (const name of DROPPED) answer.delete(name);
-  if (!response.ok) return failed(response, answer, (error) => over({ tokens: 0, error }));
+  if (!response.ok) return failed(response, mask, answer, (error) => over({ tokens: 0, error }));
   if (!response.body) {
     await over({ tokens: 0 });
     return new Response(null, { status: response.status, headers: answer });
@@ -155,7 +123,7 @@ async function serve(row: EgressRow, request: Request, env: Env, containerID: st
     return over({ tokens: isCharged ? counter.charge(meter, whole, isStream) : 0, cut: !whole });
   });
   waitUntil(charged);
-  return new Response(readable, { status: response.status, headers: answer });
+  return new Response(readable.pipeThrough(mask.stream()), { status: response.status, headers: answer });
 }
 
 function actorOf(env: Env, containerID: string): DurableObjectStub<SandboxActor> {
@@ -172,10 +140,11 @@ async function report(env: Env, containerID: string, call: ModelCall, answer: Mo
 /** Passes an error on to the agent, and its words to the task. */
 async function failed(
   response: Response,
+  mask: Mask,
   headers: Headers,
   tell: (error: UpstreamError) => Promise<void>,
 ): Promise<Response> {
-  const body = await response.text().catch(() => "");
+  const body = mask.text(await response.text().catch(() => ""));
   await tell({ status: response.status, message: errorMessage(body) });
   // A redirect would lead the agent to another address.
   const redirected = response.status < 400;

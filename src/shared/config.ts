@@ -8,13 +8,16 @@ import { INTERNET, type Internet, MOST_HOSTS } from "./network-policy.ts";
 import {
   baseURL,
   anyOrigin,
+  headerValue,
   hostEntry,
   hostName,
   list,
   ownerToken,
+  unique,
   variable,
   webOrigin,
 } from "./env-fields.ts";
+import { MODEL_HOST, type Secret, SERVER, secretList } from "./secrets.ts";
 import type { VARIABLES } from "./variables.ts";
 
 /**
@@ -68,6 +71,7 @@ export interface Env {
   DEFAULT_INTERNET?: string;
   MAX_INTERNET?: string;
   ALLOW_HOSTS?: string;
+  SECRETS?: string;
   MAX_WAIT_SECONDS?: string;
   MOUNTED_DIRECTORIES?: string;
   /** Stores logs, results and artifacts of runs. */
@@ -106,10 +110,6 @@ export interface NetworkConfig {
 
 /** For coding agents. */
 export interface TaskConfig {
-  /** Sent to the model's API as `x-api-key`. */
-  anthropicKey: string | undefined;
-  /** Sent as a bearer token when there is no key. */
-  anthropicToken: string | undefined;
   /** The model's API, without a trailing slash. */
   anthropicURL: string;
   /** Tokens that one task may use. */
@@ -154,6 +154,8 @@ export interface Config {
   /** Where sandboxes are made; undefined for the platform's choice. */
   defaultRegion: Region | undefined;
   network: NetworkConfig;
+  /** What is added to requests of sandboxes: the model's credential, and the operator's. */
+  secrets: readonly Secret[];
   /** How long a call may wait for a run, seconds. */
   maxWaitSeconds: number;
   tasks: TaskConfig;
@@ -242,10 +244,9 @@ function parse(env: Env): Config | ConfigError {
       max: data.MAX_INTERNET ?? "full",
       allowHosts: data.ALLOW_HOSTS ?? [],
     },
+    secrets: [...modelSecrets(data.ANTHROPIC_API_KEY, data.CLAUDE_CODE_OAUTH_TOKEN), ...(data.SECRETS ?? [])],
     maxWaitSeconds: data.MAX_WAIT_SECONDS ?? 50,
     tasks: {
-      anthropicKey: data.ANTHROPIC_API_KEY,
-      anthropicToken: data.CLAUDE_CODE_OAUTH_TOKEN,
       anthropicURL: data.ANTHROPIC_UPSTREAM_URL ?? "https://api.anthropic.com",
       maxTokens: data.MAX_TASK_TOKENS ?? 5_000_000,
       archiveMaxMiB: data.TASK_ARCHIVE_MAX_MB ?? 256,
@@ -329,20 +330,27 @@ const variables = z.object({
   DEFAULT_INTERNET: variable(z.string().toLowerCase().pipe(internet())),
   MAX_INTERNET: variable(z.string().toLowerCase().pipe(internet())),
   ALLOW_HOSTS: variable(allowHosts(list(z.string().transform(hostEntry)))),
+  SECRETS: variable(z.string().transform(fromJSON).pipe(secretList)),
   MAX_WAIT_SECONDS: variable(count(600)),
   MOUNTED_DIRECTORIES: variable(z.string().transform(fromJSON).pipe(mountedDirectories)),
 } satisfies Record<(typeof VARIABLES)[number] | "MOUNTED_DIRECTORIES", z.ZodType>);
+
+/** The model's credential: the key, or the token where there is no key. */
+function modelSecrets(key: string | undefined, token: string | undefined): Secret[] {
+  const value = key ?? token;
+  if (value === undefined) return [];
+  const place =
+    key === undefined
+      ? ({ in: "header", name: "authorization", template: "Bearer {value}" } as const)
+      : ({ in: "header", name: "x-api-key", template: "{value}" } as const);
+  return [{ name: "model", hosts: [MODEL_HOST], place, value, principals: [SERVER], variable: undefined }];
+}
 
 /** Whether the server itself would be taken for a preview, or share its cookies with all of them. */
 function hidesServer(previewHost: string | undefined, publicOrigin: string | undefined): boolean {
   if (previewHost === undefined || publicOrigin === undefined) return false;
   const { hostname } = new URL(`https://${previewHost}`);
   return `.${new URL(publicOrigin).hostname}`.endsWith(`.${hostname}`);
-}
-
-/** Text that can be the value of a header: a secret with other characters could never be sent. */
-function headerValue() {
-  return z.string().regex(/^[\x21-\x7e]+$/, "must be visible ASCII characters without spaces");
 }
 
 function region() {
@@ -365,10 +373,6 @@ function count(max: number) {
     .regex(/^\d{1,9}$/, message)
     .transform(Number)
     .pipe(z.number().min(1, message).max(max, message));
-}
-
-function unique(values: readonly string[]): boolean {
-  return new Set(values).size === values.length;
 }
 
 function fromJSON(text: string, context: z.RefinementCtx): unknown {

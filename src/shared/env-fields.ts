@@ -94,3 +94,12 @@ export function anyOrigin(text: string, context: z.RefinementCtx): string {
   const own = /^[a-z][a-z0-9+.-]*:\/\/[^/?#@\\*\s]+$/i.test(text) && !/^(https?|file):/i.test(text);
   return own ? text.toLowerCase() : webOrigin(text, context);
 }
+
+export function unique(values: readonly string[]): boolean {
+  return new Set(values).size === values.length;
+}
+
+/** Text that can be the value of a header: a secret with other characters could never be sent. */
+export function headerValue() {
+  return z.string("is missing").regex(/^[\x21-\x7e]+$/, "must be visible ASCII characters without spaces");
+}

@@ -43,6 +43,7 @@ export const VARIABLES = [
   "DEFAULT_INTERNET",
   "MAX_INTERNET",
   "ALLOW_HOSTS",
+  "SECRETS",
   "MAX_WAIT_SECONDS",
 ] as const;
 

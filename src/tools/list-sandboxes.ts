@@ -4,6 +4,7 @@ import { twice } from "../actors/actor-errors.ts";
 import { mountLines } from "../shared/mounts.ts";
 import type { SandboxRecord } from "../actors/account.ts";
 import { actorName } from "../shared/names.ts";
+import { secretsFor } from "../shared/secrets.ts";
 import { previewURL } from "../shared/preview-url.ts";
 import { type ToolContext, defineTool, text } from "./define.ts";
 
@@ -11,7 +12,7 @@ export const listSandboxes = defineTool({
   name: "list_sandboxes",
   title: "List sandboxes",
   description:
-    "Lists your sandboxes, the most recently used first, and your limits. A stopped one starts again with the next call, with what was saved of its /workspace.",
+    "Lists your sandboxes, the most recently used first, your secrets and your limits. A stopped one starts again with the next call, with what was saved of its /workspace.",
   input: z.strictObject({}),
   output: z.object({
     sandboxes: z.array(
@@ -26,6 +27,9 @@ export const listSandboxes = defineTool({
         variables: z.array(z.string()),
         previews: z.array(z.object({ port: z.number(), url: z.string().optional(), expires_at: z.string() })),
       }),
+    ),
+    secrets: z.array(
+      z.object({ name: z.string(), hosts: z.array(z.string()), variable: z.string().optional() }),
     ),
     checkpoints: z.array(
       z.object({
@@ -80,6 +84,15 @@ export const listSandboxes = defineTool({
       ];
     });
     lines.unshift(...mountLines(config, principal));
+    const secrets = secretsFor(config.secrets, principal.id).map(({ name, hosts, variable }) => ({
+      name,
+      hosts: [...hosts],
+      variable,
+    }));
+    for (const { name, hosts, variable } of secrets)
+      lines.push(
+        `secret ${name}: added to requests to ${hosts.join(", ")}${variable ? `; ${variable} has a placeholder for it` : ""}`,
+      );
     for (const { id, sandbox, label, saved_at, bytes, expires_at } of checkpoints)
       lines.push(
         `checkpoint ${id} of ${sandbox}${label ? ` (${label})` : ""}: ${saved_at}, ${bytes} bytes, kept until ${expires_at}`,
@@ -91,6 +104,7 @@ export const listSandboxes = defineTool({
     );
     const structured = {
       sandboxes,
+      secrets,
       checkpoints,
       max_sandboxes: limits.sandboxes,
       max_running_sandboxes: limits.runningSandboxes,

@@ -8,6 +8,7 @@ import { ToolError } from "../shared/errors.ts";
 import { randomLetters } from "../shared/names.ts";
 import type { WithNotice } from "../actors/sandbox-client.ts";
 import type { Config } from "../shared/config.ts";
+import { MODEL_HOST, SERVER, secretsAt, secretsFor } from "../shared/secrets.ts";
 import type { ToolContext } from "./define.ts";
 import { fork, forkTask, mustSaveWorkspaces } from "./checkpoints.ts";
 import { ownRun } from "./own-run.ts";
@@ -30,8 +31,8 @@ export interface TaskRequest {
 }
 
 /** Whether there is a credential for a model. */
-export function canRunTasks({ tasks }: Config): boolean {
-  return tasks.anthropicKey !== undefined || tasks.anthropicToken !== undefined;
+export function canRunTasks({ secrets }: Config): boolean {
+  return secretsAt(secretsFor(secrets, SERVER), MODEL_HOST).length > 0;
 }
 
 /** @throws {ToolError} for a task that cannot start, whatever the reason */

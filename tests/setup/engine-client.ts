@@ -22,7 +22,10 @@ export interface TestEngine extends EngineAddress {
 }
 
 /** An engine in this process, in a run directory of its own. */
-export async function startTestEngine(options: Partial<EngineOptions> = {}): Promise<TestEngine> {
+export async function startTestEngine({
+  hasAuthority = false,
+  ...options
+}: Partial<EngineOptions> & { hasAuthority?: boolean } = {}): Promise<TestEngine> {
   const runDir = options.runDir ?? (await mkdtemp(join(tmpdir(), "sandbox-mcp-test-")));
   const secret = randomBytes(24).toString("base64url");
   const engine = await startEngine({
@@ -30,6 +33,7 @@ export async function startTestEngine(options: Partial<EngineOptions> = {}): Pro
     network: "internet",
     isolation: "bubblewrap",
     runDir,
+    ...(hasAuthority ? { authority: join(runDir, "authority") } : {}),
     ...options,
   });
   return {

@@ -4,17 +4,26 @@
  */
 import type { TestProject } from "vitest/node";
 import { startTestEngine } from "./engine-client.ts";
+import { playPrivateAPI } from "./private-api.ts";
 
 declare module "vitest" {
   interface ProvidedContext {
     engineURL: string;
     engineSecret: string;
+    /** Where what arrived at the private API can be asked for. */
+    privateURL: string;
   }
 }
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const engine = await startTestEngine({ verbose: process.env.VERBOSE === "1" });
+  const { url, allowAddresses, trusted, close } = await playPrivateAPI();
+  const verbose = process.env.VERBOSE === "1";
+  const engine = await startTestEngine({ verbose, allowAddresses, trusted, hasAuthority: true });
+  project.provide("privateURL", url);
   project.provide("engineURL", engine.url);
   project.provide("engineSecret", engine.secret);
-  return () => engine.close();
+  return async () => {
+    close();
+    await engine.close();
+  };
 }

@@ -11,6 +11,8 @@ declare global {
       OAUTH_KV: KVNamespace;
       LOCAL_ENGINE_URL: string;
       LOCAL_ENGINE_SECRET: string;
+      /** Where what arrived at the private API can be asked for. */
+      PRIVATE_URL: string;
     }
   }
 }

@@ -34,6 +34,14 @@ function tokens(...list: unknown[]): Record<string, unknown> {
 
 const token = { name: "ci", sha256: HASH, scopes: ["sandbox:read"] };
 
+const secret = {
+  name: "api",
+  hosts: ["api.example.com"],
+  header: "Authorization: Bearer {value}",
+  value: SECRET,
+};
+const secrets = (...entries: object[]) => ({ SECRETS: JSON.stringify(entries) });
+
 describe("what holds", () => {
   it("needs no variable at all", () => {
     const config = parseConfig(env({}));
@@ -160,6 +168,48 @@ describe("what does not hold is named, and its value never shown", () => {
       "PUBLIC_ORIGIN must be an origin such as https://example.com, without a path.",
     ],
     [{ LOG_LEVEL: SECRET }, "LOG_LEVEL must be one of debug, info, warn, error."],
+    [{ SECRETS: SECRET }, "SECRETS is not valid JSON."],
+    [
+      secrets({ ...secret, [SECRET]: 1 }),
+      "SECRETS[0] must be an object of name, hosts, value, one of header, query and basic, and perhaps principals and variable, and nothing else.",
+    ],
+    [secrets(secret, { ...secret, header: "a: {value}" }), "SECRETS must not use one name twice."],
+    [secrets({ ...secret, value: undefined }), "SECRETS[0].value is missing."],
+    [
+      secrets({ ...secret, value: `${SECRET} x` }),
+      "SECRETS[0].value must be visible ASCII characters without spaces.",
+    ],
+    [secrets({ ...secret, value: "short" }), "SECRETS[0].value must have at least 8 characters."],
+    [
+      secrets({ ...secret, hosts: [`https://${SECRET}/`] }),
+      "SECRETS[0].hosts[0] must be the name of a host (api.example.com) or *.name for all names below it; no scheme, port, path or address.",
+    ],
+    [
+      secrets({ ...secret, hosts: ["192.0.2.1"] }),
+      "SECRETS[0].hosts[0] must be the name of a host (api.example.com) or *.name for all names below it; no scheme, port, path or address.",
+    ],
+    [
+      secrets({ ...secret, hosts: ["anthropic.internal"] }),
+      "SECRETS[0].hosts[0] must not cover anthropic.internal, by which tasks reach their model.",
+    ],
+    [secrets({ ...secret, query: "key={value}" }), "SECRETS[0] must have one of header, query and basic."],
+    [secrets({ ...secret, header: undefined }), "SECRETS[0] must have one of header, query and basic."],
+    [
+      secrets({ ...secret, header: `Authorization: Bearer ${SECRET}` }),
+      "SECRETS[0].header must have {value} in it, once.",
+    ],
+    [
+      secrets({ ...secret, header: "{value}: x" }),
+      'SECRETS[0] must have a header of the form "Authorization: Bearer {value}".',
+    ],
+    [
+      secrets({ ...secret, header: "Host: {value}" }),
+      "SECRETS[0] must not have a header that the connection itself needs.",
+    ],
+    [
+      secrets({ ...secret, principals: [SECRET] }),
+      "SECRETS[0].principals[0] must be owner, token:<name>, github:<number> or access:<subject>.",
+    ],
   ];
 
   it.each(cases)("%j", (variables, problem) => {

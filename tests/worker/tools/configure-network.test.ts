@@ -1,7 +1,7 @@
 /** What `configure_sandbox` says of a sandbox's network, through to what its code reaches. */
 import { describe, expect, it } from "vitest";
 import { OutboundHandlers, SandboxNetwork } from "../../../src/actors/network.ts";
-import { throughPolicy } from "../../../src/container/egress.ts";
+import { throughPolicy } from "../../../src/container/internet.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import type { Connection } from "../../../src/shared/connection-log.ts";
 import { networkLimits } from "../../../src/shared/network-limits.ts";
@@ -110,7 +110,14 @@ function network(config: Parameters<typeof networkLimits>[0], principalID = "tok
   };
   return {
     told,
-    network: new SandboxNetwork({ kv, platform, limits: () => networkLimits(config, principalID) }),
+    network: new SandboxNetwork({
+      kv,
+      platform,
+      limits: () => networkLimits(config, principalID),
+      principalID: () => principalID,
+      secretHosts: () => [],
+      intercept: async () => undefined,
+    }),
   };
 }
 

@@ -1,0 +1,164 @@
+/**
+ * The certificate authority by which the engine ends TLS for hosts that have a secret. It is made once for each state
+ * directory; its key stays there and is shown to no sandbox.
+ */
+import {
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPair,
+  type KeyObject,
+  randomBytes,
+  sign,
+} from "node:crypto";
+import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { createSecureContext, type SecureContext } from "node:tls";
+import { promisify } from "node:util";
+import forge from "node-forge";
+import { DAY_MS } from "../../src/shared/days.ts";
+
+const { asn1, md, pki } = forge;
+
+const authorityDays = 3650;
+/** Within what clients take of a server's certificate. */
+const serverDays = 90;
+/** Certificates that are kept. A sandbox may ask for any name below that of a wildcard. */
+const mostKept = 100;
+
+interface Kept {
+  context: SecureContext;
+  until: number;
+}
+
+export class CertificateAuthority {
+  /** Its certificate, PEM. */
+  readonly pem: string;
+  readonly #certificate: forge.pki.Certificate;
+  readonly #key: KeyObject;
+  /** That of all servers: what it protects is the way between a sandbox and its engine. */
+  readonly #serverKey: Pair;
+  readonly #kept = new Map<string, Kept>();
+
+  private constructor(pem: string, key: KeyObject, serverKey: Pair) {
+    this.pem = pem;
+    this.#certificate = pki.certificateFromPem(pem);
+    this.#key = key;
+    this.#serverKey = serverKey;
+  }
+
+  /** That of a directory, made where there is none that can be used. */
+  static async open(directory: string): Promise<CertificateAuthority> {
+    const [certificateFile, keyFile] = [join(directory, "certificate.pem"), join(directory, "key.pem")];
+    const [kept, serverKey] = await Promise.all([usable(certificateFile, keyFile), makeKey()]);
+    if (kept) return new CertificateAuthority(kept.pem, kept.key, serverKey);
+    const pair = await makeKey();
+    const certificate = authorityCertificate(pair);
+    const pem = pki.certificateToPem(certificate);
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    // The key first: a certificate without its key is made anew.
+    await replace(keyFile, pair.privateKey.export({ type: "pkcs8", format: "pem" }).toString());
+    await replace(certificateFile, pem);
+    return new CertificateAuthority(pem, pair.privateKey, serverKey);
+  }
+
+  /** What a server needs to be taken for a host. @param host a name in lower case */
+  contextFor(host: string): SecureContext {
+    const kept = this.#kept.get(host);
+    this.#kept.delete(host);
+    const fresh = kept && kept.until > Date.now() ? kept : this.#issue(host);
+    this.#kept.set(host, fresh);
+    const [oldest] = this.#kept.keys();
+    if (this.#kept.size > mostKept && oldest !== undefined) this.#kept.delete(oldest);
+    return fresh.context;
+  }
+
+  #issue(host: string): Kept {
+    const certificate = certificateFor(this.#serverKey.publicKey, serverDays);
+    certificate.setSubject([{ name: "organizationName", value: "sandbox-mcp" }]);
+    certificate.setIssuer(this.#certificate.subject.attributes);
+    certificate.setExtensions([
+      { name: "basicConstraints", cA: false, critical: true },
+      { name: "keyUsage", digitalSignature: true, keyEncipherment: true, critical: true },
+      { name: "extKeyUsage", serverAuth: true },
+      // Type 2 is a DNS name (RFC 5280, 4.2.1.6). Without a common name this is what counts.
+      { name: "subjectAltName", critical: false, altNames: [{ type: 2, value: host }] },
+      {
+        name: "authorityKeyIdentifier",
+        keyIdentifier: this.#certificate.generateSubjectKeyIdentifier().getBytes(),
+      },
+    ]);
+    signWith(certificate, this.#key);
+    const key = this.#serverKey.privateKey.export({ type: "pkcs8", format: "pem" });
+    const context = createSecureContext({ cert: pki.certificateToPem(certificate), key });
+    return { context, until: certificate.validity.notAfter.getTime() - DAY_MS };
+  }
+}
+
+interface Pair {
+  publicKey: KeyObject;
+  privateKey: KeyObject;
+}
+
+async function makeKey(): Promise<Pair> {
+  return await promisify(generateKeyPair)("rsa", { modulusLength: 2048 });
+}
+
+function authorityCertificate({ publicKey, privateKey }: Pair): forge.pki.Certificate {
+  const certificate = certificateFor(publicKey, authorityDays);
+  const name = [{ name: "commonName", value: "sandbox-mcp on this machine" }];
+  certificate.setSubject(name);
+  certificate.setIssuer(name);
+  certificate.setExtensions([
+    { name: "basicConstraints", cA: true, pathLenConstraint: 0, critical: true },
+    { name: "keyUsage", keyCertSign: true, critical: true },
+    { name: "subjectKeyIdentifier" },
+  ]);
+  signWith(certificate, privateKey);
+  return certificate;
+}
+
+function certificateFor(publicKey: KeyObject, days: number): forge.pki.Certificate {
+  const certificate = pki.createCertificate();
+  certificate.publicKey = pki.publicKeyFromPem(publicKey.export({ type: "spki", format: "pem" }).toString());
+  // A serial number is positive: no first bit (RFC 5280, 4.1.2.2).
+  certificate.serialNumber = `00${randomBytes(16).toString("hex")}`;
+  const now = Date.now();
+  certificate.validity.notBefore = new Date(now - DAY_MS);
+  certificate.validity.notAfter = new Date(now + days * DAY_MS);
+  return certificate;
+}
+
+/** Signs by Node, since forge's own arithmetic takes a hundred times as long. */
+function signWith(certificate: forge.pki.Certificate, key: KeyObject): void {
+  const signer = {
+    sign: () => {
+      const bytes = asn1.toDer(certificate.tbsCertificate).getBytes();
+      return sign("sha256", Buffer.from(bytes, "latin1"), key).toString("latin1");
+    },
+  };
+  certificate.sign(signer as unknown as forge.pki.rsa.PrivateKey, md.sha256.create());
+}
+
+/** What a directory has, if it is whole and lasts for the next month. */
+async function usable(
+  certificateFile: string,
+  keyFile: string,
+): Promise<{ pem: string; key: KeyObject } | undefined> {
+  try {
+    const [pem, keyPEM] = await Promise.all([readFile(certificateFile, "utf8"), readFile(keyFile, "utf8")]);
+    const certificate = pki.certificateFromPem(pem);
+    const key = createPrivateKey(keyPEM);
+    const own = createPublicKey(key).export({ type: "spki", format: "pem" });
+    const certified = createPublicKey(pem).export({ type: "spki", format: "pem" });
+    const isGood = own === certified && certificate.validity.notAfter.getTime() > Date.now() + 30 * DAY_MS;
+    return isGood ? { pem, key } : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+async function replace(file: string, content: string): Promise<void> {
+  const temporary = `${file}.${process.pid}`;
+  await writeFile(temporary, content, { mode: 0o600 });
+  await rename(temporary, file);
+}

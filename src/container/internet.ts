@@ -1,0 +1,131 @@
+/**
+ * What a sandbox sends to the internet through the Worker: everything under a policy that restricts, and what goes to a host
+ * that has a secret for the sandbox's principal. Redirects are left to the client, whose next request comes here too.
+ */
+import { waitUntil } from "cloudflare:workers";
+import { type Env, parseConfig } from "../shared/config.ts";
+import type { Connection } from "../shared/connection-log.ts";
+import { Mask } from "../shared/mask.ts";
+import { ALLOWED_PORTS, type NetworkPolicy, allowsHost, canonicalHost } from "../shared/network-policy.ts";
+import { type Secret, putIn, secretsAt, secretsFor } from "../shared/secrets.ts";
+
+/** Whose sandbox it is, and what that may reach: the parameters of the handler, as `SandboxNetwork.enforce` sets them. */
+export interface OutboundPolicy extends NetworkPolicy {
+  principalID?: string | undefined;
+}
+
+/** The method of the actor that is called here. */
+interface ConnectionKeeper extends Rpc.DurableObjectBranded {
+  connectionMade(connection: Connection): void;
+}
+
+/** Which sandbox a request comes from, and the secret in it. */
+interface Sender {
+  env: Env;
+  containerID: string;
+  /** Its name. */
+  secret?: string | undefined;
+}
+
+type Internet = (request: Request, from: Sender) => Promise<Response>;
+
+let internet: Internet = (request) => fetch(request, { redirect: "manual" });
+
+/** Has requests go to the internet by another way: the local platform must not reach this machine's network with them. */
+export function sendThrough(other: Internet): void {
+  internet = other;
+}
+
+/** Sends a request of a sandbox on if its policy lets it through, with the secrets for its host. An outbound handler of the SDK. */
+export async function throughPolicy(
+  request: Request,
+  env: Env,
+  { containerId: containerID, params }: { containerId: string; params?: unknown },
+): Promise<Response> {
+  const policy = params as OutboundPolicy | undefined;
+  // The platform has ended TLS, so the URL has the name that TLS and HTTP gave.
+  const { hostname, port, protocol } = new URL(request.url);
+  const host = canonicalHost(hostname) ?? "";
+  const to = Number(port || (protocol === "https:" ? 443 : 80));
+  const named = canonicalHost((request.headers.get("host") ?? hostname).replace(/:\d+$/, ""));
+  const connection: Connection = { at: Date.now(), host, port: to, method: request.method, bytes: 0 };
+  const tell = (end: Partial<Connection>) =>
+    keeperOf(env, containerID).connectionMade({ ...connection, ...end });
+  const isFree = policy?.internet === "full";
+  const isAllowed = policy !== undefined && allowsHost(policy, host) && (isFree || ALLOWED_PORTS.has(to));
+  if (!isAllowed || named !== host) {
+    // Before the answer: the result of what asked is to name it.
+    await tell({ refused: isAllowed ? "mismatch" : "policy" });
+    return refusal(403, `${host || "this host"} is not reachable from this sandbox`);
+  }
+  const secrets =
+    port === "" ? secretsAt(secretsFor(parseConfig(env).secrets, policy.principalID), host) : [];
+  const from: Sender = { env, containerID, secret: secrets[0]?.name };
+  const response =
+    secrets.length === 0 ? await internet(request, from) : await sendWith(secrets, request, from);
+  const bytes = Number(response.headers.get("content-length") ?? 0);
+  const { status } = response;
+  waitUntil(tell({ status, bytes, ...(from.secret === undefined ? {} : { secret: from.secret }) }));
+  return response;
+}
+
+/**
+ * Headers that are not sent on with a secret: pieces of an answer that are asked for one by one could each hold a part of a
+ * value.
+ */
+const NOT_SENT = ["range", "if-range", "expect", "host", "content-length"];
+
+/** Headers of an answer that no longer hold, or by which its client would go round this handler. */
+const NOT_ANSWERED = ["alt-svc", "transfer-encoding"];
+
+/** The codings of a body that the platform undoes. */
+const DECODED = new Set(["gzip", "br"]);
+
+/** Sends a request with its secrets, by TLS alone and to the standard port, and masks what of them the answer has. */
+async function sendWith(secrets: readonly Secret[], request: Request, from: Sender): Promise<Response> {
+  const url = new URL(request.url);
+  url.protocol = "https:";
+  const headers = new Headers(request.headers);
+  for (const name of NOT_SENT) headers.delete(name);
+  headers.set("accept-encoding", "identity");
+  const mask = new Mask(putIn(secrets, headers, url));
+  const { method, signal } = request;
+  let response: Response;
+  try {
+    const init = { method, headers, signal, body: bodyOf(request), redirect: "manual" } as const;
+    response = await internet(new Request(url, init), from);
+  } catch {
+    return refusal(502, `${url.hostname} could not be reached`);
+  }
+  const answer = mask.headers(response.headers);
+  for (const name of NOT_ANSWERED) answer.delete(name);
+  const { status, body } = response;
+  if (body === null) return new Response(null, { status, headers: answer });
+  const coding = answer.get("content-encoding")?.trim().toLowerCase() ?? "identity";
+  if (DECODED.has(coding)) {
+    answer.delete("content-encoding");
+    answer.delete("content-length");
+  } else if (coding !== "identity") {
+    await body.cancel();
+    return refusal(502, `${url.hostname} answers in a coding that cannot be looked through: ${coding}`);
+  }
+  const masked = body.pipeThrough(mask.stream());
+  const length = answer.get("content-length");
+  const sized = length === null ? masked : masked.pipeThrough(new FixedLengthStream(Number(length)));
+  return new Response(sized, { status, headers: answer });
+}
+
+/** The body with the length that was announced: not every server takes one of unknown length. */
+function bodyOf({ body, headers }: Request): ReadableStream | null {
+  const length = headers.get("content-length");
+  return body === null || length === null ? body : body.pipeThrough(new FixedLengthStream(Number(length)));
+}
+
+function keeperOf(env: Env, containerID: string): DurableObjectStub<ConnectionKeeper> {
+  const sandboxes = env.Sandbox as DurableObjectNamespace<ConnectionKeeper>;
+  return sandboxes.get(sandboxes.idFromString(containerID));
+}
+
+function refusal(status: number, reason: string): Response {
+  return new Response(`sandbox-mcp: ${reason}.\n`, { status });
+}

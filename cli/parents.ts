@@ -1,13 +1,16 @@
-/** Notices when the process that ran `npm start` has ended without passing a signal on. */
+/** Notices when the process that started the server, npm or a bridge, has ended without passing a signal on. */
 import { readFileSync } from "node:fs";
+
+/** The variable that makes a server end with the process that started it. */
+export const WITH_PARENT = "SANDBOX_MCP_WITH_PARENT";
 
 /**
  * Calls `onGone` once when npm, or the shell between npm and this process, has ended. Without npm it does nothing, because
- * a server that was put into the background should survive its shell.
+ * a server that was put into the background should survive its shell; unless WITH_PARENT asks for it.
  * @param everyMs How often to look.
  */
 export function watchNPM(env: NodeJS.ProcessEnv, onGone: () => void, everyMs = 200): void {
-  if (env.npm_lifecycle_event === undefined) return;
+  if (env.npm_lifecycle_event === undefined && env[WITH_PARENT] === undefined) return;
   const chain = [describe(process.ppid)];
   const parent = chain[0];
   if (parent && /^(a|ba|da|k|z)?sh$|^busybox$/.test(parent.command)) chain.push(describe(parent.parent));

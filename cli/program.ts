@@ -7,9 +7,10 @@ import { execute } from "./commands/execute.ts";
 import { files } from "./commands/files.ts";
 import { cancel, result } from "./commands/result.ts";
 import { runs } from "./commands/runs.ts";
+import { stdio } from "./commands/stdio.ts";
 import { sandboxes } from "./commands/sandboxes.ts";
 
-const COMMANDS = [code, command, execute, result, cancel, runs, sandboxes, files];
+const COMMANDS = [code, command, execute, result, cancel, runs, sandboxes, files, stdio];
 
 export const program = new Command("sandbox-mcp")
   .description("Linux sandboxes for MCP clients: run the server, use it, connect clients to it.")

@@ -85,7 +85,7 @@ async function start(): Promise<void> {
 
   process.on("SIGINT", () => void end(0));
   process.on("SIGTERM", () => void end(0));
-  watchNPM(process.env, () => void end(1, "npm is gone: stopping."));
+  watchNPM(process.env, () => void end(1, "What started this server is gone: stopping."));
 
   const file = variablesFile(process.env);
   const { values, token, tokenSource } = readVariables(process.env, file);

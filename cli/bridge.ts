@@ -1,0 +1,217 @@
+/**
+ * MCP between standard input and output on one side and a server's HTTP endpoint on the other, for clients that start a process.
+ *
+ * Messages are passed on as they are, in the protocol's revisions of 2025 and of 2026: what the client and the server agree on is
+ * theirs. A server that was restarted is found again, and the session goes on, since the server keeps none.
+ */
+import { setTimeout as pause } from "node:timers/promises";
+import type { JSONRPCMessage, JSONRPCRequest } from "@modelcontextprotocol/sdk/types.js";
+import { EventSourceParserStream } from "eventsource-parser/stream";
+import type { ServerAddress } from "./server.ts";
+
+export interface Wires {
+  /** Where the server is; starts one where that is meant. @throws {CommandError} when it cannot be reached */
+  locate(): Promise<ServerAddress>;
+  /** Gives a message to the client. */
+  send(message: JSONRPCMessage): Promise<void>;
+  log(line: string): void;
+}
+
+/** How long a request waits for a server that does not answer, milliseconds. */
+const RESTART_MS = 30_000;
+
+/** JSON-RPC's first code for errors of an implementation. */
+const SERVER_ERROR = -32000;
+
+/** The field of a request's params that the header Mcp-Name repeats (SEP-2243). */
+const NAMED: Record<string, string> = {
+  "tools/call": "name",
+  "prompts/get": "name",
+  "resources/read": "uri",
+  "tasks/get": "taskId",
+  "tasks/update": "taskId",
+  "tasks/cancel": "taskId",
+};
+
+const VERSION_KEY = "io.modelcontextprotocol/protocolVersion";
+
+type RequestID = JSONRPCRequest["id"];
+
+export class Bridge {
+  readonly #wires: Wires;
+  /** Requests of the client that are not answered yet. */
+  readonly #open = new Map<RequestID, AbortController>();
+  readonly #taken = new Set<Promise<void>>();
+  /** What `initialize` agreed on; a client of 2026 says it in every request. */
+  #version: string | undefined;
+  /** Where the server was last. */
+  #address: ServerAddress | undefined;
+  readonly #closed = new AbortController();
+
+  constructor(wires: Wires) {
+    this.#wires = wires;
+  }
+
+  /** Passes a message of the client on, and every answer back. */
+  take(message: JSONRPCMessage): void {
+    const taken: Promise<void> = this.#pass(message).finally(() => this.#taken.delete(taken));
+    this.#taken.add(taken);
+  }
+
+  async #pass(message: JSONRPCMessage): Promise<void> {
+    if ("method" in message && message.method === "notifications/cancelled") {
+      // In 2026 a request is cancelled by closing its stream; in 2025 by this message, which goes on to the server.
+      const id = message.params?.requestId as RequestID;
+      this.#open.get(id)?.abort();
+      this.#open.delete(id);
+    }
+    const request = "method" in message && "id" in message ? (message as JSONRPCRequest) : undefined;
+    const abort = new AbortController();
+    if (request) this.#open.set(request.id, abort);
+    const signal = AbortSignal.any([abort.signal, this.#closed.signal]);
+    try {
+      await this.#deliver(message, request, signal);
+    } catch (error) {
+      if (signal.aborted) return;
+      const words = error instanceof Error ? error.message : String(error);
+      this.#wires.log(words);
+      if (request && this.#open.has(request.id)) await this.#fail(request.id, words);
+    } finally {
+      if (request && this.#open.get(request.id) === abort) this.#open.delete(request.id);
+    }
+  }
+
+  /** Resolves when every message that was taken is answered. */
+  async settled(): Promise<void> {
+    while (this.#taken.size > 0) await Promise.allSettled(this.#taken);
+  }
+
+  /** Lets go of every request that is under way. What they started on the server goes on. */
+  close(): void {
+    this.#closed.abort();
+  }
+
+  async #deliver(
+    message: JSONRPCMessage,
+    request: JSONRPCRequest | undefined,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const response = await this.#post(message, signal);
+    const type = response.headers.get("content-type") ?? "";
+    if (type.startsWith("text/event-stream") && response.body) {
+      const events = response.body
+        .pipeThrough(new TextDecoderStream())
+        .pipeThrough(new EventSourceParserStream());
+      try {
+        for await (const { data } of events) if (data !== "") await this.#answer(JSON.parse(data), request);
+      } catch (error) {
+        if (signal.aborted) throw error;
+      }
+    } else {
+      const body = await response.text();
+      const answer = parsed(body);
+      if (isMessage(answer)) await this.#answer(answer, request);
+      else if (!response.ok) throw new Error(httpError(response, answer));
+    }
+    if (request && this.#open.has(request.id))
+      throw new Error(
+        "The connection to the server broke before it answered. What was started may go on: list_runs shows it.",
+      );
+  }
+
+  /** @throws Error when no server takes it within RESTART_MS, or it is not known whether one did */
+  async #post(message: JSONRPCMessage, signal: AbortSignal): Promise<Response> {
+    const deadline = Date.now() + RESTART_MS;
+    for (;;) {
+      this.#address ??= await this.#wires.locate();
+      const { url, token } = this.#address;
+      try {
+        return await fetch(url, {
+          method: "POST",
+          headers: { ...this.#headers(message), authorization: `Bearer ${token}` },
+          body: JSON.stringify(message),
+          signal,
+        });
+      } catch (error) {
+        if (signal.aborted) throw error;
+        this.#address = undefined;
+        // A request that may have arrived is not sent again, unless it only asks.
+        const isSafe = wasNotSent(error) || !("method" in message && message.method === "tools/call");
+        if (!isSafe)
+          throw new Error(
+            "The connection to the server broke. What was started may go on: list_runs shows it.",
+            { cause: error },
+          );
+        if (Date.now() > deadline) throw new Error(`No server answers at ${url}.`, { cause: error });
+        await pause(500, undefined, { signal });
+      }
+    }
+  }
+
+  #headers(message: JSONRPCMessage): Record<string, string> {
+    const headers: Record<string, string> = {
+      "content-type": "application/json",
+      accept: "application/json, text/event-stream",
+    };
+    const params = "params" in message ? message.params : undefined;
+    const stated = params?._meta?.[VERSION_KEY];
+    if (typeof stated === "string" && "method" in message) {
+      headers["mcp-protocol-version"] = stated;
+      headers["mcp-method"] = message.method;
+      const name = params?.[NAMED[message.method] ?? ""];
+      if (typeof name === "string") headers["mcp-name"] = headerText(name);
+    } else if (this.#version !== undefined) headers["mcp-protocol-version"] = this.#version;
+    return headers;
+  }
+
+  async #answer(message: JSONRPCMessage, request: JSONRPCRequest | undefined): Promise<void> {
+    const isFinal = request !== undefined && !("method" in message);
+    // Where the server could not read the request, its error has no id.
+    if (isFinal && "error" in message && message.id !== request.id) message = { ...message, id: request.id };
+    if (isFinal) {
+      // A request that was cancelled has no answer.
+      if (!this.#open.has(request.id)) return;
+      this.#open.delete(request.id);
+      const version = "result" in message ? message.result.protocolVersion : undefined;
+      if (request.method === "initialize" && typeof version === "string") this.#version = version;
+    }
+    await this.#wires.send(message);
+  }
+
+  #fail(id: RequestID, message: string): Promise<void> {
+    this.#open.delete(id);
+    return this.#wires.send({ jsonrpc: "2.0", id, error: { code: SERVER_ERROR, message } });
+  }
+}
+
+function wasNotSent(error: unknown): boolean {
+  const cause = error instanceof Error ? error.cause : undefined;
+  const code = cause instanceof Error && "code" in cause ? cause.code : undefined;
+  return ["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "UND_ERR_CONNECT_TIMEOUT"].includes(String(code));
+}
+
+/** A value as SEP-2243 writes it in a header: in base64 where a header could not hold it as it is. */
+function headerText(value: string): string {
+  const isPlain = /^[\x21-\x7e]+( +[\x21-\x7e]+)*$/.test(value) && !value.startsWith("=?base64?");
+  return isPlain ? value : `=?base64?${Buffer.from(value).toString("base64")}?=`;
+}
+
+function parsed(body: string): unknown {
+  try {
+    return JSON.parse(body);
+  } catch {
+    return undefined;
+  }
+}
+
+function isMessage(value: unknown): value is JSONRPCMessage {
+  return typeof value === "object" && value !== null && "jsonrpc" in value;
+}
+
+function httpError({ status, url }: Response, body: unknown): string {
+  const said =
+    typeof body === "object" && body !== null && "error" in body ? `: ${JSON.stringify(body.error)}` : "";
+  if (status === 401)
+    return `${new URL(url).origin} does not accept the token. Set SANDBOX_MCP_TOKEN to one that it accepts${said}`;
+  return `${new URL(url).origin} answered ${status}${said}`;
+}

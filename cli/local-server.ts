@@ -1,0 +1,85 @@
+/** The local server for a bridge: the one that runs, or one that it starts and that ends with it. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import { setTimeout as pause } from "node:timers/promises";
+import { CommandError } from "./exit.ts";
+import { freePort } from "./lock.ts";
+import { WITH_PARENT } from "./parents.ts";
+import { readRunning } from "./running.ts";
+import { type ServerAddress, serverAddress, type ServerOptions, stateDirectory } from "./server.ts";
+
+/** The first start of all makes the Worker and looks for Python: some 10 s on a slow machine. */
+const START_MS = 90_000;
+
+/** Another bridge's server may be starting or stopping: it holds the state directory, and a start of ours ends. */
+const AGAIN_MS = 2000;
+
+const DEFAULT_PORT = 8787;
+
+export class LocalServer {
+  readonly #options: ServerOptions;
+  readonly #log: (line: string) => void;
+  #child: ChildProcess | undefined;
+  #said = "";
+  #starting: Promise<ServerAddress> | undefined;
+
+  constructor(options: ServerOptions, log: (line: string) => void) {
+    this.#options = options;
+    this.#log = log;
+  }
+
+  /** A server that answers; starts one where none does. @throws {CommandError} with why it does not start */
+  async locate(): Promise<ServerAddress> {
+    if (await this.#answers()) return serverAddress(this.#options);
+    this.#starting ??= this.#start().finally(() => (this.#starting = undefined));
+    return this.#starting;
+  }
+
+  async #start(): Promise<ServerAddress> {
+    const deadline = Date.now() + START_MS;
+    let triedAt = 0;
+    while (Date.now() < deadline) {
+      if (await this.#answers()) return serverAddress(this.#options);
+      const isRunning =
+        this.#child !== undefined && this.#child.exitCode === null && this.#child.signalCode === null;
+      if (!isRunning && triedAt > 0 && !this.#said.includes("Another server is using")) break;
+      if (!isRunning && Date.now() - triedAt > AGAIN_MS) {
+        triedAt = Date.now();
+        await this.#spawn();
+      }
+      await pause(100);
+    }
+    throw new CommandError(
+      "unavailable",
+      `The local server does not start. ${this.#said.trim().slice(-2000)}`,
+    );
+  }
+
+  async #spawn(): Promise<void> {
+    const port = await freePort(DEFAULT_PORT).catch(() => 0);
+    const words = ["--port", String(port), "--state-dir", stateDirectory(this.#options)];
+    this.#log(`Starting the local server (${words.join(" ")}) ...`);
+    this.#said = "";
+    const child = spawn(process.execPath, [fileURLToPath(new URL("start.ts", import.meta.url)), ...words], {
+      // A group of its own: a signal to the bridge's group leaves it the time to save workspaces.
+      detached: true,
+      env: { ...process.env, [WITH_PARENT]: "1" },
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    this.#child = child;
+    child.stderr.setEncoding("utf8").on("data", (text: string) => {
+      this.#said = `${this.#said}${text}`.slice(-4000);
+      this.#log(text.trimEnd());
+    });
+    await new Promise((resolve) => child.once("spawn", resolve).once("error", resolve));
+  }
+
+  async #answers(): Promise<boolean> {
+    const running = readRunning(stateDirectory(this.#options));
+    if (!running) return false;
+    return fetch(new URL("/health", running.url), { signal: AbortSignal.timeout(5000) }).then(
+      (response) => response.ok,
+      () => false,
+    );
+  }
+}

@@ -244,6 +244,8 @@ describe("Claude Code", () => {
   });
 
   it("connects by the plugin, whose options are the address and the token", async () => {
+    // Two ways to one address are one for Claude Code: it leaves the plugin's out.
+    await claude(["mcp", "remove", "sandbox"]);
     const install = ["plugin", "install", "sandbox", "--marketplace", repository];
     await claude([...install, "--config", `url=${server.url}`, "--config", `token=${TOKEN}`]);
     expect(await claude(["mcp", "list"])).toMatch(/plugin:sandbox:sandbox: .*Connected/);

@@ -4,6 +4,7 @@ import { parseArgs } from "node:util";
 import { quote } from "./announce.ts";
 import { UserError } from "./errors.ts";
 import { defaultStateDir } from "./places.ts";
+import { messageOf } from "../src/shared/text.ts";
 
 export interface StartOptions {
   /** On 127.0.0.1; 0 for any free one. */
@@ -92,7 +93,7 @@ function parse(argv: readonly string[]) {
   try {
     return parseArgs({ args: [...argv], options: FLAGS, strict: true, allowPositionals: false }).values;
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = messageOf(error);
     throw new UserError(`${reason}\n\n${USAGE}`);
   }
 }

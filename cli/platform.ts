@@ -5,6 +5,7 @@ import { type Check, checkBubblewrap } from "../local/engine/check.ts";
 import { SYSTEM_PATH } from "../local/engine/system-path.ts";
 import { install, mayInstall } from "./apt.ts";
 import { UserError } from "./errors.ts";
+import { messageOf } from "../src/shared/text.ts";
 
 const run = promisify(execFile);
 
@@ -42,7 +43,7 @@ export async function requireBubblewrap(say: (line: string) => void, installer =
     try {
       await installer.install();
     } catch (error) {
-      const detail = error instanceof Error ? error.message : String(error);
+      const detail = messageOf(error);
       throw new UserError(`bubblewrap could not be installed. ${check.remedy}\n${detail}`);
     }
     check = await installer.check();

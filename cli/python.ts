@@ -16,6 +16,7 @@ import {
 import { DAY_MS } from "../src/shared/days.ts";
 import { aptCommand, hasApt, install, mayInstall } from "./apt.ts";
 import { UserError } from "./errors.ts";
+import { messageOf } from "../src/shared/text.ts";
 
 export interface PythonSetup {
   /** The interpreter to start with; null for none. */
@@ -118,7 +119,7 @@ class PythonPackages {
       this.#say(`Python: sandboxes that start from now on use ${executable}, with ${LIST}.`);
       return executable;
     } catch (error) {
-      reason = error instanceof Error ? error.message : String(error);
+      reason = messageOf(error);
     }
     if (this.stopped) return undefined;
     const keep = `--python ${executable} keeps yours, as it is.`;

@@ -5,6 +5,7 @@ import { dirname } from "node:path";
 import { parseEnv } from "node:util";
 import { SDK_VARIABLES, VARIABLES } from "../src/shared/variables.ts";
 import { UserError } from "./errors.ts";
+import { messageOf } from "../src/shared/text.ts";
 
 const NAMES: readonly string[] = [...VARIABLES, ...SDK_VARIABLES];
 
@@ -48,7 +49,7 @@ export function keptVariables(file: string): Record<string, string> {
     const entries = Object.entries(parseEnv(readFileSync(file, "utf8")));
     return Object.fromEntries(entries.filter((entry): entry is [string, string] => entry[1] !== undefined));
   } catch (error) {
-    throw new UserError(`${file} cannot be read: ${reason(error)}`);
+    throw new UserError(`${file} cannot be read: ${messageOf(error)}`);
   }
 }
 
@@ -67,11 +68,7 @@ function keep(file: string, token: string): void {
     renameSync(temporary, file);
   } catch (error) {
     throw new UserError(
-      `The token cannot be kept in ${file}: ${reason(error)}. Set SERVER_AUTH_TOKEN instead.`,
+      `The token cannot be kept in ${file}: ${messageOf(error)}. Set SERVER_AUTH_TOKEN instead.`,
     );
   }
-}
-
-function reason(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -6,6 +6,7 @@
  */
 import { hostname } from "./rootfs-files.ts";
 import type { Limits } from "./limits.ts";
+import { quote } from "../../src/shared/text.ts";
 
 /** It stays out of the capabilities of everything else in the sandbox. By itself it gives no right over anything. */
 export const initCapability = "CAP_SETPCAP";
@@ -49,7 +50,3 @@ export function withoutInitCapability(command: string[]): string[] {
 const lockedKiB = 8192;
 /** Signals that wait, and timers, which take a place among them: a pool of the user's. */
 const pendingSignals = 4096;
-
-function quote(word: string): string {
-  return `'${word.replaceAll("'", String.raw`'\''`)}'`;
-}

@@ -13,6 +13,7 @@ import {
 } from "./bubblewrap.ts";
 import { start, type Processes, type StartOptions } from "./processes.ts";
 import { moduleExtension } from "./toolchain.ts";
+import { messageOf } from "../../src/shared/text.ts";
 
 /** The servers of ours that run in a sandbox. */
 export type OwnServer = "control" | "sandboxd";
@@ -115,7 +116,7 @@ async function begin(options: LaunchOptions): Promise<{ processes: Processes; pi
 function reason(error: unknown, processes: Processes | undefined): string {
   const printed = processes?.output().trim() ?? "";
   if (printed !== "") return printed;
-  return error instanceof Error ? error.message : String(error);
+  return messageOf(error);
 }
 
 /** Opens something to stand for it in paths alone. */

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { ExitReport, StartRequest } from "../platform/protocol.ts";
 import { Sandbox, type Common, type Place } from "./sandbox.ts";
 import { Spare } from "./spare.ts";
+import { messageOf } from "../../src/shared/text.ts";
 
 /** How many ended sandboxes are remembered, for an actor that asks late how its sandbox ended. */
 const remembered = 1000;
@@ -75,7 +76,7 @@ export class SandboxRegistry {
       await sandbox.assign(id, request);
     } catch (error) {
       await sandbox?.destroy();
-      this.#remember(id, { exitCode: 1, reason: error instanceof Error ? error.message : String(error) });
+      this.#remember(id, { exitCode: 1, reason: messageOf(error) });
       throw error;
     }
     this.#alive.set(id, sandbox);

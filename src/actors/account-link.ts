@@ -8,6 +8,7 @@ import type { Region } from "../shared/principal.ts";
 import { KeyedQueue } from "../shared/queue.ts";
 import type { Settlement } from "./quota.ts";
 import { workspacesPrefix } from "./snapshot-registry.ts";
+import { accountOf } from "./sandbox-client.ts";
 
 /** Whose sandbox this is. The actor's name holds both as a hash; these are the plain values, to show and to register. */
 export interface Owner {
@@ -87,8 +88,7 @@ export class AccountLink {
   }
 
   account(owner: Owner): DurableObjectStub<Account> {
-    const accounts = this.#env.Account as DurableObjectNamespace<Account>;
-    return accounts.getByName(owner.principalID);
+    return accountOf(this.#env, owner.principalID);
   }
 
   /**

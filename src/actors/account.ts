@@ -23,6 +23,7 @@ import {
   SnapshotRegistry,
   workspacesPrefix,
 } from "./snapshot-registry.ts";
+import { sandboxActor } from "./sandbox-client.ts";
 
 export interface SandboxRecord {
   name: string;
@@ -579,8 +580,7 @@ export class Account extends DurableObject<Env> {
   }
 
   async #sandbox(principalID: string, name: string): Promise<DurableObjectStub<Sandbox>> {
-    const sandboxes = this.env.Sandbox as DurableObjectNamespace<Sandbox>;
-    return sandboxes.getByName(await actorName(name, principalID));
+    return sandboxActor(this.env, await actorName(name, principalID));
   }
 }
 

@@ -39,8 +39,13 @@ const CLIENTS_NAME = "clients";
 export const MOST_UNAPPROVED = 500;
 
 /** The object that counts registrations; undefined where the namespace is not bound. */
-export function registrationsOf({ Attempts: namespace }: Pick<Env, "Attempts">) {
-  return (namespace as DurableObjectNamespace<Attempts> | undefined)?.getByName(CLIENTS_NAME);
+export function registrationsOf(env: Pick<Env, "Attempts">) {
+  return attemptsOf(env, CLIENTS_NAME);
+}
+
+/** The object of a name; undefined where the namespace is not bound. */
+export function attemptsOf({ Attempts: namespace }: Pick<Env, "Attempts">, name: string) {
+  return (namespace as DurableObjectNamespace<Attempts> | undefined)?.getByName(name);
 }
 
 export class Attempts extends DurableObject {

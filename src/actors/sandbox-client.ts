@@ -23,18 +23,25 @@ export async function callSandbox<T>(
   call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<Answer<T>>,
   { reads = false } = {},
 ): Promise<WithNotice<T>> {
-  const sandboxes = env.Sandbox as DurableObjectNamespace<Sandbox>;
   const name = await actorName(owner.sandbox, owner.principalID);
   // A stub that has failed once keeps failing, so each attempt has its own.
   // Counts for the call that makes the actor. The account, links and previews reach only such as are made already.
   const place = { locationHint: owner.region ?? parseConfig(env).defaultRegion };
-  const attempt = async () =>
-    call(sandboxes.getByName(name, place), { ...owner, region: place.locationHint });
+  const attempt = async () => call(sandboxActor(env, name, place), { ...owner, region: place.locationHint });
   const answer = await (reads ? twice(attempt) : attempt()).catch((error: unknown) => {
     throw explainedReset(error, owner.sandbox);
   });
   if (answer.ok) return { value: answer.value, notice: answer.notice };
   throw ToolError.from(withNotice(answer.failure, answer.notice));
+}
+
+/** The actor of a sandbox, by the actor's own name. */
+export function sandboxActor(
+  env: Pick<Env, "Sandbox">,
+  name: string,
+  place?: DurableObjectNamespaceGetDurableObjectOptions,
+): DurableObjectStub<Sandbox> {
+  return (env.Sandbox as DurableObjectNamespace<Sandbox>).getByName(name, place);
 }
 
 /** The principal's account. */

@@ -5,7 +5,7 @@ import { logError, type SignInRefusal } from "../shared/log.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { type AccessIdentity, accessIdentity } from "./access.ts";
 import { accessRule, ownerRule } from "./grant-policy.ts";
-import { addressOf, ATTEMPTS_NAME, type Attempts } from "../actors/attempts.ts";
+import { ATTEMPTS_NAME, addressOf, attemptsOf } from "../actors/attempts.ts";
 import { isServerToken } from "./bearer.ts";
 import type { OpenMethod, Problem } from "./consent-page.ts";
 import { type GitHubAccount, gitHubAccount, GitHubError, gitHubRule, gitHubSignInURL } from "./github.ts";
@@ -64,8 +64,7 @@ async function owner(
   request: Request,
   { env, config }: RequestContext,
 ): Promise<Identity | Refused> {
-  const namespace = env.Attempts as DurableObjectNamespace<Attempts> | undefined;
-  const attempts = namespace?.getByName(ATTEMPTS_NAME);
+  const attempts = attemptsOf(env, ATTEMPTS_NAME);
   const address = addressOf(request);
   const wait = (await attempts?.take(address)) ?? Number.POSITIVE_INFINITY;
   if (wait > 0) {

@@ -1,5 +1,6 @@
 /** The key-value store as OAuth uses it: a failure is an error of its own kind, and no operation takes for ever. */
 import { within } from "../shared/within.ts";
+import { messageOf } from "../shared/text.ts";
 
 /** The longest key that the store takes. */
 const MAX_KEY_BYTES = 512;
@@ -44,7 +45,7 @@ async function inTime<T>(operation: () => Promise<T>): Promise<T> {
     );
     if (done) return done.value;
   } catch (error) {
-    throw new StoreError(error instanceof Error ? error.message : String(error), { cause: error });
+    throw new StoreError(messageOf(error), { cause: error });
   }
   throw new StoreError("OAUTH_KV did not answer in time");
 }

@@ -4,7 +4,7 @@
  */
 import { markup } from "../auth/html.ts";
 import { page } from "../auth/page.ts";
-import { callSandbox } from "../actors/sandbox-client.ts";
+import { callSandbox, sandboxActor } from "../actors/sandbox-client.ts";
 import type { Sandbox } from "../actors/sandbox.ts";
 import { insufficientScope } from "../auth/challenge.ts";
 import { absolute } from "../container/files.ts";
@@ -52,7 +52,7 @@ export async function serveLink(request: Request, context: RequestContext): Prom
 }
 
 function actorOf({ env }: RequestContext, { actor }: FileLink | RunLink): DurableObjectStub<Sandbox> {
-  return (env.Sandbox as DurableObjectNamespace<Sandbox>).getByName(actor);
+  return sandboxActor(env, actor);
 }
 
 async function download(request: Request, context: RequestContext, link: FileLink): Promise<Response> {

@@ -7,7 +7,7 @@ import { isOwnAuthorization } from "../auth/bearer.ts";
 import { isOwnCookie } from "../auth/cookies.ts";
 import { markup } from "../auth/html.ts";
 import { page } from "../auth/page.ts";
-import type { Sandbox } from "../actors/sandbox.ts";
+import { sandboxActor } from "../actors/sandbox-client.ts";
 import type { Config } from "../shared/config.ts";
 import { ProcessLimiter, tooOften } from "../shared/limiter.ts";
 import { PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState, readLabel } from "../shared/preview-address.ts";
@@ -87,10 +87,9 @@ export async function servePreview(
   const inside = `http://localhost:${preview.port}`;
   const headers = await headersInside(request, { outside: address.origin, inside }, config);
   headers.set(PREVIEW_TOKEN, preview.token);
-  const sandboxes = env.Sandbox as DurableObjectNamespace<Sandbox>;
-  const answer = await sandboxes
-    .getByName(preview.actor)
-    .fetch(new Request(new Request(inside + pathname + search, request), { headers, redirect: "manual" }));
+  const answer = await sandboxActor(env, preview.actor).fetch(
+    new Request(new Request(inside + pathname + search, request), { headers, redirect: "manual" }),
+  );
   const state = answer.headers.get(PREVIEW_STATE);
   if (state !== null && state in NOTICES) return notice(request, state as PreviewState);
   const { status, statusText, webSocket } = answer;

@@ -4,6 +4,7 @@
  */
 import type { Scope } from "../shared/principal.ts";
 import { contextOf, defaultWait, recorded, type ToolContext } from "../tools/define.ts";
+import { MAX_TASK, TASK_SECONDS } from "../tools/execute-task.ts";
 import { followTask } from "../tools/follow-task.ts";
 import { startTask } from "../tools/start-task.ts";
 import { type PlainTask, plainTask } from "../tools/task-result.ts";
@@ -12,11 +13,8 @@ import { readJSON } from "./body.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { isRecord } from "../shared/is-record.ts";
 
-/** The same as those of execute_task. */
-const DEFAULT_TIMEOUT_MS = 300_000;
-const MAX_TIMEOUT_MS = 21_600_000;
-
-const MAX_TASK_CHARACTERS = 100_000;
+const DEFAULT_TIMEOUT_MS = TASK_SECONDS.default * 1000;
+const MAX_TIMEOUT_MS = TASK_SECONDS.max * 1000;
 
 /** What both routes need. */
 export const TASK_SCOPES: readonly Scope[] = ["tasks:run"];
@@ -30,8 +28,7 @@ export function execute(request: Request, caller: CallerContext): Promise<Respon
     const fields = "value" in body && isRecord(body.value) ? body.value : {};
     const { task, timeout = DEFAULT_TIMEOUT_MS, checkpoint } = fields;
     if (typeof task !== "string" || task.trim() === "") return json({ error: "Task is required" }, 400);
-    if (task.length > MAX_TASK_CHARACTERS)
-      return json({ error: `Task is longer than ${MAX_TASK_CHARACTERS} characters` }, 400);
+    if (task.length > MAX_TASK) return json({ error: `Task is longer than ${MAX_TASK} characters` }, 400);
     if (typeof timeout !== "number" || !(timeout >= 1 && timeout <= MAX_TIMEOUT_MS))
       return json({ error: `Timeout must be a number of milliseconds from 1 to ${MAX_TIMEOUT_MS}` }, 400);
     if (checkpoint !== undefined && typeof checkpoint !== "string")

@@ -1,6 +1,7 @@
 /** Days as quotas count them: in UTC, each as the number of days since the epoch. */
 
 export const DAY_MS = 86_400_000;
+export const DAY_SECONDS = DAY_MS / 1000;
 
 /** The day of a time, milliseconds since the epoch. */
 export function dayOf(time: number): number {

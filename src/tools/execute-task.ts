@@ -8,7 +8,10 @@ import { canRunTasks, startTask } from "./start-task.ts";
 import { taskFields, taskOutput } from "./task-result.ts";
 
 /** Characters. A longer task goes into a file of the sandbox or of the repository. */
-const MAX_TASK = 100_000;
+export const MAX_TASK = 100_000;
+
+/** How long a task may take, seconds: unless it says, and at most. */
+export const TASK_SECONDS = { default: 300, max: 21_600 } as const;
 
 export const executeTask = defineTool({
   name: "execute_task",
@@ -39,7 +42,7 @@ A task that outlasts wait_seconds goes on: the answer then has the id for get_re
       .regex(/^[A-Za-z0-9][\w.:/@[\]-]*$/, "must be the name of a model")
       .optional(),
     max_turns: z.number().int().min(1).max(1000).optional(),
-    timeout_seconds: timeoutField(300, 21_600),
+    timeout_seconds: timeoutField(TASK_SECONDS.default, TASK_SECONDS.max),
     wait_seconds: waitField(),
     continue_from: z
       .string()

@@ -5,11 +5,10 @@ import { actorName } from "../shared/names.ts";
 import { makeToken } from "../shared/preview-address.ts";
 import { previewURL } from "../shared/preview-url.ts";
 import { defineTool, sandboxField, sections, text } from "./define.ts";
+import { DAY_SECONDS } from "../shared/days.ts";
 
 /** Ports that the server itself uses in a sandbox: the SDK's, the proxy of a local one, and sandboxd's. */
 const RESERVED = new Set([3000, 3128, SANDBOXD_PORT]);
-
-const DAY_SECONDS = 86_400;
 
 export const exposePort = defineTool({
   name: "expose_port",

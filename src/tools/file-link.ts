@@ -4,8 +4,7 @@ import { ToolError } from "../shared/errors.ts";
 import { actorName } from "../shared/names.ts";
 import { type ToolContext, defineTool, pathField, sandboxField, sections, text } from "./define.ts";
 import { urlOf } from "./download.ts";
-
-const DAY_SECONDS = 86_400;
+import { DAY_SECONDS } from "../shared/days.ts";
 
 /** Bytes of an upload at most. */
 const MAX_BYTES = 5 * 1024 ** 3;

@@ -118,7 +118,7 @@ describe("a sandbox", () => {
     const sandbox = await TestSandbox.start(engine);
     const stragglers = await startStragglers(sandbox);
     await sandbox.call("POST", "/signal", { signal: 15 });
-    expect(await sandbox.ended()).toEqual({ exitCode: 0, reason: "stopped" });
+    expect(await sandbox.ended()).toMatchObject({ exitCode: 0, reason: "stopped" });
     expect(await survivors(stragglers, 0)).toEqual([]);
   });
 

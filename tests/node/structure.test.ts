@@ -81,6 +81,7 @@ test.each([
   ["isRecord", /function isRecord\b/, "src/shared/is-record.ts"],
   ["within", /function within\b/, "src/shared/within.ts"],
   ["DAY_MS", /(?<!\d)86_?400_?000\b|24 \* 60 \* 60/, "src/shared/days.ts"],
+  ["DAY_SECONDS", /const DAY_SECONDS\b/, "src/shared/days.ts"],
   ["baseURL", /function baseURL\b/, "src/shared/env-fields.ts"],
 ])("there is one %s", (_name, pattern, file) => {
   const found = ["src", "cli", "local", "bench", "scripts"].flatMap(sources);

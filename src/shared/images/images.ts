@@ -8,6 +8,7 @@ import { turned, turnedSize } from "./orientation.ts";
 import type { Picture } from "./picture.ts";
 import { readPNG } from "./png.ts";
 import type { Size } from "./scaler.ts";
+import { messageOf } from "../text.ts";
 
 /** The largest image in a result, in bytes. Base64 adds a third, and some clients take 1 MB at most. */
 const SHOWN_BYTES = 700 * 1024;
@@ -92,13 +93,9 @@ export async function shownImage(bytes: Uint8Array): Promise<ShownImage | NotSho
     return await inTurn(picture.work, () => reduced(picture, to, mimeType));
   } catch (error) {
     const reason =
-      error instanceof WebAssembly.RuntimeError ? "its pixels cannot be decoded" : reasonOf(error);
+      error instanceof WebAssembly.RuntimeError ? "its pixels cannot be decoded" : messageOf(error);
     return { problem: `is corrupt (${mimeType}: ${reason}).`, remedy: "Write it again." };
   }
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
 
 function animated({ frames }: Picture): string | undefined {

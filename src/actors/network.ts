@@ -116,7 +116,8 @@ export class SandboxNetwork {
     if (told === this.#enforced) return true;
     const holds = await this.#host.platform.enforce(policy);
     if (hosts.length > 0) await this.#host.intercept(hosts, policy);
-    this.#enforced = told;
+    // Asked again until the container has ended that keeps more than it may have.
+    if (holds) this.#enforced = told;
     return holds;
   }
 
@@ -175,32 +176,43 @@ export const POLICY_HANDLER = "policy";
 /** The variable by which the SDK's image trusts the certificates of the interception from its start on. */
 export const TRUST_INTERCEPTION = "SANDBOX_INTERCEPT_HTTPS";
 
+/** Storage key of a sandbox that was restricted once, which stays when that is destroyed, as the SDK's handler does. */
+const RESTRICTED_KEY = "restricted";
+
+interface Restricted {
+  /** Whether the container was started with a way out of its own. */
+  startedOpen: boolean;
+}
+
 /**
  * On Cloudflare. Under a policy that restricts, the container has no way out of its own, and what it sends by HTTP and HTTPS
  * goes through a handler of the Worker. One that was started with the whole internet keeps its way out until it ends.
  */
 export class OutboundHandlers implements NetworkPlatform {
   readonly #sandbox: OutboundSandbox;
+  readonly #kv: Pick<SyncKvStorage, "get" | "put">;
   readonly #isUp: () => boolean;
   #log = new ConnectionLog();
-  #restricts = false;
 
-  constructor(sandbox: OutboundSandbox, isUp: () => boolean) {
+  constructor(sandbox: OutboundSandbox, kv: Pick<SyncKvStorage, "get" | "put">, isUp: () => boolean) {
     this.#sandbox = sandbox;
+    this.#kv = kv;
     this.#isUp = isUp;
   }
 
   async enforce(policy: OutboundPolicy): Promise<boolean> {
-    const wasOpen = this.#sandbox.enableInternet === true && this.#isUp();
     const isOpen = policy.internet === "full";
     this.#sandbox.enableInternet = isOpen;
-    if (isOpen && !this.#restricts) return true;
-    this.#restricts = true;
+    const restricted = this.#kv.get<Restricted>(RESTRICTED_KEY);
+    // The SDK keeps a handler over actors, so that one that was set has to be told what holds now.
+    if (isOpen && restricted === undefined) return true;
+    const startedOpen = this.#isUp() ? (restricted?.startedOpen ?? true) : isOpen;
+    this.#kv.put<Restricted>(RESTRICTED_KEY, { startedOpen });
     this.#sandbox.interceptHttps = true;
     // Has the image trust the certificates of the interception.
     this.#sandbox.envVars = { ...this.#sandbox.envVars, [TRUST_INTERCEPTION]: "1" };
     await this.#sandbox.setOutboundHandler(POLICY_HANDLER, policy);
-    return isOpen || !wasOpen;
+    return isOpen || !startedOpen;
   }
 
   seen(): Promise<SeenConnections[]> {

@@ -329,7 +329,7 @@ export class Sandbox extends BaseSandbox<Env> {
     });
   }
 
-  readonly #outbound = new OutboundHandlers(this, () => this.#isUp);
+  readonly #outbound = new OutboundHandlers(this, this.ctx.storage.kv, () => this.#isUp);
 
   /** What enforces what the sandbox may reach. The local platform has its own. */
   protected get networkPlatform(): NetworkPlatform {
@@ -465,6 +465,11 @@ export class Sandbox extends BaseSandbox<Env> {
       await this.#accountLink.configured(owner, this.#variables.names);
     } while (this.#starts.isDestroying);
     this.#network.put(choice);
+    await this.#enforceNetwork();
+  }
+
+  /** Enforces what the sandbox may reach, and ends a container that keeps more: also when the operator has lowered it. */
+  async #enforceNetwork(): Promise<void> {
     if (!this.#isUp || (await this.#network.enforce())) return;
     await this.#workspace.isSavedToStop();
     this.#restartNotice.ending("network");
@@ -904,9 +909,9 @@ export class Sandbox extends BaseSandbox<Env> {
       // An earlier actor was thrown away before it had ended the container.
       if (this.#workspace.isGoingBack) await this.#starts.destroy(() => this.#endToGoBack());
       // Before the registration: the end of the previous container must not be reported after it.
+      await this.#enforceNetwork();
       await this.#lifecycle.ready();
       await this.#accountLink.register(owner);
-      if (this.#isUp) await this.#network.enforce();
     } while (this.#starts.isDestroying);
     // Its container may have ended meanwhile, and what comes next would start another.
     refuseStart();

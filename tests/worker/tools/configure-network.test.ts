@@ -191,24 +191,54 @@ describe("nobody has more than they were given", () => {
   });
 });
 
+/** What an actor on Cloudflare has of the SDK and of its storage, which outlive it. */
+function cloudflare() {
+  const handlers: NetworkPolicy[] = [];
+  const stored = new Map<string, unknown>();
+  const kv = {
+    get: <T>(key: string) => stored.get(key) as T | undefined,
+    put: <T>(key: string, value: T) => void stored.set(key, value),
+  };
+  const sandbox = {
+    isUp: false,
+    enableInternet: true,
+    interceptHttps: false,
+    envVars: {},
+    setOutboundHandler: async (_name: string, policy: NetworkPolicy) => void handlers.push(policy),
+  };
+  const actor = () => {
+    sandbox.enableInternet = true;
+    return new OutboundHandlers(sandbox, kv, () => sandbox.isUp);
+  };
+  return { sandbox, handlers, actor };
+}
+
 describe("on Cloudflare", () => {
   it("a restricted container has no way out but the handler, and one that had another has to end", async () => {
-    const handlers: NetworkPolicy[] = [];
-    const sandbox = {
-      enableInternet: true,
-      interceptHttps: false,
-      envVars: {},
-      setOutboundHandler: async (_name: string, policy: NetworkPolicy) => void handlers.push(policy),
-    };
-    let isUp = false;
-    const platform = new OutboundHandlers(sandbox, () => isUp);
+    const { sandbox, handlers, actor } = cloudflare();
+    const platform = actor();
     expect(await platform.enforce({ internet: "full", allowHosts: [] })).toBe(true);
     expect(handlers).toEqual([]);
-    isUp = true;
-    expect(await platform.enforce({ internet: "none", allowHosts: [] })).toBe(false);
+    sandbox.isUp = true;
+    const none = { internet: "none", allowHosts: [] } as const;
+    expect(await platform.enforce(none)).toBe(false);
     expect(sandbox).toMatchObject({ enableInternet: false, interceptHttps: true });
-    expect(await platform.enforce({ internet: "allowlist", allowHosts: ["a.example.com"] })).toBe(true);
-    expect(handlers).toHaveLength(2);
+    // Until that has ended.
+    expect(await actor().enforce(none)).toBe(false);
+    sandbox.isUp = false;
+    expect(await platform.enforce(none)).toBe(true);
+    sandbox.isUp = true;
+    expect(await actor().enforce({ internet: "allowlist", allowHosts: ["a.example.com"] })).toBe(true);
+    expect(handlers).toHaveLength(4);
+  });
+
+  it("what is allowed again is allowed by the next actor too, and forbidden without another start", async () => {
+    const { sandbox, handlers, actor } = cloudflare();
+    await actor().enforce({ internet: "none", allowHosts: [] });
+    sandbox.isUp = true;
+    expect(await actor().enforce({ internet: "full", allowHosts: [] })).toBe(true);
+    expect(handlers.at(-1)?.internet).toBe("full");
+    expect(await actor().enforce({ internet: "none", allowHosts: [] })).toBe(true);
   });
 
   it.each([

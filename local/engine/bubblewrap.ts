@@ -6,7 +6,7 @@
  * nothing reaches the host's disk, and all of it is gone with the last process, however it ended.
  */
 import { hostname } from "./rootfs-files.ts";
-import { existsSync, lstatSync, readlinkSync } from "node:fs";
+import { existsSync, lstatSync, readdirSync, readlinkSync } from "node:fs";
 import type { Readable, Writable } from "node:stream";
 import { agentDirectory } from "./rootfs-files.ts";
 import { channel, initCapability } from "./init.ts";
@@ -54,6 +54,15 @@ const etc = [
   "ssl/openssl.cnf",
   "terminfo",
 ];
+
+/** What Debian's Java needs to run, of each version. The rest may hold passwords of its management. */
+function javaConfiguration(): string[] {
+  const versions = readdirSync("/etc").filter((name) => /^java-\d+-openjdk$/.test(name));
+  const needed = /^(?:security|jvm-.*\.cfg|net\.properties|logging\.properties)$/;
+  return versions.flatMap((version) =>
+    readdirSync(`/etc/${version}`).flatMap((name) => (needed.test(name) ? `${version}/${name}` : [])),
+  );
+}
 
 /** Files inside what is shown whole that may hold the host's credentials. */
 const masked = ["/usr/etc/npmrc", "/usr/local/etc/npmrc", "/usr/etc/gitconfig", "/usr/local/etc/gitconfig"];
@@ -123,7 +132,7 @@ export function readOnlyMounts(view: View): Mount[] {
   for (const name of systemDirectories) {
     if (existsSync(name) && !lstatSync(name).isSymbolicLink()) mounts.push({ from: name, to: name });
   }
-  for (const name of etc) {
+  for (const name of [...etc, ...javaConfiguration()]) {
     if (existsSync(`/etc/${name}`)) mounts.push({ from: `/etc/${name}`, to: `/etc/${name}` });
   }
   mounts.push({ from: toolchain.node, to: `${runtimeDirectory}/bin/node` });

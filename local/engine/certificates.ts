@@ -1,4 +1,5 @@
 /** The certificate authorities that sandboxes trust: those that the host was told to trust, and the engine's own. */
+import { createHash, X509Certificate } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { rootCertificates } from "node:tls";
 import { npmSetting } from "./registries.ts";
@@ -13,8 +14,8 @@ export interface Certificates {
   /** PEM; only certificates, whatever else the files held. */
   pem: string;
   env: Record<string, string>;
-  /** Files of the system in whose place it stands. */
-  replaces: readonly string[];
+  /** What stands in the place of files of the system, by their paths. */
+  files: Readonly<Record<string, string | Buffer>>;
 }
 
 /** Reads what the host's environment and npm name as extra authorities; undefined when they name none. */
@@ -32,8 +33,11 @@ export function hostCertificates(env: NodeJS.ProcessEnv = process.env): Certific
   // A program that is given a bundle trusts nothing else, so it is named only where the host names one.
   const result: Record<string, string> = { NODE_EXTRA_CA_CERTS: bundlePath };
   for (const name of named) result[name] = bundlePath;
-  return { pem, env: result, replaces: [] };
+  return { pem, env: result, files: {} };
 }
+
+/** Where Java finds the authorities that it trusts, on Debian and what descends from it. */
+const javaStore = "/etc/ssl/certs/java/cacerts";
 
 /** Where systems keep the bundle that programs use by themselves. */
 const systemBundles = [
@@ -49,17 +53,42 @@ export function withAuthority(host: Certificates | undefined, pem: string): Cert
   const present = systemBundles.filter((path) => existsSync(path));
   const system =
     present.length === 0 ? rootCertificates : present.flatMap((path) => certificatesIn(readText(path)));
-  const all = new Set([
-    ...system.map((block) => block.trim()),
-    ...certificatesIn(host?.pem ?? ""),
-    pem.trim(),
-  ]);
+  const own = certificatesIn(host?.pem ?? "");
+  const trusted = [...new Set([...system.map((block) => block.trim()), ...own, pem.trim()])];
+  const bundle = `${trusted.join("\n")}\n`;
   const names = [...replacing, "NODE_EXTRA_CA_CERTS", "AWS_CA_BUNDLE", "CARGO_HTTP_CAINFO"];
   return {
-    pem: [...all].join("\n") + "\n",
+    pem: bundle,
     env: Object.fromEntries(names.map((name) => [name, bundlePath])),
-    replaces: present,
+    files: Object.fromEntries([
+      ...present.map((path) => [path, bundle]),
+      ...(existsSync(javaStore) ? [[javaStore, keyStore(trusted)]] : []),
+    ]),
   };
+}
+
+/**
+ * A key store of Java's own format (JKS, version 2) with certificates to trust: a count, entries of alias, time and
+ * certificate, and a digest, all big-endian. Java takes it wherever it expects PKCS #12.
+ */
+export function keyStore(pems: readonly string[]): Buffer {
+  const number = (value: number, bytes: number) =>
+    Buffer.from(value.toString(16).padStart(bytes * 2, "0"), "hex");
+  const text = (value: string) => Buffer.concat([number(value.length, 2), Buffer.from(value)]);
+  const entry = (pem: string, index: number) => {
+    const { raw } = new X509Certificate(pem);
+    // Tag 2 is a trusted certificate.
+    return [number(2, 4), text(`a${index}`), number(0, 8), text("X.509"), number(raw.length, 4), raw];
+  };
+  const store = Buffer.concat([
+    number(0xfeedfeed, 4),
+    number(2, 4),
+    number(pems.length, 4),
+    ...pems.flatMap(entry),
+  ]);
+  const password = Buffer.from("changeit", "utf16le").swap16();
+  const digest = createHash("sha1").update(password).update("Mighty Aphrodite").update(store).digest();
+  return Buffer.concat([store, digest]);
 }
 
 function certificatesIn(text: string): string[] {

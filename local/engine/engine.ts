@@ -232,13 +232,14 @@ async function warm(common: Common, directory: string): Promise<Warming | undefi
   return warming;
 }
 
-async function writeFiles(directory: string, files: Record<string, string>): Promise<Mount[]> {
+async function writeFiles(directory: string, files: Record<string, string | Buffer>): Promise<Mount[]> {
   const mounts: Mount[] = [];
-  for (const [to, content] of Object.entries(files)) {
+  for (const [to, given] of Object.entries(files)) {
+    const content = Buffer.from(given);
     const from = join(directory, to);
     await mkdir(dirname(from), { recursive: true });
     await writeFile(from, content);
-    await chmod(from, content.startsWith("#!") ? 0o755 : 0o644);
+    await chmod(from, content.subarray(0, 2).toString() === "#!" ? 0o755 : 0o644);
     mounts.push({ from, to });
   }
   return mounts;

@@ -66,8 +66,8 @@ export function sandboxFiles(
   certificates: Certificates | undefined,
   certificatesPath: string,
   registries: Registries,
-): Record<string, string> {
-  const files: Record<string, string> = {
+): Record<string, string | Buffer> {
+  const files: Record<string, string | Buffer> = {
     "/etc/passwd":
       "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
     "/etc/group": "root:x:0:\nnogroup:x:65534:\n",
@@ -89,7 +89,7 @@ export function sandboxFiles(
   if (existsSync("/usr/bin/dpkg")) files["/opt/sandbox-runtime/bin/dpkg"] = dpkg;
   files["/opt/sandbox-runtime/bin/sudo"] = sudo;
   if (certificates !== undefined)
-    for (const bundle of [certificatesPath, ...certificates.replaces]) files[bundle] = certificates.pem;
+    Object.assign(files, { [certificatesPath]: certificates.pem }, certificates.files);
   return files;
 }
 

@@ -1,14 +1,18 @@
 /** The certificate authority of the engine, and what it lets through: `local/engine/authority.ts`. */
 import { once } from "node:events";
-import { mkdtemp, readFile, rm, stat, truncate } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { mkdtemp, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { createServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { X509Certificate } from "node:crypto";
-import { connect, type PeerCertificate, TLSSocket } from "node:tls";
+import { connect, type PeerCertificate, rootCertificates, TLSSocket } from "node:tls";
+import { execFile } from "node:child_process";
+import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { CertificateAuthority } from "../../local/engine/authority.ts";
+import { keyStore } from "../../local/engine/certificates.ts";
 import { connectUpstream, secured } from "../../local/engine/upstream.ts";
 
 let directory: string;
@@ -69,6 +73,19 @@ it("vouches for the host that is asked for, and for no other", async () => {
     code: "ERR_TLS_CERT_ALTNAME_INVALID",
   });
 });
+
+it.skipIf(!existsSync("/usr/bin/keytool"))(
+  "is trusted by Java, in a key store of its own format",
+  async () => {
+    const { pem } = await CertificateAuthority.open(join(directory, "java"));
+    const file = join(directory, "cacerts");
+    await writeFile(file, keyStore([pem, rootCertificates[0] ?? ""]));
+    const list = ["-list", "-keystore", file, "-storepass", "changeit"];
+    const { stdout } = await promisify(execFile)("keytool", list);
+    expect(stdout.match(/trustedCertEntry/g)).toHaveLength(2);
+    expect(stdout).toContain(new X509Certificate(pem).fingerprint256);
+  },
+);
 
 it("is not sent to a server without a good certificate", async () => {
   const [good, bad] = await Promise.all(

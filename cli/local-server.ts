@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { setTimeout as pause } from "node:timers/promises";
+import { moduleExtension } from "../local/engine/toolchain.ts";
 import { CommandError } from "./exit.ts";
 import { freePort } from "./lock.ts";
 import { WITH_PARENT } from "./parents.ts";
@@ -15,6 +16,8 @@ const START_MS = 90_000;
 const AGAIN_MS = 2000;
 
 const DEFAULT_PORT = 8787;
+
+const START = fileURLToPath(new URL(`start${moduleExtension}`, import.meta.url));
 
 export class LocalServer {
   readonly #options: ServerOptions;
@@ -60,7 +63,7 @@ export class LocalServer {
     const words = ["--port", String(port), "--state-dir", stateDirectory(this.#options)];
     this.#log(`Starting the local server (${words.join(" ")}) ...`);
     this.#said = "";
-    const child = spawn(process.execPath, [fileURLToPath(new URL("start.ts", import.meta.url)), ...words], {
+    const child = spawn(process.execPath, [START, ...words], {
       // A group of its own: a signal to the bridge's group leaves it the time to save workspaces.
       detached: true,
       env: { ...process.env, [WITH_PARENT]: "1" },

@@ -3,6 +3,7 @@ import { Command } from "@commander-js/extra-typings";
 import description from "../package.json" with { type: "json" };
 import { code } from "./commands/code.ts";
 import { command } from "./commands/command.ts";
+import { connect } from "./commands/connect.ts";
 import { execute } from "./commands/execute.ts";
 import { files } from "./commands/files.ts";
 import { cancel, result } from "./commands/result.ts";
@@ -10,7 +11,7 @@ import { runs } from "./commands/runs.ts";
 import { stdio } from "./commands/stdio.ts";
 import { sandboxes } from "./commands/sandboxes.ts";
 
-const COMMANDS = [code, command, execute, result, cancel, runs, sandboxes, files, stdio];
+const COMMANDS = [code, command, execute, result, cancel, runs, sandboxes, files, stdio, connect];
 
 export const program = new Command("sandbox-mcp")
   .description("Linux sandboxes for MCP clients: run the server, use it, connect clients to it.")

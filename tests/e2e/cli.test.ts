@@ -1,13 +1,14 @@
 /** The command line against a server on this machine: text, JSON, exit statuses, failures. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type CLIOptions, runCLI, startCLI } from "../setup/cli.ts";
+import { claudeCode } from "../setup/claude-code.ts";
 import { idIn } from "../setup/mcp-client.ts";
 import type { MessagesAPI } from "../setup/messages-api.ts";
 import { bash, playScenarios, say, use } from "../setup/scripted-agent.ts";
-import { type Server, startServer, TOKEN } from "../setup/server.ts";
+import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
 
 let api: MessagesAPI;
@@ -230,5 +231,59 @@ describe("execute", () => {
     expect(await run(["runs", "--kind", "task", "--limit", "1"])).toMatchObject({
       stdout: expect.stringMatching(/^\S+t\ttask\tsucceeded\t\S+Z\t[^\t]+\t\[\[write\]\] Write it\.\n$/),
     });
+  });
+});
+
+describe("connect", () => {
+  it("writes what the real Claude Code connects with, over HTTP and as a process", async () => {
+    const home = join(directory, "home");
+    const file = join(home, "claude/.claude.json");
+    mkdirSync(dirname(file), { recursive: true });
+    writeFileSync(file, '{ "numStartups": 7 }');
+    const options = { ...local, env: { ...local.env, CLAUDE_CONFIG_DIR: dirname(file) } };
+    const connect = (...words: string[]) => runCLI(["connect", "claude-code", ...words], options);
+    expect(await connect()).toMatchObject({ code: 0, stdout: `Claude Code: ${file}\n` });
+    expect(await connect("--name", "process", "--transport", "stdio")).toMatchObject({ code: 0 });
+    const listed = await claudeCode(home, ["mcp", "list"]);
+    expect(listed).toMatch(/^sandbox: http\S+ \(HTTP\) - .*Connected$/m);
+    expect(listed).toMatch(/^process: .* - .*Connected$/m);
+  });
+
+  it("needs no server that runs for a process, which starts one", async () => {
+    const { entry } = await json(["connect", "claude-desktop", "--print", "--state-dir", "none"]);
+    const args = [join(repository, "cli/main.ts"), "stdio", "--state-dir", join(directory, "none")];
+    expect(entry).toEqual({ command: process.execPath, args });
+  });
+
+  it("asks before it replaces an entry, and keeps a copy of the file", async () => {
+    const connect = (...words: string[]) => run(["connect", "cursor", "--project", ".", ...words]);
+    const file = join(directory, ".cursor/mcp.json");
+    expect(await connect("--print")).toMatchObject({ code: 0, stdout: expect.stringContaining(TOKEN) });
+    expect(existsSync(file)).toBe(false);
+    expect(await connect()).toMatchObject({ code: 0 });
+    expect(statSync(file).mode & 0o777).toBe(0o600);
+    expect(await connect()).toMatchObject({ stdout: `Cursor is connected already: ${file}\n` });
+    const before = readFileSync(file, "utf8");
+    const refused = await connect("--sandbox", "mine");
+    expect([refused.code, refused.stderr]).toEqual([
+      64,
+      expect.stringContaining("Replace it? Say so with --yes."),
+    ]);
+    expect(readFileSync(file, "utf8")).toBe(before);
+    const answer = await json(["connect", "cursor", "--project", ".", "--sandbox", "mine", "--yes"]);
+    expect(answer).toMatchObject({ success: true, written: true, file });
+    expect(readFileSync(String(answer.copy), "utf8")).toBe(before);
+    expect(readFileSync(file, "utf8")).toContain("sandbox=mine");
+    writeFileSync(file, "{ broken");
+    expect(await connect()).toMatchObject({ code: 1, stderr: expect.stringContaining("is left as it is") });
+  });
+
+  it.each([
+    [["connect", "notepad"], 64, "claude-code, claude-desktop, cursor"],
+    [["connect", "windsurf", "--project", "."], 64, "no configuration for a project"],
+    [["connect", "claude-desktop", "--transport", "http"], 64, "--transport stdio"],
+    [["connect", "cursor", "--print", "--state-dir", "none"], 69, "No local server is running"],
+  ])("%j is refused", async (words, code, message) => {
+    expect(await run(words)).toMatchObject({ code, stdout: "", stderr: expect.stringContaining(message) });
   });
 });

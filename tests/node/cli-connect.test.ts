@@ -1,0 +1,101 @@
+/** What `sandbox-mcp connect` does to the files of clients: the entry is there, and all else as it was. */
+import { describe, expect, it } from "vitest";
+import { parse } from "jsonc-parser";
+import { parse as parseTOML } from "smol-toml";
+import { entryIn, withEntry } from "../../cli/client-file.ts";
+import { type ClientKind, CLIENTS, type Endpoint } from "../../cli/clients.ts";
+
+const client = (name: string) => CLIENTS.find((each) => each.name === name) as ClientKind;
+
+const http: Endpoint = { kind: "http", url: "https://host.example/mcp?sandbox=a", token: "the-token" };
+const Authorization = "Bearer the-token";
+const bridge: Endpoint = {
+  kind: "process",
+  command: "/usr/bin/node",
+  args: ["/a b/main.ts", "stdio"],
+  env: {},
+};
+
+/** As these clients leave their files, with comments and other servers in them. */
+const FILES: Record<string, string> = {
+  "claude-code":
+    '{\n  "numStartups": 3,\n  "mcpServers": {\n    "other": { "type": "stdio", "command": "x" }\n  },\n  "projects": {}\n}',
+  "claude-desktop": '{\n  "globalShortcut": "",\n  "mcpServers": {}\n}\n',
+  cursor: '{"mcpServers":{"other":{"url":"https://other.example"}}}',
+  vscode:
+    '{\n\t// Asked for once.\n\t"inputs": [{ "id": "key", "type": "promptString" }],\n\t"servers": {\n\t\t"other": { "type": "stdio", "command": "x" },\n\t},\n}\n',
+  windsurf: '{\r\n  "mcpServers": {\r\n  }\r\n}\r\n',
+  zed: '// Zed settings\n{\n  "theme": { "mode": "dark" }, // at night\n  "context_servers": {\n    "other": { "source": "custom", "command": "x", "args": [] }\n  }\n}\n',
+  codex:
+    '# mine\nmodel = "gpt"\n\n[mcp_servers.other]\ncommand = "x" # kept\n\n[mcp_servers.other.env]\nA = "1"\n\n[projects."/home/me"]\ntrust_level = "trusted"\n',
+  "gemini-cli": '{ "security": { "auth": {} } }',
+  opencode:
+    '{\n  "$schema": "https://opencode.ai/config.json",\n  "mcp": { "other": { "type": "remote", "url": "https://o.example", "enabled": true } }\n}',
+};
+
+/** What each client reads, from its documentation. */
+const WRITTEN: Record<string, (name: string) => unknown> = {
+  "claude-code": (name) => ({
+    mcpServers: { [name]: { type: "http", url: http.url, headers: { Authorization } } },
+  }),
+  "claude-desktop": (name) => ({
+    mcpServers: { [name]: { command: "/usr/bin/node", args: ["/a b/main.ts", "stdio"] } },
+  }),
+  cursor: (name) => ({ mcpServers: { [name]: { url: http.url, headers: { Authorization } } } }),
+  vscode: (name) => ({ servers: { [name]: { type: "http", url: http.url, headers: { Authorization } } } }),
+  windsurf: (name) => ({ mcpServers: { [name]: { serverUrl: http.url, headers: { Authorization } } } }),
+  zed: (name) => ({ context_servers: { [name]: { url: http.url, headers: { Authorization } } } }),
+  codex: (name) => ({ mcp_servers: { [name]: { url: http.url, http_headers: { Authorization } } } }),
+  "gemini-cli": (name) => ({ mcpServers: { [name]: { httpUrl: http.url, headers: { Authorization } } } }),
+  opencode: (name) => ({ mcp: { [name]: { type: "remote", url: http.url, headers: { Authorization } } } }),
+};
+
+const read = ({ format }: ClientKind, text: string): unknown =>
+  format === "toml" ? JSON.parse(JSON.stringify(parseTOML(text))) : parse(text);
+
+describe.each(CLIENTS)("$title", (kind) => {
+  const entry = kind.entry(kind.speaksHTTP ? http : bridge);
+  const given = FILES[kind.name] ?? "";
+
+  it("gets a file of its own", () => {
+    expect(read(kind, withEntry(kind, "", "sandbox", entry))).toEqual(WRITTEN[kind.name]?.("sandbox"));
+  });
+
+  it("keeps what its file holds, line by line, and gets the entry once", () => {
+    const once = withEntry(kind, given, "sandbox", entry);
+    expect(read(kind, once)).toMatchObject({ ...(WRITTEN[kind.name]?.("sandbox") as object) });
+    expect(read(kind, once)).toMatchObject(read(kind, given) as object);
+    for (const comment of given.match(/(?:\/\/|#) .*$/gm) ?? []) expect(once).toContain(comment);
+    expect(withEntry(kind, once, "sandbox", entry)).toBe(once);
+    const other = withEntry(kind, once, "sandbox", kind.entry(bridge));
+    expect(entryIn(kind, other, "sandbox")).toEqual(kind.entry(bridge));
+    expect(entryIn(kind, other, "other")).toEqual(entryIn(kind, given, "other"));
+  });
+});
+
+it("a file in OpenCode's second form keeps it", () => {
+  const kind = client("opencode");
+  const given = '{ "mcp": { "servers": { "a": { "type": "local", "command": ["x"] } } } }';
+  expect(read(kind, withEntry(kind, given, "sandbox", { type: "remote" }))).toEqual({
+    mcp: { servers: { a: { type: "local", command: ["x"] }, sandbox: { type: "remote" } } },
+  });
+});
+
+it.each([
+  ["cursor", "{ not json", "no JSON object"],
+  ["cursor", "[]", "no JSON object"],
+  ["codex", "a = ", "no TOML"],
+  ["codex", 'mcp_servers = { other = { command = "x" } }', "cannot change safely"],
+])("a file of %s that holds %j is left alone", (name, text, message) => {
+  expect(() => withEntry(client(name), text, "sandbox", { url: "u" })).toThrow(message);
+});
+
+it.each([
+  ["claude-desktop", "linux", "/home/me/.config/Claude/claude_desktop_config.json"],
+  ["claude-desktop", "darwin", "/home/me/Library/Application Support/Claude/claude_desktop_config.json"],
+  ["vscode", "linux", "/home/me/.config/Code/User/mcp.json"],
+  ["codex", "linux", "/home/me/.codex/config.toml"],
+  ["claude-code", "linux", "/home/me/.claude.json"],
+] as const)("%s on %s reads %s", (name, platform, file) => {
+  expect(client(name).file({ platform, home: "/home/me", env: {} })).toBe(file);
+});

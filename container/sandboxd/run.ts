@@ -176,7 +176,7 @@ export class Run extends Followed {
   }
 
   /** The slot's keeper has reported the command's exit status, or has ended without one. */
-  said(status: number | undefined): void {
+  keeperEnded(status: number | undefined): void {
     if (!this.isBegun && this.#killing === undefined) return this.#host.neverBegan(this);
     if (status === undefined) this.#watch();
     else this.#ended(status);

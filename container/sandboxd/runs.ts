@@ -259,7 +259,7 @@ export class Runs implements RunHost {
     const slot = await this.#slots.take();
     const ready: Ready = { slot, state: "" };
     const gone = (status: number | undefined) => {
-      if (ready.run) return ready.run.said(status);
+      if (ready.run) return ready.run.keeperEnded(status);
       // The shell was killed while it stood ready.
       const spare = this.#spare;
       void spare?.then((one) => one === ready && this.#spare === spare && (this.#spare = undefined));

@@ -1,5 +1,5 @@
 /** What runs left, as files to download: the log, and artifacts of tasks. They outlive the container. */
-import { joined } from "../runs/output-ends.ts";
+import { joined } from "../runs/head-and-tail.ts";
 import type { Runs } from "../runs/runs.ts";
 import type { RunView } from "../runs/run.ts";
 import { ToolError } from "../shared/errors.ts";

@@ -29,7 +29,11 @@ export async function reading<T>(
 }
 
 /** Does the work of a request without an answer of its own for errors. An unexpected one is a reference to the log's line. */
-export async function told<T>(caller: CallerContext, method: string, work: () => Promise<T>): Promise<T> {
+export async function withProtocolErrors<T>(
+  caller: CallerContext,
+  method: string,
+  work: () => Promise<T>,
+): Promise<T> {
   try {
     return await work();
   } catch (error) {

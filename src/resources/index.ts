@@ -3,7 +3,7 @@ import { type McpServer, ResourceTemplate } from "@modelcontextprotocol/server";
 import type { CallerContext } from "../shared/request-context.ts";
 import { FILE_TEMPLATE, RUN_TEMPLATE } from "../shared/resource-uri.ts";
 import { completeName, completePath, completeRun, completeSandbox } from "./complete.ts";
-import { told } from "./context.ts";
+import { withProtocolErrors } from "./context.ts";
 import { listResources } from "./list.ts";
 import { readResource } from "./read.ts";
 
@@ -13,7 +13,7 @@ export function registerResources(server: McpServer, caller: CallerContext, sand
   const read = (uri: URL) => readResource(caller, uri.href);
   const completing = (complete: (value: string, given: Record<string, string>) => Promise<string[]>) => {
     return (value: string, context?: { arguments?: Record<string, string> }) =>
-      told(caller, "completion/complete", () => complete(value, context?.arguments ?? {}));
+      withProtocolErrors(caller, "completion/complete", () => complete(value, context?.arguments ?? {}));
   };
   const files = new ResourceTemplate(FILE_TEMPLATE, {
     list: undefined,
@@ -47,7 +47,7 @@ export function registerResources(server: McpServer, caller: CallerContext, sand
   if (!scopes.includes("sandbox:read")) registered[1]?.remove();
   // The SDK's own handlers know no pages, and no address without a path.
   server.server.setRequestHandler("resources/list", ({ params }) =>
-    told(caller, "resources/list", () => listResources(caller, params?.cursor)),
+    withProtocolErrors(caller, "resources/list", () => listResources(caller, params?.cursor)),
   );
   server.server.setRequestHandler("resources/read", ({ params }) => readResource(caller, params.uri));
 }

@@ -4,7 +4,7 @@ import mime from "mime/lite";
 import type { Artifact } from "../runs/task-detail.ts";
 import type { RunView } from "../runs/run.ts";
 import { isTaskID } from "../runs/id.ts";
-import { joined } from "../runs/output-ends.ts";
+import { joined } from "../runs/head-and-tail.ts";
 import { absolute } from "../container/files.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { ToolError } from "../shared/errors.ts";

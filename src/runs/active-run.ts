@@ -6,7 +6,7 @@ import { type RunFailure, failureOf } from "./failure.ts";
 import { localID } from "./id.ts";
 import type { LogStore, LogWriter } from "./log.ts";
 import { lastLine } from "./output.ts";
-import { OutputEnds } from "./output-ends.ts";
+import { HeadAndTail } from "./head-and-tail.ts";
 import type { End, Execution, RunDetail, RunSink, RunView, Stream, Waiting } from "./run.ts";
 import { type RunRecord, type RunStore, viewOf } from "./store.ts";
 import { isEchoOf } from "./terminal.ts";
@@ -63,7 +63,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#log = log;
     this.#store = store;
     this.seenBytes = record.logBytes;
-    this.#stored = { stdout: record.ends.stdout.bytes, stderr: record.ends.stderr.bytes };
+    this.#stored = { stdout: record.output.stdout.bytes, stderr: record.output.stderr.bytes };
   }
 
   get id(): string {
@@ -158,8 +158,8 @@ export class ActiveRun implements RunSink, WaitingLog {
     this.#host.store.put(record);
     this.#savedAt = Date.now();
     this.#stateStored?.();
-    this.#stored.stdout = record.ends.stdout.bytes;
-    this.#stored.stderr = record.ends.stderr.bytes;
+    this.#stored.stdout = record.output.stdout.bytes;
+    this.#stored.stderr = record.output.stderr.bytes;
   }
 
   /** @param stored is called when the state is on disk */
@@ -191,7 +191,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   output(stream: Stream, bytes: Uint8Array): void {
     if (this.ended || bytes.length === 0) return;
     this.record.droppedBytes += bytes.length - this.#log.append(stream, bytes);
-    this.record.ends[stream].add(bytes);
+    this.record.output[stream].add(bytes);
     this.#lastStream = stream;
     this.#came();
     if (this.#log.isOverdue) this.save();
@@ -201,7 +201,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   skipped(stream: Stream, count: number, last: Uint8Array): void {
     if (this.ended) return;
     this.record.droppedBytes += count;
-    this.record.ends[stream].add(last, count);
+    this.record.output[stream].add(last, count);
     this.#came();
   }
 
@@ -210,7 +210,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   position(stream: Stream): number {
-    return this.record.ends[stream].bytes;
+    return this.record.output[stream].bytes;
   }
 
   stored(stream: Stream): number {
@@ -230,7 +230,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     const deadline = Date.now() + ms;
     let before = "";
     for (let left = ms; !this.ended && left > 0; left = deadline - Date.now()) {
-      const { head, tail } = this.record.ends[this.#lastStream];
+      const { head, tail } = this.record.output[this.#lastStream];
       const line = lastLine(tail.length > 0 ? tail : head);
       if (line === before) await this.changed(left);
       else {
@@ -257,7 +257,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     if (!type) throw notInteractive(id);
     if (this.ended) throw hasEnded(id);
     if (this.waiting) throw hasNotStarted(id);
-    const before = this.record.ends.stdout.bytes;
+    const before = this.record.output.stdout.bytes;
     const size = encoder.encode(text).length;
     const typed = await type(text);
     if (typed < size) throw this.ended ? hasEnded(id) : notTyped(id, typed, size);
@@ -269,7 +269,7 @@ export class ActiveRun implements RunSink, WaitingLog {
    * @param from the bytes of output before what was typed, whose echo alone is not waited for
    */
   async rest(ms: number, from = 0, typed = ""): Promise<void> {
-    const { stdout } = this.record.ends;
+    const { stdout } = this.record.output;
     const deadline = Date.now() + Math.min(ms, REST_MS);
     for (let left = ms; !this.ended && left > 0; left = deadline - Date.now()) {
       const { bytes } = stdout;
@@ -310,10 +310,10 @@ export class ActiveRun implements RunSink, WaitingLog {
 
   /** What R2 refuses stays in SQLite for the next attempt. */
   async #shipOne(): Promise<void> {
-    const { stdout, stderr } = this.record.ends;
+    const { stdout, stderr } = this.record.output;
     // Output comes while R2 takes the object: the record that is written with it must not count that output yet.
     const then = {
-      ends: { stdout: OutputEnds.copy(stdout), stderr: OutputEnds.copy(stderr) },
+      output: { stdout: HeadAndTail.copy(stdout), stderr: HeadAndTail.copy(stderr) },
       droppedBytes: this.record.droppedBytes,
       logBytes: this.#log.bytes,
     };

@@ -261,11 +261,11 @@ function readable(result: RichResult): CodeResult[] {
     if (image !== undefined && BASE64.test(image)) return [{ image, mimeType: `image/${form}` }];
   }
   const found = text ?? markdown ?? latex ?? svg ?? html;
-  return found === undefined ? [] : [{ text: ends(found) }];
+  return found === undefined ? [] : [{ text: shortenedText(found) }];
 }
 
 /** The text, or its two ends when it is longer than the preludes send. */
-function ends(text: string): string {
+function shortenedText(text: string): string {
   if (text.length <= TEXT_CHARS) return text;
   const half = TEXT_CHARS / 2;
   const omitted = `[... ${text.length - 2 * half} of ${text.length} characters omitted: write it to a file ...]`;

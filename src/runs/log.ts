@@ -4,7 +4,7 @@
  * still in memory to rows, which move to R2 later, together. A cursor is an offset into the log in bytes, whatever holds them.
  */
 import { ToolError } from "../shared/errors.ts";
-import { joined } from "./output-ends.ts";
+import { joined } from "./head-and-tail.ts";
 import { type LogPiece, STREAMS, type Stream } from "./run.ts";
 
 /** A row's data in bytes at most: SQLite in a Durable Object holds values of up to 2 MB. */

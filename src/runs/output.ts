@@ -21,7 +21,7 @@ export function lenient(bytes: Uint8Array): string {
 }
 
 /** What is shown of a stream of `bytes` bytes, given its first and its last bytes; both are cut at whole characters. */
-export function ends(first: Uint8Array, last: Uint8Array, bytes: number): Shown {
+export function headAndTail(first: Uint8Array, last: Uint8Array, bytes: number): Shown {
   const head = decodeHead(first);
   const tail = decodeTail(last);
   return { head: head.text, tail: tail.text, bytes, omitted: bytes - head.length - tail.length };

@@ -5,7 +5,7 @@
 import { unknownRun } from "../shared/errors.ts";
 import { ActiveRun, hasEnded, notInteractive } from "./active-run.ts";
 import { Backlog } from "./backlog.ts";
-import { OutputEnds } from "./output-ends.ts";
+import { HeadAndTail } from "./head-and-tail.ts";
 import { isTaskID, newRunID } from "./id.ts";
 import { type LogStore, LogWriter, deleteLog, deleteObjects, readLog } from "./log.ts";
 import type { Executor, Resumer } from "./executor.ts";
@@ -146,7 +146,7 @@ export class Runs {
       state: "running",
       title: titleOf(source),
       startedAt: Date.now(),
-      ends: { stdout: new OutputEnds(), stderr: new OutputEnds() },
+      output: { stdout: new HeadAndTail(), stderr: new HeadAndTail() },
       logBytes: 0,
       droppedBytes: 0,
     };
@@ -404,6 +404,6 @@ const WENT_AWAY = "The sandbox went away while the server was down, and everythi
 const OTHER_VERSION = "The server was restarted in another version, which cannot go on with it.";
 
 /** Whether a run has not had its turn: one that has started has a resume state or has printed something. */
-function neverBegan({ resumeState, ends }: RunRecord): boolean {
-  return resumeState === undefined && ends.stdout.bytes + ends.stderr.bytes === 0;
+function neverBegan({ resumeState, output }: RunRecord): boolean {
+  return resumeState === undefined && output.stdout.bytes + output.stderr.bytes === 0;
 }

@@ -1,6 +1,6 @@
 /** The records of runs in the actor's SQLite. */
 import { isRecord } from "../shared/is-record.ts";
-import { OutputEnds } from "./output-ends.ts";
+import { HeadAndTail } from "./head-and-tail.ts";
 import { SQLITE_LOG_BYTES, createLogTable } from "./log.ts";
 import type { End, RunKind, RunState, RunSummary, RunView, Stream } from "./run.ts";
 
@@ -14,7 +14,7 @@ export interface RunRecord extends Omit<Partial<End>, "state"> {
   endedAt?: number;
   /** The state that its executor can resume it from; undefined when nothing was started. */
   resumeState?: unknown;
-  ends: Record<Stream, OutputEnds>;
+  output: Record<Stream, HeadAndTail>;
   logBytes: number;
   droppedBytes: number;
 }
@@ -91,7 +91,7 @@ export class RunStore {
   }
 
   put(run: RunRecord): void {
-    const { stdout, stderr } = run.ends;
+    const { stdout, stderr } = run.output;
     const row: Record<(typeof COLUMNS)[number], SqlStorageValue> = {
       id: run.id,
       kind: run.kind,
@@ -205,13 +205,13 @@ export function viewOf(run: RunRecord): RunView {
     exitCode,
     note,
     detail,
-    ends,
+    output,
     logBytes,
     droppedBytes,
     resumeState,
   } = run;
-  const stdout = ends.stdout.shown();
-  const stderr = ends.stderr.shown();
+  const stdout = output.stdout.shown();
+  const stderr = output.stderr.shown();
   return {
     id,
     kind,
@@ -248,9 +248,9 @@ function recordOf(row: Row): RunRecord {
     note: row.note ?? undefined,
     detail: row.detail === null ? undefined : JSON.parse(row.detail),
     resumeState: row.trace === null ? undefined : JSON.parse(row.trace),
-    ends: {
-      stdout: new OutputEnds(new Uint8Array(row.out_head), new Uint8Array(row.out_tail), row.out_bytes),
-      stderr: new OutputEnds(new Uint8Array(row.err_head), new Uint8Array(row.err_tail), row.err_bytes),
+    output: {
+      stdout: new HeadAndTail(new Uint8Array(row.out_head), new Uint8Array(row.out_tail), row.out_bytes),
+      stderr: new HeadAndTail(new Uint8Array(row.err_head), new Uint8Array(row.err_tail), row.err_bytes),
     },
     logBytes: row.log_bytes,
     droppedBytes: row.dropped_bytes,

@@ -18,7 +18,7 @@ import {
 import { type Scope, SCOPES } from "../shared/principal.ts";
 import { json, type Refusal, rpcError } from "../shared/responses.ts";
 import { readJSON, unreadable } from "./body.ts";
-import { type Connection, connectionOf } from "../shared/connection.ts";
+import { type EndpointQuery, endpointQueryOf } from "../shared/endpoint-query.ts";
 import { type Config, ConfigError, type Env, parseConfig } from "../shared/config.ts";
 import { serveFiles, serveLink } from "./files.ts";
 import { isBrowser, landingPage } from "./landing.ts";
@@ -41,7 +41,7 @@ export interface Wanted {
 
 /** What the guards protect. */
 export interface Product {
-  createMCPServer(caller: CallerContext, connection: Connection, wanted: Wanted): McpServer;
+  createMCPServer(caller: CallerContext, query: EndpointQuery, wanted: Wanted): McpServer;
   /** The scopes a call of this tool needs; none for a tool that does not exist. */
   requiredScopes(name: string, args: unknown): readonly Scope[];
   /** The scopes that reading this resource needs; none for an address that leads nowhere. */
@@ -166,8 +166,8 @@ export function createApp(product: Product): App {
 async function serveMCP(product: Product, request: Request, caller: CallerContext): Promise<Response> {
   const url = new URL(request.url);
   const { pathname: route } = url;
-  const connection = connectionOf(url);
-  if ("problem" in connection) return refuse(caller, badQuery(connection.problem), { route });
+  const query = endpointQueryOf(url);
+  if ("problem" in query) return refuse(caller, badQuery(query.problem), { route });
   if (!isJsonContentType(request.headers.get("content-type"))) {
     const message = "Unsupported Media Type: Content-Type must be application/json";
     return refuse(caller, { reason: "bad_body", response: rpcError(415, -32000, message) }, { route });
@@ -187,7 +187,7 @@ async function serveMCP(product: Product, request: Request, caller: CallerContex
   let error: Error | undefined;
   const wanted = { called: calls.map(({ name }) => name), onlyCalls: calls.length === messages.length };
   const client = { ...caller, takesResourceLinks: takesResourceLinks(request) };
-  const handler = createMcpHandler(() => product.createMCPServer(client, connection, wanted), {
+  const handler = createMcpHandler(() => product.createMCPServer(client, query, wanted), {
     route,
     // These two switch the handler's own guards off, which those above replace.
     corsOptions: false,

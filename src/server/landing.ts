@@ -4,7 +4,7 @@ import { oauthFor } from "../auth/oauth.ts";
 import { page } from "../auth/page.ts";
 import { canRunTasks } from "../tools/start-task.ts";
 import { clientLines } from "./client-lines.ts";
-import { connectionOf, queryOf } from "../shared/connection.ts";
+import { endpointQueryOf, queryOf } from "../shared/endpoint-query.ts";
 import { namedOrigin } from "../shared/origin.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 
@@ -19,8 +19,8 @@ export function acceptsHTML({ headers }: Request): boolean {
 }
 
 export async function landingPage(request: Request, context: RequestContext): Promise<Response> {
-  const connection = connectionOf(new URL(request.url));
-  const query = "problem" in connection ? "" : queryOf(connection);
+  const asked = endpointQueryOf(new URL(request.url));
+  const query = "problem" in asked ? "" : queryOf(asked);
   const url = `${context.config.publicOrigin ?? namedOrigin(request)?.origin}/mcp${query}`;
   const signsIn = !("off" in oauthFor(request, context));
   const lines = clientLines(url, { shell: "<token>", written: "<token>" });
@@ -30,7 +30,7 @@ export async function landingPage(request: Request, context: RequestContext): Pr
       ? "to keep files, and to hand whole tasks to a coding agent"
       : "and to keep files"
   }. It has no pages to work with. Connect a client to it:</p>
-${"problem" in connection && markup`<p>${connection.problem} Clients cannot use it; below it is left out.</p>\n`}<pre>${url}</pre>
+${"problem" in asked && markup`<p>${asked.problem} Clients cannot use it; below it is left out.</p>\n`}<pre>${url}</pre>
 <p>Clients send a token, which stands for <code>&lt;token&gt;</code> below: <code>npm run token</code> in the server's
 directory prints it, and on Cloudflare it is the secret SERVER_AUTH_TOKEN.${
     signsIn && " Clients that sign in by OAuth need the address alone: they bring you to a page here."

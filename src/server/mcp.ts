@@ -7,7 +7,7 @@ import { type Tool, inputFor } from "../tools/define.ts";
 import { executeTask } from "../tools/execute-task.ts";
 import { tools } from "../tools/index.ts";
 import type { Wanted } from "./app.ts";
-import type { Connection } from "../shared/connection.ts";
+import type { EndpointQuery } from "../shared/endpoint-query.ts";
 import { callerFields, log } from "../shared/log.ts";
 import { mountLines } from "../shared/mounts.ts";
 import type { CallerContext } from "../shared/request-context.ts";
@@ -34,14 +34,14 @@ ${mounted.map((line) => `- ${line}\n`).join("")}- Variables, the working directo
 - Start servers in the background (cmd > log 2>&1 &); expose_port gives one a URL. Give independent work its own session, context or sandbox: it runs at the same time.`;
 }
 
-export function createMCPServer(caller: CallerContext, connection: Connection, wanted: Wanted): McpServer {
+export function createMCPServer(caller: CallerContext, query: EndpointQuery, wanted: Wanted): McpServer {
   const { config, principal } = caller;
   const isOffered = (tool: Tool) => tool.isOffered?.(config) ?? true;
   const server = new McpServer(
     { name: "sandbox-mcp", title: "Sandbox", version: manifest.version },
     {
       instructions: instructions(
-        connection.sandbox,
+        query.sandbox,
         { runsTasks: isOffered(executeTask), savesWorkspaces: config.workspaces.isSaved },
         mountLines(config, principal),
       ),
@@ -49,24 +49,24 @@ export function createMCPServer(caller: CallerContext, connection: Connection, w
       capabilities: { tools: { listChanged: false }, resources: { listChanged: false } },
     },
   );
-  if (!wanted.onlyCalls) registerResources(server, caller, connection.sandbox);
+  if (!wanted.onlyCalls) registerResources(server, caller, query.sandbox);
   const { maxWaitSeconds } = config;
   for (const tool of tools) {
     const { name, title, description, annotations } = tool;
     // A tool that is called although it is not offered is registered: it explains what the server lacks.
     if (!wanted.called.includes(name) && (wanted.onlyCalls || !isOffered(tool))) continue;
-    const input = inputFor(tool, { sandbox: connection.sandbox, maxWaitSeconds });
+    const input = inputFor(tool, { sandbox: query.sandbox, maxWaitSeconds });
     const inputSchema = schemaOf(input, () => logInvalid(tool, caller));
-    const outputSchema = connection.structured ? tool.output && schemaOf(tool.output) : undefined;
+    const outputSchema = query.structured ? tool.output && schemaOf(tool.output) : undefined;
     const shown = { title, description, inputSchema, outputSchema, annotations };
     server.registerTool(name, shown, async (args, context) => {
       const { structuredContent, ...result } = await tool.call(
         args,
-        { ...caller, isStructured: connection.structured },
+        { ...caller, isStructured: query.structured },
         context,
       );
       // Clients that get structured content show the model that alone, as escaped JSON, or both, at twice the tokens.
-      return connection.structured ? { ...result, structuredContent } : result;
+      return query.structured ? { ...result, structuredContent } : result;
     });
   }
   return server;

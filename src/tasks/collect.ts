@@ -20,7 +20,7 @@ import {
   SHOWN_FILES,
   type TaskDetail,
 } from "../runs/task-detail.ts";
-import { joined } from "../runs/output-ends.ts";
+import { joined } from "../runs/head-and-tail.ts";
 import { lenient } from "../runs/output.ts";
 
 /** Files kept for each task, and their sizes in bytes. The whole diff counts too. */

@@ -1,6 +1,6 @@
 /** What an agent prints, as it goes into its run: its events become lines for people, the raw stream is not kept. */
 import type { EventReader } from "./agents.ts";
-import { joined } from "../runs/output-ends.ts";
+import { joined } from "../runs/head-and-tail.ts";
 import { lenient } from "../runs/output.ts";
 import type { CommandState } from "../runs/command.ts";
 import type { RunSink, Stream } from "../runs/run.ts";

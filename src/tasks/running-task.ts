@@ -134,7 +134,7 @@ export class RunningTask {
       report: this.#events.report,
       step: this.#output.step,
       spending: budgets.spending(this.id),
-      stderr: record.ends.stderr.shown().tail || record.ends.stderr.shown().head,
+      stderr: record.output.stderr.shown().tail || record.output.stderr.shown().head,
     });
     budgets.close(this.id);
     const detail = { ...this.#detail(), success: verdict.state === "succeeded" };

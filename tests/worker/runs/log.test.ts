@@ -138,7 +138,7 @@ describe("a log", () => {
         execution.print("stdout", out.subarray(at, at + 700_001));
         if (at % 3 === 0) execution.print("stderr", err.subarray(at / 100, at / 100 + 10));
       }
-      const printed = execution.run.record.ends.stderr.bytes;
+      const printed = execution.run.record.output.stderr.bytes;
       const early = await whole(runs, id);
       expect(same(early.stdout, out)).toBe(true);
       execution.end({ state: "succeeded", exitCode: 0 });

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { idIn, owner, sleep } from "../support.ts";
+import { idIn, owner, until } from "../support.ts";
 
 const sandbox = "exhausted";
 
@@ -19,7 +19,9 @@ while True:
     timeout_seconds: 300,
   });
   id = idIn(holder);
-  await sleep(5000);
+  // A session of its own has to start a shell.
+  const full = () => owner.call("run_command", { sandbox, command: "true", session: "full" });
+  await until(async () => (await full()).text.includes("out of processes"));
 });
 afterAll(async () => {
   await owner.call("destroy_sandbox", { sandbox });

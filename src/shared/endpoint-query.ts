@@ -5,7 +5,7 @@
 import { z } from "zod";
 import { DEFAULT_SANDBOX, SANDBOX_NAME, SANDBOX_NAME_RULE } from "./names.ts";
 
-export interface Connection {
+export interface EndpointQuery {
   /** The sandbox of calls that name none. */
   sandbox: string;
   /** Whether results carry `structuredContent`, and the list of tools its schemas. */
@@ -18,7 +18,7 @@ const parameters = z.object({
 });
 
 /** The query as parsed, or a sentence about what is wrong with it. */
-export function connectionOf({ searchParams }: URL): Connection | { problem: string } {
+export function endpointQueryOf({ searchParams }: URL): EndpointQuery | { problem: string } {
   const names = Object.keys(parameters.shape);
   const given = names.map((name) => [name, searchParams.get(name) ?? undefined]);
   const { success, data, error } = parameters.safeParse(Object.fromEntries(given));
@@ -34,7 +34,7 @@ export function connectionOf({ searchParams }: URL): Connection | { problem: str
 }
 
 /** The query for these settings, without those that are the default. */
-export function queryOf({ sandbox, structured }: Connection): string {
+export function queryOf({ sandbox, structured }: EndpointQuery): string {
   const query = new URLSearchParams();
   if (sandbox !== DEFAULT_SANDBOX) query.set("sandbox", sandbox);
   if (structured) query.set("results", "structured");

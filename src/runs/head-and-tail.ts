@@ -1,9 +1,9 @@
 /** The beginning and the end of a stream of any length, in a bounded piece of memory. */
-import { SHOWN_BYTES, type Shown, ends, lenient } from "./output.ts";
+import { SHOWN_BYTES, type Shown, headAndTail, lenient } from "./output.ts";
 
 const EMPTY = new Uint8Array(0);
 
-export class OutputEnds {
+export class HeadAndTail {
   /** The first bytes, and the last bytes of the rest: each at most `SHOWN_BYTES`. */
   head: Uint8Array;
   tail: Uint8Array;
@@ -17,8 +17,8 @@ export class OutputEnds {
   }
 
   /** A snapshot. The arrays are shared, because `add` replaces them and changes none in place. */
-  static copy({ head, tail, bytes }: OutputEnds): OutputEnds {
-    return new OutputEnds(head, tail, bytes);
+  static copy({ head, tail, bytes }: HeadAndTail): HeadAndTail {
+    return new HeadAndTail(head, tail, bytes);
   }
 
   /** Adds the next `count` bytes, of which `last` are all or, where the rest was not read, the last. */
@@ -41,7 +41,7 @@ export class OutputEnds {
 
   shown(): Shown {
     const { head, tail, bytes } = this;
-    if (bytes > head.length + tail.length) return ends(head, tail, bytes);
+    if (bytes > head.length + tail.length) return headAndTail(head, tail, bytes);
     return { head: lenient(joined([head, tail])), tail: "", bytes, omitted: 0 };
   }
 }

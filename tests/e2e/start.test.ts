@@ -183,14 +183,29 @@ describe("the token", () => {
 
   it("and every other secret is on no command line, and in no environment but the server's own", async () => {
     const token = `token-${randomUUID()}`;
-    const server = await start({ env: { SERVER_AUTH_TOKEN: token } });
-    await callTool(server.url, "run_command", { command: "true" }, token);
-    expect(processes().filter(({ command }) => command.includes(token))).toEqual([]);
-    const holders = processes()
-      .filter(({ pid }) => environmentOf(pid).includes(token))
-      .map(({ command }) => command);
-    expect(holders.filter((command) => /workerd|engine|bwrap|runtime/.test(command))).toEqual([]);
-    expect(holders.some((command) => command.includes("cli/start.ts"))).toBe(true);
+    const value = `value-${randomUUID()}`;
+    const secret = {
+      name: "api",
+      hosts: ["api.example.invalid"],
+      header: "X-Key: {value}",
+      value,
+      variable: "KEY",
+    };
+    const server = await start({ env: { SERVER_AUTH_TOKEN: token, SECRETS: JSON.stringify([secret]) } });
+    const script = "echo $KEY; curl -sS https://api.example.invalid/";
+    const answer = await callTool(server.url, "run_command", { command: script }, token);
+    // The certificate is trusted, and the server says what became of the request.
+    expect(answer).toContain(
+      "sandbox-mcp-secret-api\nsandbox-mcp: api.example.invalid could not be resolved",
+    );
+    for (const one of [token, value]) {
+      expect(processes().filter(({ command }) => command.includes(one))).toEqual([]);
+      const holders = processes()
+        .filter(({ pid }) => environmentOf(pid).includes(one))
+        .map(({ command }) => command);
+      expect(holders.filter((command) => /workerd|engine|bwrap|runtime/.test(command))).toEqual([]);
+      expect(holders.some((command) => command.includes("cli/start.ts"))).toBe(true);
+    }
   });
 });
 

@@ -315,6 +315,7 @@ export class Sandbox extends BaseSandbox<Env> {
         variables: () => this.#variables.current,
         isSaved: config.workspaces.isSaved,
         keepMs: config.workspaces.ttlDays * DAY_MS,
+        again: (work) => this.#lifecycle.again(work, () => this.#ready(this.#accountLink.owner)),
         report,
       }),
       start: (script) => this.#startSetUp(script),

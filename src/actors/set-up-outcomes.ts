@@ -9,9 +9,6 @@ import type { Variables } from "../../container/sandboxd/protocol.ts";
 import { randomLetters } from "../shared/names.ts";
 import type { Installation, Workspace } from "./workspace.ts";
 
-/** Containers that are tried at most. */
-const ATTEMPTS = 3;
-
 /** How the outcome of a set-up is to be kept. */
 export interface Keeping {
   key: string;
@@ -33,6 +30,8 @@ export interface SetUpOutcomesHost {
   isSaved: boolean;
   /** How long an outcome is kept, milliseconds. */
   keepMs: number;
+  /** Repeats work in the next container when the one that runs turns out to be gone. */
+  again<T>(work: () => Promise<T>): Promise<T>;
   /** Logs an unexpected error. */
   report(error: unknown): void;
 }
@@ -60,16 +59,9 @@ export class SetUpOutcomes {
   }
 
   async #begin(script: string, had: string | undefined): Promise<Restored | Keeping | undefined> {
-    if (!this.#host.isSaved) return undefined;
-    for (let attempt = 1; ; attempt++) {
-      const installation = await this.#host.workspace.installation();
-      try {
-        return await this.#beginIn(installation, script, had);
-      } catch (error) {
-        // The container went away, and the next one can have it.
-        if (!installation.container.aborted || attempt === ATTEMPTS) throw error;
-      }
-    }
+    const { isSaved, workspace, again } = this.#host;
+    if (!isSaved) return undefined;
+    return await again(async () => this.#beginIn(await workspace.installation(), script, had));
   }
 
   async #beginIn(
@@ -89,6 +81,11 @@ export class SetUpOutcomes {
     return isEmpty
       ? { key, hasWorkspace: true }
       : { key: `${key}.${randomLetters(12)}`, hasWorkspace: false };
+  }
+
+  /** Whether outcomes are kept at all. */
+  get areKept(): boolean {
+    return this.#host.isSaved;
   }
 
   /** Keeps what a set-up has left. @throws {ToolError} with the reason, and errors of R2 and the sandbox */

@@ -26,6 +26,9 @@ const KEY = "setup";
 /** Containers in a row that may end during their set-up before it is left out, so that a script cannot keep a sandbox from use. */
 const MOST_LOST = 3;
 
+/** Set-ups that one call waits for at most, of containers that went away. */
+const MOST_BEGUN = 3;
+
 /** Bytes shown of the end of a failed set-up's output. */
 const TAIL_BYTES = 600;
 
@@ -65,7 +68,7 @@ export interface SetUpHost {
   running(): boolean;
   /** The sandbox's name. */
   sandbox(): string;
-  outcomes: Pick<SetUpOutcomes, "begin" | "keep">;
+  outcomes: Pick<SetUpOutcomes, "begin" | "keep" | "areKept">;
   /** Starts the script as a run, and answers it without waiting for its end. @throws what keeps it from running */
   start(script: string): Promise<RunView>;
   /** A run, after waiting up to so many milliseconds for its end. */
@@ -218,38 +221,44 @@ export class SetUp {
     const run = await this.#ended(id).catch(() => undefined);
     const tail =
       run && isFailure(run) ? await this.#host.tail(run, TAIL_BYTES).catch(() => undefined) : undefined;
-    const keeping = this.#state?.run === id && run?.state === "succeeded" ? this.#state.keeping : undefined;
-    const keptWords = keeping && (await this.#keep(keeping));
+    const success =
+      run?.state === "succeeded" && this.#state?.run === id
+        ? await this.#success(run, this.#state)
+        : undefined;
     const state = this.#state;
     // Another script was set, or the sandbox destroyed, meanwhile.
     if (state?.run !== id) return;
-    if (containersGone !== this.#containersGone && run?.state === "succeeded")
-      return this.#put({ ...state, ...AT_REST });
+    if (containersGone !== this.#containersGone && success) return this.#put({ ...state, ...AT_REST });
     const lost = run?.state === "lost" ? state.lost + 1 : 0;
     // Where no container could be started or it has gone, the next call tries again.
-    const isDone = run !== undefined && (run.state === "succeeded" || isFailure(run));
+    const isDone = success !== undefined || (run !== undefined && isFailure(run));
     const failure =
-      isDone && isFailure(run) ? failureWords(run, tail) : lost >= MOST_LOST ? LEFT_OUT : undefined;
-    const had =
-      keeping && keptWords === "" ? keeping.key : state.restoredAt === undefined ? undefined : state.had;
-    this.#put({ ...state, ...AT_REST, isDone, lost, failure, had });
-    if (run?.state !== "succeeded") return;
-    const seconds = Math.round(durationMs(run) / 1000);
-    this.#notice =
-      state.restoredAt === undefined
-        ? `The sandbox was set up by its script first (${seconds} s; get_result with id ${id} has its output).${keptWords ?? ""}`
-        : restoredWords(state.restoredAt);
+      run && isFailure(run) ? failureWords(run, tail) : lost >= MOST_LOST ? LEFT_OUT : undefined;
+    this.#put({ ...state, ...AT_REST, isDone, lost, failure, had: success?.had });
+    if (success) this.#notice = success.words;
   }
 
-  /** Keeps what the script has left, before anything else changes that. Answers what there is to say of it. */
-  async #keep(keeping: Keeping): Promise<string> {
+  /** Keeps what the script has left, before anything else changes that. Answers that, and what there is to say of it. */
+  async #success(run: RunView, state: State): Promise<Pick<State, "had"> & { words: string }> {
+    const { keeping, restoredAt, had, isUsed } = state;
+    if (restoredAt !== undefined) return { had, words: restoredWords(restoredAt) };
+    const { outcomes, report } = this.#host;
+    const seconds = Math.round(durationMs(run) / 1000);
+    const words = `The sandbox was set up by its script first (${seconds} s; get_result with id ${run.id} has its output).`;
+    if (!outcomes.areKept) return { words };
+    const next = "the next container runs it again";
+    if (isUsed)
+      return {
+        words: `${words} What it left is not kept, because this container had been used before: ${next}.`,
+      };
     try {
-      await this.#host.outcomes.keep(keeping);
-      return "";
+      if (!keeping) throw new Error("it was not begun as one to keep");
+      await outcomes.keep(keeping);
+      return { had: keeping.key, words };
     } catch (error) {
-      if (!(error instanceof ToolError)) this.#host.report(error);
-      const why = error instanceof ToolError ? `: ${error.message.replace(/\.$/, "")}` : "";
-      return ` What it left could not be kept, so the next container runs it again${why}.`;
+      if (!(error instanceof ToolError)) report(error);
+      const why = error instanceof ToolError ? `, because ${error.message.replace(/\.$/, "")}` : "";
+      return { words: `${words} What it left could not be kept${why}: ${next}.` };
     }
   }
 
@@ -262,11 +271,21 @@ export class SetUp {
 
   /** Waits for the end of a set-up that is under way, for work that is no run. @throws {ToolError} when that takes too long */
   async over(): Promise<void> {
-    const isOver = async () => {
+    let isLate = false;
+    const over = this.#over(() => isLate).then(() => true);
+    if (await within(CALL_MS, over)) return;
+    isLate = true;
+    this.#host.background(over.catch(() => undefined));
+    throw stillSettingUp(this.#host.sandbox(), this.#state?.run);
+  }
+
+  /** Waits for the end of a set-up, and for that of another where its container went away. @param isIdle whether nobody waits */
+  async #over(isIdle: () => boolean): Promise<void> {
+    for (let begun = 1; ; begun++) {
       while (this.#underWay) await this.#underWay;
-      return true;
-    };
-    if (!(await within(CALL_MS, isOver()))) throw stillSettingUp(this.#host.sandbox(), this.#state?.run);
+      if (!this.#isDue || begun === MOST_BEGUN || isIdle()) return;
+      await this.begin();
+    }
   }
 
   /** The executor, whose runs wait for the set-up that is under way when they start. */
@@ -275,7 +294,7 @@ export class SetUp {
       deferred(
         run,
         async () => {
-          while (this.#underWay) await this.#underWay;
+          await this.#over(() => run.ended);
           return () => executor.start(run, spec);
         },
         { isInteractive: spec.interactive, waiting: () => waitingFor(this.#runID(), "setup", "") },

@@ -175,7 +175,6 @@ export class Workspace {
     this.#origin = undefined;
     this.#container.abort(containerGone());
     this.#container = new AbortController();
-    this.#bringingUp = undefined;
     this.#dirtySince = undefined;
     this.#left = undefined;
     clearTimeout(this.#timer);

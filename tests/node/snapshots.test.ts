@@ -326,7 +326,7 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).un
     write("web/node_modules", 2);
     write("web/src", 3);
     const look = (most: number) =>
-      scan(root, new AbortController().signal, "", undefined, most).then((seen) => choose(seen, 100));
+      scan(root, new AbortController().signal, "", most).then((seen) => choose(seen, 100));
     // Directories count, too: web, web/src, both node_modules.
     const { chosen, left } = await look(10);
     expect(chosen.map(({ path }) => path).sort()).toEqual(

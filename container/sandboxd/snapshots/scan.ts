@@ -34,7 +34,6 @@ export type Seen = Found | { type: "special" | "unreadable" | "crowded"; path: s
  * Everything below a directory on its own file system, each directory before what is in it. What can be made again comes last,
  * and is `crowded` where there is no room for all of it.
  * @param from below the root, where it begins
- * @param isWanted whether a path and what is below it is looked at
  * @param most how many are found at most
  * @throws {FileError} for more than a snapshot holds
  */
@@ -42,7 +41,6 @@ export async function scan(
   root: string,
   signal: AbortSignal,
   from = "",
-  isWanted: (path: string) => boolean = () => true,
   most = SNAPSHOT_ENTRIES,
 ): Promise<Seen[]> {
   const seen: Seen[] = [];
@@ -66,7 +64,7 @@ export async function scan(
       await turn();
       signal.throwIfAborted();
       const path = `${prefix}${name}`;
-      const one = isWanted(path) ? look(root, path, dev) : undefined;
+      const one = look(root, path, dev);
       if (one === undefined) continue;
       seen.push(one);
       if (one.type === "directory")
@@ -107,7 +105,7 @@ export function saysGone(error: unknown): boolean {
 }
 
 /** What a directory holds; undefined where it cannot be read. */
-function namesIn(root: string, directory: string): string[] | undefined {
+export function namesIn(root: string, directory: string): string[] | undefined {
   try {
     // What a directory holds is part of its state, and the system says it in any order.
     return readdirSync(bytesOf(root, directory), { encoding: "latin1" }).sort();
@@ -117,7 +115,7 @@ function namesIn(root: string, directory: string): string[] | undefined {
 }
 
 /** Undefined for what has gone meanwhile, or is mounted there. */
-function look(root: string, path: string, dev: bigint): Seen | undefined {
+export function look(root: string, path: string, dev: bigint): Seen | undefined {
   const at = bytesOf(root, path);
   try {
     const stats = lstatSync(at, { bigint: true });

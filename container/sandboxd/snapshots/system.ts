@@ -3,9 +3,13 @@
  * own mount points, caches that only make another installation faster, and what the platform writes there are left out.
  */
 import { createHash } from "node:crypto";
+import { lstatSync } from "node:fs";
 import { join } from "node:path";
+import { FileError } from "../file-error.ts";
 import { textOf } from "../places.ts";
-import { type Found, type Seen, scan } from "./scan.ts";
+import { SNAPSHOT_ENTRIES } from "../protocol.ts";
+import { turns } from "../turns.ts";
+import { type Found, type Seen, look, namesIn } from "./scan.ts";
 
 /** Below `/`. */
 const DIRECTORIES = new Set(["etc", "home", "opt", "root", "srv", "usr", "var"]);
@@ -43,32 +47,68 @@ export function isOfSystem(path: string): boolean {
   return true;
 }
 
-/** The system as it is, for `changesSince`. @throws {FileError} for more than a snapshot holds */
+/** Things that the system may have: the memory that it takes to know them is bounded. */
+const MOST_THINGS = 500_000;
+
+/** The system as it is, for `changesSince`. @throws {FileError} for one that is too large */
 export async function systemNow(root: string, signal: AbortSignal): Promise<Before> {
-  const seen = await scan(root, signal, "", isOfSystem);
-  return new Map(seen.map((one) => [one.path, stateOf(one)]));
+  const states = new Map<string, string>();
+  const take = (one: Seen) => {
+    if (states.size >= MOST_THINGS) throw new FileError({ problem: "too_large" });
+    states.set(one.path, stateOf(one));
+  };
+  await visit(root, signal, take);
+  return states;
 }
 
-/** What is new, what has changed and what was removed, with the directories that lead there. */
+/** Takes all there is of the system, each directory before what is in it. */
+async function visit(root: string, signal: AbortSignal, take: (one: Seen) => void): Promise<void> {
+  const { dev } = lstatSync(root, { bigint: true });
+  const directories = [""];
+  const turn = turns();
+  for (let next = directories.pop(); next !== undefined; next = directories.pop())
+    for (const name of namesIn(root, next) ?? []) {
+      await turn();
+      signal.throwIfAborted();
+      const path = next === "" ? name : `${next}/${name}`;
+      const one = isOfSystem(path) ? look(root, path, dev) : undefined;
+      if (one) take(one);
+      if (one?.type === "directory") directories.push(path);
+    }
+}
+
+/**
+ * What is new, what has changed and what was removed, with the directories that lead there.
+ * @throws {FileError} for more than a snapshot holds
+ */
 export async function changesSince(before: Before, root: string, signal: AbortSignal): Promise<Seen[]> {
-  const now = await scan(root, signal, "", isOfSystem);
-  const all = new Map(now.map((one) => [one.path, one]));
   const changed = new Map<string, Seen>();
+  const directories = new Map<string, Seen>();
+  const gone = new Set(before.keys());
   const add = (one: Seen) => {
     changed.set(one.path, one);
-    for (let end = one.path.lastIndexOf("/"); end > 0; end = one.path.lastIndexOf("/", end - 1)) {
-      const above = all.get(one.path.slice(0, end));
-      if (above) changed.set(above.path, above);
-    }
+    if (changed.size > SNAPSHOT_ENTRIES) throw new FileError({ problem: "too_large" });
   };
-  for (const one of now) if (before.get(one.path) !== stateOf(one)) add(one);
-  for (const path of before.keys()) {
-    const above = all.get(path.slice(0, Math.max(0, path.lastIndexOf("/"))));
-    // What was below a directory that was removed goes with it.
-    if (!all.has(path) && (above?.type === "directory" || !path.includes("/"))) add(removed(path));
+  const take = (one: Seen) => {
+    gone.delete(one.path);
+    if (one.type === "directory") directories.set(one.path, one);
+    if (before.get(one.path) !== stateOf(one)) add(one);
+  };
+  await visit(root, signal, take);
+  // What was below a directory that was removed goes with it.
+  for (const path of gone) if (directories.has(above(path)) || above(path) === "") add(removed(path));
+  for (const path of changed.keys()) {
+    const directory = directories.get(above(path));
+    // The map goes on with it, and so to the top.
+    if (directory) changed.set(directory.path, directory);
   }
   // A directory's path stands before those of what is in it.
   return [...changed.values()].sort((a, b) => (a.path < b.path ? -1 : 1));
+}
+
+/** The directory that a path is in; nothing for one at the top. */
+function above(path: string): string {
+  return path.slice(0, Math.max(0, path.lastIndexOf("/")));
 }
 
 function removed(path: string): Found {

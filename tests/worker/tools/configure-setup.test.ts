@@ -121,5 +121,7 @@ it("that fails stops at its first error, is told by each answer, and keeps nothi
   expect((await configure(sandbox, "echo a\u0000b")).isError).toBe(true);
   expect((await configure(sandbox, "x".repeat(100_001))).isError).toBe(true);
   await configure(sandbox, "true");
-  expect((await callsIn(sandbox).command("echo again")).text).not.toContain("failed");
+  const { text } = await callsIn(sandbox).command("echo again");
+  expect(text).not.toContain("failed");
+  expect(text).toContain("is not kept, because this container had been used before");
 });

@@ -10,6 +10,7 @@ const outcomesOf = (world: World, value: string | null = null) =>
     variables: () => ({ version: 1, entries: [{ name: "WORD", value, version: 1 }] }),
     isSaved: world.isSaved,
     keepMs: DAY_MS,
+    again: (work) => work(),
     report: (error) => world.reports.push(error),
   });
 

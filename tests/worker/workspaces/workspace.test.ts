@@ -302,6 +302,23 @@ describe("a workspace", () => {
       });
   });
 
+  it("is restored once for all calls that come while its container starts", () =>
+    inWorld(async (world) => {
+      await prepare(world);
+      world.kill();
+      world.steps.length = 0;
+      const calls: Promise<void>[] = [];
+      world.onStep = ({ name, when }) => {
+        if (name === "start" && when === "after") calls.push(world.workspace.ready());
+      };
+      await world.workspace.ready();
+      await Promise.all(calls);
+      expect(world.steps.filter((step) => step === "start" || step === "sandboxd restore")).toEqual([
+        "start",
+        "sandboxd restore",
+      ]);
+    }));
+
   it("of a sandbox that was destroyed while it was saved is gone", () =>
     inWorld(async (world) => {
       await prepare(world);

@@ -335,6 +335,38 @@ describe("the registry of saved states", () => {
       { checkpoints: 2, workspaceBytes: 1000 },
     ));
 
+  it("keeps what the sandbox of a checkpoint was set to as long as the checkpoint, and as it was first", () =>
+    bench((at) => {
+      at.save("a");
+      const { id } = at.registry.checkpoint("a", "", at.now);
+      at.registry.keepSettings(id, "first");
+      at.registry.keepSettings(id, "later");
+      at.registry.forget("a", at.now);
+      expect(at.registry.settings(id)).toBe("first");
+      at.registry.removeCheckpoints("a", at.now);
+      expect(at.registry.settings(id)).toBeUndefined();
+    }));
+
+  it("keeps the newest hundred outcomes of set-ups, and no part of an older one", () =>
+    bench(async (at) => {
+      for (let number = 0; number <= 100; number++) {
+        at.now++;
+        const run = `setup:${number}`;
+        for (const part of ["workspace", "system"] as const)
+          at.commit("a", at.begin("a", true), [], 1, { run, part, expiresAt: at.now + DAY_MS });
+      }
+      const isKept = (number: number) =>
+        (["workspace", "system"] as const).map((part) =>
+          Boolean(at.registry.archived(`setup:${number}`, part)),
+        );
+      expect([0, 1, 100].map(isKept)).toEqual([
+        [false, false],
+        [true, true],
+        [true, true],
+      ]);
+      expect(at.registry.bytes).toBe(200);
+    }));
+
   it("ends the state of a sandbox that nobody used for so long, and of no other", () =>
     bench((at) => {
       at.save("idle");

@@ -1,10 +1,10 @@
 /** What people know from notebooks and scripts, in a Python kernel: modules beside the code, threads, tasks, the real streams. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Lab, type TestKernel } from "./kernel-harness.ts";
-import { sleep } from "../setup/until.ts";
+import { until } from "../setup/until.ts";
 
 let lab: Lab;
 let kernel: TestKernel;
@@ -75,10 +75,11 @@ describe("the real stdout", () => {
 
 describe("threads", () => {
   it("print between two runs into the next", async () => {
+    const printed = join(directory, "printed");
     await kernel.run(
-      "import threading, time\nthreading.Thread(target=lambda: (time.sleep(0.1), print('done'))).start()",
+      `import threading, time\nthreading.Thread(target=lambda: (time.sleep(0.1), print('done'), open("${printed}", "w"))).start()`,
     );
-    await sleep(400);
+    await until(() => existsSync(printed));
     expect((await kernel.run("pass")).stdout.text).toBe("done\n");
   });
 
@@ -100,8 +101,9 @@ describe("threads", () => {
   });
 
   it("that print too much between two runs are cut, and it says so", async () => {
-    await kernel.run("threading.Timer(0.05, lambda: print('z' * 100000)).start()");
-    await sleep(400);
+    const printed = join(directory, "printed-much");
+    await kernel.run(`threading.Timer(0.05, lambda: (print('z' * 100000), open("${printed}", "w"))).start()`);
+    await until(() => existsSync(printed));
     const { stdout } = await kernel.run("pass");
     expect(stdout.text).toMatch(
       /^z{16384}\n\[\.\.\. 83617 more bytes printed between two runs were not kept/,

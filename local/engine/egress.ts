@@ -78,19 +78,26 @@ export function createEgress(egress: Egress): Server {
   return server;
 }
 
-/** Serves what connects to the listeners that the sandbox has handed over. */
-export function takeConnections(server: Server, listeners: readonly ListeningServer[]): void {
-  let open = 0;
+/**
+ * Serves what connects to the listeners that the sandbox has handed over. Answers how to end that, with every connection: of a
+ * client that is gone only its last word arrives, after which a tunnel goes on as long as its server likes.
+ */
+export function takeConnections(server: Server, listeners: readonly ListeningServer[]): () => void {
+  const open = new Set<Socket>();
   for (const listener of listeners)
     listener.on("connection", (socket) => {
-      if (open >= maxConnections) return void socket.destroy();
-      open += 1;
-      socket.once("close", () => (open -= 1));
+      if (open.size >= maxConnections) return void socket.destroy();
+      open.add(socket);
+      socket.once("close", () => open.delete(socket));
       // As Node has it for connections that come to a server of HTTP itself.
       socket.allowHalfOpen = true;
       socket.setNoDelay(true);
       server.emit("connection", socket);
     });
+  return () => {
+    for (const listener of listeners) listener.close();
+    for (const socket of open) socket.destroy();
+  };
 }
 
 async function answer(

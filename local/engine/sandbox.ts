@@ -1,6 +1,5 @@
 /** One sandbox: its processes, the connections into it, its egress, and the removal of all of it. */
 import { chmod, mkdir, rm, writeFile } from "node:fs/promises";
-import type { Server as ListeningServer } from "node:net";
 import { join } from "node:path";
 import { ConnectionLog } from "../../src/shared/connection-log.ts";
 import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
@@ -131,12 +130,10 @@ export class Sandbox {
     };
     const server = createEgress(egress);
     let groups: string[] = [];
-    let listeners: readonly ListeningServer[] = [];
+    let closeEgress: (() => void) | undefined;
     const cleanUp = async () => {
       queue.close();
-      for (const listener of listeners) listener.close();
-      // Does not wait for connections, because a tunnel ends only with the server it leads to.
-      server.closeAllConnections();
+      closeEgress?.();
       await removeGroups(groups);
       await rm(directory, { recursive: true, force: true }).catch(() => undefined);
     };
@@ -177,7 +174,7 @@ export class Sandbox {
               groups,
               onOutput,
             });
-      takeConnections(server, (listeners = running.egress));
+      closeEgress = takeConnections(server, running.egress);
       return new Sandbox(common, place, running, egress, hosts, cleanUp);
     } catch (error) {
       await cleanUp();

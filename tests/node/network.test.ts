@@ -11,7 +11,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { refusedAddress } from "../../local/engine/addresses.ts";
 import { look } from "../../local/engine/attached.ts";
 import { hostCertificates } from "../../local/engine/certificates.ts";
-import { join } from "../../local/engine/egress.ts";
+import { join, takeConnections } from "../../local/engine/egress.ts";
 import { hostRegistries } from "../../local/engine/registries.ts";
 import { connectUpstream, hostProxy } from "../../local/engine/upstream.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
@@ -150,6 +150,23 @@ describe("the internet", () => {
       await new Promise((turn) => setImmediate(turn));
     }
     expect(taken).toBe("first second last");
+  });
+
+  it("keeps no tunnel of a sandbox that is gone, whose client has said its last word", async () => {
+    const listener = createTCPServer();
+    listener.listen(0, "127.0.0.1");
+    await once(listener, "listening");
+    const server = createServer();
+    const tunnelled = once(server, "connect");
+    const close = takeConnections(server, [listener]);
+    const client = connectTCP(portOf(listener), "127.0.0.1");
+    client.end("CONNECT silent.test:443 HTTP/1.1\r\nHost: silent.test\r\n\r\n");
+    const socket: Duplex = (await tunnelled)[1];
+    await once(socket.resume(), "end");
+    expect(socket.destroyed).toBe(false);
+    close();
+    expect(socket.destroyed).toBe(true);
+    await once(listener, "close");
   });
 
   it("has the host of the URL, not one the client makes up", async () => {

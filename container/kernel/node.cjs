@@ -9,7 +9,7 @@
  */
 const modules = require("node:module");
 const vm = require("node:vm");
-const { hasServed, markChildren } = require("./node/children.cjs");
+const { markChildren, servedBy } = require("./node/children.cjs");
 const { Evaluator } = require("./node/evaluate.cjs");
 const { watchModules } = require("./node/modules.cjs");
 const { Streams } = require("./node/streams.cjs");
@@ -52,7 +52,7 @@ async function run(spec) {
     sandbox_mcp_run: 1,
     run: spec.run,
     ...streams.end(),
-    serves: hasServed() || undefined,
+    serves: servedBy(),
     results: results.finish(),
     error,
     exit: exitCode,

@@ -124,6 +124,9 @@ const input = z.object({ type: z.literal("input"), id: idSchema(), key: z.string
 /** Removes what there is of ended runs. */
 const forget = z.object({ type: z.literal("forget"), ids: z.array(idSchema()) });
 
+/** Code that was not followed has ended, and what it has started may listen soon: the next run that finds the port tells of it. */
+const expect = z.object({ type: z.literal("expect"), id: idSchema() });
+
 /** Asks for a sign of life. */
 const ping = z.object({ type: z.literal("ping") });
 
@@ -137,6 +140,7 @@ export const callSchema = z.discriminatedUnion("type", [
   kill,
   input,
   forget,
+  expect,
   ping,
 ]);
 

@@ -10,6 +10,7 @@ import { KERNEL_OUTPUT, RUNS, SCRIPTS, SESSIONS, SLOTS, makePlaces, textOf } fro
 import type { Call, Event, Signal, StartCall } from "./protocol.ts";
 import { Run, type RunHost, stopSlot } from "./run.ts";
 import { Slot, Slots } from "./slot.ts";
+import { expectPortsOf } from "./listening.ts";
 
 /** How many shells stand ready at most, each for another session. */
 const MAX_READY = 4;
@@ -100,6 +101,8 @@ export class Runs implements RunHost {
         return this.#followed(call.id)?.full(call.stream);
       case "kill":
         return this.#kill(call.id, call.signal);
+      case "expect":
+        return expectPortsOf(call.id);
       case "forget":
         for (const id of call.ids) this.#forget(id);
         return;

@@ -7,20 +7,23 @@ const { Server } = require("node:net");
 const { spawnSync } = childProcess;
 /** The mark of the run under way; undefined once this process has it. */
 let pending;
-/** Whether the run under way has started a child, or listens on a port. */
-let serves = false;
+/** The children of the run under way that have not ended, and whether it listens on a port itself. */
+let children = new Set();
+let listens = false;
 
 /** Marks the children that are started from now on, so that sandboxd finds them: see `_mark` in sandbox_mcp_kernel/__init__.py. */
 function markChildren(run, mark) {
   // Where the limit cannot be set, sandboxd looks for the variable.
   process.env.SANDBOX_MCP_RUN = run;
   pending = mark;
-  serves = false;
+  children = new Set();
+  listens = false;
 }
 
-/** Whether the run has started a child, or listens on a port: its ports are looked for then. */
-function hasServed() {
-  return serves;
+/** Whether the run listens "itself", or a "child" of it may: its ports are looked for then. */
+function servedBy() {
+  if (listens) return "itself";
+  return children.size > 0 ? "child" : undefined;
 }
 
 /** Sets the mark on this process. Node needs a program to set a limit, so only a run that starts a child pays for it. */
@@ -36,7 +39,9 @@ function patchChildren(streams) {
   const spawn = ChildProcess.prototype.spawn;
   ChildProcess.prototype.spawn = function (options) {
     markSelf();
-    serves = true;
+    const ofRun = children;
+    ofRun.add(this);
+    this.once("exit", () => ofRun.delete(this)).once("error", () => ofRun.delete(this));
     const { stdio, taken } = replaced(options.stdio, "pipe");
     const answer = Reflect.apply(spawn, this, [{ ...options, stdio }]);
     for (const index of taken) {
@@ -63,7 +68,7 @@ function patchChildren(streams) {
   const { listen } = Server.prototype;
   Server.prototype.listen = function (...args) {
     markSelf();
-    serves = true;
+    listens = true;
     return Reflect.apply(listen, this, args);
   };
   syncBuiltinESMExports();
@@ -94,4 +99,4 @@ function replaced(stdio, instead) {
   return { stdio: list, taken };
 }
 
-module.exports = { hasServed, markChildren, patchChildren };
+module.exports = { markChildren, patchChildren, servedBy };

@@ -77,7 +77,7 @@ class Kernel:
         results = present.Results(self.shell)
         self.results = results
         error = None
-        self.serves = False
+        self.starts = self.listens = False
         self.output.begin(spec["files"], spec["cap_bytes"])
         try:
             self.output.stand_in()
@@ -93,8 +93,10 @@ class Kernel:
             sys.displayhook, self.shell.display_pub = saved
             self.output.stand_in()
         document = {"sandbox_mcp_run": 1, "run": spec["run"], **self.output.end(), "results": results.finish()}
-        if self.serves:
-            document["serves"] = True
+        if self.listens:
+            document["serves"] = "itself"
+        elif self.starts and _has_children():
+            document["serves"] = "child"
         document["error"], document["exit"] = None, None
         if isinstance(error, SystemExit):
             document["exit"] = _exit_code(error)
@@ -221,8 +223,8 @@ class Kernel:
             self.real_exit(status)
 
         os._exit = leave
-        self.watch(subprocess.Popen, "_execute_child")
-        self.watch(socket.socket, "listen")
+        self.watch(subprocess.Popen, "_execute_child", "starts")
+        self.watch(socket.socket, "listen", "listens")
         for name in ("exit", "quit"):
             self.shell.user_ns[name] = _leave
             setattr(builtins, name, _leave)
@@ -233,13 +235,13 @@ class Kernel:
         png = self.shell.display_formatter.formatters["image/png"]
         png.for_type_by_name("matplotlib.figure", "Figure", lambda figure: self.results.figure(figure))
 
-    def watch(self, owner, name):
+    def watch(self, owner, name, what):
         """Notes when the code starts a process or listens: its ports are looked for then."""
         real = getattr(owner, name)
 
         @functools.wraps(real)
         def watched(*args, **kwargs):
-            self.serves = True
+            setattr(self, what, True)
             return real(*args, **kwargs)
 
         setattr(owner, name, watched)
@@ -286,6 +288,14 @@ def _mark(run, mark):
     except (OSError, ValueError):
         # Where the limit cannot be set, sandboxd looks for the variable.
         pass
+
+
+def _has_children():
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _dump(document):

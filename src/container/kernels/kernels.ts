@@ -277,7 +277,7 @@ export class Kernels {
       if (typeof first === "object") {
         if (isNews) this.#versions.set(kernel, variables.version);
         const outcome = outcomeOf(first, sink.id);
-        await code.finish(outcome.hasFiles, outcome.mayListen);
+        await code.finish(outcome.hasFiles, outcome.serves);
         return { ...outcome, hasFiles: outcome.hasFiles || code.isFollowed };
       }
       if (first === "timeout" || first === "cancelled") {

@@ -66,13 +66,16 @@ const hello = z.object({
   started: z.int().nonnegative(),
 });
 
+/** What of a run listens on a port by now, or may soon. */
+export type Serves = "itself" | "child";
+
 /** A run's document. */
 export interface RunDocument {
   sandbox_mcp_run: 1;
   run: string;
   spilled: boolean;
-  /** Whether the code has started a process, or listens itself. */
-  serves?: boolean;
+  /** Whether the code listens on a port itself, or has started what may. */
+  serves?: Serves;
   stdout: CodeStream;
   stderr: CodeStream;
   results: RichResult[];
@@ -91,7 +94,7 @@ function isDocument(value: unknown): value is RunDocument {
     value.sandbox_mcp_run === 1 &&
     typeof value.run === "string" &&
     typeof value.spilled === "boolean" &&
-    (value.serves === undefined || typeof value.serves === "boolean") &&
+    (value.serves === undefined || value.serves === "itself" || value.serves === "child") &&
     isStream(value.stdout) &&
     isStream(value.stderr) &&
     Array.isArray(value.results) &&
@@ -278,8 +281,7 @@ export interface CodeOutcome {
   end: "ok" | "error" | "timeout" | "cancelled" | "died";
   stdout: CodeStream;
   stderr: CodeStream;
-  /** Whether something of it may listen on a port now or soon. */
-  mayListen?: boolean;
+  serves?: Serves | undefined;
   /** Whether the sandbox may hold files of the run, with its output in them instead of in `text`. */
   hasFiles: boolean;
   results: RichResult[];
@@ -305,7 +307,7 @@ export function outcomeOf(printed: Printed, runID: string): CodeOutcome {
     stdout: found.stdout,
     stderr: found.stderr,
     hasFiles: found.spilled,
-    mayListen: found.serves === true,
+    serves: found.serves,
     results: found.results,
     error: found.error ?? undefined,
     exitCode: found.exit ?? undefined,

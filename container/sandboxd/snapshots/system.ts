@@ -3,7 +3,7 @@
  * own mount points, caches that only make another installation faster, and what the platform writes there are left out.
  */
 import { createHash } from "node:crypto";
-import { lstatSync } from "node:fs";
+import { lstatSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { FileError } from "../file-error.ts";
 import { textOf } from "../places.ts";
@@ -57,8 +57,25 @@ export async function systemNow(root: string, signal: AbortSignal): Promise<Befo
     if (states.size >= MOST_THINGS) throw new FileError({ problem: "too_large" });
     states.set(one.path, stateOf(one));
   };
+  mustShowChanges(root);
   await visit(root, signal, take);
   return states;
+}
+
+/**
+ * A file in an overlay may say another device than its directory, as what is mounted does: then no change would be seen, and
+ * an outcome without it be kept as the whole. @throws {FileError}
+ */
+function mustShowChanges(root: string): void {
+  const directory = join(root, "opt");
+  const file = join(directory, ".sandbox-mcp-new");
+  mkdirSync(directory, { recursive: true });
+  try {
+    writeFileSync(file, "");
+    if (lstatSync(file).dev !== lstatSync(root).dev) throw new FileError({ problem: "special" });
+  } finally {
+    rmSync(file, { force: true });
+  }
 }
 
 /** Takes all there is of the system, each directory before what is in it. */

@@ -92,7 +92,9 @@ async function sendWith(secrets: readonly Secret[], request: Request, from: Send
   const { method, signal } = request;
   let response: Response;
   try {
-    const init = { method, headers, signal, body: bodyOf(request), redirect: "manual" } as const;
+    const body = bodyOf(request);
+    // An answer that the platform kept could be given to somebody without the secret.
+    const init = { method, headers, signal, body, redirect: "manual", cache: "no-store" } as const;
     response = await internet(new Request(url, init), from);
   } catch {
     return refusal(502, `${url.hostname} could not be reached`);

@@ -4,14 +4,41 @@ import description from "../package.json" with { type: "json" };
 import { code } from "./commands/code.ts";
 import { command } from "./commands/command.ts";
 import { connect } from "./commands/connect.ts";
+import { diagnose } from "./commands/diagnose.ts";
+import { doctor } from "./commands/doctor.ts";
 import { execute } from "./commands/execute.ts";
 import { files } from "./commands/files.ts";
 import { cancel, result } from "./commands/result.ts";
 import { runs } from "./commands/runs.ts";
+import { token } from "./commands/token.ts";
+import { validate } from "./commands/validate.ts";
+import { verify } from "./commands/verify.ts";
 import { stdio } from "./commands/stdio.ts";
 import { sandboxes } from "./commands/sandboxes.ts";
 
-const COMMANDS = [code, command, execute, result, cancel, runs, sandboxes, files, stdio, connect];
+/** `main.ts` runs it before any of this is read; here it is for the list of commands. */
+const start = new Command("start")
+  .description("run a server on this machine; `start --help` lists its options")
+  .allowUnknownOption();
+
+const COMMANDS = [
+  start,
+  stdio,
+  connect,
+  code,
+  command,
+  execute,
+  result,
+  cancel,
+  runs,
+  sandboxes,
+  files,
+  token,
+  doctor,
+  validate,
+  verify,
+  diagnose,
+];
 
 export const program = new Command("sandbox-mcp")
   .description("Linux sandboxes for MCP clients: run the server, use it, connect clients to it.")
@@ -32,10 +59,11 @@ export function everyCommand(from = program as unknown as Command): Command[] {
   return [from, ...from.commands.flatMap((each) => everyCommand(each as Command))];
 }
 
-/** The commands that do something, each with its full name. */
+/** The commands that do something here, each with its full name. */
 export function leaves(of = program as unknown as Command, before = ""): [name: string, command: Command][] {
   return of.commands.flatMap((each): [string, Command][] => {
     const name = `${before} ${each.name()}`.trim();
+    if (each.name() === start.name()) return [];
     return each.commands.length > 0 ? leaves(each as Command, name) : [[name, each as Command]];
   });
 }

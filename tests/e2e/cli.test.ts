@@ -1,11 +1,12 @@
 /** The command line against a server on this machine: text, JSON, exit statuses, failures. */
+import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type CLIOptions, runCLI, startCLI } from "../setup/cli.ts";
 import { claudeCode } from "../setup/claude-code.ts";
-import { idIn } from "../setup/mcp-client.ts";
+import { idIn, MCPClient } from "../setup/mcp-client.ts";
 import type { MessagesAPI } from "../setup/messages-api.ts";
 import { bash, playScenarios, say, use } from "../setup/scripted-agent.ts";
 import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
@@ -285,5 +286,108 @@ describe("connect", () => {
     [["connect", "cursor", "--print", "--state-dir", "none"], 69, "No local server is running"],
   ])("%j is refused", async (words, code, message) => {
     expect(await run(words)).toMatchObject({ code, stdout: "", stderr: expect.stringContaining(message) });
+  });
+});
+
+describe("verify", () => {
+  it("uses every tool that the server lists, and says what it costs in time", async () => {
+    const answer = await json(["verify"]);
+    const checks = answer.checks as { name: string; verdict: string; found: string }[];
+    expect(checks.filter(({ verdict }) => verdict !== "ok")).toEqual([
+      expect.objectContaining({
+        name: "execute_task",
+        verdict: "skipped",
+        found: expect.stringContaining("--task"),
+      }),
+    ]);
+    const names = checks.map(({ name }) => name);
+    expect(names).toEqual(expect.arrayContaining(["health", "a wrong token is refused", "latency"]));
+    const { stdout } = await run(["sandboxes"]);
+    expect(stdout).not.toContain("verify-");
+    for (const tool of (
+      await new MCPClient(server.url, TOKEN).result<{ tools: { name: string }[] }>({ method: "tools/list" })
+    ).tools)
+      expect(names).toContain(tool.name);
+  });
+
+  it("fails where the token is wrong, or nothing answers, with a table that says so", async () => {
+    const wrong = await run(["verify", server.url, "a-token-of-nobody"]);
+    expect(wrong).toMatchObject({
+      code: 1,
+      stdout: expect.stringMatching(/^failed\tthe token is accepted\t/m),
+    });
+    const nobody = await run(["verify", "http://127.0.0.1:1", "any-token"]);
+    expect(nobody).toMatchObject({
+      code: 1,
+      stdout: expect.stringMatching(/^failed\thealth\t[^]*Failed: health\n$/),
+    });
+  });
+});
+
+describe("token", () => {
+  it("makes one whose hash lets its holder in, and hashes others", async () => {
+    const made = await json(["token", "new", "--name", "ci", "--scopes", "sandbox:read, tasks:run"]);
+    const hashed = await run(["token", "hash"], `${String(made.token)}\n`);
+    expect(made).toMatchObject({
+      success: true,
+      variable: "AUTH_TOKENS",
+      entry: { name: "ci", sha256: hashed.stdout.trim(), scopes: ["sandbox:read", "tasks:run"] },
+    });
+    expect(hashed.stdout.trim()).toBe(createHash("sha256").update(String(made.token)).digest("hex"));
+    expect(await json(["token", "show"])).toMatchObject({ token: TOKEN, source: "environment" });
+  });
+
+  it.each([
+    [["token", "new", "--name", "No!"], "--name must be"],
+    [["token", "new", "--name", "ci", "--scopes", "all"], '"all"'],
+    [["token", "hash"], "holds no token"],
+  ])("%j is refused", async (words, message) => {
+    expect(await run(words)).toMatchObject({
+      code: 64,
+      stdout: "",
+      stderr: expect.stringContaining(message),
+    });
+  });
+});
+
+describe("doctor and diagnose", () => {
+  it("say what this machine has, and end with 1 where something is missing", async () => {
+    const port = new URL(server.url).port;
+    const well = await json(["doctor", "--port", port]);
+    expect(well).toMatchObject({
+      success: true,
+      checks: expect.arrayContaining([expect.objectContaining({ name: "Node" })]),
+    });
+    const taken = await run(["doctor", "--port", port, "--state-dir", "another"]);
+    expect(taken).toMatchObject({ code: 1, stdout: expect.stringContaining(`failed\tport ${port}\ttaken`) });
+    expect(taken.stderr).toContain("npm start -- --port 0");
+  });
+
+  it("leave no secret in the bundle", async () => {
+    const { path } = await json(["diagnose", "--output", "bundle.json"]);
+    const text = readFileSync(String(path), "utf8");
+    expect(JSON.parse(text)).toMatchObject({
+      variables: { SERVER_AUTH_TOKEN: "(set)" },
+      server: { url: server.url, health: { status: "healthy" } },
+    });
+    expect(text).not.toContain(TOKEN);
+  });
+});
+
+describe("scripts", () => {
+  it.each([
+    ["validate-config.sh", [repository], 0],
+    ["generate-token.sh", [], 0],
+    ["check-prerequisites.sh", ["--port", "65000"], 0],
+    ["execute-task.sh", ["[[write]] Write it."], 0],
+    ["test-deployment.sh", ["http://127.0.0.1:1", "any-token"], 1],
+    ["diagnose.sh", ["--output", "/dev/null"], 0],
+  ])("%s prints one document, its success first", async (name, words, status) => {
+    const options = { ...local, program: join(repository, "scripts", name) };
+    const { stdout, code } = await runCLI(words, options);
+    expect([code, stdout]).toEqual([
+      status,
+      expect.stringMatching(new RegExp(`^\\{"success":${status === 0},.*\\}\n$`)),
+    ]);
   });
 });

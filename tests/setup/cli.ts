@@ -23,11 +23,15 @@ export interface CLIOptions {
   /** Over this process's environment; undefined removes a variable. */
   env?: Record<string, string | undefined>;
   cwd?: string;
+  /** A program in place of the command line's own. */
+  program?: string;
 }
 
 /** Starts `sandbox-mcp` with these words. */
-export function startCLI(words: readonly string[], { env = {}, cwd }: CLIOptions = {}): Running {
-  const child = spawn(process.execPath, [join(repository, "cli/main.ts"), ...words], {
+export function startCLI(words: readonly string[], { env = {}, cwd, program }: CLIOptions = {}): Running {
+  const [file, ...before] =
+    program === undefined ? [process.execPath, join(repository, "cli/main.ts")] : [program];
+  const child = spawn(file ?? "", [...before, ...words], {
     cwd,
     env: { ...process.env, SANDBOX_MCP_URL: undefined, SANDBOX_MCP_TOKEN: undefined, ...env },
     stdio: "pipe",

@@ -1,0 +1,44 @@
+/** Checks of a machine, a configuration or a server: how each came out, and what to do about it. */
+import { EXIT } from "./exit.ts";
+import { json, line, note, styled, table } from "./print.ts";
+
+export interface Check {
+  name: string;
+  /** A warning spoils nothing that was asked for. */
+  verdict: "ok" | "warning" | "failed" | "skipped";
+  /** What was found: a version, a value, a reason. */
+  found: string;
+  /** What to do, unless it is ok. */
+  fix?: string;
+  ms?: number;
+}
+
+const MARKS = { ok: "✓", warning: "!", failed: "✗", skipped: "-" } as const;
+const STYLES = { ok: "green", warning: "yellow", failed: "red", skipped: "dim" } as const;
+
+/** Prints them with a verdict, and sets the exit status. */
+export function report(checks: readonly Check[], asJSON: boolean, more: object = {}): void {
+  const failed = checks.filter(({ verdict }) => verdict === "failed");
+  process.exitCode = failed.length > 0 ? EXIT.failed : EXIT.succeeded;
+  if (asJSON) return json(failed.length === 0, { ...more, checks });
+  const isTimed = checks.some(({ ms }) => ms !== undefined);
+  const tells = process.stdout.isTTY;
+  table(
+    [
+      { title: tells ? " " : "VERDICT" },
+      { title: "CHECK" },
+      ...(isTimed ? [{ title: "MS", right: true }] : []),
+      { title: "FOUND" },
+    ],
+    checks.map(({ name, verdict, found, ms }) => [
+      tells ? MARKS[verdict] : verdict,
+      name,
+      ...(isTimed ? [ms === undefined ? "" : String(Math.round(ms))] : []),
+      found,
+    ]),
+  );
+  for (const { name, verdict, fix } of checks)
+    if (fix !== undefined && verdict !== "ok")
+      note(`${styled(STYLES[verdict], name, process.stderr)}: ${fix}`);
+  line(failed.length === 0 ? "All is well." : `Failed: ${failed.map(({ name }) => name).join(", ")}`);
+}

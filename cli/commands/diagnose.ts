@@ -1,0 +1,101 @@
+/** `sandbox-mcp diagnose`: one file for a report of what goes wrong. */
+import { existsSync, writeFileSync } from "node:fs";
+import { arch, release, totalmem } from "node:os";
+import { join, resolve } from "node:path";
+import description from "../../package.json" with { type: "json" };
+import { SDK_VARIABLES, VARIABLES } from "../../src/shared/variables.ts";
+import { serverCommand } from "../command.ts";
+import { validate } from "../configuration.ts";
+import { localChecks } from "../machine.ts";
+import { Server } from "../mcp.ts";
+import { root } from "../places.ts";
+import { json, line, note } from "../print.ts";
+import { CWD, serverAddress, type ServerOptions, stateDirectory, VARIABLES_FILE } from "../server.ts";
+import { keptVariables } from "../variables.ts";
+
+export const diagnose = serverCommand(
+  "diagnose",
+  "write one file for a report: versions, checks, configuration and the server's answers, without values of secrets",
+  ["diagnose", "diagnose --output report.json"],
+)
+  .option(
+    "--output <path>",
+    "the file to write, else one with the time in this directory; - for standard output",
+  )
+  .action(async ({ output, json: asJSON, ...options }) => {
+    const bundle = redacted({
+      program: { version: description.version, node: process.versions.node },
+      machine: {
+        platform: process.platform,
+        release: release(),
+        arch: arch(),
+        memory_mib: Math.round(totalmem() / 2 ** 20),
+        is_root: process.getuid?.() === 0,
+      },
+      checks: await localChecks(stateDirectory(options), 8787),
+      configuration: existsSync(join(root, "wrangler.jsonc")) ? validate(root) : "not a clone",
+      variables: variables(),
+      server: await serverState(options),
+    });
+    const text = JSON.stringify(bundle, undefined, 2);
+    if (output === "-") return line(text);
+    const time = new Date()
+      .toISOString()
+      .replace(/\.\d+Z$/, "")
+      .replaceAll(":", "-");
+    const file = resolve(CWD, output ?? `sandbox-mcp-${time}.json`);
+    writeFileSync(file, `${text}\n`, { mode: 0o600 });
+    if (asJSON) return json(true, { path: file });
+    line(file);
+    note("It holds names of variables and of sandboxes, no values of secrets. Read it before you send it.");
+  });
+
+/** Which variables of the Worker are set, and the values of those that are numbers, switches or levels. */
+function variables(): Record<string, string> {
+  const kept = existsSync(VARIABLES_FILE) ? keptVariables(VARIABLES_FILE) : {};
+  const set = [...VARIABLES, ...SDK_VARIABLES].flatMap((name): [string, string][] => {
+    const value = process.env[name]?.trim() || kept[name]?.trim();
+    if (!value) return [];
+    return [
+      [name, /^(\d+|on|off|full|allowlist|none|debug|info|warn|error|rpc)$/.test(value) ? value : "(set)"],
+    ];
+  });
+  return Object.fromEntries(set);
+}
+
+async function serverState(options: ServerOptions): Promise<object> {
+  try {
+    const address = serverAddress(options);
+    const health: unknown = await (await fetch(new URL("/health", address.url))).json();
+    const server = await Server.connect(address);
+    const { data } = await server.call("list_sandboxes");
+    const tools = await server.tools();
+    await server.close();
+    const { sandboxes, checkpoints, ...limits } = data;
+    const count = (list: unknown) => (Array.isArray(list) ? list.length : 0);
+    return {
+      url: address.url,
+      health,
+      tools,
+      sandboxes: count(sandboxes),
+      checkpoints: count(checkpoints),
+      limits,
+    };
+  } catch (error) {
+    return { error: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+/** The bundle without any value that is known to be a secret, wherever it is. */
+function redacted(bundle: object): object {
+  const kept = existsSync(VARIABLES_FILE) ? keptVariables(VARIABLES_FILE) : {};
+  const names = [...VARIABLES, "SANDBOX_MCP_TOKEN"].filter((name) => /TOKEN|SECRET|KEY/.test(name));
+  const values = names
+    .flatMap((name) => [process.env[name], kept[name]])
+    .filter((value) => (value?.length ?? 0) >= 8);
+  const given = process.argv[process.argv.indexOf("--token") + 1];
+  let text = JSON.stringify(bundle);
+  for (const value of [...values, ...(process.argv.includes("--token") ? [given] : [])])
+    if (value) text = text.replaceAll(JSON.stringify(value).slice(1, -1), "(redacted)");
+  return JSON.parse(text);
+}

@@ -1,0 +1,19 @@
+/** `sandbox-mcp doctor`: whether this machine has what it takes. */
+import { report } from "../checks.ts";
+import { dataCommand, wholeNumber } from "../command.ts";
+import { deployChecks, localChecks } from "../machine.ts";
+import { stateDirectory } from "../server.ts";
+
+export const doctor = dataCommand(
+  "doctor",
+  "check what this machine needs to run a server, and to deploy one",
+  ["doctor", "doctor --deploy --json"],
+)
+  .option("--deploy", "what a deployment needs, too: Docker, and wrangler's login (which asks Cloudflare)")
+  .option("--port <number>", "the port of the server", wholeNumber(1), 8787)
+  .option("--state-dir <path>", "its state directory, else SANDBOX_MCP_STATE_DIR")
+  .action(async ({ deploy, port, json: asJSON, ...options }) => {
+    const checks = await localChecks(stateDirectory(options), port);
+    if (deploy) checks.push(...(await deployChecks()));
+    report(checks, asJSON === true);
+  });

@@ -1,0 +1,126 @@
+/** What `npm start` and `npm run deploy` need of this machine. */
+import { execFile } from "node:child_process";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { promisify } from "node:util";
+import { checkBubblewrap } from "../local/engine/check.ts";
+import { findPythons, PACKAGES } from "../local/engine/python.ts";
+import { quietWrangler } from "./bundle.ts";
+import type { Check } from "./checks.ts";
+import { freePort } from "./lock.ts";
+import { readRunning } from "./running.ts";
+import { tmpdir } from "node:os";
+
+const execute = promisify(execFile);
+
+const LEAST_NODE = 22;
+const TIMEOUT_MS = 20_000;
+
+async function output(program: string, args: string[], env = process.env): Promise<string | undefined> {
+  return execute(program, args, { timeout: TIMEOUT_MS, env }).then(
+    ({ stdout }) => stdout.trim(),
+    () => undefined,
+  );
+}
+
+/** What a server on this machine needs. */
+export function localChecks(stateDir: string, port: number): Promise<Check[]> {
+  return Promise.all([node(), bubblewrap(), python(), freeForUs(stateDir, port)]);
+}
+
+/** What a deployment needs. */
+export function deployChecks(): Promise<Check[]> {
+  return Promise.all([docker(), wrangler()]);
+}
+
+function node(): Check {
+  const isNew = Number(process.versions.node.split(".")[0]) >= LEAST_NODE;
+  return isNew
+    ? { name: "Node", verdict: "ok", found: process.versions.node }
+    : {
+        name: "Node",
+        verdict: "failed",
+        found: process.versions.node,
+        fix: `Install Node ${LEAST_NODE} or newer: https://nodejs.org`,
+      };
+}
+
+async function bubblewrap(): Promise<Check> {
+  const name = "bubblewrap and user namespaces";
+  const check = await checkBubblewrap();
+  if (!check.works) return { name, verdict: "failed", found: check.reason, fix: check.remedy };
+  const version = (await output("bwrap", ["--version"])) ?? "works";
+  return { name, verdict: "ok", found: version.replace(/^bubblewrap /, "") };
+}
+
+async function python(): Promise<Check> {
+  const name = "Python and its libraries";
+  const [first] = await findPythons();
+  if (first === undefined)
+    return { name, verdict: "warning", found: "no python3", fix: "Install python3 for code in Python." };
+  const missing = PACKAGES.filter(({ module }) => !first.modules.includes(module)).map(({ pip }) => pip);
+  const found = `${first.version} at ${first.executable}`;
+  if (missing.length === 0) return { name, verdict: "ok", found };
+  return {
+    name,
+    verdict: "warning",
+    found: `${found}, without ${missing.join(", ")}`,
+    fix: "npm start installs them for sandboxes, in the background; where it cannot, it says why.",
+  };
+}
+
+async function freeForUs(stateDir: string, port: number): Promise<Check> {
+  const name = `port ${port}`;
+  const running = readRunning(stateDir);
+  if (running && new URL(running.url).port === String(port))
+    return { name, verdict: "ok", found: `our server, process ${running.pid}` };
+  return freePort(port).then(
+    () => ({ name, verdict: "ok", found: "free" }),
+    () => ({
+      name,
+      verdict: "failed",
+      found: "taken",
+      fix: "Stop what listens there, or: npm start -- --port 0",
+    }),
+  );
+}
+
+async function docker(): Promise<Check> {
+  const name = "Docker and its daemon";
+  const client = await output("docker", ["--version"]);
+  if (client === undefined)
+    return { name, verdict: "failed", found: "not installed", fix: "https://docs.docker.com/get-docker/" };
+  const daemon = await output("docker", ["info", "--format", "{{.ServerVersion}}"]);
+  return daemon
+    ? { name, verdict: "ok", found: daemon }
+    : {
+        name,
+        verdict: "failed",
+        found: `${client}, no daemon`,
+        fix: "Start it: sudo systemctl start docker",
+      };
+}
+
+async function wrangler(): Promise<Check> {
+  const name = "wrangler and its login";
+  const require = createRequire(import.meta.url);
+  const program = join(dirname(require.resolve("wrangler/package.json")), "bin/wrangler.js");
+  const env = {
+    ...process.env,
+    ...quietWrangler(join(tmpdir(), "sandbox-mcp-wrangler")),
+    WRANGLER_LOG: "log",
+  };
+  const said = await output(process.execPath, [program, "whoami"], env);
+  const version = (require("wrangler/package.json") as { version: string }).version;
+  if (said === undefined || /not (authenticated|logged in)/i.test(said))
+    return { name, verdict: "failed", found: `${version}, not logged in`, fix: "npx wrangler login" };
+  // A token of the API has permissions in place of scopes, and wrangler cannot list them.
+  if (/OAuth Token/i.test(said) && !said.includes("containers"))
+    return {
+      name,
+      verdict: "failed",
+      found: `${version}, without containers:write`,
+      fix: "npx wrangler login",
+    };
+  return { name, verdict: "ok", found: `${version}, logged in` };
+}

@@ -14,11 +14,33 @@ export async function run(words: readonly string[]): Promise<number> {
   });
   for (const each of everyCommand()) each.exitOverride();
   try {
+    refuseSwallowed();
     await program.parseAsync([...words], { from: "user" });
     return Number(process.exitCode ?? EXIT.succeeded);
   } catch (error) {
     return tell(error, words.includes("--json"));
   }
+}
+
+/** Settings of npm's own, which a user may have in an .npmrc. */
+const NPMS_OWN = new Set(["--version", "--yes", "--save", "--force"]);
+
+/**
+ * Refuses options that npm took because `--` was missing before them: it keeps them as settings of its own.
+ * @throws {CommandError} that names them
+ */
+function refuseSwallowed(env = process.env): void {
+  if (env.npm_lifecycle_event !== "cli") return;
+  const names = new Set(everyCommand().flatMap(({ options }) => options.flatMap(({ long }) => long ?? [])));
+  const taken = [...names].filter(
+    (name) => env[`npm_config_${name.slice(2).replaceAll("-", "_")}`] !== undefined,
+  );
+  const swallowed = taken.filter((name) => !NPMS_OWN.has(name));
+  if (swallowed.length > 0)
+    throw new CommandError(
+      "usage",
+      `npm took ${swallowed.join(" and ")} for its own. Put -- first: npm run cli -- ...`,
+    );
 }
 
 function tell(error: unknown, asJSON: boolean): number {

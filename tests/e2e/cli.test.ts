@@ -82,6 +82,12 @@ describe("which server", () => {
   });
 });
 
+it("an option that npm took, since -- was missing, is not lost in silence", async () => {
+  const env = { ...local.env, npm_lifecycle_event: "cli", npm_config_limit: "5", npm_config_save: "false" };
+  const { code, stderr } = await runCLI(["runs"], { env });
+  expect([code, stderr]).toEqual([64, expect.stringContaining("npm took --limit for its own. Put -- first")]);
+});
+
 describe("command", () => {
   it("passes output and exit status on", async () => {
     const ended = await run(["command", "echo out; echo err >&2; exit 3"]);

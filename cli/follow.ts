@@ -1,6 +1,7 @@
 /** Following a run from the command line: its output as it comes, then its end. */
+import { setTimeout as pause } from "node:timers/promises";
 import { z } from "zod";
-import { EXIT, statusOf } from "./exit.ts";
+import { CommandError, EXIT, statusOf } from "./exit.ts";
 import { type Answer, type Server, WAIT_SECONDS } from "./mcp.ts";
 import { note, printed, Progress } from "./print.ts";
 import { PROGRAM } from "./server.ts";
@@ -77,7 +78,7 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
     let cursor = 0;
     for (;;) {
       const wait = Math.max(0, Math.min(WAIT_SECONDS, (deadline - Date.now()) / 1000));
-      const page = await interrupt.race(server.call("get_result", { id, cursor, wait_seconds: wait }));
+      const page = await interrupt.race(reading(server, { id, cursor, wait_seconds: wait }));
       if (page === undefined) {
         progress.stop();
         if (options.onInterrupt === "leave") {
@@ -109,7 +110,29 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
 }
 
 function current(server: Server, id: string): Promise<Answer> {
-  return server.call("get_result", { id, wait_seconds: 0 });
+  return reading(server, { id, wait_seconds: 0 });
+}
+
+/** How long a run is asked for again when the connection breaks, milliseconds: it goes on meanwhile. */
+const AGAIN_MS = 30_000;
+
+/** Calls get_result, which may be called twice. @throws {CommandError} that says how to return to the run */
+async function reading(
+  server: Server,
+  args: { id: string; cursor?: number; wait_seconds: number },
+): Promise<Answer> {
+  const deadline = Date.now() + AGAIN_MS;
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await server.call("get_result", args);
+    } catch (error) {
+      if (!(error instanceof CommandError) || error.kind !== "unavailable") throw error;
+      if (Date.now() > deadline)
+        throw new CommandError("unavailable", `${error.message}\n${returnTo(args.id)}`);
+      if (attempt === 1) note("The connection broke; asking again ...");
+      await pause(500);
+    }
+  }
 }
 
 export function followed({ data, content }: Answer): Followed {

@@ -1,6 +1,9 @@
 /** The command line against a server on this machine: text, JSON, exit statuses, failures. */
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -116,6 +119,37 @@ describe("command", () => {
     expect(await running.ended).toMatchObject({ code: 130, stdout: "started\n" });
     const { runs } = (await json(["runs", "--kind", "command", "--limit", "1"])) as { runs: object[] };
     expect(runs).toEqual([expect.objectContaining({ state: "cancelled", title: "echo started; sleep 300" })]);
+  });
+
+  it("follows on when the connection breaks, and prints nothing twice", async () => {
+    let broken = 0;
+    const proxy = createServer(async (request, response) => {
+      const body = Buffer.concat(await request.toArray());
+      if (body.includes('"get_result"') && broken++ < 2) return request.socket.destroy();
+      const headers = request.headers as Record<string, string>;
+      const init = { method: request.method, headers, body: body.length > 0 ? body : undefined };
+      const answer = await fetch(new URL(request.url ?? "", server.url), init as RequestInit);
+      response.writeHead(answer.status, { "content-type": answer.headers.get("content-type") ?? "" });
+      response.end(Buffer.from(await answer.arrayBuffer()));
+    }).listen(0, "127.0.0.1");
+    await once(proxy, "listening");
+    const { port } = proxy.address() as AddressInfo;
+    const words = [
+      "command",
+      "echo one; sleep 2; echo two",
+      "--url",
+      `http://127.0.0.1:${port}`,
+      "--token",
+      TOKEN,
+    ];
+    const ended = await runCLI(words);
+    proxy.close();
+    expect(ended).toMatchObject({
+      code: 0,
+      stdout: "one\ntwo\n",
+      stderr: expect.stringContaining("asking again"),
+    });
+    expect(broken).toBeGreaterThan(2);
   });
 
   it("prints all of a long output, which a reader may leave", async () => {

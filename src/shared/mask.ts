@@ -4,14 +4,21 @@ import { type Secret, tracesOf } from "./secrets.ts";
 /** Stands for each byte, so that lengths that were announced stay true. */
 const STAR = 0x2a;
 
+/** How long a value is, is told no more exactly than this by what waits. Bytes. */
+const LENGTH_CLASS = 64;
+
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
 export class Mask {
   readonly #traces: readonly Uint8Array[];
+  /** The length of the longest, rounded up. */
+  readonly #longest: number;
 
   constructor(secrets: readonly Secret[]) {
     this.#traces = secrets.flatMap(tracesOf).map((trace) => encoder.encode(trace));
+    const longest = Math.max(0, ...this.#traces.map(({ length }) => length));
+    this.#longest = Math.ceil(longest / LENGTH_CLASS) * LENGTH_CLASS;
   }
 
   text(text: string): string {
@@ -26,7 +33,7 @@ export class Mask {
     return masked;
   }
 
-  /** Masks a body on its way. Only what may be the beginning of a value waits for what follows. */
+  /** Masks a body on its way. A line that has not ended yet waits, as far as a value could begin in it. */
   stream(): TransformStream<Uint8Array, Uint8Array> {
     let waiting: Uint8Array = new Uint8Array();
     /** How much of it ends something that was found already. */
@@ -43,7 +50,7 @@ export class Mask {
     };
     return new TransformStream({
       transform: (bytes, controller) => {
-        const shown = take(bytes, (whole) => this.#begun(whole));
+        const shown = take(bytes, (whole) => this.#held(whole));
         if (shown.length > 0) controller.enqueue(shown);
       },
       flush: (controller) => {
@@ -64,14 +71,21 @@ export class Mask {
     return found;
   }
 
-  /** How many bytes at the end may be the beginning of a trace that goes on. */
-  #begun(bytes: Uint8Array): number {
-    let most = 0;
-    for (const trace of this.#traces)
-      for (let length = Math.min(trace.length - 1, bytes.length); length > most; length--)
-        if (isAt(trace, bytes, bytes.length - length, length)) most = length;
-    return most;
+  /**
+   * How many bytes at the end wait for what follows: those since the last that no trace has, as the end of a line, and no
+   * more than a trace could begin with. Which bytes they are has no part in it: where an answer stops would tell a caller
+   * whose text comes back in it how much of a value he has guessed.
+   */
+  #held(bytes: Uint8Array): number {
+    let held = 0;
+    while (held < Math.min(this.#longest, bytes.length) && isVisible(bytes.at(-1 - held) ?? 0)) held++;
+    return held;
   }
+}
+
+/** Whether a trace may have a byte. Values and their spellings are visible ASCII, with spaces. */
+function isVisible(byte: number): boolean {
+  return byte >= 0x20 && byte <= 0x7e;
 }
 
 /** Whether the first `length` bytes of a trace stand at a place. */

@@ -172,11 +172,23 @@ describe("an answer", () => {
     );
   });
 
-  it("is not held back but where a value may begin", async () => {
-    expect(await masked("data: one\n\ndata: s3c", [bearer], [11, 9])).toEqual([
-      "data: one\n\n",
-      "data: ",
-      "s3c",
-    ]);
+  it("comes line by line", async () => {
+    const lines = ["data: one\n", "\n", '{"two": 2}\r\n', "three\n"];
+    expect(await masked(lines.join(""), [bearer], [10, 1, 12, 6])).toEqual(lines);
+  });
+
+  it("stops where it does whatever of a value has been guessed", async () => {
+    const guess = VALUE.slice(0, -1);
+    const pieces = async (text: string) => (await masked(text, [basic], [1])).map(({ length }) => length);
+    for (let right = 0; right <= guess.length; right++) {
+      const known = guess.slice(0, right);
+      // In base64, too.
+      for (const text of [known, btoa(known).replace(/=+$/, "")]) {
+        const wrong = "!".repeat(text.length);
+        expect(await pieces(`${text}\n${text} ${text}`)).toEqual(await pieces(`${wrong}\n${wrong} ${wrong}`));
+        const long = "-".repeat(200);
+        expect(await pieces(long + text)).toEqual(await pieces(long + wrong));
+      }
+    }
   });
 });

@@ -72,9 +72,10 @@ export class SetUpOutcomes {
     const { workspace, variables } = this.#host;
     const { system, isEmpty } = installation;
     const key = await keyOf(script, variables(), system);
-    const known = had === key || had?.startsWith(`${key}.`) ? had : isEmpty ? key : undefined;
+    // The outcome upon a workspace is of no use without that.
+    const known = isEmpty ? key : had === key || had?.startsWith(`${key}.`) ? had : undefined;
     if (known !== undefined) {
-      const savedAt = await workspace.restoreOutcome(installation, known, known !== had);
+      const savedAt = await workspace.restoreOutcome(installation, known, isEmpty);
       if (savedAt !== undefined) return { key: known, savedAt };
     }
     await workspace.noteSystem(installation);

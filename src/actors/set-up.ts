@@ -228,7 +228,8 @@ export class SetUp {
     const state = this.#state;
     // Another script was set, or the sandbox destroyed, meanwhile.
     if (state?.run !== id) return;
-    if (containersGone !== this.#containersGone && success) return this.#put({ ...state, ...AT_REST });
+    if (containersGone !== this.#containersGone && success)
+      return this.#put({ ...state, ...AT_REST, had: success.had });
     const lost = run?.state === "lost" ? state.lost + 1 : 0;
     // Where no container could be started or it has gone, the next call tries again.
     const isDone = success !== undefined || (run !== undefined && isFailure(run));

@@ -537,7 +537,7 @@ export class Workspace {
 
   /**
    * Keeps what a set-up has left: all of it or nothing. Where a part is without room, it would be no outcome of it.
-   * @param hasWorkspace whether the workspace is of it
+   * @param hasWorkspace whether the workspace is of it: else that is saved first, so that no container has the one without the other
    * @param expiresAt when it ends, milliseconds since the epoch
    * @throws {ToolError}, and errors of R2
    */
@@ -548,6 +548,7 @@ export class Workspace {
       const what = { run: key, expiresAt, maxBytes: this.#host.maxBytes, isWhole: true };
       try {
         if (hasWorkspace) await this.#keepPart({ ...what, part: "workspace" }, signal);
+        else await this.#save(signal);
         // The last one: with it there is an outcome.
         await this.#keepPart({ ...what, part: "system" }, signal);
       } catch (error) {

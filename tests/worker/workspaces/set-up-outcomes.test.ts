@@ -80,6 +80,25 @@ describe("what a set-up leaves", () => {
       expect(await setUp(world.sibling("d", false))).toEqual({ how: "ran", key: undefined });
     }));
 
+  it("is whole in the next container also where the sandbox ended before its first save", () =>
+    inWorld(async (world) => {
+      const { key } = await setUp(world);
+      world.kill();
+      expect(await setUp(world, "script", key)).toEqual({ how: "restored", key });
+      expect(found(world)).toEqual(LEFT);
+      world.write("clone", "changed");
+      await world.workspace.save();
+      world.kill();
+      expect(await setUp(world, "script", key)).toEqual({ how: "restored", key });
+      expect(found(world)).toEqual({ ...LEFT, clone: "changed" });
+      // Upon a workspace, which has a state of its own.
+      world.kill();
+      const second = await setUp(world, "another", key);
+      world.kill();
+      expect(await setUp(world, "another", second.key)).toEqual({ how: "restored", key: second.key });
+      expect(found(world)).toEqual(LEFT);
+    }));
+
   it("upon a workspace is only for the sandboxes that have that workspace", () =>
     inWorld(async (world) => {
       await world.workspace.ready();

@@ -188,6 +188,10 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     await this.#announce();
   }
 
+  starting(): void {
+    // A start carries what is enforced, and another policy holds for what runs.
+  }
+
   async enforce({ internet, allowHosts }: NetworkPolicy): Promise<boolean> {
     this.#policy = { internet, allowHosts };
     await this.#tell("policy", this.#policy);

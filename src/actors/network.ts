@@ -30,6 +30,8 @@ export interface NetworkChoice {
 
 /** What enforces policies: the SDK's outbound handlers on Cloudflare, the engine's proxy locally. */
 export interface NetworkPlatform {
+  /** None runs, and a container is about to start, with what is enforced from now on. */
+  starting(): void;
   /**
    * Enforces a policy for connections made from now on, and in the containers that start later.
    * @returns false where the running container keeps connections that the policy forbids until it ends
@@ -106,6 +108,12 @@ export class SandboxNetwork {
     this.#host.kv.delete(KEY);
     this.#host.platform.forget();
     this.connections.forget();
+  }
+
+  /** A container is about to start: how that begins is told to the platform anew. */
+  starting(): void {
+    this.#enforced = "";
+    this.#host.platform.starting();
   }
 
   /** Has the platform enforce the policy, where it does not yet. @returns as `NetworkPlatform.enforce` does */
@@ -192,6 +200,8 @@ export class OutboundHandlers implements NetworkPlatform {
   readonly #sandbox: OutboundSandbox;
   readonly #kv: Pick<SyncKvStorage, "get" | "put">;
   readonly #isUp: () => boolean;
+  /** Whether a container that is being started may have been given a way out of its own. */
+  #mayStartOpen = false;
   #log = new ConnectionLog();
 
   constructor(sandbox: OutboundSandbox, kv: Pick<SyncKvStorage, "get" | "put">, isUp: () => boolean) {
@@ -200,13 +210,20 @@ export class OutboundHandlers implements NetworkPlatform {
     this.#isUp = isUp;
   }
 
+  starting(): void {
+    this.#mayStartOpen = false;
+  }
+
   async enforce(policy: OutboundPolicy): Promise<boolean> {
     const isOpen = policy.internet === "full";
+    const isUp = this.#isUp();
     this.#sandbox.enableInternet = isOpen;
+    // The SDK may have read it for this start before it is lowered.
+    if (!isUp && isOpen) this.#mayStartOpen = true;
     const restricted = this.#kv.get<Restricted>(RESTRICTED_KEY);
     // The SDK keeps a handler over actors, so that one that was set has to be told what holds now.
     if (isOpen && restricted === undefined) return true;
-    const startedOpen = this.#isUp() ? (restricted?.startedOpen ?? true) : isOpen;
+    const startedOpen = isUp ? (restricted?.startedOpen ?? true) : this.#mayStartOpen;
     this.#kv.put<Restricted>(RESTRICTED_KEY, { startedOpen });
     this.#sandbox.interceptHttps = true;
     // Has the image trust the certificates of the interception.

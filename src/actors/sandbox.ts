@@ -303,9 +303,6 @@ export class Sandbox extends BaseSandbox<Env> {
     });
     this.#lease.inherit(this.#runs.secondsSince(kv.get<number>(SETTLED)));
     this.#runs.resume(this.#isUp);
-    // What runs in the sandbox does not wait for the next call; that enforces it again where this fails.
-    if (this.#isUp && this.#accountLink.principalID !== undefined)
-      background(this.#network.enforce().catch(() => undefined));
     this.#setUp = new SetUp({
       kv,
       running,
@@ -328,6 +325,9 @@ export class Sandbox extends BaseSandbox<Env> {
       background,
       report,
     });
+    // What runs in the sandbox does not wait for the next call; that enforces it again where this fails.
+    if (this.#accountLink.principalID !== undefined)
+      background(this.#enforceNetwork().catch(() => undefined));
   }
 
   readonly #outbound = new OutboundHandlers(this, this.ctx.storage.kv, () => this.#isUp);
@@ -470,13 +470,16 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   /** Enforces what the sandbox may reach, and ends a container that keeps more: also when the operator has lowered it. */
-  async #enforceNetwork(): Promise<void> {
-    if (!this.#isUp || (await this.#network.enforce())) return;
-    await this.#workspace.isSavedToStop();
-    this.#restartNotice.ending("network");
-    await this.#starts.destroy(async () => {
-      this.#runs.containerGone("The sandbox was stopped so that it reaches no more than it may.");
-      await this.#end();
+  #enforceNetwork(): Promise<void> {
+    // One after the other: who waited while a container ended must not end the next one.
+    return this.#configuring.run("enforce", "", async () => {
+      if (!this.#isUp || (await this.#network.enforce())) return;
+      await this.#workspace.isSavedToStop();
+      this.#restartNotice.ending("network");
+      await this.#starts.destroy(async () => {
+        this.#runs.containerGone("The sandbox was stopped so that it reaches no more than it may.");
+        await this.#end();
+      });
     });
   }
 
@@ -980,15 +983,19 @@ export class Sandbox extends BaseSandbox<Env> {
   override async startAndWaitForPorts(
     ...args: Parameters<BaseSandbox<Env>["startAndWaitForPorts"]>
   ): Promise<void> {
+    const isFirst = !this.#isUp && !this.#starts.isStarting;
     try {
       await this.#starts.start(async () => {
         if (!this.#isUp) {
           this.#workspace.containerGone();
           this.#setUp.containerGone();
         }
+        if (isFirst) this.#network.starting();
         await this.#network.enforce();
         return super.startAndWaitForPorts(...args);
       });
+      // What was forbidden while it started is forbidden to it too.
+      this.ctx.waitUntil(this.#enforceNetwork().catch(() => undefined));
     } catch (error) {
       this.ctx.waitUntil(this.#leaveNothing());
       throw error;

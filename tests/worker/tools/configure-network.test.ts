@@ -1,12 +1,12 @@
 /** What `configure_sandbox` says of a sandbox's network, through to what its code reaches. */
-import { describe, expect, it } from "vitest";
-import { OutboundHandlers, SandboxNetwork } from "../../../src/actors/network.ts";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import { type NetworkPlatform, OutboundHandlers, SandboxNetwork } from "../../../src/actors/network.ts";
 import { throughPolicy } from "../../../src/container/internet.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import type { Connection } from "../../../src/shared/connection-log.ts";
 import { networkLimits } from "../../../src/shared/network-limits.ts";
-import type { NetworkPolicy } from "../../../src/shared/network-policy.ts";
-import { callsIn, evict, killContainer, owner, principal } from "../support.ts";
+import type { Internet, NetworkPolicy } from "../../../src/shared/network-policy.ts";
+import { callsIn, evict, inActor, killContainer, owner, principal, sh, until } from "../support.ts";
 
 const configure = (sandbox: string, more: Record<string, unknown> = {}) =>
   owner.call("configure_sandbox", { sandbox, ...more });
@@ -91,10 +91,59 @@ describe("a sandbox's policy", () => {
   });
 });
 
+describe("a container that keeps more than it may", () => {
+  afterEach(() => vi.restoreAllMocks());
+
+  const isUp = (sandbox: string) => inActor(sandbox, (_sandbox, { container }) => container?.running);
+
+  /** Has the platform answer as Cloudflare does for containers that were started with a way out of their own. */
+  async function enforceBy(sandbox: string, answer: (policy: NetworkPolicy) => Promise<boolean>) {
+    const platform = await inActor(sandbox, (actor) => actor["networkPlatform"]);
+    vi.spyOn<NetworkPlatform, "enforce">(Object.getPrototypeOf(platform), "enforce").mockImplementation(
+      answer,
+    );
+  }
+
+  it("is saved and ended though nobody calls, when its operator has allowed less", async () => {
+    const sandbox = "net-lowered";
+    await sh(sandbox, "echo kept > file");
+    let isLowered = true;
+    await enforceBy(sandbox, async () => !isLowered);
+    await evict(sandbox);
+    // Wakes the next actor.
+    await until(async () => (await isUp(sandbox)) === false);
+    isLowered = false;
+    const { structured } = await callsIn(sandbox).command("cat file");
+    expect(structured).toMatchObject({ stdout: "kept\n" });
+    expect(structured.notice).toContain("reaches no more than it may");
+  });
+
+  it("is ended also when less was chosen while it started", async () => {
+    const sandbox = "net-meanwhile";
+    await configure(sandbox);
+    const [starting, chosen] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    await enforceBy(sandbox, async ({ internet }) => {
+      starting.resolve();
+      await chosen.promise;
+      return internet === "full";
+    });
+    const first = callsIn(sandbox).command("sleep 30");
+    await starting.promise;
+    await configure(sandbox, { internet: "none" });
+    chosen.resolve();
+    expect((await first).text).toMatch(/reaches no more than it may|was destroyed/);
+    await until(async () => (await isUp(sandbox)) === false);
+  });
+});
+
 const token = { name: "ci", sha256: "00", scopes: ["sandbox:exec"] as const };
 
 /** A network of its own, with the limits of this configuration. */
-function network(config: Parameters<typeof networkLimits>[0], principalID = "token:ci") {
+function network(
+  config: Parameters<typeof networkLimits>[0],
+  principalID = "token:ci",
+  platform?: NetworkPlatform,
+) {
   const kept = new Map<string, unknown>();
   const told: NetworkPolicy[] = [];
   const kv = {
@@ -102,7 +151,8 @@ function network(config: Parameters<typeof networkLimits>[0], principalID = "tok
     put: <T>(key: string, value: T) => void kept.set(key, value),
     delete: (key: string) => kept.delete(key),
   };
-  const platform = {
+  const stand: NetworkPlatform = {
+    starting: () => undefined,
     enforce: async (policy: NetworkPolicy) => (told.push(policy), true),
     seen: async () => [],
     forget: () => undefined,
@@ -112,7 +162,7 @@ function network(config: Parameters<typeof networkLimits>[0], principalID = "tok
     told,
     network: new SandboxNetwork({
       kv,
-      platform,
+      platform: platform ?? stand,
       limits: () => networkLimits(config, principalID),
       principalID: () => principalID,
       secretHosts: () => [],
@@ -121,9 +171,9 @@ function network(config: Parameters<typeof networkLimits>[0], principalID = "tok
   };
 }
 
-describe("nobody has more than they were given", () => {
-  const all = { initial: undefined, max: "full", allowHosts: [] } as const;
+const all = { initial: undefined, max: "full", allowHosts: [] } as const;
 
+describe("nobody has more than they were given", () => {
   it("by MAX_INTERNET and ALLOW_HOSTS, whatever was chosen before", async () => {
     const listed = { initial: undefined, max: "allowlist", allowHosts: ["*.example.com"] } as const;
     const { network: own } = network({ network: listed, authTokens: [] });
@@ -226,6 +276,7 @@ describe("on Cloudflare", () => {
     // Until that has ended.
     expect(await actor().enforce(none)).toBe(false);
     sandbox.isUp = false;
+    platform.starting();
     expect(await platform.enforce(none)).toBe(true);
     sandbox.isUp = true;
     expect(await actor().enforce({ internet: "allowlist", allowHosts: ["a.example.com"] })).toBe(true);
@@ -239,6 +290,28 @@ describe("on Cloudflare", () => {
     expect(await actor().enforce({ internet: "full", allowHosts: [] })).toBe(true);
     expect(handlers.at(-1)?.internet).toBe("full");
     expect(await actor().enforce({ internet: "none", allowHosts: [] })).toBe(true);
+  });
+
+  it("a container that started while more was allowed has to end, also where less was before or comes meanwhile", async () => {
+    const { sandbox, actor } = cloudflare();
+    const platform = actor();
+    const { network: own } = network({ network: all, authTokens: [] }, "owner", platform);
+    const begin = async (internet: Internet, isUp: boolean) => {
+      own.put({ internet });
+      sandbox.isUp = isUp;
+      return await own.enforce();
+    };
+    expect(await begin("none", false)).toBe(true);
+    expect(await begin("none", true)).toBe(true);
+    expect(await begin("full", true)).toBe(true);
+    // The next container starts under the policy that the platform was told last.
+    own.starting();
+    expect(await begin("full", false)).toBe(true);
+    expect(await begin("none", true)).toBe(false);
+    own.starting();
+    await begin("full", false);
+    await begin("none", false);
+    expect(await begin("none", true)).toBe(false);
   });
 
   it.each([

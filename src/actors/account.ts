@@ -93,6 +93,8 @@ export interface WentBack {
   to: Checkpoint;
   /** The checkpoint of its state before. */
   before?: Checkpoint | undefined;
+  /** Why its state before could not be saved, as a clause; the checkpoint is of the last one that was. */
+  unsaved?: string | undefined;
   /** What the sandbox of the checkpoint was set to. */
   settings?: CheckpointSettings | undefined;
 }

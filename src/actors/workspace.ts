@@ -9,7 +9,7 @@
 import type { Plan } from "../../container/sandboxd/protocol.ts";
 import type { Conversation, Snapshots, Target } from "../container/snapshots.ts";
 import { containerGone } from "../container/connection.ts";
-import { ToolError, endedWhileStarting, unwrap } from "../shared/errors.ts";
+import { type ErrorCode, ToolError, endedWhileStarting, unwrap } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
 import type { LeftOfTask, TaskRemains } from "../tasks/archive.ts";
 import type { Account, CheckpointSettings, WentBack } from "./account.ts";
@@ -146,6 +146,8 @@ export class Workspace {
   #dirtySince: number | undefined;
   #failures = 0;
   #failingSince: number | undefined;
+  /** Of the last save, where that failed. */
+  #failure: ToolError | undefined;
   #isFailureTold = false;
   #left: LeftOut | undefined;
   #isLeftTold = false;
@@ -352,6 +354,7 @@ export class Workspace {
       await this.#save(AbortSignal.any([container, AbortSignal.timeout(SAVE_MS)]));
       this.#failures = 0;
       this.#failingSince = undefined;
+      this.#failure = undefined;
       this.#isFailureTold = false;
       if (!container.aborted) this.#plan(this.#dirtySince === undefined ? EVERY_MS : QUIET_MS);
     } catch (error) {
@@ -360,7 +363,8 @@ export class Workspace {
       this.#failingSince ??= Date.now();
       this.#plan(Math.min(AGAIN_MS * 2 ** this.#failures++, LONGEST_AGAIN_MS));
       if (!(error instanceof ToolError)) this.#host.report(error);
-      throw notSaved(this.#host.sandbox(), error);
+      this.#failure = notSaved(this.#host.sandbox(), error);
+      throw this.#failure;
     }
   }
 
@@ -669,14 +673,15 @@ export class Workspace {
   }
 
   /**
-   * Gives the sandbox the state of a checkpoint, for its next container; its state before is saved first and kept. The one
+   * Gives the sandbox the state of a checkpoint, for its next container; its state before is saved first and kept. Where that
+   * cannot be saved however often it is tried, the last state that was saved is kept, and it is answered why. The container
    * that runs is to be ended, after which `wentBack` is called.
    * @throws {ToolError} with nothing changed
    */
   async goBack(id: string, settings?: CheckpointSettings): Promise<WentBack> {
     const { kv, sync } = this.#host;
     // A container that never had its workspace has nothing to keep.
-    if (this.isReady) await this.#saveForCall();
+    const unsaved = this.isReady ? await this.#saveToGoBack() : undefined;
     kv.put(GOING_BACK, id);
     this.#isGoingBack = true;
     await sync();
@@ -685,7 +690,19 @@ export class Workspace {
       kv.delete(GOING_BACK);
       this.#isGoingBack = false;
     }
-    return unwrap(outcome);
+    return { ...unwrap(outcome), unsaved };
+  }
+
+  /** Saves, unless that cannot be done: what broke the workspace must not keep it broken. Answers why then. @throws {ToolError} */
+  async #saveToGoBack(): Promise<string | undefined> {
+    try {
+      await this.#saveForCall();
+      return undefined;
+    } catch (error) {
+      const cause = error instanceof ToolError ? error.cause : undefined;
+      if (!isLasting(cause)) throw error;
+      return reason(cause);
+    }
   }
 
   /** The container that was to be ended has ended. */
@@ -697,11 +714,13 @@ export class Workspace {
   /** Takes the notice about what cannot be saved that the next result must carry, once. */
   takeNotice(): string | undefined {
     const notices: string[] = [];
-    const since = this.#failingSince;
-    if (since !== undefined && !this.#isFailureTold && Date.now() - since > TELL_MS) {
+    const [since, failure] = [this.#failingSince, this.#failure];
+    const isFailing = since !== undefined && failure !== undefined && !this.#isFailureTold;
+    if (isFailing && (isLasting(failure.cause) || Date.now() - since > TELL_MS)) {
       this.#isFailureTold = true;
+      const why = isLasting(failure.cause) ? ` (${reason(failure.cause)})` : "";
       notices.push(
-        `The workspace could not be saved since ${new Date(since).toISOString()}: what is newer would be lost with the sandbox.`,
+        `The workspace could not be saved since ${new Date(since).toISOString()}${why}: what is newer would be lost with the sandbox.`,
       );
     }
     if (this.#left && this.#isWorthTelling && !this.#isLeftTold) {
@@ -792,13 +811,24 @@ function notRestored(sandbox: string, { savedAt }: Snapshot, cause: unknown): To
   return error;
 }
 
+/** Codes of errors that the workspace as it is leads to each time, or the principal's limit. */
+const LASTING: ReadonlySet<ErrorCode> = new Set(["too_large", "no_space", "quota_exceeded", "file_system"]);
+
+/** Whether a save that has failed so fails again until the caller changes something. */
+function isLasting(cause: unknown): cause is ToolError {
+  return cause instanceof ToolError && LASTING.has(cause.code);
+}
+
 function notSaved(sandbox: string, cause: unknown): ToolError {
-  const error = new ToolError(
-    "storage_unavailable",
-    `The workspace of sandbox ${sandbox} could not be saved: ${reason(cause)}. The sandbox goes on, and what was saved before is safe.`,
-    "Make the same call again in a minute.",
-    true,
-  );
+  const message = `The workspace of sandbox ${sandbox} could not be saved: ${reason(cause)}. The sandbox goes on, and what was saved before is safe.`;
+  const error = isLasting(cause)
+    ? new ToolError(
+        cause.code,
+        message,
+        cause.hint ||
+          "Delete what is not needed in /workspace, then make the same call again. restore_sandbox goes back to a checkpoint without saving it.",
+      )
+    : new ToolError("storage_unavailable", message, "Make the same call again in a minute.", true);
   error.cause = cause;
   return error;
 }

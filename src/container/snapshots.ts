@@ -170,6 +170,9 @@ export class Snapshots {
 function refusal({ code, problem }: FileFailure): ToolError {
   if (code === "ENOSPC") return new ToolError("no_space", "the disk of the sandbox is full");
   if (problem === "too_large")
-    return new ToolError("file_system", `it has more than ${SNAPSHOT_ENTRIES} files and directories`);
+    return new ToolError("too_large", `it has more than ${SNAPSHOT_ENTRIES} files and directories`);
+  // Another sandboxd has answered than the one that had begun it.
+  if (problem === "missing")
+    return new ToolError("no_answer", "the sandbox has lost what it had begun", "", true);
   return new ToolError("file_system", `the sandbox says ${code ?? problem}`);
 }

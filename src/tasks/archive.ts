@@ -81,6 +81,6 @@ function tooLarge(maxBytes: number): ToolError {
   const MiB = maxBytes / (1024 * 1024);
   return new ToolError(
     "too_large",
-    `what it left, packed, is larger than the ${MiB} MiB of an archive (TASK_ARCHIVE_MAX_MB), or than what is left of MAX_WORKSPACES_MB.`,
+    `what it left, packed, is larger than the ${MiB} MiB of an archive (TASK_ARCHIVE_MAX_MB) or than what is left of MAX_WORKSPACES_MB, or it has more files than can be saved.`,
   );
 }

@@ -9,6 +9,7 @@ import { defineTool, sandboxName, text } from "./define.ts";
 interface Made {
   to: Checkpoint;
   before?: Checkpoint | undefined;
+  unsaved?: string | undefined;
   hasSettings?: boolean;
 }
 
@@ -40,14 +41,24 @@ export const restoreSandbox = defineTool({
     const made: Made = isFork
       ? await fork(context, id, sandbox)
       : (await context.sandbox(sandbox, (actor, owner) => actor.goBack(owner, id))).value;
-    const { to, before, hasSettings = false } = made;
+    const { to, hasSettings = false } = made;
     const state = `as it was at ${new Date(to.savedAt).toISOString()}: ${to.files} files, ${to.bytes} bytes`;
     const said = isFork
       ? `Sandbox ${sandbox} is new, with /workspace of ${found.sandbox} ${state}.${hasSettings ? " What configure_sandbox had set there holds here, too." : ""}`
-      : `Sandbox ${sandbox} is put back: /workspace is ${state}. ${before ? `Its state before is checkpoint ${before.id}.` : "It had no files before."}`;
+      : `Sandbox ${sandbox} is put back: /workspace is ${state}. ${beforeWords(made)}`;
     return {
       content: [text(said)],
-      structured: { sandbox, checkpoint: id, before: before?.id, files: to.files, bytes: to.bytes },
+      structured: { sandbox, checkpoint: id, before: made.before?.id, files: to.files, bytes: to.bytes },
     };
   },
 });
+
+/** What is kept of the state before. */
+function beforeWords({ before, unsaved }: Made): string {
+  if (unsaved === undefined)
+    return before ? `Its state before is checkpoint ${before.id}.` : "It had no files before.";
+  const lost = `Its state before could not be saved (${unsaved})`;
+  if (!before) return `${lost}, and nor was an earlier one: it is lost.`;
+  const savedAt = new Date(before.savedAt).toISOString();
+  return `${lost}: checkpoint ${before.id} is as it was saved at ${savedAt}, and what changed since is lost.`;
+}

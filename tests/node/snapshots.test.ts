@@ -254,6 +254,13 @@ await restore.finish();`;
 });
 
 describe("a save", () => {
+  it("of a workspace that was removed holds nothing", async () => {
+    const removed = join(root, "removed");
+    const save = await Save.plan("a", removed, new Map(), { max: 1e9, repack: [] }, signal);
+    for await (const part of save.pack(signal)) expect(part).toBeUndefined();
+    expect(await save.done()).toMatchObject({ files: 0, bytes: 0, packs: [] });
+  });
+
   it("counts and names what it leaves out because it cannot be saved", async () => {
     execFileSync("mkfifo", [join(root, "pipe")]);
     const server = createServer().listen(join(root, "socket"));

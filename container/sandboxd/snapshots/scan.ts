@@ -31,8 +31,8 @@ const MADE_AGAIN = /((?:^|\/)(?:node_modules|\.venv|venv|__pycache__|\.cache|\.n
 export type Seen = Found | { type: "special" | "unreadable" | "crowded"; path: string };
 
 /**
- * Everything below a directory on its own file system, each directory before what is in it. What can be made again comes last,
- * and is `crowded` where there is no room for all of it.
+ * Everything below a directory on its own file system, each directory before what is in it; nothing where there is no such
+ * directory. What can be made again comes last, and is `crowded` where there is no room for all of it.
  * @param from below the root, where it begins
  * @param most how many are found at most
  * @throws {FileError} for more than a snapshot holds
@@ -44,7 +44,9 @@ export async function scan(
   most = SNAPSHOT_ENTRIES,
 ): Promise<Seen[]> {
   const seen: Seen[] = [];
-  const { dev } = lstatSync(root, { bigint: true });
+  const stats = lstatSync(root, { bigint: true, throwIfNoEntry: false });
+  if (stats === undefined) return seen;
+  const { dev } = stats;
   let directories = [from];
   const later: string[] = [];
   /** The one of `later` that is looked through, and how many were seen before. */

@@ -62,6 +62,10 @@ describe.concurrent("a workspace", () => {
     expect(next.structured.stdout).toBe("good\nother\nsrc\n");
     await owner.call("restore_sandbox", { sandbox, checkpoint: back.structured.before });
     expect(await sh(sandbox, "cat main; ls")).toBe("broken\nmain\nother\n");
+    await sh(sandbox, "rm -rf /workspace");
+    const again = await owner.call("restore_sandbox", { sandbox, checkpoint: made.structured.checkpoint });
+    expect(again.text).toContain(`Sandbox ${sandbox} is put back`);
+    expect(await sh(sandbox, "cat src/main")).toBe("good\n");
     const listed = await owner.call("list_sandboxes");
     expect(listed.text).toMatch(/checkpoint cp-\S+ of goes-back \(good\): /);
     expect(listed.text).toMatch(/checkpoint cp-\S+ of goes-back \(before going back to good\): /);

@@ -382,6 +382,32 @@ describe("a workspace", () => {
       expect(await afterCrash(world)).toEqual({ kept: "precious" });
     }));
 
+  it("goes back where its state before cannot be saved for good: the last one that was saved is kept, and it says why", () =>
+    inWorld(async (world) => {
+      await prepare(world);
+      const { id } = await world.workspace.checkpoint("good");
+      world.write("kept", "second");
+      await world.workspace.save();
+      world.write("kept", "broken");
+      world.onStep = ({ name }) => {
+        if (name === "sandboxd plan") throw new ToolError("too_large", "it has too many files");
+      };
+      await expect(world.workspace.save()).rejects.toMatchObject({
+        code: "too_large",
+        hint: expect.stringContaining("Delete what is not needed"),
+        retryable: false,
+      });
+      expect(world.workspace.takeNotice()).toContain("(it has too many files)");
+      const { before, unsaved } = await world.workspace.goBack(id);
+      expect(unsaved).toBe("it has too many files");
+      world.onStep = () => undefined;
+      world.workspace.wentBack();
+      expect(await afterCrash(world)).toEqual({ kept: "first" });
+      await world.workspace.goBack(before?.id ?? "");
+      world.workspace.wentBack();
+      expect(await afterCrash(world)).toEqual({ kept: "second" });
+    }));
+
   it("goes back, or not at all, when its actor is evicted at each step", async () => {
     for (let at = 0, isOver = false; !isOver; at++)
       await inWorld(async (world) => {

@@ -281,6 +281,13 @@ describe("a sandbox with a list of hosts", () => {
     expect(listedGot).not.toMatch(/evil\.test|PRI \*|SSH/);
   });
 
+  it("asks a listed host inside of TLS for what it likes: another host that is served there too, HTTP/2", async () => {
+    await tried(
+      `ask(connect("good.test:443"), hello("good.test") + get("/fronted", host="other.test") + b"PRI * HTTP/2.0")`,
+    );
+    expect(arrived.good).toMatch(/Host: other\.test\r\n[^]*PRI \*/);
+  });
+
   it("has no other way: no route, no name server, no raw socket that leads out, no IPv6", async () => {
     const script = `
 import socket, sys

@@ -1,10 +1,21 @@
 /** The local Worker as its modules, made by wrangler as for a deployment. */
 import { execFile } from "node:child_process";
-import { readdirSync, readFileSync, rmSync } from "node:fs";
+import { createHash } from "node:crypto";
+import {
+  accessSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from "node:fs";
 import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
-import { isPackaged } from "./places.ts";
+import { isPackaged, root } from "./places.ts";
 
 const run = promisify(execFile);
 const require = createRequire(import.meta.url);
@@ -31,16 +42,83 @@ export function quietWrangler(directory: string): Record<string, string> {
 
 /**
  * @param config The wrangler configuration file.
- * @param directory For the result; its earlier content is deleted. A package has the result already.
+ * @param directory For what wrangler leaves behind, and for the result where it cannot be kept.
  * @returns the module that is the Worker first, then what it imports
  * @throws Error with wrangler's output when the Worker does not build
  */
 export async function bundle(config: string, directory: string): Promise<Module[]> {
-  const built = join(dirname(config), BUILT);
-  if (isPackaged) return modulesIn(built);
+  if (isPackaged) return modulesIn(join(dirname(config), BUILT));
   rmSync(directory, { recursive: true, force: true });
+  const kept = join(KEPT, keyOf(config));
+  if (!existsSync(kept)) {
+    if (!isWritable()) {
+      const output = join(directory, BUILT);
+      await build(config, directory, output);
+      return modulesIn(output);
+    }
+    const output = `${kept}.${process.pid}`;
+    await build(config, directory, output);
+    forgetOld();
+    try {
+      renameSync(output, kept);
+    } catch (error) {
+      // Another process has built the same meanwhile.
+      if (!existsSync(kept)) throw error;
+      rmSync(output, { recursive: true });
+    }
+  }
+  return modulesIn(kept);
+}
+
+/** Builds of this clone: building takes a third of the processor time of a start. */
+const KEPT = join(root, "node_modules/.cache/sandbox-mcp/workers");
+
+/** How long a build that is not used any more is kept, milliseconds: another process may be about to read it. */
+const KEEP_MS = 3_600_000;
+
+/** What the Worker is built of, beside its configuration's directory. */
+const SOURCES = ["src", "local", "container", "package.json", "node_modules/.package-lock.json"];
+
+/** Names a build after its sources: their paths, sizes and times of change. */
+export function keyOf(config: string): string {
+  const hash = createHash("sha256").update(config);
+  // A configuration below the clone's directory has sources beside it.
+  const own = resolve(dirname(config)) === resolve(root) ? config : dirname(config);
+  for (const source of [...SOURCES.map((name) => join(root, name)), own]) {
+    const files = statSync(source).isDirectory()
+      ? readdirSync(source, { recursive: true, encoding: "utf8" }).toSorted()
+      : [""];
+    for (const file of files) {
+      // What wrangler leaves beside a configuration.
+      if (file.startsWith(".wrangler")) continue;
+      const { size, mtimeMs } = statSync(join(source, file));
+      hash.update(`${source}/${file}\0${size}\0${mtimeMs}\0`);
+    }
+  }
+  return hash.digest("hex").slice(0, 32);
+}
+
+/** A clone may belong to another user than the one who starts the server. */
+function isWritable(): boolean {
+  try {
+    mkdirSync(KEPT, { recursive: true });
+    accessSync(KEPT, constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function forgetOld(): void {
+  for (const name of readdirSync(KEPT)) {
+    const path = join(KEPT, name);
+    const since = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Infinity;
+    if (Date.now() - since > KEEP_MS) rmSync(path, { recursive: true, force: true });
+  }
+}
+
+async function build(config: string, directory: string, output: string): Promise<void> {
   const wrangler = join(dirname(require.resolve("wrangler/package.json")), "bin/wrangler.js");
-  const output = join(directory, "worker");
   try {
     await run(process.execPath, [wrangler, "deploy", "--dry-run", "--outdir", output, "--config", config], {
       cwd: dirname(config),
@@ -50,7 +128,6 @@ export async function bundle(config: string, directory: string): Promise<Module[
     const detail = error instanceof Error && "stderr" in error ? String(error.stderr) : String(error);
     throw new Error(`The Worker does not build:\n${detail.trim()}`, { cause: error });
   }
-  return modulesIn(output);
 }
 
 /** Where the package has the Worker that was built with it, beside its configuration. */

@@ -1,0 +1,30 @@
+/** The Worker is built again when something that it is built of has changed, and not before. */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, it, onTestFinished } from "vitest";
+import { bundle, keyOf } from "../../cli/bundle.ts";
+
+/** A Worker beside its configuration. Answers the configuration's path. */
+function workerIn(directory: string, source: string): string {
+  const config = join(directory, "wrangler.jsonc");
+  writeFileSync(config, '{ "name": "kept", "main": "main.js", "compatibility_date": "2026-09-01" }');
+  writeFileSync(join(directory, "main.js"), source);
+  return config;
+}
+
+it("a build is kept until a source changes", async () => {
+  const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-bundle-"));
+  const build = mkdtempSync(join(tmpdir(), "sandbox-mcp-bundle-"));
+  onTestFinished(() => [directory, build].forEach((path) => rmSync(path, { recursive: true, force: true })));
+  const config = workerIn(directory, "export default { fetch: () => new Response('first') };\n");
+  const key = keyOf(config);
+  const built = await bundle(config, build);
+  expect(String(built[0]?.contents)).toContain("first");
+  expect(keyOf(config)).toBe(key);
+  // The second time it reads the very files of the first.
+  expect(await bundle(config, build)).toEqual(built);
+
+  writeFileSync(join(directory, "main.js"), "export default { fetch: () => new Response('second') };\n");
+  expect(String((await bundle(config, build))[0]?.contents)).toContain("second");
+});

@@ -101,6 +101,9 @@ export interface Configured {
 const SETUP_SESSION = "_setup";
 const SETUP_MS = 1_800_000;
 
+/** How long a checkpoint waits for a set-up, milliseconds: a save follows. */
+const CHECKPOINT_WAIT_MS = 15_000;
+
 /** How long a connection that only an abandoned call keeps busy stays open, milliseconds. */
 const HANG_UP_MS = 5000;
 
@@ -206,6 +209,7 @@ export class Sandbox extends BaseSandbox<Env> {
       account: () => this.#accountLink.account(this.#accountLink.owner),
       sandbox: () => this.#accountLink.owner.sandbox,
       ...config.workspaces,
+      isSettingUp: () => this.#setUp.isHalfDone,
       restartNotice: this.#restartNotice,
       background,
       report,
@@ -315,6 +319,7 @@ export class Sandbox extends BaseSandbox<Env> {
         again: (work) => this.#lifecycle.again(work, () => this.#ready(this.#accountLink.owner)),
         report,
       }),
+      workspace: this.#workspace,
       start: (script) => this.#startSetUp(script),
       result: (id, waitMs) => this.#runs.result(id, waitMs),
       tail: async ({ id, logBytes }, bytes) => {
@@ -744,9 +749,12 @@ export class Sandbox extends BaseSandbox<Env> {
     return request.headers.has(PREVIEW_TOKEN) ? this.#previews.serve(request) : super.fetch(request);
   }
 
-  /** Names the state of the workspace, which is saved first. */
+  /** Names the state of the workspace, which is saved first, and before that set up where that is under way. */
   makeCheckpoint(owner: Owner, label: string): Promise<Answer<Checkpoint>> {
-    return this.#answer(owner, () => this.#workspace.checkpoint(label, this.#settings));
+    return this.#answer(owner, async () => {
+      if (this.#setUp.state === "running") await this.#setUp.over(CHECKPOINT_WAIT_MS);
+      return await this.#workspace.checkpoint(label, this.#settings);
+    });
   }
 
   /** Ends the container; the next one has the state of a checkpoint. Answers the checkpoint of the state before, too. */

@@ -19,6 +19,7 @@ import {
 import { ToolError } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
 import type { Keeping, SetUpOutcomes } from "./set-up-outcomes.ts";
+import type { Workspace } from "./workspace.ts";
 
 /** Storage key. */
 const KEY = "setup";
@@ -52,6 +53,8 @@ interface State {
   isUsed?: boolean;
   /** The outcome that the workspace goes back to. */
   had?: string;
+  /** Whether the script of the run under way may have changed the workspace. */
+  hasBegun?: boolean;
   /** How the outcome of the run under way is to be kept; or when it was, where it is restored. */
   keeping?: Keeping;
   restoredAt?: number;
@@ -61,7 +64,7 @@ interface State {
 export type SetUpSettings = Pick<State, "script" | "had">;
 
 /** What is left of a state when its run has ended. */
-const AT_REST = { run: undefined, keeping: undefined, restoredAt: undefined };
+const AT_REST = { run: undefined, hasBegun: undefined, keeping: undefined, restoredAt: undefined };
 
 export interface SetUpHost {
   kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
@@ -69,6 +72,7 @@ export interface SetUpHost {
   /** The sandbox's name. */
   sandbox(): string;
   outcomes: Pick<SetUpOutcomes, "begin" | "keep" | "areKept">;
+  workspace: Pick<Workspace, "save" | "changed">;
   /** Starts the script as a run, and answers it without waiting for its end. @throws what keeps it from running */
   start(script: string): Promise<RunView>;
   /** A run, after waiting up to so many milliseconds for its end. */
@@ -109,6 +113,11 @@ export class SetUp {
     if (state.run !== undefined) return "running";
     if (state.failure !== undefined) return "failed";
     return state.isDone ? "succeeded" : "due";
+  }
+
+  /** Whether the script is half through with the workspace, which is then no state to keep. */
+  get isHalfDone(): boolean {
+    return this.#state?.run !== undefined && this.#state.hasBegun === true;
   }
 
   /** Whether this script is set and need not run again in the container that runs. */
@@ -170,6 +179,8 @@ export class SetUp {
   async #start(): Promise<void> {
     const state = this.#state;
     if (!state) return;
+    // Of a run that could not be started.
+    this.#put({ ...state, ...AT_REST });
     const { id } = await this.#host.start(state.script);
     // Another script was set, or the sandbox destroyed, meanwhile.
     if (this.#state?.script !== state.script)
@@ -184,8 +195,8 @@ export class SetUp {
       ...resuming(executor),
       start: (run, spec) =>
         deferred(run, async () => {
-          const restored = await this.#outcome(run);
-          return restored ?? (() => executor.start(run, spec));
+          const end = (await this.#outcome(run)) ?? (await this.#saved(run));
+          return end ?? (() => executor.start(run, spec));
         }),
     };
   }
@@ -208,6 +219,16 @@ export class SetUp {
     return { state: "succeeded", note: restoredWords(savedAt) };
   }
 
+  /** Saves what was there before the script, which stays the saved state until it has ended. */
+  async #saved(run: ActiveRun): Promise<End | undefined> {
+    const state = this.#state;
+    // One that fails is made again later, and told.
+    await this.#host.workspace.save().catch(() => undefined);
+    if (this.#state?.script !== state?.script || !this.#state || run.ended) return NEVER_STARTED;
+    this.#put({ ...this.#state, hasBegun: true });
+    return undefined;
+  }
+
   #follow(id: string): void {
     const end = this.#end(id).finally(() => {
       if (this.#underWay === end) this.#underWay = undefined;
@@ -228,14 +249,17 @@ export class SetUp {
     const state = this.#state;
     // Another script was set, or the sandbox destroyed, meanwhile.
     if (state?.run !== id) return;
-    if (containersGone !== this.#containersGone && success)
-      return this.#put({ ...state, ...AT_REST, had: success.had });
+    const isSame = containersGone === this.#containersGone;
+    if (!isSame && success) return this.#put({ ...state, ...AT_REST, had: success.had });
     const lost = run?.state === "lost" ? state.lost + 1 : 0;
     // Where no container could be started or it has gone, the next call tries again.
     const isDone = success !== undefined || (run !== undefined && isFailure(run));
     const failure =
       run && isFailure(run) ? failureWords(run, tail) : lost >= MOST_LOST ? LEFT_OUT : undefined;
-    this.#put({ ...state, ...AT_REST, isDone, lost, failure, had: success?.had });
+    // What a script has left in a container that goes on is not the next one's alone.
+    const isUsed = state.isUsed || (isSame && run?.state === "lost" && state.hasBegun);
+    this.#put({ ...state, ...AT_REST, isDone, isUsed, lost, failure, had: success?.had });
+    this.#host.workspace.changed();
     if (success) this.#notice = success.words;
   }
 
@@ -270,14 +294,17 @@ export class SetUp {
     }
   }
 
-  /** Waits for the end of a set-up that is under way, for work that is no run. @throws {ToolError} when that takes too long */
-  async over(): Promise<void> {
+  /**
+   * Waits for the end of a set-up that is under way, for work that is no run.
+   * @throws {ToolError} when that takes too long
+   */
+  async over(ms = CALL_MS): Promise<void> {
     let isLate = false;
     const over = this.#over(() => isLate).then(() => true);
-    if (await within(CALL_MS, over)) return;
+    if (await within(ms, over)) return;
     isLate = true;
     this.#host.background(over.catch(() => undefined));
-    throw stillSettingUp(this.#host.sandbox(), this.#state?.run);
+    throw stillSettingUp(this.#host.sandbox(), this.#state?.run, ms);
   }
 
   /** Waits for the end of a set-up, and for that of another where its container went away. @param isIdle whether nobody waits */
@@ -389,10 +416,10 @@ function failureWords({ id, state, exitCode }: RunView, tail: Uint8Array | undef
   return `The set-up of this sandbox ${how}${code}: calls go on without it, until configure_sandbox sets it anew. get_result with id ${id} has its output${end ? `, which ends:\n${end}` : "."}`;
 }
 
-function stillSettingUp(sandbox: string, run: string | undefined): ToolError {
+function stillSettingUp(sandbox: string, run: string | undefined, ms: number): ToolError {
   return new ToolError(
     "no_answer",
-    `The set-up of sandbox ${sandbox} is not over yet, after more than ${CALL_MS / 1000} s. This call was not begun.`,
+    `The set-up of sandbox ${sandbox} is not over yet, after more than ${ms / 1000} s. This call was not begun.`,
     `${run === undefined ? "Wait 10 seconds" : `Wait for it with get_result, id ${run}`}, then make the same call again.`,
     true,
   );

@@ -57,6 +57,8 @@ export interface WorkspaceHost {
   sandbox(): string;
   /** Whether workspaces are saved and restored. */
   isSaved: boolean;
+  /** Whether a script is half through with preparing the workspace: until it ends, the state from before it stays. */
+  isSettingUp(): boolean;
   /** Bytes of files that a save holds at most. */
   maxBytes: number;
   restartNotice: RestartNotice;
@@ -320,6 +322,7 @@ export class Workspace {
   #due(): void {
     this.#timer = null;
     if (!this.isReady) return;
+    if (this.#host.isSettingUp()) return this.#plan(EVERY_MS);
     const now = Date.now();
     // The clock may have been set back.
     const quiet = Math.max(0, now - this.#changedAt);
@@ -329,7 +332,7 @@ export class Workspace {
 
   /**
    * Saves the workspace as it is now or later. A save under way may have passed by what the caller wants in it, so another
-   * follows that. Nothing happens in a container that is not whole.
+   * follows that. Nothing happens in a container that is not whole or is being set up.
    * @throws {ToolError} with the reason
    */
   save(): Promise<void> {
@@ -346,7 +349,7 @@ export class Workspace {
   }
 
   async #saveOnce(): Promise<void> {
-    if (!this.isReady || !this.#host.isSaved) return;
+    if (!this.isReady || !this.#host.isSaved || this.#host.isSettingUp()) return;
     const container = this.#container.signal;
     const since = this.#dirtySince;
     this.#dirtySince = undefined;
@@ -639,10 +642,10 @@ export class Workspace {
 
   /**
    * Saves before the container is stopped in order. Answers whether it may be: all is saved and nothing has changed since,
-   * or it could not be saved for an hour.
+   * or it could not be saved for an hour. What a set-up under way has changed is made again.
    */
   async isSavedToStop(): Promise<boolean> {
-    if (!this.isReady) return true;
+    if (!this.isReady || this.#host.isSettingUp()) return true;
     try {
       await this.save();
       return this.#dirtySince === undefined;

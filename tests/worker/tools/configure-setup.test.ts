@@ -3,6 +3,7 @@ import {
   callsIn,
   evict,
   idIn,
+  inActor,
   killContainer,
   owner,
   principal,
@@ -81,30 +82,36 @@ it("keeps calls waiting no longer than they wait, is cancelled by its id, and ma
   expect(await sh(sandbox, "cat /tmp/made")).toBe("new\n");
   expect((await result(idIn(behind))).text).toContain("2");
   expect((await result(held)).structured.state).toBe("cancelled");
-  await configure(sandbox, HELD);
+  await configure(sandbox, `touch half; ${HELD}`);
   const withdrawn = idIn(await calls.command("touch /tmp/withdrawn", { wait_seconds: 0 }));
   expect((await owner.call("cancel_run", { id: withdrawn })).text).toContain("before it started");
   const { text } = await owner.call("list_runs", { sandbox });
   const [again = ""] = /setup-held\.\w+(?=[^\n]*echo begun)/.exec(text) ?? [text];
+  // Nothing of this workspace is saved before.
+  const checkpoint = owner.call("checkpoint_sandbox", { sandbox });
+  await says(again, "begun");
   await owner.call("cancel_run", { id: again });
   expect((await calls.command("ls /tmp")).text).toMatch(/The set-up of this sandbox was cancelled[^]*made$/);
+  expect((await checkpoint).structured).toMatchObject({ files: 1 });
   await configure(sandbox, "");
   expect((await calls.command("ls /tmp")).text).not.toMatch(/set-up|withdrawn/);
 });
 
 it("runs again when it or its container is killed in the middle, and no more after three", async () => {
   const sandbox = "setup-killed";
-  await configure(sandbox, HELD);
+  await owner.call("write_file", { sandbox, path: "mine", content: "of before" });
+  await configure(sandbox, `[ -d half ] || { mkdir half; touch half/made; ${HELD}; }`);
   for (let times = 1; times <= 3; times++) {
     const waiting = await callsIn(sandbox).command("true", { wait_seconds: 0 });
     const [run = ""] =
       /setup-killed\.\w+(?=\.)/.exec(waiting.text.slice(waiting.text.indexOf("not over yet"))) ?? [];
     await says(run, "begun");
+    await inActor(sandbox, (one) => one.saveToStop());
     await evict(sandbox, { kill: true });
     await until(async () => (await result(run, { wait_seconds: 0 })).structured.state === "lost");
   }
-  const { text, structured } = await callsIn(sandbox).command("echo works");
-  expect([structured.stdout, text]).toEqual(["works\n", expect.stringContaining("3 times in a row")]);
+  const { text, structured } = await callsIn(sandbox).command("ls; cat mine");
+  expect([structured.stdout, text]).toEqual(["mine\nof before", expect.stringContaining("3 times in a row")]);
   await configure(sandbox, "touch /tmp/ok");
   expect(await sh(sandbox, "ls /tmp/ok")).toBe("/tmp/ok\n");
 });

@@ -309,6 +309,7 @@ export class World {
       account: () => account as unknown as ReturnType<WorkspaceHost["account"]>,
       sandbox: () => this.sandbox,
       isSaved: this.isSaved,
+      isSettingUp: () => false,
       maxBytes: 1e9,
       restartNotice: this.notice,
       background: (work) => void work.catch(() => undefined),

@@ -1,30 +1,58 @@
-/** Takes values of secrets out of what a sandbox is sent, wherever pieces of it begin and end. */
-import { type Secret, tracesOf } from "./secrets.ts";
+/**
+ * Takes values of secrets out of what a sandbox is sent, wherever pieces of it begin and end. Where and when something is
+ * sent depends on line ends and on lengths alone: it would otherwise tell code that has its own text come back how much of a
+ * value it has guessed.
+ */
+import { PatternAutomaton } from "./pattern-automaton.ts";
+import { type Secret, type Trace, tracesOf } from "./secrets.ts";
+import { LONGEST_SPELLING, escapedAt, isEscape } from "./spelling.ts";
 
 /** Stands for each byte, so that lengths that were announced stay true. */
 const STAR = 0x2a;
 
-/** How long a value is, is told no more exactly than this by what waits. Bytes. */
+const LF = 0x0a;
+const CR = 0x0d;
+
+/** What waits tells how long a value is no more exactly than by multiples of so many characters. */
 const LENGTH_CLASS = 64;
+
+/** A line this long may go on in the next as base64 does. PEM has 64 characters in a line, MIME 76. */
+const LEAST_WRAPPED_LINE = 32;
+
+/** Ways to read one text that are followed at a time, beside the plain one. More than two need a value like `%2525252B`. */
+const MOST_READINGS = 8;
+
+/** Positions whose states are kept: the longest spelling of a character goes back so far. A power of two. */
+const KEPT_POSITIONS = 16;
+
+/** What may be of a trace: nothing, text, and text or base64, with the characters of its escapes. */
+const [NEVER, TEXT, BASE64] = [0, 1, 2];
+const KINDS = Uint8Array.from({ length: 256 }, (_, byte) => {
+  if (byte < 0x20 || byte > 0x7e) return NEVER;
+  return /[A-Za-z0-9+/=_%\\&#;-]/.test(String.fromCharCode(byte)) ? BASE64 : TEXT;
+});
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
+/** Where something is: its first byte and that after its last. */
+type Range = [start: number, end: number];
+
 export class Mask {
-  readonly #traces: readonly Uint8Array[];
-  /** The length of the longest, rounded up. */
-  readonly #longest: number;
+  readonly #patterns: readonly Patterns[];
+  /** Bytes that wait at most: the longest spelling of the longest trace. */
+  readonly #mostHeld: number;
 
   constructor(secrets: readonly Secret[]) {
-    this.#traces = secrets.flatMap(tracesOf).map((trace) => encoder.encode(trace));
-    const longest = Math.max(0, ...this.#traces.map(({ length }) => length));
-    this.#longest = Math.ceil(longest / LENGTH_CLASS) * LENGTH_CLASS;
+    this.#patterns = secrets.flatMap(patternsOf);
+    const longest = Math.max(0, ...this.#patterns.map((one) => one.longest));
+    this.#mostHeld = Math.ceil((longest + 1) / LENGTH_CLASS) * LENGTH_CLASS * LONGEST_SPELLING;
   }
 
   text(text: string): string {
     const bytes = encoder.encode(text);
-    const found = this.#found(bytes);
-    return found.length === 0 ? text : decoder.decode(covered(bytes, found));
+    const body = new MaskedBody(this.#patterns, this.#mostHeld);
+    return decoder.decode(joined(body.add(bytes), body.rest()));
   }
 
   headers(headers: Headers): Headers {
@@ -35,71 +63,237 @@ export class Mask {
 
   /** Masks a body on its way. A line that has not ended yet waits, as far as a value could begin in it. */
   stream(): TransformStream<Uint8Array, Uint8Array> {
-    let waiting: Uint8Array = new Uint8Array();
-    /** How much of it ends something that was found already. */
-    let covers = 0;
-    const take = (bytes: Uint8Array, keep: (bytes: Uint8Array) => number) => {
-      const whole = waiting.length === 0 ? bytes : joined(waiting, bytes);
-      const found = this.#found(whole);
-      if (covers > 0) found.push([0, covers]);
-      const end = whole.length - keep(whole);
-      const shown = covered(whole, found).subarray(0, end);
-      covers = Math.max(0, ...found.map(([start, until]) => (start < end ? until - end : 0)));
-      waiting = whole.slice(end);
-      return shown;
-    };
+    const body = new MaskedBody(this.#patterns, this.#mostHeld);
     return new TransformStream({
       transform: (bytes, controller) => {
-        const shown = take(bytes, (whole) => this.#held(whole));
+        const shown = body.add(bytes);
         if (shown.length > 0) controller.enqueue(shown);
       },
       flush: (controller) => {
-        const rest = take(new Uint8Array(), () => 0);
+        const rest = body.rest();
         if (rest.length > 0) controller.enqueue(rest);
       },
     });
   }
+}
 
-  /** Where traces are, each with its start and end. */
-  #found(bytes: Uint8Array): [start: number, end: number][] {
-    const found: [number, number][] = [];
-    for (const trace of this.#traces) {
-      const [first = 0] = trace;
-      for (let at = bytes.indexOf(first); at >= 0; at = bytes.indexOf(first, at + 1))
-        if (isAt(trace, bytes, at, trace.length)) found.push([at, at + trace.length]);
+/** Traces of one secret that are looked for together. */
+interface Patterns {
+  isBase64: boolean;
+  automaton: PatternAutomaton<Trace>;
+  /** Characters of the longest. */
+  longest: number;
+}
+
+const known = new WeakMap<Secret, readonly Patterns[]>();
+
+/** Those in base64, which line ends may cut, and the others. */
+function patternsOf(secret: Secret): readonly Patterns[] {
+  const patterns =
+    known.get(secret) ??
+    [false, true].map((isBase64): Patterns => {
+      const some = tracesOf(secret).filter((trace) => trace.isBase64 === isBase64);
+      const longest = Math.max(...some.map(({ text }) => text.length));
+      return { isBase64, automaton: new PatternAutomaton(some), longest };
+    });
+  known.set(secret, patterns);
+  return patterns;
+}
+
+/** One body, or one text. */
+class MaskedBody {
+  readonly #searches: readonly Search[];
+  readonly #mostHeld: number;
+  /** What was not shown yet. Places below count from its first byte. */
+  #waiting: Uint8Array = new Uint8Array();
+  /** What of it is to be masked, in order and apart from each other. */
+  #masked: Range[] = [];
+  /** The last byte that an escape may begin with. */
+  #escape = -LONGEST_SPELLING;
+  /** Where the last line begins, or the text after a byte that no trace has. */
+  #line = 0;
+  /** Where the base64 begins that the last line may go on with; the same as `#line` where there is none. */
+  #wrapped = 0;
+  /** Bytes at the end that may be base64, of the last line. */
+  #base64Length = 0;
+
+  constructor(patterns: readonly Patterns[], mostHeld: number) {
+    this.#searches = patterns.map((one) => new Search(one));
+    this.#mostHeld = mostHeld;
+  }
+
+  /** @returns what of the body can be shown now */
+  add(bytes: Uint8Array): Uint8Array {
+    const from = this.#waiting.length;
+    this.#waiting = from === 0 ? bytes : joined(this.#waiting, bytes);
+    for (let at = from; at < this.#waiting.length; at++) this.#read(at);
+    const held = this.#waiting.length - Math.min(this.#line, this.#wrapped);
+    return this.#shown(this.#waiting.length - Math.min(this.#mostHeld, held));
+  }
+
+  rest(): Uint8Array {
+    return this.#shown(this.#waiting.length);
+  }
+
+  #read(at: number): void {
+    const bytes = this.#waiting;
+    const byte = bytes[at] ?? 0;
+    const goesOn = this.#follow(byte, at);
+    const length = at + 1 - this.#escape;
+    const escaped = length > LONGEST_SPELLING ? -1 : escapedAt(bytes, this.#escape, at + 1);
+    for (const search of this.#searches)
+      for (const trace of search.read(byte, goesOn, escaped, length)) this.#cover(trace, at + 1);
+    if (isEscape(byte)) this.#escape = at;
+  }
+
+  /** Follows lines. @returns whether base64 may go on over the byte */
+  #follow(byte: number, at: number): boolean {
+    const kind = KINDS[byte];
+    if (kind === BASE64) this.#base64Length++;
+    else if (kind === TEXT) {
+      this.#base64Length = 0;
+      this.#wrapped = this.#line;
+    } else {
+      const isWrapped = this.#wrapped < this.#line;
+      const isLong = this.#base64Length >= LEAST_WRAPPED_LINE;
+      const isPair = byte === LF && isWrapped && this.#waiting[at - 1] === CR;
+      const goesOn = isBreak(byte) && (isLong || isPair);
+      if (!goesOn) this.#wrapped = at + 1;
+      else if (!isWrapped) this.#wrapped = Math.max(0, at - this.#base64Length);
+      this.#line = at + 1;
+      this.#base64Length = 0;
+      return goesOn;
     }
-    return found;
+    return false;
+  }
+
+  #cover(trace: Trace, end: number): void {
+    let start = beginning(this.#waiting, trace, end);
+    for (let last = this.#masked.at(-1); last && last[1] >= start; last = this.#masked.at(-1)) {
+      start = Math.min(start, last[0]);
+      this.#masked.pop();
+    }
+    this.#masked.push([start, end]);
+  }
+
+  /** Takes the first bytes of what waits. */
+  #shown(end: number): Uint8Array {
+    const shown = this.#waiting.slice(0, end);
+    this.#waiting = this.#waiting.slice(end);
+    for (const range of this.#masked) shown.fill(STAR, ...range);
+    this.#masked = this.#masked.flatMap(([from, until]) =>
+      until > end ? [[Math.max(0, from - end), until - end]] : [],
+    );
+    this.#escape -= end;
+    this.#line = Math.max(0, this.#line - end);
+    this.#wrapped = Math.max(0, this.#wrapped - end);
+    return shown;
+  }
+}
+
+const NO_READINGS: readonly number[] = [];
+const NO_TRACES: readonly Trace[] = [];
+
+/** Where an automaton is in a text: in one state for the text as it stands, and in others where escapes are read. */
+class Search {
+  readonly #automaton: PatternAutomaton<Trace>;
+  readonly #isBase64: boolean;
+  /** After the last positions, each at its number modulo `KEPT_POSITIONS`. */
+  readonly #plain = new Int32Array(KEPT_POSITIONS);
+  readonly #others: (readonly number[])[] = Array.from({ length: KEPT_POSITIONS }, () => NO_READINGS);
+  #at = 0;
+
+  constructor({ automaton, isBase64 }: Patterns) {
+    this.#automaton = automaton;
+    this.#isBase64 = isBase64;
   }
 
   /**
-   * How many bytes at the end wait for what follows: those since the last that no trace has, as the end of a line, and no
-   * more than a trace could begin with. Which bytes they are has no part in it: where an answer stops would tell a caller
-   * whose text comes back in it how much of a value he has guessed.
+   * Reads one byte.
+   * @param isWrap whether it is a line end over which base64 may go on
+   * @param escaped the character of the escape that ends with the byte, or -1
+   * @param length of that escape, bytes
+   * @returns the traces that end with it, of those that end in one state the longest
    */
-  #held(bytes: Uint8Array): number {
-    let held = 0;
-    while (held < Math.min(this.#longest, bytes.length) && isVisible(bytes.at(-1 - held) ?? 0)) held++;
-    return held;
+  read(byte: number, isWrap: boolean, escaped: number, length: number): readonly Trace[] {
+    const before = this.#at & (KEPT_POSITIONS - 1);
+    this.#at++;
+    const now = this.#at & (KEPT_POSITIONS - 1);
+    const plain = this.#step(this.#plain[before] ?? 0, byte, isWrap);
+    this.#plain[now] = plain;
+    const start = (this.#at - length) & (KEPT_POSITIONS - 1);
+    const reading = escaped < 0 ? plain : this.#step(this.#plain[start] ?? 0, escaped, isBreak(escaped));
+    const others = this.#others[before] ?? NO_READINGS;
+    const escapedOthers = escaped < 0 ? NO_READINGS : (this.#others[start] ?? NO_READINGS);
+    if ((reading === plain || reading === 0) && others.length === 0 && escapedOthers.length === 0) {
+      this.#others[now] = NO_READINGS;
+      const found = this.#automaton.endingAt(plain);
+      return found ? [found] : NO_TRACES;
+    }
+    const states = new Set([reading]);
+    for (const state of others) states.add(this.#step(state, byte, isWrap));
+    for (const state of escapedOthers) states.add(this.#step(state, escaped, isBreak(escaped)));
+    // The beginning has nothing to follow, and what goes on as the text does is followed already.
+    states.delete(0);
+    states.delete(plain);
+    this.#others[now] = states.size === 0 ? NO_READINGS : [...states].slice(0, MOST_READINGS);
+    return [plain, ...states].flatMap((state) => this.#automaton.endingAt(state) ?? []);
+  }
+
+  #step(state: number, character: number, isWrap: boolean): number {
+    return isWrap && this.#isBase64 ? state : this.#automaton.next(state, character);
   }
 }
 
-/** Whether a trace may have a byte. Values and their spellings are visible ASCII, with spaces. */
-function isVisible(byte: number): boolean {
-  return byte >= 0x20 && byte <= 0x7e;
+/** The first byte of a trace that ends before `end`, read backwards in all its spellings; 0 where it began in what is gone. */
+function beginning(bytes: Uint8Array, { text, isBase64, sharesFirst }: Trace, end: number): number {
+  const first = end - text.length;
+  if (first > LONGEST_SPELLING && isPlain(bytes, first - LONGEST_SPELLING, end))
+    return sharesFirst && KINDS[bytes[first - 1] ?? 0] === BASE64 ? first - 1 : first;
+  let places = new Set([end]);
+  for (let index = text.length - 1; index >= 0; index--) {
+    const wanted = text.charCodeAt(index);
+    const before = new Set<number>();
+    // A line end adds a place to those that are gone through.
+    for (const place of places)
+      for (const [character, length] of spellingsBefore(bytes, place)) {
+        if (character === wanted) before.add(place - length);
+        else if (isBase64 && isBreak(character)) places.add(place - length);
+      }
+    if (before.size === 0) return 0;
+    places = before;
+  }
+  if (!sharesFirst) return Math.min(...places);
+  const shared = [...places].flatMap((place) =>
+    spellingsBefore(bytes, place).map(([character, length]) =>
+      KINDS[character] === BASE64 ? place - length : place,
+    ),
+  );
+  return Math.min(...places, ...shared);
 }
 
-/** Whether the first `length` bytes of a trace stand at a place. */
-function isAt(trace: Uint8Array, bytes: Uint8Array, at: number, length: number): boolean {
-  if (at + length > bytes.length) return false;
-  for (let index = 0; index < length; index++) if (trace[index] !== bytes[at + index]) return false;
+/** Whether there is but one way to read a text: no escape may be in it, and no line end. */
+function isPlain(bytes: Uint8Array, start: number, end: number): boolean {
+  for (let at = start; at < end; at++) {
+    const byte = bytes[at] ?? 0;
+    if (isEscape(byte) || isBreak(byte)) return false;
+  }
   return true;
 }
 
-function covered(bytes: Uint8Array, found: readonly [start: number, end: number][]): Uint8Array {
-  if (found.length === 0) return bytes;
-  const copy = bytes.slice();
-  for (const [start, end] of found) copy.fill(STAR, start, end);
-  return copy;
+/** The characters that end before a place, in each spelling. */
+function spellingsBefore(bytes: Uint8Array, place: number): [character: number, length: number][] {
+  if (place === 0) return [];
+  const found: [number, number][] = [[bytes[place - 1] ?? 0, 1]];
+  for (let length = 2; length <= Math.min(LONGEST_SPELLING, place); length++) {
+    const escaped = escapedAt(bytes, place - length, place);
+    if (escaped >= 0) found.push([escaped, length]);
+  }
+  return found;
+}
+
+function isBreak(character: number): boolean {
+  return character === LF || character === CR;
 }
 
 function joined(one: Uint8Array, other: Uint8Array): Uint8Array {

@@ -14,6 +14,11 @@ import {
 
 const VALUE = `s3cr+t/"va'lue&<\\x`;
 
+const hex = (character: string) => character.charCodeAt(0).toString(16);
+
+/** Each character but letters and digits encoded for a URL. */
+const PERCENT = VALUE.replace(/\W/g, (one) => `%${hex(one).toUpperCase()}`);
+
 function secretOf(place: Partial<Place>, more: Partial<Secret> = {}): Secret {
   const whole = { in: "header", name: "authorization", template: "Bearer {value}", ...place } as Place;
   return {
@@ -122,10 +127,19 @@ describe("an answer", () => {
       "in HTML",
       VALUE.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;").replace("'", "&#39;"),
     ],
+    ["in a path as Python writes it", PERCENT.replaceAll("%2F", "/")],
+    ["in a URL in lower case", PERCENT.toLowerCase()],
+    ["in JSON as PHP writes it", JSON.stringify(VALUE).slice(1, -1).replaceAll("/", "\\/")],
+    ["in JSON as Go writes it", VALUE.replace(/[<>&"\\=+]/g, (one) => `\\u00${hex(one)}`)],
+    ["in JSON in capitals", VALUE.replace(/\W/g, (one) => `\\u00${hex(one).toUpperCase()}`)],
+    ["in JavaScript", VALUE.replace(/\W/g, (one) => `\\x${hex(one)}`)],
+    ["in HTML by decimal numbers", VALUE.replace(/\W/g, (one) => `&#0${one.charCodeAt(0)};`)],
+    ["in HTML by hexadecimal numbers", VALUE.replace(/\W/g, (one) => `&#x${hex(one)};`)],
     ["in base64", btoa(VALUE).replace(/=+$/, "")],
+    ["in base64 in a URL", encodeURIComponent(btoa(VALUE)).replace(/(%3D)+$/, "")],
     ["in what basic authentication sends", btoa(`user:${VALUE}`)],
   ])("is masked where it has the value %s, with its length", async (_how, text) => {
-    const body = `{"echo": "${text}", "more": 1}`;
+    const body = `{"echo": "${text}",\n "more": 1}`;
     const mask = new Mask([basic]);
     const answer = mask.text(body);
     expect(answer).toHaveLength(body.length);
@@ -139,10 +153,48 @@ describe("an answer", () => {
   it("has no trace of the value in base64, whatever stands before and after it", () => {
     for (const before of ["", "a", "ab", "abc"])
       for (const after of ["", "x", "xy"]) {
-        const answer = new Mask([bearer]).text(btoa(before + VALUE + after));
-        // Not one byte of the value but the first and last, which share characters with others.
-        expect(answer.replaceAll("*", "").length).toBeLessThan(10);
+        const encoded = btoa(before + VALUE + after);
+        const answer = new Mask([bearer]).text(encoded);
+        const last = Math.ceil(((before + VALUE).length * 8) / 6);
+        const first = Math.floor((before.length * 8) / 6);
+        expect(answer).toBe(encoded.slice(0, first) + "*".repeat(last - first) + encoded.slice(last));
       }
+  });
+
+  it.each([
+    ["PEM", 64, "\n"],
+    ["MIME", 76, "\r\n"],
+    ["MIME in JSON", 76, "\\r\\n"],
+    ["MIME in a URL", 76, "%0A"],
+  ])("has no trace of the value in lines of base64 as in %s", async (_form, width, end) => {
+    for (let length = width / 2; length < width / 2 + 40; length++) {
+      const lines = btoa(`${"x".repeat(length)}${VALUE}`).match(RegExp(`.{1,${width}}`, "g")) ?? [];
+      expect(lines.length).toBeGreaterThan(0);
+      const shown = (await masked(`${lines.join(end)}\n`, [bearer], [7])).join("").split("*")[0] ?? "";
+      expect(shown.replaceAll(end, "").length).toBe(Math.floor((length * 8) / 6));
+    }
+  });
+
+  it("is masked however its characters are spelled and it is cut into pieces", async () => {
+    const spelling = fc.constantFrom<(one: string) => string>(
+      (one) => one,
+      (one) => `%${hex(one)}`,
+      (one) => `\\u00${hex(one)}`,
+      (one) => `&#${one.charCodeAt(0)};`,
+      (one) => (/\W/.test(one) ? `\\${one}` : one),
+    );
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(spelling, { minLength: VALUE.length, maxLength: VALUE.length }),
+        fc.constantFrom("", "%", "%4", "\\", "\\u00", "&", "&#3", "s3", "\n", "\t"),
+        fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1, maxLength: 5 }),
+        async (spellings, around, lengths) => {
+          const text = [...VALUE].map((one, index) => spellings[index]?.(one)).join("");
+          const answer = (await masked(around + text + around, [bearer], lengths)).join("");
+          expect(answer).toBe(around + "*".repeat(text.length) + around);
+        },
+      ),
+    );
   });
 
   it("is masked the same however it is cut into pieces", async () => {
@@ -186,6 +238,10 @@ describe("an answer", () => {
       for (const text of [known, btoa(known).replace(/=+$/, "")]) {
         const wrong = "!".repeat(text.length);
         expect(await pieces(`${text}\n${text} ${text}`)).toEqual(await pieces(`${wrong}\n${wrong} ${wrong}`));
+        // Lines that base64 may go on over wait for the next, whatever they say.
+        const line = "x".repeat(40);
+        const other = text.replace(/\w/g, "q");
+        expect(await pieces(`${line}${text}\n${text}`)).toEqual(await pieces(`${line}${other}\n${other}`));
         const long = "-".repeat(200);
         expect(await pieces(long + text)).toEqual(await pieces(long + wrong));
       }

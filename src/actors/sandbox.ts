@@ -314,6 +314,8 @@ export class Sandbox extends BaseSandbox<Env> {
       outcomes: new SetUpOutcomes({
         workspace: this.#workspace,
         variables: () => this.#variables.current,
+        policy: () => this.#network.policy,
+        secrets: () => this.#secrets,
         isSaved: config.workspaces.isSaved,
         keepMs: config.workspaces.ttlDays * DAY_MS,
         again: (work) => this.#lifecycle.again(work, () => this.#ready(this.#accountLink.owner)),

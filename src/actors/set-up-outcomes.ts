@@ -6,7 +6,10 @@
  * is found only from a sandbox whose workspace goes back to that run. The registry keeps both as archives.
  */
 import type { Variables } from "../../container/sandboxd/protocol.ts";
+import { ToolError } from "../shared/errors.ts";
 import { randomLetters } from "../shared/names.ts";
+import type { NetworkPolicy } from "../shared/network-policy.ts";
+import type { Secret } from "../shared/secrets.ts";
 import type { Installation, Workspace } from "./workspace.ts";
 
 /** How the outcome of a set-up is to be kept. */
@@ -14,6 +17,8 @@ export interface Keeping {
   key: string;
   /** Whether the workspace is of it: else the sandbox's own state has that. */
   hasWorkspace: boolean;
+  /** What the script was to reach. */
+  network: string;
 }
 
 /** An outcome that a container has got. */
@@ -26,6 +31,8 @@ export interface Restored {
 export interface SetUpOutcomesHost {
   workspace: Pick<Workspace, "installation" | "noteSystem" | "restoreOutcome" | "keepOutcome">;
   variables(): Variables | undefined;
+  policy(): NetworkPolicy;
+  secrets(): Secret[];
   /** Whether anything is saved. */
   isSaved: boolean;
   /** How long an outcome is kept, milliseconds. */
@@ -69,9 +76,10 @@ export class SetUpOutcomes {
     script: string,
     had: string | undefined,
   ): Promise<Restored | Keeping> {
-    const { workspace, variables } = this.#host;
+    const { workspace } = this.#host;
     const { system, isEmpty } = installation;
-    const key = await keyOf(script, variables(), system);
+    const network = this.#network;
+    const key = await keyOf(script, this.#host.variables(), network, system);
     // The outcome upon a workspace is of no use without that.
     const known = isEmpty ? key : had === key || had?.startsWith(`${key}.`) ? had : undefined;
     if (known !== undefined) {
@@ -80,8 +88,16 @@ export class SetUpOutcomes {
     }
     await workspace.noteSystem(installation);
     return isEmpty
-      ? { key, hasWorkspace: true }
-      : { key: `${key}.${randomLetters(12)}`, hasWorkspace: false };
+      ? { key, hasWorkspace: true, network }
+      : { key: `${key}.${randomLetters(12)}`, hasWorkspace: false, network };
+  }
+
+  /** What decides which requests of the sandbox succeed. The values of secrets are not of it: they change for the same access. */
+  get #network(): string {
+    const { internet, allowHosts } = this.#host.policy();
+    const hosts = internet === "allowlist" ? [...allowHosts].sort() : [];
+    const secrets = this.#host.secrets().map(({ name, hosts: at, variable }) => [name, at, variable]);
+    return JSON.stringify([internet, hosts, secrets]);
   }
 
   /** Whether outcomes are kept at all. */
@@ -90,17 +106,24 @@ export class SetUpOutcomes {
   }
 
   /** Keeps what a set-up has left. @throws {ToolError} with the reason, and errors of R2 and the sandbox */
-  async keep({ key, hasWorkspace }: Keeping): Promise<void> {
+  async keep({ key, hasWorkspace, network }: Keeping): Promise<void> {
     const { workspace, keepMs } = this.#host;
+    if (network !== this.#network)
+      throw new ToolError("file_system", "the sandbox's network was changed meanwhile");
     await workspace.keepOutcome(key, hasWorkspace, Date.now() + keepMs);
   }
 }
 
-async function keyOf(script: string, variables: Variables | undefined, system: string): Promise<string> {
+async function keyOf(
+  script: string,
+  variables: Variables | undefined,
+  network: string,
+  system: string,
+): Promise<string> {
   const set = (variables?.entries ?? []).flatMap(({ name, value }) =>
     value === null ? [] : [[name, value]],
   );
   set.sort(([a = ""], [b = ""]) => (a < b ? -1 : 1));
-  const seen = new TextEncoder().encode(JSON.stringify([script, set, system]));
+  const seen = new TextEncoder().encode(JSON.stringify([script, set, network, system]));
   return `setup:${new Uint8Array(await crypto.subtle.digest("SHA-256", seen)).toHex()}`;
 }

@@ -2,10 +2,20 @@
 import { describe, expect, it } from "vitest";
 import { SetUpOutcomes } from "../../../src/actors/set-up-outcomes.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
+import type { NetworkPolicy } from "../../../src/shared/network-policy.ts";
+import type { Secret } from "../../../src/shared/secrets.ts";
 import { type World, inWorld } from "./world.ts";
 
-const outcomesOf = (world: World, value: string | null = null) =>
+/** What the sandbox reaches. */
+const NETWORK: { policy: NetworkPolicy; secrets: Secret[] } = {
+  policy: { internet: "allowlist", allowHosts: ["a.example", "b.example"] },
+  secrets: [],
+};
+
+const outcomesOf = (world: World, value: string | null = null, { policy, secrets } = NETWORK) =>
   new SetUpOutcomes({
+    policy: () => policy,
+    secrets: () => secrets,
     workspace: world.workspace,
     variables: () => ({ version: 1, entries: [{ name: "WORD", value, version: 1 }] }),
     isSaved: world.isSaved,
@@ -29,8 +39,8 @@ async function install(world: World): Promise<void> {
 }
 
 /** Sets a sandbox up as its actor does. Answers the key of what it has. */
-async function setUp(world: World, script = "script", had?: string, value?: string) {
-  const outcomes = outcomesOf(world, value);
+async function setUp(world: World, script = "script", had?: string, value?: string, network = NETWORK) {
+  const outcomes = outcomesOf(world, value, network);
   const begun = await outcomes.begin(script, had);
   if (begun && "savedAt" in begun) return { how: "restored", key: begun.key };
   await install(world);
@@ -78,6 +88,37 @@ describe("what a set-up leaves", () => {
       expect(await setUp(world.sibling("b"), "another")).toMatchObject({ how: "ran" });
       expect(await setUp(world.sibling("c"), "script", undefined, "v")).toMatchObject({ how: "ran" });
       expect(await setUp(world.sibling("d", false))).toEqual({ how: "ran", key: undefined });
+    }));
+
+  it("is another one where other hosts were reached, or with other secrets", () =>
+    inWorld(async (world) => {
+      await setUp(world);
+      const { policy } = NETWORK;
+      const secret = { name: "forge", hosts: ["a.example"], variable: undefined } as unknown as Secret;
+      const networks: (typeof NETWORK)[] = [
+        { policy: { internet: "none", allowHosts: policy.allowHosts }, secrets: [] },
+        { policy: { internet: "full", allowHosts: [] }, secrets: [] },
+        { policy: { internet: "allowlist", allowHosts: ["a.example"] }, secrets: [] },
+        { policy, secrets: [secret] },
+        { policy, secrets: [{ ...secret, variable: "FORGE_KEY" }] },
+      ];
+      for (const [index, network] of networks.entries()) {
+        const other = world.sibling(`other-${index}`);
+        expect(await setUp(other, "script", undefined, undefined, network)).toMatchObject({ how: "ran" });
+      }
+      const same = { policy: { ...policy, allowHosts: policy.allowHosts.toReversed() }, secrets: [] };
+      expect(await setUp(world.sibling("same"), "script", undefined, undefined, same)).toMatchObject({
+        how: "restored",
+      });
+    }));
+
+  it("is not kept where its sandbox reached other hosts in the end", () =>
+    inWorld(async (world) => {
+      const begun = await outcomesOf(world).begin("script", undefined);
+      if (!begun || "savedAt" in begun) throw new Error("it was kept");
+      await install(world);
+      const full: typeof NETWORK = { policy: { internet: "full", allowHosts: [] }, secrets: [] };
+      await expect(outcomesOf(world, null, full).keep(begun)).rejects.toThrow("network");
     }));
 
   it("is whole in the next container also where the sandbox ended before its first save", () =>

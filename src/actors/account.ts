@@ -7,6 +7,8 @@ import { type Outcome, ToolError, outcomeOf } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
 import { quotaError } from "./lease.ts";
 import { actorName, principalHash } from "../shared/names.ts";
+import type { Region } from "../shared/principal.ts";
+import { KeyedQueue } from "../shared/queue.ts";
 import { type Grant, type LeaseRequest, Quota, type Settlement } from "./quota.ts";
 import type { Spent } from "../shared/days.ts";
 import type { Owner } from "./account-link.ts";
@@ -99,6 +101,13 @@ export interface WentBack {
   settings?: CheckpointSettings | undefined;
 }
 
+/** A sandbox was made of a checkpoint. */
+export interface Fork {
+  to: Checkpoint;
+  /** Whether it has settings. */
+  hasSettings: boolean;
+}
+
 /** How long a sandbox may take to say whether it runs, milliseconds. */
 const ASK_MS = 2000;
 
@@ -110,6 +119,8 @@ export class Account extends DurableObject<Env> {
   readonly #quota: Quota;
   readonly #tasks: TaskIndex;
   readonly #snapshots: SnapshotRegistry;
+  /** Forks that are being made, by the name of the new sandbox. */
+  readonly #forks = new KeyedQueue();
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
@@ -333,16 +344,18 @@ export class Account extends DurableObject<Env> {
     return outcome;
   }
 
-  findCheckpoint(id: string): Outcome<Checkpoint> {
-    return outcomeOf(() => this.#snapshots.known(id));
+  /** A checkpoint, and whether there is a sandbox of this name. */
+  findCheckpoint(id: string, sandbox: string): Outcome<{ checkpoint: Checkpoint; exists: boolean }> {
+    return outcomeOf(() => ({ checkpoint: this.#snapshots.known(id), exists: this.#isTaken(sandbox) }));
   }
 
   #keepSettings(checkpoint: Checkpoint | undefined, settings: CheckpointSettings | undefined): void {
     if (checkpoint && settings) this.#snapshots.keepSettings(checkpoint.id, JSON.stringify(settings));
   }
 
-  #settings(checkpoint: string): CheckpointSettings | undefined {
-    const settings = this.#snapshots.settings(checkpoint);
+  /** What the sandbox of a checkpoint or of a task was set to. */
+  #settings(origin: string): CheckpointSettings | undefined {
+    const settings = this.#snapshots.settings(origin);
     return settings === undefined ? undefined : (JSON.parse(settings) as CheckpointSettings);
   }
 
@@ -364,38 +377,62 @@ export class Account extends DurableObject<Env> {
     return outcome;
   }
 
-  /**
-   * Makes a new sandbox of a checkpoint, whose container starts with its first call. Its actor is still to be told its
-   * settings, which are answered.
-   */
-  async fork(
-    principalID: string,
-    sandbox: string,
-    id: string,
-  ): Promise<Outcome<Pick<WentBack, "to" | "settings">>> {
-    const outcome = outcomeOf(() => {
-      if (this.#isTaken(sandbox))
-        throw new ToolError(
-          "invalid_argument",
-          `There is a sandbox ${sandbox} already, with work of its own; nothing was changed.`,
-          "Give another name, or destroy_sandbox it first.",
-        );
-      const to = this.#snapshots.fork(sandbox, id);
-      const settings = this.#settings(id);
-      if (settings) this.#putVariables(sandbox, Object.keys(settings.env).sort());
-      return { to, settings };
+  /** Makes a new sandbox of a checkpoint, whose container starts with its first call. */
+  fork(owner: Owner, id: string): Promise<Outcome<Fork>> {
+    return this.#fork(owner, id, () => {
+      const to = this.#snapshots.known(id);
+      return { make: () => this.#snapshots.fork(owner.sandbox, id), to };
     });
-    this.ctx.storage.kv.put("principal", principalID);
-    await this.#planSweep();
-    return outcome;
   }
 
   /** Makes a new sandbox of what a task has left. */
-  async forkArchive(principalID: string, sandbox: string, run: string): Promise<Outcome<void>> {
-    const outcome = outcomeOf(() => this.#snapshots.forkArchive(sandbox, run));
-    this.ctx.storage.kv.put("principal", principalID);
-    await this.#planSweep();
-    return outcome;
+  async forkArchive(owner: Owner, run: string): Promise<Outcome<void>> {
+    const outcome = await this.#fork(owner, run, () => {
+      this.#snapshots.knownArchive(run);
+      return { make: () => this.#snapshots.forkArchive(owner.sandbox, run), to: undefined };
+    });
+    return outcome.ok ? { ok: true, value: undefined } : outcome;
+  }
+
+  /**
+   * Makes a new sandbox of a saved state. Its actor is told its settings before there is one: none is ever without them. Where
+   * this breaks off in between, a sandbox that is made by that name has them too.
+   * @param find looks for the state, and throws a `ToolError` where there is none
+   */
+  #fork<T>(
+    owner: Owner,
+    origin: string,
+    find: () => { make(): void; to: T },
+  ): Promise<Outcome<{ to: T; hasSettings: boolean }>> {
+    const { principalID, sandbox } = owner;
+    const look = () => {
+      if (!this.#isTaken(sandbox)) return find();
+      throw new ToolError(
+        "invalid_argument",
+        `There is a sandbox ${sandbox} already, with work of its own; nothing was changed.`,
+        "Give another name, or destroy_sandbox it first.",
+      );
+    };
+    // Of two forks of one name the settings of the second would be those of the first.
+    return this.#forks.run(sandbox, "", async () => {
+      const found = outcomeOf(look);
+      if (!found.ok) return found;
+      const settings = this.#settings(origin);
+      if (settings) {
+        const actor = await this.#sandbox(principalID, sandbox, owner.region);
+        const told = await actor.inherit(owner, settings);
+        if (!told.ok) return told;
+      }
+      const outcome = outcomeOf(() => {
+        const { make, to } = look();
+        make();
+        if (settings) this.#putVariables(sandbox, Object.keys(settings.env).sort());
+        return { to, hasSettings: settings !== undefined };
+      });
+      this.ctx.storage.kv.put("principal", principalID);
+      await this.#planSweep();
+      return outcome;
+    });
   }
 
   #isTaken(sandbox: string): boolean {
@@ -581,8 +618,10 @@ export class Account extends DurableObject<Env> {
     await this.#planSweep();
   }
 
-  async #sandbox(principalID: string, name: string): Promise<DurableObjectStub<Sandbox>> {
-    return sandboxActor(this.env, await actorName(name, principalID));
+  /** @param region where it is to be made, if it is not yet */
+  async #sandbox(principalID: string, name: string, region?: Region): Promise<DurableObjectStub<Sandbox>> {
+    const place = region && { locationHint: region };
+    return sandboxActor(this.env, await actorName(name, principalID), place);
   }
 }
 

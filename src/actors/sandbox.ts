@@ -208,6 +208,7 @@ export class Sandbox extends BaseSandbox<Env> {
       prefix: () => this.#accountLink.workspacesPrefix,
       account: () => this.#accountLink.account(this.#accountLink.owner),
       sandbox: () => this.#accountLink.owner.sandbox,
+      settings: () => this.#settings,
       ...config.workspaces,
       isSettingUp: () => this.#setUp.isHalfDone,
       restartNotice: this.#restartNotice,
@@ -755,7 +756,7 @@ export class Sandbox extends BaseSandbox<Env> {
   makeCheckpoint(owner: Owner, label: string): Promise<Answer<Checkpoint>> {
     return this.#answer(owner, async () => {
       if (this.#setUp.state === "running") await this.#setUp.over(CHECKPOINT_WAIT_MS);
-      return await this.#workspace.checkpoint(label, this.#settings);
+      return await this.#workspace.checkpoint(label);
     });
   }
 
@@ -764,7 +765,7 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#answer(owner, () =>
       // What began meanwhile would begin in a container that ends.
       this.#starts.destroy(async () => {
-        const states = await this.#workspace.goBack(checkpoint, this.#settings);
+        const states = await this.#workspace.goBack(checkpoint);
         await this.#endToGoBack(states.settings);
         return states;
       }),
@@ -778,7 +779,7 @@ export class Sandbox extends BaseSandbox<Env> {
     return isNone ? undefined : { env, network, setup };
   }
 
-  /** Called once for a sandbox that was made of a checkpoint, before anybody uses it. */
+  /** Called by the account for a sandbox that is about to be made of a saved state. */
   inherit(owner: Owner, { env, network, setup }: CheckpointSettings): Promise<Answer<void>> {
     return this.#answer(owner, async () => {
       this.#variables.forget();

@@ -63,6 +63,8 @@ export interface Archive {
   part: "workspace" | "conversation" | "system";
   /** When it ends, milliseconds since the epoch. */
   expiresAt: number;
+  /** What its sandbox was set to, as JSON, for one that goes on with it. */
+  settings?: string | undefined;
 }
 
 export interface Checkpoint {
@@ -222,8 +224,9 @@ export class SnapshotRegistry {
     });
   }
 
-  #keepArchive({ run, part, expiresAt }: Archive, snapshot: string): void {
+  #keepArchive({ run, part, expiresAt, settings }: Archive, snapshot: string): void {
     this.#sql("INSERT OR REPLACE INTO archives VALUES (?, ?, ?, ?)", run, part, snapshot, expiresAt);
+    if (settings !== undefined) this.keepSettings(run, settings);
     if (part === "system")
       this.#sql(
         `DELETE FROM archives WHERE run IN (SELECT run FROM archives WHERE part = 'system' AND run <> ?
@@ -259,16 +262,18 @@ export class SnapshotRegistry {
 
   /** Makes what a task left the state of a sandbox that has none. @throws {ToolError} `not_found` */
   forkArchive(sandbox: string, run: string, now = Date.now()): void {
-    this.#storage.transactionSync(() => {
-      const archive = this.archived(run, "workspace");
-      if (!archive)
-        throw new ToolError(
-          "not_found",
-          `The files of the task ${run} are not kept any more.`,
-          "They end with the task's record, or before when MAX_WORKSPACES_MB is reached: start a new task.",
-        );
-      this.#setCurrent(sandbox, archive.id, now);
-    });
+    this.#storage.transactionSync(() => this.#setCurrent(sandbox, this.knownArchive(run).id, now));
+  }
+
+  /** The workspace that a task left. @throws {ToolError} `not_found` */
+  knownArchive(run: string): Snapshot {
+    const archive = this.archived(run, "workspace");
+    if (archive) return archive;
+    throw new ToolError(
+      "not_found",
+      `The files of the task ${run} are not kept any more.`,
+      "They end with the task's record, or before when MAX_WORKSPACES_MB is reached: start a new task.",
+    );
   }
 
   /** A save that was begun comes to nothing. @param isWriting whether objects of it may still be on their way */
@@ -290,16 +295,19 @@ export class SnapshotRegistry {
     this.#sql("UPDATE workspaces SET used_at = ? WHERE sandbox = ?", now, sandbox);
   }
 
-  /** Keeps what the sandbox of a checkpoint was set to, as JSON, for its forks. A checkpoint that has that already keeps it. */
-  keepSettings(checkpoint: string, settings: string): void {
-    this.#sql("INSERT OR IGNORE INTO checkpoint_settings VALUES (?, ?)", checkpoint, settings);
+  /**
+   * Keeps what the sandbox of a checkpoint or of a task was set to, as JSON, for its forks. One that has that already keeps it.
+   * @param origin the id of the checkpoint, or of the task's run
+   */
+  keepSettings(origin: string, settings: string): void {
+    this.#sql("INSERT OR IGNORE INTO checkpoint_settings VALUES (?, ?)", origin, settings);
   }
 
-  /** What the sandbox of a checkpoint was set to, if anything. */
-  settings(checkpoint: string): string | undefined {
+  /** What the sandbox of a checkpoint or of a task was set to, if anything. */
+  settings(origin: string): string | undefined {
     return this.#rows<{ settings: string }>(
       "SELECT settings FROM checkpoint_settings WHERE checkpoint = ?",
-      checkpoint,
+      origin,
     )[0]?.settings;
   }
 
@@ -543,7 +551,10 @@ export class SnapshotRegistry {
       this.#sql("DELETE FROM pack_refs WHERE snapshot = ?", id);
       this.#sql("INSERT OR IGNORE INTO garbage VALUES (?, ?)", manifestPrefix(id), now);
     }
-    this.#sql("DELETE FROM checkpoint_settings WHERE checkpoint NOT IN (SELECT id FROM checkpoints)");
+    this.#sql(
+      `DELETE FROM checkpoint_settings WHERE checkpoint NOT IN (SELECT id FROM checkpoints)
+       AND checkpoint NOT IN (SELECT run FROM archives)`,
+    );
     const packs = this.#rows<{ id: string }>(
       "DELETE FROM packs WHERE id NOT IN (SELECT pack FROM pack_refs) RETURNING id",
     );

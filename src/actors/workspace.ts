@@ -55,6 +55,8 @@ export interface WorkspaceHost {
   account(): Registry;
   /** The sandbox's name. */
   sandbox(): string;
+  /** What the sandbox is set to, for forks of what is kept. */
+  settings(): CheckpointSettings | undefined;
   /** Whether workspaces are saved and restored. */
   isSaved: boolean;
   /** Whether a script is half through with preparing the workspace: until it ends, the state from before it stays. */
@@ -451,7 +453,7 @@ export class Workspace {
         manifestBytes,
         left: leftOut(left),
         packs,
-        archive: archive && { run: archive.run, part: archive.part, expiresAt: archive.expiresAt },
+        archive: archive && archiveOf(archive),
       };
       unwrap(await account.commitSave(save, packBytes));
       isTaken = true;
@@ -475,7 +477,9 @@ export class Workspace {
       if (!this.isReady) throw containerGone();
       const signal = AbortSignal.any([this.#container.signal, AbortSignal.timeout(SAVE_MS)]);
       const { run, expiresAt, maxBytes, conversation } = what;
-      const left = await this.#keepPart({ run, expiresAt, maxBytes, part: "workspace" }, signal);
+      const set = this.#host.settings();
+      const settings = set && JSON.stringify(set);
+      const left = await this.#keepPart({ run, expiresAt, maxBytes, part: "workspace", settings }, signal);
       if (conversation) {
         const part = { run, expiresAt, maxBytes, part: "conversation", conversation, isWhole: true } as const;
         try {
@@ -494,7 +498,7 @@ export class Workspace {
     signal: AbortSignal,
   ): Promise<Plan["left"]> {
     const { snapshots } = this.#host;
-    const { run, part, expiresAt, maxBytes, conversation, isWhole = false } = archive;
+    const { part, maxBytes, conversation, isWhole = false } = archive;
     const isSystem = part === "system";
     const origin = (part === "workspace" ? this.#origin : undefined) ?? NOTHING;
     const { snapshot: base } = origin;
@@ -504,7 +508,7 @@ export class Workspace {
     if (isWhole && (left.count > 0 || left.unreadable || left.crowded)) throw notWhole(left, maxBytes);
     if (conversation && files === 0) return left;
     if (state === "unchanged" && base !== undefined) {
-      await this.#host.account().archive(base, { run, part, expiresAt });
+      await this.#host.account().archive(base, archiveOf(archive));
       return left;
     }
     // What is not compressed takes no more than the files, and a manifest.
@@ -667,12 +671,12 @@ export class Workspace {
   }
 
   /** Names the state of the workspace, which is saved first. @throws {ToolError} */
-  async checkpoint(label: string, settings?: CheckpointSettings): Promise<Checkpoint> {
+  async checkpoint(label: string): Promise<Checkpoint> {
     if (this.#host.running()) {
       await this.ready(CALL_MS);
       await this.#saveForCall();
     }
-    return unwrap(await this.#host.account().checkpoint(this.#host.sandbox(), label, settings));
+    return unwrap(await this.#host.account().checkpoint(this.#host.sandbox(), label, this.#host.settings()));
   }
 
   /**
@@ -681,14 +685,14 @@ export class Workspace {
    * that runs is to be ended, after which `wentBack` is called.
    * @throws {ToolError} with nothing changed
    */
-  async goBack(id: string, settings?: CheckpointSettings): Promise<WentBack> {
-    const { kv, sync } = this.#host;
+  async goBack(id: string): Promise<WentBack> {
+    const { kv, sync, settings } = this.#host;
     // A container that never had its workspace has nothing to keep.
     const unsaved = this.isReady ? await this.#saveToGoBack() : undefined;
     kv.put(GOING_BACK, id);
     this.#isGoingBack = true;
     await sync();
-    const outcome = await this.#host.account().goBack(this.#host.sandbox(), id, settings);
+    const outcome = await this.#host.account().goBack(this.#host.sandbox(), id, settings());
     if (!outcome.ok) {
       kv.delete(GOING_BACK);
       this.#isGoingBack = false;
@@ -734,6 +738,11 @@ export class Workspace {
     }
     return notices.join(" ") || undefined;
   }
+}
+
+/** What the account is told of an archive. */
+function archiveOf({ run, part, expiresAt, settings }: Archive): Archive {
+  return { run, part, expiresAt, settings };
 }
 
 function leftOut({ count, bytes, largest, ...rest }: Plan["left"]): LeftOut | undefined {

@@ -1,6 +1,7 @@
 /** What the tools that use checkpoints share. */
 import { accountOf } from "../actors/sandbox-client.ts";
-import type { Checkpoint } from "../actors/snapshot-registry.ts";
+import type { Fork } from "../actors/account.ts";
+import type { Owner } from "../actors/account-link.ts";
 import type { Config } from "../shared/config.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
 import type { ToolContext } from "./define.ts";
@@ -24,28 +25,20 @@ export function mustSaveWorkspaces({ config }: ToolContext): void {
  * Makes a new sandbox with the files and the settings of a checkpoint; its container starts with its first call.
  * @throws {ToolError} `not_found` for a checkpoint that the caller has not, `invalid_argument` where the sandbox exists
  */
-export async function fork(
-  context: ToolContext,
-  checkpoint: string,
-  sandbox: string,
-): Promise<{ to: Checkpoint; hasSettings: boolean }> {
+export async function fork(context: ToolContext, checkpoint: string, sandbox: string): Promise<Fork> {
   const { env, principal } = context;
-  const { to, settings } = unwrap(await accountOf(env, principal.id).fork(principal.id, sandbox, checkpoint));
-  if (!settings) return { to, hasSettings: false };
-  try {
-    await context.sandbox(sandbox, (actor, owner) => actor.inherit(owner, settings));
-  } catch (error) {
-    // Nobody would expect one without them.
-    await context.sandbox(sandbox, (actor, owner) => actor.destroySandbox(owner)).catch(() => undefined);
-    throw error;
-  }
-  return { to, hasSettings: true };
+  return unwrap(await accountOf(env, principal.id).fork(ownerOf(context, sandbox), checkpoint));
 }
 
 /**
- * Makes a new sandbox with the files that a task has left.
+ * Makes a new sandbox with the files that a task has left, and the settings of its sandbox.
  * @throws {ToolError} `not_found` where they are not kept any more
  */
-export async function forkTask({ env, principal }: ToolContext, run: string, sandbox: string): Promise<void> {
-  unwrap(await accountOf(env, principal.id).forkArchive(principal.id, sandbox, run));
+export async function forkTask(context: ToolContext, run: string, sandbox: string): Promise<void> {
+  const { env, principal } = context;
+  unwrap(await accountOf(env, principal.id).forkArchive(ownerOf(context, sandbox), run));
+}
+
+function ownerOf({ config, principal }: ToolContext, sandbox: string): Owner {
+  return { principalID: principal.id, sandbox, region: principal.region ?? config.defaultRegion };
 }

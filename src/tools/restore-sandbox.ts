@@ -36,8 +36,11 @@ export const restoreSandbox = defineTool({
   async handle({ checkpoint: id, sandbox }, context) {
     mustSaveWorkspaces(context);
     const account = () => accountOf(context.env, context.principal.id);
-    const found = unwrap(await twice(async () => account().findCheckpoint(id)));
-    const isFork = found.sandbox !== sandbox;
+    const { checkpoint: found, exists } = unwrap(
+      await twice(async () => account().findCheckpoint(id, sandbox)),
+    );
+    // Of a sandbox that was destroyed, the checkpoint has what was set there, too.
+    const isFork = found.sandbox !== sandbox || !exists;
     const made: Made = isFork
       ? await fork(context, id, sandbox)
       : (await context.sandbox(sandbox, (actor, owner) => actor.goBack(owner, id))).value;

@@ -235,6 +235,7 @@ describe("a task after whose agent sandboxd is killed", () => {
 describe("a task that starts from a checkpoint", () => {
   it("works on a copy of its files, which ends with the task", async () => {
     const sandbox = "prepared";
+    await owner.call("configure_sandbox", { sandbox, internet: "none" });
     await sh(sandbox, "mkdir kept; echo one > kept/one; echo before > a.txt");
     const { structured } = await owner.call("checkpoint_sandbox", { sandbox });
     const { checkpoint } = structured;
@@ -247,6 +248,13 @@ describe("a task that starts from a checkpoint", () => {
     });
     expect(await sh(sandbox, "ls; cat a.txt")).toBe("a.txt\nbefore\n");
     await until(async () => !(await owner.call("list_sandboxes")).text.includes(own));
+
+    // What goes on from it reaches no more than it did.
+    const next = await execute({ task: "[[wait]] y", continue_from: id, wait_seconds: 0 });
+    const [nextOwn = ""] = next.id.split(".");
+    const { structured: holds } = await owner.call("configure_sandbox", { sandbox: nextOwn });
+    expect(holds.internet).toBe("none");
+    await owner.call("cancel_run", { id: next.id });
 
     const other = await principal("other-tasker", ["tasks:run"]);
     const refused = await other.call("execute_task", { task: "[[write]] x", checkpoint });

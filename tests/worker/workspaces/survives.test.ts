@@ -88,6 +88,39 @@ describe.concurrent("a workspace", () => {
     await Promise.all(names.map((name) => owner.call("destroy_sandbox", { sandbox: name })));
   });
 
+  it("comes back under the name of its destroyed sandbox with what was set there", async () => {
+    const sandbox = "destroyed-back";
+    await owner.call("configure_sandbox", { sandbox, internet: "none", env: { WORD: "w" } });
+    await sh(sandbox, "echo kept > file");
+    const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
+    await owner.call("destroy_sandbox", { sandbox });
+    const back = await owner.call("restore_sandbox", { sandbox, checkpoint });
+    expect(back.text).toContain("What configure_sandbox had set there holds here, too.");
+    const { structured } = await owner.call("configure_sandbox", { sandbox });
+    expect(structured).toMatchObject({ internet: "none", variables: ["WORD"] });
+    expect(await sh(sandbox, "cat file; echo $WORD")).toBe("kept\nw\n");
+  });
+
+  it("of a fork is there only with what was set: where its actor cannot be told that, there is no fork", async () => {
+    const sandbox = "fork-from";
+    await owner.call("configure_sandbox", { sandbox, internet: "none" });
+    await sh(sandbox, "echo kept > file");
+    const { checkpoint } = (await owner.call("checkpoint_sandbox", { sandbox })).structured;
+    const fork = "fork-cut";
+    // As when the Worker ends in the middle: nothing more reaches the actor.
+    const cutOff = () => Promise.reject(new Error("cut off"));
+    await inActor(fork, (actor) => void Object.assign(actor, { inherit: cutOff, destroySandbox: cutOff }));
+    const cut = await owner.call("restore_sandbox", { sandbox: fork, checkpoint });
+    expect(cut.isError).toBe(true);
+    expect(await accountOf(owner).workspace(fork)).toBeUndefined();
+    await evict(fork);
+    const [made, second] = await Promise.all(
+      [1, 2].map(() => owner.call("restore_sandbox", { sandbox: fork, checkpoint })),
+    );
+    expect([made?.isError, second?.isError].filter(Boolean)).toHaveLength(1);
+    expect((await owner.call("configure_sandbox", { sandbox: fork })).structured.internet).toBe("none");
+  });
+
   it("of another principal cannot be had by the id of its checkpoint, whoever's sandbox is named", async () => {
     const sandbox = "theirs";
     await sh(sandbox, "echo secret > file");

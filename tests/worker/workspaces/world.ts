@@ -308,6 +308,7 @@ export class World {
       prefix: () => this.prefix,
       account: () => account as unknown as ReturnType<WorkspaceHost["account"]>,
       sandbox: () => this.sandbox,
+      settings: () => undefined,
       isSaved: this.isSaved,
       isSettingUp: () => false,
       maxBytes: 1e9,

@@ -9,7 +9,7 @@ import { type LogPage, Runs, type OnProgress, type Typed } from "../runs/runs.ts
 import type { RunRecord, Stored } from "../runs/store.ts";
 import { TaskBudgets } from "../tasks/budget.ts";
 import { type TaskSpec, Tasks } from "../tasks/tasks.ts";
-import type { BudgetCheck, ModelAnswer, ModelCall } from "../container/model-calls.ts";
+import type { Admission, ModelAnswer, ModelCall } from "../container/model-calls.ts";
 import { type ArtifactRange, readArtifact, taskDetailOf } from "../tasks/collect.ts";
 import { type Env, parseConfig } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
@@ -553,13 +553,13 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   /** Called by the egress for each request to a model: whether this key belongs to a task that runs here. */
-  async admitModelCall(key: string): Promise<BudgetCheck> {
+  async admitModelCall(key: string): Promise<Admission> {
     const check = await this.#budgets.admit(key);
     if ("refused" in check) return check;
     const { call } = check;
     if (!this.#runs.isRunning(call.run)) return { refused: "The task that had this key has ended." };
     const { used, allowed } = await this.#tellModelTokens();
-    if (used < allowed) return check;
+    if (used < allowed) return { call, isConfined: this.#network.policy.internet !== "full" };
     this.#budgets.refuseForToday(call);
     return { refused: quotaError({ limit: "modelTokensPerDay", allowed, used }).message };
   }

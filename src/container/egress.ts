@@ -95,14 +95,20 @@ async function serve(
     return refusal(401, "authentication_error", message);
   }
   row.complete(headers, credential);
-  const { body, sent, meter } = metered(request);
+  headers.set("content-type", "application/json");
+  const { body, sent, meter, reaching } = metered(request, check.isConfined);
   const isCharged = row.charged.includes(pathname);
   let response: Response;
   try {
     // Redirects are not followed, because the credential is for this address alone.
-    const init = { method: "POST", headers, body, signal: request.signal, redirect: "manual" } as const;
-    response = await fetch(url, init);
+    const signal = AbortSignal.any([request.signal, reaching]);
+    response = await fetch(url, { method: "POST", headers, body, signal, redirect: "manual" });
   } catch {
+    if (reaching.aborted) {
+      const message = `This sandbox's network policy does not let the API connect to hosts for it: ${meter.reaches} was refused.`;
+      await over({ tokens: 0, error: { status: 403, message } });
+      return refusal(403, "permission_error", message);
+    }
     const message = "The API cannot be reached from the server.";
     if (!request.signal.aborted) await over({ tokens: 0, error: { status: 502, message } });
     else await over({ tokens: isCharged && sent() ? meter.inputTokens + meter.maxTokens : 0, cut: true });
@@ -164,12 +170,17 @@ function errorMessage(body: string): string {
   return body.slice(0, 200).trim() || "no reason given";
 }
 
-/** The body of a request to pass on, read on its way, and whether all of it was sent: before that, the API does nothing. */
-function metered(request: Request) {
+/**
+ * The body of a request to pass on, read on its way, and whether all of it was sent: before that, the API does nothing. One that
+ * has the API connect to others is cut off where it may not, and `reaching` aborted.
+ */
+function metered(request: Request, isConfined: boolean) {
   const meter = new RequestMeter();
+  const reached = new AbortController();
+  const { signal: reaching } = reached;
   let isSent = false;
   const sent = () => isSent;
-  if (!request.body) return { body: null, sent, meter };
+  if (!request.body) return { body: null, sent, meter, reaching };
   const length = request.headers.get("content-length");
   const { readable, writable } =
     length === null ? new TransformStream<Uint8Array, Uint8Array>() : new FixedLengthStream(Number(length));
@@ -179,6 +190,7 @@ function metered(request: Request) {
     try {
       for await (const bytes of body) {
         meter.add(bytes);
+        if (isConfined && meter.reaches !== undefined) return reached.abort();
         await writer.write(bytes);
       }
       isSent = true;
@@ -188,7 +200,7 @@ function metered(request: Request) {
     }
   };
   waitUntil(pump());
-  return { body: readable, sent, meter };
+  return { body: readable, sent, meter, reaching };
 }
 
 /** Passes a body on piece by piece, and counts the tokens that it reports, until its reader has gone. */

@@ -25,8 +25,11 @@ export interface ModelAnswer {
   cut?: boolean;
 }
 
+/** As `BudgetCheck`, and whether the sandbox may connect to any host, which the API may then do for it. */
+export type Admission = Exclude<BudgetCheck, { call: ModelCall }> | { call: ModelCall; isConfined: boolean };
+
 /** What the egress asks of a sandbox's actor. */
 export interface BudgetKeeper {
-  admitModelCall(key: string): Promise<BudgetCheck>;
+  admitModelCall(key: string): Promise<Admission>;
   modelAnswered(call: ModelCall, answer: ModelAnswer): void;
 }

@@ -1,40 +1,44 @@
-/** Reads from a passing request to the Messages API how large it is, and how many tokens the model may answer with. */
+/**
+ * Reads from a passing request to the Messages API how large it is, how many tokens the model may answer with, and what it has
+ * the API connect to.
+ */
+import { JSONReader, type Path } from "./json-reader.ts";
 
 /** Assumed for a request without a plausible `max_tokens`: more than any model answers with. */
 const MOST_TOKENS = 128_000;
 
-/** Longer names and numbers of members are ignored, bytes. */
-const KEPT = 100;
-
 /** Bytes of a request that are charged as one token while the API has not reported its tokens; text takes about four. */
 const BYTES_PER_TOKEN = 3;
 
-const SPACE = 0x20;
-const [QUOTE, BACKSLASH, COLON, COMMA] = [0x22, 0x5c, 0x3a, 0x2c];
-const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];
+/** Where the API finds an image or a document without fetching it. */
+const SOURCES = new Set(["base64", "text", "content", "file"]);
+
+/** The tools that the agent itself runs, and those that search among tools. The API runs others, which may reach any host. */
+const OWN_TOOLS = /^(custom|null|(bash|text_editor|computer|memory|tool_search_tool)_\w+)$/;
 
 /**
- * Reads JSON as it streams by, and looks only at the members of the outermost object. A search for the text `"max_tokens"`
- * would find it anywhere in a conversation, and miss it where one of its letters is escaped.
+ * A search for the text `"max_tokens"` would find it anywhere in a conversation, and miss it where one of its letters is
+ * escaped. Parsers differ in which of two members of one name counts, so both count.
  */
 export class RequestMeter {
   #bytes = 0;
-  #depth = 0;
-  #inString = false;
-  #escaped = false;
-  /** The member's name or, behind its colon, its value, while they are short. */
-  #text: number[] = [];
-  #name = "";
   #maxTokens: number | undefined;
+  #reaches: string | undefined;
+  readonly #reader = new JSONReader({
+    open: (path, isList) => {
+      if (path[0] === "mcp_servers" && (path.length > 1 || !isList)) this.#reaches ??= "mcp_servers";
+    },
+    value: (path, read) => this.#value(path, read),
+  });
 
   add(bytes: Uint8Array): void {
     this.#bytes += bytes.length;
-    for (const byte of bytes) this.#take(byte);
+    this.#reader.add(bytes);
   }
 
   /** Tokens that the model may answer with at the most. */
   get maxTokens(): number {
-    return Math.min(this.#maxTokens ?? MOST_TOKENS, MOST_TOKENS);
+    return this.#reader.isMalformed ? MOST_TOKENS : Math.min(this.#maxTokens ?? MOST_TOKENS, MOST_TOKENS);
   }
 
   /** Tokens of the request itself, estimated from its size. */
@@ -42,58 +46,30 @@ export class RequestMeter {
     return Math.ceil(this.#bytes / BYTES_PER_TOKEN);
   }
 
-  #take(byte: number): void {
-    if (this.#inString) {
-      this.#keep(byte);
-      if (this.#escaped) this.#escaped = false;
-      else if (byte === BACKSLASH) this.#escaped = true;
-      else if (byte === QUOTE) this.#inString = false;
-      return;
-    }
-    switch (byte) {
-      case QUOTE:
-        this.#inString = true;
-        this.#keep(byte);
-        break;
-      case COLON:
-        if (this.#depth === 1) this.#name = this.#value();
-        break;
-      case COMMA:
-        if (this.#depth === 1) this.#member();
-        break;
-      case OPEN_LIST:
-      case OPEN_OBJECT:
-        this.#depth += 1;
-        break;
-      case CLOSE_LIST:
-      case CLOSE_OBJECT:
-        if (this.#depth === 1) this.#member();
-        this.#depth -= 1;
-        break;
-      default:
-        if (byte > SPACE) this.#keep(byte);
-    }
+  /** What of it may have the API connect to hosts that the request chooses; undefined while there is nothing. */
+  get reaches(): string | undefined {
+    return this.#reader.isMalformed ? "what is no JSON" : this.#reaches;
   }
 
-  #keep(byte: number): void {
-    if (this.#depth === 1 && this.#text.length <= KEPT) this.#text.push(byte);
-  }
-
-  #member(): void {
-    const value = Number(this.#value() || Number.NaN);
-    // Parsers differ in which of two members of one name counts, so the larger value is taken.
-    if (this.#name === "max_tokens" && value >= 0) this.#maxTokens = Math.max(value, this.#maxTokens ?? 0);
-    this.#name = "";
-  }
-
-  /** The text since the last separator: what a JSON string says, anything else as it is written. */
-  #value(): string {
-    const text = String.fromCharCode(...this.#text);
-    this.#text = [];
-    try {
-      return String(JSON.parse(text));
-    } catch {
-      return "";
+  #value(path: Path, read: () => string | undefined): void {
+    const [first, , third] = path;
+    if (path.length === 1 && first === "max_tokens") {
+      const value = Number(read() || Number.NaN);
+      if (value >= 0) this.#maxTokens = Math.max(value, this.#maxTokens ?? 0);
+    } else if (first === "mcp_servers" && path.length > 1) this.#reaches ??= "mcp_servers";
+    else if (first === "tools") {
+      const type = path.length === 3 && third === "type" ? read() : "custom";
+      if (type === undefined || !OWN_TOOLS.test(type))
+        this.#reaches ??= `the tool ${(type ?? "?").replace(/\W/g, "?")}`;
+    } else if (path.at(-2) === "source" && !isOpaque(path)) {
+      const name = path.at(-1);
+      if (name === "url" || (name === "type" && !SOURCES.has(read() ?? "")))
+        this.#reaches ??= "a source by URL";
     }
   }
+}
+
+/** Whether it lies in what a tool was called with, which is only text to the API. */
+function isOpaque(path: Path): boolean {
+  return path[0] === "messages" && path.indexOf("input") >= 4;
 }

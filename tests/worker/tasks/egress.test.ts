@@ -70,6 +70,18 @@ describe("anthropic.internal", () => {
     expect((await ask("egress", "/v1/messages", real.replace("placeholder-", "placeholder-x")))[0]).toBe(
       "403",
     );
+    const source = { type: "url", url: "https://elsewhere.example.com/?c2VjcmV0" };
+    const fetching = request(key, {
+      model: "m",
+      messages: [{ role: "user", content: [{ type: "image", source }] }],
+    });
+    expect((await ask("egress", "/v1/messages", fetching))[0]).toBe("200");
+    await owner.call("configure_sandbox", { sandbox: "egress", internet: "none" });
+    expect(await ask("egress", "/v1/messages", fetching)).toEqual([
+      "403",
+      expect.stringContaining("a source by URL was refused"),
+    ]);
+    expect((await ask("egress", "/v1/messages", real))[0]).toBe("200");
     await sh("egress", "touch /workspace/go-on");
     expect((await owner.call("get_result", { id: started.structured.id })).text).toContain(
       "state: succeeded",
@@ -206,6 +218,74 @@ describe("what a request asks for", () => {
   ])("is read off %s", (json, tokens) => {
     expect(read(json)).toBe(tokens);
     expect(read(json, 1)).toBe(tokens);
+  });
+});
+
+describe("a request of a confined sandbox", () => {
+  const read = (json: string | Uint8Array, size: number) => {
+    const meter = new RequestMeter();
+    const bytes = typeof json === "string" ? new TextEncoder().encode(json) : json;
+    for (let at = 0; at < bytes.length; at += size) meter.add(bytes.subarray(at, at + size));
+    return meter.reaches;
+  };
+  const utf16 = new Uint8Array(
+    new Uint16Array(Array.from('{"mcp_servers":[1]}', (c) => c.charCodeAt(0))).buffer,
+  );
+
+  it.each<[string, string | Uint8Array, string]>([
+    [
+      "an image by its URL",
+      '{"messages":[{"content":[{"type":"image","source":{"type":"url","url":"https://a.test/"}}]}]}',
+      "a source by URL",
+    ],
+    [
+      "a document in a result of a tool, with its type escaped and said twice",
+      String.raw`{"messages":[{"content":[{"content":[{"s\u006furce":{"type":"url","t\u0079pe":"text"}}]}]}]}`,
+      "a source by URL",
+    ],
+    [
+      "a document in a document",
+      '{"messages":[{"content":[{"source":{"type":"content","content":[{"source":{"type":"uri"}}]}}]}]}',
+      "a source by URL",
+    ],
+    ["an MCP server", '{"mcp_servers":[{"url":"https://a.test/"}]}', "mcp_servers"],
+    [
+      "the API's own search",
+      '{"tools":[{"name":"x"},{"type":"web_search_20250305"}]}',
+      "the tool web_search_20250305",
+    ],
+    ["a tool of the API's that nobody knows", '{"tools":[{"type":"fetch me"}]}', "the tool fetch?me"],
+    ["another encoding", utf16, "what is no JSON"],
+    ["names without quotes", "{mcp_servers:[1]}", "what is no JSON"],
+    ["too many lists within each other", "[".repeat(300), "what is no JSON"],
+  ])("does not have the API connect to others by %s", (_what, json, reached) => {
+    expect(read(json, 1)).toBe(reached);
+    expect(read(json, 1000)).toBe(reached);
+  });
+
+  it("may have tools of the agent's, sources of its own, and words that look like others", () => {
+    const long = "x".repeat(500);
+    const body = {
+      max_tokens: 5,
+      mcp_servers: [],
+      system: [{ type: "text", text: '"source":{"type":"url"}' }],
+      tools: [
+        { name: "Bash", input_schema: { properties: { type: { type: "string" }, source: { type: "url" } } } },
+        { type: "bash_20250124", name: "bash" },
+      ],
+      messages: [
+        {
+          role: "assistant",
+          content: [
+            { type: "tool_use", input: { source: { type: "url", url: "x" }, [long]: [long, 1.5, null] } },
+          ],
+        },
+        { role: "user", content: [{ type: "image", source: { type: "base64", data: long } }] },
+        { role: "user", content: [{ type: "search_result", source: "https://a.test/" }] },
+      ],
+    };
+    expect(read(JSON.stringify(body), 7)).toBeUndefined();
+    expect(read(JSON.stringify(body, undefined, 2), 1000)).toBeUndefined();
   });
 });
 

@@ -1,0 +1,132 @@
+/** Reads JSON as it streams by, and keeps none of it but what leads to where it is. */
+
+/** Longer names and values are not read, bytes as they are written. */
+const KEPT = 100;
+
+/** More lists and objects within each other are no request of anybody's. */
+const DEEPEST = 200;
+
+/** The names of the members that lead to a value, `[]` for an element of a list. It changes as the reader goes on. */
+export type Path = readonly string[];
+
+export interface JSONListener {
+  /** A list or an object begins. */
+  open?(path: Path, isList: boolean): void;
+  /**
+   * Anything else has ended.
+   * @param read answers what a string says, and the others as they are written; undefined where that is too long
+   */
+  value(path: Path, read: () => string | undefined): void;
+}
+
+const WHITESPACE = new Set([0x20, 0x09, 0x0a, 0x0d]);
+const [QUOTE, BACKSLASH, COLON, COMMA] = [0x22, 0x5c, 0x3a, 0x2c];
+const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];
+
+export class JSONReader {
+  readonly #listener: JSONListener;
+  readonly #path: string[] = [];
+  /** Of the lists and objects around: whether a name was read whose value comes. */
+  readonly #around: { isList: boolean; isNamed: boolean }[] = [];
+  #text: number[] = [];
+  #inString = false;
+  #escaped = false;
+  #isMalformed = false;
+
+  constructor(listener: JSONListener) {
+    this.#listener = listener;
+  }
+
+  /** Whether it was no JSON in UTF-8, after which nothing more is read. */
+  get isMalformed(): boolean {
+    return this.#isMalformed;
+  }
+
+  add(bytes: Uint8Array): void {
+    for (const byte of bytes) {
+      if (this.#isMalformed) return;
+      if (this.#inString) this.#takeOfString(byte);
+      else this.#take(byte);
+    }
+  }
+
+  #takeOfString(byte: number): void {
+    this.#keep(byte);
+    if (byte < 0x20) this.#isMalformed = true;
+    else if (this.#escaped) this.#escaped = false;
+    else if (byte === BACKSLASH) this.#escaped = true;
+    else if (byte === QUOTE) this.#inString = false;
+  }
+
+  #take(byte: number): void {
+    const around = this.#around.at(-1);
+    switch (byte) {
+      case QUOTE:
+        this.#inString = true;
+        this.#keep(byte);
+        break;
+      case COLON:
+        if (around === undefined || around.isList || around.isNamed || this.#text[0] !== QUOTE)
+          this.#isMalformed = true;
+        else {
+          around.isNamed = true;
+          this.#path[this.#path.length - 1] = this.#read() ?? "";
+        }
+        break;
+      case COMMA:
+        this.#end();
+        if (around) around.isNamed = false;
+        break;
+      case OPEN_LIST:
+      case OPEN_OBJECT:
+        this.#open(byte === OPEN_LIST);
+        break;
+      case CLOSE_LIST:
+      case CLOSE_OBJECT:
+        if (around?.isList !== (byte === CLOSE_LIST)) this.#isMalformed = true;
+        this.#end();
+        this.#around.pop();
+        this.#path.pop();
+        break;
+      default:
+        if (WHITESPACE.has(byte)) return;
+        // Of numbers, true, false and null.
+        if (/[\w.+-]/.test(String.fromCharCode(byte))) this.#keep(byte);
+        else this.#isMalformed = true;
+    }
+  }
+
+  #open(isList: boolean): void {
+    const around = this.#around.at(-1);
+    if (around?.isList === false && !around.isNamed) this.#isMalformed = true;
+    if (this.#around.length === DEEPEST) this.#isMalformed = true;
+    if (this.#isMalformed) return;
+    this.#listener.open?.(this.#path, isList);
+    this.#around.push({ isList, isNamed: false });
+    this.#path.push(isList ? "[]" : "");
+  }
+
+  #end(): void {
+    const around = this.#around.at(-1);
+    if (this.#text.length === 0) return;
+    if (around?.isList === false && !around.isNamed) this.#isMalformed = true;
+    else this.#listener.value(this.#path, () => this.#read());
+    this.#text = [];
+  }
+
+  #keep(byte: number): void {
+    if (this.#text.length <= KEPT) this.#text.push(byte);
+  }
+
+  #read(): string | undefined {
+    const text = String.fromCharCode(...this.#text);
+    this.#text = [];
+    if (text.length > KEPT || !text.startsWith('"')) return text.length > KEPT ? undefined : text;
+    try {
+      return String(JSON.parse(text));
+    } catch {
+      this.#isMalformed = true;
+      return undefined;
+    }
+  }
+}

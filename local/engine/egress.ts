@@ -128,7 +128,7 @@ async function answer(
   await sendByTheRules(egress, request, response, url, endToEndHeaders(request.rawHeaders));
 }
 
-/** Sends a request to the internet, or answers why not. @param secret the name of that in it */
+/** Sends a request to the internet, or answers why not. @param secret the names of the secrets in it */
 export async function sendByTheRules(
   egress: Egress,
   request: IncomingMessage,
@@ -486,7 +486,8 @@ function isIntercepted(patterns: readonly string[], host: string): boolean {
 
 function failure(error: unknown): [status: number, reason: string] {
   if (error instanceof Refusal) return [403, `${error.message}, which a sandbox may not reach`];
-  return [502, error instanceof Error ? error.message : String(error)];
+  // What is not said for a sandbox may name addresses of this machine.
+  return [502, error instanceof Unreachable ? error.message : "the host could not be reached"];
 }
 
 function refuse(response: ServerResponse, status: number, reason: string): void {

@@ -176,7 +176,8 @@ async function openThroughProxy(proxy: URL, host: string, port: number): Promise
       ? await opened(connectTLS({ host: proxyHost, port: proxyPort, servername: proxyHost }), "secureConnect")
       : await open(proxyHost, proxyPort);
   } catch (error) {
-    throw new Unreachable(`this machine's proxy could not be reached (${message(error)})`);
+    // Where it is concerns no sandbox.
+    throw new Unreachable(`this machine's proxy could not be reached (${codeOf(error)})`);
   }
   const target = isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`;
   const credentials = `${decodeURIComponent(proxy.username)}:${decodeURIComponent(proxy.password)}`;
@@ -210,6 +211,11 @@ export async function readHead(socket: Socket): Promise<{ status: number; rest: 
     };
     socket.on("data", onData).once("close", fail).once("error", fail);
   });
+}
+
+/** What went wrong, without where: the message of an error of Node's has the address. */
+function codeOf(error: unknown): string {
+  return error instanceof Error && "code" in error ? String(error.code) : "no answer";
 }
 
 function message(error: unknown): string {

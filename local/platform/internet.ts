@@ -28,7 +28,7 @@ export function useEngine(localEnv: (env: unknown) => LocalEnv): void {
   };
 }
 
-/** @param secret the name of the secret in it */
+/** @param secret the names of the secrets in it */
 async function sendByEngine(
   request: Request,
   env: LocalEnv,

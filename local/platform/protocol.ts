@@ -29,7 +29,7 @@ export const SECRET_HEADER = "x-local-engine-secret";
 export const HOST_HEADER = "x-local-engine-host";
 /** The absolute URL of a request to be sent to the internet. */
 export const URL_HEADER = "x-local-engine-url";
-/** The name of the secret that such a request has in it. */
+/** The names of the secrets that such a request has in it. */
 export const SENT_SECRET_HEADER = "x-local-engine-sent-secret";
 /** On an answer of the engine's own, not of the sandbox: an `EngineErrorCode`. */
 export const ERROR_HEADER = "x-local-engine-error";

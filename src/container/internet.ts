@@ -19,12 +19,12 @@ interface ConnectionKeeper extends Rpc.DurableObjectBranded {
   connectionMade(connection: Connection): void;
 }
 
-/** Which sandbox a request comes from, and the secret in it. */
+/** Which sandbox a request comes from, and the secrets in it. */
 interface Sender {
   env: Env;
   containerID: string;
-  /** Its name. */
-  secret?: string | undefined;
+  /** Their names, with commas between. */
+  secret?: string;
 }
 
 type Internet = (request: Request, from: Sender) => Promise<Response>;
@@ -60,13 +60,41 @@ export async function throughPolicy(
   }
   const secrets =
     port === "" ? secretsAt(secretsFor(parseConfig(env).secrets, policy.principalID), host) : [];
-  const from: Sender = { env, containerID, secret: secrets[0]?.name };
-  const response =
-    secrets.length === 0 ? await internet(request, from) : await sendWith(secrets, request, from);
-  const bytes = Number(response.headers.get("content-length") ?? 0);
+  const [url, headers] = [new URL(request.url), new Headers(request.headers)];
+  const used = putIn(secrets, headers, url);
+  const secret = used.map(({ name }) => name).join(",");
+  const from: Sender = { env, containerID, ...(secret === "" ? {} : { secret }) };
+  let response: Response;
+  try {
+    response =
+      used.length === 0 ? await internet(request, from) : await sendWith(used, request, url, headers, from);
+  } catch {
+    // Why is not told: it may name what stands between the server and the internet.
+    response = refusal(502, `${host} could not be reached`);
+  }
   const { status } = response;
-  waitUntil(tell({ status, bytes, ...(from.secret === undefined ? {} : { secret: from.secret }) }));
-  return response;
+  const end = (bytes: number) => waitUntil(tell({ status, bytes, ...(secret === "" ? {} : { secret }) }));
+  return counted(response, end);
+}
+
+/** An answer whose bytes are told when its length is known, or counted until the last of them, or until nobody reads on. */
+function counted(response: Response, end: (bytes: number) => void): Response {
+  const { body, headers } = response;
+  const length = headers.get("content-length");
+  if (body === null || length !== null) {
+    end(body === null ? 0 : Number(length));
+    return response;
+  }
+  let bytes = 0;
+  const counter = new TransformStream<Uint8Array, Uint8Array>({
+    transform: (piece, controller) => {
+      bytes += piece.byteLength;
+      controller.enqueue(piece);
+    },
+  });
+  const over = () => end(bytes);
+  waitUntil(body.pipeTo(counter.writable).then(over, over));
+  return new Response(counter.readable, response);
 }
 
 /**
@@ -81,24 +109,23 @@ const NOT_ANSWERED = ["alt-svc", "transfer-encoding"];
 /** The codings of a body that the platform undoes. */
 const DECODED = new Set(["gzip", "br"]);
 
-/** Sends a request with its secrets, by TLS alone and to the standard port, and masks what of them the answer has. */
-async function sendWith(secrets: readonly Secret[], request: Request, from: Sender): Promise<Response> {
-  const url = new URL(request.url);
+/** Sends a request to where its secrets are put in, by TLS alone and to the standard port, and masks what of them the answer has. */
+async function sendWith(
+  secrets: readonly Secret[],
+  request: Request,
+  url: URL,
+  headers: Headers,
+  from: Sender,
+): Promise<Response> {
   url.protocol = "https:";
-  const headers = new Headers(request.headers);
   for (const name of NOT_SENT) headers.delete(name);
   headers.set("accept-encoding", "identity");
-  const mask = new Mask(putIn(secrets, headers, url));
+  const mask = new Mask(secrets);
   const { method, signal } = request;
-  let response: Response;
-  try {
-    const body = bodyOf(request);
-    // An answer that the platform kept could be given to somebody without the secret.
-    const init = { method, headers, signal, body, redirect: "manual", cache: "no-store" } as const;
-    response = await internet(new Request(url, init), from);
-  } catch {
-    return refusal(502, `${url.hostname} could not be reached`);
-  }
+  const sent = request.body && sized(request.body, request.headers);
+  // An answer that the platform kept could be given to somebody without the secret.
+  const init = { method, headers, signal, body: sent, redirect: "manual", cache: "no-store" } as const;
+  const response = await internet(new Request(url, init), from);
   const answer = mask.headers(response.headers);
   for (const name of NOT_ANSWERED) answer.delete(name);
   const { status, body } = response;
@@ -111,16 +138,13 @@ async function sendWith(secrets: readonly Secret[], request: Request, from: Send
     await body.cancel();
     return refusal(502, `${url.hostname} answers in a coding that cannot be looked through: ${coding}`);
   }
-  const masked = body.pipeThrough(mask.stream());
-  const length = answer.get("content-length");
-  const sized = length === null ? masked : masked.pipeThrough(new FixedLengthStream(Number(length)));
-  return new Response(sized, { status, headers: answer });
+  return new Response(sized(body.pipeThrough(mask.stream()), answer), { status, headers: answer });
 }
 
-/** The body with the length that was announced: not every server takes one of unknown length. */
-function bodyOf({ body, headers }: Request): ReadableStream | null {
+/** A body with the length that was announced: not every server takes one of unknown length. */
+function sized(body: ReadableStream, headers: Headers): ReadableStream {
   const length = headers.get("content-length");
-  return body === null || length === null ? body : body.pipeThrough(new FixedLengthStream(Number(length)));
+  return length === null ? body : body.pipeThrough(new FixedLengthStream(Number(length)));
 }
 
 function keeperOf(env: Env, containerID: string): DurableObjectStub<ConnectionKeeper> {

@@ -12,7 +12,7 @@ export interface Connection {
   status?: number;
   /** Bytes received from the host. */
   bytes: number;
-  /** The name of the secret that was added to it, if one was. Never its value. */
+  /** The names of the secrets that were added to it, with commas between, if any were. Never a value. */
   secret?: string;
   /** Why it was refused: by the sandbox's policy, which may be changed, or because it named another host than it went to. */
   refused?: "policy" | "mismatch";

@@ -75,6 +75,8 @@ function answer(repository: string, { url = "/", headers }: IncomingMessage, res
     // Sent by itself: the next turn of the loop writes another chunk.
     return void setImmediate(() => response.end(`${second} ends`));
   }
+  // Stays open until its reader leaves.
+  if (pathname === "/endless") return void response.write("begins\n");
   if (pathname === "/moved")
     return void response
       .writeHead(302, { location: `https://other.private.test/landed?from=${encodeURIComponent(given)}` })

@@ -391,7 +391,7 @@ export class Workspace {
     // What else cannot be read is known when all was to be read; until then it is as it was.
     const { unreadable = plan.state === "unchanged" ? undefined : this.#left?.unreadable } = plan.left;
     this.#leave({ ...plan.left, unreadable });
-    if (plan.state === "unchanged" || (base === undefined && plan.files === 0)) return;
+    if (plan.state === "unchanged") return;
     const { packs, left } = await this.#write(id, origin, plan.left, signal);
     this.#leave(left);
     await this.#committed(id, packs, signal);

@@ -75,7 +75,7 @@ class FakeContainer {
     });
     const isSame =
       entries.length === this.#index.size && entries.every((entry) => this.#index.get(entry.path) === entry);
-    if (isBase && isSame && base !== undefined) return { state: "unchanged", ...answer };
+    if (isBase && isSame) return { state: "unchanged", ...answer };
     this.#saves.set(id, { entries, pack });
     return { state: "changed", ...answer };
   }

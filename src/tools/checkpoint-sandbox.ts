@@ -2,6 +2,9 @@ import { z } from "zod";
 import { mustSaveWorkspaces, savesWorkspaces } from "./checkpoints.ts";
 import { defineTool, sandboxField, text } from "./define.ts";
 
+/** What would end a line of list_sandboxes, or change how a terminal shows it. */
+const CONTROL = /[\p{Cc}\p{Zl}\p{Zp}]/u;
+
 export const checkpointSandbox = defineTool({
   name: "checkpoint_sandbox",
   title: "Checkpoint a sandbox",
@@ -9,7 +12,11 @@ export const checkpointSandbox = defineTool({
     "Keeps /workspace as it is now, for restore_sandbox: before a risky step, or as a start for other sandboxes. Processes, kernels and files elsewhere are not kept.",
   input: z.strictObject({
     sandbox: sandboxField(),
-    label: z.string().max(100).optional(),
+    label: z
+      .string()
+      .max(100)
+      .refine((label) => !CONTROL.test(label), "A label has no line breaks and no other control characters.")
+      .optional(),
   }),
   output: z.object({
     checkpoint: z.string(),

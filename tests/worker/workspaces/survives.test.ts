@@ -88,6 +88,19 @@ describe.concurrent("a workspace", () => {
     await Promise.all(names.map((name) => owner.call("destroy_sandbox", { sandbox: name })));
   });
 
+  it("of directories and links only is saved", async () => {
+    const sandbox = "no-files";
+    await sh(sandbox, "mkdir -p a/b; ln -s nowhere link");
+    const label = "good\nfork-1: running, 5 bytes";
+    const forged = await owner.call("checkpoint_sandbox", { sandbox, label });
+    expect(forged.text).toContain("line breaks");
+    const { text } = await owner.call("checkpoint_sandbox", { sandbox, label: "good – ✓" });
+    expect(text).toContain("/workspace of sandbox no-files: 0 files");
+    await killContainer(sandbox);
+    await gone(sandbox);
+    expect(await sh(sandbox, "find . | sort")).toBe(".\n./a\n./a/b\n./link\n");
+  });
+
   it("comes back under the name of its destroyed sandbox with what was set there", async () => {
     const sandbox = "destroyed-back";
     await owner.call("configure_sandbox", { sandbox, internet: "none", env: { WORD: "w" } });

@@ -258,9 +258,7 @@ export class Account extends DurableObject<Env> {
     const wasKnown = this.#sql.exec("DELETE FROM sandboxes WHERE name = ?", name).rowsWritten > 0;
     const wasSaved = ending !== "container" && this.#snapshots.forget(name);
     const checkpoints =
-      ending === "checkpoints"
-        ? this.#snapshots.removeCheckpoints(name)
-        : this.#snapshots.checkpoints().filter(({ sandbox }) => sandbox === name).length;
+      ending === "checkpoints" ? this.#snapshots.removeCheckpoints(name) : this.#checkpointsOf(name);
     await this.#planSweep();
     return { wasKnown, wasSaved, isKept, checkpoints };
   }
@@ -347,6 +345,20 @@ export class Account extends DurableObject<Env> {
   /** A checkpoint, and whether there is a sandbox of this name. */
   findCheckpoint(id: string, sandbox: string): Outcome<{ checkpoint: Checkpoint; exists: boolean }> {
     return outcomeOf(() => ({ checkpoint: this.#snapshots.known(id), exists: this.#isTaken(sandbox) }));
+  }
+
+  /** Deletes one checkpoint of a sandbox. Answers how many the sandbox has left. */
+  async removeCheckpoint(sandbox: string, id: string): Promise<Outcome<number>> {
+    const outcome = outcomeOf(() => {
+      this.#snapshots.removeCheckpoint(sandbox, id);
+      return this.#checkpointsOf(sandbox);
+    });
+    await this.#planSweep();
+    return outcome;
+  }
+
+  #checkpointsOf(sandbox: string): number {
+    return this.#snapshots.checkpoints().filter((checkpoint) => checkpoint.sandbox === sandbox).length;
   }
 
   #keepSettings(checkpoint: Checkpoint | undefined, settings: CheckpointSettings | undefined): void {

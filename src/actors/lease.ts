@@ -165,6 +165,9 @@ export class Lease implements RunQuota {
 
 const MiB = (bytes: number) => Math.ceil(bytes / 1024 / 1024);
 
+const DELETE_CHECKPOINTS =
+  "destroy_sandbox with checkpoint deletes that one alone; with checkpoints true it ends the sandbox, with its files and all of its checkpoints.";
+
 const HINTS: Record<
   NonNullable<Grant["refused"]>["limit"],
   (allowed: number, used: number) => [message: string, hint: string]
@@ -187,11 +190,11 @@ const HINTS: Record<
   ],
   checkpoints: (allowed, used) => [
     `You have ${used} checkpoints, and ${allowed} is your limit.`,
-    "Use destroy_sandbox with checkpoints true for a sandbox whose checkpoints you no longer need; list_sandboxes names them.",
+    `${DELETE_CHECKPOINTS} list_sandboxes names them.`,
   ],
   workspaceBytes: (allowed, used) => [
     `Your saved workspaces and checkpoints take ${MiB(used)} of the ${MiB(allowed)} MB that are your limit.`,
-    "Use destroy_sandbox, with checkpoints true where they are not needed either, for sandboxes you no longer need; list_sandboxes shows what each takes.",
+    `Delete files that are not needed, or use destroy_sandbox for sandboxes you no longer need. ${DELETE_CHECKPOINTS} list_sandboxes shows what each takes.`,
   ],
   runSecondsPerDay: (allowed, used) => [
     `Your runs have used ${used} of the ${allowed} seconds a day that are your limit, and the rest is held by running ones.`,

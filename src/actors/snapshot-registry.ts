@@ -395,6 +395,22 @@ export class SnapshotRegistry {
     });
   }
 
+  /** Deletes one checkpoint of a sandbox, and answers it. @throws {ToolError} `not_found`, `invalid_argument` for another's */
+  removeCheckpoint(sandbox: string, id: string, now = Date.now()): Checkpoint {
+    return this.#storage.transactionSync(() => {
+      const checkpoint = this.known(id);
+      if (checkpoint.sandbox !== sandbox)
+        throw new ToolError(
+          "invalid_argument",
+          `Checkpoint ${id} is of sandbox ${checkpoint.sandbox}, not of ${sandbox}; nothing was deleted.`,
+          "Give the sandbox that list_sandboxes names with it.",
+        );
+      this.#sql("DELETE FROM checkpoints WHERE id = ?", id);
+      this.#collect(now);
+      return checkpoint;
+    });
+  }
+
   /** A checkpoint. @throws {ToolError} `not_found` */
   known(id: string): Checkpoint {
     const [checkpoint] = this.#checkpoints("c.id = ?", id);

@@ -1,5 +1,7 @@
 import { z } from "zod";
-import { defineTool, sandboxName, text } from "./define.ts";
+import { accountOf } from "../actors/sandbox-client.ts";
+import { ToolError, unwrap } from "../shared/errors.ts";
+import { type ToolContext, defineTool, sandboxName, text } from "./define.ts";
 
 export const destroySandbox = defineTool({
   name: "destroy_sandbox",
@@ -9,11 +11,16 @@ export const destroySandbox = defineTool({
   input: z.strictObject({
     sandbox: sandboxName(),
     checkpoints: z.boolean().default(false).describe("Delete its checkpoints too."),
+    checkpoint: z.string().max(64).optional().describe("Delete only this checkpoint of it."),
   }),
   output: z.object({ sandbox: z.string(), existed: z.boolean(), checkpoints_left: z.number() }),
   annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: true },
   scopes: ["sandbox:write"],
-  async handle({ sandbox, checkpoints: endsAll }, context) {
+  async handle({ sandbox, checkpoints: endsAll, checkpoint }, context) {
+    if (checkpoint !== undefined) {
+      if (endsAll) throw oneOrAll();
+      return await deleteCheckpoint(context, sandbox, checkpoint);
+    }
     const { value } = await context.sandbox(sandbox, (actor, owner) =>
       actor.destroySandbox(owner, endsAll ? "checkpoints" : "workspace"),
     );
@@ -34,3 +41,18 @@ export const destroySandbox = defineTool({
     return { content: [text(said.join(" "))], structured: { sandbox, existed, checkpoints_left } };
   },
 });
+
+/** @throws {ToolError} `not_found`, `invalid_argument` for a checkpoint of another sandbox */
+async function deleteCheckpoint({ env, principal }: ToolContext, sandbox: string, checkpoint: string) {
+  const left = unwrap(await accountOf(env, principal.id).removeCheckpoint(sandbox, checkpoint));
+  const said = `Checkpoint ${checkpoint} is deleted. Sandbox ${sandbox} stays as it is; checkpoints of it that are left: ${left}.`;
+  return { content: [text(said)], structured: { sandbox, existed: true, checkpoints_left: left } };
+}
+
+function oneOrAll(): ToolError {
+  return new ToolError(
+    "invalid_argument",
+    "checkpoint does not go with checkpoints true: the one deletes a single checkpoint, the other ends the sandbox with all of them; nothing was destroyed.",
+    "Leave one of the two out.",
+  );
+}

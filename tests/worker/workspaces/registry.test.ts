@@ -254,6 +254,10 @@ describe("the registry of saved states", () => {
         expect(() => at.registry.checkpoint("a", "three", at.now)).toThrow("You have 2 checkpoints");
         expect(() => at.save("a", undefined, 500)).toThrow("that are your limit");
         expect(at.registry.current("a")?.bytes).toBe(600);
+        const [two, one] = at.registry.checkpoints();
+        expect(() => at.registry.removeCheckpoint("b", two?.id ?? "", at.now)).toThrow("is of sandbox a");
+        at.registry.removeCheckpoint("a", two?.id ?? "", at.now);
+        expect(at.registry.checkpoints()).toEqual([one]);
         at.registry.removeCheckpoints("a", at.now);
         at.save("a", () => false, 1000);
         expect(() => at.registry.checkpoint("a", "full", at.now)).toThrow("that are your limit");

@@ -98,6 +98,10 @@ describe.concurrent("a workspace", () => {
     expect(text).toContain("/workspace of sandbox no-files: 0 files");
     await killContainer(sandbox);
     await gone(sandbox);
+    const [checkpoint] = /cp-[a-z0-9]+/.exec(text) ?? [];
+    const deleted = await owner.call("destroy_sandbox", { sandbox, checkpoint });
+    expect(deleted.text).toMatch(/^Checkpoint cp-\S+ is deleted\. Sandbox no-files stays as it is/);
+    expect((await owner.call("list_sandboxes")).text).not.toContain(checkpoint);
     expect(await sh(sandbox, "find . | sort")).toBe(".\n./a\n./a/b\n./link\n");
   });
 

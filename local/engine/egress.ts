@@ -111,7 +111,7 @@ async function answer(
   const host = hostOf(url);
   const other = pinnedOtherwise(request, url);
   if (other !== undefined) {
-    track(egress, request, response, url).refused = "mismatch";
+    egress.connections.refuse(track(egress, request, response, url), "mismatch");
     return refuse(response, 403, other);
   }
   const pattern = interceptFor(egress.intercepts, url);

@@ -15,6 +15,7 @@ import {
   INTERNET,
   type Internet,
   type NetworkPolicy,
+  allowsHost,
   entriesBeyond,
   narrowed,
 } from "../shared/network-policy.ts";
@@ -129,27 +130,40 @@ export class SandboxNetwork {
     return holds;
   }
 
-  /** What was refused from a time on, and the call that would allow it, in sentences; undefined where nothing was. */
+  /**
+   * What was refused from a time on, and the call that would allow it, in sentences; undefined where nothing was. Which program
+   * it was is not known: others may be at work in the sandbox.
+   */
   async refusalNote(since: number): Promise<string | undefined> {
-    const { policy } = this;
-    if (policy.internet === "full") return undefined;
     const refused = await this.#host.platform.refusedSince(since);
-    if (refused.length === 0) return undefined;
-    const shown = refused.map(({ host, count }) => (count === 1 ? host : `${host} (${count} times)`));
-    return `This sandbox's network policy refused connections to ${shown.join(", ")}. ${this.#wayTo(refused.map(({ host }) => host))}`;
+    const byPolicy = this.policy.internet === "full" ? [] : refused.filter(({ why }) => why === "policy");
+    const mismatched = refused.filter(({ why }) => why === "mismatch");
+    const sentences: string[] = [];
+    const refusedTo = "While this ran, programs of this sandbox were refused connections";
+    if (byPolicy.length > 0)
+      sentences.push(`${refusedTo} to ${listed(byPolicy)}.`, ...this.#waysTo(byPolicy));
+    if (mismatched.length > 0)
+      sentences.push(
+        `${refusedTo} whose names do not agree, to ${listed(mismatched)}: the host that is connected to, the server name in TLS, which must not be encrypted, and the Host in HTTP have to be one.`,
+      );
+    return sentences.length > 0 ? sentences.join(" ") : undefined;
   }
 
-  #wayTo(hosts: readonly string[]): string {
+  #waysTo(refused: readonly Refusal[]): string[] {
     const { most } = this.#host.limits();
     const { internet, allowHosts } = this.policy;
-    const held = internet === "allowlist" ? allowHosts : [];
-    const missing = hosts.filter((host) => !held.includes(host));
-    if (missing.length === 0) return "Its hosts are reached at ports 80 and 443, by the name in the list.";
+    const hosts = refused.filter(({ port }) => port === undefined).map(({ host }) => host);
+    const missing = hosts.filter((host) => !allowsHost(this.policy, host));
     const possible =
       most.internet === "none" ? [] : missing.filter((host) => entriesBeyond([host], most).length === 0);
-    if (possible.length === 0) return "The operator of this server does not allow that.";
-    const list = JSON.stringify([...held, ...possible]);
-    return `To allow ${possible.join(", ")}: configure_sandbox with allow_hosts ${list}.`;
+    const list = JSON.stringify([...(internet === "allowlist" ? allowHosts : []), ...possible]);
+    const ways: string[] = [];
+    if (possible.length > 0)
+      ways.push(`To allow ${possible.join(", ")}: configure_sandbox with allow_hosts ${list}.`);
+    else if (missing.length > 0) ways.push("The operator of this server does not allow that.");
+    if (missing.length < hosts.length) ways.push("What is allowed meanwhile can be tried again.");
+    if (hosts.length < refused.length) ways.push("A list lets the ports 80 and 443 through, and no others.");
+    return ways;
   }
 
   /** One line for each of the last connections, the oldest first, below how many were refused. */
@@ -160,6 +174,15 @@ export class SandboxNetwork {
     const head = [`# internet ${internet}${list}`, `# refused ${refused}`, `# ${CONNECTION_COLUMNS}`];
     return [...head, ...connections.map(connectionLine)].map((line) => `${line}\n`).join("");
   }
+}
+
+/** Hosts, and how often they were refused. */
+function listed(refused: readonly Refusal[]): string {
+  const shown = refused.map(({ host, port, count }) => {
+    const where = port === undefined ? host : `${host}:${port}`;
+    return count === 1 ? where : `${where} (${count} times)`;
+  });
+  return shown.join(", ");
 }
 
 function beyond(asked: string, allowed: string): ToolError {

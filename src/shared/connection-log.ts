@@ -1,4 +1,5 @@
 /** What a sandbox connected to, and what was refused: the last connections, one line each. */
+import { ALLOWED_PORTS } from "./network-policy.ts";
 
 /** A connection, a request to a proxy, or an attempt at one. */
 export interface Connection {
@@ -31,6 +32,9 @@ export interface SeenConnections {
 /** A host that was refused, and how often. */
 export interface Refusal {
   host: string;
+  /** The port, where that is none which a list lets through. */
+  port?: number;
+  why: NonNullable<Connection["refused"]>;
   count: number;
 }
 
@@ -71,12 +75,17 @@ export class ConnectionLog {
     return this.#kept;
   }
 
-  /** Hosts that the policy refused from a time on, the first few of them. */
+  /** Hosts that were refused from a time on, the first few of them. */
   refusedSince(time: number): Refusal[] {
-    const counts = new Map<string, number>();
-    for (const { at, host, refused } of this.#kept)
-      if (refused === "policy" && at >= time) counts.set(host, (counts.get(host) ?? 0) + 1);
-    return [...counts].slice(0, MOST_REFUSED).map(([host, count]) => ({ host, count }));
+    const refusals = new Map<string, Refusal>();
+    for (const { at, host, port: to, refused: why } of this.#kept) {
+      if (why === undefined || at < time) continue;
+      const port = ALLOWED_PORTS.has(to) ? {} : { port: to };
+      const key = JSON.stringify([host, port, why]);
+      const { count } = refusals.get(key) ?? { count: 0 };
+      refusals.set(key, { host, ...port, why, count: count + 1 });
+    }
+    return [...refusals.values()].slice(0, MOST_REFUSED);
   }
 }
 

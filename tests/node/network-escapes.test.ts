@@ -325,9 +325,17 @@ attempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3).bind(("eth0"
       { host: "evil.test", port: 80, method: "GET", status: 403, refused: "policy" },
       { host: "evil.test", port: 443, method: "CONNECT", refused: "policy" },
     ]);
-    expect(JSON.parse(await (await one.call("GET", "/refusals/0")).text())).toEqual([
-      { host: "evil.test", count: 2 },
+    const refusals = async () => JSON.parse(await (await one.call("GET", "/refusals/0")).text());
+    expect(await refusals()).toEqual([{ host: "evil.test", why: "policy", count: 2 }]);
+    await one.run(
+      "curl -sSk --connect-to evil.test:443:good.test:443 https://evil.test/; curl -sS http://good.test:8080/; curl -sSp -H 'Host: evil.test' http://good.test/",
+    );
+    expect((await refusals()).slice(1)).toEqual([
+      { host: "good.test", why: "mismatch", count: 1 },
+      { host: "good.test", port: 8080, why: "policy", count: 1 },
+      { host: "evil.test", why: "mismatch", count: 1 },
     ]);
+    expect(JSON.parse(await (await one.call("GET", "/connections")).text()).refused).toBe(5);
     await one.destroy();
   });
 });

@@ -3,7 +3,7 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { type NetworkPlatform, OutboundHandlers, SandboxNetwork } from "../../../src/actors/network.ts";
 import { throughPolicy } from "../../../src/container/internet.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
-import type { Connection } from "../../../src/shared/connection-log.ts";
+import type { Connection, Refusal } from "../../../src/shared/connection-log.ts";
 import { networkLimits } from "../../../src/shared/network-limits.ts";
 import type { Internet, NetworkPolicy } from "../../../src/shared/network-policy.ts";
 import { callsIn, evict, inActor, killContainer, owner, principal, sh, until } from "../support.ts";
@@ -151,15 +151,17 @@ function network(
     put: <T>(key: string, value: T) => void kept.set(key, value),
     delete: (key: string) => kept.delete(key),
   };
+  const refused: Refusal[] = [{ host: "x.example.com", why: "policy", count: 2 }];
   const stand: NetworkPlatform = {
     starting: () => undefined,
     enforce: async (policy: NetworkPolicy) => (told.push(policy), true),
     seen: async () => [],
     forget: () => undefined,
-    refusedSince: async () => [{ host: "x.example.com", count: 2 }],
+    refusedSince: async () => refused,
   };
   return {
     told,
+    refused,
     network: new SandboxNetwork({
       kv,
       platform: platform ?? stand,
@@ -229,6 +231,24 @@ describe("nobody has more than they were given", () => {
     });
     expect(initialOf("token:closed").internet).toBe("none");
     expect(initialOf("owner")).toEqual({ internet: "allowlist", allowHosts: ["pypi.org", "*.example.com"] });
+  });
+
+  it("and a note says of each refusal why it was one", async () => {
+    const { network: own, refused } = network({ network: all, authTokens: [] });
+    own.put({ internet: "allowlist", allowHosts: ["*.example.com"] });
+    refused.splice(0, 1, { host: "a.example.com", port: 8443, why: "policy", count: 1 });
+    expect(await own.refusalNote(0)).toBe(
+      "While this ran, programs of this sandbox were refused connections to a.example.com:8443. A list lets the ports 80 and 443 through, and no others.",
+    );
+    refused.push({ host: "evil.test", why: "policy", count: 1 });
+    expect(await own.refusalNote(0)).toContain(
+      'to a.example.com:8443, evil.test. To allow evil.test: configure_sandbox with allow_hosts ["*.example.com","evil.test"]. A list lets',
+    );
+    refused.splice(0, 2, { host: "a.example.com", why: "mismatch", count: 3 });
+    for (const internet of ["allowlist", "full"] as const) {
+      own.put({ internet, allowHosts: ["*.example.com"] });
+      expect(await own.refusalNote(0)).toMatch(/names do not agree, to a\.example\.com \(3 times\): [^:]*$/);
+    }
   });
 
   it("and the platform is told once of each policy", async () => {

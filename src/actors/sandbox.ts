@@ -755,7 +755,7 @@ export class Sandbox extends BaseSandbox<Env> {
   /** Names the state of the workspace, which is saved first, and before that set up where that is under way. */
   makeCheckpoint(owner: Owner, label: string): Promise<Answer<Checkpoint>> {
     return this.#answer(owner, async () => {
-      if (this.#setUp.state === "running") await this.#setUp.over(CHECKPOINT_WAIT_MS);
+      if (this.#setUp.state === "running") await this.#setUp.over({ ms: CHECKPOINT_WAIT_MS });
       return await this.#workspace.checkpoint(label);
     });
   }
@@ -946,8 +946,9 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /** Whoever may only read starts no set-up. */
   async #afterSetUp<T>(owner: Owner, work: () => Promise<T>): Promise<T> {
-    if (owner.mayStart !== false) await this.#setUp.begin();
-    await this.#setUp.over();
+    const mayBegin = owner.mayStart !== false;
+    if (mayBegin) await this.#setUp.begin();
+    await this.#setUp.over({ mayBegin });
     return await work();
   }
 

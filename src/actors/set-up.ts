@@ -296,10 +296,11 @@ export class SetUp {
 
   /**
    * Waits for the end of a set-up that is under way, for work that is no run.
+   * @param mayBegin whether another may begin where its container went away
    * @throws {ToolError} when that takes too long
    */
-  async over(ms = CALL_MS): Promise<void> {
-    let isLate = false;
+  async over({ ms = CALL_MS, mayBegin = true } = {}): Promise<void> {
+    let isLate = !mayBegin;
     const over = this.#over(() => isLate).then(() => true);
     if (await within(ms, over)) return;
     isLate = true;

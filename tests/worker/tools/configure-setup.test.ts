@@ -116,6 +116,23 @@ it("runs again when it or its container is killed in the middle, and no more aft
   expect(await sh(sandbox, "ls /tmp/ok")).toBe("/tmp/ok\n");
 });
 
+it("comes before calls about files also in a container that follows while they wait, and none that only reads starts it", async () => {
+  const sandbox = "setup-files";
+  await configure(sandbox, "echo begun; sleep 1; ls >~/seen");
+  const { text } = await callsIn(sandbox).command("true", { wait_seconds: 0 });
+  const [run = ""] = /setup-files\.\w+(?=\.)/.exec(text.slice(text.indexOf("not over yet"))) ?? [];
+  await says(run, "begun");
+  const written = owner.call("write_file", { sandbox, path: "new", content: "text", append: true });
+  await killContainer(sandbox);
+  expect((await written).isError, (await written).text).toBeFalsy();
+  expect(await sh(sandbox, "ls . ~/seen; cat ~/seen")).toBe("/root/seen\n\n.:\nnew\n");
+  const [all, reader] = [await principal("set-up-reads"), await principal("set-up-reads", ["sandbox:read"])];
+  await all.call("write_file", { sandbox, path: "file", content: "read" });
+  await all.call("configure_sandbox", { sandbox, setup: "rm file" });
+  expect((await reader.call("read_file", { sandbox, path: "file" })).text).toContain("read");
+  expect((await all.call("configure_sandbox", { sandbox })).structured.setup).toBe("due");
+});
+
 it("that fails stops at its first error, is told by each answer, and keeps nothing from running", async () => {
   const sandbox = "setup-fails";
   await configure(sandbox, "echo so it goes >&2\n(exit 3)\ntouch /tmp/not-reached");

@@ -3,7 +3,7 @@ import { DurableObject } from "cloudflare:workers";
 import type { Stored } from "../runs/store.ts";
 import { type TaskEntry, TaskIndex } from "../tasks/task-list.ts";
 import { type Env, type Limits, parseConfig } from "../shared/config.ts";
-import { type Outcome, ToolError, outcomeOf } from "../shared/errors.ts";
+import { type Failure, type Outcome, ToolError, outcomeOf } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
 import { quotaError } from "./lease.ts";
 import { actorName, principalHash } from "../shared/names.ts";
@@ -269,16 +269,26 @@ export class Account extends DurableObject<Env> {
     return isSaved ? this.#snapshots.current(sandbox) : this.#snapshots.currentArchive(sandbox);
   }
 
-  /** A save begins, after the state `base` or for the archive of a task. Answers how many bytes it may add. */
+  /**
+   * A save begins, after the state `base` or for the archive of a task. Answers how many bytes it may add.
+   * @param notEnough how many were too few for it before: it is refused where it may add no more
+   */
   async beginSave(
     sandbox: string,
     id: string,
     base: string | undefined,
     isArchive = false,
+    notEnough?: number,
   ): Promise<Outcome<number>> {
-    const outcome = outcomeOf(() => this.#snapshots.begin(sandbox, id, base, isArchive));
+    const begin = () => this.#snapshots.begin(sandbox, id, base, isArchive, Date.now(), notEnough);
+    const outcome = outcomeOf(begin);
     await this.#planSweep();
     return outcome;
+  }
+
+  /** Why a save has no room. */
+  workspacesFull(): Failure {
+    return this.#snapshots.full().toFailure();
   }
 
   /** Makes a save the state of its sandbox, or the archive of a task. @param packBytes what it has written as its own pack */

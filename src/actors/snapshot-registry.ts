@@ -160,16 +160,27 @@ export class SnapshotRegistry {
   /**
    * A save begins to write objects. One that the sandbox had begun before is given up. Answers how many bytes it may add.
    * @param isArchive whether it becomes the archive of a task
-   * @throws {ToolError} where it is to follow `base`, and its sandbox has another current state by now
+   * @param notEnough how many bytes were too few for it before
+   * @throws {ToolError} where it may add no more than those
+   * @throws where it is to follow `base`, and its sandbox has another current state by now
    */
-  begin(sandbox: string, id: string, base: string | undefined, isArchive = false, now = Date.now()): number {
+  begin(
+    sandbox: string,
+    id: string,
+    base: string | undefined,
+    isArchive = false,
+    now = Date.now(),
+    notEnough = -1,
+  ): number {
     return this.#storage.transactionSync(() => {
       if (!isArchive) this.#mustBe(sandbox, base);
+      // What only the state before holds goes with it.
+      const room = this.#limits.workspaceBytes - this.#lastingBytes(isArchive ? undefined : sandbox);
+      if (Math.max(0, room) <= notEnough) throw this.full();
       const [before] = this.#rows<{ id: string }>("SELECT id FROM saves WHERE sandbox = ?", sandbox);
       if (before) this.#discard(before.id, now + WRITING_MS);
       this.#sql("INSERT OR REPLACE INTO saves VALUES (?, ?, ?)", sandbox, id, now);
-      // What only the state before holds goes with it.
-      return Math.max(0, this.#limits.workspaceBytes - this.#lastingBytes(isArchive ? undefined : sandbox));
+      return Math.max(0, room);
     });
   }
 
@@ -210,7 +221,7 @@ export class SnapshotRegistry {
       else this.#setCurrent(sandbox, id, now);
       this.#collect(now);
       this.#makeRoom(archive?.run, now);
-      if (this.bytes > this.#limits.workspaceBytes && this.bytes > before) throw this.#full();
+      if (this.bytes > this.#limits.workspaceBytes && this.bytes > before) throw this.full();
     });
   }
 
@@ -339,7 +350,7 @@ export class SnapshotRegistry {
       const { checkpoints: allowed, workspaceBytes } = this.#limits;
       const { used } = this.#row<{ used: number }>("SELECT count(*) AS used FROM checkpoints");
       if (used >= allowed) throw quotaError({ limit: "checkpoints", allowed, used });
-      if (this.#lastingBytes() >= workspaceBytes) throw this.#full();
+      if (this.#lastingBytes() >= workspaceBytes) throw this.full();
       return this.#keep(sandbox, snapshot, label, false, now);
     });
   }
@@ -577,7 +588,8 @@ export class SnapshotRegistry {
     for (const { id } of packs) this.#sql("INSERT OR IGNORE INTO garbage VALUES (?, ?)", packPrefix(id), now);
   }
 
-  #full(): ToolError {
+  /** The error for a save or a checkpoint that takes more than the principal's limit. */
+  full(): ToolError {
     const { workspaceBytes: allowed } = this.#limits;
     return quotaError({ limit: "workspaceBytes", allowed, used: this.bytes });
   }

@@ -32,6 +32,7 @@ type Registry = Pick<
   | "beginSave"
   | "commitSave"
   | "giveUpSave"
+  | "workspacesFull"
   | "checkpoint"
   | "goBack"
   | "archive"
@@ -150,6 +151,8 @@ export class Workspace {
   #dirtySince: number | undefined;
   #failures = 0;
   #failingSince: number | undefined;
+  /** Of the last save for which there was no room: its bytes of files, and how many it might have added, and when that was. */
+  #noRoom: { bytes: number; room: number; at: number } | undefined;
   /** Of the last save, where that failed. */
   #failure: ToolError | undefined;
   #isFailureTold = false;
@@ -392,7 +395,7 @@ export class Workspace {
     const { unreadable = plan.state === "unchanged" ? undefined : this.#left?.unreadable } = plan.left;
     this.#leave({ ...plan.left, unreadable });
     if (plan.state === "unchanged") return;
-    const { packs, left } = await this.#write(id, origin, plan.left, signal);
+    const { packs, left } = await this.#write(id, origin, plan, signal);
     this.#leave(left);
     await this.#committed(id, packs, signal);
   }
@@ -400,13 +403,12 @@ export class Workspace {
   /**
    * Writes a save that sandboxd has planned, and has the account take it. Answers its packs, and what it
    * leaves out.
-   * @param planned what it leaves out as far as the plan knows
    * @param archive what it becomes, and its bytes at most; without, the state of the sandbox
    */
   async #write(
     id: string,
     origin: Origin,
-    planned: Plan["left"],
+    plan: Plan,
     signal: AbortSignal,
     archive?: Archive & { maxBytes: number },
   ): Promise<{ packs: Pack[]; left: Plan["left"] }> {
@@ -414,14 +416,19 @@ export class Workspace {
     const account = this.#host.account();
     const sandbox = this.#host.sandbox();
     const { snapshot: base } = origin;
-    const room = unwrap(await account.beginSave(sandbox, id, base, archive !== undefined));
+    const notEnough = archive ? undefined : this.#notEnoughFor(plan);
+    const room = unwrap(await account.beginSave(sandbox, id, base, archive !== undefined, notEnough));
     const most = archive?.maxBytes ?? Infinity;
+    const full = async (error: unknown) => {
+      const isFull = !archive && error instanceof ToolError && error.code === "too_large";
+      throw isFull ? ToolError.from(await account.workspacesFull()) : error;
+    };
     let isWriting = false;
     let isTaken = false;
     try {
       const prefix = this.#host.prefix();
       const packBytes = await snapshots.pack(id, signal, (body) =>
-        writeObjects(bucket, `${prefix}${packPrefix(id)}`, body, Math.min(room, most)),
+        writeObjects(bucket, `${prefix}${packPrefix(id)}`, body, Math.min(room, most)).catch(full),
       );
       const manifestBytes = await snapshots.manifest(id, signal, (body) =>
         writeObjects(
@@ -432,7 +439,7 @@ export class Workspace {
         ),
       );
       const done = await snapshots.done(id, signal);
-      const left = { ...planned, unreadable: done.unreadable };
+      const left = { ...plan.left, unreadable: done.unreadable };
       const own = done.packs.find((pack) => pack.id === id);
       if ((own?.length ?? 0) !== packBytes || done.manifestBytes !== manifestBytes)
         throw new Error(`the save ${id} is not as long as it says`);
@@ -460,11 +467,19 @@ export class Workspace {
       return { packs, left };
     } catch (error) {
       isWriting = error instanceof StorageError && error.isUnderWay;
+      if (!archive && error instanceof ToolError && error.code === "quota_exceeded")
+        this.#noRoom = { bytes: plan.bytes, room, at: Date.now() };
       throw error;
     } finally {
       // Of a save that was committed there is nothing to give up.
       if (!isTaken) this.#host.background(account.giveUpSave(sandbox, id, isWriting).catch(() => undefined));
     }
+  }
+
+  /** How many bytes are too few for a save of as much: all of it was sent before that was found. It may have become smaller meanwhile. */
+  #notEnoughFor({ bytes }: Plan): number | undefined {
+    const before = this.#noRoom;
+    return before && bytes >= before.bytes && Date.now() - before.at < KEEP_MS ? before.room : undefined;
   }
 
   /**
@@ -504,7 +519,8 @@ export class Workspace {
     const { snapshot: base } = origin;
     const id = crypto.randomUUID();
     const what = { conversation, isSystem };
-    const { state, files, left } = await snapshots.plan(id, base, maxBytes, [], signal, what);
+    const plan = await snapshots.plan(id, base, maxBytes, [], signal, what);
+    const { state, files, left } = plan;
     if (isWhole && (left.count > 0 || left.unreadable || left.crowded)) throw notWhole(left, maxBytes);
     if (conversation && files === 0) return left;
     if (state === "unchanged" && base !== undefined) {
@@ -513,7 +529,7 @@ export class Workspace {
     }
     // What is not compressed takes no more than the files, and a manifest.
     const limited = { ...archive, maxBytes: maxBytes + ADDED_BYTES };
-    return (await this.#write(id, origin, left, signal, limited)).left;
+    return (await this.#write(id, origin, plan, signal, limited)).left;
   }
 
   /** Puts the conversation of an earlier task where the script of the task that goes on expects it. @throws {ToolError} */
@@ -726,8 +742,9 @@ export class Workspace {
     if (isFailing && (isLasting(failure.cause) || Date.now() - since > TELL_MS)) {
       this.#isFailureTold = true;
       const why = isLasting(failure.cause) ? ` (${reason(failure.cause)})` : "";
+      const hint = isLasting(failure.cause) ? ` ${failure.hint}` : "";
       notices.push(
-        `The workspace could not be saved since ${new Date(since).toISOString()}${why}: what is newer would be lost with the sandbox.`,
+        `The workspace could not be saved since ${new Date(since).toISOString()}${why}: what is newer would be lost with the sandbox.${hint}`,
       );
     }
     if (this.#left && this.#isWorthTelling && !this.#isLeftTold) {
@@ -838,7 +855,7 @@ function notSaved(sandbox: string, cause: unknown): ToolError {
         cause.code,
         message,
         cause.hint ||
-          "Delete what is not needed in /workspace, then make the same call again. restore_sandbox goes back to a checkpoint without saving it.",
+          "Delete what is not needed in /workspace; restore_sandbox goes back to a checkpoint without saving it.",
       )
     : new ToolError("storage_unavailable", message, "Make the same call again in a minute.", true);
   error.cause = cause;

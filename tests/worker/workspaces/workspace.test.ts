@@ -408,6 +408,29 @@ describe("a workspace", () => {
       expect(await afterCrash(world)).toEqual({ kept: "second" });
     }));
 
+  it("that does not fit the limit says so at once, and is not sent again until less is to be kept", () =>
+    inWorld(
+      async (world) => {
+        await prepare(world);
+        const { id } = await world.workspace.checkpoint("good");
+        world.write("large", "x".repeat(2000));
+        const refused = { code: "quota_exceeded", hint: expect.stringContaining("list_sandboxes") };
+        await expect(world.workspace.save()).rejects.toMatchObject(refused);
+        expect(world.workspace.takeNotice()).toMatch(/that are your limit.*list_sandboxes/);
+        world.steps.length = 0;
+        world.write("other", "y");
+        await expect(world.workspace.save()).rejects.toMatchObject(refused);
+        expect(world.steps).toEqual(["sandboxd plan", "account beginSave"]);
+        world.write("large", "x".repeat(100));
+        await world.workspace.save();
+        world.write("large", "y".repeat(2000));
+        expect((await world.workspace.goBack(id)).unsaved).toContain("that are your limit");
+        world.workspace.wentBack();
+        expect(await afterCrash(world)).toEqual({ kept: "first" });
+      },
+      { workspaceBytes: 1000 },
+    ));
+
   it("goes back, or not at all, when its actor is evicted at each step", async () => {
     for (let at = 0, isOver = false; !isOver; at++)
       await inWorld(async (world) => {

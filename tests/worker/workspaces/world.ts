@@ -248,7 +248,9 @@ export class World {
     const served = {
       workspace: (sandbox: string) =>
         this.isSaved ? registry.current(sandbox) : registry.currentArchive(sandbox),
-      beginSave: (...args: Parameters<SnapshotRegistry["begin"]>) => outcomeOf(() => registry.begin(...args)),
+      beginSave: (...[sandbox, id, base, isArchive, notEnough]: Parameters<Account["beginSave"]>) =>
+        outcomeOf(() => registry.begin(sandbox, id, base, isArchive, Date.now(), notEnough)),
+      workspacesFull: () => registry.full().toFailure(),
       archive: (...args: Parameters<SnapshotRegistry["archive"]>) => registry.archive(...args),
       archivedConversation: (run: string) => registry.archived(run, "conversation"),
       setUpOutcome: (key: string) => registry.archived(key, "system"),

@@ -22,9 +22,6 @@ const LEAST_WRAPPED_LINE = 32;
 /** Ways to read one text that are followed at a time, beside the plain one. More than two need a value like `%2525252B`. */
 const MOST_READINGS = 8;
 
-/** Positions whose states are kept: the longest spelling of a character goes back so far. A power of two. */
-const KEPT_POSITIONS = 16;
-
 /** What may be of a trace: nothing, text, and text or base64, with the characters of its escapes. */
 const [NEVER, TEXT, BASE64] = [0, 1, 2];
 const KINDS = Uint8Array.from({ length: 256 }, (_, byte) => {
@@ -106,7 +103,7 @@ class MaskedBody {
   readonly #mostHeld: number;
   /** What was not shown yet. Places below count from its first byte. */
   #waiting: Uint8Array = new Uint8Array();
-  /** What of it is to be masked, in order and apart from each other. */
+  /** What of it is to be masked. */
   #masked: Range[] = [];
   /** The last byte that an escape may begin with. */
   #escape = -LONGEST_SPELLING;
@@ -126,7 +123,7 @@ class MaskedBody {
   add(bytes: Uint8Array): Uint8Array {
     const from = this.#waiting.length;
     this.#waiting = from === 0 ? bytes : joined(this.#waiting, bytes);
-    for (let at = from; at < this.#waiting.length; at++) this.#read(at);
+    for (let at = from; at < this.#waiting.length;) at = this.#skim(at) ?? this.#read(at);
     const held = this.#waiting.length - Math.min(this.#line, this.#wrapped);
     return this.#shown(this.#waiting.length - Math.min(this.#mostHeld, held));
   }
@@ -135,15 +132,36 @@ class MaskedBody {
     return this.#shown(this.#waiting.length);
   }
 
-  #read(at: number): void {
+  /** Reads up to the next escape or line end, where no escape is being read. @returns where that is, if it is further */
+  #skim(from: number): number | undefined {
+    const bytes = this.#waiting;
+    if (from - this.#escape < LONGEST_SPELLING || this.#searches.some(({ hasOthers }) => hasOthers)) return;
+    let to = from;
+    for (; to < bytes.length; to++) {
+      const byte = bytes[to] ?? 0;
+      if (isEscape(byte) || (isBreak(byte) && this.#mayWrap)) break;
+      this.#follow(byte, to);
+    }
+    for (const search of this.#searches)
+      search.skim(bytes, from, to, (trace, end) => this.#cover(trace, end));
+    return to > from ? to : undefined;
+  }
+
+  /** Reads one byte. @returns the place after it */
+  #read(at: number): number {
     const bytes = this.#waiting;
     const byte = bytes[at] ?? 0;
-    const goesOn = this.#follow(byte, at);
-    const length = at + 1 - this.#escape;
-    const escaped = length > LONGEST_SPELLING ? -1 : escapedAt(bytes, this.#escape, at + 1);
+    const isWrap = this.#follow(byte, at);
+    const escaped = escapedAt(bytes, this.#escape, at + 1);
     for (const search of this.#searches)
-      for (const trace of search.read(byte, goesOn, escaped, length)) this.#cover(trace, at + 1);
+      for (const trace of search.read(byte, isWrap, escaped)) this.#cover(trace, at + 1);
     if (isEscape(byte)) this.#escape = at;
+    return at + 1;
+  }
+
+  /** Whether base64 may go on over a line end that comes now. */
+  get #mayWrap(): boolean {
+    return this.#base64Length >= LEAST_WRAPPED_LINE || this.#wrapped < this.#line;
   }
 
   /** Follows lines. @returns whether base64 may go on over the byte */
@@ -168,12 +186,10 @@ class MaskedBody {
   }
 
   #cover(trace: Trace, end: number): void {
-    let start = beginning(this.#waiting, trace, end);
-    for (let last = this.#masked.at(-1); last && last[1] >= start; last = this.#masked.at(-1)) {
-      start = Math.min(start, last[0]);
-      this.#masked.pop();
-    }
-    this.#masked.push([start, end]);
+    const start = beginning(this.#waiting, trace, end);
+    const last = this.#masked.at(-1);
+    if (!last || start > last[1] || end < last[0]) this.#masked.push([start, end]);
+    else this.#masked[this.#masked.length - 1] = [Math.min(start, last[0]), Math.max(end, last[1])];
   }
 
   /** Takes the first bytes of what waits. */
@@ -191,42 +207,58 @@ class MaskedBody {
   }
 }
 
-const NO_READINGS: readonly number[] = [];
 const NO_TRACES: readonly Trace[] = [];
+
+const NO_STATES: readonly number[] = [];
 
 /** Where an automaton is in a text: in one state for the text as it stands, and in others where escapes are read. */
 class Search {
   readonly #automaton: PatternAutomaton<Trace>;
   readonly #isBase64: boolean;
-  /** After the last positions, each at its number modulo `KEPT_POSITIONS`. */
-  readonly #plain = new Int32Array(KEPT_POSITIONS);
-  readonly #others: (readonly number[])[] = Array.from({ length: KEPT_POSITIONS }, () => NO_READINGS);
-  #at = 0;
+  #plain = 0;
+  #others = NO_STATES;
+  /** The same before the last byte that an escape may begin with. */
+  #escapePlain = 0;
+  #escapeOthers = NO_STATES;
 
   constructor({ automaton, isBase64 }: Patterns) {
     this.#automaton = automaton;
     this.#isBase64 = isBase64;
   }
 
+  get hasOthers(): boolean {
+    return this.#others.length > 0;
+  }
+
+  /** Reads bytes that have one reading. @param found is told each trace and the place after it */
+  skim(bytes: Uint8Array, from: number, to: number, found: (trace: Trace, end: number) => void): void {
+    const automaton = this.#automaton;
+    let state = this.#plain;
+    for (let at = from; at < to; at++) {
+      state = automaton.next(state, bytes[at] ?? 0);
+      const trace = automaton.endingAt(state);
+      if (trace) found(trace, at + 1);
+    }
+    this.#plain = state;
+  }
+
   /**
    * Reads one byte.
    * @param isWrap whether it is a line end over which base64 may go on
    * @param escaped the character of the escape that ends with the byte, or -1
-   * @param length of that escape, bytes
    * @returns the traces that end with it, of those that end in one state the longest
    */
-  read(byte: number, isWrap: boolean, escaped: number, length: number): readonly Trace[] {
-    const before = this.#at & (KEPT_POSITIONS - 1);
-    this.#at++;
-    const now = this.#at & (KEPT_POSITIONS - 1);
-    const plain = this.#step(this.#plain[before] ?? 0, byte, isWrap);
-    this.#plain[now] = plain;
-    const start = (this.#at - length) & (KEPT_POSITIONS - 1);
-    const reading = escaped < 0 ? plain : this.#step(this.#plain[start] ?? 0, escaped, isBreak(escaped));
-    const others = this.#others[before] ?? NO_READINGS;
-    const escapedOthers = escaped < 0 ? NO_READINGS : (this.#others[start] ?? NO_READINGS);
+  read(byte: number, isWrap: boolean, escaped: number): readonly Trace[] {
+    const others = this.#others;
+    const plain = this.#step(this.#plain, byte, isWrap);
+    const reading = escaped < 0 ? plain : this.#step(this.#escapePlain, escaped, isBreak(escaped));
+    const escapedOthers = escaped < 0 ? NO_STATES : this.#escapeOthers;
+    if (isEscape(byte)) {
+      this.#escapePlain = this.#plain;
+      this.#escapeOthers = others;
+    }
+    this.#plain = plain;
     if ((reading === plain || reading === 0) && others.length === 0 && escapedOthers.length === 0) {
-      this.#others[now] = NO_READINGS;
       const found = this.#automaton.endingAt(plain);
       return found ? [found] : NO_TRACES;
     }
@@ -236,7 +268,7 @@ class Search {
     // The beginning has nothing to follow, and what goes on as the text does is followed already.
     states.delete(0);
     states.delete(plain);
-    this.#others[now] = states.size === 0 ? NO_READINGS : [...states].slice(0, MOST_READINGS);
+    this.#others = states.size === 0 ? NO_STATES : [...states].slice(0, MOST_READINGS);
     return [plain, ...states].flatMap((state) => this.#automaton.endingAt(state) ?? []);
   }
 

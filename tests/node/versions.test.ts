@@ -12,16 +12,17 @@ interface Manifest {
 }
 
 const manifest = JSON.parse(read("package.json")) as Manifest;
+const installed = { ...manifest.dependencies, ...manifest.devDependencies };
 const dockerfile = read("Dockerfile");
 
 test("the image's tag is the version of the SDK", () => {
   const [, tag] = /^FROM docker\.io\/cloudflare\/sandbox:(\S+)-python$/m.exec(dockerfile) ?? [];
-  expect(tag).toBe(manifest.dependencies?.["@cloudflare/sandbox"]);
+  expect(tag).toBe(installed["@cloudflare/sandbox"]);
 });
 
 test("the image and the local platform carry the same Claude Code", () => {
   const [, version] = /@anthropic-ai\/claude-code@(\S+)/.exec(dockerfile) ?? [];
-  expect(version).toBe(manifest.devDependencies?.["@anthropic-ai/claude-code"]);
+  expect(version).toBe(installed["@anthropic-ai/claude-code"]);
 });
 
 test("the local runtime speaks the SDK's own capnweb", () => {
@@ -29,14 +30,13 @@ test("the local runtime speaks the SDK's own capnweb", () => {
   const ours = JSON.parse(read("node_modules/capnweb/package.json")) as Manifest;
   const [, wanted = "none"] = /^\^(\d+\.\d+)\./.exec(sdk.dependencies?.capnweb ?? "") ?? [];
   expect(ours.version.startsWith(`${wanted}.`)).toBe(true);
-  expect(manifest.devDependencies?.capnweb).toBe(ours.version);
+  expect(installed.capnweb).toBe(ours.version);
 });
 
 test("agents' exact peers are what is installed", () => {
   const agents = JSON.parse(read("node_modules/agents/package.json")) as {
     peerDependencies: Record<string, string>;
   };
-  const installed = { ...manifest.dependencies, ...manifest.devDependencies };
   for (const name of [
     "@modelcontextprotocol/server",
     "@modelcontextprotocol/client",

@@ -135,8 +135,11 @@ export class SandboxNetwork {
    * it was is not known: others may be at work in the sandbox.
    */
   async refusalNote(since: number): Promise<string | undefined> {
+    const isFree = this.policy.internet === "full";
+    // Most sandboxes: only connections to hosts with a secret are looked at there.
+    if (isFree && this.#host.secretHosts().length === 0) return undefined;
     const refused = await this.#host.platform.refusedSince(since);
-    const byPolicy = this.policy.internet === "full" ? [] : refused.filter(({ why }) => why === "policy");
+    const byPolicy = isFree ? [] : refused.filter(({ why }) => why === "policy");
     const mismatched = refused.filter(({ why }) => why === "mismatch");
     const sentences: string[] = [];
     const refusedTo = "While this ran, programs of this sandbox were refused connections";

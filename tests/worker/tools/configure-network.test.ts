@@ -245,10 +245,9 @@ describe("nobody has more than they were given", () => {
       'to a.example.com:8443, evil.test. To allow evil.test: configure_sandbox with allow_hosts ["*.example.com","evil.test"]. A list lets',
     );
     refused.splice(0, 2, { host: "a.example.com", why: "mismatch", count: 3 });
-    for (const internet of ["allowlist", "full"] as const) {
-      own.put({ internet, allowHosts: ["*.example.com"] });
-      expect(await own.refusalNote(0)).toMatch(/names do not agree, to a\.example\.com \(3 times\): [^:]*$/);
-    }
+    expect(await own.refusalNote(0)).toMatch(/names do not agree, to a\.example\.com \(3 times\): [^:]*$/);
+    own.put({ internet: "full" });
+    expect(await own.refusalNote(0)).toBeUndefined();
   });
 
   it("and the platform is told once of each policy", async () => {

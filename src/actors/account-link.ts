@@ -42,6 +42,8 @@ export class AccountLink {
   #registeredAt = 0;
   /** When a call or a run last used the sandbox in the lifetime of this actor. */
   #usedAt = 0;
+  /** What was used before is kept by a checkpoint. */
+  #keptAt = 0;
   #writtenAt = 0;
   /** What the account knew before a registration whose container has not started yet; undefined when there is none. */
   #unstarted: "nothing" | "stopped" | undefined;
@@ -129,6 +131,16 @@ export class AccountLink {
   /** Whether the sandbox was used in the last `ms` milliseconds, in the lifetime of this actor. */
   wasUsedWithin(ms: number): boolean {
     return Date.now() - this.#usedAt < ms;
+  }
+
+  /** Whether somebody is at work with the sandbox: it was used in the last `ms` milliseconds, and not kept since. */
+  isAtWork(ms: number): boolean {
+    return this.wasUsedWithin(ms) && this.#usedAt >= this.#keptAt;
+  }
+
+  /** A checkpoint keeps what was done with the sandbox until then, milliseconds since the epoch. */
+  kept(at: number): void {
+    this.#keptAt = at;
   }
 
   /** Whether the sandbox was registered and its container has not started yet. */

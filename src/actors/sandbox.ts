@@ -109,7 +109,7 @@ const HANG_UP_MS = 5000;
 
 /** How long a sandbox that nobody uses keeps its container, seconds. */
 const SLEEP_AFTER_S = 600;
-/** A sandbox that was used within so many milliseconds makes no room for another. */
+/** A sandbox that was used within so many milliseconds, and not for a checkpoint last, makes no room for another. */
 const AT_WORK_MS = 30_000;
 
 /** Storage key of the time until which the account knows what runs have used. */
@@ -756,7 +756,10 @@ export class Sandbox extends BaseSandbox<Env> {
   makeCheckpoint(owner: Owner, label: string): Promise<Answer<Checkpoint>> {
     return this.#answer(owner, async () => {
       if (this.#setUp.state === "running") await this.#setUp.over({ ms: CHECKPOINT_WAIT_MS });
-      return await this.#workspace.checkpoint(label);
+      const keptAt = Date.now();
+      const checkpoint = await this.#workspace.checkpoint(label);
+      this.#accountLink.kept(keptAt);
+      return checkpoint;
     });
   }
 
@@ -881,11 +884,12 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /**
    * Called by the account when another sandbox needs a container and the limit is reached. Answers whether none runs here
-   * now. One that was used in the last AT_WORK_MS keeps running, because somebody works with its files.
+   * now. One that was used in the last AT_WORK_MS keeps running, because somebody works with its files; not one whose last
+   * use was a checkpoint, which would take the place of one of its forks.
    */
   async stopIfIdle(owner: Owner): Promise<boolean> {
     await this.#accountLink.meet(owner);
-    const isInUse = () => this.#isInUse || (this.#isUp && this.#accountLink.wasUsedWithin(AT_WORK_MS));
+    const isInUse = () => this.#isInUse || (this.#isUp && this.#accountLink.isAtWork(AT_WORK_MS));
     if (isInUse() || !(await this.#workspace.isSavedToStop()) || isInUse()) return false;
     if (!this.#isUp) return true;
     this.#restartNotice.ending("room");

@@ -48,6 +48,20 @@ describe("containers at once", () => {
     expect(await running()).toEqual(["a", "c"]);
   });
 
+  it("make room at once where the last use was a checkpoint, for its forks", async () => {
+    const forker = await principal("forker");
+    const sh = (sandbox: string, command: string) => forker.call("run_command", { sandbox, command });
+    await sh("base", "echo kept > file");
+    const { checkpoint } = (await forker.call("checkpoint_sandbox", { sandbox: "base" })).structured;
+    const forks = ["fork-1", "fork-2"];
+    await Promise.all(forks.map((sandbox) => forker.call("restore_sandbox", { sandbox, checkpoint })));
+    const said = await Promise.all(forks.map((sandbox) => sh(sandbox, "cat file")));
+    expect(said.map(({ structured }) => structured.stdout)).toEqual(["kept\n", "kept\n"]);
+    await forker.call("checkpoint_sandbox", { sandbox: "fork-1" });
+    await sh("fork-1", "true");
+    expect((await sh("base", "true")).text).toContain("2 at a time is your limit");
+  });
+
   it("keep one that has a run going, whoever has forgotten it", async () => {
     const { isError } = await run("a", { command: "sleep 60", wait_seconds: 0 });
     expect(isError).toBe(false);

@@ -1,7 +1,11 @@
 /** What a set-up has installed outside of the workspace: saved as changes, and made again in another system. */
 import { execFileSync } from "node:child_process";
 import {
+  chmodSync,
+  chownSync,
+  lchownSync,
   linkSync,
+  lstatSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -84,6 +88,31 @@ it("makes what was installed, changed, linked and removed again in another syste
   // Once more, as after a restore that broke off.
   await restore(to, manifest, pack);
   expect(look(to)).toBe(look(from));
+});
+
+it.runIf(process.getuid?.() === 0)("keeps owners, also of what was there before", async () => {
+  const [from, to] = [system("from"), system("to")];
+  const paths = ["srv/db", "srv/db/page", "srv/link", "usr/bin/tool", "var"];
+  const { manifest, pack } = await changesOf(from, () => {
+    write(from, "srv/db/page");
+    symlinkSync("db", join(from, "srv/link"));
+    chmodSync(join(from, "usr/bin/tool"), 0o4755);
+    for (const [index, path] of paths.entries()) lchownSync(join(from, path), 100 + index, 200 + index);
+    chmodSync(join(from, "usr/bin/tool"), 0o4755);
+  });
+  chownSync(join(to, "usr"), 300, 300);
+  await restore(to, manifest, pack);
+  const owners = ["usr", ...paths].map((path) => lstatSync(join(to, path)));
+  expect(owners.map(({ uid, gid }) => [uid, gid])).toEqual([
+    [0, 0],
+    ...paths.map((_path, index) => [100 + index, 200 + index]),
+  ]);
+  expect(look(to)).toBe(look(from));
+});
+
+it.each([-1, 0.5, 2 ** 32 - 1])("takes no owner %d", async (uid) => {
+  const manifest = await writeManifest([{ ...directory("srv"), uid, gid: 0 }]);
+  await expect(Restore.beginChanges("a", system("to"), manifest)).rejects.toThrow();
 });
 
 it("holds nothing of the workspace, of the platform or of caches", async () => {

@@ -353,6 +353,8 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).un
       type: "file" as const,
       mode: 0o644,
       mtime: 0,
+      uid: 0,
+      gid: 0,
       status: "",
     });
     const all = [

@@ -28,6 +28,9 @@ interface Common {
   mode: number;
   /** Microseconds since the epoch. */
   mtime: number;
+  /** Whose it is, in a manifest of changes. */
+  uid?: number;
+  gid?: number;
 }
 
 export interface FileEntry extends Common {
@@ -47,6 +50,9 @@ export type Entry =
 
 const count = () => z.number().check(z.int(), z.gte(0), z.lte(2 ** 50));
 
+/** 2³² - 1 says to the system that an owner stays. */
+const owner = () => z.optional(z.number().check(z.int(), z.gte(0), z.lte(2 ** 32 - 2)));
+
 /** Characters that are one byte each as Latin-1: of others only the lower byte would be left, which may be a slash. */
 // oxlint-disable-next-line no-control-regex
 const BYTES = /^[\x01-\xff]+$/;
@@ -63,6 +69,8 @@ const common = {
   path: path(),
   mode: z.number().check(z.int(), z.gte(0), z.lte(0o7777)),
   mtime: z.number().check(z.int()),
+  uid: owner(),
+  gid: owner(),
 };
 
 const blob = z.object({

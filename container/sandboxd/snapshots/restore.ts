@@ -8,6 +8,7 @@ import {
   closeSync,
   constants,
   ftruncateSync,
+  lchownSync,
   linkSync,
   lstatSync,
   lutimesSync,
@@ -191,6 +192,19 @@ export class Restore {
     }
   }
 
+  /** Gives something to whom it belongs, before its mode is set: a change of the owner takes bits of that away. */
+  #own(at: Buffer, { uid, gid }: Entry): void {
+    if (!this.#isOfChanges || uid === undefined || gid === undefined) return;
+    const now = lstatSync(at);
+    if (now.uid === uid && now.gid === gid) return;
+    try {
+      lchownSync(at, uid, gid);
+    } catch (error) {
+      // A local sandbox has root alone.
+      if (!["EINVAL", "EPERM"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
+    }
+  }
+
   /** Makes the links, sets modes and times, and answers the index of what there is now. */
   async finish(): Promise<Index> {
     const index: Index = new Map();
@@ -205,10 +219,12 @@ export class Restore {
       if (entry.type === "symlink") {
         symlinkSync(Buffer.from(entry.target, "latin1"), at);
         lutimesSync(at, seconds(entry.mtime), seconds(entry.mtime));
+        this.#own(at, entry);
       } else if (entry.type === "hardlink") linkSync(bytesOf(this.#root, entry.target), at);
       else if (entry.type === "file") {
         const written = this.#contentOf(entry.path);
         utimesSync(written, seconds(entry.mtime), seconds(entry.mtime));
+        this.#own(written, entry);
         chmodSync(written, entry.mode);
         if (this.#isOfChanges) renameSync(written, at);
       }
@@ -219,6 +235,7 @@ export class Restore {
       if (entry.type !== "directory") continue;
       const at = bytesOf(this.#root, entry.path);
       utimesSync(at, seconds(entry.mtime), seconds(entry.mtime));
+      this.#own(at, entry);
       chmodSync(at, entry.mode);
     }
     // Nothing is compared with changes.

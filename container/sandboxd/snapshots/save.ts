@@ -30,6 +30,7 @@ export class Save {
   readonly #before: Index;
   /** Packs whose contents are sent again. */
   readonly #repacked: ReadonlySet<string>;
+  readonly #isOfChanges: boolean;
   #entries: Entry[] = [];
   #index: Index = new Map();
   #packBytes = 0;
@@ -44,6 +45,7 @@ export class Save {
     plan: Plan,
     before: Index,
     repacked: ReadonlySet<string>,
+    isOfChanges: boolean,
   ) {
     this.id = id;
     this.#root = root;
@@ -51,6 +53,7 @@ export class Save {
     this.#plan = plan;
     this.#before = before;
     this.#repacked = repacked;
+    this.#isOfChanges = isOfChanges;
   }
 
   /**
@@ -80,7 +83,7 @@ export class Save {
       bytes: files.reduce((sum, { size }) => sum + size, 0),
       left,
     };
-    return new Save(id, root, chosen, plan, before, new Set(repack));
+    return new Save(id, root, chosen, plan, before, new Set(repack), system !== undefined);
   }
 
   get summary(): Plan {
@@ -131,7 +134,7 @@ export class Save {
   }
 
   async *#file(found: Found, reading: Reading, stored: Map<string, Blob>): AsyncGenerator<Buffer> {
-    const { path, mode, mtime } = found;
+    const { path } = found;
     const blobs: FileEntry["blobs"] = [];
     let size = 0;
     for (;;) {
@@ -159,7 +162,12 @@ export class Save {
       if (bytes.length < SNAPSHOT_BLOB_BYTES) break;
     }
     const status = await reading.end();
-    this.#add({ entry: { type: "file", path, mode, mtime, size, blobs }, status });
+    this.#add({ entry: { type: "file", path, ...this.#common(found), size, blobs }, status });
+  }
+
+  /** In the workspace all is root's. */
+  #common({ mode, mtime, uid, gid }: Found): Pick<Entry, "mode" | "mtime" | "uid" | "gid"> {
+    return this.#isOfChanges ? { mode, mtime, uid, gid } : { mode, mtime };
   }
 
   #add(known: Known): void {
@@ -169,18 +177,19 @@ export class Save {
 
   /** The entry of what needs no reading; what is to be read; or nothing where it has gone or cannot be read. */
   async #open(found: Found, links: Map<string, string>): Promise<Known | Reading | undefined> {
-    const { path, type, mode, mtime, target = "", inode } = found;
+    const { path, type, target = "", inode } = found;
+    const common = this.#common(found);
     if (type === "directory" || type === "removed")
-      return { entry: { type, path, mode, mtime }, status: found.status };
-    if (type === "symlink") return { entry: { type, path, mode, mtime, target }, status: found.status };
+      return { entry: { type, path, ...common }, status: found.status };
+    if (type === "symlink") return { entry: { type, path, ...common, target }, status: found.status };
     const first = inode === undefined ? undefined : links.get(inode);
     if (first !== undefined)
-      return { entry: { type: "hardlink", path, mode, mtime, target: first }, status: found.status };
+      return { entry: { type: "hardlink", path, ...common, target: first }, status: found.status };
     if (inode !== undefined) links.set(inode, path);
     const before = this.#before.get(path);
     if (before?.entry.type === "file" && before.status === found.status) {
       const isStored = before.entry.blobs.every((blob) => !blob || !this.#repacked.has(blob.pack));
-      if (isStored) return { entry: { ...before.entry, mode, mtime }, status: found.status };
+      if (isStored) return { entry: { ...before.entry, ...common }, status: found.status };
     }
     try {
       return await Reading.open(bytesOf(this.#root, path), found.size);

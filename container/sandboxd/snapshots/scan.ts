@@ -12,6 +12,8 @@ export interface Found {
   mode: number;
   /** Microseconds since the epoch. */
   mtime: number;
+  uid: number;
+  gid: number;
   /** Bytes of a file. */
   size: number;
   /** Changes with the content. */
@@ -126,6 +128,8 @@ export function look(root: string, path: string, dev: bigint): Seen | undefined 
       path,
       mode: Number(stats.mode & 0o7777n),
       mtime: Number(stats.mtimeNs / 1000n),
+      uid: Number(stats.uid),
+      gid: Number(stats.gid),
       size: stats.isFile() ? Number(stats.size) : 0,
       status: statusOf(stats),
     };

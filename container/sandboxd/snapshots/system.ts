@@ -129,12 +129,12 @@ function above(path: string): string {
 }
 
 function removed(path: string): Found {
-  return { type: "removed", path, mode: 0, mtime: 0, size: 0, status: "" };
+  return { type: "removed", path, mode: 0, mtime: 0, uid: 0, gid: 0, size: 0, status: "" };
 }
 
 function stateOf(one: Seen): string {
   // A directory's times change with what is in it.
-  if (one.type === "directory") return `directory ${one.mode}`;
+  if (one.type === "directory") return `directory ${one.mode} ${one.uid} ${one.gid}`;
   return "status" in one ? one.status : one.type;
 }
 

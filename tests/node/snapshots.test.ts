@@ -17,7 +17,7 @@ import { once } from "node:events";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import zlib from "node:zlib";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { decompressed } from "../../container/sandboxd/snapshots/codec.ts";
@@ -238,6 +238,44 @@ await restore.finish();`;
       encoding: "utf8",
     });
     expect(said).toBe(`mine\n${root}:\ngone\nkept\n\n${root}/gone:\ndeep\n`);
+  });
+
+  it("says that the disk is full where it is, and can be begun again when there is room", async () => {
+    const [disk, source] = [join(root, "disk"), join(outside, "source")];
+    for (const path of [disk, source]) mkdirSync(path);
+    for (const size of [1_000_000, 1000]) writeFileSync(join(source, `of-${size}`), randomBytes(size));
+    const modules = join(repository, "container/sandboxd/snapshots");
+    const program = `import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { failureOf } from ${JSON.stringify(join(modules, "../file-error.ts"))};
+import { Restore } from ${JSON.stringify(join(modules, "restore.ts"))};
+import { Save } from ${JSON.stringify(join(modules, "save.ts"))};
+const { DISK, SOURCE } = process.env;
+const save = await Save.plan("a", SOURCE, new Map(), { max: 1e9, repack: [] }, new AbortController().signal);
+const pack = await Array.fromAsync(save.pack(new AbortController().signal));
+const manifest = await save.manifest();
+const restore = async () => {
+  const begun = await Restore.begin("a", DISK + "/root", manifest);
+  await begun.receive((async function* () { yield* pack; })());
+  await begun.finish();
+};
+mkdirSync(DISK + "/root");
+writeFileSync(DISK + "/other", Buffer.alloc(800_000));
+const failure = await restore().then(() => undefined, failureOf);
+rmSync(DISK + "/other");
+await restore();
+const isWhole = ["of-1000000", "of-1000"].every((name) =>
+  readFileSync(DISK + "/root/" + name).equals(readFileSync(SOURCE + "/" + name)));
+console.log(JSON.stringify({ failure, isWhole }));`;
+    const view = ["--dev-bind", "/", "/", "--size", "1500000", "--tmpfs", disk];
+    const said = execFileSync(
+      "bwrap",
+      [...view, process.execPath, "--input-type=module", "--eval", program],
+      {
+        env: { ...process.env, DISK: disk, SOURCE: source },
+        encoding: "utf8",
+      },
+    );
+    expect(JSON.parse(said)).toEqual({ failure: { problem: "system", code: "ENOSPC" }, isWhole: true });
   });
 
   it.each<[string, (pack: Buffer) => Buffer]>([

@@ -20,8 +20,9 @@ import {
   narrowed,
 } from "../shared/network-policy.ts";
 
-/** Storage key. */
+/** Storage keys: of the choice, and of the hosts that the running container has intercepted. */
 const KEY = "network";
+const INTERCEPTED_KEY = "intercepted";
 
 /** What `configure_sandbox` has said; what is left out is the operator's default. */
 export interface NetworkChoice {
@@ -114,16 +115,20 @@ export class SandboxNetwork {
   /** A container is about to start: how that begins is told to the platform anew. */
   starting(): void {
     this.#enforced = "";
+    this.#host.kv.delete(INTERCEPTED_KEY);
     this.#host.platform.starting();
   }
 
   /** Has the platform enforce the policy, where it does not yet. @returns as `NetworkPlatform.enforce` does */
   async enforce(): Promise<boolean> {
     const policy: OutboundPolicy = { ...this.policy, principalID: this.#host.principalID() };
-    const hosts = this.#host.secretHosts();
+    const before = this.#host.kv.get<string[]>(INTERCEPTED_KEY) ?? [];
+    // What was intercepted stays so until the container ends, also when its secret has gone: it must not keep an earlier policy.
+    const hosts = [...new Set([...before, ...this.#host.secretHosts()])];
     const told = JSON.stringify([policy, hosts]);
     if (told === this.#enforced) return true;
     const holds = await this.#host.platform.enforce(policy);
+    if (hosts.length > before.length) this.#host.kv.put(INTERCEPTED_KEY, hosts);
     if (hosts.length > 0) await this.#host.intercept(hosts, policy);
     // Asked again until the container has ended that keeps more than it may have.
     if (holds) this.#enforced = told;

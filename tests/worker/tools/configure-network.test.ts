@@ -1,6 +1,11 @@
 /** What `configure_sandbox` says of a sandbox's network, through to what its code reaches. */
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { type NetworkPlatform, OutboundHandlers, SandboxNetwork } from "../../../src/actors/network.ts";
+import {
+  type NetworkHost,
+  type NetworkPlatform,
+  OutboundHandlers,
+  SandboxNetwork,
+} from "../../../src/actors/network.ts";
 import { throughPolicy } from "../../../src/container/internet.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import type { Connection, Refusal } from "../../../src/shared/connection-log.ts";
@@ -143,8 +148,8 @@ function network(
   config: Parameters<typeof networkLimits>[0],
   principalID = "token:ci",
   platform?: NetworkPlatform,
+  { kept = new Map<string, unknown>(), ...more }: Partial<NetworkHost> & { kept?: Map<string, unknown> } = {},
 ) {
-  const kept = new Map<string, unknown>();
   const told: NetworkPolicy[] = [];
   const kv = {
     get: <T>(key: string) => kept.get(key) as T | undefined,
@@ -169,6 +174,7 @@ function network(
       principalID: () => principalID,
       secretHosts: () => [],
       intercept: async () => undefined,
+      ...more,
     }),
   };
 }
@@ -231,6 +237,31 @@ describe("nobody has more than they were given", () => {
     });
     expect(initialOf("token:closed").internet).toBe("none");
     expect(initialOf("owner")).toEqual({ internet: "allowlist", allowHosts: ["pypi.org", "*.example.com"] });
+  });
+
+  it("and a host that had a secret when its container started has the policy that holds", async () => {
+    const intercepted: [readonly string[], string][] = [];
+    const { actor } = cloudflare();
+    const kept = new Map<string, unknown>();
+    const over = (secretHosts: string[]) =>
+      network({ network: all, authTokens: [] }, "owner", actor(), {
+        kept,
+        secretHosts: () => secretHosts,
+        intercept: async (hosts, { internet }) => void intercepted.push([hosts, internet]),
+      }).network;
+    const first = over(["a.example.com"]);
+    first.starting();
+    await first.enforce();
+    const next = over(["b.example.com"]);
+    next.put({ internet: "none" });
+    await next.enforce();
+    next.starting();
+    await next.enforce();
+    expect(intercepted).toEqual([
+      [["a.example.com"], "full"],
+      [["a.example.com", "b.example.com"], "none"],
+      [["b.example.com"], "none"],
+    ]);
   });
 
   it("and a note says of each refusal why it was one", async () => {

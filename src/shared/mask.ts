@@ -295,14 +295,21 @@ function beginning(bytes: Uint8Array, { text, isBase64, sharesFirst }: Trace, en
     if (before.size === 0) return 0;
     places = before;
   }
-  if (!sharesFirst) return Math.min(...places);
-  const shared = [...places].flatMap((place) =>
-    spellingsBefore(bytes, place).map(([character, length]) =>
-      KINDS[character] === BASE64 ? place - length : place,
-    ),
-  );
-  return Math.min(...places, ...shared);
+  // Of two readings that which takes the text as it stands: the other shows that the first character may be read so.
+  let start = Math.max(...places);
+  if (sharesFirst) {
+    const shared = spellingsBefore(bytes, start).filter(([character]) => KINDS[character] === BASE64);
+    start -= Math.max(0, ...shared.map(([, length]) => length));
+  }
+  const before = String.fromCharCode(...bytes.subarray(Math.max(0, start - LONGEST_SPELLING), start));
+  return start - (BEGUN_ESCAPE.exec(before)?.[0].length ?? 0);
 }
+
+/**
+ * The beginning of an escape. It is masked with what follows it whether that ends it or not: `%3` before a value would
+ * otherwise tell whether that begins with a digit, which it makes `%31` with.
+ */
+const BEGUN_ESCAPE = /(?:%[0-9a-f]?|\\(?:u[0-9a-f]{0,3}|x[0-9a-f]?)?|&#x?[0-9a-f]*)$/i;
 
 /** Whether there is but one way to read a text: no escape may be in it, and no line end. */
 function isPlain(bytes: Uint8Array, start: number, end: number): boolean {

@@ -40,7 +40,7 @@ it("runs once before the first call, with the variables, and what it leaves is i
   await until(async () => (await callsIn(sandbox).command("true")).text.includes("did not run again"));
   expect(await sh(sandbox, `${look}; cat mine; ls ~/.later || true`)).toBe(`${left}mine\n`);
   // Another sandbox starts from it, with a word about that, and has nothing that came later.
-  await configure("setup-second", script, { env });
+  await configure("setup-second", script, { env, internet: "none" });
   const second = await callsIn("setup-second").command(`${look}; ls mine ~/.later || true`);
   expect(second.structured.stdout).toBe(left);
   expect(second.text).toMatch(

@@ -13,7 +13,7 @@ const STOP_MS = 5000;
 const LOOK_MS = 2;
 
 /** How long after an interrupted call its container may still count as running although it ends, milliseconds. */
-const OUTLIVED_MS = 1000;
+const OUTLIVED_MS = 3000;
 
 export interface LifecycleHost {
   running(): boolean;

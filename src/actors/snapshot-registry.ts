@@ -378,7 +378,13 @@ export class SnapshotRegistry {
       snapshot,
     );
     if (kept) return this.known(kept.id);
-    const before = this.#keep(sandbox, snapshot, `before going back to ${to.label || to.id}`, true, now);
+    const { automatic } = this.#row<{ automatic: number }>(
+      "SELECT automatic FROM checkpoints WHERE id = ?",
+      to.id,
+    );
+    // The label of one that was made so would grow each time.
+    const name = automatic ? to.id : to.label || to.id;
+    const before = this.#keep(sandbox, snapshot, `before going back to ${name}`, true, now);
     this.#sql(
       `DELETE FROM checkpoints WHERE id IN (SELECT id FROM checkpoints WHERE sandbox = ? AND automatic
        ORDER BY created_at DESC, rowid DESC LIMIT -1 OFFSET ?)`,

@@ -682,7 +682,11 @@ export class Workspace {
     const isSaved = await within(
       CALL_MS,
       saving.then(() => true),
-    );
+    ).catch((error: unknown) => {
+      // The call itself says so.
+      this.#isFailureTold ||= error instanceof ToolError && isLasting(error.cause);
+      throw error;
+    });
     if (!isSaved) throw stillSaving(this.#host.sandbox());
   }
 

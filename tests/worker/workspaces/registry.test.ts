@@ -245,6 +245,18 @@ describe("the registry of saved states", () => {
       expect(labels).toContain("good");
     }));
 
+  it("names the state before by the label of what it went back to, however often it goes back and forth", () =>
+    bench((at) => {
+      at.save("a");
+      const { id } = at.registry.checkpoint("a", "x".repeat(90), at.now);
+      at.save("a");
+      const { before } = at.registry.goBack("a", id, at.now);
+      at.save("a");
+      const { before: next } = at.registry.goBack("a", before?.id ?? "", at.now);
+      expect(before?.label).toBe(`before going back to ${"x".repeat(90)}`);
+      expect(next?.label).toBe(`before going back to ${before?.id}`);
+    }));
+
   it("has a limit of checkpoints, and of bytes, beyond which a save may only shrink", () =>
     bench(
       (at) => {

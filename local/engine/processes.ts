@@ -3,6 +3,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { writeFile } from "node:fs/promises";
 import type { Server } from "node:net";
 import type { Readable, Writable } from "node:stream";
+import { finished } from "node:stream/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ExitReport } from "../platform/protocol.ts";
 import { bubblewrapArguments, readInfo, sizesFor, type Mount } from "./bubblewrap.ts";
@@ -141,7 +142,9 @@ async function handedOver(child: ChildProcess): Promise<Server[]> {
  * where only bubblewrap was killed. A pipe that somebody holds open does not delay it.
  */
 async function settle(child: ChildProcess, first: () => Identity | undefined): Promise<ExitReport> {
-  const closed = new Promise((resolve) => child.once("close", resolve));
+  // Not by the child's own "close", which does not come after its channel was closed from here.
+  const printed = [child.stdout, child.stderr].flatMap((stream) => (stream === null ? [] : finished(stream)));
+  const closed = Promise.allSettled(printed);
   const report = await new Promise<ExitReport>((resolve) => {
     child.once("error", (error) => resolve({ exitCode: 127, reason: error.message }));
     child.once("exit", (code, signal) => resolve({ exitCode: code ?? 137, reason: signal ?? "exit" }));

@@ -140,7 +140,7 @@ it("the whole output is linked where it was cut, and is served when its sandbox 
 });
 
 it("a log of megabytes is served byte for byte out of R2", async () => {
-  const command = "head -c 9000000 /dev/urandom | base64 -w 0 | tee sent | sha256sum >&2; cat sent";
+  const command = "head -c 9000000 /dev/urandom | base64 -w 0 | tee sent | sha256sum; cat sent";
   const content = await blocks("run_command", { sandbox, command });
   const [path = ""] = urlsIn(content);
   const bytes = new Uint8Array(await (await owner.http(path)).arrayBuffer());

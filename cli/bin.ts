@@ -1,11 +1,9 @@
 #!/usr/bin/env node
 /** The command `sandbox-mcp`. Looks at Node first: an older one would only say which word it does not know. */
 import { versions } from "node:process";
+import { isNewEnough, LEAST_NODE } from "./node-version.ts";
 
-const LEAST_NODE = 22;
-
-const [major = "0"] = versions.node.split(".");
-if (Number(major) < LEAST_NODE) {
+if (!isNewEnough()) {
   process.stderr.write(`sandbox-mcp needs Node ${LEAST_NODE} or newer, and this is ${versions.node}.\n`);
   process.exit(1);
 }

@@ -13,7 +13,7 @@ import {
   statSync,
 } from "node:fs";
 import { createRequire } from "node:module";
-import { dirname, join, resolve } from "node:path";
+import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { isPackaged, root } from "./places.ts";
 
@@ -24,6 +24,11 @@ export interface Module {
   type: "ESModule" | "CompiledWasm";
   path: string;
   contents: string | Uint8Array<ArrayBuffer>;
+}
+
+/** The file that Node runs as wrangler. */
+export function wranglerProgram(): string {
+  return join(dirname(require.resolve("wrangler/package.json")), "bin/wrangler.js");
 }
 
 /** Stops telemetry and update checks of wrangler and miniflare, and keeps their files in `directory`. */
@@ -83,7 +88,7 @@ const SOURCES = ["src", "local", "container", "package.json", "node_modules/.pac
 export function keyOf(config: string): string {
   const hash = createHash("sha256").update(config);
   // A configuration below the clone's directory has sources beside it.
-  const own = resolve(dirname(config)) === resolve(root) ? config : dirname(config);
+  const own = dirname(config) === root ? config : dirname(config);
   for (const source of [...SOURCES.map((name) => join(root, name)), own]) {
     const files = statSync(source).isDirectory()
       ? readdirSync(source, { recursive: true, encoding: "utf8" }).toSorted()
@@ -118,12 +123,15 @@ function forgetOld(): void {
 }
 
 async function build(config: string, directory: string, output: string): Promise<void> {
-  const wrangler = join(dirname(require.resolve("wrangler/package.json")), "bin/wrangler.js");
   try {
-    await run(process.execPath, [wrangler, "deploy", "--dry-run", "--outdir", output, "--config", config], {
-      cwd: dirname(config),
-      env: { ...process.env, ...quietWrangler(directory), NO_COLOR: "1" },
-    });
+    await run(
+      process.execPath,
+      [wranglerProgram(), "deploy", "--dry-run", "--outdir", output, "--config", config],
+      {
+        cwd: dirname(config),
+        env: { ...process.env, ...quietWrangler(directory), NO_COLOR: "1" },
+      },
+    );
   } catch (error) {
     const detail = error instanceof Error && "stderr" in error ? String(error.stderr) : String(error);
     throw new Error(`The Worker does not build:\n${detail.trim()}`, { cause: error });

@@ -2,14 +2,13 @@
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { bundleSandboxd, imageBundle } from "../scripts/bundle-sandboxd.ts";
 import { announce } from "./announce.ts";
-import { quietWrangler } from "./bundle.ts";
+import { quietWrangler, wranglerProgram } from "./bundle.ts";
+import { root, variablesFile } from "./places.ts";
 import { whyNotServing } from "./ready.ts";
 import { readVariables } from "./variables.ts";
 
-const root = fileURLToPath(new URL("..", import.meta.url));
 const port = process.env.PORT?.trim() || "8787";
 
 if (spawnSync("docker", ["info"], { stdio: "ignore" }).status !== 0) {
@@ -21,7 +20,7 @@ if (spawnSync("docker", ["info"], { stdio: "ignore" }).status !== 0) {
 await bundleSandboxd(imageBundle);
 
 // wrangler dev reads the Worker's variables only from .dev.vars.
-const file = join(root, ".dev.vars");
+const file = variablesFile(process.env);
 const { values, token, tokenSource } = readVariables({}, file);
 const given = process.env.SERVER_AUTH_TOKEN?.trim();
 if (given && given !== token) {
@@ -31,13 +30,12 @@ if (given && given !== token) {
   process.exit(1);
 }
 
-const wrangler = join(root, "node_modules/wrangler/bin/wrangler.js");
 // As in wrangler.local.jsonc: documents of clients would be fetched from inside the user's own network. Before a flag, since
 // it takes every word up to the next one.
 const off = values.OAUTH_CLIENT_METADATA?.trim() ? [] : ["--var", "OAUTH_CLIENT_METADATA:off"];
 const flags = ["dev", ...off, "--ip", "127.0.0.1", "--port", port, ...process.argv.slice(2)];
 const env = { ...process.env, ...quietWrangler(join(root, ".wrangler")), WRANGLER_LOG: "log" };
-const child = spawn(process.execPath, [wrangler, ...flags], { cwd: root, stdio: "inherit", env });
+const child = spawn(process.execPath, [wranglerProgram(), ...flags], { cwd: root, stdio: "inherit", env });
 const exited = once(child, "exit");
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => child.kill(signal));
 

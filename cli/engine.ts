@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
-import { moduleExtension } from "../local/engine/toolchain.ts";
+import { moduleExtension } from "../local/engine/own-files.ts";
 import type { HostDirectory } from "../local/engine/mounts.ts";
 
 export interface EngineSettings {

@@ -1,19 +1,19 @@
 /** What `npm start` and `npm run deploy` need of this machine. */
 import { execFile } from "node:child_process";
 import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { promisify } from "node:util";
 import { checkBubblewrap } from "../local/engine/check.ts";
 import { findPythons, PACKAGES } from "../local/engine/python.ts";
-import { quietWrangler } from "./bundle.ts";
+import { quietWrangler, wranglerProgram } from "./bundle.ts";
 import type { Check } from "./checks.ts";
 import { freePort } from "./lock.ts";
+import { isNewEnough, LEAST_NODE } from "./node-version.ts";
 import { readRunning } from "./running.ts";
 import { tmpdir } from "node:os";
 
 const execute = promisify(execFile);
 
-const LEAST_NODE = 22;
 const TIMEOUT_MS = 20_000;
 
 async function output(program: string, args: string[], env = process.env): Promise<string | undefined> {
@@ -34,8 +34,7 @@ export function deployChecks(): Promise<Check[]> {
 }
 
 function node(): Check {
-  const isNew = Number(process.versions.node.split(".")[0]) >= LEAST_NODE;
-  return isNew
+  return isNewEnough()
     ? { name: "Node", verdict: "ok", found: process.versions.node }
     : {
         name: "Node",
@@ -103,15 +102,13 @@ async function docker(): Promise<Check> {
 
 async function wrangler(): Promise<Check> {
   const name = "wrangler and its login";
-  const require = createRequire(import.meta.url);
-  const program = join(dirname(require.resolve("wrangler/package.json")), "bin/wrangler.js");
   const env = {
     ...process.env,
     ...quietWrangler(join(tmpdir(), "sandbox-mcp-wrangler")),
     WRANGLER_LOG: "log",
   };
-  const said = await output(process.execPath, [program, "whoami"], env);
-  const version = (require("wrangler/package.json") as { version: string }).version;
+  const said = await output(process.execPath, [wranglerProgram(), "whoami"], env);
+  const { version } = createRequire(import.meta.url)("wrangler/package.json") as { version: string };
   if (said === undefined || /not (authenticated|logged in)/i.test(said))
     return { name, verdict: "failed", found: `${version}, not logged in`, fix: "npx wrangler login" };
   // A token of the API has permissions in place of scopes, and wrangler cannot list them.

@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 /** The command line: `sandbox-mcp <command>`, and in the repository `npm run cli -- <command>`. */
 import { enableCompileCache } from "node:module";
 import { fileURLToPath } from "node:url";

@@ -1,13 +1,13 @@
 /** Where this program's own files are, and where it keeps what is its user's. */
 import { homedir } from "node:os";
-import { extname, isAbsolute, join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { isAbsolute, join } from "node:path";
+import { moduleExtension, repository } from "../local/engine/own-files.ts";
 
 /** The clone's directory; in the package, the directory of what was built. */
-export const root = fileURLToPath(new URL("..", import.meta.url));
+export const root = repository;
 
 /** Whether this is the package as npm installs it, and no clone: its modules are JavaScript. */
-export const isPackaged = extname(import.meta.url) === ".js";
+export const isPackaged = moduleExtension === ".js";
 
 /** The state directory where none is named. npm may remove a package at any time, so that of a package is the user's. */
 export function defaultStateDir(env: Readonly<Record<string, string | undefined>>): string {

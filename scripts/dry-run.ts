@@ -7,19 +7,18 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { fileURLToPath } from "node:url";
-import { quietWrangler } from "../cli/bundle.ts";
+import { quietWrangler, wranglerProgram } from "../cli/bundle.ts";
+import { root } from "../cli/places.ts";
 
 /** What Cloudflare takes on its free plan, KiB after compression. */
 const LIMIT = 3072;
 
 const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-dry-run-"));
-const wrangler = fileURLToPath(new URL("../node_modules/wrangler/bin/wrangler.js", import.meta.url));
 const flags = ["deploy", "--dry-run", "--containers-rollout", "none", "--outdir", join(directory, "worker")];
 
 try {
-  const { stdout } = await promisify(execFile)(process.execPath, [wrangler, ...flags], {
-    cwd: fileURLToPath(new URL("..", import.meta.url)),
+  const { stdout } = await promisify(execFile)(process.execPath, [wranglerProgram(), ...flags], {
+    cwd: root,
     env: { ...process.env, ...quietWrangler(directory), WRANGLER_LOG: "log", NO_COLOR: "1" },
   });
   const [, total, compressed] = /Total Upload: ([\d.]+) KiB \/ gzip: ([\d.]+) KiB/.exec(stdout) ?? [];

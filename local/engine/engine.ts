@@ -23,7 +23,8 @@ import { describePython, environmentFiles } from "./python.ts";
 import { hostRegistries, registryAddresses } from "./registries.ts";
 import { MountNamespace } from "./mount-namespace.ts";
 import { SandboxRegistry } from "./registry.ts";
-import { findToolchain, moduleExtension, repository, type Toolchain } from "./toolchain.ts";
+import { moduleExtension, repository } from "./own-files.ts";
+import { findToolchain, type Toolchain } from "./toolchain.ts";
 
 export interface EngineOptions {
   /** Every request must carry it. At least 16 characters. */

@@ -12,7 +12,7 @@ import {
   scratchDirectory,
 } from "./bubblewrap.ts";
 import { start, type Processes, type StartOptions } from "./processes.ts";
-import { moduleExtension } from "./toolchain.ts";
+import { moduleExtension } from "./own-files.ts";
 import { messageOf } from "../../src/shared/text.ts";
 
 /** The servers of ours that run in a sandbox. */

@@ -1,15 +1,9 @@
 /** Finds on the host what a sandbox is given to work with: node, npm and python3. */
 import { access, realpath } from "node:fs/promises";
 import { createRequire } from "node:module";
-import { dirname, extname, join, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
+import { dirname, join } from "node:path";
+import { repository } from "./own-files.ts";
 import { choosePython, describePython, findPythons, onPath, type Python } from "./python.ts";
-
-/** The clone's directory; in the package, the directory of what was built. */
-export const repository = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
-
-/** Of our own modules: Node runs TypeScript in a clone, but not in a package that npm has installed. */
-export const moduleExtension = extname(import.meta.url);
 
 const require = createRequire(import.meta.url);
 

@@ -10,7 +10,7 @@ import type { View } from "./bubblewrap.ts";
 import { bundlePath } from "./certificates.ts";
 import type { Running } from "./launch.ts";
 import { prelude } from "./processes.ts";
-import { moduleExtension } from "./toolchain.ts";
+import { moduleExtension } from "./own-files.ts";
 
 export interface UnisolatedOptions {
   directory: string;

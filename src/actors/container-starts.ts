@@ -41,8 +41,20 @@ export class ContainerStarts {
   }
 
   /** Resolves when the sandbox is not being destroyed. */
-  async passable(): Promise<void> {
+  async #passable(): Promise<void> {
     while (this.#destroying) await this.#destroying;
+  }
+
+  /**
+   * Does `work` for a sandbox that is not being destroyed: again where that has begun meanwhile, which undoes it. Then does
+   * `done` at once, before anything can come between.
+   */
+  async undisturbed<T>(work: () => Promise<T>, done: (value: T) => void): Promise<void> {
+    for (;;) {
+      await this.#passable();
+      const value = await work();
+      if (!this.isDestroying) return done(value);
+    }
   }
 
   /** Whether the sandbox is being destroyed. */

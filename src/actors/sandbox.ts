@@ -467,13 +467,12 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   async #setNetwork(owner: Owner, changes: NetworkChoice): Promise<void> {
-    let choice;
-    do {
-      await this.#starts.passable();
-      choice = this.#network.changed(changes);
+    const tell = async () => {
+      const choice = this.#network.changed(changes);
       await this.#accountLink.configured(owner, this.#variables.names);
-    } while (this.#starts.isDestroying);
-    this.#network.put(choice);
+      return choice;
+    };
+    await this.#starts.undisturbed(tell, (choice) => this.#network.put(choice));
     await this.#enforceNetwork();
   }
 
@@ -505,22 +504,20 @@ export class Sandbox extends BaseSandbox<Env> {
 
   async #changeSetUp(owner: Owner, script: string): Promise<void> {
     if (this.#setUp.has(script)) return;
-    do {
-      await this.#starts.passable();
+    const tell = async () => {
       if (script !== "") await this.#accountLink.configured(owner, this.#variables.names);
-    } while (this.#starts.isDestroying);
-    this.#setUp.put(script);
+    };
+    await this.#starts.undisturbed(tell, () => this.#setUp.put(script));
   }
 
   async #setVariables(owner: Owner, changes: Readonly<Record<string, string>>): Promise<void> {
-    let variables;
     // A sandbox that is destroyed meanwhile loses its variables, and gets these as a new one.
-    do {
-      await this.#starts.passable();
-      variables = this.#variables.changed(changes);
+    const tell = async () => {
+      const variables = this.#variables.changed(changes);
       await this.#accountLink.configured(owner, namesOf(variables));
-    } while (this.#starts.isDestroying);
-    this.#variables.put(variables);
+      return variables;
+    };
+    await this.#starts.undisturbed(tell, (variables) => this.#variables.put(variables));
   }
 
   /** Answers with the run as soon as it has started; `readRun` waits for its end. */
@@ -923,18 +920,19 @@ export class Sandbox extends BaseSandbox<Env> {
       if (owner.mayStart === false && !this.#isUp) throw notRunning(owner.sandbox);
     };
     refuseStart();
-    do {
-      await this.#starts.passable();
+    const register = async () => {
       // An earlier actor was thrown away before it had ended the container.
       if (this.#workspace.isGoingBack) await this.#starts.destroy(() => this.#endToGoBack());
       // Before the registration: the end of the previous container must not be reported after it.
       await this.#enforceNetwork();
       await this.#lifecycle.ready();
       await this.#accountLink.register(owner);
-    } while (this.#starts.isDestroying);
-    // Its container may have ended meanwhile, and what comes next would start another.
-    refuseStart();
-    this.#starts.open();
+    };
+    await this.#starts.undisturbed(register, () => {
+      // Its container may have ended meanwhile, and what comes next would start another.
+      refuseStart();
+      this.#starts.open();
+    });
   }
 
   /** As `#serve`, for what is no run and so waits for the sandbox's set-up here. */

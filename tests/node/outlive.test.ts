@@ -10,7 +10,7 @@ import { createInterface } from "node:readline";
 import { afterEach, describe, expect, it } from "vitest";
 import { identify } from "../../local/engine/identity.ts";
 import { createGroups, findGroupParents, removeGroups } from "../../local/engine/limits.ts";
-import { repository } from "../../local/engine/toolchain.ts";
+import { repository } from "../../local/engine/own-files.ts";
 import { startTestEngine, TestSandbox, type EngineAddress } from "../setup/engine-client.ts";
 import { outliveCommand } from "../setup/outlive.ts";
 import { processes, survivors, type Process } from "../setup/processes.ts";

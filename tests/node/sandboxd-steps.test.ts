@@ -32,7 +32,7 @@ import {
 } from "../../container/sandboxd/protocol.ts";
 import { Save } from "../../container/sandboxd/snapshots/save.ts";
 import { bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
-import { repository } from "../../local/engine/toolchain.ts";
+import { repository } from "../../local/engine/own-files.ts";
 import { sleep, until } from "../setup/until.ts";
 
 /** How many are tried at once: most wait more than they work. */

@@ -26,7 +26,7 @@ import type { Entry } from "../../container/sandboxd/snapshots/manifest.ts";
 import { readManifest, writeManifest } from "../../container/sandboxd/snapshots/manifest.ts";
 import { Restore } from "../../container/sandboxd/snapshots/restore.ts";
 import { Save } from "../../container/sandboxd/snapshots/save.ts";
-import { repository } from "../../local/engine/toolchain.ts";
+import { repository } from "../../local/engine/own-files.ts";
 import { choose, scan } from "../../container/sandboxd/snapshots/scan.ts";
 
 let root: string;

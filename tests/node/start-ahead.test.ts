@@ -11,7 +11,7 @@ import type { EngineOptions } from "../../local/engine/engine.ts";
 import { identify, kill } from "../../local/engine/identity.ts";
 import { sandboxMark } from "../../local/engine/leftovers.ts";
 import { findGroupParents } from "../../local/engine/limits.ts";
-import { repository } from "../../local/engine/toolchain.ts";
+import { repository } from "../../local/engine/own-files.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 import { survivors, tree } from "../setup/processes.ts";
 import { next, startedAhead, whichCommand } from "../setup/start-ahead.ts";

@@ -4,7 +4,7 @@ import { SetUpOutcomes } from "../../../src/actors/set-up-outcomes.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import type { NetworkPolicy } from "../../../src/shared/network-policy.ts";
 import type { Secret } from "../../../src/shared/secrets.ts";
-import { type World, inWorld } from "./world.ts";
+import { type World, evictAt, inWorld } from "./world.ts";
 
 /** What the sandbox reaches. */
 const NETWORK: { policy: NetworkPolicy; secrets: Secret[] } = {
@@ -53,17 +53,6 @@ const found = ({ files, container }: World) => ({
   ...Object.fromEntries(container?.system ?? []),
 });
 const LEFT = { clone: "of the set-up", tool: "of the set-up" };
-
-function evictAt(world: World, at: number): Promise<string> {
-  const { promise, resolve } = Promise.withResolvers<string>();
-  let step = 0;
-  world.onStep = () => {
-    if (step++ !== at) return;
-    world.evict();
-    resolve("evicted");
-  };
-  return promise;
-}
 
 describe("what a set-up leaves", () => {
   it("is what the next sandbox starts from, which goes its own way", () =>

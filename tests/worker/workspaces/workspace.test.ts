@@ -6,23 +6,11 @@ import { Snapshots } from "../../../src/container/snapshots.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { ToolError } from "../../../src/shared/errors.ts";
 import type { Step, World } from "./world.ts";
-import { inWorld } from "./world.ts";
+import { evictAt, inWorld } from "./world.ts";
 
 const refusing = (pattern: RegExp) => (step: Step) => {
   if (step.when === "before" && pattern.test(step.name)) throw new Error("R2 is not there (10001)");
 };
-
-/** Evicts the actor at a step; resolves then. */
-function evictAt(world: World, at: number): Promise<string> {
-  const { promise, resolve } = Promise.withResolvers<string>();
-  let step = 0;
-  world.onStep = () => {
-    if (step++ !== at) return;
-    world.evict();
-    resolve("evicted");
-  };
-  return promise;
-}
 
 /** A sandbox with a saved workspace. */
 async function prepare(world: World): Promise<void> {

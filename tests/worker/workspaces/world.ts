@@ -328,3 +328,15 @@ export async function inWorld(work: (world: World) => Promise<void>, limits = {}
     work(new World(new SnapshotRegistry(storage, { checkpoints: 100, workspaceBytes: 1e9, ...limits }, 30))),
   );
 }
+
+/** Evicts the actor at a step; resolves then. */
+export function evictAt(world: World, at: number): Promise<string> {
+  const { promise, resolve } = Promise.withResolvers<string>();
+  let step = 0;
+  world.onStep = () => {
+    if (step++ !== at) return;
+    world.evict();
+    resolve("evicted");
+  };
+  return promise;
+}

@@ -17,9 +17,7 @@ import { OUTBOUND } from "../container/egress.ts";
 import { type OutboundPolicy, throughPolicy } from "../container/internet.ts";
 import type { Connection as SandboxConnection } from "../shared/connection-log.ts";
 import { networkLimits } from "../shared/network-limits.ts";
-import type { NetworkPolicy } from "../shared/network-policy.ts";
 import {
-  type NetworkChoice,
   type NetworkPlatform,
   OutboundHandlers,
   POLICY_HANDLER,
@@ -46,9 +44,10 @@ import { DiskUsage } from "./disk-usage.ts";
 import { Lease, quotaError } from "./lease.ts";
 import { type Preview, Previews } from "./previews.ts";
 import type { Settlement } from "./quota.ts";
-import { SetUp, type SetUpState } from "./set-up.ts";
+import { type CurrentSettings, SandboxSettings, type SettingsChange } from "./settings.ts";
+import { SetUp } from "./set-up.ts";
 import { SetUpOutcomes } from "./set-up-outcomes.ts";
-import { SandboxVariables, namesOf } from "./sandbox-variables.ts";
+import { SandboxVariables } from "./sandbox-variables.ts";
 import { RestartNotice } from "./restart-notice.ts";
 import type { Checkpoint } from "./snapshot-registry.ts";
 import { Workspace } from "./workspace.ts";
@@ -78,24 +77,8 @@ export interface Condition {
   previews: Preview[];
 }
 
-/** What `configure_sandbox` changes. */
-export interface Settings {
-  /** Variables to set; an empty value removes its variable. */
-  env?: Readonly<Record<string, string>> | undefined;
-  network?: NetworkChoice | undefined;
-  /** The script that sets up each new container; an empty one removes it. */
-  setup?: string | undefined;
-}
-
-/** What a sandbox is set to. */
-export interface Configured {
-  /** Names of its variables. */
-  variables: string[];
-  setup: SetUpState;
-  /** Where its actor was made; undefined where the platform chose. */
-  region: Region | undefined;
-  network: NetworkPolicy;
-}
+/** What a sandbox is set to, and where its actor was made; undefined where the platform chose. */
+export type Configured = CurrentSettings & { region: Region | undefined };
 
 /** The session of set-ups, which is no valid name of a caller's, and how long one may take, milliseconds. */
 const SETUP_SESSION = "_setup";
@@ -146,8 +129,9 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #workspace: Workspace;
   readonly #runFiles: RunFiles;
   readonly #fileLinks: FileLinks;
-  /** Changes of settings, one after the other. */
-  readonly #configuring = new KeyedQueue();
+  readonly #settings: SandboxSettings;
+  /** Who waited while the network was enforced by ending a container must not end the next one. */
+  readonly #enforcing = new KeyedQueue();
   /** Calls, and streams of files, that are under way. */
   #calls = 0;
   #transfers = 0;
@@ -208,7 +192,7 @@ export class Sandbox extends BaseSandbox<Env> {
       prefix: () => this.#accountLink.workspacesPrefix,
       account: () => this.#accountLink.account(this.#accountLink.owner),
       sandbox: () => this.#accountLink.owner.sandbox,
-      settings: () => this.#settings,
+      settings: () => this.#settings.kept,
       ...config.workspaces,
       isSettingUp: () => this.#setUp.isHalfDone,
       restartNotice: this.#restartNotice,
@@ -333,6 +317,13 @@ export class Sandbox extends BaseSandbox<Env> {
       background,
       report,
     });
+    this.#settings = new SandboxSettings({
+      variables: this.#variables,
+      network: this.#network,
+      setUp: this.#setUp,
+      starts: this.#starts,
+      register: (owner, names) => this.#accountLink.configured(owner, names),
+    });
     // What runs in the sandbox does not wait for the next call; that enforces it again where this fails.
     if (this.#accountLink.principalID !== undefined)
       background(this.#enforceNetwork().catch(() => undefined));
@@ -445,7 +436,7 @@ export class Sandbox extends BaseSandbox<Env> {
    */
   configureSandbox(
     owner: Owner,
-    { env = {}, network, setup }: Settings,
+    change: SettingsChange,
     region: Region | undefined,
     mayUseModel: boolean,
   ): Promise<Answer<Configured>> {
@@ -453,33 +444,15 @@ export class Sandbox extends BaseSandbox<Env> {
       if (!mayUseModel) this.#tasks.keepApart(owner.sandbox);
       const made = this.#accountLink.owner.region;
       if (region !== undefined && region !== made) throw isMade(owner.sandbox, region, made);
-      if (Object.keys(env).length > 0)
-        await this.#configuring.run("", "", () => this.#setVariables(owner, env));
-      if (network !== undefined) await this.#configuring.run("", "", () => this.#setNetwork(owner, network));
-      if (setup !== undefined) await this.#configuring.run("", "", () => this.#changeSetUp(owner, setup));
-      return {
-        variables: this.#variables.names,
-        setup: this.#setUp.state,
-        region: made,
-        network: this.#network.policy,
-      };
+      await this.#settings.change(owner, change);
+      if (change.network !== undefined) await this.#enforceNetwork();
+      return { ...this.#settings.current, region: made };
     });
-  }
-
-  async #setNetwork(owner: Owner, changes: NetworkChoice): Promise<void> {
-    const tell = async () => {
-      const choice = this.#network.changed(changes);
-      await this.#accountLink.configured(owner, this.#variables.names);
-      return choice;
-    };
-    await this.#starts.undisturbed(tell, (choice) => this.#network.put(choice));
-    await this.#enforceNetwork();
   }
 
   /** Enforces what the sandbox may reach, and ends a container that keeps more: also when the operator has lowered it. */
   #enforceNetwork(): Promise<void> {
-    // One after the other: who waited while a container ended must not end the next one.
-    return this.#configuring.run("enforce", "", async () => {
+    return this.#enforcing.run("", "", async () => {
       if (!this.#isUp || (await this.#network.enforce())) return;
       await this.#workspace.isSavedToStop();
       this.#restartNotice.ending("network");
@@ -500,24 +473,6 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#network.connections.collectSoon();
     const said = await this.#network.refusalNote(startedAt).catch(() => undefined);
     return said === undefined ? end : { ...end, note: [end.note, said].filter(Boolean).join(" ") };
-  }
-
-  async #changeSetUp(owner: Owner, script: string): Promise<void> {
-    if (this.#setUp.has(script)) return;
-    const tell = async () => {
-      if (script !== "") await this.#accountLink.configured(owner, this.#variables.names);
-    };
-    await this.#starts.undisturbed(tell, () => this.#setUp.put(script));
-  }
-
-  async #setVariables(owner: Owner, changes: Readonly<Record<string, string>>): Promise<void> {
-    // A sandbox that is destroyed meanwhile loses its variables, and gets these as a new one.
-    const tell = async () => {
-      const variables = this.#variables.changed(changes);
-      await this.#accountLink.configured(owner, namesOf(variables));
-      return variables;
-    };
-    await this.#starts.undisturbed(tell, (variables) => this.#variables.put(variables));
   }
 
   /** Answers with the run as soon as it has started; `readRun` waits for its end. */
@@ -772,21 +727,10 @@ export class Sandbox extends BaseSandbox<Env> {
     );
   }
 
-  /** What a checkpoint keeps of the settings, where there are any. */
-  get #settings(): CheckpointSettings | undefined {
-    const [env, network, setup] = [this.#variables.values, this.#network.choice, this.#setUp.settings];
-    const isNone = setup === undefined && Object.keys({ ...env, ...network }).length === 0;
-    return isNone ? undefined : { env, network, setup };
-  }
-
   /** Called by the account for a sandbox that is about to be made of a saved state. */
-  inherit(owner: Owner, { env, network, setup }: CheckpointSettings): Promise<Answer<void>> {
+  inherit(owner: Owner, settings: CheckpointSettings): Promise<Answer<void>> {
     return this.#answer(owner, async () => {
-      this.#variables.forget();
-      this.#variables.put(this.#variables.changed(env));
-      this.#network.put(network);
-      this.#setUp.forget();
-      if (setup) this.#setUp.inherit(setup);
+      this.#settings.inherit(settings);
       await this.ctx.storage.sync();
     });
   }
@@ -834,11 +778,7 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#previews.forget();
     this.#fileLinks.forget();
     this.#setUp.containerGone();
-    if (!had.isKept) {
-      this.#variables.forget();
-      this.#network.forget();
-      this.#setUp.forget();
-    }
+    if (!had.isKept) this.#settings.forget();
     if (had.wasKnown) this.#accountLink.note("destroy");
     return had;
   }

@@ -9,6 +9,7 @@ import {
 import { throughPolicy } from "../../../src/container/internet.ts";
 import { type Env, parseConfig } from "../../../src/shared/config.ts";
 import type { Connection, Refusal } from "../../../src/shared/connection-log.ts";
+import { ToolError } from "../../../src/shared/errors.ts";
 import { networkLimits } from "../../../src/shared/network-limits.ts";
 import type { Internet, NetworkPolicy } from "../../../src/shared/network-policy.ts";
 import { callsIn, evict, inActor, killContainer, owner, principal, sh, until } from "../support.ts";
@@ -42,6 +43,19 @@ describe("configure_sandbox", () => {
     await configure(sandbox, { internet: "none" });
     await owner.call("destroy_sandbox", { sandbox });
     expect((await configure(sandbox)).structured).toMatchObject({ internet: "full", allow_hosts: [] });
+  });
+
+  it("changes all that it was asked to, or nothing", async () => {
+    const sandbox = "net-all";
+    vi.spyOn(SandboxNetwork.prototype, "changed").mockImplementationOnce(() => {
+      throw new ToolError("permission_denied", "The operator of this server does not allow that.", "");
+    });
+    const change = { env: { A: "1" }, internet: "none", setup: "true" };
+    expect(await configure(sandbox, change)).toMatchObject({ isError: true });
+    const nothing = { variables: [], setup: "none", internet: "full" };
+    expect((await configure(sandbox)).structured).toMatchObject(nothing);
+    const all = { variables: ["A"], setup: "due", internet: "none" };
+    expect((await configure(sandbox, change)).structured).toMatchObject(all);
   });
 
   it.each(["https://example.com", "example.com:443", "0x7f.1", "a\u0000.example.com", "*"])(

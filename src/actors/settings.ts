@@ -1,0 +1,98 @@
+/** What one sandbox is set to, changed all or nothing and kept together: its variables, its network and its set-up. */
+import type { NetworkPolicy } from "../shared/network-policy.ts";
+import { KeyedQueue } from "../shared/queue.ts";
+import type { CheckpointSettings } from "./account.ts";
+import type { Owner } from "./account-link.ts";
+import type { ContainerStarts } from "./container-starts.ts";
+import type { NetworkChoice, SandboxNetwork } from "./network.ts";
+import { type SandboxVariables, namesOf } from "./sandbox-variables.ts";
+import type { SetUp, SetUpState } from "./set-up.ts";
+
+/** What `configure_sandbox` changes; what is left out stays. */
+export interface SettingsChange {
+  /** Variables to set; an empty value removes its variable. */
+  env?: Readonly<Record<string, string>> | undefined;
+  network?: NetworkChoice | undefined;
+  /** The script that sets up each new container; an empty one removes it. */
+  setup?: string | undefined;
+}
+
+/** What a sandbox is set to. */
+export interface CurrentSettings {
+  /** Names of its variables. */
+  variables: string[];
+  setup: SetUpState;
+  network: NetworkPolicy;
+}
+
+export interface SettingsHost {
+  variables: SandboxVariables;
+  network: SandboxNetwork;
+  setUp: SetUp;
+  starts: Pick<ContainerStarts, "undisturbed">;
+  /** Tells the account of a sandbox with these variables. @throws {ToolError} `quota_exceeded` for one too many */
+  register(owner: Owner, variables: readonly string[]): Promise<void>;
+}
+
+export class SandboxSettings {
+  readonly #host: SettingsHost;
+  readonly #changes = new KeyedQueue();
+
+  constructor(host: SettingsHost) {
+    this.#host = host;
+  }
+
+  get current(): CurrentSettings {
+    const { variables, network, setUp } = this.#host;
+    return { variables: variables.names, setup: setUp.state, network: network.policy };
+  }
+
+  /**
+   * Makes all of a change, or none of it. Changes happen one after the other. A sandbox that is destroyed meanwhile loses what
+   * it was set to, and gets this as a new one.
+   * @throws {ToolError} `too_large`, `permission_denied`, `quota_exceeded`
+   */
+  change(owner: Owner, { env, network, setup }: SettingsChange): Promise<void> {
+    return this.#changes.run("", "", () => {
+      const host = this.#host;
+      const changed = async () => {
+        const script = setup !== undefined && !host.setUp.has(setup) ? setup : undefined;
+        const variables = Object.keys(env ?? {}).length > 0 ? host.variables.changed(env ?? {}) : undefined;
+        const choice = network && host.network.changed(network);
+        if (variables || choice || script)
+          await host.register(owner, variables ? namesOf(variables) : host.variables.names);
+        return { variables, choice, script };
+      };
+      return host.starts.undisturbed(changed, ({ variables, choice, script }) => {
+        if (variables) host.variables.put(variables);
+        if (choice) host.network.put(choice);
+        if (script !== undefined) host.setUp.put(script);
+      });
+    });
+  }
+
+  /** What a checkpoint keeps of them, where there are any. */
+  get kept(): CheckpointSettings | undefined {
+    const { variables, network, setUp } = this.#host;
+    const kept = { env: variables.values, network: network.choice, setup: setUp.settings };
+    const isNone = kept.setup === undefined && Object.keys({ ...kept.env, ...kept.network }).length === 0;
+    return isNone ? undefined : kept;
+  }
+
+  /** Takes those of the checkpoint that the sandbox is about to be made of, in the place of its own. */
+  inherit({ env, network, setup }: CheckpointSettings): void {
+    const { variables, network: own, setUp } = this.#host;
+    variables.forget();
+    variables.put(variables.changed(env));
+    own.put(network);
+    setUp.forget();
+    if (setup) setUp.inherit(setup);
+  }
+
+  /** The sandbox was destroyed. */
+  forget(): void {
+    this.#host.variables.forget();
+    this.#host.network.forget();
+    this.#host.setUp.forget();
+  }
+}

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { findNodeAtLocation, type Node, type ParseError, parse, parseTree } from "jsonc-parser";
 import { z } from "zod";
 import { ownerToken } from "../src/shared/env-fields.ts";
+import { SECRET_VARIABLES } from "../src/shared/variables.ts";
 import type { Check } from "./checks.ts";
 import { keptVariables } from "./variables.ts";
 
@@ -42,9 +43,6 @@ const CONFIG = "wrangler.jsonc";
 
 /** The bindings that the Worker reads, with the classes of those that are Durable Objects. */
 const CLASSES = ["Sandbox", "Account", "Attempts"];
-
-/** Values that everybody who sees the configuration may read, were they in `vars`. */
-const SECRET = /TOKEN|SECRET|_KEY$/;
 
 /** Types of containers on which an agent or a build does not run: they have 256 MiB and less than a tenth of a processor. */
 const TOO_SMALL = new Set(["dev", "lite"]);
@@ -110,7 +108,7 @@ class Validation {
     const sqlite = new Set(migrations.flatMap((each) => each.new_sqlite_classes));
     const bound = bindings.map(({ class_name }) => class_name ?? "");
     const unmigrated = bound.filter((name) => !sqlite.has(name));
-    const secrets = Object.keys(this.#config.vars).filter((name) => SECRET.test(name));
+    const secrets = Object.keys(this.#config.vars).filter((name) => SECRET_VARIABLES.includes(name));
     const storage = new Set([
       ...this.#config.r2_buckets.map(({ binding }) => binding),
       ...this.#config.kv_namespaces.map(({ binding }) => binding),

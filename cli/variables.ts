@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
-import { parseEnv } from "node:util";
+import { isDeepStrictEqual, parseEnv } from "node:util";
 import { SDK_VARIABLES, VARIABLES } from "../src/shared/variables.ts";
 import { UserError } from "./errors.ts";
 import { messageOf } from "../src/shared/text.ts";
@@ -53,19 +53,41 @@ export function keptVariables(file: string): Record<string, string> {
   }
 }
 
-/** Fills an empty SERVER_AUTH_TOKEN line, or adds one. Atomic: after a crash, the old file is still there. */
+/**
+ * Writes variables into a `.dev.vars`, at its end and in place of those of the same names; undefined removes one. Atomic: after a
+ * crash, the old file is still there.
+ * @throws {UserError} when it cannot be written, or not without changing more
+ */
+export function writeVariables(file: string, changes: Readonly<Record<string, string | undefined>>): void {
+  const before = existsSync(file) ? readFileSync(file, "utf8") : "";
+  const names = Object.keys(changes);
+  const lines = before
+    .split("\n")
+    .filter((line) => !names.some((name) => new RegExp(`^\\s*(export\\s+)?${name}\\s*=`).test(line)));
+  const own = Object.entries(changes).flatMap(([name, value]) =>
+    value === undefined ? [] : `${name}=${/^[\w.:-]+$/.test(value) ? value : `'${value}'`}`,
+  );
+  const after = [...lines.join("\n").trimEnd().split("\n"), ...own].filter((line) => line !== "").join("\n");
+  const known = parseEnv(before);
+  const expected = Object.entries({ ...known, ...changes }).filter(([, value]) => value !== undefined);
+  const isSafe =
+    // Of a value of several lines only the first would be replaced.
+    names.every((name) => !known[name]?.includes("\n")) &&
+    isDeepStrictEqual({ ...parseEnv(after) }, Object.fromEntries(expected));
+  if (!isSafe)
+    throw new UserError(
+      `${file} is written in a way that this command cannot change safely: set ${names.join(", ")} there.`,
+    );
+  mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
+  const temporary = `${file}.${process.pid}`;
+  writeFileSync(temporary, `${after}\n`, { mode: 0o600 });
+  chmodSync(temporary, 0o600);
+  renameSync(temporary, file);
+}
+
 function keep(file: string, token: string): void {
   try {
-    const before = existsSync(file) ? readFileSync(file, "utf8") : "";
-    const lines = before.split("\n").filter((line) => !/^\s*(export\s+)?SERVER_AUTH_TOKEN\s*=/.test(line));
-    const rest = lines.join("\n").trimEnd();
-    mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
-    const temporary = `${file}.${process.pid}`;
-    writeFileSync(temporary, `${rest === "" ? "" : `${rest}\n`}SERVER_AUTH_TOKEN=${token}\n`, {
-      mode: 0o600,
-    });
-    chmodSync(temporary, 0o600);
-    renameSync(temporary, file);
+    writeVariables(file, { SERVER_AUTH_TOKEN: token });
   } catch (error) {
     throw new UserError(
       `The token cannot be kept in ${file}: ${messageOf(error)}. Set SERVER_AUTH_TOKEN instead.`,

@@ -3,7 +3,7 @@ import { existsSync, writeFileSync } from "node:fs";
 import { arch, release, totalmem } from "node:os";
 import { join, resolve } from "node:path";
 import description from "../../package.json" with { type: "json" };
-import { SDK_VARIABLES, VARIABLES } from "../../src/shared/variables.ts";
+import { SDK_VARIABLES, SECRET_VARIABLES, VARIABLES } from "../../src/shared/variables.ts";
 import { serverCommand } from "../command.ts";
 import { validate } from "../configuration.ts";
 import { localChecks } from "../machine.ts";
@@ -89,7 +89,8 @@ async function serverState(options: ServerOptions): Promise<object> {
 /** The bundle without any value that is known to be a secret, wherever it is. */
 function redacted(bundle: object): object {
   const kept = existsSync(VARIABLES_FILE) ? keptVariables(VARIABLES_FILE) : {};
-  const names = [...VARIABLES, "SANDBOX_MCP_TOKEN"].filter((name) => /TOKEN|SECRET|KEY/.test(name));
+  // The hashes of AUTH_TOKENS are nobody else's business either.
+  const names = [...SECRET_VARIABLES, "AUTH_TOKENS", "SANDBOX_MCP_TOKEN"];
   const values = names
     .flatMap((name) => [process.env[name], kept[name]])
     .filter((value) => (value?.length ?? 0) >= 8);

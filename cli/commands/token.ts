@@ -1,15 +1,13 @@
 /** `sandbox-mcp token`: tokens of a server, their hashes, and where they go. */
-import { createHash, randomBytes } from "node:crypto";
 import { Command, Option } from "@commander-js/extra-typings";
 import { ownerToken } from "../../src/shared/env-fields.ts";
 import { SCOPES, TOKEN_NAME } from "../../src/shared/principal.ts";
-import { dataCommand } from "../command.ts";
+import { dataCommand, wholeNumber } from "../command.ts";
 import { CommandError } from "../exit.ts";
 import { json, line, note } from "../print.ts";
-import { VARIABLES_FILE } from "../server.ts";
-import { readVariables } from "../variables.ts";
-
-const sha256 = (token: string) => createHash("sha256").update(token).digest("hex");
+import { newToken, rotateNamed, rotateOwner, type Rotation, sha256 } from "../rotation.ts";
+import { PROGRAM, VARIABLES_FILE } from "../server.ts";
+import { keptVariables, readVariables, writeVariables } from "../variables.ts";
 
 const show = dataCommand("show", "print the token that `npm start` takes in this environment", [
   "token show",
@@ -35,12 +33,14 @@ const create = dataCommand("new", "make a token, and say where it goes; it is wr
   )
   .addOption(new Option("--scopes <scopes>", `what it allows: ${SCOPES.join(",")}`).default(SCOPES.join(",")))
   .action(({ name, scopes, json: asJSON }) => {
-    const token = randomBytes(32).toString("base64url");
+    const token = newToken();
     const hash = sha256(token);
     if (name === undefined) {
       if (asJSON) return json(true, { token, sha256: hash, variable: "SERVER_AUTH_TOKEN" });
       line(token);
-      note("The owner's token, in place of the one before, which ends with the change:");
+      note(
+        "The owner's token, in place of the one before, which ends with the change (`token rotate` has both for a while):",
+      );
       note("  on Cloudflare  npx wrangler secret put SERVER_AUTH_TOKEN");
       note(`  npm start      SERVER_AUTH_TOKEN=... in ${VARIABLES_FILE}, then start it again`);
       return;
@@ -71,8 +71,74 @@ const hash = dataCommand("hash", "print the SHA-256 of a token on standard input
   else line(sha256(token));
 });
 
+/** The end of the token before, to the second: that is what a person reads, and types. */
+const endAfter = (hours: number) =>
+  new Date(Date.now() + hours * 3_600_000).toISOString().replace(/\.\d+Z$/, "Z");
+
+const rotate = dataCommand(
+  "rotate",
+  "make a token that takes the place of another, with both valid for a while, and say every step",
+  ["token rotate", "token rotate --write", "token rotate --name ci --hours 168"],
+)
+  .option("--name <name>", "that of AUTH_TOKENS; else the owner's")
+  .option("--hours <number>", "for so long the token of now stays valid", wholeNumber(1), 24)
+  .option("--write", "change the variables of the local server, in .dev.vars")
+  .action(({ name, hours, write, json: asJSON }) => {
+    const variable = name === undefined ? "SERVER_AUTH_TOKEN" : "AUTH_TOKENS";
+    const kept = keptVariables(VARIABLES_FILE)[variable]?.trim() || undefined;
+    if (write && process.env[variable]?.trim())
+      throw new CommandError(
+        "usage",
+        `${variable} is set in the environment, where it has to be changed: leave --write out.`,
+      );
+    if (write && kept === undefined)
+      throw new CommandError("unavailable", `${VARIABLES_FILE} has no ${variable}.`);
+    const until = endAfter(hours);
+    const known = write ? kept : undefined;
+    const rotation = name === undefined ? rotateOwner(known, until) : rotateNamed(name, known, until);
+    if (write) writeVariables(VARIABLES_FILE, rotation.variables);
+    const steps = [...(write ? WRITTEN : stepsFor(rotation)), ...stepsAfter(rotation, name)];
+    if (asJSON) {
+      const { token, variables } = rotation;
+      return json(true, { token, sha256: sha256(token), until, written: write === true, variables, steps });
+    }
+    line(rotation.token);
+    for (const [index, step] of steps.entries()) note(`${index + 1}. ${step}`);
+  });
+
+const WRITTEN = [
+  `${VARIABLES_FILE} has the new token and the one before. Start the server again: it has both.`,
+];
+
+/** On Cloudflare each `secret put` is a deployment, and in this order the token of now is accepted in all of them. */
+function stepsFor({ variables }: Rotation): string[] {
+  const puts = Object.entries(variables).map(
+    ([name, value]) =>
+      `npx wrangler secret put ${name}   # ${name === "SERVER_AUTH_TOKEN" ? "the new token, above" : value}`,
+  );
+  return [
+    ...puts,
+    "For npm start instead: token rotate --write, or the same variables where it gets them from.",
+  ];
+}
+
+function stepsAfter({ until }: Rotation, name: string | undefined): string[] {
+  const [old, lost] =
+    name === undefined
+      ? [
+          "SERVER_AUTH_TOKEN_PREVIOUS and SERVER_AUTH_TOKEN_PREVIOUS_UNTIL",
+          " With it end the sign-ins that were made with it and, without LINK_KEY, the links and previews that it signed.",
+        ]
+      : ["previous_sha256 and previous_until", ""];
+  return [
+    `Give the new token to its clients; ${PROGRAM} connect <client> writes it. The log has "via":"previous_token" for those that still use the one before.`,
+    `The one before ends at ${until}: remove ${old} then, or as soon as nobody uses it.${lost}`,
+  ];
+}
+
 export const token = new Command("token")
-  .description("make a token, and the hash that the server gets of it")
+  .description("make a token and the hash that the server gets of it, or rotate one")
   .addCommand(create)
+  .addCommand(rotate)
   .addCommand(hash)
   .addCommand(show);

@@ -1,6 +1,7 @@
 /** Authentication by the Authorization header: with static tokens of the configuration, or with OAuth access tokens. */
 import type { Refusal } from "../shared/responses.ts";
-import type { Config } from "../shared/config.ts";
+import type { Config, Previous } from "../shared/config.ts";
+import { ownerTokens } from "../shared/owner-tokens.ts";
 import { PROCESS_LOOKUP_LIMITER, rateLimited, tooOften } from "../shared/limiter.ts";
 import type { Caller, RequestContext } from "../shared/request-context.ts";
 import { addressOf } from "../actors/attempts.ts";
@@ -12,6 +13,8 @@ import { OWNER_ID, type Principal, SCOPES, tokenPrincipalID } from "../shared/pr
 interface Candidate {
   sha256: ArrayBuffer | Uint8Array;
   principal: Principal;
+  /** Of a token that was replaced: milliseconds since the epoch from which it is refused. */
+  until?: number;
 }
 
 /**
@@ -107,11 +110,11 @@ async function lookedUp(
   return holder;
 }
 
-/** Whether `token` is the server's own, compared in constant time. */
-export async function isServerToken(token: string, config: Config): Promise<boolean> {
-  const { serverAuthToken } = config;
-  if (serverAuthToken === undefined) return false;
-  return crypto.subtle.timingSafeEqual(await sha256(token), await sha256(serverAuthToken));
+/** Whether `token` is one of the owner's, compared in constant time. */
+export async function isOwnerToken(token: string, config: Config): Promise<boolean> {
+  const digest = await sha256(token);
+  const digests = await Promise.all(ownerTokens(config).map(sha256));
+  return digests.filter((own) => crypto.subtle.timingSafeEqual(digest, own)).length > 0;
 }
 
 /**
@@ -129,9 +132,9 @@ function presentedToken(header: string | null): string | undefined {
 async function principalOf(token: string, candidates: readonly Candidate[]): Promise<Principal | undefined> {
   const digest = await sha256(token);
   let match: Principal | undefined;
-  for (const candidate of candidates) {
-    const equal = crypto.subtle.timingSafeEqual(digest, candidate.sha256);
-    match = equal ? (match ?? candidate.principal) : match;
+  for (const { sha256: own, principal, until = Infinity } of candidates) {
+    const equal = crypto.subtle.timingSafeEqual(digest, own);
+    match = equal && Date.now() < until ? (match ?? principal) : match;
   }
   return match;
 }
@@ -146,12 +149,24 @@ function candidatesOf(config: Config): Promise<Candidate[]> {
 }
 
 async function digestTokens(config: Config): Promise<Candidate[]> {
-  const named = config.authTokens.map(({ name, sha256: hex, scopes, region }): Candidate => {
-    return { sha256: fromHex(hex), principal: { id: tokenPrincipalID(name), scopes, region, via: "token" } };
-  });
-  if (config.serverAuthToken === undefined) return named;
+  const { serverAuthToken, previousToken, authTokens } = config;
   const owner: Principal = { id: OWNER_ID, scopes: SCOPES, via: "token" };
-  return [{ sha256: await sha256(config.serverAuthToken), principal: owner }, ...named];
+  const candidates: Candidate[] = [];
+  if (serverAuthToken !== undefined) {
+    candidates.push({ sha256: await sha256(serverAuthToken), principal: owner });
+    if (previousToken) candidates.push(replaced(await sha256(previousToken.value), owner, previousToken));
+  }
+  for (const { name, sha256: hex, scopes, region, previous } of authTokens) {
+    const principal: Principal = { id: tokenPrincipalID(name), scopes, region, via: "token" };
+    candidates.push({ sha256: fromHex(hex), principal });
+    if (previous) candidates.push(replaced(fromHex(previous.value), principal, previous));
+  }
+  return candidates;
+}
+
+/** A token that a rotation has replaced: the same principal, which the log tells apart. */
+function replaced(digest: Candidate["sha256"], principal: Principal, { until }: Previous): Candidate {
+  return { sha256: digest, principal: { ...principal, via: "previous_token" }, until };
 }
 
 function sha256(text: string): Promise<ArrayBuffer> {

@@ -4,6 +4,7 @@
  * example, or the server's token is changed.
  */
 import type { Config } from "../shared/config.ts";
+import { ownerTokens } from "../shared/owner-tokens.ts";
 
 /** The rule of whoever knows the server's token. It names that token by a digest which is good for nothing else. */
 export async function ownerRule(serverAuthToken: string): Promise<string> {
@@ -28,9 +29,8 @@ export function accessRule({ issuer, audience }: { issuer: string; audience: str
 
 /** Whether the configuration still has `rule`. */
 export async function isRuleInForce(config: Config, rule: string): Promise<boolean> {
-  const { serverAuthToken, github, access } = config;
-  const rules: string[] = [];
-  if (serverAuthToken !== undefined) rules.push(await ownerRule(serverAuthToken));
+  const { github, access } = config;
+  const rules = await Promise.all(ownerTokens(config).map(ownerRule));
   if (github) rules.push(...Array.from(github.users, gitHubUserRule));
   if (github?.org !== undefined) rules.push(gitHubOrgRule(github.org));
   if (access) rules.push(accessRule(access));

@@ -6,7 +6,7 @@ import type { RequestContext } from "../shared/request-context.ts";
 import { type AccessIdentity, accessIdentity } from "./access.ts";
 import { accessRule, ownerRule } from "./grant-policy.ts";
 import { ATTEMPTS_NAME, addressOf, attemptsOf } from "../actors/attempts.ts";
-import { isServerToken } from "./bearer.ts";
+import { isOwnerToken } from "./bearer.ts";
 import type { OpenMethod, Problem } from "./consent-page.ts";
 import { type GitHubAccount, gitHubAccount, GitHubError, gitHubRule, gitHubSignInURL } from "./github.ts";
 import { plain } from "./html.ts";
@@ -76,13 +76,12 @@ async function owner(
       problem: { at: "owner", message, status: 429, headers },
     };
   }
-  const right = await isServerToken(token, config);
-  if (!right || config.serverAuthToken === undefined) {
+  if (!(await isOwnerToken(token, config))) {
     const message = "This is not the server's token. Nothing was approved.";
     return { refused: "wrong_token", via: "owner", problem: { at: "owner", message, status: 403 } };
   }
   await attempts?.succeeded(address);
-  return { principal: OWNER_ID, via: "owner", rule: await ownerRule(config.serverAuthToken) };
+  return { principal: OWNER_ID, via: "owner", rule: await ownerRule(token) };
 }
 
 async function vouchedFor(request: Request, context: RequestContext): Promise<AccessIdentity | undefined> {

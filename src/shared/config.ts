@@ -28,6 +28,8 @@ export interface Env {
   Sandbox: DurableObjectNamespace;
   Account: DurableObjectNamespace;
   SERVER_AUTH_TOKEN?: string;
+  SERVER_AUTH_TOKEN_PREVIOUS?: string;
+  SERVER_AUTH_TOKEN_PREVIOUS_UNTIL?: string;
   AUTH_TOKENS?: string;
   ALLOWED_ORIGINS?: string;
   PUBLIC_ORIGIN?: string;
@@ -91,11 +93,20 @@ export interface StaticToken {
   /** SHA-256 of the token's UTF-8 bytes, lower-case hexadecimal. */
   sha256: string;
   scopes: readonly Scope[];
+  /** The SHA-256 of the token that this one replaces. */
+  previous?: Previous | undefined;
   /** Where its sandboxes are made. */
   region?: Region | undefined;
   /** The most that its sandboxes may reach. */
   internet?: Internet | undefined;
   allowHosts?: readonly string[] | undefined;
+}
+
+/** What was replaced by a rotation, and is accepted beside the new one. */
+export interface Previous {
+  value: string;
+  /** Milliseconds since the epoch from which it is refused; Infinity while the configuration has it. */
+  until: number;
 }
 
 /** What sandboxes reach, for all principals. */
@@ -128,8 +139,10 @@ export interface WorkspaceConfig {
 }
 
 export interface Config {
-  /** The one token of principal `owner`; undefined when there is none. */
+  /** The token of principal `owner`; undefined when there is none. */
   serverAuthToken: string | undefined;
+  /** The token before that one; `ownerTokens` says which are accepted. */
+  previousToken: Previous | undefined;
   authTokens: readonly StaticToken[];
   /** Origins of browser pages that may call, serialised as browsers send them. */
   allowedOrigins: ReadonlySet<string>;
@@ -215,6 +228,7 @@ function parse(env: Env): Config | ConfigError {
   if (problems.length > 0) return new ConfigError(problems);
   return {
     serverAuthToken: data.SERVER_AUTH_TOKEN,
+    previousToken: previous(data.SERVER_AUTH_TOKEN_PREVIOUS, data.SERVER_AUTH_TOKEN_PREVIOUS_UNTIL),
     authTokens: data.AUTH_TOKENS ?? [],
     allowedOrigins: new Set(data.ALLOWED_ORIGINS),
     publicOrigin: data.PUBLIC_ORIGIN,
@@ -266,13 +280,12 @@ const authTokens = z
       .strictObject(
         {
           name: z.string("is missing").regex(TOKEN_NAME, "must be 1 to 32 of a-z, 0-9 and -"),
-          sha256: z
-            .string("is missing")
-            .regex(/^[0-9a-fA-F]{64}$/, "must be the SHA-256 of the token, 64 hexadecimal digits")
-            .toLowerCase(),
+          sha256: tokenHash(),
           scopes: z
             .array(z.enum(SCOPES, `must be one of ${SCOPES.join(", ")}`), "must be a list of scopes")
             .min(1, "must name at least one scope"),
+          previous_sha256: tokenHash().optional(),
+          previous_until: time().optional(),
           region: region().optional(),
           internet: internet().optional(),
           allow_hosts: allowHosts(
@@ -280,16 +293,29 @@ const authTokens = z
           ).optional(),
         },
         // The default message lists the unknown keys, and one could be a token pasted into the wrong place.
-        "must be an object of name, sha256, scopes, region, internet and allow_hosts, and nothing else",
+        "must be an object of name, sha256, scopes, previous_sha256, previous_until, region, internet and allow_hosts, and nothing else",
       )
-      .transform(({ allow_hosts, ...token }) => ({ ...token, allowHosts: allow_hosts })),
+      .transform(({ allow_hosts, previous_sha256, previous_until, ...token }) => ({
+        ...token,
+        previous: previous(previous_sha256, previous_until),
+        allowHosts: allow_hosts,
+      })),
     "must be a JSON list",
   )
   .refine((tokens) => unique(tokens.map((token) => token.name)), "must not use one name twice")
-  .refine((tokens) => unique(tokens.map((token) => token.sha256)), "must not give one token two names");
+  .refine(
+    // While a token is rotated, its entry may have the same hash twice.
+    (tokens) =>
+      unique(
+        tokens.flatMap(({ sha256, previous: { value = sha256 } = {} }) => [...new Set([sha256, value])]),
+      ),
+    "must not give one token two names",
+  );
 
 const variables = z.object({
   SERVER_AUTH_TOKEN: variable(ownerToken),
+  SERVER_AUTH_TOKEN_PREVIOUS: variable(ownerToken),
+  SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: variable(time()),
   AUTH_TOKENS: variable(z.string().transform(fromJSON).pipe(authTokens)),
   ALLOWED_ORIGINS: variable(list(z.string().transform(anyOrigin))),
   PUBLIC_ORIGIN: variable(z.string().transform(webOrigin)),
@@ -351,6 +377,24 @@ function hidesServer(previewHost: string | undefined, publicOrigin: string | und
   if (previewHost === undefined || publicOrigin === undefined) return false;
   const { hostname } = new URL(`https://${previewHost}`);
   return `.${new URL(publicOrigin).hostname}`.endsWith(`.${hostname}`);
+}
+
+function tokenHash() {
+  return z
+    .string("is missing")
+    .regex(/^[0-9a-fA-F]{64}$/, "must be the SHA-256 of the token, 64 hexadecimal digits")
+    .toLowerCase();
+}
+
+/** A moment with its time zone. @returns a schema for milliseconds since the epoch */
+function time() {
+  return z.iso
+    .datetime({ offset: true, error: "must be a time with its zone, such as 2026-12-31T12:00:00Z" })
+    .transform((text) => Date.parse(text));
+}
+
+function previous(value: string | undefined, until = Infinity): Previous | undefined {
+  return value === undefined ? undefined : { value, until };
 }
 
 function region() {

@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import type { Config } from "./config.ts";
-import { linkKey, sign } from "./link-key.ts";
+import { linkKey, linkKeys, sign } from "./link-key.ts";
 import { equal } from "./preview-address.ts";
 
 const linkSchema = z.strictObject({
@@ -54,10 +54,11 @@ export async function writeToken(link: FileLink | RunLink, config: Config): Prom
 /** The link of a token; undefined where the token is none of this server's. It may have expired. */
 export async function readToken(token: string, config: Config): Promise<FileLink | RunLink | undefined> {
   const [, text, signature] = TOKEN.exec(token) ?? [];
-  const key = linkKey(config);
-  if (text === undefined || signature === undefined || !key) return undefined;
+  if (text === undefined || signature === undefined) return undefined;
+  const signatures = (await linkKeys(config)).map((key) => sign(key, `file ${text}`));
   // The texts are compared, because the last character of a signature has bits that decoding ignores.
-  if (!equal(signature, base64url(await sign(await key, `file ${text}`)))) return undefined;
+  const isOurs = (await Promise.all(signatures)).some((own) => equal(signature, base64url(own)));
+  if (!isOurs) return undefined;
   const bytes = Uint8Array.fromBase64(text, { alphabet: "base64url" });
   return anyLinkSchema.parse(JSON.parse(new TextDecoder().decode(bytes)));
 }

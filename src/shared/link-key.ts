@@ -1,14 +1,33 @@
 /** The key that signs the addresses that the server hands out, so that it knows its own without looking anything up. */
 import type { Config } from "./config.ts";
+import { ownerTokens } from "./owner-tokens.ts";
 
-const keys = new WeakMap<Config, Promise<CryptoKey>>();
+/** By the secret that each is derived from. */
+const keys = new WeakMap<Config, Map<string, Promise<CryptoKey>>>();
 
-/** `LINK_KEY`, or a key derived from a secret that exists; undefined where there is none. */
+/** Signs new addresses: `LINK_KEY`, or a key derived from a secret that exists; undefined where there is none. */
 export function linkKey(config: Config): Promise<CryptoKey> | undefined {
-  const secret = config.linkKey ?? config.serverAuthToken ?? config.github?.clientSecret;
-  if (secret === undefined) return undefined;
-  const key = keys.get(config) ?? derive(secret);
-  keys.set(config, key);
+  const [secret] = secretsOf(config);
+  return secret === undefined ? undefined : keyOf(secret, config);
+}
+
+/** Those whose signatures are accepted: during a rotation of the owner's token that of the one before, too. */
+export function linkKeys(config: Config): Promise<CryptoKey[]> {
+  return Promise.all(secretsOf(config).map((secret) => keyOf(secret, config)));
+}
+
+function secretsOf(config: Config): readonly string[] {
+  if (config.linkKey !== undefined) return [config.linkKey];
+  const tokens = ownerTokens(config);
+  if (tokens.length > 0 || !config.github) return tokens;
+  return [config.github.clientSecret];
+}
+
+function keyOf(secret: string, config: Config): Promise<CryptoKey> {
+  const known = keys.get(config) ?? new Map<string, Promise<CryptoKey>>();
+  keys.set(config, known);
+  const key = known.get(secret) ?? derive(secret);
+  known.set(secret, key);
   return key;
 }
 

@@ -7,7 +7,7 @@
  * behind a long name of a sandbox: 19, or 98 bits, behind the longest.
  */
 import type { Config } from "./config.ts";
-import { linkKey, sign } from "./link-key.ts";
+import { linkKey, linkKeys, sign } from "./link-key.ts";
 import { SANDBOX_NAME } from "./names.ts";
 
 export interface PreviewAddress {
@@ -54,12 +54,12 @@ export function writeLabel({ port, actor, token }: PreviewAddress): string {
 /** The address in a label; undefined where the label is none of this server's. */
 export async function readLabel(label: string, config: Config): Promise<PreviewAddress | undefined> {
   const [, digits, actor, token] = LABEL.exec(label) ?? [];
-  const key = linkKey(config);
-  if (digits === undefined || actor === undefined || token === undefined || !key) return undefined;
+  if (digits === undefined || actor === undefined || token === undefined) return undefined;
   const port = Number(digits);
   const random = token.slice(0, Math.ceil(token.length / 2));
-  const expected = await signed(await key, port, actor, random, token.length);
-  return equal(token, expected) ? { port, actor, token } : undefined;
+  for (const key of await linkKeys(config))
+    if (equal(token, await signed(key, port, actor, random, token.length))) return { port, actor, token };
+  return undefined;
 }
 
 /** A new token for a port of a sandbox; undefined where the server has no secret to sign it with. */

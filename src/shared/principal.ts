@@ -21,8 +21,10 @@ export interface Principal {
   scopes: readonly Scope[];
   /** Where their sandboxes are made unless they say otherwise; DEFAULT_REGION where undefined. */
   region?: Region | undefined;
-  /** A static token, or how they signed in. For the log only: no decision depends on it. */
-  via: "token" | SignInMethod;
+  /**
+   * A static token, one that a rotation has replaced, or how they signed in. For the log only: no decision depends on it.
+   */
+  via: "token" | "previous_token" | SignInMethod;
   /** The id of the OAuth client that acts for them, for the logs only; absent for a static token. */
   client?: string;
 }

@@ -4,6 +4,8 @@
  */
 export const VARIABLES = [
   "SERVER_AUTH_TOKEN",
+  "SERVER_AUTH_TOKEN_PREVIOUS",
+  "SERVER_AUTH_TOKEN_PREVIOUS_UNTIL",
   "AUTH_TOKENS",
   "ALLOWED_ORIGINS",
   "PUBLIC_ORIGIN",
@@ -46,6 +48,17 @@ export const VARIABLES = [
   "SECRETS",
   "MAX_WAIT_SECONDS",
 ] as const;
+
+/** Those whose values are secrets: they belong into no file that others read. */
+export const SECRET_VARIABLES: readonly string[] = [
+  "SERVER_AUTH_TOKEN",
+  "SERVER_AUTH_TOKEN_PREVIOUS",
+  "LINK_KEY",
+  "GITHUB_CLIENT_SECRET",
+  "ANTHROPIC_API_KEY",
+  "CLAUDE_CODE_OAUTH_TOKEN",
+  "SECRETS",
+] satisfies (typeof VARIABLES)[number][];
 
 /** Read by the Sandbox SDK itself. */
 export const SDK_VARIABLES = ["SANDBOX_TRANSPORT", "SANDBOX_LOG_LEVEL"] as const;

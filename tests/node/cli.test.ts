@@ -1,10 +1,20 @@
 /** What the command line says of itself. */
-import { readFileSync } from "node:fs";
-import { expect, test } from "vitest";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseEnv } from "node:util";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { examplesOf } from "../../cli/command.ts";
 import { EXIT } from "../../cli/exit.ts";
 import { aligned, oneLine } from "../../cli/print.ts";
 import { leaves } from "../../cli/program.ts";
+import { rotateNamed, rotateOwner, sha256 } from "../../cli/rotation.ts";
+import { writeVariables } from "../../cli/variables.ts";
+import { runHere } from "../setup/cli.ts";
+
+let directory: string;
+beforeAll(() => void (directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-cli-"))));
+afterAll(() => rmSync(directory, { recursive: true }));
 
 const page = readFileSync(new URL("../../docs/cli.md", import.meta.url), "utf8");
 
@@ -34,4 +44,54 @@ test("a table fits its terminal and shows no control characters", () => {
     " N  WHAT",
     "10  a b a b a b a b a b a b a…",
   ]);
+});
+
+describe("token rotate", () => {
+  const UNTIL = "2026-12-31T12:00:00Z";
+
+  test("keeps the token of now beside the new one, in .dev.vars as elsewhere", () => {
+    const file = join(directory, ".dev.vars");
+    writeFileSync(file, "# mine\nexport SERVER_AUTH_TOKEN = 'the-token-of-now'\nLOG_LEVEL=warn\n");
+    const { token, variables } = rotateOwner("the-token-of-now", UNTIL);
+    expect(token).toMatch(/^[\w-]{43}$/);
+    writeVariables(file, variables);
+    expect({ ...parseEnv(readFileSync(file, "utf8")) }).toEqual({
+      SERVER_AUTH_TOKEN: token,
+      SERVER_AUTH_TOKEN_PREVIOUS: "the-token-of-now",
+      SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: UNTIL,
+      LOG_LEVEL: "warn",
+    });
+    expect(readFileSync(file, "utf8")).toContain("# mine");
+  });
+
+  test("of a name changes its entry and no other", () => {
+    const other = { name: "other", sha256: "ab".repeat(32), scopes: ["tasks:run"] };
+    const own = { name: "ci", sha256: "cd".repeat(32), scopes: ["sandbox:read"], region: "weur" };
+    const { token, variables } = rotateNamed("ci", JSON.stringify([other, own]), UNTIL);
+    expect(JSON.parse(variables.AUTH_TOKENS ?? "")).toEqual([
+      other,
+      { ...own, sha256: sha256(token), previous_sha256: own.sha256, previous_until: UNTIL },
+    ]);
+    expect(() => rotateNamed("nobody", JSON.stringify([own]), UNTIL)).toThrow('no token "nobody"');
+  });
+
+  test("leaves a file alone that it cannot change safely", () => {
+    const file = join(directory, "odd");
+    writeFileSync(file, 'AUTH_TOKENS="[\n]"\n');
+    expect(() => writeVariables(file, { AUTH_TOKENS: "[]" })).toThrow("cannot change safely");
+    expect(readFileSync(file, "utf8")).toBe('AUTH_TOKENS="[\n]"\n');
+    writeFileSync(file, "A='\nLOG_LEVEL=debug\n'\n");
+    expect(() => writeVariables(file, { LOG_LEVEL: "warn" })).toThrow("cannot change safely");
+  });
+
+  test("says every step, in an order in which the token of now is always accepted", async () => {
+    const { code, stdout, stderr } = await runHere("token", "rotate", "--hours", "1");
+    expect([code, stdout]).toEqual([0, expect.stringMatching(/^[\w-]{43}\n$/)]);
+    const puts = [...stderr.matchAll(/secret put (\w+)/g)].map(([, name]) => name);
+    expect(puts).toEqual([
+      "SERVER_AUTH_TOKEN_PREVIOUS",
+      "SERVER_AUTH_TOKEN_PREVIOUS_UNTIL",
+      "SERVER_AUTH_TOKEN",
+    ]);
+  });
 });

@@ -1,6 +1,8 @@
 /** The command line as a user runs it. */
 import { spawn } from "node:child_process";
+import { vi } from "vitest";
 import { join } from "node:path";
+import { run } from "../../cli/run.ts";
 import { repository } from "./server.ts";
 
 export interface Ended {
@@ -58,4 +60,22 @@ export function runCLI(words: readonly string[], options?: CLIOptions, input = "
   const running = startCLI(words, options);
   running.stdin.end(input);
   return running.ended;
+}
+
+/** Runs `sandbox-mcp` in this process, which is quick: for what asks no server and reads no standard input. */
+export async function runHere(...words: string[]): Promise<Ended> {
+  const ended = { code: 0, stdout: "", stderr: "" };
+  const spies = (["stdout", "stderr"] as const).map((name) =>
+    vi.spyOn(process[name], "write").mockImplementation((text) => {
+      ended[name] += String(text);
+      return true;
+    }),
+  );
+  try {
+    ended.code = await run(words);
+  } finally {
+    for (const spy of spies) spy.mockRestore();
+    process.exitCode = undefined;
+  }
+  return ended;
 }

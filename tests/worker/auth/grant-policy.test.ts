@@ -45,6 +45,18 @@ describe("a rule", () => {
     expect(await isRuleInForce(config(ALL), await rule())).toBe(true);
   });
 
+  it("of the owner stands while the token of the sign-in is accepted, be it the one before", async () => {
+    const rotated = {
+      SERVER_AUTH_TOKEN: "the-second-token-of-the-server",
+      SERVER_AUTH_TOKEN_PREVIOUS: FIRST,
+    };
+    const until = (time: number) => ({ SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: new Date(time).toISOString() });
+    const rule = await rules.owner();
+    expect(await isRuleInForce(config({ ...ALL, ...rotated }), rule)).toBe(true);
+    const ended = { ...ALL, ...rotated, ...until(Date.now() - 1) };
+    expect(await isRuleInForce(config(ended), rule)).toBe(false);
+  });
+
   it.each([
     ["owner", { SERVER_AUTH_TOKEN: "the-second-token-of-the-server" }],
     ["owner", { SERVER_AUTH_TOKEN: undefined }],

@@ -447,6 +447,10 @@ describe("a token", () => {
     for (const other of [`${token}A`, token.slice(0, -1), `${token}=`, token.replace(".", ""), "", "."])
       expect(await readToken(other, config)).toBeUndefined();
     expect(await readToken(token, { ...config, linkKey: "another-key-that-is-long-enough" })).toBeUndefined();
+    const rotated = { ...config, serverAuthToken: "the-next-token-of-the-owner" };
+    expect(await readToken(token, rotated)).toBeUndefined();
+    const previousToken = { value: config.serverAuthToken ?? "", until: Infinity };
+    expect(await readToken(token, { ...rotated, previousToken })).toEqual(example);
   });
 
   it("is none with a field of another", async () => {

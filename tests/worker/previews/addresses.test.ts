@@ -48,6 +48,18 @@ describe("a label", () => {
       expect(await readLabel(label, parseConfig({ ...(env as Env), LINK_KEY }))).toBeUndefined();
   });
 
+  it("of the owner's token before is one while that is accepted, and a new one needs the new token alone", async () => {
+    const own = { ...(env as Env), LINK_KEY: undefined };
+    const token = (await makeToken(8000, address.actor, parseConfig(own))) ?? "";
+    const before = writeLabel({ ...address, token });
+    const rotated = { ...own, SERVER_AUTH_TOKEN: "the-next-token-of-the-owner" };
+    const during = parseConfig({ ...rotated, SERVER_AUTH_TOKEN_PREVIOUS: own.SERVER_AUTH_TOKEN });
+    expect(await readLabel(before, during)).toEqual({ ...address, token });
+    expect(await readLabel(before, parseConfig(rotated))).toBeUndefined();
+    const next = (await makeToken(8000, address.actor, during)) ?? "";
+    expect(await readLabel(writeLabel({ ...address, token: next }), parseConfig(rotated))).toBeDefined();
+  });
+
   it("is no longer than 63 characters and has a token of 98 bits or more, for every name and port", async () => {
     const names = fc.stringMatching(/^[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?$/);
     await fc.assert(

@@ -1,7 +1,17 @@
 import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { missingScopes } from "../../../src/shared/principal.ts";
 import type { Product } from "../../../src/server/app.ts";
-import { appWith, call, LIST, messages, post, recordLogs, sha256Hex, TOKEN } from "./support.ts";
+import {
+  appWith,
+  call,
+  LIST,
+  messages,
+  post,
+  recordLogs,
+  sha256Hex,
+  TOKEN,
+  type Variables,
+} from "./support.ts";
 
 const READER = "reader-token";
 let authTokens = "";
@@ -51,6 +61,48 @@ describe("tokens that are let in", () => {
     const app = appWith({ AUTH_TOKENS: authTokens, SERVER_AUTH_TOKEN: "" });
     expect((await app("/mcp", withHeader(`Bearer ${READER}`))).status).toBe(200);
     expect((await app("/mcp", withHeader(`Bearer ${TOKEN}`))).status).toBe(401);
+  });
+});
+
+describe("a rotation", () => {
+  const PREVIOUS = "previous-token-0123456789";
+  const hourAgo = new Date(Date.now() - 3_600_000).toISOString();
+  const inAnHour = new Date(Date.now() + 3_600_000).toISOString();
+
+  /** Who the token's holder is, and what the log calls the token; undefined for nobody. */
+  async function holder(token: string, variables: Variables) {
+    const app = appWith(variables);
+    const authorization = `Bearer ${token}`;
+    if ((await app("/mcp", withHeader(authorization))).status === 401) return undefined;
+    const { via } = logs.tokens().at(-1) ?? {};
+    const said = await noted(await app("/mcp", post(call("note", { text: "x" }), { authorization })));
+    return [/([\w:]+) noted/.exec(said)?.[1], via];
+  }
+
+  it.each([
+    ["without an end", {}, ["owner", "previous_token"]],
+    ["before its end", { SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: inAnHour }, ["owner", "previous_token"]],
+    ["after its end", { SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: hourAgo }, undefined],
+    ["beside no newer one", { SERVER_AUTH_TOKEN: "" }, undefined],
+  ])("the owner's token before, %s", async (_, more, expected) => {
+    const variables = { SERVER_AUTH_TOKEN_PREVIOUS: PREVIOUS, AUTH_TOKENS: authTokens, ...more };
+    expect(await holder(PREVIOUS, variables)).toEqual(expected);
+  });
+
+  it("the owner's new token, beside it", async () => {
+    const variables = { SERVER_AUTH_TOKEN_PREVIOUS: PREVIOUS };
+    expect(await holder(TOKEN, variables)).toEqual(["owner", "token"]);
+  });
+
+  it("of a named token keeps its principal", async () => {
+    const entry = { name: "ci", sha256: await sha256Hex("new"), scopes: ["sandbox:write", "sandbox:read"] };
+    const rotated = { ...entry, previous_sha256: (await sha256Hex("old")).toUpperCase() };
+    const during = { AUTH_TOKENS: JSON.stringify([{ ...rotated, previous_until: inAnHour }]) };
+    expect(await holder("new", during)).toEqual(["token:ci", "token"]);
+    expect(await holder("old", during)).toEqual(["token:ci", "previous_token"]);
+    const after = { AUTH_TOKENS: JSON.stringify([{ ...rotated, previous_until: hourAgo }]) };
+    expect(await holder("new", after)).toEqual(["token:ci", "token"]);
+    expect(await holder("old", after)).toBeUndefined();
   });
 });
 

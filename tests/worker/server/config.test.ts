@@ -106,7 +106,7 @@ describe("what does not hold is named, and its value never shown", () => {
     [{ AUTH_TOKENS: `{"${SECRET}":1}` }, "AUTH_TOKENS must be a JSON list."],
     [
       tokens(SECRET),
-      "AUTH_TOKENS[0] must be an object of name, sha256, scopes, region, internet and allow_hosts, and nothing else.",
+      "AUTH_TOKENS[0] must be an object of name, sha256, scopes, previous_sha256, previous_until, region, internet and allow_hosts, and nothing else.",
     ],
     [
       tokens(token, { ...token, name: "b", sha256: SECRET }),
@@ -124,7 +124,7 @@ describe("what does not hold is named, and its value never shown", () => {
     ],
     [
       tokens({ ...token, [SECRET]: 1 }),
-      "AUTH_TOKENS[0] must be an object of name, sha256, scopes, region, internet and allow_hosts, and nothing else.",
+      "AUTH_TOKENS[0] must be an object of name, sha256, scopes, previous_sha256, previous_until, region, internet and allow_hosts, and nothing else.",
     ],
     [tokens({ ...token, internet: "some" }), "AUTH_TOKENS[0].internet must be one of none, allowlist, full."],
     [
@@ -135,6 +135,14 @@ describe("what does not hold is named, and its value never shown", () => {
     [{ ALLOW_HOSTS: "x.example, 0x7f.1" }, "ALLOW_HOSTS[1] is an address that is not in its usual form."],
     [tokens(token, { ...token, sha256: "cd".repeat(32) }), "AUTH_TOKENS must not use one name twice."],
     [tokens(token, { ...token, name: "b" }), "AUTH_TOKENS must not give one token two names."],
+    [
+      tokens(token, { ...token, name: "b", sha256: "cd".repeat(32), previous_sha256: HASH }),
+      "AUTH_TOKENS must not give one token two names.",
+    ],
+    [
+      { SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: "tomorrow" },
+      "SERVER_AUTH_TOKEN_PREVIOUS_UNTIL must be a time with its zone, such as 2026-12-31T12:00:00Z.",
+    ],
     [
       { ALLOWED_ORIGINS: "*" },
       "ALLOWED_ORIGINS[0] must be an origin such as https://example.com, without a path.",

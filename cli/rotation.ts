@@ -1,0 +1,63 @@
+/** The rotation of a token: the new one, and the one before it for a while. */
+import { createHash, randomBytes } from "node:crypto";
+import { CommandError } from "./exit.ts";
+
+export const newToken = () => randomBytes(32).toString("base64url");
+
+export const sha256 = (token: string) => createHash("sha256").update(token).digest("hex");
+
+export interface Rotation {
+  token: string;
+  /** When the token before ends, in ISO 8601. */
+  until: string;
+  /** What the variables of the server become. A value in angle brackets is known to the operator alone. */
+  variables: Record<string, string>;
+}
+
+/**
+ * The owner's token anew.
+ * @param before the token of now, where it is known
+ */
+export function rotateOwner(before: string | undefined, until: string, token = newToken()): Rotation {
+  const variables = {
+    SERVER_AUTH_TOKEN_PREVIOUS: before ?? "<the token of now>",
+    SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: until,
+    SERVER_AUTH_TOKEN: token,
+  };
+  return { token, until, variables };
+}
+
+/**
+ * A token of AUTH_TOKENS anew.
+ * @param list the value of AUTH_TOKENS, where it is known
+ * @throws {CommandError} when that has no token of this name
+ */
+export function rotateNamed(
+  name: string,
+  list: string | undefined,
+  until: string,
+  token = newToken(),
+): Rotation {
+  const entries = list === undefined ? [unknownEntry(name)] : entriesOf(list);
+  const entry = entries.find((each) => each.name === name);
+  if (entry === undefined) throw new CommandError("usage", `AUTH_TOKENS has no token "${name}".`);
+  const { sha256: before, ...rest } = entry;
+  Object.assign(entry, { ...rest, sha256: sha256(token), previous_sha256: before, previous_until: until });
+  return { token, until, variables: { AUTH_TOKENS: JSON.stringify(entries) } };
+}
+
+type Entry = Record<string, unknown>;
+
+function unknownEntry(name: string): Entry {
+  return { name, sha256: "<the sha256 of now>", scopes: ["<as they are>"] };
+}
+
+function entriesOf(list: string): Entry[] {
+  try {
+    const entries: unknown = JSON.parse(list);
+    if (Array.isArray(entries)) return entries;
+  } catch {
+    // The parser's own message would quote the text.
+  }
+  throw new CommandError("failed", "AUTH_TOKENS is no JSON list.");
+}

@@ -12,6 +12,8 @@ import { fileURLToPath } from "node:url";
 import { commandReference } from "../cli/docs.ts";
 import { parseConfig } from "../src/shared/config.ts";
 import { createMCPServer } from "../src/server/mcp.ts";
+import { SCOPES } from "../src/shared/principal.ts";
+import { TOOL_SETS } from "../src/shared/tool-sets.ts";
 import { tools } from "../src/tools/index.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
@@ -31,7 +33,7 @@ function put(path, content) {
 async function listed() {
   const config = parseConfig({ ANTHROPIC_API_KEY: "any" });
   const connection = { sandbox: "default", structured: false };
-  const server = createMCPServer({ config, principal: { id: "docs", scopes: [] } }, connection, {
+  const server = createMCPServer({ config, principal: { id: "docs", scopes: SCOPES } }, connection, {
     called: [],
     onlyCalls: false,
   });
@@ -88,6 +90,26 @@ not by their name. Some clients and models end a chat over an image that is too 
 - What is not whole is an error in words. PNG is checked to its last pixel. Of JPEG, GIF and WebP that fit it is the structure
   from the first byte to the last: one that is damaged in its coded data alone is shown, and how it looks is up to the client.`;
 
+const FEWER = `## Fewer tools
+
+Every definition costs a client tokens in every chat. The address of the endpoint says which it needs:
+\`/mcp?tools=code,read_file\` lists what it names, with commas between names of tools and of these sets:
+
+| set | tools |
+| --- | --- |
+${Object.entries(TOOL_SETS)
+  .map(([set, members]) => `| \`${set}\` | ${members.map((tool) => `\`${tool}\``).join(", ")} |`)
+  .join("\n")}
+
+The server's instructions then speak of no other tools. A call of a tool that is left out is refused, with the reason: a model
+that was talked into it cannot call what its client was not given. It is no wall against who holds the token, since
+another address lists more: that is what scopes are for. A wrong name is refused with the names that there are.
+
+The operator's \`TOOLS\` takes the same words. What it leaves out is neither listed nor called at any address, and without
+\`execute_task\` there is no \`POST /execute\` either; files by [HTTP](files.md) and [resources](resources.md) are no tools, and open to
+who has their scopes. A tool that the scopes of a token never allow is not listed to it; a call of one is answered with
+status 403 and the scope that it needs.`;
+
 const definitions = await listed();
 const scopesText = ({ scopes, taskScopes }) =>
   scopes.join(", ") + (taskScopes ? `; for a task ${taskScopes.join(", ")}` : "");
@@ -126,7 +148,7 @@ const reference = definitions.map(({ name, title, description, inputSchema }) =>
 });
 put(
   "docs/tools.md",
-  `# Tools\n\nGenerated from the definitions in \`src/tools\` by \`npm run docs\`.\n\n${QUOTAS}\n\n${IMAGES}\n\n${reference.join("\n\n")}\n`,
+  `# Tools\n\nGenerated from the definitions in \`src/tools\` by \`npm run docs\`.\n\n${QUOTAS}\n\n${FEWER}\n\n${IMAGES}\n\n${reference.join("\n\n")}\n`,
 );
 
 const commands = readFileSync(join(root, "docs/cli.md"), "utf8");

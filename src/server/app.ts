@@ -30,6 +30,7 @@ import { servePreview } from "./previews.ts";
 import { execute, TASK_SCOPES, taskResult } from "./rest.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";
 import { isRecord } from "../shared/is-record.ts";
+import { toolsChosen } from "../shared/tool-sets.ts";
 
 /** Which tools the server of one request needs. */
 export interface Wanted {
@@ -166,7 +167,7 @@ export function createApp(product: Product): App {
 async function serveMCP(product: Product, request: Request, caller: CallerContext): Promise<Response> {
   const url = new URL(request.url);
   const { pathname: route } = url;
-  const query = endpointQueryOf(url);
+  const query = endpointQueryOf(url, caller.config.tools);
   if ("problem" in query) return refuse(caller, badQuery(query.problem), { route });
   if (!isJsonContentType(request.headers.get("content-type"))) {
     const message = "Unsupported Media Type: Content-Type must be application/json";
@@ -186,7 +187,11 @@ async function serveMCP(product: Product, request: Request, caller: CallerContex
 
   let error: Error | undefined;
   const wanted = { called: calls.map(({ name }) => name), onlyCalls: calls.length === messages.length };
-  const client = { ...caller, takesResourceLinks: takesResourceLinks(request) };
+  const client = {
+    ...caller,
+    takesResourceLinks: takesResourceLinks(request),
+    chosenTools: query.tools && toolsChosen(query.tools, caller.config.tools),
+  };
   const handler = createMcpHandler(() => product.createMCPServer(client, query, wanted), {
     route,
     // These two switch the handler's own guards off, which those above replace.

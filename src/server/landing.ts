@@ -19,7 +19,7 @@ export function acceptsHTML({ headers }: Request): boolean {
 }
 
 export async function landingPage(request: Request, context: RequestContext): Promise<Response> {
-  const asked = endpointQueryOf(new URL(request.url));
+  const asked = endpointQueryOf(new URL(request.url), context.config.tools);
   const query = "problem" in asked ? "" : queryOf(asked);
   const url = `${context.config.publicOrigin ?? namedOrigin(request)?.origin}/mcp${query}`;
   const signsIn = !("off" in oauthFor(request, context));

@@ -3,48 +3,27 @@ import { McpServer, type StandardSchemaWithJSON } from "@modelcontextprotocol/se
 import type { z } from "zod";
 import manifest from "../../package.json" with { type: "json" };
 import { registerResources } from "../resources/index.ts";
-import { type Tool, inputFor } from "../tools/define.ts";
-import { executeTask } from "../tools/execute-task.ts";
+import { type Tool, inputFor, isListed } from "../tools/define.ts";
 import { tools } from "../tools/index.ts";
 import type { Wanted } from "./app.ts";
+import { instructions } from "./instructions.ts";
 import type { EndpointQuery } from "../shared/endpoint-query.ts";
 import { callerFields, log } from "../shared/log.ts";
 import { mountLines } from "../shared/mounts.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 
-interface Abilities {
-  runsTasks: boolean;
-  savesWorkspaces: boolean;
-}
-
-/** Clients show these to their model. The essentials come first, because some cut them at 512 characters. */
-function instructions(
-  sandbox: string,
-  { runsTasks, savesWorkspaces }: Abilities,
-  mounted: readonly string[],
-) {
-  const tasks = runsTasks ? "; execute_task hands a task to a coding agent" : "";
-  const lost = savesWorkspaces
-    ? "When a sandbox stops, after 10 minutes without use, its files in /workspace are saved and come back with the next call; variables, processes and files elsewhere are gone. checkpoint_sandbox before a risky step, restore_sandbox to go back. destroy_sandbox ends it all. The next result says what is gone."
-    : "They are gone when a sandbox is destroyed, restarted, or stopped after 10 minutes without use; the next result says so.";
-  return `Real Linux sandboxes for code, shell commands${runsTasks ? ", files and whole tasks" : " and files"}. run_code keeps a live Python, JavaScript or TypeScript kernel; run_command a bash session; write_file, read_file and list_files move files${tasks}. All of them share /workspace of the sandbox named by "sandbox" ("${sandbox}" unless given), made on first use and yours alone.
-
-${mounted.map((line) => `- ${line}\n`).join("")}- Variables, the working directory and files stay between calls. ${lost}
-- Exceptions and exit codes are results, not errors: read them and go on. An error names the next call to make.
-- Start servers in the background (cmd > log 2>&1 &); expose_port gives one a URL. Give independent work its own session, context or sandbox: it runs at the same time.`;
-}
-
 export function createMCPServer(caller: CallerContext, query: EndpointQuery, wanted: Wanted): McpServer {
   const { config, principal } = caller;
-  const isOffered = (tool: Tool) => tool.isOffered?.(config) ?? true;
+  const listed = new Set(tools.filter((tool) => isListed(tool, caller)).map(({ name }) => name));
   const server = new McpServer(
     { name: "sandbox-mcp", title: "Sandbox", version: manifest.version },
     {
-      instructions: instructions(
-        query.sandbox,
-        { runsTasks: isOffered(executeTask), savesWorkspaces: config.workspaces.isSaved },
-        mountLines(config, principal),
-      ),
+      instructions: instructions({
+        has: (name) => listed.has(name),
+        sandbox: query.sandbox,
+        savesWorkspaces: config.workspaces.isSaved,
+        mounted: mountLines(config, principal),
+      }),
       // Neither list announces its changes: there is no session to announce them in.
       capabilities: { tools: { listChanged: false }, resources: { listChanged: false } },
     },
@@ -53,8 +32,8 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
   const { maxWaitSeconds } = config;
   for (const tool of tools) {
     const { name, title, description, annotations } = tool;
-    // A tool that is called although it is not offered is registered: it explains what the server lacks.
-    if (!wanted.called.includes(name) && (wanted.onlyCalls || !isOffered(tool))) continue;
+    // A tool that is called although it is not listed is registered: it explains what is missing.
+    if (!wanted.called.includes(name) && (wanted.onlyCalls || !listed.has(name))) continue;
     const input = inputFor(tool, { sandbox: query.sandbox, maxWaitSeconds });
     const inputSchema = schemaOf(input, () => logInvalid(tool, caller));
     const outputSchema = query.structured ? tool.output && schemaOf(tool.output) : undefined;
@@ -96,7 +75,7 @@ function schemaOf(
   return { "~standard": { ...standard, validate, jsonSchema } };
 }
 
-const listed = new WeakMap<z.ZodObject, Map<string, Record<string, unknown>>>();
+const schemas = new WeakMap<z.ZodObject, Map<string, Record<string, unknown>>>();
 
 /** The JSON schema without `$schema`: MCP's default dialect goes without saying, and the lines are 5% of the list. */
 function listedSchema(
@@ -104,8 +83,8 @@ function listedSchema(
   side: "input" | "output",
   options: SchemaOptions,
 ): Record<string, unknown> {
-  const known = listed.get(schema) ?? new Map<string, Record<string, unknown>>();
-  listed.set(schema, known);
+  const known = schemas.get(schema) ?? new Map<string, Record<string, unknown>>();
+  schemas.set(schema, known);
   const key = `${side} ${options.target}`;
   let json = known.get(key);
   if (!json) {

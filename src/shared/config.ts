@@ -18,6 +18,7 @@ import {
   webOrigin,
 } from "./env-fields.ts";
 import { MODEL_HOST, type Secret, SERVER, secretList } from "./secrets.ts";
+import { TOOL_NAMES, type ToolName, toolsChosen, wrongChoice } from "./tool-sets.ts";
 import type { VARIABLES } from "./variables.ts";
 
 /**
@@ -75,6 +76,7 @@ export interface Env {
   ALLOW_HOSTS?: string;
   SECRETS?: string;
   MAX_WAIT_SECONDS?: string;
+  TOOLS?: string;
   MOUNTED_DIRECTORIES?: string;
   /** Stores logs, results and artifacts of runs. */
   RESULTS: R2Bucket;
@@ -171,6 +173,8 @@ export interface Config {
   secrets: readonly Secret[];
   /** How long a call may wait for a run, seconds. */
   maxWaitSeconds: number;
+  /** Those that MCP offers. */
+  tools: ReadonlySet<ToolName>;
   tasks: TaskConfig;
   workspaces: WorkspaceConfig;
   /** On the local platform only. */
@@ -260,6 +264,7 @@ function parse(env: Env): Config | ConfigError {
     },
     secrets: [...modelSecrets(data.ANTHROPIC_API_KEY, data.CLAUDE_CODE_OAUTH_TOKEN), ...(data.SECRETS ?? [])],
     maxWaitSeconds: data.MAX_WAIT_SECONDS ?? 50,
+    tools: data.TOOLS ? toolsChosen(data.TOOLS, TOOL_NAMES) : TOOL_NAMES,
     tasks: {
       anthropicURL: data.ANTHROPIC_UPSTREAM_URL ?? "https://api.anthropic.com",
       maxTokens: data.MAX_TASK_TOKENS ?? 5_000_000,
@@ -358,6 +363,12 @@ const variables = z.object({
   ALLOW_HOSTS: variable(allowHosts(list(z.string().transform(hostEntry)))),
   SECRETS: variable(z.string().transform(fromJSON).pipe(secretList)),
   MAX_WAIT_SECONDS: variable(count(600)),
+  TOOLS: variable(
+    list(z.string()).superRefine((words, { addIssue }) => {
+      const message = wrongChoice(words, TOOL_NAMES);
+      if (message) addIssue({ code: "custom", message });
+    }),
+  ),
   MOUNTED_DIRECTORIES: variable(z.string().transform(fromJSON).pipe(mountedDirectories)),
 } satisfies Record<(typeof VARIABLES)[number] | "MOUNTED_DIRECTORIES", z.ZodType>);
 

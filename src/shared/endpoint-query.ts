@@ -1,44 +1,59 @@
 /**
  * The query of the endpoint's URL, which applies to every call there: `?sandbox=name` is the sandbox of calls that name
- * none, and `?results=structured` gives programs data beside the text.
+ * none, `?results=structured` gives programs data beside the text, and `?tools=` names the tools that the client needs.
  */
 import { z } from "zod";
+import { list } from "./env-fields.ts";
 import { DEFAULT_SANDBOX, SANDBOX_NAME, SANDBOX_NAME_RULE } from "./names.ts";
+import { type ToolName, wrongChoice } from "./tool-sets.ts";
 
 export interface EndpointQuery {
   /** The sandbox of calls that name none. */
   sandbox: string;
   /** Whether results carry `structuredContent`, and the list of tools its schemas. */
   structured: boolean;
+  /** Names and sets of the tools that the client needs; undefined for all. */
+  tools?: readonly string[] | undefined;
 }
 
 const parameters = z.object({
   sandbox: z.string().regex(SANDBOX_NAME, SANDBOX_NAME_RULE).default(DEFAULT_SANDBOX),
   results: z.enum(["text", "structured"], "must be text or structured").default("text"),
+  tools: list(z.string()).optional(),
 });
 
-/** The query as parsed, or a sentence about what is wrong with it. */
-export function endpointQueryOf({ searchParams }: URL): EndpointQuery | { problem: string } {
+/** The query as parsed, or a sentence about what is wrong with it. @param offered what `?tools=` may choose from */
+export function endpointQueryOf(
+  { searchParams }: URL,
+  offered: ReadonlySet<ToolName>,
+): EndpointQuery | { problem: string } {
   const names = Object.keys(parameters.shape);
-  const given = names.map((name) => [name, searchParams.get(name) ?? undefined]);
+  // What is given twice is one list, which only `tools` takes.
+  const given = names.map((name) => [
+    name,
+    searchParams.has(name) ? searchParams.getAll(name).join(",") : undefined,
+  ]);
   const { success, data, error } = parameters.safeParse(Object.fromEntries(given));
   const problems = error?.issues.map(({ path, message }) => `${path.join(".")} ${message}`) ?? [];
+  const wrong = data?.tools && wrongChoice(data.tools, offered);
+  if (wrong) problems.push(`tools ${wrong}`);
   // Gateways add parameters, which are ignored. One close to ours is a typing error, which should not go unnoticed.
   for (const name of searchParams.keys()) {
     const meant = names.includes(name) ? undefined : names.find((known) => isClose(name, known));
     if (meant) problems.push(`it has no parameter ${name.slice(0, 40)}: say ${meant}`);
   }
   if (success && problems.length === 0)
-    return { sandbox: data.sandbox, structured: data.results === "structured" };
+    return { sandbox: data.sandbox, structured: data.results === "structured", tools: data.tools };
   return { problem: `The query of the endpoint's address is not valid: ${problems.join("; ")}.` };
 }
 
 /** The query for these settings, without those that are the default. */
-export function queryOf({ sandbox, structured }: EndpointQuery): string {
+export function queryOf({ sandbox, structured, tools }: EndpointQuery): string {
   const query = new URLSearchParams();
   if (sandbox !== DEFAULT_SANDBOX) query.set("sandbox", sandbox);
   if (structured) query.set("results", "structured");
-  return query.size > 0 ? `?${query}` : "";
+  if (tools) query.set("tools", tools.join(","));
+  return query.size > 0 ? `?${String(query).replaceAll("%2C", ",")}` : "";
 }
 
 function isClose(name: string, known: string): boolean {

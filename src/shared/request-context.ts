@@ -1,6 +1,7 @@
 /** The context of a request, the same for MCP and REST. */
 import type { Config, Env } from "./config.ts";
 import type { Principal } from "./principal.ts";
+import type { ToolName } from "./tool-sets.ts";
 
 export interface RequestContext {
   env: Env;
@@ -25,4 +26,6 @@ export interface CallerContext extends RequestContext, Caller {
   isStructured?: boolean;
   /** Whether the client's revision of MCP knows blocks that link to resources: 2025-06-18 and later ones do. */
   takesResourceLinks?: boolean;
+  /** The tools that the connection is limited to, among those that the server offers; undefined for all of them. */
+  chosenTools?: ReadonlySet<ToolName> | undefined;
 }

@@ -47,6 +47,7 @@ export const VARIABLES = [
   "ALLOW_HOSTS",
   "SECRETS",
   "MAX_WAIT_SECONDS",
+  "TOOLS",
 ] as const;
 
 /** Those whose values are secrets: they belong into no file that others read. */

@@ -1,7 +1,7 @@
 /** The kit: what a tool is, and what every call of a tool goes through. */
 import type { CallToolResult, ServerContext } from "@modelcontextprotocol/server";
 import { z } from "zod";
-import type { Scope } from "../shared/principal.ts";
+import { missingScopes, type Scope } from "../shared/principal.ts";
 import { isTaskID } from "../runs/id.ts";
 import { internalError, ToolError } from "../shared/errors.ts";
 import { type WithNotice, callSandbox } from "../actors/sandbox-client.ts";
@@ -12,6 +12,7 @@ import type { Config } from "../shared/config.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { callerFields, log, logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
+import type { ToolName } from "../shared/tool-sets.ts";
 
 /** What a handler works with. */
 export interface ToolContext extends CallerContext {
@@ -43,7 +44,7 @@ type Annotations =
 
 export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodObject> {
   /** snake_case, as on the wire. */
-  name: string;
+  name: ToolName;
   title: string;
   /** For the model: what it does, when to use it, what comes back. Under 2,048 characters. */
   description: string;
@@ -65,7 +66,7 @@ export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodO
 
 /** A tool as the server sees it. */
 export interface Tool {
-  name: string;
+  name: ToolName;
   title: string;
   description: string;
   input: z.ZodObject;
@@ -94,14 +95,47 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
         scopes: scopesOf(definition, args),
         sandbox: typeof args.sandbox === "string" ? args.sandbox : undefined,
       };
-      const output = await recorded(caller, record, () =>
-        handle(args as z.output<Input>, contextOf(caller, pulse?.say)),
-      ).finally(() => pulse?.stop());
+      const output = await recorded(caller, record, async () => {
+        mustBeChosen(definition.name, caller);
+        return handle(args as z.output<Input>, contextOf(caller, pulse?.say));
+      }).finally(() => pulse?.stop());
       return output instanceof ToolError
         ? { content: [text(output.text)], isError: true }
         : { content: output.content, structuredContent: output.structured };
     },
   };
+}
+
+/**
+ * The tools that this caller is shown: what the operator offers, the client wants and the token's scopes allow for some
+ * argument at least.
+ */
+export function isListed(
+  tool: Tool,
+  { config, principal, chosenTools = config.tools }: CallerContext,
+): boolean {
+  const ways = [tool.scopes, ...(tool.taskScopes ? [tool.taskScopes] : [])];
+  return (
+    (tool.isOffered?.(config) ?? true) &&
+    chosenTools.has(tool.name) &&
+    ways.some((scopes) => missingScopes(principal, scopes).length === 0)
+  );
+}
+
+/** @throws {ToolError} for a tool that the operator does not offer, or the address of the connection leaves out */
+export function mustBeChosen(name: ToolName, { config, chosenTools }: CallerContext): void {
+  if (!config.tools.has(name))
+    throw new ToolError(
+      "not_configured",
+      `This server does not offer ${name}.`,
+      `It offers ${[...config.tools].join(", ")}; the operator's TOOLS says which.`,
+    );
+  if (chosenTools && !chosenTools.has(name))
+    throw new ToolError(
+      "not_configured",
+      `This connection has no ${name}: the ?tools= of its address leaves it out.`,
+      `It has ${[...chosenTools].join(", ")}.`,
+    );
 }
 
 /**

@@ -41,7 +41,7 @@ export const tools: readonly Tool[] = [
   destroySandbox,
 ];
 
-const byName = new Map(tools.map((tool) => [tool.name, tool]));
+const byName = new Map<string, Tool>(tools.map((tool) => [tool.name, tool]));
 
 /** The scopes that a call of this tool needs; none when there is no such tool. */
 export function requiredScopes(name: string, args: unknown): readonly Scope[] {

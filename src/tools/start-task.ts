@@ -9,7 +9,7 @@ import { randomLetters } from "../shared/names.ts";
 import type { WithNotice } from "../actors/sandbox-client.ts";
 import type { Config } from "../shared/config.ts";
 import { MODEL_HOST, SERVER, secretsAt, secretsFor } from "../shared/secrets.ts";
-import type { ToolContext } from "./define.ts";
+import { mustBeChosen, type ToolContext } from "./define.ts";
 import { fork, forkTask, mustSaveWorkspaces } from "./checkpoints.ts";
 import { ownRun } from "./own-run.ts";
 
@@ -38,6 +38,8 @@ export function canRunTasks({ secrets }: Config): boolean {
 /** @throws {ToolError} for a task that cannot start, whatever the reason */
 export async function startTask(context: ToolContext, request: TaskRequest): Promise<WithNotice<RunView>> {
   const { continueFrom, checkpoint, sandbox, task, agent = DEFAULT_AGENT, ...rest } = request;
+  // By HTTP, too, where no tool is called.
+  mustBeChosen("execute_task", context);
   if (!canRunTasks(context.config))
     throw new ToolError(
       "not_configured",

@@ -132,6 +132,10 @@ describe("what does not hold is named, and its value never shown", () => {
       "AUTH_TOKENS[0].allow_hosts[0] is no host: write a name (api.example.com), *.name for all names below it, or packages; no scheme, port or path.",
     ],
     [{ MAX_INTERNET: SECRET }, "MAX_INTERNET must be one of none, allowlist, full."],
+    [
+      { TOOLS: `code, ${SECRET}` },
+      expect.stringMatching(/^TOOLS must name tools or sets .*: code, files, tasks, admin, run_code, /),
+    ],
     [{ ALLOW_HOSTS: "x.example, 0x7f.1" }, "ALLOW_HOSTS[1] is an address that is not in its usual form."],
     [tokens(token, { ...token, sha256: "cd".repeat(32) }), "AUTH_TOKENS must not use one name twice."],
     [tokens(token, { ...token, name: "b" }), "AUTH_TOKENS must not give one token two names."],

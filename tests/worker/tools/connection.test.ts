@@ -1,6 +1,7 @@
 /** What the endpoint's address and the server's variables decide for every call of a connection. */
 import { describe, expect, it } from "vitest";
-import { type Caller, owner } from "../support.ts";
+import { tools as all } from "../../../src/tools/index.ts";
+import { type Caller, owner, principal } from "../support.ts";
 
 interface Listed {
   name: string;
@@ -58,23 +59,113 @@ describe("?sandbox=NAME", () => {
     expect((await list(owner.at("?api_key=x&profile=y"))).length).toBeGreaterThan(0);
   });
 
-  it.each(["?sandox=work", "?SANDBOX=work", "?sandbox-name=work", "?result=structured"])(
+  it.each(["?sandox=work", "?SANDBOX=work", "?sandbox-name=work", "?result=structured", "?tool=code"])(
     "refuses %s, which is meant for another",
     async (query) => {
       const { status, messages } = await owner.at(query).post({ method: "tools/list" });
       expect(status).toBe(400);
-      expect(JSON.stringify(messages)).toMatch(/has no parameter \S+: say (sandbox|results)/);
+      expect(JSON.stringify(messages)).toMatch(/has no parameter \S+: say (sandbox|results|tools)/);
     },
   );
 
-  it.each(["?sandbox=No%20Name", "?sandbox=NAME", "?sandbox=", "?sandbox=-a", "?results=xml", "?results="])(
-    "refuses %s in words",
+  it.each([
+    "?sandbox=No%20Name",
+    "?sandbox=NAME",
+    "?sandbox=",
+    "?sandbox=-a",
+    "?sandbox=a&sandbox=b",
+    "?results=xml",
+    "?results=",
+  ])("refuses %s in words", async (query) => {
+    const { status, messages } = await owner.at(query).post({ method: "tools/list" });
+    expect(status).toBe(400);
+    expect(JSON.stringify(messages)).toMatch(/(sandbox|results) must be/);
+  });
+});
+
+const names = async (caller: Caller) => (await list(caller)).map(({ name }) => name);
+
+describe("?tools=", () => {
+  it("lists the tools and the sets that it names, and speaks of no others", async () => {
+    const files = owner.at("?tools=files");
+    expect(await names(files)).toEqual(["write_file", "edit_file", "read_file", "list_files", "file_link"]);
+    expect(await instructions(files)).toMatch(/for files\. write_file, read_file and list_files move files/);
+    expect(await instructions(files)).not.toMatch(/run_|_task|_sandbox|_port/);
+    const few = owner.at("?tools=run_command,read_file&tools=get_result");
+    expect(await names(few)).toEqual(["run_command", "read_file", "get_result"]);
+    expect(await instructions(few)).toContain("run_command keeps a bash session; read_file moves files.");
+  });
+
+  it("has a set for every tool", async () => {
+    expect(await names(owner.at("?tools=code,files,tasks,admin"))).toEqual(all.map(({ name }) => name));
+  });
+
+  it("makes a call of another tool an error that says so", async () => {
+    const { isError, text } = await owner
+      .at("?tools=files")
+      .call("run_command", { command: "touch /tmp/called", sandbox: "choice" });
+    expect(isError).toBe(true);
+    expect(text).toMatch(/no run_command: the \?tools= of its address leaves it out.*write_file/);
+    const left = await owner.call("run_command", { command: "ls /tmp/called", sandbox: "choice" });
+    expect(left.structured.exit_code).toBe(2);
+  });
+
+  it.each(["?tools=", "?tools=file", "?tools=code,run_cod", "?tools=constructor"])(
+    "refuses %s with the names that there are",
     async (query) => {
       const { status, messages } = await owner.at(query).post({ method: "tools/list" });
       expect(status).toBe(400);
-      expect(JSON.stringify(messages)).toMatch(/(sandbox|results) must be/);
+      expect(JSON.stringify(messages)).toMatch(/tools must name .*: code, files, tasks, admin, run_code,/);
     },
   );
+});
+
+describe("TOOLS", () => {
+  const reading = owner.with({ TOOLS: "read_file, list_files,list_runs" });
+
+  it("is all that is listed and called, and that ?tools= chooses from", async () => {
+    expect(await names(reading)).toEqual(["read_file", "list_files", "list_runs"]);
+    expect(await names(reading.at("?tools=files"))).toEqual(["read_file", "list_files"]);
+    const { status, messages } = await reading.at("?tools=write_file").post({ method: "tools/list" });
+    expect([status, JSON.stringify(messages)]).toEqual([
+      400,
+      expect.stringMatching(
+        /separated by commas: code, files, tasks, admin, list_runs, read_file, list_files\./,
+      ),
+    ]);
+    const { isError, text } = await reading.call("write_file", { path: "a", content: "b" });
+    expect([isError, text]).toEqual([
+      true,
+      expect.stringContaining("This server does not offer write_file."),
+    ]);
+  });
+
+  it("holds for tasks by HTTP, too", async () => {
+    const response = await reading.http("/execute", { method: "POST", body: `{"task": "[[write]]"}` });
+    expect([response.status, await response.text()]).toEqual([
+      500,
+      expect.stringContaining("does not offer execute_task"),
+    ]);
+  });
+});
+
+describe("the scopes of a token", () => {
+  it("leave out what they never allow", async () => {
+    expect(await names(await principal("list-reader", ["sandbox:read"]))).toEqual([
+      "read_file",
+      "list_files",
+      "file_link",
+      "get_result",
+      "list_runs",
+      "list_sandboxes",
+    ]);
+    // Of a task alone, by its id.
+    expect(await names(await principal("list-tasks", ["tasks:run"]))).toEqual([
+      "execute_task",
+      "get_result",
+      "cancel_run",
+    ]);
+  });
 });
 
 describe("MAX_WAIT_SECONDS", () => {

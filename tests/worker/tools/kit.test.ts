@@ -131,7 +131,7 @@ describe("progress", () => {
 /** A tool whose handler does this, called outside a server. */
 async function called(handle: () => Promise<never>) {
   const tool = defineTool({
-    name: "fail",
+    name: "list_files",
     title: "Fail",
     description: "Fails",
     input: z.strictObject({}),

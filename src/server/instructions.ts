@@ -1,0 +1,70 @@
+/** What clients show their model of the server: what it has, and what to know before the first call. */
+import type { ToolName } from "../shared/tool-sets.ts";
+
+export interface Offered {
+  /** Whether the client is shown a tool. */
+  has(name: ToolName): boolean;
+  /** The sandbox of calls that name none. */
+  sandbox: string;
+  savesWorkspaces: boolean;
+  /** A line for each directory of the machine that sandboxes have. */
+  mounted: readonly string[];
+}
+
+/** The essentials come first, because some clients cut at 512 characters. Only tools that the client is shown are named. */
+export function instructions({ has, sandbox, savesWorkspaces, mounted }: Offered): string {
+  const files = (["write_file", "read_file", "list_files"] as const).filter(has);
+  const runs = has("run_code") || has("run_command");
+  const kinds = [
+    has("run_code") && "code",
+    has("run_command") && "shell commands",
+    files.length > 0 && "files",
+    has("execute_task") && "whole tasks",
+  ];
+  const ways = [
+    has("run_code") && "run_code keeps a live Python, JavaScript or TypeScript kernel",
+    has("run_command") && `run_command ${has("run_code") ? "" : "keeps "}a bash session`,
+    files.length > 0 && `${listing(files)} ${files.length > 1 ? "move" : "moves"} files`,
+    has("execute_task") && "execute_task hands a task to a coding agent",
+  ].filter((way) => way !== false);
+  const kept = savesWorkspaces
+    ? [
+        "When a sandbox stops, after 10 minutes without use, its files in /workspace are saved and come back with the next call; variables, processes and files elsewhere are gone.",
+        has("checkpoint_sandbox") &&
+          `checkpoint_sandbox before a risky step${has("restore_sandbox") ? ", restore_sandbox to go back" : ""}.`,
+        has("destroy_sandbox") && "destroy_sandbox ends it all.",
+        "The next result says what is gone.",
+      ]
+    : [
+        "They are gone when a sandbox is destroyed, restarted, or stopped after 10 minutes without use; the next result says so.",
+      ];
+  const lines = [
+    ...mounted,
+    sentences("Variables, the working directory and files stay between calls.", ...kept),
+    sentences(
+      runs && "Exceptions and exit codes are results, not errors: read them and go on.",
+      "An error names the next call to make.",
+    ),
+    runs &&
+      sentences(
+        has("run_command") &&
+          `Start servers in the background (cmd > log 2>&1 &)${has("expose_port") ? "; expose_port gives one a URL" : ""}.`,
+        "Give independent work its own session, context or sandbox: it runs at the same time.",
+      ),
+  ];
+  return `${sentences(
+    `Real Linux sandboxes${kinds.some(Boolean) ? ` for ${listing(kinds)}` : ""}.`,
+    ways.length > 0 && `${ways.join("; ")}.`,
+    `All of them share /workspace of the sandbox named by "sandbox" ("${sandbox}" unless given), made on first use and yours alone.`,
+  )}
+
+${lines.flatMap((line) => (line === false ? [] : `- ${line}`)).join("\n")}`;
+}
+
+function sentences(...parts: readonly (string | false)[]): string {
+  return parts.filter((part) => part !== false).join(" ");
+}
+
+function listing(parts: readonly (string | false)[]): string {
+  return new Intl.ListFormat("en-GB").format(parts.filter((part) => part !== false));
+}

@@ -1,0 +1,41 @@
+/**
+ * The names of the tools, and the sets of them that an operator (`TOOLS`) and a client (`?tools=`) choose from. A tool is in
+ * every set whose work needs it. `defineTool` takes no name that is in no set.
+ */
+
+/** What belongs to runs of every kind. */
+const RUNS = ["get_result", "list_runs", "cancel_run"] as const;
+
+export const TOOL_SETS = {
+  code: ["run_code", "run_command", "send_input", "expose_port", ...RUNS],
+  files: ["write_file", "edit_file", "read_file", "list_files", "file_link"],
+  tasks: ["execute_task", ...RUNS],
+  admin: [
+    "list_sandboxes",
+    "checkpoint_sandbox",
+    "restore_sandbox",
+    "configure_sandbox",
+    "destroy_sandbox",
+    "list_runs",
+    "cancel_run",
+  ],
+} as const;
+
+export type ToolName = (typeof TOOL_SETS)[keyof typeof TOOL_SETS][number];
+
+export const TOOL_NAMES: ReadonlySet<ToolName> = new Set(Object.values(TOOL_SETS).flat());
+
+/** The tools that these names and sets choose among those that are offered. */
+export function toolsChosen(words: readonly string[], offered: ReadonlySet<ToolName>): ReadonlySet<ToolName> {
+  const sets: Record<string, readonly string[] | undefined> = TOOL_SETS;
+  const named = new Set(words.flatMap((word) => (Object.hasOwn(sets, word) && sets[word]) || word));
+  return new Set([...offered].filter((tool) => named.has(tool)));
+}
+
+/** What is wrong with a choice among the tools that are offered, as the end of a sentence; undefined where nothing is. */
+export function wrongChoice(words: readonly string[], offered: ReadonlySet<ToolName>): string | undefined {
+  const sets = Object.entries(TOOL_SETS).filter(([, tools]) => tools.some((tool) => offered.has(tool)));
+  const choices: string[] = [...sets.map(([set]) => set), ...offered];
+  if (words.length > 0 && words.every((word) => choices.includes(word))) return undefined;
+  return `must name tools or sets of them, separated by commas: ${choices.join(", ")}`;
+}

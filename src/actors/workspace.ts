@@ -7,23 +7,25 @@
  * had when it started; only what comes from a whole container is saved, and only upon the state that it came from.
  */
 import type { Plan } from "../../container/sandboxd/protocol.ts";
-import type { Conversation, Snapshots, Target } from "../container/snapshots.ts";
+import type { Conversation, Target } from "../container/snapshots.ts";
 import { containerGone } from "../container/connection.ts";
-import { type ErrorCode, ToolError, endedWhileStarting, unwrap } from "../shared/errors.ts";
+import { ToolError, endedWhileStarting, unwrap } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
 import type { LeftOfTask, TaskRemains } from "../tasks/archive.ts";
 import type { Account, CheckpointSettings, WentBack } from "./account.ts";
-import { type RestartNotice, leftWords } from "./restart-notice.ts";
+import type { RestartNotice } from "./restart-notice.ts";
+import { SaveTroubles } from "./save-troubles.ts";
+import type { Archive, Checkpoint, Pack, Snapshot } from "./snapshot-registry.ts";
 import {
-  type Archive,
-  type Checkpoint,
-  type LeftOut,
-  type Pack,
-  type Snapshot,
-  manifestPrefix,
-  packPrefix,
-} from "./snapshot-registry.ts";
-import { StorageError, readObjects, writeObjects } from "./workspace-objects.ts";
+  isLasting,
+  notRestored,
+  notSaved,
+  notWhole,
+  reason,
+  stillRestoring,
+  stillSaving,
+} from "./workspace-errors.ts";
+import { type Origin, type TransferHost, WorkspaceTransfer, archiveOf } from "./workspace-transfer.ts";
 
 /** The account's methods for workspaces. */
 type Registry = Pick<
@@ -42,20 +44,14 @@ type Registry = Pick<
   | "removeArchive"
 >;
 
-export interface WorkspaceHost {
+export interface WorkspaceHost extends TransferHost {
   kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
   /** Resolves when what was written to `kv` is on disk. */
   sync(): Promise<void>;
   running(): boolean;
   /** Starts the container unless it runs. @throws errors of the SDK */
   start(): Promise<void>;
-  snapshots: Pick<Snapshots, keyof Snapshots>;
-  bucket: R2Bucket;
-  /** The prefix of the principal's workspaces in the bucket. */
-  prefix(): string;
   account(): Registry;
-  /** The sandbox's name. */
-  sandbox(): string;
   /** What the sandbox is set to, for forks of what is kept. */
   settings(): CheckpointSettings | undefined;
   /** Whether workspaces are saved and restored. */
@@ -65,7 +61,6 @@ export interface WorkspaceHost {
   /** Bytes of files that a save holds at most. */
   maxBytes: number;
   restartNotice: RestartNotice;
-  background(work: Promise<unknown>): void;
   /** Logs an unexpected error. */
   report(error: unknown): void;
 }
@@ -74,13 +69,6 @@ export interface WorkspaceHost {
 const QUIET_MS = 3000;
 const LATEST_MS = 60_000;
 const EVERY_MS = 120_000;
-
-/** A save that failed is made again after so long, then after twice as long each time up to the longest: milliseconds. */
-const AGAIN_MS = 15_000;
-const LONGEST_AGAIN_MS = 300_000;
-
-/** After how long a caller is told that nothing can be saved, milliseconds. */
-const TELL_MS = 180_000;
 
 /** How long a sandbox that cannot be saved is not stopped for want of use, milliseconds. */
 const KEEP_MS = 3_600_000;
@@ -104,9 +92,6 @@ const MAX_STARTS = 3;
 const MOST_PACKS = 20;
 const PACKED_AGAIN = 16;
 
-/** Bytes that the manifest of a save may have. */
-const MANIFEST_BYTES = 256 * 1024 * 1024;
-
 /** Bytes that an archive may take beyond the sizes of its files. */
 const ADDED_BYTES = 1024 * 1024;
 
@@ -115,12 +100,6 @@ const CONTAINER = "workspace:container";
 const COMMITTING = "workspace:committing";
 /** Storage key: the sandbox goes back to a checkpoint, for which its container ends. */
 const GOING_BACK = "workspace:going-back";
-
-/** What a container's workspace came from; no snapshot where the sandbox had none. */
-interface Origin {
-  snapshot?: string;
-  packs: Pack[];
-}
 
 /** A container into which something is to be installed. */
 export interface Installation {
@@ -136,6 +115,8 @@ const NOTHING: Origin = { packs: [] };
 
 export class Workspace {
   readonly #host: WorkspaceHost;
+  readonly #transfer: WorkspaceTransfer;
+  readonly #troubles = new SaveTroubles();
   /** Of the container that runs, once it is whole. */
   #origin: Origin | undefined;
   /** Aborts what is done with the container that runs, when that ends. */
@@ -149,19 +130,11 @@ export class Workspace {
   #changedAt = 0;
   /** Since when there is something that no save holds. */
   #dirtySince: number | undefined;
-  #failures = 0;
-  #failingSince: number | undefined;
-  /** Of the last save for which there was no room: its bytes of files, and how many it might have added, and when that was. */
-  #noRoom: { bytes: number; room: number; at: number } | undefined;
-  /** Of the last save, where that failed. */
-  #failure: ToolError | undefined;
-  #isFailureTold = false;
-  #left: LeftOut | undefined;
-  #isLeftTold = false;
   #isGoingBack: boolean;
 
   constructor(host: WorkspaceHost) {
     this.#host = host;
+    this.#transfer = new WorkspaceTransfer(host);
     this.#isGoingBack = host.kv.get(GOING_BACK) !== undefined;
     if (!host.running() || this.#isGoingBack) return;
     this.#origin = host.kv.get<Origin>(CONTAINER);
@@ -185,7 +158,7 @@ export class Workspace {
     this.#container.abort(containerGone());
     this.#container = new AbortController();
     this.#dirtySince = undefined;
-    this.#left = undefined;
+    this.#troubles.containerGone();
     clearTimeout(this.#timer);
     this.#timer = null;
     this.#host.kv.delete(CONTAINER);
@@ -272,34 +245,8 @@ export class Workspace {
    * @throws {ToolError} which says that nothing has begun, and why
    */
   async #restoreTo(state: Snapshot, signal: AbortSignal, target?: Target): Promise<void> {
-    const { bucket, snapshots } = this.#host;
-    const prefix = this.#host.prefix();
-    const manifest = [{ prefix: `${prefix}${manifestPrefix(state.id)}`, from: 0, to: state.manifestBytes }];
     try {
-      const reads = await streamed(
-        state.manifestBytes,
-        (...into) => readObjects(bucket, manifest, ...into),
-        (body) => snapshots.restore(state.id, body, signal, target),
-      );
-      const sizes = new Map(state.packs.map(({ id, bytes }) => [id, bytes]));
-      let total = 0;
-      for (const { pack, from, to } of reads) {
-        if (!(from < to && to <= (sizes.get(pack) ?? 0)))
-          throw new Error(`${state.id} asks for what it has not`);
-        total += to - from;
-      }
-      if (total > state.packs.reduce((sum, { bytes }) => sum + bytes, 0))
-        throw new Error(`${state.id} asks for more than it has`);
-      const ranges = reads.map(({ pack, from, to }) => ({
-        prefix: `${prefix}${packPrefix(pack)}`,
-        from,
-        to,
-      }));
-      await streamed(
-        total,
-        (...into) => readObjects(bucket, ranges, ...into),
-        (body) => snapshots.data(state.id, body, signal),
-      );
+      await this.#transfer.restore(state, signal, target);
     } catch (error) {
       if (this.#container.signal.aborted || !this.#host.running()) throw containerGone();
       this.#host.report(error);
@@ -312,7 +259,7 @@ export class Workspace {
     if (!this.#host.isSaved) return;
     this.#changedAt = Date.now();
     this.#dirtySince ??= this.#changedAt;
-    if (this.#failures === 0) this.#plan(QUIET_MS);
+    if (!this.#troubles.isFailing) this.#plan(QUIET_MS);
   }
 
   /** Has a save begin in so many milliseconds, unless one begins before. */
@@ -360,19 +307,15 @@ export class Workspace {
     this.#dirtySince = undefined;
     try {
       await this.#save(AbortSignal.any([container, AbortSignal.timeout(SAVE_MS)]));
-      this.#failures = 0;
-      this.#failingSince = undefined;
-      this.#failure = undefined;
-      this.#isFailureTold = false;
+      this.#troubles.saved();
       if (!container.aborted) this.#plan(this.#dirtySince === undefined ? EVERY_MS : QUIET_MS);
     } catch (error) {
       if (container.aborted || !this.#host.running()) throw containerGone();
       this.#dirtySince = since ?? this.#dirtySince ?? Date.now();
-      this.#failingSince ??= Date.now();
-      this.#plan(Math.min(AGAIN_MS * 2 ** this.#failures++, LONGEST_AGAIN_MS));
       if (!(error instanceof ToolError)) this.#host.report(error);
-      this.#failure = notSaved(this.#host.sandbox(), error);
-      throw this.#failure;
+      const failure = notSaved(this.#host.sandbox(), error);
+      this.#plan(this.#troubles.failed(failure));
+      throw failure;
     }
   }
 
@@ -391,95 +334,12 @@ export class Workspace {
       plan = await snapshots.plan(id, base, maxBytes, repack, signal);
     }
     if (plan.state === "conflict") throw new Error(`the container of ${sandbox} does not come from ${base}`);
-    // What else cannot be read is known when all was to be read; until then it is as it was.
-    const { unreadable = plan.state === "unchanged" ? undefined : this.#left?.unreadable } = plan.left;
-    this.#leave({ ...plan.left, unreadable });
+    this.#troubles.leaves(plan.left, plan.state === "unchanged");
     if (plan.state === "unchanged") return;
-    const { packs, left } = await this.#write(id, origin, plan, signal);
-    this.#leave(left);
+    const committing = () => this.#host.kv.put(COMMITTING, id);
+    const { packs, left } = await this.#transfer.store({ id, origin, plan }, signal, committing);
+    this.#troubles.leaves(left, true);
     await this.#committed(id, packs, signal);
-  }
-
-  /**
-   * Writes a save that sandboxd has planned, and has the account take it. Answers its packs, and what it
-   * leaves out.
-   * @param archive what it becomes, and its bytes at most; without, the state of the sandbox
-   */
-  async #write(
-    id: string,
-    origin: Origin,
-    plan: Plan,
-    signal: AbortSignal,
-    archive?: Archive & { maxBytes: number },
-  ): Promise<{ packs: Pack[]; left: Plan["left"] }> {
-    const { kv, snapshots, bucket } = this.#host;
-    const account = this.#host.account();
-    const sandbox = this.#host.sandbox();
-    const { snapshot: base } = origin;
-    const notEnough = archive ? undefined : this.#notEnoughFor(plan);
-    const room = unwrap(await account.beginSave(sandbox, id, base, archive !== undefined, notEnough));
-    const most = archive?.maxBytes ?? Infinity;
-    const full = async (error: unknown) => {
-      const isFull = !archive && error instanceof ToolError && error.code === "too_large";
-      throw isFull ? ToolError.from(await account.workspacesFull()) : error;
-    };
-    let isWriting = false;
-    let isTaken = false;
-    try {
-      const prefix = this.#host.prefix();
-      const packBytes = await snapshots.pack(id, signal, (body) =>
-        writeObjects(bucket, `${prefix}${packPrefix(id)}`, body, Math.min(room, most)).catch(full),
-      );
-      const manifestBytes = await snapshots.manifest(id, signal, (body) =>
-        writeObjects(
-          bucket,
-          `${prefix}${manifestPrefix(id)}`,
-          body,
-          Math.min(MANIFEST_BYTES, most - packBytes),
-        ),
-      );
-      const done = await snapshots.done(id, signal);
-      const left = { ...plan.left, unreadable: done.unreadable };
-      const own = done.packs.find((pack) => pack.id === id);
-      if ((own?.length ?? 0) !== packBytes || done.manifestBytes !== manifestBytes)
-        throw new Error(`the save ${id} is not as long as it says`);
-      signal.throwIfAborted();
-      if (!archive) kv.put(COMMITTING, id);
-      // How long an older pack is, the sandbox does not know: it says what it still needs of it.
-      const sizes = new Map(origin.packs.map((pack) => [pack.id, pack.bytes]));
-      const packs = done.packs.map(({ id: pack, length, live }) => {
-        return { id: pack, bytes: sizes.get(pack) ?? length, live };
-      });
-      const { files, bytes } = done;
-      const save = {
-        id,
-        sandbox,
-        base,
-        files,
-        bytes,
-        manifestBytes,
-        left: leftOut(left),
-        packs,
-        archive: archive && archiveOf(archive),
-      };
-      unwrap(await account.commitSave(save, packBytes));
-      isTaken = true;
-      return { packs, left };
-    } catch (error) {
-      isWriting = error instanceof StorageError && error.isUnderWay;
-      if (!archive && error instanceof ToolError && error.code === "quota_exceeded")
-        this.#noRoom = { bytes: plan.bytes, room, at: Date.now() };
-      throw error;
-    } finally {
-      // Of a save that was committed there is nothing to give up.
-      if (!isTaken) this.#host.background(account.giveUpSave(sandbox, id, isWriting).catch(() => undefined));
-    }
-  }
-
-  /** How many bytes are too few for a save of as much: all of it was sent before that was found. It may have become smaller meanwhile. */
-  #notEnoughFor({ bytes }: Plan): number | undefined {
-    const before = this.#noRoom;
-    return before && bytes >= before.bytes && Date.now() - before.at < KEEP_MS ? before.room : undefined;
   }
 
   /**
@@ -529,7 +389,7 @@ export class Workspace {
     }
     // What is not compressed takes no more than the files, and a manifest.
     const limited = { ...archive, maxBytes: maxBytes + ADDED_BYTES };
-    return (await this.#write(id, origin, plan, signal, limited)).left;
+    return (await this.#transfer.store({ id, origin, plan, archive: limited }, signal)).left;
   }
 
   /** Puts the conversation of an earlier task where the script of the task that goes on expects it. @throws {ToolError} */
@@ -650,16 +510,6 @@ export class Workspace {
     await sync();
   }
 
-  #leave(left: Plan["left"]): void {
-    this.#left = leftOut(left);
-    if (!this.#isWorthTelling) this.#isLeftTold = false;
-  }
-
-  /** Whether something is left out that is lost with the sandbox: a socket is of no use without its process. */
-  get #isWorthTelling(): boolean {
-    return this.#left !== undefined && (this.#left.count > 0 || this.#left.unreadable !== undefined);
-  }
-
   /**
    * Saves before the container is stopped in order. Answers whether it may be: all is saved and nothing has changed since,
    * or it could not be saved for an hour. What a set-up under way has changed is made again.
@@ -671,7 +521,7 @@ export class Workspace {
       return this.#dirtySince === undefined;
     } catch {
       if (!this.#host.running()) return true;
-      return Date.now() - (this.#failingSince ?? Date.now()) > KEEP_MS;
+      return this.#troubles.failingMs > KEEP_MS;
     }
   }
 
@@ -684,10 +534,10 @@ export class Workspace {
       saving.then(() => true),
     ).catch((error: unknown) => {
       // The call itself says so.
-      this.#isFailureTold ||= error instanceof ToolError && isLasting(error.cause);
+      this.#troubles.told(error);
       throw error;
     });
-    if (!isSaved) throw stillSaving(this.#host.sandbox());
+    if (!isSaved) throw stillSaving(this.#host.sandbox(), CALL_MS);
   }
 
   /** Names the state of the workspace, which is saved first. @throws {ToolError} */
@@ -740,36 +590,8 @@ export class Workspace {
 
   /** Takes the notice about what cannot be saved that the next result must carry, once. */
   takeNotice(): string | undefined {
-    const notices: string[] = [];
-    const [since, failure] = [this.#failingSince, this.#failure];
-    const isFailing = since !== undefined && failure !== undefined && !this.#isFailureTold;
-    if (isFailing && (isLasting(failure.cause) || Date.now() - since > TELL_MS)) {
-      this.#isFailureTold = true;
-      const why = isLasting(failure.cause) ? ` (${reason(failure.cause)})` : "";
-      const hint = isLasting(failure.cause) ? ` ${failure.hint}` : "";
-      notices.push(
-        `The workspace could not be saved since ${new Date(since).toISOString()}${why}: what is newer would be lost with the sandbox.${hint}`,
-      );
-    }
-    if (this.#left && this.#isWorthTelling && !this.#isLeftTold) {
-      this.#isLeftTold = true;
-      notices.push(
-        `Not all of the workspace is saved. Lost with the sandbox would be ${leftWords(this.#left)}.`,
-      );
-    }
-    return notices.join(" ") || undefined;
+    return this.#troubles.takeNotice();
   }
-}
-
-/** What the account is told of an archive. */
-function archiveOf({ run, part, expiresAt, settings }: Archive): Archive {
-  return { run, part, expiresAt, settings };
-}
-
-function leftOut({ count, bytes, largest, ...rest }: Plan["left"]): LeftOut | undefined {
-  const { unreadable, special, crowded } = rest;
-  if (count === 0 && !unreadable && !special && !crowded) return undefined;
-  return { count, bytes, names: largest.map(({ path }) => path).slice(0, 5), unreadable, special, crowded };
 }
 
 /** Which packs are worth packing again: those that are half dead, and small ones where there are many. */
@@ -778,96 +600,4 @@ export function packsToRepack(packs: readonly Pack[]): string[] {
   const alive = packs.filter((pack) => !dead.includes(pack)).sort((a, b) => a.live - b.live);
   const small = alive.length >= MOST_PACKS ? alive.slice(0, PACKED_AGAIN) : [];
   return [...dead, ...small].map(({ id }) => id);
-}
-
-/** Sends what `write` writes as the body of a request; the answer of that. The error that came first is thrown. */
-async function streamed<T>(
-  length: number,
-  write: (into: WritableStream<Uint8Array>, signal: AbortSignal) => Promise<void>,
-  send: (body: ReadableStream<Uint8Array>) => Promise<T>,
-): Promise<T> {
-  const { readable, writable } = new FixedLengthStream(length);
-  const stop = new AbortController();
-  const written = write(writable, stop.signal).catch((error: unknown) => ({ error }));
-  const sent = await send(readable).then(
-    (value) => ({ value }),
-    (error: unknown) => {
-      // Nobody reads the rest.
-      stop.abort();
-      return { error };
-    },
-  );
-  const failure = await written;
-  if (failure && failure.error instanceof StorageError) throw failure.error;
-  if ("error" in sent) throw sent.error;
-  if (failure) throw failure.error;
-  return sent.value;
-}
-
-function notWhole(left: Plan["left"], maxBytes: number): ToolError {
-  const MiB = maxBytes / (1024 * 1024);
-  const why =
-    left.count > 0
-      ? `it is larger than the ${MiB} MB of WORKSPACE_MAX_MB`
-      : left.crowded
-        ? "it has more files than can be saved"
-        : "not all of it can be read";
-  return new ToolError("too_large", why);
-}
-
-function stillRestoring(sandbox: string, ms: number): ToolError {
-  return new ToolError(
-    "no_answer",
-    `The workspace of sandbox ${sandbox} is being restored, which takes longer than ${Math.round(ms / 1000)} s. This call was not begun.`,
-    "Make the same call again in 10 seconds.",
-    true,
-  );
-}
-
-function stillSaving(sandbox: string): ToolError {
-  return new ToolError(
-    "no_answer",
-    `The workspace of sandbox ${sandbox} is being saved, which takes longer than ${CALL_MS / 1000} s. Nothing was changed, and the save goes on.`,
-    "Make the same call again in 30 seconds: what is saved by then need not be saved again.",
-    true,
-  );
-}
-
-function notRestored(sandbox: string, { savedAt }: Snapshot, cause: unknown): ToolError {
-  const error = new ToolError(
-    "storage_unavailable",
-    `The workspace of sandbox ${sandbox}, saved at ${new Date(savedAt).toISOString()}, could not be restored: ${reason(cause)}. This call was not begun, and what is saved is safe.`,
-    "Make the same call again in a minute. When that does not help: restore_sandbox goes back to a checkpoint, and destroy_sandbox ends the sandbox with what is saved of it.",
-    true,
-  );
-  error.cause = cause;
-  return error;
-}
-
-/** Codes of errors that the workspace as it is leads to each time, or the principal's limit. */
-const LASTING: ReadonlySet<ErrorCode> = new Set(["too_large", "no_space", "quota_exceeded", "file_system"]);
-
-/** Whether a save that has failed so fails again until the caller changes something. */
-function isLasting(cause: unknown): cause is ToolError {
-  return cause instanceof ToolError && LASTING.has(cause.code);
-}
-
-function notSaved(sandbox: string, cause: unknown): ToolError {
-  const message = `The workspace of sandbox ${sandbox} could not be saved: ${reason(cause)}. The sandbox goes on, and what was saved before is safe.`;
-  const error = isLasting(cause)
-    ? new ToolError(
-        cause.code,
-        message,
-        cause.hint ||
-          "Delete what is not needed in /workspace; restore_sandbox goes back to a checkpoint without saving it.",
-      )
-    : new ToolError("storage_unavailable", message, "Make the same call again in a minute.", true);
-  error.cause = cause;
-  return error;
-}
-
-function reason(cause: unknown): string {
-  if (cause instanceof StorageError) return "the storage does not answer";
-  if (cause instanceof ToolError) return cause.message.replace(/\.$/, "");
-  return "something went wrong, which the server's log says";
 }

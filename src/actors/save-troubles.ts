@@ -1,0 +1,93 @@
+/** What saves of a workspace could not do, until one could, and what callers are told of it: each thing once. */
+import type { Plan } from "../../container/sandboxd/protocol.ts";
+import { ToolError } from "../shared/errors.ts";
+import { leftWords } from "./restart-notice.ts";
+import type { LeftOut } from "./snapshot-registry.ts";
+import { isLasting, reason } from "./workspace-errors.ts";
+import { leftOut } from "./workspace-transfer.ts";
+
+/** A save that failed is made again after so long, then after twice as long each time up to the longest: milliseconds. */
+const AGAIN_MS = 15_000;
+const LONGEST_AGAIN_MS = 300_000;
+
+/** After how long a caller is told that nothing can be saved, milliseconds. */
+const TELL_MS = 180_000;
+
+export class SaveTroubles {
+  /** Saves that failed, one after the other. */
+  #failures = 0;
+  /** Since when, milliseconds since the epoch, and why the last one did. */
+  #failing: { since: number; why: ToolError } | undefined;
+  #isFailureTold = false;
+  #left: LeftOut | undefined;
+  #isLeftTold = false;
+
+  /** Whether the last save failed. */
+  get isFailing(): boolean {
+    return this.#failing !== undefined;
+  }
+
+  /** For how long saves have failed, milliseconds. */
+  get failingMs(): number {
+    return this.#failing ? Date.now() - this.#failing.since : 0;
+  }
+
+  /** A save has failed. Answers in how many milliseconds the next should begin. */
+  failed(why: ToolError): number {
+    this.#failing = { since: this.#failing?.since ?? Date.now(), why };
+    return Math.min(AGAIN_MS * 2 ** this.#failures++, LONGEST_AGAIN_MS);
+  }
+
+  /** A save has succeeded. */
+  saved(): void {
+    this.#failures = 0;
+    this.#failing = undefined;
+    this.#isFailureTold = false;
+  }
+
+  /** An error says of itself what a notice would. */
+  told(error: unknown): void {
+    this.#isFailureTold ||= error instanceof ToolError && isLasting(error.cause);
+  }
+
+  /**
+   * What a save leaves out.
+   * @param isRead whether all that it holds has been read: until then what the last one could not read is as it was
+   */
+  leaves(left: Plan["left"], isRead: boolean): void {
+    const unreadable = left.unreadable ?? (isRead ? undefined : this.#left?.unreadable);
+    this.#left = leftOut({ ...left, unreadable });
+    if (!this.#isWorthTelling) this.#isLeftTold = false;
+  }
+
+  /** The container has gone, with what was left out. */
+  containerGone(): void {
+    this.#left = undefined;
+  }
+
+  /** Whether something is left out that is lost with the sandbox: a socket is of no use without its process. */
+  get #isWorthTelling(): boolean {
+    return this.#left !== undefined && (this.#left.count > 0 || this.#left.unreadable !== undefined);
+  }
+
+  /** Takes the notice that the next result must carry, once. */
+  takeNotice(): string | undefined {
+    const notices: string[] = [];
+    const failing = this.#isFailureTold ? undefined : this.#failing;
+    if (failing && (isLasting(failing.why.cause) || this.failingMs > TELL_MS)) {
+      this.#isFailureTold = true;
+      const { cause, hint } = failing.why;
+      const [why, advice] = isLasting(cause) ? [` (${reason(cause)})`, ` ${hint}`] : ["", ""];
+      notices.push(
+        `The workspace could not be saved since ${new Date(failing.since).toISOString()}${why}: what is newer would be lost with the sandbox.${advice}`,
+      );
+    }
+    if (this.#left && this.#isWorthTelling && !this.#isLeftTold) {
+      this.#isLeftTold = true;
+      notices.push(
+        `Not all of the workspace is saved. Lost with the sandbox would be ${leftWords(this.#left)}.`,
+      );
+    }
+    return notices.join(" ") || undefined;
+  }
+}

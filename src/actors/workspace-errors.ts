@@ -1,0 +1,73 @@
+/** What callers are told where a workspace cannot be saved or restored. */
+import type { Plan } from "../../container/sandboxd/protocol.ts";
+import { type ErrorCode, ToolError } from "../shared/errors.ts";
+import type { Snapshot } from "./snapshot-registry.ts";
+import { StorageError } from "./workspace-objects.ts";
+
+export function notWhole(left: Plan["left"], maxBytes: number): ToolError {
+  const MiB = maxBytes / (1024 * 1024);
+  const why =
+    left.count > 0
+      ? `it is larger than the ${MiB} MB of WORKSPACE_MAX_MB`
+      : left.crowded
+        ? "it has more files than can be saved"
+        : "not all of it can be read";
+  return new ToolError("too_large", why);
+}
+
+export function stillRestoring(sandbox: string, ms: number): ToolError {
+  return new ToolError(
+    "no_answer",
+    `The workspace of sandbox ${sandbox} is being restored, which takes longer than ${Math.round(ms / 1000)} s. This call was not begun.`,
+    "Make the same call again in 10 seconds.",
+    true,
+  );
+}
+
+export function stillSaving(sandbox: string, ms: number): ToolError {
+  return new ToolError(
+    "no_answer",
+    `The workspace of sandbox ${sandbox} is being saved, which takes longer than ${ms / 1000} s. Nothing was changed, and the save goes on.`,
+    "Make the same call again in 30 seconds: what is saved by then need not be saved again.",
+    true,
+  );
+}
+
+export function notRestored(sandbox: string, { savedAt }: Snapshot, cause: unknown): ToolError {
+  const error = new ToolError(
+    "storage_unavailable",
+    `The workspace of sandbox ${sandbox}, saved at ${new Date(savedAt).toISOString()}, could not be restored: ${reason(cause)}. This call was not begun, and what is saved is safe.`,
+    "Make the same call again in a minute. When that does not help: restore_sandbox goes back to a checkpoint, and destroy_sandbox ends the sandbox with what is saved of it.",
+    true,
+  );
+  error.cause = cause;
+  return error;
+}
+
+/** Codes of errors that the workspace as it is leads to each time, or the principal's limit. */
+const LASTING: ReadonlySet<ErrorCode> = new Set(["too_large", "no_space", "quota_exceeded", "file_system"]);
+
+/** Whether a save that has failed so fails again until the caller changes something. */
+export function isLasting(cause: unknown): cause is ToolError {
+  return cause instanceof ToolError && LASTING.has(cause.code);
+}
+
+export function notSaved(sandbox: string, cause: unknown): ToolError {
+  const message = `The workspace of sandbox ${sandbox} could not be saved: ${reason(cause)}. The sandbox goes on, and what was saved before is safe.`;
+  const error = isLasting(cause)
+    ? new ToolError(
+        cause.code,
+        message,
+        cause.hint ||
+          "Delete what is not needed in /workspace; restore_sandbox goes back to a checkpoint without saving it.",
+      )
+    : new ToolError("storage_unavailable", message, "Make the same call again in a minute.", true);
+  error.cause = cause;
+  return error;
+}
+
+export function reason(cause: unknown): string {
+  if (cause instanceof StorageError) return "the storage does not answer";
+  if (cause instanceof ToolError) return cause.message.replace(/\.$/, "");
+  return "something went wrong, which the server's log says";
+}

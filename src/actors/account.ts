@@ -25,6 +25,7 @@ import {
   SnapshotRegistry,
   workspacesPrefix,
 } from "./snapshot-registry.ts";
+import { SandboxRegistry } from "./sandbox-registry.ts";
 import { sandboxActor } from "./sandbox-client.ts";
 
 export interface SandboxRecord {
@@ -111,11 +112,8 @@ export interface Fork {
 /** How long a sandbox may take to say whether it runs, milliseconds. */
 const ASK_MS = 2000;
 
-/** Stored as the size until the first measurement. */
-const UNMEASURED = -1;
-
 export class Account extends DurableObject<Env> {
-  readonly #sql: SqlStorage;
+  readonly #sandboxes: SandboxRegistry;
   readonly #quota: Quota;
   readonly #tasks: TaskIndex;
   readonly #snapshots: SnapshotRegistry;
@@ -124,44 +122,28 @@ export class Account extends DurableObject<Env> {
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
-    this.#sql = ctx.storage.sql;
+    const { sql } = ctx.storage;
     const { limits, resultTTLDays, workspaces } = parseConfig(env);
-    this.#quota = new Quota(this.#sql, limits);
-    this.#tasks = new TaskIndex(this.#sql, resultTTLDays);
+    this.#sandboxes = new SandboxRegistry(sql);
+    this.#quota = new Quota(sql, limits);
+    this.#tasks = new TaskIndex(sql, resultTTLDays);
     this.#snapshots = new SnapshotRegistry(ctx.storage, limits, workspaces.ttlDays);
-    this.#sql.exec(
-      "CREATE TABLE IF NOT EXISTS storage (sandbox TEXT PRIMARY KEY, bytes INTEGER NOT NULL, oldest INTEGER) WITHOUT ROWID",
-    );
-    this.#sql.exec(
-      "CREATE TABLE IF NOT EXISTS settings (sandbox TEXT PRIMARY KEY, variables TEXT NOT NULL) WITHOUT ROWID",
-    );
-    this.#sql.exec(
-      "CREATE TABLE IF NOT EXISTS sandboxes (name TEXT PRIMARY KEY, state TEXT NOT NULL, created_at INTEGER NOT NULL, last_used_at INTEGER NOT NULL, size_bytes INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
-    );
   }
 
   /** A sandbox is about to start, or is in use. Answers whether it is new, or the limit that it would exceed. */
   async sandboxUsed({ principalID, sandbox }: Owner): Promise<Outcome<boolean>> {
-    const now = Date.now();
     const { limits } = parseConfig(this.env);
     const admitted = this.#admitted(sandbox);
     if (!admitted.ok) return admitted;
     const known = admitted.value;
     const allowed = limits.runningSandboxes;
-    // No await between the last look at the table and the INSERT below: two calls cannot both take the last place.
-    for (let others = this.#running(sandbox); others.length >= allowed; others = this.#running(sandbox)) {
+    // No await between the last look at them and `used` below: two calls cannot both take the last place.
+    for (let others = this.#others(sandbox); others.length >= allowed; others = this.#others(sandbox)) {
       if (await this.#makeRoom(principalID, others)) continue;
       const refused = { limit: "runningSandboxes", allowed, used: others.length } as const;
       return { ok: false, failure: quotaError(refused).toFailure() };
     }
-    this.#sql.exec(
-      `INSERT INTO sandboxes (name, state, created_at, last_used_at, size_bytes) VALUES (?1, 'running', ?2, ?2, ?3)
-       ON CONFLICT (name) DO UPDATE SET state = 'running', last_used_at = ?2,
-         size_bytes = CASE state WHEN 'stopped' THEN ?3 ELSE size_bytes END`,
-      sandbox,
-      now,
-      UNMEASURED,
-    );
+    this.#sandboxes.used(sandbox);
     this.#snapshots.used(sandbox);
     await this.#watch(principalID, known);
     return { ok: true, value: !known };
@@ -170,13 +152,9 @@ export class Account extends DurableObject<Env> {
   /** Whether the sandbox is known already, or the limit that a new one would exceed. */
   #admitted(sandbox: string): Outcome<boolean> {
     const { sandboxes: allowed } = parseConfig(this.env).limits;
-    const { known, count } = this.#sql
-      .exec<{ known: number; count: number }>(
-        "SELECT coalesce(sum(name = ?), 0) AS known, count(*) AS count FROM sandboxes",
-        sandbox,
-      )
-      .one();
-    if (known || count < allowed) return { ok: true, value: known > 0 };
+    const known = this.#sandboxes.has(sandbox);
+    const { count } = this.#sandboxes;
+    if (known || count < allowed) return { ok: true, value: known };
     return { ok: false, failure: quotaError({ limit: "sandboxes", allowed, used: count }).toFailure() };
   }
 
@@ -196,27 +174,15 @@ export class Account extends DurableObject<Env> {
   ): Promise<Outcome<void>> {
     const admitted = this.#admitted(sandbox);
     if (!admitted.ok) return admitted;
-    this.#sql.exec(
-      `INSERT INTO sandboxes (name, state, created_at, last_used_at) VALUES (?1, 'stopped', ?2, ?2)
-       ON CONFLICT (name) DO UPDATE SET last_used_at = ?2`,
-      sandbox,
-      Date.now(),
-    );
-    this.#putVariables(sandbox, variables);
+    this.#sandboxes.configured(sandbox);
+    this.#sandboxes.putVariables(sandbox, variables);
     await this.#watch(principalID, admitted.value);
     return { ok: true, value: undefined };
   }
 
-  #putVariables(sandbox: string, names: readonly string[]): void {
-    this.#sql.exec("INSERT OR REPLACE INTO settings VALUES (?, ?)", sandbox, JSON.stringify(names));
-  }
-
   /** Other sandboxes whose container runs or is being started, the least recently used first. None when `except` runs itself. */
-  #running(except: string): string[] {
-    const names = this.#sql
-      .exec<{ name: string }>("SELECT name FROM sandboxes WHERE state = 'running' ORDER BY last_used_at")
-      .toArray()
-      .map(({ name }) => name);
+  #others(except: string): string[] {
+    const names = this.#sandboxes.running();
     return names.includes(except) ? [] : names;
   }
 
@@ -241,12 +207,12 @@ export class Account extends DurableObject<Env> {
 
   /** How much a running sandbox holds. */
   sandboxSize(name: string, bytes: number): void {
-    this.#sql.exec("UPDATE sandboxes SET size_bytes = ? WHERE name = ? AND state = 'running'", bytes, name);
+    this.#sandboxes.measured(name, bytes);
   }
 
   /** The container of a known sandbox stopped; one that was destroyed stays gone. */
   sandboxStopped(name: string): void {
-    this.#sql.exec("UPDATE sandboxes SET state = 'stopped', size_bytes = 0 WHERE name = ?", name);
+    this.#sandboxes.stopped(name);
   }
 
   /** Answers what there was of the sandbox. Its lease ends, and what its runs have used stays counted. */
@@ -254,8 +220,8 @@ export class Account extends DurableObject<Env> {
     this.#quota.settle(name, settlement);
     // What is saved of it has its own time, and its settings with it.
     const isKept = ending === "container" && this.#snapshots.has(name);
-    if (!isKept) this.#sql.exec("DELETE FROM settings WHERE sandbox = ?", name);
-    const wasKnown = this.#sql.exec("DELETE FROM sandboxes WHERE name = ?", name).rowsWritten > 0;
+    if (!isKept) this.#sandboxes.removeVariables(name);
+    const wasKnown = this.#sandboxes.remove(name);
     const wasSaved = ending !== "container" && this.#snapshots.forget(name);
     const checkpoints =
       ending === "checkpoints" ? this.#snapshots.removeCheckpoints(name) : this.#checkpointsOf(name);
@@ -448,7 +414,7 @@ export class Account extends DurableObject<Env> {
       const outcome = outcomeOf(() => {
         const { make, to } = look();
         make();
-        if (settings) this.#putVariables(sandbox, Object.keys(settings.env).sort());
+        if (settings) this.#sandboxes.putVariables(sandbox, Object.keys(settings.env).sort());
         return { to, hasSettings: settings !== undefined };
       });
       this.ctx.storage.kv.put("principal", principalID);
@@ -458,10 +424,7 @@ export class Account extends DurableObject<Env> {
   }
 
   #isTaken(sandbox: string): boolean {
-    const { known } = this.#sql
-      .exec<{ known: number }>("SELECT count(*) AS known FROM sandboxes WHERE name = ?", sandbox)
-      .one();
-    return known > 0 || this.#snapshots.has(sandbox);
+    return this.#sandboxes.has(sandbox) || this.#snapshots.has(sandbox);
   }
 
   /** Has the alarm ring when a state ends or garbage is due. */
@@ -492,34 +455,20 @@ export class Account extends DurableObject<Env> {
    * whether it is still exceeded, because the runs that are left have not ended.
    */
   async sandboxStored({ principalID, sandbox }: Owner, stored: Stored): Promise<boolean> {
-    this.#putStored(sandbox, stored);
+    this.#sandboxes.putStored(sandbox, stored);
     const { storageBytes } = parseConfig(this.env).limits;
     const tried = new Set<string>();
-    for (let over = this.#stored() - storageBytes; over > 0; over = this.#stored() - storageBytes) {
-      const [first, next] = this.#sql
-        .exec<{ sandbox: string; oldest: number }>(
-          "SELECT sandbox, oldest FROM storage WHERE oldest IS NOT NULL ORDER BY oldest",
-        )
-        .toArray()
-        .filter(({ sandbox: name }) => !tried.has(name));
+    const excess = () => this.#sandboxes.storedBytes() - storageBytes;
+    for (let over = excess(); over > 0; over = excess()) {
+      const [first, next] = this.#sandboxes.storedByAge().filter(({ sandbox: name }) => !tried.has(name));
       if (!first) return true;
       const actor = await this.#sandbox(principalID, first.sandbox);
       const left = await actor.giveUpRuns(over, (next?.oldest ?? Date.now()) + 1).catch(() => undefined);
-      if (left) this.#putStored(first.sandbox, left);
+      if (left) this.#sandboxes.putStored(first.sandbox, left);
       // One that had nothing to remove is not asked again in this call.
       if (!left || left.oldest === first.oldest) tried.add(first.sandbox);
     }
     return false;
-  }
-
-  #putStored(sandbox: string, { bytes, oldest }: Stored): void {
-    if (bytes === 0) this.#sql.exec("DELETE FROM storage WHERE sandbox = ?", sandbox);
-    else this.#sql.exec("INSERT OR REPLACE INTO storage VALUES (?, ?, ?)", sandbox, bytes, oldest ?? null);
-  }
-
-  /** Bytes stored for all sandboxes, destroyed ones included. */
-  #stored(): number {
-    return this.#sql.exec<{ sum: number }>("SELECT coalesce(sum(bytes), 0) AS sum FROM storage").one().sum;
   }
 
   /** A task has started or ended. */
@@ -534,39 +483,26 @@ export class Account extends DurableObject<Env> {
 
   /** The names of the sandboxes, in their order, and whether each was running when it was last heard of. */
   sandboxes(): { name: string; isRunning: boolean }[] {
-    return this.#sql
-      .exec<{ name: string; state: string }>("SELECT name, state FROM sandboxes ORDER BY name")
-      .toArray()
-      .map(({ name, state }) => ({ name, isRunning: state === "running" }));
-  }
-
-  /** The names of variables by sandbox. */
-  #variables(): Map<string, string[]> {
-    const rows = this.#sql.exec<{ sandbox: string; variables: string }>("SELECT * FROM settings").toArray();
-    return new Map(rows.map(({ sandbox, variables }) => [sandbox, JSON.parse(variables) as string[]]));
+    return this.#sandboxes
+      .list()
+      .map(({ name, state }) => ({ name, isRunning: state === "running" }))
+      .sort((a, b) => (a.name < b.name ? -1 : 1));
   }
 
   /** The most recently used sandbox first. */
   async view(): Promise<AccountView> {
-    type Row = {
-      name: string;
-      state: SandboxRecord["state"];
-      created_at: number;
-      last_used_at: number;
-      size_bytes: number;
-    };
-    const rows = this.#sql.exec<Row>("SELECT * FROM sandboxes ORDER BY last_used_at DESC, name").toArray();
-    const variables = this.#variables();
+    const rows = this.#sandboxes.list();
+    const variables = this.#sandboxes.variables();
     const running = rows.filter(({ state }) => state === "running").map(({ name }) => name);
     const conditions = await this.#conditions(running);
     const hasEnded = (name: string) => conditions.get(name)?.isAlive === false;
     const saved = new Map(this.#snapshots.workspaces().map((workspace) => [workspace.sandbox, workspace]));
-    const listed = rows.map(({ name, state, created_at, last_used_at, size_bytes }) => ({
+    const listed = rows.map(({ name, state, createdAt, lastUsedAt, sizeBytes }) => ({
       name,
       state: hasEnded(name) ? ("stopped" as const) : state,
-      created_at: new Date(created_at).toISOString(),
-      last_used_at: new Date(last_used_at).toISOString(),
-      size_bytes: hasEnded(name) ? 0 : size_bytes === UNMEASURED ? undefined : size_bytes,
+      created_at: new Date(createdAt).toISOString(),
+      last_used_at: new Date(lastUsedAt).toISOString(),
+      size_bytes: hasEnded(name) ? 0 : sizeBytes,
       ...savedFields(saved.get(name)),
       previews: conditions.get(name)?.previews ?? [],
       variables: variables.get(name) ?? [],
@@ -580,7 +516,7 @@ export class Account extends DurableObject<Env> {
       sandboxes: [...listed, ...others],
       limits: parseConfig(this.env).limits,
       runSecondsToday: this.#quota.secondsUsed(Date.now()),
-      storedBytes: this.#stored(),
+      storedBytes: this.#sandboxes.storedBytes(),
       modelTokensToday: this.#quota.modelTokensUsed(Date.now()),
       checkpoints: this.#snapshots.checkpoints(),
       workspaceBytes: this.#snapshots.bytes,
@@ -622,12 +558,9 @@ export class Account extends DurableObject<Env> {
   override async alarm(): Promise<void> {
     const principalID = this.ctx.storage.kv.get<string>("principal");
     const idleMs = parseConfig(this.env).sandboxTTLHours * HOUR_MS;
-    const before = Date.now() - idleMs;
-    const idle = this.#sql
-      .exec<{ name: string }>("SELECT name FROM sandboxes WHERE last_used_at < ?", before)
-      .toArray();
+    const idle = this.#sandboxes.unusedSince(Date.now() - idleMs);
     if (principalID !== undefined)
-      for (const { name } of idle) {
+      for (const name of idle) {
         const actor = await this.#sandbox(principalID, name);
         // A failure waits for the next alarm, and must not keep the others from being destroyed.
         await actor.destroyIfIdle({ principalID, sandbox: name }, idleMs).catch(() => false);
@@ -635,8 +568,7 @@ export class Account extends DurableObject<Env> {
     this.#snapshots.expire();
     if (principalID !== undefined)
       await this.#snapshots.sweep((prefix) => this.#deleteObjects(principalID, prefix));
-    const { left } = this.#sql.exec<{ left: number }>("SELECT count(*) AS left FROM sandboxes").one();
-    if (left > 0) await this.#wake(Date.now() + REAP_EVERY);
+    if (this.#sandboxes.count > 0) await this.#wake(Date.now() + REAP_EVERY);
     await this.#planSweep();
   }
 

@@ -1,0 +1,145 @@
+/** The sandboxes of one principal, their variables by name, and what their runs have stored: tables of the account. */
+import type { Stored } from "../runs/store.ts";
+
+/** Stored as the size until the first measurement. */
+const UNMEASURED = -1;
+
+/** A sandbox as the account last heard of it; times are milliseconds since the epoch. */
+export interface RegisteredSandbox {
+  name: string;
+  state: "running" | "stopped";
+  createdAt: number;
+  lastUsedAt: number;
+  /** Bytes of its files; undefined where nobody has measured them. */
+  sizeBytes: number | undefined;
+}
+
+export class SandboxRegistry {
+  readonly #sql: SqlStorage;
+
+  constructor(sql: SqlStorage) {
+    this.#sql = sql;
+    sql.exec(
+      "CREATE TABLE IF NOT EXISTS storage (sandbox TEXT PRIMARY KEY, bytes INTEGER NOT NULL, oldest INTEGER) WITHOUT ROWID",
+    );
+    sql.exec(
+      "CREATE TABLE IF NOT EXISTS settings (sandbox TEXT PRIMARY KEY, variables TEXT NOT NULL) WITHOUT ROWID",
+    );
+    sql.exec(
+      "CREATE TABLE IF NOT EXISTS sandboxes (name TEXT PRIMARY KEY, state TEXT NOT NULL, created_at INTEGER NOT NULL, last_used_at INTEGER NOT NULL, size_bytes INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
+    );
+  }
+
+  /** The most recently used first. */
+  list(): RegisteredSandbox[] {
+    type Row = {
+      name: string;
+      state: RegisteredSandbox["state"];
+      created_at: number;
+      last_used_at: number;
+      size_bytes: number;
+    };
+    return this.#sql
+      .exec<Row>("SELECT * FROM sandboxes ORDER BY last_used_at DESC, name")
+      .toArray()
+      .map(({ name, state, created_at: createdAt, last_used_at: lastUsedAt, size_bytes: bytes }) => {
+        return { name, state, createdAt, lastUsedAt, sizeBytes: bytes === UNMEASURED ? undefined : bytes };
+      });
+  }
+
+  /** How many there are. */
+  get count(): number {
+    return this.#sql.exec<{ count: number }>("SELECT count(*) AS count FROM sandboxes").one().count;
+  }
+
+  has(name: string): boolean {
+    const row = "SELECT count(*) AS count FROM sandboxes WHERE name = ?";
+    return this.#sql.exec<{ count: number }>(row, name).one().count > 0;
+  }
+
+  /** Those whose container runs or is being started, the least recently used first. */
+  running(): string[] {
+    const rows = "SELECT name FROM sandboxes WHERE state = 'running' ORDER BY last_used_at";
+    return this.#namesOf(rows);
+  }
+
+  /** Those that were not used since, milliseconds since the epoch. */
+  unusedSince(time: number): string[] {
+    return this.#namesOf("SELECT name FROM sandboxes WHERE last_used_at < ?", time);
+  }
+
+  #namesOf(query: string, ...bindings: unknown[]): string[] {
+    return this.#sql
+      .exec<{ name: string }>(query, ...bindings)
+      .toArray()
+      .map(({ name }) => name);
+  }
+
+  /** One is about to start, or is in use. */
+  used(name: string): void {
+    this.#sql.exec(
+      `INSERT INTO sandboxes (name, state, created_at, last_used_at, size_bytes) VALUES (?1, 'running', ?2, ?2, ?3)
+       ON CONFLICT (name) DO UPDATE SET state = 'running', last_used_at = ?2,
+         size_bytes = CASE state WHEN 'stopped' THEN ?3 ELSE size_bytes END`,
+      name,
+      Date.now(),
+      UNMEASURED,
+    );
+  }
+
+  /** One was configured. It is known as stopped where it was never used. */
+  configured(name: string): void {
+    this.#sql.exec(
+      `INSERT INTO sandboxes (name, state, created_at, last_used_at) VALUES (?1, 'stopped', ?2, ?2)
+       ON CONFLICT (name) DO UPDATE SET last_used_at = ?2`,
+      name,
+      Date.now(),
+    );
+  }
+
+  /** How much one that runs holds. */
+  measured(name: string, bytes: number): void {
+    this.#sql.exec("UPDATE sandboxes SET size_bytes = ? WHERE name = ? AND state = 'running'", bytes, name);
+  }
+
+  /** The container of one that is known has stopped; one that was destroyed stays gone. */
+  stopped(name: string): void {
+    this.#sql.exec("UPDATE sandboxes SET state = 'stopped', size_bytes = 0 WHERE name = ?", name);
+  }
+
+  /** Removes one, whose variables and stored runs stay. Answers whether there was one. */
+  remove(name: string): boolean {
+    return this.#sql.exec("DELETE FROM sandboxes WHERE name = ?", name).rowsWritten > 0;
+  }
+
+  putVariables(sandbox: string, names: readonly string[]): void {
+    this.#sql.exec("INSERT OR REPLACE INTO settings VALUES (?, ?)", sandbox, JSON.stringify(names));
+  }
+
+  removeVariables(sandbox: string): void {
+    this.#sql.exec("DELETE FROM settings WHERE sandbox = ?", sandbox);
+  }
+
+  /** The names of variables by sandbox. */
+  variables(): Map<string, string[]> {
+    const rows = this.#sql.exec<{ sandbox: string; variables: string }>("SELECT * FROM settings").toArray();
+    return new Map(rows.map(({ sandbox, variables }) => [sandbox, JSON.parse(variables) as string[]]));
+  }
+
+  /** What the runs of a sandbox have stored, which stays when that is destroyed. */
+  putStored(sandbox: string, { bytes, oldest }: Stored): void {
+    if (bytes === 0) this.#sql.exec("DELETE FROM storage WHERE sandbox = ?", sandbox);
+    else this.#sql.exec("INSERT OR REPLACE INTO storage VALUES (?, ?, ?)", sandbox, bytes, oldest ?? null);
+  }
+
+  /** Bytes stored for all sandboxes, destroyed ones included. */
+  storedBytes(): number {
+    return this.#sql.exec<{ sum: number }>("SELECT coalesce(sum(bytes), 0) AS sum FROM storage").one().sum;
+  }
+
+  /** Sandboxes with runs that could be removed, and when the oldest of each ended: the oldest first. */
+  storedByAge(): { sandbox: string; oldest: number }[] {
+    const rows = "SELECT sandbox, oldest FROM storage WHERE oldest IS NOT NULL ORDER BY oldest";
+    return this.#sql.exec<{ sandbox: string; oldest: number }>(rows).toArray();
+  }
+}

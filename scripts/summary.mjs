@@ -1,15 +1,42 @@
-// Prints `N passed, N failed` from vitest's JSON report. A test file that fails as a whole counts as one failure more.
-// Plain JavaScript, so that it runs on whatever Node there is. Exits with 1 when there is no report.
+// Reads vitest's JSON reports: `summary.mjs REPORT [AGAIN]` prints `N passed, N failed`, where the files of a second run count
+// instead of the same ones in the first; `summary.mjs --failed REPORT` prints the files that failed, where they are few.
+// A test file that fails as a whole counts as one failure more. Plain JavaScript, so that it runs on whatever Node there is.
+// Exits with 1 when there is no report, or something failed.
 import { existsSync, readFileSync } from "node:fs";
+import { relative } from "node:path";
 
-const [file] = process.argv.slice(2);
-if (!existsSync(file)) {
-  console.log("No test ran.");
-  process.exit(1);
+/** More files than so many do not fail by accident. */
+const FEW = 3;
+
+/** The files of a report by their path. */
+function filesOf(report) {
+  if (!existsSync(report)) {
+    console.error("No test ran.");
+    process.exit(1);
+  }
+  const { testResults } = JSON.parse(readFileSync(report, "utf8"));
+  return new Map(testResults.map((file) => [relative(process.cwd(), file.name), file]));
 }
-const { numPassedTests, numFailedTests, testResults } = JSON.parse(readFileSync(file, "utf8"));
-const broken = testResults.filter(
-  ({ status, assertionResults }) =>
-    status === "failed" && !assertionResults.some((assertion) => assertion.status === "failed"),
-);
-console.log(`${numPassedTests} passed, ${numFailedTests + broken.length} failed`);
+
+/** The full names of the tests with a status. A file without one that failed, and failed as a whole, is one. */
+function testsOf({ status, assertionResults }, wanted) {
+  const names = assertionResults.filter((test) => test.status === wanted).map(({ fullName }) => fullName);
+  return wanted === "failed" && status === "failed" && names.length === 0 ? ["the file as a whole"] : names;
+}
+
+if (process.argv[2] === "--failed") {
+  const failed = [...filesOf(process.argv[3])].filter(([, file]) => testsOf(file, "failed").length > 0);
+  if (failed.length <= FEW) for (const [path] of failed) console.log(path);
+} else {
+  const [first, again = new Map()] = process.argv.slice(2).map(filesOf);
+  for (const [path, file] of again) {
+    const stillFailed = new Set(testsOf(file, "failed"));
+    for (const name of testsOf(first.get(path) ?? file, "failed"))
+      if (!stillFailed.has(name)) console.log(`unsteady: ${path} > ${name}: failed, and passed alone`);
+  }
+  const files = [...new Map([...first, ...again]).values()];
+  const count = (status) => files.reduce((sum, file) => sum + testsOf(file, status).length, 0);
+  const failed = count("failed");
+  console.log(`${count("passed")} passed, ${failed} failed`);
+  if (failed > 0) process.exit(1);
+}

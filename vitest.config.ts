@@ -1,5 +1,6 @@
 import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
+import { bundlePanel } from "./scripts/bundle-panel.ts";
 import { PRIVATE_SECRETS } from "./tests/setup/private-secrets.ts";
 
 /**
@@ -13,6 +14,9 @@ const platform = (inject: (key: "engineURL" | "engineSecret") => string) => ({
   LOCAL_ENGINE_SECRET: inject("engineSecret"),
   SERVER_AUTH_TOKEN: "test-owner-token",
 });
+
+// The Worker imports it.
+await bundlePanel();
 
 export default defineConfig({
   test: {

@@ -42,6 +42,7 @@ sandbox-mcp is ready.
 
   URL     ${url}
   Token   ${whereabouts}
+  Panel   ${panelURL(url)} (in a browser; sign in with the token)
 
 ${lines.join("\n")}
 Every chat of yours works in one sandbox, "default", unless its model names another. A sandbox of its own for a chat or a
@@ -49,6 +50,11 @@ project: put ?sandbox=name behind the URL (1 to 20 of a-z, 0-9 and -).
 ${mounted.length === 0 ? "" : `\n${mounted.join("")}`}
 Ctrl-C stops the server and every sandbox.
 `;
+}
+
+/** The panel's address, by that of the MCP endpoint. */
+export function panelURL(url: string): string {
+  return new URL("/panel", url).href;
 }
 
 /** A shell command that prints the token in `file`, from any directory and however the file quotes it. */

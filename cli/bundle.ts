@@ -15,6 +15,7 @@ import {
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
+import { bundlePanel } from "../scripts/bundle-panel.ts";
 import { isPackaged, root } from "./places.ts";
 
 const run = promisify(execFile);
@@ -54,6 +55,7 @@ export function quietWrangler(directory: string): Record<string, string> {
 export async function bundle(config: string, directory: string): Promise<Module[]> {
   if (isPackaged) return modulesIn(join(dirname(config), BUILT));
   rmSync(directory, { recursive: true, force: true });
+  await bundlePanel();
   const kept = join(KEPT, keyOf(config));
   if (!existsSync(kept)) {
     if (!isWritable()) {
@@ -82,7 +84,7 @@ const KEPT = join(root, "node_modules/.cache/sandbox-mcp/workers");
 const KEEP_MS = 3_600_000;
 
 /** What the Worker is built of, beside its configuration's directory. */
-const SOURCES = ["src", "local", "container", "package.json", "node_modules/.package-lock.json"];
+const SOURCES = ["src", "panel", "local", "container", "package.json", "node_modules/.package-lock.json"];
 
 /** Names a build after its sources: their paths, sizes and times of change. */
 export function keyOf(config: string): string {

@@ -18,6 +18,8 @@ export interface StartOptions {
   cwd: string;
   /** The absolute path of the interpreter for sandboxes; undefined for the first in PATH. */
   python: string | undefined;
+  /** Whether to show the panel in a browser. */
+  open: boolean;
   verbose: boolean;
 }
 
@@ -35,6 +37,7 @@ export const USAGE = `npm start [-- options]
   --python <path>                  the Python 3 that sandboxes get, with the packages it has (SANDBOX_MCP_PYTHON; default
                                    the first of your PATH, for which numpy, pandas, matplotlib and ipython are
                                    installed in the state directory, once)
+  --open                           show the panel in a browser, once the server is ready
   --verbose                        show the logs (SANDBOX_MCP_VERBOSE=1)
   --help                           show this
 
@@ -69,6 +72,7 @@ export function readOptions(
     mounts: flags.mount ?? [],
     cwd,
     python: python && resolve(cwd, python.value),
+    open: flags.open ?? false,
     verbose: flags.verbose ?? /^(1|true|yes)$/i.test(env.SANDBOX_MCP_VERBOSE ?? ""),
   };
 }
@@ -85,6 +89,7 @@ const FLAGS = {
   "state-dir": { type: "string" },
   python: { type: "string" },
   mount: { type: "string", multiple: true },
+  open: { type: "boolean" },
   verbose: { type: "boolean" },
   help: { type: "boolean", short: "h" },
 } as const;

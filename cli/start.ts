@@ -1,9 +1,10 @@
 /** `npm start`: the whole server on this machine, in one command. */
+import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { printable } from "../local/engine/printable.ts";
 import { makeDirectories } from "../local/runtime/directories.ts";
-import { announce } from "./announce.ts";
+import { announce, panelURL } from "./announce.ts";
 import { type RunningEngine, startEngineProcess } from "./engine.ts";
 import { UserError } from "./errors.ts";
 import { freePort, lockDirectory, startOnPort } from "./lock.ts";
@@ -157,7 +158,15 @@ async function start(): Promise<void> {
   process.stdout.write(
     announce({ url, token, tokenSource, file, showToken: process.stdout.isTTY, mounts: mounts.forWorker }),
   );
+  if (options.open) showInBrowser(panelURL(url));
   if (options.isolation === "bubblewrap") void python.complete((executable) => engine?.usePython(executable));
+}
+
+/** Hands the address to whatever opens addresses on this desktop. Without a desktop it is printed already. */
+function showInBrowser(url: string): void {
+  const opener = spawn("xdg-open", [url], { stdio: "ignore", detached: true });
+  opener.once("error", () => say(`No browser could be opened (xdg-open is not installed): open ${url}`));
+  opener.unref();
 }
 
 /** Prints every line with --verbose, else only the Worker's unexpected errors, to which callers get a reference. */

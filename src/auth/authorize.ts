@@ -13,6 +13,7 @@ import { withKeptCookies, withPrefixedCookies } from "./cookies.ts";
 import { type Identity, identify, openMethods, signInWithGitHub, startGitHub } from "./sign-in-methods.ts";
 import { atIssuer, readLimited } from "./endpoints.ts";
 import { type GrantProps, type OAuth, oauthAPI } from "./oauth.ts";
+import { PANEL_CLIENT_ID } from "./panel-client.ts";
 import { AUTHORIZE_PATH } from "./paths.ts";
 import { knownScopes, type Scope, SCOPES } from "../shared/principal.ts";
 import { hasGoodHost } from "./redirects.ts";
@@ -174,6 +175,8 @@ async function complete(
     metadata: { via },
     scope: [...scopes],
     props,
+    // Somebody may use the panel in several browsers; another client's grant takes the place of the one before.
+    revokeExistingGrants: asked.clientId !== PANEL_CLIENT_ID,
   });
   signIn(context, { outcome: "approved", via, principal, client: asked.clientId, scope: scopes.join(" ") });
   return seeOther(redirectTo, headers);

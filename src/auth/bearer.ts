@@ -90,7 +90,7 @@ const MAX_EXEMPT = 1000;
  * The holder of an OAuth token. A look-up reads the store, which costs money, so an address has a limited number of them a
  * minute. Tokens that were valid lately are exempt: a flood of guesses does not lock out clients that are signed in.
  */
-async function lookedUp(
+export async function lookedUp(
   token: string,
   oauth: OAuth,
   paths: readonly ResourcePath[],

@@ -1,6 +1,7 @@
 /** The consent page: which client asks, where the browser goes next, which scopes it gets, and how to sign in. */
 import type { ConsentDescription } from "@cloudflare/workers-oauth-provider";
 import { type HTML, markup, plain } from "./html.ts";
+import { PANEL_CLIENT_ID } from "./panel-client.ts";
 import { AUTHORIZE_PATH } from "./paths.ts";
 import { page } from "./page.ts";
 import type { Scope, SignInMethod } from "../shared/principal.ts";
@@ -52,6 +53,7 @@ export function consentPage(consent: Consent): Promise<Response> {
   const { description, issuer, search, handle, headers, offered, ticked, methods, onPhone, problem } =
     consent;
   const name = plain(description.clientName) || "An app without a name";
+  const isPanel = description.clientId === PANEL_CLIENT_ID;
   const host = hostOf(description.redirectUri);
   for (const [header, value] of Object.entries(problem?.headers ?? {})) headers.set(header, value);
   const publisher = description.clientDomain
@@ -67,11 +69,17 @@ export function consentPage(consent: Consent): Promise<Response> {
 <span>${MEANING[scope]}<code>${scope}</code></span></label>
 `;
   });
-  const body = markup`<h1><bdi>${name}</bdi> asks for access to your sandboxes</h1>
-${place === "top" && alert}<p class="soft">${publisher}. Access ends 30 days from now at the latest.</p>
+  const heading = isPanel
+    ? "Sign in to the panel"
+    : markup`<bdi>${name}</bdi> asks for access to your sandboxes`;
+  const terms = isPanel
+    ? "A page of this server shows your sandboxes, in this browser. You are signed out after 7 days at the latest"
+    : markup`${publisher}. Access ends 30 days from now at the latest`;
+  const body = markup`<h1>${heading}</h1>
+${place === "top" && alert}<p class="soft">${terms}.</p>
 <dl>
 <div><dt>Asked of this server</dt><dd>${new URL(issuer).host}</dd></div>
-<div><dt>You are sent back to</dt><dd><strong>${host}</strong>${description.redirectIsLoopback && ON_THIS_COMPUTER}</dd></div>
+<div><dt>You are sent back to</dt><dd><strong>${host}</strong>${description.redirectIsLoopback && !isPanel && ON_THIS_COMPUTER}</dd></div>
 </dl>
 <form method="post" action="${AUTHORIZE_PATH}${search}">
 <input type="hidden" name="handle" value="${handle}">
@@ -79,22 +87,27 @@ ${place === "top" && alert}<p class="soft">${publisher}. Access ends 30 days fro
 <legend>What it may do</legend>
 ${place === "scopes" && alert}${boxes}</fieldset>
 <div>
-${methods.map((open, index) => [index > 0 && markup`<p class="or">or</p>\n`, approval(open, methods.length === 1, place === open.method && alert, !problem && !onPhone)])}
-<button class="plain" name="decision" value="deny" formnovalidate>Deny</button>
+${methods.map((open, index) => [index > 0 && markup`<p class="or">or</p>\n`, approval(open, { alone: methods.length === 1, alert: place === open.method && alert, isFocused: !problem && !onPhone, isPanel })])}
+<button class="plain" name="decision" value="deny" formnovalidate>${isPanel ? "Cancel" : "Deny"}</button>
 </div>
 </form>`;
   const formTargets = [...methods.flatMap(({ origin }) => origin ?? []), formTarget(description.redirectUri)];
-  const title = `${problem ? "Error: " : ""}${name} asks for access`;
+  const asks = isPanel ? "Sign in to the panel" : `${name} asks for access`;
+  const title = `${problem ? "Error: " : ""}${asks}`;
   return page(title, body, { status: problem?.status, formTargets, headers, wide: true });
 }
 
 /** The part of the form by which one approves and signs in with this method. */
 function approval(
   { method, who }: OpenMethod,
-  alone: boolean,
-  alert: HTML | false | undefined,
-  isFocused: boolean,
+  {
+    alone,
+    alert,
+    isFocused,
+    isPanel,
+  }: { alone: boolean; alert: HTML | false | undefined; isFocused: boolean; isPanel: boolean },
 ): HTML {
+  const verb = isPanel ? "Sign in" : "Approve";
   switch (method) {
     case "owner":
       return markup`<fieldset>
@@ -106,12 +119,12 @@ secret SERVER_AUTH_TOKEN.</p>
 <input id="token" type="password" name="token" required autocomplete="current-password" spellcheck="false"
  aria-describedby="${alert && "problem "}token-hint"${alert && markup` aria-invalid="true"`}${(alert || isFocused) && markup` autofocus`}>
 </fieldset>
-<button name="decision" value="owner">${alone ? "Approve" : "Approve with the token"}</button>`;
+<button name="decision" value="owner">${alone ? verb : `${verb} with the token`}</button>`;
     case "github":
-      return markup`<button name="decision" value="github" formnovalidate>Approve and sign in with GitHub</button>`;
+      return markup`<button name="decision" value="github" formnovalidate>${isPanel ? "Sign in" : "Approve and sign in"} with GitHub</button>`;
     case "access":
       return markup`<input type="hidden" name="who" value="${who}">
-<button name="decision" value="access" formnovalidate>Approve as <bdi>${plain(who ?? "")}</bdi></button>`;
+<button name="decision" value="access" formnovalidate>${verb} as <bdi>${plain(who ?? "")}</bdi></button>`;
   }
 }
 

@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { GITHUB_LOGIN, type GitHubConfig } from "../shared/sign-in-config.ts";
 import { gitHubOrgRule, gitHubUserRule } from "./grant-policy.ts";
+import { challengeOf } from "./pkce.ts";
 
 /** For each request to GitHub. */
 const TIMEOUT_MS = 10_000;
@@ -115,10 +116,4 @@ async function read<T>(response: Response, schema: z.ZodType<T>): Promise<T> {
   const parsed = schema.safeParse(await response.json().catch(() => undefined));
   if (response.status === 200 && parsed.success) return parsed.data;
   throw new GitHubError(`GitHub answered ${response.status}, which is no use here`);
-}
-
-async function challengeOf(verifier: string): Promise<string> {
-  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(verifier));
-  const base64 = btoa(String.fromCharCode(...new Uint8Array(digest)));
-  return base64.replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
 }

@@ -17,6 +17,7 @@ import { isRuleInForce } from "./grant-policy.ts";
 import { COOKIE_PREFIX } from "./cookies.ts";
 import { AUTHORIZE_PATH, METADATA_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
 import { knownScopes, type Principal, SCOPES, SIGN_IN_METHODS } from "../shared/principal.ts";
+import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS, withPanelClient } from "./panel-client.ts";
 import { guarded } from "./store.ts";
 
 /** The paths that speak MCP. Each is a resource of its own: a token for one is refused at the other. */
@@ -27,6 +28,8 @@ export type ResourcePath = (typeof RESOURCE_PATHS)[number];
 const ACCESS_TOKEN_SECONDS = 3600;
 /** A grant ends so long after the sign-in, however often it is refreshed. */
 const GRANT_SECONDS = (30 * DAY_MS) / 1000;
+/** A session of the panel is an access token that is not refreshed. */
+const SESSION = { accessTokenTTL: PANEL_SESSION_SECONDS, refreshTokenTTL: 0 };
 const CLIENT_SECONDS = (90 * DAY_MS) / 1000;
 
 /** What a grant holds. The provider encrypts it with a key that only the token's holder has. */
@@ -115,7 +118,9 @@ export function oauthAPI({ server }: OAuth, context: RequestContext): OAuthHelpe
 
 export function providerEnv(context: RequestContext): ProviderEnv {
   const { OAUTH_KV } = context.env;
-  return { ...context.env, OAUTH_KV: OAUTH_KV && guarded(OAUTH_KV), context };
+  const issuer = context.config.publicOrigin ?? context.origin;
+  const store = OAUTH_KV && guarded(OAUTH_KV);
+  return { ...context.env, OAUTH_KV: store && issuer ? withPanelClient(store, issuer) : store, context };
 }
 
 function build(issuer: string, config: Config, loopback: boolean): OAuth {
@@ -149,6 +154,7 @@ function build(issuer: string, config: Config, loopback: boolean): OAuth {
           internal: { category: "grant_policy", reason: "rule_gone" },
         });
       }
+      const session = clientId === PANEL_CLIENT_ID ? SESSION : undefined;
       log(config, {
         event: "token",
         request_id: env.context.requestID,
@@ -158,6 +164,7 @@ function build(issuer: string, config: Config, loopback: boolean): OAuth {
         client: clientId,
         scope: requestedScope.join(" "),
       });
+      return session;
     },
   });
   const resources = new Map(

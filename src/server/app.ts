@@ -7,10 +7,17 @@ import { authenticate } from "../auth/bearer.ts";
 import { insufficientScope } from "../auth/challenge.ts";
 import { serveAuthorizationServer, serveResourceMetadata } from "../auth/endpoints.ts";
 import { type OAuth, oauthFor, type ResourcePath } from "../auth/oauth.ts";
+import { finishPanelSignIn, panelCaller, signOutOfPanel, startPanelSignIn } from "../auth/panel-session.ts";
 import {
   AUTHORIZE_PATH,
   GITHUB_CALLBACK_PATH,
   METADATA_PATH,
+  PANEL_ASSETS_PATH,
+  PANEL_CALLBACK_PATH,
+  PANEL_MCP_PATH,
+  PANEL_PATH,
+  PANEL_SIGN_IN_PATH,
+  PANEL_SIGN_OUT_PATH,
   REGISTRATION_PATH,
   SERVER_METADATA_PATH,
   TOKEN_PATH,
@@ -26,6 +33,7 @@ import { PROCESS_ADDRESS_LIMITER, rateLimited, tooOften } from "../shared/limite
 import { callerFields, log, logError } from "../shared/log.ts";
 import { allowReading, hostAllowed, namedOrigin, originAllowed, preflight } from "../shared/origin.ts";
 import { previewLabel } from "../shared/preview-address.ts";
+import { panelAsset, panelPage } from "./panel.ts";
 import { servePreview } from "./previews.ts";
 import { execute, TASK_SCOPES, taskResult } from "./rest.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";
@@ -74,7 +82,9 @@ interface Route {
         /** What every request needs; for MCP that depends on the body. */
         scopes?: readonly Scope[];
         known: Serve<CallerContext>;
-      };
+      }
+    /** For the panel's own page, which its session's cookie lets in. */
+    | { session: Serve<CallerContext> };
 }
 
 const READ = "GET, HEAD";
@@ -96,6 +106,12 @@ export function createApp(product: Product): App {
       methods: `${READ}, PUT, DELETE`,
       serve: { tokensOf: ["/mcp", "/"], known: serveFiles },
     },
+    { path: PANEL_PATH, methods: READ, serve: { open: panelPage } },
+    { path: `${PANEL_ASSETS_PATH}/:name`, methods: READ, serve: { open: panelAsset } },
+    { path: PANEL_MCP_PATH, methods: "POST", serve: { session: mcp } },
+    { path: PANEL_SIGN_IN_PATH, methods: READ, serve: withOAuth(startPanelSignIn), writes: true },
+    { path: PANEL_CALLBACK_PATH, methods: READ, serve: withOAuth(finishPanelSignIn), writes: true },
+    { path: PANEL_SIGN_OUT_PATH, methods: "POST", serve: withOAuth(signOutOfPanel), writes: true },
     { path: METADATA_PATH, methods: READ, serve: withOAuth(serveResourceMetadata) },
     { path: `${METADATA_PATH}/mcp`, methods: READ, serve: withOAuth(serveResourceMetadata) },
     { path: SERVER_METADATA_PATH, methods: READ, serve: withOAuth(serveAuthorizationServer) },
@@ -128,10 +144,14 @@ export function createApp(product: Product): App {
       return route.serve.open(request, context);
     }
 
-    const { tokensOf, scopes = [], known } = route.serve;
-    const sender = await authenticate(request, context, tokensOf);
+    const inPanel = "session" in route.serve;
+    const { scopes = [], known } = "session" in route.serve ? { known: route.serve.session } : route.serve;
+    const sender =
+      "session" in route.serve
+        ? await panelCaller(request, context)
+        : await authenticate(request, context, route.serve.tokensOf);
     if ("response" in sender) return refuse(context, sender, { route: route.path });
-    const caller: CallerContext = { ...context, ...sender };
+    const caller: CallerContext = { ...context, ...sender, takesNotice: !inPanel };
     if (await tooOften(caller.env.RATE_LIMITER, caller.principal.id))
       return refuse(caller, rateLimited(), { route: route.path });
     return refuseWithout(caller, scopes, route.path) ?? known(request, caller);

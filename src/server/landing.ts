@@ -2,6 +2,7 @@
 import { markup } from "../auth/html.ts";
 import { oauthFor } from "../auth/oauth.ts";
 import { page } from "../auth/page.ts";
+import { PANEL_PATH } from "../auth/paths.ts";
 import { canRunTasks } from "../tools/start-task.ts";
 import { clientLines } from "./client-lines.ts";
 import { endpointQueryOf, queryOf } from "../shared/endpoint-query.ts";
@@ -29,7 +30,7 @@ export async function landingPage(request: Request, context: RequestContext): Pr
     canRunTasks(context.config)
       ? "to keep files, and to hand whole tasks to a coding agent"
       : "and to keep files"
-  }. It has no pages to work with. Connect a client to it:</p>
+  }. ${signsIn ? markup`<a href="${PANEL_PATH}">The panel</a> shows them. Connect a client:` : "Connect a client to it:"}</p>
 ${"problem" in asked && markup`<p>${asked.problem} Clients cannot use it; below it is left out.</p>\n`}<pre>${url}</pre>
 <p>Clients send a token, which stands for <code>&lt;token&gt;</code> below: <code>npm run token</code> in the server's
 directory prints it, and on Cloudflare it is the secret SERVER_AUTH_TOKEN.${

@@ -173,7 +173,8 @@ export async function recorded<T>(
 export function contextOf(caller: CallerContext, progress?: (message: string) => void): ToolContext {
   const { id: principalID, scopes, region } = caller.principal;
   const mayStart = scopes.some((scope) => scope !== "sandbox:read");
-  const owner = (sandbox: string): Owner => ({ principalID, sandbox, region, mayStart });
+  const { takesNotice } = caller;
+  const owner = (sandbox: string): Owner => ({ principalID, sandbox, region, mayStart, takesNotice });
   return {
     ...caller,
     progress,

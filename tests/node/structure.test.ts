@@ -52,8 +52,8 @@ test("a folder imports what stands below it", () => {
   expect(against.map(({ from, to }) => `${from} -> ${to}`)).toEqual([]);
 });
 
-/** What the Worker shares with the program in the sandbox. */
-const SHARED = new Set(["package.json", "container/sandboxd/protocol.ts"]);
+/** What the Worker shares with the program in the sandbox, and the panel that it serves. */
+const SHARED = new Set(["package.json", "container/sandboxd/protocol.ts", "panel/built.js"]);
 
 test("production code does not know the local platform", () => {
   const strangers = imports().filter(({ to }) => !to.startsWith("src/") && !SHARED.has(to));

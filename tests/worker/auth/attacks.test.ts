@@ -1,7 +1,11 @@
 /** Attacks of OAuth 2.1's security considerations on codes, redirects and clients. docs/security.md names these tests. */
+import { createExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { ORIGIN, recordLogs, TOKEN } from "../server/support.ts";
+import { oauthAPI, oauthFor } from "../../../src/auth/oauth.ts";
+import { type Env, parseConfig } from "../../../src/shared/config.ts";
+import type { RequestContext } from "../../../src/shared/request-context.ts";
+import { call, ORIGIN, recordLogs, TOKEN } from "../server/support.ts";
 import {
   approve,
   Browser,
@@ -14,6 +18,7 @@ import {
   type Tokens,
   statusOf,
 } from "./support.ts";
+import { mcpHeaders } from "../../setup/mcp-client.ts";
 
 let logs: ReturnType<typeof recordLogs>;
 beforeEach(() => void (logs = recordLogs()));
@@ -229,4 +234,160 @@ describe("clients", () => {
       expect(await errorOf(answer)).toBe("unsupported_grant_type");
     },
   );
+});
+
+/** A browser that has gone to the consent page of the panel. */
+async function panelSignIn(browser = new Browser(app)) {
+  const { location } = await browser.open(`${ORIGIN}/panel/sign-in`);
+  return { browser, consent: await browser.open(location?.href ?? "") };
+}
+
+/** A browser that has signed in to the panel as the owner. */
+async function panelBrowser(scope?: string[]): Promise<Browser> {
+  const { browser, consent } = await panelSignIn();
+  const fields = { decision: "owner", token: TOKEN, ...(scope && { scope }) };
+  const approved = await browser.submit(consent, fields);
+  const done = await browser.open(approved.location?.href ?? "");
+  expect(done.location?.href).toBe(`${ORIGIN}/panel`);
+  return browser;
+}
+
+/** A tool call as the panel's page sends it. */
+function panelCall(browser: Browser, headers: Record<string, string> = {}, name = "note") {
+  const { authorization: _, ...own } = mcpHeaders("");
+  const body = JSON.stringify(call(name, { text: "x", a: 1, b: 2 }));
+  const init = { method: "POST", body, headers: { ...own, origin: ORIGIN, ...headers } };
+  return browser.open(`${ORIGIN}/panel/mcp`, init);
+}
+
+describe("the panel's session", () => {
+  it("is kept from scripts, other sites and other hosts, and lets its page call tools as who signed in", async () => {
+    const { browser, consent } = await panelSignIn();
+    expect(consent.text).toContain("Sign in to the panel");
+    const approved = await browser.submit(consent, { decision: "owner", token: TOKEN });
+    const done = await browser.open(approved.location?.href ?? "");
+    const [cookie = ""] = done.response.headers.getSetCookie();
+    expect(cookie).toMatch(/^__Host-sandbox-mcp-panel=owner:/);
+    expect(cookie.split("; ").slice(1).sort()).toEqual([
+      "HttpOnly",
+      "Max-Age=604800",
+      "Path=/",
+      "SameSite=Strict",
+      "Secure",
+    ]);
+    expect((await panelCall(browser)).text).toContain("owner noted");
+    expect([...browser.cookies.keys()]).toEqual(["__Host-sandbox-mcp-panel"]);
+  });
+
+  it("cross-site request forgery: only the panel's own page can use it, and it is good nowhere else", async () => {
+    const open = oauthApp({ ALLOWED_ORIGINS: "https://app.example" });
+    const browser = await panelBrowser();
+    const evil = new Browser(open);
+    for (const [name, value] of browser.cookies) evil.cookies.set(name, value);
+    for (const origin of ["https://evil.example", "https://app.example", "null", ""])
+      expect((await panelCall(evil, { origin })).status).toBe(403);
+    expect((await panelCall(evil)).status).toBe(200);
+    const headers = { origin: ORIGIN, "content-type": "application/json" };
+    const init = { method: "POST", headers, body: JSON.stringify(call("note", { text: "x" })) };
+    for (const path of ["/mcp", "/", "/execute"])
+      expect((await browser.open(ORIGIN + path, init)).status).toBe(401);
+    expect((await browser.open(`${ORIGIN}/panel/sign-out`, { method: "POST" })).status).toBe(403);
+    expect((await panelCall(browser)).status).toBe(200);
+  });
+
+  it("ends with sign-out, for whoever has a copy of its cookie, and in no other browser", async () => {
+    const [browser, other] = [await panelBrowser(), await panelBrowser()];
+    const stolen = new Browser(app);
+    for (const [name, value] of browser.cookies) stolen.cookies.set(name, value);
+    expect((await panelCall(stolen)).status).toBe(200);
+    const out = await browser.open(`${ORIGIN}/panel/sign-out`, {
+      method: "POST",
+      headers: { origin: ORIGIN },
+    });
+    expect([out.status, browser.cookies.size]).toEqual([204, 0]);
+    expect((await panelCall(stolen)).status).toBe(401);
+    expect((await panelCall(other)).status).toBe(200);
+  });
+
+  it("ends when the token it was approved with is no longer the server's", async () => {
+    const browser = await panelBrowser();
+    const later = new Browser(oauthApp({ SERVER_AUTH_TOKEN: "another-token-of-the-server" }));
+    for (const [name, value] of browser.cookies) later.cookies.set(name, value);
+    expect((await panelCall(later)).status).toBe(401);
+  });
+
+  it("has the scopes that were ticked, and no other", async () => {
+    const browser = await panelBrowser(["sandbox:read", "sandbox:write"]);
+    expect((await panelCall(browser)).status).toBe(200);
+    const refused = await panelCall(browser, {}, "add");
+    expect([refused.status, refused.text]).toEqual([403, expect.stringContaining("sandbox:exec")]);
+  });
+
+  it("session fixation: nobody is signed in by another's sign-in, a planted cookie or another client's token", async () => {
+    const attacker = await panelSignIn();
+    const approved = await attacker.browser.submit(attacker.consent, { decision: "owner", token: TOKEN });
+    const victim = new Browser(app);
+    // Without a sign-in of one's own, and with one: the attacker's answer is refused.
+    for (const begin of [false, true]) {
+      if (begin) await victim.open(`${ORIGIN}/panel/sign-in`);
+      const answer = await victim.open(approved.location?.href ?? "");
+      expect([answer.status, victim.cookies.size]).toEqual([400, 0]);
+    }
+    const browser = await panelBrowser();
+    const [[name, value] = ["", ""]] = browser.cookies;
+    const twice = await app(`${ORIGIN}/panel/mcp`, {
+      method: "POST",
+      headers: { origin: ORIGIN, cookie: `${name}=x; ${name}=${value}` },
+    });
+    expect(twice.status).toBe(401);
+    const client = await Client.register(app);
+    const { code } = await approve(client);
+    const { access_token } = await (await client.exchange(code)).json<Tokens>();
+    victim.cookies.set(name, access_token);
+    expect((await panelCall(victim)).status).toBe(401);
+  });
+
+  it("of one principal is nothing to another's", async () => {
+    const variables = { GITHUB_CLIENT_ID: "id", GITHUB_CLIENT_SECRET: "s", GITHUB_ALLOWED_USERS: "id:7" };
+    const browser = new Browser(oauthApp(variables));
+    const { location } = await browser.open(`${ORIGIN}/panel/sign-in`);
+    const context = {
+      env: { OAUTH_KV: env.OAUTH_KV, ...variables },
+      config: parseConfig({ ...variables, PUBLIC_ORIGIN: ORIGIN } as unknown as Env),
+      ctx: createExecutionContext(),
+      origin: ORIGIN,
+      requestID: "test",
+    } as unknown as RequestContext;
+    const oauth = oauthFor(new Request(ORIGIN), context);
+    if ("off" in oauth) throw new Error(oauth.off);
+    const api = oauthAPI(oauth, context);
+    const { redirectTo } = await api.completeAuthorization({
+      request: await api.parseAuthRequest(new Request(location?.href ?? "")),
+      userId: "github%3A7",
+      metadata: {},
+      scope: ["sandbox:read", "sandbox:write"],
+      props: { principal: "github:7", via: "github", rule: "github:user:id:7" },
+    });
+    await browser.open(redirectTo);
+    expect((await panelCall(browser)).text).toContain("github:7 noted");
+    expect((await panelCall(await panelBrowser())).text).toContain("owner noted");
+  });
+
+  it("clickjacking: its page can be framed by nobody, and runs nothing but its own script", async () => {
+    const { response, text } = await new Browser(app).open(`${ORIGIN}/panel`);
+    const policy = response.headers.get("content-security-policy") ?? "";
+    for (const rule of [
+      "default-src 'none'",
+      "script-src 'self'",
+      "frame-ancestors 'none'",
+      "base-uri 'none'",
+    ])
+      expect(policy.split("; ")).toContain(rule);
+    expect(policy).not.toContain("unsafe");
+    expect(response.headers.get("x-frame-options")).toBe("DENY");
+    const paths = Array.from(text.matchAll(/(?:src|href)="([^"]+)"/g), ([, path = ""]) => path);
+    expect(paths).toHaveLength(2);
+    for (const path of paths) expect((await app(path)).headers.get("cache-control")).toContain("immutable");
+    expect((await app("/panel/assets/constructor")).status).toBe(404);
+  });
 });

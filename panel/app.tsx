@@ -1,0 +1,197 @@
+import { useState } from "preact/hooks";
+import { About } from "./about.tsx";
+import { share, size } from "./format.ts";
+import type { Listing } from "./listing.ts";
+import { type Polled, usePolled, wordsOf } from "./poll.ts";
+import { hrefOf, type Part, PARTS, type Route, useRoute } from "./route.ts";
+import { Runs } from "./runs.tsx";
+import { callTool, signOut } from "./tools.ts";
+import { Welcome } from "./welcome.tsx";
+
+/** Between two looks at the sandboxes, milliseconds. */
+const SANDBOXES_MS = 4000;
+
+const NAMES: Record<Part, string> = { runs: "Runs", about: "About" };
+
+/** The names of sandboxes, as the server allows them. */
+const SANDBOX_NAME = "[a-z0-9]([a-z0-9\\-]{0,18}[a-z0-9])?";
+
+export function App() {
+  const [isOut, setOut] = useState(false);
+  const out = () => setOut(true);
+  if (isOut) return <SignIn />;
+  return <Panel onSignedOut={out} />;
+}
+
+function SignIn() {
+  return (
+    <main class="card">
+      <h1>Sandboxes</h1>
+      <p>Sign in to see your sandboxes: what runs in them, what it prints, and what they hold.</p>
+      <p>
+        <a class="button" href="/panel/sign-in">
+          Sign in
+        </a>
+      </p>
+    </main>
+  );
+}
+
+function Panel({ onSignedOut }: { onSignedOut: () => void }) {
+  const route = useRoute();
+  const ask = async (signal: AbortSignal) => (await callTool<Listing>("list_sandboxes", {}, signal)).data;
+  const listed = usePolled("sandboxes", ask, SANDBOXES_MS, onSignedOut);
+  const [problem, setProblem] = useState<string>();
+  const leave = () =>
+    signOut().then(onSignedOut, (error: unknown) => {
+      setProblem(wordsOf(error));
+    });
+  const said = problem ?? listed.problem;
+  return (
+    <>
+      <header>
+        <a class="brand" href="#/">
+          Sandboxes
+        </a>
+        <button type="button" class="plain" onClick={leave}>
+          Sign out
+        </button>
+      </header>
+      <div role="alert">{said && <p class="note">{said}</p>}</div>
+      {listed.value ? (
+        <div class="columns">
+          <Sandboxes listing={listed.value} route={route} />
+          <main>
+            <Content listing={listed.value} route={route} listed={listed} onSignedOut={onSignedOut} />
+          </main>
+          <aside class="more" aria-label="New sandbox and limits">
+            <OpenOther />
+            <Limits listing={listed.value} />
+          </aside>
+        </div>
+      ) : (
+        <main class="card">
+          <h1>Sandboxes</h1>
+          <p>{listed.problem ? "They cannot be shown just now." : "Looking for your sandboxes."}</p>
+        </main>
+      )}
+    </>
+  );
+}
+
+interface Shown {
+  listing: Listing;
+  route: Route;
+}
+
+function Sandboxes({ listing, route }: Shown) {
+  const { sandboxes } = listing;
+  if (sandboxes.length === 0) return null;
+  return (
+    <nav class="sandboxes" aria-label="Sandboxes">
+      <ul>
+        {sandboxes.map(({ name, state }) => (
+          <li key={name}>
+            <a href={hrefOf(name)} aria-current={name === route.sandbox ? "page" : undefined}>
+              <span class={`dot ${state}`} aria-hidden="true" />
+              {name} <span class="soft">{state}</span>
+            </a>
+          </li>
+        ))}
+      </ul>
+    </nav>
+  );
+}
+
+/** Opens a sandbox by its name; one that does not exist is made by the first command in it. */
+function OpenOther() {
+  const open = (event: SubmitEvent) => {
+    event.preventDefault();
+    const form = event.currentTarget as HTMLFormElement;
+    const name = String(new FormData(form).get("name"));
+    form.reset();
+    location.hash = hrefOf(name);
+  };
+  return (
+    <form class="open" onSubmit={open}>
+      <label for="other">New sandbox</label>
+      <div class="together">
+        <input
+          id="other"
+          name="name"
+          required
+          pattern={SANDBOX_NAME}
+          title="1 to 20 of a-z, 0-9 and -"
+          autocomplete="off"
+          autocapitalize="none"
+          spellcheck={false}
+        />
+        <button class="plain">Open</button>
+      </div>
+    </form>
+  );
+}
+
+function Limits({ listing }: { listing: Listing }) {
+  const running = listing.sandboxes.filter(({ state }) => state === "running").length;
+  const rows = [
+    ["Sandboxes", share(listing.sandboxes.length, listing.max_sandboxes)],
+    ["Running", share(running, listing.max_running_sandboxes)],
+    ["Run time today", `${share(listing.run_seconds_today, listing.max_run_seconds_per_day)} s`],
+    ["Model tokens today", share(listing.model_tokens_today, listing.max_model_tokens_per_day)],
+    ["Results kept", `${size(listing.storage_bytes)} of ${size(listing.max_storage_bytes)}`],
+    ["Workspaces saved", `${size(listing.workspace_bytes)} of ${size(listing.max_workspace_bytes)}`],
+    ["Checkpoints", share(listing.checkpoints.length, listing.max_checkpoints)],
+  ];
+  return (
+    <details class="limits">
+      <summary>Limits</summary>
+      <dl>
+        {rows.map(([name, value]) => (
+          <div key={name}>
+            <dt>{name}</dt>
+            <dd>{value}</dd>
+          </div>
+        ))}
+      </dl>
+    </details>
+  );
+}
+
+function Content({
+  listing,
+  route,
+  listed,
+  onSignedOut,
+}: Shown & { listed: Polled<Listing>; onSignedOut: () => void }) {
+  const { sandbox: name, part } = route;
+  if (name === "") return <Welcome listing={listing} />;
+  const sandbox = listing.sandboxes.find((known) => known.name === name);
+  return (
+    <>
+      <div class="heading">
+        <h1>{name}</h1>
+        <p class="soft">{sandbox ? sandbox.state : "is made by the first command in it"}</p>
+      </div>
+      <nav class="parts" aria-label={`Parts of ${name}`}>
+        {PARTS.map((known) => (
+          <a key={known} href={hrefOf(name, known)} aria-current={known === part ? "page" : undefined}>
+            {NAMES[known]}
+          </a>
+        ))}
+      </nav>
+      {part === "about" ? (
+        <About key={name} name={name} sandbox={sandbox} listing={listing} refresh={listed.refresh} />
+      ) : (
+        <Runs
+          key={name}
+          sandbox={name}
+          open={route.rest}
+          isThere={sandbox !== undefined}
+          onStarted={listed.refresh}
+          onSignedOut={onSignedOut}
+        />
+      )}
+    </>
+  );
+}

@@ -1,0 +1,29 @@
+/** Figures as people read them. */
+
+export function size(bytes: number): string {
+  const units = ["bytes", "KiB", "MiB", "GiB"];
+  let [value, unit] = [bytes, 0];
+  while (value >= 1024 && unit < units.length - 1) [value, unit] = [value / 1024, unit + 1];
+  return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
+}
+
+export function duration(ms: number): string {
+  const seconds = ms / 1000;
+  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 60) return `${Math.round(seconds)} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return `${minutes} min ${Math.round(seconds % 60)} s`;
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+const TIME = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+/** @param iso a time as ISO 8601 */
+export function time(iso: string): string {
+  return TIME.format(new Date(iso));
+}
+
+/** Of so many. */
+export function share(used: number, limit: number): string {
+  return `${used.toLocaleString("en")} of ${limit.toLocaleString("en")}`;
+}

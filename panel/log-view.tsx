@@ -1,0 +1,115 @@
+/** Shows a log. Only the rows that are in sight are elements of the page, however long the log is. */
+import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import type { Line, Log, Span } from "./log.ts";
+
+/** Of a row, in pixels; the style sheet says the same. */
+const ROW_HEIGHT = 20;
+
+/** Rows beyond the edges that are made in advance. */
+const MARGIN_ROWS = 10;
+
+interface Size {
+  /** Characters of a row. */
+  columns: number;
+  /** Of what is in sight, in pixels. */
+  height: number;
+}
+
+/** @param version changes whenever the log does */
+export function LogView({ log, version, label }: { log: Log; version: number; label: string }) {
+  const box = useRef<HTMLDivElement>(null);
+  const probe = useRef<HTMLSpanElement>(null);
+  const [size, setSize] = useState<Size>({ columns: 80, height: 400 });
+  const [top, setTop] = useState(0);
+  /** Whether the end is in sight, and is to stay there. */
+  const isAtEnd = useRef(true);
+
+  useLayoutEffect(() => {
+    const [element, character] = [box.current, probe.current];
+    if (!element || !character) return;
+    const measure = () => {
+      const width = character.getBoundingClientRect().width / 10 || 8;
+      const columns = Math.max(20, Math.floor((element.clientWidth - 24) / width));
+      setSize({ columns, height: element.clientHeight });
+    };
+    const observer = new ResizeObserver(measure);
+    observer.observe(element);
+    measure();
+    return () => observer.disconnect();
+  }, []);
+
+  const lines = useMemo(() => log.lines(), [log, version]);
+  /** The number of the first row of each line, and of the row after the last. */
+  const starts = useMemo(() => {
+    const numbers = [0];
+    for (const line of lines)
+      numbers.push((numbers.at(-1) ?? 0) + Math.max(1, Math.ceil(line.length / size.columns)));
+    return numbers;
+  }, [lines, size.columns]);
+  const rows = starts.at(-1) ?? 0;
+
+  useLayoutEffect(() => {
+    const element = box.current;
+    if (element && isAtEnd.current) element.scrollTop = element.scrollHeight;
+  }, [rows, size]);
+
+  const onScroll = () => {
+    const element = box.current;
+    if (!element) return;
+    isAtEnd.current = element.scrollHeight - element.scrollTop - element.clientHeight < ROW_HEIGHT;
+    setTop(element.scrollTop);
+  };
+
+  const first = Math.max(0, Math.min(rows, Math.floor(top / ROW_HEIGHT)) - MARGIN_ROWS);
+  const last = Math.min(rows, Math.ceil((top + size.height) / ROW_HEIGHT) + MARGIN_ROWS);
+  const shown = [];
+  for (let row = first, line = lineAt(starts, first); row < last; row++) {
+    while ((starts[line + 1] ?? Infinity) <= row) line++;
+    const from = (row - (starts[line] ?? 0)) * size.columns;
+    shown.push(
+      <div class="row" key={row} style={{ top: `${row * ROW_HEIGHT}px` }}>
+        {part(lines[line], from, from + size.columns).map(({ text, style }, index) => (
+          <span key={index} class={style}>
+            {text}
+          </span>
+        ))}
+      </div>,
+    );
+  }
+  return (
+    <div class="log" ref={box} onScroll={onScroll} role="region" aria-label={label} tabIndex={0}>
+      <span class="probe" ref={probe} aria-hidden="true">
+        0000000000
+      </span>
+      <div class="rows" style={{ height: `${rows * ROW_HEIGHT}px` }}>
+        {shown}
+      </div>
+    </div>
+  );
+}
+
+/** The line that has a row. */
+function lineAt(starts: readonly number[], row: number): number {
+  let [low, high] = [0, Math.max(0, starts.length - 2)];
+  while (low < high) {
+    const middle = Math.ceil((low + high) / 2);
+    if ((starts[middle] ?? 0) <= row) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}
+
+/** The characters of a line from one to another. */
+function part(line: Line | undefined, from: number, to: number): Span[] {
+  if (!line || line.length <= to - from) return [...(line?.spans ?? [])];
+  const found: Span[] = [];
+  let at = 0;
+  for (const { text, style } of line.spans) {
+    const characters = Array.from(text);
+    const cut = characters.slice(Math.max(0, from - at), Math.max(0, to - at));
+    if (cut.length > 0) found.push({ text: cut.join(""), style });
+    at += characters.length;
+    if (at >= to) break;
+  }
+  return found;
+}

@@ -1,0 +1,85 @@
+/** Asking again and again, while somebody looks. */
+import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { SignedOut } from "./tools.ts";
+
+/** After a failure, milliseconds. */
+const RETRY_MS = 3000;
+
+export interface Polled<T> {
+  /** The last answer; undefined until there is one. */
+  value: T | undefined;
+  /** Why there is no newer one. */
+  problem: string | undefined;
+  /** Asks at once. */
+  refresh(): void;
+}
+
+/**
+ * Asks every so many milliseconds after the last answer, and not while the page is hidden.
+ * @param key what is asked for: another one starts anew; undefined asks for nothing
+ */
+export function usePolled<T>(
+  key: string | undefined,
+  ask: (signal: AbortSignal) => Promise<T>,
+  everyMs: number,
+  onSignedOut: () => void,
+): Polled<T> {
+  const [answer, setAnswer] = useState<{ key?: string; value?: T; problem?: string }>({});
+  const [round, setRound] = useState(0);
+  const asking = useRef(ask);
+  asking.current = ask;
+
+  useEffect(() => {
+    if (key === undefined) return undefined;
+    const stop = new AbortController();
+    void (async () => {
+      while (!stop.signal.aborted) {
+        await shown(stop.signal);
+        let waitMs = everyMs;
+        try {
+          const value = await asking.current(stop.signal);
+          if (!stop.signal.aborted) setAnswer({ key, value });
+        } catch (error) {
+          if (stop.signal.aborted) return;
+          if (error instanceof SignedOut) return onSignedOut();
+          waitMs = Math.max(waitMs, RETRY_MS);
+          setAnswer((before) => ({ ...(before.key === key ? before : { key }), problem: wordsOf(error) }));
+        }
+        await pause(waitMs, stop.signal);
+      }
+    })();
+    return () => stop.abort();
+  }, [key, everyMs, round]);
+
+  const refresh = useCallback(() => setRound((before) => before + 1), []);
+  const { value, problem } = answer.key === key ? answer : {};
+  return { value, problem, refresh };
+}
+
+/** What went wrong, for people. */
+export function wordsOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** Resolves after so many milliseconds, or when the signal is aborted. */
+export function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((done) => {
+    if (signal.aborted) return done();
+    const timer = setTimeout(done, ms);
+    signal.addEventListener("abort", () => (clearTimeout(timer), done()), { once: true });
+  });
+}
+
+/** Resolves when the page is in sight, or the signal is aborted. */
+export function shown(signal: AbortSignal): Promise<void> {
+  return new Promise((done) => {
+    const look = () => {
+      if (document.hidden && !signal.aborted) return;
+      document.removeEventListener("visibilitychange", look);
+      done();
+    };
+    document.addEventListener("visibilitychange", look);
+    signal.addEventListener("abort", look, { once: true });
+    look();
+  });
+}

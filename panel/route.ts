@@ -1,0 +1,42 @@
+/** What the page shows is in the fragment of its address, so that the browser's history and bookmarks work: `#/sandbox/part/rest`. */
+import { useEffect, useState } from "preact/hooks";
+
+export const PARTS = ["runs", "about"] as const;
+export type Part = (typeof PARTS)[number];
+
+export interface Route {
+  /** Empty for the first page. */
+  sandbox: string;
+  part: Part;
+  /** The id of the run that is open. */
+  rest: string;
+}
+
+export function routeOf(hash: string): Route {
+  const [, sandbox = "", part = "", ...rest] = hash.split("/").map(decoded);
+  return { sandbox, part: PARTS.find((known) => known === part) ?? "runs", rest: rest.join("/") };
+}
+
+export function hrefOf(sandbox: string, part: Part = "runs", rest = ""): string {
+  const words = [sandbox, part, ...rest.split("/")].map(encodeURIComponent);
+  while (words.at(-1) === "") words.pop();
+  return `#/${words.join("/")}`;
+}
+
+export function useRoute(): Route {
+  const [hash, setHash] = useState(location.hash);
+  useEffect(() => {
+    const changed = () => setHash(location.hash);
+    addEventListener("hashchange", changed);
+    return () => removeEventListener("hashchange", changed);
+  }, []);
+  return routeOf(hash);
+}
+
+function decoded(word: string): string {
+  try {
+    return decodeURIComponent(word);
+  } catch {
+    return "";
+  }
+}

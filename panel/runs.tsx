@@ -1,0 +1,276 @@
+/** The runs of a sandbox: what was run, and one of them with its output as it comes. */
+import { useEffect, useRef, useState } from "preact/hooks";
+import { type Followed, useRun } from "./follow.ts";
+import { duration, size, time } from "./format.ts";
+import type { Run, Runs as Listed } from "./listing.ts";
+import { LogView } from "./log-view.tsx";
+import { usePolled, wordsOf } from "./poll.ts";
+import { hrefOf } from "./route.ts";
+import { callTool, SignedOut } from "./tools.ts";
+
+/** Between two looks at the runs, milliseconds. */
+const RUNS_MS = 2500;
+
+/** Runs of a page of the list. */
+const PAGE = 50;
+
+const STATES: Record<Run["state"], string> = {
+  running: "running",
+  succeeded: "succeeded",
+  failed: "failed",
+  cancelled: "cancelled",
+  timed_out: "timed out",
+  lost: "lost",
+};
+
+interface Shown {
+  sandbox: string;
+  /** The id of the run that is open; empty for none. */
+  open: string;
+  /** Whether the sandbox exists. */
+  isThere: boolean;
+  /** Called when a run has started. */
+  onStarted: () => void;
+  onSignedOut: () => void;
+}
+
+export function Runs({ sandbox, open, isThere, onStarted, onSignedOut }: Shown) {
+  const [older, setOlder] = useState<Listed>({ runs: [] });
+  const ask = async (signal?: AbortSignal, cursor?: string) =>
+    (await callTool<Listed>("list_runs", { sandbox, limit: PAGE, cursor }, signal)).data;
+  const listed = usePolled(
+    isThere || open !== "" ? `runs of ${sandbox}` : undefined,
+    (signal) => ask(signal),
+    RUNS_MS,
+    onSignedOut,
+  );
+  const [problem, setProblem] = useState<string>();
+  const newest = listed.value?.runs ?? [];
+  const runs = [...newest, ...older.runs.filter(({ id }) => !newest.some((run) => run.id === id))];
+  const next = older.runs.length > 0 ? older.next_cursor : listed.value?.next_cursor;
+  const more = () =>
+    ask(undefined, next).then(
+      (page) => setOlder((before) => ({ ...page, runs: [...before.runs, ...page.runs] })),
+      (error: unknown) => (error instanceof SignedOut ? onSignedOut() : setProblem(wordsOf(error))),
+    );
+  const said = problem ?? listed.problem;
+  const started = () => {
+    listed.refresh();
+    onStarted();
+  };
+  return (
+    <>
+      <Start sandbox={sandbox} onStarted={started} onSignedOut={onSignedOut} />
+      <div role="alert">{said && <p class="note">{said}</p>}</div>
+      {open !== "" && (
+        <OpenRun
+          key={open}
+          id={open}
+          run={runs.find(({ id }) => id === open)}
+          sandbox={sandbox}
+          onSignedOut={onSignedOut}
+        />
+      )}
+      <h2 id="runs">Runs</h2>
+      {runs.length === 0 ? (
+        <p class="soft">{listed.value || !isThere ? "Nothing was run here yet." : "Looking for its runs."}</p>
+      ) : (
+        <ul class="runs" aria-labelledby="runs">
+          {runs.map((run) => (
+            <li key={run.id}>
+              <a href={hrefOf(sandbox, "runs", run.id)} aria-current={run.id === open ? "true" : undefined}>
+                <State state={run.state} />
+                <bdi class="title">{run.title}</bdi>
+                <span class="soft">
+                  {run.kind}, {time(run.started_at)}, {duration(run.duration_ms)}
+                </span>
+              </a>
+            </li>
+          ))}
+        </ul>
+      )}
+      {next && (
+        <button type="button" class="plain" onClick={more}>
+          Older runs
+        </button>
+      )}
+    </>
+  );
+}
+
+function State({ state }: { state: Run["state"] }) {
+  return <span class={`state ${state}`}>{STATES[state]}</span>;
+}
+
+/** How long a command may run, by the words for it. */
+const LIMITS: [words: string, seconds: number][] = [
+  ["10 minutes", 600],
+  ["1 hour", 3600],
+  ["6 hours", 21_600],
+];
+
+interface Starting {
+  sandbox: string;
+  onStarted: () => void;
+  onSignedOut: () => void;
+}
+
+function Start({ sandbox, onStarted, onSignedOut }: Starting) {
+  const [isBusy, setBusy] = useState(false);
+  const [problem, setProblem] = useState<string>();
+  const start = async (event: Event) => {
+    event.preventDefault();
+    const form = event.currentTarget as HTMLFormElement;
+    const fields = new FormData(form);
+    const command = String(fields.get("command"));
+    if (isBusy || command.trim() === "") return;
+    setBusy(true);
+    setProblem(undefined);
+    try {
+      const args = { sandbox, command, timeout_seconds: Number(fields.get("limit")), wait_seconds: 0 };
+      const { data } = await callTool<{ id: string }>("run_command", args);
+      form.reset();
+      onStarted();
+      location.hash = hrefOf(sandbox, "runs", data.id);
+    } catch (error) {
+      if (error instanceof SignedOut) onSignedOut();
+      else setProblem(wordsOf(error));
+    } finally {
+      setBusy(false);
+    }
+  };
+  const onKeyDown = (event: KeyboardEvent) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    (event.currentTarget as HTMLTextAreaElement).form?.requestSubmit();
+  };
+  return (
+    <form class="start" onSubmit={start}>
+      <label for="command">
+        Run a command <span class="soft">Enter runs it, Shift+Enter begins a new line</span>
+      </label>
+      <textarea
+        id="command"
+        name="command"
+        rows={1}
+        autocapitalize="none"
+        autocomplete="off"
+        spellcheck={false}
+        onKeyDown={onKeyDown}
+      />
+      <div class="together">
+        <label for="limit">for at most</label>
+        <select id="limit" name="limit">
+          {LIMITS.map(([words, seconds]) => (
+            <option key={words} value={seconds}>
+              {words}
+            </option>
+          ))}
+        </select>
+        <button disabled={isBusy}>{isBusy ? "Starting" : "Run"}</button>
+      </div>
+      <div role="alert">{problem && <p class="note error">{problem}</p>}</div>
+    </form>
+  );
+}
+
+interface Opened {
+  id: string;
+  /** As it is listed; undefined for one that is not on the pages of the list so far. */
+  run: Run | undefined;
+  sandbox: string;
+  onSignedOut: () => void;
+}
+
+function OpenRun({ id, run, sandbox, onSignedOut }: Opened) {
+  const followed = useRun(id, onSignedOut);
+  const heading = useRef<HTMLHeadingElement>(null);
+  useEffect(() => heading.current?.focus(), [id]);
+  const state = followed.state ?? run?.state;
+  return (
+    <section class="run" aria-label="The run that is open">
+      <h2 ref={heading} tabIndex={-1}>
+        <bdi>{run?.title ?? id}</bdi>
+      </h2>
+      <div class="together">
+        <p role="status">
+          {state && <State state={state} />}
+          {followed.exitCode !== undefined && ` exit code ${followed.exitCode}`}
+        </p>
+        <p class="soft">
+          {followed.bytes > 0 && `${size(followed.bytes)} of output`}
+          {run && followed.bytes > 0 && ", "}
+          {run && <Duration run={run} isRunning={state === "running"} />}
+        </p>
+        {state === "running" && <Cancel id={id} onSignedOut={onSignedOut} />}
+        <a class="button plain" href={hrefOf(sandbox)}>
+          Close
+        </a>
+      </div>
+      <div role="alert">{followed.problem && <p class="note">{followed.problem}</p>}</div>
+      {followed.log.isCut && <p class="soft">The output is longer: its beginning is not shown.</p>}
+      {followed.bytes > 0 ? (
+        <LogView log={followed.log} version={followed.version} label="Output" />
+      ) : (
+        <p class="soft">{state === "running" ? "It has printed nothing yet." : "It printed nothing."}</p>
+      )}
+      {run && run.kind !== "command" && <Result followed={followed} />}
+    </section>
+  );
+}
+
+/** How long a run has been running, or ran. */
+function Duration({ run, isRunning }: { run: Run; isRunning: boolean }) {
+  const [extraMs, setExtra] = useState(0);
+  useEffect(() => {
+    setExtra(0);
+    if (!isRunning) return undefined;
+    const from = performance.now();
+    const timer = setInterval(() => setExtra(performance.now() - from), 1000);
+    return () => clearInterval(timer);
+  }, [run.duration_ms, isRunning]);
+  return <>{duration(run.duration_ms + extraMs)}</>;
+}
+
+function Cancel({ id, onSignedOut }: { id: string; onSignedOut: () => void }) {
+  const [isBusy, setBusy] = useState(false);
+  const [problem, setProblem] = useState<string>();
+  const cancel = async () => {
+    setBusy(true);
+    try {
+      await callTool("cancel_run", { id });
+    } catch (error) {
+      if (error instanceof SignedOut) onSignedOut();
+      else setProblem(wordsOf(error));
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <>
+      <button type="button" class="plain" disabled={isBusy} onClick={cancel}>
+        {isBusy ? "Cancelling" : "Cancel"}
+      </button>
+      <span role="alert">{problem}</span>
+    </>
+  );
+}
+
+/** What code returned and showed, or what a task answered and changed. */
+function Result({ followed: { result } }: { followed: Followed }) {
+  if (result.length === 0) return null;
+  return (
+    <>
+      <h3>Result</h3>
+      {result.map(({ type, text, data, mimeType }, index) =>
+        type === "text" ? (
+          <pre key={index} tabIndex={0}>
+            {text}
+          </pre>
+        ) : type === "image" && /^image\/(png|jpeg|gif|webp)$/.test(mimeType ?? "") ? (
+          <img key={index} src={`data:${mimeType};base64,${data}`} alt={`Image ${index + 1} of the result`} />
+        ) : null,
+      )}
+    </>
+  );
+}

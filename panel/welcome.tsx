@@ -1,0 +1,36 @@
+/** The first page: how to connect a client, and what there is. */
+import { clientLines } from "../src/server/client-lines.ts";
+import type { Listing } from "./listing.ts";
+import { hrefOf } from "./route.ts";
+
+export function Welcome({ listing }: { listing: Listing }) {
+  const isNew = listing.sandboxes.length === 0;
+  const url = `${location.origin}/mcp`;
+  return (
+    <>
+      <h1>{isNew ? "Connect a client" : "Your sandboxes"}</h1>
+      {isNew ? (
+        <p>
+          You have no sandbox yet. A client makes one when its model first runs something, and so do you with{" "}
+          <a href={hrefOf("default")}>a command of yours</a>.
+        </p>
+      ) : (
+        <p>Choose one to see what runs in it. To work in them from a client, connect it:</p>
+      )}
+      <p>The address of this server, which is all that clients need that sign in by OAuth:</p>
+      <pre tabIndex={0}>{url}</pre>
+      <p>
+        Others send a token, which stands for <code>&lt;token&gt;</code> below: <code>npm run token</code> in
+        the server's directory prints it, and on Cloudflare it is the secret SERVER_AUTH_TOKEN.
+      </p>
+      {clientLines(url, { shell: "<token>", written: "<token>" }).map(({ client, file, text }) => (
+        <section key={client}>
+          <h2>
+            {client} {file && <span class="soft">{file}</span>}
+          </h2>
+          <pre tabIndex={0}>{text}</pre>
+        </section>
+      ))}
+    </>
+  );
+}

@@ -1,0 +1,184 @@
+/**
+ * The session of the panel in a browser. It is an access token of the panel's, which a cookie holds that no script can read
+ * and that only the panel's own page sends: it ends with its grant, and with the rule of whoever signed in.
+ */
+import { z } from "zod";
+import type { Caller, RequestContext } from "../shared/request-context.ts";
+import { json, type Refusal } from "../shared/responses.ts";
+import { log, logError } from "../shared/log.ts";
+import { lookedUp } from "./bearer.ts";
+import { unauthorized } from "./challenge.ts";
+import { messagePage } from "./consent-page.ts";
+import { COOKIE_PREFIX, withKeptCookies } from "./cookies.ts";
+import { type OAuth, oauthAPI, oauthFor, providerEnv } from "./oauth.ts";
+import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS } from "./panel-client.ts";
+import { AUTHORIZE_PATH, PANEL_CALLBACK_PATH, PANEL_PATH, PANEL_SIGN_IN_PATH, TOKEN_PATH } from "./paths.ts";
+import { challengeOf } from "./pkce.ts";
+import { bytesOf, StoreError } from "./store.ts";
+
+const SESSION_COOKIE = `${COOKIE_PREFIX}panel`;
+
+/** Binds a sign-in to its browser: the state of the request and the verifier of its code. */
+const SIGN_IN_COOKIE = `${COOKIE_PREFIX}panel-sign-in`;
+
+/** How long a sign-in may take, as on the consent page. */
+const SIGN_IN_SECONDS = 600;
+
+/** The longest code that is looked up; those of the server are a third as long. */
+const MAX_CODE_BYTES = 360;
+
+/** Sends the browser to the consent page. */
+export async function startPanelSignIn(_request: Request, oauth: OAuth): Promise<Response> {
+  const state = random();
+  const verifier = random();
+  const url = new URL(AUTHORIZE_PATH, oauth.issuer);
+  url.search = new URLSearchParams({
+    response_type: "code",
+    client_id: PANEL_CLIENT_ID,
+    redirect_uri: `${oauth.issuer}${PANEL_CALLBACK_PATH}`,
+    resource: `${oauth.issuer}/mcp`,
+    state,
+    code_challenge: await challengeOf(verifier),
+    code_challenge_method: "S256",
+  }).toString();
+  // Lax: GitHub may send the browser back, and the cookie has to come along.
+  return seeOther(url.href, oauth, [cookie(SIGN_IN_COOKIE, `${state}.${verifier}`, SIGN_IN_SECONDS, "Lax")]);
+}
+
+/** Where the consent page sends the browser back: exchanges the code for the session. */
+export async function finishPanelSignIn(
+  request: Request,
+  oauth: OAuth,
+  context: RequestContext,
+): Promise<Response> {
+  const { searchParams } = new URL(request.url);
+  const [state, verifier] = cookieOf(request, SIGN_IN_COOKIE, oauth)?.split(".") ?? [];
+  const code = searchParams.get("code") ?? "";
+  if (!state || !verifier || searchParams.get("state") !== state) return notSignedIn(oauth, NO_LONGER_GOOD);
+  if (code === "" || bytesOf(code) > MAX_CODE_BYTES) return notSignedIn(oauth, NOT_APPROVED);
+  const body = new URLSearchParams({
+    grant_type: "authorization_code",
+    client_id: PANEL_CLIENT_ID,
+    redirect_uri: `${oauth.issuer}${PANEL_CALLBACK_PATH}`,
+    code,
+    code_verifier: verifier,
+  });
+  const exchange = new Request(`${oauth.issuer}${TOKEN_PATH}`, { method: "POST", body });
+  let response: Response;
+  try {
+    response = await oauth.server.fetch(exchange, providerEnv(context), context.ctx);
+  } catch (error) {
+    if (!(error instanceof StoreError)) throw error;
+    logError(context, "panel", error);
+    return notSignedIn(oauth, TRY_AGAIN, 503);
+  }
+  const issued = tokens.safeParse(await response.json().catch(() => undefined)).data;
+  if (!response.ok || !issued) return notSignedIn(oauth, NO_LONGER_GOOD);
+  return seeOther(`${oauth.issuer}${PANEL_PATH}`, oauth, [
+    cookie(SESSION_COOKIE, issued.access_token, PANEL_SESSION_SECONDS, "Strict"),
+    cookie(SIGN_IN_COOKIE, "", 0, "Lax"),
+  ]);
+}
+
+/** Whose session a request of the panel's page has. No other page's request counts: a browser names its origin. */
+export async function panelCaller(request: Request, context: RequestContext): Promise<Caller | Refusal> {
+  const oauth = oauthFor(request, context);
+  if ("off" in oauth) return unauthorized("no_token", `The panel is off: ${oauth.off}.`);
+  if (!isFromPanel(request, oauth)) return NOT_FROM_PANEL();
+  const token = cookieOf(request, SESSION_COOKIE, oauth);
+  if (token === undefined) return unauthorized("no_token", "Sign in to the panel.");
+  const holder = await lookedUp(token, oauth, ["/mcp"], request, context);
+  if (holder && "response" in holder) return holder;
+  if (holder?.client === PANEL_CLIENT_ID) return { principal: holder, metadata: undefined };
+  return unauthorized("invalid_token", "The session has ended. Sign in to the panel again.");
+}
+
+/** Ends the session and its grant. */
+export async function signOutOfPanel(
+  request: Request,
+  oauth: OAuth,
+  context: RequestContext,
+): Promise<Response> {
+  const caller = await panelCaller(request, context);
+  if ("response" in caller && caller.response.status !== 401) return caller.response;
+  const headers = new Headers();
+  headers.append("set-cookie", cookie(SESSION_COOKIE, "", 0, "Strict"));
+  if ("principal" in caller) {
+    const [user = "", grant = ""] = cookieOf(request, SESSION_COOKIE, oauth)?.split(":") ?? [];
+    try {
+      await oauthAPI(oauth, context).revokeGrant(grant, user);
+    } catch (error) {
+      if (!(error instanceof StoreError)) throw error;
+      logError(context, "panel", error);
+      return json({ error: "Service Unavailable", message: TRY_AGAIN }, 503, { "retry-after": "5" });
+    }
+    const { id: principal, via, scopes, client } = caller.principal;
+    log(context.config, {
+      event: "token",
+      action: "revoke",
+      request_id: context.requestID,
+      principal,
+      via,
+      client,
+      scope: scopes.join(" "),
+    });
+  }
+  return new Response(null, { status: 204, headers: withKeptCookies(headers, isSecure(oauth)) });
+}
+
+const tokens = z.object({ access_token: z.string() });
+
+/** Browsers send `Origin` with every request that is no GET, and no page can choose it. */
+function isFromPanel(request: Request, { issuer }: OAuth): boolean {
+  return request.headers.get("origin") === issuer;
+}
+
+const NOT_FROM_PANEL = (): Refusal => ({
+  reason: "bad_origin",
+  response: json({ error: "Forbidden", message: "Only the panel's own page may ask here." }, 403),
+});
+
+/** The value of a cookie; undefined where there are two of its name, of which one could be another's. */
+function cookieOf(request: Request, name: string, oauth: OAuth): string | undefined {
+  const begins = `${isSecure(oauth) ? name : name.replace(/^__Host-/, "")}=`;
+  const found = (request.headers.get("cookie") ?? "")
+    .split(";")
+    .map((pair) => pair.trim())
+    .filter((pair) => pair.startsWith(begins))
+    .map((pair) => pair.slice(begins.length));
+  return found.length === 1 ? found[0] || undefined : undefined;
+}
+
+/** @param value of characters that a cookie may have, as tokens are */
+function cookie(name: string, value: string, seconds: number, sameSite: "Lax" | "Strict"): string {
+  return `${name}=${value}; Path=/; Max-Age=${seconds}; HttpOnly; SameSite=${sameSite}; Secure`;
+}
+
+function isSecure({ issuer }: OAuth): boolean {
+  return issuer.startsWith("https:");
+}
+
+function seeOther(location: string, oauth: OAuth, cookies: readonly string[]): Response {
+  const headers = new Headers({ location, "cache-control": "no-store", "referrer-policy": "no-referrer" });
+  for (const one of cookies) headers.append("set-cookie", one);
+  return new Response(null, { status: 303, headers: withKeptCookies(headers, isSecure(oauth)) });
+}
+
+function notSignedIn(oauth: OAuth, message: string, status = 400): Promise<Response> {
+  const headers = new Headers();
+  headers.append("set-cookie", cookie(SIGN_IN_COOKIE, "", 0, "Lax"));
+  return messagePage("You are not signed in", message, {
+    status,
+    headers: withKeptCookies(headers, isSecure(oauth)),
+    way: { href: PANEL_SIGN_IN_PATH, label: "Sign in" },
+  });
+}
+
+const NO_LONGER_GOOD =
+  "This sign-in was used already, it is older than ten minutes, or it was begun in another browser.";
+const NOT_APPROVED = "Nothing was approved.";
+const TRY_AGAIN = "What this needs could not be looked up just now. Try again in a few seconds.";
+
+function random(): string {
+  return crypto.getRandomValues(new Uint8Array(32)).toBase64({ alphabet: "base64url", omitPadding: true });
+}

@@ -1,0 +1,70 @@
+/** `/panel`: the page itself, the same for everybody. What it shows it asks for at `/panel/mcp`. */
+import { files, page } from "../../panel/built.js";
+import { markup } from "../auth/html.ts";
+import { messagePage } from "../auth/consent-page.ts";
+import { oauthFor } from "../auth/oauth.ts";
+import { PANEL_ASSETS_PATH } from "../auth/paths.ts";
+import { DAY_SECONDS } from "../shared/days.ts";
+import type { RequestContext } from "../shared/request-context.ts";
+import { json } from "../shared/responses.ts";
+
+/** Text of sandboxes can be nothing but text: no script, style or address is allowed but the panel's own. */
+const POLICY = [
+  "default-src 'none'",
+  "script-src 'self'",
+  "style-src 'self'",
+  // Images of results; the page makes an address of no other text.
+  "img-src data:",
+  "connect-src 'self'",
+  "form-action 'none'",
+  "frame-ancestors 'none'",
+  "base-uri 'none'",
+  "require-trusted-types-for 'script'",
+  "trusted-types 'none'",
+].join("; ");
+
+export function panelPage(request: Request, context: RequestContext): Promise<Response> | Response {
+  const oauth = oauthFor(request, context);
+  if ("off" in oauth) {
+    const message = `People sign in to it by OAuth, which is off: ${oauth.off}.`;
+    return messagePage("There is no panel here", message, { status: 404 });
+  }
+  const { text } = markup`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="robots" content="noindex">
+<title>Sandboxes</title>
+<link rel="stylesheet" href="${PANEL_ASSETS_PATH}/${page.style}">
+<script type="module" src="${PANEL_ASSETS_PATH}/${page.script}"></script>
+</head>
+<body><noscript>The panel needs JavaScript.</noscript></body>
+</html>
+`;
+  return new Response(text, {
+    headers: {
+      "content-type": "text/html; charset=utf-8",
+      "content-security-policy": POLICY,
+      "x-frame-options": "DENY",
+      "cross-origin-opener-policy": "same-origin",
+      "cross-origin-resource-policy": "same-origin",
+      "referrer-policy": "same-origin",
+      "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    },
+  });
+}
+
+/** What the page is made of. The names hold a digest of the content, so that a browser keeps them. */
+export function panelAsset(request: Request): Response {
+  const name = new URL(request.url).pathname.slice(PANEL_ASSETS_PATH.length + 1);
+  const text = Object.hasOwn(files, name) ? files[name] : undefined;
+  if (text === undefined) return json({ error: "Not found" }, 404);
+  return new Response(text, {
+    headers: {
+      "content-type": `${name.endsWith(".css") ? "text/css" : "text/javascript"}; charset=utf-8`,
+      "cache-control": `public, max-age=${365 * DAY_SECONDS}, immutable`,
+      "cross-origin-resource-policy": "same-origin",
+    },
+  });
+}

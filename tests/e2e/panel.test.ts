@@ -1,0 +1,191 @@
+/** The panel in a real Chromium. Screenshots go to `SCREENSHOTS`, if that is set. */
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import type { Browser, BrowserContext, Page } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { launchChromium } from "../setup/chromium.ts";
+import { type Server, startServer, TOKEN } from "../setup/server.ts";
+import { callTool } from "../setup/tool.ts";
+import { until } from "../setup/until.ts";
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+let server: Server;
+let chromium: Browser;
+let context: BrowserContext;
+let page: Page;
+/** What the browser complained of: a script or a style that the policy refuses, for example. */
+const complaints: string[] = [];
+
+const address = () => new URL("/panel", server.url).href;
+const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
+/** Lets a program of the page's go on, which reads from the named pipe `go`. */
+const letGo = (sandbox: string) =>
+  call("run_command", { sandbox, session: "other", command: "echo on > go", timeout_seconds: 60 });
+
+const shoot = async (name: string) => {
+  const to = process.env.SCREENSHOTS;
+  if (to) await page.screenshot({ path: join(to, `panel-${name}.png`) });
+};
+
+/** The rows of the output that are in sight. */
+const rows = () => page.locator(".log .row").allInnerTexts();
+
+/** Runs a command by the page's form. */
+async function run(sandbox: string, command: string): Promise<void> {
+  await page.goto(`${address()}#/${sandbox}`);
+  await page.fill("#command", command);
+  await page.press("#command", "Enter");
+  await page.waitForSelector("section.run");
+}
+
+const ended = (state: string) => page.waitForSelector(`section.run .state:text-is('${state}')`);
+
+beforeAll(async () => {
+  [server, chromium] = await Promise.all([startServer({}), launchChromium()]);
+  context = await chromium.newContext({ viewport: { width: 1366, height: 768 } });
+  page = await context.newPage();
+  page.on("console", (message) => {
+    if (message.type() === "error") complaints.push(message.text());
+  });
+});
+afterAll(async () => {
+  await chromium?.close();
+  await server?.stop();
+});
+
+describe("the panel", () => {
+  it("is signed in to by keyboard alone, and first says how to connect a client", async () => {
+    await page.goto(address());
+    await page.waitForSelector("a:text-is('Sign in')");
+    await page.keyboard.press("Tab");
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("h1:text-is('Sign in to the panel')");
+    // The field for the token has the focus.
+    await page.keyboard.type(TOKEN);
+    await page.keyboard.press("Enter");
+    await page.waitForSelector("h1:text-is('Connect a client')");
+    expect(await page.innerText("main")).toContain(server.url);
+    expect(await page.evaluate(() => document.cookie)).toBe("");
+    expect(complaints.splice(0)).toEqual([expect.stringContaining("401")]);
+  });
+
+  it("runs a command, shows its output as it grows, and cancels it", async () => {
+    await run(
+      "grows",
+      "mkfifo go; printf '\\e[31mfirst\\e[0m\\n1 %%\\r2 %%\\n'; cat go; echo last; sleep 1000",
+    );
+    await until(async () => (await rows()).includes("2 %"));
+    expect(await rows()).toEqual(["first", "2 %"]);
+    expect(await page.getAttribute(".row span", "class")).toBe("f1");
+    await letGo("grows");
+    await until(async () => (await rows()).includes("last"));
+    expect(await rows()).toEqual(["first", "2 %", "on", "last"]);
+    await page.click("button:text-is('Cancel')");
+    await ended("cancelled");
+    await page.waitForSelector(".runs .state:text-is('cancelled')");
+  });
+
+  it("goes on without a gap or a line twice where the connection broke", async () => {
+    await run("grows", "for i in $(seq 5); do echo line $i; cat go; done");
+    await until(async () => (await rows()).includes("line 1"));
+    await context.setOffline(true);
+    await letGo("grows");
+    await page.waitForSelector("[role=alert]:has-text('cannot be reached')");
+    await letGo("grows");
+    await context.setOffline(false);
+    await until(async () => (await rows()).includes("line 3"));
+    for (const line of [4, 5]) {
+      await letGo("grows");
+      await until(async () => (await rows()).includes(`line ${line}`));
+    }
+    await letGo("grows");
+    await ended("succeeded");
+    expect(await rows()).toEqual([1, 2, 3, 4, 5].flatMap((line) => [`line ${line}`, "on"]));
+    complaints.length = 0;
+  });
+
+  it("shows hostile output as text, and of megabytes what is in sight", async () => {
+    const hostile = String.raw`printf '<script>document.title="x"</script><img src=x onerror=alert(1)>\n'
+printf '\e]0;title\a\e]8;;https://evil.example\e\\link\e]8;;\e\\ \e[2J\e[?1049h\e[999;999Hstill\e(B here\n'
+printf 'a\u202egnp.exe b\u0007\u0085\n\xff\xfe\e'; printf '[31;999;38;5;300mred\e[\n'
+head -c 3000000 /dev/zero | tr '\0' x; printf '\nthe end\n'`;
+    await run("hostile", hostile);
+    await ended("succeeded");
+    await until(async () => (await rows()).at(-1) === "the end");
+    expect(await page.locator(".log").innerText()).not.toContain("evil.example");
+    expect(await page.locator(".log .row").count()).toBeLessThan(200);
+    await page.evaluate(() => document.querySelector(".log")?.scrollTo(0, 0));
+    await page.waitForSelector(".row:has-text('<script>')");
+    const [html, link, bidi = "", bytes] = await rows();
+    expect(html).toBe('<script>document.title="x"</script><img src=x onerror=alert(1)>');
+    expect(link).toBe("link still here");
+    expect(bidi).toMatch(/^a\u202egnp\.exe b\u2407/);
+    expect(bytes).toContain("red");
+    expect(await page.locator(".log").locator("script, a, img").count()).toBe(0);
+    expect(await page.title()).toBe("Sandboxes");
+    expect(complaints).toEqual([]);
+  });
+
+  it("shows what a sandbox is like, exposes a port, keeps a state and goes back to it", async () => {
+    await call("write_file", { sandbox: "grows", path: "kept.txt", content: "before" });
+    await page.goto(`${address()}#/grows/about`);
+    await page.click("text=Show its network");
+    await page.waitForSelector("dt:text-is('Internet')");
+    await page.fill("#port", "8000");
+    await page.click("button:text-is('Expose')");
+    await page.waitForSelector("a:text-is('Port 8000')");
+    await page.fill("#label", "a state");
+    await page.click("button:text-is('Keep')");
+    await page.waitForSelector("bdi:text-is('a state')");
+    await call("write_file", { sandbox: "grows", path: "kept.txt", content: "after" });
+    page.once("dialog", (dialog) => void dialog.accept());
+    await page.click("button:text-is('Restore')");
+    await page.waitForSelector(".note:has-text('is put back')");
+    // What is said of the restart is for the model: the page has not taken it.
+    const read = await call("read_file", { sandbox: "grows", path: "kept.txt" });
+    expect(read).toContain("The sandbox was put back");
+    expect(read).toMatch(/\nbefore$/);
+  });
+
+  it("can be read and used by everybody, at every width, light and dark", async () => {
+    for (const [name, hash] of [
+      ["first", ""],
+      ["run", "#/grows"],
+      ["about", "#/grows/about"],
+    ] as const) {
+      await page.goto(`${address()}${hash}`);
+      await page.waitForSelector("main h1");
+      await page.evaluate(axe);
+      if (name === "run") {
+        await page.click(".runs a >> nth=-1");
+        await page.waitForSelector(".log .row");
+      }
+      for (const colorScheme of ["light", "dark"] as const)
+        for (const width of [375, 768, 1366]) {
+          await page.setViewportSize({ width, height: 768 });
+          await page.emulateMedia({ colorScheme });
+          const found = await page.evaluate(async () => {
+            const { axe: tester } = globalThis as unknown as { axe: { run(): Promise<Axe> } };
+            const { violations } = await tester.run();
+            return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
+          });
+          expect(found).toEqual([]);
+          expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(width);
+          await shoot(`${name}-${width}-${colorScheme}`);
+        }
+    }
+  });
+
+  it("signs out, and shows nothing any more", async () => {
+    await page.click("button:text-is('Sign out')");
+    await page.waitForSelector("a:text-is('Sign in')");
+    expect(await page.innerText("body")).not.toContain("grows");
+    expect(await context.cookies()).toEqual([]);
+  });
+});
+
+interface Axe {
+  violations: { id: string; nodes: { html: string }[] }[];
+}

@@ -1,0 +1,61 @@
+/**
+ * Checks what the documents refer to: links to files and to headings in them, `npm run` commands, and the messages that
+ * docs/troubleshoot.md quotes, which have to stand so in the code. Names what does not exist, and exits with 1 then.
+ */
+import { execFileSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { dirname, join, normalize } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("../", import.meta.url));
+const read = (path) => readFileSync(join(root, path), "utf8");
+const tracked = execFileSync("git", ["ls-files", "--cached", "--others", "--exclude-standard"], { cwd: root })
+  .toString()
+  .split("\n");
+const documents = tracked.filter((path) => path.endsWith(".md") && existsSync(join(root, path)));
+const problems = [];
+
+/** Scripts of programs in sandboxes, in examples. */
+const IN_SANDBOXES = new Set(["dev"]);
+
+/** A heading's anchor, as GitHub makes it. */
+function anchorOf(heading) {
+  const text = heading.replace(/\[([^\]]*)\]\([^)]*\)/g, "$1").replaceAll("`", "");
+  return text
+    .toLowerCase()
+    .replace(/[^\p{L}\p{N} _-]/gu, "")
+    .replaceAll(" ", "-");
+}
+
+function anchorsOf(path) {
+  return [...read(path).matchAll(/^#+ (.+)$/gm)].map(([, heading]) => anchorOf(heading));
+}
+
+const { scripts } = JSON.parse(read("package.json"));
+for (const path of documents) {
+  const prose = read(path).replace(/^```[\s\S]*?^```/gm, "");
+  for (const [, target] of prose.matchAll(/\]\(([^)\s]+)\)/g)) {
+    if (/^[a-z]+:/i.test(target)) continue;
+    const [file, anchor] = target.split("#");
+    const at = file ? normalize(join(dirname(path), file)) : path;
+    if (!existsSync(join(root, at))) problems.push(`${path}: there is no ${target}`);
+    else if (anchor && at.endsWith(".md") && !anchorsOf(at).includes(anchor))
+      problems.push(`${path}: there is no heading ${target}`);
+  }
+  for (const [, name] of read(path).matchAll(/npm run (?:-s )?([\w:-]+)/g))
+    if (!(name in scripts) && !IN_SANDBOXES.has(name)) problems.push(`${path}: there is no npm run ${name}`);
+}
+
+/** The code without the seams between pieces of a message. */
+const code = tracked
+  .filter((path) => /^(src|cli|local|container)\/.*\.(ts|py|cjs)$/.test(path))
+  .map((path) => read(path).replace(/["`] \+\s+["`]/g, ""))
+  .join("\n");
+for (const [, quoted] of read("docs/troubleshoot.md").matchAll(/^\| `([^`]+)`/gm))
+  if (/ /.test(quoted) && !code.includes(quoted))
+    problems.push(`docs/troubleshoot.md: nothing says "${quoted}"`);
+
+if (problems.length > 0) {
+  console.error(problems.join("\n"));
+  process.exit(1);
+}

@@ -6,7 +6,7 @@ import { type Answer, type Server, WAIT_SECONDS } from "./mcp.ts";
 import { note, printed, Progress } from "./print.ts";
 import { PROGRAM } from "./server.ts";
 
-const pageSchema = z.object({
+export const pageSchema = z.object({
   state: z.string(),
   log: z.array(z.object({ stream: z.enum(["stdout", "stderr"]), text: z.string() })),
   next_cursor: z.number(),
@@ -117,7 +117,7 @@ function current(server: Server, id: string): Promise<Answer> {
 const AGAIN_MS = 30_000;
 
 /** Calls get_result, which may be called twice. @throws {CommandError} that says how to return to the run */
-async function reading(
+export async function reading(
   server: Server,
   args: { id: string; cursor?: number; wait_seconds: number },
 ): Promise<Answer> {

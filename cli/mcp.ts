@@ -27,10 +27,16 @@ export class Server {
     this.#client = client;
   }
 
-  /** @throws {CommandError} when nothing answers there, or the token is refused */
-  static async connect(address: ServerAddress): Promise<Server> {
+  /**
+   * @param results `raw` leaves what terminals print as it is
+   * @throws {CommandError} when nothing answers there, or the token is refused
+   */
+  static async connect(
+    address: ServerAddress,
+    results: "structured" | "raw" = "structured",
+  ): Promise<Server> {
     const url = new URL(address.url);
-    url.searchParams.set("results", "structured");
+    url.searchParams.set("results", results);
     const requestInit = { headers: { authorization: `Bearer ${address.token}` } };
     const client = new Client({ name: "sandbox-mcp-cli", version: description.version });
     try {

@@ -13,7 +13,9 @@ import { runs } from "./commands/runs.ts";
 import { token } from "./commands/token.ts";
 import { validate } from "./commands/validate.ts";
 import { verify } from "./commands/verify.ts";
+import { shell } from "./commands/shell.ts";
 import { stdio } from "./commands/stdio.ts";
+import { watch } from "./commands/watch.ts";
 import { sandboxes } from "./commands/sandboxes.ts";
 
 /** `main.ts` runs it before any of this is read; here it is for the list of commands. */
@@ -27,10 +29,12 @@ const COMMANDS = [
   connect,
   code,
   command,
+  shell,
   execute,
   result,
   cancel,
   runs,
+  watch,
   sandboxes,
   files,
   token,

@@ -248,10 +248,10 @@ export class ActiveRun implements RunSink, WaitingLog {
   }
 
   /**
-   * Types into the run's terminal, and waits until that rests.
+   * Types into the run's terminal, and waits until that rests unless told not to.
    * @throws {ToolError} `invalid_argument` where nothing can be typed, `too_large` where not all of it was
    */
-  async type(text: string): Promise<void> {
+  async type(text: string, waits = true): Promise<void> {
     const { id } = this.record;
     const type = this.#execution?.type;
     if (!type) throw notInteractive(id);
@@ -261,7 +261,7 @@ export class ActiveRun implements RunSink, WaitingLog {
     const size = encoder.encode(text).length;
     const typed = await type(text);
     if (typed < size) throw this.ended ? hasEnded(id) : notTyped(id, typed, size);
-    await this.rest(REST_MS, before, text);
+    if (waits) await this.rest(REST_MS, before, text);
   }
 
   /**

@@ -256,13 +256,14 @@ export class Runs {
 
   /**
    * Types into a run's terminal. Answers with what the terminal has printed since the last such answer: the last `maxBytes`
-   * of it, and in `skipped` how many bytes came before them.
+   * of it, and in `skipped` how many bytes came before them. With 0 it does not wait for what the terminal prints.
    * @throws {ToolError} `not_found` and what `ActiveRun.type` throws
    */
   async type(id: string, text: string, maxBytes: number): Promise<Typed> {
     const run = this.#active.get(id);
     if (!run) throw viewOf(this.#known(id)).isInteractive ? hasEnded(id) : notInteractive(id);
-    await run.type(text);
+    await run.type(text, maxBytes > 0);
+    if (maxBytes === 0) return { run: run.view(), page: { pieces: [], next: run.logBytes }, skipped: 0 };
     const from = Math.max(run.seenBytes, run.logBytes - maxBytes);
     const skipped = from - run.seenBytes;
     const page = await this.log(id, from, maxBytes);

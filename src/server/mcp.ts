@@ -41,7 +41,7 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
     server.registerTool(name, shown, async (args, context) => {
       const { structuredContent, ...result } = await tool.call(
         args,
-        { ...caller, isStructured: query.structured },
+        { ...caller, isStructured: query.structured, isRaw: query.raw },
         context,
       );
       // Clients that get structured content show the model that alone, as escaped JSON, or both, at twice the tokens.

@@ -1,6 +1,7 @@
 /**
  * The query of the endpoint's URL, which applies to every call there: `?sandbox=name` is the sandbox of calls that name
- * none, `?results=structured` gives programs data beside the text, and `?tools=` names the tools that the client needs.
+ * none, `?results=structured` gives programs data beside the text, `raw` what terminals print as it is, and `?tools=` names the
+ * tools that the client needs.
  */
 import { z } from "zod";
 import { list } from "./env-fields.ts";
@@ -14,11 +15,15 @@ export interface EndpointQuery {
   structured: boolean;
   /** Names and sets of the tools that the client needs; undefined for all. */
   tools?: readonly string[] | undefined;
+  /** Whether the log of a terminal keeps its control sequences, for a program that is a terminal itself. */
+  raw?: boolean;
 }
+
+const RESULTS = ["text", "structured", "raw"] as const;
 
 const parameters = z.object({
   sandbox: z.string().regex(SANDBOX_NAME, SANDBOX_NAME_RULE).default(DEFAULT_SANDBOX),
-  results: z.enum(["text", "structured"], "must be text or structured").default("text"),
+  results: z.enum(RESULTS, "must be text, structured or raw").default("text"),
   tools: list(z.string()).optional(),
 });
 
@@ -43,15 +48,20 @@ export function endpointQueryOf(
     if (meant) problems.push(`it has no parameter ${name.slice(0, 40)}: say ${meant}`);
   }
   if (success && problems.length === 0)
-    return { sandbox: data.sandbox, structured: data.results === "structured", tools: data.tools };
+    return {
+      sandbox: data.sandbox,
+      structured: data.results !== "text",
+      raw: data.results === "raw",
+      tools: data.tools,
+    };
   return { problem: `The query of the endpoint's address is not valid: ${problems.join("; ")}.` };
 }
 
 /** The query for these settings, without those that are the default. */
-export function queryOf({ sandbox, structured, tools }: EndpointQuery): string {
+export function queryOf({ sandbox, structured, raw, tools }: EndpointQuery): string {
   const query = new URLSearchParams();
   if (sandbox !== DEFAULT_SANDBOX) query.set("sandbox", sandbox);
-  if (structured) query.set("results", "structured");
+  if (structured) query.set("results", raw ? "raw" : "structured");
   if (tools) query.set("tools", tools.join(","));
   return query.size > 0 ? `?${String(query).replaceAll("%2C", ",")}` : "";
 }

@@ -26,6 +26,8 @@ export interface CallerContext extends RequestContext, Caller {
   isStructured?: boolean;
   /** False for the panel: what is said of a restart is for the model, and waits for its next call. */
   takesNotice?: boolean;
+  /** Whether the log of a terminal goes out with its control sequences. */
+  isRaw?: boolean | undefined;
   /** Whether the client's revision of MCP knows blocks that link to resources: 2025-06-18 and later ones do. */
   takesResourceLinks?: boolean;
   /** The tools that the connection is limited to, among those that the server offers; undefined for all of them. */

@@ -41,7 +41,7 @@ With cursor, returns the log from that byte on instead, stdout and stderr in tur
     const { run, page } = value;
     if (!page)
       return { content: await runContent(context, run, notice), structured: anyRunFields(run, notice) };
-    const { content, structured } = pageOutput(run, page, notice);
+    const { content, structured } = pageOutput(run, page, notice, { isRaw: context.isRaw });
     const isFirst = cursor === 0 && page.next < run.logBytes;
     const downloads = isFirst ? await runDownloads(context, id, wholeLog(run)) : [];
     // Behind the head, because the blocks after it are the log itself.

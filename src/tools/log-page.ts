@@ -22,14 +22,18 @@ export const logPage = z.object({
   notice: z.string().optional(),
 });
 
-/** The page, and where to go on. @param before what is to be said of what the page leaves out */
+/**
+ * The page, and where to go on.
+ * @param before what is to be said of what the page leaves out
+ * @param isRaw whether a terminal's control sequences stay, in the data alone
+ */
 export function pageOutput(
   run: RunView,
   page: LogPage,
   notice?: string,
-  before?: string,
+  { before, isRaw = false }: { before?: string | undefined; isRaw?: boolean | undefined } = {},
 ): ToolOutput<z.input<typeof logPage>> {
-  const { log, next } = pageTexts(page, run);
+  const { log, next } = pageTexts(page, run, isRaw);
   const isRunning = run.state === "running";
   const goOn =
     next < run.logBytes
@@ -49,7 +53,7 @@ export function pageOutput(
     ["next", next >= run.logBytes && !isRunning ? goOn + lost : goOn],
     ["input", isRunning && run.isInteractive ? typeText(run.id) : undefined],
   ]);
-  const shown = log.map(({ stream, text: printed }) => text(`[${stream}]\n${printed}`));
+  const shown = (isRaw ? [] : log).map(({ stream, text: printed }) => text(`[${stream}]\n${printed}`));
   const structured: z.input<typeof logPage> = {
     id: run.id,
     state: run.state,
@@ -66,7 +70,11 @@ export function pageOutput(
  * A page as texts, one for each stretch of a stream. A character or a terminal's control sequence cut by the end of the
  * page is left to the next page.
  */
-function pageTexts({ pieces, next }: LogPage, run: RunView): { log: Stretch[]; next: number } {
+function pageTexts(
+  { pieces, next }: LogPage,
+  run: RunView,
+  isRaw: boolean,
+): { log: Stretch[]; next: number } {
   const growing = run.state === "running";
   const log: Stretch[] = [];
   let last: Stretch | undefined;
@@ -93,7 +101,7 @@ function pageTexts({ pieces, next }: LogPage, run: RunView): { log: Stretch[]; n
       last.text = last.text.slice(0, last.text.length - cut);
       end -= cut;
     }
-    for (const stretch of log) stretch.text = terminalText(stretch.text);
+    if (!isRaw) for (const stretch of log) stretch.text = terminalText(stretch.text);
   }
   return { log, next: end };
 }

@@ -37,14 +37,15 @@ export const sendInput = defineTool({
   async handle({ id, text }, context) {
     const { value, notice } = await context.sandbox(ownRun(id), (actor, owner) =>
       // The Enter key is a carriage return, of which the terminal makes a line feed unless a program wants the key itself.
-      actor.sendInput(owner, id, text.replace(/\r?\n/g, "\r"), PAGE_BYTES),
+      // A program that is a terminal follows the log by itself: it gets none, and is not kept waiting for it.
+      actor.sendInput(owner, id, text.replace(/\r?\n/g, "\r"), context.isRaw ? 0 : PAGE_BYTES),
     );
     const { run, page, skipped } = value;
     const before =
-      skipped > 0
+      skipped > 0 && !context.isRaw
         ? `${skipped} bytes before are in the log: get_result, id ${id}, with a cursor.`
         : undefined;
     const notices = [notice, hasLongLine(text) ? LONG_LINE : undefined].filter(Boolean).join(" ");
-    return pageOutput(run, page, notices || undefined, before);
+    return pageOutput(run, page, notices || undefined, { before, isRaw: context.isRaw });
   },
 });

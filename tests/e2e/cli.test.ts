@@ -161,6 +161,53 @@ describe("command", () => {
   });
 });
 
+describe("shell", () => {
+  it("is a terminal of this one's size, with Ctrl-C inside; it is left by a key, and gives this one back", async () => {
+    const program = `"${process.execPath}" "${join(repository, "cli/main.ts")}" shell`;
+    const line = `stty rows 40 cols 100; ${program}; echo "status $?"; ${program} cat; echo "status $?"; stty -a`;
+    const running = startCLI(["-qec", line, "/dev/null"], { ...local, program: "script" });
+    const type = async (text: string, shown: string) => {
+      running.stdin.write(text);
+      await until(() => running.stdout().includes(shown));
+    };
+    await type("", "/workspace# ");
+    await type("stty size; sleep 300\r", "40 100");
+    await type("\u0003", "^C");
+    await type("printf '\\033]52;c;AAAA\\007%s\\n' $((6 * 7)); exit 3\r", "status 3");
+    await type("typed\r", "typed\r\ntyped");
+    await type("\u001d", "status 75");
+    const { stdout } = await running.ended;
+    expect(stdout).toContain("42\r\n");
+    // What would write into the clipboard of this terminal is left out.
+    expect(stdout).not.toContain("\u001b]52");
+    expect(stdout).toMatch(/shell --attach default\.\w+[^]*[^-]icanon[^]*[^-]opost/);
+  });
+});
+
+describe("watch", () => {
+  it("tells what runs, what it prints and how it ends, in lines", async () => {
+    const watching = startCLI(["watch", "--json", "--sandbox", "watched", "--interval", "1"], local);
+    watching.stdin.end();
+    const told = () =>
+      watching
+        .stdout()
+        .split("\n")
+        .filter(Boolean)
+        .map((text) => JSON.parse(text));
+    const command = startCLI(["command", "--sandbox", "watched", "echo first; sleep 300"], local);
+    command.stdin.end();
+    await until(() => told().some(({ event, text }) => event === "output" && text === "first\n"));
+    const found = told().find(({ event }) => event === "run");
+    expect(found).toMatchObject({ sandbox: "watched", kind: "command", state: "running" });
+    await json(["cancel", found.id]);
+    await until(() => told().some(({ id, state }) => id === found.id && state === "cancelled"));
+    watching.kill("SIGINT");
+    expect(await watching.ended).toMatchObject({ code: 0, stderr: "" });
+    await command.ended;
+    expect(told()[0]).toMatchObject({ event: "sandbox", sandbox: "watched", state: "running" });
+  });
+});
+
 describe("code", () => {
   it("prints the value of the last expression, and fails with the traceback", async () => {
     expect(await run(["code", "x = 20; x * 2 + 2"])).toEqual({ code: 0, stdout: "42\n", stderr: "" });

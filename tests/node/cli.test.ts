@@ -10,6 +10,7 @@ import { aligned, oneLine } from "../../cli/print.ts";
 import { leaves } from "../../cli/program.ts";
 import { rotateNamed, rotateOwner, sha256 } from "../../cli/rotation.ts";
 import { writeVariables } from "../../cli/variables.ts";
+import { Keyboard, TerminalFilter } from "../../cli/terminal.ts";
 import { runHere } from "../setup/cli.ts";
 
 let directory: string;
@@ -93,5 +94,55 @@ describe("token rotate", () => {
       "SERVER_AUTH_TOKEN_PREVIOUS_UNTIL",
       "SERVER_AUTH_TOKEN",
     ]);
+  });
+});
+
+describe("a terminal", () => {
+  const ESC = "\u001b";
+
+  test.each([
+    [
+      "text, colours and movements",
+      `a${ESC}[31mb${ESC}[2;3Hc\u0007\r\n`,
+      `a${ESC}[31mb${ESC}[2;3Hc\u0007\r\n`,
+    ],
+    ["no clipboard", `a${ESC}]52;c;QUJD\u0007b`, "ab"],
+    ["no title, however it ends", `a${ESC}]0;t${ESC}\\b${ESC}Pq${ESC}\\c${ESC}_x\u0018d`, "abcd"],
+    ["no control characters of eight bits", "a\u009d52;c;QUJD\u009cb\u009bc", "abc"],
+    ["nothing of what has no end", `a${ESC}]52;${"x".repeat(100)}`, "a"],
+  ])("gets %s", (_what, printed, shown) => {
+    for (const size of [1, 2, 3, printed.length]) {
+      const filter = new TerminalFilter();
+      const parts = printed.match(new RegExp(`[^]{1,${size}}`, "gu")) ?? [];
+      expect(parts.map((part) => filter.take(part)).join("")).toBe(shown);
+    }
+  });
+
+  test("sends keys in order, together while a call is under way, and is left by Ctrl-]", async () => {
+    const sent: string[] = [];
+    const first = Promise.withResolvers<void>();
+    const done = Promise.withResolvers<void>();
+    const keyboard = new Keyboard(
+      async (text) => {
+        sent.push(text);
+        if (sent.length === 1) await first.promise;
+        else done.resolve();
+      },
+      (error) => done.reject(error),
+    );
+    const [head, tail] = [Buffer.from("ž").subarray(0, 1), Buffer.from("ž").subarray(1)];
+    expect(keyboard.press(Buffer.from("l"))).toBe(false);
+    expect(keyboard.press(Buffer.concat([Buffer.from("s "), head]))).toBe(false);
+    expect(keyboard.press(Buffer.concat([tail, Buffer.from("\r\u001dlost")]))).toBe(true);
+    first.resolve();
+    await done.promise;
+    expect(sent).toEqual(["l", "s ž\r"]);
+  });
+
+  test("is needed for a shell", async () => {
+    expect(await runHere("shell")).toMatchObject({
+      code: 64,
+      stderr: expect.stringContaining("For a script:"),
+    });
   });
 });

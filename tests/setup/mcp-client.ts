@@ -84,7 +84,7 @@ export class MCPClient {
   /** Calls a tool, as a program that asks for data beside the text. */
   async call(name: string, args: Record<string, unknown> = {}, options: CallOptions = {}): Promise<Result> {
     const url = new URL(this.url);
-    url.searchParams.set("results", "structured");
+    if (!url.searchParams.has("results")) url.searchParams.set("results", "structured");
     const program = new MCPClient(url.href, this.token, this.#fetch);
     const { status, messages } = await program.send(name, args, options);
     const last = messages.at(-1);

@@ -32,6 +32,21 @@ describe("stdin", () => {
 });
 
 describe("a command in a terminal", () => {
+  it("gives a program that is a terminal what it prints as it is, and keeps it waiting for no answer", async () => {
+    const client = owner.at("?results=raw");
+    const started = await open("printf '\\033[1mbold\\033[0m\\n'; read a; echo got $a", { session: "raw" });
+    const id = idIn(started);
+    // A program that prints nothing would be waited for, for ten seconds.
+    const typed = await client.call("send_input", { id, text: "x" });
+    expect(typed.structured).toMatchObject({ state: "running", log: [] });
+    await client.call("send_input", { id, text: "y\r" });
+    await ended(started);
+    const { structured } = await client.call("get_result", { id, cursor: 0 });
+    expect(structured.log).toEqual([
+      { stream: "stdout", text: expect.stringMatching(/^\u001b\[1mbold\u001b\[0m\r\n[^]*got xy\r\n$/) },
+    ]);
+  });
+
   it("returns what it asks, and goes on with what is typed", async () => {
     const started = await open('read -p "Name? " name; echo "Hello, $name."; exit 3', { session: "read" });
     expect(started.structured).toMatchObject({ state: "running", stdout: "Name? " });

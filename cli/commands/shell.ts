@@ -1,0 +1,170 @@
+/** `sandbox-mcp shell`: a terminal in a sandbox. */
+import { spawnSync } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { bridgeCommand, wholeNumber } from "../command.ts";
+import { CommandError, EXIT } from "../exit.ts";
+import { followed, pageSchema, reading } from "../follow.ts";
+import { Server, WAIT_SECONDS } from "../mcp.ts";
+import { note } from "../print.ts";
+import { PROGRAM, serverAddress } from "../server.ts";
+import { Keyboard, spaced, TerminalFilter } from "../terminal.ts";
+
+/** Bytes of what was printed before that are shown to who returns to a shell. */
+const SHOWN_AGAIN = 4096;
+
+export const shell = bridgeCommand(
+  "shell",
+  "open a terminal in a sandbox; Ctrl-C goes inside, Ctrl-] leaves it at work, to be returned to",
+  ["shell", "shell --sandbox build 'python3 -q'", "shell --attach build.01m7w0hhyrgqc3dhwv4sybnbvc"],
+)
+  .argument("[command]", "a command in place of bash")
+  .option("--sandbox <name>", "the sandbox", "default")
+  .option("--cwd <path>", "its directory")
+  .option("--timeout <seconds>", "end it after so long", wholeNumber(1), 3600)
+  .option("--attach <id>", "return to one that was left")
+  .action(async (command, { sandbox, cwd, timeout, attach, ...options }) => {
+    if (!process.stdin.isTTY || !process.stdout.isTTY)
+      throw new CommandError(
+        "usage",
+        `This is no terminal. For a script: ${PROGRAM} command --sandbox ${sandbox} '...'`,
+      );
+    const server = await Server.connect(serverAddress(options), "raw");
+    const id =
+      attach ??
+      followed(
+        await server.call("run_command", {
+          command: started(command ?? "bash -i"),
+          sandbox,
+          cwd,
+          session: `shell-${randomBytes(4).toString("hex")}`,
+          interactive: true,
+          timeout_seconds: timeout,
+          wait_seconds: 0,
+        }),
+      ).run.id;
+    note("Ctrl-] leaves.");
+    const hasEnded = await converse(server, id, attach !== undefined);
+    if (hasEnded) process.exitCode = followed(await reading(server, { id, wait_seconds: 0 })).status;
+    else {
+      process.exitCode = EXIT.stillRunning;
+      note(
+        `It goes on. To return to it: ${PROGRAM} shell --attach ${id}\nTo end it: ${PROGRAM} cancel ${id}`,
+      );
+    }
+    await server.close();
+  });
+
+/**
+ * Connects this terminal to that of the run, and gives it back as it was.
+ * @returns whether the run has ended, or was left
+ */
+async function converse(server: Server, id: string, isReturn: boolean): Promise<boolean> {
+  const { stdin, stdout } = process;
+  const left = Promise.withResolvers<false>();
+  const keyboard = new Keyboard(async (text) => {
+    await server.call("send_input", { id, text });
+  }, left.reject);
+  const press = (keys: Buffer) => {
+    if (keyboard.press(keys)) left.resolve(false);
+  };
+  const leave = () => left.resolve(false);
+  const resizing = new Resizing(server, id);
+  const resize = () => resizing.start();
+  stdin.setRawMode(true);
+  passOutputOn();
+  stdin.on("data", press);
+  stdin.once("end", leave);
+  stdout.on("resize", resize);
+  if (isReturn) resize();
+  for (const signal of ["SIGTERM", "SIGHUP"] as const) process.once(signal, leave);
+  try {
+    return await Promise.race([left.promise, show(server, id, isReturn)]);
+  } finally {
+    stdout.off("resize", resize);
+    stdin.off("data", press);
+    stdin.setRawMode(false);
+    stdin.pause();
+    // Colours, modes for keys and the mouse, the other screen and a hidden cursor are not the next program's.
+    stdout.write(
+      "\u001b[0m\u001b[?1l\u001b[?1000l\u001b[?1002l\u001b[?1003l\u001b[?1006l\u001b[?2004l\u001b[?25h",
+    );
+    stdout.write("\r\n");
+  }
+}
+
+/**
+ * Node leaves it to the terminal to add a carriage return to each line feed, which full-screen programs do not expect. Ends with
+ * the raw mode; where there is no stty, as on Windows, it is not needed.
+ */
+function passOutputOn(): void {
+  spawnSync("stty", ["-opost"], { stdio: ["inherit", "ignore", "ignore"] });
+}
+
+/** Shows what the run prints until it ends. */
+async function show(server: Server, id: string, isReturn: boolean): Promise<true> {
+  const filter = new TerminalFilter();
+  let cursor = 0;
+  if (isReturn) {
+    const { log_bytes } = pageSchema.parse((await reading(server, { id, cursor: 0, wait_seconds: 0 })).data);
+    cursor = Math.max(0, log_bytes - SHOWN_AGAIN);
+  }
+  for (;;) {
+    const page = await spaced(() => reading(server, { id, cursor, wait_seconds: WAIT_SECONDS }));
+    const { state, log, next_cursor, log_bytes } = pageSchema.parse(page.data);
+    for (const { text } of log) process.stdout.write(filter.take(text));
+    cursor = next_cursor;
+    if (state !== "running" && cursor >= log_bytes) return true;
+  }
+}
+
+/**
+ * The command with this terminal's size, and with a link to its device, by which the size is changed later. In a session of its own:
+ * the next command of a session waits for its end.
+ */
+const started = (own: string) =>
+  `# a terminal: ${own.split("\n")[0]}
+sbx_link=/tmp/.shell-\${SANDBOX_MCP_RUN##*.}; ln -sfn "$(tty)" "$sbx_link"; stty ${size()}
+( ${own}
+); sbx_shell=$?; rm -f "$sbx_link"; (exit "$sbx_shell")`;
+
+/** Passes the size of this terminal on to a shell: one change at a time, and the last one at the end. */
+class Resizing {
+  readonly #server: Server;
+  readonly #sandbox: string;
+  readonly #command: () => string;
+  #isUnderWay = false;
+  #isStale = false;
+
+  constructor(server: Server, id: string) {
+    this.#server = server;
+    const [sandbox = "", own = ""] = id.split(".");
+    this.#sandbox = sandbox;
+    this.#command = () => `stty -F /tmp/.shell-${own} ${size()}`;
+  }
+
+  start(): void {
+    this.#isStale = true;
+    if (!this.#isUnderWay) void this.#pass();
+  }
+
+  async #pass(): Promise<void> {
+    this.#isUnderWay = true;
+    while (this.#isStale) {
+      this.#isStale = false;
+      const call = {
+        command: this.#command(),
+        sandbox: this.#sandbox,
+        session: "shell-size",
+        timeout_seconds: 10,
+      };
+      // Where it fails, the shell goes on in the size before.
+      await spaced(() => this.#server.call("run_command", call)).catch(() => undefined);
+    }
+    this.#isUnderWay = false;
+  }
+}
+
+/** As stty takes it. A terminal that does not know its size has none of zero. */
+function size(): string {
+  return `rows ${process.stdout.rows || 24} cols ${process.stdout.columns || 80}`;
+}

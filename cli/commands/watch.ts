@@ -1,0 +1,144 @@
+/** `sandbox-mcp watch`: what goes on at a server, as it happens. */
+import { serverCommand, wholeNumber } from "../command.ts";
+import { Server } from "../mcp.ts";
+import { aligned, duration, line, oneLine, styled } from "../print.ts";
+import { serverAddress } from "../server.ts";
+import { type RunEvent, type SandboxEvent, watch as watchServer, type WatchEvent } from "../watcher.ts";
+
+export const watch = serverCommand(
+  "watch",
+  "show sandboxes and runs as they come, change and end, with what they print; Ctrl-C ends it",
+  ["watch", "watch --sandbox build --no-output", "watch --json | jq 'select(.event == \"run\")'"],
+)
+  .option("--sandbox <name>", "only this sandbox")
+  .option("--interval <seconds>", "look so often", wholeNumber(1), 2)
+  .option("--for <seconds>", "end after so long", wholeNumber(1))
+  .option("--no-output", "leave out what runs print")
+  .action(async ({ sandbox, interval, for: seconds, output, json, ...options }) => {
+    const server = await Server.connect(serverAddress(options));
+    const end = new AbortController();
+    const stop = () => end.abort();
+    for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, stop);
+    const timer = seconds === undefined ? undefined : setTimeout(stop, seconds * 1000);
+    const screen = process.stdout.isTTY && !json ? new Screen() : undefined;
+    try {
+      await watchServer(server, {
+        sandbox,
+        intervalSeconds: interval,
+        followsOutput: output,
+        signal: end.signal,
+        tell: screen ? (event) => screen.take(event) : json ? tellAsJSON : tellAsLine,
+      });
+    } finally {
+      clearTimeout(timer);
+      screen?.close();
+    }
+    await server.close();
+  });
+
+function tellAsJSON(event: WatchEvent): void {
+  line(JSON.stringify({ at: new Date().toISOString(), ...event }));
+}
+
+/** A line has its time, the event, the sandbox, and what belongs to the event, with tabs between; output has a line for each of its own. */
+function tellAsLine(event: WatchEvent): void {
+  const put = (...cells: readonly string[]) =>
+    line(
+      [new Date().toISOString(), event.event, event.sandbox, ...cells.map((cell) => oneLine(cell))].join(
+        "\t",
+      ),
+    );
+  if (event.event === "sandbox") return put(event.state);
+  if (event.event === "run") return put(event.id, event.kind, stateOf(event), event.title);
+  for (const text of event.text.replace(/\r?\n$/, "").split("\n")) put(event.id, event.stream, text);
+}
+
+const stateOf = ({ state, exit_code }: RunEvent) =>
+  exit_code === undefined || exit_code === 0 ? state : `${state} (${exit_code})`;
+
+/** How often the screen is drawn at most, milliseconds. */
+const DRAW_MS = 200;
+
+/** Lines of output that are kept for the screen. */
+const KEPT_LINES = 200;
+
+/** The whole terminal: sandboxes, runs, and below them the newest output. */
+class Screen {
+  readonly #sandboxes = new Map<string, SandboxEvent>();
+  readonly #runs = new Map<string, RunEvent & { seenAt: number }>();
+  readonly #output: string[] = [];
+  readonly #timer: NodeJS.Timeout;
+
+  constructor() {
+    // The other screen, as a pager has it, without a cursor: what was there before comes back.
+    process.stdout.write("\u001b[?1049h\u001b[?25l");
+    this.#timer = setInterval(() => this.#draw(), DRAW_MS);
+  }
+
+  take(event: WatchEvent): void {
+    if (event.event === "sandbox") {
+      if (event.state === "destroyed") this.#sandboxes.delete(event.sandbox);
+      else this.#sandboxes.set(event.sandbox, event);
+    } else if (event.event === "run") {
+      // The newest stands first.
+      this.#runs.delete(event.id);
+      this.#runs.set(event.id, { ...event, seenAt: Date.now() });
+      const [oldest] = this.#runs.keys();
+      if (this.#runs.size > KEPT_LINES && oldest !== undefined) this.#runs.delete(oldest);
+    } else {
+      const lines = event.text
+        .replace(/\r?\n$/, "")
+        .split("\n")
+        .slice(-KEPT_LINES);
+      this.#output.push(...lines.map((text) => `${event.sandbox}  ${oneLine(text)}`));
+      this.#output.splice(0, this.#output.length - KEPT_LINES);
+    }
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+    process.stdout.write("\u001b[?25h\u001b[?1049l");
+  }
+
+  #draw(): void {
+    const { columns = 80, rows = 24 } = process.stdout;
+    const third = Math.max(3, Math.floor(rows / 3) - 1);
+    const sandboxes = aligned(
+      [{ title: "SANDBOX" }, { title: "STATE" }, { title: "LAST USED" }],
+      [...this.#sandboxes.values()].map(({ sandbox, state, last_used_at }) => [
+        sandbox,
+        state,
+        `${duration(Math.max(0, Date.now() - Date.parse(last_used_at)))} ago`,
+      ]),
+      columns,
+    ).slice(0, third);
+    const runs = aligned(
+      [
+        { title: "RUN" },
+        { title: "KIND" },
+        { title: "STATE" },
+        { title: "TOOK", right: true },
+        { title: "WHAT" },
+      ],
+      [...this.#runs.values()]
+        .toReversed()
+        .map((run) => [
+          run.id,
+          run.kind,
+          stateOf(run),
+          duration(run.duration_ms + (run.state === "running" ? Date.now() - run.seenAt : 0)),
+          oneLine(run.title),
+        ]),
+      columns,
+    ).slice(0, third);
+    const room = Math.max(1, rows - sandboxes.length - runs.length - 4);
+    const output = this.#output.slice(-room).map((text) => oneLine(text, columns));
+    const lines = [...sandboxes, "", ...runs, "", styled("bold", "OUTPUT"), ...output];
+    process.stdout.write(
+      `\u001b[H${lines
+        .slice(0, rows - 1)
+        .map((text) => `${text}\u001b[K\n`)
+        .join("")}\u001b[J`,
+    );
+  }
+}

@@ -1,0 +1,197 @@
+/** What goes on at a server, as events: sandboxes and runs that come, change and go, and what runs print. */
+import { setTimeout as pause } from "node:timers/promises";
+import { z } from "zod";
+import { CommandError } from "./exit.ts";
+import { pageSchema, reading } from "./follow.ts";
+import { type Server, WAIT_SECONDS } from "./mcp.ts";
+
+export interface SandboxEvent {
+  event: "sandbox";
+  sandbox: string;
+  /** `destroyed` for one that is not listed any more. */
+  state: string;
+  last_used_at: string;
+}
+
+export interface RunEvent {
+  event: "run";
+  sandbox: string;
+  id: string;
+  kind: string;
+  state: string;
+  title: string;
+  started_at: string;
+  duration_ms: number;
+  exit_code?: number | undefined;
+}
+
+export interface OutputEvent {
+  event: "output";
+  sandbox: string;
+  id: string;
+  stream: "stdout" | "stderr";
+  text: string;
+}
+
+export type WatchEvent = SandboxEvent | RunEvent | OutputEvent;
+
+const sandboxesSchema = z.object({
+  sandboxes: z.array(z.object({ name: z.string(), state: z.string(), last_used_at: z.string() })),
+});
+
+const runsSchema = z.object({
+  runs: z.array(
+    z.object({
+      id: z.string(),
+      kind: z.string(),
+      state: z.string(),
+      title: z.string(),
+      started_at: z.string(),
+      duration_ms: z.number(),
+      exit_code: z.number().optional(),
+    }),
+  ),
+});
+
+/** Sandboxes whose runs are asked for, the most recently used; and runs whose output is followed at once. */
+const MOST_SANDBOXES = 10;
+const MOST_FOLLOWED = 8;
+
+/** Between two pages of a run that prints without end, milliseconds: the server allows a caller 20 calls a second. */
+const PAGE_MS = 250;
+
+/** Runs of one sandbox that are asked for at once. */
+const RUNS = 50;
+
+export interface WatchOptions {
+  /** Only this sandbox; all without. */
+  sandbox?: string | undefined;
+  intervalSeconds: number;
+  followsOutput: boolean;
+  signal: AbortSignal;
+  tell(event: WatchEvent): void;
+}
+
+/** Tells what goes on until the signal aborts: what runs at first, then every change. @throws {CommandError} when the server is gone */
+export async function watch(server: Server, options: WatchOptions): Promise<void> {
+  const watcher = new Watcher(server, options);
+  await Promise.race([watcher.run(), watcher.failed]);
+}
+
+class Watcher {
+  readonly #server: Server;
+  readonly #options: WatchOptions;
+  readonly #sandboxes = new Map<string, SandboxEvent>();
+  /** States of runs that were told. */
+  readonly #runs = new Map<string, string>();
+  readonly #followed = new Set<string>();
+  readonly #failure = Promise.withResolvers<never>();
+  /** The start of the newest run of the first look, by the server's clock; undefined during that. */
+  #newestBefore: number | undefined;
+
+  constructor(server: Server, options: WatchOptions) {
+    this.#server = server;
+    this.#options = options;
+    this.failed.catch(() => undefined);
+  }
+
+  /** Rejects when an output cannot be followed any more. */
+  get failed(): Promise<never> {
+    return this.#failure.promise;
+  }
+
+  async run(): Promise<void> {
+    const { signal, intervalSeconds } = this.#options;
+    while (!signal.aborted) {
+      const newest = Math.max(0, ...(await this.#look()));
+      this.#newestBefore ??= newest;
+      await pause(intervalSeconds * 1000, undefined, { signal }).catch(() => undefined);
+    }
+  }
+
+  /** @returns when the runs started that it has found */
+  async #look(): Promise<number[]> {
+    const listed = sandboxesSchema.parse((await this.#server.call("list_sandboxes")).data).sandboxes;
+    const { sandbox: only } = this.#options;
+    const sandboxes = listed.filter(({ name }) => only === undefined || name === only);
+    const used = sandboxes.filter((each) => this.#note(each)).slice(0, MOST_SANDBOXES);
+    for (const [name, before] of this.#sandboxes)
+      if (!sandboxes.some((each) => each.name === name)) {
+        this.#sandboxes.delete(name);
+        this.#options.tell({ ...before, state: "destroyed" });
+      }
+    return (await Promise.all(used.map(({ name }) => this.#lookAtRuns(name)))).flat();
+  }
+
+  /** Tells of a sandbox that has changed. @returns whether its runs may have changed */
+  #note({ name, state, last_used_at }: z.infer<typeof sandboxesSchema>["sandboxes"][number]): boolean {
+    const before = this.#sandboxes.get(name);
+    const event: SandboxEvent = { event: "sandbox", sandbox: name, state, last_used_at };
+    this.#sandboxes.set(name, event);
+    if (before?.state !== state) this.#options.tell(event);
+    return state === "running" || before?.state === "running" || before?.last_used_at !== last_used_at;
+  }
+
+  async #lookAtRuns(sandbox: string): Promise<number[]> {
+    let answer: Awaited<ReturnType<Server["call"]>>;
+    try {
+      answer = await this.#server.call("list_runs", { sandbox, limit: RUNS });
+    } catch (error) {
+      // It may have been destroyed meanwhile.
+      if (error instanceof CommandError && error.kind === "refusedByServer") return [];
+      throw error;
+    }
+    const { runs } = runsSchema.parse(answer.data);
+    for (const run of runs.toReversed()) {
+      const before = this.#runs.get(run.id);
+      if (before === run.state) continue;
+      this.#runs.set(run.id, run.state);
+      const isNew = Date.parse(run.started_at) > (this.#newestBefore ?? Infinity);
+      // What had ended before is no news.
+      if (before === undefined && run.state !== "running" && !isNew) continue;
+      this.#options.tell({ event: "run", sandbox, ...run });
+      // Of what ended between two looks, the output is told as well.
+      if (before === undefined) this.#follow(sandbox, run.id, isNew);
+    }
+    this.#forget();
+    return runs.map(({ started_at }) => Date.parse(started_at));
+  }
+
+  /** What is remembered is bounded: the oldest runs are told no more. */
+  #forget(): void {
+    const most = MOST_SANDBOXES * RUNS * 2;
+    for (const id of this.#runs.keys()) {
+      if (this.#runs.size <= most) return;
+      if (!this.#followed.has(id)) this.#runs.delete(id);
+    }
+  }
+
+  #follow(sandbox: string, id: string, fromStart: boolean): void {
+    if (!this.#options.followsOutput || this.#followed.size >= MOST_FOLLOWED) return;
+    this.#followed.add(id);
+    void this.#read(sandbox, id, fromStart)
+      .catch((error: unknown) => {
+        // A sandbox that was destroyed takes its runs with it.
+        if (!(error instanceof CommandError) || error.kind !== "refusedByServer") this.#failure.reject(error);
+      })
+      .finally(() => this.#followed.delete(id));
+  }
+
+  async #read(sandbox: string, id: string, fromStart: boolean): Promise<void> {
+    const { signal } = this.#options;
+    let cursor = 0;
+    if (!fromStart) {
+      const page = await reading(this.#server, { id, cursor, wait_seconds: 0 });
+      cursor = pageSchema.parse(page.data).log_bytes;
+    }
+    while (!signal.aborted) {
+      const page = await reading(this.#server, { id, cursor, wait_seconds: WAIT_SECONDS });
+      const { state, log, next_cursor, log_bytes } = pageSchema.parse(page.data);
+      if (signal.aborted) return;
+      for (const { stream, text } of log) this.#options.tell({ event: "output", sandbox, id, stream, text });
+      cursor = next_cursor;
+      if (state !== "running" && cursor >= log_bytes) return;
+      await pause(PAGE_MS, undefined, { signal }).catch(() => undefined);
+    }
+  }
+}

@@ -84,7 +84,7 @@ async function freeForUs(stateDir: string, port: number): Promise<Check> {
   );
 }
 
-async function docker(): Promise<Check> {
+export async function docker(): Promise<Check> {
   const name = "Docker and its daemon";
   const client = await output("docker", ["--version"]);
   if (client === undefined)

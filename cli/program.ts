@@ -4,6 +4,7 @@ import description from "../package.json" with { type: "json" };
 import { code } from "./commands/code.ts";
 import { command } from "./commands/command.ts";
 import { connect } from "./commands/connect.ts";
+import { deploy } from "./commands/deploy.ts";
 import { diagnose } from "./commands/diagnose.ts";
 import { doctor } from "./commands/doctor.ts";
 import { execute } from "./commands/execute.ts";
@@ -40,6 +41,7 @@ const COMMANDS = [
   token,
   doctor,
   validate,
+  deploy,
   verify,
   diagnose,
 ];

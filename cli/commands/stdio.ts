@@ -1,10 +1,8 @@
 /** `sandbox-mcp stdio`: the server as a process, for clients that start one. */
-import { StdioServerTransport } from "@modelcontextprotocol/sdk/server/stdio.js";
-import type { JSONRPCMessage } from "@modelcontextprotocol/sdk/types.js";
-import { Bridge } from "../bridge.ts";
 import { bridgeCommand } from "../command.ts";
 import { LocalServer } from "../local-server.ts";
 import { serverAddress } from "../server.ts";
+import { speak } from "../stdio.ts";
 
 export const stdio = bridgeCommand(
   "stdio",
@@ -18,32 +16,7 @@ export const stdio = bridgeCommand(
     const isRemote = (options.url ?? process.env.SANDBOX_MCP_URL?.trim() ?? "") !== "";
     const fixed = isRemote ? serverAddress(options) : undefined;
     const local = new LocalServer(options, log);
-    const transport = new StdioServerTransport();
-    const bridge = new Bridge({
-      async locate() {
-        const { url, ...rest } = fixed ?? (await local.locate());
-        if (sandbox === undefined) return { url, ...rest };
-        const own = new URL(url);
-        own.searchParams.set("sandbox", sandbox);
-        return { url: own.href, ...rest };
-      },
-      send: (message) => transport.send(message),
-      log,
-    });
-    const ended = new Promise<void>((resolve) => {
-      Object.assign(transport, {
-        onmessage: (message: JSONRPCMessage) => bridge.take(message),
-        onerror: ({ message }: Error) => log(`This is no message: ${message.slice(0, 300)}`),
-        onclose: resolve,
-      });
-      // What came before the end of the input is still answered.
-      process.stdin.once("end", () => void bridge.settled().then(resolve));
-      for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => resolve());
-    });
-    await transport.start();
-    await ended;
-    bridge.close();
-    await transport.close();
+    await speak(fixed ? async () => fixed : () => local.locate(), sandbox, log);
     // A server that was started here notices that this process is gone, saves its workspaces and ends.
     process.exit(0);
   });

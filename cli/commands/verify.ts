@@ -26,6 +26,13 @@ export const verify = dataCommand(
     report(trial.checks, asJSON === true, { url: address.url, latency_ms: latency });
   });
 
+/** Uses every tool of a server but the agent. @returns how each came out */
+export async function tryServer(address: ServerAddress): Promise<readonly Check[]> {
+  const trial = new Trial(address);
+  await trial.run(false, () => undefined);
+  return trial.checks;
+}
+
 /** Calls whose median tells the latency. */
 const SAMPLES = 9;
 

@@ -1,0 +1,104 @@
+/** `sandbox-mcp deploy`: the server to Cloudflare, one step after the other. */
+import { createRequire } from "node:module";
+import { dirname, join, resolve } from "node:path";
+import { createInterface } from "node:readline/promises";
+import { setTimeout as pause } from "node:timers/promises";
+import { dataCommand } from "../command.ts";
+import { Deployment, isDeployable } from "../deployment.ts";
+import { CommandError, EXIT } from "../exit.ts";
+import { json, line, note } from "../print.ts";
+import { root } from "../places.ts";
+import { CWD, endpoint, PROGRAM } from "../server.ts";
+import { tryServer } from "./verify.ts";
+
+export const deploy = dataCommand(
+  "deploy",
+  "deploy to Cloudflare, step by step: configuration, login, secrets, image, Worker, then verify",
+  [
+    "deploy --dry-run",
+    "deploy --preview-host preview.example.net",
+    "deploy --yes --public-origin https://sandbox.example.net --json",
+  ],
+)
+  .argument("[directory]", "that of wrangler.jsonc, else the clone")
+  .option("--dry-run", "say every step and build the Worker, and change nothing")
+  .option("--preview-host <host>", "the host below which previews are, in a zone of the account")
+  .option("--public-origin <url>", "where the world reaches the server, which OAuth needs")
+  .option("--yes", "begin without asking")
+  .option("--no-verify", "leave out the trial of the deployed server")
+  .option("--wrangler <program>", "another wrangler than the clone's")
+  .action(
+    async (given, { dryRun = false, previewHost, publicOrigin, yes, verify, wrangler, json: asJSON }) => {
+      const directory = given === undefined ? root : resolve(CWD, given);
+      if (!isDeployable(directory))
+        throw new CommandError(
+          "unavailable",
+          `${directory} has no wrangler.jsonc and Dockerfile: deploy from a clone of the repository.`,
+        );
+      const isAttended = process.stdin.isTTY && process.stderr.isTTY && !asJSON;
+      if (!dryRun && !yes) await confirm(isAttended);
+      const deployment = new Deployment({
+        directory,
+        wrangler: wrangler === undefined ? cloneWrangler() : [resolve(CWD, wrangler)],
+        previewHost,
+        publicOrigin,
+        env: process.env,
+        isAttended,
+        isDryRun: dryRun,
+        say: dryRun && !asJSON ? line : note,
+      });
+      await deployment.run();
+      const { steps, url, token } = deployment;
+      let isWell = true;
+      if (verify && dryRun) {
+        const step = { name: "verify", plan: `try the server: ${PROGRAM} verify <url> <token>` };
+        steps.push(step);
+        if (!asJSON) line(`${steps.length}. ${step.name}: ${step.plan}`);
+      } else if (verify && url !== undefined && token !== undefined) {
+        const checks = await tried(url, token);
+        const failed = checks.filter(({ verdict }) => verdict === "failed");
+        isWell = failed.length === 0;
+        const found = isWell
+          ? "all is well"
+          : failed.map(({ name, found: why }) => `${name}: ${why}`).join("; ");
+        steps.push({ name: "verify", plan: `try the server: ${PROGRAM} verify`, found });
+        note(`${steps.length}. verify: ${found}`);
+      } else if (verify) note(`To try the server: ${PROGRAM} verify ${url ?? "<url>"} <token>`);
+      process.exitCode = isWell ? EXIT.succeeded : EXIT.failed;
+      if (asJSON) return json(isWell, { dry_run: dryRun, url, token, steps });
+      if (dryRun) return line("Nothing was changed.");
+      if (url !== undefined) line(endpoint(url));
+      note(`To connect a client: ${PROGRAM} connect <client> --url ${url ?? "<url>"} --token <token>`);
+    },
+  );
+
+function cloneWrangler(): [string, string] {
+  const require = createRequire(import.meta.url);
+  return [process.execPath, join(dirname(require.resolve("wrangler/package.json")), "bin/wrangler.js")];
+}
+
+/** @throws {CommandError} unless the user agrees */
+async function confirm(isAttended: boolean): Promise<void> {
+  const question = "This deploys to Cloudflare, where containers cost money while they run. Go on?";
+  if (!isAttended)
+    throw new CommandError("usage", `${question} Say so with --yes, or see what it does: --dry-run.`);
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  const answer = await terminal.question(`${question} [y/N] `);
+  terminal.close();
+  if (!/^y(es)?$/i.test(answer.trim())) throw new CommandError("cancelled", "Nothing was changed.");
+}
+
+/** How long a new address may take until it answers, milliseconds. */
+const APPEARS_MS = 120_000;
+
+/** Tries the server, once it answers. */
+async function tried(url: string, token: string) {
+  const deadline = Date.now() + APPEARS_MS;
+  const answers = () =>
+    fetch(new URL("/health", url)).then(
+      (response) => response.ok,
+      () => false,
+    );
+  while (!(await answers()) && Date.now() < deadline) await pause(2000);
+  return tryServer({ url: endpoint(url), token, tokenSource: "this deployment", isLocal: false });
+}

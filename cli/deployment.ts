@@ -1,0 +1,292 @@
+/** A deployment to Cloudflare, step by step: what `sandbox-mcp deploy` does, or says that it would. */
+import { spawn } from "node:child_process";
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { applyEdits, modify, parse } from "jsonc-parser";
+import { z } from "zod";
+import { SECRET_VARIABLES } from "../src/shared/variables.ts";
+import { hostName, variable, webOrigin } from "../src/shared/env-fields.ts";
+import { quietWrangler } from "./bundle.ts";
+import { validate } from "./configuration.ts";
+import { CommandError } from "./exit.ts";
+import { docker } from "./machine.ts";
+import { newToken } from "./rotation.ts";
+
+export interface DeploymentOptions {
+  /** That of wrangler.jsonc. */
+  directory: string;
+  /** A program and the arguments before its own. */
+  wrangler: readonly [string, ...string[]];
+  /** The host below which previews are, in a zone of the account. */
+  previewHost?: string | undefined;
+  publicOrigin?: string | undefined;
+  env: Readonly<Record<string, string | undefined>>;
+  /** Whether somebody can be asked. */
+  isAttended: boolean;
+  isDryRun: boolean;
+  /** Says a line to the user. */
+  say(line: string): void;
+}
+
+export interface Step {
+  name: string;
+  /** What is done, with the command to type by hand where there is one. */
+  plan: string;
+  /** What came of it; undefined for a step that was only said. */
+  found?: string;
+}
+
+const CONFIG = "wrangler.jsonc";
+
+/** Secrets that are taken from the environment of the command. AUTH_TOKENS holds hashes, and is nobody's business either. */
+const SECRETS = [...SECRET_VARIABLES, "AUTH_TOKENS"];
+
+export class Deployment {
+  readonly steps: Step[] = [];
+  /** Where the server is, once it is deployed. */
+  url: string | undefined;
+  /** The owner's token, where it is known: made here, or given by the environment. */
+  token: string | undefined;
+  readonly #options: DeploymentOptions;
+  /** For what wrangler leaves behind, and for the secrets on their way. */
+  readonly #scratch: string;
+
+  constructor(options: DeploymentOptions) {
+    this.#options = options;
+    this.#scratch = mkdtempSync(join(tmpdir(), "sandbox-mcp-deploy-"));
+  }
+
+  /** @throws {CommandError} with what to do where a step fails */
+  async run(): Promise<void> {
+    try {
+      await this.#step("configuration", `check ${CONFIG}: sandbox-mcp validate`, () => this.#validate());
+      await this.#step("Docker", "see that it runs, for the image: docker info", () => this.#docker());
+      if (this.#options.previewHost !== undefined || this.#options.publicOrigin !== undefined)
+        await this.#change("hosts", this.#hostsPlan(), () => this.#writeHosts());
+      await this.#change("login", "see who is logged in: npx wrangler whoami; else npx wrangler login", () =>
+        this.#logIn(),
+      );
+      let secrets: Record<string, string> = {};
+      await this.#change("secrets", this.#secretsPlan(), async () => {
+        secrets = await this.#newSecrets();
+        return Object.keys(secrets).join(", ") || "all there";
+      });
+      this.#say(
+        "storage",
+        "the R2 bucket RESULTS and the KV namespace OAUTH_KV are made by the deployment where there are none; R2 must be enabled for the account",
+      );
+      await this.#step("build", "build sandboxd for the image, and the Worker", () => this.#build());
+      await this.#change(
+        "image and Worker",
+        "build the image with Docker, send both, and set the secrets with them: npx wrangler deploy --secrets-file ...",
+        () => this.#deploy(secrets),
+      );
+      if (this.#options.previewHost !== undefined)
+        this.#say(
+          "wildcard host",
+          `in the DNS of its zone: AAAA, *.${this.#options.previewHost}, 100::, proxied; its certificate must cover it (docs/deploy.md)`,
+        );
+    } finally {
+      rmSync(this.#scratch, { recursive: true, force: true });
+    }
+  }
+
+  #say(name: string, plan: string, found?: string): void {
+    this.steps.push({ name, plan, ...(found === undefined ? {} : { found }) });
+    this.#options.say(`${this.steps.length}. ${name}: ${plan}${found === undefined ? "" : `\n   ${found}`}`);
+  }
+
+  /** A step that changes nothing but what was built here. */
+  async #step(name: string, plan: string, work: () => Promise<string>): Promise<void> {
+    this.#say(name, plan, await work());
+  }
+
+  /** A step that a dry run only says. */
+  async #change(name: string, plan: string, work: () => Promise<string>): Promise<void> {
+    if (this.#options.isDryRun) this.#say(name, plan);
+    else await this.#step(name, plan, work);
+  }
+
+  async #validate(): Promise<string> {
+    const failed = validate(this.#options.directory).filter(({ verdict }) => verdict === "failed");
+    if (failed.length === 0) return "no mistake found";
+    const lines = failed.map(({ name, found, fix }) => `${name} (${found}): ${fix}`);
+    throw new CommandError("failed", `${CONFIG} has to be mended first:\n${lines.join("\n")}`);
+  }
+
+  async #docker(): Promise<string> {
+    const { verdict, found, fix } = await docker();
+    if (verdict === "ok") return found;
+    if (this.#options.isDryRun) return `${found}: ${fix}`;
+    throw new CommandError("unavailable", `Docker builds the image, and is missing: ${found}. ${fix}`);
+  }
+
+  /** @throws {CommandError} for what the server would refuse */
+  #hosts(): { previewHost?: string | undefined; publicOrigin?: string | undefined } {
+    const hosts = z.object({
+      previewHost: variable(z.string().transform(hostName)),
+      publicOrigin: variable(z.string().transform(webOrigin)),
+    });
+    const { data, error } = hosts.safeParse(this.#options);
+    if (data) return data;
+    const [issue] = error.issues;
+    const flag = issue?.path[0] === "previewHost" ? "--preview-host" : "--public-origin";
+    throw new CommandError("usage", `${flag} ${issue?.message}.`);
+  }
+
+  #hostsPlan(): string {
+    const { previewHost, publicOrigin } = this.#hosts();
+    const parts = [
+      previewHost && `a route *.${previewHost}/* and PREVIEW_HOST`,
+      publicOrigin && `PUBLIC_ORIGIN ${publicOrigin}`,
+    ];
+    return `write ${parts.filter(Boolean).join(", and ")} into ${CONFIG}`;
+  }
+
+  /** Changes these entries and nothing else of the file, of which a copy stays. */
+  async #writeHosts(): Promise<string> {
+    const { previewHost, publicOrigin } = this.#hosts();
+    const file = join(this.#options.directory, CONFIG);
+    const before = readFileSync(file, "utf8");
+    const formattingOptions = { insertSpaces: true, tabSize: 2 };
+    const changed = (text: string, path: (string | number)[], value: unknown) =>
+      applyEdits(text, modify(text, path, value, { formattingOptions }));
+    let text = before;
+    if (publicOrigin !== undefined) text = changed(text, ["vars", "PUBLIC_ORIGIN"], publicOrigin);
+    if (previewHost !== undefined) {
+      const pattern = `*.${previewHost}/*`;
+      const { routes = [] } = parse(text) as { routes?: (string | { pattern?: string })[] };
+      const isThere = routes.some((route) => (typeof route === "string" ? route : route.pattern) === pattern);
+      // The zone is found by the account's own, of which one ends the host.
+      if (!isThere) text = changed(text, ["routes"], [...routes, pattern]);
+      text = changed(text, ["vars", "PREVIEW_HOST"], previewHost);
+    }
+    if (text === before) return "there already";
+    const copy = `${file}.${new Date()
+      .toISOString()
+      .replace(/\.\d+Z$/, "")
+      .replaceAll(":", "-")}.bak`;
+    copyFileSync(file, copy);
+    writeFileSync(file, text);
+    return `written; the file as it was: ${copy}`;
+  }
+
+  async #logIn(): Promise<string> {
+    const known = await this.#wrangler(["whoami", "--json"]);
+    if (known.status === 0 && !/"loggedIn":\s*false/.test(known.output)) return "logged in";
+    if (!this.#options.isAttended)
+      throw new CommandError(
+        "denied",
+        "Nobody is logged in to Cloudflare: set CLOUDFLARE_API_TOKEN, or run npx wrangler login on a terminal.",
+      );
+    const { status } = await this.#wrangler(["login"], true);
+    if (status === 0) return "logged in";
+    throw new CommandError("denied", "The login was not completed: npx wrangler login.");
+  }
+
+  #secretsPlan(): string {
+    const given = SECRETS.filter((name) => this.#options.env[name]?.trim());
+    const made =
+      "SERVER_AUTH_TOKEN and LINK_KEY are made where the server has none: npx wrangler secret list";
+    return given.length === 0 ? made : `${given.join(", ")} of the environment are set; ${made}`;
+  }
+
+  /** Those of the environment, and for a new server an owner's token and a key for links that outlives it. */
+  async #newSecrets(): Promise<Record<string, string>> {
+    const { env, isAttended, say } = this.#options;
+    const secrets: Record<string, string> = {};
+    for (const name of SECRETS) {
+      const value = env[name]?.trim();
+      if (value) secrets[name] = value;
+    }
+    this.token = secrets.SERVER_AUTH_TOKEN;
+    const there = await this.#secretsThere();
+    if (this.token !== undefined || there.includes("SERVER_AUTH_TOKEN")) return secrets;
+    if (!isAttended)
+      throw new CommandError(
+        "usage",
+        "The server has no SERVER_AUTH_TOKEN: set one in the environment. `sandbox-mcp token new` makes one.",
+      );
+    this.token = newToken();
+    say(`   The owner's token, which nobody can read back later: ${this.token}`);
+    return { LINK_KEY: newToken(), ...secrets, SERVER_AUTH_TOKEN: this.token };
+  }
+
+  /** @throws {CommandError} where it cannot be known: a token that is there must not be replaced by mistake */
+  async #secretsThere(): Promise<string[]> {
+    const { status, output } = await this.#wrangler(["secret", "list", "--format", "json"]);
+    // 10007: the Worker is not there yet.
+    if (status !== 0 && /\b10007\b|does not exist/i.test(output)) return [];
+    const list = /\[[^]*\]/.exec(output)?.[0];
+    const parsed = z.array(z.looseObject({ name: z.string() })).safeParse(parse(list ?? ""));
+    if (status === 0 && parsed.success) return parsed.data.map(({ name }) => name);
+    throw new CommandError("failed", `wrangler does not list the server's secrets:\n${output.trim()}`);
+  }
+
+  async #build(): Promise<string> {
+    const built = await this.#run("npm", ["run", "--silent", "predeploy"]);
+    if (built.status !== 0)
+      throw new CommandError("failed", `npm run predeploy failed:\n${built.output.trim()}`);
+    const outdir = join(this.#scratch, "worker");
+    const words = ["deploy", "--dry-run", "--containers-rollout", "none", "--outdir", outdir];
+    const { status, output } = await this.#wrangler(words);
+    if (status !== 0) throw new CommandError("failed", `The Worker does not build:\n${output.trim()}`);
+    return /Total Upload: .*/.exec(output)?.[0] ?? "built";
+  }
+
+  async #deploy(secrets: Record<string, string>): Promise<string> {
+    const words = ["deploy"];
+    if (Object.keys(secrets).length > 0) {
+      const file = join(this.#scratch, "secrets.json");
+      writeFileSync(file, JSON.stringify(secrets), { mode: 0o600 });
+      words.push("--secrets-file", file);
+    }
+    const { status, output } = await this.#wrangler(words, true);
+    if (status !== 0)
+      throw new CommandError(
+        "failed",
+        "wrangler deploy failed, and says above why. Mend it, and run this again.",
+      );
+    this.url = this.#options.publicOrigin ?? /^\s+(https?:\/\/[^\s*]+)\s*$/m.exec(output)?.[1];
+    return this.url ?? "deployed";
+  }
+
+  #wrangler(words: readonly string[], isShown = false) {
+    const [program, ...before] = this.#options.wrangler;
+    return this.#run(program, [...before, ...words], isShown);
+  }
+
+  /** Runs a program in the directory of the deployment. @param isShown whether its output goes to the user, too */
+  async #run(
+    program: string,
+    words: readonly string[],
+    isShown = false,
+  ): Promise<{ status: number; output: string }> {
+    const { directory, isAttended } = this.#options;
+    const quiet = { ...quietWrangler(this.#scratch), WRANGLER_LOG: "log" };
+    const child = spawn(program, words, {
+      cwd: directory,
+      env: { ...process.env, ...quiet },
+      stdio: [isShown && isAttended ? "inherit" : "ignore", "pipe", "pipe"],
+    });
+    let output = "";
+    for (const stream of [child.stdout, child.stderr])
+      stream.setEncoding("utf8").on("data", (text: string) => {
+        output = `${output}${text}`.slice(-100_000);
+        if (isShown) process.stderr.write(text);
+      });
+    const status = await new Promise<number>((resolve, reject) => {
+      child.once("close", (code) => resolve(code ?? 1));
+      child.once("error", (error) =>
+        reject(new CommandError("unavailable", `${program} does not start: ${error.message}`)),
+      );
+    });
+    return { status, output };
+  }
+}
+
+/** Whether this is a directory to deploy from: the package holds no sources. */
+export function isDeployable(directory: string): boolean {
+  return existsSync(join(directory, CONFIG)) && existsSync(join(directory, "Dockerfile"));
+}

@@ -19,6 +19,7 @@ import {
   isAddress,
 } from "../../src/shared/network-policy.ts";
 import type { CertificateAuthority } from "./authority.ts";
+import { passThrough } from "./buffered-socket.ts";
 import { readClientHello } from "./client-hello.ts";
 import { matchesHost, type Intercepts } from "../platform/protocol.ts";
 import { endToEndHeaders, type OutboundQueue, passOn } from "./outbound.ts";
@@ -171,17 +172,45 @@ async function sendUpstream(
     });
     // A socket on which a tunnel was negotiated is paused.
     upstream.on("socket", (connected) => connected.resume());
+    let answered: IncomingMessage | undefined;
     upstream.on("response", (incoming) => {
-      if (passOn(incoming, response)) return resolve();
+      answered = incoming;
+      if (passOn(incoming, response)) {
+        passBody(socket, incoming, response);
+        return resolve();
+      }
       upstream.destroy();
       reject(new Unreachable(`${url.host} gave an answer that is no HTTP`));
     });
     upstream.on("error", (error) => {
-      if (response.headersSent) response.destroy();
+      // What a server sends after a whole answer is an error as well, which is not the client's.
+      if (response.headersSent && answered?.complete !== true) response.destroy();
       reject(new Unreachable(`${url.host} broke off the connection (${error.message})`));
     });
     response.on("close", () => upstream.destroy());
     request.pipe(upstream);
+  });
+}
+
+/** Has a body of known length go past Node's parser, which copies it, to the connection that asked for it. */
+function passBody(from: Socket, incoming: IncomingMessage, response: ServerResponse): void {
+  const { socket: to } = response;
+  const { "content-length": length, "transfer-encoding": coding } = incoming.headers;
+  if (to === null || length === undefined || coding !== undefined) return;
+  let left = Number(length);
+  incoming.on("data", (piece: Buffer) => (left -= piece.length));
+  // An answer without a body, as to HEAD, is complete with its head, whatever length that has.
+  const isReady = () => !incoming.complete && incoming.readableLength === 0;
+  passThrough(from, to, isReady, (bytes, written) => {
+    // It may still wait for a body to go with.
+    response.flushHeaders();
+    const taken = bytes.subarray(0, left);
+    left -= taken.length;
+    to.write(taken, written);
+    if (left > 0) return;
+    incoming.unpipe(response);
+    response.end();
+    from.destroy();
   });
 }
 
@@ -510,6 +539,7 @@ function refuseTunnel(socket: Duplex, status: number, reason: string): void {
 export function join(a: Duplex, b: Duplex): void {
   a.pipe(b);
   b.pipe(a);
+  passThrough(b, a);
   for (const [one, other] of [
     [a, b],
     [b, a],

@@ -203,7 +203,9 @@ export function passOn(incoming: IncomingMessage, response: ServerResponse): boo
   const head = setImmediate(() => response.flushHeaders());
   incoming.pipe(response);
   for (const event of ["data", "end"]) incoming.once(event, () => clearImmediate(head));
-  incoming.on("error", () => response.destroy());
+  incoming.on("error", () => {
+    if (!response.writableEnded) response.destroy();
+  });
   return true;
 }
 

@@ -1,8 +1,9 @@
 /** Opens connections to the internet for a sandbox: resolves once, checks every address, connects to what was checked. */
 import { lookup } from "node:dns/promises";
-import { connect as connectTCP, isIP, type Socket } from "node:net";
+import { isIP, type Socket } from "node:net";
 import { connect as connectTLS, getCACertificates } from "node:tls";
 import { refusedAddress, refusedName, refusedPrivateName } from "./addresses.ts";
+import { connectBuffered } from "./buffered-socket.ts";
 
 /** Why a connection is not made, in a sentence's second half. */
 export class Refusal extends Error {}
@@ -138,7 +139,7 @@ async function systemResolve(host: string): Promise<string[]> {
 }
 
 async function open(host: string, port: number): Promise<Socket> {
-  return await opened(connectTCP({ host, port, noDelay: true, autoSelectFamily: false }), "connect");
+  return await opened(connectBuffered({ host, port, noDelay: true, autoSelectFamily: false }), "connect");
 }
 
 async function opened<S extends Socket>(socket: S, event: "connect" | "secureConnect"): Promise<S> {

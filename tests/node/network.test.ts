@@ -1,4 +1,5 @@
 /** The way out of a sandbox: what goes through the proxy, what is refused, what the Worker answers. */
+import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server } from "node:http";
@@ -18,10 +19,23 @@ import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-c
 
 /** Plays a server of the internet; sandboxes reach it as internet.test. */
 let internet: Server;
-/** Plays a server that speaks HTTP badly; sandboxes reach it as odd.test, and the path is its status line. */
+/** What its pieces are told apart by: no two of its first 16 MB are the same. */
+const large = Buffer.from(Uint32Array.from({ length: 1_000_003 }, (_, index) => index).buffer);
+
+/**
+ * Plays a server that speaks HTTP badly; sandboxes reach it as odd.test, and the path is its status line. For `/large` it sends a
+ * large body and an answer that nobody has asked for, the same to HEAD, and for `/broken` half of that body.
+ */
 const odd = createTCPServer((socket) => {
   socket.on("error", () => undefined);
   socket.on("data", (data) => {
+    const half = /^[A-Z]+ \/(large|broken) /.exec(data.toString("latin1"))?.[1];
+    if (half !== undefined) {
+      socket.write(`HTTP/1.1 200 OK\r\nContent-Length: ${large.length}\r\n\r\n`);
+      if (half === "broken") return void socket.end(large.subarray(0, large.length / 2));
+      socket.write(large);
+      return void socket.end("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nplanted");
+    }
     const line = decodeURIComponent(/^GET \/(\S+)/.exec(data.toString("latin1"))?.[1] ?? "");
     socket.end(`HTTP/1.1 ${line}\r\nContent-Length: 2\r\n\r\nhi`);
   });
@@ -67,6 +81,7 @@ beforeAll(async () => {
   await once(odd, "listening");
   const allowAddresses = [
     `odd.test:80=${portOf(odd)}`,
+    `odd.test:443=${portOf(odd)}`,
     `internet.test:80=${port}`,
     `internet.test:8080=${port}`,
     `internet.test:443=${port}`,
@@ -150,6 +165,40 @@ describe("the internet", () => {
       await new Promise((turn) => setImmediate(turn));
     }
     expect(taken).toBe("first second last");
+  });
+
+  it("passes on a large body whole, to whoever reads slowly, and nothing past its end", async () => {
+    const script = `
+import hashlib, socket
+def connected():
+    proxy = socket.socket()
+    proxy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    proxy.connect(("127.0.0.1", 3128))
+    return proxy, proxy.makefile("rb")
+def ask(connection, line):
+    connection[0].sendall(line + b" HTTP/1.1\\r\\nHost: odd.test\\r\\n\\r\\n")
+    while connection[1].readline().strip(): pass
+def body(connection, left):
+    digest = hashlib.sha256()
+    while piece := connection[1].read(min(20000, left)):
+        digest.update(piece)
+        left -= len(piece)
+    return digest.hexdigest() if left == 0 else left
+one, tunnel = connected(), connected()
+ask(one, b"GET http://odd.test/large")
+print(body(one, ${large.length}))
+ask(one, b"HEAD http://odd.test/large")
+ask(one, b"GET http://odd.test/200%20OK")
+print(one[1].read(2).decode())
+ask(one, b"GET http://odd.test/broken")
+print(body(one, ${large.length}))
+ask(tunnel, b"CONNECT odd.test:443")
+ask(tunnel, b"GET /large")
+print(body(tunnel, ${large.length}))`;
+    const { stdout, stderr } = await sandbox.run(`python3 - <<'END'${script}\nEND`);
+    expect(stderr).toBe("");
+    const digest = createHash("sha256").update(large).digest("hex");
+    expect(stdout.trim().split("\n")).toEqual([digest, "hi", `${large.length / 2}`, digest]);
   });
 
   it("keeps no tunnel of a sandbox that is gone, whose client has said its last word", async () => {

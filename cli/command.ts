@@ -56,6 +56,11 @@ export function examplesOf(command: object): readonly string[] {
   return EXAMPLES.get(command) ?? [];
 }
 
+/** For an option that may be given more than once. */
+export function repeated(value: string, before: readonly string[] = []): string[] {
+  return [...before, value];
+}
+
 export function wholeNumber(least: number) {
   return (text: string): number => {
     if (/^\d{1,9}$/.test(text) && Number(text) >= least) return Number(text);

@@ -1,11 +1,12 @@
 /** Directories of this machine that the user gives to sandboxes: `--mount DIR[=NAME][:ro|:rw]`. */
-import { accessSync, constants, realpathSync, statSync } from "node:fs";
+import { accessSync, constants, readdirSync, realpathSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { basename, relative, resolve } from "node:path";
 import { OWNER_ID } from "../src/shared/principal.ts";
 import { actorName, SANDBOX_NAME } from "../src/shared/names.ts";
 import type { MountedDirectory } from "../src/shared/mounts.ts";
 import type { HostDirectory } from "../local/engine/mounts.ts";
+import { messageOf } from "../src/shared/text.ts";
 import { UserError } from "./errors.ts";
 
 /** As the Worker is told of it, and as the engine is. */
@@ -128,6 +129,22 @@ function sandboxNameOf(path: string, text: string): string {
     .replaceAll(/^-|-$/g, "");
   if (SANDBOX_NAME.test(name)) return name;
   throw new UserError(`--mount ${text}: name its sandbox: --mount DIR=NAME.`);
+}
+
+/**
+ * The folder of definitions that COMPONENTS names.
+ * @throws {UserError} where it is none
+ */
+export function readComponents(text: string, cwd: string): string {
+  const path = resolve(cwd, text.trim());
+  try {
+    if (readdirSync(path).some((name) => name === "agents" || name === "commands")) return realpathSync(path);
+  } catch (error) {
+    throw new UserError(`COMPONENTS: the folder ${path} cannot be read (${messageOf(error)}).`);
+  }
+  throw new UserError(
+    `COMPONENTS: ${path} has neither agents/ nor commands/, with definitions as in a repository's .claude.`,
+  );
 }
 
 function exists(path: string): boolean {

@@ -8,7 +8,7 @@ import { announce, panelURL } from "./announce.ts";
 import { type RunningEngine, startEngineProcess } from "./engine.ts";
 import { UserError } from "./errors.ts";
 import { freePort, lockDirectory, startOnPort } from "./lock.ts";
-import { readMounts } from "./mounts.ts";
+import { readComponents, readMounts } from "./mounts.ts";
 import { readOptions, USAGE } from "./options.ts";
 import { watchNPM } from "./parents.ts";
 import { root, variablesFile } from "./places.ts";
@@ -91,6 +91,9 @@ async function start(): Promise<void> {
   const file = variablesFile(process.env);
   const { values, token, tokenSource } = readVariables(process.env, file);
   forgetVariables(process.env);
+  const { COMPONENTS } = values;
+  const components = COMPONENTS?.trim() ? readComponents(COMPONENTS, cwd) : undefined;
+  delete values.COMPONENTS;
   if (options.isolation === "none" && values.SECRETS?.trim()) {
     say(
       "SECRETS is left out: with --isolation none nothing stands between a sandbox and the network to add them.",
@@ -139,6 +142,7 @@ async function start(): Promise<void> {
         port,
         stateDir,
         variables,
+        components,
         onLog: (line) => showLog(line, verbose),
         onDeath: () => {
           save = undefined;

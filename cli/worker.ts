@@ -18,6 +18,8 @@ export interface WorkerOptions {
   stateDir: string;
   /** Variables and secrets. They replace those of the configuration file unless they are empty. */
   variables: Record<string, string>;
+  /** The folder of definitions for tasks: see `COMPONENTS_FOLDER`. */
+  components?: string | undefined;
   /** Called with each line the Worker and workerd print. */
   onLog: (line: LogLine) => void;
   /** Called when workerd ends without having been closed. */
@@ -78,6 +80,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
           serviceBindings: {
             ...Object(worker.serviceBindings),
             ...engineService(options.variables.LOCAL_ENGINE_URL),
+            ...folderService(options.components),
           },
           unsafeDirectSockets: [{ host: "127.0.0.1", port: options.port }],
         },
@@ -104,6 +107,10 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
 /** The binding by which the Worker reaches the engine: see `LocalEnv`. */
 function engineService(url: string | undefined) {
   return url === undefined ? {} : { LOCAL_ENGINE: { external: { address: new URL(url).host, http: {} } } };
+}
+
+function folderService(path: string | undefined) {
+  return path === undefined ? {} : { COMPONENTS_FOLDER: { disk: { path, writable: false } } };
 }
 
 /** A Worker that serves nothing. */

@@ -2,6 +2,7 @@
 # Run as a program. A task's own files, apart from the workspace, are in /var/lib/sandbox-mcp/tasks/ID:
 #
 #   conversation  of an earlier task, to go on with: files for the home directory
+#   components    definitions of agents and commands that the operator offers and the task names, as KIND/NAME.md
 #   git start     what the files were like at the start, as a tree in a repository of its own
 #
 # sandboxd does what comes after the agent, and calls `snapshot` for it.
@@ -21,11 +22,11 @@ say() {
   printf '{"sandbox_mcp":"%s"}\n' "$1"
 }
 
-# run ID DIRECTORY REPOSITORY BRANCH AGENT...: everything up to the agent's end, whose standard input and output are those
-# of the script. REPOSITORY and BRANCH may be empty.
+# run ID DIRECTORY REPOSITORY BRANCH COMPONENTS AGENT...: everything up to the agent's end, whose standard input and output
+# are those of the script. REPOSITORY, BRANCH and COMPONENTS may be empty.
 run() {
-  local work=$1 repository=$2 branch=$3
-  shift 3
+  local work=$1 repository=$2 branch=$3 components=$4
+  shift 4
   umask 022
   mkdir -p /workspace "$dir"
   [[ ! -d $dir/conversation ]] || cp -a "$dir/conversation/." "$home/"
@@ -40,6 +41,7 @@ run() {
       { say clone_failed && exit 1; }
   fi
   mkdir -p -- "$work" && cd -- "$work" || { say no_directory && exit 1; }
+  place "$components" </dev/null || { say no_component && exit 1; }
   snapshot </dev/null >"$dir/start" || say no_snapshot
   PATH=$agent_path
   if ! command -v "$1" >/dev/null; then
@@ -48,6 +50,48 @@ run() {
   fi
   say agent
   exec "$@"
+}
+
+# place COMPONENTS: has the agent find these definitions, each KIND/NAME, with spaces between. One that the workspace or the home
+# directory has is left as it is: the operator's is for where there is none.
+place() {
+  local each there missing=()
+  local own=$home/.claude
+  # Of a task before, which may have named others.
+  find "$own/agents" "$own/commands" -maxdepth 1 -type l -lname '/var/lib/sandbox-mcp/tasks/*' -delete 2>/dev/null
+  [[ -n $1 ]] || return 0
+  there=$(definitions)
+  for each in $1; do
+    if grep -qxF -- "$each" <<<"$there"; then
+      [[ ! -e $dir/components/$each.md ]] || say own_component
+    elif [[ -e $dir/components/$each.md ]]; then
+      mkdir -p "$own/${each%/*}" && ln -s "$dir/components/$each.md" "$own/$each.md" || missing+=("$each")
+    else
+      missing+=("$each")
+    fi
+  done
+  ((${#missing[@]})) || return 0
+  printf 'There is no %s here; there is %s\n' "$(joined "${missing[@]}")" "$(joined $(head -n 50 <<<"${there:-nothing}"))" >&2
+  return 1
+}
+
+# The definitions in the workspace and in the home directory, each KIND/NAME.
+definitions() {
+  find -H .claude/agents .claude/commands "$home/.claude/agents" "$home/.claude/commands" -maxdepth 4 \
+    -name '*.md' -printf '%H/\n%P\n' 2>/dev/null |
+    perl -ne '
+      chomp;
+      if (m{(agents|commands)/$}) { $kind = $1; next }
+      # A command in a folder has another name.
+      s{.*/}{} if $kind eq "agents";
+      print "$kind/$1\n" if m{^([A-Za-z0-9][A-Za-z0-9._-]{0,63})\.md$};' |
+    sort -u
+}
+
+joined() {
+  local all
+  printf -v all '%s, ' "$@"
+  printf %s "${all%, }"
 }
 
 # snapshot ID: notes the files of the current directory as a tree, whose id it prints. Two at the same time do no harm.

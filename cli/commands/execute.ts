@@ -1,5 +1,5 @@
 /** `sandbox-mcp execute`: hands a task to a coding agent in a sandbox. */
-import { serverCommand, textFrom, wholeNumber } from "../command.ts";
+import { repeated, serverCommand, textFrom, wholeNumber } from "../command.ts";
 import { FIRST_WAIT_SECONDS, follow, followed } from "../follow.ts";
 import { Server } from "../mcp.ts";
 import { json, line, note } from "../print.ts";
@@ -13,13 +13,15 @@ export const execute = serverCommand(
     "execute 'Write a Python script that prints the first 100 primes, and test it'",
     "execute --repository https://github.com/owner/project --file task.md --timeout 1800",
     "execute --detach --json 'Update the dependencies'",
+    "execute --repository https://github.com/owner/project --command fix-issue '/fix-issue 124'",
   ],
 )
   .argument("[task]", "the task; - for standard input")
   .option("--file <path>", "read the task from a file")
   .option("--repository <url>", "a Git repository, cloned first")
   .option("--branch <name>", "its branch")
-  .option("--agent <name>", "the coding agent, else the server's first")
+  .option("--agent <name>", "have this subagent in place (may be repeated)", repeated)
+  .option("--command <name>", "have this slash command in place (may be repeated)", repeated)
   .option("--model <name>", "the model that it uses")
   .option("--sandbox <name>", "work in this sandbox, which stays, else in a fresh one")
   .option("--checkpoint <id>", "start the fresh sandbox from a checkpoint")
@@ -35,7 +37,8 @@ export const execute = serverCommand(
       task,
       repository: options.repository,
       branch: options.branch,
-      agent: options.agent,
+      agents: options.agent,
+      commands: options.command,
       model: options.model,
       sandbox: options.sandbox,
       checkpoint: options.checkpoint,

@@ -19,6 +19,8 @@ export interface TaskDetail {
   /** The agent's last words, cut at 24,000 characters. */
   answer?: string;
   model?: string;
+  /** The definitions that it names, each as `<kind>/<name>`. */
+  components?: readonly string[];
   /** Where it works: an absolute path in the sandbox. */
   directory: string;
   /** The agent's own id of the conversation. */

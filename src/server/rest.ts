@@ -2,6 +2,7 @@
  * Tasks over plain HTTP, for scripts and CI: `POST /execute` and `GET /tasks/:taskId/result`. Their JSON is a contract.
  * They start and follow the same tasks as the tools, for the same principals and within the same limits.
  */
+import { z } from "zod";
 import type { Scope } from "../shared/principal.ts";
 import { contextOf, defaultWait, recorded, type ToolContext } from "../tools/define.ts";
 import { MAX_TASK, TASK_SECONDS } from "../tools/execute-task.ts";
@@ -16,10 +17,16 @@ import { isRecord } from "../shared/is-record.ts";
 const DEFAULT_TIMEOUT_MS = TASK_SECONDS.default * 1000;
 const MAX_TIMEOUT_MS = TASK_SECONDS.max * 1000;
 
+const names = z.array(z.string()).optional();
+const componentNames = z.object({ agents: names, commands: names });
+
 /** What both routes need. */
 export const TASK_SCOPES: readonly Scope[] = ["tasks:run"];
 
-/** `POST /execute` with `{"task", "timeout", "checkpoint"}`: milliseconds, and the state that the task starts from. */
+/**
+ * `POST /execute` with `{"task", "timeout", "checkpoint", "agents", "commands"}`: milliseconds, the state that the task starts
+ * from, and names of definitions that have to be there.
+ */
 export function execute(request: Request, caller: CallerContext): Promise<Response> {
   return respond("execute", caller, async (context) => {
     const body = await readJSON(request);
@@ -33,8 +40,11 @@ export function execute(request: Request, caller: CallerContext): Promise<Respon
       return json({ error: `Timeout must be a number of milliseconds from 1 to ${MAX_TIMEOUT_MS}` }, 400);
     if (checkpoint !== undefined && typeof checkpoint !== "string")
       return json({ error: "Checkpoint must be the id of one" }, 400);
+    const named = componentNames.safeParse(fields);
+    if (!named.success) return json({ error: "Agents and commands must be lists of names" }, 400);
     const deadline = Date.now() + defaultWait(caller.config.maxWaitSeconds) * 1000;
-    const { value: started } = await startTask(context, { task, timeoutMs: timeout, checkpoint });
+    const asked = { task, timeoutMs: timeout, checkpoint, ...named.data };
+    const { value: started } = await startTask(context, asked);
     const { value: run } = await followTask(context, started.id, deadline - Date.now());
     const ended = plainTask(run);
     return ended && ended.state !== "running" ? json(resultOf(ended)) : unfinished(started);
@@ -63,6 +73,7 @@ async function respond(
   const response = await recorded(caller, call, () => work(contextOf(caller)));
   if (response instanceof Response) return response;
   if (response.code === "not_found") return unknown();
+  if (response.code === "invalid_argument") return json({ error: response.text }, 400);
   if (response.code === "quota_exceeded") return json({ error: response.text }, 429);
   return json({ error: "Task execution failed", details: response.text }, 500);
 }

@@ -58,6 +58,9 @@ export interface Env {
   ANTHROPIC_UPSTREAM_URL?: string;
   MAX_TASK_TOKENS?: string;
   TASK_ARCHIVE_MAX_MB?: string;
+  COMPONENTS?: string;
+  /** The folder of definitions for tasks, on the local platform only. It goes before `COMPONENTS`. */
+  COMPONENTS_FOLDER?: Fetcher;
   MAX_SANDBOXES?: string;
   MAX_RUNNING_SANDBOXES?: string;
   MAX_CONCURRENT_RUNS?: string;
@@ -129,6 +132,8 @@ export interface TaskConfig {
   maxTokens: number;
   /** How much of a task's workspace is kept, in MiB. */
   archiveMaxMiB: number;
+  /** Below what prefix of the bucket there are definitions for tasks, without a slash at its end; undefined for nowhere. */
+  componentsPrefix: string | undefined;
 }
 
 /** For workspaces that survive their containers. */
@@ -269,6 +274,7 @@ function parse(env: Env): Config | ConfigError {
       anthropicURL: data.ANTHROPIC_UPSTREAM_URL ?? "https://api.anthropic.com",
       maxTokens: data.MAX_TASK_TOKENS ?? 5_000_000,
       archiveMaxMiB: data.TASK_ARCHIVE_MAX_MB ?? 256,
+      componentsPrefix: data.COMPONENTS,
     },
     workspaces: {
       isSaved: data.WORKSPACE_SAVE !== "off",
@@ -340,6 +346,12 @@ const variables = z.object({
   ANTHROPIC_UPSTREAM_URL: variable(z.string().transform(baseURL)),
   MAX_TASK_TOKENS: variable(count(999_999_999)),
   TASK_ARCHIVE_MAX_MB: variable(count(4096)),
+  COMPONENTS: variable(
+    z
+      .string()
+      .regex(/^[\w.-]+(\/[\w.-]+)*\/?$/, "must be a prefix of the bucket such as components")
+      .transform((prefix) => prefix.replace(/\/$/, "")),
+  ),
   MAX_SANDBOXES: variable(count(100_000)),
   MAX_RUNNING_SANDBOXES: variable(count(100_000)),
   MAX_CONCURRENT_RUNS: variable(count(10_000)),

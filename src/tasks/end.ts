@@ -6,6 +6,10 @@ import type { End, EndState } from "../runs/run.ts";
 import type { Spending } from "./budget.ts";
 import type { UpstreamError } from "../container/model-calls.ts";
 import type { Step } from "./output.ts";
+import { offeredWords } from "./components.ts";
+
+/** Characters of what is said of definitions that are missing, and of those that are there. */
+const MISSING_CHARACTERS = 2000;
 
 export interface TaskFacts {
   /** The run's whole id, for the next call. */
@@ -21,6 +25,8 @@ export interface TaskFacts {
   directory: string;
   repository?: string;
   branch?: string;
+  /** What the operator offers of definitions, as `<kind>/<name>`. */
+  offered: readonly string[];
   timeoutMs: number;
   /** Why the timeout is shorter than requested, when it is. */
   cut?: string;
@@ -87,7 +93,8 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
 }
 
 /** Why the agent never started; undefined when it did. */
-function notStarted({ step, agent, program, repository, branch, directory, stderr }: TaskFacts) {
+function notStarted(facts: TaskFacts) {
+  const { step, agent, program, repository, branch, directory, offered, stderr } = facts;
   switch (step) {
     case "clone_failed":
       return `git could not clone ${repository}${branch ? `, branch ${branch}` : ""}: ${lastLine(stderr)}. Check the address and the branch; a private repository needs a URL that carries a token, or a sandbox where you cloned it before.`;
@@ -97,6 +104,8 @@ function notStarted({ step, agent, program, repository, branch, directory, stder
       return `The sandbox has no ${agent}: the program ${program} is not installed in it. On Cloudflare, deploy the image of this project's Dockerfile; on the local platform, run npm ci with development dependencies and restart the server.`;
     case "no_directory":
       return `${directory} could not be made or entered: ${lastLine(stderr)}.`;
+    case "no_component":
+      return `${clause(stderr.trim().split("\n").at(-1)?.slice(0, MISSING_CHARACTERS) ?? "")}. ${offeredWords(offered)}`;
     default:
       return undefined;
   }

@@ -17,6 +17,8 @@ export const STEPS = [
   "cloning",
   "clone_failed",
   "no_directory",
+  "no_component",
+  "own_component",
   "no_snapshot",
   "no_agent",
   "agent",
@@ -26,6 +28,7 @@ export type Step = (typeof STEPS)[number];
 
 const STEP_LINES: Partial<Record<Step, string>> = {
   cloning: "Cloning the repository",
+  own_component: "A definition of the workspace's own is used, and not the operator's of that name",
   no_snapshot: "The files at the start could not be written down: there will be no diff",
 };
 

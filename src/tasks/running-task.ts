@@ -7,6 +7,7 @@ import { AGENTS, type EventReader } from "./agents.ts";
 import type { End, Execution } from "../runs/run.ts";
 import { archive, leftOutWords } from "./archive.ts";
 import { collect } from "./collect.ts";
+import type { Definition } from "./components.ts";
 import type { TaskDetail } from "../runs/task-detail.ts";
 import { verdictOf } from "./end.ts";
 import { TaskOutput } from "./output.ts";
@@ -76,8 +77,15 @@ export class RunningTask {
     await this.#command?.cancel();
   }
 
-  /** @param goesOnFrom the run of the task whose conversation goes on in another sandbox */
-  async begin(task: string, goesOnFrom: string | undefined): Promise<End> {
+  /**
+   * @param goesOnFrom the run of the task whose conversation goes on in another sandbox
+   * @param definitions those of the operator that the task names
+   */
+  async begin(
+    task: string,
+    goesOnFrom: string | undefined,
+    definitions: readonly Definition[] = [],
+  ): Promise<End> {
     const { spec } = this.#state;
     this.#begun = true;
     this.#run.began();
@@ -88,9 +96,13 @@ export class RunningTask {
       this.say("Restoring the workspace and the conversation");
       await this.#host.archives.restoreConversation(goesOnFrom, this.id);
     }
+    for (const { kind, name, text } of definitions) {
+      const path = `${taskDirectory(this.id)}/components/${kind}/${name}.md`;
+      await this.#host.files.write(path, new TextEncoder().encode(text), false, false);
+    }
     if (this.#cancelled) return { ...NEVER_STARTED, detail: this.#unstarted() };
     this.#command = this.#host.commands.start(this.#output, {
-      command: taskCommand(this.id, spec, agent.command(spec)),
+      command: taskCommand(this.id, spec, agent.command(spec), spec.components?.wanted),
       env: agent.env(key),
       stdin: task,
       session: TASK_SESSION,
@@ -130,6 +142,7 @@ export class RunningTask {
       id: record.id,
       agent: agent.title,
       program: agent.command({})[0] ?? "",
+      offered: spec.components?.offered ?? [],
       command,
       report: this.#events.report,
       step: this.#output.step,
@@ -199,6 +212,7 @@ export class RunningTask {
       success: false,
       answer,
       model,
+      components: spec.components?.wanted,
       directory: spec.directory,
       conversation: conversation ?? spec.conversation,
       turns,

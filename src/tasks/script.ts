@@ -5,13 +5,14 @@ import { quote } from "../shared/text.ts";
 /** The session of tasks. Its name is not a valid name of a caller's session. */
 export const TASK_SESSION = "_task";
 
-/** The command that does a task: `agent` is the agent's program and arguments. */
+/** The command that does a task: `agent` is the agent's program and arguments, `wanted` names definitions, as `<kind>/<name>`. */
 export function taskCommand(
   id: string,
   { directory, repository, branch }: { directory: string; repository?: string; branch?: string },
   agent: readonly string[],
+  wanted: readonly string[] = [],
 ): string {
-  const args = ["run", id, directory, repository ?? "", branch ?? "", ...agent];
+  const args = ["run", id, directory, repository ?? "", branch ?? "", wanted.join(" "), ...agent];
   return ["bash /opt/sandbox-mcp/task.sh", ...args.map(quote)].join(" ");
 }
 

@@ -13,6 +13,7 @@ import type { Executor } from "../runs/executor.ts";
 import { KeyedQueue } from "../shared/queue.ts";
 import { type Allowance, END_STATES, type End, type Execution, waitingFor } from "../runs/run.ts";
 import type { Archives } from "./archive.ts";
+import { type Definition, type TaskComponents, taskComponents } from "./components.ts";
 import type { TaskBudgets } from "./budget.ts";
 import type { ModelAnswer, ModelCall } from "../container/model-calls.ts";
 import { STEPS } from "./output.ts";
@@ -34,6 +35,9 @@ export interface TaskSpec extends Allowance {
   conversation?: string;
   /** The run of the task whose conversation goes on in a sandbox that has only its files. */
   goesOnFrom?: string;
+  /** The definitions that the task names, and the operator's ones of them. */
+  components?: TaskComponents;
+  definitions?: Definition[];
 }
 
 /** What the actor gives its tasks. */
@@ -69,6 +73,7 @@ const taskState = z.object({
     conversation: z.string().optional(),
     timeoutMs: z.number(),
     cut: z.string().optional(),
+    components: taskComponents.optional(),
   }),
   /** Once the command has started. */
   command: commandState.optional(),
@@ -98,10 +103,10 @@ export class Tasks implements Executor<TaskSpec> {
     this.#host = host;
   }
 
-  start(run: ActiveRun, { task, goesOnFrom, ...spec }: TaskSpec): Execution {
+  start(run: ActiveRun, { task, goesOnFrom, definitions, ...spec }: TaskSpec): Execution {
     const working = new RunningTask(this.#host, run, { spec, offset: 0 });
     if (this.#working.size > 0) working.say("Waiting for the task before it in this sandbox");
-    return this.#follow(working, () => working.begin(task, goesOnFrom));
+    return this.#follow(working, () => working.begin(task, goesOnFrom, definitions));
   }
 
   resume(run: ActiveRun, from: unknown): Execution {

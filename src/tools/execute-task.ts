@@ -13,6 +13,8 @@ export const MAX_TASK = 100_000;
 /** How long a task may take, seconds: unless it says, and at most. */
 export const TASK_SECONDS = { default: 300, max: 21_600 } as const;
 
+const names = () => z.array(z.string()).optional();
+
 export const executeTask = defineTool({
   name: "execute_task",
   title: "Hand a task to a coding agent",
@@ -36,6 +38,8 @@ A task that outlasts wait_seconds goes on: the answer then has the id for get_re
       .optional(),
     sandbox: sandboxName().optional().describe("One of yours, to work on its files; it stays."),
     agent: z.enum(AGENT_NAMES).default(DEFAULT_AGENT),
+    agents: names().describe("Subagents to have in place; list_sandboxes has the operator's."),
+    commands: names().describe("Slash commands, likewise: a task may begin with /name."),
     model: z
       .string()
       .max(100)
@@ -60,6 +64,8 @@ A task that outlasts wait_seconds goes on: the answer then has the id for get_re
     const { value: started, notice } = await startTask(context, {
       task: args.task,
       agent: args.agent,
+      agents: args.agents,
+      commands: args.commands,
       repository: args.repository,
       branch: args.branch,
       sandbox: args.sandbox,

@@ -1,12 +1,14 @@
 import { z } from "zod";
 import { accountOf } from "../actors/sandbox-client.ts";
 import { twice } from "../actors/actor-errors.ts";
+import { type ComponentNames, offeredComponents } from "../tasks/components.ts";
 import { mountLines } from "../shared/mounts.ts";
 import type { SandboxRecord } from "../actors/account.ts";
 import { actorName } from "../shared/names.ts";
 import { secretsFor } from "../shared/secrets.ts";
 import { previewURL } from "../shared/preview-url.ts";
 import { type ToolContext, defineTool, text } from "./define.ts";
+import { canRunTasks } from "./start-task.ts";
 
 export const listSandboxes = defineTool({
   name: "list_sandboxes",
@@ -31,6 +33,8 @@ export const listSandboxes = defineTool({
     secrets: z.array(
       z.object({ name: z.string(), hosts: z.array(z.string()), variable: z.string().optional() }),
     ),
+    task_agents: z.array(z.string()),
+    task_commands: z.array(z.string()),
     checkpoints: z.array(
       z.object({
         id: z.string(),
@@ -93,6 +97,11 @@ export const listSandboxes = defineTool({
       lines.push(
         `secret ${name}: added to requests to ${hosts.join(", ")}${variable ? `; ${variable} has a placeholder for it` : ""}`,
       );
+    const components = await componentsOf(context);
+    for (const [kind, names] of Object.entries(components ?? {}))
+      if (names.length > 0) lines.push(`${kind} for execute_task: ${names.join(", ")}`);
+    if (components === undefined)
+      lines.push("What there is for agents and commands of execute_task cannot be listed now.");
     for (const { id, sandbox, label, saved_at, bytes, expires_at } of checkpoints)
       lines.push(
         `checkpoint ${id} of ${sandbox}${label ? ` (${label})` : ""}: ${saved_at}, ${bytes} bytes, kept until ${expires_at}`,
@@ -105,6 +114,8 @@ export const listSandboxes = defineTool({
     const structured = {
       sandboxes,
       secrets,
+      task_agents: [...(components?.agents ?? [])],
+      task_commands: [...(components?.commands ?? [])],
       checkpoints,
       max_sandboxes: limits.sandboxes,
       max_running_sandboxes: limits.runningSandboxes,
@@ -126,6 +137,12 @@ export const listSandboxes = defineTool({
 /** In units of 1024 * 1024 bytes, as in the variables that set the limits. */
 function megabytes(bytes: number): string {
   return String(Math.round((bytes / 1024 / 1024) * 10) / 10);
+}
+
+/** What the operator offers to the caller's tasks; undefined where that cannot be found out. */
+async function componentsOf({ env, config, principal }: ToolContext): Promise<ComponentNames | undefined> {
+  if (!principal.scopes.includes("tasks:run") || !canRunTasks(config)) return { agents: [], commands: [] };
+  return await offeredComponents(env, config).catch(() => undefined);
 }
 
 /** A sandbox as it is listed. A preview's URL lets in who has it: it is for who may run something there themselves. */

@@ -2,6 +2,7 @@
 import { AGENTS, type AgentName, DEFAULT_AGENT } from "../tasks/agents.ts";
 import type { RunView } from "../runs/run.ts";
 import type { TaskSpec } from "../tasks/tasks.ts";
+import { componentsFor, wantedComponents } from "../tasks/components.ts";
 import { cloneDirectory } from "../tasks/script.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -28,6 +29,9 @@ export interface TaskRequest {
   continueFrom?: string;
   /** The id of a checkpoint that a fresh sandbox starts from. */
   checkpoint?: string;
+  /** Names of definitions that have to be there. */
+  agents?: readonly string[];
+  commands?: readonly string[];
 }
 
 /** Whether there is a credential for a model. */
@@ -37,7 +41,16 @@ export function canRunTasks({ secrets }: Config): boolean {
 
 /** @throws {ToolError} for a task that cannot start, whatever the reason */
 export async function startTask(context: ToolContext, request: TaskRequest): Promise<WithNotice<RunView>> {
-  const { continueFrom, checkpoint, sandbox, task, agent = DEFAULT_AGENT, ...rest } = request;
+  const {
+    continueFrom,
+    checkpoint,
+    sandbox,
+    task,
+    agent = DEFAULT_AGENT,
+    agents,
+    commands,
+    ...rest
+  } = request;
   // By HTTP, too, where no tool is called.
   mustBeChosen("execute_task", context);
   if (!canRunTasks(context.config))
@@ -47,11 +60,18 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
       "The operator has to set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN: on Cloudflare with `npx wrangler secret put`, on the local platform in .dev.vars. Until then, use run_code and run_command.",
     );
   if (checkpoint !== undefined) mustStartFresh(request);
-  const { name, ...start } =
-    continueFrom === undefined
-      ? { name: sandbox ?? freshName(), ownSandbox: sandbox === undefined, directory: directoryFor(request) }
-      : await goOnFrom(context, continueFrom, request);
-  const spec: TaskSpec = { task, agent, ...rest, ...start };
+  const named = agents || commands ? wantedComponents({ agents, commands }) : undefined;
+  const {
+    name,
+    named: earlier,
+    ...start
+  }: Start = continueFrom === undefined
+    ? { name: sandbox ?? freshName(), ownSandbox: sandbox === undefined, directory: directoryFor(request) }
+    : await goOnFrom(context, continueFrom, request);
+  const { env, config } = context;
+  const isEmpty = [rest.repository, sandbox, continueFrom, checkpoint].every((from) => from === undefined);
+  const components = await componentsFor(env, config, named ?? earlier ?? [], !isEmpty);
+  const spec: TaskSpec = { task, agent, ...rest, ...start, ...components };
   const begin = () => context.sandbox(name, (actor, owner) => actor.executeTask(owner, spec));
   if (checkpoint !== undefined) {
     mustSaveWorkspaces(context);
@@ -96,7 +116,11 @@ function mustStartFresh({ continueFrom, sandbox }: TaskRequest): void {
     );
 }
 
-type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "goesOnFrom"> & { name: string };
+type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "goesOnFrom"> & {
+  name: string;
+  /** The definitions that the earlier task named. */
+  named?: readonly string[];
+};
 
 /** Goes on in the sandbox of the earlier task when its files are still there, else in a fresh one with them restored. */
 async function goOnFrom(context: ToolContext, id: string, request: TaskRequest): Promise<Start> {
@@ -119,7 +143,7 @@ async function goOnFrom(context: ToolContext, id: string, request: TaskRequest):
       `Wait for it with get_result and id ${id}, then go on from it.`,
       true,
     );
-  const { directory, conversation, archive } = detail;
+  const { directory, conversation, archive, components: named } = detail;
   if (conversation === undefined)
     throw new ToolError(
       "invalid_argument",
@@ -127,7 +151,7 @@ async function goOnFrom(context: ToolContext, id: string, request: TaskRequest):
       "Start a new task.",
     );
   if (alive && (request.sandbox ?? before) === before)
-    return { name: before, ownSandbox: false, directory, conversation };
+    return { name: before, ownSandbox: false, directory, conversation, named };
   if (request.sandbox !== undefined)
     throw new ToolError(
       "invalid_argument",
@@ -147,7 +171,8 @@ async function goOnFrom(context: ToolContext, id: string, request: TaskRequest):
       `Start a new task; get_result with id ${id} has the changes and the artifacts.`,
     );
   const resumed = archive.isWithoutConversation ? undefined : conversation;
-  return { name: freshName(), ownSandbox: true, directory, conversation: resumed, goesOnFrom: id };
+  const start = { ownSandbox: true, directory, conversation: resumed, goesOnFrom: id, named };
+  return { ...start, name: freshName() };
 }
 
 function directoryFor({ repository }: TaskRequest): string {

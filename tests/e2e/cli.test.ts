@@ -27,9 +27,12 @@ beforeAll(async () => {
     write: [use("Write", { file_path: "/workspace/a.txt", content: "first\n" }), say("It is written.")],
     sleep: [bash("echo started; sleep 300"), say("woke up")],
   });
+  const COMPONENTS = join(directory, "definitions");
+  for (const kind of ["agents", "commands"]) mkdirSync(join(COMPONENTS, kind), { recursive: true });
+  writeFileSync(join(COMPONENTS, "commands/write.md"), "[[write]] Write $ARGUMENTS.");
   server = await startServer({
     flags: ["--state-dir", stateDir],
-    env: { ANTHROPIC_API_KEY: "test-model-key", ANTHROPIC_UPSTREAM_URL: api.url },
+    env: { ANTHROPIC_API_KEY: "test-model-key", ANTHROPIC_UPSTREAM_URL: api.url, COMPONENTS },
   });
   local = { env: { SANDBOX_MCP_STATE_DIR: stateDir, SERVER_AUTH_TOKEN: TOKEN }, cwd: directory };
 });
@@ -296,6 +299,22 @@ describe("execute", () => {
     const { code, stdout, stderr } = await run(["execute", "[[write]] Write it."]);
     expect([code, stdout]).toEqual([0, "It is written.\n"]);
     expect(stderr).toMatch(/^Task task-\S+t\n[^]*Write a\.txt[^]*created a\.txt \(6 B\)\nsucceeded, /);
+  });
+
+  it("has the agents and commands in place that are named, from the operator's folder as it is now", async () => {
+    const reviewer = "---\nname: reviewer\ndescription: looks for mistakes\n---\nLook for them.";
+    writeFileSync(join(directory, "definitions/agents/reviewer.md"), reviewer);
+    const { code, stdout } = await run(["execute", "--agent", "reviewer", "--command", "write", "/write it"]);
+    expect([code, stdout]).toEqual([0, "It is written.\n"]);
+    const asked = JSON.stringify(api.requests.at(-1)?.body);
+    expect(asked).toContain("[[write]] Write it.");
+    expect(asked).toContain("reviewer: looks for mistakes");
+    expect(await run(["execute", "--agent", "none", "--agent", "reviewer", "x"])).toMatchObject({
+      code: 70,
+      stderr: expect.stringContaining(
+        "There is no agents/none. The operator offers agents/reviewer, commands/write.",
+      ),
+    });
   });
 
   it("leaves the agent at work on Ctrl-C, and says how to return to it", async () => {

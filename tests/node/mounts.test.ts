@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync } from "node:
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { readMounts } from "../../cli/mounts.ts";
+import { readComponents, readMounts } from "../../cli/mounts.ts";
 
 let directory: string;
 
@@ -45,6 +45,15 @@ describe("refused", () => {
     vi.stubEnv("HOME", join(directory, "home"));
     expect(homedir()).toBe(join(directory, "home"));
     await expect(mount(`home/${name}`)).rejects.toThrow(/keys and settings/);
+  });
+});
+
+describe("the folder of COMPONENTS", () => {
+  it("has agents or commands in it", () => {
+    mkdirSync(join(directory, "offered/agents"), { recursive: true });
+    expect(readComponents(" offered", directory)).toBe(join(directory, "offered"));
+    expect(() => readComponents("project", directory)).toThrow(/project has neither agents\/ nor commands\//);
+    expect(() => readComponents("none", directory)).toThrow(/COMPONENTS: the folder \S+none cannot be read/);
   });
 });
 

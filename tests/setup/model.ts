@@ -24,6 +24,8 @@ export default async function setup(project: TestProject): Promise<() => Promise
     silent: [{ blocks: [{ type: "text", text: "" }], silentAfter: 1 }],
     // Never begins one.
     hang: ["hang"],
+    // Says what it was offered and asked, of what tests put into definitions.
+    defined: (request) => say([...new Set(JSON.stringify(request).match(/DEFINED-[A-Z]+(?: \d+)?/g))].join()),
     variables: [bash('echo "$FOR_TASKS" > /workspace/variables'), say("Written.")],
     wait: [bash("echo begun > /workspace/begun; sleep 300"), say("not reached")],
     big: [

@@ -181,6 +181,7 @@ describe("the verdict", () => {
     spending: { requests: 1, tokens: 5, exhausted: false },
     directory: "/workspace",
     timeoutMs: 5000,
+    offered: [],
     stderr: "",
   };
 

@@ -66,6 +66,16 @@ describe("POST /execute", () => {
     expect(body.error).toMatch(/^Timeout must be/);
   });
 
+  it.each([
+    [{ agents: "reviewer" }, /^Agents and commands must be lists of names$/],
+    [{ commands: [5] }, /^Agents and commands must be lists of names$/],
+    [{ agents: ["none"] }, /^There is no agents\/none\. The operator offers none\./],
+    [{ commands: ["../x"] }, /^commands: "\.\.\/x" is no name/],
+  ])("refuses the definitions %j", async (named, words) => {
+    const refused = await json(await owner.http("/execute", post({ task: "x", ...named })));
+    expect(refused).toEqual([400, { error: expect.stringMatching(words) }]);
+  });
+
   it("says what it could not do", async () => {
     const without = owner.with({ ANTHROPIC_API_KEY: undefined });
     const [status, body] = await json(await without.http("/execute", post({ task: "x" })));

@@ -132,6 +132,83 @@ describe("tasks in one sandbox", () => {
   });
 });
 
+describe("definitions that a task names", () => {
+  const agent = (name: string, word: string) =>
+    `---\nname: ${name}\ndescription: DEFINED-${word} looks for mistakes\n---\nLook for them.\n`;
+  const command = (word: string) =>
+    `---\ndescription: fixes it\n---\n[[defined]] DEFINED-${word} $ARGUMENTS\n`;
+  const caller = owner.with({ COMPONENTS: "offered/" });
+
+  beforeAll(async () => {
+    await bucket.put("offered/agents/reviewer.md", agent("reviewer", "AGENT"));
+    await bucket.put("offered/agents/nameless.md", agent("another", "NAMELESS"));
+    await bucket.put("offered/commands/fix.md", command("COMMAND"));
+    await bucket.put("offered/commands/large.md", "x".repeat(64 * 1024 + 1));
+    await bucket.put("offered/commands/deep/er.md", command("DEEP"));
+    await bucket.put("offered/commands/no name.md", command("UNNAMED"));
+  });
+
+  it("are the operator's, and leave no trace in what it changed", async () => {
+    const { text, structured } = await caller.call("list_sandboxes", {});
+    expect(text).toContain(
+      "agents for execute_task: nameless, reviewer\ncommands for execute_task: fix, large\n",
+    );
+    expect(structured).toMatchObject({
+      task_agents: ["nameless", "reviewer"],
+      task_commands: ["fix", "large"],
+    });
+    const first = await caller.call("execute_task", {
+      task: "/fix 12",
+      agents: ["reviewer"],
+      commands: ["fix"],
+    });
+    expect(first.structured).toMatchObject({ answer: "DEFINED-COMMAND 12,DEFINED-AGENT", files: [] });
+    const next = { task: "/fix 13", continue_from: first.structured.id };
+    const { structured: second } = await caller.call("execute_task", next);
+    expect(second.answer).toContain("DEFINED-COMMAND 13");
+  });
+
+  it("are the repository's own where it has one of that name, and gone with the next task", async () => {
+    const sandbox = "defined";
+    await sh(
+      sandbox,
+      `git init -q /tmp/own && cd /tmp/own && mkdir -p .claude/agents/deep .claude/commands &&
+       printf %s '${agent("reviewer", "OWN")}' > .claude/agents/deep/reviewer.md &&
+       printf %s '${command("THEIRS")}' > .claude/commands/fix.md && touch '.claude/commands/a b.md' &&
+       git add -A && git -c user.name=a -c user.email=a@b commit -qm one`,
+    );
+    const task = { task: "/fix 1", repository: "/tmp/own", sandbox, agents: ["reviewer", "none"] };
+    const { structured: unknown } = await caller.call("execute_task", task);
+    expect(unknown).toMatchObject({
+      state: "failed",
+      note: "There is no agents/none here; there is agents/reviewer, commands/fix. The operator offers agents/nameless, agents/reviewer, commands/fix, commands/large.",
+    });
+    await sh(sandbox, "rm -rf /workspace/own");
+    const known = { ...task, agents: ["reviewer"], commands: ["fix"] };
+    const { structured: own } = await caller.call("execute_task", known);
+    expect(own.answer).toBe("DEFINED-THEIRS 1,DEFINED-OWN");
+    await caller.call("execute_task", { task: "[[defined]] x", sandbox, agents: ["reviewer"] });
+    expect(await sh(sandbox, "ls ~/.claude/agents")).toBe("reviewer.md\n");
+    const { structured: without } = await caller.call("execute_task", { task: "[[defined]] x", sandbox });
+    expect([without.answer, await sh(sandbox, "ls ~/.claude/agents")]).toEqual(["", ""]);
+  });
+
+  it.each([
+    [
+      { agents: ["none"] },
+      /^There is no agents\/none\. The operator offers agents\/nameless, .*commands\/large\./,
+    ],
+    [{ commands: ["../agents/reviewer"] }, /^commands: "\.\.\/agents\/reviewer" is no name/],
+    [{ commands: ["deep/er"] }, /is no name/],
+    [{ agents: ["nameless"] }, /cannot be used: its front matter has to say `name: nameless`/],
+    [{ commands: ["large"] }, /larger than 65536 bytes/],
+    [{ agents: Array.from({ length: 11 }, (_, index) => `a${index}`) }, /^agents holds 11 names: 10 at most/],
+  ])("are refused before anything starts: %j", async (named, words) => {
+    const { isError, text } = await caller.call("execute_task", { task: "x", ...named });
+    expect({ isError, text }).toMatchObject({ isError: true, text: expect.stringMatching(words) });
+  });
+});
+
 describe("what a task leaves", () => {
   it("is kept in R2 and goes with the record", async () => {
     const { id, artifacts } = await execute({ task: "[[big]] x" });

@@ -1,0 +1,188 @@
+/**
+ * Definitions of agents and commands that the operator offers to tasks: Markdown with front matter, as Claude Code has it, in
+ * `agents/<name>.md` and `commands/<name>.md` below a prefix of the bucket, or in a folder of the local platform's machine.
+ */
+import { z } from "zod";
+import type { Config, Env } from "../shared/config.ts";
+import { ToolError } from "../shared/errors.ts";
+import { textOf } from "../shared/text.ts";
+
+export const COMPONENT_KINDS = ["agents", "commands"] as const;
+
+export type ComponentKind = (typeof COMPONENT_KINDS)[number];
+
+/** Names of definitions. */
+export type ComponentNames = Record<ComponentKind, readonly string[]>;
+
+export interface Definition {
+  kind: ComponentKind;
+  name: string;
+  text: string;
+}
+
+/** What a task needs of them. */
+export const taskComponents = z.object({
+  /** What has to be there, each as `<kind>/<name>`. */
+  wanted: z.array(z.string()).readonly(),
+  /** What the operator offers, in the same form; empty where that was not asked for. */
+  offered: z.array(z.string()).readonly(),
+});
+
+export type TaskComponents = z.infer<typeof taskComponents>;
+
+/** A name is that of its file without `.md`, and no path. */
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+
+/** Definitions that a task may name, of each kind. */
+export const MAX_NAMED = 10;
+
+/** Definitions that the operator may offer, of each kind: the first by name count. */
+const MAX_OFFERED = 100;
+
+/** Bytes of one definition. */
+const MAX_BYTES = 64 * 1024;
+
+/** Where definitions are. */
+interface Source {
+  /** The names of the files of a kind, in any order; where there are very many, not all of them. */
+  files(kind: ComponentKind): Promise<string[]>;
+  /** Undefined where there is no such file, and "too_large" for one of more than `MAX_BYTES`. */
+  read(path: string): Promise<Uint8Array | "too_large" | undefined>;
+}
+
+function sourceOf(env: Env, { tasks: { componentsPrefix } }: Config): Source | undefined {
+  if (env.COMPONENTS_FOLDER) return inFolder(env.COMPONENTS_FOLDER);
+  return componentsPrefix === undefined ? undefined : inBucket(env.RESULTS, componentsPrefix);
+}
+
+function inBucket(bucket: R2Bucket, below: string): Source {
+  return {
+    async files(kind) {
+      const prefix = `${below}/${kind}/`;
+      const { objects } = await bucket.list({ prefix, delimiter: "/" });
+      return objects.map(({ key }) => key.slice(prefix.length));
+    },
+    async read(path) {
+      const object = await bucket.get(`${below}/${path}`);
+      if (object === null || object.size <= MAX_BYTES) return await object?.bytes();
+      await object.body.cancel();
+      return "too_large";
+    },
+  };
+}
+
+const folderEntries = z.array(z.object({ name: z.string(), type: z.string() }));
+
+/** A folder as workerd serves it: a directory as a list of its entries. */
+function inFolder(folder: Fetcher): Source {
+  return {
+    async files(kind) {
+      const response = await folder.fetch(`http://folder/${kind}/`);
+      const isDirectory = response.ok && /json/.test(response.headers.get("content-type") ?? "");
+      const entries = isDirectory ? folderEntries.parse(await response.json()) : [];
+      if (!isDirectory) await response.body?.cancel();
+      return entries.filter(({ type }) => type !== "directory").map(({ name }) => name);
+    },
+    async read(path) {
+      const response = await folder.fetch(`http://folder/${path}`);
+      const size = Number(response.headers.get("content-length") ?? Number.NaN);
+      if (response.ok && size <= MAX_BYTES) return await response.bytes();
+      await response.body?.cancel();
+      return response.ok ? "too_large" : undefined;
+    },
+  };
+}
+
+/** What the operator offers, ordered by name. */
+export async function offeredComponents(env: Env, config: Config): Promise<ComponentNames> {
+  const source = sourceOf(env, config);
+  const named = async (kind: ComponentKind) => {
+    const files = (await source?.files(kind)) ?? [];
+    const names = files.flatMap((file) => (file.endsWith(".md") ? [file.slice(0, -3)] : []));
+    return names
+      .filter((name) => NAME.test(name))
+      .toSorted()
+      .slice(0, MAX_OFFERED);
+  };
+  const [agents, commands] = await Promise.all([named("agents"), named("commands")]);
+  return { agents, commands };
+}
+
+/** Names of definitions, each as `<kind>/<name>`. @throws {ToolError} for what is no name */
+export function wantedComponents(named: Partial<ComponentNames>): string[] {
+  return COMPONENT_KINDS.flatMap((kind) => checked(kind, named[kind] ?? []));
+}
+
+/**
+ * What a task needs that names these definitions, with those of them that the operator has; nothing where it names none.
+ * @param mayHaveOwn whether there may be others where the task works, which is known only there
+ * @throws {ToolError} for a definition that is nowhere, or cannot be used
+ */
+export async function componentsFor(
+  env: Env,
+  config: Config,
+  wanted: readonly string[],
+  mayHaveOwn: boolean,
+): Promise<{ components?: TaskComponents; definitions?: Definition[] }> {
+  if (wanted.length === 0) return {};
+  const source = sourceOf(env, config);
+  const found = await Promise.all(wanted.map((each) => source && definitionIn(source, each)));
+  const definitions = found.filter((each) => each !== undefined);
+  const missing = wanted.filter((_, index) => found[index] === undefined);
+  if (missing.length === 0) return { components: { wanted, offered: [] }, definitions };
+  const offered = pathsOf(await offeredComponents(env, config));
+  if (mayHaveOwn) return { components: { wanted, offered }, definitions };
+  throw new ToolError(
+    "invalid_argument",
+    `There is no ${missing.join(", no ")}.`,
+    `${offeredWords(offered)} Others come with a repository or a sandbox that has them in .claude.`,
+  );
+}
+
+/** In words. */
+export function offeredWords(offered: readonly string[]): string {
+  return offered.length > 0 ? `The operator offers ${offered.join(", ")}.` : "The operator offers none.";
+}
+
+function pathsOf(names: ComponentNames): string[] {
+  return COMPONENT_KINDS.flatMap((kind) => names[kind].map((name) => `${kind}/${name}`));
+}
+
+function checked(kind: ComponentKind, given: readonly string[]): string[] {
+  const names = [...new Set(given)];
+  if (names.length > MAX_NAMED)
+    throw new ToolError("invalid_argument", `${kind} holds ${names.length} names: ${MAX_NAMED} at most.`);
+  const wrong = names.find((name) => !NAME.test(name));
+  if (wrong === undefined) return names.map((name) => `${kind}/${name}`);
+  throw new ToolError(
+    "invalid_argument",
+    `${kind}: "${wrong.slice(0, 100)}" is no name of a definition, which is that of its file without .md.`,
+    "It has letters, digits, dots, dashes and underscores, 64 at most, and begins with a letter or digit.",
+  );
+}
+
+async function definitionIn(source: Source, path: string): Promise<Definition | undefined> {
+  const bytes = await source.read(`${path}.md`);
+  if (bytes === undefined) return undefined;
+  const unusable = (why: string) =>
+    new ToolError("not_configured", `${path} of the operator cannot be used: ${why}.`, "Leave it out.");
+  if (bytes === "too_large") throw unusable(`it is larger than ${MAX_BYTES} bytes`);
+  const text = textOf(bytes);
+  if (text === undefined) throw unusable("it is no text in UTF-8");
+  const [kind, name] = split(path);
+  // The agent knows a subagent by this name alone, and leaves out one that has none.
+  if (kind === "agents" && nameIn(text) !== name)
+    throw unusable(`its front matter has to say \`name: ${name}\`, as its file is called`);
+  return { kind, name, text };
+}
+
+function split(path: string): [ComponentKind, string] {
+  const [kind, name = ""] = path.split("/");
+  return [kind === "agents" ? "agents" : "commands", name];
+}
+
+/** The name in the front matter of a definition. */
+function nameIn(text: string): string | undefined {
+  const front = /^\uFEFF?---\r?\n([^]*?)\r?\n---/.exec(text)?.[1];
+  return front && /^name:[ \t]*(["']?)(.*?)\1[ \t]*\r?$/m.exec(front)?.[2];
+}

@@ -13,6 +13,13 @@ export const MAX_TASK = 100_000;
 /** How long a task may take, seconds: unless it says, and at most. */
 export const TASK_SECONDS = { default: 300, max: 21_600 } as const;
 
+/** Text of such a form. The list of tools says how long it may be; the form costs more of it than it tells a model. */
+const matching = (form: RegExp, characters: number, message: string) =>
+  z
+    .string()
+    .max(characters)
+    .refine((text) => form.test(text), message);
+
 const names = () => z.array(z.string()).optional();
 
 export const executeTask = defineTool({
@@ -25,26 +32,15 @@ By default in a fresh sandbox that ends with the task. Returns its answer, the c
 A task that outlasts wait_seconds goes on: the answer then has the id for get_result.`,
   input: z.strictObject({
     task: z.string().min(1).max(MAX_TASK, `is longer than ${MAX_TASK} characters`),
-    repository: z
-      .string()
-      .max(2000)
-      .regex(/^[^\s-]\S*$/, "must be an address that git clone takes")
+    repository: matching(/^[^\s-]\S*$/, 2000, "must be an address that git clone takes")
       .optional()
       .describe("Git URL; cloned first, and where the agent works."),
-    branch: z
-      .string()
-      .max(250)
-      .regex(/^[^\s-]\S*$/, "must be the name of a branch")
-      .optional(),
+    branch: matching(/^[^\s-]\S*$/, 250, "must be the name of a branch").optional(),
     sandbox: sandboxName().optional().describe("One of yours, to work on its files; it stays."),
     agent: z.enum(AGENT_NAMES).default(DEFAULT_AGENT),
-    agents: names().describe("Subagents to have in place; list_sandboxes has the operator's."),
-    commands: names().describe("Slash commands, likewise: a task may begin with /name."),
-    model: z
-      .string()
-      .max(100)
-      .regex(/^[A-Za-z0-9][\w.:/@[\]-]*$/, "must be the name of a model")
-      .optional(),
+    agents: names().describe("Subagents to have in place: the repository's, or of list_sandboxes."),
+    commands: names().describe("Slash commands likewise; a task may begin with one."),
+    model: matching(/^[A-Za-z0-9][\w.:/@[\]-]*$/, 100, "must be the name of a model").optional(),
     max_turns: z.number().int().min(1).max(1000).optional(),
     timeout_seconds: timeoutField(TASK_SECONDS.default, TASK_SECONDS.max),
     wait_seconds: waitField(),

@@ -19,6 +19,12 @@ export function newRunID(sandbox: string, kind: RunKind, now = Date.now()): stri
   return `${sandbox}.${time}${Array.from(random, (byte) => CROCKFORD[byte & 31]).join("")}${mark}`;
 }
 
+/** When the run of an id was requested, milliseconds since the epoch. */
+export function createdAt(id: string): number {
+  const time = localID(id).slice(0, 10);
+  return [...time].reduce((sum, character) => sum * 32 + CROCKFORD.indexOf(character), 0);
+}
+
 /** The part of a run id that is used inside its sandbox: in names of files, and as the mark on its processes. */
 export function localID(id: string): string {
   return id.slice(id.indexOf(".") + 1);

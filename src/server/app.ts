@@ -38,6 +38,7 @@ import { servePreview } from "./previews.ts";
 import { execute, TASK_SCOPES, taskResult } from "./rest.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";
 import { isRecord } from "../shared/is-record.ts";
+import { declaresTasks, TASK_METHODS, TASKS_CAPABILITY } from "../tools/mcp-task.ts";
 import { toolsChosen } from "../shared/tool-sets.ts";
 
 /** Which tools the server of one request needs. */
@@ -212,7 +213,15 @@ async function serveMCP(product: Product, request: Request, caller: CallerContex
     takesResourceLinks: takesResourceLinks(request),
     chosenTools: query.tools && toolsChosen(query.tools, caller.config.tools),
   };
-  const handler = createMcpHandler(() => product.createMCPServer(client, query, wanted), {
+  const declared = declaresTasks(body.value);
+  if (listensToTasks(body.value) && !declared) return refuse(caller, undeclared(idOf(body.value)), { route });
+  const createServer = ({ era }: { era: "modern" | "legacy" }) =>
+    product.createMCPServer(
+      { ...client, takesTasks: era === "modern" ? declared : undefined },
+      query,
+      wanted,
+    );
+  const handler = createMcpHandler(createServer, {
     route,
     // These two switch the handler's own guards off, which those above replace.
     corsOptions: false,
@@ -235,10 +244,23 @@ interface ToolCall {
   args: unknown;
 }
 
+/** The tool that a message calls, or whose work it asks for by a method of the Tasks extension. */
 function toolCall(message: unknown): ToolCall[] {
-  if (!isRecord(message) || message.method !== "tools/call" || !isRecord(message.params)) return [];
-  const { name, arguments: args } = message.params;
-  return typeof name === "string" ? [{ name, args }] : [];
+  if (!isRecord(message) || !isRecord(message.params)) return [];
+  const { method } = message;
+  const { name, arguments: args, taskId } = message.params;
+  if (method === "tools/call") return typeof name === "string" ? [{ name, args }] : [];
+  const tasks: Record<string, string> = TASK_METHODS;
+  const tool = typeof method === "string" && Object.hasOwn(tasks, method) ? tasks[method] : undefined;
+  return tool === undefined ? [] : [{ name: tool, args: { id: taskId } }];
+}
+
+/** Whether a message subscribes to notifications of tasks. */
+function listensToTasks(message: unknown): boolean {
+  if (!isRecord(message) || message.method !== "subscriptions/listen" || !isRecord(message.params))
+    return false;
+  const { notifications } = message.params;
+  return isRecord(notifications) && notifications.taskIds !== undefined;
 }
 
 /** The address of the resource that a message reads. */
@@ -345,6 +367,13 @@ const BAD_ORIGIN = (): Refusal =>
 
 function badQuery(problem: string): Refusal {
   return { reason: "bad_query", response: rpcError(400, -32602, problem) };
+}
+
+/** To a client that asks for tasks, but does not say that it knows them (SEP-2663, "Protocol Errors"). */
+function undeclared(id: string | number | null): Refusal {
+  const data = { requiredCapabilities: TASKS_CAPABILITY };
+  const message = "Missing required client capability";
+  return { reason: "bad_body", response: rpcError(400, -32021, message, id, data) };
 }
 
 function forbidden(reason: "bad_host" | "bad_origin", message: string): Refusal {

@@ -7,6 +7,7 @@ import { type Tool, inputFor, isListed } from "../tools/define.ts";
 import { tools } from "../tools/index.ts";
 import type { Wanted } from "./app.ts";
 import { instructions } from "./instructions.ts";
+import { registerTasks } from "./tasks-extension.ts";
 import type { EndpointQuery } from "../shared/endpoint-query.ts";
 import { callerFields, log } from "../shared/log.ts";
 import { mountLines } from "../shared/mounts.ts";
@@ -29,6 +30,7 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
     },
   );
   if (!wanted.onlyCalls) registerResources(server, caller, query.sandbox);
+  if (caller.takesTasks !== undefined) registerTasks(server, { ...caller, isStructured: query.structured });
   const { maxWaitSeconds } = config;
   for (const tool of tools) {
     const { name, title, description, annotations } = tool;
@@ -36,7 +38,9 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
     if (!wanted.called.includes(name) && (wanted.onlyCalls || !listed.has(name))) continue;
     const input = inputFor(tool, { sandbox: query.sandbox, maxWaitSeconds });
     const inputSchema = schemaOf(input, () => logInvalid(tool, caller));
-    const outputSchema = query.structured ? tool.output && schemaOf(tool.output) : undefined;
+    // A call that becomes a task has no output that the SDK could check.
+    const hasOutput = query.structured && !(wanted.onlyCalls && caller.takesTasks);
+    const outputSchema = hasOutput ? tool.output && schemaOf(tool.output) : undefined;
     const shown = { title, description, inputSchema, outputSchema, annotations };
     server.registerTool(name, shown, async (args, context) => {
       const { structuredContent, ...result } = await tool.call(

@@ -30,6 +30,11 @@ export interface CallerContext extends RequestContext, Caller {
   isRaw?: boolean | undefined;
   /** Whether the client's revision of MCP knows blocks that link to resources: 2025-06-18 and later ones do. */
   takesResourceLinks?: boolean;
+  /**
+   * Whether the client takes a task in place of a result (MCP's Tasks extension); undefined where its revision of MCP has
+   * none.
+   */
+  takesTasks?: boolean | undefined;
   /** The tools that the connection is limited to, among those that the server offers; undefined for all of them. */
   chosenTools?: ReadonlySet<ToolName> | undefined;
 }

@@ -18,6 +18,7 @@ export function rpcError(
   code: number,
   message: string,
   id: string | number | null = null,
+  data?: object,
 ): Response {
-  return json({ jsonrpc: "2.0", error: { code, message }, id }, status);
+  return json({ jsonrpc: "2.0", error: { code, message, data }, id }, status);
 }

@@ -13,6 +13,7 @@ import { isRecord } from "../shared/is-record.ts";
 import { callerFields, log, logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
+import type { MCPTask } from "./mcp-task.ts";
 
 /** What a handler works with. */
 export interface ToolContext extends CallerContext {
@@ -32,6 +33,8 @@ export interface ToolOutput<Structured = Record<string, unknown>> {
   content: CallToolResult["content"];
   /** The same as data, for programs that asked for it. */
   structured?: Structured;
+  /** The answer is this task, which goes on, without content. */
+  task?: MCPTask;
 }
 
 /**
@@ -99,9 +102,10 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
         mustBeChosen(definition.name, caller);
         return handle(args as z.output<Input>, contextOf(caller, pulse?.say));
       }).finally(() => pulse?.stop());
-      return output instanceof ToolError
-        ? { content: [text(output.text)], isError: true }
-        : { content: output.content, structuredContent: output.structured };
+      if (output instanceof ToolError) return { content: [text(output.text)], isError: true };
+      // The SDK's schema of answers wants content, of which a task has none.
+      if (output.task) return { content: [], resultType: "task", ...output.task };
+      return { content: output.content, structuredContent: output.structured };
     },
   };
 }

@@ -3,6 +3,7 @@ import { AGENT_NAMES, DEFAULT_AGENT } from "../tasks/agents.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { defineTool, sandboxName, timeoutField, waitField } from "./define.ts";
 import { followTask } from "./follow-task.ts";
+import { patienceOf } from "./mcp-task.ts";
 import { runContent } from "./run-result.ts";
 import { canRunTasks, startTask } from "./start-task.ts";
 import { taskFields, taskOutput } from "./task-result.ts";
@@ -57,6 +58,7 @@ A task that outlasts wait_seconds goes on: the answer then has the id for get_re
   scopes: ["tasks:run"],
   async handle(args, context) {
     const deadline = Date.now() + args.wait_seconds * 1000;
+    const { taskOf } = patienceOf(context, args.wait_seconds, "tasks:run");
     const { value: started, notice } = await startTask(context, {
       task: args.task,
       agent: args.agent,
@@ -71,6 +73,8 @@ A task that outlasts wait_seconds goes on: the answer then has the id for get_re
       continueFrom: args.continue_from,
       checkpoint: args.checkpoint,
     });
+    const goesOn = taskOf(started, notice);
+    if (goesOn) return { content: [], task: goesOn };
     const { value: run, notice: later } = await followTask(context, started.id, deadline - Date.now());
     const told = [notice, later].filter(Boolean).join(" ") || undefined;
     const task = taskDetailOf(run);

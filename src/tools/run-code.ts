@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { defineTool, sandboxField, timeoutField, waitField } from "./define.ts";
+import { patienceOf } from "./mcp-task.ts";
 import { anyRunFields, runContent } from "./run-result.ts";
 
 /** Characters. A longer program goes into a file. */
@@ -33,16 +34,12 @@ When timeout_seconds pass, Python is interrupted and usually keeps its state; Ja
   async handle({ code, language, sandbox, context: kernel, timeout_seconds, wait_seconds }, context) {
     const spec = { code, language, context: kernel, timeoutMs: timeout_seconds * 1000 };
     const mayUseModel = context.principal.scopes.includes("tasks:run");
+    const { waitMs, taskOf } = patienceOf(context, wait_seconds, "sandbox:read");
     const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
-      actor.executeCode(
-        owner,
-        spec,
-        wait_seconds * 1000,
-        mayUseModel,
-        context.isStructured === true,
-        context.progress,
-      ),
+      actor.executeCode(owner, spec, waitMs, mayUseModel, context.isStructured === true, context.progress),
     );
+    const task = taskOf(run, notice);
+    if (task) return { content: [], task };
     return { content: await runContent(context, run, notice), structured: anyRunFields(run, notice) };
   },
 });

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { ToolError } from "../shared/errors.ts";
 import { defineTool, sandboxField, timeoutField, variablesField, waitField } from "./define.ts";
+import { patienceOf } from "./mcp-task.ts";
 import { runContent, runFields, runOutput } from "./run-result.ts";
 
 /** Characters of a command, and of its input. Longer ones go into a file. */
@@ -67,16 +68,21 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
     const timeoutS = timeout_seconds ?? (asked.interactive ? INTERACTIVE_TIMEOUT_S : TIMEOUT_S);
     const spec = { ...asked, timeoutMs: timeoutS * 1000 };
     const mayUseModel = context.principal.scopes.includes("tasks:run");
+    // Whoever makes a task waits for its end, before which a program that is typed into asks for more.
+    const poll = asked.interactive ? undefined : "sandbox:read";
+    const { waitMs, taskOf } = patienceOf(context, wait_seconds, poll);
     const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
       actor.executeCommand(
         owner,
         spec,
-        wait_seconds * 1000,
+        waitMs,
         mayUseModel,
         context.isStructured === true || asked.interactive,
         context.progress,
       ),
     );
+    const task = taskOf(run, notice);
+    if (task) return { content: [], task };
     return { content: await runContent(context, run, notice), structured: runFields(run, notice) };
   },
 });

@@ -196,6 +196,17 @@ describe("the Inspector's command line", () => {
     const { content } = await inspect("--method", "tools/call", ...code);
     expect(textOf(content ?? [])).toContain("45");
   });
+
+  it("follows a task of MCP's Tasks extension to its result", async () => {
+    const era = ["--protocol-era", "modern", "--method", "tools/call", "--tool-name", "run_command"];
+    const { content } = await inspect(
+      ...era,
+      "--tool-arg",
+      "command=sleep 1; echo ended",
+      "sandbox=inspector",
+    );
+    expect(textOf(content ?? [])).toContain("ended");
+  });
 });
 
 describe("Claude Code", () => {

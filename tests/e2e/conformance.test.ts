@@ -1,14 +1,21 @@
 /** The official conformance suite against the running server; tests/conformance/README.md says what cannot pass and why. */
 import { execFile } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { createServer, request as send, type Server as HTTPServer } from "node:http";
+import {
+  createServer,
+  type IncomingHttpHeaders,
+  request as send,
+  type Server as HTTPServer,
+} from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import expectedFailures from "../conformance/expected-failures.json" with { type: "json" };
+import { MCPClient } from "../setup/mcp-client.ts";
 import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
 
 const run = promisify(execFile);
@@ -21,6 +28,16 @@ const REVISIONS: [revision: string, scenarios: string[]][] = [
     "2026-07-28",
     ["server-stateless", "tools-list", "caching", "http-header-validation", "dns-rebinding-protection"],
   ],
+];
+
+/** The scenarios of the Tasks extension that ask for no tool which this server has no like of. */
+const TASK_SCENARIOS = [
+  "tasks-lifecycle",
+  "tasks-capability-negotiation",
+  "tasks-wire-fields",
+  "tasks-request-state-removal",
+  "tasks-request-headers",
+  "tasks-dispatch-and-envelope",
 ];
 
 interface Check {
@@ -46,10 +63,47 @@ afterAll(async () => {
   rmSync(results, { recursive: true, force: true });
 });
 
-/** Adds the token to every request. */
+/** The directory of files that say hello, for the suite's tool `greet`. */
+const GREETINGS = "/tmp/greetings";
+
+/** A command in a session of its own. */
+const commandOf = (command: string) => ({
+  name: "run_command",
+  arguments: { command, session: randomBytes(8).toString("hex") },
+});
+
+/** Calls of the fixture server's tools, as tools of this server that do the like. */
+const FIXTURES: Record<string, (args: Record<string, unknown>) => { name: string; arguments: object }> = {
+  greet: ({ name }) => ({ name: "read_file", arguments: { path: `${GREETINGS}/${String(name)}` } }),
+  slow_compute: ({ seconds }) => commandOf(`sleep ${Number(seconds)}`),
+  failing_job: () => commandOf("sleep 1; exit 3"),
+  // It ends without asking: what tasks/update answers is seen all the same.
+  confirm_delete: () => commandOf("sleep 1"),
+};
+
+/** A request to the fixture server as one to this server. */
+function translated(
+  headers: IncomingHttpHeaders,
+  body: Buffer,
+): { headers: IncomingHttpHeaders; body: Buffer } {
+  const message = JSON.parse(String(body) || "{}");
+  const fixture = message.method === "tools/call" ? FIXTURES[message.params?.name] : undefined;
+  if (!fixture) return { headers, body };
+  const call = fixture(message.params.arguments ?? {});
+  const params = { ...message.params, ...call };
+  const translation = Buffer.from(JSON.stringify({ ...message, params }));
+  return {
+    headers: { ...headers, "mcp-name": call.name, "content-length": String(translation.length) },
+    body: translation,
+  };
+}
+
+/** Adds the token to every request, and translates calls of the fixture server's tools. */
 async function authorizingProxy(target: URL, token: string): Promise<HTTPServer> {
-  const listening = createServer((incoming, outgoing) => {
-    const headers = { ...incoming.headers, authorization: `Bearer ${token}` };
+  const listening = createServer(async (incoming, outgoing) => {
+    const sent = Buffer.concat(await incoming.toArray());
+    const { headers: given, body } = translated(incoming.headers, sent);
+    const headers = { ...given, authorization: `Bearer ${token}` };
     const { hostname, port } = target;
     const onward = send(
       { hostname, port, path: incoming.url, method: incoming.method, headers },
@@ -60,19 +114,19 @@ async function authorizingProxy(target: URL, token: string): Promise<HTTPServer>
     );
     onward.on("error", () => outgoing.destroy());
     outgoing.on("close", () => onward.destroy());
-    incoming.pipe(onward);
+    onward.end(body);
   });
   listening.listen(0, "127.0.0.1");
   await once(listening, "listening");
   return listening;
 }
 
-/** Runs all scenarios of a revision. @returns each scenario's checks */
-async function conformance(revision: string): Promise<Map<string, Check[]>> {
+/** Runs the suite with these options. @returns each scenario's checks */
+async function conformance(name: string, options: string[]): Promise<Map<string, Check[]>> {
   const { port } = proxy.address() as AddressInfo;
-  const output = join(results, revision);
+  const output = join(results, name);
   const program = join(repository, "node_modules/@modelcontextprotocol/conformance/dist/index.js");
-  const target = ["--url", `http://127.0.0.1:${port}/mcp`, "--suite", "all", "--spec-version", revision];
+  const target = ["--url", `http://127.0.0.1:${port}/mcp`, ...options];
   // Its exit status only counts failures; the files say which they are.
   await run(process.execPath, [program, "server", ...target, "-o", output]).catch(() => undefined);
   const scenarios = readdirSync(output).map((directory): [string, Check[]] => {
@@ -82,22 +136,37 @@ async function conformance(revision: string): Promise<Map<string, Check[]>> {
   return new Map(scenarios);
 }
 
+/** The checks that failed and are not listed. */
+function unexpected(scenarios: Map<string, Check[]>): string[] {
+  const failures: string[] = [];
+  for (const [scenario, checks] of scenarios) {
+    for (const { id, status, errorMessage } of checks) {
+      if (status !== "FAILURE") continue;
+      const name = `${scenario}:${id}`;
+      if (listed.has(name)) failed.add(name);
+      else failures.push(`${name}: ${errorMessage ?? ""}`);
+    }
+  }
+  return failures;
+}
+
 const listed = new Set(expectedFailures.flatMap(({ checks }) => checks));
 
 describe("conformance", () => {
   it.each(REVISIONS)("to %s: fails nothing but what is listed", async (revision, required) => {
-    const scenarios = await conformance(revision);
+    const scenarios = await conformance(revision, ["--suite", "all", "--spec-version", revision]);
     expect([...scenarios.keys()]).toEqual(expect.arrayContaining(required));
-    const unexpected: string[] = [];
-    for (const [scenario, checks] of scenarios) {
-      for (const { id, status, errorMessage } of checks) {
-        if (status !== "FAILURE") continue;
-        const name = `${scenario}:${id}`;
-        if (listed.has(name)) failed.add(name);
-        else unexpected.push(`${name}: ${errorMessage ?? ""}`);
-      }
-    }
-    expect(unexpected).toEqual([]);
+    expect(unexpected(scenarios)).toEqual([]);
+  });
+
+  it("to the Tasks extension: fails nothing but what is listed", async () => {
+    const names = ["World", "sep-2243", "header-mismatch", "legacy-hint", "rt"];
+    const command = `mkdir -p ${GREETINGS} && for name in ${names.join(" ")}; do printf 'Hello, %s!' $name > ${GREETINGS}/$name; done`;
+    await new MCPClient(server.url, TOKEN).call("run_command", { command });
+    const ran = await Promise.all(TASK_SCENARIOS.map((name) => conformance(name, ["--scenario", name])));
+    const scenarios = new Map(ran.flatMap((one) => one.entries().toArray()));
+    expect([...scenarios.keys()].toSorted()).toEqual(TASK_SCENARIOS.toSorted());
+    expect(unexpected(scenarios)).toEqual([]);
   });
 
   it("lists nothing that does not fail", () => {

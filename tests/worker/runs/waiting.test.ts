@@ -1,5 +1,7 @@
 import { describe, expect, it } from "vitest";
+import { mcpHeaders, messagesIn } from "../../setup/mcp-client.ts";
 import {
+  type Caller,
   callsIn,
   idIn,
   inActor,
@@ -23,6 +25,36 @@ const command = (line: string, more: Record<string, unknown> = {}) =>
 const code = (source: string, more: Record<string, unknown> = {}) =>
   calls.code(source, { wait_seconds: 0, ...more });
 const cancel = (id: unknown) => owner.call("cancel_run", { id });
+
+interface TaskAnswer {
+  result?: { resultType?: string; taskId?: string; status?: string; [field: string]: unknown };
+  error?: { code: number; message: string };
+}
+
+/** A request of MCP's revision 2026-07-28, by a client that declares the Tasks extension unless `extensions` says otherwise. */
+async function modern(
+  caller: Caller,
+  method: string,
+  params: Record<string, unknown>,
+  extensions: object = { "io.modelcontextprotocol/tasks": {} },
+): Promise<TaskAnswer & { status: number }> {
+  const prefix = "io.modelcontextprotocol";
+  const _meta = {
+    [`${prefix}/protocolVersion`]: "2026-07-28",
+    [`${prefix}/clientInfo`]: { name: "test", version: "1" },
+    [`${prefix}/clientCapabilities`]: { extensions },
+  };
+  const headers = {
+    ...mcpHeaders(caller.token),
+    "mcp-protocol-version": "2026-07-28",
+    "mcp-method": method,
+    "mcp-name": String(params.taskId ?? params.name),
+  };
+  const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method, params: { ...params, _meta } });
+  const response = await caller.http(caller.url, { method: "POST", headers, body });
+  const last = messagesIn(await response.text()).at(-1) as TaskAnswer;
+  return { ...last, status: response.status };
+}
 
 /** Whether a file made by a run has appeared. */
 const there = async (file: string) =>
@@ -254,5 +286,88 @@ describe.concurrent("a run id of someone else", () => {
     expect(runs.every(({ title }) => title === "echo mine")).toBe(true);
     expect((await result(id, { wait_seconds: 0 })).text).toContain("state: running");
     await cancel(id);
+  });
+});
+
+describe.concurrent("a run for a client that declares MCP's Tasks extension", () => {
+  const call = (name: string, args: Record<string, unknown>, caller: Caller = owner) =>
+    modern(caller, "tools/call", { name, arguments: { sandbox, session: `own-${++sessions}`, ...args } });
+  const get = (taskId: unknown, caller: Caller = owner) => modern(caller, "tasks/get", { taskId });
+
+  it("is a task by its own id, and its end holds what the call would have answered", async () => {
+    const line = "echo begun; until [ -e /tmp/go-task ]; do sleep 0.05; done; echo ended; exit 3";
+    const { result: made } = await call("run_command", { command: line });
+    expect(made).toMatchObject({ resultType: "task", status: "working", taskId: expect.any(String) });
+    await until(async () => (await get(made?.taskId)).result?.statusMessage === "begun");
+    const { result: working } = await get(made?.taskId);
+    expect(working).toMatchObject({ resultType: "complete", status: "working", createdAt: made?.createdAt });
+    expect(working).not.toHaveProperty("result");
+    expect(Date.parse(String(working?.createdAt))).toBeLessThanOrEqual(Date.now());
+    await sh(sandbox, "touch /tmp/go-task", { session: "look" });
+    await until(async () => (await get(made?.taskId)).result?.status === "completed");
+    const text = "exit_code: 3\nstdout:\nbegun\nended";
+    const ended = { content: [{ type: "text", text }], isError: false };
+    expect((await get(made?.taskId)).result?.result).toEqual(ended);
+    const structured = await get(made?.taskId, owner.at("?results=structured"));
+    expect(structured.result?.result).toMatchObject({ ...ended, structuredContent: { exit_code: 3 } });
+    expect((await owner.call("get_result", { id: made?.taskId })).text).toBe(text);
+  });
+
+  it("is a task of code too, with results as data, and is cancelled", async () => {
+    const asked = {
+      name: "run_code",
+      arguments: { sandbox, code: "import time; time.sleep(60)", context: "task" },
+    };
+    const { result: made } = await modern(owner.at("?results=structured"), "tools/call", asked);
+    expect(made).toMatchObject({ resultType: "task", taskId: expect.any(String) });
+    const { taskId } = made ?? {};
+    const ignored = { taskId, inputResponses: { nothing: { action: "accept" } } };
+    expect((await modern(owner, "tasks/update", ignored)).result).toMatchObject({ resultType: "complete" });
+    const { result: cancelled } = await modern(owner, "tasks/cancel", { taskId });
+    expect(cancelled).toMatchObject({ resultType: "complete" });
+    expect(cancelled).not.toHaveProperty("taskId");
+    await until(async () => (await get(taskId)).result?.status === "cancelled");
+  });
+
+  it("is a result where its model does not mean to wait", async () => {
+    const answers = [
+      await call("run_command", { command: "sleep 5", wait_seconds: 0 }),
+      await call("run_command", { command: "read -p name: line", interactive: true, timeout_seconds: 5 }),
+    ];
+    for (const { result: answer } of answers)
+      expect(answer).toMatchObject({ resultType: "complete", content: [{ type: "text" }] });
+    expect(JSON.stringify(answers[0])).toContain("get_result, id");
+  });
+
+  it("is a result for a token that may not read how the task goes on", async () => {
+    const caller = await principal("executes-alone", ["sandbox:exec"]);
+    const { result: answer } = await call("run_command", { command: "sleep 1; echo waited" }, caller);
+    expect(answer).toMatchObject({ resultType: "complete" });
+    expect(JSON.stringify(answer)).toContain("waited");
+  });
+
+  it("is nobody else's, and needs the scope of its kind", async () => {
+    const { taskId } = (await call("run_command", { command: "sleep 5" })).result ?? {};
+    const stranger = await principal("task-stranger");
+    for (const method of ["tasks/get", "tasks/update", "tasks/cancel"]) {
+      const { error } = await modern(stranger, method, { taskId });
+      expect([method, error]).toMatchObject([
+        method,
+        { code: -32602, message: expect.stringContaining("There is no run") },
+      ]);
+    }
+    const writer = await principal("task-writer", ["sandbox:write"]);
+    expect((await get(taskId, writer)).status).toBe(403);
+    expect((await get(`${taskId}t`, stranger)).status).toBe(403);
+    expect((await get(taskId)).result?.status).toBe("working");
+  });
+
+  it("is refused to a client that does not declare it on the same request", async () => {
+    const { taskId } = (await call("run_command", { command: "sleep 5" })).result ?? {};
+    const missing = { error: { code: -32021, message: expect.any(String) }, status: 400 };
+    for (const method of ["tasks/get", "tasks/update", "tasks/cancel"])
+      expect(await modern(owner, method, { taskId }, {})).toMatchObject(missing);
+    const notifications = { taskIds: [taskId] };
+    expect(await modern(owner, "subscriptions/listen", { notifications }, {})).toMatchObject(missing);
   });
 });

@@ -1,0 +1,50 @@
+/** The methods of MCP's Tasks extension (SEP-2663), over the runs that tools start: a task's id is the run's. */
+import { type McpServer, MissingRequiredClientCapabilityError } from "@modelcontextprotocol/server";
+import { z } from "zod";
+import { protocolError, reading } from "../resources/context.ts";
+import type { RunView } from "../runs/run.ts";
+import { ToolError } from "../shared/errors.ts";
+import type { CallerContext } from "../shared/request-context.ts";
+import { contextOf, recorded } from "../tools/define.ts";
+import { requiredScopes } from "../tools/index.ts";
+import { TASK_METHODS, TASKS_CAPABILITY, taskOf } from "../tools/mcp-task.ts";
+import { ownRun } from "../tools/own-run.ts";
+import { anyRunFields, runContent } from "../tools/run-result.ts";
+
+const params = z.object({ taskId: z.string().max(64) });
+
+/** Gives a server of the 2026-07-28 revision the extension. */
+export function registerTasks({ server }: McpServer, caller: CallerContext): void {
+  server.registerCapabilities(TASKS_CAPABILITY);
+  const handle = (method: keyof typeof TASK_METHODS, answer: (id: string) => Promise<object>) =>
+    server.setRequestHandler(method, { params }, async ({ taskId }) => {
+      if (!caller.takesTasks)
+        throw new MissingRequiredClientCapabilityError({ requiredCapabilities: TASKS_CAPABILITY });
+      const scopes = requiredScopes(TASK_METHODS[method], { id: taskId });
+      const answered = await recorded(caller, { tool: method, scopes }, () => answer(taskId));
+      if (answered instanceof ToolError) throw protocolError(answered);
+      return { ...answered };
+    });
+  const find = async (id: string): Promise<RunView> =>
+    (await reading(caller, ownRun(id), false, (actor, owner) => actor.readRun(owner, id, 0))).run;
+
+  handle("tasks/get", async (id) => detailed(caller, await find(id)));
+  // No tool asks for input, so no answer to it is outstanding, and others are to be ignored.
+  handle("tasks/update", async (id) => {
+    await find(id);
+    return {};
+  });
+  handle("tasks/cancel", async (id) => {
+    await reading(caller, ownRun(id), false, (actor, owner) => actor.cancelRun(owner, id, 0));
+    return {};
+  });
+}
+
+/** A task with what its call would have answered. */
+async function detailed(caller: CallerContext, run: RunView): Promise<object> {
+  const task = taskOf(run, caller.config);
+  if (task.status !== "completed") return task;
+  const content = await runContent(contextOf(caller), run);
+  const structuredContent = caller.isStructured ? anyRunFields(run) : undefined;
+  return { ...task, result: { content, structuredContent, isError: false } };
+}

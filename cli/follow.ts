@@ -145,15 +145,17 @@ export function followed({ data, content }: Answer): Followed {
 const ONE_CTRL_C_MS = 500;
 
 /** Ctrl-C. Another one ends the process as it would without this. */
-class Interrupt {
+export class Interrupt {
   readonly #happened: Promise<undefined>;
   #listener: () => void = () => undefined;
+  hasHappened = false;
 
   constructor() {
     this.#happened = new Promise((resolve) => {
       let at = 0;
       this.#listener = () => {
         at ||= Date.now();
+        this.hasHappened = true;
         if (Date.now() - at > ONE_CTRL_C_MS) process.exit(EXIT.cancelled);
         resolve(undefined);
       };

@@ -1,6 +1,7 @@
 /** The command line, as a tree of commands. */
 import { Command } from "@commander-js/extra-typings";
 import description from "../package.json" with { type: "json" };
+import { ask } from "./commands/ask.ts";
 import { code } from "./commands/code.ts";
 import { command } from "./commands/command.ts";
 import { connect } from "./commands/connect.ts";
@@ -32,6 +33,7 @@ const COMMANDS = [
   command,
   shell,
   execute,
+  ask,
   result,
   cancel,
   runs,

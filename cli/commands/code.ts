@@ -64,7 +64,12 @@ export const code = serverCommand("code", "run code in a live kernel; variables 
     await server.close();
   });
 
-function printResult(run: object, content: Answer["content"], images: readonly string[] | undefined): void {
+/** Prints the value of the last expression, the exception, and where images are. */
+export function printResult(
+  run: object,
+  content: Answer["content"],
+  images: readonly string[] | undefined,
+): void {
   const { result, left_out, error } = codeFields.parse(run);
   if (result) printed(process.stdout, `${result}\n`);
   if (left_out) note(left_out);
@@ -79,7 +84,7 @@ function printResult(run: object, content: Answer["content"], images: readonly s
 }
 
 /** Writes the images as `image-1.png` and so on. @returns their paths */
-function saveImages(content: Answer["content"], directory: string): string[] {
+export function saveImages(content: Answer["content"], directory: string): string[] {
   mkdirSync(directory, { recursive: true });
   const images = content.filter((block) => block.type === "image");
   return images.map(({ data, mimeType }, index) => {

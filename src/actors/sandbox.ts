@@ -4,16 +4,19 @@ import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import { CodeExecutor, type CodeRunSpec } from "../runs/code.ts";
 import { type CommandSpec, Commands } from "../runs/command.ts";
 import { localID } from "../runs/id.ts";
-import type { End, RunKind, RunSummary, RunView } from "../runs/run.ts";
+import type { Executor } from "../runs/executor.ts";
+import type { Allowance, End, RunKind, RunSummary, RunView } from "../runs/run.ts";
 import { type LogPage, Runs, type OnProgress, type Typed } from "../runs/runs.ts";
 import type { RunRecord, Stored } from "../runs/store.ts";
 import { TaskBudgets } from "../tasks/budget.ts";
+import { type QuestionSpec, Questions } from "../tasks/questions.ts";
 import { type TaskSpec, Tasks } from "../tasks/tasks.ts";
 import type { Admission, ModelAnswer, ModelCall } from "../container/model-calls.ts";
+import { questionDetailOf } from "../runs/task-detail.ts";
 import { type ArtifactRange, readArtifact, taskDetailOf } from "../tasks/collect.ts";
 import { type Env, parseConfig } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
-import { OUTBOUND } from "../container/egress.ts";
+import { OUTBOUND, callModel } from "../container/egress.ts";
 import { type OutboundPolicy, throughPolicy } from "../container/internet.ts";
 import type { Connection as SandboxConnection } from "../shared/connection-log.ts";
 import { networkLimits } from "../shared/network-limits.ts";
@@ -121,6 +124,7 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #code: CodeExecutor;
   readonly #commands: Commands;
   readonly #tasks: Tasks;
+  readonly #questions: Questions;
   readonly #runs: Runs;
   readonly #retention: Retention;
   readonly #diskUsage: DiskUsage;
@@ -240,10 +244,24 @@ export class Sandbox extends BaseSandbox<Env> {
       report: (error) =>
         log(config, { event: "error", ref: crypto.randomUUID(), where: "execute_task", error }),
     });
+    this.#questions = new Questions({
+      code: this.#code,
+      budgets: this.#budgets,
+      maxTokens: config.tasks.maxTokens,
+      callModel: (request) => callModel(request, env, ctx.id.toString()),
+      startContainer: ready,
+    });
     this.#runs = new Runs({
       sql,
       bucket: env.RESULTS,
-      executors: { code: this.#code, command: this.#commands, task: this.#tasks },
+      executors: {
+        code: this.#code,
+        command: this.#commands,
+        task: {
+          resume: (run, state) =>
+            (questionDetailOf(run.record) ? this.#questions : this.#tasks).resume(run, state),
+        },
+      },
       quota: this.#lease,
       owner: () => this.#accountLink.owner,
       logCapBytes,
@@ -477,11 +495,26 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /** Answers with the run as soon as it has started; `readRun` waits for its end. */
   executeTask(owner: Owner, spec: TaskSpec): Promise<Answer<RunView>> {
+    return this.#handOver(owner, this.#tasks, spec.task, spec);
+  }
+
+  /** As `executeTask`; `followRun` waits for its program too. */
+  askQuestion(owner: Owner, spec: QuestionSpec): Promise<Answer<RunView>> {
+    return this.#handOver(owner, this.#questions, spec.question, spec);
+  }
+
+  /** Starts a run that uses the model, within its tokens of the day. */
+  #handOver<Spec extends Allowance>(
+    owner: Owner,
+    executor: Executor<Spec>,
+    source: string,
+    spec: Spec,
+  ): Promise<Answer<RunView>> {
     return this.#serve(owner, async () => {
       const { used, allowed } = await this.#tellModelTokens();
       if (used >= allowed) throw quotaError({ limit: "modelTokensPerDay", allowed, used });
       await this.#setUp.begin();
-      const run = await this.#runs.start(this.#setUp.before(this.#tasks), spec.task, spec, 0, true);
+      const run = await this.#runs.start(this.#setUp.before(executor), source, spec, 0, true);
       await this.#accountLink.account(owner).taskSeen(run);
       return run;
     });
@@ -546,6 +579,24 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#answer(owner, async () => {
       const run = await this.#runs.result(id, waitMs, cursor, onProgress);
       return cursor === undefined ? { run } : { run, page: await this.#runs.log(id, cursor, maxBytes) };
+    });
+  }
+
+  /**
+   * As `readRun` with a cursor. While the model writes, it waits for the program to grow instead.
+   * @param seen characters of the program, and the cursor
+   */
+  followRun(
+    owner: Owner,
+    id: string,
+    waitMs: number,
+    seen: { code: number; cursor: number },
+    maxBytes: number,
+  ): Promise<Answer<RunReading>> {
+    return this.#answer(owner, async () => {
+      const wasWriting = await this.#questions.moreCode(localID(id), seen.code, waitMs);
+      const run = await this.#runs.result(id, wasWriting ? 0 : waitMs, seen.cursor);
+      return { run, page: await this.#runs.log(id, seen.cursor, maxBytes) };
     });
   }
 
@@ -1013,7 +1064,7 @@ export class Sandbox extends BaseSandbox<Env> {
   #taskEnded({ id, state, title, startedAt, endedAt, detail }: RunRecord): void {
     const { owner } = this.#accountLink;
     this.#budgets.close(localID(id));
-    const task = taskDetailOf({ detail });
+    const task = detail && "ownSandbox" in detail ? detail : undefined;
     const ended = this.#accountLink.account(owner).taskSeen({ id, state, title, startedAt, endedAt });
     // Where the container has gone, only the account's entry is left to remove.
     const gone = state === "lost" && !this.#isUp;

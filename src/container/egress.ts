@@ -61,6 +61,13 @@ export const OUTBOUND: Record<string, OutboundHandler> = Object.fromEntries(
   ]),
 );
 
+/** Sends a request to the model for a run of a sandbox, as if the sandbox had made it: with the run's placeholder. */
+export async function callModel(request: Request, env: Env, containerID: string): Promise<Response> {
+  const row = EGRESS[MODEL_HOST];
+  if (!row) throw new Error(`${MODEL_HOST} has no row`);
+  return serve(MODEL_HOST, row, request, env, containerID);
+}
+
 async function serve(
   host: string,
   row: EgressRow,

@@ -1,7 +1,7 @@
 /** What a run is: one execution of code, of a command or of a task, from its start to its end. */
 import type { OutputSink } from "../container/follower.ts";
 import type { Shown } from "./output.ts";
-import type { TaskDetail } from "./task-detail.ts";
+import type { QuestionDetail, TaskDetail } from "./task-detail.ts";
 
 export const RUN_KINDS = ["code", "command", "task"] as const;
 
@@ -42,9 +42,16 @@ export interface End {
 /** What only a run of code has. */
 export interface CodeDetail {
   results: CodeResult[];
-  error?: { name: string; message: string; traceback: string[] };
+  error?: CodeError;
   /** As of a command. */
   ports?: readonly number[];
+}
+
+/** An exception. */
+export interface CodeError {
+  name: string;
+  message: string;
+  traceback: string[];
 }
 
 /** A result of code in its most readable form. */
@@ -66,7 +73,7 @@ export interface CommandDetail {
   ports: readonly number[];
 }
 
-export type RunDetail = CodeDetail | CommandDetail | TaskDetail;
+export type RunDetail = CodeDetail | CommandDetail | TaskDetail | QuestionDetail;
 
 /** The largest detail of a run, in bytes of JSON: SQLite in a Durable Object holds values of up to 2 MB. */
 export const DETAIL_BYTES = 1_500_000;

@@ -399,8 +399,8 @@ function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-const NEVER_BEGAN = "It waited for its turn when the server was restarted, and never ran. Run it again.";
-const NEVER_BEGAN_HERE = "It waited for its turn when the sandbox stopped, and never ran. Run it again.";
+const NEVER_BEGAN = "It had not begun when the server was restarted, and never ran. Run it again.";
+const NEVER_BEGAN_HERE = "It had not begun when the sandbox stopped, and never ran. Run it again.";
 const WENT_AWAY = "The sandbox went away while the server was down, and everything in it.";
 const OTHER_VERSION = "The server was restarted in another version, which cannot go on with it.";
 

@@ -1,5 +1,6 @@
-/** What only a run of a task has. */
+/** What only a run of a task has, done by an agent or a question. */
 import { z } from "zod";
+import type { CodeDetail, RunView } from "./run.ts";
 
 /** Of the model, as the agent reports them. */
 export const tokens = z.object({
@@ -42,6 +43,24 @@ export interface TaskDetail {
   ownSandbox: boolean;
   /** Whether everything worth keeping is in R2, so that the sandbox may be destroyed. */
   safe: boolean;
+}
+
+/** What a question has: the program that a model wrote, and what that gave as code. */
+export interface QuestionDetail extends CodeDetail {
+  /** The model's choice; undefined until the whole program is there. */
+  language?: string;
+  /** As far as it is written. */
+  code: string;
+  model: string;
+  /** Of the one request that wrote the program. */
+  tokens?: Pick<Tokens, "input" | "output">;
+  ownSandbox: boolean;
+  /** Everything is in the record. */
+  safe: true;
+}
+
+export function questionDetailOf({ detail }: Pick<RunView, "detail">): QuestionDetail | undefined {
+  return detail && "code" in detail ? detail : undefined;
 }
 
 export interface Changes {

@@ -1,66 +1,133 @@
 /**
- * Tasks over plain HTTP, for scripts and CI: `POST /execute` and `GET /tasks/:taskId/result`. Their JSON is a contract.
- * They start and follow the same tasks as the tools, for the same principals and within the same limits.
+ * Tasks and questions over plain HTTP, for scripts and CI: `POST /execute` and `GET /tasks/:taskId/result`. Their JSON is a
+ * contract. They start and follow the same tasks as the tools, for the same principals and within the same limits.
  */
 import { z } from "zod";
 import type { Scope } from "../shared/principal.ts";
-import { contextOf, defaultWait, recorded, type ToolContext } from "../tools/define.ts";
+import { isTaskID } from "../runs/id.ts";
+import type { RunView } from "../runs/run.ts";
+import { MAX_QUESTION, PROGRAM_LANGUAGES } from "../tasks/program.ts";
+import { contextOf, defaultWait, recorded, sandboxName, type ToolContext } from "../tools/define.ts";
 import { MAX_TASK, TASK_SECONDS } from "../tools/execute-task.ts";
 import { followTask } from "../tools/follow-task.ts";
-import { startTask } from "../tools/start-task.ts";
-import { type PlainTask, plainTask } from "../tools/task-result.ts";
+import { plainQuestion } from "../tools/question-result.ts";
+import { startQuestion, startTask } from "../tools/start-task.ts";
+import { plainTask } from "../tools/task-result.ts";
 import { json } from "../shared/responses.ts";
 import { readJSON } from "./body.ts";
+import { runEvents } from "./run-events.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { isRecord } from "../shared/is-record.ts";
+import { modelName } from "../shared/names.ts";
 
-const DEFAULT_TIMEOUT_MS = TASK_SECONDS.default * 1000;
 const MAX_TIMEOUT_MS = TASK_SECONDS.max * 1000;
 
-const names = z.array(z.string()).optional();
-const componentNames = z.object({ agents: names, commands: names });
-
-/** What both routes need. */
+/** What both routes need. A question needs no other scope: it is a task without an agent. */
 export const TASK_SCOPES: readonly Scope[] = ["tasks:run"];
 
-/**
- * `POST /execute` with `{"task", "timeout", "checkpoint", "agents", "commands"}`: milliseconds, the state that the task starts
- * from, and names of definitions that have to be there.
- */
-export function execute(request: Request, caller: CallerContext): Promise<Response> {
-  return respond("execute", caller, async (context) => {
-    const body = await readJSON(request);
-    if ("problem" in body && body.problem === "too_large")
-      return json({ error: "Request body too large" }, 413);
-    const fields = "value" in body && isRecord(body.value) ? body.value : {};
-    const { task, timeout = DEFAULT_TIMEOUT_MS, checkpoint } = fields;
-    if (typeof task !== "string" || task.trim() === "") return json({ error: "Task is required" }, 400);
-    if (task.length > MAX_TASK) return json({ error: `Task is longer than ${MAX_TASK} characters` }, 400);
-    if (typeof timeout !== "number" || !(timeout >= 1 && timeout <= MAX_TIMEOUT_MS))
-      return json({ error: `Timeout must be a number of milliseconds from 1 to ${MAX_TIMEOUT_MS}` }, 400);
-    if (checkpoint !== undefined && typeof checkpoint !== "string")
-      return json({ error: "Checkpoint must be the id of one" }, 400);
-    const named = componentNames.safeParse(fields);
-    if (!named.success) return json({ error: "Agents and commands must be lists of names" }, 400);
+/** Text that is not blank. Issues of a body are answered as they are. */
+function words(name: string, max: number) {
+  return z
+    .string(`${name} is required`)
+    .refine((text) => text.trim() !== "", `${name} is required`)
+    .max(max, `${name} is longer than ${max} characters`);
+}
+
+/** Milliseconds. */
+function timeoutField() {
+  const message = `Timeout must be a number of milliseconds from 1 to ${MAX_TIMEOUT_MS}`;
+  return z
+    .number(message)
+    .min(1, message)
+    .max(MAX_TIMEOUT_MS, message)
+    .default(TASK_SECONDS.default * 1000);
+}
+
+/** Names of definitions that have to be there. */
+function componentNames() {
+  const message = "Agents and commands must be lists of names";
+  return z.array(z.string(message), message).optional();
+}
+
+const taskBody = z.object({
+  task: words("Task", MAX_TASK),
+  timeout: timeoutField(),
+  /** The state that the task starts from. */
+  checkpoint: z.string("Checkpoint must be the id of one").optional(),
+  agents: componentNames(),
+  commands: componentNames(),
+  question: z.undefined("Give a task or a question, not both").optional(),
+});
+
+const questionBody = z.object({
+  question: words("Question", MAX_QUESTION),
+  language: z.enum(PROGRAM_LANGUAGES, `Language must be ${PROGRAM_LANGUAGES.join(" or ")}`).optional(),
+  sandbox: z.string("Sandbox must be the name of one").pipe(sandboxName()).optional(),
+  model: z.string("Model must be the name of one").pipe(modelName()).optional(),
+  timeout: timeoutField(),
+});
+
+/** `POST /execute` with `{"task"}` or `{"question"}`; events for who accepts nothing else. */
+export async function execute(request: Request, caller: CallerContext): Promise<Response> {
+  const body = await readJSON(request);
+  if ("problem" in body && body.problem === "too_large")
+    return json({ error: "Request body too large" }, 413);
+  const fields = "value" in body && isRecord(body.value) ? body.value : {};
+  const isQuestion = "question" in fields && !("task" in fields);
+  return respond(isQuestion ? "ask" : "execute", caller, async (context) => {
     const deadline = Date.now() + defaultWait(caller.config.maxWaitSeconds) * 1000;
-    const asked = { task, timeoutMs: timeout, checkpoint, ...named.data };
-    const { value: started } = await startTask(context, asked);
+    const started = await (isQuestion ? ask(context, fields) : hand(context, fields));
+    if ("refused" in started) return json({ error: started.refused }, 400);
+    if (wantsEvents(request)) return events(context, started);
     const { value: run } = await followTask(context, started.id, deadline - Date.now());
-    const ended = plainTask(run);
-    return ended && ended.state !== "running" ? json(resultOf(ended)) : unfinished(started);
+    return json(...answerOf(run));
   });
 }
 
-/** `GET /tasks/:taskId/result`. */
+type Started = RunView | { refused: string };
+
+async function hand(context: ToolContext, fields: object): Promise<Started> {
+  const { success, data, error } = taskBody.safeParse(fields);
+  if (!success) return refusedBy(error);
+  const { timeout, question: _, ...task } = data;
+  return (await startTask(context, { ...task, timeoutMs: timeout })).value;
+}
+
+async function ask(context: ToolContext, fields: object): Promise<Started> {
+  const { success, data, error } = questionBody.safeParse(fields);
+  if (!success) return refusedBy(error);
+  const { timeout, ...question } = data;
+  return (await startQuestion(context, { ...question, timeoutMs: timeout })).value;
+}
+
+function refusedBy({ issues: [issue] }: z.ZodError): { refused: string } {
+  const message = issue?.message ?? "It cannot be read";
+  // The messages of tools begin with a verb.
+  const name = /^[a-z]/.test(message) ? String(issue?.path[0]) : "";
+  return { refused: name === "" ? message : `${name[0]?.toUpperCase()}${name.slice(1)} ${message}` };
+}
+
+/** `GET /tasks/:taskId/result`, of a task or a question. */
 export function taskResult(request: Request, caller: CallerContext): Promise<Response> {
   return respond("task_result", caller, async (context) => {
     const [, , id = ""] = new URL(request.url).pathname.split("/");
     const { value: run } = await followTask(context, id, 0);
-    const found = plainTask(run);
-    if (!found) return unknown();
-    if (found.state === "running") return unfinished(found);
-    return json({ ...resultOf(found), timestamp: new Date(found.endedAt ?? found.startedAt).toISOString() });
+    if (!isTaskID(id)) return unknown();
+    if (wantsEvents(request)) return events(context, run);
+    const [answer, status] = answerOf(run);
+    const timestamp = new Date(run.endedAt ?? run.startedAt).toISOString();
+    return json(status === 200 ? { ...answer, timestamp } : answer, status);
   });
+}
+
+/** Whether the client accepts events and no JSON. */
+function wantsEvents({ headers }: Request): boolean {
+  const accepted = headers.get("accept") ?? "";
+  return accepted.includes("text/event-stream") && !accepted.includes("application/json");
+}
+
+function events(context: ToolContext, { id }: RunView): Response {
+  return runEvents(context, { id, unfinished: unfinished(id), resultOf: (run) => answerOf(run)[0] });
 }
 
 /** Runs a handler as the kit runs a tool's, and answers errors in the contract's form. */
@@ -78,25 +145,33 @@ async function respond(
   return json({ error: "Task execution failed", details: response.text }, 500);
 }
 
-function unfinished({ id, state }: { id: string; state: string }): Response {
-  return json({ taskId: id, status: state, result: `/tasks/${id}/result` }, 202);
+function answerOf(run: RunView): [answer: object, status: 200 | 202] {
+  if (run.state === "running") return [unfinished(run.id), 202];
+  const { id, state, note, startedAt, endedAt } = run;
+  const duration_ms = (endedAt ?? Date.now()) - startedAt;
+  // Of one that ended before it began there is nothing but how.
+  const own = plainQuestion(run) ?? taskFields(run) ?? { success: false, output: note ?? "", error: note };
+  return [{ taskId: id, ...own, status: state, note, duration_ms }, 200];
 }
 
-function resultOf(task: PlainTask) {
+function taskFields(run: RunView): object | undefined {
+  const task = plainTask(run);
+  if (!task) return undefined;
+  const { success, log, stderr, answer, note, files, diff, turns, costUSD } = task;
   return {
-    taskId: task.id,
-    success: task.success,
-    stdout: task.log,
-    stderr: task.stderr,
-    output: task.answer ?? task.note ?? "",
-    status: task.state,
-    note: task.note,
-    files: task.files,
-    diff: task.diff,
-    turns: task.turns,
-    cost_usd: task.costUSD,
-    duration_ms: (task.endedAt ?? Date.now()) - task.startedAt,
+    success,
+    stdout: log,
+    stderr,
+    output: answer ?? note ?? "",
+    files,
+    diff,
+    turns,
+    cost_usd: costUSD,
   };
+}
+
+function unfinished(id: string): { taskId: string; status: string; result: string } {
+  return { taskId: id, status: "running", result: `/tasks/${id}/result` };
 }
 
 function unknown(): Response {

@@ -17,6 +17,7 @@ import {
   variable,
   webOrigin,
 } from "./env-fields.ts";
+import { modelName } from "./names.ts";
 import { MODEL_HOST, type Secret, SERVER, secretList } from "./secrets.ts";
 import { TOOL_NAMES, type ToolName, toolsChosen, wrongChoice } from "./tool-sets.ts";
 import type { VARIABLES } from "./variables.ts";
@@ -56,6 +57,7 @@ export interface Env {
   ANTHROPIC_API_KEY?: string;
   CLAUDE_CODE_OAUTH_TOKEN?: string;
   ANTHROPIC_UPSTREAM_URL?: string;
+  QUESTION_MODEL?: string;
   MAX_TASK_TOKENS?: string;
   TASK_ARCHIVE_MAX_MB?: string;
   COMPONENTS?: string;
@@ -128,6 +130,8 @@ export interface NetworkConfig {
 export interface TaskConfig {
   /** The model's API, without a trailing slash. */
   anthropicURL: string;
+  /** The model that writes programs for questions that name none. */
+  questionModel: string;
   /** Tokens that one task may use. */
   maxTokens: number;
   /** How much of a task's workspace is kept, in MiB. */
@@ -272,6 +276,7 @@ function parse(env: Env): Config | ConfigError {
     tools: data.TOOLS ? toolsChosen(data.TOOLS, TOOL_NAMES) : TOOL_NAMES,
     tasks: {
       anthropicURL: data.ANTHROPIC_UPSTREAM_URL ?? "https://api.anthropic.com",
+      questionModel: data.QUESTION_MODEL ?? "claude-sonnet-5-5",
       maxTokens: data.MAX_TASK_TOKENS ?? 5_000_000,
       archiveMaxMiB: data.TASK_ARCHIVE_MAX_MB ?? 256,
       componentsPrefix: data.COMPONENTS,
@@ -344,6 +349,7 @@ const variables = z.object({
   ANTHROPIC_API_KEY: variable(headerValue()),
   CLAUDE_CODE_OAUTH_TOKEN: variable(headerValue()),
   ANTHROPIC_UPSTREAM_URL: variable(z.string().transform(baseURL)),
+  QUESTION_MODEL: variable(modelName()),
   MAX_TASK_TOKENS: variable(count(999_999_999)),
   TASK_ARCHIVE_MAX_MB: variable(count(4096)),
   COMPONENTS: variable(

@@ -1,4 +1,5 @@
-/** The names of sandboxes, and the Durable Object that a name stands for, which no other principal can reach. */
+/** The names of sandboxes and models, and the Durable Object that a name stands for, which no other principal can reach. */
+import { z } from "zod";
 
 /** 1 to 20 of `a-z`, `0-9` and `-`, no dash first or last. */
 export const SANDBOX_NAME = /^[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?$/;
@@ -7,6 +8,13 @@ export const SANDBOX_NAME = /^[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?$/;
 export const SANDBOX_NAME_RULE = "must be 1 to 20 of a-z, 0-9 and -, without a dash at either end";
 
 export const DEFAULT_SANDBOX = "default";
+
+/** The name of a model, of up to 100 characters; it may stand in a command line. */
+export const MODEL_NAME = /^[A-Za-z0-9][\w.:/@[\]-]*$/;
+
+export function modelName() {
+  return z.string().max(100).regex(MODEL_NAME, "must be the name of a model");
+}
 
 const BASE32 = "abcdefghijklmnopqrstuvwxyz234567";
 

@@ -71,10 +71,7 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
     return failed(
       `The task used up its budget for the model (${spending.tokens} tokens in ${spending.requests} requests). Split it into smaller tasks, or let the operator raise MAX_TASK_TOKENS.${goOn}`,
     );
-  if (spending.dayIsSpent)
-    return failed(
-      `The tokens of the model for your tasks of one day are used up (MAX_MODEL_TOKENS_PER_DAY). The next day begins at ${nextDay(Date.now())}.${goOn}`,
-    );
+  if (spending.dayIsSpent) return failed(dayIsSpent() + goOn);
   switch (report.end) {
     case "done":
       return { state: "succeeded" };
@@ -122,11 +119,16 @@ function withoutResult({ agent, command, report, stderr, spending }: TaskFacts):
   return `${agent} ${how} before it was done.${printed}${api} Try again; a task that needs much memory is better split.`;
 }
 
+export function dayIsSpent(): string {
+  return `The tokens of the model for your tasks of one day are used up (MAX_MODEL_TOKENS_PER_DAY). The next day begins at ${nextDay(Date.now())}.`;
+}
+
 function said({ status, message }: UpstreamError): string {
   return `status ${status}, ${clause(message)}`;
 }
 
-function upstreamAdvice(error: UpstreamError): string {
+/** An error of the model's API, to end a sentence with, and what to do about it. */
+export function upstreamAdvice(error: UpstreamError): string {
   const { status } = error;
   if (status === 401 || status === 403)
     return `it refused the server's credential (${said(error)}). The operator has to set a valid ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN.`;

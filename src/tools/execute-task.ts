@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { AGENT_NAMES, DEFAULT_AGENT } from "../tasks/agents.ts";
+import { MODEL_NAME } from "../shared/names.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { defineTool, sandboxName, timeoutField, waitField } from "./define.ts";
 import { followTask } from "./follow-task.ts";
@@ -41,7 +42,7 @@ A task that outlasts wait_seconds goes on: the answer then has the id for get_re
     agent: z.enum(AGENT_NAMES).default(DEFAULT_AGENT),
     agents: names().describe("Subagents to have in place: the repository's, or of list_sandboxes."),
     commands: names().describe("Slash commands likewise; a task may begin with one."),
-    model: matching(/^[A-Za-z0-9][\w.:/@[\]-]*$/, 100, "must be the name of a model").optional(),
+    model: matching(MODEL_NAME, 100, "must be the name of a model").optional(),
     max_turns: z.number().int().min(1).max(1000).optional(),
     timeout_seconds: timeoutField(TASK_SECONDS.default, TASK_SECONDS.max),
     wait_seconds: waitField(),

@@ -3,7 +3,15 @@ import { z } from "zod";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { shownText } from "../runs/output.ts";
 import { terminalText } from "../runs/terminal.ts";
-import { type CodeDetail, type CodeResult, RUN_STATES, type RunView, durationMs } from "../runs/run.ts";
+import { questionDetailOf } from "../runs/task-detail.ts";
+import {
+  type CodeDetail,
+  type CodeError,
+  type CodeResult,
+  RUN_STATES,
+  type RunView,
+  durationMs,
+} from "../runs/run.ts";
 import { type ToolContext, type ToolOutput, sections, text } from "./define.ts";
 import { whereOriginal } from "./image.ts";
 import { withDownloads } from "./download.ts";
@@ -22,18 +30,20 @@ function runBlocks(run: RunView, notice?: string): Block[] {
   const task = taskDetailOf(run);
   if (task) return [text(taskText(run, task, notice))];
   const { results = [], error } = codeDetailOf(run) ?? {};
+  const question = questionDetailOf(run);
   const said = sections([
     ["notice", notice],
     ["state", run.state === "succeeded" || run.state === "failed" ? undefined : stateText(run)],
     ["exit_code", run.exitCode],
     ["note", run.note],
+    [question?.language ?? "code", question?.code],
     ["stdout", printed(run)],
     ["stderr", shownText(run.stderr)],
     ["listening", listeningText(portsOf(run))],
     ["result", resultText(results)],
     ["left_out", leftOutText(results)],
     ["images", changesText(results)],
-    ["error", error && (error.traceback.join("\n") || `${error.name}: ${error.message}`)],
+    ["error", error && errorText(error)],
     ["next", nextCall(run)],
   ]);
   const images = results.flatMap((result): Block[] =>
@@ -55,7 +65,11 @@ function changesText(results: readonly CodeResult[]): string | undefined {
   return lines.join("\n") || undefined;
 }
 
-function codeDetailOf({ detail }: RunView): CodeDetail | undefined {
+export function errorText({ name, message, traceback }: CodeError): string {
+  return traceback.join("\n") || `${name}: ${message}`;
+}
+
+export function codeDetailOf({ detail }: RunView): CodeDetail | undefined {
   return detail && "results" in detail ? detail : undefined;
 }
 
@@ -90,7 +104,21 @@ export function anyRunFields(run: RunView, notice?: string): Record<string, unkn
   if (task) return taskFields(run, task, notice);
   const { results, error } = codeDetailOf(run) ?? {};
   const result = results && resultText(results);
-  return { ...runFields(run, notice), result, left_out: results && leftOutText(results), error };
+  return {
+    ...runFields(run, notice),
+    ...questionFields(run),
+    result,
+    left_out: results && leftOutText(results),
+    error,
+  };
+}
+
+/** What a question has beside what code has. */
+function questionFields(run: RunView): Record<string, unknown> {
+  const question = questionDetailOf(run);
+  if (!question) return {};
+  const { language, code, model, tokens } = question;
+  return { language, code, model, tokens };
 }
 
 export function runFields(run: RunView, notice?: string): z.input<typeof runOutput> {
@@ -139,7 +167,7 @@ function textsOf(results: readonly CodeResult[]): string[] {
   return results.flatMap((result) => ("text" in result ? result.text : []));
 }
 
-function resultText(results: readonly CodeResult[]): string {
+export function resultText(results: readonly CodeResult[]): string {
   return textsOf(results)
     .filter((line) => !LEFT_OUT.test(line))
     .join("\n");

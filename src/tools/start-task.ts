@@ -1,8 +1,10 @@
-/** Starts a task: chooses its sandbox and the state that it starts from. */
+/** Starts a task or a question: chooses its sandbox and the state that it starts from. */
 import { AGENTS, type AgentName, DEFAULT_AGENT } from "../tasks/agents.ts";
 import type { RunView } from "../runs/run.ts";
 import type { TaskSpec } from "../tasks/tasks.ts";
 import { componentsFor, wantedComponents } from "../tasks/components.ts";
+import { PROGRAM_LANGUAGES, type ProgramLanguage } from "../tasks/program.ts";
+import type { QuestionSpec } from "../tasks/questions.ts";
 import { cloneDirectory } from "../tasks/script.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -39,6 +41,45 @@ export function canRunTasks({ secrets }: Config): boolean {
   return secretsAt(secretsFor(secrets, SERVER), MODEL_HOST).length > 0;
 }
 
+/** @throws {ToolError} for a server that runs no tasks, or has no credential for a model. @param what who needs it, and what cannot be done */
+function mustReachModel(context: ToolContext, what: string): void {
+  // By HTTP, too, where no tool is called.
+  mustBeChosen("execute_task", context);
+  if (canRunTasks(context.config)) return;
+  throw new ToolError(
+    "not_configured",
+    `This server has no credential for ${what}.`,
+    "The operator has to set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN: on Cloudflare with `npx wrangler secret put`, on the local platform in .dev.vars. Until then, use run_code and run_command.",
+  );
+}
+
+export interface QuestionRequest {
+  question: string;
+  /** The model's choice where undefined. */
+  language?: ProgramLanguage | undefined;
+  /** A fresh one where undefined. */
+  sandbox?: string | undefined;
+  /** The server's where undefined. */
+  model?: string | undefined;
+  timeoutMs: number;
+}
+
+/** @throws {ToolError} for a question that cannot be asked, whatever the reason */
+export async function startQuestion(
+  context: ToolContext,
+  { question, language, sandbox, model, timeoutMs }: QuestionRequest,
+): Promise<WithNotice<RunView>> {
+  mustReachModel(context, "a model, so it answers no questions");
+  const spec: QuestionSpec = {
+    question,
+    languages: language === undefined ? PROGRAM_LANGUAGES : [language],
+    model: model ?? context.config.tasks.questionModel,
+    ownSandbox: sandbox === undefined,
+    timeoutMs,
+  };
+  return context.sandbox(sandbox ?? freshName(), (actor, owner) => actor.askQuestion(owner, spec));
+}
+
 /** @throws {ToolError} for a task that cannot start, whatever the reason */
 export async function startTask(context: ToolContext, request: TaskRequest): Promise<WithNotice<RunView>> {
   const {
@@ -51,14 +92,7 @@ export async function startTask(context: ToolContext, request: TaskRequest): Pro
     commands,
     ...rest
   } = request;
-  // By HTTP, too, where no tool is called.
-  mustBeChosen("execute_task", context);
-  if (!canRunTasks(context.config))
-    throw new ToolError(
-      "not_configured",
-      `This server has no credential for ${AGENTS[agent].title}, so it runs no tasks.`,
-      "The operator has to set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN: on Cloudflare with `npx wrangler secret put`, on the local platform in .dev.vars. Until then, use run_code and run_command.",
-    );
+  mustReachModel(context, `${AGENTS[agent].title}, so it runs no tasks`);
   if (checkpoint !== undefined) mustStartFresh(request);
   const named = agents || commands ? wantedComponents({ agents, commands }) : undefined;
   const {
@@ -135,7 +169,11 @@ async function goOnFrom(context: ToolContext, id: string, request: TaskRequest):
   const { run, alive } = value;
   const detail = taskDetailOf(run);
   if (!detail)
-    throw new ToolError("invalid_argument", `${id} is no task.`, "list_runs with kind task has them.");
+    throw new ToolError(
+      "invalid_argument",
+      `${id} is no task of an agent, so it has no conversation.`,
+      "list_runs with kind task has them, beside questions.",
+    );
   if (run.state === "running")
     throw new ToolError(
       "invalid_argument",

@@ -98,8 +98,6 @@ export function taskFields(
 
 /** A task as programs read it. */
 export interface PlainTask {
-  id: string;
-  state: RunView["state"];
   success: boolean;
   answer?: string;
   note?: string;
@@ -110,21 +108,18 @@ export interface PlainTask {
   diff?: string;
   turns?: number;
   costUSD?: number;
-  /** Milliseconds since the epoch. */
-  startedAt: number;
-  endedAt?: number;
 }
 
 /** @returns undefined for a run that is no task */
 export function plainTask(run: RunView): PlainTask | undefined {
   const task = taskDetailOf(run);
   if (!task) return undefined;
-  const { id, state, note, startedAt, endedAt } = run;
+  const { note } = run;
   const { success, answer, changes, turns, costUSD } = task;
   const { files, diff } = changes ?? {};
   const log = shownText(run.stdout);
   const stderr = shownText(run.stderr);
-  return { id, state, success, answer, note, log, stderr, files, diff, turns, costUSD, startedAt, endedAt };
+  return { success, answer, note, log, stderr, files, diff, turns, costUSD };
 }
 
 /** Whether the task has no result of its own, so that the last lines of its progress are shown. */

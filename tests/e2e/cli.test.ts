@@ -11,7 +11,7 @@ import { type CLIOptions, runCLI, startCLI } from "../setup/cli.ts";
 import { claudeCode } from "../setup/claude-code.ts";
 import { idIn, MCPClient } from "../setup/mcp-client.ts";
 import type { MessagesAPI } from "../setup/messages-api.ts";
-import { bash, playScenarios, say, use } from "../setup/scripted-agent.ts";
+import { bash, playScenarios, program, say, use } from "../setup/scripted-agent.ts";
 import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
 
@@ -26,6 +26,11 @@ beforeAll(async () => {
   api = await playScenarios({
     write: [use("Write", { file_path: "/workspace/a.txt", content: "first\n" }), say("It is written.")],
     sleep: [bash("echo started; sleep 300"), say("woke up")],
+    answer: [program("print(6 * 7)")],
+    raise: [program("raise ValueError('no such thing')")],
+    wait: [program("import time\nprint('begun', flush=True)\ntime.sleep(300)")],
+    hang: ["hang"],
+    decline: [say("I would rather not.")],
   });
   const COMPONENTS = join(directory, "definitions");
   for (const kind of ["agents", "commands"]) mkdirSync(join(COMPONENTS, kind), { recursive: true });
@@ -251,6 +256,58 @@ describe("code", () => {
     [["code", "1", "--sandbox", "No!"], 70, "sandbox"],
   ])("%j is refused", async (words, code, message) => {
     expect(await run(words)).toMatchObject({ code, stdout: "", stderr: expect.stringContaining(message) });
+  });
+});
+
+describe("ask", () => {
+  it("prints what the program prints, and the program beside it", async () => {
+    const asked = await run(["ask", "--sandbox", "default", "[[answer]] What is 6 times 7?"]);
+    expect(asked).toEqual({ code: 0, stdout: "42\n", stderr: "print(6 * 7)\n" });
+    const sent = api.requests.at(-1);
+    expect(sent?.headers["x-api-key"]).toBe("test-model-key");
+    expect(await json(["ask", "--sandbox", "default", "--model", "other", "[[answer]] x"])).toMatchObject({
+      success: true,
+      state: "succeeded",
+      language: "python",
+      code: "print(6 * 7)",
+      stdout: "42\n",
+      model: "other",
+    });
+    const failed = await run(["ask", "--sandbox", "default", "[[raise]] x"]);
+    expect(failed).toMatchObject({ code: 1, stderr: expect.stringContaining("no such thing") });
+  });
+
+  it("says why there is no program", async () => {
+    const stderr = "The model wrote no program. It said: I would rather not.\n";
+    expect(await run(["ask", "[[decline]] x"])).toEqual({ code: 1, stdout: "", stderr });
+  });
+
+  it("stops on Ctrl-C, while the model writes and while the program runs, and can be left", async () => {
+    const start = (name: string) => {
+      const asked = startCLI(["ask", "--sandbox", "default", `[[${name}]] x`], local);
+      asked.stdin.end();
+      return asked;
+    };
+    const before = api.requests.length;
+    const writing = start("hang");
+    await until(() => api.requests.length > before);
+    const running = start("wait");
+    await until(() => running.stdout() === "begun\n");
+    for (const asked of [writing, running]) {
+      asked.kill("SIGINT");
+      expect(await asked.ended).toMatchObject({ code: 130 });
+    }
+    const { code, stdout } = await run(["ask", "--wait", "0", "--json", "[[hang]] x"]);
+    expect([code, JSON.parse(stdout)]).toMatchObject([75, { success: false, state: "running" }]);
+    await run(["cancel", JSON.parse(stdout).id]);
+  });
+
+  it.each([
+    [["x", "--language", "javascript"], 64, "python, typescript"],
+    [["x", "--sandbox", "No!"], 70, "Sandbox must be 1 to 20 of"],
+  ])("%j is refused", async (words, code, message) => {
+    const refused = await run(["ask", ...words]);
+    expect(refused).toMatchObject({ code, stdout: "", stderr: expect.stringContaining(message) });
   });
 });
 

@@ -11,7 +11,7 @@ const COUNTING_CODE = "import time\nfor i in range(3000):\n    print(i, flush=Tr
 
 /** What is said of a sandbox that went away during a call. */
 const GONE =
-  /processes and (kernels|kernel state) are gone|The sandbox could not be started now|state: lost\nnote: It waited for its turn when the sandbox stopped, and never ran/;
+  /processes and (kernels|kernel state) are gone|The sandbox could not be started now|state: lost\nnote: It had not begun when the sandbox stopped, and never ran/;
 
 /** A run of each kind under way, and one that has ended. */
 async function busy(bed: Bed, sandbox: string) {

@@ -17,6 +17,8 @@ export type Reply =
       blocks: Block[];
       /** Tokens, as the usage reports them. */
       usage?: { input: number; output: number };
+      /** In place of the usual one. */
+      stopReason?: string;
       /** Pause before each event of the stream, milliseconds. */
       delayMs?: number;
       /** Breaks the connection off after so many events of the stream; with a pause they have arrived by then. */
@@ -125,16 +127,16 @@ export function toolResults(request: MessagesRequest): ContentBlock[] {
   return Array.isArray(content) ? content.filter(({ type }) => type === "tool_result") : [];
 }
 
-type Spoken = Extract<Reply, { blocks: Block[] }>;
+export type Spoken = Extract<Reply, { blocks: Block[] }>;
 
-function messageOf(model: string, { blocks, usage }: Spoken, id = "msg_test") {
+function messageOf(model: string, { blocks, usage, stopReason }: Spoken, id = "msg_test") {
   return {
     id,
     type: "message",
     role: "assistant",
     model,
     content: blocks.map((block, index) => identified(block, index, id)),
-    stop_reason: blocks.some(({ type }) => type === "tool_use") ? "tool_use" : "end_turn",
+    stop_reason: stopReason ?? (blocks.some(({ type }) => type === "tool_use") ? "tool_use" : "end_turn"),
     stop_sequence: null,
     usage: { input_tokens: usage?.input ?? 10, output_tokens: usage?.output ?? 5 },
   };

@@ -3,7 +3,7 @@
  * model does: "[[write]] ...".
  */
 import type { TestProject } from "vitest/node";
-import { bash, playScenarios, say, use } from "./scripted-agent.ts";
+import { bash, playScenarios, program, say, use } from "./scripted-agent.ts";
 
 declare module "vitest" {
   interface ProvidedContext {
@@ -12,6 +12,7 @@ declare module "vitest" {
 }
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  let busy = 0;
   const model = await playScenarios({
     write: [use("Write", { file_path: "/workspace/a.txt", content: "written\n" }), say("It is written.")],
     // Long enough for something to happen meanwhile.
@@ -45,6 +46,41 @@ export default async function setup(project: TestProject): Promise<() => Promise
         status: 400,
         error: { type: "invalid_request_error", message: "no such model" },
         headers: { "x-should-retry": "false" },
+      },
+    ],
+    // For questions.
+    product: [program("answer = 6 * 7\nprint(answer)")],
+    typed: [program("const answer: number = 6 * 7;\nconsole.log(answer);", "typescript")],
+    picture: [program("from PIL import Image\nprint('drawn')\nImage.new('RGB', (2, 2))")],
+    raise: [program("print('before')\nraise ValueError('no such thing')")],
+    read: [program("print(open('data.csv').read())")],
+    // Goes on until a file is there.
+    long: [
+      program(
+        "import os, time\nprint('begun', flush=True)\nwhile not os.path.exists('go-on'): time.sleep(0.05)\nprint('ended')",
+      ),
+    ],
+    blank: [program("  ")],
+    "no-code": [use("write_program", { language: "python" })],
+    cut: [{ ...program("print(1)"), cutAfter: 3, delayMs: 20 }],
+    decline: [say("I would rather not.")],
+    refused: [{ blocks: [], stopReason: "refusal" }],
+    endless: [{ ...program("print(1)"), stopReason: "max_tokens" }],
+    denied: [{ status: 401, error: { type: "authentication_error", message: "invalid x-api-key" } }],
+    // Too busy for the first request of each question.
+    busy: () =>
+      busy++ % 2 === 0
+        ? {
+            status: 529,
+            error: { type: "overloaded_error", message: "Overloaded" },
+            headers: { "retry-after": "0" },
+          }
+        : program("print('at last')"),
+    overloaded: [
+      {
+        status: 529,
+        error: { type: "overloaded_error", message: "Overloaded" },
+        headers: { "retry-after": "0" },
       },
     ],
   });

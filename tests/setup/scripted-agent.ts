@@ -4,6 +4,7 @@ import {
   type MessagesAPI,
   type MessagesRequest,
   type Reply,
+  type Spoken,
   startMessagesAPI,
 } from "./messages-api.ts";
 
@@ -35,6 +36,11 @@ export function playScenarios(scenarios: Record<string, Scenario>): Promise<Mess
 export function use(name: string, input: Record<string, unknown>, said?: string): Reply {
   const blocks: Block[] = [{ type: "tool_use", name, input }];
   return { blocks: said === undefined ? blocks : [{ type: "text", text: said }, ...blocks] };
+}
+
+/** The answer to a question. */
+export function program(code: string, language = "python"): Spoken {
+  return { blocks: [{ type: "tool_use", name: "write_program", input: { language, code } }] };
 }
 
 export function say(text: string): Reply {

@@ -50,7 +50,7 @@ describe.concurrent("a container that is killed", () => {
     }
     for (const run of [first, kernel]) expect(run?.text).toContain("The sandbox stopped while it ran");
     for (const run of [queued, queuedCode])
-      expect(run?.text).toContain("It waited for its turn when the sandbox stopped, and never ran.");
+      expect(run?.text).toContain("It had not begun when the sandbox stopped, and never ran.");
     expect(first?.text).toContain("stdout:\nbegun");
     expect(kernel?.text).toContain("stdout:\nbegun");
     const next = await command(sandbox, "cat file; echo [$GONE] $PWD; ls /tmp");
@@ -172,7 +172,7 @@ describe.concurrent("an actor that is thrown away", () => {
     expect(lost.text).toContain("stdout:\nbegun");
     for (const one of queued)
       expect((await result(one)).text).toContain(
-        "It waited for its turn when the server was restarted, and never ran.",
+        "It had not begun when the server was restarted, and never ran.",
       );
     expect((await code(sandbox, "kept + 1")).text).toContain("result: 42");
   });
@@ -245,7 +245,7 @@ describe.concurrent("an actor that is thrown away", () => {
     await says(id, "begun");
     await evict(sandbox, { kill: true });
     expect((await result(queued)).text).toContain(
-      "It waited for its turn when the server was restarted, and never ran.",
+      "It had not begun when the server was restarted, and never ran.",
     );
     const lost = await result(id);
     expect(lost.text).toContain("state: lost");

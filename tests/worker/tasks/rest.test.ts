@@ -1,6 +1,9 @@
 import { runInDurableObject } from "cloudflare:test";
+import { createParser } from "eventsource-parser";
 import { describe, expect, it } from "vitest";
-import { accountOf, owner, principal } from "../support.ts";
+import { dayOf } from "../../../src/shared/days.ts";
+import { ProgramReader } from "../../../src/tasks/program.ts";
+import { accountOf, evict, owner, principal, sh, until } from "../support.ts";
 
 interface Result {
   taskId: string;
@@ -94,6 +97,260 @@ describe("POST /execute", () => {
     });
     const [status, body] = await json(await poor.http("/execute", post({ task: "[[write]] x" })));
     expect([status, body.error]).toEqual([429, expect.stringContaining("100")]);
+  });
+});
+
+/** Asks a question, and answers status and body. */
+async function ask(question: string, more: object = {}, caller = owner): Promise<[number, Result]> {
+  return json(await caller.http("/execute", post({ question, ...more })));
+}
+
+interface ServerEvent {
+  event: string | undefined;
+  data: Result & { text?: string };
+}
+
+/** Asks a question, and answers its events as they come. */
+async function* eventsOf(question: string, more: object = {}): AsyncGenerator<ServerEvent> {
+  const response = await owner.http("/execute", {
+    ...post({ question, ...more }),
+    headers: { accept: "text/event-stream" },
+  });
+  expect(response.headers.get("content-type")).toBe("text/event-stream");
+  const events: ServerEvent[] = [];
+  const parser = createParser({
+    onEvent: ({ event, data }) => events.push({ event, data: JSON.parse(data) }),
+  });
+  const decoder = new TextDecoder();
+  for await (const piece of response.body ?? []) {
+    parser.feed(decoder.decode(piece, { stream: true }));
+    yield* events.splice(0);
+  }
+}
+
+/** Asks a question and goes away once it has this event. Answers the task's id. */
+async function leaveAt(event: string, question: string, more: object = {}): Promise<string> {
+  let id = "";
+  for await (const { event: name, data } of eventsOf(question, more)) {
+    id = data.taskId ?? id;
+    if (name === event) break;
+  }
+  return id;
+}
+
+const resultOf = async (id: string) => json(await owner.http(`/tasks/${id}/result`));
+
+describe("a question", () => {
+  it("is answered by a program, in a sandbox of its own, and the answer stays", async () => {
+    const [status, done] = await ask("[[product]] What is 6 times 7?");
+    expect(status).toBe(200);
+    expect(done).toMatchObject({
+      success: true,
+      status: "succeeded",
+      language: "python",
+      code: "answer = 6 * 7\nprint(answer)",
+      output: "42\n",
+      error: null,
+      stderr: "",
+      images: [],
+      tokens: { input: 10, output: 5 },
+    });
+    const { taskId: id } = done;
+    expect(await resultOf(id)).toMatchObject([200, { ...done, timestamp: expect.any(String) }]);
+    expect((await owner.call("get_result", { id })).text).toBe(
+      "python:\nanswer = 6 * 7\nprint(answer)\nstdout:\n42",
+    );
+    const listed = (await owner.call("list_runs", { kind: "task" })).text;
+    expect(listed).toMatch(
+      new RegExp(`^${id} task succeeded .*: \\[\\[product]] What is 6 times 7\\?$`, "m"),
+    );
+    const [sandbox = ""] = id.split(".");
+    await until(async () => !(await owner.call("list_sandboxes", {})).text.includes(sandbox));
+    const next = await owner.call("execute_task", { task: "x", continue_from: id });
+    expect(next).toMatchObject({ isError: true, text: expect.stringContaining("no conversation") });
+  });
+
+  it("may be about the files of a sandbox that is named, in a language, and has images and exceptions", async () => {
+    const sandbox = "asked";
+    await sh(sandbox, "printf a,b > data.csv");
+    const [, read] = await ask("[[read]] What is in data.csv?", { sandbox });
+    expect(read).toMatchObject({ success: true, output: "a,b\n" });
+    await ask("[[product]] x", { sandbox });
+    const more = { sandbox, code: "answer + 1", context: "question" };
+    expect((await owner.call("run_code", more)).text).toBe("result: 43");
+
+    const [, raised] = await ask("[[raise]] x", { sandbox });
+    const error = expect.stringContaining("no such thing");
+    expect(raised).toMatchObject({ success: false, status: "failed", output: "before\n", error });
+    const [, drawn] = await ask("[[picture]] x", { sandbox });
+    const images = [{ mimeType: "image/png", data: expect.stringMatching(/^iVBOR/) }];
+    expect(drawn).toMatchObject({ output: "drawn\n", images });
+
+    const [, typed] = await ask("[[typed]] x", { sandbox, language: "typescript" });
+    expect(typed).toMatchObject({ language: "typescript", output: "42\n" });
+    const [, other] = await ask("[[typed]] x", { sandbox, language: "python" });
+    expect(other).toMatchObject({ success: false, error: expect.stringMatching(/language/) });
+  });
+
+  it("streams the program and its output", async () => {
+    const events: ServerEvent[] = [];
+    for await (const event of eventsOf("[[product]] x", { sandbox: "asked" })) events.push(event);
+    const names = events.map(({ event }) => event);
+    expect(new Set(names)).toEqual(new Set(["task", "code", "output", "result"]));
+    expect([names[0], names.at(-1)]).toEqual(["task", "result"]);
+    expect(names.lastIndexOf("code")).toBeLessThan(names.indexOf("output"));
+    const texts = (name: string) =>
+      events.flatMap(({ event, data }) => (event === name ? data.text : [])).join("");
+    const result = events.at(-1)?.data;
+    expect(result).toMatchObject({ success: true, code: texts("code"), output: texts("output") });
+  });
+
+  it("goes on when the client does not, and can be cancelled while the model writes and while the program runs", async () => {
+    const sandbox = "left";
+    const left = await leaveAt("output", "[[long]] x", { sandbox });
+    expect(await resultOf(left)).toMatchObject([202, { taskId: left, status: "running" }]);
+    await sh(sandbox, "touch go-on");
+    await until(async () => (await resultOf(left))[0] === 200);
+    expect((await resultOf(left))[1]).toMatchObject({ success: true, output: "begun\nended\n" });
+
+    const cancelled = { success: false, status: "cancelled" };
+    const writing = await leaveAt("task", "[[hang]] x");
+    await owner.call("cancel_run", { id: writing });
+    expect(await resultOf(writing)).toMatchObject([
+      200,
+      { ...cancelled, error: "It was cancelled before its program was run." },
+    ]);
+    await sh(sandbox, "rm go-on");
+    const running = await leaveAt("output", "[[long]] x", { sandbox });
+    await owner.call("cancel_run", { id: running });
+    expect(await resultOf(running)).toMatchObject([200, { ...cancelled, output: "begun\n" }]);
+  });
+
+  it("ends with its time, also while the model writes", async () => {
+    expect(await ask("[[hang]] x", { timeout: 300 })).toMatchObject([
+      200,
+      { status: "timed_out", error: expect.stringContaining("had not written the program after 0.3 s") },
+    ]);
+  });
+
+  it("is lost, and says how far it got, when the server is restarted", async () => {
+    const sandbox = "left";
+    await sh(sandbox, "rm -f go-on");
+    for (const [name, event, note] of [
+      ["hang", "task", "It had not begun when the server was restarted, and never ran."],
+      ["long", "output", "lost the way to its result"],
+    ] as const) {
+      const id = await leaveAt(event, `[[${name}]] x`, { sandbox });
+      await evict(sandbox);
+      await until(async () => (await resultOf(id))[0] === 200);
+      expect((await resultOf(id))[1]).toMatchObject({ status: "lost", error: expect.stringContaining(note) });
+    }
+  });
+
+  it.each([
+    ["decline", /^The model wrote no program. It said: I would rather not.$/],
+    ["refused", /^The model declined to answer.$/],
+    ["endless", /^The program was not finished within the tokens/],
+    ["blank", /its code is empty/],
+    ["no-code", /it has no code/],
+    ["fail", /status 400, no such model/],
+    ["denied", /refused the server's credential \(status 401, invalid x-api-key\)/],
+    ["overloaded", /overloaded or out of order \(status 529, Overloaded\)/],
+    ["cut", /broke off before its end/],
+  ])("%s: says why there is no program", async (name, error) => {
+    expect(await ask(`[[${name}]] x`)).toMatchObject([
+      200,
+      { success: false, status: "failed", output: "", error: expect.stringMatching(error) },
+    ]);
+  });
+
+  it("is asked again where the model's API is busy for a moment", async () => {
+    expect(await ask("[[busy]] x", { sandbox: "asked" })).toMatchObject([
+      200,
+      { success: true, output: "at last\n" },
+    ]);
+  });
+
+  it.each([
+    [{ question: "" }, "Question is required"],
+    [{ question: 5 }, "Question is required"],
+    [{ question: "x", task: "x" }, "Give a task or a question, not both"],
+    [{ question: "x", language: "cobol" }, "Language must be python or typescript"],
+    [{ question: "x", sandbox: "No!" }, expect.stringMatching(/^Sandbox must be 1 to 20 of/)],
+    [{ question: "x", model: "--resume" }, "Model must be the name of a model"],
+    [{ question: "x", timeout: 0 }, expect.stringMatching(/^Timeout must be/)],
+  ])("%j is refused", async (body, error) => {
+    expect(await json(await owner.http("/execute", post(body)))).toEqual([400, { error }]);
+  });
+
+  it("is refused when it is too long", async () => {
+    const error = "Question is longer than 20000 characters";
+    expect(await ask("x".repeat(20_001))).toEqual([400, { error }]);
+  });
+
+  it("counts in the model's tokens of the day, and needs a credential", async () => {
+    const asker = await principal("asker", ["tasks:run"]);
+    const spend = (tokens: number) =>
+      accountOf(asker).spendModelTokens(new Map([[dayOf(Date.now()), tokens]]));
+    expect(await ask("[[product]] x", {}, asker)).toMatchObject([200, { success: true }]);
+    await until(async () => (await spend(0)).used === 15);
+    await spend(50_000_000);
+    expect(await ask("[[product]] x", {}, asker)).toMatchObject([
+      429,
+      { error: expect.stringContaining("50000000 tokens of the model a day") },
+    ]);
+    const without = owner.with({ ANTHROPIC_API_KEY: undefined });
+    expect(await ask("x", {}, without)).toMatchObject([
+      500,
+      { details: expect.stringMatching(/no credential for a model.*ANTHROPIC_API_KEY/) },
+    ]);
+  });
+});
+
+describe("the stream of a model's answer", () => {
+  const code = "print(\"a\\u00e9\\\\\\n\", '\u{1f600}')\n";
+  const input = JSON.stringify({ language: "python", code }).replace("\u{1f600}", "\\ud83d\\ude00");
+
+  function streamOf(pieces: readonly string[]): Uint8Array {
+    const events = [
+      { type: "message_start", message: { usage: { input_tokens: 7 } } },
+      { type: "content_block_start", index: 1, content_block: { type: "tool_use", name: "write_program" } },
+      ...pieces.map((partial_json) => ({
+        type: "content_block_delta",
+        index: 1,
+        delta: { type: "input_json_delta", partial_json },
+      })),
+      { type: "message_delta", delta: { stop_reason: "tool_use" }, usage: { output_tokens: 9 } },
+      { type: "message_stop" },
+    ];
+    return new TextEncoder().encode(events.map((event) => `data: ${JSON.stringify(event)}\n\n`).join(""));
+  }
+
+  it("is read as it comes, wherever it is cut", () => {
+    for (let at = 0; at <= input.length; at++) {
+      const reader = new ProgramReader(["python", "typescript"]);
+      const seen: string[] = [];
+      for (const byte of streamOf([input.slice(0, at), input.slice(at)])) {
+        reader.add(Uint8Array.of(byte));
+        if (reader.code !== seen.at(-1)) seen.push(reader.code);
+      }
+      for (const part of seen) expect(code.startsWith(part) && part.isWellFormed()).toBe(true);
+      expect(reader.code).toBe(code);
+      expect(reader.program).toEqual({ language: "python", code });
+      expect(reader.usage).toEqual({ input: 7, output: 9 });
+    }
+  });
+
+  it("is bounded, and no JSON at all is no program", () => {
+    const reader = new ProgramReader(["python"]);
+    const piece = `${input.slice(0, -2)}${"x".repeat(100_000)}`;
+    let isWanted = true;
+    for (let count = 0; isWanted && count < 100; count++)
+      isWanted = reader.add(streamOf([piece]).subarray(0, -60));
+    expect([isWanted, reader.program]).toMatchObject([false, { problem: expect.stringMatching(/longer/) }]);
+    const garbage = new ProgramReader(["python"]);
+    garbage.add(streamOf(['{"language": "python", "code": "print(1', "\n"]));
+    expect(garbage.program).toMatchObject({ problem: expect.stringContaining("it is no JSON object") });
   });
 });
 

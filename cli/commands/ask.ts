@@ -1,0 +1,143 @@
+/** `sandbox-mcp ask`: a question that a model answers with a program, which runs in a sandbox. */
+import { resolve } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
+import { Option } from "@commander-js/extra-typings";
+import { EventSourceParserStream } from "eventsource-parser/stream";
+import { z } from "zod";
+import { serverCommand, textFrom, wholeNumber } from "../command.ts";
+import { CommandError } from "../exit.ts";
+import { follow, Interrupt } from "../follow.ts";
+import { http, Server } from "../mcp.ts";
+import { json, line, note, printed, Progress } from "../print.ts";
+import { CWD, type ServerAddress, serverAddress } from "../server.ts";
+import { printResult, saveImages } from "./code.ts";
+
+/** The longest that a timer waits, milliseconds. */
+const MOST_WAIT_MS = 2 ** 31 - 1;
+
+const eventData = z.object({
+  taskId: z.string().optional(),
+  text: z.string().optional(),
+  error: z.string().nullish(),
+});
+
+export const ask = serverCommand(
+  "ask",
+  "have a model write a program that answers a question, and run it; Ctrl-C stops it",
+  [
+    "ask 'Which day of the week was 29 February 2000?'",
+    "ask --sandbox data --save charts 'Plot the sales of each month in sales.csv'",
+    "echo 'How many primes are below a million?' | sandbox-mcp ask --language typescript --json",
+  ],
+)
+  .argument("[question]", "the question; - for standard input")
+  .option("--file <path>", "read the question from a file")
+  .addOption(
+    new Option("--language <name>", "of the program, else the model's choice").choices([
+      "python",
+      "typescript",
+    ]),
+  )
+  .option("--sandbox <name>", "run it in this sandbox, which stays, else in a fresh one")
+  .option("--model <name>", "the model that writes it, else the server's")
+  .option("--timeout <seconds>", "stop it after so long, writing and running", wholeNumber(1), 300)
+  .option("--wait <seconds>", "leave it at work after so long", wholeNumber(0))
+  .option("--detach", "print its id and leave it at work")
+  .option("--save <directory>", "write the images of the result there")
+  .action(async (argument, options) => {
+    const question = await textFrom("question", argument, options.file);
+    const address = serverAddress(options);
+    const { language, sandbox, model, timeout, wait } = options;
+    const deadline = wait === undefined ? Infinity : Date.now() + wait * 1000;
+    const server = await Server.connect(address);
+    const body = { question, language, sandbox, model, timeout: timeout * 1000 };
+    const id = await written(server, body, {
+      prints: !options.json && !options.detach,
+      waitMs: options.detach ? 0 : deadline - Date.now(),
+    });
+    const first = await server.call("get_result", { id, wait_seconds: 0 });
+    if (options.detach) {
+      if (options.json) json(true, first.data);
+      else line(id);
+    } else {
+      const { run, content, status } = await follow(server, first, {
+        prints: !options.json,
+        onInterrupt: "cancel",
+        ...(wait === undefined ? {} : { waitSeconds: Math.max(0, deadline - Date.now()) / 1000 }),
+        label: "The program runs",
+      });
+      const images = options.save === undefined ? undefined : saveImages(content, resolve(CWD, options.save));
+      if (options.json) json(status === 0, { ...run, images });
+      else {
+        printResult(run, content, images);
+        if (run.notice) note(run.notice);
+      }
+      process.exitCode = status;
+    }
+    await server.close();
+  });
+
+/**
+ * Asks, and prints the program beside the output as the model writes it.
+ * @returns the run's id, once the program is written, or nobody waits for that, or the connection breaks
+ */
+async function written(
+  server: Server,
+  body: object,
+  { prints, waitMs }: { prints: boolean; waitMs: number },
+): Promise<string> {
+  const interrupt = new Interrupt();
+  const progress = new Progress("The model writes", prints);
+  const late = pause(Math.min(Math.max(0, waitMs), MOST_WAIT_MS), undefined, { ref: false });
+  let last = "\n";
+  const events = await eventsOf(server.address, body);
+  try {
+    const id = (await next(events))?.taskId;
+    if (id === undefined)
+      throw new CommandError(
+        "unavailable",
+        "The connection broke before an id came: see `runs --kind task`.",
+      );
+    for (;;) {
+      const event = await Promise.race([interrupt.race(next(events)), late]);
+      if (interrupt.hasHappened) {
+        note("Stopping it ...");
+        await server.call("cancel_run", { id });
+      }
+      if (event?.name !== "code") return id;
+      if (!prints) continue;
+      progress.clear();
+      last = event.text ?? "";
+      printed(process.stderr, last);
+    }
+  } finally {
+    progress.stop();
+    interrupt.end();
+    if (!last.endsWith("\n")) process.stderr.write("\n");
+    void events.cancel().catch(() => undefined);
+  }
+}
+
+/** The next event; undefined where the connection has broken: the run goes on. @throws {CommandError} for the server's error */
+async function next(events: Awaited<ReturnType<typeof eventsOf>>) {
+  const { value } = await events.read().catch(() => ({ value: undefined }));
+  if (value === undefined) return undefined;
+  const data = eventData.parse(JSON.parse(value.data));
+  if (value.event === "error")
+    throw new CommandError("refusedByServer", data.error ?? "The server cannot say how it goes on.");
+  return { name: value.event, ...data };
+}
+
+async function eventsOf(address: ServerAddress, body: object) {
+  const response = await http(address, "/execute", {
+    method: "POST",
+    headers: { accept: "text/event-stream", "content-type": "application/json" },
+    body: JSON.stringify(body),
+  });
+  if (response.body === null || !response.headers.get("content-type")?.startsWith("text/event-stream"))
+    throw new CommandError("unavailable", `${address.url} is no server that answers questions.`);
+  return response.body
+    .pipeThrough(new TextDecoderStream())
+    .pipeThrough(new EventSourceParserStream())
+    .getReader();
+}

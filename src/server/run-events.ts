@@ -1,0 +1,97 @@
+/** A task or a question as server-sent events, as it goes on. Who stops reading leaves the run at work. */
+import { ToolError, internalError } from "../shared/errors.ts";
+import { logError } from "../shared/log.ts";
+import type { RunView } from "../runs/run.ts";
+import { questionDetailOf } from "../runs/task-detail.ts";
+import type { ToolContext } from "../tools/define.ts";
+import { ownRun } from "../tools/own-run.ts";
+
+/** How long one stream goes on, milliseconds. A request may make a thousand calls, and each look at the run is one. */
+const STREAM_MS = 600_000;
+
+/** The longest silence, milliseconds: proxies close what says nothing. */
+const SILENCE_MS = 10_000;
+
+/** Bytes of output in one look at the run. */
+const PAGE_BYTES = 48 * 1024;
+
+/**
+ * The pause between two looks, milliseconds: a hundredth of the time so far, within these bounds. That makes 830 looks in
+ * `STREAM_MS` at most.
+ */
+const PAUSE_MS = { least: 100, most: 1000 };
+
+export interface RunEvents {
+  /** The run's id. */
+  id: string;
+  /** What is said of the run before it has ended. */
+  unfinished: object;
+  /** The run's result, once it has ended. */
+  resultOf(run: RunView): object;
+}
+
+/**
+ * `task` comes first; `code` and `output` are what is new of the program and of its output; `result` is the last, or
+ * `running` where the run goes on, or `error` where the server cannot tell.
+ */
+export function runEvents(context: ToolContext, what: RunEvents): Response {
+  const encoder = new TextEncoder();
+  const events = eventsOf(context, what);
+  const body = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      const { done, value } = await events.next();
+      if (done) controller.close();
+      else controller.enqueue(encoder.encode(textOf(value)));
+    },
+    cancel: () => void events.return(undefined),
+  });
+  return new Response(body, {
+    headers: { "content-type": "text/event-stream", "x-accel-buffering": "no" },
+  });
+}
+
+type Event = [name: string, data: object] | "silence";
+
+function textOf(event: Event): string {
+  if (event === "silence") return ": it goes on\n\n";
+  const [name, data] = event;
+  return `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`;
+}
+
+async function* eventsOf(
+  context: ToolContext,
+  { id, unfinished, resultOf }: RunEvents,
+): AsyncGenerator<Event, void> {
+  const beganAt = Date.now();
+  yield ["task", unfinished];
+  const seen = { code: 0, cursor: 0 };
+  const decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
+  try {
+    for (;;) {
+      const { value } = await context.reading(ownRun(id), (actor, owner) =>
+        actor.followRun(owner, id, SILENCE_MS, seen, PAGE_BYTES),
+      );
+      const { run, page } = value;
+      const before = { ...seen };
+      const code = questionDetailOf(run)?.code ?? "";
+      if (code.length > seen.code) yield ["code", { text: code.slice(seen.code) }];
+      seen.code = code.length;
+      for (const { stream, bytes } of page?.pieces ?? [])
+        yield ["output", { stream, text: decoders[stream].decode(bytes, { stream: true }) }];
+      seen.cursor = page?.next ?? seen.cursor;
+      if (run.state !== "running" && seen.cursor >= run.logBytes) return yield ["result", resultOf(run)];
+      const elapsedMs = Date.now() - beganAt;
+      if (elapsedMs > STREAM_MS) return yield ["running", unfinished];
+      if (before.code === seen.code && before.cursor === seen.cursor) yield "silence";
+      else await pause(Math.min(Math.max(elapsedMs / 100, PAUSE_MS.least), PAUSE_MS.most));
+    }
+  } catch (error) {
+    if (!(error instanceof ToolError)) logError(context, "run_events", error);
+    const { text } = error instanceof ToolError ? error : internalError(context.requestID);
+    yield ["error", { ...unfinished, error: text }];
+  }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}

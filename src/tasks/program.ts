@@ -1,0 +1,246 @@
+/**
+ * The program that a model writes for a question: the request to the Messages API, and its streamed answer, which is
+ * untrusted as everything that a model says.
+ */
+import { createParser } from "eventsource-parser";
+import { z } from "zod";
+import type { Tokens } from "../runs/task-detail.ts";
+import { clause } from "../shared/text.ts";
+
+export const PROGRAM_LANGUAGES = ["python", "typescript"] as const;
+
+export type ProgramLanguage = (typeof PROGRAM_LANGUAGES)[number];
+
+export interface Program {
+  language: ProgramLanguage;
+  code: string;
+}
+
+/** Characters of a question. */
+export const MAX_QUESTION = 20_000;
+
+/** Characters of a program, which is kept in its run's record. */
+const MAX_CODE = 50_000;
+
+/** Tokens that the model may answer with, its thoughts included, within the budget of a task. */
+const MAX_TOKENS = 16_000;
+
+/** Bytes of the stream that are read of one answer: some hundred for each token. */
+const MAX_ANSWER_BYTES = 4 * 1024 * 1024;
+
+/** Characters shown of what the model says in place of a program. */
+const MAX_SAID = 500;
+
+const TOOL = "write_program";
+
+const SYSTEM = `You answer questions by writing one program. Call ${TOOL} once, with all of the program, even where you know the answer or the question is unclear: then state the assumption in a comment.
+
+The program runs at once in a Linux sandbox, in /workspace, and you do not see what it prints: its output is the answer that the user gets. Print a direct and complete answer, with units and short labels. It reads no standard input, gets no arguments, and takes no step that the question does not ask for. Files that the question names are in /workspace. The internet may be out of reach.
+
+Python has numpy, pandas and matplotlib; show a plot with plt.show(). TypeScript runs in Node.js, with top-level await. Install other packages from the program only where nothing else will do.`;
+
+export interface ProgramOrder {
+  question: string;
+  /** The model's choice among them. */
+  languages: readonly ProgramLanguage[];
+  model: string;
+}
+
+/** The body of the request: Anthropic's Messages API, streamed. @param budget tokens that the question may take */
+export function programRequest(
+  { question, languages, model }: ProgramOrder,
+  budget: number,
+): Record<string, unknown> {
+  return {
+    model,
+    max_tokens: Math.min(MAX_TOKENS, budget),
+    stream: true,
+    system: SYSTEM,
+    // The call is not forced by `tool_choice`: models that always think refuse that, and a model that declines can say so.
+    tools: [
+      {
+        name: TOOL,
+        description: "Runs a program. What it prints is the user's answer.",
+        // Else the API holds the code back until it is whole.
+        eager_input_streaming: true,
+        input_schema: {
+          type: "object",
+          properties: {
+            language: { type: "string", enum: languages },
+            code: { type: "string", description: "The whole program." },
+          },
+          required: ["language", "code"],
+          additionalProperties: false,
+        },
+      },
+    ],
+    messages: [{ role: "user", content: question }],
+  };
+}
+
+/** What is read of the stream's events. Others, and other fields, are passed over. */
+const streamEvent = z.discriminatedUnion("type", [
+  z.object({
+    type: z.literal("message_start"),
+    message: z.object({ usage: z.object({ input_tokens: z.number() }).optional() }),
+  }),
+  z.object({
+    type: z.literal("content_block_start"),
+    index: z.number(),
+    content_block: z.object({ type: z.string(), name: z.string().optional() }),
+  }),
+  z.object({
+    type: z.literal("content_block_delta"),
+    index: z.number(),
+    delta: z.object({ partial_json: z.string().optional(), text: z.string().optional() }),
+  }),
+  z.object({
+    type: z.literal("message_delta"),
+    delta: z.object({ stop_reason: z.string().nullish() }),
+    usage: z.object({ output_tokens: z.number() }).optional(),
+  }),
+  z.object({ type: z.literal("message_stop") }),
+  z.object({
+    type: z.literal("error"),
+    error: z.object({ type: z.string(), message: z.string() }),
+  }),
+]);
+
+/** What a tool's input holds before its code. */
+const BEFORE_CODE = /^\s*\{\s*(?:"language"\s*:\s*"\w*"\s*,\s*)?"code"\s*:\s*"/;
+
+/** Characters of a JSON string, as far as they are whole. */
+const IN_STRING = /(?:[^"\\]|\\(?:u[0-9a-fA-F]{4}|[^u]))*/y;
+
+/** The answer has no program: why, as a sentence, and whether the same question may get one in a moment. */
+export interface NoProgram {
+  problem: string;
+  isTransient?: boolean;
+}
+
+export class ProgramReader {
+  readonly #languages: readonly ProgramLanguage[];
+  readonly #decoder = new TextDecoder();
+  readonly #parser = createParser({ onEvent: ({ data }) => this.#take(data) });
+  #bytes = 0;
+  /** The index of the content block that calls the tool. */
+  #block: number | undefined;
+  #input = "";
+  /** Up to where `#input` is read into `#code`. */
+  #at: number | undefined;
+  #code = "";
+  #said = "";
+  #stopReason: string | undefined;
+  #hasEnded = false;
+  #error: string | undefined;
+  #usage = { input: 0, output: 0 };
+
+  constructor(languages: readonly ProgramLanguage[]) {
+    this.#languages = languages;
+  }
+
+  /** The code so far, without half of a surrogate pair at its end. */
+  get code(): string {
+    return this.#code.replace(/[\uD800-\uDBFF]$/, "");
+  }
+
+  /** Tokens as the API reports them; 0 before it does. */
+  get usage(): Pick<Tokens, "input" | "output"> {
+    return this.#usage;
+  }
+
+  /** Takes a piece of the stream. Answers whether more is wanted. */
+  add(bytes: Uint8Array): boolean {
+    this.#bytes += bytes.length;
+    if (this.#bytes > MAX_ANSWER_BYTES || this.#input.length > 8 * MAX_CODE) {
+      this.#error ??= "it is longer than any program";
+      return false;
+    }
+    this.#parser.feed(this.#decoder.decode(bytes, { stream: true }));
+    return !this.#hasEnded && this.#error === undefined;
+  }
+
+  /** The program, once nothing more comes. */
+  get program(): Program | NoProgram {
+    const isTransient = this.#code === "";
+    if (this.#error !== undefined)
+      return { problem: `The model's answer cannot be used: ${clause(this.#error)}.`, isTransient };
+    if (!this.#hasEnded) return { problem: "The model's answer broke off before its end.", isTransient };
+    const said = this.#said.trim() === "" ? "" : ` It said: ${this.#said.trim()}`;
+    if (this.#stopReason === "refusal") return { problem: `The model declined to answer.${said}` };
+    if (this.#stopReason === "max_tokens")
+      return {
+        problem:
+          "The program was not finished within the tokens that the model may answer with. Ask for less at once, or hand it to execute_task.",
+      };
+    if (this.#block === undefined)
+      return { problem: `The model wrote no program.${said || " It said nothing."}` };
+    const checked = this.#checked();
+    return checked.success
+      ? checked.data
+      : { problem: `The model called ${TOOL} with no program: ${checked.error.issues[0]?.message ?? "?"}.` };
+  }
+
+  #checked() {
+    const schema = z.object(
+      {
+        language: z.enum(this.#languages, `its language is not one of ${this.#languages.join(", ")}`),
+        code: z
+          .string("it has no code")
+          .max(MAX_CODE, `its code is longer than ${MAX_CODE} characters`)
+          .refine((code) => code.trim() !== "", "its code is empty"),
+      },
+      "it is no JSON object",
+    );
+    return schema.safeParse(parsed(this.#input));
+  }
+
+  #take(data: string): void {
+    const { success, data: event } = streamEvent.safeParse(parsed(data));
+    if (!success || this.#hasEnded) return;
+    switch (event.type) {
+      case "message_start":
+        this.#usage.input = event.message.usage?.input_tokens ?? 0;
+        break;
+      case "content_block_start":
+        if (event.content_block.name === TOOL) this.#block ??= event.index;
+        break;
+      case "content_block_delta":
+        if (event.delta.text !== undefined) this.#said = (this.#said + event.delta.text).slice(0, MAX_SAID);
+        if (event.index === this.#block) this.#add(event.delta.partial_json ?? "");
+        break;
+      case "message_delta":
+        this.#stopReason = event.delta.stop_reason ?? this.#stopReason;
+        this.#usage.output = event.usage?.output_tokens ?? this.#usage.output;
+        break;
+      case "message_stop":
+        this.#hasEnded = true;
+        break;
+      case "error":
+        this.#error = `${event.error.type}: ${event.error.message.slice(0, MAX_SAID)}`;
+        break;
+    }
+  }
+
+  /** Takes a piece of the tool's input, and reads on in its code. */
+  #add(json: string): void {
+    this.#input += json;
+    this.#at ??= BEFORE_CODE.exec(this.#input)?.[0].length;
+    if (this.#at === undefined) return;
+    IN_STRING.lastIndex = this.#at;
+    const [piece = ""] = IN_STRING.exec(this.#input) ?? [];
+    const text = parsed(`"${piece}"`);
+    if (typeof text !== "string") return;
+    this.#at += piece.length;
+    this.#code += text;
+  }
+}
+
+/** The value of a JSON text; undefined where it is none. */
+function parsed(json: string): unknown {
+  try {
+    return JSON.parse(json);
+  } catch {
+    return undefined;
+  }
+}

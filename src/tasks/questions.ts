@@ -1,0 +1,252 @@
+/**
+ * Answers questions: a model writes a program in one request, and the program runs in a kernel as code does. A question is
+ * a task without an agent: its request to the model goes the way of an agent's, with a placeholder and a budget.
+ */
+import type { ActiveRun } from "../runs/active-run.ts";
+import type { CodeExecutor } from "../runs/code.ts";
+import type { Executor } from "../runs/executor.ts";
+import type { Allowance, End, Execution } from "../runs/run.ts";
+import type { QuestionDetail } from "../runs/task-detail.ts";
+import { MODEL_HOST } from "../shared/secrets.ts";
+import { within } from "../shared/within.ts";
+import type { TaskBudgets } from "./budget.ts";
+import { dayIsSpent, upstreamAdvice } from "./end.ts";
+import { type NoProgram, type Program, type ProgramOrder, ProgramReader, programRequest } from "./program.ts";
+
+export interface QuestionSpec extends Allowance, ProgramOrder {
+  /** Whether the sandbox was made for this question alone and ends with it. */
+  ownSandbox: boolean;
+}
+
+/** What the actor gives its questions. */
+export interface QuestionsHost {
+  code: CodeExecutor;
+  budgets: TaskBudgets;
+  /** Tokens that one question may take. */
+  maxTokens: number;
+  /** Sends a request to the model's API as one from the sandbox is sent. */
+  callModel(request: Request): Promise<Response>;
+  /** Starts the container, where none runs, while the model still writes. */
+  startContainer(): Promise<unknown>;
+}
+
+/** The kernel's context of programs: `run_code` with it goes on with their variables, and no other code is disturbed. */
+const CONTEXT = "question";
+
+/** How often a request is repeated that the API is too busy for, and the longest pause before that, milliseconds. */
+const MOST_REPEATS = 3;
+const LONGEST_PAUSE_MS = 20_000;
+
+const WITHDRAWN: End = { state: "cancelled", note: "It was cancelled before its program was run." };
+
+export class Questions implements Executor<QuestionSpec> {
+  readonly kind = "task";
+  readonly #host: QuestionsHost;
+  readonly #open = new Map<string, Question>();
+
+  constructor(host: QuestionsHost) {
+    this.#host = host;
+  }
+
+  start(run: ActiveRun, spec: QuestionSpec): Execution {
+    const { id } = run;
+    const question = new Question(this.#host, run, spec);
+    this.#open.set(id, question);
+    const done = question.answer().finally(() => this.#open.delete(id));
+    return { done, cancel: () => question.cancel(), waiting: () => question.waiting };
+  }
+
+  /** The state is that of code: until the program runs there is none, and the run never began. */
+  resume(run: ActiveRun, state: unknown): Execution {
+    return this.#host.code.resume(run, state);
+  }
+
+  /**
+   * Waits up to `ms` milliseconds while the model writes, for more than `seen` characters of code.
+   * @returns whether it was writing
+   */
+  async moreCode(id: string, seen: number, ms: number): Promise<boolean> {
+    const question = this.#open.get(id);
+    if (!question?.isWriting) return false;
+    await question.moreCode(seen, ms);
+    return true;
+  }
+}
+
+class Question {
+  /** Whether the program is not there yet. */
+  isWriting = true;
+  readonly #host: QuestionsHost;
+  readonly #run: ActiveRun;
+  readonly #spec: QuestionSpec;
+  readonly #stopped = new AbortController();
+  readonly #detail: QuestionDetail;
+  #wrote = Promise.withResolvers<void>();
+  #execution: Execution | undefined;
+
+  constructor(host: QuestionsHost, run: ActiveRun, spec: QuestionSpec) {
+    this.#host = host;
+    this.#run = run;
+    this.#spec = spec;
+    const { model, ownSandbox } = spec;
+    this.#detail = { results: [], code: "", model, ownSandbox, safe: true };
+  }
+
+  get waiting() {
+    return this.#execution?.waiting?.();
+  }
+
+  async cancel(): Promise<void> {
+    this.#stopped.abort();
+    await this.#execution?.cancel();
+  }
+
+  async moreCode(seen: number, ms: number): Promise<void> {
+    const deadline = Date.now() + ms;
+    while (this.isWriting && this.#detail.code.length <= seen && Date.now() < deadline)
+      await within(deadline - Date.now(), this.#wrote.promise);
+  }
+
+  async answer(): Promise<End> {
+    const run = this.#run;
+    const { timeoutMs, cut } = this.#spec;
+    const deadline = Date.now() + timeoutMs;
+    run.began();
+    this.#describe();
+    // What ends the run by other means ends the request, too.
+    void run.settled.then(() => this.#stopped.abort());
+    const program = await this.#write(deadline).finally(() => {
+      this.isWriting = false;
+      this.#host.budgets.close(run.id);
+      this.#wrote.resolve();
+    });
+    if ("state" in program) return { ...program, detail: this.#detail };
+    if (this.#stopped.signal.aborted) return { ...WITHDRAWN, detail: this.#detail };
+    const left = Math.max(1000, deadline - Date.now());
+    const spec = { ...program, context: CONTEXT, timeoutMs: left, ...(cut === undefined ? {} : { cut }) };
+    this.#execution = this.#host.code.start(run, spec);
+    const end = await this.#execution.done;
+    return { ...end, detail: { ...this.#detail, ...this.#kept(end) } };
+  }
+
+  /** What code left, without the files that end with the sandbox. */
+  #kept({ detail }: End): Partial<QuestionDetail> {
+    if (!detail || !("results" in detail)) return {};
+    if (!this.#spec.ownSandbox) return detail;
+    const results = detail.results.map((result) => {
+      if ("text" in result) return result;
+      const { original: _, ...image } = result;
+      return image;
+    });
+    return { ...detail, results };
+  }
+
+  /** Has the program written. Answers the end of the run where there is none. */
+  async #write(deadline: number): Promise<Program | End> {
+    const { timeoutMs, cut } = this.#spec;
+    const { signal } = this.#stopped;
+    const time = AbortSignal.timeout(Math.max(0, deadline - Date.now()));
+    const until = AbortSignal.any([signal, time]);
+    try {
+      return await aborted(until, this.#ask(until));
+    } catch (error) {
+      if (signal.aborted) return WITHDRAWN;
+      if (!time.aborted) throw error;
+      const late = `The model had not written the program after ${timeoutMs / 1000} s: nothing was run.`;
+      return { state: "timed_out", note: [late, cut].filter(Boolean).join(" ") };
+    }
+  }
+
+  async #ask(signal: AbortSignal): Promise<Program | End> {
+    const { budgets, maxTokens } = this.#host;
+    const key = await budgets.open(this.#run.id, maxTokens);
+    const body = JSON.stringify(programRequest(this.#spec, maxTokens));
+    for (let repeats = 0; ; repeats++) {
+      const { problem, isTransient, pauseMs, program } = await this.#attempt(key, body, signal);
+      if (program) return program;
+      if (!isTransient || repeats >= MOST_REPEATS) return { state: "failed", note: problem ?? "" };
+      await pause(pauseMs ?? 1000 * 2 ** repeats, signal);
+    }
+  }
+
+  async #attempt(
+    key: string,
+    body: string,
+    signal: AbortSignal,
+  ): Promise<Partial<NoProgram> & { program?: Program; pauseMs?: number }> {
+    const bytes = new TextEncoder().encode(body);
+    const response = await this.#host.callModel(
+      new Request(`http://${MODEL_HOST}/v1/messages`, {
+        method: "POST",
+        headers: {
+          "x-api-key": key,
+          "anthropic-version": "2023-06-01",
+          "content-type": "application/json",
+          "content-length": `${bytes.length}`,
+        },
+        body: bytes,
+        signal,
+      }),
+    );
+    if (!response.ok) return this.#refused(response);
+    const reader = new ProgramReader(this.#spec.languages);
+    try {
+      for await (const piece of response.body ?? []) {
+        const isWanted = reader.add(piece);
+        this.#progress(reader);
+        if (!isWanted) break;
+      }
+    } catch {
+      signal.throwIfAborted();
+      // The answer has broken off, as the reader says.
+    }
+    const { program } = reader;
+    if ("problem" in program) return program;
+    this.#detail.language = program.language;
+    this.#detail.code = program.code;
+    this.#describe();
+    return { program };
+  }
+
+  #progress({ code, usage }: ProgramReader): void {
+    this.#detail.tokens = { ...usage };
+    if (code.length <= this.#detail.code.length) return;
+    // Its error shows when the program is started. A model that writes nothing needs no container.
+    if (this.#detail.code === "") this.#host.startContainer().catch(() => undefined);
+    this.#detail.code = code;
+    this.#describe();
+    this.#wrote.resolve();
+    this.#wrote = Promise.withResolvers();
+  }
+
+  async #refused({ status, headers, body }: Response) {
+    await body?.cancel();
+    const spending = this.#host.budgets.spending(this.#run.id);
+    if (spending.dayIsSpent) return { problem: dayIsSpent() };
+    const error = spending.upstream ?? { status, message: "no reason given" };
+    const wait = headers.get("retry-after");
+    return {
+      problem: `The model's API failed: ${upstreamAdvice(error)}`,
+      isTransient: (status === 429 || status >= 500) && headers.get("x-should-retry") !== "false",
+      ...(wait === null || !/^\d{1,6}$/.test(wait) ? {} : { pauseMs: Number(wait) * 1000 }),
+    };
+  }
+
+  #describe(): void {
+    this.#run.describe({ ...this.#detail });
+  }
+}
+
+/** The value of the promise, unless the signal comes first. @throws the signal's reason */
+function aborted<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
+  const { promise: gone, reject } = Promise.withResolvers<never>();
+  const stop = () => reject(signal.reason);
+  if (signal.aborted) stop();
+  else signal.addEventListener("abort", stop, { once: true });
+  return Promise.race([promise, gone]);
+}
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  const waited = new Promise<void>((resolve) => setTimeout(resolve, Math.min(ms, LONGEST_PAUSE_MS)));
+  return aborted(signal, waited);
+}

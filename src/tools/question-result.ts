@@ -1,0 +1,44 @@
+/** How a question is shown to a program that asked it by plain HTTP. */
+import type { RunView } from "../runs/run.ts";
+import { shownText } from "../runs/output.ts";
+import { questionDetailOf } from "../runs/task-detail.ts";
+import { errorText, resultText } from "./run-result.ts";
+
+/** A question as programs read it. */
+export interface PlainQuestion {
+  success: boolean;
+  language?: string;
+  code: string;
+  /** What the program printed, then the value of its last expression. The middle of a long output is left out. */
+  output: string;
+  /** The program's exception, or why there is no result; null where all went well. */
+  error: string | null;
+  stderr: string;
+  images: { mimeType: string; data: string }[];
+  model: string;
+  tokens?: { input: number; output: number };
+}
+
+/** @returns undefined for a run that is no question */
+export function plainQuestion(run: RunView): PlainQuestion | undefined {
+  const question = questionDetailOf(run);
+  if (!question) return undefined;
+  const { language, code, error, results, model, tokens } = question;
+  const success = run.state === "succeeded";
+  const printed = shownText(run.stdout);
+  const result = resultText(results);
+  const between = printed === "" || result === "" || printed.endsWith("\n") ? "" : "\n";
+  return {
+    success,
+    language,
+    code,
+    output: printed + between + result,
+    error: success ? null : ((error && errorText(error)) ?? run.note ?? run.state),
+    stderr: shownText(run.stderr),
+    images: results.flatMap((shown) =>
+      "image" in shown ? [{ mimeType: shown.mimeType, data: shown.image }] : [],
+    ),
+    model,
+    tokens,
+  };
+}

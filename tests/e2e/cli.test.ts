@@ -11,7 +11,7 @@ import { type CLIOptions, runCLI, startCLI } from "../setup/cli.ts";
 import { claudeCode } from "../setup/claude-code.ts";
 import { idIn, MCPClient } from "../setup/mcp-client.ts";
 import type { MessagesAPI } from "../setup/messages-api.ts";
-import { bash, playScenarios, program, say, use } from "../setup/scripted-agent.ts";
+import { bash, playScenarios, say, use, writeProgram } from "../setup/scripted-agent.ts";
 import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
 
@@ -26,9 +26,9 @@ beforeAll(async () => {
   api = await playScenarios({
     write: [use("Write", { file_path: "/workspace/a.txt", content: "first\n" }), say("It is written.")],
     sleep: [bash("echo started; sleep 300"), say("woke up")],
-    answer: [program("print(6 * 7)")],
-    raise: [program("raise ValueError('no such thing')")],
-    wait: [program("import time\nprint('begun', flush=True)\ntime.sleep(300)")],
+    answer: [writeProgram("print(6 * 7)")],
+    raise: [writeProgram("raise ValueError('no such thing')")],
+    wait: [writeProgram("import time\nprint('begun', flush=True)\ntime.sleep(300)")],
     hang: ["hang"],
     decline: [say("I would rather not.")],
   });

@@ -3,7 +3,7 @@
  * model does: "[[write]] ...".
  */
 import type { TestProject } from "vitest/node";
-import { bash, playScenarios, program, say, use } from "./scripted-agent.ts";
+import { bash, playScenarios, writeProgram, say, use } from "./scripted-agent.ts";
 
 declare module "vitest" {
   interface ProvidedContext {
@@ -49,23 +49,23 @@ export default async function setup(project: TestProject): Promise<() => Promise
       },
     ],
     // For questions.
-    product: [program("answer = 6 * 7\nprint(answer)")],
-    typed: [program("const answer: number = 6 * 7;\nconsole.log(answer);", "typescript")],
-    picture: [program("from PIL import Image\nprint('drawn')\nImage.new('RGB', (2, 2))")],
-    raise: [program("print('before')\nraise ValueError('no such thing')")],
-    read: [program("print(open('data.csv').read())")],
+    product: [writeProgram("answer = 6 * 7\nprint(answer)")],
+    typed: [writeProgram("const answer: number = 6 * 7;\nconsole.log(answer);", "typescript")],
+    picture: [writeProgram("from PIL import Image\nprint('drawn')\nImage.new('RGB', (2, 2))")],
+    raise: [writeProgram("print('before')\nraise ValueError('no such thing')")],
+    read: [writeProgram("print(open('data.csv').read())")],
     // Goes on until a file is there.
     long: [
-      program(
+      writeProgram(
         "import os, time\nprint('begun', flush=True)\nwhile not os.path.exists('go-on'): time.sleep(0.05)\nprint('ended')",
       ),
     ],
-    blank: [program("  ")],
+    blank: [writeProgram("  ")],
     "no-code": [use("write_program", { language: "python" })],
-    cut: [{ ...program("print(1)"), cutAfter: 3, delayMs: 20 }],
+    cut: [{ ...writeProgram("print(1)"), cutAfter: 3, delayMs: 20 }],
     decline: [say("I would rather not.")],
     refused: [{ blocks: [], stopReason: "refusal" }],
-    endless: [{ ...program("print(1)"), stopReason: "max_tokens" }],
+    endless: [{ ...writeProgram("print(1)"), stopReason: "max_tokens" }],
     denied: [{ status: 401, error: { type: "authentication_error", message: "invalid x-api-key" } }],
     // Too busy for the first request of each question.
     busy: () =>
@@ -75,7 +75,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
             error: { type: "overloaded_error", message: "Overloaded" },
             headers: { "retry-after": "0" },
           }
-        : program("print('at last')"),
+        : writeProgram("print('at last')"),
     overloaded: [
       {
         status: 529,

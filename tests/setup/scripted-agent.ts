@@ -39,7 +39,7 @@ export function use(name: string, input: Record<string, unknown>, said?: string)
 }
 
 /** The answer to a question. */
-export function program(code: string, language = "python"): Spoken {
+export function writeProgram(code: string, language = "python"): Spoken {
   return { blocks: [{ type: "tool_use", name: "write_program", input: { language, code } }] };
 }
 

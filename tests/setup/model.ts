@@ -3,7 +3,7 @@
  * model does: "[[write]] ...".
  */
 import type { TestProject } from "vitest/node";
-import { bash, playScenarios, writeProgram, say, use } from "./scripted-agent.ts";
+import { bash, playScenarios, say, use, writeProgram } from "./scripted-agent.ts";
 
 declare module "vitest" {
   interface ProvidedContext {

@@ -1,5 +1,6 @@
 import { useState } from "preact/hooks";
 import { About } from "./about.tsx";
+import { Files } from "./files.tsx";
 import { share, size } from "./format.ts";
 import type { Listing } from "./listing.ts";
 import { type Polled, usePolled, wordsOf } from "./poll.ts";
@@ -11,7 +12,7 @@ import { Welcome } from "./welcome.tsx";
 /** Between two looks at the sandboxes, milliseconds. */
 const SANDBOXES_MS = 4000;
 
-const NAMES: Record<Part, string> = { runs: "Runs", about: "About" };
+const NAMES: Record<Part, string> = { runs: "Runs", files: "Files", about: "About" };
 
 /** The names of sandboxes, as the server allows them. */
 const SANDBOX_NAME = "[a-z0-9]([a-z0-9\\-]{0,18}[a-z0-9])?";
@@ -180,7 +181,11 @@ function Content({
           </a>
         ))}
       </nav>
-      {part === "about" ? (
+      {part === "files" && sandbox ? (
+        <Files key={name} sandbox={name} open={route.rest} onSignedOut={onSignedOut} />
+      ) : part === "files" ? (
+        <p>It has no files yet.</p>
+      ) : part === "about" ? (
         <About key={name} name={name} sandbox={sandbox} listing={listing} refresh={listed.refresh} />
       ) : (
         <Runs

@@ -155,7 +155,7 @@ export class Log {
 }
 
 /** Control characters by their pictures, and halves of surrogate pairs as what cannot be shown. */
-function visible(character: string): string {
+export function visible(character: string): string {
   const code = character.codePointAt(0) ?? 0;
   if (code < 0x20) return String.fromCharCode(0x2400 + code);
   if (code === 0x7f) return "\u2421";

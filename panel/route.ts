@@ -1,14 +1,14 @@
 /** What the page shows is in the fragment of its address, so that the browser's history and bookmarks work: `#/sandbox/part/rest`. */
 import { useEffect, useState } from "preact/hooks";
 
-export const PARTS = ["runs", "about"] as const;
+export const PARTS = ["runs", "files", "about"] as const;
 export type Part = (typeof PARTS)[number];
 
 export interface Route {
   /** Empty for the first page. */
   sandbox: string;
   part: Part;
-  /** The id of the run that is open. */
+  /** What is open of it: the id of a run, or the path of a file. */
   rest: string;
 }
 

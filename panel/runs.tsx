@@ -1,10 +1,11 @@
 /** The runs of a sandbox: what was run, and one of them with its output as it comes. */
 import { useEffect, useRef, useState } from "preact/hooks";
-import { type Followed, useRun } from "./follow.ts";
+import { useRun } from "./follow.ts";
 import { duration, size, time } from "./format.ts";
 import type { Run, Runs as Listed } from "./listing.ts";
 import { LogView } from "./log-view.tsx";
 import { usePolled, wordsOf } from "./poll.ts";
+import { Result } from "./result.tsx";
 import { hrefOf } from "./route.ts";
 import { callTool, SignedOut } from "./tools.ts";
 
@@ -214,7 +215,12 @@ function OpenRun({ id, run, sandbox, onSignedOut }: Opened) {
       ) : (
         <p class="soft">{state === "running" ? "It has printed nothing yet." : "It printed nothing."}</p>
       )}
-      {run && run.kind !== "command" && <Result followed={followed} />}
+      {run && run.kind !== "command" && followed.result.length > 0 && (
+        <>
+          <h3>Result</h3>
+          <Result blocks={followed.result} />
+        </>
+      )}
     </section>
   );
 }
@@ -252,25 +258,6 @@ function Cancel({ id, onSignedOut }: { id: string; onSignedOut: () => void }) {
         {isBusy ? "Cancelling" : "Cancel"}
       </button>
       <span role="alert">{problem}</span>
-    </>
-  );
-}
-
-/** What code returned and showed, or what a task answered and changed. */
-function Result({ followed: { result } }: { followed: Followed }) {
-  if (result.length === 0) return null;
-  return (
-    <>
-      <h3>Result</h3>
-      {result.map(({ type, text, data, mimeType }, index) =>
-        type === "text" ? (
-          <pre key={index} tabIndex={0}>
-            {text}
-          </pre>
-        ) : type === "image" && /^image\/(png|jpeg|gif|webp)$/.test(mimeType ?? "") ? (
-          <img key={index} src={`data:${mimeType};base64,${data}`} alt={`Image ${index + 1} of the result`} />
-        ) : null,
-      )}
     </>
   );
 }

@@ -1,5 +1,5 @@
 /** Bundles the panel for browsers into `panel/built.js`, a module that the Worker imports. */
-import { readFile, writeFile } from "node:fs/promises";
+import { readFile, rename, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { root } from "../cli/places.ts";
 
@@ -27,7 +27,17 @@ export async function bundlePanel(): Promise<void> {
   const page = { script: named(".js"), style: named(".css") };
   const module = `export const files = ${JSON.stringify(files)};\nexport const page = ${JSON.stringify(page)};\n`;
   // Builds of the Worker are kept by the times of what they are made of.
-  if ((await readFile(built, "utf8").catch(() => "")) !== module) await writeFile(built, module);
+  if ((await readFile(built, "utf8").catch(() => "")) === module) return;
+  // Whole or not at all, because another process may be reading it.
+  const part = `${built}.${process.pid}`;
+  try {
+    await writeFile(part, module);
+    await rename(part, built);
+  } catch (error) {
+    throw new Error(`${built} cannot be written. Start the server once as the user whose clone this is.`, {
+      cause: error,
+    });
+  }
 }
 
 if (import.meta.main) await bundlePanel();

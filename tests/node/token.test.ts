@@ -14,7 +14,7 @@ let file: string;
 
 beforeAll(() => {
   directory = join(mkdtempSync(join(tmpdir(), "sandbox-mcp-token-")), "it's $HOME");
-  for (const path of ["package.json", "cli", "src/server", "src/shared"])
+  for (const path of ["package.json", "cli", "local/engine", "src/server", "src/shared"])
     cpSync(join(repository, path), join(directory, path), { recursive: true });
   symlinkSync(join(repository, "node_modules"), join(directory, "node_modules"));
   file = join(directory, ".dev.vars");

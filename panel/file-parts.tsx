@@ -1,0 +1,37 @@
+/** What the tree and an open file have in common. */
+import { downloadURL } from "./file.ts";
+import { visible } from "./log.ts";
+
+/** A name, whatever is in it. */
+export function Name({ name }: { name: string }) {
+  return <bdi>{Array.from(name, visible).join("")}</bdi>;
+}
+
+/** Fetches a file, or a directory as an archive. */
+export function Download({
+  sandbox,
+  path,
+  words,
+  failed,
+}: {
+  sandbox: string;
+  path: string;
+  words: string;
+  failed: (error: unknown) => void;
+}) {
+  const fetchIt = async () => {
+    try {
+      const anchor = document.createElement("a");
+      anchor.href = await downloadURL(sandbox, path);
+      anchor.download = "";
+      anchor.click();
+    } catch (error) {
+      failed(error);
+    }
+  };
+  return (
+    <button type="button" class="plain" onClick={fetchIt} aria-label={`${words}: ${path}`}>
+      {words}
+    </button>
+  );
+}

@@ -1,0 +1,156 @@
+/** One file: its text to read and to edit, or its picture, or what it is. */
+import { useEffect, useState } from "preact/hooks";
+import { MOST_BYTES, read, write } from "./file.ts";
+import { Download, Name } from "./file-parts.tsx";
+import { size } from "./format.ts";
+import { wordsOf } from "./poll.ts";
+import { Result } from "./result.tsx";
+import { hrefOf } from "./route.ts";
+import { type Block, callTool, SignedOut } from "./tools.ts";
+
+interface Shown {
+  sandbox: string;
+  path: string;
+  onSaved: () => void;
+  onSignedOut: () => void;
+}
+
+/** What there is to show. */
+type View =
+  | { kind: "text"; text: string; newline: "\n" | "\r\n" }
+  /** Text that this page cannot write as it is: too much of it, or with ends of lines of several kinds. */
+  | { kind: "fixed"; text: string; why: string }
+  /** What the tool makes of it: a picture, or a description. */
+  | { kind: "other"; blocks: Block[] };
+
+/** Changes that are not saved, by sandbox and path: they are there again when the file is opened again. */
+const drafts = new Map<string, string>();
+
+export function FileView({ sandbox, path, onSaved, onSignedOut }: Shown) {
+  const key = `${sandbox} ${path}`;
+  const [view, setView] = useState<View>();
+  const [draft, setDraft] = useState(drafts.get(key));
+  const [said, setSaid] = useState<{ text: string; isError: boolean }>();
+  const [isBusy, setBusy] = useState(false);
+
+  const failed = (error: unknown) =>
+    error instanceof SignedOut ? onSignedOut() : setSaid({ text: wordsOf(error), isError: true });
+  useEffect(() => {
+    const stop = new AbortController();
+    look(sandbox, path, stop.signal).then(setView, (error: unknown) => {
+      if (!stop.signal.aborted) failed(error);
+    });
+    return () => stop.abort();
+  }, []);
+  useEffect(() => {
+    const warn = (event: BeforeUnloadEvent) => event.preventDefault();
+    if (draft === undefined) return undefined;
+    addEventListener("beforeunload", warn);
+    return () => removeEventListener("beforeunload", warn);
+  }, [draft === undefined]);
+
+  const edit = (text: string | undefined) => {
+    setDraft(text);
+    if (text === undefined) drafts.delete(key);
+    else drafts.set(key, text);
+  };
+  const save = async () => {
+    if (view?.kind !== "text" || draft === undefined) return;
+    setBusy(true);
+    try {
+      const now = await look(sandbox, path);
+      const isSame = now.kind === "text" && now.text === view.text;
+      if (!isSame && !confirm("The file has changed since you opened it. Write yours over it?")) return;
+      await write(sandbox, path, draft.replaceAll("\n", view.newline));
+      setView({ ...view, text: draft });
+      edit(undefined);
+      setSaid({ text: "Saved.", isError: false });
+      onSaved();
+    } catch (error) {
+      failed(error);
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <section class="run" aria-label="The file that is open">
+      <h2>
+        <Name name={path} />
+      </h2>
+      <div class="together">
+        <Download sandbox={sandbox} path={path} words="Download" failed={failed} />
+        {view?.kind === "text" && (
+          <button type="button" disabled={isBusy || draft === undefined} onClick={save}>
+            Save
+          </button>
+        )}
+        {draft !== undefined && (
+          <button type="button" class="plain" onClick={() => edit(undefined)}>
+            Undo changes
+          </button>
+        )}
+        <a class="button plain" href={hrefOf(sandbox, "files")}>
+          Close
+        </a>
+      </div>
+      <div role="status">{said && <p class={said.isError ? "note error" : "note"}>{said.text}</p>}</div>
+      {view === undefined && !said && <p class="soft">Reading it.</p>}
+      {view?.kind === "text" && (
+        <textarea
+          class="content"
+          aria-label="Content of the file"
+          rows={16}
+          spellcheck={false}
+          autocapitalize="none"
+          autocomplete="off"
+          value={draft ?? view.text}
+          onInput={({ currentTarget: { value } }) => edit(value === view.text ? undefined : value)}
+        />
+      )}
+      {view?.kind === "fixed" && (
+        <>
+          <p class="soft">{view.why}</p>
+          <pre tabIndex={0}>{view.text}</pre>
+        </>
+      )}
+      {view?.kind === "other" && <Result blocks={view.blocks} />}
+    </section>
+  );
+}
+
+/** Reads a file. One that is not there is empty text: saving makes it. */
+async function look(sandbox: string, path: string, signal?: AbortSignal): Promise<View> {
+  let found;
+  try {
+    found = await read(sandbox, path, signal);
+  } catch (error) {
+    if (/There is no .* in this sandbox/s.test(wordsOf(error)))
+      return { kind: "text", text: "", newline: "\n" };
+    throw error;
+  }
+  const text = textIn(found.bytes, found.isCut);
+  if (text === undefined) {
+    const { content } = await callTool("read_file", { sandbox, path }, signal);
+    return { kind: "other", blocks: content };
+  }
+  if (found.isCut) return { kind: "fixed", text, why: `These are the first ${size(MOST_BYTES)} of it.` };
+  const unix = text.replaceAll("\r\n", "\n");
+  if (unix.includes("\r") || (unix !== text && /[^\r]\n|^\n/.test(text)))
+    return {
+      kind: "fixed",
+      text,
+      why: "Its lines end in several ways, which cannot be kept when it is edited here.",
+    };
+  return { kind: "text", text: unix, newline: unix === text ? "\n" : "\r\n" };
+}
+
+/** The bytes as text; undefined for what is none. */
+function textIn(bytes: Uint8Array<ArrayBuffer>, isCut: boolean): string | undefined {
+  if (bytes.includes(0)) return undefined;
+  try {
+    // Of a file that is cut, the last character may be, too.
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes, { stream: isCut });
+  } catch {
+    return undefined;
+  }
+}

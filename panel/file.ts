@@ -1,0 +1,101 @@
+/** Files of a sandbox, by the tools: their bytes, a new content for them, and links to send and fetch them by. */
+import { callTool, ToolFailed, Unreachable } from "./tools.ts";
+
+export interface Entry {
+  /** Relative to the directory that was listed. */
+  path: string;
+  type: "file" | "directory" | "symlink" | "other";
+  size: number;
+  /** ISO 8601. */
+  modified: string;
+}
+
+export interface Entries {
+  entries: Entry[];
+  /** Whether there are more than were asked for. */
+  more: boolean;
+}
+
+/** The most entries that one call lists. */
+const MOST_ENTRIES = 5000;
+
+/** The largest file that is shown whole, bytes. */
+export const MOST_BYTES = 256 * 1024;
+
+export async function list(sandbox: string, path: string, signal: AbortSignal): Promise<Entries> {
+  const { data } = await callTool<Entries>("list_files", { sandbox, path, limit: MOST_ENTRIES }, signal);
+  return data;
+}
+
+/** The bytes of a file in base64, as the tool gives them: a few at a time. */
+export interface Content {
+  bytes: Uint8Array<ArrayBuffer>;
+  /** Whether the file has more. */
+  isCut: boolean;
+}
+
+/** @throws {ToolFailed} with the tool's words, also for a file that does not exist */
+export async function read(sandbox: string, path: string, signal?: AbortSignal): Promise<Content> {
+  const parts: Uint8Array<ArrayBuffer>[] = [];
+  let length = 0;
+  for (;;) {
+    const args = { sandbox, path, encoding: "base64", offset: length };
+    const { content } = await callTool("read_file", args, signal);
+    // The last block says how much there is: "/workspace/a has 3 bytes; bytes 0 to 3 in base64."
+    const { text: said = "" } = content.at(-1) ?? {};
+    const size = Number(/ has (\d+) bytes?[:;]/.exec(said)?.[1] ?? 0);
+    const base64 = content.length > 1 ? (content.at(-2)?.text ?? "") : "";
+    const part = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+    parts.push(part);
+    length += part.length;
+    const isDone = length >= size || part.length === 0;
+    if (isDone || length >= MOST_BYTES)
+      return { bytes: new Uint8Array(await new Blob(parts).arrayBuffer()), isCut: !isDone };
+  }
+}
+
+/** @throws {ToolFailed} */
+export async function write(sandbox: string, path: string, content: string): Promise<void> {
+  await callTool("write_file", { sandbox, path, content });
+}
+
+/** An address to fetch a file from, or a directory as an archive; it is good for a few minutes. */
+export async function downloadURL(sandbox: string, path: string): Promise<string> {
+  return link({ sandbox, path, direction: "download", expires_seconds: 300 });
+}
+
+/** Sends a file. @param progress is called with how much of it has gone, from 0 to 1 */
+export async function upload(
+  sandbox: string,
+  path: string,
+  file: File,
+  progress: (part: number) => void,
+): Promise<void> {
+  const url = await link({ sandbox, path, direction: "upload", expires_seconds: 86_400 });
+  await new Promise<void>((done, failed) => {
+    const request = new XMLHttpRequest();
+    request.open("PUT", url);
+    const lost = new Unreachable(`The connection broke: ${file.name} was not written.`);
+    request.upload.addEventListener("progress", ({ loaded, total }) => progress(total ? loaded / total : 1));
+    request.addEventListener("error", () => failed(lost));
+    request.addEventListener("load", () =>
+      request.status < 300 ? done() : failed(new ToolFailed(`${file.name}: ${errorIn(request)}`)),
+    );
+    request.send(file);
+  });
+}
+
+async function link(args: Record<string, unknown>): Promise<string> {
+  const { data } = await callTool<{ url: string }>("file_link", args);
+  // The server may be known by several names, and the page may ask only that by which it was opened.
+  return new URL(data.url).pathname;
+}
+
+function errorIn({ responseText, status }: XMLHttpRequest): string {
+  try {
+    const { error, hint } = JSON.parse(responseText) as { error: string; hint?: string };
+    return [error, hint].filter(Boolean).join(" ");
+  } catch {
+    return `the server answered ${status}.`;
+  }
+}

@@ -1,0 +1,221 @@
+/** The files of a sandbox: a tree, one of them to see and edit, and files to send and fetch. */
+import { useEffect, useRef, useState } from "preact/hooks";
+import { FileView } from "./file-view.tsx";
+import { Download, Name } from "./file-parts.tsx";
+import { type Entries, type Entry, list, upload } from "./file.ts";
+import { size } from "./format.ts";
+import { wordsOf } from "./poll.ts";
+import { hrefOf } from "./route.ts";
+import { SignedOut } from "./tools.ts";
+
+/** Entries of a directory that are in the page at first, and that each press adds. */
+const SHOWN = 200;
+
+const HOME = "/workspace";
+
+interface Shown {
+  sandbox: string;
+  /** The path of the file that is open; empty for none. */
+  open: string;
+  onSignedOut: () => void;
+}
+
+/** What the parts of the page have in common. */
+interface Tree {
+  sandbox: string;
+  open: string;
+  /** Changes when directories are to be looked at again. */
+  version: number;
+  /** Whether files may be dropped on a directory; called with them. */
+  send: (directory: string, files: Iterable<File>) => void;
+  failed: (error: unknown) => void;
+}
+
+export function Files({ sandbox, open, onSignedOut }: Shown) {
+  const [version, setVersion] = useState(0);
+  const [said, setSaid] = useState<{ text: string; isError: boolean }>();
+  const [sending, setSending] = useState<{ name: string; part: number }>();
+  const directory = useRef<HTMLInputElement>(null);
+
+  const failed = (error: unknown) =>
+    error instanceof SignedOut ? onSignedOut() : setSaid({ text: wordsOf(error), isError: true });
+  const changed = () => setVersion((before) => before + 1);
+  const send = async (to: string, files: Iterable<File>) => {
+    const names: string[] = [];
+    try {
+      for (const file of files) {
+        setSending({ name: file.name, part: 0 });
+        await upload(sandbox, join(to, file.name), file, (part) => setSending({ name: file.name, part }));
+        names.push(file.name);
+      }
+      if (names.length > 0) setSaid({ text: `Sent to ${to}: ${names.join(", ")}`, isError: false });
+    } catch (error) {
+      failed(error);
+    } finally {
+      setSending(undefined);
+      changed();
+    }
+  };
+  const drop = (event: DragEvent) => {
+    event.preventDefault();
+    void send(directory.current?.value || HOME, event.dataTransfer?.files ?? []);
+  };
+  const tree: Tree = { sandbox, open, version, send, failed };
+  return (
+    <div class="files" onDragOver={(event) => event.preventDefault()} onDrop={drop}>
+      <div role="status">
+        {said && (
+          <p class={said.isError ? "note error" : "note"}>
+            <bdi>{said.text}</bdi>
+          </p>
+        )}
+      </div>
+      {open !== "" && (
+        <FileView key={open} sandbox={sandbox} path={open} onSaved={changed} onSignedOut={onSignedOut} />
+      )}
+      <div class="together">
+        <h2>Files</h2>
+        <button type="button" class="plain" onClick={changed}>
+          Look again
+        </button>
+      </div>
+      <ul class="tree">
+        <Directory tree={tree} path={HOME} name={HOME} isOpenAtFirst />
+        <Directory tree={tree} path="/" name="/" />
+      </ul>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          const form = event.currentTarget as HTMLFormElement;
+          const { files } = form.elements.namedItem("files") as HTMLInputElement;
+          void send(directory.current?.value || HOME, [...(files ?? [])]).then(() => form.reset());
+        }}
+      >
+        <h2>Send files</h2>
+        <p class="soft">Or drop them here, or on a directory.</p>
+        <label for="to">To the directory</label>
+        <input id="to" name="to" ref={directory} defaultValue={HOME} spellcheck={false} autocomplete="off" />
+        <div class="together">
+          <input type="file" name="files" multiple required aria-label="Files to send" />
+          <button disabled={sending !== undefined}>Send</button>
+        </div>
+        {sending && (
+          <p role="status">
+            <progress value={sending.part} aria-label="Sent so far" /> <bdi>{sending.name}</bdi>
+          </p>
+        )}
+      </form>
+      <NewFile sandbox={sandbox} />
+    </div>
+  );
+}
+
+function NewFile({ sandbox }: { sandbox: string }) {
+  const begin = (event: SubmitEvent) => {
+    event.preventDefault();
+    const path = String(new FormData(event.currentTarget as HTMLFormElement).get("path"));
+    location.hash = hrefOf(sandbox, "files", join(HOME, path));
+  };
+  return (
+    <form onSubmit={begin}>
+      <label for="path">A file that is not there yet, or any path</label>
+      <div class="together">
+        <input id="path" name="path" required placeholder="notes.txt" spellcheck={false} autocomplete="off" />
+        <button class="plain">Open</button>
+      </div>
+    </form>
+  );
+}
+
+function Directory({
+  tree,
+  path,
+  name,
+  isOpenAtFirst = false,
+}: {
+  tree: Tree;
+  path: string;
+  name: string;
+  isOpenAtFirst?: boolean;
+}) {
+  const { sandbox, version, send, failed } = tree;
+  const [isOpen, setOpen] = useState(isOpenAtFirst);
+  const [isOver, setOver] = useState(false);
+  const [listed, setListed] = useState<Entries>();
+  const [count, setCount] = useState(SHOWN);
+  useEffect(() => {
+    if (!isOpen) return undefined;
+    const stop = new AbortController();
+    list(sandbox, path, stop.signal).then(setListed, (error: unknown) => {
+      if (!stop.signal.aborted) failed(error);
+    });
+    return () => stop.abort();
+  }, [isOpen, version, path]);
+  const entries = listed?.entries.toSorted((a, b) => rank(a) - rank(b)) ?? [];
+  return (
+    <li>
+      <details open={isOpenAtFirst} onToggle={({ currentTarget }) => setOpen(currentTarget.open)}>
+        <summary
+          class={isOver ? "over" : ""}
+          onDragOver={(event) => (event.preventDefault(), setOver(true))}
+          onDragLeave={() => setOver(false)}
+          onDrop={(event) => {
+            event.preventDefault();
+            event.stopPropagation();
+            setOver(false);
+            send(path, event.dataTransfer?.files ?? []);
+          }}
+        >
+          <Name name={name} />
+        </summary>
+        {listed ? (
+          <ul>
+            {entries
+              .slice(0, count)
+              .map((entry) =>
+                entry.type === "directory" ? (
+                  <Directory key={entry.path} tree={tree} path={join(path, entry.path)} name={entry.path} />
+                ) : (
+                  <File key={entry.path} tree={tree} path={join(path, entry.path)} entry={entry} />
+                ),
+              )}
+            {entries.length === 0 && <li class="soft">It is empty.</li>}
+          </ul>
+        ) : (
+          <p class="soft">Looking into it.</p>
+        )}
+        {entries.length > count && (
+          <button type="button" class="plain" onClick={() => setCount(count + SHOWN)}>
+            {Math.min(SHOWN, entries.length - count)} more of {entries.length}
+          </button>
+        )}
+        {listed?.more && entries.length <= count && (
+          <p class="soft">There are more than these {entries.length}: a command lists them.</p>
+        )}
+        {listed && <Download sandbox={sandbox} path={path} words="Download as .tar.gz" failed={failed} />}
+      </details>
+    </li>
+  );
+}
+
+function File({ tree, path, entry }: { tree: Tree; path: string; entry: Entry }) {
+  return (
+    <li class="file">
+      <a href={hrefOf(tree.sandbox, "files", path)} aria-current={path === tree.open ? "true" : undefined}>
+        <Name name={entry.path} />
+      </a>
+      <span class="soft">{entry.type === "file" ? size(entry.size) : entry.type}</span>
+    </li>
+  );
+}
+
+/** Directories first. */
+function rank({ type }: Entry): number {
+  return type === "directory" ? 0 : 1;
+}
+
+/** A path in a directory, or as it is where it is absolute. */
+function join(directory: string, path: string): string {
+  if (path.startsWith("/")) return path;
+  return `${directory.replace(/\/+$/, "")}/${path}`;
+}

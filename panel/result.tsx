@@ -1,0 +1,18 @@
+/** What a tool answered, as it is: text, and pictures. */
+import type { Block } from "./tools.ts";
+
+export function Result({ blocks }: { blocks: readonly Block[] }) {
+  return (
+    <>
+      {blocks.map(({ type, text, data, mimeType }, index) =>
+        type === "text" ? (
+          <pre key={index} tabIndex={0}>
+            {text}
+          </pre>
+        ) : type === "image" && /^image\/(png|jpeg|gif|webp)$/.test(mimeType ?? "") ? (
+          <img key={index} src={`data:${mimeType};base64,${data}`} alt={`Image ${index + 1}`} />
+        ) : null,
+      )}
+    </>
+  );
+}

@@ -6,6 +6,7 @@ import { registerResources } from "../resources/index.ts";
 import { type Tool, inputFor, isListed } from "../tools/define.ts";
 import { tools } from "../tools/index.ts";
 import type { Wanted } from "./app.ts";
+import { ICON } from "./icon.ts";
 import { instructions } from "./instructions.ts";
 import { registerTasks } from "./tasks-extension.ts";
 import type { EndpointQuery } from "../shared/endpoint-query.ts";
@@ -17,7 +18,13 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
   const { config, principal } = caller;
   const listed = new Set(tools.filter((tool) => isListed(tool, caller)).map(({ name }) => name));
   const server = new McpServer(
-    { name: "sandbox-mcp", title: "Sandbox", version: manifest.version },
+    {
+      name: "sandbox-mcp",
+      title: "Sandbox",
+      version: manifest.version,
+      // Revision 2026-07-28 has all this in every answer, and no client takes the icon from that of a call.
+      icons: wanted.onlyCalls ? undefined : [ICON],
+    },
     {
       instructions: instructions({
         has: (name) => listed.has(name),
@@ -33,7 +40,7 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
   if (caller.takesTasks !== undefined) registerTasks(server, { ...caller, isStructured: query.structured });
   const { maxWaitSeconds } = config;
   for (const tool of tools) {
-    const { name, title, description, annotations } = tool;
+    const { name, title, description, annotations, hasLongAnswers } = tool;
     // A tool that is called although it is not listed is registered: it explains what is missing.
     if (!wanted.called.includes(name) && (wanted.onlyCalls || !listed.has(name))) continue;
     const input = inputFor(tool, { sandbox: query.sandbox, maxWaitSeconds });
@@ -41,7 +48,8 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
     // A call that becomes a task has no output that the SDK could check.
     const hasOutput = query.structured && !(wanted.onlyCalls && caller.takesTasks);
     const outputSchema = hasOutput ? tool.output && schemaOf(tool.output) : undefined;
-    const shown = { title, description, inputSchema, outputSchema, annotations };
+    const _meta = hasLongAnswers && LONG_ANSWERS;
+    const shown = { title, description, inputSchema, outputSchema, annotations, _meta };
     server.registerTool(name, shown, async (args, context) => {
       const { structuredContent, ...result } = await tool.call(
         args,
@@ -54,6 +62,9 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
   }
   return server;
 }
+
+/** What Claude Code goes by: it writes a longer result into a file, and shows its model the first 2 KB. */
+const LONG_ANSWERS = { "anthropic/maxResultSizeChars": 100_000 };
 
 /** Logs a call whose arguments the schema refuses, since it never reaches the tool. */
 function logInvalid({ name: tool, scopes }: Tool, caller: CallerContext): void {
@@ -81,7 +92,7 @@ function schemaOf(
 
 const schemas = new WeakMap<z.ZodObject, Map<string, Record<string, unknown>>>();
 
-/** The JSON schema without `$schema`: MCP's default dialect goes without saying, and the lines are 5% of the list. */
+/** The JSON schema of a tool's input or output, made once. */
 function listedSchema(
   schema: z.ZodObject,
   side: "input" | "output",
@@ -92,11 +103,33 @@ function listedSchema(
   const key = `${side} ${options.target}`;
   let json = known.get(key);
   if (!json) {
-    const { $schema: _, ...rest } = schema["~standard"].jsonSchema[side](options);
-    json = rest;
+    const whole = JSON.stringify(schema["~standard"].jsonSchema[side](options));
+    json = JSON.parse(whole, (keyword, value) =>
+      isNoise(side, keyword, value) ? undefined : value,
+    ) as Record<string, unknown>;
     known.set(key, json);
   }
   return json;
+}
+
+/** Whether a keyword tells a client nothing. All such keywords were a tenth of the list, which costs its models tokens. */
+function isNoise(side: "input" | "output", keyword: string, value: unknown): boolean {
+  switch (keyword) {
+    // That of MCP's default dialect.
+    case "$schema":
+      return true;
+    // Names of properties are text anyway.
+    case "propertyNames":
+      return JSON.stringify(value) === '{"type":"string"}';
+    case "minimum":
+    case "maximum":
+      return Math.abs(Number(value)) === Number.MAX_SAFE_INTEGER;
+    // A result may have more fields in the next version, which a client that keeps the schema must not refuse.
+    case "additionalProperties":
+      return side === "output" && value === false;
+    default:
+      return false;
+  }
 }
 
 type SchemaOptions = Parameters<z.ZodObject["~standard"]["jsonSchema"]["input"]>[0];

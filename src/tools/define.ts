@@ -57,6 +57,8 @@ export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodO
    * the content.
    */
   output?: Output;
+  /** Whether an answer may have more than 50,000 characters, which clients keep from the model unless the tool says so. */
+  hasLongAnswers?: true;
   /** Whether this server can do it; always when left out. A tool that is not offered is not listed. */
   isOffered?(config: Config): boolean;
   annotations: Annotations;
@@ -74,6 +76,7 @@ export interface Tool {
   description: string;
   input: z.ZodObject;
   output?: z.ZodObject;
+  hasLongAnswers?: true;
   isOffered?(config: Config): boolean;
   annotations: Annotations;
   scopes: readonly Scope[];

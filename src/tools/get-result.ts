@@ -12,7 +12,7 @@ import { anyRunFields, runContent } from "./run-result.ts";
 export const getResult = defineTool({
   name: "get_result",
   title: "Get the result of a run",
-  description: `Waits for a run started by run_code, run_command or execute_task and returns its state, output and result: whether it still runs, ended a minute ago, or was started by another client. Results stay for days.
+  description: `Waits for a run of run_code, run_command or execute_task and returns its state, output and result, also of one that ended long ago or another client started. Results stay for days.
 
 With cursor, returns the log from that byte on instead, stdout and stderr in turn, and the next cursor: read long output page by page from cursor 0, or follow new output of something that runs.`,
   input: z.strictObject({
@@ -25,6 +25,7 @@ With cursor, returns the log from that byte on instead, stdout and stderr in tur
       .optional()
       .describe("A file that a task left, by its listed path; cursor is then its byte."),
   }),
+  hasLongAnswers: true,
   annotations: { readOnlyHint: true },
   scopes: ["sandbox:read"],
   taskScopes: ["tasks:run"],

@@ -51,6 +51,7 @@ export const readFile = defineTool({
       .describe("Only to read bytes (base64) or to insist on text (utf-8)."),
     sandbox: sandboxField(),
   }),
+  hasLongAnswers: true,
   annotations: { readOnlyHint: true },
   scopes: ["sandbox:read"],
   async handle({ encoding, ...request }, context) {

@@ -29,6 +29,7 @@ When timeout_seconds pass, Python is interrupted and usually keeps its state; Ja
     timeout_seconds: timeoutField(120, 21_600),
     wait_seconds: waitField(),
   }),
+  hasLongAnswers: true,
   annotations: { readOnlyHint: false, destructiveHint: true },
   scopes: ["sandbox:exec"],
   async handle({ code, language, sandbox, context: kernel, timeout_seconds, wait_seconds }, context) {

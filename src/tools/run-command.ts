@@ -33,8 +33,7 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
     session: z
       .string()
       .refine((name) => /^[a-z0-9-]{1,32}$/.test(name), "must be 1 to 32 of a-z, 0-9 and -")
-      .default("main")
-      .describe("Made on first use."),
+      .default("main"),
     cwd: z
       .string()
       .max(4096)
@@ -61,6 +60,7 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
     wait_seconds: waitField(),
   }),
   output: runOutput,
+  hasLongAnswers: true,
   annotations: { readOnlyHint: false, destructiveHint: true },
   scopes: ["sandbox:exec"],
   async handle({ sandbox, timeout_seconds, wait_seconds, ...asked }, context) {

@@ -229,6 +229,8 @@ describe("Claude Code", () => {
         { code: "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()", sandbox: "claude" },
       ],
       ["run_command", { command: "echo from the shell", sandbox: "claude" }],
+      // Over 50,000 characters, which it shows because the tool says that it may have more.
+      ["run_command", { command: "seq 1 12000 | tee /dev/stderr", sandbox: "claude" }],
     ];
     const seen: string[] = [];
     const api = await startMessagesAPI((request): Reply => {
@@ -250,6 +252,7 @@ describe("Claude Code", () => {
     expect(seen[0]).toContain("45");
     expect(seen[1]).toMatch(/"type":"image".*"media_type":"image\/png"/);
     expect(seen[2]).toContain("from the shell");
+    expect(seen[3]?.match(/bytes omitted/g)).toHaveLength(2);
     const offered = api.requests.flatMap(({ body }) => body.tools ?? []).map(({ name }) => name);
     for (const tool of TOOLS) expect(offered).toContain(`mcp__sandbox__${tool}`);
   });

@@ -298,6 +298,8 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
     const line = "echo begun; until [ -e /tmp/go-task ]; do sleep 0.05; done; echo ended; exit 3";
     const { result: made } = await call("run_command", { command: line });
     expect(made).toMatchObject({ resultType: "task", status: "working", taskId: expect.any(String) });
+    // Every answer of this revision says who the server is. Its icon would be half of a short one.
+    expect(JSON.stringify(made)).toMatch(/"title":"Sandbox","version"(?!.*icons)/);
     await until(async () => (await get(made?.taskId)).result?.statusMessage === "begun");
     const { result: working } = await get(made?.taskId);
     expect(working).toMatchObject({ resultType: "complete", status: "working", createdAt: made?.createdAt });

@@ -44,11 +44,17 @@ describe("what every client is sent", () => {
     expect(bytes(JSON.stringify(await owner.result({ method: "tools/list" })))).toBeLessThan(16_384);
     for (const { name, description } of await definitions())
       expect([name, bytes(description) < 2048, description.length > 40]).toEqual([name, true, true]);
-    const { instructions } = await owner.result<{ instructions: string }>({
+    const { instructions, serverInfo } = await owner.result<{
+      instructions: string;
+      serverInfo: { icons: { src: string }[] };
+    }>({
       method: "initialize",
       params: { protocolVersion: "2025-06-18", capabilities: {}, clientInfo: { name: "test", version: "1" } },
     });
     expect(bytes(instructions)).toBeLessThan(2048);
+    expect(serverInfo.icons).toEqual([
+      expect.objectContaining({ src: expect.stringMatching(/^data:image\/png;base64,iVBOR[\w+/=]{1,500}$/) }),
+    ]);
     for (const essential of ["run_code", "run_command", "write_file", "read_file", "sandbox", "/workspace"])
       expect(instructions.slice(0, 512)).toContain(essential);
   });

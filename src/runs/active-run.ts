@@ -51,6 +51,7 @@ export class ActiveRun implements RunSink, WaitingLog {
   /** Those that its programs listen on. */
   #ports: readonly number[] = [];
   #lastStream: Stream = "stdout";
+  #hasBegun = false;
   hasFiles = true;
   /** Bytes of the log that whoever types has been shown. */
   seenBytes: number;
@@ -96,7 +97,10 @@ export class ActiveRun implements RunSink, WaitingLog {
     return waiting && { ...waiting, behind: waiting.behind.map((local) => sandbox + local) };
   }
 
+  /** Only the first time counts: a question begins with its request to the model, and its program later. */
   began(): void {
+    if (this.#hasBegun) return;
+    this.#hasBegun = true;
     this.record.startedAt = Date.now();
     this.#changed = true;
   }
@@ -114,8 +118,9 @@ export class ActiveRun implements RunSink, WaitingLog {
       // call must not reach a container that is about to end.
       if (!(error instanceof ToolError)) await this.over(DOWN_MS);
       if (this.ended) return void (await this.#shipAll());
-      const { id, kind, resumeState } = this.record;
-      this.failure = failureOf(error, id, kind !== "task" && resumeState !== undefined);
+      const { id, detail, resumeState } = this.record;
+      const isAgent = detail !== undefined && "agent" in detail;
+      this.failure = failureOf(error, id, !isAgent && resumeState !== undefined);
       end = this.failure.end;
     }
     this.finish(end);

@@ -129,10 +129,11 @@ async function* eventsOf(question: string, more: object = {}): AsyncGenerator<Se
 }
 
 /** Asks a question and goes away once it has this event. Answers the task's id. */
-async function leaveAt(event: string, question: string, more: object = {}): Promise<string> {
+async function leaveAt(event: string, question: string, more: object = {}, each?: () => Promise<void>) {
   let id = "";
   for await (const { event: name, data } of eventsOf(question, more)) {
     id = data.taskId ?? id;
+    await each?.();
     if (name === event) break;
   }
   return id;
@@ -207,7 +208,12 @@ describe("a question", () => {
 
   it("goes on when the client does not, and can be cancelled while the model writes and while the program runs", async () => {
     const sandbox = "left";
-    const left = await leaveAt("output", "[[long]] x", { sandbox });
+    const starts: unknown[] = [];
+    const left = await leaveAt("output", "[[long]] x", { sandbox }, async () => {
+      const { structured } = await owner.call("list_runs", { sandbox, kind: "task", limit: 1 });
+      starts.push((structured.runs as { started_at: string }[])[0]?.started_at);
+    });
+    expect(new Set(starts).size).toBe(1);
     expect(await resultOf(left)).toMatchObject([202, { taskId: left, status: "running" }]);
     await sh(sandbox, "touch go-on");
     await until(async () => (await resultOf(left))[0] === 200);

@@ -193,6 +193,7 @@ function Content({
           sandbox={name}
           open={route.rest}
           isThere={sandbox !== undefined}
+          previews={sandbox?.previews ?? []}
           onStarted={listed.refresh}
           onSignedOut={onSignedOut}
         />

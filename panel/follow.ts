@@ -14,6 +14,8 @@ export interface Followed {
   exitCode: number | undefined;
   /** Bytes of output so far. */
   bytes: number;
+  /** Whether it can be typed into. */
+  isInteractive: boolean;
   /** Once it has ended: what it left beside its output. */
   result: Block[];
   problem: string | undefined;
@@ -26,6 +28,7 @@ interface LogPage {
   log: { stream: "stdout" | "stderr"; text: string }[];
   next_cursor: number;
   log_bytes: number;
+  interactive?: true;
 }
 
 /** How long the server waits for more output, seconds. */
@@ -39,7 +42,14 @@ const RETRY_MS = 2000;
 const MAX_BEHIND = 1024 * 1024;
 const TAIL = 256 * 1024;
 
-const NOTHING = { state: undefined, exitCode: undefined, bytes: 0, result: [], problem: undefined };
+const NOTHING = {
+  state: undefined,
+  exitCode: undefined,
+  bytes: 0,
+  isInteractive: false,
+  result: [],
+  problem: undefined,
+};
 
 export function useRun(id: string | undefined, onSignedOut: () => void): Followed {
   const [followed, setFollowed] = useState<Followed & { id?: string }>(() => ({
@@ -75,6 +85,7 @@ export function useRun(id: string | undefined, onSignedOut: () => void): Followe
           const { data } = await callTool<LogPage>("get_result", args, stop.signal);
           if (stop.signal.aborted) return;
           const { state, exit_code: exitCode, next_cursor: next, log_bytes: bytes } = data;
+          const isInteractive = data.interactive === true;
           // The state may be older than the page of a run that has just ended: the next answer has the rest.
           const isOver = state !== "running" && next >= bytes;
           for (const { text } of data.log) log.append(text);
@@ -84,7 +95,7 @@ export function useRun(id: string | undefined, onSignedOut: () => void): Followe
             cursor = bytes - TAIL;
             log.leaveOut(cursor - next);
           }
-          update({ state, exitCode, bytes, problem: undefined });
+          update({ state, exitCode, bytes, isInteractive, problem: undefined });
           if (isOver) {
             const { content } = await callTool("get_result", { id, wait_seconds: 0 }, stop.signal);
             update({ result: content });

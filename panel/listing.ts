@@ -1,5 +1,6 @@
 /** What `list_sandboxes` and `list_runs` answer, in the form of their output schemas. */
 import type { RunState } from "./follow.ts";
+import type { Preview } from "./preview.tsx";
 
 export interface Sandbox {
   name: string;
@@ -10,7 +11,7 @@ export interface Sandbox {
   saved_at?: string;
   saved_bytes?: number;
   variables: string[];
-  previews: { port: number; url?: string; expires_at: string }[];
+  previews: Preview[];
 }
 
 export interface Checkpoint {

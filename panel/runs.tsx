@@ -5,9 +5,11 @@ import { duration, size, time } from "./format.ts";
 import type { Run, Runs as Listed } from "./listing.ts";
 import { LogView } from "./log-view.tsx";
 import { usePolled, wordsOf } from "./poll.ts";
+import { type Preview, PreviewFrame } from "./preview.tsx";
 import { Result } from "./result.tsx";
 import { hrefOf } from "./route.ts";
 import { callTool, SignedOut } from "./tools.ts";
+import { Typing } from "./typing.tsx";
 
 /** Between two looks at the runs, milliseconds. */
 const RUNS_MS = 2500;
@@ -30,12 +32,13 @@ interface Shown {
   open: string;
   /** Whether the sandbox exists. */
   isThere: boolean;
+  previews: readonly Preview[];
   /** Called when a run has started. */
   onStarted: () => void;
   onSignedOut: () => void;
 }
 
-export function Runs({ sandbox, open, isThere, onStarted, onSignedOut }: Shown) {
+export function Runs({ sandbox, open, isThere, previews, onStarted, onSignedOut }: Shown) {
   const [older, setOlder] = useState<Listed>({ runs: [] });
   const ask = async (signal?: AbortSignal, cursor?: string) =>
     (await callTool<Listed>("list_runs", { sandbox, limit: PAGE, cursor }, signal)).data;
@@ -69,6 +72,7 @@ export function Runs({ sandbox, open, isThere, onStarted, onSignedOut }: Shown) 
           id={open}
           run={runs.find(({ id }) => id === open)}
           sandbox={sandbox}
+          previews={previews}
           onSignedOut={onSignedOut}
         />
       )}
@@ -128,7 +132,9 @@ function Start({ sandbox, onStarted, onSignedOut }: Starting) {
     setBusy(true);
     setProblem(undefined);
     try {
-      const args = { sandbox, command, timeout_seconds: Number(fields.get("limit")), wait_seconds: 0 };
+      const interactive = fields.has("interactive");
+      const timeout_seconds = Number(fields.get("limit"));
+      const args = { sandbox, command, interactive, timeout_seconds, wait_seconds: 0 };
       const { data } = await callTool<{ id: string }>("run_command", args);
       form.reset();
       onStarted();
@@ -168,6 +174,9 @@ function Start({ sandbox, onStarted, onSignedOut }: Starting) {
             </option>
           ))}
         </select>
+        <label class="check">
+          <input type="checkbox" name="interactive" /> in a terminal, to type into it
+        </label>
         <button disabled={isBusy}>{isBusy ? "Starting" : "Run"}</button>
       </div>
       <div role="alert">{problem && <p class="note error">{problem}</p>}</div>
@@ -180,10 +189,13 @@ interface Opened {
   /** As it is listed; undefined for one that is not on the pages of the list so far. */
   run: Run | undefined;
   sandbox: string;
+  previews: readonly Preview[];
   onSignedOut: () => void;
 }
 
-function OpenRun({ id, run, sandbox, onSignedOut }: Opened) {
+function OpenRun({ id, run, sandbox, previews, onSignedOut }: Opened) {
+  const [port, setPort] = useState<number>();
+  const preview = previews.find((known) => known.port === port);
   const followed = useRun(id, onSignedOut);
   const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => heading.current?.focus(), [id]);
@@ -204,17 +216,37 @@ function OpenRun({ id, run, sandbox, onSignedOut }: Opened) {
           {run && <Duration run={run} isRunning={state === "running"} />}
         </p>
         {state === "running" && <Cancel id={id} onSignedOut={onSignedOut} />}
+        {previews.map(
+          (known) =>
+            known.url && (
+              <button
+                key={known.port}
+                type="button"
+                class="plain"
+                aria-pressed={known.port === port}
+                onClick={() => setPort(known.port === port ? undefined : known.port)}
+              >
+                Port {known.port} beside it
+              </button>
+            ),
+        )}
         <a class="button plain" href={hrefOf(sandbox)}>
           Close
         </a>
       </div>
       <div role="alert">{followed.problem && <p class="note">{followed.problem}</p>}</div>
       {followed.log.isCut && <p class="soft">The output is longer: its beginning is not shown.</p>}
-      {followed.bytes > 0 ? (
-        <LogView log={followed.log} version={followed.version} label="Output" />
-      ) : (
-        <p class="soft">{state === "running" ? "It has printed nothing yet." : "It printed nothing."}</p>
-      )}
+      <div class={preview?.url ? "beside" : ""}>
+        <div>
+          {followed.bytes > 0 ? (
+            <LogView log={followed.log} version={followed.version} label="Output" />
+          ) : (
+            <p class="soft">{state === "running" ? "It has printed nothing yet." : "It printed nothing."}</p>
+          )}
+          {followed.isInteractive && <Typing id={id} onSignedOut={onSignedOut} />}
+        </div>
+        {preview?.url && <PreviewFrame port={preview.port} url={preview.url} />}
+      </div>
       {run && run.kind !== "command" && followed.result.length > 0 && (
         <>
           <h3>Result</h3>

@@ -5,10 +5,11 @@ import { messagePage } from "../auth/consent-page.ts";
 import { oauthFor } from "../auth/oauth.ts";
 import { PANEL_ASSETS_PATH } from "../auth/paths.ts";
 import { DAY_SECONDS } from "../shared/days.ts";
+import { previewSource } from "../shared/preview-url.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { json } from "../shared/responses.ts";
 
-/** Text of sandboxes can be nothing but text: no script, style or address is allowed but the panel's own. */
+/** Text of sandboxes can be nothing but text: no script, style or address is allowed but the panel's own, and frames of previews. */
 const POLICY = [
   "default-src 'none'",
   "script-src 'self'",
@@ -21,7 +22,7 @@ const POLICY = [
   "base-uri 'none'",
   "require-trusted-types-for 'script'",
   "trusted-types 'none'",
-].join("; ");
+];
 
 export function panelPage(request: Request, context: RequestContext): Promise<Response> | Response {
   const oauth = oauthFor(request, context);
@@ -29,6 +30,8 @@ export function panelPage(request: Request, context: RequestContext): Promise<Re
     const message = `People sign in to it by OAuth, which is off: ${oauth.off}.`;
     return messagePage("There is no panel here", message, { status: 404 });
   }
+  const previews = previewSource(context.config, context.origin);
+  const policy = [...POLICY, ...(previews ? [`frame-src ${previews}`] : [])];
   const { text } = markup`<!doctype html>
 <html lang="en">
 <head>
@@ -45,7 +48,7 @@ export function panelPage(request: Request, context: RequestContext): Promise<Re
   return new Response(text, {
     headers: {
       "content-type": "text/html; charset=utf-8",
-      "content-security-policy": POLICY,
+      "content-security-policy": policy.join("; "),
       "x-frame-options": "DENY",
       "cross-origin-opener-policy": "same-origin",
       "cross-origin-resource-policy": "same-origin",

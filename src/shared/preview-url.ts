@@ -19,3 +19,13 @@ export function previewURL(
   own.hostname = `${label}.localhost`;
   return own.href;
 }
+
+/** The source of a Content-Security-Policy that allows every preview; undefined where there are none. */
+export function previewSource(
+  { previewHost }: Pick<Config, "previewHost">,
+  origin: string | undefined,
+): string | undefined {
+  const any = { port: 1024, actor: "any", token: "any" };
+  const url = previewURL(any, { config: { previewHost }, origin });
+  return url?.replace(/\/\/[^.]+/, "//*").replace(/\/$/, "");
+}

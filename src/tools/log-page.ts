@@ -19,6 +19,8 @@ export const logPage = z.object({
   log: z.array(z.object({ stream: z.enum(STREAMS), text: z.string() })),
   next_cursor: z.number(),
   log_bytes: z.number(),
+  /** Whether it runs in a terminal, and can be typed into. */
+  interactive: z.literal(true).optional(),
   notice: z.string().optional(),
 });
 
@@ -61,6 +63,7 @@ export function pageOutput(
     log,
     next_cursor: next,
     log_bytes: run.logBytes,
+    interactive: isRunning && run.isInteractive ? true : undefined,
     notice,
   };
   return { content: [text(head), ...shown], structured };

@@ -153,6 +153,31 @@ head -c 3000000 /dev/zero | tr '\0' x; printf '\nthe end\n'`;
     expect(read).toMatch(/\nbefore$/);
   });
 
+  it("types into a command that runs in a terminal, with a preview beside it", async () => {
+    const content = `const page = '<title>app</title><h1>the app</h1><script>top.location = "about:blank"</script>';
+const answer = (_, response) => response.setHeader("content-type", "text/html").end(page);
+require("http").createServer(answer).listen(8000, () => process.stdout.write("name? "));
+process.stdin.on("data", (line) => console.log("hello " + line));`;
+    await call("write_file", { sandbox: "grows", path: "app.js", content });
+    await page.goto(`${address()}#/grows`);
+    await page.check("input[name=interactive]");
+    await page.fill("#command", "node app.js");
+    await page.press("#command", "Enter");
+    await until(async () => (await rows()).includes("name? "));
+    await page.fill("#line", "panel");
+    await page.press("#line", "Enter");
+    await until(async () => (await rows()).some((row) => row.endsWith("hello panel")));
+    await call("expose_port", { sandbox: "grows", port: 8000 });
+    await page.click("button:text-is('Port 8000 beside it')");
+    await page.frameLocator("iframe").locator("h1:text-is('the app')").waitFor();
+    // Its script has not taken the page elsewhere.
+    expect(page.url()).toContain("/panel#/grows/runs/");
+    await shoot("preview");
+    await page.click("button:text-is('Ctrl+C')");
+    await page.waitForSelector("section.run .state:not(.running)");
+    expect(complaints.splice(0).filter((text) => !/navigat/.test(text))).toEqual([]);
+  });
+
   it("shows files as a tree, edits one, and asks before it writes over another's change", async () => {
     await call("write_file", { sandbox: "grows", path: "deep/er/notes.txt", content: "one\r\ntwo\r\n" });
     await page.goto(`${address()}#/grows/files`);

@@ -1,0 +1,34 @@
+/** A web app of a sandbox, in a frame of its own origin: it sees nothing of the panel. */
+import { useState } from "preact/hooks";
+
+export interface Preview {
+  port: number;
+  /** Absent for who may not use it. */
+  url?: string;
+  expires_at: string;
+}
+
+export function PreviewFrame({ port, url }: { port: number; url: string }) {
+  const [round, setRound] = useState(0);
+  return (
+    <section class="preview" aria-label={`Preview of port ${port}`}>
+      <div class="together">
+        <h3>Port {port}</h3>
+        <button type="button" class="plain" onClick={() => setRound(round + 1)}>
+          Load again
+        </button>
+        <a class="button plain" href={url} target="_blank" rel="noopener noreferrer">
+          Open in a tab
+        </a>
+      </div>
+      <iframe
+        key={round}
+        src={url}
+        title={`Port ${port} of the sandbox`}
+        sandbox="allow-scripts allow-same-origin allow-forms allow-popups allow-modals allow-downloads"
+        referrerpolicy="no-referrer"
+      />
+      <p class="soft">Nothing to see? It may not listen yet, or want no frame around it: open it in a tab.</p>
+    </section>
+  );
+}

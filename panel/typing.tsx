@@ -1,0 +1,45 @@
+/** Types into a command that runs in a terminal. */
+import { useState } from "preact/hooks";
+import { wordsOf } from "./poll.ts";
+import { callTool, SignedOut } from "./tools.ts";
+
+/** Keys that are not characters of a line. */
+const KEYS: [name: string, text: string][] = [
+  ["Ctrl+C", "\u0003"],
+  ["Ctrl+D", "\u0004"],
+];
+
+export function Typing({ id, onSignedOut }: { id: string; onSignedOut: () => void }) {
+  const [problem, setProblem] = useState<string>();
+  const type = async (text: string) => {
+    setProblem(undefined);
+    try {
+      await callTool("send_input", { id, text });
+    } catch (error) {
+      if (error instanceof SignedOut) onSignedOut();
+      else setProblem(wordsOf(error));
+    }
+  };
+  const enter = (event: SubmitEvent) => {
+    event.preventDefault();
+    const form = event.currentTarget as HTMLFormElement;
+    const line = String(new FormData(form).get("line"));
+    form.reset();
+    void type(`${line}\n`);
+  };
+  return (
+    <form onSubmit={enter}>
+      <label for="line">Type into it</label>
+      <div class="together">
+        <input id="line" name="line" autocomplete="off" autocapitalize="none" spellcheck={false} />
+        <button>Enter</button>
+        {KEYS.map(([name, text]) => (
+          <button key={name} type="button" class="plain" onClick={() => type(text)}>
+            {name}
+          </button>
+        ))}
+      </div>
+      <div role="alert">{problem && <p class="note error">{problem}</p>}</div>
+    </form>
+  );
+}

@@ -31,9 +31,11 @@ export function announce(announcement: Announcement): string {
     file: `SERVER_AUTH_TOKEN in ${file}`,
     generated: `SERVER_AUTH_TOKEN in ${file} (just generated; it is kept)`,
   }[tokenSource];
-  const lines = clientLines(url, { shell, written }).map(
+  const clients = clientLines(url, { shell, written });
+  const lines = clients.map(
     ({ client, file: place, text }) => `${client}${place === undefined ? "" : ` (${place})`}:\n  ${text}\n`,
   );
+  const links = clients.flatMap(({ client, link }) => (link ? `  ${client.padEnd(8)}${link}\n` : []));
   const mounted = mounts.map(
     ({ path, sandbox }) => `${path} in sandbox ${sandbox}: ${url}?sandbox=${sandbox}\n`,
   );
@@ -45,6 +47,8 @@ sandbox-mcp is ready.
   Panel   ${panelURL(url)} (in a browser; sign in with the token)
 
 ${lines.join("\n")}
+Or open a link, which holds no token: the client signs in in your browser, with the token above.
+${links.join("")}
 Every chat of yours works in one sandbox, "default", unless its model names another. A sandbox of its own for a chat or a
 project: put ?sandbox=name behind the URL (1 to 20 of a-z, 0-9 and -).
 ${mounted.length === 0 ? "" : `\n${mounted.join("")}`}

@@ -1,6 +1,7 @@
 /** Where this program's own files are, and where it keeps what is its user's. */
+import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
-import { isAbsolute, join } from "node:path";
+import { isAbsolute, join, resolve } from "node:path";
 import { moduleExtension, repository } from "../local/engine/own-files.ts";
 
 /** The clone's directory; in the package, the directory of what was built. */
@@ -8,6 +9,21 @@ export const root = repository;
 
 /** Whether this is the package as npm installs it, and no clone: its modules are JavaScript. */
 export const isPackaged = moduleExtension === ".js";
+
+/**
+ * What a client starts this program by: this Node and the program's file. A file in the cache of npx is there for a while only; then it is
+ * npx with what this program came from.
+ * @param file the program's
+ */
+export function programWords(file: string, version: string): [command: string, ...args: string[]] {
+  const [, cache] = /^(.*[\\/]_npx[\\/][0-9a-f]+)[\\/]/.exec(file) ?? [];
+  if (cache === undefined) return [process.execPath, file];
+  const { dependencies }: { dependencies?: Record<string, string> } = JSON.parse(
+    readFileSync(join(cache, "package.json"), "utf8"),
+  );
+  const [, tarball] = /^file:(.+)/.exec(dependencies?.["sandbox-mcp"] ?? "") ?? [];
+  return ["npx", "-y", tarball === undefined ? `sandbox-mcp@${version}` : resolve(cache, tarball)];
+}
 
 /** The state directory where none is named. npm may remove a package at any time, so that of a package is the user's. */
 export function defaultStateDir(env: Readonly<Record<string, string | undefined>>): string {

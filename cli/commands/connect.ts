@@ -15,11 +15,13 @@ import { dirname, join, resolve } from "node:path";
 import { createInterface } from "node:readline/promises";
 import { isDeepStrictEqual } from "node:util";
 import { Argument, Option } from "@commander-js/extra-typings";
+import description from "../../package.json" with { type: "json" };
 import { entryIn, withEntry } from "../client-file.ts";
 import { type ClientKind, CLIENTS, type Endpoint } from "../clients.ts";
 import { serverCommand } from "../command.ts";
 import { UserError } from "../errors.ts";
 import { CommandError } from "../exit.ts";
+import { programWords } from "../places.ts";
 import { json, line, note } from "../print.ts";
 import { readRunning } from "../running.ts";
 import {
@@ -93,20 +95,21 @@ function addressIfAny(options: ServerOptions): ServerAddress | undefined {
   return isNamed || isRunning ? serverAddress(options) : undefined;
 }
 
-/** The bridge, as this program and this Node. A local server needs no token here: the bridge reads it where it is kept. */
+/** The bridge. A local server needs no token here: the bridge reads it where it is kept. */
 function asProcess(
   address: ServerAddress | undefined,
   sandbox: string | undefined,
   options: ServerOptions,
 ): Endpoint {
   const isLocal = address?.isLocal ?? true;
-  const args = [PROGRAM_FILE, "stdio"];
+  const [command, ...words] = programWords(PROGRAM_FILE, description.version);
+  const args = [...words, "stdio"];
   if (sandbox !== undefined) args.push("--sandbox", sandbox);
   if (isLocal) args.push("--state-dir", stateDirectory(options));
   const env: Record<string, string> = {};
   if (address && !isLocal) env.SANDBOX_MCP_URL = address.url;
   if (address && address.tokenSource !== VARIABLES_FILE) env.SANDBOX_MCP_TOKEN = address.token;
-  return { kind: "process", command: process.execPath, args, env };
+  return { kind: "process", command, args, env };
 }
 
 function fileOf(client: ClientKind, project: string | undefined): string {

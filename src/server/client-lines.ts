@@ -5,6 +5,11 @@ export interface ClientLine {
   /** The file that the text belongs in; without one, the text is a shell command. */
   file?: string;
   text: string;
+  /**
+   * Opens the client, which asks its user to add the server. It holds no token, since links are kept in histories and passed on: the
+   * client signs in by OAuth.
+   */
+  link?: string;
 }
 
 /** @param token what to write in place of the token: `shell` within double quotes of a shell, `written` in a file */
@@ -34,11 +39,13 @@ export function clientLines(url: string, token: { shell: string; written: string
       client: "Cursor",
       file: "~/.cursor/mcp.json",
       text: JSON.stringify({ mcpServers: { sandbox: http } }),
+      link: `cursor://anysphere.cursor-deeplink/mcp/install?name=sandbox&config=${encodeURIComponent(btoa(JSON.stringify({ url })))}`,
     },
     {
       client: "VS Code",
       file: ".vscode/mcp.json",
       text: JSON.stringify({ servers: { sandbox: { type: "http", ...http } } }),
+      link: `vscode:mcp/install?${encodeURIComponent(JSON.stringify({ name: "sandbox", type: "http", url }))}`,
     },
     {
       client: "MCP Inspector",

@@ -36,7 +36,16 @@ ${"problem" in asked && markup`<p>${asked.problem} Clients cannot use it; below 
 directory prints it, and on Cloudflare it is the secret SERVER_AUTH_TOKEN.${
     signsIn && " Clients that sign in by OAuth need the address alone: they bring you to a page here."
   }</p>
-${lines.map(({ client, file, text }) => markup`<h2>${client}${file && markup` <span class="soft">${file}</span>`}</h2>\n<pre>${text}</pre>\n`)}
+${lines.map(
+  ({
+    client,
+    file,
+    text,
+    link,
+  }) => markup`<h2>${client}${file && markup` <span class="soft">${file}</span>`}</h2>
+<pre>${text}</pre>
+${signsIn && link && markup`<p><a href="${link}">Add it to ${client}</a>, which then signs in.</p>\n`}`,
+)}
 <p>All chats of yours share the sandbox <code>default</code>. One of its own for a chat or a project: put
 <code>?sandbox=name</code> behind the address, with a name of 1 to 20 of a-z, 0-9 and -.</p>`;
   const response = await page("sandbox-mcp", body);

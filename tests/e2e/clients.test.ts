@@ -170,30 +170,25 @@ it("tells whether it is healthy without a token", async () => {
   expect(await response.json()).toMatchObject({ status: "healthy" });
 });
 
-const inspect = async (...args: string[]) => {
+const inspect = async (connection: readonly string[], ...args: string[]) => {
   const program = join(repository, "node_modules/.bin/mcp-inspector");
-  const connection = [
-    "--cli",
-    server.url,
-    "--transport",
-    "http",
-    "--header",
-    `Authorization: Bearer ${TOKEN}`,
-  ];
   const env = { ...process.env, HOME: home };
-  const { stdout } = await run(program, [...connection, ...args], { env, cwd: home });
+  const { stdout } = await run(program, ["--cli", ...connection, ...args], { env, cwd: home });
   return JSON.parse(stdout) as { tools?: { name: string }[]; content?: Content[] };
 };
 
 describe("the Inspector's command line", () => {
-  it("lists the tools", async () => {
-    const { tools } = await inspect("--method", "tools/list");
+  it("lists the tools of a process that speaks for the server", async () => {
+    const bridge = [process.execPath, join(repository, "cli/main.ts"), "stdio"];
+    const address = ["-e", `SANDBOX_MCP_URL=${server.url}`, "-e", `SANDBOX_MCP_TOKEN=${TOKEN}`];
+    const { tools } = await inspect([...bridge, ...address], "--method", "tools/list");
     expect(tools?.map(({ name }) => name).sort()).toEqual([...TOOLS].sort());
   });
 
   it("calls a tool", async () => {
     const code = ["--tool-name", "run_code", "--tool-arg", "code=sum(range(10))", "sandbox=inspector"];
-    const { content } = await inspect("--method", "tools/call", ...code);
+    const http = [server.url, "--transport", "http", "--header", `Authorization: Bearer ${TOKEN}`];
+    const { content } = await inspect(http, "--method", "tools/call", ...code);
     expect(textOf(content ?? [])).toContain("45");
   });
 

@@ -12,6 +12,8 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { npm, repository, startServer, TOKEN } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
@@ -69,6 +71,23 @@ it("serves commands, files and code", async () => {
     expect(execFileSync(process.execPath, [program, ...words], { encoding: "utf8" })).toBe(
       "from the package\n",
     );
+    // The bundle for Claude Desktop, which has a program of its own.
+    const bundle = dirname(execFileSync("node", ["scripts/mcpb.ts"], { cwd: repository, encoding: "utf8" }));
+    const manifest = JSON.parse(readFileSync(join(bundle, "bundle/manifest.json"), "utf8"));
+    const settings: Record<string, string> = { url: server.url, token: TOKEN, sandbox: "default" };
+    const { args, env } = manifest.server.mcp_config as { args: string[]; env: Record<string, string> };
+    const client = new Client({ name: "desktop", version: "1" });
+    const given = Object.entries(env).map(([name, value]) => [name, settings[value.slice(14, -1)] ?? value]);
+    await client.connect(
+      new StdioClientTransport({
+        command: process.execPath,
+        args: args.map((word) => word.replace("${__dirname}", join(bundle, "bundle"))),
+        env: Object.fromEntries(given),
+      }),
+    );
+    const { content } = await client.callTool({ name: "read_file", arguments: { path: "a" } });
+    expect(JSON.stringify(content)).toContain("from the package");
+    await client.close();
   } finally {
     await server.stop();
   }

@@ -133,6 +133,12 @@ describe("what it prints", () => {
     const server = await start();
     await callTool(server.url, "run_command", { command: "true" });
     expect(withoutNPM(server.stderr())).toBe("");
+    for (const link of [/cursor:\S+&config=(\S+)/, /vscode:mcp\/install\?(\S+)/]) {
+      const [, given = ""] = link.exec(server.stdout()) ?? [];
+      const text = decodeURIComponent(given);
+      expect(JSON.parse(text.startsWith("{") ? text : atob(text))).toMatchObject({ url: server.url });
+      expect(text).not.toContain(TOKEN);
+    }
     for (const client of ["Claude Code", "Claude Desktop", "Cursor", "VS Code", "MCP Inspector"]) {
       expect(server.stdout()).toContain(`${client}`);
     }

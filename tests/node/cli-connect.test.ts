@@ -1,8 +1,12 @@
 /** What `sandbox-mcp connect` does to the files of clients: the entry is there, and all else as it was. */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { parse } from "jsonc-parser";
 import { parse as parseTOML } from "smol-toml";
 import { entryIn, withEntry } from "../../cli/client-file.ts";
+import { programWords } from "../../cli/places.ts";
 import { type ClientKind, CLIENTS, type Endpoint } from "../../cli/clients.ts";
 
 const client = (name: string) => CLIENTS.find((each) => each.name === name) as ClientKind;
@@ -98,4 +102,29 @@ it.each([
   ["claude-code", "linux", "/home/me/.claude.json"],
 ] as const)("%s on %s reads %s", (name, platform, file) => {
   expect(client(name).file({ platform, home: "/home/me", env: {} })).toBe(file);
+});
+
+it("a program in npx's cache, which npm may empty, is started by npx", () => {
+  const home = mkdtempSync(join(tmpdir(), "sandbox-mcp npx "));
+  const cache = join(home, ".npm/_npx/9eac9498388ae25e");
+  const file = join(cache, "node_modules/sandbox-mcp/dist/cli/bin.js");
+  const from = (spec: string) => {
+    mkdirSync(cache, { recursive: true });
+    writeFileSync(join(cache, "package.json"), JSON.stringify({ dependencies: { "sandbox-mcp": spec } }));
+    return programWords(file, "1.2.3");
+  };
+  try {
+    expect(from("^1.2.0")).toEqual(["npx", "-y", "sandbox-mcp@1.2.3"]);
+    expect(from("file:../../../a b/sandbox-mcp-1.2.3.tgz")).toEqual([
+      "npx",
+      "-y",
+      join(home, "a b/sandbox-mcp-1.2.3.tgz"),
+    ]);
+    expect(programWords("/opt/sandbox-mcp/bin.js", "1.2.3")).toEqual([
+      process.execPath,
+      "/opt/sandbox-mcp/bin.js",
+    ]);
+  } finally {
+    rmSync(home, { recursive: true });
+  }
 });

@@ -146,3 +146,11 @@ describe("a terminal", () => {
     });
   });
 });
+
+test("server.json and the bundle's manifest are for this package", () => {
+  const read = (path: string) => JSON.parse(readFileSync(new URL(`../../${path}`, import.meta.url), "utf8"));
+  const [{ name, version, mcpName }, server] = [read("package.json"), read("server.json")];
+  expect(server).toMatchObject({ name: mcpName, version, packages: [{ identifier: name, version }] });
+  expect(server.name).toMatch(/^[a-zA-Z0-9.-]+\/[a-zA-Z0-9._-]+$/);
+  expect(server.description.length).toBeLessThanOrEqual(100);
+});

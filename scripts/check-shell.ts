@@ -1,0 +1,17 @@
+/** Has shellcheck look at the scripts that people call, where it is installed (on Debian and Ubuntu the package shellcheck). */
+import { spawnSync } from "node:child_process";
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const scripts = ["scripts", "cli"].flatMap((folder) =>
+  readdirSync(join(root, folder))
+    .filter((file) => file.endsWith(".sh"))
+    .map((file) => join(folder, file)),
+);
+const { error, status } = spawnSync("shellcheck", scripts, { cwd: root, stdio: "inherit" });
+if (error && "code" in error && error.code === "ENOENT")
+  console.log("shellcheck is not installed: left out.");
+else if (error) throw error;
+else process.exitCode = status ?? 1;

@@ -1,0 +1,49 @@
+/** Builds the bundle for Claude Desktop, `mcpb/dist/sandbox-mcp-<version>.mcpb`, which is in no commit. */
+import { execFileSync } from "node:child_process";
+import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const output = join(root, "mcpb/dist");
+const content = join(output, "bundle");
+
+const read = (path: string) => JSON.parse(readFileSync(join(root, path), "utf8"));
+
+rmSync(output, { recursive: true, force: true });
+mkdirSync(content, { recursive: true });
+await build({
+  entryPoints: [join(root, "mcpb/main.ts")],
+  outfile: join(content, "server/main.mjs"),
+  bundle: true,
+  platform: "node",
+  target: "node20",
+  format: "esm",
+  // Packages in CommonJS ask for modules of Node's by require.
+  banner: {
+    js: 'import { createRequire } from "node:module"; const require = createRequire(import.meta.url);',
+  },
+  logLevel: "warning",
+});
+cpSync(join(root, "LICENSE"), join(content, "LICENSE"));
+
+const definitions = join("tests", "definitions");
+const tools = readdirSync(join(root, definitions)).map((file) => {
+  const { name, description } = read(join(definitions, file));
+  return { name, description: description.split(/(?<=\.)\s/)[0] };
+});
+const { version } = read("package.json");
+const manifest = join(content, "manifest.json");
+writeFileSync(
+  manifest,
+  `${JSON.stringify({ ...read("mcpb/manifest.json"), version, tools }, undefined, 2)}\n`,
+);
+
+const file = join(output, `sandbox-mcp-${version}.mcpb`);
+for (const words of [
+  ["validate", manifest],
+  ["pack", content, file],
+])
+  execFileSync("mcpb", words, { stdio: ["ignore", "ignore", "inherit"] });
+console.log(file);

@@ -1,9 +1,8 @@
 /** What every command of the command line has: how it is made, its common options, its examples. */
 import { readFileSync } from "node:fs";
-import { resolve } from "node:path";
 import { Command, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { CommandError } from "./exit.ts";
-import { CWD, PROGRAM } from "./server.ts";
+import { userPath, PROGRAM } from "./server.ts";
 
 const EXAMPLES = new WeakMap<object, readonly string[]>();
 
@@ -97,7 +96,7 @@ export async function textFrom(
 
 function fileText(path: string): string {
   try {
-    return readFileSync(resolve(CWD, path), "utf8");
+    return readFileSync(userPath(path), "utf8");
   } catch (error) {
     throw new CommandError("unavailable", `${path} cannot be read: ${(error as Error).message}`);
   }

@@ -11,5 +11,10 @@ if (words[0] === "start") {
   await import("./start.ts");
 } else {
   const { run } = await import("./run.ts");
+  // A reader that has seen enough, such as head, is no error.
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") process.exit();
+    throw error;
+  });
   process.exitCode = await run(words);
 }

@@ -7,11 +7,6 @@ import { everyCommand, program } from "./program.ts";
 
 /** @returns the exit status */
 export async function run(words: readonly string[]): Promise<number> {
-  // A reader that has seen enough, such as head, is no error.
-  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code === "EPIPE") process.exit();
-    throw error;
-  });
   for (const each of everyCommand()) each.exitOverride();
   try {
     refuseSwallowed();

@@ -10,9 +10,11 @@ import { keptVariables } from "./variables.ts";
 /** Where the owner's token of the local server is kept, unless its environment has one. */
 export const VARIABLES_FILE = variablesFile(process.env);
 
-/** Where the user typed the command: `npm run` changes to the package's directory. */
-export const CWD =
-  process.env.npm_lifecycle_event === "cli" && process.env.INIT_CWD ? process.env.INIT_CWD : process.cwd();
+/** A path as the user typed it: `npm run` changes to the package's directory. */
+export function userPath(path = "."): string {
+  const { npm_lifecycle_event: script, INIT_CWD } = process.env;
+  return resolve(script === "cli" && INIT_CWD ? INIT_CWD : process.cwd(), path);
+}
 
 /** How the user calls this command line, for words that name a command. */
 export const PROGRAM = process.env.npm_lifecycle_event === "cli" ? "npm run cli --" : "sandbox-mcp";
@@ -40,7 +42,7 @@ type Environment = Readonly<Record<string, string | undefined>>;
 /** The state directory of the local server. */
 export function stateDirectory({ stateDir }: ServerOptions, env: Environment = process.env): string {
   const given = stateDir ?? env.SANDBOX_MCP_STATE_DIR?.trim();
-  return given ? resolve(CWD, given) : defaultStateDir(env);
+  return given ? userPath(given) : defaultStateDir(env);
 }
 
 /**

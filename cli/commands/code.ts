@@ -1,13 +1,13 @@
 /** `sandbox-mcp code`: runs a program in a kernel of a sandbox. */
 import { mkdirSync, writeFileSync } from "node:fs";
-import { extname, join, resolve } from "node:path";
+import { extname, join } from "node:path";
 import { Option } from "@commander-js/extra-typings";
 import { z } from "zod";
 import { serverCommand, textFrom, wholeNumber } from "../command.ts";
 import { FIRST_WAIT_SECONDS, follow } from "../follow.ts";
 import { type Answer, Server } from "../mcp.ts";
 import { json, line, note, printed, styled } from "../print.ts";
-import { CWD, serverAddress } from "../server.ts";
+import { userPath, serverAddress } from "../server.ts";
 
 const LANGUAGES = ["python", "javascript", "typescript"] as const;
 
@@ -57,7 +57,7 @@ export const code = serverCommand("code", "run code in a live kernel; variables 
       onInterrupt: "cancel",
       label: `${language} in ${sandbox}`,
     });
-    const images = options.save === undefined ? undefined : saveImages(content, resolve(CWD, options.save));
+    const images = options.save === undefined ? undefined : saveImages(content, userPath(options.save));
     if (options.json) json(status === 0, { ...run, images });
     else printResult(run, content, images);
     process.exitCode = status;

@@ -11,7 +11,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { homedir } from "node:os";
-import { dirname, join, resolve } from "node:path";
+import { dirname, join } from "node:path";
 import { createInterface } from "node:readline/promises";
 import { isDeepStrictEqual } from "node:util";
 import { Argument, Option } from "@commander-js/extra-typings";
@@ -25,7 +25,7 @@ import { programWords } from "../places.ts";
 import { json, line, note } from "../print.ts";
 import { readRunning } from "../running.ts";
 import {
-  CWD,
+  userPath,
   PROGRAM_FILE,
   serverAddress,
   type ServerAddress,
@@ -120,7 +120,7 @@ function fileOf(client: ClientKind, project: string | undefined): string {
       "usage",
       `${client.title} has no configuration for a project: leave --project out.`,
     );
-  const directory = resolve(CWD, project);
+  const directory = userPath(project);
   if (!statSync(directory, { throwIfNoEntry: false })?.isDirectory())
     throw new CommandError("unavailable", `${directory} is no directory.`);
   return join(directory, client.projectFile);

@@ -1,6 +1,6 @@
 /** `sandbox-mcp deploy`: the server to Cloudflare, one step after the other. */
 import { createRequire } from "node:module";
-import { dirname, join, resolve } from "node:path";
+import { dirname, join } from "node:path";
 import { createInterface } from "node:readline/promises";
 import { setTimeout as pause } from "node:timers/promises";
 import { dataCommand } from "../command.ts";
@@ -8,7 +8,7 @@ import { Deployment, isDeployable } from "../deployment.ts";
 import { CommandError, EXIT } from "../exit.ts";
 import { json, line, note } from "../print.ts";
 import { root } from "../places.ts";
-import { CWD, endpoint, PROGRAM } from "../server.ts";
+import { userPath, endpoint, PROGRAM } from "../server.ts";
 import { tryServer } from "./verify.ts";
 
 export const deploy = dataCommand(
@@ -29,7 +29,7 @@ export const deploy = dataCommand(
   .option("--wrangler <program>", "another wrangler than the clone's")
   .action(
     async (given, { dryRun = false, previewHost, publicOrigin, yes, verify, wrangler, json: asJSON }) => {
-      const directory = given === undefined ? root : resolve(CWD, given);
+      const directory = given === undefined ? root : userPath(given);
       if (!isDeployable(directory))
         throw new CommandError(
           "unavailable",
@@ -39,7 +39,7 @@ export const deploy = dataCommand(
       if (!dryRun && !yes) await confirm(isAttended);
       const deployment = new Deployment({
         directory,
-        wrangler: wrangler === undefined ? cloneWrangler() : [resolve(CWD, wrangler)],
+        wrangler: wrangler === undefined ? cloneWrangler() : [userPath(wrangler)],
         previewHost,
         publicOrigin,
         env: process.env,

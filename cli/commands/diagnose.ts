@@ -1,7 +1,7 @@
 /** `sandbox-mcp diagnose`: one file for a report of what goes wrong. */
 import { existsSync, writeFileSync } from "node:fs";
 import { arch, release, totalmem } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import description from "../../package.json" with { type: "json" };
 import { SDK_VARIABLES, SECRET_VARIABLES, VARIABLES } from "../../src/shared/variables.ts";
 import { serverCommand } from "../command.ts";
@@ -10,7 +10,7 @@ import { localChecks } from "../machine.ts";
 import { Server } from "../mcp.ts";
 import { root } from "../places.ts";
 import { json, line, note } from "../print.ts";
-import { CWD, serverAddress, type ServerOptions, stateDirectory, VARIABLES_FILE } from "../server.ts";
+import { userPath, serverAddress, type ServerOptions, stateDirectory, VARIABLES_FILE } from "../server.ts";
 import { keptVariables } from "../variables.ts";
 
 export const diagnose = serverCommand(
@@ -43,7 +43,7 @@ export const diagnose = serverCommand(
       .toISOString()
       .replace(/\.\d+Z$/, "")
       .replaceAll(":", "-");
-    const file = resolve(CWD, output ?? `sandbox-mcp-${time}.json`);
+    const file = userPath(output ?? `sandbox-mcp-${time}.json`);
     writeFileSync(file, `${text}\n`, { mode: 0o600 });
     if (asJSON) return json(true, { path: file });
     line(file);

@@ -1,6 +1,6 @@
 /** `sandbox-mcp files`: files into a sandbox and out of it, of any size, as streams over plain HTTP. */
 import { createReadStream, createWriteStream, renameSync, rmSync, statSync } from "node:fs";
-import { basename, join, resolve } from "node:path";
+import { basename, join } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { Command } from "@commander-js/extra-typings";
@@ -9,7 +9,7 @@ import { serverCommand } from "../command.ts";
 import { CommandError } from "../exit.ts";
 import { http } from "../mcp.ts";
 import { bytes, json, line, note, Progress, table } from "../print.ts";
-import { CWD, PROGRAM, serverAddress } from "../server.ts";
+import { userPath, PROGRAM, serverAddress } from "../server.ts";
 
 /** The address of a path in a sandbox: relative to /workspace, an absolute one behind a second slash. */
 export function fileAddress(sandbox: string, path: string): string {
@@ -32,7 +32,7 @@ const put = serverCommand("put", "send a file into a sandbox; - sends standard i
       throw new CommandError("usage", "Say the path that standard input is written to.");
     const path = remote?.endsWith("/") ? remote + basename(local) : (remote ?? basename(local));
     const address = serverAddress(options);
-    const body = local === "-" ? process.stdin : createReadStream(readableFile(resolve(CWD, local)));
+    const body = local === "-" ? process.stdin : createReadStream(readableFile(userPath(local)));
     const progress = new Progress(`Sending ${path}`);
     const init = { method: "PUT", body: Readable.toWeb(body), duplex: "half" } as RequestInit;
     const response = await http(address, fileAddress(sandbox, path), init).finally(() => progress.stop());
@@ -65,7 +65,7 @@ const get = serverCommand(
     const body = Readable.fromWeb(response.body as Parameters<typeof Readable.fromWeb>[0]);
     if (local === "-") return await pipeline(body, process.stdout, { end: false });
     const name = (basename(remote) || "workspace") + (isDirectory ? ".tar.gz" : "");
-    const to = destination(resolve(CWD, local ?? name), name);
+    const to = destination(userPath(local ?? name), name);
     if (!force && exists(to)) throw new CommandError("usage", `${to} is here already. --force replaces it.`);
     const progress = new Progress(`Fetching ${remote}`);
     const partial = `${to}.${process.pid}.part`;

@@ -1,5 +1,6 @@
 /** `sandbox-mcp stdio`: the server as a process, for clients that start one. */
 import { bridgeCommand } from "../command.ts";
+import { EXIT } from "../exit.ts";
 import { LocalServer } from "../local-server.ts";
 import { serverAddress } from "../server.ts";
 import { speak } from "../stdio.ts";
@@ -16,7 +17,14 @@ export const stdio = bridgeCommand(
     const isRemote = (options.url ?? process.env.SANDBOX_MCP_URL?.trim() ?? "") !== "";
     const fixed = isRemote ? serverAddress(options) : undefined;
     const local = new LocalServer(options, log);
-    await speak(fixed ? async () => fixed : () => local.locate(), sandbox, log);
+    let status: number = EXIT.succeeded;
+    const locate = async () => {
+      status = EXIT.unavailable;
+      const address = fixed ?? (await local.locate());
+      status = EXIT.succeeded;
+      return address;
+    };
+    await speak(locate, sandbox, log);
     // A server that was started here notices that this process is gone, saves its workspaces and ends.
-    process.exit(0);
+    process.exit(status);
   });

@@ -1,11 +1,10 @@
 /** `sandbox-mcp validate`: whether a deployment's configuration has one of the classic mistakes. */
 import { existsSync } from "node:fs";
-import { join, resolve } from "node:path";
 import { report } from "../checks.ts";
 import { dataCommand } from "../command.ts";
 import { validate as checksOf } from "../configuration.ts";
 import { root } from "../places.ts";
-import { CWD } from "../server.ts";
+import { userPath } from "../server.ts";
 
 export const validate = dataCommand(
   "validate",
@@ -14,6 +13,6 @@ export const validate = dataCommand(
 )
   .argument("[directory]", "that of wrangler.jsonc, else this one, or the clone where this one has none")
   .action((given, { json: asJSON }) => {
-    const here = existsSync(join(CWD, "wrangler.jsonc")) ? CWD : root;
-    report(checksOf(given === undefined ? here : resolve(CWD, given)), asJSON === true);
+    const here = existsSync(userPath("wrangler.jsonc")) ? userPath() : root;
+    report(checksOf(given === undefined ? here : userPath(given)), asJSON === true);
   });

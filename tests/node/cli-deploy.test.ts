@@ -125,7 +125,7 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
   afterEach(() => vi.unstubAllEnvs());
 
   const deploy = (...words: string[]) =>
-    runHere("deploy", directory, "--wrangler", join(directory, "wrangler.cjs"), ...words);
+    runHere(["deploy", directory, "--wrangler", join(directory, "wrangler.cjs"), ...words]);
 
   const said = (): { words: string[]; secrets?: Record<string, string> }[] =>
     readFileSync(join(directory, "said"), "utf8")

@@ -1,5 +1,5 @@
 /** What the command line says of itself. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseEnv } from "node:util";
@@ -86,7 +86,7 @@ describe("token rotate", () => {
   });
 
   test("says every step, in an order in which the token of now is always accepted", async () => {
-    const { code, stdout, stderr } = await runHere("token", "rotate", "--hours", "1");
+    const { code, stdout, stderr } = await runHere(["token", "rotate", "--hours", "1"]);
     expect([code, stdout]).toEqual([0, expect.stringMatching(/^[\w-]{43}\n$/)]);
     const puts = [...stderr.matchAll(/secret put (\w+)/g)].map(([, name]) => name);
     expect(puts).toEqual([
@@ -140,7 +140,7 @@ describe("a terminal", () => {
   });
 
   test("is needed for a shell", async () => {
-    expect(await runHere("shell")).toMatchObject({
+    expect(await runHere(["shell"])).toMatchObject({
       code: 64,
       stderr: expect.stringContaining("For a script:"),
     });
@@ -154,3 +154,13 @@ test("server.json and the bundle's manifest are for this package", () => {
   expect(server.name).toMatch(/^[a-zA-Z0-9.-]+\/[a-zA-Z0-9._-]+$/);
   expect(server.description.length).toBeLessThanOrEqual(100);
 });
+
+test.each(readdirSync(new URL("../../scripts", import.meta.url)).filter((file) => file.endsWith(".sh")))(
+  "scripts/%s is a command that answers with JSON",
+  (file) => {
+    const script = readFileSync(new URL(`../../scripts/${file}`, import.meta.url), "utf8");
+    const [, words = ""] = /cli\/main\.ts" (.+) --json "\$@"$/m.exec(script) ?? [];
+    const [, command] = leaves().find(([name]) => name === words) ?? [];
+    expect(command?.options.map(({ long }) => long)).toContain("--json");
+  },
+);

@@ -62,8 +62,14 @@ export function runCLI(words: readonly string[], options?: CLIOptions, input = "
   return running.ended;
 }
 
-/** Runs `sandbox-mcp` in this process, which is quick: for what asks no server and reads no standard input. */
-export async function runHere(...words: string[]): Promise<Ended> {
+/**
+ * Runs `sandbox-mcp` in this process, which takes a hundredth of the time of a process: for what reads no standard input, and whose
+ * output is text.
+ */
+export async function runHere(
+  words: readonly string[],
+  { env = {}, cwd }: Omit<CLIOptions, "program"> = {},
+): Promise<Ended> {
   const ended = { code: 0, stdout: "", stderr: "" };
   const spies = (["stdout", "stderr"] as const).map((name) =>
     vi.spyOn(process[name], "write").mockImplementation((text) => {
@@ -71,11 +77,28 @@ export async function runHere(...words: string[]): Promise<Ended> {
       return true;
     }),
   );
+  const restored = changeEnvironment({ SANDBOX_MCP_URL: undefined, SANDBOX_MCP_TOKEN: undefined, ...env });
+  const directory = cwd === undefined ? undefined : vi.spyOn(process, "cwd").mockReturnValue(cwd);
   try {
     ended.code = await run(words);
   } finally {
     for (const spy of spies) spy.mockRestore();
+    directory?.mockRestore();
+    restored();
     process.exitCode = undefined;
   }
   return ended;
+}
+
+/** @returns what changes it back */
+function changeEnvironment(changes: Record<string, string | undefined>): () => void {
+  const before = Object.keys(changes).map((name) => [name, process.env[name]] as const);
+  const set = (name: string, value: string | undefined) => {
+    if (value === undefined) delete process.env[name];
+    else process.env[name] = value;
+  };
+  for (const [name, value] of Object.entries(changes)) set(name, value);
+  return () => {
+    for (const [name, value] of before) set(name, value);
+  };
 }

@@ -1,5 +1,4 @@
 /** `sandbox-mcp ask`: a question that a model answers with a program, which runs in a sandbox. */
-import { resolve } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 import { Option } from "@commander-js/extra-typings";
 import { EventSourceParserStream } from "eventsource-parser/stream";
@@ -9,7 +8,7 @@ import { CommandError } from "../exit.ts";
 import { follow, Interrupt } from "../follow.ts";
 import { http, Server } from "../mcp.ts";
 import { json, line, note, printed, Progress } from "../print.ts";
-import { CWD, type ServerAddress, serverAddress } from "../server.ts";
+import { userPath, type ServerAddress, serverAddress } from "../server.ts";
 import { printResult, saveImages } from "./code.ts";
 
 /** The longest that a timer waits, milliseconds. */
@@ -66,7 +65,7 @@ export const ask = serverCommand(
         ...(wait === undefined ? {} : { waitSeconds: Math.max(0, deadline - Date.now()) / 1000 }),
         label: "The program runs",
       });
-      const images = options.save === undefined ? undefined : saveImages(content, resolve(CWD, options.save));
+      const images = options.save === undefined ? undefined : saveImages(content, userPath(options.save));
       if (options.json) json(status === 0, { ...run, images });
       else {
         printResult(run, content, images);

@@ -177,6 +177,8 @@ const inspect = async (connection: readonly string[], ...args: string[]) => {
   return JSON.parse(stdout) as { tools?: { name: string }[]; content?: Content[] };
 };
 
+const overHTTP = () => [server.url, "--transport", "http", "--header", `Authorization: Bearer ${TOKEN}`];
+
 describe("the Inspector's command line", () => {
   it("lists the tools of a process that speaks for the server", async () => {
     const bridge = [process.execPath, join(repository, "cli/main.ts"), "stdio"];
@@ -187,14 +189,14 @@ describe("the Inspector's command line", () => {
 
   it("calls a tool", async () => {
     const code = ["--tool-name", "run_code", "--tool-arg", "code=sum(range(10))", "sandbox=inspector"];
-    const http = [server.url, "--transport", "http", "--header", `Authorization: Bearer ${TOKEN}`];
-    const { content } = await inspect(http, "--method", "tools/call", ...code);
+    const { content } = await inspect(overHTTP(), "--method", "tools/call", ...code);
     expect(textOf(content ?? [])).toContain("45");
   });
 
   it("follows a task of MCP's Tasks extension to its result", async () => {
     const era = ["--protocol-era", "modern", "--method", "tools/call", "--tool-name", "run_command"];
     const { content } = await inspect(
+      overHTTP(),
       ...era,
       "--tool-arg",
       "command=sleep 1; echo ended",

@@ -44,7 +44,8 @@ import { Lifecycle } from "./container-lifecycle.ts";
 import { ContainerStarts } from "./container-starts.ts";
 import { FileLinks, type UploadLink } from "./file-links.ts";
 import { DiskUsage } from "./disk-usage.ts";
-import { Lease, quotaError } from "./lease.ts";
+import { Lease } from "./lease.ts";
+import { ModelUse } from "./model-use.ts";
 import { type Preview, Previews } from "./previews.ts";
 import type { Settlement } from "./quota.ts";
 import { type CurrentSettings, SandboxSettings, type SettingsChange } from "./settings.ts";
@@ -125,6 +126,7 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #commands: Commands;
   readonly #tasks: Tasks;
   readonly #questions: Questions;
+  readonly #modelUse: ModelUse;
   readonly #runs: Runs;
   readonly #retention: Retention;
   readonly #diskUsage: DiskUsage;
@@ -250,6 +252,14 @@ export class Sandbox extends BaseSandbox<Env> {
       maxTokens: config.tasks.maxTokens,
       callModel: (request) => callModel(request, env, ctx.id.toString()),
       startContainer: ready,
+    });
+    this.#modelUse = new ModelUse({
+      budgets: this.#budgets,
+      tasks: this.#tasks,
+      isRunning: (run) => this.#runs.isRunning(run),
+      isConfined: () => this.#network.policy.internet !== "full",
+      spend: (tokens) => this.#accountLink.account(this.#accountLink.owner).spendModelTokens(tokens),
+      background,
     });
     this.#runs = new Runs({
       sql,
@@ -511,8 +521,7 @@ export class Sandbox extends BaseSandbox<Env> {
     spec: Spec,
   ): Promise<Answer<RunView>> {
     return this.#serve(owner, async () => {
-      const { used, allowed } = await this.#tellModelTokens();
-      if (used >= allowed) throw quotaError({ limit: "modelTokensPerDay", allowed, used });
+      await this.#modelUse.mayBegin();
       await this.#setUp.begin();
       const run = await this.#runs.start(this.#setUp.before(executor), source, spec, 0, true);
       await this.#accountLink.account(owner).taskSeen(run);
@@ -538,33 +547,13 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   /** Called by the egress for each request to a model: whether this key belongs to a task that runs here. */
-  async admitModelCall(key: string): Promise<Admission> {
-    const check = await this.#budgets.admit(key);
-    if ("refused" in check) return check;
-    const { call } = check;
-    if (!this.#runs.isRunning(call.run)) return { refused: "The task that had this key has ended." };
-    const { used, allowed } = await this.#tellModelTokens();
-    if (used < allowed) return { call, isConfined: this.#network.policy.internet !== "full" };
-    this.#budgets.refuseForToday(call);
-    return { refused: quotaError({ limit: "modelTokensPerDay", allowed, used }).message };
-  }
-
-  /** Reports the tokens of the model used since the last report; answers how many are used of the day's. */
-  async #tellModelTokens(): Promise<{ used: number; allowed: number }> {
-    const untold = this.#budgets.takeUntold();
-    try {
-      return await this.#accountLink.account(this.#accountLink.owner).spendModelTokens(untold);
-    } catch (error) {
-      this.#budgets.putBack(untold);
-      throw error;
-    }
+  admitModelCall(key: string): Promise<Admission> {
+    return this.#modelUse.admitModelCall(key);
   }
 
   /** Called by the egress when a request to a model is over. */
   modelAnswered(call: ModelCall, answer: ModelAnswer): void {
-    this.#tasks.modelAnswered(call, answer);
-    // The next report includes what this one could not deliver.
-    this.ctx.waitUntil(this.#tellModelTokens().catch(() => undefined));
+    this.#modelUse.modelAnswered(call, answer);
   }
 
   /** Waits for the end of a run or, with a cursor, for output after it; then answers the run and the log from there on. */

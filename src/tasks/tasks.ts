@@ -130,9 +130,8 @@ export class Tasks implements Executor<TaskSpec> {
     );
   }
 
-  /** A request of a task to the model's API is over. */
+  /** A request of a task to the model's API is over: an error shows in the task's output. */
   modelAnswered(call: ModelCall, answer: ModelAnswer): void {
-    this.#host.budgets.answered(call, answer);
     if (!answer.error) return;
     const { status, message } = answer.error;
     this.#working.get(call.run)?.say(`The model's API answered with status ${status}: ${message}`);

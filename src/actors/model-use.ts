@@ -1,0 +1,63 @@
+/** What the runs of one sandbox take of the model: each within its own budget, all within their principal's tokens of the day. */
+import type { Admission, BudgetKeeper, ModelAnswer, ModelCall } from "../container/model-calls.ts";
+import type { Spent } from "../shared/days.ts";
+import type { TaskBudgets } from "../tasks/budget.ts";
+import type { Tasks } from "../tasks/tasks.ts";
+import { quotaError } from "./lease.ts";
+
+export interface ModelUseHost {
+  budgets: TaskBudgets;
+  tasks: Pick<Tasks, "modelAnswered">;
+  isRunning(run: string): boolean;
+  /** Whether the sandbox may connect to some hosts only. */
+  isConfined(): boolean;
+  /** Counts tokens for the principal; answers how many are used of the day's. */
+  spend(tokens: Spent): Promise<{ used: number; allowed: number }>;
+  background(work: Promise<unknown>): void;
+}
+
+export class ModelUse implements BudgetKeeper {
+  readonly #host: ModelUseHost;
+
+  constructor(host: ModelUseHost) {
+    this.#host = host;
+  }
+
+  /** @throws {ToolError} `quota_exceeded` where the day's tokens are used up */
+  async mayBegin(): Promise<void> {
+    const { used, allowed } = await this.#tell();
+    if (used >= allowed) throw quotaError({ limit: "modelTokensPerDay", allowed, used });
+  }
+
+  async admitModelCall(key: string): Promise<Admission> {
+    const { budgets, isRunning, isConfined } = this.#host;
+    const check = await budgets.admit(key);
+    if ("refused" in check) return check;
+    const { call } = check;
+    if (!isRunning(call.run)) return { refused: "The task that had this key has ended." };
+    const { used, allowed } = await this.#tell();
+    if (used < allowed) return { call, isConfined: isConfined() };
+    budgets.refuseForToday(call);
+    return { refused: quotaError({ limit: "modelTokensPerDay", allowed, used }).message };
+  }
+
+  modelAnswered(call: ModelCall, answer: ModelAnswer): void {
+    const { budgets, tasks, background } = this.#host;
+    budgets.answered(call, answer);
+    tasks.modelAnswered(call, answer);
+    // The next report includes what this one could not deliver.
+    background(this.#tell().catch(() => undefined));
+  }
+
+  /** Reports the tokens since the last report; answers how many are used of the day's. */
+  async #tell(): Promise<{ used: number; allowed: number }> {
+    const { budgets, spend } = this.#host;
+    const untold = budgets.takeUntold();
+    try {
+      return await spend(untold);
+    } catch (error) {
+      budgets.putBack(untold);
+      throw error;
+    }
+  }
+}

@@ -1,10 +1,11 @@
 import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
+import { BaseSequencer, type TestSpecification } from "vitest/node";
 import { bundlePanel } from "./scripts/bundle-panel.ts";
 import { PRIVATE_SECRETS } from "./tests/setup/private-secrets.ts";
 
 /**
- * `worker` and `faults-actor` run in workerd, the other suites in Node. `worker` and `node` share one engine of the local platform,
+ * `worker`, `worker-alone` and `faults-actor` run in workerd, the other suites in Node. They and `node` share one engine of the local platform,
  * which the global set-up starts; `e2e`, `faults` and `hostile` start the whole server as a user does.
  */
 
@@ -18,37 +19,77 @@ const platform = (inject: (key: "engineURL" | "engineSecret") => string) => ({
 // The Worker imports it.
 await bundlePanel();
 
+/** The Worker on the local platform, as tests have it. */
+const worker = () =>
+  cloudflareTest(({ inject }) => ({
+    main: "./local/worker.ts",
+    wrangler: { configPath: "./wrangler.local.jsonc" },
+    miniflare: {
+      bindings: {
+        ...platform(inject),
+        // Small, so that tests reach them.
+        RUN_LOG_MAX_MB: "16",
+        // Large: what tests start runs on beside what others do.
+        MAX_RUNNING_SANDBOXES: "1000",
+        TASK_ARCHIVE_MAX_MB: "4",
+        ANTHROPIC_API_KEY: "test-model-key",
+        SECRETS: PRIVATE_SECRETS,
+        PRIVATE_URL: inject("privateURL"),
+        ANTHROPIC_UPSTREAM_URL: inject("modelURL"),
+      },
+    },
+  }));
+
+/**
+ * Tests of sandboxes. Each file has sandboxes of its own, so that one workerd can run them after each other and load the
+ * Worker once. What looks at all of an account, or of a store, has a workerd to itself.
+ */
+const TOGETHER = ["files", "previews", "resources", "runs", "tools", "workspaces"].map(
+  (area) => `tests/worker/${area}/**/*.test.ts`,
+);
+
+/** Short files whose tests take half a minute or more. */
+const SLOW =
+  /\/(long-command|quota|hung|exhausted|killed|evicted|sandboxd-steps|start-ahead|destroy-start|foreign-sandboxd|storage|cut-short)\.test\.ts$/;
+
+/** Vitest starts long files first, by their size; so are these, that nothing is waited for alone at the end of a run. */
+class SlowFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const isSlow = ({ moduleId }: TestSpecification) => SLOW.test(moduleId);
+    const sorted = await super.sort(files);
+    const projects = [...new Set(sorted.map(({ project }) => project))];
+    return projects.flatMap((project) => {
+      const own = sorted.filter((file) => file.project === project);
+      return [...own.filter(isSlow), ...own.filter((file) => !isSlow(file))];
+    });
+  }
+}
+
 export default defineConfig({
   test: {
+    sequence: { sequencer: SlowFirst },
     globalSetup: ["tests/setup/engine.ts", "tests/setup/model.ts"],
     // They wait more than they work, so there are more at once than processors; and no more anywhere than tried.
     maxWorkers: 3,
     projects: [
       {
         extends: true,
-        plugins: [
-          cloudflareTest(({ inject }) => ({
-            main: "./local/worker.ts",
-            wrangler: { configPath: "./wrangler.local.jsonc" },
-            miniflare: {
-              bindings: {
-                ...platform(inject),
-                // Small, so that tests reach them.
-                RUN_LOG_MAX_MB: "16",
-                // Large: what tests start runs on beside what others do.
-                MAX_RUNNING_SANDBOXES: "1000",
-                TASK_ARCHIVE_MAX_MB: "4",
-                ANTHROPIC_API_KEY: "test-model-key",
-                SECRETS: PRIVATE_SECRETS,
-                PRIVATE_URL: inject("privateURL"),
-                ANTHROPIC_UPSTREAM_URL: inject("modelURL"),
-              },
-            },
-          })),
-        ],
+        plugins: [worker()],
         test: {
           name: "worker",
+          include: TOGETHER,
+          isolate: false,
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+        },
+      },
+      {
+        extends: true,
+        plugins: [worker()],
+        test: {
+          name: "worker-alone",
           include: ["tests/worker/**/*.test.ts"],
+          exclude: TOGETHER,
           testTimeout: 60_000,
           hookTimeout: 60_000,
         },

@@ -1,12 +1,12 @@
 /** The Python of sandboxes as `npm start` prepares it: with real interpreters and a real pip, and indexes on loopback. */
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server as HTTPServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { processes } from "../setup/processes.ts";
 import { type Server, type ServerOptions, startServer } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
@@ -14,16 +14,22 @@ import { callTool } from "../setup/tool.ts";
 const NAMES = ["numpy", "pandas", "matplotlib", "ipython"];
 const MODULES = ["numpy", "pandas", "matplotlib", "IPython"];
 
+/** A virtual environment that has pip and nothing else. */
+const bare = mkdtempSync(join(tmpdir(), "sandbox-mcp-bare-"));
 let directory: string;
-/** The interpreter of a fresh virtual environment, which has pip and nothing else. */
-let bare: string;
+/** The interpreter of a copy of it. */
+let python: string;
 const cleanUp: (() => unknown)[] = [];
 
+beforeAll(() => {
+  execFileSync("/usr/bin/python3", ["-m", "venv", bare]);
+  return () => rmSync(bare, { recursive: true, force: true });
+});
 beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-python-"));
   cleanUp.push(() => rmSync(directory, { recursive: true, force: true }));
-  execFileSync("/usr/bin/python3", ["-m", "venv", join(directory, "venv")]);
-  bare = join(directory, "venv/bin/python3");
+  cpSync(bare, join(directory, "venv"), { recursive: true, verbatimSymlinks: true });
+  python = join(directory, "venv/bin/python3");
 });
 afterEach(async () => {
   for (const step of cleanUp.splice(0).toReversed()) await step();
@@ -216,8 +222,8 @@ describe("--python", () => {
   it("takes another, as it is, in which pip installs all the same", async () => {
     const index = await startIndex();
     index.release();
-    execFileSync(bare, ["-m", "pip", "install", "-q", "--no-index", "--find-links", directory, "pandas"]);
-    const server = await start(index.url, { flags: ["--python", bare] });
+    execFileSync(python, ["-m", "pip", "install", "-q", "--no-index", "--find-links", directory, "pandas"]);
+    const server = await start(index.url, { flags: ["--python", python] });
     const code = "import pandas; pandas.origin, pandas.__file__";
     expect(await callTool(server.url, "run_code", { code })).toContain(join(directory, "venv/lib"));
     const file = join(directory, "numpy-1.0-py3-none-any.whl");

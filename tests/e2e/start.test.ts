@@ -16,7 +16,7 @@ import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, beforeAll, describe, expect, it } from "vitest";
 import { processes } from "../setup/processes.ts";
 import {
   npm,
@@ -120,17 +120,25 @@ describe("the command line", () => {
       expect(command.stdout()).not.toContain("ready");
     },
   );
-
-  it("takes the port from the environment, and a flag before it", async () => {
-    const port = await freePort();
-    const server = await start({ flags: ["--port", String(port)], env: { PORT: "1" } });
-    expect(server.url).toBe(`http://127.0.0.1:${port}/mcp`);
-  });
 });
 
-describe("what it prints", () => {
-  it("is the address and a line for each client, and nothing else", async () => {
-    const server = await start();
+/** Asks an address of the outside; the status comes last. */
+const curl = "curl -sS -m 20 -o /dev/stdout -w '%{http_code}' http://example.invalid/";
+
+describe("a server without flags but its port", () => {
+  let server: Server;
+  let port: number;
+  beforeAll(async () => {
+    port = await freePort();
+    server = await startServer({ flags: ["--port", String(port)], env: { PORT: "1" } });
+    return () => server.stop();
+  });
+
+  it("takes the flag before the environment", () => {
+    expect(server.url).toBe(`http://127.0.0.1:${port}/mcp`);
+  });
+
+  it("prints the address and a line for each client, and nothing else", async () => {
     await callTool(server.url, "run_command", { command: "true" });
     expect(withoutNPM(server.stderr())).toBe("");
     for (const link of [/cursor:\S+&config=(\S+)/, /vscode:mcp\/install\?(\S+)/]) {
@@ -151,8 +159,29 @@ describe("what it prints", () => {
     }
   });
 
-  it("includes the logs with --verbose", async () => {
-    const server = await start({ flags: ["--verbose"] });
+  it("never leads its sandboxes to this machine", async () => {
+    const home = curl.replace("http://example.invalid/", new URL("/health", server.url).href);
+    const direct = await callTool(server.url, "run_command", { command: `${home} --noproxy '*'` });
+    expect(direct).not.toContain("healthy");
+    const proxied = await callTool(server.url, "run_command", { command: `${home} --noproxy ''` });
+    expect(proxied).toMatch(/sandbox may not reach[^]*403/);
+  });
+});
+
+describe("a server with flags", () => {
+  let server: Server;
+  beforeAll(async () => {
+    server = await startServer({ flags: ["--verbose", "--network", "none"] });
+    return () => server.stop();
+  });
+
+  it("closes the network of sandboxes with --network none, and says so", async () => {
+    expect(await callTool(server.url, "run_command", { command: curl })).toMatch(
+      /operator of this server does not allow that[^]*no internet access[^]*403/,
+    );
+  });
+
+  it("prints the logs with --verbose", async () => {
     await callTool(server.url, "run_command", { command: "true" });
     await expect.poll(() => server.stderr()).toMatch(/"event":"call".*"tool":"run_command"/);
     expect(server.stderr()).not.toContain(TOKEN);
@@ -257,26 +286,6 @@ describe("beside others", () => {
     expect(await callTool(again.url, "list_sandboxes", {})).toContain("kept: stopped, 0 bytes");
     await callTool(again.url, "run_command", { command: "true", sandbox: "kept" });
     expect(await callTool(again.url, "list_sandboxes", {})).toContain("kept: running");
-  });
-});
-
-describe("the network of sandboxes", () => {
-  const curl = "curl -sS -m 20 -o /dev/stdout -w '%{http_code}' http://example.invalid/";
-
-  it("is closed with --network none, and says so", async () => {
-    const server = await start({ flags: ["--network", "none"] });
-    expect(await callTool(server.url, "run_command", { command: curl })).toMatch(
-      /operator of this server does not allow that[^]*no internet access[^]*403/,
-    );
-  });
-
-  it("never leads to this machine", async () => {
-    const server = await start();
-    const home = curl.replace("http://example.invalid/", new URL("/health", server.url).href);
-    const direct = await callTool(server.url, "run_command", { command: `${home} --noproxy '*'` });
-    expect(direct).not.toContain("healthy");
-    const proxied = await callTool(server.url, "run_command", { command: `${home} --noproxy ''` });
-    expect(proxied).toMatch(/sandbox may not reach[^]*403/);
   });
 });
 

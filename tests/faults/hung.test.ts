@@ -1,5 +1,5 @@
 /** The server's part of a sandbox hangs, its control server and sandboxd: both are stopped by SIGSTOP, for a while or for good. */
-import { afterEach, beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import { idIn } from "../setup/mcp-client.ts";
 import { tree } from "../setup/processes.ts";
 import { sleep, until } from "../setup/until.ts";
@@ -10,15 +10,15 @@ const stopped: number[] = [];
 
 beforeAll(async () => {
   bed = await startBed();
-  return () => bed.close();
+  return () => {
+    resume(stopped);
+    return bed.close();
+  };
 });
 
-afterEach(() => {
-  resume();
-});
-
-function resume(): void {
-  for (const pid of stopped.splice(0)) {
+/** Lets processes go on; some may be gone. */
+function resume(pids: readonly number[]): void {
+  for (const pid of pids) {
     try {
       process.kill(pid, "SIGCONT");
     } catch {
@@ -27,17 +27,19 @@ function resume(): void {
   }
 }
 
-async function hang(sandbox: string): Promise<void> {
+/** Stops what is the server's in a sandbox. Its processes. */
+async function hang(sandbox: string): Promise<number[]> {
   const runtime = await bed.runtime(sandbox);
   const sandboxd = tree(runtime).find(({ command }) => command === "sandboxd");
   if (!sandboxd) throw new Error(`no sandboxd of ${sandbox}`);
-  for (const pid of [runtime, sandboxd.pid]) {
-    process.kill(pid, "SIGSTOP");
-    stopped.push(pid);
-  }
+  const pids = [runtime, sandboxd.pid];
+  stopped.push(...pids);
+  for (const pid of pids) process.kill(pid, "SIGSTOP");
+  return pids;
 }
 
-describe("runtime hung for a while (SIGSTOP, SIGCONT)", () => {
+// They wait most of the time: each in a sandbox of its own.
+describe.concurrent("runtime hung for a while (SIGSTOP, SIGCONT)", () => {
   it("runs and calls go on where they were; nothing is doubled", async () => {
     const sandbox = "pausing";
     const command = await bed.call("run_command", {
@@ -52,13 +54,13 @@ describe("runtime hung for a while (SIGSTOP, SIGCONT)", () => {
     });
     const printed = () => bed.call("get_result", { id: idIn(command), cursor: 0, wait_seconds: 0 });
     await until(async () => (await printed()).text.includes("\n5\n"));
-    await hang(sandbox);
+    const hung = await hang(sandbox);
     const during = [
       bed.call("run_command", { sandbox, session: "b", command: "echo waited >> once; cat once" }),
       bed.call("write_file", { sandbox, path: "a", content: "1", append: true }),
     ];
     await sleep(4000);
-    resume();
+    resume(hung);
     expect((await bed.call("get_result", { id: idIn(command) })).text).toContain(
       `${Array.from({ length: 30 }, (_, index) => index).join("\n")}\n`.trim(),
     );
@@ -69,7 +71,7 @@ describe("runtime hung for a while (SIGSTOP, SIGCONT)", () => {
   });
 });
 
-describe("runtime hung for good (SIGSTOP)", () => {
+describe.concurrent("runtime hung for good (SIGSTOP)", () => {
   it("runs end soon after their time with the reason; others go on; destroy_sandbox helps", async () => {
     const sandbox = "hanging";
     const limits = { wait_seconds: 0, timeout_seconds: 6 };

@@ -31,7 +31,7 @@ interface Row {
 }
 
 /** A block or a test begins with its name, or with the cases that its name comes after. */
-const OPENS = /^\s*(describe|it)(?:\.runIf\(\w+\))?(?:\(\s*"((?:[^"\\]|\\.)*)"|\.each\b)/;
+const OPENS = /^\s*(describe|it)(?:\.concurrent)?(?:\.runIf\(\w+\))?(?:\(\s*"((?:[^"\\]|\\.)*)"|\.each\b)/;
 /** The name after the cases, on their last line or on the one below. */
 const AFTER_CASES =
   /\](?: as const)?\)\((?:"((?:[^"\\]|\\.)*)"|$)|^\s*(?:describe|it)\.each\(\w+\)\((?:"((?:[^"\\]|\\.)*)"|$)/;

@@ -92,7 +92,7 @@ async function neighbourUntil(over: () => boolean): Promise<number[]> {
 }
 
 /** How long the neighbour's calls are counted at the least, milliseconds. */
-const leastMs = 3000;
+const leastMs = 1500;
 
 /**
  * The part of the calls in peace that the neighbour is answered at the least. It shares one thread with work that comes in

@@ -61,10 +61,16 @@ describe("long output", () => {
   });
 
   it("of both streams in turn is marked", async () => {
-    const result = await run(
-      "echo out 1; sleep 1.2; printf 'err 1' >&2; sleep 1.2; printf 'out 2'; sleep 1.2; echo err 2 >&2",
-    );
-    const { content } = await owner.call("get_result", { id: result.structured.id, cursor: 0 });
+    // Each waits until the one before has arrived: of two pipes either may be read first.
+    const after = (turn: number) => `until [ -e turn-${turn} ]; do sleep 0.05; done`;
+    const command = `echo out 1; ${after(1)}; printf 'err 1' >&2; ${after(2)}; printf 'out 2'; ${after(3)}; echo err 2 >&2`;
+    const id = idIn(await owner.call("run_command", { sandbox, command, wait_seconds: 0 }));
+    for (const [index, words] of ["out 1", "err 1", "out 2"].entries()) {
+      await says(id, words);
+      await owner.call("write_file", { sandbox, path: `turn-${index + 1}`, content: "" });
+    }
+    await says(id, "err 2");
+    const { content } = await owner.call("get_result", { id, cursor: 0 });
     expect(content.slice(1).map(({ text }) => text)).toEqual([
       "[stdout]\nout 1\n",
       "[stderr]\nerr 1",

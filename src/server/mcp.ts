@@ -16,22 +16,25 @@ import type { CallerContext } from "../shared/request-context.ts";
 
 export function createMCPServer(caller: CallerContext, query: EndpointQuery, wanted: Wanted): McpServer {
   const { config, principal } = caller;
-  const listed = new Set(tools.filter((tool) => isListed(tool, caller)).map(({ name }) => name));
+  // A call needs no list, nor what a client is told when it connects.
+  const listed = wanted.onlyCalls ? [] : tools.filter((tool) => isListed(tool, caller));
   const server = new McpServer(
     {
       name: "sandbox-mcp",
       title: "Sandbox",
       version: manifest.version,
-      // Revision 2026-07-28 has all this in every answer, and no client takes the icon from that of a call.
+      // Revision 2026-07-28 has all this in every answer.
       icons: wanted.onlyCalls ? undefined : [ICON],
     },
     {
-      instructions: instructions({
-        has: (name) => listed.has(name),
-        sandbox: query.sandbox,
-        savesWorkspaces: config.workspaces.isSaved,
-        mounted: mountLines(config, principal),
-      }),
+      instructions: wanted.onlyCalls
+        ? undefined
+        : instructions({
+            has: (name) => listed.some((tool) => tool.name === name),
+            sandbox: query.sandbox,
+            savesWorkspaces: config.workspaces.isSaved,
+            mounted: mountLines(config, principal),
+          }),
       // Neither list announces its changes: there is no session to announce them in.
       capabilities: { tools: { listChanged: false }, resources: { listChanged: false } },
     },
@@ -42,7 +45,7 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
   for (const tool of tools) {
     const { name, title, description, annotations, hasLongAnswers } = tool;
     // A tool that is called although it is not listed is registered: it explains what is missing.
-    if (!wanted.called.includes(name) && (wanted.onlyCalls || !listed.has(name))) continue;
+    if (!listed.includes(tool) && !wanted.called.includes(name)) continue;
     const input = inputFor(tool, { sandbox: query.sandbox, maxWaitSeconds });
     const inputSchema = schemaOf(input, () => logInvalid(tool, caller));
     // A call that becomes a task has no output that the SDK could check.

@@ -42,6 +42,14 @@ export interface CallOptions {
   signal?: AbortSignal;
 }
 
+/** What a request of revision 2026-07-28 was answered with. */
+export interface ModernAnswer {
+  /** Of HTTP. */
+  status: number;
+  result?: Record<string, unknown>;
+  error?: { code: number; message: string };
+}
+
 type Fetch = (url: string, init: RequestInit) => Promise<Response>;
 
 /** What every MCP request over HTTP has. */
@@ -119,6 +127,34 @@ export class MCPClient {
     const answer = (await this.post(message)).messages.at(-1);
     if (answer?.result === undefined) throw new Error(`no result: ${JSON.stringify(answer)}`);
     return answer.result as T;
+  }
+
+  /**
+   * Sends a request of revision 2026-07-28, for which every request says what the client is.
+   * @param extensions those that it declares; MCP's Tasks extension unless given
+   */
+  async modern(
+    method: string,
+    params: Record<string, unknown>,
+    extensions: object = { "io.modelcontextprotocol/tasks": {} },
+  ): Promise<ModernAnswer> {
+    const prefix = "io.modelcontextprotocol";
+    const revision = "2026-07-28";
+    const _meta = {
+      [`${prefix}/protocolVersion`]: revision,
+      [`${prefix}/clientInfo`]: { name: "test", version: "1" },
+      [`${prefix}/clientCapabilities`]: { extensions },
+    };
+    const headers = {
+      ...mcpHeaders(this.token),
+      "mcp-protocol-version": revision,
+      "mcp-method": method,
+      "mcp-name": String(params.taskId ?? params.name),
+    };
+    const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method, params: { ...params, _meta } });
+    const response = await this.http(this.url, { method: "POST", headers, body });
+    const { result, error } = messagesIn(await response.text()).at(-1) ?? {};
+    return { status: response.status, result: result && { ...result }, error };
   }
 
   /** Posts a body as it is. */

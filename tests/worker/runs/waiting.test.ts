@@ -1,5 +1,4 @@
 import { describe, expect, it } from "vitest";
-import { mcpHeaders, messagesIn } from "../../setup/mcp-client.ts";
 import {
   type Caller,
   callsIn,
@@ -25,36 +24,6 @@ const command = (line: string, more: Record<string, unknown> = {}) =>
 const code = (source: string, more: Record<string, unknown> = {}) =>
   calls.code(source, { wait_seconds: 0, ...more });
 const cancel = (id: unknown) => owner.call("cancel_run", { id });
-
-interface TaskAnswer {
-  result?: { resultType?: string; taskId?: string; status?: string; [field: string]: unknown };
-  error?: { code: number; message: string };
-}
-
-/** A request of MCP's revision 2026-07-28, by a client that declares the Tasks extension unless `extensions` says otherwise. */
-async function modern(
-  caller: Caller,
-  method: string,
-  params: Record<string, unknown>,
-  extensions: object = { "io.modelcontextprotocol/tasks": {} },
-): Promise<TaskAnswer & { status: number }> {
-  const prefix = "io.modelcontextprotocol";
-  const _meta = {
-    [`${prefix}/protocolVersion`]: "2026-07-28",
-    [`${prefix}/clientInfo`]: { name: "test", version: "1" },
-    [`${prefix}/clientCapabilities`]: { extensions },
-  };
-  const headers = {
-    ...mcpHeaders(caller.token),
-    "mcp-protocol-version": "2026-07-28",
-    "mcp-method": method,
-    "mcp-name": String(params.taskId ?? params.name),
-  };
-  const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method, params: { ...params, _meta } });
-  const response = await caller.http(caller.url, { method: "POST", headers, body });
-  const last = messagesIn(await response.text()).at(-1) as TaskAnswer;
-  return { ...last, status: response.status };
-}
 
 /** Whether a file made by a run has appeared. */
 const there = async (file: string) =>
@@ -291,8 +260,8 @@ describe.concurrent("a run id of someone else", () => {
 
 describe.concurrent("a run for a client that declares MCP's Tasks extension", () => {
   const call = (name: string, args: Record<string, unknown>, caller: Caller = owner) =>
-    modern(caller, "tools/call", { name, arguments: { sandbox, session: `own-${++sessions}`, ...args } });
-  const get = (taskId: unknown, caller: Caller = owner) => modern(caller, "tasks/get", { taskId });
+    caller.modern("tools/call", { name, arguments: { sandbox, session: `own-${++sessions}`, ...args } });
+  const get = (taskId: unknown, caller: Caller = owner) => caller.modern("tasks/get", { taskId });
 
   it("is a task by its own id, and its end holds what the call would have answered", async () => {
     const line = "echo begun; until [ -e /tmp/go-task ]; do sleep 0.05; done; echo ended; exit 3";
@@ -320,12 +289,12 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
       name: "run_code",
       arguments: { sandbox, code: "import time; time.sleep(60)", context: "task" },
     };
-    const { result: made } = await modern(owner.at("?results=structured"), "tools/call", asked);
+    const { result: made } = await owner.at("?results=structured").modern("tools/call", asked);
     expect(made).toMatchObject({ resultType: "task", taskId: expect.any(String) });
     const { taskId } = made ?? {};
     const ignored = { taskId, inputResponses: { nothing: { action: "accept" } } };
-    expect((await modern(owner, "tasks/update", ignored)).result).toMatchObject({ resultType: "complete" });
-    const { result: cancelled } = await modern(owner, "tasks/cancel", { taskId });
+    expect((await owner.modern("tasks/update", ignored)).result).toMatchObject({ resultType: "complete" });
+    const { result: cancelled } = await owner.modern("tasks/cancel", { taskId });
     expect(cancelled).toMatchObject({ resultType: "complete" });
     expect(cancelled).not.toHaveProperty("taskId");
     await until(async () => (await get(taskId)).result?.status === "cancelled");
@@ -352,7 +321,7 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
     const { taskId } = (await call("run_command", { command: "sleep 5" })).result ?? {};
     const stranger = await principal("task-stranger");
     for (const method of ["tasks/get", "tasks/update", "tasks/cancel"]) {
-      const { error } = await modern(stranger, method, { taskId });
+      const { error } = await stranger.modern(method, { taskId });
       expect([method, error]).toMatchObject([
         method,
         { code: -32602, message: expect.stringContaining("There is no run") },
@@ -368,8 +337,8 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
     const { taskId } = (await call("run_command", { command: "sleep 5" })).result ?? {};
     const missing = { error: { code: -32021, message: expect.any(String) }, status: 400 };
     for (const method of ["tasks/get", "tasks/update", "tasks/cancel"])
-      expect(await modern(owner, method, { taskId }, {})).toMatchObject(missing);
+      expect(await owner.modern(method, { taskId }, {})).toMatchObject(missing);
     const notifications = { taskIds: [taskId] };
-    expect(await modern(owner, "subscriptions/listen", { notifications }, {})).toMatchObject(missing);
+    expect(await owner.modern("subscriptions/listen", { notifications }, {})).toMatchObject(missing);
   });
 });

@@ -47,6 +47,20 @@ async function logOf(id: string): Promise<string> {
   return (await owner.call("get_result", { id, cursor: 0 })).text;
 }
 
+describe("a task for a client that declares MCP's Tasks extension", () => {
+  it("is answered as a task at once, and ends with what execute_task answers", async () => {
+    const { result: made } = await owner.modern("tools/call", {
+      name: "execute_task",
+      arguments: { task: "[[write]]" },
+    });
+    expect(made).toMatchObject({ resultType: "task", status: "working" });
+    const { taskId } = made ?? {};
+    const get = async () => (await owner.modern("tasks/get", { taskId })).result;
+    await until(async () => (await get())?.status === "completed");
+    expect(JSON.stringify((await get())?.result)).toMatch(/state: succeeded.*created a\.txt/);
+  });
+});
+
 describe("a task whose actor is thrown away", () => {
   it("goes on, with nothing lost or doubled", async () => {
     const sandbox = "evicted";

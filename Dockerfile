@@ -1,11 +1,12 @@
 # The image of a production sandbox. Its tag is the version of @cloudflare/sandbox in package.json: a test holds them equal.
 FROM docker.io/cloudflare/sandbox:0.12.10-python
 
-# Takes in orphans, which the image's server never asks for: their ends would not show to who waits for them by number.
-RUN apt-get update && apt-get install -y --no-install-recommends tini && rm -rf /var/lib/apt/lists/*
+# tini takes in orphans, which the image's server never asks for: their ends would not show to who waits for them by number.
+# OpenCode searches with ripgrep, and would load it from the internet in each sandbox.
+RUN apt-get update && apt-get install -y --no-install-recommends tini ripgrep && rm -rf /var/lib/apt/lists/*
 
-# The coding agent of execute_task, in the version that package.json pins for the local platform.
-RUN npm install --global --no-audit --no-fund @anthropic-ai/claude-code@2.1.328 && npm cache clean --force
+# The coding agents of execute_task: Claude Code in the version that package.json pins for the local platform, and OpenCode.
+RUN npm install --global --no-audit --no-fund @anthropic-ai/claude-code@2.1.328 opencode-ai@1.18.33 && npm cache clean --force
 
 # A commit needs a name. Whoever wants another sets it with `git config --global`, which goes before the system's.
 RUN git config --system user.name Sandbox && git config --system user.email sandbox@localhost

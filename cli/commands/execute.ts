@@ -20,6 +20,7 @@ export const execute = serverCommand(
   .option("--file <path>", "read the task from a file")
   .option("--repository <url>", "a Git repository, cloned first")
   .option("--branch <name>", "its branch")
+  .option("--coding-agent <name>", "who does it: claude-code or opencode")
   .option("--agent <name>", "have this subagent in place (may be repeated)", repeated)
   .option("--command <name>", "have this slash command in place (may be repeated)", repeated)
   .option("--model <name>", "the model that it uses")
@@ -37,6 +38,7 @@ export const execute = serverCommand(
       task,
       repository: options.repository,
       branch: options.branch,
+      agent: options.codingAgent,
       agents: options.agent,
       commands: options.command,
       model: options.model,

@@ -141,7 +141,7 @@ export function readOnlyMounts(view: View): Mount[] {
   for (const { name, path } of toolchain.packages) {
     mounts.push({ from: path, to: `${runtimeDirectory}/node_modules/${name}` });
   }
-  if (toolchain.claude !== undefined) mounts.push({ from: toolchain.claude, to: `${agentDirectory}/claude` });
+  for (const { name, path } of toolchain.agents) mounts.push({ from: path, to: `${agentDirectory}/${name}` });
   if (toolchain.npm !== undefined) mounts.push({ from: toolchain.npm, to: `${runtimeDirectory}/npm` });
   if (existsSync(view.container)) mounts.push({ from: view.container, to: "/opt/sandbox-mcp" });
   if (toolchain.python !== undefined) {

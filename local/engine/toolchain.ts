@@ -13,8 +13,8 @@ export interface Toolchain {
   /** npm's package directory, when the host has npm. */
   npm: string | undefined;
   python: Python | undefined;
-  /** Claude Code's own program, when this package's development dependencies are installed. */
-  claude: string | undefined;
+  /** The programs of coding agents that npm has installed beside this package, by their names. */
+  agents: { name: string; path: string }[];
   /** The packages the runtime imports, as directories. */
   packages: { name: string; path: string }[];
 }
@@ -26,7 +26,7 @@ export async function findToolchain(python?: string | null): Promise<Toolchain> 
     node: await realpath((await exists(bundled)) ? bundled : process.execPath),
     npm: await findNPM(),
     python: await findPython(python),
-    claude: await findClaude(),
+    agents: await findAgents(),
     packages: ["capnweb", "ws"].map((name) => ({ name, path: packageDirectory(name) })),
   };
 }
@@ -36,16 +36,26 @@ async function findPython(chosen: string | null | undefined): Promise<Python | u
   return chosen === undefined ? choosePython(await findPythons()) : await describePython(chosen);
 }
 
-/** npm installs the program for this machine as a package of its own: one for glibc, one for musl. */
-async function findClaude(): Promise<string | undefined> {
+/** Where npm installs an agent's program for this machine, as a package of its own: one for glibc, one for musl. */
+const AGENT_PROGRAMS: Record<string, readonly string[]> = {
+  claude: ["", "-musl"].map((variant) => `@anthropic-ai/claude-code-linux-${process.arch}${variant}/claude`),
+  // Those called baseline run on processors without AVX2, too.
+  opencode: ["-baseline", "", "-baseline-musl", "-musl"].map(
+    (variant) => `opencode-linux-${process.arch}${variant}/bin/opencode`,
+  ),
+};
+
+async function findAgents(): Promise<Toolchain["agents"]> {
   const places = require.resolve.paths("claude") ?? [];
-  for (const variant of ["", "-musl"]) {
-    for (const place of places) {
-      const file = join(place, `@anthropic-ai/claude-code-linux-${process.arch}${variant}/claude`);
-      if (await exists(file)) return await realpath(file);
+  const found: Toolchain["agents"] = [];
+  for (const [name, programs] of Object.entries(AGENT_PROGRAMS)) {
+    for (const file of programs.flatMap((program) => places.map((place) => join(place, program)))) {
+      if (!(await exists(file))) continue;
+      found.push({ name, path: await realpath(file) });
+      break;
     }
   }
-  return undefined;
+  return found;
 }
 
 /** The directory of an installed package, from what it exports: not every package exports its package.json. */

@@ -56,7 +56,7 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
   const temporary = join(directory, "tmp");
   for (const path of [home, bin, temporary]) await mkdir(path, { recursive: true });
   await symlink(view.toolchain.node, join(bin, "node"));
-  if (view.toolchain.claude !== undefined) await symlink(view.toolchain.claude, join(bin, "claude"));
+  for (const { name, path } of view.toolchain.agents) await symlink(path, join(bin, name));
   for (const path of ["/workspace", "/var/lib/sandbox-mcp"])
     await mkdir(path, { recursive: true }).catch(() => undefined);
   // Left by another clone of the repository, perhaps one that is gone.

@@ -4,9 +4,10 @@
  */
 import { z } from "zod";
 import { ClaudeEvents } from "./claude-code.ts";
+import { OpenCodeEvents } from "./opencode.ts";
 import { tokens } from "../runs/task-detail.ts";
 
-export const AGENT_NAMES = ["claude-code"] as const;
+export const AGENT_NAMES = ["claude-code", "opencode"] as const;
 
 export type AgentName = (typeof AGENT_NAMES)[number];
 
@@ -53,12 +54,19 @@ export interface Agent {
   title: string;
   /** Its program and arguments. The task comes on standard input. */
   command(options: AgentOptions): string[];
-  /** Its variables. `key` is the task's placeholder for a credential. */
-  env(key: string): Record<string, string>;
+  /**
+   * Its variables. `key` is the task's placeholder for a credential, `conversation` what an agent is to call its conversation
+   * that takes a name for it.
+   */
+  env(key: string, conversation: string, options: AgentOptions): Record<string, string>;
   /** Where it keeps conversations, below the home directory: a conversation's files have its id in their path. */
   conversations: string;
+  /** Whether it can be stopped after so many turns, finds definitions of Claude Code's, and takes a token in place of a key. */
+  limitsTurns: boolean;
+  findsComponents: boolean;
+  takesToken: boolean;
   /** A reader that continues from the report of an earlier one. */
-  reader(directory: string, report?: AgentReport): EventReader;
+  reader(directory: string, conversation: string, report?: AgentReport): EventReader;
 }
 
 const CLAUDE_CODE: Agent = {
@@ -87,7 +95,56 @@ const CLAUDE_CODE: Agent = {
     DISABLE_AUTOUPDATER: "1",
   }),
   conversations: "/.claude/projects",
-  reader: (directory, report) => new ClaudeEvents(directory, report),
+  limitsTurns: true,
+  findsComponents: true,
+  takesToken: true,
+  reader: (directory, _conversation, report) => new ClaudeEvents(directory, report),
 };
 
-export const AGENTS: Record<AgentName, Agent> = { "claude-code": CLAUDE_CODE };
+/** It has one database for all conversations unless it is told another: so each has its own, and a name that is known before. */
+const OPENCODE: Agent = {
+  name: "opencode",
+  title: "OpenCode",
+  command({ model, conversation }) {
+    return [
+      "opencode",
+      "run",
+      "--format",
+      "json",
+      ...(model === undefined ? [] : ["--model", `anthropic/${openCodeModel(model)}`]),
+      ...(conversation === undefined ? [] : ["--continue"]),
+    ];
+  },
+  env: (key, conversation, { model }) => ({
+    ANTHROPIC_API_KEY: key,
+    OPENCODE_DB: `${conversation}.db`,
+    OPENCODE_CONFIG_CONTENT: JSON.stringify({
+      autoupdate: false,
+      share: "disabled",
+      permission: "allow",
+      enabled_providers: ["anthropic"],
+      provider: {
+        anthropic: {
+          options: { baseURL: "http://anthropic.internal/v1" },
+          // It refuses the models that its own list does not have.
+          models: model === undefined ? {} : { [openCodeModel(model)]: {} },
+        },
+      },
+    }),
+    OPENCODE_DISABLE_AUTOUPDATE: "1",
+    OPENCODE_DISABLE_MODELS_FETCH: "1",
+    OPENCODE_DISABLE_LSP_DOWNLOAD: "1",
+  }),
+  conversations: "/.local/share/opencode",
+  limitsTurns: false,
+  findsComponents: false,
+  takesToken: false,
+  reader: (directory, conversation, report) => new OpenCodeEvents(directory, conversation, report),
+};
+
+/** OpenCode puts the provider before a model's name. */
+function openCodeModel(model: string): string {
+  return model.replace(/^anthropic\//, "");
+}
+
+export const AGENTS: Record<AgentName, Agent> = { "claude-code": CLAUDE_CODE, opencode: OPENCODE };

@@ -1,16 +1,18 @@
 /** The events that `claude -p --output-format stream-json --verbose` prints, one JSON document a line. */
-import { parseBounded, SANDBOX_JSON } from "../shared/bounded-json.ts";
 import type { AgentReport, EventReader } from "./agents.ts";
 import type { Tokens } from "../runs/task-detail.ts";
-import { isRecord } from "../shared/is-record.ts";
-
-/** Characters of a line of progress at most. */
-const LINE_CHARACTERS = 200;
-
-/** Characters of the answer that are kept. */
-const ANSWER_CHARACTERS = 24_000;
-
-type Fields = Record<string, unknown>;
+import {
+  answerOf,
+  dollars,
+  type Fields,
+  number,
+  parseEvent,
+  record,
+  relativeTo,
+  shortened,
+  text,
+  unreadLine,
+} from "./event-fields.ts";
 
 export class ClaudeEvents implements EventReader {
   readonly report: AgentReport;
@@ -23,13 +25,8 @@ export class ClaudeEvents implements EventReader {
 
   read(line: string): string[] {
     if (line.trim() === "") return [];
-    const event = parse(line);
-    if (!event) {
-      this.report.unread++;
-      this.report.unreadSample ??= shortened(line);
-      // What an agent says beside its events may matter; a flood of it does not.
-      return this.report.unread <= 20 ? [shortened(line)] : [];
-    }
+    const event = parseEvent(line);
+    if (!event) return unreadLine(this.report, line);
     const conversation = text(event.session_id);
     if (conversation) this.report.conversation = conversation;
     switch (event.type) {
@@ -75,7 +72,7 @@ export class ClaudeEvents implements EventReader {
   /** "Edit src/app.ts", "Bash: npm test". */
   #toolLine(name: string, input: Fields): string {
     const path = text(input.file_path) ?? text(input.notebook_path);
-    if (path !== undefined) return shortened(`${name} ${this.#relative(path)}`);
+    if (path !== undefined) return shortened(`${name} ${relativeTo(this.#directory, path)}`);
     const what =
       text(input.command) ??
       text(input.pattern) ??
@@ -86,17 +83,11 @@ export class ClaudeEvents implements EventReader {
     return shortened(what === undefined ? name : `${name}: ${what}`);
   }
 
-  #relative(path: string): string {
-    return path.startsWith(`${this.#directory}/`) ? path.slice(this.#directory.length + 1) : path;
-  }
-
   #result(event: Fields): void {
     const { report } = this;
     const answer = text(event.result);
     const ended = event.subtype === "success" && event.is_error !== true;
-    if (answer !== undefined && ended)
-      report.answer =
-        answer.length > ANSWER_CHARACTERS ? `${answer.slice(0, ANSWER_CHARACTERS - 1)}…` : answer;
+    if (answer !== undefined && ended) report.answer = answerOf(answer);
     report.end = ended ? "done" : event.subtype === "error_max_turns" ? "out_of_turns" : "error";
     const errors = Array.isArray(event.errors) ? event.errors.filter((one) => typeof one === "string") : [];
     if (report.end === "error")
@@ -131,35 +122,4 @@ function isFailedTool(block: Fields): boolean {
 function failure({ content }: Fields): string {
   const first = Array.isArray(content) ? text(record(content[0])?.text) : text(content);
   return shortened(`  failed: ${(first ?? "").replaceAll("\n", " ")}`);
-}
-
-/** The first line, cut. */
-function shortened(value: string, characters = LINE_CHARACTERS): string {
-  const trimmed = value.trimEnd().replace(/^\n+/, "");
-  // Not split: it can be sixteen million lines.
-  const end = trimmed.indexOf("\n");
-  const line = end >= 0 ? `${trimmed.slice(0, end)} …` : trimmed;
-  return line.length > characters ? `${line.slice(0, characters - 1)}…` : line;
-}
-
-/** An amount to a millionth: the agent adds up floating point, whose errors would be shown. */
-function dollars(amount: number | undefined): number | undefined {
-  return amount === undefined ? undefined : Math.round(amount * 1e6) / 1e6;
-}
-
-function parse(line: string): Fields | undefined {
-  const event = record(parseBounded(line, SANDBOX_JSON));
-  return typeof event?.type === "string" ? event : undefined;
-}
-
-function record(value: unknown): Fields | undefined {
-  return isRecord(value) ? value : undefined;
-}
-
-function text(value: unknown): string | undefined {
-  return typeof value === "string" ? value : undefined;
-}
-
-function number(value: unknown): number | undefined {
-  return typeof value === "number" && Number.isFinite(value) ? value : undefined;
 }

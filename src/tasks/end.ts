@@ -98,7 +98,7 @@ function notStarted(facts: TaskFacts) {
     case "directory_exists":
       return `${directory} already holds files in this sandbox, so nothing was cloned. Leave repository out to work on what is there, or leave sandbox out for a fresh one.`;
     case "no_agent":
-      return `The sandbox has no ${agent}: the program ${program} is not installed in it. On Cloudflare, deploy the image of this project's Dockerfile; on the local platform, run npm ci with development dependencies and restart the server.`;
+      return `The sandbox has no ${agent}: the program ${program} is not installed in it. On Cloudflare, deploy the image of this project's Dockerfile; on the local platform, ${program === "opencode" ? "run npm install --no-save opencode-ai" : "run npm ci with development dependencies"} and restart the server.`;
     case "no_directory":
       return `${directory} could not be made or entered: ${lastLine(stderr)}.`;
     case "no_component":

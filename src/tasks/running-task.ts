@@ -41,7 +41,7 @@ export class RunningTask {
     this.#host = host;
     this.#run = run;
     this.#state = state;
-    this.#events = AGENTS[state.spec.agent].reader(state.spec.directory, state.report);
+    this.#events = AGENTS[state.spec.agent].reader(state.spec.directory, this.#conversation, state.report);
     this.#output = new TaskOutput(
       run,
       this.#events,
@@ -59,6 +59,11 @@ export class RunningTask {
 
   get id(): string {
     return this.#run.id;
+  }
+
+  /** The conversation that goes on, or the name of a new one. */
+  get #conversation(): string {
+    return this.#state.spec.conversation ?? this.#run.id;
   }
 
   say(line: string): void {
@@ -103,7 +108,7 @@ export class RunningTask {
     if (this.#cancelled) return { ...NEVER_STARTED, detail: this.#unstarted() };
     this.#command = this.#host.commands.start(this.#output, {
       command: taskCommand(this.id, spec, agent.command(spec), spec.components?.wanted),
-      env: agent.env(key),
+      env: agent.env(key, this.#conversation, spec),
       stdin: task,
       session: TASK_SESSION,
       timeoutMs: spec.timeoutMs,

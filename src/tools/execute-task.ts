@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { AGENT_NAMES, DEFAULT_AGENT } from "../tasks/agents.ts";
+import { AGENT_NAMES } from "../tasks/agents.ts";
 import { MODEL_NAME } from "../shared/names.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { defineTool, sandboxName, timeoutField, waitField } from "./define.ts";
@@ -27,7 +27,7 @@ const names = () => z.array(z.string()).optional();
 export const executeTask = defineTool({
   name: "execute_task",
   title: "Hand a task to a coding agent",
-  description: `Hands a whole task to a coding agent (Claude Code) that works by itself in a sandbox: it reads, edits, runs and tests until it is done. Say all it needs to know; it cannot ask.
+  description: `Hands a whole task to a coding agent (Claude Code, or OpenCode) that works by itself in a sandbox: it reads, edits, runs and tests until it is done. Say all it needs to know; it cannot ask.
 
 By default in a fresh sandbox that ends with the task. Returns its answer, the changed files, a git diff, turns and cost; the files stay readable as artifacts.
 
@@ -39,7 +39,7 @@ A task that outlasts wait_seconds goes on: the answer then has the id for get_re
       .describe("Git URL; cloned first, and where the agent works."),
     branch: matching(/^[^\s-]\S*$/, 250, "must be the name of a branch").optional(),
     sandbox: sandboxName().optional().describe("One of yours, to work on its files; it stays."),
-    agent: z.enum(AGENT_NAMES).default(DEFAULT_AGENT),
+    agent: z.enum(AGENT_NAMES).optional(),
     agents: names().describe("Subagents to have in place: the repository's, or of list_sandboxes."),
     commands: names().describe("Slash commands likewise; a task may begin with one."),
     model: matching(MODEL_NAME, 100, "must be the name of a model").optional(),

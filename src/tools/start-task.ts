@@ -1,5 +1,5 @@
 /** Starts a task or a question: chooses its sandbox and the state that it starts from. */
-import { AGENTS, type AgentName, DEFAULT_AGENT } from "../tasks/agents.ts";
+import { type Agent, AGENT_NAMES, AGENTS, type AgentName, DEFAULT_AGENT } from "../tasks/agents.ts";
 import type { RunView } from "../runs/run.ts";
 import type { TaskSpec } from "../tasks/tasks.ts";
 import { componentsFor, wantedComponents } from "../tasks/components.ts";
@@ -82,28 +82,28 @@ export async function startQuestion(
 
 /** @throws {ToolError} for a task that cannot start, whatever the reason */
 export async function startTask(context: ToolContext, request: TaskRequest): Promise<WithNotice<RunView>> {
-  const {
-    continueFrom,
-    checkpoint,
-    sandbox,
-    task,
-    agent = DEFAULT_AGENT,
-    agents,
-    commands,
-    ...rest
-  } = request;
-  mustReachModel(context, `${AGENTS[agent].title}, so it runs no tasks`);
+  const { continueFrom, checkpoint, sandbox, task, agent: asked, agents, commands, ...rest } = request;
+  mustReachModel(context, `${AGENTS[asked ?? DEFAULT_AGENT].title}, so it runs no tasks`);
   if (checkpoint !== undefined) mustStartFresh(request);
   const named = agents || commands ? wantedComponents({ agents, commands }) : undefined;
   const {
     name,
     named: earlier,
+    agent: before,
     ...start
   }: Start = continueFrom === undefined
     ? { name: sandbox ?? freshName(), ownSandbox: sandbox === undefined, directory: directoryFor(request) }
     : await goOnFrom(context, continueFrom, request);
   const { env, config } = context;
   const isEmpty = [rest.repository, sandbox, continueFrom, checkpoint].every((from) => from === undefined);
+  const agent = before ?? asked ?? DEFAULT_AGENT;
+  if (asked !== undefined && asked !== agent)
+    throw new ToolError(
+      "invalid_argument",
+      `The task ${continueFrom} was done by ${AGENTS[agent].title}, whose conversation no other agent can go on with.`,
+      "Leave agent out.",
+    );
+  mustSuit(AGENTS[agent], context, request, named ?? earlier ?? []);
   const components = await componentsFor(env, config, named ?? earlier ?? [], !isEmpty);
   const spec: TaskSpec = { task, agent, ...rest, ...start, ...components };
   const begin = () => context.sandbox(name, (actor, owner) => actor.executeTask(owner, spec));
@@ -150,8 +150,39 @@ function mustStartFresh({ continueFrom, sandbox }: TaskRequest): void {
     );
 }
 
+/** @throws {ToolError} for what an agent cannot do */
+function mustSuit(
+  agent: Agent,
+  { config }: ToolContext,
+  { maxTurns }: TaskRequest,
+  named: readonly string[],
+): void {
+  const { title } = agent;
+  const [model] = secretsAt(secretsFor(config.secrets, SERVER), MODEL_HOST);
+  if (!agent.takesToken && model?.place.name !== "x-api-key")
+    throw new ToolError(
+      "not_configured",
+      `${title} needs ANTHROPIC_API_KEY: the server has a CLAUDE_CODE_OAUTH_TOKEN, which is for Claude Code alone.`,
+      "Leave agent out.",
+    );
+  if (maxTurns !== undefined && !agent.limitsTurns)
+    throw new ToolError(
+      "invalid_argument",
+      `${title} cannot be stopped after max_turns.`,
+      "Use timeout_seconds.",
+    );
+  if (named.length > 0 && !agent.findsComponents)
+    throw new ToolError(
+      "invalid_argument",
+      `${title} does not read definitions of agents and commands for Claude Code.`,
+      "Leave agents and commands out, or agent.",
+    );
+}
+
 type Start = Pick<TaskSpec, "ownSandbox" | "directory" | "conversation" | "goesOnFrom"> & {
   name: string;
+  /** Who did the earlier task. */
+  agent?: AgentName;
   /** The definitions that the earlier task named. */
   named?: readonly string[];
 };
@@ -188,8 +219,9 @@ async function goOnFrom(context: ToolContext, id: string, request: TaskRequest):
       `The task ${id} ended before its agent began a conversation.`,
       "Start a new task.",
     );
+  const agent = AGENT_NAMES.find((name) => name === detail.agent);
   if (alive && (request.sandbox ?? before) === before)
-    return { name: before, ownSandbox: false, directory, conversation, named };
+    return { name: before, ownSandbox: false, directory, conversation, agent, named };
   if (request.sandbox !== undefined)
     throw new ToolError(
       "invalid_argument",
@@ -209,7 +241,7 @@ async function goOnFrom(context: ToolContext, id: string, request: TaskRequest):
       `Start a new task; get_result with id ${id} has the changes and the artifacts.`,
     );
   const resumed = archive.isWithoutConversation ? undefined : conversation;
-  const start = { ownSandbox: true, directory, conversation: resumed, goesOnFrom: id, named };
+  const start = { ownSandbox: true, directory, conversation: resumed, goesOnFrom: id, agent, named };
   return { ...start, name: freshName() };
 }
 

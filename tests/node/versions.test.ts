@@ -25,6 +25,11 @@ test("the image and the local platform carry the same Claude Code", () => {
   expect(version).toBe(installed["@anthropic-ai/claude-code"]);
 });
 
+test("the image carries the OpenCode that the documentation has installed on the local platform", () => {
+  const [, version] = /opencode-ai@(\S+)/.exec(dockerfile) ?? [];
+  expect(read("docs/runs.md")).toContain(`npm install --no-save opencode-ai@${version}\``);
+});
+
 test("the local runtime speaks the SDK's own capnweb", () => {
   const sdk = JSON.parse(read("node_modules/@cloudflare/sandbox/package.json")) as Manifest;
   const ours = JSON.parse(read("node_modules/capnweb/package.json")) as Manifest;

@@ -43,7 +43,7 @@ class Recorder implements RunSink {
 }
 
 function outputTo(run: RunSink, offset = 0) {
-  const reader = AGENTS["claude-code"].reader("/workspace/app");
+  const reader = AGENTS["claude-code"].reader("/workspace/app", "conversation");
   return {
     reader,
     output: new TaskOutput(
@@ -167,6 +167,78 @@ describe("the stream", () => {
     const run = new Recorder();
     outputTo(run).output.output("stderr", encoder.encode("warning\n"));
     expect(run.said.stderr).toBe("warning\n");
+  });
+});
+
+describe("OpenCode's events", () => {
+  const read = (...lines: unknown[]) => {
+    const reader = AGENTS.opencode.reader("/workspace/app", "01m7");
+    const said = lines.flatMap((line) => reader.read(typeof line === "string" ? line : JSON.stringify(line)));
+    return { said, report: reader.report };
+  };
+  const tool = (name: string, state: object) => ({
+    type: "tool_use",
+    part: { type: "tool", tool: name, state },
+  });
+  const finish = (reason: string, cost = 0.1) => ({
+    type: "step_finish",
+    part: { reason, cost, tokens: { input: 10, output: 5, reasoning: 1, cache: { write: 2, read: 3 } } },
+  });
+
+  it("become lines and a report", () => {
+    const { said, report } = read(
+      { type: "step_start", sessionID: "ses_1", part: {} },
+      { type: "text", part: { text: "I will write.\nNow." } },
+      tool("write", { status: "completed", input: { filePath: "/workspace/app/a.txt" } }),
+      finish("tool-calls"),
+      tool("bash", { status: "completed", input: { command: "npm test" } }),
+      tool("grep", { status: "error", input: { pattern: "x" }, error: "ripgrep\nfailed" }),
+      finish("tool-calls", 0.2),
+      "no event",
+      { type: "text", part: { text: "All done." } },
+      finish("stop"),
+    );
+    expect(said).toEqual([
+      "Started",
+      "I will write. …",
+      "write a.txt",
+      "bash: npm test",
+      "grep: x",
+      "  failed: ripgrep failed",
+      "no event",
+      "All done.",
+    ]);
+    expect(report).toEqual({
+      conversation: "01m7",
+      answer: "All done.",
+      end: "done",
+      turns: 3,
+      costUSD: 0.4,
+      tokens: { input: 30, output: 18, cacheRead: 9, cacheWrite: 6 },
+      unread: 1,
+      unreadSample: "no event",
+    });
+  });
+
+  it.each([
+    [
+      { type: "error", error: { name: "APIError", data: { message: "invalid x-api-key" } } },
+      "invalid x-api-key",
+    ],
+    [{ type: "error", error: { name: "UnknownError" } }, "UnknownError"],
+    [{ type: "error" }, ""],
+    [finish("length"), "the model stopped for the reason length"],
+  ])("say how it failed: %j", (event, error) => {
+    expect(read(event).report).toMatchObject({ end: "error", error });
+  });
+
+  it.each([
+    { part: 5 },
+    { type: "text", part: { text: 7 } },
+    { type: "tool_use" },
+    { type: "step_finish", part: null },
+  ])("may be anything: %j", (event) => {
+    expect(() => read(event)).not.toThrow();
   });
 });
 

@@ -146,6 +146,62 @@ describe("tasks in one sandbox", () => {
   });
 });
 
+describe("OpenCode", () => {
+  const sandbox = "other-agent";
+  /** Does what OpenCode does outside of itself: asks the model, keeps its database, prints events. */
+  const STAND_IN = `#!/bin/bash
+    kept=~/.local/share/opencode/$OPENCODE_DB
+    url=$(grep -o 'http://[^"]*' <<<"$OPENCODE_CONFIG_CONTENT")/messages
+    ask='{"model":"m","max_tokens":9,"tools":[{"name":"bash"}],"messages":[{"role":"user","content":"[[defined]]"}]}'
+    status=$(curl -s -o /dev/null -w '%{http_code}' -H "x-api-key: $ANTHROPIC_API_KEY" -d "$ask" "$url")
+    mkdir -p "\${kept%/*}"
+    echo "\${ANTHROPIC_API_KEY%-*} $status $* < $(cat)" >>"$kept"
+    echo '{"type":"step_start","part":{}}'
+    printf '{"type":"text","part":{"text":"%s"}}\\n' "$(tr '\\n' ';' <"$kept")"
+    echo '{"type":"step_finish","part":{"reason":"stop","cost":0.5,"tokens":{"input":3,"output":2}}}'`;
+
+  it("has the model by a placeholder, and goes on with its own conversation in another sandbox", async () => {
+    await owner.call("write_file", { sandbox, path: "bin/opencode", content: STAND_IN });
+    await sh(sandbox, "chmod +x bin/opencode");
+    const PATH = `/workspace/bin:${(await sh(sandbox, 'printf %s "$PATH"')).trim()}`;
+    await owner.call("configure_sandbox", { sandbox, env: { PATH } });
+    const first = await execute({ task: "Do it.", sandbox, agent: "opencode", model: "m-1" });
+    expect(first.answer).toMatch(
+      /^sk-ant-placeholder\S* 200 run --format json --model anthropic\/m-1 < Do it\.;$/,
+    );
+    expect(first).toMatchObject({
+      state: "succeeded",
+      turns: 1,
+      cost_usd: 0.5,
+      tokens: { input: 3, output: 2 },
+    });
+    const other = { task: "x", continue_from: first.id, agent: "claude-code" };
+    expect((await owner.call("execute_task", other)).text).toMatch(/was done by OpenCode/);
+    await owner.call("destroy_sandbox", { sandbox });
+    const { answer, id } = await execute({ task: "Go on.", continue_from: first.id });
+    expect(id).not.toContain(sandbox);
+    expect(String(answer).split(";")).toEqual([
+      expect.stringMatching(/< Do it\.$/),
+      expect.stringMatching(/200 run --format json --continue < Go on\.$/),
+      "",
+    ]);
+  });
+
+  it.each([
+    [{ max_turns: 3 }, {}, /^OpenCode cannot be stopped after max_turns/],
+    [{ agents: ["reviewer"] }, {}, /^OpenCode does not read definitions/],
+    [
+      {},
+      { ANTHROPIC_API_KEY: undefined, CLAUDE_CODE_OAUTH_TOKEN: "oat-a-token" },
+      /^OpenCode needs ANTHROPIC_API_KEY/,
+    ],
+  ])("is refused what it cannot do: %j %j", async (args, variables, words) => {
+    const asked = { task: "x", agent: "opencode", ...args };
+    const { isError, text } = await owner.with(variables).call("execute_task", asked);
+    expect({ isError, text }).toEqual({ isError: true, text: expect.stringMatching(words) });
+  });
+});
+
 describe("definitions that a task names", () => {
   const agent = (name: string, word: string) =>
     `---\nname: ${name}\ndescription: DEFINED-${word} looks for mistakes\n---\nLook for them.\n`;

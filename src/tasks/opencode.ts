@@ -1,0 +1,104 @@
+/** The events that `opencode run --format json` prints, one JSON document a line. */
+import type { AgentReport, EventReader } from "./agents.ts";
+import {
+  answerOf,
+  dollars,
+  type Fields,
+  number,
+  parseEvent,
+  record,
+  relativeTo,
+  shortened,
+  text,
+  unreadLine,
+} from "./event-fields.ts";
+
+export class OpenCodeEvents implements EventReader {
+  readonly report: AgentReport;
+  readonly #directory: string;
+  readonly #conversation: string;
+
+  /** @param conversation the name of its database, which OpenCode does not print */
+  constructor(directory: string, conversation: string, report: AgentReport = { unread: 0 }) {
+    this.#directory = directory;
+    this.#conversation = conversation;
+    this.report = report;
+  }
+
+  read(line: string): string[] {
+    if (line.trim() === "") return [];
+    const event = parseEvent(line);
+    if (!event) return unreadLine(this.report, line);
+    const isFirst = this.report.conversation === undefined;
+    this.report.conversation = this.#conversation;
+    const said = isFirst ? ["Started"] : [];
+    const part = record(event.part) ?? {};
+    switch (event.type) {
+      case "text":
+        return [...said, ...this.#text(part)];
+      case "tool_use":
+        return [...said, ...this.#tool(part)];
+      case "step_finish":
+        this.#step(part);
+        return said;
+      case "error":
+        this.#failed(record(event.error) ?? {});
+        return said;
+      default:
+        return said;
+    }
+  }
+
+  /** What it says last is its answer. */
+  #text(part: Fields): string[] {
+    const said = text(part.text)?.trim();
+    if (!said) return [];
+    this.report.answer = answerOf(said);
+    return [shortened(said)];
+  }
+
+  /** "edit src/app.ts", "bash: npm test". It is told when it has ended. */
+  #tool(part: Fields): string[] {
+    const name = text(part.tool) ?? "tool";
+    const state = record(part.state) ?? {};
+    const input = record(state.input) ?? {};
+    const path = text(input.filePath);
+    const what =
+      text(input.command) ??
+      text(input.pattern) ??
+      text(input.url) ??
+      text(input.description) ??
+      text(input.name);
+    const tail = path === undefined ? what && `: ${what}` : ` ${relativeTo(this.#directory, path)}`;
+    const line = shortened(`${name}${tail ?? ""}`);
+    const error = state.status === "error" ? text(state.error) : undefined;
+    return error === undefined ? [line] : [line, shortened(`  failed: ${error.replaceAll("\n", " ")}`)];
+  }
+
+  /** Each request to the model is a step; the last one's reason says how it ended. */
+  #step(part: Fields): void {
+    const { report } = this;
+    report.turns = (report.turns ?? 0) + 1;
+    report.costUSD = dollars((report.costUSD ?? 0) + (number(part.cost) ?? 0));
+    const used = record(part.tokens) ?? {};
+    const cache = record(used.cache) ?? {};
+    const { input = 0, output = 0, cacheRead = 0, cacheWrite = 0 } = report.tokens ?? {};
+    report.tokens = {
+      input: input + (number(used.input) ?? 0),
+      output: output + (number(used.output) ?? 0) + (number(used.reasoning) ?? 0),
+      cacheRead: cacheRead + (number(cache.read) ?? 0),
+      cacheWrite: cacheWrite + (number(cache.write) ?? 0),
+    };
+    const reason = text(part.reason);
+    report.end = reason === "stop" ? "done" : undefined;
+    if (reason === "stop" || reason === "tool-calls") return;
+    report.end = "error";
+    report.error = shortened(`the model stopped for the reason ${reason ?? "unknown"}`);
+  }
+
+  #failed(error: Fields): void {
+    this.report.end = "error";
+    const message = text(record(error.data)?.message) ?? text(error.name) ?? "";
+    this.report.error = shortened(message, 1000);
+  }
+}

@@ -25,6 +25,9 @@ export function programWords(file: string, version: string): [command: string, .
   return ["npx", "-y", tarball === undefined ? `sandbox-mcp@${version}` : resolve(cache, tarball)];
 }
 
+/** The program itself. */
+export const PROGRAM_FILE = join(root, "cli", isPackaged ? "bin.js" : "main.ts");
+
 /** The state directory where none is named. npm may remove a package at any time, so that of a package is the user's. */
 export function defaultStateDir(env: Readonly<Record<string, string | undefined>>): string {
   if (!isPackaged) return join(root, ".sandbox-mcp");

@@ -1,9 +1,8 @@
 /** Which server a command speaks to, and its token. */
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
-import { fileURLToPath } from "node:url";
 import { CommandError } from "./exit.ts";
-import { defaultStateDir, isPackaged, variablesFile } from "./places.ts";
+import { defaultStateDir, variablesFile } from "./places.ts";
 import { readRunning } from "./running.ts";
 import { keptVariables } from "./variables.ts";
 
@@ -18,9 +17,6 @@ export function userPath(path = "."): string {
 
 /** How the user calls this command line, for words that name a command. */
 export const PROGRAM = process.env.npm_lifecycle_event === "cli" ? "npm run cli --" : "sandbox-mcp";
-
-/** The program, for clients that start it with this Node. */
-export const PROGRAM_FILE = fileURLToPath(new URL(isPackaged ? "bin.js" : "main.ts", import.meta.url));
 
 export interface ServerOptions {
   url?: string;

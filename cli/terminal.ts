@@ -51,7 +51,7 @@ export class TerminalFilter {
 export const LEAVE_KEY = "\u001d";
 
 /** A call is made at most so often, milliseconds: the server allows 20 a second, for typing and following together. */
-const CALL_MS = 100;
+const CALL_MS = 120;
 
 /** Characters that one call types. */
 const MOST_TYPED = 4000;

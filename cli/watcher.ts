@@ -58,7 +58,7 @@ const MOST_SANDBOXES = 10;
 const MOST_FOLLOWED = 8;
 
 /** Between two pages of a run that prints without end, milliseconds: the server allows a caller 20 calls a second. */
-const PAGE_MS = 250;
+const PAGE_MS = 1000;
 
 /** Runs of one sandbox that are asked for at once. */
 const RUNS = 50;

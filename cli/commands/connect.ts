@@ -21,12 +21,11 @@ import { type ClientKind, CLIENTS, type Endpoint } from "../clients.ts";
 import { serverCommand } from "../command.ts";
 import { UserError } from "../errors.ts";
 import { CommandError } from "../exit.ts";
-import { programWords } from "../places.ts";
+import { PROGRAM_FILE, programWords } from "../places.ts";
 import { json, line, note } from "../print.ts";
 import { readRunning } from "../running.ts";
 import {
   userPath,
-  PROGRAM_FILE,
   serverAddress,
   type ServerAddress,
   type ServerOptions,

@@ -61,9 +61,12 @@ export const shell = bridgeCommand(
 async function converse(server: Server, id: string, isReturn: boolean): Promise<boolean> {
   const { stdin, stdout } = process;
   const left = Promise.withResolvers<false>();
-  const keyboard = new Keyboard(async (text) => {
-    await server.call("send_input", { id, text });
-  }, left.reject);
+  const type = async (text: string) => void (await server.call("send_input", { id, text }));
+  const fail = async (reason: unknown) => {
+    // What is typed while the program ends is lost, and no error.
+    if (await isRunning(server, id).catch(() => true)) left.reject(reason);
+  };
+  const keyboard = new Keyboard(type, (reason) => void fail(reason));
   const press = (keys: Buffer) => {
     if (keyboard.press(keys)) left.resolve(false);
   };
@@ -98,6 +101,12 @@ async function converse(server: Server, id: string, isReturn: boolean): Promise<
  */
 function passOutputOn(): void {
   spawnSync("stty", ["-opost"], { stdio: ["inherit", "ignore", "ignore"] });
+}
+
+async function isRunning(server: Server, id: string): Promise<boolean> {
+  return (
+    pageSchema.parse((await reading(server, { id, cursor: 0, wait_seconds: 0 })).data).state === "running"
+  );
 }
 
 /** Shows what the run prints until it ends. */

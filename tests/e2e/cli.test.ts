@@ -183,7 +183,7 @@ describe("shell", () => {
     await type("", "/workspace# ");
     await type("stty size; sleep 300\r", "40 100");
     await type("\u0003", "^C");
-    await type("printf '\\033]52;c;AAAA\\007%s\\n' $((6 * 7)); exit 3\r", "status 3");
+    await type("printf '\\033]52;c;AAAA\\007%s\\n' $((6 * 7)); exit 3\rlost\r", "status 3");
     await type("typed\r", "typed\r\ntyped");
     await type("\u001d", "status 75");
     const { stdout } = await running.ended;

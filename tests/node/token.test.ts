@@ -57,16 +57,19 @@ describe("a printed line carries the token from .dev.vars", () => {
       tokenSource,
       file,
       showToken: false,
+      bridge: { command: "node", args: [] },
       mounts: [],
     });
     const lines = printed.split("\n").filter((line) => /^ {2}(claude|npx) /.test(line));
     expect(lines.map(headerOf)).toEqual([`Authorization: Bearer ${token}`, `Authorization: Bearer ${token}`]);
+    const [, config = ""] = /cursor:\S+&config=(\S+)/.exec(printed) ?? [];
+    expect(JSON.parse(atob(decodeURIComponent(config)))).toEqual({ command: "node", args: [] });
   });
 });
 
 describe("npm run token prints the token that npm start takes", () => {
   const npmRunToken = (SERVER_AUTH_TOKEN?: string) =>
-    execFileSync("npm", ["run", "-s", "token"], {
+    execFileSync(process.execPath, ["cli/token.ts"], {
       cwd: directory,
       encoding: "utf8",
       stdio: "pipe",

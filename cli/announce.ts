@@ -17,14 +17,12 @@ export interface Announcement {
    * by others, gets a placeholder. Commands always read the token from its file.
    */
   showToken: boolean;
-  /** A process that speaks for the server, where there is one. */
-  bridge?: { command: string; args: readonly string[] };
   /** Directories of the user in sandboxes, each printed with the URL for its sandbox. */
   mounts: readonly MountedDirectory[];
 }
 
 export function announce(announcement: Announcement): string {
-  const { url, token, tokenSource, file, showToken, bridge, mounts } = announcement;
+  const { url, token, tokenSource, file, showToken, mounts } = announcement;
   const fromEnvironment = tokenSource === "environment";
   const shell = fromEnvironment ? "$SERVER_AUTH_TOKEN" : `$(${readToken(file)})`;
   const written = showToken ? token : "<SERVER_AUTH_TOKEN>";
@@ -38,13 +36,6 @@ export function announce(announcement: Announcement): string {
     ({ client, file: place, text }) => `${client}${place === undefined ? "" : ` (${place})`}:\n  ${text}\n`,
   );
   const links = clients.flatMap(({ client, link }) => (link ? `  ${client.padEnd(9)}${link}\n` : []));
-  if (bridge && !fromEnvironment) {
-    // Cursor signs in by addresses that the server sends nobody to: it starts a process, which reads the token from its file.
-    const config = encodeURIComponent(Buffer.from(JSON.stringify(bridge)).toString("base64"));
-    links.unshift(
-      `  Cursor   cursor://anysphere.cursor-deeplink/mcp/install?name=sandbox&config=${config}\n`,
-    );
-  }
   const mounted = mounts.map(
     ({ path, sandbox }) => `${path} in sandbox ${sandbox}: ${url}?sandbox=${sandbox}\n`,
   );
@@ -56,7 +47,7 @@ sandbox-mcp is ready.
   Panel   ${panelURL(url)} (in a browser; sign in with the token)
 
 ${lines.join("\n")}
-Or open a link, which holds no token: Cursor reads it where it is kept, VS Code has you sign in with it.
+Or open a link, which holds no token: the client has you sign in with it, in your browser.
 ${links.join("")}
 Every chat of yours works in one sandbox, "default", unless its model names another. A sandbox of its own for a chat or a
 project: put ?sandbox=name behind the URL (1 to 20 of a-z, 0-9 and -).

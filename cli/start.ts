@@ -11,8 +11,7 @@ import { freePort, lockDirectory, startOnPort } from "./lock.ts";
 import { readComponents, readMounts } from "./mounts.ts";
 import { readOptions, USAGE } from "./options.ts";
 import { watchNPM } from "./parents.ts";
-import { PROGRAM_FILE, programWords, root, variablesFile } from "./places.ts";
-import description from "../package.json" with { type: "json" };
+import { root, variablesFile } from "./places.ts";
 import { requireBubblewrap, requireLinux } from "./platform.ts";
 import { type PythonSetup, setUpPython } from "./python.ts";
 import { whyNotServing } from "./ready.ts";
@@ -158,19 +157,10 @@ async function start(): Promise<void> {
   save = (signal) => saveWorkspaces(url, secret, signal, say);
   const problem = await whyNotServing(url, token);
   if (problem !== undefined) throw new UserError(problem);
-  const [command, ...words] = programWords(PROGRAM_FILE, description.version);
   noteRunning(stateDir, { url, pid: process.pid });
   forget = () => forgetRunning(stateDir);
   process.stdout.write(
-    announce({
-      url,
-      token,
-      tokenSource,
-      file,
-      showToken: process.stdout.isTTY,
-      bridge: { command, args: [...words, "stdio", "--state-dir", stateDir] },
-      mounts: mounts.forWorker,
-    }),
+    announce({ url, token, tokenSource, file, showToken: process.stdout.isTTY, mounts: mounts.forWorker }),
   );
   if (options.open) showInBrowser(panelURL(url));
   if (options.isolation === "bubblewrap") void python.complete((executable) => engine?.usePython(executable));

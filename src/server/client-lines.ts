@@ -39,6 +39,7 @@ export function clientLines(url: string, token: { shell: string; written: string
       client: "Cursor",
       file: "~/.cursor/mcp.json",
       text: JSON.stringify({ mcpServers: { sandbox: http } }),
+      link: `cursor://anysphere.cursor-deeplink/mcp/install?name=sandbox&config=${encodeURIComponent(btoa(JSON.stringify({ url })))}`,
     },
     {
       client: "VS Code",

@@ -57,13 +57,12 @@ describe("a printed line carries the token from .dev.vars", () => {
       tokenSource,
       file,
       showToken: false,
-      bridge: { command: "node", args: [] },
       mounts: [],
     });
     const lines = printed.split("\n").filter((line) => /^ {2}(claude|npx) /.test(line));
     expect(lines.map(headerOf)).toEqual([`Authorization: Bearer ${token}`, `Authorization: Bearer ${token}`]);
     const [, config = ""] = /cursor:\S+&config=(\S+)/.exec(printed) ?? [];
-    expect(JSON.parse(atob(decodeURIComponent(config)))).toEqual({ command: "node", args: [] });
+    expect(JSON.parse(atob(decodeURIComponent(config)))).toEqual({ url: "http://127.0.0.1:1/mcp" });
   });
 });
 

@@ -142,6 +142,15 @@ describe("redirects", () => {
     expect((await register(app, { redirect_uris: [redirect_uri] })).status).toBe(400);
   });
 
+  it("Cursor registers, which lists an address of its own scheme beside two that it can be sent to", async () => {
+    const redirect_uris = [
+      "cursor://anysphere.cursor-mcp/oauth/callback",
+      "https://www.cursor.com/agents/mcp/oauth/callback",
+      "http://localhost:8787/callback",
+    ];
+    expect((await register(app, { redirect_uris })).status).toBe(201);
+  });
+
   it("the server is no open redirector: an error of a registered client is shown, with a link to follow or not", async () => {
     const client = await Client.register(app, { redirect_uris: ["https://evil.example/"] });
     for (const wrong of [

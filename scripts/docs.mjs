@@ -105,7 +105,7 @@ The server's instructions then speak of no other tools. A call of a tool that is
 that was talked into it cannot call what its client was not given. It is no wall against who holds the token, since
 another address lists more: that is what scopes are for. A wrong name is refused with the names that there are.
 
-The operator's \`TOOLS\` takes the same words. What it leaves out is neither listed nor called at any address, and without
+The operator's \`TOOLS\` takes the same words. What it leaves out is neither listed nor called at any address, the [panel](panel.md)'s included, and without
 \`execute_task\` there is no \`POST /execute\` either; files by [HTTP](files.md) and [resources](resources.md) are no tools, and open to
 who has their scopes. A tool that the scopes of a token never allow is not listed to it; a call of one is answered with
 status 403 and the scope that it needs.`;

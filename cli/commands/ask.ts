@@ -89,8 +89,9 @@ async function written(
   const progress = new Progress("The model writes", prints);
   const late = pause(Math.min(Math.max(0, waitMs), MOST_WAIT_MS), undefined, { ref: false });
   let last = "\n";
-  const events = await eventsOf(server.address, body);
+  let events: Events | undefined;
   try {
+    events = await eventsOf(server.address, body);
     const id = (await next(events))?.taskId;
     if (id === undefined)
       throw new CommandError(
@@ -105,7 +106,8 @@ async function written(
       }
       if (event?.name !== "code") return id;
       if (!prints) continue;
-      progress.clear();
+      // For good: what it draws next would erase a line of the program that has not ended.
+      progress.stop();
       last = event.text ?? "";
       printed(process.stderr, last);
     }
@@ -113,12 +115,14 @@ async function written(
     progress.stop();
     interrupt.end();
     if (!last.endsWith("\n")) process.stderr.write("\n");
-    void events.cancel().catch(() => undefined);
+    void events?.cancel().catch(() => undefined);
   }
 }
 
+type Events = Awaited<ReturnType<typeof eventsOf>>;
+
 /** The next event; undefined where the connection has broken: the run goes on. @throws {CommandError} for the server's error */
-async function next(events: Awaited<ReturnType<typeof eventsOf>>) {
+async function next(events: Events) {
   const { value } = await events.read().catch(() => ({ value: undefined }));
   if (value === undefined) return undefined;
   const data = eventData.parse(JSON.parse(value.data));

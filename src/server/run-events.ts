@@ -12,14 +12,14 @@ const STREAM_MS = 600_000;
 /** The longest silence, milliseconds: proxies close what says nothing. */
 const SILENCE_MS = 10_000;
 
-/** Bytes of output in one look at the run. */
-const PAGE_BYTES = 48 * 1024;
+/** Bytes of output in one look at the run: a log of 100 MiB takes 200. */
+const PAGE_BYTES = 512 * 1024;
 
 /**
- * The pause between two looks, milliseconds: a hundredth of the time so far, within these bounds. That makes 830 looks in
- * `STREAM_MS` at most.
+ * The pause between two looks, milliseconds: a hundredth of the time so far, within these bounds. That makes 750 looks in
+ * `STREAM_MS` at most, beside those that find more output than one takes.
  */
-const PAUSE_MS = { least: 100, most: 1000 };
+const PAUSE_MS = { least: 100, most: 1200 };
 
 export interface RunEvents {
   /** The run's id. */
@@ -82,8 +82,10 @@ async function* eventsOf(
       if (run.state !== "running" && seen.cursor >= run.logBytes) return yield ["result", resultOf(run)];
       const elapsedMs = Date.now() - beganAt;
       if (elapsedMs > STREAM_MS) return yield ["running", unfinished];
-      if (before.code === seen.code && before.cursor === seen.cursor) yield "silence";
-      else await pause(Math.min(Math.max(elapsedMs / 100, PAUSE_MS.least), PAUSE_MS.most));
+      const isNew = before.code !== seen.code || before.cursor !== seen.cursor;
+      if (!isNew) yield "silence";
+      if (!isNew || seen.cursor >= run.logBytes)
+        await pause(Math.min(Math.max(elapsedMs / 100, PAUSE_MS.least), PAUSE_MS.most));
     }
   } catch (error) {
     if (!(error instanceof ToolError)) logError(context, "run_events", error);

@@ -122,7 +122,8 @@ class Question {
     });
     if ("state" in program) return { ...program, detail: this.#detail };
     if (this.#stopped.signal.aborted) return { ...WITHDRAWN, detail: this.#detail };
-    const left = Math.max(1000, deadline - Date.now());
+    // Whole seconds, because its note names them.
+    const left = Math.max(1, Math.ceil((deadline - Date.now()) / 1000)) * 1000;
     const spec = { ...program, context: CONTEXT, timeoutMs: left, ...(cut === undefined ? {} : { cut }) };
     this.#execution = this.#host.code.start(run, spec);
     const end = await this.#execution.done;

@@ -35,6 +35,11 @@ describe("POST /execute", () => {
     expect(again).toBe(200);
     expect(kept).toMatchObject({ ...done, timestamp: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/) });
     expect((await owner.call("get_result", { id: done.taskId })).text).toContain("It is written.");
+    const headers = { accept: "text/event-stream" };
+    const events = await (await owner.http(`/tasks/${done.taskId}/result`, { headers })).text();
+    expect(events).toMatch(
+      /^event: task\n.*^event: output\n.*Write a\.txt.*^event: result\n.*It is written/ms,
+    );
   });
 
   it("reports a task that failed as a result", async () => {

@@ -110,7 +110,7 @@ const streamEvent = z.discriminatedUnion("type", [
 const BEFORE_CODE = /^\s*\{\s*(?:"language"\s*:\s*"\w*"\s*,\s*)?"code"\s*:\s*"/;
 
 /** Characters of a JSON string, as far as they are whole. */
-const IN_STRING = /(?:[^"\\]|\\(?:u[0-9a-fA-F]{4}|[^u]))*/y;
+const IN_STRING = /(?:[^"\\]+|\\(?:u[0-9a-fA-F]{4}|[^u]))*/y;
 
 /** The answer has no program: why, as a sentence, and whether the same question may get one in a moment. */
 export interface NoProgram {
@@ -152,11 +152,9 @@ export class ProgramReader {
   /** Takes a piece of the stream. Answers whether more is wanted. */
   add(bytes: Uint8Array): boolean {
     this.#bytes += bytes.length;
-    if (this.#bytes > MAX_ANSWER_BYTES || this.#input.length > 8 * MAX_CODE) {
-      this.#error ??= "it is longer than any program";
-      return false;
-    }
     this.#parser.feed(this.#decoder.decode(bytes, { stream: true }));
+    if (this.#bytes > MAX_ANSWER_BYTES || this.#code.length > MAX_CODE)
+      this.#error ??= `it is longer than a program of ${MAX_CODE} characters`;
     return !this.#hasEnded && this.#error === undefined;
   }
 

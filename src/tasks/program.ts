@@ -139,9 +139,9 @@ export class ProgramReader {
     this.#languages = languages;
   }
 
-  /** The code so far, without half of a surrogate pair at its end. */
+  /** The code so far, as far as it may be long, without half of a surrogate pair at its end. */
   get code(): string {
-    return this.#code.replace(/[\uD800-\uDBFF]$/, "");
+    return this.#code.slice(0, MAX_CODE).replace(/[\uD800-\uDBFF]$/, "");
   }
 
   /** Tokens as the API reports them; 0 before it does. */

@@ -355,6 +355,7 @@ describe("the stream of a model's answer", () => {
     let isWanted = true;
     for (let count = 0; isWanted && count < 100; count++)
       isWanted = reader.add(streamOf([piece]).subarray(0, -60));
+    expect(reader.code).toHaveLength(50_000);
     expect([isWanted, reader.program]).toMatchObject([false, { problem: expect.stringMatching(/longer/) }]);
     const garbage = new ProgramReader(["python"]);
     garbage.add(streamOf(['{"language": "python", "code": "print(1', "\n"]));

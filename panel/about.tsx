@@ -2,6 +2,7 @@
 import { useState } from "preact/hooks";
 import { size, time } from "./format.ts";
 import type { Checkpoint, Listing, Sandbox } from "./listing.ts";
+import { useOffered } from "./offered.ts";
 import { wordsOf } from "./poll.ts";
 import { callTool } from "./tools.ts";
 
@@ -45,6 +46,7 @@ async function done(tool: string, args: Record<string, unknown>): Promise<string
 }
 
 export function About({ name, sandbox, listing, refresh }: Shown) {
+  const isOffered = useOffered();
   const { said, isBusy, act } = useAction(refresh);
   const [settings, setSettings] = useState<Settings>();
   const checkpoints = listing.checkpoints.filter((checkpoint) => checkpoint.sandbox === name);
@@ -84,7 +86,7 @@ export function About({ name, sandbox, listing, refresh }: Shown) {
                 ),
             )}
           </dl>
-          {!settings && (
+          {!settings && isOffered("configure_sandbox") && (
             <button type="button" class="plain" disabled={isBusy} onClick={askSettings}>
               Show its network
             </button>
@@ -95,11 +97,12 @@ export function About({ name, sandbox, listing, refresh }: Shown) {
       <Checkpoints
         name={name}
         checkpoints={checkpoints}
-        canSave={sandbox !== undefined}
+        canSave={sandbox !== undefined && isOffered("checkpoint_sandbox")}
+        canRestore={isOffered("restore_sandbox")}
         isBusy={isBusy}
         act={act}
       />
-      {sandbox && (
+      {sandbox && isOffered("destroy_sandbox") && (
         <>
           <h2>End it</h2>
           <button type="button" class="plain danger" disabled={isBusy} onClick={destroy}>
@@ -121,6 +124,8 @@ interface Acting {
 }
 
 function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox: Sandbox }) {
+  const isOffered = useOffered();
+  const mayExpose = isOffered("expose_port");
   const expose = (event: SubmitEvent) => {
     event.preventDefault();
     const port = Number(new FormData(event.currentTarget as HTMLFormElement).get("port"));
@@ -141,28 +146,33 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
                 `Port ${port}`
               )}{" "}
               <span class="soft">until {time(expires_at)}</span>
-              <button
-                type="button"
-                class="plain"
-                disabled={isBusy}
-                aria-label={`Close port ${port}`}
-                onClick={() => act(() => done("expose_port", { sandbox: name, port, expose: false }))}
-              >
-                Close
-              </button>
+              {mayExpose && (
+                <button
+                  type="button"
+                  class="plain"
+                  disabled={isBusy}
+                  aria-label={`Close port ${port}`}
+                  onClick={() => act(() => done("expose_port", { sandbox: name, port, expose: false }))}
+                >
+                  Close
+                </button>
+              )}
             </li>
           ))}
         </ul>
       )}
-      <form onSubmit={expose}>
-        <label for="port">Give a program that listens on a port an address, for an hour</label>
-        <div class="together">
-          <input id="port" name="port" type="number" min={1024} max={65535} required placeholder="8000" />
-          <button class="plain" disabled={isBusy}>
-            Expose
-          </button>
-        </div>
-      </form>
+      {mayExpose && (
+        <form onSubmit={expose}>
+          <label for="port">Give a program that listens on a port an address, for an hour</label>
+          <div class="together">
+            <input id="port" name="port" type="number" min={1024} max={65535} required placeholder="8000" />
+            <button class="plain" disabled={isBusy}>
+              Expose
+            </button>
+          </div>
+        </form>
+      )}
+      {!mayExpose && previews.length === 0 && <p class="soft">None is exposed.</p>}
     </>
   );
 }
@@ -172,9 +182,10 @@ interface Keeping extends Acting {
   checkpoints: Checkpoint[];
   /** Whether there is a state to keep. */
   canSave: boolean;
+  canRestore: boolean;
 }
 
-function Checkpoints({ name, checkpoints, canSave, isBusy, act }: Keeping) {
+function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Keeping) {
   const keep = (event: SubmitEvent) => {
     event.preventDefault();
     const form = event.currentTarget as HTMLFormElement;
@@ -204,15 +215,17 @@ function Checkpoints({ name, checkpoints, canSave, isBusy, act }: Keeping) {
               <span class="soft">
                 {time(checkpoint.saved_at)}, {size(checkpoint.bytes)}
               </span>
-              <button
-                type="button"
-                class="plain"
-                disabled={isBusy}
-                aria-label={`Restore ${checkpoint.label || "the checkpoint"} of ${time(checkpoint.saved_at)}`}
-                onClick={() => restore(checkpoint)}
-              >
-                Restore
-              </button>
+              {canRestore && (
+                <button
+                  type="button"
+                  class="plain"
+                  disabled={isBusy}
+                  aria-label={`Restore ${checkpoint.label || "the checkpoint"} of ${time(checkpoint.saved_at)}`}
+                  onClick={() => restore(checkpoint)}
+                >
+                  Restore
+                </button>
+              )}
             </li>
           ))}
         </ul>

@@ -3,16 +3,23 @@ import { About } from "./about.tsx";
 import { Files } from "./files.tsx";
 import { share, size } from "./format.ts";
 import type { Listing } from "./listing.ts";
+import { Offered, useOffered } from "./offered.ts";
 import { type Polled, usePolled, wordsOf } from "./poll.ts";
 import { hrefOf, type Part, PARTS, type Route, useRoute } from "./route.ts";
 import { Runs } from "./runs.tsx";
-import { callTool, signOut } from "./tools.ts";
+import { callTool, listTools, signOut } from "./tools.ts";
 import { Welcome } from "./welcome.tsx";
+
+/** The tool that each part cannot do without. */
+const TOOL_OF: Record<Part, string> = { runs: "list_runs", files: "list_files", about: "list_sandboxes" };
 
 /** Between two looks at the sandboxes, milliseconds. */
 const SANDBOXES_MS = 4000;
 
 const NAMES: Record<Part, string> = { runs: "Runs", files: "Files", about: "About" };
+
+/** Between two looks at the tools, which change with the server's configuration alone. */
+const TOOLS_MS = 600_000;
 
 /** The names of sandboxes, as the server allows them. */
 const SANDBOX_NAME = "[a-z0-9]([a-z0-9\\-]{0,18}[a-z0-9])?";
@@ -42,12 +49,13 @@ function Panel({ onSignedOut }: { onSignedOut: () => void }) {
   const route = useRoute();
   const ask = async (signal: AbortSignal) => (await callTool<Listing>("list_sandboxes", {}, signal)).data;
   const listed = usePolled("sandboxes", ask, SANDBOXES_MS, onSignedOut);
+  const tools = usePolled(listed.value && "tools", listTools, TOOLS_MS, onSignedOut);
   const [problem, setProblem] = useState<string>();
   const leave = () =>
     signOut().then(onSignedOut, (error: unknown) => {
       setProblem(wordsOf(error));
     });
-  const said = problem ?? listed.problem;
+  const said = problem ?? listed.problem ?? tools.problem;
   return (
     <>
       <header>
@@ -59,17 +67,19 @@ function Panel({ onSignedOut }: { onSignedOut: () => void }) {
         </button>
       </header>
       <div role="alert">{said && <p class="note">{said}</p>}</div>
-      {listed.value ? (
-        <div class="columns">
-          <Sandboxes listing={listed.value} route={route} />
-          <main>
-            <Content listing={listed.value} route={route} listed={listed} onSignedOut={onSignedOut} />
-          </main>
-          <aside class="more" aria-label="New sandbox and limits">
-            <OpenOther />
-            <Limits listing={listed.value} />
-          </aside>
-        </div>
+      {listed.value && tools.value ? (
+        <Offered.Provider value={tools.value}>
+          <div class="columns">
+            <Sandboxes listing={listed.value} route={route} />
+            <main>
+              <Content listing={listed.value} route={route} listed={listed} onSignedOut={onSignedOut} />
+            </main>
+            <aside class="more" aria-label="New sandbox and limits">
+              <OpenOther />
+              <Limits listing={listed.value} />
+            </aside>
+          </div>
+        </Offered.Provider>
       ) : (
         <main class="card">
           <h1>Sandboxes</h1>
@@ -106,6 +116,8 @@ function Sandboxes({ listing, route }: Shown) {
 
 /** Opens a sandbox by its name; one that does not exist is made by the first command in it. */
 function OpenOther() {
+  const isOffered = useOffered();
+  if (!isOffered("run_command")) return null;
   const open = (event: SubmitEvent) => {
     event.preventDefault();
     const form = event.currentTarget as HTMLFormElement;
@@ -165,9 +177,11 @@ function Content({
   listed,
   onSignedOut,
 }: Shown & { listed: Polled<Listing>; onSignedOut: () => void }) {
+  const isOffered = useOffered();
   const { sandbox: name, part } = route;
   if (name === "") return <Welcome listing={listing} />;
   const sandbox = listing.sandboxes.find((known) => known.name === name);
+  const parts = PARTS.filter((known) => isOffered(TOOL_OF[known]));
   return (
     <>
       <div class="heading">
@@ -175,7 +189,7 @@ function Content({
         <p class="soft">{sandbox ? sandbox.state : "is made by the first command in it"}</p>
       </div>
       <nav class="parts" aria-label={`Parts of ${name}`}>
-        {PARTS.map((known) => (
+        {parts.map((known) => (
           <a key={known} href={hrefOf(name, known)} aria-current={known === part ? "page" : undefined}>
             {NAMES[known]}
           </a>

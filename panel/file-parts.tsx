@@ -1,6 +1,7 @@
 /** What the tree and an open file have in common. */
 import { downloadURL } from "./file.ts";
 import { visible } from "./log.ts";
+import { useOffered } from "./offered.ts";
 
 /** A name, whatever is in it. */
 export function Name({ name }: { name: string }) {
@@ -19,6 +20,8 @@ export function Download({
   words: string;
   failed: (error: unknown) => void;
 }) {
+  const isOffered = useOffered();
+  if (!isOffered("file_link")) return null;
   const fetchIt = async () => {
     try {
       const anchor = document.createElement("a");

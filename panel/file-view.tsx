@@ -3,6 +3,7 @@ import { useEffect, useState } from "preact/hooks";
 import { MOST_BYTES, read, write } from "./file.ts";
 import { Download, Name } from "./file-parts.tsx";
 import { size } from "./format.ts";
+import { useOffered } from "./offered.ts";
 import { wordsOf } from "./poll.ts";
 import { Result } from "./result.tsx";
 import { hrefOf } from "./route.ts";
@@ -27,6 +28,7 @@ type View =
 const drafts = new Map<string, string>();
 
 export function FileView({ sandbox, path, onSaved, onSignedOut }: Shown) {
+  const mayWrite = useOffered()("write_file");
   const key = `${sandbox} ${path}`;
   const [view, setView] = useState<View>();
   const [draft, setDraft] = useState(drafts.get(key));
@@ -79,7 +81,7 @@ export function FileView({ sandbox, path, onSaved, onSignedOut }: Shown) {
       </h2>
       <div class="together">
         <Download sandbox={sandbox} path={path} words="Download" failed={failed} />
-        {view?.kind === "text" && (
+        {view?.kind === "text" && mayWrite && (
           <button type="button" disabled={isBusy || draft === undefined} onClick={save}>
             Save
           </button>
@@ -100,6 +102,7 @@ export function FileView({ sandbox, path, onSaved, onSignedOut }: Shown) {
           class="content"
           aria-label="Content of the file"
           rows={16}
+          readOnly={!mayWrite}
           spellcheck={false}
           autocapitalize="none"
           autocomplete="off"

@@ -4,6 +4,7 @@ import { FileView } from "./file-view.tsx";
 import { Download, Name } from "./file-parts.tsx";
 import { type Entries, type Entry, list, upload } from "./file.ts";
 import { size } from "./format.ts";
+import { useOffered } from "./offered.ts";
 import { wordsOf } from "./poll.ts";
 import { hrefOf } from "./route.ts";
 import { SignedOut } from "./tools.ts";
@@ -37,10 +38,15 @@ export function Files({ sandbox, open, onSignedOut }: Shown) {
   const [sending, setSending] = useState<{ name: string; part: number }>();
   const directory = useRef<HTMLInputElement>(null);
 
+  const isOffered = useOffered();
+  // A link to send a file by is given to whoever may write.
+  const maySend = isOffered("file_link") && isOffered("write_file");
+
   const failed = (error: unknown) =>
     error instanceof SignedOut ? onSignedOut() : setSaid({ text: wordsOf(error), isError: true });
   const changed = () => setVersion((before) => before + 1);
   const send = async (to: string, files: Iterable<File>) => {
+    if (!maySend) return;
     const names: string[] = [];
     try {
       for (const file of files) {
@@ -83,29 +89,38 @@ export function Files({ sandbox, open, onSignedOut }: Shown) {
         <Directory tree={tree} path={HOME} name={HOME} isOpenAtFirst />
         <Directory tree={tree} path="/" name="/" />
       </ul>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          const form = event.currentTarget as HTMLFormElement;
-          const { files } = form.elements.namedItem("files") as HTMLInputElement;
-          void send(directory.current?.value || HOME, [...(files ?? [])]).then(() => form.reset());
-        }}
-      >
-        <h2>Send files</h2>
-        <p class="soft">Or drop them here, or on a directory.</p>
-        <label for="to">To the directory</label>
-        <input id="to" name="to" ref={directory} defaultValue={HOME} spellcheck={false} autocomplete="off" />
-        <div class="together">
-          <input type="file" name="files" multiple required aria-label="Files to send" />
-          <button disabled={sending !== undefined}>Send</button>
-        </div>
-        {sending && (
-          <p role="status">
-            <progress value={sending.part} aria-label="Sent so far" /> <bdi>{sending.name}</bdi>
-          </p>
-        )}
-      </form>
-      <NewFile sandbox={sandbox} />
+      {maySend && (
+        <form
+          onSubmit={(event) => {
+            event.preventDefault();
+            const form = event.currentTarget as HTMLFormElement;
+            const { files } = form.elements.namedItem("files") as HTMLInputElement;
+            void send(directory.current?.value || HOME, [...(files ?? [])]).then(() => form.reset());
+          }}
+        >
+          <h2>Send files</h2>
+          <p class="soft">Or drop them here, or on a directory.</p>
+          <label for="to">To the directory</label>
+          <input
+            id="to"
+            name="to"
+            ref={directory}
+            defaultValue={HOME}
+            spellcheck={false}
+            autocomplete="off"
+          />
+          <div class="together">
+            <input type="file" name="files" multiple required aria-label="Files to send" />
+            <button disabled={sending !== undefined}>Send</button>
+          </div>
+          {sending && (
+            <p role="status">
+              <progress value={sending.part} aria-label="Sent so far" /> <bdi>{sending.name}</bdi>
+            </p>
+          )}
+        </form>
+      )}
+      {isOffered("write_file") && <NewFile sandbox={sandbox} />}
     </div>
   );
 }

@@ -5,6 +5,7 @@ import { duration, size, time } from "./format.ts";
 import type { Run, Runs as Listed } from "./listing.ts";
 import { LogView } from "./log-view.tsx";
 import { usePolled, wordsOf } from "./poll.ts";
+import { useOffered } from "./offered.ts";
 import { type Preview, PreviewFrame } from "./preview.tsx";
 import { Result } from "./result.tsx";
 import { hrefOf } from "./route.ts";
@@ -57,6 +58,7 @@ export function Runs({ sandbox, open, isThere, previews, onStarted, onSignedOut 
       (page) => setOlder((before) => ({ ...page, runs: [...before.runs, ...page.runs] })),
       (error: unknown) => (error instanceof SignedOut ? onSignedOut() : setProblem(wordsOf(error))),
     );
+  const isOffered = useOffered();
   const said = problem ?? listed.problem;
   const started = () => {
     listed.refresh();
@@ -64,7 +66,7 @@ export function Runs({ sandbox, open, isThere, previews, onStarted, onSignedOut 
   };
   return (
     <>
-      <Start sandbox={sandbox} onStarted={started} onSignedOut={onSignedOut} />
+      {isOffered("run_command") && <Start sandbox={sandbox} onStarted={started} onSignedOut={onSignedOut} />}
       <div role="alert">{said && <p class="note">{said}</p>}</div>
       {open !== "" && (
         <OpenRun
@@ -121,6 +123,7 @@ interface Starting {
 }
 
 function Start({ sandbox, onStarted, onSignedOut }: Starting) {
+  const isOffered = useOffered();
   const [isBusy, setBusy] = useState(false);
   const [problem, setProblem] = useState<string>();
   const start = async (event: Event) => {
@@ -174,9 +177,11 @@ function Start({ sandbox, onStarted, onSignedOut }: Starting) {
             </option>
           ))}
         </select>
-        <label class="check">
-          <input type="checkbox" name="interactive" /> in a terminal, to type into it
-        </label>
+        {isOffered("send_input") && (
+          <label class="check">
+            <input type="checkbox" name="interactive" /> in a terminal, to type into it
+          </label>
+        )}
         <button disabled={isBusy}>{isBusy ? "Starting" : "Run"}</button>
       </div>
       <div role="alert">{problem && <p class="note error">{problem}</p>}</div>
@@ -196,6 +201,7 @@ interface Opened {
 function OpenRun({ id, run, sandbox, previews, onSignedOut }: Opened) {
   const [port, setPort] = useState<number>();
   const preview = previews.find((known) => known.port === port);
+  const isOffered = useOffered();
   const followed = useRun(id, onSignedOut);
   const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => heading.current?.focus(), [id]);
@@ -215,7 +221,7 @@ function OpenRun({ id, run, sandbox, previews, onSignedOut }: Opened) {
           {run && followed.bytes > 0 && ", "}
           {run && <Duration run={run} isRunning={state === "running"} />}
         </p>
-        {state === "running" && <Cancel id={id} onSignedOut={onSignedOut} />}
+        {state === "running" && isOffered("cancel_run") && <Cancel id={id} onSignedOut={onSignedOut} />}
         {previews.map(
           (known) =>
             known.url && (
@@ -243,7 +249,7 @@ function OpenRun({ id, run, sandbox, previews, onSignedOut }: Opened) {
           ) : (
             <p class="soft">{state === "running" ? "It has printed nothing yet." : "It printed nothing."}</p>
           )}
-          {followed.isInteractive && <Typing id={id} onSignedOut={onSignedOut} />}
+          {followed.isInteractive && isOffered("send_input") && <Typing id={id} onSignedOut={onSignedOut} />}
         </div>
         {preview?.url && <PreviewFrame port={preview.port} url={preview.url} />}
       </div>

@@ -23,7 +23,7 @@ export interface Answer<Data> {
 }
 
 interface Reply {
-  result?: { content?: Block[]; structuredContent?: unknown; isError?: boolean };
+  result?: { content?: Block[]; structuredContent?: unknown; isError?: boolean; tools?: { name: string }[] };
   error?: { message?: string };
 }
 
@@ -36,18 +36,27 @@ export async function callTool<Data>(
   args: Record<string, unknown> = {},
   signal?: AbortSignal,
 ): Promise<Answer<Data>> {
-  const message = { jsonrpc: "2.0", id: 1, method: "tools/call", params: { name, arguments: args } };
+  const result = await ask("tools/call", { name, arguments: args }, signal);
+  const { content = [], structuredContent, isError = false } = result;
+  if (isError) throw new ToolFailed(content.map((block) => block.text ?? "").join("\n"));
+  return { data: structuredContent as Data, content };
+}
+
+/** The names of the tools that may be called. @throws as `callTool` */
+export async function listTools(signal?: AbortSignal): Promise<ReadonlySet<string>> {
+  const { tools = [] } = await ask("tools/list", {}, signal);
+  return new Set(tools.map(({ name }) => name));
+}
+
+async function ask(method: string, params: object, signal?: AbortSignal) {
+  const message = { jsonrpc: "2.0", id: 1, method, params };
   const response = await post("/panel/mcp?results=structured", JSON.stringify(message), signal);
   const text = await read(response, signal);
   if (response.status === 401) throw new SignedOut();
   if (response.status === 429 || response.status === 503) throw new Unreachable("The server is busy.");
-  const reply = replyIn(text);
-  const { content = [], structuredContent, isError = false } = reply?.result ?? {};
-  if (!reply?.result || isError) {
-    const said = isError ? content.map((block) => block.text ?? "").join("\n") : messageIn(text);
-    throw new ToolFailed(said || `The server answered ${response.status}.`);
-  }
-  return { data: structuredContent as Data, content };
+  const result = replyIn(text)?.result;
+  if (!result) throw new ToolFailed(messageIn(text) || `The server answered ${response.status}.`);
+  return result;
 }
 
 /** @throws {Unreachable} */

@@ -265,6 +265,28 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     }
   });
 
+  it("offers nothing that whoever signed in may not do", async () => {
+    const other = await (await chromium.newContext()).newPage();
+    await other.goto(address());
+    await other.click("a:text-is('Sign in')");
+    for (const scope of ["sandbox:write", "sandbox:exec", "tasks:run"])
+      await other.uncheck(`[value="${scope}"]`);
+    await other.fill("#token", TOKEN);
+    await other.click("button:text-is('Sign in')");
+    await other.click("a:has-text('grows')");
+    await other.click(".runs a >> nth=0");
+    await other.waitForSelector(".log .row");
+    await other.click("nav >> text=Files");
+    await other.click(named("a", "kept.txt"));
+    expect(await other.isEditable("textarea")).toBe(false);
+    await other.click("nav >> text=About");
+    await other.waitForSelector("dt:text-is('State')");
+    const buttons = await other.locator("button").allInnerTexts();
+    expect(buttons).toEqual(["Sign out"]);
+    expect(await other.locator("form").count()).toBe(0);
+    await other.context().close();
+  });
+
   it("signs out, and shows nothing any more", async () => {
     await page.click("button:text-is('Sign out')");
     await page.waitForSelector("a:text-is('Sign in')");

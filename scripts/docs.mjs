@@ -20,6 +20,9 @@ const root = fileURLToPath(new URL("../", import.meta.url));
 const check = process.argv.includes("--check");
 const stale = [];
 
+/** What the plain list of tools may take, as tests/worker/tools/kit.test.ts has it. */
+const MOST_BYTES = 16_384;
+
 function put(path, content) {
   const file = join(root, path);
   if (existsSync(file) && readFileSync(file, "utf8") === content) return;
@@ -154,6 +157,10 @@ put(
 const commands = readFileSync(join(root, "docs/cli.md"), "utf8");
 put("docs/cli.md", between(commands, "commands", `\n${commandReference()}\n`));
 
+if (!check) {
+  const bytes = Buffer.byteLength(JSON.stringify({ tools: definitions }));
+  console.log(`The list of tools takes ${bytes} of ${MOST_BYTES} bytes.`);
+}
 if (check && stale.length > 0) {
   console.error(`Stale, run npm run docs: ${stale.join(", ")}`);
   process.exit(1);

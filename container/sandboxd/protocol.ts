@@ -40,8 +40,8 @@ export const WINDOW_BYTES = 4 * 1024 * 1024;
 /** Characters of a text message to the actor at most. */
 export const EVENT_CHARS = 16 * 1024;
 
-/** Bytes of a stream's end that are sent where the rest is dropped. */
-export const TAIL_BYTES = 16 * 1024;
+/** Bytes of each end of a stream that callers are shown, and of its last one that are sent where the rest is dropped. */
+export const SHOWN_END_BYTES = 16 * 1024;
 
 const idSchema = () => z.string().check(z.regex(/^[0-9a-z]{1,64}$/));
 const session = () => z.string().check(z.regex(/^[a-z0-9_-]{1,64}$/));

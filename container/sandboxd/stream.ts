@@ -20,7 +20,7 @@ import {
 } from "node:fs";
 import { Socket } from "node:net";
 import { textOf } from "./places.ts";
-import { PIECE_BYTES, type Stream, TAIL_BYTES, WINDOW_BYTES } from "./protocol.ts";
+import { PIECE_BYTES, type Stream, SHOWN_END_BYTES, WINDOW_BYTES } from "./protocol.ts";
 import { type Slot, brakeOf, openToRead, pipeOf } from "./slot.ts";
 
 /** Stored bytes are given back to the disk so many at a time, because that takes a process. */
@@ -323,11 +323,11 @@ export class OutputStream {
     this.#taker?.(offset, bytes);
   }
 
-  /** Sends the last TAIL_BYTES to a taker that keeps no more, if they are new. */
+  /** Sends the last SHOWN_END_BYTES to a taker that keeps no more, if they are new. */
   tail(): void {
     const file = this.#open();
     if (!this.#isFull || this.#sent >= this.#size) return;
-    this.#sent = Math.max(this.#sent, this.#size - TAIL_BYTES);
+    this.#sent = Math.max(this.#sent, this.#size - SHOWN_END_BYTES);
     if (file !== undefined) this.#send(readAt(file, this.#sent, this.#size));
     this.#sent = this.#size;
   }
@@ -360,9 +360,9 @@ export class OutputStream {
     else if (!held && brake.isPaused()) brake.resume();
   }
 
-  /** Gives the disk space of stored output back, except that of the last TAIL_BYTES. Offsets in the file stay. */
+  /** Gives the disk space of stored output back, except that of the last SHOWN_END_BYTES. Offsets in the file stay. */
   #free(): void {
-    const upTo = this.#stored - TAIL_BYTES;
+    const upTo = this.#stored - SHOWN_END_BYTES;
     if (upTo - this.#freed < FREE_BYTES) return;
     const length = String(upTo - this.#freed);
     try {

@@ -12,6 +12,7 @@ import { ConnectionHistory } from "./connection-history.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { NetworkLimits } from "../shared/network-limits.ts";
 import {
+  ALLOWED_PORTS_LISTED,
   INTERNET,
   type Internet,
   type NetworkPolicy,
@@ -170,7 +171,8 @@ export class SandboxNetwork {
       ways.push(`To allow ${possible.join(", ")}: configure_sandbox with allow_hosts ${list}.`);
     else if (missing.length > 0) ways.push("The operator of this server does not allow that.");
     if (missing.length < hosts.length) ways.push("What is allowed meanwhile can be tried again.");
-    if (hosts.length < refused.length) ways.push("A list lets the ports 80 and 443 through, and no others.");
+    if (hosts.length < refused.length)
+      ways.push(`A list lets the ports ${ALLOWED_PORTS_LISTED} through, and no others.`);
     return ways;
   }
 

@@ -16,7 +16,7 @@ import { questionDetailOf } from "../runs/task-detail.ts";
 import { type ArtifactRange, readArtifact, taskDetailOf } from "../tasks/collect.ts";
 import { type Env, parseConfig } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
-import { OUTBOUND, callModel } from "../container/egress.ts";
+import { OUTBOUND, callModel } from "../container/model-egress.ts";
 import { type OutboundPolicy, throughPolicy } from "../container/internet.ts";
 import type { Connection as SandboxConnection } from "../shared/connection-log.ts";
 import { networkLimits } from "../shared/network-limits.ts";
@@ -30,6 +30,7 @@ import {
 import { type Outcome, ToolError, platformFailure, withoutRuns } from "../shared/errors.ts";
 import { Snapshots } from "../container/snapshots.ts";
 import type { FileStat, Written } from "../../container/sandboxd/protocol.ts";
+import { IDLE_STOP_MINUTES } from "../shared/idle-stop.ts";
 import { log } from "../shared/log.ts";
 import type { Region } from "../shared/principal.ts";
 import { type Secret, placeholders, secretsFor } from "../shared/secrets.ts";
@@ -94,8 +95,6 @@ const CHECKPOINT_WAIT_MS = 15_000;
 /** How long a connection that only an abandoned call keeps busy stays open, milliseconds. */
 const HANG_UP_MS = 5000;
 
-/** How long a sandbox that nobody uses keeps its container, seconds. */
-const SLEEP_AFTER_S = 600;
 /** A sandbox that was used within so many milliseconds, and not for a checkpoint last, makes no room for another. */
 const AT_WORK_MS = 30_000;
 
@@ -108,7 +107,7 @@ interface ProxyExports {
 }
 
 export class Sandbox extends BaseSandbox<Env> {
-  override sleepAfter: string | number = SLEEP_AFTER_S;
+  override sleepAfter: string | number = IDLE_STOP_MINUTES * 60;
 
   readonly #restartNotice: RestartNotice;
   readonly #starts: ContainerStarts;

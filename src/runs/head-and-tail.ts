@@ -1,10 +1,11 @@
 /** The beginning and the end of a stream of any length, in a bounded piece of memory. */
-import { SHOWN_BYTES, type Shown, headAndTail, lenient } from "./output.ts";
+import { SHOWN_END_BYTES } from "../../container/sandboxd/protocol.ts";
+import { type Shown, headAndTail, lenient } from "./output.ts";
 
 const EMPTY = new Uint8Array(0);
 
 export class HeadAndTail {
-  /** The first bytes, and the last bytes of the rest: each at most `SHOWN_BYTES`. */
+  /** The first bytes, and the last bytes of the rest: each at most `SHOWN_END_BYTES`. */
   head: Uint8Array;
   tail: Uint8Array;
   /** Bytes of the whole stream so far. */
@@ -24,13 +25,15 @@ export class HeadAndTail {
   /** Adds the next `count` bytes, of which `last` are all or, where the rest was not read, the last. */
   add(last: Uint8Array, count = last.length): void {
     let rest = last;
-    if (this.head.length < SHOWN_BYTES && this.head.length === this.bytes && count === last.length) {
-      const taken = rest.subarray(0, SHOWN_BYTES - this.head.length);
+    if (this.head.length < SHOWN_END_BYTES && this.head.length === this.bytes && count === last.length) {
+      const taken = rest.subarray(0, SHOWN_END_BYTES - this.head.length);
       this.head = joined([this.head, taken]);
       rest = rest.subarray(taken.length);
     }
     const before = count === last.length ? this.tail : EMPTY;
-    this.tail = joined([before.subarray(-SHOWN_BYTES), rest.subarray(-SHOWN_BYTES)]).subarray(-SHOWN_BYTES);
+    this.tail = joined([before.subarray(-SHOWN_END_BYTES), rest.subarray(-SHOWN_END_BYTES)]).subarray(
+      -SHOWN_END_BYTES,
+    );
     this.bytes += count;
   }
 

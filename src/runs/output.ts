@@ -1,8 +1,5 @@
 /** What a caller is shown of an output: its beginning, its end, and how much is left out between them. */
 
-/** Bytes of each end that are shown. */
-export const SHOWN_BYTES = 16 * 1024;
-
 /** One stream of an output. `head` alone holds it all when nothing was omitted. */
 export interface Shown {
   head: string;

@@ -1,4 +1,5 @@
 /** What clients show their model of the server: what it has, and what to know before the first call. */
+import { IDLE_STOP_MINUTES } from "../shared/idle-stop.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
 
 export interface Offered {
@@ -29,14 +30,14 @@ export function instructions({ has, sandbox, savesWorkspaces, mounted }: Offered
   ].filter((way) => way !== false);
   const kept = savesWorkspaces
     ? [
-        "When a sandbox stops, after 10 minutes without use, its files in /workspace are saved and come back with the next call; variables, processes and files elsewhere are gone.",
+        `When a sandbox stops, after ${IDLE_STOP_MINUTES} minutes without use, its files in /workspace are saved and come back with the next call; variables, processes and files elsewhere are gone.`,
         has("checkpoint_sandbox") &&
           `checkpoint_sandbox before a risky step${has("restore_sandbox") ? ", restore_sandbox to go back" : ""}.`,
         has("destroy_sandbox") && "destroy_sandbox ends it all.",
         "The next result says what is gone.",
       ]
     : [
-        "They are gone when a sandbox is destroyed, restarted, or stopped after 10 minutes without use; the next result says so.",
+        `They are gone when a sandbox is destroyed, restarted, or stopped after ${IDLE_STOP_MINUTES} minutes without use; the next result says so.`,
       ];
   const lines = [
     ...mounted,

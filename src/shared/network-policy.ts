@@ -1,6 +1,6 @@
 /**
  * Which hosts a sandbox may reach: what may be written, what it covers, and how one policy narrows another. Pure functions,
- * which the Worker and the engine of the local platform share. Hosts that the Worker itself answers (`src/container/egress.ts`)
+ * which the Worker and the engine of the local platform share. Hosts that the Worker itself answers (`src/container/model-egress.ts`)
  * are reached under every policy.
  */
 
@@ -36,6 +36,9 @@ export const MOST_HOSTS = 100;
 
 /** The ports that an allowed host is reached at, for plain HTTP and for TLS. */
 export const ALLOWED_PORTS: ReadonlySet<number> = new Set([80, 443]);
+
+/** As words. */
+export const ALLOWED_PORTS_LISTED = [...ALLOWED_PORTS].join(" and ");
 
 /** A DNS name without the dot that ends it: labels of 63 characters at most, 253 together, two labels at least. */
 const NAME =

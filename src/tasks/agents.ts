@@ -1,6 +1,6 @@
 /**
  * The coding agents that can do a task: how each is started in a sandbox, and how the lines it prints are read. A new
- * agent needs a row in `AGENTS`, and one in `EGRESS` (`src/container/egress.ts`) for its model.
+ * agent needs a row in `AGENTS`, and one in `EGRESS` (`src/container/model-egress.ts`) for its model.
  */
 import { z } from "zod";
 import { ClaudeEvents } from "./claude-code.ts";

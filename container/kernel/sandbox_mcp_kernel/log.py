@@ -6,6 +6,7 @@ import re
 
 MEMORY_BYTES = 32 * 1024
 BLOCK_CHARS = 8 * 1024
+# As SHOWN_END_BYTES of container/sandboxd/protocol.ts.
 TAIL_BYTES = 16 * 1024
 
 _SURROGATES = re.compile("[\ud800-\udfff]")

@@ -2,7 +2,7 @@
 import { env } from "cloudflare:workers";
 import { describe, expect, it } from "vitest";
 import { MAX_IN_FLIGHT } from "../../../src/tasks/budget.ts";
-import { OUTBOUND } from "../../../src/container/egress.ts";
+import { OUTBOUND } from "../../../src/container/model-egress.ts";
 import { RequestMeter } from "../../../src/container/model-request.ts";
 import { UsageCounter } from "../../../src/container/model-usage.ts";
 import type { Env } from "../../../src/shared/config.ts";

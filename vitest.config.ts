@@ -93,10 +93,22 @@ export default defineConfig({
           hookTimeout: 60_000,
         },
       },
-      { test: { name: "runtime", include: ["tests/runtime/**/*.test.ts"], testTimeout: 60_000 } },
+      {
+        test: {
+          name: "runtime",
+          include: ["tests/runtime/**/*.test.ts"],
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+        },
+      },
       {
         extends: true,
-        test: { name: "node", include: ["tests/node/**/*.test.ts"], testTimeout: 60_000 },
+        test: {
+          name: "node",
+          include: ["tests/node/**/*.test.ts"],
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+        },
       },
       {
         test: {

@@ -1,5 +1,6 @@
 /** Every kind of client, as its users run it, against the server that `npm start` started. */
-import { execFile } from "node:child_process";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -12,8 +13,12 @@ import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { claudeCode } from "../setup/claude-code.ts";
-import { type Reply, startMessagesAPI, toolResults } from "../setup/messages-api.ts";
+import { type MessagesAPI, type Reply, startMessagesAPI, toolResults } from "../setup/messages-api.ts";
+import { startOpenAIAPI } from "../setup/openai-api.ts";
+import { bash, playScenarios, say } from "../setup/scripted-agent.ts";
 import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
+import { tool } from "../setup/tool.ts";
+import { until } from "../setup/until.ts";
 
 const run = promisify(execFile);
 
@@ -21,16 +26,21 @@ const TOOLS = readdirSync(join(repository, "tests/definitions")).map((file) => f
 const AUTHORIZATION = { authorization: `Bearer ${TOKEN}` };
 
 let server: Server;
+let agentModel: MessagesAPI;
 let home: string;
 
 beforeAll(async () => {
   // With a credential for a model every tool is listed.
-  server = await startServer({ env: { ANTHROPIC_API_KEY: "any" } });
+  agentModel = await playScenarios({
+    mend: [bash("sed -i 's/a - b/a + b/' sum.py && python3 test.py"), say("Mended the sum.")],
+  });
+  server = await startServer({ env: { ANTHROPIC_API_KEY: "any", ANTHROPIC_UPSTREAM_URL: agentModel.url } });
   home = mkdtempSync(join(tmpdir(), "sandbox-mcp-home-"));
 });
 
 afterAll(async () => {
   await server?.stop();
+  await agentModel?.close();
   rmSync(home, { recursive: true, force: true });
 });
 
@@ -96,7 +106,7 @@ describe.each(CONNECT)("%s", (name, connect) => {
 
   it("lists the tools", async () => {
     const { tools } = await client.listTools();
-    expect(tools.map((tool) => tool.name).sort()).toEqual([...TOOLS].sort());
+    expect(tools.map(({ name: listed }) => listed).sort()).toEqual([...TOOLS].sort());
   });
 
   it("runs code, which keeps its state between calls", async () => {
@@ -251,7 +261,7 @@ describe("Claude Code", () => {
     expect(seen[2]).toContain("from the shell");
     expect(seen[3]?.match(/bytes omitted/g)).toHaveLength(2);
     const offered = api.requests.flatMap(({ body }) => body.tools ?? []).map(({ name }) => name);
-    for (const tool of TOOLS) expect(offered).toContain(`mcp__sandbox__${tool}`);
+    for (const name of TOOLS) expect(offered).toContain(`mcp__sandbox__${name}`);
   });
 
   it("connects by the plugin, whose options are the address and the token", async () => {
@@ -268,5 +278,118 @@ describe("Claude Code", () => {
     expect(server.stdout()).not.toContain(TOKEN);
     expect(server.stderr()).not.toContain(TOKEN);
     expect(readFileSync(join(home, "mcp.json"), "utf8")).toContain(TOKEN);
+  });
+});
+
+describe("the examples", () => {
+  let model: Awaited<ReturnType<typeof startOpenAIAPI>>;
+  const programs: ChildProcess[] = [];
+
+  beforeAll(async () => {
+    model = await startOpenAIAPI();
+  });
+
+  afterAll(() => {
+    for (const program of programs) program.kill();
+    model.close();
+  });
+
+  /** Starts an example where it can leave files. */
+  function start(file: string, args: readonly string[] = [], env: NodeJS.ProcessEnv = {}) {
+    const child = spawn(process.execPath, [join(repository, "examples", file), ...args], {
+      cwd: home,
+      env: {
+        ...process.env,
+        SANDBOX_MCP_URL: server.url,
+        SANDBOX_MCP_TOKEN: TOKEN,
+        OPENAI_BASE_URL: model.url,
+        OPENAI_API_KEY: "any",
+        ...env,
+      },
+    });
+    programs.push(child);
+    const example = { child, stdout: "", stderr: "" };
+    child.stdout.setEncoding("utf8").on("data", (text: string) => (example.stdout += text));
+    child.stderr.setEncoding("utf8").on("data", (text: string) => (example.stderr += text));
+    return example;
+  }
+
+  async function runExample(file: string, args: readonly string[] = [], stdin = "") {
+    const example = start(file, args);
+    example.child.stdin.end(stdin);
+    const [status] = (await once(example.child, "close")) as [number | null];
+    return { status, stdout: example.stdout, stderr: example.stderr };
+  }
+
+  it("are each named in their README", () => {
+    const names = readdirSync(join(repository, "examples")).filter((name) => name.endsWith(".ts"));
+    const text = readFileSync(join(repository, "examples/README.md"), "utf8");
+    expect(names.filter((name) => !text.includes(`](${name})`))).toEqual([]);
+  });
+
+  it("sdk.ts prints a sum and saves a plot", async () => {
+    const { status, stdout, stderr } = await runExample("sdk.ts");
+    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+    expect(stdout).toContain("285");
+    expect(readFileSync(join(home, "squares.png")).subarray(1, 4).toString()).toBe("PNG");
+  });
+
+  it.each(["langchain.ts", "openai-agents.ts", "ai-sdk.ts"])("%s has its model compute", async (file) => {
+    const { status, stdout, stderr } = await runExample(file, ["6 * 7"]);
+    expect({ status, stdout }, stderr).toEqual({
+      status: 0,
+      stdout: expect.stringMatching(/It says: .*42/s),
+    });
+  });
+
+  it("chat-backend.ts keeps what a conversation has, and from others", async () => {
+    const example = start("chat-backend.ts", [], { PORT: "0" });
+    const port = await until(() => /port (\d+)/.exec(example.stdout)?.[1]);
+    const chat = async (conversation: string, message: string) => {
+      const body = JSON.stringify({ conversation, message });
+      const response = await fetch(`http://127.0.0.1:${port}/chat`, { method: "POST", body });
+      return { status: response.status, text: await response.text() };
+    };
+    await chat("a1", "secret = 'of a1'");
+    expect((await chat("a1", "secret")).text).toContain("of a1");
+    expect((await chat("b2", "secret")).text).toContain("NameError");
+    expect((await chat("../b2", "secret")).status).toBe(400);
+  });
+
+  it("one-shot.ts runs a program without network, and leaves no sandbox", async () => {
+    const program = "import urllib.request\nprint('begun')\nurllib.request.urlopen('http://example.com')";
+    const { status, stdout } = await runExample("one-shot.ts", [], program);
+    expect({ status, stdout }).toEqual({ status: 1, stdout: expect.stringMatching(/begun[^]*Error/) });
+    expect((await tool(server.url, "list_sandboxes", {})).text).not.toContain("once-");
+  });
+
+  it("nightly.ts adds to what was there the night before", async () => {
+    await runExample("nightly.ts", ["1", "2"]);
+    const { status, stderr } = await runExample("nightly.ts", ["6"]);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+    expect(readFileSync(join(home, "report.txt"), "utf8")).toMatch(/ 3 +3\.0 +6/);
+  });
+
+  it("pull-request.ts hands a failing test to the agent, and has its fix as a patch", async () => {
+    const files = [
+      "printf 'def total(a, b):\\n    return a - b\\n' > sum.py",
+      "printf 'import sum\\nassert sum.total(1, 2) == 3, \"[[mend]]\"\\n' > test.py",
+    ];
+    const commit = "git add -A && git -c user.name=a -c user.email=a@b commit -qm one";
+    const command = `git init -q -b work /tmp/origin && cd /tmp/origin && ${files.join(" && ")} && ${commit}`;
+    expect(
+      (await tool(server.url, "run_command", { sandbox: "pr-7", session: "origin", command })).isError,
+    ).toBe(false);
+    const { status, stdout, stderr } = await runExample("pull-request.ts", [
+      "7",
+      "/tmp/origin",
+      "work",
+      "python3 test.py",
+    ]);
+    expect({ status, stdout }, stderr).toEqual({
+      status: 1,
+      stdout: "Mended the sum.\nWith fix.patch the test passes.\n",
+    });
+    expect(readFileSync(join(home, "fix.patch"), "utf8")).toContain("-    return a - b\n+    return a + b\n");
   });
 });

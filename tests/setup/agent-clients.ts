@@ -7,6 +7,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { createMCPClient } from "@ai-sdk/mcp";
 import { BaseChatModel } from "@langchain/core/language_models/chat_models";
 import { AIMessage, type BaseMessage } from "@langchain/core/messages";
 import { createReactAgent } from "@langchain/langgraph/prebuilt";
@@ -136,6 +137,8 @@ async function openAIAgents(endpoint: Endpoint, script: Script): Promise<void> {
   const server = new MCPServerStreamableHttp({
     url: endpoint.url,
     requestInit: { headers: headersOf(endpoint) },
+    // Of connecting and listing, 5 unless given, which a busy machine may take. That of calls is as it comes.
+    clientSessionTimeoutSeconds: 60,
   });
   const model: Model = {
     async getResponse({ input }: ModelRequest) {
@@ -177,6 +180,19 @@ async function mastra(endpoint: Endpoint, script: Script): Promise<void> {
   await client.disconnect();
 }
 
+async function aiSDK(endpoint: Endpoint, script: Script): Promise<void> {
+  const client = await createMCPClient({
+    transport: { type: "http", url: endpoint.url, headers: headersOf(endpoint) },
+  });
+  const tools = await client.tools();
+  await play(script, async ({ name, args }) => {
+    const tool = tools[name];
+    if (!tool) throw new Error(`The AI SDK has no tool ${name}: ${Object.keys(tools).join(", ")}`);
+    return await tool.execute(args, { toolCallId: name, messages: [], context: {} });
+  });
+  await client.close();
+}
+
 async function claude(endpoint: Endpoint, script: Script): Promise<void> {
   const home = mkdtempSync(join(tmpdir(), "sandbox-mcp-claude-"));
   const api = await startMessagesAPI((request) => {
@@ -203,5 +219,6 @@ export const AGENT_CLIENTS: Record<string, (endpoint: Endpoint, script: Script) 
   LangChain: langChain,
   "the OpenAI Agents SDK": openAIAgents,
   Mastra: mastra,
+  "Vercel's AI SDK": aiSDK,
   "Claude Code": claude,
 };

@@ -1,0 +1,42 @@
+/** OpenAI's Chat Completions on loopback, by a model that runs what it is asked as Python, and says what came of it. */
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { json } from "node:stream/consumers";
+
+interface Message {
+  role: string;
+  content?: string | { text?: string }[] | null;
+}
+
+const textOf = ({ content }: Message): string =>
+  typeof content === "string" ? content : (content ?? []).map(({ text }) => text ?? "").join("\n");
+
+/** The answer to a conversation. */
+function reply(last: Message) {
+  if (last.role === "tool") return { role: "assistant", content: `It says: ${textOf(last)}` };
+  const call = { name: "run_code", arguments: JSON.stringify({ code: textOf(last) }) };
+  const tool_calls = [{ id: crypto.randomUUID(), type: "function", function: call }];
+  return { role: "assistant", content: null, tool_calls };
+}
+
+/** @returns its address for OPENAI_BASE_URL */
+export async function startOpenAIAPI(): Promise<{ url: string; close(): void }> {
+  const server = createServer(async (request, response) => {
+    const { messages, model } = (await json(request)) as { messages: Message[]; model: string };
+    const message = reply(messages.at(-1) ?? { role: "user" });
+    const finish_reason = "tool_calls" in message ? "tool_calls" : "stop";
+    const usage = { prompt_tokens: 1, completion_tokens: 1, total_tokens: 2 };
+    const choices = [{ index: 0, message, finish_reason, logprobs: null }];
+    const answer = { id: crypto.randomUUID(), object: "chat.completion", created: 1, model, choices, usage };
+    response.setHeader("content-type", "application/json").end(JSON.stringify(answer));
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`,
+    close() {
+      server.closeAllConnections();
+      server.close();
+    },
+  };
+}

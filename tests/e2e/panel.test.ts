@@ -159,6 +159,7 @@ const answer = (_, response) => response.setHeader("content-type", "text/html").
 require("http").createServer(answer).listen(8000, () => process.stdout.write("name? "));
 process.stdin.on("data", (line) => console.log("hello " + line));`;
     await call("write_file", { sandbox: "grows", path: "app.js", content });
+    await call("expose_port", { sandbox: "grows", port: 8000 });
     await page.goto(`${address()}#/grows`);
     await page.check("input[name=interactive]");
     await page.fill("#command", "node app.js");
@@ -167,7 +168,6 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await page.fill("#line", "panel");
     await page.press("#line", "Enter");
     await until(async () => (await rows()).some((row) => row.endsWith("hello panel")));
-    await call("expose_port", { sandbox: "grows", port: 8000 });
     await page.click("button:text-is('Port 8000 beside it')");
     await page.frameLocator("iframe").locator("h1:text-is('the app')").waitFor();
     // Its script has not taken the page elsewhere.

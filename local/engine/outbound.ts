@@ -37,8 +37,10 @@ export class OutboundQueue {
 
   /** Passes a request of the sandbox's to the Worker and its answer back, both unbuffered. */
   hand(request: IncomingMessage, response: ServerResponse, url: URL, pattern: string | null): void {
+    // Nobody can send one by GET from a Worker, and some clients announce one that is empty.
     const hasBody =
-      request.headers["content-length"] !== undefined || request.headers["transfer-encoding"] !== undefined;
+      Number(request.headers["content-length"] ?? 0) > 0 ||
+      request.headers["transfer-encoding"] !== undefined;
     const number = this.#next++;
     const method = request.method ?? "GET";
     const headers = endToEndHeaders(request.rawHeaders);

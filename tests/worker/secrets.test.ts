@@ -44,6 +44,11 @@ describe("code in a sandbox reaches an API with a secret that it does not have",
       "Node's fetch",
       `node -e "fetch('https://api.private.test/echo').then(r => r.text()).then(console.log)"`,
     ],
+    // As Java's HttpClient does.
+    [
+      "a client that announces an empty body",
+      "curl -sS -H 'content-length: 0' https://api.private.test/echo",
+    ],
     [
       "a program that insists on a key",
       'curl -sS -H "authorization: Bearer $PRIVATE_API_KEY" https://api.private.test/echo',

@@ -2,6 +2,7 @@
 import { createHash, X509Certificate } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { rootCertificates } from "node:tls";
+import { javaKeyStores } from "./java.ts";
 import { npmSetting } from "./registries.ts";
 
 /** Where the bundle lies in a sandbox. */
@@ -36,9 +37,6 @@ export function hostCertificates(env: NodeJS.ProcessEnv = process.env): Certific
   return { pem, env: result, files: {} };
 }
 
-/** Where Java finds the authorities that it trusts, on Debian and what descends from it. */
-const javaStore = "/etc/ssl/certs/java/cacerts";
-
 /** Where systems keep the bundle that programs use by themselves. */
 const systemBundles = [
   "/etc/ssl/certs/ca-certificates.crt",
@@ -62,7 +60,7 @@ export function withAuthority(host: Certificates | undefined, pem: string): Cert
     env: Object.fromEntries(names.map((name) => [name, bundlePath])),
     files: Object.fromEntries([
       ...present.map((path) => [path, bundle]),
-      ...(existsSync(javaStore) ? [[javaStore, keyStore(trusted)]] : []),
+      ...javaKeyStores().map((path) => [path, keyStore(trusted)]),
     ]),
   };
 }

@@ -2,6 +2,7 @@
 import { INTERNAL_ADDRESS } from "../runtime/tcp.ts";
 import { existsSync } from "node:fs";
 import type { Certificates } from "./certificates.ts";
+import { javaNetworkSettings } from "./java.ts";
 import { sandboxEnvironmentDirectory } from "./python.ts";
 import type { Registries } from "./registries.ts";
 
@@ -28,9 +29,12 @@ const path = [
   "/bin",
 ].join(":");
 
+/** What is reached without the proxy. */
+const direct = ["localhost", "127.0.0.1", "::1", "0.0.0.0", hostname];
+
 /** The environment that the runtime starts with. The Worker's variables for the sandbox override it. */
 export function sandboxEnvironment(certificates: Certificates | undefined, given: Record<string, string>) {
-  const noProxy = `localhost,127.0.0.1,::1,0.0.0.0,${hostname}`;
+  const noProxy = direct.join(",");
   return {
     PATH: path,
     HOME: "/root",
@@ -86,6 +90,7 @@ export function sandboxFiles(
       (registries.npm === undefined ? "" : `registry=${registries.npm}\n`),
   };
   for (const program of packageManagers) if (existsSync(program)) files[program] = noPackages;
+  Object.assign(files, javaNetworkSettings(new URL(proxyURL), direct));
   if (existsSync("/usr/bin/dpkg")) files["/opt/sandbox-runtime/bin/dpkg"] = dpkg;
   files["/opt/sandbox-runtime/bin/sudo"] = sudo;
   if (certificates !== undefined)

@@ -61,11 +61,12 @@ function policyOf(allowHosts: readonly string[]): NetworkPolicy {
 
 /**
  * Puts secrets into a request, each in its place, where it replaces what the sandbox has written. Of two for one place the
- * first counts. @returns those that were put in
+ * first counts. Another header that holds a placeholder of theirs goes: some programs send their key in two, and a host may
+ * refuse a request for the one that is wrong. @returns those that were put in
  */
 export function putIn(secrets: readonly Secret[], headers: Headers, url: URL): Secret[] {
   const places = new Set<string>();
-  return secrets.filter((secret) => {
+  const used = secrets.filter((secret) => {
     const { name, in: kind } = secret.place;
     const place = `${kind === "query" ? "?" : ""}${name}`;
     if (places.has(place)) return false;
@@ -74,6 +75,10 @@ export function putIn(secrets: readonly Secret[], headers: Headers, url: URL): S
     else headers.set(name, written(secret));
     return true;
   });
+  const wrong = used.map(placeholderOf);
+  const misplaced = [...headers].filter(([, text]) => wrong.some((one) => text.includes(one)));
+  for (const [name] of misplaced) headers.delete(name);
+  return used;
 }
 
 /** What stands in the place of a secret. */

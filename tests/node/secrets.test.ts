@@ -60,6 +60,15 @@ describe("a request", () => {
     expect(new URL(url).searchParams.getAll("key")).toEqual([VALUE]);
   });
 
+  it("has no placeholder of its secret in another header, where it would count as a wrong key", () => {
+    const given = { authorization: "Bearer sandbox-mcp-secret-api", other: "Bearer sandbox-mcp-secret-else" };
+    const key = secretOf({ name: "x-api-key", template: "{value}" });
+    expect(put([key], "https://api.example.com/", given).headers).toEqual({
+      "x-api-key": VALUE,
+      other: given.other,
+    });
+  });
+
   it("has the first of two secrets for one place, and both of two places", () => {
     const other = secretOf({ name: "x-key", template: "{value}" }, { name: "other" });
     expect(put([bearer, basic, other], "https://api.example.com/").used).toEqual([bearer, other]);

@@ -106,7 +106,7 @@ const NOT_SENT = ["range", "if-range", "expect", "host", "content-length"];
 /** Headers of an answer that no longer hold, or by which its client would go round this handler. */
 const NOT_ANSWERED = ["alt-svc", "transfer-encoding"];
 
-/** The codings of a body that the platform undoes. */
+/** The codings of a body that the platform undoes, as they are written then: it leaves a body in `GZIP` as it came. */
 const DECODED = new Set(["gzip", "br"]);
 
 /** Sends a request to where its secrets are put in, by TLS alone and to the standard port, and masks what of them the answer has. */
@@ -132,7 +132,7 @@ async function sendWith(
   for (const name of NOT_ANSWERED) answer.delete(name);
   const { status, body } = response;
   if (body === null) return new Response(null, { status, headers: answer });
-  const coding = answer.get("content-encoding")?.trim().toLowerCase() ?? "identity";
+  const coding = answer.get("content-encoding") ?? "identity";
   if (DECODED.has(coding)) {
     answer.delete("content-encoding");
     answer.delete("content-length");

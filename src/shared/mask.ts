@@ -39,8 +39,11 @@ export class Mask {
   readonly #patterns: readonly Patterns[];
   /** Bytes that wait at most: the longest spelling of the longest trace. */
   readonly #mostHeld: number;
+  /** The values in small letters, as they would be in the name of a header. */
+  readonly #small: readonly string[];
 
   constructor(secrets: readonly Secret[]) {
+    this.#small = secrets.map(({ value }) => value.toLowerCase());
     this.#patterns = secrets.flatMap(patternsOf);
     const longest = Math.max(0, ...this.#patterns.map((one) => one.longest));
     this.#mostHeld = Math.ceil((longest + 1) / LENGTH_CLASS) * LENGTH_CLASS * LONGEST_SPELLING;
@@ -54,7 +57,10 @@ export class Mask {
 
   headers(headers: Headers): Headers {
     const masked = new Headers();
-    for (const [name, value] of headers) masked.append(name, this.text(value));
+    for (const [name, value] of headers) {
+      const isShown = !this.#small.some((small) => name.includes(small));
+      if (isShown) masked.append(name, this.text(value));
+    }
     return masked;
   }
 

@@ -245,6 +245,12 @@ describe("an answer", () => {
     );
   });
 
+  it("has no header that is named like the value", () => {
+    const mask = new Mask([secretOf({}, { value: "Key-0123456789" })]);
+    const headers = mask.headers(new Headers({ "x-Key-0123456789": "1", kept: "Key-0123456789" }));
+    expect(Object.fromEntries(headers)).toEqual({ kept: "*".repeat(14) });
+  });
+
   it("comes line by line", async () => {
     const lines = ["data: one\n", "\n", '{"two": 2}\r\n', "three\n"];
     expect(await masked(lines.join(""), [bearer], [10, 1, 12, 6])).toEqual(lines);

@@ -68,7 +68,8 @@ function answer(repository: string, { url = "/", headers }: IncomingMessage, res
   }
   if (pathname === "/gzip")
     return void response.writeHead(200, { "content-encoding": "gzip" }).end(gzipSync(`gzip ${given}`));
-  if (pathname === "/coded") return void response.writeHead(200, { "content-encoding": "x-own" }).end(given);
+  if (pathname.startsWith("/coded/"))
+    return void response.writeHead(200, { "content-encoding": pathname.slice(7) }).end(given);
   if (pathname === "/pieces") {
     const [first, second] = [given.slice(0, 12), given.slice(12)];
     response.write(`begins ${first}`);

@@ -103,7 +103,11 @@ describe("a value stays outside", () => {
     expect(head).toMatch(/^content-length: \d+\r$/m);
     expect(await sh("curl -sS https://api.private.test/pieces")).toBe(`begins Bearer ${MASKED} ends`);
     expect(await sh("curl -sS --compressed https://api.private.test/gzip")).toBe(`gzip Bearer ${MASKED}`);
-    expect(await sh("curl -sS https://api.private.test/coded")).toContain("cannot be looked through: x-own");
+    // The platform undoes a coding by its name in small letters alone.
+    const coded = await sh(
+      "curl -sS https://api.private.test/coded/x-own https://api.private.test/coded/GZIP",
+    );
+    for (const coding of ["x-own", "GZIP"]) expect(coded).toContain(`cannot be looked through: ${coding}`);
   });
 
   it("cannot be had piece by piece", async () => {

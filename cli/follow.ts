@@ -91,7 +91,10 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
       const { state, log, next_cursor, log_bytes, notice } = pageSchema.parse(page.data);
       if (options.prints) {
         if (log.length > 0) progress.clear();
-        for (const { stream, text } of log) printed(streams[stream], text);
+        for (const { stream, text } of log) {
+          printed(streams[stream], text);
+          if (streams[stream].isTTY) progress.printed(text);
+        }
       }
       if (notice) note(notice);
       cursor = next_cursor;

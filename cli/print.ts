@@ -102,6 +102,7 @@ export class Progress {
   #text: string;
   #frame = 0;
   #isShown = false;
+  #isWithinLine = false;
 
   constructor(text: string, isWanted = true) {
     this.#text = text;
@@ -119,12 +120,18 @@ export class Progress {
     this.#isShown = false;
   }
 
+  /** This was printed to the terminal. Where its line is not over, nothing is drawn, since that would erase it. */
+  printed(text: string): void {
+    if (text !== "") this.#isWithinLine = !text.endsWith("\n");
+  }
+
   stop(): void {
     clearInterval(this.#timer);
     this.clear();
   }
 
   #draw(): void {
+    if (this.#isWithinLine) return;
     const seconds = Math.floor((Date.now() - this.#startedAt) / 1000);
     const frame = FRAMES[this.#frame++ % FRAMES.length];
     const words = oneLine(`${this.#text} ${seconds} s`, (process.stderr.columns || 80) - 3);

@@ -3,10 +3,10 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseEnv } from "node:util";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { examplesOf } from "../../cli/command.ts";
 import { EXIT } from "../../cli/exit.ts";
-import { aligned, oneLine } from "../../cli/print.ts";
+import { Progress, aligned, oneLine } from "../../cli/print.ts";
 import { leaves } from "../../cli/program.ts";
 import { rotateNamed, rotateOwner, sha256 } from "../../cli/rotation.ts";
 import { writeVariables } from "../../cli/variables.ts";
@@ -45,6 +45,33 @@ test("a table fits its terminal and shows no control characters", () => {
     " N  WHAT",
     "10  a b a b a b a b a b a b a…",
   ]);
+});
+
+test("progress is not drawn over a line that is not over", () => {
+  vi.useFakeTimers();
+  const isTTY = Object.getOwnPropertyDescriptor(process.stderr, "isTTY");
+  Object.defineProperty(process.stderr, "isTTY", { value: true, configurable: true });
+  const write = vi.spyOn(process.stderr, "write").mockReturnValue(true);
+  const progress = new Progress("runs");
+  const drawn = () => {
+    write.mockClear();
+    vi.advanceTimersByTime(1000);
+    return write.mock.calls.length > 0;
+  };
+  try {
+    const shown = [drawn()];
+    for (const text of ["Name: ", "", "Ada\n"]) {
+      progress.printed(text);
+      shown.push(drawn());
+    }
+    expect(shown).toEqual([true, false, false, true]);
+  } finally {
+    progress.stop();
+    write.mockRestore();
+    vi.useRealTimers();
+    if (isTTY) Object.defineProperty(process.stderr, "isTTY", isTTY);
+    else Reflect.deleteProperty(process.stderr, "isTTY");
+  }
 });
 
 describe("token rotate", () => {

@@ -92,14 +92,18 @@ export class Deployment {
     }
   }
 
-  #say(name: string, plan: string, found?: string): void {
-    this.steps.push({ name, plan, ...(found === undefined ? {} : { found }) });
-    this.#options.say(`${this.steps.length}. ${name}: ${plan}${found === undefined ? "" : `\n   ${found}`}`);
+  #say(name: string, plan: string): Step {
+    const step: Step = { name, plan };
+    this.steps.push(step);
+    this.#options.say(`${this.steps.length}. ${name}: ${plan}`);
+    return step;
   }
 
   /** A step that changes nothing but what was built here. */
   async #step(name: string, plan: string, work: () => Promise<string>): Promise<void> {
-    this.#say(name, plan, await work());
+    const step = this.#say(name, plan);
+    step.found = await work();
+    this.#options.say(`   ${step.found}`);
   }
 
   /** A step that a dry run only says. */
@@ -188,8 +192,8 @@ export class Deployment {
   #secretsPlan(): string {
     const given = SECRETS.filter((name) => this.#options.env[name]?.trim());
     const made =
-      "SERVER_AUTH_TOKEN and LINK_KEY are made where the server has none: npx wrangler secret list";
-    return given.length === 0 ? made : `${given.join(", ")} of the environment are set; ${made}`;
+      "for a new server SERVER_AUTH_TOKEN (unless given) and LINK_KEY are made: npx wrangler secret list";
+    return given.length === 0 ? made : `set ${given.join(", ")} of the environment; ${made}`;
   }
 
   /** Those of the environment, and for a new server an owner's token and a key for links that outlives it. */
@@ -202,6 +206,8 @@ export class Deployment {
     }
     this.token = secrets.SERVER_AUTH_TOKEN;
     const there = await this.#secretsThere();
+    // On a server that has links already, another key would end them.
+    if (there.length === 0) secrets.LINK_KEY ??= newToken();
     if (this.token !== undefined || there.includes("SERVER_AUTH_TOKEN")) return secrets;
     if (!isAttended)
       throw new CommandError(
@@ -210,7 +216,7 @@ export class Deployment {
       );
     this.token = newToken();
     say(`   The owner's token, which nobody can read back later: ${this.token}`);
-    return { LINK_KEY: newToken(), ...secrets, SERVER_AUTH_TOKEN: this.token };
+    return { ...secrets, SERVER_AUTH_TOKEN: this.token };
   }
 
   /** @throws {CommandError} where it cannot be known: a token that is there must not be replaced by mistake */

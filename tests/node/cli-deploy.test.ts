@@ -181,6 +181,7 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
     expect(calls.at(-1)?.secrets).toEqual({
       SERVER_AUTH_TOKEN: "the-token-of-the-owner",
       ANTHROPIC_API_KEY: "the-key-of-the-model",
+      LINK_KEY: expect.stringMatching(/^[\w-]{43}$/),
     });
     const config = readFileSync(join(directory, "wrangler.jsonc"), "utf8");
     expect(config).toContain('"PREVIEW_HOST": "p.example.net"');

@@ -52,26 +52,27 @@ async function busyServer(flags: string[] = [], ownGroup = false): Promise<Busy>
 }
 
 describe("killed with SIGKILL", () => {
-  it.each(["npm", "start", "engine", "workerd"] as const)("%s: nothing is left", async (name) => {
+  it.each(["npm", "start"] as const)("%s: nothing is left", async (name) => {
     const { all, role } = await busyServer();
     process.kill(role(name), "SIGKILL");
-    expect(await survivors(all, GONE_WITHIN)).toEqual([]);
-  });
-
-  it("without isolation: nothing is left either", async () => {
-    const { all, role } = await busyServer(["--isolation", "none"]);
-    process.kill(role("start"), "SIGKILL");
     expect(await survivors(all, GONE_WITHIN)).toEqual([]);
   });
 
   it.each([
     ["engine", /The sandbox engine stopped unexpectedly \(SIGKILL\)/],
     ["workerd", /workerd stopped unexpectedly/],
-  ] as const)("%s: the server ends and says why", async (name, message) => {
-    const { server, role } = await busyServer();
+  ] as const)("%s: the server ends and says why, and nothing is left", async (name, message) => {
+    const { server, all, role } = await busyServer();
     process.kill(role(name), "SIGKILL");
+    expect(await survivors(all, GONE_WITHIN)).toEqual([]);
     expect(await server.exited).toBe(1);
     expect(server.stderr()).toMatch(message);
+  });
+
+  it("without isolation: nothing is left either", async () => {
+    const { all, role } = await busyServer(["--isolation", "none"]);
+    process.kill(role("start"), "SIGKILL");
+    expect(await survivors(all, GONE_WITHIN)).toEqual([]);
   });
 });
 

@@ -28,7 +28,7 @@ export interface Command {
   /** What was printed so far. */
   stdout(): string;
   stderr(): string;
-  /** Settles when it has ended: its exit status, or the signal that killed it. */
+  /** Settles when it has ended and what it printed is read: its exit status, or the signal that killed it. */
   exited: Promise<number | string>;
 }
 
@@ -60,7 +60,12 @@ export function npm(
   child.stdout?.setEncoding("utf8").on("data", (text: string) => (printed.stdout += text));
   child.stderr?.setEncoding("utf8").on("data", (text: string) => (printed.stderr += text));
   const exited = new Promise<number | string>((resolve) => {
-    child.once("exit", (code, signal) => resolve(code ?? signal ?? "unknown"));
+    child.once("exit", (code, signal) => {
+      const how = () => resolve(code ?? signal ?? "unknown");
+      // What it printed last is read after its end. What it left running may hold its output open for longer.
+      child.once("close", how);
+      setTimeout(how, 2000).unref();
+    });
   });
   return { child, exited, stdout: () => printed.stdout, stderr: () => printed.stderr };
 }

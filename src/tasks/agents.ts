@@ -52,6 +52,8 @@ export interface Agent {
   name: AgentName;
   /** Its name for people. */
   title: string;
+  /** What brings its program to the local platform, as an instruction. */
+  install: string;
   /** Its program and arguments. The task comes on standard input. */
   command(options: AgentOptions): string[];
   /**
@@ -72,6 +74,7 @@ export interface Agent {
 const CLAUDE_CODE: Agent = {
   name: "claude-code",
   title: "Claude Code",
+  install: "run npm ci with development dependencies",
   command({ model, maxTurns, conversation }) {
     return [
       "claude",
@@ -105,6 +108,7 @@ const CLAUDE_CODE: Agent = {
 const OPENCODE: Agent = {
   name: "opencode",
   title: "OpenCode",
+  install: "run npm install --no-save opencode-ai@1.18.33",
   command({ model, conversation }) {
     return [
       "opencode",

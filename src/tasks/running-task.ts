@@ -147,6 +147,7 @@ export class RunningTask {
       id: record.id,
       agent: agent.title,
       program: agent.command({})[0] ?? "",
+      install: agent.install,
       offered: spec.components?.offered ?? [],
       command,
       report: this.#events.report,

@@ -25,9 +25,12 @@ test("the image and the local platform carry the same Claude Code", () => {
   expect(version).toBe(installed["@anthropic-ai/claude-code"]);
 });
 
-test("the image carries the OpenCode that the documentation has installed on the local platform", () => {
+test("the image carries the OpenCode that the documentation and a failed task have installed on the local platform", () => {
   const [, version] = /opencode-ai@(\S+)/.exec(dockerfile) ?? [];
-  expect(read("docs/runs.md")).toContain(`npm install --no-save opencode-ai@${version}\``);
+  for (const file of ["docs/runs.md", "src/tasks/agents.ts"])
+    expect(read(file)).toMatch(
+      new RegExp(`npm install --no-save opencode-ai@${version?.replaceAll(".", "\\.")}["\`]`),
+    );
 });
 
 test("the local runtime speaks the SDK's own capnweb", () => {

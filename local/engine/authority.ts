@@ -120,8 +120,8 @@ function authorityCertificate({ publicKey, privateKey }: Pair): forge.pki.Certif
 function certificateFor(publicKey: KeyObject, days: number): forge.pki.Certificate {
   const certificate = pki.createCertificate();
   certificate.publicKey = pki.publicKeyFromPem(publicKey.export({ type: "spki", format: "pem" }).toString());
-  // A serial number is positive: no first bit (RFC 5280, 4.1.2.2).
-  certificate.serialNumber = `00${randomBytes(16).toString("hex")}`;
+  // A serial number is positive (RFC 5280, 4.1.2.2) and, as DER has every number, without zeros in front: its first byte is 1.
+  certificate.serialNumber = `01${randomBytes(16).toString("hex")}`;
   const now = Date.now();
   certificate.validity.notBefore = new Date(now - DAY_MS);
   certificate.validity.notAfter = new Date(now + days * DAY_MS);

@@ -6,14 +6,22 @@ import { createServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type * as nodeCrypto from "node:crypto";
 import { X509Certificate } from "node:crypto";
 import { connect, type PeerCertificate, rootCertificates, TLSSocket } from "node:tls";
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { afterAll, beforeAll, expect, it, vi } from "vitest";
 import { CertificateAuthority } from "../../local/engine/authority.ts";
 import { keyStore } from "../../local/engine/certificates.ts";
 import { connectUpstream, secured } from "../../local/engine/upstream.ts";
+
+/** One serial number in some hundred begins so, and OpenSSL reads no number with zeros in front. */
+vi.mock("node:crypto", async (original) => {
+  const crypto = await original<typeof nodeCrypto>();
+  const randomBytes = (size: number) => Buffer.concat([Buffer.alloc(2), crypto.randomBytes(size - 2)]);
+  return { ...crypto, randomBytes };
+});
 
 let directory: string;
 

@@ -139,7 +139,8 @@ async function respond(
   const call = { tool: name, scopes: TASK_SCOPES };
   const response = await recorded(caller, call, () => work(contextOf(caller)));
   if (response instanceof Response) return response;
-  if (response.code === "not_found") return unknown();
+  if (response.code === "not_found")
+    return name === "task_result" ? unknown() : json({ error: response.text }, 404);
   if (response.code === "invalid_argument") return json({ error: response.text }, 400);
   if (response.code === "quota_exceeded") return json({ error: response.text }, 429);
   return json({ error: "Task execution failed", details: response.text }, 500);

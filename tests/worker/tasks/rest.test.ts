@@ -68,6 +68,14 @@ describe("POST /execute", () => {
     },
   );
 
+  it("names the checkpoint that is not there", async () => {
+    const body = post({ task: "x", checkpoint: "0123456789abcdef" });
+    expect(await json(await owner.http("/execute", body))).toEqual([
+      404,
+      { error: expect.stringContaining("There is no checkpoint 0123456789abcdef.") },
+    ]);
+  });
+
   it.each([0, -1, "10", 1e12])("refuses the timeout %j", async (timeout) => {
     const [status, body] = await json(await owner.http("/execute", post({ task: "x", timeout })));
     expect(status).toBe(400);

@@ -18,10 +18,14 @@ function filesOf(report) {
   return new Map(testResults.map((file) => [relative(process.cwd(), file.name), file]));
 }
 
-/** The full names of the tests with a status. A file without one that failed, and failed as a whole, is one. */
+/** A test is pending that never ended, because what it ran in did not last. */
+const STATUSES = { passed: ["passed"], failed: ["failed", "pending"] };
+
+/** The full names of the tests that passed or failed. A file without one that failed, and failed as a whole, is one. */
 function testsOf({ status, assertionResults }, wanted) {
-  const names = assertionResults.filter((test) => test.status === wanted).map(({ fullName }) => fullName);
-  return wanted === "failed" && status === "failed" && names.length === 0 ? ["the file as a whole"] : names;
+  const tests = assertionResults.filter((test) => STATUSES[wanted].includes(test.status));
+  const isBroken = wanted === "failed" && status === "failed" && tests.length === 0;
+  return isBroken ? ["the file as a whole"] : tests.map(({ fullName }) => fullName);
 }
 
 if (process.argv[2] === "--failed") {

@@ -6,6 +6,7 @@ import { launchChromium, lowContrast } from "../setup/chromium.ts";
 import { CLIENT_ID, CLIENT_SECRET, type FakeGitHub, startGitHub } from "../setup/github.ts";
 import { type App, Client, type Tokens } from "../setup/oauth-client.ts";
 import { listen, type OAuthServer, OWNER_TOKEN, startOAuthServer } from "../setup/oauth-server.ts";
+import { until } from "../setup/until.ts";
 
 const web: App = (url, init) => fetch(url, init);
 
@@ -120,7 +121,7 @@ describe("a person", () => {
         const outline = element ? getComputedStyle(element).outlineStyle : "none";
         return `${element?.getAttribute("value") ?? element?.id ?? ""} ${outline}`;
       });
-    expect(await focused()).toBe("token solid");
+    await until(async () => (await focused()) === "token solid");
     await page.keyboard.type(OWNER_TOKEN);
     const order: string[] = [];
     for (const key of [...Array(4).fill("Shift+Tab"), ...Array(7).fill("Tab")]) {

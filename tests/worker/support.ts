@@ -5,7 +5,7 @@ import type { LocalEnv } from "../../local/platform/client.ts";
 import { SECRET_HEADER } from "../../local/platform/protocol.ts";
 import type { Region, Scope } from "../../src/shared/principal.ts";
 import worker, { type Account, type Sandbox } from "../../src/index.ts";
-import { actorName } from "../../src/shared/names.ts";
+import { actorName, principalHash } from "../../src/shared/names.ts";
 import type { Env } from "../../src/shared/config.ts";
 import { MCPClient, type Result } from "../setup/mcp-client.ts";
 import { until } from "../setup/until.ts";
@@ -104,6 +104,12 @@ export async function evictActor(actor: DurableObjectStub<Sandbox>): Promise<str
 
 /** The bucket that logs of runs go to. */
 export const bucket: R2Bucket = bindings.RESULTS;
+
+/** What a run of a caller has there: the bucket holds more objects than one list shows. */
+export async function objectsOf(id: string, caller = owner): Promise<R2Object[]> {
+  const prefix = `${await principalHash(caller.principalID)}/${id}/`;
+  return (await bucket.list({ prefix })).objects;
+}
 
 /** Runs a command and returns what it printed. @throws Error when it does not succeed */
 export async function sh(

@@ -1,5 +1,5 @@
 import { afterAll, describe, expect, it } from "vitest";
-import { bucket, callsIn, idIn, owner, says, sh } from "../support.ts";
+import { callsIn, idIn, objectsOf, owner, says, sh } from "../support.ts";
 
 const sandbox = "output";
 
@@ -53,8 +53,7 @@ describe("long output", () => {
     const log = await wholeLog(id);
     expect(log.stdout === lines("řádek", 1, 600_000)).toBe(true);
     expect(log.stderr === lines("chyba", 1, 50_000)).toBe(true);
-    const { objects } = await bucket.list();
-    const own = objects.filter(({ key }) => key.includes(id));
+    const own = await objectsOf(id);
     expect(own.map(({ size }) => size).reduce((sum, size) => sum + size, 0)).toBe(bytes + 700_000);
     expect(own.length).toBeGreaterThanOrEqual(2);
     expect(Math.max(...own.map(({ size }) => size))).toBeLessThanOrEqual(5 * 1024 * 1024);

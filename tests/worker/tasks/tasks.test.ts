@@ -8,6 +8,7 @@ import {
   accountOf,
   actorOf,
   bucket,
+  objectsOf,
   evict,
   inActor,
   killContainer,
@@ -285,7 +286,7 @@ describe("what a task leaves", () => {
     const { id, artifacts } = await execute({ task: "[[big]] x" });
     expect(artifacts.map(({ path }) => path)).toEqual(["changes.diff", "big.bin", "small.txt"]);
     const sandbox = id.split(".")[0] ?? "";
-    const objects = async () => (await bucket.list()).objects.filter(({ key }) => key.includes(`/${id}/`));
+    const objects = () => objectsOf(id);
     const kinds = (await objects()).map(({ key }) => key.split("/")[2]);
     expect(new Set(kinds)).toEqual(new Set(["artifacts"]));
     const archived = () =>

@@ -1,6 +1,7 @@
 /** What goes on at a server, as events: sandboxes and runs that come, change and go, and what runs print. */
 import { setTimeout as pause } from "node:timers/promises";
 import { z } from "zod";
+import { runsSchema } from "./listed-runs.ts";
 import { CommandError } from "./exit.ts";
 import { pageSchema, reading } from "./follow.ts";
 import { type Server, WAIT_SECONDS } from "./mcp.ts";
@@ -37,20 +38,6 @@ export type WatchEvent = SandboxEvent | RunEvent | OutputEvent;
 
 const sandboxesSchema = z.object({
   sandboxes: z.array(z.object({ name: z.string(), state: z.string(), last_used_at: z.string() })),
-});
-
-const runsSchema = z.object({
-  runs: z.array(
-    z.object({
-      id: z.string(),
-      kind: z.string(),
-      state: z.string(),
-      title: z.string(),
-      started_at: z.string(),
-      duration_ms: z.number(),
-      exit_code: z.number().optional(),
-    }),
-  ),
 });
 
 /** Sandboxes whose runs are asked for, the most recently used; and runs whose output is followed at once. */

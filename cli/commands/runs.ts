@@ -2,25 +2,12 @@
 import { Option } from "@commander-js/extra-typings";
 import { z } from "zod";
 import { serverCommand, wholeNumber } from "../command.ts";
+import { runsSchema } from "../listed-runs.ts";
 import { Server } from "../mcp.ts";
 import { duration, json, note, table } from "../print.ts";
 import { PROGRAM, serverAddress } from "../server.ts";
 
-const listSchema = z.object({
-  runs: z.array(
-    z.object({
-      id: z.string(),
-      kind: z.string(),
-      state: z.string(),
-      title: z.string(),
-      started_at: z.string(),
-      duration_ms: z.number(),
-      exit_code: z.number().optional(),
-    }),
-  ),
-  next_cursor: z.string().optional(),
-  notice: z.string().optional(),
-});
+const listSchema = runsSchema.extend({ next_cursor: z.string().optional(), notice: z.string().optional() });
 
 export const runs = serverCommand("runs", "list the runs of a sandbox, the newest first", [
   "runs",

@@ -21,7 +21,7 @@ export function cloneDirectory(repository: string): string {
   const name = repository
     .replace(/[?#].*$/, "")
     .replace(/\/+$/, "")
-    .replace(/\.git$/, "")
+    .replace(/\/?\.git$/, "")
     .split(/[/:]/)
     .at(-1);
   const clean = name?.replaceAll(/[^A-Za-z0-9._-]/g, "-").replace(/^[.-]+/, "");

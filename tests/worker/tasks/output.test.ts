@@ -4,6 +4,7 @@ import { AGENTS } from "../../../src/tasks/agents.ts";
 import type { RunSink, Stream } from "../../../src/runs/run.ts";
 import { verdictOf, type TaskFacts } from "../../../src/tasks/end.ts";
 import { TaskOutput } from "../../../src/tasks/output.ts";
+import { cloneDirectory } from "../../../src/tasks/script.ts";
 
 const encoder = new TextEncoder();
 
@@ -319,4 +320,17 @@ describe("the verdict", () => {
     expect(verdict.state).toBe(state);
     expect(verdict.note ?? "").toMatch(words);
   });
+});
+
+describe("the directory of a clone", () => {
+  it.each([
+    ["https://example.com/team/app.git?x#y", "/workspace/app"],
+    ["git@example.com:team/app.git", "/workspace/app"],
+    ["/workspace/app/.git", "/workspace/app"],
+    ["file:///srv/.hidden app/", "/workspace/hidden-app"],
+  ])("of %s is %s", (repository, directory) => expect(cloneDirectory(repository)).toBe(directory));
+
+  it.each(["https://", ".git"])("%s has none", (repository) =>
+    expect(() => cloneDirectory(repository)).toThrow("does not name a repository"),
+  );
 });

@@ -89,7 +89,8 @@ export async function panelCaller(request: Request, context: RequestContext): Pr
   if (token === undefined) return unauthorized("no_token", "Sign in to the panel.");
   const holder = await lookedUp(token, oauth, ["/mcp"], request, context);
   if (holder && "response" in holder) return holder;
-  if (holder?.client === PANEL_CLIENT_ID) return { principal: holder, metadata: undefined };
+  if (holder?.client === PANEL_CLIENT_ID)
+    return { principal: holder, metadata: undefined, takesNotice: false };
   return unauthorized("invalid_token", "The session has ended. Sign in to the panel again.");
 }
 

@@ -36,7 +36,7 @@ import { previewLabel } from "../shared/preview-address.ts";
 import { panelAsset, panelPage } from "./panel.ts";
 import { servePreview } from "./previews.ts";
 import { execute, TASK_SCOPES, taskResult } from "./rest.ts";
-import type { CallerContext, RequestContext } from "../shared/request-context.ts";
+import type { Caller, CallerContext, RequestContext } from "../shared/request-context.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { declaresTasks, TASK_METHODS, TASKS_CAPABILITY } from "../tools/mcp-task.ts";
 import { toolsChosen } from "../shared/tool-sets.ts";
@@ -74,18 +74,21 @@ interface Route {
   forPeople?: boolean;
   /** Whether unauthenticated requests make it write; those are limited by address. */
   writes?: boolean;
-  /** The handler: `open` to everybody, or for callers that are `known` by a token. */
+  /** The handler: `open` to everybody, or for callers that are `known`. */
   serve:
     | { open: Serve<RequestContext> }
     | {
-        /** The resources whose OAuth tokens count. */
-        tokensOf: readonly [ResourcePath, ...ResourcePath[]];
+        /** Finds out who calls. */
+        by: (request: Request, context: RequestContext) => Promise<Caller | Refusal>;
         /** What every request needs; for MCP that depends on the body. */
         scopes?: readonly Scope[];
         known: Serve<CallerContext>;
-      }
-    /** For the panel's own page, which its session's cookie lets in. */
-    | { session: Serve<CallerContext> };
+      };
+}
+
+/** Callers by a token. @param paths the resources whose OAuth tokens count */
+function byToken(...paths: readonly [ResourcePath, ...ResourcePath[]]) {
+  return (request: Request, context: RequestContext) => authenticate(request, context, paths);
 }
 
 const READ = "GET, HEAD";
@@ -93,23 +96,23 @@ const READ = "GET, HEAD";
 /** The Worker's default export. */
 export function createApp(product: Product): App {
   const mcp = (request: Request, caller: CallerContext) => serveMCP(product, request, caller);
-  const tasks = { tokensOf: ["/mcp", "/"], scopes: TASK_SCOPES } as const;
+  const tasks = { by: byToken("/mcp", "/"), scopes: TASK_SCOPES };
   const routes: readonly Route[] = [
     { path: "/health", methods: READ, serve: { open: health } },
-    { path: "/mcp", methods: "POST", forPeople: true, serve: { tokensOf: ["/mcp"], known: mcp } },
+    { path: "/mcp", methods: "POST", forPeople: true, serve: { by: byToken("/mcp"), known: mcp } },
     // Some clients post to the root.
-    { path: "/", methods: "POST", forPeople: true, serve: { tokensOf: ["/"], known: mcp } },
+    { path: "/", methods: "POST", forPeople: true, serve: { by: byToken("/"), known: mcp } },
     { path: "/execute", methods: "POST", serve: { ...tasks, known: execute } },
     { path: "/tasks/:taskId/result", methods: READ, serve: { ...tasks, known: taskResult } },
     { path: "/files/:token", methods: `${READ}, PUT, POST`, serve: { open: serveLink } },
     {
       path: "/sandboxes/:name/files/*",
       methods: `${READ}, PUT, DELETE`,
-      serve: { tokensOf: ["/mcp", "/"], known: serveFiles },
+      serve: { by: byToken("/mcp", "/"), known: serveFiles },
     },
     { path: PANEL_PATH, methods: READ, serve: { open: panelPage } },
     { path: `${PANEL_ASSETS_PATH}/:name`, methods: READ, serve: { open: panelAsset } },
-    { path: PANEL_MCP_PATH, methods: "POST", serve: { session: mcp } },
+    { path: PANEL_MCP_PATH, methods: "POST", serve: { by: panelCaller, known: mcp } },
     { path: PANEL_SIGN_IN_PATH, methods: READ, serve: withOAuth(startPanelSignIn), writes: true },
     { path: PANEL_CALLBACK_PATH, methods: READ, serve: withOAuth(finishPanelSignIn), writes: true },
     { path: PANEL_SIGN_OUT_PATH, methods: "POST", serve: withOAuth(signOutOfPanel), writes: true },
@@ -145,14 +148,10 @@ export function createApp(product: Product): App {
       return route.serve.open(request, context);
     }
 
-    const inPanel = "session" in route.serve;
-    const { scopes = [], known } = "session" in route.serve ? { known: route.serve.session } : route.serve;
-    const sender =
-      "session" in route.serve
-        ? await panelCaller(request, context)
-        : await authenticate(request, context, route.serve.tokensOf);
+    const { by, scopes = [], known } = route.serve;
+    const sender = await by(request, context);
     if ("response" in sender) return refuse(context, sender, { route: route.path });
-    const caller: CallerContext = { ...context, ...sender, takesNotice: !inPanel };
+    const caller: CallerContext = { ...context, ...sender };
     if (await tooOften(caller.env.RATE_LIMITER, caller.principal.id))
       return refuse(caller, rateLimited(), { route: route.path });
     return refuseWithout(caller, scopes, route.path) ?? known(request, caller);

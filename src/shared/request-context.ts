@@ -13,19 +13,19 @@ export interface RequestContext {
   requestID: string;
 }
 
-/** Who sent a request, once a token has said so. */
+/** Who sent a request, once a token or a session has said so. */
 export interface Caller {
   principal: Principal;
   /** The URL of the resource's metadata (RFC 9728), which a challenge names; undefined when OAuth is off. */
   metadata: string | undefined;
+  /** False for the panel: what is said of a restart is for the model, and waits for its next call. */
+  takesNotice?: boolean;
 }
 
 /** The context of a request behind the guards. */
 export interface CallerContext extends RequestContext, Caller {
   /** Whether the answer goes out as data, too. */
   isStructured?: boolean;
-  /** False for the panel: what is said of a restart is for the model, and waits for its next call. */
-  takesNotice?: boolean;
   /** Whether the log of a terminal goes out with its control sequences. */
   isRaw?: boolean | undefined;
   /** Whether the client's revision of MCP knows blocks that link to resources: 2025-06-18 and later ones do. */

@@ -19,7 +19,10 @@ const LENGTH_CLASS = 64;
 /** A line this long may go on in the next as base64 does. PEM has 64 characters in a line, MIME 76. */
 const LEAST_WRAPPED_LINE = 32;
 
-/** Ways to read one text that are followed at a time, beside the plain one. More than two need a value like `%2525252B`. */
+/**
+ * Ways to read one text that are followed at a time, beside the plain one, without those that another one holds. More than two
+ * need a value like `%2525252B`.
+ */
 const MOST_READINGS = 8;
 
 /** What may be of a trace: nothing, text, and text or base64, with the characters of its escapes. */
@@ -274,8 +277,10 @@ class Search {
     // The beginning has nothing to follow, and what goes on as the text does is followed already.
     states.delete(0);
     states.delete(plain);
+    const found = [plain, ...states].flatMap((state) => this.#automaton.endingAt(state) ?? []);
+    this.#automaton.reduce(states);
     this.#others = states.size === 0 ? NO_STATES : [...states].slice(0, MOST_READINGS);
-    return [plain, ...states].flatMap((state) => this.#automaton.endingAt(state) ?? []);
+    return found;
   }
 
   #step(state: number, character: number, isWrap: boolean): number {

@@ -10,6 +10,8 @@ export class PatternAutomaton<Pattern extends { text: string }> {
   readonly #next: Int32Array;
   /** The longest pattern that ends at a state. */
   readonly #ending: (Pattern | undefined)[] = [undefined];
+  /** For each state that of the next shorter beginning of a pattern that the text ends with. */
+  #shorter = new Int32Array();
 
   /** @param patterns of ASCII characters */
   constructor(patterns: readonly Pattern[]) {
@@ -38,6 +40,13 @@ export class PatternAutomaton<Pattern extends { text: string }> {
     return this.#ending[state];
   }
 
+  /** Removes the states that another one holds: what it meets from now on, that meets too. */
+  reduce(states: Set<number>): void {
+    for (const state of states)
+      for (let held = this.#shorter[state] ?? 0; held > 0; held = this.#shorter[held] ?? 0)
+        states.delete(held);
+  }
+
   #add(pattern: Pattern): void {
     let state = 0;
     for (const character of pattern.text) {
@@ -51,6 +60,7 @@ export class PatternAutomaton<Pattern extends { text: string }> {
   /** Leads each state, where its patterns do not go on, to the longest beginning of a pattern that the text ends with. */
   #complete(): void {
     const shorter = new Int32Array(this.#ending.length);
+    this.#shorter = shorter;
     const queue = [0];
     for (const state of queue)
       for (let column = 1; column < this.#width; column++) {

@@ -206,6 +206,23 @@ describe("an answer", () => {
     );
   });
 
+  it.each([
+    ["AAAAAAAAAAAAAAAAAAAAAMLhe", "xy"],
+    ["xxxxxxxxxxxxxxxx-Kq9", ""],
+    ["abababababababababab!", "ab"],
+  ])("is masked where it begins with a repetition, %s", (value, before) => {
+    const all = (spell: (one: string) => string) => [...value].map(spell).join("");
+    for (const text of [
+      all((one) => `\\u00${hex(one)}`),
+      all((one) => `%${hex(one)}`),
+      all((one) => `&#${one.charCodeAt(0)};`),
+      all((one) => `\\u00${hex(one)}`).replace("\\u0041", "A"),
+    ]) {
+      const answer = new Mask([secretOf({}, { value })]).text(`${before}${text}.`);
+      expect(answer.slice(-text.length - 1)).toBe(`${"*".repeat(text.length)}.`);
+    }
+  });
+
   it.each(["%", "%3", "\\", "\\u003", "\\x3", "&#5"])(
     "is masked as long after %s whatever it begins with",
     (before) => {

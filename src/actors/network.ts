@@ -169,7 +169,11 @@ export class SandboxNetwork {
     const ways: string[] = [];
     if (possible.length > 0)
       ways.push(`To allow ${possible.join(", ")}: configure_sandbox with allow_hosts ${list}.`);
-    else if (missing.length > 0) ways.push("The operator of this server does not allow that.");
+    const forbidden = missing.filter((host) => !possible.includes(host));
+    if (forbidden.length > 0)
+      ways.push(
+        `The operator of this server does not allow ${possible.length > 0 ? forbidden.join(", ") : "that"}.`,
+      );
     if (missing.length < hosts.length) ways.push("What is allowed meanwhile can be tried again.");
     if (hosts.length < refused.length)
       ways.push(`A list lets the ports ${ALLOWED_PORTS_LISTED} through, and no others.`);

@@ -198,7 +198,7 @@ const all = { initial: undefined, max: "full", allowHosts: [] } as const;
 describe("nobody has more than they were given", () => {
   it("by MAX_INTERNET and ALLOW_HOSTS, whatever was chosen before", async () => {
     const listed = { initial: undefined, max: "allowlist", allowHosts: ["*.example.com"] } as const;
-    const { network: own } = network({ network: listed, authTokens: [] });
+    const { network: own, refused } = network({ network: listed, authTokens: [] });
     expect(own.policy).toEqual({ internet: "allowlist", allowHosts: ["*.example.com"] });
     expect(() => own.changed({ internet: "full" })).toThrow("does not allow internet full");
     expect(() => own.changed({ allowHosts: ["evil.test", "a.example.com"] })).toThrow("allow evil.test, but");
@@ -208,6 +208,10 @@ describe("nobody has more than they were given", () => {
     own.put({ internet: "allowlist", allowHosts: ["evil.test"] });
     expect(own.policy).toEqual({ internet: "allowlist", allowHosts: [] });
     expect(await own.refusalNote(0)).toContain('allow_hosts ["x.example.com"]');
+    refused.push({ host: "evil.test", why: "policy", count: 1 });
+    expect(await own.refusalNote(0)).toMatch(
+      /To allow x\.example\.com: .* The operator of this server does not allow evil\.test\.$/,
+    );
   });
 
   it("by the entry of their token, within what holds for all", async () => {

@@ -1,20 +1,29 @@
 /** `sandbox-mcp files`: files into a sandbox and out of it, of any size, as streams over plain HTTP. */
 import { createReadStream, createWriteStream, renameSync, rmSync, statSync } from "node:fs";
-import { basename, join } from "node:path";
+import { basename, join, posix } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { Command } from "@commander-js/extra-typings";
 import { z } from "zod";
+import { SANDBOX_NAME, SANDBOX_NAME_RULE } from "../../src/shared/names.ts";
 import { serverCommand } from "../command.ts";
 import { CommandError } from "../exit.ts";
 import { http } from "../mcp.ts";
 import { bytes, json, line, note, Progress, table } from "../print.ts";
 import { userPath, PROGRAM, serverAddress } from "../server.ts";
 
-/** The address of a path in a sandbox: relative to /workspace, an absolute one behind a second slash. */
+/** What a path names for a shell in /workspace, but for symbolic links. */
+function absolute(path: string): string {
+  return posix.resolve("/workspace", path);
+}
+
+/**
+ * The address of a path in a sandbox, absolute behind a second slash. In a URL, `..` would lead out of the sandbox.
+ * @throws {CommandError} for what is no name of a sandbox, `..` among it
+ */
 export function fileAddress(sandbox: string, path: string): string {
-  const encoded = path.split("/").map(encodeURIComponent).join("/");
-  return `/sandboxes/${encodeURIComponent(sandbox)}/files/${encoded}`;
+  if (!SANDBOX_NAME.test(sandbox)) throw new CommandError("usage", `--sandbox ${SANDBOX_NAME_RULE}.`);
+  return `/sandboxes/${sandbox}/files/${absolute(path).split("/").map(encodeURIComponent).join("/")}`;
 }
 
 const writtenSchema = z.object({ path: z.string(), size: z.number(), sha256: z.string().optional() });
@@ -96,7 +105,7 @@ const ls = serverCommand("ls", "list a directory of a sandbox", [
   .option("--sandbox <name>", "the sandbox", "default")
   .option("--recursive", "all that is below, too")
   .action(async (remote, { sandbox, recursive, ...options }) => {
-    const path = fileAddress(sandbox, remote.endsWith("/") ? remote : `${remote}/`);
+    const path = fileAddress(sandbox, remote);
     const response = await http(serverAddress(options), `${path}${recursive ? "?recursive=true" : ""}`);
     if (response.headers.get("content-disposition") !== null) {
       await response.body?.cancel();

@@ -342,6 +342,27 @@ describe("files", () => {
     });
   });
 
+  it("take .. as a shell in /workspace does, and never leave the sandbox", async () => {
+    writeFileSync(join(directory, "p.txt"), "mine\n");
+    expect(await run(["files", "put", "p.txt", "../../other/files/p.txt"])).toMatchObject({
+      code: 0,
+      stdout: "/other/files/p.txt: 5 B\n",
+    });
+    expect(await run(["command", "cat /other/files/p.txt"])).toMatchObject({ stdout: "mine\n" });
+    expect(await run(["files", "get", "../other/./files/../files/p.txt", "-"])).toMatchObject({
+      stdout: "mine\n",
+    });
+    expect(await json(["files", "ls", "../other"])).toMatchObject({ entries: [{ path: "files" }] });
+    expect(await run(["files", "get", "../../../health", "-"])).toMatchObject({
+      code: 70,
+      stderr: expect.stringContaining("There is no /health"),
+    });
+    expect(await run(["files", "get", "health", "-", "--sandbox", ".."])).toMatchObject({
+      code: 64,
+      stdout: "",
+    });
+  });
+
   it.each([
     [["files", "get", "none"], 70, "There is no /workspace/none"],
     [["files", "put", "none"], 69, "There is no "],

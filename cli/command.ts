@@ -1,6 +1,7 @@
 /** What every command of the command line has: how it is made, its common options, its examples. */
 import { readFileSync } from "node:fs";
 import { Command, InvalidArgumentError, Option } from "@commander-js/extra-typings";
+import { SANDBOX_NAME, SANDBOX_NAME_RULE } from "../src/shared/names.ts";
 import { CommandError } from "./exit.ts";
 import { userPath, PROGRAM } from "./server.ts";
 
@@ -15,9 +16,16 @@ export function plainCommand(name: string, description: string, examples: readon
   const shown = lines.map((each) => `  $ ${each.replaceAll("sandbox-mcp ", `${PROGRAM} `)}`);
   const command = new Command(name)
     .description(description)
+    .hook("preAction", (_, chosen) => checkSandbox(chosen.getOptionValue("sandbox")))
     .addHelpText("after", `\nExamples:\n${shown.join("\n")}`);
   EXAMPLES.set(command, lines);
   return command;
+}
+
+/** The `--sandbox` of every command. @throws {CommandError} before a server is asked or a file is written */
+function checkSandbox(name: unknown): void {
+  if (typeof name === "string" && !SANDBOX_NAME.test(name))
+    throw new CommandError("usage", `--sandbox ${SANDBOX_NAME_RULE}: ${JSON.stringify(name)}`);
 }
 
 /** A command whose result is data. */

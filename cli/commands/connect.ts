@@ -14,7 +14,7 @@ import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline/promises";
 import { isDeepStrictEqual } from "node:util";
-import { Argument, Option } from "@commander-js/extra-typings";
+import { Argument, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import description from "../../package.json" with { type: "json" };
 import { entryIn, withEntry } from "../client-file.ts";
 import { type ClientKind, CLIENTS, type Endpoint } from "../clients.ts";
@@ -40,7 +40,7 @@ export const connect = serverCommand(
 )
   .addArgument(new Argument("<client>", "the client").choices(CLIENTS.map(({ name }) => name)))
   .option("--project <directory>", "for the project in this directory only, where the client has such a file")
-  .option("--name <name>", "the name that the server has in the client", "sandbox")
+  .option("--name <name>", "the name that the server has in the client", serverName, "sandbox")
   .option("--sandbox <name>", "the sandbox of calls that name none")
   .addOption(
     new Option("--transport <kind>", "http, else a process that speaks for the server").choices([
@@ -59,14 +59,14 @@ export const connect = serverCommand(
       http ? overHTTP(serverAddress(options), sandbox) : asProcess(addressIfAny(options), sandbox, options),
     );
     const file = fileOf(client, project);
-    const { text, before } = readBefore(client, file, name);
-    const after = onFile(file, () => withEntry(client, text, name, entry));
     if (print) {
-      const shown = onFile(file, () => withEntry(client, "", name, entry));
+      const shown = withEntry(client, "", name, entry);
       if (options.json) json(true, { client: chosen, file, entry, written: false });
       else line(`${file}:\n${shown.trimEnd()}`);
       return;
     }
+    const { text, before } = readBefore(client, file, name);
+    const after = onFile(file, () => withEntry(client, text, name, entry));
     if (isDeepStrictEqual(before, JSON.parse(JSON.stringify(entry)))) {
       if (options.json) json(true, { client: chosen, file, written: false });
       else line(`${client.title} is connected already: ${file}`);
@@ -80,6 +80,12 @@ export const connect = serverCommand(
     if (project !== undefined && http) note("It holds the token: keep it out of commits.");
     note(client.next);
   });
+
+/** A name that every client takes: they make the names of tools of it, where only these characters may be. */
+function serverName(text: string): string {
+  if (/^[\w-]{1,64}$/.test(text)) return text;
+  throw new InvalidArgumentError("It must be 1 to 64 of A-Z, a-z, 0-9, - and _.");
+}
 
 function overHTTP({ url, token }: ServerAddress, sandbox: string | undefined): Endpoint {
   const own = new URL(url);

@@ -1,13 +1,14 @@
 /** What `sandbox-mcp connect` does to the files of clients: the entry is there, and all else as it was. */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { parse } from "jsonc-parser";
 import { parse as parseTOML } from "smol-toml";
 import { entryIn, withEntry } from "../../cli/client-file.ts";
 import { programWords } from "../../cli/places.ts";
 import { type ClientKind, CLIENTS, type Endpoint } from "../../cli/clients.ts";
+import { runHere } from "../setup/cli.ts";
 
 const client = (name: string) => CLIENTS.find((each) => each.name === name) as ClientKind;
 
@@ -92,6 +93,46 @@ it.each([
   ["codex", 'mcp_servers = { other = { command = "x" } }', "cannot change safely"],
 ])("a file of %s that holds %j is left alone", (name, text, message) => {
   expect(() => withEntry(client(name), text, "sandbox", { url: "u" })).toThrow(message);
+});
+
+describe("connect --project", () => {
+  let project: string;
+  let file: string;
+  beforeEach(() => {
+    project = mkdtempSync(join(tmpdir(), "sandbox-mcp-connect-"));
+    file = join(project, ".cursor/mcp.json");
+  });
+  afterEach(() => rmSync(project, { recursive: true }));
+
+  const SERVER = { SANDBOX_MCP_URL: "https://host.example", SANDBOX_MCP_TOKEN: "the-token" };
+  const connect = (...words: string[]) =>
+    runHere(["connect", "cursor", "--project", project, ...words], { env: SERVER });
+
+  it("prints with --print what belongs in a file that it cannot read", async () => {
+    mkdirSync(join(project, ".cursor"));
+    writeFileSync(file, "{broken");
+    expect(await connect()).toMatchObject({ code: 1, stderr: expect.stringContaining("--print shows") });
+    const { code, stdout } = await connect("--print");
+    expect([code, parse(stdout.slice(stdout.indexOf("\n")))]).toEqual([
+      0,
+      { mcpServers: { sandbox: { url: "https://host.example/mcp", headers: { Authorization } } } },
+    ]);
+    expect(readFileSync(file, "utf8")).toBe("{broken");
+  });
+
+  it.each([
+    ["--sandbox", "A_"],
+    ["--sandbox", "a".repeat(21)],
+    ["--name", "a b"],
+    ["--name", ""],
+  ])("refuses %s %j", async (option, value) => {
+    const { code, stderr } = await connect(option, value);
+    expect([code, stderr]).toEqual([
+      64,
+      expect.stringMatching(new RegExp(`${option}.*must be 1 to \\d\\d of`)),
+    ]);
+    expect(existsSync(file)).toBe(false);
+  });
 });
 
 it.each([

@@ -35,6 +35,18 @@ test.each(leaves())("%s has examples whose options it has", (name, command) => {
   }
 });
 
+const withSandbox = leaves().filter(([, { options }]) => options.some(({ long }) => long === "--sandbox"));
+
+test.each(withSandbox)(
+  "%s refuses a sandbox of a wrong name before it asks a server",
+  async (name, command) => {
+    const needed = command.registeredArguments.filter(({ required }) => required).map(() => "cursor");
+    const env = { SANDBOX_MCP_URL: "http://127.0.0.1:9", SANDBOX_MCP_TOKEN: "token" };
+    const { code, stderr } = await runHere([...name.split(" "), ...needed, "--sandbox", "A B"], { env });
+    expect([code, stderr]).toEqual([64, expect.stringMatching(/--sandbox must be 1 to 20 of .*"A B"/)]);
+  },
+);
+
 test("a table fits its terminal and shows no control characters", () => {
   const lines = aligned(
     [{ title: "N", right: true }, { title: "WHAT" }],

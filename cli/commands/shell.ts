@@ -61,6 +61,7 @@ export const shell = bridgeCommand(
 async function converse(server: Server, id: string, isReturn: boolean): Promise<boolean> {
   const { stdin, stdout } = process;
   const left = Promise.withResolvers<false>();
+  const filter = new TerminalFilter();
   const type = async (text: string) => void (await server.call("send_input", { id, text }));
   const fail = async (reason: unknown) => {
     // What is typed while the program ends is lost, and no error.
@@ -81,17 +82,13 @@ async function converse(server: Server, id: string, isReturn: boolean): Promise<
   if (isReturn) resize();
   for (const signal of ["SIGTERM", "SIGHUP"] as const) process.once(signal, leave);
   try {
-    return await Promise.race([left.promise, show(server, id, isReturn)]);
+    return await Promise.race([left.promise, show(server, id, filter, isReturn)]);
   } finally {
     stdout.off("resize", resize);
     stdin.off("data", press);
     stdin.setRawMode(false);
     stdin.pause();
-    // Colours, modes for keys and the mouse, the other screen and a hidden cursor are not the next program's.
-    stdout.write(
-      "\u001b[0m\u001b[?1l\u001b[?1000l\u001b[?1002l\u001b[?1003l\u001b[?1006l\u001b[?2004l\u001b[?25h",
-    );
-    stdout.write("\r\n");
+    stdout.write(`${filter.restored()}\r\n`);
   }
 }
 
@@ -110,8 +107,7 @@ async function isRunning(server: Server, id: string): Promise<boolean> {
 }
 
 /** Shows what the run prints until it ends. */
-async function show(server: Server, id: string, isReturn: boolean): Promise<true> {
-  const filter = new TerminalFilter();
+async function show(server: Server, id: string, filter: TerminalFilter, isReturn: boolean): Promise<true> {
   let cursor = 0;
   if (isReturn) {
     const { log_bytes } = pageSchema.parse((await reading(server, { id, cursor: 0, wait_seconds: 0 })).data);

@@ -148,6 +148,27 @@ describe("a terminal", () => {
     ["no clipboard", `a${ESC}]52;c;QUJD\u0007b`, "ab"],
     ["no title, however it ends", `a${ESC}]0;t${ESC}\\b${ESC}Pq${ESC}\\c${ESC}_x\u0018d`, "abcd"],
     ["no control characters of eight bits", "a\u009d52;c;QUJD\u009cb\u009bc", "abc"],
+    [
+      "what full-screen programs need, and line editors",
+      `${ESC}[?1049h${ESC}[1;24r${ESC}(0q${ESC}(B${ESC}=${ESC}[38;2;1;2;3m${ESC}[4:3m${ESC}[?25l${ESC}[2 q${ESC}7${ESC}8${ESC}[6n`,
+      `${ESC}[?1049h${ESC}[1;24r${ESC}(0q${ESC}(B${ESC}=${ESC}[38;2;1;2;3m${ESC}[4:3m${ESC}[?25l${ESC}[2 q${ESC}7${ESC}8${ESC}[6n`,
+    ],
+    [
+      "no questions",
+      `a${ESC}[c${ESC}[>0c${ESC}[5n${ESC}[?6n${ESC}[21t${ESC}[x${ESC}[?1$p${ESC}[>q${ESC}[?u${ESC}Z\u0005b`,
+      "ab",
+    ],
+    [
+      "no modes of the keyboard, whatever stands beside them",
+      `a${ESC}[>4;2m${ESC}[>1u${ESC}[=1u${ESC}[?9001h${ESC}[?1004h${ESC}[20h${ESC}[?1006;1004;1000hb`,
+      `a${ESC}[?1006;1000hb`,
+    ],
+    [
+      "no sequence taken up again behind a control character",
+      `a${ESC}\n]52;c;QUJD\u0007b`,
+      "a\n]52;c;QUJD\u0007b",
+    ],
+    ["no full reset, no printing, no title of screen", `a${ESC}c${ESC}[5i${ESC}kt${ESC}\\b`, "ab"],
     ["nothing of what has no end", `a${ESC}]52;${"x".repeat(100)}`, "a"],
   ])("gets %s", (_what, printed, shown) => {
     for (const size of [1, 2, 3, printed.length]) {
@@ -155,6 +176,24 @@ describe("a terminal", () => {
       const parts = printed.match(new RegExp(`[^]{1,${size}}`, "gu")) ?? [];
       expect(parts.map((part) => filter.take(part)).join("")).toBe(shown);
     }
+  });
+
+  test.each([
+    ["nothing", `text${ESC}[31m`, ""],
+    [
+      "an editor's screen, which knows where the cursor was",
+      `${ESC}[?1049h${ESC}[?1;1000h${ESC}[2;5r${ESC}=${ESC}[?25l${ESC}[2 q`,
+      `${ESC}>${ESC}[0 q${ESC}[?1l${ESC}[?25h${ESC}[?1000l${ESC}[r${ESC}[999;1H${ESC}[?1049l`,
+    ],
+    [
+      "no more than what is still changed",
+      `${ESC}[?1049h${ESC}[?7l${ESC}[4h${ESC}[?1049l`,
+      `${ESC}[4l${ESC}[?7h`,
+    ],
+  ])("is given back with its modes as they were: %s", (_what, printed, written) => {
+    const filter = new TerminalFilter();
+    filter.take(printed);
+    expect(filter.restored()).toBe(`${ESC}[0m${ESC}(B${ESC})B\u000f${written}`);
   });
 
   test("sends keys in order, together while a call is under way, and is left by Ctrl-]", async () => {

@@ -31,8 +31,16 @@ const create = dataCommand("new", "make a token, and say where it goes; it is wr
     "--name <name>",
     "make one of AUTH_TOKENS, whose holder has sandboxes of their own; else the owner's",
   )
-  .addOption(new Option("--scopes <scopes>", `what it allows: ${SCOPES.join(",")}`).default(SCOPES.join(",")))
+  .addOption(
+    new Option("--scopes <scopes>", `what the one of --name allows, else all of ${SCOPES.join(",")}`),
+  )
   .action(({ name, scopes, json: asJSON }) => {
+    const granted = scopes?.split(",").map((scope) => scope.trim()) ?? SCOPES;
+    const unknown = granted.find((scope) => !SCOPES.some((known) => known === scope));
+    if (unknown !== undefined)
+      throw new CommandError("usage", `--scopes has "${unknown}", which is none of ${SCOPES.join(", ")}.`);
+    if (scopes !== undefined && name === undefined)
+      throw new CommandError("usage", "--scopes needs --name: the owner's token allows everything.");
     const token = newToken();
     const hash = sha256(token);
     if (name === undefined) {
@@ -46,10 +54,6 @@ const create = dataCommand("new", "make a token, and say where it goes; it is wr
       return;
     }
     if (!TOKEN_NAME.test(name)) throw new CommandError("usage", "--name must be 1 to 32 of a-z, 0-9 and -.");
-    const granted = scopes.split(",").map((scope) => scope.trim());
-    const unknown = granted.find((scope) => !SCOPES.some((known) => known === scope));
-    if (unknown !== undefined)
-      throw new CommandError("usage", `--scopes has "${unknown}", which is none of ${SCOPES.join(", ")}.`);
     const entry = { name, sha256: hash, scopes: granted };
     if (asJSON) return json(true, { token, sha256: hash, variable: "AUTH_TOKENS", entry });
     line(token);

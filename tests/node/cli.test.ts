@@ -11,6 +11,7 @@ import { leaves } from "../../cli/program.ts";
 import { rotateNamed, rotateOwner, sha256 } from "../../cli/rotation.ts";
 import { writeVariables } from "../../cli/variables.ts";
 import { Keyboard, TerminalFilter } from "../../cli/terminal.ts";
+import { SCOPES } from "../../src/shared/principal.ts";
 import { runHere } from "../setup/cli.ts";
 
 let directory: string;
@@ -84,6 +85,22 @@ test("progress is not drawn over a line that is not over", () => {
     if (isTTY) Object.defineProperty(process.stderr, "isTTY", isTTY);
     else Reflect.deleteProperty(process.stderr, "isTTY");
   }
+});
+
+test.each([
+  [["--scopes", "tasks:run"], "--scopes needs --name"],
+  [["--scopes", "bogus"], '"bogus", which is none of sandbox:read'],
+  [["--name", "ci", "--scopes", "bogus"], '"bogus", which is none of sandbox:read'],
+])("token new %j makes no token", async (options, words) => {
+  const refused = { code: 64, stdout: "", stderr: expect.stringContaining(words) };
+  expect(await runHere(["token", "new", ...options])).toMatchObject(refused);
+});
+
+test("token new --name allows everything, unless --scopes says less", async () => {
+  const scopes = async (...options: string[]) =>
+    JSON.parse((await runHere(["token", "new", "--name", "ci", "--json", ...options])).stdout).entry.scopes;
+  expect(await scopes()).toEqual(SCOPES);
+  expect(await scopes("--scopes", "tasks:run")).toEqual(["tasks:run"]);
 });
 
 describe("token rotate", () => {

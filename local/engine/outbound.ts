@@ -1,6 +1,12 @@
 /** Hands intercepted requests of one sandbox to the Worker, which asks for them one after another. */
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { OUTBOUND_HEADER, type OutboundRequest, type OutboundResponse } from "../platform/protocol.ts";
+import { pipeline, Transform } from "node:stream";
+import {
+  FRAME_HEAD_BYTES,
+  OUTBOUND_HEADER,
+  type OutboundRequest,
+  type OutboundResponse,
+} from "../platform/protocol.ts";
 
 /** How long an intercepted request waits for a Worker that is starting, reloading or waking an actor. */
 const patienceMs = 30_000;
@@ -98,14 +104,8 @@ export class OutboundQueue {
       return;
     }
     pending.answered = true;
-    request.pipe(to);
-    request.on("end", () => response.writeHead(204).end());
-    request.on("close", () => {
-      if (!request.complete) to.destroy();
-    });
-    to.on("close", () => {
-      if (!request.complete) request.destroy();
-    });
+    // Whatever fails first ends the others: a client sees that its answer breaks off, and the Worker that nobody reads on.
+    pipeline(request, unframed(), to, (error) => response.writeHead(error ? 502 : 204).end());
   }
 
   close(): void {
@@ -146,6 +146,36 @@ export class OutboundQueue {
     clearTimeout(poll.timer);
     poll.response.writeHead(status).end();
   }
+}
+
+/** Takes the body of an `OutboundResponse` out of its frames. Fails where the frame at the end is missing. */
+function unframed(): Transform {
+  /** The beginning of a frame's head. */
+  let head = Buffer.alloc(0);
+  let left = 0;
+  let isWhole = false;
+  return new Transform({
+    transform(bytes: Buffer, _encoding, done) {
+      for (let rest = bytes; rest.length > 0;) {
+        if (left > 0) {
+          const piece = rest.subarray(0, left);
+          this.push(piece);
+          left -= piece.length;
+          rest = rest.subarray(piece.length);
+          continue;
+        }
+        const missing = FRAME_HEAD_BYTES - head.length;
+        head = Buffer.concat([head, rest.subarray(0, missing)]);
+        rest = rest.subarray(missing);
+        if (head.length < FRAME_HEAD_BYTES) break;
+        left = head.readUInt32BE();
+        isWhole = left === 0;
+        head = Buffer.alloc(0);
+      }
+      done();
+    },
+    flush: (done) => done(isWhole ? null : new Error("the answer broke off")),
+  });
 }
 
 function fail(response: ServerResponse, status: number, reason: string): void {

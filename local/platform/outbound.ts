@@ -1,5 +1,5 @@
 /** Serves the intercepted requests of one sandbox: takes them from the engine and gives them to their Fetchers. */
-import { OUTBOUND_HEADER, type OutboundRequest, type OutboundResponse } from "./protocol.ts";
+import { OUTBOUND_HEADER, type OutboundRequest, type OutboundResponse, frame } from "./protocol.ts";
 import type { EngineClient } from "./client.ts";
 
 /** The pause before the next poll of the engine after a failure, milliseconds. */
@@ -65,12 +65,22 @@ async function answer(
     await engine.fetch(`/sandboxes/${sandbox}/outbound/${outbound.number}`, {
       method: "POST",
       headers: { [OUTBOUND_HEADER]: encode(described) },
-      ...(response.body === null ? {} : { body: response.body }),
+      body: response.body?.pipeThrough(frames()) ?? frame(),
     });
   } finally {
     // When the process in the sandbox has hung up, so has the handler's client; else this is over anyway.
     gone.abort();
   }
+}
+
+/** Puts a body into frames. */
+function frames(): TransformStream<Uint8Array, Uint8Array> {
+  return new TransformStream({
+    transform: (piece, controller) => {
+      if (piece.byteLength > 0) controller.enqueue(frame(piece));
+    },
+    flush: (controller) => controller.enqueue(frame()),
+  });
 }
 
 // Header values are bytes; the JSON goes as base64 of UTF-8.

@@ -11,7 +11,7 @@
  *   GET    /sandboxes/<id>/connections        its last connections, and how many were refused: `SeenConnections`
  *   GET    /sandboxes/<id>/refusals/<time>    the hosts that its policy refused from a time on
  *   GET    /sandboxes/<id>/outbound/<taker>   waits for the next intercepted request; its body is the answer's body
- *   POST   /sandboxes/<id>/outbound/<number>  the Worker's response to that request
+ *   POST   /sandboxes/<id>/outbound/<number>  the Worker's response to that request, its body in frames
  *   *      /sandboxes/<id>/ports/<port>/...   forwarded to that port inside the sandbox, WebSocket upgrades too
  *   *      /actors/<actor>/internet           the request for `URL_HEADER`, sent under the rules of the actor's sandbox
  *   GET    /boot                              which run of the engine this is
@@ -35,6 +35,9 @@ export const SENT_SECRET_HEADER = "x-local-engine-sent-secret";
 export const ERROR_HEADER = "x-local-engine-error";
 /** JSON of an `OutboundRequest` or an `OutboundResponse`. */
 export const OUTBOUND_HEADER = "x-local-engine-outbound";
+
+/** Bytes of a length before each frame of an `OutboundResponse`. */
+export const FRAME_HEAD_BYTES = 4;
 
 /** `gone`: no such sandbox, or it ended. `not-listening`: nothing accepts connections on that port. */
 export type EngineErrorCode = "gone" | "not-listening" | "failed" | "unauthorized" | "bad-request";
@@ -87,9 +90,21 @@ export interface OutboundRequest {
   pattern: string | null;
 }
 
+/**
+ * Its body goes as frames, of which the first bytes say how many follow (big-endian). An empty one says that the body was whole:
+ * workerd ends a request cleanly although its body's stream fails.
+ */
 export interface OutboundResponse {
   status: number;
   headers: [string, string][];
+}
+
+/** A frame of an `OutboundResponse`; without a piece the one at the end. */
+export function frame(piece: Uint8Array = new Uint8Array()): Uint8Array<ArrayBuffer> {
+  const framed = new Uint8Array(FRAME_HEAD_BYTES + piece.byteLength);
+  new DataView(framed.buffer).setUint32(0, piece.byteLength);
+  framed.set(piece, FRAME_HEAD_BYTES);
+  return framed;
 }
 
 /** Whether a host pattern (`*` matches any characters) covers a host. */

@@ -16,6 +16,7 @@ import { hostCertificates } from "../../local/engine/certificates.ts";
 import { join, takeConnections } from "../../local/engine/egress.ts";
 import { hostRegistries } from "../../local/engine/registries.ts";
 import { connectUpstream, hostProxy } from "../../local/engine/upstream.ts";
+import { frame } from "../../local/platform/protocol.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 
 /** Plays a server of the internet; sandboxes reach it as internet.test. */
@@ -299,7 +300,7 @@ async function serve(from: TestSandbox, respond: (url: string, body: string) => 
   await fetch(`${target.url}/sandboxes/${from.id}/outbound/${description.number}`, {
     method: "POST",
     headers: { "x-local-engine-secret": target.secret, "x-local-engine-outbound": answer },
-    body: respond(description.url, await poll.text()),
+    body: Buffer.concat([frame(Buffer.from(respond(description.url, await poll.text()))), frame()]),
   });
 }
 
@@ -550,11 +551,12 @@ describe("intercepted hosts", () => {
       duplex: "half",
     };
     const answered = fetch(`${engine.url}/sandboxes/${sandbox.id}/outbound/${description.number}`, init);
-    push?.enqueue(Buffer.from("early"));
+    push?.enqueue(frame(Buffer.from("early")));
     await expect.poll(async () => (await sandbox.run("cat /tmp/answer")).stdout).toBe("early");
     await sandbox.run("touch /tmp/go");
     expect(Buffer.from((await reader?.read())?.value ?? []).toString()).toBe("second\n");
-    push?.enqueue(Buffer.from(" late"));
+    // However its frames are cut.
+    for (const byte of [...frame(Buffer.from(" late")), ...frame()]) push?.enqueue(Uint8Array.of(byte));
     push?.close();
     await Promise.all([answered, started]);
     expect((await sandbox.run("cat /tmp/answer")).stdout).toBe("early late");

@@ -3,6 +3,7 @@
  * for what arrived over plain HTTP.
  */
 import { execFileSync } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer as createPlainServer, type IncomingMessage, type ServerResponse } from "node:http";
@@ -75,6 +76,14 @@ function answer(repository: string, { url = "/", headers }: IncomingMessage, res
     response.write(`begins ${first}`);
     // Sent by itself: the next turn of the loop writes another chunk.
     return void setImmediate(() => response.end(`${second} ends`));
+  }
+  if (pathname.startsWith("/broken/")) {
+    const coding = pathname.slice(8);
+    const whole = coding === "gzip" ? gzipSync(randomBytes(200_000)) : randomBytes(200_000);
+    // Its last byte is missing, and nothing says where it ends.
+    return void response
+      .writeHead(200, { "content-encoding": coding })
+      .write(whole.subarray(0, -1), () => response.destroy());
   }
   // Stays open until its reader leaves.
   if (pathname === "/endless") return void response.write("begins\n");

@@ -77,6 +77,19 @@ describe("code in a sandbox reaches an API with a secret that it does not have",
   });
 });
 
+describe("an answer that breaks off", () => {
+  it.each([
+    ["in the middle", "broken/identity"],
+    ["in the middle of what is compressed", "broken/gzip"],
+    ["because it is not in the coding that it names", "coded/gzip"],
+  ])("is broken off for its client: %s", async (_why, path) => {
+    // 18: a body that is not all there.
+    expect(await sh(`curl -sS -o /dev/null https://api.private.test/${path} 2>/dev/null; echo $?`)).toBe(
+      "18\n",
+    );
+  });
+});
+
 describe("a value stays outside", () => {
   it("leaves no trace in the memory, environment, files and processes of the sandbox", async () => {
     // A kernel and a program that have used it are still there.

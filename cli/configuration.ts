@@ -44,8 +44,16 @@ const CONFIG = "wrangler.jsonc";
 /** The bindings that the Worker reads, with the classes of those that are Durable Objects. */
 const CLASSES = ["Sandbox", "Account", "Attempts"];
 
-/** Types of containers on which an agent or a build does not run: they have 256 MiB and less than a tenth of a processor. */
-const TOO_SMALL = new Set(["dev", "lite"]);
+/**
+ * Types of containers on which an agent or a build runs, by wrangler's config-schema.json. It has `dev` and `lite` besides: they have
+ * 256 MiB and less than a tenth of a processor.
+ */
+const LARGE_ENOUGH = ["basic", "standard", "standard-1", "standard-2", "standard-3", "standard-4"];
+
+const instanceType = z.union([
+  z.enum(LARGE_ENOUGH),
+  z.strictObject({ vcpu: z.number(), memory_mib: z.number(), disk_mb: z.number() }).partial(),
+]);
 
 /** Checks the directory of a deployment. Reads files, runs nothing, asks nobody. */
 export function validate(directory: string): Check[] {
@@ -153,10 +161,9 @@ class Validation {
       this.#exported(bound),
       this.#check(
         "instance type",
-        typeof container?.instance_type === "object" ||
-          (typeof container?.instance_type === "string" && !TOO_SMALL.has(container.instance_type)),
+        instanceType.safeParse(container?.instance_type).success,
         ["containers", 0, "instance_type"],
-        `"containers[0].instance_type" must be "standard-1" or larger: an agent does not run on less`,
+        `"containers[0].instance_type" must be one of ${LARGE_ENOUGH.join(", ")}, or { "vcpu", "memory_mib", "disk_mb" } in numbers; an agent does not run on lite`,
       ),
       this.#check(
         "max_instances",

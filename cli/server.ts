@@ -41,33 +41,40 @@ export function stateDirectory({ stateDir }: ServerOptions, env: Environment = p
   return given ? userPath(given) : defaultStateDir(env);
 }
 
+/** Words for how the user gives a server to a command. */
+const OPTIONS = { url: "--url", token: "--token" };
+
 /**
  * The server that the options name, or the environment, or the local one. A token of the local server's goes nowhere else.
  * @throws {CommandError} when there is none, or no token for it
  */
-export function serverAddress(options: ServerOptions, env: Environment = process.env): ServerAddress {
+export function serverAddress(
+  options: ServerOptions,
+  env: Environment = process.env,
+  words = OPTIONS,
+): ServerAddress {
   const named = options.url ?? env.SANDBOX_MCP_URL?.trim();
   const local = readRunning(stateDirectory(options, env));
   if (named) {
-    const url = endpoint(named);
+    const url = endpoint(named, words.url);
     const isLocal = local !== undefined && new URL(url).origin === new URL(local.url).origin;
-    return { url, isLocal, ...tokenFor(options, env, isLocal) };
+    return { url, isLocal, ...tokenFor(options, env, isLocal, words.token) };
   }
   if (local === undefined)
     throw new CommandError(
       "unavailable",
-      "No local server is running. Start one with `npm start`, or name one with --url and --token.",
+      `No local server is running. Start one with \`npm start\`, or name one with ${words.url} and ${words.token}.`,
     );
-  return { url: local.url, isLocal: true, ...tokenFor(options, env, true) };
+  return { url: local.url, isLocal: true, ...tokenFor(options, env, true, words.token) };
 }
 
 /** The MCP endpoint of a server, of which people give the origin too. @throws {CommandError} for what is no HTTP URL */
-export function endpoint(given: string): string {
+export function endpoint(given: string, word = OPTIONS.url): string {
   const url = URL.canParse(given) ? new URL(given) : undefined;
   if (!url || !/^https?:$/.test(url.protocol))
     throw new CommandError(
       "usage",
-      `--url must be the address of a server, such as https://host/mcp: ${given}`,
+      `${word} must be the address of a server, such as https://host/mcp: ${given}`,
     );
   if (url.pathname === "/") url.pathname = "/mcp";
   return url.href;
@@ -77,9 +84,10 @@ function tokenFor(
   options: ServerOptions,
   env: Environment,
   isLocal: boolean,
+  word: string,
 ): Pick<ServerAddress, "token" | "tokenSource"> {
   const sources: [source: string, token: string | undefined][] = [
-    ["--token", options.token],
+    [word, options.token],
     ["SANDBOX_MCP_TOKEN", env.SANDBOX_MCP_TOKEN],
   ];
   if (isLocal) {
@@ -101,6 +109,6 @@ function tokenFor(
     "denied",
     isLocal
       ? "The local server's token is not known here: it is in the environment of `npm start`. Set SANDBOX_MCP_TOKEN to it."
-      : "A token is needed: set SANDBOX_MCP_TOKEN, or pass --token.",
+      : `A token is needed: set SANDBOX_MCP_TOKEN, or pass ${word}.`,
   );
 }

@@ -6,7 +6,10 @@ import { CommandError } from "../exit.ts";
 import { fileAddress } from "./files.ts";
 import { type Answer, http, Server, textOf } from "../mcp.ts";
 import { Progress } from "../print.ts";
-import { serverAddress, type ServerAddress } from "../server.ts";
+import { PROGRAM, serverAddress, type ServerAddress } from "../server.ts";
+
+/** Words for the server that the user gives. */
+const ARGUMENTS = { url: "the argument [url]", token: "the argument [token]" };
 
 export const verify = dataCommand(
   "verify",
@@ -18,7 +21,7 @@ export const verify = dataCommand(
   .option("--task", "hand a small task to the agent, too, which costs some cents")
   .option("--state-dir <path>", "state directory of the local server, else SANDBOX_MCP_STATE_DIR")
   .action(async (url, token, { task, stateDir, json: asJSON }) => {
-    const address = serverAddress({ url, token, stateDir });
+    const address = serverAddress({ url, token, stateDir }, process.env, ARGUMENTS);
     const trial = new Trial(address);
     const progress = new Progress(`Trying ${address.url}`);
     await trial.run(task === true, (name) => progress.say(name)).finally(() => progress.stop());
@@ -61,11 +64,16 @@ class Trial {
     );
     let server: Server | undefined;
     let tools: string[] = [];
-    await this.#check("the token is accepted", async () => {
+    const connect = async () => {
       server = await Server.connect(this.#address);
       tools = await server.tools();
       return `${tools.length} tools`;
-    });
+    };
+    await this.#check(
+      "the token is accepted",
+      connect,
+      `Use the SERVER_AUTH_TOKEN that this server was given (\`${PROGRAM} token show\` prints that of npm start), or one of its AUTH_TOKENS.`,
+    );
     if (!server) return;
     for (const [name, use] of Object.entries(this.#uses(server))) {
       if (!tools.includes(name)) continue;
@@ -202,8 +210,15 @@ class Trial {
     return "401";
   }
 
-  /** @returns whether it passed */
-  async #check(name: string, work: () => Promise<string>): Promise<boolean> {
+  /**
+   * @param remedy what to do where the server denies it
+   * @returns whether it passed
+   */
+  async #check(
+    name: string,
+    work: () => Promise<string>,
+    remedy = "Use a token with more scopes.",
+  ): Promise<boolean> {
     const startedAt = performance.now();
     try {
       const found = await work();
@@ -211,10 +226,7 @@ class Trial {
       return true;
     } catch (error) {
       const found = error instanceof Error ? error.message : String(error);
-      const fix =
-        error instanceof CommandError && error.kind === "denied"
-          ? "Use a token with more scopes."
-          : undefined;
+      const fix = error instanceof CommandError && error.kind === "denied" ? remedy : undefined;
       this.checks.push({ name, verdict: "failed", found, fix, ms: performance.now() - startedAt });
       return false;
     }

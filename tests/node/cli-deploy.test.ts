@@ -9,6 +9,9 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
@@ -70,6 +73,18 @@ it.each([
   ]);
 });
 
+it.each([
+  ['"huge"', ["instance type"]],
+  ['"standard-5"', ["instance type"]],
+  ["[]", ["instance type"]],
+  ['{ "vcpu": 2, "memory": 4096 }', ["instance type"]],
+  ['"standard-4"', []],
+  ['{ "vcpu": 2, "memory_mib": 4096, "disk_mb": 8000 }', []],
+])("an instance type of %s", (value, names) => {
+  replace("wrangler.jsonc", '"standard-1"', value);
+  expect(failed().map(({ name }) => name)).toEqual(names);
+});
+
 it("names the line to change", () => {
   replace("wrangler.jsonc", '"standard-1"', '"lite"');
   const lines = readFileSync(join(directory, "wrangler.jsonc"), "utf8").split("\n");
@@ -93,6 +108,30 @@ it.each([
 it("a weak token in .dev.vars is one", () => {
   writeFileSync(join(directory, ".dev.vars"), "SERVER_AUTH_TOKEN=short\n");
   expect(failed()).toEqual([expect.objectContaining({ name: ".dev.vars" })]);
+});
+
+describe("verify with a token that is refused", () => {
+  it.each([
+    [["the-token"], {}, "the argument [token]"],
+    [[], { SANDBOX_MCP_TOKEN: "the-token" }, "SANDBOX_MCP_TOKEN"],
+  ])("says where it is from and which one is right: %j", async (words, env, source) => {
+    const server = createServer(({ url }, response) => {
+      response.statusCode = url === "/health" ? 200 : 401;
+      response.end(JSON.stringify(url === "/health" ? { status: "healthy" } : { error: "invalid_token" }));
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+    const { code, stdout } = await runHere(["verify", url, ...words, "--json"], { env });
+    server.close();
+    const { checks } = JSON.parse(stdout);
+    expect([code, checks.at(-1)]).toMatchObject([
+      1,
+      {
+        found: expect.stringContaining(`the token of ${source}: `),
+        fix: expect.stringContaining("SERVER_AUTH_TOKEN"),
+      },
+    ]);
+  });
 });
 
 describe("deploy", () => {

@@ -14,7 +14,7 @@ import { plainQuestion } from "../tools/question-result.ts";
 import { startQuestion, startTask } from "../tools/start-task.ts";
 import { plainTask } from "../tools/task-result.ts";
 import { json } from "../shared/responses.ts";
-import { readJSON } from "./body.ts";
+import { type BodyProblem, readJSON } from "./body.ts";
 import { runEvents } from "./run-events.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { isRecord } from "../shared/is-record.ts";
@@ -67,6 +67,8 @@ const questionBody = z.object({
   timeout: timeoutField(),
 });
 
+const NO_JSON: ReadonlySet<BodyProblem> = new Set(["not_json", "not_utf8"]);
+
 /** `POST /execute` with `{"task"}` or `{"question"}`; events for who accepts nothing else. */
 export async function execute(request: Request, caller: CallerContext): Promise<Response> {
   const body = await readJSON(request);
@@ -76,6 +78,8 @@ export async function execute(request: Request, caller: CallerContext): Promise<
   const isQuestion = "question" in fields && !("task" in fields);
   return respond(isQuestion ? "ask" : "execute", caller, async (context) => {
     const deadline = Date.now() + defaultWait(caller.config.maxWaitSeconds) * 1000;
+    if ("problem" in body && NO_JSON.has(body.problem))
+      return json({ error: "Request body is not JSON" }, 400);
     const started = await (isQuestion ? ask(context, fields) : hand(context, fields));
     if ("refused" in started) return json({ error: started.refused }, 400);
     if (wantsEvents(request)) return events(context, started);

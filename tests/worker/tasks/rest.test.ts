@@ -58,7 +58,7 @@ describe("POST /execute", () => {
     expect([ended, result.success]).toEqual([200, false]);
   });
 
-  it.each([[{}], [{ task: "" }], [{ task: "  " }], [{ task: 5 }], [[]], [null], ["no JSON"]])(
+  it.each([[{}], [{ task: "" }], [{ task: "  " }], [{ task: 5 }], [[]], [null], [{ questoin: "x" }]])(
     "asks for a task: %j",
     async (body) => {
       expect(await json(await owner.http("/execute", post(body)))).toEqual([
@@ -67,6 +67,13 @@ describe("POST /execute", () => {
       ]);
     },
   );
+
+  it.each(["no JSON", '{"task": "x"', ""])("says of %j that it is no JSON", async (body) => {
+    expect(await json(await owner.http("/execute", post(body)))).toEqual([
+      400,
+      { error: "Request body is not JSON" },
+    ]);
+  });
 
   it("names the checkpoint that is not there", async () => {
     const body = post({ task: "x", checkpoint: "0123456789abcdef" });

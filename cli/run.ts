@@ -2,7 +2,7 @@
 import { CommanderError } from "@commander-js/extra-typings";
 import { UserError } from "./errors.ts";
 import { CommandError, EXIT, type ExitName } from "./exit.ts";
-import { failure } from "./print.ts";
+import { failure, oneLine } from "./print.ts";
 import { everyCommand, program } from "./program.ts";
 
 /** @returns the exit status */
@@ -45,9 +45,17 @@ function tell(error: unknown, asJSON: boolean): number {
     if (asJSON) failure("usage", error.message.replace(/^error: /, ""), true);
     return EXIT.usage;
   }
-  const kind: ExitName =
-    error instanceof CommandError ? error.kind : error instanceof UserError ? "failed" : "refusedByServer";
-  const bug = error instanceof Error ? (error.stack ?? error.message) : String(error);
-  failure(kind, error instanceof UserError ? error.message : bug, asJSON);
+  const [kind, message] = told(error);
+  failure(kind, message, asJSON);
   return EXIT[kind];
+}
+
+function told(error: unknown): [kind: ExitName, message: string] {
+  if (error instanceof CommandError) return [error.kind, error.message];
+  if (error instanceof UserError) return ["failed", error.message];
+  if (!(error instanceof Error)) return ["refusedByServer", String(error)];
+  // Of a file on this machine, whose path the message has.
+  if ("syscall" in error && "path" in error) return ["unavailable", error.message];
+  const stack = /^(1|true|yes)$/i.test(process.env.SANDBOX_MCP_VERBOSE ?? "") ? `\n${error.stack}` : "";
+  return ["refusedByServer", `${oneLine(error.message)} (SANDBOX_MCP_VERBOSE=1 shows where)${stack}`];
 }

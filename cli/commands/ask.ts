@@ -8,8 +8,8 @@ import { CommandError } from "../exit.ts";
 import { follow, Interrupt } from "../follow.ts";
 import { http, Server } from "../mcp.ts";
 import { json, line, note, printed, Progress } from "../print.ts";
-import { userPath, type ServerAddress, serverAddress } from "../server.ts";
-import { printResult, saveImages } from "./code.ts";
+import { type ServerAddress, serverAddress } from "../server.ts";
+import { imageDirectory, reportCode } from "./code.ts";
 
 /** The longest that a timer waits, milliseconds. */
 const MOST_WAIT_MS = 2 ** 31 - 1;
@@ -45,6 +45,7 @@ export const ask = serverCommand(
   .option("--save <directory>", "write the images of the result there")
   .action(async (argument, options) => {
     const question = await textFrom("question", argument, options.file);
+    const directory = imageDirectory(options.save);
     const address = serverAddress(options);
     const { language, sandbox, model, timeout, wait } = options;
     const deadline = wait === undefined ? Infinity : Date.now() + wait * 1000;
@@ -59,19 +60,14 @@ export const ask = serverCommand(
       if (options.json) json(true, first.data);
       else line(id);
     } else {
-      const { run, content, status } = await follow(server, first, {
+      const end = await follow(server, first, {
         prints: !options.json,
         onInterrupt: "cancel",
         ...(wait === undefined ? {} : { waitSeconds: Math.max(0, deadline - Date.now()) / 1000 }),
         label: "The program runs",
       });
-      const images = options.save === undefined ? undefined : saveImages(content, userPath(options.save));
-      if (options.json) json(status === 0, { ...run, images });
-      else {
-        printResult(run, content, images);
-        if (run.notice) note(run.notice);
-      }
-      process.exitCode = status;
+      reportCode(end, directory, options.json === true);
+      if (!options.json && end.run.notice) note(end.run.notice);
     }
     await server.close();
   });

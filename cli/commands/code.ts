@@ -1,12 +1,15 @@
 /** `sandbox-mcp code`: runs a program in a kernel of a sandbox. */
-import { mkdirSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { extname, join } from "node:path";
 import { Option } from "@commander-js/extra-typings";
 import { z } from "zod";
+import { messageOf } from "../../src/shared/text.ts";
 import { serverCommand, textFrom, wholeNumber } from "../command.ts";
-import { FIRST_WAIT_SECONDS, follow } from "../follow.ts";
+import { EXIT } from "../exit.ts";
+import { FIRST_WAIT_SECONDS, follow, type Followed } from "../follow.ts";
 import { type Answer, Server } from "../mcp.ts";
-import { json, line, note, printed, styled } from "../print.ts";
+import { makeDirectory, writing } from "../output-files.ts";
+import { failure, json, line, note, printed, styled } from "../print.ts";
 import { userPath, serverAddress } from "../server.ts";
 
 const LANGUAGES = ["python", "javascript", "typescript"] as const;
@@ -42,6 +45,7 @@ export const code = serverCommand("code", "run code in a live kernel; variables 
   .action(async (argument, options) => {
     const source = await textFrom("code", argument, options.file);
     const language = options.language ?? LANGUAGE_OF[extname(options.file ?? "")] ?? "python";
+    const directory = imageDirectory(options.save);
     const server = await Server.connect(serverAddress(options));
     const { sandbox, context, timeout } = options;
     const first = await server.call("run_code", {
@@ -52,24 +56,39 @@ export const code = serverCommand("code", "run code in a live kernel; variables 
       timeout_seconds: timeout,
       wait_seconds: FIRST_WAIT_SECONDS,
     });
-    const { run, content, status } = await follow(server, first, {
+    const end = await follow(server, first, {
       prints: !options.json,
       onInterrupt: "cancel",
       label: `${language} in ${sandbox}`,
     });
-    const images = options.save === undefined ? undefined : saveImages(content, userPath(options.save));
-    if (options.json) json(status === 0, { ...run, images });
-    else printResult(run, content, images);
-    process.exitCode = status;
+    reportCode(end, directory, options.json === true);
     await server.close();
   });
 
-/** Prints the value of the last expression, the exception, and where images are. */
-export function printResult(
-  run: object,
-  content: Answer["content"],
-  images: readonly string[] | undefined,
+/** The directory that `--save` names, made before anything runs: what cannot be written then costs no result. */
+export function imageDirectory(given: string | undefined): string | undefined {
+  if (given === undefined) return undefined;
+  const directory = userPath(given);
+  writing(directory, () => makeDirectory(directory));
+  return directory;
+}
+
+/** Prints how a run of code ended, and writes its images. The exit status becomes its own, or tells that an image is missing. */
+export function reportCode(
+  { run, content, status }: Followed,
+  directory: string | undefined,
+  asJSON: boolean,
 ): void {
+  const { images, unsaved } = directory === undefined ? {} : savedImages(content, directory);
+  const exit = status === 0 && unsaved !== undefined ? EXIT.unavailable : status;
+  if (asJSON) json(exit === 0, { ...run, images, unsaved });
+  else printResult(run, content, images);
+  if (unsaved !== undefined && !asJSON) failure("unavailable", unsaved, false);
+  process.exitCode = exit;
+}
+
+/** Prints the value of the last expression, the exception, and where images are. */
+function printResult(run: object, content: Answer["content"], images: readonly string[] | undefined): void {
   const { result, left_out, error } = codeFields.parse(run);
   if (result) printed(process.stdout, `${result}\n`);
   if (left_out) note(left_out);
@@ -83,14 +102,18 @@ export function printResult(
     note(`Images: ${shown.length}. --save <directory> writes them.`);
 }
 
-/** Writes the images as `image-1.png` and so on. @returns their paths */
-export function saveImages(content: Answer["content"], directory: string): string[] {
-  mkdirSync(directory, { recursive: true });
-  const images = content.filter((block) => block.type === "image");
-  return images.map(({ data, mimeType }, index) => {
+/** Writes the images as `image-1.png` and so on. @returns their paths, and why there are no more */
+function savedImages(content: Answer["content"], directory: string): { images: string[]; unsaved?: string } {
+  const images: string[] = [];
+  for (const { data, mimeType } of content.filter((block) => block.type === "image")) {
     const ending = { "image/jpeg": "jpg", "image/gif": "gif", "image/webp": "webp" }[mimeType] ?? "png";
-    const path = join(directory, `image-${index + 1}.${ending}`);
-    writeFileSync(path, Buffer.from(data, "base64"));
-    return path;
-  });
+    const path = join(directory, `image-${images.length + 1}.${ending}`);
+    try {
+      writing(path, () => writeFileSync(path, Buffer.from(data, "base64")));
+    } catch (error) {
+      return { images, unsaved: messageOf(error) };
+    }
+    images.push(path);
+  }
+  return { images };
 }

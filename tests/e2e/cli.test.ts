@@ -250,11 +250,29 @@ describe("code", () => {
     ).toBe("PNG");
   });
 
+  it("prints the result of which an image cannot be saved", async () => {
+    mkdirSync(join(directory, "full/image-1.png"), { recursive: true });
+    const words = [
+      "code",
+      "--save",
+      "full",
+      "from PIL import Image; print('done'); Image.new('RGB', (2, 2))",
+    ];
+    expect(await run(words)).toMatchObject({
+      code: 69,
+      stdout: expect.stringMatching(/^done\n/),
+      stderr: expect.stringContaining("image-1.png cannot be written: EISDIR"),
+    });
+    expect(await json(words)).toMatchObject({ success: false, state: "succeeded", images: [] });
+  });
+
   it.each([
     [["code", "1", "--file", "a.ts"], 64, "not both"],
     [["code", "--file", "none.py"], 69, "none.py cannot be read"],
     [["code", "1", "--language", "cobol"], 64, "python, javascript, typescript"],
     [["code", "1", "--sandbox", "No!"], 70, "sandbox"],
+    [["code", "1", "--save", "/proc/nope/charts"], 69, "/proc/nope/charts cannot be written: ENOENT"],
+    [["code", "1", "--save", "/dev/null"], 69, "/dev/null cannot be written: EEXIST"],
   ])("%j is refused", async (words, code, message) => {
     expect(await run(words)).toMatchObject({ code, stdout: "", stderr: expect.stringContaining(message) });
   });
@@ -548,6 +566,19 @@ describe("doctor and diagnose", () => {
     const taken = await run(["doctor", "--port", port, "--state-dir", "another"]);
     expect(taken).toMatchObject({ code: 1, stdout: expect.stringContaining(`failed\tport ${port}\ttaken`) });
     expect(taken.stderr).toContain("npm start -- --port 0");
+  });
+
+  it("say in one sentence that the file cannot be written", async () => {
+    const ended = await run(["diagnose", "--output", "/dev/null/x.json"]);
+    expect(ended).toMatchObject({
+      code: 69,
+      stdout: "",
+      stderr: expect.stringMatching(/^Error: \/dev\/null\/x\.json cannot be written: ENOTDIR[^\n]*\n$/),
+    });
+    expect(await json(["diagnose", "--output", "-"])).toMatchObject({
+      success: true,
+      server: { url: server.url },
+    });
   });
 
   it("leave no secret in the bundle", async () => {

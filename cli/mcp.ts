@@ -4,7 +4,7 @@ import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/
 import type { CallToolResult } from "@modelcontextprotocol/sdk/types.js";
 import description from "../package.json" with { type: "json" };
 import { CommandError } from "./exit.ts";
-import type { ServerAddress } from "./server.ts";
+import { type ServerAddress, VARIABLES_FILE } from "./server.ts";
 
 /** The longest that a call waits for a run, seconds: what every server allows. */
 export const WAIT_SECONDS = 45;
@@ -114,8 +114,15 @@ function unreachable(error: Error, { url, isLocal }: ServerAddress): CommandErro
 
 function refusal(status: number, body: string, { url, tokenSource }: ServerAddress): CommandError {
   const said = errorIn(body);
-  if (status === 401)
-    return new CommandError("denied", `${url} does not accept the token of ${tokenSource}: ${said || "401"}`);
+  if (status === 401) {
+    const reason = `${url} does not accept the token of ${tokenSource}: ${said || "401"}`;
+    // It reads the file when it starts.
+    const remedy =
+      tokenSource === VARIABLES_FILE
+        ? "\nIf the token was changed since that server started, start it again."
+        : "";
+    return new CommandError("denied", reason + remedy);
+  }
   if (status === 403) return new CommandError("denied", said || `${url} refuses this (403).`);
   if (status === 404 && said === "")
     return new CommandError("unavailable", `${url} is no sandbox-mcp server (404).`);

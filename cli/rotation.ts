@@ -46,6 +46,29 @@ export function rotateNamed(
   return { token, until, variables: { AUTH_TOKENS: JSON.stringify(entries) } };
 }
 
+/**
+ * Whether the token before the one of now is still valid: a rotation ends it at once, and clients may have no other.
+ * @param variables those of the server
+ * @param name that of AUTH_TOKENS; else the owner's
+ * @returns when it ends, in words
+ */
+export function endOfBefore(
+  variables: Readonly<Record<string, string>>,
+  name: string | undefined,
+): string | undefined {
+  const entry =
+    name === undefined
+      ? undefined
+      : entriesOf(variables.AUTH_TOKENS ?? "[]").find((each) => each.name === name);
+  const [before, until] =
+    name === undefined
+      ? [variables.SERVER_AUTH_TOKEN_PREVIOUS, variables.SERVER_AUTH_TOKEN_PREVIOUS_UNTIL]
+      : [entry?.previous_sha256, entry?.previous_until];
+  if (!before) return undefined;
+  if (!until) return "without an end";
+  return Date.parse(String(until)) > Date.now() ? `until ${String(until)}` : undefined;
+}
+
 type Entry = Record<string, unknown>;
 
 function unknownEntry(name: string): Entry {

@@ -5,7 +5,7 @@ import { SCOPES, TOKEN_NAME } from "../../src/shared/principal.ts";
 import { dataCommand, wholeNumber } from "../command.ts";
 import { CommandError } from "../exit.ts";
 import { json, line, note } from "../print.ts";
-import { newToken, rotateNamed, rotateOwner, type Rotation, sha256 } from "../rotation.ts";
+import { endOfBefore, newToken, rotateNamed, rotateOwner, type Rotation, sha256 } from "../rotation.ts";
 import { PROGRAM, VARIABLES_FILE } from "../server.ts";
 import { keptVariables, readVariables, writeVariables } from "../variables.ts";
 
@@ -87,9 +87,11 @@ const rotate = dataCommand(
   .option("--name <name>", "that of AUTH_TOKENS; else the owner's")
   .option("--hours <number>", "for so long the token of now stays valid", wholeNumber(1), 24)
   .option("--write", "change the variables of the local server, in .dev.vars")
-  .action(({ name, hours, write, json: asJSON }) => {
+  .option("--yes", "with --write: do so while a rotation before is under way, whose old token ends with it")
+  .action(({ name, hours, write, yes, json: asJSON }) => {
     const variable = name === undefined ? "SERVER_AUTH_TOKEN" : "AUTH_TOKENS";
-    const kept = keptVariables(VARIABLES_FILE)[variable]?.trim() || undefined;
+    const variables = keptVariables(VARIABLES_FILE);
+    const kept = variables[variable]?.trim() || undefined;
     if (write && process.env[variable]?.trim())
       throw new CommandError(
         "usage",
@@ -97,21 +99,28 @@ const rotate = dataCommand(
       );
     if (write && kept === undefined)
       throw new CommandError("unavailable", `${VARIABLES_FILE} has no ${variable}.`);
+    const valid = write && !yes ? endOfBefore(variables, name) : undefined;
+    if (valid !== undefined)
+      throw new CommandError(
+        "usage",
+        `A rotation is under way: the token before the one of now is valid ${valid}, and clients may have no other. It would end at once; to end it, pass --yes.`,
+      );
     const until = endAfter(hours);
     const known = write ? kept : undefined;
     const rotation = name === undefined ? rotateOwner(known, until) : rotateNamed(name, known, until);
     if (write) writeVariables(VARIABLES_FILE, rotation.variables);
     const steps = [...(write ? WRITTEN : stepsFor(rotation)), ...stepsAfter(rotation, name)];
     if (asJSON) {
-      const { token, variables } = rotation;
-      return json(true, { token, sha256: sha256(token), until, written: write === true, variables, steps });
+      const { token } = rotation;
+      const data = { token, sha256: sha256(token), until, written: write === true };
+      return json(true, { ...data, variables: rotation.variables, steps });
     }
     line(rotation.token);
     for (const [index, step] of steps.entries()) note(`${index + 1}. ${step}`);
   });
 
 const WRITTEN = [
-  `${VARIABLES_FILE} has the new token and the one before. Start the server again: it has both.`,
+  `${VARIABLES_FILE} has the new token and the one before. Start the server again: it has both. Until then it takes the one before alone, from this command line too.`,
 ];
 
 /** On Cloudflare each `secret put` is a deployment, and in this order the token of now is accepted in all of them. */
@@ -121,6 +130,7 @@ function stepsFor({ variables }: Rotation): string[] {
       `npx wrangler secret put ${name}   # ${name === "SERVER_AUTH_TOKEN" ? "the new token, above" : value}`,
   );
   return [
+    "While a rotation before is under way, wait for its end: there is one token before, and that of now takes its place.",
     ...puts,
     "For npm start instead: token rotate --write, or the same variables where it gets them from.",
   ];

@@ -8,7 +8,9 @@ import { examplesOf } from "../../cli/command.ts";
 import { EXIT } from "../../cli/exit.ts";
 import { Progress, aligned, oneLine } from "../../cli/print.ts";
 import { leaves } from "../../cli/program.ts";
-import { rotateNamed, rotateOwner, sha256 } from "../../cli/rotation.ts";
+import { endOfBefore, rotateNamed, rotateOwner, sha256 } from "../../cli/rotation.ts";
+import { http } from "../../cli/mcp.ts";
+import { VARIABLES_FILE } from "../../cli/server.ts";
 import { writeVariables } from "../../cli/variables.ts";
 import { Keyboard, TerminalFilter } from "../../cli/terminal.ts";
 import { SCOPES } from "../../src/shared/principal.ts";
@@ -132,6 +134,34 @@ describe("token rotate", () => {
     expect(() => rotateNamed("nobody", JSON.stringify([own]), UNTIL)).toThrow('no token "nobody"');
   });
 
+  const PREVIOUS = { SERVER_AUTH_TOKEN_PREVIOUS: "the-token-before" };
+  const named = (rest: object) => ({ AUTH_TOKENS: JSON.stringify([{ name: "ci", sha256: "x", ...rest }]) });
+  test.each([
+    ["none", {}, undefined, undefined],
+    [
+      "one that has ended",
+      { ...PREVIOUS, SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: "2020-01-01T00:00:00Z" },
+      undefined,
+      undefined,
+    ],
+    [
+      "one",
+      { ...PREVIOUS, SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: "2999-01-01T00:00:00Z" },
+      undefined,
+      "until 2999-01-01T00:00:00Z",
+    ],
+    ["one without an end", PREVIOUS, undefined, "without an end"],
+    ["the owner's, not that name's", { ...PREVIOUS, ...named({}) }, "ci", undefined],
+    [
+      "that name's",
+      named({ previous_sha256: "y", previous_until: "2999-01-01T00:00:00Z" }),
+      "ci",
+      "until 2999-01-01T00:00:00Z",
+    ],
+  ])("knows which token before is still valid: %s", (_what, variables, name, end) => {
+    expect(endOfBefore(variables, name)).toBe(end);
+  });
+
   test("leaves a file alone that it cannot change safely", () => {
     const file = join(directory, "odd");
     writeFileSync(file, 'AUTH_TOKENS="[\n]"\n');
@@ -151,6 +181,20 @@ describe("token rotate", () => {
       "SERVER_AUTH_TOKEN",
     ]);
   });
+});
+
+test("a token of .dev.vars that is refused may be newer than the server", async () => {
+  const fetched = vi
+    .spyOn(globalThis, "fetch")
+    .mockImplementation(async () => Response.json({}, { status: 401 }));
+  const refused = (tokenSource: string) =>
+    http({ url: "http://127.0.0.1:1/mcp", token: "t", tokenSource, isLocal: true }, "/x").catch(String);
+  try {
+    expect(await refused(VARIABLES_FILE)).toContain("start it again");
+    expect(await refused("--token")).not.toContain("start it again");
+  } finally {
+    fetched.mockRestore();
+  }
 });
 
 describe("a terminal", () => {

@@ -1,5 +1,5 @@
 /** The lines that `npm start` prints, run in a shell: each carries the token that the server takes. */
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -14,9 +14,10 @@ let file: string;
 
 beforeAll(() => {
   directory = join(mkdtempSync(join(tmpdir(), "sandbox-mcp-token-")), "it's $HOME");
-  for (const path of ["package.json", "cli", "local/engine", "src/server", "src/shared"])
+  for (const path of ["package.json", "cli", "local", "src"])
     cpSync(join(repository, path), join(directory, path), { recursive: true });
-  symlinkSync(join(repository, "node_modules"), join(directory, "node_modules"));
+  for (const path of ["node_modules", "container", "scripts"])
+    symlinkSync(join(repository, path), join(directory, path));
   file = join(directory, ".dev.vars");
 });
 
@@ -108,5 +109,41 @@ describe("npm run token prints the token that npm start takes", () => {
     mkdirSync(file);
     expect(() => npmRunToken()).toThrow(/\.dev\.vars cannot be read/);
     rmSync(file, { recursive: true });
+  });
+});
+
+describe("token rotate --write", () => {
+  const UNTIL = "2999-01-01T00:00:00Z";
+  const [before, now] = ["ab".repeat(32), "cd".repeat(32)];
+  const entry = {
+    name: "ci",
+    sha256: now,
+    scopes: ["tasks:run"],
+    previous_sha256: before,
+    previous_until: UNTIL,
+  };
+  const rotate = (...options: string[]) =>
+    spawnSync(process.execPath, ["cli/main.ts", "token", "rotate", "--write", ...options], {
+      cwd: directory,
+      encoding: "utf8",
+      env: { ...process.env, SERVER_AUTH_TOKEN: undefined, AUTH_TOKENS: undefined },
+    });
+
+  it("does not end a token that clients may have alone, unless it is told to", () => {
+    const text = `SERVER_AUTH_TOKEN=${now}
+SERVER_AUTH_TOKEN_PREVIOUS=${before}
+SERVER_AUTH_TOKEN_PREVIOUS_UNTIL=${UNTIL}
+AUTH_TOKENS='${JSON.stringify([entry])}'
+`;
+    writeFileSync(file, text);
+    for (const options of [[], ["--name", "ci"]])
+      expect(rotate(...options)).toMatchObject({
+        status: 64,
+        stdout: "",
+        stderr: expect.stringMatching(`valid until ${UNTIL}.*--yes`),
+      });
+    expect(readFileSync(file, "utf8")).toBe(text);
+    expect(rotate("--yes")).toMatchObject({ status: 0 });
+    expect(readFileSync(file, "utf8")).toContain(`SERVER_AUTH_TOKEN_PREVIOUS=${now}`);
   });
 });

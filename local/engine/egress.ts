@@ -225,6 +225,9 @@ function refusedByPolicy({ policy, upstream }: Egress, host: string, port: numbe
     : `${host}:${port} is not reachable: allow_hosts lets ports 80 and 443 through`;
 }
 
+/** The status in the log of a request whose client left before it was answered, as some servers have it in theirs. */
+const abandoned = 499;
+
 /** Enters a request into the log of connections, and how it was answered when that is over. */
 function track(
   { connections }: Egress,
@@ -237,13 +240,13 @@ function track(
   const added = connections.add(refused === undefined ? entry : { ...entry, refused });
   const before = socket.bytesWritten;
   response.on("close", () => {
-    if (response.headersSent) added.status = response.statusCode;
+    added.status = response.headersSent ? response.statusCode : abandoned;
     added.bytes = socket.bytesWritten - before;
   });
   return added;
 }
 
-/** Where tunnels for plain HTTP were opened to, as `host:port`, under a policy that looks into them. */
+/** Where tunnels were opened to, as `host:port`, of which the requests are looked at. */
 const pinned = new WeakMap<Duplex, string>();
 
 /** What is wrong with a request in a tunnel to another host than it names. */
@@ -264,16 +267,15 @@ async function tunnel(
   const url = URL.canParse(`http://${authority}`) ? new URL(`http://${authority}`) : undefined;
   if (url === undefined) return refuseTunnel(socket, 400, "this tunnel names no host");
   const host = hostOf(url);
-  // Some clients tunnel plain HTTP as well. What is inside such a tunnel is a request in origin form.
-  if (portOf(url) !== 443 && interceptFor(egress.intercepts, url) !== undefined) {
-    socket.write(established);
-    if (head.length > 0) socket.unshift(head);
-    server.emit("connection", socket);
-    return;
-  }
   const port = portOf(url);
-  const refused = pinned.has(socket) ? "a tunnel carries no tunnel" : refusedByPolicy(egress, host, port);
+  const isIntercept = port !== 443 && interceptFor(egress.intercepts, url) !== undefined;
+  // What the Worker answers by itself is no matter of the policy.
+  const goesOn = !isIntercept || isIntercepted(egress.intercepts.https, host);
+  const forbidden = goesOn ? refusedByPolicy(egress, host, port) : undefined;
+  const refused = pinned.has(socket) ? "a tunnel carries no tunnel" : forbidden;
   const entry: Connection = { at: Date.now(), host, port, method: "CONNECT", bytes: 0 };
+  // Some clients tunnel plain HTTP as well.
+  if (refused === undefined && isIntercept) return takeRequests(server, socket, head, entry);
   if (refused === undefined && port === 443 && isIntercepted(egress.intercepts.https, host))
     return await endTLS(egress, server, socket, head, entry);
   const added = egress.connections.add(refused === undefined ? entry : { ...entry, refused: "policy" });
@@ -284,13 +286,8 @@ async function tunnel(
   }
   const isFree = egress.policy.internet === "full";
   if (!isFree && port === 80) {
-    // Each request in it is looked at like any other.
     added.status = 200;
-    pinned.set(socket, `${host}:${port}`);
-    socket.write(established);
-    if (head.length > 0) socket.unshift(head);
-    server.emit("connection", socket);
-    return;
+    return takeRequests(server, socket, head, entry);
   }
   let upstream: Socket;
   try {
@@ -313,6 +310,14 @@ async function tunnel(
   }
   if (isFree && head.length > 0) upstream.write(head);
   join(socket, upstream);
+}
+
+/** Opens a tunnel for plain HTTP, in which each request, in origin form, is looked at like any other. */
+function takeRequests(server: Server, socket: Duplex, head: Buffer, { host, port }: Connection): void {
+  pinned.set(socket, `${host}:${port}`);
+  socket.write(established);
+  if (head.length > 0) socket.unshift(head);
+  server.emit("connection", socket);
 }
 
 /** Takes the place of a host in a tunnel: what is inside TLS are requests, which the Worker answers. */

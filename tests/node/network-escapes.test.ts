@@ -24,6 +24,7 @@ function serve(which: keyof typeof arrived): Server {
         socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
       else if (text.startsWith("GET /to-evil"))
         socket.end("HTTP/1.1 302 Found\r\nLocation: http://evil.test/\r\nContent-Length: 0\r\n\r\n");
+      else if (text.startsWith("GET /silent")) return;
       else if (text.startsWith("\x16") || text === "frames") socket.end();
       else if (/^[A-Z]+ \/\S* HTTP/.test(text))
         socket.end("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood");
@@ -55,7 +56,9 @@ beforeAll(async () => {
       ...evils.flatMap((host) => [80, 443, 22].map((port) => `${host}:${port}=${elsewhere}`)),
     ],
   });
-  sandbox = await TestSandbox.start(engine, { policy: listed });
+  const keyed = ["key.wild.test", "key.test"];
+  const intercepts = { http: keyed, https: keyed, all: false };
+  sandbox = await TestSandbox.start(engine, { policy: listed, intercepts });
   await sandbox.run(`cat > /tmp/tries.py <<'END'\n${TRIES}\nEND`);
 });
 
@@ -175,6 +178,17 @@ const ATTEMPTS: [what: string, expression: string, answer: RegExp][] = [
   [
     "another host of the list in a tunnel for HTTP",
     `ask(connect("good.test:80"), get("/x", host="x.wild.test"))`,
+    /403/,
+  ],
+  [
+    "another host of the list in a tunnel for HTTP to a host with a secret",
+    `ask(connect("key.wild.test:80"), get("/x", host="good.test"))`,
+    /403/,
+  ],
+  ["a tunnel for HTTP to a host with a secret that is not listed", `ask(connect("key.test:80"))`, /403/],
+  [
+    "a tunnel in a tunnel to a host with a secret",
+    `ask(connect("good.test:80"), connect("key.wild.test:80"))`,
     /403/,
   ],
   [
@@ -303,6 +317,16 @@ attempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3).bind(("eth0"
     const { stdout, stderr } = await sandbox.run(`python3 - <<'END'${script}\nEND`);
     expect(stdout).toBe("");
     expect(stderr.match(/no/g)).toHaveLength(8);
+  });
+
+  it("has a status for a request that its client has abandoned", async () => {
+    const one = await TestSandbox.start(engine, { policy: listed });
+    await one.run(
+      `python3 -c "import socket; s = socket.create_connection(('127.0.0.1', 3128)); s.sendall(b'GET http://good.test/silent HTTP/1.1\\r\\nHost: good.test\\r\\n\\r\\n')"`,
+    );
+    const logged = async () => JSON.parse(await (await one.call("GET", "/connections")).text()).connections;
+    await expect.poll(logged).toMatchObject([{ host: "good.test", method: "GET", status: 499 }]);
+    await one.destroy();
   });
 
   it("follows no redirect elsewhere for its client", async () => {

@@ -16,6 +16,8 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { bundlePanel } from "../scripts/bundle-panel.ts";
+import { messageOf } from "../src/shared/text.ts";
+import { UserError } from "./errors.ts";
 import { isPackaged, root } from "./places.ts";
 
 const run = promisify(execFile);
@@ -50,7 +52,7 @@ export function quietWrangler(directory: string): Record<string, string> {
  * @param config The wrangler configuration file.
  * @param directory For what wrangler leaves behind, and for the result where it cannot be kept.
  * @returns the module that is the Worker first, then what it imports
- * @throws Error with wrangler's output when the Worker does not build
+ * @throws Error with wrangler's output when the Worker does not build; {UserError} where it may not write
  */
 export async function bundle(config: string, directory: string): Promise<Module[]> {
   if (isPackaged) return modulesIn(join(dirname(config), BUILT));
@@ -124,7 +126,21 @@ function forgetOld(): void {
   }
 }
 
+/** @throws {UserError} where wrangler could not build: it keeps what it works on beside the configuration */
+function requireScratch(config: string): void {
+  const scratch = join(dirname(config), ".wrangler/tmp");
+  try {
+    mkdirSync(scratch, { recursive: true });
+    accessSync(scratch, constants.W_OK | constants.X_OK);
+  } catch (error) {
+    throw new UserError(
+      `${scratch} cannot be written (${messageOf(error)}), and the Worker is built there. Give it to the user who starts the server (chown -R), or start it as the user whose clone this is.`,
+    );
+  }
+}
+
 async function build(config: string, directory: string, output: string): Promise<void> {
+  requireScratch(config);
   try {
     await run(
       process.execPath,

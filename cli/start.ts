@@ -1,6 +1,7 @@
 /** `npm start`: the whole server on this machine, in one command. */
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
+import { accessSync, constants } from "node:fs";
 import { join } from "node:path";
 import { printable } from "../local/engine/printable.ts";
 import { makeDirectories } from "../local/runtime/directories.ts";
@@ -65,9 +66,10 @@ async function start(): Promise<void> {
   requireLinux(process.platform);
   try {
     makeDirectories(stateDir, 0o700);
+    accessSync(stateDir, constants.W_OK | constants.X_OK);
   } catch (error) {
     throw new UserError(
-      `The state directory ${stateDir} cannot be made (${(error as Error).message}). Choose another: --state-dir <path>.`,
+      `The state directory ${stateDir} cannot be made or written (${(error as Error).message}). Give it to this user (chown -R), or choose another: --state-dir <path>.`,
     );
   }
   const mounts = await readMounts(options.mounts, options.cwd, [stateDir, root]);

@@ -1,7 +1,9 @@
 /** Bundles the panel for browsers into `panel/built.js`, a module that the Worker imports. */
 import { readFile, rename, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
+import { UserError } from "../cli/errors.ts";
 import { root } from "../cli/places.ts";
+import { messageOf } from "../src/shared/text.ts";
 
 const built = join(root, "panel/built.js");
 
@@ -34,9 +36,9 @@ export async function bundlePanel(): Promise<void> {
     await writeFile(part, module);
     await rename(part, built);
   } catch (error) {
-    throw new Error(`${built} cannot be written. Start the server once as the user whose clone this is.`, {
-      cause: error,
-    });
+    throw new UserError(
+      `${built} cannot be written (${messageOf(error)}). Start the server once as the user whose clone this is.`,
+    );
   }
 }
 

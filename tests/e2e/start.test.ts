@@ -243,7 +243,7 @@ describe("beside others", () => {
     const { code, stderr } = await run({ flags: ["--port", "0", "--state-dir", directory] });
     expect(code).toBe(1);
     expect(stderr).toMatch(
-      /^The state directory \S+ cannot be made \(.*\)\. Choose another: --state-dir <path>\.$/,
+      /^The state directory \S+ cannot be made or written \(.*\)\. Give it to this user \(chown -R\), or choose another: --state-dir <path>\.$/,
     );
   });
 

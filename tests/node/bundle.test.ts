@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, it, onTestFinished } from "vitest";
 import { bundle, keyOf } from "../../cli/bundle.ts";
+import { UserError } from "../../cli/errors.ts";
 
 /** A Worker beside its configuration. Answers the configuration's path. */
 function workerIn(directory: string, source: string): string {
@@ -27,4 +28,15 @@ it("a build is kept until a source changes", async () => {
 
   writeFileSync(join(directory, "main.js"), "export default { fetch: () => new Response('second') };\n");
   expect(String((await bundle(config, build))[0]?.contents)).toContain("second");
+});
+
+it("says in a sentence that wrangler's directory cannot be written", async () => {
+  const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-bundle-"));
+  onTestFinished(() => rmSync(directory, { recursive: true }));
+  const config = workerIn(directory, "export default {};\n");
+  // No user can write below a file, root neither.
+  writeFileSync(join(directory, ".wrangler"), "");
+  const error = await bundle(config, join(directory, "build")).catch((caught: unknown) => caught);
+  expect(error).toBeInstanceOf(UserError);
+  expect(String(error)).toMatch(/\.wrangler\/tmp cannot be written .*chown/);
 });

@@ -50,6 +50,9 @@ const put = serverCommand("put", "send a file into a sandbox; - sends standard i
     else line(`${written.path}: ${bytes(written.size)}`);
   });
 
+/** What ends a process from outside, and leaves it the time to tidy up. */
+const STOP_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
 const get = serverCommand(
   "get",
   "fetch a file from a sandbox; a directory as .tar.gz; - writes to standard output",
@@ -73,18 +76,24 @@ const get = serverCommand(
     if (response.body === null) throw new CommandError("refusedByServer", `${remote} came without content.`);
     const body = Readable.fromWeb(response.body as Parameters<typeof Readable.fromWeb>[0]);
     if (local === "-") return await pipeline(body, process.stdout, { end: false });
-    const name = (basename(remote) || "workspace") + (isDirectory ? ".tar.gz" : "");
+    const name = (basename(absolute(remote)) || "root") + (isDirectory ? ".tar.gz" : "");
     const to = destination(userPath(local ?? name), name);
     if (!force && exists(to)) throw new CommandError("usage", `${to} is here already. --force replaces it.`);
     const progress = new Progress(`Fetching ${remote}`);
     const partial = `${to}.${process.pid}.part`;
+    const stopped = new AbortController();
+    const stop = () => stopped.abort();
+    for (const signal of STOP_SIGNALS) process.on(signal, stop);
     try {
-      await pipeline(body, createWriteStream(partial));
+      await pipeline(body, createWriteStream(partial), { signal: stopped.signal });
       renameSync(partial, to);
     } catch (error) {
       rmSync(partial, { force: true });
+      if (stopped.signal.aborted)
+        throw new CommandError("cancelled", `${remote} did not come whole: it was stopped.`);
       throw new CommandError("unavailable", `${remote} did not come whole: ${(error as Error).message}`);
     } finally {
+      for (const signal of STOP_SIGNALS) process.off(signal, stop);
       progress.stop();
     }
     const { size } = statSync(to);

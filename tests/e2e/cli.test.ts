@@ -358,6 +358,13 @@ describe("files", () => {
       code: 0,
       stdout: expect.stringMatching(/^\S+p\.tar\.gz: \d+ B\n$/),
     });
+    expect(await run(["files", "get", "/tmp/p/."])).toMatchObject({
+      code: 64,
+      stderr: expect.stringContaining("/p.tar.gz is here"),
+    });
+    expect(await run(["files", "get", "."])).toMatchObject({
+      stdout: expect.stringContaining("/workspace.tar.gz: "),
+    });
   });
 
   it("take .. as a shell in /workspace does, and never leave the sandbox", async () => {

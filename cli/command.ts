@@ -28,6 +28,12 @@ function checkSandbox(name: unknown): void {
     throw new CommandError("usage", `--sandbox ${SANDBOX_NAME_RULE}: ${JSON.stringify(name)}`);
 }
 
+/** Examples as a help shows them. @param lines for a shell */
+export function exampleText(lines: readonly string[]): string {
+  const shown = lines.map((each) => `  $ ${each.replaceAll("sandbox-mcp ", `${PROGRAM} `)}`);
+  return `\nExamples:\n${shown.join("\n")}`;
+}
+
 /** A command whose result is data. */
 export function dataCommand(...definition: Parameters<typeof plainCommand>) {
   return plainCommand(...definition).option("--json", "print one JSON document");

@@ -41,6 +41,10 @@ export const USAGE = `npm start [-- options]
   --verbose                        show the logs (SANDBOX_MCP_VERBOSE=1)
   --help                           show this
 
+Examples:
+  $ npm start -- --open
+  $ npm start -- --port 0 --mount ~/project=build:ro --network none
+
 The Worker's own variables (SERVER_AUTH_TOKEN, AUTH_TOKENS, ALLOWED_ORIGINS, ...) are taken from the environment, then
 from .dev.vars. Without SERVER_AUTH_TOKEN in either, one is generated and kept in .dev.vars.`;
 

@@ -1,6 +1,7 @@
 /** The command line, as a tree of commands. */
 import { Command } from "@commander-js/extra-typings";
 import description from "../package.json" with { type: "json" };
+import { examplesOf, exampleText } from "./command.ts";
 import { ask } from "./commands/ask.ts";
 import { code } from "./commands/code.ts";
 import { command } from "./commands/command.ts";
@@ -60,7 +61,11 @@ Exit status: 0 succeeded, 1 failed, 64 wrong usage, 69 nothing there, 70 the ser
 77 token refused, 124 timed out, 130 cancelled; \`command\` ends with the command's own.`,
   );
 
-for (const each of COMMANDS) program.addCommand(each as unknown as Command);
+for (const each of COMMANDS) {
+  program.addCommand(each as unknown as Command);
+  const first = each.commands.flatMap((part) => examplesOf(part).slice(0, 1));
+  if (first.length > 0) each.addHelpText("after", exampleText(first));
+}
 
 /** The whole tree, from its root. */
 export function everyCommand(from = program as unknown as Command): Command[] {

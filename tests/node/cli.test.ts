@@ -1,5 +1,8 @@
 /** What the command line says of itself. */
+import { once } from "node:events";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseEnv } from "node:util";
@@ -7,14 +10,15 @@ import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { examplesOf } from "../../cli/command.ts";
 import { EXIT } from "../../cli/exit.ts";
 import { Progress, aligned, oneLine } from "../../cli/print.ts";
-import { leaves } from "../../cli/program.ts";
+import { leaves, program } from "../../cli/program.ts";
 import { endOfBefore, rotateNamed, rotateOwner, sha256 } from "../../cli/rotation.ts";
 import { http } from "../../cli/mcp.ts";
 import { VARIABLES_FILE } from "../../cli/server.ts";
 import { writeVariables } from "../../cli/variables.ts";
 import { Keyboard, TerminalFilter } from "../../cli/terminal.ts";
 import { SCOPES } from "../../src/shared/principal.ts";
-import { runHere } from "../setup/cli.ts";
+import { runHere, startCLI } from "../setup/cli.ts";
+import { until } from "../setup/until.ts";
 
 let directory: string;
 beforeAll(() => void (directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-cli-"))));
@@ -49,6 +53,54 @@ test.each(withSandbox)(
     expect([code, stderr]).toEqual([64, expect.stringMatching(/--sandbox must be 1 to 20 of .*"A B"/)]);
   },
 );
+
+test.each(["files", "token"])("%s --help has an example of each of its commands", async (name) => {
+  const help = vi.spyOn(process.stdout, "write").mockReturnValue(true);
+  program.commands.find((each) => each.name() === name)?.outputHelp();
+  const text = help.mock.calls.join("");
+  help.mockRestore();
+  for (const [command] of leaves().filter(([leaf]) => leaf.startsWith(`${name} `)))
+    expect(text).toContain(`sandbox-mcp ${command}`);
+});
+
+test("files get leaves no part of a file when it is stopped", async () => {
+  const cwd = mkdtempSync(join(directory, "get-"));
+  const server = createServer((_request, response) => {
+    response.writeHead(200, { "content-disposition": "attachment" }).write("the first part");
+  });
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/mcp`;
+  const words = ["files", "get", "report.pdf", "--url", url, "--token", "any"];
+  try {
+    for (const signal of ["SIGINT", "SIGTERM"] as const) {
+      const running = startCLI(words, { cwd });
+      await until(() => readdirSync(cwd).some((name) => name.endsWith(".part")));
+      running.kill(signal);
+      const { code, stderr } = await running.ended;
+      expect([code, stderr]).toEqual([130, "Error: report.pdf did not come whole: it was stopped.\n"]);
+      expect(readdirSync(cwd)).toEqual([]);
+    }
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+});
+
+test("an answer that nobody expected is told in one line, its stack only when asked for", async () => {
+  const server = createServer((_request, response) => response.end('{"entries":5}'));
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/mcp`;
+  const words = ["files", "ls", "--url", url, "--token", "any"];
+  try {
+    const { code, stderr } = await runHere(words, { env: { SANDBOX_MCP_VERBOSE: undefined } });
+    expect([code, stderr]).toEqual([70, expect.stringMatching(/^Error: [^\n]+SANDBOX_MCP_VERBOSE[^\n]+\n$/)]);
+    const more = await runHere(words, { env: { SANDBOX_MCP_VERBOSE: "1" } });
+    expect(more.stderr).toContain("cli/commands/files.ts:");
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+});
 
 test("a table fits its terminal and shows no control characters", () => {
   const lines = aligned(

@@ -270,7 +270,7 @@ describe("code", () => {
     [["code", "1", "--file", "a.ts"], 64, "not both"],
     [["code", "--file", "none.py"], 69, "none.py cannot be read"],
     [["code", "1", "--language", "cobol"], 64, "python, javascript, typescript"],
-    [["code", "1", "--sandbox", "No!"], 70, "sandbox"],
+    [["code", "1", "--sandbox", "No!"], 64, "--sandbox must be 1 to 20 of"],
     [["code", "1", "--save", "/proc/nope/charts"], 69, "/proc/nope/charts cannot be written: ENOENT"],
     [["code", "1", "--save", "/dev/null"], 69, "/dev/null cannot be written: EEXIST"],
   ])("%j is refused", async (words, code, message) => {
@@ -323,7 +323,7 @@ describe("ask", () => {
 
   it.each([
     [["x", "--language", "javascript"], 64, "python, typescript"],
-    [["x", "--sandbox", "No!"], 70, "Sandbox must be 1 to 20 of"],
+    [["x", "--sandbox", "No!"], 64, "--sandbox must be 1 to 20 of"],
   ])("%j is refused", async (words, code, message) => {
     const refused = await run(["ask", ...words]);
     expect(refused).toMatchObject({ code, stdout: "", stderr: expect.stringContaining(message) });

@@ -86,7 +86,8 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
           return { ...followed(await current(server, id)), status: statusOf("cancelled") };
         }
         note("Stopping it ...");
-        return followed(await server.call("cancel_run", { id }));
+        await server.call("cancel_run", { id });
+        break;
       }
       const { state, log, next_cursor, log_bytes, notice } = pageSchema.parse(page.data);
       if (options.prints) {

@@ -1,7 +1,7 @@
 import { z } from "zod";
-import { defineTool, runField } from "./define.ts";
+import { defineTool, runField, text } from "./define.ts";
 import { ownRun } from "./own-run.ts";
-import { anyRunFields, runContent } from "./run-result.ts";
+import { anyRunFields, anyRunOutput, runContent } from "./run-result.ts";
 
 /** How long to wait for the end of a cancelled run, milliseconds. */
 const WAIT_MS = 10_000;
@@ -12,6 +12,7 @@ export const cancelRun = defineTool({
   description:
     "Stops a run: a command or task with every process it started, code by interrupting its kernel. A run that has ended stays as it is. Returns what it printed until then.",
   input: z.strictObject({ id: runField() }),
+  output: anyRunOutput,
   annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: true },
   scopes: ["sandbox:exec"],
   taskScopes: ["tasks:run"],
@@ -19,6 +20,11 @@ export const cancelRun = defineTool({
     const { value: run, notice } = await context.sandbox(ownRun(id), (actor, owner) =>
       actor.cancelRun(owner, id, WAIT_MS),
     );
-    return { content: await runContent(context, run, notice), structured: anyRunFields(run, notice) };
+    const blocks = await runContent(context, run, notice);
+    // Images are get_result's, so that this tool can have a schema of its output.
+    const content = blocks.filter(({ type }) => type !== "image");
+    if (content.length < blocks.length)
+      content.push(text(`images: ${blocks.length - content.length}, which get_result shows, id ${id}`));
+    return { content, structured: anyRunFields(run, notice) };
   },
 });

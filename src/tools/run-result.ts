@@ -98,8 +98,17 @@ export const runOutput = z.object({
   notice: z.string().optional(),
 });
 
+/** What runs of all kinds have as data. Behind it stands what is a command's, code's, a question's or a task's alone. */
+export const anyRunOutput = z.looseObject({
+  id: z.string(),
+  state: z.enum(RUN_STATES),
+  duration_ms: z.number(),
+  next: z.string().optional(),
+  notice: z.string().optional(),
+});
+
 /** A run of any kind as data, without its images. */
-export function anyRunFields(run: RunView, notice?: string): Record<string, unknown> {
+export function anyRunFields(run: RunView, notice?: string): z.input<typeof anyRunOutput> {
   const task = taskDetailOf(run);
   if (task) return taskFields(run, task, notice);
   const { results, error } = codeDetailOf(run) ?? {};

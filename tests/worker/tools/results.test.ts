@@ -34,7 +34,7 @@ const CALLS: [tool: string, args: Record<string, unknown>][] = [
 ];
 
 /** Tools whose answers may hold an image. */
-const SHOWS_IMAGES = ["run_code", "read_file", "get_result", "cancel_run"];
+const SHOWS_IMAGES = ["run_code", "read_file", "get_result"];
 
 describe("an answer", () => {
   it.each(CALLS)("of %s is content alone", async (tool, args) => {
@@ -66,6 +66,38 @@ describe("an answer", () => {
     const read = await owner.call("get_result", { id: structured.id, cursor: 0 });
     expect(read.structured).toMatchObject({ state: "succeeded", exit_code: 0, next_cursor: 8, log_bytes: 8 });
     expect(read.structured.log).toContainEqual({ stream: "stderr", text: "err\n" });
+  });
+});
+
+describe("an answer of cancel_run", () => {
+  const PIXEL = `import base64
+from IPython.display import Image
+Image(base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="))`;
+
+  it("leaves images to get_result", async () => {
+    const { structured } = await owner.call("run_code", { sandbox, code: PIXEL });
+    const types = async (tool: string) =>
+      (await raw(owner, tool, { id: structured.id })).content.map(({ type }) => type);
+    expect(await types("get_result")).toContain("image");
+    expect(new Set(await types("cancel_run"))).toEqual(new Set(["text"]));
+    expect((await owner.call("cancel_run", { id: structured.id })).text).toContain(
+      "images: 1, which get_result shows",
+    );
+  });
+
+  it("has the run as data, of whatever kind", async () => {
+    const program = owner.at("?results=structured");
+    const code = await program.call("run_code", { sandbox, code: "6 * 7" });
+    const command = await program.call("run_command", { sandbox, command: "sleep 3605", wait_seconds: 0 });
+    const cancelled = (id: unknown) => program.call("cancel_run", { id });
+    expect((await cancelled(code.structured.id)).structured).toMatchObject({
+      state: "succeeded",
+      result: "42",
+    });
+    expect((await cancelled(command.structured.id)).structured).toMatchObject({
+      state: "cancelled",
+      stdout: "",
+    });
   });
 });
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env node
 /** The command `sandbox-mcp`. Looks at Node first: an older one would only say which word it does not know. */
 import { versions } from "node:process";
-import { isNewEnough, LEAST_NODE } from "./node-version.ts";
+import { isNewEnough, NEEDED_NODE } from "./node-version.ts";
 
 if (!isNewEnough()) {
-  process.stderr.write(`sandbox-mcp needs Node ${LEAST_NODE} or newer, and this is ${versions.node}.\n`);
+  process.stderr.write(`sandbox-mcp needs ${NEEDED_NODE}, and this is ${versions.node}.\n`);
   process.exit(1);
 }
 await import("./main.ts");

@@ -8,7 +8,7 @@ import { findPythons, PACKAGES } from "../local/engine/python.ts";
 import { quietWrangler, wranglerProgram } from "./bundle.ts";
 import type { Check } from "./checks.ts";
 import { freePort } from "./lock.ts";
-import { isNewEnough, LEAST_NODE } from "./node-version.ts";
+import { isNewEnough, NEEDED_NODE } from "./node-version.ts";
 import { readRunning } from "./running.ts";
 import { tmpdir } from "node:os";
 
@@ -40,7 +40,7 @@ function node(): Check {
         name: "Node",
         verdict: "failed",
         found: process.versions.node,
-        fix: `Install Node ${LEAST_NODE} or newer: https://nodejs.org`,
+        fix: `Install ${NEEDED_NODE}: https://nodejs.org`,
       };
 }
 

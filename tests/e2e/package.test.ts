@@ -1,5 +1,5 @@
 /** The package that `npm pack` makes, installed below node_modules, where Node runs no TypeScript. */
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import {
   chmodSync,
   mkdirSync,
@@ -54,6 +54,20 @@ afterAll(() => {
 it("holds no TypeScript", () => {
   const files = readdirSync(installed, { recursive: true, encoding: "utf8" });
   expect(files.filter((file) => file.endsWith(".ts"))).toEqual([]);
+});
+
+it("says in one sentence which Node it needs", () => {
+  const older = "Object.defineProperty(process.versions, 'node', { value: '22.14.0' })";
+  const program = join(installed, "dist/cli/bin.js");
+  const { status, stderr } = spawnSync(
+    process.execPath,
+    ["--import", `data:text/javascript,${encodeURIComponent(older)}`, program, "--version"],
+    { encoding: "utf8" },
+  );
+  expect({ status, stderr }).toEqual({
+    status: 1,
+    stderr: "sandbox-mcp needs Node 22.15 or a newer 22, or 24 or newer, and this is 22.14.0.\n",
+  });
 });
 
 it("serves commands, files and code", async () => {

@@ -7,7 +7,10 @@ import { followed, pageSchema, reading } from "../follow.ts";
 import { Server, WAIT_SECONDS } from "../mcp.ts";
 import { note } from "../print.ts";
 import { PROGRAM, serverAddress } from "../server.ts";
-import { Keyboard, spaced, TerminalFilter } from "../terminal.ts";
+import { TerminalFilter } from "../../src/shared/terminal/filter.ts";
+import { Resizing, sized, type Size } from "../../src/shared/terminal/size.ts";
+import { spaced } from "../../src/shared/terminal/typing.ts";
+import { Keyboard } from "../terminal.ts";
 
 /** Bytes of what was printed before that are shown to who returns to a shell. */
 const SHOWN_AGAIN = 4096;
@@ -33,7 +36,7 @@ export const shell = bridgeCommand(
       attach ??
       followed(
         await server.call("run_command", {
-          command: started(command ?? "bash -i"),
+          command: sized(command ?? "bash -i", size()),
           sandbox,
           cwd,
           session: `shell-${randomBytes(4).toString("hex")}`,
@@ -72,7 +75,7 @@ async function converse(server: Server, id: string, isReturn: boolean): Promise<
     if (keyboard.press(keys)) left.resolve(false);
   };
   const leave = () => left.resolve(false);
-  const resizing = new Resizing(server, id);
+  const resizing = new Resizing(id, size, (args) => server.call("run_command", args));
   const resize = () => resizing.start();
   stdin.setRawMode(true);
   passOutputOn();
@@ -122,54 +125,7 @@ async function show(server: Server, id: string, filter: TerminalFilter, isReturn
   }
 }
 
-/**
- * The command with this terminal's size, and with a link to its device, by which the size is changed later. In a session of its own:
- * the next command of a session waits for its end.
- */
-const started = (own: string) =>
-  `# a terminal: ${own.split("\n")[0]}
-sbx_link=/tmp/.shell-\${SANDBOX_MCP_RUN##*.}; ln -sfn "$(tty)" "$sbx_link"; stty ${size()}
-( ${own}
-); sbx_shell=$?; rm -f "$sbx_link"; (exit "$sbx_shell")`;
-
-/** Passes the size of this terminal on to a shell: one change at a time, and the last one at the end. */
-class Resizing {
-  readonly #server: Server;
-  readonly #sandbox: string;
-  readonly #command: () => string;
-  #isUnderWay = false;
-  #isStale = false;
-
-  constructor(server: Server, id: string) {
-    this.#server = server;
-    const [sandbox = "", own = ""] = id.split(".");
-    this.#sandbox = sandbox;
-    this.#command = () => `stty -F /tmp/.shell-${own} ${size()}`;
-  }
-
-  start(): void {
-    this.#isStale = true;
-    if (!this.#isUnderWay) void this.#pass();
-  }
-
-  async #pass(): Promise<void> {
-    this.#isUnderWay = true;
-    while (this.#isStale) {
-      this.#isStale = false;
-      const call = {
-        command: this.#command(),
-        sandbox: this.#sandbox,
-        session: "shell-size",
-        timeout_seconds: 10,
-      };
-      // Where it fails, the shell goes on in the size before.
-      await spaced(() => this.#server.call("run_command", call)).catch(() => undefined);
-    }
-    this.#isUnderWay = false;
-  }
-}
-
-/** As stty takes it. A terminal that does not know its size has none of zero. */
-function size(): string {
-  return `rows ${process.stdout.rows || 24} cols ${process.stdout.columns || 80}`;
+/** A terminal that does not know its size has none of zero. */
+function size(): Size {
+  return { rows: process.stdout.rows || 24, columns: process.stdout.columns || 80 };
 }

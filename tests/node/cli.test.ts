@@ -15,8 +15,9 @@ import { endOfBefore, rotateNamed, rotateOwner, sha256 } from "../../cli/rotatio
 import { http } from "../../cli/mcp.ts";
 import { VARIABLES_FILE } from "../../cli/server.ts";
 import { writeVariables } from "../../cli/variables.ts";
-import { Keyboard, TerminalFilter } from "../../cli/terminal.ts";
+import { Keyboard } from "../../cli/terminal.ts";
 import { SCOPES } from "../../src/shared/principal.ts";
+import { TerminalFilter } from "../../src/shared/terminal/filter.ts";
 import { runHere, startCLI } from "../setup/cli.ts";
 import { until } from "../setup/until.ts";
 

@@ -27,6 +27,9 @@ interface Reply {
   error?: { message?: string };
 }
 
+/** In what form results are asked for: `raw` has what a terminal printed as it is. */
+export type Form = "structured" | "raw";
+
 /**
  * Calls a tool. `data` is its structured result, in the form of the tool's output schema.
  * @throws {SignedOut} {@link Unreachable} {@link ToolFailed}
@@ -35,8 +38,9 @@ export async function callTool<Data>(
   name: string,
   args: Record<string, unknown> = {},
   signal?: AbortSignal,
+  form?: Form,
 ): Promise<Answer<Data>> {
-  const result = await ask("tools/call", { name, arguments: args }, signal);
+  const result = await ask("tools/call", { name, arguments: args }, signal, form);
   const { content = [], structuredContent, isError = false } = result;
   if (isError) throw new ToolFailed(content.map((block) => block.text ?? "").join("\n"));
   return { data: structuredContent as Data, content };
@@ -48,9 +52,9 @@ export async function listTools(signal?: AbortSignal): Promise<ReadonlySet<strin
   return new Set(tools.map(({ name }) => name));
 }
 
-async function ask(method: string, params: object, signal?: AbortSignal) {
+async function ask(method: string, params: object, signal?: AbortSignal, form: Form = "structured") {
   const message = { jsonrpc: "2.0", id: 1, method, params };
-  const response = await post("/panel/mcp?results=structured", JSON.stringify(message), signal);
+  const response = await post(`/panel/mcp?results=${form}`, JSON.stringify(message), signal);
   const text = await read(response, signal);
   if (response.status === 401) throw new SignedOut();
   if (response.status === 429 || response.status === 503) throw new Unreachable("The server is busy.");

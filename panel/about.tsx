@@ -1,6 +1,7 @@
 /** What a sandbox is like: its state, what it has saved, its ports, its network, its checkpoints. */
 import { useState } from "preact/hooks";
 import { size, time } from "./format.ts";
+import { host } from "./host.ts";
 import type { Checkpoint, Listing, Sandbox } from "./listing.ts";
 import { useOffered } from "./offered.ts";
 import { wordsOf } from "./poll.ts";
@@ -66,9 +67,9 @@ export function About({ name, sandbox, listing, refresh }: Shown) {
       setSettings((await callTool<Settings>("configure_sandbox", { sandbox: name })).data);
       return "";
     });
-  const destroy = () => {
-    if (confirm(`Destroy the sandbox ${name}, with every file and program in it? Its checkpoints stay.`))
-      void act(() => done("destroy_sandbox", { sandbox: name }));
+  const destroy = async () => {
+    const question = `Destroy the sandbox ${name}, with every file and program in it? Its checkpoints stay.`;
+    if (await host().confirm(question)) await act(() => done("destroy_sandbox", { sandbox: name }));
   };
   return (
     <>
@@ -196,13 +197,10 @@ function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Ke
       return text;
     });
   };
-  const restore = ({ id, saved_at }: Checkpoint) => {
-    if (
-      confirm(
-        `Put ${name} back to ${time(saved_at)}? What runs there ends. Its state now becomes a checkpoint.`,
-      )
-    )
-      void act(() => done("restore_sandbox", { sandbox: name, checkpoint: id }));
+  const restore = async ({ id, saved_at }: Checkpoint) => {
+    const question = `Put ${name} back to ${time(saved_at)}? What runs there ends. Its state now becomes a checkpoint.`;
+    if (await host().confirm(question))
+      await act(() => done("restore_sandbox", { sandbox: name, checkpoint: id }));
   };
   return (
     <>

@@ -2,12 +2,13 @@ import { useState } from "preact/hooks";
 import { About } from "./about.tsx";
 import { Files } from "./files.tsx";
 import { share, size } from "./format.ts";
+import { host } from "./host.ts";
 import type { Listing } from "./listing.ts";
 import { Offered, useOffered } from "./offered.ts";
 import { type Polled, usePolled, wordsOf } from "./poll.ts";
 import { hrefOf, type Part, PARTS, type Route, useRoute } from "./route.ts";
 import { Runs } from "./runs.tsx";
-import { callTool, listTools, signOut } from "./tools.ts";
+import { callTool } from "./tools.ts";
 import { Welcome } from "./welcome.tsx";
 
 /** The tool that each part cannot do without. */
@@ -49,10 +50,16 @@ function Panel({ onSignedOut }: { onSignedOut: () => void }) {
   const route = useRoute();
   const ask = async (signal: AbortSignal) => (await callTool<Listing>("list_sandboxes", {}, signal)).data;
   const listed = usePolled("sandboxes", ask, SANDBOXES_MS, onSignedOut);
-  const tools = usePolled(listed.value && "tools", listTools, TOOLS_MS, onSignedOut);
+  const tools = usePolled(
+    listed.value && "tools",
+    (signal) => host().listTools(signal),
+    TOOLS_MS,
+    onSignedOut,
+  );
   const [problem, setProblem] = useState<string>();
+  const { signOut } = host();
   const leave = () =>
-    signOut().then(onSignedOut, (error: unknown) => {
+    signOut?.().then(onSignedOut, (error: unknown) => {
       setProblem(wordsOf(error));
     });
   const said = problem ?? listed.problem ?? tools.problem;
@@ -62,9 +69,11 @@ function Panel({ onSignedOut }: { onSignedOut: () => void }) {
         <a class="brand" href="#/">
           Sandboxes
         </a>
-        <button type="button" class="plain" onClick={leave}>
-          Sign out
-        </button>
+        {signOut && (
+          <button type="button" class="plain" onClick={leave}>
+            Sign out
+          </button>
+        )}
       </header>
       <div role="alert">{said && <p class="note">{said}</p>}</div>
       {listed.value && tools.value ? (
@@ -123,7 +132,7 @@ function OpenOther() {
     const form = event.currentTarget as HTMLFormElement;
     const name = String(new FormData(form).get("name"));
     form.reset();
-    location.hash = hrefOf(name);
+    host().go(hrefOf(name));
   };
   return (
     <form class="open" onSubmit={open}>

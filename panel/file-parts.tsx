@@ -1,5 +1,6 @@
 /** What the tree and an open file have in common. */
 import { downloadURL } from "./file.ts";
+import { host } from "./host.ts";
 import { visible } from "./log.ts";
 import { useOffered } from "./offered.ts";
 
@@ -24,10 +25,7 @@ export function Download({
   if (!isOffered("file_link")) return null;
   const fetchIt = async () => {
     try {
-      const anchor = document.createElement("a");
-      anchor.href = await downloadURL(sandbox, path);
-      anchor.download = "";
-      anchor.click();
+      await host().download(await downloadURL(sandbox, path));
     } catch (error) {
       failed(error);
     }

@@ -3,6 +3,7 @@ import { useEffect, useState } from "preact/hooks";
 import { MOST_BYTES, read, write } from "./file.ts";
 import { Download, Name } from "./file-parts.tsx";
 import { size } from "./format.ts";
+import { host } from "./host.ts";
 import { useOffered } from "./offered.ts";
 import { wordsOf } from "./poll.ts";
 import { Result } from "./result.tsx";
@@ -62,7 +63,11 @@ export function FileView({ sandbox, path, onSaved, onSignedOut }: Shown) {
     try {
       const now = await look(sandbox, path);
       const isSame = now.kind === "text" && now.text === view.text;
-      if (!isSame && !confirm("The file has changed since you opened it. Write yours over it?")) return;
+      if (
+        !isSame &&
+        !(await host().confirm("The file has changed since you opened it. Write yours over it?"))
+      )
+        return;
       await write(sandbox, path, draft.replaceAll("\n", view.newline));
       setView({ ...view, text: draft });
       edit(undefined);

@@ -72,9 +72,11 @@ export async function upload(
   progress: (part: number) => void,
 ): Promise<void> {
   const url = await link({ sandbox, path, direction: "upload", expires_seconds: 86_400 });
+  // The server may be known by several names, and the page may ask only that by which it was opened.
+  const address = new URL(url).pathname;
   await new Promise<void>((done, failed) => {
     const request = new XMLHttpRequest();
-    request.open("PUT", url);
+    request.open("PUT", address);
     const lost = new Unreachable(`The connection broke: ${file.name} was not written.`);
     request.upload.addEventListener("progress", ({ loaded, total }) => progress(total ? loaded / total : 1));
     request.addEventListener("error", () => failed(lost));
@@ -87,8 +89,7 @@ export async function upload(
 
 async function link(args: Record<string, unknown>): Promise<string> {
   const { data } = await callTool<{ url: string }>("file_link", args);
-  // The server may be known by several names, and the page may ask only that by which it was opened.
-  return new URL(data.url).pathname;
+  return data.url;
 }
 
 function errorIn({ responseText, status }: XMLHttpRequest): string {

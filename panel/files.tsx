@@ -4,6 +4,7 @@ import { FileView } from "./file-view.tsx";
 import { Download, Name } from "./file-parts.tsx";
 import { type Entries, type Entry, list, upload } from "./file.ts";
 import { size } from "./format.ts";
+import { host } from "./host.ts";
 import { useOffered } from "./offered.ts";
 import { wordsOf } from "./poll.ts";
 import { hrefOf } from "./route.ts";
@@ -40,7 +41,7 @@ export function Files({ sandbox, open, onSignedOut }: Shown) {
 
   const isOffered = useOffered();
   // A link to send a file by is given to whoever may write.
-  const maySend = isOffered("file_link") && isOffered("write_file");
+  const maySend = host().reachesServer && isOffered("file_link") && isOffered("write_file");
 
   const failed = (error: unknown) =>
     error instanceof SignedOut ? onSignedOut() : setSaid({ text: wordsOf(error), isError: true });
@@ -129,7 +130,7 @@ function NewFile({ sandbox }: { sandbox: string }) {
   const begin = (event: SubmitEvent) => {
     event.preventDefault();
     const path = String(new FormData(event.currentTarget as HTMLFormElement).get("path"));
-    location.hash = hrefOf(sandbox, "files", join(HOME, path));
+    host().go(hrefOf(sandbox, "files", join(HOME, path)));
   };
   return (
     <form onSubmit={begin}>

@@ -1,5 +1,6 @@
 /** Asking again and again, while somebody looks. */
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { host } from "./host.ts";
 import { SignedOut } from "./tools.ts";
 
 /** After a failure, milliseconds. */
@@ -80,7 +81,7 @@ export function pause(ms: number, signal: AbortSignal): Promise<void> {
 export function shown(signal: AbortSignal): Promise<void> {
   return new Promise((done) => {
     const look = () => {
-      if (document.hidden && !signal.aborted) return;
+      if (host().isOutOfSight() && !signal.aborted) return;
       document.removeEventListener("visibilitychange", look);
       done();
     };

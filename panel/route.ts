@@ -1,5 +1,6 @@
-/** What the page shows is in the fragment of its address, so that the browser's history and bookmarks work: `#/sandbox/part/rest`. */
-import { useEffect, useState } from "preact/hooks";
+/** What the page shows, as the fragment of an address: `#/sandbox/part/rest`. In a browser its history and bookmarks work. */
+import { host } from "./host.ts";
+import { useValue } from "./value.ts";
 
 export const PARTS = ["runs", "files", "about"] as const;
 export type Part = (typeof PARTS)[number];
@@ -24,13 +25,7 @@ export function hrefOf(sandbox: string, part: Part = "runs", rest = ""): string 
 }
 
 export function useRoute(): Route {
-  const [hash, setHash] = useState(location.hash);
-  useEffect(() => {
-    const changed = () => setHash(location.hash);
-    addEventListener("hashchange", changed);
-    return () => removeEventListener("hashchange", changed);
-  }, []);
-  return routeOf(hash);
+  return routeOf(useValue(host().place));
 }
 
 function decoded(word: string): string {

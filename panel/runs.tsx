@@ -2,6 +2,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { useRun } from "./follow.ts";
 import { duration, size, time } from "./format.ts";
+import { host } from "./host.ts";
 import type { Run, Runs as Listed } from "./listing.ts";
 import { LogView } from "./log-view.tsx";
 import { usePolled, wordsOf } from "./poll.ts";
@@ -141,7 +142,7 @@ function Start({ sandbox, onStarted, onSignedOut }: Starting) {
       const { data } = await callTool<{ id: string }>("run_command", args);
       form.reset();
       onStarted();
-      location.hash = hrefOf(sandbox, "runs", data.id);
+      host().go(hrefOf(sandbox, "runs", data.id));
     } catch (error) {
       if (error instanceof SignedOut) onSignedOut();
       else setProblem(wordsOf(error));

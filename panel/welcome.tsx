@@ -1,22 +1,34 @@
-/** The first page: how to connect a client, and what there is. */
+/** The first page: what there is, and how to connect a client. */
 import { clientLines } from "../src/server/client-lines.ts";
+import { host } from "./host.ts";
 import type { Listing } from "./listing.ts";
 import { hrefOf } from "./route.ts";
 
 export function Welcome({ listing }: { listing: Listing }) {
   const isNew = listing.sandboxes.length === 0;
-  const url = `${location.origin}/mcp`;
+  const { endpoint } = host();
   return (
     <>
-      <h1>{isNew ? "Connect a client" : "Your sandboxes"}</h1>
+      <h1>{isNew && endpoint ? "Connect a client" : "Your sandboxes"}</h1>
       {isNew ? (
         <p>
           You have no sandbox yet. A client makes one when its model first runs something, and so do you with{" "}
           <a href={hrefOf("default")}>a command of yours</a>.
         </p>
       ) : (
-        <p>Choose one to see what runs in it. To work in them from a client, connect it:</p>
+        <p>
+          Choose one to see what runs in it.
+          {endpoint && " To work in them from a client, connect it:"}
+        </p>
       )}
+      {endpoint && <Connecting url={endpoint} />}
+    </>
+  );
+}
+
+function Connecting({ url }: { url: string }) {
+  return (
+    <>
       <p>The address of this server, which is all that clients need that sign in by OAuth:</p>
       <pre tabIndex={0}>{url}</pre>
       <p>

@@ -1,0 +1,94 @@
+/** The page in a browser's window: it asks the server itself, where its session is good in place of a token. */
+import type { Host, ToolResult } from "./host.ts";
+import { type Form, SignedOut, ToolFailed, Unreachable } from "./tools.ts";
+import { Value } from "./value.ts";
+
+interface Reply {
+  result?: ToolResult & { tools?: { name: string }[] };
+  error?: { message?: string };
+}
+
+export function browserHost(): Host {
+  const place = new Value(location.hash);
+  addEventListener("hashchange", () => place.set(location.hash));
+  return {
+    callTool: (name, args, form, signal) => ask("tools/call", { name, arguments: args }, signal, form),
+    async listTools(signal) {
+      const { tools = [] } = await ask("tools/list", {}, signal);
+      return new Set(tools.map(({ name }) => name));
+    },
+    place,
+    go(href) {
+      location.hash = href;
+    },
+    endpoint: `${location.origin}/mcp`,
+    async signOut() {
+      const { ok } = await post("/panel/sign-out", "");
+      if (!ok) throw new Unreachable("You are still signed in: the server did not answer. Try again.");
+    },
+    reachesServer: true,
+    async download(url) {
+      const anchor = document.createElement("a");
+      // The server may be known by several names, and the page may ask only that by which it was opened.
+      anchor.href = new URL(url).pathname;
+      anchor.download = "";
+      anchor.click();
+    },
+    confirm: async (question) => confirm(question),
+    isOutOfSight: () => document.hidden,
+    display: undefined,
+    show: async () => undefined,
+  };
+}
+
+async function ask(method: string, params: object, signal?: AbortSignal, form: Form = "structured") {
+  const message = { jsonrpc: "2.0", id: 1, method, params };
+  const response = await post(`/panel/mcp?results=${form}`, JSON.stringify(message), signal);
+  const text = await read(response, signal);
+  if (response.status === 401) throw new SignedOut();
+  if (response.status === 429 || response.status === 503) throw new Unreachable("The server is busy.");
+  const result = replyIn(text)?.result;
+  if (!result) throw new ToolFailed(messageIn(text) || `The server answered ${response.status}.`);
+  return result;
+}
+
+async function post(path: string, body: string, signal?: AbortSignal): Promise<Response> {
+  const headers = { "content-type": "application/json", accept: "application/json, text/event-stream" };
+  try {
+    return await fetch(path, { method: "POST", headers, body, signal, credentials: "same-origin" });
+  } catch (error) {
+    throw lost(error, signal);
+  }
+}
+
+async function read(response: Response, signal?: AbortSignal): Promise<string> {
+  try {
+    return await response.text();
+  } catch (error) {
+    throw lost(error, signal);
+  }
+}
+
+function lost(error: unknown, signal?: AbortSignal): unknown {
+  return signal?.aborted ? error : new Unreachable("The server cannot be reached.");
+}
+
+/** The last message of an answer, be it JSON or an event stream. */
+function replyIn(text: string): Reply | undefined {
+  const events = text.split(/\r?\n/).filter((line) => line.startsWith("data: {"));
+  try {
+    return JSON.parse(events.at(-1)?.slice("data: ".length) ?? text) as Reply;
+  } catch {
+    return undefined;
+  }
+}
+
+/** What a refusal says. */
+function messageIn(text: string): string {
+  try {
+    const { message, error } = JSON.parse(text) as { message?: string; error?: { message?: string } };
+    return message ?? error?.message ?? "";
+  } catch {
+    return "";
+  }
+}

@@ -1,0 +1,38 @@
+/** A value that changes outside the page's components. */
+import { useEffect, useState } from "preact/hooks";
+
+export class Value<T> {
+  #now: T;
+  readonly #watchers = new Set<() => void>();
+
+  constructor(first: T) {
+    this.#now = first;
+  }
+
+  get(): T {
+    return this.#now;
+  }
+
+  set(next: T): void {
+    if (next === this.#now) return;
+    this.#now = next;
+    for (const watcher of this.#watchers) watcher();
+  }
+
+  /** Calls `watcher` after every change. @returns what ends that */
+  watch(watcher: () => void): () => void {
+    this.#watchers.add(watcher);
+    return () => this.#watchers.delete(watcher);
+  }
+}
+
+/** The value as it is; the component is shown anew when it changes. */
+export function useValue<T>(value: Value<T>): T {
+  const [now, setNow] = useState(() => value.get());
+  useEffect(() => {
+    const changed = () => setNow(() => value.get());
+    changed();
+    return value.watch(changed);
+  }, [value]);
+  return now;
+}

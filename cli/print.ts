@@ -1,6 +1,8 @@
 /** What commands print: colours, tables and progress on a terminal, plain lines in a pipe, or one JSON document. */
-import { stripVTControlCharacters, styleText } from "node:util";
-import { EXIT, type ExitName } from "./exit.ts";
+import { styleText } from "node:util";
+import { withoutEscapes } from "../src/shared/escape-sequences.ts";
+import { UserError } from "./errors.ts";
+import { CommandError, EXIT, type ExitName } from "./exit.ts";
 
 type Style = Parameters<typeof styleText>[0];
 
@@ -32,6 +34,24 @@ export function failure(kind: ExitName, message: string, asJSON: boolean): void 
 }
 
 /**
+ * An error's kind and its words for the user: a sentence, and the stack of an unexpected one only where it is asked for.
+ * @param unexpected the kind of what is neither the user's nor a file's
+ */
+export function failureOf(
+  error: unknown,
+  unexpected: ExitName = "refusedByServer",
+  showsStack = /^(1|true|yes)$/i.test(process.env.SANDBOX_MCP_VERBOSE ?? ""),
+): [kind: ExitName, message: string] {
+  if (error instanceof CommandError) return [error.kind, error.message];
+  if (error instanceof UserError) return ["failed", error.message];
+  if (!(error instanceof Error)) return [unexpected, String(error)];
+  // Of a file on this machine, whose path the message has.
+  if ("syscall" in error && "path" in error) return ["unavailable", error.message];
+  const where = showsStack ? `\n${error.stack}` : " (SANDBOX_MCP_VERBOSE=1 shows where)";
+  return [unexpected, oneLine(error.message) + where];
+}
+
+/**
  * Prints what a program in a sandbox printed. A pipe gets it as it came. A terminal gets its text and its colours, but no other
  * control sequence, since those could write into the clipboard or change what was printed before.
  */
@@ -51,19 +71,39 @@ function inert(text: string): string {
 
 /** A text as one line without control characters, cut to `width` characters. */
 export function oneLine(text: string, width = Infinity): string {
-  const plain = inert(stripVTControlCharacters(text).replaceAll(/\s+/g, " ")).trim();
-  return plain.length > width ? `${plain.slice(0, Math.max(0, width - 1))}…` : plain;
+  return cut(inert(withoutEscapes(text).replaceAll(/\s+/g, " ")).trim(), width);
+}
+
+function cut(text: string, width: number): string {
+  return text.length > width ? `${text.slice(0, Math.max(0, width - 1))}…` : text;
+}
+
+/**
+ * A name as one word of a line that loses nothing of it: a backslash before what `printf %b` of a shell turns back into backslashes and
+ * control characters, those that turn the writing round among them.
+ */
+export function escapedName(name: string): string {
+  return name.replace(/[\\\p{Cc}\p{Bidi_Control}\u2028\u2029]/gu, (character) => {
+    const short = { "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r" }[character];
+    return (
+      short ?? [...Buffer.from(character)].map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("")
+    );
+  });
 }
 
 export interface Column {
   title: string;
   /** Numbers stand on the right. */
   right?: boolean;
+  /** Names that have to be read back: whole, and as `escapedName` writes them. */
+  isName?: boolean;
 }
 
 /** Prints rows: on a terminal as a table, cut to its width; in a pipe with a tab between the cells, and without a head. */
 export function table(columns: readonly Column[], rows: readonly (readonly string[])[]): void {
-  const cells = rows.map((row) => row.map((cell) => oneLine(cell)));
+  const cells = rows.map((row) =>
+    row.map((cell, index) => (columns[index]?.isName ? escapedName(cell) : oneLine(cell))),
+  );
   if (!process.stdout.isTTY) {
     for (const row of cells) line(row.join("\t"));
     return;
@@ -71,7 +111,7 @@ export function table(columns: readonly Column[], rows: readonly (readonly strin
   for (const text of aligned(columns, cells, process.stdout.columns || 80)) line(text);
 }
 
-/** The lines of a table, its head first. Only the last column is cut. */
+/** The lines of a table, its head first, of cells without control characters. Only the last column is cut. */
 export function aligned(
   columns: readonly Column[],
   rows: readonly (readonly string[])[],
@@ -84,7 +124,7 @@ export function aligned(
   const put = (row: readonly string[]) =>
     row
       .map((cell, index) => {
-        if (index === columns.length - 1) return oneLine(cell, Math.max(20, width - before));
+        if (index === columns.length - 1) return cut(cell, Math.max(20, width - before));
         const size = widths[index] ?? 0;
         return columns[index]?.right ? cell.padStart(size) : cell.padEnd(size);
       })

@@ -1,5 +1,5 @@
 /** The command line, as a tree of commands. */
-import { Command } from "@commander-js/extra-typings";
+import { Command, type CommandUnknownOpts } from "@commander-js/extra-typings";
 import description from "../package.json" with { type: "json" };
 import { examplesOf, exampleText } from "./command.ts";
 import { ask } from "./commands/ask.ts";
@@ -26,7 +26,7 @@ const start = new Command("start")
   .description("run a server on this machine; `start --help` lists its options")
   .allowUnknownOption();
 
-const COMMANDS = [
+const COMMANDS: readonly CommandUnknownOpts[] = [
   start,
   stdio,
   connect,
@@ -62,21 +62,24 @@ Exit status: 0 succeeded, 1 failed, 64 wrong usage, 69 nothing there, 70 the ser
   );
 
 for (const each of COMMANDS) {
-  program.addCommand(each as unknown as Command);
+  program.addCommand(each);
   const first = each.commands.flatMap((part) => examplesOf(part).slice(0, 1));
   if (first.length > 0) each.addHelpText("after", exampleText(first));
 }
 
 /** The whole tree, from its root. */
-export function everyCommand(from = program as unknown as Command): Command[] {
-  return [from, ...from.commands.flatMap((each) => everyCommand(each as Command))];
+export function everyCommand(from: CommandUnknownOpts = program): CommandUnknownOpts[] {
+  return [from, ...from.commands.flatMap((each) => everyCommand(each))];
 }
 
 /** The commands that do something here, each with its full name. */
-export function leaves(of = program as unknown as Command, before = ""): [name: string, command: Command][] {
-  return of.commands.flatMap((each): [string, Command][] => {
+export function leaves(
+  of: CommandUnknownOpts = program,
+  before = "",
+): [name: string, command: CommandUnknownOpts][] {
+  return of.commands.flatMap((each): [string, CommandUnknownOpts][] => {
     const name = `${before} ${each.name()}`.trim();
     if (each.name() === start.name()) return [];
-    return each.commands.length > 0 ? leaves(each as Command, name) : [[name, each as Command]];
+    return each.commands.length > 0 ? leaves(each, name) : [[name, each]];
   });
 }

@@ -1,8 +1,7 @@
 /** Runs a command line, and tells what went wrong. */
 import { CommanderError } from "@commander-js/extra-typings";
-import { UserError } from "./errors.ts";
-import { CommandError, EXIT, type ExitName } from "./exit.ts";
-import { failure, oneLine } from "./print.ts";
+import { CommandError, EXIT } from "./exit.ts";
+import { failure, failureOf } from "./print.ts";
 import { everyCommand, program } from "./program.ts";
 
 /** @returns the exit status */
@@ -45,17 +44,7 @@ function tell(error: unknown, asJSON: boolean): number {
     if (asJSON) failure("usage", error.message.replace(/^error: /, ""), true);
     return EXIT.usage;
   }
-  const [kind, message] = told(error);
+  const [kind, message] = failureOf(error);
   failure(kind, message, asJSON);
   return EXIT[kind];
-}
-
-function told(error: unknown): [kind: ExitName, message: string] {
-  if (error instanceof CommandError) return [error.kind, error.message];
-  if (error instanceof UserError) return ["failed", error.message];
-  if (!(error instanceof Error)) return ["refusedByServer", String(error)];
-  // Of a file on this machine, whose path the message has.
-  if ("syscall" in error && "path" in error) return ["unavailable", error.message];
-  const stack = /^(1|true|yes)$/i.test(process.env.SANDBOX_MCP_VERBOSE ?? "") ? `\n${error.stack}` : "";
-  return ["refusedByServer", `${oneLine(error.message)} (SANDBOX_MCP_VERBOSE=1 shows where)${stack}`];
 }

@@ -1,5 +1,5 @@
 /** Where the server of a state directory can be reached, for commands that look for it. It holds no token. */
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { z } from "zod";
 
@@ -10,9 +10,8 @@ export type Running = z.infer<typeof running>;
 
 const fileIn = (stateDir: string) => join(stateDir, "server.json");
 
-/** Called when the server serves. */
+/** Called when the server serves, from its state directory. */
 export function noteRunning(stateDir: string, server: Running): void {
-  mkdirSync(stateDir, { recursive: true, mode: 0o700 });
   const file = fileIn(stateDir);
   const temporary = `${file}.${process.pid}`;
   writeFileSync(temporary, `${JSON.stringify(server)}\n`, { mode: 0o600 });

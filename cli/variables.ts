@@ -1,8 +1,9 @@
 /** The Worker's variables: from the environment, then from `.dev.vars`, where a generated token is kept. */
 import { randomBytes } from "node:crypto";
-import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { isDeepStrictEqual, parseEnv } from "node:util";
+import { makeDirectories } from "../local/runtime/directories.ts";
 import { SDK_VARIABLES, VARIABLES } from "../src/shared/variables.ts";
 import { UserError } from "./errors.ts";
 import { messageOf } from "../src/shared/text.ts";
@@ -78,7 +79,7 @@ export function writeVariables(file: string, changes: Readonly<Record<string, st
     throw new UserError(
       `${file} is written in a way that this command cannot change safely: set ${names.join(", ")} there.`,
     );
-  mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
+  makeDirectories(dirname(file), 0o700);
   const temporary = `${file}.${process.pid}`;
   writeFileSync(temporary, `${after}\n`, { mode: 0o600 });
   chmodSync(temporary, 0o600);

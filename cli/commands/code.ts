@@ -3,12 +3,13 @@ import { writeFileSync } from "node:fs";
 import { extname, join } from "node:path";
 import { Option } from "@commander-js/extra-typings";
 import { z } from "zod";
+import { makeDirectories } from "../../local/runtime/directories.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { serverCommand, textFrom, wholeNumber } from "../command.ts";
 import { EXIT } from "../exit.ts";
 import { FIRST_WAIT_SECONDS, follow, type Followed } from "../follow.ts";
 import { type Answer, Server } from "../mcp.ts";
-import { makeDirectory, writing } from "../output-files.ts";
+import { writing } from "../output-files.ts";
 import { failure, json, line, note, printed, styled } from "../print.ts";
 import { userPath, serverAddress } from "../server.ts";
 
@@ -69,7 +70,7 @@ export const code = serverCommand("code", "run code in a live kernel; variables 
 export function imageDirectory(given: string | undefined): string | undefined {
   if (given === undefined) return undefined;
   const directory = userPath(given);
-  writing(directory, () => makeDirectory(directory));
+  writing(directory, () => makeDirectories(directory));
   return directory;
 }
 

@@ -123,7 +123,12 @@ const ls = serverCommand("ls", "list a directory of a sandbox", [
     const { entries, more = false } = listSchema.parse(await response.json());
     if (options.json) return json(true, { sandbox, path: remote, entries, more });
     table(
-      [{ title: "TYPE" }, { title: "SIZE", right: true }, { title: "MODIFIED" }, { title: "PATH" }],
+      [
+        { title: "TYPE" },
+        { title: "SIZE", right: true },
+        { title: "MODIFIED" },
+        { title: "PATH", isName: true },
+      ],
       entries.map((entry) => [entry.type, String(entry.size), entry.modified, entry.path]),
     );
     if (more) note("... and more: list a directory below.");

@@ -1,6 +1,7 @@
 /** `sandbox-mcp runs`: what was run in a sandbox. */
-import { Option } from "@commander-js/extra-typings";
+import { InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { z } from "zod";
+import { sandboxOf } from "../../src/runs/id.ts";
 import { serverCommand, wholeNumber } from "../command.ts";
 import { runsSchema } from "../listed-runs.ts";
 import { Server } from "../mcp.ts";
@@ -23,7 +24,7 @@ export const runs = serverCommand("runs", "list the runs of a sandbox, the newes
     ]),
   )
   .option("--limit <number>", "at most so many", wholeNumber(1), 20)
-  .option("--cursor <id>", "older ones than this, as the answer before said")
+  .option("--cursor <id>", "older ones than this, as the answer before said", runID)
   .action(async ({ sandbox, kind, limit, cursor, ...options }) => {
     const server = await Server.connect(serverAddress(options));
     const { data } = await server.call("list_runs", { sandbox, kind, limit, cursor });
@@ -51,3 +52,8 @@ export const runs = serverCommand("runs", "list the runs of a sandbox, the newes
     );
     if (next_cursor) note(`Older ones: ${PROGRAM} runs --cursor ${next_cursor}`);
   });
+
+function runID(text: string): string {
+  if (sandboxOf(text) !== undefined) return text;
+  throw new InvalidArgumentError("It must be the id of a run.");
+}

@@ -1,5 +1,4 @@
 /** Ids of runs: `<sandbox name>.<sortable random id>`, so that an id finds its sandbox without a look-up. */
-import type { RunKind } from "./run.ts";
 
 const CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz";
 const RANDOM_CHARACTERS = 16;
@@ -10,12 +9,12 @@ const RUN_ID = /^([a-z0-9-]{1,20})\.[0-9a-z]{26}(t?)$/;
 const TASK_MARK = "t";
 
 /** A new run id, ordered by time: 10 characters of milliseconds, then 80 random bits. */
-export function newRunID(sandbox: string, kind: RunKind, now = Date.now()): string {
+export function newRunID(sandbox: string, isTask: boolean, now = Date.now()): string {
   let time = "";
   for (let rest = now, index = 0; index < 10; index++, rest = Math.floor(rest / 32))
     time = CROCKFORD[rest % 32] + time;
   const random = crypto.getRandomValues(new Uint8Array(RANDOM_CHARACTERS));
-  const mark = kind === "task" ? TASK_MARK : "";
+  const mark = isTask ? TASK_MARK : "";
   return `${sandbox}.${time}${Array.from(random, (byte) => CROCKFORD[byte & 31]).join("")}${mark}`;
 }
 

@@ -1,5 +1,7 @@
 /** What a caller is shown of an output: its beginning, its end, and how much is left out between them. */
 
+import { withoutEscapes } from "../shared/escape-sequences.ts";
+
 /** One stream of an output. `head` alone holds it all when nothing was omitted. */
 export interface Shown {
   head: string;
@@ -60,14 +62,11 @@ export function shownText({ head, tail, bytes, omitted }: Shown): string {
 const LINE_BYTES = 4 * 1024;
 const LINE_CHARS = 200;
 
-/** What follows the escape character in a terminal's sequences for colors, cursor movements and titles. */
-const AFTER_ESCAPE = /^(?:\[[0-?]*[ -/]*[@-~]|\]\P{Cc}*\p{Cc}?|[@-Z\\^_])/u;
 const CONTROLS = /[\p{Cc}\p{Bidi_Control}\u2028\u2029]/gu;
 
 /** The last line of an output that is not blank, as plain text for a progress message; empty where there is none. */
 export function lastLine(end: Uint8Array): string {
-  const [first = "", ...escaped] = lenient(end.subarray(-LINE_BYTES)).split("\u{1b}");
-  const text = first + escaped.map((part) => part.replace(AFTER_ESCAPE, "")).join("");
+  const text = withoutEscapes(lenient(end.subarray(-LINE_BYTES)));
   // Progress bars write over their line after a carriage return.
   const line = text.split(/[\r\n]/).findLast((one) => one.replace(CONTROLS, "").trim() !== "") ?? "";
   return line.replaceAll("\t", " ").replace(CONTROLS, "\u{fffd}").trim().slice(0, LINE_CHARS).toWellFormed();

@@ -141,7 +141,7 @@ export class Runs {
         ? spec
         : { ...spec, timeoutMs: reservation.seconds * 1000, cut: reservation.cut };
     const record: RunRecord = {
-      id: newRunID(this.#host.owner().sandbox, kind),
+      id: newRunID(this.#host.owner().sandbox, kind === "task"),
       kind,
       state: "running",
       title: titleOf(source),

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { sandboxOf } from "../runs/id.ts";
 import { RUN_KINDS, RUN_STATES, type RunSummary, durationMs } from "../runs/run.ts";
 import type { TaskEntry } from "../tasks/task-list.ts";
 import { ToolError } from "../shared/errors.ts";
@@ -17,7 +18,12 @@ export const listRuns = defineTool({
     sandbox: sandboxField(),
     kind: z.enum(RUN_KINDS).optional().describe("Only runs of this kind; tasks of all sandboxes."),
     limit: z.number().int().min(1).max(200).default(20),
-    cursor: z.string().max(64).optional().describe("As the answer before said, for older runs."),
+    cursor: z
+      .string()
+      .max(64)
+      .refine((id) => sandboxOf(id) !== undefined, "must be the cursor that an answer before said")
+      .optional()
+      .describe("As the answer before said, for older runs."),
   }),
   output: z.object({
     runs: z.array(
@@ -37,6 +43,8 @@ export const listRuns = defineTool({
   annotations: { readOnlyHint: true },
   scopes: ["sandbox:read"],
   async handle({ sandbox, kind, limit, cursor }, context) {
+    if (cursor !== undefined && kind !== "task" && sandboxOf(cursor) !== sandbox)
+      throw new ToolError("invalid_argument", `The cursor ${cursor} is not of a list of sandbox ${sandbox}.`);
     const { value, notice } =
       kind === "task"
         ? await tasksOf(context, limit + 1, cursor)

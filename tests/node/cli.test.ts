@@ -1,7 +1,8 @@
 /** What the command line says of itself. */
+import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:http";
+import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -24,6 +25,18 @@ import { until } from "../setup/until.ts";
 let directory: string;
 beforeAll(() => void (directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-cli-"))));
 afterAll(() => rmSync(directory, { recursive: true }));
+
+/** Has the work done with a server on loopback that answers so. @param work gets its MCP endpoint */
+async function withServer(answer: RequestListener, work: (url: string) => Promise<void>): Promise<void> {
+  const server = createServer(answer);
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  try {
+    await work(`http://127.0.0.1:${(server.address() as AddressInfo).port}/mcp`);
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+}
 
 const page = readFileSync(new URL("../../docs/cli.md", import.meta.url), "utf8");
 
@@ -66,13 +79,11 @@ test.each(["files", "token"])("%s --help has an example of each of its commands"
 
 test("files get leaves no part of a file when it is stopped", async () => {
   const cwd = mkdtempSync(join(directory, "get-"));
-  const server = createServer((_request, response) => {
+  const begin: RequestListener = (_request, response) => {
     response.writeHead(200, { "content-disposition": "attachment" }).write("the first part");
-  });
-  await once(server.listen(0, "127.0.0.1"), "listening");
-  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/mcp`;
-  const words = ["files", "get", "report.pdf", "--url", url, "--token", "any"];
-  try {
+  };
+  await withServer(begin, async (url) => {
+    const words = ["files", "get", "report.pdf", "--url", url, "--token", "any"];
     for (const signal of ["SIGINT", "SIGTERM"] as const) {
       const running = startCLI(words, { cwd });
       await until(() => readdirSync(cwd).some((name) => name.endsWith(".part")));
@@ -81,27 +92,78 @@ test("files get leaves no part of a file when it is stopped", async () => {
       expect([code, stderr]).toEqual([130, "Error: report.pdf did not come whole: it was stopped.\n"]);
       expect(readdirSync(cwd)).toEqual([]);
     }
-  } finally {
-    server.closeAllConnections();
-    server.close();
-  }
+  });
+});
+
+test("files ls loses nothing of a name in a pipe, and a shell turns it back", async () => {
+  const names = ["a\nb", "two  spaces ", "\u001b[31mred", "tab\t", "back\\n", "\u009b2J\u202e", "ž.txt"];
+  const entries = names.map((path) => ({ path, type: "file", size: 1, modified: "now" }));
+  await withServer(
+    (_request, response) => response.end(JSON.stringify({ entries })),
+    async (url) => {
+      const words = ["files", "ls", "--url", url, "--token", "any"];
+      const { stdout } = await runHere(words);
+      // oxlint-disable-next-line no-control-regex
+      expect(stdout).not.toMatch(/[\x00-\x08\x0b-\x1f\x7f-\x9f\p{Bidi_Control}]/u);
+      const printed = stdout.trimEnd().split("\n");
+      const read = printed.map((line) =>
+        execFileSync("bash", ["-c", 'printf "%b" "$1"', "bash", line.split("\t")[3] ?? ""], {
+          encoding: "utf8",
+        }),
+      );
+      expect(read).toEqual(names);
+      expect(JSON.parse((await runHere([...words, "--json"])).stdout).entries).toEqual(entries);
+    },
+  );
+});
+
+test("runs refuses a cursor that is no run's id before it asks a server", async () => {
+  const env = { SANDBOX_MCP_URL: "http://127.0.0.1:9", SANDBOX_MCP_TOKEN: "token" };
+  const { code, stderr } = await runHere(["runs", "--cursor", "foo"], { env });
+  expect([code, stderr]).toEqual([
+    64,
+    expect.stringMatching(/'--cursor <id>' argument 'foo'.*the id of a run/),
+  ]);
 });
 
 test("an answer that nobody expected is told in one line, its stack only when asked for", async () => {
-  const server = createServer((_request, response) => response.end('{"entries":5}'));
-  await once(server.listen(0, "127.0.0.1"), "listening");
-  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/mcp`;
-  const words = ["files", "ls", "--url", url, "--token", "any"];
-  try {
-    const { code, stderr } = await runHere(words, { env: { SANDBOX_MCP_VERBOSE: undefined } });
-    expect([code, stderr]).toEqual([70, expect.stringMatching(/^Error: [^\n]+SANDBOX_MCP_VERBOSE[^\n]+\n$/)]);
-    const more = await runHere(words, { env: { SANDBOX_MCP_VERBOSE: "1" } });
-    expect(more.stderr).toContain("cli/commands/files.ts:");
-  } finally {
-    server.closeAllConnections();
-    server.close();
-  }
+  await withServer(
+    (_request, response) => response.end('{"entries":5}'),
+    async (url) => {
+      const words = ["files", "ls", "--url", url, "--token", "any"];
+      const { code, stderr } = await runHere(words, { env: { SANDBOX_MCP_VERBOSE: undefined } });
+      expect([code, stderr]).toEqual([
+        70,
+        expect.stringMatching(/^Error: [^\n]+SANDBOX_MCP_VERBOSE[^\n]+\n$/),
+      ]);
+      const more = await runHere(words, { env: { SANDBOX_MCP_VERBOSE: "1" } });
+      expect(more.stderr).toContain("cli/commands/files.ts:");
+    },
+  );
 });
+
+test.each([
+  [["the-token"], {}, "the argument [token]"],
+  [[], { SANDBOX_MCP_TOKEN: "the-token" }, "SANDBOX_MCP_TOKEN"],
+])(
+  "verify says where a token is from that is refused, and which one is right: %j",
+  async (words, env, source) => {
+    const refuse: RequestListener = ({ url }, response) => {
+      response.statusCode = url === "/health" ? 200 : 401;
+      response.end(JSON.stringify(url === "/health" ? { status: "healthy" } : { error: "invalid_token" }));
+    };
+    await withServer(refuse, async (url) => {
+      const { code, stdout } = await runHere(["verify", url, ...words, "--json"], { env });
+      expect([code, JSON.parse(stdout).checks.at(-1)]).toMatchObject([
+        1,
+        {
+          found: expect.stringContaining(`the token of ${source}: `),
+          fix: expect.stringContaining("SERVER_AUTH_TOKEN"),
+        },
+      ]);
+    });
+  },
+);
 
 test("a table fits its terminal and shows no control characters", () => {
   const lines = aligned(
@@ -114,6 +176,19 @@ test("a table fits its terminal and shows no control characters", () => {
     "10  a b a b a b a b a b a b a…",
   ]);
 });
+
+test.each(["\u001b[", "\u001b]", "\u001b];", "\u001b[0;", "\u001b", "\u001b[0 "])(
+  // An expression that looks for the end of each %j in all that follows would take minutes.
+  "a megabyte of %j that never ends is read once",
+  (part) => {
+    const text = part.repeat(1_000_000 / part.length);
+    expect(oneLine(text).length).toBeLessThanOrEqual(text.length);
+    const filter = new TerminalFilter();
+    let length = 0;
+    for (let at = 0; at < text.length; at += 4096) length += filter.take(text.slice(at, at + 4096)).length;
+    expect(length).toBeLessThanOrEqual(text.length);
+  },
+);
 
 test("progress is not drawn over a line that is not over", () => {
   vi.useFakeTimers();

@@ -1,0 +1,129 @@
+/** `sandbox-mcp validate` finds each classic mistake by its name, and names the line. */
+import { rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { validate } from "../../cli/configuration.ts";
+import { runHere } from "../setup/cli.ts";
+import { DeploymentCopy } from "../setup/deployment.ts";
+
+let copy: DeploymentCopy;
+let directory: string;
+
+beforeEach(() => {
+  copy = new DeploymentCopy();
+  ({ directory } = copy);
+});
+afterEach(() => copy.remove());
+
+const failed = () => validate(directory).filter(({ verdict }) => verdict === "failed");
+
+it("finds nothing wrong with the repository's own", () => {
+  expect(failed()).toEqual([]);
+  expect(validate(directory).length).toBeGreaterThanOrEqual(10);
+});
+
+it.each([
+  ["main", "wrangler.jsonc", "src/index.ts", "src/worker.ts"],
+  ["nodejs_compat", "wrangler.jsonc", '"nodejs_compat", ', ""],
+  ["compatibility_date", "wrangler.jsonc", "2026-09-01", "2999-01-01"],
+  ["binding names", "wrangler.jsonc", '"name": "Sandbox"', '"name": "SANDBOX"'],
+  ["migrations", "wrangler.jsonc", "new_sqlite_classes", "new_classes"],
+  [
+    "container class",
+    "wrangler.jsonc",
+    '"class_name": "Sandbox",\n      "image"',
+    '"class_name": "Box",\n      "image"',
+  ],
+  ["classes exported", "src/index.ts", /ContainerProxy/g, "Proxy"],
+  ["instance type", "wrangler.jsonc", '"standard-1"', '"dev"'],
+  ["max_instances", "wrangler.jsonc", '"max_instances": 20,', ""],
+  ["base image", "Dockerfile", /sandbox:\d+\.\d+\.\d+/, "sandbox:0.1.0"],
+  ["storage", "wrangler.jsonc", '"RESULTS"', '"BUCKET"'],
+  ["no secret in vars", "wrangler.jsonc", '"vars": {', '"vars": { "SERVER_AUTH_TOKEN": "in-plain-text",'],
+] as const)("%s", (name, file, what, by) => {
+  copy.replace(file, what, by);
+  expect(failed()).toEqual([
+    {
+      name,
+      verdict: "failed",
+      found: expect.stringMatching(/line \d+|lacks/),
+      fix: expect.stringMatching(/.{10}/),
+    },
+  ]);
+});
+
+it.each([
+  ['"huge"', ["instance type"]],
+  ['"standard-5"', ["instance type"]],
+  ["[]", ["instance type"]],
+  ['{ "vcpu": 2, "memory": 4096 }', ["instance type"]],
+  ['"standard-4"', []],
+  ['{ "vcpu": 2, "memory_mib": 4096, "disk_mb": 8000 }', []],
+])("an instance type of %s", (value, names) => {
+  copy.replace("wrangler.jsonc", '"standard-1"', value);
+  expect(failed().map(({ name }) => name)).toEqual(names);
+});
+
+it("names the line to change", () => {
+  copy.replace("wrangler.jsonc", '"standard-1"', '"lite"');
+  const lines = copy.read("wrangler.jsonc").split("\n");
+  const line = lines.findIndex((each) => each.includes('"lite"')) + 1;
+  expect(failed()[0]?.found).toBe(`wrangler.jsonc, line ${line}`);
+});
+
+it.each([
+  ["a file that is not there", () => rmSync(join(directory, "wrangler.jsonc")), "no "],
+  ["a file that is no JSON", () => copy.replace("wrangler.jsonc", "{", "{{"), "no JSON at line"],
+  [
+    "a value of another type",
+    () => copy.replace("wrangler.jsonc", '"containers": [', '"containers": 1, "x": ['),
+    "containers: ",
+  ],
+])("%s is one failure", (_name, spoil, found) => {
+  spoil();
+  expect(failed()).toEqual([expect.objectContaining({ found: expect.stringContaining(found) })]);
+});
+
+it("a weak token in .dev.vars is one", () => {
+  writeFileSync(join(directory, ".dev.vars"), "SERVER_AUTH_TOKEN=short\n");
+  expect(failed()).toEqual([expect.objectContaining({ name: ".dev.vars" })]);
+});
+
+describe("the command", () => {
+  const FAILURE = "failed\tinstance type\twrangler.jsonc, line ";
+
+  it("prints a line for each check, and ends with 1 where one failed", async () => {
+    expect(await runHere(["validate", directory])).toMatchObject({
+      code: 0,
+      stdout: expect.stringMatching(/^ok\tmain\tline \d+\n[^]*\nAll is well\.\n$/),
+      stderr: "",
+    });
+    copy.replace("wrangler.jsonc", '"standard-1"', '"lite"');
+    const spoilt = await runHere(["validate"], { cwd: directory });
+    expect(spoilt).toMatchObject({ code: 1, stderr: expect.stringContaining("instance type: ") });
+    expect(spoilt.stdout).toContain(FAILURE);
+    expect(spoilt.stdout).toMatch(/\nFailed: instance type\n$/);
+  });
+
+  it("answers with data", async () => {
+    copy.replace("wrangler.jsonc", '"standard-1"', '"lite"');
+    const { code, stdout } = await runHere(["validate", directory, "--json"]);
+    expect([code, JSON.parse(stdout)]).toEqual([
+      1,
+      {
+        success: false,
+        checks: expect.arrayContaining([
+          expect.objectContaining({ name: "instance type", verdict: "failed" }),
+        ]),
+      },
+    ]);
+  });
+
+  it("takes a directory that is not there for one without a configuration", async () => {
+    const { code, stdout } = await runHere(["validate", join(directory, "none")]);
+    expect([code, stdout]).toEqual([
+      1,
+      expect.stringContaining(`no ${join(directory, "none/wrangler.jsonc")}`),
+    ]);
+  });
+});

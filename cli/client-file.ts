@@ -66,17 +66,24 @@ function jsonWith(text: string, path: readonly string[], entry: object): string 
   return applyEdits(base, modify(base, [...path], entry, { formattingOptions }));
 }
 
-/** TOML's tables stand one after the other: those of the entry are cut out, and new ones put at the end. */
+/**
+ * TOML's tables stand one after the other: those of the entry are cut out, and new ones put at the end. Comments before the next table
+ * are about that one, and stay.
+ */
 function tomlWith(text: string, path: readonly string[], entry: Record<string, unknown>): string {
   let isOwn = false;
-  const kept = text.split("\n").filter((line) => {
+  const kept: string[] = [];
+  let behindOwn: string[] = [];
+  for (const line of text.split("\n")) {
     const header = /^\s*\[(?!\[)(.+?)\]\s*(#.*)?$/.exec(line)?.[1] ?? /^\s*\[\[(.+?)\]\]/.exec(line)?.[1];
     if (header !== undefined) {
       const keys = keysOf(header);
       isOwn = path.every((key, index) => keys[index] === key);
     }
-    return !isOwn;
-  });
+    if (!isOwn) kept.push(...behindOwn, line);
+    behindOwn = isOwn && /^\s*(#.*)?$/.test(line) ? [...behindOwn, line] : [];
+  }
+  kept.push(...behindOwn);
   const nested: Record<string, unknown> = path.reduceRight<Record<string, unknown>>(
     (inner, key) => ({ [key]: inner }),
     entry,

@@ -15,6 +15,14 @@ export interface Machine {
   env: Readonly<Record<string, string | undefined>>;
 }
 
+/** Where a file is: below a directory that is there, in directories that may have to be made. */
+export interface Place {
+  directory: string;
+  path: string;
+  /** The variable that names the directory; undefined for the user's home. */
+  variable?: string;
+}
+
 export interface ClientKind {
   /** As the user types it. */
   name: string;
@@ -22,7 +30,7 @@ export interface ClientKind {
   /** JSON with comments, or TOML. */
   format: "json" | "toml";
   /** The user's own configuration. */
-  file(machine: Machine): string;
+  place(machine: Machine): Place;
   /** That of a project, below its directory; undefined where the client has none. */
   projectFile?: string;
   /** Keys from the top of the file to the table of servers; may depend on what the file holds already. */
@@ -50,19 +58,33 @@ const common =
       ? asProcess(endpoint)
       : { ...more, [urlKey]: endpoint.url, headers: bearer(endpoint.token) };
 
-/** The directory of applications' settings, as Electron and its like have it. */
-function applicationData({ platform, home, env }: Machine): string {
-  if (platform === "darwin") return join(home, "Library/Application Support");
-  if (platform === "win32") return env.APPDATA ?? join(home, "AppData/Roaming");
-  return env.XDG_CONFIG_HOME || join(home, ".config");
+/** A file below the directory that a variable names, else below a directory of the user's home. */
+function belowVariable({ home, env }: Machine, variable: string, inHome: string, path: string): Place {
+  const directory = env[variable];
+  return directory ? { directory, path, variable } : { directory: home, path: join(inHome, path) };
 }
+
+/** A file of an application's settings, as Electron and its like have them. */
+function applicationData(machine: Machine, path: string): Place {
+  const { platform, home } = machine;
+  if (platform === "darwin") return { directory: home, path: join("Library/Application Support", path) };
+  if (platform === "win32") return belowVariable(machine, "APPDATA", "AppData/Roaming", path);
+  return inConfig(machine, path);
+}
+
+const inConfig = (machine: Machine, path: string) =>
+  belowVariable(machine, "XDG_CONFIG_HOME", ".config", path);
+
+const inHome =
+  (path: string) =>
+  ({ home }: Machine): Place => ({ directory: home, path });
 
 export const CLIENTS: readonly ClientKind[] = [
   {
     name: "claude-code",
     title: "Claude Code",
     format: "json",
-    file: ({ home, env }) => join(env.CLAUDE_CONFIG_DIR || home, ".claude.json"),
+    place: (machine) => belowVariable(machine, "CLAUDE_CONFIG_DIR", "", ".claude.json"),
     projectFile: ".mcp.json",
     path: () => ["mcpServers"],
     speaksHTTP: true,
@@ -73,7 +95,7 @@ export const CLIENTS: readonly ClientKind[] = [
     name: "claude-desktop",
     title: "Claude Desktop",
     format: "json",
-    file: (machine) => join(applicationData(machine), "Claude/claude_desktop_config.json"),
+    place: (machine) => applicationData(machine, "Claude/claude_desktop_config.json"),
     path: () => ["mcpServers"],
     speaksHTTP: false,
     entry: common("url"),
@@ -83,7 +105,7 @@ export const CLIENTS: readonly ClientKind[] = [
     name: "cursor",
     title: "Cursor",
     format: "json",
-    file: ({ home }) => join(home, ".cursor/mcp.json"),
+    place: inHome(".cursor/mcp.json"),
     projectFile: ".cursor/mcp.json",
     path: () => ["mcpServers"],
     speaksHTTP: true,
@@ -94,7 +116,7 @@ export const CLIENTS: readonly ClientKind[] = [
     name: "vscode",
     title: "VS Code",
     format: "json",
-    file: (machine) => join(applicationData(machine), "Code/User/mcp.json"),
+    place: (machine) => applicationData(machine, "Code/User/mcp.json"),
     projectFile: ".vscode/mcp.json",
     path: () => ["servers"],
     speaksHTTP: true,
@@ -108,7 +130,7 @@ export const CLIENTS: readonly ClientKind[] = [
     name: "windsurf",
     title: "Windsurf",
     format: "json",
-    file: ({ home }) => join(home, ".codeium/windsurf/mcp_config.json"),
+    place: inHome(".codeium/windsurf/mcp_config.json"),
     path: () => ["mcpServers"],
     speaksHTTP: true,
     entry: common("serverUrl"),
@@ -118,10 +140,10 @@ export const CLIENTS: readonly ClientKind[] = [
     name: "zed",
     title: "Zed",
     format: "json",
-    file: (machine) =>
+    place: (machine) =>
       machine.platform === "win32"
-        ? join(applicationData(machine), "Zed/settings.json")
-        : join(machine.env.XDG_CONFIG_HOME || join(machine.home, ".config"), "zed/settings.json"),
+        ? applicationData(machine, "Zed/settings.json")
+        : inConfig(machine, "zed/settings.json"),
     projectFile: ".zed/settings.json",
     path: () => ["context_servers"],
     speaksHTTP: true,
@@ -132,7 +154,7 @@ export const CLIENTS: readonly ClientKind[] = [
     name: "codex",
     title: "Codex",
     format: "toml",
-    file: ({ home, env }) => join(env.CODEX_HOME || join(home, ".codex"), "config.toml"),
+    place: (machine) => belowVariable(machine, "CODEX_HOME", ".codex", "config.toml"),
     projectFile: ".codex/config.toml",
     path: () => ["mcp_servers"],
     speaksHTTP: true,
@@ -147,7 +169,7 @@ export const CLIENTS: readonly ClientKind[] = [
     name: "gemini-cli",
     title: "Gemini CLI",
     format: "json",
-    file: ({ home }) => join(home, ".gemini/settings.json"),
+    place: inHome(".gemini/settings.json"),
     projectFile: ".gemini/settings.json",
     path: () => ["mcpServers"],
     speaksHTTP: true,
@@ -159,7 +181,7 @@ export const CLIENTS: readonly ClientKind[] = [
     name: "opencode",
     title: "OpenCode",
     format: "json",
-    file: ({ home, env }) => join(env.XDG_CONFIG_HOME || join(home, ".config"), "opencode/opencode.json"),
+    place: (machine) => inConfig(machine, "opencode/opencode.json"),
     projectFile: "opencode.json",
     // Version 2 has a table `servers` within `mcp`, and reads the form of version 1 too.
     path: (content) =>

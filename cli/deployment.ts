@@ -1,6 +1,6 @@
 /** A deployment to Cloudflare, step by step: what `sandbox-mcp deploy` does, or says that it would. */
-import { spawn } from "node:child_process";
-import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { type ChildProcess, spawn } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { applyEdits, modify, parse } from "jsonc-parser";
@@ -9,8 +9,9 @@ import { SECRET_VARIABLES } from "../src/shared/variables.ts";
 import { hostName, variable, webOrigin } from "../src/shared/env-fields.ts";
 import { quietWrangler } from "./bundle.ts";
 import { validate } from "./configuration.ts";
-import { CommandError } from "./exit.ts";
+import { CommandError, EXIT, STOP_SIGNALS } from "./exit.ts";
 import { docker } from "./machine.ts";
+import { keepCopy } from "./output-files.ts";
 import { newToken } from "./rotation.ts";
 
 export interface DeploymentOptions {
@@ -49,6 +50,8 @@ export class Deployment {
   /** The owner's token, where it is known: made here, or given by the environment. */
   token: string | undefined;
   readonly #options: DeploymentOptions;
+  /** What runs for the step under way. */
+  #child: ChildProcess | undefined;
   /** For what wrangler leaves behind, and for the secrets on their way. */
   readonly #scratch: string;
 
@@ -59,6 +62,14 @@ export class Deployment {
 
   /** @throws {CommandError} with what to do where a step fails */
   async run(): Promise<void> {
+    // The secrets on their way must not stay behind in a file; wrangler gets the terminal's Ctrl-C by itself.
+    const stop = (signal: NodeJS.Signals) => {
+      this.#child?.kill(signal);
+      rmSync(this.#scratch, { recursive: true, force: true });
+      this.#options.say("Stopped. What is done so far stays; the command goes on from there.");
+      process.exit(EXIT.cancelled);
+    };
+    for (const signal of STOP_SIGNALS) process.once(signal, stop);
     try {
       await this.#step("configuration", `check ${CONFIG}: sandbox-mcp validate`, () => this.#validate());
       await this.#step("Docker", "see that it runs, for the image: docker info", () => this.#docker());
@@ -88,6 +99,7 @@ export class Deployment {
           `in the DNS of its zone: AAAA, *.${this.#options.previewHost}, 100::, proxied; its certificate must cover it (docs/deploy.md)`,
         );
     } finally {
+      for (const signal of STOP_SIGNALS) process.off(signal, stop);
       rmSync(this.#scratch, { recursive: true, force: true });
     }
   }
@@ -167,11 +179,7 @@ export class Deployment {
       text = changed(text, ["vars", "PREVIEW_HOST"], previewHost);
     }
     if (text === before) return "there already";
-    const copy = `${file}.${new Date()
-      .toISOString()
-      .replace(/\.\d+Z$/, "")
-      .replaceAll(":", "-")}.bak`;
-    copyFileSync(file, copy);
+    const copy = keepCopy(file);
     writeFileSync(file, text);
     return `written; the file as it was: ${copy}`;
   }
@@ -276,6 +284,7 @@ export class Deployment {
       env: { ...process.env, ...quiet },
       stdio: [isShown && isAttended ? "inherit" : "ignore", "pipe", "pipe"],
     });
+    this.#child = child;
     let output = "";
     for (const stream of [child.stdout, child.stderr])
       stream.setEncoding("utf8").on("data", (text: string) => {

@@ -22,6 +22,9 @@ export const EXIT = {
 
 export type ExitName = keyof typeof EXIT;
 
+/** What ends a process from outside, and leaves it the time to tidy up. */
+export const STOP_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
 /** An error whose kind the exit status tells. */
 export class CommandError extends UserError {
   readonly kind: ExitName;

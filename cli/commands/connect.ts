@@ -1,9 +1,9 @@
 /** `sandbox-mcp connect`: writes a client's configuration. */
 import {
-  chmodSync,
-  copyFileSync,
+  accessSync,
+  constants,
   existsSync,
-  mkdirSync,
+  lstatSync,
   readFileSync,
   realpathSync,
   renameSync,
@@ -12,16 +12,18 @@ import {
 } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
-import { createInterface } from "node:readline/promises";
 import { isDeepStrictEqual } from "node:util";
 import { Argument, InvalidArgumentError, Option } from "@commander-js/extra-typings";
+import { makeDirectories } from "../../local/runtime/directories.ts";
 import description from "../../package.json" with { type: "json" };
 import { entryIn, withEntry } from "../client-file.ts";
-import { type ClientKind, CLIENTS, type Endpoint } from "../clients.ts";
+import { type ClientKind, CLIENTS, type Endpoint, type Place } from "../clients.ts";
 import { serverCommand } from "../command.ts";
+import { confirm } from "../confirm.ts";
 import { UserError } from "../errors.ts";
 import { CommandError } from "../exit.ts";
 import { PROGRAM_FILE, programWords } from "../places.ts";
+import { keepCopy } from "../output-files.ts";
 import { json, line, note } from "../print.ts";
 import { readRunning } from "../running.ts";
 import {
@@ -58,7 +60,8 @@ export const connect = serverCommand(
     const entry = client.entry(
       http ? overHTTP(serverAddress(options), sandbox) : asProcess(addressIfAny(options), sandbox, options),
     );
-    const file = fileOf(client, project);
+    const place = placeOf(client, project);
+    const file = join(place.directory, place.path);
     if (print) {
       const shown = withEntry(client, "", name, entry);
       if (options.json) json(true, { client: chosen, file, entry, written: false });
@@ -72,8 +75,12 @@ export const connect = serverCommand(
       else line(`${client.title} is connected already: ${file}`);
       return;
     }
-    if (before !== undefined && !yes) await confirm(`${file} has a server "${name}" already. Replace it?`);
-    const copy = write(file, after);
+    if (before !== undefined && !yes) {
+      const question = `${file} has a server "${name}" already. Replace it?`;
+      if (!process.stdin.isTTY) throw new CommandError("usage", `${question} Say so with --yes.`);
+      await confirm(question);
+    }
+    const copy = write(place, file, after);
     if (options.json) return json(true, { client: chosen, file, copy, written: true });
     line(`${client.title}: ${file}`);
     if (copy !== undefined) note(`The file as it was: ${copy}`);
@@ -117,18 +124,15 @@ function asProcess(
   return { kind: "process", command, args, env };
 }
 
-function fileOf(client: ClientKind, project: string | undefined): string {
+function placeOf(client: ClientKind, project: string | undefined): Place {
   if (project === undefined)
-    return client.file({ platform: process.platform, home: homedir(), env: process.env });
+    return client.place({ platform: process.platform, home: homedir(), env: process.env });
   if (client.projectFile === undefined)
     throw new CommandError(
       "usage",
       `${client.title} has no configuration for a project: leave --project out.`,
     );
-  const directory = userPath(project);
-  if (!statSync(directory, { throwIfNoEntry: false })?.isDirectory())
-    throw new CommandError("unavailable", `${directory} is no directory.`);
-  return join(directory, client.projectFile);
+  return { directory: userPath(project), path: client.projectFile, variable: "--project" };
 }
 
 function readBefore(client: ClientKind, file: string, name: string): { text: string; before: unknown } {
@@ -149,33 +153,27 @@ function onFile<T>(file: string, work: () => T): T {
   }
 }
 
-/** @throws {CommandError} unless the user agrees */
-async function confirm(question: string): Promise<void> {
-  if (!process.stdin.isTTY) throw new CommandError("usage", `${question} Say so with --yes.`);
-  const terminal = createInterface({ input: process.stdin, output: process.stderr });
-  const answer = await terminal.question(`${question} [y/N] `);
-  terminal.close();
-  if (!/^y(es)?$/i.test(answer.trim())) throw new CommandError("cancelled", "Nothing was changed.");
-}
-
 /**
  * Writes the file as a whole, for its user alone since it may hold a token, and through a symbolic link to it.
  * @returns the copy of what it was; undefined where there was no file
+ * @throws {CommandError} rather than making a directory that the user has named, perhaps wrongly
  */
-function write(file: string, text: string): string | undefined {
+function write({ directory, variable }: Place, file: string, text: string): string | undefined {
+  if (!statSync(directory, { throwIfNoEntry: false })?.isDirectory())
+    throw new CommandError(
+      "unavailable",
+      `${directory} is no directory${variable === undefined ? "" : `: make it, or mend ${variable}`}.`,
+    );
   return onFile(file, () => {
-    mkdirSync(dirname(file), { recursive: true });
-    const target = existsSync(file) ? realpathSync(file) : file;
-    let copy: string | undefined;
-    if (existsSync(target)) {
-      const time = new Date()
-        .toISOString()
-        .replace(/\.\d+Z$/, "")
-        .replaceAll(":", "-");
-      copy = `${target}.${time}.bak`;
-      copyFileSync(target, copy);
-      chmodSync(copy, 0o600);
-    }
+    makeDirectories(dirname(file));
+    const isThere = existsSync(file);
+    if (!isThere && lstatSync(file, { throwIfNoEntry: false }) !== undefined)
+      throw new UserError("it is a symbolic link to a file that is not there");
+    const target = isThere ? realpathSync(file) : file;
+    // A file is replaced by renaming, which would not ask whether it may be written; nor does the system ask for root.
+    if (isThere && (statSync(target).mode & 0o222) === 0) throw new UserError("it is read-only");
+    if (isThere) accessSync(target, constants.W_OK);
+    const copy = isThere ? keepCopy(target) : undefined;
     const temporary = `${target}.${process.pid}.tmp`;
     writeFileSync(temporary, text, { mode: 0o600 });
     renameSync(temporary, target);

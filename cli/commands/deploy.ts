@@ -1,9 +1,9 @@
 /** `sandbox-mcp deploy`: the server to Cloudflare, one step after the other. */
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
-import { createInterface } from "node:readline/promises";
 import { setTimeout as pause } from "node:timers/promises";
 import { dataCommand } from "../command.ts";
+import { confirm } from "../confirm.ts";
 import { Deployment, isDeployable } from "../deployment.ts";
 import { CommandError, EXIT } from "../exit.ts";
 import { json, line, note } from "../print.ts";
@@ -36,7 +36,12 @@ export const deploy = dataCommand(
           `${directory} has no wrangler.jsonc and Dockerfile: deploy from a clone of the repository.`,
         );
       const isAttended = process.stdin.isTTY && process.stderr.isTTY && !asJSON;
-      if (!dryRun && !yes) await confirm(isAttended);
+      if (!dryRun && !yes) {
+        const question = "This deploys to Cloudflare, where containers cost money while they run. Go on?";
+        if (!isAttended)
+          throw new CommandError("usage", `${question} Say so with --yes, or see what it does: --dry-run.`);
+        await confirm(question);
+      }
       const deployment = new Deployment({
         directory,
         wrangler: wrangler === undefined ? cloneWrangler() : [userPath(wrangler)],
@@ -75,17 +80,6 @@ export const deploy = dataCommand(
 function cloneWrangler(): [string, string] {
   const require = createRequire(import.meta.url);
   return [process.execPath, join(dirname(require.resolve("wrangler/package.json")), "bin/wrangler.js")];
-}
-
-/** @throws {CommandError} unless the user agrees */
-async function confirm(isAttended: boolean): Promise<void> {
-  const question = "This deploys to Cloudflare, where containers cost money while they run. Go on?";
-  if (!isAttended)
-    throw new CommandError("usage", `${question} Say so with --yes, or see what it does: --dry-run.`);
-  const terminal = createInterface({ input: process.stdin, output: process.stderr });
-  const answer = await terminal.question(`${question} [y/N] `);
-  terminal.close();
-  if (!/^y(es)?$/i.test(answer.trim())) throw new CommandError("cancelled", "Nothing was changed.");
 }
 
 /** How long a new address may take until it answers, milliseconds. */

@@ -8,7 +8,7 @@ import { serverCommand } from "../command.ts";
 import { validate } from "../configuration.ts";
 import { localChecks } from "../machine.ts";
 import { Server } from "../mcp.ts";
-import { writing } from "../output-files.ts";
+import { timeForName, writing } from "../output-files.ts";
 import { root } from "../places.ts";
 import { json, line, note } from "../print.ts";
 import { userPath, serverAddress, type ServerOptions, stateDirectory, VARIABLES_FILE } from "../server.ts";
@@ -40,11 +40,7 @@ export const diagnose = serverCommand(
     });
     const text = JSON.stringify(bundle, undefined, 2);
     if (output === "-") return asJSON ? json(true, bundle) : line(text);
-    const time = new Date()
-      .toISOString()
-      .replace(/\.\d+Z$/, "")
-      .replaceAll(":", "-");
-    const file = userPath(output ?? `sandbox-mcp-${time}.json`);
+    const file = userPath(output ?? `sandbox-mcp-${timeForName()}.json`);
     writing(file, () => writeFileSync(file, `${text}\n`, { mode: 0o600 }));
     if (asJSON) return json(true, { path: file });
     line(file);

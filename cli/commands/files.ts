@@ -7,7 +7,7 @@ import { Command } from "@commander-js/extra-typings";
 import { z } from "zod";
 import { SANDBOX_NAME, SANDBOX_NAME_RULE } from "../../src/shared/names.ts";
 import { serverCommand } from "../command.ts";
-import { CommandError } from "../exit.ts";
+import { CommandError, STOP_SIGNALS } from "../exit.ts";
 import { http } from "../mcp.ts";
 import { bytes, json, line, note, Progress, table } from "../print.ts";
 import { userPath, PROGRAM, serverAddress } from "../server.ts";
@@ -49,9 +49,6 @@ const put = serverCommand("put", "send a file into a sandbox; - sends standard i
     if (options.json) json(true, { sandbox, ...written });
     else line(`${written.path}: ${bytes(written.size)}`);
   });
-
-/** What ends a process from outside, and leaves it the time to tidy up. */
-const STOP_SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 const get = serverCommand(
   "get",

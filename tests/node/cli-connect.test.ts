@@ -1,14 +1,26 @@
 /** What `sandbox-mcp connect` does to the files of clients: the entry is there, and all else as it was. */
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { parse } from "jsonc-parser";
 import { parse as parseTOML } from "smol-toml";
 import { entryIn, withEntry } from "../../cli/client-file.ts";
 import { programWords } from "../../cli/places.ts";
 import { type ClientKind, CLIENTS, type Endpoint } from "../../cli/clients.ts";
-import { runHere } from "../setup/cli.ts";
+import { runHere, startCLI } from "../setup/cli.ts";
+import { repository } from "../setup/server.ts";
+import { until } from "../setup/until.ts";
 
 const client = (name: string) => CLIENTS.find((each) => each.name === name) as ClientKind;
 
@@ -120,6 +132,83 @@ describe("connect --project", () => {
     expect(readFileSync(file, "utf8")).toBe("{broken");
   });
 
+  it.each(CLIENTS.filter(({ projectFile }) => projectFile !== undefined))(
+    "keeps a copy of each file of $title that it changes, the same second too",
+    async ({ name, projectFile = "" }) => {
+      const path = join(project, projectFile);
+      mkdirSync(dirname(path), { recursive: true });
+      writeFileSync(path, FILES[name] ?? "");
+      const words = ["connect", name, "--project", project, "--json"];
+      const first = await runHere(words, { env: SERVER });
+      const once = readFileSync(path, "utf8");
+      const second = await runHere([...words, "--name", "other-name"], { env: SERVER });
+      const copies = [first, second].map(({ stdout }) => readFileSync(JSON.parse(stdout).copy, "utf8"));
+      expect(copies).toEqual([FILES[name], once]);
+    },
+  );
+
+  it("writes through a symbolic link, whose file it copies", async () => {
+    const kept = join(project, "dotfiles.json");
+    writeFileSync(kept, "{}");
+    mkdirSync(dirname(file));
+    symlinkSync(kept, file);
+    const { code, stdout } = await connect("--json");
+    expect([code, lstatSync(file).isSymbolicLink()]).toEqual([0, true]);
+    expect(readFileSync(kept, "utf8")).toContain("the-token");
+    expect(JSON.parse(stdout).copy).toMatch(new RegExp(`^${kept}\\.`));
+  });
+
+  it.each([
+    ["a file that is read-only", () => writeFileSync(file, "{}", { mode: 0o444 }), "it is read-only"],
+    [
+      "a symbolic link to nothing",
+      () => symlinkSync(join(project, "nothing"), file),
+      "it is a symbolic link to a file that is not there",
+    ],
+    ["a directory", () => mkdirSync(file), "EISDIR"],
+  ])("leaves %s alone, whoever asks", async (_what, make, reason) => {
+    mkdirSync(dirname(file));
+    make();
+    const before = readdirSync(dirname(file));
+    const { code, stderr } = await connect();
+    expect([code, stderr]).toEqual([1, expect.stringContaining(`${file} is left as it is: ${reason}`)]);
+    expect(readdirSync(dirname(file))).toEqual(before);
+  });
+
+  it("makes no directory that is named, perhaps wrongly", async () => {
+    const wrong = join(project, "mistyped");
+    const named = await runHere(["connect", "cursor", "--project", wrong], { env: SERVER });
+    expect([named.code, named.stderr]).toEqual([
+      69,
+      `Error: ${wrong} is no directory: make it, or mend --project.\n`,
+    ]);
+    for (const [name, variable] of [
+      ["codex", "CODEX_HOME"],
+      ["claude-code", "CLAUDE_CONFIG_DIR"],
+      ["zed", "XDG_CONFIG_HOME"],
+    ] as const) {
+      const { code, stderr } = await runHere(["connect", name], { env: { ...SERVER, [variable]: wrong } });
+      expect([code, stderr]).toEqual([
+        69,
+        `Error: ${wrong} is no directory: make it, or mend ${variable}.\n`,
+      ]);
+    }
+    expect(existsSync(wrong)).toBe(false);
+  });
+
+  it.each(["\u0003", "\u0004", "n\r"])("takes %j at its question for a no", async (key) => {
+    mkdirSync(dirname(file));
+    writeFileSync(file, '{"mcpServers":{"sandbox":{}}}');
+    const program = `"${process.execPath}" "${join(repository, "cli/main.ts")}"`;
+    const line = `${program} connect cursor --project "${project}"; echo "status $?"`;
+    const running = startCLI(["-qec", line, "/dev/null"], { env: SERVER, program: "script" });
+    await until(() => running.stdout().includes("Replace it? [y/N]"));
+    running.stdin.write(key);
+    await until(() => running.stdout().includes("status 130"));
+    expect((await running.ended).stdout).toMatch(/Nothing was changed\.\s+status 130/);
+    expect(readFileSync(file, "utf8")).toBe('{"mcpServers":{"sandbox":{}}}');
+  });
+
   it.each([
     ["--sandbox", "A_"],
     ["--sandbox", "a".repeat(21)],
@@ -141,8 +230,24 @@ it.each([
   ["vscode", "linux", "/home/me/.config/Code/User/mcp.json"],
   ["codex", "linux", "/home/me/.codex/config.toml"],
   ["claude-code", "linux", "/home/me/.claude.json"],
+  ["cursor", "linux", "/home/me/.cursor/mcp.json"],
+  ["windsurf", "linux", "/home/me/.codeium/windsurf/mcp_config.json"],
+  ["zed", "linux", "/home/me/.config/zed/settings.json"],
+  ["zed", "darwin", "/home/me/.config/zed/settings.json"],
+  ["gemini-cli", "linux", "/home/me/.gemini/settings.json"],
+  ["opencode", "linux", "/home/me/.config/opencode/opencode.json"],
 ] as const)("%s on %s reads %s", (name, platform, file) => {
-  expect(client(name).file({ platform, home: "/home/me", env: {} })).toBe(file);
+  const place = client(name).place({ platform, home: "/home/me", env: {} });
+  expect(join(place.directory, place.path)).toBe(file);
+});
+
+it("comments of TOML before the table behind the entry stay", () => {
+  const text =
+    '[mcp_servers.sandbox]\nurl = "u" # mine\n\n# Who may do what:\n[projects."/a"]\ntrust_level = "trusted"\n';
+  const after = withEntry(client("codex"), text, "sandbox", { url: "v" });
+  expect(after).toBe(
+    '\n# Who may do what:\n[projects."/a"]\ntrust_level = "trusted"\n\n[mcp_servers.sandbox]\nurl = "v"\n',
+  );
 });
 
 it("a program in npx's cache, which npm may empty, is started by npx", () => {

@@ -1,10 +1,11 @@
 /** `sandbox-mcp deploy` does its steps in order, and says what it would do. */
-import { chmodSync, readdirSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { validate } from "../../cli/configuration.ts";
-import { runHere } from "../setup/cli.ts";
+import { runHere, startCLI } from "../setup/cli.ts";
 import { DeploymentCopy } from "../setup/deployment.ts";
+import { until } from "../setup/until.ts";
 
 let copy: DeploymentCopy;
 let directory: string;
@@ -22,10 +23,11 @@ const { appendFileSync, readFileSync, existsSync } = require("node:fs");
 const words = process.argv.slice(2);
 const at = words.indexOf("--secrets-file");
 const secrets = at < 0 ? undefined : JSON.parse(readFileSync(words[at + 1], "utf8"));
-appendFileSync(__dirname + "/said", JSON.stringify({ words, secrets }) + "\\n");
+appendFileSync(__dirname + "/said", JSON.stringify({ words, secrets, pid: process.pid }) + "\\n");
 const answer = __dirname + "/" + words.filter((word) => /^\\w/.test(word)).slice(0, 2).join("-");
 if (existsSync(answer + "-fails")) { console.error(readFileSync(answer + "-fails", "utf8")); process.exit(1); }
-if (existsSync(answer)) console.log(readFileSync(answer, "utf8"));
+if (existsSync(answer + "-hangs")) setInterval(() => undefined, 1000);
+else if (existsSync(answer)) console.log(readFileSync(answer, "utf8"));
 else if (words[0] === "deploy" && !words.includes("--dry-run"))
   console.log("Deployed sandbox-mcp triggers (1.00 sec)\\n  https://sandbox-mcp.me.workers.dev\\n");
 `;
@@ -47,7 +49,7 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
   const deploy = (...words: string[]) =>
     runHere(["deploy", directory, "--wrangler", join(directory, "wrangler.cjs"), ...words]);
 
-  const said = (): { words: string[]; secrets?: Record<string, string> }[] =>
+  const said = (): { words: string[]; secrets?: Record<string, string>; pid: number }[] =>
     copy
       .read("said")
       .trim()
@@ -152,6 +154,22 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
   ])("stops at %s", async (_what, words, spoil, code, message) => {
     spoil();
     expect(await deploy(...words)).toMatchObject({ code, stderr: expect.stringContaining(message) });
+  });
+
+  it("leaves no secret behind when it is stopped, and nothing that it started", async () => {
+    writeFileSync(join(directory, "secret-list-fails"), "Worker not found. [code: 10007]");
+    writeFileSync(join(directory, "deploy-hangs"), "");
+    const TMPDIR = join(directory, "tmp");
+    mkdirSync(TMPDIR);
+    const words = ["deploy", directory, "--wrangler", join(directory, "wrangler.cjs"), "--yes"];
+    const running = startCLI(words, { env: { SERVER_AUTH_TOKEN: "the-token-of-the-owner", TMPDIR } });
+    await until(() => existsSync(join(directory, "said")) && copy.read("said").includes("--secrets-file"));
+    const { pid } = said().at(-1) ?? {};
+    running.kill("SIGINT");
+    const { code, stderr } = await running.ended;
+    expect([code, stderr]).toEqual([130, expect.stringMatching(/\nStopped\. What is done so far stays/)]);
+    expect(readdirSync(TMPDIR).filter((name) => name.startsWith("sandbox-mcp-"))).toEqual([]);
+    await until(() => !existsSync(`/proc/${pid}`));
   });
 
   it("leaves a token that is there", async () => {

@@ -1,0 +1,14 @@
+/** Questions to the user of a terminal. */
+import { createInterface } from "node:readline/promises";
+import { CommandError } from "./exit.ts";
+
+/** @throws {CommandError} unless the user says yes; Ctrl-C and Ctrl-D say no */
+export async function confirm(question: string): Promise<void> {
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  const answer = await terminal.question(`${question} [y/N] `).catch(() => {
+    process.stderr.write("\n");
+    return "";
+  });
+  terminal.close();
+  if (!/^y(es)?$/i.test(answer.trim())) throw new CommandError("cancelled", "Nothing was changed.");
+}

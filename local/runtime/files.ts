@@ -5,7 +5,7 @@ import { makeDirectories } from "./directories.ts";
 import { errnoOf, isSandboxError, messageOf, sandboxError, validationError } from "./errors.ts";
 
 /** The container's limit on a `readFile` that returns a string. */
-export const MAX_ENCODED_FILE_BYTES = 32 * 1024 * 1024;
+const MAX_ENCODED_FILE_BYTES = 32 * 1024 * 1024;
 
 const MAX_PATH_LENGTH = 4096;
 

@@ -6,7 +6,7 @@ const WORDS =
   /^broken\.|Network connection lost|Durable Object (storage operation exceeded|reset because|has been reset)|isolate exceeded|Cannot resolve Durable Object/;
 
 /** Whether an error of a stub says that its actor was reset, or the connection to it lost, during a call. */
-export function isReset(error: unknown): boolean {
+function isReset(error: unknown): boolean {
   if (!(error instanceof Error) || error instanceof ToolError) return false;
   // The actor's own code threw an error marked `remote`, so its message says nothing about the actor.
   if (Reflect.get(error, "durableObjectReset") === true) return true;
@@ -15,7 +15,7 @@ export function isReset(error: unknown): boolean {
 }
 
 /** Whether an error of a stub says that its actor has too many calls, so that this one did not begin. */
-export function isOverloaded(error: unknown): boolean {
+function isOverloaded(error: unknown): boolean {
   return error instanceof Error && Reflect.get(error, "overloaded") === true;
 }
 

@@ -16,6 +16,13 @@ export interface RunFileStat {
   modified: number;
 }
 
+/** A part of an artifact. */
+export interface ArtifactRange {
+  /** Bytes of the whole artifact. */
+  size: number;
+  bytes: Uint8Array;
+}
+
 export class RunFiles {
   readonly #runs: Runs;
   readonly #bucket: R2Bucket;
@@ -38,9 +45,21 @@ export class RunFiles {
   async open(id: string, name: string, offset: number, length: number): Promise<ReadableStream<Uint8Array>> {
     if (name === LOG_NAME) return this.#log(id, offset, offset + length);
     const { key } = this.#artifact(await this.#runs.result(id, 0), name);
+    return (await this.#object(key, offset, length)).body;
+  }
+
+  /** A range of an artifact, at most so many bytes of it. @throws {ToolError} `not_found` */
+  async artifact(id: string, path: string, offset: number, maxBytes: number): Promise<ArtifactRange> {
+    const { key, size } = findArtifact(this.#prefix(id), await this.#runs.result(id, 0), path);
+    const length = Math.min(maxBytes, size - offset);
+    if (length <= 0) return { size, bytes: new Uint8Array(0) };
+    return { size, bytes: await (await this.#object(key, offset, length)).bytes() };
+  }
+
+  async #object(key: string, offset: number, length: number): Promise<R2ObjectBody> {
     const object = await this.#bucket.get(key, { range: { offset, length } });
-    if (!object) throw new Error(`${name} of ${id} is missing`);
-    return object.body;
+    if (!object) throw new Error(`the object ${key} is missing`);
+    return object;
   }
 
   #log(id: string, start: number, end: number): ReadableStream<Uint8Array> {

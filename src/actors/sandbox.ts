@@ -13,7 +13,7 @@ import { type QuestionSpec, Questions } from "../tasks/questions.ts";
 import { type TaskSpec, Tasks } from "../tasks/tasks.ts";
 import type { Admission, ModelAnswer, ModelCall } from "../container/model-calls.ts";
 import { questionDetailOf } from "../runs/task-detail.ts";
-import { type ArtifactRange, readArtifact, taskDetailOf } from "../tasks/collect.ts";
+import { taskDetailOf } from "../tasks/collect.ts";
 import { type Env, parseConfig } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { OUTBOUND, callModel } from "../container/model-egress.ts";
@@ -57,7 +57,7 @@ import { RestartNotice } from "./restart-notice.ts";
 import type { Checkpoint } from "./snapshot-registry.ts";
 import { Workspace } from "./workspace.ts";
 import { Retention } from "./retention.ts";
-import { RunFiles, type RunFileStat } from "./run-files.ts";
+import { type ArtifactRange, RunFiles, type RunFileStat } from "./run-files.ts";
 import { Storage } from "./storage.ts";
 
 /** What an actor's method answers: the outcome, and a notice when state was lost since the last answer. */
@@ -383,7 +383,7 @@ export class Sandbox extends BaseSandbox<Env> {
       className: this.constructor.name,
       outboundByHostOverrides: Object.fromEntries(hosts.map((host) => [host, handler])),
     };
-    const proxy = (exports as unknown as ProxyExports).ContainerProxy({ props });
+    const proxy = (exports as ProxyExports).ContainerProxy({ props });
     for (const host of hosts) {
       await container?.interceptOutboundHttp(host, proxy);
       await container?.interceptOutboundHttps(host, proxy);
@@ -538,11 +538,8 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   /** A range of an artifact of a task. */
-  readArtifact(owner: Owner, id: string, path: string, offset: number, maxBytes: number) {
-    return this.#answer(owner, async (): Promise<ArtifactRange> => {
-      const run = await this.#runs.result(id, 0);
-      return readArtifact(this.env.RESULTS, this.#accountLink.prefix(id), run, path, offset, maxBytes);
-    });
+  readArtifact(owner: Owner, ...range: Parameters<RunFiles["artifact"]>): Promise<Answer<ArtifactRange>> {
+    return this.#answer(owner, () => this.#runFiles.artifact(...range));
   }
 
   /** Called by the egress for each request to a model: whether this key belongs to a task that runs here. */

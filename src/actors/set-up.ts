@@ -12,6 +12,7 @@ import {
   type Allowance,
   type End,
   type Execution,
+  NEVER_STARTED,
   type RunView,
   durationMs,
   waitingFor,
@@ -390,8 +391,6 @@ function deferred(
     waiting: () => (execution ? execution.waiting?.() : waiting?.()),
   };
 }
-
-const NEVER_STARTED: End = { state: "cancelled", note: "It was cancelled before it started." };
 
 const LEFT_OUT = `The set-up of this sandbox is left out, because the sandbox ended during it ${MOST_LOST} times in a row; list_runs shows when. configure_sandbox with setup sets it anew.`;
 

@@ -678,6 +678,3 @@ function snapshotOf(row: SnapshotRow): Omit<Snapshot, "packs"> {
     left: left === null ? undefined : (JSON.parse(left) as LeftOut),
   };
 }
-
-/** What ids of checkpoints look like. */
-export const CHECKPOINT_ID = /^cp-[a-z2-7]{12}$/;

@@ -595,7 +595,7 @@ export class Workspace {
 }
 
 /** Which packs are worth packing again: those that are half dead, and small ones where there are many. */
-export function packsToRepack(packs: readonly Pack[]): string[] {
+function packsToRepack(packs: readonly Pack[]): string[] {
   const dead = packs.filter(({ bytes, live }) => live * 2 < bytes);
   const alive = packs.filter((pack) => !dead.includes(pack)).sort((a, b) => a.live - b.live);
   const small = alive.length >= MOST_PACKS ? alive.slice(0, PACKED_AGAIN) : [];

@@ -21,7 +21,7 @@ import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS, withPanelClient } from "./panel
 import { guarded } from "./store.ts";
 
 /** The paths that speak MCP. Each is a resource of its own: a token for one is refused at the other. */
-export const RESOURCE_PATHS = ["/mcp", "/"] as const;
+const RESOURCE_PATHS = ["/mcp", "/"] as const;
 
 export type ResourcePath = (typeof RESOURCE_PATHS)[number];
 

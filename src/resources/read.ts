@@ -27,7 +27,7 @@ import { protocolError, reading } from "./context.ts";
 type Contents = { mimeType: string } & ({ text: string } | { blob: string });
 
 /** Bytes of a resource at most: in base64 they stay below 1 MB, at which common clients cap an answer. */
-export const RESOURCE_BYTES = 700 * 1024;
+const RESOURCE_BYTES = 700 * 1024;
 
 /** Entries of a directory at most. */
 const MAX_ENTRIES = 1000;

@@ -7,7 +7,7 @@ import { clause } from "../shared/text.ts";
 import type { Executor } from "./executor.ts";
 import { Limit } from "./limit.ts";
 import { KeyedQueue } from "../shared/queue.ts";
-import { type Allowance, type End, type Execution, type RunSink, waitingFor } from "./run.ts";
+import { type Allowance, type End, type Execution, NEVER_STARTED, type RunSink, waitingFor } from "./run.ts";
 
 export interface CommandSpec extends Allowance {
   command: string;
@@ -89,8 +89,6 @@ export class Commands implements Executor<CommandSpec> {
     };
   }
 }
-
-const NEVER_STARTED: End = { state: "cancelled", note: "It was cancelled before it started." };
 
 class RunningCommand extends RunFollower {
   readonly limit = new Limit();

@@ -39,6 +39,9 @@ export interface End {
   unconfirmed?: boolean;
 }
 
+/** The end of a run that was cancelled before its turn. */
+export const NEVER_STARTED: End = { state: "cancelled", note: "It was cancelled before it started." };
+
 /** What only a run of code has. */
 export interface CodeDetail {
   results: CodeResult[];

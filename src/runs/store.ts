@@ -195,38 +195,12 @@ export class RunStore {
 }
 
 export function viewOf(run: RunRecord): RunView {
-  const {
-    id,
-    kind,
-    state,
-    title,
-    startedAt,
-    endedAt,
-    exitCode,
-    note,
-    detail,
-    output,
-    logBytes,
-    droppedBytes,
-    resumeState,
-  } = run;
-  const stdout = output.stdout.shown();
-  const stderr = output.stderr.shown();
+  const { output, resumeState, unconfirmed: _, ...shown } = run;
   return {
-    id,
-    kind,
-    state,
-    title,
-    startedAt,
-    endedAt,
-    exitCode,
-    note,
-    detail,
-    stdout,
-    stderr,
-    logBytes,
-    droppedBytes,
-    isInteractive: kind === "command" && isRecord(resumeState) && resumeState.interactive === true,
+    ...shown,
+    stdout: output.stdout.shown(),
+    stderr: output.stderr.shown(),
+    isInteractive: run.kind === "command" && isRecord(resumeState) && resumeState.interactive === true,
   };
 }
 

@@ -15,7 +15,7 @@ const MAX_DRAINED_BYTES = 64 * 1024 * 1024;
 const BOUNDS = { values: 10_000, depth: 100 };
 
 /** The most messages in a batch; MCP's own handler has the same limit. */
-export const MAX_BATCH = 100;
+const MAX_BATCH = 100;
 
 export type BodyProblem = "broken" | "too_large" | "not_utf8" | "too_many_values" | "not_json" | "long_batch";
 

@@ -133,7 +133,7 @@ export function sdkCode(error: unknown): string | undefined {
 const HOPELESS = /no such image|no application that matches|no container application|cannot make a sandbox/i;
 
 /** Whether the container failed to start for the call, so that nothing of it was done. */
-export function didNotStart(error: unknown): boolean {
+function didNotStart(error: unknown): boolean {
   return sdkCode(error) === "INTERNAL_ERROR" && String(error).includes("Container failed to start");
 }
 
@@ -222,7 +222,7 @@ export function unwritable(said: string): ToolError {
 }
 
 /** Whether a call failed because no process or memory was left in the sandbox. */
-export function isExhausted(error: unknown): boolean {
+function isExhausted(error: unknown): boolean {
   if (error instanceof ToolError) return error.code === "exhausted";
   return sdkCode(error) !== undefined && saysExhausted(String(error));
 }

@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { ClaudeEvents } from "./claude-code.ts";
+import type { Fields } from "./event-fields.ts";
 import { OpenCodeEvents } from "./opencode.ts";
 import { tokens } from "../runs/task-detail.ts";
 
@@ -41,11 +42,11 @@ export const agentReport = z.object({
 
 export type AgentReport = z.infer<typeof agentReport>;
 
-/** Reads one agent's lines. */
+/** Reads one agent's events. */
 export interface EventReader {
   readonly report: AgentReport;
-  /** Takes one line and answers lines for a person to read. */
-  read(line: string): string[];
+  /** Takes one event and answers lines for a person to read. */
+  read(event: Fields): string[];
 }
 
 export interface Agent {

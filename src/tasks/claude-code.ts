@@ -6,12 +6,10 @@ import {
   dollars,
   type Fields,
   number,
-  parseEvent,
   record,
   relativeTo,
   shortened,
   text,
-  unreadLine,
 } from "./event-fields.ts";
 
 export class ClaudeEvents implements EventReader {
@@ -23,10 +21,7 @@ export class ClaudeEvents implements EventReader {
     this.report = report;
   }
 
-  read(line: string): string[] {
-    if (line.trim() === "") return [];
-    const event = parseEvent(line);
-    if (!event) return unreadLine(this.report, line);
+  read(event: Fields): string[] {
     const conversation = text(event.session_id);
     if (conversation) this.report.conversation = conversation;
     switch (event.type) {

@@ -141,13 +141,6 @@ async function readPart(
   }
 }
 
-/** A part of an artifact. */
-export interface ArtifactRange {
-  /** Bytes of the whole artifact. */
-  size: number;
-  bytes: Uint8Array;
-}
-
 /** An artifact of a run, and where it is in R2. @throws {ToolError} `not_found` */
 export function findArtifact(prefix: string, run: RunView, path: string): { key: string; size: number } {
   const artifacts = taskDetailOf(run)?.artifacts ?? [];
@@ -166,23 +159,6 @@ export function findArtifact(prefix: string, run: RunView, path: string): { key:
         ? "Artifacts are there once a task has ended: wait for it with get_result."
         : "Only tasks that changed files have artifacts.",
   );
-}
-
-/** @throws {ToolError} `not_found` */
-export async function readArtifact(
-  bucket: R2Bucket,
-  prefix: string,
-  run: RunView,
-  path: string,
-  offset: number,
-  maxBytes: number,
-): Promise<ArtifactRange> {
-  const { key, size } = findArtifact(prefix, run, path);
-  const length = Math.min(maxBytes, size - offset);
-  if (length <= 0) return { size, bytes: new Uint8Array(0) };
-  const object = await bucket.get(key, { range: { offset, length } });
-  if (!object) throw new Error(`artifact ${path} of ${run.id} is missing`);
-  return { size, bytes: new Uint8Array(await object.arrayBuffer()) };
 }
 
 /** What only a task has; undefined for runs of other kinds. */

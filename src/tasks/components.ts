@@ -7,7 +7,7 @@ import type { Config, Env } from "../shared/config.ts";
 import { ToolError } from "../shared/errors.ts";
 import { textOf } from "../shared/text.ts";
 
-export const COMPONENT_KINDS = ["agents", "commands"] as const;
+const COMPONENT_KINDS = ["agents", "commands"] as const;
 
 export type ComponentKind = (typeof COMPONENT_KINDS)[number];
 

@@ -1,7 +1,7 @@
 /** What the readers of agents' events have in common. Whatever an agent prints is bounded, and no field is believed to be there. */
 import { parseBounded, SANDBOX_JSON } from "../shared/bounded-json.ts";
 import { isRecord } from "../shared/is-record.ts";
-import type { AgentReport } from "./agents.ts";
+import type { EventReader } from "./agents.ts";
 
 /** Characters of a line of progress at most. */
 const LINE_CHARACTERS = 200;
@@ -14,8 +14,13 @@ const SHOWN_UNREAD = 20;
 
 export type Fields = Record<string, unknown>;
 
-/** Counts a line that is no event, and answers what is shown of it. */
-export function unreadLine(report: AgentReport, line: string): string[] {
+/** Takes a line that an agent has printed, and answers lines for a person to read. One that is no event is counted. */
+export function readLine(reader: EventReader, line: string): string[] {
+  if (line.trim() === "") return [];
+  // An event is a JSON document with a type.
+  const event = record(parseBounded(line, SANDBOX_JSON));
+  if (typeof event?.type === "string") return reader.read(event);
+  const { report } = reader;
   report.unread++;
   report.unreadSample ??= shortened(line);
   return report.unread <= SHOWN_UNREAD ? [shortened(line)] : [];
@@ -42,12 +47,6 @@ export function shortened(value: string, characters = LINE_CHARACTERS): string {
 /** An amount to a millionth: the agent adds up floating point, whose errors would be shown. */
 export function dollars(amount: number | undefined): number | undefined {
   return amount === undefined ? undefined : Math.round(amount * 1e6) / 1e6;
-}
-
-/** An event: a JSON document with a type. */
-export function parseEvent(line: string): Fields | undefined {
-  const event = record(parseBounded(line, SANDBOX_JSON));
-  return typeof event?.type === "string" ? event : undefined;
 }
 
 export function record(value: unknown): Fields | undefined {

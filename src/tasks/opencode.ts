@@ -5,12 +5,10 @@ import {
   dollars,
   type Fields,
   number,
-  parseEvent,
   record,
   relativeTo,
   shortened,
   text,
-  unreadLine,
 } from "./event-fields.ts";
 
 export class OpenCodeEvents implements EventReader {
@@ -25,10 +23,7 @@ export class OpenCodeEvents implements EventReader {
     this.report = report;
   }
 
-  read(line: string): string[] {
-    if (line.trim() === "") return [];
-    const event = parseEvent(line);
-    if (!event) return unreadLine(this.report, line);
+  read(event: Fields): string[] {
     const isFirst = this.report.conversation === undefined;
     this.report.conversation = this.#conversation;
     const said = isFirst ? ["Started"] : [];

@@ -1,5 +1,6 @@
 /** What an agent prints, as it goes into its run: its events become lines for people, the raw stream is not kept. */
 import type { EventReader } from "./agents.ts";
+import { readLine } from "./event-fields.ts";
 import { joined } from "../runs/head-and-tail.ts";
 import { lenient } from "../runs/output.ts";
 import type { CommandState } from "../runs/command.ts";
@@ -160,7 +161,7 @@ export class TaskOutput implements RunSink<CommandState> {
     this.#drop();
     this.#skipping = false;
     const step = stepOf(line);
-    if (step === undefined) for (const said of this.#events.read(line)) this.say(said);
+    if (step === undefined) for (const said of readLine(this.#events, line)) this.say(said);
     else {
       this.step = step;
       const said = STEP_LINES[step];

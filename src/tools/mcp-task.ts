@@ -12,7 +12,7 @@ import type { Scope } from "../shared/principal.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { defaultWait } from "./define.ts";
 
-export const TASKS_EXTENSION = "io.modelcontextprotocol/tasks";
+const TASKS_EXTENSION = "io.modelcontextprotocol/tasks";
 
 /** What a client that asks for a task has to declare. */
 export const TASKS_CAPABILITY = { extensions: { [TASKS_EXTENSION]: {} } };

@@ -69,7 +69,7 @@ export function errorText({ name, message, traceback }: CodeError): string {
   return traceback.join("\n") || `${name}: ${message}`;
 }
 
-export function codeDetailOf({ detail }: RunView): CodeDetail | undefined {
+function codeDetailOf({ detail }: RunView): CodeDetail | undefined {
   return detail && "results" in detail ? detail : undefined;
 }
 

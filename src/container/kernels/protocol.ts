@@ -19,7 +19,7 @@ const PRELUDE = "/opt/sandbox-mcp/kernel";
 export const RUNS = "/var/lib/sandbox-mcp/runs";
 
 /** Bytes that a run keeps of each stream. The rest is counted, and its last bytes are kept. */
-export const LOG_CAP_BYTES = 100 * 1024 * 1024;
+const LOG_CAP_BYTES = 100 * 1024 * 1024;
 
 /** A process that no reused pid can be taken for: its start time is in clock ticks since boot. */
 export interface KernelProcess {
@@ -250,7 +250,7 @@ function boundedResult(result: RichResult): RichResult {
 }
 
 /** An error from a document or of the executor, cut to what is shown. */
-export function boundedError({ name, message, traceback }: CodeError): CodeError {
+function boundedError({ name, message, traceback }: CodeError): CodeError {
   const half = MOST.lines / 2;
   const lines =
     traceback.length <= MOST.lines ? traceback : [...traceback.slice(0, half), ...traceback.slice(-half)];

@@ -123,7 +123,7 @@ export async function decodeWebP(bytes: Uint8Array, from: Size, to: Size): Promi
     import("@jsquash/webp/codec/dec/webp_dec.wasm"),
   ]);
   const decoder = await initEmscriptenModule(factory, module);
-  const picture = decoder.decode(bytes as unknown as BufferSource);
+  const picture = decoder.decode(bytes);
   if (picture?.width !== from.width || picture.height !== from.height)
     throw new Error("its pixels cannot be decoded");
   const { buffer, byteOffset, length } = picture.data;

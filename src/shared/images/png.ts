@@ -67,7 +67,7 @@ export function readPNG(bytes: Uint8Array): Picture {
   if (header.colour === 3 && (palette.length === 0 || palette.length % 3 !== 0))
     throw new Error("it has no palette");
   const { width, height, interlaced } = header;
-  const rows = () => inflatedRows(new Blob(pieces as Uint8Array<ArrayBuffer>[]), header);
+  const rows = () => inflatedRows(new Blob(pieces), header);
   return {
     width,
     height,
@@ -137,7 +137,7 @@ async function* inflatedRows(compressed: Blob, header: Header): AsyncGenerator<R
     .pipeThrough(new DecompressionStream("deflate"));
   const reader = stream.getReader();
   const stored = new Uint8Array(rowBytes(header, header.width));
-  let part = new Uint8Array();
+  let part: Uint8Array = new Uint8Array();
   let pixels = 0;
   try {
     for (const pass of passesOf(header)) {
@@ -152,7 +152,7 @@ async function* inflatedRows(compressed: Blob, header: Header): AsyncGenerator<R
           if (part.length === 0) {
             const { value, done } = await reader.read();
             if (done) throw new Error("rows are missing");
-            part = value as Uint8Array<ArrayBuffer>;
+            part = value;
           }
           const taken = part.subarray(0, row.length - filled);
           row.set(taken, filled);

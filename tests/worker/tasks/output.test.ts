@@ -2,6 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { AGENTS } from "../../../src/tasks/agents.ts";
 import type { RunSink, Stream } from "../../../src/runs/run.ts";
+import { readLine } from "../../../src/tasks/event-fields.ts";
 import { verdictOf, type TaskFacts } from "../../../src/tasks/end.ts";
 import { TaskOutput } from "../../../src/tasks/output.ts";
 import { cloneDirectory } from "../../../src/tasks/script.ts";
@@ -174,7 +175,9 @@ describe("the stream", () => {
 describe("OpenCode's events", () => {
   const read = (...lines: unknown[]) => {
     const reader = AGENTS.opencode.reader("/workspace/app", "01m7");
-    const said = lines.flatMap((line) => reader.read(typeof line === "string" ? line : JSON.stringify(line)));
+    const said = lines.flatMap((line) =>
+      readLine(reader, typeof line === "string" ? line : JSON.stringify(line)),
+    );
     return { said, report: reader.report };
   };
   const tool = (name: string, state: object) => ({

@@ -22,7 +22,15 @@ import type { CertificateAuthority } from "./authority.ts";
 import { passThrough } from "./buffered-socket.ts";
 import { readClientHello } from "./client-hello.ts";
 import { matchesHost, type Intercepts } from "../platform/protocol.ts";
-import { endToEndHeaders, type OutboundQueue, passOn } from "./outbound.ts";
+import {
+  declineUpgrade,
+  endToEndHeaders,
+  framing,
+  limitInterim,
+  onOddAnswer,
+  type OutboundQueue,
+  passOn,
+} from "./outbound.ts";
 import { Turns } from "./turns.ts";
 import { connectUpstream, Refusal, secured, Unreachable, type UpstreamOptions } from "./upstream.ts";
 
@@ -159,8 +167,9 @@ async function sendUpstream(
   url: URL,
   headers: [string, string][],
 ): Promise<void> {
-  const plain = await connectUpstream(hostOf(url), portOf(url), options);
-  const socket = url.protocol === "https:" ? await secured(plain, hostOf(url), options) : plain;
+  const gone = closed(response);
+  const plain = await connectUpstream(hostOf(url), portOf(url), options, gone);
+  const socket = url.protocol === "https:" ? await secured(plain, hostOf(url), options, gone) : plain;
   const others = headers.filter(([name]) => name.toLowerCase() !== "host");
   await new Promise<void>((resolve, reject) => {
     const upstream = httpRequest({
@@ -168,28 +177,40 @@ async function sendUpstream(
       method: request.method,
       path: url.pathname + url.search,
       // The Host header is set from the URL, because the URL's host is what was checked.
-      headers: ["Host", url.host, ...others.flat(), "Connection", "close"],
+      headers: ["Host", url.host, ...others.flat(), ...framing(request).flat(), "Connection", "close"],
     });
+    const refuseAnswer = () => {
+      upstream.destroy();
+      reject(new Unreachable(`${url.host} gave an answer that is no HTTP`));
+    };
     // A socket on which a tunnel was negotiated is paused.
     upstream.on("socket", (connected) => connected.resume());
     let answered: IncomingMessage | undefined;
     upstream.on("response", (incoming) => {
+      // It may have come with what was refused.
+      if (upstream.destroyed) return;
       answered = incoming;
-      if (passOn(incoming, response)) {
-        passBody(socket, incoming, response);
-        return resolve();
-      }
-      upstream.destroy();
-      reject(new Unreachable(`${url.host} gave an answer that is no HTTP`));
+      if (!passOn(incoming, response)) return refuseAnswer();
+      passBody(socket, incoming, response);
+      resolve();
     });
+    onOddAnswer(upstream, refuseAnswer);
     upstream.on("error", (error) => {
       // What a server sends after a whole answer is an error as well, which is not the client's.
       if (response.headersSent && answered?.complete !== true) response.destroy();
       reject(new Unreachable(`${url.host} broke off the connection (${error.message})`));
     });
-    response.on("close", () => upstream.destroy());
+    gone.addEventListener("abort", () => upstream.destroy());
     request.pipe(upstream);
   });
+}
+
+/** Says when nobody waits for an answer any more. */
+function closed(asking: ServerResponse | Duplex): AbortSignal {
+  const gone = new AbortController();
+  if (asking.destroyed) gone.abort();
+  else asking.once("close", () => gone.abort());
+  return gone.signal;
 }
 
 /** Has a body of known length go past Node's parser, which copies it, to the connection that asked for it. */
@@ -291,11 +312,9 @@ async function tunnel(
   }
   let upstream: Socket;
   try {
-    upstream = await connectUpstream(host, port, egress.upstream);
+    upstream = await connectUpstream(host, port, egress.upstream, closed(socket));
   } catch (error) {
-    const [status, reason] = failure(error);
-    added.status = status;
-    return refuseTunnel(socket, status, reason);
+    return refuseTunnel(socket, ...failed(error, socket, added));
   }
   upstream.on("error", () => undefined);
   upstream.once("close", () => (added.bytes = upstream.bytesRead));
@@ -386,7 +405,7 @@ function nextBytes(socket: Duplex): Promise<Buffer | undefined> {
   });
 }
 
-/** A WebSocket over plain HTTP. */
+/** A WebSocket over plain HTTP, or another protocol. */
 async function upgrade(
   egress: Egress,
   request: IncomingMessage,
@@ -411,27 +430,36 @@ async function upgrade(
     entry.status = 403;
     return refuseTunnel(socket, 403, `${url.host} is not reachable: ${egress.internet.reason}`);
   }
-  try {
-    const upstream = await connectUpstream(host, port, egress.upstream);
-    upstream.once("close", () => (entry.bytes = upstream.bytesRead));
-    if (egress.policy.internet !== "full")
-      return switchToWebSocket(upstream, request, socket, head, url, entry);
-    const headers = endToEndHeaders(request.rawHeaders, new Set(["connection", "upgrade"]));
-    const lines = headers
-      .filter(([name]) => name.toLowerCase() !== "host")
-      .map(([name, value]) => `${name}: ${value}`);
-    upstream.write(`${request.method} ${url.pathname}${url.search} HTTP/1.1\r\nHost: ${url.host}\r\n`);
-    upstream.write(`${lines.join("\r\n")}\r\n\r\n`);
-    upstream.write(head);
-    join(socket, upstream);
-  } catch (error) {
-    refuseTunnel(socket, ...failure(error));
+  const protocol = request.headers.upgrade ?? "";
+  // HTTP/2, another protocol to switch to, names a host in each request.
+  if (protocol.toLowerCase() !== "websocket" && egress.policy.internet !== "full") {
+    entry.status = 501;
+    return refuseTunnel(socket, 501, `an upgrade to ${protocol} is not let through`);
   }
+  let upstream: Socket;
+  try {
+    upstream = await connectUpstream(host, port, egress.upstream, closed(socket));
+  } catch (error) {
+    return refuseTunnel(socket, ...failed(error, socket, entry));
+  }
+  upstream.once("close", () => (entry.bytes = upstream.bytesRead));
+  if (protocol.toLowerCase() === "websocket")
+    return switchToWebSocket(upstream, request, socket, head, url, entry);
+  // What is answered is not looked at.
+  entry.status = 101;
+  const kept = new Set(["connection", "upgrade", "transfer-encoding"]);
+  const lines = endToEndHeaders(request.rawHeaders, kept)
+    .filter(([name]) => name.toLowerCase() !== "host")
+    .map(([name, value]) => `${name}: ${value}`);
+  upstream.write(`${request.method} ${url.pathname}${url.search} HTTP/1.1\r\nHost: ${url.host}\r\n`);
+  upstream.write(`${lines.join("\r\n")}\r\n\r\n`, "latin1");
+  upstream.write(head);
+  join(socket, upstream);
 }
 
 /**
  * Asks a host for a WebSocket, and lets the client's bytes through once the host has agreed to one. Before that the host would
- * read them as requests, of which each could name another host; and HTTP/2, another protocol to switch to, names one in each.
+ * read them as requests, of which each could name another host.
  */
 function switchToWebSocket(
   upstream: Socket,
@@ -441,11 +469,6 @@ function switchToWebSocket(
   url: URL,
   entry: Connection,
 ): void {
-  const isWebSocket = ({ headers }: IncomingMessage) => headers.upgrade?.toLowerCase() === "websocket";
-  if (!isWebSocket(request)) {
-    upstream.destroy();
-    return refuseTunnel(socket, 501, `${request.headers.upgrade ?? "an upgrade"} is not let through`);
-  }
   const kept = endToEndHeaders(request.rawHeaders).filter(([name]) => !/^(host|content-length)$/i.test(name));
   const asking = httpRequest({
     createConnection: () => upstream,
@@ -453,28 +476,40 @@ function switchToWebSocket(
     path: url.pathname + url.search,
     headers: ["Host", url.host, ...kept.flat(), "Connection", "Upgrade", "Upgrade", "websocket"],
   });
+  let isAnswered = false;
+  let isDeclined = false;
+  const decline = (reason: string) => {
+    if (isDeclined) return;
+    isDeclined = true;
+    asking.destroy();
+    // The client has the beginning of an answer already.
+    if (isAnswered) return void socket.destroy();
+    entry.status = socket.destroyed ? abandoned : 502;
+    refuseTunnel(socket, 502, reason);
+  };
+  const refuseAnswer = () => decline(`${url.host} gave an answer that is no HTTP`);
   asking.on("upgrade", (agreed, switched, first) => {
+    if (agreed.headers.upgrade?.toLowerCase() !== "websocket")
+      return decline(`${url.host} switched to another protocol`);
+    isAnswered = true;
     entry.status = 101;
-    if (!isWebSocket(agreed)) {
-      switched.destroy();
-      return refuseTunnel(socket, 502, `${url.host} switched to another protocol`);
-    }
     const lines = endToEndHeaders(agreed.rawHeaders).map(([name, value]) => `${name}: ${value}\r\n`);
     socket.write(
       `HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n${lines.join("")}\r\n`,
+      "latin1",
     );
     if (first.length > 0) socket.write(first);
     if (head.length > 0) switched.write(head);
     join(socket, switched);
   });
+  limitInterim(asking, refuseAnswer);
   asking.on("response", (declined) => {
+    if (isDeclined) return;
+    if (!declineUpgrade(declined, request, socket)) return refuseAnswer();
+    isAnswered = true;
     entry.status = declined.statusCode ?? 502;
-    refuseTunnel(socket, entry.status, `${url.host} opens no WebSocket`);
-    upstream.destroy();
   });
-  asking.on("error", () => {
-    if (!socket.destroyed) refuseTunnel(socket, 502, `${url.host} broke off the connection`);
-  });
+  asking.on("error", () => decline(`${url.host} broke off the connection`));
   upstream.resume();
   socket.on("close", () => upstream.destroy());
   asking.end();
@@ -516,6 +551,13 @@ function interceptFor({ http, https, all }: Intercepts, url: URL): string | null
 
 function isIntercepted(patterns: readonly string[], host: string): boolean {
   return patterns.some((pattern) => matchesHost(pattern, host));
+}
+
+/** The same for the log, where a client that has left is one that was not refused. */
+function failed(error: unknown, socket: Duplex, entry: Connection): [status: number, reason: string] {
+  const [status, reason] = failure(error);
+  entry.status = socket.destroyed ? abandoned : status;
+  return [status, reason];
 }
 
 function failure(error: unknown): [status: number, reason: string] {

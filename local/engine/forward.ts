@@ -5,7 +5,7 @@ import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { PREVIEW_PORT, SANDBOXD_PORT, WINDOW_BYTES } from "../../container/sandboxd/protocol.ts";
 import { ERROR_HEADER, HOST_HEADER, SECRET_HEADER, type EngineErrorCode } from "../platform/protocol.ts";
-import { endToEndHeaders, passOn } from "./outbound.ts";
+import { endToEndHeaders, framing, onOddAnswer, passOn } from "./outbound.ts";
 import type { OwnServer } from "./launch.ts";
 import { relay, RelayPace } from "./relay.ts";
 import { readHead } from "./upstream.ts";
@@ -81,15 +81,19 @@ export class PortForwarder {
       ...(kept === undefined ? { agent } : { createConnection: () => kept }),
       method: request.method,
       path,
-      headers: forwardedHeaders(request, new Set()).flat(),
+      headers: [...forwardedHeaders(request, new Set()), ...framing(request)].flat(),
     });
+    const refuseAnswer = () => {
+      upstream.destroy();
+      fail();
+    };
     // A socket on which a tunnel was negotiated is paused.
     upstream.on("socket", (connected) => connected.resume());
     upstream.on("response", (incoming) => {
-      if (passOn(incoming, response)) return;
-      upstream.destroy();
-      fail();
+      if (upstream.destroyed) return;
+      if (!passOn(incoming, response)) refuseAnswer();
     });
+    onOddAnswer(upstream, refuseAnswer);
     upstream.on("error", fail);
     response.on("close", () => {
       upstream.destroy();

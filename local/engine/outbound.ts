@@ -1,6 +1,7 @@
 /** Hands intercepted requests of one sandbox to the Worker, which asks for them one after another. */
-import type { IncomingMessage, ServerResponse } from "node:http";
-import { pipeline, Transform } from "node:stream";
+import { type ClientRequest, type IncomingMessage, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+import { type Duplex, pipeline, Transform } from "node:stream";
 import {
   FRAME_HEAD_BYTES,
   OUTBOUND_HEADER,
@@ -18,6 +19,8 @@ const answerMs = 15 * 60_000;
 const maxTaken = 16;
 /** A description goes to the Worker in one header, for which workerd has 128 KiB, less the rest of the head. */
 const maxDescription = 98_304;
+/** Interim answers (100, 103) to one request. They are not passed on, so that a client which reads slowly holds none up. */
+const maxInterim = 100;
 
 interface Pending {
   number: number;
@@ -220,10 +223,37 @@ const hopByHop = new Set([
 ]);
 
 /**
- * Streams an answer on, its head with what of the body came with it. Node reads status lines and header values that it refuses to write, such as status
- * 0 or a control character in the reason: false for those, and nothing is sent.
+ * How a body whose length is not known goes on: Node would send that of a GET or DELETE without any framing, so that its server
+ * read it as the next request.
+ */
+export function framing({ headers }: IncomingMessage): [string, string][] {
+  return headers["transfer-encoding"] === undefined ? [] : [["Transfer-Encoding", "chunked"]];
+}
+
+/** Calls `refuse` where a server switches to a protocol unasked, or sends interim answers without end. */
+export function onOddAnswer(upstream: ClientRequest, refuse: () => void): void {
+  upstream.on("upgrade", (_incoming, switched) => {
+    switched.destroy();
+    refuse();
+  });
+  limitInterim(upstream, refuse);
+}
+
+export function limitInterim(upstream: ClientRequest, refuse: () => void): void {
+  let interim = 0;
+  upstream.on("information", () => {
+    if (++interim > maxInterim) refuse();
+  });
+}
+
+/**
+ * Streams an answer on, its head with what of the body came with it. False where it is none that could be passed on, and then
+ * nothing is sent: a change of the protocol, for which nobody has asked; a body in a coding of the connection's, which goes on
+ * without that; and what Node reads and refuses to write, such as status 0 or a control character in the reason.
  */
 export function passOn(incoming: IncomingMessage, response: ServerResponse): boolean {
+  const coding = incoming.headers["transfer-encoding"] ?? "chunked";
+  if (incoming.statusCode === 101 || !/^(?:chunked|identity)$/i.test(coding)) return false;
   const headers = endToEndHeaders(incoming.rawHeaders).flat();
   try {
     response.writeHead(incoming.statusCode ?? 502, incoming.statusMessage, headers);
@@ -239,6 +269,15 @@ export function passOn(incoming: IncomingMessage, response: ServerResponse): boo
     if (!response.writableEnded) response.destroy();
   });
   return true;
+}
+
+/** Streams on an answer to a request that asked for an upgrade, and ends its connection. False where `passOn` says so. */
+export function declineUpgrade(incoming: IncomingMessage, request: IncomingMessage, socket: Duplex): boolean {
+  const response = new ServerResponse(request);
+  response.shouldKeepAlive = false;
+  response.assignSocket(socket as Socket);
+  response.on("finish", () => socket.end());
+  return passOn(incoming, response);
 }
 
 /** Header pairs without those that are about one connection (RFC 9110, 7.6.1). */

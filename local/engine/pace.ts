@@ -26,6 +26,11 @@ export class Pace {
     return true;
   }
 
+  /** Gives back what was taken and not used. */
+  giveBack(amount = 1): void {
+    this.#left += amount;
+  }
+
   #fill(): void {
     const now = performance.now();
     this.#left = Math.min(this.#most, this.#left + ((now - this.#at) / 1000) * this.#perSecond);

@@ -3,12 +3,12 @@
  * bound what a sandbox sends: workerd reads messages as they come, and keeps them until the Worker's one thread, which
  * all sandboxes share, has time for them.
  */
-import { type IncomingMessage, ServerResponse } from "node:http";
+import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { WebSocket, WebSocketServer, type ClientOptions } from "ws";
 import { AnswersInFlight, ControlGuard, maxMessageBytes } from "./control-guard.ts";
-import { passOn } from "./outbound.ts";
+import { declineUpgrade } from "./outbound.ts";
 import { Pace } from "./pace.ts";
 
 /** Bytes that may wait for a slow reader before the other end is not read any more. */
@@ -82,11 +82,7 @@ export function relay(request: IncomingMessage, worker: Duplex, head: Buffer, op
   });
   inside.on("unexpected-response", (_request, incoming) => {
     answered = true;
-    const response = new ServerResponse(request);
-    response.shouldKeepAlive = false;
-    response.assignSocket(worker as Socket);
-    response.on("finish", () => worker.end());
-    if (!passOn(incoming, response)) worker.destroy();
+    if (!declineUpgrade(incoming, request, worker)) worker.destroy();
   });
   inside.on("open", () => {
     answered = true;

@@ -65,10 +65,21 @@ export class Turns {
     this.#server.closeAllConnections();
   }
 
-  /** Waits until it is this connection's turn. False when it was closed meanwhile. */
+  /** Waits until it is this connection's turn. False when it was closed meanwhile, which then takes no turn. */
   async wait(socket: Duplex, kind: "direct" | "intercepted"): Promise<boolean> {
-    const ms = Math.max(this.#requests.take(), kind === "intercepted" ? this.#intercepted.take() : 0);
-    if (ms > 0) await delay(ms);
+    const paces = kind === "intercepted" ? [this.#requests, this.#intercepted] : [this.#requests];
+    const ms = Math.max(...paces.map((pace) => pace.take()));
+    if (ms === 0 || socket.destroyed) return !socket.destroyed;
+    const closed = new AbortController();
+    const leave = () => closed.abort();
+    socket.once("close", leave);
+    try {
+      await delay(ms, undefined, { signal: closed.signal });
+    } catch {
+      // A sandbox that connects and leaves at once would otherwise have any number of requests wait here.
+      for (const pace of paces) pace.giveBack();
+    }
+    socket.off("close", leave);
     return !socket.destroyed;
   }
 }

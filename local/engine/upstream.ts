@@ -18,8 +18,8 @@ export interface UpstreamOptions {
    * no other port of their hosts is allowed.
    */
   registries?: ReadonlySet<string>;
-  /** All addresses of a name; the system's resolver unless given. */
-  resolve?: (host: string) => Promise<string[]>;
+  /** All addresses of a name; the system's resolver unless given. `gone` says that nobody waits for them any more. */
+  resolve?: (host: string, gone?: AbortSignal) => Promise<string[]>;
   /** The host's own proxy settings. */
   env: NodeJS.ProcessEnv;
   /** PEM: the authorities that the host trusts beside Node's own. */
@@ -38,23 +38,31 @@ const maxHeadBytes = 16_384;
 /**
  * Connects to a host on behalf of a sandbox.
  * @param host A lower-case host name or an address, without brackets and without a trailing dot.
+ * @param gone Says that nobody waits for the connection any more, which is then not made.
  * @throws Refusal, Unreachable
  */
-export async function connectUpstream(host: string, port: number, options: UpstreamOptions): Promise<Socket> {
+export async function connectUpstream(
+  host: string,
+  port: number,
+  options: UpstreamOptions,
+  gone?: AbortSignal,
+): Promise<Socket> {
   const played = options.allowAddresses.get(`${host}:${port}`);
-  if (played !== undefined) return await open("127.0.0.1", played);
+  if (played !== undefined) return await open("127.0.0.1", played, gone);
   const name = refusedName(host);
   if (name !== undefined) throw new Refusal(`${host} is ${name}`);
   const proxy = hostProxy(host, options.env);
   const checked = options.registries?.has(`${host}:${port}`) !== true;
-  const resolve = options.resolve ?? systemResolve;
+  const { resolve: look = systemResolve } = options;
+  const resolve = async () => await look(host, gone);
   const addresses = await allowedAddresses(host, resolve, proxy !== undefined, checked);
-  if (proxy !== undefined) return await openThroughProxy(proxy, host, port);
+  if (proxy !== undefined) return await openThroughProxy(proxy, host, port, gone);
   let last: unknown;
   for (const address of addresses) {
     try {
-      return await open(address, port);
+      return await open(address, port, gone);
     } catch (error) {
+      if (gone?.aborted) break;
       last = error;
     }
   }
@@ -66,6 +74,7 @@ export async function secured(
   socket: Socket,
   host: string,
   { authorities = [] }: UpstreamOptions,
+  gone?: AbortSignal,
 ): Promise<Socket> {
   const ca = authorities.length === 0 ? undefined : [...getCACertificates("default"), ...authorities];
   // An address is not named (RFC 6066, 3).
@@ -73,7 +82,8 @@ export async function secured(
   // A socket on which a tunnel was negotiated is paused.
   socket.resume();
   try {
-    return await opened(connectTLS({ socket, ca, ALPNProtocols: ["http/1.1"], ...named }), "secureConnect");
+    const secure = connectTLS({ socket, ca, ALPNProtocols: ["http/1.1"], ...named });
+    return await opened(secure, "secureConnect", gone);
   } catch (error) {
     socket.destroy();
     throw new Unreachable(`${host} could not be reached by TLS (${message(error)})`);
@@ -89,7 +99,7 @@ export async function secured(
  */
 async function allowedAddresses(
   host: string,
-  resolve: (host: string) => Promise<string[]>,
+  resolve: () => Promise<string[]>,
   behindProxy: boolean,
   checked: boolean,
 ): Promise<string[]> {
@@ -97,7 +107,7 @@ async function allowedAddresses(
   if (isIP(host) !== 0) addresses = [host];
   else {
     try {
-      addresses = await resolve(host);
+      addresses = await resolve();
     } catch (error) {
       const name = refusedPrivateName(host);
       if (behindProxy && name !== undefined) throw new Refusal(`${host} is ${name}`);
@@ -116,43 +126,83 @@ async function allowedAddresses(
 /** The same settings with a resolver that looks up so many names at a time, for one sandbox. */
 export function boundedLookups(options: UpstreamOptions): UpstreamOptions {
   const resolve = options.resolve ?? systemResolve;
-  const waiting: (() => void)[] = [];
+  const waiting = new Set<() => void>();
   let running = 0;
   return {
     ...options,
-    resolve: async (host) => {
-      if (running >= maxLookups) await new Promise<void>((turn) => waiting.push(turn));
+    resolve: async (host, gone) => {
+      if (running >= maxLookups) await turn(waiting, gone);
       else running += 1;
       try {
         return await resolve(host);
       } finally {
-        const next = waiting.shift();
+        const [next] = waiting;
         if (next === undefined) running -= 1;
-        else next();
+        else {
+          waiting.delete(next);
+          next();
+        }
       }
     },
   };
 }
 
+/** Waits in a queue. @throws when nobody waits for it any more, and it has left the queue */
+async function turn(waiting: Set<() => void>, gone?: AbortSignal): Promise<void> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const leave = () => {
+    waiting.delete(resolve);
+    reject(new Unreachable(nobodyWaits));
+  };
+  if (gone?.aborted) return (leave(), await promise);
+  waiting.add(resolve);
+  gone?.addEventListener("abort", leave);
+  await promise.finally(() => gone?.removeEventListener("abort", leave));
+}
+
+const nobodyWaits = "nobody waits for it any more";
+
 async function systemResolve(host: string): Promise<string[]> {
   return (await lookup(host, { all: true })).map(({ address }) => address);
 }
 
-async function open(host: string, port: number): Promise<Socket> {
-  return await opened(connectBuffered({ host, port, noDelay: true, autoSelectFamily: false }), "connect");
+async function open(host: string, port: number, gone?: AbortSignal): Promise<Socket> {
+  return await opened(
+    connectBuffered({ host, port, noDelay: true, autoSelectFamily: false }),
+    "connect",
+    gone,
+  );
 }
 
-async function opened<S extends Socket>(socket: S, event: "connect" | "secureConnect"): Promise<S> {
-  return await new Promise((resolve, reject) => {
-    const timer = setTimeout(() => socket.destroy(new Error("timed out")), connectTimeoutMs);
-    socket.once("error", reject);
-    socket.once("close", () => reject(new Error("closed")));
+async function opened<S extends Socket>(
+  socket: S,
+  event: "connect" | "secureConnect",
+  gone?: AbortSignal,
+): Promise<S> {
+  const happened = new Promise<void>((resolve, reject) => {
+    const close = () => reject(new Error("closed"));
+    socket.once("error", reject).once("close", close);
     socket.once(event, () => {
-      clearTimeout(timer);
-      socket.removeAllListeners("error").removeAllListeners("close");
-      resolve(socket);
+      socket.off("error", reject).off("close", close);
+      resolve();
     });
   });
+  await inTime(socket, happened, gone);
+  return socket;
+}
+
+/** Waits for what a connection begins with. Ends it when that takes too long, or when nobody waits for it any more. */
+async function inTime<T>(socket: Socket, happening: Promise<T>, gone?: AbortSignal): Promise<T> {
+  const timer = setTimeout(() => socket.destroy(new Error("timed out")), connectTimeoutMs);
+  const leave = () => socket.destroy(new Error(nobodyWaits));
+  if (gone?.aborted) leave();
+  gone?.addEventListener("abort", leave);
+  try {
+    return await happening;
+  } finally {
+    clearTimeout(timer);
+    gone?.removeEventListener("abort", leave);
+  }
 }
 
 /** The proxy that the host itself would use for an address, from the usual variables. */
@@ -167,15 +217,19 @@ export function hostProxy(host: string, env: NodeJS.ProcessEnv): URL | undefined
   return URL.canParse(value) ? new URL(value) : undefined;
 }
 
-async function openThroughProxy(proxy: URL, host: string, port: number): Promise<Socket> {
+async function openThroughProxy(proxy: URL, host: string, port: number, gone?: AbortSignal): Promise<Socket> {
   const proxyHost = proxy.hostname.replace(/^\[|\]$/g, "");
   const secure = proxy.protocol === "https:";
   const proxyPort = Number(proxy.port || (secure ? 443 : 80));
   let socket: Socket;
   try {
     socket = secure
-      ? await opened(connectTLS({ host: proxyHost, port: proxyPort, servername: proxyHost }), "secureConnect")
-      : await open(proxyHost, proxyPort);
+      ? await opened(
+          connectTLS({ host: proxyHost, port: proxyPort, servername: proxyHost }),
+          "secureConnect",
+          gone,
+        )
+      : await open(proxyHost, proxyPort, gone);
   } catch (error) {
     // Where it is concerns no sandbox.
     throw new Unreachable(`this machine's proxy could not be reached (${codeOf(error)})`);
@@ -187,7 +241,7 @@ async function openThroughProxy(proxy: URL, host: string, port: number): Promise
       ? ""
       : `Proxy-Authorization: Basic ${Buffer.from(credentials).toString("base64")}\r\n`;
   socket.write(`CONNECT ${target} HTTP/1.1\r\nHost: ${target}\r\n${authorization}\r\n`);
-  const { status, rest } = await readHead(socket);
+  const { status, rest } = await inTime(socket, readHead(socket), gone);
   if (status !== 200) {
     socket.destroy();
     throw new Unreachable(`this machine's proxy answered ${status} for ${target}`);

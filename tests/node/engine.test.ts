@@ -9,6 +9,7 @@ import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
 import { createServer } from "node:net";
 import { createInterface } from "node:readline";
+import { text } from "node:stream/consumers";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
@@ -194,6 +195,9 @@ describe("a port", () => {
       "const server = createServer((request, response) => {",
       "  if (request.url === '/slow') { response.write('one'); server.once('go', () => response.end('two')); return; }",
       "  if (request.url === '/go') server.emit('go');",
+      "  if (request.url === '/switched') return void request.socket.write('HTTP/1.1 101 Switching Protocols\\r\\nConnection: upgrade\\r\\nUpgrade: other\\r\\n\\r\\n');",
+      "  if (request.url === '/interim') return void request.socket.write('HTTP/1.1 103 Early Hints\\r\\n\\r\\n'.repeat(1000));",
+      "  if (request.url === '/body') return void request.pipe(response);",
       "  if (request.url === '/head') return void response.end(String(request.complete));",
       "  response.end(request.method + ' ' + request.url + ' ' + request.headers.host + ' ' + ('x-local-engine-secret' in request.headers));",
       "});",
@@ -236,6 +240,21 @@ describe("a port", () => {
     const [answer] = (await once(response, "data")) as [Buffer];
     expect(answer.toString()).toBe("false");
     call.destroy();
+  });
+
+  it.each(["GET", "DELETE"])("has a body of unknown length with %s stay a body", async (method) => {
+    const call = request(`${engine.url}/sandboxes/${sandbox.id}/ports/8000/body`, {
+      method,
+      headers: { [SECRET_HEADER]: engine.secret, "transfer-encoding": "chunked" },
+    });
+    call.end("GET /body HTTP/1.1\r\nHost: other\r\n\r\n");
+    const [response] = (await once(call, "response")) as [IncomingMessage];
+    expect(await text(response)).toMatch(/^GET/);
+  });
+
+  it.each(["switched", "interim"])("is not waited for without end: %s", async (path) => {
+    const response = await sandbox.call("GET", `/ports/8000/${path}`);
+    expect(response.status).toBe(502);
   });
 
   it("carries WebSockets", async () => {
@@ -376,7 +395,7 @@ describe("the engine as a program", () => {
       '{"secret": "short", "network": "none", "isolation": "bubblewrap", "runDir": "/tmp"}\n',
     );
     const [line] = await new Promise<string[]>((resolve) => {
-      createInterface({ input: child.stdout }).once("line", (text) => resolve([text]));
+      createInterface({ input: child.stdout }).once("line", (first) => resolve([first]));
     });
     expect(JSON.parse(line ?? "")).toEqual({
       ready: false,

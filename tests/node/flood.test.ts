@@ -3,6 +3,8 @@ import { once } from "node:events";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, expect, it } from "vitest";
+import { PassThrough } from "node:stream";
+import { Turns } from "../../local/engine/turns.ts";
 import { boundedLookups } from "../../local/engine/upstream.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 
@@ -99,4 +101,42 @@ it("names are looked up a few at a time, also after some that failed", async () 
   const results = await Promise.allSettled(names.map((name) => resolve?.(name)));
   expect(results.filter(({ status }) => status === "fulfilled")).toHaveLength(39);
   expect(most).toBe(4);
+});
+
+it("names that nobody waits for any more are not looked up, and do not wait either", async () => {
+  const asked: string[] = [];
+  const answers: (() => void)[] = [];
+  const { resolve } = boundedLookups({
+    allowAddresses: new Map(),
+    env: {},
+    resolve: async (host) => {
+      asked.push(host);
+      await new Promise<void>((answer) => answers.push(answer));
+      return [host];
+    },
+  });
+  const first = ["a", "b", "c", "d"].map((name) => resolve?.(name));
+  const gone = new AbortController();
+  const abandoned = Array.from({ length: 100 }, (_, n) => resolve?.(`${n}`, gone.signal));
+  const last = resolve?.("last");
+  gone.abort();
+  const outcomes = await Promise.allSettled(abandoned);
+  expect(outcomes.every(({ status }) => status === "rejected")).toBe(true);
+  await expect(resolve?.("late", gone.signal)).rejects.toThrow("nobody waits");
+  for (const answer of answers.splice(0)) answer();
+  await Promise.all(first);
+  await expect.poll(() => answers.length).toBe(1);
+  answers[0]?.();
+  expect(await last).toEqual(["last"]);
+  expect(asked).toEqual(["a", "b", "c", "d", "last"]);
+});
+
+it("requests whose clients have left wait no more, and take no turn of the others", async () => {
+  const turns = new Turns(createServer());
+  const clients = Array.from({ length: 20_000 }, () => new PassThrough());
+  const waits = clients.map((client) => turns.wait(client, "direct"));
+  for (const client of clients) client.destroy();
+  await Promise.all(waits);
+  // It would be a minute and a half if each of them had had a turn.
+  expect(await turns.wait(new PassThrough(), "direct")).toBe(true);
 });

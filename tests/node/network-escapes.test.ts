@@ -295,6 +295,18 @@ describe("a sandbox with a list of hosts", () => {
     expect(listedGot).not.toMatch(/evil\.test|PRI \*|SSH/);
   });
 
+  it.each(["GET", "HEAD", "DELETE", "OPTIONS"])(
+    "does not get out by a request in the body of %s, which stays its body",
+    async (method) => {
+      const inner = "GET /in-body HTTP/1.1\\r\\nHost: evil.test\\r\\n\\r\\n";
+      await tried(
+        `ask(b"${method} http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n2a\\r\\n${inner}\\r\\n0\\r\\n\\r\\n")`,
+      );
+      expect(arrived.good).toMatch(/^[A-Z]+ \/ HTTP\/1.1\r\n/);
+      expect(arrived.good).toMatch(/\r\ntransfer-encoding: chunked\r\n[^]*?\r\n\r\n2a\r\nGET \/in-body/i);
+    },
+  );
+
   it("asks a listed host inside of TLS for what it likes: another host that is served there too, HTTP/2", async () => {
     await tried(
       `ask(connect("good.test:443"), hello("good.test") + get("/fronted", host="other.test") + b"PRI * HTTP/2.0")`,

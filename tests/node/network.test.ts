@@ -13,10 +13,12 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { refusedAddress } from "../../local/engine/addresses.ts";
 import { look } from "../../local/engine/attached.ts";
 import { hostCertificates } from "../../local/engine/certificates.ts";
-import { join, takeConnections } from "../../local/engine/egress.ts";
+import { createEgress, join, takeConnections } from "../../local/engine/egress.ts";
+import { OutboundQueue } from "../../local/engine/outbound.ts";
 import { hostRegistries } from "../../local/engine/registries.ts";
 import { connectUpstream, hostProxy } from "../../local/engine/upstream.ts";
 import { frame } from "../../local/platform/protocol.ts";
+import { ConnectionLog } from "../../src/shared/connection-log.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 
 /** Plays a server of the internet; sandboxes reach it as internet.test. */
@@ -25,7 +27,8 @@ let internet: Server;
 const large = Buffer.from(Uint32Array.from({ length: 1_000_003 }, (_, index) => index).buffer);
 
 /**
- * Plays a server that speaks HTTP badly; sandboxes reach it as odd.test, and the path is its status line. For `/large` it sends a
+ * Plays a server that speaks HTTP badly; sandboxes reach it as odd.test, and the path is its status line, with headers or without. For `/interim-<n>` it
+ * sends so many answers of each kind before the one that counts. For `/large` it sends a
  * large body and an answer that nobody has asked for, the same to HEAD, and for `/broken` half of that body.
  */
 const odd = createTCPServer((socket) => {
@@ -38,9 +41,19 @@ const odd = createTCPServer((socket) => {
       socket.write(large);
       return void socket.end("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nplanted");
     }
-    const line = decodeURIComponent(/^GET \/(\S+)/.exec(data.toString("latin1"))?.[1] ?? "");
-    socket.end(`HTTP/1.1 ${line}\r\nContent-Length: 2\r\n\r\nhi`);
+    const interim = Number(/^[A-Z]+ \/interim-(\d+) /.exec(data.toString("latin1"))?.[1] ?? 0);
+    for (const status of interim > 0 ? ["100 Continue", "103 Early Hints\r\nLink: </a>"] : [])
+      socket.write(`HTTP/1.1 ${status}\r\n\r\n`.repeat(interim));
+    if (interim > 0) return void socket.end("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
+    const head = decodeURIComponent(/^GET \/(\S+)/.exec(data.toString("latin1"))?.[1] ?? "");
+    const length = /transfer-encoding/i.test(head) ? "" : "Content-Length: 2\r\n";
+    socket.end(`HTTP/1.1 ${head}\r\n${length}\r\nhi`);
   });
+});
+/** Plays a server of WebSockets; sandboxes reach it as socket.test. */
+const sockets = createServer().on("upgrade", (_request, socket: Duplex) => {
+  socket.on("error", () => undefined);
+  socket.end("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nframes");
 });
 /** A service of this machine that no sandbox may reach. */
 let local: Server;
@@ -82,6 +95,7 @@ beforeAll(async () => {
   odd.listen(0, "127.0.0.1");
   await once(odd, "listening");
   const allowAddresses = [
+    `socket.test:80=${await listen(sockets)}`,
     `odd.test:80=${portOf(odd)}`,
     `odd.test:443=${portOf(odd)}`,
     `internet.test:80=${port}`,
@@ -102,6 +116,7 @@ afterAll(async () => {
   for (const server of [internet, local]) server.closeAllConnections();
   internet.close();
   odd.close();
+  sockets.close();
   local.close();
 });
 
@@ -231,14 +246,81 @@ print(body(tunnel, ${large.length}))`;
     expect(seen.at(0)?.host).toBe("internet.test");
   });
 
-  it.each(["200%20O%01K", "200%20%7f", "000%20OK", "099%20OK"])(
-    "answers a status line %s without harm",
-    async (line) => {
-      const { stdout } = await sandbox.run(`${curl} -w '%{http_code}' http://odd.test/${line}`);
-      expect(stdout).toMatch(/odd\.test gave an answer that is no HTTP\.\s*502$/);
-      expect((await sandbox.run("curl -sS http://internet.test/")).stdout).toBe("hello from internet.test");
-    },
-  );
+  it.each([
+    "200%20O%01K",
+    "200%20%7f",
+    "000%20OK",
+    "099%20OK",
+    "101%20Switching",
+    "101%20Switching%0d%0aConnection:%20upgrade%0d%0aUpgrade:%20other",
+    "200%20OK%0d%0aTransfer-Encoding:%20gzip,%20chunked",
+  ])("answers a head %s without harm", async (head) => {
+    const { stdout } = await sandbox.run(`${curl} -w '%{http_code}' http://odd.test/${head}`);
+    expect(stdout).toMatch(/odd\.test gave an answer that is no HTTP\.\s*502$/);
+    expect((await sandbox.run("curl -sS http://internet.test/")).stdout).toBe("hello from internet.test");
+  });
+
+  it("passes on the answer that follows interim ones, and waits for no more than a hundred", async () => {
+    const status = `${curl} -w '%{http_code}' http://odd.test/interim-`;
+    expect((await sandbox.run(`${status}50`)).stdout).toBe("hi200");
+    expect((await sandbox.run(`${status}51`)).stdout).toMatch(/is no HTTP\.\s*502$/);
+  });
+
+  it("passes on WebSockets that are agreed to, and the answers where they are not", async () => {
+    const one = await TestSandbox.start(engine);
+    const ask = async (url: string) => (await one.run(`${curl} -i ${upgrade} ${url}`)).stdout;
+    const upgrade = "-H 'connection: upgrade' -H 'upgrade: websocket' -m 2";
+    expect(await ask("http://socket.test/")).toMatch(
+      /^HTTP\/1\.1 101 [^]*upgrade: websocket\r\n[^]*frames$/i,
+    );
+    expect(await ask("http://odd.test/101%20Switching")).toMatch(/^HTTP\/1\.1 502 [^]*no HTTP/);
+    expect(await ask("http://odd.test/401%20No%0d%0aX-Why:%20key")).toMatch(
+      /^HTTP\/1\.1 401 No\r\nX-Why: key[^]*hi$/,
+    );
+    expect(await ask("http://10.0.0.1/")).toMatch(/^HTTP\/1\.1 403 /);
+    await one.run(`${curl} -H 'connection: upgrade' -H 'upgrade: other' http://odd.test/200%20OK`);
+    const { connections } = JSON.parse(await (await one.call("GET", "/connections")).text());
+    expect(connections.map(({ status }: { status: number }) => status)).toEqual([101, 502, 401, 403, 101]);
+    await one.destroy();
+  });
+
+  it.each([
+    ["a request", "GET http://far.test/ HTTP/1.1\r\nHost: far.test\r\n\r\n"],
+    ["a tunnel", "CONNECT far.test:443 HTTP/1.1\r\nHost: far.test\r\n\r\n"],
+    [
+      "a WebSocket",
+      "GET http://far.test/ HTTP/1.1\r\nHost: far.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    ],
+  ])("goes on with no connection whose client has left while it was made: %s", async (_what, asked) => {
+    // Takes what it is asked for, and does not say that it could.
+    const machine = createTCPServer();
+    machine.listen(0, "127.0.0.1");
+    await once(machine, "listening");
+    const connections = new ConnectionLog();
+    const server = createEgress({
+      intercepts: { http: [], https: [], all: false },
+      internet: { allowed: true },
+      policy: { internet: "full", allowHosts: [] },
+      connections,
+      queue: new OutboundQueue(),
+      upstream: {
+        allowAddresses: new Map(),
+        env: { HTTPS_PROXY: `http://127.0.0.1:${portOf(machine)}` },
+        resolve: async () => ["1.1.1.1"],
+      },
+      authority: undefined,
+    });
+    const client = connectTCP(await listen(server), "127.0.0.1");
+    const made = once(machine, "connection");
+    client.write(asked);
+    const [upstream] = await made;
+    await once(upstream, "data");
+    client.resetAndDestroy();
+    await once(upstream.resume(), "close");
+    await expect.poll(() => connections.connections[0]?.status).toBe(499);
+    server.close();
+    machine.close();
+  });
 
   it("is not where a sandbox's own servers are, on port 80 or under the sandbox's own names", async () => {
     const listenOn = (port: number, host: string) =>

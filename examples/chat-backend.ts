@@ -23,7 +23,10 @@ const requestSchema = z.object({ conversation: z.string().regex(/^[a-z0-9]{1,15}
 const conversations = new Map<string, ModelMessage[]>();
 
 async function answer(conversation: string, message: string): Promise<string> {
-  const messages = conversations.get(conversation) ?? [];
+  const messages: ModelMessage[] = [
+    ...(conversations.get(conversation) ?? []),
+    { role: "user", content: message },
+  ];
   // Calls that name no sandbox go to this one. Users who must not meet need a token each: a model can name another.
   const client = await createMCPClient({
     transport: {
@@ -33,7 +36,6 @@ async function answer(conversation: string, message: string): Promise<string> {
     },
   });
   try {
-    messages.push({ role: "user", content: message });
     const tools = await client.tools();
     const { text, responseMessages } = await generateText({
       model: openai.chat(MODEL),

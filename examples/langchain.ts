@@ -16,7 +16,10 @@ const client = new MultiServerMCPClient({
     },
   },
 });
-const agent = createReactAgent({ llm: new ChatOpenAI({ model: MODEL }), tools: await client.getTools() });
-const { messages } = await agent.invoke({ messages: [{ role: "user", content: question }] });
-console.log(messages.at(-1)?.text);
-await client.close();
+try {
+  const agent = createReactAgent({ llm: new ChatOpenAI({ model: MODEL }), tools: await client.getTools() });
+  const { messages } = await agent.invoke({ messages: [{ role: "user", content: question }] });
+  console.log(messages.at(-1)?.text);
+} finally {
+  await client.close();
+}

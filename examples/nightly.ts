@@ -1,8 +1,7 @@
 /**
- * A nightly job: adds today's numbers to a history that stays in the sandbox, and fetches a report. Run it by cron.
+ * A nightly job: adds today's numbers to a history that stays in the sandbox, and prints a report, which cron mails.
  *   node nightly.ts 12.5 13.1 12.9
  */
-import { writeFile } from "node:fs/promises";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { CallToolResultSchema } from "@modelcontextprotocol/sdk/types.js";
@@ -35,6 +34,5 @@ history = pandas.read_csv("history.csv", names=["day", "value"])
 report = history.groupby("day").value.agg(["count", "mean", "max"])
 open("report.txt", "w").write(report.to_string())`,
 });
-await writeFile("report.txt", await call("read_file", { path: "report.txt" }));
-console.log(`The report is in report.txt: ${lines.length} more values.`);
+console.log(await call("read_file", { path: "report.txt" }));
 await client.close();

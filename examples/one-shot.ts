@@ -14,8 +14,12 @@ const url = new URL(`${SANDBOX_MCP_URL}?results=structured`);
 await client.connect(new StreamableHTTPClientTransport(url, { requestInit: { headers } }));
 
 const sandbox = `once-${randomUUID().slice(0, 8)}`;
-const call = async (name: string, args: Record<string, unknown>) =>
-  CallToolResultSchema.parse(await client.callTool({ name, arguments: { sandbox, ...args } }));
+/** @throws Error when the tool says that it failed: a program must not run where the network could not be taken away */
+async function call(name: string, args: Record<string, unknown>) {
+  const result = CallToolResultSchema.parse(await client.callTool({ name, arguments: { sandbox, ...args } }));
+  if (result.isError) throw new Error(JSON.stringify(result.content));
+  return result;
+}
 
 try {
   // What is not trusted has no network.

@@ -1,10 +1,10 @@
 /**
- * A pull request's job: runs its test in a sandbox, hands it to the coding agent where it fails, and leaves the fix as a patch.
- *   node pull-request.ts 17 https://github.com/owner/project my-branch 'npm ci && npm test'
+ * A pull request's job: runs its test in a sandbox, hands it to the coding agent where it fails, and prints the fix as a patch.
+ *   node pull-request.ts 17 https://github.com/owner/project my-branch 'npm ci && npm test' > fix.patch
  */
-import { writeFile } from "node:fs/promises";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import { CallToolResultSchema } from "@modelcontextprotocol/sdk/types.js";
 import { z } from "zod";
 
 const { SANDBOX_MCP_URL = "http://127.0.0.1:8787/mcp", SANDBOX_MCP_TOKEN } = process.env;
@@ -26,29 +26,39 @@ const runSchema = z.object({
   diff: z.string().optional(),
 });
 
+/** @throws Error when the tool says that it failed */
+async function call(name: string, args: Record<string, unknown>) {
+  const result = CallToolResultSchema.parse(await client.callTool({ name, arguments: args }));
+  if (result.isError) throw new Error(JSON.stringify(result.content));
+  return result.structuredContent;
+}
+
 /** Starts a run and waits for its end. A call answers within 45 seconds; a longer run goes on, and is asked for by its id. */
 async function run(name: string, args: Record<string, unknown>) {
-  const call = async (tool: string, more: Record<string, unknown>) =>
-    runSchema.parse((await client.callTool({ name: tool, arguments: more })).structuredContent);
-  let result = await call(name, { timeout_seconds: 1800, ...args });
-  while (result.state === "running") result = await call("get_result", { id: result.id });
+  let result = runSchema.parse(await call(name, { timeout_seconds: 1800, ...args }));
+  while (result.state === "running") result = runSchema.parse(await call("get_result", { id: result.id }));
   return result;
 }
 
-const quoted = [branch, repository].map((word) => `'${word.replaceAll("'", "")}'`);
-const cloned = await run("run_command", { command: `git clone -q --depth 1 --branch ${quoted.join(" ")} .` });
-if (cloned.state !== "succeeded") throw new Error(cloned.stderr);
+try {
+  const quoted = [branch, repository].map((word) => `'${word.replaceAll("'", "")}'`);
+  // A job that was killed may have left its clone.
+  const clone = `find . -mindepth 1 -delete && git clone -q --depth 1 --branch ${quoted.join(" ")} .`;
+  const cloned = await run("run_command", { command: clone });
+  if (cloned.state !== "succeeded") throw new Error(cloned.stderr);
 
-const tried = await run("run_command", { command: test });
-if (tried.state === "succeeded") console.log("The test passes.");
-else {
-  const task = `\`${test}\` fails:\n\n${tried.stdout}\n${tried.stderr}\n\nMend the code, not the test.`;
-  const mended = await run("execute_task", { task, sandbox: `pr-${pullRequest}` });
-  console.log(mended.answer ?? mended.note);
-  await writeFile("fix.patch", mended.diff ?? "");
-  const again = await run("run_command", { command: test });
-  console.log(`With fix.patch the test ${again.state === "succeeded" ? "passes" : "still fails"}.`);
-  process.exitCode = 1;
+  const tried = await run("run_command", { command: test });
+  if (tried.state === "succeeded") console.error("The test passes.");
+  else {
+    const task = `\`${test}\` fails:\n\n${tried.stdout}\n${tried.stderr}\n\nMend the code, not the test.`;
+    const mended = await run("execute_task", { task, sandbox: `pr-${pullRequest}` });
+    console.error(mended.answer ?? mended.note);
+    console.log(mended.diff ?? "");
+    const again = await run("run_command", { command: test });
+    console.error(`With the patch the test ${again.state === "succeeded" ? "passes" : "still fails"}.`);
+    process.exitCode = 1;
+  }
+} finally {
+  await call("destroy_sandbox", { sandbox: `pr-${pullRequest}` });
+  await client.close();
 }
-await client.callTool({ name: "destroy_sandbox", arguments: {} });
-await client.close();

@@ -1,5 +1,7 @@
 /** The bare MCP SDK: variables stay between calls, and a plot comes back as an image. */
-import { writeFile } from "node:fs/promises";
+import { mkdtemp, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { CallToolResultSchema } from "@modelcontextprotocol/sdk/types.js";
@@ -21,8 +23,9 @@ await runCode("import matplotlib.pyplot as plt\nsquares = [n * n for n in range(
 for (const block of await runCode("plt.plot(squares)\nplt.show()\nsum(squares)")) {
   if (block.type === "text") console.log(block.text);
   if (block.type === "image") {
-    await writeFile("squares.png", block.data, "base64");
-    console.log("The plot is in squares.png.");
+    const file = join(await mkdtemp(join(tmpdir(), "sdk-example-")), "squares.png");
+    await writeFile(file, block.data, "base64");
+    console.log(`The plot is in ${file}.`);
   }
 }
 await client.close();

@@ -28,7 +28,8 @@ export function clientLines(url: string, token: { shell: string; written: string
   return [
     {
       client: "Claude Code",
-      text: `claude mcp add --transport http sandbox ${address} --header ${header}`,
+      // Without a scope it would be there only in the directory in which the line is typed.
+      text: `claude mcp add --scope user --transport http sandbox ${address} --header ${header}`,
     },
     {
       client: "Claude Desktop",

@@ -9,6 +9,7 @@ import { type Polled, usePolled, wordsOf } from "./poll.ts";
 import { hrefOf, type Part, PARTS, type Route, useRoute } from "./route.ts";
 import { Runs } from "./runs.tsx";
 import { callTool } from "./tools.ts";
+import { useValue, Value } from "./value.ts";
 import { Welcome } from "./welcome.tsx";
 
 /** The tool that each part cannot do without. */
@@ -69,6 +70,7 @@ function Panel({ onSignedOut }: { onSignedOut: () => void }) {
         <a class="brand" href="#/">
           Sandboxes
         </a>
+        <Display />
         {signOut && (
           <button type="button" class="plain" onClick={leave}>
             Sign out
@@ -78,7 +80,7 @@ function Panel({ onSignedOut }: { onSignedOut: () => void }) {
       <div role="alert">{said && <p class="note">{said}</p>}</div>
       {listed.value && tools.value ? (
         <Offered.Provider value={tools.value}>
-          <div class="columns">
+          <div class={route.sandbox === "" ? "columns" : "columns open-sandbox"}>
             <Sandboxes listing={listed.value} route={route} />
             <main>
               <Content listing={listed.value} route={route} listed={listed} onSignedOut={onSignedOut} />
@@ -98,6 +100,21 @@ function Panel({ onSignedOut }: { onSignedOut: () => void }) {
     </>
   );
 }
+
+/** Makes the page larger or smaller, in a chat that lets it. */
+function Display() {
+  const { display, show } = host();
+  const mode = useValue(display ?? INLINE);
+  if (!display) return null;
+  const other = mode === "inline" ? "fullscreen" : "inline";
+  return (
+    <button type="button" class="plain" onClick={() => void show(other).catch(() => undefined)}>
+      {mode === "inline" ? "Full screen" : "Back to the chat"}
+    </button>
+  );
+}
+
+const INLINE = new Value<"inline" | "fullscreen">("inline");
 
 interface Shown {
   listing: Listing;

@@ -5,3 +5,6 @@ export const files: Record<string, string>;
 
 /** The names of those that the page loads. */
 export const page: { script: string; style: string };
+
+/** The page for clients that show it in a chat: one document, with all it needs. */
+export const app: string;

@@ -36,10 +36,14 @@ function put(path, content) {
 async function listed() {
   const config = parseConfig({ ANTHROPIC_API_KEY: "any" });
   const connection = { sandbox: "default", structured: false };
-  const server = createMCPServer({ config, principal: { id: "docs", scopes: SCOPES } }, connection, {
-    called: [],
-    onlyCalls: false,
-  });
+  const server = createMCPServer(
+    { config, principal: { id: "docs", scopes: SCOPES }, mayShowApps: true },
+    connection,
+    {
+      called: [],
+      onlyCalls: false,
+    },
+  );
   const [near, far] = InMemoryTransport.createLinkedPair();
   const client = new Client({ name: "docs", version: "0" });
   await Promise.all([server.connect(far), client.connect(near)]);

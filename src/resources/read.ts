@@ -22,9 +22,10 @@ import { textOf } from "../shared/text.ts";
 import { recorded } from "../tools/define.ts";
 import { ownRun } from "../tools/own-run.ts";
 import { protocolError, reading } from "./context.ts";
+import { readPanel } from "./panel.ts";
 
 /** What a resource holds. */
-type Contents = { mimeType: string } & ({ text: string } | { blob: string });
+type Contents = { mimeType: string; _meta?: Record<string, unknown> } & ({ text: string } | { blob: string });
 
 /** Bytes of a resource at most: in base64 they stay below 1 MB, at which common clients cap an answer. */
 const RESOURCE_BYTES = 700 * 1024;
@@ -32,7 +33,7 @@ const RESOURCE_BYTES = 700 * 1024;
 /** Entries of a directory at most. */
 const MAX_ENTRIES = 1000;
 
-/** The scopes that reading a resource needs; none for an address that leads nowhere. */
+/** The scopes that reading a resource needs; none for the panel, which holds nothing of anybody, and where nothing is. */
 export function resourceScopes(uri: string): readonly Scope[] {
   const address = parseResourceURI(uri);
   if ("problem" in address) return [];
@@ -41,6 +42,8 @@ export function resourceScopes(uri: string): readonly Scope[] {
 
 /** @throws {ProtocolError} */
 export async function readResource(caller: CallerContext, uri: string): Promise<ReadResourceResult> {
+  const panel = await readPanel(caller, uri);
+  if (panel) return { contents: [{ ...panel, uri }] };
   const address = parseResourceURI(uri);
   const sandbox = "sandbox" in address ? address.sandbox : undefined;
   const call = { tool: "resources/read", scopes: resourceScopes(uri), sandbox };

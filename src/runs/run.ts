@@ -160,9 +160,3 @@ export function waitingFor(behind: string[], kind: Waiting["kind"], name: string
 export function durationMs({ startedAt, endedAt, waiting }: RunSummary): number {
   return waiting ? 0 : (endedAt ?? Date.now()) - startedAt;
 }
-
-/** The first line of a source, short enough for a list. */
-export function titleOf(source: string): string {
-  const line = source.trimStart().split("\n", 1)[0] ?? "";
-  return line.length > 120 ? `${line.slice(0, 119).toWellFormed()}…` : line;
-}

@@ -17,10 +17,10 @@ import {
   type RunKind,
   type RunSummary,
   type RunView,
-  titleOf,
 } from "./run.ts";
 import { type RunRecord, RunStore, viewOf, type Stored } from "./store.ts";
 import { DAY_MS } from "../shared/days.ts";
+import { titleOf } from "../shared/text.ts";
 
 /** What a run holds of its principal's quota while it runs. */
 export interface Reservation {

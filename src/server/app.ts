@@ -22,6 +22,7 @@ import {
   SERVER_METADATA_PATH,
   TOKEN_PATH,
 } from "../auth/paths.ts";
+import { declaresApps, takePanelForm } from "../shared/apps.ts";
 import { type Scope, SCOPES } from "../shared/principal.ts";
 import { json, type Refusal, rpcError } from "../shared/responses.ts";
 import { readJSON, unreadable } from "./body.ts";
@@ -187,8 +188,8 @@ export function createApp(product: Product): App {
 async function serveMCP(product: Product, request: Request, caller: CallerContext): Promise<Response> {
   const url = new URL(request.url);
   const { pathname: route } = url;
-  const query = endpointQueryOf(url, caller.config.tools);
-  if ("problem" in query) return refuse(caller, badQuery(query.problem), { route });
+  const asked = endpointQueryOf(url, caller.config.tools);
+  if ("problem" in asked) return refuse(caller, badQuery(asked.problem), { route });
   if (!isJsonContentType(request.headers.get("content-type"))) {
     const message = "Unsupported Media Type: Content-Type must be application/json";
     return refuse(caller, { reason: "bad_body", response: rpcError(415, -32000, message) }, { route });
@@ -200,15 +201,18 @@ async function serveMCP(product: Product, request: Request, caller: CallerContex
   // The first was counted with the request.
   if (await tooOften(caller.env.RATE_LIMITER, caller.principal.id, messages.length - 1))
     return refuse(caller, rateLimited(), { route });
+  const [panelForm] = messages.flatMap((message) => takePanelForm(message) ?? []);
   const calls = messages.flatMap(toolCall);
   const needed = scopesNeeded(product, calls, messages.flatMap(resourceRead));
   const refused = refuseWithout(caller, needed, route);
   if (refused) return refused;
 
   let error: Error | undefined;
+  const query = panelForm ? { ...asked, structured: true, raw: panelForm === "raw" } : asked;
   const wanted = { called: calls.map(({ name }) => name), onlyCalls: calls.length === messages.length };
   const client = {
     ...caller,
+    ...(panelForm && { takesNotice: false }),
     takesResourceLinks: takesResourceLinks(request),
     chosenTools: query.tools && toolsChosen(query.tools, caller.config.tools),
   };
@@ -216,7 +220,11 @@ async function serveMCP(product: Product, request: Request, caller: CallerContex
   if (listensToTasks(body.value) && !declared) return refuse(caller, undeclared(idOf(body.value)), { route });
   const createServer = ({ era }: { era: "modern" | "legacy" }) =>
     product.createMCPServer(
-      { ...client, takesTasks: era === "modern" ? declared : undefined },
+      {
+        ...client,
+        takesTasks: era === "modern" ? declared : undefined,
+        mayShowApps: era === "legacy" || declaresApps(body.value),
+      },
       query,
       wanted,
     );

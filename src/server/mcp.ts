@@ -10,9 +10,12 @@ import { ICON } from "./icon.ts";
 import { instructions } from "./instructions.ts";
 import { registerTasks } from "./tasks-extension.ts";
 import type { EndpointQuery } from "../shared/endpoint-query.ts";
+import { APPS_CAPABILITY, PANEL_URI, RUN_META } from "../shared/apps.ts";
+import { isRecord } from "../shared/is-record.ts";
 import { callerFields, log } from "../shared/log.ts";
 import { mountLines } from "../shared/mounts.ts";
 import type { CallerContext } from "../shared/request-context.ts";
+import type { ToolName } from "../shared/tool-sets.ts";
 
 export function createMCPServer(caller: CallerContext, query: EndpointQuery, wanted: Wanted): McpServer {
   const { config, principal } = caller;
@@ -41,9 +44,13 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
   );
   if (!wanted.onlyCalls) registerResources(server, caller, query.sandbox);
   if (caller.takesTasks !== undefined) registerTasks(server, { ...caller, isStructured: query.structured });
+  server.server.registerCapabilities(APPS_CAPABILITY);
+  // The page is of no use to a client that may not call what it shows at once.
+  const linksPanel =
+    caller.mayShowApps && PANEL_NEEDS.every((need) => listed.some(({ name }) => name === need));
   const { maxWaitSeconds } = config;
   for (const tool of tools) {
-    const { name, title, description, annotations, hasLongAnswers } = tool;
+    const { name, title, description, annotations, hasLongAnswers, showsPanel } = tool;
     // A tool that is called although it is not listed is registered: it explains what is missing.
     if (!listed.includes(tool) && !wanted.called.includes(name)) continue;
     const input = inputFor(tool, { sandbox: query.sandbox, maxWaitSeconds });
@@ -51,14 +58,17 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
     // A call that becomes a task has no output that the SDK could check.
     const hasOutput = query.structured && !(wanted.onlyCalls && caller.takesTasks);
     const outputSchema = hasOutput ? tool.output && schemaOf(tool.output) : undefined;
-    const _meta = hasLongAnswers && LONG_ANSWERS;
-    const shown = { title, description, inputSchema, outputSchema, annotations, _meta };
+    const _meta = { ...(hasLongAnswers && LONG_ANSWERS), ...(showsPanel && linksPanel && PANEL_LINK) };
+    const hasMeta = Object.keys(_meta).length > 0;
+    const shown = { title, description, inputSchema, outputSchema, annotations, ...(hasMeta && { _meta }) };
     server.registerTool(name, shown, async (args, context) => {
       const { structuredContent, ...result } = await tool.call(
         args,
         { ...caller, isStructured: query.structured, isRaw: query.raw },
         context,
       );
+      const run = showsPanel && caller.mayShowApps && isRecord(structuredContent) && structuredContent.id;
+      if (typeof run === "string") result._meta = { [RUN_META]: run };
       // Clients that get structured content show the model that alone, as escaped JSON, or both, at twice the tokens.
       return query.structured ? { ...result, structuredContent } : result;
     });
@@ -68,6 +78,11 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
 
 /** What Claude Code goes by: it writes a longer result into a file, and shows its model the first 2 KB. */
 const LONG_ANSWERS = { "anthropic/maxResultSizeChars": 100_000 };
+
+const PANEL_LINK = { ui: { resourceUri: PANEL_URI } };
+
+/** The tools that the panel cannot do without. */
+const PANEL_NEEDS: readonly ToolName[] = ["list_sandboxes", "list_runs", "get_result"];
 
 /** Logs a call whose arguments the schema refuses, since it never reaches the tool. */
 function logInvalid({ name: tool, scopes }: Tool, caller: CallerContext): void {
@@ -124,6 +139,9 @@ function isNoise(side: "input" | "output", keyword: string, value: unknown): boo
     // Names of properties are text anyway.
     case "propertyNames":
       return JSON.stringify(value) === '{"type":"string"}';
+    // An empty text is refused in words.
+    case "minLength":
+      return value === 1;
     case "minimum":
     case "maximum":
       return Math.abs(Number(value)) === Number.MAX_SAFE_INTEGER;

@@ -21,6 +21,12 @@ export function wholeText(bytes: Uint8Array, cut: boolean): { text: string; byte
   return undefined;
 }
 
+/** The first line of a source, short enough for a list. */
+export function titleOf(source: string): string {
+  const line = source.trimStart().split("\n", 1)[0] ?? "";
+  return line.length > 120 ? `${line.slice(0, 119).toWellFormed()}…` : line;
+}
+
 /** A sentence without its full stop, to end another sentence with. */
 export function clause(sentence: string): string {
   return sentence.trim().replace(/[.\s]+$/, "");

@@ -27,6 +27,7 @@ export const checkpointSandbox = defineTool({
     notice: z.string().optional(),
   }),
   isOffered: savesWorkspaces,
+  showsPanel: true,
   annotations: { readOnlyHint: false, destructiveHint: false },
   scopes: ["sandbox:write"],
   async handle({ sandbox, label }, context) {

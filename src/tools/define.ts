@@ -59,6 +59,8 @@ export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodO
   output?: Output;
   /** Whether an answer may have more than 50,000 characters, which clients keep from the model unless the tool says so. */
   hasLongAnswers?: true;
+  /** Whether clients that show MCP Apps show the panel beside its results. */
+  showsPanel?: true;
   /** Whether this server can do it; always when left out. A tool that is not offered is not listed. */
   isOffered?(config: Config): boolean;
   annotations: Annotations;
@@ -77,6 +79,7 @@ export interface Tool {
   input: z.ZodObject;
   output?: z.ZodObject;
   hasLongAnswers?: true;
+  showsPanel?: true;
   isOffered?(config: Config): boolean;
   annotations: Annotations;
   scopes: readonly Scope[];

@@ -55,6 +55,7 @@ A task that outlasts wait_seconds goes on: the answer then has the id for get_re
   }),
   output: taskOutput,
   isOffered: canRunTasks,
+  showsPanel: true,
   annotations: { readOnlyHint: false, destructiveHint: true },
   scopes: ["tasks:run"],
   async handle(args, context) {

@@ -29,6 +29,7 @@ export const exposePort = defineTool({
     expires_at: z.string().optional(),
     notice: z.string().optional(),
   }),
+  showsPanel: true,
   annotations: { readOnlyHint: false, destructiveHint: false, idempotentHint: true },
   scopes: ["sandbox:exec"],
   async handle({ port, expose, expires_seconds, sandbox }, context) {

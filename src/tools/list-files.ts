@@ -10,7 +10,7 @@ export const listFiles = defineTool({
   input: z.strictObject({
     path: pathField().default("/workspace"),
     recursive: z.boolean().default(false).describe("Also everything below."),
-    limit: z.number().int().min(1).max(5000).default(200).describe("Entries at most."),
+    limit: z.number().int().min(1).max(5000).default(200),
     sandbox: sandboxField(),
   }),
   output: z.object({

@@ -58,6 +58,7 @@ export const listSandboxes = defineTool({
     max_workspace_bytes: z.number(),
     workspace_bytes: z.number(),
   }),
+  showsPanel: true,
   annotations: { readOnlyHint: true },
   scopes: ["sandbox:read"],
   async handle(_args, context) {

@@ -7,7 +7,7 @@ import { lastLine } from "../runs/output.ts";
 import type { RunView } from "../runs/run.ts";
 import { DAY_MS } from "../shared/days.ts";
 import type { Config } from "../shared/config.ts";
-import { isRecord } from "../shared/is-record.ts";
+import { declaredExtension } from "../shared/extensions.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { defaultWait } from "./define.ts";
@@ -17,15 +17,9 @@ const TASKS_EXTENSION = "io.modelcontextprotocol/tasks";
 /** What a client that asks for a task has to declare. */
 export const TASKS_CAPABILITY = { extensions: { [TASKS_EXTENSION]: {} } };
 
-const CLIENT_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities";
-
-/** Whether a request's own `_meta`, which alone counts, declares the extension. */
+/** Whether a request declares the extension. */
 export function declaresTasks(message: unknown): boolean {
-  const params = isRecord(message) ? message.params : undefined;
-  const meta = isRecord(params) ? params._meta : undefined;
-  const capabilities = isRecord(meta) ? meta[CLIENT_CAPABILITIES] : undefined;
-  const extensions = isRecord(capabilities) ? capabilities.extensions : undefined;
-  return isRecord(extensions) && isRecord(extensions[TASKS_EXTENSION]);
+  return declaredExtension(message, TASKS_EXTENSION) !== undefined;
 }
 
 /** The methods, and the tool that does the same for a model: their scopes are its own. */

@@ -61,6 +61,7 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
   }),
   output: runOutput,
   hasLongAnswers: true,
+  showsPanel: true,
   annotations: { readOnlyHint: false, destructiveHint: true },
   scopes: ["sandbox:exec"],
   async handle({ sandbox, timeout_seconds, wait_seconds, ...asked }, context) {

@@ -12,7 +12,7 @@ Send up to about 6 MB in one call; for more, send pieces with append true.`,
   input: z.strictObject({
     path: pathField(),
     content: z.string().describe("The text, or the bytes in base64."),
-    encoding: z.enum(["utf-8", "base64"]).default("utf-8").describe("How content is written here."),
+    encoding: z.enum(["utf-8", "base64"]).default("utf-8"),
     append: z.boolean().default(false).describe("Add to the end instead of replacing the file."),
     sandbox: sandboxField(),
   }),

@@ -85,6 +85,7 @@ describe("the server", () => {
       tools: { listChanged: false },
       resources: { listChanged: false },
       completions: {},
+      extensions: { "io.modelcontextprotocol/ui": {} },
     });
   });
 

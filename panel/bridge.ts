@@ -1,0 +1,75 @@
+/** JSON-RPC over `postMessage` with the page around this one, as MCP Apps has it. */
+import { ToolFailed, Unreachable } from "./tools.ts";
+
+type Params = Record<string, unknown>;
+
+interface Message {
+  jsonrpc: "2.0";
+  id?: number | string;
+  method?: string;
+  params?: Params;
+  result?: unknown;
+  error?: { code?: number; message?: string };
+}
+
+interface Waiting {
+  resolve(result: unknown): void;
+  reject(error: Error): void;
+}
+
+/** Errors of JSON-RPC that the same request would have again. */
+const FINAL = new Set([-32600, -32601, -32602]);
+
+export class Bridge {
+  #lastID = 0;
+  readonly #waiting = new Map<number | string, Waiting>();
+
+  /** @param handlers of requests and notifications, by their method; what one returns answers a request */
+  constructor(handlers: Record<string, (params: Params) => object | void>) {
+    addEventListener("message", ({ source, data }: MessageEvent<Message | undefined>) => {
+      if (source !== window.parent || data?.jsonrpc !== "2.0") return;
+      const { id, method, params = {} } = data;
+      if (method === undefined) return this.#settle(data);
+      const handler = Object.hasOwn(handlers, method) ? handlers[method] : undefined;
+      const result = handler?.(params) ?? {};
+      if (id === undefined) return;
+      const error = { code: -32601, message: "Method not found" };
+      this.#post(handler ? { jsonrpc: "2.0", id, result } : { jsonrpc: "2.0", id, error });
+    });
+  }
+
+  notify(method: string, params: object): void {
+    this.#post({ jsonrpc: "2.0", method, params: params as Params });
+  }
+
+  /** @throws {ToolFailed} {@link Unreachable} with the words of whoever refused it */
+  async request<Result>(method: string, params: object, signal?: AbortSignal): Promise<Result> {
+    signal?.throwIfAborted();
+    const id = ++this.#lastID;
+    const answered = new Promise<unknown>((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
+    const cancel = () => {
+      this.notify("notifications/cancelled", { requestId: id });
+      this.#waiting.get(id)?.reject(signal?.reason as Error);
+    };
+    signal?.addEventListener("abort", cancel);
+    this.#post({ jsonrpc: "2.0", id, method, params: params as Params });
+    try {
+      return (await answered) as Result;
+    } finally {
+      this.#waiting.delete(id);
+      signal?.removeEventListener("abort", cancel);
+    }
+  }
+
+  #settle({ id, result, error }: Message): void {
+    const waiting = id === undefined ? undefined : this.#waiting.get(id);
+    if (!error) return waiting?.resolve(result);
+    const words = error.message || "The client that shows this page did not pass the call on.";
+    waiting?.reject(FINAL.has(error.code ?? 0) ? new ToolFailed(words) : new Unreachable(words));
+  }
+
+  /** To whichever page is around: the extension leaves its origin open, and it has the token anyway. */
+  #post(message: Message): void {
+    window.parent.postMessage(message, "*");
+  }
+}

@@ -1,0 +1,147 @@
+/**
+ * The page in a client's chat, as an MCP App (version 2026-01-26 of the extension): the client that shows it passes its calls
+ * on to the server, with the client's own token.
+ *
+ * The types are the official package's. The few messages are written here, because its class `App` brings an MCP client and a
+ * library of schemas along: 146 KB compressed, six times this page, in every place of every chat that shows it.
+ */
+import type {
+  McpUiHostContext,
+  McpUiInitializeRequest,
+  McpUiInitializeResult,
+} from "@modelcontextprotocol/ext-apps";
+import { PANEL_TOOLS_URI } from "../src/shared/apps.ts";
+import { Bridge } from "./bridge.ts";
+import { ask, tell } from "./dialog.ts";
+import type { Host, ToolResult } from "./host.ts";
+import { Subject } from "./subject.ts";
+import { ToolFailed } from "./tools.ts";
+import { Value } from "./value.ts";
+
+const VERSION = "2026-01-26";
+
+/** How the page may be displayed. */
+const MODES = ["inline", "fullscreen"] as const;
+type Mode = (typeof MODES)[number];
+
+/** Resolves when the client that shows the page has answered. */
+export async function chatHost(): Promise<Host> {
+  const place = new Value("#/");
+  const mode = new Value<Mode>("inline");
+  let context: McpUiHostContext = {};
+  const update = (changed: McpUiHostContext) => {
+    context = { ...context, ...changed };
+    mode.set(context.displayMode === "fullscreen" ? "fullscreen" : "inline");
+    follow(context);
+  };
+  const bridge = new Bridge({
+    ping: () => ({}),
+    "ui/notifications/host-context-changed": update,
+    "ui/notifications/tool-input": ({ arguments: args }) => subject.called(context.toolInfo?.tool, args),
+    "ui/notifications/tool-result": (result) => subject.answered(result),
+    "ui/notifications/tool-cancelled": () => subject.leave(),
+    "ui/resource-teardown": () => {
+      subject.leave();
+      isTornDown = true;
+      return {};
+    },
+  });
+  let isTornDown = false;
+  const callTool: Host["callTool"] = (name, args, form, signal) => {
+    const params = { name, arguments: { ...args, _results: form } };
+    return bridge.request<ToolResult>("tools/call", params, signal);
+  };
+  const subject = new Subject(place, callTool);
+
+  const initialize: McpUiInitializeRequest["params"] = {
+    protocolVersion: VERSION,
+    appInfo: { name: "sandbox-mcp-panel", version: "1" },
+    appCapabilities: { availableDisplayModes: [...MODES] },
+  };
+  const { hostCapabilities: can = {}, hostContext = {} } = await bridge.request<McpUiInitializeResult>(
+    "ui/initialize",
+    initialize,
+  );
+  update(hostContext);
+  bridge.notify("ui/notifications/initialized", {});
+  tellSize(bridge, () => mode.get() === "inline" && !("height" in (context.containerDimensions ?? {})));
+
+  const openLink = async (url: string) => {
+    const opened = can.openLinks && (await bridge.request<{ isError?: boolean }>("ui/open-link", { url }));
+    if (!opened || opened.isError)
+      throw new ToolFailed(`The client that shows this page did not open ${url}`);
+  };
+  const go = (href: string) => {
+    subject.leave();
+    place.set(href);
+  };
+  // No link leads anywhere by itself: the page has no address of its own, and may not leave its frame.
+  document.addEventListener("click", (event) => {
+    const link = event.target instanceof Element ? event.target.closest("a[href]") : null;
+    if (!link) return;
+    event.preventDefault();
+    const href = link.getAttribute("href") ?? "";
+    if (href.startsWith("#")) go(href);
+    else
+      openLink(href).catch((error: unknown) => tell(error instanceof Error ? error.message : String(error)));
+  });
+  const isSeen = sight();
+  return {
+    callTool,
+    async listTools(signal) {
+      if (!can.serverResources) return EVERY_TOOL;
+      const { contents } = await bridge.request<{ contents: { text?: string }[] }>(
+        "resources/read",
+        { uri: PANEL_TOOLS_URI },
+        signal,
+      );
+      return new Set(JSON.parse(contents[0]?.text ?? "[]") as string[]);
+    },
+    place,
+    go,
+    endpoint: undefined,
+    signOut: undefined,
+    reachesServer: false,
+    download: openLink,
+    confirm: ask,
+    isOutOfSight: () => isTornDown || document.hidden || !isSeen(),
+    display: hostContext.availableDisplayModes?.includes("fullscreen") ? mode : undefined,
+    async show(display) {
+      const shown = await bridge.request<{ mode?: string }>("ui/request-display-mode", { mode: display });
+      update({ displayMode: shown.mode === "fullscreen" ? "fullscreen" : "inline" });
+    },
+  };
+}
+
+/** Where the client reads nothing for the page, a call that is not allowed says so. */
+const EVERY_TOOL: ReadonlySet<string> = { has: () => true } as unknown as ReadonlySet<string>;
+
+/** Looks as the client wants it. */
+function follow({ theme, safeAreaInsets, displayMode = "inline" }: McpUiHostContext): void {
+  const { style, dataset } = document.documentElement;
+  if (theme) style.colorScheme = theme;
+  dataset.display = displayMode;
+  for (const [side, pixels] of Object.entries(safeAreaInsets ?? {}))
+    document.body.style.setProperty(`padding-${side}`, `${Number(pixels)}px`);
+}
+
+/** Tells the client how high the page is, where the client wants to know. */
+function tellSize(bridge: Bridge, isFree: () => boolean): void {
+  let told = 0;
+  new ResizeObserver(() => {
+    const height = Math.ceil(document.body.getBoundingClientRect().height);
+    if (height === told || !isFree()) return;
+    told = height;
+    bridge.notify("ui/notifications/size-changed", { height });
+  }).observe(document.body);
+}
+
+/** Whether the page is in sight: a chat has many such pages, most of them scrolled away. */
+function sight(): () => boolean {
+  let isSeen = true;
+  new IntersectionObserver((entries) => {
+    isSeen = entries.at(-1)?.isIntersecting ?? true;
+    document.dispatchEvent(new Event("visibilitychange"));
+  }).observe(document.body);
+  return () => isSeen;
+}

@@ -1,0 +1,42 @@
+/** Questions in the page itself, where a frame may not open the browser's own dialogs. */
+
+/** @returns whether it was answered with yes */
+export function ask(question: string): Promise<boolean> {
+  return show(question, ["Yes", "No"]);
+}
+
+export async function tell(words: string): Promise<void> {
+  await show(words, ["Close"]);
+}
+
+function show(words: string, answers: readonly string[]): Promise<boolean> {
+  const dialog = document.createElement("dialog");
+  const said = document.createElement("p");
+  said.textContent = words;
+  said.id = "said";
+  dialog.setAttribute("aria-labelledby", said.id);
+  const row = document.createElement("div");
+  row.className = "together";
+  dialog.append(said, row);
+  return new Promise((resolve) => {
+    let isYes = false;
+    for (const answer of answers) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = answer;
+      button.className = answer === "Yes" ? "" : "plain";
+      button.autofocus = answer !== "Yes";
+      button.addEventListener("click", () => {
+        isYes = answer === "Yes";
+        dialog.close();
+      });
+      row.append(button);
+    }
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(isYes);
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}

@@ -1,0 +1,102 @@
+/** What the chat is about where the page is shown: the sandbox of the tool that was called, and the run that the call began. */
+import { RUN_META } from "../src/shared/apps.ts";
+import { titleOf } from "../src/shared/text.ts";
+import type { Host } from "./host.ts";
+import type { Runs } from "./listing.ts";
+import { pause } from "./poll.ts";
+import { hrefOf } from "./route.ts";
+import type { Value } from "./value.ts";
+
+/** Between two looks for a run that has just begun, milliseconds. */
+const LOOK_MS = 1000;
+
+/** Runs to look at: others may have begun since. */
+const NEWEST = 10;
+
+type Args = Record<string, unknown>;
+
+export class Subject {
+  readonly #place: Value<string>;
+  readonly #callTool: Host["callTool"];
+  readonly #left = new AbortController();
+  /** Finds the run of the call among those of its kind. */
+  #find: ((mayHaveEnded: boolean) => Promise<boolean>) | undefined;
+
+  constructor(place: Value<string>, callTool: Host["callTool"]) {
+    this.#place = place;
+    this.#callTool = callTool;
+  }
+
+  /** The page is about something else from now on. */
+  leave(): void {
+    this.#left.abort();
+  }
+
+  /** @param tool as the client knows it; undefined where it does not say */
+  called(tool: { name: string; inputSchema?: unknown } | undefined, given: unknown): void {
+    if (this.#left.signal.aborted) return;
+    const args = isArgs(given) ? given : {};
+    const sandbox = textOf(args.sandbox) ?? fallbackOf(tool?.inputSchema) ?? "default";
+    const source = textOf(args.command) ?? textOf(args.task);
+    if (source !== undefined) {
+      const isTask = args.command === undefined;
+      if (!isTask || args.sandbox !== undefined) this.#place.set(hrefOf(sandbox));
+      const asked = isTask ? { kind: "task" } : { kind: "command", sandbox };
+      this.#find = (mayHaveEnded) => this.#open(asked, titleOf(source), mayHaveEnded);
+      void this.#lookForRun();
+    } else if (tool && !tool.name.endsWith("list_sandboxes")) {
+      this.#place.set(hrefOf(sandbox, "about"));
+    }
+  }
+
+  /** @param result of the call, as the client passes it on */
+  answered(result: Args): void {
+    if (this.#left.signal.aborted) return;
+    const id = isArgs(result._meta) ? textOf(result._meta[RUN_META]) : undefined;
+    if (id !== undefined) this.#show(id);
+    // Some clients leave the `_meta` of results out.
+    else if (!result.isError) void this.#find?.(true).catch(() => undefined);
+    this.leave();
+  }
+
+  /** A call that waits for its run has not said yet which it is. */
+  async #lookForRun(): Promise<void> {
+    const { signal } = this.#left;
+    while (!signal.aborted) {
+      // The sandbox may not be there yet.
+      if (await this.#find?.(false).catch(() => false)) return;
+      await pause(LOOK_MS, signal);
+    }
+  }
+
+  async #open(asked: Args, title: string, mayHaveEnded: boolean): Promise<boolean> {
+    const { structuredContent } = await this.#callTool(
+      "list_runs",
+      { ...asked, limit: NEWEST },
+      "structured",
+    );
+    const { runs = [] } = (structuredContent ?? {}) as Partial<Runs>;
+    const run = runs.find((known) => known.title === title && (mayHaveEnded || known.state === "running"));
+    if (run && (mayHaveEnded || !this.#left.signal.aborted)) this.#show(run.id);
+    return run !== undefined;
+  }
+
+  #show(id: string): void {
+    // The id of a run begins with the name of its sandbox.
+    this.#place.set(hrefOf(id.split(".", 1)[0] ?? "", "runs", id));
+  }
+}
+
+function isArgs(value: unknown): value is Args {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function textOf(value: unknown): string | undefined {
+  return typeof value === "string" && value !== "" ? value : undefined;
+}
+
+/** The sandbox of calls that name none, as the tool's schema says. */
+function fallbackOf(schema: unknown): string | undefined {
+  const { properties } = (schema ?? {}) as { properties?: { sandbox?: { default?: unknown } } };
+  return textOf(properties?.sandbox?.default);
+}

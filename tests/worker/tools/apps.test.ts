@@ -1,0 +1,94 @@
+/** The panel as an MCP App: which tools link it, what is at its address, and how its calls are answered. */
+import { describe, expect, it } from "vitest";
+import { type Caller, killContainer, owner, principal, sh } from "../support.ts";
+
+const PANEL = "ui://sandbox-mcp/panel";
+const TOOLS = "ui://sandbox-mcp/tools";
+const UI = { "io.modelcontextprotocol/ui": { mimeTypes: ["text/html;profile=mcp-app"] } };
+const LINKED = ["run_command", "expose_port", "execute_task", "list_sandboxes", "checkpoint_sandbox"];
+
+interface Listed {
+  tools: { name: string; _meta?: { ui?: { resourceUri: string } } }[];
+}
+
+interface Read {
+  contents: { mimeType: string; text: string; _meta?: unknown }[];
+}
+
+const linked = ({ tools }: Listed) =>
+  tools.filter(({ _meta }) => _meta?.ui?.resourceUri === PANEL).map(({ name }) => name);
+const list = (caller: Caller) => caller.result<Listed>({ method: "tools/list" });
+const read = (caller: Caller, uri: string) =>
+  caller.result<Read>({ method: "resources/read", params: { uri } });
+/** A call as a client passes it on that shows the panel. */
+const send = async (caller: Caller, name: string, args: Record<string, unknown>) =>
+  (await caller.send(name, args)).messages.at(-1)?.result as Record<string, unknown>;
+
+describe("the panel in a chat", () => {
+  it("is linked from tools for clients that declare the extension, and for those that cannot say", async () => {
+    const { result } = await owner.modern("tools/list", {}, UI);
+    expect(linked(result as unknown as Listed).toSorted()).toEqual(LINKED.toSorted());
+    for (const other of [{}, { "io.modelcontextprotocol/ui": { mimeTypes: ["text/plain"] } }]) {
+      const without = await owner.modern("tools/list", {}, other);
+      expect(linked(without.result as unknown as Listed)).toEqual([]);
+    }
+    expect(linked(await list(owner)).toSorted()).toEqual(LINKED.toSorted());
+  });
+
+  it("is not linked where it could not be used", async () => {
+    expect(linked(await list(await principal("apps-blind", ["sandbox:exec"])))).toEqual([]);
+    expect(linked(await list(owner.at("?tools=run_command,get_result")))).toEqual([]);
+  });
+
+  it("is one document that needs no scope, and asks for nothing but frames of previews", async () => {
+    const blind = await principal("apps-reader", ["sandbox:exec"]);
+    const { contents } = await read(blind.with({ PREVIEW_HOST: "previews.example" }), PANEL);
+    expect(contents).toHaveLength(1);
+    expect(contents[0]).toMatchObject({
+      mimeType: "text/html;profile=mcp-app",
+      _meta: { ui: { csp: { frameDomains: ["https://*.previews.example"] }, prefersBorder: true } },
+    });
+    const { text = "" } = contents[0] ?? {};
+    expect(text).toMatch(/^<!doctype html>/);
+    expect(text.match(/<script/g)).toHaveLength(1);
+    expect(text).not.toMatch(/ (?:src|href)="https?:/);
+    expect((await read(owner.with({ PREVIEW_HOST: undefined }), PANEL)).contents[0]?._meta).toEqual({
+      ui: { prefersBorder: true },
+    });
+    expect(await read(blind, PANEL)).toEqual(await read(await principal("apps-other"), PANEL));
+  });
+
+  it("learns which tools its token may call", async () => {
+    const names = async (caller: Caller) => JSON.parse((await read(caller, TOOLS)).contents[0]?.text ?? "");
+    const reader = await principal("apps-scopes", ["sandbox:read"]);
+    expect(await names(reader)).toEqual((await list(reader)).tools.map(({ name }) => name));
+    expect(await names(reader)).not.toContain("run_command");
+    expect(await names(owner)).toContain("run_command");
+  });
+
+  it("gets data for its own calls, and the run of one that the model makes", async () => {
+    const args = { command: "echo shown", sandbox: "apps-data" };
+    const models = await send(owner, "run_command", args);
+    expect(models.structuredContent).toBeUndefined();
+    const panels = await send(owner, "get_result", {
+      id: (models._meta as Record<string, unknown>)["sandbox-mcp/run"],
+      _results: "structured",
+    });
+    expect(panels.structuredContent).toMatchObject({ state: "succeeded", stdout: "shown\n" });
+    for (const wrong of ["text", true]) {
+      const refused = await send(owner, "run_command", { ...args, _results: wrong });
+      expect(refused).toMatchObject({ isError: true });
+      expect(JSON.stringify(refused)).toContain("_results");
+    }
+  });
+
+  it("leaves what a restart lost to the model", async () => {
+    const sandbox = "apps-notice";
+    await sh(sandbox, "true");
+    await killContainer(sandbox);
+    const said = async (more: object) =>
+      JSON.stringify(await send(owner, "run_command", { command: "true", sandbox, ...more }));
+    expect(await said({ _results: "structured" })).not.toContain("was restarted");
+    expect(await said({})).toContain("was restarted");
+  });
+});

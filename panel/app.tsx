@@ -5,18 +5,15 @@ import { share, size } from "./format.ts";
 import { host } from "./host.ts";
 import type { Listing } from "./listing.ts";
 import { Offered, useOffered } from "./offered.ts";
-import { type Polled, usePolled, wordsOf } from "./poll.ts";
+import { useWatched, type Watched } from "./live.ts";
+import { usePolled, wordsOf } from "./poll.ts";
 import { hrefOf, type Part, PARTS, type Route, useRoute } from "./route.ts";
 import { Runs } from "./runs.tsx";
-import { callTool } from "./tools.ts";
 import { useValue, Value } from "./value.ts";
 import { Welcome } from "./welcome.tsx";
 
 /** The tool that each part cannot do without. */
 const TOOL_OF: Record<Part, string> = { runs: "list_runs", files: "list_files", about: "list_sandboxes" };
-
-/** Between two looks at the sandboxes, milliseconds. */
-const SANDBOXES_MS = 4000;
 
 const NAMES: Record<Part, string> = { runs: "Runs", files: "Files", about: "About" };
 
@@ -25,6 +22,9 @@ const TOOLS_MS = 600_000;
 
 /** The names of sandboxes, as the server allows them. */
 const SANDBOX_NAME = "[a-z0-9]([a-z0-9\\-]{0,18}[a-z0-9])?";
+
+/** Of no sandbox and no run: everything that there is. */
+const EVERYTHING = {};
 
 export function App() {
   const [isOut, setOut] = useState(false);
@@ -49,8 +49,7 @@ function SignIn() {
 
 function Panel({ onSignedOut }: { onSignedOut: () => void }) {
   const route = useRoute();
-  const ask = async (signal: AbortSignal) => (await callTool<Listing>("list_sandboxes", {}, signal)).data;
-  const listed = usePolled("sandboxes", ask, SANDBOXES_MS, onSignedOut);
+  const listed = useWatched<Listing>("list_sandboxes", EVERYTHING, onSignedOut);
   const tools = usePolled(
     listed.value && "tools",
     (signal) => host().listTools(signal),
@@ -202,7 +201,7 @@ function Content({
   route,
   listed,
   onSignedOut,
-}: Shown & { listed: Polled<Listing>; onSignedOut: () => void }) {
+}: Shown & { listed: Watched<Listing>; onSignedOut: () => void }) {
   const isOffered = useOffered();
   const { sandbox: name, part } = route;
   if (name === "") return <Welcome listing={listing} />;

@@ -1,5 +1,6 @@
 /** The page in a browser's window: it asks the server itself, where its session is good in place of a token. */
 import type { Host, ToolResult } from "./host.ts";
+import { streamed } from "./streamed.ts";
 import { type Form, SignedOut, ToolFailed, Unreachable } from "./tools.ts";
 import { Value } from "./value.ts";
 
@@ -17,6 +18,7 @@ export function browserHost(): Host {
       const { tools = [] } = await ask("tools/list", {}, signal);
       return new Set(tools.map(({ name }) => name));
     },
+    watch: streamed,
     place,
     go(href) {
       location.hash = href;

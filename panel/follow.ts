@@ -1,5 +1,7 @@
 /** Follows a run's output from where it was read to: a connection that breaks costs neither a gap nor a line twice. */
 import { useEffect, useState } from "preact/hooks";
+import { isReadWhole, type LogPosition, readOnAt } from "../src/shared/watch.ts";
+import { live, type Watch } from "./live.ts";
 import { Log } from "./log.ts";
 import { pause, shown, wordsOf } from "./poll.ts";
 import { type Block, callTool, SignedOut, ToolFailed } from "./tools.ts";
@@ -22,25 +24,15 @@ export interface Followed {
 }
 
 /** A page of a log, as `get_result` with a cursor gives it. */
-interface LogPage {
+interface LogPage extends LogPosition {
   state: RunState;
   exit_code?: number;
   log: { stream: "stdout" | "stderr"; text: string }[];
-  next_cursor: number;
-  log_bytes: number;
   interactive?: true;
 }
 
-/** How long the server waits for more output, seconds. */
-const WAIT_SECONDS = 20;
-
-/** Between two questions, so that a program that prints all the time costs a few of them a second, milliseconds. */
-const BETWEEN_MS = 300;
-const RETRY_MS = 2000;
-
-/** How far reading may be behind, bytes: beyond that it goes on near the end. */
-const MAX_BEHIND = 1024 * 1024;
-const TAIL = 256 * 1024;
+/** Before the result of a run that has ended is asked for again, milliseconds. */
+const RETRY_MS = 3000;
 
 const NOTHING = {
   state: undefined,
@@ -74,45 +66,48 @@ export function useRun(id: string | undefined, onSignedOut: () => void): Followe
       }));
     };
     update({ ...NOTHING });
-    void (async () => {
-      let cursor = 0;
-      let isFirst = true;
+    const watch: Watch = { name: "get_result", arguments: { id, cursor: 0 } };
+    const onProblem = (problem: string) => update({ problem });
+    const leave = live.add({
+      watch,
+      onUpdate({ data, problem }) {
+        if (problem !== undefined) {
+          onProblem(problem);
+          return true;
+        }
+        const page = data as LogPage;
+        const { state, exit_code: exitCode, log_bytes: bytes, interactive, next_cursor: next } = page;
+        for (const { text } of page.log) log.append(text);
+        const cursor = readOnAt(page);
+        if (cursor > next) log.leaveOut(cursor - next);
+        watch.arguments = { id, cursor };
+        update({ state, exitCode, bytes, isInteractive: interactive === true, problem: undefined });
+        const isLast = isReadWhole(page);
+        if (isLast) void askResult();
+        return isLast;
+      },
+      onProblem,
+      onSignedOut,
+    });
+    const askResult = async () => {
       while (!stop.signal.aborted) {
         await shown(stop.signal);
-        let waitMs = BETWEEN_MS;
         try {
-          const args = { id, cursor, wait_seconds: isFirst ? 0 : WAIT_SECONDS };
-          const { data } = await callTool<LogPage>("get_result", args, stop.signal);
-          if (stop.signal.aborted) return;
-          const { state, exit_code: exitCode, next_cursor: next, log_bytes: bytes } = data;
-          const isInteractive = data.interactive === true;
-          // The state may be older than the page of a run that has just ended: the next answer has the rest.
-          const isOver = state !== "running" && next >= bytes;
-          for (const { text } of data.log) log.append(text);
-          isFirst = false;
-          cursor = next;
-          if (bytes - next > MAX_BEHIND) {
-            cursor = bytes - TAIL;
-            log.leaveOut(cursor - next);
-          }
-          update({ state, exitCode, bytes, isInteractive, problem: undefined });
-          if (isOver) {
-            const { content } = await callTool("get_result", { id, wait_seconds: 0 }, stop.signal);
-            update({ result: content });
-            return;
-          }
-          if (cursor < bytes) waitMs = 0;
+          const { content } = await callTool("get_result", { id, wait_seconds: 0 }, stop.signal);
+          return update({ result: content, problem: undefined });
         } catch (error) {
           if (stop.signal.aborted) return;
           if (error instanceof SignedOut) return onSignedOut();
-          update({ problem: wordsOf(error) });
+          onProblem(wordsOf(error));
           if (error instanceof ToolFailed) return;
-          waitMs = RETRY_MS;
         }
-        await pause(waitMs, stop.signal);
+        await pause(RETRY_MS, stop.signal);
       }
-    })();
-    return () => stop.abort();
+    };
+    return () => {
+      stop.abort();
+      leave();
+    };
   }, [id]);
 
   return followed.id === id ? followed : { ...NOTHING, log: new Log(), version: 0 };

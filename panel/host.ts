@@ -1,4 +1,5 @@
 /** Where the page is shown, and what it can do there: in a browser's window (browser.ts) or in a client's chat (chat.ts). */
+import type { Source } from "./live.ts";
 import type { Block, Form } from "./tools.ts";
 import type { Value } from "./value.ts";
 
@@ -21,6 +22,8 @@ export interface Host {
   ): Promise<ToolResult>;
   /** The names of the tools that may be called. @throws as `callTool` */
   listTools(signal?: AbortSignal): Promise<ReadonlySet<string>>;
+  /** Watches what the page shows: by a stream of the server (streamed.ts), or by asking its tools again and again (asked.ts). */
+  watch: Source;
 
   /** What of the page is open: the fragment of an address, as `hrefOf` writes it. */
   place: Value<string>;

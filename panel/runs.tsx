@@ -5,16 +5,14 @@ import { duration, size, time } from "./format.ts";
 import { host } from "./host.ts";
 import type { Run, Runs as Listed } from "./listing.ts";
 import { LogView } from "./log-view.tsx";
-import { usePolled, wordsOf } from "./poll.ts";
+import { useWatched } from "./live.ts";
+import { wordsOf } from "./poll.ts";
 import { useOffered } from "./offered.ts";
 import { type Preview, PreviewFrame } from "./preview.tsx";
 import { Result } from "./result.tsx";
 import { hrefOf } from "./route.ts";
 import { callTool, SignedOut } from "./tools.ts";
 import { Typing } from "./typing.tsx";
-
-/** Between two looks at the runs, milliseconds. */
-const RUNS_MS = 2500;
 
 /** Runs of a page of the list. */
 const PAGE = 50;
@@ -42,21 +40,15 @@ interface Shown {
 
 export function Runs({ sandbox, open, isThere, previews, onStarted, onSignedOut }: Shown) {
   const [older, setOlder] = useState<Listed>({ runs: [] });
-  const ask = async (signal?: AbortSignal, cursor?: string) =>
-    (await callTool<Listed>("list_runs", { sandbox, limit: PAGE, cursor }, signal)).data;
-  const listed = usePolled(
-    isThere || open !== "" ? `runs of ${sandbox}` : undefined,
-    (signal) => ask(signal),
-    RUNS_MS,
-    onSignedOut,
-  );
+  const asked = { sandbox, limit: PAGE };
+  const listed = useWatched<Listed>("list_runs", isThere || open !== "" ? asked : undefined, onSignedOut);
   const [problem, setProblem] = useState<string>();
   const newest = listed.value?.runs ?? [];
   const runs = [...newest, ...older.runs.filter(({ id }) => !newest.some((run) => run.id === id))];
   const next = older.runs.length > 0 ? older.next_cursor : listed.value?.next_cursor;
   const more = () =>
-    ask(undefined, next).then(
-      (page) => setOlder((before) => ({ ...page, runs: [...before.runs, ...page.runs] })),
+    callTool<Listed>("list_runs", { ...asked, cursor: next }).then(
+      ({ data: page }) => setOlder((before) => ({ ...page, runs: [...before.runs, ...page.runs] })),
       (error: unknown) => (error instanceof SignedOut ? onSignedOut() : setProblem(wordsOf(error))),
     );
   const isOffered = useOffered();

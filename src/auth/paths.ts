@@ -15,3 +15,5 @@ export const PANEL_CALLBACK_PATH = "/panel/callback";
 export const PANEL_SIGN_OUT_PATH = "/panel/sign-out";
 /** MCP for the page, which its session's cookie lets in. */
 export const PANEL_MCP_PATH = "/panel/mcp";
+/** The same pushed, as it changes. */
+export const PANEL_STREAM_PATH = "/panel/stream";

@@ -18,6 +18,7 @@ import {
   PANEL_PATH,
   PANEL_SIGN_IN_PATH,
   PANEL_SIGN_OUT_PATH,
+  PANEL_STREAM_PATH,
   REGISTRATION_PATH,
   SERVER_METADATA_PATH,
   TOKEN_PATH,
@@ -35,6 +36,7 @@ import { callerFields, log, logError } from "../shared/log.ts";
 import { allowReading, hostAllowed, namedOrigin, originAllowed, preflight } from "../shared/origin.ts";
 import { previewLabel } from "../shared/preview-address.ts";
 import { panelAsset, panelPage } from "./panel.ts";
+import { panelStream } from "./panel-stream.ts";
 import { servePreview } from "./previews.ts";
 import { execute, TASK_SCOPES, taskResult } from "./rest.ts";
 import type { Caller, CallerContext, RequestContext } from "../shared/request-context.ts";
@@ -97,6 +99,11 @@ const READ = "GET, HEAD";
 /** The Worker's default export. */
 export function createApp(product: Product): App {
   const mcp = (request: Request, caller: CallerContext) => serveMCP(product, request, caller);
+  const stream = async (request: Request, caller: CallerContext) => {
+    const callerOf = (sent: Request) => panelCaller(sent, caller);
+    const opened = await panelStream(request, caller, { callerOf, mcp });
+    return "reason" in opened ? refuse(caller, opened, { route: PANEL_STREAM_PATH }) : opened;
+  };
   const tasks = { by: byToken("/mcp", "/"), scopes: TASK_SCOPES };
   const routes: readonly Route[] = [
     { path: "/health", methods: READ, serve: { open: health } },
@@ -114,6 +121,7 @@ export function createApp(product: Product): App {
     { path: PANEL_PATH, methods: READ, serve: { open: panelPage } },
     { path: `${PANEL_ASSETS_PATH}/:name`, methods: READ, serve: { open: panelAsset } },
     { path: PANEL_MCP_PATH, methods: "POST", serve: { by: panelCaller, known: mcp } },
+    { path: PANEL_STREAM_PATH, methods: "POST", serve: { by: panelCaller, known: stream } },
     { path: PANEL_SIGN_IN_PATH, methods: READ, serve: withOAuth(startPanelSignIn), writes: true },
     { path: PANEL_CALLBACK_PATH, methods: READ, serve: withOAuth(finishPanelSignIn), writes: true },
     { path: PANEL_SIGN_OUT_PATH, methods: "POST", serve: withOAuth(signOutOfPanel), writes: true },

@@ -1,10 +1,6 @@
 /** Attacks of OAuth 2.1's security considerations on codes, redirects and clients. docs/security.md names these tests. */
-import { createExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { oauthAPI, oauthFor } from "../../../src/auth/oauth.ts";
-import { type Env, parseConfig } from "../../../src/shared/config.ts";
-import type { RequestContext } from "../../../src/shared/request-context.ts";
 import { call, ORIGIN, recordLogs, TOKEN } from "../server/support.ts";
 import {
   approve,
@@ -14,6 +10,9 @@ import {
   Client,
   errorOf,
   oauthApp,
+  panelBrowser,
+  panelBrowserOfGitHub,
+  panelSignIn,
   register,
   type Tokens,
   statusOf,
@@ -245,22 +244,6 @@ describe("clients", () => {
   );
 });
 
-/** A browser that has gone to the consent page of the panel. */
-async function panelSignIn(browser = new Browser(app)) {
-  const { location } = await browser.open(`${ORIGIN}/panel/sign-in`);
-  return { browser, consent: await browser.open(location?.href ?? "") };
-}
-
-/** A browser that has signed in to the panel as the owner. */
-async function panelBrowser(scope?: string[]): Promise<Browser> {
-  const { browser, consent } = await panelSignIn();
-  const fields = { decision: "owner", token: TOKEN, ...(scope && { scope }) };
-  const approved = await browser.submit(consent, fields);
-  const done = await browser.open(approved.location?.href ?? "");
-  expect(done.location?.href).toBe(`${ORIGIN}/panel`);
-  return browser;
-}
-
 /** A tool call as the panel's page sends it. */
 function panelCall(browser: Browser, headers: Record<string, string> = {}, name = "note") {
   const { authorization: _, ...own } = mcpHeaders("");
@@ -271,7 +254,7 @@ function panelCall(browser: Browser, headers: Record<string, string> = {}, name 
 
 describe("the panel's session", () => {
   it("is kept from scripts, other sites and other hosts, and lets its page call tools as who signed in", async () => {
-    const { browser, consent } = await panelSignIn();
+    const { browser, consent } = await panelSignIn(app);
     expect(consent.text).toContain("Sign in to the panel");
     const approved = await browser.submit(consent, { decision: "owner", token: TOKEN });
     const done = await browser.open(approved.location?.href ?? "");
@@ -290,7 +273,7 @@ describe("the panel's session", () => {
 
   it("cross-site request forgery: only the panel's own page can use it, and it is good nowhere else", async () => {
     const open = oauthApp({ ALLOWED_ORIGINS: "https://app.example" });
-    const browser = await panelBrowser();
+    const browser = await panelBrowser(app);
     const evil = new Browser(open);
     for (const [name, value] of browser.cookies) evil.cookies.set(name, value);
     for (const origin of ["https://evil.example", "https://app.example", "null", ""])
@@ -305,7 +288,7 @@ describe("the panel's session", () => {
   });
 
   it("ends with sign-out, for whoever has a copy of its cookie, and in no other browser", async () => {
-    const [browser, other] = [await panelBrowser(), await panelBrowser()];
+    const [browser, other] = [await panelBrowser(app), await panelBrowser(app)];
     const stolen = new Browser(app);
     for (const [name, value] of browser.cookies) stolen.cookies.set(name, value);
     expect((await panelCall(stolen)).status).toBe(200);
@@ -319,21 +302,21 @@ describe("the panel's session", () => {
   });
 
   it("ends when the token it was approved with is no longer the server's", async () => {
-    const browser = await panelBrowser();
+    const browser = await panelBrowser(app);
     const later = new Browser(oauthApp({ SERVER_AUTH_TOKEN: "another-token-of-the-server" }));
     for (const [name, value] of browser.cookies) later.cookies.set(name, value);
     expect((await panelCall(later)).status).toBe(401);
   });
 
   it("has the scopes that were ticked, and no other", async () => {
-    const browser = await panelBrowser(["sandbox:read", "sandbox:write"]);
+    const browser = await panelBrowser(app, ["sandbox:read", "sandbox:write"]);
     expect((await panelCall(browser)).status).toBe(200);
     const refused = await panelCall(browser, {}, "add");
     expect([refused.status, refused.text]).toEqual([403, expect.stringContaining("sandbox:exec")]);
   });
 
   it("session fixation: nobody is signed in by another's sign-in, a planted cookie or another client's token", async () => {
-    const attacker = await panelSignIn();
+    const attacker = await panelSignIn(app);
     const approved = await attacker.browser.submit(attacker.consent, { decision: "owner", token: TOKEN });
     const victim = new Browser(app);
     // Without a sign-in of one's own, and with one: the attacker's answer is refused.
@@ -342,7 +325,7 @@ describe("the panel's session", () => {
       const answer = await victim.open(approved.location?.href ?? "");
       expect([answer.status, victim.cookies.size]).toEqual([400, 0]);
     }
-    const browser = await panelBrowser();
+    const browser = await panelBrowser(app);
     const [[name, value] = ["", ""]] = browser.cookies;
     const twice = await app(`${ORIGIN}/panel/mcp`, {
       method: "POST",
@@ -357,29 +340,9 @@ describe("the panel's session", () => {
   });
 
   it("of one principal is nothing to another's", async () => {
-    const variables = { GITHUB_CLIENT_ID: "id", GITHUB_CLIENT_SECRET: "s", GITHUB_ALLOWED_USERS: "id:7" };
-    const browser = new Browser(oauthApp(variables));
-    const { location } = await browser.open(`${ORIGIN}/panel/sign-in`);
-    const context = {
-      env: { OAUTH_KV: env.OAUTH_KV, ...variables },
-      config: parseConfig({ ...variables, PUBLIC_ORIGIN: ORIGIN } as unknown as Env),
-      ctx: createExecutionContext(),
-      origin: ORIGIN,
-      requestID: "test",
-    } as unknown as RequestContext;
-    const oauth = oauthFor(new Request(ORIGIN), context);
-    if ("off" in oauth) throw new Error(oauth.off);
-    const api = oauthAPI(oauth, context);
-    const { redirectTo } = await api.completeAuthorization({
-      request: await api.parseAuthRequest(new Request(location?.href ?? "")),
-      userId: "github%3A7",
-      metadata: {},
-      scope: ["sandbox:read", "sandbox:write"],
-      props: { principal: "github:7", via: "github", rule: "github:user:id:7" },
-    });
-    await browser.open(redirectTo);
+    const browser = await panelBrowserOfGitHub();
     expect((await panelCall(browser)).text).toContain("github:7 noted");
-    expect((await panelCall(await panelBrowser())).text).toContain("owner noted");
+    expect((await panelCall(await panelBrowser(app))).text).toContain("owner noted");
   });
 
   it("clickjacking: its page can be framed by nobody, and runs nothing but its own script", async () => {

@@ -1,5 +1,9 @@
 /** The app with OAuth on, in process, and whole sign-ins at it. */
+import { createExecutionContext } from "cloudflare:test";
 import { env } from "cloudflare:workers";
+import { oauthAPI, oauthFor } from "../../../src/auth/oauth.ts";
+import { type Env, parseConfig } from "../../../src/shared/config.ts";
+import type { RequestContext } from "../../../src/shared/request-context.ts";
 import { type App, Browser, Client, demand, ORIGIN, type Tokens } from "../../setup/oauth-client.ts";
 import { appWith, call, post, TOKEN, type Variables } from "../server/support.ts";
 
@@ -64,4 +68,46 @@ export async function statusOf(app: App, token: string, path = "/mcp"): Promise<
 /** The error code of an answer of the token endpoint; undefined when it is none. */
 export async function errorOf(response: Response): Promise<string | undefined> {
   return (await response.json<{ error?: string }>()).error;
+}
+
+/** A browser that has gone to the consent page of the panel. */
+export async function panelSignIn(app: App, browser = new Browser(app)) {
+  const { location } = await browser.open(`${ORIGIN}/panel/sign-in`);
+  return { browser, consent: await browser.open(location?.href ?? "") };
+}
+
+/** A browser that has signed in to the panel as the owner. */
+export async function panelBrowser(app: App, scope?: string[]): Promise<Browser> {
+  const { browser, consent } = await panelSignIn(app);
+  const fields = { decision: "owner", token: TOKEN, ...(scope && { scope }) };
+  const approved = await browser.submit(consent, fields);
+  const done = await browser.open(approved.location?.href ?? "");
+  if (done.location?.href !== `${ORIGIN}/panel`) throw new Error(`not signed in: ${done.text}`);
+  return browser;
+}
+
+/** A browser that has signed in to the panel as the principal `github:7`. @param open makes the app that lets it in */
+export async function panelBrowserOfGitHub(open: (variables: Variables) => App = oauthApp): Promise<Browser> {
+  const variables = { GITHUB_CLIENT_ID: "id", GITHUB_CLIENT_SECRET: "s", GITHUB_ALLOWED_USERS: "id:7" };
+  const browser = new Browser(open(variables));
+  const { location } = await browser.open(`${ORIGIN}/panel/sign-in`);
+  const context = {
+    env: { OAUTH_KV: env.OAUTH_KV, ...variables },
+    config: parseConfig({ ...variables, PUBLIC_ORIGIN: ORIGIN } as unknown as Env),
+    ctx: createExecutionContext(),
+    origin: ORIGIN,
+    requestID: "test",
+  } as unknown as RequestContext;
+  const oauth = oauthFor(new Request(ORIGIN), context);
+  if ("off" in oauth) throw new Error(oauth.off);
+  const api = oauthAPI(oauth, context);
+  const { redirectTo } = await api.completeAuthorization({
+    request: await api.parseAuthRequest(new Request(location?.href ?? "")),
+    userId: "github%3A7",
+    metadata: {},
+    scope: ["sandbox:read", "sandbox:write"],
+    props: { principal: "github:7", via: "github", rule: "github:user:id:7" },
+  });
+  await browser.open(redirectTo);
+  return browser;
 }

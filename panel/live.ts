@@ -1,0 +1,161 @@
+/**
+ * What the page watches, all of it by one stream at a time. Where the stream comes from is its source's affair: components name
+ * a tool and get its answers as they change.
+ */
+import { useEffect, useRef, useState } from "preact/hooks";
+import type { WatchedTool } from "../src/shared/watch.ts";
+import { host } from "./host.ts";
+import { pause, shown, wordsOf } from "./poll.ts";
+import { SignedOut } from "./tools.ts";
+
+/** A call that is watched. */
+export interface Watch {
+  name: WatchedTool;
+  arguments: Record<string, unknown>;
+  /** Whether the log of a terminal keeps its control sequences. */
+  raw?: boolean;
+}
+
+/** An answer that differs from the one before. */
+export interface Update {
+  /** The structured result; undefined where the tool reported an error, or the call was refused. */
+  data?: unknown;
+  /** That error, for people. */
+  problem?: string;
+}
+
+/**
+ * Watches calls, each from its arguments on, and reports the first answer of each and every other one. Resolves when it is to be
+ * asked again at once, or the signal is aborted. Of a run's log it reports the pages in their order, and nothing after the last.
+ * @throws {SignedOut} {@link Unreachable} {@link ToolFailed}
+ */
+export type Source = (
+  watch: readonly Watch[],
+  report: (index: number, update: Update) => void,
+  signal: AbortSignal,
+) => Promise<void>;
+
+/** After a failure, milliseconds. */
+const RETRY_MS = 3000;
+
+/** Before a stream follows one that ended by itself, milliseconds: it costs a look at everything. */
+const AGAIN_MS = 250;
+
+/** Changes of what is watched within so many milliseconds make one new stream. */
+const TOGETHER_MS = 30;
+
+export interface Watcher {
+  /** Looked at whenever a stream begins: whoever follows a log moves its cursor on. */
+  watch: Watch;
+  /** Takes an answer. Returns true when it was the last. */
+  onUpdate(update: Update): boolean;
+  /** Why there is nothing newer. */
+  onProblem(problem: string): void;
+  onSignedOut(): void;
+}
+
+class Live {
+  readonly #source: Source;
+  readonly #watchers = new Set<Watcher>();
+  #stop = new AbortController();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(source: Source) {
+    this.#source = source;
+  }
+
+  /** Returns what ends it. */
+  add(watcher: Watcher): () => void {
+    this.#watchers.add(watcher);
+    this.renew();
+    return () => {
+      if (this.#watchers.delete(watcher)) this.renew();
+    };
+  }
+
+  /** Looks at everything at once, by a new stream. */
+  renew(): void {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      this.#stop.abort();
+      this.#stop = new AbortController();
+      void this.#run(this.#stop.signal);
+    }, TOGETHER_MS);
+  }
+
+  async #run(stopped: AbortSignal): Promise<void> {
+    while (!stopped.aborted) {
+      await shown(stopped);
+      const watchers = [...this.#watchers];
+      if (stopped.aborted || watchers.length === 0) return;
+      const paused = new AbortController();
+      const hide = () => host().isOutOfSight() && paused.abort();
+      document.addEventListener("visibilitychange", hide);
+      const signal = AbortSignal.any([stopped, paused.signal]);
+      let waitMs = AGAIN_MS;
+      try {
+        const watch = watchers.map((watcher) => watcher.watch);
+        await this.#source(watch, (index, update) => this.#report(watchers[index], update, signal), signal);
+      } catch (error) {
+        if (stopped.aborted) return;
+        if (!paused.signal.aborted) {
+          if (error instanceof SignedOut) return watchers.forEach((watcher) => watcher.onSignedOut());
+          for (const watcher of watchers) if (this.#watchers.has(watcher)) watcher.onProblem(wordsOf(error));
+          waitMs = RETRY_MS;
+        }
+      } finally {
+        document.removeEventListener("visibilitychange", hide);
+      }
+      await pause(waitMs, stopped);
+    }
+  }
+
+  #report(watcher: Watcher | undefined, update: Update, signal: AbortSignal): void {
+    if (signal.aborted || !watcher || !this.#watchers.has(watcher)) return;
+    // Without a new stream: the source reports nothing more of it.
+    if (watcher.onUpdate(update)) this.#watchers.delete(watcher);
+  }
+}
+
+/** The page's. */
+export const live = new Live((watch, report, signal) => host().watch(watch, report, signal));
+
+export interface Watched<T> {
+  /** The last answer; undefined until there is one. */
+  value: T | undefined;
+  /** Why there is no newer one. */
+  problem: string | undefined;
+  /** Looks at once. */
+  refresh(): void;
+}
+
+/** Watches the structured result of a tool. @param args undefined watches nothing */
+export function useWatched<T>(
+  name: WatchedTool,
+  args: Record<string, unknown> | undefined,
+  onSignedOut: () => void,
+): Watched<T> {
+  const [answer, setAnswer] = useState<{ key?: string; value?: T; problem?: string }>({});
+  const key = args && JSON.stringify([name, args]);
+  const signedOut = useRef(onSignedOut);
+  signedOut.current = onSignedOut;
+
+  useEffect(() => {
+    if (key === undefined || args === undefined) return undefined;
+    const onProblem = (problem: string) =>
+      setAnswer((before) => ({ ...(before.key === key ? before : { key }), problem }));
+    return live.add({
+      watch: { name, arguments: args },
+      onUpdate({ data, problem }) {
+        if (problem === undefined) setAnswer({ key, value: data as T });
+        else onProblem(problem);
+        return false;
+      },
+      onProblem,
+      onSignedOut: () => signedOut.current(),
+    });
+  }, [key]);
+
+  const { value, problem } = answer.key === key ? answer : {};
+  return { value, problem, refresh: () => live.renew() };
+}

@@ -1,0 +1,70 @@
+/** The page's stream in a browser: `/panel/stream` of the server, with the page's session. */
+import { createParser } from "eventsource-parser";
+import type { Source, Update } from "./live.ts";
+import { SignedOut, ToolFailed, Unreachable } from "./tools.ts";
+
+/** The longest silence of a stream that is there, milliseconds: the server says every 5 seconds that it goes on. */
+const SILENCE_MS = 20_000;
+
+/** Tells the server which streams are of this page, so that a new one takes the place of the one before. */
+const page = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16)).join("-");
+
+export const streamed: Source = async (watch, report, signal) => {
+  const lost = new AbortController();
+  const lose = () => lost.abort();
+  let silence = setTimeout(lose, SILENCE_MS);
+  const heard = () => {
+    clearTimeout(silence);
+    silence = setTimeout(lose, SILENCE_MS);
+  };
+  addEventListener("offline", lose);
+  let end: string | undefined;
+  const parser = createParser({
+    onEvent({ event, data }) {
+      if (event === "end") end = (JSON.parse(data) as { reason: string }).reason;
+      else {
+        const { watch: index, refused, ...update } = JSON.parse(data) as Pushed;
+        report(index, refused === undefined ? update : { problem: refused });
+      }
+    },
+  });
+  try {
+    const both = AbortSignal.any([signal, lost.signal]);
+    const response = await fetch("/panel/stream", {
+      method: "POST",
+      headers: { "content-type": "application/json", accept: "text/event-stream" },
+      body: JSON.stringify({ page, watch }),
+      credentials: "same-origin",
+      signal: both,
+    });
+    if (response.status === 401) throw new SignedOut();
+    if (response.status === 429 || response.status === 503) throw new Unreachable("The server is busy.");
+    if (!response.ok) throw new ToolFailed(`The server answered ${response.status}.`);
+    const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
+    for (;;) {
+      const { done, value } = (await reader?.read()) ?? { done: true };
+      if (done) break;
+      heard();
+      parser.feed(value ?? "");
+    }
+  } catch (error) {
+    if (signal.aborted) return;
+    if (error instanceof SignedOut || error instanceof ToolFailed || error instanceof Unreachable)
+      throw error;
+  } finally {
+    clearTimeout(silence);
+    removeEventListener("offline", lose);
+  }
+  if (signal.aborted || end === "again") return;
+  if (end === "signed_out") throw new SignedOut();
+  if (end === "busy") throw new Unreachable("The server is busy.");
+  throw new Unreachable("The server cannot be reached.");
+};
+
+/** An event of the stream. */
+interface Pushed extends Update {
+  /** Which of what is watched it is about. */
+  watch: number;
+  /** Why the server does not look at it. */
+  refused?: string;
+}

@@ -1,0 +1,309 @@
+/**
+ * `POST /panel/stream`: what a page of the panel watches, pushed as server-sent events. The server calls the same tools as the
+ * page would at `/panel/mcp`, through the same guards, and sends an answer when it differs from the last one that it sent.
+ * The page says with each request from which byte on it wants a log, so a connection that breaks costs neither a gap nor a
+ * line twice.
+ */
+import { z } from "zod";
+import { PANEL_MCP_PATH } from "../auth/paths.ts";
+import { isRecord } from "../shared/is-record.ts";
+import { rateLimited, tooOften } from "../shared/limiter.ts";
+import { logError } from "../shared/log.ts";
+import type { Caller, CallerContext } from "../shared/request-context.ts";
+import { json, type Refusal } from "../shared/responses.ts";
+import { isReadWhole, LOOK_MS, logPauseMs, readOnAt } from "../shared/watch.ts";
+import { readJSON } from "./body.ts";
+
+/** How long one stream goes on, milliseconds, and how often it looks: a request may make a thousand calls. */
+const STREAM_MS = 300_000;
+const MAX_LOOKS = 150;
+
+/** Between two looks at the session, milliseconds. Each says on the wire that the stream goes on. */
+const SESSION_MS = 5000;
+
+/** The longest that a look at a log waits for output, seconds. */
+const WAIT_SECONDS = 20;
+
+/** Things that one stream watches. */
+const MAX_WATCHED = 8;
+
+/** Characters of what is watched, as JSON. */
+const MAX_WATCH_LENGTH = 8192;
+
+/** The longest that an event waits for its reader, milliseconds. */
+const STALL_MS = 30_000;
+
+/** The most streams of a principal, counted by isolate. What they look at, all isolates of a data centre count as calls. */
+const MAX_STREAMS = 20;
+
+/** A stream that has not looked at its session for so long was cut off with its request, milliseconds. */
+const DEAD_MS = STALL_MS + 2 * SESSION_MS;
+
+/** Why a stream ends: the page asks for the next at once after `again`, and later after `busy`. */
+type End = "again" | "busy" | "replaced" | "signed_out";
+
+const list = (name: "list_sandboxes" | "list_runs") =>
+  z.strictObject({ name: z.literal(name), arguments: z.record(z.string(), z.unknown()).default({}) });
+
+const watched = z.discriminatedUnion("name", [
+  list("list_sandboxes"),
+  list("list_runs"),
+  z.strictObject({
+    name: z.literal("get_result"),
+    arguments: z.strictObject({ id: z.string(), cursor: z.number().int().min(0) }),
+    /** Whether the log of a terminal keeps its control sequences. */
+    raw: z.boolean().optional(),
+  }),
+]);
+
+const requested = z.strictObject({
+  /** Of the page's choice, and the same for all of its streams: a new one takes the place of the one before. */
+  page: z.string().regex(/^[\w-]{8,64}$/, "must be 8 to 64 letters, digits, - and _"),
+  watch: z
+    .array(watched)
+    .min(1)
+    .max(MAX_WATCHED)
+    .refine((value) => JSON.stringify(value).length <= MAX_WATCH_LENGTH, "is too long"),
+});
+
+type Watched = z.output<typeof watched>;
+
+/** The ways of `/panel/mcp`, which every look takes. */
+export interface PanelWays {
+  /** Whose session the request has, now. */
+  callerOf(request: Request): Promise<Caller | Refusal>;
+  /** Answers an MCP request behind the guards. */
+  mcp(request: Request, caller: CallerContext): Promise<Response>;
+}
+
+/** Behind the guards of `/panel/mcp`, with the request as the first look. */
+export async function panelStream(
+  request: Request,
+  caller: CallerContext,
+  ways: PanelWays,
+): Promise<Response | Refusal> {
+  const body = await readJSON(request);
+  const { data, error } = requested.safeParse("value" in body ? body.value : undefined);
+  if (!data) {
+    const [issue] = error.issues;
+    const message =
+      "problem" in body ? "The body is not JSON." : `${issue?.path.join(".")} ${issue?.message}`;
+    return { reason: "bad_body", response: json({ error: "Bad request", message }, 400) };
+  }
+  const { id: principal } = caller.principal;
+  if (await tooOften(caller.env.RATE_LIMITER, principal, data.watch.length - 1)) return rateLimited();
+  const place = openStream(principal, data.page);
+  if (!place) return rateLimited();
+  // It keeps nothing: a write is over when the client has taken it, so a client that does not read costs one event for each thing watched.
+  const { readable, writable } = new IdentityTransformStream();
+  const stream = new PanelStream(request, caller, ways, place, writable);
+  void stream.run(data.watch);
+  return new Response(readable, {
+    headers: { "content-type": "text/event-stream", "x-accel-buffering": "no" },
+  });
+}
+
+class PanelStream {
+  readonly #request: Request;
+  readonly #caller: CallerContext;
+  readonly #ways: PanelWays;
+  readonly #place: Place;
+  readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
+  readonly #encoder = new TextEncoder();
+  /** Aborted once nothing more is to be looked at. */
+  readonly #over = new AbortController();
+  #looks = 0;
+  /** Looks that are counted already as uses of the principal. */
+  #counted = 0;
+
+  constructor(
+    request: Request,
+    caller: CallerContext,
+    ways: PanelWays,
+    place: Place,
+    writable: WritableStream<Uint8Array>,
+  ) {
+    this.#request = request;
+    this.#caller = caller;
+    this.#ways = ways;
+    this.#place = place;
+    this.#writer = writable.getWriter();
+    // The reader has gone.
+    this.#writer.closed.catch(() => this.#over.abort());
+    request.signal.addEventListener("abort", () => this.#over.abort());
+  }
+
+  /** Its first looks are those that were counted when it was opened. */
+  async run(watch: readonly Watched[]): Promise<void> {
+    this.#counted = watch.length;
+    try {
+      const loops = watch.map((one, index) =>
+        one.name === "get_result" ? this.#follow(one, index) : this.#watch(one, index),
+      );
+      await Promise.all([this.#keepAlive(), ...loops]);
+    } catch (error) {
+      if (!this.#isOver) logError(this.#caller, "panel_stream", error);
+      this.#over.abort();
+      await this.#writer.abort().catch(() => undefined);
+    } finally {
+      this.#place.isClosed = true;
+    }
+  }
+
+  get #isOver(): boolean {
+    return this.#over.signal.aborted;
+  }
+
+  /** Looks at a list, and again. */
+  async #watch({ name, arguments: args }: Watched, index: number): Promise<void> {
+    let sent: string | undefined;
+    while (!this.#isOver) {
+      const answer = await this.#look(name, args);
+      if (!answer) return;
+      const event = JSON.stringify({ watch: index, ...answer });
+      if (event !== sent) await this.#push(event);
+      if ("refused" in answer) return;
+      sent = event;
+      await this.#pause(LOOK_MS[name]);
+    }
+  }
+
+  /** Reads a log to its end, as it grows. */
+  async #follow(
+    { arguments: args, raw }: Extract<Watched, { name: "get_result" }>,
+    index: number,
+  ): Promise<void> {
+    let { cursor } = args;
+    let wait_seconds = 0;
+    let sent: string | undefined;
+    while (!this.#isOver) {
+      const answer = await this.#look("get_result", { id: args.id, cursor, wait_seconds }, raw);
+      if (!answer) return;
+      const event = JSON.stringify({ watch: index, ...answer });
+      if (event !== sent) await this.#push(event);
+      const page = position.safeParse("data" in answer ? answer.data : undefined).data;
+      if (!page || isReadWhole(page)) return;
+      sent = event;
+      cursor = readOnAt(page);
+      wait_seconds = Math.min(WAIT_SECONDS, this.#caller.config.maxWaitSeconds);
+      await this.#pause(logPauseMs(page));
+    }
+  }
+
+  /** Calls a tool. Nothing where the stream has ended meanwhile. */
+  async #look(name: string, args: object, raw = false): Promise<Seen | undefined> {
+    if (++this.#looks > MAX_LOOKS) return this.#end("again");
+    const { env, principal } = this.#caller;
+    if (this.#looks > this.#counted && (await tooOften(env.RATE_LIMITER, principal.id)))
+      return this.#end("busy");
+    const url = new URL(`${PANEL_MCP_PATH}?results=${raw ? "raw" : "structured"}`, this.#request.url);
+    const headers = new Headers(this.#request.headers);
+    headers.set("accept", "application/json, text/event-stream");
+    headers.delete("content-length");
+    const message = { jsonrpc: "2.0", id: 1, method: "tools/call", params: { name, arguments: args } };
+    const call = new Request(url, { method: "POST", headers, body: JSON.stringify(message) });
+    const response = await this.#ways.mcp(call, this.#caller);
+    const text = await response.text();
+    if (this.#isOver) return undefined;
+    if (response.status === 429 || response.status >= 500) return this.#end("busy");
+    return seen(text);
+  }
+
+  /** Sends an answer, if whoever it is for is still signed in. */
+  async #push(event: string): Promise<void> {
+    if (await this.#isSignedIn()) await this.#write(`data: ${event}\n\n`);
+  }
+
+  async #keepAlive(): Promise<void> {
+    const endsAt = Date.now() + STREAM_MS;
+    while (!this.#isOver) {
+      await this.#pause(SESSION_MS);
+      if (Date.now() >= endsAt) return this.#end("again");
+      if (await this.#isSignedIn()) await this.#write(": it goes on\n\n");
+    }
+  }
+
+  async #isSignedIn(): Promise<boolean> {
+    this.#place.aliveAt = Date.now();
+    const caller = await this.#ways.callerOf(this.#request);
+    if (this.#isOver) return false;
+    if (this.#place.isClosed) this.#end("replaced");
+    else if ("principal" in caller && caller.principal.id === this.#caller.principal.id) return true;
+    else this.#end("response" in caller && caller.response.status !== 401 ? "busy" : "signed_out");
+    return false;
+  }
+
+  #end(reason: End): undefined {
+    if (this.#isOver) return;
+    this.#over.abort();
+    const last = this.#encoder.encode(`event: end\ndata: ${JSON.stringify({ reason })}\n\n`);
+    // Fails where the reader has gone.
+    this.#writer.write(last).catch(() => undefined);
+    this.#writer.close().catch(() => undefined);
+  }
+
+  async #write(text: string): Promise<void> {
+    const stalled = setTimeout(() => void this.#writer.abort().catch(() => undefined), STALL_MS);
+    // Fails where the reader has gone.
+    await this.#writer.write(this.#encoder.encode(text)).catch(() => this.#over.abort());
+    clearTimeout(stalled);
+  }
+
+  #pause(ms: number): Promise<void> {
+    const { signal } = this.#over;
+    return new Promise((resolve) => {
+      const done = () => {
+        clearTimeout(timer);
+        signal.removeEventListener("abort", done);
+        resolve();
+      };
+      const timer = setTimeout(done, signal.aborted ? 0 : ms);
+      signal.addEventListener("abort", done);
+    });
+  }
+}
+
+/** What a look has found, in the form in which it is sent; a call that was `refused` is not made again. */
+type Seen = { data: unknown } | { problem: string } | { refused: string };
+
+const position = z.object({ state: z.string(), next_cursor: z.number(), log_bytes: z.number() });
+
+/** @param answer of MCP: JSON or an event stream, or the body of a refusal */
+function seen(answer: string): Seen {
+  const message = answer.split(/\r?\n/).findLast((line) => line.startsWith("data: {"));
+  const reply: unknown = JSON.parse(message?.slice("data: ".length) ?? answer);
+  if (!isRecord(reply)) return { refused: "" };
+  const { result, error } = reply;
+  if (!isRecord(result))
+    return { refused: String(isRecord(error) ? error.message : (reply.message ?? "It cannot be shown.")) };
+  if (result.isError !== true) return { data: result.structuredContent };
+  const content = Array.isArray(result.content) ? result.content.filter(isRecord) : [];
+  return { problem: content.map(({ text }) => text).join("\n") };
+}
+
+interface Place {
+  /** When its session was last looked at, milliseconds since the epoch. */
+  aliveAt: number;
+  /** Whether it has ended, or is to end because another has taken its place. */
+  isClosed: boolean;
+}
+
+/** The streams that are open, by principal and page. */
+const places = new Map<string, Map<string, Place>>();
+
+/** A place for a stream; none where the principal has too many. */
+function openStream(principal: string, page: string): Place | undefined {
+  const now = Date.now();
+  for (const [key, pages] of places) {
+    for (const [name, { isClosed, aliveAt }] of pages)
+      if (isClosed || aliveAt + DEAD_MS < now) pages.delete(name);
+    if (pages.size === 0) places.delete(key);
+  }
+  const own = places.get(principal) ?? new Map<string, Place>();
+  const before = own.get(page);
+  if (before) before.isClosed = true;
+  else if (own.size >= MAX_STREAMS) return undefined;
+  const place = { aliveAt: now, isClosed: false };
+  places.set(principal, own.set(page, place));
+  return place;
+}

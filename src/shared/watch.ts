@@ -1,0 +1,35 @@
+/** What the panel watches, and when each is looked at again: where the server pushes it (`/panel/stream`), and where the page asks. */
+
+/** Between two looks, milliseconds: for the log of a run, whose look waits for more output by itself, after each answer. */
+export const LOOK_MS = { list_sandboxes: 4000, list_runs: 2500, get_result: 400 };
+
+/** The tools that can be watched, all of which only read. */
+export type WatchedTool = keyof typeof LOOK_MS;
+
+/** Where a page of a run's log ends, as `get_result` with a cursor says it. */
+export interface LogPosition {
+  state: string;
+  /** Both in bytes of the log. */
+  next_cursor: number;
+  log_bytes: number;
+}
+
+/** How far reading may be behind what a run prints, bytes: beyond that it goes on so many bytes before the end. */
+const MAX_BEHIND = 1024 * 1024;
+const TAIL = 256 * 1024;
+
+/** The byte at which a log is read on. What lies between it and `next_cursor` is left out. */
+export function readOnAt({ next_cursor: next, log_bytes: bytes }: LogPosition): number {
+  return bytes - next > MAX_BEHIND ? bytes - TAIL : next;
+}
+
+/** Whether a log has been read to its end, and nothing more comes. */
+export function isReadWhole({ state, next_cursor, log_bytes }: LogPosition): boolean {
+  // The state may be older than the page of a run that has just ended: the next answer has the rest.
+  return state !== "running" && next_cursor >= log_bytes;
+}
+
+/** Milliseconds until the next look at a log. */
+export function logPauseMs(position: LogPosition): number {
+  return readOnAt(position) < position.log_bytes ? 0 : LOOK_MS.get_result;
+}

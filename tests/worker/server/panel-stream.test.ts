@@ -1,0 +1,375 @@
+/** `/panel/stream`: what a page of the panel watches, pushed as it changes. docs/security.md names some of these tests. */
+import { env } from "cloudflare:workers";
+import { McpServer } from "@modelcontextprotocol/server";
+import { createParser, type EventSourceMessage } from "eventsource-parser";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { z } from "zod";
+import type { Product } from "../../../src/server/app.ts";
+import { type App, Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
+import { appWith, ORIGIN, recordLogs, TOKEN, type Variables } from "./support.ts";
+
+let logs: ReturnType<typeof recordLogs>;
+beforeEach(() => void (logs = recordLogs()));
+afterEach(() => {
+  vi.useRealTimers();
+  vi.restoreAllMocks();
+});
+
+/** What the tools answer; each call that they have had. */
+let answers: { sandboxes(): object; log(cursor: number): object | Promise<object> };
+let calls: { name: string; principal: string; cursor?: number; wait?: number }[];
+beforeEach(() => {
+  calls = [];
+  answers = {
+    sandboxes: () => ({ sandboxes: [] }),
+    log: (cursor) => page("", cursor, { state: "succeeded" }),
+  };
+});
+
+/** A page of a log, as `get_result` answers it; `bytes` are those of the whole log. */
+function page(text: string, cursor: number, { state = "running", bytes = cursor + text.length } = {}) {
+  return { state, log: [{ stream: "stdout", text }], next_cursor: cursor + text.length, log_bytes: bytes };
+}
+
+const product: Partial<Product> = {
+  createMCPServer: ({ principal: { id: principal } }) => {
+    const server = new McpServer({ name: "watched", version: "1.0.0" });
+    const answer = async (value: object | Promise<object>) => {
+      const data = await value;
+      return { content: [{ type: "text" as const, text: "text" }], structuredContent: { ...data } };
+    };
+    const nothing = z.object({});
+    server.registerTool("list_sandboxes", { description: "Lists", inputSchema: nothing }, () => {
+      calls.push({ name: "list_sandboxes", principal });
+      return answer({ principal, ...answers.sandboxes() });
+    });
+    const log = z.object({ id: z.string(), cursor: z.number(), wait_seconds: z.number() });
+    server.registerTool("get_result", { description: "Reads", inputSchema: log }, (args) => {
+      calls.push({ name: "get_result", principal, cursor: args.cursor, wait: args.wait_seconds });
+      if (args.id === "unknown")
+        return { content: [{ type: "text" as const, text: "There is no such run." }], isError: true };
+      return answer(answers.log(args.cursor));
+    });
+    return server;
+  },
+  requiredScopes: (name) => (name === "get_result" ? ["sandbox:exec"] : ["sandbox:read"]),
+};
+
+/** The app over these tools, with OAuth on. */
+function watchedApp(variables: Variables = {}): App {
+  return appWith(
+    { PUBLIC_ORIGIN: ORIGIN, OAUTH_KV: env.OAUTH_KV, Attempts: env.Attempts, ...variables },
+    product,
+  );
+}
+const app = watchedApp();
+
+const SANDBOXES = { name: "list_sandboxes" };
+const log = (id = "a-run", cursor = 0) => ({ name: "get_result", arguments: { id, cursor } });
+
+function cookieOf(browser: Browser): string {
+  return Array.from(browser.cookies, ([name, value]) => `${name}=${value}`).join("; ");
+}
+
+/** Opens a stream as the page does. */
+async function open(browser: Browser, body: unknown, { headers = {}, through = app } = {}): Promise<Stream> {
+  const response = await through(`${ORIGIN}/panel/stream`, {
+    method: "POST",
+    headers: { origin: ORIGIN, cookie: cookieOf(browser), "content-type": "application/json", ...headers },
+    body: typeof body === "string" ? body : JSON.stringify(body),
+  });
+  return new Stream(response);
+}
+
+const watching = (watch: unknown[], name = "a-page-of-a-test") => ({ page: name, watch });
+
+class Stream {
+  readonly status: number;
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
+  readonly #events: EventSourceMessage[] = [];
+  readonly #parser = createParser({ onEvent: (event) => void this.#events.push(event) });
+  readonly #decoder = new TextDecoder();
+
+  constructor(response: Response) {
+    this.status = response.status;
+    this.#reader = response.body?.getReader();
+  }
+
+  /** The next event: its type and its data; undefined at the end. */
+  async next(): Promise<{ type: string; [name: string]: unknown } | undefined> {
+    for (;;) {
+      const event = this.#events.shift();
+      if (event) return { type: event.event ?? "message", ...JSON.parse(event.data) };
+      const { done, value } = (await this.#reader?.read()) ?? { done: true };
+      if (done) return undefined;
+      this.#parser.feed(this.#decoder.decode(value, { stream: true }));
+    }
+  }
+
+  async text(): Promise<string> {
+    let text = "";
+    for (;;) {
+      const { done, value } = (await this.#reader?.read()) ?? { done: true };
+      if (done) return text;
+      text += this.#decoder.decode(value, { stream: true });
+    }
+  }
+
+  cancel(): Promise<void> | undefined {
+    return this.#reader?.cancel();
+  }
+}
+
+describe("the stream of a page", () => {
+  it("sends what is watched, and again when it differs", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
+    const browser = await panelBrowser(app);
+    const stream = await open(browser, watching([SANDBOXES]));
+    expect(await stream.next()).toEqual({
+      type: "message",
+      watch: 0,
+      data: { principal: "owner", sandboxes: [] },
+    });
+    const changed = stream.next();
+    await vi.advanceTimersByTimeAsync(12_500);
+    expect(calls).toHaveLength(4);
+    answers.sandboxes = () => ({ sandboxes: ["new"] });
+    await vi.advanceTimersByTimeAsync(4000);
+    expect(await changed).toMatchObject({ data: { sandboxes: ["new"] } });
+    await stream.cancel();
+  });
+
+  it("reads a log on from where the page has it, waits for more, and stops at its end", async () => {
+    const whole = "one two three";
+    answers.log = (cursor) =>
+      page(whole.slice(cursor, cursor + 4), cursor, {
+        state: cursor < 8 ? "running" : "succeeded",
+        bytes: whole.length,
+      });
+    const browser = await panelBrowser(app);
+    const stream = await open(browser, watching([log("a-run", 4)]));
+    const texts: string[] = [];
+    for (let read = 4; read < whole.length;) {
+      const event = (await stream.next()) as unknown as { data: ReturnType<typeof page> };
+      texts.push(event.data.log[0]?.text ?? "");
+      read = event.data.next_cursor;
+    }
+    expect(texts).toEqual(["two ", "thre", "e"]);
+    expect(calls.map(({ cursor, wait }) => [cursor, wait])).toEqual([
+      [4, 0],
+      [8, 20],
+      [12, 20],
+    ]);
+    await stream.cancel();
+  });
+
+  it("leaves out what a reader who is far behind could not read, and goes on near the end", async () => {
+    const bytes = 100 * 1024 * 1024;
+    answers.log = (cursor) =>
+      page("x", cursor, { state: "succeeded", bytes: cursor === 0 ? bytes : cursor + 1 });
+    const stream = await open(await panelBrowser(app), watching([log()]));
+    await stream.next();
+    await stream.next();
+    expect(calls.map(({ cursor }) => cursor)).toEqual([0, bytes - 256 * 1024]);
+    await stream.cancel();
+  });
+
+  it("says what a tool refuses, and does not ask for that run again", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
+    const stream = await open(await panelBrowser(app), watching([log("unknown")]));
+    expect(await stream.next()).toEqual({ type: "message", watch: 0, problem: "There is no such run." });
+    const later = stream.next();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(calls).toHaveLength(1);
+    await stream.cancel();
+    expect(await later).toBeUndefined();
+  });
+
+  it("ends by itself after five minutes, and after so many looks", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
+    const browser = await panelBrowser(app);
+    const quiet = await open(browser, watching([SANDBOXES]));
+    const all = quiet.text();
+    await vi.advanceTimersByTimeAsync(300_000);
+    expect(await all).toMatch(/event: end\ndata: {"reason":"again"}\n\n$/);
+    calls = [];
+    let printed = 0;
+    answers.log = (cursor) => page(String(printed++ % 10), cursor, { bytes: cursor + 2 });
+    const busy = (await open(browser, watching([log()]))).text();
+    await vi.advanceTimersByTimeAsync(10_000);
+    expect(await busy).toMatch(/event: end\ndata: {"reason":"again"}\n\n$/);
+    expect(calls).toHaveLength(150);
+  });
+});
+
+describe("who may watch", () => {
+  it("nobody watches without the panel's session and the panel's origin", async () => {
+    const browser = await panelBrowser(app);
+    const watch = watching([SANDBOXES]);
+    expect((await open(new Browser(app), watch)).status).toBe(401);
+    const bearer = { authorization: `Bearer ${TOKEN}` };
+    expect((await open(new Browser(app), watch, { headers: bearer })).status).toBe(401);
+    for (const origin of ["https://evil.example", "null", ""])
+      expect((await open(browser, watch, { headers: { origin } })).status).toBe(403);
+    const got = await app(`${ORIGIN}/panel/stream`, { headers: { cookie: cookieOf(browser) } });
+    expect(got.status).toBe(405);
+    expect(calls).toEqual([]);
+  });
+
+  it("what is watched needs the scopes that were ticked", async () => {
+    const browser = await panelBrowser(app, ["sandbox:read"]);
+    const stream = await open(browser, watching([SANDBOXES, log()]));
+    const seen = [await stream.next(), await stream.next()].toSorted(
+      (a, b) => Number(a?.watch) - Number(b?.watch),
+    );
+    expect(seen).toEqual([
+      { type: "message", watch: 0, data: { principal: "owner", sandboxes: [] } },
+      { type: "message", watch: 1, refused: expect.stringContaining("sandbox:exec") },
+    ]);
+    expect(calls.map(({ name }) => name)).toEqual(["list_sandboxes"]);
+    await stream.cancel();
+  });
+
+  it("a stream is that of whoever signed in", async () => {
+    const through = watchedApp({
+      GITHUB_CLIENT_ID: "id",
+      GITHUB_CLIENT_SECRET: "s",
+      GITHUB_ALLOWED_USERS: "id:7",
+    });
+    const other = await open(await panelBrowserOfGitHub(), watching([SANDBOXES]), { through });
+    const own = await open(await panelBrowser(app), watching([SANDBOXES]), { through });
+    expect(await other.next()).toMatchObject({ data: { principal: "github:7" } });
+    expect(await own.next()).toMatchObject({ data: { principal: "owner" } });
+    await Promise.all([other.cancel(), own.cancel()]);
+  });
+
+  it("a stream ends with sign-out in another window, and sends nothing that came afterwards", async () => {
+    const browser = await panelBrowser(app);
+    const secret = Promise.withResolvers<object>();
+    answers.log = (cursor) => (cursor === 0 ? page("before", 0, { bytes: 1000 }) : secret.promise);
+    const stream = await open(browser, watching([log()]));
+    expect(await stream.next()).toMatchObject({ data: { log: [{ text: "before" }] } });
+    await vi.waitFor(() => expect(calls).toHaveLength(2));
+    const headers = { origin: ORIGIN, cookie: cookieOf(browser) };
+    const out = await app(`${ORIGIN}/panel/sign-out`, { method: "POST", headers });
+    expect(out.status).toBe(204);
+    secret.resolve(page("after", 6));
+    expect(await stream.text()).toBe('event: end\ndata: {"reason":"signed_out"}\n\n');
+    expect((await open(browser, watching([log()]))).status).toBe(401);
+  });
+
+  it("a quiet stream learns of the end of its session, too", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
+    const browser = await panelBrowser(app);
+    const stream = await open(browser, watching([SANDBOXES]));
+    await stream.next();
+    const headers = { origin: ORIGIN, cookie: cookieOf(browser) };
+    await app(`${ORIGIN}/panel/sign-out`, { method: "POST", headers });
+    const rest = stream.text();
+    await vi.advanceTimersByTimeAsync(5000);
+    expect(await rest).toBe('event: end\ndata: {"reason":"signed_out"}\n\n');
+  });
+});
+
+describe("bounds", () => {
+  it.each([
+    ["no JSON", "{", "The body is not JSON."],
+    ["nothing watched", watching([]), "watch"],
+    ["more than 8 things", watching(Array.from({ length: 9 }, () => SANDBOXES)), "watch"],
+    ["a tool that writes", watching([{ name: "run_command", arguments: {} }]), "watch.0.name"],
+    ["a log without a cursor", watching([{ name: "get_result", arguments: { id: "x" } }]), "cursor"],
+    ["a cursor before the beginning", watching([log("x", -1)]), "cursor"],
+    ["an argument that is not known", watching([{ ...SANDBOXES, more: 1 }]), "more"],
+    ["no name of the page", { watch: [SANDBOXES] }, "page"],
+    ["a name of the page that is none", watching([SANDBOXES], "<page>"), "page"],
+    ["too much", watching([{ name: "list_runs", arguments: { sandbox: "x".repeat(9000) } }]), "too long"],
+  ])("refuses %s", async (_what, body, words) => {
+    const stream = await open(await panelBrowser(app), body);
+    expect(stream.status).toBe(400);
+    expect(JSON.parse(await stream.text()).message).toContain(words);
+    expect(calls).toEqual([]);
+    expect(logs.entries().at(-1)).toMatchObject({ event: "refusal", reason: "bad_body", principal: "owner" });
+  });
+
+  it("a page has one stream: the next takes its place", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
+    const browser = await panelBrowser(app);
+    const first = await open(browser, watching([SANDBOXES]));
+    await first.next();
+    const second = await open(browser, watching([SANDBOXES]));
+    await second.next();
+    const rest = first.text();
+    const more = second.next();
+    await vi.advanceTimersByTimeAsync(5000);
+    expect(await rest).toBe('event: end\ndata: {"reason":"replaced"}\n\n');
+    calls = [];
+    await vi.advanceTimersByTimeAsync(8000);
+    expect(calls).toHaveLength(2);
+    await second.cancel();
+    expect(await more).toBeUndefined();
+  });
+
+  it("a principal has a limited number of them, and those that are read no more do not count for long", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
+    const browser = await panelBrowser(app);
+    const streams = [];
+    for (let count = 0; count < 20; count++)
+      streams.push(await open(browser, watching([SANDBOXES], `page-number-${count}`)));
+    expect(streams.map(({ status }) => status)).toEqual(Array.from({ length: 20 }, () => 200));
+    const another = () => open(browser, watching([SANDBOXES], "one-page-more"));
+    expect((await another()).status).toBe(429);
+    await streams[0]?.cancel();
+    const freed = await another();
+    expect(freed.status).toBe(200);
+    // Nobody reads the others.
+    await vi.advanceTimersByTimeAsync(60_000);
+    for (let count = 0; count < 20; count++)
+      expect((await open(browser, watching([SANDBOXES], `later-page-${count}`))).status).toBe(200);
+    await vi.advanceTimersByTimeAsync(60_000);
+  });
+
+  it("counts each look as a call of the principal", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
+    let left = Infinity;
+    const RATE_LIMITER: RateLimit = {
+      limit: async ({ key }) => ({ success: key !== "owner" || left-- > 0 }),
+    };
+    const through = watchedApp({ RATE_LIMITER });
+    const browser = await panelBrowser(through);
+    left = 3;
+    const stream = await open(browser, watching([SANDBOXES, SANDBOXES]), { through });
+    const all = stream.text();
+    await vi.advanceTimersByTimeAsync(4000);
+    expect(await all).toContain('event: end\ndata: {"reason":"busy"}\n\n');
+    expect(calls).toHaveLength(3);
+    expect((await open(browser, watching([SANDBOXES]), { through })).status).toBe(429);
+  });
+});
+
+describe("a reader", () => {
+  it("that does not read costs one look at each thing, and is cut off", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
+    answers.log = (cursor) => page("x".repeat(40_000), cursor, { bytes: cursor + 100_000 });
+    const stream = await open(await panelBrowser(app), watching([log()]));
+    await vi.advanceTimersByTimeAsync(25_000);
+    expect(calls).toHaveLength(1);
+    await vi.advanceTimersByTimeAsync(10_000);
+    await expect(stream.text()).rejects.toThrow();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(calls).toHaveLength(1);
+  });
+
+  it("that has gone leaves nothing at work", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
+    answers.log = (cursor) => page("x", cursor, { bytes: cursor + 100 });
+    const stream = await open(await panelBrowser(app), watching([log(), SANDBOXES]));
+    await stream.next();
+    await stream.next();
+    await stream.cancel();
+    await vi.advanceTimersByTimeAsync(10_000);
+    calls = [];
+    await vi.advanceTimersByTimeAsync(600_000);
+    expect(calls).toEqual([]);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+});

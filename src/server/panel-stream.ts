@@ -13,6 +13,7 @@ import type { Caller, CallerContext } from "../shared/request-context.ts";
 import { json, type Refusal } from "../shared/responses.ts";
 import { isReadWhole, LOOK_MS, logPauseMs, readOnAt } from "../shared/watch.ts";
 import { readJSON } from "./body.ts";
+import { Unbuffered } from "./unbuffered.ts";
 
 /** How long one stream goes on, milliseconds, and how often it looks: a request may make a thousand calls. */
 const STREAM_MS = 300_000;
@@ -94,11 +95,9 @@ export async function panelStream(
   if (await tooOften(caller.env.RATE_LIMITER, principal, data.watch.length - 1)) return rateLimited();
   const place = openStream(principal, data.page);
   if (!place) return rateLimited();
-  // It keeps nothing: a write is over when the client has taken it, so a client that does not read costs one event for each thing watched.
-  const { readable, writable } = new IdentityTransformStream();
-  const stream = new PanelStream(request, caller, ways, place, writable);
+  const stream = new PanelStream(request, caller, ways, place);
   void stream.run(data.watch);
-  return new Response(readable, {
+  return new Response(stream.body, {
     headers: { "content-type": "text/event-stream", "x-accel-buffering": "no" },
   });
 }
@@ -108,7 +107,8 @@ class PanelStream {
   readonly #caller: CallerContext;
   readonly #ways: PanelWays;
   readonly #place: Place;
-  readonly #writer: WritableStreamDefaultWriter<Uint8Array>;
+  /** A client that does not read costs one event for each thing watched. */
+  readonly #body = new Unbuffered(() => this.#over.abort());
   readonly #encoder = new TextEncoder();
   /** Aborted once nothing more is to be looked at. */
   readonly #over = new AbortController();
@@ -116,21 +116,18 @@ class PanelStream {
   /** Looks that are counted already as uses of the principal. */
   #counted = 0;
 
-  constructor(
-    request: Request,
-    caller: CallerContext,
-    ways: PanelWays,
-    place: Place,
-    writable: WritableStream<Uint8Array>,
-  ) {
+  constructor(request: Request, caller: CallerContext, ways: PanelWays, place: Place) {
     this.#request = request;
     this.#caller = caller;
     this.#ways = ways;
     this.#place = place;
-    this.#writer = writable.getWriter();
-    // The reader has gone.
-    this.#writer.closed.catch(() => this.#over.abort());
+    this.#over.signal.addEventListener("abort", () => (place.isClosed = true));
+    // The client has gone.
     request.signal.addEventListener("abort", () => this.#over.abort());
+  }
+
+  get body(): ReadableStream<Uint8Array> {
+    return this.#body.readable;
   }
 
   /** Its first looks are those that were counted when it was opened. */
@@ -143,10 +140,7 @@ class PanelStream {
       await Promise.all([this.#keepAlive(), ...loops]);
     } catch (error) {
       if (!this.#isOver) logError(this.#caller, "panel_stream", error);
-      this.#over.abort();
-      await this.#writer.abort().catch(() => undefined);
-    } finally {
-      this.#place.isClosed = true;
+      this.#break("The server could not go on.");
     }
   }
 
@@ -236,16 +230,17 @@ class PanelStream {
   #end(reason: End): undefined {
     if (this.#isOver) return;
     this.#over.abort();
-    const last = this.#encoder.encode(`event: end\ndata: ${JSON.stringify({ reason })}\n\n`);
-    // Fails where the reader has gone.
-    this.#writer.write(last).catch(() => undefined);
-    this.#writer.close().catch(() => undefined);
+    this.#body.end(this.#encoder.encode(`event: end\ndata: ${JSON.stringify({ reason })}\n\n`));
+  }
+
+  #break(reason: string): void {
+    this.#over.abort();
+    this.#body.fail(reason);
   }
 
   async #write(text: string): Promise<void> {
-    const stalled = setTimeout(() => void this.#writer.abort().catch(() => undefined), STALL_MS);
-    // Fails where the reader has gone.
-    await this.#writer.write(this.#encoder.encode(text)).catch(() => this.#over.abort());
+    const stalled = setTimeout(() => this.#break("The client did not read."), STALL_MS);
+    await this.#body.write(this.#encoder.encode(text));
     clearTimeout(stalled);
   }
 

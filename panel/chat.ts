@@ -11,6 +11,7 @@ import type {
   McpUiInitializeResult,
 } from "@modelcontextprotocol/ext-apps";
 import { PANEL_TOOLS_URI } from "../src/shared/apps.ts";
+import { asked } from "./asked.ts";
 import { Bridge } from "./bridge.ts";
 import { ask, tell } from "./dialog.ts";
 import type { Host, ToolResult } from "./host.ts";
@@ -97,6 +98,7 @@ export async function chatHost(): Promise<Host> {
       );
       return new Set(JSON.parse(contents[0]?.text ?? "[]") as string[]);
     },
+    watch: asked,
     place,
     go,
     endpoint: undefined,

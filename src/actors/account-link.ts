@@ -19,6 +19,8 @@ export interface Owner {
   region?: Region;
   /** False where files are only read, or the caller may only read: no container is started, because a new one has none. */
   mayStart?: boolean;
+  /** Whether the caller may hand tasks to an agent; who may not runs nothing beside one. */
+  mayUseModel?: boolean;
   /** False for a caller whose answer has no place for a notice of what was lost: the next answer carries it. */
   takesNotice?: boolean;
 }
@@ -89,7 +91,7 @@ export class AccountLink {
     return workspacesPrefix(this.owner.principalHash);
   }
 
-  account(owner: Owner): DurableObjectStub<Account> {
+  account(owner: Pick<Owner, "principalID"> = this.owner): DurableObjectStub<Account> {
     return accountOf(this.#env, owner.principalID);
   }
 

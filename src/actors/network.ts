@@ -8,6 +8,7 @@ import {
   connectionLine,
 } from "../shared/connection-log.ts";
 import type { OutboundPolicy } from "../container/internet.ts";
+import type { End } from "../runs/run.ts";
 import { ConnectionHistory } from "./connection-history.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { NetworkLimits } from "../shared/network-limits.ts";
@@ -134,6 +135,13 @@ export class SandboxNetwork {
     // Asked again until the container has ended that keeps more than it may have.
     if (holds) this.#enforced = told;
     return holds;
+  }
+
+  /** The end of a run that began at a time, with what was refused while it ran. */
+  async withRefusals(end: End, startedAt: number): Promise<End> {
+    this.connections.collectSoon();
+    const said = await this.refusalNote(startedAt).catch(() => undefined);
+    return said === undefined ? end : { ...end, note: [end.note, said].filter(Boolean).join(" ") };
   }
 
   /**

@@ -1,6 +1,7 @@
 /** Removes what ended runs leave: their files in the sandbox soon, their records and logs when they expire. */
 import type { Connection } from "../container/connection.ts";
 import { localID } from "../runs/id.ts";
+import type { Runs } from "../runs/runs.ts";
 import type { RunRecord } from "../runs/store.ts";
 
 /** Ended runs whose files in the sandbox are removed in one call. */
@@ -18,14 +19,13 @@ const PLANNED = "sweep";
 export interface RetentionHost {
   kv: Pick<SyncKvStorage, "get" | "put" | "delete">;
   connection: Connection;
+  runs: Pick<Runs, "sweep">;
   running(): boolean;
   /** How long a record outlives its run, milliseconds. */
   keepMs: number;
   background(work: Promise<unknown>): void;
   /** Has the SDK's scheduler call the actor's `sweepRuns` at that time. */
   schedule(at: Date): Promise<unknown>;
-  /** Removes expired records; answers when the next one expires, milliseconds since the epoch. */
-  sweep(): Promise<number | undefined>;
 }
 
 export class Retention {
@@ -59,7 +59,7 @@ export class Retention {
     this.#host.kv.delete(PLANNED);
     this.#isPlanned = false;
     // A later sweep deletes what the bucket refused to delete now.
-    const next = await this.#host.sweep().catch(() => Date.now() + SWEEP_AGAIN_MS);
+    const next = await this.#host.runs.sweep().catch(() => Date.now() + SWEEP_AGAIN_MS);
     if (next !== undefined) await this.#plan(next);
   }
 

@@ -5,7 +5,7 @@ import { CodeExecutor, type CodeRunSpec } from "../runs/code.ts";
 import { type CommandSpec, Commands } from "../runs/command.ts";
 import { localID } from "../runs/id.ts";
 import type { Executor } from "../runs/executor.ts";
-import type { Allowance, End, RunKind, RunSummary, RunView } from "../runs/run.ts";
+import type { Allowance, RunKind, RunSummary, RunView } from "../runs/run.ts";
 import { type LogPage, Runs, type OnProgress, type Typed } from "../runs/runs.ts";
 import type { RunRecord, Stored } from "../runs/store.ts";
 import { TaskBudgets } from "../tasks/budget.ts";
@@ -17,38 +17,35 @@ import { taskDetailOf } from "../tasks/collect.ts";
 import { type Env, parseConfig } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { OUTBOUND, callModel } from "../container/model-egress.ts";
-import { type OutboundPolicy, throughPolicy } from "../container/internet.ts";
+import { throughPolicy } from "../container/internet.ts";
 import type { Connection as SandboxConnection } from "../shared/connection-log.ts";
 import { networkLimits } from "../shared/network-limits.ts";
-import {
-  type NetworkPlatform,
-  OutboundHandlers,
-  POLICY_HANDLER,
-  SandboxNetwork,
-  TRUST_INTERCEPTION,
-} from "./network.ts";
+import { type NetworkPlatform, OutboundHandlers, POLICY_HANDLER, SandboxNetwork } from "./network.ts";
 import { type Outcome, ToolError, platformFailure, withoutRuns } from "../shared/errors.ts";
 import { Snapshots } from "../container/snapshots.ts";
 import type { FileStat, Written } from "../../container/sandboxd/protocol.ts";
 import { IDLE_STOP_MINUTES } from "../shared/idle-stop.ts";
 import { log } from "../shared/log.ts";
 import type { Region } from "../shared/principal.ts";
-import { type Secret, placeholders, secretsFor } from "../shared/secrets.ts";
+import { type Secret, secretsFor } from "../shared/secrets.ts";
 import { KeyedQueue } from "../shared/queue.ts";
 import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
 import { Connection } from "../container/connection.ts";
 import { type FileEntry, type FileRange, Files, type OpenedFile } from "../container/files.ts";
-import { type KernelHost, Kernels } from "../container/kernels/kernels.ts";
+import { Kernels } from "../container/kernels/kernels.ts";
 import type { CheckpointSettings, Destroyed, Ending, WentBack } from "./account.ts";
 import { AccountLink, type Owner } from "./account-link.ts";
+import { Activity } from "./activity.ts";
 import { Lifecycle } from "./container-lifecycle.ts";
 import { ContainerStarts } from "./container-starts.ts";
 import { FileLinks, type UploadLink } from "./file-links.ts";
 import { DiskUsage } from "./disk-usage.ts";
+import { intercept } from "./interception.ts";
 import { Lease } from "./lease.ts";
 import { ModelUse } from "./model-use.ts";
 import { type Preview, Previews } from "./previews.ts";
 import type { Settlement } from "./quota.ts";
+import { Registration } from "./registration.ts";
 import { type CurrentSettings, SandboxSettings, type SettingsChange } from "./settings.ts";
 import { SetUp } from "./set-up.ts";
 import { SetUpOutcomes } from "./set-up-outcomes.ts";
@@ -85,26 +82,14 @@ export interface Condition {
 /** What a sandbox is set to, and where its actor was made; undefined where the platform chose. */
 export type Configured = CurrentSettings & { region: Region | undefined };
 
-/** The session of set-ups, which is no valid name of a caller's, and how long one may take, milliseconds. */
-const SETUP_SESSION = "_setup";
-const SETUP_MS = 1_800_000;
-
 /** How long a checkpoint waits for a set-up, milliseconds: a save follows. */
 const CHECKPOINT_WAIT_MS = 15_000;
-
-/** How long a connection that only an abandoned call keeps busy stays open, milliseconds. */
-const HANG_UP_MS = 5000;
 
 /** A sandbox that was used within so many milliseconds, and not for a checkpoint last, makes no room for another. */
 const AT_WORK_MS = 30_000;
 
 /** Storage key of the time until which the account knows what runs have used. */
 const SETTLED = "told";
-
-/** The entrypoint of the SDK's through which requests of containers come, as `src/index.ts` exports it. */
-interface ProxyExports {
-  ContainerProxy(options: { props: object }): Fetcher;
-}
 
 export class Sandbox extends BaseSandbox<Env> {
   override sleepAfter: string | number = IDLE_STOP_MINUTES * 60;
@@ -114,6 +99,8 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #lifecycle: Lifecycle;
   readonly #accountLink: AccountLink;
   readonly #lease: Lease;
+  readonly #registration: Registration;
+  readonly #activity: Activity;
   readonly #variables: SandboxVariables;
   readonly #network: SandboxNetwork;
   readonly #setUp: SetUp;
@@ -137,9 +124,6 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #settings: SandboxSettings;
   /** Who waited while the network was enforced by ending a container must not end the next one. */
   readonly #enforcing = new KeyedQueue();
-  /** Calls, and streams of files, that are under way. */
-  #calls = 0;
-  #transfers = 0;
 
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     super(ctx, env);
@@ -149,8 +133,9 @@ export class Sandbox extends BaseSandbox<Env> {
     const logCapBytes = config.runLogMaxMiB * 1024 * 1024;
     const running = () => this.#isUp;
     const background = (work: Promise<unknown>) => ctx.waitUntil(work);
-    const report = (error: unknown) =>
-      log(config, { event: "error", ref: crypto.randomUUID(), where: "workspace", error });
+    const common = { kv, running, background };
+    const report = (where: string) => (error: unknown) =>
+      log(config, { event: "error", ref: crypto.randomUUID(), where, error });
 
     this.#restartNotice = new RestartNotice(kv);
     this.#starts = new ContainerStarts(running);
@@ -170,14 +155,22 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#accountLink = new AccountLink(ctx, env);
     this.#lease = new Lease({
       limits: config.limits,
-      ask: (request) => {
-        const { owner } = this.#accountLink;
-        return this.#accountLink.account(owner).lease(owner, request);
-      },
+      ask: (request) => this.#accountLink.account().lease(this.#accountLink.owner, request),
       background,
       settled: () => kv.put(SETTLED, Date.now()),
     });
+    this.#activity = new Activity({ background, used: () => this.renewActivityTimeout() });
+    this.#registration = new Registration({
+      accountLink: this.#accountLink,
+      starts: this.#starts,
+      lease: this.#lease,
+      running,
+      isInUse: () => this.#isAtWork,
+      prepare: () => this.#leavePrevious(),
+    });
 
+    const sandbox = () => this.#accountLink.owner.sandbox;
+    const prefix = (runID: string) => this.#accountLink.prefix(runID);
     const ready = (ms?: number) => this.#workspace.ready(ms);
     this.#connection = new Connection({
       running,
@@ -187,22 +180,20 @@ export class Sandbox extends BaseSandbox<Env> {
       used: () => this.renewActivityTimeout(),
     });
     this.#workspace = new Workspace({
-      kv,
+      ...common,
       sync: () => ctx.storage.sync(),
-      running,
       // Any call of the SDK starts the container, and its error says why it did not start.
       start: async () => void (await this.client.utils.ping()),
       snapshots: new Snapshots(this.#connection),
       bucket: env.RESULTS,
       prefix: () => this.#accountLink.workspacesPrefix,
-      account: () => this.#accountLink.account(this.#accountLink.owner),
-      sandbox: () => this.#accountLink.owner.sandbox,
+      account: () => this.#accountLink.account(),
+      sandbox,
       settings: () => this.#settings.kept,
       ...config.workspaces,
       isSettingUp: () => this.#setUp.isHalfDone,
       restartNotice: this.#restartNotice,
-      background,
-      report,
+      report: report("workspace"),
     });
     this.#files = new Files(this.#connection);
     this.#variables = new SandboxVariables(kv);
@@ -212,22 +203,10 @@ export class Sandbox extends BaseSandbox<Env> {
       limits: () => networkLimits(config, this.#accountLink.principalID),
       principalID: () => this.#accountLink.principalID,
       secretHosts: () => [...new Set(this.#secrets.flatMap(({ hosts }) => hosts))],
-      intercept: (hosts, policy) => this.#intercept(hosts, policy),
+      intercept: (hosts, policy) => intercept(this, ctx, hosts, policy, this.#secrets),
     });
-    const link = { connection: this.#connection, running, variables: () => this.#variables.current };
-    const kernelHost: KernelHost = {
-      // The SDK would start a container by itself, without its workspace.
-      createCodeContext: async (options) => {
-        await ready();
-        return await this.createCodeContext(options);
-      },
-      runCode: async (code, options) => {
-        await ready();
-        return await this.runCode(code, options);
-      },
-      deleteCodeContext: (id) => this.deleteCodeContext(id),
-    };
-    this.#kernels = new Kernels(kernelHost, link, sql);
+    const link = { connection: this.#connection, running, ready, variables: () => this.#variables.current };
+    this.#kernels = new Kernels(this, link, sql);
     this.#code = new CodeExecutor(this.#kernels, this.#files, logCapBytes);
     this.#commands = new Commands(link);
     this.#budgets = new TaskBudgets(sql);
@@ -236,14 +215,13 @@ export class Sandbox extends BaseSandbox<Env> {
       commands: this.#commands,
       budgets: this.#budgets,
       bucket: env.RESULTS,
-      prefix: (runID) => this.#accountLink.prefix(runID),
+      prefix,
       boot: () => this.#restartNotice.count,
       maxTokens: config.tasks.maxTokens,
       archives: this.#workspace,
       archiveMaxBytes: config.tasks.archiveMaxMiB * 1024 * 1024,
       keepMs,
-      report: (error) =>
-        log(config, { event: "error", ref: crypto.randomUUID(), where: "execute_task", error }),
+      report: report("execute_task"),
     });
     this.#questions = new Questions({
       code: this.#code,
@@ -257,7 +235,7 @@ export class Sandbox extends BaseSandbox<Env> {
       tasks: this.#tasks,
       isRunning: (run) => this.#runs.isRunning(run),
       isConfined: () => this.#network.policy.internet !== "full",
-      spend: (tokens) => this.#accountLink.account(this.#accountLink.owner).spendModelTokens(tokens),
+      spend: (tokens) => this.#accountLink.account().spendModelTokens(tokens),
       background,
     });
     this.#runs = new Runs({
@@ -272,39 +250,34 @@ export class Sandbox extends BaseSandbox<Env> {
         },
       },
       quota: this.#lease,
-      owner: () => this.#accountLink.owner,
+      sandbox,
+      prefix,
       logCapBytes,
       keepMs,
       background,
       ready: () => this.#readyToRun(),
-      completed: (end, startedAt) => this.#withRefusals(end, startedAt),
+      completed: (end, startedAt) => this.#network.withRefusals(end, startedAt),
       explained: (error) => this.#lifecycle.explained(error),
       failed: (id, error) => log(config, { event: "error", ref: id, where: "run", error }),
       ended: (run, hasFiles) => this.#runEnded(run, hasFiles),
-      taskRemoved: (id) => this.#accountLink.account(this.#accountLink.owner).removeArchive(id),
+      taskRemoved: (id) => this.#accountLink.account().removeArchive(id),
     });
-    this.#runFiles = new RunFiles(this.#runs, env.RESULTS, (id) => this.#accountLink.prefix(id));
+    this.#runFiles = new RunFiles(this.#runs, env.RESULTS, prefix);
     this.#fileLinks = new FileLinks(kv);
     this.#retention = new Retention({
-      kv,
+      ...common,
       connection: this.#connection,
-      running,
+      runs: this.#runs,
       keepMs,
-      background,
       schedule: (at) => this.schedule(at, "sweepRuns"),
-      sweep: () => this.#runs.sweep(),
     });
     this.#diskUsage = new DiskUsage({
-      running,
+      ...common,
       measure: async () => this.#accountLink.measured(await this.#files.usage("/workspace")),
-      background,
     });
     this.#storage = new Storage({
-      stored: () => this.#runs.stored(),
-      isBusy: () => this.#runs.isBusy,
-      report: (stored) =>
-        this.#accountLink.account(this.#accountLink.owner).sandboxStored(this.#accountLink.owner, stored),
-      full: (isFull) => (this.#runs.isFull = isFull),
+      runs: this.#runs,
+      report: (stored) => this.#accountLink.account().sandboxStored(this.#accountLink.owner, stored),
       background,
     });
     this.#previews = new Previews({
@@ -320,9 +293,8 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#lease.inherit(this.#runs.secondsSince(kv.get<number>(SETTLED)));
     this.#runs.resume(this.#isUp);
     this.#setUp = new SetUp({
-      kv,
-      running,
-      sandbox: () => this.#accountLink.owner.sandbox,
+      ...common,
+      sandbox,
       outcomes: new SetUpOutcomes({
         workspace: this.#workspace,
         variables: () => this.#variables.current,
@@ -330,19 +302,13 @@ export class Sandbox extends BaseSandbox<Env> {
         secrets: () => this.#secrets,
         isSaved: config.workspaces.isSaved,
         keepMs: config.workspaces.ttlDays * DAY_MS,
-        again: (work) => this.#lifecycle.again(work, () => this.#ready(this.#accountLink.owner)),
-        report,
+        again: (work) => this.#again(this.#accountLink.owner, work),
+        report: report("workspace"),
       }),
       workspace: this.#workspace,
-      start: (script) => this.#startSetUp(script),
-      result: (id, waitMs) => this.#runs.result(id, waitMs),
-      tail: async ({ id, logBytes }, bytes) => {
-        const { pieces } = await this.#runs.log(id, Math.max(0, logBytes - bytes), bytes);
-        return new Uint8Array(await new Blob(pieces.map((piece) => piece.bytes)).arrayBuffer());
-      },
-      cancel: (id) => this.#runs.cancel(id, 0),
-      background,
-      report,
+      runs: this.#runs,
+      commands: this.#commands,
+      report: report("workspace"),
     });
     this.#settings = new SandboxSettings({
       variables: this.#variables,
@@ -368,28 +334,6 @@ export class Sandbox extends BaseSandbox<Env> {
     return secretsFor(parseConfig(this.env).secrets, this.#accountLink.principalID);
   }
 
-  /**
-   * Registers the handler for single hosts at the platform itself: the SDK's own way of naming hosts at run time has all
-   * requests of the container come to the Worker.
-   */
-  async #intercept(hosts: readonly string[], params: OutboundPolicy): Promise<void> {
-    const { container, exports, id } = this.ctx;
-    // The image is to trust the certificates of the interception.
-    this.envVars = { ...this.envVars, ...placeholders(this.#secrets), [TRUST_INTERCEPTION]: "1" };
-    const handler = { method: POLICY_HANDLER, params };
-    const props = {
-      enableInternet: this.enableInternet,
-      containerId: id.toString(),
-      className: this.constructor.name,
-      outboundByHostOverrides: Object.fromEntries(hosts.map((host) => [host, handler])),
-    };
-    const proxy = (exports as ProxyExports).ContainerProxy({ props });
-    for (const host of hosts) {
-      await container?.interceptOutboundHttp(host, proxy);
-      await container?.interceptOutboundHttps(host, proxy);
-    }
-  }
-
   /** Called by the egress for each request that it has sent on or refused under a policy. */
   connectionMade(connection: SandboxConnection): void {
     this.#outbound.note(connection);
@@ -400,75 +344,58 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.ctx.container?.running === true;
   }
 
-  /**
-   * @param mayUseModel whether whoever sends the code may hand tasks to an agent, beside which it then may run
-   * @param namesID whether the answer names the run also where there is no more to fetch
-   */
+  /** @param namesID whether the answer names the run also where there is no more to fetch */
   executeCode(
     owner: Owner,
     spec: CodeRunSpec,
     waitMs: number,
-    mayUseModel: boolean,
     namesID: boolean,
     onProgress?: OnProgress,
   ): Promise<Answer<RunView>> {
-    const waitUntil = Date.now() + waitMs;
-    return this.#serveBesideTasks(owner, mayUseModel, () =>
-      this.#runs.start(this.#setUp.before(this.#code), spec.code, spec, waitUntil, namesID, onProgress),
-    );
+    return this.#execute(owner, this.#code, spec.code, spec, waitMs, namesID, onProgress);
   }
 
-  /** @param mayUseModel as for code, and `namesID` too */
+  /** @param namesID as for code */
   executeCommand(
     owner: Owner,
     spec: CommandSpec,
     waitMs: number,
-    mayUseModel: boolean,
     namesID: boolean,
     onProgress?: OnProgress,
   ): Promise<Answer<RunView>> {
+    return this.#execute(owner, this.#commands, spec.command, spec, waitMs, namesID, onProgress);
+  }
+
+  /** Starts what the caller wants to run, and waits for it. */
+  #execute<Spec extends Allowance>(
+    owner: Owner,
+    executor: Executor<Spec>,
+    source: string,
+    spec: Spec,
+    waitMs: number,
+    namesID: boolean,
+    onProgress: OnProgress | undefined,
+  ): Promise<Answer<RunView>> {
     const waitUntil = Date.now() + waitMs;
-    return this.#serveBesideTasks(owner, mayUseModel, () =>
-      this.#runs.start(
-        this.#setUp.before(this.#commands),
-        spec.command,
-        spec,
-        waitUntil,
-        namesID,
-        onProgress,
-      ),
-    );
-  }
-
-  #startSetUp(script: string): Promise<RunView> {
-    // A step that fails must not be covered by the next.
-    const command = `set -e\n${script}`;
-    const spec = { command, session: SETUP_SESSION, cwd: "/workspace", timeoutMs: SETUP_MS };
-    return this.#runs.start(this.#setUp.outcomeOr(this.#commands), script, spec, 0, true);
-  }
-
-  /** As `#serve`, for what the caller runs; beside an agent only where they may use its model. */
-  #serveBesideTasks<T>(owner: Owner, mayUseModel: boolean, work: () => Promise<T>): Promise<Answer<T>> {
     return this.#serve(owner, async () => {
-      if (!mayUseModel) this.#tasks.keepApart(owner.sandbox);
+      this.#tasks.keepApart(owner);
       await this.#setUp.begin();
-      return work();
+      return this.#runs.start(this.#setUp.before(executor), source, spec, waitUntil, namesID, onProgress);
     });
   }
 
   /**
    * Changes settings of the sandbox, which need not run, and answers them all.
    * @param region where the caller wants it to be made
-   * @param mayUseModel as for code: a task that is at work takes what is set when it continues
    */
   configureSandbox(
     owner: Owner,
     change: SettingsChange,
     region: Region | undefined,
-    mayUseModel: boolean,
   ): Promise<Answer<Configured>> {
     return this.#answer(owner, async () => {
-      if (!mayUseModel) this.#tasks.keepApart(owner.sandbox);
+      // A task that is at work takes what is set when it continues.
+      this.#tasks.keepApart(owner);
       const made = this.#accountLink.owner.region;
       if (region !== undefined && region !== made) throw isMade(owner.sandbox, region, made);
       await this.#settings.change(owner, change);
@@ -493,13 +420,6 @@ export class Sandbox extends BaseSandbox<Env> {
   /** What a sandbox connected to, in lines. */
   connectionLines(owner: Owner): Promise<Answer<string>> {
     return this.#answer(owner, () => this.#network.lines());
-  }
-
-  /** The end of a run, with what was refused while it ran. */
-  async #withRefusals(end: End, startedAt: number): Promise<End> {
-    this.#network.connections.collectSoon();
-    const said = await this.#network.refusalNote(startedAt).catch(() => undefined);
-    return said === undefined ? end : { ...end, note: [end.note, said].filter(Boolean).join(" ") };
   }
 
   /** Answers with the run as soon as it has started; `readRun` waits for its end. */
@@ -620,7 +540,7 @@ export class Sandbox extends BaseSandbox<Env> {
   openFile(owner: Owner, ...range: Parameters<Files["open"]>): Promise<Answer<OpenedFile>> {
     return this.#serveFiles(owner, async () => {
       const opened = await this.#files.open(...range);
-      return { ...opened, body: this.#transfer(opened.body) };
+      return { ...opened, body: this.#activity.passOn(opened.body) };
     });
   }
 
@@ -628,11 +548,11 @@ export class Sandbox extends BaseSandbox<Env> {
     owner: Owner,
     ...archive: Parameters<Files["archive"]>
   ): Promise<Answer<ReadableStream<Uint8Array>>> {
-    return this.#serveFiles(owner, async () => this.#transfer(await this.#files.archive(...archive)));
+    return this.#serveFiles(owner, async () => this.#activity.passOn(await this.#files.archive(...archive)));
   }
 
   storeFile(owner: Owner, ...file: Parameters<Files["store"]>): Promise<Answer<Written>> {
-    return this.#serveFiles(owner, () => this.#changing(this.#held(this.#files.store(...file))));
+    return this.#serveFiles(owner, () => this.#changing(this.#activity.transfer(this.#files.store(...file))));
   }
 
   /** What links to files of this container are bound to. */
@@ -663,10 +583,7 @@ export class Sandbox extends BaseSandbox<Env> {
     ...range: Parameters<RunFiles["open"]>
   ): Promise<Answer<ReadableStream<Uint8Array>>> {
     return this.#answer(owner, async () => {
-      const body = await this.#runFiles.open(...range);
-      const { readable, writable } = new IdentityTransformStream();
-      this.ctx.waitUntil(body.pipeTo(writable).catch(() => undefined));
-      return readable;
+      return this.#activity.passOn(await this.#runFiles.open(...range), { isOfContainer: false });
     });
   }
 
@@ -687,23 +604,6 @@ export class Sandbox extends BaseSandbox<Env> {
   /** Has the workspace saved after work that may change it, also where it fails. */
   #changing<T>(work: Promise<T>): Promise<T> {
     return work.finally(() => this.#workspace.changed());
-  }
-
-  /** Passes a stream on, and keeps the container for as long as that takes. */
-  #transfer(body: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
-    const { readable, writable } = new IdentityTransformStream();
-    this.ctx.waitUntil(this.#held(body.pipeTo(writable)).catch(() => undefined));
-    return readable;
-  }
-
-  async #held<T>(work: Promise<T>): Promise<T> {
-    this.#transfers++;
-    try {
-      return await work;
-    } finally {
-      this.#transfers--;
-      this.renewActivityTimeout();
-    }
   }
 
   getFile(owner: Owner, ...range: Parameters<Files["read"]>): Promise<Answer<FileRange>> {
@@ -873,42 +773,34 @@ export class Sandbox extends BaseSandbox<Env> {
   /** Whether a call, a run or a transfer is under way, or the container is being started or ended. */
   get #isInUse(): boolean {
     const { isStarting, isDestroying } = this.#starts;
-    return this.#runs.isBusy || this.#calls > 0 || this.#transfers > 0 || isStarting || isDestroying;
+    return this.#runs.isBusy || this.#activity.isBusy || isStarting || isDestroying;
+  }
+
+  /** Whether a call or a run is under way. */
+  get #isAtWork(): boolean {
+    return this.#activity.hasCalls || this.#runs.isBusy;
   }
 
   /** A run may begin after its call has ended, in a sandbox that was stopped meanwhile. */
   async #readyToRun(): Promise<void> {
-    if (!this.#starts.isOpen || !this.#accountLink.isRegistered) await this.#ready(this.#accountLink.owner);
+    if (!this.#registration.holds) await this.#registration.make(this.#accountLink.owner);
     this.#storage.changed();
   }
 
   /** Does the work of one call that needs the container. @throws {ToolError} `quota_exceeded` for a sandbox too many */
   #serve<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
     return this.#answer(owner, async () => {
-      await this.#ready(owner);
+      await this.#registration.make(owner);
       return work().finally(() => this.#diskUsage.used());
     });
   }
 
-  /** Waits while the sandbox is being destroyed: what started then would not be counted by the account. */
-  async #ready(owner: Owner): Promise<void> {
-    const refuseStart = () => {
-      if (owner.mayStart === false && !this.#isUp) throw notRunning(owner.sandbox);
-    };
-    refuseStart();
-    const register = async () => {
-      // An earlier actor was thrown away before it had ended the container.
-      if (this.#workspace.isGoingBack) await this.#starts.destroy(() => this.#endToGoBack());
-      // Before the registration: the end of the previous container must not be reported after it.
-      await this.#enforceNetwork();
-      await this.#lifecycle.ready();
-      await this.#accountLink.register(owner);
-    };
-    await this.#starts.undisturbed(register, () => {
-      // Its container may have ended meanwhile, and what comes next would start another.
-      refuseStart();
-      this.#starts.open();
-    });
+  /** Ends what there is of an earlier container, before the next one is registered. */
+  async #leavePrevious(): Promise<void> {
+    // An earlier actor was thrown away before it had ended the container.
+    if (this.#workspace.isGoingBack) await this.#starts.destroy(() => this.#endToGoBack());
+    await this.#enforceNetwork();
+    await this.#lifecycle.ready();
   }
 
   /** As `#serve`, for what is no run and so waits for the sandbox's set-up here. */
@@ -918,8 +810,11 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /** As `#serveFiles`, for idempotent work, which is repeated in the next container when this one turns out to be gone. */
   #serveAgain<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
-    const again = () => this.#afterSetUp(owner, work);
-    return this.#serve(owner, () => this.#lifecycle.again(again, () => this.#ready(owner)));
+    return this.#serve(owner, () => this.#again(owner, () => this.#afterSetUp(owner, work)));
+  }
+
+  #again<T>(owner: Owner, work: () => Promise<T>): Promise<T> {
+    return this.#lifecycle.again(work, () => this.#registration.make(owner));
   }
 
   /** Whoever may only read starts no set-up. */
@@ -946,20 +841,8 @@ export class Sandbox extends BaseSandbox<Env> {
   /** Does the work of one call. Errors for the caller become data; unexpected ones are thrown, for the log. */
   async #answer<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
     if (await this.#accountLink.meet(owner)) await this.setSandboxName(owner.sandbox);
-    let outcome: Outcome<T>;
-    this.#calls++;
-    try {
-      outcome = { ok: true, value: await work() };
-    } catch (thrown) {
-      const error = await this.#lifecycle.explained(thrown);
-      const failure = platformFailure(error);
-      if (!failure) throw error;
-      outcome = { ok: false, failure: this.#runs.isAtWork ? failure : withoutRuns(failure) };
-    } finally {
-      this.#calls--;
-      this.#hangUp();
-      await this.#leaveNothing();
-    }
+    const called = this.#activity.call(() => this.#outcome(work));
+    const outcome = await called.finally(() => this.#letGo());
     if (owner.takesNotice === false) return outcome;
     const notices = [
       this.#restartNotice.takeNotice(),
@@ -967,6 +850,17 @@ export class Sandbox extends BaseSandbox<Env> {
       this.#setUp.takeNotice(),
     ];
     return { ...outcome, notice: notices.filter(Boolean).join(" ") || undefined };
+  }
+
+  async #outcome<T>(work: () => Promise<T>): Promise<Outcome<T>> {
+    try {
+      return { ok: true, value: await work() };
+    } catch (thrown) {
+      const error = await this.#lifecycle.explained(thrown);
+      const failure = platformFailure(error);
+      if (!failure) throw error;
+      return { ok: false, failure: this.#runs.isAtWork ? failure : withoutRuns(failure) };
+    }
   }
 
   /** The SDK calls this whenever it starts or reaches a container. */
@@ -987,19 +881,9 @@ export class Sandbox extends BaseSandbox<Env> {
       // What was forbidden while it started is forbidden to it too.
       this.ctx.waitUntil(this.#enforceNetwork().catch(() => undefined));
     } catch (error) {
-      this.ctx.waitUntil(this.#leaveNothing());
+      this.ctx.waitUntil(this.#registration.withdrawUnstarted());
       throw error;
     }
-  }
-
-  /** Withdraws the registration of a sandbox whose container never started: its calls were refused or failed. */
-  async #leaveNothing(): Promise<void> {
-    const { isStarting, isDestroying } = this.#starts;
-    if (!this.#accountLink.isUnstarted || isStarting || isDestroying || this.#isUp) return;
-    if (this.#calls > 0 || this.#runs.isBusy) return;
-    this.#starts.close();
-    // If this fails, the account lists the sandbox and removes it later as idle.
-    await this.#accountLink.withdraw(this.#lease.release()).catch(() => undefined);
   }
 
   override async onStart(): Promise<void> {
@@ -1019,7 +903,7 @@ export class Sandbox extends BaseSandbox<Env> {
    */
   override renewActivityTimeout(): void {
     const whole = this.sleepAfter;
-    if (typeof whole === "number" && !this.#runs.isBusy && this.#calls === 0)
+    if (typeof whole === "number" && !this.#isAtWork)
       this.sleepAfter = Math.max(0, whole - this.#accountLink.unusedMs / 1000);
     super.renewActivityTimeout();
     this.sleepAfter = whole;
@@ -1041,8 +925,7 @@ export class Sandbox extends BaseSandbox<Env> {
     this.#storage.changed();
     // A run may be lost together with its sandbox, which must not be registered again.
     if (run.state !== "lost") this.ctx.waitUntil(this.#accountLink.used());
-    this.#hangUp();
-    this.ctx.waitUntil(this.#leaveNothing());
+    this.ctx.waitUntil(this.#letGo());
   }
 
   /** Reports the end to the account, and destroys a sandbox made for the task once its results are kept elsewhere. */
@@ -1059,12 +942,10 @@ export class Sandbox extends BaseSandbox<Env> {
     this.ctx.waitUntil(Promise.all([ended, over]));
   }
 
-  /** Closes the SDK's connection where only abandoned code uses it: a call that is never answered keeps the container awake. */
-  #hangUp(): void {
-    const idle = () => this.#kernels.abandoned > 0 && this.#calls === 0 && !this.#runs.isBusy;
-    if (!idle()) return;
-    // Not at once, because the kernel is ended over the same connection.
-    setTimeout(() => idle() && this.client.disconnect(), HANG_UP_MS);
+  /** A call or a run has ended: what only that kept busy is let go. */
+  async #letGo(): Promise<void> {
+    this.#kernels.hangUp(() => !this.#isAtWork);
+    await this.#registration.withdrawUnstarted();
   }
 }
 
@@ -1078,14 +959,6 @@ function isMade(sandbox: string, asked: Region, made: Region | undefined): ToolE
     "invalid_argument",
     `Sandbox ${sandbox} cannot be made in ${asked}: it was made at its first use, ${made ? `in ${made}` : "where the platform chose"}, and stays there, also when it is destroyed.`,
     "Give region in the first call that names a sandbox: use another name.",
-  );
-}
-
-function notRunning(sandbox: string): ToolError {
-  return new ToolError(
-    "not_found",
-    `Sandbox ${sandbox} is not running, so it holds no files; what only reads or removes them starts none.`,
-    "list_sandboxes shows those that run.",
   );
 }
 

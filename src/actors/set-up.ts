@@ -6,6 +6,8 @@
  */
 import type { ActiveRun } from "../runs/active-run.ts";
 import type { Executor } from "../runs/executor.ts";
+import type { CommandSpec } from "../runs/command.ts";
+import { joined } from "../runs/head-and-tail.ts";
 import { localID } from "../runs/id.ts";
 import { lenient } from "../runs/output.ts";
 import {
@@ -17,6 +19,7 @@ import {
   durationMs,
   waitingFor,
 } from "../runs/run.ts";
+import type { Runs } from "../runs/runs.ts";
 import { ToolError } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
 import type { Keeping, SetUpOutcomes } from "./set-up-outcomes.ts";
@@ -24,6 +27,10 @@ import type { Workspace } from "./workspace.ts";
 
 /** Storage key. */
 const KEY = "setup";
+
+/** The session of set-ups, which is no valid name of a caller's, and how long one may take, milliseconds. */
+const SESSION = "_setup";
+const MOST_MS = 1_800_000;
 
 /** Containers in a row that may end during their set-up before it is left out, so that a script cannot keep a sandbox from use. */
 const MOST_LOST = 3;
@@ -74,13 +81,8 @@ export interface SetUpHost {
   sandbox(): string;
   outcomes: Pick<SetUpOutcomes, "begin" | "keep" | "areKept">;
   workspace: Pick<Workspace, "save" | "changed">;
-  /** Starts the script as a run, and answers it without waiting for its end. @throws what keeps it from running */
-  start(script: string): Promise<RunView>;
-  /** A run, after waiting up to so many milliseconds for its end. */
-  result(id: string, waitMs: number): Promise<RunView>;
-  /** The last bytes of what a run has printed, at most so many. */
-  tail(run: RunView, bytes: number): Promise<Uint8Array>;
-  cancel(id: string): Promise<unknown>;
+  runs: Pick<Runs, "start" | "result" | "log" | "cancel">;
+  commands: Executor<CommandSpec>;
   background(work: Promise<unknown>): void;
   /** Logs an unexpected error. */
   report(error: unknown): void;
@@ -132,7 +134,7 @@ export class SetUp {
     const run = this.#state?.run;
     this.#put(script === "" ? undefined : { script, isDone: false, lost: 0, isUsed: this.#host.running() });
     this.#notice = undefined;
-    if (run !== undefined) this.#host.background(this.#host.cancel(run).catch(() => undefined));
+    if (run !== undefined) this.#host.background(this.#host.runs.cancel(run, 0).catch(() => undefined));
   }
 
   /** A container is about to start, or has gone. */
@@ -182,24 +184,29 @@ export class SetUp {
     if (!state) return;
     // Of a run that could not be started.
     this.#put({ ...state, ...AT_REST });
-    const { id } = await this.#host.start(state.script);
+    const { id } = await this.#run(state.script);
     // Another script was set, or the sandbox destroyed, meanwhile.
     if (this.#state?.script !== state.script)
-      return void (await this.#host.cancel(id).catch(() => undefined));
+      return void (await this.#host.runs.cancel(id, 0).catch(() => undefined));
     this.#put({ ...this.#state, run: id, failure: undefined });
     this.#follow(id);
   }
 
-  /** The executor for the script itself: where its outcome is kept, that is restored instead. */
-  outcomeOr<Spec extends Allowance>(executor: Executor<Spec>): Executor<Spec> {
-    return {
-      ...resuming(executor),
+  /** Starts the script, or has its outcome restored where that is kept. @throws what keeps it from running */
+  #run(script: string): Promise<RunView> {
+    const { runs, commands } = this.#host;
+    const executor: Executor<CommandSpec> = {
+      ...resuming(commands),
       start: (run, spec) =>
         deferred(run, async () => {
           const end = (await this.#outcome(run)) ?? (await this.#saved(run));
-          return end ?? (() => executor.start(run, spec));
+          return end ?? (() => commands.start(run, spec));
         }),
     };
+    // A step that fails must not be covered by the next.
+    const command = `set -e\n${script}`;
+    const spec = { command, session: SESSION, cwd: "/workspace", timeoutMs: MOST_MS };
+    return runs.start(executor, script, spec, 0, true);
   }
 
   /** The end of a set-up that was restored; undefined where the script is to run. */
@@ -241,8 +248,7 @@ export class SetUp {
   async #end(id: string): Promise<void> {
     const containersGone = this.#containersGone;
     const run = await this.#ended(id).catch(() => undefined);
-    const tail =
-      run && isFailure(run) ? await this.#host.tail(run, TAIL_BYTES).catch(() => undefined) : undefined;
+    const tail = run && isFailure(run) ? await this.#tail(run).catch(() => undefined) : undefined;
     const success =
       run?.state === "succeeded" && this.#state?.run === id
         ? await this.#success(run, this.#state)
@@ -288,9 +294,15 @@ export class SetUp {
     }
   }
 
+  /** The end of what a run has printed. */
+  async #tail({ id, logBytes }: RunView): Promise<Uint8Array> {
+    const { pieces } = await this.#host.runs.log(id, Math.max(0, logBytes - TAIL_BYTES), TAIL_BYTES);
+    return joined(pieces.map(({ bytes }) => bytes));
+  }
+
   async #ended(id: string): Promise<RunView> {
     for (;;) {
-      const run = await this.#host.result(id, WAIT_MS);
+      const run = await this.#host.runs.result(id, WAIT_MS);
       if (run.state !== "running") return run;
     }
   }

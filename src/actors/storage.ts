@@ -1,17 +1,14 @@
 /** Reports to the account how much a sandbox's runs have stored: the limit is the principal's, over all sandboxes. */
+import type { Runs } from "../runs/runs.ts";
 import type { Stored } from "../runs/store.ts";
 
 /** How long after a change the account gets a report, and how often while runs go on, milliseconds. */
 const REPORT_MS = 5000;
 
 export interface StorageHost {
-  stored(): Stored;
-  /** Whether runs are under way, whose logs grow. */
-  isBusy(): boolean;
+  runs: Pick<Runs, "stored" | "isBusy" | "isFull">;
   /** Reports to the account; answers whether the storage is full after everything removable was removed. */
   report(stored: Stored): Promise<boolean>;
-  /** Takes the account's answer. */
-  full(isFull: boolean): void;
   background(work: Promise<unknown>): void;
 }
 
@@ -31,14 +28,16 @@ export class Storage {
     setTimeout(() => {
       this.#isDue = false;
       this.#host.background(this.report().catch(() => this.changed()));
-      if (this.#host.isBusy()) this.changed();
+      // Their logs grow.
+      if (this.#host.runs.isBusy) this.changed();
     }, REPORT_MS);
   }
 
   async report(): Promise<void> {
-    const stored = this.#host.stored();
+    const { runs } = this.#host;
+    const stored = runs.stored();
     if (stored.bytes === this.#reportedBytes) return;
-    this.#host.full(await this.#host.report(stored));
+    runs.isFull = await this.#host.report(stored);
     this.#reportedBytes = stored.bytes;
   }
 }

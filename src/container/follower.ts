@@ -40,6 +40,8 @@ export interface ContainerLink {
   connection: Connection;
   /** Whether there is a container. */
   running(): boolean;
+  /** Starts the container unless it runs, and waits until it has its workspace. */
+  ready(): Promise<void>;
   /** The sandbox's variables; undefined where it never had any. */
   variables?(): Variables | undefined;
 }

@@ -51,8 +51,10 @@ export interface RunsHost {
   explained(error: unknown): Promise<unknown>;
   sql: SqlStorage;
   bucket: R2Bucket;
-  /** Whose runs these are; known from the first call on. */
-  owner(): { principalHash: string; sandbox: string };
+  /** The sandbox's name. */
+  sandbox(): string;
+  /** `<principal hash>/<run id>/`, for objects in the bucket. */
+  prefix(runID: string): string;
   /** Bytes of a run's log at most. */
   logCapBytes: number;
   /** How long a record outlives its run, milliseconds. */
@@ -141,7 +143,7 @@ export class Runs {
         ? spec
         : { ...spec, timeoutMs: reservation.seconds * 1000, cut: reservation.cut };
     const record: RunRecord = {
-      id: newRunID(this.#host.owner().sandbox, kind === "task"),
+      id: newRunID(this.#host.sandbox(), kind === "task"),
       kind,
       state: "running",
       title: titleOf(source),
@@ -391,7 +393,7 @@ export class Runs {
   }
 
   #logStore(id: string): LogStore {
-    return { bucket: this.#host.bucket, prefix: `${this.#host.owner().principalHash}/${id}/` };
+    return { bucket: this.#host.bucket, prefix: this.#host.prefix(id) };
   }
 }
 

@@ -120,8 +120,8 @@ export class Tasks implements Executor<TaskSpec> {
    * its placeholder for a credential, and use the model with it.
    * @throws {ToolError} while there is a task
    */
-  keepApart(sandbox: string): void {
-    if (this.#working.size === 0) return;
+  keepApart({ sandbox, mayUseModel = false }: { sandbox: string; mayUseModel?: boolean }): void {
+    if (mayUseModel || this.#working.size === 0) return;
     throw new ToolError(
       "permission_denied",
       `A coding agent is at work in sandbox ${sandbox}: running anything beside it needs the scope tasks:run, which your token lacks, because it could use the agent's model.`,

@@ -83,14 +83,14 @@ export const configureSandbox = defineTool({
   scopes: ["sandbox:exec"],
   async handle({ sandbox, env, setup, region, internet, allow_hosts: allowHosts }, context) {
     const { id: principalID, scopes, region: own } = context.principal;
-    const owner = { principalID, sandbox, region: region ?? own };
+    const mayUseModel = scopes.includes("tasks:run");
+    const owner = { principalID, sandbox, region: region ?? own, mayUseModel };
     const network =
       internet === undefined && allowHosts === undefined
         ? undefined
         : { internet, allowHosts: allowHosts?.map(entryOf) };
-    const mayUseModel = scopes.includes("tasks:run");
     const { value, notice } = await callSandbox(context.env, owner, (actor, who) =>
-      actor.configureSandbox(who, { env, setup, network }, region, mayUseModel),
+      actor.configureSandbox(who, { env, setup, network }, region),
     );
     const { variables, setup: state, region: made, network: holds } = value;
     const hosts = holds.internet === "allowlist" ? [...holds.allowHosts] : [];

@@ -183,8 +183,11 @@ export async function recorded<T>(
 export function contextOf(caller: CallerContext, progress?: (message: string) => void): ToolContext {
   const { id: principalID, scopes, region } = caller.principal;
   const mayStart = scopes.some((scope) => scope !== "sandbox:read");
+  const mayUseModel = scopes.includes("tasks:run");
   const { takesNotice } = caller;
-  const owner = (sandbox: string): Owner => ({ principalID, sandbox, region, mayStart, takesNotice });
+  const owner = (sandbox: string): Owner => {
+    return { principalID, sandbox, region, mayStart, mayUseModel, takesNotice };
+  };
   return {
     ...caller,
     progress,

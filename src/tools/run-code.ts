@@ -34,10 +34,9 @@ When timeout_seconds pass, Python is interrupted and usually keeps its state; Ja
   scopes: ["sandbox:exec"],
   async handle({ code, language, sandbox, context: kernel, timeout_seconds, wait_seconds }, context) {
     const spec = { code, language, context: kernel, timeoutMs: timeout_seconds * 1000 };
-    const mayUseModel = context.principal.scopes.includes("tasks:run");
     const { waitMs, taskOf } = patienceOf(context, wait_seconds, "sandbox:read");
     const { value: run, notice } = await context.sandbox(sandbox, (actor, owner) =>
-      actor.executeCode(owner, spec, waitMs, mayUseModel, context.isStructured === true, context.progress),
+      actor.executeCode(owner, spec, waitMs, context.isStructured === true, context.progress),
     );
     const task = taskOf(run, notice);
     if (task) return { content: [], task };

@@ -68,7 +68,6 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
     if (asked.interactive && asked.stdin !== undefined) throw oneInput();
     const timeoutS = timeout_seconds ?? (asked.interactive ? INTERACTIVE_TIMEOUT_S : TIMEOUT_S);
     const spec = { ...asked, timeoutMs: timeoutS * 1000 };
-    const mayUseModel = context.principal.scopes.includes("tasks:run");
     // Whoever makes a task waits for its end, before which a program that is typed into asks for more.
     const poll = asked.interactive ? undefined : "sandbox:read";
     const { waitMs, taskOf } = patienceOf(context, wait_seconds, poll);
@@ -77,7 +76,6 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
         owner,
         spec,
         waitMs,
-        mayUseModel,
         context.isStructured === true || asked.interactive,
         context.progress,
       ),

@@ -3,7 +3,6 @@
  *
  * The SDK's `runCode` ignores its timeout, delivers output only at the end, and never settles when its kernel dies. So
  * the deadline is kept here, and sandboxd follows the output, interrupts and ends the kernel and notices its death.
- * `abandoned` counts the calls of the SDK that nothing waits for any more.
  */
 import type { Call } from "../../../container/sandboxd/protocol.ts";
 import { KeyedQueue } from "../../shared/queue.ts";
@@ -30,11 +29,12 @@ import {
 import { type Kernel, KernelRegistry } from "./registry.ts";
 import { RunningCode } from "./running-code.ts";
 
-/** The part of the SDK's class that this needs. */
+/** The part of the SDK's class that this needs. Its calls would start a container by themselves, without its workspace. */
 export interface KernelHost {
   createCodeContext(options: { language: Language }): Promise<{ id: string }>;
   runCode(code: string, options: { context: KernelContext }): Promise<Printed>;
   deleteCodeContext(id: string): Promise<void>;
+  client: { disconnect(): void };
 }
 
 /** A context as the SDK's `runCode` takes it. */
@@ -77,6 +77,9 @@ const INTERRUPT_GRACE_MS = 1_000;
 /** How long a kernel may take to start, its container included, milliseconds. */
 const CREATE_MS = 120_000;
 
+/** How long a connection that only abandoned calls keep busy stays open, milliseconds. */
+const HANG_UP_MS = 5000;
+
 /** Characters shown of an interpreter's own message. */
 const WORDS = 200;
 
@@ -96,11 +99,8 @@ export class Kernels {
   /** Functions that stop what runs or waits, by run id. */
   readonly #stops = new Map<string, (why: Stop) => void>();
 
-  /**
-   * How many calls of the SDK will never settle by themselves. Each keeps the SDK's connection busy, and so the container
-   * awake. They settle when the connection is closed (`client.disconnect()`), which is safe when no other call is under way.
-   */
-  abandoned = 0;
+  /** How many calls of the SDK nothing waits for, because they may never settle by themselves. */
+  #abandoned = 0;
 
   constructor(host: KernelHost, link: ContainerLink, sql: SqlStorage) {
     this.#host = host;
@@ -226,13 +226,15 @@ export class Kernels {
   #print(code: string, { contextID, language }: Pick<Kernel, "contextID" | "language">): Promise<Printed> {
     const now = new Date();
     const context = { id: contextID, language, cwd: "/workspace", createdAt: now, lastUsed: now };
-    return answerOf(this.#host.runCode(code, { context }), isPrinted);
+    const printed = this.#link.ready().then(() => this.#host.runCode(code, { context }));
+    return answerOf(printed, isPrinted);
   }
 
   async #create(key: string, language: Language): Promise<Kernel> {
     let contextID;
     try {
-      const created = answerOf(this.#host.createCodeContext({ language }), isContext);
+      const made = this.#link.ready().then(() => this.#host.createCodeContext({ language }));
+      const created = answerOf(made, isContext);
       contextID = (await answered(CREATE_MS, created)).id;
     } catch (error) {
       throw notCreated(error, language);
@@ -322,11 +324,23 @@ export class Kernels {
   }
 
   #abandon(answer: Promise<unknown>): void {
-    this.abandoned += 1;
+    this.#abandoned += 1;
     const settled = () => {
-      this.abandoned -= 1;
+      this.#abandoned -= 1;
     };
     answer.then(settled, settled);
+  }
+
+  /**
+   * Closes the SDK's connection where only abandoned calls use it: each keeps it busy, and so the container awake, and settles
+   * when it is closed.
+   * @param isIdle whether no other call is under way
+   */
+  hangUp(isIdle: () => boolean): void {
+    const isDue = () => this.#abandoned > 0 && isIdle();
+    if (!isDue()) return;
+    // Not at once, because the kernel is ended over the same connection.
+    setTimeout(() => isDue() && this.#host.client.disconnect(), HANG_UP_MS);
   }
 
   /**

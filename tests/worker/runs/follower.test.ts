@@ -39,7 +39,7 @@ async function ended(times: number, lastedMs: number): Promise<unknown> {
     settled: new Promise<void>(() => undefined),
     over: sleep,
   } as unknown as OutputSink;
-  const run = new Broken({ connection, running: () => true }, sink);
+  const run = new Broken({ connection, running: () => true, ready: async () => undefined }, sink);
   let end: unknown;
   run.follow().catch((error: unknown) => (end = error));
   for (let n = 0; n < times; n++) {

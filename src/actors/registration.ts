@@ -1,0 +1,73 @@
+/**
+ * A sandbox is registered with its account before its container starts, and the registration is withdrawn where none came
+ * up: the account counts neither too few containers nor one that nobody has.
+ */
+import { ToolError } from "../shared/errors.ts";
+import type { AccountLink, Owner } from "./account-link.ts";
+import type { ContainerStarts } from "./container-starts.ts";
+import type { Lease } from "./lease.ts";
+
+export interface RegistrationHost {
+  accountLink: Pick<AccountLink, "register" | "isRegistered" | "isUnstarted" | "withdraw">;
+  starts: ContainerStarts;
+  lease: Pick<Lease, "release">;
+  running(): boolean;
+  /** Whether a call or a run is under way, which may still start the container. */
+  isInUse(): boolean;
+  /** Ends what must not go on in the next container. */
+  prepare(): Promise<void>;
+}
+
+export class Registration {
+  readonly #host: RegistrationHost;
+
+  constructor(host: RegistrationHost) {
+    this.#host = host;
+  }
+
+  /** Whether a container may be started without another look at the account. */
+  get holds(): boolean {
+    return this.#host.starts.isOpen && this.#host.accountLink.isRegistered;
+  }
+
+  /**
+   * Registers the sandbox, whose container may start from then on. Waits while it is being destroyed: what started then would
+   * not be counted by the account.
+   * @throws {ToolError} `quota_exceeded`, and `not_found` for an owner who may start no container where none runs
+   */
+  async make(owner: Owner): Promise<void> {
+    const { accountLink, starts, running, prepare } = this.#host;
+    const refuseStart = () => {
+      if (owner.mayStart === false && !running()) throw notRunning(owner.sandbox);
+    };
+    refuseStart();
+    const register = async () => {
+      // Before the registration: the end of the previous container must not be reported after it.
+      await prepare();
+      await accountLink.register(owner);
+    };
+    await starts.undisturbed(register, () => {
+      // Its container may have ended meanwhile, and what comes next would start another.
+      refuseStart();
+      starts.open();
+    });
+  }
+
+  /** Withdraws the registration of a sandbox whose container never started: its calls were refused or failed. */
+  async withdrawUnstarted(): Promise<void> {
+    const { accountLink, starts, lease, running, isInUse } = this.#host;
+    if (!accountLink.isUnstarted || starts.isStarting || starts.isDestroying || running() || isInUse())
+      return;
+    starts.close();
+    // If this fails, the account lists the sandbox and removes it later as idle.
+    await accountLink.withdraw(lease.release()).catch(() => undefined);
+  }
+}
+
+function notRunning(sandbox: string): ToolError {
+  return new ToolError(
+    "not_found",
+    `Sandbox ${sandbox} is not running, so it holds no files; what only reads or removes them starts none.`,
+    "list_sandboxes shows those that run.",
+  );
+}

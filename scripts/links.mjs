@@ -1,11 +1,14 @@
 /**
- * Checks what the documents refer to: links to files and to headings in them, `npm run` commands, and the messages that
- * docs/troubleshoot.md quotes, which have to stand so in the code. Names what does not exist, and exits with 1 then.
+ * Checks what the documents refer to: links to files and to headings in them, `npm run` commands, commands of the command line
+ * with their options, and the messages that docs/troubleshoot.md quotes, which have to stand so in the code; and that the README
+ * links every page and docs/variables.md and docs/security.md name every variable. Names what does not exist, and exits with 1 then.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
+import { leaves } from "../cli/program.ts";
+import { VARIABLES } from "../src/shared/variables.ts";
 
 const root = fileURLToPath(new URL("../", import.meta.url));
 const read = (path) => readFileSync(join(root, path), "utf8");
@@ -31,6 +34,26 @@ function anchorsOf(path) {
   return [...read(path).matchAll(/^#+ (.+)$/gm)].map(([, heading]) => anchorOf(heading));
 }
 
+const commands = leaves();
+
+/** Says of words behind `sandbox-mcp` what is wrong with them: no such command, or an option that it does not have. */
+function wrongIn(words) {
+  // The local server reads its own options.
+  if (/^start\b/.test(words)) return [];
+  const [name, command] = commands.find(([leaf]) => `${words} `.startsWith(`${leaf} `)) ?? [];
+  if (name === undefined) {
+    const [first] = words.split(" ");
+    return commands.some(([leaf]) => leaf.startsWith(`${first} `)) ? [] : [`there is no command ${first}`];
+  }
+  const options = new Set(command.options.flatMap(({ long, short }) => [long, short]));
+  // What is quoted is for the sandbox.
+  const flags = words.replace(/'[^']*'|"[^"]*"/g, "").matchAll(/\s(--[a-z-]+)/g);
+  return [...flags]
+    .map(([, flag]) => flag)
+    .filter((flag) => flag !== "--help" && !options.has(flag))
+    .map((flag) => `there is no ${name} ${flag}`);
+}
+
 const { scripts } = JSON.parse(read("package.json"));
 for (const path of documents) {
   const prose = read(path).replace(/^```[\s\S]*?^```/gm, "");
@@ -44,7 +67,20 @@ for (const path of documents) {
   }
   for (const [, name] of read(path).matchAll(/npm run (?:-s )?([\w:-]+)/g))
     if (!(name in scripts) && !IN_SANDBOXES.has(name)) problems.push(`${path}: there is no npm run ${name}`);
+  const called =
+    /(?:npm run (?:-s )?cli --|`sandbox-mcp|npx (?:-y )?\.\/sandbox-mcp-[\d.]+\.tgz) ([a-z][^`\n|#>;]*)/g;
+  for (const [, words] of read(path).matchAll(called))
+    problems.push(...wrongIn(words.trim()).map((problem) => `${path}: ${problem}`));
 }
+
+const index = read("README.md");
+for (const path of documents)
+  if (/^docs\/[^/]+$/.test(path) && !index.includes(`](${path}`))
+    problems.push(`README.md: no link to ${path}`);
+
+const variables = read("docs/variables.md") + read("docs/security.md");
+for (const name of VARIABLES)
+  if (!variables.includes(`\`${name}\``)) problems.push(`docs/variables.md: nothing of ${name}`);
 
 /** The code without the seams between pieces of a message. */
 const code = tracked

@@ -25,7 +25,6 @@ function show(words: string, answers: readonly string[]): Promise<boolean> {
       button.type = "button";
       button.textContent = answer;
       button.className = answer === "Yes" ? "" : "plain";
-      button.autofocus = answer !== "Yes";
       button.addEventListener("click", () => {
         isYes = answer === "Yes";
         dialog.close();
@@ -38,5 +37,7 @@ function show(words: string, answers: readonly string[]): Promise<boolean> {
     });
     document.body.append(dialog);
     dialog.showModal();
+    // The answer that changes nothing.
+    (row.lastElementChild as HTMLButtonElement).focus();
   });
 }

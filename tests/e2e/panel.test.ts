@@ -1,15 +1,13 @@
 /** The panel in a real Chromium. Screenshots go to `SCREENSHOTS`, if that is set. */
 import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { join } from "node:path";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { axe, violations } from "../setup/axe.ts";
 import { launchChromium } from "../setup/chromium.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
-
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 let server: Server;
 let chromium: Browser;
@@ -294,14 +292,3 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     expect(await context.cookies()).toEqual([]);
   });
 });
-
-/** What axe finds against the page. Runs in the page. */
-async function violations(): Promise<string[]> {
-  const { axe: tester } = globalThis as unknown as { axe: { run(): Promise<Axe> } };
-  const found = await tester.run();
-  return found.violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
-}
-
-interface Axe {
-  violations: { id: string; nodes: { html: string }[] }[];
-}

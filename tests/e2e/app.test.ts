@@ -1,0 +1,215 @@
+/**
+ * The panel in a client's chat (MCP Apps), in a real Chromium: the client is the extension's own `AppBridge`. Screenshots go to
+ * `SCREENSHOTS`, if that is set.
+ */
+import { join } from "node:path";
+import type { Browser, BrowserContext, FrameLocator, Page } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Opening, TestHost } from "../setup/app-host/host.ts";
+import { type AppHost, startAppHost } from "../setup/app-host/serve.ts";
+import { axe, violations } from "../setup/axe.ts";
+import { launchChromium } from "../setup/chromium.ts";
+import { type Server, startServer, TOKEN } from "../setup/server.ts";
+import { callTool } from "../setup/tool.ts";
+import { until } from "../setup/until.ts";
+
+/** In the client's page. */
+declare const testHost: TestHost;
+
+let server: Server;
+let client: AppHost;
+let chromium: Browser;
+let context: BrowserContext;
+let page: Page;
+/** The document of the App, in the proxy's frame in the client's. */
+let app: FrameLocator;
+/** What the browser complained of. */
+const complaints: string[] = [];
+
+const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
+
+/** Lets a program go on that reads from the named pipe `go`. */
+const letGo = (sandbox: string) =>
+  call("run_command", { sandbox, session: "other", command: "echo on > go", timeout_seconds: 60 });
+
+/** Has the client call a tool, and show the panel beside it. */
+async function open(
+  tool: string,
+  args: Record<string, unknown>,
+  more: Pick<Opening, "context" | "isNarrow"> = {},
+): Promise<void> {
+  await page.goto(client.url);
+  const opening = { endpoint: server.url, token: TOKEN, proxy: client.proxy, tool, args, ...more };
+  await page.evaluate((what) => testHost.open(what as Opening), opening as object);
+}
+
+const asked = () => page.evaluate(() => testHost.asked);
+const rows = () => app.locator(".log .row").allInnerTexts();
+const state = (name: string) => app.locator(`section.run .state:text-is('${name}')`).waitFor();
+
+const shoot = async (name: string) => {
+  const to = process.env.SCREENSHOTS;
+  if (to) await page.screenshot({ path: join(to, `app-${name}.png`) });
+};
+
+/** The document of the App. */
+async function inside() {
+  const frame = page.frames().at(-1);
+  if (!frame) throw new Error("there is no App");
+  return frame;
+}
+
+beforeAll(async () => {
+  [server, client, chromium] = await Promise.all([startServer({}), startAppHost(), launchChromium()]);
+  context = await chromium.newContext({ viewport: { width: 720, height: 900 } });
+  context.setDefaultTimeout(20_000);
+  page = await context.newPage();
+  page.on("console", (message) => {
+    // The client asks for a stream, which this server has none of.
+    if (message.type() === "error" && !/ 405 /.test(message.text())) complaints.push(message.text());
+  });
+  page.on("pageerror", (error) => complaints.push(error.message));
+  app = page.frameLocator("iframe").frameLocator("iframe");
+});
+afterAll(async () => {
+  await chromium?.close();
+  client?.stop();
+  await server?.stop();
+});
+
+describe.each([
+  ["that passes on all of a call", false],
+  ["that passes on its tool and arguments alone", true],
+])("in a client %s", (_words, isNarrow) => {
+  const sandbox = isNarrow ? "narrow" : "whole";
+
+  it("shows the run of a call that still waits for it as it prints, and cancels it", async () => {
+    const command = "mkfifo go; echo first; cat go; echo last; sleep 1000";
+    await open("run_command", { sandbox, command }, { isNarrow });
+    await until(async () => (await rows()).includes("first"));
+    await letGo(sandbox);
+    await until(async () => (await rows()).includes("last"));
+    expect(await rows()).toEqual(["first", "on", "last"]);
+    await shoot(`run-${sandbox}`);
+    await app.locator("button:text-is('Cancel')").click();
+    await state("cancelled");
+    await app.locator(".runs .state:text-is('cancelled')").waitFor();
+    expect(await app.locator(".runs bdi").allInnerTexts()).toContain(command);
+    expect(complaints).toEqual([]);
+  });
+
+  it("opens the run of a call that has ended", async () => {
+    await open("run_command", { sandbox, command: "echo done already" }, { isNarrow });
+    await state("succeeded");
+    await until(async () => (await rows()).length > 0);
+    expect(await rows()).toEqual(["done already"]);
+  });
+});
+
+describe("in a client's chat", () => {
+  it("opens at what the tool is about", async () => {
+    await open("list_sandboxes", {});
+    await app.locator("nav.sandboxes >> text=whole").waitFor();
+    await call("write_file", { sandbox: "whole", path: "kept.txt", content: "kept" });
+    await open("checkpoint_sandbox", { sandbox: "whole", label: "a state" });
+    await app.locator("bdi:text-is('a state')").waitFor();
+    expect(await app.locator("h1").innerText()).toBe("whole");
+  });
+
+  it("leads nowhere by itself: links are the client's to open", async () => {
+    await open("expose_port", { sandbox: "whole", port: 8000 });
+    const link = app.locator("a:text-is('Port 8000')");
+    const url = await link.getAttribute("href");
+    await link.click();
+    await until(async () => (await asked()).links.length > 0);
+    expect((await asked()).links).toEqual([url]);
+    await app.locator("nav >> text=Files").click();
+    await app.locator("button:text-is('Look again')").click();
+    await app.locator("a:has(bdi:text-is('kept.txt'))").click();
+    await app.locator("section button:text-is('Download')").click();
+    await until(async () => (await asked()).links.length > 1);
+    const download = await fetch((await asked()).links[1] ?? "");
+    expect(await download.text()).toBe("kept");
+    // No bytes go to the server but by the client.
+    expect(await app.locator("input[type=file]").count()).toBe(0);
+    expect(complaints).toEqual([]);
+  });
+
+  it("asks in its own page what it asks, and shows a preview", async () => {
+    const content = `require("http").createServer((_, response) => response.setHeader("content-type", "text/html").end("<h1>the app</h1>")).listen(8000, () => console.log("listening"));`;
+    await call("write_file", { sandbox: "whole", path: "app.js", content });
+    await open("run_command", { sandbox: "whole", command: "node app.js" });
+    await app.locator("button:text-is('Port 8000 beside it')").click();
+    await app.frameLocator("iframe").locator("h1:text-is('the app')").waitFor();
+    await shoot("preview");
+    await app.locator("button:text-is('Cancel')").click();
+    await app.locator("nav >> text=About").click();
+    for (const answer of ["No", "Yes"]) {
+      await app.locator("button:text-is('Destroy this sandbox')").click();
+      await app.locator(`dialog button:text-is('${answer}')`).click();
+      await app.locator("dialog").waitFor({ state: "detached" });
+      const words = answer === "No" ? "running" : "is made by the first command in it";
+      await app.locator(`.heading >> text=${words}`).waitFor();
+    }
+    expect(complaints).toEqual([]);
+  });
+
+  it("shows hostile output as text", async () => {
+    const command = String.raw`printf '<script>parent.postMessage("x","*")</script><img src=x onerror=alert(1)>\n\e]8;;https://evil.example\e\\link\e]8;;\e\\\n'`;
+    await open("run_command", { sandbox: "hostile", command });
+    await state("succeeded");
+    await until(async () => (await rows()).length > 1);
+    expect(await rows()).toEqual([
+      '<script>parent.postMessage("x","*")</script><img src=x onerror=alert(1)>',
+      "link",
+    ]);
+    expect(await app.locator(".log").locator("script, a, img").count()).toBe(0);
+    expect(complaints).toEqual([]);
+  });
+
+  it("is as high as what it shows, and fills the screen when it is asked to", async () => {
+    const availableDisplayModes = ["inline" as const, "fullscreen" as const];
+    await open(
+      "run_command",
+      { sandbox: "hostile", command: "seq 500" },
+      { context: { availableDisplayModes } },
+    );
+    await until(async () => (await rows()).includes("500"));
+    const frame = await inside();
+    const heights = () =>
+      frame.evaluate(() => [document.documentElement.scrollHeight, innerHeight, document.body.offsetHeight]);
+    // Nothing of the page is out of the frame, and the frame is no higher than the page, but for a part of a pixel.
+    await until(async () => {
+      const [whole = 0, seen = 0, high = 0] = await heights();
+      return whole <= seen && seen - high <= 1;
+    });
+    expect((await heights())[0]).toBeLessThan(1200);
+    await app.locator("button:text-is('Full screen')").click();
+    await app.locator("nav.sandboxes >> text=hostile").waitFor();
+    expect((await asked()).modes).toEqual(["fullscreen"]);
+    await shoot("fullscreen");
+    await app.locator("button:text-is('Back to the chat')").click();
+    await app.locator("nav.sandboxes").waitFor({ state: "hidden" });
+  });
+
+  it("is as light or dark as the client, and can be used by everybody", async () => {
+    await page.emulateMedia({ colorScheme: "light" });
+    await open("run_command", { sandbox: "hostile", command: "echo seen" }, { context: { theme: "dark" } });
+    await until(async () => (await rows()).includes("seen"));
+    const frame = await inside();
+    await frame.evaluate(axe);
+    const back = () => frame.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    const dark = await back();
+    for (const theme of ["dark", "light"] as const) {
+      await page.evaluate((wanted) => testHost.tell({ theme: wanted }), theme);
+      await until(async () => ((await back()) === dark) === (theme === "dark"));
+      for (const width of [375, 720]) {
+        await page.setViewportSize({ width, height: 900 });
+        expect(await frame.evaluate(() => document.documentElement.scrollWidth)).toBe(width);
+        expect(await frame.evaluate(violations)).toEqual([]);
+        await shoot(`${theme}-${width}`);
+      }
+    }
+    expect(await frame.evaluate(() => document.cookie)).toBe("");
+  });
+});

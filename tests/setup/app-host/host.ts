@@ -1,0 +1,135 @@
+/**
+ * A client that shows MCP Apps, as a web page: the official package's `AppBridge`, and a proxy on another origin as the
+ * extension demands of web pages. Runs in a browser.
+ */
+import {
+  AppBridge,
+  getToolUiResourceUri,
+  type McpUiDisplayMode,
+  type McpUiHostContext,
+  type McpUiResourceCsp,
+  PostMessageTransport,
+  RESOURCE_MIME_TYPE,
+} from "@modelcontextprotocol/ext-apps/app-bridge";
+import { type CallToolResult, Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
+
+export interface Opening {
+  /** The MCP endpoint. */
+  endpoint: string;
+  token: string;
+  /** Where the proxy is. */
+  proxy: string;
+  tool: string;
+  args: Record<string, unknown>;
+  context?: McpUiHostContext;
+  /**
+   * Whether the client speaks a revision of before 2026, and passes on no more of a call than its tool and arguments, and of a
+   * result neither `_meta` nor anything else that is not content: what some clients do.
+   */
+  isNarrow?: boolean;
+}
+
+/** What the page asked of the client. */
+export interface Asked {
+  links: string[];
+  heights: number[];
+  modes: McpUiDisplayMode[];
+}
+
+const IMPLEMENTATION = { name: "test-host", version: "1.0.0" };
+const asked: Asked = { links: [], heights: [], modes: [] };
+let opened: AppBridge | undefined;
+
+/** Calls a tool and shows the App that it links. Resolves when the App is ready; the call may go on. */
+async function open({ endpoint, token, proxy, tool: name, args, context, isNarrow }: Opening): Promise<void> {
+  const client = new Client(IMPLEMENTATION, {
+    capabilities: { extensions: { "io.modelcontextprotocol/ui": { mimeTypes: [RESOURCE_MIME_TYPE] } } },
+    versionNegotiation: { mode: isNarrow ? "legacy" : { pin: "2026-07-28" } },
+  });
+  const requestInit = { headers: { authorization: `Bearer ${token}` } };
+  await client.connect(new StreamableHTTPClientTransport(new URL(endpoint), { requestInit }));
+  const { tools } = await client.listTools();
+  const tool = tools.find((known) => known.name === name);
+  const uri = tool && getToolUiResourceUri(tool);
+  if (!tool || !uri) throw new Error(`${name} links no App`);
+  const { contents } = await client.readResource({ uri });
+  const [content] = contents;
+  if (!content || !("text" in content) || content.mimeType !== RESOURCE_MIME_TYPE) throw new Error("no App");
+  const { csp } = (content._meta?.ui ?? {}) as { csp?: McpUiResourceCsp };
+
+  const frame = document.createElement("iframe");
+  frame.title = "App";
+  frame.setAttribute("sandbox", "allow-scripts allow-same-origin allow-forms");
+  frame.style.height = "300px";
+  const isReady = new Promise<void>((resolve) => {
+    addEventListener("message", ({ source, data }) => {
+      if (source === frame.contentWindow && data?.method === "ui/notifications/sandbox-proxy-ready")
+        resolve();
+    });
+  });
+  frame.src = `${proxy}?csp=${encodeURIComponent(JSON.stringify(csp ?? {}))}`;
+  document.body.replaceChildren(frame);
+  await isReady;
+
+  const bridge = new AppBridge(
+    isNarrow ? null : client,
+    IMPLEMENTATION,
+    { openLinks: {}, serverTools: {}, ...(!isNarrow && { serverResources: {} }) },
+    { hostContext: { ...context, toolInfo: { tool } } },
+  );
+  if (isNarrow)
+    bridge.oncalltool = async ({ name: called, arguments: given }) => {
+      const {
+        content: blocks,
+        structuredContent,
+        isError,
+      } = await client.callTool({
+        name: called,
+        arguments: given,
+      });
+      return { content: blocks, structuredContent, isError };
+    };
+  bridge.onopenlink = async ({ url }) => {
+    asked.links.push(url);
+    return {};
+  };
+  bridge.onsizechange = ({ height }) => {
+    if (height === undefined) return;
+    asked.heights.push(height);
+    frame.style.height = `${height}px`;
+  };
+  bridge.onrequestdisplaymode = async ({ mode }) => {
+    asked.modes.push(mode);
+    bridge.setHostContext({ ...context, displayMode: mode });
+    return { mode };
+  };
+  const isInitialized = new Promise<void>((resolve) => (bridge.oninitialized = () => resolve()));
+  const view = frame.contentWindow as Window;
+  await bridge.connect(new PostMessageTransport(view, view));
+  await bridge.sendSandboxResourceReady({ html: content.text, csp });
+  await isInitialized;
+  opened = bridge;
+
+  const call = client.callTool({ name, arguments: args });
+  await bridge.sendToolInput({ arguments: args });
+  void call.then(({ content: blocks, isError, ...rest }) =>
+    bridge.sendToolResult(
+      (isNarrow ? { content: blocks, isError } : { content: blocks, isError, ...rest }) as CallToolResult,
+    ),
+  );
+}
+
+/** Changes what the App is told of the client. */
+function tell(context: McpUiHostContext): void {
+  opened?.setHostContext(context);
+}
+
+/** What tests call in the page. */
+export interface TestHost {
+  open(opening: Opening): Promise<void>;
+  tell(context: McpUiHostContext): void;
+  asked: Asked;
+}
+
+const testHost: TestHost = { open, tell, asked };
+Object.assign(globalThis, { testHost });

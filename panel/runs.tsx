@@ -1,5 +1,6 @@
 /** The runs of a sandbox: what was run, and one of them with its output as it comes. */
 import { useEffect, useRef, useState } from "preact/hooks";
+import { sized } from "../src/shared/terminal/size.ts";
 import { useRun } from "./follow.ts";
 import { duration, size, time } from "./format.ts";
 import { host } from "./host.ts";
@@ -11,6 +12,7 @@ import { useOffered } from "./offered.ts";
 import { type Preview, PreviewFrame } from "./preview.tsx";
 import { Result } from "./result.tsx";
 import { hrefOf } from "./route.ts";
+import { isFresh, likelySize, startedWith, Terminal, type TerminalState } from "./terminal.tsx";
 import { callTool, SignedOut } from "./tools.ts";
 import { Typing } from "./typing.tsx";
 
@@ -130,8 +132,17 @@ function Start({ sandbox, onStarted, onSignedOut }: Starting) {
     try {
       const interactive = fields.has("interactive");
       const timeout_seconds = Number(fields.get("limit"));
-      const args = { sandbox, command, interactive, timeout_seconds, wait_seconds: 0 };
-      const { data } = await callTool<{ id: string }>("run_command", args);
+      const terminal = interactive && host().reachesServer ? likelySize() : undefined;
+      const { data } = await callTool<{ id: string }>("run_command", {
+        sandbox,
+        command: terminal ? sized(command, terminal) : command,
+        // In a session of its own: the next command of a session waits for its end.
+        session: terminal && `panel-${crypto.randomUUID().slice(0, 8)}`,
+        interactive,
+        timeout_seconds,
+        wait_seconds: 0,
+      });
+      if (terminal) startedWith(data.id, terminal);
       form.reset();
       onStarted();
       host().go(hrefOf(sandbox, "runs", data.id));
@@ -195,7 +206,14 @@ function OpenRun({ id, run, sandbox, previews, onSignedOut }: Opened) {
   const [port, setPort] = useState<number>();
   const preview = previews.find((known) => known.port === port);
   const isOffered = useOffered();
-  const followed = useRun(id, onSignedOut);
+  const [shape, setShape] = useState<"terminal" | "lines" | undefined>(isFresh(id) ? "terminal" : undefined);
+  const [terminal, setTerminal] = useState<TerminalState>();
+  const lines = useRun(shape === "terminal" ? undefined : id, onSignedOut);
+  const followed = { ...lines, ...(shape === "terminal" && terminal) };
+  const mayBeTerminal = lines.isInteractive && host().reachesServer;
+  useEffect(() => {
+    if (mayBeTerminal && shape === undefined) setShape("terminal");
+  }, [mayBeTerminal]);
   const heading = useRef<HTMLHeadingElement>(null);
   useEffect(() => heading.current?.focus(), [id]);
   const state = followed.state ?? run?.state;
@@ -229,6 +247,15 @@ function OpenRun({ id, run, sandbox, previews, onSignedOut }: Opened) {
               </button>
             ),
         )}
+        {shape !== undefined && (
+          <button
+            type="button"
+            class="plain"
+            onClick={() => setShape(shape === "terminal" ? "lines" : "terminal")}
+          >
+            {shape === "terminal" ? "As lines" : "As a terminal"}
+          </button>
+        )}
         <a class="button plain" href={hrefOf(sandbox)}>
           Close
         </a>
@@ -237,12 +264,19 @@ function OpenRun({ id, run, sandbox, previews, onSignedOut }: Opened) {
       {followed.log.isCut && <p class="soft">The output is longer: its beginning is not shown.</p>}
       <div class={preview?.url ? "beside" : ""}>
         <div>
-          {followed.bytes > 0 ? (
+          {shape === "terminal" ? (
+            <Terminal
+              id={id}
+              onState={setTerminal}
+              onImpossible={() => setShape("lines")}
+              onSignedOut={onSignedOut}
+            />
+          ) : followed.bytes > 0 ? (
             <LogView log={followed.log} version={followed.version} label="Output" />
           ) : (
             <p class="soft">{state === "running" ? "It has printed nothing yet." : "It printed nothing."}</p>
           )}
-          {followed.isInteractive && isOffered("send_input") && <Typing id={id} onSignedOut={onSignedOut} />}
+          {lines.isInteractive && isOffered("send_input") && <Typing id={id} onSignedOut={onSignedOut} />}
         </div>
         {preview?.url && <PreviewFrame port={preview.port} url={preview.url} />}
       </div>

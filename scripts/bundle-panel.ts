@@ -1,7 +1,7 @@
 /** Bundles the panel for browsers into `panel/built.js`, a module that the Worker imports. */
 import { readFile, rename, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
-import type { BuildOptions } from "esbuild";
+import type { BuildOptions, Plugin } from "esbuild";
 import { UserError } from "../cli/errors.ts";
 import { root } from "../cli/places.ts";
 import { messageOf } from "../src/shared/text.ts";
@@ -11,15 +11,20 @@ const built = join(root, "panel/built.js");
 export async function bundlePanel(): Promise<void> {
   const files = await bundled({
     entryPoints: [join(root, "panel/main.tsx"), join(root, "panel/style.css")],
-    entryNames: "[name]-[hash]",
+    entryNames: "page-[hash]",
+    // What is imported where it is needed is a file of its own.
+    splitting: true,
+    chunkNames: "[name]-[hash]",
     format: "esm",
+    plugins: [xtermUnderPolicy],
   });
-  const named = (kind: string) => Object.keys(files).find((name) => name.endsWith(kind));
-  const page = { script: named(".js"), style: named(".css") };
+  const named = (kind: RegExp) => Object.keys(files).find((name) => kind.test(name));
+  const page = { script: named(/^page-.*\.js$/), style: named(/^page-.*\.css$/) };
   const app = appPage(
     await bundled({
       entryPoints: { script: join(root, "panel/chat-main.tsx"), style: join(root, "panel/style.css") },
       format: "iife",
+      plugins: [withoutTerminal],
     }),
   );
   const module = Object.entries({ files, page, app })
@@ -72,5 +77,44 @@ function appPage(files: Record<string, string>): string {
 </html>
 `;
 }
+
+/**
+ * What the page's policy refuses of xterm.js, and what does the same by means that it allows: `style` elements that scripts
+ * fill, for which `panel/terminal-style.ts` has an element of its own, and `style` attributes set as text.
+ */
+const ALLOWED: [refused: string, allowed: string, times: number][] = [
+  ['createElement("style")', 'createElement("terminal-style")', 3],
+  // oxlint-disable-next-line no-template-curly-in-string
+  ['t.setAttribute("style",`${t.getAttribute("style")||""}${e};`)', "t.style.cssText+=e", 1],
+];
+
+/** Fails where another release of xterm.js has other places. */
+const xtermUnderPolicy: Plugin = {
+  name: "xterm-under-policy",
+  setup({ onLoad }) {
+    onLoad({ filter: /@xterm[\\/]xterm[\\/]lib[\\/]xterm\.mjs$/ }, async ({ path }) => {
+      let contents = await readFile(path, "utf8");
+      for (const [refused, allowed, times] of ALLOWED) {
+        const parts = contents.split(refused);
+        if (parts.length - 1 !== times)
+          throw new Error(`${path} has ${refused} ${parts.length - 1} times in place of ${times}.`);
+        contents = parts.join(allowed);
+      }
+      return { contents, loader: "js" };
+    });
+    onLoad({ filter: /@xterm[\\/]xterm[\\/]css[\\/]xterm\.css$/ }, async ({ path }) => ({
+      contents: await readFile(path, "utf8"),
+      loader: "text",
+    }));
+  },
+};
+
+/** The page in a chat may load nothing, and shows no terminal. */
+const withoutTerminal: Plugin = {
+  name: "without-terminal",
+  setup({ onResolve }) {
+    onResolve({ filter: /\/terminal-screen\.ts$/ }, ({ path }) => ({ path, external: true }));
+  },
+};
 
 if (import.meta.main) await bundlePanel();

@@ -151,7 +151,7 @@ head -c 3000000 /dev/zero | tr '\0' x; printf '\nthe end\n'`;
     expect(read).toMatch(/\nbefore$/);
   });
 
-  it("types into a command that runs in a terminal, with a preview beside it", async () => {
+  it("types lines into a command that runs in a terminal, with a preview beside it", async () => {
     const content = `const page = '<title>app</title><h1>the app</h1><script>top.location = "about:blank"</script>';
 const answer = (_, response) => response.setHeader("content-type", "text/html").end(page);
 require("http").createServer(answer).listen(8000, () => process.stdout.write("name? "));
@@ -162,6 +162,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await page.check("input[name=interactive]");
     await page.fill("#command", "node app.js");
     await page.press("#command", "Enter");
+    await page.click("button:text-is('As lines')");
     await until(async () => (await rows()).includes("name? "));
     await page.fill("#line", "panel");
     await page.press("#line", "Enter");

@@ -64,6 +64,15 @@ export class TerminalFilter {
   #hasScrollRegion = false;
   #hasKeypad = false;
   #hasCursorShape = false;
+  readonly #most: () => number;
+
+  /**
+   * @param most the largest number that a sequence keeps: more rows or columns than a terminal has do no more. Some terminals do what a
+   *   sequence says as often as it says, which may be for hours
+   */
+  constructor(most: () => number = () => 9999) {
+    this.#most = most;
+  }
 
   take(text: string): string {
     let rest = this.#held + text;
@@ -126,6 +135,10 @@ export class TerminalFilter {
     if (sequence.endsWith("r")) this.#hasScrollRegion = sequence !== "\u001b[r";
     else if (sequence.endsWith(" q")) this.#hasCursorShape = true;
     else if (sequence === "\u001b=") this.#hasKeypad = true;
-    return sequence;
+    return sequence.endsWith("m") ? sequence : this.#bounded(sequence);
+  }
+
+  #bounded(sequence: string): string {
+    return sequence.replace(/\d{2,}/g, (number) => String(Math.min(Number(number), this.#most())));
   }
 }

@@ -6,15 +6,20 @@ export interface Size {
   columns: number;
 }
 
+/** A command to be run in a terminal of this size. Its title is the command's own first line. */
+export const sized = (own: string, size: Size) => `# a terminal: ${own.split("\n")[0]}
+stty ${words(size)}
+${own}`;
+
 /**
- * The command with a size for its terminal, and with a link to its device, by which the size is changed later. In a session of its own:
- * the next command of a session waits for its end.
+ * Gives the terminal of a run another size: whatever of the run has a terminal as its input tells which one that is.
+ * @param own the run's id within its sandbox
  */
-export const sized = (own: string, size: Size) =>
-  `# a terminal: ${own.split("\n")[0]}
-sbx_link=/tmp/.shell-\${SANDBOX_MCP_RUN##*.}; ln -sfn "$(tty)" "$sbx_link"; stty ${words(size)}
-( ${own}
-); sbx_shell=$?; rm -f "$sbx_link"; (exit "$sbx_shell")`;
+const resized = (own: string, size: Size) => `# the size of a terminal
+for sbx_own in $(grep -lzxF SANDBOX_MCP_RUN=${own} /proc/[0-9]*/environ 2>/dev/null); do
+  sbx_tty=$(readlink "\${sbx_own%environ}fd/0")
+  case $sbx_tty in /dev/pts/*) stty -F "$sbx_tty" ${words(size)}; break ;; esac
+done`;
 
 /** Passes the size of what shows a terminal on to it: one change at a time, and the last one at the end. */
 export class Resizing {
@@ -41,7 +46,7 @@ export class Resizing {
     this.#isUnderWay = true;
     while (this.#isStale) {
       this.#isStale = false;
-      const command = `stty -F /tmp/.shell-${own} ${words(this.#size())}`;
+      const command = resized(own, this.#size());
       const call = { command, sandbox, session: "shell-size", timeout_seconds: 10 };
       // Where it fails, the terminal goes on in the size before.
       await spaced(() => this.#run(call)).catch(() => undefined);

@@ -1,0 +1,150 @@
+/** The terminal of the panel in a real Chromium. */
+import type { Browser, Page } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { launchChromium } from "../setup/chromium.ts";
+import { PanelPage } from "../setup/panel-page.ts";
+import { type Server, startServer } from "../setup/server.ts";
+import { callTool } from "../setup/tool.ts";
+import { until } from "../setup/until.ts";
+
+let server: Server;
+let chromium: Browser;
+let panel: PanelPage;
+let page: Page;
+
+const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
+
+/** The rows of the terminal, without spaces at their ends. */
+const rows = async () =>
+  (await page.locator(".xterm-rows > div").allTextContents()).map((row) =>
+    row.replaceAll("\u00a0", " ").trimEnd(),
+  );
+const shows = (text: string) => until(async () => (await rows()).some((row) => row.includes(text)));
+const open = (command: string) => panel.run("term", command, { isInteractive: true });
+/** Types into the terminal, once it has the focus. */
+const type = async (text: string) => {
+  await page.waitForSelector(".xterm.focus");
+  await page.keyboard.type(text);
+};
+
+beforeAll(async () => {
+  [server, chromium] = await Promise.all([startServer({}), launchChromium()]);
+  panel = await PanelPage.open(chromium, server.url);
+  ({ page } = panel);
+});
+afterAll(async () => {
+  await chromium?.close();
+  await server?.stop();
+});
+
+describe("the terminal of the panel", () => {
+  it("is one for programs that draw on the whole screen, under the page's policy", async () => {
+    await call("write_file", { sandbox: "term", path: "notes.txt", content: "one\ntwo\n" });
+    await open("vi -u NONE notes.txt");
+    await shows("notes.txt");
+    expect((await rows()).slice(0, 3)).toEqual(["one", "two", "~"]);
+    await type("ofrom the panel");
+    await page.keyboard.press("Escape");
+    await type(":wq\n");
+    await panel.ended("succeeded");
+    expect(await call("read_file", { sandbox: "term", path: "notes.txt" })).toBe(
+      "one\nfrom the panel\ntwo\n",
+    );
+    expect(panel.complaints).toEqual([]);
+  });
+
+  it("has colours, the size of its element, and a key to leave by", async () => {
+    const content = `process.stdin.resume();
+console.log("\\x1b[31mred\\x1b[0m \\x1b[38;2;0;0;255mblue\\x1b[0m");
+const tell = () => console.log(process.stdout.rows + " rows");
+tell();
+process.stdout.on("resize", tell);`;
+    await call("write_file", { sandbox: "term", path: "size.js", content });
+    await open("node size.js");
+    await shows("red blue");
+    const span = (text: string) => page.locator(`.xterm-rows span:text-is('${text}')`).last();
+    const color = (text: string) => span(text).evaluate((element) => getComputedStyle(element).color);
+    expect(await color("red")).toBe("rgb(179, 38, 30)");
+    expect(await color("blue")).toBe("rgb(0, 0, 255)");
+    const { length } = await rows();
+    await until(async () => (await rows()).includes(`${length} rows`));
+    await page.setViewportSize({ width: 800, height: 1000 });
+    await until(async () => (await rows()).length > length);
+    const { length: larger } = await rows();
+    await until(async () => (await rows()).includes(`${larger} rows`));
+    await page.keyboard.press("Control+]");
+    expect(await page.evaluate(() => document.activeElement?.getAttribute("type"))).toBe("checkbox");
+    await page.setViewportSize({ width: 1366, height: 768 });
+  });
+
+  it("goes on without a gap where the connection broke, and is there when it is returned to", async () => {
+    await open("cat");
+    await type("before\n");
+    await until(async () => (await rows()).filter((row) => row === "before").length === 2);
+    const id = decodeURIComponent(page.url().split("/").at(-1) ?? "");
+    await panel.context.setOffline(true);
+    await call("send_input", { id, text: "meanwhile\n" });
+    await page.waitForSelector("[role=alert]:has-text('cannot be reached')");
+    await panel.context.setOffline(false);
+    await shows("meanwhile");
+    await type("after\n");
+    const all = ["before", "before", "meanwhile", "meanwhile", "after", "after"];
+    await until(async () => (await rows()).filter(Boolean).length === all.length);
+    expect((await rows()).filter(Boolean)).toEqual(all);
+    await page.goto(`${panel.address}#/term/about`);
+    await page.click("nav >> text=Runs");
+    await page.click(".runs a:has-text('cat')");
+    await until(async () => (await rows()).filter(Boolean).length === all.length);
+    await page.click("button:text-is('Cancel')");
+    await panel.ended("cancelled");
+    panel.complaints.length = 0;
+  });
+
+  it("draws hostile output, and does and types nothing for it", async () => {
+    await call("write_file", {
+      sandbox: "term",
+      path: "hostile.sh",
+      content: String.raw`printf '\e]0;evil\a\e]52;c;QUJD\a\e]8;;https://evil.example\e\\link\e]8;;\e\\<img src=x>\n'
+for n in 999999999 2147483647; do printf "x\e["$n"b\e["$n"S\e["$n"L\e["$n"I\e["$n"@\e[H"; done
+printf '\e[c\e[>c\e[=c\e[5n\e[?6n\e[?25$p\e]10;?\a\e]4;1;?\a\e[21t\e[18t\eP$qm\e\\\eZ\005\e[?1004h'
+head -c 3000000 /dev/zero | tr '\0' x
+printf '\e[999999999999;;;;:::m\e[\e]never ended'; printf '\e\\\e[2J\e[Hready\n'
+IFS= read -r typed; printf '[%q]\n' "$typed"; cat`,
+    });
+    await open("bash hostile.sh");
+    await shows("ready");
+    await type("mine\n");
+    await shows("[mine]");
+    expect(await page.title()).toBe("Sandboxes");
+    expect(await page.locator(".terminal-box").locator("a, img").count()).toBe(0);
+    expect(panel.complaints).toEqual([]);
+  });
+
+  it("pastes no keys that are not seen, and lines where they are entered at once when it is told to", async () => {
+    const paste = (text: string) =>
+      page.locator(".xterm-helper-textarea").evaluate((element, pasted) => {
+        const clipboardData = new DataTransfer();
+        clipboardData.setData("text/plain", pasted);
+        element.dispatchEvent(
+          new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }),
+        );
+      }, text);
+    const asked = page.waitForEvent("dialog");
+    const pasted = paste("one\nrefused\n");
+    const dialog = await asked;
+    expect(dialog.message()).toContain("Paste 3 lines?");
+    await dialog.dismiss();
+    await pasted;
+    await paste("seen\u001b[201~\u0003 only");
+    await shows("seen[201~ only");
+    await type("\n");
+    await until(async () => (await rows()).filter((row) => row === "seen[201~ only").length === 2);
+    expect((await rows()).join("\n")).not.toContain("refused");
+  });
+
+  it("can be used by everybody, at every width, light and dark", async () => {
+    await page.check("text=for a screen reader");
+    await page.waitForSelector(".xterm-accessibility-tree");
+    expect(await panel.faults("terminal")).toEqual([]);
+  });
+});

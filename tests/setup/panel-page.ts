@@ -1,0 +1,89 @@
+/** The panel in a real Chromium, signed in. Screenshots go to `SCREENSHOTS`, if that is set. */
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import type { Browser, BrowserContext, Page } from "playwright-core";
+import { TOKEN } from "./server.ts";
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+export class PanelPage {
+  readonly context: BrowserContext;
+  readonly page: Page;
+  readonly address: string;
+  /** What the browser complained of: a script or a style that the policy refuses, for example. */
+  readonly complaints: string[] = [];
+
+  private constructor(context: BrowserContext, page: Page, address: string) {
+    this.context = context;
+    this.page = page;
+    this.address = address;
+    page.on("console", (message) => {
+      if (message.type() === "error") this.complaints.push(message.text());
+    });
+    page.on("pageerror", (error) => void this.complaints.push(error.message));
+  }
+
+  /** Signs in at the panel of the server whose endpoint is `url`. */
+  static async open(chromium: Browser, url: string): Promise<PanelPage> {
+    const context = await chromium.newContext({ viewport: { width: 1366, height: 768 } });
+    context.setDefaultTimeout(20_000);
+    const page = await context.newPage();
+    const address = new URL("/panel", url).href;
+    await page.goto(address);
+    await page.click("a:text-is('Sign in')");
+    await page.fill("#token", TOKEN);
+    await page.click("button:text-is('Sign in')");
+    await page.waitForSelector("h1:text-is('Connect a client')");
+    return new PanelPage(context, page, address);
+  }
+
+  /** Runs a command by the page's form. */
+  async run(sandbox: string, command: string, { isInteractive = false } = {}): Promise<void> {
+    await this.page.goto(`${this.address}#/${sandbox}`);
+    await this.page.setChecked("input[name=interactive]", isInteractive);
+    await this.page.fill("#command", command);
+    await this.page.press("#command", "Enter");
+    await this.page.waitForSelector("section.run");
+  }
+
+  /** Waits until the run that is open has ended so. */
+  async ended(state: string): Promise<void> {
+    await this.page.waitForSelector(`section.run .state:text-is('${state}')`);
+  }
+
+  /** What is wrong with the page as it is, at three widths, light and dark: what axe finds, and what does not fit. */
+  async faults(name: string): Promise<string[]> {
+    const { page } = this;
+    const found: string[] = [];
+    await page.evaluate(axe);
+    for (const colorScheme of ["light", "dark"] as const)
+      for (const width of [375, 768, 1366]) {
+        await page.setViewportSize({ width, height: 768 });
+        await page.emulateMedia({ colorScheme });
+        const needed = await page.evaluate(() => document.documentElement.scrollWidth);
+        if (needed !== width) found.push(`It is ${needed} wide where there is ${width}.`);
+        // Narrow and wide, light and dark: what it looks at takes a second each.
+        const isLookedAt = (width === 375) === (colorScheme === "light") && width !== 768;
+        if (isLookedAt) found.push(...(await page.evaluate(violations)));
+        await this.shoot(`${name}-${width}-${colorScheme}`);
+      }
+    return found;
+  }
+
+  async shoot(name: string): Promise<void> {
+    const to = process.env.SCREENSHOTS;
+    if (to) await this.page.screenshot({ path: join(to, `panel-${name}.png`) });
+  }
+}
+
+/** What axe finds against the page. Runs in the page. */
+async function violations(): Promise<string[]> {
+  const { axe: tester } = globalThis as unknown as { axe: { run(): Promise<Axe> } };
+  const found = await tester.run();
+  return found.violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
+}
+
+interface Axe {
+  violations: { id: string; nodes: { html: string }[] }[];
+}

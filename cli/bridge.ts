@@ -7,6 +7,7 @@
 import { setTimeout as pause } from "node:timers/promises";
 import type { JSONRPCMessage, JSONRPCRequest } from "@modelcontextprotocol/sdk/types.js";
 import { EventSourceParserStream } from "eventsource-parser/stream";
+import { refusal } from "./mcp.ts";
 import type { ServerAddress } from "./server.ts";
 
 export interface Wires {
@@ -96,7 +97,7 @@ export class Bridge {
     request: JSONRPCRequest | undefined,
     signal: AbortSignal,
   ): Promise<void> {
-    const response = await this.#post(message, signal);
+    const { response, address } = await this.#post(message, signal);
     const type = response.headers.get("content-type") ?? "";
     if (type.startsWith("text/event-stream") && response.body) {
       const events = response.body
@@ -111,7 +112,7 @@ export class Bridge {
       const body = await response.text();
       const answer = parsed(body);
       if (isMessage(answer)) await this.#answer(answer, request);
-      else if (!response.ok) throw new Error(httpError(response, answer));
+      else if (!response.ok) throw new Error(httpError(response.status, body, address));
     }
     if (request && this.#open.has(request.id))
       throw new Error(
@@ -120,18 +121,28 @@ export class Bridge {
   }
 
   /** @throws Error when no server takes it within RESTART_MS, or it is not known whether one did */
-  async #post(message: JSONRPCMessage, signal: AbortSignal): Promise<Response> {
+  async #post(
+    message: JSONRPCMessage,
+    signal: AbortSignal,
+  ): Promise<{ response: Response; address: ServerAddress }> {
     const deadline = Date.now() + RESTART_MS;
+    let refused: { response: Response; address: ServerAddress } | undefined;
     for (;;) {
-      this.#address ??= await this.#wires.locate();
-      const { url, token } = this.#address;
+      const address = (this.#address ??= await this.#wires.locate());
+      const { url, token } = address;
+      if (refused?.address.token === token) return refused;
+      await refused?.response.body?.cancel();
       try {
-        return await fetch(url, {
+        const response = await fetch(url, {
           method: "POST",
           headers: { ...this.#headers(message), authorization: `Bearer ${token}` },
           body: JSON.stringify(message),
           signal,
         });
+        if (response.status !== 401) return { response, address };
+        // A restarted server may have another token, which is where this one was.
+        refused = { response, address };
+        this.#address = undefined;
       } catch (error) {
         if (signal.aborted) throw error;
         this.#address = undefined;
@@ -208,10 +219,8 @@ function isMessage(value: unknown): value is JSONRPCMessage {
   return typeof value === "object" && value !== null && "jsonrpc" in value;
 }
 
-function httpError({ status, url }: Response, body: unknown): string {
-  const said =
-    typeof body === "object" && body !== null && "error" in body ? `: ${JSON.stringify(body.error)}` : "";
-  if (status === 401)
-    return `${new URL(url).origin} does not accept the token. Set SANDBOX_MCP_TOKEN to one that it accepts${said}`;
-  return `${new URL(url).origin} answered ${status}${said}`;
+function httpError(status: number, body: string, address: ServerAddress): string {
+  const { message } = refusal(status, body, address);
+  if (status !== 401) return message;
+  return `${message}\nWhere the token was changed, \`sandbox-mcp connect <client>\` writes the new one; then start the client again.`;
 }

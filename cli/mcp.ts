@@ -112,7 +112,8 @@ function unreachable(error: Error, { url, isLocal }: ServerAddress): CommandErro
   return new CommandError("unavailable", `No server answers at ${url} (${reason}).${remedy}`);
 }
 
-function refusal(status: number, body: string, { url, tokenSource }: ServerAddress): CommandError {
+/** The error that an HTTP answer other than a 2xx is. */
+export function refusal(status: number, body: string, { url, tokenSource }: ServerAddress): CommandError {
   const said = errorIn(body);
   if (status === 401) {
     const reason = `${url} does not accept the token of ${tokenSource}: ${said || "401"}`;
@@ -132,10 +133,10 @@ function refusal(status: number, body: string, { url, tokenSource }: ServerAddre
 /** The words of an error of the server's, by JSON-RPC or plain HTTP; empty for a body that is none. */
 function errorIn(body: string): string {
   try {
-    const { error, error_description, details, problems } = JSON.parse(body);
+    const { error, error_description, message, details, problems } = JSON.parse(body);
     if (Array.isArray(problems)) return problems.join("\n");
     const words = typeof error === "object" && error !== null ? error.message : error;
-    return [words, error_description ?? details].filter((part) => typeof part === "string").join(": ");
+    return [words, error_description ?? message ?? details].filter((part) => typeof part === "string").join(": ");
   } catch {
     return "";
   }

@@ -1,0 +1,59 @@
+/** The bridge of `sandbox-mcp stdio` and a server that was given another token. */
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import type { JSONRPCMessage } from "@modelcontextprotocol/sdk/types.js";
+import { expect, it } from "vitest";
+import { Bridge } from "../../cli/bridge.ts";
+import { VARIABLES_FILE } from "../../cli/server.ts";
+
+const PING = { jsonrpc: "2.0", id: 1, method: "ping" } as const;
+
+/** Sends a ping to a server that accepts one token. @param tokens where the token is looked up, one time after the other */
+async function ping(tokens: string[], tokenSource: string) {
+  const presented: unknown[] = [];
+  const server = createServer(({ headers }, response) => {
+    presented.push(headers.authorization);
+    const isAccepted = headers.authorization === "Bearer new";
+    response.writeHead(isAccepted ? 200 : 401, { "content-type": "application/json" });
+    response.end(
+      JSON.stringify(
+        isAccepted
+          ? { jsonrpc: "2.0", id: 1, result: {} }
+          : { error: "Unauthorized", message: "The token is not valid here." },
+      ),
+    );
+  });
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/mcp`;
+  const sent: JSONRPCMessage[] = [];
+  const bridge = new Bridge({
+    locate: async () => ({ url, token: tokens.shift() ?? "", tokenSource, isLocal: true }),
+    send: async (message) => void sent.push(message),
+    log: () => undefined,
+  });
+  bridge.take(PING);
+  await bridge.settled();
+  server.closeAllConnections();
+  server.close();
+  return { presented, sent };
+}
+
+it("looks again where the token is kept when it is refused", async () => {
+  const { presented, sent } = await ping(["old", "new"], VARIABLES_FILE);
+  expect(presented).toEqual(["Bearer old", "Bearer new"]);
+  expect(sent).toEqual([{ jsonrpc: "2.0", id: 1, result: {} }]);
+});
+
+it.each([
+  ["SANDBOX_MCP_TOKEN", /sandbox-mcp connect <client>.*start the client again\.$/],
+  [VARIABLES_FILE, /start it again\.\n.*start the client again\.$/],
+])("says what to do when the token of %s stays refused, and presents it once", async (tokenSource, remedy) => {
+  const { presented, sent } = await ping(["old", "old"], tokenSource);
+  expect(presented).toEqual(["Bearer old"]);
+  const [answer] = sent as { error: { message: string } }[];
+  expect(answer?.error.message).toMatch(remedy);
+  expect(answer?.error.message).toContain(
+    `does not accept the token of ${tokenSource}: Unauthorized: The token is not valid here.`,
+  );
+});

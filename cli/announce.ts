@@ -21,6 +21,20 @@ export interface Announcement {
   mounts: readonly MountedDirectory[];
 }
 
+/** The same as data: `npm start -- --json`. The token itself is in no log; `token show` prints it. */
+export function announcementData({ url, tokenSource, file, mounts }: Omit<Announcement, "showToken">) {
+  return {
+    url,
+    panel: panelURL(url),
+    pid: process.pid,
+    token_source: tokenSource,
+    ...(tokenSource === "environment" ? {} : { token_file: file }),
+    mounts: mounts.map(({ path, sandbox }) => ({ path, sandbox, url: sandboxURL(url, sandbox) })),
+  };
+}
+
+const sandboxURL = (url: string, sandbox: string) => `${url}?sandbox=${sandbox}`;
+
 export function announce(announcement: Announcement): string {
   const { url, token, tokenSource, file, showToken, mounts } = announcement;
   const fromEnvironment = tokenSource === "environment";
@@ -37,7 +51,7 @@ export function announce(announcement: Announcement): string {
   );
   const links = clients.flatMap(({ client, link }) => (link ? `  ${client.padEnd(9)}${link}\n` : []));
   const mounted = mounts.map(
-    ({ path, sandbox }) => `${path} in sandbox ${sandbox}: ${url}?sandbox=${sandbox}\n`,
+    ({ path, sandbox }) => `${path} in sandbox ${sandbox}: ${sandboxURL(url, sandbox)}\n`,
   );
   return `
 sandbox-mcp is ready.

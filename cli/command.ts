@@ -47,9 +47,16 @@ export function serverCommand(...definition: Parameters<typeof plainCommand>) {
     .addOption(stateOption());
 }
 
-/** A command that speaks to a server, and whose output is the server's own. */
-export function bridgeCommand(...definition: Parameters<typeof plainCommand>) {
+/**
+ * A command that speaks to a server, and whose output is the server's own.
+ * @param whyNoJSON a sentence for who asks for `--json`
+ */
+export function bridgeCommand(whyNoJSON: string, ...definition: Parameters<typeof plainCommand>) {
   return plainCommand(...definition)
+    .addOption(new Option("--json").hideHelp())
+    .hook("preAction", (_, chosen) => {
+      if (chosen.getOptionValue("json")) throw new CommandError("usage", whyNoJSON);
+    })
     .addOption(urlOption())
     .addOption(tokenOption())
     .addOption(stateOption());

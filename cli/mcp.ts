@@ -136,7 +136,9 @@ function errorIn(body: string): string {
     const { error, error_description, message, details, problems } = JSON.parse(body);
     if (Array.isArray(problems)) return problems.join("\n");
     const words = typeof error === "object" && error !== null ? error.message : error;
-    return [words, error_description ?? message ?? details].filter((part) => typeof part === "string").join(": ");
+    return [words, error_description ?? message ?? details]
+      .filter((part) => typeof part === "string")
+      .join(": ");
   } catch {
     return "";
   }

@@ -2,9 +2,9 @@
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { quote } from "./announce.ts";
-import { UserError } from "./errors.ts";
+import { CommandError } from "./exit.ts";
 import { defaultStateDir } from "./places.ts";
-import { messageOf } from "../src/shared/text.ts";
+import { clause, messageOf } from "../src/shared/text.ts";
 
 export interface StartOptions {
   /** On 127.0.0.1; 0 for any free one. */
@@ -20,6 +20,8 @@ export interface StartOptions {
   python: string | undefined;
   /** Whether to show the panel in a browser. */
   open: boolean;
+  /** Whether to print one JSON document in place of the lines for people. */
+  json: boolean;
   verbose: boolean;
 }
 
@@ -38,6 +40,7 @@ export const USAGE = `npm start [-- options]
                                    the first of your PATH, for which numpy, pandas, matplotlib and ipython are
                                    installed in the state directory, once)
   --open                           show the panel in a browser, once the server is ready
+  --json                           print where the server is as one line of JSON, once it is ready, or why it is not
   --verbose                        show the logs (SANDBOX_MCP_VERBOSE=1)
   --help                           show this
 
@@ -51,7 +54,7 @@ from .dev.vars. Without SERVER_AUTH_TOKEN in either, one is generated and kept i
 /**
  * @param cwd What relative paths are relative to: where the user typed the command.
  * @returns undefined when help is asked for.
- * @throws {UserError} naming the flag or variable that is wrong.
+ * @throws {CommandError} naming the flag or variable that is wrong.
  */
 export function readOptions(
   argv: readonly string[],
@@ -77,6 +80,7 @@ export function readOptions(
     cwd,
     python: python && resolve(cwd, python.value),
     open: flags.open ?? false,
+    json: flags.json ?? false,
     verbose: flags.verbose ?? /^(1|true|yes)$/i.test(env.SANDBOX_MCP_VERBOSE ?? ""),
   };
 }
@@ -94,6 +98,7 @@ const FLAGS = {
   python: { type: "string" },
   mount: { type: "string", multiple: true },
   open: { type: "boolean" },
+  json: { type: "boolean" },
   verbose: { type: "boolean" },
   help: { type: "boolean", short: "h" },
 } as const;
@@ -102,8 +107,8 @@ function parse(argv: readonly string[]) {
   try {
     return parseArgs({ args: [...argv], options: FLAGS, strict: true, allowPositionals: false }).values;
   } catch (error) {
-    const reason = messageOf(error);
-    throw new UserError(`${reason}\n\n${USAGE}`);
+    const reason = clause(messageOf(error));
+    throw new CommandError("usage", `${reason}. npm start -- --help lists the options.`);
   }
 }
 
@@ -117,7 +122,8 @@ function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, s
     // --python=PATH is also a setting of npm, for node-gyp.
     return (values ?? []).flatMap((value) => (flag === "python" && value !== "true" ? [] : { flag, value }));
   });
-  if (swallowed.length === 0) return;
+  const switches = SWITCHES.filter((flag) => env[`npm_config_${flag}`] === "true").map((flag) => `--${flag}`);
+  if (swallowed.length + switches.length === 0) return;
   const end = argv.findIndex((word) => word.startsWith("-"));
   const rest = end < 0 ? [] : argv.slice(end);
   const loose = argv.slice(0, argv.length - rest.length);
@@ -135,10 +141,13 @@ function refuseSwallowed(argv: readonly string[], env: Readonly<Record<string, s
     const found = value ?? (open.size > 1 ? undefined : take(/^/));
     return [`--${flag}`, found === undefined ? "<value>" : quote(found)];
   });
-  const line = [...words, ...rest.map(quote)].join(" ");
-  const names = [...new Set(swallowed.map(({ flag }) => `--${flag}`))].join(" and ");
-  throw new UserError(`npm took ${names} for its own. Put -- first: npm start -- ${line}`);
+  const line = [...words, ...switches, ...rest.map(quote)].join(" ");
+  const names = [...new Set([...swallowed.map(({ flag }) => `--${flag}`), ...switches])].join(" and ");
+  throw new CommandError("usage", `npm took ${names} for its own. Put -- first: npm start -- ${line}`);
 }
+
+/** Flags without a value, but for those that npm answers itself. */
+const SWITCHES = ["open", "json"];
 
 /** Patterns by which values are assigned to flags. */
 const FITTING: Record<string, RegExp | undefined> = {
@@ -155,7 +164,10 @@ function readPort(given: Given | undefined): number {
   if (given === undefined) return 8787;
   const port = /^\d{1,5}$/.test(given.value) ? Number(given.value) : Number.NaN;
   if (port >= 0 && port <= 65_535) return port;
-  throw new UserError(`${given.name} must be a port number from 0 to 65535, and is "${given.value}".`);
+  throw new CommandError(
+    "usage",
+    `${given.name} must be a port number from 0 to 65535, and is "${given.value}".`,
+  );
 }
 
 /** The first of `choices` is the default. */
@@ -163,5 +175,8 @@ function choose<const T extends string>(given: Given | undefined, choices: reado
   if (given === undefined) return choices[0];
   const chosen = choices.find((choice) => choice === given.value);
   if (chosen !== undefined) return chosen;
-  throw new UserError(`${given.name} must be one of ${choices.join(", ")}, and is "${given.value}".`);
+  throw new CommandError(
+    "usage",
+    `${given.name} must be one of ${choices.join(", ")}, and is "${given.value}".`,
+  );
 }

@@ -1,19 +1,22 @@
 /** `npm start`: the whole server on this machine, in one command. */
 import { spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { accessSync, constants } from "node:fs";
-import { join } from "node:path";
+import { accessSync, constants, existsSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { printable } from "../local/engine/printable.ts";
 import { makeDirectories } from "../local/runtime/directories.ts";
-import { announce, panelURL } from "./announce.ts";
+import { messageOf } from "../src/shared/text.ts";
+import { announce, announcementData, panelURL } from "./announce.ts";
 import { type RunningEngine, startEngineProcess } from "./engine.ts";
 import { UserError } from "./errors.ts";
+import { EXIT, type ExitName } from "./exit.ts";
 import { freePort, lockDirectory, startOnPort } from "./lock.ts";
 import { readComponents, readMounts } from "./mounts.ts";
 import { readOptions, USAGE } from "./options.ts";
 import { watchNPM } from "./parents.ts";
-import { root, variablesFile } from "./places.ts";
+import { defaultStateDir, root, variablesFile } from "./places.ts";
 import { requireBubblewrap, requireLinux } from "./platform.ts";
+import { failure, failureOf, json } from "./print.ts";
 import { type PythonSetup, setUpPython } from "./python.ts";
 import { whyNotServing } from "./ready.ts";
 import { forgetRunning, noteRunning } from "./running.ts";
@@ -22,6 +25,9 @@ import { saveWorkspaces } from "./save.ts";
 import { type LogLine, type RunningWorker, startWorker } from "./worker.ts";
 
 const say = (line: string) => process.stderr.write(`${line}\n`);
+
+/** Whether the one document of --json is still to be printed. */
+let owesJSON = process.argv.slice(2).includes("--json");
 
 let engine: RunningEngine | undefined;
 let worker: RunningWorker | undefined;
@@ -39,17 +45,18 @@ let endingSince = 0;
 const ONE_CTRL_C_MS = 500;
 
 /** Saves all workspaces, ends the Worker and the engine with every sandbox, and then this process. Asked again, it does not save. */
-function end(status: number, message?: string): Promise<never> {
+function end(kind: ExitName, message?: string): Promise<never> {
   if (ending && Date.now() - endingSince > ONE_CTRL_C_MS) hurry.abort();
   if (!ending) endingSince = Date.now();
   ending ??= (async () => {
-    if (message !== undefined) say(message);
+    if (owesJSON && message !== undefined) failure(kind, message, true);
+    else if (message !== undefined) say(message);
     forget?.();
     python?.stop();
     await save?.(hurry.signal);
     await worker?.close().catch(() => undefined);
     await engine?.close();
-    process.exit(status);
+    process.exit(EXIT[kind]);
   })();
   return ending;
 }
@@ -64,14 +71,7 @@ async function start(): Promise<void> {
   }
   const { stateDir, verbose } = options;
   requireLinux(process.platform);
-  try {
-    makeDirectories(stateDir, 0o700);
-    accessSync(stateDir, constants.W_OK | constants.X_OK);
-  } catch (error) {
-    throw new UserError(
-      `The state directory ${stateDir} cannot be made or written (${(error as Error).message}). Give it to this user (chown -R), or choose another: --state-dir <path>.`,
-    );
-  }
+  makeStateDirectory(stateDir);
   const mounts = await readMounts(options.mounts, options.cwd, [stateDir, root]);
   if (mounts.forEngine.length > 0 && options.isolation === "none")
     throw new UserError(
@@ -86,9 +86,9 @@ async function start(): Promise<void> {
   await freePort(options.port);
   if (options.isolation === "bubblewrap") await requireBubblewrap(say);
 
-  process.on("SIGINT", () => void end(0));
-  process.on("SIGTERM", () => void end(0));
-  watchNPM(process.env, () => void end(1, "What started this server is gone: stopping."));
+  process.on("SIGINT", () => void end("succeeded"));
+  process.on("SIGTERM", () => void end("succeeded"));
+  watchNPM(process.env, () => void end("failed", "What started this server is gone: stopping."));
 
   const file = variablesFile(process.env);
   const { values, token, tokenSource } = readVariables(process.env, file);
@@ -119,7 +119,7 @@ async function start(): Promise<void> {
     say,
     (how) => {
       save = undefined;
-      void end(1, `The sandbox engine stopped unexpectedly (${how}): stopping.`);
+      void end("failed", `The sandbox engine stopped unexpectedly (${how}): stopping.`);
     },
   );
   if (engine.python === undefined)
@@ -148,7 +148,7 @@ async function start(): Promise<void> {
         onLog: (line) => showLog(line, verbose),
         onDeath: () => {
           save = undefined;
-          void end(1, "workerd stopped unexpectedly: stopping.");
+          void end("failed", "workerd stopped unexpectedly: stopping.");
         },
         verbose,
       });
@@ -161,11 +161,30 @@ async function start(): Promise<void> {
   if (problem !== undefined) throw new UserError(problem);
   noteRunning(stateDir, { url, pid: process.pid });
   forget = () => forgetRunning(stateDir);
-  process.stdout.write(
-    announce({ url, token, tokenSource, file, showToken: process.stdout.isTTY, mounts: mounts.forWorker }),
-  );
+  const announcement = { url, token, tokenSource, file, mounts: mounts.forWorker };
+  if (options.json) {
+    owesJSON = false;
+    json(true, announcementData(announcement));
+  } else process.stdout.write(announce({ ...announcement, showToken: process.stdout.isTTY }));
   if (options.open) showInBrowser(panelURL(url));
   if (options.isolation === "bubblewrap") void python.complete((executable) => engine?.usePython(executable));
+}
+
+/** @throws {UserError} where it cannot be written, or would be made below a directory that is named wrongly */
+function makeStateDirectory(stateDir: string): void {
+  const isChosen = stateDir !== defaultStateDir(process.env);
+  if (isChosen && !existsSync(dirname(stateDir)))
+    throw new UserError(
+      `There is no ${dirname(stateDir)} for the state directory ${stateDir}: make it, or choose another: --state-dir <path>.`,
+    );
+  try {
+    makeDirectories(stateDir, 0o700);
+    accessSync(stateDir, constants.W_OK | constants.X_OK);
+  } catch (error) {
+    throw new UserError(
+      `The state directory ${stateDir} cannot be made or written (${messageOf(error)}). Give it to this user (chown -R), or choose another: --state-dir <path>.`,
+    );
+  }
 }
 
 /** Hands the address to whatever opens addresses on this desktop. Without a desktop it is printed already. */
@@ -184,6 +203,6 @@ function showLog({ level, message }: LogLine, verbose: boolean): void {
 try {
   await start();
 } catch (error) {
-  const unexpected = error instanceof Error ? (error.stack ?? error.message) : String(error);
-  await end(1, error instanceof UserError ? error.message : unexpected);
+  const showsStack = process.argv.includes("--verbose") || undefined;
+  await end(...failureOf(error, "failed", showsStack));
 }

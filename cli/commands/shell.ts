@@ -16,6 +16,7 @@ import { Keyboard } from "../terminal.ts";
 const SHOWN_AGAIN = 4096;
 
 export const shell = bridgeCommand(
+  `A terminal has no JSON. For data: ${PROGRAM} command --json '...'`,
   "shell",
   "open a terminal in a sandbox; Ctrl-C goes inside, Ctrl-] leaves it at work, to be returned to",
   ["shell", "shell --sandbox build 'python3 -q'", "shell --attach build.01m7w0hhyrgqc3dhwv4sybnbvc"],

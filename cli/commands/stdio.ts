@@ -6,6 +6,7 @@ import { serverAddress } from "../server.ts";
 import { speak } from "../stdio.ts";
 
 export const stdio = bridgeCommand(
+  "Standard output carries the protocol, which is JSON already: leave --json out.",
   "stdio",
   "speak MCP on standard input and output, for clients that start a process; without a URL a local server is found or started",
   ["stdio", "stdio --sandbox project", "stdio --url https://sandbox.example/mcp --token TOKEN"],

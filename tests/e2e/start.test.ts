@@ -4,6 +4,7 @@ import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import {
   cpSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -17,6 +18,7 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
+import { readRunning } from "../../cli/running.ts";
 import { processes } from "../setup/processes.ts";
 import {
   npm,
@@ -30,6 +32,7 @@ import {
 } from "../setup/server.ts";
 import { MCPClient } from "../setup/mcp-client.ts";
 import { callTool } from "../setup/tool.ts";
+import { until } from "../setup/until.ts";
 
 const cleanUp: (() => unknown)[] = [];
 
@@ -92,18 +95,28 @@ describe("the command line", () => {
   });
 
   it.each([
-    [["--port", "80000"], {}, /--port must be a port number/],
-    [[], { PORT: "http" }, /^PORT must be a port number/],
-    [["--network", "lan"], {}, /--network must be one of internet, none/],
-    [["--isolation", "docker"], {}, /--isolation must be one of bubblewrap, none/],
-    [[], { npm_config_port: "9000" }, /npm took --port for its own. Put -- first: npm start -- --port 9000/],
-    [["--port", "0", "--python", "/bin/true"], {}, /^--python \/bin\/true is not a Python 3 that runs\./],
-    [["--prot", "1"], {}, /'--prot'[^]*npm start \[-- options\]/],
-    [["--port", "0"], { ALLOWED_ORIGINS: "https://a.example/path" }, /^ALLOWED_ORIGINS\S* must be an origin/],
-  ])("%j with %j is refused", async (flags, env, message) => {
+    [["--port", "80000"], {}, 64, /--port must be a port number/],
+    [[], { PORT: "http" }, 64, /^PORT must be a port number/],
+    [["--network", "lan"], {}, 64, /--network must be one of internet, none/],
+    [["--isolation", "docker"], {}, 64, /--isolation must be one of bubblewrap, none/],
+    [
+      [],
+      { npm_config_port: "9000" },
+      64,
+      /npm took --port for its own. Put -- first: npm start -- --port 9000/,
+    ],
+    [["--port", "0", "--python", "/bin/true"], {}, 1, /^--python \/bin\/true is not a Python 3 that runs\./],
+    [["--prot", "1"], {}, 64, /^Unknown option '--prot'[^\n]*\. npm start -- --help lists the options\.$/],
+    [
+      ["--port", "0"],
+      { ALLOWED_ORIGINS: "https://a.example/path" },
+      1,
+      /^ALLOWED_ORIGINS\S* must be an origin/,
+    ],
+  ])("%j with %j is refused", async (flags, env, exit, message) => {
     const directory = temporaryDirectory();
     const { code, stderr } = await run({ flags: [...flags, "--state-dir", directory], env });
-    expect(code).toBe(1);
+    expect(code).toBe(exit);
     expect(stderr).toMatch(message);
     expect(processes().filter(({ command }) => command.includes(directory))).toEqual([]);
   });
@@ -112,8 +125,8 @@ describe("the command line", () => {
     "%j without -- before it starts nothing",
     async (...words) => {
       const command = npm(["start", ...words]);
-      expect(await command.exited).toBe(1);
-      // The newest npm refuses it by itself.
+      // The newest npm refuses it by itself, with 1.
+      expect([1, 64]).toContain(await command.exited);
       expect(command.stderr()).toMatch(
         /npm took --port for its own\. Put -- first: npm start -- --port 9200|Unknown cli flag:[^]*--port/,
       );
@@ -184,6 +197,26 @@ describe("a server with flags", () => {
   });
 });
 
+it("prints with --json where it is as one line, and no token", async () => {
+  const directory = temporaryDirectory();
+  const command = npmStart({ flags: ["--json", "--port", "0", "--state-dir", directory] });
+  cleanUp.push(() => void command.child.kill("SIGTERM"));
+  await until(() => command.stdout().includes('{"success"'));
+  const [line = ""] = /^\{.*\}\n$/m.exec(command.stdout()) ?? [];
+  const { url, ...ready } = JSON.parse(line);
+  expect(await status(url, TOKEN)).toBe(200);
+  expect(ready).toEqual({
+    success: true,
+    panel: new URL("/panel", url).href,
+    pid: readRunning(directory)?.pid,
+    token_source: "environment",
+    mounts: [],
+  });
+  expect(withoutNPM(command.stdout())).toBe(line.trim());
+  process.kill(ready.pid, "SIGTERM");
+  expect(await command.exited).toBe(0);
+});
+
 describe("the token", () => {
   it("is generated once and kept in .dev.vars, with the other lines", async () => {
     const directory = clone();
@@ -245,6 +278,30 @@ describe("beside others", () => {
     expect(stderr).toMatch(
       /^The state directory \S+ cannot be made or written \(.*\)\. Give it to this user \(chown -R\), or choose another: --state-dir <path>\.$/,
     );
+  });
+
+  it("a state directory below one that is not there is not made", async () => {
+    const directory = join(temporaryDirectory(), "mistyped/state");
+    const { code, stderr } = await run({ flags: ["--port", "0", "--state-dir", directory] });
+    expect([code, stderr]).toEqual([
+      1,
+      expect.stringMatching(/^There is no \S+mistyped for the state directory [^\n]+--state-dir <path>\.$/),
+    ]);
+    expect(existsSync(dirname(directory))).toBe(false);
+  });
+
+  it("what nobody expected is told in one line, its stack only when asked for", async () => {
+    const directory = temporaryDirectory();
+    writeFileSync(join(directory, "python"), "");
+    const flags = ["--port", "0", "--state-dir", directory];
+    const env = { SANDBOX_MCP_PYTHON: undefined };
+    const { code, stderr } = await run({ flags, env });
+    expect([code, stderr]).toEqual([69, expect.stringMatching(/^EEXIST: [^\n]+python'$/)]);
+    const { stdout } = await run({ flags: [...flags, "--json"], env });
+    expect(JSON.parse(stdout.slice(stdout.indexOf("{")))).toEqual({
+      success: false,
+      error: { kind: "unavailable", message: stderr, exit_status: 69 },
+    });
   });
 
   it("a port in use is one clear line", async () => {

@@ -48,12 +48,15 @@ it("looks again where the token is kept when it is refused", async () => {
 it.each([
   ["SANDBOX_MCP_TOKEN", /sandbox-mcp connect <client>.*start the client again\.$/],
   [VARIABLES_FILE, /start it again\.\n.*start the client again\.$/],
-])("says what to do when the token of %s stays refused, and presents it once", async (tokenSource, remedy) => {
-  const { presented, sent } = await ping(["old", "old"], tokenSource);
-  expect(presented).toEqual(["Bearer old"]);
-  const [answer] = sent as { error: { message: string } }[];
-  expect(answer?.error.message).toMatch(remedy);
-  expect(answer?.error.message).toContain(
-    `does not accept the token of ${tokenSource}: Unauthorized: The token is not valid here.`,
-  );
-});
+])(
+  "says what to do when the token of %s stays refused, and presents it once",
+  async (tokenSource, remedy) => {
+    const { presented, sent } = await ping(["old", "old"], tokenSource);
+    expect(presented).toEqual(["Bearer old"]);
+    const [answer] = sent as { error: { message: string } }[];
+    expect(answer?.error.message).toMatch(remedy);
+    expect(answer?.error.message).toContain(
+      `does not accept the token of ${tokenSource}: Unauthorized: The token is not valid here.`,
+    );
+  },
+);

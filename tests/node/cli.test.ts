@@ -117,6 +117,18 @@ test("files ls loses nothing of a name in a pipe, and a shell turns it back", as
   );
 });
 
+test.each([
+  ["shell", "sandbox-mcp command --json"],
+  ["stdio", "JSON already"],
+])("%s refuses --json in a sentence, as JSON", async (name, words) => {
+  const { code, stdout, stderr } = await runHere([name, "--json"]);
+  expect([code, JSON.parse(stdout), stderr]).toEqual([
+    64,
+    { success: false, error: { kind: "usage", message: expect.stringContaining(words), exit_status: 64 } },
+    "",
+  ]);
+});
+
 test("runs refuses a cursor that is no run's id before it asks a server", async () => {
   const env = { SANDBOX_MCP_URL: "http://127.0.0.1:9", SANDBOX_MCP_TOKEN: "token" };
   const { code, stderr } = await runHere(["runs", "--cursor", "foo"], { env });

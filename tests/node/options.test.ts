@@ -14,6 +14,8 @@ it.each([
   ],
   ["--state-dir 'it'\\''s $HOME'", { state_dir: "true" }, ["it's $HOME"]],
   ["--port 1 --python /p", { port: "true", python: "true" }, ["1", "/p"]],
+  ["--json", { json: "true" }, []],
+  ["--port 1 --open --json", { json: "true", open: "true", port: "true" }, ["1"]],
   // What belongs to which cannot be known.
   [
     "--port 1 --state-dir <value> --mount <value>",

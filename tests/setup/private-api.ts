@@ -11,7 +11,7 @@ import { createServer } from "node:https";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { gzipSync } from "node:zlib";
+import { brotliCompressSync, gzipSync } from "node:zlib";
 import { CertificateAuthority } from "../../local/engine/authority.ts";
 import type { Arrived } from "./private-secrets.ts";
 
@@ -71,6 +71,9 @@ function answer(repository: string, { url = "/", headers }: IncomingMessage, res
     return void response.writeHead(200, { "content-encoding": "gzip" }).end(gzipSync(`gzip ${given}`));
   if (pathname.startsWith("/coded/"))
     return void response.writeHead(200, { "content-encoding": pathname.slice(7) }).end(given);
+  if (pathname === "/brotli")
+    return void response.writeHead(200, { "content-encoding": "br" }).end(brotliCompressSync(`br ${given}`));
+  if (pathname.startsWith("/raw/")) return void response.socket?.end(decodeURIComponent(pathname.slice(5)));
   if (pathname === "/pieces") {
     const [first, second] = [given.slice(0, 12), given.slice(12)];
     response.write(`begins ${first}`);

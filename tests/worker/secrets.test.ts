@@ -90,6 +90,77 @@ describe("an answer that breaks off", () => {
   });
 });
 
+describe("an answer that is odd", () => {
+  const ask = async (head: string, more = "") =>
+    await sh(
+      `curl -sS -m 10 -w ' %{http_code}' ${more} 'https://api.private.test/raw/${encodeURIComponent(head)}'`,
+    );
+
+  it.each([
+    ["a change of the protocol", "HTTP/1.1 101 Switching Protocols\r\n\r\n"],
+    [
+      "a change of the protocol that names one",
+      "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+    ],
+    [
+      "interim answers without end",
+      `${"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(101)}HTTP/1.1 200 OK\r\n\r\n`,
+    ],
+    ["a status that is none", "HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n"],
+    [
+      "a body in a coding of the connection's",
+      "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    ],
+  ])("ends in words: %s", async (_what, head) => {
+    expect(await ask(head)).toMatch(/sandbox-mcp: [^]* 502$/);
+  });
+
+  it.each([
+    ["a status without a body that has one", "HTTP/1.1 204 None\r\nContent-Length: 3\r\n\r\nabc", " 204"],
+    ["a status that resets", "HTTP/1.1 205 Reset\r\nContent-Length: 0\r\n\r\n", " 205"],
+    ["interim answers", "HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "hi 200"],
+  ])("is passed on: %s", async (_what, head, shown) => {
+    expect(await ask(head)).toBe(shown);
+  });
+});
+
+describe("a request that is odd", () => {
+  const proxied = (text: string, host = "api.private.test") =>
+    sh(
+      `python3 - <<'END'
+import socket, ssl
+s = socket.create_connection(("127.0.0.1", 3128)); s.settimeout(10)
+s.sendall(b"CONNECT ${host}:443 HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n"); s.recv(1000)
+t = ssl.create_default_context().wrap_socket(s, server_hostname="${host}")
+t.sendall(${JSON.stringify(text)}.encode()); got = b""
+while more := t.recv(65536): got += more
+print(got.decode())
+END`,
+    );
+
+  it("has a body of unknown length stay one", async () => {
+    const inner = "GET /inner HTTP/1.1\r\nHost: api.private.test\r\n\r\n";
+    const body = `${inner.length.toString(16)}\r\n${inner}\r\n0\r\n\r\n`;
+    const head = "Host: api.private.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+    expect(await proxied(`DELETE /echo HTTP/1.1\r\n${head}${body}`)).toContain("200 OK");
+    expect(await arrived()).toMatchObject([{ url: "/echo", authorization: BEARER, body: inner }]);
+    expect(await proxied(`GET /echo HTTP/1.1\r\n${head}${body}`)).toMatch(/ 502 [^]*sandbox-mcp: /);
+    expect(await arrived()).toEqual([]);
+  });
+
+  it("is sent without the user in its URL, and not at all to another host or for a WebSocket", async () => {
+    const head = "Host: api.private.test\r\nConnection: close\r\n";
+    const asUser = `GET https://me:pw@api.private.test/echo HTTP/1.1\r\n${head}\r\n`;
+    expect(await proxied(asUser)).toMatch(/^HTTP\/1\.1 200 /);
+    expect(await arrived()).toMatchObject([{ url: "/echo", authorization: BEARER }]);
+    const other = await proxied(`GET https://git.private.test/echo HTTP/1.1\r\n${head}\r\n`);
+    expect(other).toContain("403");
+    const socket = head.replace("close", "upgrade\r\nUpgrade: websocket");
+    expect(await proxied(`GET /echo HTTP/1.1\r\n${socket}\r\n`)).toContain("501");
+    expect(await arrived()).toEqual([]);
+  });
+});
+
 describe("a value stays outside", () => {
   it("leaves no trace in the memory, environment, files and processes of the sandbox", async () => {
     // A kernel and a program that have used it are still there.
@@ -116,6 +187,7 @@ describe("a value stays outside", () => {
     expect(head).toMatch(/^content-length: \d+\r$/m);
     expect(await sh("curl -sS https://api.private.test/pieces")).toBe(`begins Bearer ${MASKED} ends`);
     expect(await sh("curl -sS --compressed https://api.private.test/gzip")).toBe(`gzip Bearer ${MASKED}`);
+    expect(await sh("curl -sS --compressed https://api.private.test/brotli")).toBe(`br Bearer ${MASKED}`);
     // The platform undoes a coding by its name in small letters alone.
     const coded = await sh(
       "curl -sS https://api.private.test/coded/x-own https://api.private.test/coded/GZIP",

@@ -357,7 +357,11 @@ async function endTLS(
     return;
   }
   const secureContext = authority.contextFor(host);
-  const secure = new TLSSocket(socket, { isServer: true, secureContext, ALPNProtocols: ["http/1.1"] });
+  const secure = new TLSSocket(socket, {
+    isServer: true,
+    secureContext,
+    ALPNProtocols: ["http/1.1", "http/1.0"],
+  });
   pinned.set(secure, `${host}:${port}`);
   server.emit("connection", secure);
 }

@@ -36,6 +36,8 @@ describe("code in a sandbox reaches an API with a secret that it does not have",
   it.each([
     ["curl", "curl -sS https://api.private.test/echo"],
     ["curl over plain HTTP", "curl -sS http://api.private.test/echo"],
+    // Offers no other in TLS.
+    ["a client of HTTP/1.0", "curl -0 -sS https://api.private.test/echo"],
     [
       "Python's urllib",
       `python3 -c "import urllib.request as r; print(r.urlopen('https://api.private.test/echo').read().decode())"`,

@@ -215,7 +215,10 @@ function OpenRun({ id, run, sandbox, previews, onSignedOut }: Opened) {
     if (mayBeTerminal && shape === undefined) setShape("terminal");
   }, [mayBeTerminal]);
   const heading = useRef<HTMLHeadingElement>(null);
-  useEffect(() => heading.current?.focus(), [id]);
+  useEffect(() => {
+    // In a chat somebody may be typing beside the page.
+    if (document.hasFocus()) heading.current?.focus();
+  }, [id]);
   const state = followed.state ?? run?.state;
   return (
     <section class="run" aria-label="The run that is open">

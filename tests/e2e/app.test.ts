@@ -103,6 +103,8 @@ describe.each([
     await state("succeeded");
     await until(async () => (await rows()).length > 0);
     expect(await rows()).toEqual(["done already"]);
+    // Whoever types into the chat goes on typing there.
+    expect(await page.evaluate(() => document.activeElement?.tagName)).toBe("INPUT");
   });
 });
 

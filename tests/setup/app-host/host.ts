@@ -68,7 +68,10 @@ async function open({ endpoint, token, proxy, tool: name, args, context, isNarro
     });
   });
   frame.src = `${proxy}?csp=${encodeURIComponent(JSON.stringify(csp ?? {}))}`;
-  document.body.replaceChildren(frame);
+  const typing = document.createElement("input");
+  typing.ariaLabel = "Message";
+  document.body.replaceChildren(typing, frame);
+  typing.focus();
   await isReady;
 
   const bridge = new AppBridge(

@@ -246,8 +246,14 @@ export class Account extends DurableObject<Env> {
     isArchive = false,
     notEnough?: number,
   ): Promise<Outcome<number>> {
-    const begin = () => this.#snapshots.begin(sandbox, id, base, isArchive, Date.now(), notEnough);
-    const outcome = outcomeOf(begin);
+    return await this.#change(() =>
+      this.#snapshots.begin(sandbox, id, base, isArchive, Date.now(), notEnough),
+    );
+  }
+
+  /** Changes what is kept of workspaces; what nothing refers to any more is deleted soon. */
+  async #change<T>(work: () => T): Promise<Outcome<T>> {
+    const outcome = outcomeOf(work);
     await this.#planSweep();
     return outcome;
   }
@@ -259,8 +265,7 @@ export class Account extends DurableObject<Env> {
 
   /** Makes a save the state of its sandbox, or the archive of a task. @param packBytes what it has written as its own pack */
   async commitSave(save: Save, packBytes: number): Promise<Outcome<void>> {
-    const outcome = outcomeOf(() => this.#snapshots.commit(save, packBytes));
-    await this.#planSweep();
+    const outcome = await this.#change(() => this.#snapshots.commit(save, packBytes));
     // Whoever hears of it may stop the server.
     await this.ctx.storage.sync();
     return outcome;
@@ -285,13 +290,11 @@ export class Account extends DurableObject<Env> {
 
   /** Makes the workspace that a set-up left that of a sandbox which has none. */
   async startFromOutcome(sandbox: string, key: string): Promise<Outcome<void>> {
-    const outcome = outcomeOf(() => {
+    return await this.#change(() => {
       if (this.#snapshots.has(sandbox))
         throw new ToolError("invalid_argument", `sandbox ${sandbox} has a workspace already`);
       this.#snapshots.forkArchive(sandbox, key);
     });
-    await this.#planSweep();
-    return outcome;
   }
 
   /** The record of a task has gone: what is kept of it goes too. */
@@ -312,10 +315,11 @@ export class Account extends DurableObject<Env> {
     label: string,
     settings: CheckpointSettings | undefined,
   ): Promise<Outcome<Checkpoint>> {
-    const outcome = outcomeOf(() => this.#snapshots.checkpoint(sandbox, label));
-    if (outcome.ok) this.#keepSettings(outcome.value, settings);
-    await this.#planSweep();
-    return outcome;
+    return await this.#change(() => {
+      const checkpoint = this.#snapshots.checkpoint(sandbox, label);
+      this.#keepSettings(checkpoint, settings);
+      return checkpoint;
+    });
   }
 
   /** A checkpoint, and whether there is a sandbox of this name. */
@@ -325,12 +329,10 @@ export class Account extends DurableObject<Env> {
 
   /** Deletes one checkpoint of a sandbox. Answers how many the sandbox has left. */
   async removeCheckpoint(sandbox: string, id: string): Promise<Outcome<number>> {
-    const outcome = outcomeOf(() => {
+    return await this.#change(() => {
       this.#snapshots.removeCheckpoint(sandbox, id);
       return this.#checkpointsOf(sandbox);
     });
-    await this.#planSweep();
-    return outcome;
   }
 
   #checkpointsOf(sandbox: string): number {
@@ -356,13 +358,11 @@ export class Account extends DurableObject<Env> {
     id: string,
     settings: CheckpointSettings | undefined,
   ): Promise<Outcome<WentBack>> {
-    const outcome = outcomeOf(() => {
+    return await this.#change(() => {
       const { to, before } = this.#snapshots.goBack(sandbox, id);
       this.#keepSettings(before, settings);
       return { to, before, settings: this.#settings(id) };
     });
-    await this.#planSweep();
-    return outcome;
   }
 
   /** Makes a new sandbox of a checkpoint, whose container starts with its first call. */
@@ -411,15 +411,13 @@ export class Account extends DurableObject<Env> {
         const told = await actor.inherit(owner, settings);
         if (!told.ok) return told;
       }
-      const outcome = outcomeOf(() => {
+      this.ctx.storage.kv.put("principal", principalID);
+      return await this.#change(() => {
         const { make, to } = look();
         make();
         if (settings) this.#sandboxes.putVariables(sandbox, Object.keys(settings.env).sort());
         return { to, hasSettings: settings !== undefined };
       });
-      this.ctx.storage.kv.put("principal", principalID);
-      await this.#planSweep();
-      return outcome;
     });
   }
 

@@ -4,7 +4,7 @@
  */
 import type { RestartNotice } from "./restart-notice.ts";
 import { connectionLost, isGone } from "../shared/errors.ts";
-import { within } from "../shared/within.ts";
+import { pause, within } from "../shared/within.ts";
 
 /** How long the SDK's stop hook is waited for, milliseconds. */
 const STOP_MS = 5000;
@@ -78,7 +78,7 @@ export class Lifecycle {
   async ended(): Promise<void> {
     const deadline = Date.now() + STOP_MS;
     while (this.#isUp && Date.now() < deadline && (await this.#host.isRecordedAsRunning()))
-      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+      await pause(LOOK_MS);
     if (!this.#host.running())
       await within(
         STOP_MS,
@@ -129,8 +129,7 @@ export class Lifecycle {
   async #outlived(): Promise<boolean> {
     const starts = this.#starts;
     const isSame = () => this.#host.running() && this.#starts === starts;
-    for (let look = 0; look < OUTLIVED_MS / 100 && isSame(); look++)
-      await new Promise((resolve) => setTimeout(resolve, 100));
+    for (let look = 0; look < OUTLIVED_MS / 100 && isSame(); look++) await pause(100);
     return isSame();
   }
 

@@ -3,6 +3,7 @@
  * being destroyed. Work goes on after its call was cut, and would start a container that the account does not count.
  */
 import { OperationInterruptedError } from "@cloudflare/sandbox";
+import { pause } from "../shared/within.ts";
 
 /** How often a container that starts while it is destroyed is ended, milliseconds. */
 const END_AGAIN_MS = 100;
@@ -92,7 +93,7 @@ export class ContainerStarts {
   async clear(end: () => Promise<void>): Promise<void> {
     await end();
     while (this.isStarting) {
-      await Promise.race([...this.#starts, new Promise((resolve) => setTimeout(resolve, END_AGAIN_MS))]);
+      await Promise.race([...this.#starts, pause(END_AGAIN_MS)]);
       await end();
     }
   }

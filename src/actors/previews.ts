@@ -2,12 +2,7 @@
  * The previews of a sandbox: which of its ports can be reached from outside, by which token, and until when. A preview
  * ends with the container it was opened in, and a request to it starts no container, because a new one serves nothing.
  */
-import {
-  OPEN_PREVIEWS,
-  PREVIEW_ERROR,
-  PREVIEW_PORT,
-  type PreviewError,
-} from "../../container/sandboxd/protocol.ts";
+import { OPEN_PREVIEWS, PREVIEW_ERROR, PREVIEW_PORT } from "../../container/sandboxd/protocol.ts";
 import { ToolError } from "../shared/errors.ts";
 import { equal, PREVIEW_STATE, PREVIEW_TOKEN, type PreviewState } from "../shared/preview-address.ts";
 
@@ -188,7 +183,7 @@ export class Previews {
 
 /** @param response of sandboxd, or of a program of the user's in its place */
 function unservedState(response: Response | undefined, hasAnswered: boolean): PreviewState {
-  const problem = response?.headers.get(PREVIEW_ERROR) as PreviewError | null | undefined;
+  const problem = response?.headers.get(PREVIEW_ERROR);
   if (problem === "tls" || problem === "foreign") return problem;
   return hasAnswered ? "silent" : "waiting";
 }

@@ -10,6 +10,7 @@ import { ToolError } from "../shared/errors.ts";
 import { randomLetters } from "../shared/names.ts";
 import type { NetworkPolicy } from "../shared/network-policy.ts";
 import type { Secret } from "../shared/secrets.ts";
+import { sha256 } from "../shared/sha256.ts";
 import type { Installation, Workspace } from "./workspace.ts";
 
 /** How the outcome of a set-up is to be kept. */
@@ -124,6 +125,5 @@ async function keyOf(
     value === null ? [] : [[name, value]],
   );
   set.sort(([a = ""], [b = ""]) => (a < b ? -1 : 1));
-  const seen = new TextEncoder().encode(JSON.stringify([script, set, network, system]));
-  return `setup:${new Uint8Array(await crypto.subtle.digest("SHA-256", seen)).toHex()}`;
+  return `setup:${(await sha256(JSON.stringify([script, set, network, system]))).toHex()}`;
 }

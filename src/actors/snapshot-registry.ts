@@ -2,9 +2,11 @@
  * The saved states of a principal's sandboxes, kept by their `Account`.
  *
  * A snapshot is one state of a workspace: a manifest, and the packs that hold its content. It lives as long as a sandbox has
- * it as its current state, a checkpoint names it or it is the archive of a task or a set-up; a pack lives as long as a snapshot refers to
- * it. Archives give way where there is no room: those of the tasks that ended first. Every step is one transaction. What nothing refers to any more becomes garbage in the same transaction, as prefixes of keys in R2, and its
- * row stays until R2 has deleted it, so that neither a crash nor a refusal of R2 leaves anything behind.
+ * it as its current state, a checkpoint names it, or it is the archive of a task or a set-up; a pack lives as long as a
+ * snapshot refers to it. Archives give way where there is no room: those of the tasks that ended first.
+ *
+ * Every step is one transaction. What nothing refers to any more becomes garbage in the same transaction, as prefixes of keys
+ * in R2, and its row stays until R2 has deleted it, so that neither a crash nor a refusal of R2 leaves anything behind.
  */
 import type { Named } from "../../container/sandboxd/protocol.ts";
 import type { Limits } from "../shared/config.ts";

@@ -2,6 +2,7 @@
 import type { Refusal } from "../shared/responses.ts";
 import type { Config, Previous } from "../shared/config.ts";
 import { ownerTokens } from "../shared/owner-tokens.ts";
+import { sha256 } from "../shared/sha256.ts";
 import { PROCESS_LOOKUP_LIMITER, rateLimited, tooOften } from "../shared/limiter.ts";
 import type { Caller, RequestContext } from "../shared/request-context.ts";
 import { addressOf } from "../actors/attempts.ts";
@@ -11,7 +12,7 @@ import { OWNER_ID, type Principal, SCOPES, tokenPrincipalID } from "../shared/pr
 
 /** A static token that is accepted, as its digest, and the principal it stands for. */
 interface Candidate {
-  sha256: ArrayBuffer | Uint8Array;
+  sha256: Uint8Array;
   principal: Principal;
   /** Of a token that was replaced: milliseconds since the epoch from which it is refused. */
   until?: number;
@@ -158,8 +159,8 @@ async function digestTokens(config: Config): Promise<Candidate[]> {
   }
   for (const { name, sha256: hex, scopes, region, previous } of authTokens) {
     const principal: Principal = { id: tokenPrincipalID(name), scopes, region, via: "token" };
-    candidates.push({ sha256: fromHex(hex), principal });
-    if (previous) candidates.push(replaced(fromHex(previous.value), principal, previous));
+    candidates.push({ sha256: Uint8Array.fromHex(hex), principal });
+    if (previous) candidates.push(replaced(Uint8Array.fromHex(previous.value), principal, previous));
   }
   return candidates;
 }
@@ -167,12 +168,4 @@ async function digestTokens(config: Config): Promise<Candidate[]> {
 /** A token that a rotation has replaced: the same principal, which the log tells apart. */
 function replaced(digest: Candidate["sha256"], principal: Principal, { until }: Previous): Candidate {
   return { sha256: digest, principal: { ...principal, via: "previous_token" }, until };
-}
-
-function sha256(text: string): Promise<ArrayBuffer> {
-  return crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
-}
-
-function fromHex(hex: string): Uint8Array {
-  return Uint8Array.from(hex.match(/../g) ?? [], (pair) => Number.parseInt(pair, 16));
 }

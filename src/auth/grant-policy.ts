@@ -5,13 +5,13 @@
  */
 import type { Config } from "../shared/config.ts";
 import { ownerTokens } from "../shared/owner-tokens.ts";
+import { sha256 } from "../shared/sha256.ts";
 
 /** The rule of whoever knows the server's token. It names that token by a digest which is good for nothing else. */
 export async function ownerRule(serverAuthToken: string): Promise<string> {
   // The prefix is part of the rule in stored grants, so it never changes.
-  const text = new TextEncoder().encode(`sandbox-mcp owner's door\n${serverAuthToken}`);
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", text));
-  return `owner:${Array.from(digest.slice(0, 16), (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+  const digest = await sha256(`sandbox-mcp owner's door\n${serverAuthToken}`);
+  return `owner:${digest.subarray(0, 16).toHex()}`;
 }
 
 /** The rule of an entry of `GITHUB_ALLOWED_USERS`, which a login and an `id:` share without meeting. */

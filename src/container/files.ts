@@ -20,7 +20,7 @@ import {
   usageSchema,
   writtenSchema,
 } from "../../container/sandboxd/protocol.ts";
-import { type ErrorCode, ToolError, exhausted, noAnswer } from "../shared/errors.ts";
+import { type ErrorCode, ToolError, answered, exhausted } from "../shared/errors.ts";
 import type { Connection } from "./connection.ts";
 import { readAnswer, bytesOf, jsonOf, misanswered } from "./sandboxd-answer.ts";
 
@@ -78,9 +78,9 @@ export class Files {
     const call = {
       path: target,
       id: crypto.randomUUID(),
-      append: append ? "1" : undefined,
-      confined: confined ? "1" : undefined,
-    } as const;
+      append: flag(append),
+      confined: flag(confined),
+    };
     const failed = `Writing ${target} failed`;
     const { size } = await this.#ask("PUT /files", call, writtenSchema, failed, content);
     return size;
@@ -93,7 +93,7 @@ export class Files {
    */
   async edit(path: string, edits: readonly Edit[], confined: boolean, mayRead: boolean): Promise<Written> {
     const target = absolute(path);
-    const call = { path: target, id: crypto.randomUUID(), confined: confined ? "1" : undefined } as const;
+    const call = { path: target, id: crypto.randomUUID(), confined: flag(confined) };
     const body = new TextEncoder().encode(JSON.stringify(edits));
     const failed = `Editing ${target} failed`;
     const written = this.#ask("POST /edit", call, writtenSchema, failed, body);
@@ -156,7 +156,7 @@ export class Files {
   /** What a path leads to; with `digest` also the SHA-256 of a file, unless that takes too long. */
   async stat(path: string, digest = false): Promise<FileStat> {
     const target = absolute(path);
-    const call = { path: target, digest: digest ? "1" : undefined } as const;
+    const call = { path: target, digest: flag(digest) };
     return await this.#ask("GET /stat", call, statSchema, `Reading ${target} failed`);
   }
 
@@ -169,11 +169,7 @@ export class Files {
         `${target} itself is not removed; nothing was.`,
         "Remove what is in it, or use destroy_sandbox.",
       );
-    const call = {
-      path: target,
-      recursive: recursive ? "1" : undefined,
-      confined: confined ? "1" : undefined,
-    } as const;
+    const call = { path: target, recursive: flag(recursive), confined: flag(confined) };
     await this.#ask("DELETE /files", call, removedSchema, `Removing ${target} failed`);
   }
 
@@ -219,11 +215,11 @@ export class Files {
     const call = {
       path: target,
       id: crypto.randomUUID(),
-      confined: confined ? "1" : undefined,
+      confined: flag(confined),
       max: maxBytes,
-      digest: "1",
+      digest: flag(true),
       ...end,
-    } as const;
+    };
     const { signal } = new AbortController();
     return await this.#send("PUT /files", call, `Writing ${target} failed`, { signal, body }, (response) =>
       jsonOf(response, writtenSchema),
@@ -297,17 +293,17 @@ export class Files {
   /** @throws {ToolError} `no_answer` when the work takes longer than so many milliseconds */
   async #answer<T>(ms: number, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const abort = new AbortController();
-    const { promise: late, reject } = Promise.withResolvers<never>();
-    const timer = setTimeout(() => {
-      reject(noAnswer(ms));
-      abort.abort();
-    }, ms);
     try {
-      return await Promise.race([work(abort.signal), late]);
-    } finally {
-      clearTimeout(timer);
+      return await answered(ms, work(abort.signal));
+    } catch (error) {
+      abort.abort();
+      throw error;
     }
   }
+}
+
+function flag(isSet: boolean): "1" | undefined {
+  return isSet ? "1" : undefined;
 }
 
 /** The greatest depth of a listing, in directories. */

@@ -20,6 +20,7 @@ import {
 } from "./run.ts";
 import { type RunRecord, RunStore, viewOf, type Stored } from "./store.ts";
 import { DAY_MS } from "../shared/days.ts";
+import { pause } from "../shared/within.ts";
 import { titleOf } from "../shared/text.ts";
 
 /** What a run holds of its principal's quota while it runs. */
@@ -395,10 +396,6 @@ export class Runs {
   #logStore(id: string): LogStore {
     return { bucket: this.#host.bucket, prefix: this.#host.prefix(id) };
   }
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 const NEVER_BEGAN = "It had not begun when the server was restarted, and never ran. Run it again.";

@@ -5,13 +5,7 @@ import { SQLITE_LOG_BYTES, createLogTable } from "./log.ts";
 import type { End, RunKind, RunState, RunSummary, RunView, Stream } from "./run.ts";
 
 /** A run as its record holds it. */
-export interface RunRecord extends Omit<Partial<End>, "state"> {
-  id: string;
-  kind: RunKind;
-  state: RunState;
-  title: string;
-  startedAt: number;
-  endedAt?: number;
+export interface RunRecord extends Omit<RunSummary, "waiting">, Omit<Partial<End>, "state"> {
   /** The state that its executor can resume it from; undefined when nothing was started. */
   resumeState?: unknown;
   output: Record<Stream, HeadAndTail>;

@@ -5,7 +5,7 @@
 import { z } from "zod";
 import type { Scope } from "../shared/principal.ts";
 import { isTaskID } from "../runs/id.ts";
-import type { RunView } from "../runs/run.ts";
+import { type RunView, durationMs } from "../runs/run.ts";
 import { MAX_QUESTION, PROGRAM_LANGUAGES } from "../tasks/program.ts";
 import { contextOf, defaultWait, recorded, sandboxName, type ToolContext } from "../tools/define.ts";
 import { MAX_TASK, TASK_SECONDS } from "../tools/execute-task.ts";
@@ -152,11 +152,10 @@ async function respond(
 
 function answerOf(run: RunView): [answer: object, status: 200 | 202] {
   if (run.state === "running") return [unfinished(run.id), 202];
-  const { id, state, note, startedAt, endedAt } = run;
-  const duration_ms = (endedAt ?? Date.now()) - startedAt;
+  const { id, state, note } = run;
   // Of one that ended before it began there is nothing but how.
   const own = plainQuestion(run) ?? taskFields(run) ?? { success: false, output: note ?? "", error: note };
-  return [{ taskId: id, ...own, status: state, note, duration_ms }, 200];
+  return [{ taskId: id, ...own, status: state, note, duration_ms: durationMs(run) }, 200];
 }
 
 function taskFields(run: RunView): object | undefined {

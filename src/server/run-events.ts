@@ -5,6 +5,7 @@ import type { RunView } from "../runs/run.ts";
 import { questionDetailOf } from "../runs/task-detail.ts";
 import type { ToolContext } from "../tools/define.ts";
 import { ownRun } from "../tools/own-run.ts";
+import { pause } from "../shared/within.ts";
 
 /** How long one stream goes on, milliseconds. A request may make a thousand calls, and each look at the run is one. */
 const STREAM_MS = 600_000;
@@ -92,8 +93,4 @@ async function* eventsOf(
     const { text } = error instanceof ToolError ? error : internalError(context.requestID);
     yield ["error", { ...unfinished, error: text }];
   }
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

@@ -1,5 +1,6 @@
 /** The names of sandboxes and models, and the Durable Object that a name stands for, which no other principal can reach. */
 import { z } from "zod";
+import { sha256 } from "./sha256.ts";
 
 /** 1 to 20 of `a-z`, `0-9` and `-`, no dash first or last. */
 export const SANDBOX_NAME = /^[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?$/;
@@ -46,7 +47,7 @@ export async function principalHash(principalID: string): Promise<string> {
 }
 
 async function hashOf(principalID: string): Promise<string> {
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(principalID)));
+  const digest = await sha256(principalID);
   let bits = 0n;
   for (const byte of digest.subarray(0, 10)) bits = (bits << 8n) | BigInt(byte);
   return Array.from(

@@ -4,6 +4,7 @@
  */
 import type { BudgetCheck, ModelAnswer, ModelCall, UpstreamError } from "../container/model-calls.ts";
 import { type Spent, dayOf } from "../shared/days.ts";
+import { sha256 } from "../shared/sha256.ts";
 
 /** Requests to the model in one task. */
 export const MAX_REQUESTS = 5000;
@@ -165,5 +166,5 @@ export class TaskBudgets {
 }
 
 async function hashOf(key: string): Promise<string> {
-  return new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(key))).toHex();
+  return (await sha256(key)).toHex();
 }

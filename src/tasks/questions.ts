@@ -8,7 +8,7 @@ import type { Executor } from "../runs/executor.ts";
 import type { Allowance, End, Execution } from "../runs/run.ts";
 import type { QuestionDetail } from "../runs/task-detail.ts";
 import { MODEL_HOST } from "../shared/secrets.ts";
-import { within } from "../shared/within.ts";
+import { pause, within } from "../shared/within.ts";
 import type { TaskBudgets } from "./budget.ts";
 import { dayIsSpent, upstreamAdvice } from "./end.ts";
 import { type NoProgram, type Program, type ProgramOrder, ProgramReader, programRequest } from "./program.ts";
@@ -166,7 +166,7 @@ class Question {
       const { problem, isTransient, pauseMs, program } = await this.#attempt(key, body, signal);
       if (program) return program;
       if (!isTransient || repeats >= MOST_REPEATS) return { state: "failed", note: problem ?? "" };
-      await pause(pauseMs ?? 1000 * 2 ** repeats, signal);
+      await aborted(signal, pause(Math.min(pauseMs ?? 1000 * 2 ** repeats, LONGEST_PAUSE_MS)));
     }
   }
 
@@ -245,9 +245,4 @@ function aborted<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
   if (signal.aborted) stop();
   else signal.addEventListener("abort", stop, { once: true });
   return Promise.race([promise, gone]);
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  const waited = new Promise<void>((resolve) => setTimeout(resolve, Math.min(ms, LONGEST_PAUSE_MS)));
-  return aborted(signal, waited);
 }

@@ -72,18 +72,7 @@ export interface ToolDefinition<Input extends z.ZodObject, Output extends z.ZodO
 }
 
 /** A tool as the server sees it. */
-export interface Tool {
-  name: ToolName;
-  title: string;
-  description: string;
-  input: z.ZodObject;
-  output?: z.ZodObject;
-  hasLongAnswers?: true;
-  showsPanel?: true;
-  isOffered?(config: Config): boolean;
-  annotations: Annotations;
-  scopes: readonly Scope[];
-  taskScopes?: readonly Scope[];
+export interface Tool extends Omit<ToolDefinition<z.ZodObject, z.ZodObject>, "handle"> {
   /**
    * Never throws: what goes wrong becomes a result with `isError`.
    * @param args as `input` has parsed them, which the server does

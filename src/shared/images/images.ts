@@ -9,6 +9,7 @@ import type { Picture } from "./picture.ts";
 import { readPNG } from "./png.ts";
 import type { Size } from "./scaler.ts";
 import { messageOf } from "../text.ts";
+import { pause } from "../within.ts";
 
 /** The largest image in a result, in bytes. Base64 adds a third, and some clients take 1 MB at most. */
 const SHOWN_BYTES = 700 * 1024;
@@ -152,7 +153,7 @@ async function inTurn<T>(pixels: number, work: () => Promise<T>): Promise<T | No
         problem: "was not made smaller: the server is busy with other images.",
         remedy: "Try again in a minute.",
       };
-    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    await pause(LOOK_MS);
   }
   busyUntil = Date.now() + WORK_MS;
   try {

@@ -6,6 +6,7 @@
 import { type Picture, sized } from "./picture.ts";
 import { Reader } from "./reader.ts";
 import { Scaler, type Size, onWhite, scaled } from "./scaler.ts";
+import { pause } from "../within.ts";
 
 interface Header extends Size {
   bits: number;
@@ -146,7 +147,7 @@ async function* inflatedRows(compressed: Blob, header: Header): AsyncGenerator<R
         pixels += pass.pixels;
         if (pixels >= SLICE_PIXELS) {
           pixels = 0;
-          await new Promise((resolve) => setTimeout(resolve, SLICE_REST_MS));
+          await pause(SLICE_REST_MS);
         }
         for (let filled = 0; filled < row.length;) {
           if (part.length === 0) {

@@ -20,10 +20,5 @@ bounded=$?
 ulimit -u "$limit" 2>/dev/null && [ "$EUID" -ne 0 ] && bounded=0
 [ "$bounded" -eq 0 ] ||
   echo "sandbox-mcp: no limit of processes could be set: $group cannot be written, and ulimit -u does not bind root" >&2
-# sandboxd may be killed by user code, and takes over then what the one before was running. It ends with the server.
-sandboxd=/opt/sandbox-mcp/sandboxd/dist/sandboxd.cjs
-while kill -0 $$ 2>/dev/null; do
-  [ ! -s "$sandboxd" ] || node "$sandboxd"
-  sleep 0.1
-done &
+"${BASH_SOURCE[0]%/*}/keep-sandboxd.sh" $$ &
 exec "$@"

@@ -62,6 +62,12 @@ export function arePortsExpected(): boolean {
   return [...late.values()].some(({ endedAt, teller }) => teller === undefined && endedAt > since);
 }
 
+/** The processes that listen on a port. */
+export function listenersOn(port: number): number[] {
+  const open = listeningSockets();
+  return Array.from(owners(open)).flatMap(([socket, pid]) => (open.get(socket) === port ? [pid] : []));
+}
+
 function look(): void {
   const open = listeningSockets();
   const isNew = [...open.keys()].some((socket) => !known.has(socket));

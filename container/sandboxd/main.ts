@@ -9,6 +9,8 @@
 import { existsSync, stat, unlinkSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { Files } from "./files.ts";
+import { listenersOn } from "./listening.ts";
+import { send } from "./processes.ts";
 import { SANDBOXD_PORT } from "./protocol.ts";
 import { Runs } from "./runs.ts";
 import { createSandboxdServer } from "./server.ts";
@@ -38,6 +40,9 @@ files.begin();
 const server = createSandboxdServer(runs, files, new Snapshots());
 server.on("error", (error) => {
   say("cannot listen", error);
+  // The next one finds its place free.
+  if ("code" in error && error.code === "EADDRINUSE")
+    for (const pid of listenersOn(SANDBOXD_PORT)) send(pid, "SIGKILL");
   process.exit(1);
 });
 if (values.socket === undefined) server.listen(SANDBOXD_PORT, "0.0.0.0");

@@ -1,0 +1,106 @@
+/** sandboxd hangs in the image: its entrypoint, with a server of the test's own behind it, in namespaces of their own. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { beforeAll, describe, expect, it } from "vitest";
+import { bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
+import { repository } from "../setup/server.ts";
+import { LONG } from "./support.ts";
+
+const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-image-"));
+const bundle = join(directory, "sandboxd.cjs");
+beforeAll(async () => {
+  await bundleSandboxd(bundle);
+  return () => rmSync(directory, { recursive: true, force: true });
+});
+
+/** What each of these servers may call, and what it has to print at its end. */
+const TOOLS = `
+import { execSync, spawn } from "node:child_process";
+import { createServer } from "node:net";
+const run = (command) => execSync(command).toString().trim();
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const until = async (look) => { while (!(await look())) await sleep(100); };
+const sandboxd = () => { try { return run("pgrep -x sandboxd"); } catch { return ""; } };
+const answer = async (ms = 1000) => {
+  const signal = AbortSignal.timeout(ms);
+  try { return await (await fetch("http://127.0.0.1:8671/", { signal })).text(); } catch { return ""; }
+};
+const answers = () => until(async () => (await answer()) === "sandboxd\\n");
+await answers();
+const before = sandboxd();
+`;
+
+/** Has the entrypoint become a server that does this, and answers what that printed. */
+async function serve(program: string): Promise<string> {
+  const server = join(directory, `${Math.random()}.mjs`);
+  writeFileSync(server, `${TOOLS}${program}\nprocess.exit();`);
+  const files = {
+    "entrypoint.sh": join(repository, "container/entrypoint.sh"),
+    "keep-sandboxd.sh": join(repository, "container/keep-sandboxd.sh"),
+    "sandboxd/dist/sandboxd.cjs": bundle,
+  };
+  const mounts = Object.entries(files).flatMap(([to, from]) => ["--ro-bind", from, `/opt/sandbox-mcp/${to}`]);
+  const view = "--dev-bind / / --proc /proc --tmpfs /opt --tmpfs /var/lib";
+  const own = "--unshare-pid --unshare-net --die-with-parent";
+  const args = [...`${view} ${own}`.split(" "), ...mounts, "/opt/sandbox-mcp/entrypoint.sh", "node", server];
+  const child = spawn("bwrap", args, {
+    env: { PATH: `${dirname(process.execPath)}:/usr/bin:/bin`, SANDBOX_CGROUP: "/dev/null" },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  let printed = "";
+  child.stdout.on("data", (chunk: Buffer) => (printed += chunk.toString()));
+  await once(child, "close");
+  return printed;
+}
+
+describe.concurrent("sandboxd hung for good in the image", () => {
+  it("killed, and stopped (SIGSTOP): it is started again", async () => {
+    const printed = await serve(`
+      process.kill(Number(before), "SIGKILL");
+      await until(() => sandboxd() !== "" && sandboxd() !== before);
+      await answers();
+      const second = sandboxd();
+      process.kill(Number(second), "SIGSTOP");
+      await until(() => sandboxd() !== second);
+      await answers();
+      console.log("answers");
+    `);
+    expect(printed).toBe("answers\n");
+  });
+
+  it("a program on its port takes connections and answers none: it takes its place back", async () => {
+    const printed = await serve(`
+      const silent = spawn(process.execPath, ["-e", \`
+        const again = () => require("node:net").createServer(() => undefined)
+          .listen(8671, "0.0.0.0", () => process.send("listens")).once("error", () => setTimeout(again, 1));
+        again();
+      \`], { stdio: ["ignore", "ignore", "ignore", "ipc"] });
+      const listens = new Promise((resolve) => silent.once("message", resolve));
+      const killed = new Promise((resolve) => silent.once("exit", (_code, signal) => resolve(signal)));
+      while ((await Promise.race([listens, sleep(20)])) === undefined) {
+        try { run("pkill -KILL -x sandboxd"); } catch { }
+      }
+      console.log(await killed);
+      await answers();
+      console.log("answers");
+    `);
+    expect(printed).toBe("SIGKILL\nanswers\n");
+  });
+
+  it.runIf(LONG)("kept from the processor for longer than it may hang: it is left alone", async () => {
+    const printed = await serve(`
+      run("taskset -a -p -c 0 " + before);
+      run("chrt -a -i -p 0 " + before);
+      const busy = Array.from({ length: 8 }, () => spawn("taskset", ["-c", "0", "/bin/sh", "-c", "while :; do :; done"]));
+      let silentFor = 0;
+      while (silentFor < 70) silentFor = (await answer(5000)) === "" ? silentFor + 5 : 0;
+      for (const child of busy) child.kill("SIGKILL");
+      await answers();
+      console.log(sandboxd() === before);
+    `);
+    expect(printed).toBe("true\n");
+  });
+});

@@ -3,10 +3,11 @@ import { downloadURL } from "./file.ts";
 import { host } from "./host.ts";
 import { visible } from "./log.ts";
 import { useOffered } from "./offered.ts";
+import { plain } from "./plain.ts";
 
 /** A name, whatever is in it. */
 export function Name({ name }: { name: string }) {
-  return <bdi>{Array.from(name, visible).join("")}</bdi>;
+  return <bdi>{plain(Array.from(name, visible).join(""))}</bdi>;
 }
 
 /** Fetches a file, or a directory as an archive. */

@@ -1,4 +1,5 @@
 /** What a tool answered, as it is: text, and pictures. */
+import { plain } from "./plain.ts";
 import type { Block } from "./tools.ts";
 
 export function Result({ blocks }: { blocks: readonly Block[] }) {
@@ -7,7 +8,7 @@ export function Result({ blocks }: { blocks: readonly Block[] }) {
       {blocks.map(({ type, text, data, mimeType }, index) =>
         type === "text" ? (
           <pre key={index} tabIndex={0}>
-            {text}
+            {plain(text ?? "")}
           </pre>
         ) : type === "image" && /^image\/(png|jpeg|gif|webp)$/.test(mimeType ?? "") ? (
           <img key={index} src={`data:${mimeType};base64,${data}`} alt={`Image ${index + 1}`} />

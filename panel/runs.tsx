@@ -1,5 +1,6 @@
 /** The runs of a sandbox: what was run, and one of them with its output as it comes. */
 import { useEffect, useRef, useState } from "preact/hooks";
+import { isTaskID } from "../src/runs/id.ts";
 import { sized } from "../src/shared/terminal/size.ts";
 import { useRun } from "./follow.ts";
 import { duration, size, time } from "./format.ts";
@@ -12,6 +13,7 @@ import { useOffered } from "./offered.ts";
 import { type Preview, PreviewFrame } from "./preview.tsx";
 import { Result } from "./result.tsx";
 import { hrefOf } from "./route.ts";
+import { Task } from "./task.tsx";
 import { isFresh, likelySize, startedWith, Terminal, type TerminalState } from "./terminal.tsx";
 import { callTool, SignedOut } from "./tools.ts";
 import { Typing } from "./typing.tsx";
@@ -274,6 +276,8 @@ function OpenRun({ id, run, sandbox, previews, onSignedOut }: Opened) {
               onImpossible={() => setShape("lines")}
               onSignedOut={onSignedOut}
             />
+          ) : isTaskID(id) ? (
+            <Task id={id} followed={followed} onSignedOut={onSignedOut} />
           ) : followed.bytes > 0 ? (
             <LogView log={followed.log} version={followed.version} label="Output" />
           ) : (
@@ -283,7 +287,7 @@ function OpenRun({ id, run, sandbox, previews, onSignedOut }: Opened) {
         </div>
         {preview?.url && <PreviewFrame port={preview.port} url={preview.url} />}
       </div>
-      {run && run.kind !== "command" && followed.result.length > 0 && (
+      {run?.kind === "code" && followed.result.length > 0 && (
         <>
           <h3>Result</h3>
           <Result blocks={followed.result} />

@@ -1,0 +1,10 @@
+/** Text whose characters cannot be mistaken for others: what changes the order of those after it is named in its place. */
+
+const ORDERING = /[\u202a-\u202e\u2066-\u2069]/g;
+
+export function plain(text: string): string {
+  return text.replace(
+    ORDERING,
+    (character) => `\u27e8U+${character.charCodeAt(0).toString(16).toUpperCase()}\u27e9`,
+  );
+}

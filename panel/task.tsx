@@ -1,0 +1,318 @@
+/** A task of an agent, or a question: what it does as it does it, what it changed, what it left and what it took. */
+import type { TargetedEvent } from "preact";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { Name } from "./file-parts.tsx";
+import type { Followed } from "./follow.ts";
+import { share, size } from "./format.ts";
+import { host } from "./host.ts";
+import type { Log } from "./log.ts";
+import { LogView } from "./log-view.tsx";
+import { plain } from "./plain.ts";
+import { wordsOf } from "./poll.ts";
+import { Result } from "./result.tsx";
+import { type Block, callTool, SignedOut, ToolFailed } from "./tools.ts";
+
+/** What `get_result` says of a task or of a question, in the form of its output schema. */
+interface Fields {
+  answer?: string;
+  note?: string;
+  directory?: string;
+  files?: { path: string; change: "created" | "changed" | "deleted"; size: number }[];
+  files_changed?: number;
+  diff?: string;
+  artifacts?: { path: string; size: number }[];
+  not_kept?: { count: number; named: { path: string; why: string }[] };
+  turns?: number;
+  tokens?: { input: number; output: number; cache_read?: number; cache_write?: number };
+  cost_usd?: number;
+  agent?: string;
+  model?: string;
+  /** Of a question: the program that a model wrote. */
+  code?: string;
+  language?: string;
+}
+
+interface Shown {
+  id: string;
+  followed: Followed;
+  onSignedOut: () => void;
+}
+
+export function Task({ id, followed, onSignedOut }: Shown) {
+  const [fields, setFields] = useState<Fields>({});
+  const [problem, setProblem] = useState<string>();
+  const { state, log, version, bytes } = followed;
+  useEffect(() => {
+    const stop = new AbortController();
+    callTool<Fields>("get_result", { id, wait_seconds: 0 }, stop.signal).then(
+      ({ data }) => setFields(data),
+      (error: unknown) => {
+        if (stop.signal.aborted) return;
+        if (error instanceof SignedOut) onSignedOut();
+        else setProblem(wordsOf(error));
+      },
+    );
+    return () => stop.abort();
+  }, [id, state, fields.code === undefined ? bytes > 0 : ""]);
+  const { answer, note, code, language, files, diff, artifacts = [], not_kept: notKept } = fields;
+  const isQuestion = code !== undefined;
+  const isOver = state !== undefined && state !== "running";
+  return (
+    <div class="task">
+      <div role="alert">{problem && <p class="note error">{problem}</p>}</div>
+      {note && <p class="note">{plain(note)}</p>}
+      {answer !== undefined && (
+        <>
+          <h3>Answer</h3>
+          <pre class="answer" tabIndex={0}>
+            {plain(answer)}
+          </pre>
+        </>
+      )}
+      {isQuestion && (
+        <>
+          <h3>The program {language && <span class="soft">{language}</span>}</h3>
+          <pre tabIndex={0}>{plain(code)}</pre>
+        </>
+      )}
+      <h3>{isQuestion ? "Output" : "Steps"}</h3>
+      {bytes === 0 ? (
+        <p class="soft">{isOver ? "There are none." : "It has begun."}</p>
+      ) : isQuestion ? (
+        <LogView log={log} version={version} label="Output" />
+      ) : (
+        <Steps log={log} version={version} />
+      )}
+      {isQuestion && isOver && followed.result.some(({ type }) => type === "image") && (
+        <Result blocks={followed.result.filter(({ type }) => type === "image")} />
+      )}
+      {files && (
+        <>
+          <h3>Changes</h3>
+          {files.length === 0 ? (
+            <p class="soft">It changed nothing.</p>
+          ) : (
+            <ul class="changes">
+              {files.map(({ path, change, size: bytesOf }) => (
+                <li key={path}>
+                  <span class={`change ${change}`}>{change}</span> <Name name={path} />{" "}
+                  <span class="soft">{change !== "deleted" && size(bytesOf)}</span>
+                </li>
+              ))}
+            </ul>
+          )}
+          {(fields.files_changed ?? 0) > files.length && (
+            <p class="soft">And {(fields.files_changed ?? 0) - files.length} more.</p>
+          )}
+          {diff && <Diff text={diff} />}
+        </>
+      )}
+      {artifacts.length > 0 && (
+        <>
+          <h3>Files that are kept</h3>
+          <ul class="changes">
+            {artifacts.map(({ path, size: bytesOf }) => (
+              <Artifact key={path} id={id} path={path} bytes={bytesOf} onSignedOut={onSignedOut} />
+            ))}
+          </ul>
+        </>
+      )}
+      {notKept && (
+        <p class="soft">
+          {share(notKept.named.length, notKept.count)} that are not kept:{" "}
+          {notKept.named.map(({ path, why }, index) => (
+            <span key={path}>
+              {index > 0 && ", "}
+              <Name name={path} /> ({plain(why)})
+            </span>
+          ))}
+        </p>
+      )}
+      <Used fields={fields} />
+    </div>
+  );
+}
+
+/** Steps that are in the page at first, and that each press adds. */
+const SHOWN_STEPS = 100;
+
+/** A step that is the call of a tool, as the server writes them: "Edit src/app.ts", "Bash: npm test". */
+const CALL =
+  /^( *)(Bash|Read|Write|Edit|MultiEdit|NotebookEdit|Glob|Grep|LS|Task|Agent|TodoWrite|WebFetch|WebSearch|Skill|ToolSearch|bash|read|write|edit|patch|apply_patch|glob|grep|list|task|todowrite|todoread|webfetch|websearch|skill|mcp__\w+)(?::? (.*))?$/s;
+
+/** What the agent said and did, the newest last. */
+function Steps({ log, version }: { log: Log; version: number }) {
+  const [count, setCount] = useState(SHOWN_STEPS);
+  const list = useRef<HTMLOListElement>(null);
+  /** Whether the newest is in sight, and is to stay there. */
+  const isAtEnd = useRef(true);
+  useLayoutEffect(() => {
+    if (list.current && isAtEnd.current) list.current.scrollTop = list.current.scrollHeight;
+  }, [version]);
+  const onScroll = ({
+    currentTarget: { scrollHeight, scrollTop, clientHeight },
+  }: TargetedEvent<HTMLElement>) => (isAtEnd.current = scrollHeight - scrollTop - clientHeight < 20);
+  const lines = log.lines().filter(({ length }) => length > 0);
+  const shown = lines.slice(-count).map(({ spans }) => plain(spans.map(({ text }) => text).join("")));
+  const from = lines.length - shown.length;
+  return (
+    <>
+      {from > 0 && (
+        <button type="button" class="plain" onClick={() => setCount(count + SHOWN_STEPS)}>
+          {Math.min(SHOWN_STEPS, from)} earlier steps of {from}
+        </button>
+      )}
+      <ol class="steps" ref={list} start={from + 1} aria-label="Steps" tabIndex={0} onScroll={onScroll}>
+        {shown.map((line, index) => {
+          const [, indent = "", tool, what] = CALL.exec(line) ?? [];
+          const isFailure = line.startsWith("  failed: ");
+          return (
+            <li
+              key={from + index}
+              class={isFailure ? "failure" : tool ? "call" : "said"}
+              data-depth={indent.length > 0 ? "1" : undefined}
+            >
+              {tool ? (
+                <>
+                  <b>{tool}</b> <bdi>{what}</bdi>
+                </>
+              ) : (
+                <bdi>{line.trim()}</bdi>
+              )}
+            </li>
+          );
+        })}
+      </ol>
+    </>
+  );
+}
+
+/** How the answer with an artifact ends where that is all of it. */
+const END = "This is the end.]";
+
+const KINDS: Readonly<Record<string, string>> = { "@": "place", "+": "added", "-": "removed" };
+
+/** The kind of each line: what is added may itself look like the head of a file, which only stands before the first place in it. */
+function kindsOf(lines: readonly string[]): (string | undefined)[] {
+  let isHead = true;
+  return lines.map((line) => {
+    if (line.startsWith("diff ")) isHead = true;
+    else if (line.startsWith("@@")) isHead = false;
+    return isHead ? (/^(?:diff|---|\+\+\+) /.test(line) ? "file" : undefined) : KINDS[line.slice(0, 1)];
+  });
+}
+
+/** A diff. What is added and removed is told by the sign before it, not by its colour alone. */
+function Diff({ text }: { text: string }) {
+  const lines = text.replace(/\n$/, "").split("\n");
+  const kinds = kindsOf(lines);
+  return (
+    <pre class="diff" tabIndex={0} aria-label="Diff">
+      {lines.map((line, index) => (
+        <span key={index} class={kinds[index]}>
+          {plain(line)}
+          {"\n"}
+        </span>
+      ))}
+    </pre>
+  );
+}
+
+interface Kept {
+  id: string;
+  path: string;
+  bytes: number;
+  onSignedOut: () => void;
+}
+
+function Artifact({ id, path, bytes, onSignedOut }: Kept) {
+  const [blocks, setBlocks] = useState<Block[]>();
+  const [problem, setProblem] = useState<string>();
+  const ask = async (use: (blocks: Block[]) => Promise<void> | void) => {
+    setProblem(undefined);
+    try {
+      await use((await callTool("get_result", { id, artifact: path })).content);
+    } catch (error) {
+      if (error instanceof SignedOut) onSignedOut();
+      else setProblem(wordsOf(error));
+    }
+  };
+  return (
+    <li>
+      <Name name={path} /> <span class="soft">{size(bytes)}</span>{" "}
+      <button
+        type="button"
+        class="plain"
+        aria-expanded={blocks !== undefined}
+        aria-label={`${blocks ? "Hide" : "View"}: ${path}`}
+        onClick={() => (blocks ? setBlocks(undefined) : void ask(setBlocks))}
+      >
+        {blocks ? "Hide" : "View"}
+      </button>{" "}
+      {host().reachesServer && (
+        <button
+          type="button"
+          class="plain"
+          aria-label={`Download: ${path}`}
+          onClick={() => void ask((answered) => save(answered, path))}
+        >
+          Download
+        </button>
+      )}
+      <span role="alert">{problem}</span>
+      {blocks && <Result blocks={content(blocks)} />}
+    </li>
+  );
+}
+
+/** What an artifact holds, without what tells a model that this is all of it. */
+function content(blocks: readonly Block[]): readonly Block[] {
+  return blocks.length > 1 && blocks.at(-1)?.text?.endsWith(END) ? blocks.slice(0, -1) : blocks;
+}
+
+/** Saves an artifact: by the link in the answer, or the text where that is all of it. @throws {ToolFailed} */
+async function save(blocks: readonly Block[], path: string): Promise<void> {
+  const said = blocks.findLast(({ type }) => type === "text")?.text ?? "";
+  const link = said
+    .split("\n")
+    .findLast((line) => line.startsWith(`[Download ${path} (link for the user`))
+    ?.match(/: (https?:\/\/[^\s\]]+\/files\/[\w.-]+)\]$/)?.[1];
+  if (link) return host().download(link);
+  if (!said.endsWith(END)) throw new ToolFailed("There is no link to it for you.");
+  const text = blocks.length > 1 ? (blocks[0]?.text ?? "") : "";
+  const anchor = document.createElement("a");
+  anchor.href = URL.createObjectURL(new Blob([text]));
+  anchor.download = path.split("/").at(-1) ?? "";
+  anchor.click();
+  URL.revokeObjectURL(anchor.href);
+}
+
+function Used({ fields: { agent, model, turns, tokens, cost_usd: cost, directory } }: { fields: Fields }) {
+  const input = tokens && tokens.input + (tokens.cache_read ?? 0) + (tokens.cache_write ?? 0);
+  const rows: [string, string | undefined][] = [
+    ["Agent", agent],
+    ["Model", model],
+    ["Turns", turns?.toLocaleString("en")],
+    [
+      "Tokens",
+      tokens && `${input?.toLocaleString("en")} read, ${tokens.output.toLocaleString("en")} written`,
+    ],
+    ["Cost", cost === undefined ? undefined : `$${cost.toFixed(4)}`],
+    ["Works in", directory],
+  ];
+  const known = rows.filter(([, value]) => value !== undefined);
+  if (known.length === 0) return null;
+  return (
+    <>
+      <h3>Used</h3>
+      <dl>
+        {known.map(([name, value]) => (
+          <div key={name}>
+            <dt>{name}</dt>
+            <dd>{plain(value ?? "")}</dd>
+          </div>
+        ))}
+      </dl>
+    </>
+  );
+}

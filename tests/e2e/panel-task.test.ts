@@ -1,0 +1,116 @@
+/** The page of a task in a real Chromium, with the real agent and a scripted model. */
+import { readFileSync } from "node:fs";
+import type { Browser, Page } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { launchChromium } from "../setup/chromium.ts";
+import type { MessagesAPI } from "../setup/messages-api.ts";
+import { idIn } from "../setup/mcp-client.ts";
+import { PanelPage } from "../setup/panel-page.ts";
+import { bash, playScenarios, say, use, writeProgram } from "../setup/scripted-agent.ts";
+import { type Server, startServer, TOKEN } from "../setup/server.ts";
+import { callTool } from "../setup/tool.ts";
+
+const HOSTILE = "<img src=x onerror=alert(1)> \u202egnp.exe";
+
+let model: MessagesAPI;
+let server: Server;
+let chromium: Browser;
+let panel: PanelPage;
+let page: Page;
+
+const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
+
+beforeAll(async () => {
+  model = await playScenarios({
+    product: [writeProgram("print(6 * 7)\n1 + 1")],
+    work: [
+      use("Write", { file_path: "/workspace/notes.txt", content: `one\n${HOSTILE}\n` }, "I will write it."),
+      bash("mkfifo /tmp/go; cat /tmp/go; ls no-such-file"),
+      bash("head -c 3000 /dev/urandom > kept.bin; echo x > $'\\u202etxt.exe'; rm old.txt"),
+      say(`All is written. ${HOSTILE}`),
+    ],
+  });
+  [server, chromium] = await Promise.all([
+    startServer({ env: { ANTHROPIC_API_KEY: "sk-ant-key-of-a-test", ANTHROPIC_UPSTREAM_URL: model.url } }),
+    launchChromium(),
+  ]);
+  panel = await PanelPage.open(chromium, server.url);
+  ({ page } = panel);
+});
+afterAll(async () => {
+  await chromium?.close();
+  await server?.stop();
+  await model?.close();
+});
+
+describe("the page of a task", () => {
+  it("shows its steps as they happen, then its answer, its changes and what it took", async () => {
+    await call("write_file", { sandbox: "tasks", path: "old.txt", content: "old\n" });
+    const answer = await call("execute_task", {
+      task: "[[work]] Write it",
+      sandbox: "tasks",
+      wait_seconds: 0,
+    });
+    await page.goto(`${panel.address}#/tasks/runs/${idIn({ text: answer })}`);
+    await page.waitForSelector(".steps .call:has-text('Bash mkfifo')");
+    expect(await page.locator(".steps li").allInnerTexts()).toEqual([
+      expect.stringContaining("Started with"),
+      "I will write it.",
+      "Write notes.txt",
+      expect.stringContaining("Bash mkfifo"),
+    ]);
+    expect(await page.locator(".answer").count()).toBe(0);
+    await call("run_command", { sandbox: "tasks", session: "other", command: "echo on > /tmp/go" });
+    await panel.ended("succeeded");
+    await page.waitForSelector(".answer");
+    expect(await page.innerText(".answer")).toContain(
+      "All is written. <img src=x onerror=alert(1)> ⟨U+202E⟩gnp.exe",
+    );
+    expect(await page.locator(".steps .failure").innerText()).toContain("failed: Exit code 2");
+    expect(await page.locator(".changes .change").allInnerTexts()).toEqual([
+      "created",
+      "created",
+      "deleted",
+      "created",
+    ]);
+    expect(await page.locator(".diff .added").allInnerTexts()).toContain(
+      "+<img src=x onerror=alert(1)> ⟨U+202E⟩gnp.exe\n",
+    );
+    expect(await page.locator(".diff .removed").first().innerText()).toBe("-old\n");
+    expect(await page.locator(".task dl").innerText()).toMatch(/Tokens\s+40 read, 20 written/);
+    expect(await page.locator("main img").count()).toBe(0);
+  });
+
+  it("shows files that it left, and gives them", async () => {
+    await page.click("[aria-label='View: notes.txt']");
+    await page.waitForSelector(".changes pre:has-text('one')");
+    expect(await page.locator(".changes pre").allInnerTexts()).toEqual([
+      expect.stringContaining("<img src=x onerror=alert(1)> ⟨U+202E⟩gnp.exe"),
+    ]);
+    for (const [name, check] of [
+      ["notes.txt", (bytes: Buffer) => expect(String(bytes)).toBe(`one\n${HOSTILE}\n`)],
+      ["kept.bin", (bytes: Buffer) => expect(bytes.length).toBe(3000)],
+    ] as const) {
+      const download = page.waitForEvent("download");
+      await page.click(`[aria-label='Download: ${name}']`);
+      check(readFileSync(await (await download).path()));
+    }
+    expect(panel.complaints).toEqual([]);
+  });
+
+  it("can be read by everybody, at every width, light and dark", async () => {
+    expect(await panel.faults("task")).toEqual([]);
+  });
+
+  it("of a question shows the program and what it printed", async () => {
+    const body = JSON.stringify({ question: "[[product]] What is six times seven?", sandbox: "tasks" });
+    const headers = { authorization: `Bearer ${TOKEN}`, "content-type": "application/json" };
+    const answer = await fetch(new URL("/execute", server.url), { method: "POST", headers, body });
+    expect(answer.status).toBe(200);
+    await page.goto(`${panel.address}#/tasks`);
+    await page.click(".runs a >> nth=0");
+    await page.waitForSelector(".task pre:has-text('print(6 * 7)')");
+    await page.waitForSelector(".log .row:has-text('42')");
+    expect(await page.innerText(".task dl")).toMatch(/Tokens\s+\d+ read/);
+  });
+});

@@ -2,6 +2,7 @@
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { type Check, checkBubblewrap } from "../local/engine/check.ts";
+import { makePlaces } from "../local/engine/unisolated.ts";
 import { SYSTEM_PATH } from "../local/engine/system-path.ts";
 import { install, mayInstall } from "./apt.ts";
 import { UserError } from "./errors.ts";
@@ -20,6 +21,16 @@ export function requireLinux(platform: NodeJS.Platform): void {
         (platform === "win32" ? ", or run npm start inside WSL 2." : "."),
     ].join("\n"),
   );
+}
+
+/**
+ * Makes what sandboxes without isolation need of this machine.
+ * @param container the directory with the scripts of sandboxes
+ * @throws {UserError} with the exact command, where only an administrator can
+ */
+export async function requirePlaces(container: string): Promise<void> {
+  const problem = await makePlaces(container);
+  if (problem !== undefined) throw new UserError(problem);
 }
 
 export interface Installer {

@@ -15,7 +15,7 @@ import { readComponents, readMounts } from "./mounts.ts";
 import { readOptions, USAGE } from "./options.ts";
 import { watchNPM } from "./parents.ts";
 import { defaultStateDir, root, variablesFile } from "./places.ts";
-import { requireBubblewrap, requireLinux } from "./platform.ts";
+import { requireBubblewrap, requireLinux, requirePlaces } from "./platform.ts";
 import { failure, failureOf, json } from "./print.ts";
 import { type PythonSetup, setUpPython } from "./python.ts";
 import { whyNotServing } from "./ready.ts";
@@ -85,6 +85,7 @@ async function start(): Promise<void> {
   // A port that is taken is better known before the rest is set up.
   await freePort(options.port);
   if (options.isolation === "bubblewrap") await requireBubblewrap(say);
+  else await requirePlaces(join(root, "container"));
 
   process.on("SIGINT", () => void end("succeeded"));
   process.on("SIGTERM", () => void end("succeeded"));

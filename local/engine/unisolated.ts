@@ -1,10 +1,11 @@
 /** `--isolation none`: the control server as a plain process. Nothing is contained; see startEngine's warning. */
 import { spawn } from "node:child_process";
-import { existsSync, lstatSync } from "node:fs";
+import { accessSync, constants, lstatSync, readlinkSync } from "node:fs";
 import { mkdir, rm, symlink } from "node:fs/promises";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
+import { quote } from "../../src/shared/text.ts";
 import type { ExitReport } from "../platform/protocol.ts";
 import type { View } from "./bubblewrap.ts";
 import { bundlePath } from "./certificates.ts";
@@ -57,22 +58,10 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
   for (const path of [home, bin, temporary]) await mkdir(path, { recursive: true });
   await symlink(view.toolchain.node, join(bin, "node"));
   for (const { name, path } of view.toolchain.agents) await symlink(path, join(bin, name));
-  for (const path of ["/workspace", "/var/lib/sandbox-mcp"])
-    await mkdir(path, { recursive: true }).catch(() => undefined);
-  // Left by another clone of the repository, perhaps one that is gone.
-  if (lstatSync("/opt/sandbox-mcp", { throwIfNoEntry: false })?.isSymbolicLink())
-    await rm("/opt/sandbox-mcp");
-  await symlink(view.container, "/opt/sandbox-mcp").catch(() => undefined);
+  const problem = await makePlaces(view.container);
+  if (problem !== undefined) throw new Error(problem);
   // The state of an earlier sandbox's shells must not be used by this one.
   if (options.alone) await rm("/var/lib/sandbox-mcp/sessions", { recursive: true, force: true });
-  const missing = ["/workspace", "/var/lib/sandbox-mcp", "/opt/sandbox-mcp"].filter(
-    (path) => !existsSync(path),
-  );
-  if (missing.length > 0) {
-    throw new Error(
-      `Without isolation a sandbox needs ${missing.join(", ")} on this machine, and they cannot be made.`,
-    );
-  }
 
   const sockets = await shortened(directory);
   const control = join(sockets, "control.sock");
@@ -143,6 +132,46 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
     kill,
     exited,
   };
+}
+
+/** Directories of a sandbox that are this machine's where the sandbox has no file system of its own. */
+const PLACES = ["/workspace", "/var/lib/sandbox-mcp"];
+
+/** The repository's container/ directory as a sandbox sees it. */
+const SCRIPTS = "/opt/sandbox-mcp";
+
+/**
+ * Makes what a sandbox without isolation needs of this machine.
+ * @param container the repository's directory of that name
+ * @returns undefined, or a sentence with the command that an administrator types once
+ */
+export async function makePlaces(container: string): Promise<string | undefined> {
+  for (const path of PLACES) await mkdir(path, { recursive: true }).catch(() => undefined);
+  const hasScripts = () => {
+    const found = lstatSync(SCRIPTS, { throwIfNoEntry: false });
+    // A directory is that of the image.
+    return found?.isSymbolicLink() ? readlinkSync(SCRIPTS) === container : found?.isDirectory() === true;
+  };
+  if (!hasScripts()) {
+    // Left by another clone of the repository, perhaps one that is gone.
+    await rm(SCRIPTS, { force: true }).catch(() => undefined);
+    await symlink(container, SCRIPTS).catch(() => undefined);
+  }
+  if (PLACES.every(isWritable) && hasScripts()) return undefined;
+  const owner = process.getuid?.() ?? 0;
+  return (
+    `Without isolation sandboxes use ${PLACES.join(" and ")}, which this user cannot write, and the link ${SCRIPTS}: ` +
+    `sudo install -d -o ${owner} ${PLACES.join(" ")} && sudo ln -sfnT ${quote(container)} ${SCRIPTS}`
+  );
+}
+
+function isWritable(path: string): boolean {
+  try {
+    accessSync(path, constants.W_OK | constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Bytes that Linux takes of a socket's path. A checkout or a home directory can be deeper. */

@@ -353,6 +353,18 @@ describe("a machine", () => {
     expect(stderr).toContain("--isolation none");
   });
 
+  it("without isolation and the right to make what that needs is told the one command to type", async () => {
+    const within = ["bwrap", "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", "/opt"];
+    const flags = ["--port", "0", "--isolation", "none", "--state-dir", temporaryDirectory()];
+    const { code, stderr } = await run({ flags, within: [...within, "--remount-ro", "/opt"] });
+    expect([code, stderr]).toEqual([
+      1,
+      expect.stringMatching(
+        /^Without isolation [^\n]+: sudo [^\n]+ && sudo ln -sfnT '[^\n]+\/container' \S+$/,
+      ),
+    ]);
+  });
+
   it("without python3 is told so, and serves the other languages", async () => {
     const server = await start({ within: without("python3"), env: { SANDBOX_MCP_PYTHON: undefined } });
     expect(server.stderr()).toMatch(/python3 is not installed/);

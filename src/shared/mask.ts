@@ -42,29 +42,32 @@ export class Mask {
   readonly #patterns: readonly Patterns[];
   /** Bytes that wait at most: the longest spelling of the longest trace. */
   readonly #mostHeld: number;
-  /** The values in small letters, as they would be in the name of a header. */
-  readonly #small: readonly string[];
+  /** The same patterns in small letters, as they would be in the name of a header. */
+  readonly #names: readonly Patterns[];
 
   constructor(secrets: readonly Secret[]) {
-    this.#small = secrets.map(({ value }) => value.toLowerCase());
-    this.#patterns = secrets.flatMap(patternsOf);
+    const all = secrets.map(knownOf);
+    this.#patterns = all.flatMap(({ patterns }) => patterns);
+    this.#names = all.flatMap(({ names }) => names);
     const longest = Math.max(0, ...this.#patterns.map((one) => one.longest));
     this.#mostHeld = Math.ceil((longest + 1) / LENGTH_CLASS) * LENGTH_CLASS * LONGEST_SPELLING;
   }
 
   text(text: string): string {
-    const bytes = encoder.encode(text);
-    const body = new MaskedBody(this.#patterns, this.#mostHeld);
-    return decoder.decode(joined(body.add(bytes), body.rest()));
+    return this.#masked(text, this.#patterns);
   }
 
+  /** Headers with their values masked, without those whose names hold a value: what they are in capitals is not known. */
   headers(headers: Headers): Headers {
     const masked = new Headers();
-    for (const [name, value] of headers) {
-      const isShown = !this.#small.some((small) => name.includes(small));
-      if (isShown) masked.append(name, this.text(value));
-    }
+    for (const [name, value] of headers)
+      if (this.#masked(name, this.#names) === name) masked.append(name, this.text(value));
     return masked;
+  }
+
+  #masked(text: string, patterns: readonly Patterns[]): string {
+    const body = new MaskedBody(patterns, this.#mostHeld);
+    return decoder.decode(joined(body.add(encoder.encode(text)), body.rest()));
   }
 
   /** Masks a body on its way. A line that has not ended yet waits, as far as a value could begin in it. */
@@ -91,19 +94,31 @@ interface Patterns {
   longest: number;
 }
 
-const known = new WeakMap<Secret, readonly Patterns[]>();
+interface Known {
+  patterns: readonly Patterns[];
+  names: readonly Patterns[];
+}
+
+const known = new WeakMap<Secret, Known>();
+
+function knownOf(secret: Secret): Known {
+  let found = known.get(secret);
+  if (found === undefined) {
+    const traces = tracesOf(secret);
+    const small = traces.map((trace) => ({ ...trace, text: trace.text.toLowerCase() }));
+    found = { patterns: patternsOf(traces), names: patternsOf(small, true) };
+    known.set(secret, found);
+  }
+  return found;
+}
 
 /** Those in base64, which line ends may cut, and the others. */
-function patternsOf(secret: Secret): readonly Patterns[] {
-  const patterns =
-    known.get(secret) ??
-    [false, true].map((isBase64): Patterns => {
-      const some = tracesOf(secret).filter((trace) => trace.isBase64 === isBase64);
-      const longest = Math.max(...some.map(({ text }) => text.length));
-      return { isBase64, automaton: new PatternAutomaton(some), longest };
-    });
-  known.set(secret, patterns);
-  return patterns;
+function patternsOf(traces: readonly Trace[], ignoresCase = false): Patterns[] {
+  return [false, true].map((isBase64): Patterns => {
+    const some = traces.filter((trace) => trace.isBase64 === isBase64);
+    const longest = Math.max(...some.map(({ text }) => text.length));
+    return { isBase64, automaton: new PatternAutomaton(some, ignoresCase), longest };
+  });
 }
 
 /** One body, or one text. */

@@ -13,19 +13,27 @@ export class PatternAutomaton<Pattern extends { text: string }> {
   /** For each state that of the next shorter beginning of a pattern that the text ends with. */
   #shorter = new Int32Array();
 
-  /** @param patterns of ASCII characters */
-  constructor(patterns: readonly Pattern[]) {
+  /**
+   * @param patterns of ASCII characters
+   * @param ignoresCase has a capital letter of the text count as a small one, which all of the patterns are to be in
+   */
+  constructor(patterns: readonly Pattern[], ignoresCase = false) {
     let columns = 1;
-    let length = 1;
-    for (const { text } of patterns) {
-      length += text.length;
+    let states = 1;
+    let previous = "";
+    // Sorted, so that each is beside those that begin as it does, whose states it shares.
+    for (const text of patterns.map((pattern) => pattern.text).toSorted()) {
+      states += text.length - commonLength(previous, text);
+      previous = text;
       for (const character of text) {
         const code = character.charCodeAt(0);
         if (this.#columns[code] === 0) this.#columns[code] = columns++;
       }
     }
+    for (let capital = 0x41; ignoresCase && capital <= 0x5a; capital++)
+      this.#columns[capital] = this.#columns[capital + 0x20] ?? 0;
     this.#width = columns;
-    this.#next = new Int32Array(length * columns);
+    this.#next = new Int32Array(states * columns);
     for (const pattern of patterns) this.#add(pattern);
     this.#complete();
   }
@@ -75,4 +83,11 @@ export class PatternAutomaton<Pattern extends { text: string }> {
         }
       }
   }
+}
+
+/** How many characters two texts begin with in common. */
+function commonLength(one: string, other: string): number {
+  let length = 0;
+  while (length < one.length && one[length] === other[length]) length++;
+  return length;
 }

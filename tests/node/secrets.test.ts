@@ -262,10 +262,30 @@ describe("an answer", () => {
     );
   });
 
-  it("has no header that is named like the value", () => {
-    const mask = new Mask([secretOf({}, { value: "Key-0123456789" })]);
-    const headers = mask.headers(new Headers({ "x-Key-0123456789": "1", kept: "Key-0123456789" }));
-    expect(Object.fromEntries(headers)).toEqual({ kept: "*".repeat(14) });
+  it.each([
+    ["as it is", (value: string) => value],
+    ["in a URL", (value: string) => encodeURIComponent(value)],
+    ["in a URL in all characters", (value: string) => value.replace(/./g, (one) => `%${hex(one)}`)],
+    ["in base64", (value: string) => btoa(`of ${value}.`).replace(/=+$/, "")],
+    ["in base64 of a URL", (value: string) => btoa(value).replaceAll("+", "-").replace(/=+$/, "")],
+  ])("has no header that is named like the value %s", (_how, spelled) => {
+    const value = "Key+0123'456~78>9";
+    const mask = new Mask([secretOf({}, { value })]);
+    const name = `x-${spelled(value).replace(">", "%3e")}`;
+    const headers = mask.headers(new Headers({ [name]: "1", "x-kept": value, "content-length": "12" }));
+    expect(Object.fromEntries(headers)).toEqual({
+      "x-kept": "*".repeat(value.length),
+      "content-length": "12",
+    });
+  });
+
+  it("is looked through for a value of any length in a small part of a Worker's memory", () => {
+    const value = Array.from({ length: 5000 }, (_, index) => hex(String((index * 7919) % 997)))
+      .join("")
+      .slice(0, 5000);
+    const before = process.memoryUsage().arrayBuffers;
+    expect(new Mask([secretOf({}, { value })]).text(`${value}.`)).toBe(`${"*".repeat(5000)}.`);
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(40e6);
   });
 
   it("comes line by line", async () => {

@@ -131,6 +131,11 @@ async function sendWith(
   const answer = mask.headers(response.headers);
   for (const name of NOT_ANSWERED) answer.delete(name);
   const { status, body } = response;
+  // No range was asked for, of which each could hold a part of a value.
+  if (status === 206) {
+    await body?.cancel();
+    return refusal(502, `${url.hostname} answers with a part of what was asked for`);
+  }
   if (body === null) return new Response(null, { status, headers: answer });
   const coding = answer.get("content-encoding") ?? "identity";
   if (DECODED.has(coding)) {

@@ -108,6 +108,10 @@ describe("an answer that is odd", () => {
       "interim answers without end",
       `${"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(101)}HTTP/1.1 200 OK\r\n\r\n`,
     ],
+    [
+      "a range that was not asked for",
+      "HTTP/1.1 206 Part\r\nContent-Range: bytes 0-1/9\r\nContent-Length: 2\r\n\r\nab",
+    ],
     ["a status that is none", "HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n"],
     [
       "a body in a coding of the connection's",

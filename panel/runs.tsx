@@ -195,6 +195,12 @@ function Start({ sandbox, onStarted, onSignedOut }: Starting) {
   );
 }
 
+/** Said where there is no output, by the state of the run. */
+const NOTHING_OF: Record<string, string> = {
+  unknown: "Looking for it.",
+  running: "It has printed nothing yet.",
+};
+
 interface Opened {
   id: string;
   /** As it is listed; undefined for one that is not on the pages of the list so far. */
@@ -281,7 +287,7 @@ function OpenRun({ id, run, sandbox, previews, onSignedOut }: Opened) {
           ) : followed.bytes > 0 ? (
             <LogView log={followed.log} version={followed.version} label="Output" />
           ) : (
-            <p class="soft">{state === "running" ? "It has printed nothing yet." : "It printed nothing."}</p>
+            <p class="soft">{NOTHING_OF[state ?? "unknown"] ?? "It printed nothing."}</p>
           )}
           {lines.isInteractive && isOffered("send_input") && <Typing id={id} onSignedOut={onSignedOut} />}
         </div>

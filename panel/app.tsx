@@ -11,6 +11,7 @@ import { hrefOf, type Part, PARTS, type Route, useRoute } from "./route.ts";
 import { Runs } from "./runs.tsx";
 import { useValue, Value } from "./value.ts";
 import { Welcome } from "./welcome.tsx";
+import { Windowed } from "./windowed.tsx";
 
 /** The tool that each part cannot do without. */
 const TOOL_OF: Record<Part, string> = { runs: "list_runs", files: "list_files", about: "list_sandboxes" };
@@ -120,21 +121,43 @@ interface Shown {
   route: Route;
 }
 
+/** With more sandboxes than this the list of them has a field to find one. */
+const MANY = 12;
+
 function Sandboxes({ listing, route }: Shown) {
+  const [wanted, setWanted] = useState("");
   const { sandboxes } = listing;
   if (sandboxes.length === 0) return null;
+  const isLong = sandboxes.length > MANY;
+  const found = isLong ? sandboxes.filter(({ name }) => name.includes(wanted)) : sandboxes;
   return (
-    <nav class="sandboxes" aria-label="Sandboxes">
-      <ul>
-        {sandboxes.map(({ name, state }) => (
-          <li key={name}>
+    <nav class={isLong ? "sandboxes long" : "sandboxes"} aria-label="Sandboxes">
+      {isLong && (
+        <input
+          type="search"
+          aria-label="Find a sandbox"
+          placeholder={`Find one of ${sandboxes.length}`}
+          autocomplete="off"
+          autocapitalize="none"
+          spellcheck={false}
+          value={wanted}
+          onInput={(event) => setWanted(event.currentTarget.value.trim().toLowerCase())}
+        />
+      )}
+      {found.length === 0 && <p class="soft">None has this in its name.</p>}
+      <div class="scroll">
+        <Windowed
+          items={found}
+          current={route.sandbox}
+          keyOf={({ name }) => name}
+          row={({ name, state }) => (
             <a href={hrefOf(name)} aria-current={name === route.sandbox ? "page" : undefined}>
               <span class={`dot ${state}`} aria-hidden="true" />
               {name} <span class="soft">{state}</span>
             </a>
-          </li>
-        ))}
-      </ul>
+          )}
+        />
+      </div>
     </nav>
   );
 }

@@ -165,10 +165,13 @@ export function visible(character: string): string {
 
 function lineOf(cells: readonly Cell[]): Line {
   const spans: Span[] = [];
-  let last: Span | undefined;
-  for (const { character, style } of cells) {
-    if (last?.style === style) last.text += character;
-    else spans.push((last = { text: character, style }));
+  let characters: string[] = [];
+  for (const [index, { character, style }] of cells.entries()) {
+    characters.push(character);
+    if (cells[index + 1]?.style === style) continue;
+    // Joined, because a text that grows by a character at a time takes 20 times its size.
+    spans.push({ text: characters.join(""), style });
+    characters = [];
   }
   return { spans, length: cells.length };
 }

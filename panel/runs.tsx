@@ -17,6 +17,7 @@ import { Task } from "./task.tsx";
 import { isFresh, likelySize, startedWith, Terminal, type TerminalState } from "./terminal.tsx";
 import { callTool, SignedOut } from "./tools.ts";
 import { Typing } from "./typing.tsx";
+import { Windowed } from "./windowed.tsx";
 
 /** Runs of a page of the list. */
 const PAGE = 50;
@@ -79,19 +80,21 @@ export function Runs({ sandbox, open, isThere, previews, onStarted, onSignedOut 
       {runs.length === 0 ? (
         <p class="soft">{listed.value || !isThere ? "Nothing was run here yet." : "Looking for its runs."}</p>
       ) : (
-        <ul class="runs" aria-labelledby="runs">
-          {runs.map((run) => (
-            <li key={run.id}>
-              <a href={hrefOf(sandbox, "runs", run.id)} aria-current={run.id === open ? "true" : undefined}>
-                <State state={run.state} />
-                <bdi class="title">{run.title}</bdi>
-                <span class="soft">
-                  {run.kind}, {time(run.started_at)}, {duration(run.duration_ms)}
-                </span>
-              </a>
-            </li>
-          ))}
-        </ul>
+        <Windowed
+          class="runs"
+          labelledBy="runs"
+          items={runs}
+          keyOf={({ id }) => id}
+          row={(run) => (
+            <a href={hrefOf(sandbox, "runs", run.id)} aria-current={run.id === open ? "true" : undefined}>
+              <State state={run.state} />
+              <bdi class="title">{run.title}</bdi>
+              <span class="soft">
+                {run.kind}, {time(run.started_at)}, {duration(run.duration_ms)}
+              </span>
+            </a>
+          )}
+        />
       )}
       {next && (
         <button type="button" class="plain" onClick={more}>

@@ -123,6 +123,7 @@ class PanelStream {
     this.#place = place;
     this.#over.signal.addEventListener("abort", () => (place.isClosed = true));
     // The client has gone.
+    if (request.signal.aborted) this.#over.abort();
     request.signal.addEventListener("abort", () => this.#over.abort());
   }
 

@@ -1,0 +1,109 @@
+/** A list of which only the rows in sight are elements of the page, once it is long. */
+import type { ComponentChildren } from "preact";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
+
+/** Up to so many rows are all shown. */
+const FEW = 30;
+
+/** Rows beyond the edges that are made in advance, so that the Tab key finds the next one. */
+const MARGIN_ROWS = 5;
+
+interface Rows<T> {
+  items: readonly T[];
+  keyOf: (item: T) => string;
+  /** One element. Those of all rows have one height: text that is too long is cut by the style sheet. */
+  row: (item: T) => ComponentChildren;
+  /** The key of a row that is to be in sight at first, if the list is in a box of its own that scrolls. */
+  current?: string;
+  class?: string;
+  labelledBy?: string;
+}
+
+/** Of all rows, in pixels and by number; `last` is that after the last row. */
+interface Sight {
+  height: number;
+  first: number;
+  last: number;
+}
+
+export function Windowed<T>({ items, keyOf, row, current, class: name = "", labelledBy }: Rows<T>) {
+  const list = useRef<HTMLUListElement>(null);
+  const [sight, setSight] = useState<Sight>({ height: 0, first: 0, last: FEW });
+  /** The row that has the focus stays, wherever the list is scrolled to. */
+  const [focused, setFocused] = useState<string>();
+  const isLong = items.length > FEW;
+
+  useLayoutEffect(() => {
+    const element = list.current;
+    if (!element || !isLong) return undefined;
+    const look = () => {
+      const heights = Array.from(
+        element.children,
+        ({ firstElementChild: shown }) => shown?.scrollHeight ?? 0,
+      );
+      const height = Math.max(1, ...heights);
+      const { top } = element.getBoundingClientRect();
+      const first = Math.max(0, Math.floor(-top / height) - MARGIN_ROWS);
+      const last = Math.max(first, Math.ceil((innerHeight - top) / height) + MARGIN_ROWS);
+      setSight((before) =>
+        before.height === height && before.first === first && before.last === last
+          ? before
+          : { height, first, last },
+      );
+    };
+    look();
+    // Whatever scrolls or grows around it moves it, too.
+    const observer = new ResizeObserver(look);
+    observer.observe(document.body);
+    document.addEventListener("scroll", look, { capture: true, passive: true });
+    addEventListener("resize", look);
+    return () => {
+      observer.disconnect();
+      document.removeEventListener("scroll", look, { capture: true });
+      removeEventListener("resize", look);
+    };
+  }, [isLong]);
+
+  const { height } = sight;
+  useLayoutEffect(() => {
+    const box = list.current?.parentElement;
+    const index = items.findIndex((item) => keyOf(item) === current);
+    if (isLong && box && height > 0 && index >= 0)
+      box.scrollTop = index * height - (box.clientHeight - height) / 2;
+    // Not when the items change: then it stays where it was scrolled to.
+  }, [isLong, height > 0]);
+
+  if (!isLong)
+    return (
+      <ul class={name} aria-labelledby={labelledBy}>
+        {items.map((item) => (
+          <li key={keyOf(item)}>{row(item)}</li>
+        ))}
+      </ul>
+    );
+  const { first, last } = sight;
+  const shown = items
+    .map((item, index) => ({ item, index, key: keyOf(item) }))
+    .filter(({ index, key }) => (index >= first && index < last) || key === focused);
+  return (
+    <ul
+      class={`${name} windowed`}
+      aria-labelledby={labelledBy}
+      ref={list}
+      style={{ height: `${items.length * height}px` }}
+      onFocusOut={() => setFocused(undefined)}
+    >
+      {shown.map(({ item, index, key }) => (
+        <li
+          key={key}
+          aria-setsize={items.length}
+          aria-posinset={index + 1}
+          style={{ top: `${index * height}px`, height: height ? `${height}px` : undefined }}
+          onFocusIn={() => setFocused(key)}
+        >
+          {row(item)}
+        </li>
+      ))}
+    </ul>
+  );
+}

@@ -11,6 +11,7 @@ import { freePort } from "./lock.ts";
 import { isNewEnough, NEEDED_NODE } from "./node-version.ts";
 import { readRunning } from "./running.ts";
 import { tmpdir } from "node:os";
+import { startLine } from "./places.ts";
 
 const execute = promisify(execFile);
 
@@ -64,7 +65,7 @@ async function python(): Promise<Check> {
     name,
     verdict: "warning",
     found: `${found}, without ${missing.join(", ")}`,
-    fix: "npm start installs them for sandboxes, in the background; where it cannot, it says why.",
+    fix: `${startLine()} installs them for sandboxes, in the background; where it cannot, it says why.`,
   };
 }
 
@@ -79,7 +80,7 @@ async function freeForUs(stateDir: string, port: number): Promise<Check> {
       name,
       verdict: "failed",
       found: "taken",
-      fix: "Stop what listens there, or: npm start -- --port 0",
+      fix: `Stop what listens there, or: ${startLine("--port 0")}`,
     }),
   );
 }

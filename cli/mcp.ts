@@ -5,6 +5,7 @@ import type { CallToolResult } from "@modelcontextprotocol/sdk/types.js";
 import description from "../package.json" with { type: "json" };
 import { CommandError } from "./exit.ts";
 import { type ServerAddress, VARIABLES_FILE } from "./server.ts";
+import { startLine } from "./places.ts";
 
 /** The longest that a call waits for a run, seconds: what every server allows. */
 export const WAIT_SECONDS = 45;
@@ -108,7 +109,7 @@ function explained(error: unknown, address: ServerAddress): CommandError {
 function unreachable(error: Error, { url, isLocal }: ServerAddress): CommandError {
   const cause = error.cause instanceof Error ? error.cause : error;
   const reason = "code" in cause && typeof cause.code === "string" ? cause.code : cause.message;
-  const remedy = isLocal ? " Start it with `npm start`." : "";
+  const remedy = isLocal ? ` Start it with \`${startLine()}\`.` : "";
   return new CommandError("unavailable", `No server answers at ${url} (${reason}).${remedy}`);
 }
 

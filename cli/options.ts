@@ -3,7 +3,7 @@ import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { quote } from "./announce.ts";
 import { CommandError } from "./exit.ts";
-import { defaultStateDir } from "./places.ts";
+import { defaultStateDir, startLine } from "./places.ts";
 import { clause, messageOf } from "../src/shared/text.ts";
 
 export interface StartOptions {
@@ -25,7 +25,7 @@ export interface StartOptions {
   verbose: boolean;
 }
 
-export const USAGE = `npm start [-- options]
+export const USAGE = `${startLine("[options]")}
 
   --port <number>                  where to listen on 127.0.0.1 (PORT; default 8787; 0 for any free port)
   --isolation bubblewrap|none      how sandboxes are kept apart (SANDBOX_MCP_ISOLATION; default bubblewrap);
@@ -45,8 +45,8 @@ export const USAGE = `npm start [-- options]
   --help                           show this
 
 Examples:
-  $ npm start -- --open
-  $ npm start -- --port 0 --mount ~/project=build:ro --network none
+  $ ${startLine("--open")}
+  $ ${startLine("--port 0 --mount ~/project=build:ro --network none")}
 
 The Worker's own variables (SERVER_AUTH_TOKEN, AUTH_TOKENS, ALLOWED_ORIGINS, ...) are taken from the environment, then
 from .dev.vars. Without SERVER_AUTH_TOKEN in either, one is generated and kept in .dev.vars.`;
@@ -108,7 +108,7 @@ function parse(argv: readonly string[]) {
     return parseArgs({ args: [...argv], options: FLAGS, strict: true, allowPositionals: false }).values;
   } catch (error) {
     const reason = clause(messageOf(error));
-    throw new CommandError("usage", `${reason}. npm start -- --help lists the options.`);
+    throw new CommandError("usage", `${reason}. ${startLine("--help")} lists the options.`);
   }
 }
 

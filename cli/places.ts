@@ -25,6 +25,12 @@ export function programWords(file: string, version: string): [command: string, .
   return ["npx", "-y", tarball === undefined ? `sandbox-mcp@${version}` : resolve(cache, tarball)];
 }
 
+/** How the user starts the server, with these options: a package has no `npm start`. */
+export function startLine(options = ""): string {
+  const words = isPackaged ? ["sandbox-mcp start", options] : ["npm start", options && `-- ${options}`];
+  return words.filter(Boolean).join(" ");
+}
+
 /** The program itself. */
 export const PROGRAM_FILE = join(root, "cli", isPackaged ? "bin.js" : "main.ts");
 

@@ -7,6 +7,7 @@ import { SYSTEM_PATH } from "../local/engine/system-path.ts";
 import { install, mayInstall } from "./apt.ts";
 import { UserError } from "./errors.ts";
 import { messageOf } from "../src/shared/text.ts";
+import { startLine } from "./places.ts";
 
 const run = promisify(execFile);
 
@@ -16,7 +17,7 @@ export function requireLinux(platform: NodeJS.Platform): void {
   const name = { darwin: "macOS", win32: "Windows" }[platform as string] ?? platform;
   throw new UserError(
     [
-      `npm start isolates sandboxes with bubblewrap, which needs Linux; this is ${name}.`,
+      `${startLine()} isolates sandboxes with bubblewrap, which needs Linux; this is ${name}.`,
       "Use `npm run dev:docker`, which runs the sandboxes in Docker" +
         (platform === "win32" ? ", or run npm start inside WSL 2." : "."),
     ].join("\n"),
@@ -62,7 +63,7 @@ export async function requireBubblewrap(say: (line: string) => void, installer =
   if (check.works) return;
   throw new UserError(
     `Sandboxes cannot be made: ${check.reason}.\n${check.remedy}\n` +
-      "To run without isolation, where sandboxed code can do all that you can: npm start -- --isolation none",
+      `To run without isolation, where sandboxed code can do all that you can: ${startLine("--isolation none")}`,
   );
 }
 

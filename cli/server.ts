@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { CommandError } from "./exit.ts";
-import { defaultStateDir, variablesFile } from "./places.ts";
+import { defaultStateDir, variablesFile, startLine } from "./places.ts";
 import { readRunning } from "./running.ts";
 import { keptVariables } from "./variables.ts";
 
@@ -63,7 +63,7 @@ export function serverAddress(
   if (local === undefined)
     throw new CommandError(
       "unavailable",
-      `No local server is running. Start one with \`npm start\`, or name one with ${words.url} and ${words.token}.`,
+      `No local server is running. Start one with \`${startLine()}\`, or name one with ${words.url} and ${words.token}.`,
     );
   return { url: local.url, isLocal: true, ...tokenFor(options, env, true, words.token) };
 }
@@ -108,7 +108,7 @@ function tokenFor(
   throw new CommandError(
     "denied",
     isLocal
-      ? "The local server's token is not known here: it is in the environment of `npm start`. Set SANDBOX_MCP_TOKEN to it."
+      ? `The local server's token is not known here: it is in the environment of \`${startLine()}\`. Set SANDBOX_MCP_TOKEN to it.`
       : `A token is needed: set SANDBOX_MCP_TOKEN, or pass ${word}.`,
   );
 }

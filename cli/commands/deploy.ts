@@ -7,7 +7,7 @@ import { confirm } from "../confirm.ts";
 import { Deployment, isDeployable } from "../deployment.ts";
 import { CommandError, EXIT } from "../exit.ts";
 import { json, line, note } from "../print.ts";
-import { root } from "../places.ts";
+import { isPackaged, root } from "../places.ts";
 import { userPath, endpoint, PROGRAM } from "../server.ts";
 import { tryServer } from "./verify.ts";
 
@@ -29,7 +29,7 @@ export const deploy = dataCommand(
   .option("--wrangler <program>", "another wrangler than the clone's")
   .action(
     async (given, { dryRun = false, previewHost, publicOrigin, yes, verify, wrangler, json: asJSON }) => {
-      const directory = given === undefined ? root : userPath(given);
+      const directory = given === undefined && !isPackaged ? root : userPath(given);
       if (!isDeployable(directory))
         throw new CommandError(
           "unavailable",

@@ -8,6 +8,7 @@ import { json, line, note } from "../print.ts";
 import { endOfBefore, newToken, rotateNamed, rotateOwner, type Rotation, sha256 } from "../rotation.ts";
 import { PROGRAM, VARIABLES_FILE } from "../server.ts";
 import { keptVariables, readVariables, writeVariables } from "../variables.ts";
+import { startLine } from "../places.ts";
 
 const show = dataCommand("show", "print the token that `npm start` takes in this environment", [
   "token show",
@@ -50,7 +51,7 @@ const create = dataCommand("new", "make a token, and say where it goes; it is wr
         "The owner's token, in place of the one before, which ends with the change (`token rotate` has both for a while):",
       );
       note("  on Cloudflare  npx wrangler secret put SERVER_AUTH_TOKEN");
-      note(`  npm start      SERVER_AUTH_TOKEN=... in ${VARIABLES_FILE}, then start it again`);
+      note(`  ${startLine().padEnd(13)}  SERVER_AUTH_TOKEN=... in ${VARIABLES_FILE}, then start it again`);
       return;
     }
     if (!TOKEN_NAME.test(name)) throw new CommandError("usage", "--name must be 1 to 32 of a-z, 0-9 and -.");

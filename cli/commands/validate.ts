@@ -3,7 +3,7 @@ import { existsSync } from "node:fs";
 import { report } from "../checks.ts";
 import { dataCommand } from "../command.ts";
 import { validate as checksOf } from "../configuration.ts";
-import { root } from "../places.ts";
+import { isPackaged, root } from "../places.ts";
 import { userPath } from "../server.ts";
 
 export const validate = dataCommand(
@@ -13,6 +13,6 @@ export const validate = dataCommand(
 )
   .argument("[directory]", "that of wrangler.jsonc, else this one, or the clone where this one has none")
   .action((given, { json: asJSON }) => {
-    const here = existsSync(userPath("wrangler.jsonc")) ? userPath() : root;
+    const here = isPackaged || existsSync(userPath("wrangler.jsonc")) ? userPath() : root;
     report(checksOf(given === undefined ? here : userPath(given)), asJSON === true);
   });

@@ -7,6 +7,7 @@ import { fileAddress } from "./files.ts";
 import { type Answer, http, Server, textOf } from "../mcp.ts";
 import { Progress } from "../print.ts";
 import { PROGRAM, serverAddress, type ServerAddress } from "../server.ts";
+import { startLine } from "../places.ts";
 
 /** Words for the server that the user gives. */
 const ARGUMENTS = { url: "the argument [url]", token: "the argument [token]" };
@@ -72,7 +73,7 @@ class Trial {
     await this.#check(
       "the token is accepted",
       connect,
-      `Use the SERVER_AUTH_TOKEN that this server was given (\`${PROGRAM} token show\` prints that of npm start), or one of its AUTH_TOKENS.`,
+      `Use the SERVER_AUTH_TOKEN that this server was given (\`${PROGRAM} token show\` prints that of ${startLine()}), or one of its AUTH_TOKENS.`,
     );
     if (!server) return;
     for (const [name, use] of Object.entries(this.#uses(server))) {

@@ -70,6 +70,24 @@ it("says in one sentence which Node it needs", () => {
   });
 });
 
+it.each([
+  [["runs"], 69, "Start one with `sandbox-mcp start`,"],
+  [["start", "--prot", "1"], 64, "sandbox-mcp start --help lists the options."],
+  [["validate"], 1, `no ${join(directory, "wrangler.jsonc")}`],
+  [["deploy", "--dry-run"], 69, `${directory} has no wrangler.jsonc and Dockerfile: deploy from a clone`],
+])("%j names what its user has, and where they are", (words, code, message) => {
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    [join(installed, "dist/cli/bin.js"), ...words],
+    {
+      cwd: directory,
+      encoding: "utf8",
+      env: { PATH: process.env.PATH, HOME: directory, XDG_STATE_HOME: join(directory, "nothing") },
+    },
+  );
+  expect([status, stdout + stderr]).toEqual([code, expect.stringContaining(message)]);
+});
+
 it("serves commands, files and code", async () => {
   const server = await startServer({ directory });
   try {

@@ -52,9 +52,11 @@ describe("client gone in the middle", () => {
         `POST /mcp HTTP/1.1\r\nHost: ${hostname}:${port}\r\nAuthorization: Bearer ${TOKEN}\r\nContent-Type: application/json\r\n` +
           `Accept: application/json, text/event-stream\r\nContent-Length: ${body.length}\r\n\r\n${body.slice(0, sent)}`,
       );
+      // The server reads what came, and tells nobody.
       await sleep(50);
       socket.resetAndDestroy();
     }
+    // Nothing is to happen.
     await sleep(300);
     expect(await bed.sh("ls -A", { sandbox })).toBe("");
   });
@@ -76,6 +78,7 @@ describe("server stopped by SIGTERM while 20 runs are going", () => {
       await until(async () =>
         (await bed.call("get_result", { id: idIn(run), cursor: 0, wait_seconds: 0 })).text.includes("\n."),
       );
+    // What was printed in the last second may be missing.
     await sleep(1500);
     const all = bed.all();
     process.kill(

@@ -15,7 +15,7 @@ import { tree } from "../setup/processes.ts";
 import { repository, TOKEN } from "../setup/server.ts";
 import { idIn, type Result } from "../setup/mcp-client.ts";
 import { tool } from "../setup/tool.ts";
-import { sleep } from "../setup/until.ts";
+import { sleep, until } from "../setup/until.ts";
 import { LONG } from "./support.ts";
 
 /** A TCP proxy on loopback whose connections can be broken. The engine takes only what names its own address. */
@@ -253,9 +253,14 @@ describe("control channel cut in the middle of a message", () => {
     await call("run_code", { sandbox, code: "x = 1; open('kept', 'w').write('kept')" });
     const answer = call("run_code", {
       sandbox,
-      code: "import time; print('begun', flush=True); time.sleep(4); print('end')",
+      code: "import time; print('begun', flush=True); time.sleep(60); print('end')",
     });
-    await sleep(2500);
+    const run = await until(async () => {
+      const { structured } = await call("list_runs", { sandbox });
+      return (structured.runs as { id: string; state: string }[]).find(({ state }) => state === "running");
+    });
+    const printed = () => call("get_result", { id: run.id, cursor: 0, wait_seconds: 0 });
+    await until(async () => (await printed()).text.includes("begun"));
     proxy.cut();
     const { text } = await answer;
     expect(text).toMatch(/state: lost[^]*connection to the sandbox broke/);

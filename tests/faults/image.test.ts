@@ -19,7 +19,6 @@ beforeAll(async () => {
 /** What each of these servers may call, and what it has to print at its end. */
 const TOOLS = `
 import { execSync, spawn } from "node:child_process";
-import { createServer } from "node:net";
 const run = (command) => execSync(command).toString().trim();
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const until = async (look) => { while (!(await look())) await sleep(100); };

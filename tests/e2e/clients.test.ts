@@ -281,6 +281,14 @@ describe("Claude Code", () => {
   });
 });
 
+it("docs/clients.md says of those that got an image here, and of no others, that they have images", () => {
+  const rows = readFileSync(join(repository, "docs/clients.md"), "utf8")
+    .split("## Tried by hand")[0]
+    ?.matchAll(/^\| (.+?) \| `.+` \S+ \| yes \| \S+ \| (yes|—) \|/gm);
+  const having = [...(rows ?? [])].filter(([, , images]) => images === "yes").map(([, name]) => name);
+  expect(having.sort()).toEqual(["Claude Code", ...CONNECT.map(([name]) => name)].sort());
+});
+
 describe("the examples", () => {
   let model: Awaited<ReturnType<typeof startOpenAIAPI>>;
   const programs: ChildProcess[] = [];

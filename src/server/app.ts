@@ -230,7 +230,8 @@ async function serveMCP(product: Product, request: Request, caller: CallerContex
     product.createMCPServer(
       {
         ...client,
-        takesTasks: era === "modern" ? declared : undefined,
+        // The panel takes none, whatever the client around it does.
+        takesTasks: era === "modern" ? declared && panelForm === undefined : undefined,
         mayShowApps: era === "legacy" || declaresApps(body.value),
       },
       query,

@@ -34,10 +34,12 @@ export interface Asked {
   links: string[];
   heights: number[];
   modes: McpUiDisplayMode[];
+  /** How many calls it made. */
+  calls: number;
 }
 
 const IMPLEMENTATION = { name: "test-host", version: "1.0.0" };
-const asked: Asked = { links: [], heights: [], modes: [] };
+const asked: Asked = { links: [], heights: [], modes: [], calls: 0 };
 let opened: AppBridge | undefined;
 
 /** Calls a tool and shows the App that it links. Resolves when the App is ready; the call may go on. */
@@ -68,6 +70,9 @@ async function open({ endpoint, token, proxy, tool: name, args, context, isNarro
     });
   });
   frame.src = `${proxy}?csp=${encodeURIComponent(JSON.stringify(csp ?? {}))}`;
+  addEventListener("message", ({ source, data }) => {
+    if (source === frame.contentWindow && data?.method === "tools/call") asked.calls++;
+  });
   const typing = document.createElement("input");
   typing.ariaLabel = "Message";
   document.body.replaceChildren(typing, frame);

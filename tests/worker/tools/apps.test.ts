@@ -82,6 +82,18 @@ describe("the panel in a chat", () => {
     }
   });
 
+  it("gets a result where the client would take a task", async () => {
+    const call = (more: object) =>
+      owner.modern("tools/call", {
+        name: "run_command",
+        arguments: { command: "sleep 2", sandbox: "apps-tasks", ...more },
+      });
+    expect((await call({})).result).toMatchObject({ resultType: "task" });
+    expect((await call({ _results: "structured" })).result).toMatchObject({
+      structuredContent: { state: "succeeded" },
+    });
+  });
+
   it("leaves what a restart lost to the model", async () => {
     const sandbox = "apps-notice";
     await sh(sandbox, "true");

@@ -433,3 +433,27 @@ it("a workspace that the disk has no room for, or whose manifest is none, is not
     await place.close();
   }
 });
+
+it("a workspace that is whole stays as it is when a restore comes late, of an actor that is gone", async () => {
+  const { manifest, pack } = await savedWorkspace();
+  const place = new Place(0);
+  try {
+    await place.answers();
+    await place.request("PUT", "/snapshot/restore?id=a", manifest);
+    await place.request("PUT", "/snapshot/data?id=a", pack);
+    writeFileSync(join(place.workspace, "new"), "of a run");
+    const tree = treeOf(place.workspace);
+    // Whoever restores what is there already is answered as if that was done.
+    expect(await place.request("PUT", "/snapshot/restore?id=a", manifest)).toMatchObject({
+      status: 200,
+      body: '{"reads":[]}',
+    });
+    expect(await place.request("PUT", "/snapshot/data?id=a", "")).toMatchObject({ status: 200 });
+    const refused = await place.request("PUT", "/snapshot/restore?id=b", manifest);
+    expect([refused.status, JSON.parse(refused.body)]).toEqual([FAILED, { problem: "missing" }]);
+    expect(treeOf(place.workspace)).toEqual(tree);
+    expect(await markOf(place)).toEqual({ snapshot: "a", isRestoring: false });
+  } finally {
+    await place.close();
+  }
+});

@@ -131,6 +131,7 @@ export class Snapshots {
     isOfSystem: boolean,
     request: IncomingMessage,
   ): Promise<{ reads: Restore["reads"] }> {
+    if (task === undefined && !isOfSystem && this.#isWhole(id)) return { reads: [] };
     const signal = await this.#next();
     return await this.#restores(request, signal, async () => {
       const manifest = await bytesOfBody(request, MANIFEST_BYTES);
@@ -146,6 +147,18 @@ export class Snapshots {
     });
   }
 
+  /**
+   * Whether the workspace has been restored. The request of an actor that is gone may come after the next one has done that, and
+   * must not undo what was done there since.
+   * @throws {FileError} `missing` where it has another state
+   */
+  #isWhole(id: string): boolean {
+    const { snapshot, isRestoring } = this.#state.mark();
+    if (snapshot === undefined || isRestoring) return false;
+    if (snapshot !== id) throw new FileError({ problem: "missing" });
+    return true;
+  }
+
   #restoreOf(id: string, task: string | undefined, manifest: Buffer): Promise<Restore> {
     const root = task === undefined ? WORKSPACE : emptyDirectory(join(taskDirectory(task), CONVERSATION));
     return Restore.begin(id, root, manifest, () => {
@@ -155,7 +168,10 @@ export class Snapshots {
 
   async #receive(id: string, request: IncomingMessage): Promise<object> {
     const restore = this.#restore;
-    if (restore?.id !== id) throw new FileError({ problem: "missing" });
+    if (restore?.id !== id) {
+      if (this.#isWhole(id)) return {};
+      throw new FileError({ problem: "missing" });
+    }
     const { signal } = this.#turn;
     // It is begun again from the start where it breaks off.
     this.#restore = undefined;

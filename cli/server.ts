@@ -76,6 +76,12 @@ export function endpoint(given: string, word = OPTIONS.url): string {
       "usage",
       `${word} must be the address of a server, such as https://host/mcp: ${given}`,
     );
+  // Not repeated: it would stand in logs and reports.
+  if (url.username !== "" || url.password !== "")
+    throw new CommandError(
+      "usage",
+      `${word} must hold no user and no password: the token is the credential.`,
+    );
   if (url.pathname === "/") url.pathname = "/mcp";
   return url.href;
 }

@@ -24,20 +24,23 @@ export const diagnose = serverCommand(
     "the file to write, else one with the time in this directory; - for standard output",
   )
   .action(async ({ output, json: asJSON, ...options }) => {
-    const bundle = redacted({
-      program: { version: description.version, node: process.versions.node },
-      machine: {
-        platform: process.platform,
-        release: release(),
-        arch: arch(),
-        memory_mib: Math.round(totalmem() / 2 ** 20),
-        is_root: process.getuid?.() === 0,
+    const bundle = redacted(
+      {
+        program: { version: description.version, node: process.versions.node },
+        machine: {
+          platform: process.platform,
+          release: release(),
+          arch: arch(),
+          memory_mib: Math.round(totalmem() / 2 ** 20),
+          is_root: process.getuid?.() === 0,
+        },
+        checks: await localChecks(stateDirectory(options), 8787),
+        configuration: existsSync(join(root, "wrangler.jsonc")) ? validate(root) : "not a clone",
+        variables: variables(),
+        server: await serverState(options),
       },
-      checks: await localChecks(stateDirectory(options), 8787),
-      configuration: existsSync(join(root, "wrangler.jsonc")) ? validate(root) : "not a clone",
-      variables: variables(),
-      server: await serverState(options),
-    });
+      options.token,
+    );
     const text = JSON.stringify(bundle, undefined, 2);
     if (output === "-") return asJSON ? json(true, bundle) : line(text);
     const file = userPath(output ?? `sandbox-mcp-${timeForName()}.json`);
@@ -83,17 +86,17 @@ async function serverState(options: ServerOptions): Promise<object> {
   }
 }
 
-/** The bundle without any value that is known to be a secret, wherever it is. */
-function redacted(bundle: object): object {
+/** The bundle without any value that is known to be a secret, wherever it is. @param given the value of --token */
+function redacted(bundle: object, given: string | undefined): object {
   const kept = existsSync(VARIABLES_FILE) ? keptVariables(VARIABLES_FILE) : {};
   // The hashes of AUTH_TOKENS are nobody else's business either.
   const names = [...SECRET_VARIABLES, "AUTH_TOKENS", "SANDBOX_MCP_TOKEN"];
   const values = names
     .flatMap((name) => [process.env[name], kept[name]])
+    .concat(given)
     .filter((value) => (value?.length ?? 0) >= 8);
-  const given = process.argv[process.argv.indexOf("--token") + 1];
   let text = JSON.stringify(bundle);
-  for (const value of [...values, ...(process.argv.includes("--token") ? [given] : [])])
+  for (const value of values)
     if (value) text = text.replaceAll(JSON.stringify(value).slice(1, -1), "(redacted)");
   return JSON.parse(text);
 }

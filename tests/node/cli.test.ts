@@ -129,6 +129,24 @@ test.each([
   ]);
 });
 
+test("diagnose holds no token, however it is given, and no password of an address", async () => {
+  const echo: RequestListener = ({ url, headers }, response) => {
+    response.statusCode = url === "/health" ? 200 : 500;
+    response.end(JSON.stringify({ error: `no ${headers.authorization}` }));
+  };
+  await withServer(echo, async (url) => {
+    const words = ["diagnose", "--output", "-", "--json"];
+    const { code, stdout } = await runHere([...words, `--url=${url}`, "--token=given-in-one-word"]);
+    expect([code, JSON.parse(stdout).server.error]).toEqual([
+      0,
+      expect.stringContaining("Bearer (redacted)"),
+    ]);
+    const named = await runHere([...words, "--url", url.replace("//", "//me:my-password@"), "--token", "t"]);
+    expect(JSON.parse(named.stdout).server.error).toContain("--url must hold no user and no password");
+    expect(named.stdout).not.toContain("my-password");
+  });
+});
+
 test("runs refuses a cursor that is no run's id before it asks a server", async () => {
   const env = { SANDBOX_MCP_URL: "http://127.0.0.1:9", SANDBOX_MCP_TOKEN: "token" };
   const { code, stderr } = await runHere(["runs", "--cursor", "foo"], { env });

@@ -1,11 +1,15 @@
 /** `/panel/stream`: what a page of the panel watches, pushed as it changes. docs/security.md names some of these tests. */
 import { env } from "cloudflare:workers";
+import { createExecutionContext } from "cloudflare:test";
 import { McpServer } from "@modelcontextprotocol/server";
 import { createParser, type EventSourceMessage } from "eventsource-parser";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { z } from "zod";
+import worker from "../../../src/index.ts";
 import type { Product } from "../../../src/server/app.ts";
+import type { Env } from "../../../src/shared/config.ts";
 import { type App, Browser, panelBrowser, panelBrowserOfGitHub } from "../auth/support.ts";
+import { idIn, owner } from "../support.ts";
 import { appWith, ORIGIN, recordLogs, TOKEN, type Variables } from "./support.ts";
 
 let logs: ReturnType<typeof recordLogs>;
@@ -120,6 +124,12 @@ class Stream {
   }
 }
 
+/** The first answers to two things that are watched, in their order. */
+async function firstTwo(stream: Stream): Promise<unknown[]> {
+  const events = [await stream.next(), await stream.next()];
+  return events.toSorted((a, b) => Number(a?.watch) - Number(b?.watch));
+}
+
 describe("the stream of a page", () => {
   it("sends what is watched, and again when it differs", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "Date"] });
@@ -227,10 +237,7 @@ describe("who may watch", () => {
   it("what is watched needs the scopes that were ticked", async () => {
     const browser = await panelBrowser(app, ["sandbox:read"]);
     const stream = await open(browser, watching([SANDBOXES, log()]));
-    const seen = [await stream.next(), await stream.next()].toSorted(
-      (a, b) => Number(a?.watch) - Number(b?.watch),
-    );
-    expect(seen).toEqual([
+    expect(await firstTwo(stream)).toEqual([
       { type: "message", watch: 0, data: { principal: "owner", sandboxes: [] } },
       { type: "message", watch: 1, refused: expect.stringContaining("sandbox:exec") },
     ]);
@@ -249,6 +256,36 @@ describe("who may watch", () => {
     expect(await other.next()).toMatchObject({ data: { principal: "github:7" } });
     expect(await own.next()).toMatchObject({ data: { principal: "owner" } });
     await Promise.all([other.cancel(), own.cancel()]);
+  });
+
+  it("another's run is none, by its id neither", async () => {
+    const id = idIn(
+      await owner.call("run_command", {
+        sandbox: "streamed",
+        command: "echo secret; sleep 0.1",
+        wait_seconds: 0,
+      }),
+    );
+    const variables = { GITHUB_CLIENT_ID: "id", GITHUB_CLIENT_SECRET: "s", GITHUB_ALLOWED_USERS: "id:7" };
+    const all = { ...env, ...variables, PUBLIC_ORIGIN: ORIGIN, SERVER_AUTH_TOKEN: TOKEN, LOG_LEVEL: "error" };
+    const through: App = (url, init) =>
+      worker.fetch(new Request(new URL(url, ORIGIN), init), all as unknown as Env, createExecutionContext());
+    const watch = watching([log(id), { name: "list_runs", arguments: { sandbox: "streamed" } }]);
+    const [others, own] = [
+      await open(await panelBrowserOfGitHub(), watch, { through }),
+      await open(await panelBrowser(app), watch, { through }),
+    ];
+    expect(await firstTwo(others)).toEqual([
+      { type: "message", watch: 0, problem: expect.stringContaining("no run") },
+      { type: "message", watch: 1, data: { runs: [] } },
+    ]);
+    await others.cancel();
+    const read = await vi.waitUntil(async () => {
+      const event = await own.next();
+      return JSON.stringify(event).includes('"text":"secret') && event;
+    });
+    expect(read).toMatchObject({ watch: 0 });
+    await own.cancel();
   });
 
   it("a stream ends with sign-out in another window, and sends nothing that came afterwards", async () => {

@@ -146,6 +146,7 @@ export function Terminal({ id, onState, onImpossible, onSignedOut }: Shown) {
         confirm: (question) => host().confirm(question),
       });
       screen.current = opened;
+      element.current.scrollIntoView({ block: "nearest" });
       if (mayType) opened.focus();
       await follow(opened);
       opened.end();

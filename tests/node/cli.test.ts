@@ -387,6 +387,11 @@ describe("a terminal", () => {
       `a${ESC}\n]52;c;QUJD\u0007b`,
       "a\n]52;c;QUJD\u0007b",
     ],
+    [
+      "no number that a terminal would count to for hours",
+      `${ESC}[2147483647S${ESC}[99999;1H${ESC}[38;2;255;128;0m`,
+      `${ESC}[9999S${ESC}[9999;1H${ESC}[38;2;255;128;0m`,
+    ],
     ["no full reset, no printing, no title of screen", `a${ESC}c${ESC}[5i${ESC}kt${ESC}\\b`, "ab"],
     ["nothing of what has no end", `a${ESC}]52;${"x".repeat(100)}`, "a"],
   ])("gets %s", (_what, printed, shown) => {

@@ -1,11 +1,8 @@
 /** The panel in a real Chromium, signed in. Screenshots go to `SCREENSHOTS`, if that is set. */
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { join } from "node:path";
 import type { Browser, BrowserContext, Page } from "playwright-core";
+import { axe, violations } from "./axe.ts";
 import { TOKEN } from "./server.ts";
-
-const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 export class PanelPage {
   readonly context: BrowserContext;
@@ -75,15 +72,4 @@ export class PanelPage {
     const to = process.env.SCREENSHOTS;
     if (to) await this.page.screenshot({ path: join(to, `panel-${name}.png`) });
   }
-}
-
-/** What axe finds against the page. Runs in the page. */
-async function violations(): Promise<string[]> {
-  const { axe: tester } = globalThis as unknown as { axe: { run(): Promise<Axe> } };
-  const found = await tester.run();
-  return found.violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
-}
-
-interface Axe {
-  violations: { id: string; nodes: { html: string }[] }[];
 }

@@ -19,15 +19,16 @@ beforeAll(async () => {
 /** What each of these servers may call, and what it has to print at its end. */
 const TOOLS = `
 import { execSync, spawn } from "node:child_process";
+import { existsSync } from "node:fs";
+import { sleep, until } from ${JSON.stringify(join(repository, "tests/setup/until.ts"))};
 const run = (command) => execSync(command).toString().trim();
-const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
-const until = async (look) => { while (!(await look())) await sleep(100); };
 const sandboxd = () => { try { return run("pgrep -x sandboxd"); } catch { return ""; } };
 const answer = async (ms = 1000) => {
   const signal = AbortSignal.timeout(ms);
   try { return await (await fetch("http://127.0.0.1:8671/", { signal })).text(); } catch { return ""; }
 };
 const answers = () => until(async () => (await answer()) === "sandboxd\\n");
+const gone = (pid) => until(() => !existsSync("/proc/" + pid));
 await answers();
 const before = sandboxd();
 `;
@@ -59,11 +60,11 @@ describe.concurrent("sandboxd hung for good in the image", () => {
   it("killed, and stopped (SIGSTOP): it is started again", async () => {
     const printed = await serve(`
       process.kill(Number(before), "SIGKILL");
-      await until(() => sandboxd() !== "" && sandboxd() !== before);
+      await gone(before);
       await answers();
       const second = sandboxd();
       process.kill(Number(second), "SIGSTOP");
-      await until(() => sandboxd() !== second);
+      await gone(second);
       await answers();
       console.log("answers");
     `);

@@ -27,6 +27,14 @@ interface Process extends KernelProcess {
 let seen: Process[] = [];
 let seenAt = Number.NEGATIVE_INFINITY;
 
+const engineMark = process.env.SANDBOX_MCP_BARE;
+
+/**
+ * The environment of a process that is to get none of sandboxd's. Where a sandbox is not isolated, the local engine ends every
+ * process that has its variable (local/engine/unisolated.ts), and one without it would outlive the sandbox.
+ */
+export const NO_ENV: NodeJS.ProcessEnv = engineMark === undefined ? {} : { SANDBOX_MCP_BARE: engineMark };
+
 /** The processes with a run's mark, in whatever group or session, without zombies. @param anew whether to read /proc again */
 export function marked(id: string, anew = false): number[] {
   if (anew) seenAt = Number.NEGATIVE_INFINITY;

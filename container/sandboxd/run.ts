@@ -5,7 +5,7 @@ import { basename, join } from "node:path";
 import * as z from "zod/mini";
 import { Followed } from "./followed.ts";
 import { RUNS, SESSIONS, SLOTS, textOf } from "./places.ts";
-import { group, lives, marked, readersOf, send, signalRun } from "./processes.ts";
+import { NO_ENV, group, lives, marked, readersOf, send, signalRun } from "./processes.ts";
 import { PORTS_MS, arePortsExpected, expectPortsOf } from "./listening.ts";
 import { type Event, STREAMS, type Signal, type StartCall, type Stream } from "./protocol.ts";
 import { startScript } from "./script.ts";
@@ -460,7 +460,7 @@ function takeRest(path: string): boolean {
     const reader = spawn("/bin/cat", [], {
       cwd: "/",
       detached: true,
-      env: {},
+      env: NO_ENV,
       stdio: [pipe, "ignore", "ignore"],
       argv0: "sandboxd-rest",
     });

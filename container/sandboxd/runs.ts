@@ -8,6 +8,7 @@ import { Code } from "./code.ts";
 import type { Followed, Listener } from "./followed.ts";
 import { KERNEL_OUTPUT, RUNS, SCRIPTS, SESSIONS, SLOTS, makePlaces, textOf } from "./places.ts";
 import type { Call, Event, Signal, StartCall } from "./protocol.ts";
+import { NO_ENV } from "./processes.ts";
 import { Run, type RunHost, stopSlot } from "./run.ts";
 import { Slot, Slots } from "./slot.ts";
 import { expectPortsOf } from "./listening.ts";
@@ -235,7 +236,7 @@ export class Runs implements RunHost {
     const path = join(SESSIONS, session);
     const state = textOf(path);
     // The state has every variable of the session. One that it has unset must not come back from the environment here.
-    const env = state === undefined ? this.#env : {};
+    const env = state === undefined ? this.#env : NO_ENV;
     const isSpare = state !== undefined && !isTerminal;
     const ready = await (isSpare ? this.#takeSpare() : this.#startShell(env, isTerminal));
     ready.state = state ?? "";
@@ -245,14 +246,14 @@ export class Runs implements RunHost {
   }
 
   #takeSpare(): Promise<Ready> {
-    const spare = this.#spare ?? this.#startShell({});
+    const spare = this.#spare ?? this.#startShell(NO_ENV);
     this.#spare = undefined;
     return spare;
   }
 
   #keepSpare(): void {
     if (this.#spare) return;
-    const spare = this.#startShell({});
+    const spare = this.#startShell(NO_ENV);
     this.#spare = spare;
     spare.catch(() => this.#spare === spare && (this.#spare = undefined));
   }

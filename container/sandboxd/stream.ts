@@ -20,6 +20,7 @@ import {
 } from "node:fs";
 import { Socket } from "node:net";
 import { textOf } from "./places.ts";
+import { NO_ENV } from "./processes.ts";
 import { PIECE_BYTES, type Stream, SHOWN_END_BYTES, WINDOW_BYTES } from "./protocol.ts";
 import { type Slot, brakeOf, openToRead, pipeOf } from "./slot.ts";
 
@@ -194,7 +195,7 @@ export class OutputStream {
         this.#copier = spawn("/usr/bin/tee", ["/dev/fd/3"], {
           cwd: "/",
           detached: true,
-          env: {},
+          env: NO_ENV,
           stdio: [pipe, file, "ignore", far],
           argv0: "sandboxd-output",
         });

@@ -23,7 +23,10 @@ export interface UnisolatedOptions {
   onOutput: (text: string) => void;
 }
 
-/** Marks every process of a sandbox, also one that left its process group, unless it clears its environment. */
+/**
+ * Marks every process of a sandbox, also one that left its process group, unless it clears its environment. sandboxd keeps it
+ * (`NO_ENV` of container/sandboxd/processes.ts).
+ */
 const marker = "SANDBOX_MCP_BARE";
 
 /**

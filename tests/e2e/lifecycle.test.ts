@@ -4,6 +4,7 @@ import { afterEach, describe, expect, it } from "vitest";
 import { alive, type Process, processes, survivors, tree } from "../setup/processes.ts";
 import { type Server, startServer } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
+import { until } from "../setup/until.ts";
 
 /** When the tests give up waiting, milliseconds: much more than it takes, because the machine may be busy. */
 const GONE_WITHIN = 15_000;
@@ -83,6 +84,35 @@ describe("asked to stop", () => {
     expect(await server.exited).toBe(0);
     expect(await survivors(all, GONE_WITHIN)).toEqual([]);
     expect(server.stderr()).not.toMatch(/unexpected|error/i);
+  });
+
+  it("by Ctrl-C, without isolation and control groups: ends the shells that stand ready, too", async () => {
+    // As for a user who is not root. What is saved of a session lets a shell stand ready for any other.
+    const own = ["--tmpfs", "/sys/fs/cgroup", "--tmpfs", "/workspace", "--tmpfs", "/var/lib"];
+    const within = [
+      "bwrap",
+      "--unshare-user",
+      "--uid",
+      "1000",
+      "--gid",
+      "1000",
+      "--dev-bind",
+      "/",
+      "/",
+      ...own,
+    ];
+    const server = await startServer({ flags: ["--isolation", "none"], ownGroup: true, within });
+    started.push(server);
+    for (const command of ["cd /tmp", "pwd"]) await callTool(server.url, "run_command", { command });
+    const ready = () =>
+      tree(server.child.pid ?? 0).filter(({ command }) => command.startsWith("sandboxd-keeper"));
+    await until(() => ready().length > 1);
+    const all = tree(server.child.pid ?? 0);
+    process.kill(-(server.child.pid ?? Number.NaN), "SIGINT");
+    await server.exited;
+    const left = await survivors(all, GONE_WITHIN);
+    for (const { pid } of left) process.kill(pid, "SIGKILL");
+    expect(left).toEqual([]);
   });
 
   it("by Ctrl-C, which the terminal sends to every process of the foreground group", async () => {

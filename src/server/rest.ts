@@ -130,8 +130,8 @@ function wantsEvents({ headers }: Request): boolean {
   return accepted.includes("text/event-stream") && !accepted.includes("application/json");
 }
 
-function events(context: ToolContext, { id }: RunView): Response {
-  return runEvents(context, { id, unfinished: unfinished(id), resultOf: (run) => answerOf(run)[0] });
+function events(context: ToolContext, run: RunView): Response {
+  return runEvents(context, { id: run.id, known: withoutResult(run), resultOf: (at) => answerOf(at)[0] });
 }
 
 /** Runs a handler as the kit runs a tool's, and answers errors in the contract's form. */
@@ -151,7 +151,7 @@ async function respond(
 }
 
 function answerOf(run: RunView): [answer: object, status: 200 | 202] {
-  if (run.state === "running") return [unfinished(run.id), 202];
+  if (run.state === "running") return [withoutResult(run), 202];
   const { id, state, note } = run;
   // Of one that ended before it began there is nothing but how.
   const own = plainQuestion(run) ?? taskFields(run) ?? { success: false, output: note ?? "", error: note };
@@ -174,8 +174,8 @@ function taskFields(run: RunView): object | undefined {
   };
 }
 
-function unfinished(id: string): { taskId: string; status: string; result: string } {
-  return { taskId: id, status: "running", result: `/tasks/${id}/result` };
+function withoutResult({ id, state }: RunView): { taskId: string; status: string; result: string } {
+  return { taskId: id, status: state, result: `/tasks/${id}/result` };
 }
 
 function unknown(): Response {

@@ -25,8 +25,8 @@ const PAUSE_MS = { least: 100, most: 1200 };
 export interface RunEvents {
   /** The run's id. */
   id: string;
-  /** What is said of the run before it has ended. */
-  unfinished: object;
+  /** What is known of the run when it is asked for: all that is said of it without its result. */
+  known: object;
   /** The run's result, once it has ended. */
   resultOf(run: RunView): object;
 }
@@ -61,10 +61,10 @@ function textOf(event: Event): string {
 
 async function* eventsOf(
   context: ToolContext,
-  { id, unfinished, resultOf }: RunEvents,
+  { id, known, resultOf }: RunEvents,
 ): AsyncGenerator<Event, void> {
   const beganAt = Date.now();
-  yield ["task", unfinished];
+  yield ["task", known];
   const seen = { code: 0, cursor: 0 };
   const decoders = { stdout: new TextDecoder(), stderr: new TextDecoder() };
   try {
@@ -82,7 +82,7 @@ async function* eventsOf(
       seen.cursor = page?.next ?? seen.cursor;
       if (run.state !== "running" && seen.cursor >= run.logBytes) return yield ["result", resultOf(run)];
       const elapsedMs = Date.now() - beganAt;
-      if (elapsedMs > STREAM_MS) return yield ["running", unfinished];
+      if (elapsedMs > STREAM_MS) return yield ["running", known];
       const isNew = before.code !== seen.code || before.cursor !== seen.cursor;
       if (!isNew) yield "silence";
       if (!isNew || seen.cursor >= run.logBytes)
@@ -91,6 +91,6 @@ async function* eventsOf(
   } catch (error) {
     if (!(error instanceof ToolError)) logError(context, "run_events", error);
     const { text } = error instanceof ToolError ? error : internalError(context.requestID);
-    yield ["error", { ...unfinished, error: text }];
+    yield ["error", { ...known, error: text }];
   }
 }

@@ -38,7 +38,7 @@ describe("POST /execute", () => {
     const headers = { accept: "text/event-stream" };
     const events = await (await owner.http(`/tasks/${done.taskId}/result`, { headers })).text();
     expect(events).toMatch(
-      /^event: task\n.*^event: output\n.*Write a\.txt.*^event: result\n.*It is written/ms,
+      /^event: task\n[^\n]*"status":"succeeded".*^event: output\n.*Write a\.txt.*^event: result\n.*It is written/ms,
     );
   });
 

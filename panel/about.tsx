@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { size, time } from "./format.ts";
 import { host } from "./host.ts";
-import type { Checkpoint, Listing, Sandbox } from "./listing.ts";
+import type { ListedCheckpoint, ListedSandbox, SandboxListing } from "../src/shared/sandbox-listing.ts";
 import { useOffered } from "./offered.ts";
 import { wordsOf } from "./poll.ts";
 import { callTool } from "./tools.ts";
@@ -10,8 +10,8 @@ import { callTool } from "./tools.ts";
 interface Shown {
   name: string;
   /** Undefined as long as it does not exist. */
-  sandbox: Sandbox | undefined;
-  listing: Listing;
+  sandbox: ListedSandbox | undefined;
+  listing: SandboxListing;
   refresh: () => void;
 }
 
@@ -124,7 +124,7 @@ interface Acting {
   act: (work: () => Promise<string>) => Promise<void>;
 }
 
-function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox: Sandbox }) {
+function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox: ListedSandbox }) {
   const isOffered = useOffered();
   const mayExpose = isOffered("expose_port");
   const expose = (event: SubmitEvent) => {
@@ -180,7 +180,7 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
 
 interface Keeping extends Acting {
   name: string;
-  checkpoints: Checkpoint[];
+  checkpoints: ListedCheckpoint[];
   /** Whether there is a state to keep. */
   canSave: boolean;
   canRestore: boolean;
@@ -197,7 +197,7 @@ function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Ke
       return text;
     });
   };
-  const restore = async ({ id, saved_at }: Checkpoint) => {
+  const restore = async ({ id, saved_at }: ListedCheckpoint) => {
     const question = `Put ${name} back to ${time(saved_at)}? What runs there ends. Its state now becomes a checkpoint.`;
     if (await host().confirm(question))
       await act(() => done("restore_sandbox", { sandbox: name, checkpoint: id }));

@@ -3,7 +3,7 @@ import { About } from "./about.tsx";
 import { Files } from "./files.tsx";
 import { share, size } from "./format.ts";
 import { host } from "./host.ts";
-import type { Listing } from "./listing.ts";
+import type { SandboxListing } from "../src/shared/sandbox-listing.ts";
 import { Offered, useOffered } from "./offered.ts";
 import { useWatched, type Watched } from "./live.ts";
 import { usePolled, wordsOf } from "./poll.ts";
@@ -50,7 +50,7 @@ function SignIn() {
 
 function Panel({ onSignedOut }: { onSignedOut: () => void }) {
   const route = useRoute();
-  const listed = useWatched<Listing>("list_sandboxes", EVERYTHING, onSignedOut);
+  const listed = useWatched<SandboxListing>("list_sandboxes", EVERYTHING, onSignedOut);
   const tools = usePolled(
     listed.value && "tools",
     (signal) => host().listTools(signal),
@@ -117,7 +117,7 @@ function Display() {
 const INLINE = new Value<"inline" | "fullscreen">("inline");
 
 interface Shown {
-  listing: Listing;
+  listing: SandboxListing;
   route: Route;
 }
 
@@ -193,7 +193,7 @@ function OpenOther() {
   );
 }
 
-function Limits({ listing }: { listing: Listing }) {
+function Limits({ listing }: { listing: SandboxListing }) {
   const running = listing.sandboxes.filter(({ state }) => state === "running").length;
   const rows = [
     ["Sandboxes", share(listing.sandboxes.length, listing.max_sandboxes)],
@@ -224,7 +224,7 @@ function Content({
   route,
   listed,
   onSignedOut,
-}: Shown & { listed: Watched<Listing>; onSignedOut: () => void }) {
+}: Shown & { listed: Watched<SandboxListing>; onSignedOut: () => void }) {
   const isOffered = useOffered();
   const { sandbox: name, part } = route;
   if (name === "") return <Welcome listing={listing} />;

@@ -1,13 +1,6 @@
 /** A web app of a sandbox, in a frame of its own origin: it sees nothing of the panel. */
 import { useState } from "preact/hooks";
 
-export interface Preview {
-  port: number;
-  /** Absent for who may not use it. */
-  url?: string;
-  expires_at: string;
-}
-
 export function PreviewFrame({ port, url }: { port: number; url: string }) {
   const [round, setRound] = useState(0);
   return (

@@ -1,6 +1,7 @@
 /** The runs of a sandbox: what was run, and one of them with its output as it comes. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { isTaskID } from "../src/runs/id.ts";
+import type { ListedPreview } from "../src/shared/sandbox-listing.ts";
 import { sized } from "../src/shared/terminal/size.ts";
 import { useRun } from "./follow.ts";
 import { duration, size, time } from "./format.ts";
@@ -10,7 +11,7 @@ import { LogView } from "./log-view.tsx";
 import { useWatched } from "./live.ts";
 import { wordsOf } from "./poll.ts";
 import { useOffered } from "./offered.ts";
-import { type Preview, PreviewFrame } from "./preview.tsx";
+import { PreviewFrame } from "./preview.tsx";
 import { Result } from "./result.tsx";
 import { hrefOf } from "./route.ts";
 import { Task } from "./task.tsx";
@@ -37,7 +38,7 @@ interface Shown {
   open: string;
   /** Whether the sandbox exists. */
   isThere: boolean;
-  previews: readonly Preview[];
+  previews: readonly ListedPreview[];
   /** Called when a run has started. */
   onStarted: () => void;
   onSignedOut: () => void;
@@ -209,7 +210,7 @@ interface Opened {
   /** As it is listed; undefined for one that is not on the pages of the list so far. */
   run: Run | undefined;
   sandbox: string;
-  previews: readonly Preview[];
+  previews: readonly ListedPreview[];
   onSignedOut: () => void;
 }
 

@@ -1,10 +1,10 @@
 /** The first page: what there is, and how to connect a client. */
 import { clientLines } from "../src/server/client-lines.ts";
 import { host } from "./host.ts";
-import type { Listing } from "./listing.ts";
+import type { SandboxListing } from "../src/shared/sandbox-listing.ts";
 import { hrefOf } from "./route.ts";
 
-export function Welcome({ listing }: { listing: Listing }) {
+export function Welcome({ listing }: { listing: SandboxListing }) {
   const isNew = listing.sandboxes.length === 0;
   const { endpoint } = host();
   return (

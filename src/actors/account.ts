@@ -9,6 +9,7 @@ import { quotaError } from "./lease.ts";
 import { actorName, principalHash } from "../shared/names.ts";
 import type { Region } from "../shared/principal.ts";
 import { KeyedQueue } from "../shared/queue.ts";
+import type { ListedSandbox } from "../shared/sandbox-listing.ts";
 import { type Grant, type LeaseRequest, Quota, type Settlement } from "./quota.ts";
 import type { Spent } from "../shared/days.ts";
 import type { Owner } from "./account-link.ts";
@@ -28,23 +29,9 @@ import {
 import { SandboxRegistry } from "./sandbox-registry.ts";
 import { sandboxActor } from "./sandbox-client.ts";
 
-export interface SandboxRecord {
-  name: string;
-  /** Whether its container runs. A stopped sandbox starts with the next call, with its saved workspace. */
-  state: "running" | "stopped";
-  /** ISO 8601. */
-  created_at: string;
-  /** ISO 8601, exact to a minute. */
-  last_used_at: string;
-  /** Bytes of its files, as of its last use or a minute before; left out where nobody has measured them. */
-  size_bytes?: number;
-  /** When its workspace was last saved (ISO 8601), and how many bytes of files; left out where it was not. */
-  saved_at?: string;
-  saved_bytes?: number;
-  /** Its ports that can be reached from outside. */
+/** A sandbox as it is listed, but for the URLs of its previews. */
+export interface SandboxRecord extends Omit<ListedSandbox, "previews"> {
   previews: Preview[];
-  /** Names of the variables of `configure_sandbox`. */
-  variables: string[];
 }
 
 /** What ends with a sandbox: its container alone, its saved workspace too, or its checkpoints as well. */

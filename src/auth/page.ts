@@ -1,5 +1,6 @@
 /** The layout of every page: no script, and headers that forbid the browser everything that the page does not need. */
 import { HTML, markup } from "./html.ts";
+import { sha256 } from "../shared/sha256.ts";
 
 const STYLE = `
 :root {
@@ -75,7 +76,7 @@ button:hover, .button:hover { filter: brightness(1.08); }
 .warn { color: var(--warn); background: var(--warn-back); }
 `;
 
-/** The style's hash, which the policy names; computed once. */
+/** The style's source in the policy; computed once. */
 let styleHash: string | undefined;
 
 /** @param options `formTargets` are the CSP sources, beside this server, to which the form may lead, redirects included */
@@ -92,21 +93,41 @@ export async function page(
     script = "",
   } = {},
 ): Promise<Response> {
-  styleHash ??= await sha256(STYLE);
+  styleHash ??= await sourceOf(STYLE);
   const policy = [
     "default-src 'none'",
-    `style-src 'sha256-${styleHash}'`,
-    ...(script ? [`script-src 'sha256-${await sha256(script)}'`, "connect-src 'self'"] : []),
+    `style-src ${styleHash}`,
+    ...(script ? [`script-src ${await sourceOf(script)}`, "connect-src 'self'"] : []),
     // Chromium applies this to the redirects after a form, too.
     `form-action ${["'self'", ...formTargets].join(" ")}`,
     "frame-ancestors 'none'",
     "base-uri 'none'",
   ];
+  headers.set("cache-control", "no-store");
+  const content = markup`<main${wide && markup` class="wide"`}>
+${body}
+</main>
+${script && markup`<script>${new HTML(script)}</script>`}`;
+  const head = markup`<style>${new HTML(STYLE)}</style>`;
+  return htmlDocument({ title, head, body: content, policy, status, headers });
+}
+
+interface Document {
+  title: string;
+  head: HTML;
+  body: HTML;
+  /** Its Content Security Policy. */
+  policy: readonly string[];
+  status?: number;
+  headers: Headers;
+}
+
+/** A whole document, no part of any other, which the browser allows no more than its policy does. */
+export function htmlDocument({ title, head, body, policy, status, headers }: Document): Response {
   headers.set("content-type", "text/html; charset=utf-8");
   headers.set("content-security-policy", policy.join("; "));
   headers.set("x-frame-options", "DENY");
-  headers.set("cache-control", "no-store");
-  // With "no-referrer", a browser would send the form with `Origin: null`.
+  // With "no-referrer", a browser would send forms with `Origin: null`.
   headers.set("referrer-policy", "same-origin");
   headers.set("cross-origin-resource-policy", "same-origin");
   headers.set("permissions-policy", "camera=(), geolocation=(), microphone=()");
@@ -117,20 +138,17 @@ export async function page(
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="robots" content="noindex">
 <title>${title}</title>
-<style>${new HTML(STYLE)}</style>
+${head}
 </head>
 <body>
-<main${wide && markup` class="wide"`}>
 ${body}
-</main>
-${script && markup`<script>${new HTML(script)}</script>`}
 </body>
 </html>
 `;
   return new Response(text, { status, headers });
 }
 
-async function sha256(text: string): Promise<string> {
-  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
-  return btoa(String.fromCharCode(...new Uint8Array(digest)));
+/** A script or a style as a source of a Content Security Policy. */
+async function sourceOf(text: string): Promise<string> {
+  return `'sha256-${btoa(String.fromCharCode(...(await sha256(text))))}'`;
 }

@@ -3,6 +3,7 @@ import { files, page } from "../../panel/built.js";
 import { markup } from "../auth/html.ts";
 import { messagePage } from "../auth/consent-page.ts";
 import { oauthFor } from "../auth/oauth.ts";
+import { htmlDocument } from "../auth/page.ts";
 import { PANEL_ASSETS_PATH } from "../auth/paths.ts";
 import { DAY_SECONDS } from "../shared/days.ts";
 import { previewSource } from "../shared/preview-url.ts";
@@ -32,29 +33,13 @@ export function panelPage(request: Request, context: RequestContext): Promise<Re
   }
   const previews = previewSource(context.config, context.origin);
   const policy = [...POLICY, ...(previews ? [`frame-src ${previews}`] : [])];
-  const { text } = markup`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="robots" content="noindex">
-<title>Sandboxes</title>
-<link rel="stylesheet" href="${PANEL_ASSETS_PATH}/${page.style}">
-<script type="module" src="${PANEL_ASSETS_PATH}/${page.script}"></script>
-</head>
-<body><noscript>The panel needs JavaScript.</noscript></body>
-</html>
-`;
-  return new Response(text, {
-    headers: {
-      "content-type": "text/html; charset=utf-8",
-      "content-security-policy": policy.join("; "),
-      "x-frame-options": "DENY",
-      "cross-origin-opener-policy": "same-origin",
-      "cross-origin-resource-policy": "same-origin",
-      "referrer-policy": "same-origin",
-      "permissions-policy": "camera=(), geolocation=(), microphone=()",
-    },
+  return htmlDocument({
+    title: "Sandboxes",
+    head: markup`<link rel="stylesheet" href="${PANEL_ASSETS_PATH}/${page.style}">
+<script type="module" src="${PANEL_ASSETS_PATH}/${page.script}"></script>`,
+    body: markup`<noscript>The panel needs JavaScript.</noscript>`,
+    policy,
+    headers: new Headers({ "cross-origin-opener-policy": "same-origin" }),
   });
 }
 

@@ -7,6 +7,7 @@ import type { SandboxRecord } from "../actors/account.ts";
 import { actorName } from "../shared/names.ts";
 import { secretsFor } from "../shared/secrets.ts";
 import { previewURL } from "../shared/preview-url.ts";
+import { sandboxListing } from "../shared/sandbox-listing.ts";
 import { type ToolContext, defineTool, text } from "./define.ts";
 import { canRunTasks } from "./start-task.ts";
 
@@ -16,48 +17,7 @@ export const listSandboxes = defineTool({
   description:
     "Lists your sandboxes, the most recently used first, your secrets and your limits. A stopped one starts again with the next call, with what was saved of its /workspace.",
   input: z.strictObject({}),
-  output: z.object({
-    sandboxes: z.array(
-      z.object({
-        name: z.string(),
-        state: z.enum(["running", "stopped"]),
-        created_at: z.string(),
-        last_used_at: z.string(),
-        size_bytes: z.number().optional(),
-        saved_at: z.string().optional(),
-        saved_bytes: z.number().optional(),
-        variables: z.array(z.string()),
-        previews: z.array(z.object({ port: z.number(), url: z.string().optional(), expires_at: z.string() })),
-      }),
-    ),
-    secrets: z.array(
-      z.object({ name: z.string(), hosts: z.array(z.string()), variable: z.string().optional() }),
-    ),
-    task_agents: z.array(z.string()),
-    task_commands: z.array(z.string()),
-    checkpoints: z.array(
-      z.object({
-        id: z.string(),
-        sandbox: z.string(),
-        label: z.string(),
-        saved_at: z.string(),
-        bytes: z.number(),
-        expires_at: z.string(),
-      }),
-    ),
-    max_sandboxes: z.number(),
-    max_running_sandboxes: z.number(),
-    max_concurrent_runs: z.number(),
-    max_run_seconds_per_day: z.number(),
-    run_seconds_today: z.number(),
-    max_model_tokens_per_day: z.number(),
-    model_tokens_today: z.number(),
-    max_storage_bytes: z.number(),
-    storage_bytes: z.number(),
-    max_checkpoints: z.number(),
-    max_workspace_bytes: z.number(),
-    workspace_bytes: z.number(),
-  }),
+  output: sandboxListing,
   showsPanel: true,
   annotations: { readOnlyHint: true },
   scopes: ["sandbox:read"],

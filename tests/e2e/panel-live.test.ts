@@ -2,18 +2,19 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Browser, BrowserContext, Page } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { launchChromium } from "../setup/chromium.ts";
+import { PanelPage } from "../setup/panel-page.ts";
 import { tree } from "../setup/processes.ts";
-import { type Server, startServer, TOKEN } from "../setup/server.ts";
+import { type Server, startServer } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
 
 let state: string;
 let server: Server;
 let chromium: Browser;
-let context: BrowserContext;
+let panel: PanelPage;
 let page: Page;
 
 const options = (port: string) => ({
@@ -22,19 +23,9 @@ const options = (port: string) => ({
   env: { MAX_SANDBOXES: "200" },
 });
 
-const address = () => new URL("/panel", server.url).href;
 const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
 const letGo = (sandbox: string) =>
   call("run_command", { sandbox, session: "other", command: "echo on > go", timeout_seconds: 60 });
-const rowsOf = (of: Page) => of.locator(".log .row").allInnerTexts();
-
-/** Runs a command by the page's form. */
-async function run(of: Page, sandbox: string, command: string): Promise<void> {
-  await of.goto(`${address()}#/${sandbox}`);
-  await of.fill("#command", command);
-  await of.press("#command", "Enter");
-  await of.waitForSelector("section.run");
-}
 
 /** The requests of a page that begin and end while it is looked at. */
 function requestsOf(of: Page) {
@@ -51,22 +42,11 @@ function requestsOf(of: Page) {
   return { paths, streams: () => open.size };
 }
 
-async function signIn(to: BrowserContext): Promise<Page> {
-  to.setDefaultTimeout(20_000);
-  const signed = await to.newPage();
-  await signed.goto(address());
-  await signed.click("a:text-is('Sign in')");
-  await signed.fill("#token", TOKEN);
-  await signed.click("button:text-is('Sign in')");
-  await signed.waitForSelector("button:text-is('Sign out')");
-  return signed;
-}
-
 beforeAll(async () => {
   state = mkdtempSync(join(tmpdir(), "sandbox-mcp-e2e-"));
   [server, chromium] = await Promise.all([startServer(options("0")), launchChromium()]);
-  context = await chromium.newContext({ viewport: { width: 1366, height: 768 } });
-  page = await signIn(context);
+  panel = await PanelPage.signedIn(chromium, server.url);
+  ({ page } = panel);
 });
 afterEach(() => page.evaluate(setHidden, false));
 afterAll(async () => {
@@ -77,7 +57,7 @@ afterAll(async () => {
 
 describe("the stream of a page", () => {
   it("brings what others do, by one request", async () => {
-    await page.goto(`${address()}#/`);
+    await page.goto(`${panel.address}#/`);
     await page.reload();
     await page.waitForSelector("h1:text-is('Connect a client')");
     const { paths, streams } = requestsOf(page);
@@ -93,46 +73,44 @@ describe("the stream of a page", () => {
   });
 
   it("brings a run to two pages, and to one that is opened later", async () => {
-    await run(page, "two-pages", "mkfifo go; for i in 1 2 3; do echo line $i; cat go; done; echo end");
-    await until(async () => (await rowsOf(page)).includes("line 1"));
-    const second = await context.newPage();
-    await second.goto(page.url());
-    await until(async () => (await rowsOf(second)).includes("line 1"));
+    await panel.run("two-pages", "mkfifo go; for i in 1 2 3; do echo line $i; cat go; done; echo end");
+    await until(async () => (await panel.rows()).includes("line 1"));
+    const second = await panel.another();
+    await until(async () => (await second.rows()).includes("line 1"));
     await letGo("two-pages");
-    for (const each of [page, second]) await until(async () => (await rowsOf(each)).includes("line 2"));
+    for (const each of [panel, second]) await until(async () => (await each.rows()).includes("line 2"));
     await letGo("two-pages");
     await letGo("two-pages");
-    const third = await context.newPage();
-    await third.goto(page.url());
-    for (const each of [page, second, third]) {
-      await each.waitForSelector("section.run .state:text-is('succeeded')");
-      expect(await rowsOf(each)).toEqual([...[1, 2, 3].flatMap((line) => [`line ${line}`, "on"]), "end"]);
+    const third = await panel.another();
+    for (const each of [panel, second, third]) {
+      await each.ended("succeeded");
+      expect(await each.rows()).toEqual([...[1, 2, 3].flatMap((line) => [`line ${line}`, "on"]), "end"]);
     }
-    await Promise.all([second.close(), third.close()]);
+    await Promise.all([second.page.close(), third.page.close()]);
   });
 
   it("is let go where nobody looks at the page, and goes on where it was", async () => {
     const { paths, streams } = requestsOf(page);
-    await run(page, "hidden", "mkfifo go; for i in 1 2 3; do echo line $i; cat go; done");
-    await until(async () => (await rowsOf(page)).includes("line 1"));
+    await panel.run("hidden", "mkfifo go; for i in 1 2 3; do echo line $i; cat go; done");
+    await until(async () => (await panel.rows()).includes("line 1"));
     await page.evaluate(setHidden, true);
     await until(() => streams() === 0);
     paths.length = 0;
     await letGo("hidden");
     await letGo("hidden");
-    expect([paths, await rowsOf(page)]).toEqual([[], ["line 1"]]);
+    expect([paths, await panel.rows()]).toEqual([[], ["line 1"]]);
     await page.evaluate(setHidden, false);
-    await until(async () => (await rowsOf(page)).includes("line 3"));
+    await until(async () => (await panel.rows()).includes("line 3"));
     await letGo("hidden");
-    await page.waitForSelector("section.run .state:text-is('succeeded')");
-    expect(await rowsOf(page)).toEqual([1, 2, 3].flatMap((line) => [`line ${line}`, "on"]));
+    await panel.ended("succeeded");
+    expect(await panel.rows()).toEqual([1, 2, 3].flatMap((line) => [`line ${line}`, "on"]));
   });
 
   it("leaves nothing at work when its page is closed", async () => {
     const looks = () => (server.stdout() + server.stderr()).split('"tool":"list_sandboxes"').length;
-    const closed = await context.newPage();
+    const closed = await panel.context.newPage();
     await page.evaluate(setHidden, true);
-    await closed.goto(`${address()}#/`);
+    await closed.goto(`${panel.address}#/`);
     const before = looks();
     await until(() => looks() > before + 1);
     await closed.close();
@@ -144,8 +122,8 @@ describe("the stream of a page", () => {
   });
 
   it("goes on where it was when the server was killed and is there again", async () => {
-    await run(page, "killed", "for i in $(seq 200); do echo line $i; done; sleep 1000");
-    await until(async () => (await rowsOf(page)).includes("line 200"));
+    await panel.run("killed", "for i in $(seq 200); do echo line $i; done; sleep 1000");
+    await until(async () => (await panel.rows()).includes("line 200"));
     // Kept within a second, which the next answer of the actor takes part in.
     await call("get_result", { id: idOf(page), wait_seconds: 2 });
     const workerd = tree(server.child.pid ?? 0).find(({ command }) => /workerd serve/.test(command));
@@ -153,28 +131,28 @@ describe("the stream of a page", () => {
     await server.exited;
     await page.waitForSelector("[role=alert]:has-text('cannot be reached')");
     server = await startServer(options(new URL(server.url).port));
-    await page.waitForSelector("section.run .state:text-is('lost')");
+    await panel.ended("lost");
     await page.evaluate(() => document.querySelector(".log")?.scrollTo(0, 0));
-    await until(async () => (await rowsOf(page)).includes("line 1"));
-    const lines = (await rowsOf(page)).filter((row) => row.startsWith("line "));
+    await until(async () => (await panel.rows()).includes("line 1"));
+    const lines = (await panel.rows()).filter((row) => row.startsWith("line "));
     expect(lines).toEqual(lines.map((_, index) => `line ${index + 1}`));
     await page.evaluate(() => document.querySelector(".log")?.scrollTo(0, 1e6));
-    await until(async () => (await rowsOf(page)).includes("line 200"));
+    await until(async () => (await panel.rows()).includes("line 200"));
     expect(await page.locator("[role=alert] .note").count()).toBe(0);
   });
 
   it("ends with sign-out in another window, and what it showed is gone", async () => {
-    const other = await chromium.newContext();
-    const [first, second] = [await signIn(other), await other.newPage()];
-    await second.goto(page.url());
+    const first = await PanelPage.signedIn(chromium, server.url);
+    await first.page.goto(page.url());
+    const { page: second } = await first.another();
     await second.waitForSelector("section.run");
-    await first.click("button:text-is('Sign out')");
+    await first.page.click("button:text-is('Sign out')");
     await second.waitForSelector("a:text-is('Sign in')");
     expect(await second.innerText("body")).not.toContain("line");
     // Another session of the same person goes on.
     await call("configure_sandbox", { sandbox: "after-sign-out", env: { A: "b" } });
     await page.waitForSelector("nav a:has-text('after-sign-out')");
-    await other.close();
+    await first.context.close();
   });
 });
 
@@ -182,7 +160,7 @@ describe("what is long", () => {
   it("has of a hundred sandboxes those in sight, and finds one by its name", async () => {
     for (let count = 0; count < 100; count++)
       await call("configure_sandbox", { sandbox: `many-${count}`, env: { A: "b" } });
-    await page.goto(`${address()}#/`);
+    await page.goto(`${panel.address}#/`);
     const items = page.locator("nav.sandboxes li");
     await page.waitForSelector("nav.sandboxes.long");
     const size = await items.first().getAttribute("aria-setsize");
@@ -198,7 +176,7 @@ describe("what is long", () => {
     await page.keyboard.press("Enter");
     await page.waitForSelector("h1:text-is('many-77')");
     // One that is opened by its address is in sight.
-    await page.goto(`${address()}#/many-1`);
+    await page.goto(`${panel.address}#/many-1`);
     await page.reload();
     await until(() => page.locator("nav.sandboxes [aria-current=page]").isVisible());
   });
@@ -207,7 +185,7 @@ describe("what is long", () => {
     const numbers = Array.from({ length: 200 }, (_, index) => index + 1);
     const sandbox = "many-runs";
     for (const number of numbers) await call("run_command", { sandbox, command: `: run ${number}` });
-    await page.goto(`${address()}#/${sandbox}`);
+    await page.goto(`${panel.address}#/${sandbox}`);
     const items = page.locator(".runs li");
     for (const pages of [2, 3, 4]) {
       await page.click("button:text-is('Older runs')");
@@ -220,9 +198,9 @@ describe("what is long", () => {
   });
 
   it("has of megabytes of output the rows in sight, and says what it left out", async () => {
-    await run(page, "megabytes", "yes 0123456789 | head -c 40000000; echo; echo the end");
-    await page.waitForSelector("section.run .state:text-is('succeeded')");
-    await until(async () => (await rowsOf(page)).at(-1) === "the end");
+    await panel.run("megabytes", "yes 0123456789 | head -c 40000000; echo; echo the end");
+    await panel.ended("succeeded");
+    await until(async () => (await panel.rows()).at(-1) === "the end");
     expect(await page.locator(".log *").count()).toBeLessThan(300);
     await page.waitForSelector("text=The output is longer");
   });

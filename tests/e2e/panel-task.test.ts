@@ -34,7 +34,7 @@ beforeAll(async () => {
     startServer({ env: { ANTHROPIC_API_KEY: "sk-ant-key-of-a-test", ANTHROPIC_UPSTREAM_URL: model.url } }),
     launchChromium(),
   ]);
-  panel = await PanelPage.open(chromium, server.url);
+  panel = await PanelPage.signedIn(chromium, server.url);
   ({ page } = panel);
 });
 afterAll(async () => {

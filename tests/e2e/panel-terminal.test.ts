@@ -29,7 +29,7 @@ const type = async (text: string) => {
 
 beforeAll(async () => {
   [server, chromium] = await Promise.all([startServer({}), launchChromium()]);
-  panel = await PanelPage.open(chromium, server.url);
+  panel = await PanelPage.signedIn(chromium, server.url);
   ({ page } = panel);
 });
 afterAll(async () => {

@@ -1,56 +1,34 @@
-/** The panel in a real Chromium. Screenshots go to `SCREENSHOTS`, if that is set. */
+/** The panel in a real Chromium. */
 import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { axe, violations } from "../setup/axe.ts";
 import { launchChromium } from "../setup/chromium.ts";
+import { PanelPage } from "../setup/panel-page.ts";
 import { type Server, startServer, TOKEN } from "../setup/server.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
 
 let server: Server;
 let chromium: Browser;
+let panel: PanelPage;
 let context: BrowserContext;
 let page: Page;
-/** What the browser complained of: a script or a style that the policy refuses, for example. */
-const complaints: string[] = [];
+let complaints: string[];
 
-const address = () => new URL("/panel", server.url).href;
 const call = (name: string, args: Record<string, unknown>) => callTool(server.url, name, args);
 /** Lets a program of the page's go on, which reads from the named pipe `go`. */
 const letGo = (sandbox: string) =>
   call("run_command", { sandbox, session: "other", command: "echo on > go", timeout_seconds: 60 });
 
-const shoot = async (name: string) => {
-  const to = process.env.SCREENSHOTS;
-  if (to) await page.screenshot({ path: join(to, `panel-${name}.png`) });
-};
-
-/** The rows of the output that are in sight. */
-const rows = () => page.locator(".log .row").allInnerTexts();
-
-/** Runs a command by the page's form. */
-async function run(sandbox: string, command: string): Promise<void> {
-  await page.goto(`${address()}#/${sandbox}`);
-  await page.fill("#command", command);
-  await page.press("#command", "Enter");
-  await page.waitForSelector("section.run");
-}
+const rows = () => panel.rows();
 
 /** The element of a file or a directory in the tree. */
 const named = (tag: "a" | "summary", name: string) => `${tag}:has(bdi:text-is("${name}"))`;
 
-const ended = (state: string) => page.waitForSelector(`section.run .state:text-is('${state}')`);
-
 beforeAll(async () => {
   [server, chromium] = await Promise.all([startServer({}), launchChromium()]);
-  context = await chromium.newContext({ viewport: { width: 1366, height: 768 } });
-  context.setDefaultTimeout(20_000);
-  page = await context.newPage();
-  page.on("console", (message) => {
-    if (message.type() === "error") complaints.push(message.text());
-  });
+  panel = await PanelPage.open(chromium, server.url);
+  ({ context, page, complaints } = panel);
 });
 afterAll(async () => {
   await chromium?.close();
@@ -59,7 +37,6 @@ afterAll(async () => {
 
 describe("the panel", () => {
   it("is signed in to by keyboard alone, and first says how to connect a client", async () => {
-    await page.goto(address());
     await page.waitForSelector("a:text-is('Sign in')");
     await page.keyboard.press("Tab");
     await page.keyboard.press("Enter");
@@ -74,7 +51,7 @@ describe("the panel", () => {
   });
 
   it("runs a command, shows its output as it grows, and cancels it", async () => {
-    await run(
+    await panel.run(
       "grows",
       "mkfifo go; printf '\\e[31mfirst\\e[0m\\n1 %%\\r2 %%\\n'; cat go; echo last; sleep 1000",
     );
@@ -85,12 +62,12 @@ describe("the panel", () => {
     await until(async () => (await rows()).includes("last"));
     expect(await rows()).toEqual(["first", "2 %", "on", "last"]);
     await page.click("button:text-is('Cancel')");
-    await ended("cancelled");
+    await panel.ended("cancelled");
     await page.waitForSelector(".runs .state:text-is('cancelled')");
   });
 
   it("goes on without a gap or a line twice where the connection broke", async () => {
-    await run("grows", "for i in $(seq 5); do echo line $i; cat go; done");
+    await panel.run("grows", "for i in $(seq 5); do echo line $i; cat go; done");
     await until(async () => (await rows()).includes("line 1"));
     await context.setOffline(true);
     await letGo("grows");
@@ -103,7 +80,7 @@ describe("the panel", () => {
       await until(async () => (await rows()).includes(`line ${line}`));
     }
     await letGo("grows");
-    await ended("succeeded");
+    await panel.ended("succeeded");
     expect(await rows()).toEqual([1, 2, 3, 4, 5].flatMap((line) => [`line ${line}`, "on"]));
     complaints.length = 0;
   });
@@ -113,8 +90,8 @@ describe("the panel", () => {
 printf '\e]0;title\a\e]8;;https://evil.example\e\\link\e]8;;\e\\ \e[2J\e[?1049h\e[999;999Hstill\e(B here\n'
 printf 'a\u202egnp.exe b\u0007\u0085\n\xff\xfe\e'; printf '[31;999;38;5;300mred\e[\n'
 head -c 3000000 /dev/zero | tr '\0' x; printf '\nthe end\n'`;
-    await run("hostile", hostile);
-    await ended("succeeded");
+    await panel.run("hostile", hostile);
+    await panel.ended("succeeded");
     await until(async () => (await rows()).at(-1) === "the end");
     expect(await page.locator(".log").innerText()).not.toContain("evil.example");
     expect(await page.locator(".log .row").count()).toBeLessThan(200);
@@ -132,7 +109,7 @@ head -c 3000000 /dev/zero | tr '\0' x; printf '\nthe end\n'`;
 
   it("shows what a sandbox is like, exposes a port, keeps a state and goes back to it", async () => {
     await call("write_file", { sandbox: "grows", path: "kept.txt", content: "before" });
-    await page.goto(`${address()}#/grows/about`);
+    await page.goto(`${panel.address}#/grows/about`);
     await page.click("text=Show its network");
     await page.waitForSelector("dt:text-is('Internet')");
     await page.fill("#port", "8000");
@@ -158,10 +135,7 @@ require("http").createServer(answer).listen(8000, () => process.stdout.write("na
 process.stdin.on("data", (line) => console.log("hello " + line));`;
     await call("write_file", { sandbox: "grows", path: "app.js", content });
     await call("expose_port", { sandbox: "grows", port: 8000 });
-    await page.goto(`${address()}#/grows`);
-    await page.check("input[name=interactive]");
-    await page.fill("#command", "node app.js");
-    await page.press("#command", "Enter");
+    await panel.run("grows", "node app.js", { isInteractive: true });
     await page.click("button:text-is('As lines')");
     await until(async () => (await rows()).includes("name? "));
     await page.fill("#line", "panel");
@@ -171,7 +145,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await page.frameLocator("iframe").locator("h1:text-is('the app')").waitFor();
     // Its script has not taken the page elsewhere.
     expect(page.url()).toContain("/panel#/grows/runs/");
-    await shoot("preview");
+    await panel.shoot("preview");
     await page.click("button:text-is('Ctrl+C')");
     await page.waitForSelector("section.run .state:not(.running)");
     expect(complaints.splice(0).filter((text) => !/navigat/.test(text))).toEqual([]);
@@ -179,7 +153,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
 
   it("shows files as a tree, edits one, and asks before it writes over another's change", async () => {
     await call("write_file", { sandbox: "grows", path: "deep/er/notes.txt", content: "one\r\ntwo\r\n" });
-    await page.goto(`${address()}#/grows/files`);
+    await page.goto(`${panel.address}#/grows/files`);
     await page.click(named("summary", "deep"));
     await page.click(named("summary", "er"));
     await page.click(named("a", "notes.txt"));
@@ -225,7 +199,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
       sandbox: "hostile",
       command: String.raw`mkdir many && cd many && seq 10000 | xargs touch && touch $'0\n<img src=x>' $'0\u202egpj' && printf '\377\0' >0.bin`,
     });
-    await page.goto(`${address()}#/hostile/files`);
+    await page.goto(`${panel.address}#/hostile/files`);
     await page.click(named("summary", "many"));
     await page.click("text=200 more of 5000");
     expect(await page.locator(".tree .file").count()).toBe(400);
@@ -243,35 +217,21 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
       ["files", "#/grows/files//workspace/kept.txt"],
       ["about", "#/grows/about"],
     ] as const) {
-      await page.goto(`${address()}${hash}`);
+      await page.goto(`${panel.address}${hash}`);
       await page.waitForSelector("main h1");
       if (name === "files") await page.waitForSelector("textarea");
-      await page.evaluate(axe);
       if (name === "run") {
         await page.click(".runs a >> nth=-1");
         await page.waitForSelector(".log .row");
       }
-      for (const colorScheme of ["light", "dark"] as const)
-        for (const width of [375, 768, 1366]) {
-          await page.setViewportSize({ width, height: 768 });
-          await page.emulateMedia({ colorScheme });
-          expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(width);
-          // Narrow and wide, light and dark: what it looks at takes a second each.
-          const isLookedAt = (width === 375) === (colorScheme === "light") && width !== 768;
-          expect(isLookedAt ? await page.evaluate(violations) : []).toEqual([]);
-          await shoot(`${name}-${width}-${colorScheme}`);
-        }
+      expect(await panel.faults(name)).toEqual([]);
     }
   });
 
   it("offers nothing that whoever signed in may not do", async () => {
-    const other = await (await chromium.newContext()).newPage();
-    await other.goto(address());
-    await other.click("a:text-is('Sign in')");
-    for (const scope of ["sandbox:write", "sandbox:exec", "tasks:run"])
-      await other.uncheck(`[value="${scope}"]`);
-    await other.fill("#token", TOKEN);
-    await other.click("button:text-is('Sign in')");
+    const reader = await PanelPage.open(chromium, server.url);
+    await reader.signIn(["sandbox:write", "sandbox:exec", "tasks:run"]);
+    const { page: other } = reader;
     await other.click("a:has-text('grows')");
     await other.click(".runs a >> nth=0");
     await other.waitForSelector(".log .row");

@@ -1,4 +1,4 @@
-/** The panel in a real Chromium, signed in. Screenshots go to `SCREENSHOTS`, if that is set. */
+/** The panel in a real Chromium. Screenshots go to `SCREENSHOTS`, if that is set. */
 import { join } from "node:path";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { axe, violations } from "./axe.ts";
@@ -21,18 +21,36 @@ export class PanelPage {
     page.on("pageerror", (error) => void this.complaints.push(error.message));
   }
 
-  /** Signs in at the panel of the server whose endpoint is `url`. */
+  /** Opens the panel of the server whose endpoint is `url`, with nobody signed in. */
   static async open(chromium: Browser, url: string): Promise<PanelPage> {
     const context = await chromium.newContext({ viewport: { width: 1366, height: 768 } });
     context.setDefaultTimeout(20_000);
-    const page = await context.newPage();
-    const address = new URL("/panel", url).href;
-    await page.goto(address);
-    await page.click("a:text-is('Sign in')");
-    await page.fill("#token", TOKEN);
-    await page.click("button:text-is('Sign in')");
-    await page.waitForSelector("h1:text-is('Connect a client')");
-    return new PanelPage(context, page, address);
+    const panel = new PanelPage(context, await context.newPage(), new URL("/panel", url).href);
+    await panel.page.goto(panel.address);
+    return panel;
+  }
+
+  /** Opens it and signs in. */
+  static async signedIn(chromium: Browser, url: string): Promise<PanelPage> {
+    const panel = await PanelPage.open(chromium, url);
+    await panel.signIn();
+    return panel;
+  }
+
+  /** @param without scopes that it is not to have */
+  async signIn(without: readonly string[] = []): Promise<void> {
+    await this.page.click("a:text-is('Sign in')");
+    for (const scope of without) await this.page.uncheck(`[value="${scope}"]`);
+    await this.page.fill("#token", TOKEN);
+    await this.page.click("button:text-is('Sign in')");
+    await this.page.waitForSelector("button:text-is('Sign out')");
+  }
+
+  /** Opens what is open here in another window of the same browser. */
+  async another(): Promise<PanelPage> {
+    const other = new PanelPage(this.context, await this.context.newPage(), this.address);
+    await other.page.goto(this.page.url());
+    return other;
   }
 
   /** Runs a command by the page's form. */
@@ -42,6 +60,11 @@ export class PanelPage {
     await this.page.fill("#command", command);
     await this.page.press("#command", "Enter");
     await this.page.waitForSelector("section.run");
+  }
+
+  /** The rows of the output that are in sight. */
+  rows(): Promise<string[]> {
+    return this.page.locator(".log .row").allInnerTexts();
   }
 
   /** Waits until the run that is open has ended so. */

@@ -1,0 +1,64 @@
+/** What `list_sandboxes` answers as data, which the panel shows. */
+import { z } from "zod";
+
+const listedPreview = z.object({
+  port: z.number(),
+  /** Left out for who may not use it. */
+  url: z.string().optional(),
+  expires_at: z.string(),
+});
+
+/** Times are ISO 8601. */
+const listedSandbox = z.object({
+  name: z.string(),
+  /** Whether its container runs. A stopped sandbox starts with the next call, with its saved workspace. */
+  state: z.enum(["running", "stopped"]),
+  created_at: z.string(),
+  /** Exact to a minute. */
+  last_used_at: z.string(),
+  /** Bytes of its files, as of its last use or a minute before; left out where nobody has measured them. */
+  size_bytes: z.number().optional(),
+  /** When its workspace was last saved, and how many bytes of files; left out where it was not. */
+  saved_at: z.string().optional(),
+  saved_bytes: z.number().optional(),
+  /** Names of the variables of `configure_sandbox`. */
+  variables: z.array(z.string()),
+  /** Its ports that can be reached from outside. */
+  previews: z.array(listedPreview),
+});
+
+const listedCheckpoint = z.object({
+  id: z.string(),
+  sandbox: z.string(),
+  label: z.string(),
+  saved_at: z.string(),
+  bytes: z.number(),
+  expires_at: z.string(),
+});
+
+export const sandboxListing = z.object({
+  sandboxes: z.array(listedSandbox),
+  secrets: z.array(
+    z.object({ name: z.string(), hosts: z.array(z.string()), variable: z.string().optional() }),
+  ),
+  task_agents: z.array(z.string()),
+  task_commands: z.array(z.string()),
+  checkpoints: z.array(listedCheckpoint),
+  max_sandboxes: z.number(),
+  max_running_sandboxes: z.number(),
+  max_concurrent_runs: z.number(),
+  max_run_seconds_per_day: z.number(),
+  run_seconds_today: z.number(),
+  max_model_tokens_per_day: z.number(),
+  model_tokens_today: z.number(),
+  max_storage_bytes: z.number(),
+  storage_bytes: z.number(),
+  max_checkpoints: z.number(),
+  max_workspace_bytes: z.number(),
+  workspace_bytes: z.number(),
+});
+
+export type SandboxListing = z.output<typeof sandboxListing>;
+export type ListedSandbox = z.output<typeof listedSandbox>;
+export type ListedCheckpoint = z.output<typeof listedCheckpoint>;
+export type ListedPreview = z.output<typeof listedPreview>;

@@ -21,14 +21,14 @@ export const asked: Source = async (watch, report, signal) => {
   if (!signal.aborted) await new Promise((done) => signal.addEventListener("abort", done, { once: true }));
 };
 
-type Report = (update: Parameters<Parameters<Source>[1]>[1]) => void;
+type Report = (update: Parameters<Parameters<Source>[1]>[1]) => Promise<void>;
 
 async function askList({ name, arguments: args }: Watch, report: Report, signal: AbortSignal): Promise<void> {
   let reported: string | undefined;
   while (!signal.aborted) {
     const update = await callTool(name, args, signal).then(({ data }) => ({ data }), problemOf);
     const form = JSON.stringify(update);
-    if (form !== reported) report(update);
+    if (form !== reported) await report(update);
     reported = form;
     await pause(LOOK_MS[name], signal);
   }
@@ -45,7 +45,7 @@ async function readLog({ arguments: args, raw }: Watch, report: Report, signal: 
     const update = await answer.then(({ data }) => ({ data }), problemOf);
     isFirst = false;
     const form = JSON.stringify(update);
-    if (form !== reported) report(update);
+    if (form !== reported) await report(update);
     reported = form;
     if (!("data" in update) || isReadWhole(update.data)) return;
     cursor = readOnAt(update.data);

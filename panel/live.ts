@@ -27,11 +27,12 @@ export interface Update {
 /**
  * Watches calls, each from its arguments on, and reports the first answer of each and every other one. Resolves when it is to be
  * asked again at once, or the signal is aborted. Of a run's log it reports the pages in their order, and nothing after the last.
+ * It asks for nothing more until what it has reported is taken.
  * @throws {SignedOut} {@link Unreachable} {@link ToolFailed}
  */
 export type Source = (
   watch: readonly Watch[],
-  report: (index: number, update: Update) => void,
+  report: (index: number, update: Update) => Promise<void>,
   signal: AbortSignal,
 ) => Promise<void>;
 
@@ -47,8 +48,8 @@ const TOGETHER_MS = 30;
 export interface Watcher {
   /** Looked at whenever a stream begins: whoever follows a log moves its cursor on. */
   watch: Watch;
-  /** Takes an answer. Returns true when it was the last. */
-  onUpdate(update: Update): boolean;
+  /** Takes an answer. Resolves when there is room for the next one, with true when it was the last. */
+  onUpdate(update: Update): boolean | Promise<boolean>;
   /** Why there is nothing newer. */
   onProblem(problem: string): void;
   onSignedOut(): void;
@@ -110,10 +111,10 @@ class Live {
     }
   }
 
-  #report(watcher: Watcher | undefined, update: Update, signal: AbortSignal): void {
+  async #report(watcher: Watcher | undefined, update: Update, signal: AbortSignal): Promise<void> {
     if (signal.aborted || !watcher || !this.#watchers.has(watcher)) return;
     // Without a new stream: the source reports nothing more of it.
-    if (watcher.onUpdate(update)) this.#watchers.delete(watcher);
+    if (await watcher.onUpdate(update)) this.#watchers.delete(watcher);
   }
 }
 

@@ -19,12 +19,13 @@ export const streamed: Source = async (watch, report, signal) => {
   };
   addEventListener("offline", lose);
   let end: string | undefined;
+  const taken: Promise<void>[] = [];
   const parser = createParser({
     onEvent({ event, data }) {
       if (event === "end") end = (JSON.parse(data) as { reason: string }).reason;
       else {
         const { watch: index, refused, ...update } = JSON.parse(data) as Pushed;
-        report(index, refused === undefined ? update : { problem: refused });
+        taken.push(report(index, refused === undefined ? update : { problem: refused }));
       }
     },
   });
@@ -46,6 +47,8 @@ export const streamed: Source = async (watch, report, signal) => {
       if (done) break;
       heard();
       parser.feed(value ?? "");
+      await Promise.all(taken.splice(0));
+      heard();
     }
   } catch (error) {
     if (signal.aborted) return;

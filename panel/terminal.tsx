@@ -1,24 +1,15 @@
 /** The terminal of a command that runs in one: what it prints as it comes, and what is typed. */
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Resizing, type Size } from "../src/shared/terminal/size.ts";
-import { spaced, Typing } from "../src/shared/terminal/typing.ts";
+import { Typing } from "../src/shared/terminal/typing.ts";
+import { isReadWhole, type LogPosition, readOnAt } from "../src/shared/watch.ts";
 import type { RunState } from "./follow.ts";
 import { host } from "./host.ts";
+import { live, type Watch } from "./live.ts";
 import { useOffered } from "./offered.ts";
-import { pause, shown, wordsOf } from "./poll.ts";
+import { wordsOf } from "./poll.ts";
 import type { Screen } from "./terminal-screen.ts";
-import { callTool, SignedOut, ToolFailed } from "./tools.ts";
-
-/** Of what was printed before, this much is shown to who returns to a terminal, bytes. */
-const SHOWN_AGAIN = 256 * 1024;
-
-/** How far reading may be behind, bytes: beyond that it goes on near the end. */
-const MAX_BEHIND = 1024 * 1024;
-
-/** How long the server waits for more output, seconds. */
-const WAIT_SECONDS = 20;
-
-const RETRY_MS = 2000;
+import { callTool, SignedOut } from "./tools.ts";
 
 /** While the element changes, its size is not passed on for so long, milliseconds. */
 const SETTLE_MS = 300;
@@ -29,12 +20,10 @@ export interface TerminalState {
   bytes: number;
 }
 
-interface Page {
+interface Page extends LogPosition {
   state: RunState;
   exit_code?: number;
   log: { text: string }[];
-  next_cursor: number;
-  log_bytes: number;
 }
 
 /** Sizes that terminals were given by this page, by the run. */
@@ -90,13 +79,11 @@ export function Terminal({ id, onState, onImpossible, onSignedOut }: Shown) {
       if (error instanceof SignedOut) onSignedOut();
       else setProblem(wordsOf(error));
     };
-    const ask = (name: string, args: Record<string, unknown>) =>
-      callTool<Page>(name, args, signal, "raw").then(({ data }) => data);
     let typing = newTyping();
     function newTyping(): Typing {
       return new Typing(
         async (text) => {
-          await ask("send_input", { id, text });
+          await callTool("send_input", { id, text }, signal, "raw");
           setProblem(undefined);
         },
         (error) => {
@@ -134,6 +121,7 @@ export function Terminal({ id, onState, onImpossible, onSignedOut }: Shown) {
       if (mayResize) resizing.start();
     };
 
+    let leave: (() => void) | undefined;
     void (async () => {
       const { Screen } = await import("./terminal-screen.ts");
       if (signal.aborted || !element.current) return;
@@ -148,58 +136,67 @@ export function Terminal({ id, onState, onImpossible, onSignedOut }: Shown) {
       screen.current = opened;
       element.current.scrollIntoView({ block: "nearest" });
       if (mayType) opened.focus();
-      await follow(opened);
-      opened.end();
+      leave = follow(opened);
     })().catch((error: unknown) => {
       if (!signal.aborted) onImpossible();
       console.error(error);
     });
 
-    /** Shows what the run prints until it ends. */
-    async function follow(opened: Screen): Promise<void> {
-      let cursor: number | undefined;
-      /** What was printed before there was this screen. */
-      let past = 0;
+    /** Shows what the run prints until it ends. Returns what ends that before. */
+    function follow(opened: Screen): () => void {
+      const watch: Watch = { name: "get_result", arguments: { id, cursor: 0 }, raw: true };
+      /** How much was printed before there was this screen, bytes; undefined until that is known. */
+      let past = fresh.delete(id) ? 0 : undefined;
       /** Whether what comes next begins in the middle. */
       let isCut = false;
-      const isOld = !fresh.delete(id);
-      while (!signal.aborted) {
-        await shown(signal);
-        try {
-          if (cursor === undefined) {
-            if (isOld) past = (await ask("get_result", { id, cursor: 0, wait_seconds: 0 })).log_bytes;
-            cursor = Math.max(0, past - SHOWN_AGAIN);
-            isCut = cursor > 0;
-          }
-          const args = { id, cursor, wait_seconds: cursor < past ? 0 : WAIT_SECONDS };
-          const page = await spaced(() => ask("get_result", args));
+      /** Whether what the program drew before there was this screen is not shown whole. */
+      let isPastCut = false;
+      let drawn = Promise.resolve();
+      const draw = async (page: Page) => {
+        const { state, exit_code: exitCode, next_cursor: next, log_bytes: bytes } = page;
+        past ??= bytes;
+        for (const { text } of page.log) {
           if (signal.aborted) return;
-          const { state, exit_code: exitCode, next_cursor: next, log_bytes: bytes } = page;
-          for (const { text } of page.log) {
-            await opened.write(isCut ? wholeFrom(text) : text, next <= past);
-            isCut = false;
-          }
-          if (isOld && cursor < past && next >= past && past > SHOWN_AGAIN) redraw();
-          cursor = next;
-          if (bytes - next > MAX_BEHIND) {
-            cursor = bytes - SHOWN_AGAIN;
-            opened.clear();
-            await opened.write(`[${cursor - next} bytes are not shown: this page was behind.]\r\n`, true);
-            isCut = true;
-          }
-          onState({ state, exitCode, bytes });
-          setProblem(undefined);
-          if (state !== "running" && cursor >= bytes) return;
-        } catch (error) {
-          failed(error);
-          if (signal.aborted || error instanceof SignedOut || error instanceof ToolFailed) return;
-          await pause(RETRY_MS, signal);
+          await opened.write(isCut ? wholeFrom(text) : text, next <= past);
+          isCut = false;
         }
-      }
+        if (signal.aborted) return;
+        if (isPastCut && next >= past) {
+          isPastCut = false;
+          redraw();
+        }
+        const leftOut = readOnAt(page) - next;
+        if (leftOut > 0) {
+          opened.clear();
+          await opened.write(`[${leftOut} bytes are not shown: this page was behind.]\r\n`, true);
+          isCut = true;
+          isPastCut ||= next < past;
+        }
+        onState({ state, exitCode, bytes });
+        setProblem(undefined);
+        if (isReadWhole(page)) opened.end();
+      };
+      return live.add({
+        watch,
+        async onUpdate({ data, problem: refusal }) {
+          if (refusal !== undefined) {
+            setProblem(refusal);
+            return true;
+          }
+          const page = data as Page;
+          watch.arguments = { id, cursor: readOnAt(page) };
+          drawn = drawn.then(() => draw(page));
+          await drawn;
+          return isReadWhole(page);
+        },
+        onProblem: setProblem,
+        onSignedOut,
+      });
     }
 
     return () => {
       stop.abort();
+      leave?.();
       clearTimeout(settling);
       screen.current?.close();
       screen.current = undefined;

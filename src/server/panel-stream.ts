@@ -11,7 +11,7 @@ import { rateLimited, tooOften } from "../shared/limiter.ts";
 import { logError } from "../shared/log.ts";
 import type { Caller, CallerContext } from "../shared/request-context.ts";
 import { json, type Refusal } from "../shared/responses.ts";
-import { isReadWhole, LOOK_MS, logPauseMs, readOnAt } from "../shared/watch.ts";
+import { isReadWhole, LOOK_MS, logPauseMs, readOnAt, terminalPauseMs } from "../shared/watch.ts";
 import { readJSON } from "./body.ts";
 import { Unbuffered } from "./unbuffered.ts";
 
@@ -172,6 +172,7 @@ class PanelStream {
     let wait_seconds = 0;
     let sent: string | undefined;
     while (!this.#isOver) {
+      const from = Date.now();
       const answer = await this.#look("get_result", { id: args.id, cursor, wait_seconds }, raw);
       if (!answer) return;
       const event = JSON.stringify({ watch: index, ...answer });
@@ -179,9 +180,10 @@ class PanelStream {
       const page = position.safeParse("data" in answer ? answer.data : undefined).data;
       if (!page || isReadWhole(page)) return;
       sent = event;
+      const pauseMs = raw ? terminalPauseMs(page, cursor, Date.now() - from) : logPauseMs(page);
       cursor = readOnAt(page);
       wait_seconds = Math.min(WAIT_SECONDS, this.#caller.config.maxWaitSeconds);
-      await this.#pause(logPauseMs(page));
+      await this.#pause(pauseMs);
     }
   }
 

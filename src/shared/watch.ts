@@ -1,7 +1,12 @@
 /** What the panel watches, and when each is looked at again: where the server pushes it (`/panel/stream`), and where the page asks. */
 
+import { CALL_MS } from "./terminal/typing.ts";
+
 /** Between two looks, milliseconds: for the log of a run, whose look waits for more output by itself, after each answer. */
 export const LOOK_MS = { list_sandboxes: 4000, list_runs: 2500, get_result: 400 };
+
+/** More than a terminal prints as the answer to a key, bytes: a screen full of text. */
+const ECHO_BYTES = 8192;
 
 /** The tools that can be watched, all of which only read. */
 export type WatchedTool = keyof typeof LOOK_MS;
@@ -32,4 +37,15 @@ export function isReadWhole({ state, next_cursor, log_bytes }: LogPosition): boo
 /** Milliseconds until the next look at a log. */
 export function logPauseMs(position: LogPosition): number {
   return readOnAt(position) < position.log_bytes ? 0 : LOOK_MS.get_result;
+}
+
+/**
+ * Milliseconds until the next look at a terminal. Where it rested before it printed, the next look begins at once: who types sees
+ * each key as soon as it is shown.
+ * @param cursor from which byte on the last look read
+ * @param tookMs how long that look took, milliseconds
+ */
+export function terminalPauseMs(position: LogPosition, cursor: number, tookMs: number): number {
+  const isEcho = position.next_cursor - cursor <= ECHO_BYTES;
+  return isEcho ? Math.max(0, Math.min(CALL_MS - tookMs, logPauseMs(position))) : logPauseMs(position);
 }

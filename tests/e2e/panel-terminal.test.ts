@@ -40,6 +40,11 @@ afterAll(async () => {
 describe("the terminal of the panel", () => {
   it("is one for programs that draw on the whole screen, under the page's policy", async () => {
     await call("write_file", { sandbox: "term", path: "notes.txt", content: "one\ntwo\n" });
+    const called: string[] = [];
+    page.on("request", (request) => {
+      const { name } = request.postDataJSON()?.params ?? {};
+      if (name) called.push(name);
+    });
     await open("vi -u NONE notes.txt");
     await shows("notes.txt");
     expect((await rows()).slice(0, 3)).toEqual(["one", "two", "~"]);
@@ -50,6 +55,9 @@ describe("the terminal of the panel", () => {
     expect(await call("read_file", { sandbox: "term", path: "notes.txt" })).toBe(
       "one\nfrom the panel\ntwo\n",
     );
+    // What it prints comes by the page's stream.
+    expect(called).toContain("send_input");
+    expect(called).not.toContain("get_result");
     expect(panel.complaints).toEqual([]);
   });
 

@@ -1,7 +1,7 @@
 /** Keys on their way to a terminal in a sandbox. */
 
 /** A call is made at most so often, milliseconds: the server allows 20 a second, for typing and following together. */
-const CALL_MS = 120;
+export const CALL_MS = 120;
 
 /** Characters that one call types. */
 const MOST_TYPED = 4000;

@@ -13,6 +13,7 @@ import {
   readPiece,
 } from "../../container/sandboxd/protocol.ts";
 import { ToolError, WENT_AWAY, WENT_AWAY_HINT, isGone, noAnswer } from "../shared/errors.ts";
+import { pause } from "../shared/within.ts";
 
 export interface ConnectionHost {
   /** Whether there is a container. */
@@ -150,7 +151,7 @@ export class Connection {
         // Somebody was there, and was at work for so long: sandboxd is being started again.
         if (Date.now() - sentAt >= CONNECT_MS) deadline = Date.now() + CONNECT_MS;
         if (Date.now() >= deadline) throw noAnswer(Date.now() - startedAt);
-        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+        await pause(RETRY_MS);
       }
     }
   }
@@ -211,7 +212,7 @@ export class Connection {
       const socket = await this.#attempt(deadline - Date.now());
       if (socket) return this.#accept(socket);
       if (Date.now() >= deadline) throw noAnswer(CONNECT_MS);
-      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      await pause(RETRY_MS);
     }
   }
 

@@ -8,15 +8,11 @@ import type { Connection } from "../shared/connection-log.ts";
 import { Mask } from "../shared/mask.ts";
 import { ALLOWED_PORTS, type NetworkPolicy, allowsHost, canonicalHost } from "../shared/network-policy.ts";
 import { type Secret, putIn, secretsAt, secretsFor } from "../shared/secrets.ts";
+import { actorOf } from "./actor.ts";
 
 /** Whose sandbox it is, and what that may reach: the parameters of the handler, as `SandboxNetwork.enforce` sets them. */
 export interface OutboundPolicy extends NetworkPolicy {
   principalID?: string | undefined;
-}
-
-/** The method of the actor that is called here. */
-interface ConnectionKeeper extends Rpc.DurableObjectBranded {
-  connectionMade(connection: Connection): void;
 }
 
 /** Which sandbox a request comes from, and the secrets in it. */
@@ -50,7 +46,7 @@ export async function throughPolicy(
   const named = canonicalHost((request.headers.get("host") ?? hostname).replace(/:\d+$/, ""));
   const connection: Connection = { at: Date.now(), host, port: to, method: request.method, bytes: 0 };
   const tell = (end: Partial<Connection>) =>
-    keeperOf(env, containerID).connectionMade({ ...connection, ...end });
+    actorOf(env, containerID).connectionMade({ ...connection, ...end });
   const isFree = policy?.internet === "full";
   const isAllowed = policy !== undefined && allowsHost(policy, host) && (isFree || ALLOWED_PORTS.has(to));
   if (!isAllowed || named !== host) {
@@ -152,11 +148,6 @@ async function sendWith(
 function sized(body: ReadableStream, headers: Headers): ReadableStream {
   const length = headers.get("content-length");
   return length === null ? body : body.pipeThrough(new FixedLengthStream(Number(length)));
-}
-
-function keeperOf(env: Env, containerID: string): DurableObjectStub<ConnectionKeeper> {
-  const sandboxes = env.Sandbox as DurableObjectNamespace<ConnectionKeeper>;
-  return sandboxes.get(sandboxes.idFromString(containerID));
 }
 
 function refusal(status: number, reason: string): Response {

@@ -7,12 +7,10 @@ import { waitUntil } from "cloudflare:workers";
 import { type Config, type Env, parseConfig } from "../shared/config.ts";
 import { Mask } from "../shared/mask.ts";
 import { MODEL_HOST, SERVER, type Secret, putIn, secretsAt, secretsFor } from "../shared/secrets.ts";
-import type { BudgetKeeper, ModelAnswer, ModelCall, UpstreamError } from "./model-calls.ts";
+import { actorOf } from "./actor.ts";
+import type { ModelAnswer, ModelCall, UpstreamError } from "./model-calls.ts";
 import { RequestMeter } from "./model-request.ts";
 import { UsageCounter } from "./model-usage.ts";
-
-/** The methods of the actor that are called here. */
-type SandboxActor = BudgetKeeper & Rpc.DurableObjectBranded;
 
 /** As the SDK calls it: `containerId` is the id of the sandbox's Durable Object. */
 type OutboundHandler = (request: Request, env: Env, from: { containerId: string }) => Promise<Response>;
@@ -137,11 +135,6 @@ async function serve(
   });
   waitUntil(charged);
   return new Response(readable.pipeThrough(mask.stream()), { status: response.status, headers: answer });
-}
-
-function actorOf(env: Env, containerID: string): DurableObjectStub<SandboxActor> {
-  const sandboxes = env.Sandbox as DurableObjectNamespace<SandboxActor>;
-  return sandboxes.get(sandboxes.idFromString(containerID));
 }
 
 /** Reports the end of a request to the actor, and once more to the next actor when the first was reset. */

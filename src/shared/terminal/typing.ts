@@ -1,4 +1,5 @@
 /** Keys on their way to a terminal in a sandbox. */
+import { pause } from "../within.ts";
 
 /** A call is made at most so often, milliseconds: the server allows 20 a second, for typing and following together. */
 export const CALL_MS = 120;
@@ -41,8 +42,8 @@ export class Typing {
 
 /** Does the work, and takes as long as calls are apart. */
 export async function spaced<T>(work: () => Promise<T>): Promise<T> {
-  const pause = new Promise((resolve) => setTimeout(resolve, CALL_MS));
+  const apart = pause(CALL_MS);
   const value = await work();
-  await pause;
+  await apart;
   return value;
 }

@@ -32,7 +32,15 @@ import {
   passOn,
 } from "./outbound.ts";
 import { Turns } from "./turns.ts";
-import { connectUpstream, Refusal, secured, Unreachable, type UpstreamOptions } from "./upstream.ts";
+import {
+  connectUpstream,
+  isRegistry,
+  Refusal,
+  refusedUnresolved,
+  secured,
+  Unreachable,
+  type UpstreamOptions,
+} from "./upstream.ts";
 
 /**
  * Connections a sandbox may hold open to the proxy. Each takes up to two file descriptors of the engine's, which all
@@ -129,9 +137,8 @@ async function answer(
     // What goes on to the internet comes back to `sendByTheRules`, which enters it into the log.
     const goesOn = isIntercepted(egress.intercepts.https, host);
     const refused = goesOn ? refusedByPolicy(egress, host, portOf(url)) : undefined;
-    if (!goesOn || refused !== undefined)
-      track(egress, request, response, url, refused === undefined ? undefined : "policy");
-    if (refused !== undefined) return refuse(response, 403, refused);
+    if (!goesOn || refused !== undefined) track(egress, request, response, url, refused?.why);
+    if (refused !== undefined) return refuse(response, 403, refused.text);
     return egress.queue.hand(request, response, url, pattern);
   }
   await sendByTheRules(egress, request, response, url, endToEndHeaders(request.rawHeaders));
@@ -147,9 +154,9 @@ export async function sendByTheRules(
   secret?: string,
 ): Promise<void> {
   const refused = refusedByPolicy(egress, hostOf(url), portOf(url));
-  const entry = track(egress, request, response, url, refused === undefined ? undefined : "policy");
+  const entry = track(egress, request, response, url, refused?.why);
   if (secret !== undefined) entry.secret = secret;
-  if (refused !== undefined) return refuse(response, 403, refused);
+  if (refused !== undefined) return refuse(response, 403, refused.text);
   if (!egress.internet.allowed)
     return refuse(response, 403, `${url.host} is not reachable: ${egress.internet.reason}`);
   try {
@@ -235,11 +242,33 @@ function passBody(from: Socket, incoming: IncomingMessage, response: ServerRespo
   });
 }
 
+interface PolicyRefusal {
+  why: "policy" | "address";
+  /** For the client, as a sentence without its full stop. */
+  text: string;
+}
+
 /** Why the sandbox's policy does not let a connection through, or undefined when it does. Looks up no name. */
-function refusedByPolicy({ policy, upstream }: Egress, host: string, port: number): string | undefined {
+function refusedByPolicy(
+  { policy, upstream }: Egress,
+  host: string,
+  port: number,
+): PolicyRefusal | undefined {
+  const text = beyondPolicy(policy, upstream, host, port);
+  if (text === undefined) return undefined;
+  const reason = refusedUnresolved(host, port, upstream);
+  return reason === undefined ? { why: "policy", text } : { why: "address", text: `${host} is ${reason}` };
+}
+
+function beyondPolicy(
+  policy: NetworkPolicy,
+  upstream: UpstreamOptions,
+  host: string,
+  port: number,
+): string | undefined {
   if (policy.internet === "full") return undefined;
   if (policy.internet === "none") return `${host} is not reachable: this sandbox has no internet access`;
-  if (allowsPackages(policy) && upstream.registries?.has(`${host}:${port}`) === true) return undefined;
+  if (allowsPackages(policy) && isRegistry(host, port, upstream)) return undefined;
   if (!allowsHost(policy, host)) return `${host} is not reachable: it is not in this sandbox's allow_hosts`;
   return ALLOWED_PORTS.has(port)
     ? undefined
@@ -293,14 +322,15 @@ async function tunnel(
   // What the Worker answers by itself is no matter of the policy.
   const goesOn = !isIntercept || isIntercepted(egress.intercepts.https, host);
   const forbidden = goesOn ? refusedByPolicy(egress, host, port) : undefined;
-  const refused = pinned.has(socket) ? "a tunnel carries no tunnel" : forbidden;
+  const nested = { why: "policy", text: "a tunnel carries no tunnel" } as const;
+  const refused = pinned.has(socket) ? nested : forbidden;
   const entry: Connection = { at: Date.now(), host, port, method: "CONNECT", bytes: 0 };
   // Some clients tunnel plain HTTP as well.
   if (refused === undefined && isIntercept) return takeRequests(server, socket, head, entry);
   if (refused === undefined && port === 443 && isIntercepted(egress.intercepts.https, host))
     return await endTLS(egress, server, socket, head, entry);
-  const added = egress.connections.add(refused === undefined ? entry : { ...entry, refused: "policy" });
-  if (refused !== undefined) return refuseTunnel(socket, 403, refused);
+  const added = egress.connections.add(refused === undefined ? entry : { ...entry, refused: refused.why });
+  if (refused !== undefined) return refuseTunnel(socket, 403, refused.text);
   if (!egress.internet.allowed) {
     added.status = 403;
     return refuseTunnel(socket, 403, `${url.host} is not reachable: ${egress.internet.reason}`);
@@ -427,8 +457,8 @@ async function upgrade(
   const refusal = refusedByPolicy(egress, host, port);
   const mismatch = pinnedOtherwise(request, url);
   if (refusal !== undefined || mismatch !== undefined) {
-    connections.refuse(entry, refusal === undefined ? "mismatch" : "policy");
-    return refuseTunnel(socket, 403, refusal ?? mismatch ?? "");
+    connections.refuse(entry, refusal?.why ?? "mismatch");
+    return refuseTunnel(socket, 403, refusal?.text ?? mismatch ?? "");
   }
   if (!egress.internet.allowed) {
     entry.status = 403;

@@ -49,10 +49,10 @@ export async function connectUpstream(
 ): Promise<Socket> {
   const played = options.allowAddresses.get(`${host}:${port}`);
   if (played !== undefined) return await open("127.0.0.1", played, gone);
-  const name = refusedName(host);
-  if (name !== undefined) throw new Refusal(`${host} is ${name}`);
+  const reason = refusedUnresolved(host, port, options);
+  if (reason !== undefined) throw new Refusal(`${host} is ${reason}`);
   const proxy = hostProxy(host, options.env);
-  const checked = options.registries?.has(`${host}:${port}`) !== true;
+  const checked = !isRegistry(host, port, options);
   const { resolve: look = systemResolve } = options;
   const resolve = async () => await look(host, gone);
   const addresses = await allowedAddresses(host, resolve, proxy !== undefined, checked);
@@ -67,6 +67,22 @@ export async function connectUpstream(
     }
   }
   throw new Unreachable(`${host}:${port} could not be reached (${message(last)})`);
+}
+
+/**
+ * Why a sandbox may never connect to a host, as words that follow "is", as far as can be told without looking its name up.
+ * @param host as for `connectUpstream`
+ */
+export function refusedUnresolved(host: string, port: number, options: UpstreamOptions): string | undefined {
+  if (options.allowAddresses.has(`${host}:${port}`)) return undefined;
+  const name = refusedName(host);
+  if (name !== undefined || isIP(host) === 0 || isRegistry(host, port, options)) return name;
+  return refusedAddress(host);
+}
+
+/** Whether the operator configured a package index there. */
+export function isRegistry(host: string, port: number, { registries }: UpstreamOptions): boolean {
+  return registries?.has(`${host}:${port}`) === true;
 }
 
 /** Begins TLS with a host, whose certificate has to be good. @throws Unreachable */

@@ -18,6 +18,7 @@ import {
   type Internet,
   type NetworkPolicy,
   allowsHost,
+  canBeListed,
   entriesBeyond,
   narrowed,
 } from "../shared/network-policy.ts";
@@ -153,7 +154,7 @@ export class SandboxNetwork {
     // Most sandboxes: only connections to hosts with a secret are looked at there.
     if (isFree && this.#host.secretHosts().length === 0) return undefined;
     const refused = await this.#host.platform.refusedSince(since);
-    const byPolicy = isFree ? [] : refused.filter(({ why }) => why === "policy");
+    const byPolicy = isFree ? [] : refused.filter(({ why }) => why !== "mismatch");
     const mismatched = refused.filter(({ why }) => why === "mismatch");
     const sentences: string[] = [];
     const refusedTo = "While this ran, programs of this sandbox were refused connections";
@@ -169,7 +170,8 @@ export class SandboxNetwork {
   #waysTo(refused: readonly Refusal[]): string[] {
     const { most } = this.#host.limits();
     const { internet, allowHosts } = this.policy;
-    const hosts = refused.filter(({ port }) => port === undefined).map(({ host }) => host);
+    const listable = refused.filter(({ host, why }) => why === "policy" && canBeListed(host));
+    const hosts = listable.filter(({ port }) => port === undefined).map(({ host }) => host);
     const missing = hosts.filter((host) => !allowsHost(this.policy, host));
     const possible =
       most.internet === "none" ? [] : missing.filter((host) => entriesBeyond([host], most).length === 0);
@@ -182,8 +184,13 @@ export class SandboxNetwork {
       ways.push(
         `The operator of this server does not allow ${possible.length > 0 ? forbidden.join(", ") : "that"}.`,
       );
+    const never = new Set(refused.filter((one) => !listable.includes(one)).map(({ host }) => host));
+    if (never.size > 0)
+      ways.push(
+        `No allow_hosts can allow ${[...never].join(", ")}: sandboxes reach hosts of the internet alone.`,
+      );
     if (missing.length < hosts.length) ways.push("What is allowed meanwhile can be tried again.");
-    if (hosts.length < refused.length)
+    if (hosts.length < listable.length)
       ways.push(`A list lets the ports ${ALLOWED_PORTS_LISTED} through, and no others.`);
     return ways;
   }

@@ -15,8 +15,11 @@ export interface Connection {
   bytes: number;
   /** The names of the secrets that were added to it, with commas between, if any were. Never a value. */
   secret?: string;
-  /** Why it was refused: by the sandbox's policy, which may be changed, or because it named another host than it went to. */
-  refused?: "policy" | "mismatch";
+  /**
+   * Why it was refused: by the sandbox's policy, which may be changed; because it is an address that no policy lets through, or
+   * a name for one; or because it named another host than it went to.
+   */
+  refused?: "policy" | "address" | "mismatch";
 }
 
 /** What a platform has seen of a sandbox's connections since its container started. */

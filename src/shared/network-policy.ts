@@ -55,7 +55,8 @@ export function parseHostEntry(text: string): { entry: string } | { problem: str
   const wildcard = text.startsWith("*.") ? "*." : "";
   const host = canonicalHost(text.slice(wildcard.length));
   if (host === undefined) return { problem: NO_HOST };
-  if (!isAddress(host)) return NAME.test(host) ? { entry: wildcard + host } : { problem: NO_HOST };
+  if (!canBeListed(host)) return { problem: NO_HOST };
+  if (!isAddress(host)) return { entry: wildcard + host };
   // 127.1, 0x7f.0.0.1 and 2130706433 are spellings of one address; a list that holds another than it shows misleads.
   return wildcard === "" && host === text
     ? { entry: host }
@@ -83,6 +84,15 @@ export function canonicalHost(text: string): string | undefined {
 /** Whether a host in its canonical form is an IP address. */
 export function isAddress(host: string): boolean {
   return host.includes(":") || IPV4.test(host);
+}
+
+/**
+ * Whether an entry can stand for this host and for no other. A connection can be made to `packages` or `*.com`, and an entry of
+ * that name would allow more than it.
+ * @param host in its canonical form
+ */
+export function canBeListed(host: string): boolean {
+  return isAddress(host) || NAME.test(host);
 }
 
 /** Whether a policy lets a connection through. @param host in its canonical form */

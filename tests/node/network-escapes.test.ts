@@ -425,6 +425,18 @@ attempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3).bind(("eth0"
       { host: "evil.test", why: "mismatch", count: 1 },
     ]);
     expect(JSON.parse(await (await one.call("GET", "/connections")).text()).refused).toBe(5);
+    const { stdout } = await one.run(
+      "for host in '[::ffff:7f00:1]' 10.1.2.3 metadata.google.internal; do curl -sS http://$host/ --proxy $http_proxy --noproxy ''; done; curl -sS https://10.1.2.3/ --noproxy ''",
+    );
+    expect(stdout).toContain("10.1.2.3 is a private address");
+    // Five are named at most.
+    expect((await refusals()).slice(4)).toEqual([{ host: "::ffff:7f00:1", why: "address", count: 1 }]);
+    const { connections: last } = JSON.parse(await (await one.call("GET", "/connections")).text());
+    expect(last.slice(-3)).toMatchObject([
+      { host: "10.1.2.3", method: "GET", refused: "address" },
+      { host: "metadata.google.internal", method: "GET", refused: "address" },
+      { host: "10.1.2.3", method: "CONNECT", refused: "address" },
+    ]);
     await one.destroy();
   });
 });

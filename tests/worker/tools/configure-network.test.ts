@@ -293,7 +293,14 @@ describe("nobody has more than they were given", () => {
     expect(await own.refusalNote(0)).toContain(
       'to a.example.com:8443, evil.test. To allow evil.test: configure_sandbox with allow_hosts ["*.example.com","evil.test"]. A list lets',
     );
-    refused.splice(0, 2, { host: "a.example.com", why: "mismatch", count: 3 });
+    const loopback = { host: "::ffff:7f00:1", why: "address", count: 1 } as const;
+    // Entries, and no hosts: a list would allow more than was asked for.
+    const entries = ["packages", "*.test"].map((host) => ({ host, why: "policy", count: 1 }) as const);
+    refused.splice(0, 2, loopback, ...entries);
+    expect(await own.refusalNote(0)).toMatch(
+      /\*\.test\. No allow_hosts can allow ::ffff:7f00:1, packages, \*\.test: sandboxes reach hosts of the internet alone\.$/,
+    );
+    refused.splice(0, 3, { host: "a.example.com", why: "mismatch", count: 3 });
     expect(await own.refusalNote(0)).toMatch(/names do not agree, to a\.example\.com \(3 times\): [^:]*$/);
     own.put({ internet: "full" });
     expect(await own.refusalNote(0)).toBeUndefined();

@@ -1,7 +1,7 @@
 /** LangChain: an agent whose tools are those of the sandbox. The question is its argument. */
-import { createReactAgent } from "@langchain/langgraph/prebuilt";
 import { MultiServerMCPClient } from "@langchain/mcp-adapters";
 import { ChatOpenAI } from "@langchain/openai";
+import { createAgent } from "langchain";
 
 const { SANDBOX_MCP_URL = "http://127.0.0.1:8787/mcp", SANDBOX_MCP_TOKEN, MODEL = "gpt-5" } = process.env;
 const question = process.argv[2] ?? "How many primes are there below 10,000? Compute it.";
@@ -17,7 +17,7 @@ const client = new MultiServerMCPClient({
   },
 });
 try {
-  const agent = createReactAgent({ llm: new ChatOpenAI({ model: MODEL }), tools: await client.getTools() });
+  const agent = createAgent({ model: new ChatOpenAI({ model: MODEL }), tools: await client.getTools() });
   const { messages } = await agent.invoke({ messages: [{ role: "user", content: question }] });
   console.log(messages.at(-1)?.text);
 } finally {

@@ -10,7 +10,6 @@ import { promisify } from "node:util";
 import { createMCPClient } from "@ai-sdk/mcp";
 import { BaseChatModel } from "@langchain/core/language_models/chat_models";
 import { AIMessage, type BaseMessage } from "@langchain/core/messages";
-import { createReactAgent } from "@langchain/langgraph/prebuilt";
 import { MultiServerMCPClient } from "@langchain/mcp-adapters";
 import { MCPClient } from "@mastra/mcp";
 import {
@@ -27,6 +26,7 @@ import {
   Runner,
   Usage,
 } from "@openai/agents-core";
+import { createAgent } from "langchain";
 import { claudeCode } from "./claude-code.ts";
 import { startMessagesAPI, textReply, toolResults } from "./messages-api.ts";
 import { repository } from "./server.ts";
@@ -128,7 +128,7 @@ class ScriptedChatModel extends BaseChatModel {
 async function langChain(endpoint: Endpoint, script: Script): Promise<void> {
   const connection = { transport: "http" as const, url: endpoint.url, headers: headersOf(endpoint) };
   const client = new MultiServerMCPClient({ mcpServers: { sandbox: connection } });
-  const agent = createReactAgent({ llm: new ScriptedChatModel(script), tools: await client.getTools() });
+  const agent = createAgent({ model: new ScriptedChatModel(script), tools: await client.getTools() });
   await agent.invoke({ messages: [{ role: "user", content: "run it" }] });
   await client.close();
 }

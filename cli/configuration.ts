@@ -6,6 +6,7 @@ import { z } from "zod";
 import { ownerToken } from "../src/shared/env-fields.ts";
 import { SECRET_VARIABLES } from "../src/shared/variables.ts";
 import type { Check } from "./checks.ts";
+import { PROGRAM } from "./server.ts";
 import { keptVariables } from "./variables.ts";
 
 const named = z.looseObject({ name: z.string().optional(), class_name: z.string().optional() });
@@ -270,7 +271,7 @@ class Validation {
           name,
           verdict: "failed",
           found: `SERVER_AUTH_TOKEN ${found}`,
-          fix: "sandbox-mcp token new makes one",
+          fix: `${PROGRAM} token new makes one`,
         }
       : { name, verdict: "ok", found: "its token is long enough" };
   }

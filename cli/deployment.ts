@@ -13,6 +13,7 @@ import { CommandError, EXIT, STOP_SIGNALS } from "./exit.ts";
 import { docker } from "./machine.ts";
 import { keepCopy } from "./output-files.ts";
 import { newToken } from "./rotation.ts";
+import { PROGRAM } from "./server.ts";
 
 export interface DeploymentOptions {
   /** That of wrangler.jsonc. */
@@ -71,7 +72,7 @@ export class Deployment {
     };
     for (const signal of STOP_SIGNALS) process.once(signal, stop);
     try {
-      await this.#step("configuration", `check ${CONFIG}: sandbox-mcp validate`, () => this.#validate());
+      await this.#step("configuration", `check ${CONFIG}: ${PROGRAM} validate`, () => this.#validate());
       await this.#step("Docker", "see that it runs, for the image: docker info", () => this.#docker());
       if (this.#options.previewHost !== undefined || this.#options.publicOrigin !== undefined)
         await this.#change("hosts", this.#hostsPlan(), () => this.#writeHosts());
@@ -220,7 +221,7 @@ export class Deployment {
     if (!isAttended)
       throw new CommandError(
         "usage",
-        "The server has no SERVER_AUTH_TOKEN: set one in the environment. `sandbox-mcp token new` makes one.",
+        `The server has no SERVER_AUTH_TOKEN: set one in the environment. \`${PROGRAM} token new\` makes one.`,
       );
     this.token = newToken();
     say(`   The owner's token, which nobody can read back later: ${this.token}`);

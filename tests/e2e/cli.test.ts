@@ -197,7 +197,40 @@ describe("shell", () => {
   });
 });
 
+describe("sandboxes", () => {
+  it("are data with --json, as list_sandboxes answers them", async () => {
+    await run(["command", "--sandbox", "listed", "echo one > a.txt"]);
+    const { sandboxes, ...rest } = await json(["sandboxes"]);
+    expect(rest).toMatchObject({ success: true, max_sandboxes: expect.any(Number) });
+    expect(sandboxes).toContainEqual(
+      expect.objectContaining({
+        name: "listed",
+        state: "running",
+        last_used_at: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/),
+      }),
+    );
+  });
+});
+
 describe("watch", () => {
+  it("without JSON has lines of fields, without output where it is left out, and ends by itself", async () => {
+    const watch = ["watch", "--sandbox", "fields", "--no-output", "--interval", "1"];
+    const watching = startCLI([...watch, "--for", "600"], local);
+    watching.stdin.end();
+    expect(await run(["command", "--sandbox", "fields", "echo printed; exit 3"])).toMatchObject({ code: 3 });
+    await until(() => watching.stdout().includes("failed (3)"));
+    watching.kill("SIGTERM");
+    const { code, stdout } = await watching.ended;
+    expect(code).toBe(0);
+    const time = String.raw`\d{4}-\d\d-\d\dT[\d:.]+Z`;
+    expect(stdout).toMatch(new RegExp(`^${time}\tsandbox\tfields\trunning$`, "m"));
+    expect(stdout).toMatch(
+      new RegExp(`^${time}\trun\tfields\t\\S+\tcommand\tfailed \\(3\\)\techo printed`, "m"),
+    );
+    expect(stdout).not.toMatch(/\toutput\t/);
+    expect(await run([...watch, "--for", "1"])).toMatchObject({ code: 0, stderr: "" });
+  });
+
   it("tells what runs, what it prints and how it ends, in lines", async () => {
     const watching = startCLI(["watch", "--json", "--sandbox", "watched", "--interval", "1"], local);
     watching.stdin.end();

@@ -3,7 +3,7 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, writeFileSync } from "no
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { validate } from "../../cli/configuration.ts";
-import { runHere, startCLI } from "../setup/cli.ts";
+import { runCLI, runHere, startCLI } from "../setup/cli.ts";
 import { DeploymentCopy } from "../setup/deployment.ts";
 import { until } from "../setup/until.ts";
 
@@ -77,6 +77,13 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
     expect(readdirSync(directory, { recursive: true }).toSorted()).toEqual([...before, "said"].toSorted());
     expect(copy.read("wrangler.jsonc")).toBe(config);
     expect(said().map(({ words }) => words.slice(0, 2))).toEqual([["deploy", "--dry-run"]]);
+  });
+
+  it("names its own commands in one way, as it was called", async () => {
+    const words = ["deploy", directory, "--wrangler", join(directory, "wrangler.cjs"), "--dry-run"];
+    const { stdout } = await runCLI(words, { env: { npm_lifecycle_event: "cli" } });
+    expect(stdout).toMatch(/: npm run cli -- validate$[^]*: npm run cli -- verify </m);
+    expect(stdout).not.toMatch(/sandbox-mcp [a-z]/);
   });
 
   it("sets the secrets with the deployment, and writes the hosts into the configuration", async () => {

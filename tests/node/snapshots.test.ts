@@ -292,6 +292,43 @@ console.log(JSON.stringify({ failure, isWhole }));`;
 });
 
 describe("a save", () => {
+  it("of however many files, and what reads its manifest and its index, let other events have their turn", async () => {
+    const names = Array.from({ length: 20 }, (_, index) => `file${index}`);
+    for (const name of names) writeFileSync(join(root, name), name);
+    vi.stubEnv("SANDBOXD_ROOT", outside);
+    vi.resetModules();
+    const { SnapshotState } = await import("../../container/sandboxd/snapshots/state.ts");
+    vi.unstubAllEnvs();
+    // A step takes longer than others wait.
+    let now = Date.now();
+    vi.spyOn(Date, "now").mockImplementation(() => (now += 1000));
+    let turns = 0;
+    const count = () => {
+      turns++;
+      next = setImmediate(count);
+    };
+    let next = setImmediate(count);
+    const turnsOf = async (work: () => Promise<unknown>) => {
+      turns = 0;
+      await work();
+      return turns;
+    };
+    try {
+      const save = await Save.plan("a", root, new Map(), { max: 2 ** 30, repack: [] }, signal);
+      expect(await turnsOf(() => Array.fromAsync(save.pack(signal)))).toBeGreaterThanOrEqual(names.length);
+      expect(await turnsOf(() => save.manifest())).toBeGreaterThanOrEqual(names.length);
+      const manifest = await save.manifest();
+      expect(await turnsOf(() => readManifest(manifest))).toBeGreaterThanOrEqual(names.length);
+      const before = new SnapshotState();
+      before.keep("a", save.index);
+      before.commit("a");
+      expect(await turnsOf(() => new SnapshotState().index())).toBeGreaterThanOrEqual(names.length);
+    } finally {
+      clearImmediate(next);
+      vi.restoreAllMocks();
+    }
+  });
+
   it("of a workspace that was removed holds nothing", async () => {
     const removed = join(root, "removed");
     const save = await Save.plan("a", removed, new Map(), { max: 1e9, repack: [] }, signal);

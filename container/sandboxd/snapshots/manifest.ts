@@ -4,6 +4,7 @@
  */
 import * as z from "zod/mini";
 import { SNAPSHOT_BLOB_BYTES, SNAPSHOT_ENTRIES } from "../protocol.ts";
+import { turns } from "../turns.ts";
 import { type Codec, compressed, decompressed } from "./codec.ts";
 
 const VERSION = 1;
@@ -94,7 +95,12 @@ export const entrySchema = z.discriminatedUnion("type", [
 ]);
 
 export async function writeManifest(entries: readonly Entry[]): Promise<Buffer> {
-  const lines = [JSON.stringify({ version: VERSION }), ...entries.map((entry) => JSON.stringify(entry))];
+  const lines = [JSON.stringify({ version: VERSION })];
+  const turn = turns();
+  for (const entry of entries) {
+    await turn();
+    lines.push(JSON.stringify(entry));
+  }
   return (await compressed(Buffer.from(lines.join("\n"), "utf8"))).bytes;
 }
 
@@ -110,7 +116,10 @@ export async function readManifest(bytes: Buffer, isOfChanges = false): Promise<
   if ((JSON.parse(first) as { version?: unknown }).version !== VERSION) throw new Error("another version");
   if (lines.length > SNAPSHOT_ENTRIES) throw new Error("too many entries");
   const found = new Map<string, Entry["type"]>();
-  return lines.map((line) => {
+  const entries: Entry[] = [];
+  const turn = turns();
+  for (const line of lines) {
+    await turn();
     const entry = entrySchema.parse(JSON.parse(line));
     const parent = entry.path.slice(0, Math.max(0, entry.path.lastIndexOf("/")));
     if (found.has(entry.path)) throw new Error("a path is there twice");
@@ -121,8 +130,9 @@ export async function readManifest(bytes: Buffer, isOfChanges = false): Promise<
     if (entry.type === "file" && entry.blobs.length !== Math.ceil(entry.size / SNAPSHOT_BLOB_BYTES))
       throw new Error("a file is not as long as it says");
     found.set(entry.path, entry.type);
-    return entry;
-  });
+    entries.push(entry);
+  }
+  return entries;
 }
 
 /** How many bytes of a file its blob of that number has. */

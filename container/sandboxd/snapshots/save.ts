@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { type BigIntStats, closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { type Done, MAX_LEFT, type Plan, type PlanCall, SNAPSHOT_BLOB_BYTES } from "../protocol.ts";
+import { turns } from "../turns.ts";
 import { compressed } from "./codec.ts";
 import { type Blob, type Entry, type FileEntry, bytesOf, writeManifest } from "./manifest.ts";
 import { type Found, choose, named, saysGone, scan, scanNamed, statusOf } from "./scan.ts";
@@ -105,8 +106,10 @@ export class Save {
     const links = new Map<string, string>();
     const ahead: { found: Found; opened: Promise<Known | Reading | undefined> }[] = [];
     const rest = this.#found.values();
+    const turn = turns();
     try {
       for (;;) {
+        await turn();
         for (const found of rest.take(OPENED_AHEAD - ahead.length))
           ahead.push({ found, opened: this.#open(found, links) });
         const next = ahead[0];

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import * as z from "zod/mini";
 import { SNAPSHOT, textOf } from "../places.ts";
 import type { Mark } from "../protocol.ts";
+import { turns } from "../turns.ts";
 import { type Entry, entrySchema } from "./manifest.ts";
 
 /** An entry, and the status of the file that it was made from. */
@@ -49,7 +50,9 @@ export class SnapshotState {
     const index: Index = new Map();
     try {
       const text = await readFile(indexFile(snapshot), "utf8");
+      const turn = turns();
       for (const line of text.split("\n")) {
+        await turn();
         const known = knownSchema.parse(JSON.parse(line));
         index.set(known.entry.path, known);
       }

@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { isTaskID } from "../src/runs/id.ts";
 import type { ListedPreview } from "../src/shared/sandbox-listing.ts";
-import { sized } from "../src/shared/terminal/size.ts";
+import { startSize } from "../src/shared/terminal/size.ts";
 import { useRun } from "./follow.ts";
 import { duration, size, time } from "./format.ts";
 import { host } from "./host.ts";
@@ -141,7 +141,8 @@ function Start({ sandbox, onStarted, onSignedOut }: Starting) {
       const terminal = interactive && host().reachesServer ? likelySize() : undefined;
       const { data } = await callTool<{ id: string }>("run_command", {
         sandbox,
-        command: terminal ? sized(command, terminal) : command,
+        command,
+        env: terminal && startSize(terminal),
         // In a session of its own: the next command of a session waits for its end.
         session: terminal && `panel-${crypto.randomUUID().slice(0, 8)}`,
         interactive,

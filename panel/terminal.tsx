@@ -64,7 +64,6 @@ interface Shown {
 export function Terminal({ id, onState, onImpossible, onSignedOut }: Shown) {
   const isOffered = useOffered();
   const mayType = isOffered("send_input");
-  const mayResize = isOffered("run_command");
   const element = useRef<HTMLDivElement>(null);
   const below = useRef<HTMLInputElement>(null);
   const screen = useRef<Screen | undefined>(undefined);
@@ -102,14 +101,14 @@ export function Terminal({ id, onState, onImpossible, onSignedOut }: Shown) {
       queueMicrotask(() => resizing.start());
       return { ...size, rows: size.rows - 1 };
     };
-    const resizing = new Resizing(id, sizeNow, (args) => callTool("run_command", args, signal));
+    const resizing = new Resizing(sizeNow, (now) => callTool("send_input", { id, ...now }, signal, "raw"));
     let settling: ReturnType<typeof setTimeout>;
     const resize = (size: Size) => {
       last = size;
       clearTimeout(settling);
       settling = setTimeout(() => {
         const before = given.get(id);
-        if (!mayResize || signal.aborted) return;
+        if (!mayType || signal.aborted) return;
         if (before?.rows === size.rows && before.columns === size.columns) return;
         given.set(id, size);
         resizing.start();
@@ -118,7 +117,7 @@ export function Terminal({ id, onState, onImpossible, onSignedOut }: Shown) {
 
     const redraw = () => {
       isRedrawn = true;
-      if (mayResize) resizing.start();
+      if (mayType) resizing.start();
     };
 
     let leave: (() => void) | undefined;

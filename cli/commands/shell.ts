@@ -8,7 +8,7 @@ import { Server, WAIT_SECONDS } from "../mcp.ts";
 import { note } from "../print.ts";
 import { PROGRAM, serverAddress } from "../server.ts";
 import { TerminalFilter } from "../../src/shared/terminal/filter.ts";
-import { Resizing, sized, type Size } from "../../src/shared/terminal/size.ts";
+import { Resizing, startSize, type Size } from "../../src/shared/terminal/size.ts";
 import { spaced } from "../../src/shared/terminal/typing.ts";
 import { Keyboard } from "../terminal.ts";
 
@@ -37,7 +37,8 @@ export const shell = bridgeCommand(
       attach ??
       followed(
         await server.call("run_command", {
-          command: sized(command ?? "bash -i", size()),
+          command: command ?? "bash -i",
+          env: startSize(size()),
           sandbox,
           cwd,
           session: `shell-${randomBytes(4).toString("hex")}`,
@@ -76,7 +77,7 @@ async function converse(server: Server, id: string, isReturn: boolean): Promise<
     if (keyboard.press(keys)) left.resolve(false);
   };
   const leave = () => left.resolve(false);
-  const resizing = new Resizing(id, size, (args) => server.call("run_command", args));
+  const resizing = new Resizing(size, (now) => server.call("send_input", { id, ...now }));
   const resize = () => resizing.start();
   stdin.setRawMode(true);
   passOutputOn();

@@ -20,6 +20,8 @@ interface Process extends KernelProcess {
   /** Whether it has ended and its parent has not waited for it. The first process of a container need not wait for orphans. */
   isZombie: boolean;
   group: number;
+  /** The number of its controlling terminal; 0 for none. */
+  terminal: number;
   /** Its limit of file locks: the mark of a run, or "unlimited". */
   limit: string;
 }
@@ -97,6 +99,17 @@ export function familyOf(kernel: number): number[] {
   return family;
 }
 
+/** The major number of pseudo terminals (Documentation/admin-guide/devices.txt of Linux). */
+const PTS_MAJOR = 136;
+
+/** The pseudo terminal of a child of this process; undefined where none has one. */
+export function terminalUnder(parent: number): string | undefined {
+  const children = all().filter((found) => found.parent === parent && !found.isZombie);
+  const device = children.find(({ terminal }) => ((terminal >> 8) & 0xfff) === PTS_MAJOR)?.terminal;
+  // As the kernel encodes it: bits 0 to 7 and 20 to 31 are the minor number.
+  return device === undefined ? undefined : `/dev/pts/${(device & 0xff) | ((device >>> 12) & 0xfff00)}`;
+}
+
 /** The processes whose standard input is this file. */
 export function readersOf(path: string, targetOf: (link: string) => string): number[] {
   return pids().filter((pid) => {
@@ -128,7 +141,7 @@ function look(pid: number, withLimit = false): Process | undefined {
   const stat = fileOf(pid, "stat");
   if (stat === "") return undefined;
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  const [state = "Z", parent, processGroup] = fields;
+  const [state = "Z", parent, processGroup, , terminal] = fields;
   const limit = withLimit ? (/^Max file locks +(\S+)/m.exec(fileOf(pid, "limits"))?.[1] ?? "") : "";
   return {
     pid,
@@ -136,6 +149,7 @@ function look(pid: number, withLimit = false): Process | undefined {
     started: Number(fields[19]),
     isZombie: /[ZX]/.test(state),
     group: Number(processGroup),
+    terminal: Number(terminal),
     limit,
   };
 }

@@ -47,6 +47,9 @@ const idSchema = () => z.string().check(z.regex(/^[0-9a-z]{1,64}$/));
 const session = () => z.string().check(z.regex(/^[a-z0-9_-]{1,64}$/));
 const size = () => z.number().check(z.int(), z.nonnegative());
 
+/** Rows, or columns, of a terminal at most. */
+export const MAX_CELLS = 1000;
+
 /** Names of the sandbox's variables with a value at most, and bytes of all names and values together. */
 export const MOST_VARIABLES = 100;
 export const VARIABLES_BYTES = 64 * 1024;
@@ -81,7 +84,7 @@ const start = z.object({
   variables: z.optional(variables),
   /** What standard input holds; it is empty without. */
   stdin: z.optional(z.string()),
-  /** In a pseudo terminal, with `input` to type into it. */
+  /** In a pseudo terminal, with `input` to type into it. Its size is what `env` has as LINES and COLUMNS. */
   interactive: z.optional(z.boolean()),
   /** Milliseconds after which sandboxd ends the command by itself, in case the actor does not. */
   timeoutMs: size(),
@@ -118,8 +121,18 @@ const full = z.object({ type: z.literal("full"), id: idSchema(), stream: z.enum(
  */
 const kill = z.object({ type: z.literal("kill"), id: idSchema(), signal: z.enum(["INT", "TERM", "KILL"]) });
 
-/** Types into an interactive run; answered by `typed`. `key` is one that no other call has. */
-const input = z.object({ type: z.literal("input"), id: idSchema(), key: z.string(), text: z.string() });
+/** Rows or columns of a terminal. */
+const cells = () => z.number().check(z.int(), z.gte(1), z.lte(MAX_CELLS));
+const terminalSize = z.object({ rows: cells(), columns: cells() });
+
+/** Types into an interactive run, whose terminal is given another size before; answered by `typed`. `key` is one that no other call has. */
+const input = z.object({
+  type: z.literal("input"),
+  id: idSchema(),
+  key: z.string(),
+  text: z.string(),
+  size: z.optional(terminalSize),
+});
 
 /** Removes what there is of ended runs. */
 const forget = z.object({ type: z.literal("forget"), ids: z.array(idSchema()) });
@@ -146,6 +159,7 @@ export const callSchema = z.discriminatedUnion("type", [
 
 export type Call = z.infer<typeof callSchema>;
 export type StartCall = z.infer<typeof start>;
+export type TerminalSize = z.infer<typeof terminalSize>;
 export type Signal = z.infer<typeof kill>["signal"];
 
 /** Ports that are told of one run at most. */

@@ -1,13 +1,21 @@
 /** One run of a command, from the slot that it is given to the end that is written to its directory. */
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, readlinkSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
+import { promisify } from "node:util";
 import * as z from "zod/mini";
 import { Followed } from "./followed.ts";
 import { RUNS, SESSIONS, SLOTS, textOf } from "./places.ts";
-import { NO_ENV, group, lives, marked, readersOf, send, signalRun } from "./processes.ts";
+import { NO_ENV, group, lives, marked, readersOf, send, signalRun, terminalUnder } from "./processes.ts";
 import { PORTS_MS, arePortsExpected, expectPortsOf } from "./listening.ts";
-import { type Event, STREAMS, type Signal, type StartCall, type Stream } from "./protocol.ts";
+import {
+  type Event,
+  STREAMS,
+  type Signal,
+  type StartCall,
+  type Stream,
+  type TerminalSize,
+} from "./protocol.ts";
 import { startScript } from "./script.ts";
 import { Slot, openToRead, pipeOf } from "./slot.ts";
 import type { OutputStream } from "./stream.ts";
@@ -31,6 +39,9 @@ const STUCK_LOOKS = 10;
 
 /** The time between SIGTERM and SIGKILL, milliseconds. */
 const GRACE_MS = 2000;
+
+/** How long stty may take to give a terminal another size, milliseconds. */
+const RESIZE_MS = 2000;
 
 /** How much later than its actor sandboxd ends a run whose time is over, milliseconds. */
 const LATE_MS = 5000;
@@ -195,6 +206,17 @@ export class Run extends Followed {
   type(text: string): number {
     const isOpen = this.#isInteractive && this.#status === undefined;
     return isOpen ? (this.#slot?.type(Buffer.from(text)) ?? 0) : 0;
+  }
+
+  /** Gives the run's terminal another size. Where that fails it goes on in the size before. */
+  async resize({ rows, columns }: TerminalSize): Promise<void> {
+    const leader = this.#isInteractive && this.#status === undefined ? this.#slot?.leader : undefined;
+    const terminal = leader === undefined ? undefined : terminalUnder(leader);
+    if (terminal === undefined) return;
+    const args = ["-F", terminal, "rows", String(rows), "cols", String(columns)];
+    await promisify(execFile)("/usr/bin/stty", args, { env: NO_ENV, timeout: RESIZE_MS }).catch(
+      () => undefined,
+    );
   }
 
   /** Sends every process of the run SIGTERM, and SIGKILL after GRACE_MS; with "KILL" at once. */

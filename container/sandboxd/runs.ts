@@ -109,6 +109,7 @@ export class Runs implements RunHost {
         return;
       case "input":
         await this.#asked.get(call.id)?.started;
+        if (call.size) await this.#runs.get(call.id)?.resize(call.size);
         return listener.event({
           type: "typed",
           id: call.id,

@@ -2,13 +2,13 @@
  * The script that a ready shell reads before the command: it sets what the call asks for, and a trap that leaves the session's
  * state behind. Its own commands run with standard error at /dev/null where `set -x` may be on, which would show them.
  */
-import { type StartCall, type Variables, markOf } from "./protocol.ts";
+import { MAX_CELLS, type StartCall, type TerminalSize, type Variables, markOf } from "./protocol.ts";
 
 /** Matches commands that may set a trap on EXIT, or may show the script that is read (`set -v`). */
 const MAY_TRAP = /trap|source|\. |' -'[a-z]*v|-[a-z]*v|verbose/;
 
-/** The size of a pseudo terminal, in characters. */
-const TERMINAL = { rows: 30, columns: 120 };
+/** The size of a pseudo terminal whose call says none, in characters. */
+const TERMINAL: TerminalSize = { rows: 30, columns: 120 };
 
 /** Matches `return` where bash expects a command. */
 const RETURNS =
@@ -49,7 +49,7 @@ declare -F exit >/dev/null || exit() {
 /** @param state the text of the session's state: a function in it may set a trap */
 export function startScript(call: StartCall, state: string): string {
   const { id, command, cwd, stdin, interactive } = call;
-  const env = interactive ? { TERM: "xterm-256color", ...call.env } : (call.env ?? {});
+  const { size, env } = interactive ? terminalOf(call.env) : { size: undefined, env: call.env ?? {} };
   const lines = [
     // The time for which the shell stood ready does not count.
     "SECONDS=0",
@@ -73,7 +73,7 @@ export function startScript(call: StartCall, state: string): string {
       `builtin export ${name}=${quote(value)}`,
     );
   if (stdin !== undefined) lines.push('exec <"$sbx_run/stdin"');
-  if (interactive) lines.push(`exec <&1; stty sane rows ${TERMINAL.rows} cols ${TERMINAL.columns}`);
+  if (size) lines.push(`exec <&1; stty sane rows ${size.rows} cols ${size.columns}`);
   // A return outside of functions ends the command. Bash allows it only in a sourced file, so that such a command is evaluated
   // by one. Error messages begin with the file's name as it was given: it is `bash`, and is given from its own directory.
   if (RETURNS.test(command) && !/\(\)|function/.test(command))
@@ -84,6 +84,20 @@ export function startScript(call: StartCall, state: string): string {
     );
   lines.push(`trap '{ set +vx; } 2>/dev/null; . /opt/sandbox-mcp/sandboxd/state.sh >|"$sbx_run/state"' EXIT`);
   return `${lines.join("\n")}\n`;
+}
+
+/**
+ * The size of a terminal, and the variables of a command in it. LINES and COLUMNS say the size, and are then no variables:
+ * programs would believe them when the size is another.
+ */
+function terminalOf(given: StartCall["env"] = {}): { size: TerminalSize; env: Record<string, string> } {
+  const { LINES = "", COLUMNS = "", ...others } = given;
+  const [rows = 0, columns = 0] = [LINES, COLUMNS].map((text) =>
+    /^[1-9]\d{0,3}$/.test(text) ? Number(text) : 0,
+  );
+  const isSize = rows > 0 && columns > 0 && Math.max(rows, columns) <= MAX_CELLS;
+  const size = isSize ? { rows, columns } : TERMINAL;
+  return { size, env: { TERM: "xterm-256color", ...(isSize ? others : given) } };
 }
 
 /** Brings the sandbox's variables to where they are now; the session's state carries them, and up to which version it has them. */

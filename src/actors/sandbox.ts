@@ -30,7 +30,7 @@ import type { Region } from "../shared/principal.ts";
 import { type Secret, secretsFor } from "../shared/secrets.ts";
 import { KeyedQueue } from "../shared/queue.ts";
 import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
-import { Connection } from "../container/connection.ts";
+import { Connection, type TerminalInput } from "../container/connection.ts";
 import { type FileEntry, type FileRange, Files, type OpenedFile } from "../container/files.ts";
 import { Kernels } from "../container/kernels/kernels.ts";
 import type { CheckpointSettings, Destroyed, Ending, WentBack } from "./account.ts";
@@ -509,8 +509,8 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#answer(owner, async () => this.#runs.list(limit, before, kind));
   }
 
-  sendInput(owner: Owner, id: string, text: string, maxBytes: number): Promise<Answer<Typed>> {
-    return this.#answer(owner, () => this.#runs.type(id, text, maxBytes));
+  sendInput(owner: Owner, id: string, input: TerminalInput, maxBytes: number): Promise<Answer<Typed>> {
+    return this.#answer(owner, () => this.#runs.type(id, input, maxBytes));
   }
 
   cancelRun(owner: Owner, id: string, waitMs: number): Promise<Answer<RunView>> {

@@ -12,6 +12,7 @@ import {
   eventSchema,
   readPiece,
 } from "../../container/sandboxd/protocol.ts";
+import type { Size } from "../shared/terminal/size.ts";
 import { ToolError, WENT_AWAY, WENT_AWAY_HINT, isGone, noAnswer } from "../shared/errors.ts";
 import { pause } from "../shared/within.ts";
 
@@ -52,6 +53,14 @@ const READY_MS = 40_000;
 
 /** Containers that one call starts at most. */
 const MAX_STARTS = 3;
+
+/** What is done at a terminal. */
+export interface TerminalInput {
+  /** What is typed. */
+  text: string;
+  /** The size that it is given before. */
+  size?: Size | undefined;
+}
 
 export class Connection {
   readonly #host: ConnectionHost;
@@ -178,17 +187,17 @@ export class Connection {
   }
 
   /**
-   * Types into the terminal of a run. Answers how many bytes of the text were taken.
+   * Types into the terminal of a run, and gives it another size before. Answers how many bytes of the text were taken.
    * @throws {ToolError} `no_answer`, `sandbox_restarted`, `connection_lost` where nobody knows whether it was typed
    */
-  async type(id: string, text: string): Promise<number> {
+  async type(id: string, { text, size }: TerminalInput): Promise<number> {
     const key = crypto.randomUUID();
     const typing = Promise.withResolvers<number>();
     this.#typing.set(key, typing);
     // It may be rejected before anybody waits for it.
     typing.promise.catch(() => undefined);
     try {
-      await this.send({ type: "input", id, key, text });
+      await this.send({ type: "input", id, key, text, size });
       return await typing.promise;
     } finally {
       this.#typing.delete(key);

@@ -7,6 +7,7 @@ import { localID } from "./id.ts";
 import type { LogStore, LogWriter } from "./log.ts";
 import { lastLine } from "./output.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
+import type { TerminalInput } from "../container/connection.ts";
 import type { End, Execution, RunDetail, RunSink, RunView, Stream, Waiting } from "./run.ts";
 import { type RunRecord, type RunStore, viewOf } from "./store.ts";
 import { isEchoOf } from "./terminal.ts";
@@ -256,17 +257,19 @@ export class ActiveRun implements RunSink, WaitingLog {
    * Types into the run's terminal, and waits until that rests unless told not to.
    * @throws {ToolError} `invalid_argument` where nothing can be typed, `too_large` where not all of it was
    */
-  async type(text: string, waits = true): Promise<void> {
+  async type(input: TerminalInput, waits = true): Promise<void> {
     const { id } = this.record;
     const type = this.#execution?.type;
     if (!type) throw notInteractive(id);
     if (this.ended) throw hasEnded(id);
     if (this.waiting) throw hasNotStarted(id);
     const before = this.record.output.stdout.bytes;
+    const { text } = input;
     const size = encoder.encode(text).length;
-    const typed = await type(text);
+    const typed = await type(input);
     if (typed < size) throw this.ended ? hasEnded(id) : notTyped(id, typed, size);
-    if (waits) await this.rest(REST_MS, before, text);
+    // Not every program draws anew when its terminal has another size.
+    if (waits) await this.rest(text === "" ? QUIET_MS : REST_MS, before, text);
   }
 
   /**

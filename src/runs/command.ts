@@ -7,6 +7,7 @@ import { clause } from "../shared/text.ts";
 import type { Executor } from "./executor.ts";
 import { Limit } from "./limit.ts";
 import { KeyedQueue } from "../shared/queue.ts";
+import type { TerminalInput } from "../container/connection.ts";
 import { type Allowance, type End, type Execution, NEVER_STARTED, type RunSink, waitingFor } from "./run.ts";
 
 export interface CommandSpec extends Allowance {
@@ -69,7 +70,7 @@ export class Commands implements Executor<CommandSpec> {
     return {
       done: run.limit.hold(Promise.race([turn, run.withdrawn])),
       cancel: () => run.end("cancelled"),
-      type: spec.interactive ? (text) => run.type(text) : undefined,
+      type: spec.interactive ? (input) => run.type(input) : undefined,
       waiting: () => waitingFor(this.#queue.ahead(spec.session, sink.id), "session", spec.session),
     };
   }
@@ -84,7 +85,7 @@ export class Commands implements Executor<CommandSpec> {
     return {
       done: run.limit.hold(done),
       cancel: () => run.end("cancelled"),
-      type: interactive ? (text) => run.type(text) : undefined,
+      type: interactive ? (input) => run.type(input) : undefined,
       deadline,
     };
   }
@@ -147,9 +148,9 @@ class RunningCommand extends RunFollower {
   }
 
   /** Types into the command's terminal. Resolves with how many bytes there was room for. @throws {ToolError} as `Connection.type` */
-  type(text: string): Promise<number> {
+  type(input: TerminalInput): Promise<number> {
     const { id, settled } = this.sink;
-    const typed = this.#asked.promise.then(() => this.link.connection.type(id, text));
+    const typed = this.#asked.promise.then(() => this.link.connection.type(id, input));
     return answered(ANSWER_MS, Promise.race([typed, settled.then(() => 0)]));
   }
 

@@ -1,4 +1,5 @@
 /** What a run is: one execution of code, of a command or of a task, from its start to its end. */
+import type { TerminalInput } from "../container/connection.ts";
 import type { OutputSink } from "../container/follower.ts";
 import type { Shown } from "./output.ts";
 import type { QuestionDetail, TaskDetail } from "./task-detail.ts";
@@ -145,7 +146,7 @@ export interface Execution {
   /** Ends it early: `done` settles soon after. */
   cancel(): Promise<void>;
   /** Types into its terminal, where it has one. Answers how many bytes of the text were taken. */
-  type?: ((text: string) => Promise<number>) | undefined;
+  type?: ((input: TerminalInput) => Promise<number>) | undefined;
   /** What it waits for before its turn. */
   waiting?(): Waiting | undefined;
   /** The deadline of a resumed execution, milliseconds since the epoch. */

@@ -3,6 +3,7 @@
  * request that started it: whoever waits for it may go away.
  */
 import { unknownRun } from "../shared/errors.ts";
+import type { TerminalInput } from "../container/connection.ts";
 import { ActiveRun, hasEnded, notInteractive } from "./active-run.ts";
 import { Backlog } from "./backlog.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
@@ -262,10 +263,10 @@ export class Runs {
    * of it, and in `skipped` how many bytes came before them. With 0 it does not wait for what the terminal prints.
    * @throws {ToolError} `not_found` and what `ActiveRun.type` throws
    */
-  async type(id: string, text: string, maxBytes: number): Promise<Typed> {
+  async type(id: string, input: TerminalInput, maxBytes: number): Promise<Typed> {
     const run = this.#active.get(id);
     if (!run) throw viewOf(this.#known(id)).isInteractive ? hasEnded(id) : notInteractive(id);
-    await run.type(text, maxBytes > 0);
+    await run.type(input, maxBytes > 0);
     if (maxBytes === 0) return { run: run.view(), page: { pieces: [], next: run.logBytes }, skipped: 0 };
     const from = Math.max(run.seenBytes, run.logBytes - maxBytes);
     const skipped = from - run.seenBytes;

@@ -31,7 +31,7 @@ export const executeTask = defineTool({
 
 By default in a fresh sandbox that ends with the task. Returns its answer, the changed files, a git diff, turns and cost; the files stay readable as artifacts.
 
-A task that outlasts wait_seconds goes on: the answer then has the id for get_result.`,
+When the task outlasts wait_seconds, the answer has the id for get_result.`,
   input: z.strictObject({
     task: z.string().min(1).max(MAX_TASK, `is longer than ${MAX_TASK} characters`),
     repository: matching(/^[^\s-]\S*$/, 2000, "must be an address that git clone takes")

@@ -18,7 +18,7 @@ With cursor, returns the log from that byte on instead, stdout and stderr in tur
   input: z.strictObject({
     id: runField(),
     wait_seconds: waitField(),
-    cursor: z.number().int().min(0).optional().describe("Byte of the log to read on from."),
+    cursor: z.number().int().min(0).optional(),
     artifact: z
       .string()
       .max(4096)

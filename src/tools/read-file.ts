@@ -43,7 +43,7 @@ export const readFile = defineTool({
       .int()
       .min(0)
       .optional()
-      .describe("Where to start: a line, counted from 1; with encoding base64 a byte, counted from 0."),
+      .describe("Where to start: a line, counted from 1; with base64 a byte, counted from 0."),
     limit: z.number().int().min(1).optional().describe(`How many lines (${LINES} unless given) or bytes.`),
     encoding: z
       .enum(["utf-8", "base64"])

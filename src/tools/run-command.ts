@@ -17,7 +17,7 @@ export const runCommand = defineTool({
   title: "Run a shell command",
   description: `Runs a bash command in a Linux sandbox (made on first use), as root, starting in /workspace.
 
-The working directory, exported variables and functions carry over to the next command of the same session, as in a terminal. Sessions are like terminal tabs: each keeps its own, and several run at once; commands of one session run one after another. Standard input is empty but for stdin: pass -y or the like, or use interactive and send_input for prompts, REPLs and debuggers.
+The working directory, exported variables and functions carry over to the next command of the same session. Sessions are like terminal tabs: each keeps its own, and several run at once; commands of one session run one after another. Standard input is empty but for stdin: pass -y or the like, or use interactive and send_input for prompts, REPLs and debuggers.
 
 A program that fails is a result with its exit_code. When timeout_seconds pass, the command is stopped with all its children (state timed_out). Background processes (cmd > log 2>&1 &) keep running. Long output is shown by its beginning and end; get_result reads all of it.`,
   input: z.strictObject({
@@ -44,8 +44,7 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
     stdin: z
       .string()
       .max(MAX_STDIN, `is longer than ${MAX_STDIN} characters: write_file it, then redirect it with <`)
-      .optional()
-      .describe("Text for its standard input."),
+      .optional(),
     interactive: z
       .boolean()
       .default(false)

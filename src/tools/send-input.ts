@@ -1,4 +1,6 @@
 import { z } from "zod";
+import { MAX_CELLS } from "../../container/sandboxd/protocol.ts";
+import { ToolError } from "../shared/errors.ts";
 import { defineTool, runField } from "./define.ts";
 import { PAGE_BYTES, logPage, pageOutput } from "./log-page.ts";
 import { ownRun } from "./own-run.ts";
@@ -19,26 +21,37 @@ export const sendInput = defineTool({
   name: "send_input",
   title: "Type into a command",
   description:
-    "Types into an interactive run_command and returns what its terminal shows since the last answer, as soon as that rests for a moment.",
+    "Types into an interactive run_command and returns what its terminal shows since the last answer, as soon as that rests.",
   input: z.strictObject({
     id: runField(),
     text: z
       .string()
-      .min(1)
       .max(
         MAX_TEXT,
         `is longer than ${MAX_TEXT} characters: write_file it, and have the program read the file`,
       )
+      .default("")
       .describe("\\n is Enter. Keys: \\u0003 Ctrl-C, \\u0004 Ctrl-D, \\u001b Escape, \\u001b[A Up."),
+    columns: z
+      .number()
+      .int()
+      .min(1)
+      .max(MAX_CELLS)
+      .optional()
+      .describe("With rows: its terminal's new size."),
+    rows: z.number().int().min(1).max(MAX_CELLS).optional(),
   }),
   output: logPage,
   annotations: { readOnlyHint: false, destructiveHint: true },
   scopes: ["sandbox:exec"],
-  async handle({ id, text }, context) {
+  async handle({ id, text, columns, rows }, context) {
+    const size = columns === undefined || rows === undefined ? undefined : { columns, rows };
+    if (!size && (text === "" || columns !== undefined || rows !== undefined)) throw nothingAsked();
+    // The Enter key is a carriage return, of which the terminal makes a line feed unless a program wants the key itself.
+    const input = { text: text.replace(/\r?\n/g, "\r"), size };
     const { value, notice } = await context.sandbox(ownRun(id), (actor, owner) =>
-      // The Enter key is a carriage return, of which the terminal makes a line feed unless a program wants the key itself.
       // A program that is a terminal follows the log by itself: it gets none, and is not kept waiting for it.
-      actor.sendInput(owner, id, text.replace(/\r?\n/g, "\r"), context.isRaw ? 0 : PAGE_BYTES),
+      actor.sendInput(owner, id, input, context.isRaw ? 0 : PAGE_BYTES),
     );
     const { run, page, skipped } = value;
     const before =
@@ -49,3 +62,7 @@ export const sendInput = defineTool({
     return pageOutput(run, page, notices || undefined, { before, isRaw: context.isRaw });
   },
 });
+
+function nothingAsked(): ToolError {
+  return new ToolError("invalid_argument", "It takes a text to type, or columns and rows, or all three.");
+}

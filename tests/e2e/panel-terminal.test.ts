@@ -80,6 +80,10 @@ process.stdout.on("resize", tell);`;
     await until(async () => (await rows()).length > length);
     const { length: larger } = await rows();
     await until(async () => (await rows()).includes(`${larger} rows`));
+    // None of it is a run of its own.
+    await page.waitForSelector(".runs .title:text-is('node size.js')");
+    const titles = await page.locator(".runs .title").allTextContents();
+    expect(titles).toEqual(["node size.js", "vi -u NONE notes.txt"]);
     await page.keyboard.press("Control+]");
     expect(await page.evaluate(() => document.activeElement?.getAttribute("type"))).toBe("checkbox");
     await page.setViewportSize({ width: 1366, height: 768 });

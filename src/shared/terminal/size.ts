@@ -1,4 +1,4 @@
-/** The size of a terminal in a sandbox, which whoever shows it sets by commands beside it. */
+/** The size of a terminal in a sandbox, which is that of whatever shows it. */
 import { spaced } from "./typing.ts";
 
 export interface Size {
@@ -6,54 +6,34 @@ export interface Size {
   columns: number;
 }
 
-/** A command to be run in a terminal of this size. Its title is the command's own first line. */
-export const sized = (own: string, size: Size) => `# a terminal: ${own.split("\n")[0]}
-stty ${words(size)}
-${own}`;
-
-/**
- * Gives the terminal of a run another size: whatever of the run has a terminal as its input tells which one that is.
- * @param own the run's id within its sandbox
- */
-const resized = (own: string, size: Size) => `# the size of a terminal
-for sbx_own in $(grep -lzxF SANDBOX_MCP_RUN=${own} /proc/[0-9]*/environ 2>/dev/null); do
-  sbx_tty=$(readlink "\${sbx_own%environ}fd/0")
-  case $sbx_tty in /dev/pts/*) stty -F "$sbx_tty" ${words(size)}; break ;; esac
-done`;
+/** Variables of a command in a terminal that give it this size from its start on. */
+export const startSize = ({ rows, columns }: Size) => ({ LINES: String(rows), COLUMNS: String(columns) });
 
 /** Passes the size of what shows a terminal on to it: one change at a time, and the last one at the end. */
 export class Resizing {
-  readonly #id: string;
   readonly #size: () => Size;
-  readonly #run: (args: Record<string, unknown>) => Promise<unknown>;
+  readonly #pass: (size: Size) => Promise<unknown>;
   #isUnderWay = false;
   #isStale = false;
 
-  /** @param run calls `run_command` with these arguments */
-  constructor(id: string, size: () => Size, run: (args: Record<string, unknown>) => Promise<unknown>) {
-    this.#id = id;
+  /** @param pass gives the terminal a size */
+  constructor(size: () => Size, pass: (size: Size) => Promise<unknown>) {
     this.#size = size;
-    this.#run = run;
+    this.#pass = pass;
   }
 
   start(): void {
     this.#isStale = true;
-    if (!this.#isUnderWay) void this.#pass();
+    if (!this.#isUnderWay) void this.#passAll();
   }
 
-  async #pass(): Promise<void> {
-    const [sandbox, own = ""] = this.#id.split(".");
+  async #passAll(): Promise<void> {
     this.#isUnderWay = true;
     while (this.#isStale) {
       this.#isStale = false;
-      const command = resized(own, this.#size());
-      const call = { command, sandbox, session: "shell-size", timeout_seconds: 10 };
       // Where it fails, the terminal goes on in the size before.
-      await spaced(() => this.#run(call)).catch(() => undefined);
+      await spaced(() => this.#pass(this.#size())).catch(() => undefined);
     }
     this.#isUnderWay = false;
   }
 }
-
-/** As stty takes it. */
-const words = ({ rows, columns }: Size) => `rows ${rows} cols ${columns}`;

@@ -66,6 +66,23 @@ describe("a command in a terminal", () => {
     );
   });
 
+  it("has the size that it is given, at its start and before what is typed", async () => {
+    const started = await open('env | grep -E "^(LINES|OTHER)="; while stty size; do read -r; done', {
+      session: "size",
+      env: { LINES: "20", COLUMNS: "90", OTHER: "kept" },
+    });
+    expect(started.text).toMatch(/OTHER=kept\n20 90\n/);
+    expect(started.text).not.toContain("LINES=");
+    const resized = await owner.call("send_input", { id: idIn(started), columns: 300, rows: 70, text: "\n" });
+    expect(resized.text).toMatch(/\n70 300\n/);
+    const alone = await owner.call("send_input", { id: idIn(started), columns: 40, rows: 7 });
+    expect(alone.isError).toBe(false);
+    expect((await type(started, "\n")).text).toMatch(/\n7 40\n/);
+    for (const wrong of [{}, { rows: 7 }, { columns: 7, text: "x" }, { columns: 0, rows: 7 }])
+      expect((await owner.call("send_input", { id: idIn(started), ...wrong })).isError).toBe(true);
+    await owner.call("cancel_run", { id: idIn(started) });
+  });
+
   it("is a REPL that is used and left", async () => {
     const started = await open("python3 -q", { session: "python" });
     expect(started.text).toContain(">>>");

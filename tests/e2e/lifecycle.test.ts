@@ -88,7 +88,16 @@ describe("asked to stop", () => {
 
   it("by Ctrl-C, without isolation and control groups: ends the shells that stand ready, too", async () => {
     // As for a user who is not root. What is saved of a session lets a shell stand ready for any other.
-    const own = ["--tmpfs", "/sys/fs/cgroup", "--tmpfs", "/workspace", "--tmpfs", "/var/lib"];
+    const own = [
+      "--tmpfs",
+      "/sys/fs/cgroup",
+      "--tmpfs",
+      "/workspace",
+      "--tmpfs",
+      "/var/lib",
+      "--tmpfs",
+      "/opt",
+    ];
     const within = [
       "bwrap",
       "--unshare-user",

@@ -199,18 +199,19 @@ describe("shell", () => {
   it("gives a terminal that is returned to the size of this one", async () => {
     const program = `"${process.execPath}" "${join(repository, "cli/main.ts")}" shell`;
     const inside = `trap 'stty size' WINCH; stty size; while sleep 0.1; do :; done`;
-    const line = `stty rows 40 cols 100; ${program} "${inside}"; read -r id; stty rows 50 cols 90; ${program} --attach "$id"`;
+    const line = `stty rows 40 cols 100; ${program} "${inside}"; echo "left: $?"; read -r id; stty rows 50 cols 90; ${program} --attach "$id"`;
     const running = startCLI(["-qec", line, "/dev/null"], { ...local, program: "script" });
     const type = async (text: string, shown: RegExp) => {
       running.stdin.write(text);
       return until(() => shown.exec(running.stdout()));
     };
     await type("", /40 100/);
-    const [, id = ""] = await type("\u001d", /--attach (default\.\w+)/);
+    // Only then is the terminal one that makes lines of what is typed.
+    const [, id = ""] = await type("\u001d", /--attach (default\.\w+)[^]*left: 75/);
     await type(`${id}\r`, /50 90/);
-    running.stdin.write("\u0003");
-    const { stdout } = await running.ended;
-    expect(stdout.match(/\d+ \d+(?=\r\n)/g)).toContain("50 90");
+    running.stdin.write("\u001d");
+    expect(await running.ended).toMatchObject({ code: 75 });
+    expect(await json(["cancel", id])).toMatchObject({ state: "cancelled" });
   });
 });
 

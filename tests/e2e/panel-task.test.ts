@@ -108,7 +108,7 @@ describe("the page of a task", () => {
     const answer = await fetch(new URL("/execute", server.url), { method: "POST", headers, body });
     expect(answer.status).toBe(200);
     await page.goto(`${panel.address}#/tasks`);
-    await page.click(".runs a >> nth=0");
+    await page.click(".runs a:has-text('six times seven')");
     await page.waitForSelector(".task pre:has-text('print(6 * 7)')");
     await page.waitForSelector(".log .row:has-text('42')");
     expect(await page.innerText(".task dl")).toMatch(/Tokens\s+\d+ read/);

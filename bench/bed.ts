@@ -1,6 +1,6 @@
 /** The set-up of measurements: an engine of the local platform, and on it our Worker and the bare one, each in its own workerd. */
 import { randomBytes } from "node:crypto";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -113,14 +113,6 @@ export async function serve(
     inspectorPort,
   });
   return { ...worker, url: `http://127.0.0.1:${port}`, pid: added(before), stateDir };
-}
-
-/** The module that wrangler made of a served Worker. */
-export function bundleOf(stateDir: string): Buffer {
-  const directory = join(stateDir, "build/worker");
-  const name = readdirSync(directory).find((file) => file.endsWith(".js"));
-  if (name === undefined) throw new Error(`no module in ${directory}`);
-  return readFileSync(join(directory, name));
 }
 
 function added(before: readonly number[]): number {

@@ -1,7 +1,8 @@
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import { CONFIGS, type Bed, TOKEN, bundleOf, serve, startEngine } from "../bed.ts";
+import { bundle } from "../../cli/bundle.ts";
+import { CONFIGS, type Bed, TOKEN, serve, startEngine } from "../bed.ts";
 import { bareAt, oursAt } from "../client.ts";
 import type { Figure } from "../figure.ts";
 import { type Pairs, interleave, latencyRows, row } from "../measure.ts";
@@ -83,8 +84,11 @@ async function started(
   if (side === "ours") await oursAt(`${served.url}/mcp`, TOKEN).tool("list_sandboxes", {});
   else await bareAt(served.url).call({ sandbox: "none", method: "destroy" });
   const milliseconds = performance.now() - start;
-  const gzip = gzipSync(bundleOf(own)).length;
   await served.close();
   await engine.close();
-  return { milliseconds, gzip };
+  const modules = await bundle(CONFIGS[side], join(own, "bundle"));
+  return {
+    milliseconds,
+    gzip: gzipSync(Buffer.concat(modules.map(({ contents }) => Buffer.from(contents)))).length,
+  };
 }

@@ -6,8 +6,11 @@ import type { Call, Signal } from "../../../container/sandboxd/protocol.ts";
 import { type ContainerLink, type OutputSink, RunFollower } from "../follower.ts";
 import type { KernelProcess, Serves } from "./protocol.ts";
 
-/** Code is followed after so many milliseconds. Short output of code that ends sooner comes with its answer. */
-const FOLLOW_AFTER_MS = 50;
+/**
+ * Code is followed after so many milliseconds. Short output of code that ends sooner comes with its answer. To follow it takes
+ * twice the processor time of short code: on a machine that is so busy that short code takes this long, all of it would be.
+ */
+const FOLLOW_AFTER_MS = 250;
 
 export class RunningCode extends RunFollower {
   readonly #kernel: KernelProcess;

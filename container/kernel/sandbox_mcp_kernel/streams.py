@@ -23,7 +23,9 @@ from .log import Log, encode
 LATE_BYTES = 16 * 1024
 LIVE_AFTER_S = 0.05
 TICK_S = 0.02
-IDLE_TICKS = 250
+# Between runs nothing is due sooner: with many kernels on a machine, their ticks are what it is busy with.
+IDLE_TICK_S = LIVE_AFTER_S
+IDLE_TICKS = 100
 PIPE_BYTES = 1024 * 1024
 
 
@@ -146,7 +148,8 @@ class Output:
         while True:
             # Between runs the ticks end after a while, and the next run or output wakes this thread.
             self.asleep = not self.active and idle > IDLE_TICKS
-            events = poll.poll(None if self.asleep else TICK_S * 1000)
+            tick = TICK_S if self.active else IDLE_TICK_S
+            events = poll.poll(None if self.asleep else tick * 1000)
             idle = 0 if self.active or events else idle + 1
             if any(fd == self.waker[0] for fd, _ in events):
                 os.read(self.waker[0], 4096)

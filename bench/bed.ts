@@ -8,7 +8,7 @@ import { type EngineSettings, type RunningEngine, startEngineProcess } from "../
 import { freePort } from "../cli/lock.ts";
 import { type RunningWorker, startWorker } from "../cli/worker.ts";
 import { type Bare, type Ours, bareAt, closeClients, oursAt } from "./client.ts";
-import { children } from "./processes.ts";
+import { children, commandLine } from "./processes.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
@@ -78,7 +78,7 @@ export async function startEngine(directory: string, more: Partial<EngineSetting
     (line) => console.error(line),
     (how) => console.error(`The engine ended: ${how}`),
   );
-  return { ...engine, secret, pid: added(before) };
+  return { ...engine, secret, pid: added(before, /node/) };
 }
 
 /** Serves the Worker of a wrangler configuration, as `npm start` does. */
@@ -112,11 +112,14 @@ export async function serve(
     verbose: false,
     inspectorPort,
   });
-  return { ...worker, url: `http://127.0.0.1:${port}`, pid: added(before), stateDir };
+  return { ...worker, url: `http://127.0.0.1:${port}`, pid: added(before, /workerd serve /), stateDir };
 }
 
-function added(before: readonly number[]): number {
-  const pid = children(process.pid).find((child) => !before.includes(child));
+/** The child that was started since and runs this program. Bundling leaves one of esbuild's beside workerd. */
+function added(before: readonly number[], program: RegExp): number {
+  const pid = children(process.pid).find(
+    (child) => !before.includes(child) && program.test(commandLine(child)),
+  );
   if (pid === undefined) throw new Error("a process that was just started is gone");
   return pid;
 }

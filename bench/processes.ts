@@ -58,7 +58,8 @@ function parentOf(pid: string): number | undefined {
   return parent === undefined ? undefined : Number(parent);
 }
 
-function commandLine(pid: number): string {
+/** The arguments with a space after each; empty for a process that has ended. */
+export function commandLine(pid: number): string {
   return readProc(String(pid), "cmdline").replaceAll("\0", " ");
 }
 

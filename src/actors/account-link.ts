@@ -17,8 +17,11 @@ export interface Owner {
   sandbox: string;
   /** Where its actor is to be made, if it is not yet: it stays where it was made. Undefined for the platform's choice. */
   region?: Region;
-  /** False where files are only read, or the caller may only read: no container is started, because a new one has none. */
-  mayStart?: boolean;
+  /**
+   * False where the caller may only read, or the container that ran is meant: none is started. `again` where files are only read or
+   * removed: a sandbox that was used before is started, since its workspace comes back, and no other, since a new one has no files.
+   */
+  mayStart?: boolean | "again";
   /** Whether the caller may hand tasks to an agent; who may not runs nothing beside one. */
   mayUseModel?: boolean;
   /** False for a caller whose answer has no place for a notice of what was lost: the next answer carries it. */
@@ -79,6 +82,11 @@ export class AccountLink {
   /** Whether the account knows that the sandbox is in use. */
   get isRegistered(): boolean {
     return this.#registeredAt > 0;
+  }
+
+  /** Whether the account knows a sandbox that does not run: its workspace comes back with the next container. */
+  async isKnown(owner: Owner): Promise<boolean> {
+    return this.account(owner).knows(owner.sandbox);
   }
 
   /** The prefix of a run's keys in R2. */

@@ -216,6 +216,11 @@ export class Account extends DurableObject<Env> {
     return { wasKnown, wasSaved, isKept, checkpoints };
   }
 
+  /** Whether a sandbox was used, or has a saved workspace: started again, it has something to read. */
+  knows(sandbox: string): boolean {
+    return this.#sandboxes.has(sandbox) || this.workspace(sandbox) !== undefined;
+  }
+
   /** The saved state that a sandbox starts from. Where workspaces are not saved, only what a task goes on with is one. */
   workspace(sandbox: string): Snapshot | undefined {
     const { isSaved } = parseConfig(this.env).workspaces;

@@ -8,7 +8,7 @@ import type { ContainerStarts } from "./container-starts.ts";
 import type { Lease } from "./lease.ts";
 
 export interface RegistrationHost {
-  accountLink: Pick<AccountLink, "register" | "isRegistered" | "isUnstarted" | "withdraw">;
+  accountLink: Pick<AccountLink, "register" | "isKnown" | "isRegistered" | "isUnstarted" | "withdraw">;
   starts: ContainerStarts;
   lease: Pick<Lease, "release">;
   running(): boolean;
@@ -37,8 +37,10 @@ export class Registration {
    */
   async make(owner: Owner): Promise<void> {
     const { accountLink, starts, running, prepare } = this.#host;
+    const isKnown = (owner.mayStart ?? true) === true || running() || (await accountLink.isKnown(owner));
+    const mayStart = owner.mayStart === "again" ? isKnown : owner.mayStart !== false;
     const refuseStart = () => {
-      if (owner.mayStart === false && !running()) throw notRunning(owner.sandbox);
+      if (!mayStart && !running()) throw notRunning(owner.sandbox, isKnown);
     };
     refuseStart();
     const register = async () => {
@@ -64,10 +66,17 @@ export class Registration {
   }
 }
 
-function notRunning(sandbox: string): ToolError {
-  return new ToolError(
-    "not_found",
-    `Sandbox ${sandbox} is not running, so it holds no files; what only reads or removes them starts none.`,
-    "list_sandboxes shows those that run.",
-  );
+/** @param isKnown whether it was used before */
+function notRunning(sandbox: string, isKnown: boolean): ToolError {
+  return isKnown
+    ? new ToolError(
+        "not_found",
+        `Sandbox ${sandbox} is not running, and what may only read does not start it. What was saved of its /workspace is kept.`,
+        "A call that may run or write starts it with that: run_command, say.",
+      )
+    : new ToolError(
+        "not_found",
+        `Sandbox ${sandbox} is not running and was never used, so it holds no files; what only reads or removes them makes none.`,
+        "list_sandboxes shows those that there are.",
+      );
 }

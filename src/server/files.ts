@@ -5,6 +5,7 @@
 import { markup } from "../auth/html.ts";
 import { page } from "../auth/page.ts";
 import { callSandbox, sandboxActor } from "../actors/sandbox-client.ts";
+import type { Owner } from "../actors/account-link.ts";
 import type { Sandbox } from "../actors/sandbox.ts";
 import { insufficientScope } from "../auth/challenge.ts";
 import { absolute } from "../container/files.ts";
@@ -171,7 +172,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
       principalID: caller.principal.id,
       sandbox,
       region: caller.principal.region,
-      mayStart: request.method === "PUT",
+      mayStart: mayStartFor(request.method, caller.principal.scopes),
       takesNotice: false,
     };
     switch (request.method) {
@@ -207,6 +208,12 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
     }
   });
   return answer instanceof Response ? answer : failedFile(answer);
+}
+
+/** Whoever may only read starts no container; reading and removing starts none that was never used. */
+function mayStartFor(method: string, scopes: readonly Scope[]): Owner["mayStart"] {
+  if (method === "PUT") return true;
+  return scopes.some((scope) => scope !== "sandbox:read") && "again";
 }
 
 function decoded(path: string): string {

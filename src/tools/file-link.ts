@@ -38,11 +38,11 @@ export const fileLink = defineTool({
         "permission_denied",
         "A link for an upload needs the scope sandbox:write, which your token lacks.",
       );
-    // A download starts no sandbox: a new one has no such file.
+    // A download makes no sandbox: a new one has no such file.
     const found = isUpload
       ? undefined
       : await context.reading(sandbox, (actor, owner) =>
-          actor.statFile({ ...owner, mayStart: false }, path, true),
+          actor.statFile({ ...owner, mayStart: owner.mayStart && "again" }, path, true),
         );
     if (isUpload) await refuseDirectory(context, sandbox, path);
     const expires = Date.now() + expires_seconds * 1000;

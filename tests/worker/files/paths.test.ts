@@ -1,7 +1,7 @@
 /** Files over plain HTTP under names of all kinds: what comes back is what was sent, or an error in words. */
 import * as fc from "fast-check";
 import { afterAll, expect, it } from "vitest";
-import { actorOf, owner, principal, sh } from "../support.ts";
+import { actorOf, inActor, owner, principal, sh } from "../support.ts";
 
 const sandbox = "paths";
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
@@ -141,6 +141,23 @@ it("removes no directory without ?recursive=true, and never the workspace itself
   for (const path of ["root/workspace?recursive=true", "root/workspace/?recursive=true"])
     expect((await owner.http(at(path), { method: "DELETE" })).status).toBe(403);
   expect(await sh(sandbox, "ls full")).toBe("x\n");
+});
+
+it("starts a sandbox that was stopped for what is read or removed, with its saved workspace", async () => {
+  await put("kept", "as it was");
+  await sh(sandbox, "touch gone");
+  const stop = () => inActor(sandbox, (actor) => actor.onActivityExpired());
+  await stop();
+  const got = await owner.http(at("kept"));
+  expect([got.status, await got.text()]).toEqual([200, "as it was"]);
+  await stop();
+  const listed = await (await owner.http(at("."))).json<{ entries: { path: string }[] }>();
+  expect(listed.entries.map(({ path }) => path)).toContain("kept");
+  await stop();
+  const link = await owner.call("file_link", { sandbox, path: "kept" });
+  expect(link.isError).toBe(false);
+  await stop();
+  expect((await owner.http(at("gone"), { method: "DELETE" })).status).toBe(204);
 });
 
 it("starts no sandbox for what is only read or removed", async () => {

@@ -8,12 +8,16 @@ import { until } from "../support.ts";
 const OWNER = { principalID: "owner", sandbox: "main" };
 
 /** A registration whose account and container are notes of what was done. */
-function registrationWith(changes: Partial<RegistrationHost> = {}) {
+function registrationWith(
+  changes: Partial<RegistrationHost> = {},
+  account: Partial<RegistrationHost["accountLink"]> = {},
+) {
   const done: string[] = [];
   const starts = new ContainerStarts(() => false);
   const accountLink = {
     isRegistered: false,
     isUnstarted: false,
+    isKnown: async () => false,
     register: async () => {
       done.push("register");
       Object.assign(accountLink, { isRegistered: true, isUnstarted: true });
@@ -22,6 +26,7 @@ function registrationWith(changes: Partial<RegistrationHost> = {}) {
       done.push("withdraw");
       Object.assign(accountLink, { isRegistered: false, isUnstarted: false });
     },
+    ...account,
   };
   const registration = new Registration({
     accountLink,
@@ -67,6 +72,19 @@ describe("a registration", () => {
       "Sandbox main is not running",
     );
     expect(done).toEqual([]);
+  });
+
+  it("is refused for files of a sandbox that was never used, and made for those of one that was stopped", async () => {
+    const { done, registration } = registrationWith();
+    const owner = { ...OWNER, mayStart: "again" } as const;
+    await expect(registration.make(owner)).rejects.toThrow("Sandbox main is not running and was never used");
+    expect(done).toEqual([]);
+    const known = registrationWith({}, { isKnown: async () => true });
+    await known.registration.make(owner);
+    expect(known.done).toEqual(["prepare", "register"]);
+    await expect(
+      registrationWith({}, { isKnown: async () => true }).registration.make({ ...OWNER, mayStart: false }),
+    ).rejects.toThrow("What was saved of its /workspace is kept.");
   });
 
   it.each([

@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { findNodeAtLocation, type Node, type ParseError, parse, parseTree } from "jsonc-parser";
 import { z } from "zod";
+import description from "../package.json" with { type: "json" };
 import { ownerToken } from "../src/shared/env-fields.ts";
 import { SECRET_VARIABLES } from "../src/shared/variables.ts";
 import type { Check } from "./checks.ts";
@@ -42,14 +43,30 @@ const wranglerSchema = z.looseObject({
 
 const CONFIG = "wrangler.jsonc";
 
+/** The version of the SDK that this program belongs to, for a directory whose package.json does not say. */
+const OWN_VERSION = description.devDependencies["@cloudflare/sandbox"];
+
 /** The bindings that the Worker reads, with the classes of those that are Durable Objects. */
 const CLASSES = ["Sandbox", "Account", "Attempts"];
+
+/** The one of them that has a container. */
+const CONTAINER_CLASS = "Sandbox";
 
 /**
  * Types of containers on which an agent or a build runs, by wrangler's config-schema.json. It has `dev` and `lite` besides: they have
  * 256 MiB and less than a tenth of a processor.
  */
 const LARGE_ENOUGH = ["basic", "standard", "standard-1", "standard-2", "standard-3", "standard-4"];
+
+/** What each flag is for, for whoever leaves one out. */
+const FLAGS: Readonly<Record<string, string>> = {
+  nodejs_compat: "the SDK of the containers needs Node's modules",
+  enable_request_signal: "without it the server does not notice that a client has gone",
+  global_fetch_strictly_public: "without it OAuth fetches clients' metadata from inside the account, too",
+};
+
+/** The day that the Worker is written for, that of the repository's own configuration: with an earlier one the platform lacks what it uses. */
+const WRITTEN_FOR = "2026-09-01";
 
 const instanceType = z.union([
   z.enum(LARGE_ENOUGH),
@@ -111,9 +128,6 @@ class Validation {
     } = this.#config;
     const bindings = durable_objects.bindings;
     const [container] = this.#config.containers;
-    const unbound = CLASSES.filter(
-      (name) => !bindings.some((each) => each.name === name && each.class_name === name),
-    );
     const sqlite = new Set(migrations.flatMap((each) => each.new_sqlite_classes));
     const bound = bindings.map(({ class_name }) => class_name ?? "");
     const unmigrated = bound.filter((name) => !sqlite.has(name));
@@ -129,24 +143,21 @@ class Validation {
         ["main"],
         `"main" must name the Worker's file, src/index.ts`,
       ),
-      this.#check(
-        "nodejs_compat",
-        flags.includes("nodejs_compat"),
-        ["compatibility_flags"],
-        `add "nodejs_compat" to "compatibility_flags"`,
+      ...Object.entries(FLAGS).map(([flag, why]) =>
+        this.#check(
+          flag,
+          flags.includes(flag),
+          ["compatibility_flags"],
+          `add "${flag}" to "compatibility_flags": ${why}`,
+        ),
       ),
       this.#check(
         "compatibility_date",
-        date !== undefined && /^\d{4}-\d\d-\d\d$/.test(date) && date <= new Date().toISOString().slice(0, 10),
+        date !== undefined && isDay(date) && date >= WRITTEN_FOR && date <= today(),
         ["compatibility_date"],
-        `"compatibility_date" must be a day that is not to come, such as "2026-09-01"`,
+        `set "compatibility_date": "${WRITTEN_FOR}", or a later day that is not to come`,
       ),
-      this.#check(
-        "binding names",
-        unbound.length === 0,
-        ["durable_objects", "bindings"],
-        `add ${unbound.map((name) => `{ "name": "${name}", "class_name": "${name}" }`).join(", ")} to "durable_objects.bindings"`,
-      ),
+      this.#bindings(),
       this.#check(
         "migrations",
         unmigrated.length === 0,
@@ -155,9 +166,9 @@ class Validation {
       ),
       this.#check(
         "container class",
-        container?.class_name !== undefined && bound.includes(container.class_name),
+        container?.class_name === CONTAINER_CLASS,
         ["containers", 0, "class_name"],
-        `"containers[0].class_name" must be that of a binding: "Sandbox"`,
+        `set "containers[0].class_name": "${CONTAINER_CLASS}", the class that has a container`,
       ),
       this.#exported(bound),
       this.#check(
@@ -192,6 +203,32 @@ class Validation {
   #check(name: string, isRight: boolean, path: (string | number)[], fix: string): Check {
     if (isRight) return { name, verdict: "ok", found: `line ${this.#line(path)}` };
     return { name, verdict: "failed", found: `${CONFIG}, line ${this.#line(path)}`, fix };
+  }
+
+  /** Each class has a binding of its own name, by which the Worker reads it. */
+  #bindings(): Check {
+    const { bindings } = this.#config.durable_objects;
+    const fixes: string[] = [];
+    const at: (string | number)[] = ["durable_objects", "bindings"];
+    for (const wanted of CLASSES) {
+      if (bindings.some(({ name, class_name }) => name === wanted && class_name === wanted)) continue;
+      const index = bindings.findIndex(({ name, class_name }) => name === wanted || class_name === wanted);
+      const { name, class_name } = bindings[index] ?? {};
+      if (index < 0) fixes.push(`add { "name": "${wanted}", "class_name": "${wanted}" }`);
+      else if (name === wanted) fixes.push(`set "class_name": "${wanted}" in place of "${class_name}"`);
+      else
+        fixes.push(
+          `set "name": "${wanted}" in place of "${name}", since the Worker looks for it by its class`,
+        );
+      // The line of the first.
+      if (fixes.length === 1 && index >= 0) at.push(index, name === wanted ? "class_name" : "name");
+    }
+    return this.#check(
+      "binding names",
+      fixes.length === 0,
+      at,
+      `in "durable_objects.bindings" ${fixes.join("; ")}`,
+    );
   }
 
   /** The line of a value, or of what is nearest above it. */
@@ -244,17 +281,16 @@ class Validation {
         `"containers[0].image" must name the Dockerfile`,
       );
     const lines = readFileSync(join(this.#directory, path), "utf8").split("\n");
-    const at = lines.findIndex((each) => /^FROM\s/.test(each));
-    const tag = /cloudflare\/sandbox:(\d+\.\d+\.\d+)/.exec(lines[at] ?? "")?.[1];
-    const wanted = packageVersion(this.#directory);
-    if (wanted === undefined)
-      return { name, verdict: "skipped", found: "package.json names no @cloudflare/sandbox" };
-    if (tag === wanted) return { name, verdict: "ok", found: tag };
+    const { image, at } = lastStage(lines);
+    const [, tag] = /(?:^|\/)cloudflare\/sandbox(?::([^@\s]+))?/.exec(image) ?? [];
+    const wanted = packageVersion(this.#directory) ?? OWN_VERSION;
+    if (tag !== undefined && (tag === wanted || tag.startsWith(`${wanted}-`)))
+      return { name, verdict: "ok", found: tag };
     return {
       name,
       verdict: "failed",
-      found: `${path}, line ${at + 1}: ${tag ?? "not cloudflare/sandbox"}`,
-      fix: `FROM docker.io/cloudflare/sandbox:${wanted}-python, the version of @cloudflare/sandbox in package.json`,
+      found: `${path}, line ${at + 1}: ${image || "no FROM"}`,
+      fix: `FROM docker.io/cloudflare/sandbox:${wanted}-python, the version of @cloudflare/sandbox in package.json: its two halves speak to each other`,
     };
   }
 
@@ -275,6 +311,25 @@ class Validation {
         }
       : { name, verdict: "ok", found: "its token is long enough" };
   }
+}
+
+const isDay = (text: string) => /^\d{4}-\d\d-\d\d$/.test(text);
+
+const today = () => new Date().toISOString().slice(0, 10);
+
+/** The image that the last stage of a Dockerfile begins with, and the index of its line: what `FROM` names may be a stage above. */
+function lastStage(lines: readonly string[]): { image: string; at: number } {
+  const stages = lines.flatMap((line, at) => {
+    const [, image = "", name] = /^\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?/i.exec(line) ?? [];
+    return image === "" ? [] : [{ image, name: name?.toLowerCase(), at }];
+  });
+  let stage = stages.at(-1);
+  for (let before = stages.length - 1; before > 0 && stage; before--) {
+    const above = stages.slice(0, before).findLast(({ name }) => name === stage?.image.toLowerCase());
+    if (above === undefined || above.at >= stage.at) break;
+    stage = above;
+  }
+  return { image: stage?.image ?? "", at: stage?.at ?? 0 };
 }
 
 function packageVersion(directory: string): string | undefined {

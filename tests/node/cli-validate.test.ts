@@ -25,7 +25,10 @@ it("finds nothing wrong with the repository's own", () => {
 it.each([
   ["main", "wrangler.jsonc", "src/index.ts", "src/worker.ts"],
   ["nodejs_compat", "wrangler.jsonc", '"nodejs_compat", ', ""],
+  ["enable_request_signal", "wrangler.jsonc", '"enable_request_signal", ', ""],
+  ["global_fetch_strictly_public", "wrangler.jsonc", ', "global_fetch_strictly_public"', ""],
   ["compatibility_date", "wrangler.jsonc", "2026-09-01", "2999-01-01"],
+  ["compatibility_date", "wrangler.jsonc", "2026-09-01", "2024-01-01"],
   ["binding names", "wrangler.jsonc", '"name": "Sandbox"', '"name": "SANDBOX"'],
   ["migrations", "wrangler.jsonc", "new_sqlite_classes", "new_classes"],
   [
@@ -34,10 +37,19 @@ it.each([
     '"class_name": "Sandbox",\n      "image"',
     '"class_name": "Box",\n      "image"',
   ],
+  [
+    "container class",
+    "wrangler.jsonc",
+    '"class_name": "Sandbox",\n      "image"',
+    '"class_name": "Account",\n      "image"',
+  ],
   ["classes exported", "src/index.ts", /ContainerProxy/g, "Proxy"],
   ["instance type", "wrangler.jsonc", '"standard-1"', '"dev"'],
   ["max_instances", "wrangler.jsonc", '"max_instances": 20,', ""],
   ["base image", "Dockerfile", /sandbox:\d+\.\d+\.\d+/, "sandbox:0.1.0"],
+  ["base image", "Dockerfile", /sandbox:\S+/, "sandbox:latest"],
+  ["base image", "Dockerfile", /sandbox:\S+/, "sandbox"],
+  ["base image", "Dockerfile", /$/, "\nFROM docker.io/cloudflare/sandbox:latest\n"],
   ["storage", "wrangler.jsonc", '"RESULTS"', '"BUCKET"'],
   ["no secret in vars", "wrangler.jsonc", '"vars": {', '"vars": { "SERVER_AUTH_TOKEN": "in-plain-text",'],
 ] as const)("%s", (name, file, what, by) => {
@@ -62,6 +74,39 @@ it.each([
 ])("an instance type of %s", (value, names) => {
   copy.replace("wrangler.jsonc", '"standard-1"', value);
   expect(failed().map(({ name }) => name)).toEqual(names);
+});
+
+it("an image that is latest is found without a package.json, too, and one that a stage above names is not", () => {
+  copy.replace("Dockerfile", /(FROM \S+)/, "$1 AS base\nFROM base");
+  rmSync(join(directory, "package.json"));
+  expect(failed()).toEqual([]);
+  copy.replace("Dockerfile", /sandbox:\S+/, "sandbox:latest");
+  expect(failed()).toEqual([
+    expect.objectContaining({
+      name: "base image",
+      found: "./Dockerfile, line 2: docker.io/cloudflare/sandbox:latest",
+    }),
+  ]);
+});
+
+it.each([
+  ['"name": "Sandbox"', '"name": "SANDBOX"', 'set "name": "Sandbox" in place of "SANDBOX"'],
+  [
+    '"Account", "class_name": "Account"',
+    '"Account", "class_name": "Box"',
+    'set "class_name": "Account" in place of "Box"',
+  ],
+  [
+    '{ "name": "Attempts", "class_name": "Attempts" },',
+    "",
+    'add { "name": "Attempts", "class_name": "Attempts" }',
+  ],
+])("a binding that is wrong is named with its line: %s", (what, by, fix) => {
+  copy.replace("wrangler.jsonc", what, by);
+  const [found] = failed();
+  expect(found?.fix).toContain(fix);
+  const line = Number(/line (\d+)/.exec(found?.found ?? "")?.[1]);
+  expect(copy.read("wrangler.jsonc").split("\n")[line - 1]).toContain(by || '"bindings": [');
 });
 
 it("names the line to change", () => {

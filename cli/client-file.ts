@@ -3,10 +3,15 @@ import { isDeepStrictEqual } from "node:util";
 import { applyEdits, modify, type ParseError, parse } from "jsonc-parser";
 import { parse as parseTOML, stringify as writeTOML } from "smol-toml";
 import type { ClientKind } from "./clients.ts";
+import { isRecord } from "../src/shared/is-record.ts";
 import { UserError } from "./errors.ts";
 
+/** The mark with which some editors of Windows begin a file. */
+const BOM = "\uFEFF";
+
 /** @throws {UserError} when the file is not what the client could read */
-export function readContent(client: ClientKind, text: string): unknown {
+export function readContent(client: ClientKind, file: string): unknown {
+  const text = withoutBOM(file);
   if (text.trim() === "") return {};
   if (client.format === "toml") {
     try {
@@ -24,6 +29,8 @@ export function readContent(client: ClientKind, text: string): unknown {
   return content;
 }
 
+const withoutBOM = (file: string) => (file.startsWith(BOM) ? file.slice(BOM.length) : file);
+
 /** The entry that the file has under this name; undefined for none. */
 export function entryIn(client: ClientKind, text: string, name: string): unknown {
   let at: unknown = readContent(client, text);
@@ -38,21 +45,48 @@ export function entryIn(client: ClientKind, text: string, name: string): unknown
  */
 export function withEntry(
   client: ClientKind,
-  text: string,
+  file: string,
   name: string,
   entry: Record<string, unknown>,
 ): string {
-  const before = readContent(client, text);
-  const path = [...client.path(before), name];
+  const before = readContent(client, file);
+  const table = client.path(before);
+  const text = withRoom(client, withoutBOM(file), before, table);
+  const path = [...table, name];
   const after = client.format === "toml" ? tomlWith(text, path, entry) : jsonWith(text, path, entry);
   // Nothing but the entry may have changed.
   const expected = structuredClone(before) as Record<string, unknown>;
   let at = expected;
-  for (const key of path.slice(0, -1)) at = (at[key] ??= {}) as Record<string, unknown>;
+  for (const key of table) at = (isEmptyValue(at[key]) ? (at[key] = {}) : at[key]) as Record<string, unknown>;
   at[name] = entry;
   if (!isDeepStrictEqual(contentOf(client, after), plain(expected)))
     throw new UserError("it is written in a way that this command cannot change safely");
-  return after;
+  return file.startsWith(BOM) ? `${BOM}${after}` : after;
+}
+
+/** Nothing, as some programs write it in place of an empty table. */
+function isEmptyValue(value: unknown): boolean {
+  return value === undefined || value === null || (Array.isArray(value) && value.length === 0);
+}
+
+/**
+ * The text with a table in place of `null` or `[]` on the way to the servers.
+ * @throws {UserError} where something else stands there
+ */
+function withRoom(client: ClientKind, text: string, content: unknown, table: readonly string[]): string {
+  let at = content as Record<string, unknown>;
+  for (const [index, key] of table.entries()) {
+    const value = at[key];
+    if (isEmptyValue(value)) {
+      const path = table.slice(0, index + 1);
+      return value === undefined || client.format === "toml"
+        ? text
+        : applyEdits(text, modify(text, path, {}, {}));
+    }
+    if (!isRecord(value)) throw new UserError(`its "${key}" is no table of servers`);
+    at = value;
+  }
+  return text;
 }
 
 function jsonWith(text: string, path: readonly string[], entry: object): string {

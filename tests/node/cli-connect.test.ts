@@ -74,6 +74,12 @@ describe.each(CLIENTS)("$title", (kind) => {
   const entry = kind.entry(kind.speaksHTTP ? http : bridge);
   const given = FILES[kind.name] ?? "";
 
+  it("keeps the mark with which some editors begin a file", () => {
+    const text = withEntry(kind, `\uFEFF${given}`, "sandbox", entry);
+    expect([text.charCodeAt(0), text.slice(1)]).toEqual([0xfeff, withEntry(kind, given, "sandbox", entry)]);
+    expect(entryIn(kind, text, "sandbox")).toEqual(JSON.parse(JSON.stringify(entry)));
+  });
+
   it("gets a file of its own", () => {
     expect(read(kind, withEntry(kind, "", "sandbox", entry))).toEqual(WRITTEN[kind.name]?.("sandbox"));
   });
@@ -240,6 +246,28 @@ it.each([
   const place = client(name).place({ platform, home: "/home/me", env: {} });
   expect(join(place.directory, place.path)).toBe(file);
 });
+
+it.each(['{ "mcpServers": [], "a": 1 }', '{ "mcpServers": null, "a": 1 }'])(
+  "nothing in the place of the table becomes one: %s",
+  (text) => {
+    const kind = client("cursor");
+    expect(parse(withEntry(kind, text, "sandbox", kind.entry(http)))).toEqual({
+      ...(WRITTEN.cursor?.("sandbox") as object),
+      a: 1,
+    });
+    expect(entryIn(kind, text, "sandbox")).toBeUndefined();
+  },
+);
+
+it.each(['{ "mcpServers": [1] }', '{ "mcpServers": "x" }', '{ "mcpServers": 0 }'])(
+  "what is no table is left alone, in a sentence: %s",
+  (text) => {
+    const kind = client("cursor");
+    expect(() => withEntry(kind, text, "sandbox", kind.entry(http))).toThrow(
+      'its "mcpServers" is no table of servers',
+    );
+  },
+);
 
 it("comments of TOML before the table behind the entry stay", () => {
   const text =

@@ -7,8 +7,9 @@
 import { setTimeout as pause } from "node:timers/promises";
 import type { JSONRPCMessage, JSONRPCRequest } from "@modelcontextprotocol/sdk/types.js";
 import { EventSourceParserStream } from "eventsource-parser/stream";
-import { refusal } from "./mcp.ts";
-import type { ServerAddress } from "./server.ts";
+import { CommandError, type ExitName } from "./exit.ts";
+import { refusal, unreachable } from "./mcp.ts";
+import { PROGRAM, type ServerAddress } from "./server.ts";
 
 export interface Wires {
   /** Where the server is; starts one where that is meant. @throws {CommandError} when it cannot be reached */
@@ -18,8 +19,11 @@ export interface Wires {
   log(line: string): void;
 }
 
-/** How long a request waits for a server that does not answer, milliseconds. */
+/** How long a request waits for a server that answered before, and is being restarted perhaps, milliseconds. */
 const RESTART_MS = 30_000;
+
+/** How long it waits for one that never has: clients give up on a process that is silent for so long as a restart takes. */
+const FIRST_MS = 5000;
 
 /** JSON-RPC's first code for errors of an implementation. */
 const SERVER_ERROR = -32000;
@@ -48,9 +52,16 @@ export class Bridge {
   /** Where the server was last. */
   #address: ServerAddress | undefined;
   readonly #closed = new AbortController();
+  #hasReached = false;
+  #failure: { kind: ExitName; words: string } | undefined;
 
   constructor(wires: Wires) {
     this.#wires = wires;
+  }
+
+  /** Why the last message did not reach the server; undefined when it did. */
+  get failure(): ExitName | undefined {
+    return this.#failure?.kind;
   }
 
   /** Passes a message of the client on, and every answer back. */
@@ -75,7 +86,9 @@ export class Bridge {
     } catch (error) {
       if (signal.aborted) return;
       const words = error instanceof Error ? error.message : String(error);
-      this.#wires.log(words);
+      // A client that asks again and again is told each time, the log once.
+      if (words !== this.#failure?.words) this.#wires.log(words);
+      this.#failure = { kind: error instanceof CommandError ? error.kind : "unavailable", words };
       if (request && this.#open.has(request.id)) await this.#fail(request.id, words);
     } finally {
       if (request && this.#open.get(request.id) === abort) this.#open.delete(request.id);
@@ -112,8 +125,9 @@ export class Bridge {
       const body = await response.text();
       const answer = parsed(body);
       if (isMessage(answer)) await this.#answer(answer, request);
-      else if (!response.ok) throw new Error(httpError(response.status, body, address));
+      else if (!response.ok) throw httpError(response.status, body, address);
     }
+    this.#failure = undefined;
     if (request && this.#open.has(request.id))
       throw new Error(
         "The connection to the server broke before it answered. What was started may go on: list_runs shows it.",
@@ -125,7 +139,7 @@ export class Bridge {
     message: JSONRPCMessage,
     signal: AbortSignal,
   ): Promise<{ response: Response; address: ServerAddress }> {
-    const deadline = Date.now() + RESTART_MS;
+    const deadline = Date.now() + (this.#hasReached ? RESTART_MS : FIRST_MS);
     let refused: { response: Response; address: ServerAddress } | undefined;
     for (;;) {
       const address = (this.#address ??= await this.#wires.locate());
@@ -139,6 +153,7 @@ export class Bridge {
           body: JSON.stringify(message),
           signal,
         });
+        this.#hasReached = true;
         if (response.status !== 401) return { response, address };
         // A restarted server may have another token, which is where this one was.
         refused = { response, address };
@@ -153,7 +168,7 @@ export class Bridge {
             "The connection to the server broke. What was started may go on: list_runs shows it.",
             { cause: error },
           );
-        if (Date.now() > deadline) throw new Error(`No server answers at ${url}.`, { cause: error });
+        if (Date.now() > deadline) throw unreachable(error as Error, address);
         await pause(500, undefined, { signal });
       }
     }
@@ -219,8 +234,11 @@ function isMessage(value: unknown): value is JSONRPCMessage {
   return typeof value === "object" && value !== null && "jsonrpc" in value;
 }
 
-function httpError(status: number, body: string, address: ServerAddress): string {
-  const { message } = refusal(status, body, address);
-  if (status !== 401) return message;
-  return `${message}\nWhere the token was changed, \`sandbox-mcp connect <client>\` writes the new one; then start the client again.`;
+function httpError(status: number, body: string, address: ServerAddress): CommandError {
+  const error = refusal(status, body, address);
+  if (status !== 401) return error;
+  return new CommandError(
+    error.kind,
+    `${error.message}\nWhere the token was changed, \`${PROGRAM} connect <client>\` writes the new one; then start the client again.`,
+  );
 }

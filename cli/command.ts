@@ -1,7 +1,7 @@
 /** What every command of the command line has: how it is made, its common options, its examples. */
 import { readFileSync } from "node:fs";
-import { Command, InvalidArgumentError, Option } from "@commander-js/extra-typings";
-import { SANDBOX_NAME, SANDBOX_NAME_RULE } from "../src/shared/names.ts";
+import { Command, type CommandUnknownOpts, InvalidArgumentError, Option } from "@commander-js/extra-typings";
+import { SANDBOX_NAME, SANDBOX_NAME_RULE, SESSION_NAME, SESSION_NAME_RULE } from "../src/shared/names.ts";
 import { CommandError } from "./exit.ts";
 import { userPath, PROGRAM } from "./server.ts";
 
@@ -16,16 +16,31 @@ export function plainCommand(name: string, description: string, examples: readon
   const shown = lines.map((each) => `  $ ${each.replaceAll("sandbox-mcp ", `${PROGRAM} `)}`);
   const command = new Command(name)
     .description(description)
-    .hook("preAction", (_, chosen) => checkSandbox(chosen.getOptionValue("sandbox")))
+    .hook("preAction", (_, chosen) => settleSandbox(chosen))
     .addHelpText("after", `\nExamples:\n${shown.join("\n")}`);
   EXAMPLES.set(command, lines);
   return command;
 }
 
-/** The `--sandbox` of every command. @throws {CommandError} before a server is asked or a file is written */
-function checkSandbox(name: unknown): void {
+/**
+ * The `--sandbox` of every command. Where the sandbox of an address, `?sandbox=`, takes the place of the default, it does so here as for
+ * every client.
+ * @throws {CommandError} before a server is asked or a file is written
+ */
+function settleSandbox(command: CommandUnknownOpts): void {
+  const name: unknown = command.getOptionValue("sandbox");
+  checkSandbox("--sandbox", name);
+  const address: unknown = command.getOptionValue("url") ?? process.env.SANDBOX_MCP_URL?.trim();
+  if (typeof address !== "string" || !URL.canParse(address)) return;
+  const ofAddress = new URL(address).searchParams.get("sandbox");
+  checkSandbox("The sandbox of the address", ofAddress);
+  if (ofAddress !== null && command.getOptionValueSource("sandbox") === "default")
+    command.setOptionValue("sandbox", ofAddress);
+}
+
+function checkSandbox(what: string, name: unknown): void {
   if (typeof name === "string" && !SANDBOX_NAME.test(name))
-    throw new CommandError("usage", `--sandbox ${SANDBOX_NAME_RULE}: ${JSON.stringify(name)}`);
+    throw new CommandError("usage", `${what} ${SANDBOX_NAME_RULE}: ${JSON.stringify(name)}`);
 }
 
 /** Examples as a help shows them. @param lines for a shell */
@@ -81,11 +96,19 @@ export function repeated(value: string, before: readonly string[] = []): string[
   return [...before, value];
 }
 
-export function wholeNumber(least: number) {
+export function wholeNumber(least: number, most = Infinity) {
   return (text: string): number => {
-    if (/^\d{1,9}$/.test(text) && Number(text) >= least) return Number(text);
-    throw new InvalidArgumentError(`It must be a whole number from ${least} on.`);
+    if (/^\d{1,9}$/.test(text) && Number(text) >= least && Number(text) <= most) return Number(text);
+    throw new InvalidArgumentError(
+      `It must be a whole number from ${least} ${most === Infinity ? "on" : `to ${most}`}.`,
+    );
   };
+}
+
+/** For the name of a session or a context. */
+export function sessionName(text: string): string {
+  if (SESSION_NAME.test(text)) return text;
+  throw new InvalidArgumentError(`It ${SESSION_NAME_RULE}.`);
 }
 
 /**

@@ -1,4 +1,5 @@
 /** The reference of the command line in docs/cli.md, from the definitions of its commands. `npm run docs` calls it. */
+import type { Option } from "@commander-js/extra-typings";
 import { examplesOf } from "./command.ts";
 import { leaves } from "./program.ts";
 
@@ -16,7 +17,7 @@ export function commandReference(): string {
       );
       const options = command.options
         .filter(({ long }) => long && !COMMON.has(long))
-        .map((each) => row(each.flags, each.description, each.defaultValue));
+        .map((each) => row(each.flags, described(each), each.defaultValue));
       const rows = [...args, ...options];
       return [
         `### \`${[name, ...words].join(" ")}\``,
@@ -28,6 +29,10 @@ export function commandReference(): string {
         .join("\n\n");
     })
     .join("\n\n");
+}
+
+function described({ description, argChoices }: Option): string {
+  return argChoices ? `${description} (${argChoices.join(", ")})` : description;
 }
 
 function row(name: string, description: string, value: unknown): string {

@@ -35,9 +35,14 @@ export class CommandError extends UserError {
   }
 }
 
+/** Whether an exit code means something of the command line's own, above the 0 and 1 that all programs share. */
+export function isOwnStatus(code: number | undefined): boolean {
+  return code !== undefined && code > EXIT.failed && Object.values<number>(EXIT).includes(code);
+}
+
 /**
  * The exit status for a run that has ended, or goes on.
- * @param exitCode of the program, where there is one: a command's own is passed on, as by ssh
+ * @param exitCode of the program, where there is one: it is passed on, as by ssh, unless it would be read as one of this program's own
  */
 export function statusOf(state: string, exitCode?: number): number {
   switch (state) {
@@ -50,7 +55,7 @@ export function statusOf(state: string, exitCode?: number): number {
     case "cancelled":
       return EXIT.cancelled;
     case "failed":
-      return exitCode === undefined || exitCode === 0 ? EXIT.failed : exitCode;
+      return exitCode === undefined || exitCode === 0 || isOwnStatus(exitCode) ? EXIT.failed : exitCode;
     default:
       return EXIT.refusedByServer;
   }

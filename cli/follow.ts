@@ -1,7 +1,7 @@
 /** Following a run from the command line: its output as it comes, then its end. */
 import { setTimeout as pause } from "node:timers/promises";
 import { z } from "zod";
-import { CommandError, EXIT, statusOf } from "./exit.ts";
+import { CommandError, EXIT, isOwnStatus, statusOf } from "./exit.ts";
 import { type Answer, type Server, WAIT_SECONDS } from "./mcp.ts";
 import { note, printed, Progress } from "./print.ts";
 import { PROGRAM } from "./server.ts";
@@ -56,12 +56,31 @@ export const returnTo = (id: string) =>
   `It goes on. To follow it: ${PROGRAM} result ${id}\nTo stop it: ${PROGRAM} cancel ${id}`;
 
 /**
- * Follows a run to its end, or for as long as `waitSeconds` say.
+ * Follows a run to its end, or for as long as `waitSeconds` say. Prints what the server says beside its output, each notice once; where
+ * nothing is printed, the run has them all.
  * @param first What the call that started it answered.
  */
 export async function follow(server: Server, first: Answer, options: FollowOptions): Promise<Followed> {
   const started = runSchema.parse(first.data);
   const { id } = started;
+  const progress = new Progress(options.label, started.state === "running");
+  const notices: string[] = [];
+  const say = (notice: string | undefined) => {
+    if (!notice || notices.some((said) => said.includes(notice))) return;
+    notices.push(notice);
+    if (!options.prints) return;
+    progress.clear();
+    note(notice);
+  };
+  const end = (answer: Answer): Followed => {
+    const { run, ...rest } = followed(answer);
+    say(run.notice);
+    if (options.prints && run.state === "failed" && isOwnStatus(run.exit_code))
+      note(
+        `The program's exit code was ${run.exit_code}, which means something else as a status of this command: it ends with ${rest.status}.`,
+      );
+    return { run: { ...run, notice: notices.join(" ") || undefined }, ...rest };
+  };
   const streams = { stdout: options.isBeside ? process.stderr : process.stdout, stderr: process.stderr };
   const isShort = started.state !== "running" && started.next === undefined;
   if (isShort && !(started.stdout && started.stderr)) {
@@ -69,12 +88,12 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
       printed(streams.stdout, started.stdout ?? "");
       printed(streams.stderr, started.stderr ?? "");
     }
-    return followed(first);
+    return end(first);
   }
   const deadline = options.waitSeconds === undefined ? Infinity : Date.now() + options.waitSeconds * 1000;
-  const progress = new Progress(options.label, started.state === "running");
   const interrupt = new Interrupt();
   try {
+    say(started.notice);
     let cursor = 0;
     for (;;) {
       const wait = Math.max(0, Math.min(WAIT_SECONDS, (deadline - Date.now()) / 1000));
@@ -83,7 +102,7 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
         progress.stop();
         if (options.onInterrupt === "leave") {
           note(returnTo(id));
-          return { ...followed(await current(server, id)), status: statusOf("cancelled") };
+          return { ...end(await current(server, id)), status: statusOf("cancelled") };
         }
         note("Stopping it ...");
         await server.call("cancel_run", { id });
@@ -97,7 +116,7 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
           if (streams[stream].isTTY) progress.printed(text);
         }
       }
-      if (notice) note(notice);
+      say(notice);
       cursor = next_cursor;
       if (state !== "running" && cursor >= log_bytes) break;
       if (state === "running" && Date.now() >= deadline) {
@@ -106,7 +125,8 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
         break;
       }
     }
-    return followed(await current(server, id));
+    progress.stop();
+    return end(await current(server, id));
   } finally {
     progress.stop();
     interrupt.end();

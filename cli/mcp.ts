@@ -32,10 +32,8 @@ export class Server {
    * @param results `raw` leaves what terminals print as it is
    * @throws {CommandError} when nothing answers there, or the token is refused
    */
-  static async connect(
-    address: ServerAddress,
-    results: "structured" | "raw" = "structured",
-  ): Promise<Server> {
+  static async connect(given: ServerAddress, results: "structured" | "raw" = "structured"): Promise<Server> {
+    const address = await accepted(given);
     const url = new URL(address.url);
     url.searchParams.set("results", results);
     const requestInit = { headers: { authorization: `Bearer ${address.token}` } };
@@ -58,7 +56,7 @@ export class Server {
       throw explained(error, this.address);
     }
     const { content, structuredContent, isError } = result;
-    if (isError) throw new CommandError("refusedByServer", textOf(content) || `${name} failed.`);
+    if (isError) throw failed(name, textOf(content));
     return { data: { ...structuredContent }, content };
   }
 
@@ -72,6 +70,16 @@ export class Server {
   }
 }
 
+/** What the SDK puts before the reasons why arguments do not fit. */
+const INVALID = /^Input validation error: Invalid arguments for tool \w+: /;
+
+function failed(tool: string, said: string): CommandError {
+  const reasons = said.replace(INVALID, "");
+  return reasons === said
+    ? new CommandError("refusedByServer", said || `${tool} failed.`)
+    : new CommandError("usage", `The server does not take what it was given: ${reasons}`);
+}
+
 export function textOf(content: CallToolResult["content"]): string {
   return content.flatMap((block) => (block.type === "text" ? block.text : [])).join("\n");
 }
@@ -81,7 +89,8 @@ export function textOf(content: CallToolResult["content"]): string {
  * @param path of the server, such as `/sandboxes/default/files/`
  * @throws {CommandError} for every answer but a 2xx, with what it said
  */
-export async function http(address: ServerAddress, path: string, init: RequestInit = {}): Promise<Response> {
+export async function http(given: ServerAddress, path: string, init: RequestInit = {}): Promise<Response> {
+  const address = await accepted(given);
   let response: Response;
   try {
     response = await fetch(new URL(path, address.url), {
@@ -95,6 +104,30 @@ export async function http(address: ServerAddress, path: string, init: RequestIn
   throw refusal(response.status, await response.text(), address);
 }
 
+/** The address with the token that the server takes: the one before, where it was not started again since a rotation. */
+export async function accepted(address: ServerAddress): Promise<ServerAddress> {
+  const { tokenBefore, ...rest } = address;
+  if (tokenBefore === undefined) return address;
+  const ping = { jsonrpc: "2.0", id: 1, method: "ping" };
+  const isRefused = await fetch(rest.url, {
+    method: "POST",
+    headers: {
+      authorization: `Bearer ${rest.token}`,
+      "content-type": "application/json",
+      accept: "application/json, text/event-stream",
+    },
+    body: JSON.stringify(ping),
+  }).then(
+    async (response) => {
+      await response.body?.cancel();
+      return response.status === 401;
+    },
+    // What is wrong with the connection, the request behind this one says.
+    () => false,
+  );
+  return isRefused ? { ...rest, token: tokenBefore } : rest;
+}
+
 function explained(error: unknown, address: ServerAddress): CommandError {
   if (error instanceof CommandError) return error;
   if (!(error instanceof Error)) return new CommandError("refusedByServer", String(error));
@@ -106,7 +139,7 @@ function explained(error: unknown, address: ServerAddress): CommandError {
   return unreachable(error, address);
 }
 
-function unreachable(error: Error, { url, isLocal }: ServerAddress): CommandError {
+export function unreachable(error: Error, { url, isLocal }: ServerAddress): CommandError {
   const cause = error.cause instanceof Error ? error.cause : error;
   const reason = "code" in cause && typeof cause.code === "string" ? cause.code : cause.message;
   const remedy = isLocal ? ` Start it with \`${startLine()}\`.` : "";
@@ -126,8 +159,11 @@ export function refusal(status: number, body: string, { url, tokenSource }: Serv
     return new CommandError("denied", reason + remedy);
   }
   if (status === 403) return new CommandError("denied", said || `${url} refuses this (403).`);
-  if (status === 404 && said === "")
-    return new CommandError("unavailable", `${url} is no sandbox-mcp server (404).`);
+  if (status === 404 && (said === "" || said === "Not found"))
+    return new CommandError(
+      "unavailable",
+      `${url} is not the endpoint of a sandbox-mcp server (404): its address ends in /mcp.`,
+    );
   return new CommandError("refusedByServer", said || `${url} answered ${status}: ${body.slice(0, 300)}`);
 }
 

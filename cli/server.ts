@@ -4,6 +4,7 @@ import { resolve } from "node:path";
 import { CommandError } from "./exit.ts";
 import { defaultStateDir, variablesFile, startLine } from "./places.ts";
 import { readRunning } from "./running.ts";
+import { endOfBefore } from "./rotation.ts";
 import { keptVariables } from "./variables.ts";
 
 /** Where the owner's token of the local server is kept, unless its environment has one. */
@@ -31,6 +32,8 @@ export interface ServerAddress {
   /** Words for where the token is from. */
   tokenSource: string;
   isLocal: boolean;
+  /** The token before, while a rotation is under way: the local server has no other until it is started again. */
+  tokenBefore?: string;
 }
 
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -91,15 +94,15 @@ function tokenFor(
   env: Environment,
   isLocal: boolean,
   word: string,
-): Pick<ServerAddress, "token" | "tokenSource"> {
+): Pick<ServerAddress, "token" | "tokenSource" | "tokenBefore"> {
+  const kept = isLocal && existsSync(VARIABLES_FILE) ? keptVariables(VARIABLES_FILE) : {};
   const sources: [source: string, token: string | undefined][] = [
     [word, options.token],
     ["SANDBOX_MCP_TOKEN", env.SANDBOX_MCP_TOKEN],
   ];
   if (isLocal) {
     sources.push(["SERVER_AUTH_TOKEN of the environment", env.SERVER_AUTH_TOKEN]);
-    if (existsSync(VARIABLES_FILE))
-      sources.push([VARIABLES_FILE, keptVariables(VARIABLES_FILE).SERVER_AUTH_TOKEN]);
+    sources.push([VARIABLES_FILE, kept.SERVER_AUTH_TOKEN]);
   }
   for (const [tokenSource, given] of sources) {
     const token = given?.trim();
@@ -109,7 +112,7 @@ function tokenFor(
         "usage",
         `${tokenSource} holds no token: it must be visible ASCII without spaces.`,
       );
-    return { token, tokenSource };
+    return { token, tokenSource, ...tokenBefore(token, kept) };
   }
   throw new CommandError(
     "denied",
@@ -117,4 +120,14 @@ function tokenFor(
       ? `The local server's token is not known here: it is in the environment of \`${startLine()}\`. Set SANDBOX_MCP_TOKEN to it.`
       : `A token is needed: set SANDBOX_MCP_TOKEN, or pass ${word}.`,
   );
+}
+
+/** The token that this one takes the place of, by the variables of the local server, as long as that is valid. */
+export function tokenBefore(
+  token: string,
+  variables: Readonly<Record<string, string>>,
+): Pick<ServerAddress, "tokenBefore"> {
+  const before = variables.SERVER_AUTH_TOKEN_PREVIOUS?.trim();
+  const isRotated = variables.SERVER_AUTH_TOKEN?.trim() === token && endOfBefore(variables, undefined);
+  return before && isRotated ? { tokenBefore: before } : {};
 }

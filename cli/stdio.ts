@@ -2,17 +2,19 @@
 import { StdioServerTransport } from "@modelcontextprotocol/sdk/server/stdio.js";
 import type { JSONRPCMessage } from "@modelcontextprotocol/sdk/types.js";
 import { Bridge } from "./bridge.ts";
+import type { ExitName } from "./exit.ts";
 import type { ServerAddress } from "./server.ts";
 
 /**
  * Speaks for a server until the input ends or a signal comes.
  * @param sandbox that of calls that name none; the server's own without
+ * @returns why the last message did not reach a server; undefined when it did
  */
 export async function speak(
   locate: () => Promise<ServerAddress>,
   sandbox: string | undefined,
   log: (line: string) => void,
-): Promise<void> {
+): Promise<ExitName | undefined> {
   const transport = new StdioServerTransport();
   const bridge = new Bridge({
     async locate() {
@@ -39,4 +41,5 @@ export async function speak(
   await ended;
   bridge.close();
   await transport.close();
+  return bridge.failure;
 }

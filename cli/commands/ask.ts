@@ -3,12 +3,13 @@ import { setTimeout as pause } from "node:timers/promises";
 import { Option } from "@commander-js/extra-typings";
 import { EventSourceParserStream } from "eventsource-parser/stream";
 import { z } from "zod";
+import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
 import { serverCommand, textFrom, wholeNumber } from "../command.ts";
 import { CommandError } from "../exit.ts";
 import { follow, Interrupt } from "../follow.ts";
 import { http, Server } from "../mcp.ts";
 import { json, line, note, printed, Progress } from "../print.ts";
-import { type ServerAddress, serverAddress } from "../server.ts";
+import { PROGRAM, type ServerAddress, serverAddress } from "../server.ts";
 import { imageDirectory, reportCode } from "./code.ts";
 
 /** The longest that a timer waits, milliseconds. */
@@ -39,7 +40,12 @@ export const ask = serverCommand(
   )
   .option("--sandbox <name>", "run it in this sandbox, which stays, else in a fresh one")
   .option("--model <name>", "the model that writes it, else the server's")
-  .option("--timeout <seconds>", "stop it after so long, writing and running", wholeNumber(1), 300)
+  .option(
+    "--timeout <seconds>",
+    "stop it after so long, writing and running",
+    wholeNumber(1, MAX_RUN_SECONDS),
+    300,
+  )
   .option("--wait <seconds>", "leave it at work after so long", wholeNumber(0))
   .option("--detach", "print its id and leave it at work")
   .option("--save <directory>", "write the images of the result there")
@@ -67,7 +73,6 @@ export const ask = serverCommand(
         label: "The program runs",
       });
       reportCode(end, directory, options.json === true);
-      if (!options.json && end.run.notice) note(end.run.notice);
     }
     await server.close();
   });
@@ -92,7 +97,7 @@ async function written(
     if (id === undefined)
       throw new CommandError(
         "unavailable",
-        "The connection broke before an id came: see `runs --kind task`.",
+        `The connection broke before an id came: see \`${PROGRAM} runs --kind task\`.`,
       );
     for (;;) {
       const event = await Promise.race([interrupt.race(next(events)), late]);

@@ -5,7 +5,8 @@ import { Option } from "@commander-js/extra-typings";
 import { z } from "zod";
 import { makeDirectories } from "../../local/runtime/directories.ts";
 import { messageOf } from "../../src/shared/text.ts";
-import { serverCommand, textFrom, wholeNumber } from "../command.ts";
+import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
+import { serverCommand, sessionName, textFrom, wholeNumber } from "../command.ts";
 import { EXIT } from "../exit.ts";
 import { FIRST_WAIT_SECONDS, follow, type Followed } from "../follow.ts";
 import { type Answer, Server } from "../mcp.ts";
@@ -40,8 +41,8 @@ export const code = serverCommand("code", "run code in a live kernel; variables 
   .option("--file <path>", "read the program from a file, whose ending tells the language")
   .addOption(new Option("--language <name>", "python unless a file says otherwise").choices(LANGUAGES))
   .option("--sandbox <name>", "the sandbox", "default")
-  .option("--context <name>", "which kernel of that language", "default")
-  .option("--timeout <seconds>", "stop it after so long", wholeNumber(1), 120)
+  .option("--context <name>", "which kernel of that language", sessionName, "default")
+  .option("--timeout <seconds>", "stop it after so long", wholeNumber(1, MAX_RUN_SECONDS), 120)
   .option("--save <directory>", "write the images of the result there")
   .action(async (argument, options) => {
     const source = await textFrom("code", argument, options.file);

@@ -1,8 +1,9 @@
 /** `sandbox-mcp command`: runs a shell command in a sandbox. */
-import { serverCommand, textFrom, wholeNumber } from "../command.ts";
+import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
+import { serverCommand, sessionName, textFrom, wholeNumber } from "../command.ts";
 import { FIRST_WAIT_SECONDS, follow } from "../follow.ts";
 import { Server } from "../mcp.ts";
-import { json, note } from "../print.ts";
+import { json } from "../print.ts";
 import { serverAddress } from "../server.ts";
 import { CommandError } from "../exit.ts";
 
@@ -18,10 +19,10 @@ export const command = serverCommand(
   .argument("[command]", "the command, in one word for this shell; - for standard input")
   .option("--file <path>", "read the command from a file")
   .option("--sandbox <name>", "the sandbox", "default")
-  .option("--session <name>", "the shell session", "main")
+  .option("--session <name>", "the shell session", sessionName, "main")
   .option("--cwd <path>", "directory for this command only")
   .option("--env <name=value>", "variable for this command only; several may be given", variable, {})
-  .option("--timeout <seconds>", "stop it after so long", wholeNumber(1), 120)
+  .option("--timeout <seconds>", "stop it after so long", wholeNumber(1, MAX_RUN_SECONDS), 120)
   .action(async (argument, options) => {
     const text = await textFrom("command", argument, options.file);
     const server = await Server.connect(serverAddress(options));
@@ -41,7 +42,6 @@ export const command = serverCommand(
       label: `command in ${sandbox}`,
     });
     if (options.json) json(status === 0, run);
-    else if (run.notice) note(run.notice);
     process.exitCode = status;
     await server.close();
   });

@@ -1,4 +1,7 @@
 /** `sandbox-mcp execute`: hands a task to a coding agent in a sandbox. */
+import { Option } from "@commander-js/extra-typings";
+import { AGENT_NAMES } from "../../src/shared/names.ts";
+import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
 import { repeated, serverCommand, textFrom, wholeNumber } from "../command.ts";
 import { FIRST_WAIT_SECONDS, follow, followed } from "../follow.ts";
 import { Server } from "../mcp.ts";
@@ -20,15 +23,15 @@ export const execute = serverCommand(
   .option("--file <path>", "read the task from a file")
   .option("--repository <url>", "a Git repository, cloned first")
   .option("--branch <name>", "its branch")
-  .option("--coding-agent <name>", "who does it: claude-code or opencode")
+  .addOption(new Option("--coding-agent <name>", "who does it").choices(AGENT_NAMES))
   .option("--agent <name>", "have this subagent in place (may be repeated)", repeated)
   .option("--command <name>", "have this slash command in place (may be repeated)", repeated)
   .option("--model <name>", "the model that it uses")
   .option("--sandbox <name>", "work in this sandbox, which stays, else in a fresh one")
   .option("--checkpoint <id>", "start the fresh sandbox from a checkpoint")
   .option("--continue-from <id>", "go on with the conversation and files of an ended task")
-  .option("--max-turns <number>", "stop it after so many turns", wholeNumber(1))
-  .option("--timeout <seconds>", "stop it after so long", wholeNumber(1), 300)
+  .option("--max-turns <number>", "stop it after so many turns", wholeNumber(1, 1000))
+  .option("--timeout <seconds>", "stop it after so long", wholeNumber(1, MAX_RUN_SECONDS), 300)
   .option("--wait <seconds>", "leave it at work after so long", wholeNumber(0))
   .option("--detach", "print its id and leave it at work")
   .action(async (argument, options) => {
@@ -52,7 +55,10 @@ export const execute = serverCommand(
     if (options.detach) {
       const { run } = followed(first);
       if (options.json) json(true, run);
-      else line(run.id);
+      else {
+        line(run.id);
+        if (run.notice) note(run.notice);
+      }
     } else {
       if (!options.json) note(`Task ${followed(first).run.id}`);
       const end = await follow(server, first, {

@@ -1,6 +1,6 @@
 /** `sandbox-mcp files`: files into a sandbox and out of it, of any size, as streams over plain HTTP. */
 import { createReadStream, createWriteStream, renameSync, rmSync, statSync } from "node:fs";
-import { basename, join, posix } from "node:path";
+import { basename, dirname, join, posix } from "node:path";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { Command } from "@commander-js/extra-typings";
@@ -63,6 +63,7 @@ const get = serverCommand(
     const address = serverAddress(options);
     if (options.json && local === "-")
       throw new CommandError("usage", "--json and the file cannot both go to standard output.");
+    if (local !== undefined && local !== "-") mustHaveDirectory(local);
     let response = await http(address, fileAddress(sandbox, remote));
     // A file comes as an attachment, a directory as the list of its entries.
     const isDirectory = response.headers.get("content-disposition") === null;
@@ -143,9 +144,17 @@ function readableFile(path: string): string {
   if (!found.isFile())
     throw new CommandError(
       "usage",
-      `${path} is no file. Send a directory packed: tar c ${path} | ... files put - <remote>`,
+      `${path} is no file. Send a directory packed: tar c ${path} | ${PROGRAM} files put - ${basename(path) || "root"}.tar`,
     );
   return path;
+}
+
+/** @throws {CommandError} where a file cannot be, before it is fetched */
+function mustHaveDirectory(local: string): void {
+  const path = userPath(local);
+  const directory = local.endsWith("/") ? path : dirname(path);
+  if (!statSync(directory, { throwIfNoEntry: false })?.isDirectory())
+    throw new CommandError("unavailable", `${path} cannot be written: ${directory} is no directory.`);
 }
 
 function exists(path: string): boolean {

@@ -35,7 +35,10 @@ export const cancel = serverCommand("cancel", "stop a run with every process tha
     const server = await Server.connect(serverAddress(options));
     const { run } = followed(await server.call("cancel_run", { id }));
     if (options.json) json(true, run);
-    else line(run.state);
+    else {
+      line(run.state);
+      if (run.notice) note(run.notice);
+    }
     await server.close();
   });
 
@@ -45,7 +48,6 @@ export function report({ run, status }: Followed, asJSON: boolean): void {
   if (asJSON) return json(status === 0, run);
   if (isTask(run)) return printTask(run);
   if (typeof run.result === "string" && run.result !== "") printed(process.stdout, `${run.result}\n`);
-  if (run.notice) note(run.notice);
   if (run.state !== "running")
     note(`${run.state}${run.exit_code === undefined ? "" : `, exit code ${run.exit_code}`}`);
 }

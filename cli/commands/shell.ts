@@ -1,6 +1,7 @@
 /** `sandbox-mcp shell`: a terminal in a sandbox. */
 import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
+import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
 import { bridgeCommand, wholeNumber } from "../command.ts";
 import { CommandError, EXIT } from "../exit.ts";
 import { followed, pageSchema, reading } from "../follow.ts";
@@ -24,7 +25,7 @@ export const shell = bridgeCommand(
   .argument("[command]", "a command in place of bash")
   .option("--sandbox <name>", "the sandbox", "default")
   .option("--cwd <path>", "its directory")
-  .option("--timeout <seconds>", "end it after so long", wholeNumber(1), 3600)
+  .option("--timeout <seconds>", "end it after so long", wholeNumber(1, MAX_RUN_SECONDS), 3600)
   .option("--attach <id>", "return to one that was left")
   .action(async (command, { sandbox, cwd, timeout, attach, ...options }) => {
     if (!process.stdin.isTTY || !process.stdout.isTTY)
@@ -33,20 +34,23 @@ export const shell = bridgeCommand(
         `This is no terminal. For a script: ${PROGRAM} command --sandbox ${sandbox} '...'`,
       );
     const server = await Server.connect(serverAddress(options), "raw");
-    const id =
-      attach ??
-      followed(
-        await server.call("run_command", {
-          command: command ?? "bash -i",
-          env: startSize(size()),
-          sandbox,
-          cwd,
-          session: `shell-${randomBytes(4).toString("hex")}`,
-          interactive: true,
-          timeout_seconds: timeout,
-          wait_seconds: 0,
-        }),
-      ).run.id;
+    const begun =
+      attach === undefined
+        ? followed(
+            await server.call("run_command", {
+              command: command ?? "bash -i",
+              env: startSize(size()),
+              sandbox,
+              cwd,
+              session: `shell-${randomBytes(4).toString("hex")}`,
+              interactive: true,
+              timeout_seconds: timeout,
+              wait_seconds: 0,
+            }),
+          ).run
+        : { id: attach, notice: undefined };
+    const { id, notice } = begun;
+    if (notice) note(notice);
     note("Ctrl-] leaves.");
     const hasEnded = await converse(server, id, attach !== undefined);
     if (hasEnded) process.exitCode = followed(await reading(server, { id, wait_seconds: 0 })).status;

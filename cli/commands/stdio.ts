@@ -2,6 +2,7 @@
 import { bridgeCommand } from "../command.ts";
 import { EXIT } from "../exit.ts";
 import { LocalServer } from "../local-server.ts";
+import { accepted } from "../mcp.ts";
 import { serverAddress } from "../server.ts";
 import { speak } from "../stdio.ts";
 
@@ -21,11 +22,11 @@ export const stdio = bridgeCommand(
     let status: number = EXIT.succeeded;
     const locate = async () => {
       status = EXIT.unavailable;
-      const address = fixed ?? (await local.locate());
+      const address = await accepted(fixed ?? (await local.locate()));
       status = EXIT.succeeded;
       return address;
     };
-    await speak(locate, sandbox, log);
+    const failure = await speak(locate, sandbox, log);
     // A server that was started here notices that this process is gone, saves its workspaces and ends.
-    process.exit(status);
+    process.exit(failure === undefined ? status : EXIT[failure]);
   });

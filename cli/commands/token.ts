@@ -48,7 +48,7 @@ const create = dataCommand("new", "make a token, and say where it goes; it is wr
       if (asJSON) return json(true, { token, sha256: hash, variable: "SERVER_AUTH_TOKEN" });
       line(token);
       note(
-        "The owner's token, in place of the one before, which ends with the change (`token rotate` has both for a while):",
+        `The owner's token, in place of the one before, which ends with the change (\`${PROGRAM} token rotate\` has both for a while):`,
       );
       note("  on Cloudflare  npx wrangler secret put SERVER_AUTH_TOKEN");
       note(`  ${startLine().padEnd(13)}  SERVER_AUTH_TOKEN=... in ${VARIABLES_FILE}, then start it again`);
@@ -80,13 +80,16 @@ const hash = dataCommand("hash", "print the SHA-256 of a token on standard input
 const endAfter = (hours: number) =>
   new Date(Date.now() + hours * 3_600_000).toISOString().replace(/\.\d+Z$/, "Z");
 
+/** A year. A token that is to be valid for longer is no token of before. */
+const MOST_HOURS = 8784;
+
 const rotate = dataCommand(
   "rotate",
   "make a token that takes the place of another, with both valid for a while, and say every step",
   ["token rotate", "token rotate --write", "token rotate --name ci --hours 168"],
 )
   .option("--name <name>", "that of AUTH_TOKENS; else the owner's")
-  .option("--hours <number>", "for so long the token of now stays valid", wholeNumber(1), 24)
+  .option("--hours <number>", "for so long the token of now stays valid", wholeNumber(1, MOST_HOURS), 24)
   .option("--write", "change the variables of the local server, in .dev.vars")
   .option("--yes", "with --write: do so while a rotation before is under way, whose old token ends with it")
   .action(({ name, hours, write, yes, json: asJSON }) => {
@@ -121,7 +124,7 @@ const rotate = dataCommand(
   });
 
 const WRITTEN = [
-  `${VARIABLES_FILE} has the new token and the one before. Start the server again: it has both. Until then it takes the one before alone, from this command line too.`,
+  `${VARIABLES_FILE} has the new token and the one before. Start the server again: it has both. Until then it takes the one before alone, which this command line presents by itself.`,
 ];
 
 /** On Cloudflare each `secret put` is a deployment, and in this order the token of now is accepted in all of them. */
@@ -133,7 +136,7 @@ function stepsFor({ variables }: Rotation): string[] {
   return [
     "While a rotation before is under way, wait for its end: there is one token before, and that of now takes its place.",
     ...puts,
-    "For npm start instead: token rotate --write, or the same variables where it gets them from.",
+    `For \`${startLine()}\` instead: ${PROGRAM} token rotate --write, or the same variables where it gets them from.`,
   ];
 }
 

@@ -1,4 +1,4 @@
-/** The names of sandboxes and models, and the Durable Object that a name stands for, which no other principal can reach. */
+/** The names of sandboxes, agents, sessions and models, and the Durable Object that a name stands for, which no other principal can reach. */
 import { z } from "zod";
 import { sha256 } from "./sha256.ts";
 
@@ -9,6 +9,15 @@ export const SANDBOX_NAME = /^[a-z0-9](?:[a-z0-9-]{0,18}[a-z0-9])?$/;
 export const SANDBOX_NAME_RULE = "must be 1 to 20 of a-z, 0-9 and -, without a dash at either end";
 
 export const DEFAULT_SANDBOX = "default";
+
+/** The coding agents that can do a task. */
+export const AGENT_NAMES = ["claude-code", "opencode"] as const;
+
+/** The name of a session of commands, or of a context of code. */
+export const SESSION_NAME = /^[a-z0-9-]{1,32}$/;
+
+/** The same as the end of a sentence about a name. */
+export const SESSION_NAME_RULE = "must be 1 to 32 of a-z, 0-9 and -";
 
 /** The name of a model, of up to 100 characters; it may stand in a command line. */
 export const MODEL_NAME = /^[A-Za-z0-9][\w.:/@[\]-]*$/;

@@ -7,8 +7,7 @@ import { ClaudeEvents } from "./claude-code.ts";
 import type { Fields } from "./event-fields.ts";
 import { OpenCodeEvents } from "./opencode.ts";
 import { tokens } from "../runs/task-detail.ts";
-
-export const AGENT_NAMES = ["claude-code", "opencode"] as const;
+import type { AGENT_NAMES } from "../shared/names.ts";
 
 export type AgentName = (typeof AGENT_NAMES)[number];
 

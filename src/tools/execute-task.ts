@@ -1,6 +1,6 @@
 import { z } from "zod";
-import { AGENT_NAMES } from "../tasks/agents.ts";
-import { MODEL_NAME } from "../shared/names.ts";
+import { AGENT_NAMES, MODEL_NAME } from "../shared/names.ts";
+import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { defineTool, sandboxName, timeoutField, waitField } from "./define.ts";
 import { followTask } from "./follow-task.ts";
@@ -13,7 +13,7 @@ import { taskFields, taskOutput } from "./task-result.ts";
 export const MAX_TASK = 100_000;
 
 /** How long a task may take, seconds: unless it says, and at most. */
-export const TASK_SECONDS = { default: 300, max: 21_600 } as const;
+export const TASK_SECONDS = { default: 300, max: MAX_RUN_SECONDS } as const;
 
 /** Text of such a form. The list of tools says how long it may be; the form costs more of it than it tells a model. */
 const matching = (form: RegExp, characters: number, message: string) =>

@@ -1,4 +1,6 @@
 import { z } from "zod";
+import { SESSION_NAME, SESSION_NAME_RULE } from "../shared/names.ts";
+import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
 import { defineTool, sandboxField, timeoutField, waitField } from "./define.ts";
 import { patienceOf } from "./mcp-task.ts";
 import { anyRunFields, runContent } from "./run-result.ts";
@@ -23,10 +25,10 @@ When timeout_seconds pass, Python is interrupted and usually keeps its state; Ja
     sandbox: sandboxField(),
     context: z
       .string()
-      .refine((name) => /^[a-z0-9-]{1,32}$/.test(name), "must be 1 to 32 of a-z, 0-9 and -")
+      .refine((name) => SESSION_NAME.test(name), SESSION_NAME_RULE)
       .default("default")
       .describe("Which kernel of that language. Several run at once."),
-    timeout_seconds: timeoutField(120, 21_600),
+    timeout_seconds: timeoutField(120, MAX_RUN_SECONDS),
     wait_seconds: waitField(),
   }),
   hasLongAnswers: true,

@@ -1,5 +1,7 @@
 import { z } from "zod";
 import { ToolError } from "../shared/errors.ts";
+import { SESSION_NAME, SESSION_NAME_RULE } from "../shared/names.ts";
+import { MAX_RUN_SECONDS } from "../shared/run-seconds.ts";
 import { defineTool, sandboxField, timeoutField, variablesField, waitField } from "./define.ts";
 import { patienceOf } from "./mcp-task.ts";
 import { runContent, runFields, runOutput } from "./run-result.ts";
@@ -32,7 +34,7 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
       .describe("Bash source; several lines, pipes, quotes and heredocs work."),
     session: z
       .string()
-      .refine((name) => /^[a-z0-9-]{1,32}$/.test(name), "must be 1 to 32 of a-z, 0-9 and -")
+      .refine((name) => SESSION_NAME.test(name), SESSION_NAME_RULE)
       .default("main"),
     cwd: z
       .string()
@@ -50,7 +52,7 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
       .default(false)
       .describe("Runs it in a terminal; returns its id and what it shows as soon as that rests."),
     sandbox: sandboxField(),
-    timeout_seconds: timeoutField(120, 21_600)
+    timeout_seconds: timeoutField(120, MAX_RUN_SECONDS)
       .unwrap()
       .optional()
       .describe(

@@ -1,5 +1,5 @@
 /** Starts a task or a question: chooses its sandbox and the state that it starts from. */
-import { type Agent, AGENT_NAMES, AGENTS, type AgentName, DEFAULT_AGENT } from "../tasks/agents.ts";
+import { type Agent, AGENTS, type AgentName, DEFAULT_AGENT } from "../tasks/agents.ts";
 import type { RunView } from "../runs/run.ts";
 import type { TaskSpec } from "../tasks/tasks.ts";
 import { componentsFor, wantedComponents } from "../tasks/components.ts";
@@ -8,7 +8,7 @@ import type { QuestionSpec } from "../tasks/questions.ts";
 import { cloneDirectory } from "../tasks/script.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { ToolError } from "../shared/errors.ts";
-import { randomLetters } from "../shared/names.ts";
+import { AGENT_NAMES, randomLetters } from "../shared/names.ts";
 import type { WithNotice } from "../actors/sandbox-client.ts";
 import type { Config } from "../shared/config.ts";
 import { MODEL_HOST, SERVER, secretsAt, secretsFor } from "../shared/secrets.ts";

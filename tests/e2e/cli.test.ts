@@ -107,6 +107,27 @@ describe("command", () => {
     expect(ended).toEqual({ code: 3, stdout: "out\n", stderr: "err\n" });
   });
 
+  it("does not end with a status that means something else of this program", async () => {
+    expect(await run(["command", "exit 75"])).toEqual({
+      code: 1,
+      stdout: "",
+      stderr: expect.stringContaining("exit code was 75, which means something else"),
+    });
+    expect(await json(["command", "exit 75"])).toMatchObject({ success: false, exit_code: 75 });
+    expect(await run(["command", "exit 127"])).toEqual({ code: 127, stdout: "", stderr: "" });
+  });
+
+  it("says once what the sandbox has lost, also where the first answer is not the end", async () => {
+    const lose = () => run(["command", "--sandbox", "lost", "kill -9 -1"]);
+    const restarted = /The sandbox was restarted/g;
+    expect(await lose()).toMatchObject({ code: 70 });
+    const { code, stdout, stderr } = await run(["command", "--sandbox", "lost", "sleep 2; echo on"]);
+    expect([code, stdout, stderr.match(restarted)]).toEqual([0, "on\n", ["The sandbox was restarted"]]);
+    await lose();
+    const answer = await json(["command", "--sandbox", "lost", "sleep 2"]);
+    expect(String(answer.notice).match(restarted)).toHaveLength(1);
+  });
+
   it("answers with data", async () => {
     const answer = await json(["command", "echo $A; exit 2", "--env", "A=1"]);
     expect(answer).toMatchObject({ success: false, state: "failed", exit_code: 2, stdout: "1\n" });
@@ -288,6 +309,21 @@ describe("code", () => {
     });
   });
 
+  it("passes an exit code on, but for one that means something else of this program", async () => {
+    expect(await run(["code", "raise SystemExit(3)"])).toMatchObject({ code: 3 });
+    const { code, stderr } = await run(["code", "raise SystemExit(75)"]);
+    expect([code, stderr]).toEqual([1, expect.stringContaining("exit code was 75")]);
+    expect(await json(["code", "raise SystemExit(75)"])).toMatchObject({ success: false, exit_code: 75 });
+  });
+
+  it("says that the kernel died", async () => {
+    const words = ["code", "--context", "dying", "import os; os._exit(3)"];
+    expect(await run(words)).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^The python kernel dying died: /),
+    });
+  });
+
   it("takes the language from a file's name, and saves images", async () => {
     writeFileSync(join(directory, "a.ts"), "const n: number = 6; n * 7");
     expect(await run(["code", "--file", "a.ts"])).toMatchObject({ code: 0, stdout: "42\n" });
@@ -322,6 +358,11 @@ describe("code", () => {
     [["code", "--file", "none.py"], 69, "none.py cannot be read"],
     [["code", "1", "--language", "cobol"], 64, "python, javascript, typescript"],
     [["code", "1", "--sandbox", "No!"], 64, "--sandbox must be 1 to 20 of"],
+    [["code", "1", "--context", "A b"], 64, "must be 1 to 32 of a-z, 0-9 and -."],
+    [["command", "ls", "--session", "A b"], 64, "must be 1 to 32 of a-z, 0-9 and -."],
+    [["command", "ls", "--timeout", "21601"], 64, "a whole number from 1 to 21600."],
+    [["execute", "x", "--coding-agent", "foo"], 64, "Allowed choices are claude-code, opencode."],
+    [["runs", "--limit", "900"], 64, "does not take what it was given: limit: "],
     [["code", "1", "--save", "/proc/nope/charts"], 69, "/proc/nope/charts cannot be written: ENOENT"],
     [["code", "1", "--save", "/dev/null"], 69, "/dev/null cannot be written: EEXIST"],
   ])("%j is refused", async (words, code, message) => {

@@ -14,12 +14,12 @@ import { Progress, aligned, oneLine } from "../../cli/print.ts";
 import { leaves, program } from "../../cli/program.ts";
 import { endOfBefore, rotateNamed, rotateOwner, sha256 } from "../../cli/rotation.ts";
 import { http } from "../../cli/mcp.ts";
-import { VARIABLES_FILE } from "../../cli/server.ts";
+import { tokenBefore, VARIABLES_FILE } from "../../cli/server.ts";
 import { writeVariables } from "../../cli/variables.ts";
 import { Keyboard } from "../../cli/terminal.ts";
 import { SCOPES } from "../../src/shared/principal.ts";
 import { TerminalFilter } from "../../src/shared/terminal/filter.ts";
-import { runHere, startCLI } from "../setup/cli.ts";
+import { runCLI, runHere, startCLI } from "../setup/cli.ts";
 import { until } from "../setup/until.ts";
 
 let directory: string;
@@ -75,6 +75,97 @@ test.each(["files", "token"])("%s --help has an example of each of its commands"
   help.mockRestore();
   for (const [command] of leaves().filter(([leaf]) => leaf.startsWith(`${name} `)))
     expect(text).toContain(`sandbox-mcp ${command}`);
+});
+
+test.each(["text", "JSON"])("an address that is not the endpoint's is told so, as %s", async (form) => {
+  const nothing: RequestListener = (_request, response) =>
+    response.writeHead(404).end(JSON.stringify({ error: "Not found" }));
+  await withServer(nothing, async (url) => {
+    const words = ["runs", "--url", `${url}/nope`, "--token", "any", ...(form === "JSON" ? ["--json"] : [])];
+    const { code, stdout, stderr } = await runHere(words);
+    expect([code, stdout + stderr]).toEqual([
+      69,
+      expect.stringContaining("/mcp/nope is not the endpoint of a sandbox-mcp server (404)"),
+    ]);
+  });
+});
+
+test("files get says that there is no directory for the file before it asks a server", async () => {
+  const words = ["files", "get", "x", "--url", "http://127.0.0.1:9", "--token", "any"];
+  for (const to of [join(directory, "none/y"), `${directory}/none/`])
+    expect(await runHere([...words, to])).toEqual({
+      code: 69,
+      stdout: "",
+      stderr: expect.stringMatching(/^Error: \S+ cannot be written: \S+none is no directory\.\n$/),
+    });
+});
+
+test("the sandbox of an address is that of a command that names none", async () => {
+  const asked: string[] = [];
+  const list: RequestListener = ({ url }, response) => {
+    asked.push(url ?? "");
+    response.end(JSON.stringify({ entries: [] }));
+  };
+  await withServer(list, async (url) => {
+    const env = { SANDBOX_MCP_URL: `${url}?sandbox=project`, SANDBOX_MCP_TOKEN: "any" };
+    await runHere(["files", "ls"], { env });
+    await runHere(["files", "ls", "--url", `${url}?sandbox=other`], { env });
+    await runHere(["files", "ls", "--sandbox", "named"], { env });
+  });
+  expect(asked.map((path) => path.split("/")[2])).toEqual(["project", "other", "named"]);
+  const words = ["runs", "--url", "http://127.0.0.1:9/mcp?sandbox=A+B", "--token", "any"];
+  const { code, stderr } = await runHere(words);
+  expect([code, stderr]).toEqual([
+    64,
+    expect.stringContaining("The sandbox of the address must be 1 to 20 of"),
+  ]);
+});
+
+describe("stdio", () => {
+  const initialize = {
+    jsonrpc: "2.0",
+    id: 1,
+    method: "initialize",
+    params: { protocolVersion: "2025-11-25", capabilities: {}, clientInfo: { name: "x", version: "1" } },
+  };
+
+  test("ends with 69 where no server answers, which its client and the log are told", async () => {
+    let url = "";
+    await withServer(
+      () => undefined,
+      async (own) => void (url = own),
+    );
+    const words = ["stdio", "--url", url, "--token", "any"];
+    const { code, stdout, stderr } = await runCLI(words, {}, `${JSON.stringify(initialize)}\n`);
+    const message = `No server answers at ${url} (ECONNREFUSED).`;
+    expect([code, JSON.parse(stdout), stderr]).toEqual([
+      69,
+      { jsonrpc: "2.0", id: 1, error: { code: -32000, message } },
+      `${message}\n`,
+    ]);
+  });
+
+  test("ends with 77 where the token is refused, which the log is told once, and names commands as it was called", async () => {
+    const refuse: RequestListener = (_request, response) =>
+      response.writeHead(401).end(JSON.stringify({ error: "Unauthorized" }));
+    await withServer(refuse, async (url) => {
+      const input = [initialize, { ...initialize, id: 2 }]
+        .map((each) => `${JSON.stringify(each)}\n`)
+        .join("");
+      const env = { npm_lifecycle_event: "cli" };
+      const { code, stdout, stderr } = await runCLI(
+        ["stdio", "--url", url, "--token", "any"],
+        { env },
+        input,
+      );
+      expect([code, stdout.trimEnd().split("\n")]).toEqual([
+        77,
+        [expect.stringContaining("-32000"), expect.stringContaining("-32000")],
+      ]);
+      expect(stderr.match(/does not accept the token of --token/g)).toHaveLength(1);
+      expect(stderr).toContain("`npm run cli -- connect <client>`");
+    });
+  });
 });
 
 test("files get leaves no part of a file when it is stopped", async () => {
@@ -338,6 +429,38 @@ describe("token rotate", () => {
       "SERVER_AUTH_TOKEN_PREVIOUS_UNTIL",
       "SERVER_AUTH_TOKEN",
     ]);
+  });
+});
+
+describe("while a rotation is under way, a server that was not started again", () => {
+  const soon = new Date(Date.now() + 3_600_000).toISOString();
+  const variables = {
+    SERVER_AUTH_TOKEN: "new",
+    SERVER_AUTH_TOKEN_PREVIOUS: "old",
+    SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: soon,
+  };
+
+  test("is known by the token before", () => {
+    expect(tokenBefore("new", variables)).toEqual({ tokenBefore: "old" });
+    expect(tokenBefore("another", variables)).toEqual({});
+    const over = { ...variables, SERVER_AUTH_TOKEN_PREVIOUS_UNTIL: "2020-01-01T00:00:00Z" };
+    expect(tokenBefore("new", over)).toEqual({});
+  });
+
+  test.each([
+    ["old", ["Bearer new", "Bearer old"]],
+    ["new", ["Bearer new", "Bearer new"]],
+  ])("gets the token that it takes: %s", async (accepts, expected) => {
+    const presented: unknown[] = [];
+    const answer: RequestListener = ({ headers }, response) => {
+      presented.push(headers.authorization);
+      response.writeHead(headers.authorization === `Bearer ${accepts}` ? 200 : 401).end("{}");
+    };
+    await withServer(answer, async (url) => {
+      const address = { url, token: "new", tokenSource: VARIABLES_FILE, isLocal: true, tokenBefore: "old" };
+      expect((await http(address, "/x", { method: "PUT", body: "sent once" })).status).toBe(200);
+    });
+    expect(presented).toEqual(expected);
   });
 });
 

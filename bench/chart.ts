@@ -11,28 +11,29 @@ export function charts(rows: readonly (Row & { figure: string })[]): string[] {
     ({ figure, name }) => figure === "concurrency" && name.endsWith(" throughput"),
   );
   return [
-    ...chart("Time of a call at p50, bare Worker = 1: less is better", latencies, " p50", 1),
+    ...chart("Time of a call at p50, bare Worker = 1: less is better", latencies, " p50", () => 1),
     ...chart(
-      "Throughput, bare Worker = 1: more is better, the target is 0.9",
+      "Throughput, bare Worker = 1: more is better, the target is 0.9, and 0.6 over 20 sandboxes",
       throughputs,
       " throughput",
-      0.9,
+      ({ name }) => (name.includes("20 sandboxes") ? 0.6 : 0.9),
     ),
   ];
 }
 
-/** A chart with a bar for each row's ratio and a line at `mark`. Labels are the names without their `ending`. */
-function chart(title: string, rows: readonly Row[], ending: string, mark: number): string[] {
+/** A chart with a bar for each row's ratio and a line through what `markOf` says of it. Labels are the names without their `ending`. */
+function chart(title: string, rows: readonly Row[], ending: string, markOf: (row: Row) => number): string[] {
   if (rows.length === 0) return [];
   const labels = rows.map(({ name }) => JSON.stringify(name.slice(0, -ending.length)));
   const ratios = rows.map(({ ratio }) => ratio);
+  const marks = rows.map(markOf);
   const lines = [
     "xychart-beta horizontal",
     `    title ${JSON.stringify(title)}`,
     `    x-axis [${labels.join(", ")}]`,
-    `    y-axis "ratio" 0 --> ${Math.ceil(Math.max(mark, ...ratios))}`,
+    `    y-axis "ratio" 0 --> ${Math.ceil(Math.max(...marks, ...ratios))}`,
     `    bar [${ratios.join(", ")}]`,
-    `    line [${ratios.map(() => mark).join(", ")}]`,
+    `    line [${marks.join(", ")}]`,
   ];
   return [`\`\`\`mermaid\n${lines.join("\n")}\n\`\`\``];
 }

@@ -3,9 +3,9 @@
  * Our prelude for JavaScript and TypeScript kernels, the same in the image and on the local platform.
  *
  * The executor is the program that the SDK starts as a kernel. It is left as it is: every cell that we send it is one call,
- * `__sandbox_mcp__({run, mark, files, cap_bytes, language, code, variables?})`, which runs the user's code and writes one JSON document
- * through the executor's capture of stdout (its shape is in sandbox_mcp_kernel/__init__.py). The document is pure ASCII,
- * because the executor's reader decodes each chunk of its pipe separately, which may end in the middle of a character.
+ * `__sandbox_mcp__({run, mark, files, cap_bytes, tail_bytes, language, code, variables?})`, which runs the user's code and writes
+ * one JSON document through the executor's capture of stdout (its shape is in sandbox_mcp_kernel/__init__.py). The document is
+ * pure ASCII, because the executor's reader decodes each chunk of its pipe separately, which may end in the middle of a character.
  */
 const modules = require("node:module");
 const vm = require("node:vm");
@@ -39,7 +39,7 @@ async function run(spec) {
   bindModules();
   markChildren(spec.run, spec.mark);
   if (spec.variables) takeVariables(spec.variables);
-  streams.begin(spec.files, spec.cap_bytes);
+  streams.begin(spec.files, spec.cap_bytes, spec.tail_bytes);
   let error = null;
   try {
     const value = await evaluator.run(spec.code, spec.language);

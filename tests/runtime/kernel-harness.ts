@@ -83,12 +83,12 @@ export class TestKernel {
   /** Runs code and gives its document; fails when anything but the document came back. */
   async run(
     code: string,
-    options: { cap?: number; onStart?: (runID: string) => void } = {},
+    { cap = 100 * 1024 * 1024, onStart }: { cap?: number; onStart?: (runID: string) => void } = {},
   ): Promise<RunDocument> {
     const runID = `test${++this.#lab.count}`;
-    const cell = runCell(this.language, runID, { code, logCapBytes: options.cap }, this.#lab.runs);
+    const cell = runCell(this.language, runID, { code, logCapBytes: cap }, this.#lab.runs);
     const reporting = this.#lab.raw(this.contextID, cell);
-    options.onStart?.(runID);
+    onStart?.(runID);
     const reported = await reporting;
     const found = parseDocument(reported.stdout, runID);
     if (!found || reported.stderr !== "" || reported.error || reported.results.length > 0) {

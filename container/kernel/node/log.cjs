@@ -4,15 +4,15 @@ const { isUtf8 } = require("node:buffer");
 const fs = require("node:fs");
 
 const MEMORY_BYTES = 32 * 1024;
-const TAIL_BYTES = 16 * 1024;
 /** The real one, which files.cjs replaces later. */
 const writeSync = fs.writeSync;
 
-/** Keeps the first `cap` bytes of a stream, counts those after them, and keeps the last of these. */
+/** Keeps the first `cap` bytes of a stream, counts those after them, and keeps the last `tailBytes` of these. */
 class Log {
   /** @param path of the file; without one everything is kept in memory */
-  constructor(cap, path) {
+  constructor(cap, tailBytes, path) {
     this.cap = cap;
+    this.tailBytes = tailBytes;
     this.path = path;
     this.file = undefined;
     /** The kept bytes, as long as they are few or there is no file. */
@@ -36,7 +36,7 @@ class Log {
   /** Counts bytes that are not kept, of which these are the last. */
   drop(last, count) {
     this.dropped += count;
-    this.tail = Buffer.concat([this.tail, last.subarray(-TAIL_BYTES)]).subarray(-TAIL_BYTES);
+    this.tail = Buffer.concat([this.tail, last.subarray(-this.tailBytes)]).subarray(-this.tailBytes);
   }
 
   /** Opens the file. Returns whether there is one: where it cannot be made, memory is used, with a lower cap. */
@@ -67,7 +67,7 @@ class Log {
   account() {
     const { size } = fs.fstatSync(this.file);
     if (size > this.cap) {
-      this.drop(this.read(Math.max(this.cap, size - TAIL_BYTES), size), size - this.cap);
+      this.drop(this.read(Math.max(this.cap, size - this.tailBytes), size), size - this.cap);
       fs.ftruncateSync(this.file, this.cap);
     }
     this.kept = Math.min(size, this.cap);
@@ -100,4 +100,4 @@ class Log {
   }
 }
 
-module.exports = { Log, TAIL_BYTES };
+module.exports = { Log };

@@ -13,7 +13,7 @@
 const { Readable } = require("node:stream");
 const { patchChildren } = require("./children.cjs");
 const { patchFiles } = require("./files.cjs");
-const { Log, TAIL_BYTES } = require("./log.cjs");
+const { Log } = require("./log.cjs");
 const { StdioProxy } = require("./stdio-proxy.cjs");
 
 const LATE_BYTES = 16 * 1024;
@@ -31,12 +31,15 @@ class Streams {
 
   /** Logs for what timers and children print between two runs: the beginning goes to the next run. */
   late() {
-    return { stdout: new Log(LATE_BYTES), stderr: new Log(LATE_BYTES) };
+    return { stdout: new Log(LATE_BYTES, LATE_BYTES), stderr: new Log(LATE_BYTES, LATE_BYTES) };
   }
 
-  begin(files, cap) {
+  begin(files, cap, tailBytes) {
     const early = this.logs;
-    this.logs = { stdout: new Log(cap, `${files}.out`), stderr: new Log(cap, `${files}.err`) };
+    this.logs = {
+      stdout: new Log(cap, tailBytes, `${files}.out`),
+      stderr: new Log(cap, tailBytes, `${files}.err`),
+    };
     for (const name of ["stdout", "stderr"]) {
       const { head, dropped } = early[name];
       for (const data of head) this.logs[name].add(data);
@@ -62,7 +65,7 @@ class Streams {
   write(name, chunk, encoding) {
     const log = this.logs[name];
     if (log.kept >= log.cap && typeof chunk === "string") {
-      log.drop(Buffer.from(chunk.slice(-TAIL_BYTES), encoding), Buffer.byteLength(chunk, encoding));
+      log.drop(Buffer.from(chunk.slice(-log.tailBytes), encoding), Buffer.byteLength(chunk, encoding));
       return;
     }
     // Lone surrogates of a string become U+FFFD.

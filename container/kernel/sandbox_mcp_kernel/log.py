@@ -6,8 +6,6 @@ import re
 
 MEMORY_BYTES = 32 * 1024
 BLOCK_CHARS = 8 * 1024
-# As SHOWN_END_BYTES of container/sandboxd/protocol.ts.
-TAIL_BYTES = 16 * 1024
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -21,11 +19,11 @@ def encode(text):
 
 
 class Log:
-    """Keeps the first `cap` bytes of a stream, counts those after them, and keeps the last TAIL_BYTES of these."""
+    """Keeps the first `cap` bytes of a stream, counts those after them, and keeps the last `tail_bytes` of these."""
 
-    def __init__(self, cap, path=None):
+    def __init__(self, cap, tail_bytes, path=None):
         """@param path of the file; without one everything is kept in memory"""
-        self.cap, self.path = cap, path
+        self.cap, self.tail_bytes, self.path = cap, tail_bytes, path
         self.pending, self.chars = [], 0
         # The kept bytes, up to MEMORY_BYTES where there is a file.
         self.head, self.file = bytearray(), None
@@ -57,7 +55,7 @@ class Log:
 
     def drop(self, data):
         self.dropped += len(data)
-        self.tail = (self.tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
+        self.tail = (self.tail + data[-self.tail_bytes :])[-self.tail_bytes :]
 
     def open(self):
         """Opens the file and writes what is kept to it. Where it cannot be made, memory is used, with a lower cap."""

@@ -72,13 +72,13 @@ class Output:
     @staticmethod
     def late():
         """Logs for what threads and children print between two runs: the beginning goes to the next run."""
-        return [Log(LATE_BYTES), Log(LATE_BYTES)]
+        return [Log(LATE_BYTES, LATE_BYTES), Log(LATE_BYTES, LATE_BYTES)]
 
-    def begin(self, files, cap):
+    def begin(self, files, cap, tail_bytes):
         with self.lock:
             early = self.logs
             self.drain()
-            self.logs = [Log(cap, f"{files}.{name}") for name in ("out", "err")]
+            self.logs = [Log(cap, tail_bytes, f"{files}.{name}") for name in ("out", "err")]
             for log, before in zip(self.logs, early):
                 before.flush()
                 if before.head:

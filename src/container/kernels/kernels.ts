@@ -53,8 +53,8 @@ export interface CodeSpec {
   code: string;
   /** From the moment the code starts, milliseconds; its kernel has as long to start. */
   timeoutMs: number;
-  /** Bytes kept of each stream; 100 MiB where undefined. */
-  logCapBytes?: number;
+  /** Bytes kept of each stream. What comes after is counted. */
+  logCapBytes: number;
 }
 
 /** Takes the steps by which code gets to its kernel. */
@@ -134,7 +134,7 @@ export class Kernels {
   }
 
   /** The runs that this one waits for, the one under way first. */
-  ahead(runID: string, spec: CodeSpec): string[] {
+  ahead(runID: string, spec: Pick<CodeSpec, "language" | "context">): string[] {
     return this.#queue.ahead(keyOf(spec), runID);
   }
 
@@ -401,7 +401,7 @@ function notCreated(error: unknown, language: Language): unknown {
   );
 }
 
-function keyOf({ language, context }: CodeSpec): string {
+function keyOf({ language, context }: Pick<CodeSpec, "language" | "context">): string {
   return `${language}/${context}`;
 }
 

@@ -3,7 +3,7 @@
  * that runs code, the one JSON document that answers each of them, and the outcome of code that follows from it.
  */
 import { z } from "zod";
-import { type Variables, markOf } from "../../../container/sandboxd/protocol.ts";
+import { SHOWN_END_BYTES, type Variables, markOf } from "../../../container/sandboxd/protocol.ts";
 import { isTexts } from "../answer.ts";
 import { isRecord } from "../../shared/is-record.ts";
 import { parseBounded, SANDBOX_JSON } from "../../shared/bounded-json.ts";
@@ -17,9 +17,6 @@ const PRELUDE = "/opt/sandbox-mcp/kernel";
 
 /** The directory of long output: `<run id>.out` and `<run id>.err`, as for commands. */
 export const RUNS = "/var/lib/sandbox-mcp/runs";
-
-/** Bytes that a run keeps of each stream. The rest is counted, and its last bytes are kept. */
-const LOG_CAP_BYTES = 100 * 1024 * 1024;
 
 /** A process that no reused pid can be taken for: its start time is in clock ticks since boot. */
 export interface KernelProcess {
@@ -56,7 +53,7 @@ export interface CodeStream {
   bytes: number;
   /** Of these, bytes beyond the cap. */
   dropped: number;
-  /** The last 16 KiB of what was dropped. */
+  /** The last SHOWN_END_BYTES of what was dropped. */
   tail?: string;
 }
 
@@ -158,11 +155,7 @@ export function idleCell(language: Language): string {
 export function runCell(
   language: Language,
   runID: string,
-  {
-    code,
-    logCapBytes = LOG_CAP_BYTES,
-    variables,
-  }: { code: string; logCapBytes?: number; variables?: Variables },
+  { code, logCapBytes, variables }: { code: string; logCapBytes: number; variables?: Variables },
   directory = RUNS,
 ): string {
   const argument = ascii(
@@ -172,6 +165,7 @@ export function runCell(
       mark: String(markOf(runID)),
       files: `${directory}/${runID}`,
       cap_bytes: logCapBytes,
+      tail_bytes: SHOWN_END_BYTES,
       language,
       code,
       variables,
@@ -209,7 +203,7 @@ const MOST = {
   message: 32 * 1024,
   lines: 1000,
   line: 8 * 1024,
-  tail: 16 * 1024,
+  tail: SHOWN_END_BYTES,
   bytes: 2 ** 40,
 } as const;
 

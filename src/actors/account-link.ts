@@ -5,7 +5,7 @@ import type { Account, Destroyed, Ending } from "./account.ts";
 import { unwrap } from "../shared/errors.ts";
 import { principalHash } from "../shared/names.ts";
 import type { Region } from "../shared/principal.ts";
-import { KeyedQueue } from "../shared/queue.ts";
+import { SerialQueue } from "../shared/queue.ts";
 import type { Settlement } from "./quota.ts";
 import { workspacesPrefix } from "./snapshot-registry.ts";
 import { accountOf } from "./sandbox-client.ts";
@@ -53,7 +53,7 @@ export class AccountLink {
   /** What the account knew before a registration whose container has not started yet; undefined when there is none. */
   #unstarted: "nothing" | "stopped" | undefined;
   /** Reports reach the account in the order in which they were made. */
-  readonly #queue = new KeyedQueue();
+  readonly #queue = new SerialQueue();
 
   constructor(ctx: DurableObjectState, env: Env) {
     this.#ctx = ctx;
@@ -205,7 +205,7 @@ export class AccountLink {
   }
 
   #report<T>(work: () => Promise<T>): Promise<T> {
-    return this.#queue.run("account", "", work);
+    return this.#queue.run(work);
   }
 
   /** Reports how many bytes the sandbox holds; undefined when they could not be measured. */

@@ -3,7 +3,7 @@ import type { Limits } from "../shared/config.ts";
 import { ToolError } from "../shared/errors.ts";
 import { type Grant, type Holding, type LeaseRequest, type Settlement } from "./quota.ts";
 import type { RunQuota, Reservation } from "../runs/runs.ts";
-import { KeyedQueue } from "../shared/queue.ts";
+import { SerialQueue } from "../shared/queue.ts";
 import { type Spent, byDay, dayOf, nextDay } from "../shared/days.ts";
 
 /** Asked for beyond the need, so that the next runs find enough without a request. */
@@ -36,7 +36,7 @@ export class Lease implements RunQuota {
   /** Counts settlements. The clock starts it above the numbers of earlier actors of this sandbox. */
   #turn = Date.now();
   #asking = false;
-  readonly #queue = new KeyedQueue();
+  readonly #queue = new SerialQueue();
   #timer: ReturnType<typeof setTimeout> | null = null;
 
   constructor(host: LeaseHost) {
@@ -130,7 +130,7 @@ export class Lease implements RunQuota {
 
   /** One request to the account at a time. */
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    return this.#queue.run("account", "", work);
+    return this.#queue.run(work);
   }
 
   async #ask(needed: Holding, wanted: Holding): Promise<Grant> {

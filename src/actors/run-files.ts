@@ -1,6 +1,7 @@
 /** What runs left, as files to download: the log, and artifacts of tasks. They outlive the container. */
 import { joined } from "../runs/head-and-tail.ts";
 import type { Runs } from "../runs/runs.ts";
+import type { RunObjects } from "../runs/log.ts";
 import type { RunView } from "../runs/run.ts";
 import { ToolError } from "../shared/errors.ts";
 import { ARTIFACTS, LOG_NAME } from "../shared/resource-uri.ts";
@@ -25,13 +26,11 @@ export interface ArtifactRange {
 
 export class RunFiles {
   readonly #runs: Runs;
-  readonly #bucket: R2Bucket;
-  readonly #prefix: (id: string) => string;
+  readonly #objects: RunObjects;
 
-  constructor(runs: Runs, bucket: R2Bucket, prefix: (id: string) => string) {
+  constructor(runs: Runs, objects: RunObjects) {
     this.#runs = runs;
-    this.#bucket = bucket;
-    this.#prefix = prefix;
+    this.#objects = objects;
   }
 
   /** @param name `LOG_NAME`, or a path behind `ARTIFACTS`. @throws {ToolError} `not_found` */
@@ -50,14 +49,14 @@ export class RunFiles {
 
   /** A range of an artifact, at most so many bytes of it. @throws {ToolError} `not_found` */
   async artifact(id: string, path: string, offset: number, maxBytes: number): Promise<ArtifactRange> {
-    const { key, size } = findArtifact(this.#prefix(id), await this.#runs.result(id, 0), path);
+    const { key, size } = findArtifact(this.#objects.prefix(id), await this.#runs.result(id, 0), path);
     const length = Math.min(maxBytes, size - offset);
     if (length <= 0) return { size, bytes: new Uint8Array(0) };
     return { size, bytes: await (await this.#object(key, offset, length)).bytes() };
   }
 
   async #object(key: string, offset: number, length: number): Promise<R2ObjectBody> {
-    const object = await this.#bucket.get(key, { range: { offset, length } });
+    const object = await this.#objects.bucket.get(key, { range: { offset, length } });
     if (!object) throw new Error(`the object ${key} is missing`);
     return object;
   }
@@ -82,7 +81,7 @@ export class RunFiles {
 
   #artifact(run: RunView, name: string): { key: string; size: number } {
     if (name.startsWith(ARTIFACTS))
-      return findArtifact(this.#prefix(run.id), run, name.slice(ARTIFACTS.length));
+      return findArtifact(this.#objects.prefix(run.id), run, name.slice(ARTIFACTS.length));
     throw new ToolError("not_found", `${run.id} has no ${name}.`);
   }
 }

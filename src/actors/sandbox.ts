@@ -28,7 +28,7 @@ import { IDLE_STOP_MINUTES } from "../shared/idle-stop.ts";
 import { log } from "../shared/log.ts";
 import type { Region } from "../shared/principal.ts";
 import { type Secret, secretsFor } from "../shared/secrets.ts";
-import { KeyedQueue } from "../shared/queue.ts";
+import { SerialQueue } from "../shared/queue.ts";
 import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
 import { Connection, type TerminalInput } from "../container/connection.ts";
 import { type FileEntry, type FileRange, Files, type OpenedFile } from "../container/files.ts";
@@ -123,7 +123,7 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #fileLinks: FileLinks;
   readonly #settings: SandboxSettings;
   /** Who waited while the network was enforced by ending a container must not end the next one. */
-  readonly #enforcing = new KeyedQueue();
+  readonly #enforcing = new SerialQueue();
 
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     super(ctx, env);
@@ -170,7 +170,7 @@ export class Sandbox extends BaseSandbox<Env> {
     });
 
     const sandbox = () => this.#accountLink.owner.sandbox;
-    const prefix = (runID: string) => this.#accountLink.prefix(runID);
+    const objects = { bucket: env.RESULTS, prefix: (runID: string) => this.#accountLink.prefix(runID) };
     const ready = (ms?: number) => this.#workspace.ready(ms);
     this.#connection = new Connection({
       running,
@@ -214,8 +214,7 @@ export class Sandbox extends BaseSandbox<Env> {
       files: this.#files,
       commands: this.#commands,
       budgets: this.#budgets,
-      bucket: env.RESULTS,
-      prefix,
+      objects,
       boot: () => this.#restartNotice.count,
       maxTokens: config.tasks.maxTokens,
       archives: this.#workspace,
@@ -240,7 +239,6 @@ export class Sandbox extends BaseSandbox<Env> {
     });
     this.#runs = new Runs({
       sql,
-      bucket: env.RESULTS,
       executors: {
         code: this.#code,
         command: this.#commands,
@@ -251,7 +249,7 @@ export class Sandbox extends BaseSandbox<Env> {
       },
       quota: this.#lease,
       sandbox,
-      prefix,
+      objects,
       logCapBytes,
       keepMs,
       background,
@@ -262,7 +260,7 @@ export class Sandbox extends BaseSandbox<Env> {
       ended: (run, hasFiles) => this.#runEnded(run, hasFiles),
       taskRemoved: (id) => this.#accountLink.account().removeArchive(id),
     });
-    this.#runFiles = new RunFiles(this.#runs, env.RESULTS, prefix);
+    this.#runFiles = new RunFiles(this.#runs, objects);
     this.#fileLinks = new FileLinks(kv);
     this.#retention = new Retention({
       ...common,
@@ -406,7 +404,7 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /** Enforces what the sandbox may reach, and ends a container that keeps more: also when the operator has lowered it. */
   #enforceNetwork(): Promise<void> {
-    return this.#enforcing.run("", "", async () => {
+    return this.#enforcing.run(async () => {
       if (!this.#isUp || (await this.#network.enforce())) return;
       await this.#workspace.isSavedToStop();
       this.#restartNotice.ending("network");

@@ -9,6 +9,7 @@ import type { Variables } from "../../container/sandboxd/protocol.ts";
 import { ToolError } from "../shared/errors.ts";
 import { randomLetters } from "../shared/names.ts";
 import type { NetworkPolicy } from "../shared/network-policy.ts";
+import { SerialQueue } from "../shared/queue.ts";
 import type { Secret } from "../shared/secrets.ts";
 import { sha256 } from "../shared/sha256.ts";
 import type { Installation, Workspace } from "./workspace.ts";
@@ -46,7 +47,7 @@ export interface SetUpOutcomesHost {
 
 export class SetUpOutcomes {
   readonly #host: SetUpOutcomesHost;
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #beginnings = new SerialQueue();
 
   constructor(host: SetUpOutcomesHost) {
     this.#host = host;
@@ -58,12 +59,12 @@ export class SetUpOutcomes {
    * @param had the key of the outcome that the workspace goes back to
    */
   begin(script: string, had: string | undefined): Promise<Restored | Keeping | undefined> {
-    const beginning = this.#turn.then(() => this.#begin(script, had));
-    this.#turn = beginning.catch(() => undefined);
-    return beginning.catch((error: unknown) => {
-      this.#host.report(error);
-      return undefined;
-    });
+    return this.#beginnings
+      .run(() => this.#begin(script, had))
+      .catch((error: unknown) => {
+        this.#host.report(error);
+        return undefined;
+      });
   }
 
   async #begin(script: string, had: string | undefined): Promise<Restored | Keeping | undefined> {

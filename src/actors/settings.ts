@@ -1,6 +1,6 @@
 /** What one sandbox is set to, changed all or nothing and kept together: its variables, its network and its set-up. */
 import type { NetworkPolicy } from "../shared/network-policy.ts";
-import { KeyedQueue } from "../shared/queue.ts";
+import { SerialQueue } from "../shared/queue.ts";
 import type { CheckpointSettings } from "./account.ts";
 import type { Owner } from "./account-link.ts";
 import type { ContainerStarts } from "./container-starts.ts";
@@ -36,7 +36,7 @@ export interface SettingsHost {
 
 export class SandboxSettings {
   readonly #host: SettingsHost;
-  readonly #changes = new KeyedQueue();
+  readonly #changes = new SerialQueue();
 
   constructor(host: SettingsHost) {
     this.#host = host;
@@ -53,7 +53,7 @@ export class SandboxSettings {
    * @throws {ToolError} `too_large`, `permission_denied`, `quota_exceeded`
    */
   change(owner: Owner, { env, network, setup }: SettingsChange): Promise<void> {
-    return this.#changes.run("", "", () => {
+    return this.#changes.run(() => {
       const host = this.#host;
       const changed = async () => {
         const script = setup !== undefined && !host.setUp.has(setup) ? setup : undefined;

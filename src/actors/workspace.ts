@@ -10,6 +10,7 @@ import type { Plan } from "../../container/sandboxd/protocol.ts";
 import type { Conversation, Target } from "../container/snapshots.ts";
 import { containerGone } from "../container/connection.ts";
 import { ToolError, endedWhileStarting, unwrap } from "../shared/errors.ts";
+import { SerialQueue } from "../shared/queue.ts";
 import { within } from "../shared/within.ts";
 import type { LeftOfTask, TaskRemains } from "../tasks/archive.ts";
 import type { Account, CheckpointSettings, WentBack } from "./account.ts";
@@ -122,8 +123,9 @@ export class Workspace {
   /** Aborts what is done with the container that runs, when that ends. */
   #container = new AbortController();
   #bringingUp: Promise<void> | undefined;
-  #saving: Promise<void> | undefined;
-  /** The save that begins after the one under way. */
+  /** Saves, and what nothing is saved beside: sandboxd saves or restores one thing at a time. */
+  readonly #queue = new SerialQueue();
+  /** The save that has not begun. */
   #next: Promise<void> | undefined;
   #timer: ReturnType<typeof setTimeout> | null = null;
   #timerAt = 0;
@@ -288,15 +290,10 @@ export class Workspace {
    * @throws {ToolError} with the reason
    */
   save(): Promise<void> {
-    if (!this.#saving) {
-      this.#saving = this.#saveOnce().finally(() => (this.#saving = undefined));
-      return this.#saving;
-    }
-    const start = () => {
+    this.#next ??= this.#queue.run(() => {
       this.#next = undefined;
-      return this.save();
-    };
-    this.#next ??= this.#saving.then(start, start);
+      return this.#saveOnce();
+    });
     return this.#next;
   }
 
@@ -348,7 +345,7 @@ export class Workspace {
    * @throws {ToolError}, and errors of R2
    */
   keepArchive(what: TaskRemains): Promise<LeftOfTask> {
-    return this.#alone(async () => {
+    return this.#queue.run(async () => {
       if (!this.isReady) throw containerGone();
       const signal = AbortSignal.any([this.#container.signal, AbortSignal.timeout(SAVE_MS)]);
       const { run, expiresAt, maxBytes, conversation } = what;
@@ -395,7 +392,7 @@ export class Workspace {
   /** Puts the conversation of an earlier task where the script of the task that goes on expects it. @throws {ToolError} */
   async restoreConversation(run: string, task: string): Promise<void> {
     await this.ready();
-    await this.#alone(async () => {
+    await this.#queue.run(async () => {
       const conversation = await this.#host.account().archivedConversation(run);
       if (!conversation) return;
       const signal = AbortSignal.any([this.#container.signal, AbortSignal.timeout(RESTORE_MS)]);
@@ -429,7 +426,7 @@ export class Workspace {
    * @throws {ToolError}, and errors of R2
    */
   keepOutcome(key: string, hasWorkspace: boolean, expiresAt: number): Promise<void> {
-    return this.#alone(async () => {
+    return this.#queue.run(async () => {
       if (!this.isReady) throw containerGone();
       const signal = AbortSignal.any([this.#container.signal, AbortSignal.timeout(OUTCOME_MS)]);
       const what = { run: key, expiresAt, maxBytes: this.#host.maxBytes, isWhole: true };
@@ -462,7 +459,7 @@ export class Workspace {
     const system = await this.#host.account().setUpOutcome(key);
     if (!system) return undefined;
     if (hasWorkspace) {
-      await this.#alone(async () => {
+      await this.#queue.run(async () => {
         container.throwIfAborted();
         // The container is not whole until it has the state that the account may give the sandbox now, as that of a fork.
         this.#origin = undefined;
@@ -472,23 +469,12 @@ export class Workspace {
       });
       await this.ready();
     }
-    await this.#alone(async () => {
+    await this.#queue.run(async () => {
       const signal = AbortSignal.any([container, AbortSignal.timeout(RESTORE_MS)]);
       signal.throwIfAborted();
       await this.#restoreTo(system, signal, { system: "true" });
     });
     return system.savedAt;
-  }
-
-  /** Does work beside which nothing is saved: sandboxd saves or restores one thing at a time. */
-  async #alone<T>(work: () => Promise<T>): Promise<T> {
-    while (this.#saving) await this.#saving.catch(() => undefined);
-    const working = work();
-    this.#saving = working.then(
-      () => undefined,
-      () => undefined,
-    );
-    return await working.finally(() => (this.#saving = undefined));
   }
 
   /** Finds out about a save whose commit was not answered, and tells the sandbox of one that was committed. */

@@ -3,6 +3,7 @@
  * local disk never shrinks, so the most that ever waited at once is what the file takes for good. Beyond the bound, runs
  * that print take turns, each after R2 has taken some.
  */
+import { SerialQueue } from "../shared/queue.ts";
 import { within } from "../shared/within.ts";
 
 /** Bytes of all logs together that may wait; what one call into the sandbox reads can exceed it. */
@@ -22,7 +23,7 @@ export interface Waiting {
 
 export class Backlog {
   readonly #logs: () => Iterable<Waiting>;
-  #turn = Promise.resolve();
+  readonly #turns = new SerialQueue();
   #refusedAt = -Infinity;
 
   /** @param logs the logs of runs under way */
@@ -32,15 +33,10 @@ export class Backlog {
 
   /** Calls `output` as soon as there is room for it, or R2 has failed to make any. */
   take(output: () => void): Promise<void> {
-    const turn = this.#take(this.#turn, output);
-    this.#turn = turn.catch(() => undefined);
-    return turn;
-  }
-
-  async #take(before: Promise<void>, output: () => void): Promise<void> {
-    await before;
-    while (this.#isFull) await this.#ship();
-    output();
+    return this.#turns.run(async () => {
+      while (this.#isFull) await this.#ship();
+      output();
+    });
   }
 
   get #isFull(): boolean {

@@ -45,6 +45,13 @@ interface Leaving {
 }
 
 /** Where whole objects of a log go. */
+/** Where the objects of a sandbox's runs are in R2. */
+export interface RunObjects {
+  bucket: R2Bucket;
+  /** `<principal hash>/<run id>/`, with which the keys of a run's objects begin. */
+  prefix(runID: string): string;
+}
+
 export interface LogStore {
   bucket: R2Bucket;
   /** `<principal hash>/<run id>/` */

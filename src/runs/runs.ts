@@ -8,7 +8,7 @@ import { ActiveRun, hasEnded, notInteractive } from "./active-run.ts";
 import { Backlog } from "./backlog.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
 import { isTaskID, newRunID } from "./id.ts";
-import { type LogStore, LogWriter, deleteLog, deleteObjects, readLog } from "./log.ts";
+import { type LogStore, LogWriter, type RunObjects, deleteLog, deleteObjects, readLog } from "./log.ts";
 import type { Executor, Resumer } from "./executor.ts";
 import {
   type Allowance,
@@ -52,11 +52,9 @@ export interface RunsHost {
   /** The cause of a platform error, which may say that the sandbox is gone when only the connection broke. */
   explained(error: unknown): Promise<unknown>;
   sql: SqlStorage;
-  bucket: R2Bucket;
+  objects: RunObjects;
   /** The sandbox's name. */
   sandbox(): string;
-  /** `<principal hash>/<run id>/`, for objects in the bucket. */
-  prefix(runID: string): string;
   /** Bytes of a run's log at most. */
   logCapBytes: number;
   /** How long a record outlives its run, milliseconds. */
@@ -395,7 +393,8 @@ export class Runs {
   }
 
   #logStore(id: string): LogStore {
-    return { bucket: this.#host.bucket, prefix: this.#host.prefix(id) };
+    const { bucket, prefix } = this.#host.objects;
+    return { bucket, prefix: prefix(id) };
   }
 }
 

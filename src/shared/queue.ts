@@ -1,30 +1,35 @@
-/** Runs work one after another for each key, in the order of arrival. Different keys do not wait for each other. */
+/** Runs work one after another, in the order of arrival, whatever becomes of the work before. */
+export class SerialQueue {
+  #last: Promise<unknown> = Promise.resolve();
+
+  run<T>(work: () => Promise<T>): Promise<T> {
+    const mine = this.#last.then(work);
+    this.#last = mine.catch(() => undefined);
+    return mine;
+  }
+}
+
+/** A serial queue for each key. Different keys do not wait for each other. */
 export class KeyedQueue {
-  readonly #last = new Map<string, Promise<unknown>>();
-  /** Ids of the work that runs or waits, in the order of arrival. */
-  readonly #ids = new Map<string, string[]>();
+  /** With the ids of the work that runs or waits, in the order of arrival. */
+  readonly #queues = new Map<string, { queue: SerialQueue; ids: string[] }>();
 
   /** Runs `work` when everything queued before it under `key` has settled. */
   async run<T>(key: string, id: string, work: () => Promise<T>): Promise<T> {
-    const before = this.#last.get(key) ?? Promise.resolve();
-    const mine = before.then(work, work);
-    const settled = mine.catch(() => undefined);
-    const ids = this.#ids.get(key) ?? [];
+    const { queue, ids } = this.#queues.get(key) ?? { queue: new SerialQueue(), ids: [] };
+    this.#queues.set(key, { queue, ids });
     ids.push(id);
-    this.#ids.set(key, ids);
-    this.#last.set(key, settled);
     try {
-      return await mine;
+      return await queue.run(work);
     } finally {
       ids.splice(ids.indexOf(id), 1);
-      if (ids.length === 0) this.#ids.delete(key);
-      if (this.#last.get(key) === settled) this.#last.delete(key);
+      if (ids.length === 0) this.#queues.delete(key);
     }
   }
 
   /** Ids of the work that `id` waits for, the one that runs first. */
   ahead(key: string, id: string): string[] {
-    const ids = this.#ids.get(key) ?? [];
+    const ids = this.#queues.get(key)?.ids ?? [];
     return ids.slice(0, Math.max(0, ids.indexOf(id)));
   }
 }

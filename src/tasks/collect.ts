@@ -7,6 +7,7 @@ import {
 } from "../../container/sandboxd/protocol.ts";
 import type { Files } from "../container/files.ts";
 import { type ErrorCode, ToolError } from "../shared/errors.ts";
+import type { RunObjects } from "../runs/log.ts";
 import type { RunView } from "../runs/run.ts";
 import {
   type Artifact,
@@ -54,8 +55,7 @@ const NO_FILE: ReadonlySet<ErrorCode> = new Set([
 
 export interface ArtifactStore {
   files: Files;
-  bucket: R2Bucket;
-  prefix(runID: string): string;
+  objects: RunObjects;
 }
 
 /** @param task as the sandbox knows it */
@@ -118,8 +118,9 @@ class ArtifactWriter {
       if (part.length === 0) break;
     } while (read < size);
     const content = joined(parts);
-    const key = artifactKey(this.#store.prefix(this.#runID), this.kept.length);
-    await this.#store.bucket.put(key, content);
+    const { bucket, prefix } = this.#store.objects;
+    const key = artifactKey(prefix(this.#runID), this.kept.length);
+    await bucket.put(key, content);
     this.kept.push({ path: name, size: content.length });
     this.#bytes += content.length;
     return undefined;

@@ -12,6 +12,7 @@ import { type AgentName, agentReport } from "./agents.ts";
 import { type Commands, commandState } from "../runs/command.ts";
 import type { Executor } from "../runs/executor.ts";
 import { KeyedQueue } from "../shared/queue.ts";
+import type { RunObjects } from "../runs/log.ts";
 import { type Allowance, END_STATES, type End, type Execution, waitingFor } from "../runs/run.ts";
 import type { Archives } from "./archive.ts";
 import { type Definition, type TaskComponents, taskComponents } from "./components.ts";
@@ -46,9 +47,7 @@ export interface TasksHost {
   files: Files;
   commands: Commands;
   budgets: TaskBudgets;
-  bucket: R2Bucket;
-  /** `<principal hash>/<run id>/`, for objects in the bucket. */
-  prefix(runID: string): string;
+  objects: RunObjects;
   /** How often the container was started. */
   boot(): number;
   maxTokens: number;

@@ -24,6 +24,11 @@ function executing(work: (run: ActiveRun) => Execution): Executor<Allowance> {
 
 const ALLOWANCE = { timeoutMs: 60_000 };
 
+const objectsIn = (store: R2Bucket): RunsHost["objects"] => ({
+  bucket: store,
+  prefix: (id) => `hash/${id}/`,
+});
+
 /** Runs on the SQLite of an actor of their own and a real bucket, with executions that the test conducts. */
 async function withRuns(
   name: string,
@@ -42,9 +47,8 @@ async function withRuns(
       completed: (end) => end,
       explained: async (error) => error,
       sql: storage.sql,
-      bucket,
       sandbox: () => name,
-      prefix: (id) => `hash/${id}/`,
+      objects: objectsIn(bucket),
       logCapBytes: 16 * MiB,
       keepMs: DAY_MS,
       background: (done) => void done.catch(() => undefined),
@@ -223,7 +227,7 @@ describe("a log", () => {
           await runs.result(id, 1000);
           expect(same((await whole(runs, id)).stdout, out)).toBe(true);
         },
-        { bucket: slow },
+        { objects: objectsIn(slow) },
       );
     };
     const onDisk = (sql: SqlStorage, id: string) =>
@@ -348,7 +352,7 @@ describe("a log", () => {
         await expect.poll(() => rowsOf(sql, id).bytes).toBe(0);
         expect(same((await whole(runs, id)).stdout, out)).toBe(true);
       },
-      { bucket: moody },
+      { objects: objectsIn(moody) },
     );
   });
 });

@@ -3,6 +3,7 @@ import { type Env, parseConfig } from "../shared/config.ts";
 import type { Account } from "./account.ts";
 import { type Failure, ToolError } from "../shared/errors.ts";
 import { actorName } from "../shared/names.ts";
+import type { CallerContext } from "../shared/request-context.ts";
 import type { Owner } from "./account-link.ts";
 import { explainedReset, twice } from "./actor-errors.ts";
 import type { Answer, Sandbox } from "./sandbox.ts";
@@ -33,6 +34,30 @@ export async function callSandbox<T>(
   });
   if (answer.ok) return { value: answer.value, notice: answer.notice };
   throw ToolError.from(withNotice(answer.failure, answer.notice));
+}
+
+/** How a caller's work reaches the caller's sandboxes. */
+export interface SandboxCalls {
+  /** Calls a method of the principal's sandbox of that name. @throws {ToolError} */
+  sandbox<T>(
+    name: string,
+    call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<Answer<T>>,
+  ): Promise<WithNotice<T>>;
+  /** The same for a method that only reads: when the actor is reset during the call, it is called again. */
+  reading: SandboxCalls["sandbox"];
+}
+
+export function sandboxCallsOf({ env, principal, takesNotice }: CallerContext): SandboxCalls {
+  const { id: principalID, scopes, region } = principal;
+  const mayStart = scopes.some((scope) => scope !== "sandbox:read");
+  const mayUseModel = scopes.includes("tasks:run");
+  const owner = (sandbox: string): Owner => {
+    return { principalID, sandbox, region, mayStart, mayUseModel, takesNotice };
+  };
+  return {
+    sandbox: (name, call) => callSandbox(env, owner(name), call),
+    reading: (name, call) => callSandbox(env, owner(name), call, { reads: true }),
+  };
 }
 
 /** The actor of a sandbox, by the actor's own name. */

@@ -22,6 +22,9 @@ import { MODEL_HOST, type Secret, SERVER, secretList } from "./secrets.ts";
 import { TOOL_NAMES, type ToolName, toolsChosen, wrongChoice } from "./tool-sets.ts";
 import type { VARIABLES } from "./variables.ts";
 
+/** The highest wait_seconds unless the operator sets another: common clients give up after 60 seconds, whatever the progress. */
+export const MAX_WAIT_SECONDS = 50;
+
 /**
  * The bindings and variables that the platform gives the Worker. The namespaces have no types here, because this folder
  * does not import `src/actors`. Variables are as the operator wrote them: read them through `parseConfig`.
@@ -272,7 +275,7 @@ function parse(env: Env): Config | ConfigError {
       allowHosts: data.ALLOW_HOSTS ?? [],
     },
     secrets: [...modelSecrets(data.ANTHROPIC_API_KEY, data.CLAUDE_CODE_OAUTH_TOKEN), ...(data.SECRETS ?? [])],
-    maxWaitSeconds: data.MAX_WAIT_SECONDS ?? 50,
+    maxWaitSeconds: data.MAX_WAIT_SECONDS ?? MAX_WAIT_SECONDS,
     tools: data.TOOLS ? toolsChosen(data.TOOLS, TOOL_NAMES) : TOOL_NAMES,
     tasks: {
       anthropicURL: data.ANTHROPIC_UPSTREAM_URL ?? "https://api.anthropic.com",

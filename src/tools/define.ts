@@ -4,11 +4,9 @@ import { z } from "zod";
 import { missingScopes, type Scope } from "../shared/principal.ts";
 import { isTaskID } from "../runs/id.ts";
 import { internalError, ToolError } from "../shared/errors.ts";
-import { type WithNotice, callSandbox } from "../actors/sandbox-client.ts";
+import { type SandboxCalls, sandboxCallsOf } from "../actors/sandbox-client.ts";
 import { DEFAULT_SANDBOX, SANDBOX_NAME, SANDBOX_NAME_RULE } from "../shared/names.ts";
-import type { Owner } from "../actors/account-link.ts";
-import type { Answer, Sandbox } from "../actors/sandbox.ts";
-import type { Config } from "../shared/config.ts";
+import { type Config, MAX_WAIT_SECONDS } from "../shared/config.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { callerFields, log, logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
@@ -16,14 +14,7 @@ import type { ToolName } from "../shared/tool-sets.ts";
 import type { MCPTask } from "./mcp-task.ts";
 
 /** What a handler works with. */
-export interface ToolContext extends CallerContext {
-  /** Calls a method of the principal's sandbox of that name. @throws {ToolError} */
-  sandbox<T>(
-    name: string,
-    call: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<Answer<T>>,
-  ): Promise<WithNotice<T>>;
-  /** The same for a method that only reads: when the actor is reset during the call, it is called again. */
-  reading: ToolContext["sandbox"];
+export interface ToolContext extends CallerContext, SandboxCalls {
   /** Sends a progress notification; undefined when the client asked for none. */
   progress: ((message: string) => void) | undefined;
 }
@@ -170,19 +161,7 @@ export async function recorded<T>(
 
 /** The context of a handler that acts for this caller. */
 export function contextOf(caller: CallerContext, progress?: (message: string) => void): ToolContext {
-  const { id: principalID, scopes, region } = caller.principal;
-  const mayStart = scopes.some((scope) => scope !== "sandbox:read");
-  const mayUseModel = scopes.includes("tasks:run");
-  const { takesNotice } = caller;
-  const owner = (sandbox: string): Owner => {
-    return { principalID, sandbox, region, mayStart, mayUseModel, takesNotice };
-  };
-  return {
-    ...caller,
-    progress,
-    sandbox: (name, work) => callSandbox(caller.env, owner(name), work),
-    reading: (name, work) => callSandbox(caller.env, owner(name), work, { reads: true }),
-  };
+  return { ...caller, ...sandboxCallsOf(caller), progress };
 }
 
 /** The scopes that a call with these arguments needs. */
@@ -262,9 +241,6 @@ export function timeoutField(fallback: number, max: number) {
 
 /** The default of wait_seconds. */
 const WAIT_SECONDS = 45;
-
-/** The highest wait_seconds unless the operator sets another: common clients give up after 60 seconds, whatever the progress. */
-const MAX_WAIT_SECONDS = 50;
 
 /** The input field for how long a call waits for a run. */
 export function waitField(max = MAX_WAIT_SECONDS) {

@@ -6,7 +6,7 @@ const EPOCH = "file-links:epoch";
 /** In the actor's storage: an upload link that is used up, under the time at which it expires. */
 const USED = "file-links:used:";
 
-/** Links that have expired are forgotten with each that is used up, so many at once: more than come to it. */
+/** How many expired links are removed whenever one is used up. More than one, so that they do not pile up. */
 const FORGOTTEN = 8;
 
 /** An upload link: its id, and when it expires in milliseconds since the epoch. */

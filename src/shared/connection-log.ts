@@ -16,15 +16,15 @@ export interface Connection {
   /** The names of the secrets that were added to it, with commas between, if any were. Never a value. */
   secret?: string;
   /**
-   * Why it was refused: by the sandbox's policy, which may be changed; because it is an address that no policy lets through, or
-   * a name for one; or because it named another host than it went to.
+   * Why it was refused. `policy`: the sandbox's policy forbids the host, and may be changed. `address`: the host is, or resolves to,
+   * an address that no policy allows. `mismatch`: a request named another host than the one it was sent to.
    */
   refused?: "policy" | "address" | "mismatch";
 }
 
 /** What a platform has seen of a sandbox's connections since its container started. */
 export interface SeenConnections {
-  /** Of which log: another container has another. */
+  /** The id of the log. Each container has a log of its own. */
   log: string;
   /** How many were refused. */
   refused: number;

@@ -13,15 +13,15 @@ const STAR = 0x2a;
 const LF = 0x0a;
 const CR = 0x0d;
 
-/** What waits tells how long a value is no more exactly than by multiples of so many characters. */
+/** Characters. How much text is held back is rounded up to a multiple of this, so that it does not tell the exact length of a value. */
 const LENGTH_CLASS = 64;
 
 /** A line this long may go on in the next as base64 does. PEM has 64 characters in a line, MIME 76. */
 const LEAST_WRAPPED_LINE = 32;
 
 /**
- * Ways to read one text that are followed at a time, beside the plain one, without those that another one holds. More than two
- * need a value like `%2525252B`.
+ * How many decodings of one text are followed at the same time, beside the text itself. One that another has reached too is not
+ * followed twice. Only a value like `%2525252B` needs more than two.
  */
 const MOST_READINGS = 8;
 

@@ -6,11 +6,11 @@ import { tokenPrincipalID } from "./principal.ts";
 export interface NetworkLimits {
   /** The most that may be chosen. */
   most: NetworkPolicy;
-  /** What a sandbox has of which nothing was said. */
+  /** The policy of a sandbox for which none was set. */
   initial: NetworkPolicy;
 }
 
-/** The limits of a principal: those for all, narrowed by the entry of its token. Undefined has those for all. */
+/** The limits of a principal: those for all, narrowed by the entry of its token. A principal without an id has those for all. */
 export function networkLimits(
   { network, authTokens }: Pick<Config, "network" | "authTokens">,
   principalID: string | undefined,

@@ -82,7 +82,7 @@ async function signed(key: CryptoKey, port: number, actor: string, random: strin
   return random + base36(signature, length - random.length);
 }
 
-/** So many digits of base 36, of a number that has many more. */
+/** The last `digits` digits, in base 36, of the number that the bytes are. */
 function base36(bytes: Uint8Array, digits: number): string {
   const number = BigInt(`0x${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`);
   return number.toString(36).slice(-digits);

@@ -5,7 +5,7 @@ import { CALL_MS } from "./terminal/typing.ts";
 /** Between two looks, milliseconds: for the log of a run, whose look waits for more output by itself, after each answer. */
 export const LOOK_MS = { list_sandboxes: 4000, list_runs: 2500, get_result: 400 };
 
-/** More than a terminal prints as the answer to a key, bytes: a screen full of text. */
+/** Bytes: a terminal that prints no more than this, a screen full of text, is taken to answer a key. */
 const ECHO_BYTES = 8192;
 
 /** The tools that can be watched, all of which only read. */
@@ -14,12 +14,13 @@ export type WatchedTool = keyof typeof LOOK_MS;
 /** Where a page of a run's log ends, as `get_result` with a cursor says it. */
 export interface LogPosition {
   state: string;
-  /** Both in bytes of the log. */
+  /** The byte after the page. */
   next_cursor: number;
+  /** How many bytes the log has by now. */
   log_bytes: number;
 }
 
-/** How far reading may be behind what a run prints, bytes: beyond that it goes on so many bytes before the end. */
+/** A reader that is more than MAX_BEHIND bytes behind what a run prints goes on TAIL bytes before the end. */
 const MAX_BEHIND = 1024 * 1024;
 const TAIL = 256 * 1024;
 

@@ -48,6 +48,7 @@ describe("a session of run_command", () => {
     ["noclobber", "set -C", 0],
     ["noclobber with a trap", "set -C; trap true EXIT; exit 4", 4],
     ["the end of its time", "sleep 100", 143],
+    ["the end of its time in a program that ignores SIGTERM", "bash -c 'trap \"\" TERM; sleep 100'", 143],
     ["redirected output", "exec >/dev/null 2>&1", 0],
     ["a failing last command", "false", 1],
   ])("carries what came before %s", async (what, end, exit_code) => {
@@ -133,6 +134,7 @@ describe("a session of run_command", () => {
     await run("kept", "cd /tmp; export KEPT=1");
     await run("kept", "cd /; export KEPT=2; kill -9 $$");
     await run("kept", "cd /; exec true");
+    await run("kept", "cd /; export KEPT=3; trap '' TERM; sleep 100", { timeout_seconds: 1 });
     expect(await printed("kept", "pwd; echo $KEPT")).toBe("/tmp\n1\n");
   });
 

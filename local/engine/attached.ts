@@ -2,9 +2,9 @@
  * The networks that this machine is attached to. What is on them is a neighbour, reached past any firewall of the
  * network, even at a public address: at home every device has one of IPv6.
  */
-import { readFileSync } from "node:fs";
 import { BlockList } from "node:net";
 import { networkInterfaces } from "node:os";
+import { readText } from "./host-files.ts";
 
 export interface Attached {
   reason: string;
@@ -22,7 +22,7 @@ let held: { attached: Attached[]; until: number } | undefined;
 /** This machine's own addresses, and the networks around them. */
 export function attachedNetworks(): Attached[] {
   if (held !== undefined && performance.now() < held.until) return held.attached;
-  const attached = look(networkInterfaces(), read("/proc/net/route"), read("/proc/net/ipv6_route"));
+  const attached = look(networkInterfaces(), readText("/proc/net/route"), readText("/proc/net/ipv6_route"));
   held = { attached, until: performance.now() + heldMs };
   return attached;
 }
@@ -78,12 +78,4 @@ function littleEndian(hex: string): string {
 
 function ones(hex: string): number {
   return Number.parseInt(hex, 16).toString(2).replaceAll("0", "").length;
-}
-
-function read(file: string): string {
-  try {
-    return readFileSync(file, "utf8");
-  } catch {
-    return "";
-  }
 }

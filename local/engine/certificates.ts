@@ -1,9 +1,10 @@
 /** The certificate authorities that sandboxes trust: those that the host was told to trust, and the engine's own. */
 import { createHash, X509Certificate } from "node:crypto";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { rootCertificates } from "node:tls";
 import { javaKeyStores } from "./java.ts";
 import { npmSetting } from "./registries.ts";
+import { readText } from "./host-files.ts";
 
 /** Where the bundle lies in a sandbox. */
 export const bundlePath = "/etc/ssl/sandbox-mcp.pem";
@@ -91,12 +92,4 @@ export function keyStore(pems: readonly string[]): Buffer {
 
 function certificatesIn(text: string): string[] {
   return text.match(/-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----/g) ?? [];
-}
-
-function readText(file: string): string {
-  try {
-    return readFileSync(file, "utf8");
-  } catch {
-    return "";
-  }
 }

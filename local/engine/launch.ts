@@ -194,7 +194,8 @@ function parentOf(pid: number): number | undefined {
   }
 }
 
-async function accepts(path: string): Promise<boolean> {
+/** Whether somebody listens on a socket of the file system. */
+export async function accepts(path: string): Promise<boolean> {
   return await new Promise((resolve) => {
     const socket = connect(path);
     socket.once("connect", () => (socket.destroy(), resolve(true)));

@@ -1,7 +1,7 @@
 /** The package indexes that the host is configured to use, for pip and npm in a sandbox: addresses, never credentials. */
-import { readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { readText } from "./host-files.ts";
 
 export interface Registries {
   /** npm's `registry`. */
@@ -96,12 +96,4 @@ function usable(address: string | undefined): string | undefined {
   url.search = "";
   url.hash = "";
   return url.href;
-}
-
-function readText(file: string): string {
-  try {
-    return readFileSync(file, "utf8");
-  } catch {
-    return "";
-  }
 }

@@ -9,7 +9,7 @@ import { quote } from "../../src/shared/text.ts";
 import type { ExitReport } from "../platform/protocol.ts";
 import type { View } from "./bubblewrap.ts";
 import { bundlePath } from "./certificates.ts";
-import type { Running } from "./launch.ts";
+import { accepts, type Running } from "./launch.ts";
 import { prelude } from "./processes.ts";
 import { moduleExtension } from "./own-files.ts";
 
@@ -205,12 +205,4 @@ function onTheHost(env: Record<string, string>): Record<string, string> {
     ...Object.fromEntries(proxies.map(([name, value]) => [name, value ?? ""])),
     ...Object.fromEntries(left),
   };
-}
-
-async function accepts(path: string): Promise<boolean> {
-  return await new Promise((resolve) => {
-    const socket = connect(path);
-    socket.once("connect", () => (socket.destroy(), resolve(true)));
-    socket.once("error", () => resolve(false));
-  });
 }

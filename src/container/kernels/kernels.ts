@@ -373,13 +373,7 @@ async function stoppable<T>(
   stopped: Promise<Stop>,
   timeoutMs: number,
 ): Promise<T | Stop> {
-  const { promise: late, resolve } = Promise.withResolvers<Stop>();
-  const timer = setTimeout(() => resolve("timeout"), timeoutMs);
-  try {
-    return await Promise.race([promise, stopped, late]);
-  } finally {
-    clearTimeout(timer);
-  }
+  return (await within(timeoutMs, Promise.race([promise, stopped]))) ?? "timeout";
 }
 
 /** The cause of the SDK's error for a kernel that it could not start. */

@@ -1,4 +1,4 @@
-/** The local Worker as its modules, made by wrangler as for a deployment. */
+/** The local Worker as its modules and settings, made by wrangler as for a deployment. */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
@@ -11,10 +11,12 @@ import {
   renameSync,
   rmSync,
   statSync,
+  writeFileSync,
 } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
+import type * as WranglerModule from "wrangler";
 import { bundlePanel } from "../scripts/bundle-panel.ts";
 import { messageOf } from "../src/shared/text.ts";
 import { UserError } from "./errors.ts";
@@ -27,6 +29,22 @@ export interface Module {
   type: "ESModule" | "CompiledWasm";
   path: string;
   contents: string | Uint8Array<ArrayBuffer>;
+}
+
+/** What wrangler makes of a configuration for miniflare, without what whoever starts the Worker says. */
+export interface Settings {
+  name: WranglerModule.Unstable_Config["name"];
+  vars: WranglerModule.Unstable_Config["vars"];
+  worker: Omit<
+    WranglerModule.Unstable_MiniflareWorkerOptions["workerOptions"],
+    "modulesRules" | "bindings" | "rootPath"
+  >;
+}
+
+/** A Worker as it was built: the module that is the Worker first, then what it imports. */
+export interface Built {
+  modules: Module[];
+  settings: Settings;
 }
 
 /** The file that Node runs as wrangler. */
@@ -51,19 +69,22 @@ export function quietWrangler(directory: string): Record<string, string> {
 /**
  * @param config The wrangler configuration file.
  * @param directory For what wrangler leaves behind, and for the result where it cannot be kept.
- * @returns the module that is the Worker first, then what it imports
  * @throws Error with wrangler's output when the Worker does not build; {UserError} where it may not write
  */
-export async function bundle(config: string, directory: string): Promise<Module[]> {
-  if (isPackaged) return modulesIn(join(dirname(config), BUILT));
+export async function bundle(config: string, directory: string): Promise<Built> {
+  if (isPackaged) return readBuild(join(dirname(config), BUILT));
   rmSync(directory, { recursive: true, force: true });
-  await bundlePanel();
-  const kept = join(KEPT, keyOf(config));
+  let kept = join(KEPT, keyOf(config));
+  if (!existsSync(kept)) {
+    // It is a source itself: what is kept was built of the newest.
+    await bundlePanel();
+    kept = join(KEPT, keyOf(config));
+  }
   if (!existsSync(kept)) {
     if (!isWritable()) {
       const output = join(directory, BUILT);
       await build(config, directory, output);
-      return modulesIn(output);
+      return readBuild(output);
     }
     const output = `${kept}.${process.pid}`;
     await build(config, directory, output);
@@ -76,17 +97,26 @@ export async function bundle(config: string, directory: string): Promise<Module[
       rmSync(output, { recursive: true });
     }
   }
-  return modulesIn(kept);
+  return readBuild(kept);
 }
 
-/** Builds of this clone: building takes a third of the processor time of a start. */
+/** Builds of this clone: to build takes as much processor time as the rest of a start. */
 const KEPT = join(root, "node_modules/.cache/sandbox-mcp/workers");
 
 /** How long a build that is not used any more is kept, milliseconds: another process may be about to read it. */
 const KEEP_MS = 3_600_000;
 
 /** What the Worker is built of, beside its configuration's directory. */
-const SOURCES = ["src", "panel", "local", "container", "package.json", "node_modules/.package-lock.json"];
+const SOURCES = [
+  "src",
+  "panel",
+  "cli/bundle.ts",
+  "scripts/bundle-panel.ts",
+  "local",
+  "container",
+  "package.json",
+  "node_modules/.package-lock.json",
+];
 
 /** Names a build after its sources: their paths, sizes and times of change. */
 export function keyOf(config: string): string {
@@ -154,17 +184,35 @@ async function build(config: string, directory: string, output: string): Promise
     const detail = error instanceof Error && "stderr" in error ? String(error.stderr) : String(error);
     throw new Error(`The Worker does not build:\n${detail.trim()}`, { cause: error });
   }
+  writeFileSync(join(output, SETTINGS), JSON.stringify(readSettings(config)));
 }
+
+/** To load wrangler takes a second of processor time, which a start with a build that is kept does without. */
+function readSettings(config: string): Settings {
+  const wrangler: typeof WranglerModule = require("wrangler");
+  const { name, vars } = wrangler.unstable_readConfig({ config });
+  // The bindings have the secrets of .dev.vars, too.
+  const {
+    modulesRules: _,
+    bindings: __,
+    rootPath: ___,
+    ...worker
+  } = wrangler.unstable_getMiniflareWorkerOptions(config).workerOptions;
+  return { name, vars, worker };
+}
+
+/** Beside the modules of a build: its settings. */
+export const SETTINGS = "settings.json";
 
 /** Where the package has the Worker that was built with it, beside its configuration. */
 export const BUILT = "worker";
 
-function modulesIn(output: string): Module[] {
+function readBuild(output: string): Built {
   const paths = readdirSync(output).map((file) => join(output, file));
   const main = paths.find((path) => path.endsWith(".js"));
   if (main === undefined) throw new Error(`wrangler left no module in ${output}.`);
   const wasm = paths.filter((path) => path.endsWith(".wasm"));
-  return [
+  const modules: Module[] = [
     { type: "ESModule", path: main, contents: readFileSync(main, "utf8") },
     ...wasm.map((path): Module => ({
       type: "CompiledWasm",
@@ -172,4 +220,5 @@ function modulesIn(output: string): Module[] {
       contents: new Uint8Array(readFileSync(path)),
     })),
   ];
+  return { modules, settings: JSON.parse(readFileSync(join(output, SETTINGS), "utf8")) };
 }

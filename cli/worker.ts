@@ -8,7 +8,6 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type * as MiniflareModule from "miniflare";
-import type * as WranglerModule from "wrangler";
 import { bundle, quietWrangler } from "./bundle.ts";
 
 export interface WorkerOptions {
@@ -42,14 +41,12 @@ export interface RunningWorker {
 /** Starts the Worker; resolves when workerd listens. @throws Error with what went wrong */
 export async function startWorker(options: WorkerOptions): Promise<RunningWorker> {
   const buildDirectory = join(options.stateDir, "build");
-  const modules = await bundle(options.config, buildDirectory);
+  const { modules, settings } = await bundle(options.config, buildDirectory);
 
   Object.assign(process.env, quietWrangler(buildDirectory));
-  const { unstable_getMiniflareWorkerOptions, unstable_readConfig, miniflare } = load();
-  const { Miniflare, convertV4MiniflareOptions, Log, LogLevel } = miniflare;
-  const { name, vars } = unstable_readConfig({ config: options.config });
+  const { Miniflare, convertV4MiniflareOptions, Log, LogLevel } = load();
+  const { name, vars, worker } = settings;
   const given = Object.entries(options.variables).filter(([, value]) => value.trim() !== "");
-  const { modulesRules: _, ...worker } = unstable_getMiniflareWorkerOptions(options.config).workerOptions;
 
   let closing = false;
   const others = listeners();
@@ -123,16 +120,12 @@ function listeners(): [NodeJS.Signals, NodeJS.SignalsListener][] {
   );
 }
 
-/** wrangler, and the very miniflare and workerd it comes with. workerd is started through workerd.sh. */
-function load() {
-  const require = createRequire(import.meta.url);
-  const wranglerPath = require.resolve("wrangler");
-  const fromWrangler = createRequire(wranglerPath);
+/** The very miniflare and workerd that wrangler comes with. workerd is started through workerd.sh. */
+function load(): typeof MiniflareModule {
+  const fromWrangler = createRequire(createRequire(import.meta.url).resolve("wrangler"));
   const fromMiniflare = createRequire(fromWrangler.resolve("miniflare"));
   const workerd: { default: string } = fromMiniflare("workerd");
   process.env.SANDBOX_MCP_WORKERD = workerd.default;
   process.env.MINIFLARE_WORKERD_PATH = fileURLToPath(new URL("workerd.sh", import.meta.url));
-  const wrangler: typeof WranglerModule = require(wranglerPath);
-  const miniflare: typeof MiniflareModule = fromWrangler("miniflare");
-  return { ...wrangler, miniflare };
+  return fromWrangler("miniflare");
 }

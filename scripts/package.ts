@@ -8,7 +8,7 @@ import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { BUILT, bundle } from "../cli/bundle.ts";
+import { BUILT, SETTINGS, bundle } from "../cli/bundle.ts";
 import { builtBundle, bundleSandboxd } from "./bundle-sandboxd.ts";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -38,9 +38,10 @@ await bundleSandboxd(join(dist, builtBundle));
 
 const config = "wrangler.local.jsonc";
 mkdirSync(join(dist, BUILT), { recursive: true });
-const modules = await bundle(join(root, config), join(root, ".wrangler/package"));
+const { modules, settings: built } = await bundle(join(root, config), join(root, ".wrangler/package"));
 const main = modules[0]?.path ?? "";
 for (const { path, contents } of modules) writeFileSync(join(dist, BUILT, basename(path)), contents);
+writeFileSync(join(dist, BUILT, SETTINGS), JSON.stringify(built));
 const settings = readFileSync(join(root, config), "utf8");
 writeFileSync(
   join(dist, config),

@@ -86,7 +86,7 @@ async function started(
   const milliseconds = performance.now() - start;
   await served.close();
   await engine.close();
-  const modules = await bundle(CONFIGS[side], join(own, "bundle"));
+  const { modules } = await bundle(CONFIGS[side], join(own, "bundle"));
   return {
     milliseconds,
     gzip: gzipSync(Buffer.concat(modules.map(({ contents }) => Buffer.from(contents)))).length,

@@ -21,13 +21,26 @@ it("a build is kept until a source changes", async () => {
   const config = workerIn(directory, "export default { fetch: () => new Response('first') };\n");
   const key = keyOf(config);
   const built = await bundle(config, build);
-  expect(String(built[0]?.contents)).toContain("first");
+  expect(String(built.modules[0]?.contents)).toContain("first");
   expect(keyOf(config)).toBe(key);
   // The second time it reads the very files of the first.
   expect(await bundle(config, build)).toEqual(built);
 
   writeFileSync(join(directory, "main.js"), "export default { fetch: () => new Response('second') };\n");
-  expect(String((await bundle(config, build))[0]?.contents)).toContain("second");
+  expect(String((await bundle(config, build)).modules[0]?.contents)).toContain("second");
+});
+
+it("a build that is kept has the settings of its configuration, and no secret of .dev.vars", async () => {
+  const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-bundle-"));
+  const build = mkdtempSync(join(tmpdir(), "sandbox-mcp-bundle-"));
+  onTestFinished(() => [directory, build].forEach((path) => rmSync(path, { recursive: true, force: true })));
+  const config = workerIn(directory, "export default {};\n");
+  writeFileSync(join(directory, ".dev.vars"), "SECRET=of-dev-vars\n");
+  for (const time of ["built", "kept"]) {
+    const { settings } = await bundle(config, build);
+    expect(settings, time).toMatchObject({ name: "kept", worker: { compatibilityDate: "2026-09-01" } });
+    expect(JSON.stringify(settings), time).not.toContain("of-dev-vars");
+  }
 });
 
 it("says in a sentence that wrangler's directory cannot be written", async () => {

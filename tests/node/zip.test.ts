@@ -1,6 +1,6 @@
 /** ZIP archives that are too large for a test to make through a sandbox, as Python's zipfile reads them. */
 import { execFileSync } from "node:child_process";
-import { createWriteStream, readdirSync, readlinkSync } from "node:fs";
+import { createWriteStream, linkSync, mkdirSync, readdirSync, readlinkSync, writeFileSync } from "node:fs";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -40,11 +40,14 @@ print(json.dumps(${expression}))`;
 
 it("has more than 65,535 files", async () => {
   const root = join(directory, "many");
+  // To link a file takes a fraction of the time that writing one takes.
   for (let part = 0; part < 66; part++) {
-    await mkdir(join(root, String(part)), { recursive: true });
-    await Promise.all(
-      Array.from({ length: 1000 }, (_, n) => writeFile(join(root, String(part), String(n)), String(n))),
-    );
+    mkdirSync(join(root, String(part)), { recursive: true });
+    for (let n = 0; n < 1000; n++) {
+      const path = join(root, String(part), String(n));
+      if (part === 0) writeFileSync(path, String(n));
+      else linkSync(join(root, "0", String(n)), path);
+    }
   }
   expect(await seen(root, "[len(items), sum(item.file_size for item in items)]")).toEqual([
     66_066,

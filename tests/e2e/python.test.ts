@@ -28,7 +28,9 @@ beforeAll(() => {
 beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-python-"));
   cleanUp.push(() => rmSync(directory, { recursive: true, force: true }));
-  cpSync(bare, join(directory, "venv"), { recursive: true, verbatimSymlinks: true });
+  // What Python has compiled holds for the times of its sources.
+  const exactly = { recursive: true, verbatimSymlinks: true, preserveTimestamps: true };
+  cpSync(bare, join(directory, "venv"), exactly);
   python = join(directory, "venv/bin/python3");
 });
 afterEach(async () => {

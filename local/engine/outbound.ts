@@ -280,7 +280,10 @@ export function declineUpgrade(incoming: IncomingMessage, request: IncomingMessa
   return passOn(incoming, response);
 }
 
-/** Header pairs without those that are about one connection (RFC 9110, 7.6.1). */
+/**
+ * Header pairs without those that are about one connection (RFC 9110, 7.6.1). The length of a body is not, whoever names it in
+ * `Connection`: without it Node would send that of a GET or DELETE as the next request.
+ */
 export function endToEndHeaders(raw: string[], keep: ReadonlySet<string> = new Set()): [string, string][] {
   const dropped = new Set(hopByHop);
   const pairs: [string, string][] = [];
@@ -290,5 +293,6 @@ export function endToEndHeaders(raw: string[], keep: ReadonlySet<string> = new S
     if (name.toLowerCase() !== "connection") continue;
     for (const listed of value.split(",")) dropped.add(listed.trim().toLowerCase());
   }
+  dropped.delete("content-length");
   return pairs.filter(([name]) => keep.has(name.toLowerCase()) || !dropped.has(name.toLowerCase()));
 }

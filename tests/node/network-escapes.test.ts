@@ -352,11 +352,17 @@ describe("a sandbox with a list of hosts", () => {
     "does not get out by a request in the body of %s, which stays its body",
     async (method) => {
       const inner = "GET /in-body HTTP/1.1\\r\\nHost: evil.test\\r\\n\\r\\n";
-      await tried(
-        `ask(b"${method} http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n2a\\r\\n${inner}\\r\\n0\\r\\n\\r\\n")`,
-      );
+      const send = async (framing: string, body: string) =>
+        await tried(
+          `ask(b"${method} http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\n${framing}\\r\\n\\r\\n${body}")`,
+        );
+      await send("Connection: close\\r\\nTransfer-Encoding: chunked", `2a\\r\\n${inner}\\r\\n0\\r\\n\\r\\n`);
       expect(arrived.good).toMatch(/^[A-Z]+ \/ HTTP\/1.1\r\n/);
       expect(arrived.good).toMatch(/\r\ntransfer-encoding: chunked\r\n[^]*?\r\n\r\n2a\r\nGET \/in-body/i);
+      arrived.good = "";
+      // Which is no matter of the connection, whatever this header says.
+      await send("Connection: close, Content-Length\\r\\nContent-Length: 42", inner);
+      expect(arrived.good).toMatch(/\r\ncontent-length: 42\r\n[^]*?\r\n\r\nGET \/in-body/i);
     },
   );
 

@@ -36,7 +36,9 @@ const odd = createTCPServer((socket) => {
   socket.on("data", (data) => {
     const half = /^[A-Z]+ \/(large|broken) /.exec(data.toString("latin1"))?.[1];
     if (half !== undefined) {
-      socket.write(`HTTP/1.1 200 OK\r\nContent-Length: ${large.length}\r\n\r\n`);
+      // Names what is no matter of the connection.
+      const named = "Connection: close, content-length, transfer-encoding\r\n";
+      socket.write(`HTTP/1.1 200 OK\r\n${named}Content-Length: ${large.length}\r\n\r\n`);
       if (half === "broken") return void socket.end(large.subarray(0, large.length / 2));
       socket.write(large);
       return void socket.end("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nplanted");

@@ -160,7 +160,7 @@ export async function sendByTheRules(
   if (!egress.internet.allowed)
     return refuse(response, 403, `${url.host} is not reachable: ${egress.internet.reason}`);
   try {
-    await sendUpstream(egress.upstream, request, response, url, headers);
+    await sendUpstream(egress.upstream, request, response, url, headers, entry);
   } catch (error) {
     refuse(response, ...failure(error));
   }
@@ -173,6 +173,7 @@ async function sendUpstream(
   response: ServerResponse,
   url: URL,
   headers: [string, string][],
+  entry: Connection,
 ): Promise<void> {
   const gone = closed(response);
   const plain = await connectUpstream(hostOf(url), portOf(url), options, gone);
@@ -197,6 +198,9 @@ async function sendUpstream(
       // It may have come with what was refused.
       if (upstream.destroyed) return;
       answered = incoming;
+      // How long it is compressed tells whether a guess beside a value is right.
+      if (entry.secret !== undefined && incoming.headers["content-encoding"] !== undefined)
+        response.once("close", () => (entry.bytes = 0));
       if (!passOn(incoming, response)) return refuseAnswer();
       passBody(socket, incoming, response);
       resolve();

@@ -41,6 +41,9 @@ export interface RouterOptions {
   log: (line: string) => void;
 }
 
+/** Added by wrangler to what a Worker sends. */
+const ADDED_HEADER = "cf-worker";
+
 export class Router {
   readonly #table: SandboxRegistry;
   readonly #options: RouterOptions;
@@ -144,7 +147,7 @@ export class Router {
     if (typeof given !== "string" || !URL.canParse(given) || !/^https?:\/\//.test(given)) {
       return answerError(response, 400, "bad-request", "no http or https URL given");
     }
-    const own = new Set([URL_HEADER, SECRET_HEADER, SENT_SECRET_HEADER, HOST_HEADER]);
+    const own = new Set([URL_HEADER, SECRET_HEADER, SENT_SECRET_HEADER, HOST_HEADER, ADDED_HEADER]);
     const headers = endToEndHeaders(request.rawHeaders).filter(([name]) => !own.has(name.toLowerCase()));
     const secret = request.headers[SENT_SECRET_HEADER];
     const used = typeof secret === "string" ? secret : undefined;

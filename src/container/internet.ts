@@ -132,15 +132,16 @@ async function sendWith(
     await body?.cancel();
     return refusal(502, `${url.hostname} answers with a part of what was asked for`);
   }
-  if (body === null) return new Response(null, { status, headers: answer });
   const coding = answer.get("content-encoding") ?? "identity";
   if (DECODED.has(coding)) {
+    // An answer to HEAD has them too: how long a body is compressed tells whether a guess beside the value is right.
     answer.delete("content-encoding");
     answer.delete("content-length");
   } else if (coding !== "identity") {
-    await body.cancel();
+    await body?.cancel();
     return refusal(502, `${url.hostname} answers in a coding that cannot be looked through: ${coding}`);
   }
+  if (body === null) return new Response(null, { status, headers: answer });
   return new Response(sized(body.pipeThrough(mask.stream()), answer), { status, headers: answer });
 }
 

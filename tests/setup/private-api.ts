@@ -63,12 +63,16 @@ function answer(repository: string, { url = "/", headers }: IncomingMessage, res
   const { pathname, searchParams } = new URL(url, "https://any.test");
   const given = host === "a.query.test" ? (searchParams.get("key") ?? "") : authorization;
   if (pathname === "/echo") {
-    const body = JSON.stringify({ given, accept: headers["accept-encoding"], range: headers.range });
+    const { "accept-encoding": accept, "cf-worker": worker, range } = headers;
+    const body = JSON.stringify({ given, accept, worker, range });
     const head = { "x-echo": given, "set-cookie": [`a=${given}`, "b=2"], "content-length": body.length };
     return void response.writeHead(200, head).end(body);
   }
-  if (pathname === "/gzip")
-    return void response.writeHead(200, { "content-encoding": "gzip" }).end(gzipSync(`gzip ${given}`));
+  if (pathname === "/gzip") {
+    const body = gzipSync(`gzip ${given}`);
+    const head = { "content-encoding": "gzip", "content-length": body.length };
+    return void response.writeHead(200, head).end(body);
+  }
   if (pathname.startsWith("/coded/"))
     return void response.writeHead(200, { "content-encoding": pathname.slice(7) }).end(given);
   if (pathname === "/brotli")

@@ -26,6 +26,15 @@ async function arrived(): Promise<Arrived[]> {
   return await (await fetch(env.PRIVATE_URL)).json<Arrived[]>();
 }
 
+/** The resource of the sandbox's connections. */
+async function connectionLines(): Promise<string> {
+  const { contents } = await caller.result<{ contents: { text: string }[] }>({
+    method: "resources/read",
+    params: { uri: `sandbox://${sandbox}/.network` },
+  });
+  return contents[0]?.text ?? "";
+}
+
 beforeAll(async () => {
   caller = await principal("secrets");
 });
@@ -201,6 +210,22 @@ describe("a value stays outside", () => {
     for (const coding of ["x-own", "GZIP"]) expect(coded).toContain(`cannot be looked through: ${coding}`);
   });
 
+  it("is not told by how short an answer is compressed: a guess beside it makes it shorter where it is right", async () => {
+    const head = await sh(
+      "curl -sSI https://api.private.test/gzip; curl -sSI https://api.private.test/brotli",
+    );
+    expect(head).toMatch(/200 OK[^]*200 OK/);
+    expect(head).not.toMatch(/content-(?:length|encoding)/i);
+    expect(await sh("curl -sSI https://api.private.test/echo")).toMatch(/^content-length: \d+\r$/m);
+    const unknown = "curl -sSI -o /dev/null -w '%{http_code}' https://api.private.test/coded/x-own";
+    expect(await sh(unknown)).toBe("502");
+    await sh("curl -sS https://api.private.test/gzip");
+    const lines = await connectionLines();
+    expect(lines).toMatch(
+      / HEAD 200 [1-9]\d* api\n\S+ api\.private\.test 443 HEAD 200 0 api\n\S+ api\.private\.test 443 GET 200 0 api\n$/,
+    );
+  });
+
   it("cannot be had piece by piece", async () => {
     const answer = JSON.parse(
       await sh("curl -sS -r 0-9 -H 'accept-encoding: gzip' https://api.private.test/echo"),
@@ -289,12 +314,7 @@ describe("what is told of secrets", () => {
 
   it("is the name of the one that was used, in a connection's line", async () => {
     await sh("curl -sS 'https://a.query.test/echo?key=mine'; curl -sSk https://other.private.test/echo");
-    const params = { uri: `sandbox://${sandbox}/.network` };
-    const { contents } = await caller.result<{ contents: { text: string }[] }>({
-      method: "resources/read",
-      params,
-    });
-    const lines = contents[0]?.text ?? "";
+    const lines = await connectionLines();
     expect(lines).toMatch(/Z a\.query\.test 443 GET 200 \d+ query\n/);
     expect(lines).toMatch(/Z other\.private\.test 443 CONNECT 200 \d+ -\n/);
     expect(lines).not.toContain(VALUE);

@@ -15,8 +15,11 @@ const MOST_SECRETS = 100;
 /** Hosts of one secret at most. */
 const MOST_SECRET_HOSTS = 20;
 
-/** A shorter value would be found, and masked, in answers that do not have it. */
-const LEAST_VALUE_LENGTH = 8;
+/**
+ * The mask tells code that has its own text come back whether a whole value is in it. A processor looks at some 2^26 characters
+ * a second, each of which may begin a guess: of 12 hexadecimal digits it finds a random value in weeks, of 16 in millennia.
+ */
+const LEAST_VALUE_LENGTH = 16;
 
 /** Where a request gets a value. `template` has `{value}` once; in `basic` it is the user and the password. */
 export interface Place {
@@ -187,7 +190,10 @@ const secret = z
       query: template.optional(),
       basic: template.optional(),
       value: headerValue()
-        .min(LEAST_VALUE_LENGTH, `must have at least ${LEAST_VALUE_LENGTH} characters`)
+        .min(
+          LEAST_VALUE_LENGTH,
+          `must have at least ${LEAST_VALUE_LENGTH} characters, and be random: code in a sandbox can guess a shorter one`,
+        )
         .max(5000, "must have 5000 characters at most"),
       principals: z
         .array(z.string("must be text").regex(PRINCIPAL, PRINCIPAL_FORMS), "must be a list of ids")

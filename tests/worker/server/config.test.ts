@@ -191,7 +191,10 @@ describe("what does not hold is named, and its value never shown", () => {
       secrets({ ...secret, value: `${SECRET} x` }),
       "SECRETS[0].value must be visible ASCII characters without spaces.",
     ],
-    [secrets({ ...secret, value: "short" }), "SECRETS[0].value must have at least 8 characters."],
+    [
+      secrets({ ...secret, value: "0123456789abcde" }),
+      "SECRETS[0].value must have at least 16 characters, and be random: code in a sandbox can guess a shorter one.",
+    ],
     [
       secrets({ ...secret, hosts: [`https://${SECRET}/`] }),
       "SECRETS[0].hosts[0] must be the name of a host (api.example.com) or *.name for all names below it; no scheme, port, path or address.",

@@ -10,13 +10,18 @@ import { LONGEST_SPELLING, escapedAt, isEscape } from "./spelling.ts";
 /** Stands for each byte, so that lengths that were announced stay true. */
 const STAR = 0x2a;
 
+const TAB = 0x09;
 const LF = 0x0a;
 const CR = 0x0d;
+const SPACE = 0x20;
 
 /** Characters. How much text is held back is rounded up to a multiple of this, so that it does not tell the exact length of a value. */
 const LENGTH_CLASS = 64;
 
-/** A line this long may go on in the next as base64 does. PEM has 64 characters in a line, MIME 76. */
+/**
+ * A line this long may go on in the next as base64 does, which may be indented, or come behind a space where a header has
+ * several lines. PEM has 64 characters in a line, MIME 76.
+ */
 const LEAST_WRAPPED_LINE = 32;
 
 /**
@@ -133,10 +138,12 @@ class MaskedBody {
   #escape = -LONGEST_SPELLING;
   /** Where the last line begins, or the text after a byte that no trace has. */
   #line = 0;
-  /** Where the base64 begins that the last line may go on with; the same as `#line` where there is none. */
-  #wrapped = 0;
-  /** Bytes at the end that may be base64, of the last line. */
+  /** Where the base64 begins that the end may go on with after a gap; undefined where there is none. */
+  #wrapped: number | undefined;
+  /** Bytes at the end that may be base64, after the last gap. */
   #base64Length = 0;
+  /** Whether the last byte is in a gap over which base64 may go on. */
+  #isInGap = false;
 
   constructor(patterns: readonly Patterns[], mostHeld: number) {
     this.#searches = patterns.map((one) => new Search(one));
@@ -148,7 +155,7 @@ class MaskedBody {
     const from = this.#waiting.length;
     this.#waiting = from === 0 ? bytes : joined(this.#waiting, bytes);
     for (let at = from; at < this.#waiting.length;) at = this.#skim(at) ?? this.#read(at);
-    const held = this.#waiting.length - Math.min(this.#line, this.#wrapped);
+    const held = this.#waiting.length - Math.min(this.#line, this.#wrapped ?? this.#line);
     return this.#shown(this.#waiting.length - Math.min(this.#mostHeld, held));
   }
 
@@ -156,14 +163,14 @@ class MaskedBody {
     return this.#shown(this.#waiting.length);
   }
 
-  /** Reads up to the next escape or line end, where no escape is being read. @returns where that is, if it is further */
+  /** Reads up to the next escape or gap, where no escape is being read. @returns where that is, if it is further */
   #skim(from: number): number | undefined {
     const bytes = this.#waiting;
     if (from - this.#escape < LONGEST_SPELLING || this.#searches.some(({ hasOthers }) => hasOthers)) return;
     let to = from;
     for (; to < bytes.length; to++) {
       const byte = bytes[to] ?? 0;
-      if (isEscape(byte) || (isBreak(byte) && this.#mayWrap)) break;
+      if (isEscape(byte) || (isGap(byte) && this.#mayWrap)) break;
       this.#follow(byte, to);
     }
     for (const search of this.#searches)
@@ -183,30 +190,25 @@ class MaskedBody {
     return at + 1;
   }
 
-  /** Whether base64 may go on over a line end that comes now. */
+  /** Whether base64 may go on over a gap that comes now. */
   get #mayWrap(): boolean {
-    return this.#base64Length >= LEAST_WRAPPED_LINE || this.#wrapped < this.#line;
+    return this.#isInGap || this.#base64Length >= LEAST_WRAPPED_LINE;
   }
 
   /** Follows lines. @returns whether base64 may go on over the byte */
   #follow(byte: number, at: number): boolean {
     const kind = KINDS[byte];
-    if (kind === BASE64) this.#base64Length++;
-    else if (kind === TEXT) {
-      this.#base64Length = 0;
-      this.#wrapped = this.#line;
-    } else {
-      const isWrapped = this.#wrapped < this.#line;
-      const isLong = this.#base64Length >= LEAST_WRAPPED_LINE;
-      const isPair = byte === LF && isWrapped && this.#waiting[at - 1] === CR;
-      const goesOn = isBreak(byte) && (isLong || isPair);
-      if (!goesOn) this.#wrapped = at + 1;
-      else if (!isWrapped) this.#wrapped = Math.max(0, at - this.#base64Length);
-      this.#line = at + 1;
-      this.#base64Length = 0;
-      return goesOn;
+    if (kind === BASE64) {
+      this.#base64Length++;
+      this.#isInGap = false;
+      return false;
     }
-    return false;
+    const goesOn = isGap(byte) && this.#mayWrap;
+    this.#wrapped = goesOn ? (this.#wrapped ?? Math.max(0, at - this.#base64Length)) : undefined;
+    if (kind === NEVER) this.#line = at + 1;
+    this.#base64Length = 0;
+    this.#isInGap = goesOn;
+    return goesOn;
   }
 
   #cover(trace: Trace, end: number): void {
@@ -226,7 +228,7 @@ class MaskedBody {
     );
     this.#escape -= end;
     this.#line = Math.max(0, this.#line - end);
-    this.#wrapped = Math.max(0, this.#wrapped - end);
+    if (this.#wrapped !== undefined) this.#wrapped = Math.max(0, this.#wrapped - end);
     return shown;
   }
 }
@@ -268,14 +270,14 @@ class Search {
 
   /**
    * Reads one byte.
-   * @param isWrap whether it is a line end over which base64 may go on
+   * @param isWrap whether it is in a gap over which base64 may go on
    * @param escaped the character of the escape that ends with the byte, or -1
    * @returns the traces that end with it, of those that end in one state the longest
    */
   read(byte: number, isWrap: boolean, escaped: number): readonly Trace[] {
     const others = this.#others;
     const plain = this.#step(this.#plain, byte, isWrap);
-    const reading = escaped < 0 ? plain : this.#step(this.#escapePlain, escaped, isBreak(escaped));
+    const reading = escaped < 0 ? plain : this.#step(this.#escapePlain, escaped, isGap(escaped));
     const escapedOthers = escaped < 0 ? NO_STATES : this.#escapeOthers;
     if (isEscape(byte)) {
       this.#escapePlain = this.#plain;
@@ -288,7 +290,7 @@ class Search {
     }
     const states = new Set([reading]);
     for (const state of others) states.add(this.#step(state, byte, isWrap));
-    for (const state of escapedOthers) states.add(this.#step(state, escaped, isBreak(escaped)));
+    for (const state of escapedOthers) states.add(this.#step(state, escaped, isGap(escaped)));
     // The beginning has nothing to follow, and what goes on as the text does is followed already.
     states.delete(0);
     states.delete(plain);
@@ -312,11 +314,11 @@ function beginning(bytes: Uint8Array, { text, isBase64, sharesFirst }: Trace, en
   for (let index = text.length - 1; index >= 0; index--) {
     const wanted = text.charCodeAt(index);
     const before = new Set<number>();
-    // A line end adds a place to those that are gone through.
+    // A gap adds a place to those that are gone through.
     for (const place of places)
       for (const [character, length] of spellingsBefore(bytes, place)) {
         if (character === wanted) before.add(place - length);
-        else if (isBase64 && isBreak(character)) places.add(place - length);
+        else if (isBase64 && isGap(character)) places.add(place - length);
       }
     if (before.size === 0) return 0;
     places = before;
@@ -324,8 +326,13 @@ function beginning(bytes: Uint8Array, { text, isBase64, sharesFirst }: Trace, en
   // Of two readings that which takes the text as it stands: the other shows that the first character may be read so.
   let start = Math.max(...places);
   if (sharesFirst) {
-    const shared = spellingsBefore(bytes, start).filter(([character]) => KINDS[character] === BASE64);
-    start -= Math.max(0, ...shared.map(([, length]) => length));
+    const places = new Set([start]);
+    // It may be at the end of the line before.
+    for (const place of places)
+      for (const [character, length] of spellingsBefore(bytes, place)) {
+        if (isGap(character)) places.add(place - length);
+        else if (KINDS[character] === BASE64) start = Math.min(start, place - length);
+      }
   }
   const before = String.fromCharCode(...bytes.subarray(Math.max(0, start - LONGEST_SPELLING), start));
   return start - (BEGUN_ESCAPE.exec(before)?.[0].length ?? 0);
@@ -337,11 +344,11 @@ function beginning(bytes: Uint8Array, { text, isBase64, sharesFirst }: Trace, en
  */
 const BEGUN_ESCAPE = /(?:%[0-9a-f]?|\\(?:u[0-9a-f]{0,3}|x[0-9a-f]?)?|&#x?[0-9a-f]*)$/i;
 
-/** Whether there is but one way to read a text: no escape may be in it, and no line end. */
+/** Whether there is but one way to read a text: no escape may be in it, and no gap. */
 function isPlain(bytes: Uint8Array, start: number, end: number): boolean {
   for (let at = start; at < end; at++) {
     const byte = bytes[at] ?? 0;
-    if (isEscape(byte) || isBreak(byte)) return false;
+    if (isEscape(byte) || isGap(byte)) return false;
   }
   return true;
 }
@@ -357,8 +364,9 @@ function spellingsBefore(bytes: Uint8Array, place: number): [character: number, 
   return found;
 }
 
-function isBreak(character: number): boolean {
-  return character === LF || character === CR;
+/** Whether a character may be in a gap of base64: a line end, or what a line begins with where it is indented. */
+function isGap(character: number): boolean {
+  return character === LF || character === CR || character === SPACE || character === TAB;
 }
 
 function joined(one: Uint8Array, other: Uint8Array): Uint8Array {

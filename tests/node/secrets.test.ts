@@ -88,7 +88,7 @@ describe("a secret", () => {
   });
 
   it("is written in one of three ways", () => {
-    const entry = { name: "a", hosts: ["API.Example.com."], value: "12345678" };
+    const entry = { name: "a", hosts: ["API.Example.com."], value: "0123456789abcdef" };
     const parsed = secretList.parse([
       { ...entry, header: "X-Key: {value}", variable: "API_KEY" },
       { ...entry, name: "b", query: "key={value}" },
@@ -175,8 +175,14 @@ describe("an answer", () => {
     ["MIME", 76, "\r\n"],
     ["MIME in JSON", 76, "\\r\\n"],
     ["MIME in a URL", 76, "%0A"],
+    ["YAML", 76, "\n    "],
+    ["YAML in JSON", 75, "\\n  "],
+    ["YAML in a URL", 75, "%0A%20%09"],
+    ["a header", 64, "\r\n\t"],
+    ["a header that was joined", 74, " "],
+    ["text with blanks and empty lines", 33, " \t\r\n\n "],
   ])("has no trace of the value in lines of base64 as in %s", async (_form, width, end) => {
-    for (let length = width / 2; length < width / 2 + 40; length++) {
+    for (let length = width >> 1; length < width / 2 + 40; length++) {
       const lines = btoa(`${"x".repeat(length)}${VALUE}`).match(RegExp(`.{1,${width}}`, "g")) ?? [];
       expect(lines.length).toBeGreaterThan(0);
       const shown = (await masked(`${lines.join(end)}\n`, [bearer], [7])).join("").split("*")[0] ?? "";

@@ -16,6 +16,7 @@ import {
   ALLOWED_PORTS_LISTED,
   INTERNET,
   type Internet,
+  MOST_HOSTS,
   type NetworkPolicy,
   allowsHost,
   canBeListed,
@@ -175,10 +176,15 @@ export class SandboxNetwork {
     const missing = hosts.filter((host) => !allowsHost(this.policy, host));
     const possible =
       most.internet === "none" ? [] : missing.filter((host) => entriesBeyond([host], most).length === 0);
-    const list = JSON.stringify([...(internet === "allowlist" ? allowHosts : []), ...possible]);
+    const kept = internet === "allowlist" ? allowHosts : [];
+    const list = [...kept, ...possible];
     const ways: string[] = [];
     if (possible.length > 0)
-      ways.push(`To allow ${possible.join(", ")}: configure_sandbox with allow_hosts ${list}.`);
+      ways.push(
+        list.length > MOST_HOSTS
+          ? `To allow ${possible.join(", ")}: configure_sandbox with an allow_hosts that leaves others out, because it holds ${MOST_HOSTS} entries at most and would have ${list.length}.`
+          : `To allow ${possible.join(", ")}: configure_sandbox with allow_hosts ${JSON.stringify(list)}.`,
+      );
     const forbidden = missing.filter((host) => !possible.includes(host));
     if (forbidden.length > 0)
       ways.push(

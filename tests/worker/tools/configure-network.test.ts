@@ -84,6 +84,40 @@ describe("a sandbox's policy", () => {
     expect((await callsIn(sandbox).command("true")).structured.notice).toBeUndefined();
   });
 
+  it("has a call suggested for what is refused that can be made as it stands, or none", async () => {
+    const sandbox = "net-suggested";
+    const noteOn = async (hosts: string[]) => {
+      const asked = hosts.map((host) => `curl -sg -o /dev/null --noproxy '' 'http://${host}/';`).join(" ");
+      return String((await callsIn(sandbox).command(`${asked} true`)).structured.notice);
+    };
+    const suggestedBy = (note: string) =>
+      JSON.parse(/configure_sandbox with allow_hosts (\[.*?\])\./.exec(note)?.[1] ?? "[]") as string[];
+    await configure(sandbox, { internet: "none" });
+    for (const hosts of [
+      ["A.Example.COM.", "com", "packages", "93.184.215.14", "[2606:4700:4700::1111]"],
+      ["1.1", "_dmarc.example.com", "xn--bcher-kva.example", "0x7f.1", "metadata.google.internal"],
+      ["*.com", "b.packages", `${"x".repeat(64)}.example.com`, "c..example.com", "-d.example.com"],
+    ]) {
+      const allow_hosts = suggestedBy(await noteOn(hosts));
+      const { isError, structured } = await configure(sandbox, { allow_hosts });
+      expect(isError).toBeFalsy();
+      expect(structured.allow_hosts).toEqual(allow_hosts);
+    }
+    expect((await configure(sandbox)).structured.allow_hosts).toEqual([
+      ...["a.example.com", "93.184.215.14", "2606:4700:4700::1111"],
+      ...["1.0.0.1", "_dmarc.example.com", "xn--bcher-kva.example", "b.packages"],
+    ]);
+    const full = Array.from({ length: 99 }, (_, index) => `h${index}.example.com`);
+    await configure(sandbox, { allow_hosts: full });
+    const one = suggestedBy(await noteOn(["one.example.com"]));
+    expect((await configure(sandbox, { allow_hosts: one })).structured.allow_hosts).toHaveLength(100);
+    const note = await noteOn(["two.example.com", "three.example.com"]);
+    expect(suggestedBy(note)).toEqual([]);
+    expect(note).toContain(
+      "To allow two.example.com, three.example.com: configure_sandbox with an allow_hosts that leaves others out, because it holds 100 entries at most and would have 102.",
+    );
+  });
+
   it("holds in the container after, and its connections are a resource", async () => {
     const sandbox = "net-again";
     await configure(sandbox, { internet: "none" });

@@ -12,14 +12,30 @@ const bufferBytes = 65_536;
 /** Takes what was read into the buffer. False: it is not to be read into until the connection is resumed. */
 type Reader = (bytes: Buffer) => boolean;
 
-const readers = new WeakMap<Duplex, Reader>();
+interface Reading {
+  read: Reader;
+  /** Pieces of the buffer that another connection still writes. */
+  unwritten: number;
+}
+
+const readings = new WeakMap<Duplex, Reading>();
+
+/** Buffers of connections that are over, for the next: V8 sees how small their objects are, and leaves them to its rare collections. */
+const spare: Buffer[] = [];
+
+const mostSpare = 256;
 
 /** Connects as `connect` of node:net does. The socket's stream gets copies, until `passThrough`. */
 export function connectBuffered(options: TcpSocketConnectOpts): Socket {
-  const buffer = Buffer.allocUnsafeSlow(bufferBytes);
-  const callback = (length: number): boolean => readers.get(socket)?.(buffer.subarray(0, length)) ?? false;
+  const buffer = spare.pop() ?? Buffer.allocUnsafeSlow(bufferBytes);
+  const reading: Reading = { read: (bytes) => socket.push(Buffer.from(bytes)), unwritten: 0 };
+  const callback = (length: number): boolean => reading.read(buffer.subarray(0, length));
   const socket = connect({ ...options, onread: { buffer, callback } });
-  readers.set(socket, (bytes) => socket.push(Buffer.from(bytes)));
+  readings.set(socket, reading);
+  socket.once("close", () => {
+    // What is still written out of it must not become what the next connection reads.
+    if (reading.unwritten === 0 && spare.length < mostSpare) spare.push(buffer);
+  });
   return socket;
 }
 
@@ -35,22 +51,22 @@ export function passThrough(
   isReady: () => boolean = () => true,
   write: (bytes: Buffer, written: () => void) => void = (bytes, written) => to.write(bytes, written),
 ): void {
-  const throughStream = readers.get(from);
-  if (throughStream === undefined) return;
+  const reading = readings.get(from);
+  if (reading === undefined) return;
+  const throughStream = reading.read;
   // Until all of it is written the other connection holds on to the buffer.
-  let unwritten = 0;
   let isStopped = false;
   const written = () => {
-    unwritten -= 1;
-    if (unwritten > 0 || !isStopped) return;
+    reading.unwritten -= 1;
+    if (reading.unwritten > 0 || !isStopped) return;
     isStopped = false;
     from.resume();
   };
-  readers.set(from, (bytes) => {
+  reading.read = (bytes) => {
     if (from.readableLength > 0 || !isReady()) return throughStream(bytes);
-    unwritten += 1;
+    reading.unwritten += 1;
     write(bytes, written);
     isStopped = to.writableLength > 0;
     return !isStopped;
-  });
+  };
 }

@@ -125,6 +125,9 @@ async function answer(
 ): Promise<void> {
   const url = target(request);
   if (url === undefined) return refuse(response, 400, "this request names no host");
+  // Such a coding is one of the connection's, and the body would go on without its name.
+  if (!/^chunked$/i.test(request.headers["transfer-encoding"] ?? "chunked"))
+    return refuse(response, 501, "a body in another transfer coding than chunked is not passed on");
   const host = hostOf(url);
   const other = pinnedOtherwise(request, url);
   if (other !== undefined) {
@@ -326,7 +329,7 @@ async function tunnel(
   // What the Worker answers by itself is no matter of the policy.
   const goesOn = !isIntercept || isIntercepted(egress.intercepts.https, host);
   const forbidden = goesOn ? refusedByPolicy(egress, host, port) : undefined;
-  const nested = { why: "policy", text: "a tunnel carries no tunnel" } as const;
+  const nested = { why: "mismatch", text: "a tunnel carries no tunnel" } as const;
   const refused = pinned.has(socket) ? nested : forbidden;
   const entry: Connection = { at: Date.now(), host, port, method: "CONNECT", bytes: 0 };
   // Some clients tunnel plain HTTP as well.

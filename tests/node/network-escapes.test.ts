@@ -225,6 +225,11 @@ const ATTEMPTS: [what: string, expression: string, answer: RegExp][] = [
     `ask(b"POST http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n0;\\n\\r\\n\\r\\n" + get("http://evil.test/smuggled", host="evil.test"))`,
     /./,
   ],
+  [
+    "a body in a coding of the connection's",
+    `ask(b"POST http://good.test/ HTTP/1.1\\r\\nHost: good.test\\r\\nTransfer-Encoding: gzip, chunked\\r\\nConnection: close\\r\\n\\r\\n2\\r\\nhi\\r\\n0\\r\\n\\r\\n")`,
+    /501/,
+  ],
   ["another host in the Host header", `ask(get("http://good.test/x", host="evil.test"))`, /200/],
   [
     "two Host headers",
@@ -423,14 +428,16 @@ attempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3).bind(("eth0"
     const refusals = async () => JSON.parse(await (await one.call("GET", "/refusals/0")).text());
     expect(await refusals()).toEqual([{ host: "evil.test", why: "policy", count: 2 }]);
     await one.run(
-      "curl -sSk --connect-to evil.test:443:good.test:443 https://evil.test/; curl -sS http://good.test:8080/; curl -sSp -H 'Host: evil.test' http://good.test/",
+      `curl -sSk --connect-to evil.test:443:good.test:443 https://evil.test/; curl -sS http://good.test:8080/; curl -sSp -H 'Host: evil.test' http://good.test/
+exec 3<>/dev/tcp/127.0.0.1/3128
+for to in good.test:80 evil.test:443; do printf 'CONNECT %s HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n' $to >&3; head -n 2 <&3; done`,
     );
     expect((await refusals()).slice(1)).toEqual([
       { host: "good.test", why: "mismatch", count: 1 },
       { host: "good.test", port: 8080, why: "policy", count: 1 },
-      { host: "evil.test", why: "mismatch", count: 1 },
+      { host: "evil.test", why: "mismatch", count: 2 },
     ]);
-    expect(JSON.parse(await (await one.call("GET", "/connections")).text()).refused).toBe(5);
+    expect(JSON.parse(await (await one.call("GET", "/connections")).text()).refused).toBe(6);
     const { stdout } = await one.run(
       "for host in '[::ffff:7f00:1]' 10.1.2.3 metadata.google.internal; do curl -sS http://$host/ --proxy $http_proxy --noproxy ''; done; curl -sS https://10.1.2.3/ --noproxy ''",
     );

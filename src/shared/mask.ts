@@ -326,11 +326,11 @@ function beginning(bytes: Uint8Array, { text, isBase64, sharesFirst }: Trace, en
   // Of two readings that which takes the text as it stands: the other shows that the first character may be read so.
   let start = Math.max(...places);
   if (sharesFirst) {
-    const places = new Set([start]);
+    const ends = new Set([start]);
     // It may be at the end of the line before.
-    for (const place of places)
+    for (const place of ends)
       for (const [character, length] of spellingsBefore(bytes, place)) {
-        if (isGap(character)) places.add(place - length);
+        if (isGap(character)) ends.add(place - length);
         else if (KINDS[character] === BASE64) start = Math.min(start, place - length);
       }
   }

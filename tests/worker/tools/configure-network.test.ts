@@ -104,8 +104,13 @@ describe("a sandbox's policy", () => {
       expect(structured.allow_hosts).toEqual(allow_hosts);
     }
     expect((await configure(sandbox)).structured.allow_hosts).toEqual([
-      ...["a.example.com", "93.184.215.14", "2606:4700:4700::1111"],
-      ...["1.0.0.1", "_dmarc.example.com", "xn--bcher-kva.example", "b.packages"],
+      "a.example.com",
+      "93.184.215.14",
+      "2606:4700:4700::1111",
+      "1.0.0.1",
+      "_dmarc.example.com",
+      "xn--bcher-kva.example",
+      "b.packages",
     ]);
     const full = Array.from({ length: 99 }, (_, index) => `h${index}.example.com`);
     await configure(sandbox, { allow_hosts: full });

@@ -49,7 +49,7 @@ function componentNames() {
   return z.array(z.string(message), message).optional();
 }
 
-const taskBody = z.object({
+const taskBody = z.strictObject({
   task: words("Task", MAX_TASK),
   timeout: timeoutField(),
   /** The state that the task starts from. */
@@ -59,13 +59,22 @@ const taskBody = z.object({
   question: z.undefined("Give a task or a question, not both").optional(),
 });
 
-const questionBody = z.object({
+const questionBody = z.strictObject({
   question: words("Question", MAX_QUESTION),
   language: z.enum(PROGRAM_LANGUAGES, `Language must be ${PROGRAM_LANGUAGES.join(" or ")}`).optional(),
   sandbox: z.string("Sandbox must be the name of one").pipe(sandboxName()).optional(),
   model: z.string("Model must be the name of one").pipe(modelName()).optional(),
   timeout: timeoutField(),
 });
+
+/** What each body may have, in words for a field that neither has. */
+const FIELDS = `with task go ${others(taskBody)}; with question go ${others(questionBody)}`;
+
+function others({ shape }: z.ZodObject): string {
+  return Object.keys(shape)
+    .filter((name) => name !== "task" && name !== "question")
+    .join(", ");
+}
 
 const NO_JSON: ReadonlySet<BodyProblem> = new Set(["not_json", "not_utf8"]);
 
@@ -104,7 +113,11 @@ async function ask(context: ToolContext, fields: object): Promise<Started> {
   return (await startQuestion(context, { ...question, timeoutMs: timeout })).value;
 }
 
-function refusedBy({ issues: [issue] }: z.ZodError): { refused: string } {
+function refusedBy({ issues }: z.ZodError): { refused: string } {
+  const excess = issues.find((each) => each.code === "unrecognized_keys");
+  if (excess)
+    return { refused: `There is no field ${JSON.stringify(excess.keys[0]?.slice(0, 100))}: ${FIELDS}` };
+  const [issue] = issues;
   const message = issue?.message ?? "It cannot be read";
   // The messages of tools begin with a verb.
   const name = /^[a-z]/.test(message) ? String(issue?.path[0]) : "";

@@ -58,7 +58,7 @@ describe("POST /execute", () => {
     expect([ended, result.success]).toEqual([200, false]);
   });
 
-  it.each([[{}], [{ task: "" }], [{ task: "  " }], [{ task: 5 }], [[]], [null], [{ questoin: "x" }]])(
+  it.each([[{}], [{ task: "" }], [{ task: "  " }], [{ task: 5 }], [[]], [null]])(
     "asks for a task: %j",
     async (body) => {
       expect(await json(await owner.http("/execute", post(body)))).toEqual([
@@ -67,6 +67,16 @@ describe("POST /execute", () => {
       ]);
     },
   );
+
+  it.each([
+    [{ questoin: "x" }, "questoin"],
+    [{ task: "[[write]] x", timeout_seconds: 5 }, "timeout_seconds"],
+    [{ task: "[[write]] x", sandbox: "mine" }, "sandbox"],
+    [{ question: "[[product]] x", agents: ["reviewer"] }, "agents"],
+  ])("names the field that it does not have, and those that it has: %j", async (body, field) => {
+    const error = `There is no field "${field}": with task go timeout, checkpoint, agents, commands; with question go language, sandbox, model, timeout`;
+    expect(await json(await owner.http("/execute", post(body)))).toEqual([400, { error }]);
+  });
 
   it.each(["no JSON", '{"task": "x"', ""])("says of %j that it is no JSON", async (body) => {
     expect(await json(await owner.http("/execute", post(body)))).toEqual([

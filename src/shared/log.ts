@@ -118,6 +118,14 @@ export interface ConfigEvent {
   problems: readonly string[];
 }
 
+/** A definition of the operator's that a task named and that cannot be used. */
+export interface ComponentEvent {
+  event: "component";
+  /** As `<kind>/<name>`: the operator's file has this name. */
+  component: string;
+  problem: string;
+}
+
 export type LogEvent =
   | CallEvent
   | RefusalEvent
@@ -125,6 +133,7 @@ export type LogEvent =
   | SignInEvent
   | SandboxEvent
   | ErrorEvent
+  | ComponentEvent
   | ConfigEvent;
 
 const EVENT_LEVEL = {
@@ -133,6 +142,7 @@ const EVENT_LEVEL = {
   sign_in: "info",
   sandbox: "info",
   refusal: "warn",
+  component: "warn",
   error: "error",
   config: "error",
 } as const;

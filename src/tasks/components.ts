@@ -5,6 +5,7 @@
 import { z } from "zod";
 import type { Config, Env } from "../shared/config.ts";
 import { ToolError } from "../shared/errors.ts";
+import { log } from "../shared/log.ts";
 import { textOf } from "../shared/text.ts";
 
 const COMPONENT_KINDS = ["agents", "commands"] as const;
@@ -46,9 +47,16 @@ const MAX_BYTES = 64 * 1024;
 interface Source {
   /** The names of the files of a kind, in any order; where there are very many, not all of them. */
   files(kind: ComponentKind): Promise<string[]>;
-  /** Undefined where there is no such file, and "too_large" for one of more than `MAX_BYTES`. */
-  read(path: string): Promise<Uint8Array | "too_large" | undefined>;
+  /** Undefined where there is no such file. */
+  read(path: string): Promise<Uint8Array | Unreadable | undefined>;
 }
+
+/** Why a file cannot be read, in words that end a sentence. */
+interface Unreadable {
+  problem: string;
+}
+
+const TOO_LARGE: Unreadable = { problem: `it is larger than ${MAX_BYTES} bytes` };
 
 function sourceOf(env: Env, { tasks: { componentsPrefix } }: Config): Source | undefined {
   if (env.COMPONENTS_FOLDER) return inFolder(env.COMPONENTS_FOLDER);
@@ -66,7 +74,7 @@ function inBucket(bucket: R2Bucket, below: string): Source {
       const object = await bucket.get(`${below}/${path}`);
       if (object === null || object.size <= MAX_BYTES) return await object?.bytes();
       await object.body.cancel();
-      return "too_large";
+      return TOO_LARGE;
     },
   };
 }
@@ -78,19 +86,25 @@ function inFolder(folder: Fetcher): Source {
   return {
     async files(kind) {
       const response = await folder.fetch(`http://folder/${kind}/`);
-      const isDirectory = response.ok && /json/.test(response.headers.get("content-type") ?? "");
-      const entries = isDirectory ? folderEntries.parse(await response.json()) : [];
-      if (!isDirectory) await response.body?.cancel();
+      const entries = isDirectory(response) ? folderEntries.parse(await response.json()) : [];
+      if (!isDirectory(response)) await response.body?.cancel();
       return entries.filter(({ type }) => type !== "directory").map(({ name }) => name);
     },
     async read(path) {
-      const response = await folder.fetch(`http://folder/${path}`);
+      // It throws where the operating system refuses the file.
+      const response = await folder.fetch(`http://folder/${path}`).catch(() => undefined);
+      if (!response) return { problem: "its file cannot be read" };
       const size = Number(response.headers.get("content-length") ?? Number.NaN);
       if (response.ok && size <= MAX_BYTES) return await response.bytes();
       await response.body?.cancel();
-      return response.ok ? "too_large" : undefined;
+      if (isDirectory(response)) return { problem: "it is a directory" };
+      return response.ok ? TOO_LARGE : undefined;
     },
   };
+}
+
+function isDirectory({ ok, headers }: Response): boolean {
+  return ok && /json/.test(headers.get("content-type") ?? "");
 }
 
 /** What the operator offers, ordered by name. */
@@ -126,12 +140,19 @@ export async function componentsFor(
 ): Promise<{ components?: TaskComponents; definitions?: Definition[] }> {
   if (wanted.length === 0) return {};
   const source = sourceOf(env, config);
-  const found = await Promise.all(wanted.map((each) => source && definitionIn(source, each)));
+  const read = async (path: string) => {
+    const found = source && (await definitionIn(source, path));
+    if (found && "problem" in found) throw unusable(config, path, found);
+    return found;
+  };
+  const found = await Promise.all(wanted.map(read));
   const definitions = found.filter((each) => each !== undefined);
   const missing = wanted.filter((_, index) => found[index] === undefined);
   if (missing.length === 0) return { components: { wanted, offered: [] }, definitions };
   const offered = pathsOf(await offeredComponents(env, config));
   if (mayHaveOwn) return { components: { wanted, offered }, definitions };
+  const listed = missing.find((path) => offered.includes(path));
+  if (listed !== undefined) throw unusable(config, listed, { problem: "its file is a link to nowhere" });
   throw new ToolError(
     "invalid_argument",
     `There is no ${missing.join(", no ")}.`,
@@ -161,18 +182,25 @@ function checked(kind: ComponentKind, given: readonly string[]): string[] {
   );
 }
 
-async function definitionIn(source: Source, path: string): Promise<Definition | undefined> {
+/** The error for a definition that the operator offers and has to mend, of which the log tells. */
+function unusable(config: Config, component: string, { problem }: Unreadable): ToolError {
+  log(config, { event: "component", component, problem });
+  return new ToolError(
+    "invalid_argument",
+    `${component} of the operator cannot be used: ${problem}.`,
+    "Leave it out.",
+  );
+}
+
+async function definitionIn(source: Source, path: string): Promise<Definition | Unreadable | undefined> {
   const bytes = await source.read(`${path}.md`);
-  if (bytes === undefined) return undefined;
-  const unusable = (why: string) =>
-    new ToolError("not_configured", `${path} of the operator cannot be used: ${why}.`, "Leave it out.");
-  if (bytes === "too_large") throw unusable(`it is larger than ${MAX_BYTES} bytes`);
+  if (bytes === undefined || "problem" in bytes) return bytes;
   const text = textOf(bytes);
-  if (text === undefined) throw unusable("it is no text in UTF-8");
+  if (text === undefined) return { problem: "it is no text in UTF-8" };
   const [kind, name] = split(path);
   // The agent knows a subagent by this name alone, and leaves out one that has none.
   if (kind === "agents" && nameIn(text) !== name)
-    throw unusable(`its front matter has to say \`name: ${name}\`, as its file is called`);
+    return { problem: `its front matter has to say \`name: ${name}\`, as its file is called` };
   return { kind, name, text };
 }
 

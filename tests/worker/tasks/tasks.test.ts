@@ -1,6 +1,6 @@
 /** What becomes of a task when what runs it goes away, and who may do what with it. */
 import { runInDurableObject } from "cloudflare:test";
-import { beforeAll, describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it, vi } from "vitest";
 import { IN_FLIGHT_MS, MAX_IN_FLIGHT, MAX_REQUESTS, TaskBudgets } from "../../../src/tasks/budget.ts";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { TaskIndex } from "../../../src/tasks/task-list.ts";
@@ -278,6 +278,31 @@ describe("definitions that a task names", () => {
   ])("are refused before anything starts: %j", async (named, words) => {
     const { isError, text } = await caller.call("execute_task", { task: "x", ...named });
     expect({ isError, text }).toMatchObject({ isError: true, text: expect.stringMatching(words) });
+  });
+});
+
+describe("a definition of the operator's that cannot be used", () => {
+  it("is named to who calls over plain HTTP, and to the operator in the log", async () => {
+    await bucket.put("broken/agents/reviewer.md", "---\nname: another\n---\n");
+    const spy = vi.spyOn(console, "log").mockImplementation(() => {});
+    try {
+      const caller = owner.with({ COMPONENTS: "broken", LOG_LEVEL: "warn" });
+      const body = JSON.stringify({ task: "x", agents: ["reviewer"] });
+      const response = await caller.http("/execute", { method: "POST", body });
+      expect([response.status, await response.json()]).toEqual([
+        400,
+        {
+          error:
+            "agents/reviewer of the operator cannot be used: its front matter has to say `name: reviewer`, as its file is called. Leave it out.",
+        },
+      ]);
+      const logged = spy.mock.calls.map(([line]) => JSON.parse(String(line)));
+      expect(logged).toContainEqual(
+        expect.objectContaining({ level: "warn", event: "component", component: "agents/reviewer" }),
+      );
+    } finally {
+      spy.mockRestore();
+    }
   });
 });
 

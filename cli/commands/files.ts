@@ -102,7 +102,11 @@ const get = serverCommand(
 const listSchema = z.object({
   entries: z.array(z.object({ path: z.string(), type: z.string(), size: z.number(), modified: z.string() })),
   more: z.boolean().optional(),
+  next_cursor: z.string().optional(),
 });
+
+/** Entries of a listing at most, which the server gives in parts. */
+const MOST_ENTRIES = 100_000;
 
 const ls = serverCommand("ls", "list a directory of a sandbox", [
   "files ls",
@@ -112,13 +116,22 @@ const ls = serverCommand("ls", "list a directory of a sandbox", [
   .option("--sandbox <name>", "the sandbox", "default")
   .option("--recursive", "all that is below, too")
   .action(async (remote, { sandbox, recursive, ...options }) => {
-    const path = fileAddress(sandbox, remote);
-    const response = await http(serverAddress(options), `${path}${recursive ? "?recursive=true" : ""}`);
-    if (response.headers.get("content-disposition") !== null) {
-      await response.body?.cancel();
-      throw new CommandError("usage", `${remote} is a file. Fetch it: ${PROGRAM} files get ${remote}`);
-    }
-    const { entries, more = false } = listSchema.parse(await response.json());
+    const query = new URLSearchParams(recursive ? { recursive: "true" } : {});
+    const address = serverAddress(options);
+    const entries: z.infer<typeof listSchema>["entries"] = [];
+    let more = false;
+    do {
+      const response = await http(address, `${fileAddress(sandbox, remote)}?${query}`);
+      if (response.headers.get("content-disposition") !== null) {
+        await response.body?.cancel();
+        throw new CommandError("usage", `${remote} is a file. Fetch it: ${PROGRAM} files get ${remote}`);
+      }
+      const part = listSchema.parse(await response.json());
+      entries.push(...part.entries);
+      more = part.more ?? false;
+      if (part.next_cursor === undefined) break;
+      query.set("cursor", part.next_cursor);
+    } while (more && entries.length < MOST_ENTRIES);
     if (options.json) return json(true, { sandbox, path: remote, entries, more });
     table(
       [

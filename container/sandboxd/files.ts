@@ -36,9 +36,7 @@ export class Files {
       },
       "GET /stat": (call, _request, response) => statOf(call, () => !response.destroyed),
       "GET /archive": sendArchive,
-      "GET /list": async (call, _request, response) => ({
-        entries: await listDirectory(call, () => !response.destroyed),
-      }),
+      "GET /list": (call, _request, response) => listDirectory(call, () => !response.destroyed),
       "GET /usage": async ({ path }) => ({ bytes: await diskUsage(path) }),
       "POST /changes": async (call, _request, response) => ({
         changes: await findChanges(call, closed(response)),

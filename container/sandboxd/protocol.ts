@@ -288,6 +288,9 @@ const path = () => z.string().check(z.regex(/^\/[^\0]*$/));
 const digest = () => z.string().check(z.regex(/^[0-9a-f]{64}$/));
 const writeID = () => z.string().check(z.regex(/^[0-9a-f-]{1,64}$/));
 const flag = () => z.optional(z.literal("1"));
+/** The path of an entry, whose bytes are percent-encoded but for letters, digits and `-._~/`. A path has 4,096 bytes at most. */
+export const listCursor = () =>
+  z.string().check(z.maxLength(3 * 4096), z.regex(/^(?:[\w.~/-]|%[0-9a-f]{2})+$/));
 const number = () => z.coerce.number().check(z.int(), z.nonnegative());
 
 /**
@@ -329,8 +332,8 @@ export const fileCalls = {
   "GET /stat": z.object({ path: path(), digest: flag() }),
   /** A directory as an archive that is made while it is sent. */
   "GET /archive": z.object({ path: path(), format: z.enum(["tar.gz", "zip"]) }),
-  /** Answers `listSchema`. */
-  "GET /list": z.object({ path: path(), depth: number(), limit: number() }),
+  /** The entries after that of a cursor, from the first on without one. Answers `listSchema`. */
+  "GET /list": z.object({ path: path(), depth: number(), limit: number(), after: z.optional(listCursor()) }),
   /** Bytes of the files below a directory. Answers `usageSchema`. */
   "GET /usage": z.object({ path: path() }),
   /**
@@ -436,9 +439,13 @@ export const listSchema = z.object({
       modified: z.number().check(z.gte(-8.64e15), z.lte(8.64e15)),
     }),
   ),
+  /** Where there is more: the cursor of the last entry. */
+  next: z.optional(listCursor()),
 });
 
-export type Listed = z.infer<typeof listSchema>["entries"][number];
+export type Listing = z.infer<typeof listSchema>;
+
+export type Listed = Listing["entries"][number];
 
 /** Nothing where counting takes too long. */
 export const usageSchema = z.object({ bytes: z.optional(size()) });

@@ -4,7 +4,7 @@ import type { Stats } from "node:fs";
 import { constants, fstatSync, readSync, statSync } from "node:fs";
 import { type FileHandle, lstat, open, readdir, stat } from "node:fs/promises";
 import { FileError, unreadable } from "./file-error.ts";
-import { ANSWER_BYTES, type FileCalls, type FileStat, type Listed } from "./protocol.ts";
+import { ANSWER_BYTES, type FileCalls, type FileStat, type Listed, type Listing } from "./protocol.ts";
 
 const CHUNK_BYTES = 256 * 1024;
 const LINE_FEED = 10;
@@ -173,19 +173,20 @@ function remember(key: string, lines: number): void {
 const KEPT_ENTRIES = 20_000;
 
 /**
- * The first entries of a directory down to a depth, ordered by the bytes of their paths. Symbolic links are not followed;
- * entries that disappear meanwhile or cannot be read are left out.
+ * The first entries of a directory down to a depth, or those after a cursor, ordered by the bytes of their paths. Symbolic links are
+ * not followed; entries that disappear meanwhile or cannot be read are left out.
  */
 export async function listDirectory(
-  { path, depth, limit }: FileCalls["GET /list"],
+  { path, depth, limit, after: cursor = "" }: FileCalls["GET /list"],
   isWanted: () => boolean,
-): Promise<Listed[]> {
+): Promise<Listing> {
   try {
     if (!(await stat(path)).isDirectory()) throw new FileError({ problem: "not_directory" });
   } catch (error) {
     throw error instanceof FileError ? error : unreadable(error);
   }
   const root = bytesAsText(path);
+  const after = nameOf(cursor);
   // A file's name is bytes; Latin-1 keeps each, and sorts as they do.
   let found: string[] = [];
   const directories = [{ prefix: "", depth }];
@@ -199,16 +200,23 @@ export async function listDirectory(
       return [];
     });
     for (const entry of inside) {
-      found.push(`${prefix}${entry.name}`);
-      if (next.depth > 1 && entry.isDirectory())
-        directories.push({ prefix: `${prefix}${entry.name}/`, depth: next.depth - 1 });
+      const name = `${prefix}${entry.name}`;
+      if (name > after) found.push(name);
+      const below = `${name}/`;
+      const isDone = below < after && !after.startsWith(below);
+      if (next.depth > 1 && entry.isDirectory() && !isDone)
+        directories.push({ prefix: below, depth: next.depth - 1 });
     }
-    if (found.length > limit + KEPT_ENTRIES) found = sorted(found).slice(0, limit);
+    // One more, which says that there is more.
+    if (found.length > limit + KEPT_ENTRIES) found = sorted(found).slice(0, limit + 1);
   }
   const entries: Listed[] = [];
   let bytes = 0;
+  let last = "";
   for (const name of sorted(found)) {
-    if (entries.length >= limit || bytes > ANSWER_BYTES / 2 || !isWanted()) break;
+    if (!isWanted()) break;
+    if (entries.length >= limit || bytes > ANSWER_BYTES / 2) return { entries, next: cursorOf(last) };
+    last = name;
     const stats = await lstat(textAsBytes(`${root}/${name}`)).catch(() => undefined);
     if (!stats) continue;
     const entry = {
@@ -220,7 +228,16 @@ export async function listDirectory(
     bytes += JSON.stringify(entry).length;
     entries.push(entry);
   }
-  return entries;
+  return { entries };
+}
+
+/** The cursor of a name that was read as Latin-1. A name need not be UTF-8, so its bytes are encoded. */
+function cursorOf(name: string): string {
+  return name.replace(/[^A-Za-z0-9_.~/-]/g, (byte) => `%${byte.charCodeAt(0).toString(16).padStart(2, "0")}`);
+}
+
+function nameOf(cursor: string): string {
+  return cursor.replace(/%([0-9a-f]{2})/g, (_, byte: string) => String.fromCharCode(parseInt(byte, 16)));
 }
 
 function typeOf(stats: Stats): Listed["type"] {

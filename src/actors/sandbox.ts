@@ -31,7 +31,7 @@ import { type Secret, secretsFor } from "../shared/secrets.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
 import { Connection, type TerminalInput } from "../container/connection.ts";
-import { type FileEntry, type FileRange, Files, type OpenedFile } from "../container/files.ts";
+import { type FileListing, type FileRange, Files, type OpenedFile } from "../container/files.ts";
 import { Kernels } from "../container/kernels/kernels.ts";
 import type { CheckpointSettings, Destroyed, Ending, WentBack } from "./account.ts";
 import { AccountLink, type Owner } from "./account-link.ts";
@@ -608,7 +608,7 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#serveAgain(owner, () => this.#files.read(...range));
   }
 
-  listDirectory(owner: Owner, ...what: Parameters<Files["list"]>): Promise<Answer<FileEntry[]>> {
+  listDirectory(owner: Owner, ...what: Parameters<Files["list"]>): Promise<Answer<FileListing>> {
     return this.#serveAgain(owner, () => this.#files.list(...what));
   }
 

@@ -14,6 +14,7 @@ import {
   SIZE_HEADER,
   type Written,
   changesSchema,
+  listCursor,
   listSchema,
   removedSchema,
   statSchema,
@@ -23,6 +24,18 @@ import {
 import { type ErrorCode, ToolError, answered, exhausted } from "../shared/errors.ts";
 import type { Connection } from "./connection.ts";
 import { readAnswer, bytesOf, jsonOf, misanswered } from "./sandboxd-answer.ts";
+
+/** A cursor that a caller has given. @throws {ToolError} for what no answer said */
+export function checkedCursor(given: string | undefined): string | undefined {
+  if (given === undefined || listCursor().safeParse(given).success) return given;
+  throw new ToolError("invalid_argument", "The cursor is none that an answer before said.", "Leave it out.");
+}
+
+/** A part of a listing. `next` is the cursor for the entries after it, where there are more. */
+export interface FileListing {
+  entries: FileEntry[];
+  next?: string | undefined;
+}
 
 export interface FileEntry {
   path: string;
@@ -143,14 +156,15 @@ export class Files {
     );
   }
 
-  /** At most `limit` entries, ordered by path. */
-  async list(path: string, recursive: boolean, limit: number): Promise<FileEntry[]> {
+  /** At most `limit` entries, ordered by path. @param after the cursor of the answer before */
+  async list(path: string, recursive: boolean, limit: number, after?: string): Promise<FileListing> {
     const target = absolute(path);
-    const call = { path: target, depth: recursive ? MAX_DEPTH : 1, limit };
-    const { entries } = await this.#ask("GET /list", call, listSchema, `Listing ${target} failed`);
-    return entries.slice(0, limit).map(({ path: name, type, size, modified }) => {
+    const call = { path: target, depth: recursive ? MAX_DEPTH : 1, limit, after };
+    const { entries, next } = await this.#ask("GET /list", call, listSchema, `Listing ${target} failed`);
+    const listed = entries.slice(0, limit).map(({ path: name, type, size, modified }) => {
       return { path: name, type, size, modified: new Date(modified).toISOString() };
     });
+    return { entries: listed, next };
   }
 
   /** What a path leads to; with `digest` also the SHA-256 of a file, unless that takes too long. */

@@ -26,7 +26,7 @@ export async function completePath(caller: CallerContext, sandbox: string, value
   const entries = await orNothing(
     reading(caller, sandbox, false, (actor, owner) =>
       actor.listDirectory(owner, absolute(start), false, MAX_ENTRIES),
-    ),
+    ).then((listing) => listing.entries),
   );
   return entries
     .map(({ path, type }) => `${start}${path}${type === "directory" ? "/" : ""}`)

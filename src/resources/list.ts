@@ -81,5 +81,8 @@ function topOf(caller: CallerContext, sandbox: string) {
   const listed = reading(caller, sandbox, false, (actor, owner) =>
     actor.listDirectory(owner, WORKSPACE, false, TOP_ENTRIES),
   );
-  return within(LIST_MS, listed).catch(() => undefined);
+  return within(
+    LIST_MS,
+    listed.then(({ entries }) => entries),
+  ).catch(() => undefined);
 }

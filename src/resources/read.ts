@@ -92,17 +92,17 @@ async function directory(
   path: string,
   mayStart: boolean,
 ): Promise<Contents> {
-  const found = await reading(caller, sandbox, mayStart, (actor, owner) =>
-    actor.listDirectory(owner, path, false, MAX_ENTRIES + 1),
+  const { entries: found, next } = await reading(caller, sandbox, mayStart, (actor, owner) =>
+    actor.listDirectory(owner, path, false, MAX_ENTRIES),
   );
-  const entries = found.slice(0, MAX_ENTRIES).map((entry) => ({
+  const entries = found.map((entry) => ({
     name: entry.path,
     uri: entryURI(sandbox, path, entry),
     type: entry.type,
     size: entry.size,
     modified: entry.modified,
   }));
-  return listing({ path, entries, more: found.length > MAX_ENTRIES });
+  return listing({ path, entries, more: next !== undefined });
 }
 
 /** The address of an entry of a directory; a directory's ends with a slash. @param parent absolute */

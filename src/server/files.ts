@@ -8,7 +8,7 @@ import { callSandbox, sandboxActor } from "../actors/sandbox-client.ts";
 import type { Owner } from "../actors/account-link.ts";
 import type { Sandbox } from "../actors/sandbox.ts";
 import { insufficientScope } from "../auth/challenge.ts";
-import { absolute } from "../container/files.ts";
+import { absolute, checkedCursor } from "../container/files.ts";
 import { ToolError, internalError } from "../shared/errors.ts";
 import { type FileLink, type RunLink, readToken } from "../shared/file-link.ts";
 import { logError } from "../shared/log.ts";
@@ -153,7 +153,7 @@ const NEEDED: Record<string, readonly Scope[]> = {
   DELETE: ["sandbox:write"],
 };
 
-/** Entries of a listing at most. */
+/** Entries of a listing at most; its cursor leads to the others. */
 const MAX_ENTRIES = 5000;
 
 /** `/sandboxes/<name>/files/<path>`. The path is relative to /workspace, or absolute behind a second slash. */
@@ -197,13 +197,15 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
       default:
         return sendFile(request, caller.env, owner, path, async () => {
           const recursive = searchParams.get("recursive") === "true";
+          const cursor = checkedCursor(searchParams.get("cursor") ?? undefined);
           const { value } = await callSandbox(
             caller.env,
             owner,
-            (actor, known) => actor.listDirectory(known, path, recursive, MAX_ENTRIES + 1),
+            (actor, known) => actor.listDirectory(known, path, recursive, MAX_ENTRIES, cursor),
             { reads: true },
           );
-          return json({ path, entries: value.slice(0, MAX_ENTRIES), more: value.length > MAX_ENTRIES });
+          const { entries, next } = value;
+          return json({ path, entries, more: next !== undefined, next_cursor: next });
         });
     }
   });

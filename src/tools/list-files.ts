@@ -1,16 +1,17 @@
 import { z } from "zod";
-import { NOT_UTF8, absolute } from "../container/files.ts";
+import { NOT_UTF8, absolute, checkedCursor } from "../container/files.ts";
 import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
 
 export const listFiles = defineTool({
   name: "list_files",
   title: "List files",
   description:
-    "Lists a directory of a sandbox in the order of names, hidden files included: type, size in bytes, time of the last change and path.",
+    "Lists a directory of a sandbox in the order of names, hidden files included: type, bytes, last change, path.",
   input: z.strictObject({
     path: pathField().default("/workspace"),
     recursive: z.boolean().default(false).describe("Also everything below."),
     limit: z.number().int().min(1).max(5000).default(200),
+    cursor: z.string().optional(),
     sandbox: sandboxField(),
   }),
   output: z.object({
@@ -24,24 +25,35 @@ export const listFiles = defineTool({
       }),
     ),
     more: z.boolean(),
+    next_cursor: z.string().optional(),
     notice: z.string().optional(),
   }),
   annotations: { readOnlyHint: true },
   scopes: ["sandbox:read"],
-  async handle({ path, recursive, limit, sandbox }, context) {
+  async handle({ path, recursive, limit, cursor, sandbox }, context) {
+    const after = checkedCursor(cursor);
     const { value, notice } = await context.reading(sandbox, (actor, owner) =>
-      actor.listDirectory(owner, path, recursive, limit + 1),
+      actor.listDirectory(owner, path, recursive, limit, after),
     );
-    const more = value.length > limit;
-    const entries = value.slice(0, limit);
-    const structured = { path: absolute(path), entries, more, notice };
+    const { entries, next } = value;
+    const structured = {
+      path: absolute(path),
+      entries,
+      more: next !== undefined,
+      next_cursor: next,
+      notice,
+    };
     const lines = entries.map(
       (entry) =>
         `${entry.type.padEnd(9)} ${String(entry.size).padStart(10)} ${entry.modified} ${shownName(entry.path)}`,
     );
-    if (entries.length === 0) lines.push(`${structured.path} is empty.`);
+    if (entries.length === 0)
+      lines.push(after === undefined ? `${structured.path} is empty.` : "There is nothing more.");
     if (entries.some((entry) => entry.path.includes("\uFFFD"))) lines.push(NOT_UTF8);
-    if (more) lines.push(`... and more: raise limit (at most 5000) or list a directory below.`);
+    if (next !== undefined)
+      lines.push(
+        `... and more: go on with cursor ${next}, raise limit (at most 5000), or list a directory below.`,
+      );
     return {
       content: [text([sections([["notice", notice]]), ...lines].filter(Boolean).join("\n"))],
       structured,

@@ -48,12 +48,44 @@ describe("list_files", () => {
       more: true,
       entries: [{ path: "0000" }, { path: "0001" }, { path: "0002" }],
     });
-    expect(some.text).toContain("... and more: raise limit (at most 5000)");
+    expect(some.text).toContain("... and more: go on with cursor 0002, raise limit (at most 5000)");
     expect((await names({ path: "many" })).length).toBe(200);
     expect((await names({ path: "many", limit: 5000 })).length).toBe(5000);
     expect((await list({ path: "many", limit: 5001 })).isError).toBe(true);
     await sh(sandbox, "mkdir -p three; touch three/{a,b,c}");
     expect((await list({ path: "three", limit: 3 })).structured).toMatchObject({ more: false });
+  });
+
+  it("goes on after a cursor, whatever the bytes of the names, to the last entry", async () => {
+    const all: string[] = [];
+    let cursor: string | undefined;
+    do {
+      const { structured } = await list({ path: "many", limit: 5000, cursor });
+      const part = structured as { entries: { path: string }[]; next_cursor?: string };
+      all.push(...part.entries.map(({ path }) => path));
+      cursor = part.next_cursor;
+    } while (cursor !== undefined);
+    expect(all).toEqual(Array.from({ length: 6001 }, (_, index) => String(index).padStart(4, "0")));
+
+    await sh(
+      sandbox,
+      "mkdir -p odd-bytes/d/e; cd odd-bytes; touch a d/x d/e/$'\\xe9' d/e/$'\\xff' 'd/e/z%41' d.y e; cd ..",
+    );
+    const whole = await names({ path: "odd-bytes", recursive: true });
+    const single: string[] = [];
+    do {
+      const { structured } = await list({ path: "odd-bytes", recursive: true, limit: 1, cursor });
+      const part = structured as { entries: { path: string }[]; next_cursor?: string };
+      single.push(...part.entries.map(({ path }) => path));
+      cursor = part.next_cursor;
+    } while (cursor !== undefined);
+    expect(single).toEqual(whole);
+    expect(whole).toHaveLength(9);
+    expect(await list({ path: "many", cursor: "%zz" })).toMatchObject({
+      isError: true,
+      text: expect.stringContaining("The cursor is none"),
+    });
+    expect((await list({ path: "many", cursor: "9999" })).text).toBe("There is nothing more.");
   });
 
   it("says how to reach a name that is not UTF-8, and so does whoever is asked for it", async () => {

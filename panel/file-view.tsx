@@ -8,7 +8,7 @@ import { useOffered } from "./offered.ts";
 import { wordsOf } from "./poll.ts";
 import { Result } from "./result.tsx";
 import { hrefOf } from "./route.ts";
-import { type Block, callTool, SignedOut } from "./tools.ts";
+import { type Block, callTool, SignedOut, ToolFailed } from "./tools.ts";
 
 interface Shown {
   sandbox: string;
@@ -19,11 +19,18 @@ interface Shown {
 
 /** What there is to show. */
 type View =
-  | { kind: "text"; text: string; newline: "\n" | "\r\n" }
+  | { kind: "text"; text: string; newline: "\n" | "\r\n"; isNew?: true }
+  | { kind: "missing" }
   /** Text that this page cannot write as it is: too much of it, or with ends of lines of several kinds. */
   | { kind: "fixed"; text: string; why: string }
   /** What the tool makes of it: a picture, or a description. */
   | { kind: "other"; blocks: Block[] };
+
+/** One that is not there yet. Saving makes it. */
+const NEW: View = { kind: "text", text: "", newline: "\n", isNew: true };
+
+/** In the name of a file: bytes that are no UTF-8. No path reaches it, because all of them are text. */
+const NOT_UTF8 = "\ufffd";
 
 /** Changes that are not saved, by sandbox and path: they are there again when the file is opened again. */
 const drafts = new Map<string, string>();
@@ -40,7 +47,8 @@ export function FileView({ sandbox, path, onSaved, onSignedOut }: Shown) {
     error instanceof SignedOut ? onSignedOut() : setSaid({ text: wordsOf(error), isError: true });
   useEffect(() => {
     const stop = new AbortController();
-    look(sandbox, path, stop.signal).then(setView, (error: unknown) => {
+    const show = (found: View) => setView(found.kind === "missing" && draft !== undefined ? NEW : found);
+    look(sandbox, path, stop.signal).then(show, (error: unknown) => {
       if (!stop.signal.aborted) failed(error);
     });
     return () => stop.abort();
@@ -58,18 +66,19 @@ export function FileView({ sandbox, path, onSaved, onSignedOut }: Shown) {
     else drafts.set(key, text);
   };
   const save = async () => {
-    if (view?.kind !== "text" || draft === undefined) return;
+    if (view?.kind !== "text") return;
+    const text = draft ?? view.text;
     setBusy(true);
     try {
       const now = await look(sandbox, path);
-      const isSame = now.kind === "text" && now.text === view.text;
+      const isSame = view.isNew ? now.kind === "missing" : now.kind === "text" && now.text === view.text;
       if (
         !isSame &&
         !(await host().confirm("The file has changed since you opened it. Write yours over it?"))
       )
         return;
-      await write(sandbox, path, draft.replaceAll("\n", view.newline));
-      setView({ ...view, text: draft });
+      await write(sandbox, path, text.replaceAll("\n", view.newline));
+      setView({ kind: "text", text, newline: view.newline });
       edit(undefined);
       setSaid({ text: "Saved.", isError: false });
       onSaved();
@@ -85,10 +94,17 @@ export function FileView({ sandbox, path, onSaved, onSignedOut }: Shown) {
         <Name name={path} />
       </h2>
       <div class="together">
-        <Download sandbox={sandbox} path={path} words="Download" failed={failed} />
+        {view && view.kind !== "missing" && !("isNew" in view) && (
+          <Download sandbox={sandbox} path={path} words="Download" failed={failed} />
+        )}
         {view?.kind === "text" && mayWrite && (
-          <button type="button" disabled={isBusy || draft === undefined} onClick={save}>
+          <button type="button" disabled={isBusy || (draft === undefined && !view.isNew)} onClick={save}>
             Save
+          </button>
+        )}
+        {view?.kind === "missing" && mayWrite && !path.includes(NOT_UTF8) && (
+          <button type="button" onClick={() => setView(NEW)}>
+            Make it
           </button>
         )}
         {draft !== undefined && (
@@ -102,6 +118,13 @@ export function FileView({ sandbox, path, onSaved, onSignedOut }: Shown) {
       </div>
       <div role="status">{said && <p class={said.isError ? "note error" : "note"}>{said.text}</p>}</div>
       {view === undefined && !said && <p class="soft">Reading it.</p>}
+      {view?.kind === "missing" && (
+        <p>
+          {path.includes(NOT_UTF8)
+            ? "Its name is not UTF-8, and no path reaches it. A command can give it another by a pattern, such as mv caf*.txt cafe.txt; a download of its directory holds it as it is."
+            : "There is no file of this name."}
+        </p>
+      )}
       {view?.kind === "text" && (
         <textarea
           class="content"
@@ -126,14 +149,13 @@ export function FileView({ sandbox, path, onSaved, onSignedOut }: Shown) {
   );
 }
 
-/** Reads a file. One that is not there is empty text: saving makes it. */
+/** Reads a file. */
 async function look(sandbox: string, path: string, signal?: AbortSignal): Promise<View> {
   let found;
   try {
     found = await read(sandbox, path, signal);
   } catch (error) {
-    if (/There is no .* in this sandbox/s.test(wordsOf(error)))
-      return { kind: "text", text: "", newline: "\n" };
+    if (error instanceof ToolFailed && error.code === "not_found") return { kind: "missing" };
     throw error;
   }
   const text = textIn(found.bytes, found.isCut);

@@ -34,18 +34,24 @@ export interface Content {
   isCut: boolean;
 }
 
-/** @throws {ToolFailed} with the tool's words, also for a file that does not exist */
+/** What `read_file` answers with encoding base64. */
+interface FileRange {
+  /** Of the whole file, bytes. */
+  size: number;
+  /** In base64. */
+  content: string;
+}
+
+/** @throws {ToolFailed} also for a file that does not exist, with the code `not_found` */
 export async function read(sandbox: string, path: string, signal?: AbortSignal): Promise<Content> {
   const parts: Uint8Array<ArrayBuffer>[] = [];
   let length = 0;
+  let whole: number | undefined;
   for (;;) {
     const args = { sandbox, path, encoding: "base64", offset: length };
-    const { content } = await callTool("read_file", args, signal);
-    // The last block says how much there is: "/workspace/a has 3 bytes; bytes 0 to 3 in base64."
-    const { text: said = "" } = content.at(-1) ?? {};
-    const size = Number(/ has (\d+) bytes?[:;]/.exec(said)?.[1] ?? 0);
-    const base64 = content.length > 1 ? (content.at(-2)?.text ?? "") : "";
-    const part = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+    const { size, content } = (await callTool<FileRange>("read_file", args, signal)).data;
+    if (size !== (whole ??= size)) throw new ToolFailed("The file changed while it was read. Open it again.");
+    const part = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
     parts.push(part);
     length += part.length;
     const isDone = length >= size || part.length === 0;

@@ -134,7 +134,7 @@ function NewFile({ sandbox }: { sandbox: string }) {
   };
   return (
     <form onSubmit={begin}>
-      <label for="path">A file that is not there yet, or any path</label>
+      <label for="path">Open any path, or make a file there</label>
       <div class="together">
         <input id="path" name="path" required placeholder="notes.txt" spellcheck={false} autocomplete="off" />
         <button class="plain">Open</button>

@@ -7,6 +7,7 @@ export interface ToolResult {
   content?: Block[];
   structuredContent?: unknown;
   isError?: boolean;
+  _meta?: Record<string, unknown>;
 }
 
 export interface Host {

@@ -1,4 +1,6 @@
 /** The server's tools, as MCP gives them to every client: the panel has no other way to anything. */
+import { ERROR_META } from "../src/shared/apps.ts";
+import type { ErrorCode } from "../src/shared/errors.ts";
 import { host } from "./host.ts";
 
 /** The session is over, or there was none. */
@@ -8,7 +10,15 @@ export class SignedOut extends Error {}
 export class Unreachable extends Error {}
 
 /** A tool reported an error, or the server refused the call. The message is for people. */
-export class ToolFailed extends Error {}
+export class ToolFailed extends Error {
+  /** What kind of error a tool reported; undefined for a refusal, and where a client leaves out what goes with results. */
+  readonly code: ErrorCode | undefined;
+
+  constructor(message: string, code?: ErrorCode) {
+    super(message);
+    this.code = code;
+  }
+}
 
 /** A block of a result's content. */
 export interface Block {
@@ -38,6 +48,10 @@ export async function callTool<Data>(
 ): Promise<Answer<Data>> {
   const result = await host().callTool(name, args, form, signal);
   const { content = [], structuredContent, isError = false } = result;
-  if (isError) throw new ToolFailed(content.map((block) => block.text ?? "").join("\n"));
+  if (isError) {
+    // The text has a hint besides, which is for models: it names tools and their arguments.
+    const { code, message } = (result._meta?.[ERROR_META] ?? {}) as { code?: ErrorCode; message?: string };
+    throw new ToolFailed(message ?? content.map((block) => block.text ?? "").join("\n"), code);
+  }
   return { data: structuredContent as Data, content };
 }

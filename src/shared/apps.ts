@@ -20,6 +20,12 @@ export const PANEL_TOOLS_URI = "ui://sandbox-mcp/tools";
 /** In the `_meta` of a result, which clients show to the page and not to the model: the id of the run that it is of. */
 export const RUN_META = "sandbox-mcp/run";
 
+/**
+ * In the `_meta` of an error, where data was asked for: its `code`, and its `message` without the hint, which is for models.
+ * It is not structured content, which clients check against the schema of the tool's output.
+ */
+export const ERROR_META = "sandbox-mcp/error";
+
 /** Whether a request says that its client shows Apps. */
 export function declaresApps(message: unknown): boolean {
   const { mimeTypes } = declaredExtension(message, APPS_EXTENSION) ?? {};

@@ -3,6 +3,7 @@ import type { CallToolResult, ServerContext } from "@modelcontextprotocol/server
 import { z } from "zod";
 import { missingScopes, type Scope } from "../shared/principal.ts";
 import { isTaskID } from "../runs/id.ts";
+import { ERROR_META } from "../shared/apps.ts";
 import { internalError, ToolError } from "../shared/errors.ts";
 import { type SandboxCalls, sandboxCallsOf } from "../actors/sandbox-client.ts";
 import { DEFAULT_SANDBOX, SANDBOX_NAME, SANDBOX_NAME_RULE } from "../shared/names.ts";
@@ -88,12 +89,18 @@ export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject
         mustBeChosen(definition.name, caller);
         return handle(args as z.output<Input>, contextOf(caller, pulse?.say));
       }).finally(() => pulse?.stop());
-      if (output instanceof ToolError) return { content: [text(output.text)], isError: true };
+      if (output instanceof ToolError) return errorResult(output, caller);
       // The SDK's schema of answers wants content, of which a task has none.
       if (output.task) return { content: [], resultType: "task", ...output.task };
       return { content: output.content, structuredContent: output.structured };
     },
   };
+}
+
+function errorResult(error: ToolError, { isStructured }: CallerContext): CallToolResult {
+  const { code, message } = error;
+  const _meta = isStructured ? { [ERROR_META]: { code, message } } : undefined;
+  return { content: [text(error.text)], isError: true, ...(_meta && { _meta }) };
 }
 
 /**

@@ -150,7 +150,11 @@ async function asBytes(
   const said = isBehind
     ? `[${whole}: there is no byte ${offset}.]`
     : `[${whole}; bytes ${offset} to ${end} in base64.${rest}]`;
-  return { content: blocks(sections([["notice", notice]]), value.bytes.toBase64(), said) };
+  const content = value.bytes.toBase64();
+  return {
+    content: blocks(sections([["notice", notice]]), content, said),
+    structured: { path: absolute(path), size: value.size, offset, content, notice },
+  };
 }
 
 function counted(count: number, unit: string): string {

@@ -137,7 +137,7 @@ describe("progress", () => {
 });
 
 /** A tool whose handler does this, called outside a server. */
-async function called(handle: () => Promise<never>) {
+async function called(handle: () => Promise<never>, isStructured = false) {
   const tool = defineTool({
     name: "list_files",
     title: "Fail",
@@ -157,6 +157,7 @@ async function called(handle: () => Promise<never>) {
     metadata: undefined,
     origin: undefined,
     requestID: "request-1",
+    isStructured,
   };
   const result = await tool.call({}, caller, { mcpReq: {} } as ServerContext);
   return { result, log: lines.join("\n") };
@@ -169,6 +170,15 @@ describe("what goes wrong", () => {
     });
     expect(result).toEqual({ content: [text("There is no a. Use b.")], isError: true });
     expect(JSON.parse(log)).toMatchObject({ event: "call", outcome: "error", error_code: "not_found" });
+  });
+
+  it("is also told apart by a code, where data was asked for", async () => {
+    const { result } = await called(async () => {
+      throw new ToolError("not_found", "There is no a.", "Use b.");
+    }, true);
+    const error = { code: "not_found", message: "There is no a." };
+    expect(result._meta).toEqual({ "sandbox-mcp/error": error });
+    expect(result.structuredContent).toBeUndefined();
   });
 
   it("unforeseen is a reference, and its detail is in the log alone", async () => {

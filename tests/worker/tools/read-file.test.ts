@@ -100,6 +100,12 @@ describe("read_file", () => {
     expect(content[0]?.text).toBe("AP8B/g==");
     expect(content[1]?.text).toBe("[/workspace/binary has 4 bytes; bytes 0 to 4 in base64.]");
     expect((await read("binary", { encoding: "base64", offset: 1, limit: 2 })).content[0]?.text).toBe("/wE=");
+    expect((await read("binary", { encoding: "base64", offset: 1 })).structured).toEqual({
+      path: "/workspace/binary",
+      size: 4,
+      offset: 1,
+      content: "/wH+",
+    });
     expect(await read("binary", { encoding: "utf-8" })).toMatchObject({
       isError: true,
       text: "/workspace/binary is not UTF-8 text. Read it with encoding base64, or leave encoding out.",

@@ -9,6 +9,7 @@ import {
   type Event,
   type Piece,
   SANDBOXD_PORT,
+  type StartCall,
   eventSchema,
   readPiece,
 } from "../../container/sandboxd/protocol.ts";
@@ -62,6 +63,9 @@ export interface TerminalInput {
   size?: Size | undefined;
 }
 
+/** A call about a run that has begun. */
+export type RunCall = Exclude<Call, StartCall>;
+
 export class Connection {
   readonly #host: ConnectionHost;
   readonly #followers = new Map<string, Follower>();
@@ -87,30 +91,37 @@ export class Connection {
   }
 
   /**
-   * Sends calls to a container that runs, over a new connection if none is open. @throws {ToolError} `no_answer`,
-   * `sandbox_restarted`
+   * Sends calls about what was begun already to a container that runs, over a new connection if none is open: also before it has
+   * its workspace. @throws {ToolError} `no_answer`, `sandbox_restarted`
    */
-  async send(...calls: Call[]): Promise<void> {
-    const socket = this.#open ?? (await this.#connected());
-    this.#host.used();
-    for (const call of calls) socket.send(JSON.stringify(call));
-    this.#rest();
+  async send(...calls: RunCall[]): Promise<void> {
+    this.#send(this.#open ?? (await this.#connected()), calls);
   }
 
-  /** As `send`, and starts the container unless it runs. @throws errors of the SDK, too */
-  async begin(...calls: Call[]): Promise<void> {
-    for (let attempt = 1; this.#open === undefined; attempt++) {
+  /** Has a command begin; starts the container unless it runs. @throws {ToolError} as `send`, and errors of the SDK */
+  async begin(call: StartCall): Promise<void> {
+    for (let attempt = 1; ; attempt++) {
       try {
         while (!this.#host.isReady()) await this.#host.ready();
-        await this.#connected();
+        return await this.beginAgain(call);
       } catch (error) {
         // The container went away before the call reached it, or the SDK's hook for the end of the one before hung up on
         // the start: nothing was done, and another can be started.
-        const isInterrupted = error instanceof ToolError ? !this.#host.running() : isGone(error);
+        const isInterrupted = isGone(error) || (error instanceof ToolError && !this.#host.running());
         if (!isInterrupted || attempt === MAX_STARTS) throw error;
       }
     }
-    await this.send(...calls);
+  }
+
+  /**
+   * Sends the call for a command again that may have begun: sandboxd runs it once.
+   * @throws {ToolError} as `send`; `sandbox_restarted` also in another container, which has not got its workspace yet
+   */
+  async beginAgain(call: StartCall): Promise<void> {
+    const socket = this.#open ?? (await this.#connected());
+    // Somebody else's call may have opened it while the workspace was being restored.
+    if (!this.#host.isReady()) throw containerGone();
+    this.#send(socket, [call]);
   }
 
   /**
@@ -125,28 +136,37 @@ export class Connection {
     read: (response: Response) => Promise<T>,
   ): Promise<T> {
     while (!this.#host.isReady()) await this.#host.ready(READY_MS);
-    return await this.request(path, init, signal, read, () => this.#host.used());
+    return await this.#request(path, init, signal, read, () => {
+      this.#host.used();
+      return this.#host.isReady();
+    });
   }
 
-  /**
-   * As `fetch`, of a container that runs, also before it has its workspace, and without counting as use.
-   * @param sends called before each attempt
-   */
+  /** As `fetch`, of a container that runs, also before it has its workspace, and without counting as use. */
   async request<T>(
     path: string,
     init: RequestInit,
     signal: AbortSignal,
     read: (response: Response) => Promise<T>,
-    sends?: () => void,
+  ): Promise<T> {
+    return await this.#request(path, init, signal, read, () => this.#host.running());
+  }
+
+  /** @param isThere whether there is a container that the request is for; called before each attempt */
+  async #request<T>(
+    path: string,
+    init: RequestInit,
+    signal: AbortSignal,
+    read: (response: Response) => Promise<T>,
+    isThere: () => boolean,
   ): Promise<T> {
     const isStream = init.body instanceof ReadableStream;
     // sandboxd must answer before a stream is sent, which cannot be sent again.
-    if (isStream) await this.request("/", {}, signal, async ({ body }) => body?.cancel(), sends);
-    if (!this.#host.running()) throw containerGone();
+    if (isStream) await this.#request("/", {}, signal, async ({ body }) => body?.cancel(), isThere);
     const startedAt = Date.now();
     let deadline = startedAt + CONNECT_MS;
     for (;;) {
-      sends?.();
+      if (!isThere()) throw containerGone();
       const sentAt = Date.now();
       try {
         const request = new Request(`http://sandboxd${path}`, { ...init, signal });
@@ -154,9 +174,8 @@ export class Connection {
       } catch (error) {
         if (error instanceof ToolError) throw error;
         signal.throwIfAborted();
-        if (!this.#host.running()) throw containerGone();
         // The container may be ending. The actor looks for a while, and says so where only the connection broke.
-        if (isStream) throw containerGone();
+        if (isStream || !isThere()) throw containerGone();
         // Somebody was there, and was at work for so long: sandboxd is being started again.
         if (Date.now() - sentAt >= CONNECT_MS) deadline = Date.now() + CONNECT_MS;
         if (Date.now() >= deadline) throw noAnswer(Date.now() - startedAt);
@@ -166,12 +185,12 @@ export class Connection {
   }
 
   /** Sends a call if a connection is open: without one it would be of no use. */
-  tell(call: Call): void {
+  tell(call: RunCall): void {
     this.#open?.send(JSON.stringify(call));
   }
 
   /** Sends calls and waits until sandboxd has read them. @throws {ToolError} `no_answer` after so many milliseconds */
-  async ask(ms: number, ...calls: Call[]): Promise<void> {
+  async ask(ms: number, ...calls: RunCall[]): Promise<void> {
     const { promise: late, reject } = Promise.withResolvers<never>();
     const timer = setTimeout(() => reject(noAnswer(ms)), ms);
     const { promise: pong, resolve } = Promise.withResolvers<void>();
@@ -207,6 +226,12 @@ export class Connection {
   /** The container has gone. */
   close(): void {
     this.#lost(this.#open);
+  }
+
+  #send(socket: WebSocket, calls: readonly Call[]): void {
+    this.#host.used();
+    for (const call of calls) socket.send(JSON.stringify(call));
+    this.#rest();
   }
 
   #connected(): Promise<WebSocket> {

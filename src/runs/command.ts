@@ -1,6 +1,6 @@
 /** Shell commands in a sandbox, which sandboxd runs: from the call that starts one to its end. */
 import { z } from "zod";
-import type { Call, StartCall } from "../../container/sandboxd/protocol.ts";
+import type { StartCall } from "../../container/sandboxd/protocol.ts";
 import { ANSWER_MS, type ContainerLink, type Outcome, RunFollower } from "../container/follower.ts";
 import { ToolError, answered, damaged, exhausted, unwritable } from "../shared/errors.ts";
 import { clause } from "../shared/text.ts";
@@ -134,14 +134,10 @@ class RunningCommand extends RunFollower {
     const { connection } = this.link;
     const { id } = this.sink;
     const start = this.isKnown ? undefined : this.#start;
-    const call: Call = start ?? {
-      type: "follow",
-      id,
-      stdout: this.sink.position("stdout"),
-      stderr: this.sink.position("stderr"),
-    };
-    if (start && !this.wasAsked) await connection.begin(start);
-    else await connection.send(call);
+    const [stdout, stderr] = [this.sink.position("stdout"), this.sink.position("stderr")];
+    if (start === undefined) await connection.send({ type: "follow", id, stdout, stderr });
+    else if (this.wasAsked) await connection.beginAgain(start);
+    else await connection.begin(start);
     this.#asked.resolve();
     // The first signal may have been lost with the connection before.
     if (this.stop) connection.tell({ type: "kill", id, signal: "TERM" });

@@ -4,9 +4,9 @@
  * The SDK's `runCode` ignores its timeout, delivers output only at the end, and never settles when its kernel dies. So
  * the deadline is kept here, and sandboxd follows the output, interrupts and ends the kernel and notices its death.
  */
-import type { Call } from "../../../container/sandboxd/protocol.ts";
 import { KeyedQueue } from "../../shared/queue.ts";
 import { answerOf } from "../answer.ts";
+import type { RunCall } from "../connection.ts";
 import type { ContainerLink, OutputSink } from "../follower.ts";
 import { isRecord } from "../../shared/is-record.ts";
 import { ToolError, answered, damaged, exhausted, saysExhausted, sdkCode } from "../../shared/errors.ts";
@@ -351,7 +351,7 @@ export class Kernels {
   #discard(runID: string, kernel: Kernel, error?: unknown): unknown {
     const { pid, started } = kernel;
     this.#registry.delete(kernel);
-    const calls: Call[] = [
+    const calls: RunCall[] = [
       { type: "code", id: runID, pid, started, stdout: 0, stderr: 0 },
       { type: "kill", id: runID, signal: "KILL" },
     ];

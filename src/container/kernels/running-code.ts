@@ -2,7 +2,8 @@
  * Code that was given to a kernel, as sandboxd sees it: its output, the processes it starts, and whether its kernel lives.
  * The SDK does not report that: it never settles a call whose kernel died.
  */
-import type { Call, Signal } from "../../../container/sandboxd/protocol.ts";
+import type { Signal } from "../../../container/sandboxd/protocol.ts";
+import type { RunCall } from "../connection.ts";
 import { type ContainerLink, type OutputSink, RunFollower } from "../follower.ts";
 import type { KernelProcess, Serves } from "./protocol.ts";
 
@@ -16,7 +17,7 @@ export class RunningCode extends RunFollower {
   readonly #kernel: KernelProcess;
   readonly #died = Promise.withResolvers<"died">();
   /** The call that describes the code to sandboxd; sent again over each new connection. */
-  #orders: Call[] = [];
+  #orders: RunCall[] = [];
   #isAsked = false;
   #isFinished = false;
   #timer: ReturnType<typeof setTimeout> | null;
@@ -67,7 +68,7 @@ export class RunningCode extends RunFollower {
     return this.#following !== undefined;
   }
 
-  #order(order: Call): void {
+  #order(order: RunCall): void {
     this.#orders.push(order);
     if (this.#isAsked) this.link.connection.tell(order);
   }
@@ -88,7 +89,7 @@ export class RunningCode extends RunFollower {
     const { sink } = this;
     const { pid, started } = this.#kernel;
     const [stdout, stderr] = [sink.position("stdout"), sink.position("stderr")];
-    const call: Call = { type: "code", id: sink.id, pid, started, stdout, stderr };
+    const call: RunCall = { type: "code", id: sink.id, pid, started, stdout, stderr };
     const orders = [...this.#orders];
     await this.link.connection.send(call, ...orders);
     this.#isAsked = true;

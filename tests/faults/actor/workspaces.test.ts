@@ -1,6 +1,6 @@
 /** R2 refuses, is slow or breaks off, and the actor is evicted, while a workspace is saved or given back. */
 import { afterEach, describe, expect, it } from "vitest";
-import { evict, inActor, killContainer, owner, sh, until } from "../../worker/support.ts";
+import { evict, idIn, inActor, killContainer, owner, result, sh, until } from "../../worker/support.ts";
 import { faults } from "./worker.ts";
 
 afterEach(() => {
@@ -110,7 +110,9 @@ describe("the actor evicted at each operation of R2", () => {
       faults.bucket = async () => {
         if (count++ === at) await evict(sandbox);
       };
-      await owner.call("run_command", { sandbox, command: "true" });
+      const id = idIn(await owner.call("run_command", { sandbox, command: "true", wait_seconds: 0 }));
+      // The next actor asks sandboxd for it, over a connection that is open from then on.
+      await result(id);
       isOver = count <= at;
       delete faults.bucket;
       expect(await sh(sandbox, "sha256sum -c sum")).toBe("data: OK\n");

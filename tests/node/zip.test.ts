@@ -84,9 +84,12 @@ it("ends where nobody reads it any more, and closes what it has opened", async (
   const root = join(directory, "broken");
   await mkdir(root);
   for (const name of ["a", "b", "c"]) await writeFile(join(root, name), randomBytes(700_000));
-  const before = process.getActiveResourcesInfo().length;
+  // Files of an earlier test may still be closing, and the timers are the test runner's.
+  const others = new Set(["CloseReq", "Timeout"]);
+  const atWork = () => process.getActiveResourcesInfo().filter((kind) => !others.has(kind));
+  const before = atWork();
   for await (const bytes of zipped(root, new AbortController().signal)) if (bytes.length > 1000) break;
-  expect(process.getActiveResourcesInfo().length).toBe(before);
+  expect(atWork()).toEqual(before);
   // What was read ahead is closed behind the reader's back.
   await until(() => !openFiles().some((path) => path.startsWith(root)));
 });

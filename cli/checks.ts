@@ -40,5 +40,20 @@ export function report(checks: readonly Check[], asJSON: boolean, more: object =
   for (const { name, verdict, fix } of checks)
     if (fix !== undefined && verdict !== "ok")
       note(`${styled(STYLES[verdict], name, process.stderr)}: ${fix}`);
-  line(failed.length === 0 ? "All is well." : `Failed: ${failed.map(({ name }) => name).join(", ")}`);
+  line(verdictOf(checks));
+}
+
+/** In one line: what was not tried is not well, and not said to be. */
+function verdictOf(checks: readonly Check[]): string {
+  const named = (verdict: Check["verdict"]) =>
+    checks.flatMap((check) => (check.verdict === verdict ? check.name : [])).join(", ");
+  const parts = (
+    [
+      ["Failed", named("failed")],
+      ["Warning", named("warning")],
+      ["Not tried", named("skipped")],
+    ] as const
+  ).flatMap(([title, names]) => (names === "" ? [] : `${title}: ${names}`));
+  const isWell = checks.every(({ verdict }) => verdict === "ok" || verdict === "skipped");
+  return [...(isWell ? ["All is well."] : []), ...parts].join(isWell ? " " : "; ");
 }

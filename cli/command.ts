@@ -77,8 +77,9 @@ export function bridgeCommand(whyNoJSON: string, ...definition: Parameters<typeo
     .addOption(stateOption());
 }
 
-const urlOption = () => new Option("--url <url>", "the server, else SANDBOX_MCP_URL, else the local one");
-const tokenOption = () =>
+export const urlOption = () =>
+  new Option("--url <url>", "the server, else SANDBOX_MCP_URL, else the local one");
+export const tokenOption = () =>
   new Option(
     "--token <token>",
     "its token, else SANDBOX_MCP_TOKEN (which other users of the machine do not see)",
@@ -109,6 +110,11 @@ export function wholeNumber(least: number, most = Infinity) {
 export function sessionName(text: string): string {
   if (SESSION_NAME.test(text)) return text;
   throw new InvalidArgumentError(`It ${SESSION_NAME_RULE}.`);
+}
+
+export function portNumber(text: string): number {
+  if (/^\d{1,5}$/.test(text) && Number(text) >= 1 && Number(text) <= 65_535) return Number(text);
+  throw new InvalidArgumentError("It must be a port number from 1 to 65535.");
 }
 
 /**

@@ -47,6 +47,8 @@ export interface FollowOptions {
   onInterrupt: "cancel" | "leave";
   /** Seconds until the run is left to itself; no end without. */
   waitSeconds?: number;
+  /** Whether the sandbox was made for this run and ends with it: then only why there is no result is printed of what the server says. */
+  isFresh?: boolean;
   /** Words for the progress line. */
   label: string;
 }
@@ -65,7 +67,8 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
   const { id } = started;
   const progress = new Progress(options.label, started.state === "running");
   const notices: string[] = [];
-  const say = (notice: string | undefined) => {
+  const say = (notice: string | undefined, isReason = false) => {
+    if (options.prints && options.isFresh && !isReason) return;
     if (!notice || notices.some((said) => said.includes(notice))) return;
     notices.push(notice);
     if (!options.prints) return;
@@ -74,7 +77,7 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
   };
   const end = (answer: Answer): Followed => {
     const { run, ...rest } = followed(answer);
-    say(run.notice);
+    say(run.notice, run.state !== "succeeded");
     if (options.prints && run.state === "failed" && isOwnStatus(run.exit_code))
       note(
         `The program's exit code was ${run.exit_code}, which means something else as a status of this command: it ends with ${rest.status}.`,

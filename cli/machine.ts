@@ -12,6 +12,7 @@ import { isNewEnough, NEEDED_NODE } from "./node-version.ts";
 import { readRunning } from "./running.ts";
 import { tmpdir } from "node:os";
 import { startLine } from "./places.ts";
+import { DEFAULT_PORT } from "./options.ts";
 
 const execute = promisify(execFile);
 
@@ -24,8 +25,11 @@ async function output(program: string, args: string[], env = process.env): Promi
   );
 }
 
-/** What a server on this machine needs. */
-export function localChecks(stateDir: string, port: number): Promise<Check[]> {
+/**
+ * What a server on this machine needs.
+ * @param port its port; that of the server which runs there, unless given, or else the usual one
+ */
+export function localChecks(stateDir: string, port?: number): Promise<Check[]> {
   return Promise.all([node(), bubblewrap(), python(), freeForUs(stateDir, port)]);
 }
 
@@ -61,21 +65,24 @@ async function python(): Promise<Check> {
   const missing = PACKAGES.filter(({ module }) => !first.modules.includes(module)).map(({ pip }) => pip);
   const found = `${first.version} at ${first.executable}`;
   if (missing.length === 0) return { name, verdict: "ok", found };
-  return {
-    name,
-    verdict: "warning",
-    found: `${found}, without ${missing.join(", ")}`,
-    fix: `${startLine()} installs them for sandboxes, in the background; where it cannot, it says why.`,
-  };
+  // Only code that imports them needs them, and `start` says what became of its attempt.
+  const hint = `${startLine()} installs for sandboxes what code may import and is not here: ${missing.join(", ")}`;
+  return { name, verdict: "ok", found: `${found}; ${hint}` };
 }
 
-async function freeForUs(stateDir: string, port: number): Promise<Check> {
-  const name = `port ${port}`;
+async function freeForUs(stateDir: string, given?: number): Promise<Check> {
   const running = readRunning(stateDir);
-  if (running && new URL(running.url).port === String(port))
+  const ours = running && Number(new URL(running.url).port || 80);
+  const port = given ?? ours ?? DEFAULT_PORT;
+  const name = `port ${port}`;
+  if (running && ours === port && isAlive(running.pid))
     return { name, verdict: "ok", found: `our server, process ${running.pid}` };
   return freePort(port).then(
-    () => ({ name, verdict: "ok", found: "free" }),
+    () => ({
+      name,
+      verdict: "ok",
+      found: ours === port ? "free: the server that was here was killed" : "free",
+    }),
     () => ({
       name,
       verdict: "failed",
@@ -83,6 +90,15 @@ async function freeForUs(stateDir: string, port: number): Promise<Check> {
       fix: `Stop what listens there, or: ${startLine("--port 0")}`,
     }),
   );
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    // Another user's process may not be signalled.
+    return error instanceof Error && "code" in error && error.code === "EPERM";
+  }
 }
 
 export async function docker(): Promise<Check> {

@@ -6,6 +6,9 @@ import { CommandError } from "./exit.ts";
 import { defaultStateDir, startLine } from "./places.ts";
 import { clause, messageOf } from "../src/shared/text.ts";
 
+/** Where `npm start` listens unless told otherwise. */
+export const DEFAULT_PORT = 8787;
+
 export interface StartOptions {
   /** On 127.0.0.1; 0 for any free one. */
   port: number;
@@ -161,7 +164,7 @@ function flagOf(variable: string): string {
 }
 
 function readPort(given: Given | undefined): number {
-  if (given === undefined) return 8787;
+  if (given === undefined) return DEFAULT_PORT;
   const port = /^\d{1,5}$/.test(given.value) ? Number(given.value) : Number.NaN;
   if (port >= 0 && port <= 65_535) return port;
   throw new CommandError(

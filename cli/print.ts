@@ -97,6 +97,8 @@ export interface Column {
   right?: boolean;
   /** Names that have to be read back: whole, and as `escapedName` writes them. */
   isName?: boolean;
+  /** Left out of a table that its terminal is too narrow for, the last such column first. */
+  isMinor?: boolean;
 }
 
 /** Prints rows: on a terminal as a table, cut to its width; in a pipe with a tab between the cells, and without a head. */
@@ -111,6 +113,9 @@ export function table(columns: readonly Column[], rows: readonly (readonly strin
   for (const text of aligned(columns, cells, process.stdout.columns || 80)) line(text);
 }
 
+/** Characters of a last column that is cut. */
+const LEAST_WIDTH = 20;
+
 /** The lines of a table, its head first, of cells without control characters. Only the last column is cut. */
 export function aligned(
   columns: readonly Column[],
@@ -121,10 +126,15 @@ export function aligned(
     Math.max(title.length, ...rows.map((row) => row[index]?.length ?? 0)),
   );
   const before = widths.slice(0, -1).reduce((sum, part) => sum + part + 2, 0);
+  const minor = columns.findLastIndex(({ isMinor }) => isMinor);
+  if (before + LEAST_WIDTH > width && minor >= 0) {
+    const without = <T>(cells: readonly T[]) => cells.toSpliced(minor, 1);
+    return aligned(without(columns), rows.map(without), width);
+  }
   const put = (row: readonly string[]) =>
     row
       .map((cell, index) => {
-        if (index === columns.length - 1) return cut(cell, Math.max(20, width - before));
+        if (index === columns.length - 1) return cut(cell, Math.max(LEAST_WIDTH, width - before));
         const size = widths[index] ?? 0;
         return columns[index]?.right ? cell.padStart(size) : cell.padEnd(size);
       })

@@ -2,13 +2,15 @@
 import { CommanderError } from "@commander-js/extra-typings";
 import { CommandError, EXIT } from "./exit.ts";
 import { failure, failureOf } from "./print.ts";
-import { everyCommand, program } from "./program.ts";
+import { everyCommand, leaves, program } from "./program.ts";
+import { PROGRAM } from "./server.ts";
 
 /** @returns the exit status */
 export async function run(words: readonly string[]): Promise<number> {
   for (const each of everyCommand()) each.exitOverride();
   try {
     refuseSwallowed();
+    refuseEarly(words);
     await program.parseAsync([...words], { from: "user" });
     return Number(process.exitCode ?? EXIT.succeeded);
   } catch (error) {
@@ -35,6 +37,18 @@ function refuseSwallowed(env = process.env): void {
       "usage",
       `npm took ${swallowed.join(" and ")} for its own. Put -- first: npm run cli -- ...`,
     );
+}
+
+/** @throws {CommandError} for an option of commands that stands before the command */
+function refuseEarly([first = "", ...rest]: readonly string[]): void {
+  const [option = ""] = first.split("=");
+  const isOwn = program.options.some(({ long }) => long === option) || option === "--help";
+  const owners = isOwn
+    ? []
+    : leaves().filter(([, { options }]) => options.some(({ long }) => long === option));
+  if (owners.length === 0) return;
+  const [name = "<command>"] = owners.find(([owner]) => rest.includes(owner)) ?? [];
+  throw new CommandError("usage", `${option} stands behind the command: ${PROGRAM} ${name} ${option} ...`);
 }
 
 function tell(error: unknown, asJSON: boolean): number {

@@ -8,7 +8,11 @@ import { CallToolResultSchema } from "@modelcontextprotocol/sdk/types.js";
 import { z } from "zod";
 
 const { SANDBOX_MCP_URL = "http://127.0.0.1:8787/mcp", SANDBOX_MCP_TOKEN } = process.env;
-const [pullRequest = "0", repository = "", branch = "main", test = "npm test"] = process.argv.slice(2);
+const [pullRequest = "", repository = "", branch = "main", test = "npm test"] = process.argv.slice(2);
+if (!/^\d+$/.test(pullRequest) || repository === "") {
+  console.error("Usage: node pull-request.ts <number> <repository URL> [branch] [test command]");
+  process.exit(64);
+}
 
 const client = new Client({ name: "pull-request-example", version: "1.0.0" });
 const headers = { Authorization: `Bearer ${SANDBOX_MCP_TOKEN}` };

@@ -71,6 +71,7 @@ export const ask = serverCommand(
         onInterrupt: "cancel",
         ...(wait === undefined ? {} : { waitSeconds: Math.max(0, deadline - Date.now()) / 1000 }),
         label: "The program runs",
+        isFresh: sandbox === undefined,
       });
       reportCode(end, directory, options.json === true);
     }

@@ -1,10 +1,11 @@
 /** `sandbox-mcp diagnose`: one file for a report of what goes wrong. */
 import { existsSync, writeFileSync } from "node:fs";
 import { arch, release, totalmem } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import description from "../../package.json" with { type: "json" };
+import { makeDirectories } from "../../local/runtime/directories.ts";
 import { SDK_VARIABLES, SECRET_VARIABLES, VARIABLES } from "../../src/shared/variables.ts";
-import { serverCommand } from "../command.ts";
+import { portNumber, serverCommand } from "../command.ts";
 import { validate } from "../configuration.ts";
 import { localChecks } from "../machine.ts";
 import { Server } from "../mcp.ts";
@@ -21,9 +22,15 @@ export const diagnose = serverCommand(
 )
   .option(
     "--output <path>",
-    "the file to write, else one with the time in this directory; - for standard output",
+    "the file to write, else one with the time in the state directory; - for standard output",
   )
-  .action(async ({ output, json: asJSON, ...options }) => {
+  .option(
+    "--port <number>",
+    "the port of the local server, else that of the one that runs, else 8787",
+    portNumber,
+  )
+  .action(async ({ output, port, json: asJSON, ...options }) => {
+    const stateDir = stateDirectory(options);
     const bundle = redacted(
       {
         program: { version: description.version, node: process.versions.node },
@@ -34,7 +41,7 @@ export const diagnose = serverCommand(
           memory_mib: Math.round(totalmem() / 2 ** 20),
           is_root: process.getuid?.() === 0,
         },
-        checks: await localChecks(stateDirectory(options), 8787),
+        checks: await localChecks(stateDir, port),
         configuration: existsSync(join(root, "wrangler.jsonc")) ? validate(root) : "not a clone",
         variables: variables(),
         server: await serverState(options),
@@ -43,8 +50,12 @@ export const diagnose = serverCommand(
     );
     const text = JSON.stringify(bundle, undefined, 2);
     if (output === "-") return asJSON ? json(true, bundle) : line(text);
-    const file = userPath(output ?? `sandbox-mcp-${timeForName()}.json`);
-    writing(file, () => writeFileSync(file, `${text}\n`, { mode: 0o600 }));
+    // Not in this directory: it may be a repository.
+    const file = output ? userPath(output) : join(stateDir, "reports", `${timeForName()}.json`);
+    writing(file, () => {
+      if (!output) makeDirectories(dirname(file), 0o700);
+      writeFileSync(file, `${text}\n`, { mode: 0o600 });
+    });
     if (asJSON) return json(true, { path: file });
     line(file);
     note("It holds names of variables and of sandboxes, no values of secrets. Read it before you send it.");

@@ -35,10 +35,10 @@ export const runs = serverCommand("runs", "list the runs of a sandbox, the newes
     table(
       [
         { title: "ID" },
-        { title: "KIND" },
+        { title: "KIND", isMinor: true },
         { title: "STATE" },
-        { title: "STARTED" },
-        { title: "TOOK", right: true },
+        { title: "STARTED", isMinor: true },
+        { title: "TOOK", right: true, isMinor: true },
         { title: "WHAT" },
       ],
       found.map((run) => [

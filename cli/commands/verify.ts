@@ -1,13 +1,19 @@
 /** `sandbox-mcp verify`: whether a server does what it should, by using it. */
 import { randomBytes } from "node:crypto";
+import { request as requestHTTP } from "node:http";
+import { request as requestHTTPS } from "node:https";
 import { type Check, report } from "../checks.ts";
-import { dataCommand } from "../command.ts";
+import { dataCommand, tokenOption, urlOption } from "../command.ts";
 import { CommandError } from "../exit.ts";
 import { fileAddress } from "./files.ts";
-import { type Answer, http, Server, textOf } from "../mcp.ts";
+import { type Answer, http, Server, textOf, WAIT_SECONDS } from "../mcp.ts";
 import { Progress } from "../print.ts";
 import { PROGRAM, serverAddress, type ServerAddress } from "../server.ts";
 import { startLine } from "../places.ts";
+import { TOOL_NAMES as NAMES } from "../../src/shared/tool-sets.ts";
+
+/** The tools that this command knows. */
+const TOOL_NAMES: ReadonlySet<string> = NAMES;
 
 /** Words for the server that the user gives. */
 const ARGUMENTS = { url: "the argument [url]", token: "the argument [token]" };
@@ -21,8 +27,12 @@ export const verify = dataCommand(
   .argument("[token]", "its token, else SANDBOX_MCP_TOKEN")
   .option("--task", "hand a small task to the agent, too, which costs some cents")
   .option("--state-dir <path>", "state directory of the local server, else SANDBOX_MCP_STATE_DIR")
-  .action(async (url, token, { task, stateDir, json: asJSON }) => {
-    const address = serverAddress({ url, token, stateDir }, process.env, ARGUMENTS);
+  // As every other command has them.
+  .addOption(urlOption().hideHelp())
+  .addOption(tokenOption().hideHelp())
+  .action(async (url, token, { task, json: asJSON, ...options }) => {
+    const given = { ...options, ...(url && { url }), ...(token && { token }) };
+    const address = serverAddress(given, process.env, ARGUMENTS);
     const trial = new Trial(address);
     const progress = new Progress(`Trying ${address.url}`);
     await trial.run(task === true, (name) => progress.say(name)).finally(() => progress.stop());
@@ -40,6 +50,31 @@ export async function tryServer(address: ServerAddress): Promise<readonly Check[
 /** Calls whose median tells the latency. */
 const SAMPLES = 9;
 
+/** Where a program listens in the sandbox, for `expose_port`. */
+const PORT = 8080;
+
+/** A try of a tool, or of a way beside the tools. */
+interface Try {
+  /** Other tools without which there is nothing to try it on. */
+  needs?: readonly string[];
+  /** Returns what it saw. @throws for what should not be */
+  use(): Promise<string>;
+}
+
+/** What is neither well nor failed, such as what this connection does not have. The verdict names it. */
+class Told extends Error {
+  readonly verdict: "skipped" | "warning";
+
+  constructor(verdict: "skipped" | "warning", message: string) {
+    super(message);
+    this.verdict = verdict;
+  }
+}
+
+function notTried(why: string): Told {
+  return new Told("skipped", why);
+}
+
 class Trial {
   readonly checks: Check[] = [];
   latency: { min: number; median: number } | undefined;
@@ -51,11 +86,9 @@ class Trial {
   }
 
   async run(withTask: boolean, say: (name: string) => void): Promise<void> {
-    const origin = new URL(this.#address.url).origin;
     const isThere = await this.#check("health", async () => {
-      const response = await fetch(new URL("/health", origin));
-      const { status } = (await response.json()) as { status?: string };
-      if (status !== "healthy") throw new Error(`${response.status} ${status ?? ""}`);
+      const { status } = (await (await http(this.#address, "/health")).json()) as { status?: string };
+      if (status !== "healthy") throw new Error(`${this.#address.url} says ${JSON.stringify(status)}`);
       return status;
     });
     if (!isThere) return;
@@ -63,137 +96,226 @@ class Trial {
     await this.#check("a wrong token is refused", () =>
       this.#refused({ authorization: `Bearer ${randomBytes(32).toString("base64url")}` }),
     );
-    let server: Server | undefined;
-    let tools: string[] = [];
-    const connect = async () => {
-      server = await Server.connect(this.#address);
-      tools = await server.tools();
-      return `${tools.length} tools`;
-    };
+    let connection: Connection | undefined;
     await this.#check(
       "the token is accepted",
-      connect,
+      async () => {
+        connection = await Connection.open(this.#address);
+        return `${connection.listed.length} tools`;
+      },
       `Use the SERVER_AUTH_TOKEN that this server was given (\`${PROGRAM} token show\` prints that of ${startLine()}), or one of its AUTH_TOKENS.`,
     );
-    if (!server) return;
-    for (const [name, use] of Object.entries(this.#uses(server))) {
-      if (!tools.includes(name)) continue;
-      say(name);
-      await this.#check(name, use);
+    if (!connection) return;
+    try {
+      await this.#tryAll(connection, withTask, say);
+    } finally {
+      await this.#cleanUp(connection);
+      await connection.close();
     }
-    await this.#check("files over HTTP", async () => {
-      const path = fileAddress(this.#sandbox, "over http.txt");
-      await http(this.#address, path, { method: "PUT", body: "sent\n" });
-      return expected(await (await http(this.#address, path)).text(), "sent\n");
-    });
-    await this.#measure(server);
-    if (tools.includes("execute_task")) await this.#task(server, withTask);
-    const tried = new Set([...Object.keys(this.#uses(server)), "execute_task", "destroy_sandbox"]);
-    for (const name of tools.filter((tool) => !tried.has(tool)))
-      this.checks.push({ name, verdict: "skipped", found: "this command does not know it" });
-    await this.#check("destroy_sandbox", async () => {
-      await server?.call("destroy_sandbox", { sandbox: this.#sandbox, checkpoints: true });
-      return "done";
-    });
-    await server.close();
   }
 
-  /** A use of each tool in the order in which they build on one another. Each returns what it saw, or throws. */
-  #uses(server: Server): Record<string, () => Promise<string>> {
+  async #tryAll(connection: Connection, withTask: boolean, say: (name: string) => void): Promise<void> {
+    const uses = this.#uses(connection);
+    for (const [name, { needs = [], use }] of Object.entries(uses)) {
+      say(name);
+      await this.#check(name, async () => {
+        if (TOOL_NAMES.has(name)) await connection.mustHave(name, this.#sandbox);
+        for (const need of needs)
+          if (!connection.allowed.includes(need))
+            throw notTried(`not tried: it needs ${need}, which is not there`);
+        return use();
+      });
+    }
+    await this.#check("execute_task", () => this.#task(connection, withTask));
+    for (const name of connection.listed.filter((tool) => !TOOL_NAMES.has(tool)))
+      this.checks.push({ name, verdict: "skipped", found: "this command does not know it" });
+  }
+
+  /** A use of each tool in the order in which they build on one another. */
+  #uses(connection: Connection): Record<string, Try> {
     const sandbox = this.#sandbox;
     const call = (name: string, args: Record<string, unknown> = {}): Promise<Answer> =>
-      server.call(name, { sandbox, ...args });
+      connection.call(name, { sandbox, ...args });
+    // What one try works on another may have made; where that was left out, it is made here.
     let id = "";
-    let terminal = "";
+    let text = "";
     let checkpoint = "";
+    const run = async () => {
+      const { data } = await call("run_command", { command: "echo $((6 * 7))" });
+      id = String(data.id);
+      return expected(data.stdout, "42\n");
+    };
+    const write = async () => {
+      const { content } = await call("write_file", { path: "a.txt", content: "one\n" });
+      text = "one\n";
+      return textOf(content);
+    };
+    const keep = async () => {
+      if (text === "") await write();
+      const { data, content } = await call("checkpoint_sandbox", { label: "verify" });
+      checkpoint = String(data.id ?? data.checkpoint ?? /\b[0-9a-z]{20,}\b/.exec(textOf(content))?.[0]);
+      return checkpoint;
+    };
+    const calculate = async (language: string) =>
+      expected((await call("run_code", { code: "6 * 7", language })).data.result, "42");
     return {
-      run_command: async () => {
-        const { data } = await call("run_command", { command: "echo $((6 * 7))" });
-        id = String(data.id);
-        return expected(data.stdout, "42\n");
+      run_command: { use: run },
+      run_code: { use: () => calculate("javascript") },
+      "run_code in Python": {
+        needs: ["run_code"],
+        use: () =>
+          calculate("python").catch((error: unknown) => {
+            const { message } = error as Error;
+            throw /no python interpreter|spawn python3 E/.test(message)
+              ? new Told("warning", message)
+              : error;
+          }),
       },
-      run_code: async () =>
-        expected((await call("run_code", { code: "6 * 7", language: "javascript" })).data.result, "42"),
-      write_file: async () => textOf((await call("write_file", { path: "a.txt", content: "one\n" })).content),
-      edit_file: async () => {
-        await call("edit_file", { path: "a.txt", edits: [{ old_text: "one", new_text: "two" }] });
-        return "replaced";
+      write_file: { use: write },
+      edit_file: {
+        needs: ["write_file"],
+        use: async () => {
+          await write();
+          await call("edit_file", { path: "a.txt", edits: [{ old_text: "one", new_text: "two" }] });
+          text = "two\n";
+          return "replaced";
+        },
       },
-      read_file: async () => contains(textOf((await call("read_file", { path: "a.txt" })).content), "two"),
-      list_files: async () => contains(textOf((await call("list_files")).content), "a.txt"),
-      file_link: async () => {
-        const { content, data } = await call("file_link", { path: "a.txt" });
-        const url = String(data.url ?? /https?:\S+/.exec(textOf(content))?.[0]);
-        return expected(await (await fetch(url)).text(), "two\n");
+      read_file: {
+        needs: ["write_file"],
+        use: async () => {
+          if (text === "") await write();
+          return contains(textOf((await call("read_file", { path: "a.txt" })).content), text.trim());
+        },
       },
-      get_result: async () => expected((await server.call("get_result", { id })).data.state, "succeeded"),
-      list_runs: async () => contains(JSON.stringify((await call("list_runs")).data), id),
-      send_input: async () => {
-        const { data } = await call("run_command", {
-          command: "echo up; cat",
-          interactive: true,
-          session: "terminal",
-        });
-        terminal = String(data.id);
-        await server.call("send_input", { id: terminal, text: "typed\n" });
-        return "typed";
+      list_files: {
+        needs: ["write_file"],
+        use: async () => {
+          if (text === "") await write();
+          return contains(textOf((await call("list_files")).content), "a.txt");
+        },
       },
-      cancel_run: async () =>
-        expected((await server.call("cancel_run", { id: terminal })).data.state, "cancelled"),
-      list_sandboxes: async () =>
-        contains(JSON.stringify((await server.call("list_sandboxes")).data), sandbox),
-      configure_sandbox: async () => {
-        await call("configure_sandbox", { env: { VERIFY: "1" } });
-        return expected((await call("run_command", { command: "echo $VERIFY" })).data.stdout, "1\n");
+      file_link: {
+        needs: ["write_file"],
+        use: async () => {
+          if (text === "") await write();
+          const { content, data } = await call("file_link", { path: "a.txt" });
+          const url = String(data.url ?? /https?:\S+/.exec(textOf(content))?.[0]);
+          return expected(await (await fetch(url)).text(), text);
+        },
       },
-      expose_port: async () => {
-        const { content } = await call("expose_port", { port: 8080, expires_seconds: 60 });
-        return textOf(content).split("\n").slice(0, 2).join(" ");
+      get_result: {
+        needs: ["run_command"],
+        use: async () => {
+          if (id === "") await run();
+          return expected((await connection.call("get_result", { id })).data.state, "succeeded");
+        },
       },
-      checkpoint_sandbox: async () => {
-        const { data, content } = await call("checkpoint_sandbox", { label: "verify" });
-        checkpoint = String(data.id ?? data.checkpoint ?? /\b[0-9a-z]{20,}\b/.exec(textOf(content))?.[0]);
-        return checkpoint;
+      list_runs: {
+        needs: ["run_command"],
+        use: async () => {
+          if (id === "") await run();
+          return contains(JSON.stringify((await call("list_runs")).data), id);
+        },
       },
-      restore_sandbox: async () => {
-        await call("write_file", { path: "a.txt", content: "three\n" });
-        await call("restore_sandbox", { checkpoint });
-        return contains(textOf((await call("read_file", { path: "a.txt" })).content), "two");
+      send_input: {
+        needs: ["run_command"],
+        use: async () => {
+          const command = { command: "echo up; cat", interactive: true, session: "terminal" };
+          const { data } = await call("run_command", command);
+          await connection.call("send_input", { id: data.id, text: "typed\n" });
+          return "typed";
+        },
       },
+      cancel_run: {
+        needs: ["run_command"],
+        use: async () => {
+          const command = { command: "sleep 300", session: "cancelled", wait_seconds: 0 };
+          const { data } = await call("run_command", command);
+          const ended = await connection.call("cancel_run", { id: data.id });
+          return expected(ended.data.state, "cancelled");
+        },
+      },
+      list_sandboxes: {
+        use: async () => {
+          const listed = JSON.stringify((await connection.call("list_sandboxes")).data);
+          return id === "" && text === "" ? "answered" : contains(listed, sandbox);
+        },
+      },
+      configure_sandbox: {
+        needs: ["run_command"],
+        use: async () => {
+          await call("configure_sandbox", { env: { VERIFY: "1" } });
+          return expected((await call("run_command", { command: "echo $VERIFY" })).data.stdout, "1\n");
+        },
+      },
+      expose_port: {
+        needs: ["run_command"],
+        use: async () => {
+          await call("run_command", { command: SERVE, session: "server" });
+          const { data, content } = await call("expose_port", { port: PORT, expires_seconds: 60 });
+          const url = String(data.url ?? /https?:\S+/.exec(textOf(content))?.[0]);
+          expected(await preview(url), "served\n");
+          return `${new URL(url).host} answers from here`;
+        },
+      },
+      checkpoint_sandbox: { needs: ["write_file"], use: keep },
+      restore_sandbox: {
+        needs: ["checkpoint_sandbox", "write_file", "read_file"],
+        use: async () => {
+          if (checkpoint === "") await keep();
+          await call("write_file", { path: "a.txt", content: "changed\n" });
+          await call("restore_sandbox", { checkpoint });
+          return contains(textOf((await call("read_file", { path: "a.txt" })).content), text.trim());
+        },
+      },
+      "files over HTTP": {
+        use: async () => {
+          const path = fileAddress(this.#sandbox, "over http.txt");
+          await http(this.#address, path, { method: "PUT", body: "sent\n" });
+          return expected(await (await http(this.#address, path)).text(), "sent\n");
+        },
+      },
+      latency: { needs: ["run_command"], use: () => this.#measure(connection) },
     };
   }
 
-  async #task(server: Server, isWanted: boolean): Promise<void> {
-    if (!isWanted) {
-      this.checks.push({
-        name: "execute_task",
-        verdict: "skipped",
-        found: "it costs some cents: --task tries it",
+  async #task(connection: Connection, isWanted: boolean): Promise<string> {
+    await connection.mustHave("execute_task", this.#sandbox);
+    if (!isWanted) throw notTried("it costs some cents: --task tries it");
+    const task = "Answer with the word ready and nothing else. Use no tools.";
+    let { data } = await connection.call("execute_task", { task, max_turns: 3, timeout_seconds: 120 });
+    while (data.state === "running")
+      ({ data } = await connection.call("get_result", { id: data.id, wait_seconds: WAIT_SECONDS }));
+    return expected(data.state, "succeeded");
+  }
+
+  /** Destroys the sandbox, also where this connection leaves `destroy_sandbox` out. */
+  async #cleanUp(connection: Connection): Promise<void> {
+    await this.#check("destroy_sandbox", async () => {
+      const isAllowed = connection.allowed.includes("destroy_sandbox");
+      if (isAllowed) await connection.call("destroy_sandbox", { sandbox: this.#sandbox, checkpoints: true });
+      await connection.mustHave("destroy_sandbox", this.#sandbox).catch((error: unknown) => {
+        if (!(error instanceof Told)) throw error;
+        const end = isAllowed ? "is destroyed all the same" : "was made, if anything was, and stays";
+        throw notTried(`${error.message}; ${this.#sandbox} ${end}`);
       });
-      return;
-    }
-    await this.#check("execute_task", async () => {
-      const task = "Answer with the word ready and nothing else. Use no tools.";
-      let { data } = await server.call("execute_task", { task, max_turns: 3, timeout_seconds: 120 });
-      while (data.state === "running") ({ data } = await server.call("get_result", { id: data.id }));
-      return expected(data.state, "succeeded");
+      return "done";
     });
   }
 
-  async #measure(server: Server): Promise<void> {
-    await this.#check("latency", async () => {
-      const times: number[] = [];
-      for (let sample = 0; sample < SAMPLES; sample++) {
-        const startedAt = performance.now();
-        await server.call("run_command", { sandbox: this.#sandbox, command: "true" });
-        times.push(performance.now() - startedAt);
-      }
-      const [min = 0, ...rest] = times
-        .sort((left, right) => left - right)
-        .map((ms) => Math.round(ms * 10) / 10);
-      this.latency = { min, median: rest[Math.floor(SAMPLES / 2) - 1] ?? min };
-      return `run_command true: ${this.latency.min} ms at best, ${this.latency.median} ms the median of ${SAMPLES}`;
-    });
+  async #measure(connection: Connection): Promise<string> {
+    const times: number[] = [];
+    for (let sample = 0; sample < SAMPLES; sample++) {
+      const startedAt = performance.now();
+      await connection.call("run_command", { sandbox: this.#sandbox, command: "true" });
+      times.push(performance.now() - startedAt);
+    }
+    const [min = 0, ...rest] = times
+      .sort((left, right) => left - right)
+      .map((ms) => Math.round(ms * 10) / 10);
+    this.latency = { min, median: rest[Math.floor(SAMPLES / 2) - 1] ?? min };
+    return `run_command true: ${this.latency.min} ms at best, ${this.latency.median} ms the median of ${SAMPLES}`;
   }
 
   async #refused(headers: Record<string, string>): Promise<string> {
@@ -212,14 +334,10 @@ class Trial {
   }
 
   /**
-   * @param remedy what to do where the server denies it
+   * @param remedy what to do where the server denies the token; without one, the token's scopes do not allow the try
    * @returns whether it passed
    */
-  async #check(
-    name: string,
-    work: () => Promise<string>,
-    remedy = "Use a token with more scopes.",
-  ): Promise<boolean> {
+  async #check(name: string, work: () => Promise<string>, remedy?: string): Promise<boolean> {
     const startedAt = performance.now();
     try {
       const found = await work();
@@ -227,12 +345,100 @@ class Trial {
       return true;
     } catch (error) {
       const found = error instanceof Error ? error.message : String(error);
-      const fix = error instanceof CommandError && error.kind === "denied" ? remedy : undefined;
-      this.checks.push({ name, verdict: "failed", found, fix, ms: performance.now() - startedAt });
+      const isDenied = error instanceof CommandError && error.kind === "denied";
+      if (error instanceof Told) this.checks.push({ name, verdict: error.verdict, found });
+      else if (isDenied && remedy === undefined)
+        this.checks.push({ name, verdict: "skipped", found: `not allowed: ${found}` });
+      else {
+        const fix = isDenied ? remedy : undefined;
+        this.checks.push({ name, verdict: "failed", found, fix, ms: performance.now() - startedAt });
+      }
       return false;
     }
   }
 }
+
+/** The way to the tools. */
+class Connection {
+  /** The tools that are listed at the address as it was given. */
+  readonly listed: readonly string[];
+  /** Those that are listed without the `?tools=` of the address. */
+  readonly allowed: readonly string[];
+  readonly #server: Server;
+  readonly #whole: Server;
+
+  private constructor(
+    [server, listed]: readonly [Server, readonly string[]],
+    [whole, allowed]: readonly [Server, readonly string[]],
+  ) {
+    [this.#server, this.listed, this.#whole, this.allowed] = [server, listed, whole, allowed];
+  }
+
+  static async open(address: ServerAddress): Promise<Connection> {
+    const open = async (url: string) => {
+      const server = await Server.connect({ ...address, url });
+      return [server, await server.tools()] as const;
+    };
+    const given = await open(address.url);
+    const whole = new URL(address.url);
+    if (!whole.searchParams.has("tools")) return new Connection(given, given);
+    whole.searchParams.delete("tools");
+    return new Connection(given, await open(whole.href));
+  }
+
+  /** Calls a tool, also one that is needed for the try of another and that the address leaves out. */
+  call(name: string, args: Record<string, unknown> = {}): Promise<Answer> {
+    return (this.listed.includes(name) ? this.#server : this.#whole).call(name, args);
+  }
+
+  /** @throws {Told} that says why a tool is not listed @param sandbox one that nothing is in */
+  async mustHave(name: string, sandbox: string): Promise<void> {
+    if (this.listed.includes(name)) return;
+    if (this.allowed.includes(name)) throw notTried("not offered: the ?tools= of the address leaves it out");
+    // The scopes are checked before anything else: without arguments, nothing is done.
+    const refused = await this.#whole.call(name, { sandbox }).catch((error: unknown) => error);
+    if (refused instanceof CommandError && refused.kind === "denied")
+      throw notTried(`not allowed: ${refused.message}`);
+    throw notTried("not offered: this server does not list it");
+  }
+
+  async close(): Promise<void> {
+    await this.#server.close();
+    if (this.#whole !== this.#server) await this.#whole.close();
+  }
+}
+
+/** Starts a program that listens, and waits until it does. A sandbox has Node, but need not have Python. */
+const SERVE = `node -e 'require("http").createServer((_, response) => response.end("served\\n")).listen(${PORT})' >/dev/null 2>&1 &
+for _ in $(seq 200); do (exec 3<>/dev/tcp/127.0.0.1/${PORT}) 2>/dev/null && exit; sleep 0.1; done; exit 1`;
+
+/** What a preview answers to this machine. @throws Error that names the host where nothing answers */
+function preview(url: string): Promise<string> {
+  const { protocol, hostname, host } = new URL(url);
+  const request = protocol === "https:" ? requestHTTPS : requestHTTP;
+  // Browsers take every name below localhost for this machine; not every system's resolver does.
+  const options = hostname.endsWith(".localhost")
+    ? { hostname: "127.0.0.1", port: new URL(url).port || 80, headers: { host } }
+    : { hostname, port: new URL(url).port };
+  const { pathname: path } = new URL(url);
+  return new Promise((resolve, reject) => {
+    const failed = (error: Error) => reject(new Error(`${url} does not answer from here: ${error.message}`));
+    request({ ...options, protocol, path, timeout: PREVIEW_MS }, (response) => {
+      response
+        .toArray()
+        .then((chunks) => resolve(Buffer.concat(chunks).toString("utf8")))
+        .catch(failed);
+    })
+      .on("timeout", function (this: ReturnType<typeof request>) {
+        this.destroy(new Error(`nothing came in ${PREVIEW_MS / 1000} s`));
+      })
+      .on("error", failed)
+      .end();
+  });
+}
+
+/** The longest that a preview's answer may take, milliseconds. */
+const PREVIEW_MS = 20_000;
 
 function expected(found: unknown, wanted: string): string {
   if (found === wanted) return wanted.trim();

@@ -115,9 +115,9 @@ class Screen {
     const runs = aligned(
       [
         { title: "RUN" },
-        { title: "KIND" },
+        { title: "KIND", isMinor: true },
         { title: "STATE" },
-        { title: "TOOK", right: true },
+        { title: "TOOK", right: true, isMinor: true },
         { title: "WHAT" },
       ],
       [...this.#runs.values()]

@@ -1,7 +1,16 @@
 /** The command line against a server on this machine: text, JSON, exit statuses, failures. */
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -14,6 +23,10 @@ import type { MessagesAPI } from "../setup/messages-api.ts";
 import { bash, playScenarios, say, use, writeProgram } from "../setup/scripted-agent.ts";
 import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
+
+/** The token of one who may only read. */
+const READER = "a-token-that-may-only-read";
+const sha256 = (text: string) => createHash("sha256").update(text).digest("hex");
 
 let api: MessagesAPI;
 let server: Server;
@@ -37,7 +50,12 @@ beforeAll(async () => {
   writeFileSync(join(COMPONENTS, "commands/write.md"), "[[write]] Write $ARGUMENTS.");
   server = await startServer({
     flags: ["--state-dir", stateDir],
-    env: { ANTHROPIC_API_KEY: "test-model-key", ANTHROPIC_UPSTREAM_URL: api.url, COMPONENTS },
+    env: {
+      ANTHROPIC_API_KEY: "test-model-key",
+      ANTHROPIC_UPSTREAM_URL: api.url,
+      COMPONENTS,
+      AUTH_TOKENS: JSON.stringify([{ name: "reader", sha256: sha256(READER), scopes: ["sandbox:read"] }]),
+    },
   });
   local = { env: { SANDBOX_MCP_STATE_DIR: stateDir, SERVER_AUTH_TOKEN: TOKEN }, cwd: directory };
 });
@@ -256,8 +274,13 @@ describe("watch", () => {
     const watch = ["watch", "--sandbox", "fields", "--no-output", "--interval", "1"];
     const watching = startCLI([...watch, "--for", "600"], local);
     watching.stdin.end();
-    expect(await run(["command", "--sandbox", "fields", "echo printed; exit 3"])).toMatchObject({ code: 3 });
-    await until(() => watching.stdout().includes("failed (3)"));
+    // What ended before its first look is no news.
+    await until(async () => {
+      expect(await run(["command", "--sandbox", "fields", "echo printed; exit 3"])).toMatchObject({
+        code: 3,
+      });
+      return watching.stdout().includes("failed (3)");
+    });
     watching.kill("SIGTERM");
     const { code, stdout } = await watching.ended;
     expect(code).toBe(0);
@@ -388,6 +411,11 @@ describe("ask", () => {
     expect(failed).toMatchObject({ code: 1, stderr: expect.stringContaining("no such thing") });
   });
 
+  it("says nothing of the sandbox that was made for it", async () => {
+    const asked = await run(["ask", "[[answer]] What is 6 times 7?"]);
+    expect(asked).toEqual({ code: 0, stdout: "42\n", stderr: "print(6 * 7)\n" });
+  });
+
   it("says why there is no program", async () => {
     const stderr = "The model wrote no program. It said: I would rather not.\n";
     expect(await run(["ask", "[[decline]] x"])).toEqual({ code: 1, stdout: "", stderr });
@@ -480,6 +508,16 @@ describe("files", () => {
     });
   });
 
+  it("ls lists all of a directory that the server lists in parts", async () => {
+    await run([
+      "command",
+      "mkdir /workspace/many && cd /workspace/many && seq -f %05g 1 10002 | xargs touch",
+    ]);
+    const { entries, more } = (await json(["files", "ls", "many"])) as { entries: object[]; more: boolean };
+    expect([entries.length, more]).toEqual([10_002, false]);
+    expect(entries.at(-1)).toMatchObject({ path: "10002" });
+  });
+
   it.each([
     [["files", "get", "none"], 70, "There is no /workspace/none"],
     [["files", "put", "none"], 69, "There is no "],
@@ -511,6 +549,20 @@ describe("execute", () => {
         "There is no agents/none. The operator offers agents/reviewer, commands/write.",
       ),
     });
+  });
+
+  it.each([
+    ["directory", (path: string) => mkdirSync(path), "it is a directory"],
+    ["gone", (path: string) => symlinkSync("/nowhere", path), "its file is a link to nowhere"],
+  ])("says why a definition in the operator's folder cannot be used: %s", async (name, make, why) => {
+    const path = join(directory, `definitions/commands/${name}.md`);
+    make(path);
+    const { code, stderr } = await run(["execute", "--command", name, "x"]);
+    rmSync(path, { recursive: true });
+    expect([code, stderr]).toEqual([
+      70,
+      expect.stringContaining(`commands/${name} of the operator cannot be used: ${why}. Leave it out.`),
+    ]);
   });
 
   it("leaves the agent at work on Ctrl-C, and says how to return to it", async () => {
@@ -607,12 +659,38 @@ describe("verify", () => {
     ]);
     const names = checks.map(({ name }) => name);
     expect(names).toEqual(expect.arrayContaining(["health", "a wrong token is refused", "latency"]));
+    expect(checks.find(({ name }) => name === "expose_port")?.found).toMatch(/answers from here$/);
     const { stdout } = await run(["sandboxes"]);
     expect(stdout).not.toContain("verify-");
     for (const tool of (
       await new MCPClient(server.url, TOKEN).result<{ tools: { name: string }[] }>({ method: "tools/list" })
     ).tools)
       expect(names).toContain(tool.name);
+  });
+
+  it("tells what an address or a token leaves out, fails for none of it, and leaves no sandbox behind", async () => {
+    type Checks = { name: string; verdict: string; found: string }[];
+    const part = await json(["verify", `${server.url}?tools=get_result,cancel_run,expose_port`, TOKEN]);
+    const checks = part.checks as Checks;
+    expect(checks.filter(({ verdict }) => !["ok", "skipped"].includes(verdict))).toEqual([]);
+    const tools = checks.filter(({ name, verdict }) => verdict === "ok" && /^[a-z]+_[a-z]+$/.test(name));
+    expect(tools.map(({ name }) => name)).toEqual(["get_result", "cancel_run", "expose_port"]);
+    expect(checks).toContainEqual({
+      name: "run_code",
+      verdict: "skipped",
+      found: "not offered: the ?tools= of the address leaves it out",
+    });
+    expect((await run(["sandboxes"])).stdout).not.toContain("verify-");
+
+    const { code, stdout } = await run(["verify", "--url", server.url, "--token", READER]);
+    expect(stdout).not.toMatch(/^failed/m);
+    expect(stdout).toMatch(/^skipped\trun_command\t\tnot allowed: .*the token lacks sandbox:exec/m);
+    expect(stdout).toMatch(/^skipped\tread_file\t\tnot tried: it needs write_file/m);
+    expect(stdout).toMatch(/^ok\tlist_sandboxes\t/m);
+    expect([code, stdout]).toEqual([
+      0,
+      expect.stringMatching(/All is well\. Not tried: run_command, [^\n]+\n$/),
+    ]);
   });
 
   it("fails where the token is wrong, or nothing answers, with a table that says so", async () => {
@@ -624,7 +702,9 @@ describe("verify", () => {
     const nobody = await run(["verify", "http://127.0.0.1:1", "any-token"]);
     expect(nobody).toMatchObject({
       code: 1,
-      stdout: expect.stringMatching(/^failed\thealth\t[^]*Failed: health\n$/),
+      stdout: expect.stringMatching(
+        /^failed\thealth\t\d+\tNo server answers at http:\/\/127\.0\.0\.1:1\/mcp \([^]*Failed: health\n$/,
+      ),
     });
   });
 });
@@ -638,7 +718,7 @@ describe("token", () => {
       variable: "AUTH_TOKENS",
       entry: { name: "ci", sha256: hashed.stdout.trim(), scopes: ["sandbox:read", "tasks:run"] },
     });
-    expect(hashed.stdout.trim()).toBe(createHash("sha256").update(String(made.token)).digest("hex"));
+    expect(hashed.stdout.trim()).toBe(sha256(String(made.token)));
     expect(await json(["token", "show"])).toMatchObject({ token: TOKEN, source: "environment" });
   });
 
@@ -665,6 +745,19 @@ describe("doctor and diagnose", () => {
     const taken = await run(["doctor", "--port", port, "--state-dir", "another"]);
     expect(taken).toMatchObject({ code: 1, stdout: expect.stringContaining(`failed\tport ${port}\ttaken`) });
     expect(taken.stderr).toContain("npm start -- --port 0");
+    // Without --port, it is the server that runs.
+    const found = expect.stringMatching(/^our server, process \d+$/);
+    expect((await json(["doctor"])).checks).toContainEqual(
+      expect.objectContaining({ name: `port ${port}`, found }),
+    );
+    const { checks } = JSON.parse((await run(["diagnose", "--output", "-"])).stdout);
+    expect(checks).toContainEqual(expect.objectContaining({ name: `port ${port}`, found }));
+  });
+
+  it("write the bundle where no repository has it", async () => {
+    const { path } = await json(["diagnose"]);
+    expect(dirname(String(path))).toBe(join(directory, "state/reports"));
+    expect(statSync(String(path)).mode & 0o777).toBe(0o600);
   });
 
   it("say in one sentence that the file cannot be written", async () => {

@@ -405,6 +405,11 @@ describe("the examples", () => {
     expect(stdout).toContain("-    return a - b\n+    return a + b\n");
   });
 
+  it("pull-request.ts without its arguments says which it takes", async () => {
+    const { status, stderr } = await runExample("pull-request.ts", []);
+    expect([status, stderr]).toEqual([64, expect.stringMatching(/^Usage: node pull-request\.ts [^\n]+\n$/)]);
+  });
+
   it("leave nothing where they are started, such as in a clone", () => {
     expect(readdirSync(place)).toEqual([]);
   });

@@ -31,6 +31,7 @@ import {
   without,
 } from "../setup/server.ts";
 import { MCPClient } from "../setup/mcp-client.ts";
+import { runHere } from "../setup/cli.ts";
 import { callTool } from "../setup/tool.ts";
 import { until } from "../setup/until.ts";
 
@@ -370,6 +371,13 @@ describe("a machine", () => {
     expect(server.stderr()).toMatch(/python3 is not installed/);
     const code = { code: "6 * 7", language: "javascript" };
     expect(await callTool(server.url, "run_code", code)).toContain("42");
+    const verified = await runHere(["verify", server.url, TOKEN]);
+    expect([verified.code, verified.stdout]).toEqual([
+      0,
+      expect.stringMatching(
+        /^warning\trun_code in Python\t.*python[^]*\nWarning: run_code in Python; Not tried: /m,
+      ),
+    ]);
   });
 });
 

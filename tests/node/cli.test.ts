@@ -1,12 +1,12 @@
 /** What the command line says of itself. */
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseEnv } from "node:util";
+import { parseEnv, stripVTControlCharacters } from "node:util";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { examplesOf } from "../../cli/command.ts";
 import { EXIT } from "../../cli/exit.ts";
@@ -285,6 +285,64 @@ test.each([
     });
   },
 );
+
+test.each([
+  [["--url", "http://127.0.0.1:9", "runs"], "--url stands behind the command: sandbox-mcp runs --url ..."],
+  [["--json", "code", "1"], "--json stands behind the command: sandbox-mcp code --json ..."],
+  [["--token=abc"], "--token stands behind the command: sandbox-mcp <command> --token ..."],
+])("%j says where the option belongs", async (words, message) => {
+  const { code, stdout, stderr } = await runHere(words);
+  expect([code, stdout + stderr]).toEqual([64, expect.stringContaining(message)]);
+});
+
+test.each(["doctor", "diagnose"])("%s refuses a port that is none", async (name) => {
+  const { code, stderr } = await runHere([name, "--port", "99999"]);
+  expect([code, stderr]).toEqual([64, expect.stringContaining("a port number from 1 to 65535")]);
+});
+
+test("doctor does not take a server that was killed for one that runs", async () => {
+  const stateDir = mkdtempSync(join(directory, "killed-"));
+  const { pid } = spawnSync("true");
+  const { port } = await new Promise<AddressInfo>((resolve) => {
+    const free = createServer().listen(0, "127.0.0.1", () => {
+      const address = free.address() as AddressInfo;
+      free.close(() => resolve(address));
+    });
+  });
+  writeFileSync(join(stateDir, "server.json"), JSON.stringify({ url: `http://127.0.0.1:${port}/mcp`, pid }));
+  const { stdout } = await runHere(["doctor", "--state-dir", stateDir]);
+  expect(stdout).toContain(`port ${port}\tfree: the server that was here was killed`);
+});
+
+test("what code may lack is a hint of doctor's, and no warning", async () => {
+  const bin = mkdtempSync(join(directory, "bin-"));
+  // A Python without any package.
+  const python = join(bin, "python3");
+  writeFileSync(python, '#!/bin/sh\nexec /usr/bin/python3 -S "$@"\n', { mode: 0o755 });
+  const env = { PATH: `${bin}:${process.env.PATH}` };
+  const { stdout, stderr } = await runHere(["doctor", "--state-dir", join(directory, "none")], { env });
+  expect(stdout).toMatch(
+    /^ok\tPython and its libraries\t3\.\d+ at .*installs for sandboxes what code may import/m,
+  );
+  expect(stderr).not.toContain("Python");
+});
+
+test("a narrow terminal gets a table without its minor columns, the last of them first", () => {
+  const columns = [
+    { title: "ID" },
+    { title: "KIND", isMinor: true },
+    { title: "TOOK", isMinor: true },
+    { title: "WHAT" },
+  ];
+  const heads = [60, 42, 36].map((width) =>
+    stripVTControlCharacters(aligned(columns, [["i".repeat(14), "task", "5 s", "x"]], width)[0] ?? ""),
+  );
+  expect(heads.map((head) => head.split(/ +/))).toEqual([
+    ["ID", "KIND", "TOOK", "WHAT"],
+    ["ID", "KIND", "WHAT"],
+    ["ID", "WHAT"],
+  ]);
+});
 
 test("a table fits its terminal and shows no control characters", () => {
   const lines = aligned(

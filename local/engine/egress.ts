@@ -30,6 +30,7 @@ import {
   onOddAnswer,
   type OutboundQueue,
   passOn,
+  sendHead,
 } from "./outbound.ts";
 import { Turns } from "./turns.ts";
 import {
@@ -238,7 +239,7 @@ function passBody(from: Socket, incoming: IncomingMessage, response: ServerRespo
   const isReady = () => !incoming.complete && incoming.readableLength === 0;
   passThrough(from, to, isReady, (bytes, written) => {
     // It may still wait for a body to go with.
-    response.flushHeaders();
+    sendHead(response);
     const taken = bytes.subarray(0, left);
     left -= taken.length;
     to.write(taken, written);

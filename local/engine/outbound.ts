@@ -44,7 +44,10 @@ export class OutboundQueue {
   #next = 1;
   #closed = false;
 
-  /** Passes a request of the sandbox's to the Worker and its answer back, both unbuffered. */
+  /**
+   * Passes a request of the sandbox's to the Worker and its answer back, both unbuffered. The bytes of headers are text in UTF-8
+   * to workerd, and in Latin-1 to Node.
+   */
   hand(request: IncomingMessage, response: ServerResponse, url: URL, pattern: string | null): void {
     // Nobody can send one by GET from a Worker, and some clients announce one that is empty.
     const hasBody =
@@ -52,7 +55,10 @@ export class OutboundQueue {
       request.headers["transfer-encoding"] !== undefined;
     const number = this.#next++;
     const method = request.method ?? "GET";
-    const headers = endToEndHeaders(request.rawHeaders);
+    const headers = endToEndHeaders(request.rawHeaders).map(([name, value]): [string, string] => [
+      name,
+      Buffer.from(value, "latin1").toString("utf8"),
+    ]);
     const outbound: OutboundRequest = { number, method, url: url.href, headers, hasBody, pattern };
     const description = Buffer.from(JSON.stringify(outbound)).toString("base64");
     if (description.length > maxDescription)
@@ -183,8 +189,10 @@ function unframed(): Transform {
 
 function fail(response: ServerResponse, status: number, reason: string): void {
   if (response.headersSent) return void response.destroy();
-  response.writeHead(status, { "content-type": "text/plain" });
-  response.end(`sandbox-mcp: ${reason}.\n`);
+  const body = `sandbox-mcp: ${reason}.\n`;
+  // An answer that Node refused to write may have left its length.
+  response.writeHead(status, { "content-type": "text/plain", "content-length": Buffer.byteLength(body) });
+  response.end(body);
 }
 
 /** False when Node refuses to write what an API answered. */
@@ -194,8 +202,13 @@ function writeHead(response: ServerResponse, { status, headers }: OutboundRespon
   } catch {
     return false;
   }
-  response.flushHeaders();
+  sendHead(response);
   return true;
+}
+
+/** Sends a head before its body. `flushHeaders` writes what is not ASCII in it as UTF-8, and not the bytes that came. */
+export function sendHead(response: ServerResponse): void {
+  response.write(Buffer.alloc(0));
 }
 
 function parseResponse(header: string | string[] | undefined): OutboundResponse | undefined {
@@ -205,7 +218,9 @@ function parseResponse(header: string | string[] | undefined): OutboundResponse 
     return undefined;
   if (typeof value.status !== "number" || !Array.isArray(value.headers)) return undefined;
   const headers = value.headers.map((pair: unknown): [string, string] =>
-    Array.isArray(pair) ? [String(pair[0]), String(pair[1])] : ["", ""],
+    Array.isArray(pair)
+      ? [String(pair[0]), Buffer.from(String(pair[1]), "utf8").toString("latin1")]
+      : ["", ""],
   );
   return { status: value.status, headers: headers.filter(([name]) => !hopByHop.has(name.toLowerCase())) };
 }
@@ -262,7 +277,7 @@ export function passOn(incoming: IncomingMessage, response: ServerResponse): boo
     response.statusMessage = "";
     return false;
   }
-  const head = setImmediate(() => response.flushHeaders());
+  const head = setImmediate(() => sendHead(response));
   incoming.pipe(response);
   for (const event of ["data", "end"]) incoming.once(event, () => clearImmediate(head));
   incoming.on("error", () => {

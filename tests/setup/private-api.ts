@@ -63,8 +63,10 @@ function answer(repository: string, { url = "/", headers }: IncomingMessage, res
   const { pathname, searchParams } = new URL(url, "https://any.test");
   const given = host === "a.query.test" ? (searchParams.get("key") ?? "") : authorization;
   if (pathname === "/echo") {
-    const { "accept-encoding": accept, "cf-worker": worker, range } = headers;
-    const body = JSON.stringify({ given, accept, worker, range });
+    const { "accept-encoding": accept, "cf-worker": worker, "x-name": name, range } = headers;
+    // Node reads a header as Latin-1.
+    const bytes = name === undefined ? undefined : Buffer.from(String(name), "latin1").toString("hex");
+    const body = JSON.stringify({ given, accept, worker, range, name: bytes });
     const head = { "x-echo": given, "set-cookie": [`a=${given}`, "b=2"], "content-length": body.length };
     return void response.writeHead(200, head).end(body);
   }

@@ -139,6 +139,16 @@ describe("an answer that is odd", () => {
   });
 });
 
+it("keeps the bytes of headers that are not ASCII, both ways", async () => {
+  const head = "HTTP/1.1 200 OK\r\nX-Name: é文.pdf\r\nContent-Length: 2\r\n\r\nhi";
+  const shown = "-o /dev/null -w '%header{x-name} %{http_code}'";
+  expect(await sh(`curl -sS ${shown} 'https://api.private.test/raw/${encodeURIComponent(head)}'`)).toBe(
+    "é文.pdf 200",
+  );
+  const answer = JSON.parse(await sh("curl -sS -H 'x-name: é文' https://api.private.test/echo"));
+  expect(answer.name).toBe("c3a9e69687");
+});
+
 describe("a request that is odd", () => {
   const proxied = (text: string, host = "api.private.test") =>
     sh(

@@ -8,8 +8,8 @@ import { moduleExtension } from "../local/engine/own-files.ts";
 import type { HostDirectory } from "../local/engine/mounts.ts";
 
 /**
- * V8 doubles what it keeps for young objects as long as much is passed on, up to 64 MiB here, and gives nothing back: the engine
- * would take more memory the more its sandboxes download. Of two halves of so many MiB each it collects as fast.
+ * Half of what V8 may keep for young objects. By itself it doubles that up to 32 MiB while much is passed on, and does not give
+ * it back: the engine would take more memory the more its sandboxes download.
  */
 const YOUNG_MIB = 8;
 

@@ -20,7 +20,7 @@ interface Reading {
 
 const readings = new WeakMap<Duplex, Reading>();
 
-/** Buffers of connections that are over, for the next: V8 sees how small their objects are, and leaves them to its rare collections. */
+/** Buffers of connections that are over, for the next. V8 would free them only in its rare collections of old objects. */
 const spare: Buffer[] = [];
 
 const mostSpare = 256;

@@ -283,14 +283,15 @@ describe("the interception", () => {
   it("is there again when the actor has gone and comes back, for what runs in the sandbox", async () => {
     const loop =
       "until [ -e /tmp/enough ]; do curl -sSk https://api.private.test/loop -o /dev/null; sleep 0.1; done";
-    await sh(`rm -f /tmp/enough; (${loop}) >/dev/null 2>&1 &`);
+    await sh(`rm -f /tmp/enough /tmp/ended; (${loop}; touch /tmp/ended) >/dev/null 2>&1 &`);
     await evictActor(await actorOf(sandbox, caller));
     // Wakes the actor and asks nothing of its container.
     await caller.call("list_sandboxes", {});
     await arrived();
     const added = async () => (await arrived()).map(({ authorization }) => authorization).includes(BEARER);
     await expect.poll(added, { timeout: 30_000 }).toBe(true);
-    await sh("touch /tmp/enough");
+    // Its last connection would be one more that the next policy refuses.
+    await sh("touch /tmp/enough; until [ -e /tmp/ended ]; do sleep 0.05; done");
   });
 });
 

@@ -11,7 +11,7 @@ import type { KernelProcess, Serves } from "./protocol.ts";
  * Code is followed after so many milliseconds. Short output of code that ends sooner comes with its answer. To follow it takes
  * twice the processor time of short code: on a machine that is so busy that short code takes this long, all of it would be.
  */
-const FOLLOW_AFTER_MS = 250;
+const FOLLOW_AFTER_MS = 500;
 
 export class RunningCode extends RunFollower {
   readonly #kernel: KernelProcess;

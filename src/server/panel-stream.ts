@@ -13,6 +13,7 @@ import type { Caller, CallerContext } from "../shared/request-context.ts";
 import { json, type Refusal } from "../shared/responses.ts";
 import { isReadWhole, LOOK_MS, logPauseMs, readOnAt, terminalPauseMs } from "../shared/watch.ts";
 import { readJSON } from "./body.ts";
+import { SILENCE } from "./event-stream.ts";
 import { Unbuffered } from "./unbuffered.ts";
 
 /** How long one stream goes on, milliseconds, and how often it looks: a request may make a thousand calls. */
@@ -216,7 +217,7 @@ class PanelStream {
     while (!this.#isOver) {
       await this.#pause(SESSION_MS);
       if (Date.now() >= endsAt) return this.#end("again");
-      if (await this.#isSignedIn()) await this.#write(": it goes on\n\n");
+      if (await this.#isSignedIn()) await this.#write(SILENCE);
     }
   }
 

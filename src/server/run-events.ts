@@ -6,12 +6,10 @@ import { questionDetailOf } from "../runs/task-detail.ts";
 import type { ToolContext } from "../tools/define.ts";
 import { ownRun } from "../tools/own-run.ts";
 import { pause } from "../shared/within.ts";
+import { eventStream, SILENCE, SILENCE_MS } from "./event-stream.ts";
 
 /** How long one stream goes on, milliseconds. A request may make a thousand calls, and each look at the run is one. */
 const STREAM_MS = 600_000;
-
-/** The longest silence, milliseconds: proxies close what says nothing. */
-const SILENCE_MS = 10_000;
 
 /** Bytes of output in one look at the run: a log of 100 MiB takes 200. */
 const PAGE_BYTES = 512 * 1024;
@@ -36,25 +34,13 @@ export interface RunEvents {
  * `running` where the run goes on, or `error` where the server cannot tell.
  */
 export function runEvents(context: ToolContext, what: RunEvents): Response {
-  const encoder = new TextEncoder();
-  const events = eventsOf(context, what);
-  const body = new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      const { done, value } = await events.next();
-      if (done) controller.close();
-      else controller.enqueue(encoder.encode(textOf(value)));
-    },
-    cancel: () => void events.return(undefined),
-  });
-  return new Response(body, {
-    headers: { "content-type": "text/event-stream", "x-accel-buffering": "no" },
-  });
+  return eventStream(eventsOf(context, what), textOf);
 }
 
 type Event = [name: string, data: object] | "silence";
 
 function textOf(event: Event): string {
-  if (event === "silence") return ": it goes on\n\n";
+  if (event === "silence") return SILENCE;
   const [name, data] = event;
   return `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`;
 }

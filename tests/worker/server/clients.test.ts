@@ -1,6 +1,7 @@
 import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
 import { Client as Client1 } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport as Transport1 } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import { McpServer } from "@modelcontextprotocol/server";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { appWith, call, LIST, messages, ORIGIN, post, recordLogs, sha256Hex, TOKEN } from "./support.ts";
 
@@ -121,6 +122,27 @@ describe("the wire of every revision", () => {
       ]);
     },
   );
+
+  it("a call of 2025 that ends at once is answered as JSON, and one that takes longer as an event", async () => {
+    const { promise: released, resolve: release } = Promise.withResolvers<void>();
+    const createMCPServer = () => {
+      const server = new McpServer({ name: "waits", version: "1.0.0" });
+      const content = [{ type: "text" as const, text: "over" }];
+      server.registerTool("at-once", {}, async () => ({ content }));
+      server.registerTool("later", {}, () => released.then(() => ({ content })));
+      return server;
+    };
+    const app = appWith({}, { createMCPServer });
+    const typeOf = ({ headers }: Response) => headers.get("content-type");
+    const over = [{ id: 1, result: { content: [{ text: "over" }] } }];
+    const soon = await app("/mcp", post(call("at-once", {})));
+    expect(typeOf(soon)).toBe("application/json");
+    expect(await messages(soon)).toMatchObject(over);
+    const late = await app("/mcp", post(call("later", {})));
+    expect(typeOf(late)).toBe("text/event-stream");
+    release();
+    expect(await messages(late)).toMatchObject(over);
+  });
 
   it("a 2025-03-26 batch answers every call in it", async () => {
     const batch = [call("add", { a: 1, b: 1 }, "a"), call("add", { a: 2, b: 2 }, "b")];

@@ -14,31 +14,36 @@ const TERMINAL: TerminalSize = { rows: 30, columns: 120 };
 const RETURNS =
   /(^|[;&|(){!\n]|(^|[\s;&|(])(then|do|else|elif|if|while|until|builtin|command)\s)\s*return([\s;&|)}]|$)/;
 
+/** Has `builtin` be that of bash, whatever functions and aliases there are, and ends `set -v`, `set -x` and a trap on DEBUG: see command.sh. */
+const PLAIN =
+  'sbx_posix=${POSIXLY_CORRECT+set}:$BASHOPTS: POSIXLY_CORRECT=${POSIXLY_CORRECT-}; \\eval "$sbx_plain"';
+
 /**
  * For commands that may set a trap on EXIT, which then takes the place of ours: the state is left before that trap runs. Other
- * commands are not given these functions, so that a command's `declare -F` has none that are not its own.
+ * commands are not given these functions, so that a command's `declare -F` has none that are not its own. They are called after
+ * PLAIN, so that a function `builtin` of the command's own is not there for its trap.
  */
 const BEFORE_OWN_TRAP = `sbx_leave() {
-  [[ -z \${sbx_left-} ]] || return 0
-  trap -p EXIT >|"$sbx_run/trap"
-  IFS= read -r -d '' sbx_trap <"$sbx_run/trap" || :
-  [[ $sbx_trap != *'/state.sh >'* ]] || return 0
+  [[ -z \${sbx_left-} ]] || builtin return 0
+  builtin trap -p EXIT >|"$sbx_run/trap"
+  IFS= builtin read -r -d '' sbx_trap <"$sbx_run/trap" || :
+  [[ $sbx_trap != *'/state.sh >'* ]] || builtin return 0
   sbx_left=1
   # In a subshell: the trap needs the variables that state.sh restores.
-  (. /opt/sandbox-mcp/sandboxd/state.sh) >|"$sbx_run/state"
-  [[ -n $sbx_trap && $1 == *x* ]] || return 0
-  eval "sbx_trap=(\${sbx_trap#trap -- })"
-  trap -- "{ sbx_trace && :; } 2>/dev/null; $sbx_trap" EXIT
+  (builtin . /opt/sandbox-mcp/sandboxd/state.sh) >|"$sbx_run/state"
+  [[ -n $sbx_trap && $1 == *x* ]] || builtin return 0
+  builtin eval "sbx_trap=(\${sbx_trap#trap -- })"
+  builtin trap -- "{ sbx_trace && :; } 2>/dev/null; $sbx_trap" EXIT
 }
-sbx_is() { return "$1"; }
+sbx_is() { builtin return "$1"; }
 # Shows the rest of a trap again, which begins with the status that it would have begun with.
-sbx_trace() { sbx_status=$?; set -x; return "$sbx_status"; }
-# A function named exit of the session's own stays. Without a status it is that of the command before, and in a trap the one from before
+sbx_trace() { sbx_status=$?; builtin set -x; builtin return "$sbx_status"; }
+# A function named exit of the session's own stays, and POSIX mode allows none. Without a status it is that of the command before, and in a trap the one from before
 # the trap: bash knows.
-declare -F exit >/dev/null || exit() {
+builtin declare -F exit >/dev/null || [[ -v POSIXLY_CORRECT ]] || exit() {
   {
     sbx_status=$? sbx_options=$-
-    set +vx
+    ${PLAIN}
     [[ $BASHPID != "$$" ]] || sbx_leave "$sbx_options" || :
     sbx_is "$sbx_status" && :
   } 2>/dev/null
@@ -53,9 +58,10 @@ export function startScript(call: StartCall, state: string): string {
   const lines = [
     // The time for which the shell stood ready does not count.
     "SECONDS=0",
-    `ulimit -x ${markOf(id)} 2>/dev/null`,
+    `builtin ulimit -x ${markOf(id)} 2>/dev/null`,
     `builtin export SANDBOX_MCP_RUN=${id}`,
-    "declare -A sbx_before=()",
+    "builtin unset -v sbx_before",
+    "builtin declare -A sbx_before",
     "sbx_directory=",
     // The directory may have been removed, and made again, while the shell stood ready.
     '[[ . -ef $PWD ]] || builtin cd -- "$PWD" 2>/dev/null || builtin cd /workspace 2>/dev/null || builtin cd /',
@@ -73,16 +79,17 @@ export function startScript(call: StartCall, state: string): string {
       `builtin export ${name}=${quote(value)}`,
     );
   if (stdin !== undefined) lines.push('exec <"$sbx_run/stdin"');
-  if (size) lines.push(`exec <&1; stty sane rows ${size.rows} cols ${size.columns}`);
+  if (size) lines.push(`exec <&1; builtin command stty sane rows ${size.rows} cols ${size.columns}`);
   // A return outside of functions ends the command. Bash allows it only in a sourced file, so that such a command is evaluated
   // by one. Error messages begin with the file's name as it was given: it is `bash`, and is given from its own directory.
   if (RETURNS.test(command) && !/\(\)|function/.test(command))
     lines.push(
       "sbx_own=$sbx_text",
       "[[ ! -v OLDPWD ]] || sbx_old=$OLDPWD",
-      "sbx_text='builtin cd /opt/sandbox-mcp/sandboxd/sourced; shopt -u sourcepath; . bash'",
+      "sbx_text='builtin cd /opt/sandbox-mcp/sandboxd/sourced; builtin shopt -u sourcepath; builtin . bash'",
     );
-  lines.push(`trap '{ set +vx; } 2>/dev/null; . /opt/sandbox-mcp/sandboxd/state.sh >|"$sbx_run/state"' EXIT`);
+  const leave = `{ ${PLAIN}; } 2>/dev/null; \\builtin . /opt/sandbox-mcp/sandboxd/state.sh >|"$sbx_run/state"`;
+  lines.push(`builtin trap '${leave}' EXIT`);
   return `${lines.join("\n")}\n`;
 }
 

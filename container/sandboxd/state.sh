@@ -1,7 +1,7 @@
 # Prints what carries over to the next command of a session: directory, umask, exported variables and functions.
-# Sourced at the end of a command; restores first what was set for that command only.
-# A function of the command's with the name of `builtin`, by which the rest is called, is given up.
-{ set +euvx; unset -f builtin; } 2>/dev/null
+# Sourced at the end of a command, after sbx_plain of command.sh; restores first what was set for that command only.
+\builtin shopt -u expand_aliases
+builtin set +aeu
 [[ -z $sbx_directory ]] || builtin cd -- "$sbx_directory"
 for sbx_name in "${!sbx_before[@]}"; do
   builtin unset -v "$sbx_name"
@@ -12,9 +12,19 @@ if builtin declare -F sbx_leave >/dev/null; then
   [[ $(builtin declare -f exit) != *sbx_leave* ]] || builtin unset -f exit
   builtin unset -f sbx_leave sbx_is sbx_trace
 fi
+# Exported under `set -a`.
+builtin export -n "${!sbx_@}"
 builtin printf 'builtin cd -- %q 2>/dev/null || { builtin cd /workspace 2>/dev/null || builtin cd /; }\n' "$PWD"
 builtin umask -p
 builtin export -p
-builtin declare -f
+# Exported functions are followed by a line that calls `declare`.
+if builtin declare -F declare >/dev/null; then
+  sbx_text=$(builtin declare -f)
+  builtin printf '%s\n' "${sbx_text//$'\n'declare -f/$'\n'builtin declare -f}"
+else
+  builtin declare -f
+fi
+# Made by the next command itself, which until then needs that of bash.
+[[ -z ${sbx_builtin-} ]] || builtin printf 'sbx_builtin=%q\n' "sbx_builtin=; $sbx_builtin"
 # The shell may be killed while it writes: without this line, sandboxd leaves the session the state before.
 builtin printf '# complete\n'

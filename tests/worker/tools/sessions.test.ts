@@ -32,6 +32,32 @@ describe("a session of run_command", () => {
     );
   });
 
+  it("works on with functions named as builtins, each of which is there for its next commands", async () => {
+    const all =
+      ". : [ alias builtin cd command declare echo enable eval exec exit export hash kill let local printf pwd read readonly return set shift shopt source stty test times trap true type typeset ulimit umask unset wait".split(
+        " ",
+      );
+    const works = async (names: string[], session: string) => {
+      const made = names.map((name) => `function ${name} { /bin/echo "mine: ${name} $*"; }`).join("\n");
+      await run(session, `cd /tmp; export WORD=word\n${made}`);
+      for (const stdin of ["first", "second"]) {
+        const called = names.map((name) => `${name} 1`).join("\n");
+        const given = await run(session, `/bin/cat; /bin/echo $PWD $WORD\n${called}`, { stdin });
+        const mine = names.map((name) => `mine: ${name} 1\n`).join("");
+        expect(given).toMatchObject({ stdout: `${stdin}/tmp word\n${mine}`, stderr: "", exit_code: 0 });
+      }
+    };
+    await Promise.all(all.map((name, n) => works([name], `function-${n}`)));
+    await works(all, "all-functions");
+  });
+
+  it("leaves its state behind aliases named as builtins", async () => {
+    const names = ["builtin", ".", "eval", "set", "unset", "export", "trap"];
+    const aliases = names.map((name) => `alias ${name}='echo no'`).join("\n");
+    await run("aliases", `shopt -s expand_aliases\n${aliases}\ncd /tmp`);
+    expect(await run("aliases", "pwd")).toMatchObject({ stdout: "/tmp\n", stderr: "" });
+  });
+
   it.each([
     ["exit", "exit 4", 4],
     ["an error under set -e", "set -eu; false", 1],
@@ -121,7 +147,7 @@ describe("a session of run_command", () => {
     expect(await run("own-builtin", "builtin() { :; }; cd /tmp; f() { echo f; }; (exit 3)")).toMatchObject({
       exit_code: 3,
     });
-    expect(await printed("own-builtin", "pwd; f; builtin echo own")).toBe("/tmp\nf\nown\n");
+    expect(await printed("own-builtin", "pwd; f; builtin echo own")).toBe("/tmp\nf\n");
   });
 
   it("goes back to /workspace when its directory is gone", async () => {

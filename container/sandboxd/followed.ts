@@ -18,6 +18,7 @@ export abstract class Followed {
   #listener: Listener | undefined;
   #timers: NodeJS.Timeout[] = [];
   #isSettled = false;
+  #isClosed = false;
   /** The ports that the listener was told last. */
   protected ports: readonly number[] = [];
 
@@ -30,13 +31,13 @@ export abstract class Followed {
         pathOf(name),
         mark,
         () => this.settle(),
-        () => this.stopped(name),
+        (hasRun) => this.stopped(name, hasRun),
       );
     this.streams = { stdout: stream("stdout"), stderr: stream("stderr") };
   }
 
-  /** The copier of a stream has ended. */
-  protected stopped(_name: Stream): void {}
+  /** The copier of a stream has ended, or could not be started. */
+  protected stopped(_name: Stream, _hasRun: boolean): void {}
 
   /** The event that ends the run for its listener; undefined as long as the run goes on. */
   protected abstract end(): Event | undefined;
@@ -104,6 +105,7 @@ export abstract class Followed {
   }
 
   protected after(ms: number, work: () => void): void {
+    if (this.#isClosed) return;
     // Node fires a timer of more than 2^31 - 1 milliseconds at once.
     this.#timers.push(setTimeout(work, Math.min(ms, 2 ** 31 - 1)));
   }
@@ -114,6 +116,7 @@ export abstract class Followed {
   }
 
   close(): void {
+    this.#isClosed = true;
     this.clearTimers();
     for (const name of STREAMS) this.streams[name].close();
   }

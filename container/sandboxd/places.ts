@@ -25,12 +25,16 @@ export const WRITES = join(root, "writes");
 /** What is known of the workspace's last save or restore. */
 export const SNAPSHOT = join(root, "snapshot");
 
+/** A link to the program that copies output. Its name is the process's, of which Linux keeps 15 characters. */
+export const COPIER = join(root, "sandboxd-copier");
+
 /** Where kernels put the output of code, two files for each run: the same for all sandboxes that share a file system. */
 export const KERNEL_OUTPUT = "/var/lib/sandbox-mcp/runs";
 
 /** Where the shell scripts of this program are. */
 export const SCRIPTS = "/opt/sandbox-mcp/sandboxd";
 
+/** Makes the directories that are missing. */
 export function makePlaces(): void {
   for (const directory of [RUNS, SESSIONS, SLOTS, WRITES]) {
     try {

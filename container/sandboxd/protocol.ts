@@ -178,8 +178,10 @@ export const eventSchema = z.discriminatedUnion("type", [
     stderr: size(),
     /** It was ended by sandboxd because its time was over. */
     timedOut: z.optional(z.boolean()),
-    /** Some of its output may be missing: sandboxd was killed while it took it. */
+    /** Some of its output may be missing: a process of sandboxd's was killed while it took it. */
     cut: z.optional(z.boolean()),
+    /** That is because the disk was full. */
+    noSpace: z.optional(z.boolean()),
     /** Its exit status is not known, and this one stands for it: the keeper was killed, which alone would have been told. */
     lost: z.optional(z.boolean()),
   }),

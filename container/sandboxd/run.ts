@@ -1,11 +1,11 @@
 /** One run of a command, from the slot that it is given to the end that is written to its directory. */
-import { execFile, spawn } from "node:child_process";
+import { execFile } from "node:child_process";
 import { closeSync, existsSync, mkdirSync, readlinkSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import * as z from "zod/mini";
 import { Followed } from "./followed.ts";
-import { RUNS, SESSIONS, SLOTS, textOf } from "./places.ts";
+import { RUNS, SESSIONS, SLOTS, makePlaces, textOf } from "./places.ts";
 import { NO_ENV, group, lives, marked, readersOf, send, signalRun, terminalUnder } from "./processes.ts";
 import { PORTS_MS, arePortsExpected, expectPortsOf } from "./listening.ts";
 import {
@@ -18,7 +18,7 @@ import {
 } from "./protocol.ts";
 import { startScript } from "./script.ts";
 import { Slot, openToRead, pipeOf } from "./slot.ts";
-import type { OutputStream } from "./stream.ts";
+import { type OutputStream, startCopier } from "./stream.ts";
 
 /** How long a command runs before its output is copied to files, milliseconds: copying a shorter one's would cost a process. */
 const COPY_AFTER_MS = 20;
@@ -58,6 +58,7 @@ const endSchema = z.object({
   stderr: count(),
   timedOut: z.optional(z.boolean()),
   cut: z.optional(z.boolean()),
+  noSpace: z.optional(z.boolean()),
   lost: z.optional(z.boolean()),
 });
 
@@ -95,8 +96,6 @@ export class Run extends Followed {
   #killing: NodeJS.Timeout | undefined;
   #killedAt = 0;
   #timedOut: boolean | undefined;
-  /** Whether output may be missing that the sandboxd before had read from a pipe and not yet written. */
-  #isCut = false;
   /** Whether its exit status is not known. */
   #isLost = false;
   #watching = false;
@@ -193,9 +192,9 @@ export class Run extends Followed {
     else this.#ended(status);
   }
 
-  /** Whether its shell has read what to run. */
+  /** Whether its shell has read what to run; also where user code has removed the files that would tell. */
   get isBegun(): boolean {
-    return existsSync(join(this.directory, "begun"));
+    return existsSync(join(this.directory, "begun")) || !existsSync(join(this.directory, "start"));
   }
 
   protected override end(): Event | undefined {
@@ -296,16 +295,27 @@ export class Run extends Followed {
           isAgain && readersOf(pipeOf(slot.directory, name), (link) => readlinkSync(link)).length > 0,
         );
       } catch {
-        // No process can be made: until then the command waits at its full pipes.
-        this.after(LOOK_MS, () => this.#copy(isAgain));
+        // No process can be made, or user code has removed the pipes: sandboxd itself takes what is there.
+        stream.take(slot);
+        this.after(LOOK_MS, () => this.#copy(true));
       }
     }
   }
 
   /** A copier has ended: no process can write to its pipe any more, or it was killed, or could not be started. */
-  protected override stopped(name: Stream): void {
+  protected override stopped(name: Stream, hasRun: boolean): void {
+    const keeper = this.#slot?.keeper;
+    // What a copier has read and not written ends with it. As long as the keeper holds the pipe open, none ends by itself.
+    if (hasRun && this.streams[name].end === undefined && keeper !== undefined && lives(keeper))
+      this.streams[name].lose();
     if (this.#status === undefined) this.after(LOOK_MS, () => this.#copy(true));
-    else if (this.#killing === undefined && this.#slot !== undefined) this.streams[name].drain(this.#slot);
+    else if (this.#killing === undefined) this.#drain(name);
+  }
+
+  #drain(name: Stream): void {
+    const isWhole = this.#slot === undefined || this.streams[name].drain(this.#slot);
+    // Without its keeper, nothing marks the end.
+    if (!isWhole && !this.#isLost) this.streams[name].lose();
   }
 
   /** Whether a process of its group is left. Costs one call to the system; processes that left the group are not seen. */
@@ -352,13 +362,10 @@ export class Run extends Followed {
 
   /** Reads the rest of the output. */
   #complete(isLost = false): void {
-    const slot = this.#slot;
-    if (slot === undefined) return;
     for (const name of STREAMS) {
       const stream = this.streams[name];
       if (stream.end !== undefined) continue;
-      if (!stream.isCopied) stream.drain(slot);
-      else if (!stream.hasFile) stream.finish();
+      if (!stream.isCopied) this.#drain(name);
       else if (isLost) this.after(2 * LOOK_MS, () => (stream.look(), stream.finish()));
       else {
         stream.look();
@@ -368,7 +375,7 @@ export class Run extends Followed {
     this.settle();
   }
 
-  /** Ends the output where it is when the mark of its end does not come: the command may have moved its file away. */
+  /** Ends the output where it is when the mark of its end does not come: its copier may have been stopped (SIGSTOP). */
   #finishStuck(stream: OutputStream, before: number | undefined, idleLooks = 0): void {
     // After the events that wait: sandboxd itself may have had no time to handle them.
     const look = () => {
@@ -376,7 +383,7 @@ export class Run extends Followed {
       const { progress } = stream;
       const idle = progress !== undefined && progress === before ? idleLooks + 1 : 0;
       if (idle === STUCK_LOOKS) {
-        this.#isCut ||= this.#isAdopted;
+        stream.lose();
         stream.finish();
       } else this.#finishStuck(stream, progress, idle);
     };
@@ -393,12 +400,14 @@ export class Run extends Followed {
       const leftSome = this.#leftSome;
       if (this.#hasLasted || leftSome || arePortsExpected()) this.tellPorts(0);
       if (leftSome && this.ports.length === 0) expectPortsOf(this.id);
+      const missing = [stdout.missing, stderr.missing];
       this.#end = {
         status: this.#status,
         stdout: stdout.end,
         stderr: stderr.end,
         timedOut: this.#timedOut,
-        cut: this.#isCut || undefined,
+        cut: missing.some((why) => why !== undefined) || undefined,
+        noSpace: missing.includes("no space") || undefined,
         lost: this.#isLost || undefined,
       };
       this.#writeDown(this.#end);
@@ -411,7 +420,10 @@ export class Run extends Followed {
     const state = join(this.directory, "state");
     try {
       // Before the end is written: a sandboxd that finds no end adopts the run and moves its state then.
-      if (textOf(state)?.endsWith(STATE_END)) renameSync(state, join(SESSIONS, this.session));
+      if (textOf(state)?.endsWith(STATE_END)) {
+        if (!existsSync(SESSIONS)) makePlaces();
+        renameSync(state, join(SESSIONS, this.session));
+      }
     } catch {
       // The session keeps the state before.
     }
@@ -424,7 +436,7 @@ export class Run extends Followed {
     this.#host.ended(this);
   }
 
-  /** Lets the keeper end. Where background processes hold a pipe, a `cat` that outlives sandboxd reads it from now on. */
+  /** Lets the keeper end. Where background processes hold a pipe, a process that outlives sandboxd reads it from now on. */
   async #release(): Promise<void> {
     const slot = this.#slot;
     if (slot === undefined) return;
@@ -477,15 +489,11 @@ export function stopSlot(slot: Slot): void {
 
 /** Has a process read a pipe and drop the bytes until no process can write to it. Returns whether one could be made. */
 function takeRest(path: string): boolean {
+  // User code has removed it, with what was to be read.
+  if (!existsSync(path)) return true;
   const pipe = openToRead(path);
   try {
-    const reader = spawn("/bin/cat", [], {
-      cwd: "/",
-      detached: true,
-      env: NO_ENV,
-      stdio: [pipe, "ignore", "ignore"],
-      argv0: "sandboxd-rest",
-    });
+    const reader = startCopier("sandboxd-rest", [pipe, "ignore", "ignore"]);
     reader.on("error", () => undefined);
     reader.unref();
     return reader.pid !== undefined;

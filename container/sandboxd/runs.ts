@@ -2,7 +2,7 @@
  * All runs in this sandbox, and for each session that was used lately a shell that stands ready for its next command. Starting one
  * takes longer than most commands: a spare one has been started already, and only has to read the session's state.
  */
-import { mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
+import { readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { Code } from "./code.ts";
 import type { Followed, Listener } from "./followed.ts";
@@ -297,8 +297,7 @@ function startIn(ready: Ready, call: StartCall, host: RunHost): Run {
   } catch (error) {
     // User code may have removed the directory of all runs.
     if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
-    mkdirSync(RUNS, { recursive: true });
-    mkdirSync(SESSIONS, { recursive: true });
+    makePlaces();
     return (ready.run = start());
   }
 }
@@ -319,11 +318,11 @@ function wordsOf(error: unknown): string {
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
+/** A process that cannot be started, or fails, has an error of the system's for that, or its exit status. */
 function reasonOf(error: unknown): Refused {
   const code = error instanceof Error && "code" in error ? error.code : undefined;
-  return code === "ENOSPC" || code === "EDQUOT" || code === "ENOTDIR" || code === "EACCES"
-    ? "unwritable"
-    : "exhausted";
+  const isShort = ["EAGAIN", "ENOMEM", "EMFILE", "ENFILE"].includes(String(code));
+  return typeof code === "string" && !isShort ? "unwritable" : "exhausted";
 }
 
 /** Names of the directories in a directory; none where something else is in its place. */

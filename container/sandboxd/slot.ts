@@ -172,8 +172,11 @@ export class Slots {
 
   /** @throws Error when none can be made */
   async take(): Promise<Slot> {
-    while (this.#free.length === 0) await this.#make();
-    const slot = new Slot(this.#free.pop() ?? "");
+    let slot: Slot | undefined;
+    while (slot === undefined) {
+      while (this.#free.length === 0) await this.#make();
+      slot = opened(this.#free.pop() ?? "");
+    }
     if (this.#free.length === 0) void this.#make().catch(() => undefined);
     return slot;
   }
@@ -203,6 +206,16 @@ async function makeBatch(): Promise<string[]> {
   for (const directory of directories) mkdirSync(directory, { recursive: true });
   await promisify(execFile)("/usr/bin/mkfifo", ["-m", "600", ...paths]);
   return directories;
+}
+
+/** A free slot, unless user code has removed it. */
+function opened(directory: string): Slot | undefined {
+  try {
+    return new Slot(directory);
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return undefined;
+    throw error;
+  }
 }
 
 function newMark(): string {

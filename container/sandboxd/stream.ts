@@ -7,19 +7,23 @@
  * Nothing more is sent to the taker while WINDOW_BYTES wait that it has not reported as stored. Offsets count from the first
  * byte of the output.
  */
-import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { type ChildProcess, type StdioOptions, execFile, spawn } from "node:child_process";
 import {
   closeSync,
   constants,
   existsSync,
   fstatSync,
+  mkdirSync,
   openSync,
   readSync,
+  statfsSync,
+  symlinkSync,
   writeFileSync,
   writeSync,
 } from "node:fs";
 import { Socket } from "node:net";
-import { textOf } from "./places.ts";
+import { dirname } from "node:path";
+import { COPIER, textOf } from "./places.ts";
 import { NO_ENV } from "./processes.ts";
 import { PIECE_BYTES, type Stream, SHOWN_END_BYTES, WINDOW_BYTES } from "./protocol.ts";
 import { type Slot, brakeOf, openToRead, pipeOf } from "./slot.ts";
@@ -29,6 +33,12 @@ const FREE_BYTES = 16 * 1024 * 1024;
 
 /** How much of a pipe is read at most once its command has ended: more than a pipe holds. What comes then is of background processes. */
 const MAX_DRAINED_BYTES = 16 * 1024 * 1024;
+
+/** A disk with less room than this counts as full, bytes: a copier writes so many at once. */
+const NO_SPACE_BYTES = 64 * 1024;
+
+/** What copies: every Debian and Ubuntu has it. */
+const TEE = "/usr/bin/tee";
 
 const { O_RDONLY, O_RDWR, O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK, O_NOFOLLOW } = constants;
 
@@ -62,21 +72,26 @@ export class OutputStream {
   /** Bytes that have been copied, as counted at the brake. What is beyond in the file is not output: the command wrote it there. */
   #limit = 0;
   #copier: ChildProcess | undefined;
+  /** The last bytes that were copied, fewer than the mark has. */
+  #lastCopied = Buffer.alloc(0);
+  #isCut = false;
+  /** Whether the disk was full when output was missing in the file. */
+  #hadNoSpace = false;
   readonly #mark: Buffer | undefined;
   readonly #changed: () => void;
-  readonly #stopped: () => void;
+  readonly #stopped: (hasRun: boolean) => void;
 
   /**
    * @param mark what follows the output in the pipe; undefined for output that is no pipe's
    * @param changed is called when the end has been found, and when all has been sent
-   * @param stopped is called when the copier has ended
+   * @param stopped is called when the copier has ended, or could not be started
    */
   constructor(
     name: Stream,
     path: string,
     mark: Buffer | undefined,
     changed: () => void,
-    stopped: () => void,
+    stopped: (hasRun: boolean) => void,
   ) {
     this.#stopped = stopped;
     this.name = name;
@@ -105,9 +120,14 @@ export class OutputStream {
     return this.#brake !== undefined;
   }
 
-  /** Whether there is a file. User code may have put something else in its place. */
-  get hasFile(): boolean {
-    return this.#open() !== undefined;
+  /** Why output is missing, or may be; undefined where none is. */
+  get missing(): "killed" | "no space" | undefined {
+    return !this.#isCut ? undefined : this.#hadNoSpace ? "no space" : "killed";
+  }
+
+  /** Output may be missing: what had read it from the pipe was killed. */
+  lose(): void {
+    this.#isCut = true;
   }
 
   /** The file is that of an adopted run which has ended. @param end bytes of its output */
@@ -115,36 +135,53 @@ export class OutputStream {
     this.#size = this.#end = this.#limit = end;
   }
 
-  /** Moves what is in the pipe of a command that has ended to the file, up to the mark. No copier reads the pipe. */
-  drain(slot: Slot): void {
-    if (this.#end !== undefined) return;
+  /**
+   * Moves what is in the pipe of a command that has ended to the file, up to the mark. No copier reads the pipe.
+   * @returns whether it found the mark, or that no process can write to the pipe any more
+   */
+  drain(slot: Slot): boolean {
+    const isWhole = this.take(slot, MAX_DRAINED_BYTES);
+    this.finish();
+    return isWhole;
+  }
+
+  /** As `drain`, of a command that goes on, as far as there is room. */
+  take(slot: Slot, most = WINDOW_BYTES - (this.#size - this.#stored)): boolean {
+    if (this.#end !== undefined) return true;
     const own = this.#open();
     // Of a copier that has ended.
-    if (own !== undefined) this.#limit = Math.max(this.#limit, this.#there(own));
+    if (own !== undefined && fstatSync(own).size > this.#limit)
+      this.#limit = Math.max(this.#limit, this.#there(own));
     this.#scan();
-    for (let left = MAX_DRAINED_BYTES; left > 0 && this.#end === undefined;) {
+    let isOver = false;
+    for (let left = most; left > 0 && this.#end === undefined;) {
       const bytes = slot.read(this.name, piece);
-      if (bytes === undefined || bytes.length === 0) break;
+      isOver = bytes?.length === 0;
+      if (bytes === undefined || isOver) break;
       left -= bytes.length;
       // A stream without output needs no file.
       if (this.#limit === 0 && this.#mark && bytes.indexOf(this.#mark) === 0) this.#end = 0;
       else if (!this.#keep(bytes)) break;
     }
-    this.finish();
+    this.#pump();
+    return isOver || this.#end !== undefined;
   }
 
   /** Writes output to the file with its mark, by which the next sandboxd knows that it is complete. */
   #keep(bytes: Buffer): boolean {
     const file = this.#open(true);
-    if (file === undefined) return false;
+    let written = 0;
     try {
-      this.#limit += writeSync(file, bytes);
+      if (file !== undefined) written = writeSync(file, bytes);
     } catch {
       // The disk is full.
-      return false;
     }
+    this.#limit += written;
     this.#scan();
-    return true;
+    if (written === bytes.length) return true;
+    this.#lookForSpace();
+    this.#isCut = true;
+    return false;
   }
 
   /** Takes what has been added to the file since: for a kernel's output, which the kernel writes itself. */
@@ -192,13 +229,7 @@ export class OutputStream {
           ? openSync("/dev/null", O_WRONLY)
           : openSync(`/proc/self/fd/${own}`, O_WRONLY | O_APPEND);
       try {
-        this.#copier = spawn("/usr/bin/tee", ["/dev/fd/3"], {
-          cwd: "/",
-          detached: true,
-          env: NO_ENV,
-          stdio: [pipe, file, "ignore", far],
-          argv0: "sandboxd-output",
-        });
+        this.#copier = startCopier("sandboxd-output", [pipe, file, "ignore", far], ["/dev/fd/3"]);
       } finally {
         for (const fd of [far, pipe, file]) closeSync(fd);
       }
@@ -209,12 +240,13 @@ export class OutputStream {
     socket.on("data", (bytes: Buffer) => {
       this.#limit += bytes.length;
       this.#pump();
+      this.#seekEnd(bytes);
     });
     socket.on("error", () => undefined);
     socket.on("close", () => {
       if (this.#brake === socket) this.#brake = undefined;
       this.#pump();
-      this.#stopped();
+      this.#stopped(this.#copier === undefined || this.#copier.pid !== undefined);
     });
     this.#pump();
   }
@@ -263,6 +295,8 @@ export class OutputStream {
   #open(make = false): number | undefined {
     if (this.#file !== undefined || (!make && !existsSync(this.#path))) return this.#file;
     try {
+      // User code may have removed it.
+      if (make && !existsSync(dirname(this.#path))) mkdirSync(dirname(this.#path), { recursive: true });
       const file = openSync(
         this.#path,
         (make ? O_RDWR | O_APPEND | O_CREAT : O_RDONLY) | O_NOFOLLOW | O_NONBLOCK,
@@ -271,7 +305,7 @@ export class OutputStream {
       if (fstatSync(file).isFile()) this.#file = file;
       else closeSync(file);
     } catch {
-      // User code has put something else in its place or removed the directory. That output is lost.
+      // User code has put something else in its place. That output is lost.
     }
     return this.#file;
   }
@@ -303,7 +337,11 @@ export class OutputStream {
     const file = this.#open();
     while (file !== undefined && this.#end === undefined) {
       const bytes = this.#ownPart(readAt(file, this.#size, this.#limit));
-      if (bytes.length === 0) break;
+      if (bytes.length === 0) {
+        // What was copied is in the file before it is counted here.
+        if (this.#size < this.#limit) this.#lookForSpace();
+        break;
+      }
       const isNext = this.#takes && this.#sent === this.#size;
       this.#size += bytes.length;
       if (isNext) this.#send(bytes);
@@ -311,6 +349,28 @@ export class OutputStream {
     if (!this.#isFull) return;
     this.#stored = this.#size;
     this.#free();
+  }
+
+  /** Ends output whose mark was copied and is not in the file, which could not be written or was changed. */
+  #seekEnd(bytes: Buffer): void {
+    if (this.#mark === undefined || this.#end !== undefined) return;
+    const copied = Buffer.concat([this.#lastCopied, bytes]);
+    const at = copied.indexOf(this.#mark);
+    if (at < 0) {
+      this.#lastCopied = Buffer.from(copied.subarray(1 - this.#mark.length));
+      return;
+    }
+    this.#isCut ||= this.#limit - copied.length + at > this.#size;
+    this.finish();
+  }
+
+  #lookForSpace(): void {
+    try {
+      const { bavail, bsize } = statfsSync(dirname(this.#path));
+      this.#hadNoSpace ||= bavail * bsize < NO_SPACE_BYTES;
+    } catch {
+      // Its directory was removed.
+    }
   }
 
   /** Whether the taker has room. */
@@ -393,4 +453,19 @@ export class OutputStream {
   get isOver(): boolean {
     return this.#brake === undefined || this.#brake.destroyed || this.#brake.readableEnded;
   }
+}
+
+/**
+ * Starts `tee` by another name, which its process then has too: a user's `pkill tee` does not end it.
+ * @param name what lists of processes show
+ */
+export function startCopier(name: string, stdio: StdioOptions, args: readonly string[] = []): ChildProcess {
+  let program = COPIER;
+  try {
+    if (!existsSync(COPIER)) symlinkSync(TEE, COPIER);
+  } catch {
+    // The disk is full, or user code has put something else there.
+    program = TEE;
+  }
+  return spawn(program, args, { cwd: "/", detached: true, env: NO_ENV, stdio, argv0: name });
 }

@@ -156,7 +156,7 @@ class RunningCommand extends RunFollower {
     await this.#kill().catch(() => undefined);
   }
 
-  /** Ends the command early, with every process it started. */
+  /** Ends the command early, with its processes. */
   async end(why: Stop): Promise<void> {
     if (this.sink.ended) return;
     if (!this.started) this.#withdrawn.resolve(NEVER_STARTED);
@@ -182,20 +182,22 @@ class RunningCommand extends RunFollower {
       if (outcome.reason === "no_terminal") throw noTerminal(outcome.message);
       throw unwritable(outcome.message);
     }
-    const { status: exitCode, timedOut, cut: isCut, lost: isLost } = outcome;
+    const { status: exitCode, timedOut, cut: isCut, noSpace, lost: isLost } = outcome;
     if (timedOut) this.stop ??= "timed_out";
-    if (this.stop === "timed_out")
-      return {
-        state: "timed_out",
-        exitCode,
-        note: cut
-          ? `It was stopped, with every process it started. ${cut}`
-          : `It was stopped${this.timeoutMs === undefined ? "" : ` after ${this.timeoutMs / 1000} s`}, with every process it started. Allow more with timeout_seconds, or start it in the background.`,
-      };
-    if (this.stop === "cancelled")
-      return { state: "cancelled", exitCode, note: "It was cancelled, with every process it started." };
-    const note = [isCut ? CUT : "", isLost ? KEEPER_KILLED : ""].filter(Boolean).join(" ") || undefined;
-    return { state: exitCode === 0 ? "succeeded" : "failed", exitCode, note };
+    const missing = isCut ? [noSpace ? NO_SPACE : CUT] : [];
+    const ended = (state: End["state"], ...notes: string[]): End => ({
+      state,
+      exitCode,
+      note: [...notes, ...missing].join(" ") || undefined,
+    });
+    if (this.stop === "timed_out") {
+      const after = this.timeoutMs === undefined ? "" : ` after ${this.timeoutMs / 1000} s`;
+      return cut
+        ? ended("timed_out", `It was stopped, ${WITH_ALL}`, cut)
+        : ended("timed_out", `It was stopped${after}, ${WITH_ALL}`, ALLOW_MORE);
+    }
+    if (this.stop === "cancelled") return ended("cancelled", `It was cancelled, ${WITH_ALL}`);
+    return ended(exitCode === 0 ? "succeeded" : "failed", ...(isLost ? [KEEPER_KILLED] : []));
   }
 }
 
@@ -210,8 +212,13 @@ function noTerminal(why: string): ToolError {
 const NEVER_RAN =
   "The sandbox has no trace of the command: the server was restarted before it had started, so it never ran, or its files were removed. Run it again.";
 const REMOVED = "The sandbox has no trace of the command any more: its files were removed while it ran.";
+/** A process may have left its run: docs/runs.md says how. */
+const WITH_ALL = "with every process of it that was found.";
+const ALLOW_MORE = "Allow more with timeout_seconds, or start it in the background.";
 const CUT =
-  "The end of its output may be missing: the server's program in the sandbox was killed while it read it.";
+  "Some of its output may be missing: a process of the server's that read it was killed in the sandbox.";
+const NO_SPACE =
+  "Some of its output is missing: the sandbox's disk was full. Delete files, or redirect output to /dev/null.";
 const KEEPER_KILLED =
   "Its exit status is not known, and 137 stands for it: the process that waits for it, its parent, was killed from inside the sandbox (SIGKILL).";
 const LOST: End = { state: "lost", note: REMOVED };

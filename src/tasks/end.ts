@@ -49,7 +49,7 @@ export function verdictOf(facts: TaskFacts): TaskVerdict {
   const failed = (note: string): TaskVerdict => ({ state: "failed", note });
   const all = command.unconfirmed
     ? ". The sandbox did not confirm its end: use destroy_sandbox to be sure"
-    : ", with every process it started";
+    : ", with every process of it that was found";
   switch (command.state) {
     case "lost":
       return { state: "lost", note: command.note };

@@ -56,6 +56,7 @@ class Place {
   readonly directory = mkdtempSync(join(parent, "place-"));
   readonly socket = join(this.directory, "sandboxd.sock");
   readonly workspace = join(this.directory, "workspace");
+  readonly root = join(this.directory, "root");
   readonly #armed = join(this.directory, "armed");
   readonly #sandbox: ChildProcess;
 
@@ -64,6 +65,7 @@ class Place {
    * @param preloaded what is loaded before it
    * @param variables of sandboxd
    * @param disk bytes of the disk that the workspace is on, which nobody else sees; the disk of tests without
+   * @param ownDisk the same, of the disk that sandboxd's own files are on
    */
   constructor(
     killAt: number,
@@ -71,13 +73,15 @@ class Place {
       preloaded = "kill-at.cjs",
       variables = {},
       disk,
-    }: { preloaded?: string; variables?: NodeJS.ProcessEnv; disk?: number } = {},
+      ownDisk,
+    }: { preloaded?: string; variables?: NodeJS.ProcessEnv; disk?: number; ownDisk?: number } = {},
   ) {
     mkdirSync(this.workspace);
+    mkdirSync(this.root);
     const env = {
       ...variables,
       PATH: process.env.PATH,
-      SANDBOXD_ROOT: join(this.directory, "root"),
+      SANDBOXD_ROOT: this.root,
       SANDBOXD_WORKSPACE: this.workspace,
       ARMED: this.#armed,
       CALLS: join(this.directory, "calls"),
@@ -87,7 +91,9 @@ class Place {
     // Its scripts are where they are in a sandbox, and its processes end with it.
     const view = ["--dev-bind", "/", "/", "--proc", "/proc", "--tmpfs", "/opt", "--unshare-pid"];
     const scripts = ["--ro-bind", join(repository, "container"), "/opt/sandbox-mcp"];
-    const own = disk === undefined ? [] : ["--size", String(disk), "--tmpfs", this.workspace];
+    const mount = (path: string, bytes?: number) =>
+      bytes === undefined ? [] : ["--size", String(bytes), "--tmpfs", path];
+    const own = [...mount(this.workspace, disk), ...mount(this.root, ownDisk)];
     const args = [
       ...view,
       ...scripts,
@@ -108,7 +114,7 @@ class Place {
 
   /** Ids of the runs of which there are files. */
   get runs(): string[] {
-    return readdirSync(join(this.directory, "root", "runs"));
+    return readdirSync(join(this.root, "runs"));
   }
 
   /** From now on steps are counted. */
@@ -224,11 +230,16 @@ async function atEachStep(attempt: (step: number) => Promise<number>, atOnce = A
   return last;
 }
 
+/** What `seq` prints. */
+function numbersTo(last: number): string {
+  return Array.from({ length: last }, (_, n) => `${n + 1}\n`).join("");
+}
+
 /** Runs a command and checks what is promised of it. */
 async function checkRun(place: Place, pause: string, what: string): Promise<void> {
   const log = join(place.directory, "ran");
   const command = `echo ran >>${log}; seq 1000; ${pause}echo end; echo error >&2; cd /usr; export KEPT=1; (exit 7)`;
-  const whole = `${Array.from({ length: 1000 }, (_, n) => `${n + 1}\n`).join("")}end\n`;
+  const whole = `${numbersTo(1000)}end\n`;
   const { end, stdout, stderr } = await run(place, "r1", command);
   expect(readFileSync(log, "utf8"), what).toBe("ran\n");
   expect(end, what).toMatchObject({ type: "ended", status: 7 });
@@ -287,17 +298,80 @@ it("a command keeps its output when the programs that copy it are killed", async
   const place = new Place(0);
   try {
     await place.answers();
-    const numbers = Array.from({ length: 1000 }, (_, n) => `${n + 1}\n`).join("");
+    const numbers = numbersTo(1000);
     const file = join(place.directory, "root/runs/r1/stdout");
     // What a copier has read and not yet written ends with it: so only once all is in the file, and nothing is printed before it is gone.
     const kill = (bytes: number) =>
       `until [ "$(stat -c %s ${file})" = ${bytes} ]; do sleep 0.01; done
-      copiers=$(pgrep -x tee); kill -KILL $copiers
+      copiers=$(pgrep -x sandboxd-copier); kill -KILL $copiers
       for copier in $copiers; do while [ -e /proc/$copier ]; do sleep 0.01; done; done`;
     const command = [1, 2, 3].map((time) => `seq 1000\n${kill(time * numbers.length)}`).join("\n");
     const outcome = await run(place, "r1", `${command}\necho end`);
     expect(outcome.end).toMatchObject({ status: 0 });
     expect(outcome.stdout).toBe(`${numbers.repeat(3)}end\n`);
+  } finally {
+    await place.close();
+  }
+});
+
+it.each([
+  ["pkill tee", undefined, /^first\nlast\n$/],
+  // Held up before, so that it may have read what is printed.
+  [
+    "pkill -STOP -x sandboxd-copier; echo held; pkill -KILL -x sandboxd-copier",
+    true,
+    /^(first\n)?(held\n)?last\n$/,
+  ],
+])("%s in a command: no output is missing, or its end says that some may be", async (kill, cut, printed) => {
+  const place = new Place(0);
+  try {
+    await place.answers();
+    const { end, stdout } = await run(place, "r1", `sleep 0.3; echo first; ${kill}; sleep 0.3; echo last`);
+    expect({ cut: undefined, ...end }).toMatchObject({ status: 0, cut });
+    expect(stdout).toMatch(printed);
+  } finally {
+    await place.close();
+  }
+});
+
+it.each([
+  ["a short command", ""],
+  ["a longer one", "sleep 0.3; "],
+])("%s that fills the disk ends with the beginning of its output, and says why", async (_what, pause) => {
+  const place = new Place(0, { ownDisk: 4 * 1024 * 1024 });
+  try {
+    await place.answers();
+    const fill = `${pause}echo first; head -c 10000000 /dev/zero >${place.root}/fill 2>/dev/null`;
+    const { end, stdout } = await run(place, "r1", `${fill}; seq 100000; ${pause}rm ${place.root}/fill`);
+    expect(end).toMatchObject({ status: 0, cut: true, noSpace: true });
+    expect(`first\n${numbersTo(100_000)}`.startsWith(stdout)).toBe(true);
+    expect(await run(place, "r2", "echo next")).toMatchObject({ end: { status: 0 }, stdout: "next\n" });
+  } finally {
+    await place.close();
+  }
+});
+
+it("a command that removes sandboxd's own files runs once, and it and the next ones keep their output", async () => {
+  const place = new Place(0);
+  try {
+    await place.answers();
+    const log = join(place.workspace, "ran");
+    const remove = (pause: string) =>
+      `echo ran >>${log}; ${pause}rm -rf ${place.root}/*; seq 100000; ${pause}echo end`;
+    const numbers = numbersTo(100_000);
+    for (const [id, pause] of [
+      ["r1", ""],
+      ["r2", "sleep 0.1; "],
+    ] as const) {
+      const { end, stdout } = await run(place, id, remove(pause));
+      expect(end).toMatchObject({ status: 0 });
+      expect(stdout === `${numbers}end\n`).toBe(true);
+      expect(readFileSync(log, "utf8")).toBe("ran\n");
+      rmSync(log);
+      const next = await run(place, `${id}next`, "echo next; cd /usr");
+      expect(next).toMatchObject({ end: { status: 0 }, stdout: "next\n" });
+      expect((await run(place, `${id}last`, "pwd")).stdout).toBe("/usr\n");
+    }
   } finally {
     await place.close();
   }

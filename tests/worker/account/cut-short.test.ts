@@ -33,7 +33,7 @@ test("a command", async () => {
   const caller = await withSeconds("cut-command", 3);
   const result = await caller.call("run_command", { command: "sleep 60", timeout_seconds: 60 });
   expect(wrong(result, 3)).toEqual([]);
-  expect(result.text).toContain("with every process it started");
+  expect(result.text).toContain("with every process of it that was found");
 });
 
 test("a command that an earlier actor started", async () => {
@@ -65,6 +65,6 @@ test("one that took too long by itself is told that", async () => {
   const caller = await withSeconds("not-cut", 30);
   const result = await caller.call("run_command", { command: "sleep 60", timeout_seconds: 1 });
   expect(result.text).toContain(
-    "It was stopped after 1 s, with every process it started. Allow more with timeout_seconds",
+    "It was stopped after 1 s, with every process of it that was found. Allow more with timeout_seconds",
   );
 });

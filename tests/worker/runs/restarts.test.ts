@@ -78,6 +78,18 @@ describe.concurrent("a container that is killed", () => {
     expect((await code(sandbox, "kept")).text).toContain("NameError");
   });
 
+  it.each(["node", "sandbox"])("by pkill -f %s in it: its run and the next call say so", async (name) => {
+    const sandbox = `pkill-${name}`;
+    await sh(sandbox, "echo there >file");
+    await save(sandbox);
+    const killed = await command(sandbox, `pkill -f ${name}; sleep 30`);
+    expect(killed.text).toMatch(/state: lost[^]*The sandbox stopped while it ran/);
+    expect((await command(sandbox, "cat file")).structured).toMatchObject({
+      notice: expect.stringMatching(BACK),
+      stdout: "there\n",
+    });
+  });
+
   it("is told of in front of an error too", async () => {
     const sandbox = "notice-error";
     await sh(sandbox, "echo a >a");

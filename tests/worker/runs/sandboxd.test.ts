@@ -68,7 +68,7 @@ describe("a sandboxd that is killed", () => {
 
 it("what copies an output may be held up: nothing is lost", async () => {
   const command =
-    "sleep 0.2; pkill -STOP -x tee; echo late; (sleep 3; pkill -CONT -x tee) &>/dev/null </dev/null &";
+    "sleep 0.2; pkill -STOP -x sandboxd-copier; echo late; (sleep 3; pkill -CONT -x sandboxd-copier) &>/dev/null </dev/null &";
   expect((await run(command, { session: "held" })).structured).toMatchObject({ stdout: "late\n" });
 });
 

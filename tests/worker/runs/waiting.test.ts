@@ -130,7 +130,7 @@ describe.concurrent("cancel_run", () => {
       isError: false,
       structured: { state: "cancelled", stdout: "begun\n" },
     });
-    expect(cancelled.text).toContain("It was cancelled, with every process it started.");
+    expect(cancelled.text).toContain("It was cancelled, with every process of it that was found.");
     expect(await sh(sandbox, "pgrep -fc '^sleep 4001' || true")).toBe("0\n");
   });
 

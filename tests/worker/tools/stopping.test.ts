@@ -23,7 +23,7 @@ describe.concurrent("a command that takes too long", () => {
     expect(result.isError).toBe(false);
     expect(result.text).toContain("state: timed_out");
     expect(result.text).toContain(
-      "It was stopped after 1 s, with every process it started. Allow more with timeout_seconds",
+      "It was stopped after 1 s, with every process of it that was found. Allow more with timeout_seconds",
     );
   });
 

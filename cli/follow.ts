@@ -71,26 +71,28 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
     if (options.prints && options.isFresh && !isReason) return;
     if (!notice || notices.some((said) => said.includes(notice))) return;
     notices.push(notice);
-    if (!options.prints) return;
-    progress.clear();
-    note(notice);
+    if (options.prints) progress.note(notice);
   };
   const end = (answer: Answer): Followed => {
     const { run, ...rest } = followed(answer);
     say(run.notice, run.state !== "succeeded");
     if (options.prints && run.state === "failed" && isOwnStatus(run.exit_code))
-      note(
+      progress.note(
         `The program's exit code was ${run.exit_code}, which means something else as a status of this command: it ends with ${rest.status}.`,
       );
     return { run: { ...run, notice: notices.join(" ") || undefined }, ...rest };
   };
   const streams = { stdout: options.isBeside ? process.stderr : process.stdout, stderr: process.stderr };
+  const show = (stream: keyof typeof streams, text: string) => {
+    if (!options.prints) return;
+    progress.clear();
+    printed(streams[stream], text);
+    if (streams[stream].isTTY) progress.printed(text);
+  };
   const isShort = started.state !== "running" && started.next === undefined;
   if (isShort && !(started.stdout && started.stderr)) {
-    if (options.prints) {
-      printed(streams.stdout, started.stdout ?? "");
-      printed(streams.stderr, started.stderr ?? "");
-    }
+    show("stdout", started.stdout ?? "");
+    show("stderr", started.stderr ?? "");
     return end(first);
   }
   const deadline = options.waitSeconds === undefined ? Infinity : Date.now() + options.waitSeconds * 1000;
@@ -104,27 +106,21 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
       if (page === undefined) {
         progress.stop();
         if (options.onInterrupt === "leave") {
-          note(returnTo(id));
+          progress.note(returnTo(id));
           return { ...end(await current(server, id)), status: statusOf("cancelled") };
         }
-        note("Stopping it ...");
+        progress.note("Stopping it ...");
         await server.call("cancel_run", { id });
         break;
       }
       const { state, log, next_cursor, log_bytes, notice } = pageSchema.parse(page.data);
-      if (options.prints) {
-        if (log.length > 0) progress.clear();
-        for (const { stream, text } of log) {
-          printed(streams[stream], text);
-          if (streams[stream].isTTY) progress.printed(text);
-        }
-      }
+      for (const { stream, text } of log) show(stream, text);
       say(notice);
       cursor = next_cursor;
       if (state !== "running" && cursor >= log_bytes) break;
       if (state === "running" && Date.now() >= deadline) {
         progress.stop();
-        note(returnTo(id));
+        progress.note(returnTo(id));
         break;
       }
     }

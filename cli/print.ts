@@ -175,6 +175,14 @@ export class Progress {
     if (text !== "") this.#isWithinLine = !text.endsWith("\n");
   }
 
+  /** Prints a line for the user beside the result: one of its own on a terminal, where the output's has not ended. */
+  note(text: string): void {
+    this.clear();
+    if (this.#isWithinLine && process.stderr.isTTY) process.stderr.write("\n");
+    this.#isWithinLine = false;
+    note(text);
+  }
+
   stop(): void {
     clearInterval(this.#timer);
     this.clear();

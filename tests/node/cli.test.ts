@@ -387,6 +387,12 @@ test("progress is not drawn over a line that is not over", () => {
       shown.push(drawn());
     }
     expect(shown).toEqual([true, false, false, true]);
+    write.mockClear();
+    for (const text of ["", "abc"]) {
+      progress.printed(text);
+      progress.note("said");
+    }
+    expect(stripVTControlCharacters(write.mock.calls.join("")).replace("\r", "")).toBe("said\n\nsaid\n");
   } finally {
     progress.stop();
     write.mockRestore();

@@ -1,6 +1,7 @@
 /** A task of an agent, or a question: what it does as it does it, what it changed, what it left and what it took. */
 import type { TargetedEvent } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { stepOf } from "../src/shared/task-steps.ts";
 import { Name } from "./file-parts.tsx";
 import type { Followed } from "./follow.ts";
 import { share, size } from "./format.ts";
@@ -136,10 +137,6 @@ export function Task({ id, followed, onSignedOut }: Shown) {
 /** Steps that are in the page at first, and that each press adds. */
 const SHOWN_STEPS = 100;
 
-/** A step that is the call of a tool, as the server writes them: "Edit src/app.ts", "Bash: npm test". */
-const CALL =
-  /^( *)(Bash|Read|Write|Edit|MultiEdit|NotebookEdit|Glob|Grep|LS|Task|Agent|TodoWrite|WebFetch|WebSearch|Skill|ToolSearch|bash|read|write|edit|patch|apply_patch|glob|grep|list|task|todowrite|todoread|webfetch|websearch|skill|mcp__\w+)(?::? (.*))?$/s;
-
 /** What the agent said and did, the newest last. */
 function Steps({ log, version }: { log: Log; version: number }) {
   const [count, setCount] = useState(SHOWN_STEPS);
@@ -164,21 +161,10 @@ function Steps({ log, version }: { log: Log; version: number }) {
       )}
       <ol class="steps" ref={list} start={from + 1} aria-label="Steps" tabIndex={0} onScroll={onScroll}>
         {shown.map((line, index) => {
-          const [, indent = "", tool, what] = CALL.exec(line) ?? [];
-          const isFailure = line.startsWith("  failed: ");
+          const { kind, tool, text, isNested } = stepOf(line);
           return (
-            <li
-              key={from + index}
-              class={isFailure ? "failure" : tool ? "call" : "said"}
-              data-depth={indent.length > 0 ? "1" : undefined}
-            >
-              {tool ? (
-                <>
-                  <b>{tool}</b> <bdi>{what}</bdi>
-                </>
-              ) : (
-                <bdi>{line.trim()}</bdi>
-              )}
+            <li key={from + index} class={kind} data-depth={isNested ? "1" : undefined}>
+              {tool && <b>{tool}</b>} <bdi>{text}</bdi>
             </li>
           );
         })}

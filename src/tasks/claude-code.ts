@@ -1,6 +1,7 @@
 /** The events that `claude -p --output-format stream-json --verbose` prints, one JSON document a line. */
 import type { AgentReport, EventReader } from "./agents.ts";
 import type { Tokens } from "../runs/task-detail.ts";
+import { callLine, failureLine, NESTED, saidLine } from "../shared/task-steps.ts";
 import {
   answerOf,
   dollars,
@@ -53,19 +54,19 @@ export class ClaudeEvents implements EventReader {
   }
 
   #assistant(event: Fields): string[] {
-    const nested = typeof event.parent_tool_use_id === "string" ? "  " : "";
+    const nested = typeof event.parent_tool_use_id === "string" ? NESTED : "";
     return contentOf(event).flatMap((block) => {
       if (block.type === "text") {
-        const said = shortened(text(block.text) ?? "");
+        const said = saidLine(shortened(text(block.text) ?? ""));
         return said ? [nested + said] : [];
       }
       if (block.type !== "tool_use") return [];
-      return [nested + this.#toolLine(text(block.name) ?? "tool", record(block.input) ?? {})];
+      return [nested + callLine(this.#call(text(block.name) ?? "tool", record(block.input) ?? {}))];
     });
   }
 
   /** "Edit src/app.ts", "Bash: npm test". */
-  #toolLine(name: string, input: Fields): string {
+  #call(name: string, input: Fields): string {
     const path = text(input.file_path) ?? text(input.notebook_path);
     if (path !== undefined) return shortened(`${name} ${relativeTo(this.#directory, path)}`);
     const what =
@@ -116,5 +117,5 @@ function isFailedTool(block: Fields): boolean {
 
 function failure({ content }: Fields): string {
   const first = Array.isArray(content) ? text(record(content[0])?.text) : text(content);
-  return shortened(`  failed: ${(first ?? "").replaceAll("\n", " ")}`);
+  return failureLine(shortened((first ?? "").replaceAll("\n", " ")));
 }

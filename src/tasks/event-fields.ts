@@ -1,6 +1,7 @@
 /** What the readers of agents' events have in common. Whatever an agent prints is bounded, and no field is believed to be there. */
 import { parseBounded, SANDBOX_JSON } from "../shared/bounded-json.ts";
 import { isRecord } from "../shared/is-record.ts";
+import { saidLine } from "../shared/task-steps.ts";
 import type { EventReader } from "./agents.ts";
 
 /** Characters of a line of progress at most. */
@@ -23,7 +24,7 @@ export function readLine(reader: EventReader, line: string): string[] {
   const { report } = reader;
   report.unread++;
   report.unreadSample ??= shortened(line);
-  return report.unread <= SHOWN_UNREAD ? [shortened(line)] : [];
+  return report.unread <= SHOWN_UNREAD ? [saidLine(shortened(line))] : [];
 }
 
 export function answerOf(said: string): string {

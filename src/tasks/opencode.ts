@@ -1,4 +1,5 @@
 /** The events that `opencode run --format json` prints, one JSON document a line. */
+import { callLine, failureLine, saidLine } from "../shared/task-steps.ts";
 import type { AgentReport, EventReader } from "./agents.ts";
 import {
   answerOf,
@@ -49,7 +50,7 @@ export class OpenCodeEvents implements EventReader {
     const said = text(part.text)?.trim();
     if (!said) return [];
     this.report.answer = answerOf(said);
-    return [shortened(said)];
+    return [saidLine(shortened(said))];
   }
 
   /** "edit src/app.ts", "bash: npm test". It is told when it has ended. */
@@ -65,9 +66,9 @@ export class OpenCodeEvents implements EventReader {
       text(input.description) ??
       text(input.name);
     const tail = path === undefined ? what && `: ${what}` : ` ${relativeTo(this.#directory, path)}`;
-    const line = shortened(`${name}${tail ?? ""}`);
+    const line = callLine(shortened(`${name}${tail ?? ""}`));
     const error = state.status === "error" ? text(state.error) : undefined;
-    return error === undefined ? [line] : [line, shortened(`  failed: ${error.replaceAll("\n", " ")}`)];
+    return error === undefined ? [line] : [line, failureLine(shortened(error.replaceAll("\n", " ")))];
   }
 
   /** Each request to the model is a step; the last one's reason says how it ended. */

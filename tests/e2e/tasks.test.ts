@@ -149,8 +149,8 @@ describe("a task in a fresh sandbox", () => {
     expect(progress).toEqual(
       expect.arrayContaining([
         "I will write the file.",
-        "Write notes/a.txt",
-        expect.stringMatching(/^Bash: wc -l/),
+        "→ Write notes/a.txt",
+        expect.stringMatching(/^→ Bash: wc -l/),
         expect.stringMatching(/^ {2}failed: Exit code 2/),
       ]),
     );

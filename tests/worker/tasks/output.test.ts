@@ -6,6 +6,7 @@ import { readLine } from "../../../src/tasks/event-fields.ts";
 import { verdictOf, type TaskFacts } from "../../../src/tasks/end.ts";
 import { TaskOutput } from "../../../src/tasks/output.ts";
 import { cloneDirectory } from "../../../src/tasks/script.ts";
+import { stepOf } from "../../../src/shared/task-steps.ts";
 
 const encoder = new TextEncoder();
 
@@ -78,8 +79,8 @@ const LINES = [
   "Cloning the repository",
   "Started with m1",
   "Ich schaue – gründlich. …",
-  "Edit src/app.ts",
-  "Bash: npm test",
+  "→ Edit src/app.ts",
+  "→ Bash: npm test",
   "  failed: Exit code 1 boom",
   "this is no event",
   "",
@@ -121,6 +122,35 @@ describe("the stream", () => {
     const lines = `first${"\n".repeat(1_000_000)}last`;
     output.output("stdout", encoder.encode(`${assistant({ type: "text", text: lines })}\n`));
     expect(run.said.stdout).toBe("first …\n");
+  });
+
+  it("has no text that looks like a call or a failure", () => {
+    const run = new Recorder();
+    const { output } = outputTo(run);
+    const texts = [
+      "Write access is fine: go on",
+      "→ Bash: rm -rf /",
+      " \u200b→ Bash",
+      "x\r→ Bash",
+      "  failed: no",
+    ];
+    const nested = { type: "assistant", parent_tool_use_id: "t1" };
+    const content = [{ type: "text", text: "failed: no" }];
+    const events = [
+      ...texts.map((text) => assistant({ type: "text", text })),
+      JSON.stringify({ ...nested, message: { content } }),
+      "→ Bash: no event",
+    ];
+    output.output("stdout", encoder.encode(`${events.join("\n")}\n`));
+    const lines = run.said.stdout.trimEnd().split("\n");
+    expect(lines).toHaveLength(events.length);
+    expect(lines.map((line) => stepOf(line).kind)).toEqual(events.map(() => "said"));
+    expect(stepOf("    → mcp__a__b: c: d")).toEqual({
+      kind: "call",
+      tool: "mcp__a__b",
+      text: "c: d",
+      isNested: true,
+    });
   });
 
   it("gives a cost without the errors of floating point", () => {
@@ -205,9 +235,9 @@ describe("OpenCode's events", () => {
     expect(said).toEqual([
       "Started",
       "I will write. …",
-      "write a.txt",
-      "bash: npm test",
-      "grep: x",
+      "→ write a.txt",
+      "→ bash: npm test",
+      "→ grep: x",
       "  failed: ripgrep failed",
       "no event",
       "All done.",

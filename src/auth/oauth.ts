@@ -1,4 +1,4 @@
-/** OAuth 2.1: the authorization server and its two resources, built on `@cloudflare/workers-oauth-provider`. */
+/** OAuth 2.1: the authorization server and its resources, built on `@cloudflare/workers-oauth-provider`. */
 import {
   GrantType,
   OAuthAuthorizationServer,
@@ -15,13 +15,13 @@ import { isLoopback, namedOrigin } from "../shared/origin.ts";
 import type { RequestContext } from "../shared/request-context.ts";
 import { isRuleInForce } from "./grant-policy.ts";
 import { COOKIE_PREFIX } from "./cookies.ts";
-import { AUTHORIZE_PATH, METADATA_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
+import { AUTHORIZE_PATH, METADATA_PATH, PANEL_PATH, REGISTRATION_PATH, TOKEN_PATH } from "./paths.ts";
 import { knownScopes, type Principal, SCOPES, SIGN_IN_METHODS } from "../shared/principal.ts";
 import { PANEL_CLIENT_ID, PANEL_SESSION_SECONDS, withPanelClient } from "./panel-client.ts";
 import { guarded } from "./store.ts";
 
-/** The paths that speak MCP. Each is a resource of its own: a token for one is refused at the other. */
-const RESOURCE_PATHS = ["/mcp", "/"] as const;
+/** The paths that speak MCP, and the panel. Each is a resource of its own: a token for one is refused at the others. */
+const RESOURCE_PATHS = ["/mcp", "/", PANEL_PATH] as const;
 
 export type ResourcePath = (typeof RESOURCE_PATHS)[number];
 

@@ -16,10 +16,10 @@ import { AUTHORIZE_PATH, PANEL_CALLBACK_PATH, PANEL_PATH, PANEL_SIGN_IN_PATH, TO
 import { challengeOf } from "./pkce.ts";
 import { bytesOf, StoreError } from "./store.ts";
 
-const SESSION_COOKIE = `${COOKIE_PREFIX}panel`;
+const SESSION_COOKIE = "panel";
 
 /** Binds a sign-in to its browser: the state of the request and the verifier of its code. */
-const SIGN_IN_COOKIE = `${COOKIE_PREFIX}panel-sign-in`;
+const SIGN_IN_COOKIE = "panel-sign-in";
 
 /** How long a sign-in may take, as on the consent page. */
 const SIGN_IN_SECONDS = 600;
@@ -36,13 +36,16 @@ export async function startPanelSignIn(_request: Request, oauth: OAuth): Promise
     response_type: "code",
     client_id: PANEL_CLIENT_ID,
     redirect_uri: `${oauth.issuer}${PANEL_CALLBACK_PATH}`,
-    resource: `${oauth.issuer}/mcp`,
+    // Of its own, so that the value of the cookie is no token for `/mcp`.
+    resource: `${oauth.issuer}${PANEL_PATH}`,
     state,
     code_challenge: await challengeOf(verifier),
     code_challenge_method: "S256",
   }).toString();
   // Lax: GitHub may send the browser back, and the cookie has to come along.
-  return seeOther(url.href, oauth, [cookie(SIGN_IN_COOKIE, `${state}.${verifier}`, SIGN_IN_SECONDS, "Lax")]);
+  return seeOther(url.href, oauth, [
+    cookie(oauth, SIGN_IN_COOKIE, `${state}.${verifier}`, SIGN_IN_SECONDS, "Lax"),
+  ]);
 }
 
 /** Where the consent page sends the browser back: exchanges the code for the session. */
@@ -75,8 +78,8 @@ export async function finishPanelSignIn(
   const issued = tokens.safeParse(await response.json().catch(() => undefined)).data;
   if (!response.ok || !issued) return notSignedIn(oauth, NO_LONGER_GOOD);
   return seeOther(`${oauth.issuer}${PANEL_PATH}`, oauth, [
-    cookie(SESSION_COOKIE, issued.access_token, PANEL_SESSION_SECONDS, "Strict"),
-    cookie(SIGN_IN_COOKIE, "", 0, "Lax"),
+    cookie(oauth, SESSION_COOKIE, issued.access_token, PANEL_SESSION_SECONDS, "Strict"),
+    cookie(oauth, SIGN_IN_COOKIE, "", 0, "Lax"),
   ]);
 }
 
@@ -87,7 +90,7 @@ export async function panelCaller(request: Request, context: RequestContext): Pr
   if (!isFromPanel(request, oauth)) return NOT_FROM_PANEL();
   const token = cookieOf(request, SESSION_COOKIE, oauth);
   if (token === undefined) return unauthorized("no_token", "Sign in to the panel.");
-  const holder = await lookedUp(token, oauth, ["/mcp"], request, context);
+  const holder = await lookedUp(token, oauth, [PANEL_PATH], request, context);
   if (holder && "response" in holder) return holder;
   if (holder?.client === PANEL_CLIENT_ID)
     return { principal: holder, metadata: undefined, takesNotice: false };
@@ -103,7 +106,7 @@ export async function signOutOfPanel(
   const caller = await panelCaller(request, context);
   if ("response" in caller && caller.response.status !== 401) return caller.response;
   const headers = new Headers();
-  headers.append("set-cookie", cookie(SESSION_COOKIE, "", 0, "Strict"));
+  headers.append("set-cookie", cookie(oauth, SESSION_COOKIE, "", 0, "Strict"));
   if ("principal" in caller) {
     const [user = "", grant = ""] = cookieOf(request, SESSION_COOKIE, oauth)?.split(":") ?? [];
     try {
@@ -141,7 +144,8 @@ const NOT_FROM_PANEL = (): Refusal => ({
 
 /** The value of a cookie; undefined where there are two of its name, of which one could be another's. */
 function cookieOf(request: Request, name: string, oauth: OAuth): string | undefined {
-  const begins = `${isSecure(oauth) ? name : name.replace(/^__Host-/, "")}=`;
+  const sent = cookieName(name, oauth);
+  const begins = `${isSecure(oauth) ? sent : sent.replace(/^__Host-/, "")}=`;
   const found = (request.headers.get("cookie") ?? "")
     .split(";")
     .map((pair) => pair.trim())
@@ -150,9 +154,20 @@ function cookieOf(request: Request, name: string, oauth: OAuth): string | undefi
   return found.length === 1 ? found[0] || undefined : undefined;
 }
 
+/** Over plain HTTP with the port: browsers send the cookies of all servers of a host to each of them. */
+function cookieName(name: string, oauth: OAuth): string {
+  return `${COOKIE_PREFIX}${name}${isSecure(oauth) ? "" : `-${new URL(oauth.issuer).port || 80}`}`;
+}
+
 /** @param value of characters that a cookie may have, as tokens are */
-function cookie(name: string, value: string, seconds: number, sameSite: "Lax" | "Strict"): string {
-  return `${name}=${value}; Path=/; Max-Age=${seconds}; HttpOnly; SameSite=${sameSite}; Secure`;
+function cookie(
+  oauth: OAuth,
+  name: string,
+  value: string,
+  seconds: number,
+  sameSite: "Lax" | "Strict",
+): string {
+  return `${cookieName(name, oauth)}=${value}; Path=/; Max-Age=${seconds}; HttpOnly; SameSite=${sameSite}; Secure`;
 }
 
 function isSecure({ issuer }: OAuth): boolean {
@@ -167,7 +182,7 @@ function seeOther(location: string, oauth: OAuth, cookies: readonly string[]): R
 
 function notSignedIn(oauth: OAuth, message: string, status = 400): Promise<Response> {
   const headers = new Headers();
-  headers.append("set-cookie", cookie(SIGN_IN_COOKIE, "", 0, "Lax"));
+  headers.append("set-cookie", cookie(oauth, SIGN_IN_COOKIE, "", 0, "Lax"));
   return messagePage("You are not signed in", message, {
     status,
     headers: withKeptCookies(headers, isSecure(oauth)),

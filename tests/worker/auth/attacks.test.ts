@@ -283,6 +283,10 @@ describe("the panel's session", () => {
     const init = { method: "POST", headers, body: JSON.stringify(call("note", { text: "x" })) };
     for (const path of ["/mcp", "/", "/execute"])
       expect((await browser.open(ORIGIN + path, init)).status).toBe(401);
+    const [session = ""] = browser.cookies.values();
+    const stolen = { ...init, headers: mcpHeaders(session) };
+    for (const path of ["/mcp", "/", "/execute"]) expect((await app(ORIGIN + path, stolen)).status).toBe(401);
+    expect((await app(`${ORIGIN}/sandboxes/a/files/b`, { headers: mcpHeaders(session) })).status).toBe(401);
     expect((await browser.open(`${ORIGIN}/panel/sign-out`, { method: "POST" })).status).toBe(403);
     expect((await panelCall(browser)).status).toBe(200);
   });

@@ -9,6 +9,7 @@ import { SerialQueue } from "../shared/queue.ts";
 import type { Settlement } from "./quota.ts";
 import { workspacesPrefix } from "./snapshot-registry.ts";
 import { accountOf } from "./sandbox-client.ts";
+import type { ListedSettings } from "./sandbox-registry.ts";
 
 /** Whose sandbox this is. The actor's name holds both as a hash; these are the plain values, to show and to register. */
 export interface Owner {
@@ -127,8 +128,8 @@ export class AccountLink {
    * Registers the settings of this sandbox, which may never have been used.
    * @throws {ToolError} `quota_exceeded` for one sandbox too many
    */
-  async configured(owner: Owner, variables: readonly string[]): Promise<void> {
-    await this.#report(async () => unwrap(await this.account(owner).sandboxConfigured(owner, variables)));
+  async configured(owner: Owner, settings: ListedSettings): Promise<void> {
+    await this.#report(async () => unwrap(await this.account(owner).sandboxConfigured(owner, settings)));
   }
 
   /** Milliseconds since the sandbox was last used, by this actor or an earlier one. */

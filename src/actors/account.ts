@@ -26,13 +26,16 @@ import {
   SnapshotRegistry,
   workspacesPrefix,
 } from "./snapshot-registry.ts";
-import { SandboxRegistry } from "./sandbox-registry.ts";
+import { type ListedSettings, SandboxRegistry } from "./sandbox-registry.ts";
 import { sandboxActor } from "./sandbox-client.ts";
 
-/** A sandbox as it is listed, but for the URLs of its previews. */
-export interface SandboxRecord extends Omit<ListedSandbox, "previews"> {
+/** A sandbox as it is listed, but for the URLs of its previews and for what of its network the operator allows. */
+export interface SandboxRecord
+  extends Omit<ListedSandbox, "previews" | "internet" | "allow_hosts" | "variables">, ListedSettings {
   previews: Preview[];
 }
+
+const NO_SETTINGS: ListedSettings = { variables: [], network: {} };
 
 /** What ends with a sandbox: its container alone, its saved workspace too, or its checkpoints as well. */
 export type Ending = "container" | "workspace" | "checkpoints";
@@ -152,17 +155,14 @@ export class Account extends DurableObject<Env> {
   }
 
   /**
-   * A sandbox has these variables from now on. One that was never used is registered as stopped, so that what is kept for
+   * A sandbox has these settings from now on. One that was never used is registered as stopped, so that what is kept for
    * it counts and ends like any other. Answers the limit that it would exceed.
    */
-  async sandboxConfigured(
-    { principalID, sandbox }: Owner,
-    variables: readonly string[],
-  ): Promise<Outcome<void>> {
+  async sandboxConfigured({ principalID, sandbox }: Owner, settings: ListedSettings): Promise<Outcome<void>> {
     const admitted = this.#admitted(sandbox);
     if (!admitted.ok) return admitted;
     this.#sandboxes.configured(sandbox);
-    this.#sandboxes.putVariables(sandbox, variables);
+    this.#sandboxes.putSettings(sandbox, settings);
     await this.#watch(principalID, admitted.value);
     return { ok: true, value: undefined };
   }
@@ -207,7 +207,7 @@ export class Account extends DurableObject<Env> {
     this.#quota.settle(name, settlement);
     // What is saved of it has its own time, and its settings with it.
     const isKept = ending === "container" && this.#snapshots.has(name);
-    if (!isKept) this.#sandboxes.removeVariables(name);
+    if (!isKept) this.#sandboxes.removeSettings(name);
     const wasKnown = this.#sandboxes.remove(name);
     const wasSaved = ending !== "container" && this.#snapshots.forget(name);
     const checkpoints =
@@ -407,7 +407,10 @@ export class Account extends DurableObject<Env> {
       return await this.#change(() => {
         const { make, to } = look();
         make();
-        if (settings) this.#sandboxes.putVariables(sandbox, Object.keys(settings.env).sort());
+        if (settings) {
+          const variables = Object.keys(settings.env).sort();
+          this.#sandboxes.putSettings(sandbox, { variables, network: settings.network });
+        }
         return { to, hasSettings: settings !== undefined };
       });
     });
@@ -482,7 +485,7 @@ export class Account extends DurableObject<Env> {
   /** The most recently used sandbox first. */
   async view(): Promise<AccountView> {
     const rows = this.#sandboxes.list();
-    const variables = this.#sandboxes.variables();
+    const settings = this.#sandboxes.settings();
     const running = rows.filter(({ state }) => state === "running").map(({ name }) => name);
     const conditions = await this.#conditions(running);
     const hasEnded = (name: string) => conditions.get(name)?.isAlive === false;
@@ -495,13 +498,13 @@ export class Account extends DurableObject<Env> {
       size_bytes: hasEnded(name) ? 0 : sizeBytes,
       ...savedFields(saved.get(name)),
       previews: conditions.get(name)?.previews ?? [],
-      variables: variables.get(name) ?? [],
+      ...(settings.get(name) ?? NO_SETTINGS),
     }));
     const known = new Set(rows.map(({ name }) => name));
     // Those that were idle for long, and forks that nobody has used yet: all there is of them is what is saved.
     const others = [...saved.values()]
       .filter(({ sandbox }) => !known.has(sandbox))
-      .map((workspace) => savedRecord(workspace, variables.get(workspace.sandbox) ?? []));
+      .map((workspace) => savedRecord(workspace, settings.get(workspace.sandbox) ?? NO_SETTINGS));
     return {
       sandboxes: [...listed, ...others],
       limits: parseConfig(this.env).limits,
@@ -574,7 +577,7 @@ function savedFields(saved: SavedWorkspace | undefined): Pick<SandboxRecord, "sa
 }
 
 /** A sandbox of which all there is is what was saved. */
-function savedRecord(saved: SavedWorkspace, variables: string[]): SandboxRecord {
+function savedRecord(saved: SavedWorkspace, settings: ListedSettings): SandboxRecord {
   return {
     name: saved.sandbox,
     state: "stopped",
@@ -583,6 +586,6 @@ function savedRecord(saved: SavedWorkspace, variables: string[]): SandboxRecord 
     size_bytes: 0,
     ...savedFields(saved),
     previews: [],
-    variables,
+    ...settings,
   };
 }

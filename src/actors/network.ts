@@ -11,7 +11,7 @@ import type { OutboundPolicy } from "../container/internet.ts";
 import type { End } from "../runs/run.ts";
 import { ConnectionHistory } from "./connection-history.ts";
 import { ToolError } from "../shared/errors.ts";
-import type { NetworkLimits } from "../shared/network-limits.ts";
+import { type NetworkLimits, policyOf } from "../shared/network-limits.ts";
 import {
   ALLOWED_PORTS_LISTED,
   INTERNET,
@@ -21,7 +21,6 @@ import {
   allowsHost,
   canBeListed,
   entriesBeyond,
-  narrowed,
 } from "../shared/network-policy.ts";
 
 /** Storage keys: of the choice, and of the hosts that the running container has intercepted. */
@@ -77,11 +76,9 @@ export class SandboxNetwork {
     this.connections = new ConnectionHistory({ kv: host.kv, seen: () => host.platform.seen() });
   }
 
-  /** What holds. Limits that were lowered after a choice narrow it. */
+  /** What holds. */
   get policy(): NetworkPolicy {
-    const { most, initial } = this.#host.limits();
-    const { internet = initial.internet, allowHosts = initial.allowHosts } = this.#choice;
-    return narrowed({ internet, allowHosts }, most);
+    return policyOf(this.#choice, this.#host.limits());
   }
 
   /**

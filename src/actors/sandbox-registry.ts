@@ -1,5 +1,6 @@
-/** The sandboxes of one principal, their variables by name, and what their runs have stored: tables of the account. */
+/** The sandboxes of one principal, their settings, and what their runs have stored: tables of the account. */
 import type { Stored } from "../runs/store.ts";
+import type { NetworkChoice } from "./network.ts";
 
 /** Stored as the size until the first measurement. */
 const UNMEASURED = -1;
@@ -14,6 +15,14 @@ export interface RegisteredSandbox {
   sizeBytes: number | undefined;
 }
 
+/** What is listed of what a sandbox is set to. */
+export interface ListedSettings {
+  /** Names of its variables. */
+  variables: readonly string[];
+  /** What was chosen; undefined where it was before the account was told of it, which the next change is. */
+  network: NetworkChoice | undefined;
+}
+
 export class SandboxRegistry {
   readonly #sql: SqlStorage;
 
@@ -24,6 +33,10 @@ export class SandboxRegistry {
     );
     sql.exec(
       "CREATE TABLE IF NOT EXISTS settings (sandbox TEXT PRIMARY KEY, variables TEXT NOT NULL) WITHOUT ROWID",
+    );
+    // A table of its own, because databases exist whose settings are the variables alone.
+    sql.exec(
+      "CREATE TABLE IF NOT EXISTS networks (sandbox TEXT PRIMARY KEY, network TEXT NOT NULL) WITHOUT ROWID",
     );
     sql.exec(
       "CREATE TABLE IF NOT EXISTS sandboxes (name TEXT PRIMARY KEY, state TEXT NOT NULL, created_at INTEGER NOT NULL, last_used_at INTEGER NOT NULL, size_bytes INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
@@ -112,18 +125,29 @@ export class SandboxRegistry {
     return this.#sql.exec("DELETE FROM sandboxes WHERE name = ?", name).rowsWritten > 0;
   }
 
-  putVariables(sandbox: string, names: readonly string[]): void {
-    this.#sql.exec("INSERT OR REPLACE INTO settings VALUES (?, ?)", sandbox, JSON.stringify(names));
+  putSettings(sandbox: string, { variables, network }: ListedSettings): void {
+    this.#sql.exec("INSERT OR REPLACE INTO settings VALUES (?, ?)", sandbox, JSON.stringify(variables));
+    this.#sql.exec("INSERT OR REPLACE INTO networks VALUES (?, ?)", sandbox, JSON.stringify(network ?? {}));
   }
 
-  removeVariables(sandbox: string): void {
+  removeSettings(sandbox: string): void {
     this.#sql.exec("DELETE FROM settings WHERE sandbox = ?", sandbox);
+    this.#sql.exec("DELETE FROM networks WHERE sandbox = ?", sandbox);
   }
 
-  /** The names of variables by sandbox. */
-  variables(): Map<string, string[]> {
-    const rows = this.#sql.exec<{ sandbox: string; variables: string }>("SELECT * FROM settings").toArray();
-    return new Map(rows.map(({ sandbox, variables }) => [sandbox, JSON.parse(variables) as string[]]));
+  /** What the sandboxes are set to of which anything was ever said. */
+  settings(): Map<string, ListedSettings> {
+    type Row = { sandbox: string; variables: string; network: string | null };
+    const rows = this.#sql.exec<Row>("SELECT * FROM settings LEFT JOIN networks USING (sandbox)").toArray();
+    return new Map(
+      rows.map(({ sandbox, variables, network }) => [
+        sandbox,
+        {
+          variables: JSON.parse(variables) as string[],
+          network: network === null ? undefined : (JSON.parse(network) as NetworkChoice),
+        },
+      ]),
+    );
   }
 
   /** What the runs of a sandbox have stored, which stays when that is destroyed. */

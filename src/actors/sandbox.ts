@@ -313,7 +313,7 @@ export class Sandbox extends BaseSandbox<Env> {
       network: this.#network,
       setUp: this.#setUp,
       starts: this.#starts,
-      register: (owner, names) => this.#accountLink.configured(owner, names),
+      register: (owner, settings) => this.#accountLink.configured(owner, settings),
     });
     // What runs in the sandbox does not wait for the next call; that enforces it again where this fails.
     if (this.#accountLink.principalID !== undefined)
@@ -481,7 +481,8 @@ export class Sandbox extends BaseSandbox<Env> {
   ): Promise<Answer<RunReading>> {
     return this.#answer(owner, async () => {
       const run = await this.#runs.result(id, waitMs, cursor, onProgress);
-      return cursor === undefined ? { run } : { run, page: await this.#runs.log(id, cursor, maxBytes) };
+      if (cursor === undefined) return { run: { ...run, source: this.#runs.source(id) } };
+      return { run, page: await this.#runs.log(id, cursor, maxBytes) };
     });
   }
 

@@ -5,6 +5,7 @@ import type { CheckpointSettings } from "./account.ts";
 import type { Owner } from "./account-link.ts";
 import type { ContainerStarts } from "./container-starts.ts";
 import type { NetworkChoice, SandboxNetwork } from "./network.ts";
+import type { ListedSettings } from "./sandbox-registry.ts";
 import { type SandboxVariables, namesOf } from "./sandbox-variables.ts";
 import type { SetUp, SetUpState } from "./set-up.ts";
 
@@ -30,8 +31,8 @@ export interface SettingsHost {
   network: SandboxNetwork;
   setUp: SetUp;
   starts: Pick<ContainerStarts, "undisturbed">;
-  /** Tells the account of a sandbox with these variables. @throws {ToolError} `quota_exceeded` for one too many */
-  register(owner: Owner, variables: readonly string[]): Promise<void>;
+  /** Tells the account of a sandbox that is set to this. @throws {ToolError} `quota_exceeded` for one too many */
+  register(owner: Owner, settings: ListedSettings): Promise<void>;
 }
 
 export class SandboxSettings {
@@ -60,7 +61,10 @@ export class SandboxSettings {
         const variables = Object.keys(env ?? {}).length > 0 ? host.variables.changed(env ?? {}) : undefined;
         const choice = network && host.network.changed(network);
         if (variables || choice || script)
-          await host.register(owner, variables ? namesOf(variables) : host.variables.names);
+          await host.register(owner, {
+            variables: variables ? namesOf(variables) : host.variables.names,
+            network: choice ?? host.network.choice,
+          });
         return { variables, choice, script };
       };
       return host.starts.undisturbed(changed, ({ variables, choice, script }) => {

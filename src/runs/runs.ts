@@ -19,7 +19,7 @@ import {
   type RunSummary,
   type RunView,
 } from "./run.ts";
-import { type RunRecord, RunStore, viewOf, type Stored } from "./store.ts";
+import { keptSource, type RunRecord, RunStore, viewOf, type Stored } from "./store.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { pause } from "../shared/within.ts";
 import { titleOf } from "../shared/text.ts";
@@ -142,11 +142,13 @@ export class Runs {
       reservation.cut === undefined
         ? spec
         : { ...spec, timeoutMs: reservation.seconds * 1000, cut: reservation.cut };
+    const title = titleOf(source);
     const record: RunRecord = {
       id: newRunID(this.#host.sandbox(), kind === "task"),
       kind,
       state: "running",
-      title: titleOf(source),
+      title,
+      source: keptSource(source, title),
       startedAt: Date.now(),
       output: { stdout: new HeadAndTail(), stderr: new HeadAndTail() },
       logBytes: 0,
@@ -246,6 +248,11 @@ export class Runs {
         await run.changed(deadline - Date.now());
     run.save();
     return run.view();
+  }
+
+  /** What was run, where the title does not say it all and it was kept. */
+  source(id: string): string | undefined {
+    return this.#active.get(id)?.record.source ?? this.#store.source(id);
   }
 
   /** The log of a run from `cursor` on. */

@@ -6,6 +6,8 @@ import type { End, RunKind, RunState, RunSummary, RunView, Stream } from "./run.
 
 /** A run as its record holds it. */
 export interface RunRecord extends Omit<RunSummary, "waiting">, Omit<Partial<End>, "state"> {
+  /** What was run, where its title does not say it all: `keptSource`. It is written with the record, and read by `source`. */
+  source?: string | undefined;
   /** The state that its executor can resume it from; undefined when nothing was started. */
   resumeState?: unknown;
   output: Record<Stream, HeadAndTail>;
@@ -81,6 +83,10 @@ export class RunStore {
       log_bytes INTEGER NOT NULL, dropped_bytes INTEGER NOT NULL) WITHOUT ROWID`);
     // For the queries that are not by id: which runs are under way, which have expired.
     sql.exec("CREATE INDEX IF NOT EXISTS runs_ended ON runs (ended_at)");
+    // A table of its own: lists and saves of runs do without it, and databases exist whose runs have none.
+    sql.exec(
+      "CREATE TABLE IF NOT EXISTS run_sources (id TEXT PRIMARY KEY, source TEXT NOT NULL) WITHOUT ROWID",
+    );
     createLogTable(sql);
   }
 
@@ -107,6 +113,14 @@ export class RunStore {
       dropped_bytes: run.droppedBytes,
     };
     this.#sql.exec(PUT, ...COLUMNS.map((column) => row[column]));
+    if (run.source !== undefined)
+      this.#sql.exec("INSERT OR IGNORE INTO run_sources VALUES (?, ?)", run.id, run.source);
+  }
+
+  /** What was run, where it was kept. */
+  source(id: string): string | undefined {
+    const rows = this.#sql.exec<{ source: string }>("SELECT source FROM run_sources WHERE id = ?", id);
+    return rows.toArray()[0]?.source;
   }
 
   get(id: string): RunRecord | undefined {
@@ -185,11 +199,22 @@ export class RunStore {
 
   delete(id: string): void {
     this.#sql.exec("DELETE FROM runs WHERE id = ?", id);
+    this.#sql.exec("DELETE FROM run_sources WHERE id = ?", id);
   }
 }
 
+/** Characters of what was run that are kept. */
+const SOURCE_CHARACTERS = 16_384;
+
+/** What is kept of what was run; undefined where the title is all of it. */
+export function keptSource(source: string, title: string): string | undefined {
+  if (source.trim() === title) return undefined;
+  if (source.length <= SOURCE_CHARACTERS) return source.toWellFormed();
+  return `${source.slice(0, SOURCE_CHARACTERS - 1).toWellFormed()}…`;
+}
+
 export function viewOf(run: RunRecord): RunView {
-  const { output, resumeState, unconfirmed: _, ...shown } = run;
+  const { output, resumeState, unconfirmed: _unconfirmed, source: _source, ...shown } = run;
   return {
     ...shown,
     stdout: output.stdout.shown(),

@@ -24,6 +24,7 @@ export async function followTask(
   }
   const notices: string[] = [];
   let { value, notice } = await read(0);
+  const { source } = value.run;
   let cursor = 0;
   for (;;) {
     if (notice) notices.push(notice);
@@ -34,7 +35,7 @@ export async function followTask(
     for (const { stream, bytes } of value.page.pieces)
       if (stream === "stdout") for (const line of linesOf(bytes)) progress(line);
   }
-  return { value: value.run, notice: notices.join(" ") || undefined };
+  return { value: { ...value.run, source }, notice: notices.join(" ") || undefined };
 }
 
 function linesOf(bytes: Uint8Array): string[] {

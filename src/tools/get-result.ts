@@ -7,7 +7,7 @@ import { followTask } from "./follow-task.ts";
 import { PAGE_BYTES, pageOutput } from "./log-page.ts";
 import { ownRun } from "./own-run.ts";
 import { wholeLog } from "./run-downloads.ts";
-import { anyRunFields, runContent } from "./run-result.ts";
+import { runContent, wholeFields } from "./run-result.ts";
 
 export const getResult = defineTool({
   name: "get_result",
@@ -33,7 +33,7 @@ With cursor, returns the log from that byte on instead, stdout and stderr in tur
     if (artifact !== undefined) return artifactOutput(context, id, artifact, cursor);
     if (cursor === undefined && isTaskID(id)) {
       const { value: run, notice } = await followTask(context, id, wait_seconds * 1000);
-      return { content: await runContent(context, run, notice), structured: anyRunFields(run, notice) };
+      return { content: await runContent(context, run, notice), structured: wholeFields(run, notice) };
     }
     const deadline = Date.now() + wait_seconds * 1000;
     const { value, notice } = await context.reading(ownRun(id), (actor, owner) =>
@@ -41,7 +41,7 @@ With cursor, returns the log from that byte on instead, stdout and stderr in tur
     );
     const { run, page } = value;
     if (!page)
-      return { content: await runContent(context, run, notice), structured: anyRunFields(run, notice) };
+      return { content: await runContent(context, run, notice), structured: wholeFields(run, notice) };
     const { content, structured } = pageOutput(run, page, notice, { isRaw: context.isRaw });
     const isFirst = cursor === 0 && page.next < run.logBytes;
     const downloads = isFirst ? await runDownloads(context, id, wholeLog(run)) : [];

@@ -5,6 +5,7 @@ import { type ComponentNames, offeredComponents } from "../tasks/components.ts";
 import { mountLines } from "../shared/mounts.ts";
 import type { SandboxRecord } from "../actors/account.ts";
 import { actorName } from "../shared/names.ts";
+import { networkLimits, policyOf } from "../shared/network-limits.ts";
 import { secretsFor } from "../shared/secrets.ts";
 import { previewURL } from "../shared/preview-url.ts";
 import { sandboxListing } from "../shared/sandbox-listing.ts";
@@ -38,9 +39,11 @@ export const listSandboxes = defineTool({
     const lines = sandboxes.flatMap((sandbox) => {
       const { name, state, size_bytes, created_at, last_used_at, saved_at, saved_bytes, variables } = sandbox;
       const size = size_bytes === undefined ? "" : `, ${size_bytes} bytes`;
+      const isFree = sandbox.internet === undefined || sandbox.internet === "full";
+      const reaches = isFree ? "" : `, internet ${sandbox.internet}`;
       const saved = saved_at === undefined ? "" : `, saved ${saved_at} (${saved_bytes} bytes)`;
       return [
-        `${name}: ${state}${size}, created ${created_at}, last used ${last_used_at}${saved}`,
+        `${name}: ${state}${size}, created ${created_at}, last used ${last_used_at}${saved}${reaches}`,
         ...(variables.length > 0 ? [`  variables: ${variables.join(", ")}`] : []),
         ...sandbox.previews.map(
           ({ port, url, expires_at }) =>
@@ -107,12 +110,16 @@ async function componentsOf({ env, config, principal }: ToolContext): Promise<Co
 }
 
 /** A sandbox as it is listed. A preview's URL lets in who has it: it is for who may run something there themselves. */
-async function shown({ previews, ...sandbox }: SandboxRecord, context: ToolContext) {
-  const { principal } = context;
+async function shown({ previews, variables, network, ...sandbox }: SandboxRecord, context: ToolContext) {
+  const { principal, config } = context;
+  const policy = network && policyOf(network, networkLimits(config, principal.id));
   const actor = await actorName(sandbox.name, principal.id);
   const mayUse = principal.scopes.includes("sandbox:exec");
   return {
     ...sandbox,
+    variables: [...variables],
+    internet: policy?.internet,
+    allow_hosts: policy && (policy.internet === "allowlist" ? [...policy.allowHosts] : []),
     previews: previews.map(({ port, token, expiresAt }) => ({
       port,
       url: mayUse ? previewURL({ port, token, actor }, context) : undefined,

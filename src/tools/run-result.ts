@@ -122,6 +122,13 @@ export function anyRunFields(run: RunView, notice?: string): z.input<typeof anyR
   };
 }
 
+/** The same, and what was run: for who did not start it. */
+export function wholeFields(run: RunView, notice?: string): z.input<typeof anyRunOutput> {
+  const { kind, title, source, startedAt } = run;
+  const started_at = new Date(startedAt).toISOString();
+  return { ...anyRunFields(run, notice), kind, title, source: source ?? title, started_at };
+}
+
 /** What a question has beside what code has. */
 function questionFields(run: RunView): Record<string, unknown> {
   const question = questionDetailOf(run);

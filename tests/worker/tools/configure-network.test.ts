@@ -39,6 +39,9 @@ describe("configure_sandbox", () => {
     expect((await configure(sandbox, { allow_hosts })).structured).toMatchObject(holds);
     await evict(sandbox);
     expect((await configure(sandbox, { env: { A: "1" } })).structured).toMatchObject(holds);
+    const reader = await owner.call("list_sandboxes");
+    expect(reader.structured.sandboxes).toContainEqual(expect.objectContaining({ name: sandbox, ...holds }));
+    expect(reader.text).toMatch(new RegExp(`^${sandbox}: .*, internet allowlist$`, "m"));
     expect((await configure(sandbox, { internet: "full" })).structured).toMatchObject({ internet: "full" });
     await configure(sandbox, { internet: "none" });
     await owner.call("destroy_sandbox", { sandbox });

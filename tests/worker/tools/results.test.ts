@@ -43,6 +43,23 @@ describe("an answer", () => {
     expect(result.content[0]?.text).not.toBe("");
   });
 
+  it("says as data what was run as a whole, to who asks for the result of a run", async () => {
+    const command = "echo first\necho second";
+    const ran = await owner.call("run_command", { sandbox, command });
+    const result = { id: ran.structured.id, wait_seconds: 0 };
+    expect((await owner.call("get_result", result)).structured).toMatchObject({
+      kind: "command",
+      title: "echo first",
+      source: command,
+      started_at: expect.stringMatching(/^\d{4}-.*Z$/),
+      duration_ms: expect.any(Number),
+    });
+    const code = `# ${"x".repeat(20_000)}`;
+    const long = await owner.call("run_code", { sandbox, code });
+    const { structured } = await owner.call("get_result", { id: long.structured.id, wait_seconds: 0 });
+    expect(structured.source).toBe(`${code.slice(0, 16_383)}…`);
+  });
+
   it("names no id and no duration where no next call needs them", async () => {
     for (const [tool, args] of CALLS.slice(0, 3)) {
       const { content } = await raw(owner, tool, args);

@@ -4,6 +4,7 @@ import { size, time } from "./format.ts";
 import { host } from "./host.ts";
 import type { ListedCheckpoint, ListedSandbox, SandboxListing } from "../src/shared/sandbox-listing.ts";
 import { useOffered } from "./offered.ts";
+import { plain } from "./plain.ts";
 import { wordsOf } from "./poll.ts";
 import { callTool } from "./tools.ts";
 
@@ -13,12 +14,6 @@ interface Shown {
   sandbox: ListedSandbox | undefined;
   listing: SandboxListing;
   refresh: () => void;
-}
-
-/** What `configure_sandbox` answers. */
-interface Settings {
-  internet: "open" | "allowlist" | "none" | string;
-  allow_hosts: string[];
 }
 
 /** Does something and says how it went. */
@@ -40,16 +35,15 @@ function useAction(refresh: () => void) {
   return { said, isBusy, act };
 }
 
-/** Calls a tool; what it says is what its text says. */
-async function done(tool: string, args: Record<string, unknown>): Promise<string> {
-  const { content } = await callTool(tool, args);
-  return content.map(({ text }) => text ?? "").join("\n");
+/** Calls a tool. @returns these words; what a tool's text says is for models */
+async function done(words: string, tool: string, args: Record<string, unknown>): Promise<string> {
+  await callTool(tool, args);
+  return words;
 }
 
 export function About({ name, sandbox, listing, refresh }: Shown) {
   const isOffered = useOffered();
   const { said, isBusy, act } = useAction(refresh);
-  const [settings, setSettings] = useState<Settings>();
   const checkpoints = listing.checkpoints.filter((checkpoint) => checkpoint.sandbox === name);
   const rows: [string, string | undefined][] = sandbox
     ? [
@@ -59,17 +53,13 @@ export function About({ name, sandbox, listing, refresh }: Shown) {
         ["Size", sandbox.size_bytes === undefined ? undefined : size(sandbox.size_bytes)],
         ["Saved", sandbox.saved_at && `${time(sandbox.saved_at)}, ${size(sandbox.saved_bytes ?? 0)}`],
         ["Variables", sandbox.variables.join(", ") || undefined],
-        ["Internet", settings && networkWords(settings)],
+        ["Internet", networkWords(sandbox)],
       ]
     : [];
-  const askSettings = () =>
-    act(async () => {
-      setSettings((await callTool<Settings>("configure_sandbox", { sandbox: name })).data);
-      return "";
-    });
   const destroy = async () => {
     const question = `Destroy the sandbox ${name}, with every file and program in it? Its checkpoints stay.`;
-    if (await host().confirm(question)) await act(() => done("destroy_sandbox", { sandbox: name }));
+    if (await host().confirm(question))
+      await act(() => done(`${name} is destroyed.`, "destroy_sandbox", { sandbox: name }));
   };
   return (
     <>
@@ -87,11 +77,6 @@ export function About({ name, sandbox, listing, refresh }: Shown) {
                 ),
             )}
           </dl>
-          {!settings && isOffered("configure_sandbox") && (
-            <button type="button" class="plain" disabled={isBusy} onClick={askSettings}>
-              Show its network
-            </button>
-          )}
           <Ports sandbox={sandbox} isBusy={isBusy} act={act} />
         </>
       )}
@@ -115,8 +100,11 @@ export function About({ name, sandbox, listing, refresh }: Shown) {
   );
 }
 
-function networkWords({ internet, allow_hosts: hosts }: Settings): string {
-  return internet === "allowlist" ? `${hosts.join(", ") || "no host"}, and nothing else` : internet;
+/** What a sandbox reaches, for people. */
+function networkWords({ internet, allow_hosts: hosts = [] }: ListedSandbox): string | undefined {
+  if (internet === undefined) return undefined;
+  if (internet === "none") return "none";
+  return internet === "full" ? "all of it" : `${hosts.join(", ") || "no host"}, and nothing else`;
 }
 
 interface Acting {
@@ -130,7 +118,7 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
   const expose = (event: SubmitEvent) => {
     event.preventDefault();
     const port = Number(new FormData(event.currentTarget as HTMLFormElement).get("port"));
-    void act(() => done("expose_port", { sandbox: name, port }));
+    void act(() => done(`Port ${port} has an address now.`, "expose_port", { sandbox: name, port }));
   };
   return (
     <>
@@ -153,7 +141,11 @@ function Ports({ sandbox: { name, previews }, isBusy, act }: Acting & { sandbox:
                   class="plain"
                   disabled={isBusy}
                   aria-label={`Close port ${port}`}
-                  onClick={() => act(() => done("expose_port", { sandbox: name, port, expose: false }))}
+                  onClick={() =>
+                    act(() =>
+                      done(`Port ${port} is closed.`, "expose_port", { sandbox: name, port, expose: false }),
+                    )
+                  }
                 >
                   Close
                 </button>
@@ -192,15 +184,20 @@ function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Ke
     const form = event.currentTarget as HTMLFormElement;
     const label = String(new FormData(form).get("label"));
     void act(async () => {
-      const text = await done("checkpoint_sandbox", { sandbox: name, ...(label && { label }) });
+      const args = { sandbox: name, ...(label && { label }) };
+      const words = await done("Its /workspace is kept as it is now.", "checkpoint_sandbox", args);
       form.reset();
-      return text;
+      return words;
     });
   };
   const restore = async ({ id, saved_at }: ListedCheckpoint) => {
     const question = `Put ${name} back to ${time(saved_at)}? What runs there ends. Its state now becomes a checkpoint.`;
     if (await host().confirm(question))
-      await act(() => done("restore_sandbox", { sandbox: name, checkpoint: id }));
+      await act(async () => {
+        // What became of its state before is in the text alone.
+        const { content } = await callTool("restore_sandbox", { sandbox: name, checkpoint: id });
+        return content.map(({ text }) => text ?? "").join("\n");
+      });
   };
   return (
     <>
@@ -209,7 +206,7 @@ function Checkpoints({ name, checkpoints, canSave, canRestore, isBusy, act }: Ke
         <ul class="rows-list">
           {checkpoints.map((checkpoint) => (
             <li key={checkpoint.id}>
-              <bdi>{checkpoint.label || "Checkpoint"}</bdi>{" "}
+              <bdi>{plain(checkpoint.label || "Checkpoint")}</bdi>{" "}
               <span class="soft">
                 {time(checkpoint.saved_at)}, {size(checkpoint.bytes)}
               </span>

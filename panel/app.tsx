@@ -66,6 +66,11 @@ function Panel({ onSignedOut }: { onSignedOut: () => void }) {
   const said = problem ?? listed.problem ?? tools.problem;
   return (
     <>
+      {route.sandbox !== "" && (
+        <button type="button" class="skip" onClick={() => document.querySelector("main")?.focus()}>
+          Skip to the sandbox
+        </button>
+      )}
       <header>
         <a class="brand" href="#/">
           Sandboxes
@@ -82,7 +87,7 @@ function Panel({ onSignedOut }: { onSignedOut: () => void }) {
         <Offered.Provider value={tools.value}>
           <div class={route.sandbox === "" ? "columns" : "columns open-sandbox"}>
             <Sandboxes listing={listed.value} route={route} />
-            <main>
+            <main tabIndex={-1}>
               <Content listing={listed.value} route={route} listed={listed} onSignedOut={onSignedOut} />
             </main>
             <aside class="more" aria-label="New sandbox and limits">
@@ -256,6 +261,7 @@ function Content({
           open={route.rest}
           isThere={sandbox !== undefined}
           previews={sandbox?.previews ?? []}
+          saidAbove={listed.problem}
           onStarted={listed.refresh}
           onSignedOut={onSignedOut}
         />

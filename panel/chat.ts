@@ -48,7 +48,12 @@ export async function chatHost(): Promise<Host> {
     },
   });
   let isTornDown = false;
-  const callTool: Host["callTool"] = (name, args, form, signal) => {
+  let can: McpUiInitializeResult["hostCapabilities"] | undefined;
+  const callTool: Host["callTool"] = async (name, args, form, signal) => {
+    if (can && !can.serverTools)
+      throw new ToolFailed(
+        "The client that shows this page lets it call no tools, so it has nothing to show.",
+      );
     const params = { name, arguments: { ...args, _results: form } };
     return bridge.request<ToolResult>("tools/call", params, signal);
   };
@@ -59,16 +64,16 @@ export async function chatHost(): Promise<Host> {
     appInfo: { name: "sandbox-mcp-panel", version: "1" },
     appCapabilities: { availableDisplayModes: [...MODES] },
   };
-  const { hostCapabilities: can = {}, hostContext = {} } = await bridge.request<McpUiInitializeResult>(
-    "ui/initialize",
-    initialize,
-  );
+  const answer = await bridge.request<McpUiInitializeResult>("ui/initialize", initialize);
+  const { hostCapabilities = {}, hostContext = {} } = answer;
+  can = hostCapabilities;
   update(hostContext);
   bridge.notify("ui/notifications/initialized", {});
   tellSize(bridge, () => mode.get() === "inline" && !("height" in (context.containerDimensions ?? {})));
 
   const openLink = async (url: string) => {
-    const opened = can.openLinks && (await bridge.request<{ isError?: boolean }>("ui/open-link", { url }));
+    const opened =
+      hostCapabilities.openLinks && (await bridge.request<{ isError?: boolean }>("ui/open-link", { url }));
     if (!opened || opened.isError)
       throw new ToolFailed(`The client that shows this page did not open ${url}`);
   };
@@ -90,7 +95,7 @@ export async function chatHost(): Promise<Host> {
   return {
     callTool,
     async listTools(signal) {
-      if (!can.serverResources) return EVERY_TOOL;
+      if (!hostCapabilities.serverResources) return EVERY_TOOL;
       const { contents } = await bridge.request<{ contents: { text?: string }[] }>(
         "resources/read",
         { uri: PANEL_TOOLS_URI },

@@ -12,19 +12,27 @@ export interface Entry {
 
 export interface Entries {
   entries: Entry[];
-  /** Whether there are more than were asked for. */
+  /** Whether there are more than are here. */
   more: boolean;
 }
 
-/** The most entries that one call lists. */
-const MOST_ENTRIES = 5000;
+/** The most entries that one call lists, and that the page takes of a directory. */
+const PAGE_ENTRIES = 5000;
+const MOST_ENTRIES = 50_000;
 
 /** The largest file that is shown whole, bytes. */
 export const MOST_BYTES = 256 * 1024;
 
 export async function list(sandbox: string, path: string, signal: AbortSignal): Promise<Entries> {
-  const { data } = await callTool<Entries>("list_files", { sandbox, path, limit: MOST_ENTRIES }, signal);
-  return data;
+  const entries: Entry[] = [];
+  let cursor: string | undefined;
+  for (;;) {
+    const call = { sandbox, path, limit: PAGE_ENTRIES, cursor };
+    const { data } = await callTool<Entries & { next_cursor?: string }>("list_files", call, signal);
+    entries.push(...data.entries);
+    cursor = data.next_cursor;
+    if (cursor === undefined || entries.length >= MOST_ENTRIES) return { entries, more: data.more };
+  }
 }
 
 /** The bytes of a file in base64, as the tool gives them: a few at a time. */
@@ -76,6 +84,7 @@ export async function upload(
   path: string,
   file: File,
   progress: (part: number) => void,
+  signal: AbortSignal,
 ): Promise<void> {
   const url = await link({ sandbox, path, direction: "upload", expires_seconds: 86_400 });
   // The server may be known by several names, and the page may ask only that by which it was opened.
@@ -86,6 +95,8 @@ export async function upload(
     const lost = new Unreachable(`The connection broke: ${file.name} was not written.`);
     request.upload.addEventListener("progress", ({ loaded, total }) => progress(total ? loaded / total : 1));
     request.addEventListener("error", () => failed(lost));
+    request.addEventListener("abort", () => failed(new ToolFailed(`Stopped: ${file.name} was not written.`)));
+    signal.addEventListener("abort", () => request.abort(), { once: true });
     request.addEventListener("load", () =>
       request.status < 300 ? done() : failed(new ToolFailed(`${file.name}: ${errorIn(request)}`)),
     );

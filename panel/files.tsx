@@ -8,10 +8,14 @@ import { host } from "./host.ts";
 import { useOffered } from "./offered.ts";
 import { wordsOf } from "./poll.ts";
 import { hrefOf } from "./route.ts";
-import { SignedOut } from "./tools.ts";
+import { SignedOut, ToolFailed } from "./tools.ts";
+import { Windowed } from "./windowed.tsx";
 
-/** Entries of a directory that are in the page at first, and that each press adds. */
+/** Directories in one that are in the page at first, and that each press adds. Of files those in sight are. */
 const SHOWN = 200;
+
+/** With more entries than this a directory has a field to find one. */
+const MANY = 100;
 
 const HOME = "/workspace";
 
@@ -37,6 +41,7 @@ export function Files({ sandbox, open, onSignedOut }: Shown) {
   const [version, setVersion] = useState(0);
   const [said, setSaid] = useState<{ text: string; isError: boolean }>();
   const [sending, setSending] = useState<{ name: string; part: number }>();
+  const stop = useRef(new AbortController());
   const directory = useRef<HTMLInputElement>(null);
 
   const isOffered = useOffered();
@@ -46,14 +51,21 @@ export function Files({ sandbox, open, onSignedOut }: Shown) {
   const failed = (error: unknown) =>
     error instanceof SignedOut ? onSignedOut() : setSaid({ text: wordsOf(error), isError: true });
   const changed = () => setVersion((before) => before + 1);
-  const send = async (to: string, files: Iterable<File>) => {
-    if (!maySend) return;
+  const send = async (to: string, given: Iterable<File>) => {
+    const files = [...given];
+    if (!maySend || files.length === 0) return;
     const names: string[] = [];
+    const { signal } = (stop.current = new AbortController());
     try {
+      const there = await namesIn(sandbox, to, signal);
+      const taken = files.map(({ name }) => name).filter((name) => there.has(name));
+      const question = `${to} has ${taken.join(", ")} already. Write over ${taken.length === 1 ? "it" : "them"}?`;
+      if (taken.length > 0 && !(await host().confirm(question))) return;
       for (const file of files) {
-        setSending({ name: file.name, part: 0 });
-        await upload(sandbox, join(to, file.name), file, (part) => setSending({ name: file.name, part }));
-        names.push(file.name);
+        const { name } = file;
+        setSending({ name, part: 0 });
+        await upload(sandbox, join(to, name), file, (part) => setSending({ name, part }), signal);
+        names.push(name);
       }
       if (names.length > 0) setSaid({ text: `Sent to ${to}: ${names.join(", ")}`, isError: false });
     } catch (error) {
@@ -67,6 +79,16 @@ export function Files({ sandbox, open, onSignedOut }: Shown) {
     event.preventDefault();
     void send(directory.current?.value || HOME, event.dataTransfer?.files ?? []);
   };
+  useEffect(() => {
+    // The browser would open a file that is dropped beside this, in place of the page.
+    const keep = (event: Event) => event.preventDefault();
+    addEventListener("dragover", keep);
+    addEventListener("drop", keep);
+    return () => {
+      removeEventListener("dragover", keep);
+      removeEventListener("drop", keep);
+    };
+  }, []);
   const tree: Tree = { sandbox, open, version, send, failed };
   return (
     <div class="files" onDragOver={(event) => event.preventDefault()} onDrop={drop}>
@@ -116,7 +138,10 @@ export function Files({ sandbox, open, onSignedOut }: Shown) {
           </div>
           {sending && (
             <p role="status">
-              <progress value={sending.part} aria-label="Sent so far" /> <bdi>{sending.name}</bdi>
+              <progress value={sending.part} aria-label="Sent so far" /> <bdi>{sending.name}</bdi>{" "}
+              <button type="button" class="plain" onClick={() => stop.current.abort()}>
+                Stop
+              </button>
             </p>
           )}
         </form>
@@ -167,7 +192,11 @@ function Directory({
     });
     return () => stop.abort();
   }, [isOpen, version, path]);
-  const entries = listed?.entries.toSorted((a, b) => rank(a) - rank(b)) ?? [];
+  const [wanted, setWanted] = useState("");
+  const entries = listed?.entries ?? [];
+  const found = entries.filter((entry) => entry.path.toLowerCase().includes(wanted));
+  const directories = found.filter(({ type }) => type === "directory");
+  const files = found.filter(({ type }) => type !== "directory");
   return (
     <li>
       <details open={isOpenAtFirst} onToggle={({ currentTarget }) => setOpen(currentTarget.open)}>
@@ -184,28 +213,42 @@ function Directory({
         >
           <Name name={name} />
         </summary>
-        {listed ? (
-          <ul>
-            {entries
-              .slice(0, count)
-              .map((entry) =>
-                entry.type === "directory" ? (
-                  <Directory key={entry.path} tree={tree} path={join(path, entry.path)} name={entry.path} />
-                ) : (
-                  <File key={entry.path} tree={tree} path={join(path, entry.path)} entry={entry} />
-                ),
-              )}
-            {entries.length === 0 && <li class="soft">It is empty.</li>}
-          </ul>
-        ) : (
-          <p class="soft">Looking into it.</p>
+        {!listed && <p class="soft">Looking into it.</p>}
+        {entries.length > MANY && (
+          <input
+            type="search"
+            class="find"
+            aria-label={`Find in ${name}`}
+            placeholder={`Find one of ${entries.length.toLocaleString("en")}`}
+            autocomplete="off"
+            autocapitalize="none"
+            spellcheck={false}
+            onInput={(event) => setWanted(event.currentTarget.value.trim().toLowerCase())}
+          />
         )}
-        {entries.length > count && (
+        {listed && found.length === 0 && (
+          <p class="soft">{entries.length === 0 ? "It is empty." : "None has this in its name."}</p>
+        )}
+        {directories.length > 0 && (
+          <ul>
+            {directories.slice(0, count).map((entry) => (
+              <Directory key={entry.path} tree={tree} path={join(path, entry.path)} name={entry.path} />
+            ))}
+          </ul>
+        )}
+        {directories.length > count && (
           <button type="button" class="plain" onClick={() => setCount(count + SHOWN)}>
-            {Math.min(SHOWN, entries.length - count)} more of {entries.length}
+            {Math.min(SHOWN, directories.length - count)} more of {directories.length} directories
           </button>
         )}
-        {listed?.more && entries.length <= count && (
+        {files.length > 0 && (
+          <Windowed
+            items={files}
+            keyOf={(entry) => entry.path}
+            row={(entry) => <File tree={tree} path={join(path, entry.path)} entry={entry} />}
+          />
+        )}
+        {listed?.more && (
           <p class="soft">There are more than these {entries.length}: a command lists them.</p>
         )}
         {listed && <Download sandbox={sandbox} path={path} words="Download as .tar.gz" failed={failed} />}
@@ -216,18 +259,23 @@ function Directory({
 
 function File({ tree, path, entry }: { tree: Tree; path: string; entry: Entry }) {
   return (
-    <li class="file">
+    <div class="entry">
       <a href={hrefOf(tree.sandbox, "files", path)} aria-current={path === tree.open ? "true" : undefined}>
         <Name name={entry.path} />
       </a>
       <span class="soft">{entry.type === "file" ? size(entry.size) : entry.type}</span>
-    </li>
+    </div>
   );
 }
 
-/** Directories first. */
-function rank({ type }: Entry): number {
-  return type === "directory" ? 0 : 1;
+/** The names in a directory; none where it is not there yet. */
+async function namesIn(sandbox: string, path: string, signal: AbortSignal): Promise<ReadonlySet<string>> {
+  try {
+    return new Set((await list(sandbox, path, signal)).entries.map((entry) => entry.path));
+  } catch (error) {
+    if (error instanceof ToolFailed && error.code === "not_found") return new Set();
+    throw error;
+  }
 }
 
 /** A path in a directory, or as it is where it is absolute. */

@@ -18,8 +18,6 @@ export interface Followed {
   bytes: number;
   /** Whether it can be typed into. */
   isInteractive: boolean;
-  /** Once it has ended: what it left beside its output. */
-  result: Block[];
   problem: string | undefined;
 }
 
@@ -31,7 +29,7 @@ interface LogPage extends LogPosition {
   interactive?: true;
 }
 
-/** Before the result of a run that has ended is asked for again, milliseconds. */
+/** Before what failed is asked for again, milliseconds. */
 const RETRY_MS = 3000;
 
 const NOTHING = {
@@ -39,7 +37,6 @@ const NOTHING = {
   exitCode: undefined,
   bytes: 0,
   isInteractive: false,
-  result: [],
   problem: undefined,
 };
 
@@ -82,28 +79,11 @@ export function useRun(id: string | undefined, onSignedOut: () => void): Followe
         if (cursor > next) log.leaveOut(cursor - next);
         watch.arguments = { id, cursor };
         update({ state, exitCode, bytes, isInteractive: interactive === true, problem: undefined });
-        const isLast = isReadWhole(page);
-        if (isLast) void askResult();
-        return isLast;
+        return isReadWhole(page);
       },
       onProblem,
       onSignedOut,
     });
-    const askResult = async () => {
-      while (!stop.signal.aborted) {
-        await shown(stop.signal);
-        try {
-          const { content } = await callTool("get_result", { id, wait_seconds: 0 }, stop.signal);
-          return update({ result: content, problem: undefined });
-        } catch (error) {
-          if (stop.signal.aborted) return;
-          if (error instanceof SignedOut) return onSignedOut();
-          onProblem(wordsOf(error));
-          if (error instanceof ToolFailed) return;
-        }
-        await pause(RETRY_MS, stop.signal);
-      }
-    };
     return () => {
       stop.abort();
       leave();
@@ -111,4 +91,54 @@ export function useRun(id: string | undefined, onSignedOut: () => void): Followe
   }, [id]);
 
   return followed.id === id ? followed : { ...NOTHING, log: new Log(), version: 0 };
+}
+
+/** What `get_result` says of any run. */
+export interface RunFields {
+  kind: "command" | "code" | "task";
+  /** As of this answer. */
+  state: RunState;
+  title: string;
+  /** What was run, as far as it is kept. */
+  source: string;
+  started_at: string;
+  duration_ms: number;
+}
+
+export interface Told {
+  /** Undefined until there is an answer. */
+  fields: RunFields | undefined;
+  /** What models read of it, and pictures. */
+  content: Block[];
+  problem: string | undefined;
+}
+
+const UNTOLD: Told = { fields: undefined, content: [], problem: undefined };
+
+/** What there is to know of a run beside its log. @param at it is asked for again when that changes; undefined asks for nothing */
+export function useTold(id: string, at: string | undefined, onSignedOut: () => void): Told {
+  const [told, setTold] = useState<Told>(UNTOLD);
+  useEffect(() => {
+    if (at === undefined) return undefined;
+    const stop = new AbortController();
+    const ask = async () => {
+      while (!stop.signal.aborted) {
+        await shown(stop.signal);
+        try {
+          const call = { id, wait_seconds: 0 };
+          const { data: fields, content } = await callTool<RunFields>("get_result", call, stop.signal);
+          return setTold({ fields, content, problem: undefined });
+        } catch (error) {
+          if (stop.signal.aborted) return;
+          if (error instanceof SignedOut) return onSignedOut();
+          setTold((before) => ({ ...before, problem: wordsOf(error) }));
+          if (error instanceof ToolFailed) return;
+        }
+        await pause(RETRY_MS, stop.signal);
+      }
+    };
+    void ask();
+    return () => stop.abort();
+  }, [id, at]);
+  return told;
 }

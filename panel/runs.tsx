@@ -3,7 +3,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { isTaskID } from "../src/runs/id.ts";
 import type { ListedPreview } from "../src/shared/sandbox-listing.ts";
 import { startSize } from "../src/shared/terminal/size.ts";
-import { useRun } from "./follow.ts";
+import { useRun, useTold } from "./follow.ts";
 import { duration, size, time } from "./format.ts";
 import { host } from "./host.ts";
 import type { Run, Runs as Listed } from "./listing.ts";
@@ -11,6 +11,7 @@ import { LogView } from "./log-view.tsx";
 import { useWatched } from "./live.ts";
 import { wordsOf } from "./poll.ts";
 import { useOffered } from "./offered.ts";
+import { plain } from "./plain.ts";
 import { PreviewFrame } from "./preview.tsx";
 import { Result } from "./result.tsx";
 import { hrefOf } from "./route.ts";
@@ -39,12 +40,14 @@ interface Shown {
   /** Whether the sandbox exists. */
   isThere: boolean;
   previews: readonly ListedPreview[];
+  /** What the page says already of why nothing is newer. */
+  saidAbove: string | undefined;
   /** Called when a run has started. */
   onStarted: () => void;
   onSignedOut: () => void;
 }
 
-export function Runs({ sandbox, open, isThere, previews, onStarted, onSignedOut }: Shown) {
+export function Runs({ sandbox, open, isThere, previews, saidAbove, onStarted, onSignedOut }: Shown) {
   const [older, setOlder] = useState<Listed>({ runs: [] });
   const asked = { sandbox, limit: PAGE };
   const listed = useWatched<Listed>("list_runs", isThere || open !== "" ? asked : undefined, onSignedOut);
@@ -58,7 +61,7 @@ export function Runs({ sandbox, open, isThere, previews, onStarted, onSignedOut 
       (error: unknown) => (error instanceof SignedOut ? onSignedOut() : setProblem(wordsOf(error))),
     );
   const isOffered = useOffered();
-  const said = problem ?? listed.problem;
+  const said = problem ?? (listed.problem === saidAbove ? undefined : listed.problem);
   const started = () => {
     listed.refresh();
     onStarted();
@@ -74,6 +77,7 @@ export function Runs({ sandbox, open, isThere, previews, onStarted, onSignedOut 
           run={runs.find(({ id }) => id === open)}
           sandbox={sandbox}
           previews={previews}
+          saidAbove={saidAbove}
           onSignedOut={onSignedOut}
         />
       )}
@@ -89,7 +93,7 @@ export function Runs({ sandbox, open, isThere, previews, onStarted, onSignedOut 
           row={(run) => (
             <a href={hrefOf(sandbox, "runs", run.id)} aria-current={run.id === open ? "true" : undefined}>
               <State state={run.state} />
-              <bdi class="title">{run.title}</bdi>
+              <bdi class="title">{plain(run.title)}</bdi>
               <span class="soft">
                 {run.kind}, {time(run.started_at)}, {duration(run.duration_ms)}
               </span>
@@ -212,10 +216,11 @@ interface Opened {
   run: Run | undefined;
   sandbox: string;
   previews: readonly ListedPreview[];
+  saidAbove: string | undefined;
   onSignedOut: () => void;
 }
 
-function OpenRun({ id, run, sandbox, previews, onSignedOut }: Opened) {
+function OpenRun({ id, run, sandbox, previews, saidAbove, onSignedOut }: Opened) {
   const [port, setPort] = useState<number>();
   const preview = previews.find((known) => known.port === port);
   const isOffered = useOffered();
@@ -233,11 +238,31 @@ function OpenRun({ id, run, sandbox, previews, onSignedOut }: Opened) {
     if (document.hasFocus()) heading.current?.focus();
   }, [id]);
   const state = followed.state ?? run?.state;
+  const isTask = isTaskID(id);
+  // A question has its program when it has output.
+  const at = followed.state && `${followed.state}${isTask && followed.bytes > 0 ? " begun" : ""}`;
+  const told = useTold(id, at, onSignedOut);
+  const { fields = run, content } = told;
+  const source = told.fields?.source.trim() ?? "";
+  const problem = [followed.problem, told.problem].find((one) => one !== undefined && one !== saidAbove);
+  const wasCancelled = useRef(false);
+  useEffect(() => {
+    // The button that had the focus is gone.
+    if (wasCancelled.current && state !== "running") heading.current?.focus({ preventScroll: true });
+  }, [state]);
   return (
     <section class="run" aria-label="The run that is open">
       <h2 ref={heading} tabIndex={-1}>
-        <bdi>{run?.title ?? id}</bdi>
+        <bdi>{plain(fields?.title ?? id)}</bdi>
       </h2>
+      {source !== "" && source !== fields?.title && (
+        <details>
+          <summary>All of it</summary>
+          <pre class="source" tabIndex={0}>
+            {plain(source)}
+          </pre>
+        </details>
+      )}
       <div class="together">
         <p role="status">
           {state && <State state={state} />}
@@ -245,10 +270,12 @@ function OpenRun({ id, run, sandbox, previews, onSignedOut }: Opened) {
         </p>
         <p class="soft">
           {followed.bytes > 0 && `${size(followed.bytes)} of output`}
-          {run && followed.bytes > 0 && ", "}
-          {run && <Duration run={run} isRunning={state === "running"} />}
+          {fields && followed.bytes > 0 && ", "}
+          {fields && <Duration ms={fields.duration_ms} isRunning={state === "running"} />}
         </p>
-        {state === "running" && isOffered("cancel_run") && <Cancel id={id} onSignedOut={onSignedOut} />}
+        {state === "running" && isOffered("cancel_run") && (
+          <Cancel id={id} onCancel={() => (wasCancelled.current = true)} onSignedOut={onSignedOut} />
+        )}
         {previews.map(
           (known) =>
             known.url && (
@@ -276,7 +303,7 @@ function OpenRun({ id, run, sandbox, previews, onSignedOut }: Opened) {
           Close
         </a>
       </div>
-      <div role="alert">{followed.problem && <p class="note">{followed.problem}</p>}</div>
+      <div role="alert">{problem && <p class="note">{problem}</p>}</div>
       {followed.log.isCut && <p class="soft">The output is longer: its beginning is not shown.</p>}
       <div class={preview?.url ? "beside" : ""}>
         <div>
@@ -287,8 +314,8 @@ function OpenRun({ id, run, sandbox, previews, onSignedOut }: Opened) {
               onImpossible={() => setShape("lines")}
               onSignedOut={onSignedOut}
             />
-          ) : isTaskID(id) ? (
-            <Task id={id} followed={followed} onSignedOut={onSignedOut} />
+          ) : isTask ? (
+            <Task id={id} followed={followed} told={told} onSignedOut={onSignedOut} />
           ) : followed.bytes > 0 ? (
             <LogView log={followed.log} version={followed.version} label="Output" />
           ) : (
@@ -298,10 +325,10 @@ function OpenRun({ id, run, sandbox, previews, onSignedOut }: Opened) {
         </div>
         {preview?.url && <PreviewFrame port={preview.port} url={preview.url} />}
       </div>
-      {run?.kind === "code" && followed.result.length > 0 && (
+      {fields?.kind === "code" && fields.state !== "running" && content.length > 0 && (
         <>
           <h3>Result</h3>
-          <Result blocks={followed.result} />
+          <Result blocks={content} />
         </>
       )}
     </section>
@@ -309,7 +336,7 @@ function OpenRun({ id, run, sandbox, previews, onSignedOut }: Opened) {
 }
 
 /** How long a run has been running, or ran. */
-function Duration({ run, isRunning }: { run: Run; isRunning: boolean }) {
+function Duration({ ms, isRunning }: { ms: number; isRunning: boolean }) {
   const [extraMs, setExtra] = useState(0);
   useEffect(() => {
     setExtra(0);
@@ -317,15 +344,24 @@ function Duration({ run, isRunning }: { run: Run; isRunning: boolean }) {
     const from = performance.now();
     const timer = setInterval(() => setExtra(performance.now() - from), 1000);
     return () => clearInterval(timer);
-  }, [run.duration_ms, isRunning]);
-  return <>{duration(run.duration_ms + extraMs)}</>;
+  }, [ms, isRunning]);
+  return <>{duration(ms + extraMs)}</>;
 }
 
-function Cancel({ id, onSignedOut }: { id: string; onSignedOut: () => void }) {
+function Cancel({
+  id,
+  onCancel,
+  onSignedOut,
+}: {
+  id: string;
+  onCancel: () => void;
+  onSignedOut: () => void;
+}) {
   const [isBusy, setBusy] = useState(false);
   const [problem, setProblem] = useState<string>();
   const cancel = async () => {
     setBusy(true);
+    onCancel();
     try {
       await callTool("cancel_run", { id });
     } catch (error) {

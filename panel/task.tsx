@@ -1,9 +1,9 @@
 /** A task of an agent, or a question: what it does as it does it, what it changed, what it left and what it took. */
 import type { TargetedEvent } from "preact";
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { stepOf } from "../src/shared/task-steps.ts";
 import { Name } from "./file-parts.tsx";
-import type { Followed } from "./follow.ts";
+import type { Followed, RunFields, Told } from "./follow.ts";
 import { share, size } from "./format.ts";
 import { host } from "./host.ts";
 import type { Log } from "./log.ts";
@@ -14,7 +14,7 @@ import { Result } from "./result.tsx";
 import { type Block, callTool, SignedOut, ToolFailed } from "./tools.ts";
 
 /** What `get_result` says of a task or of a question, in the form of its output schema. */
-interface Fields {
+interface Fields extends Partial<RunFields> {
   answer?: string;
   note?: string;
   directory?: string;
@@ -36,31 +36,19 @@ interface Fields {
 interface Shown {
   id: string;
   followed: Followed;
+  told: Told;
   onSignedOut: () => void;
 }
 
-export function Task({ id, followed, onSignedOut }: Shown) {
-  const [fields, setFields] = useState<Fields>({});
-  const [problem, setProblem] = useState<string>();
+export function Task({ id, followed, told, onSignedOut }: Shown) {
   const { state, log, version, bytes } = followed;
-  useEffect(() => {
-    const stop = new AbortController();
-    callTool<Fields>("get_result", { id, wait_seconds: 0 }, stop.signal).then(
-      ({ data }) => setFields(data),
-      (error: unknown) => {
-        if (stop.signal.aborted) return;
-        if (error instanceof SignedOut) onSignedOut();
-        else setProblem(wordsOf(error));
-      },
-    );
-    return () => stop.abort();
-  }, [id, state, fields.code === undefined ? bytes > 0 : ""]);
+  const fields: Fields = told.fields ?? {};
+  const pictures = told.content.filter(({ type }) => type === "image");
   const { answer, note, code, language, files, diff, artifacts = [], not_kept: notKept } = fields;
   const isQuestion = code !== undefined;
   const isOver = state !== undefined && state !== "running";
   return (
     <div class="task">
-      <div role="alert">{problem && <p class="note error">{problem}</p>}</div>
       {note && <p class="note">{plain(note)}</p>}
       {answer !== undefined && (
         <>
@@ -84,9 +72,7 @@ export function Task({ id, followed, onSignedOut }: Shown) {
       ) : (
         <Steps log={log} version={version} />
       )}
-      {isQuestion && isOver && followed.result.some(({ type }) => type === "image") && (
-        <Result blocks={followed.result.filter(({ type }) => type === "image")} />
-      )}
+      {isQuestion && isOver && pictures.length > 0 && <Result blocks={pictures} />}
       {files && (
         <>
           <h3>Changes</h3>

@@ -7,6 +7,10 @@ import { hrefOf } from "./route.ts";
 export function Welcome({ listing }: { listing: SandboxListing }) {
   const isNew = listing.sandboxes.length === 0;
   const { endpoint } = host();
+  const names = new Set(listing.sandboxes.map(({ name }) => name));
+  const gone = [...new Set(listing.checkpoints.map(({ sandbox }) => sandbox))].filter(
+    (name) => !names.has(name),
+  );
   return (
     <>
       <h1>{isNew && endpoint ? "Connect a client" : "Your sandboxes"}</h1>
@@ -19,6 +23,17 @@ export function Welcome({ listing }: { listing: SandboxListing }) {
         <p>
           Choose one to see what runs in it.
           {endpoint && " To work in them from a client, connect it:"}
+        </p>
+      )}
+      {gone.length > 0 && (
+        <p>
+          Checkpoints are left of sandboxes that are no more:{" "}
+          {gone.map((name, index) => (
+            <span key={name}>
+              {index > 0 && ", "}
+              <a href={hrefOf(name, "about")}>{name}</a>
+            </span>
+          ))}
         </p>
       )}
       {endpoint && <Connecting url={endpoint} />}

@@ -41,7 +41,7 @@ import { PROCESS_ADDRESS_LIMITER, rateLimited, tooOften } from "../shared/limite
 import { callerFields, log, logError } from "../shared/log.ts";
 import { allowReading, hostAllowed, namedOrigin, originAllowed, preflight } from "../shared/origin.ts";
 import { previewLabel } from "../shared/preview-address.ts";
-import { panelAsset, panelPage } from "./panel.ts";
+import { panelAsset, panelPage, toPanel } from "./panel.ts";
 import { panelStream } from "./panel-stream.ts";
 import { servePreview } from "./previews.ts";
 import { execute, TASK_SCOPES, taskResult } from "./rest.ts";
@@ -126,6 +126,7 @@ export function createApp(product: Product): App {
       serve: { by: byToken("/mcp", "/"), known: serveFiles },
     },
     { path: PANEL_PATH, methods: READ, serve: { open: panelPage } },
+    { path: `${PANEL_PATH}/`, methods: READ, serve: { open: toPanel } },
     { path: `${PANEL_ASSETS_PATH}/:name`, methods: READ, serve: { open: panelAsset } },
     { path: PANEL_MCP_PATH, methods: "POST", serve: { by: panelCaller, known: mcp } },
     { path: PANEL_STREAM_PATH, methods: "POST", serve: { by: panelCaller, known: stream } },

@@ -4,7 +4,7 @@ import { markup } from "../auth/html.ts";
 import { messagePage } from "../auth/consent-page.ts";
 import { oauthFor } from "../auth/oauth.ts";
 import { htmlDocument } from "../auth/page.ts";
-import { PANEL_ASSETS_PATH } from "../auth/paths.ts";
+import { PANEL_ASSETS_PATH, PANEL_PATH } from "../auth/paths.ts";
 import { DAY_SECONDS } from "../shared/days.ts";
 import { previewSource } from "../shared/preview-url.ts";
 import type { RequestContext } from "../shared/request-context.ts";
@@ -41,6 +41,11 @@ export function panelPage(request: Request, context: RequestContext): Promise<Re
     policy,
     headers: new Headers({ "cross-origin-opener-policy": "same-origin" }),
   });
+}
+
+/** From the address with a slash at its end. */
+export function toPanel(): Response {
+  return new Response(null, { status: 308, headers: { location: PANEL_PATH } });
 }
 
 /** What the page is made of. The names hold a digest of the content, so that a browser keeps them. */

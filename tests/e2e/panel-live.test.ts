@@ -195,6 +195,14 @@ describe("what is long", () => {
     await page.evaluate(() => scrollTo(0, document.body.scrollHeight));
     await page.waitForSelector(".runs .title:text-is(': run 1')");
     expect(await items.count()).toBeLessThan(60);
+    // A link to it says what it was, although the list does not have it.
+    const oldest = await page.getAttribute(".runs a:has(.title:text-is(': run 1'))", "href");
+    await page.goto(`${panel.address}#/${sandbox}`);
+    await page.goto(`${panel.address}${oldest}`);
+    await page.reload();
+    await page.waitForSelector("section.run h2:text-is(': run 1')");
+    await page.waitForSelector("section.run p:has-text(' s')");
+    expect(await page.locator(".runs .title:text-is(': run 1')").count()).toBe(0);
   });
 
   it("has of megabytes of output the rows in sight, and says what it left out", async () => {

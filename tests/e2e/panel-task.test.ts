@@ -24,7 +24,11 @@ beforeAll(async () => {
   model = await playScenarios({
     product: [writeProgram("print(6 * 7)\n1 + 1")],
     work: [
-      use("Write", { file_path: "/workspace/notes.txt", content: `one\n${HOSTILE}\n` }, "I will write it."),
+      use(
+        "Write",
+        { file_path: "/workspace/notes.txt", content: `one\n${HOSTILE}\n` },
+        "Write access is fine: I will write it.",
+      ),
       bash("mkfifo /tmp/go; cat /tmp/go; ls no-such-file"),
       bash("head -c 3000 /dev/urandom > kept.bin; echo x > $'\\u202etxt.exe'; rm old.txt"),
       say(`All is written. ${HOSTILE}`),
@@ -55,10 +59,11 @@ describe("the page of a task", () => {
     await page.waitForSelector(".steps .call:has-text('Bash mkfifo')");
     expect(await page.locator(".steps li").allInnerTexts()).toEqual([
       expect.stringContaining("Started with"),
-      "I will write it.",
+      "Write access is fine: I will write it.",
       "Write notes.txt",
       expect.stringContaining("Bash mkfifo"),
     ]);
+    expect(await page.locator(".steps .call").first().innerText()).toBe("Write notes.txt");
     expect(await page.locator(".answer").count()).toBe(0);
     await call("run_command", { sandbox: "tasks", session: "other", command: "echo on > /tmp/go" });
     await panel.ended("succeeded");

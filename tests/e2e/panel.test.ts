@@ -61,8 +61,10 @@ describe("the panel", () => {
     await letGo("grows");
     await until(async () => (await rows()).includes("last"));
     expect(await rows()).toEqual(["first", "2 %", "on", "last"]);
-    await page.click("button:text-is('Cancel')");
+    await page.focus("button:text-is('Cancel')");
+    await page.keyboard.press("Enter");
     await panel.ended("cancelled");
+    await until(() => page.evaluate(() => document.activeElement?.tagName === "H2"));
     await page.waitForSelector(".runs .state:text-is('cancelled')");
   });
 
@@ -97,6 +99,8 @@ head -c 3000000 /dev/zero | tr '\0' x; printf '\nthe end\n'`;
     expect(await page.locator(".log .row").count()).toBeLessThan(200);
     await page.evaluate(() => document.querySelector(".log")?.scrollTo(0, 0));
     await page.waitForSelector(".row:has-text('<script>')");
+    await page.click("summary:text-is('All of it')");
+    expect(await page.innerText(".source")).toBe(hostile.replaceAll("\u202e", "⟨U+202E⟩"));
     const [html, link, bidi = "", bytes] = await rows();
     expect(html).toBe('<script>document.title="x"</script><img src=x onerror=alert(1)>');
     expect(link).toBe("link still here");
@@ -110,8 +114,10 @@ head -c 3000000 /dev/zero | tr '\0' x; printf '\nthe end\n'`;
   it("shows what a sandbox is like, exposes a port, keeps a state and goes back to it", async () => {
     await call("write_file", { sandbox: "grows", path: "kept.txt", content: "before" });
     await page.goto(`${panel.address}#/grows/about`);
-    await page.click("text=Show its network");
-    await page.waitForSelector("dt:text-is('Internet')");
+    await page.waitForSelector("div:has(dt:text-is('Internet')) dd:text-is('all of it')");
+    await call("configure_sandbox", { sandbox: "grows", allow_hosts: ["*.example.com"] });
+    await page.waitForSelector("dd:text-is('*.example.com, and nothing else')");
+    await call("configure_sandbox", { sandbox: "grows", internet: "full" });
     await page.fill("#port", "8000");
     await page.click("button:text-is('Expose')");
     await page.waitForSelector("a:text-is('Port 8000')");
@@ -216,17 +222,22 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     expect(readFileSync(await (await download).path(), "utf8")).toBe("in <b>one.txt");
   });
 
-  it("shows a directory of 10,000 files with hostile names, a few at a time", async () => {
+  it("shows a directory of 10,000 files with hostile names, those in sight, and finds one", async () => {
     await call("run_command", {
       sandbox: "hostile",
       command: String.raw`mkdir many && cd many && seq 10000 | xargs touch && touch $'0\n<img src=x>' $'0\u202egpj' && printf '\377\0' >0.bin`,
     });
     await page.goto(`${panel.address}#/hostile/files`);
     await page.click(named("summary", "many"));
-    await page.click("text=200 more of 5000");
-    expect(await page.locator(".tree .file").count()).toBe(400);
+    const find = page.locator("[aria-label='Find in many']");
+    await find.waitFor();
+    await until(async () => (await page.locator(".tree .entry").count()) < 60);
     expect(await page.locator(".tree img").count()).toBe(0);
     expect(await page.locator("bdi:text-is('0\u240a<img src=x>')").count()).toBe(1);
+    await find.fill("1234");
+    await until(async () => (await page.locator(".tree details details .entry").count()) === 1);
+    await page.waitForSelector(named("a", "1234"));
+    await find.fill("");
     await page.click(named("a", "0.bin"));
     await page.waitForSelector("section pre:has-text('2 bytes')");
     expect(complaints).toEqual([]);
@@ -263,7 +274,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await other.click("nav >> text=About");
     await other.waitForSelector("dt:text-is('State')");
     const buttons = await other.locator("button").allInnerTexts();
-    expect(buttons).toEqual(["Sign out"]);
+    expect(buttons).toEqual(["Skip to the sandbox", "Sign out"]);
     expect(await other.locator("form").count()).toBe(0);
     await other.context().close();
   });

@@ -157,6 +157,28 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     expect(complaints.splice(0).filter((text) => !/navigat/.test(text))).toEqual([]);
   });
 
+  it("reads a file to its end whatever its name says, and makes one only when it is told to", async () => {
+    const lying = "a has 3 bytes; b.txt";
+    const content = `${"0123456789".repeat(6000)}end`;
+    await call("write_file", { sandbox: "hostile", path: lying, content });
+    await page.goto(`${panel.address}#/hostile/files//workspace/${encodeURIComponent(lying)}`);
+    await page.waitForSelector("textarea");
+    expect(await page.inputValue("textarea")).toBe(content);
+    await call("run_command", { sandbox: "hostile", command: "printf kept > $'bad\\xff'" });
+    await page.goto(`${panel.address}#/hostile/files//workspace/bad%EF%BF%BD`);
+    await page.waitForSelector("p:has-text('Its name is not UTF-8')");
+    expect(await page.locator("section.run button").count()).toBe(0);
+    await page.goto(`${panel.address}#/hostile/files//workspace/new.txt`);
+    await page.waitForSelector("p:has-text('There is no file of this name')");
+    expect(await page.locator("textarea, section.run [aria-label^='Download']").count()).toBe(0);
+    await page.click("button:text-is('Make it')");
+    await page.fill("textarea", "made\n");
+    await page.click("button:text-is('Save')");
+    await page.waitForSelector(".note:text-is('Saved.')");
+    expect(await call("read_file", { sandbox: "hostile", path: "new.txt" })).toBe("made\n");
+    await page.waitForSelector(named("a", "new.txt"));
+  });
+
   it("shows files as a tree, edits one, and asks before it writes over another's change", async () => {
     await call("write_file", { sandbox: "grows", path: "deep/er/notes.txt", content: "one\r\ntwo\r\n" });
     await page.goto(`${panel.address}#/grows/files`);
@@ -183,28 +205,6 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await page.waitForSelector("textarea");
     expect(await page.inputValue("textarea")).toBe("mine\n");
     await page.click("button:text-is('Undo changes')");
-  });
-
-  it("reads a file to its end whatever its name says, and makes one only when it is told to", async () => {
-    const lying = "a has 3 bytes; b.txt";
-    const content = `${"0123456789".repeat(6000)}end`;
-    await call("write_file", { sandbox: "hostile", path: lying, content });
-    await page.goto(`${panel.address}#/hostile/files//workspace/${encodeURIComponent(lying)}`);
-    await page.waitForSelector("textarea");
-    expect(await page.inputValue("textarea")).toBe(content);
-    await call("run_command", { sandbox: "hostile", command: "printf kept > $'bad\\xff'" });
-    await page.goto(`${panel.address}#/hostile/files//workspace/bad%EF%BF%BD`);
-    await page.waitForSelector("p:has-text('Its name is not UTF-8')");
-    expect(await page.locator("section.run button").count()).toBe(0);
-    await page.goto(`${panel.address}#/hostile/files//workspace/new.txt`);
-    await page.waitForSelector("p:has-text('There is no file of this name')");
-    expect(await page.locator("textarea, section.run [aria-label^='Download']").count()).toBe(0);
-    await page.click("button:text-is('Make it')");
-    await page.fill("textarea", "made\n");
-    await page.click("button:text-is('Save')");
-    await page.waitForSelector(".note:text-is('Saved.')");
-    expect(await call("read_file", { sandbox: "hostile", path: "new.txt" })).toBe("made\n");
-    await page.waitForSelector(named("a", "new.txt"));
   });
 
   it("sends files that are dropped on it, and fetches one", async () => {

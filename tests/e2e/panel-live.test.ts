@@ -200,7 +200,7 @@ describe("what is long", () => {
     await page.goto(`${panel.address}#/${sandbox}`);
     await page.goto(`${panel.address}${oldest}`);
     await page.reload();
-    await page.waitForSelector("section.run h2:text-is(': run 1')");
+    await page.waitForSelector("section.run h2 bdi:text-is(': run 1')");
     await page.waitForSelector("section.run p:has-text(' s')");
     expect(await page.locator(".runs .title:text-is(': run 1')").count()).toBe(0);
   });

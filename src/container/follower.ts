@@ -15,6 +15,8 @@ export interface OutputSink {
   readonly id: string;
   /** Whether the run has ended by other means, so that what its execution still reports is ignored. */
   readonly ended: boolean;
+  /** Whether somebody waits for the run's next output; missing where that changes nothing. */
+  readonly isWatched?: boolean;
   /** Calls `output`, which passes bytes on to `output` and `skipped`, as soon as there is room for them. */
   take(output: () => void): Promise<void>;
   /** The next output of a stream. */

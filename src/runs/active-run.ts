@@ -287,6 +287,10 @@ export class ActiveRun implements RunSink, WaitingLog {
     }
   }
 
+  get isWatched(): boolean {
+    return this.#waiting.length > 0;
+  }
+
   /** Resolves with the next output or the end, or after so many milliseconds. */
   async changed(ms: number): Promise<void> {
     if (this.ended) return;

@@ -13,6 +13,9 @@ import type { KernelProcess, Serves } from "./protocol.ts";
  */
 const FOLLOW_AFTER_MS = 500;
 
+/** Code whose output somebody waits for is followed after so many milliseconds. */
+const LOOK_MS = 50;
+
 export class RunningCode extends RunFollower {
   readonly #kernel: KernelProcess;
   readonly #died = Promise.withResolvers<"died">();
@@ -20,13 +23,16 @@ export class RunningCode extends RunFollower {
   #orders: RunCall[] = [];
   #isAsked = false;
   #isFinished = false;
-  #timer: ReturnType<typeof setTimeout> | null;
+  #timer: ReturnType<typeof setInterval> | null;
   #following: Promise<void> | undefined;
 
   constructor(link: ContainerLink, sink: OutputSink, kernel: KernelProcess) {
     super(link, sink);
     this.#kernel = kernel;
-    this.#timer = setTimeout(() => void this.#follow(), FOLLOW_AFTER_MS);
+    const start = Date.now();
+    this.#timer = setInterval(() => {
+      if (sink.isWatched || Date.now() - start >= FOLLOW_AFTER_MS) void this.#follow();
+    }, LOOK_MS);
   }
 
   /** Settles when the kernel has died and all output of the code was taken over. */
@@ -51,7 +57,7 @@ export class RunningCode extends RunFollower {
    * @param serves the ports of the code itself are waited for; those of its children a later run tells of
    */
   async finish(isLong: boolean, serves?: Serves): Promise<void> {
-    clearTimeout(this.#timer);
+    clearInterval(this.#timer);
     const isAwaited = isLong || serves === "itself";
     if (this.#following === undefined && !isAwaited) {
       if (serves === "child")
@@ -74,7 +80,7 @@ export class RunningCode extends RunFollower {
   }
 
   #follow(): Promise<void> {
-    clearTimeout(this.#timer);
+    clearInterval(this.#timer);
     this.#following ??= this.#settled();
     return this.#following;
   }

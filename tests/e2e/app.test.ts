@@ -167,15 +167,18 @@ describe("in a client's chat", () => {
     await open("list_sandboxes", {});
     await app.locator("nav.sandboxes >> text=narrow").waitFor();
     const frame = await inside();
-    const turned = () =>
-      frame.evaluate(
-        () => new Promise((done) => document.addEventListener("visibilitychange", done, { once: true })),
-      );
-    const isAway = turned();
     await page.evaluate(() => {
       document.body.style.paddingTop = "5000px";
     });
-    await isAway;
+    // Told after the page's own observer, which is older.
+    await frame.evaluate(
+      () =>
+        new Promise<void>((done) => {
+          new IntersectionObserver((entries) => {
+            if (!entries.at(-1)?.isIntersecting) done();
+          }).observe(document.body);
+        }),
+    );
     const { calls } = await asked();
     // Longer than it waits between two looks.
     await call("run_command", { sandbox: "narrow", command: "sleep 6" });

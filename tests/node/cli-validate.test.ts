@@ -140,14 +140,14 @@ describe("the command", () => {
   it("prints a line for each check, and ends with 1 where one failed", async () => {
     expect(await runHere(["validate", directory])).toMatchObject({
       code: 0,
-      stdout: expect.stringMatching(/^ok\tmain\tline \d+\n[^]*\nAll is well\.\n$/),
+      stdout: expect.stringMatching(/^ok\tmain\tline \d+\n[^]*\nAll is well\. Not tried: \.dev\.vars\n$/),
       stderr: "",
     });
     copy.replace("wrangler.jsonc", '"standard-1"', '"lite"');
     const spoilt = await runHere(["validate"], { cwd: directory });
     expect(spoilt).toMatchObject({ code: 1, stderr: expect.stringContaining("instance type: ") });
     expect(spoilt.stdout).toContain(FAILURE);
-    expect(spoilt.stdout).toMatch(/\nFailed: instance type\n$/);
+    expect(spoilt.stdout).toMatch(/\nFailed: instance type; Not tried: \.dev\.vars\n$/);
   });
 
   it("answers with data", async () => {

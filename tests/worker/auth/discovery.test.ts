@@ -37,7 +37,7 @@ describe("metadata", () => {
       token_endpoint: `${ORIGIN}/oauth/token`,
       registration_endpoint: `${ORIGIN}/oauth/register`,
       revocation_endpoint: `${ORIGIN}/oauth/token`,
-      protected_resources: [`${ORIGIN}/mcp`, ORIGIN],
+      protected_resources: [`${ORIGIN}/mcp`, ORIGIN, `${ORIGIN}/panel`],
       scopes_supported: SCOPES,
       response_types_supported: ["code"],
       grant_types_supported: ["authorization_code", "refresh_token"],

@@ -1,7 +1,7 @@
 /** Files over plain HTTP under names of all kinds: what comes back is what was sent, or an error in words. */
 import * as fc from "fast-check";
 import { afterAll, expect, it } from "vitest";
-import { actorOf, inActor, owner, principal, sh } from "../support.ts";
+import { actorOf, inActor, owner, principal, sh, until } from "../support.ts";
 
 const sandbox = "paths";
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
@@ -146,7 +146,11 @@ it("removes no directory without ?recursive=true, and never the workspace itself
 it("starts a sandbox that was stopped for what is read or removed, with its saved workspace", async () => {
   await put("kept", "as it was");
   await sh(sandbox, "touch gone");
-  const stop = () => inActor(sandbox, (actor) => actor.onActivityExpired());
+  const stop = async () => {
+    await inActor(sandbox, (actor) => actor.onActivityExpired());
+    // A write that comes while the container still ends is refused.
+    await until(async () => !(await (await actorOf(sandbox)).condition()).isAlive);
+  };
   await stop();
   const got = await owner.http(at("kept"));
   expect([got.status, await got.text()]).toEqual([200, "as it was"]);
@@ -157,7 +161,8 @@ it("starts a sandbox that was stopped for what is read or removed, with its save
   const link = await owner.call("file_link", { sandbox, path: "kept" });
   expect(link.isError).toBe(false);
   await stop();
-  expect((await owner.http(at("gone"), { method: "DELETE" })).status).toBe(204);
+  const removed = await owner.http(at("gone"), { method: "DELETE" });
+  expect([removed.status, await removed.text()]).toEqual([204, ""]);
 });
 
 it("starts no sandbox for what is only read or removed", async () => {

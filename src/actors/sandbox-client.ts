@@ -3,6 +3,7 @@ import { type Env, parseConfig } from "../shared/config.ts";
 import type { Account } from "./account.ts";
 import { type Failure, ToolError } from "../shared/errors.ts";
 import { actorName } from "../shared/names.ts";
+import type { Scope } from "../shared/principal.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { Owner } from "./account-link.ts";
 import { explainedReset, twice } from "./actor-errors.ts";
@@ -47,9 +48,14 @@ export interface SandboxCalls {
   reading: SandboxCalls["sandbox"];
 }
 
+/** Whether scopes allow more than reading, so that a call may start a container. */
+export function mayStartWith(scopes: readonly Scope[]): boolean {
+  return scopes.some((scope) => scope !== "sandbox:read");
+}
+
 export function sandboxCallsOf({ env, principal, takesNotice }: CallerContext): SandboxCalls {
   const { id: principalID, scopes, region } = principal;
-  const mayStart = scopes.some((scope) => scope !== "sandbox:read");
+  const mayStart = mayStartWith(scopes);
   const mayUseModel = scopes.includes("tasks:run");
   const owner = (sandbox: string): Owner => {
     return { principalID, sandbox, region, mayStart, mayUseModel, takesNotice };

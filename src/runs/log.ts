@@ -44,7 +44,6 @@ interface Leaving {
   isFlushed: boolean;
 }
 
-/** Where whole objects of a log go. */
 /** Where the objects of a sandbox's runs are in R2. */
 export interface RunObjects {
   bucket: R2Bucket;
@@ -52,6 +51,7 @@ export interface RunObjects {
   prefix(runID: string): string;
 }
 
+/** Where whole objects of a log go. */
 export interface LogStore {
   bucket: R2Bucket;
   /** `<principal hash>/<run id>/` */

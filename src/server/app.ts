@@ -1,10 +1,5 @@
 /** The path of a request, in the order of the guards: host and origin, route, token, scopes, handler. */
-import {
-  isJsonContentType,
-  isLegacyRequest,
-  type McpServer,
-  WebStandardStreamableHTTPServerTransport,
-} from "@modelcontextprotocol/server";
+import { isJsonContentType, type McpServer } from "@modelcontextprotocol/server";
 import { createMcpHandler } from "agents/mcp/server";
 import { addressOf } from "../actors/attempts.ts";
 import { serveAuthorize, serveGitHubCallback } from "../auth/authorize.ts";
@@ -34,7 +29,6 @@ import { json, type Refusal, rpcError } from "../shared/responses.ts";
 import { readJSON, unreadable } from "./body.ts";
 import { type EndpointQuery, endpointQueryOf } from "../shared/endpoint-query.ts";
 import { type Config, ConfigError, type Env, parseConfig } from "../shared/config.ts";
-import { eventStream, SILENCE, SILENCE_MS } from "./event-stream.ts";
 import { serveFiles, serveLink } from "./files.ts";
 import { isBrowser, landingPage } from "./landing.ts";
 import { PROCESS_ADDRESS_LIMITER, rateLimited, tooOften } from "../shared/limiter.ts";
@@ -44,12 +38,12 @@ import { previewLabel } from "../shared/preview-address.ts";
 import { panelAsset, panelPage, toPanel } from "./panel.ts";
 import { panelStream } from "./panel-stream.ts";
 import { servePreview } from "./previews.ts";
+import { answerPlainCall, isPlainCall } from "./plain-call.ts";
 import { execute, TASK_SCOPES, taskResult } from "./rest.ts";
 import type { Caller, CallerContext, RequestContext } from "../shared/request-context.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { declaresTasks, TASK_METHODS, TASKS_CAPABILITY } from "../tools/mcp-task.ts";
 import { toolsChosen } from "../shared/tool-sets.ts";
-import { within } from "../shared/within.ts";
 
 /** Which tools the server of one request needs. */
 export interface Wanted {
@@ -262,42 +256,6 @@ async function serveMCP(product: Product, request: Request, caller: CallerContex
   // Tools and resources log their own use. Without one, or when the protocol refuses it, the use of the token is logged here.
   if (needed.length === 0 || response.status !== 200) logUse(caller, route);
   return response.status < 500 ? response : failed(caller, "mcp", error, idOf(body.value));
-}
-
-/** How long a plain call takes at most that is answered as JSON, milliseconds. */
-const SOON_MS = 1000;
-
-/** Whether a request is one call of a tool, by a client of a revision before 2026-07-28 that asks for no progress. */
-async function isPlainCall(request: Request, body: unknown): Promise<boolean> {
-  if (!isRecord(body) || body.method !== "tools/call" || body.id === undefined) return false;
-  const { _meta } = isRecord(body.params) ? body.params : {};
-  const asksForProgress = isRecord(_meta) && _meta.progressToken !== undefined;
-  return !asksForProgress && isLegacyRequest(request, body);
-}
-
-/**
- * Answers such a call as JSON. The handler has an event stream for each, which takes a quarter of the Worker's time for a short
- * one. A call that takes longer gets its answer as an event, because proxies close a connection that is silent for long.
- */
-async function answerPlainCall(
-  server: McpServer,
-  request: Request,
-  body: unknown,
-  onerror: (error: Error) => void,
-): Promise<Response> {
-  const transport = new WebStandardStreamableHTTPServerTransport({ enableJsonResponse: true });
-  Object.assign(transport, { onerror });
-  await server.connect(transport);
-  const answer = transport.handleRequest(request, { parsedBody: body }).finally(() => server.close());
-  return (await within(SOON_MS, answer)) ?? eventStream(asEvents(answer), (text) => text);
-}
-
-async function* asEvents(answer: Promise<Response>): AsyncGenerator<string, void> {
-  for (;;) {
-    yield SILENCE;
-    const response = await within(SILENCE_MS, answer);
-    if (response) return yield `event: message\ndata: ${await response.text()}\n\n`;
-  }
 }
 
 /** The first revision with this header is the first with links to resources, at which clients of older ones fail. */

@@ -4,7 +4,7 @@
  */
 import { markup } from "../auth/html.ts";
 import { page } from "../auth/page.ts";
-import { callSandbox, sandboxActor } from "../actors/sandbox-client.ts";
+import { callSandbox, mayStartWith, sandboxActor } from "../actors/sandbox-client.ts";
 import type { Owner } from "../actors/account-link.ts";
 import type { Sandbox } from "../actors/sandbox.ts";
 import { insufficientScope } from "../auth/challenge.ts";
@@ -215,7 +215,7 @@ export async function serveFiles(request: Request, caller: CallerContext): Promi
 /** Whoever may only read starts no container; reading and removing starts none that was never used. */
 function mayStartFor(method: string, scopes: readonly Scope[]): Owner["mayStart"] {
   if (method === "PUT") return true;
-  return scopes.some((scope) => scope !== "sandbox:read") && "again";
+  return mayStartWith(scopes) && "again";
 }
 
 function decoded(path: string): string {

@@ -5,7 +5,7 @@ import { type ComponentNames, offeredComponents } from "../tasks/components.ts";
 import { mountLines } from "../shared/mounts.ts";
 import type { SandboxRecord } from "../actors/account.ts";
 import { actorName } from "../shared/names.ts";
-import { networkLimits, policyOf } from "../shared/network-limits.ts";
+import { type NetworkLimits, networkLimits, policyOf } from "../shared/network-limits.ts";
 import { secretsFor } from "../shared/secrets.ts";
 import { previewURL } from "../shared/preview-url.ts";
 import { sandboxListing } from "../shared/sandbox-listing.ts";
@@ -26,7 +26,8 @@ export const listSandboxes = defineTool({
     const { env, config, principal } = context;
     const view = await twice(() => accountOf(env, principal.id).view());
     const { limits, runSecondsToday, modelTokensToday, storedBytes, workspaceBytes } = view;
-    const sandboxes = await Promise.all(view.sandboxes.map((sandbox) => shown(sandbox, context)));
+    const network = networkLimits(config, principal.id);
+    const sandboxes = await Promise.all(view.sandboxes.map((sandbox) => shown(sandbox, network, context)));
     const running = sandboxes.filter(({ state }) => state === "running").length;
     const checkpoints = view.checkpoints.map(({ id, sandbox, label, savedAt, bytes, expiresAt }) => ({
       id,
@@ -110,9 +111,13 @@ async function componentsOf({ env, config, principal }: ToolContext): Promise<Co
 }
 
 /** A sandbox as it is listed. A preview's URL lets in who has it: it is for who may run something there themselves. */
-async function shown({ previews, variables, network, ...sandbox }: SandboxRecord, context: ToolContext) {
-  const { principal, config } = context;
-  const policy = network && policyOf(network, networkLimits(config, principal.id));
+async function shown(
+  { previews, variables, network, ...sandbox }: SandboxRecord,
+  limits: NetworkLimits,
+  context: ToolContext,
+) {
+  const { principal } = context;
+  const policy = network && policyOf(network, limits);
   const actor = await actorName(sandbox.name, principal.id);
   const mayUse = principal.scopes.includes("sandbox:exec");
   return {

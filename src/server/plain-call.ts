@@ -1,0 +1,45 @@
+/** A call of a tool that is answered as JSON where it ends soon, without the event stream of the library's handler. */
+import {
+  isLegacyRequest,
+  type McpServer,
+  WebStandardStreamableHTTPServerTransport,
+} from "@modelcontextprotocol/server";
+import { isRecord } from "../shared/is-record.ts";
+import { within } from "../shared/within.ts";
+import { eventStream, SILENCE, SILENCE_MS } from "./event-stream.ts";
+
+/** How long a plain call takes at most that is answered as JSON, milliseconds. */
+const SOON_MS = 1000;
+
+/** Whether a request is one call of a tool, by a client of a revision before 2026-07-28 that asks for no progress. */
+export async function isPlainCall(request: Request, body: unknown): Promise<boolean> {
+  if (!isRecord(body) || body.method !== "tools/call" || body.id === undefined) return false;
+  const { _meta } = isRecord(body.params) ? body.params : {};
+  const asksForProgress = isRecord(_meta) && _meta.progressToken !== undefined;
+  return !asksForProgress && isLegacyRequest(request, body);
+}
+
+/**
+ * Answers such a call as JSON. The handler has an event stream for each, which takes a quarter of the Worker's time for a short
+ * one. A call that takes longer gets its answer as an event, because proxies close a connection that is silent for long.
+ */
+export async function answerPlainCall(
+  server: McpServer,
+  request: Request,
+  body: unknown,
+  onerror: (error: Error) => void,
+): Promise<Response> {
+  const transport = new WebStandardStreamableHTTPServerTransport({ enableJsonResponse: true });
+  Object.assign(transport, { onerror });
+  await server.connect(transport);
+  const answer = transport.handleRequest(request, { parsedBody: body }).finally(() => server.close());
+  return (await within(SOON_MS, answer)) ?? eventStream(asEvents(answer), (text) => text);
+}
+
+async function* asEvents(answer: Promise<Response>): AsyncGenerator<string, void> {
+  for (;;) {
+    yield SILENCE;
+    const response = await within(SILENCE_MS, answer);
+    if (response) return yield `event: message\ndata: ${await response.text()}\n\n`;
+  }
+}

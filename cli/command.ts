@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { Command, type CommandUnknownOpts, InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import { SANDBOX_NAME, SANDBOX_NAME_RULE, SESSION_NAME, SESSION_NAME_RULE } from "../src/shared/names.ts";
 import { CommandError } from "./exit.ts";
+import { DEFAULT_PORT } from "./options.ts";
 import { userPath, PROGRAM } from "./server.ts";
 
 const EXAMPLES = new WeakMap<object, readonly string[]>();
@@ -112,7 +113,14 @@ export function sessionName(text: string): string {
   throw new InvalidArgumentError(`It ${SESSION_NAME_RULE}.`);
 }
 
-export function portNumber(text: string): number {
+/** Of what looks at the local server. */
+export const portOption = () =>
+  new Option(
+    "--port <number>",
+    `the port of the local server, else that of the one that runs, else ${DEFAULT_PORT}`,
+  ).argParser(portNumber);
+
+function portNumber(text: string): number {
   if (/^\d{1,5}$/.test(text) && Number(text) >= 1 && Number(text) <= 65_535) return Number(text);
   throw new InvalidArgumentError("It must be a port number from 1 to 65535.");
 }

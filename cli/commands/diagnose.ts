@@ -5,7 +5,7 @@ import { dirname, join } from "node:path";
 import description from "../../package.json" with { type: "json" };
 import { makeDirectories } from "../../local/runtime/directories.ts";
 import { SDK_VARIABLES, SECRET_VARIABLES, VARIABLES } from "../../src/shared/variables.ts";
-import { portNumber, serverCommand } from "../command.ts";
+import { portOption, serverCommand } from "../command.ts";
 import { validate } from "../configuration.ts";
 import { localChecks } from "../machine.ts";
 import { Server } from "../mcp.ts";
@@ -24,11 +24,7 @@ export const diagnose = serverCommand(
     "--output <path>",
     "the file to write, else one with the time in the state directory; - for standard output",
   )
-  .option(
-    "--port <number>",
-    "the port of the local server, else that of the one that runs, else 8787",
-    portNumber,
-  )
+  .addOption(portOption())
   .action(async ({ output, port, json: asJSON, ...options }) => {
     const stateDir = stateDirectory(options);
     const bundle = redacted(

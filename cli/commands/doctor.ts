@@ -1,6 +1,6 @@
 /** `sandbox-mcp doctor`: whether this machine has what it takes. */
 import { report } from "../checks.ts";
-import { dataCommand, portNumber } from "../command.ts";
+import { dataCommand, portOption } from "../command.ts";
 import { deployChecks, localChecks } from "../machine.ts";
 import { stateDirectory } from "../server.ts";
 
@@ -10,7 +10,7 @@ export const doctor = dataCommand(
   ["doctor", "doctor --deploy --json"],
 )
   .option("--deploy", "what a deployment needs, too: Docker, and wrangler's login (which asks Cloudflare)")
-  .option("--port <number>", "the port of the server, else that of the one that runs, else 8787", portNumber)
+  .addOption(portOption())
   .option("--state-dir <path>", "its state directory, else SANDBOX_MCP_STATE_DIR")
   .action(async ({ deploy, port, json: asJSON, ...options }) => {
     const checks = await localChecks(stateDirectory(options), port);

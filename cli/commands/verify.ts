@@ -136,7 +136,7 @@ class Trial {
     const sandbox = this.#sandbox;
     const call = (name: string, args: Record<string, unknown> = {}): Promise<Answer> =>
       connection.call(name, { sandbox, ...args });
-    // What one try works on another may have made; where that was left out, it is made here.
+    // What one try works on another has made; where that was left out, `hasRun` and `hasText` make it.
     let id = "";
     let text = "";
     let checkpoint = "";
@@ -150,8 +150,10 @@ class Trial {
       text = "one\n";
       return textOf(content);
     };
+    const hasRun = async () => void (id === "" && (await run()));
+    const hasText = async () => void (text === "" && (await write()));
     const keep = async () => {
-      if (text === "") await write();
+      await hasText();
       const { data, content } = await call("checkpoint_sandbox", { label: "verify" });
       checkpoint = String(data.id ?? data.checkpoint ?? /\b[0-9a-z]{20,}\b/.exec(textOf(content))?.[0]);
       return checkpoint;
@@ -184,21 +186,21 @@ class Trial {
       read_file: {
         needs: ["write_file"],
         use: async () => {
-          if (text === "") await write();
+          await hasText();
           return contains(textOf((await call("read_file", { path: "a.txt" })).content), text.trim());
         },
       },
       list_files: {
         needs: ["write_file"],
         use: async () => {
-          if (text === "") await write();
+          await hasText();
           return contains(textOf((await call("list_files")).content), "a.txt");
         },
       },
       file_link: {
         needs: ["write_file"],
         use: async () => {
-          if (text === "") await write();
+          await hasText();
           const { content, data } = await call("file_link", { path: "a.txt" });
           const url = String(data.url ?? /https?:\S+/.exec(textOf(content))?.[0]);
           return expected(await (await fetch(url)).text(), text);
@@ -207,14 +209,14 @@ class Trial {
       get_result: {
         needs: ["run_command"],
         use: async () => {
-          if (id === "") await run();
+          await hasRun();
           return expected((await connection.call("get_result", { id })).data.state, "succeeded");
         },
       },
       list_runs: {
         needs: ["run_command"],
         use: async () => {
-          if (id === "") await run();
+          await hasRun();
           return contains(JSON.stringify((await call("list_runs")).data), id);
         },
       },
@@ -414,13 +416,12 @@ for _ in $(seq 200); do (exec 3<>/dev/tcp/127.0.0.1/${PORT}) 2>/dev/null && exit
 
 /** What a preview answers to this machine. @throws Error that names the host where nothing answers */
 function preview(url: string): Promise<string> {
-  const { protocol, hostname, host } = new URL(url);
+  const { protocol, hostname, host, port, pathname: path } = new URL(url);
   const request = protocol === "https:" ? requestHTTPS : requestHTTP;
   // Browsers take every name below localhost for this machine; not every system's resolver does.
   const options = hostname.endsWith(".localhost")
-    ? { hostname: "127.0.0.1", port: new URL(url).port || 80, headers: { host } }
-    : { hostname, port: new URL(url).port };
-  const { pathname: path } = new URL(url);
+    ? { hostname: "127.0.0.1", port: port || 80, headers: { host } }
+    : { hostname, port };
   return new Promise((resolve, reject) => {
     const failed = (error: Error) => reject(new Error(`${url} does not answer from here: ${error.message}`));
     request({ ...options, protocol, path, timeout: PREVIEW_MS }, (response) => {

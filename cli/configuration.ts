@@ -46,7 +46,7 @@ const CONFIG = "wrangler.jsonc";
 /** The version of the SDK that this program belongs to, for a directory whose package.json does not say. */
 const OWN_VERSION = description.devDependencies["@cloudflare/sandbox"];
 
-/** The bindings that the Worker reads, with the classes of those that are Durable Objects. */
+/** The Durable Objects of the Worker. Each has a binding of its own name, by which the Worker finds it. */
 const CLASSES = ["Sandbox", "Account", "Attempts"];
 
 /** The one of them that has a container. */
@@ -87,7 +87,7 @@ export function validate(directory: string): Check[] {
         name: CONFIG,
         verdict: "failed",
         found: `no JSON at line ${lineAt(text, errors[0].offset)}`,
-        fix: "Mend it.",
+        fix: "Correct the syntax there.",
       },
     ];
   if (!parsed.success) {
@@ -97,240 +97,166 @@ export function validate(directory: string): Check[] {
         name: CONFIG,
         verdict: "failed",
         found: `${issue?.path.join(".")}: ${issue?.message}`,
-        fix: "Mend it.",
+        fix: "Correct the value; docs/deploy.md has an example.",
       },
     ];
   }
-  return new Validation(directory, text, parsed.data).checks();
+  const tree = parseTree(text, [], { allowTrailingComma: true });
+  const values = required(parsed.data, directory).map(({ name, path, isRight, fix }): Check => {
+    const at = `line ${lineOf(text, tree, path)}`;
+    if (isRight) return { name, verdict: "ok", found: at };
+    return { name, verdict: "failed", found: `${CONFIG}, ${at}`, fix };
+  });
+  return [...values, baseImage(directory, parsed.data.containers[0]?.image), devVars(directory)];
 }
 
 type Config = z.infer<typeof wranglerSchema>;
 
-class Validation {
-  readonly #directory: string;
-  readonly #text: string;
-  readonly #tree: Node | undefined;
-  readonly #config: Config;
+/** A required value: where it stands, what is right, and what to do otherwise. */
+interface Required {
+  name: string;
+  path: (string | number)[];
+  isRight: boolean;
+  fix: string;
+}
 
-  constructor(directory: string, text: string, config: Config) {
-    this.#directory = directory;
-    this.#text = text;
-    this.#tree = parseTree(text, [], { allowTrailingComma: true });
-    this.#config = config;
-  }
-
-  checks(): Check[] {
-    const {
-      compatibility_flags: flags,
-      compatibility_date: date,
-      durable_objects,
-      migrations,
-    } = this.#config;
-    const bindings = durable_objects.bindings;
-    const [container] = this.#config.containers;
-    const sqlite = new Set(migrations.flatMap((each) => each.new_sqlite_classes));
-    const bound = bindings.map(({ class_name }) => class_name ?? "");
-    const unmigrated = bound.filter((name) => !sqlite.has(name));
-    const secrets = Object.keys(this.#config.vars).filter((name) => SECRET_VARIABLES.includes(name));
-    const storage = new Set([
-      ...this.#config.r2_buckets.map(({ binding }) => binding),
-      ...this.#config.kv_namespaces.map(({ binding }) => binding),
-    ]);
-    return [
-      this.#check(
-        "main",
-        this.#exists(this.#config.main),
-        ["main"],
-        `"main" must name the Worker's file, src/index.ts`,
-      ),
-      ...Object.entries(FLAGS).map(([flag, why]) =>
-        this.#check(
-          flag,
-          flags.includes(flag),
-          ["compatibility_flags"],
-          `add "${flag}" to "compatibility_flags": ${why}`,
-        ),
-      ),
-      this.#check(
-        "compatibility_date",
-        date !== undefined && isDay(date) && date >= WRITTEN_FOR && date <= today(),
-        ["compatibility_date"],
-        `set "compatibility_date": "${WRITTEN_FOR}", or a later day that is not to come`,
-      ),
-      this.#bindings(),
-      this.#check(
-        "migrations",
-        unmigrated.length === 0,
-        ["migrations"],
-        `name ${unmigrated.join(", ")} in "new_sqlite_classes" of a migration, not in "new_classes": containers need SQLite`,
-      ),
-      this.#check(
-        "container class",
-        container?.class_name === CONTAINER_CLASS,
-        ["containers", 0, "class_name"],
-        `set "containers[0].class_name": "${CONTAINER_CLASS}", the class that has a container`,
-      ),
-      this.#exported(bound),
-      this.#check(
-        "instance type",
-        instanceType.safeParse(container?.instance_type).success,
-        ["containers", 0, "instance_type"],
-        `"containers[0].instance_type" must be one of ${LARGE_ENOUGH.join(", ")}, or { "vcpu", "memory_mib", "disk_mb" } in numbers; an agent does not run on lite`,
-      ),
-      this.#check(
-        "max_instances",
-        (container?.max_instances ?? 0) > 0,
-        ["containers", 0, "max_instances"],
-        `set "containers[0].max_instances": it bounds the bill`,
-      ),
-      this.#image(container?.image),
-      this.#check(
-        "storage",
-        storage.has("RESULTS") && storage.has("OAUTH_KV"),
-        ["r2_buckets"],
-        `add { "binding": "RESULTS" } to "r2_buckets" and { "binding": "OAUTH_KV" } to "kv_namespaces"`,
-      ),
-      this.#check(
-        "no secret in vars",
-        secrets.length === 0,
-        ["vars", secrets[0] ?? ""],
-        `take ${secrets.join(", ")} out of "vars", where all may read it: npx wrangler secret put ${secrets[0]}`,
-      ),
-      this.#token(),
-    ];
-  }
-
-  #check(name: string, isRight: boolean, path: (string | number)[], fix: string): Check {
-    if (isRight) return { name, verdict: "ok", found: `line ${this.#line(path)}` };
-    return { name, verdict: "failed", found: `${CONFIG}, line ${this.#line(path)}`, fix };
-  }
-
-  /** Each class has a binding of its own name, by which the Worker reads it. */
-  #bindings(): Check {
-    const { bindings } = this.#config.durable_objects;
-    const fixes: string[] = [];
-    const at: (string | number)[] = ["durable_objects", "bindings"];
-    for (const wanted of CLASSES) {
-      if (bindings.some(({ name, class_name }) => name === wanted && class_name === wanted)) continue;
+/** The classic mistakes. What else is wrong, such as a class that is not exported, `wrangler deploy --dry-run` finds. */
+function required(config: Config, directory: string): Required[] {
+  const { compatibility_flags: flags, compatibility_date: date } = config;
+  const bindings = config.durable_objects.bindings;
+  const [container] = config.containers;
+  const sqlite = config.migrations.flatMap((each) => each.new_sqlite_classes);
+  const bound = bindings.map(({ class_name }) => class_name ?? "");
+  const unmigrated = bound.filter((name) => !sqlite.includes(name));
+  const secrets = Object.keys(config.vars).filter((name) => SECRET_VARIABLES.includes(name));
+  const has = (list: readonly { binding?: string }[], wanted: string) =>
+    list.some(({ binding }) => binding === wanted);
+  return [
+    {
+      name: "main",
+      path: ["main"],
+      isRight: existsIn(directory, config.main),
+      fix: `"main" must name the Worker's file, src/index.ts`,
+    },
+    ...Object.entries(FLAGS).map(([flag, why]) => ({
+      name: flag,
+      path: ["compatibility_flags"],
+      isRight: flags.includes(flag),
+      fix: `add "${flag}" to "compatibility_flags": ${why}`,
+    })),
+    {
+      name: "compatibility_date",
+      path: ["compatibility_date"],
+      isRight: date !== undefined && isDay(date) && date >= WRITTEN_FOR && date <= today(),
+      fix: `set "compatibility_date": "${WRITTEN_FOR}", or a later day that is not in the future`,
+    },
+    ...CLASSES.map((wanted) => {
       const index = bindings.findIndex(({ name, class_name }) => name === wanted || class_name === wanted);
       const { name, class_name } = bindings[index] ?? {};
-      if (index < 0) fixes.push(`add { "name": "${wanted}", "class_name": "${wanted}" }`);
-      else if (name === wanted) fixes.push(`set "class_name": "${wanted}" in place of "${class_name}"`);
-      else
-        fixes.push(
-          `set "name": "${wanted}" in place of "${name}", since the Worker looks for it by its class`,
-        );
-      // The line of the first.
-      if (fixes.length === 1 && index >= 0) at.push(index, name === wanted ? "class_name" : "name");
-    }
-    return this.#check(
-      "binding names",
-      fixes.length === 0,
-      at,
-      `in "durable_objects.bindings" ${fixes.join("; ")}`,
-    );
-  }
+      const path = ["durable_objects", "bindings"];
+      return {
+        name: `binding ${wanted}`,
+        path: index < 0 ? path : [...path, index, name === wanted ? "class_name" : "name"],
+        isRight: name === wanted && class_name === wanted,
+        fix: `"durable_objects.bindings" must have { "name": "${wanted}", "class_name": "${wanted}" }: the Worker finds the class by this name`,
+      };
+    }),
+    {
+      name: "migrations",
+      path: ["migrations"],
+      isRight: unmigrated.length === 0,
+      fix: `name ${unmigrated.join(", ")} in "new_sqlite_classes" of a migration, not in "new_classes": containers need SQLite`,
+    },
+    {
+      name: "container class",
+      path: ["containers", 0, "class_name"],
+      isRight: container?.class_name === CONTAINER_CLASS,
+      fix: `set "containers[0].class_name": "${CONTAINER_CLASS}", the class that has a container`,
+    },
+    {
+      name: "instance type",
+      path: ["containers", 0, "instance_type"],
+      isRight: instanceType.safeParse(container?.instance_type).success,
+      fix: `"containers[0].instance_type" must be one of ${LARGE_ENOUGH.join(", ")}, or { "vcpu", "memory_mib", "disk_mb" } in numbers; an agent does not run on lite`,
+    },
+    {
+      name: "max_instances",
+      path: ["containers", 0, "max_instances"],
+      isRight: (container?.max_instances ?? 0) > 0,
+      fix: `set "containers[0].max_instances": it bounds the bill`,
+    },
+    {
+      name: "image",
+      path: ["containers", 0, "image"],
+      isRight: existsIn(directory, container?.image),
+      fix: `"containers[0].image" must name the Dockerfile`,
+    },
+    {
+      name: "storage",
+      path: ["r2_buckets"],
+      isRight: has(config.r2_buckets, "RESULTS") && has(config.kv_namespaces, "OAUTH_KV"),
+      fix: `add { "binding": "RESULTS" } to "r2_buckets" and { "binding": "OAUTH_KV" } to "kv_namespaces"`,
+    },
+    {
+      name: "no secret in vars",
+      path: ["vars", secrets[0] ?? ""],
+      isRight: secrets.length === 0,
+      fix: `take ${secrets.join(", ")} out of "vars", which is stored as plain text: npx wrangler secret put ${secrets[0]}`,
+    },
+  ];
+}
 
-  /** The line of a value, or of what is nearest above it. */
-  #line(path: (string | number)[]): number {
-    for (let length = path.length; length > 0; length--) {
-      const node = this.#tree && findNodeAtLocation(this.#tree, path.slice(0, length));
-      if (node) return lineAt(this.#text, node.offset);
-    }
-    return 1;
-  }
+const existsIn = (directory: string, path: string | undefined) =>
+  path !== undefined && existsSync(join(directory, path));
 
-  #exists(path: string | undefined): boolean {
-    return path !== undefined && existsSync(join(this.#directory, path));
+/** The line of a value, or of the nearest parent that is there. */
+function lineOf(text: string, tree: Node | undefined, path: readonly (string | number)[]): number {
+  for (let length = path.length; length > 0; length--) {
+    const node = tree && findNodeAtLocation(tree, path.slice(0, length));
+    if (node) return lineAt(text, node.offset);
   }
+  return 1;
+}
 
-  #exported(classes: readonly string[]): Check {
-    const name = "classes exported";
-    const { main } = this.#config;
-    if (!this.#exists(main)) return { name, verdict: "skipped", found: "there is no main" };
-    const source = readFileSync(join(this.#directory, main ?? ""), "utf8");
-    const lists = [...source.matchAll(/export\s*\{([^}]*)\}/g)].flatMap(([, list = ""]) => list.split(","));
-    const exported = new Set([
-      ...lists.map((each) =>
-        each
-          .trim()
-          .split(/\s+as\s+/)
-          .at(-1),
-      ),
-      ...[...source.matchAll(/export\s+(?:class|const)\s+(\w+)/g)].map(([, each]) => each),
-    ]);
-    // The SDK's interception of outbound requests needs the last.
-    const missing = [...classes, "ContainerProxy"].filter((each) => !exported.has(each));
-    return missing.length === 0
-      ? { name, verdict: "ok", found: main ?? "" }
-      : {
-          name,
-          verdict: "failed",
-          found: `${main} lacks ${missing.join(", ")}`,
-          fix: `export { ${missing.join(", ")} } from ${main}`,
-        };
-  }
+/** Each image of the SDK in the Dockerfile must be of the SDK's version, and have Python: without it no Python kernel starts. */
+function baseImage(directory: string, path: string | undefined): Check {
+  const name = "base image";
+  if (!existsIn(directory, path)) return { name, verdict: "skipped", found: "there is no Dockerfile" };
+  const text = readFileSync(join(directory, path ?? ""), "utf8");
+  const wanted = `${packageVersion(directory) ?? OWN_VERSION}-python`;
+  const images = [...text.matchAll(/^[ \t]*FROM[^\n]*?cloudflare\/sandbox(?::([^@\s]+))?/gim)];
+  const wrong = images.find(([, tag]) => tag !== wanted);
+  if (images.length > 0 && !wrong) return { name, verdict: "ok", found: wanted };
+  return {
+    name,
+    verdict: "failed",
+    found: wrong
+      ? `${path}, line ${lineAt(text, wrong.index)}: ${wrong[0].trim()}`
+      : `${path}: no cloudflare/sandbox image`,
+    fix: `FROM docker.io/cloudflare/sandbox:${wanted}: its version must be that of @cloudflare/sandbox in package.json, and Python kernels need -python`,
+  };
+}
 
-  #image(path: string | undefined): Check {
-    const name = "base image";
-    if (path === undefined || !this.#exists(path))
-      return this.#check(
-        name,
-        false,
-        ["containers", 0, "image"],
-        `"containers[0].image" must name the Dockerfile`,
-      );
-    const lines = readFileSync(join(this.#directory, path), "utf8").split("\n");
-    const { image, at } = lastStage(lines);
-    const [, tag] = /(?:^|\/)cloudflare\/sandbox(?::([^@\s]+))?/.exec(image) ?? [];
-    const wanted = packageVersion(this.#directory) ?? OWN_VERSION;
-    if (tag !== undefined && (tag === wanted || tag.startsWith(`${wanted}-`)))
-      return { name, verdict: "ok", found: tag };
-    return {
-      name,
-      verdict: "failed",
-      found: `${path}, line ${at + 1}: ${image || "no FROM"}`,
-      fix: `FROM docker.io/cloudflare/sandbox:${wanted}-python, the version of @cloudflare/sandbox in package.json: its two halves speak to each other`,
-    };
-  }
-
-  #token(): Check {
-    const name = ".dev.vars";
-    const file = join(this.#directory, name);
-    if (!existsSync(file)) return { name, verdict: "skipped", found: "there is none: npm start makes it" };
-    const { SERVER_AUTH_TOKEN } = keptVariables(file);
-    if (!SERVER_AUTH_TOKEN) return { name, verdict: "ok", found: "no token: npm start makes one" };
-    const { error } = ownerToken.safeParse(SERVER_AUTH_TOKEN);
-    const found = error?.issues.map(({ message }) => message).join("; ") ?? "";
-    return error
-      ? {
-          name,
-          verdict: "failed",
-          found: `SERVER_AUTH_TOKEN ${found}`,
-          fix: `${PROGRAM} token new makes one`,
-        }
-      : { name, verdict: "ok", found: "its token is long enough" };
-  }
+function devVars(directory: string): Check {
+  const name = ".dev.vars";
+  const file = join(directory, name);
+  if (!existsSync(file)) return { name, verdict: "skipped", found: "there is none: npm start makes it" };
+  const { SERVER_AUTH_TOKEN } = keptVariables(file);
+  if (!SERVER_AUTH_TOKEN) return { name, verdict: "ok", found: "no token: npm start makes one" };
+  const { error } = ownerToken.safeParse(SERVER_AUTH_TOKEN);
+  if (!error) return { name, verdict: "ok", found: "its token is long enough" };
+  const found = error.issues.map(({ message }) => message).join("; ");
+  return {
+    name,
+    verdict: "failed",
+    found: `SERVER_AUTH_TOKEN ${found}`,
+    fix: `${PROGRAM} token new makes one`,
+  };
 }
 
 const isDay = (text: string) => /^\d{4}-\d\d-\d\d$/.test(text);
 
 const today = () => new Date().toISOString().slice(0, 10);
-
-/** The image that the last stage of a Dockerfile begins with, and the index of its line: what `FROM` names may be a stage above. */
-function lastStage(lines: readonly string[]): { image: string; at: number } {
-  const stages = lines.flatMap((line, at) => {
-    const [, image = "", name] = /^\s*FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?/i.exec(line) ?? [];
-    return image === "" ? [] : [{ image, name: name?.toLowerCase(), at }];
-  });
-  let stage = stages.at(-1);
-  for (let before = stages.length - 1; before > 0 && stage; before--) {
-    const above = stages.slice(0, before).findLast(({ name }) => name === stage?.image.toLowerCase());
-    if (above === undefined || above.at >= stage.at) break;
-    stage = above;
-  }
-  return { image: stage?.image ?? "", at: stage?.at ?? 0 };
-}
 
 function packageVersion(directory: string): string | undefined {
   const file = join(directory, "package.json");

@@ -7,7 +7,10 @@ import { PROGRAM } from "./server.ts";
 
 /** @returns the exit status */
 export async function run(words: readonly string[]): Promise<number> {
-  for (const each of everyCommand()) each.exitOverride();
+  for (const each of everyCommand())
+    each
+      .exitOverride()
+      .configureOutput({ outputError: (message, write) => write(withoutArguments(message)) });
   try {
     refuseSwallowed();
     refuseEarly(words);
@@ -51,11 +54,16 @@ function refuseEarly([first = "", ...rest]: readonly string[]): void {
   throw new CommandError("usage", `${option} stands behind the command: ${PROGRAM} ${name} ${option} ...`);
 }
 
+/** Commander repeats arguments that a command does not take. A token may be among them, and errors go to logs. */
+function withoutArguments(message: string): string {
+  return message.replace(/^(error: too many arguments .* but got \d+): [^]*/, "$1.\n");
+}
+
 function tell(error: unknown, asJSON: boolean): number {
   if (error instanceof CommanderError) {
     // commander has printed what it has to say.
     if (error.exitCode === 0) return EXIT.succeeded;
-    if (asJSON) failure("usage", error.message.replace(/^error: /, ""), true);
+    if (asJSON) failure("usage", withoutArguments(error.message).replace(/^error: /, ""), true);
     return EXIT.usage;
   }
   const [kind, message] = failureOf(error);

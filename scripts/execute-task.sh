@@ -1,5 +1,13 @@
 #!/bin/sh
-# Hands a task to a coding agent and waits for its end.
+# Hands a task to a coding agent and waits for its end: execute-task.sh [<url> <token>] "task" [options]
 # Prints one JSON document, success first. Options are those of `npm run cli -- execute --help`.
+case ${1-} in
+http://* | https://*)
+  # The environment is not shown to other users of the machine, as arguments of the program would be.
+  export SANDBOX_MCP_URL="$1" SANDBOX_MCP_TOKEN="${2-}"
+  [ $# -lt 2 ] || shift
+  shift
+  ;;
+esac
 here=$(cd "$(dirname "$0")/.." && pwd) || exit
 PATH="$here/node_modules/.bin:$PATH" exec node "$here/cli/main.ts" execute --json "$@"

@@ -18,15 +18,17 @@ import { keptVariables } from "../variables.ts";
 export const diagnose = serverCommand(
   "diagnose",
   "write one file for a report: versions, checks, configuration and the server's answers, without values of secrets",
-  ["diagnose", "diagnose --output report.json"],
+  ["diagnose", "diagnose --output report.json", "diagnose ../my-deployment"],
 )
+  .argument("[directory]", "the directory of wrangler.jsonc, else that of the clone")
   .option(
     "--output <path>",
     "the file to write, else one with the time in the state directory; - for standard output",
   )
   .addOption(portOption())
-  .action(async ({ output, port, json: asJSON, ...options }) => {
+  .action(async (given, { output, port, json: asJSON, ...options }) => {
     const stateDir = stateDirectory(options);
+    const directory = given === undefined ? root : userPath(given);
     const bundle = redacted(
       {
         program: { version: description.version, node: process.versions.node },
@@ -38,7 +40,10 @@ export const diagnose = serverCommand(
           is_root: process.getuid?.() === 0,
         },
         checks: await localChecks(stateDir, port),
-        configuration: existsSync(join(root, "wrangler.jsonc")) ? validate(root) : "not a clone",
+        configuration:
+          given !== undefined || existsSync(join(root, "wrangler.jsonc"))
+            ? validate(directory)
+            : "not a clone",
         variables: variables(),
         server: await serverState(options),
       },

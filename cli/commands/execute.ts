@@ -68,7 +68,10 @@ export const execute = serverCommand(
         waitSeconds: options.wait,
         label: "The agent works",
       });
-      report(end, options.json === true);
+      const { id, answer, note: reason, duration_ms } = end.run;
+      // The names that scripts/execute-task.sh was asked to print.
+      const named = { taskId: id, stdout: answer ?? reason ?? "", execution_time_ms: duration_ms };
+      report(end, options.json === true, named);
     }
     await server.close();
   });

@@ -42,10 +42,10 @@ export const cancel = serverCommand("cancel", "stop a run with every process tha
     await server.close();
   });
 
-/** Prints what is to be said beside the output, and sets the exit status. */
-export function report({ run, status }: Followed, asJSON: boolean): void {
+/** Prints what is to be said beside the output, and sets the exit status. @param more fields of the JSON document */
+export function report({ run, status }: Followed, asJSON: boolean, more: object = {}): void {
   process.exitCode = status;
-  if (asJSON) return json(status === 0, run);
+  if (asJSON) return json(status === 0, { ...run, ...more });
   if (isTask(run)) return printTask(run);
   if (typeof run.result === "string" && run.result !== "") printed(process.stdout, `${run.result}\n`);
   if (run.state !== "running")

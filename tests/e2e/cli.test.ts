@@ -785,6 +785,41 @@ describe("doctor and diagnose", () => {
 });
 
 describe("scripts", () => {
+  const script = (name: string, words: string[]) =>
+    runCLI(words, { program: join(repository, "scripts", name), cwd: directory });
+
+  it("execute-task.sh takes the address and the token of a server before the task", async () => {
+    const { code, stdout } = await script("execute-task.sh", [server.url, TOKEN, "[[write]] Write it."]);
+    const printed = JSON.parse(stdout);
+    expect([code, printed]).toEqual([
+      0,
+      expect.objectContaining({
+        success: true,
+        taskId: printed.id,
+        stdout: "It is written.",
+        execution_time_ms: expect.any(Number),
+      }),
+    ]);
+  });
+
+  it.each([
+    ["execute-task.sh", ["too", "many"]],
+    ["execute-task.sh", []],
+    ["validate-config.sh", ["too", "many"]],
+  ])("%s repeats no token in an error", async (name, more) => {
+    const { stdout, stderr, code } = await script(name, ["http://127.0.0.1:1", TOKEN, ...more]);
+    expect([code, stdout + stderr]).toEqual([64, expect.not.stringContaining(TOKEN)]);
+    expect(JSON.parse(stdout)).toMatchObject({ success: false, error: { kind: "usage" } });
+  });
+
+  it("diagnose.sh checks the configuration of the directory that it is given", async () => {
+    const { stdout } = await script("diagnose.sh", [directory, "--output", "-"]);
+    expect(JSON.parse(stdout)).toMatchObject({
+      success: true,
+      configuration: [{ name: "wrangler.jsonc", found: `no ${join(directory, "wrangler.jsonc")}` }],
+    });
+  });
+
   it.each([
     ["execute-task.sh", ["[[write]] Write it."], 0],
     ["test-deployment.sh", ["http://127.0.0.1:1", "any-token"], 1],

@@ -125,9 +125,9 @@ function required(config: Config, directory: string): Required[] {
   const { compatibility_flags: flags, compatibility_date: date } = config;
   const bindings = config.durable_objects.bindings;
   const [container] = config.containers;
-  const sqlite = config.migrations.flatMap((each) => each.new_sqlite_classes);
+  const sqlite = new Set(config.migrations.flatMap((each) => each.new_sqlite_classes));
   const bound = bindings.map(({ class_name }) => class_name ?? "");
-  const unmigrated = bound.filter((name) => !sqlite.includes(name));
+  const unmigrated = bound.filter((name) => !sqlite.has(name));
   const secrets = Object.keys(config.vars).filter((name) => SECRET_VARIABLES.includes(name));
   const has = (list: readonly { binding?: string }[], wanted: string) =>
     list.some(({ binding }) => binding === wanted);

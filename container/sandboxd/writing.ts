@@ -90,6 +90,9 @@ interface Place {
   directory: FileHandle | undefined;
 }
 
+/** What happens to directories that are missing on the way to a file: only a new file has them made. */
+type Parents = "make" | "refuse";
+
 export class Writes {
   /** The last queued change of each target: changes of one file are made one after another. */
   readonly #turns = new Map<string, Promise<unknown>>();
@@ -121,7 +124,7 @@ export class Writes {
   /** Edits a text file: all of it, or nothing. */
   edit(call: EditCall, edits: readonly Edit[]): Promise<Written> {
     return this.#once(call, () =>
-      this.#through(call, (place, temporary, note) =>
+      this.#through({ ...call, parents: "refuse" }, (place, temporary, note) =>
         this.#inTurn(place.target, async () => {
           const found = await lstat(place.path).catch(() => undefined);
           const opened = await openFile(place.path);
@@ -217,10 +220,10 @@ export class Writes {
 
   /** Finds where a path leads, and has the new content be made beside it. */
   async #through(
-    { id, path, confined }: EditCall,
+    { id, path, confined, parents = "make" }: EditCall & { parents?: Parents },
     make: (place: Place, temporary: string, note: Note) => Promise<Written>,
   ): Promise<Written> {
-    const place = await placeOf(path, confined !== undefined);
+    const place = await placeOf(path, confined !== undefined, parents);
     const name = `.sandbox-mcp.${id}`;
     const temporary = join(dirname(place.path), name);
     try {
@@ -250,16 +253,17 @@ export class Writes {
 }
 
 /**
- * Follows a path, symbolic links at its end too, and makes the directories on the way.
- * @throws FileError `outside` where it is confined and leads elsewhere
+ * Follows a path, symbolic links at its end too.
+ * @throws FileError `outside` where it is confined and leads elsewhere, `missing` for a missing directory that is not made
  */
-async function placeOf(path: string, isConfined: boolean): Promise<Place> {
+async function placeOf(path: string, isConfined: boolean, parents: Parents): Promise<Place> {
   if (isConfined) await confine(path);
   let at = path;
   for (let links = 0; links <= MAX_LINKS; links++) {
     const parent = dirname(at);
     const real = await realpath(parent).catch(async (error: unknown) => {
       if (links > 0 || codeOf(error) !== "ENOENT") throw error;
+      if (parents === "refuse") throw unreadable(error);
       await makeDirectory(parent);
       return await realpath(parent);
     });

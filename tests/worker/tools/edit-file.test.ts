@@ -24,6 +24,12 @@ describe("edit_file", () => {
     expect(lf.text).toContain("lines end with \\n");
   });
 
+  it("makes no directory for a file that is missing", async () => {
+    const result = await edit("no/such/file.txt", { old_text: "a", new_text: "b" });
+    expect([result.isError, result.text]).toEqual([true, expect.stringContaining("no/such/file.txt")]);
+    expect(await sh(sandbox, "[ -e no ] && echo made; true")).toBe("");
+  });
+
   it("refuses an edit that changes nothing", async () => {
     await write("same.txt", "same\n");
     const result = await edit(

@@ -11,6 +11,11 @@ RUN npm install --global --no-audit --no-fund @anthropic-ai/claude-code@2.1.328 
 # A commit needs a name. Whoever wants another sets it with `git config --global`, which goes before the system's.
 RUN git config --system user.name Sandbox && git config --system user.email sandbox@localhost
 
+# The file that container/environment names is the system's. What rebuilds that (a package, Java's key store) takes the
+# platform's certificate in again, where there is one: until then the second link leads nowhere and is passed over.
+RUN ln -s certs/ca-certificates.crt /etc/ssl/sandbox-mcp.pem && mkdir -p /usr/local/share/ca-certificates && \
+    ln -s /etc/cloudflare/certs/cloudflare-containers-ca.crt /usr/local/share/ca-certificates/
+
 # Ours: sandboxd, the file helpers and the kernels' preludes. Owned by root and read-only to everyone.
 COPY --chmod=0555 container/ /opt/sandbox-mcp/
 

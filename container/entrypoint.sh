@@ -5,6 +5,10 @@
 #
 # Root is exempt from `ulimit -u` on most kernels, so the limit is the control group's where that can be written; in a
 # virtual machine, whose control group is the root and has none, that of a group below it.
+set -a
+. "${BASH_SOURCE[0]%/*}/environment"
+set +a
+
 limit=${SANDBOX_MAX_PROCESSES:-2048}
 group=${SANDBOX_CGROUP:-/sys/fs/cgroup}
 

@@ -9,6 +9,7 @@
  */
 const modules = require("node:module");
 const vm = require("node:vm");
+const { trustPlatform } = require("./node/authorities.cjs");
 const { markChildren, servedBy } = require("./node/children.cjs");
 const { Evaluator } = require("./node/evaluate.cjs");
 const { watchModules } = require("./node/modules.cjs");
@@ -116,6 +117,7 @@ function start(target, language) {
   trimStacks();
   watchModules();
   streams.install();
+  trustPlatform();
   process.exit = (code) => {
     const request = new ExitRequest(Number(code ?? process.exitCode ?? 0));
     Error.captureStackTrace(request, process.exit);

@@ -2,40 +2,34 @@
 import { createHash, X509Certificate } from "node:crypto";
 import { existsSync } from "node:fs";
 import { rootCertificates } from "node:tls";
+import { AUTHORITY_FILE, BASE_BUNDLE_FILE } from "../runtime/trust.ts";
 import { javaKeyStores } from "./java.ts";
 import { npmSetting } from "./registries.ts";
 import { readText } from "./host-files.ts";
 
-/** Where the bundle lies in a sandbox. */
-export const bundlePath = "/etc/ssl/sandbox-mcp.pem";
+/** The variables by which common programs take a bundle. */
+const naming = [
+  "SSL_CERT_FILE",
+  "CURL_CA_BUNDLE",
+  "REQUESTS_CA_BUNDLE",
+  "PIP_CERT",
+  "GIT_SSL_CAINFO",
+  "NODE_EXTRA_CA_CERTS",
+  "npm_config_cafile",
+];
 
-/** The variables by which common programs take a bundle that replaces their own. */
-const replacing = ["SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "GIT_SSL_CAINFO"];
-
-export interface Certificates {
-  /** PEM; only certificates, whatever else the files held. */
-  pem: string;
-  env: Record<string, string>;
-  /** What stands in the place of files of the system, by their paths. */
-  files: Readonly<Record<string, string | Buffer>>;
-}
-
-/** Reads what the host's environment and npm name as extra authorities; undefined when they name none. */
-export function hostCertificates(env: NodeJS.ProcessEnv = process.env): Certificates | undefined {
-  const named = replacing.filter((name) => env[name] !== undefined && env[name] !== "");
-  const extra = [env.NODE_EXTRA_CA_CERTS, env.npm_config_cafile, npmSetting(env, "cafile")];
-  const files = new Set([...named.map((name) => env[name]), ...extra]);
+/**
+ * The authorities that the host's environment and npm name, PEM: certificates alone, whatever else the files hold.
+ * Undefined when they name none.
+ */
+export function hostCertificates(env: NodeJS.ProcessEnv = process.env): string | undefined {
+  const files = new Set([...naming.map((name) => env[name]), npmSetting(env, "cafile")]);
   const blocks = new Set<string>();
   for (const file of files) {
     if (file === undefined || file === "" || !existsSync(file)) continue;
     for (const block of certificatesIn(readText(file))) blocks.add(block);
   }
-  if (blocks.size === 0) return undefined;
-  const pem = [...blocks].join("\n") + "\n";
-  // A program that is given a bundle trusts nothing else, so it is named only where the host names one.
-  const result: Record<string, string> = { NODE_EXTRA_CA_CERTS: bundlePath };
-  for (const name of named) result[name] = bundlePath;
-  return { pem, env: result, files: {} };
+  return blocks.size === 0 ? undefined : `${[...blocks].join("\n")}\n`;
 }
 
 /** Where systems keep the bundle that programs use by themselves. */
@@ -45,24 +39,26 @@ const systemBundles = [
 ];
 
 /**
- * Adds an authority to what sandboxes trust, in every place where a program looks.
- * @param pem its certificate
+ * What sandboxes trust, as files by their paths in a sandbox.
+ * @param host what the host was told to trust beside the system's authorities
+ * @param authority the engine's own, which the control server adds to the bundle when it starts
  */
-export function withAuthority(host: Certificates | undefined, pem: string): Certificates {
+export function trustedFiles(
+  host: string | undefined,
+  authority: string | undefined,
+): Record<string, string | Buffer> {
   const present = systemBundles.filter((path) => existsSync(path));
   const system =
     present.length === 0 ? rootCertificates : present.flatMap((path) => certificatesIn(readText(path)));
-  const own = certificatesIn(host?.pem ?? "");
-  const trusted = [...new Set([...system.map((block) => block.trim()), ...own, pem.trim()])];
-  const bundle = `${trusted.join("\n")}\n`;
-  const names = [...replacing, "NODE_EXTRA_CA_CERTS", "AWS_CA_BUNDLE", "CARGO_HTTP_CAINFO"];
+  const trusted = [...new Set([...system.map((block) => block.trim()), ...certificatesIn(host ?? "")])];
+  const files = { [BASE_BUNDLE_FILE]: `${trusted.join("\n")}\n` };
+  if (authority === undefined) return files;
+  const all = [...trusted, authority.trim()];
   return {
-    pem: bundle,
-    env: Object.fromEntries(names.map((name) => [name, bundlePath])),
-    files: Object.fromEntries([
-      ...present.map((path) => [path, bundle]),
-      ...javaKeyStores().map((path) => [path, keyStore(trusted)]),
-    ]),
+    ...files,
+    [AUTHORITY_FILE]: authority,
+    ...Object.fromEntries(present.map((path) => [path, `${all.join("\n")}\n`])),
+    ...Object.fromEntries(javaKeyStores().map((path) => [path, keyStore(all)])),
   };
 }
 

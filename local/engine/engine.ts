@@ -11,7 +11,7 @@ import type { HostDirectory } from "./mounts.ts";
 import { bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
 import { Router } from "./router.ts";
 import { CertificateAuthority } from "./authority.ts";
-import { hostCertificates, bundlePath, withAuthority } from "./certificates.ts";
+import { hostCertificates, trustedFiles } from "./certificates.ts";
 import { checkBubblewrap, unprivilegedUser } from "./check.ts";
 import { warmCompileCache, type Warming } from "./compile-cache.ts";
 import { sandboxEnvironment, sandboxFiles } from "./rootfs-files.ts";
@@ -114,11 +114,10 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   const ofHost = hostCertificates();
   const authority =
     options.authority === undefined ? undefined : await CertificateAuthority.open(options.authority);
-  const certificates = authority === undefined ? ofHost : withAuthority(ofHost, authority.pem);
   const registries = hostRegistries();
   const toolchain: Toolchain = await findToolchain(options.python);
   const files = join(directory, "files");
-  const generated = await writeFiles(files, sandboxFiles(certificates, bundlePath, registries));
+  const generated = await writeFiles(files, sandboxFiles(trustedFiles(ofHost, authority?.pem), registries));
   let pythons = 0;
   const pythonFiles = async ({ python }: Toolchain) =>
     python === undefined
@@ -148,13 +147,12 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
     directories: options.directories ?? [],
     limits: defaultLimits(options.limits),
     groupParents,
-    certificates,
     network: options.network,
     upstream: {
       allowAddresses: parseAllowed(options.allowAddresses ?? []),
       registries: registryAddresses(registries),
       env: process.env,
-      authorities: [ofHost?.pem, options.trusted].filter((pem) => pem !== undefined),
+      authorities: [ofHost, options.trusted].filter((pem) => pem !== undefined),
     },
     authority,
     bubblewrap: check === undefined ? undefined : { supported: check.supported, mountNamespace },
@@ -222,7 +220,7 @@ async function warm(common: Common, directory: string): Promise<Warming | undefi
     supported,
     toolchain: common.view.toolchain,
     unprivileged: mountNamespace && { mountNamespace, user: unprivilegedUser() },
-    env: sandboxEnvironment(undefined, {}),
+    env: sandboxEnvironment({}),
     groups: [],
     onOutput: () => undefined,
   });

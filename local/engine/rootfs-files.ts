@@ -1,8 +1,9 @@
 /** The generated files and variables of a sandbox: what an image would have in /etc and in its environment. */
 import { INTERNAL_ADDRESS } from "../runtime/tcp.ts";
-import { existsSync } from "node:fs";
-import type { Certificates } from "./certificates.ts";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { javaNetworkSettings } from "./java.ts";
+import { repository } from "./own-files.ts";
 import { sandboxEnvironmentDirectory } from "./python.ts";
 import type { Registries } from "./registries.ts";
 
@@ -32,8 +33,15 @@ const path = [
 /** What is reached without the proxy. */
 const direct = ["localhost", "127.0.0.1", "::1", "0.0.0.0", hostname];
 
+/** The variables that the image sets for everything in it. */
+const imageEnvironment: Record<string, string> = Object.fromEntries(
+  [...readFileSync(join(repository, "container/environment"), "utf8").matchAll(/^(\w+)=(.*)$/gm)].map(
+    ([, name = "", value = ""]) => [name, value],
+  ),
+);
+
 /** The environment that the runtime starts with. The Worker's variables for the sandbox override it. */
-export function sandboxEnvironment(certificates: Certificates | undefined, given: Record<string, string>) {
+export function sandboxEnvironment(given: Record<string, string>) {
   const noProxy = direct.join(",");
   return {
     PATH: path,
@@ -60,15 +68,14 @@ export function sandboxEnvironment(certificates: Certificates | undefined, given
     PIP_DISABLE_PIP_VERSION_CHECK: "1",
     // Only one user id exists in the sandbox: unpacking an archive must not try to give files to another.
     TAR_OPTIONS: "--no-same-owner",
-    ...certificates?.env,
+    ...imageEnvironment,
     ...given,
   };
 }
 
 /** Generated files, by their path in the sandbox. `/etc/hosts` is not here: it changes with the intercepts. */
 export function sandboxFiles(
-  certificates: Certificates | undefined,
-  certificatesPath: string,
+  trusted: Record<string, string | Buffer>,
   registries: Registries,
 ): Record<string, string | Buffer> {
   const files: Record<string, string | Buffer> = {
@@ -93,9 +100,7 @@ export function sandboxFiles(
   Object.assign(files, javaNetworkSettings(new URL(proxyURL), direct));
   if (existsSync("/usr/bin/dpkg")) files["/opt/sandbox-runtime/bin/dpkg"] = dpkg;
   files["/opt/sandbox-runtime/bin/sudo"] = sudo;
-  if (certificates !== undefined)
-    Object.assign(files, { [certificatesPath]: certificates.pem }, certificates.files);
-  return files;
+  return Object.assign(files, trusted);
 }
 
 function pipConfiguration({ pip, pipExtra, pipTrusted }: Registries): string {

@@ -18,7 +18,6 @@ import { OutboundQueue } from "./outbound.ts";
 import { Pace } from "./pace.ts";
 import { cacheEnvironment } from "./compile-cache.ts";
 import type { CertificateAuthority } from "./authority.ts";
-import type { Certificates } from "./certificates.ts";
 import type { MountNamespace } from "./mount-namespace.ts";
 import { boundedLookups, type UpstreamOptions } from "./upstream.ts";
 
@@ -29,7 +28,6 @@ export interface Common {
   directories: HostDirectory[];
   limits: Limits;
   groupParents: GroupParent[];
-  certificates: Certificates | undefined;
   authority: CertificateAuthority | undefined;
   network: "internet" | "none";
   upstream: UpstreamOptions;
@@ -144,7 +142,7 @@ export class Sandbox {
       await chmod(hosts, 0o644);
       groups = await createGroups(common.groupParents, place.group, common.limits);
       const env = {
-        ...sandboxEnvironment(common.certificates, options.env),
+        ...sandboxEnvironment(options.env),
         ...(common.cache === undefined ? {} : cacheEnvironment),
       };
       const printing = new Pace(printed);

@@ -7,8 +7,8 @@ import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { quote } from "../../src/shared/text.ts";
 import type { ExitReport } from "../platform/protocol.ts";
+import { BUNDLE_FILE } from "../runtime/trust.ts";
 import type { View } from "./bubblewrap.ts";
-import { bundlePath } from "./certificates.ts";
 import { accepts, type Running } from "./launch.ts";
 import { prelude } from "./processes.ts";
 import { moduleExtension } from "./own-files.ts";
@@ -196,7 +196,7 @@ function onTheHost(env: Record<string, string>): Record<string, string> {
   const left = Object.entries(env).filter(
     ([name, value]) =>
       !/^((https?|no)_proxy|npm_config_.*|NODE_USE_ENV_PROXY|VIRTUAL_ENV)$/i.test(name) &&
-      value !== bundlePath,
+      value !== BUNDLE_FILE,
   );
   const proxies = Object.entries(process.env).filter(([name]) =>
     /^((https?|no)_proxy|.*_CERTS?)$/i.test(name),

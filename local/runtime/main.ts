@@ -24,6 +24,7 @@ import { killDescendants } from "./process-tree.ts";
 import { createControlServer } from "./server.ts";
 import { Sessions } from "./sessions.ts";
 import { handOverEgress, listen } from "./tcp.ts";
+import { layBundle, trustPlatform } from "./trust.ts";
 
 const { values } = parseArgs({
   options: {
@@ -52,6 +53,7 @@ async function main(): Promise<void> {
   if (socket === undefined) throw new Error("--socket is missing");
   // Starts Node's file threads now: Node aborts when it cannot start them later because no pid is free.
   await stat("/");
+  layBundle();
   const scratch = values.scratch ?? mkdtempSync(join(scratchParent(), ".sandbox-runtime-"));
 
   const sessions = new Sessions(workspace, scratch);
@@ -73,6 +75,8 @@ async function main(): Promise<void> {
   const sandboxdSocket = values["sandboxd-socket"];
   if (values.sandboxd !== undefined && sandboxdSocket !== undefined)
     keepSandboxd(values.sandboxd, sandboxdSocket, whole);
+  // After sandboxd, as in the image.
+  trustPlatform();
   if (process.connected) await handOverEgress();
   removeStale(socket);
   await listen(server, { path: socket });

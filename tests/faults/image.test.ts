@@ -39,6 +39,7 @@ async function serve(program: string): Promise<string> {
   writeFileSync(server, `${TOOLS}${program}\nprocess.exit();`);
   const files = {
     "entrypoint.sh": join(repository, "container/entrypoint.sh"),
+    environment: join(repository, "container/environment"),
     "keep-sandboxd.sh": join(repository, "container/keep-sandboxd.sh"),
     "sandboxd/dist/sandboxd.cjs": bundle,
   };

@@ -48,6 +48,13 @@ describe("the entrypoint", () => {
     expect(limit()).toBe("300\n");
   });
 
+  it("tells everything that it starts which file has the authorities to trust", () => {
+    mkdirSync(join(group, "pids.max"));
+    const variables = run("/usr/bin/env").split("\n");
+    for (const name of ["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO"])
+      expect(variables).toContain(`${name}=/etc/ssl/sandbox-mcp.pem`);
+  });
+
   it("makes a group where it is at the root of them", () => {
     writeFileSync(join(group, "cgroup.subtree_control"), "");
     expect(run("/bin/echo", "runs")).toBe("runs\n");

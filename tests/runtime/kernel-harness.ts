@@ -43,6 +43,11 @@ export class Lab {
 
   async kernel(language: Language): Promise<TestKernel> {
     const { id } = await this.runtime.api.interpreter.createCodeContext({ language });
+    return await this.greet(id, language);
+  }
+
+  /** Loads the prelude into a kernel that is there. */
+  async greet(id: string, language: Language): Promise<TestKernel> {
     const { stdout } = await this.raw(id, loadCell(language, PRELUDE));
     const process = parseHello(stdout);
     if (!process) throw new Error(`no greeting from the prelude: ${stdout}`);

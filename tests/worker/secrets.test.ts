@@ -4,6 +4,7 @@ import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { throughPolicy } from "../../src/container/internet.ts";
 import type { Env } from "../../src/shared/config.ts";
 import type { Connection } from "../../src/shared/connection-log.ts";
+import { SCOPES } from "../../src/shared/principal.ts";
 import { type Arrived, PRIVATE_VALUE as VALUE } from "../setup/private-secrets.ts";
 import { until } from "../setup/until.ts";
 import { type Caller, actorOf, evictActor, owner, principal } from "./support.ts";
@@ -36,7 +37,7 @@ async function connectionLines(): Promise<string> {
 }
 
 beforeAll(async () => {
-  caller = await principal("secrets");
+  caller = await principal("secrets", SCOPES);
 });
 
 beforeEach(arrived);
@@ -70,6 +71,50 @@ describe("code in a sandbox reaches an API with a secret that it does not have",
       { host: "api.private.test", url: "/echo", authorization: BEARER, body: "" },
     ]);
     expect(answer.given).toBe(`Bearer ${MASKED}`);
+  });
+
+  it("by npm, and by what else of Go, Java, requests and httpx the machine has", async () => {
+    const program = `mkdir -p /tmp/clients && cd /tmp/clients
+      cat >Ask.java <<'END'
+      import java.net.*; import java.net.http.*;
+      class Ask { public static void main(String[] a) throws Exception { System.out.println(HttpClient.newHttpClient().send(
+        HttpRequest.newBuilder(URI.create("https://api.private.test/java")).build(), HttpResponse.BodyHandlers.ofString()).statusCode()); } }
+END
+      printf 'package main\nimport "net/http"\nfunc main() { if _, e := http.Get("https://api.private.test/go"); e != nil { panic(e) } }\n' >ask.go
+      npm ping --registry https://api.private.test/npm >/dev/null 2>&1; echo npm
+      ! java --list-modules 2>/dev/null | grep -q jdk.compiler || { java Ask.java >/dev/null; echo java; }
+      ! command -v go >/dev/null || { go run ask.go; echo go; }
+      for name in requests httpx; do
+        ! python3 -c "import $name" 2>/dev/null || { python3 -c "import $name; $name.get('https://api.private.test/$name')"; echo $name; }
+      done`;
+    const asked = (await sh(program)).trim().split("\n");
+    expect(asked[0]).toBe("npm");
+    const came = (await arrived()).map(({ url }) => url.split("/")[1]);
+    expect([...new Set(came)]).toEqual(asked);
+  });
+
+  it.each(["a session", "a task", "Python", "JavaScript"])("in %s", async (place) => {
+    const ask = `node -e "fetch('https://api.private.test/echo').then(r => r.text()).then(console.log)"`;
+    const python =
+      "import urllib.request\nprint(urllib.request.urlopen('https://api.private.test/echo').read().decode())";
+    const javascript = "await (await fetch('https://api.private.test/echo')).text()";
+    // In the place of an agent.
+    const agent = `mkdir -p /tmp/bin && printf '#!/bin/sh\n%s\n' ${JSON.stringify(ask)} >/tmp/bin/opencode && chmod +x /tmp/bin/opencode`;
+    if (place === "a task") {
+      await sh(agent);
+      await caller.call("configure_sandbox", {
+        sandbox,
+        env: { PATH: `/tmp/bin:${(await sh("printf %s $PATH")).trim()}` },
+      });
+    }
+    const [tool, args] = {
+      "a session": ["run_command", { command: ask, session: "another" }],
+      "a task": ["execute_task", { task: "Ask.", agent: "opencode" }],
+      Python: ["run_code", { code: python, language: "python" }],
+      JavaScript: ["run_code", { code: javascript, language: "javascript" }],
+    }[place] as [string, Record<string, unknown>];
+    await caller.call(tool, { sandbox, ...args });
+    expect(await arrived()).toMatchObject([{ url: "/echo", authorization: BEARER }]);
   });
 
   it("by git, as a password", async () => {

@@ -1,0 +1,25 @@
+"use strict";
+/** What TLS in this process trusts. */
+const { readFileSync } = require("node:fs");
+const tls = require("node:tls");
+
+/** Where Cloudflare puts the certificate by which its platform ends TLS, unless the image's server is told another place. */
+const PLATFORM = process.env.SANDBOX_CA_CERT || "/etc/cloudflare/certs/cloudflare-containers-ca.crt";
+
+/**
+ * Trusts the platform's certificate. Node reads NODE_EXTRA_CA_CERTS once, when it starts, and kernels that are started ahead
+ * are there before the image's server adds that certificate.
+ */
+function trustPlatform() {
+  let certificate;
+  try {
+    certificate = readFileSync(PLATFORM, "utf8").trim();
+  } catch {
+    // TLS is not intercepted.
+    return;
+  }
+  if (tls.getCACertificates("extra").some((known) => known.trim() === certificate)) return;
+  tls.setDefaultCACertificates([...tls.getCACertificates(), certificate]);
+}
+
+module.exports = { trustPlatform };

@@ -1,0 +1,36 @@
+/** A kernel that was started before the platform put the certificate there by which it ends TLS. */
+import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:https";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, it } from "vitest";
+import { CertificateAuthority } from "../../local/engine/authority.ts";
+import { Lab } from "./kernel-harness.ts";
+import { REMOTE_URL, startRuntime } from "./runtime.ts";
+
+// A server that runs already takes no variables.
+it.skipIf(REMOTE_URL)("trusts it, in JavaScript", async () => {
+  const directory = mkdtempSync(join(tmpdir(), "kernels-trust-"));
+  const file = join(directory, "platform.pem");
+  const authority = await CertificateAuthority.open(join(directory, "authority"));
+  const server = createServer({ SNICallback: (name, done) => done(null, authority.contextFor(name)) });
+  server.on("request", (_request, response) => response.end("by TLS")).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const runtime = await startRuntime({ under: () => ["/usr/bin/env", `SANDBOX_CA_CERT=${file}`] });
+  const lab = new Lab(runtime);
+  try {
+    const started = await runtime.api.interpreter.createCodeContext({ language: "javascript" });
+    writeFileSync(file, authority.pem);
+    const kernel = await lab.greet(started.id, "javascript");
+    expect(await kernel.value(`await (await fetch("https://localhost:${port}/")).text()`)).toBe("'by TLS'");
+    // It trusts what it did before, too.
+    expect(await kernel.value("require('tls').getCACertificates().length > 100")).toBe("true");
+  } finally {
+    await lab.close();
+    server.close();
+    rmSync(directory, { recursive: true });
+  }
+});

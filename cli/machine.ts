@@ -4,7 +4,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { checkBubblewrap } from "../local/engine/check.ts";
-import { findPythons, PACKAGES } from "../local/engine/python.ts";
+import { PACKAGES } from "../local/engine/python.ts";
 import { quietWrangler, wranglerProgram } from "./bundle.ts";
 import type { Check } from "./checks.ts";
 import { freePort } from "./lock.ts";
@@ -12,6 +12,7 @@ import { isNewEnough, NEEDED_NODE } from "./node-version.ts";
 import { readRunning } from "./running.ts";
 import { tmpdir } from "node:os";
 import { startLine } from "./places.ts";
+import { findPython } from "./python.ts";
 import { DEFAULT_PORT } from "./options.ts";
 
 const execute = promisify(execFile);
@@ -30,7 +31,7 @@ async function output(program: string, args: string[], env = process.env): Promi
  * @param port its port; that of the server which runs there, unless given, or else the usual one
  */
 export function localChecks(stateDir: string, port?: number): Promise<Check[]> {
-  return Promise.all([node(), bubblewrap(), python(), freeForUs(stateDir, port)]);
+  return Promise.all([node(), bubblewrap(), python(stateDir), freeForUs(stateDir, port)]);
 }
 
 /** What a deployment needs. */
@@ -57,14 +58,16 @@ async function bubblewrap(): Promise<Check> {
   return { name, verdict: "ok", found: version.replace(/^bubblewrap /, "") };
 }
 
-async function python(): Promise<Check> {
+async function python(stateDir: string): Promise<Check> {
   const name = "Python and its libraries";
-  const [first] = await findPythons();
-  if (first === undefined)
+  const pythons = await findPython(stateDir);
+  if (pythons === undefined)
     return { name, verdict: "warning", found: "no python3", fix: "Install python3 for code in Python." };
+  const { first, other, isReady } = pythons;
+  const used = isReady(first) ? first : (other ?? first);
+  const found = `${used.version} at ${used.executable}`;
+  if (isReady(used)) return { name, verdict: "ok", found };
   const missing = PACKAGES.filter(({ module }) => !first.modules.includes(module)).map(({ pip }) => pip);
-  const found = `${first.version} at ${first.executable}`;
-  if (missing.length === 0) return { name, verdict: "ok", found };
   // Only code that imports them needs them, and `start` says what became of its attempt.
   const hint = `${startLine()} installs for sandboxes what code may import and is not here: ${missing.join(", ")}`;
   return { name, verdict: "ok", found: `${found}; ${hint}` };

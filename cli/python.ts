@@ -37,6 +37,20 @@ const NAMES = PACKAGES.map(({ pip }) => pip);
 const LIST = `${NAMES.slice(0, -1).join(", ")} and ${NAMES.at(-1)}`;
 
 /**
+ * The interpreters that a server with this state directory chooses from; undefined where there is none.
+ * @returns `other` for the first besides `first` that has every package
+ */
+export async function findPython(stateDir: string) {
+  const [first, ...others] = await findPythons();
+  if (first === undefined) return undefined;
+  const packages = join(stateDir, "python");
+  /** Whether it has every package by itself, or an earlier start has installed them for it. */
+  const isReady = (python: Python) =>
+    isComplete(python) || modifiedAt(join(packages, packagesKey(python))) !== undefined;
+  return { first, other: others.find(isReady), packages, isReady };
+}
+
+/**
  * @param given An interpreter that the user named, for which nothing is installed.
  * @param stateDir Packages go into its directory `python`.
  * @throws {UserError} when `given` is no Python 3
@@ -52,18 +66,14 @@ export async function setUpPython(
     if (python === undefined) throw new UserError(`--python ${given} is not a Python 3 that runs.`);
     return { python: python.executable, packages: undefined, ...nothing };
   }
-  const [first, ...others] = await findPythons();
-  if (first === undefined) return { python: null, packages: undefined, ...nothing };
-
-  const packages = join(stateDir, "python");
+  const found = await findPython(stateDir);
+  if (found === undefined) return { python: null, packages: undefined, ...nothing };
+  const { first, other, packages, isReady } = found;
   mkdirSync(packages, { recursive: true, mode: 0o755 });
   for (const name of readdirSync(packages)) {
     if (name.includes(".partial")) rmSync(join(packages, name), { recursive: true, force: true });
   }
-  const isReady = (python: Python) =>
-    isComplete(python) || modifiedAt(join(packages, packagesKey(python))) !== undefined;
   const failure = join(packages, `${packagesKey(first)}.failed`);
-  const other = others.find(isReady);
   const start = isReady(first) ? first : (other ?? first);
   const failedAt = modifiedAt(failure) ?? 0;
   if (isReady(first) || Date.now() - failedAt < RETRY_MS) {

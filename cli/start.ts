@@ -14,7 +14,7 @@ import { freePort, lockDirectory, startOnPort } from "./lock.ts";
 import { readComponents, readMounts } from "./mounts.ts";
 import { readOptions, USAGE } from "./options.ts";
 import { watchNPM } from "./parents.ts";
-import { defaultStateDir, root, variablesFile } from "./places.ts";
+import { defaultStateDir, isPackaged, root, variablesFile } from "./places.ts";
 import { requireBubblewrap, requireLinux, requirePlaces } from "./platform.ts";
 import { failure, failureOf, json } from "./print.ts";
 import { type PythonSetup, setUpPython } from "./python.ts";
@@ -129,6 +129,7 @@ async function start(): Promise<void> {
     ...values,
     LOCAL_ENGINE_URL: engine.url,
     LOCAL_ENGINE_SECRET: secret,
+    LOCAL_TOKEN_COMMAND: isPackaged ? "sandbox-mcp token show" : "npm run token",
     LOCAL_DIRECTORIES: mounts.forEngine.map(({ name }) => name).join(),
     MOUNTED_DIRECTORIES: JSON.stringify(mounts.forWorker),
     // Without isolation all sandboxes have one /workspace, which is the host's.

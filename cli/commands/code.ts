@@ -1,5 +1,5 @@
 /** `sandbox-mcp code`: runs a program in a kernel of a sandbox. */
-import { writeFileSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { extname, join } from "node:path";
 import { Option } from "@commander-js/extra-typings";
 import { z } from "zod";
@@ -104,14 +104,17 @@ function printResult(run: object, content: Answer["content"], images: readonly s
     note(`Images: ${shown.length}. --save <directory> writes them.`);
 }
 
-/** Writes the images as `image-1.png` and so on. @returns their paths, and why there are no more */
+/** Writes the images as `image-1.png` and so on, under numbers that are free. @returns their paths, and why there are no more */
 function savedImages(content: Answer["content"], directory: string): { images: string[]; unsaved?: string } {
   const images: string[] = [];
+  let number = 0;
   for (const { data, mimeType } of content.filter((block) => block.type === "image")) {
     const ending = { "image/jpeg": "jpg", "image/gif": "gif", "image/webp": "webp" }[mimeType] ?? "png";
-    const path = join(directory, `image-${images.length + 1}.${ending}`);
+    let path: string;
+    do path = join(directory, `image-${++number}.${ending}`);
+    while (existsSync(path));
     try {
-      writing(path, () => writeFileSync(path, Buffer.from(data, "base64")));
+      writing(path, () => writeFileSync(path, Buffer.from(data, "base64"), { flag: "wx" }));
     } catch (error) {
       return { images, unsaved: messageOf(error) };
     }

@@ -15,6 +15,7 @@ import { atIssuer, readLimited } from "./endpoints.ts";
 import { type GrantProps, type OAuth, oauthAPI } from "./oauth.ts";
 import { PANEL_CLIENT_ID } from "./panel-client.ts";
 import { AUTHORIZE_PATH } from "./paths.ts";
+import { canRunTasks, type Config } from "../shared/config.ts";
 import { knownScopes, type Scope, SCOPES } from "../shared/principal.ts";
 import { hasGoodHost } from "./redirects.ts";
 import { bytesOf, StoreError } from "./store.ts";
@@ -72,9 +73,9 @@ async function show(context: PageContext): Promise<Response> {
   if (!hasGoodHost(asked.redirectUri, context.config))
     throw new AuthorizationError("invalid_request", { description: "Invalid redirect URI" });
   checkChallenge(asked);
-  if (offeredScopes(asked).length === 0)
+  if (offeredScopes(asked, context.config).length === 0)
     throw refusal(asked, "invalid_scope", "None of the scopes asked for exists here.");
-  return consent(context, asked, offeredScopes(asked), new Headers());
+  return consent(context, asked, offeredScopes(asked, context.config), new Headers());
 }
 
 /** Shows the page for `asked`. Its form carries a new handle that works once, and in this browser only. */
@@ -96,10 +97,10 @@ async function consent(
   const begun = await api.beginConsent(asked);
   for (const cookie of begun.headers.getSetCookie()) headers.append("set-cookie", cookie);
   const { search } = new URL(request.url);
-  const offered = offeredScopes(asked);
+  const offered = offeredScopes(asked, context.config);
   const page = { description, issuer: oauth.issuer, search, handle: begun.handle, headers };
   const onPhone = /\bMobi/i.test(request.headers.get("user-agent") ?? "");
-  return consentPage({ ...page, offered, ticked, methods, onPhone, problem });
+  return consentPage({ ...page, offered, ticked, methods, onPhone, problem, config: context.config });
 }
 
 async function decide(context: PageContext): Promise<Response> {
@@ -120,7 +121,7 @@ async function decide(context: PageContext): Promise<Response> {
   }
   const { request: asked, headers } = await api.approveConsent(request, handle);
   const wanted = form.getAll("scope");
-  const ticked = offeredScopes(asked).filter((scope) => wanted.includes(scope));
+  const ticked = offeredScopes(asked, context.config).filter((scope) => wanted.includes(scope));
   if (ticked.length === 0) {
     signIn(context, { outcome: "refused", reason: "no_scope", client: asked.clientId });
     return consent(context, asked, ticked, headers, NO_SCOPE);
@@ -182,10 +183,14 @@ async function complete(
   return seeOther(redirectTo, headers);
 }
 
-/** The scopes to offer: the known ones that the client asked for, or all when it asked for none. `offline_access` does not count. */
-function offeredScopes({ scope }: AuthRequest): readonly Scope[] {
+/**
+ * The scopes to offer: the known ones that the client asked for, or all when it asked for none. `offline_access` does not count, and
+ * tasks are not offered by a server that cannot run them.
+ */
+function offeredScopes({ scope }: AuthRequest, config: Config): readonly Scope[] {
   const asked = scope.filter((name) => name !== "offline_access");
-  return asked.length === 0 ? SCOPES : knownScopes(asked);
+  const known = asked.length === 0 ? SCOPES : knownScopes(asked);
+  return canRunTasks(config) ? known : known.filter((name) => name !== "tasks:run");
 }
 
 /** RFC 6749 section 3.1 forbids repeated parameters: a check that reads one of two can be bypassed with the other. */

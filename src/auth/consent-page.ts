@@ -4,6 +4,7 @@ import { type HTML, markup, plain } from "./html.ts";
 import { PANEL_CLIENT_ID } from "./panel-client.ts";
 import { AUTHORIZE_PATH } from "./paths.ts";
 import { page } from "./page.ts";
+import type { Config } from "../shared/config.ts";
 import type { Scope, SignInMethod } from "../shared/principal.ts";
 
 const MEANING: Record<Scope, string> = {
@@ -29,6 +30,7 @@ export interface Consent {
   methods: readonly OpenMethod[];
   /** On a phone no field has the focus: the keyboard would cover the page, and the client's name scroll out of sight. */
   onPhone: boolean;
+  config: Pick<Config, "localTokenCommand">;
   problem?: Problem;
 }
 
@@ -50,7 +52,7 @@ export interface Problem {
 }
 
 export function consentPage(consent: Consent): Promise<Response> {
-  const { description, issuer, search, handle, headers, offered, ticked, methods, onPhone, problem } =
+  const { description, issuer, search, handle, headers, offered, ticked, methods, onPhone, problem, config } =
     consent;
   const name = plain(description.clientName) || "An app without a name";
   const isPanel = description.clientId === PANEL_CLIENT_ID;
@@ -87,7 +89,7 @@ ${place === "top" && alert}<p class="soft">${terms}.</p>
 <legend>What it may do</legend>
 ${place === "scopes" && alert}${boxes}</fieldset>
 <div>
-${methods.map((open, index) => [index > 0 && markup`<p class="or">or</p>\n`, approval(open, { alone: methods.length === 1, alert: place === open.method && alert, isFocused: !problem && !onPhone, isPanel })])}
+${methods.map((open, index) => [index > 0 && markup`<p class="or">or</p>\n`, approval(open, { alone: methods.length === 1, alert: place === open.method && alert, isFocused: !problem && !onPhone, isPanel, config })])}
 <button class="plain" name="decision" value="deny" formnovalidate>${isPanel ? "Cancel" : "Deny"}</button>
 </div>
 </form>`;
@@ -95,6 +97,13 @@ ${methods.map((open, index) => [index > 0 && markup`<p class="or">or</p>\n`, app
   const asks = isPanel ? "Sign in to the panel" : `${name} asks for access`;
   const title = `${problem ? "Error: " : ""}${asks}`;
   return page(title, body, { status: problem?.status, formTargets, headers, wide: true });
+}
+
+/** A sentence for people who have to find the owner's token. */
+export function whereTheTokenIs({ localTokenCommand }: Pick<Config, "localTokenCommand">): HTML {
+  return localTokenCommand === undefined
+    ? markup`It is the secret SERVER_AUTH_TOKEN of the server.`
+    : markup`On the server's machine, <code>${localTokenCommand}</code> prints it.`;
 }
 
 /** The part of the form by which one approves and signs in with this method. */
@@ -105,7 +114,14 @@ function approval(
     alert,
     isFocused,
     isPanel,
-  }: { alone: boolean; alert: HTML | false | undefined; isFocused: boolean; isPanel: boolean },
+    config,
+  }: {
+    alone: boolean;
+    alert: HTML | false | undefined;
+    isFocused: boolean;
+    isPanel: boolean;
+    config: Pick<Config, "localTokenCommand">;
+  },
 ): HTML {
   const verb = isPanel ? "Sign in" : "Approve";
   switch (method) {
@@ -114,8 +130,7 @@ function approval(
 <legend>Who you are</legend>
 <input type="text" name="username" value="owner" autocomplete="username" hidden>
 ${alert}<label class="field" for="token">The server's token</label>
-<p class="soft" id="token-hint">In the server's directory, <code>npm run token</code> prints it. On Cloudflare it is the
-secret SERVER_AUTH_TOKEN.</p>
+<p class="soft" id="token-hint">${whereTheTokenIs(config)}</p>
 <input id="token" type="password" name="token" required autocomplete="current-password" spellcheck="false"
  aria-describedby="${alert && "problem "}token-hint"${alert && markup` aria-invalid="true"`}${(alert || isFocused) && markup` autofocus`}>
 </fieldset>

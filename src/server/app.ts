@@ -30,6 +30,7 @@ import { readJSON, unreadable } from "./body.ts";
 import { type EndpointQuery, endpointQueryOf } from "../shared/endpoint-query.ts";
 import { type Config, ConfigError, type Env, parseConfig } from "../shared/config.ts";
 import { serveFiles, serveLink } from "./files.ts";
+import { ICON } from "./icon.ts";
 import { isBrowser, landingPage } from "./landing.ts";
 import { PROCESS_ADDRESS_LIMITER, rateLimited, tooOften } from "../shared/limiter.ts";
 import { callerFields, log, logError } from "../shared/log.ts";
@@ -108,6 +109,8 @@ export function createApp(product: Product): App {
   const tasks = { by: byToken("/mcp", "/"), scopes: TASK_SCOPES };
   const routes: readonly Route[] = [
     { path: "/health", methods: READ, serve: { open: health } },
+    // Browsers ask for it by themselves.
+    { path: "/favicon.ico", methods: READ, serve: { open: favicon } },
     { path: "/mcp", methods: "POST", forPeople: true, serve: { by: byToken("/mcp"), known: mcp } },
     // Some clients post to the root.
     { path: "/", methods: "POST", forPeople: true, serve: { by: byToken("/"), known: mcp } },
@@ -303,6 +306,13 @@ function scopesNeeded(product: Product, calls: readonly ToolCall[], read: readon
   return SCOPES.filter((scope) => needed.has(scope));
 }
 
+function favicon(): Response {
+  const bytes = Uint8Array.fromBase64(ICON.src.slice(ICON.src.indexOf(",") + 1));
+  return new Response(bytes, {
+    headers: { "content-type": ICON.mimeType, "cache-control": "public, max-age=86400" },
+  });
+}
+
 /** Tells how callers authenticate and, where OAuth is off, why. */
 function health(request: Request, context: RequestContext): Response {
   const { serverAuthToken, authTokens } = context.config;
@@ -313,6 +323,7 @@ function health(request: Request, context: RequestContext): Response {
   const auth_method = ways.join(" and ") || "none";
   return json({
     ...HEALTHY,
+    ...(context.config.localTokenCommand !== undefined && { platform: "local" }),
     auth_method: "off" in oauth ? `${auth_method} (no oauth: ${oauth.off})` : auth_method,
   });
 }

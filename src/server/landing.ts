@@ -3,7 +3,8 @@ import { markup } from "../auth/html.ts";
 import { oauthFor } from "../auth/oauth.ts";
 import { page } from "../auth/page.ts";
 import { PANEL_PATH } from "../auth/paths.ts";
-import { canRunTasks } from "../tools/start-task.ts";
+import { canRunTasks } from "../shared/config.ts";
+import { whereTheTokenIs } from "../auth/consent-page.ts";
 import { clientLines } from "./client-lines.ts";
 import { endpointQueryOf, queryOf } from "../shared/endpoint-query.ts";
 import { namedOrigin } from "../shared/origin.ts";
@@ -32,8 +33,7 @@ export async function landingPage(request: Request, context: RequestContext): Pr
       : "and to keep files"
   }. ${signsIn ? markup`<a href="${PANEL_PATH}">The panel</a> shows them. Connect a client:` : "Connect a client to it:"}</p>
 ${"problem" in asked && markup`<p>${asked.problem} Clients cannot use it; below it is left out.</p>\n`}<pre>${url}</pre>
-<p>Clients send a token, which stands for <code>&lt;token&gt;</code> below: <code>npm run token</code> in the server's
-directory prints it, and on Cloudflare it is the secret SERVER_AUTH_TOKEN.${
+<p>Clients send a token, which stands for <code>&lt;token&gt;</code> below. ${whereTheTokenIs(context.config)}${
     signsIn && " Clients that sign in by OAuth need the address alone: they bring you to a page here."
   }</p>
 ${lines.map(

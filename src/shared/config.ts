@@ -18,7 +18,7 @@ import {
   webOrigin,
 } from "./env-fields.ts";
 import { modelName } from "./names.ts";
-import { MODEL_HOST, type Secret, SERVER, secretList } from "./secrets.ts";
+import { MODEL_HOST, type Secret, SERVER, secretList, secretsAt, secretsFor } from "./secrets.ts";
 import { TOOL_NAMES, type ToolName, toolsChosen, wrongChoice } from "./tool-sets.ts";
 import type { VARIABLES } from "./variables.ts";
 
@@ -86,6 +86,7 @@ export interface Env {
   MAX_WAIT_SECONDS?: string;
   TOOLS?: string;
   MOUNTED_DIRECTORIES?: string;
+  LOCAL_TOKEN_COMMAND?: string;
   /** Stores logs, results and artifacts of runs. */
   RESULTS: R2Bucket;
   /** Limits the calls of one principal. Without it they are not limited. */
@@ -191,6 +192,13 @@ export interface Config {
   workspaces: WorkspaceConfig;
   /** On the local platform only. */
   mounts: readonly MountedDirectory[];
+  /** The command that prints the owner's token, on the local platform only: its pages name it. */
+  localTokenCommand: string | undefined;
+}
+
+/** Whether the server has a credential for a model, which tasks and questions need. */
+export function canRunTasks({ secrets }: Pick<Config, "secrets">): boolean {
+  return secretsAt(secretsFor(secrets, SERVER), MODEL_HOST).length > 0;
 }
 
 /** What one principal may use. */
@@ -290,6 +298,7 @@ function parse(env: Env): Config | ConfigError {
       ttlDays: data.CHECKPOINT_TTL_DAYS ?? 30,
     },
     mounts: data.MOUNTED_DIRECTORIES ?? [],
+    localTokenCommand: data.LOCAL_TOKEN_COMMAND,
   };
 }
 
@@ -391,7 +400,8 @@ const variables = z.object({
     }),
   ),
   MOUNTED_DIRECTORIES: variable(z.string().transform(fromJSON).pipe(mountedDirectories)),
-} satisfies Record<(typeof VARIABLES)[number] | "MOUNTED_DIRECTORIES", z.ZodType>);
+  LOCAL_TOKEN_COMMAND: variable(z.string()),
+} satisfies Record<(typeof VARIABLES)[number] | "MOUNTED_DIRECTORIES" | "LOCAL_TOKEN_COMMAND", z.ZodType>);
 
 /** The model's credential: the key, or the token where there is no key. */
 function modelSecrets(key: string | undefined, token: string | undefined): Secret[] {

@@ -6,7 +6,8 @@ import { defineTool, sandboxName, timeoutField, waitField } from "./define.ts";
 import { followTask } from "./follow-task.ts";
 import { patienceOf } from "./mcp-task.ts";
 import { runContent } from "./run-result.ts";
-import { canRunTasks, startTask } from "./start-task.ts";
+import { canRunTasks } from "../shared/config.ts";
+import { startTask } from "./start-task.ts";
 import { taskFields, taskOutput } from "./task-result.ts";
 
 /** Characters. A longer task goes into a file of the sandbox or of the repository. */

@@ -10,7 +10,7 @@ import { secretsFor } from "../shared/secrets.ts";
 import { previewURL } from "../shared/preview-url.ts";
 import { sandboxListing } from "../shared/sandbox-listing.ts";
 import { type ToolContext, defineTool, text } from "./define.ts";
-import { canRunTasks } from "./start-task.ts";
+import { canRunTasks } from "../shared/config.ts";
 
 export const listSandboxes = defineTool({
   name: "list_sandboxes",

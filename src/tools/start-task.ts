@@ -10,7 +10,7 @@ import { taskDetailOf } from "../tasks/collect.ts";
 import { ToolError } from "../shared/errors.ts";
 import { AGENT_NAMES, randomLetters } from "../shared/names.ts";
 import type { WithNotice } from "../actors/sandbox-client.ts";
-import type { Config } from "../shared/config.ts";
+import { canRunTasks } from "../shared/config.ts";
 import { MODEL_HOST, SERVER, secretsAt, secretsFor } from "../shared/secrets.ts";
 import { mustBeChosen, type ToolContext } from "./define.ts";
 import { fork, forkTask, mustSaveWorkspaces } from "./checkpoints.ts";
@@ -34,11 +34,6 @@ export interface TaskRequest {
   /** Names of definitions that have to be there. */
   agents?: readonly string[];
   commands?: readonly string[];
-}
-
-/** Whether there is a credential for a model. */
-export function canRunTasks({ secrets }: Config): boolean {
-  return secretsAt(secretsFor(secrets, SERVER), MODEL_HOST).length > 0;
 }
 
 /** @throws {ToolError} for a server that runs no tasks, or has no credential for a model. @param what who needs it, and what cannot be done */

@@ -358,10 +358,13 @@ describe("code", () => {
         .subarray(1, 4)
         .toString(),
     ).toBe("PNG");
+    const again = await json(["code", "--save", "charts", image]);
+    expect(again.images).toEqual([join(directory, "charts/image-2.png")]);
   });
 
   it("prints the result of which an image cannot be saved", async () => {
-    mkdirSync(join(directory, "full/image-1.png"), { recursive: true });
+    mkdirSync(join(directory, "full"));
+    symlinkSync("nowhere", join(directory, "full/image-1.png"));
     const words = [
       "code",
       "--save",
@@ -371,7 +374,7 @@ describe("code", () => {
     expect(await run(words)).toMatchObject({
       code: 69,
       stdout: expect.stringMatching(/^done\n/),
-      stderr: expect.stringContaining("image-1.png cannot be written: EISDIR"),
+      stderr: expect.stringContaining("image-1.png cannot be written: EEXIST"),
     });
     expect(await json(words)).toMatchObject({ success: false, state: "succeeded", images: [] });
   });

@@ -28,6 +28,7 @@ beforeAll(async () => {
   github = await startGitHub();
   [server, chromium, callback] = await Promise.all([
     startOAuthServer({
+      ANTHROPIC_API_KEY: "test-model-key",
       GITHUB_CLIENT_ID: CLIENT_ID,
       GITHUB_CLIENT_SECRET: CLIENT_SECRET,
       GITHUB_ALLOWED_USERS: "octocat",
@@ -53,7 +54,7 @@ async function open(options: Parameters<Browser["newContext"]>[0] = {}): Promise
   const page = await context.newPage();
   complaints = [];
   page.on("console", (message) => {
-    if (message.type() === "error" && !message.text().includes("favicon")) complaints.push(message.text());
+    if (message.type() === "error") complaints.push(message.text());
   });
   page.on("pageerror", (error) => complaints.push(error.message));
   return page;
@@ -391,9 +392,9 @@ describe("the page", () => {
         - group "Who you are":
           - text: Who you are The server's token
           - paragraph:
-            - text: In the server's directory,
+            - text: On the server's machine,
             - code: npm run token
-            - text: prints it. On Cloudflare it is the secret SERVER_AUTH_TOKEN.
+            - text: prints it.
           - textbox "The server's token"
         - button "Approve with the token"
         - paragraph: or

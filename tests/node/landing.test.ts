@@ -23,7 +23,7 @@ it.each(["/", "/mcp"])(
     const page = await chromium.newPage();
     const complaints: string[] = [];
     page.on("console", (message) => {
-      if (message.type() === "error" && !message.text().includes("favicon")) complaints.push(message.text());
+      if (message.type() === "error") complaints.push(message.text());
     });
     const response = await page.goto(`${server.origin}${path}`);
     expect(response?.status()).toBe(200);
@@ -43,8 +43,30 @@ it.each(["/", "/mcp"])(
   },
 );
 
+const text = async ({ origin }: OAuthServer) =>
+  (await fetch(origin, { headers: { accept: "text/html" } })).text();
+
 const pageAt = async (path: string) =>
   (await fetch(server.origin + path, { headers: { accept: "text/html" } })).text();
+
+it("has an icon", async () => {
+  const response = await fetch(`${server.origin}/favicon.ico`);
+  expect([response.status, response.headers.get("content-type")]).toEqual([200, "image/png"]);
+  expect(new TextDecoder("latin1").decode(await response.arrayBuffer())).toMatch(/^.PNG/);
+});
+
+it("says it is local, and names the command that prints its token, only where that is so", async () => {
+  const health = async ({ origin }: OAuthServer) => (await fetch(`${origin}/health`)).json();
+  expect(await health(server)).toMatchObject({ platform: "local" });
+  const packaged = await startOAuthServer({ LOCAL_TOKEN_COMMAND: "sandbox-mcp token show" });
+  expect(await text(packaged)).toContain("<code>sandbox-mcp token show</code>");
+  await packaged.close();
+  const deployed = await startOAuthServer({ LOCAL_TOKEN_COMMAND: "" });
+  expect(await text(deployed)).toMatch(/secret SERVER_AUTH_TOKEN/);
+  expect(await text(deployed)).not.toMatch(/npm run token|token show/);
+  expect(await health(deployed)).toMatchObject({ platform: "cloudflare_sandboxes" });
+  await deployed.close();
+});
 
 it("speaks of tasks only where the server runs them", async () => {
   expect(await pageAt("/")).not.toMatch(/tasks/);

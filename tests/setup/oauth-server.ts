@@ -31,6 +31,7 @@ export async function startOAuthServer(variables: Record<string, string> = {}): 
       SERVER_AUTH_TOKEN: OWNER_TOKEN,
       LOCAL_ENGINE_URL: "http://127.0.0.1:9",
       LOCAL_ENGINE_SECRET: "none",
+      LOCAL_TOKEN_COMMAND: "npm run token",
       ...variables,
     },
     onLog: ({ message }) => void lines.push(message),

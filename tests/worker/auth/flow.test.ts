@@ -164,6 +164,13 @@ describe("scopes", () => {
     expect(challenge).toContain(`resource_metadata="${ORIGIN}/.well-known/oauth-protected-resource/mcp"`);
   });
 
+  it("do not include tasks where the server has no credential for a model", async () => {
+    const app = oauthApp({ ANTHROPIC_API_KEY: "" });
+    const client = await Client.register(app);
+    const page = await new Browser(app).open(await client.authorizationURL());
+    expect(page.offered).toEqual(["sandbox:read", "sandbox:write", "sandbox:exec"]);
+  });
+
   it("that were not offered cannot be slipped into the form", async () => {
     const app = oauthApp();
     const { tokens } = await signedIn(

@@ -20,7 +20,13 @@ declare global {
 
 /** The app with OAuth on, at `ORIGIN` unless the variables say otherwise. */
 export function oauthApp(variables: Variables = {}): App {
-  return appWith({ PUBLIC_ORIGIN: ORIGIN, OAUTH_KV: env.OAUTH_KV, Attempts: env.Attempts, ...variables });
+  return appWith({
+    PUBLIC_ORIGIN: ORIGIN,
+    OAUTH_KV: env.OAUTH_KV,
+    Attempts: env.Attempts,
+    ANTHROPIC_API_KEY: "test-model-key",
+    ...variables,
+  });
 }
 
 /** The owner signs in and approves; the client has its code. */

@@ -2,6 +2,7 @@
 import { isDeepStrictEqual } from "node:util";
 import { applyEdits, modify, type ParseError, parse } from "jsonc-parser";
 import { parse as parseTOML, stringify as writeTOML } from "smol-toml";
+import { parseDocument } from "yaml";
 import type { ClientKind } from "./clients.ts";
 import { isRecord } from "../src/shared/is-record.ts";
 import { UserError } from "./errors.ts";
@@ -13,6 +14,14 @@ const BOM = "\uFEFF";
 export function readContent(client: ClientKind, file: string): unknown {
   const text = withoutBOM(file);
   if (text.trim() === "") return {};
+  if (client.format === "yaml") {
+    const document = parseDocument(text);
+    const content: unknown = document.toJS();
+    if (document.errors.length === 0 && isRecord(content)) return content;
+    throw new UserError(
+      `it is no YAML mapping: ${document.errors[0]?.message.split("\n")[0] ?? "another value"}`,
+    );
+  }
   if (client.format === "toml") {
     try {
       return parseTOML(text);
@@ -53,7 +62,7 @@ export function withEntry(
   const table = client.path(before);
   const text = withRoom(client, withoutBOM(file), before, table);
   const path = [...table, name];
-  const after = client.format === "toml" ? tomlWith(text, path, entry) : jsonWith(text, path, entry);
+  const after = WRITERS[client.format](text, path, entry);
   // Nothing but the entry may have changed.
   const expected = structuredClone(before) as Record<string, unknown>;
   let at = expected;
@@ -79,7 +88,7 @@ function withRoom(client: ClientKind, text: string, content: unknown, table: rea
     const value = at[key];
     if (isEmptyValue(value)) {
       const path = table.slice(0, index + 1);
-      return value === undefined || client.format === "toml"
+      return value === undefined || client.format !== "json"
         ? text
         : applyEdits(text, modify(text, path, {}, {}));
     }
@@ -87,6 +96,17 @@ function withRoom(client: ClientKind, text: string, content: unknown, table: rea
     at = value;
   }
   return text;
+}
+
+const WRITERS = { json: jsonWith, toml: tomlWith, yaml: yamlWith };
+
+function yamlWith(text: string, path: readonly string[], entry: object): string {
+  const document = parseDocument(text);
+  for (let length = 1; length < path.length; length++)
+    if (isEmptyValue(document.getIn(path.slice(0, length))))
+      document.setIn(path.slice(0, length), document.createNode({}));
+  document.setIn(path, document.createNode(entry));
+  return document.toString();
 }
 
 function jsonWith(text: string, path: readonly string[], entry: object): string {

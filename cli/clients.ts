@@ -27,8 +27,8 @@ export interface ClientKind {
   /** As the user types it. */
   name: string;
   title: string;
-  /** JSON with comments, or TOML. */
-  format: "json" | "toml";
+  /** JSON with comments, TOML or YAML. */
+  format: "json" | "toml" | "yaml";
   /** The user's own configuration. */
   place(machine: Machine): Place;
   /** That of a project, below its directory; undefined where the client has none. */
@@ -197,5 +197,76 @@ export const CLIENTS: readonly ClientKind[] = [
         ? { type: "local", command: [endpoint.command, ...endpoint.args], environment: { ...endpoint.env } }
         : { type: "remote", url: endpoint.url, headers: bearer(endpoint.token) },
     next: "Start opencode; `opencode mcp list` shows the server.",
+  },
+  {
+    name: "cline",
+    title: "Cline",
+    format: "json",
+    place: inHome(".cline/data/settings/cline_mcp_settings.json"),
+    path: () => ["mcpServers"],
+    speaksHTTP: true,
+    // Without a type, `url` is the older transport, Server-Sent Events.
+    entry: common("url", { type: "streamableHttp" }),
+    next: "Start cline; /mcp shows the server. In an editor, copy the entry to MCP Servers > Configure.",
+  },
+  {
+    name: "copilot-cli",
+    title: "Copilot CLI",
+    format: "json",
+    place: (machine) => belowVariable(machine, "COPILOT_HOME", ".copilot", "mcp-config.json"),
+    projectFile: ".github/mcp.json",
+    path: () => ["mcpServers"],
+    speaksHTTP: true,
+    // It offers a model the tools that are named here.
+    entry: (endpoint) => ({
+      ...(endpoint.kind === "process"
+        ? { type: "local", ...asProcess(endpoint) }
+        : common("url", { type: "http" })(endpoint)),
+      tools: ["*"],
+    }),
+    next: "Start copilot; /mcp show lists the server.",
+  },
+  {
+    name: "continue",
+    title: "Continue",
+    format: "json",
+    // A file of its own: config.yaml beside it has a list, in which an entry has no name to be found by.
+    place: inHome(".continue/mcpServers/sandbox-mcp.json"),
+    projectFile: ".continue/mcpServers/sandbox-mcp.json",
+    path: () => ["mcpServers"],
+    speaksHTTP: true,
+    entry: common("url", { type: "http" }),
+    next: "Start cn, or reload Continue's configuration; /mcp shows the server.",
+  },
+  {
+    name: "qwen-code",
+    title: "Qwen Code",
+    format: "json",
+    place: inHome(".qwen/settings.json"),
+    projectFile: ".qwen/settings.json",
+    path: () => ["mcpServers"],
+    speaksHTTP: true,
+    entry: common("httpUrl"),
+    next: "Start qwen; /mcp shows the server.",
+  },
+  {
+    name: "goose",
+    title: "goose",
+    format: "yaml",
+    place: (machine) =>
+      machine.platform === "win32"
+        ? belowVariable(machine, "APPDATA", "AppData/Roaming", "Block/goose/config/config.yaml")
+        : inConfig(machine, "goose/config.yaml"),
+    path: () => ["extensions"],
+    speaksHTTP: true,
+    entry: (endpoint) => ({
+      enabled: true,
+      name: "sandbox",
+      timeout: 300,
+      ...(endpoint.kind === "process"
+        ? { type: "stdio", cmd: endpoint.command, args: [...endpoint.args], envs: { ...endpoint.env } }
+        : { type: "streamable_http", uri: endpoint.url, headers: bearer(endpoint.token) }),
+    }),
+    next: "Start goose session; `goose configure` shows the extension.",
   },
 ];

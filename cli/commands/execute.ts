@@ -23,8 +23,10 @@ export const execute = serverCommand(
   .option("--file <path>", "read the task from a file")
   .option("--repository <url>", "a Git repository, cloned first")
   .option("--branch <name>", "its branch")
-  .addOption(new Option("--coding-agent <name>", "who does it").choices(AGENT_NAMES))
-  .option("--agent <name>", "have this subagent in place (may be repeated)", repeated)
+  .addOption(new Option("--agent <name>", "the coding agent that does it").choices(AGENT_NAMES))
+  // Its name before.
+  .addOption(new Option("--coding-agent <name>").choices(AGENT_NAMES).hideHelp())
+  .option("--subagent <name>", "have this subagent in place (may be repeated)", repeated)
   .option("--command <name>", "have this slash command in place (may be repeated)", repeated)
   .option("--model <name>", "the model that it uses")
   .option("--sandbox <name>", "work in this sandbox, which stays, else in a fresh one")
@@ -41,8 +43,8 @@ export const execute = serverCommand(
       task,
       repository: options.repository,
       branch: options.branch,
-      agent: options.codingAgent,
-      agents: options.agent,
+      agent: options.agent ?? options.codingAgent,
+      agents: options.subagent,
       commands: options.command,
       model: options.model,
       sandbox: options.sandbox,

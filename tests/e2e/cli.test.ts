@@ -387,7 +387,7 @@ describe("code", () => {
     [["code", "1", "--context", "A b"], 64, "must be 1 to 32 of a-z, 0-9 and -."],
     [["command", "ls", "--session", "A b"], 64, "must be 1 to 32 of a-z, 0-9 and -."],
     [["command", "ls", "--timeout", "21601"], 64, "a whole number from 1 to 21600."],
-    [["execute", "x", "--coding-agent", "foo"], 64, "Allowed choices are claude-code, opencode."],
+    [["execute", "x", "--agent", "foo"], 64, "Allowed choices are claude-code, opencode."],
     [["runs", "--limit", "900"], 64, "does not take what it was given: limit: "],
     [["code", "1", "--save", "/proc/nope/charts"], 69, "/proc/nope/charts cannot be written: ENOENT"],
     [["code", "1", "--save", "/dev/null"], 69, "/dev/null cannot be written: EEXIST"],
@@ -541,12 +541,19 @@ describe("execute", () => {
   it("has the agents and commands in place that are named, from the operator's folder as it is now", async () => {
     const reviewer = "---\nname: reviewer\ndescription: looks for mistakes\n---\nLook for them.";
     writeFileSync(join(directory, "definitions/agents/reviewer.md"), reviewer);
-    const { code, stdout } = await run(["execute", "--agent", "reviewer", "--command", "write", "/write it"]);
+    const { code, stdout } = await run([
+      "execute",
+      "--subagent",
+      "reviewer",
+      "--command",
+      "write",
+      "/write it",
+    ]);
     expect([code, stdout]).toEqual([0, "It is written.\n"]);
     const asked = JSON.stringify(api.requests.at(-1)?.body);
     expect(asked).toContain("[[write]] Write it.");
     expect(asked).toContain("reviewer: looks for mistakes");
-    expect(await run(["execute", "--agent", "none", "--agent", "reviewer", "x"])).toMatchObject({
+    expect(await run(["execute", "--subagent", "none", "--subagent", "reviewer", "x"])).toMatchObject({
       code: 70,
       stderr: expect.stringContaining(
         "There is no agents/none. The operator offers agents/reviewer, commands/write.",

@@ -15,6 +15,7 @@ import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { parse } from "jsonc-parser";
 import { parse as parseTOML } from "smol-toml";
+import { parse as parseYAML } from "yaml";
 import { entryIn, withEntry } from "../../cli/client-file.ts";
 import { programWords } from "../../cli/places.ts";
 import { type ClientKind, CLIENTS, type Endpoint } from "../../cli/clients.ts";
@@ -48,6 +49,13 @@ const FILES: Record<string, string> = {
   "gemini-cli": '{ "security": { "auth": {} } }',
   opencode:
     '{\n  "$schema": "https://opencode.ai/config.json",\n  "mcp": { "other": { "type": "remote", "url": "https://o.example", "enabled": true } }\n}',
+  cline:
+    '{\n  "mcpServers": {\n    "other": { "command": "x", "disabled": false, "autoApprove": [] }\n  }\n}\n',
+  "copilot-cli": '{ "mcpServers": { "other": { "type": "local", "command": "x", "tools": ["*"] } } }',
+  continue: '{ "mcpServers": { "other": { "command": "x" } } }',
+  "qwen-code": '{ "$version": 3, "mcpServers": { "other": { "httpUrl": "https://o.example" } } }',
+  goose:
+    "# mine\nGOOSE_MODEL: a-model\nextensions:\n  other: # kept\n    enabled: true\n    type: builtin\n    name: other\n",
 };
 
 /** What each client reads, from its documentation. */
@@ -65,10 +73,33 @@ const WRITTEN: Record<string, (name: string) => unknown> = {
   codex: (name) => ({ mcp_servers: { [name]: { url: http.url, http_headers: { Authorization } } } }),
   "gemini-cli": (name) => ({ mcpServers: { [name]: { httpUrl: http.url, headers: { Authorization } } } }),
   opencode: (name) => ({ mcp: { [name]: { type: "remote", url: http.url, headers: { Authorization } } } }),
+  cline: (name) => ({
+    mcpServers: { [name]: { type: "streamableHttp", url: http.url, headers: { Authorization } } },
+  }),
+  "copilot-cli": (name) => ({
+    mcpServers: { [name]: { type: "http", url: http.url, headers: { Authorization }, tools: ["*"] } },
+  }),
+  continue: (name) => ({
+    mcpServers: { [name]: { type: "http", url: http.url, headers: { Authorization } } },
+  }),
+  "qwen-code": (name) => ({ mcpServers: { [name]: { httpUrl: http.url, headers: { Authorization } } } }),
+  goose: (name) => ({
+    extensions: {
+      [name]: {
+        enabled: true,
+        name: "sandbox",
+        timeout: 300,
+        type: "streamable_http",
+        uri: http.url,
+        headers: { Authorization },
+      },
+    },
+  }),
 };
 
+const READERS = { json: (text: string): unknown => parse(text), toml: parseTOML, yaml: parseYAML };
 const read = ({ format }: ClientKind, text: string): unknown =>
-  format === "toml" ? JSON.parse(JSON.stringify(parseTOML(text))) : parse(text);
+  JSON.parse(JSON.stringify(READERS[format](text)));
 
 describe.each(CLIENTS)("$title", (kind) => {
   const entry = kind.entry(kind.speaksHTTP ? http : bridge);
@@ -108,6 +139,7 @@ it.each([
   ["cursor", "{ not json", "no JSON object"],
   ["cursor", "[]", "no JSON object"],
   ["codex", "a = ", "no TOML"],
+  ["goose", "a: [", "no YAML"],
   ["codex", 'mcp_servers = { other = { command = "x" } }', "cannot change safely"],
 ])("a file of %s that holds %j is left alone", (name, text, message) => {
   expect(() => withEntry(client(name), text, "sandbox", { url: "u" })).toThrow(message);

@@ -8,7 +8,8 @@ import { Deployment, isDeployable } from "../deployment.ts";
 import { CommandError, EXIT } from "../exit.ts";
 import { json, line, note } from "../print.ts";
 import { isPackaged, root } from "../places.ts";
-import { userPath, endpoint, PROGRAM } from "../server.ts";
+import { Server } from "../mcp.ts";
+import { userPath, endpoint, PROGRAM, type ServerAddress } from "../server.ts";
 import { tryServer } from "./verify.ts";
 
 export const deploy = dataCommand(
@@ -85,7 +86,12 @@ function cloneWrangler(): [string, string] {
 /** How long a new address may take until it answers, milliseconds. */
 const APPEARS_MS = 120_000;
 
-/** Tries the server, once it answers. */
+/** How long Cloudflare may take to bring a new image to its machines, milliseconds. It takes minutes after a first deployment. */
+const FIRST_CONTAINER_MS = 600_000;
+
+const PAUSE_MS = 2000;
+
+/** Tries the server, once it answers and has started a container. */
 async function tried(url: string, token: string) {
   const deadline = Date.now() + APPEARS_MS;
   const answers = () =>
@@ -93,6 +99,26 @@ async function tried(url: string, token: string) {
       (response) => response.ok,
       () => false,
     );
-  while (!(await answers()) && Date.now() < deadline) await pause(2000);
-  return tryServer({ url: endpoint(url), token, tokenSource: "this deployment", isLocal: false });
+  while (!(await answers()) && Date.now() < deadline) await pause(PAUSE_MS);
+  const address = { url: endpoint(url), token, tokenSource: "this deployment", isLocal: false };
+  await firstContainer(address);
+  return tryServer(address);
+}
+
+/** Waits until a command runs in a sandbox, or until it is clear that none will: the trial then says why. */
+async function firstContainer(address: ServerAddress): Promise<void> {
+  const deadline = Date.now() + FIRST_CONTAINER_MS;
+  for (let tries = 1; ; tries++) {
+    try {
+      const server = await Server.connect(address);
+      await server.call("run_command", { command: "true", sandbox: "deploy" });
+      await server.call("destroy_sandbox", { sandbox: "deploy" });
+      return await server.close();
+    } catch (error) {
+      const mayPass = error instanceof CommandError && error.kind === "refusedByServer";
+      if (!mayPass || Date.now() > deadline) return;
+      if (tries === 1) note(`Waiting for the first container, which can take minutes. ${error.message}`);
+      await pause(PAUSE_MS);
+    }
+  }
 }

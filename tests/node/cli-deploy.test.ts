@@ -3,8 +3,10 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, writeFileSync } from "no
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { validate } from "../../cli/configuration.ts";
+import { text } from "node:stream/consumers";
 import { runCLI, runHere, startCLI } from "../setup/cli.ts";
 import { DeploymentCopy } from "../setup/deployment.ts";
+import { listen } from "../setup/oauth-server.ts";
 import { until } from "../setup/until.ts";
 
 let copy: DeploymentCopy;
@@ -177,6 +179,42 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
     expect([code, stderr]).toEqual([130, expect.stringMatching(/\nStopped\. What is done so far stays/)]);
     expect(readdirSync(TMPDIR).filter((name) => name.startsWith("sandbox-mcp-"))).toEqual([]);
     await until(() => !existsSync(`/proc/${pid}`));
+  });
+
+  it("waits for the first container, and tries again", async () => {
+    let refusals = 2;
+    const called: string[] = [];
+    const server = await listen(async (request, response) => {
+      if (request.url === "/health") return response.end('{"status":"healthy"}');
+      if (request.method !== "POST") return response.writeHead(405).end();
+      const { id, method, params } = JSON.parse(await text(request));
+      if (id === undefined) return response.writeHead(202).end();
+      const name = params?.name ?? method;
+      if (method === "tools/call") called.push(name);
+      const isError = name === "run_command" && refusals-- > 0;
+      const said = isError ? "The sandbox could not be started now." : "done";
+      const result =
+        method === "initialize"
+          ? {
+              protocolVersion: params.protocolVersion,
+              capabilities: { tools: {} },
+              serverInfo: { name: "s", version: "1" },
+            }
+          : method === "tools/list"
+            ? { tools: [] }
+            : { content: [{ type: "text", text: said }], isError };
+      response.writeHead(200, { "content-type": "application/json" });
+      response.end(JSON.stringify({ jsonrpc: "2.0", id, result }));
+    });
+    writeFileSync(join(directory, "secret-list"), "[]");
+    writeFileSync(join(directory, "deploy"), `Deployed\n  ${server.origin}\n`);
+    vi.stubEnv("SERVER_AUTH_TOKEN", "the-token-of-the-owner");
+    const { stderr } = await deploy("--yes");
+    server.server.close();
+    expect(stderr).toContain(
+      "first container, which can take minutes. The sandbox could not be started now.",
+    );
+    expect(called.slice(0, 4)).toEqual(["run_command", "run_command", "run_command", "destroy_sandbox"]);
   });
 
   it("leaves a token that is there", async () => {

@@ -26,9 +26,9 @@ const run = promisify(execFile);
 const require = createRequire(import.meta.url);
 
 export interface Module {
-  type: "ESModule" | "CompiledWasm";
+  type: "ESModule";
   path: string;
-  contents: string | Uint8Array<ArrayBuffer>;
+  contents: string;
 }
 
 /** What wrangler makes of a configuration for miniflare, without what whoever starts the Worker says. */
@@ -211,14 +211,6 @@ function readBuild(output: string): Built {
   const paths = readdirSync(output).map((file) => join(output, file));
   const main = paths.find((path) => path.endsWith(".js"));
   if (main === undefined) throw new Error(`wrangler left no module in ${output}.`);
-  const wasm = paths.filter((path) => path.endsWith(".wasm"));
-  const modules: Module[] = [
-    { type: "ESModule", path: main, contents: readFileSync(main, "utf8") },
-    ...wasm.map((path): Module => ({
-      type: "CompiledWasm",
-      path,
-      contents: new Uint8Array(readFileSync(path)),
-    })),
-  ];
+  const modules: Module[] = [{ type: "ESModule", path: main, contents: readFileSync(main, "utf8") }];
   return { modules, settings: JSON.parse(readFileSync(join(output, SETTINGS), "utf8")) };
 }

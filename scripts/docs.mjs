@@ -82,20 +82,23 @@ in neither of the last two and end with the sandbox:
 const IMAGES = `## Images
 
 \`run_code\`, \`read_file\` and artifacts of tasks show images of the same kinds: PNG, JPEG, GIF and WebP, by their content and
-not by their name. Some clients and models end a chat over an image that is too large or broken, so:
+not by their name. A line of text beside each has its name and its size in pixels. Some clients and models end a chat over an
+image that is too large or broken, so:
 
-- What has up to 1.15 million pixels, 8,000 on a side and 700 KiB is passed on byte for byte. What has more is made smaller,
-  with its proportions, and shown as JPEG, transparent parts on white; the text beside it gives both sizes and says where
-  the original is, with a link: that of a result is kept under \`/workspace/.outputs\`, 20 of a run. The file may have up to 8 MiB, an image of a result 6 MiB.
-- Of an animation that is too large the first frame is shown.
-- What would take more memory or time than one image may have is not shown, and the error says so with its size: a PNG
-  over 40 million pixels, a JPEG over 20 million, one that is progressive over some 12, a GIF over some 3, a WebP over some 4.
-  Make it smaller in the sandbox then, for example with PIL's \`thumbnail\`.
+- An image of up to 1.15 million pixels, 8,000 on a side and 700 KiB is passed on byte for byte. The sandbox makes a larger one
+  smaller, with Pillow: its proportions stay, it is turned upright by its EXIF data, transparent parts become white, and of an
+  animation the first frame is shown. The result is PNG or JPEG, whichever has fewer bytes: a plot mostly stays PNG. The
+  line of text has both sizes. \`run_code\` keeps the originals of up to 20 images of a run under \`/workspace/.outputs\`, with a link.
+- A file may have 8 MiB, an image of a result 6 MiB, and either up to 100 million pixels. Making one smaller may take 20
+  seconds and 1 GiB of memory. For an image beyond that the error has its size and says what to do.
+- Where a sandbox has no Pillow, the answer describes the image and says how to install it: \`pip install pillow\`. Images that need
+  not be made smaller are shown all the same. An artifact of a task whose sandbox has stopped is only described, with a link, if it is too large.
+- \`/mcp?images=off\` leaves all images out, for clients and models that take none. The line of text stays, and says how to get the image.
 - Charts for a browser (HTML with a script, as Plotly, Bokeh, Altair and Folium make in Python) are kept as files under
   \`/workspace/.outputs\`, and the result has path and size: 20 of a run, 32 MiB each. Where they have a picture it is shown.
 - SVG is text: \`read_file\` reads it by lines. To see it, convert it in the sandbox (\`rsvg-convert\`, CairoSVG).
-- What is not whole is an error in words. PNG is checked to its last pixel. Of JPEG, GIF and WebP that fit it is the structure
-  from the first byte to the last: one that is damaged in its coded data alone is shown, and how it looks is up to the client.`;
+- An image that is cut off is an error in words. The server follows the structure of a file to its end, with the checksums of PNG,
+  and decodes no pixels: an image that fits and whose coded data is wrong in itself is shown, and how it looks is up to the client.`;
 
 const FEWER = `## Fewer tools
 

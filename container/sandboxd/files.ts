@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { pipeline } from "node:stream/promises";
 import { type Serve, answerBy, bodyOf, jsonOf } from "./answering.ts";
 import { FileError } from "./file-error.ts";
+import { sendSmaller } from "./images.ts";
 import {
   type FileCalls,
   LINES_HEADER,
@@ -41,6 +42,7 @@ export class Files {
       "POST /changes": async (call, _request, response) => ({
         changes: await findChanges(call, closed(response)),
       }),
+      "POST /image": sendSmaller,
     };
   }
 

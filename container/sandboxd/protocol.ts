@@ -343,6 +343,8 @@ export const fileCalls = {
    * the task's own directory, and `CHANGES_DIFF` there is the diff. Answers `changesSchema`.
    */
   "POST /changes": z.object({ path: path(), task: idSchema(), limit: number() }),
+  /** Makes the image in the body smaller, to within `SHOWN_IMAGE`. Answers `IMAGE_HEADER`, and a PNG or JPEG where it is `made`. */
+  "POST /image": z.object({}),
 } as const;
 
 export type FileCalls = { [Name in keyof typeof fileCalls]: z.infer<(typeof fileCalls)[Name]> };
@@ -352,6 +354,20 @@ export const SIZE_HEADER = "sandboxd-size";
 export const LINES_HEADER = "sandboxd-lines";
 /** The time of a file's last change, milliseconds since the epoch. */
 export const MODIFIED_HEADER = "sandboxd-modified";
+
+/** Bytes of an image that is to be made smaller at most. */
+export const IMAGE_BYTES = 8 * 1024 * 1024;
+
+/**
+ * The largest image in a result: its longest side and its pixels, of which models' providers take no more or make fewer
+ * themselves, and its bytes. Base64 adds a third, and some clients take 1 MB at most.
+ */
+export const SHOWN_IMAGE = { side: 8000, pixels: 1_150_000, max: 700 * 1024 } as const;
+
+/** What became of an image that was to be made smaller. */
+export const IMAGE_HEADER = "sandboxd-image";
+export const imageMade = () => z.enum(["made", "no_pillow", "undecodable", "too_large"]);
+export type ImageMade = z.infer<ReturnType<typeof imageMade>>;
 
 /** The status of an answer that says why something failed. */
 export const FAILED = 422;

@@ -25,6 +25,7 @@ import { type Outcome, ToolError, platformFailure, withoutRuns } from "../shared
 import { Snapshots } from "../container/snapshots.ts";
 import type { FileStat, Written } from "../../container/sandboxd/protocol.ts";
 import { IDLE_STOP_MINUTES } from "../shared/idle-stop.ts";
+import type { ImageProblem } from "../shared/images.ts";
 import { log } from "../shared/log.ts";
 import type { Region } from "../shared/principal.ts";
 import { type Secret, secretsFor } from "../shared/secrets.ts";
@@ -534,6 +535,11 @@ export class Sandbox extends BaseSandbox<Env> {
 
   removeFile(owner: Owner, ...file: Parameters<Files["remove"]>): Promise<Answer<void>> {
     return this.#serveFiles(owner, () => this.#changing(this.#files.remove(...file)));
+  }
+
+  /** Makes an image smaller in the sandbox, if that runs. */
+  makeImageSmaller(owner: Owner, image: Uint8Array): Promise<Answer<Uint8Array | ImageProblem>> {
+    return this.#answer(owner, async () => (this.#isUp ? await this.#files.makeSmaller(image) : "stopped"));
   }
 
   openFile(owner: Owner, ...range: Parameters<Files["open"]>): Promise<Answer<OpenedFile>> {

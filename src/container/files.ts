@@ -9,11 +9,15 @@ import {
   type FileFailure,
   type FileStat,
   type FoundChanges,
+  IMAGE_HEADER,
+  type ImageMade,
   LINES_HEADER,
   MODIFIED_HEADER,
+  SHOWN_IMAGE,
   SIZE_HEADER,
   type Written,
   changesSchema,
+  imageMade,
   listCursor,
   listSchema,
   removedSchema,
@@ -71,6 +75,9 @@ const WORKSPACE = "/workspace";
 /** How long an answer may take, milliseconds: common clients give up after 60 s. A large body has more time. */
 const ANSWER_MS = 40_000;
 const BYTES_PER_MS = 100;
+
+/** How long making an image smaller may take, milliseconds: others may be before it, and each has 20 s. */
+const IMAGE_MS = 30_000;
 
 /** How long looking through what a task has left may take, and how long packing it, milliseconds each: a workspace can be large. */
 const TASK_MS = 600_000;
@@ -275,6 +282,23 @@ export class Files {
     return changes && { ...changes, files: changes.files.slice(0, limit) };
   }
 
+  /** Makes an image smaller in the sandbox. Answers bytes, which may be anything, or why there are none. */
+  async makeSmaller(image: Uint8Array): Promise<Uint8Array | Exclude<ImageMade, "made">> {
+    return await this.#answer(IMAGE_MS, (signal) =>
+      this.#send(
+        "POST /image",
+        {},
+        "Making an image smaller failed",
+        { signal, body: image },
+        async (response) => {
+          const { data: made } = imageMade().safeParse(response.headers.get(IMAGE_HEADER));
+          if (made === undefined) throw misanswered();
+          return made === "made" ? await bytesOf(response, SHOWN_IMAGE.max) : made;
+        },
+      ),
+    );
+  }
+
   #ask<Name extends keyof FileCalls, Schema extends z.ZodMiniType>(
     name: Name,
     call: FileCalls[Name],
@@ -300,7 +324,7 @@ export class Files {
     const query = new URLSearchParams();
     for (const [key, value] of Object.entries(call)) if (value !== undefined) query.set(key, String(value));
     return await this.#connection.fetch(`${pathname}?${query}`, { method, body }, signal, (response) =>
-      readAnswer(response, read, (failure) => refusal(failed, call.path, failure)),
+      readAnswer(response, read, (failure) => refusal(failed, "path" in call ? call.path : "", failure)),
     );
   }
 

@@ -9,7 +9,7 @@ import { within } from "../shared/within.ts";
 import type { Files } from "../container/files.ts";
 import { type Kernel, kernelSchema } from "../container/kernels/registry.ts";
 import type { CodeSpec, Kernels, TakenOver } from "../container/kernels/kernels.ts";
-import { shownImage } from "../shared/images/images.ts";
+import { type MakeSmaller, shownImage } from "../shared/images.ts";
 import type { Executor } from "./executor.ts";
 import { Limit } from "./limit.ts";
 import { localID } from "./id.ts";
@@ -37,6 +37,9 @@ const ERROR_CHARS = 32 * 1024;
 const OUTPUTS = "/workspace/.outputs";
 const ORIGINALS = 20;
 const KEEP_MS = 5000;
+
+/** Images of a run that are made smaller: each takes a process. */
+const SMALLER = 20;
 
 /** Bytes of JSON that name a result which is left out. */
 const LEFT_OUT_BYTES = 120;
@@ -110,7 +113,10 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
 
   /** Results with their images as they can be shown. The originals of those that are shown smaller are kept as files. */
   async #showable(id: string, results: readonly CodeResult[]): Promise<CodeResult[]> {
-    const shown = await Promise.all(results.map(showable));
+    let smaller = 0;
+    const makeSmaller: MakeSmaller = async (image) =>
+      smaller++ < SMALLER ? await this.#files.makeSmaller(image) : "too_large";
+    const shown = await Promise.all(results.map((result) => showable(result, makeSmaller)));
     let kept = 0;
     const keep = shown.map(async (result, index) => {
       const from = results[index];
@@ -233,13 +239,18 @@ function sizeOf(value: unknown): number {
 }
 
 /** The result, an image as it can be shown, or the reason why it cannot be. */
-async function showable(result: CodeResult): Promise<CodeResult> {
+async function showable(result: CodeResult, makeSmaller: MakeSmaller): Promise<CodeResult> {
   if ("text" in result) return result;
-  const shown = await shownImage(fromBase64(result.image));
+  const shown = await shownImage(fromBase64(result.image), makeSmaller).catch(() => NOT_MADE);
   if ("problem" in shown) return { text: `[An image is left out: it ${shown.problem} ${shown.remedy}]` };
-  const { bytes, mimeType, change } = shown;
-  return { image: bytes.toBase64(), mimeType, change };
+  const { bytes, ...image } = shown;
+  return { image: bytes.toBase64(), ...image };
 }
+
+const NOT_MADE = {
+  problem: "is too large to be shown as it is, and the sandbox did not make it smaller.",
+  remedy: "Show it with fewer pixels: a lower dpi, or PIL's image.thumbnail((1000, 1000)).",
+};
 
 /** The decoded bytes; none when the text is not base64. */
 function fromBase64(text: string): Uint8Array {

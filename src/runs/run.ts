@@ -65,8 +65,11 @@ export interface CodeImage {
   /** Base64. */
   image: string;
   mimeType: string;
+  /** Pixels. Records of earlier versions do not say. */
+  width?: number;
+  height?: number;
   /** How it differs from what the code has shown, a sentence without its subject. */
-  change?: string;
+  change?: string | undefined;
   /** The file in the sandbox that holds what the code has shown, where it differs and could be kept. */
   original?: { path: string; size: number };
 }

@@ -221,12 +221,13 @@ async function serveMCP(product: Product, request: Request, caller: CallerContex
   if (refused) return refused;
 
   let error: Error | undefined;
-  const query = panelForm ? { ...asked, structured: true, raw: panelForm === "raw" } : asked;
+  const query = panelForm ? { ...asked, structured: true, raw: panelForm === "raw", images: true } : asked;
   const wanted = { called: calls.map(({ name }) => name), onlyCalls: calls.length === messages.length };
   const client = {
     ...caller,
     ...(panelForm && { takesNotice: false }),
     takesResourceLinks: takesResourceLinks(request),
+    takesImages: query.images,
     chosenTools: query.tools && toolsChosen(query.tools, caller.config.tools),
   };
   const declared = declaresTasks(body.value);

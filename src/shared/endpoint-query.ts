@@ -1,7 +1,7 @@
 /**
  * The query of the endpoint's URL, which applies to every call there: `?sandbox=name` is the sandbox of calls that name
- * none, `?results=structured` gives programs data beside the text, `raw` what terminals print as it is, and `?tools=` names the
- * tools that the client needs.
+ * none, `?results=structured` gives programs data beside the text, `raw` what terminals print as it is, `?tools=` names the
+ * tools that the client needs, and `?images=off` leaves images out.
  */
 import { z } from "zod";
 import { list } from "./env-fields.ts";
@@ -17,6 +17,8 @@ export interface EndpointQuery {
   tools?: readonly string[] | undefined;
   /** Whether the log of a terminal keeps its control sequences, for a program that is a terminal itself. */
   raw?: boolean;
+  /** Whether results carry images, and not only the text beside them. */
+  images: boolean;
 }
 
 const RESULTS = ["text", "structured", "raw"] as const;
@@ -25,6 +27,7 @@ const parameters = z.object({
   sandbox: z.string().regex(SANDBOX_NAME, SANDBOX_NAME_RULE).default(DEFAULT_SANDBOX),
   results: z.enum(RESULTS, "must be text, structured or raw").default("text"),
   tools: list(z.string()).optional(),
+  images: z.enum(["on", "off"], "must be on or off").default("on"),
 });
 
 /** The query as parsed, or a sentence about what is wrong with it. @param offered what `?tools=` may choose from */
@@ -53,15 +56,17 @@ export function endpointQueryOf(
       structured: data.results !== "text",
       raw: data.results === "raw",
       tools: data.tools,
+      images: data.images === "on",
     };
   return { problem: `The query of the endpoint's address is not valid: ${problems.join("; ")}.` };
 }
 
 /** The query for these settings, without those that are the default. */
-export function queryOf({ sandbox, structured, raw, tools }: EndpointQuery): string {
+export function queryOf({ sandbox, structured, raw, tools, images }: EndpointQuery): string {
   const query = new URLSearchParams();
   if (sandbox !== DEFAULT_SANDBOX) query.set("sandbox", sandbox);
   if (structured) query.set("results", raw ? "raw" : "structured");
+  if (!images) query.set("images", "off");
   if (tools) query.set("tools", tools.join(","));
   return query.size > 0 ? `?${String(query).replaceAll("%2C", ",")}` : "";
 }

@@ -28,6 +28,8 @@ export interface CallerContext extends RequestContext, Caller {
   isStructured?: boolean;
   /** Whether the log of a terminal goes out with its control sequences. */
   isRaw?: boolean | undefined;
+  /** False where results leave images out (`?images=off`), and only describe them. */
+  takesImages?: boolean;
   /** Whether the client may show MCP Apps: one of revision 2026-07-28 says so in every request, of others it is not known. */
   mayShowApps?: boolean;
   /** Whether the client's revision of MCP knows blocks that link to resources: 2025-06-18 and later ones do. */

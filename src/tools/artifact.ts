@@ -1,5 +1,6 @@
 /** A file that a task left, as a result of get_result. */
-import { IMAGE_BYTES, imageType } from "../shared/images/images.ts";
+import { IMAGE_BYTES } from "../../container/sandboxd/protocol.ts";
+import { imageType } from "../shared/image-header.ts";
 import { ARTIFACTS } from "../shared/resource-uri.ts";
 import { wholeText } from "../shared/text.ts";
 import { BINARY_BYTES, describeBinary } from "./binary.ts";
@@ -43,7 +44,8 @@ export async function artifactOutput(
       return { content: withDownloads(context, [described], await artifact(size)) };
     }
     const whole = async () => (await read(IMAGE_BYTES)).bytes;
-    return { content: await imageBlocks(context, path, size, whole, instead, () => artifact(size)) };
+    const image = { sandbox: ownRun(id), path, size, read: whole, instead, original: () => artifact(size) };
+    return { content: await imageBlocks(context, image) };
   }
   const part = await read(BINARY_BYTES);
   const next = cursor + part.bytes.length;

@@ -1,39 +1,90 @@
 /** Images as the blocks that clients show, and the words beside them. */
+import type { CodeImage, CodeResult } from "../runs/run.ts";
 import { ToolError } from "../shared/errors.ts";
-import { type NotShown, shownImage, tooLarge } from "../shared/images/images.ts";
+import { imageHeader, imageType } from "../shared/image-header.ts";
+import { type NotShown, shownImage, sizeInWords, tooLarge } from "../shared/images.ts";
 import { type ToolContext, type ToolOutput, text } from "./define.ts";
 import { type Download, downloadLine, withDownloads } from "./download.ts";
 
-/** Where the original of an image is that is not shown as it is. @param path none for a result of code */
-export function whereOriginal(path?: string): string {
-  if (path !== undefined) return `The original is ${path}.`;
-  return "To keep an original, save it to a file in the code: figure.savefig, image.save.";
+const IMAGES_OFF = "Not shown: this connection has ?images=off.";
+
+/** An image file. */
+export interface ImageFile {
+  /** Whose container makes it smaller. */
+  sandbox: string;
+  path: string;
+  /** Bytes. */
+  size: number;
+  /** Reads the whole file; called only when its size is within the limit. */
+  read: () => Promise<Uint8Array>;
+  /** The call that reads its bytes. */
+  instead: string;
+  /** Links to the file itself. */
+  original: () => Promise<readonly Download[]>;
 }
 
 /**
- * An image file: what is said of it, if anything, the image and, where it is not shown as it is, a link to the original.
- * @param read reads the whole file; called only when its size is within the limit
- * @param instead the call that reads its bytes
- * @param original the file itself
+ * A line about an image file, the image and, where it is not shown as it is, a link to the original.
  * @throws {ToolError} `not_shown` for an image that clients may fail to read
  */
-export async function imageBlocks(
-  context: ToolContext,
-  path: string,
-  size: number,
-  read: () => Promise<Uint8Array>,
-  instead: string,
-  original: () => Promise<readonly Download[]>,
-): Promise<ToolOutput["content"]> {
+export async function imageBlocks(context: ToolContext, file: ImageFile): Promise<ToolOutput["content"]> {
+  const { sandbox, path, size, instead, original } = file;
   const refuse = async ({ problem, remedy }: NotShown): Promise<never> => {
     const lines = (await original()).flatMap((download) => downloadLine(download) ?? []);
-    throw new ToolError("not_shown", `The image ${path} ${problem}`, [remedy, instead, ...lines].join(" "));
+    const hint = [remedy, instead, ...lines].filter(Boolean).join(" ");
+    throw new ToolError("not_shown", `The image ${path} ${problem}`, hint);
   };
   const large = tooLarge(size);
   if (large) return refuse(large);
-  const image = await shownImage(await read());
+  const bytes = await file.read();
+  if (context.takesImages === false) {
+    const said = `[${path}: ${describedAs(bytes)}, ${bytes.length} bytes. ${IMAGES_OFF} ${instead}]`;
+    return withDownloads(context, [text(said)], await original());
+  }
+  const image = await shownImage(bytes, async (whole) => {
+    const made = await context.reading(sandbox, (actor, owner) => actor.makeImageSmaller(owner, whole));
+    return made.value;
+  });
   if ("problem" in image) return refuse(image);
-  const said = image.change && text(`[${path} ${image.change}. ${whereOriginal(path)} ${instead}]`);
   const shown = { type: "image", data: image.bytes.toBase64(), mimeType: image.mimeType } as const;
-  return said ? withDownloads(context, [said, shown], await original()) : [shown];
+  if (image.change === undefined) return [text(`[${path}: ${imageLine(image)}.]`), shown];
+  const said = text(`[${path}: ${imageLine(image)}. ${instead}]`);
+  return withDownloads(context, [said, shown], await original());
+}
+
+/** What the file says of itself: it may be corrupt. */
+function describedAs(bytes: Uint8Array): string {
+  const type = imageType(bytes);
+  try {
+    return type ? sizeInWords(imageHeader(bytes, type)) : "an image";
+  } catch {
+    return `a corrupt ${type}`;
+  }
+}
+
+/** The size of an image and how it differs from the original, without a full stop. */
+function imageLine({ width, height, mimeType, change }: Omit<CodeImage, "image">): string {
+  const size = width !== undefined && height !== undefined && sizeInWords({ width, height, mimeType });
+  return [size, change && `it ${change}`].filter(Boolean).join("; ");
+}
+
+/** A line about each image of a run; undefined where there is none. */
+export function imageLines(results: readonly CodeResult[], takesImages: boolean): string | undefined {
+  const images = results.filter((result) => "image" in result);
+  const lines = images.map((image, index) => {
+    const name = images.length > 1 ? `Image ${index + 1}: ` : "";
+    const original = image.change === undefined ? "" : ` ${whereOriginal(image.original?.path)}`;
+    return `${name}${imageLine(image) || image.mimeType}.${original}`;
+  });
+  if (images.length > 0 && !takesImages)
+    lines.push(
+      `${IMAGES_OFF} To get one, save it in the code (figure.savefig, image.save); file_link gives a URL of the file.`,
+    );
+  return lines.join("\n") || undefined;
+}
+
+/** Where the original of an image is that is not shown as it is. @param path none where it was not kept */
+function whereOriginal(path: string | undefined): string {
+  if (path !== undefined) return `The original is ${path}.`;
+  return "To keep an original, save it to a file in the code: figure.savefig, image.save.";
 }

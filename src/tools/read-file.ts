@@ -1,7 +1,8 @@
 import { z } from "zod";
 import { ToolError } from "../shared/errors.ts";
 import { type FileRange, absolute } from "../container/files.ts";
-import { IMAGE_BYTES, imageType } from "../shared/images/images.ts";
+import { IMAGE_BYTES } from "../../container/sandboxd/protocol.ts";
+import { imageType } from "../shared/image-header.ts";
 import { wholeText } from "../shared/text.ts";
 import { BINARY_BYTES, describeBinary } from "./binary.ts";
 import { fileDownloads, withDownloads } from "./download.ts";
@@ -132,7 +133,8 @@ async function asImage({ path, sandbox }: Request, size: number, context: ToolCo
     return told.value.bytes;
   };
   const original = () => fileDownloads(context, sandbox, [{ path: absolute(path), size }]);
-  const image = await imageBlocks(context, absolute(path), size, read, `${BY_BYTES}.`, original);
+  const file = { sandbox, path: absolute(path), size, read, instead: `${BY_BYTES}.`, original };
+  const image = await imageBlocks(context, file);
   return { content: [...blocks(sections([["notice", notice]])), ...image] };
 }
 

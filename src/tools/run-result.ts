@@ -13,7 +13,7 @@ import {
   durationMs,
 } from "../runs/run.ts";
 import { type ToolContext, type ToolOutput, sections, text } from "./define.ts";
-import { whereOriginal } from "./image.ts";
+import { imageLines } from "./image.ts";
 import { withDownloads } from "./download.ts";
 import { downloadsOf } from "./run-downloads.ts";
 import { taskFields, taskText } from "./task-result.ts";
@@ -23,10 +23,11 @@ type Block = ToolOutput["content"][number];
 
 /** A run for a model: one block of text, its images, and links to what they do not show. */
 export async function runContent(context: ToolContext, run: RunView, notice?: string): Promise<Block[]> {
-  return withDownloads(context, runBlocks(run, notice), await downloadsOf(context, run));
+  const blocks = runBlocks(run, context.takesImages !== false, notice);
+  return withDownloads(context, blocks, await downloadsOf(context, run));
 }
 
-function runBlocks(run: RunView, notice?: string): Block[] {
+function runBlocks(run: RunView, takesImages: boolean, notice?: string): Block[] {
   const task = taskDetailOf(run);
   if (task) return [text(taskText(run, task, notice))];
   const { results = [], error } = codeDetailOf(run) ?? {};
@@ -42,27 +43,16 @@ function runBlocks(run: RunView, notice?: string): Block[] {
     ["listening", listeningText(portsOf(run))],
     ["result", resultText(results)],
     ["left_out", leftOutText(results)],
-    ["images", changesText(results)],
+    ["images", imageLines(results, takesImages)],
     ["error", error && errorText(error)],
     ["next", nextCall(run)],
   ]);
   const images = results.flatMap((result): Block[] =>
-    "image" in result ? [{ type: "image", data: result.image, mimeType: result.mimeType }] : [],
-  );
-  return said || images.length === 0
-    ? [text(said || "Done; nothing was printed or returned."), ...images]
-    : images;
-}
-
-/** How images differ from what the code has shown; undefined when none does. */
-function changesText(results: readonly CodeResult[]): string | undefined {
-  const images = results.filter((result) => "image" in result);
-  const lines = images.flatMap(({ change, original }, index) =>
-    change
-      ? `${images.length > 1 ? `Image ${index + 1}` : "The image"} ${change}. ${whereOriginal(original?.path)}`
+    takesImages && "image" in result
+      ? [{ type: "image", data: result.image, mimeType: result.mimeType }]
       : [],
   );
-  return lines.join("\n") || undefined;
+  return [text(said || "Done; nothing was printed or returned."), ...images];
 }
 
 export function errorText({ name, message, traceback }: CodeError): string {

@@ -146,6 +146,17 @@ function workerdPorts(): number[] {
     .map(([, local]) => Number.parseInt(local?.split(":")[1] ?? "0", 16));
 }
 
+/** The most memory that a workerd of this process's has held so far, bytes. */
+function mostMemory(): number {
+  const found = tree(process.pid).filter(({ command }) => command.includes("workerd serve"));
+  return Math.max(
+    ...found.map(({ pid }) => {
+      const [, kilobytes] = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8")) ?? [];
+      return Number(kilobytes) * 1024;
+    }),
+  );
+}
+
 it("no port of workerd's takes a header for the host that was called", async () => {
   const ports = workerdPorts();
   expect(ports).toContain(Number(new URL(url).port));
@@ -238,6 +249,29 @@ describe("the neighbour is answered", () => {
       attackWith("read_file", { sandbox, path: paths[n % 3] }),
     );
     await answeredWhile("images", Promise.all(calls));
+    expect(deaths).toEqual([]);
+    await tool(url, "destroy_sandbox", { sandbox });
+  });
+
+  it("while a PNG is read whose data goes on after its last row, and workerd's memory does not grow with it", async () => {
+    const sandbox = "trailing";
+    const made = [
+      "import struct, zlib",
+      "def chunk(kind, data): return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))",
+      "head = struct.pack('>IIBBBBB', 16, 16, 8, 2, 0, 0, 0)",
+      "data = chunk(b'IDAT', zlib.compress(bytes(400_000_000), 9))",
+      "png = b'\\x89PNG\\r\\n\\x1a\\n' + chunk(b'IHDR', head) + data + chunk(b'IEND', b'')",
+      "open('trailing.png', 'wb').write(png)",
+      "print('made', len(png))",
+    ].join("\n");
+    expect((await tool(url, "run_code", { sandbox, code: made })).text).toContain("made 38");
+    await neighbourUntil(() => true);
+    const before = mostMemory();
+    const shown = await tool(url, "read_file", { sandbox, path: "trailing.png" });
+    expect(shown).toMatchObject({ isError: false });
+    const calls = Array.from({ length: 8 }, () => attackWith("read_file", { sandbox, path: "trailing.png" }));
+    await answeredWhile("trailing", Promise.all(calls));
+    expect(mostMemory() - before).toBeLessThan(200 * 1024 * 1024);
     expect(deaths).toEqual([]);
     await tool(url, "destroy_sandbox", { sandbox });
   });

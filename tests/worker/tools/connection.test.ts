@@ -64,7 +64,7 @@ describe("?sandbox=NAME", () => {
     async (query) => {
       const { status, messages } = await owner.at(query).post({ method: "tools/list" });
       expect(status).toBe(400);
-      expect(JSON.stringify(messages)).toMatch(/has no parameter \S+: say (sandbox|results|tools)/);
+      expect(JSON.stringify(messages)).toMatch(/has no parameter \S+: say (sandbox|results|tools|images)/);
     },
   );
 

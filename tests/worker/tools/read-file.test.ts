@@ -147,7 +147,7 @@ describe("read_file", () => {
     await write("pixel", PIXEL, "base64");
     expect(await read("pixel")).toMatchObject({
       isError: false,
-      content: [{ type: "image", data: PIXEL, mimeType: "image/png" }],
+      content: [{ type: "text" }, { type: "image", data: PIXEL, mimeType: "image/png" }],
     });
     await sh(sandbox, "{ base64 -d <<<'iVBORw0KGgo='; head -c 9000000 /dev/urandom; } >large.png");
     expect(await read("large.png")).toMatchObject({

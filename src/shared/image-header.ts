@@ -1,0 +1,251 @@
+/**
+ * Readers of image files: the type, the size in pixels and whether the file is whole. They follow the structure and decode
+ * no pixels, because most images come from a sandbox and are hostile: sandboxes decode them (container/sandboxd/image.py).
+ */
+import { crc32 } from "node:zlib";
+
+/** What the structure of an image file says of it. */
+export interface ImageHeader {
+  mimeType: ImageType;
+  /** Pixels, as the file stores them: EXIF may turn the image. */
+  width: number;
+  height: number;
+  /** Of an animation; 1 of a still image. */
+  frames: number;
+}
+
+type Size = Pick<ImageHeader, "width" | "height">;
+
+interface Format {
+  signature: RegExp;
+  read(bytes: Uint8Array): Size & { frames: number };
+}
+
+const FORMATS = {
+  "image/png": { signature: /^\u0089PNG\r\n/, read: readPNG },
+  "image/jpeg": { signature: /^\u00ff\u00d8\u00ff/, read: readJPEG },
+  "image/gif": { signature: /^GIF8[79]a/, read: readGIF },
+  "image/webp": { signature: /^RIFF....WEBP/s, read: readWebP },
+} satisfies Record<string, Format>;
+
+export type ImageType = keyof typeof FORMATS;
+
+/** The type of image that starts with these bytes, or undefined. */
+export function imageType(bytes: Uint8Array): ImageType | undefined {
+  const start = String.fromCharCode(...bytes.subarray(0, 12));
+  const types = Object.keys(FORMATS) as ImageType[];
+  return types.find((type) => FORMATS[type].signature.test(start));
+}
+
+/** @throws {Error} in words, for a file that is not whole */
+export function imageHeader(bytes: Uint8Array, mimeType: ImageType): ImageHeader {
+  const header = FORMATS[mimeType].read(bytes);
+  if (header.width === 0 || header.height === 0) throw new Error("it has no pixels");
+  return { mimeType, ...header };
+}
+
+/** Chunks, markers and blocks of a file at most: photos of 8 MB have up to 100,000. It bounds the time that reading takes. */
+const MAX_PARTS = 250_000;
+
+/** Reads bytes one after the other. @throws {Error} where they end too early */
+class Reader {
+  readonly #bytes: Uint8Array;
+  readonly #view: DataView;
+  #at = 0;
+  #parts = 0;
+
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes;
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  }
+
+  get left(): number {
+    return this.#bytes.length - this.#at;
+  }
+
+  /** Counts a part of the file. */
+  part(): void {
+    this.#parts += 1;
+    if (this.#parts > MAX_PARTS) throw new Error("it has too many parts");
+  }
+
+  take(count: number): Uint8Array {
+    if (count < 0 || count > this.left) throw new Error("it is cut off");
+    this.#at += count;
+    return this.#bytes.subarray(this.#at - count, this.#at);
+  }
+
+  /** Goes to the next byte of this value. */
+  seek(value: number): void {
+    const found = this.#bytes.indexOf(value, this.#at);
+    if (found < 0) throw new Error("it is cut off");
+    this.#at = found;
+  }
+
+  text(count: number): string {
+    return String.fromCharCode(...this.take(count));
+  }
+
+  u8(): number {
+    this.take(1);
+    return this.#view.getUint8(this.#at - 1);
+  }
+
+  u16(isLittleEndian = false): number {
+    this.take(2);
+    return this.#view.getUint16(this.#at - 2, isLittleEndian);
+  }
+
+  u24(): number {
+    return this.u16(true) | (this.u8() << 16);
+  }
+
+  u32(isLittleEndian = false): number {
+    this.take(4);
+    return this.#view.getUint32(this.#at - 4, isLittleEndian);
+  }
+}
+
+/** PNG: its chunks with their checksums, up to the last (PNG, section 5). */
+function readPNG(bytes: Uint8Array): Size & { frames: number } {
+  const reader = new Reader(bytes);
+  reader.take(8);
+  let size: Size | undefined;
+  let frames = 1;
+  let dataBytes = 0;
+  for (;;) {
+    reader.part();
+    const length = reader.u32();
+    const chunk = reader.take(4 + length);
+    if (crc32(chunk) !== reader.u32()) throw new Error("a checksum is wrong");
+    const fields = new Reader(chunk);
+    const type = fields.text(4);
+    if (size === undefined && (type !== "IHDR" || length !== 13)) throw new Error("it has no header");
+    size ??= { width: fields.u32(), height: fields.u32() };
+    if (type === "acTL" && length === 8) frames = Math.max(1, fields.u32());
+    if (type === "IDAT") dataBytes += length;
+    if (type === "IEND") break;
+  }
+  if (dataBytes === 0) throw new Error("it has no pixels");
+  return { ...size, frames };
+}
+
+/** JPEG: its segments, and the coded data of its scans up to the end marker (ITU-T T.81, annex B). */
+function readJPEG(bytes: Uint8Array): Size & { frames: number } {
+  const reader = new Reader(bytes);
+  reader.take(2);
+  let size: Size | undefined;
+  let hasScan = false;
+  for (;;) {
+    const marker = nextMarker(reader);
+    if (marker === END_OF_IMAGE) break;
+    const segment = new Reader(reader.take(reader.u16() - 2));
+    if (isStartOfFrame(marker)) {
+      segment.take(1);
+      const height = segment.u16();
+      size = { width: segment.u16(), height };
+    }
+    hasScan ||= marker === START_OF_SCAN;
+  }
+  if (!size || !hasScan) throw new Error("it has no pixels");
+  return { ...size, frames: 1 };
+}
+
+const END_OF_IMAGE = 0xd9;
+const START_OF_SCAN = 0xda;
+
+/** The markers of this range that announce tables are not frames. */
+function isStartOfFrame(marker: number): boolean {
+  return marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker);
+}
+
+/** The next marker that has a segment, or ends the image: not an escaped byte, a fill byte or a restart. */
+function nextMarker(reader: Reader): number {
+  for (;;) {
+    reader.part();
+    reader.seek(0xff);
+    reader.take(1);
+    const marker = reader.u8();
+    const hasNoSegment = marker <= 1 || marker === 0xff || (marker >= 0xd0 && marker <= 0xd7);
+    if (!hasNoSegment) return marker;
+  }
+}
+
+const GIF_TRAILER = 0x3b;
+const GIF_EXTENSION = 0x21;
+const GIF_IMAGE = 0x2c;
+
+/** GIF: its blocks up to the trailer. */
+function readGIF(bytes: Uint8Array): Size & { frames: number } {
+  const reader = new Reader(bytes);
+  reader.take(6);
+  const size = { width: reader.u16(true), height: reader.u16(true) };
+  const flags = reader.u8();
+  reader.take(2);
+  takeColours(reader, flags);
+  let frames = 0;
+  for (;;) {
+    const kind = reader.u8();
+    if (kind === GIF_TRAILER) break;
+    if (kind === GIF_EXTENSION) reader.u8();
+    else if (kind === GIF_IMAGE) {
+      reader.take(8);
+      takeColours(reader, reader.u8());
+      reader.u8();
+      frames++;
+    } else throw new Error("a block has no known kind");
+    for (let length = reader.u8(); length > 0; length = reader.u8()) {
+      reader.part();
+      reader.take(length);
+    }
+    reader.part();
+  }
+  if (frames === 0) throw new Error("it has no pixels");
+  return { ...size, frames };
+}
+
+/** Takes the colour table that these flags announce. */
+function takeColours(reader: Reader, flags: number): void {
+  if (flags & 0x80) reader.take(3 * 2 ** ((flags & 7) + 1));
+}
+
+/** WebP: its chunks up to the end of its container. */
+function readWebP(bytes: Uint8Array): Size & { frames: number } {
+  const outer = new Reader(bytes);
+  outer.take(4);
+  const reader = new Reader(outer.take(outer.u32(true)));
+  reader.take(4);
+  let canvas: Size | undefined;
+  let size: Size | undefined;
+  let frames = 0;
+  while (reader.left > 0) {
+    reader.part();
+    const type = reader.text(4);
+    const length = reader.u32(true);
+    const data = new Reader(reader.take(length));
+    // Chunks are padded to an even length.
+    if (length % 2 === 1 && reader.left > 0) reader.take(1);
+    if (type === "VP8X") {
+      data.take(4);
+      canvas = { width: data.u24() + 1, height: data.u24() + 1 };
+    }
+    if (type === "VP8 ") size ??= lossySize(data);
+    if (type === "VP8L") size ??= losslessSize(data);
+    if (type === "ANMF") frames++;
+  }
+  const shown = canvas ?? size;
+  if (!shown || (!size && frames === 0)) throw new Error("it has no pixels");
+  return { ...shown, frames: Math.max(1, frames) };
+}
+
+/** RFC 6386, section 9.1: of a key frame. */
+function lossySize(data: Reader): Size {
+  data.take(6);
+  return { width: data.u16(true) & 0x3fff, height: data.u16(true) & 0x3fff };
+}
+
+function losslessSize(data: Reader): Size {
+  data.take(1);
+  const sizes = data.u32(true);
+  return { width: (sizes & 0x3fff) + 1, height: ((sizes >>> 14) & 0x3fff) + 1 };
+}

@@ -1,0 +1,129 @@
+/**
+ * Images as clients can show them: some clients, and some models' providers, end a chat over one that they cannot take. An
+ * image that fits is passed on as it is. A sandbox makes any other smaller.
+ */
+import { IMAGE_BYTES, type ImageMade, SHOWN_IMAGE } from "../../container/sandboxd/protocol.ts";
+import { type ImageHeader, imageHeader, imageType } from "./image-header.ts";
+import { messageOf } from "./text.ts";
+
+/** The most pixels that are made fewer: a sandbox holds up to four bytes of each. */
+const MOST_PIXELS = 100_000_000;
+
+/** Why an image cannot be shown, as a sentence without its subject, and what to do about it. */
+export interface NotShown {
+  problem: string;
+  remedy: string;
+}
+
+/** An image as it is shown. */
+export interface ShownImage extends Pick<ImageHeader, "mimeType" | "width" | "height"> {
+  bytes: Uint8Array;
+  /** How it differs from what the original shows, a sentence without its subject. */
+  change?: string | undefined;
+}
+
+/** Makes an image smaller in a sandbox, or says why it did not. `stopped`: the sandbox does not run. */
+export type MakeSmaller = (image: Uint8Array) => Promise<Uint8Array | ImageProblem>;
+export type ImageProblem = Exclude<ImageMade, "made"> | "stopped";
+
+/** The refusal of an image file that is too large, by its bytes; undefined for any other. */
+export function tooLarge(size: number): NotShown | undefined {
+  if (size <= IMAGE_BYTES) return undefined;
+  return { problem: `has ${size} bytes; at most ${IMAGE_BYTES} can be shown.`, remedy: SMALLER };
+}
+
+const SMALLER =
+  "Make it smaller in the sandbox, for example with PIL: image.thumbnail((1000, 1000)), or cut it into parts.";
+
+/** A whole image as it can be shown, its type by its content and not by its name; or why it cannot be. */
+export async function shownImage(
+  bytes: Uint8Array,
+  makeSmaller: MakeSmaller,
+): Promise<ShownImage | NotShown> {
+  const large = tooLarge(bytes.length);
+  if (large) return large;
+  const mimeType = imageType(bytes);
+  if (!mimeType)
+    return { problem: "is not a PNG, JPEG, GIF or WebP.", remedy: "Convert it to one of these first." };
+  let original: ImageHeader;
+  try {
+    original = imageHeader(bytes, mimeType);
+  } catch (error) {
+    return { problem: `is corrupt (${mimeType}: ${messageOf(error)}).`, remedy: "Write it again." };
+  }
+  if (!fits(original, bytes)) return await smaller(original, bytes, makeSmaller);
+  const { width, height, frames } = original;
+  const change =
+    frames > 1 ? `is animated; of its ${frames} frames many clients show the first alone` : undefined;
+  return { mimeType, width, height, bytes, change };
+}
+
+function fits({ width, height }: ImageHeader, bytes: Uint8Array): boolean {
+  const { side, pixels, max } = SHOWN_IMAGE;
+  return bytes.length <= max && Math.max(width, height) <= side && width * height <= pixels;
+}
+
+async function smaller(
+  original: ImageHeader,
+  bytes: Uint8Array,
+  makeSmaller: MakeSmaller,
+): Promise<ShownImage | NotShown> {
+  const what = `${sizeInWords(original)}, ${bytes.length} bytes`;
+  if (original.width * original.height > MOST_PIXELS)
+    return {
+      problem: `has ${original.width} x ${original.height} pixels, which is more than can be made smaller here.`,
+      remedy: SMALLER,
+    };
+  const made = await makeSmaller(bytes);
+  if (typeof made === "string") return notMade(made, what);
+  const header = madeHeader(made);
+  if (!header) return notMade("undecodable", what);
+  const { mimeType, width, height } = header;
+  const frame = original.frames > 1 ? `shows the first of ${original.frames} frames, and ` : "";
+  const change = `${frame}was made smaller from ${sizeInWords(original)}`;
+  return { mimeType, width, height, bytes: made, change };
+}
+
+/** The header of what a sandbox answered, where that can be shown: code there can take the place of what makes images smaller. */
+function madeHeader(made: Uint8Array): ImageHeader | undefined {
+  const mimeType = imageType(made);
+  if (mimeType !== "image/png" && mimeType !== "image/jpeg") return undefined;
+  try {
+    const header = imageHeader(made, mimeType);
+    return fits(header, made) && header.frames === 1 ? header : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** @param image its size in words */
+function notMade(reason: ImageProblem, image: string): NotShown {
+  switch (reason) {
+    case "no_pillow":
+      return {
+        problem: `is too large to be shown as it is (${image}), and Pillow, which makes images smaller, is not installed in the sandbox.`,
+        remedy: 'Install it with run_command, command "pip install pillow", and try again.',
+      };
+    case "stopped":
+      return {
+        problem: `is too large to be shown as it is (${image}), and its sandbox, which would make it smaller, does not run.`,
+        remedy: "",
+      };
+    case "too_large":
+      return { problem: `takes too much time or memory to be made smaller (${image}).`, remedy: SMALLER };
+    case "undecodable":
+      return {
+        problem: `is corrupt: it is too large to be shown as it is (${image}), and its pixels cannot be decoded.`,
+        remedy: "Write it again.",
+      };
+  }
+}
+
+/** `640 x 480 pixels, PNG` */
+export function sizeInWords({
+  width,
+  height,
+  mimeType,
+}: Pick<ImageHeader, "width" | "height"> & { mimeType: string }): string {
+  return `${width} x ${height} pixels, ${mimeType.replace("image/", "").toUpperCase()}`;
+}

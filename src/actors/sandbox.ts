@@ -6,7 +6,7 @@ import { type CommandSpec, Commands } from "../runs/command.ts";
 import { localID } from "../runs/id.ts";
 import type { Executor } from "../runs/executor.ts";
 import type { Allowance, RunKind, RunSummary, RunView } from "../runs/run.ts";
-import { type LogPage, Runs, type OnProgress, type Typed } from "../runs/runs.ts";
+import { type LogPage, Runs, type OnProgress, type Typed, type WaitsFor } from "../runs/runs.ts";
 import type { RunRecord, Stored } from "../runs/store.ts";
 import { TaskBudgets } from "../tasks/budget.ts";
 import { type QuestionSpec, Questions } from "../tasks/questions.ts";
@@ -479,9 +479,10 @@ export class Sandbox extends BaseSandbox<Env> {
     cursor?: number,
     maxBytes = 0,
     onProgress?: OnProgress,
+    until?: WaitsFor,
   ): Promise<Answer<RunReading>> {
     return this.#answer(owner, async () => {
-      const run = await this.#runs.result(id, waitMs, cursor, onProgress);
+      const run = await this.#runs.result(id, waitMs, cursor, { until, onProgress });
       if (cursor === undefined) return { run: { ...run, source: this.#runs.source(id) } };
       return { run, page: await this.#runs.log(id, cursor, maxBytes) };
     });

@@ -95,6 +95,18 @@ const SWEEP_BATCH = 200;
 /** How long the records of ended runs are collected before they are written together, milliseconds. */
 const BATCH_MS = 100;
 
+/** What a caller with a cursor waits for. */
+export type WaitsFor = "output" | "page";
+
+/** Bytes of a log in one answer. */
+export const PAGE_BYTES = 48 * 1024;
+
+/**
+ * How long output must pause until a model is shown what there is, milliseconds. Most programs print more often while they work, so that
+ * a job of minutes takes a call for each `wait_seconds` and not one for each line.
+ */
+const LOG_REST_MS = 10_000;
+
 export class Runs {
   readonly #host: RunsHost;
   readonly #store: RunStore;
@@ -234,18 +246,32 @@ export class Runs {
   }
 
   /**
-   * A run as it is now, after waiting up to so long for its end or, with a cursor, for output after it.
+   * A run as it is now, after waiting up to `waitMs` for its end or, with a cursor, for output after it.
+   * @param until with a cursor: `output` waits for the first new output, `page` for as much as one answer shows or for output that rests
    * @param onProgress takes the last line of the output meanwhile
    * @throws {ToolError} `not_found`
    */
-  async result(id: string, waitMs: number, cursor?: number, onProgress?: OnProgress): Promise<RunView> {
+  async result(
+    id: string,
+    waitMs: number,
+    cursor?: number,
+    {
+      until = "output",
+      onProgress,
+    }: { until?: WaitsFor | undefined; onProgress?: OnProgress | undefined } = {},
+  ): Promise<RunView> {
     const run = this.#active.get(id);
     if (!run) return viewOf(this.#known(id));
     const deadline = Date.now() + waitMs;
     if (cursor === undefined) await (onProgress ? run.watch(waitMs, onProgress) : run.over(waitMs));
     else
-      while (!run.ended && Date.now() < deadline && run.logBytes <= cursor)
-        await run.changed(deadline - Date.now());
+      while (!run.ended && Date.now() < deadline) {
+        const { logBytes } = run;
+        const missing = logBytes - cursor;
+        if (missing > 0 && (until === "output" || missing >= PAGE_BYTES)) break;
+        await run.changed(Math.min(deadline - Date.now(), missing > 0 ? LOG_REST_MS : Infinity));
+        if (missing > 0 && run.logBytes === logBytes) break;
+      }
     run.save();
     return run.view();
   }

@@ -4,7 +4,8 @@ import { artifactOutput } from "./artifact.ts";
 import { defineTool, runField, waitField } from "./define.ts";
 import { runDownloads, withDownloads } from "./download.ts";
 import { followTask } from "./follow-task.ts";
-import { PAGE_BYTES, pageOutput } from "./log-page.ts";
+import { PAGE_BYTES } from "../runs/runs.ts";
+import { pageOutput } from "./log-page.ts";
 import { ownRun } from "./own-run.ts";
 import { wholeLog } from "./run-downloads.ts";
 import { runContent, wholeFields } from "./run-result.ts";
@@ -37,7 +38,16 @@ With cursor, returns the log from that byte on instead, stdout and stderr in tur
     }
     const deadline = Date.now() + wait_seconds * 1000;
     const { value, notice } = await context.reading(ownRun(id), (actor, owner) =>
-      actor.readRun(owner, id, Math.max(0, deadline - Date.now()), cursor, PAGE_BYTES, context.progress),
+      actor.readRun(
+        owner,
+        id,
+        Math.max(0, deadline - Date.now()),
+        cursor,
+        PAGE_BYTES,
+        context.progress,
+        // Programs show output as it comes; each answer costs a model a turn.
+        context.isStructured ? "output" : "page",
+      ),
     );
     const { run, page } = value;
     if (!page)

@@ -8,9 +8,6 @@ import { type ToolOutput, sections, text } from "./define.ts";
 import { typeText } from "./run-result.ts";
 import { stateText, waitingText } from "./waiting.ts";
 
-/** Bytes of a log in one result. */
-export const PAGE_BYTES = 48 * 1024;
-
 /** A page as data. */
 export const logPage = z.object({
   id: z.string(),

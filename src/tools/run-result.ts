@@ -158,7 +158,7 @@ export function nextCall(run: RunView): string | undefined {
   if (run.state === "running") {
     const seconds = Math.round(durationMs(run) / 1000);
     const input = run.isInteractive ? `${typeText(run.id)} ` : "";
-    return `${input}Still running after ${seconds} s; it goes on. Wait for it with get_result, id ${run.id}; new output alone with cursor ${run.logBytes}; stop it with cancel_run.`;
+    return `${input}Still running after ${seconds} s; it goes on. Wait for it with get_result, id ${run.id}; stop it with cancel_run.`;
   }
   const dropped = run.droppedBytes > 0 ? ` (of which the last ${run.droppedBytes} bytes were not kept)` : "";
   if (run.stdout.omitted + run.stderr.omitted > 0)

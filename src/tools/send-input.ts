@@ -2,7 +2,8 @@ import { z } from "zod";
 import { MAX_CELLS } from "../../container/sandboxd/protocol.ts";
 import { ToolError } from "../shared/errors.ts";
 import { defineTool, runField } from "./define.ts";
-import { PAGE_BYTES, logPage, pageOutput } from "./log-page.ts";
+import { PAGE_BYTES } from "../runs/runs.ts";
+import { logPage, pageOutput } from "./log-page.ts";
 import { ownRun } from "./own-run.ts";
 
 /** Characters typed by one call; a longer text goes into a file. */

@@ -39,9 +39,7 @@ describe.concurrent("a run that outlasts its call", () => {
     );
     expect(first).toMatchObject({ isError: false, structured: { state: "running", stdout: "begun\n" } });
     const id = String(first.structured.id);
-    expect(first.structured.next).toMatch(
-      new RegExp(`get_result, id ${id}; new output alone with cursor 6; .*cancel_run`),
-    );
+    expect(first.structured.next).toMatch(new RegExp(`get_result, id ${id}; stop it with cancel_run`));
     expect(first.text).toContain(id);
     const waiting = result(id);
     await sh(sandbox, "touch /tmp/go-1", { session: "other" });
@@ -95,6 +93,24 @@ describe.concurrent("a run that outlasts its call", () => {
     expect(log.match(/\[stderr\]\nerr/g)).toHaveLength(3);
     expect((await result(id, { cursor })).text).toContain("This is the end of the log.");
     expect((await result(id, { cursor: 1e9 })).text).toContain("This is the end of the log.");
+  });
+
+  it("answers a model with a cursor when the job ends or its output rests, not at each line", async () => {
+    const asModel = async (id: string, args: object) => {
+      const params = { name: "get_result", arguments: { id, ...args } };
+      const { content } = (await owner.result({ method: "tools/call", params })) as Result;
+      return content.map((block) => block.text).join("\n");
+    };
+    const lines = String(
+      (await command("for i in 1 2 3 4 5 6; do echo line $i; sleep 0.5; done")).structured.id,
+    );
+    const whole = await asModel(lines, { cursor: 0, wait_seconds: 40 });
+    expect(whole).toContain("This is the end of the log.");
+    expect(whole.match(/line \d/g)).toHaveLength(6);
+    const silent = String((await command("echo begun; sleep 300")).structured.id);
+    const rested = await asModel(silent, { cursor: 0, wait_seconds: 40 });
+    expect([rested, rested]).toEqual([expect.stringContaining("begun"), expect.stringContaining("running")]);
+    await cancel(silent);
   });
 
   it("goes on when the one who waits goes away", async () => {

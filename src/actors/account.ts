@@ -99,6 +99,9 @@ export interface Fork {
   hasSettings: boolean;
 }
 
+/** How long a call waits for room, milliseconds: for the saves of all sandboxes that are asked to stop together. */
+const ROOM_MS = 40_000;
+
 /** How long a sandbox may take to say whether it runs, milliseconds. */
 const ASK_MS = 2000;
 
@@ -177,7 +180,9 @@ export class Account extends DurableObject<Env> {
   async #makeRoom(principalID: string, names: readonly string[]): Promise<boolean> {
     for (const name of names) {
       const actor = await this.#sandbox(principalID, name);
-      const isStopped = await actor.stopIfIdle({ principalID, sandbox: name }).catch(() => false);
+      const isStopped = await actor
+        .stopIfIdle({ principalID, sandbox: name }, ROOM_MS / names.length)
+        .catch(() => false);
       if (!isStopped) continue;
       this.sandboxStopped(name);
       return true;

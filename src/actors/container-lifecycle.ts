@@ -93,15 +93,16 @@ export class Lifecycle {
     if (this.#isUp) await within(STOP_MS, this.#stopped.promise);
   }
 
-  /** Repeats `work` in the next container, once that is `ready`, when this one turns out to be gone. */
-  async again<T>(work: () => Promise<T>, ready: () => Promise<void>): Promise<T> {
-    try {
-      return await work();
-    } catch (error) {
-      if (!isGone(error)) throw error;
-      await this.#noticed();
-      await ready();
-      return work();
+  /** Repeats `work` in the next container, once that is `ready`, when this one turns out to be gone: `tries` times in all. */
+  async again<T>(work: () => Promise<T>, ready: () => Promise<void>, tries: number): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await work();
+      } catch (error) {
+        if (!isGone(error) || attempt === tries) throw error;
+        await this.#noticed();
+        await ready();
+      }
     }
   }
 

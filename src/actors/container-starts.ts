@@ -1,6 +1,7 @@
 /**
- * Which calls may start the container of a sandbox: those that came after it was last destroyed, and none while it is
- * being destroyed. Work goes on after its call was cut, and would start a container that the account does not count.
+ * Who may start the container of a sandbox: each start takes a registration with the account, which a call or a run makes
+ * first. The SDK starts a container for any of its calls, so that the server's own work, or work that goes on after its call
+ * was cut, would start one that the account does not count.
  */
 import { OperationInterruptedError } from "@cloudflare/sandbox";
 import { pause } from "../shared/within.ts";
@@ -11,8 +12,8 @@ const END_AGAIN_MS = 100;
 export class ContainerStarts {
   readonly #running: () => boolean;
   readonly #starts = new Set<Promise<void>>();
-  /** Open in a new actor, because the work of an earlier one ended with that. */
-  #isOpen = true;
+  /** Whether the account has registered the sandbox for a container that has not started yet. */
+  #isOpen = false;
   /** Settles when the sandbox is destroyed; undefined while nobody destroys it. */
   #destroying: Promise<void> | undefined;
 
@@ -31,12 +32,12 @@ export class ContainerStarts {
     return this.#starts.size > 0;
   }
 
-  /** Lets calls start the container: the account has registered the sandbox. */
+  /** Lets one container start, where none runs: the account has registered the sandbox. */
   open(): void {
-    this.#isOpen = true;
+    this.#isOpen = !this.#running();
   }
 
-  /** Keeps earlier calls from starting the container. */
+  /** Lets no container start before the next registration: one has started, or the registration is taken back. */
   close(): void {
     this.#isOpen = false;
   }
@@ -105,7 +106,7 @@ const settled = [() => undefined, () => undefined] as const;
 function refused(): OperationInterruptedError {
   return new OperationInterruptedError({
     code: "OPERATION_INTERRUPTED",
-    message: "The sandbox was destroyed while the operation was pending.",
+    message: "The sandbox has no container, and this operation may not start one.",
     context: {
       reason: "sandbox_lifetime_changed",
       operation: "sandbox.start",

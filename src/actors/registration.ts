@@ -25,9 +25,10 @@ export class Registration {
     this.#host = host;
   }
 
-  /** Whether a container may be started without another look at the account. */
+  /** Whether the account counts the container that runs, or the next one that may start. */
   get holds(): boolean {
-    return this.#host.starts.isOpen && this.#host.accountLink.isRegistered;
+    const { starts, accountLink, running } = this.#host;
+    return accountLink.isRegistered && !starts.isDestroying && (running() || starts.isOpen);
   }
 
   /**

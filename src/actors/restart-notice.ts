@@ -21,7 +21,11 @@ const ENDINGS = {
   server: "The sandbox was stopped together with the server",
   back: "The sandbox was put back to a checkpoint",
   network: "The sandbox was stopped so that it reaches no more than it may",
+  unsaved_network: "The sandbox was stopped so that it reaches no more than it may",
 } as const;
+
+/** The ends before which not all of the workspace may have been saved: calls and runs go on, or the end does not wait. */
+const NOT_ALL_SAVED = new Set(["server", "unsaved_network"]);
 
 const UNPLANNED = "The sandbox was restarted";
 
@@ -90,8 +94,7 @@ function restoredWords({ savedAt, files, bytes, left }: Snapshot, ending: string
   const what = `as it was saved at ${new Date(savedAt).toISOString()} (${files} files, ${bytes} bytes)`;
   const missing = left ? ` Missing is what was not saved: ${leftWords(left)}.` : "";
   if (ending === undefined) return `The sandbox starts with /workspace ${what}.${missing}`;
-  // Calls and runs may go on until the server ends; in the other cases nothing of the caller's was at work.
-  const later = ending in ENDINGS && ending !== "server" ? "" : ", and what changed there since";
+  const later = ending in ENDINGS && !NOT_ALL_SAVED.has(ending) ? "" : ", and what changed there since";
   return `${wordsOf(ending)}: /workspace is back ${what}. Processes, kernel state and files elsewhere are gone${later}.${missing}`;
 }
 

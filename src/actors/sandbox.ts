@@ -21,7 +21,7 @@ import { throughPolicy } from "../container/internet.ts";
 import type { Connection as SandboxConnection } from "../shared/connection-log.ts";
 import { networkLimits } from "../shared/network-limits.ts";
 import { type NetworkPlatform, OutboundHandlers, POLICY_HANDLER, SandboxNetwork } from "./network.ts";
-import { type Outcome, ToolError, platformFailure, withoutRuns } from "../shared/errors.ts";
+import { type Outcome, ToolError, isGone, platformFailure, withoutRuns } from "../shared/errors.ts";
 import { Snapshots } from "../container/snapshots.ts";
 import type { FileStat, Written } from "../../container/sandboxd/protocol.ts";
 import { IDLE_STOP_MINUTES } from "../shared/idle-stop.ts";
@@ -31,7 +31,7 @@ import type { Region } from "../shared/principal.ts";
 import { type Secret, secretsFor } from "../shared/secrets.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
-import { Connection, type TerminalInput } from "../container/connection.ts";
+import { Connection, containerGone, type TerminalInput } from "../container/connection.ts";
 import { type FileListing, type FileRange, Files, type OpenedFile } from "../container/files.ts";
 import { Kernels } from "../container/kernels/kernels.ts";
 import type { CheckpointSettings, Destroyed, Ending, WentBack } from "./account.ts";
@@ -86,8 +86,17 @@ export type Configured = CurrentSettings & { region: Region | undefined };
 /** How long a checkpoint waits for a set-up, milliseconds: a save follows. */
 const CHECKPOINT_WAIT_MS = 15_000;
 
+/** Containers that are started for one call or run at most. */
+const MAX_STARTS = 3;
+
 /** A sandbox that was used within so many milliseconds, and not for a checkpoint last, makes no room for another. */
 const AT_WORK_MS = 30_000;
+
+/**
+ * How long an end waits for the save before it, milliseconds; the save goes on. Who waits for the end meanwhile: a policy that is
+ * to be enforced with the call that set it, and the platform's alarm, which may take 15 minutes.
+ */
+const SAVE_TO_STOP_MS = 40_000;
 
 /** Storage key of the time until which the account knows what runs have used. */
 const SETTLED = "told";
@@ -172,11 +181,10 @@ export class Sandbox extends BaseSandbox<Env> {
 
     const sandbox = () => this.#accountLink.owner.sandbox;
     const objects = { bucket: env.RESULTS, prefix: (runID: string) => this.#accountLink.prefix(runID) };
-    const ready = (ms?: number) => this.#workspace.ready(ms);
     this.#connection = new Connection({
       running,
       isReady: () => this.#workspace.isReady,
-      ready,
+      ready: (ms) => this.#workspace.ready(ms),
       fetch: (port, request) => fetchPort(ctx, port, request),
       used: () => this.renewActivityTimeout(),
     });
@@ -206,7 +214,12 @@ export class Sandbox extends BaseSandbox<Env> {
       secretHosts: () => [...new Set(this.#secrets.flatMap(({ hosts }) => hosts))],
       intercept: (hosts, policy) => intercept(this, ctx, hosts, policy, this.#secrets),
     });
-    const link = { connection: this.#connection, running, ready, variables: () => this.#variables.current };
+    const link = {
+      connection: this.#connection,
+      running,
+      ready: (isOver: () => boolean) => this.#readyForRun(isOver),
+      variables: () => this.#variables.current,
+    };
     this.#kernels = new Kernels(this, link, sql);
     this.#code = new CodeExecutor(this.#kernels, this.#files, logCapBytes);
     this.#commands = new Commands(link);
@@ -228,7 +241,7 @@ export class Sandbox extends BaseSandbox<Env> {
       budgets: this.#budgets,
       maxTokens: config.tasks.maxTokens,
       callModel: (request) => callModel(request, env, ctx.id.toString()),
-      startContainer: ready,
+      startContainer: link.ready,
     });
     this.#modelUse = new ModelUse({
       budgets: this.#budgets,
@@ -254,7 +267,10 @@ export class Sandbox extends BaseSandbox<Env> {
       logCapBytes,
       keepMs,
       background,
-      ready: () => this.#readyToRun(),
+      ready: async () => {
+        await this.#registerForRun();
+        this.#storage.changed();
+      },
       completed: (end, startedAt) => this.#network.withRefusals(end, startedAt),
       explained: (error) => this.#lifecycle.explained(error),
       failed: (id, error) => log(config, { event: "error", ref: id, where: "run", error }),
@@ -407,8 +423,10 @@ export class Sandbox extends BaseSandbox<Env> {
   #enforceNetwork(): Promise<void> {
     return this.#enforcing.run(async () => {
       if (!this.#isUp || (await this.#network.enforce())) return;
-      await this.#workspace.isSavedToStop();
-      this.#restartNotice.ending("network");
+      // What holds now is enforced late rather than never.
+      await this.#workspace.saveToStop(SAVE_TO_STOP_MS);
+      const isSaved = this.#workspace.mayStop && !this.#runs.isBusy;
+      this.#restartNotice.ending(isSaved ? "network" : "unsaved_network");
       await this.#starts.destroy(async () => {
         this.#runs.containerGone("The sandbox was stopped so that it reaches no more than it may.");
         await this.#end();
@@ -696,7 +714,8 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /** Called by the local platform before the server stops: saves the workspace. Answers whether all of it is saved. */
   async saveToStop(): Promise<boolean> {
-    const isSaved = await this.#workspace.isSavedToStop();
+    await this.#workspace.saveToStop();
+    const isSaved = this.#workspace.mayStop;
     if (isSaved && this.#isUp) this.#restartNotice.ending("server");
     await this.#network.connections.collect().catch(() => undefined);
     await this.ctx.storage.sync();
@@ -754,26 +773,44 @@ export class Sandbox extends BaseSandbox<Env> {
    * whether it was destroyed; one that was used since stays.
    */
   async destroyIfIdle(owner: Owner, idleMs: number): Promise<boolean> {
-    if (this.#isInUse || this.#accountLink.wasUsedWithin(idleMs)) return false;
-    if (!(await this.#workspace.isSavedToStop())) return false;
+    const isInUse = () => this.#isInUse || this.#accountLink.wasUsedWithin(idleMs);
     // What is saved of it has its own time.
-    await this.destroySandbox(owner, "container");
-    return true;
+    return this.#endUnused(isInUse, () => this.destroySandbox(owner, "container"));
   }
 
   /**
    * Called by the account when another sandbox needs a container and the limit is reached. Answers whether none runs here
    * now. One that was used in the last AT_WORK_MS keeps running, because somebody works with its files; not one whose last
    * use was a checkpoint, which would take the place of one of its forks.
+   * @param waitMs how long its save is waited for; it goes on, so that the next call finds more of it saved
    */
-  async stopIfIdle(owner: Owner): Promise<boolean> {
+  async stopIfIdle(owner: Owner, waitMs: number): Promise<boolean> {
     await this.#accountLink.meet(owner);
     const isInUse = () => this.#isInUse || (this.#isUp && this.#accountLink.isAtWork(AT_WORK_MS));
-    if (isInUse() || !(await this.#workspace.isSavedToStop()) || isInUse()) return false;
-    if (!this.#isUp) return true;
-    this.#restartNotice.ending("room");
-    await this.#starts.destroy(() => this.#end());
+    return this.#endUnused(isInUse, () => this.#stopUnused("room"), waitMs);
+  }
+
+  /**
+   * Ends a container that nobody uses by `end`, once its workspace is saved. Answers whether it is ended. The last look at
+   * whether it is in use and the begin of its end are one turn, and calls wait from then on: nothing is acknowledged that the
+   * save does not hold.
+   */
+  async #endUnused(
+    isInUse: () => boolean,
+    end: () => Promise<unknown>,
+    waitMs = SAVE_TO_STOP_MS,
+  ): Promise<boolean> {
+    if (isInUse()) return false;
+    await this.#workspace.saveToStop(waitMs);
+    if (isInUse() || !this.#workspace.mayStop) return false;
+    await end();
     return true;
+  }
+
+  async #stopUnused(why: "idle" | "room"): Promise<void> {
+    if (!this.#isUp) return;
+    this.#restartNotice.ending(why);
+    await this.#starts.destroy(() => this.#end());
   }
 
   /** Whether a call, a run or a transfer is under way, or the container is being started or ended. */
@@ -788,9 +825,25 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   /** A run may begin after its call has ended, in a sandbox that was stopped meanwhile. */
-  async #readyToRun(): Promise<void> {
+  async #registerForRun(): Promise<void> {
     if (!this.#registration.holds) await this.#registration.make(this.#accountLink.owner);
-    this.#storage.changed();
+  }
+
+  /** Starts the container for a run unless it runs, and waits for its workspace: again where it goes away before that. */
+  async #readyForRun(isOver: () => boolean): Promise<void> {
+    for (let attempt = 1; ; attempt++) {
+      if (isOver()) {
+        this.ctx.waitUntil(this.#letGo());
+        throw containerGone();
+      }
+      try {
+        await this.#registerForRun();
+        if (isOver()) continue;
+        return await this.#workspace.ready();
+      } catch (error) {
+        if (!isGone(error) || attempt === MAX_STARTS) throw error;
+      }
+    }
   }
 
   /** Does the work of one call that needs the container. @throws {ToolError} `quota_exceeded` for a sandbox too many */
@@ -820,7 +873,7 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   #again<T>(owner: Owner, work: () => Promise<T>): Promise<T> {
-    return this.#lifecycle.again(work, () => this.#registration.make(owner));
+    return this.#lifecycle.again(work, () => this.#registration.make(owner), MAX_STARTS);
   }
 
   /** Whoever may only read starts no set-up. */
@@ -894,6 +947,7 @@ export class Sandbox extends BaseSandbox<Env> {
 
   override async onStart(): Promise<void> {
     await super.onStart();
+    this.#starts.close();
     this.#accountLink.started();
     this.#lifecycle.onStart();
   }
@@ -916,11 +970,11 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   override async onActivityExpired(): Promise<void> {
-    if (this.#isInUse || (await this.#previews.isInUse())) return;
-    // Somebody may come while it is being saved.
-    if (!(await this.#workspace.isSavedToStop()) || this.#isInUse) return;
-    this.#restartNotice.ending("idle");
-    await super.onActivityExpired();
+    if (await this.#previews.isInUse()) return;
+    await this.#endUnused(
+      () => this.#isInUse,
+      () => this.#stopUnused("idle"),
+    );
   }
 
   #runEnded(run: RunRecord, hasFiles: boolean): void {

@@ -86,9 +86,6 @@ const SAVE_MS = 1_800_000;
 /** How long keeping the outcome of a set-up may take, for which all calls wait, milliseconds. */
 const OUTCOME_MS = 600_000;
 
-/** Containers that are started for one restore at most. */
-const MAX_STARTS = 3;
-
 /** With so many packs, the smallest of them are packed again. */
 const MOST_PACKS = 20;
 const PACKED_AGAIN = 16;
@@ -132,6 +129,7 @@ export class Workspace {
   #changedAt = 0;
   /** Since when there is something that no save holds. */
   #dirtySince: number | undefined;
+  #isSaving = false;
   #isGoingBack: boolean;
 
   constructor(host: WorkspaceHost) {
@@ -191,16 +189,8 @@ export class Workspace {
   }
 
   async #bringUp(): Promise<void> {
-    for (let attempt = 1; !this.isReady; attempt++) {
-      await this.#start();
-      const { signal } = this.#container;
-      try {
-        await this.#restore(signal);
-      } catch (error) {
-        // The container went away, and another can be started.
-        if (this.#host.running() || attempt === MAX_STARTS) throw error;
-      }
-    }
+    await this.#start();
+    await this.#restore(this.#container.signal);
   }
 
   /** Starts the container unless it runs. @throws errors of the SDK */
@@ -302,6 +292,7 @@ export class Workspace {
     const container = this.#container.signal;
     const since = this.#dirtySince;
     this.#dirtySince = undefined;
+    this.#isSaving = true;
     try {
       await this.#save(AbortSignal.any([container, AbortSignal.timeout(SAVE_MS)]));
       this.#troubles.saved();
@@ -313,6 +304,8 @@ export class Workspace {
       const failure = notSaved(this.#host.sandbox(), error);
       this.#plan(this.#troubles.failed(failure));
       throw failure;
+    } finally {
+      this.#isSaving = false;
     }
   }
 
@@ -496,19 +489,21 @@ export class Workspace {
     await sync();
   }
 
+  /** Saves before the container is stopped in order. @param waitMs how long that is waited for; it goes on */
+  async saveToStop(waitMs = SAVE_MS): Promise<void> {
+    if (!this.isReady || this.#host.isSettingUp()) return;
+    const saving = this.save().catch(() => undefined);
+    this.#host.background(saving);
+    await within(waitMs, saving);
+  }
+
   /**
-   * Saves before the container is stopped in order. Answers whether it may be: all is saved and nothing has changed since,
-   * or it could not be saved for an hour. What a set-up under way has changed is made again.
+   * Whether the container may be stopped in order: all is saved, or it could not be for an hour. What a set-up under way has
+   * changed is made again.
    */
-  async isSavedToStop(): Promise<boolean> {
-    if (!this.isReady || this.#host.isSettingUp()) return true;
-    try {
-      await this.save();
-      return this.#dirtySince === undefined;
-    } catch {
-      if (!this.#host.running()) return true;
-      return this.#troubles.failingMs > KEEP_MS;
-    }
+  get mayStop(): boolean {
+    if (!this.isReady || this.#host.isSettingUp() || this.#troubles.failingMs > KEEP_MS) return true;
+    return this.#dirtySince === undefined && !this.#isSaving;
   }
 
   /** Saves for a call, which is answered before its client gives up: the save goes on. @throws {ToolError} */

@@ -13,6 +13,7 @@ import {
   eventSchema,
   readPiece,
 } from "../../container/sandboxd/protocol.ts";
+import type { ContainerLink } from "./follower.ts";
 import type { Size } from "../shared/terminal/size.ts";
 import { ToolError, WENT_AWAY, WENT_AWAY_HINT, isGone, noAnswer } from "../shared/errors.ts";
 import { pause } from "../shared/within.ts";
@@ -98,29 +99,34 @@ export class Connection {
     this.#send(this.#open ?? (await this.#connected()), calls);
   }
 
-  /** Has a command begin; starts the container unless it runs. @throws {ToolError} as `send`, and errors of the SDK */
-  async begin(call: StartCall): Promise<void> {
+  /**
+   * Has a command begin in a container. One whose run is over never begins.
+   * @param ready as `ContainerLink.ready`
+   * @param isOver whether the run is over
+   * @throws {ToolError} as `send`, and what `ready` throws
+   */
+  async begin(call: StartCall, ready: ContainerLink["ready"], isOver: () => boolean): Promise<void> {
     for (let attempt = 1; ; attempt++) {
+      while (!this.#host.isReady()) await ready(isOver);
       try {
-        while (!this.#host.isReady()) await this.#host.ready();
-        return await this.beginAgain(call);
+        return await this.beginAgain(call, isOver);
       } catch (error) {
-        // The container went away before the call reached it, or the SDK's hook for the end of the one before hung up on
-        // the start: nothing was done, and another can be started.
+        // The container went away before the call reached it: nothing was done, and another can be started.
         const isInterrupted = isGone(error) || (error instanceof ToolError && !this.#host.running());
-        if (!isInterrupted || attempt === MAX_STARTS) throw error;
+        if (isOver() || !isInterrupted || attempt === MAX_STARTS) throw error;
       }
     }
   }
 
   /**
    * Sends the call for a command again that may have begun: sandboxd runs it once.
+   * @param isOver as for `begin`
    * @throws {ToolError} as `send`; `sandbox_restarted` also in another container, which has not got its workspace yet
    */
-  async beginAgain(call: StartCall): Promise<void> {
+  async beginAgain(call: StartCall, isOver: () => boolean): Promise<void> {
     const socket = this.#open ?? (await this.#connected());
-    // Somebody else's call may have opened it while the workspace was being restored.
-    if (!this.#host.isReady()) throw containerGone();
+    // Somebody else's call may have opened it while the workspace was being restored. The run may have ended meanwhile.
+    if (!this.#host.isReady() || isOver()) throw containerGone();
     this.#send(socket, [call]);
   }
 

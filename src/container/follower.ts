@@ -42,8 +42,12 @@ export interface ContainerLink {
   connection: Connection;
   /** Whether there is a container. */
   running(): boolean;
-  /** Starts the container unless it runs, and waits until it has its workspace. */
-  ready(): Promise<void>;
+  /**
+   * Starts the container for a run unless it runs, and waits until it has its workspace.
+   * @param isOver whether the run is over, for which none is started
+   * @throws {ToolError} `sandbox_restarted` where the run is over, what keeps the container from starting, errors of the SDK
+   */
+  ready(isOver: () => boolean): Promise<void>;
   /** The sandbox's variables; undefined where it never had any. */
   variables?(): Variables | undefined;
 }

@@ -134,10 +134,11 @@ class RunningCommand extends RunFollower {
     const { connection } = this.link;
     const { id } = this.sink;
     const start = this.isKnown ? undefined : this.#start;
+    const isOver = () => this.isOver;
     const [stdout, stderr] = [this.sink.position("stdout"), this.sink.position("stderr")];
     if (start === undefined) await connection.send({ type: "follow", id, stdout, stderr });
-    else if (this.wasAsked) await connection.beginAgain(start);
-    else await connection.begin(start);
+    else if (this.wasAsked) await connection.beginAgain(start, isOver);
+    else await connection.begin(start, this.link.ready, isOver);
     this.#asked.resolve();
     // The first signal may have been lost with the connection before.
     if (this.stop) connection.tell({ type: "kill", id, signal: "TERM" });

@@ -27,10 +27,17 @@ async function refusalOrNone(call: Promise<unknown>) {
   );
 }
 
+/** Starts the container, which the SDK's own calls may not, and does something in its actor. */
+async function inSandbox<T>(name: string, work: (sandbox: Sandbox) => Promise<T>): Promise<T> {
+  return await runInDurableObject<Sandbox, T>(sandboxes.getByName(name), async (sandbox) => {
+    await sandbox.statFile({ principalID: "runtime", sandbox: name }, "/");
+    return await work(sandbox);
+  });
+}
+
 describe("the runtime's refusals, in the SDK", () => {
   it("are its typed errors", async () => {
-    const stub = sandboxes.getByName("runtime-errors");
-    const refusals = await runInDurableObject(stub, async (sandbox) => {
+    const refusals = await inSandbox("runtime-errors", async (sandbox) => {
       return [await refusal(sandbox.readFile("/workspace/none")), await refusal(sandbox.exec("exit 3"))];
     });
     expect(refusals).toMatchObject([
@@ -40,8 +47,7 @@ describe("the runtime's refusals, in the SDK", () => {
   });
 
   it("come too when the sandbox has no process left to give, and ending one frees them", async () => {
-    const stub = sandboxes.getByName("runtime-no-pids");
-    await runInDurableObject(stub, async (sandbox) => {
+    await inSandbox("runtime-no-pids", async (sandbox) => {
       const bomb = "for i in $(seq 5000); do sleep 1000 & done 2>/dev/null; wait";
       await sandbox.exec(`setsid bash -c '${bomb}' </dev/null &>/dev/null & echo $! > /tmp/holder`);
       const attempt = async () =>

@@ -66,12 +66,13 @@ export function accountOf(caller: Caller): DurableObjectStub<Account> {
   return (bindings.Account as DurableObjectNamespace<Account>).getByName(caller.principalID);
 }
 
-/** Runs `work` inside the actor of the owner's sandbox. */
+/** Runs `work` inside the actor of the sandbox. */
 export async function inActor<T>(
   name: string,
   work: (sandbox: Sandbox, state: DurableObjectState) => T | Promise<T>,
+  caller = owner,
 ): Promise<T> {
-  return runInDurableObject<Sandbox, T>(await actorOf(name), work);
+  return runInDurableObject<Sandbox, T>(await actorOf(name, caller), work);
 }
 
 /** Kills the container of the owner's sandbox, as a crash of its machine would. */

@@ -6,7 +6,7 @@
  */
 import { KeyedQueue } from "../../shared/queue.ts";
 import { answerOf } from "../answer.ts";
-import type { RunCall } from "../connection.ts";
+import { type RunCall, containerGone } from "../connection.ts";
 import type { ContainerLink, OutputSink } from "../follower.ts";
 import { isRecord } from "../../shared/is-record.ts";
 import { ToolError, answered, damaged, exhausted, saysExhausted, sdkCode } from "../../shared/errors.ts";
@@ -171,7 +171,7 @@ export class Kernels {
   async #free(sink: OutputSink, kernel: Kernel, gone: Promise<Stop>): Promise<TakenOver> {
     const code = new RunningCode(this.#link, sink, kernel);
     // Answered after the code that was there first.
-    const answer = this.#print(idleCell(kernel.language), kernel);
+    const answer = this.#print(idleCell(kernel.language), kernel, sink);
     const ended = answer.catch(() => undefined);
     let first = await Promise.race([within(INTERRUPT_GRACE_MS, ended), code.died, gone]);
     if (typeof first === "object") {
@@ -208,7 +208,7 @@ export class Kernels {
         start.given(undefined);
       }
     }
-    const created = this.#create(keyOf(spec), spec.language);
+    const created = this.#create(keyOf(spec), spec.language, sink);
     const kernel = await stoppable(created, stopped, spec.timeoutMs);
     if (typeof kernel !== "object") {
       // The answer may still come, and is ignored.
@@ -223,24 +223,34 @@ export class Kernels {
     }
   }
 
-  #print(code: string, { contextID, language }: Pick<Kernel, "contextID" | "language">): Promise<Printed> {
+  #print(
+    code: string,
+    { contextID, language }: Pick<Kernel, "contextID" | "language">,
+    sink: OutputSink,
+  ): Promise<Printed> {
     const now = new Date();
     const context = { id: contextID, language, cwd: "/workspace", createdAt: now, lastUsed: now };
-    const printed = this.#link.ready().then(() => this.#host.runCode(code, { context }));
+    const printed = this.#ready(sink).then(() => this.#host.runCode(code, { context }));
     return answerOf(printed, isPrinted);
   }
 
-  async #create(key: string, language: Language): Promise<Kernel> {
+  /** Starts the container unless it runs. @throws as `ContainerLink.ready` */
+  async #ready(sink: OutputSink): Promise<void> {
+    await this.#link.ready(() => sink.ended);
+    if (sink.ended) throw containerGone();
+  }
+
+  async #create(key: string, language: Language, sink: OutputSink): Promise<Kernel> {
     let contextID;
     try {
-      const made = this.#link.ready().then(() => this.#host.createCodeContext({ language }));
+      const made = this.#ready(sink).then(() => this.#host.createCodeContext({ language }));
       const created = answerOf(made, isContext);
       contextID = (await answered(CREATE_MS, created)).id;
     } catch (error) {
       throw notCreated(error, language);
     }
     try {
-      const process = await this.#load({ contextID, language });
+      const process = await this.#load({ contextID, language }, sink);
       const kernel = { key, contextID, language, ...process };
       this.#registry.put(kernel);
       return kernel;
@@ -250,9 +260,9 @@ export class Kernels {
     }
   }
 
-  async #load(context: Pick<Kernel, "contextID" | "language">): Promise<KernelProcess> {
+  async #load(context: Pick<Kernel, "contextID" | "language">, sink: OutputSink): Promise<KernelProcess> {
     const { language } = context;
-    const { error, logs } = await answered(CREATE_MS, this.#print(loadCell(language), context));
+    const { error, logs } = await answered(CREATE_MS, this.#print(loadCell(language), context, sink));
     const process = parseHello(logs.stdout.join(""));
     if (process) return process;
     const detail = error ? `${error.name}: ${error.message}` : logs.stderr.join("").slice(-500);
@@ -273,7 +283,7 @@ export class Kernels {
     const variables = this.#link.variables?.();
     const isNews = variables !== undefined && this.#versions.get(kernel) !== variables.version;
     const cell = runCell(spec.language, sink.id, { ...spec, variables: isNews ? variables : undefined });
-    const answer = this.#print(cell, kernel);
+    const answer = this.#print(cell, kernel, sink);
     try {
       const first = await stoppable(Promise.race([answer, code.died]), stopped, spec.timeoutMs);
       if (typeof first === "object") {

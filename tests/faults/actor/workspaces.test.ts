@@ -1,10 +1,27 @@
 /** R2 refuses, is slow or breaks off, and the actor is evicted, while a workspace is saved or given back. */
-import { afterEach, describe, expect, it } from "vitest";
-import { evict, idIn, inActor, killContainer, owner, result, sh, until } from "../../worker/support.ts";
+import { runInDurableObject } from "cloudflare:test";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import type { NetworkPlatform } from "../../../src/actors/network.ts";
+import { parseConfig } from "../../../src/shared/config.ts";
+import {
+  accountOf,
+  actorOf,
+  evict,
+  evictActor,
+  idIn,
+  inActor,
+  killContainer,
+  owner,
+  principal,
+  result,
+  sh,
+  until,
+} from "../../worker/support.ts";
 import { faults } from "./worker.ts";
 
 afterEach(() => {
   delete faults.bucket;
+  vi.restoreAllMocks();
 });
 
 const save = (sandbox: string) => owner.call("checkpoint_sandbox", { sandbox });
@@ -117,5 +134,43 @@ describe("the actor evicted at each operation of R2", () => {
       delete faults.bucket;
       expect(await sh(sandbox, "sha256sum -c sum")).toBe("data: OK\n");
     }
+  });
+});
+
+// The last one: its limit holds for every principal of this file.
+describe("a save without end", () => {
+  /** Has the bucket take nothing from now on. */
+  const hang = () => {
+    faults.bucket = (operation) => (operation === "put" ? new Promise(() => undefined) : Promise.resolve());
+  };
+
+  it("does not keep another sandbox from room, nor a policy from being enforced", async () => {
+    const caller = await principal("ws-room");
+    const run = (sandbox: string, command: string) => caller.call("run_command", { sandbox, command });
+    await runInDurableObject(accountOf(caller), (account) => {
+      const env = Reflect.get(account, "env") as Parameters<typeof parseConfig>[0];
+      Object.assign(parseConfig(env).limits, { runningSandboxes: 2 });
+    });
+    for (const name of ["a", "b"]) await run(name, `echo ${name} > file`);
+    for (const sandbox of ["a", "b"]) await caller.call("checkpoint_sandbox", { sandbox });
+    hang();
+    await run("a", "echo late > file");
+    // As long unused as sandboxes whose actors went away.
+    for (const name of ["a", "b"]) await evictActor(await actorOf(name, caller));
+    expect((await run("c", "echo ran")).text).toContain("ran");
+    const { text } = await caller.call("list_sandboxes");
+    expect(text.match(/^\w(?=: running)/gm)?.sort()).toEqual(["a", "c"]);
+    const platform = await inActor("a", (actor) => actor["networkPlatform"], caller);
+    // As Cloudflare answers for a container that was started with a way out of its own.
+    vi.spyOn<NetworkPlatform, "enforce">(Object.getPrototypeOf(platform), "enforce").mockImplementation(
+      async ({ internet }) => internet === "full",
+    );
+    await caller.call("configure_sandbox", { sandbox: "a", internet: "none" });
+    expect((await caller.call("list_sandboxes")).text).toMatch(/^a: stopped/m);
+    vi.restoreAllMocks();
+    delete faults.bucket;
+    const next = await run("a", "cat file");
+    expect(next.structured.stdout).toBe("a\n");
+    expect(next.text).toMatch(/reaches no more than it may.* and what changed there since/);
   });
 });

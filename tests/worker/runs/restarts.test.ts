@@ -90,6 +90,23 @@ describe.concurrent("a container that is killed", () => {
     });
   });
 
+  it("is started by no work of the server's own: where none is listed, none runs", async () => {
+    const sandbox = "killed-uncounted";
+    await sh(sandbox, "echo kept >file");
+    await save(sandbox);
+    await killContainer(sandbox);
+    await until(() => inActor(sandbox, (_sandbox, { container }) => !container?.running));
+    // Any call of the SDK would start the next one.
+    await inActor(sandbox, (actor) => actor.client.utils.ping().catch(() => undefined));
+    await inActor(sandbox, (actor) => actor.deleteCodeContext("gone").catch(() => undefined));
+    expect(await inActor(sandbox, (_sandbox, { container }) => container?.running)).toBe(false);
+    const { sandboxes } = (await owner.call("list_sandboxes")).structured as {
+      sandboxes: { name: string; state: string }[];
+    };
+    expect(sandboxes.find(({ name }) => name === sandbox)?.state).toBe("stopped");
+    expect(await sh(sandbox, "cat file")).toBe("kept\n");
+  });
+
   it("is told of in front of an error too", async () => {
     const sandbox = "notice-error";
     await sh(sandbox, "echo a >a");
@@ -295,6 +312,30 @@ describe.concurrent("sleepAfter", () => {
         /^The sandbox was stopped because nobody used it: \/workspace is back as it was saved at \S+ \(1 files, 2 bytes\)\. Processes, kernel state and files elsewhere are gone\.$/,
       ),
     });
+  });
+
+  it("loses nothing that is acknowledged while the container takes its time to end", async () => {
+    const sandbox = "idle-slow";
+    await sh(sandbox, "echo a >a");
+    const ending = Promise.withResolvers<void>();
+    await inActor(sandbox, (_sandbox, { container }) => {
+      if (!container) return;
+      const { signal, destroy } = container;
+      const slowly = async () => {
+        ending.resolve();
+        await sleep(400);
+      };
+      Object.assign(container, {
+        signal: (number: number) => void slowly().then(() => signal.call(container, number)),
+        destroy: () => slowly().then(() => destroy.call(container)),
+      });
+    });
+    await hurry(sandbox);
+    await ending.promise;
+    const written = await owner.call("write_file", { sandbox, path: "b", content: "b" });
+    expect(written.isError, written.text).toBe(false);
+    await sleep(1000);
+    expect(await sh(sandbox, "ls")).toBe("a\nb\n");
   });
 
   it.each([

@@ -1,6 +1,6 @@
 /** A sandbox that is destroyed while its container starts: what runs afterwards is listed and counts, or nothing runs. */
 import { expect, it } from "vitest";
-import { inActor, owner, sleep, until } from "../support.ts";
+import { idIn, inActor, killContainer, owner, sh, sleep, until } from "../support.ts";
 
 const CALLS: [what: string, tool: string, args: Record<string, unknown>][] = [
   ["write_file", "write_file", { path: "x", content: "kept" }],
@@ -53,3 +53,28 @@ it("destroyed again and again, it is a new one for the next call each time", asy
     expect((await owner.call("destroy_sandbox", { sandbox })).text).toContain("destroyed");
   }
 });
+
+it.each(["is destroyed", "dies"])(
+  "a command that waits for sandboxd while its sandbox %s runs in no later one",
+  async (how) => {
+    const round = async (n: number) => {
+      const sandbox = `z-waits-${how.split(" ").at(-1)}-${n}`;
+      await sh(sandbox, "(sleep 1; pkill -STOP -x sandboxd) >/dev/null 2>&1 &");
+      // The connection to it closes soon when nobody uses it, and no other can be made.
+      await sleep(4000);
+      const waiting = await owner.call("run_command", {
+        sandbox,
+        command: "echo ran >/tmp/ran",
+        wait_seconds: 0,
+      });
+      if (how === "dies") await killContainer(sandbox);
+      else await owner.call("destroy_sandbox", { sandbox });
+      // As soon as it is lost, the next container is started.
+      const { structured } = await owner.call("get_result", { id: idIn(waiting) });
+      const looked = await sh(sandbox, "sleep 2; ls /tmp", { session: "look" });
+      expect(looked.includes("ran")).toBe(structured.state === "succeeded");
+      await owner.call("destroy_sandbox", { sandbox });
+    };
+    await Promise.all([0, 1, 2, 3].map(round));
+  },
+);

@@ -324,19 +324,24 @@ describe("a workspace", () => {
       expect(world.files.size).toBe(0);
     }));
 
+  const isSavedToStop = async ({ workspace }: World) => {
+    await workspace.saveToStop();
+    return workspace.mayStop;
+  };
+
   it("is stopped only when it is saved, or could not be for an hour", () =>
     inWorld(async (world) => {
       await prepare(world);
-      expect(await world.workspace.isSavedToStop()).toBe(true);
+      expect(await isSavedToStop(world)).toBe(true);
       world.write("late", "x");
       world.onStep = refusing(/bucket put/);
-      expect(await world.workspace.isSavedToStop()).toBe(false);
+      expect(await isSavedToStop(world)).toBe(false);
       world.onStep = ({ name, when }) => {
         if (name === "bucket put" && when === "after") world.write("meanwhile", "y");
       };
-      expect(await world.workspace.isSavedToStop()).toBe(false);
+      expect(await isSavedToStop(world)).toBe(false);
       world.onStep = () => undefined;
-      expect(await world.workspace.isSavedToStop()).toBe(true);
+      expect(await isSavedToStop(world)).toBe(true);
       expect(Object.keys(await afterCrash(world)).sort()).toEqual(["kept", "late", "meanwhile"]);
     }));
 

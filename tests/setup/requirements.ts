@@ -30,6 +30,7 @@ const PYTHON = "/usr/bin/python3";
 const MODULES: Record<string, string> = {
   pip: "python3-pip",
   PIL: "python3-pil",
+  tqdm: "python3-tqdm",
   ...Object.fromEntries(PACKAGES.map(({ module, debian }) => [module, debian])),
 };
 

@@ -1,4 +1,4 @@
-"""Our prelude for Python kernels, the same in the image (on IPython) and on the local platform (on its stand-in).
+"""Our prelude for Python kernels, the same in the image and on the local platform, on the shell of IPython.
 
 The executor is the program that the SDK starts as a kernel. It is left as it is: every cell that we send it is one call,
 `__sandbox_mcp__(spec)`, which runs the user's code and prints one JSON document into the executor's captured stdout. `spec`
@@ -8,6 +8,7 @@ error: {name, message, traceback} | null, exit: number | null}. It is pure ASCII
 decodes each chunk of its pipe separately, which may end in the middle of a character.
 """
 
+import __future__
 import ast
 import builtins
 import contextlib
@@ -27,10 +28,9 @@ import threading
 import time
 import warnings
 
-from IPython import get_ipython
-
-from . import plots, preload, present, streams
+from . import libraries, preload, present, streams, terminal
 from .loop import Loop
+from .notebook import Notebook
 
 FLAGS = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 KEPT_SOURCES = 500
@@ -44,7 +44,10 @@ class Kernel:
 
     def __init__(self, shell):
         self.shell = shell
+        self.notebook = Notebook(shell, _leave)
         self.count = 0
+        # How cells are compiled: `from __future__` in a cell counts for those after it, too.
+        self.flags = FLAGS
         # The version of the sandbox's variables that this process has.
         self.variables = 0
         self.loop = Loop()
@@ -74,7 +77,7 @@ class Kernel:
                 self.take_variables(**spec["variables"])
         capture = sys.stdout
         saved = sys.displayhook, self.shell.display_pub
-        results = present.Results(self.shell)
+        results = present.Results(self.notebook)
         self.results = results
         error = None
         self.starts = self.listens = False
@@ -98,6 +101,10 @@ class Kernel:
         elif self.starts and _has_children():
             document["serves"] = "child"
         document["error"], document["exit"] = None, None
+        if error is not None and not isinstance(error, SystemExit):
+            # For %tb and pdb.pm; Python 3.12 and later take the last.
+            sys.last_type, sys.last_value, sys.last_traceback = type(error), error, error.__traceback__
+            sys.last_exc = error
         if isinstance(error, SystemExit):
             document["exit"] = _exit_code(error)
             if document["exit"] != 0:
@@ -121,42 +128,61 @@ class Kernel:
     def cell(self, source):
         self.count += 1
         name = f"<cell {self.count}>"
-        body, last, source = self.compile(source, name)
+        plain, tree = source, None
+        try:
+            plain, tree = self.parse(source, name)
+        finally:
+            self.notebook.enter(self.count, source, plain)
+        body, last = self.compile(tree, name)
         self.loop.settle()
         if body is not None:
             self.step(body)
         value = self.step(last) if last is not None else self.shell.user_ns.pop(VALUE, None)
-        if not source.rstrip().endswith(";"):
+        if not plain.rstrip().endswith(";"):
             self.display(value)
 
-    def compile(self, source, name):
+    def parse(self, source, name):
+        """The cell as Python, with its magics and shell lines as calls, and its tree."""
+        # A single line that is Python can be a magic without its % as well.
+        plain = self.shell.transform_cell(source) if "\n" not in source.strip() else source
+        plain = source if plain.strip() == source.strip() else plain
         try:
-            tree = self.parse(source, name)
+            return plain, self.tree(plain, name)
         except SyntaxError:
-            # Magics and shell lines are no Python, so that only text which does not parse can have them.
-            plain = self.shell.transform_cell(source)
-            if plain.strip() == source.strip():
+            # Other magics and shell lines are no Python, so that only text which does not parse can have them.
+            transformed = self.shell.transform_cell(source)
+            if transformed.strip() in (source.strip(), plain.strip()):
                 raise
-            source = plain
-            tree = self.parse(source, name)
+            return transformed, self.tree(transformed, name)
+
+    def tree(self, source, name):
+        # Python counts the columns of a line from its line feed.
+        lines = (source if source.endswith("\n") else f"{source}\n").splitlines(keepends=True)
+        linecache.cache[name] = (len(source), None, lines, name)
+        linecache.cache.pop(f"<cell {self.count - KEPT_SOURCES}>", None)
+        return compile(source, name, "exec", self.flags | ast.PyCF_ONLY_AST, True)
+
+    def compile(self, tree, name):
+        """The statements of a cell as one code object, and its last expression as another; None for what it does not have."""
         for transformer in self.shell.ast_transformers:
             tree = ast.fix_missing_locations(transformer.visit(tree))
         if not tree.body or not isinstance(tree.body[-1], ast.Expr):
-            return (compile(tree, name, "exec", FLAGS, True) if tree.body else None), None, source
+            return (self.statements(tree, name) if tree.body else None), None
         whole, end = tree.body[:], tree.body.pop()
-        last = compile(ast.Expression(end.value), name, "eval", FLAGS, True)
-        body = compile(tree, name, "exec", FLAGS, True) if tree.body else None
+        body = self.statements(tree, name) if tree.body else None
+        last = compile(ast.Expression(end.value), name, "eval", self.flags, True)
         if body is not None and (last.co_flags | body.co_flags) & inspect.CO_COROUTINE:
             # The whole cell is one coroutine, so that statements before the last expression can make tasks on the loop.
             kept = ast.Assign([ast.Name(VALUE, ast.Store())], end.value)
             tree.body = [*whole[:-1], ast.fix_missing_locations(ast.copy_location(kept, end))]
-            return compile(tree, name, "exec", FLAGS, True), None, source
-        return body, last, source
+            return self.statements(tree, name), None
+        return body, last
 
-    def parse(self, source, name):
-        linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-        linecache.cache.pop(f"<cell {self.count - KEPT_SOURCES}>", None)
-        return compile(source, name, "exec", FLAGS | ast.PyCF_ONLY_AST, True)
+    def statements(self, tree, name):
+        code = compile(tree, name, "exec", self.flags, True)
+        for feature in __future__.all_feature_names:
+            self.flags |= code.co_flags & getattr(__future__, feature).compiler_flag
+        return code
 
     def step(self, code):
         """Runs the user's code. An interrupt that arrives in this frame or below is raised in that code."""
@@ -165,7 +191,7 @@ class Kernel:
 
     def display(self, value):
         if value is not None:
-            self.shell.user_ns["_"] = value
+            self.notebook.keep(value)
             self.results.value(value)
 
     def end_child(self, error):
@@ -203,8 +229,6 @@ class Kernel:
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         signal.signal(signal.SIGINT, self.on_interrupt)
         os.system = _system
-        # IPython's default gives each command a terminal, 100 ms and carriage returns.
-        self.shell.system = self.shell.system_raw
         wait = os.waitpid
 
         def waitpid(pid, options):
@@ -225,15 +249,21 @@ class Kernel:
         os._exit = leave
         self.watch(subprocess.Popen, "_execute_child", "starts")
         self.watch(socket.socket, "listen", "listens")
-        for name in ("exit", "quit"):
-            self.shell.user_ns[name] = _leave
-            setattr(builtins, name, _leave)
+        builtins.exit = builtins.quit = _leave
+        self.notebook.install()
+        terminal.install(self.output.no_input)
         threading.excepthook = self.on_thread_error
-        plots.on_show(self.show)
+        libraries.install(self)
         self.formatwarning = warnings.formatwarning
         warnings.formatwarning = self.on_warning
-        png = self.shell.display_formatter.formatters["image/png"]
-        png.for_type_by_name("matplotlib.figure", "Figure", lambda figure: self.results.figure(figure))
+        real = self.shell.display_formatter.format
+
+        @functools.wraps(real)
+        def rich(value, *arguments, **options):
+            data, metadata = real(value, *arguments, **options)
+            return self.results.with_figure(value, data), metadata
+
+        self.shell.display_formatter.format = rich
 
     def watch(self, owner, name, what):
         """Notes when the code starts a process or listens: its ports are looked for then."""
@@ -246,12 +276,21 @@ class Kernel:
 
         setattr(owner, name, watched)
 
-    def show(self):
-        """Shows the open figures in the run under way. Returns whether there is one: not in a forked child or between runs."""
-        if self.output.forked or not self.output.active:
-            return False
-        self.results.open_figures()
-        return True
+    @property
+    def is_showing(self):
+        """Whether a run is under way that can show something: not in a forked child or between runs."""
+        return self.output.active and not self.output.forked
+
+    def show_figures(self):
+        if self.is_showing:
+            self.results.open_figures()
+        return self.is_showing
+
+    def show(self, value, raw=False):
+        """@param raw whether the value is data by MIME type"""
+        if self.is_showing:
+            self.results.add(value) if raw else self.results.value(value)
+        return self.is_showing
 
     def on_warning(self, message, category, filename, lineno, line=None):
         """Shows a warning about a line of ours at the line of the cell that called it."""
@@ -326,6 +365,7 @@ def _started():
 def start():
     """Installs the prelude in this process, and prints which process it is. A second call only prints."""
     if not hasattr(builtins, "__sandbox_mcp__"):
-        Kernel(get_ipython()).install()
+        # The shell makes it a builtin while it runs a cell, as it does now.
+        Kernel(builtins.get_ipython()).install()
     hello = {"sandbox_mcp_kernel": 1, "pid": os.getpid(), "started": _started(), "language": "python"}
     print(json.dumps({**hello, "version": platform.python_version()}))

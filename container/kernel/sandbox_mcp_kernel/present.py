@@ -71,9 +71,9 @@ def shorten(text, limit=TEXT_CHARS):
     return f"{text[:half]}\n{left_out}\n{text[-half:]}"
 
 
-def plain(value):
-    """The value as text: containers laid out and bounded, everything else by its own repr."""
-    text, error = attempt(_layout, value, 0, frozenset(), [TEXT_CHARS])
+def plain(value, float_format="%r"):
+    """The value as text: containers laid out and bounded, numbers as they print, everything else by its own repr."""
+    text, error = attempt(_layout, value, 0, frozenset(), [TEXT_CHARS], float_format)
     if error is None and isinstance(text, str):
         return shorten(text)
     return f"<{type(value).__name__} whose repr failed: {type(error).__name__}: {_message(error)}>"
@@ -82,10 +82,22 @@ def plain(value):
 BRACKETS = {list: "[]", tuple: "()", set: "{}", frozenset: ("frozenset({", "})"), dict: "{}"}
 
 
-def _layout(value, indent, seen, budget):
+def _leaf(value, float_format):
+    if isinstance(value, float) and float_format != "%r":
+        return float_format % value
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not isinstance(value, getattr(numpy, "generic", ())):
+        return repr(value)
+    # NumPy's own repr is np.int64(6), or np.str_('a').
+    if isinstance(value, (numpy.number, numpy.bool_)):
+        return str(value)
+    return repr(value.item()) if isinstance(value, (numpy.str_, numpy.bytes_)) else repr(value)
+
+
+def _layout(value, indent, seen, budget, float_format):
     kind = type(value)
     if kind not in BRACKETS or (not value and kind in (set, frozenset)):
-        text = repr(value)
+        text = _leaf(value, float_format)
         budget[0] -= len(text)
         return text
     if id(value) in seen or len(seen) > DEPTH:
@@ -98,10 +110,10 @@ def _layout(value, indent, seen, budget):
             items.append(f"... {len(value) - len(items)} more")
             break
         if kind is dict:
-            key = _layout(item[0], indent + 1, seen, budget)
-            items.append(f"{key}: {_layout(item[1], indent + 1, seen, budget)}")
+            key = _layout(item[0], indent + 1, seen, budget, float_format)
+            items.append(f"{key}: {_layout(item[1], indent + 1, seen, budget, float_format)}")
         else:
-            items.append(_layout(item, indent + 1, seen, budget))
+            items.append(_layout(item, indent + 1, seen, budget, float_format))
     budget[0] -= 2 * len(items)
     if kind is tuple and len(items) == 1:
         last = ",)"
@@ -124,21 +136,33 @@ def _layout(value, indent, seen, budget):
 class Results:
     """The outputs of one run in order, within their limits. Each is a dict with one form per kind: text, png, ..."""
 
-    def __init__(self, shell):
-        self.shell = shell
+    def __init__(self, notebook):
+        self.notebook, self.shell = notebook, notebook.shell
         self.items = []
-        self.size = 0
+        # The size of each item, and the places of those that can be replaced.
+        self.sizes = []
+        self.places = {}
         self.omitted = 0
+        self.is_stale = False
         self.pages = 0
         # The figures themselves: the id of a closed one may be that of the next.
         self.figures = weakref.WeakSet()
 
-    def publish(self, data=None, metadata=None, **_ignored):
+    def publish(self, data=None, metadata=None, *, transient=None, update=False, **_ignored):
         """Called by display(): this object is the shell's display publisher."""
-        self.add(data or {})
+        name = (transient or {}).get("display_id")
+        if not update or name in self.places:
+            self.add(data or {}, name, update)
 
     def clear_output(self, wait=False):
-        pass
+        """Forgets what was shown. @param wait until there is something new"""
+        self.is_stale = True
+        if not wait:
+            self._clear()
+
+    def _clear(self):
+        if self.is_stale:
+            self.items, self.sizes, self.places, self.omitted, self.is_stale = [], [], {}, 0, False
 
     def value(self, value):
         """Adds the last expression's value."""
@@ -146,15 +170,24 @@ class Results:
         if show is not None and attempt(show, value)[1] is None:
             return
         data, error = attempt(self._rich, value)
-        data = dict(data or {})
-        if not any(mime.startswith("image/") for mime in data) or "text/html" in data:
-            data["text/plain"] = plain(value)
-        self.add(data)
+        self.add({**(data or {}), "text/plain": plain(value, self.notebook.float_format)})
         if isinstance(error, KeyboardInterrupt):
             raise error
 
     def _rich(self, value):
         return self.shell.display_formatter.format(value, exclude={"text/plain"})[0]
+
+    def with_figure(self, value, data):
+        """The forms of a value, among them the picture of a matplotlib figure, which is not shown again at the end of the cell."""
+        module = sys.modules.get("matplotlib.figure")
+        if module is None or not isinstance(value, module.Figure):
+            return data
+        self.figures.add(value)
+        if any(FORMS.get(mime) in IMAGES for mime in data):
+            return data
+        buffer = io.BytesIO()
+        value.savefig(buffer, format="png", bbox_inches="tight")
+        return {**data, "image/png": buffer.getvalue()}
 
     def open_figures(self):
         """Adds the open matplotlib figures, each once, and closes them."""
@@ -165,49 +198,58 @@ class Results:
         for number in numbers or []:
             figure, error = attempt(pyplot.figure, number)
             if error is None and figure not in self.figures:
-                png, error = attempt(self.figure, figure)
-                self.add({"image/png": png} if error is None else {"text/plain": f"<figure {number}: {_message(error)}>"})
+                data, error = attempt(self._rich, figure)
+                self.add(data if error is None else {"text/plain": f"<figure {number}: {_message(error)}>"})
         if numbers:
             attempt(pyplot.close, "all")
+            # %run would draw on a new figure where IPython thinks that there is one to draw on.
+            attempt(setattr, pyplot.draw_if_interactive, "called", False)
 
-    def figure(self, figure):
-        """A figure as PNG; it is not shown again at the end of the cell."""
-        self.figures.add(figure)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", bbox_inches="tight")
-        return buffer.getvalue()
+    def add(self, data, name=None, update=False):
+        """@param name by which a later call can replace it @param update whether to do that"""
+        self._clear()
+        found = self._forms(data)
+        if not found:
+            return
+        size, error = attempt(_size, found)
+        if error is not None:
+            return
+        place = self.places.get(name) if update else None
+        before = 0 if place is None else self.sizes[place]
+        if sum(self.sizes) - before + size > TOTAL_BYTES or (place is None and len(self.items) >= RESULTS):
+            self.omitted += 1
+            return
+        if place is None:
+            place = len(self.items)
+            self.items.append(None)
+            self.sizes.append(0)
+        self.items[place], self.sizes[place] = found, size
+        if name is not None:
+            self.places[name] = place
 
-    def add(self, data):
+    def _forms(self, data):
+        """The forms of one output, within their limits."""
         found = {}
         for mime, form in FORMS.items():
             if mime in data and data[mime] is not None:
                 self._put(found, form, data[mime])
         value = data.get("application/json")
         if value is not None and found.keys() <= {"text"} and found.get("text", "<").startswith("<"):
-            found["text"] = plain(value)
+            found["text"] = plain(value, self.notebook.float_format)
         page = found.pop("html_file", None)
-        if page is not None:
-            if found.keys() & IMAGES:
-                self.items.append({"text": page})
-            else:
-                text = found.get("text", "<")
-                found = {"text": page if text.startswith("<") or len(text) > PAGE_TEXT_CHARS else f"{text}\n{page}"}
-        for other in [form for form in FORMS.values() if form in IMAGES & found.keys()][1:]:
+        images = [form for form in FORMS.values() if form in IMAGES & found.keys()]
+        for other in images[1:]:
             # They are one picture, of which the first is the best.
             del found[other]
-        if len(found) > 1 and found.get("text", "").startswith("<"):
+        text = found.get("text", "<")
+        if len(found) > 1 and (text.startswith("<") or (images and len(text) > PAGE_TEXT_CHARS)):
             # "<Figure size 640x480>" adds nothing to the image.
-            del found["text"]
-        if not found:
-            return
-        size, error = attempt(_size, found)
-        if error is not None:
-            return
-        if len(self.items) >= RESULTS or self.size + size > TOTAL_BYTES:
-            self.omitted += 1
-            return
-        self.size += size
-        self.items.append(found)
+            found.pop("text", None)
+        if page is not None:
+            text = found.pop("text", "<")
+            told = page if text.startswith("<") or len(text) > PAGE_TEXT_CHARS else f"{text}\n{page}"
+            found = {form: found[form] for form in images[:1]} | {"text": told}
+        return found
 
     def _put(self, found, form, value):
         if form in IMAGES:
@@ -284,8 +326,8 @@ def _clean(summary, seen):
     first = next((i for i, f in enumerate(frames) if f.filename.startswith("<cell ")), None)
     if first is not None:
         frames = frames[first:]
-    elif summary.exc_type is KeyboardInterrupt:
-        # It was raised while the event loop waited: there are only the loop's own frames.
+    elif issubclass(summary.exc_type, (KeyboardInterrupt, SyntaxError)):
+        # It was raised while the event loop waited, or by who compiled the cell: there are no frames of the user's.
         frames = []
     if len(frames) > FRAMES and len({(f.filename, f.lineno) for f in frames}) > FRAMES:
         frames = frames[: FRAMES // 2] + frames[-FRAMES // 2 :]

@@ -1,0 +1,99 @@
+"""Makes libraries show their pictures and bars in a run's results, where they expect a notebook's page or a screen."""
+
+import functools
+import importlib.abc
+import importlib.util
+import sys
+
+# Renderers of Plotly whose output is a picture or data. Every other one expects a browser.
+PLOTLY_DATA = {"png", "jpeg", "jpg", "svg", "pdf", "json"}
+
+
+def install(kernel):
+    """@param kernel has `show_figures()` and `show(data or value)`, which return False where no run can show anything"""
+    patches = {
+        "matplotlib.pyplot": lambda module: _pyplot(module, kernel),
+        "PIL.ImageShow": lambda module: _pillow(module, kernel),
+        "plotly.io._renderers": lambda module: _plotly(module, kernel),
+        "tqdm.notebook": _tqdm,
+    }
+    sys.meta_path.insert(0, _Finder(patches))
+    for name, patch in patches.items():
+        if name in sys.modules:
+            patch(sys.modules[name])
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Patches each of these modules when it is imported."""
+
+    def __init__(self, patches):
+        self.patches = patches
+        self.busy = set()
+
+    def find_spec(self, name, path=None, target=None):
+        patch = self.patches.get(name)
+        if patch is None or name in self.busy:
+            return None
+        self.busy.add(name)
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self.busy.discard(name)
+        if spec is None or spec.loader is None:
+            return None
+        load = spec.loader.exec_module
+
+        def load_and_patch(module):
+            load(module)
+            try:
+                patch(module)
+            except Exception:
+                # A module of the same name, or a version that is built otherwise, stays as it is.
+                pass
+
+        spec.loader.exec_module = load_and_patch
+        return spec
+
+
+def _pyplot(module, kernel):
+    real = module.show
+
+    @functools.wraps(real)
+    def show(*arguments, **options):
+        return None if kernel.show_figures() else real(*arguments, **options)
+
+    module.show = show
+
+
+def _pillow(module, kernel):
+    class Viewer(module.Viewer):
+        def show(self, image, **options):
+            return kernel.show(image)
+
+    # Order 0 is before the programs of a desktop.
+    module.register(Viewer(), 0)
+
+
+def _plotly(module, kernel):
+    """Plotly's way to show a chart in IPython needs nbformat, and publishes its own program beside the chart."""
+    real = module.show
+
+    @functools.wraps(real)
+    def show(fig, renderer=None, validate=True, **options):
+        chosen = renderer or module.renderers.default or ""
+        if not PLOTLY_DATA.intersection(chosen.split("+")):
+            to_html = sys.modules["plotly.io"].to_html
+            page = to_html(fig, include_plotlyjs="cdn", full_html=True, validate=validate)
+            if kernel.show({"text/html": page}, raw=True):
+                return None
+        return real(fig, renderer, validate, **options)
+
+    module.show = show
+
+
+def _tqdm(module):
+    """The bar of a notebook is a widget of its page, of which a run would only show the beginning."""
+    from tqdm import std
+
+    module.tqdm = module.tqdm_notebook = std.tqdm
+    module.trange = module.tnrange = std.trange

@@ -1,0 +1,90 @@
+"""What IPython keeps and does around a cell, for cells that this prelude runs: In and Out, magics, the user's names."""
+
+import builtins
+import sys
+
+from . import present
+
+# Magics that need a terminal or a screen, and what to do instead.
+WITHOUT_EFFECT = {
+    "colors": "a kernel shows errors without colours",
+    "edit": "a kernel has no editor; write the file with %%writefile or write_file",
+    "gui": "a kernel has no screen; figures are shown with the results",
+    "xmode": "a kernel shows every error in one way",
+}
+NO_NEXT_CELL = "# There is no next cell that %load or %recall could fill. This is the text:\n"
+
+
+def _last_error(_line):
+    error = getattr(sys, "last_value", None)
+    print("No error so far." if error is None else "\n".join(present.describe(error)["traceback"]))
+
+
+class Notebook:
+    """IPython's shell. Every method does nothing where there is only the fallback for it."""
+
+    def __init__(self, shell, leave):
+        self.shell, self.leave = shell, leave
+        self.history = getattr(shell, "history_manager", None)
+
+    def install(self):
+        shell = self.shell
+        if self.history is None:
+            self.own_names()
+            return
+        # Every line of the history would be written to a database on disk.
+        self.history.db_cache_size = sys.maxsize
+        # IPython's default gives each command a terminal, 100 ms and carriage returns.
+        shell.system = shell.system_raw
+        # IPython leaves these to its programs: the terminal, the notebook.
+        shell.enable_gui = lambda gui=None: None
+        enable_matplotlib = shell.enable_matplotlib
+        shell.enable_matplotlib = lambda gui=None: enable_matplotlib("inline" if gui in (None, "auto") else gui)
+        shell.set_next_input = lambda text, replace=False: print(NO_NEXT_CELL + text)
+        for name, why in WITHOUT_EFFECT.items():
+            said = f"%{name} changes nothing here: {why}."
+            shell.register_magic_function(lambda line, said=said: print(said), "line", name)
+        shell.register_magic_function(_last_error, "line", "tb")
+        for name, command in shell.alias_manager.aliases:
+            # `ls` and its like.
+            shell.alias_manager.define_alias(name, command.replace(" --color", ""))
+        init_user_ns = shell.init_user_ns
+
+        def init_again():
+            init_user_ns()
+            self.own_names()
+
+        # %reset calls it.
+        shell.init_user_ns = init_again
+        self.own_names()
+
+    def own_names(self):
+        """`open` is Python's own, so that a test can replace it, and `exit` ends the cell."""
+        names = self.shell.user_ns
+        if names.get("open", builtins.open) is not builtins.open:
+            del names["open"]
+        for name in ("exit", "quit"):
+            names[name] = self.leave
+
+    def enter(self, count, source, plain):
+        """A cell begins: In, _i, %history."""
+        if self.history is None:
+            return
+        self.shell.execution_count = count
+        self.history.store_inputs(count, plain, source)
+        del self.history.db_input_cache[:]
+        # IPython does not keep a cell that is only `exit`.
+        for lines in (self.history.input_hist_parsed, self.history.input_hist_raw):
+            lines.extend([""] * (count + 1 - len(lines)))
+
+    def keep(self, value):
+        """A cell's value: _, __, Out."""
+        if self.history is None:
+            self.shell.user_ns["_"] = value
+        else:
+            self.shell.displayhook.update_user_ns(value)
+
+    @property
+    def float_format(self):
+        """Set by %precision."""
+        return self.shell.display_formatter.formatters["text/plain"].float_format if self.history else "%r"

@@ -1,0 +1,158 @@
+/** What IPython has beside Python, in a kernel: magics, In and Out, and its own names. */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { Lab, type TestKernel } from "./kernel-harness.ts";
+
+let lab: Lab;
+let kernel: TestKernel;
+const directory = mkdtempSync(join(tmpdir(), "kernel-magics-"));
+
+beforeAll(async () => {
+  lab = await Lab.open();
+  writeFileSync(join(directory, "program.py"), "print('the program')\n");
+});
+beforeEach(async () => {
+  kernel = await lab.kernel("python");
+  await kernel.run(`%cd ${directory}`);
+});
+afterAll(async () => {
+  await lab.close();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+/** What was printed by code that must not fail. */
+async function printed(code: string): Promise<string | undefined> {
+  const { stdout, stderr, error } = await kernel.run(code);
+  expect([error, stderr.text]).toEqual([null, ""]);
+  return stdout.text;
+}
+
+const PLOT = "import matplotlib.pyplot as plt\nfig, ax = plt.subplots(); _ = ax.plot([1, 2])";
+
+describe("matplotlib", () => {
+  it.each(["%matplotlib inline", "%matplotlib agg", "%matplotlib", "%pylab inline"])(
+    "shows each figure once after %s",
+    async (magic) => {
+      expect((await kernel.run(magic)).error).toBeNull();
+      for (const end of ["plt.show()", "fig", "display(fig)", "None"]) {
+        const { results, error } = await kernel.run(`${PLOT}\n${end}`);
+        expect([end, error, results]).toEqual([end, null, [{ png: expect.stringMatching(/^iVBORw0K/) }]]);
+      }
+    },
+  );
+
+  it("keeps to the format that was configured, and always has a picture", async () => {
+    await kernel.run("%matplotlib inline\n%config InlineBackend.figure_format = 'svg'");
+    const { results } = await kernel.run(PLOT);
+    expect(results).toEqual([
+      { svg: expect.stringContaining("<svg"), png: expect.stringMatching(/^iVBORw0K/) },
+    ]);
+  });
+
+  it("shows nothing for a program that %run runs later", async () => {
+    await kernel.run(`%matplotlib inline\n${PLOT}\nplt.show()`);
+    expect(await kernel.run("%run program.py")).toMatchObject({
+      stdout: { text: "the program\n" },
+      results: [],
+    });
+  });
+});
+
+describe("open", () => {
+  it("is Python's own, which a test may replace, also after %reset", async () => {
+    const mocked =
+      "from unittest.mock import mock_open, patch\nwith patch('builtins.open', mock_open(read_data='mocked')):\n    text = open('no such file').read()\ntext";
+    expect(await kernel.value(mocked)).toBe("'mocked'");
+    await kernel.run("%reset -f");
+    expect(await kernel.value("import builtins; open is builtins.open")).toBe("True");
+    expect(await kernel.value("open(0, closefd=False).read()")).toBe("''");
+    expect(await kernel.run("exit(4)")).toMatchObject({ exit: 4 });
+  });
+});
+
+describe("history", () => {
+  it("is in In, Out, _i and %history", async () => {
+    await kernel.run("6 * 7");
+    expect(await kernel.value("In[2], Out[2], _, _2, _i2, _i")).toBe(
+      "('6 * 7', 42, 42, 42, '6 * 7', '6 * 7')",
+    );
+    expect(await printed("%history 2-3")).toBe("6 * 7\nIn[2], Out[2], _, _2, _i2, _i\n");
+    await kernel.run("exit()");
+    expect(await kernel.value("In[6]")).toBe("'In[6]'");
+  });
+
+  it("says what %load would have put into the next cell", async () => {
+    expect(await printed("%load program.py")).toMatch(
+      /^# There is no next cell .*\n# %load program.py\nprint/,
+    );
+  });
+});
+
+describe("magics", () => {
+  it("work without their % on a line of their own, unless it is a name", async () => {
+    expect(await printed("ls")).toBe("program.py\n");
+    expect(await kernel.value("pwd")).toBe(`'${directory}'`);
+    expect(await kernel.value("ls = 3\nls")).toBe("3");
+    expect(await kernel.value("ls")).toBe("3");
+  });
+
+  it("set the precision of numbers", async () => {
+    expect(await kernel.value("%precision 3\n1 / 3")).toBe("0.333");
+    expect(await kernel.value("[1 / 3, 2]")).toBe("[0.333, 2]");
+    expect(await kernel.value("%precision\n0.5")).toBe("0.5");
+  });
+
+  it.each(["%xmode Plain", "%colors NoColor", "%gui qt", "%edit program.py"])(
+    "%s says why it has no effect",
+    async (magic) => {
+      expect(await printed(magic)).toMatch(/^%\w+ changes nothing here: a kernel /);
+    },
+  );
+
+  it("show the last error again", async () => {
+    await kernel.run("1 / 0");
+    expect(await printed("%tb")).toMatch(/^Traceback[^]*<cell 2>[^]*1 \/ 0[^]*ZeroDivisionError/);
+  });
+
+  it("from __future__ count for the cells after it", async () => {
+    await kernel.run("from __future__ import annotations");
+    expect(await kernel.value("def f(a: undefined): pass\nf.__annotations__")).toBe("{'a': 'undefined'}");
+  });
+});
+
+describe("carets", () => {
+  it("stand under what failed, with and without a line feed at the end", async () => {
+    for (const end of ["", "\n"]) {
+      const { error } = await kernel.run(`a = 1\na + missing${end}`);
+      expect(error?.traceback.slice(-3, -1)).toEqual(["    a + missing", "        ^^^^^^^"]);
+    }
+  });
+});
+
+describe("input", () => {
+  it.each([
+    ["input('Name: ')", "Name: "],
+    ["import getpass; getpass.getpass()", ""],
+    ["breakpoint()", "--Return--\n"],
+    ["import pdb; pdb.set_trace()\nx = 1", ""],
+    ["%debug", ""],
+  ])("that %s asks for comes from run_command", async (code, said) => {
+    await kernel.run("1 / 0");
+    const { error, stdout, stderr } = await kernel.run(code);
+    expect(error?.name).toBe("EOFError");
+    expect(error?.message).toMatch(/no input.*run_command and interactive: true.*send_input/);
+    expect([stdout.text, stderr.text]).toEqual([said, ""]);
+    expect(await kernel.value("'goes on'")).toBe("'goes on'");
+  });
+
+  it("that the code provides itself is read", async () => {
+    expect(await kernel.value("import io, sys\nsys.stdin = io.StringIO('typed\\n')\ninput()")).toBe(
+      "'typed'",
+    );
+    const debugged =
+      "import pdb\nout = io.StringIO()\npdb.Pdb(stdin=io.StringIO('p 6 * 7\\nc\\n'), stdout=out).set_trace()\nx = 1\n'42' in out.getvalue()";
+    expect(await kernel.value(debugged)).toBe("True");
+  });
+});

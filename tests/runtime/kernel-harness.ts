@@ -37,8 +37,10 @@ export class Lab {
     this.runtime = runtime;
   }
 
-  static async open(): Promise<Lab> {
-    return new Lab(await startRuntime({ under: () => ["/usr/bin/env", `PATH=${PATH}`] }));
+  /** @param programs a directory whose programs come first, such as another Python */
+  static async open(programs?: string): Promise<Lab> {
+    const path = programs === undefined ? PATH : `${programs}:${PATH}`;
+    return new Lab(await startRuntime({ under: () => ["/usr/bin/env", `PATH=${path}`] }));
   }
 
   async kernel(language: Language): Promise<TestKernel> {

@@ -2,7 +2,7 @@
 
 It does what the image's executor does, with the same protocol and the same limits: stdout is the protocol's channel,
 output is captured in memory and delivered with the answer, SIGINT outside a cell ends it. Like that one it is built on
-IPython; where that is not installed, or SANDBOX_IPYTHON says "stand-in", on the part of it beside this file.
+IPython; where that is not installed, on `plain_shell.py` beside this file.
 """
 
 import base64
@@ -14,7 +14,6 @@ import sys
 import traceback
 
 
-
 def has_ipython():
     try:
         return importlib.util.find_spec("IPython.utils.capture") is not None
@@ -22,17 +21,20 @@ def has_ipython():
         return False
 
 
-del sys.path[0]  # the kernel's own directory
-if os.environ.pop("SANDBOX_IPYTHON", "") == "stand-in" or not has_ipython():
-    sys.modules.pop("IPython", None)  # one that is none
-    sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "ipython"))
+directory = sys.path.pop(0)  # the kernel's own
 os.environ["MPLBACKEND"] = "Agg"
 
-sys.dont_write_bytecode, _saved = True, sys.dont_write_bytecode  # the kernel's own directory is not its to write
-from IPython.core.interactiveshell import InteractiveShell  # noqa: E402
-from IPython.utils.capture import capture_output  # noqa: E402
+if has_ipython():
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+else:
+    sys.modules.pop("IPython", None)  # another module of that name
+    sys.path.insert(0, directory)
+    sys.dont_write_bytecode, saved = True, sys.dont_write_bytecode  # the kernel's own directory is not its to write
+    from plain_shell import InteractiveShell, capture_output
 
-sys.dont_write_bytecode = _saved
+    sys.dont_write_bytecode = saved
+    sys.path.remove(directory)
 
 # MIME type -> the executor's name for it, in the order in which the image's executor lists them.
 KINDS = {

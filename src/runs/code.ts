@@ -51,6 +51,7 @@ const TEXT_CHARS = 32 * 1024;
 const TEXTS_BYTES = 256 * 1024;
 
 const encoder = new TextEncoder();
+const NO_BYTES = new Uint8Array();
 
 /** What is to be run, and in which kernel. */
 export type CodeRunSpec = Omit<CodeSpec, "logCapBytes"> & Allowance;
@@ -101,11 +102,11 @@ export class CodeExecutor implements Executor<CodeRunSpec> {
     );
     sink.hasFiles = outcome.hasFiles;
     for (const stream of STREAMS) {
-      const { text, bytes, tail } = outcome[stream];
+      const { output, bytes, last } = outcome[stream];
       // The sink may have the beginning already, from the files that sandboxd follows while the code runs.
-      if (text !== undefined) sink.output(stream, encoder.encode(text).subarray(sink.position(stream)));
+      if (output) sink.output(stream, output.subarray(sink.position(stream)));
       const missing = bytes - sink.position(stream);
-      if (missing > 0) sink.skipped(stream, missing, encoder.encode(tail ?? ""));
+      if (missing > 0) sink.skipped(stream, missing, last?.subarray(-missing) ?? NO_BYTES);
     }
     const shown = await this.#showable(sink.id, outcome.results.flatMap(readable));
     return endOf(outcome, fitting(shown, outcome.error), spec);

@@ -1,6 +1,7 @@
 /** What a caller is shown of an output: its beginning, its end, and how much is left out between them. */
 
 import { withoutEscapes } from "../shared/escape-sequences.ts";
+import { wholeCharacters } from "../shared/text.ts";
 
 /** One stream of an output. `head` alone holds it all when nothing was omitted. */
 export interface Shown {
@@ -21,35 +22,9 @@ export function lenient(bytes: Uint8Array): string {
 
 /** What is shown of a stream of `bytes` bytes, given its first and its last bytes; both are cut at whole characters. */
 export function headAndTail(first: Uint8Array, last: Uint8Array, bytes: number): Shown {
-  const head = decodeHead(first);
-  const tail = decodeTail(last);
-  return { head: head.text, tail: tail.text, bytes, omitted: bytes - head.length - tail.length };
-}
-
-/** The text of `bytes`, without a character that is cut at the end. */
-function decodeHead(bytes: Uint8Array): { text: string; length: number } {
-  const length = bytes.length - unfinished(bytes);
-  return { text: lenient(bytes.subarray(0, length)), length };
-}
-
-/** How many bytes at the end begin a character without completing it. */
-export function unfinished(bytes: Uint8Array): number {
-  // A lead byte within the last three whose sequence runs past the end starts the cut character.
-  for (let back = 1; back <= 3 && back <= bytes.length; back++) {
-    const byte = bytes[bytes.length - back] ?? 0;
-    if (byte < 0x80) return 0;
-    if (byte < 0xc0) continue;
-    const size = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
-    return size > back ? back : 0;
-  }
-  return 0;
-}
-
-/** The text of `bytes`, without a character that is cut at the beginning. */
-function decodeTail(bytes: Uint8Array): { text: string; length: number } {
-  let start = 0;
-  while (start < 3 && start < bytes.length && ((bytes[start] ?? 0) & 0xc0) === 0x80) start++;
-  return { text: lenient(bytes.subarray(start)), length: bytes.length - start };
+  const head = wholeCharacters(first, "end");
+  const tail = wholeCharacters(last, "start");
+  return { head: lenient(head), tail: lenient(tail), bytes, omitted: bytes - head.length - tail.length };
 }
 
 /** The stream as one text, with a line in the middle that says how much is missing. */

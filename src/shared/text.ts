@@ -14,11 +14,27 @@ export function textOf(bytes: Uint8Array): string | undefined {
 
 /** The same, and the number of its bytes. When `cut`, the bytes may end within a character, which is left out. */
 export function wholeText(bytes: Uint8Array, cut: boolean): { text: string; bytes: number } | undefined {
-  for (let length = bytes.length; length >= bytes.length - (cut ? 3 : 0) && length >= 0; length--) {
-    const text = textOf(bytes.subarray(0, length));
-    if (text !== undefined) return { text, bytes: length };
+  const whole = cut ? wholeCharacters(bytes, "end") : bytes;
+  const text = textOf(whole);
+  return text === undefined ? undefined : { text, bytes: whole.length };
+}
+
+/** The bytes of a longer text without the character that was cut at their start or end. */
+export function wholeCharacters(bytes: Uint8Array, cutAt: "start" | "end"): Uint8Array {
+  if (cutAt === "start") {
+    let start = 0;
+    while (start < 3 && start < bytes.length && ((bytes[start] ?? 0) & 0xc0) === 0x80) start++;
+    return bytes.subarray(start);
   }
-  return undefined;
+  // A lead byte within the last three whose sequence runs past the end starts the cut character.
+  for (let back = 1; back <= 3 && back <= bytes.length; back++) {
+    const byte = bytes[bytes.length - back] ?? 0;
+    if (byte < 0x80) return bytes;
+    if (byte < 0xc0) continue;
+    const size = byte >= 0xf0 ? 4 : byte >= 0xe0 ? 3 : 2;
+    return size > back ? bytes.subarray(0, -back) : bytes;
+  }
+  return bytes;
 }
 
 /** The first line of a source, short enough for a list. */

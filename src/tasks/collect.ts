@@ -23,6 +23,7 @@ import {
 } from "../runs/task-detail.ts";
 import { joined } from "../runs/head-and-tail.ts";
 import { lenient } from "../runs/output.ts";
+import { wholeCharacters } from "../shared/text.ts";
 
 /** Files kept for each task, and their sizes in bytes. The whole diff counts too. */
 const MAX_ARTIFACTS = 100;
@@ -74,7 +75,7 @@ export async function collect(
   const diffPath = `${own}/${CHANGES_DIFF}`;
   const first = (await readPart(sandboxFiles, diffPath, 0, DIFF_BYTES)) ?? new Uint8Array(0);
   const { count: changed, diffBytes } = found;
-  const changes = { files, count: changed, diff: wholeCharacters(first), diffBytes };
+  const changes = { files, count: changed, diff: lenient(wholeCharacters(first, "end")), diffBytes };
   if (changes.diffBytes > 0) await writer.keep(DIFF_NAME, diffPath, changes.diffBytes);
   if (changes.count > SHOWN_FILES) await writer.keep(LIST_NAME, `${own}/${CHANGES_LIST}`, found.listBytes);
   // A reason of the file's own is more useful than "too many files".
@@ -170,9 +171,4 @@ export function taskDetailOf({ detail }: Pick<RunView, "detail">): TaskDetail | 
 /** The key of a task's artifact, by its index in the list. */
 function artifactKey(prefix: string, index: number): string {
   return `${prefix}artifacts/${String(index).padStart(3, "0")}`;
-}
-
-/** The text of bytes that may be cut within a character. */
-function wholeCharacters(bytes: Uint8Array): string {
-  return lenient(bytes).replace(/\uFFFD$/, "");
 }

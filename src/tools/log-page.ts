@@ -1,9 +1,9 @@
 /** How a part of a run's log is shown. */
 import { z } from "zod";
-import { unfinished } from "../runs/output.ts";
 import { RUN_STATES, type RunView, STREAMS, type Stream } from "../runs/run.ts";
 import type { LogPage } from "../runs/runs.ts";
 import { terminalText, unfinishedSequence } from "../runs/terminal.ts";
+import { wholeCharacters } from "../shared/text.ts";
 import { type ToolOutput, sections, text } from "./define.ts";
 import { typeText } from "./run-result.ts";
 import { stateText, waitingText } from "./waiting.ts";
@@ -84,7 +84,7 @@ function pageTexts(
   for (const [index, piece] of pieces.entries()) {
     let { bytes } = piece;
     if (index === pieces.length - 1) {
-      const cut = unfinished(bytes);
+      const cut = bytes.length - wholeCharacters(bytes, "end").length;
       // At the end of the log, or alone on the page, it would never become whole.
       if (cut > 0 && (growing || cut < bytes.length)) {
         bytes = bytes.subarray(0, bytes.length - cut);

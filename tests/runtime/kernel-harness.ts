@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import {
+  type CodeStream,
   type KernelProcess,
   type Language,
   type RunDocument,
@@ -25,6 +26,18 @@ export interface Reported {
   stderr: string;
   results: Record<string, unknown>[];
   error?: { name: string; message: string; traceback: string[] };
+}
+
+/** A stream as tests read it. */
+type ReadStream = CodeStream & { text?: string | undefined };
+
+export type ReadDocument = Omit<RunDocument, "stdout" | "stderr"> & {
+  stdout: ReadStream;
+  stderr: ReadStream;
+};
+
+function read({ output, ...stream }: CodeStream): ReadStream {
+  return { ...stream, text: output && new TextDecoder().decode(output) };
 }
 
 /** A runtime, and a directory that stands for `/var/lib/sandbox-mcp/runs`. */
@@ -91,7 +104,7 @@ export class TestKernel {
   async run(
     code: string,
     { cap = 100 * 1024 * 1024, onStart }: { cap?: number; onStart?: (runID: string) => void } = {},
-  ): Promise<RunDocument> {
+  ): Promise<ReadDocument> {
     const runID = `test${++this.#lab.count}`;
     const cell = runCell(this.language, runID, { code, logCapBytes: cap }, this.#lab.runs);
     const reporting = this.#lab.raw(this.contextID, cell);
@@ -101,7 +114,7 @@ export class TestKernel {
     if (!found || reported.stderr !== "" || reported.error || reported.results.length > 0) {
       throw new Error(`not just a document: ${JSON.stringify(reported).slice(0, 2000)}`);
     }
-    return found;
+    return { ...found, stdout: read(found.stdout), stderr: read(found.stderr) };
   }
 
   /** The text of the one result. */

@@ -77,7 +77,9 @@ describe("parsing", () => {
   });
 
   it("takes the document of this run, and nothing else", () => {
-    expect(parseDocument(JSON.stringify(whole), "a")).toEqual(whole);
+    const nothing = { output: new Uint8Array(), bytes: 0, dropped: 0 };
+    const read = { ...whole, stdout: nothing, stderr: nothing };
+    expect(parseDocument(JSON.stringify(whole), "a")).toEqual(read);
     expect(parseDocument(JSON.stringify(whole), "b")).toBeUndefined();
     expect(parseDocument(`noise${JSON.stringify(whole)}`, "a")).toBeUndefined();
     expect(parseDocument(JSON.stringify({ ...whole, stdout: "text" }), "a")).toBeUndefined();
@@ -86,7 +88,7 @@ describe("parsing", () => {
   it("holds all of a document to its bounds, whatever a changed prelude sends", () => {
     const huge = "x".repeat(5_000_000);
     const lines = Array.from({ length: 3000 }, () => "line");
-    const vast = { text: "t", bytes: Number.MAX_SAFE_INTEGER, dropped: -1, tail: huge };
+    const vast = { text: "t", bytes: Number.MAX_SAFE_INTEGER, dropped: -1, last: huge };
     const sent = {
       ...whole,
       stdout: vast,
@@ -96,14 +98,32 @@ describe("parsing", () => {
       exit: 1e300,
     };
     const found = parseDocument(JSON.stringify(sent), "a");
-    expect(found?.stdout).toEqual({ text: "t", bytes: 2 ** 40, dropped: 0, tail: huge.slice(0, 16 * 1024) });
-    expect(found?.stderr).toEqual({ text: "t", bytes: 0, dropped: 0 });
+    expect(found?.stdout).toEqual({ output: Buffer.from("t"), bytes: 2 ** 40, dropped: 0 });
+    expect(found?.stderr).toEqual({ output: Buffer.from(""), bytes: 0, dropped: 0 });
     expect(found?.results).toHaveLength(200);
     expect(found?.results.slice(0, 3)).toEqual([{ text: huge.slice(0, 512 * 1024) }, {}, { text: "line" }]);
     expect(found?.error).toMatchObject({ name: "x".repeat(200), message: huge.slice(0, 32 * 1024) });
     expect(found?.error?.traceback).toHaveLength(1000);
     expect(found?.error?.traceback[0]).toHaveLength(8 * 1024);
     expect(found?.exit).toBeNull();
+  });
+
+  it("counts the bytes of an output, not its characters", () => {
+    const last = Buffer.from("é".repeat(8192)).toString("base64");
+    const sent = { data: "/+k=", bytes: 20_000, dropped: 19_998, last };
+    const text = JSON.stringify({
+      ...whole,
+      stdout: sent,
+      stderr: { ...sent, bytes: 5, last: "no base64!" },
+    });
+    const found = parseDocument(text, "a");
+    expect(found?.stdout).toEqual({
+      output: new Uint8Array([0xff, 0xe9]),
+      bytes: 20_000,
+      dropped: 19_998,
+      last: new Uint8Array(Buffer.from("é".repeat(8192))),
+    });
+    expect(found?.stderr.last).toBeUndefined();
   });
 
   it("takes no document that costs by its values", () => {

@@ -79,13 +79,17 @@ class Log {
     return bytes.subarray(0, fs.readSync(this.file, bytes, 0, bytes.length, from));
   }
 
-  /** Ends the log. The answer has no `text` when the output is too long for it or not UTF-8: then it is in the file. */
+  /**
+   * Ends the log. The answer has no `text` when the output is too long for it or not UTF-8: then it is in the file.
+   * Where there is no file it is `data`. That and `last`, the last of the bytes that were dropped, are base64.
+   */
   end() {
     const found = { bytes: this.kept + this.dropped, dropped: this.dropped };
     const whole = Buffer.concat(this.head);
-    const isShort = this.file === undefined || (this.kept <= MEMORY_BYTES && isUtf8(whole));
+    const isShort = isUtf8(whole) && (this.file === undefined || this.kept <= MEMORY_BYTES);
     if (isShort) found.text = whole.toString("utf8");
-    if (this.dropped > 0) found.tail = this.tail.toString("utf8");
+    else if (this.file === undefined) found.data = whole.toString("base64");
+    if (this.dropped > 0) found.last = this.tail.toString("base64");
     if (this.file !== undefined) this.close(isShort);
     return found;
   }

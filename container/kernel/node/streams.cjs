@@ -59,7 +59,8 @@ class Streams {
     this.overrides = {};
     const [stdout, stderr] = [this.logs.stdout.end(), this.logs.stderr.end()];
     this.logs = this.late();
-    return { spilled: [stdout, stderr].some(({ text }) => text === undefined), stdout, stderr };
+    const spilled = [stdout, stderr].some(({ text, data }) => (text ?? data) === undefined);
+    return { spilled, stdout, stderr };
   }
 
   write(name, chunk, encoding) {

@@ -3,7 +3,7 @@
 The executor is the program that the SDK starts as a kernel. It is left as it is: every cell that we send it is one call,
 `__sandbox_mcp__(spec)`, which runs the user's code and prints one JSON document into the executor's captured stdout. `spec`
 is JSON: {run, mark, files, cap_bytes, tail_bytes, code, variables?: {version, entries: [{name, value, version}]}}; the document is
-{sandbox_mcp_run: 1, run, spilled, serves?, stdout: {text?, bytes, dropped, tail?}, stderr: {...}, results: [{text?, png?, ...}],
+{sandbox_mcp_run: 1, run, spilled, serves?, stdout: {text?, data?, bytes, dropped, last?}, stderr: {...}, results: [{text?, png?, ...}],
 error: {name, message, traceback} | null, exit: number | null}. It is pure ASCII, because the executor's reader
 decodes each chunk of its pipe separately, which may end in the middle of a character.
 """

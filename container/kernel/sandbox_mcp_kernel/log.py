@@ -1,5 +1,6 @@
 """The output of one stream of one run: in memory while it is short, in a file once it or the run is long."""
 
+import base64
 import contextlib
 import os
 import re
@@ -16,6 +17,10 @@ def encode(text):
         return text.encode("utf-8")
     except UnicodeEncodeError:
         return _SURROGATES.sub("\ufffd", text).encode("utf-8")
+
+
+def _base64(data):
+    return base64.b64encode(data).decode("ascii")
 
 
 class Log:
@@ -81,16 +86,21 @@ class Log:
             self.drop(bytes(view))
 
     def end(self):
-        """Ends the log. The answer has no `text` when the output is too long for it or not UTF-8: then it is in the file."""
+        """Ends the log. The answer has no `text` when the output is too long for it or not UTF-8: then it is in the file.
+
+        Where there is no file it is `data`. That and `last`, the last of the bytes that were dropped, are base64.
+        """
         self.flush()
         text = self.text()
         if text is None and self.file is None:
             self.open()
         found = {"bytes": self.kept + self.dropped, "dropped": self.dropped}
-        if text is not None or self.file is None:
-            found["text"] = text or self.head.decode("utf-8", "replace")
+        if text is not None:
+            found["text"] = text
+        elif self.file is None:
+            found["data"] = _base64(self.head)
         if self.dropped:
-            found["tail"] = self.tail.decode("utf-8", "replace")
+            found["last"] = _base64(self.tail)
         if self.file is not None:
             os.close(self.file)
             if text is not None:

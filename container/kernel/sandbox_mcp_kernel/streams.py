@@ -97,7 +97,8 @@ class Output:
             self.drain()
             done, self.logs, self.active = self.logs, self.late(), False
         out, err = (log.end() for log in done)
-        return {"spilled": "text" not in out or "text" not in err, "stdout": out, "stderr": err}
+        spilled = not all("text" in one or "data" in one for one in (out, err))
+        return {"spilled": spilled, "stdout": out, "stderr": err}
 
     def write(self, index, piece):
         if self.forked:

@@ -48,13 +48,22 @@ export interface CodeError {
 /** One stream of a run. */
 export interface CodeStream {
   /** All that was kept; absent when the output went to the run's files. */
-  text?: string;
+  output?: Uint8Array;
   /** Bytes printed. */
   bytes: number;
   /** Of these, bytes beyond the cap. */
   dropped: number;
   /** The last SHOWN_END_BYTES of what was dropped. */
-  tail?: string;
+  last?: Uint8Array;
+}
+
+/** A stream as the document has it: `text` where the output is UTF-8; `data` and `last` are base64. */
+interface SentStream {
+  text?: string;
+  data?: string;
+  bytes: number;
+  dropped: number;
+  last?: string;
 }
 
 const hello = z.object({
@@ -67,14 +76,14 @@ const hello = z.object({
 export type Serves = "itself" | "child";
 
 /** A run's document. */
-export interface RunDocument {
+export interface RunDocument<Stream = CodeStream> {
   sandbox_mcp_run: 1;
   run: string;
   spilled: boolean;
   /** Whether the code listens on a port itself, or has started what may. */
   serves?: Serves;
-  stdout: CodeStream;
-  stderr: CodeStream;
+  stdout: Stream;
+  stderr: Stream;
   results: RichResult[];
   error: CodeError | null;
   exit: number | null;
@@ -85,7 +94,7 @@ export const IMAGE_FORMS = ["png", "jpeg", "webp", "gif"] as const;
 const FORMS = ["text", ...IMAGE_FORMS, "svg", "html", "markdown", "latex", "javascript"] as const;
 
 /** Checked by hand, because this is on the path of every call and a schema takes ten times as long. */
-function isDocument(value: unknown): value is RunDocument {
+function isDocument(value: unknown): value is RunDocument<SentStream> {
   return (
     isRecord(value) &&
     value.sandbox_mcp_run === 1 &&
@@ -101,13 +110,14 @@ function isDocument(value: unknown): value is RunDocument {
   );
 }
 
-function isStream(value: unknown): value is CodeStream {
+function isStream(value: unknown): value is SentStream {
   return (
     isRecord(value) &&
     isTextOrNone(value.text) &&
+    isTextOrNone(value.data) &&
     Number.isInteger(value.bytes) &&
     Number.isInteger(value.dropped) &&
-    isTextOrNone(value.tail)
+    isTextOrNone(value.last)
   );
 }
 
@@ -203,11 +213,10 @@ const MOST = {
   message: 32 * 1024,
   lines: 1000,
   line: 8 * 1024,
-  tail: SHOWN_END_BYTES,
   bytes: 2 ** 40,
 } as const;
 
-function bounded({ stdout, stderr, results, error, exit, ...rest }: RunDocument): RunDocument {
+function bounded({ stdout, stderr, results, error, exit, ...rest }: RunDocument<SentStream>): RunDocument {
   return {
     ...rest,
     stdout: boundedStream(stdout),
@@ -218,14 +227,28 @@ function bounded({ stdout, stderr, results, error, exit, ...rest }: RunDocument)
   };
 }
 
-function boundedStream({ text, bytes, dropped, tail }: CodeStream): CodeStream {
+function boundedStream({ text, data, bytes, dropped, last }: SentStream): CodeStream {
   const count = Math.min(Math.max(0, bytes), MOST.bytes);
+  const output =
+    text === undefined ? fromBase64(data, MOST.printed) : encoder.encode(text.slice(0, MOST.printed));
   return {
-    text: text?.slice(0, MOST.printed),
+    output: output?.subarray(0, Math.min(count, MOST.printed)),
     bytes: count,
     dropped: Math.min(Math.max(0, dropped), count),
-    tail: tail?.slice(-MOST.tail),
+    last: fromBase64(last, SHOWN_END_BYTES)?.subarray(-count),
   };
+}
+
+const encoder = new TextEncoder();
+
+/** The bytes; undefined when there are none, when it is no base64 or more than `most` bytes of it. */
+function fromBase64(text: string | undefined, most: number): Uint8Array | undefined {
+  if (text === undefined || text.length > Math.ceil(most / 3) * 4) return undefined;
+  try {
+    return Uint8Array.fromBase64(text).subarray(0, most);
+  } catch {
+    return undefined;
+  }
 }
 
 function isImageForm(form: string): boolean {

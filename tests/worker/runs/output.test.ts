@@ -134,6 +134,17 @@ describe("long output", () => {
     expect(await sh(sandbox, "ls /var/lib/sandbox-mcp/runs | wc -l")).toMatch(/^[0-9]\n$/);
   });
 
+  it.each([
+    ["python", "print('x' + 'é' * (8 * 1024 * 1024 + 50), end='')"],
+    ["javascript", "process.stdout.write('x' + 'é'.repeat(8 * 1024 * 1024 + 50)); undefined"],
+  ])("of %s is counted and cut in bytes where a character lies on the cap", async (language, code) => {
+    const { structured } = await owner.call("run_code", { sandbox, language, code, wait_seconds: 50 });
+    const [bytes, shown] = [16 * 1024 * 1024 + 101, 16 * 1024];
+    expect(structured).toMatchObject({ state: "succeeded", stdout_bytes: bytes });
+    const omitted = `\n[... ${bytes - 2 * shown + 1} of ${bytes} bytes omitted ...]\n`;
+    expect(structured.stdout).toBe(`x${"é".repeat(8191)}${omitted}${"é".repeat(8192)}`);
+  });
+
   it("of 1 GB fills neither the disk nor the memory of the sandbox", { timeout: 180_000 }, async () => {
     const own = "gigabyte";
     const patient = owner.with({ MAX_WAIT_SECONDS: "170" });

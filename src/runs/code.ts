@@ -208,15 +208,25 @@ function fitting(shown: readonly CodeResult[], error: CodeOutcome["error"]): Cod
   let room = DETAIL_BYTES - sizeOf({ results: [], error: raised }) - shown.length * LEFT_OUT_BYTES;
   let textRoom = TEXTS_BYTES;
   const kept: CodeResult[] = [];
-  for (const result of shown) {
+  for (const whole of shown) {
+    const isText = "text" in whole;
+    const result = isText ? { text: whole.text } : whole;
     const size = sizeOf(result);
-    const isText = "text" in result;
     const fits = size <= room + LEFT_OUT_BYTES && (!isText || size <= textRoom);
     const left = `[a result of ${size} bytes is left out: the results before it take all the room]`;
     kept.push(fits ? result : { text: left });
     if (!fits) continue;
     room -= Math.max(0, size + 1 - LEFT_OUT_BYTES);
     if (isText) textRoom -= size;
+  }
+  // HTML gets the room that is left, because models are not shown it.
+  for (const [index, whole] of shown.entries()) {
+    const text = kept[index];
+    if (!text || !("html" in whole) || !("text" in text) || text.text !== whole.text) continue;
+    const size = sizeOf(whole) - sizeOf(text);
+    if (size > room) continue;
+    kept[index] = whole;
+    room -= size;
   }
   return { results: kept, error: raised };
 }
@@ -264,16 +274,16 @@ function fromBase64(text: string): Uint8Array {
 
 const BASE64 = /^[A-Za-z0-9+/]+={0,2}$/;
 
-/** A result in its most readable form. */
+/** A result in its most readable form, and the text of a picture that has one. */
 function readable(result: RichResult): CodeResult[] {
   const { text, markdown, latex, svg, html } = result;
   // User objects produce this data. A client refuses a whole answer whose image is not base64.
-  for (const form of IMAGE_FORMS) {
-    const image = result[form];
-    if (image !== undefined && BASE64.test(image)) return [{ image, mimeType: `image/${form}` }];
-  }
-  const found = text ?? markdown ?? latex ?? svg ?? html;
-  return found === undefined ? [] : [{ text: shortenedText(found) }];
+  const form = IMAGE_FORMS.find((one) => BASE64.test(result[one] ?? ""));
+  const image = form === undefined ? undefined : result[form];
+  const found: CodeResult[] = image === undefined ? [] : [{ image, mimeType: `image/${form}` }];
+  const words = image === undefined ? (text ?? markdown ?? latex ?? svg ?? html) : text;
+  if (words !== undefined) found.push({ text: shortenedText(words), ...(html && { html }) });
+  return found;
 }
 
 /** The text, or its two ends when it is longer than the preludes send. */

@@ -58,8 +58,8 @@ export interface CodeError {
   traceback: string[];
 }
 
-/** A result of code in its most readable form. */
-export type CodeResult = { text: string } | CodeImage;
+/** A result of code in its most readable form; for programs the same as HTML, where it has that form and there is room. */
+export type CodeResult = { text: string; html?: string } | CodeImage;
 
 export interface CodeImage {
   /** Base64. */

@@ -48,6 +48,16 @@ export function terminalText(output: string): string {
   return [...lines, line.join("")].join("\n");
 }
 
+/** The text with each line that was written over, as progress bars do after a carriage return, in its last state. */
+export function lastStates(text: string): string {
+  if (!/\r[^\n]/.test(text)) return text;
+  const lines = text.split("\n").map((line) => {
+    const [shown, end] = line.endsWith("\r") ? [line.slice(0, -1), "\r"] : [line, ""];
+    return shown.includes("\r") ? terminalText(shown) + end : line;
+  });
+  return lines.join("\n");
+}
+
 /** Characters at the end that begin a control sequence and do not finish it. */
 export function unfinishedSequence(output: string): number {
   // oxlint-disable-next-line no-control-regex

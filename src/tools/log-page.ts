@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { RUN_STATES, type RunView, STREAMS, type Stream } from "../runs/run.ts";
 import type { LogPage } from "../runs/runs.ts";
-import { terminalText, unfinishedSequence } from "../runs/terminal.ts";
+import { lastStates, terminalText, unfinishedSequence } from "../runs/terminal.ts";
 import { wholeCharacters } from "../shared/text.ts";
 import { type ToolOutput, sections, text } from "./define.ts";
 import { typeText } from "./run-result.ts";
@@ -52,7 +52,9 @@ export function pageOutput(
     ["next", next >= run.logBytes && !isRunning ? goOn + lost : goOn],
     ["input", isRunning && run.isInteractive ? typeText(run.id) : undefined],
   ]);
-  const shown = (isRaw ? [] : log).map(({ stream, text: printed }) => text(`[${stream}]\n${printed}`));
+  const shown = (isRaw ? [] : log).map(({ stream, text: printed }) =>
+    text(`[${stream}]\n${lastStates(printed)}`),
+  );
   const structured: z.input<typeof logPage> = {
     id: run.id,
     state: run.state,

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { shownText } from "../runs/output.ts";
-import { terminalText } from "../runs/terminal.ts";
+import { lastStates, terminalText } from "../runs/terminal.ts";
 import { questionDetailOf } from "../runs/task-detail.ts";
 import {
   type CodeDetail,
@@ -38,8 +38,8 @@ function runBlocks(run: RunView, takesImages: boolean, notice?: string): Block[]
     ["exit_code", run.exitCode],
     ["note", run.note],
     [question?.language ?? "code", question?.code],
-    ["stdout", printed(run)],
-    ["stderr", shownText(run.stderr)],
+    ["stdout", lastStates(printed(run))],
+    ["stderr", lastStates(shownText(run.stderr))],
     ["listening", listeningText(portsOf(run))],
     ["result", resultText(results)],
     ["left_out", leftOutText(results)],
@@ -107,6 +107,7 @@ export function anyRunFields(run: RunView, notice?: string): z.input<typeof anyR
     ...runFields(run, notice),
     ...questionFields(run),
     result,
+    html: results && htmlOf(results),
     left_out: results && leftOutText(results),
     error,
   };
@@ -177,6 +178,12 @@ export function resultText(results: readonly CodeResult[]): string {
   return textsOf(results)
     .filter((line) => !LEFT_OUT.test(line))
     .join("\n");
+}
+
+/** The results that have a form as HTML, such as the tables of DataFrames; undefined when none has. */
+function htmlOf(results: readonly CodeResult[]): string[] | undefined {
+  const found = results.flatMap((result) => ("html" in result && result.html ? [result.html] : []));
+  return found.length > 0 ? found : undefined;
 }
 
 /** A line for each reason for leaving out results, with their number; undefined when none is left out. */

@@ -98,8 +98,8 @@ describe("parsing", () => {
       exit: 1e300,
     };
     const found = parseDocument(JSON.stringify(sent), "a");
-    expect(found?.stdout).toEqual({ output: Buffer.from("t"), bytes: 2 ** 40, dropped: 0 });
-    expect(found?.stderr).toEqual({ output: Buffer.from(""), bytes: 0, dropped: 0 });
+    expect(found?.stdout).toEqual({ output: new Uint8Array([0x74]), bytes: 2 ** 40, dropped: 0 });
+    expect(found?.stderr).toEqual({ output: new Uint8Array(), bytes: 0, dropped: 0 });
     expect(found?.results).toHaveLength(200);
     expect(found?.results.slice(0, 3)).toEqual([{ text: huge.slice(0, 512 * 1024) }, {}, { text: "line" }]);
     expect(found?.error).toMatchObject({ name: "x".repeat(200), message: huge.slice(0, 32 * 1024) });

@@ -143,8 +143,7 @@ class Kernel:
 
     def parse(self, source, name):
         """The cell as Python, with its magics and shell lines as calls, and its tree."""
-        # A single line that is Python can be a magic without its % as well.
-        plain = self.shell.transform_cell(source) if "\n" not in source.strip() else source
+        plain = self.shell.transform_cell(source) if self.notebook.is_automagic(source) else source
         plain = source if plain.strip() == source.strip() else plain
         try:
             return plain, self.tree(plain, name)

@@ -1,6 +1,7 @@
 """What IPython keeps and does around a cell, for cells that this prelude runs: In and Out, magics, the user's names."""
 
 import builtins
+import re
 import sys
 
 from . import present
@@ -12,6 +13,7 @@ WITHOUT_EFFECT = {
     "gui": "a kernel has no screen; figures are shown with the results",
     "xmode": "a kernel shows every error in one way",
 }
+WORD = re.compile(r"\s*([A-Za-z_]\w*)(?:\s|$)")
 NO_NEXT_CELL = "# There is no next cell that %load or %recall could fill. This is the text:\n"
 
 
@@ -65,6 +67,13 @@ class Notebook:
             del names["open"]
         for name in ("exit", "quit"):
             names[name] = self.leave
+
+    def is_automagic(self, source):
+        """Whether this is one line that begins with the name of a magic: `ls -l` is Python as well."""
+        word = WORD.match(source)
+        if self.history is None or "\n" in source.strip() or word is None or word[1] in self.shell.user_ns:
+            return False
+        return self.shell.find_line_magic(word[1]) is not None
 
     def enter(self, count, source, plain):
         """A cell begins: In, _i, %history."""

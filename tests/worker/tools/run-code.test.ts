@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { callsIn, sh } from "../support.ts";
+import { callsIn, owner, sh } from "../support.ts";
 
 const sandbox = "code";
 
@@ -307,5 +307,42 @@ describe("code", () => {
     expect((await run("1", { language: "ruby" })).isError).toBe(true);
     expect((await run("1", { context: "../x" })).isError).toBe(true);
     expect((await run("")).isError).toBe(true);
+  });
+});
+
+describe("results of libraries", () => {
+  it("that are DataFrames are text, and HTML too for a program that asks for data", async () => {
+    const { text: shown, structured } = await run("import pandas\npandas.DataFrame({'a': [1, 2]})");
+    expect(shown).toBe("result:\n   a\n0  1\n1  2");
+    expect(structured).toMatchObject({
+      result: "   a\n0  1\n1  2",
+      html: [expect.stringContaining('<table border="1" class="dataframe">')],
+    });
+    const { structured: again } = await callsIn(sandbox).code("6 * 7");
+    expect(again).not.toHaveProperty("html");
+  });
+
+  it("that are pictures of numbers keep the numbers, as after sympy.init_printing", async () => {
+    const code = [
+      "import io",
+      "from PIL import Image",
+      "picture = io.BytesIO(); Image.new('RGB', (3, 3)).save(picture, 'png')",
+      "formatter = get_ipython().display_formatter.formatters['image/png']",
+      "formatter.for_type(int, lambda n: picture.getvalue());",
+    ];
+    await run(code.join("\n"));
+    const { text: shown, content } = await run("6 * 7");
+    await run("formatter.pop(int);");
+    expect(shown).toContain("result: 42");
+    expect(content).toContainEqual(expect.objectContaining({ type: "image", mimeType: "image/png" }));
+  });
+
+  it("that are progress bars come as their last state, and as they came for a program", async () => {
+    const code = "for n in range(300): print(end=f'\\r{n + 1} of 300')\nprint('\\nWindows\\r\\nends')";
+    const { text: shown, structured } = await run(code);
+    expect(shown).toBe("stdout:\n300 of 300\nWindows\r\nends");
+    expect(structured.stdout).toMatch(/^\r1 of 300\r2 of 300\r/);
+    const { content } = await owner.call("get_result", { id: structured.id, cursor: 0 });
+    expect(content.map((block) => block.text).join("\n")).toMatch(/\[stdout\]\n300 of 300\nWindows/);
   });
 });

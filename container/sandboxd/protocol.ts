@@ -272,8 +272,10 @@ export function readPiece(message: ArrayBuffer): Piece {
   return { id: name, stream, offset, bytes: bytes.subarray(from) };
 }
 
-/** Bytes of a JSON answer to a request about files at most. */
+/** Bytes of a JSON answer at most: of one that lists files, or the ranges of a restore; of a plan and the end of a save; of the others. */
 export const ANSWER_BYTES = 8 * 1024 * 1024;
+export const SAVE_ANSWER_BYTES = 2 * 1024 * 1024;
+export const SMALL_ANSWER_BYTES = 256 * 1024;
 
 /** Bytes that one append may add, and of a file that is edited: they are kept in memory. */
 export const APPEND_BYTES = 16 * 1024 * 1024;
@@ -285,6 +287,27 @@ export const DIFF_CHARS = 32 * 1024;
 /** How many places of a text that is there more than once are named, and how much is shown of the line that is nearest to one that is not there. */
 export const MAX_PLACES = 20;
 export const NEAREST_CHARS = 300;
+
+/**
+ * A list of at most so many items. Other than `z.array` it looks at no item behind one that is wrong, and at none where there are
+ * too many: a schema makes some issues for each wrong item, which cost far more than the item did.
+ */
+const listOf = <Item extends z.ZodMiniType>(item: Item, most: number) =>
+  z.pipe(
+    z.array(z.unknown()).check(z.maxLength(most)),
+    z.transform((items, context) => {
+      const checked: z.infer<Item>[] = [];
+      for (const input of items) {
+        const { success, data } = item.safeParse(input);
+        if (success) checked.push(data);
+        else {
+          context.issues.push({ code: "custom", input });
+          break;
+        }
+      }
+      return checked;
+    }),
+  );
 
 const path = () => z.string().check(z.regex(/^\/[^\0]*$/));
 const digest = () => z.string().check(z.regex(/^[0-9a-f]{64}$/));
@@ -444,9 +467,12 @@ export type FileStat = z.infer<typeof statSchema>;
 
 export type Written = z.infer<typeof writtenSchema>;
 
+/** Entries of a listing at most. */
+export const MAX_LISTED = 5000;
+
 export const listSchema = z.object({
   /** In the order of the bytes of their paths. */
-  entries: z.array(
+  entries: listOf(
     z.object({
       /** Relative to what is listed. */
       path: z.string(),
@@ -456,6 +482,7 @@ export const listSchema = z.object({
       /** Milliseconds since the epoch. */
       modified: z.number().check(z.gte(-8.64e15), z.lte(8.64e15)),
     }),
+    MAX_LISTED,
   ),
   /** Where there is more: the cursor of the last entry. */
   next: z.optional(listCursor()),
@@ -491,7 +518,7 @@ export const changesSchema = z.object({
       count: size(),
       diffBytes: size(),
       listBytes: size(),
-      files: z.array(
+      files: listOf(
         z.object({
           /** Relative to the directory. One that is no UTF-8 is escaped as git does it. */
           path: z.string().check(z.maxLength(CHANGED_CHARS)),
@@ -501,6 +528,7 @@ export const changesSchema = z.object({
           /** Bytes; 0 for a deleted one. */
           size: size(),
         }),
+        MAX_LISTED,
       ),
     }),
   ),
@@ -585,7 +613,7 @@ export type PlanCall = z.infer<typeof planCallSchema>;
 /** Some things, of which the first are named. */
 const namedSchema = z.object({
   count: count(),
-  names: z.array(z.string().check(z.maxLength(4096))).check(z.maxLength(MAX_LEFT)),
+  names: listOf(z.string().check(z.maxLength(4096)), MAX_LEFT),
 });
 
 export type Named = z.infer<typeof namedSchema>;
@@ -599,9 +627,7 @@ export const planSchema = z.object({
     /** Of the files that `max` does not hold. */
     count: count(),
     bytes: count(),
-    largest: z
-      .array(z.object({ path: z.string().check(z.maxLength(4096)), size: count() }))
-      .check(z.maxLength(MAX_LEFT)),
+    largest: listOf(z.object({ path: z.string().check(z.maxLength(4096)), size: count() }), MAX_LEFT),
     /** What cannot be read, and sockets, pipes and devices. A sandboxd of an earlier version does not say. */
     unreadable: z.optional(namedSchema),
     special: z.optional(namedSchema),
@@ -614,7 +640,7 @@ export type Plan = z.infer<typeof planSchema>;
 
 export const doneSchema = z.object({
   /** The packs that the snapshot refers to: their bytes, where they are new, and those that it needs. */
-  packs: z.array(z.object({ id: snapshotID(), length: count(), live: count() })).check(z.maxLength(1000)),
+  packs: listOf(z.object({ id: snapshotID(), length: count(), live: count() }), 1000),
   manifestBytes: count(),
   files: count(),
   bytes: count(),
@@ -624,8 +650,11 @@ export const doneSchema = z.object({
 
 export type Done = z.infer<typeof doneSchema>;
 
+/** Ranges of packs that a restore asks for at most: the answer is bounded, and each costs a request to R2. */
+export const MAX_READS = 10_000;
+
 export const readsSchema = z.object({
-  reads: z.array(z.object({ pack: snapshotID(), from: count(), to: count() })).check(z.maxLength(100_000)),
+  reads: listOf(z.object({ pack: snapshotID(), from: count(), to: count() }), MAX_READS),
 });
 
 export type Read = z.infer<typeof readsSchema>["reads"][number];

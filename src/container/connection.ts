@@ -14,6 +14,7 @@ import {
   readPiece,
 } from "../../container/sandboxd/protocol.ts";
 import type { ContainerLink } from "./follower.ts";
+import { EVENT_JSON, parseBounded } from "../shared/bounded.ts";
 import type { Size } from "../shared/terminal/size.ts";
 import { ToolError, WENT_AWAY, WENT_AWAY_HINT, isGone, noAnswer } from "../shared/errors.ts";
 import { pause } from "../shared/within.ts";
@@ -285,7 +286,7 @@ export class Connection {
         return this.#followers.get(piece.id)?.piece(piece);
       }
       if (typeof data !== "string" || data.length > EVENT_CHARS) throw new Error("no event");
-      const event = eventSchema.parse(JSON.parse(data));
+      const event = eventSchema.parse(parseBounded(data, EVENT_JSON));
       if (event.type === "pong") for (const pong of this.#pongs.splice(0)) pong();
       else if (event.type === "typed") this.#typing.get(event.key)?.resolve(event.bytes);
       else this.#followers.get(event.id)?.event(event);

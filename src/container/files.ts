@@ -4,6 +4,7 @@
  */
 import type * as z from "zod/mini";
 import {
+  ANSWER_BYTES,
   type Edit,
   type FileCalls,
   type FileFailure,
@@ -70,6 +71,14 @@ export interface OpenedFile {
   modified: number;
 }
 
+interface AskOptions {
+  body?: Uint8Array;
+  /** How long the answer may take, milliseconds. */
+  ms?: number;
+  /** Bytes of the answer at most. */
+  most?: number;
+}
+
 const WORKSPACE = "/workspace";
 
 /** How long an answer may take, milliseconds: common clients give up after 60 s. A large body has more time. */
@@ -102,7 +111,7 @@ export class Files {
       confined: flag(confined),
     };
     const failed = `Writing ${target} failed`;
-    const { size } = await this.#ask("PUT /files", call, writtenSchema, failed, content);
+    const { size } = await this.#ask("PUT /files", call, writtenSchema, failed, { body: content });
     return size;
   }
 
@@ -116,7 +125,7 @@ export class Files {
     const call = { path: target, id: crypto.randomUUID(), confined: flag(confined) };
     const body = new TextEncoder().encode(JSON.stringify(edits));
     const failed = `Editing ${target} failed`;
-    const written = this.#ask("POST /edit", call, writtenSchema, failed, body);
+    const written = this.#ask("POST /edit", call, writtenSchema, failed, { body });
     if (mayRead) return await written;
     const { size, replaced } = await written.catch((error: unknown) => {
       if (!(error instanceof ToolError) || error.code !== "invalid_argument") throw error;
@@ -167,7 +176,8 @@ export class Files {
   async list(path: string, recursive: boolean, limit: number, after?: string): Promise<FileListing> {
     const target = absolute(path);
     const call = { path: target, depth: recursive ? MAX_DEPTH : 1, limit, after };
-    const { entries, next } = await this.#ask("GET /list", call, listSchema, `Listing ${target} failed`);
+    const failed = `Listing ${target} failed`;
+    const { entries, next } = await this.#ask("GET /list", call, listSchema, failed, { most: ANSWER_BYTES });
     const listed = entries.slice(0, limit).map(({ path: name, type, size, modified }) => {
       return { path: name, type, size, modified: new Date(modified).toISOString() };
     });
@@ -271,14 +281,10 @@ export class Files {
   async changes(task: string, directory: string, limit: number): Promise<FoundChanges | undefined> {
     const path = absolute(directory);
     const failed = `Looking for changes in ${path} failed`;
-    const { changes } = await this.#ask(
-      "POST /changes",
-      { path, task, limit },
-      changesSchema,
-      failed,
-      undefined,
-      TASK_MS,
-    );
+    const { changes } = await this.#ask("POST /changes", { path, task, limit }, changesSchema, failed, {
+      ms: TASK_MS,
+      most: ANSWER_BYTES,
+    });
     return changes && { ...changes, files: changes.files.slice(0, limit) };
   }
 
@@ -304,11 +310,10 @@ export class Files {
     call: FileCalls[Name],
     schema: Schema,
     failed: string,
-    body?: Uint8Array,
-    ms = ANSWER_MS + (body?.length ?? 0) / BYTES_PER_MS,
+    { body, ms = ANSWER_MS + (body?.length ?? 0) / BYTES_PER_MS, most }: AskOptions = {},
   ): Promise<z.infer<Schema>> {
     return this.#answer(ms, async (signal) =>
-      this.#send(name, call, failed, { signal, body }, (response) => jsonOf(response, schema)),
+      this.#send(name, call, failed, { signal, body }, (response) => jsonOf(response, schema, most)),
     );
   }
 

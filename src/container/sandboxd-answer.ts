@@ -1,6 +1,12 @@
 /** Reads answers of sandboxd. A user's program may answer in its place: nothing of them is believed or read without a bound. */
 import type * as z from "zod/mini";
-import { ANSWER_BYTES, FAILED, type FileFailure, failureSchema } from "../../container/sandboxd/protocol.ts";
+import {
+  FAILED,
+  type FileFailure,
+  SMALL_ANSWER_BYTES,
+  failureSchema,
+} from "../../container/sandboxd/protocol.ts";
+import { ANSWER_JSON, isEncoded, parseBounded, readBounded } from "../shared/bounded.ts";
 import { type ToolError, damaged } from "../shared/errors.ts";
 
 /**
@@ -13,37 +19,32 @@ export async function readAnswer<T>(
   read: (response: Response) => Promise<T>,
   refusal: (failure: FileFailure) => ToolError,
 ): Promise<T> {
-  if (response.status === 200) return await read(response);
-  if (response.status !== FAILED) throw misanswered();
-  throw refusal(await jsonOf(response, failureSchema));
+  if (response.status === FAILED) throw refusal(await jsonOf(response, failureSchema));
+  if (response.status === 200 && !isEncoded(response)) return await read(response);
+  await response.body?.cancel();
+  throw misanswered();
 }
 
-/** The body of an answer as JSON of a schema. @throws {ToolError} `damaged` */
+/**
+ * The body of an answer as JSON of a schema.
+ * @throws {ToolError} `damaged`, also for one of more than so many bytes
+ */
 export async function jsonOf<Schema extends z.ZodMiniType>(
   response: Response,
   schema: Schema,
+  maxBytes = SMALL_ANSWER_BYTES,
 ): Promise<z.infer<Schema>> {
-  const text = new TextDecoder().decode(await bytesOf(response, ANSWER_BYTES));
-  try {
-    return schema.parse(JSON.parse(text));
-  } catch {
-    throw misanswered();
-  }
+  const text = new TextDecoder().decode(await bytesOf(response, maxBytes));
+  const { success, data } = schema.safeParse(parseBounded(text, ANSWER_JSON));
+  if (!success) throw misanswered();
+  return data;
 }
 
 /** The body of an answer. @throws {ToolError} `damaged` when it is longer than so many bytes */
-export async function bytesOf(response: Response, max: number): Promise<Uint8Array> {
-  const length = response.headers.get("content-length");
-  // HTTP bounds the body by its Content-Length. Without one, or with one too large, the bytes are counted as they come.
-  if (length !== null && Number(length) <= max) return new Uint8Array(await response.arrayBuffer());
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const chunk of response.body ?? []) {
-    bytes += chunk.length;
-    if (bytes > max) throw misanswered();
-    chunks.push(chunk);
-  }
-  return new Uint8Array(await new Blob(chunks).arrayBuffer());
+export async function bytesOf(response: Response, maxBytes: number): Promise<Uint8Array> {
+  const bytes = await readBounded(response, maxBytes);
+  if (!bytes) throw misanswered();
+  return bytes;
 }
 
 /** The error for an answer that breaks the protocol, from sandboxd or a program in its place. */

@@ -6,6 +6,7 @@ import {
   type Place,
   type Plan,
   type Read,
+  SAVE_ANSWER_BYTES,
   SNAPSHOT_ENTRIES,
   doneSchema,
   placeSchema,
@@ -147,7 +148,9 @@ export class Snapshots {
     schema: Schema,
     body?: string | ReadableStream,
   ): Promise<z.infer<Schema>> {
-    return this.#send(method, path, query, signal, body, (response) => jsonOf(response, schema));
+    return this.#send(method, path, query, signal, body, (response) =>
+      jsonOf(response, schema, SAVE_ANSWER_BYTES),
+    );
   }
 
   #send<T>(

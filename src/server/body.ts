@@ -1,5 +1,5 @@
 /** Reads and parses the request's body, once and within limits. */
-import { holdsTooMuch } from "../shared/bounded-json.ts";
+import { holdsTooMuch } from "../shared/bounded.ts";
 import { type Refusal, rpcError } from "../shared/responses.ts";
 
 /** The largest body accepted, in bytes. */
@@ -12,7 +12,7 @@ export const MAX_BODY_BYTES = 8 * 1024 * 1024;
 const MAX_DRAINED_BYTES = 64 * 1024 * 1024;
 
 /** Bounds of the JSON. A call has some dozens of values, a batch of 100 messages a few thousand. */
-const BOUNDS = { values: 10_000, depth: 100 };
+const BOUNDS = { values: 10_000, depth: 100, name: MAX_BODY_BYTES };
 
 /** The most messages in a batch; MCP's own handler has the same limit. */
 const MAX_BATCH = 100;

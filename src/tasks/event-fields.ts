@@ -1,5 +1,5 @@
 /** What the readers of agents' events have in common. Whatever an agent prints is bounded, and no field is believed to be there. */
-import { parseBounded, SANDBOX_JSON } from "../shared/bounded-json.ts";
+import { parseBounded, SANDBOX_JSON } from "../shared/bounded.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { saidLine } from "../shared/task-steps.ts";
 import type { EventReader } from "./agents.ts";

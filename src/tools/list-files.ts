@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { MAX_LISTED } from "../../container/sandboxd/protocol.ts";
 import { NOT_UTF8, absolute, checkedCursor } from "../container/files.ts";
 import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
 
@@ -10,7 +11,7 @@ export const listFiles = defineTool({
   input: z.strictObject({
     path: pathField().default("/workspace"),
     recursive: z.boolean().default(false).describe("Also everything below."),
-    limit: z.number().int().min(1).max(5000).default(200),
+    limit: z.number().int().min(1).max(MAX_LISTED).default(200),
     cursor: z.string().optional(),
     sandbox: sandboxField(),
   }),
@@ -52,7 +53,7 @@ export const listFiles = defineTool({
     if (entries.some((entry) => entry.path.includes("\uFFFD"))) lines.push(NOT_UTF8);
     if (next !== undefined)
       lines.push(
-        `... and more: go on with cursor ${next}, raise limit (at most 5000), or list a directory below.`,
+        `... and more: go on with cursor ${next}, raise limit (at most ${MAX_LISTED}), or list a directory below.`,
       );
     return {
       content: [text([sections([["notice", notice]]), ...lines].filter(Boolean).join("\n"))],

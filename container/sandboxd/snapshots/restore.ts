@@ -24,7 +24,7 @@ import {
 } from "node:fs";
 import { open } from "node:fs/promises";
 import { FileError } from "../file-error.ts";
-import { type Read, SNAPSHOT_BLOB_BYTES } from "../protocol.ts";
+import { MAX_READS, type Read, SNAPSHOT_BLOB_BYTES } from "../protocol.ts";
 import { decompressed } from "./codec.ts";
 import { type Blob, type Entry, bytesOf, plainBytes, readManifest } from "./manifest.ts";
 import { statusOf } from "./scan.ts";
@@ -379,9 +379,6 @@ function wantedOf(entries: readonly Entry[]): Wanted[] {
     ({ blob: a }, { blob: b }) => (a.pack < b.pack ? -1 : a.pack > b.pack ? 1 : 0) || a.offset - b.offset,
   );
 }
-
-/** Ranges of packs that a restore asks for at most: the answer is bounded, and each costs a request to R2. */
-const MAX_READS = 10_000;
 
 /** Bytes between two blobs that are sent with them: less than another request takes. */
 const GAP_BYTES = 64 * 1024;

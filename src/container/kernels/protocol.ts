@@ -6,7 +6,7 @@ import { z } from "zod";
 import { SHOWN_END_BYTES, type Variables, markOf } from "../../../container/sandboxd/protocol.ts";
 import { isTexts } from "../answer.ts";
 import { isRecord } from "../../shared/is-record.ts";
-import { parseBounded, SANDBOX_JSON } from "../../shared/bounded-json.ts";
+import { parseBounded, SANDBOX_JSON } from "../../shared/bounded.ts";
 
 export const LANGUAGES = ["python", "javascript", "typescript"] as const;
 

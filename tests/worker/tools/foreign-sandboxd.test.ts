@@ -80,9 +80,27 @@ describe("what answers in the place of sandboxd", () => {
     ["without an end", `${OK}sandboxd-size: 1\nsandboxd-lines: 1\n\n${"x".repeat(99_000)}`, 100_000],
   ])("with %s is called damaged", async (_what, answer, times) => {
     await answerWith(answer, times);
-    for (const { text, isError } of await calls()) {
-      expect(text).toMatch(/is damaged[^]*destroy_sandbox/);
-      expect(isError).toBe(true);
-    }
+    await areDamaged();
+  });
+
+  it("with an answer in an encoding that was not asked for is called damaged", async () => {
+    const body = '{"entries":[],"size":1}';
+    const plain = `${OK}sandboxd-size: 1\nsandboxd-lines: 1\nContent-Length: ${body.length}\n\n${body}`;
+    await answerWith(plain);
+    expect((await owner.call("list_files", { sandbox })).isError).toBe(false);
+    await answerWith(plain.replace(/Content-Length: \d+/, "Content-Encoding: gzip"));
+    await inActor(sandbox, (actor) =>
+      actor.exec(
+        `python3 -c "import gzip; a = open('/tmp/answer', 'rb').read(); h, m, b = a.partition(b'\\n\\n'); open('/tmp/answer', 'wb').write(h + m + gzip.compress(b))"`,
+      ),
+    );
+    await areDamaged();
   });
 });
+
+async function areDamaged(): Promise<void> {
+  for (const { text, isError } of await calls()) {
+    expect(text).toMatch(/is damaged[^]*destroy_sandbox/);
+    expect(isError).toBe(true);
+  }
+}

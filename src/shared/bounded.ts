@@ -1,0 +1,101 @@
+/**
+ * Bounds for what a sandbox or a client sends. The bytes on the wire do not bound what reading them costs: a kilobyte can be
+ * decoded to a megabyte, and 8 MiB of JSON can hold millions of values.
+ */
+
+/** How many values a JSON text may hold, how deep they may nest, and how many characters the name of a member may have. */
+export interface JSONBounds {
+  values: number;
+  depth: number;
+  name: number;
+}
+
+/** For what a sandbox sends, in which anything large is one string. Parsing so much takes at most 20 ms of the Worker's thread. */
+export const SANDBOX_JSON: JSONBounds = { values: 20_000, depth: 100, name: 1000 };
+
+/** For a message of our own protocol, in which all names are known. A listing of 5,000 files has 25,000 values. */
+export const ANSWER_JSON: JSONBounds = { values: 50_000, depth: 10, name: 100 };
+
+/** For an event of a run, the longest of which names 20 ports. */
+export const EVENT_JSON: JSONBounds = { values: 50, depth: 5, name: 100 };
+
+/**
+ * The body of an answer, counted as it arrives.
+ * @returns undefined for a body of more than so many bytes, and for one in an encoding: none is ever asked for
+ */
+export async function readBounded(response: Response, maxBytes: number): Promise<Uint8Array | undefined> {
+  if (isEncoded(response)) {
+    await response.body?.cancel();
+    return undefined;
+  }
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  // Leaving the loop cancels the body.
+  for await (const chunk of response.body ?? []) {
+    bytes += chunk.length;
+    if (bytes > maxBytes) return undefined;
+    chunks.push(chunk);
+  }
+  const whole = new Uint8Array(bytes);
+  let at = 0;
+  for (const chunk of chunks) {
+    whole.set(chunk, at);
+    at += chunk.length;
+  }
+  return whole;
+}
+
+/** Whether the runtime decodes the body, so that its length on the wire says nothing of its length here. */
+export function isEncoded({ headers }: Response): boolean {
+  return (headers.get("content-encoding") ?? "identity") !== "identity";
+}
+
+/** @returns undefined for invalid JSON and JSON over the bounds; null is a value */
+export function parseBounded(text: string, bounds: JSONBounds): unknown {
+  if (holdsTooMuch(text, bounds)) return undefined;
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether a JSON text is over the bounds, determined without parsing it. */
+export function holdsTooMuch(text: string, bounds: JSONBounds): boolean {
+  // A value follows each of these characters, except within strings, which are skipped.
+  const marks = /["[\]{},]/g;
+  let values = 0;
+  let depth = 0;
+  for (let mark = marks.exec(text); mark; mark = marks.exec(text)) {
+    const [sign] = mark;
+    if (sign === '"') {
+      const end = endOfString(text, marks.lastIndex);
+      if (end < 0) return false;
+      if (end - marks.lastIndex > bounds.name && isName(text, end)) return true;
+      marks.lastIndex = end + 1;
+    } else if (sign === "]" || sign === "}") depth -= 1;
+    else {
+      values += 1;
+      if (sign !== ",") depth += 1;
+      if (values > bounds.values || depth > bounds.depth) return true;
+    }
+  }
+  return false;
+}
+
+/** Whether the string that ends here is the name of a member. */
+function isName(text: string, end: number): boolean {
+  const after = /[^ \t\r\n]/g;
+  after.lastIndex = end + 1;
+  return after.exec(text)?.[0] === ":";
+}
+
+/** The end of the string that began before `from`: the first quote after an even number of backslashes. */
+function endOfString(text: string, from: number): number {
+  for (let end = text.indexOf('"', from); end >= 0; end = text.indexOf('"', end + 1)) {
+    let before = end;
+    while (before > from && text[before - 1] === "\\") before -= 1;
+    if ((end - before) % 2 === 0) return end;
+  }
+  return -1;
+}

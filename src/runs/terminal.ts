@@ -1,7 +1,7 @@
 /** What a terminal's output says as text. The log keeps it as it came, with its control sequences. */
 
-/** Columns that a line may have: a sequence can name any. */
-const MAX_COLUMN = 1000;
+/** Columns of a row: no terminal here has more. A longer line is shown whole, but only its last row can still be changed. */
+const MAX_COLUMNS = 1000;
 
 /**
  * A control sequence (CSI) with its parameters and its final character; another one, of which nothing shows; a control
@@ -16,36 +16,63 @@ const TOKEN =
  * full-screen program puts elsewhere on the screen stands in a line of its own.
  */
 export function terminalText(output: string): string {
-  const lines: string[] = [];
-  let line: string[] = [];
+  return rendered(output).text;
+}
+
+/**
+ * The same, with its cost.
+ * @returns `moved`: cells that were written, or moved by an insertion or a deletion. For each character of the output that is
+ *   less than a row. The text is at most twice as long as the output, and a row: blanks for which there is no room are left out
+ */
+export function rendered(output: string): { text: string; moved: number } {
+  let text = "";
+  let row: string[] = [];
   let column = 0;
-  const breakLine = () => {
-    lines.push(line.join("").trimEnd());
-    line = [];
+  let moved = 0;
+  /** Blanks that sequences may still add to what was printed. */
+  let blanks = output.length + MAX_COLUMNS;
+  const endRow = (end: string) => {
+    text += end === "" ? row.join("") : row.join("").trimEnd() + end;
+    row = [];
     column = 0;
   };
-  const moveTo = (to: number) => (column = Math.max(0, Math.min(to, MAX_COLUMN)));
+  const moveTo = (to: number) => (column = Math.max(0, Math.min(to, MAX_COLUMNS - 1)));
+  const put = (character: string) => {
+    if (column === MAX_COLUMNS) endRow("");
+    const gap = Math.min(blanks, column - row.length);
+    if (gap > 0) {
+      blanks -= gap;
+      moved += gap;
+      row.push(...Array<string>(gap).fill(" "));
+    }
+    column = Math.min(column, row.length);
+    row[column++] = character;
+    moved += 1;
+  };
   for (const [token, parameters, final] of output.matchAll(TOKEN)) {
     const count = Number.parseInt(parameters ?? "", 10) || 0;
     if (final === undefined) {
-      if (token === "\n") breakLine();
+      if (token === "\n") endRow("\n");
       else if (token === "\r") column = 0;
       else if (token === "\b") moveTo(column - 1);
-      else if (token === "\t" || token >= " ")
-        for (const character of token) {
-          while (line.length < column) line.push(" ");
-          line[column++] = character;
-        }
-    } else if (final === "K") line = count === 0 ? line.slice(0, column) : [];
+      else if (token === "\t" || token >= " ") for (const character of token) put(character);
+    } else if (final === "K") row.length = count === 0 ? Math.min(row.length, column) : 0;
     else if (final === "C") moveTo(column + (count || 1));
     else if (final === "D") moveTo(column - (count || 1));
     else if (final === "G") moveTo(count - 1);
-    else if (final === "P") line.splice(column, count || 1);
-    else if (final === "@")
-      line.splice(column, 0, ...Array<string>(Math.min(count || 1, MAX_COLUMN)).fill(" "));
-    else if ("ABEFHJdf".includes(final) && line.length > 0) breakLine();
+    else if (final === "P" || final === "@") {
+      moved += Math.max(0, row.length - column);
+      if (final === "P") row.splice(column, count || 1);
+      else if (column < row.length) {
+        const added = Math.min(count || 1, blanks, MAX_COLUMNS - column);
+        blanks -= added;
+        moved += added;
+        row.splice(column, 0, ...Array<string>(added).fill(" "));
+        row.length = Math.min(row.length, MAX_COLUMNS);
+      }
+    } else if ("ABEFHJdf".includes(final) && row.length > 0) endRow("\n");
   }
-  return [...lines, line.join("")].join("\n");
+  return { text: text + row.join(""), moved };
 }
 
 /** The text with each line that was written over, as progress bars do after a carriage return, in its last state. */
@@ -68,7 +95,7 @@ export function unfinishedSequence(output: string): number {
 export function isEchoOf(typed: string, output: Uint8Array): boolean {
   // What is typed without a line's end waits for more, and its echo is all there will be.
   // oxlint-disable-next-line no-control-regex
-  if (!/[\r\n]$/.test(typed) || output.length > 4 * typed.length + MAX_COLUMN) return false;
+  if (!/[\r\n]$/.test(typed) || output.length > 4 * typed.length + MAX_COLUMNS) return false;
   const shown = letters(terminalText(new TextDecoder().decode(output)));
   return letters(terminalText(typed)).startsWith(shown);
 }

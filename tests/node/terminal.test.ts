@@ -1,8 +1,16 @@
 /** What a terminal's output says as text. */
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { isEchoOf, terminalText, unfinishedSequence } from "../../src/runs/terminal.ts";
+import { isEchoOf, rendered, terminalText, unfinishedSequence } from "../../src/runs/terminal.ts";
 
 const ESC = "\u001b";
+
+/** A row of cells for each character, or its rest, is all that is moved; and the text is in proportion to the output. */
+function isBounded(output: string): void {
+  const { text, moved } = rendered(output);
+  expect(text.length).toBeLessThanOrEqual(2 * output.length + 1000);
+  expect(moved).toBeLessThanOrEqual(1000 * (output.length + 1));
+}
 
 describe("the text of a terminal", () => {
   it.each([
@@ -21,8 +29,35 @@ describe("the text of a terminal", () => {
     expect(terminalText(output)).toBe(text);
   });
 
-  it("takes no more room than a line's width for what a sequence asks for", () => {
-    expect(terminalText(`${ESC}[999999999Cx${ESC}[1G${ESC}[999999999@y`).length).toBeLessThan(3000);
+  it("is whole where a line is longer than any terminal's", () => {
+    const long = `${"0123456789".repeat(500)}`;
+    expect(terminalText(`${long}\n${long}`)).toBe(`${long}\n${long}`);
+  });
+
+  it.each([
+    ["insertions", `${ESC}[999@`],
+    ["insertions before text", `${"x".repeat(2000)}\r${`${ESC}[999@`.repeat(10)}`],
+    ["deletions in a long line", `${"x".repeat(1500)}\r${`${ESC}[P`.repeat(500)}`],
+    ["movements to a line's end", `${ESC}[999Cx${ESC}[H`],
+    ["movements of any length", `${ESC}[999999999Cx${ESC}[1G${ESC}[${"9".repeat(400)}@y`],
+    ["titles that do not end", `${ESC}]0;${"x".repeat(1000)}${ESC}Z`],
+    ["numbers that end in nothing", `${ESC}[${"1;".repeat(500)}\n`],
+  ])("is bounded, and so is the work: %s", (_what, output) => {
+    for (const times of [1, 10, 100]) isBounded(output.repeat(times));
+  });
+
+  it("is bounded, and so is the work, whatever is printed", () => {
+    const sequence = fc
+      .tuple(fc.constantFrom("", "1", "2", "40", "999", "1000000"), fc.constantFrom(..."@ABCDEFGHJKPdfm"))
+      .map(([count, final]) => `${ESC}[${count}${final}`);
+    const printed = fc.oneof(
+      sequence,
+      fc.constantFrom("\n", "\r", "\b", "\t", `${ESC}]`, ESC, "\u0007", "🐎"),
+      fc.string(),
+      fc.nat(3000).map((length) => "x".repeat(length)),
+    );
+    const output = fc.tuple(fc.array(printed, { maxLength: 50 }), fc.integer({ min: 1, max: 30 }));
+    fc.assert(fc.property(output, ([parts, times]) => isBounded(parts.join("").repeat(times))));
   });
 
   it("is complete up to a sequence that is cut", () => {

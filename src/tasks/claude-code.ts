@@ -13,6 +13,9 @@ import {
   text,
 } from "./event-fields.ts";
 
+/** Blocks of a message that are read: an agent's have a few, and each becomes a line. */
+const MAX_BLOCKS = 200;
+
 export class ClaudeEvents implements EventReader {
   readonly report: AgentReport;
   readonly #directory: string;
@@ -107,7 +110,7 @@ function tokensOf(usage: Fields | undefined): Tokens | undefined {
 
 function contentOf(event: Fields): Fields[] {
   const content = record(event.message)?.content;
-  const blocks: unknown[] = Array.isArray(content) ? content : [];
+  const blocks: unknown[] = Array.isArray(content) ? content.slice(0, MAX_BLOCKS) : [];
   return blocks.map(record).filter((block) => block !== undefined);
 }
 

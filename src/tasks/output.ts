@@ -48,6 +48,8 @@ export class TaskOutput implements RunSink<CommandState> {
   #partial: Uint8Array[] = [];
   #partialBytes = 0;
   #skipping = false;
+  /** Lines to be said of the output that is being read: one by one, each would cost what all do together. */
+  #said: string[] = [];
 
   /**
    * @param progressed is called when something new is known
@@ -125,12 +127,14 @@ export class TaskOutput implements RunSink<CommandState> {
       rest = rest.subarray(end + 1);
     }
     this.#keep(rest);
+    this.#sayRead();
     this.#progressed();
   }
 
   /** The stream has ended, perhaps within a line. */
   finish(): void {
     if (this.#partialBytes > 0) this.#line();
+    this.#sayRead();
     this.#progressed();
   }
 
@@ -161,12 +165,17 @@ export class TaskOutput implements RunSink<CommandState> {
     this.#drop();
     this.#skipping = false;
     const step = stepOf(line);
-    if (step === undefined) for (const said of readLine(this.#events, line)) this.say(said);
+    if (step === undefined) this.#said.push(...readLine(this.#events, line));
     else {
       this.step = step;
       const said = STEP_LINES[step];
-      if (said !== undefined) this.say(said);
+      if (said !== undefined) this.#said.push(said);
     }
+  }
+
+  #sayRead(): void {
+    if (this.#said.length > 0) this.say(this.#said.join("\n"));
+    this.#said = [];
   }
 }
 

@@ -11,6 +11,7 @@ import { instructions } from "./instructions.ts";
 import { registerTasks } from "./tasks-extension.ts";
 import type { EndpointQuery } from "../shared/endpoint-query.ts";
 import { APPS_CAPABILITY, PANEL_URI, RUN_META } from "../shared/apps.ts";
+import { DEFAULT_SANDBOX } from "../shared/names.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { callerFields, log } from "../shared/log.ts";
 import { mountLines } from "../shared/mounts.ts";
@@ -130,6 +131,9 @@ function listedSchema(
   return json;
 }
 
+/** The highest bound that a model may meet, that of a port. Sizes in bytes and times in seconds above it are refused in words. */
+const HIGHEST_LISTED = 65_535;
+
 /** Whether a keyword tells a client nothing. All such keywords were a tenth of the list, which costs its models tokens. */
 function isNoise(side: "input" | "output", keyword: string, value: unknown): boolean {
   switch (keyword) {
@@ -139,12 +143,19 @@ function isNoise(side: "input" | "output", keyword: string, value: unknown): boo
     // Names of properties are text anyway.
     case "propertyNames":
       return JSON.stringify(value) === '{"type":"string"}';
-    // An empty text is refused in words.
+    // Bounds that a model seldom meets: who passes one is told the bound in words.
     case "minLength":
-      return value === 1;
+    case "maxLength":
+    case "minItems":
+    case "maxItems":
+      return true;
     case "minimum":
+      return Number(value) <= 1;
     case "maximum":
-      return Math.abs(Number(value)) === Number.MAX_SAFE_INTEGER;
+      return Number(value) > HIGHEST_LISTED;
+    // The instructions name the default sandbox.
+    case "default":
+      return value === false || value === DEFAULT_SANDBOX;
     // A result may have more fields in the next version, which a client that keeps the schema must not refuse.
     case "additionalProperties":
       return side === "output" && value === false;

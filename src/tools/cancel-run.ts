@@ -10,7 +10,7 @@ export const cancelRun = defineTool({
   name: "cancel_run",
   title: "Cancel a run",
   description:
-    "Stops a run: a command or task with every process it started, code by interrupting its kernel. A run that has ended stays as it is. Returns what it printed until then.",
+    "Stops a run: a command or task with all its processes, code by interrupting its kernel. Returns what it printed.",
   input: z.strictObject({ id: runField() }),
   output: anyRunOutput,
   annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: true },

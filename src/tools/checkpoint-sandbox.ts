@@ -9,7 +9,7 @@ export const checkpointSandbox = defineTool({
   name: "checkpoint_sandbox",
   title: "Checkpoint a sandbox",
   description:
-    "Keeps /workspace as it is now, for restore_sandbox: before a risky step, or as a start for other sandboxes. Processes, kernels and files elsewhere are not kept.",
+    "Keeps the files of a sandbox for restore_sandbox: before a risky step, or as a start for forks. Not processes or kernels.",
   input: z.strictObject({
     sandbox: sandboxField(),
     label: z

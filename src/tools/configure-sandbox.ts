@@ -52,22 +52,19 @@ export const configureSandbox = defineTool({
   name: "configure_sandbox",
   title: "Configure a sandbox",
   description:
-    "Sets what a sandbox is like from its next call on, and shows it. Nothing here is secret: code in the sandbox reads it.",
+    "Sets what a sandbox is like from its next call on, and shows it. Code there can read all of it: no secrets here.",
   input: z.strictObject({
     sandbox: sandboxField(),
-    env: variablesField(
-      "Variables of all commands, kernels and tasks, beside those set before; an empty value removes one.",
-      problemWith,
-    ),
+    env: variablesField("For all commands, kernels and tasks; an empty value removes one.", problemWith),
     setup: z
       .string()
       .max(MAX_SETUP, `is longer than ${MAX_SETUP} characters: let it fetch the rest`)
       .refine((value) => !value.includes("\0"), "must not hold a NUL character")
       .optional()
       .describe(
-        "Bash script (installs, clones) run once before the first call; what it leaves is kept for new containers.",
+        "Bash run once before the first call (installs, clones); new containers start from its result.",
       ),
-    region: z.enum(REGIONS).optional().describe("Where it is made; only with its first use."),
+    region: z.enum(REGIONS).optional().describe("Only with its first use."),
     internet: z.enum(INTERNET).optional(),
     allow_hosts: hostsField(),
   }),

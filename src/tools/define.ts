@@ -243,7 +243,7 @@ export function sandboxName() {
 
 /** The input field for how long something may run. */
 export function timeoutField(fallback: number, max: number) {
-  return z.number().int().min(1).max(max).default(fallback).describe("Seconds after which it is stopped.");
+  return z.number().int().min(1).max(max).default(fallback);
 }
 
 /** The default of wait_seconds. */
@@ -256,7 +256,7 @@ export function waitField(max = MAX_WAIT_SECONDS) {
     .min(0)
     .max(max, `must be at most ${max}: what takes longer goes on, and get_result waits for it again`)
     .default(defaultWait(max))
-    .describe("Seconds to wait; what takes longer goes on.");
+    .describe("After this a longer run goes on.");
 }
 
 /** The default of wait_seconds where it may be at most `max`. */
@@ -266,7 +266,7 @@ export function defaultWait(max: number): number {
 
 /** The input field that names a run. */
 export function runField() {
-  return z.string().max(64).describe("Id of the run.");
+  return z.string().max(64);
 }
 
 /** Text, as one block. */
@@ -294,7 +294,7 @@ export function pathField() {
     .min(1)
     .max(4096)
     .refine((value) => !value.includes("\0"), "must not hold a NUL character")
-    .describe("Absolute, or relative to /workspace.");
+    .describe("From /workspace, or absolute.");
 }
 
 /** The input field for variables of programs. Names are not checked by a schema of the keys, whose messages zod leaves out. */

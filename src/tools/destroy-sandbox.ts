@@ -7,10 +7,10 @@ export const destroySandbox = defineTool({
   name: "destroy_sandbox",
   title: "Destroy a sandbox",
   description:
-    "Ends a sandbox for good, with every process, file and kernel and what was saved of it. Copy what you need out with read_file first. The name starts empty when it is used again.",
+    "Ends a sandbox for good: processes, files and what was saved of it. Read what you need first. Its name then starts empty.",
   input: z.strictObject({
     sandbox: sandboxName(),
-    checkpoints: z.boolean().default(false).describe("Delete its checkpoints too."),
+    checkpoints: z.boolean().default(false).describe("Also delete its checkpoints."),
     checkpoint: z.string().max(64).optional().describe("Delete only this checkpoint of it."),
   }),
   output: z.object({ sandbox: z.string(), existed: z.boolean(), checkpoints_left: z.number() }),

@@ -10,7 +10,7 @@ export const editFile = defineTool({
   name: "edit_file",
   title: "Edit a file",
   description:
-    "Replaces exact text in a file, all edits or none, and returns the diff. Each old_text must be there once, unless all is set.",
+    "Replaces exact text in a file, all edits or none, and returns the diff. Each old_text must occur once, unless all is set.",
   input: z.strictObject({
     path: pathField(),
     edits: z
@@ -18,12 +18,12 @@ export const editFile = defineTool({
         z.strictObject({
           old_text: z.string().min(1),
           new_text: z.string(),
-          all: z.boolean().default(false).describe("Replace each occurrence."),
+          all: z.boolean().default(false),
         }),
       )
       .min(1)
       .max(MAX_EDITS)
-      .describe("Applied in order."),
+      .describe("In this order."),
     sandbox: sandboxField(),
   }),
   output: z.object({

@@ -27,22 +27,20 @@ const names = () => z.array(z.string()).optional();
 
 export const executeTask = defineTool({
   name: "execute_task",
-  title: "Hand a task to a coding agent",
-  description: `Hands a whole task to a coding agent (Claude Code, or OpenCode) that works by itself in a sandbox: it reads, edits, runs and tests until it is done. Say all it needs to know; it cannot ask.
+  title: "Run a coding agent",
+  description: `Hands a whole task to a coding agent (Claude Code or OpenCode) that edits, runs and tests in a sandbox until done. It cannot ask: say all it needs.
 
-By default in a fresh sandbox that ends with the task. Returns its answer, the changed files, a git diff, turns and cost; the files stay readable as artifacts.
-
-When the task outlasts wait_seconds, the answer has the id for get_result.`,
+Runs in a fresh sandbox that ends with the task, unless sandbox is set. Returns its answer, the changed files, a git diff, turns and cost; get_result reads the files later.`,
   input: z.strictObject({
     task: z.string().min(1).max(MAX_TASK, `is longer than ${MAX_TASK} characters`),
     repository: matching(/^[^\s-]\S*$/, 2000, "must be an address that git clone takes")
       .optional()
-      .describe("Git URL; cloned first, and where the agent works."),
+      .describe("Git URL to clone and work in."),
     branch: matching(/^[^\s-]\S*$/, 250, "must be the name of a branch").optional(),
-    sandbox: sandboxName().optional().describe("One of yours, to work on its files; it stays."),
+    sandbox: sandboxName().optional().describe("Work on the files of this one instead."),
     agent: z.enum(AGENT_NAMES).optional(),
-    agents: names().describe("Subagents to have in place: the repository's, or of list_sandboxes."),
-    commands: names().describe("Slash commands likewise; a task may begin with one."),
+    agents: names().describe("Subagents of the repository or list_sandboxes."),
+    commands: names().describe("Slash commands likewise."),
     model: matching(MODEL_NAME, 100, "must be the name of a model").optional(),
     max_turns: z.number().int().min(1).max(1000).optional(),
     timeout_seconds: timeoutField(TASK_SECONDS.default, TASK_SECONDS.max),
@@ -51,8 +49,8 @@ When the task outlasts wait_seconds, the answer has the id for get_result.`,
       .string()
       .max(64)
       .optional()
-      .describe("Id of an ended task: goes on with its conversation and files."),
-    checkpoint: z.string().max(64).optional().describe("The fresh sandbox starts from it."),
+      .describe("Id of an ended task, for its conversation and files."),
+    checkpoint: z.string().max(64).optional().describe("State of the fresh sandbox."),
   }),
   output: taskOutput,
   isOffered: canRunTasks,

@@ -14,7 +14,7 @@ export const exposePort = defineTool({
   name: "expose_port",
   title: "Expose a port",
   description:
-    "Gives an HTTP or WebSocket server in a sandbox a URL for a browser: a web app, a dev server with hot reload, an API. Whoever has the URL can use it until it expires or the sandbox stops. The server may listen on 127.0.0.1 and may start later. Exposed again, a port keeps its URL for longer; expose false closes it.",
+    "Gives a web server in a sandbox (app, dev server, API; HTTP and WebSocket) a URL. Whoever has it can use it until it expires or the sandbox stops. The server may listen on 127.0.0.1 and start later. A port keeps its URL; expose false closes it.",
   input: z.strictObject({
     port: z.number().int().min(1024).max(65_535),
     expose: z.boolean().default(true),

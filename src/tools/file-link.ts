@@ -13,12 +13,12 @@ export const fileLink = defineTool({
   name: "file_link",
   title: "Link to a file",
   description:
-    "Gives the user a URL to download a file of a sandbox (a directory as .tar.gz or .zip), or to upload one into it, of any size. It ends with the sandbox.",
+    "Gives the user a URL to download a file or directory (.tar.gz or .zip), or to upload a file of any size. It ends with the sandbox.",
   input: z.strictObject({
     path: pathField(),
     direction: z.enum(["download", "upload"]).default("download"),
     expires_seconds: z.number().int().min(1).max(DAY_SECONDS).default(3600),
-    max_bytes: z.number().int().min(1).max(MAX_BYTES).optional().describe("Of an upload."),
+    max_bytes: z.number().int().min(1).max(MAX_BYTES).optional().describe("Of the upload."),
     sandbox: sandboxField(),
   }),
   output: z.object({

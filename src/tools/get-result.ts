@@ -12,10 +12,10 @@ import { runContent, wholeFields } from "./run-result.ts";
 
 export const getResult = defineTool({
   name: "get_result",
-  title: "Get the result of a run",
-  description: `Waits for a run of run_code, run_command or execute_task and returns its state, output and result, also of one that ended long ago or another client started. Results stay for days.
+  title: "Get a result",
+  description: `Waits for a run and returns its state, output and result. Results stay for days, for all your clients.
 
-With cursor, returns the log from that byte on instead, stdout and stderr in turn, and the next cursor: read long output page by page from cursor 0, or follow new output of something that runs.`,
+With cursor: the log from that byte on, and the next cursor. Start at 0 to read long output by pages, or go on to follow a run.`,
   input: z.strictObject({
     id: runField(),
     wait_seconds: waitField(),
@@ -24,7 +24,7 @@ With cursor, returns the log from that byte on instead, stdout and stderr in tur
       .string()
       .max(4096)
       .optional()
-      .describe("A file that a task left, by its listed path; cursor is then its byte."),
+      .describe("Path of a file that a task left; cursor counts its bytes."),
   }),
   hasLongAnswers: true,
   annotations: { readOnlyHint: true },

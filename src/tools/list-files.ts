@@ -6,11 +6,10 @@ import { defineTool, pathField, sandboxField, sections, text } from "./define.ts
 export const listFiles = defineTool({
   name: "list_files",
   title: "List files",
-  description:
-    "Lists a directory of a sandbox in the order of names, hidden files included: type, bytes, last change, path.",
+  description: "Lists a directory by name, with hidden files: type, bytes, last change, path.",
   input: z.strictObject({
     path: pathField().default("/workspace"),
-    recursive: z.boolean().default(false).describe("Also everything below."),
+    recursive: z.boolean().default(false),
     limit: z.number().int().min(1).max(MAX_LISTED).default(200),
     cursor: z.string().optional(),
     sandbox: sandboxField(),

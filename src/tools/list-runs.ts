@@ -13,17 +13,17 @@ export const listRuns = defineTool({
   name: "list_runs",
   title: "List runs",
   description:
-    "Lists the runs of a sandbox, the newest first: id, kind, state, start, duration and the first line of what was run. get_result has the rest.",
+    "Lists a sandbox's runs, newest first: id, kind, state, start, duration, first line. get_result has the rest.",
   input: z.strictObject({
     sandbox: sandboxField(),
-    kind: z.enum(RUN_KINDS).optional().describe("Only runs of this kind; tasks of all sandboxes."),
+    kind: z.enum(RUN_KINDS).optional().describe("task lists those of all sandboxes."),
     limit: z.number().int().min(1).max(200).default(20),
     cursor: z
       .string()
       .max(64)
       .refine((id) => sandboxOf(id) !== undefined, "must be the cursor that an answer before said")
       .optional()
-      .describe("As the answer before said, for older runs."),
+      .describe("From the last answer."),
   }),
   output: z.object({
     runs: z.array(

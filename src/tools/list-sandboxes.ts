@@ -16,7 +16,7 @@ export const listSandboxes = defineTool({
   name: "list_sandboxes",
   title: "List sandboxes",
   description:
-    "Lists your sandboxes, the most recently used first, your secrets and your limits. A stopped one starts again with the next call, with what was saved of its /workspace.",
+    "Lists your sandboxes (last used first), checkpoints, secrets and limits. A stopped one starts with its files at its next call.",
   input: z.strictObject({}),
   output: sandboxListing,
   showsPanel: true,

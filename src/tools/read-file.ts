@@ -36,7 +36,7 @@ interface Request {
 export const readFile = defineTool({
   name: "read_file",
   title: "Read a file",
-  description: `Reads a file of a sandbox. Text comes by lines and says where to go on when there is more; images (PNG, JPEG, GIF, WebP) come as images, made smaller where they are large. Of other files it says the type, the size and the first bytes; encoding base64 reads them by range, up to ${BINARY_BYTES} bytes a call.`,
+  description: `Reads a file. Text comes by lines, and says where to go on; images (PNG, JPEG, GIF, WebP) come as images, scaled down if large; for others, type, size and first bytes. base64 reads bytes, up to ${BINARY_BYTES} a call.`,
   input: z.strictObject({
     path: pathField(),
     offset: z
@@ -44,12 +44,9 @@ export const readFile = defineTool({
       .int()
       .min(0)
       .optional()
-      .describe("Where to start: a line, counted from 1; with base64 a byte, counted from 0."),
-    limit: z.number().int().min(1).optional().describe(`How many lines (${LINES} unless given) or bytes.`),
-    encoding: z
-      .enum(["utf-8", "base64"])
-      .optional()
-      .describe("Only to read bytes (base64) or to insist on text (utf-8)."),
+      .describe("First line, from 1; with base64 first byte, from 0."),
+    limit: z.number().int().min(1).optional().describe(`Lines (default ${LINES}) or bytes.`),
+    encoding: z.enum(["utf-8", "base64"]).optional().describe("utf-8 insists on text."),
     sandbox: sandboxField(),
   }),
   hasLongAnswers: true,

@@ -15,9 +15,9 @@ interface Made {
 
 export const restoreSandbox = defineTool({
   name: "restore_sandbox",
-  title: "Restore or fork a checkpoint",
+  title: "Restore or fork",
   description:
-    "Puts the sandbox of a checkpoint back to it: its processes and kernels end, and its state before becomes a checkpoint too. With a new name it makes a new sandbox of the checkpoint (a fork).",
+    "Puts a sandbox back to its checkpoint: processes and kernels end, and the state before becomes a checkpoint too. With a new name, makes a new sandbox of it (a fork).",
   input: z.strictObject({
     checkpoint: z.string().max(64),
     sandbox: sandboxName(),

@@ -11,11 +11,11 @@ const MAX_CODE = 1_000_000;
 export const runCode = defineTool({
   name: "run_code",
   title: "Run code",
-  description: `Runs Python, JavaScript or TypeScript in a live kernel of a Linux sandbox (made on first use), starting in /workspace. Variables, imports and functions stay for the next call with the same language and context, as in a notebook.
+  description: `Runs Python, JavaScript or TypeScript in a live kernel of a Linux sandbox (made on first use), in /workspace. Variables and imports stay for later calls with the same language and context, as in a notebook.
 
-Returns the value of the last expression, stdout, stderr and errors with their traceback; plots (matplotlib), PIL images and the like come as images, DataFrames as text. Top-level await works. Install packages with run_command (pip install, npm install).
+Returns the value of the last expression, stdout, stderr, tracebacks, plots and PIL images (as images), DataFrames as text. Top-level await works. Install packages with run_command.
 
-When timeout_seconds pass, Python is interrupted and usually keeps its state; JavaScript and TypeScript kernels are restarted. The answer says which.`,
+At timeout_seconds Python is interrupted and usually keeps its variables; a JavaScript or TypeScript kernel restarts.`,
   input: z.strictObject({
     code: z
       .string()
@@ -27,7 +27,7 @@ When timeout_seconds pass, Python is interrupted and usually keeps its state; Ja
       .string()
       .refine((name) => SESSION_NAME.test(name), SESSION_NAME_RULE)
       .default("default")
-      .describe("Which kernel of that language. Several run at once."),
+      .describe("One of several kernels of the language."),
     timeout_seconds: timeoutField(120, MAX_RUN_SECONDS),
     wait_seconds: waitField(),
   }),

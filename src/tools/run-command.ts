@@ -17,11 +17,11 @@ const INTERACTIVE_TIMEOUT_S = 3600;
 export const runCommand = defineTool({
   name: "run_command",
   title: "Run a shell command",
-  description: `Runs a bash command in a Linux sandbox (made on first use), as root, starting in /workspace.
+  description: `Runs bash in a Linux sandbox (made on first use), as root, in /workspace.
 
-The working directory, exported variables and functions carry over to the next command of the same session. Sessions are like terminal tabs: each keeps its own, and several run at once; commands of one session run one after another. Standard input is empty but for stdin: pass -y or the like, or use interactive and send_input for prompts, REPLs and debuggers.
+Directory, exported variables and functions carry over within a session; sessions run side by side. Standard input is empty unless stdin is set: pass -y, or use interactive and send_input for prompts, REPLs and debuggers.
 
-A program that fails is a result with its exit_code. When timeout_seconds pass, the command is stopped with all its children (state timed_out). Background processes (cmd > log 2>&1 &) keep running. Long output is shown by its beginning and end; get_result reads all of it.`,
+A program that fails is a result with its exit_code. At timeout_seconds the command and its children are stopped (state timed_out). Background processes (cmd > log 2>&1 &) go on. Long output is cut in the middle; get_result reads all of it.`,
   input: z.strictObject({
     command: z
       .string()
@@ -30,8 +30,7 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
         MAX_COMMAND,
         `is longer than ${MAX_COMMAND} characters: write_file the script, then run it with bash`,
       )
-      .refine((value) => !value.includes("\0"), "must not hold a NUL character")
-      .describe("Bash source; several lines, pipes, quotes and heredocs work."),
+      .refine((value) => !value.includes("\0"), "must not hold a NUL character"),
     session: z
       .string()
       .refine((name) => SESSION_NAME.test(name), SESSION_NAME_RULE)
@@ -41,23 +40,18 @@ A program that fails is a result with its exit_code. When timeout_seconds pass, 
       .max(4096)
       .refine((value) => !value.includes("\0"), "must not hold a NUL character")
       .optional()
-      .describe("Directory for this command only."),
-    env: variablesField("Variables for this command only."),
+      .describe("For this command only."),
+    env: variablesField("For this command only."),
     stdin: z
       .string()
       .max(MAX_STDIN, `is longer than ${MAX_STDIN} characters: write_file it, then redirect it with <`)
       .optional(),
-    interactive: z
-      .boolean()
-      .default(false)
-      .describe("Runs it in a terminal; returns its id and what it shows as soon as that rests."),
+    interactive: z.boolean().default(false).describe("In a terminal; answers with its screen and id."),
     sandbox: sandboxField(),
     timeout_seconds: timeoutField(120, MAX_RUN_SECONDS)
       .unwrap()
       .optional()
-      .describe(
-        `Seconds after which it is stopped; ${TIMEOUT_S} when left out, ${INTERACTIVE_TIMEOUT_S} if interactive.`,
-      ),
+      .describe(`Default ${TIMEOUT_S}; interactive ${INTERACTIVE_TIMEOUT_S}.`),
     wait_seconds: waitField(),
   }),
   output: runOutput,

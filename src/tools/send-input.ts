@@ -22,7 +22,7 @@ export const sendInput = defineTool({
   name: "send_input",
   title: "Type into a command",
   description:
-    "Types into an interactive run_command and returns what its terminal shows since the last answer, as soon as that rests.",
+    "Types into an interactive run_command, and returns what its terminal shows since the last answer, once that rests.",
   input: z.strictObject({
     id: runField(),
     text: z
@@ -32,14 +32,8 @@ export const sendInput = defineTool({
         `is longer than ${MAX_TEXT} characters: write_file it, and have the program read the file`,
       )
       .default("")
-      .describe("\\n is Enter. Keys: \\u0003 Ctrl-C, \\u0004 Ctrl-D, \\u001b Escape, \\u001b[A Up."),
-    columns: z
-      .number()
-      .int()
-      .min(1)
-      .max(MAX_CELLS)
-      .optional()
-      .describe("With rows: its terminal's new size."),
+      .describe("\\n is Enter, \\u0003 Ctrl-C, \\u0004 Ctrl-D, \\u001b Escape, \\u001b[A Up."),
+    columns: z.number().int().min(1).max(MAX_CELLS).optional().describe("With rows: resizes the terminal."),
     rows: z.number().int().min(1).max(MAX_CELLS).optional(),
   }),
   output: logPage,

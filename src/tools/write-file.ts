@@ -6,14 +6,13 @@ import { defineTool, pathField, sandboxField, sections, text } from "./define.ts
 export const writeFile = defineTool({
   name: "write_file",
   title: "Write a file",
-  description: `Writes a file in a sandbox, or appends to it. Directories on the way are made. The write is atomic: a reader sees the old content or the new, never a part.
-
-Send up to about 6 MB in one call; for more, send pieces with append true.`,
+  description:
+    "Writes a file atomically, or appends to it; makes missing directories. Up to about 6 MB a call: append the rest, or use file_link.",
   input: z.strictObject({
     path: pathField(),
-    content: z.string().describe("The text, or the bytes in base64."),
+    content: z.string().describe("Text, or bytes in base64."),
     encoding: z.enum(["utf-8", "base64"]).default("utf-8"),
-    append: z.boolean().default(false).describe("Add to the end instead of replacing the file."),
+    append: z.boolean().default(false),
     sandbox: sandboxField(),
   }),
   output: z.object({

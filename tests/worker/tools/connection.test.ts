@@ -47,8 +47,8 @@ describe("?sandbox=NAME", () => {
     const defaults = (tools: Listed[]) =>
       new Set(tools.flatMap(({ inputSchema }) => inputSchema.properties.sandbox?.default ?? []));
     expect(defaults(await list(chat))).toEqual(new Set(["chat-1"]));
-    expect(defaults(await list(owner))).toEqual(new Set(["default"]));
     expect(await instructions(chat)).toContain(`("chat-1" unless given)`);
+    expect(await instructions(owner)).toContain(`("default" unless given)`);
   });
 
   it("still refuses arguments that are wrong, and leaves parameters of others alone", async () => {

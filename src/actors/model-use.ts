@@ -41,6 +41,10 @@ export class ModelUse implements BudgetKeeper {
     return { refused: quotaError({ limit: "modelTokensPerDay", allowed, used }).message };
   }
 
+  modelCallGoesOn(call: ModelCall): void {
+    this.#host.budgets.goesOn(call);
+  }
+
   modelAnswered(call: ModelCall, answer: ModelAnswer): void {
     const { budgets, tasks, background } = this.#host;
     budgets.answered(call, answer);

@@ -484,6 +484,11 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#modelUse.admitModelCall(key);
   }
 
+  /** Called by the egress while a request to a model is under way. */
+  modelCallGoesOn(call: ModelCall): void {
+    this.#modelUse.modelCallGoesOn(call);
+  }
+
   /** Called by the egress when a request to a model is over. */
   modelAnswered(call: ModelCall, answer: ModelAnswer): void {
     this.#modelUse.modelAnswered(call, answer);

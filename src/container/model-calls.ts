@@ -28,8 +28,12 @@ export interface ModelAnswer {
 /** As `BudgetCheck`, and whether the sandbox may connect to any host, which the API may then do for it. */
 export type Admission = Exclude<BudgetCheck, { call: ModelCall }> | { call: ModelCall; isConfined: boolean };
 
+/** How often the egress reports that a request is still under way, milliseconds. */
+export const REPORT_MS = 20_000;
+
 /** What the egress asks of a sandbox's actor. */
 export interface BudgetKeeper {
   admitModelCall(key: string): Promise<Admission>;
+  modelCallGoesOn(call: ModelCall): void;
   modelAnswered(call: ModelCall, answer: ModelAnswer): void;
 }

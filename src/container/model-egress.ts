@@ -8,7 +8,7 @@ import { type Config, type Env, parseConfig } from "../shared/config.ts";
 import { Mask } from "../shared/mask.ts";
 import { MODEL_HOST, SERVER, type Secret, putIn, secretsAt, secretsFor } from "../shared/secrets.ts";
 import { actorOf } from "./actor.ts";
-import type { ModelAnswer, ModelCall, UpstreamError } from "./model-calls.ts";
+import { type ModelAnswer, type ModelCall, REPORT_MS, type UpstreamError } from "./model-calls.ts";
 import { RequestMeter } from "./model-request.ts";
 import { UsageCounter } from "./model-usage.ts";
 
@@ -88,7 +88,13 @@ async function serve(
       ? refusal(429, "rate_limit_error", check.refused, { "retry-after": `${BUSY_SECONDS}` })
       : refusal(403, "permission_error", check.refused);
 
-  const over = (answer: ModelAnswer) => report(env, containerID, check.call, answer);
+  const { call } = check;
+  const goesOn = () => actorOf(env, containerID).modelCallGoesOn(call);
+  const reporting = setInterval(() => void goesOn().catch(() => undefined), REPORT_MS);
+  const over = (answer: ModelAnswer) => {
+    clearInterval(reporting);
+    return report(env, containerID, call, answer);
+  };
   const headers = new Headers();
   for (const [name, value] of request.headers) if (isPassed(row, name)) headers.set(name, value);
   headers.set("accept-encoding", "identity");

@@ -2,7 +2,13 @@
  * The placeholders that running tasks hold in place of a credential, and what each may still spend. Only their hashes are
  * stored, and a placeholder is good only while its task's agent runs.
  */
-import type { BudgetCheck, ModelAnswer, ModelCall, UpstreamError } from "../container/model-calls.ts";
+import {
+  type BudgetCheck,
+  type ModelAnswer,
+  type ModelCall,
+  REPORT_MS,
+  type UpstreamError,
+} from "../container/model-calls.ts";
 import { type Spent, dayOf } from "../shared/days.ts";
 import { sha256 } from "../shared/sha256.ts";
 
@@ -16,10 +22,10 @@ export const MAX_REQUESTS = 5000;
 export const MAX_IN_FLIGHT = 12;
 
 /**
- * A request counts as under way for so long at most, milliseconds, because nothing reports its end when its Worker was
- * evicted. Longer than most answers take, and shorter than agents keep retrying.
+ * A request counts as under way for so long after its Worker last reported it, milliseconds: nothing reports its end when that
+ * was evicted. Several times as long as the pause between two reports, and shorter than agents keep retrying.
  */
-export const IN_FLIGHT_MS = 300_000;
+export const IN_FLIGHT_MS = 6 * REPORT_MS;
 
 export interface Spending {
   requests: number;
@@ -93,6 +99,16 @@ export class TaskBudgets {
     this.#sql.exec("UPDATE task_budgets SET requests = ? WHERE run = ?", call.number, call.run);
     this.#sql.exec("INSERT INTO model_calls VALUES (?, ?, ?)", call.run, call.number, Date.now());
     return { call };
+  }
+
+  /** A request is still under way. */
+  goesOn({ run, number }: ModelCall): void {
+    this.#sql.exec(
+      "UPDATE model_calls SET began_at = ? WHERE run = ? AND number = ?",
+      Date.now(),
+      run,
+      number,
+    );
   }
 
   /** A request is over. A second report of the same request counts nothing. */

@@ -1,7 +1,7 @@
 /** The host that only we answer, seen from inside a sandbox. */
 import { env } from "cloudflare:workers";
 import { describe, expect, it } from "vitest";
-import { MAX_IN_FLIGHT } from "../../../src/tasks/budget.ts";
+import { IN_FLIGHT_MS, MAX_IN_FLIGHT } from "../../../src/tasks/budget.ts";
 import { OUTBOUND } from "../../../src/container/model-egress.ts";
 import { RequestMeter } from "../../../src/container/model-request.ts";
 import { UsageCounter } from "../../../src/container/model-usage.ts";
@@ -122,6 +122,17 @@ describe("anthropic.internal", () => {
         error: { type: "rate_limit_error", message: expect.stringContaining("under way") },
       });
     };
+    await busy();
+    // They count for as long as they take: their Worker reports them.
+    await inActor(sandbox, (_actor, { storage }) => {
+      storage.sql.exec("UPDATE model_calls SET began_at = began_at - ?", 2 * IN_FLIGHT_MS);
+    });
+    await until(() =>
+      inActor(sandbox, (_actor, { storage }) => {
+        const oldest = storage.sql.exec<{ at: number }>("SELECT min(began_at) AS at FROM model_calls").one();
+        return oldest.at > Date.now() - IN_FLIGHT_MS;
+      }),
+    );
     await busy();
     // The agent, which is told the same, comes again when the others have hung up.
     await sh(sandbox, "touch /workspace/go-on");

@@ -116,6 +116,8 @@ export class Sandbox extends BaseSandbox<Env> {
   readonly #setUp: SetUp;
   readonly #connection: Connection;
   readonly #files: Files;
+  /** The same, without counting as use of the sandbox. */
+  readonly #unusedFiles: Files;
   readonly #kernels: Kernels;
   readonly #budgets: TaskBudgets;
   readonly #code: CodeExecutor;
@@ -205,6 +207,7 @@ export class Sandbox extends BaseSandbox<Env> {
       report: report("workspace"),
     });
     this.#files = new Files(this.#connection);
+    this.#unusedFiles = new Files({ fetch: (...request) => this.#connection.request(...request) });
     this.#variables = new SandboxVariables(kv);
     this.#network = new SandboxNetwork({
       kv,
@@ -641,6 +644,14 @@ export class Sandbox extends BaseSandbox<Env> {
 
   listDirectory(owner: Owner, ...what: Parameters<Files["list"]>): Promise<Answer<FileListing>> {
     return this.#serveAgain(owner, () => this.#files.list(...what));
+  }
+
+  /** A directory of the container that runs, for a list of what there is: it starts none, waits for none, and is no use of it. */
+  async glanceAt(_owner: Owner, ...what: Parameters<Files["list"]>): Promise<Answer<FileListing>> {
+    return this.#outcome(async () => {
+      if (!this.#workspace.isReady) throw containerGone();
+      return this.#unusedFiles.list(...what);
+    });
   }
 
   /**

@@ -92,9 +92,9 @@ const IMAGE_MS = 30_000;
 const TASK_MS = 600_000;
 
 export class Files {
-  readonly #connection: Connection;
+  readonly #connection: Pick<Connection, "fetch">;
 
-  constructor(connection: Connection) {
+  constructor(connection: Pick<Connection, "fetch">) {
     this.#connection = connection;
   }
 

@@ -1,6 +1,16 @@
 /** MCP resources: files of sandboxes and what runs left, listed, read and completed. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Caller, accountOf, evict, killContainer, owner, principal, sh, until } from "../support.ts";
+import {
+  type Caller,
+  accountOf,
+  evict,
+  inActor,
+  killContainer,
+  owner,
+  principal,
+  sh,
+  until,
+} from "../support.ts";
 
 const sandbox = "resources";
 const FILES = "sandbox://{sandbox}/{+path}";
@@ -107,6 +117,23 @@ describe("the server", () => {
     const params = { ref, argument: { name: "sandbox", value: "" } };
     const { messages } = await writer.post({ method: "completion/complete", params });
     expect(messages[0]?.error).toMatchObject({ code: -32602 });
+  });
+});
+
+describe("a list", () => {
+  it("is no use of a sandbox: one that is only listed is stopped", async () => {
+    const idle = "resources-idle";
+    await sh(idle, "touch seen");
+    await inActor(idle, async (actor) => {
+      actor.sleepAfter = "2s";
+      actor.renewActivityTimeout();
+      await actor.scheduleNextAlarm();
+    });
+    const names = async () => (await list(owner)).resources.map(({ name }) => name);
+    expect(await names()).toContain(`${idle}/seen`);
+    await until(async () => !(await names()).includes(`${idle}/seen`));
+    expect(await names()).toContain(`${idle}/`);
+    expect(await inActor(idle, (_actor, { container }) => container?.running)).toBe(false);
   });
 });
 

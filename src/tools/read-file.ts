@@ -74,7 +74,10 @@ export const readFile = defineTool({
           `${absolute(request.path)} is not UTF-8 text from line ${offset} on.`,
           "Read it with encoding base64, whose offset counts bytes.",
         );
-      if (imageType(range.bytes)) return asImage(request, range.size, context);
+      if (imageType(range.bytes)) {
+        const image = await asImage(request, range.size, context);
+        return { content: [...blocks(sections([["notice", notice]])), ...image] };
+      }
       const path = absolute(request.path);
       const described = await describeBinary(
         path,
@@ -120,19 +123,20 @@ async function linked(
   return withDownloads(context, content, downloads);
 }
 
-async function asImage({ path, sandbox }: Request, size: number, context: ToolContext): Promise<ToolOutput> {
-  let notice: string | undefined;
+async function asImage(
+  { path, sandbox }: Request,
+  size: number,
+  context: ToolContext,
+): Promise<ToolOutput["content"]> {
   const read = async () => {
-    const told = await context.reading(sandbox, (actor, owner) =>
+    const { value } = await context.reading(sandbox, (actor, owner) =>
       actor.getFile(owner, path, "bytes", 0, IMAGE_BYTES, IMAGE_BYTES),
     );
-    notice = told.notice;
-    return told.value.bytes;
+    return value.bytes;
   };
   const original = () => fileDownloads(context, sandbox, [{ path: absolute(path), size }]);
   const file = { sandbox, path: absolute(path), size, read, instead: `${BY_BYTES}.`, original };
-  const image = await imageBlocks(context, file);
-  return { content: [...blocks(sections([["notice", notice]])), ...image] };
+  return await imageBlocks(context, file);
 }
 
 async function asBytes(

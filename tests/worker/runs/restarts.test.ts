@@ -107,6 +107,18 @@ describe.concurrent("a container that is killed", () => {
     expect(await sh(sandbox, "cat file")).toBe("kept\n");
   });
 
+  it("is told of beside an image", async () => {
+    const sandbox = "notice-image";
+    const content = "R0lGODlhAwACAIAAAExpcf8AACH5BAUAAAAALAAAAAADAAIAAAICjF8AOw==";
+    await owner.call("write_file", { sandbox, path: "a.gif", content, encoding: "base64" });
+    await save(sandbox);
+    await killContainer(sandbox);
+    await until(() => inActor(sandbox, (_sandbox, { container }) => !container?.running));
+    const image = await owner.call("read_file", { sandbox, path: "a.gif" });
+    expect(image.content.map(({ type }) => type)).toEqual(["text", "text", "image"]);
+    expect(image.text).toContain("The sandbox was restarted: /workspace is back");
+  });
+
   it("is told of in front of an error too", async () => {
     const sandbox = "notice-error";
     await sh(sandbox, "echo a >a");

@@ -298,8 +298,9 @@ export class Files {
         { signal, body: image },
         async (response) => {
           const { data: made } = imageMade().safeParse(response.headers.get(IMAGE_HEADER));
+          const bytes = await bytesOf(response, SHOWN_IMAGE.max);
           if (made === undefined) throw misanswered();
-          return made === "made" ? await bytesOf(response, SHOWN_IMAGE.max) : made;
+          return made === "made" ? bytes : made;
         },
       ),
     );

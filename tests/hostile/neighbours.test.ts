@@ -96,7 +96,7 @@ const leastMs = 1500;
 
 /**
  * The part of the calls in peace that the neighbour is answered at the least. It shares one thread with work that comes in
- * pieces of up to a few hundred milliseconds (an image), while a call of its own takes some ten.
+ * pieces of up to a few hundred milliseconds, while a call of its own takes some ten.
  */
 const LEAST_SHARE = 1 / 16;
 

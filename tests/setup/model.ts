@@ -35,6 +35,12 @@ export default async function setup(project: TestProject): Promise<() => Promise
       ),
       say("Made files."),
     ],
+    images: [
+      bash(
+        `python3 -c 'from PIL import Image; [Image.new("RGB", size).save(f"{size[0]}.png") for size in ((3, 2), (2000, 1500))]'`,
+      ),
+      say("Made images."),
+    ],
     many: [
       bash(
         "touch old; for n in $(seq -w 120); do echo $n > file-$n; done; ln -s file-001 link; echo latin > $'caf\\xe9.txt'; echo ř > ř.txt",

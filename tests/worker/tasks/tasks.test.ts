@@ -333,6 +333,24 @@ describe("what a task leaves", () => {
     expect((await owner.call("get_result", { id })).isError).toBe(true);
   });
 
+  it("is shown where it is an image, which its sandbox makes smaller while that runs", async () => {
+    const show = async (id: string, artifact: string) => owner.call("get_result", { id, artifact });
+    const there = await execute({ task: "[[images]] x", sandbox: "task-images" });
+    expect((await show(there.id, "2000.png")).content).toMatchObject([
+      { text: expect.stringMatching(/^\[2000\.png: 1238 x 928 pixels.* smaller from 2000 x 1500 pixels/) },
+      { type: "image", mimeType: "image/png" },
+    ]);
+    const gone = await execute({ task: "[[images]] x" });
+    expect((await show(gone.id, "3.png")).content).toMatchObject([
+      { text: "[3.png: 3 x 2 pixels, PNG.]" },
+      { type: "image", mimeType: "image/png" },
+    ]);
+    expect(await show(gone.id, "2000.png")).toMatchObject({
+      isError: true,
+      text: expect.stringMatching(/2000 x 1500 pixels, PNG, \d+ bytes.*its sandbox.*does not run.*Download/s),
+    });
+  });
+
   it("names every file: those that are not shown, and those that cannot be artifacts", async () => {
     const { id, artifacts, diff } = await execute({ task: "[[many]] x" });
     expect(artifacts.map(({ path }) => path).slice(0, 3)).toEqual([

@@ -8,6 +8,7 @@
  * pure ASCII, because the executor's reader decodes each chunk of its pipe separately, which may end in the middle of a character.
  */
 const modules = require("node:module");
+const { pathToFileURL } = require("node:url");
 const vm = require("node:vm");
 const { trustPlatform } = require("./node/authorities.cjs");
 const { markChildren, servedBy } = require("./node/children.cjs");
@@ -99,10 +100,29 @@ function bindModules() {
     __dirname: cwd,
     __filename: filename,
   });
+  const url = pathToFileURL(filename).href;
+  const resolve = (name) => (modules.isBuiltin(name) ? name : pathToFileURL(cellRequire.resolve(name)).href);
+  // What `import.meta` becomes in a cell.
+  hidden(globalThis, "__sandbox_mcp_meta__", { url, dirname: cwd, filename, main: true, resolve });
   evaluator.import = new vm.Script("(name, options) => import(name, options)", {
     filename,
     importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
   }).runInThisContext();
+}
+
+/** `import()` for cells. The error of a module that is not found gets the line of the cell in place of Node's own. */
+async function importForCell(name, options) {
+  const here = {};
+  Error.captureStackTrace(here, importForCell);
+  try {
+    return await evaluator.import(name, options);
+  } catch (error) {
+    const [said, ...frames] = String(error?.stack).split("\n    at ");
+    if (String(error?.code).startsWith("ERR_") && frames.every((frame) => frame.includes("node:"))) {
+      error.stack = [said, ...here.stack.split("\n    at ").slice(1)].join("\n    at ");
+    }
+    throw error;
+  }
 }
 
 function hidden(target, name, value) {
@@ -112,7 +132,7 @@ function hidden(target, name, value) {
 /** Installs the prelude in this process. @param target the global object of the executor's context */
 function start(target, language) {
   hidden(target, "__sandbox_mcp__", run);
-  hidden(globalThis, "__sandbox_mcp_import__", (name, options) => evaluator.import(name, options));
+  hidden(globalThis, "__sandbox_mcp_import__", importForCell);
   hidden(globalThis, "display", (value) => results.display(value));
   trimStacks();
   watchModules();

@@ -6,9 +6,9 @@
  * V8's REPL mode has no `import`. The text is changed only where V8's own parser finds one, and lines keep their numbers.
  */
 const inspector = require("node:inspector");
-const modules = require("node:module");
 const vm = require("node:vm");
 const { locateInModule } = require("./modules.cjs");
+const { explain, forget, placeInCell, toJavaScript } = require("./typescript.cjs");
 
 const TAKE = Symbol("take");
 const DYNAMIC = /(?<![.\w$#])import(?=\s*\()/g;
@@ -34,7 +34,8 @@ class Evaluator {
     this.sources.set(name, code);
     this.sources.delete(`cell-${this.count - KEPT_SOURCES}.js`);
     this.sources.delete(`cell-${this.count - KEPT_SOURCES}.ts`);
-    const plain = language === "typescript" ? stripTypes(code, name) : code;
+    forget(`cell-${this.count - KEPT_SOURCES}.ts`);
+    const plain = language === "typescript" ? toJavaScript(code, name) : code;
     const value = await this.evaluate(`${prepare(plain, name)}\n//# sourceURL=${name}`, name);
     return value;
   }
@@ -42,7 +43,7 @@ class Evaluator {
   /** TypeScript's transformer takes some 50 ms to load; a kernel made for it loads it before the first cell. */
   warmUp() {
     try {
-      stripTypes("let a: number", "warm");
+      toJavaScript("let a: number", "warm");
     } catch {
       // The first cell will report the error.
     }
@@ -90,29 +91,11 @@ class Evaluator {
 
 /** Adds the place of a syntax error to its stack, as Node does for a file. */
 function locate(error, name, source, line, column) {
-  const text = (source ?? "").split("\n")[line] ?? "";
-  const mark = " ".repeat(Math.min(column, text.length)) + "^";
-  error.stack = `${name}:${line + 1}\n${text}\n${mark}\n${error.name}: ${error.message}`;
-}
-
-function stripTypes(code, name) {
-  try {
-    return modules.stripTypeScriptTypes(code);
-  } catch (error) {
-    if (error.code !== "ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX") throw asSyntaxError(error, name);
-  }
-  try {
-    // Enums, namespaces and parameter properties are code, not only types.
-    return modules.stripTypeScriptTypes(code, { mode: "transform" });
-  } catch (error) {
-    throw asSyntaxError(error, name);
-  }
-}
-
-function asSyntaxError(error, name) {
-  const found = new SyntaxError(error.message.split("\n").at(0));
-  found.stack = `${name}\n${error.snippet ?? ""}SyntaxError: ${found.message}`;
-  return found;
+  const [row, place] = placeInCell(name, line + 1, column + 1);
+  const text = (source ?? "").split("\n")[row - 1] ?? "";
+  explain(error, text, place - 1);
+  const mark = " ".repeat(Math.min(place - 1, text.length)) + "^";
+  error.stack = `${name}:${row}\n${text}\n${mark}\n${error.name}: ${error.message}`;
 }
 
 /** The syntax error of this text as the body of an async function, or undefined. */
@@ -144,14 +127,23 @@ function dynamicImports(code) {
   return text;
 }
 
-/** Turns `import a, {b as c} from "m"` into `const {default: a, b: c} = await import("m")`, and drops `export`. */
+/** Turns `import a, {b as c} from "m"` into `const {default: a, b: c} = await import("m")`, `import.meta` into an object, and drops `export`. */
 function staticImports(code) {
   let text = code;
   for (let round = 0; round < 200; round++) {
     const problem = problemOf(text);
     const at =
-      problem && /^Cannot use import statement|'export'/.test(problem.message) ? placeOf(problem, text) : -1;
+      problem && /^Cannot use (?:import statement|'import\.meta')|'export'/.test(problem.message)
+        ? placeOf(problem, text)
+        : -1;
     if (at < 0) return text;
+    if (problem.message.includes("import.meta")) {
+      // The place is that of `meta`.
+      const start = text.slice(0, at).search(/import\s*\.\s*$/);
+      if (start < 0) return text;
+      text = `${text.slice(0, start)}__sandbox_mcp_meta__${text.slice(at + "meta".length)}`;
+      continue;
+    }
     if (text.startsWith("export", at)) {
       text =
         text.slice(0, at) +

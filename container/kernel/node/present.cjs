@@ -1,6 +1,7 @@
 "use strict";
 /** Turns values and exceptions into text and images for a model. */
 const util = require("node:util");
+const { inCells } = require("./typescript.cjs");
 
 const TEXT_CHARS = 32 * 1024;
 const NOTE_CHARS = 128;
@@ -141,9 +142,7 @@ function describe(error, sources) {
   }
   const place = /\b(cell-\d+\.(?:js|ts)):(\d+):(\d+)/.exec(text);
   const line = place && sources.get(place[1])?.split("\n")[Number(place[2]) - 1];
-  // Transformed TypeScript has other lines than its source, which shows by a column beyond the end of the line.
-  const head =
-    line && Number(place[3]) <= line.length + 1 ? [`${place[1]}:${place[2]}`, `    ${line.trim()}`] : [];
+  const head = line ? [`${place[1]}:${place[2]}`, `    ${line.trim()}`] : [];
   return { name, message, traceback: [...head, ...shorten(text, 4 * MESSAGE_CHARS).split("\n")] };
 }
 
@@ -171,7 +170,7 @@ function trimStacks() {
     } catch {
       head = "Error";
     }
-    return [head, ...shown.map((frame) => `    at ${frame}`)].join("\n");
+    return [head, ...shown.map((frame) => `    at ${inCells(String(frame))}`)].join("\n");
   };
 }
 

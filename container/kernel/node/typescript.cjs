@@ -1,0 +1,78 @@
+"use strict";
+/** The TypeScript of cells: made into JavaScript with the same lines, or with a map that finds them again. */
+const modules = require("node:module");
+
+const MAP = "//# sourceMappingURL=data:application/json;base64,";
+/** Source maps by the names of their cells. */
+const maps = new Map();
+
+/** @throws SyntaxError with line and source in its stack */
+function toJavaScript(code, name) {
+  try {
+    return modules.stripTypeScriptTypes(code);
+  } catch (error) {
+    if (error.code !== "ERR_UNSUPPORTED_TYPESCRIPT_SYNTAX") throw asSyntaxError(error, name, code);
+  }
+  let made;
+  try {
+    // Enums, namespaces and parameter properties are code, not only types.
+    made = modules.stripTypeScriptTypes(code, { mode: "transform", sourceMap: true });
+  } catch (error) {
+    throw asSyntaxError(error, name, code);
+  }
+  const end = made.lastIndexOf(MAP);
+  if (end < 0) return newEnums(made);
+  maps.set(name, new modules.SourceMap(JSON.parse(Buffer.from(made.slice(end + MAP.length), "base64"))));
+  return newEnums(made.slice(0, end));
+}
+
+/** Makes an enum of a cell a new one: the transformer adds to a variable of that name, which an earlier cell may have left. */
+function newEnums(code) {
+  const names = new Set(
+    [...code.matchAll(/^(?:export )?var ([\w$]+) = \/\*#__PURE__\*\/ function\(\1\) \{$/gm)].map(
+      (found) => found[1],
+    ),
+  );
+  let text = code;
+  // Only the first of a cell: those after it add to it.
+  for (const name of names) text = text.replace(`\n}(${name} || {});`, "\n}({});");
+  return text;
+}
+
+/** Node has place and source at the beginning of the stack. */
+function asSyntaxError(error, name, code) {
+  const found = new SyntaxError(error.message.split("\n", 1)[0]);
+  const [, line, snippet] = /^[^\n]*:(\d+)\n([^]*?)\n+SyntaxError/.exec(String(error.stack)) ?? [];
+  explain(found, code.split("\n")[Number(line) - 1] ?? "");
+  const head = line === undefined ? name : `${name}:${line}\n${snippet.replace(/^\n+/, "")}`;
+  found.stack = `${head}\nSyntaxError: ${found.message}`;
+  return found;
+}
+
+/** The place in the cell, both counted from 1, of a place in its JavaScript. */
+function placeInCell(name, line, column) {
+  const entry = maps.get(name)?.findEntry(line - 1, column - 1);
+  if (entry?.originalLine === undefined) return [line, column];
+  return [entry.originalLine + 1, entry.originalColumn + 1];
+}
+
+/** A line of a stack with the places in cells. */
+function inCells(text) {
+  return text.replace(/\b(cell-\d+\.ts):(\d+):(\d+)/g, (_all, name, line, column) =>
+    [name, ...placeInCell(name, Number(line), Number(column))].join(":"),
+  );
+}
+
+/** Says of syntax that Node does not have what to write instead. @param column from 0, where it is known */
+function explain(error, line, column) {
+  const before = line.slice(0, column ?? 0);
+  if (line[column] === "@") {
+    error.message += ". Decorators do not work here: call the decorator as a function.";
+  } else if (/\baccessor\s+$/.test(before)) {
+    error.message += ". `accessor` does not work here: write get and set.";
+  } else if (/<\/[\w.]*\s*>|<[\w.]+(?:\s[^<>]*)?\/>/.test(line)) {
+    error.message += ". JSX does not work here: write a file and compile it with run_command (npx esbuild).";
+  }
+}
+
+module.exports = { explain, forget: (name) => maps.delete(name), inCells, placeInCell, toJavaScript };

@@ -1,0 +1,74 @@
+/** TypeScript beyond types in a kernel: where an error is, what an enum of an earlier cell means, and what Node does not have. */
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Lab, type TestKernel } from "./kernel-harness.ts";
+
+let lab: Lab;
+let kernel: TestKernel;
+
+beforeAll(async () => {
+  lab = await Lab.open();
+  kernel = await lab.kernel("typescript");
+});
+afterAll(() => lab.close());
+
+async function traceback(code: string): Promise<string> {
+  const { error } = await kernel.run(code);
+  return error?.traceback.join("\n").replaceAll(/cell-\d+/g, "cell") ?? "";
+}
+
+describe("errors", () => {
+  it("of syntax show line and source", async () => {
+    expect(await traceback("let a = 1\n\nlet y = (1 +* 2)")).toBe(
+      "cell.ts:3\nlet y = (1 +* 2)\n            ^\nSyntaxError: Expression expected",
+    );
+    expect(await traceback("const a = 1\nenum Q { A\n B }")).toMatch(/^cell.ts:3\nenum Q \{ A\n B \}\n/);
+  });
+
+  it.each([
+    ["enum Lines { A,\n  B }\n"],
+    ["namespace Space { export const y = 1 }\n\n"],
+    ["class Point {\n  constructor(private x: number) {} }\n"],
+  ])("are at their line after %j", async (before) => {
+    const found = await traceback(`${before}const n: any = null\nn.x`);
+    expect(found).toMatch(/^cell.ts:4\n {4}n\.x\nTypeError.*\n {4}at cell.ts:4:3$/);
+    await kernel.run(`${before}function later() {\n  throw new Error('late') }`);
+    expect(await traceback("later()")).toMatch(/at later \(cell.ts:4:9\)\n {4}at cell.ts:1:1$/);
+    expect(await traceback(`${before}let ok\nlet = ;`)).toMatch(/^cell.ts:4\n[^]*let = ;\n/);
+  });
+
+  it.each(["not-there-at-all", "./not-there.js"])("of a static import of %s show its line", async (name) => {
+    const found = await traceback(`const before = 1;\nimport x from "${name}";`);
+    expect(found).toMatch(/^cell.ts:2\n {4}import x from .*\nError: Cannot find (package|module) '.*'/);
+    expect(found).not.toContain("node:internal");
+  });
+});
+
+describe("enums", () => {
+  it("that are declared again are new, and add up within one cell", async () => {
+    await kernel.run("enum Color { Red, Green }");
+    expect(await kernel.value("enum Color { Blue = 5 }\nColor")).toBe("{ '5': 'Blue', Blue: 5 }");
+    expect(await kernel.value("enum Sum { A }\nenum Sum { B = 1 }\nSum.B + Sum.A")).toBe("1");
+  });
+});
+
+describe("import.meta", () => {
+  it("is that of a module in the current directory", async () => {
+    const code =
+      "[import.meta.dirname === process.cwd(), 'import.meta', import.meta.resolve('node:fs'), import.meta.url]";
+    expect(await kernel.value(code)).toMatch(
+      /^\[\s*true,\s*'import.meta',\s*'node:fs',\s*'file:\/\/\/.*\/cell.js'\s*\]$/,
+    );
+  });
+});
+
+describe("what Node does not have", () => {
+  it.each([
+    ["function d(c: any, o: any) {}\n@d class C {}", /^cell.ts:2\n@d class C[^]*Decorators do not work here/],
+    ["enum E { A }\n@d class C {}", /^cell.ts:2\n@d class C[^]*Decorators do not work here/],
+    ["class A { accessor v = 3 }", /`accessor` does not work here/],
+    ["const ok = 1\nconst el = <div>hi</div>", /^cell.ts:2\n[^]*JSX does not work here/],
+    ["const el = <App n={1} />", /JSX does not work here/],
+  ])("is said of %s", async (code, words) => {
+    expect(await traceback(code)).toMatch(words);
+  });
+});

@@ -40,10 +40,15 @@ function read({ output, ...stream }: CodeStream): ReadStream {
   return { ...stream, text: output && new TextDecoder().decode(output) };
 }
 
+/** A new directory that has the same path in the sandbox under test: a remote one shares no other with this machine. */
+export function sharedDirectory(prefix: string): string {
+  return mkdtempSync(join(process.env.SANDBOX_RUNTIME_SHARED ?? tmpdir(), prefix));
+}
+
 /** A runtime, and a directory that stands for `/var/lib/sandbox-mcp/runs`. */
 export class Lab {
   readonly runtime: Runtime;
-  readonly runs = mkdtempSync(join(process.env.SANDBOX_RUNTIME_SHARED ?? tmpdir(), "kernel-runs-"));
+  readonly runs = sharedDirectory("kernel-runs-");
   count = 0;
 
   constructor(runtime: Runtime) {

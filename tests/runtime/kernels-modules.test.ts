@@ -1,9 +1,8 @@
 /** Modules of the user's that cells of JavaScript and TypeScript import. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Lab, type TestKernel } from "./kernel-harness.ts";
+import { Lab, type TestKernel, sharedDirectory } from "./kernel-harness.ts";
 
 const files = {
   "data.json": '{"n": 7}',
@@ -23,7 +22,7 @@ let directory: string;
 
 beforeAll(async () => {
   lab = await Lab.open();
-  directory = mkdtempSync(join(tmpdir(), "kernel-modules-"));
+  directory = sharedDirectory("kernel-modules-");
   for (const [name, text] of Object.entries(files)) writeFileSync(join(directory, name), text);
 });
 afterAll(async () => {

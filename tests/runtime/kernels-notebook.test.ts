@@ -1,15 +1,14 @@
 /** What people know from notebooks and scripts, in a Python kernel: modules beside the code, threads, tasks, the real streams. */
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Lab, type TestKernel } from "./kernel-harness.ts";
+import { Lab, type TestKernel, sharedDirectory } from "./kernel-harness.ts";
 import { until } from "../setup/until.ts";
 
 let lab: Lab;
 let kernel: TestKernel;
-const directory = mkdtempSync(join(tmpdir(), "kernel-modules-"));
-const traps = mkdtempSync(join(tmpdir(), "kernel-traps-"));
+const directory = sharedDirectory("kernel-modules-");
+const traps = sharedDirectory("kernel-traps-");
 
 beforeAll(async () => {
   lab = await Lab.open();

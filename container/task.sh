@@ -48,8 +48,17 @@ run() {
     say no_agent
     exit 1
   fi
+  [[ $1 != opencode ]] || keep_from_registry
   say agent
   exec "$@"
+}
+
+# OpenCode installs the library of its plugins in its configuration's directory unless that has it by the lock file, and takes no
+# setting for it. A directory that somebody has made is left as it is: it may have plugins.
+keep_from_registry() {
+  local configuration=${XDG_CONFIG_HOME:-$home/.config}/opencode
+  [[ ! -e $configuration ]] && mkdir -p "$configuration/node_modules" || return 0
+  echo '{"packages":{"":{"dependencies":{"@opencode-ai/plugin":"*"}}}}' >"$configuration/package-lock.json"
 }
 
 # place COMPONENTS: has the agent find these definitions, each KIND/NAME, with spaces between. One that the workspace or the home

@@ -149,13 +149,15 @@ describe("tasks in one sandbox", () => {
 
 describe("OpenCode", () => {
   const sandbox = "other-agent";
-  /** Does what OpenCode does outside of itself: asks the model, keeps its database, prints events. */
+  /** Does what OpenCode does outside of itself: asks the model, keeps its database, asks for its plugins' library, prints events. */
   const STAND_IN = `#!/bin/bash
     kept=~/.local/share/opencode/$OPENCODE_DB
     url=$(grep -o 'http://[^"]*' <<<"$OPENCODE_CONFIG_CONTENT")/messages
     ask='{"model":"m","max_tokens":9,"tools":[{"name":"bash"}],"messages":[{"role":"user","content":"[[defined]]"}]}'
     status=$(curl -s -o /dev/null -w '%{http_code}' -H "x-api-key: $ANTHROPIC_API_KEY" -d "$ask" "$url")
     mkdir -p "\${kept%/*}"
+    configuration=~/.config/opencode
+    [[ -d $configuration/node_modules ]] && grep -q '"@opencode-ai/plugin"' $configuration/package-lock.json || echo asks a registry >>"$kept"
     echo "\${ANTHROPIC_API_KEY%-*} $status $* < $(cat)" >>"$kept"
     echo '{"type":"step_start","part":{}}'
     printf '{"type":"text","part":{"text":"%s"}}\\n' "$(tr '\\n' ';' <"$kept")"

@@ -22,7 +22,7 @@ export function javaNetworkSettings(proxy: URL, direct: readonly string[]): Reco
     `${scheme}.proxyHost=${proxy.hostname}`,
     `${scheme}.proxyPort=${proxy.port}`,
   ]);
-  const exempt = direct.map((host) => (host.includes(":") ? `[${host}]` : host)).join("|");
+  const exempt = direct.filter((host) => !host.startsWith(":")).join("|");
   const added = [...lines, `http.nonProxyHosts=${exempt}`, ""].join("\n");
   return Object.fromEntries(
     filesOfEach("conf/net.properties").map((path) => [path, `${readFileSync(path, "utf8")}\n${added}`]),

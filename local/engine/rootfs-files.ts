@@ -30,8 +30,16 @@ const path = [
   "/bin",
 ].join(":");
 
-/** What is reached without the proxy. */
-const direct = ["localhost", "127.0.0.1", "::1", "0.0.0.0", hostname];
+/**
+ * What is reached without the proxy. Programs differ in how they write IPv6. Some know ranges; for the others (Node, Python's
+ * urllib) the addresses that people use are named.
+ */
+const direct = [
+  "localhost",
+  ...["::1", "[::1]", "::", "[::]", "0.0.0.0", "127.0.1.1"],
+  ...Array.from({ length: 9 }, (_, index) => `127.0.0.${index + 1}`),
+  hostname,
+];
 
 /** The variables that the image sets for everything in it. */
 const imageEnvironment: Record<string, string> = Object.fromEntries(
@@ -42,7 +50,7 @@ const imageEnvironment: Record<string, string> = Object.fromEntries(
 
 /** The environment that the runtime starts with. The Worker's variables for the sandbox override it. */
 export function sandboxEnvironment(given: Record<string, string>) {
-  const noProxy = direct.join(",");
+  const noProxy = [...direct, "127.0.0.0/8"].join(",");
   return {
     PATH: path,
     HOME: "/root",
@@ -59,6 +67,7 @@ export function sandboxEnvironment(given: Record<string, string>) {
     no_proxy: noProxy,
     // Node's fetch does not read the proxy variables unless told to.
     NODE_USE_ENV_PROXY: "1",
+    NODE_OPTIONS: "--require /opt/sandbox-runtime/runtime/fetch-reason.cjs",
     npm_config_prefix: "/root/.npm-global",
     npm_config_globalconfig: "/opt/sandbox-runtime/etc/npmrc",
     npm_config_update_notifier: "false",
@@ -97,7 +106,7 @@ export function sandboxFiles(
       (registries.npm === undefined ? "" : `registry=${registries.npm}\n`),
   };
   for (const program of packageManagers) if (existsSync(program)) files[program] = noPackages;
-  Object.assign(files, javaNetworkSettings(new URL(proxyURL), direct));
+  Object.assign(files, javaNetworkSettings(new URL(proxyURL), ["127.*", ...direct]));
   if (existsSync("/usr/bin/dpkg")) files["/opt/sandbox-runtime/bin/dpkg"] = dpkg;
   files["/opt/sandbox-runtime/bin/sudo"] = sudo;
   return Object.assign(files, trusted);

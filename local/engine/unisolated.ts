@@ -195,7 +195,7 @@ async function shortened(directory: string): Promise<string> {
 function onTheHost(env: Record<string, string>): Record<string, string> {
   const left = Object.entries(env).filter(
     ([name, value]) =>
-      !/^((https?|no)_proxy|npm_config_.*|NODE_USE_ENV_PROXY|VIRTUAL_ENV)$/i.test(name) &&
+      !/^((https?|no)_proxy|npm_config_.*|NODE_USE_ENV_PROXY|NODE_OPTIONS|VIRTUAL_ENV)$/i.test(name) &&
       value !== BUNDLE_FILE,
   );
   const proxies = Object.entries(process.env).filter(([name]) =>

@@ -332,6 +332,13 @@ print(body(tunnel, ${large.length}))`;
     await sandbox.run(`cd /tmp; ${listenOn(8000, "0.0.0.0")}`);
     for (const url of ["localhost", "127.0.0.1:80", "0.0.0.0:8000", "$(hostname):8000"])
       expect((await sandbox.run(`curl -sS http://${url}/index.html`)).stdout.trim()).toBe("own");
+    await sandbox.run(`cd /tmp; ${listenOn(8001, "::")}`);
+    for (const host of ["[::1]:8001", "[::]:8001", "127.0.0.2:8000", "127.0.0.9:8000"]) {
+      const url = `http://${host}/index.html`;
+      const asked = `curl -sS ${url}; python3 -c "import urllib.request; print(urllib.request.urlopen('${url}').read().decode().strip())"
+        node -e "fetch('${url}').then((r) => r.text()).then((text) => console.log(text.trim()))"`;
+      expect((await sandbox.run(asked)).stdout.trim().split("\n")).toEqual(["own", "own", "own"]);
+    }
     await sandbox.run("kill $(cat /tmp/servers)");
   });
 
@@ -563,6 +570,18 @@ describe("refused", () => {
       "403 sandbox-mcp: 10.0.0.1 is a private address, which a sandbox may not reach",
     );
     expect((await sandbox.run("git ls-remote https://10.0.0.1/x.git 2>&1")).stdout).toContain("403");
+    for (const [url, reason] of [
+      ["https://10.0.0.1/", "403 sandbox-mcp: 10.0.0.1 is a private address"],
+      ["https://nobody.invalid/", "502 sandbox-mcp: nobody.invalid could not be resolved"],
+    ]) {
+      const asked = `fetch('${url}').catch((error) => console.log(error.message, '|', error.cause.message))`;
+      const { stdout } = await sandbox.run(`node -e "${asked}"`);
+      expect(stdout.split("|")).toEqual([
+        expect.stringContaining(`fetch failed: `),
+        expect.stringContaining(reason ?? ""),
+      ]);
+      expect(stdout.split("|")[0]).toContain(reason);
+    }
   });
 });
 

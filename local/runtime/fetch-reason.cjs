@@ -1,0 +1,57 @@
+"use strict";
+/**
+ * Loaded into every Node program of a local sandbox, by NODE_OPTIONS. Node's fetch says only "fetch failed" where the proxy
+ * refuses a tunnel, and drops the status line, which has the reason. So the proxy is asked again, and the error says what it answered.
+ */
+const { fetch } = globalThis;
+const REFUSED = /^Proxy response \(\d+\) !== 200 when HTTP Tunneling$/;
+
+function isRefusal(error) {
+  for (let depth = 0; depth < 4 && error instanceof Error; depth++, error = error.cause)
+    if (REFUSED.test(error.message)) return true;
+  return false;
+}
+
+/** The proxy's answer to a tunnel to this host; undefined where it opens one, as after a redirect to another host. */
+function askProxy({ hostname, port }) {
+  const proxy = process.env.HTTPS_PROXY ?? process.env.https_proxy;
+  const { request } = require("node:http");
+  return new Promise((resolve) => {
+    request(proxy, { method: "CONNECT", path: `${hostname}:${port || 443}`, agent: false, timeout: 5000 })
+      .once("connect", ({ statusCode, statusMessage }, socket) => {
+        socket.destroy();
+        resolve(statusCode === 200 ? undefined : `${statusCode} ${statusMessage}`);
+      })
+      .once("timeout", () => resolve(undefined))
+      .once("error", () => resolve(undefined))
+      .end();
+  });
+}
+
+async function explain(error, input) {
+  try {
+    if (!isRefusal(error)) return;
+    const answer = await askProxy(new URL(input instanceof Request ? input.url : input));
+    if (answer === undefined) return;
+    const reason = `Tunnel connection failed: ${answer}`;
+    error.message += `: ${reason}`;
+    error.cause = new Error(reason, { cause: error.cause });
+  } catch {
+    // The error stays as it is.
+  }
+}
+
+if (typeof fetch === "function") {
+  const explained = {
+    async fetch(input, init = undefined) {
+      try {
+        return await fetch(input, init);
+      } catch (error) {
+        await explain(error, input);
+        throw error;
+      }
+    },
+  };
+  const own = Object.getOwnPropertyDescriptor(globalThis, "fetch");
+  Object.defineProperty(globalThis, "fetch", { ...own, value: explained.fetch });
+}

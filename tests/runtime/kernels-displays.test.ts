@@ -1,13 +1,12 @@
 /** What libraries show in a Python kernel. */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Lab, type TestKernel } from "./kernel-harness.ts";
+import { Lab, type TestKernel, sharedDirectory } from "./kernel-harness.ts";
 
 let lab: Lab;
 let kernel: TestKernel;
-const directory = mkdtempSync(join(tmpdir(), "kernel-displays-"));
+const directory = sharedDirectory("kernel-displays-");
 const PNG = /^iVBORw0K/;
 
 beforeAll(async () => {

@@ -1,13 +1,12 @@
 /** What IPython has beside Python, in a kernel: magics, In and Out, and its own names. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { Lab, type TestKernel } from "./kernel-harness.ts";
+import { Lab, type TestKernel, sharedDirectory } from "./kernel-harness.ts";
 
 let lab: Lab;
 let kernel: TestKernel;
-const directory = mkdtempSync(join(tmpdir(), "kernel-magics-"));
+const directory = sharedDirectory("kernel-magics-");
 
 beforeAll(async () => {
   lab = await Lab.open();

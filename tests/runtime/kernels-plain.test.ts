@@ -3,8 +3,9 @@ import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Lab, type TestKernel } from "./kernel-harness.ts";
+import { REMOTE_URL } from "./runtime.ts";
 
 let lab: Lab;
 let kernel: TestKernel;
@@ -20,30 +21,35 @@ afterAll(async () => {
   rmSync(bare, { recursive: true, force: true });
 });
 
-it("keeps state, gives values, awaits, and shows errors with their source", async () => {
-  await kernel.run("import asyncio\nx = 20");
-  expect(await kernel.value("x += 1\nawait asyncio.sleep(0)\nx * 2")).toBe("42");
-  expect(await kernel.value("_")).toBe("42");
-  const { error } = await kernel.run("def f():\n    return 1 / 0\nf()");
-  expect(error?.traceback.join("\n")).toMatch(/line 3, in <module>\n {4}f\(\)[^]*line 2, in f\n {4}return 1/);
-  expect(await kernel.run("exit(3)")).toMatchObject({ error: { name: "SystemExit" }, exit: 3 });
-});
+// The image has IPython.
+describe.skipIf(REMOTE_URL)("without IPython", () => {
+  it("keeps state, gives values, awaits, and shows errors with their source", async () => {
+    await kernel.run("import asyncio\nx = 20");
+    expect(await kernel.value("x += 1\nawait asyncio.sleep(0)\nx * 2")).toBe("42");
+    expect(await kernel.value("_")).toBe("42");
+    const { error } = await kernel.run("def f():\n    return 1 / 0\nf()");
+    expect(error?.traceback.join("\n")).toMatch(
+      /line 3, in <module>\n {4}f\(\)[^]*line 2, in f\n {4}return 1/,
+    );
+    expect(await kernel.run("exit(3)")).toMatchObject({ error: { name: "SystemExit" }, exit: 3 });
+  });
 
-it("gives what is printed, and objects in the forms that they have", async () => {
-  const shown =
-    "class B:\n    def _repr_html_(self): return '<b>1</b>'\n    def __repr__(self): return 'B!'\nprint('said'); display(B()); B()";
-  const { stdout, results } = await kernel.run(shown);
-  expect(stdout.text).toBe("said\n");
-  expect(results).toEqual([
-    { text: "B!", html: "<b>1</b>" },
-    { text: "B!", html: "<b>1</b>" },
-  ]);
-});
+  it("gives what is printed, and objects in the forms that they have", async () => {
+    const shown =
+      "class B:\n    def _repr_html_(self): return '<b>1</b>'\n    def __repr__(self): return 'B!'\nprint('said'); display(B()); B()";
+    const { stdout, results } = await kernel.run(shown);
+    expect(stdout.text).toBe("said\n");
+    expect(results).toEqual([
+      { text: "B!", html: "<b>1</b>" },
+      { text: "B!", html: "<b>1</b>" },
+    ]);
+  });
 
-it("says what magics and shell lines need, and leaves strings alone", async () => {
-  for (const code of ["%pip install x", "!ls", "files = !ls\nfiles", "%%bash\nls"]) {
-    const { error } = await kernel.run(code);
-    expect(error?.traceback).toEqual([expect.stringMatching(/^SyntaxError: magics .*pip install ipython/)]);
-  }
-  expect(await kernel.value("'''\n%d\n!''' % 3")).toBe("'\\n3\\n!'");
+  it("says what magics and shell lines need, and leaves strings alone", async () => {
+    for (const code of ["%pip install x", "!ls", "files = !ls\nfiles", "%%bash\nls"]) {
+      const { error } = await kernel.run(code);
+      expect(error?.traceback).toEqual([expect.stringMatching(/^SyntaxError: magics .*pip install ipython/)]);
+    }
+    expect(await kernel.value("'''\n%d\n!''' % 3")).toBe("'\\n3\\n!'");
+  });
 });

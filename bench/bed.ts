@@ -5,7 +5,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type EngineSettings, type RunningEngine, startEngineProcess } from "../cli/engine.ts";
-import { freePort } from "../cli/lock.ts";
 import { type RunningWorker, startWorker } from "../cli/worker.ts";
 import { type Bare, type Ours, bareAt, closeClients, oursAt } from "./client.ts";
 import { children, commandLine } from "./processes.ts";
@@ -86,14 +85,13 @@ export async function serve(
   config: string,
   engine: BedEngine,
   stateDir: string,
-  inspectorPort?: number,
+  inspector = false,
 ): Promise<Served> {
   mkdirSync(stateDir, { recursive: true });
-  const port = await freePort(0);
   const before = children(process.pid);
   const worker = await startWorker({
     config,
-    port,
+    port: 0,
     stateDir,
     variables: {
       SERVER_AUTH_TOKEN: TOKEN,
@@ -110,9 +108,14 @@ export async function serve(
     },
     onDeath: () => console.error(`workerd of ${config} ended`),
     verbose: false,
-    inspectorPort,
+    inspector,
   });
-  return { ...worker, url: `http://127.0.0.1:${port}`, pid: added(before, /workerd serve /), stateDir };
+  return {
+    ...worker,
+    url: `http://127.0.0.1:${worker.port}`,
+    pid: added(before, /workerd serve /),
+    stateDir,
+  };
 }
 
 /** The child that was started since and runs this program. Bundling leaves one of esbuild's beside workerd. */

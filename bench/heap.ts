@@ -1,6 +1,7 @@
 /** The memory of a Worker, from V8's inspector. */
 import { WebSocket } from "ws";
 import { z } from "zod";
+import type { RunningWorker } from "../cli/worker.ts";
 
 const targets = z.array(z.object({ webSocketDebuggerUrl: z.string() }));
 
@@ -26,8 +27,12 @@ const ANSWER_MS = 30_000;
 export const OURS = "core:user:sandbox-mcp-local";
 
 /** @param worker a part of the inspector's name for the Worker */
-export async function openHeap(port: number, worker: string, answerMs = ANSWER_MS): Promise<Heap> {
-  const list = await fetch(`http://127.0.0.1:${port}/json/list`);
+export async function openHeap(
+  { inspectorPort }: Pick<RunningWorker, "inspectorPort">,
+  worker: string,
+  answerMs = ANSWER_MS,
+): Promise<Heap> {
+  const list = await fetch(`http://127.0.0.1:${inspectorPort}/json/list`);
   const target = targets
     .parse(await list.json())
     .find(({ webSocketDebuggerUrl: url }) => url.includes(worker));

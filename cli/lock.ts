@@ -37,27 +37,6 @@ export async function freePort(port: number): Promise<number> {
   return address.port;
 }
 
-/** How often another port is tried where the one that was free is taken by the time it is used. */
-const MAX_PORTS = 5;
-
-/**
- * Starts what listens on a port: the one asked for, or any for 0.
- * @param isTaken whether an error of `start` says that the port was taken meanwhile
- */
-export async function startOnPort<T>(
-  port: number,
-  start: (port: number) => Promise<T>,
-  isTaken: (error: unknown) => boolean,
-): Promise<T> {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await start(await freePort(port));
-    } catch (error) {
-      if (port !== 0 || attempt === MAX_PORTS || !isTaken(error)) throw error;
-    }
-  }
-}
-
 /** Listens. @returns undefined when the address is still in use after `patience` ms */
 async function listen(
   address: { path: string } | { host: string; port: number },

@@ -10,7 +10,7 @@ import { announce, announcementData, panelURL } from "./announce.ts";
 import { type RunningEngine, startEngineProcess } from "./engine.ts";
 import { UserError } from "./errors.ts";
 import { EXIT, type ExitName } from "./exit.ts";
-import { freePort, lockDirectory, startOnPort } from "./lock.ts";
+import { freePort, lockDirectory } from "./lock.ts";
 import { readComponents, readMounts } from "./mounts.ts";
 import { readOptions, USAGE } from "./options.ts";
 import { watchNPM } from "./parents.ts";
@@ -136,27 +136,20 @@ async function start(): Promise<void> {
     ...(options.isolation === "none" ? { WORKSPACE_SAVE: "off" } : {}),
     ...(options.isolation !== "none" && options.network === "none" ? { MAX_INTERNET: "none" } : {}),
   };
-  let url = "";
-  worker = await startOnPort(
-    options.port,
-    (port) => {
-      url = `http://127.0.0.1:${port}/mcp`;
-      return startWorker({
-        config: join(root, "wrangler.local.jsonc"),
-        port,
-        stateDir,
-        variables,
-        components,
-        onLog: (line) => showLog(line, verbose),
-        onDeath: () => {
-          save = undefined;
-          void end("failed", "workerd stopped unexpectedly: stopping.");
-        },
-        verbose,
-      });
+  worker = await startWorker({
+    config: join(root, "wrangler.local.jsonc"),
+    port: options.port,
+    stateDir,
+    variables,
+    components,
+    onLog: (line) => showLog(line, verbose),
+    onDeath: () => {
+      save = undefined;
+      void end("failed", "workerd stopped unexpectedly: stopping.");
     },
-    (error) => error instanceof Error && /ERR_ADDRESS_IN_USE|Address already in use/.test(String(error)),
-  );
+    verbose,
+  });
+  const url = `http://127.0.0.1:${worker.port}/mcp`;
 
   save = (signal) => saveWorkspaces(url, secret, signal, say);
   const problem = await whyNotServing(url, token);

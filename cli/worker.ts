@@ -13,6 +13,7 @@ import { bundle, quietWrangler } from "./bundle.ts";
 export interface WorkerOptions {
   /** The wrangler configuration file. */
   config: string;
+  /** 0 for any that is free. */
   port: number;
   stateDir: string;
   /** Variables and secrets. They replace those of the configuration file unless they are empty. */
@@ -24,8 +25,8 @@ export interface WorkerOptions {
   /** Called when workerd ends without having been closed. */
   onDeath: () => void;
   verbose: boolean;
-  /** For measurements: the port of V8's inspector on loopback; undefined for none. */
-  inspectorPort?: number;
+  /** For measurements: whether V8's inspector listens on loopback. */
+  inspector?: boolean;
 }
 
 export interface LogLine {
@@ -34,6 +35,10 @@ export interface LogLine {
 }
 
 export interface RunningWorker {
+  /** The port that it listens on. */
+  port: number;
+  /** That of V8's inspector; undefined where it was not asked for. */
+  inspectorPort: number | undefined;
   /** Kills workerd and resolves when it is gone. */
   close(): Promise<void>;
 }
@@ -54,7 +59,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     convertV4MiniflareOptions({
       host: "127.0.0.1",
       port: 0,
-      inspectorPort: options.inspectorPort,
+      inspectorPort: options.inspector ? 0 : undefined,
       // miniflare would fetch it from the internet.
       cf: false,
       telemetry: { enabled: false },
@@ -93,12 +98,14 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     await instance.dispose();
   };
   try {
-    await instance.ready;
+    // workerd binds any port and says which: one that was looked for before might be taken by now.
+    const port = Number((await instance.unsafeGetDirectURL(name)).port);
+    const inspectorPort = options.inspector ? Number((await instance.getInspectorURL()).port) : undefined;
+    return { port, inspectorPort, close };
   } catch (error) {
     await close().catch(() => undefined);
     throw error;
   }
-  return { close };
 }
 
 /** The binding by which the Worker reaches the engine: see `LocalEnv`. */

@@ -1,5 +1,4 @@
 import { join } from "node:path";
-import { freePort } from "../../cli/lock.ts";
 import { CONFIGS, TOKEN, serve } from "../bed.ts";
 import { oursAt } from "../client.ts";
 import type { Figure } from "../figure.ts";
@@ -18,13 +17,12 @@ export const memory: Figure = {
   name: "memory",
   baseline: "the same Worker after its first command, before it has seen any output",
   async measure(bed, { quick }) {
-    const port = await freePort(0);
-    const served = await serve(CONFIGS.ours, bed.engine, join(bed.directory, "memory"), port);
+    const served = await serve(CONFIGS.ours, bed.engine, join(bed.directory, "memory"), true);
     const ours = oursAt(`${served.url}/mcp`, TOKEN);
     const sandbox = "bench-memory";
     const rows: Row[] = [];
     await ours.tool("run_command", { sandbox, command: "true" });
-    const heap = await openHeap(port, OURS);
+    const heap = await openHeap(served, OURS);
     try {
       const before = await heap.live();
       for (const { label, bytes } of SIZES) {

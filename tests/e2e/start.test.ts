@@ -18,6 +18,7 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeAll, describe, expect, it } from "vitest";
+import { freePort } from "../../cli/lock.ts";
 import { readRunning } from "../../cli/running.ts";
 import { processes } from "../setup/processes.ts";
 import {
@@ -143,7 +144,7 @@ describe("a server without flags but its port", () => {
   let server: Server;
   let port: number;
   beforeAll(async () => {
-    port = await freePort();
+    port = await freePort(0);
     server = await startServer({ flags: ["--port", String(port)], env: { PORT: "1" } });
     return () => server.stop();
   });
@@ -380,15 +381,6 @@ describe("a machine", () => {
     ]);
   });
 });
-
-async function freePort(): Promise<number> {
-  const listener = createServer().listen(0, "127.0.0.1");
-  await once(listener, "listening");
-  const { port } = listener.address() as AddressInfo;
-  listener.close();
-  await once(listener, "close");
-  return port;
-}
 
 function environmentOf(pid: number): string {
   try {

@@ -9,7 +9,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startEngineProcess } from "../../cli/engine.ts";
-import { freePort } from "../../cli/lock.ts";
 import { startWorker } from "../../cli/worker.ts";
 import { tree } from "../setup/processes.ts";
 import { repository, TOKEN } from "../setup/server.ts";
@@ -129,10 +128,9 @@ beforeAll(async () => {
   proxy = new FlakyProxy(Number(new URL(engine.url).port));
   const engineURL = `http://127.0.0.1:${await proxy.listen()}`;
   cleanUp.push(() => proxy.close());
-  const port = await freePort(0);
   const worker = await startWorker({
     config: join(repository, "wrangler.local.jsonc"),
-    port,
+    port: 0,
     stateDir: directory,
     variables: { SERVER_AUTH_TOKEN: TOKEN, LOCAL_ENGINE_URL: engineURL, LOCAL_ENGINE_SECRET: secret },
     onLog: ({ message }) => logged.push(message),
@@ -140,7 +138,7 @@ beforeAll(async () => {
     verbose: false,
   });
   cleanUp.push(() => worker.close());
-  url = `http://127.0.0.1:${port}/mcp`;
+  url = `http://127.0.0.1:${worker.port}/mcp`;
 });
 
 const logged: string[] = [];

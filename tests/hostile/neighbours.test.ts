@@ -5,7 +5,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type RunningEngine, startEngineProcess } from "../../cli/engine.ts";
-import { freePort } from "../../cli/lock.ts";
 import { type RunningWorker, startWorker } from "../../cli/worker.ts";
 import { hostileRuntime } from "../setup/hostile-runtime.ts";
 import { tree } from "../setup/processes.ts";
@@ -37,11 +36,10 @@ beforeAll(async () => {
     quiet,
     (how) => deaths.push(`engine: ${how}`),
   );
-  const port = await freePort(0);
   const sha256 = createHash("sha256").update(NEIGHBOUR).digest("hex");
   worker = await startWorker({
     config: join(repository, "wrangler.local.jsonc"),
-    port,
+    port: 0,
     stateDir,
     variables: {
       SERVER_AUTH_TOKEN: TOKEN,
@@ -55,7 +53,7 @@ beforeAll(async () => {
     onDeath: () => deaths.push("workerd"),
     verbose: false,
   });
-  url = `http://127.0.0.1:${port}/mcp`;
+  url = `http://127.0.0.1:${worker.port}/mcp`;
 });
 
 afterAll(async () => {

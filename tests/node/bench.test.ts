@@ -36,7 +36,7 @@ async function inspector(respond: (socket: WebSocket, id: number, method: string
 }
 
 async function live(respond: (socket: WebSocket, id: number, method: string) => void): Promise<number> {
-  const heap = await openHeap(await inspector(respond), "user:", 500);
+  const heap = await openHeap({ inspectorPort: await inspector(respond) }, "user:", 500);
   cleanUp.push(() => heap.close());
   return heap.live();
 }

@@ -1,7 +1,7 @@
 /** The whole Worker on loopback with OAuth on, as `npm start` runs it but for the engine: nothing here needs a sandbox. */
 import { mkdtemp, rm } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
-import { type AddressInfo, createServer as createSocket } from "node:net";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -21,11 +21,10 @@ export interface OAuthServer {
 /** Starts it with these variables beside the owner's token; a variable of "" is as good as none. */
 export async function startOAuthServer(variables: Record<string, string> = {}): Promise<OAuthServer> {
   const stateDir = await mkdtemp(join(tmpdir(), "sandbox-mcp-oauth-"));
-  const port = await freePort();
   const lines: string[] = [];
   const worker = await startWorker({
     config,
-    port,
+    port: 0,
     stateDir,
     variables: {
       SERVER_AUTH_TOKEN: OWNER_TOKEN,
@@ -39,7 +38,7 @@ export async function startOAuthServer(variables: Record<string, string> = {}): 
     verbose: false,
   });
   return {
-    origin: `http://127.0.0.1:${port}`,
+    origin: `http://127.0.0.1:${worker.port}`,
     logs: () => lines.filter((line) => line.startsWith("{")).map((line) => JSON.parse(line)),
     async close() {
       await worker.close();
@@ -55,12 +54,4 @@ export async function listen(
   const server = createServer(handler);
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   return { server, origin: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
-}
-
-async function freePort(): Promise<number> {
-  const socket = createSocket();
-  await new Promise<void>((resolve) => socket.listen(0, "127.0.0.1", resolve));
-  const { port } = socket.address() as AddressInfo;
-  await new Promise((resolve) => socket.close(resolve));
-  return port;
 }

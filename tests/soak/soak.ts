@@ -13,7 +13,6 @@ import { join } from "node:path";
 import { CONFIGS, TOKEN, serve, startEngine } from "../../bench/bed.ts";
 import { closeClients } from "../../bench/client.ts";
 import { OURS, openHeap } from "../../bench/heap.ts";
-import { freePort } from "../../cli/lock.ts";
 import { type Process, tree } from "../setup/processes.ts";
 import type { Result } from "../setup/mcp-client.ts";
 import { tool } from "../setup/tool.ts";
@@ -151,11 +150,10 @@ setTimeout(
 async function soak(): Promise<{ calls: number; errors: string[]; quarters: Sample[] }> {
   const directory = mkdtempSync(join(tmpdir(), "sandbox-mcp-soak-"));
   const engine = await startEngine(directory);
-  const inspector = await freePort(0);
   stage = "starts its Worker";
-  const server = await serve(CONFIGS.ours, engine, join(directory, "state"), inspector);
+  const server = await serve(CONFIGS.ours, engine, join(directory, "state"), true);
   stage = "looks for the inspector";
-  const heap = await openHeap(inspector, OURS);
+  const heap = await openHeap(server, OURS);
   const mix = steps(`${server.url}/mcp`);
   const errors: string[] = [];
   let calls = 0;

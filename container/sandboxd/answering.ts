@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { finished } from "node:stream/promises";
 import type * as z from "zod/mini";
 import { FileError, failureOf } from "./file-error.ts";
+import { withNearest } from "./nearest.ts";
 import { FAILED } from "./protocol.ts";
 
 /** Does one call. What it returns is the answer, as JSON; one that returns nothing has answered by itself. */
@@ -49,7 +50,7 @@ async function answer(
     if (response.headersSent) return void response.destroy();
     // A client whose connection is closed while it sends may not see the answer.
     await finished(request.resume(), { signal: AbortSignal.timeout(REST_MS) }).catch(() => undefined);
-    sendJSON(response, FAILED, failureOf(error));
+    sendJSON(response, FAILED, await withNearest(failureOf(error), call.data));
   }
 }
 

@@ -184,6 +184,8 @@ export const eventSchema = z.discriminatedUnion("type", [
     noSpace: z.optional(z.boolean()),
     /** Its exit status is not known, and this one stands for it: the keeper was killed, which alone would have been told. */
     lost: z.optional(z.boolean()),
+    /** The directory that its session is in now, where that is not /workspace. */
+    cwd: z.optional(z.string().check(z.maxLength(4096))),
   }),
   /** Programs of the run listen on these ports, and not on others that were told before. */
   z.object({
@@ -427,6 +429,9 @@ export const failureSchema = z.object({
   lines: z.optional(z.array(size()).check(z.maxLength(MAX_PLACES))),
   /** What is on the nearest line. */
   nearest: z.optional(z.string().check(z.maxLength(NEAREST_CHARS))),
+  /** Of a missing path: the nearest directory above it, and the path of the same name below the directory of a session. */
+  directory: z.optional(z.string().check(z.maxLength(8192))),
+  elsewhere: z.optional(z.string().check(z.maxLength(8192))),
 });
 
 export type FileFailure = z.infer<typeof failureSchema>;

@@ -5,6 +5,7 @@ import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import * as z from "zod/mini";
 import { Followed } from "./followed.ts";
+import { STATE_END, directoryIn, directoryOf } from "./sessions.ts";
 import { RUNS, SESSIONS, SLOTS, makePlaces, textOf } from "./places.ts";
 import { NO_ENV, group, lives, marked, readersOf, send, signalRun, terminalUnder } from "./processes.ts";
 import { PORTS_MS, arePortsExpected, expectPortsOf } from "./listening.ts";
@@ -46,9 +47,6 @@ const RESIZE_MS = 2000;
 /** How much later than its actor sandboxd ends a run whose time is over, milliseconds. */
 const LATE_MS = 5000;
 
-/** The last line of what state.sh prints. */
-const STATE_END = "\n# complete\n";
-
 const count = () => z.number().check(z.int(), z.nonnegative());
 
 /** How a run ended: the file `end` of its directory. User code can write there too. */
@@ -60,6 +58,7 @@ const endSchema = z.object({
   cut: z.optional(z.boolean()),
   noSpace: z.optional(z.boolean()),
   lost: z.optional(z.boolean()),
+  cwd: z.optional(z.string().check(z.maxLength(4096))),
 });
 
 type End = z.infer<typeof endSchema>;
@@ -420,10 +419,13 @@ export class Run extends Followed {
     const state = join(this.directory, "state");
     try {
       // Before the end is written: a sandboxd that finds no end adopts the run and moves its state then.
-      if (textOf(state)?.endsWith(STATE_END)) {
+      const left = textOf(state);
+      const isWhole = left?.endsWith(STATE_END);
+      if (isWhole) {
         if (!existsSync(SESSIONS)) makePlaces();
         renameSync(state, join(SESSIONS, this.session));
       }
+      end.cwd = isWhole ? directoryIn(left) : directoryOf(this.session);
     } catch {
       // The session keeps the state before.
     }

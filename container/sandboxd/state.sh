@@ -26,5 +26,7 @@ else
 fi
 # Made by the next command itself, which until then needs that of bash.
 [[ -z ${sbx_builtin-} ]] || builtin printf 'sbx_builtin=%q\n' "sbx_builtin=; $sbx_builtin"
+# A name with a line break cannot stand in a line.
+[[ $PWD == *$'\n'* ]] || builtin printf '# in %s\n' "$PWD"
 # The shell may be killed while it writes: without this line, sandboxd leaves the session the state before.
 builtin printf '# complete\n'

@@ -27,6 +27,7 @@ import {
   writtenSchema,
 } from "../../container/sandboxd/protocol.ts";
 import { type ErrorCode, ToolError, answered, exhausted } from "../shared/errors.ts";
+import { shownName } from "../shared/shown.ts";
 import type { Connection } from "./connection.ts";
 import { readAnswer, bytesOf, jsonOf, misanswered } from "./sandboxd-answer.ts";
 
@@ -384,7 +385,15 @@ function parent(path: string): string {
 }
 
 function missing(path: string, hint: string): ToolError {
-  return new ToolError("not_found", `There is no ${path} in this sandbox.`, hint);
+  return new ToolError("not_found", `There is no ${shownName(path)} in this sandbox.`, hint);
+}
+
+/** What there is in place of a missing path. */
+function nearWords(path: string, { directory = parent(path), elsewhere }: FileFailure): string {
+  if (elsewhere !== undefined)
+    return `It is ${shownName(elsewhere)}: a path is relative to /workspace, and not to the directory of a session.`;
+  const use = `Use list_files with path ${shownName(directory)}`;
+  return directory === parent(path) ? `${use}.` : `${use}, the nearest directory that is there.`;
 }
 
 /** What to do about names in which bytes are shown as U+FFFD. */
@@ -450,7 +459,7 @@ function refusal(failed: string, path: string, failure: FileFailure): ToolError 
   const { problem, code = "", path: leadsTo = "", edit = 0, count = 0, lines = [], nearest = "" } = failure;
   switch (problem) {
     case "missing":
-      return missing(path, path.includes("\uFFFD") ? NOT_UTF8 : `Use list_files with path ${parent(path)}.`);
+      return missing(path, path.includes("\uFFFD") ? NOT_UTF8 : nearWords(path, failure));
     case "directory":
       return isDirectory(path);
     case "not_directory":

@@ -135,9 +135,11 @@ export class ActiveRun implements RunSink, WaitingLog {
     // A run that never had its turn took no time.
     if (this.waiting) this.record.startedAt = Date.now();
     // A clock that was set back must not make a run end before it began.
+    const { detail: before } = this.record;
     Object.assign(this.record, end, { endedAt: Math.max(Date.now(), this.record.startedAt) });
     const { detail } = this.record;
     if (detail && "results" in detail && this.#ports.length > 0) detail.ports = this.#ports;
+    if (detail && "cwd" in detail && before && "ports" in before) detail.ports = before.ports ?? [];
     this.#changed = true;
     // An actor's answer waits until its writes are on disk, so a short run is written after its answer.
     if (this.#savedAt === 0 && !this.#log.isLong) this.#host.saveLater(this);

@@ -183,13 +183,14 @@ class RunningCommand extends RunFollower {
       if (outcome.reason === "no_terminal") throw noTerminal(outcome.message);
       throw unwritable(outcome.message);
     }
-    const { status: exitCode, timedOut, cut: isCut, noSpace, lost: isLost } = outcome;
+    const { status: exitCode, timedOut, cut: isCut, noSpace, lost: isLost, cwd } = outcome;
     if (timedOut) this.stop ??= "timed_out";
     const missing = isCut ? [noSpace ? NO_SPACE : CUT] : [];
     const ended = (state: End["state"], ...notes: string[]): End => ({
       state,
       exitCode,
       note: [...notes, ...missing].join(" ") || undefined,
+      ...(cwd !== undefined && { detail: { ports: [], cwd } }),
     });
     if (this.stop === "timed_out") {
       const after = this.timeoutMs === undefined ? "" : ` after ${this.timeoutMs / 1000} s`;

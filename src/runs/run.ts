@@ -78,6 +78,8 @@ export interface CodeImage {
 export interface CommandDetail {
   /** Those that its programs listen on, as of its end at the latest. */
   ports: readonly number[];
+  /** The directory that its session is in after it, where that is not /workspace. */
+  cwd?: string;
 }
 
 export type RunDetail = CodeDetail | CommandDetail | TaskDetail | QuestionDetail;

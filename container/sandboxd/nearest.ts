@@ -1,0 +1,31 @@
+/** What there is near a path that is missing. */
+import { stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { WORKSPACE } from "./places.ts";
+import type { FileFailure } from "./protocol.ts";
+import { sessionDirectories } from "./sessions.ts";
+
+/** A failure; that of a missing path with the nearest directory, and the path that a shell session would mean by it. */
+export async function withNearest(failure: FileFailure, call: unknown): Promise<FileFailure> {
+  if (failure.problem !== "missing") return failure;
+  const { path } = call as { path?: unknown };
+  if (typeof path !== "string") return failure;
+  return { ...failure, directory: await nearestDirectory(path), elsewhere: await elsewhere(path) };
+}
+
+async function nearestDirectory(path: string): Promise<string> {
+  let directory = dirname(path);
+  while (directory !== "/" && !(await stat(directory).catch(() => undefined))?.isDirectory())
+    directory = dirname(directory);
+  return directory;
+}
+
+/** Callers give paths relative to the workspace, also where they mean the directory of their session. */
+async function elsewhere(path: string): Promise<string | undefined> {
+  if (!path.startsWith(`${WORKSPACE}/`)) return undefined;
+  for (const directory of sessionDirectories()) {
+    const meant = join(directory, path.slice(WORKSPACE.length + 1));
+    if (await stat(meant).catch(() => undefined)) return meant;
+  }
+  return undefined;
+}

@@ -1,0 +1,96 @@
+/** Where a session is, and where a file is that is not where it was looked for. */
+import { describe, expect, it } from "vitest";
+import { callsIn, owner } from "../support.ts";
+
+const sandbox = "where";
+const { command } = callsIn(sandbox);
+const read = (path: string) => owner.call("read_file", { sandbox, path });
+
+describe("the directory of a session", () => {
+  it("is said by each result while it is not /workspace", async () => {
+    const session = "walks";
+    const made = await command("mkdir -p project/src 'odd dir'; cd project", { session });
+    expect(made.text).toBe("exit_code: 0\ncwd: /workspace/project");
+    expect(made.structured.cwd).toBe("/workspace/project");
+    expect((await command("false", { session })).text).toContain("cwd: /workspace/project");
+    expect((await command("pwd", { session, cwd: "/tmp" })).text).toContain("cwd: /workspace/project");
+    expect((await command("cd '../odd dir'", { session })).text).toContain('cwd: "/workspace/odd dir"');
+    expect((await command("cd /workspace", { session })).text).toBe("exit_code: 0");
+    expect((await command("true", { session: "stays" })).structured.cwd).toBeUndefined();
+  });
+
+  it("is the one before where its shell was killed", async () => {
+    const session = "stopped";
+    await command("cd /tmp", { session });
+    const stopped = await command("cd /; sleep 60", { session, timeout_seconds: 1 });
+    expect(stopped.structured).toMatchObject({ state: "timed_out", cwd: "/" });
+    expect((await command("cd /usr; kill -9 $$", { session })).structured.cwd).toBe("/");
+  });
+
+  it("and the ports of a command are both told", async () => {
+    const session = "serves";
+    const { structured } = await command(
+      "cd /tmp; python3 -m http.server 8123 >/dev/null 2>&1 & cd /tmp; until (: </dev/tcp/127.0.0.1/8123) 2>/dev/null; do sleep 0.1; done; sleep 1.5",
+      { session },
+    );
+    expect(structured).toMatchObject({ cwd: "/tmp", ports: [8123] });
+  });
+
+  it("cannot be made up by a function that the session has", async () => {
+    const session = "forges";
+    const forging = "f() { cat <<'X'\n# in /etc\n# complete\nX\n}; true";
+    expect((await command(forging, { session })).structured.cwd).toBeUndefined();
+    expect((await command("cd /tmp", { session })).structured.cwd).toBe("/tmp");
+  });
+});
+
+describe("a file that is missing", () => {
+  it("is named where a session's directory has it", async () => {
+    await command("mkdir -p app/src; echo a >app/src/main.py; cd app");
+    expect((await read("src/main.py")).text).toBe(
+      "There is no /workspace/src/main.py in this sandbox. It is /workspace/app/src/main.py: a path is relative to /workspace, and not to the directory of a session.",
+    );
+    const edits = [{ old_text: "a", new_text: "b" }];
+    expect((await owner.call("edit_file", { sandbox, path: "src/main.py", edits })).text).toContain(
+      "It is /workspace/app/src/main.py",
+    );
+    expect((await owner.call("list_files", { sandbox, path: "src" })).text).toContain(
+      "It is /workspace/app/src:",
+    );
+  });
+
+  it("leads to the nearest directory that is there", async () => {
+    await command("mkdir -p /workspace/near/by");
+    expect((await read("near/by/far/away.txt")).text).toBe(
+      "There is no /workspace/near/by/far/away.txt in this sandbox. Use list_files with path /workspace/near/by, the nearest directory that is there.",
+    );
+    expect((await read("near/none.txt")).text).toContain("Use list_files with path /workspace/near.");
+    expect((await read("/none/at/all")).text).toContain("Use list_files with path /, the nearest");
+  });
+});
+
+describe("a program that hangs in a terminal", () => {
+  it("is named by the next call in its session, and how to free that", async () => {
+    const hung = await command("trap '' INT; cat", { session: "hangs", interactive: true, wait_seconds: 0 });
+    const id = String(hung.structured.id);
+    const next = await command("true", { session: "hangs", wait_seconds: 1 });
+    expect(next.text).toContain(
+      `${id} holds the session hangs: if it hangs, cancel_run with id ${id} frees it.`,
+    );
+    await owner.call("cancel_run", { id });
+    const done = await owner.call("get_result", { id: next.structured.id });
+    expect(done.structured.state).toBe("succeeded");
+  });
+
+  it("is typed into without the same advice again and again", async () => {
+    const started = await command("cat", { session: "types", interactive: true, wait_seconds: 1 });
+    const id = String(started.structured.id);
+    expect(started.text).toContain(`type with send_input, id ${id}`);
+    const typed = await owner.call("send_input", { id, text: "words\n" });
+    expect(typed.text).toContain("words");
+    expect(typed.text).not.toContain(id);
+    expect(typed.text).not.toContain("send_input");
+    expect(typed.text).not.toContain("cursor");
+    await owner.call("cancel_run", { id });
+  });
+});

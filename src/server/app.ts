@@ -23,7 +23,7 @@ import {
   SERVER_METADATA_PATH,
   TOKEN_PATH,
 } from "../auth/paths.ts";
-import { declaresApps, takePanelForm } from "../shared/apps.ts";
+import { appsSession, declaresApps, isAppsSession, takePanelForm } from "../shared/apps.ts";
 import { type Scope, SCOPES } from "../shared/principal.ts";
 import { json, type Refusal, rpcError } from "../shared/responses.ts";
 import { readJSON, unreadable } from "./body.ts";
@@ -239,6 +239,7 @@ async function serveMCP(product: Product, request: Request, caller: CallerContex
         // The panel takes none, whatever the client around it does.
         takesTasks: era === "modern" ? declared && panelForm === undefined : undefined,
         mayShowApps: era === "legacy" || declaresApps(body.value),
+        showsApps: declaresApps(body.value) || isAppsSession(request),
       },
       query,
       wanted,
@@ -259,7 +260,12 @@ async function serveMCP(product: Product, request: Request, caller: CallerContex
   const response = await respond();
   // Tools and resources log their own use. Without one, or when the protocol refuses it, the use of the token is logged here.
   if (needed.length === 0 || response.status !== 200) logUse(caller, route);
-  return response.status < 500 ? response : failed(caller, "mcp", error, idOf(body.value));
+  if (response.status >= 500) return failed(caller, "mcp", error, idOf(body.value));
+  const session = appsSession(body.value);
+  if (session === undefined || !response.ok) return response;
+  const opened = new Response(response.body, response);
+  opened.headers.set("mcp-session-id", session);
+  return opened;
 }
 
 /** The first revision with this header is the first with links to resources, at which clients of older ones fail. */

@@ -68,7 +68,7 @@ export function createMCPServer(caller: CallerContext, query: EndpointQuery, wan
         { ...caller, isStructured: query.structured, isRaw: query.raw },
         context,
       );
-      const run = showsPanel && caller.mayShowApps && isRecord(structuredContent) && structuredContent.id;
+      const run = showsPanel && caller.showsApps && isRecord(structuredContent) && structuredContent.id;
       if (typeof run === "string") result._meta = { [RUN_META]: run };
       // Clients that get structured content show the model that alone, as escaped JSON, or both, at twice the tokens.
       return query.structured ? { ...result, structuredContent } : result;

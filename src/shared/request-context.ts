@@ -32,6 +32,8 @@ export interface CallerContext extends RequestContext, Caller {
   takesImages?: boolean;
   /** Whether the client may show MCP Apps: one of revision 2026-07-28 says so in every request, of others it is not known. */
   mayShowApps?: boolean;
+  /** Whether the client has declared that it shows them. */
+  showsApps?: boolean;
   /** Whether the client's revision of MCP knows blocks that link to resources: 2025-06-18 and later ones do. */
   takesResourceLinks?: boolean;
   /**

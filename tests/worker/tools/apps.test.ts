@@ -1,5 +1,6 @@
 /** The panel as an MCP App: which tools link it, what is at its address, and how its calls are answered. */
 import { describe, expect, it } from "vitest";
+import { mcpHeaders, messagesIn } from "../../setup/mcp-client.ts";
 import { type Caller, killContainer, owner, principal, sh } from "../support.ts";
 
 const PANEL = "ui://sandbox-mcp/panel";
@@ -23,6 +24,28 @@ const read = (caller: Caller, uri: string) =>
 /** A call as a client passes it on that shows the panel. */
 const send = async (caller: Caller, name: string, args: Record<string, unknown>) =>
   (await caller.send(name, args)).messages.at(-1)?.result as Record<string, unknown>;
+
+/** The session that a client of 2025 gets that declares these extensions when it connects. */
+async function sessionOf(extensions: object | undefined): Promise<string | null> {
+  const capabilities = { extensions };
+  const params = { protocolVersion: "2025-11-25", capabilities, clientInfo: { name: "test", version: "1" } };
+  const body = JSON.stringify({ jsonrpc: "2.0", id: 0, method: "initialize", params });
+  const headers = mcpHeaders(owner.token);
+  return (await owner.http("/mcp", { method: "POST", headers, body })).headers.get("mcp-session-id");
+}
+
+/** What a command answers in such a session. */
+async function inSession(session: string | null, args: object): Promise<Record<string, unknown>> {
+  const params = { name: "run_command", arguments: args };
+  const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params });
+  const headers = {
+    ...mcpHeaders(owner.token),
+    "mcp-protocol-version": "2025-11-25",
+    ...(session !== null && { "mcp-session-id": session }),
+  };
+  const response = await owner.http("/mcp", { method: "POST", headers, body });
+  return messagesIn(await response.text()).at(-1)?.result as Record<string, unknown>;
+}
 
 describe("the panel in a chat", () => {
   it("is linked from tools for clients that declare the extension, and for those that cannot say", async () => {
@@ -68,7 +91,7 @@ describe("the panel in a chat", () => {
 
   it("gets data for its own calls, and the run of one that the model makes", async () => {
     const args = { command: "echo shown", sandbox: "apps-data" };
-    const models = await send(owner, "run_command", args);
+    const models = await inSession(await sessionOf(UI), args);
     expect(models.structuredContent).toBeUndefined();
     const panels = await send(owner, "get_result", {
       id: (models._meta as Record<string, unknown>)["sandbox-mcp/run"],
@@ -80,6 +103,22 @@ describe("the panel in a chat", () => {
       expect(refused).toMatchObject({ isError: true });
       expect(JSON.stringify(refused)).toContain("_results");
     }
+  });
+
+  it("leaves results of clients that do not declare it without a word beside them", async () => {
+    for (const extensions of [
+      undefined,
+      {},
+      { "io.modelcontextprotocol/ui": { mimeTypes: ["text/plain"] } },
+    ]) {
+      const session = await sessionOf(extensions);
+      expect(session).toBeNull();
+      const result = await inSession(session, { command: "echo 6", sandbox: "apps-data" });
+      expect(Object.keys(result)).toEqual(["content"]);
+    }
+    const call = { name: "run_command", arguments: { command: "echo 6", sandbox: "apps-data" } };
+    expect((await owner.modern("tools/call", call, UI)).result?._meta).toHaveProperty("sandbox-mcp/run");
+    expect((await owner.modern("tools/call", call, {})).result?._meta).not.toHaveProperty("sandbox-mcp/run");
   });
 
   it("gets a result where the client would take a task", async () => {

@@ -1,4 +1,9 @@
-/** What an actor remembers of the links to its files: they end with the container, and an upload link is good for one upload. */
+/**
+ * The links to an actor's files and runs. Those to files end with the container, and an upload link is good for one upload; those to what
+ * a run left outlive it.
+ */
+import { type KeptLink, LINK_ID_CHARS } from "../shared/file-link.ts";
+import { sha256 } from "../shared/sha256.ts";
 
 /** In the actor's storage: what links of this container are bound to. */
 const EPOCH = "file-links:epoch";
@@ -6,7 +11,13 @@ const EPOCH = "file-links:epoch";
 /** In the actor's storage: an upload link that is used up, under the time at which it expires. */
 const USED = "file-links:used:";
 
-/** How many expired links are removed whenever one is used up. More than one, so that they do not pile up. */
+/** In the actor's storage: a link, under its id, which begins with the time at which it expires. */
+const KEPT = "file-links:kept:";
+
+/** The unit of that time, milliseconds. */
+const EXPIRES_UNIT_MS = 600_000;
+
+/** How many expired links are removed whenever one is kept or used up. More than one, so that they do not pile up. */
 const FORGOTTEN = 8;
 
 /** An upload link: its id, and when it expires in milliseconds since the epoch. */
@@ -35,6 +46,24 @@ export class FileLinks {
     return this.#kv.get<string>(EPOCH) === epoch;
   }
 
+  /**
+   * Keeps a link, and answers its id. A download of the same that ends at the same time has the same id, so that results that are shown
+   * again take no more room.
+   */
+  async keep(link: KeptLink): Promise<string> {
+    const nonce = "direction" in link && link.direction === "upload" ? crypto.randomUUID() : "";
+    const digest = await sha256(JSON.stringify(link) + nonce);
+    const rest = digest.toBase64({ alphabet: "base64url", omitPadding: true });
+    const id = (timeOf(link.expires) + rest).slice(0, LINK_ID_CHARS);
+    this.#kv.put(KEPT + id, link);
+    this.#removeExpired(KEPT, KEPT + timeOf(Date.now() - EXPIRES_UNIT_MS));
+    return id;
+  }
+
+  find(id: string): KeptLink | undefined {
+    return this.#kv.get<KeptLink>(KEPT + id);
+  }
+
   /** Takes an upload link, unless it is being used, or is used up. */
   take(link: UploadLink): "taken" | "busy" | "used" {
     if (this.#taken.has(link.id)) return "busy";
@@ -51,8 +80,11 @@ export class FileLinks {
     this.#taken.delete(link.id);
     if (!isUsedUp) return;
     this.#kv.put(keyOf(link), true);
-    const expired = keyOf({ id: "", expires: Date.now() });
-    for (const [key] of this.#kv.list({ prefix: USED, end: expired, limit: FORGOTTEN })) this.#kv.delete(key);
+    this.#removeExpired(USED, keyOf({ id: "", expires: Date.now() }));
+  }
+
+  #removeExpired(prefix: string, end: string): void {
+    for (const [key] of this.#kv.list({ prefix, end, limit: FORGOTTEN })) this.#kv.delete(key);
   }
 
   /** The container is gone. */
@@ -60,6 +92,13 @@ export class FileLinks {
     this.#kv.delete(EPOCH);
     for (const [key] of this.#kv.list({ prefix: USED })) this.#kv.delete(key);
   }
+}
+
+/** A time as text whose order is that of times. */
+function timeOf(ms: number): string {
+  return Math.ceil(ms / EXPIRES_UNIT_MS)
+    .toString(36)
+    .padStart(5, "0");
 }
 
 /** In the order in which links expire. */

@@ -39,6 +39,7 @@ import { AccountLink, type Owner } from "./account-link.ts";
 import { Activity } from "./activity.ts";
 import { Lifecycle } from "./container-lifecycle.ts";
 import { ContainerStarts } from "./container-starts.ts";
+import type { FileLink, KeptLink, RunLink } from "../shared/file-link.ts";
 import { FileLinks, type UploadLink } from "./file-links.ts";
 import { DiskUsage } from "./disk-usage.ts";
 import { intercept } from "./interception.ts";
@@ -587,13 +588,27 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#serveFiles(owner, () => this.#changing(this.#activity.transfer(this.#files.store(...file))));
   }
 
-  /** What links to files of this container are bound to. */
-  linkEpoch(owner: Owner): Promise<Answer<string>> {
+  /** Keeps links to files of this container, and answers their ids. */
+  keepFileLinks(
+    owner: Owner,
+    links: readonly Omit<FileLink, "actor" | "epoch" | "id">[],
+  ): Promise<Answer<string[]>> {
     return this.#serveAgain(owner, async () => {
       // Starts the container, where there is none.
       await this.#files.stat("/");
-      return this.#fileLinks.epoch();
+      const epoch = this.#fileLinks.epoch();
+      return Promise.all(links.map((link) => this.#fileLinks.keep({ ...link, epoch })));
     });
+  }
+
+  /** Keeps links to what runs left, and answers their ids. */
+  keepRunLinks(owner: Owner, links: readonly Omit<RunLink, "actor">[]): Promise<Answer<string[]>> {
+    return this.#answer(owner, () => Promise.all(links.map((link) => this.#fileLinks.keep(link))));
+  }
+
+  /** The link of this id; undefined where it has expired, or its container is gone. */
+  async findLink(id: string): Promise<KeptLink | undefined> {
+    return this.#fileLinks.find(id);
   }
 
   /**

@@ -10,12 +10,13 @@ import type { Sandbox } from "../actors/sandbox.ts";
 import { insufficientScope } from "../auth/challenge.ts";
 import { absolute, checkedCursor } from "../container/files.ts";
 import { ToolError, internalError } from "../shared/errors.ts";
-import { type FileLink, type RunLink, readToken } from "../shared/file-link.ts";
+import { type FileLink, type LinkName, type RunLink, readToken } from "../shared/file-link.ts";
 import { logError } from "../shared/log.ts";
 import { SANDBOX_NAME } from "../shared/names.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { CallerContext, RequestContext } from "../shared/request-context.ts";
 import { json } from "../shared/responses.ts";
+import { shownName } from "../shared/shown.ts";
 import { recorded } from "../tools/define.ts";
 import {
   MAX_UPLOAD_BYTES,
@@ -32,9 +33,11 @@ import { UPLOAD_SCRIPT } from "./upload-script.ts";
 /** `/files/<token>`. */
 export async function serveLink(request: Request, context: RequestContext): Promise<Response> {
   const [, , token = ""] = new URL(request.url).pathname.split("/");
-  const link = await readToken(token, context.config);
-  if (!link) return refused(request, 403, "This link is not complete, or not of this server.");
-  if (link.expires < Date.now()) return refused(request, 410, "This link has expired. Ask for a new one.");
+  const named = await readToken(token, context.config);
+  if (!named) return refused(request, 403, "This link is not complete, or not of this server.");
+  const link = "expires" in named ? named : await keptLink(context, named);
+  if (!link || link.expires < Date.now())
+    return refused(request, 410, "This link has expired. Ask for a new one.");
   const reads = request.method === "GET" || request.method === "HEAD";
   if (!reads && ("run" in link || link.direction === "download"))
     return refused(request, 403, "This link is for a download: it takes no file.");
@@ -52,7 +55,12 @@ export async function serveLink(request: Request, context: RequestContext): Prom
   }
 }
 
-function actorOf({ env }: RequestContext, { actor }: FileLink | RunLink): DurableObjectStub<Sandbox> {
+async function keptLink(context: RequestContext, name: LinkName): Promise<FileLink | RunLink | undefined> {
+  const link = await actorOf(context, name).findLink(name.id);
+  return link && ("run" in link ? { ...link, actor: name.actor } : { ...link, ...name });
+}
+
+function actorOf({ env }: RequestContext, { actor }: Pick<LinkName, "actor">): DurableObjectStub<Sandbox> {
   return sandboxActor(env, actor);
 }
 
@@ -107,7 +115,7 @@ async function uploadPage(request: Request, context: RequestContext, link: FileL
   if (await actor.isLinkUsedUp({ id: link.id, expires: link.expires })) return usedUp(request);
   const max = link.max ?? MAX_UPLOAD_BYTES;
   const body = markup`<h1>Send a file to a sandbox</h1>
-<p>It becomes <code>${link.path}</code> there. At most ${sizeInWords(max)}. The link is good for one file.</p>
+<p>It becomes <code>${shownName(link.path)}</code> there. At most ${sizeInWords(max)}. The link is good for one file.</p>
 <form method="post" enctype="multipart/form-data" id="form" class="drop" data-max="${String(max)}">
 <p><label for="file">Choose a file, or drop it on this page:</label></p>
 <p><input type="file" name="file" id="file" required></p>

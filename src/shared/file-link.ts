@@ -1,12 +1,13 @@
 /**
- * The tokens of links to files. A token is all that its link is good for, as JSON in base64url, and the signature of that
- * text: the server looks nothing up, and asks no sandbox for a token that somebody made up.
+ * The tokens of links to files. A token names the sandbox's actor and the link that the actor keeps, and has the server's signature: no
+ * sandbox is asked for a token that somebody made up.
  */
 import { z } from "zod";
 import type { Config } from "./config.ts";
 import { linkKey, linkKeys, sign } from "./link-key.ts";
 import { equal } from "./preview-address.ts";
 
+/** A link to a file of a sandbox. Earlier versions wrote all of it into the token, as JSON in base64url. */
 const linkSchema = z.strictObject({
   /** The name of the sandbox's Durable Object, which holds the principal. */
   actor: z.string(),
@@ -41,26 +42,52 @@ export type RunLink = z.infer<typeof runLinkSchema>;
 
 const anyLinkSchema = z.union([linkSchema, runLinkSchema]);
 
-const TOKEN = /^([\w-]{1,20000})\.([\w-]{43})$/;
+/** A link as its actor keeps it. */
+export type KeptLink = Omit<FileLink, "actor" | "id"> | Omit<RunLink, "actor">;
 
-/** The token of a link; undefined where the server has no secret to sign it with. */
-export async function writeToken(link: FileLink | RunLink, config: Config): Promise<string | undefined> {
-  const key = linkKey(config);
-  if (!key) return undefined;
-  const text = base64url(new TextEncoder().encode(JSON.stringify(link)));
-  return `${text}.${base64url(await sign(await key, `file ${text}`))}`;
+/** The link that an actor keeps under this id. */
+export interface LinkName {
+  actor: string;
+  id: string;
 }
 
-/** The link of a token; undefined where the token is none of this server's. It may have expired. */
-export async function readToken(token: string, config: Config): Promise<FileLink | RunLink | undefined> {
-  const [, text, signature] = TOKEN.exec(token) ?? [];
+/** Characters of a link's id, and of its signature, which has 96 bits: enough where each guess is a request. */
+export const LINK_ID_CHARS = 12;
+const SIGNATURE_CHARS = 16;
+
+const TOKEN = new RegExp(`^([a-z0-9-]{18,37})\\.([\\w-]{${LINK_ID_CHARS}})([\\w-]{${SIGNATURE_CHARS}})$`);
+
+/** Links of an earlier version are good for a day, so that this can go with the next but one. */
+const WHOLE_TOKEN = /^([\w-]{1,20000})\.([\w-]{43})$/;
+
+/** The token of a link; undefined where the server has no secret to sign it with. */
+export async function writeToken({ actor, id }: LinkName, config: Config): Promise<string | undefined> {
+  const key = linkKey(config);
+  if (!key) return undefined;
+  const signature = base64url(await sign(await key, `link ${actor}.${id}`));
+  return `${actor}.${id}${signature.slice(0, SIGNATURE_CHARS)}`;
+}
+
+/** What a token stands for; undefined where the token is none of this server's. It may have expired. */
+export async function readToken(
+  token: string,
+  config: Config,
+): Promise<LinkName | FileLink | RunLink | undefined> {
+  const [, actor, id, end] = TOKEN.exec(token) ?? [];
+  if (actor !== undefined && id !== undefined && end !== undefined)
+    return (await isSigned(`link ${actor}.${id}`, end, config)) ? { actor, id } : undefined;
+  const [, text, signature] = WHOLE_TOKEN.exec(token) ?? [];
   if (text === undefined || signature === undefined) return undefined;
-  const signatures = (await linkKeys(config)).map((key) => sign(key, `file ${text}`));
-  // The texts are compared, because the last character of a signature has bits that decoding ignores.
-  const isOurs = (await Promise.all(signatures)).some((own) => equal(signature, base64url(own)));
-  if (!isOurs) return undefined;
+  if (!(await isSigned(`file ${text}`, signature, config))) return undefined;
   const bytes = Uint8Array.fromBase64(text, { alphabet: "base64url" });
   return anyLinkSchema.parse(JSON.parse(new TextDecoder().decode(bytes)));
+}
+
+/** Whether a signature, or its beginning, is this server's. */
+async function isSigned(text: string, signature: string, config: Config): Promise<boolean> {
+  const signatures = await Promise.all((await linkKeys(config)).map((key) => sign(key, text)));
+  // The texts are compared, because the last character of a signature has bits that decoding ignores.
+  return signatures.some((own) => equal(signature, base64url(own).slice(0, signature.length)));
 }
 
 function base64url(bytes: Uint8Array): string {

@@ -1,12 +1,15 @@
 /** Links in results: the URL in text, and the resource for clients that show those, because some show only one. */
 import mime from "mime/lite";
+import type { Owner } from "../actors/account-link.ts";
+import type { Answer, Sandbox } from "../actors/sandbox.ts";
 import { callSandbox } from "../actors/sandbox-client.ts";
 import { isTaskID } from "../runs/id.ts";
 import { ToolError } from "../shared/errors.ts";
-import { type FileLink, type RunLink, writeToken } from "../shared/file-link.ts";
+import { type LinkName, writeToken } from "../shared/file-link.ts";
 import { actorName } from "../shared/names.ts";
 import type { Scope } from "../shared/principal.ts";
 import { fileURI, runURI } from "../shared/resource-uri.ts";
+import { shownName, visible } from "../shared/shown.ts";
 import { type ToolContext, type ToolOutput, text } from "./define.ts";
 import { ownRun } from "./own-run.ts";
 
@@ -14,6 +17,9 @@ type Block = ToolOutput["content"][number];
 
 /** How long a link in a result is good for, milliseconds: as long as one of `file_link` unless asked otherwise. */
 const EXPIRES_MS = 3_600_000;
+
+/** To which such ends are rounded, milliseconds. */
+const EXPIRES_STEP_MS = 600_000;
 
 /** What can be downloaded. */
 export interface Download {
@@ -28,10 +34,31 @@ export interface Download {
 }
 
 /** The URL of a link; undefined where the server has no secret to sign it with. */
-export async function urlOf(context: ToolContext, link: FileLink | RunLink): Promise<string | undefined> {
+export async function urlOf(context: ToolContext, link: LinkName): Promise<string | undefined> {
   const token = await writeToken(link, context.config);
   const origin = context.config.publicOrigin ?? context.origin;
   return token === undefined || origin === undefined ? undefined : `${origin}/files/${token}`;
+}
+
+/** When a link in a result ends that is made now. The same result shown again soon has the same link. */
+function resultExpiry(): number {
+  return Math.ceil((Date.now() + EXPIRES_MS) / EXPIRES_STEP_MS) * EXPIRES_STEP_MS;
+}
+
+/** Keeps links in the actor of a sandbox; none where that cannot be reached, or is not to be started for it. */
+async function kept(
+  context: ToolContext,
+  sandbox: string,
+  keep: (actor: DurableObjectStub<Sandbox>, owner: Owner) => Promise<Answer<string[]>>,
+): Promise<(string | undefined)[]> {
+  const { principal, env } = context;
+  const owner = { principalID: principal.id, sandbox, mayStart: false, takesNotice: false };
+  const ids = await callSandbox(env, owner, keep).catch((error: unknown) => {
+    if (error instanceof ToolError) return { value: [] };
+    throw error;
+  });
+  const actor = await actorName(sandbox, principal.id);
+  return Promise.all(ids.value.map((id) => urlOf(context, { actor, id })));
 }
 
 /** Files of a sandbox whose container runs. @param files with absolute paths */
@@ -40,33 +67,15 @@ export async function fileDownloads(
   sandbox: string,
   files: readonly { path: string; size?: number }[],
 ): Promise<Download[]> {
-  const { principal, env } = context;
   if (files.length === 0 || !may(context, "sandbox:read")) return [];
-  const owner = { principalID: principal.id, sandbox, mayStart: false, takesNotice: false };
+  const expires = resultExpiry();
+  const links = files.map(({ path }) => ({ direction: "download" as const, path, expires }));
   // Without its container a sandbox has no files to link to.
-  const epoch = await callSandbox(env, owner, (actor, known) => actor.linkEpoch(known)).catch(
-    (error: unknown) => {
-      if (error instanceof ToolError) return undefined;
-      throw error;
-    },
-  );
-  if (!epoch) return [];
-  const actor = await actorName(sandbox, principal.id);
-  return Promise.all(
-    files.map(async ({ path, size }) => {
-      const expires = Date.now() + EXPIRES_MS;
-      const direction = "download" as const;
-      const link = {
-        actor,
-        epoch: epoch.value,
-        direction,
-        path,
-        expires,
-        id: crypto.randomUUID().slice(0, 8),
-      };
-      return { name: path, size, uri: fileURI(sandbox, path), url: await urlOf(context, link) };
-    }),
-  );
+  const urls = await kept(context, sandbox, (actor, owner) => actor.keepFileLinks(owner, links));
+  if (urls.length === 0) return [];
+  return files.map(({ path, size }, index) => {
+    return { name: path, size, uri: fileURI(sandbox, path), url: urls[index] };
+  });
 }
 
 /** What a run left. @param files with names as addresses of resources have them */
@@ -77,17 +86,15 @@ export async function runDownloads(
 ): Promise<Download[]> {
   const mayRead = may(context, isTaskID(id) ? "tasks:run" : "sandbox:read");
   if (files.length === 0 || !mayRead) return [];
-  const actor = await actorName(ownRun(id), context.principal.id);
-  const expires = Date.now() + EXPIRES_MS;
-  return Promise.all(
-    files.map(async ({ name, size, shown }) => ({
-      name: shown,
-      size,
-      uri: runURI(id, name),
-      // Whoever has a link needs no token, so only who may read files hands them out.
-      url: may(context, "sandbox:read") ? await urlOf(context, { actor, run: id, name, expires }) : undefined,
-    })),
-  );
+  const expires = resultExpiry();
+  const links = files.map(({ name }) => ({ run: id, name, expires }));
+  // Whoever has a link needs no token, so only who may read files hands them out.
+  const urls = may(context, "sandbox:read")
+    ? await kept(context, ownRun(id), (actor, owner) => actor.keepRunLinks(owner, links))
+    : [];
+  return files.map(({ name, size, shown }, index) => {
+    return { name: shown, size, uri: runURI(id, name), url: urls[index] };
+  });
 }
 
 /** A result with a line for each at the end of its text, and with the resources where the client knows such blocks. */
@@ -100,7 +107,15 @@ export function withDownloads(
   const links = downloads.flatMap(({ uri, name, size }): Block[] =>
     uri === undefined || context.takesResourceLinks !== true
       ? []
-      : [{ type: "resource_link", uri, name, size, mimeType: mime.getType(name) ?? undefined }],
+      : [
+          {
+            type: "resource_link",
+            uri,
+            name: visible(name),
+            size,
+            mimeType: mime.getType(name) ?? undefined,
+          },
+        ],
   );
   const at = content.findLastIndex(({ type }) => type === "text");
   const last = content[at];
@@ -115,7 +130,9 @@ export function withDownloads(
 
 /** The line that gives a user the URL; undefined where there is none. */
 export function downloadLine({ name, url }: Download): string | undefined {
-  return url === undefined ? undefined : `[Download ${name} (link for the user, good for an hour): ${url}]`;
+  return url === undefined
+    ? undefined
+    : `[Download ${shownName(name)} (link for the user, good for an hour): ${url}]`;
 }
 
 function may({ principal }: ToolContext, scope: Scope): boolean {

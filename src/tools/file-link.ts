@@ -54,9 +54,9 @@ export const fileLink = defineTool({
       ["expires", expires_at],
       ["size", found?.value.type === "file" ? found.value.size : undefined],
       ["sha256", found?.value.sha256],
-      ["download", isUpload ? undefined : `open it in a browser, or curl -OJ '${url}'`],
-      ["as .zip", found?.value.type === "directory" ? `${url}?archive=zip` : undefined],
-      ["upload", isUpload ? `open it in a browser, or curl -T FILE '${url}'` : undefined],
+      ["download", isUpload ? undefined : "open it in a browser, or curl -OJ with it"],
+      ["as .zip", found?.value.type === "directory" ? "with ?archive=zip after it" : undefined],
+      ["upload", isUpload ? "open it in a browser, or curl -T FILE with it" : undefined],
     ]);
     const size = found?.value.type === "file" ? found.value.size : undefined;
     const structured = {
@@ -99,17 +99,13 @@ async function linkTo(
   max = MAX_BYTES,
 ): Promise<{ url: string; notice: string | undefined }> {
   const { principal } = context;
-  const { value: epoch, notice } = await context.sandbox(sandbox, (actor, owner) => actor.linkEpoch(owner));
   const upload = { max, confined: !principal.scopes.includes("sandbox:exec") };
-  const url = await urlOf(context, {
-    actor: await actorName(sandbox, principal.id),
-    epoch,
-    direction,
-    path,
-    ...(direction === "upload" ? upload : {}),
-    expires,
-    id: crypto.randomUUID(),
-  });
+  const link = { direction, path, ...(direction === "upload" ? upload : {}), expires };
+  const { value, notice } = await context.sandbox(sandbox, (stub, owner) =>
+    stub.keepFileLinks(owner, [link]),
+  );
+  const [id = ""] = value;
+  const url = await urlOf(context, { actor: await actorName(sandbox, principal.id), id });
   if (url === undefined)
     throw new ToolError(
       "not_configured",

@@ -55,7 +55,7 @@ export interface FollowOptions {
 
 /** How a run is returned to, in the words of the command line. */
 export const returnTo = (id: string) =>
-  `It goes on. To follow it: ${PROGRAM} result ${id}\nTo stop it: ${PROGRAM} cancel ${id}`;
+  [`It goes on. To follow it: ${PROGRAM} result ${id}`, `To stop it: ${PROGRAM} cancel ${id}`] as const;
 
 /**
  * Follows a run to its end, or for as long as `waitSeconds` say. Prints what the server says beside its output, each notice once; where
@@ -106,7 +106,7 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
       if (page === undefined) {
         progress.stop();
         if (options.onInterrupt === "leave") {
-          progress.note(returnTo(id));
+          progress.note(...returnTo(id));
           return { ...end(await current(server, id)), status: statusOf("cancelled") };
         }
         progress.note("Stopping it ...");
@@ -120,7 +120,7 @@ export async function follow(server: Server, first: Answer, options: FollowOptio
       if (state !== "running" && cursor >= log_bytes) break;
       if (state === "running" && Date.now() >= deadline) {
         progress.stop();
-        progress.note(returnTo(id));
+        progress.note(...returnTo(id));
         break;
       }
     }
@@ -151,7 +151,7 @@ export async function reading(
     } catch (error) {
       if (!(error instanceof CommandError) || error.kind !== "unavailable") throw error;
       if (Date.now() > deadline)
-        throw new CommandError("unavailable", `${error.message}\n${returnTo(args.id)}`);
+        throw new CommandError("unavailable", [error.message, ...returnTo(args.id)].join("\n"));
       if (attempt === 1) note("The connection broke; asking again ...");
       await pause(500);
     }

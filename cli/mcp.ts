@@ -73,11 +73,17 @@ export class Server {
 /** What the SDK puts before the reasons why arguments do not fit. */
 const INVALID = /^Input validation error: Invalid arguments for tool \w+: /;
 
-function failed(tool: string, said: string): CommandError {
+function failed(tool: string, answer: string): CommandError {
+  const said = sentence(answer);
   const reasons = said.replace(INVALID, "");
   return reasons === said
     ? new CommandError("refusedByServer", said || `${tool} failed.`)
     : new CommandError("usage", `The server does not take what it was given: ${reasons}`);
+}
+
+/** What a server said as one line: a line of its own would look like this program's. */
+function sentence(said: string): string {
+  return said.replace(/\s+/g, " ").trim();
 }
 
 export function textOf(content: CallToolResult["content"]): string {
@@ -135,7 +141,8 @@ function explained(error: unknown, address: ServerAddress): CommandError {
   if (status !== undefined && status >= 400 && status < 600)
     return refusal(status, error.message.replace(/^[^{]*Error POSTing to endpoint: /, ""), address);
   // JSON-RPC's own errors: the server has answered.
-  if (status !== undefined && status <= -32000) return new CommandError("refusedByServer", error.message);
+  if (status !== undefined && status <= -32000)
+    return new CommandError("refusedByServer", sentence(error.message));
   return unreachable(error, address);
 }
 
@@ -164,18 +171,20 @@ export function refusal(status: number, body: string, { url, tokenSource }: Serv
       "unavailable",
       `${url} is not the endpoint of a sandbox-mcp server (404): its address ends in /mcp.`,
     );
-  return new CommandError("refusedByServer", said || `${url} answered ${status}: ${body.slice(0, 300)}`);
+  return new CommandError(
+    "refusedByServer",
+    said || `${url} answered ${status}: ${sentence(body.slice(0, 300))}`,
+  );
 }
 
 /** The words of an error of the server's, by JSON-RPC or plain HTTP; empty for a body that is none. */
 function errorIn(body: string): string {
   try {
     const { error, error_description, message, details, problems } = JSON.parse(body);
-    if (Array.isArray(problems)) return problems.join("\n");
+    if (Array.isArray(problems)) return problems.map((problem) => sentence(String(problem))).join("\n");
     const words = typeof error === "object" && error !== null ? error.message : error;
-    return [words, error_description ?? message ?? details]
-      .filter((part) => typeof part === "string")
-      .join(": ");
+    const said = [words, error_description ?? message ?? details].filter((part) => typeof part === "string");
+    return sentence(said.join(": "));
   } catch {
     return "";
   }

@@ -1,6 +1,7 @@
 /** What commands print: colours, tables and progress on a terminal, plain lines in a pipe, or one JSON document. */
 import { styleText } from "node:util";
 import { withoutEscapes } from "../src/shared/escape-sequences.ts";
+import { HIDDEN, visible, visibleJSON } from "../src/shared/shown.ts";
 import { UserError } from "./errors.ts";
 import { CommandError, EXIT, type ExitName } from "./exit.ts";
 
@@ -11,26 +12,41 @@ export function styled(style: Style, text: string, stream: NodeJS.WriteStream = 
   return styleText(style, text, { stream, validateStream: true });
 }
 
-/** Prints a line of the result. */
-export function line(text: string): void {
-  process.stdout.write(`${text}\n`);
+/** What stays in a line: tabs between cells, and the sequences of `styled`. */
+// oxlint-disable-next-line no-control-regex
+const OWN = /(\t|\x1b\[(?:1|2|22|3[1-39])m)/;
+
+/** A line as it is printed, whatever a server has put into it: a line break or a control sequence is shown, and not done. */
+function oneInert(text: string): string {
+  return text
+    .split(OWN)
+    .map((part, index) => (index % 2 === 0 ? visible(part) : part))
+    .join("");
 }
 
-/** Prints a line for the user beside the result. */
-export function note(text: string): void {
-  process.stderr.write(`${styled("dim", text, process.stderr)}\n`);
+/** Prints lines of the result. */
+export function line(...lines: readonly string[]): void {
+  for (const text of lines) process.stdout.write(`${oneInert(text)}\n`);
+}
+
+/** Prints lines for the user beside the result. */
+export function note(...lines: readonly string[]): void {
+  for (const text of lines) process.stderr.write(`${styled("dim", oneInert(text), process.stderr)}\n`);
 }
 
 /** Prints the one document of `--json`: first whether the command succeeded, in place of what the data says of itself. */
 export function json(success: boolean, data: object): void {
   const document = Object.assign({ success }, data, { success });
-  line(JSON.stringify(document, undefined, process.stdout.isTTY ? 2 : undefined));
+  line(...visibleJSON(document, process.stdout.isTTY ? 2 : undefined).split("\n"));
 }
 
 /** Prints an error: its kind is that of the exit status. */
 export function failure(kind: ExitName, message: string, asJSON: boolean): void {
   if (asJSON) json(false, { error: { kind, message, exit_status: EXIT[kind] } });
-  else process.stderr.write(`${styled("red", "Error:", process.stderr)} ${inert(message)}\n`);
+  else
+    process.stderr.write(
+      `${styled("red", "Error:", process.stderr)} ${message.split("\n").map(oneInert).join("\n")}\n`,
+    );
 }
 
 /**
@@ -80,11 +96,11 @@ function cut(text: string, width: number): string {
 
 /**
  * A name as one word of a line that loses nothing of it: a backslash before what `printf %b` of a shell turns back into backslashes and
- * control characters, those that turn the writing round among them.
+ * control characters, and others that a terminal does not show as they are.
  */
 export function escapedName(name: string): string {
-  return name.replace(/[\\\p{Cc}\p{Bidi_Control}\u2028\u2029]/gu, (character) => {
-    const short = { "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r" }[character];
+  return name.replaceAll("\\", "\\\\").replace(HIDDEN, (character) => {
+    const short = { "\n": "\\n", "\t": "\\t", "\r": "\\r" }[character];
     return (
       short ?? [...Buffer.from(character)].map((byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("")
     );
@@ -176,11 +192,11 @@ export class Progress {
   }
 
   /** Prints a line for the user beside the result: one of its own on a terminal, where the output's has not ended. */
-  note(text: string): void {
+  note(...lines: readonly string[]): void {
     this.clear();
     if (this.#isWithinLine && process.stderr.isTTY) process.stderr.write("\n");
     this.#isWithinLine = false;
-    note(text);
+    note(...lines);
   }
 
   stop(): void {

@@ -93,7 +93,7 @@ export function reportCode(
 function printResult(run: object, content: Answer["content"], images: readonly string[] | undefined): void {
   const { result, left_out, error } = codeFields.parse(run);
   if (result) printed(process.stdout, `${result}\n`);
-  if (left_out) note(left_out);
+  if (left_out) note(left_out.replaceAll("\n", " "));
   if (error) {
     const text = error.traceback.join("\n") || `${error.name}: ${error.message}`;
     printed(process.stderr, `${styled("red", text, process.stderr)}\n`);

@@ -65,7 +65,7 @@ export const connect = serverCommand(
     if (print) {
       const shown = withEntry(client, "", name, entry);
       if (options.json) json(true, { client: chosen, file, entry, written: false });
-      else line(`${file}:\n${shown.trimEnd()}`);
+      else line(`${file}:`, ...shown.trimEnd().split("\n"));
       return;
     }
     const { text, before } = readBefore(client, file, name);

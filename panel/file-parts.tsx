@@ -1,13 +1,12 @@
 /** What the tree and an open file have in common. */
+import { visible } from "../src/shared/shown.ts";
 import { downloadURL } from "./file.ts";
 import { host } from "./host.ts";
-import { visible } from "./log.ts";
 import { useOffered } from "./offered.ts";
-import { plain } from "./plain.ts";
 
 /** A name, whatever is in it. */
 export function Name({ name }: { name: string }) {
-  return <bdi>{plain(Array.from(name, visible).join(""))}</bdi>;
+  return <bdi>{visible(name)}</bdi>;
 }
 
 /** Fetches a file, or a directory as an archive. */

@@ -11,7 +11,7 @@ import { LogView } from "./log-view.tsx";
 import { plain } from "./plain.ts";
 import { wordsOf } from "./poll.ts";
 import { Result } from "./result.tsx";
-import { type Block, callTool, SignedOut, ToolFailed } from "./tools.ts";
+import { type Answer, type Block, callTool, SignedOut, ToolFailed } from "./tools.ts";
 
 /** What `get_result` says of a task or of a question, in the form of its output schema. */
 interface Fields extends Partial<RunFields> {
@@ -159,8 +159,15 @@ function Steps({ log, version }: { log: Log; version: number }) {
   );
 }
 
-/** How the answer with an artifact ends where that is all of it. */
-const END = "This is the end.]";
+/** What `get_result` answers of an artifact, as data. */
+interface ArtifactData {
+  /** Its text, or as much of it as an answer holds. */
+  content?: string;
+  /** Where that goes on; none where it is all. */
+  next_cursor?: number;
+  /** A link to all of it. */
+  url?: string;
+}
 
 const KINDS: Readonly<Record<string, string>> = { "@": "place", "+": "added", "-": "removed" };
 
@@ -198,12 +205,12 @@ interface Kept {
 }
 
 function Artifact({ id, path, bytes, onSignedOut }: Kept) {
-  const [blocks, setBlocks] = useState<Block[]>();
+  const [blocks, setBlocks] = useState<readonly Block[]>();
   const [problem, setProblem] = useState<string>();
-  const ask = async (use: (blocks: Block[]) => Promise<void> | void) => {
+  const ask = async (use: (answer: Answer<ArtifactData>) => Promise<void> | void) => {
     setProblem(undefined);
     try {
-      await use((await callTool("get_result", { id, artifact: path })).content);
+      await use(await callTool<ArtifactData>("get_result", { id, artifact: path }));
     } catch (error) {
       if (error instanceof SignedOut) onSignedOut();
       else setProblem(wordsOf(error));
@@ -217,7 +224,7 @@ function Artifact({ id, path, bytes, onSignedOut }: Kept) {
         class="plain"
         aria-expanded={blocks !== undefined}
         aria-label={`${blocks ? "Hide" : "View"}: ${path}`}
-        onClick={() => (blocks ? setBlocks(undefined) : void ask(setBlocks))}
+        onClick={() => (blocks ? setBlocks(undefined) : void ask((answer) => setBlocks(blocksOf(answer))))}
       >
         {blocks ? "Hide" : "View"}
       </button>{" "}
@@ -226,34 +233,30 @@ function Artifact({ id, path, bytes, onSignedOut }: Kept) {
           type="button"
           class="plain"
           aria-label={`Download: ${path}`}
-          onClick={() => void ask((answered) => save(answered, path))}
+          onClick={() => void ask(({ data }) => save(data, path))}
         >
           Download
         </button>
       )}
       <span role="alert">{problem}</span>
-      {blocks && <Result blocks={content(blocks)} />}
+      {blocks && <Result blocks={blocks} />}
     </li>
   );
 }
 
 /** What an artifact holds, without what tells a model that this is all of it. */
-function content(blocks: readonly Block[]): readonly Block[] {
-  return blocks.length > 1 && blocks.at(-1)?.text?.endsWith(END) ? blocks.slice(0, -1) : blocks;
+function blocksOf({ data, content }: Answer<ArtifactData>): readonly Block[] {
+  const isWhole = data.content !== undefined && data.next_cursor === undefined;
+  return isWhole ? [{ type: "text", text: data.content }] : content;
 }
 
-/** Saves an artifact: by the link in the answer, or the text where that is all of it. @throws {ToolFailed} */
-async function save(blocks: readonly Block[], path: string): Promise<void> {
-  const said = blocks.findLast(({ type }) => type === "text")?.text ?? "";
-  const link = said
-    .split("\n")
-    .findLast((line) => line.startsWith(`[Download ${path} (link for the user`))
-    ?.match(/: (https?:\/\/[^\s\]]+\/files\/[\w.-]+)\]$/)?.[1];
-  if (link) return host().download(link);
-  if (!said.endsWith(END)) throw new ToolFailed("There is no link to it for you.");
-  const text = blocks.length > 1 ? (blocks[0]?.text ?? "") : "";
+/** Saves an artifact: by its link, or the text where that is all of it. @throws {ToolFailed} */
+async function save({ url, content, next_cursor }: ArtifactData, path: string): Promise<void> {
+  if (url !== undefined) return host().download(url);
+  if (content === undefined || next_cursor !== undefined)
+    throw new ToolFailed("There is no link to it for you.");
   const anchor = document.createElement("a");
-  anchor.href = URL.createObjectURL(new Blob([text]));
+  anchor.href = URL.createObjectURL(new Blob([content]));
   anchor.download = path.split("/").at(-1) ?? "";
   anchor.click();
   URL.revokeObjectURL(anchor.href);

@@ -2,6 +2,7 @@
 import { IMAGE_BYTES } from "../../container/sandboxd/protocol.ts";
 import { imageType } from "../shared/image-header.ts";
 import { ARTIFACTS } from "../shared/resource-uri.ts";
+import { fenced, shownName } from "../shared/shown.ts";
 import { wholeText } from "../shared/text.ts";
 import { BINARY_BYTES, describeBinary } from "./binary.ts";
 import { runDownloads, withDownloads } from "./download.ts";
@@ -32,20 +33,39 @@ export async function artifactOutput(
   const content = wholeText(bytes, cursor + bytes.length < size);
   if (content) {
     const next = cursor + content.bytes;
-    const said = `[${path}, bytes ${cursor} to ${next} of ${size}. ${next < size ? `Go on with cursor ${next}.` : "This is the end."}]`;
-    const isCut = at === undefined && next < size;
-    const blocks = [...(content.text ? [text(content.text)] : []), text(said)];
-    return { content: isCut ? withDownloads(context, blocks, await artifact(size)) : blocks };
+    const said = `[${shownName(path)}, bytes ${cursor} to ${next} of ${size}. ${next < size ? `Go on with cursor ${next}.` : "This is the end."}]`;
+    const downloads = at === undefined && next < size ? await artifact(size) : [];
+    const blocks = [text([content.text && fenced(content.text), said].filter(Boolean).join("\n"))];
+    const structured = {
+      path,
+      size,
+      cursor,
+      content: content.text,
+      next_cursor: next < size ? next : undefined,
+    };
+    return {
+      content: withDownloads(context, blocks, downloads),
+      structured: { ...structured, url: downloads[0]?.url },
+    };
   }
   if (at === undefined) {
     const instead = `To read its bytes, call get_result with cursor 0, ${BINARY_BYTES} bytes at a time.`;
+    const downloads = await artifact(size);
+    const structured = { path, size, url: downloads[0]?.url };
     if (!imageType(bytes)) {
       const described = text(await describeBinary(path, size, bytes, instead));
-      return { content: withDownloads(context, [described], await artifact(size)) };
+      return { content: withDownloads(context, [described], downloads), structured };
     }
     const whole = async () => (await read(IMAGE_BYTES)).bytes;
-    const image = { sandbox: ownRun(id), path, size, read: whole, instead, original: () => artifact(size) };
-    return { content: await imageBlocks(context, image) };
+    const image = {
+      sandbox: ownRun(id),
+      path,
+      size,
+      read: whole,
+      instead,
+      original: async () => downloads,
+    };
+    return { content: await imageBlocks(context, image), structured };
   }
   const part = await read(BINARY_BYTES);
   const next = cursor + part.bytes.length;
@@ -53,7 +73,7 @@ export async function artifactOutput(
   return {
     content: [
       text(part.bytes.toBase64()),
-      text(`[${path}, bytes ${cursor} to ${next} of ${size} in base64.${rest}]`),
+      text(`[${shownName(path)}, bytes ${cursor} to ${next} of ${size} in base64.${rest}]`),
     ],
   };
 }

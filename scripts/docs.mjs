@@ -100,6 +100,13 @@ image that is too large or broken, so:
 - An image that is cut off is an error in words. The server follows the structure of a file to its end, with the checksums of PNG,
   and decodes no pixels: an image that fits and whose coded data is wrong in itself is shown, and how it looks is up to the client.`;
 
+const WORDS = `## Whose words are whose
+
+What a program printed, or a file holds, stands behind its label on one line, or between two lines of backticks. Where it has three
+backticks itself, random letters follow those of the fence, which nothing that was printed before can know. A name that is more than
+one plain word is written as a string of JSON, and what no font shows as its escape. Everything else is the server's. Programs ask for
+data (\`?results=structured\`), where texts are as they are.`;
+
 const FEWER = `## Fewer tools
 
 Every definition costs a client tokens in every chat. The address of the endpoint says which it needs:
@@ -158,7 +165,7 @@ const reference = definitions.map(({ name, title, description, inputSchema }) =>
 });
 put(
   "docs/tools.md",
-  `# Tools\n\nGenerated from the definitions in \`src/tools\` by \`npm run docs\`.\n\n${QUOTAS}\n\n${FEWER}\n\n${IMAGES}\n\n${reference.join("\n\n")}\n`,
+  `# Tools\n\nGenerated from the definitions in \`src/tools\` by \`npm run docs\`.\n\n${QUOTAS}\n\n${WORDS}\n\n${FEWER}\n\n${IMAGES}\n\n${reference.join("\n\n")}\n`,
 );
 
 const commands = readFileSync(join(root, "docs/cli.md"), "utf8");

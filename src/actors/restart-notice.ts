@@ -2,6 +2,7 @@
  * Counts the starts of a sandbox's container and remembers how the last one ended, because processes, kernels and files
  * outside the workspace die with it. The next result says so, once, and what of the workspace is back.
  */
+import { shownName } from "../shared/shown.ts";
 import type { LeftOut, Snapshot } from "./snapshot-registry.ts";
 
 /** The synchronous key-value part of a Durable Object's storage. */
@@ -103,7 +104,7 @@ const NAMED = 5;
 
 /** What a save left out, as a clause. */
 export function leftWords({ count, bytes, names, unreadable, special, crowded }: LeftOut): string {
-  const some = (paths: string[]) => `(${paths.slice(0, NAMED).join(", ")})`;
+  const some = (paths: string[]) => `(${paths.slice(0, NAMED).map(shownName).join(", ")})`;
   const parts: string[] = [];
   if (count > 0) {
     const size = `${Math.ceil(bytes / 1024 / 1024)} MB together`;

@@ -3,6 +3,7 @@ import { type Env, parseConfig } from "../shared/config.ts";
 import type { Account } from "./account.ts";
 import { type Failure, ToolError } from "../shared/errors.ts";
 import { actorName } from "../shared/names.ts";
+import { visible } from "../shared/shown.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { Owner } from "./account-link.ts";
@@ -33,7 +34,7 @@ export async function callSandbox<T>(
   const answer = await (reads ? twice(attempt) : attempt()).catch((error: unknown) => {
     throw explainedReset(error, owner.sandbox);
   });
-  if (answer.ok) return { value: answer.value, notice: answer.notice };
+  if (answer.ok) return { value: answer.value, notice: answer.notice && visible(answer.notice) };
   throw ToolError.from(withNotice(answer.failure, answer.notice));
 }
 

@@ -425,7 +425,7 @@ function failureWords({ id, state, exitCode }: RunView, tail: Uint8Array | undef
   const how = FAILED[state as keyof typeof FAILED];
   const code = state === "failed" ? ` with exit code ${exitCode}` : "";
   const end = tail && lenient(tail).trim();
-  return `The set-up of this sandbox ${how}${code}: calls go on without it, until configure_sandbox sets it anew. get_result with id ${id} has its output${end ? `, which ends:\n${end}` : "."}`;
+  return `The set-up of this sandbox ${how}${code}: calls go on without it, until configure_sandbox sets it anew. get_result with id ${id} has its output${end ? `, which ends: ${JSON.stringify(end)}` : "."}`;
 }
 
 function stillSettingUp(sandbox: string, run: string | undefined, ms: number): ToolError {

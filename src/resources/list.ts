@@ -10,6 +10,7 @@ import { accountOf } from "../actors/sandbox-client.ts";
 import { SANDBOX_NAME } from "../shared/names.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { RUNS, fileURI, runURI } from "../shared/resource-uri.ts";
+import { visible } from "../shared/shown.ts";
 import { within } from "../shared/within.ts";
 import { reading } from "./context.ts";
 import { entryURI, typeOf } from "./read.ts";
@@ -46,7 +47,7 @@ export async function listResources(
   const results = tasks.map((task): Resource => ({
     uri: runURI(task.id, ""),
     name: task.id,
-    title: `Task: ${task.title}`,
+    title: `Task: ${visible(task.title)}`,
     description: `What the task of ${new Date(task.startedAt).toISOString()} left: its log and its artifacts.`,
     mimeType: "application/json",
   }));
@@ -68,7 +69,7 @@ async function workspace(caller: CallerContext, sandbox: string, isRunning: bool
     const isDirectory = entry.type === "directory";
     return {
       uri: entryURI(sandbox, WORKSPACE, entry) ?? "",
-      name: `${sandbox}/${entry.path}${isDirectory ? "/" : ""}`,
+      name: `${sandbox}/${visible(entry.path)}${isDirectory ? "/" : ""}`,
       mimeType: isDirectory ? "application/json" : typeOf(entry.path, undefined),
       size: entry.type === "file" ? entry.size : undefined,
       annotations: { lastModified: entry.modified },

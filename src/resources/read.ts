@@ -8,6 +8,7 @@ import { joined } from "../runs/head-and-tail.ts";
 import { absolute } from "../container/files.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { ToolError } from "../shared/errors.ts";
+import { visibleJSON } from "../shared/shown.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import {
@@ -162,7 +163,7 @@ function contentsOf(path: string, bytes: Uint8Array): Contents {
 }
 
 function listing(value: unknown): Contents {
-  return { mimeType: "application/json", text: JSON.stringify(value, null, 1) };
+  return { mimeType: "application/json", text: visibleJSON(value, 1) };
 }
 
 const MEDIA = /^(?:image\/(?!svg)|audio\/|video\/|font\/)/;

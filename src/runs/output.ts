@@ -28,9 +28,14 @@ export function headAndTail(first: Uint8Array, last: Uint8Array, bytes: number):
 }
 
 /** The stream as one text, with a line in the middle that says how much is missing. */
-export function shownText({ head, tail, bytes, omitted }: Shown): string {
-  if (omitted === 0) return head + tail;
-  return `${head}\n[... ${omitted} of ${bytes} bytes omitted ...]\n${tail}`;
+export function shownText(shown: Shown): string {
+  const { head, tail, omitted } = shown;
+  return omitted === 0 ? head + tail : `${head}\n${omittedText(shown)}\n${tail}`;
+}
+
+/** What stands in place of the middle of an output. */
+export function omittedText({ omitted, bytes }: Pick<Shown, "omitted" | "bytes">): string {
+  return `[... ${omitted} of ${bytes} bytes omitted ...]`;
 }
 
 /** Bytes at the end of an output that are searched for its last line, and characters of the line that are shown. */

@@ -3,6 +3,7 @@
  * actor to the Worker as data (`Failure`), because a thrown error loses its properties on the way.
  */
 
+import { visible } from "./shown.ts";
 import { clause } from "./text.ts";
 import { within } from "./within.ts";
 
@@ -48,9 +49,10 @@ export class ToolError extends Error implements Failure {
   readonly retryable: boolean;
 
   constructor(code: ErrorCode, message: string, hint = "", retryable = false) {
-    super(message);
+    // Names of files and words of programs are in both.
+    super(visible(message));
     this.code = code;
-    this.hint = hint;
+    this.hint = visible(hint);
     this.retryable = retryable;
   }
 

@@ -1,5 +1,6 @@
 /** Binary files for a model: what they are, and the bytes that it asks for. */
 import { fileTypeFromBuffer } from "file-type";
+import { shownName } from "../shared/shown.ts";
 
 /** The most bytes in one result, before base64. */
 export const BINARY_BYTES = 48 * 1024;
@@ -25,7 +26,7 @@ export async function describeBinary(
   const kind = type ? `${type.mime} (${type.ext})` : "of no known type";
   const shown = start.subarray(0, FIRST_BYTES);
   const first = shown.length < size ? `Its first ${shown.length} bytes` : "All of it";
-  return `[${path} is no UTF-8 text: ${size} bytes, ${kind}. ${next} ${first}:]\n${hexDump(shown)}`;
+  return `[${shownName(path)} is no UTF-8 text: ${size} bytes, ${kind}. ${next} ${first}:]\n${hexDump(shown)}`;
 }
 
 /** Bytes as `xxd` shows them: offset, hexadecimal, printable characters. */

@@ -3,6 +3,7 @@ import { REGIONS } from "../shared/principal.ts";
 import { SETUP_STATES, type SetUpState } from "../actors/set-up.ts";
 import { callSandbox } from "../actors/sandbox-client.ts";
 import { INTERNET, MOST_HOSTS, parseHostEntry } from "../shared/network-policy.ts";
+import { shownName } from "../shared/shown.ts";
 import { defineTool, sandboxField, sections, text, variablesField } from "./define.ts";
 
 /**
@@ -94,7 +95,7 @@ export const configureSandbox = defineTool({
     const said = sections([
       ["notice", notice],
       ["sandbox", sandbox],
-      ["variables", variables.join(", ") || "none"],
+      ["variables", variables.map(shownName).join(", ") || "none"],
       ["set-up", SETUP_WORDS[state]],
       ["region", made],
       ["internet", holds.internet],

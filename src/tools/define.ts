@@ -3,12 +3,14 @@ import type { CallToolResult, ServerContext } from "@modelcontextprotocol/server
 import { z } from "zod";
 import { missingScopes, type Scope } from "../shared/principal.ts";
 import { isTaskID } from "../runs/id.ts";
+import { type Shown, omittedText } from "../runs/output.ts";
 import { ERROR_META } from "../shared/apps.ts";
 import { internalError, ToolError } from "../shared/errors.ts";
 import { type SandboxCalls, sandboxCallsOf } from "../actors/sandbox-client.ts";
 import { DEFAULT_SANDBOX, SANDBOX_NAME, SANDBOX_NAME_RULE } from "../shared/names.ts";
 import { type Config, MAX_WAIT_SECONDS } from "../shared/config.ts";
 import { isRecord } from "../shared/is-record.ts";
+import { fenced, isLine } from "../shared/shown.ts";
 import { callerFields, log, logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
@@ -274,17 +276,34 @@ export function text(value: string): CallToolResult["content"][number] {
   return { type: "text", text: value };
 }
 
-/** Joins sections, each with its label. Empty ones are left out. */
-export function sections(parts: readonly [label: string, value: string | number | undefined][]): string {
+/** What a program printed, or a file holds: it is shown so that it cannot be taken for the server's words. */
+export type Quoted = Pick<Shown, "head" | "tail"> & Partial<Shown>;
+
+/** A text that is shown so. */
+export function quoted(head: string | undefined): Quoted | undefined {
+  return head === undefined ? undefined : { head, tail: "" };
+}
+
+/** Joins sections, each with its label: the server's words, and outputs. Empty ones are left out. */
+export function sections(
+  parts: readonly [label: string, value: string | number | Quoted | undefined][],
+): string {
   return parts
-    .filter(([, value]) => value !== undefined && value !== "")
-    .map(([label, value]) => {
-      const shown = String(value);
-      return shown.includes("\n") || shown.length > 80
-        ? `${label}:\n${shown.replace(/\n$/, "")}`
-        : `${label}: ${shown}`;
+    .flatMap(([label, value]) => {
+      const isQuoted = typeof value === "object";
+      const shown = isQuoted ? quotedText(value) : String(value ?? "").replace(/\n$/, "");
+      if (shown === "") return [];
+      const isBelow = shown.includes("\n") || (!isQuoted && shown.length > 80);
+      return isBelow ? `${label}:\n${shown}` : `${label}: ${shown}`;
     })
     .join("\n");
+}
+
+/** An output in a fence, what is said of its middle between two; a single line is as it is. */
+export function quotedText({ head, tail, omitted = 0, bytes = 0 }: Quoted): string {
+  if (omitted > 0) return [fenced(head), omittedText({ omitted, bytes }), fenced(tail)].join("\n");
+  const line = (head + tail).replace(/\n$/, "");
+  return isLine(line) ? line : fenced(head + tail);
 }
 
 /** The input field for a path in a sandbox. */

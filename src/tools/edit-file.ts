@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { absolute } from "../container/files.ts";
 import { ToolError } from "../shared/errors.ts";
+import { fenced, shownName } from "../shared/shown.ts";
 import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
 
 /** Edits in one call. */
@@ -52,8 +53,8 @@ export const editFile = defineTool({
     const { size, replaced = 0, diff = "" } = value;
     const structured = { path: absolute(path), replaced, size, diff, notice };
     const left = mayRead && diff === "" ? " Computing a diff of it would take too long." : "";
-    const said = `${replaced} replaced in ${structured.path}; it has ${size} bytes now.${left}`;
+    const said = `${replaced} replaced in ${shownName(structured.path)}; it has ${size} bytes now.${left}`;
     const told = [sections([["notice", notice]]), said].filter(Boolean).join("\n");
-    return { content: [text(told), ...(diff ? [text(diff)] : [])], structured };
+    return { content: [text(told), ...(diff ? [text(fenced(diff))] : [])], structured };
   },
 });

@@ -1,6 +1,7 @@
 import type { RunView } from "../runs/run.ts";
 import type { WithNotice } from "../actors/sandbox-client.ts";
 import type { ToolContext } from "./define.ts";
+import { visible } from "../shared/shown.ts";
 import { ownRun } from "./own-run.ts";
 
 /** Bytes of new progress read in one call of the actor. */
@@ -33,7 +34,7 @@ export async function followTask(
     if (!value.page) continue;
     cursor = value.page.next;
     for (const { stream, bytes } of value.page.pieces)
-      if (stream === "stdout") for (const line of linesOf(bytes)) progress(line);
+      if (stream === "stdout") for (const line of linesOf(bytes)) progress(visible(line));
   }
   return { value: { ...value.run, source }, notice: notices.join(" ") || undefined };
 }

@@ -3,6 +3,7 @@ import type { CodeImage, CodeResult } from "../runs/run.ts";
 import { ToolError } from "../shared/errors.ts";
 import { imageHeader, imageType } from "../shared/image-header.ts";
 import { type NotShown, shownImage, sizeInWords, tooLarge } from "../shared/images.ts";
+import { shownName } from "../shared/shown.ts";
 import { type ToolContext, type ToolOutput, text } from "./define.ts";
 import { type Download, downloadLine, withDownloads } from "./download.ts";
 
@@ -28,17 +29,18 @@ export interface ImageFile {
  * @throws {ToolError} `not_shown` for an image that clients may fail to read
  */
 export async function imageBlocks(context: ToolContext, file: ImageFile): Promise<ToolOutput["content"]> {
-  const { sandbox, path, size, instead, original } = file;
+  const { sandbox, size, instead, original } = file;
+  const name = shownName(file.path);
   const refuse = async ({ problem, remedy }: NotShown): Promise<never> => {
     const lines = (await original()).flatMap((download) => downloadLine(download) ?? []);
     const hint = [remedy, instead, ...lines].filter(Boolean).join(" ");
-    throw new ToolError("not_shown", `The image ${path} ${problem}`, hint);
+    throw new ToolError("not_shown", `The image ${name} ${problem}`, hint);
   };
   const large = tooLarge(size);
   if (large) return refuse(large);
   const bytes = await file.read();
   if (context.takesImages === false) {
-    const said = `[${path}: ${describedAs(bytes)}, ${bytes.length} bytes. ${IMAGES_OFF} ${instead}]`;
+    const said = `[${name}: ${describedAs(bytes)}, ${bytes.length} bytes. ${IMAGES_OFF} ${instead}]`;
     return withDownloads(context, [text(said)], await original());
   }
   const image = await shownImage(bytes, async (whole) => {
@@ -47,8 +49,8 @@ export async function imageBlocks(context: ToolContext, file: ImageFile): Promis
   });
   if ("problem" in image) return refuse(image);
   const shown = { type: "image", data: image.bytes.toBase64(), mimeType: image.mimeType } as const;
-  if (image.change === undefined) return [text(`[${path}: ${imageLine(image)}.]`), shown];
-  const said = text(`[${path}: ${imageLine(image)}. ${instead}]`);
+  if (image.change === undefined) return [text(`[${name}: ${imageLine(image)}.]`), shown];
+  const said = text(`[${name}: ${imageLine(image)}. ${instead}]`);
   return withDownloads(context, [said, shown], await original());
 }
 
@@ -85,6 +87,6 @@ export function imageLines(results: readonly CodeResult[], takesImages: boolean)
 
 /** Where the original of an image is that is not shown as it is. @param path none where it was not kept */
 function whereOriginal(path: string | undefined): string {
-  if (path !== undefined) return `The original is ${path}.`;
+  if (path !== undefined) return `The original is ${shownName(path)}.`;
   return "To keep an original, save it to a file in the code: figure.savefig, image.save.";
 }

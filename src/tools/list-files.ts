@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { MAX_LISTED } from "../../container/sandboxd/protocol.ts";
 import { NOT_UTF8, absolute, checkedCursor } from "../container/files.ts";
+import { shownName } from "../shared/shown.ts";
 import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
 
 export const listFiles = defineTool({
@@ -48,7 +49,7 @@ export const listFiles = defineTool({
         `${entry.type.padEnd(9)} ${String(entry.size).padStart(10)} ${entry.modified} ${shownName(entry.path)}`,
     );
     if (entries.length === 0)
-      lines.push(after === undefined ? `${structured.path} is empty.` : "There is nothing more.");
+      lines.push(after === undefined ? `${shownName(structured.path)} is empty.` : "There is nothing more.");
     if (entries.some((entry) => entry.path.includes("\uFFFD"))) lines.push(NOT_UTF8);
     if (next !== undefined)
       lines.push(
@@ -60,8 +61,3 @@ export const listFiles = defineTool({
     };
   },
 });
-
-/** A name as it is when it is safe on a line of its own, else as a JSON string. */
-function shownName(name: string): string {
-  return /^\s|\s$|\p{Cc}|[\u2028\u2029"]/u.test(name) ? JSON.stringify(name) : name;
-}

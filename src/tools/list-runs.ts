@@ -5,6 +5,7 @@ import type { TaskEntry } from "../tasks/task-list.ts";
 import { ToolError } from "../shared/errors.ts";
 import { type WithNotice, accountOf } from "../actors/sandbox-client.ts";
 import { twice } from "../actors/actor-errors.ts";
+import { visible } from "../shared/shown.ts";
 import { type ToolContext, defineTool, sandboxField, sections, text } from "./define.ts";
 import { ownRun } from "./own-run.ts";
 import { stateText } from "./waiting.ts";
@@ -71,7 +72,7 @@ export const listRuns = defineTool({
 function lineOf(run: RunSummary): string {
   const started = new Date(run.startedAt).toISOString();
   const when = run.waiting ? `since ${started}` : `${started} ${durationMs(run)} ms`;
-  return `${run.id} ${run.kind} ${stateText(run)} ${when}: ${run.title}`;
+  return `${run.id} ${run.kind} ${stateText(run)} ${when}: ${visible(run.title)}`;
 }
 
 /** The account may learn of the end of a task late, or never when a server dies, so the actor that runs it is asked. */

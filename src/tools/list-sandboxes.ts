@@ -9,6 +9,7 @@ import { type NetworkLimits, networkLimits, policyOf } from "../shared/network-l
 import { secretsFor } from "../shared/secrets.ts";
 import { previewURL } from "../shared/preview-url.ts";
 import { sandboxListing } from "../shared/sandbox-listing.ts";
+import { shownName } from "../shared/shown.ts";
 import { type ToolContext, defineTool, text } from "./define.ts";
 import { canRunTasks } from "../shared/config.ts";
 
@@ -45,7 +46,7 @@ export const listSandboxes = defineTool({
       const saved = saved_at === undefined ? "" : `, saved ${saved_at} (${saved_bytes} bytes)`;
       return [
         `${name}: ${state}${size}, created ${created_at}, last used ${last_used_at}${saved}${reaches}`,
-        ...(variables.length > 0 ? [`  variables: ${variables.join(", ")}`] : []),
+        ...(variables.length > 0 ? [`  variables: ${variables.map(shownName).join(", ")}`] : []),
         ...sandbox.previews.map(
           ({ port, url, expires_at }) =>
             `  port ${port} is exposed until ${expires_at}${url ? `: ${url}` : ""}`,
@@ -64,12 +65,12 @@ export const listSandboxes = defineTool({
       );
     const components = await componentsOf(context);
     for (const [kind, names] of Object.entries(components ?? {}))
-      if (names.length > 0) lines.push(`${kind} for execute_task: ${names.join(", ")}`);
+      if (names.length > 0) lines.push(`${kind} for execute_task: ${names.map(shownName).join(", ")}`);
     if (components === undefined)
       lines.push("What there is for agents and commands of execute_task cannot be listed now.");
     for (const { id, sandbox, label, saved_at, bytes, expires_at } of checkpoints)
       lines.push(
-        `checkpoint ${id} of ${sandbox}${label ? ` (${label})` : ""}: ${saved_at}, ${bytes} bytes, kept until ${expires_at}`,
+        `checkpoint ${id} of ${sandbox}${label ? ` (${shownName(label)})` : ""}: ${saved_at}, ${bytes} bytes, kept until ${expires_at}`,
       );
     if (sandboxes.length === 0)
       lines.push("You have no sandbox yet: the first call of run_code or run_command makes one.");

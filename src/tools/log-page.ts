@@ -3,10 +3,20 @@ import { z } from "zod";
 import { RUN_STATES, type RunView, STREAMS, type Stream } from "../runs/run.ts";
 import type { LogPage } from "../runs/runs.ts";
 import { lastStates, terminalText, unfinishedSequence } from "../runs/terminal.ts";
+import { fenced, visible } from "../shared/shown.ts";
 import { wholeCharacters } from "../shared/text.ts";
 import { type ToolOutput, sections, text } from "./define.ts";
 import { typeText } from "./run-result.ts";
 import { stateText, waitingText } from "./waiting.ts";
+
+interface PageOptions {
+  /** What is to be said of what the page leaves out. */
+  before?: string | undefined;
+  /** Whether the caller has just typed into the run, and so knows how to. */
+  isTyped?: boolean;
+  /** Whether a terminal's control sequences stay, in the data alone. */
+  isRaw?: boolean | undefined;
+}
 
 /** A page as data. */
 export const logPage = z.object({
@@ -23,17 +33,16 @@ export const logPage = z.object({
 
 /**
  * The page, and where to go on.
- * @param before what is to be said of what the page leaves out
- * @param isRaw whether a terminal's control sequences stay, in the data alone
  */
 export function pageOutput(
   run: RunView,
   page: LogPage,
   notice?: string,
-  { before, isRaw = false }: { before?: string | undefined; isRaw?: boolean | undefined } = {},
+  { before, isTyped = false, isRaw = false }: PageOptions = {},
 ): ToolOutput<z.input<typeof logPage>> {
   const { log, next } = pageTexts(page, run, isRaw);
   const isRunning = run.state === "running";
+  const isAll = next >= run.logBytes;
   const goOn =
     next < run.logBytes
       ? `There is more: go on with cursor ${next}.`
@@ -47,13 +56,13 @@ export function pageOutput(
     ["notice", notice],
     ["state", stateText(run)],
     ["exit_code", run.exitCode],
-    ["note", run.note],
+    ["note", run.note && visible(run.note)],
     ["before", before],
-    ["next", next >= run.logBytes && !isRunning ? goOn + lost : goOn],
-    ["input", isRunning && run.isInteractive ? typeText(run.id) : undefined],
+    ["next", isTyped && isRunning && isAll ? undefined : isAll && !isRunning ? goOn + lost : goOn],
+    ["input", isRunning && run.isInteractive && !isTyped ? typeText(run.id) : undefined],
   ]);
   const shown = (isRaw ? [] : log).map(({ stream, text: printed }) =>
-    text(`[${stream}]\n${lastStates(printed)}`),
+    text(`[${stream}]\n${fenced(lastStates(printed))}`),
   );
   const structured: z.input<typeof logPage> = {
     id: run.id,

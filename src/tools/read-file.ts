@@ -3,6 +3,7 @@ import { ToolError } from "../shared/errors.ts";
 import { type FileRange, absolute } from "../container/files.ts";
 import { IMAGE_BYTES } from "../../container/sandboxd/protocol.ts";
 import { imageType } from "../shared/image-header.ts";
+import { fenced, shownName } from "../shared/shown.ts";
 import { wholeText } from "../shared/text.ts";
 import { BINARY_BYTES, describeBinary } from "./binary.ts";
 import { fileDownloads, withDownloads } from "./download.ts";
@@ -20,7 +21,8 @@ import {
 /** The default number of lines in one result. */
 const LINES = 2000;
 
-/** The most bytes of text in one result. */
+/** The most bytes of text in one result: about 8,000 tokens of a model unless it says how many lines it wants. */
+const DEFAULT_TEXT = 32 * 1024;
 const MAX_TEXT = 64 * 1024;
 
 /** How to get at bytes that are not shown. */
@@ -56,11 +58,12 @@ export const readFile = defineTool({
     if (encoding === "base64") return asBytes(request, context);
     const offset = Math.max(1, request.offset ?? 1);
     const limit = request.limit ?? LINES;
+    const most = request.limit === undefined ? DEFAULT_TEXT : MAX_TEXT;
     const { value: range, notice } = await context.reading(request.sandbox, (actor, owner) =>
-      actor.getFile(owner, request.path, "lines", offset, limit, MAX_TEXT + 1),
+      actor.getFile(owner, request.path, "lines", offset, limit, most + 1),
     );
-    const cut = range.bytes.length > MAX_TEXT;
-    const content = wholeText(range.bytes.subarray(0, MAX_TEXT), cut)?.text;
+    const cut = range.bytes.length > most;
+    const content = wholeText(range.bytes.subarray(0, most), cut)?.text;
     if (content === undefined) {
       if (encoding === "utf-8")
         throw new ToolError(
@@ -89,27 +92,35 @@ export const readFile = defineTool({
         content: await linked(blocks(sections([["notice", notice]]), described), request, range, context),
       };
     }
-    const said = goOn(content, cut, offset, range, request.path);
-    const shown = blocks(sections([["notice", notice]]), content, said);
+    const said = goOn(content, cut && most, offset, range, request.path);
+    const shown = blocks(
+      [sections([["notice", notice]]), content && fenced(content), said].filter(Boolean).join("\n"),
+    );
+    const path = absolute(request.path);
+    const structured = { path, size: range.size, lines: range.lines, offset, content, notice };
     // Who asks for a part of it has been told, or knows, that there is more.
-    const isTooLong = range.size > MAX_TEXT && offset === 1 && request.limit === undefined;
-    return { content: isTooLong ? await linked(shown, request, range, context) : shown };
+    const isTooLong = range.size > most && offset === 1 && request.limit === undefined;
+    return { content: isTooLong ? await linked(shown, request, range, context) : shown, structured };
   },
 });
 
-/** How to read on in a file that is not shown whole; empty when it is. */
-function goOn(content: string, cut: boolean, offset: number, range: FileRange, path: string): string {
+/**
+ * How to read on in a file that is not shown whole; empty when it is.
+ * @param cut after how many bytes its text is cut, if it is
+ */
+function goOn(content: string, cut: number | false, offset: number, range: FileRange, path: string): string {
   const { size, lines = 0 } = range;
-  const whole = `${absolute(path)} has ${counted(lines, "line")}, ${counted(size, "byte")}`;
-  if (content === "")
-    return size === 0 ? `[${absolute(path)} is empty.]` : `[${whole}: there is no line ${offset}.]`;
-  const partial = cut && !content.endsWith("\n");
+  const name = shownName(absolute(path));
+  const whole = `${name} has ${counted(lines, "line")}, ${counted(size, "byte")}`;
+  if (content === "") return size === 0 ? `[${name} is empty.]` : `[${whole}: there is no line ${offset}.]`;
+  const partial = cut !== false && !content.endsWith("\n");
   const last = offset + content.split("\n").length - (content.endsWith("\n") ? 2 : 1);
   if (partial && last === offset)
-    return `[${whole}. Line ${offset} is longer than ${MAX_TEXT} bytes: go on by bytes, with encoding base64.]`;
+    return `[${whole}. Line ${offset} is longer than ${cut} bytes: go on by bytes, with encoding base64.]`;
   if (partial) return `[${whole}; shown up to a part of line ${last}. Go on with offset ${last}.]`;
   if (last < lines) return `[${whole}; shown up to line ${last}. Go on with offset ${last + 1}.]`;
-  return offset === 1 ? "" : `[${whole}; this is the end.]`;
+  const unended = content.endsWith("\n") ? "" : " Its last line has no line break.";
+  return offset === 1 ? unended && `[${name}:${unended}]` : `[${whole}; this is the end.${unended}]`;
 }
 
 /** A result with a link to the file, for whoever wants all of it. */
@@ -148,7 +159,7 @@ async function asBytes(
   );
   const end = offset + value.bytes.length;
   const rest = end < value.size ? ` Go on with encoding base64 and offset ${end}.` : "";
-  const whole = `${absolute(path)} has ${counted(value.size, "byte")}`;
+  const whole = `${shownName(absolute(path))} has ${counted(value.size, "byte")}`;
   const isBehind = offset > 0 && offset >= value.size;
   const said = isBehind
     ? `[${whole}: there is no byte ${offset}.]`

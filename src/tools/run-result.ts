@@ -1,7 +1,7 @@
 /** How a run of any kind is shown: to a model as text, to a program as data. */
 import { z } from "zod";
 import { taskDetailOf } from "../tasks/collect.ts";
-import { shownText } from "../runs/output.ts";
+import { type Shown, shownText } from "../runs/output.ts";
 import { lastStates, terminalText } from "../runs/terminal.ts";
 import { questionDetailOf } from "../runs/task-detail.ts";
 import {
@@ -12,7 +12,8 @@ import {
   type RunView,
   durationMs,
 } from "../runs/run.ts";
-import { type ToolContext, type ToolOutput, sections, text } from "./define.ts";
+import { shownName, visible } from "../shared/shown.ts";
+import { type ToolContext, type ToolOutput, quoted, sections, text } from "./define.ts";
 import { imageLines } from "./image.ts";
 import { withDownloads } from "./download.ts";
 import { downloadsOf } from "./run-downloads.ts";
@@ -32,19 +33,21 @@ function runBlocks(run: RunView, takesImages: boolean, notice?: string): Block[]
   if (task) return [text(taskText(run, task, notice))];
   const { results = [], error } = codeDetailOf(run) ?? {};
   const question = questionDetailOf(run);
+  const cwd = cwdOf(run);
   const said = sections([
     ["notice", notice],
     ["state", run.state === "succeeded" || run.state === "failed" ? undefined : stateText(run)],
     ["exit_code", run.exitCode],
-    ["note", run.note],
-    [question?.language ?? "code", question?.code],
-    ["stdout", lastStates(printed(run))],
-    ["stderr", lastStates(shownText(run.stderr))],
+    ["note", run.note && visible(run.note)],
+    [question?.language ?? "code", quoted(question?.code)],
+    ["cwd", cwd && shownName(cwd)],
+    ["stdout", inLastStates(printedOutput(run))],
+    ["stderr", inLastStates(run.stderr)],
     ["listening", listeningText(portsOf(run))],
-    ["result", resultText(results)],
-    ["left_out", leftOutText(results)],
+    ["result", quoted(resultText(results))],
+    ["left_out", quoted(leftOutText(results))],
     ["images", imageLines(results, takesImages)],
-    ["error", error && errorText(error)],
+    ["error", error && quoted(errorText(error))],
     ["next", nextCall(run)],
   ]);
   const images = results.flatMap((result): Block[] =>
@@ -68,6 +71,11 @@ function portsOf({ detail }: RunView): readonly number[] {
   return (detail && "ports" in detail && detail.ports) || [];
 }
 
+/** The directory that the session of a command is in after it, where that is not /workspace. */
+function cwdOf({ detail }: RunView): string | undefined {
+  return detail && "cwd" in detail ? detail.cwd : undefined;
+}
+
 function listeningText(ports: readonly number[]): string | undefined {
   if (ports.length === 0) return undefined;
   return `on port ${ports.join(", ")}; expose_port gives it a URL`;
@@ -83,6 +91,7 @@ export const runOutput = z.object({
   stdout_bytes: z.number(),
   stderr_bytes: z.number(),
   ports: z.array(z.number()).optional(),
+  cwd: z.string().optional(),
   duration_ms: z.number(),
   next: z.string().optional(),
   notice: z.string().optional(),
@@ -138,14 +147,24 @@ export function runFields(run: RunView, notice?: string): z.input<typeof runOutp
     stdout_bytes: run.stdout.bytes,
     stderr_bytes: run.stderr.bytes,
     ports: portsOf(run).length > 0 ? [...portsOf(run)] : undefined,
+    cwd: cwdOf(run),
     duration_ms: durationMs(run),
     next: nextCall(run),
     notice: [notice, run.note].filter(Boolean).join(" ") || undefined,
   };
 }
 
-function printed({ stdout, isInteractive }: RunView): string {
-  return isInteractive ? terminalText(shownText(stdout)) : shownText(stdout);
+function printed(run: RunView): string {
+  return shownText(printedOutput(run));
+}
+
+function inLastStates(shown: Shown): Shown {
+  return { ...shown, head: lastStates(shown.head), tail: lastStates(shown.tail) };
+}
+
+function printedOutput({ stdout, isInteractive }: RunView): Shown {
+  if (!isInteractive) return stdout;
+  return { ...stdout, head: terminalText(stdout.head), tail: terminalText(stdout.tail) };
 }
 
 /** How to type into a run. */

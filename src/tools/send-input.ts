@@ -51,10 +51,10 @@ export const sendInput = defineTool({
     const { run, page, skipped } = value;
     const before =
       skipped > 0 && !context.isRaw
-        ? `${skipped} bytes before are in the log: get_result, id ${id}, with a cursor.`
+        ? `${skipped} bytes before are in the log: get_result with a cursor.`
         : undefined;
     const notices = [notice, hasLongLine(text) ? LONG_LINE : undefined].filter(Boolean).join(" ");
-    return pageOutput(run, page, notices || undefined, { before, isRaw: context.isRaw });
+    return pageOutput(run, page, notices || undefined, { before, isTyped: true, isRaw: context.isRaw });
   },
 });
 

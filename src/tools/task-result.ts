@@ -4,7 +4,8 @@ import { shownText } from "../runs/output.ts";
 import { RUN_STATES, type RunView, durationMs } from "../runs/run.ts";
 import { type Changes, DIFF_NAME, LIST_NAME, SHOWN_FILES, type TaskDetail } from "../runs/task-detail.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
-import { sections } from "./define.ts";
+import { shownName, visible } from "../shared/shown.ts";
+import { quoted, sections } from "./define.ts";
 import { stateText, waitingText } from "./waiting.ts";
 
 /** Lines of progress that are shown of a task that goes on. */
@@ -14,12 +15,13 @@ export function taskText(run: RunView, task: TaskDetail, notice: string | undefi
   return sections([
     ["notice", notice],
     ["state", stateText(run)],
-    ["note", run.note],
-    ["answer", task.answer],
-    ["progress", isOpen(run) ? latest(run) : undefined],
-    ["stderr", run.state === "succeeded" ? undefined : shownText(run.stderr)],
+    ["note", run.note && visible(run.note)],
+    ["answer", quoted(task.answer)],
+    ["progress", isOpen(run) ? quoted(latest(run)) : undefined],
+    ["stderr", run.state === "succeeded" ? undefined : run.stderr],
     ["changes", task.changes && changesText(task, task.changes)],
-    ["diff", task.changes && diffText(task.changes)],
+    ["diff", task.changes && quoted(task.changes.diff)],
+    ["diff_cut", task.changes && diffCut(task.changes)],
     ["used", usedText(task)],
     ["artifacts", artifactsText(run, task)],
     ["not_kept", notKeptText(task)],
@@ -133,19 +135,26 @@ function latest({ stdout }: RunView): string {
 }
 
 function changesText({ directory }: TaskDetail, { files, count }: Changes): string {
-  if (count === 0) return `nothing in ${directory}`;
+  if (count === 0) return `nothing in ${shownName(directory)}`;
   const lines = files
     .slice(0, SHOWN_FILES)
-    .map(({ path, change, size }) => `${change} ${path}${change === "deleted" ? "" : ` (${size} bytes)`}`);
+    .map(
+      ({ path, change, size }) =>
+        `${change} ${shownName(path)}${change === "deleted" ? "" : ` (${size} bytes)`}`,
+    );
   const more =
     count > lines.length ? [`... and ${count - lines.length} more, all in the artifact ${LIST_NAME}`] : [];
-  return [`${count} in ${directory}`, ...lines, ...more].join("\n");
+  return [`${count} in ${shownName(directory)}`, ...lines, ...more].join("\n");
 }
 
-function diffText({ diff, diffBytes }: Changes): string {
-  const shown = new TextEncoder().encode(diff).length;
-  if (shown >= diffBytes) return diff;
-  return `${diff}\n[... cut: ${diffBytes} bytes in all, whole in the artifact ${DIFF_NAME} ...]`;
+function diffText(changes: Changes): string {
+  const cut = diffCut(changes);
+  return cut === undefined ? changes.diff : `${changes.diff}\n[... cut: ${cut} ...]`;
+}
+
+function diffCut({ diff, diffBytes }: Changes): string | undefined {
+  if (new TextEncoder().encode(diff).length >= diffBytes) return undefined;
+  return `${diffBytes} bytes in all, whole in the artifact ${DIFF_NAME}`;
 }
 
 function usedText({ turns, tokens, costUSD, model }: TaskDetail): string {
@@ -154,14 +163,14 @@ function usedText({ turns, tokens, costUSD, model }: TaskDetail): string {
     tokens === undefined ? "" : `${tokens.input + tokens.cacheRead + tokens.cacheWrite} tokens in`,
     tokens === undefined ? "" : `${tokens.output} out`,
     costUSD === undefined ? "" : `$${costUSD.toFixed(4)}`,
-    model ?? "",
+    model === undefined ? "" : shownName(model),
   ];
   return parts.filter(Boolean).join(", ");
 }
 
 function artifactsText({ id }: RunView, { artifacts }: TaskDetail): string | undefined {
   if (artifacts.length === 0) return undefined;
-  const lines = artifacts.map(({ path, size }) => `${path} (${size} bytes)`);
+  const lines = artifacts.map(({ path, size }) => `${shownName(path)} (${size} bytes)`);
   return [...lines, `Read one with get_result, id ${id} and artifact <path>.`].join("\n");
 }
 
@@ -169,7 +178,7 @@ function artifactsText({ id }: RunView, { artifacts }: TaskDetail): string | und
 function notKeptText({ notKept }: TaskDetail): string | undefined {
   if (!notKept) return undefined;
   const { count, named } = notKept;
-  const lines = named.map(({ path, why }) => `${path}: ${why}`);
+  const lines = named.map(({ path, why }) => `${shownName(path)}: ${visible(why)}`);
   const more = count > lines.length ? [`... and ${count - lines.length} more`] : [];
   return [...lines, ...more].join("\n");
 }

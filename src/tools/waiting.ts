@@ -16,5 +16,6 @@ export function waitingText(id: string, { behind, kind, name }: Waiting): string
     kind === "workspace"
       ? ["Tasks of one sandbox run", "in another sandbox"]
       : [`Runs of ${kind} ${name} go`, `with another ${kind}`];
-  return `${next} behind ${first}${others}. ${place} one after another; the same call ${instead} works at once.`;
+  const held = kind === "workspace" ? "the workspace" : `the ${kind} ${name}`;
+  return `${next} behind ${first}${others}. ${first} holds ${held}: if it hangs, cancel_run with id ${first} frees it. ${place} one after another; the same call ${instead} works at once.`;
 }

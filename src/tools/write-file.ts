@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { ToolError } from "../shared/errors.ts";
+import { shownName } from "../shared/shown.ts";
 import { absolute } from "../container/files.ts";
 import { defineTool, pathField, sandboxField, sections, text } from "./define.ts";
 
@@ -30,7 +31,7 @@ export const writeFile = defineTool({
       actor.putFile(owner, path, bytes, append, confined),
     );
     const structured = { path: absolute(path), bytes_written: bytes.length, size, notice };
-    const said = `${bytes.length} bytes ${append ? "appended to" : "written to"} ${structured.path}; it has ${size} bytes now.`;
+    const said = `${bytes.length} bytes ${append ? "appended to" : "written to"} ${shownName(structured.path)}; it has ${size} bytes now.`;
     return { content: [text([sections([["notice", notice]]), said].filter(Boolean).join("\n"))], structured };
   },
 });

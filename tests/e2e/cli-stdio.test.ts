@@ -45,7 +45,7 @@ it("starts a server, shares it, outlives it, and leaves none behind", { timeout:
   const first = new Client(info);
   await first.connect(new StdioClientTransport(start()));
   const ran = await first.callTool({ name: "run_command", arguments: { command: "echo $((6 * 7))" } });
-  expect(ran.content).toEqual([{ type: "text", text: "exit_code: 0\nstdout:\n42" }]);
+  expect(ran.content).toEqual([{ type: "text", text: "exit_code: 0\nstdout: 42" }]);
   const before = readRunning(stateDir);
   const server = tree(before?.pid ?? 0);
   expect(server.length).toBeGreaterThan(1);

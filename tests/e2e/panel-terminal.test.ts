@@ -53,7 +53,7 @@ describe("the terminal of the panel", () => {
     await type(":wq\n");
     await panel.ended("succeeded");
     expect(await call("read_file", { sandbox: "term", path: "notes.txt" })).toBe(
-      "one\nfrom the panel\ntwo\n",
+      "```\none\nfrom the panel\ntwo\n```",
     );
     // What it prints comes by the page's stream. It asks for what was run, and no log.
     expect(called).toContain("send_input");

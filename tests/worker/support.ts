@@ -142,3 +142,18 @@ export function result(id: string, more: Record<string, unknown> = {}): Promise<
 export async function says(id: string, words: string): Promise<void> {
   await until(async () => (await result(id, { wait_seconds: 0 })).text.includes(words));
 }
+
+/** Every page of a run's log, put together by stream. */
+export async function wholeLog(id: string): Promise<{ stdout: string; stderr: string; pages: number }> {
+  const log = { stdout: "", stderr: "", pages: 0 };
+  let cursor: number | undefined = 0;
+  while (cursor !== undefined) {
+    const { text, structured } = await owner.call("get_result", { id, cursor });
+    log.pages++;
+    const stretches = structured.log as { stream: "stdout" | "stderr"; text: string }[];
+    for (const stretch of stretches) log[stretch.stream] += stretch.text;
+    const next = /go on with cursor (\d+)/.exec(text)?.[1];
+    cursor = next === undefined ? undefined : Number(next);
+  }
+  return log;
+}

@@ -28,7 +28,7 @@ describe("a program that listens", () => {
     expect(left.text).toBe("exit_code: 0\nlistening: on port 8102; expose_port gives it a URL");
     expect(left.structured).toMatchObject({ state: "succeeded", ports: [8102] });
     const other = await run("echo other");
-    expect(other.text).toBe("exit_code: 0\nstdout:\nother");
+    expect(other.text).toBe("exit_code: 0\nstdout: other");
     expect(other.structured.ports).toBeUndefined();
     const asked = await owner.call("get_result", { id: left.structured.id });
     expect(asked.structured).toMatchObject({ ports: [8102] });
@@ -45,7 +45,7 @@ describe("a program that listens", () => {
       `rm ${open}; until grep -q ":1FA8 .* 0A " /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done`,
     );
     expect(later.text).toBe("exit_code: 0\nlistening: on port 8104; expose_port gives it a URL");
-    expect((await run("echo other")).text).toBe("exit_code: 0\nstdout:\nother");
+    expect((await run("echo other")).text).toBe("exit_code: 0\nstdout: other");
   });
 
   it.each([
@@ -71,7 +71,7 @@ describe("a program that listens", () => {
     const texts = [(await code(child)).text, (await run(wait)).text];
     // In the first where that took longer than the server.
     expect(texts.join()).toContain(`listening: on port ${later}; expose_port`);
-    expect((await run("echo other")).text).toBe("exit_code: 0\nstdout:\nother");
+    expect((await run("echo other")).text).toBe("exit_code: 0\nstdout: other");
   });
 
   it("is told of no more once it has ended", async () => {

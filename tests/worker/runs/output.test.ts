@@ -1,28 +1,11 @@
 import { afterAll, describe, expect, it } from "vitest";
-import { callsIn, idIn, objectsOf, owner, says, sh } from "../support.ts";
+import { callsIn, idIn, objectsOf, owner, says, sh, wholeLog } from "../support.ts";
 
 const sandbox = "output";
 
 afterAll(() => owner.call("destroy_sandbox", { sandbox }));
 
 const { command: run } = callsIn(sandbox);
-
-/** Every page of a run's log, put together by stream; the markers between streams are taken off. */
-async function wholeLog(id: string): Promise<{ stdout: string; stderr: string; pages: number }> {
-  const log = { stdout: "", stderr: "", pages: 0 };
-  let cursor: number | undefined = 0;
-  while (cursor !== undefined) {
-    const { text, content } = await owner.call("get_result", { id, cursor });
-    log.pages++;
-    for (const block of content.slice(1)) {
-      const [, stream, stretch = ""] = /^\[(stdout|stderr)\]\n(.*)$/s.exec(block.text ?? "") ?? [];
-      log[stream === "stderr" ? "stderr" : "stdout"] += stretch;
-    }
-    const next = /go on with cursor (\d+)/.exec(text)?.[1];
-    cursor = next === undefined ? undefined : Number(next);
-  }
-  return log;
-}
 
 /** Numbered lines, as `seq -f 'word %07.0f' first last` prints them. */
 function lines(word: string, first: number, last: number): string {
@@ -71,10 +54,10 @@ describe("long output", () => {
     await says(id, "err 2");
     const { content } = await owner.call("get_result", { id, cursor: 0 });
     expect(content.slice(1).map(({ text }) => text)).toEqual([
-      "[stdout]\nout 1\n",
-      "[stderr]\nerr 1",
-      "[stdout]\nout 2",
-      "[stderr]\nerr 2\n",
+      "[stdout]\n```\nout 1\n```",
+      "[stderr]\n```\nerr 1\n```",
+      "[stdout]\n```\nout 2\n```",
+      "[stderr]\n```\nerr 2\n```",
     ]);
   });
 
@@ -130,7 +113,7 @@ describe("long output", () => {
     const last = await owner.call("get_result", { id, cursor: cap - 1500 });
     expect(last.text).toContain(`This is the end of the log. ${dropped} bytes after it were not kept.`);
     const expected = lines("number", 1, Math.ceil(cap / 15)).slice(cap - 1500, cap);
-    expect(last.content[1]?.text).toBe(`[stdout]\n${expected}`);
+    expect(last.content[1]?.text).toBe(`[stdout]\n\`\`\`\n${expected}\n\`\`\``);
     expect(await sh(sandbox, "ls /var/lib/sandbox-mcp/runs | wc -l")).toMatch(/^[0-9]\n$/);
   });
 
@@ -180,7 +163,7 @@ describe("long output", () => {
     });
     expect(result.text).toContain("result: 'value'");
     expect(result.text).toContain(`[... `);
-    expect(result.text).toContain("stderr:\nerr");
+    expect(result.text).toContain("stderr: err");
     const log = await wholeLog(idIn(result));
     expect(log.stdout === lines("code", 1, 300_000)).toBe(true);
     expect(log.stderr).toBe("err\n");

@@ -11,6 +11,7 @@ import {
   sh,
   sleep,
   until,
+  wholeLog,
 } from "../support.ts";
 
 const command = (sandbox: string, line: string, more?: Record<string, unknown>) =>
@@ -51,8 +52,8 @@ describe.concurrent("a container that is killed", () => {
     for (const run of [first, kernel]) expect(run?.text).toContain("The sandbox stopped while it ran");
     for (const run of [queued, queuedCode])
       expect(run?.text).toContain("It had not begun when the sandbox stopped, and never ran.");
-    expect(first?.text).toContain("stdout:\nbegun");
-    expect(kernel?.text).toContain("stdout:\nbegun");
+    expect(first?.text).toContain("stdout: begun");
+    expect(kernel?.text).toContain("stdout: begun");
     const next = await command(sandbox, "cat file; echo [$GONE] $PWD; ls /tmp");
     expect(next.structured).toMatchObject({
       notice: expect.stringMatching(BACK),
@@ -147,16 +148,7 @@ describe.concurrent("an actor that is thrown away", () => {
     }
     const ended = await result(id);
     expect(ended.text).toContain("exit_code: 7");
-    const log = { stdout: "", stderr: "" };
-    for (let cursor: number | undefined = 0; cursor !== undefined;) {
-      const { text, content } = await result(id, { cursor });
-      for (const block of content.slice(1)) {
-        const [, stream, stretch] = /^\[(stdout|stderr)\]\n(.*)$/s.exec(block.text ?? "") ?? [];
-        log[stream === "stderr" ? "stderr" : "stdout"] += stretch;
-      }
-      const next: string | undefined = /go on with cursor (\d+)/.exec(text)?.[1];
-      cursor = next === undefined ? undefined : Number(next);
-    }
+    const log = await wholeLog(id);
     const numbers = Array.from({ length: 2000 }, (_, n) => n + 1);
     const printed = numbers.map((n) => `line ${String(n).padStart(6, "0")} ${"0".repeat(990)}\n`).join("");
     expect(log.stdout === printed).toBe(true);
@@ -178,10 +170,10 @@ describe.concurrent("an actor that is thrown away", () => {
     await says(long, "gamma");
     await evict(sandbox);
     await sleep(2000);
-    expect((await result(ended)).text).toBe("exit_code: 5\nstdout:\nalpha\nbeta");
+    expect((await result(ended)).text).toBe("exit_code: 5\nstdout:\n```\nalpha\nbeta\n```");
     const stopped = await result(long);
     expect(stopped.text).toContain("state: timed_out");
-    expect(stopped.text).toContain("stdout:\ngamma");
+    expect(stopped.text).toContain("stdout: gamma");
   });
 
   it("can cancel a command of its predecessor, and keeps the order of its session", async () => {
@@ -210,7 +202,7 @@ describe.concurrent("an actor that is thrown away", () => {
     const lost = await result(id);
     expect(lost.text).toContain("state: lost");
     expect(lost.text).toContain("The server was restarted while it ran");
-    expect(lost.text).toContain("stdout:\nbegun");
+    expect(lost.text).toContain("stdout: begun");
     for (const one of queued)
       expect((await result(one)).text).toContain(
         "It had not begun when the server was restarted, and never ran.",
@@ -243,7 +235,7 @@ describe.concurrent("an actor that is thrown away", () => {
     expect(text).toContain("state: lost");
     expect(text).toContain("The server was restarted while it ran, and lost the way to its result.");
     expect(text).toContain(becomes);
-    expect(text).toContain("stdout:\nbegun");
+    expect(text).toContain("stdout: begun");
   });
 
   it("leaves a kernel alone whose code comes to its end by itself", async () => {
@@ -290,7 +282,7 @@ describe.concurrent("an actor that is thrown away", () => {
     );
     const lost = await result(id);
     expect(lost.text).toContain("state: lost");
-    expect(lost.text).toContain("stdout:\nbegun");
+    expect(lost.text).toContain("stdout: begun");
     expect((await command(sandbox, "echo next")).structured).toMatchObject({
       stdout: "next\n",
       notice: RESTARTED,
@@ -361,7 +353,7 @@ describe.concurrent("sleepAfter", () => {
     await inActor(sandbox, (actor) => actor.onActivityExpired());
     await sleep(4500);
     const ended = await result(id);
-    expect(ended.text).toContain("stdout:\ndone");
+    expect(ended.text).toContain("stdout: done");
     expect(ended.text).not.toContain("lost");
   });
 });

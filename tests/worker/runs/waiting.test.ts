@@ -43,8 +43,8 @@ describe.concurrent("a run that outlasts its call", () => {
     expect(first.text).toContain(id);
     const waiting = result(id);
     await sh(sandbox, "touch /tmp/go-1", { session: "other" });
-    expect((await waiting).text).toBe("exit_code: 3\nstdout:\nbegun\nended");
-    expect((await result(id)).text).toBe("exit_code: 3\nstdout:\nbegun\nended");
+    expect((await waiting).text).toBe("exit_code: 3\nstdout:\n```\nbegun\nended\n```");
+    expect((await result(id)).text).toBe("exit_code: 3\nstdout:\n```\nbegun\nended\n```");
   });
 
   it("of code is answered with its id, its output so far, and ends later", async () => {
@@ -52,10 +52,10 @@ describe.concurrent("a run that outlasts its call", () => {
     const first = await code(source, { wait_seconds: 8, context: "outlasts" });
     expect(first.isError).toBe(false);
     expect(first.text).toContain("state: running");
-    expect(first.text).toContain("stdout:\nbegun");
+    expect(first.text).toContain("stdout: begun");
     const waiting = result(idIn(first));
     await sh(sandbox, "touch /tmp/go-2");
-    expect((await waiting).text).toBe("stdout:\nbegun\nresult: 42");
+    expect((await waiting).text).toBe("stdout: begun\nresult: 42");
   });
 
   it("is on disk before its id is out", async () => {
@@ -90,7 +90,7 @@ describe.concurrent("a run that outlasts its call", () => {
       expect(log.split(`out ${step}\n`)).toHaveLength(2);
       expect(log.split(`err ${step}\n`)).toHaveLength(2);
     }
-    expect(log.match(/\[stderr\]\nerr/g)).toHaveLength(3);
+    expect(log.match(/\[stderr\]\n```\nerr/g)).toHaveLength(3);
     expect((await result(id, { cursor })).text).toContain("This is the end of the log.");
     expect((await result(id, { cursor: 1e9 })).text).toContain("This is the end of the log.");
   });
@@ -133,7 +133,7 @@ describe.concurrent("a run that outlasts its call", () => {
       runs: { id: string; title: string }[];
     };
     const id = runs.find(({ title }) => title.startsWith("touch /tmp/here-3"))?.id ?? "";
-    expect((await result(id)).text).toBe("exit_code: 0\nstdout:\ndone");
+    expect((await result(id)).text).toBe("exit_code: 0\nstdout: done");
   });
 });
 
@@ -187,7 +187,7 @@ describe.concurrent("cancel_run", () => {
     });
     expect((await result(first, { wait_seconds: 0 })).text).toContain("state: running");
     await cancel(first);
-    expect((await result(third)).text).toContain("stdout:\nthird");
+    expect((await result(third)).text).toContain("stdout: third");
     expect(await there("/tmp/never")).toBe(false);
   });
 
@@ -292,7 +292,7 @@ describe.concurrent("a run for a client that declares MCP's Tasks extension", ()
     expect(Date.parse(String(working?.createdAt))).toBeLessThanOrEqual(Date.now());
     await sh(sandbox, "touch /tmp/go-task", { session: "look" });
     await until(async () => (await get(made?.taskId)).result?.status === "completed");
-    const text = "exit_code: 3\nstdout:\nbegun\nended";
+    const text = "exit_code: 3\nstdout:\n```\nbegun\nended\n```";
     const ended = { content: [{ type: "text", text }], isError: false };
     expect((await get(made?.taskId)).result?.result).toEqual(ended);
     const structured = await get(made?.taskId, owner.at("?results=structured"));

@@ -77,7 +77,7 @@ describe("the cursor of an answer", () => {
     await sh(sandbox, `touch ${mark}`);
     const id = idIn(answer);
     await result(id);
-    expect((await result(id, { cursor })).text).toMatch(/\[stdout\]\nthe end\n$/);
+    expect((await result(id, { cursor })).text).toMatch(/\[stdout\]\n```\nthe end\n```$/);
   });
 });
 

@@ -189,7 +189,7 @@ describe("a question", () => {
     const [, kept] = await resultOf(id);
     expect(kept).toMatchObject({ ...done, timestamp: expect.any(String) });
     expect((await owner.call("get_result", { id })).text).toBe(
-      "python:\nanswer = 6 * 7\nprint(answer)\nstdout:\n42",
+      "python:\n```\nanswer = 6 * 7\nprint(answer)\n```\nstdout: 42",
     );
     const { structured } = await owner.call("list_runs", { kind: "task" });
     const listed = (structured.runs as { id: string; started_at: string }[]).find((run) => run.id === id);

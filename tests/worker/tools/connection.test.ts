@@ -27,7 +27,7 @@ describe("?sandbox=NAME", () => {
     await chat.call("write_file", { path: "mine.txt", content: "of this chat" });
     expect((await chat.call("run_command", { command: "cat mine.txt" })).text).toContain("of this chat");
     expect((await chat.call("run_code", { code: "open('mine.txt').read()" })).text).toContain("of this chat");
-    expect((await owner.call("read_file", { path: "mine.txt", sandbox: "chat-1" })).text).toBe(
+    expect((await owner.call("read_file", { path: "mine.txt", sandbox: "chat-1" })).structured.content).toBe(
       "of this chat",
     );
     const another = await owner.at("?sandbox=chat-2").call("read_file", { path: "mine.txt" });
@@ -40,7 +40,9 @@ describe("?sandbox=NAME", () => {
 
   it("gives way to the sandbox that a call names", async () => {
     await chat.call("write_file", { path: "named.txt", content: "elsewhere", sandbox: "chat-3" });
-    expect((await owner.call("read_file", { path: "named.txt", sandbox: "chat-3" })).text).toBe("elsewhere");
+    expect((await owner.call("read_file", { path: "named.txt", sandbox: "chat-3" })).structured.content).toBe(
+      "elsewhere",
+    );
   });
 
   it("is the default that tools and instructions show", async () => {

@@ -67,6 +67,6 @@ describe("a sandbox whose helpers were emptied", () => {
       expect(text, `${tool} ${JSON.stringify(args)}`).toMatch(/is damaged[^]*destroy_sandbox/);
     }
     const read = await owner.call("read_file", { sandbox: emptied, path: "kept" });
-    expect(read.text).toBe("kept\n");
+    expect(read.structured.content).toBe("kept\n");
   });
 });

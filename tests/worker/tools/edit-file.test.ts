@@ -12,7 +12,7 @@ interface Edit {
 
 const write = (path: string, content: string) => owner.call("write_file", { sandbox, path, content });
 const edit = (path: string, ...edits: Edit[]) => owner.call("edit_file", { sandbox, path, edits });
-const read = async (path: string) => (await owner.call("read_file", { sandbox, path })).text;
+const read = async (path: string) => (await owner.call("read_file", { sandbox, path })).structured.content;
 
 describe("edit_file", () => {
   it("says that only the line breaks are others", async () => {
@@ -51,6 +51,7 @@ describe("edit_file", () => {
     expect(result.text).toBe(
       [
         "1 replaced in /workspace/code.ts; it has 46 bytes now.",
+        "```",
         "--- /workspace/code.ts",
         "+++ /workspace/code.ts",
         "@@ -1,3 +1,3 @@",
@@ -58,7 +59,7 @@ describe("edit_file", () => {
         "-const b = 2;",
         "+const b = $& $1 \\n;",
         " const c = 3;",
-        "",
+        "```",
       ].join("\n"),
     );
     expect(await read("code.ts")).toBe("const a = 1;\nconst b = $& $1 \\n;\nconst c = 3;\n");

@@ -43,7 +43,7 @@ it("files are read and written all the same: that takes no process", async () =>
   const call = (name: string, args: object) => owner.call(name, { sandbox, ...args });
   expect((await call("write_file", { path: "more", content: "new" })).isError).toBe(false);
   expect((await call("write_file", { path: "more", content: "er", append: true })).isError).toBe(false);
-  expect((await call("read_file", { path: "more" })).text).toBe("newer");
+  expect((await call("read_file", { path: "more" })).structured.content).toBe("newer");
   expect((await call("list_files", {})).text).toContain("more");
 });
 

@@ -106,7 +106,7 @@ describe("progress", () => {
     const { messages } = await owner.send("run_command", args, { progressToken: "token-1" });
     const progress = messages.find(({ method }) => method === "notifications/progress");
     expect(progress).toMatchObject({ params: { progressToken: "token-1", progress: 5 } });
-    expect(messages.at(-1)).toMatchObject({ result: { content: [text("exit_code: 0\nstdout:\ndone")] } });
+    expect(messages.at(-1)).toMatchObject({ result: { content: [text("exit_code: 0\nstdout: done")] } });
   });
 
   it("carries the last line that is printed, bounded and as plain text", async () => {

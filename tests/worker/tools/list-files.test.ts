@@ -90,7 +90,7 @@ describe("list_files", () => {
 
   it("says how to reach a name that is not UTF-8, and so does whoever is asked for it", async () => {
     await sh(sandbox, "mkdir -p latin; touch latin/$'caf\\xe9.txt'");
-    expect((await list({ path: "latin" })).text).toMatch(/caf\uFFFD\.txt\n.*not UTF-8.*run_command/);
+    expect((await list({ path: "latin" })).text).toMatch(/caf\uFFFD\.txt"\n.*not UTF-8.*run_command/);
     const { text } = await owner.call("read_file", { sandbox, path: "latin/caf\uFFFD.txt" });
     expect(text).toMatch(/There is no .*not UTF-8.*run_command/);
   });

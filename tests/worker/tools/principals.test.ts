@@ -18,7 +18,7 @@ let ids: (readonly [foreign: string, missing: string])[];
 const missingLike = (id: string) => `${id.split(".")[0]}.${"0".repeat(26)}${id.endsWith("t") ? "t" : ""}`;
 
 const kept = async () => ({
-  file: (await owner.call("read_file", { sandbox, path: "secret" })).text,
+  file: (await owner.call("read_file", { sandbox, path: "secret" })).structured.content,
   checkpoint: (await owner.call("list_sandboxes")).text.match(new RegExp(`.*${checkpoint}.*`))?.[0],
   running: (await owner.call("get_result", { id: ids[0]?.[0], wait_seconds: 0 })).text.slice(0, 14),
   task: JSON.stringify((await owner.call("get_result", { id: ids[2]?.[0], wait_seconds: 0 })).structured),

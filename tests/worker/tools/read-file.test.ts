@@ -22,31 +22,34 @@ describe("read_file", () => {
   it("returns a text as it is", async () => {
     const content = "žluť 🐎\r\n\ttab\n\n\ufeff\n";
     await write("text", content);
-    expect(await read("text")).toMatchObject({ isError: false, content: [{ type: "text", text: content }] });
-    expect((await read("/workspace/dir/../text")).text).toBe(content);
+    const text = `\`\`\`\n${content}\`\`\``;
+    expect(await read("text")).toMatchObject({ isError: false, content: [{ type: "text", text }] });
+    expect((await read("/workspace/dir/../text")).structured.content).toBe(content);
   });
 
   it("pages by lines and announces the rest", async () => {
     const first = await read("lines");
-    expect(first.content[0]?.text).toBe(numbered(1, 2000));
-    expect(first.content[1]?.text).toBe(
+    expect(first.structured.content).toBe(numbered(1, 2000));
+    expect(first.text).toContain(
       `[/workspace/lines has 5000 lines, ${numbered(1, 5000).length} bytes; shown up to line 2000. Go on with offset 2001.]`,
     );
     const middle = await read("lines", { offset: 2001, limit: 3 });
-    expect(middle.content[0]?.text).toBe(numbered(2001, 2003));
-    expect(middle.content[1]?.text).toContain("Go on with offset 2004.");
+    expect(middle.structured.content).toBe(numbered(2001, 2003));
+    expect(middle.text).toContain("Go on with offset 2004.");
     const last = await read("lines", { offset: 4999 });
-    expect(last.content[0]?.text).toBe(numbered(4999, 5000));
-    expect(last.content[1]?.text).toContain("this is the end");
+    expect(last.structured.content).toBe(numbered(4999, 5000));
+    expect(last.text).toContain("this is the end");
     expect((await read("lines", { offset: 5001 })).text).toContain("there is no line 5001");
   });
 
   it("knows the end of a file whose last line has none", async () => {
-    expect((await read("unended")).text).toBe("a\nb");
-    expect((await read("unended", { limit: 1 })).content[1]?.text).toContain(
+    expect((await read("unended")).text).toBe(
+      "```\na\nb\n```\n[/workspace/unended: Its last line has no line break.]",
+    );
+    expect((await read("unended", { limit: 1 })).text).toContain(
       "has 2 lines, 3 bytes; shown up to line 1. Go on with offset 2.",
     );
-    expect((await read("unended", { offset: 2 })).content[0]?.text).toBe("b");
+    expect((await read("unended", { offset: 2 })).structured.content).toBe("b");
   });
 
   it("says what lies behind the end, and counts one as one", async () => {
@@ -65,23 +68,23 @@ describe("read_file", () => {
     expect((await read("empty", { encoding: "base64" })).text).toContain("has 0 bytes");
   });
 
-  it("cuts at 64 KiB between characters, and tells a file of exactly that size from a longer one", async () => {
+  it("cuts at 32 KiB, some 8,000 tokens, between characters, and tells a file of exactly that size from a longer one", async () => {
     for (const [size, cut] of [
-      [65_535, false],
-      [65_536, false],
-      [65_537, true],
+      [32_767, false],
+      [32_768, false],
+      [32_769, true],
     ] as const) {
       await write("exact", "x".repeat(size));
-      const { content } = await read("exact");
-      expect(content.length).toBe(cut ? 2 : 1);
+      const { text } = await read("exact");
+      expect(text.includes("go on by bytes")).toBe(cut);
     }
     await write("horses", `${"ab\n".repeat(10)}${"🐎".repeat(20_000)}\nend\n`);
-    const { content } = await read("horses");
-    expect(content[0]?.text).not.toContain("\ufffd");
-    expect(content[1]?.text).toContain("shown up to a part of line 11. Go on with offset 11.");
+    const { text } = await read("horses");
+    expect(text).not.toContain("\ufffd");
+    expect(text).toContain("shown up to a part of line 11. Go on with offset 11.");
     const long = await read("horses", { offset: 11 });
-    expect(long.text).toContain("Line 11 is longer than 65536 bytes: go on by bytes, with encoding base64.");
-    expect((await read("horses", { offset: 12 })).content[0]?.text).toBe("end\n");
+    expect(long.text).toContain("Line 11 is longer than 32768 bytes: go on by bytes, with encoding base64.");
+    expect((await read("horses", { offset: 12 })).structured.content).toBe("end\n");
   });
 
   it("says of what is no text what it is, and returns its bytes when it is asked for them", async () => {
@@ -134,7 +137,7 @@ describe("read_file", () => {
 
   it("does not take a line's number for a byte's when a later part is no text", async () => {
     await sh(sandbox, "{ seq 3000; printf '\\377\\376\\n'; } >late");
-    expect((await read("late")).content[0]?.text).toBe(
+    expect((await read("late")).structured.content).toBe(
       Array.from({ length: 2000 }, (_, n) => `${n + 1}\n`).join(""),
     );
     expect(await read("late", { offset: 2001 })).toMatchObject({
@@ -156,21 +159,21 @@ describe("read_file", () => {
     });
     expect((await read("large.png", { encoding: "base64", limit: 8 })).content[0]?.text).toBe("iVBORw0KGgo=");
     await write("not-an-image.png", "just text");
-    expect((await read("not-an-image.png")).text).toBe("just text");
+    expect((await read("not-an-image.png")).structured.content).toBe("just text");
   });
 
   it.each([
     ["missing", "There is no /workspace/missing in this sandbox. Use list_files with path /workspace."],
     [
       "no/such/file",
-      "There is no /workspace/no/such/file in this sandbox. Use list_files with path /workspace/no/such.",
+      "There is no /workspace/no/such/file in this sandbox. Use list_files with path /workspace, the nearest directory that is there.",
     ],
     ["dir", "/workspace/dir is a directory. Use list_files with path /workspace/dir."],
     ["fifo", "/workspace/fifo is a device, socket or pipe, not a file. Use run_command."],
     ["/dev/zero", "/dev/zero is a device, socket or pipe, not a file. Use run_command."],
     [
       "lines/below",
-      "There is no /workspace/lines/below in this sandbox. Use list_files with path /workspace/lines.",
+      "There is no /workspace/lines/below in this sandbox. Use list_files with path /workspace, the nearest directory that is there.",
     ],
   ])("refuses %s in words", async (path, words) => {
     expect(await read(path)).toMatchObject({ isError: true, text: words });
@@ -179,7 +182,7 @@ describe("read_file", () => {
   it("reads through links, and files of odd names", async () => {
     for (const name of ["two\nlines", " spaces ", "-n", "ž🐎", "a'b\"c$d", "*"]) {
       await write(name, `in ${name}`);
-      expect((await read(name)).text).toBe(`in ${name}`);
+      expect((await read(name)).structured.content).toBe(`in ${name}`);
     }
     await sh(sandbox, "ln -sf text link; ln -sf nowhere dangling");
     expect((await read("link")).text).toContain("žluť");

@@ -31,7 +31,7 @@ describe.each([
   });
 
   it("tells value, stdout, stderr and errors apart", async () => {
-    expect(await text(print, { language })).toBe(`stdout:\nout\nstderr:\nerr\nresult: ${value}`);
+    expect(await text(print, { language })).toBe(`stdout: out\nstderr: err\nresult: ${value}`);
   });
 
   it("says that nothing came when nothing did", async () => {
@@ -69,7 +69,7 @@ describe("errors of the code", () => {
     const result = await run("print('before')\ndef divide(a, b):\n    return a / b\n\ndivide(1, 0)");
     expect(result.isError).toBe(false);
     expect(result.text).toMatch(
-      /^stdout:\nbefore\nerror:\n.*line 5.*line 3, in divide.*ZeroDivisionError: division by zero/s,
+      /^stdout: before\nerror:\n```\n.*line 5.*line 3, in divide.*ZeroDivisionError: division by zero/s,
     );
     expect(result.text).not.toMatch(/sandbox_mcp|\/opt\//);
   });
@@ -164,7 +164,7 @@ describe("a time limit", () => {
     });
     expect(result.isError).toBe(false);
     expect(result.text).toMatch(
-      /^state: timed_out\nnote:\nThe python kernel was stopped after 1 s\. Its variables and imports are still there\.\nstdout:\nbegun/,
+      /^state: timed_out\nnote:\nThe python kernel was stopped after 1 s\. Its variables and imports are still there\.\nstdout: begun/,
     );
     expect(await text("kept")).toBe("result: 'kept'");
   });
@@ -175,7 +175,7 @@ describe("a time limit", () => {
       language: "javascript",
       timeout_seconds: 1,
     });
-    expect(result).toMatch(/\nstdout:\nbefore$/);
+    expect(result).toMatch(/\nstdout: before$/);
     expect(result).toContain("state: timed_out");
     expect(result).toContain("Its variables and imports are gone; the next call starts a fresh one.");
     expect(await text("typeof kept", { language: "javascript" })).toBe("result: 'undefined'");
@@ -263,7 +263,7 @@ describe("calls at once", () => {
         }),
       ),
     );
-    expect(results).toEqual(numbers.map((n) => `stdout:\nn ${n}\nresult: ${n}`));
+    expect(results).toEqual(numbers.map((n) => `stdout: n ${n}\nresult: ${n}`));
     expect(await text("calls", { context: "queue" })).toBe("result: [0, 1, 2, 3, 4, 5]");
   });
 });
@@ -290,7 +290,7 @@ describe("code", () => {
   it("with half a surrogate pair breaks nothing, in or out", async () => {
     expect((await run("s = 'a\ud83d'\nlen(s)")).isError).toBe(false);
     expect(await text("print('\\ud83d')")).not.toContain("Internal error");
-    expect(await text("console.log('\\ud83d')", { language: "javascript" })).toBe("stdout:\n\ufffd");
+    expect(await text("console.log('\\ud83d')", { language: "javascript" })).toBe("stdout: \ufffd");
     expect(await text("1 + 1")).toBe("result: 2");
   });
 

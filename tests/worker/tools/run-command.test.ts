@@ -22,7 +22,7 @@ describe("run_command", () => {
         stderr_bytes: 4,
       },
     });
-    expect(result.text).toBe("exit_code: 3\nstdout:\nout\nstderr:\nerr");
+    expect(result.text).toBe("exit_code: 3\nstdout: out\nstderr: err");
   });
 
   it("succeeds without output", async () => {

@@ -97,7 +97,7 @@ describe("destroy_sandbox", () => {
     const lost = await owner.call("get_result", { id: running.structured.id });
     expect(lost.text).toContain("state: lost");
     expect(lost.text).toContain("The sandbox was destroyed while it ran.");
-    expect(lost.text).toContain("stdout:\nbegun");
+    expect(lost.text).toContain("stdout: begun");
     expect((await owner.call("get_result", { id: kept.structured.id })).text).toContain("kept");
     const anew = await run(owner, sandbox, "ls; echo [$A] $PWD; pgrep -c sleep || true");
     expect(anew.structured.stdout).toBe("[] /workspace\n0\n");
@@ -172,13 +172,13 @@ describe("two principals", () => {
     expect((await b.call("run_code", { sandbox, code: "secret" })).text).toContain("NameError");
     expect((await b.call("list_files", { sandbox })).structured.entries).toEqual([]);
     await b.call("write_file", { sandbox, path: "secret", content: "other" });
-    expect((await a.call("read_file", { sandbox, path: "secret" })).text).toBe("secret\n");
+    expect((await a.call("read_file", { sandbox, path: "secret" })).structured.content).toBe("secret\n");
     expect(JSON.stringify((await b.call("list_runs", { sandbox })).structured)).not.toContain("echo secret");
   });
 
   it("destroy only what is theirs", async () => {
     await b.call("destroy_sandbox", { sandbox });
-    expect((await a.call("read_file", { sandbox, path: "secret" })).text).toBe("secret\n");
+    expect((await a.call("read_file", { sandbox, path: "secret" })).structured.content).toBe("secret\n");
     expect((await listed(a)).map(({ name }) => name)).toContain(sandbox);
     expect((await listed(b)).map(({ name }) => name)).not.toContain(sandbox);
   });
@@ -230,7 +230,7 @@ describe("fifty runs over ten sandboxes", () => {
     const results = await Promise.all(many);
     for (const n of numbers) {
       const expected =
-        n % 2 ? `stdout:\n${`out ${n} `.repeat(50)}\nresult: ${n}` : `exit_code: ${n}\nstdout:\nout ${n}`;
+        n % 2 ? `stdout: ${`out ${n} `.repeat(50)}\nresult: ${n}` : `exit_code: ${n}\nstdout: out ${n}`;
       expect(results[n]?.text).toBe(expected);
     }
     for (let n = 0; n < 10; n++) await owner.call("destroy_sandbox", { sandbox: `fifty-${n}` });

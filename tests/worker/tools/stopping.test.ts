@@ -108,7 +108,7 @@ describe("a command that kills", () => {
     const written = await owner.call("write_file", { sandbox, path: "after", content: "a", append: true });
     expect(written.structured).toMatchObject({ size: 1 });
     await run("pkill -9 -x bash");
-    expect((await owner.call("read_file", { sandbox, path: "after" })).text).toBe("a");
+    expect((await owner.call("read_file", { sandbox, path: "after" })).structured.content).toBe("a");
   });
 
   it("every shell by a signal that the session's own outlives is answered too", async () => {

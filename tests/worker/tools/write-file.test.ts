@@ -46,7 +46,7 @@ describe("write_file", () => {
   ])("takes a path %s", async (_what, path, absolute) => {
     const result = await write(path, `in ${path}`);
     expect(result).toMatchObject({ isError: false, structured: { path: absolute } });
-    expect((await owner.call("read_file", { sandbox, path })).text).toBe(`in ${path}`);
+    expect((await owner.call("read_file", { sandbox, path })).structured.content).toBe(`in ${path}`);
   });
 
   it("writes nothing, a NUL, line breaks and every character as they are", async () => {

@@ -131,7 +131,7 @@ head -c 3000000 /dev/zero | tr '\0' x; printf '\nthe end\n'`;
     // What is said of the restart is for the model: the page has not taken it.
     const read = await call("read_file", { sandbox: "grows", path: "kept.txt" });
     expect(read).toContain("The sandbox was put back");
-    expect(read).toMatch(/\nbefore$/);
+    expect(read).toContain("```\nbefore\n```");
   });
 
   it("types lines into a command that runs in a terminal, with a preview beside it", async () => {
@@ -175,7 +175,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     await page.fill("textarea", "made\n");
     await page.click("button:text-is('Save')");
     await page.waitForSelector(".note:text-is('Saved.')");
-    expect(await call("read_file", { sandbox: "hostile", path: "new.txt" })).toBe("made\n");
+    expect(await call("read_file", { sandbox: "hostile", path: "new.txt" })).toBe("```\nmade\n```");
     await page.waitForSelector(named("a", "new.txt"));
   });
 
@@ -198,7 +198,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
     expect(dialog.message()).toContain("has changed");
     await dialog.dismiss();
     await click;
-    expect(await call("read_file", { ...bytes, encoding: "utf-8" })).toBe("theirs\n");
+    expect(await call("read_file", { ...bytes, encoding: "utf-8" })).toBe("```\ntheirs\n```");
     // What was typed is not lost by looking elsewhere.
     await page.click("text=Close");
     await page.click(named("a", "notes.txt"));

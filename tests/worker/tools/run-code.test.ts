@@ -313,7 +313,7 @@ describe("code", () => {
 describe("results of libraries", () => {
   it("that are DataFrames are text, and HTML too for a program that asks for data", async () => {
     const { text: shown, structured } = await run("import pandas\npandas.DataFrame({'a': [1, 2]})");
-    expect(shown).toBe("result:\n   a\n0  1\n1  2");
+    expect(shown).toBe("result:\n```\n   a\n0  1\n1  2\n```");
     expect(structured).toMatchObject({
       result: "   a\n0  1\n1  2",
       html: [expect.stringContaining('<table border="1" class="dataframe">')],
@@ -340,9 +340,9 @@ describe("results of libraries", () => {
   it("that are progress bars come as their last state, and as they came for a program", async () => {
     const code = "for n in range(300): print(end=f'\\r{n + 1} of 300')\nprint('\\nWindows\\r\\nends')";
     const { text: shown, structured } = await run(code);
-    expect(shown).toBe("stdout:\n300 of 300\nWindows\r\nends");
+    expect(shown).toBe("stdout:\n```\n300 of 300\nWindows\r\nends\n```");
     expect(structured.stdout).toMatch(/^\r1 of 300\r2 of 300\r/);
     const { content } = await owner.call("get_result", { id: structured.id, cursor: 0 });
-    expect(content.map((block) => block.text).join("\n")).toMatch(/\[stdout\]\n300 of 300\nWindows/);
+    expect(content.map((block) => block.text).join("\n")).toMatch(/\[stdout\]\n```\n300 of 300\nWindows/);
   });
 });

@@ -35,6 +35,8 @@ export interface NetworkChoice {
 
 /** What enforces policies: the SDK's outbound handlers on Cloudflare, the engine's proxy locally. */
 export interface NetworkPlatform {
+  /** What it never tells of under a policy, for the head of the list. */
+  readonly unseen?: string;
   /** None runs, and a container is about to start, with what is enforced from now on. */
   starting(): void;
   /**
@@ -203,8 +205,12 @@ export class SandboxNetwork {
     const { refused, connections } = await this.connections.collect();
     const { internet, allowHosts } = this.policy;
     const list = internet === "allowlist" ? ` ${allowHosts.join(",")}` : "";
-    const head = [`# internet ${internet}${list}`, `# refused ${refused}`, `# ${CONNECTION_COLUMNS}`];
-    return [...head, ...connections.map(connectionLine)].map((line) => `${line}\n`).join("");
+    const { unseen } = this.#host.platform;
+    const notes = unseen === undefined || internet === "full" ? [] : [`# ${unseen}`];
+    const head = [`# internet ${internet}${list}`, `# refused ${refused}`, ...notes];
+    return [...head, `# ${CONNECTION_COLUMNS}`, ...connections.map(connectionLine)]
+      .map((line) => `${line}\n`)
+      .join("");
   }
 }
 
@@ -252,6 +258,7 @@ interface Restricted {
  * goes through a handler of the Worker. One that was started with the whole internet keeps its way out until it ends.
  */
 export class OutboundHandlers implements NetworkPlatform {
+  readonly unseen = `not listed: connections to other ports than ${ALLOWED_PORTS_LISTED}, which the platform closes`;
   readonly #sandbox: OutboundSandbox;
   readonly #kv: Pick<SyncKvStorage, "get" | "put">;
   readonly #isUp: () => boolean;

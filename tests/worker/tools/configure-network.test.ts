@@ -431,6 +431,14 @@ describe("on Cloudflare", () => {
     expect(await begin("none", true)).toBe(false);
   });
 
+  it("a policy's list says what the platform does not tell, and no other list does", async () => {
+    const { network: own } = network({ network: all, authTokens: [] }, "owner", cloudflare().actor());
+    own.put({ internet: "none" });
+    expect(await own.lines()).toMatch(/^# not listed: connections to other ports than 80 and 443/m);
+    own.put({ internet: "full" });
+    expect(await own.lines()).not.toContain("not listed");
+  });
+
   it.each([
     ["http://evil.test/", {}],
     ["https://evil.test/", {}],

@@ -6,7 +6,7 @@
 /** What a client asks for: `name` is undefined where it names no server. */
 export type ClientHello = { name: string | undefined } | { problem: string };
 
-/** Bytes of a ClientHello at most, its records' heads included. Keys that withstand quantum computers take 2 KB of them. */
+/** Bytes of a ClientHello at most. Keys that withstand quantum computers take 2 KB of them. */
 const maxBytes = 16_384;
 
 const handshake = 22;
@@ -15,41 +15,69 @@ const serverName = 0;
 const hostName = 0;
 const encryptedClientHello = 0xfe0d;
 
-/** @returns undefined while bytes are missing */
-export function readClientHello(bytes: Buffer): ClientHello | undefined {
-  const message = messageOf(bytes);
-  if (message === undefined)
-    return bytes.length > maxBytes ? { problem: "it begins with too much" } : undefined;
-  if ("problem" in message) return message;
-  try {
-    return parse(new Reader(message.body));
-  } catch {
-    return { problem: "its ClientHello is malformed" };
-  }
-}
+/** Records that a ClientHello may be spread over. Clients send one, or two or three to confuse who reads along. */
+const maxRecords = 8;
 
 const noTLS = { problem: "it is no TLS" };
+const tooMuch = { problem: "it begins with too much" };
 
-/** The body of the first handshake message, which may be spread over records. */
-function messageOf(bytes: Buffer): { body: Buffer } | { problem: string } | undefined {
-  const parts: Buffer[] = [];
-  let at = 0;
-  for (;;) {
-    if (bytes.length > at && bytes[at] !== handshake) return noTLS;
-    if (bytes.length > at + 1 && bytes[at + 1] !== 3) return noTLS;
-    if (bytes.length < at + 5) return undefined;
-    const length = bytes.readUInt16BE(at + 3);
-    if (length === 0 || length > maxBytes) return noTLS;
-    parts.push(bytes.subarray(at + 5, at + 5 + length));
-    const joined = Buffer.concat(parts);
-    if (joined.length > 0 && joined[0] !== clientHello) return noTLS;
-    if (joined.length >= 4) {
-      const whole = 4 + joined.readUIntBE(1, 3);
-      if (whole > maxBytes) return { problem: "it begins with too much" };
-      if (joined.length >= whole) return { body: joined.subarray(4, whole) };
+/** Takes the beginning of a connection in pieces of any size, and looks at each byte once. */
+export class ClientHelloReader {
+  /** The head of the record that is being read. */
+  readonly #head = Buffer.alloc(5);
+  #headBytes = 0;
+  /** Bytes that the record still has. */
+  #left = 0;
+  #records = 0;
+  /** The first handshake message, which may be spread over records. */
+  readonly #message = Buffer.alloc(maxBytes);
+  #messageBytes = 0;
+
+  /** @returns undefined while bytes are missing */
+  take(bytes: Buffer): ClientHello | undefined {
+    let at = 0;
+    while (at < bytes.length) {
+      if (this.#left === 0) {
+        this.#head[this.#headBytes++] = bytes[at++] ?? 0;
+        const problem = this.#readHead();
+        if (problem !== undefined) return problem;
+        continue;
+      }
+      const piece = bytes.subarray(at, at + Math.min(this.#left, maxBytes - this.#messageBytes));
+      if (piece.length === 0) return tooMuch;
+      piece.copy(this.#message, this.#messageBytes);
+      this.#messageBytes += piece.length;
+      this.#left -= piece.length;
+      at += piece.length;
+      const read = this.#readMessage();
+      if (read !== undefined) return read;
     }
-    at += 5 + length;
-    if (bytes.length < at) return undefined;
+    return undefined;
+  }
+
+  #readHead(): ClientHello | undefined {
+    const [type, version] = this.#head;
+    if (type !== handshake || (this.#headBytes > 1 && version !== 3)) return noTLS;
+    if (this.#headBytes < this.#head.length) return undefined;
+    this.#headBytes = 0;
+    this.#left = this.#head.readUInt16BE(3);
+    if (this.#left === 0 || this.#left > maxBytes) return noTLS;
+    this.#records += 1;
+    return this.#records > maxRecords ? tooMuch : undefined;
+  }
+
+  #readMessage(): ClientHello | undefined {
+    const message = this.#message.subarray(0, this.#messageBytes);
+    if (message[0] !== clientHello) return noTLS;
+    if (message.length < 4) return undefined;
+    const whole = 4 + message.readUIntBE(1, 3);
+    if (whole > maxBytes) return tooMuch;
+    if (message.length < whole) return undefined;
+    try {
+      return parse(new Reader(message.subarray(4, whole)));
+    } catch {
+      return { problem: "its ClientHello is malformed" };
+    }
   }
 }
 

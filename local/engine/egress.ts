@@ -20,7 +20,7 @@ import {
 } from "../../src/shared/network-policy.ts";
 import type { CertificateAuthority } from "./authority.ts";
 import { passThrough } from "./buffered-socket.ts";
-import { readClientHello } from "./client-hello.ts";
+import { ClientHelloReader } from "./client-hello.ts";
 import { matchesHost, type Intercepts } from "../platform/protocol.ts";
 import {
   declineUpgrade,
@@ -411,28 +411,29 @@ const established = "HTTP/1.1 200 Connection established\r\n\r\n";
  * the host that the tunnel leads to.
  */
 async function problemWithTLS(host: string, socket: Duplex, head: Buffer): Promise<string | undefined> {
-  let bytes = head;
-  for (;;) {
-    const hello = readClientHello(bytes);
-    if (hello !== undefined) {
-      if ("problem" in hello) return hello.problem;
-      const { name } = hello;
-      // A server that is known by its address alone is not named (RFC 6066, 3).
-      const agrees = name === undefined ? isAddress(host) : canonicalHost(name) === host;
-      if (!agrees) return `it names ${name ?? "no server"}`;
-      socket.unshift(bytes);
-      return undefined;
-    }
-    const more = await nextBytes(socket);
+  const reader = new ClientHelloReader();
+  const deadline = Date.now() + helloMs;
+  const pieces = [head];
+  let hello = reader.take(head);
+  while (hello === undefined) {
+    const more = await nextBytes(socket, deadline);
     if (more === undefined) return "it never began";
-    bytes = Buffer.concat([bytes, more]);
+    pieces.push(more);
+    hello = reader.take(more);
   }
+  if ("problem" in hello) return hello.problem;
+  const { name } = hello;
+  // A server that is known by its address alone is not named (RFC 6066, 3).
+  const agrees = name === undefined ? isAddress(host) : canonicalHost(name) === host;
+  if (!agrees) return `it names ${name ?? "no server"}`;
+  socket.unshift(Buffer.concat(pieces));
+  return undefined;
 }
 
-/** The next bytes of a connection; undefined when it ends or they take too long. */
-function nextBytes(socket: Duplex): Promise<Buffer | undefined> {
+/** The next bytes of a connection; undefined when it ends or they are late. */
+function nextBytes(socket: Duplex, deadline: number): Promise<Buffer | undefined> {
   return new Promise((resolve) => {
-    const timer = setTimeout(() => done(undefined), helloMs);
+    const timer = setTimeout(() => done(undefined), Math.max(0, deadline - Date.now()));
     const onData = (chunk: Buffer) => done(chunk);
     const onEnd = () => done(undefined);
     const done = (chunk: Buffer | undefined) => {

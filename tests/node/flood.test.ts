@@ -39,7 +39,9 @@ beforeAll(async () => {
   internet.listen(0, "127.0.0.1");
   await once(internet, "listening");
   const { port } = internet.address() as AddressInfo;
-  engine = await startTestEngine({ allowAddresses: [`internet.test:80=${port}`] });
+  engine = await startTestEngine({
+    allowAddresses: [`internet.test:80=${port}`, `internet.test:443=${port}`],
+  });
   const intercepts = { http: ["anthropic.internal"], https: [], all: false };
   [attacker, neighbour] = await Promise.all([
     TestSandbox.start(engine, { intercepts }),
@@ -72,6 +74,45 @@ it("requests that nobody answers take no memory, and leave the neighbour its ans
   await expect
     .poll(async () => (await attacker.run("curl -sS --max-time 5 http://internet.test/")).stdout)
     .toBe("hello");
+});
+
+it("a beginning of TLS in records of one byte, or that never ends, is refused; the neighbour has its answers", async () => {
+  const flooding = await TestSandbox.start(engine, {
+    policy: { internet: "allowlist", allowHosts: ["internet.test"] },
+  });
+  const code = `
+import concurrent.futures, select, socket
+def begun():
+    one = socket.create_connection(("127.0.0.1", 3128)); one.settimeout(20)
+    one.sendall(b"CONNECT internet.test:443 HTTP/1.1\\r\\nHost: internet.test:443\\r\\n\\r\\n")
+    assert one.recv(65536).startswith(b"HTTP/1.1 200")
+    return one
+record = lambda byte: b"\\x16\\x03\\x01\\x00\\x01" + byte
+def pieces(_):
+    one = begun()
+    # A message of 2,000 bytes, of which less than the half is ever sent.
+    try: one.sendall(record(b"\\x01") + record(b"\\x00") + record(b"\\x07") + record(b"\\xd0") + record(b"\\x00") * 900)
+    except ConnectionError: return True
+    one.settimeout(5)
+    try: return one.recv(100)[:1] in (b"\\x15", b"")
+    except ConnectionError: return True
+    except TimeoutError: return False
+def slow():
+    one = begun(); one.sendall(b"\\x16\\x03\\x01\\x07\\xd4\\x01\\x00\\x07\\xd0")
+    try:
+        for _ in range(60):
+            one.sendall(b"\\x00")
+            if select.select([one], [], [], 0.4)[0]: return one.recv(100)[:1] in (b"\\x15", b"")
+    except ConnectionError: return True
+    return False
+with concurrent.futures.ThreadPoolExecutor(40) as pool:
+    trickle = pool.submit(slow)
+    print(all(pool.map(pieces, range(200))), trickle.result())
+`;
+  let over = false;
+  const attack = flooding.run(`python3 - <<'PYTHON'\n${code}\nPYTHON`).finally(() => (over = true));
+  while (!over) expect((await neighbour.run("curl -sS http://internet.test/")).stdout).toBe("hello");
+  expect(await attack).toMatchObject({ stdout: "True True", stderr: "" });
 });
 
 it("a client that sends its requests early has the first one answered, and is told to send the others again", async () => {

@@ -13,8 +13,6 @@ import { UserError } from "./errors.ts";
 export interface Mounts {
   forWorker: MountedDirectory[];
   forEngine: HostDirectory[];
-  /** Directories of root's that can be written to: their sandboxes run with the owner's rights, and so as root. */
-  ofRoot: string[];
 }
 
 /** Directories that are never mounted: the system's files, devices and sockets. */
@@ -36,7 +34,7 @@ export async function readMounts(
   cwd: string,
   own: readonly string[],
 ): Promise<Mounts> {
-  const mounts: Mounts = { forWorker: [], forEngine: [], ofRoot: [] };
+  const mounts: Mounts = { forWorker: [], forEngine: [] };
   for (const text of given) {
     const { path, name, readOnly } = parse(text, cwd);
     const source = realDirectory(path, text);
@@ -48,7 +46,6 @@ export async function readMounts(
       throw new UserError(
         `--mount ${text}: sandbox ${sandbox} has ${other.source} already. Name another one: --mount DIR=NAME.`,
       );
-    if (!readOnly && process.getuid?.() === 0 && statSync(source).uid === 0) mounts.ofRoot.push(source);
     const target = `/workspace/${basename(path)}`;
     mounts.forWorker.push({ sandbox, path: target, source, readOnly });
     mounts.forEngine.push({

@@ -77,10 +77,6 @@ async function start(): Promise<void> {
     throw new UserError(
       "--mount needs isolation: with --isolation none every directory of yours is there anyway.",
     );
-  for (const path of mounts.ofRoot) {
-    say(`${path} belongs to root: its sandbox runs as root of this machine, within its namespaces. With the`);
-    say("directory given to a user (chown -R), it runs as that user.");
-  }
   await lockDirectory(stateDir);
   // A port that is taken is better known before the rest is set up.
   await freePort(options.port);

@@ -7,6 +7,7 @@
  */
 import { hostname } from "./rootfs-files.ts";
 import { existsSync, lstatSync, readdirSync, readlinkSync } from "node:fs";
+import { dirname } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import { agentDirectory } from "./rootfs-files.ts";
 import { channel, initCapability } from "./init.ts";
@@ -66,6 +67,39 @@ function javaConfiguration(): string[] {
 
 /** Files inside what is shown whole that may hold the host's credentials. */
 const masked = ["/usr/etc/npmrc", "/usr/local/etc/npmrc", "/usr/etc/gitconfig", "/usr/local/etc/gitconfig"];
+
+/** Files of /proc that show other processes of the machine, or act on it. They are shown empty. */
+const secretsOfKernel = [
+  "/proc/keys",
+  "/proc/latency_stats",
+  "/proc/sched_debug",
+  "/proc/sysrq-trigger",
+  "/proc/timer_list",
+];
+
+/** What else of /proc, beside processes, is the machine's and has files that somebody may write to. It is read-only. */
+function kernelSettings(): string[] {
+  settings ??= readdirSync("/proc")
+    .filter((name) => !/^\d+$/.test(name))
+    .map((name) => `/proc/${name}`)
+    .filter((path) => !secretsOfKernel.includes(path) && holdsWritable(path));
+  return settings;
+}
+
+/** Looked for once. */
+let settings: string[] | undefined;
+
+function holdsWritable(path: string): boolean {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (found?.isFile()) return (found.mode & 0o222) !== 0;
+  if (!found?.isDirectory()) return false;
+  try {
+    return readdirSync(path).some((name) => holdsWritable(`${path}/${name}`));
+  } catch {
+    // Whoever may not look into it may not write there either.
+    return false;
+  }
+}
 
 /**
  * Root in the sandbox owns its files and may listen below port 1024. It can mount nothing, load nothing,
@@ -150,7 +184,9 @@ export function readOnlyMounts(view: View): Mount[] {
     if (view.pythonPackages !== undefined)
       mounts.push({ from: view.pythonPackages, to: sandboxPackagesDirectory });
   }
-  for (const file of masked) if (existsSync(file)) mounts.push({ from: view.empty, to: file });
+  for (const file of [...masked, ...secretsOfKernel])
+    if (existsSync(file)) mounts.push({ from: view.empty, to: file });
+  mounts.push(...kernelSettings().map((path) => ({ from: path, to: path })));
   mounts.push(...view.files, ...view.readOnly);
   return mounts;
 }
@@ -184,7 +220,7 @@ export function bubblewrapArguments(
   // bubblewrap's /dev is a tmpfs without a limit: closed, so that it is no way around the disk's size.
   args.push("--remount-ro", "/dev");
   const directory = (mode: string, path: string) => args.push("--perms", mode, "--dir", path);
-  for (const path of ["/etc", "/opt", "/var", "/var/lib", "/run", "/workspace"]) {
+  for (const path of ["/etc", "/home", "/opt", "/var", "/var/lib", "/run", "/workspace"]) {
     directory("0755", path);
   }
   for (const path of ["/tmp", "/var/tmp"]) directory("1777", path);
@@ -195,7 +231,15 @@ export function bubblewrapArguments(
   // The runtime's directory is a file system of its own, so that it can be made read-only as a whole.
   args.push("--size", "1048576", "--tmpfs", runtimeDirectory);
   args.push("--dir", `${runtimeDirectory}/cache`);
-  for (const { from, to, writable } of mounts) args.push(writable ? "--bind" : "--ro-bind", from, to);
+  const made = new Set<string>();
+  for (const { from, to, writable } of mounts) {
+    // Users beside root pass through what is above it, too. What bubblewrap makes by itself is root's alone.
+    for (const parent of parentsOf(to).filter((path) => !made.has(path))) {
+      directory("0755", parent);
+      made.add(parent);
+    }
+    args.push(writable ? "--bind" : "--ro-bind", from, to);
+  }
   args.push(...links(toolchain), "--remount-ro", runtimeDirectory);
   args.push(
     "--cap-drop",
@@ -207,6 +251,12 @@ export function bubblewrapArguments(
   // Node takes it, and leaves it to none of its children.
   args.push("--setenv", "NODE_CHANNEL_FD", String(channel));
   return args;
+}
+
+/** The directories above a path, from the top. What is above those is there in every sandbox. */
+function parentsOf(path: string): string[] {
+  const names = dirname(path).split("/");
+  return names.map((_, index) => names.slice(0, index + 1).join("/")).slice(2);
 }
 
 function links({ npm, python }: Toolchain): string[] {

@@ -4,7 +4,8 @@ import { existsSync, readFileSync } from "node:fs";
 import { promisify } from "node:util";
 import { initCapability, withoutInitCapability } from "./init.ts";
 import { SYSTEM_PATH } from "./system-path.ts";
-import type { HostUser } from "./mounts.ts";
+import { idOfNobody } from "./ids.ts";
+import { readText } from "./host-files.ts";
 
 const execute = promisify(execFile);
 
@@ -15,7 +16,7 @@ export type Check =
       works: true;
       /** The options this version knows. */
       supported: ReadonlySet<string>;
-      /** Root's sandboxes run as an unprivileged user; false where that is not possible. */
+      /** Root's sandboxes have ids of their own; false where this is the root of a user namespace that has no more ids. */
       dropsRoot: boolean;
     }
   | { works: false; reason: string; remedy: string };
@@ -53,7 +54,7 @@ export async function checkBubblewrap(path = SYSTEM_PATH): Promise<Check> {
   const isRoot = process.getuid?.() === 0;
   const asUser = await attempt(run, isRoot, supported);
   if (asUser === undefined) return { works: true, supported, dropsRoot: isRoot };
-  if (isRoot && (await attempt(run, false, supported)) === undefined)
+  if (isRoot && isRootOfNamespaceAlone() && (await attempt(run, false, supported)) === undefined)
     return { works: true, supported, dropsRoot: false };
   return { works: false, ...explain(asUser) };
 }
@@ -67,7 +68,7 @@ async function attempt(
   const mounts = ["/usr", "/bin", "/lib", "/lib64"]
     .filter((path) => existsSync(path))
     .map((path) => ({ from: path, to: path }));
-  const id = String(unprivilegedUser().uid);
+  const id = String(idOfNobody);
   const user = ["setpriv", "--reuid", id, "--regid", id, "--clear-groups", "--no-new-privs", "--"];
   const outer = dropRoot ? ["nsenter", "--mount=/proc/self/ns/mnt", "--", ...user] : [];
   const args = ["--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"];
@@ -89,10 +90,9 @@ async function attempt(
 
 const installUtilities = "Install util-linux, with your distribution's package manager.";
 
-/** A user of nobody: above the ranges that distributions hand out, below 2^31. */
-export function unprivilegedUser(): HostUser {
-  const id = 2_100_000_000 + Math.floor(Math.random() * 40_000_000);
-  return { uid: id, gid: id };
+/** Whether this process is in a user namespace whose root is somebody without rights on the machine. */
+function isRootOfNamespaceAlone(): boolean {
+  return !/^\s*0\s+0\s/.test(readText("/proc/self/uid_map"));
 }
 
 function explain(stderr: string): { reason: string; remedy: string } {
@@ -115,7 +115,7 @@ function explain(stderr: string): { reason: string; remedy: string } {
   }
   const remedy =
     "Inside a container, allow it nested namespaces and an unmasked /proc (Docker: `--security-opt seccomp=unconfined " +
-    "--security-opt apparmor=unconfined --security-opt systempaths=unconfined`), or choose `--isolation none`.";
+    "--security-opt apparmor=unconfined --security-opt systempaths=unconfined`; for a server that root starts also `--cap-add SYS_ADMIN`), or choose `--isolation none`.";
   return { reason, remedy };
 }
 

@@ -2,7 +2,7 @@
  * Node's compile cache for the control server, which halves the time a sandbox takes to start. It is made once per
  * engine, by the control server's own code in a sandbox that never sees a user, and shown read-only from then on.
  */
-import { chmod, mkdir, readdir } from "node:fs/promises";
+import { chmod, chown, mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { runtimeDirectory, type Mount } from "./bubblewrap.ts";
 import { runtimeProgram, type LaunchOptions } from "./launch.ts";
@@ -39,7 +39,10 @@ export async function warmCompileCache(directory: string, options: LaunchOptions
     await chmod(mount.from, 0o755);
     if (exitCode !== 1) return undefined;
     for (const entry of await readdir(mount.from, { recursive: true, withFileTypes: true })) {
-      await chmod(join(entry.parentPath, entry.name), entry.isDirectory() ? 0o755 : 0o644);
+      const path = join(entry.parentPath, entry.name);
+      // A later sandbox may have the ids of the one that made it.
+      await chown(path, process.getuid?.() ?? 0, process.getgid?.() ?? 0);
+      await chmod(path, entry.isDirectory() ? 0o755 : 0o644);
     }
     return mount;
   });

@@ -7,12 +7,12 @@ import { createServer } from "node:http";
 import { dirname, join } from "node:path";
 import type { AddressInfo } from "node:net";
 import { printable } from "./printable.ts";
-import type { HostDirectory } from "./mounts.ts";
+import { claimIDsFor, type HostDirectory } from "./mounts.ts";
 import { bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
 import { Router } from "./router.ts";
 import { CertificateAuthority } from "./authority.ts";
 import { hostCertificates, trustedFiles } from "./certificates.ts";
-import { checkBubblewrap, unprivilegedUser } from "./check.ts";
+import { checkBubblewrap } from "./check.ts";
 import { warmCompileCache, type Warming } from "./compile-cache.ts";
 import { sandboxEnvironment, sandboxFiles } from "./rootfs-files.ts";
 import { endLeftovers, markEngine } from "./leftovers.ts";
@@ -138,8 +138,12 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
   };
   await writeFile(view.empty, "");
   await chmod(view.empty, 0o644);
-  // Only root can read a clone that was made under a strict umask. Then sandboxes run as root.
-  const dropsRoot = check?.works === true && check.dropsRoot && readableByAll(view);
+  const dropsRoot = check?.works === true && check.dropsRoot;
+  const closed = dropsRoot ? closedToOthers(view) : undefined;
+  if (closed !== undefined)
+    throw new Error(
+      `Only root can read ${closed}, and sandboxes are never root of this machine. Open it: chmod -R go+rX ${closed}`,
+    );
   const mountNamespace = dropsRoot ? new MountNamespace(directory, options.directories) : undefined;
   const common: Common = {
     view,
@@ -214,17 +218,19 @@ async function warm(common: Common, directory: string): Promise<Warming | undefi
   const { bubblewrap, mounts, limits } = common;
   if (bubblewrap === undefined) return undefined;
   const { supported, mountNamespace } = bubblewrap;
+  const ids = mountNamespace && (await claimIDsFor(undefined));
   const warming = await warmCompileCache(directory, {
     mounts: mounts(),
     limits,
     supported,
     toolchain: common.view.toolchain,
-    unprivileged: mountNamespace && { mountNamespace, user: unprivilegedUser() },
+    unprivileged: mountNamespace && ids && { mountNamespace, ids },
     env: sandboxEnvironment({}),
     groups: [],
     onOutput: () => undefined,
   });
   void warming.done.then((mount) => {
+    ids?.release();
     if (mount !== undefined) common.cache = mount;
     return mount;
   });
@@ -244,8 +250,8 @@ async function writeFiles(directory: string, files: Record<string, string | Buff
   return mounts;
 }
 
-/** Checks the directories that a sandbox needs, and the files in them that are used first. */
-function readableByAll(view: View): boolean {
+/** The first path that only root can read, of the directories that a sandbox needs and the files in them that are used first. */
+function closedToOthers(view: View): string | undefined {
   const { toolchain } = view;
   const packages = toolchain.packages.flatMap(({ path }) => [path, join(path, "package.json")]);
   const own = [
@@ -255,9 +261,9 @@ function readableByAll(view: View): boolean {
     toolchain.node,
     ...packages,
   ];
-  return [...own, ...view.readOnly.map(({ from }) => from)].every((path) => {
+  return [...own, ...view.readOnly.map(({ from }) => from)].find((path) => {
     const mode = statSync(path, { throwIfNoEntry: false })?.mode;
-    return mode === undefined || (mode & 0o004) !== 0;
+    return mode !== undefined && (mode & 0o004) === 0;
   });
 }
 

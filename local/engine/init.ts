@@ -4,7 +4,7 @@
  * it: it keeps one capability more than whatever it starts can have, and the kernel lets a process trace, or open the
  * memory or the descriptors of, only what has no more capabilities than itself.
  */
-import { hostname } from "./rootfs-files.ts";
+import { accountFiles, hostname } from "./rootfs-files.ts";
 import type { Limits } from "./limits.ts";
 import { quote } from "../../src/shared/text.ts";
 
@@ -22,12 +22,13 @@ export const initGreeting = "echo complete >&6\n";
  * but for the command's channel to the engine. Process limits count inside the sandbox's user namespace.
  */
 export function initScript(command: string[], { openFiles, processes }: Limits): string {
-  // A limit that this machine has set lower stays as it is.
-  const limits = ["-c 0", `-n ${openFiles}`, `-u ${processes}`, `-l ${lockedKiB}`, `-i ${pendingSignals}`];
   return [
     "{ exec </dev/null",
+    ...Object.entries(accountFiles).map(([path, text]) => `printf %s ${quote(text)} >${path}`),
+    "umask 077; : >/etc/shadow; : >/etc/gshadow; umask 022",
     `for fd in /proc/self/fd/*; do fd=\${fd##*/}; case $fd in [012]|${channel}) ;; *) eval "exec $fd>&-"; esac; done`,
-    `( ${limits.map((limit) => `ulimit ${limit} 2>/dev/null`).join("; ")}`,
+    // A core dump only where somebody asks for it. The machine's limits stay where they are lower.
+    `( ulimit -Sc 0; ulimit -n ${openFiles} 2>/dev/null; ${userLimits({ processes })}`,
     `exec ${withoutInitCapability(command).map(quote).join(" ")} ) &`,
     `exec ${channel}>&-`,
     "trap '' INT",
@@ -44,6 +45,12 @@ export function withoutInitCapability(command: string[]): string[] {
   const capability = initCapability.replace("CAP_", "-").toLowerCase();
   const sets = ["bounding-set", "inh-caps", "ambient-caps"].map((set) => `--${set}=${capability}`);
   return ["setpriv", ...sets, "--", ...command];
+}
+
+/** Limits of one user, as commands. */
+export function userLimits({ processes }: Pick<Limits, "processes">): string {
+  const limits = [`-u ${processes}`, `-l ${lockedKiB}`, `-i ${pendingSignals}`];
+  return limits.map((limit) => `ulimit ${limit} 2>/dev/null`).join("; ");
 }
 
 /** What processes may keep out of reach of the machine's memory management. */

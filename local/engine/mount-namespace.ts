@@ -1,5 +1,5 @@
 /**
- * For an engine that runs as root. Its sandboxes run as a user without rights, so that root in a sandbox is nobody
+ * For an engine that runs as root. Its sandboxes run as users without rights, so that root in a sandbox is nobody
  * on the host: process limits bind it, and no file or kernel setting of the host's root is open to it. Such a user
  * may not be able to reach what a sandbox is shown (a clone under /root is closed to everyone else), so a mount
  * namespace holds all of it in one place, and bubblewrap is started in there.
@@ -11,16 +11,18 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, statSync } from "node:fs";
 import { relative } from "node:path";
 import { readInfo, type Mount } from "./bubblewrap.ts";
+import { messageOf } from "../../src/shared/text.ts";
 import { SYSTEM_PATH } from "./system-path.ts";
-import type { HostUser } from "./mounts.ts";
+import type { HostIDs } from "./mounts.ts";
+import { mountMapped } from "./id-mapped-mount.ts";
 
 /** Where the namespace holds its mounts. They hide the host's /tmp, which no sandbox is shown. */
 const place = "/tmp";
 
 /** A mount namespace that holds certain mounts. */
 export interface MountNamespaceView {
-  /** The command to put before bubblewrap's: it enters the namespace as `user`. */
-  enter(user: HostUser): string[];
+  /** The command to put before bubblewrap's: it enters the namespace as the user that the sandbox's root is. */
+  enter: string[];
   /** The same mounts, with their sources as the namespace names them. */
   translate(mounts: Mount[]): Mount[];
 }
@@ -30,6 +32,8 @@ interface Holder {
   pid: Promise<number>;
   /** The `fingerprint` of its mounts. */
   held: string;
+  /** The mounts in it that show another owner, by their paths there. */
+  mapped: Map<string, Promise<void>>;
 }
 
 export class MountNamespace {
@@ -52,25 +56,38 @@ export class MountNamespace {
    * Makes the namespace, or a new one when the host has replaced a file of it, as package managers do: a mount goes on
    * showing the removed file, which cannot be mounted into another sandbox.
    * @param mounts the mounts of one sandbox, files below the engine's directory among them
-   * @throws Error when the namespace cannot be made
+   * @throws Error when the namespace cannot be made, or a directory of root's cannot be shown as another's
    */
-  async open(mounts: Mount[]): Promise<MountNamespaceView> {
+  async open(mounts: Mount[], { root, directoryMap }: HostIDs): Promise<MountNamespaceView> {
     // The directories of all sandboxes, so that sandboxes with different ones share a namespace.
     const given = this.#directories.filter(({ from }) => existsSync(from));
     const held = [...mounts, ...given].filter(({ from }) => this.#own(from) === undefined);
     const sources = [...new Set(held.map(({ from }) => from))];
     const writable = new Set(given.flatMap((mount) => (mount.writable ? mount.from : [])));
-    const pid = await this.#pid(sources, writable);
+    const holder = this.#current(sources, writable);
+    const pid = await holder.pid;
+    const heldAt = (from: string) => `${place}/${this.#own(from) ?? sources.indexOf(from)}`;
+    const shown = new Map<string, string>();
+    for (const { from } of directoryMap === undefined
+      ? []
+      : given.filter((one) => mounts.some(isSame(one)))) {
+      const path = `${heldAt(from)}-${root.uid}`;
+      const mounted = holder.mapped.get(path) ?? mountMapped(pid, heldAt(from), path, directoryMap ?? "");
+      holder.mapped.set(path, mounted);
+      await mounted.catch((error: unknown) => {
+        holder.mapped.delete(path);
+        throw new Error(
+          `${from} belongs to root, and this machine cannot show it as another user's (${messageOf(error)}). ` +
+            `Give it to a user: chown -R USER ${from}`,
+        );
+      });
+      shown.set(from, path);
+    }
+    const ids = ["--reuid", String(root.uid), "--regid", String(root.gid), "--clear-groups"];
     return {
-      enter: ({ uid, gid }) => {
-        const ids = ["--reuid", String(uid), "--regid", String(gid), "--clear-groups"];
-        return ["nsenter", `--mount=/proc/${pid}/ns/mnt`, "--", "setpriv", ...ids, "--no-new-privs", "--"];
-      },
+      enter: ["nsenter", `--mount=/proc/${pid}/ns/mnt`, "--", "setpriv", ...ids, "--no-new-privs", "--"],
       translate: (asked) =>
-        asked.map(({ from, ...rest }) => ({
-          ...rest,
-          from: `${place}/${this.#own(from) ?? sources.indexOf(from)}`,
-        })),
+        asked.map(({ from, ...rest }) => ({ ...rest, from: shown.get(from) ?? heldAt(from) })),
     };
   }
 
@@ -84,21 +101,18 @@ export class MountNamespace {
     return path.startsWith("..") ? undefined : `engine/${path}`;
   }
 
-  async #pid(sources: string[], writable: ReadonlySet<string>): Promise<number> {
+  #current(sources: string[], writable: ReadonlySet<string>): Holder {
     const held = fingerprint(sources);
-    const { child } = this.#holder ?? {};
-    const isGone = child === undefined || child.exitCode !== null || child.signalCode !== null;
-    if (isGone || this.#holder?.held !== held) {
-      this.#former?.child.kill("SIGKILL");
-      this.#former = this.#holder;
-      this.#holder = { ...this.#start(sources, writable), held };
-    }
-    const pid = await this.#holder?.pid;
-    if (pid === undefined) throw new Error("The engine's mount namespace is gone.");
-    return pid;
+    const present = this.#holder;
+    if (present?.held === held && present.child.exitCode === null && present.child.signalCode === null)
+      return present;
+    this.#former?.child.kill("SIGKILL");
+    this.#former = present;
+    this.#holder = { ...this.#start(sources, writable), held, mapped: new Map() };
+    return this.#holder;
   }
 
-  #start(sources: string[], writable: ReadonlySet<string>): Omit<Holder, "held"> {
+  #start(sources: string[], writable: ReadonlySet<string>): Pick<Holder, "child" | "pid"> {
     const args = [
       "--die-with-parent",
       "--info-fd",
@@ -138,6 +152,8 @@ export class MountNamespace {
     return { child, pid };
   }
 }
+
+const isSame = (one: Mount) => (other: Mount) => one.from === other.from && one.to === other.to;
 
 /** Changes when a path leads to another file. */
 export function fingerprint(paths: string[]): string {

@@ -9,10 +9,11 @@ import type { ExitReport } from "../platform/protocol.ts";
 import { bubblewrapArguments, readInfo, sizesFor, type Mount } from "./bubblewrap.ts";
 import { confine } from "./confine.ts";
 import { end, identify, kill, type Identity } from "./identity.ts";
-import { initCommand, initGreeting, initScript } from "./init.ts";
-import type { HostUser } from "./mounts.ts";
+import { initCommand, initGreeting, initScript, userLimits } from "./init.ts";
+import { writeMaps } from "./ids.ts";
+import type { HostIDs } from "./mounts.ts";
 import type { Limits } from "./limits.ts";
-import { seccompFilter } from "./seccomp.ts";
+import { givesCoresAway, seccompFilter } from "./seccomp.ts";
 import type { MountNamespace } from "./mount-namespace.ts";
 import type { Toolchain } from "./toolchain.ts";
 import { SYSTEM_PATH } from "./system-path.ts";
@@ -24,8 +25,8 @@ export interface StartOptions {
   env: Record<string, string>;
   groups: string[];
   supported: ReadonlySet<string>;
-  /** For an engine that runs as root: the mount namespace and the user that bubblewrap is started in and as. */
-  unprivileged: { mountNamespace: MountNamespace; user: HostUser } | undefined;
+  /** For an engine that runs as root: the mount namespace that bubblewrap is started in, and the sandbox's ids. */
+  unprivileged: { mountNamespace: MountNamespace; ids: HostIDs } | undefined;
   command: string[];
   /** A file of the engine's that names the first process, for a later engine that finds it. */
   record?: string;
@@ -66,24 +67,38 @@ const noticeMs = 2000;
 /** Starts bubblewrap with a command. The command begins when the sandbox is complete. */
 export async function start(options: StartOptions): Promise<Processes> {
   const { limits, env, supported, toolchain, unprivileged } = options;
-  const filter = seccompFilter();
-  const view = await unprivileged?.mountNamespace.open(options.mounts);
+  const filter = seccompFilter(unprivileged?.ids.count ?? 1);
+  const view = await unprivileged?.mountNamespace.open(options.mounts, unprivileged.ids);
   const sizes = sizesFor(limits.diskBytes);
   const mounts = view?.translate(options.mounts) ?? options.mounts;
   const inner = bubblewrapArguments(mounts, toolchain, sizes, env, supported, filter !== undefined);
   if (filter !== undefined) inner.push("--seccomp", "5");
-  const outer = unprivileged === undefined ? [] : (view?.enter(unprivileged.user) ?? []);
   // Variables given by the Worker may be secrets: they go by a pipe, since anyone can read a command line.
-  const argv = [...outer, "bwrap", "--args", "4", "--info-fd", "3", "--", ...initCommand];
-  const child = spawn("/bin/sh", ["-c", prelude, "sandbox", ...options.groups, "--", ...argv], {
-    cwd: "/",
-    detached: true,
-    env: { PATH: SYSTEM_PATH },
-    stdio: ["pipe", "pipe", "pipe", "pipe", "pipe", "pipe", "pipe", "ipc"],
-  });
+  const own = [
+    "--args",
+    "4",
+    "--info-fd",
+    "3",
+    ...(unprivileged === undefined ? [] : ["--userns-block-fd", "8"]),
+  ];
+  // A limit of one byte keeps the kernel from giving a core dump to a program outside of the sandbox (core(5)); none does not.
+  const noCores = givesCoresAway() ? ["prlimit", "--core=1:1", "--"] : [];
+  const argv = [...noCores, ...(view?.enter ?? []), "bwrap", ...own, "--", ...initCommand];
+  // Of the user that the sandbox's root is: they bound all users of the sandbox together. With -c on a socket, bash would read the files of its user.
+  const bounds = unprivileged === undefined ? "" : `${userLimits(limits)}\n`;
+  const child = spawn(
+    "/bin/bash",
+    ["--norc", "-c", bounds + prelude, "sandbox", ...options.groups, "--", ...argv],
+    {
+      cwd: "/",
+      detached: true,
+      env: { PATH: SYSTEM_PATH },
+      stdio: ["pipe", "pipe", "pipe", "pipe", "pipe", "pipe", "pipe", "ipc", "pipe"],
+    },
+  );
   const listeners = handedOver(child);
-  const [stdin, , , info, args, seccomp, complete]: readonly ChildStream[] = child.stdio;
-  for (const stream of [stdin, info, args, seccomp, complete]) stream?.on("error", () => undefined);
+  const [stdin, , , info, args, seccomp, complete, , mapped]: readonly ChildStream[] = child.stdio;
+  for (const stream of [stdin, info, args, seccomp, complete, mapped]) stream?.on("error", () => undefined);
   child.stdin?.write(initGreeting);
   write(args, inner.map((argument) => `${argument}\0`).join(""));
   write(seccomp, filter ?? Buffer.alloc(0));
@@ -103,6 +118,10 @@ export async function start(options: StartOptions): Promise<Processes> {
   const pid = readInfo(info, exited).then(async (number) => {
     first = identify(number);
     if (first !== undefined && options.record !== undefined) await writeFile(options.record, first);
+    // bubblewrap's child waits for ever when the engine is killed here; the next engine ends it by its control group.
+    if (unprivileged !== undefined) await writeMaps(number, unprivileged.ids);
+    // bubblewrap waits for its end.
+    write(mapped, "");
     await spoken(complete, exited);
     await confine(number);
     write(stdin, initScript(options.command, limits));

@@ -75,8 +75,6 @@ export function sandboxEnvironment(given: Record<string, string>) {
     PIP_BREAK_SYSTEM_PACKAGES: "1",
     PIP_ROOT_USER_ACTION: "ignore",
     PIP_DISABLE_PIP_VERSION_CHECK: "1",
-    // Only one user id exists in the sandbox: unpacking an archive must not try to give files to another.
-    TAR_OPTIONS: "--no-same-owner",
     ...imageEnvironment,
     ...given,
   };
@@ -88,10 +86,11 @@ export function sandboxFiles(
   registries: Registries,
 ): Record<string, string | Buffer> {
   const files: Record<string, string | Buffer> = {
-    "/etc/passwd":
-      "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
-    "/etc/group": "root:x:0:\nnogroup:x:65534:\n",
-    "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+    "/etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
+    // For su and runuser: only root can become another, and needs no password.
+    "/etc/pam.d/other": ["auth", "account", "password", "session"]
+      .map((kind) => `${kind} required pam_permit.so\n`)
+      .join(""),
     "/etc/resolv.conf":
       "# Names are resolved by the proxy. Nothing listens here, so a direct query fails at once.\nnameserver 127.0.0.1\n",
     "/etc/hostname": `${hostname}\n`,
@@ -111,6 +110,48 @@ export function sandboxFiles(
   files["/opt/sandbox-runtime/bin/sudo"] = sudo;
   return Object.assign(files, trusted);
 }
+
+/** Users that programs of Debian expect. The files can be changed: useradd works. */
+const users: [name: string, id: number, home: string][] = [
+  ["daemon", 1, "/usr/sbin"],
+  ["bin", 2, "/bin"],
+  ["sys", 3, "/dev"],
+  ["games", 5, "/usr/games"],
+  ["man", 6, "/var/cache/man"],
+  ["mail", 8, "/var/mail"],
+  ["www-data", 33, "/var/www"],
+  ["backup", 34, "/var/backups"],
+  ["nobody", 65_534, "/nonexistent"],
+];
+
+/** Groups that have no user of their name. */
+const groups: [name: string, id: number][] = [
+  ["adm", 4],
+  ["tty", 5],
+  ["staff", 50],
+  ["games", 60],
+  ["users", 100],
+  ["nogroup", 65_534],
+];
+
+/** Who there is in a sandbox, by path. They are the sandbox's own files. */
+export const accountFiles = {
+  "/etc/passwd": [
+    "root:x:0:0:root:/root:/bin/bash",
+    ...users.map(([name, id, home]) => {
+      const group = name === "games" ? 60 : id;
+      return `${name}:x:${id}:${group}:${name}:${home}:/usr/sbin/nologin`;
+    }),
+    "",
+  ].join("\n"),
+  "/etc/group": [
+    ["root", 0] as const,
+    ...users.filter(([name]) => !["games", "nobody"].includes(name)),
+    ...groups,
+  ]
+    .map(([name, id]) => `${name}:x:${id}:\n`)
+    .join(""),
+};
 
 function pipConfiguration({ pip, pipExtra, pipTrusted }: Registries): string {
   const list = (name: string, values: string[]) =>
@@ -147,18 +188,22 @@ ${noPackages.slice(noPackages.indexOf("\n") + 1)}done
 exec /usr/bin/dpkg "$@"
 `;
 
-/** Scripts say sudo where a user may not be root. Here it is the only one, and the machine's own sudo cannot work. */
+/** Scripts say sudo where a user may not be root. Here they are, and the machine's own sudo cannot work. */
 const sudo = `#!/bin/bash
 while [[ \${1-} == -* ]]; do
   case $1 in
     -u | -g | --user | --group)
-      [[ \${2-} == root || \${2-} == 0 ]] || { echo "sudo: everything in this sandbox runs as root: there is no \${2-}" >&2; exit 1; }
+      case $1 in -g | --group) ;; *) user=\${2-} ;; esac
       shift 2 || exit ;;
     --) shift; break ;;
     *) shift ;;
   esac
 done
-[[ $# -eq 0 ]] || exec env -- "$@"
+[[ $# -ne 0 ]] || exit 0
+case \${user-root} in root | 0 | "#0") exec env -- "$@" ;; esac
+[[ $(wc -l </proc/self/uid_map) -eq 1 ]] || exec runuser -u "$user" -- env -- "$@"
+echo "sudo: everything in this sandbox runs as root: it has no other users" >&2
+exit 1
 `;
 
 /** `/etc/hosts`, with the intercepted hosts that have no wildcard where the runtime forwards port 80. */

@@ -6,14 +6,13 @@ import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
 import type { ExitReport, Intercepts, StartRequest } from "../platform/protocol.ts";
 import type { Mount, View } from "./bubblewrap.ts";
 import { startUnisolated } from "./unisolated.ts";
-import { unprivilegedUser } from "./check.ts";
 import { createEgress, type Egress, takeConnections } from "./egress.ts";
 import { PortForwarder } from "./forward.ts";
 import { hostsFile, sandboxEnvironment } from "./rootfs-files.ts";
 import { launch, type Running } from "./launch.ts";
 import { sandboxMark } from "./leftovers.ts";
 import { createGroups, removeGroups, type GroupParent, type Limits } from "./limits.ts";
-import { type HostDirectory, ownerOf } from "./mounts.ts";
+import { claimIDsFor, type HostDirectory, type HostIDs } from "./mounts.ts";
 import { OutboundQueue } from "./outbound.ts";
 import { Pace } from "./pace.ts";
 import { cacheEnvironment } from "./compile-cache.ts";
@@ -128,11 +127,13 @@ export class Sandbox {
     };
     const server = createEgress(egress);
     let groups: string[] = [];
+    let ids: HostIDs | undefined;
     let closeEgress: (() => void) | undefined;
     const cleanUp = async () => {
       queue.close();
       closeEgress?.();
       await removeGroups(groups);
+      ids?.release();
       await rm(directory, { recursive: true, force: true }).catch(() => undefined);
     };
     try {
@@ -150,8 +151,9 @@ export class Sandbox {
         if (printing.takes(text.length)) common.onOutput(place.id, text);
       };
       const given = common.directories.find(({ name }) => name === options.name);
-      const user = given === undefined ? unprivilegedUser() : await ownerOf(given);
       const { limits, bubblewrap, view } = common;
+      const mountNamespace = bubblewrap?.mountNamespace;
+      if (mountNamespace !== undefined) ids = await claimIDsFor(given);
       const own = [
         { from: hosts, to: "/etc/hosts" },
         ...(common.cache === undefined ? [] : [common.cache]),
@@ -165,7 +167,7 @@ export class Sandbox {
               mounts: [...common.mounts(), ...own],
               record: join(directory, sandboxMark),
               supported: bubblewrap.supported,
-              unprivileged: bubblewrap.mountNamespace && { mountNamespace: bubblewrap.mountNamespace, user },
+              unprivileged: mountNamespace && ids && { mountNamespace, ids },
               toolchain,
               limits,
               env,

@@ -4,6 +4,7 @@
  * and interfaces a sandbox has no use for that are a frequent source of kernel bugs. Everything else stays allowed.
  */
 import { arch } from "node:process";
+import { readText } from "./host-files.ts";
 
 // linux/filter.h, linux/seccomp.h, linux/audit.h
 const LOAD = 0x20;
@@ -25,6 +26,9 @@ const X32_BIT = 0x40000000;
 const CLONE_NEWUSER = 0x10000000;
 /** Its flags lie in memory, out of a filter's sight; the C library falls back to clone. Same number everywhere. */
 const CLONE3 = 435;
+const RLIMIT_CORE = 4;
+/** chown's: -1. */
+const KEEP = 0xffffffff;
 /** fcntl's: whoever writes to a file under lease waits for its holder, and who has the file open may be on the host. */
 const F_SETLEASE = 1024;
 
@@ -36,6 +40,10 @@ interface Table {
   /** The machine has 65,536 slots for asynchronous I/O in all. Programs do without where a kernel has none. */
   ioSetup: number;
   denied: number[];
+  /** chown and its like, with the place of the new owner among their arguments. */
+  chown: [number: number, argument: number][];
+  setrlimit: number;
+  prlimit: number;
 }
 
 // Denied, in both rows: mount family and pivot_root, keyrings, bpf, perf, userfaultfd, io_uring, kexec,
@@ -47,6 +55,14 @@ const tables: Partial<Record<typeof arch, Table>> = {
     clone: 56,
     fcntl: 72,
     ioSetup: 206,
+    chown: [
+      [92, 1],
+      [93, 1],
+      [94, 1],
+      [260, 2],
+    ],
+    setrlimit: 160,
+    prlimit: 302,
     denied: [
       155, 161, 163, 164, 165, 166, 167, 168, 169, 172, 173, 175, 176, 179, 180, 212, 227, 246, 248, 249, 250,
       272, 298, 303, 304, 305, 308, 313, 320, 321, 323, 425, 426, 427, 428, 429, 430, 431, 432, 433, 442,
@@ -58,6 +74,12 @@ const tables: Partial<Record<typeof arch, Table>> = {
     clone: 220,
     fcntl: 25,
     ioSetup: 0,
+    chown: [
+      [55, 1],
+      [54, 2],
+    ],
+    setrlimit: 164,
+    prlimit: 261,
     denied: [
       18, 39, 40, 41, 42, 51, 60, 89, 97, 104, 105, 106, 112, 142, 170, 217, 218, 219, 224, 225, 241, 264,
       265, 266, 268, 273, 280, 282, 294, 425, 426, 427, 428, 429, 430, 431, 432, 433, 442,
@@ -68,8 +90,16 @@ const tables: Partial<Record<typeof arch, Table>> = {
 /** AF_UNIX, AF_INET, AF_INET6, AF_NETLINK (the C library asks it for the interfaces). */
 const families = [1, 2, 10, 16];
 
-/** The compiled filter for this machine, or undefined on an architecture it has no table for. */
-export function seccompFilter(): Buffer | undefined {
+/** Whether the machine gives core dumps to a program or a socket of its own: then they would leave the sandbox. */
+export function givesCoresAway(): boolean {
+  return /^[|@]/.test(readText("/proc/sys/kernel/core_pattern"));
+}
+
+/**
+ * The compiled filter for this machine, or undefined on an architecture it has no table for.
+ * @param ids how many user and group ids the sandbox has, from 0 on
+ */
+export function seccompFilter(ids: number): Buffer | undefined {
   const table = tables[arch];
   if (table === undefined) return undefined;
   const program: Instruction[] = [
@@ -86,6 +116,8 @@ export function seccompFilter(): Buffer | undefined {
   for (const number of [CLONE3, table.ioSetup]) {
     program.push([JUMP_EQUAL, 0, 1, number], [RETURN, 0, 0, ERRNO | ENOSYS]);
   }
+  program.push(...table.chown.flatMap(([number, argument]) => changeOfOwner(number, argument, ids)));
+  if (givesCoresAway()) program.push(...limitOfCores(table));
   program.push([JUMP_EQUAL, 0, 4, table.fcntl], [LOAD, 0, 0, OFFSET_SECOND_ARGUMENT]);
   program.push([JUMP_EQUAL, 0, 1, F_SETLEASE], [RETURN, 0, 0, ERRNO | EPERM], [RETURN, 0, 0, ALLOW]);
   program.push([JUMP_EQUAL, 0, 4, table.clone], [LOAD, 0, 0, OFFSET_FIRST_ARGUMENT]);
@@ -96,6 +128,49 @@ export function seccompFilter(): Buffer | undefined {
   }
   program.push([RETURN, 0, 0, ERRNO | EAFNOSUPPORT]);
   return assemble(program);
+}
+
+const SUCCESS = ERRNO;
+
+const offsetOfArgument = (index: number) => OFFSET_FIRST_ARGUMENT + 8 * index;
+
+/**
+ * Nobody can be given a file who is not in the sandbox. What unpacks archives asks for it and stops where it is refused, so
+ * it succeeds and does nothing, as on file systems without owners. An owner of -1 stays who he is.
+ */
+function changeOfOwner(number: number, argument: number, ids: number): Instruction[] {
+  return [
+    [JUMP_EQUAL, 0, 8, number],
+    [LOAD, 0, 0, offsetOfArgument(argument)],
+    [JUMP_EQUAL, 1, 0, KEEP],
+    [JUMP_GREATER_OR_EQUAL, 3, 0, ids],
+    [LOAD, 0, 0, offsetOfArgument(argument + 1)],
+    [JUMP_EQUAL, 2, 0, KEEP],
+    [JUMP_GREATER_OR_EQUAL, 0, 1, ids],
+    [RETURN, 0, 0, SUCCESS],
+    [RETURN, 0, 0, ALLOW],
+  ];
+}
+
+/** Setting the size of core dumps succeeds and does nothing. */
+function limitOfCores({ setrlimit, prlimit }: Table): Instruction[] {
+  return [
+    [JUMP_EQUAL, 0, 4, setrlimit],
+    [LOAD, 0, 0, offsetOfArgument(0)],
+    [JUMP_EQUAL, 0, 1, RLIMIT_CORE],
+    [RETURN, 0, 0, SUCCESS],
+    [RETURN, 0, 0, ALLOW],
+    [JUMP_EQUAL, 0, 8, prlimit],
+    [LOAD, 0, 0, offsetOfArgument(1)],
+    [JUMP_EQUAL, 0, 5, RLIMIT_CORE],
+    // Without a new limit it asks; with room for the old one it must answer.
+    [LOAD, 0, 0, offsetOfArgument(2)],
+    [JUMP_EQUAL, 3, 0, 0],
+    [LOAD, 0, 0, offsetOfArgument(3)],
+    [JUMP_EQUAL, 0, 1, 0],
+    [RETURN, 0, 0, SUCCESS],
+    [RETURN, 0, 0, ALLOW],
+  ];
 }
 
 /** code, jump if true, jump if false, constant */

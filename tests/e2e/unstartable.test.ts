@@ -13,7 +13,7 @@ it("the caller is told that calling again does not help, and the log says why", 
     const run = async () => await tool(server.url, "run_command", { command: "echo made" }, {});
     const boot = (await readdir(join(stateDir, "run"))).find((name) => /^[0-9a-f]{16}$/.test(name)) ?? "";
     // Every sandbox is shown this file.
-    const file = join(stateDir, "run", boot, "files/etc/passwd");
+    const file = join(stateDir, "run", boot, "files/etc/hostname");
     await rename(file, `${file}.away`);
     const { isError, text } = await run();
     expect([isError, text]).toEqual([true, expect.stringContaining("calling again does not help")]);

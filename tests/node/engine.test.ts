@@ -351,6 +351,10 @@ describe("the engine as a program", () => {
 
   it("leaves no process when it is killed, and its successor removes the rest", async () => {
     const { program, runDir, stragglers } = await busy();
+    // The sandbox that is started ahead is there too; one that is being made would be left to the next engine.
+    const inside = () =>
+      tree(program.child.pid ?? 0).filter(({ command }) => command.includes("/runtime/main"));
+    await expect.poll(() => inside().length, { timeout: 20_000 }).toBe(2);
     const all = [...tree(program.child.pid ?? 0), ...stragglers];
     program.child.kill("SIGKILL");
     expect(await survivors(all, 2000)).toEqual([]);

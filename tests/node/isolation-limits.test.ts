@@ -58,10 +58,28 @@ describe("processes", () => {
     expect(await greedy.ended()).toEqual({ exitCode: 0, reason: "destroyed" });
   });
 
-  it("holds the limit for open files and core dumps", async () => {
+  it.runIf(process.getuid?.() === 0)("stops it where it becomes many users, too", async () => {
+    const forks = [
+      "import os, signal",
+      "children = []",
+      "for user in range(1, 300):",
+      "  try: child = os.fork()",
+      "  except OSError: break",
+      "  if child == 0:",
+      "    try: os.setuid(user); signal.pause()",
+      "    finally: os._exit(0)",
+      "  children.append(child)",
+      "print(len(children) < 100)",
+      "for child in children: os.kill(child, 9)",
+    ];
+    expect((await greedy.run(`python3 - <<'PYTHON'\n${forks.join("\n")}\nPYTHON`)).stdout).toBe("True");
+  });
+
+  it("holds the limit for open files, and makes no core dumps unless it is asked", async () => {
     expect((await greedy.run("ulimit -n; ulimit -c; ulimit -n 100000 2>&1")).stdout).toMatch(
       /^512\n0\n.*not permitted/,
     );
+    expect((await greedy.run("ulimit -c unlimited && ulimit -c 100")).exitCode).toBe(0);
   });
 });
 

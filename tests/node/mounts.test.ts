@@ -76,12 +76,4 @@ describe("given", () => {
       rmSync(path, { recursive: true });
     }
   });
-
-  it.runIf(process.getuid?.() === 0)(
-    "with a word about root where root's own can be written to",
-    async () => {
-      expect((await mount("project")).ofRoot).toEqual([join(directory, "project")]);
-      expect((await mount("project:ro")).ofRoot).toEqual([]);
-    },
-  );
 });

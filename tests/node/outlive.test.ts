@@ -6,12 +6,10 @@ import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, rm, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { afterEach, describe, expect, it } from "vitest";
 import { identify } from "../../local/engine/identity.ts";
 import { createGroups, findGroupParents, removeGroups } from "../../local/engine/limits.ts";
-import { repository } from "../../local/engine/own-files.ts";
-import { startTestEngine, TestSandbox, type EngineAddress } from "../setup/engine-client.ts";
+import { spawnTestEngine, startTestEngine, TestSandbox, type EngineAddress } from "../setup/engine-client.ts";
 import { outliveCommand } from "../setup/outlive.ts";
 import { processes, survivors, type Process } from "../setup/processes.ts";
 
@@ -39,16 +37,9 @@ async function attack(sandbox: TestSandbox): Promise<{ answers: string; left: Pr
 
 /** An engine as a program of its own, which can be killed. */
 async function spawnEngine(runDir: string): Promise<EngineAddress & { child: ChildProcess }> {
-  const secret = randomBytes(24).toString("hex");
-  const child = spawn(process.execPath, [join(repository, "local/engine/main.ts")], {
-    stdio: ["pipe", "pipe", "inherit"],
-  });
-  cleanUp.push(async () => child.kill("SIGKILL"));
-  child.stdin?.write(`${JSON.stringify({ secret, network: "none", isolation: "bubblewrap", runDir })}\n`);
-  const line = await new Promise<string>((resolve) =>
-    createInterface({ input: child.stdout ?? process.stdin }).once("line", resolve),
-  );
-  return { child, secret, url: JSON.parse(line).url };
+  const engine = await spawnTestEngine(runDir);
+  cleanUp.push(async () => engine.child.kill("SIGKILL"));
+  return engine;
 }
 
 async function runDirectory(): Promise<string> {
@@ -127,7 +118,13 @@ describe("what an engine that is gone left behind", () => {
 
   it.runIf(groupParents.length > 0)("is ended by the next one: what is in its control groups", async () => {
     const runDir = await left("");
-    const limits = { diskBytes: 1 << 26, memoryBytes: 1 << 26, processes: 10, openFiles: 100 };
+    const limits = {
+      diskBytes: 1 << 26,
+      memoryBytes: 1 << 26,
+
+      processes: 10,
+      openFiles: 100,
+    };
     const groups = await createGroups(groupParents, `${boot}-sandbox`, limits);
     const child = straggler();
     const exit = once(child, "exit");
@@ -141,7 +138,13 @@ describe("what an engine that is gone left behind", () => {
   it.runIf(groupParents.length > 0)(
     "is removed without its run directory: empty groups, when old",
     async () => {
-      const limits = { diskBytes: 1 << 26, memoryBytes: 1 << 26, processes: 10, openFiles: 100 };
+      const limits = {
+        diskBytes: 1 << 26,
+        memoryBytes: 1 << 26,
+
+        processes: 10,
+        openFiles: 100,
+      };
       const made = async (name: string) => {
         const groups = await createGroups(groupParents, `${boot}-${name}`, limits);
         cleanUp.push(async () => await removeGroups(groups));

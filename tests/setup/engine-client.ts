@@ -1,11 +1,14 @@
 /** Engines and sandboxes for tests without a Worker: sandboxes over the engine's HTTP interface, commands over the control API. */
+import { spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { RpcSession } from "capnweb";
 import { WebSocket } from "ws";
 import { startEngine, type Engine, type EngineOptions } from "../../local/engine/engine.ts";
+import { repository } from "../../local/engine/own-files.ts";
 import { SECRET_HEADER, type ExitReport, type StartRequest } from "../../local/platform/protocol.ts";
 import type { SandboxAPI } from "../../local/runtime/api.ts";
 import { WebSocketTransport } from "../../local/runtime/rpc.ts";
@@ -46,6 +49,28 @@ export async function startTestEngine({
       await rm(runDir, { recursive: true, force: true });
     },
   };
+}
+
+/**
+ * An engine as a program of its own.
+ * @param user an id of the machine to run it as; needs root
+ */
+export async function spawnTestEngine(
+  runDir: string,
+  user?: number,
+): Promise<EngineAddress & { child: ChildProcess }> {
+  const secret = randomBytes(24).toString("hex");
+  const program = [process.execPath, join(repository, "local/engine/main.ts")];
+  const ids = ["--reuid", String(user), "--regid", String(user), "--clear-groups", "--"];
+  const [file = "", ...args] = user === undefined ? program : ["setpriv", ...ids, ...program];
+  const child = spawn(file, args, { stdio: ["pipe", "pipe", "inherit"] });
+  child.stdin.write(`${JSON.stringify({ secret, network: "none", isolation: "bubblewrap", runDir })}\n`);
+  const line = await new Promise<string>((resolve) =>
+    createInterface({ input: child.stdout }).once("line", resolve),
+  );
+  const { url, error } = JSON.parse(line);
+  if (error !== undefined) throw new Error(error);
+  return { child, secret, url };
 }
 
 export interface Result {

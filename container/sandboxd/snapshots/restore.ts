@@ -200,7 +200,7 @@ export class Restore {
     try {
       lchownSync(at, uid, gid);
     } catch (error) {
-      // A local sandbox has root alone.
+      // A local sandbox that root did not start has root alone.
       if (!["EINVAL", "EPERM"].includes((error as NodeJS.ErrnoException).code ?? "")) throw error;
     }
   }

@@ -1,0 +1,63 @@
+/** Mounts that show the files of one owner as another's (mount_setattr(2), Linux 5.12). */
+import { execFile } from "node:child_process";
+import { arch } from "node:process";
+import { promisify } from "node:util";
+import { SYSTEM_PATH } from "./system-path.ts";
+
+const run = promisify(execFile);
+
+/** unshare(2). The other system calls below have one number everywhere. */
+const unshareNumber: Partial<Record<typeof arch, number>> = { x64: 272, arm64: 97 };
+
+/**
+ * util-linux has an option for it from 2.39 on, which Debian 12 does not have. Perl can make system calls, and is on every Debian.
+ * Strings are in variables because Perl passes no constants by reference.
+ */
+const program = `
+use strict;
+my ($from, $to, $map, $unshare) = @ARGV;
+my $empty = "";
+pipe(my $made, my $say) and pipe(my $wait, my $over) or die "pipe: $!\\n";
+my $child = fork() // die "fork: $!\\n";
+if ($child == 0) {
+  close $over;
+  syscall($unshare + 0, 0x10000000) == 0 or exit 1;
+  syswrite $say, "x";
+  sysread $wait, my $byte, 1;
+  exit 0;
+}
+close $say;
+sysread($made, my $byte, 1) or die "no user namespace can be made\\n";
+for my $name ("uid_map", "gid_map") {
+  open(my $file, ">", "/proc/$child/$name") or die "$name: $!\\n";
+  syswrite($file, $map) or die "$name: $!\\n";
+}
+open(my $namespace, "<", "/proc/$child/ns/user") or die "the user namespace: $!\\n";
+# open_tree with OPEN_TREE_CLONE, AT_RECURSIVE and O_CLOEXEC
+my $tree = syscall(428, -100, $from, 0x1 | 0x8000 | 0x80000);
+die "open_tree: $!\\n" if $tree < 0;
+# mount_setattr with AT_EMPTY_PATH, AT_RECURSIVE; MOUNT_ATTR_IDMAP is to be set
+my $attributes = pack("QQQQ", 0x100000, 0, 0, fileno($namespace));
+syscall(442, $tree, $empty, 0x1000 | 0x8000, $attributes, 32) == 0 or die "mount_setattr: $!\\n";
+mkdir $to;
+# move_mount with MOVE_MOUNT_F_EMPTY_PATH
+syscall(429, $tree, $empty, -100, $to, 0x4) == 0 or die "move_mount: $!\\n";
+`;
+
+/**
+ * Mounts a directory again, within a mount namespace.
+ * @param pid a process in the namespace
+ * @param map lines of an id on the disk, the id it is shown as, and how many follow
+ * @throws Error with the reason where this machine or the directory's file system cannot
+ */
+export async function mountMapped(pid: number, from: string, to: string, map: string): Promise<void> {
+  const unshare = unshareNumber[arch];
+  if (unshare === undefined) throw new Error(`not on ${arch}`);
+  const args = [`--mount=/proc/${pid}/ns/mnt`, "--", "perl", "-e", program, from, to, map, String(unshare)];
+  await run("nsenter", args, { cwd: "/", env: { PATH: SYSTEM_PATH }, timeout: 10_000 }).catch(
+    (error: unknown) => {
+      const printed = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : "";
+      throw new Error(printed === "" ? String(error) : printed);
+    },
+  );
+}

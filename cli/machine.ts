@@ -4,6 +4,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { checkBubblewrap } from "../local/engine/check.ts";
+import { findGroupParents } from "../local/engine/limits.ts";
 import { PACKAGES } from "../local/engine/python.ts";
 import { quietWrangler, wranglerProgram } from "./bundle.ts";
 import type { Check } from "./checks.ts";
@@ -31,7 +32,7 @@ async function output(program: string, args: string[], env = process.env): Promi
  * @param port its port; that of the server which runs there, unless given, or else the usual one
  */
 export function localChecks(stateDir: string, port?: number): Promise<Check[]> {
-  return Promise.all([node(), bubblewrap(), python(stateDir), freeForUs(stateDir, port)]);
+  return Promise.all([node(), bubblewrap(), limits(), python(stateDir), freeForUs(stateDir, port)]);
 }
 
 /** What a deployment needs. */
@@ -56,6 +57,20 @@ async function bubblewrap(): Promise<Check> {
   if (!check.works) return { name, verdict: "failed", found: check.reason, fix: check.remedy };
   const version = (await output("bwrap", ["--version"])) ?? "works";
   return { name, verdict: "ok", found: version.replace(/^bubblewrap /, "") };
+}
+
+async function limits(): Promise<Check> {
+  const name = "limits of memory and processor";
+  const parents = await findGroupParents();
+  const held = new Set(parents.flatMap(({ controllers }) => controllers));
+  const missing = (["memory", "cpu"] as const).filter((controller) => !held.has(controller));
+  if (missing.length === 0) return { name, verdict: "ok", found: "control groups hold them" };
+  return {
+    name,
+    verdict: "warning",
+    found: `no control groups for ${missing.join(" and ")}: sandboxes can slow this machine down, or use up its memory`,
+    fix: `With systemd: systemd-run --user --scope ${startLine()}`,
+  };
 }
 
 async function python(stateDir: string): Promise<Check> {

@@ -16,7 +16,8 @@ import { checkBubblewrap } from "./check.ts";
 import { warmCompileCache, type Warming } from "./compile-cache.ts";
 import { sandboxEnvironment, sandboxFiles } from "./rootfs-files.ts";
 import { endLeftovers, markEngine } from "./leftovers.ts";
-import { defaultLimits, findGroupParents, type Limits } from "./limits.ts";
+import { createEngineGroups, defaultLimits, findGroupParents, removeGroups, type Limits } from "./limits.ts";
+import { guardMemory } from "./memory-guard.ts";
 import { readOnlyMounts, type Mount, type View } from "./bubblewrap.ts";
 import type { Common } from "./sandbox.ts";
 import { describePython, environmentFiles } from "./python.ts";
@@ -81,7 +82,7 @@ export interface EngineReport {
   dropsRoot: boolean;
   limits: Limits;
   /** Which limits a control group holds; the others are held by process limits and the size of the file system. */
-  controlGroups: ("memory" | "pids")[];
+  controlGroups: ("memory" | "pids" | "cpu")[];
   node: string;
   npm: boolean;
   python: string | undefined;
@@ -165,7 +166,9 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
       if (options.verbose) for (const line of text.trimEnd().split("\n")) log(`[${id}] ${line}`);
     },
   };
+  const engineGroups = await createEngineGroups(groupParents, boot, common.limits);
   const table = new SandboxRegistry(common, directory, boot);
+  const unguard = guardMemory(engineGroups, common.limits.allMemoryBytes, () => table.running());
   // Without isolation sandboxes share directories of the host, which one that nobody has would change.
   const startsAhead = options.startAhead !== false && common.bubblewrap !== undefined;
   const startAhead = () => (startsAhead ? table.startAhead() : undefined);
@@ -203,8 +206,10 @@ export async function startEngine(options: EngineOptions): Promise<Engine> {
       startAhead();
     },
     close: async () => {
+      unguard();
       await table.close();
       await warming?.stop();
+      await removeGroups(engineGroups);
       mountNamespace?.stop();
       server.close();
       server.closeAllConnections();

@@ -1,7 +1,7 @@
 /** Resource limits of a sandbox: control groups where they can be had, and what is in force otherwise. */
 import { access, constants, mkdir, readFile, readdir, rmdir, stat, writeFile } from "node:fs/promises";
 import { readFileSync } from "node:fs";
-import { totalmem } from "node:os";
+import { availableParallelism, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { sizesFor } from "./bubblewrap.ts";
 import { identify, kill } from "./identity.ts";
@@ -11,6 +11,8 @@ export interface Limits {
   diskBytes: number;
   /** Bytes of memory for processes, beside the files. Needs a control group. */
   memoryBytes: number;
+  /** Bytes of memory for all sandboxes together, files included. Needs a control group. */
+  allMemoryBytes: number;
   /** Processes and threads. */
   processes: number;
   /** Open files per process. */
@@ -39,6 +41,7 @@ export function defaultLimits(given: Partial<Limits> = {}): Limits {
   return {
     diskBytes: share(8, 512 * MiB, 4096 * MiB),
     memoryBytes: share(4, 512 * MiB, 4096 * MiB),
+    allMemoryBytes: Math.max(Math.floor(totalmem() / 2), totalmem() - share(8, 1024 * MiB, Infinity)),
     processes,
     openFiles: openFilesPerProcess(openFilesOfAll(), processes),
     ...given,
@@ -62,12 +65,21 @@ function openFilesOfAll(): number {
   }
 }
 
+/**
+ * What all sandboxes together have of a processor that the server wants too: half of what the server has. In version 1 their
+ * group is beside the threads of the server, which have 1,024 each, and its weight is spread over the processors; in version 2
+ * it is beside the server's group, which has 100.
+ */
+const cpuWeight = { 1: (1024 / 2) * availableParallelism(), 2: 100 / 2 };
+
+type Controller = "memory" | "pids" | "cpu";
+
 /** A place under which groups can be made, one per hierarchy. */
 export interface GroupParent {
   version: 1 | 2;
   /** Directory in which the engine may create a group. */
   path: string;
-  controllers: ("memory" | "pids")[];
+  controllers: Controller[];
 }
 
 /** Finds where this process may create control groups. Empty where it may not, which is common for a plain user. */
@@ -75,15 +87,20 @@ export async function findGroupParents(): Promise<GroupParent[]> {
   const found: GroupParent[] = [];
   for (const line of (await read("/proc/self/cgroup")).split("\n")) {
     const [, controllers = "", path = "/"] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
-    if (controllers === "memory" || controllers === "pids") {
+    const controller = known.find((one) => controllers.split(",").includes(one));
+    if (controller !== undefined) {
       const directory = join("/sys/fs/cgroup", controllers, path);
-      const parent: GroupParent = { version: 1, path: directory, controllers: [controllers] };
+      const parent: GroupParent = { version: 1, path: directory, controllers: [controller] };
       if (await usable(parent)) found.push(parent);
     } else if (controllers === "" && line.startsWith("0::")) {
       // A group with processes in it cannot hand controllers to its children: a sibling of ours is the place.
       for (const directory of [join("/sys/fs/cgroup", dirname(path)), "/sys/fs/cgroup"]) {
-        const parent: GroupParent = { version: 2, path: directory, controllers: ["memory", "pids"] };
-        if (await usable(parent)) {
+        // The processor is often not handed on where memory is.
+        const all: Controller[][] = [known, ["memory", "pids"]];
+        const parents = all.map((some): GroupParent => ({ version: 2, path: directory, controllers: some }));
+        const isUsable = await Promise.all(parents.map(usable));
+        const parent = parents[isUsable.indexOf(true)];
+        if (parent !== undefined) {
           found.push(parent);
           break;
         }
@@ -93,8 +110,10 @@ export async function findGroupParents(): Promise<GroupParent[]> {
   return found;
 }
 
+const known: Controller[] = ["memory", "pids", "cpu"];
+
 async function usable(parent: GroupParent): Promise<boolean> {
-  const trial = join(parent.path, `${groupPrefix}trial-${process.pid}`);
+  const trial = join(parent.path, `${groupPrefix}trial-${process.pid}-${parent.controllers.join("-")}`);
   try {
     // Moving a process needs this file of the common ancestor to be writable.
     await access(join(parent.path, "cgroup.procs"), constants.W_OK);
@@ -115,26 +134,89 @@ async function usable(parent: GroupParent): Promise<boolean> {
 
 export const groupPrefix = "sandbox-mcp-";
 
-function limitFile({ version }: GroupParent, controller: "memory" | "pids"): string {
+function limitFile({ version }: GroupParent, controller: Controller): string {
   if (controller === "pids") return "pids.max";
+  if (controller === "cpu") return version === 2 ? "cpu.weight" : "cpu.shares";
   return version === 2 ? "memory.max" : "memory.limit_in_bytes";
 }
 
-/** Makes the groups of one sandbox and sets their limits. @returns their directories. */
+/**
+ * Makes the groups that hold those of all sandboxes of an engine. They bound what the sandboxes have together; nothing is
+ * written to a group that is not the engine's.
+ * @returns their directories
+ */
+export async function createEngineGroups(
+  parents: GroupParent[],
+  boot: string,
+  { allMemoryBytes }: Limits,
+): Promise<string[]> {
+  const made: string[] = [];
+  for (const parent of parents) {
+    const directory = join(parent.path, groupPrefix + boot);
+    const set = (file: string, value: string | number) => writeFile(join(directory, file), String(value));
+    try {
+      await mkdir(directory).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== "EEXIST") throw error;
+      });
+      made.push(directory);
+      if (parent.version === 2)
+        await set("cgroup.subtree_control", parent.controllers.map((one) => `+${one}`).join(" "));
+      for (const controller of parent.controllers) {
+        if (controller === "memory") await set(limitFile(parent, controller), allMemoryBytes);
+        if (controller === "cpu") await set(limitFile(parent, controller), cpuWeight[parent.version]);
+      }
+    } catch {
+      // As with the group of a sandbox.
+    }
+  }
+  return made;
+}
+
+/**
+ * Bytes of memory that the processes and files of a group cannot give back; 0 where it counts no memory. What the kernel keeps
+ * of the machine's files does not count.
+ */
+export async function memoryOf(group: string): Promise<number> {
+  const used = Number(
+    (await read(join(group, "memory.current"))) || (await read(join(group, "memory.usage_in_bytes"))),
+  );
+  if (used === 0) return 0;
+  const statistics = await read(join(group, "memory.stat"));
+  const isFirst = /^total_cache /m.test(statistics);
+  const cached = ["active_file", "inactive_file"].map((name) => {
+    const found = new RegExp(`^${isFirst ? "total_" : ""}${name} (\\d+)$`, "m").exec(statistics);
+    return Number(found?.[1] ?? 0);
+  });
+  return Math.max(
+    0,
+    cached.reduce((left, bytes) => left - bytes, used),
+  );
+}
+
+/** Makes the groups of one sandbox, `<boot>/<id>`, and sets their limits. @returns their directories. */
 export async function createGroups(parents: GroupParent[], name: string, limits: Limits): Promise<string[]> {
   const made: string[] = [];
   for (const parent of parents) {
     const directory = join(parent.path, groupPrefix + name);
     try {
-      await mkdir(directory);
+      // Another engine takes the engine's group for forgotten when that has been empty for long.
+      await mkdir(directory).catch(async () => {
+        await createEngineGroups([parent], dirname(name), limits);
+        await mkdir(directory);
+      });
       made.push(directory);
       for (const controller of parent.controllers) {
+        // Sandboxes have equal shares of the processor: what the kernel gives without being told.
+        if (controller === "cpu") continue;
         // Files are memory too: a full disk must be ENOSPC, not a kill.
         const value = controller === "pids" ? limits.processes : limits.memoryBytes + filesBytes(limits);
         await writeFile(join(directory, limitFile(parent, controller)), String(value));
       }
       // The second version counts what waits in sockets as memory.
-      const sockets = parent.version === 1 ? "memory.kmem.tcp.limit_in_bytes" : undefined;
+      const sockets =
+        parent.controllers.includes("memory") && parent.version === 1
+          ? "memory.kmem.tcp.limit_in_bytes"
+          : undefined;
       if (sockets !== undefined)
         await writeFile(join(directory, sockets), String(socketBytes)).catch(() => undefined);
       const noSwap = parent.version === 2 ? "memory.swap.max" : undefined;
@@ -168,12 +250,21 @@ export async function removeGroups(directories: string[]): Promise<void> {
 /** Kills what is in the groups that an engine which was killed left behind, and removes them. */
 export async function endLeftoverGroups(parents: GroupParent[], boot: string): Promise<void> {
   for (const { path } of parents) {
-    const names = (await readdir(path).catch(() => [])).filter((name) => name.startsWith(groupPrefix + boot));
-    for (const directory of names.map((name) => join(path, name))) {
+    const whole = join(path, groupPrefix + boot);
+    for (const directory of await groupsIn(whole)) {
       await killGroup(directory);
       await removeGroups([directory]);
     }
+    await removeGroups([whole]);
   }
+}
+
+/** The directories in one that begin with some letters. */
+async function groupsIn(directory: string, prefix = ""): Promise<string[]> {
+  const entries = await readdir(directory, { withFileTypes: true }).catch(() => []);
+  return entries
+    .filter((entry) => entry.isDirectory() && entry.name.startsWith(prefix))
+    .map(({ name }) => join(directory, name));
 }
 
 /**
@@ -182,11 +273,12 @@ export async function endLeftoverGroups(parents: GroupParent[], boot: string): P
  */
 export async function removeForgottenGroups(parents: GroupParent[]): Promise<void> {
   for (const { path } of parents) {
-    const names = (await readdir(path).catch(() => [])).filter((name) => name.startsWith(groupPrefix));
-    for (const directory of names.map((name) => join(path, name))) {
-      const made = await stat(directory).catch(() => undefined);
-      if (made !== undefined && Date.now() - made.mtimeMs > emptyMs)
-        await rmdir(directory).catch(() => undefined);
+    for (const whole of await groupsIn(path, groupPrefix)) {
+      for (const directory of [...(await groupsIn(whole)), whole]) {
+        const made = await stat(directory).catch(() => undefined);
+        if (made !== undefined && Date.now() - made.mtimeMs > emptyMs)
+          await rmdir(directory).catch(() => undefined);
+      }
     }
   }
 }

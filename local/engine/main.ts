@@ -14,7 +14,13 @@ const settingsSchema = z.strictObject({
   isolation: z.enum(["bubblewrap", "none"]),
   runDir: z.string().startsWith("/"),
   limits: z
-    .strictObject({ diskBytes: z.int(), memoryBytes: z.int(), processes: z.int(), openFiles: z.int() })
+    .strictObject({
+      diskBytes: z.int(),
+      memoryBytes: z.int(),
+      allMemoryBytes: z.int(),
+      processes: z.int(),
+      openFiles: z.int(),
+    })
     .partial()
     .optional(),
   python: z.string().nullable().optional(),

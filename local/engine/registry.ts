@@ -36,6 +36,10 @@ export class SandboxRegistry {
     return this.#alive.get(id);
   }
 
+  running(): Sandbox[] {
+    return [...this.#alive.values()];
+  }
+
   /** The running sandbox of a Durable Object. */
   ofActor(actor: string): Sandbox | undefined {
     return [...this.#alive.values()].find((sandbox) => sandbox.actor === actor);
@@ -86,7 +90,7 @@ export class SandboxRegistry {
 
   #place(id: string): Place {
     const alone = this.#alive.size === 0 && this.#starting.size === 0;
-    return { id, directory: join(this.#directory, id), group: `${this.#boot}-${id}`, alone };
+    return { id, directory: join(this.#directory, id), group: `${this.#boot}/${id}`, alone };
   }
 
   async #forget(id: string, sandbox: Sandbox): Promise<void> {

@@ -75,6 +75,8 @@ export class Sandbox {
   readonly ended: Promise<ExitReport>;
   /** Whether its processes have ended. */
   hasEnded = false;
+  /** Its control groups. */
+  readonly groups: readonly string[];
   readonly #running: Running;
   readonly #hosts: string;
   readonly #common: Common;
@@ -88,6 +90,7 @@ export class Sandbox {
     running: Running,
     egress: Egress,
     hosts: string,
+    groups: readonly string[],
     cleanUp: () => Promise<void>,
   ) {
     this.#common = common;
@@ -96,7 +99,9 @@ export class Sandbox {
     this.#running = running;
     this.egress = egress;
     this.#hosts = hosts;
-    this.forward = new PortForwarder(running.connect, (how) => this.#stop(how));
+    this.groups = groups;
+    // A program that has taken the control server's place could bring down the Worker that all sandboxes share.
+    this.forward = new PortForwarder(running.connect, (how) => this.end(how));
     this.ended = running.exited.then(async (report) => {
       this.hasEnded = true;
       this.forward.close();
@@ -175,7 +180,7 @@ export class Sandbox {
               onOutput,
             });
       closeEgress = takeConnections(server, running.egress);
-      return new Sandbox(common, place, running, egress, hosts, cleanUp);
+      return new Sandbox(common, place, running, egress, hosts, groups, cleanUp);
     } catch (error) {
       await cleanUp();
       throw error;
@@ -215,11 +220,11 @@ export class Sandbox {
     void this.ended.then(() => clearTimeout(timer));
   }
 
-  /** A program has taken the control server's place and could bring down the Worker that all sandboxes share. */
-  #stop(how: string): void {
+  /** Ends it because it harms others. @param why words that follow "it" */
+  end(why: string): void {
     if (this.#asked !== undefined || this.#broken !== undefined) return;
-    this.#broken = `it ${how}`;
-    this.#common.log(`engine: sandbox ${this.#place.id} was stopped: its control server ${how}`);
+    this.#broken = `it ${why}`;
+    this.#common.log(`engine: sandbox ${this.#place.id} was stopped: it ${why}`);
     void this.#running.kill();
   }
 

@@ -1,5 +1,5 @@
 /** One sandbox uses up whatever it can get. Neither the engine nor another sandbox may notice. */
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,6 +8,7 @@ import {
   createGroups,
   defaultLimits,
   findGroupParents,
+  groupPrefix,
   openFilesPerProcess,
 } from "../../local/engine/limits.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
@@ -195,6 +196,39 @@ describe("pools of the whole machine", () => {
   });
 });
 
+describe("all sandboxes together", () => {
+  const whole = { ...limits, memoryBytes: 1024 * MiB, allMemoryBytes: 900 * MiB };
+
+  it.runIf(memoryIsHeld)("have a bound of memory, and the one that uses most is ended first", async () => {
+    const one = await startTestEngine({ limits: whole, startAhead: false });
+    const [modest, large, many] = await Promise.all([1, 2, 3].map(() => TestSandbox.start(one)));
+    try {
+      const hold = (mebibytes: number) =>
+        `python3 -c 'x = bytearray(${mebibytes} << 20); print(1, flush=True); import time; time.sleep(600)'`;
+      // The largest process is not in the sandbox that uses most.
+      await large?.run(`{ ${hold(120)} & } | head -n 1`);
+      void many
+        ?.run(`for i in $(seq 24); do ${hold(25)} >/dev/null & sleep 0.3; done`)
+        .catch(() => undefined);
+      expect(await many?.ended()).toMatchObject({ exitCode: 137, reason: expect.stringContaining("memory") });
+      expect((await large?.run("pgrep -c -f bytearray"))?.stdout).toBe("1");
+      expect((await modest?.run("echo unharmed"))?.stdout).toBe("unharmed");
+    } finally {
+      await one.close();
+    }
+  });
+
+  it("share the processor equally: many loops of one leave another its share", async () => {
+    const loop = "n = 0; import time; end = time.time() + 4\nwhile time.time() < end: n += 1\nprint(n)";
+    // Each in a session of its own, which the kernel would give the same share as the other sandbox.
+    const loops = greedy.run(
+      `for i in $(seq 40); do setsid python3 -c '${loop}' & done | awk '{ n += $1 } END { print n / NR }'`,
+    );
+    const { stdout } = await other.run(`python3 -c '${loop}'`);
+    expect(Number(stdout) / Number((await loops).stdout)).toBeGreaterThan(4);
+  });
+});
+
 describe("the disk", () => {
   it("is full at the limit, wherever the files lie, and usable again after they are removed", async () => {
     const fill = (path: string) => greedy.run(`head -c 200M /dev/zero > ${path}; stat -c %s ${path}`);
@@ -243,9 +277,8 @@ describe("memory", () => {
     const { id } = greedy;
     await greedy.destroy();
     const parents = await findGroupParents();
-    for (const { path } of parents) {
-      expect(readdirSync(path).filter((name) => name.includes(id))).toEqual([]);
-    }
+    for (const { path } of parents)
+      expect(existsSync(join(path, groupPrefix + engine.engine.boot, id))).toBe(false);
   });
 });
 

@@ -121,11 +121,11 @@ describe("what an engine that is gone left behind", () => {
     const limits = {
       diskBytes: 1 << 26,
       memoryBytes: 1 << 26,
-
+      allMemoryBytes: 1 << 30,
       processes: 10,
       openFiles: 100,
     };
-    const groups = await createGroups(groupParents, `${boot}-sandbox`, limits);
+    const groups = await createGroups(groupParents, `${boot}/sandbox`, limits);
     const child = straggler();
     const exit = once(child, "exit");
     for (const group of groups) await writeFile(join(group, "cgroup.procs"), String(child.pid));
@@ -141,12 +141,12 @@ describe("what an engine that is gone left behind", () => {
       const limits = {
         diskBytes: 1 << 26,
         memoryBytes: 1 << 26,
-
+        allMemoryBytes: 1 << 30,
         processes: 10,
         openFiles: 100,
       };
       const made = async (name: string) => {
-        const groups = await createGroups(groupParents, `${boot}-${name}`, limits);
+        const groups = await createGroups(groupParents, `${boot}/${name}`, limits);
         cleanUp.push(async () => await removeGroups(groups));
         return groups;
       };

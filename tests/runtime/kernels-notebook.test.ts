@@ -85,11 +85,11 @@ describe("threads", () => {
   it("that print all the time harm no run, and lose nothing short", async () => {
     const fresh = await lab.kernel("python");
     const first = await fresh.run(
-      "import threading, time\ndef chat():\n    n = 0\n    while True:\n        print('tick', n); n += 1; time.sleep(0.005)\nthreading.Thread(target=chat, daemon=True).start()",
+      "import threading, time\ndef chat():\n    n = 0\n    while True:\n        print(end=f'tick {n}\\n'); n += 1; time.sleep(0.005)\nthreading.Thread(target=chat, daemon=True).start()",
     );
     let heard = first.stdout.text ?? "";
     for (let index = 0; index < 50; index++) {
-      const { stdout, error, results } = await fresh.run(`print('cell ${index}')\n${index}`);
+      const { stdout, error, results } = await fresh.run(`print(end='cell ${index}\\n')\n${index}`);
       expect([error, results[0]?.text]).toEqual([null, String(index)]);
       expect(stdout.text).toContain(`cell ${index}\n`);
       heard += stdout.text;

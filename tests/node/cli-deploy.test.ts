@@ -3,7 +3,7 @@ import { chmodSync, existsSync, mkdirSync, readdirSync, writeFileSync } from "no
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { validate } from "../../cli/configuration.ts";
-import { text } from "node:stream/consumers";
+import { text as textOf } from "node:stream/consumers";
 import { runCLI, runHere, startCLI } from "../setup/cli.ts";
 import { DeploymentCopy } from "../setup/deployment.ts";
 import { listen } from "../setup/oauth-server.ts";
@@ -187,12 +187,12 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
     const server = await listen(async (request, response) => {
       if (request.url === "/health") return response.end('{"status":"healthy"}');
       if (request.method !== "POST") return response.writeHead(405).end();
-      const { id, method, params } = JSON.parse(await text(request));
+      const { id, method, params } = JSON.parse(await textOf(request));
       if (id === undefined) return response.writeHead(202).end();
       const name = params?.name ?? method;
       if (method === "tools/call") called.push(name);
       const isError = name === "run_command" && refusals-- > 0;
-      const said = isError ? "The sandbox could not be started now." : "done";
+      const words = isError ? "The sandbox could not be started now." : "done";
       const result =
         method === "initialize"
           ? {
@@ -202,7 +202,7 @@ else if (words[0] === "deploy" && !words.includes("--dry-run"))
             }
           : method === "tools/list"
             ? { tools: [] }
-            : { content: [{ type: "text", text: said }], isError };
+            : { content: [{ type: "text", text: words }], isError };
       response.writeHead(200, { "content-type": "application/json" });
       response.end(JSON.stringify({ jsonrpc: "2.0", id, result }));
     });

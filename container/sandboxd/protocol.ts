@@ -299,11 +299,11 @@ const listOf = <Item extends z.ZodMiniType>(item: Item, most: number) =>
     z.array(z.unknown()).check(z.maxLength(most)),
     z.transform((items, context) => {
       const checked: z.infer<Item>[] = [];
-      for (const input of items) {
-        const { success, data } = item.safeParse(input);
+      for (const one of items) {
+        const { success, data } = item.safeParse(one);
         if (success) checked.push(data);
         else {
-          context.issues.push({ code: "custom", input });
+          context.issues.push({ code: "custom", input: one });
           break;
         }
       }

@@ -4,6 +4,8 @@
  * nothing: it keeps every value that is pushed, and every piece of a stream that is not read.
  */
 
+import { SANDBOX_JSON } from "../../src/shared/bounded.ts";
+
 /** The longest message. The longest answer that the Worker asks for is a kernel's document with 12 MiB of images. */
 export const maxMessageBytes = 16 * 1024 * 1024;
 
@@ -20,7 +22,7 @@ const head =
  * Values in one message: parsing costs by the value and not by the byte, and a byte of JSON
  * can take twenty in the Worker. What is long in a true answer, a file or a run's document, is one string.
  */
-const maxValues = 20_000;
+const maxValues = SANDBOX_JSON.values;
 
 /** Bytes that a value counts for: the Worker takes up to a tenth of a second for a hundred thousand values. */
 const bytesPerValue = 256;

@@ -60,23 +60,26 @@ export function parseBounded(text: string, bounds: JSONBounds): unknown {
   }
 }
 
+const [QUOTE, COMMA] = [0x22, 0x2c];
+const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];
+
 /** Whether a JSON text is over the bounds, determined without parsing it. */
 export function holdsTooMuch(text: string, bounds: JSONBounds): boolean {
-  // A value follows each of these characters, except within strings, which are skipped.
-  const marks = /["[\]{},]/g;
   let values = 0;
   let depth = 0;
-  for (let mark = marks.exec(text); mark; mark = marks.exec(text)) {
-    const [sign] = mark;
-    if (sign === '"') {
-      const end = endOfString(text, marks.lastIndex);
+  // By codes: to find these characters by an expression takes longer than to parse what stands between them.
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code === QUOTE) {
+      const end = endOfString(text, at + 1);
       if (end < 0) return false;
-      if (end - marks.lastIndex > bounds.name && isName(text, end)) return true;
-      marks.lastIndex = end + 1;
-    } else if (sign === "]" || sign === "}") depth -= 1;
-    else {
+      if (end - at > bounds.name && isName(text, end)) return true;
+      at = end;
+    } else if (code === CLOSE_LIST || code === CLOSE_OBJECT) depth -= 1;
+    else if (code === COMMA || code === OPEN_LIST || code === OPEN_OBJECT) {
+      // A value follows.
       values += 1;
-      if (sign !== ",") depth += 1;
+      if (code !== COMMA) depth += 1;
       if (values > bounds.values || depth > bounds.depth) return true;
     }
   }

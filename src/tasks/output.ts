@@ -3,11 +3,16 @@ import type { EventReader } from "./agents.ts";
 import { readLine } from "./event-fields.ts";
 import { joined } from "../runs/head-and-tail.ts";
 import { lenient } from "../runs/output.ts";
+import { pause } from "../shared/within.ts";
 import type { CommandState } from "../runs/command.ts";
 import type { RunSink, Stream } from "../runs/run.ts";
 
 /** A longer line is no event that we have a use for. Bytes. */
 const MAX_LINE = 16 * 1024 * 1024;
+
+/** After so many bytes of events their reader rests, so many milliseconds. Agents print less in a minute. */
+const REST_BYTES = 64 * 1024;
+const REST_MS = 20;
 
 const NEWLINE = 0x0a;
 const encoder = new TextEncoder();
@@ -48,6 +53,7 @@ export class TaskOutput implements RunSink<CommandState> {
   #partial: Uint8Array[] = [];
   #partialBytes = 0;
   #skipping = false;
+  #unrested = 0;
   /** Lines to be said of the output that is being read: one by one, each would cost what all do together. */
   #said: string[] = [];
 
@@ -106,8 +112,14 @@ export class TaskOutput implements RunSink<CommandState> {
     return this.#run.over(ms);
   }
 
-  take(output: () => void): Promise<void> {
-    return this.#run.take(output);
+  /** Rests now and then: whatever an agent prints, others have their turns on the thread. */
+  async take(output: () => void): Promise<void> {
+    const before = this.position("stdout");
+    await this.#run.take(output);
+    this.#unrested += this.position("stdout") - before;
+    if (this.#unrested < REST_BYTES) return;
+    this.#unrested = 0;
+    await pause(REST_MS);
   }
 
   skipped(stream: Stream, count: number, last: Uint8Array): void {

@@ -13,6 +13,10 @@ import { tool } from "../setup/tool.ts";
 import { rawSocket } from "./support.ts";
 
 const NEIGHBOUR = "a-token-of-another-principal";
+const HOSTILE_SANDBOXD = readFileSync(join(repository, "tests/setup/hostile-sandboxd.cjs"), "utf8");
+
+const COMMAND = { command: "echo", timeout_seconds: 3 };
+const TASK = { task: "work", timeout_seconds: 3, wait_seconds: 3 };
 
 const runtime = hostileRuntime();
 const stateDir = mkdtempSync(join(tmpdir(), "sandbox-mcp-hostile-"));
@@ -48,6 +52,7 @@ beforeAll(async () => {
       ]),
       LOCAL_ENGINE_URL: engine.url,
       LOCAL_ENGINE_SECRET: secret,
+      ANTHROPIC_API_KEY: "no-key",
     },
     onLog: quiet,
     onDeath: () => deaths.push("workerd"),
@@ -69,7 +74,8 @@ async function attack(command: string): Promise<void> {
 }
 
 async function attackWith(name: string, args: Record<string, unknown>): Promise<void> {
-  await tool(url, name, args, { signal: AbortSignal.timeout(3000) }).catch(() => undefined);
+  const said = await tool(url, name, args, { signal: AbortSignal.timeout(3000) }).catch((e) => e);
+  if (process.env.TIMES === "1") console.log(name, String(said?.text ?? said).slice(0, 150));
 }
 
 /** Calls of the neighbour's until `over`, each of which is to be answered. Their times, milliseconds. */
@@ -187,6 +193,23 @@ describe("a control server that answers every call with", () => {
   });
 });
 
+/**
+ * What code can send in the place of sandboxd, by its name in hostile-sandboxd.cjs, and the call that it is an answer to. Each has a
+ * row in the table of docs/security.md.
+ */
+const FLOODS: { what: string; flood: string; call: [name: string, args: Record<string, unknown>] }[] = [
+  { what: "an answer in an encoding", flood: "encoded", call: ["list_files", {}] },
+  { what: "an answer of millions of values", flood: "values", call: ["list_files", {}] },
+  { what: "an answer of lists within lists", flood: "depth", call: ["list_files", {}] },
+  { what: "an answer of long names", flood: "keys", call: ["list_files", {}] },
+  { what: "the plan of a save", flood: "plan", call: ["checkpoint_sandbox", {}] },
+  { what: "events of a command", flood: "events", call: ["run_command", COMMAND] },
+  { what: "events of many values", flood: "badEvents", call: ["run_command", COMMAND] },
+  { what: "output of a command", flood: "output", call: ["run_command", COMMAND] },
+  { what: "events of an agent", flood: "agent", call: ["execute_task", TASK] },
+  { what: "changes of a task", flood: "changes", call: ["execute_task", TASK] },
+];
+
 describe("the neighbour is answered", () => {
   it("in peace", async () => {
     await neighbourUntil(() => true);
@@ -209,6 +232,55 @@ describe("the neighbour is answered", () => {
       expect(deaths).toEqual([]);
     },
   );
+
+  it.each(FLOODS)("while in the place of sandboxd there is $what", async ({ flood, call: [name, args] }) => {
+    const sandbox = `flood-${flood.toLowerCase()}`;
+    const taken = `cat >/tmp/hostile.cjs; setsid -f node /tmp/hostile.cjs ${flood} >/tmp/said 2>&1; until [ -e /tmp/ready ]; do sleep 0.1; done; echo taken`;
+    const { text } = await tool(url, "run_command", { sandbox, command: taken, stdin: HOSTILE_SANDBOXD });
+    expect(text).toContain("taken");
+    // The actor keeps the connection to the real one for some seconds.
+    const from = performance.now();
+    await neighbourUntil(() => performance.now() - from > 5000);
+    // A run is flooded as long as it goes on, an answer once.
+    const attackers = Array.from(
+      { length: name === "execute_task" || name === "run_command" ? 1 : 4 },
+      async () => {
+        for (let time = 0; time < 4; time++) await attackWith(name, { sandbox, ...args });
+      },
+    );
+    await answeredWhile(flood, Promise.all(attackers));
+    expect(deaths).toEqual([]);
+    await tool(url, "destroy_sandbox", { sandbox });
+  });
+
+  it("while a terminal prints what costs most to show", async () => {
+    const sandbox = "terminal";
+    const command = `python3 -c "print('\\x1b[999@' * 3000 + '\\x1b[999Cx\\x1b[H' * 1200)"; sleep 30`;
+    const { structured } = await tool(url, "run_command", { sandbox, command, interactive: true });
+    const looks = Array.from({ length: 8 }, () =>
+      attackWith("get_result", { id: structured.id, wait_seconds: 0 }),
+    );
+    await answeredWhile("terminal", Promise.all(looks));
+    const { text } = await tool(url, "get_result", { id: structured.id, wait_seconds: 0 });
+    expect(text.length).toBeLessThan(100_000);
+    expect(deaths).toEqual([]);
+    await tool(url, "destroy_sandbox", { sandbox });
+  });
+
+  it("while results say again and again that they are left out", async () => {
+    const sandbox = "results";
+    const code = [
+      "class Left:",
+      "    def __repr__(self): return '[an image ' + ' is left out: ' * 2300",
+      "for _ in range(8): display(Left())",
+    ].join("\n");
+    const calls = Array.from({ length: 8 }, (_, n) =>
+      attackWith("run_code", { sandbox, code, context: `c${n}` }),
+    );
+    await answeredWhile("results", Promise.all(calls));
+    expect(deaths).toEqual([]);
+    await tool(url, "destroy_sandbox", { sandbox });
+  });
 
   it("while a kernel answers with a million values", async () => {
     const changed = [

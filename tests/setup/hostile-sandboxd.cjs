@@ -1,0 +1,114 @@
+/**
+ * Runs inside a sandbox in the place of sandboxd, as code there can: `node hostile-sandboxd.cjs FLOOD`. Writes /tmp/ready
+ * once it listens.
+ */
+const { createServer } = require("node:http");
+const { unlinkSync, writeFileSync } = require("node:fs");
+const { createGzip } = require("node:zlib");
+const { createRequire } = require("node:module");
+const { WebSocketServer } = createRequire("/opt/sandbox-runtime/")("ws");
+
+const SOCKET = "/run/sandbox/sandboxd.sock";
+const MIB = 1024 * 1024;
+
+/** An answer of as many bytes as the actor takes, which begins and ends with these. */
+const filled = (begin, item, end) =>
+  begin + item.repeat(Math.floor((8 * MIB - begin.length - end.length) / item.length)) + end;
+
+/** An answer to each path; the others get an empty object. */
+const answers = {
+  values: { "/list": () => filled('{"entries":[', "{},", "{}]}") },
+  depth: { "/list": () => filled('{"entries":', "[", "") },
+  keys: {
+    "/list": () => `{${Array.from({ length: 16_000 }, (_, n) => `"${n}${"k".repeat(500)}":1`).join(",")}}`,
+  },
+  plan: {
+    "/snapshot": () =>
+      filled(
+        '{"state":"changed","files":1,"bytes":1,"left":{"count":1,"bytes":1,"largest":[',
+        "{},",
+        "{}]}}",
+      ),
+  },
+  changes: { "/changes": () => filled('{"changes":{"files":[', "{},", "{}]}}") },
+};
+
+/** What to send of a run, and how often. */
+const ports = Array.from({ length: 20 }, (_, n) => n + 1);
+const blocks = Array.from({ length: 6000 }, () => ({ type: "tool_use" }));
+const messages = {
+  /** Events that break no rule, and such as cost most to check. */
+  events: (id) => JSON.stringify({ type: "listening", id, ports }),
+  badEvents: () => `{"type":"listening","ports":[${"{},".repeat(5000)}{}]}`,
+  output: (id, offset) => piece(id, offset, Buffer.alloc(256 * 1024, "x")),
+  /** What an agent says, as its lines. */
+  agent: (id, offset) =>
+    piece(id, offset, `${JSON.stringify({ type: "assistant", message: { content: blocks } })}\n`),
+};
+
+const [, , flood] = process.argv;
+const made = new Map();
+
+const bomb = flood === "encoded" ? compressed() : undefined;
+
+const server = createServer(async (request, response) => {
+  const { pathname } = new URL(request.url, "http://sandboxd");
+  request.resume();
+  if (bomb) {
+    const body = Buffer.concat(await bomb);
+    return response.writeHead(200, { "content-encoding": "gzip", "content-length": body.length }).end(body);
+  }
+  if (pathname === "/snapshot" && request.method === "GET") return response.end('{"isRestoring":false}');
+  const answer = answers[flood]?.[pathname];
+  if (answer && !made.has(pathname)) made.set(pathname, Buffer.from(answer()));
+  response.end(made.get(pathname) ?? "{}");
+});
+
+/** 400 MiB of a listing in 400 KB, made once. */
+function compressed() {
+  const gzip = createGzip();
+  for (const part of ['{"entries":[', ...Array(400).fill("{},".repeat(MIB / 3)), "{}]}"]) gzip.write(part);
+  return gzip.end().toArray();
+}
+
+const sockets = new WebSocketServer({ server });
+sockets.on("connection", (peer) => {
+  peer.on("error", () => undefined);
+  peer.on("message", (data) => {
+    const call = JSON.parse(String(data));
+    if (call.type === "ping") peer.send('{"type":"pong"}');
+    if (call.type === "start" && messages[flood]) send(peer, call.id, flood);
+    // A task whose changes are asked for has to end.
+    else if (call.type === "start")
+      peer.send(JSON.stringify({ type: "ended", id: call.id, status: 0, stdout: 0, stderr: 0 }));
+  });
+});
+
+function send(peer, id, kind) {
+  let offset = 0;
+  const more = () => {
+    while (peer.readyState === 1 && peer.bufferedAmount < MIB) {
+      const message = messages[kind](id, offset);
+      if (typeof message !== "string") offset += message.length - 11 - id.length;
+      peer.send(message);
+    }
+    if (peer.readyState === 1) setImmediate(more);
+  };
+  more();
+}
+
+/** A message with output, as container/sandboxd/protocol.ts has it. */
+function piece(id, offset, data) {
+  const head = Buffer.alloc(11 + id.length);
+  head[0] = 1;
+  head[2] = id.length;
+  head.write(id, 3, "ascii");
+  head.writeDoubleBE(offset, 3 + id.length);
+  return Buffer.concat([head, Buffer.from(data)]);
+}
+
+unlinkSync(SOCKET);
+server.listen(SOCKET, async () => {
+  await bomb;
+  writeFileSync("/tmp/ready", "");
+});

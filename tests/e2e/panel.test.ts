@@ -263,7 +263,7 @@ process.stdin.on("data", (line) => console.log("hello " + line));`;
 
   it("offers nothing that whoever signed in may not do", async () => {
     const reader = await PanelPage.open(chromium, server.url);
-    await reader.signIn(["sandbox:write", "sandbox:exec", "tasks:run"]);
+    await reader.signIn(["sandbox:write", "sandbox:exec"]);
     const { page: other } = reader;
     await other.click("a:has-text('grows')");
     await other.click(".runs a >> nth=0");

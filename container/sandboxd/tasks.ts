@@ -133,7 +133,8 @@ function escaped(name: Buffer): string {
 
 /** Packs files while they are sent; what cannot be packed to its end breaks off. @param args what to pack */
 export async function sendTar(args: string[], response: ServerResponse): Promise<void> {
-  const tar = startProgram("tar", ["--create", "--gzip", "--file=-", ...args]);
+  // Set-id bits would be those of whoever unpacks the archive, as root perhaps.
+  const tar = startProgram("tar", ["--create", "--gzip", "--mode=u-s,g-s", "--file=-", ...args]);
   try {
     response.writeHead(200, { "content-type": "application/gzip" });
     await pipeline(tar.output, response, { end: false });

@@ -38,6 +38,9 @@ const MADE_BY = (3 << 8) | 63;
 const NEEDED = 20;
 const NEEDED_FOR_LARGE = 45;
 
+/** Set-user-id and set-group-id bits, which would be those of whoever unpacks the archive, as root perhaps. */
+const SET_ID = 0o6000;
+
 const STORED = 0;
 const DEFLATED = 8;
 
@@ -267,7 +270,7 @@ function recordOf(entry: Entry): Buffer {
     .u16(0)
     .u16(0)
     .u16(0)
-    .u16(stats.mode & MAX_16)
+    .u16(stats.mode & MAX_16 & ~SET_ID)
     .u32(Math.min(offset, MAX_32));
   return Buffer.concat([record.bytes, name, extra]);
 }

@@ -140,6 +140,18 @@ describe("a link for a download", () => {
     );
   });
 
+  it.each(["tar.gz", "zip"])("packs programs as .%s without their set-user-id bits", async (format) => {
+    await sh(
+      sandbox,
+      "mkdir -p set-id; cp /bin/true set-id/x; chmod 6755 set-id/x; rm -rf unpacked; mkdir unpacked",
+    );
+    const packed = (await bytesOf(await owner.http(`${await link("set-id")}?archive=${format}`))).toBase64();
+    await owner.call("write_file", { sandbox, path: "set-id.packed", content: packed, encoding: "base64" });
+    const unpack =
+      format === "zip" ? "unzip -K -q set-id.packed -d unpacked" : "tar -xpzf set-id.packed -C unpacked";
+    expect(await sh(sandbox, `${unpack}; stat -c %a unpacked/x`)).toBe("755\n");
+  });
+
   it("packs a directory as .zip, as Info-ZIP reads it", async () => {
     await sh(
       sandbox,

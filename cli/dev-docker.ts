@@ -1,5 +1,6 @@
 /** `npm run dev:docker`: the production configuration under `wrangler dev`, with its sandboxes in Docker. */
 import { spawn, spawnSync } from "node:child_process";
+import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { join } from "node:path";
 import { bundleSandboxd, imageBundle } from "../scripts/bundle-sandboxd.ts";
@@ -7,6 +8,7 @@ import { announce } from "./announce.ts";
 import { quietWrangler, wranglerProgram } from "./bundle.ts";
 import { root, variablesFile } from "./places.ts";
 import { whyNotServing } from "./ready.ts";
+import { saveWorkspaces } from "./save.ts";
 import { readVariables } from "./variables.ts";
 
 const port = process.env.PORT?.trim() || "8787";
@@ -33,14 +35,34 @@ if (given && given !== token) {
 // As in wrangler.local.jsonc: documents of clients would be fetched from inside the user's own network. Before a flag, since
 // it takes every word up to the next one.
 const off = values.OAUTH_CLIENT_METADATA?.trim() ? [] : ["--var", "OAUTH_CLIENT_METADATA:off"];
-const flags = ["dev", ...off, "--ip", "127.0.0.1", "--port", port, ...process.argv.slice(2)];
+// The Worker saves all workspaces for whoever knows it.
+const secret = randomUUID();
+const worker = ["local/docker-worker.ts", "--var", `STOP_SECRET:${secret}`];
+const flags = ["dev", ...worker, ...off, "--ip", "127.0.0.1", "--port", port, ...process.argv.slice(2)];
 const env = { ...process.env, ...quietWrangler(join(root, ".wrangler")), WRANGLER_LOG: "log" };
-const child = spawn(process.execPath, [wranglerProgram(), ...flags], { cwd: root, stdio: "inherit", env });
+// Ctrl-C reaches every process of the terminal's group: wrangler has one of its own, so that it is there until all is saved.
+const child = spawn(process.execPath, [wranglerProgram(), ...flags], {
+  cwd: root,
+  stdio: ["ignore", "inherit", "inherit"],
+  detached: true,
+  env,
+});
 const exited = once(child, "exit");
-for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => child.kill(signal));
+const url = `http://127.0.0.1:${port}/mcp`;
+const say = (line: string) => void process.stderr.write(`${line}\n`);
+const again = new AbortController();
+let isStopping = false;
+const stop = async (signal: NodeJS.Signals) => {
+  if (isStopping) return again.abort();
+  isStopping = true;
+  await saveWorkspaces(url, secret, again.signal, say);
+  child.kill(signal);
+};
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => void stop(signal));
+// Without this program nobody would end it.
+process.on("exit", () => child.kill("SIGTERM"));
 
 // The first start builds the image, which takes minutes.
-const url = `http://127.0.0.1:${port}/mcp`;
 while (child.exitCode === null && child.signalCode === null) {
   const problem = await whyNotServing(url, token).catch(() => "nothing answers");
   if (problem === undefined) {

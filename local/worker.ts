@@ -9,7 +9,7 @@ import type { NetworkPlatform } from "../src/actors/network.ts";
 import { localNetwork, withLocalContainer } from "./platform/container.ts";
 import type { LocalEnv } from "./platform/client.ts";
 import { markSandboxRequest, useEngine } from "./platform/internet.ts";
-import { isStop, saveAll } from "./platform/stop.ts";
+import { isStop, runningActors, saveAll } from "./platform/stop.ts";
 
 useEngine(localEnv);
 
@@ -49,6 +49,8 @@ function localEnv(env: unknown): LocalEnv {
 export default {
   ...production,
   async fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
-    return isStop(request, env) ? await saveAll(env) : await production.fetch(request, env, ctx);
+    return isStop(request, env.LOCAL_ENGINE_SECRET)
+      ? await saveAll(env, await runningActors(env))
+      : await production.fetch(request, env, ctx);
   },
 };

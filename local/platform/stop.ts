@@ -1,4 +1,4 @@
-/** The request by which `npm start` has all workspaces saved before it ends the server. */
+/** The request by which `npm start` and `npm run dev:docker` have all workspaces saved before they end the server. */
 import type { Sandbox } from "../../src/index.ts";
 import { within } from "../../src/shared/within.ts";
 import { EngineClient, type LocalEnv } from "./client.ts";
@@ -8,24 +8,29 @@ interface Sandboxes {
   Sandbox: DurableObjectNamespace;
 }
 
-/** Whether it is that request, from whoever started the engine. */
-export function isStop(request: Request, env: LocalEnv): boolean {
+/** Whether it is that request, from the program that started the server and knows its secret. */
+export function isStop(request: Request, known: string): boolean {
   // Two Host headers make an address that is none.
   const pathname = URL.parse(request.url)?.pathname;
   const given = new TextEncoder().encode(request.headers.get(SECRET_HEADER) ?? "");
-  const secret = new TextEncoder().encode(env.LOCAL_ENGINE_SECRET);
+  const secret = new TextEncoder().encode(known);
   return (
     request.method === "POST" &&
     pathname === STOP_PATH &&
+    secret.byteLength > 0 &&
     given.byteLength === secret.byteLength &&
     crypto.subtle.timingSafeEqual(given, secret)
   );
 }
 
-/** Saves the workspaces of all sandboxes that run. Answers how many could not be saved in time. */
-export async function saveAll(env: LocalEnv & Sandboxes): Promise<Response> {
+/** The ids of the actors whose sandboxes run in the engine. */
+export async function runningActors(env: LocalEnv): Promise<string[]> {
+  return ((await new EngineClient(env).call("GET", "/actors")) as { actors: string[] }).actors;
+}
+
+/** Saves the workspaces of the sandboxes of these actors. Answers how many could not be saved in time. */
+export async function saveAll(env: Sandboxes, actors: readonly string[]): Promise<Response> {
   const sandboxes = env.Sandbox as DurableObjectNamespace<Sandbox>;
-  const { actors } = (await new EngineClient(env).call("GET", "/actors")) as { actors: string[] };
   const saved = await Promise.all(
     actors.map(async (actor) => {
       const stub = sandboxes.get(sandboxes.idFromString(actor));

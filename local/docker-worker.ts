@@ -1,0 +1,28 @@
+/** The Worker of `npm run dev:docker`: production's, which saves all workspaces before it is stopped. */
+import production, { Account, Attempts, ContainerProxy, Sandbox as ProductionSandbox } from "../src/index.ts";
+import { isStop, saveAll } from "./platform/stop.ts";
+
+type SandboxEnv = ConstructorParameters<typeof ProductionSandbox>[1];
+type Env = SandboxEnv & { STOP_SECRET?: string };
+
+export { Account, Attempts, ContainerProxy };
+
+/** The actors that there have been since the server was started: those of all containers, which end with it. */
+const actors = new Set<string>();
+
+/** The SDK finds outbound handlers by the class's name: it has to be production's. */
+export class Sandbox extends ProductionSandbox {
+  constructor(ctx: DurableObjectState<{}>, env: SandboxEnv) {
+    super(ctx, env);
+    actors.add(ctx.id.toString());
+  }
+}
+
+export default {
+  ...production,
+  async fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
+    return isStop(request, env.STOP_SECRET ?? "")
+      ? await saveAll(env, [...actors])
+      : await production.fetch(request, env, ctx);
+  },
+};

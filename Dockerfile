@@ -1,9 +1,8 @@
 # The image of a production sandbox. Its tag is the version of @cloudflare/sandbox in package.json: a test holds them equal.
 FROM docker.io/cloudflare/sandbox:0.12.10-python
 
-# tini takes in orphans, which the image's server never asks for: their ends would not show to who waits for them by number.
 # OpenCode searches with ripgrep, and would load it from the internet in each sandbox.
-RUN apt-get update && apt-get install -y --no-install-recommends tini ripgrep && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends ripgrep && rm -rf /var/lib/apt/lists/*
 
 # The coding agents of execute_task: Claude Code in the version that package.json pins for the local platform, and OpenCode.
 RUN npm install --global --no-audit --no-fund @anthropic-ai/claude-code@2.1.328 opencode-ai@1.18.33 && npm cache clean --force
@@ -21,5 +20,8 @@ COPY --chmod=0555 container/ /opt/sandbox-mcp/
 
 RUN mkdir -p /var/lib/sandbox-mcp/runs
 
-# Behind ours, the entrypoint of the base image.
-ENTRYPOINT ["/usr/bin/tini", "--", "/opt/sandbox-mcp/entrypoint.sh", "/container-server/sandbox"]
+# A user's `pkill -f sandbox` must not end the base image's server: it is started by a link, whose name its process has.
+RUN ln -s /container-server/sandbox /usr/local/bin/sbx-control
+
+# Keeps sandboxd and the base image's server running.
+ENTRYPOINT ["/opt/sandbox-mcp/entrypoint.sh", "sbx-control"]

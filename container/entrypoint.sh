@@ -1,7 +1,7 @@
 #!/bin/bash
-# entrypoint.sh SERVER [ARGUMENT...]: the image's program, under tini. Bounds the processes of the sandbox where that can be
-# done, so that a fork bomb leaves its neighbours to work, keeps sandboxd running, and becomes the image's own server. Both
-# are bounded with it: while a bomb has taken all processes, they go on and can start none.
+# entrypoint.sh SERVER [ARGUMENT...]: the image's program. Bounds the processes of the sandbox where that can be done, so that a
+# fork bomb leaves its neighbours to work, and becomes init.pl, which keeps sandboxd and the image's own server running. They are
+# bounded too: while a bomb has taken all processes, they go on and can start none.
 #
 # Root is exempt from `ulimit -u` on most kernels, so the limit is the control group's where that can be written; in a
 # virtual machine, whose control group is the root and has none, that of a group below it.
@@ -24,5 +24,6 @@ bounded=$?
 ulimit -u "$limit" 2>/dev/null && [ "$EUID" -ne 0 ] && bounded=0
 [ "$bounded" -eq 0 ] ||
   echo "sandbox-mcp: no limit of processes could be set: $group cannot be written, and ulimit -u does not bind root" >&2
-"${BASH_SOURCE[0]%/*}/keep-sandboxd.sh" $$ &
-exec "$@"
+unset PERL5OPT PERL5LIB PERL5DB
+own=${BASH_SOURCE[0]%/*}
+exec /usr/bin/perl "$own/init.pl" node "$own/sandboxd/dist/sandboxd.cjs" +++ "$@"

@@ -20,19 +20,24 @@ import { zipped } from "./zip.ts";
 /** Bytes of a range that are read at once; of a longer one the bytes are streamed. */
 const AT_ONCE_BYTES = 512 * 1024;
 
+/** How long a container that ends waits for changes of files that are under way, milliseconds. */
+const REFUSE_MS = 10_000;
+
 export class Files {
   readonly #writes = new Writes();
+  #isEnding = false;
+  readonly #underWay = new Set<Promise<unknown>>();
   readonly #serve: { [Name in keyof FileCalls]: Serve<FileCalls[Name]> };
 
   constructor() {
     this.#serve = {
       "GET /files": sendRange,
       "GET /lines": sendLines,
-      "PUT /files": (call, request) => this.#writes.write(call, bodyOf(request)),
-      "POST /edit": async (call, request) =>
-        this.#writes.edit(call, editsSchema.parse(await jsonOf(request))),
+      "PUT /files": (call, request) => this.#change(() => this.#writes.write(call, bodyOf(request))),
+      "POST /edit": (call, request) =>
+        this.#change(async () => this.#writes.edit(call, editsSchema.parse(await jsonOf(request)))),
       "DELETE /files": async (call) => {
-        await this.#writes.remove(call);
+        await this.#change(() => this.#writes.remove(call));
         return {};
       },
       "GET /stat": (call, _request, response) => statOf(call, () => !response.destroyed),
@@ -49,6 +54,26 @@ export class Files {
   /** Completes or removes the writes that an earlier sandboxd began. */
   begin(): void {
     this.#writes.recover();
+  }
+
+  /** Changes no more files: the container ends. Resolves when the changes under way are made, or REFUSE_MS later. */
+  async refuse(): Promise<void> {
+    this.#isEnding = true;
+    const { promise: late, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, REFUSE_MS);
+    await Promise.race([late, Promise.allSettled(this.#underWay)]);
+    clearTimeout(timer);
+  }
+
+  async #change<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#isEnding) throw new FileError({ problem: "ending" });
+    const change = work();
+    this.#underWay.add(change);
+    try {
+      return await change;
+    } finally {
+      this.#underWay.delete(change);
+    }
   }
 
   /** Answers a request; undefined for one that is none of these. */

@@ -8,16 +8,19 @@
  */
 import { existsSync, stat, unlinkSync } from "node:fs";
 import { parseArgs } from "node:util";
+import { keepBeating } from "./beat.ts";
+import { endInOrder } from "./ending.ts";
 import { Files } from "./files.ts";
 import { listenersOn } from "./listening.ts";
+import { SANDBOXD_NAME } from "./places.ts";
 import { send } from "./processes.ts";
 import { SANDBOXD_PORT } from "./protocol.ts";
 import { Runs } from "./runs.ts";
 import { createSandboxdServer } from "./server.ts";
 import { Snapshots } from "./snapshots/snapshots.ts";
 
-// Not `node`, so that a user's `pkill node` does not end it.
-process.title = "sandboxd";
+// Not what a user's `pkill node` or `pkill -f sandbox` matches.
+process.title = SANDBOXD_NAME;
 
 const { values } = parseArgs({ options: { socket: { type: "string" } } });
 const env = { ...process.env };
@@ -37,6 +40,10 @@ const runs = new Runs(env);
 runs.begin();
 const files = new Files();
 files.begin();
+let ending: Promise<void> | undefined;
+process.on("SIGUSR2", () => {
+  ending ??= endInOrder(runs, files).finally(() => process.exit(0));
+});
 const server = createSandboxdServer(runs, files, new Snapshots());
 server.on("error", (error) => {
   say("cannot listen", error);
@@ -45,8 +52,9 @@ server.on("error", (error) => {
     for (const pid of listenersOn(SANDBOXD_PORT)) send(pid, "SIGKILL");
   process.exit(1);
 });
-if (values.socket === undefined) server.listen(SANDBOXD_PORT, "0.0.0.0");
+const { socket } = values;
+if (socket === undefined) server.listen(SANDBOXD_PORT, "0.0.0.0", () => keepBeating({ port: SANDBOXD_PORT }));
 else {
-  if (existsSync(values.socket)) unlinkSync(values.socket);
-  server.listen(values.socket);
+  if (existsSync(socket)) unlinkSync(socket);
+  server.listen(socket, () => keepBeating({ socketPath: socket }));
 }

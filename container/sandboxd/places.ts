@@ -2,7 +2,16 @@
  * The directories in which sandboxd keeps its state. Isolated sandboxes of the local platform have a separate file system
  * there; those without isolation share the host's, and have a directory each.
  */
-import { closeSync, constants, fstatSync, mkdirSync, openSync, readFileSync } from "node:fs";
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  symlinkSync,
+} from "node:fs";
 import { join } from "node:path";
 
 const root = process.env.SANDBOXD_ROOT ?? "/var/lib/sandbox-mcp";
@@ -13,6 +22,9 @@ export const WORKSPACE = process.env.SANDBOXD_WORKSPACE ?? "/workspace";
 /** Where set-ups install, and a part of that is saved and restored; nowhere where the file system is the host's. */
 export const SYSTEM =
   process.env.SANDBOXD_SYSTEM ?? (process.env.SANDBOXD_ROOT === undefined ? "/" : undefined);
+
+/** Where the shell scripts of this program are. */
+export const SCRIPTS = "/opt/sandbox-mcp/sandboxd";
 
 /** A directory for each run: its command, its output, its end. */
 export const RUNS = join(root, "runs");
@@ -25,22 +37,42 @@ export const WRITES = join(root, "writes");
 /** What is known of the workspace's last save or restore. */
 export const SNAPSHOT = join(root, "snapshot");
 
-/** A link to the program that copies output. Its name is the process's, of which Linux keeps 15 characters. */
-export const COPIER = join(root, "sandboxd-copier");
+/**
+ * Names of our processes: a user's `pkill` for bash, node, tee, sandbox or /opt finds none. Where a process cannot choose its name, it
+ * is started by a link of that name, whose last 15 characters Linux shows.
+ */
+export const SANDBOXD_NAME = "sbxd";
+export const KEEPER = join(SLOTS, "sbx-keep");
+export const COPIER = join(SLOTS, "sbx-copy");
+const LINKS = {
+  [KEEPER]: "/bin/sh",
+  [COPIER]: "/usr/bin/tee",
+  [join(SLOTS, "sbx-sh")]: "/bin/bash",
+  [join(SLOTS, "own")]: SCRIPTS,
+};
 
 /** Where kernels put the output of code, two files for each run: the same for all sandboxes that share a file system. */
 export const KERNEL_OUTPUT = "/var/lib/sandbox-mcp/runs";
 
-/** Where the shell scripts of this program are. */
-export const SCRIPTS = "/opt/sandbox-mcp/sandboxd";
-
-/** Makes the directories that are missing. */
+/** Makes the directories and links that are missing. */
 export function makePlaces(): void {
   for (const directory of [RUNS, SESSIONS, SLOTS, WRITES]) {
     try {
       mkdirSync(directory, { recursive: true });
     } catch {
       // User code has put something else there; whatever needs the directory reports that.
+    }
+  }
+  makeLinks();
+}
+
+/** Makes the links that are missing. */
+export function makeLinks(): void {
+  for (const [path, target] of Object.entries(LINKS)) {
+    try {
+      if (!existsSync(path)) symlinkSync(target, path);
+    } catch {
+      // The disk is full, or user code has put something else there: starting what needs it fails.
     }
   }
 }

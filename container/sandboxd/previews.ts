@@ -6,13 +6,20 @@ import { type IncomingMessage, type ServerResponse, request as httpRequest } fro
 import { type Socket, connect } from "node:net";
 import type { Duplex } from "node:stream";
 import { connect as connectTLS } from "node:tls";
-import { PREVIEW_ERROR, PREVIEW_PORT, type PreviewError } from "./protocol.ts";
+import { PREVIEW_ERROR, PREVIEW_PORT, type PreviewError, TOKEN_HEADER } from "./protocol.ts";
 
 /** Where servers listen: on all addresses, or on one of loopback. */
 const HOSTS = ["127.0.0.1", "::1"];
 
 /** Headers that concern one connection only (RFC 9110, 7.6.1). Those that frame the body are passed on with the body. */
-const HOP_BY_HOP = new Set(["connection", "keep-alive", "proxy-connection", "te", PREVIEW_PORT]);
+const HOP_BY_HOP = new Set([
+  "connection",
+  "keep-alive",
+  "proxy-connection",
+  "te",
+  PREVIEW_PORT,
+  TOKEN_HEADER,
+]);
 
 /** What the platform adds to a Worker's request, which says whose Worker it is. */
 const OF_THE_PLATFORM = ["cf-worker"];

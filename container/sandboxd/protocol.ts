@@ -18,6 +18,17 @@ import * as z from "zod/mini";
 /** Where sandboxd listens in the image. No preview may lead here. */
 export const SANDBOXD_PORT = 8671;
 
+/**
+ * On every request: the token that the sandbox's actor gave sandboxd when the container was started, in TOKEN_VARIABLE. Other
+ * sandboxes may reach the port, as on a bridge of Docker's. One that was started without a token takes every request.
+ */
+export const TOKEN_HEADER = "x-sandboxd-token";
+export const TOKEN_VARIABLE = "SANDBOXD_TOKEN";
+
+/** What sandboxd asks, by POST, before the container ends: that the sandbox's actor save the workspace. 204 when it has. */
+export const SERVER_HOST = "sandbox-mcp.internal";
+export const ENDING_PATH = "/ending";
+
 /** On a request: the port of the sandbox whose server it is for. */
 export const PREVIEW_PORT = "x-sandboxd-port";
 
@@ -201,7 +212,7 @@ export const eventSchema = z.discriminatedUnion("type", [
   z.object({
     type: z.literal("refused"),
     id: idSchema(),
-    reason: z.enum(["exhausted", "unwritable", "damaged", "no_terminal"]),
+    reason: z.enum(["exhausted", "unwritable", "damaged", "no_terminal", "ending"]),
     /** The system's own words. */
     message: z.string().check(z.maxLength(1000)),
   }),
@@ -412,6 +423,8 @@ export const failureSchema = z.object({
     /** The body is a form, and does not hold one file. */
     "form",
     /** It is edited, and is no UTF-8. */
+    /** The container ends. */
+    "ending",
     "not_text",
     /** What edit number `edit`, counted from 1, is to replace is not there, or `count` times. */
     "absent",

@@ -495,7 +495,7 @@ function takeRest(path: string): boolean {
   if (!existsSync(path)) return true;
   const pipe = openToRead(path);
   try {
-    const reader = startCopier("sandboxd-rest", [pipe, "ignore", "ignore"]);
+    const reader = startCopier([pipe, "ignore", "ignore"]);
     reader.on("error", () => undefined);
     reader.unref();
     return reader.pid !== undefined;

@@ -4,6 +4,7 @@
  */
 import { readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 import { Code } from "./code.ts";
 import type { Followed, Listener } from "./followed.ts";
 import { KERNEL_OUTPUT, RUNS, SCRIPTS, SESSIONS, SLOTS, makePlaces, textOf } from "./places.ts";
@@ -18,6 +19,10 @@ const MAX_READY = 4;
 
 /** How many shells a command is given to at most, when each ends before it has read it. */
 const MAX_STARTS = 3;
+
+/** How long commands may take to end with the container, and the pause between two looks, milliseconds. */
+const ENDING_MS = 5000;
+const ENDING_LOOK_MS = 50;
 
 /** Gives a command a pseudo terminal. Of util-linux, which every Debian and Ubuntu has. */
 const SCRIPT_PROGRAM = "/usr/bin/script";
@@ -54,6 +59,7 @@ export class Runs implements RunHost {
   /** A shell without state. */
   #spare: Promise<Ready> | undefined;
   readonly #asked = new Map<string, Asked>();
+  #isEnding = false;
 
   /** @param env variables of a new session's shell */
   constructor(env: NodeJS.ProcessEnv) {
@@ -119,6 +125,21 @@ export class Runs implements RunHost {
     }
   }
 
+  /** Begins no more commands: the container ends. */
+  refuse(): void {
+    this.#isEnding = true;
+  }
+
+  /** Ends all commands. Resolves when they have ended, or ENDING_MS later. Answers whether there were any. */
+  async end(): Promise<boolean> {
+    const running = () => [...this.#runs.values()].filter((run) => run.isRunning);
+    const hadSome = running().length > 0;
+    for (const run of running()) run.kill("TERM");
+    const until = Date.now() + ENDING_MS;
+    while (running().length > 0 && Date.now() < until) await pause(ENDING_LOOK_MS);
+    return hadSome;
+  }
+
   /** The listener's connection is gone: the runs that it followed go on. */
   unfollow(listener: Listener): void {
     for (const run of this.#runs.values()) run.unfollow(listener);
@@ -157,6 +178,8 @@ export class Runs implements RunHost {
   async #start(call: StartCall, listener: Listener): Promise<void> {
     const known = this.#runs.get(call.id);
     if (known) return known.follow(listener, 0, 0);
+    if (this.#isEnding)
+      return this.#refuse(call.id, listener, "ending", "the platform is replacing the container");
     const asked: Asked = this.#asked.get(call.id) ?? { call, listener, starts: 0 };
     asked.listener = listener;
     if (this.#asked.has(call.id) && asked.starts === 0) return;

@@ -15,9 +15,9 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { promisify } from "node:util";
-import { SCRIPTS, SLOTS, textOf } from "./places.ts";
+import { KEEPER, SLOTS, makeLinks, textOf } from "./places.ts";
 import { STREAMS, type Stream } from "./protocol.ts";
 
 /** Slots of a batch. */
@@ -75,14 +75,13 @@ export class Slot {
    */
   begin(env: NodeJS.ProcessEnv, isTerminal: boolean, said: (status: number | undefined) => void): void {
     writeFileSync(join(this.directory, "mark"), this.mark);
-    const args = [`${SCRIPTS}/keeper.sh`, this.directory, this.mark.toString()];
-    if (isTerminal) args.push(`exec /bin/bash --noprofile --norc -s <${SCRIPTS}/shell.sh`);
-    const keeper = spawn("/bin/sh", args, {
-      cwd: "/",
+    makeLinks();
+    const keeper = spawn(KEEPER, ["../own/keeper.sh", this.mark.toString(), isTerminal ? "terminal" : ""], {
+      cwd: this.directory,
       detached: true,
       env,
       stdio: ["ignore", "pipe", "ignore"],
-      argv0: "sandboxd-keeper",
+      argv0: basename(KEEPER),
     });
     this.#keeper = keeper;
     if (keeper.pid !== undefined) writeFileSync(join(this.directory, "keeper"), String(keeper.pid));

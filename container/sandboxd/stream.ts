@@ -17,13 +17,12 @@ import {
   openSync,
   readSync,
   statfsSync,
-  symlinkSync,
   writeFileSync,
   writeSync,
 } from "node:fs";
 import { Socket } from "node:net";
-import { dirname } from "node:path";
-import { COPIER, textOf } from "./places.ts";
+import { basename, dirname } from "node:path";
+import { COPIER, makeLinks, textOf } from "./places.ts";
 import { NO_ENV } from "./processes.ts";
 import { PIECE_BYTES, type Stream, SHOWN_END_BYTES, WINDOW_BYTES } from "./protocol.ts";
 import { type Slot, brakeOf, openToRead, pipeOf } from "./slot.ts";
@@ -36,9 +35,6 @@ const MAX_DRAINED_BYTES = 16 * 1024 * 1024;
 
 /** A disk with less room than this counts as full, bytes: a copier writes so many at once. */
 const NO_SPACE_BYTES = 64 * 1024;
-
-/** What copies: every Debian and Ubuntu has it. */
-const TEE = "/usr/bin/tee";
 
 const { O_RDONLY, O_RDWR, O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK, O_NOFOLLOW } = constants;
 
@@ -229,7 +225,7 @@ export class OutputStream {
           ? openSync("/dev/null", O_WRONLY)
           : openSync(`/proc/self/fd/${own}`, O_WRONLY | O_APPEND);
       try {
-        this.#copier = startCopier("sandboxd-output", [pipe, file, "ignore", far], ["/dev/fd/3"]);
+        this.#copier = startCopier([pipe, file, "ignore", far], ["/dev/fd/3"]);
       } finally {
         for (const fd of [far, pipe, file]) closeSync(fd);
       }
@@ -455,17 +451,8 @@ export class OutputStream {
   }
 }
 
-/**
- * Starts `tee` by another name, which its process then has too: a user's `pkill tee` does not end it.
- * @param name what lists of processes show
- */
-export function startCopier(name: string, stdio: StdioOptions, args: readonly string[] = []): ChildProcess {
-  let program = COPIER;
-  try {
-    if (!existsSync(COPIER)) symlinkSync(TEE, COPIER);
-  } catch {
-    // The disk is full, or user code has put something else there.
-    program = TEE;
-  }
-  return spawn(program, args, { cwd: "/", detached: true, env: NO_ENV, stdio, argv0: name });
+/** Starts `tee` by its link. */
+export function startCopier(stdio: StdioOptions, args: readonly string[] = []): ChildProcess {
+  makeLinks();
+  return spawn(COPIER, args, { cwd: "/", detached: true, env: NO_ENV, stdio, argv0: basename(COPIER) });
 }

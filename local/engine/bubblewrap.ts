@@ -19,6 +19,8 @@ export const sandboxdProgram = `${runtimeDirectory}/sandboxd.cjs`;
 export const controlSocket = "/run/sandbox/control.sock";
 /** Beside the control server's, in whose directory the engine finds it. */
 export const sandboxdSocket = "/run/sandbox/sandboxd.sock";
+/** The file of sandboxd's token. */
+export const tokenPlace = "/run/sandbox/token";
 /** For the control server's own files, away from the user's /tmp. */
 export const scratchDirectory = "/run/sandbox/scratch";
 
@@ -250,6 +252,7 @@ export function bubblewrapArguments(
   for (const [name, value] of Object.entries(env)) args.push("--setenv", name, value);
   // Node takes it, and leaves it to none of its children.
   args.push("--setenv", "NODE_CHANNEL_FD", String(channel));
+  args.push("--setenv", "SANDBOXD_TOKEN_FILE", tokenPlace);
   return args;
 }
 

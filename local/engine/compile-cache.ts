@@ -6,6 +6,7 @@ import { chmod, chown, mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { runtimeDirectory, type Mount } from "./bubblewrap.ts";
 import { runtimeProgram, type LaunchOptions } from "./launch.ts";
+import { limited } from "./init.ts";
 import { start } from "./processes.ts";
 
 const place = `${runtimeDirectory}/cache`;
@@ -33,7 +34,7 @@ export async function warmCompileCache(directory: string, options: LaunchOptions
     env: { ...options.env, ...cacheEnvironment },
     mounts: [...options.mounts, { ...mount, writable: true }],
     // Without a socket to listen on it loads everything, complains and ends.
-    command: runtimeProgram,
+    command: limited(runtimeProgram, options.limits),
   });
   const done = processes.exited.then(async ({ exitCode }) => {
     await chmod(mount.from, 0o755);

@@ -1,8 +1,8 @@
 /**
- * The first process of a sandbox, pid 1 of its namespaces: a bash that starts the control server, collects orphans and
- * ends with the control server. The kernel ends every process of a sandbox with it, so nothing inside may have a say in
- * it: it keeps one capability more than whatever it starts can have, and the kernel lets a process trace, or open the
- * memory or the descriptors of, only what has no more capabilities than itself.
+ * The first process of a sandbox, pid 1 of its namespaces: a bash that becomes container/init.pl, as in the image. The kernel
+ * ends every process of a sandbox with it, so nothing inside may have a say in it: it keeps one capability more than whatever it
+ * starts can have, and the kernel lets a process trace, or open the memory or the descriptors of, only what has no more
+ * capabilities than itself.
  */
 import { accountFiles, hostname } from "./rootfs-files.ts";
 import type { Limits } from "./limits.ts";
@@ -11,6 +11,8 @@ import { quote } from "../../src/shared/text.ts";
 /** It stays out of the capabilities of everything else in the sandbox. By itself it gives no right over anything. */
 export const initCapability = "CAP_SETPCAP";
 
+const INIT_PROGRAM = "/opt/sandbox-mcp/init.pl";
+
 /** It reads its script from stdin, so that it does nothing before the engine says so, and `ps` shows a few words. */
 export const initCommand = ["/bin/bash", "-p", "-s", hostname];
 
@@ -18,23 +20,32 @@ export const initCommand = ["/bin/bash", "-p", "-s", hostname];
 export const initGreeting = "echo complete >&6\n";
 
 /**
- * What the engine writes to its stdin after that. Without it the first process ends. It closes what file descriptors came along,
- * but for the command's channel to the engine. Process limits count inside the sandbox's user namespace.
+ * What the engine writes to its stdin after that: the program that the first process becomes. Without it the first process ends. It
+ * closes what file descriptors came along, but for the control server's channel to the engine.
  */
-export function initScript(command: string[], { openFiles, processes }: Limits): string {
+export function initScript(command: string[]): string {
   return [
     "{ exec </dev/null",
     ...Object.entries(accountFiles).map(([path, text]) => `printf %s ${quote(text)} >${path}`),
     "umask 077; : >/etc/shadow; : >/etc/gshadow; umask 022",
     `for fd in /proc/self/fd/*; do fd=\${fd##*/}; case $fd in [012]|${channel}) ;; *) eval "exec $fd>&-"; esac; done`,
-    // A core dump only where somebody asks for it. The machine's limits stay where they are lower.
-    `( ulimit -Sc 0; ulimit -n ${openFiles} 2>/dev/null; ${userLimits({ processes })}`,
-    `exec ${withoutInitCapability(command).map(quote).join(" ")} ) &`,
-    `exec ${channel}>&-`,
-    "trap '' INT",
-    "wait $!; exit; }",
+    // The sandbox's variables must not have Perl load code of its own.
+    "unset PERL5OPT PERL5LIB PERL5DB",
+    `exec ${command.map(quote).join(" ")}; }`,
     "",
   ].join("\n");
+}
+
+/** What keeps these two commands running, each within the limits. */
+export function supervised(sandboxd: string[], server: string[], limits: Limits): string[] {
+  return ["/usr/bin/perl", INIT_PROGRAM, ...limited(sandboxd, limits), "+++", ...limited(server, limits)];
+}
+
+/** The command within the limits of one process, and without the first one's capability. */
+export function limited(command: string[], { openFiles, processes }: Limits): string[] {
+  // A core dump only where somebody asks for it. The machine's limits stay where they are lower.
+  const script = `ulimit -Sc 0; ulimit -n ${openFiles} 2>/dev/null; ${userLimits({ processes })}; exec "$@"`;
+  return ["/bin/bash", "-p", "-c", script, "sbx", ...withoutInitCapability(command)];
 }
 
 /** The file descriptor of the channel that Node has between the engine and the control server. */

@@ -11,6 +11,7 @@ import {
   sandboxdSocket,
   scratchDirectory,
 } from "./bubblewrap.ts";
+import { supervised } from "./init.ts";
 import { start, type Processes, type StartOptions } from "./processes.ts";
 import { moduleExtension } from "./own-files.ts";
 import { messageOf } from "../../src/shared/text.ts";
@@ -24,7 +25,7 @@ export interface Running {
   connect(to: OwnServer): Socket;
   /** The listeners of its way out, where it has one. */
   egress: readonly Server[];
-  /** Sends a signal to the control server alone. */
+  /** Sends a signal to the first process alone. */
   signal(signal: NodeJS.Signals): void;
   /** Kills every process. Resolves when none is left. */
   kill(): Promise<void>;
@@ -42,17 +43,9 @@ export const runtimeProgram = [
 ];
 
 /** The control server as the sandbox starts it. */
-export const runtimeCommand = [
-  ...runtimeProgram,
-  "--socket",
-  controlSocket,
-  "--scratch",
-  scratchDirectory,
-  "--sandboxd",
-  sandboxdProgram,
-  "--sandboxd-socket",
-  sandboxdSocket,
-];
+const runtimeCommand = [...runtimeProgram, "--socket", controlSocket, "--scratch", scratchDirectory];
+
+const sandboxdCommand = [`${runtimeDirectory}/bin/node`, sandboxdProgram, "--socket", sandboxdSocket];
 
 /** How long a sandbox may take from its start to its first answer. */
 const readyTimeoutMs = 30_000;
@@ -70,7 +63,7 @@ export async function launch(options: LaunchOptions): Promise<Running> {
   void processes.listeners.then((listeners) => (egress = listeners));
   try {
     const control = await openControlSocket(pid, () => ended === undefined && Date.now() < deadline);
-    void processes.exited.then(() => [control.fd, control.directory].forEach((fd) => closeSync(fd)));
+    void processes.exited.then(() => closeSync(control.directory));
     // User code is started by the control server, which raises the score of what it starts; see docs/local.md.
     await writeFile(`/proc/${control.pid}/oom_score_adj`, "300").catch(() => undefined);
     return {
@@ -78,15 +71,11 @@ export async function launch(options: LaunchOptions): Promise<Running> {
       connect: (to) => {
         // Their numbers may be other files' by now.
         if (ended !== undefined) throw new Error("the sandbox has ended");
-        // The descriptor stands for the socket itself: no name in the sandbox is looked up again, so nothing there can lead
-        // the engine to another socket.
-        return to === "control"
-          ? connect(`/proc/self/fd/${control.fd}`)
-          : connectBelow(control.directory, basename(sandboxdSocket));
+        return connectBelow(control.directory, basename(to === "control" ? controlSocket : sandboxdSocket));
       },
       signal: (signal) => {
         try {
-          if (ended === undefined) process.kill(control.pid, signal);
+          if (ended === undefined) process.kill(pid, signal);
         } catch {
           // It has ended, and the sandbox is about to.
         }
@@ -104,7 +93,10 @@ export async function launch(options: LaunchOptions): Promise<Running> {
 async function begin(options: LaunchOptions): Promise<{ processes: Processes; pid: number }> {
   let processes: Processes | undefined;
   try {
-    processes = await start({ ...options, command: runtimeCommand });
+    processes = await start({
+      ...options,
+      command: supervised(sandboxdCommand, runtimeCommand, options.limits),
+    });
     return { processes, pid: await processes.pid };
   } catch (error) {
     await processes?.kill();
@@ -138,13 +130,12 @@ function connectBelow(directory: number, name: string): Socket {
 
 interface ControlServer {
   pid: number;
-  /** Its socket, and the directory of that. */
-  fd: number;
+  /** The directory of its socket. */
   directory: number;
 }
 
 /**
- * Opens the control server's socket as soon as it is there; before that, nothing of a user's runs in the sandbox. By then the
+ * Opens the directory of the control server's socket as soon as that is there; before that, nothing of a user's runs in the sandbox. By then the
  * control server has handed over its listeners.
  */
 async function openControlSocket(first: number, goOn: () => boolean): Promise<ControlServer> {
@@ -153,15 +144,15 @@ async function openControlSocket(first: number, goOn: () => boolean): Promise<Co
     if (pid !== undefined) {
       try {
         const fd = openSync(`/proc/${pid}/root${controlSocket}`, O_PATH | constants.O_NOFOLLOW);
-        if (!fstatSync(fd).isSocket()) throw new Error(`${controlSocket} is not a socket`);
-        if (await accepts(`/proc/self/fd/${fd}`)) {
+        const isListening = await accepts(`/proc/self/fd/${fd}`);
+        closeSync(fd);
+        if (isListening) {
           const directory = openSync(
             `/proc/${pid}/root${dirname(controlSocket)}`,
             O_PATH | constants.O_NOFOLLOW,
           );
-          return { pid, fd, directory };
+          return { pid, directory };
         }
-        closeSync(fd);
       } catch (error) {
         const code = error instanceof Error && "code" in error ? error.code : undefined;
         if (code !== "ENOENT" && code !== "EACCES" && code !== "ESRCH") throw error;
@@ -172,7 +163,7 @@ async function openControlSocket(first: number, goOn: () => boolean): Promise<Co
   throw new Error("its control server ended or did not answer in time");
 }
 
-/** The control server's process: the only child of the sandbox's first process. */
+/** The control server's process: the first child of the sandbox's first process. */
 function childOf(pid: number): number | undefined {
   try {
     const [child] = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").split(" ");

@@ -1,4 +1,4 @@
-/** Starts a program under bubblewrap, as the second process of its own namespaces, and ends all processes in them. */
+/** Starts a program under bubblewrap, as the first process of its own namespaces, and ends all processes in them. */
 import { spawn, type ChildProcess } from "node:child_process";
 import { writeFile } from "node:fs/promises";
 import type { Server } from "node:net";
@@ -27,6 +27,7 @@ export interface StartOptions {
   supported: ReadonlySet<string>;
   /** For an engine that runs as root: the mount namespace that bubblewrap is started in, and the sandbox's ids. */
   unprivileged: { mountNamespace: MountNamespace; ids: HostIDs } | undefined;
+  /** What the first process becomes. */
   command: string[];
   /** A file of the engine's that names the first process, for a later engine that finds it. */
   record?: string;
@@ -124,7 +125,7 @@ export async function start(options: StartOptions): Promise<Processes> {
     write(mapped, "");
     await spoken(complete, exited);
     await confine(number);
-    write(stdin, initScript(options.command, limits));
+    write(stdin, initScript(options.command));
     return number;
   });
   pid.catch(() => undefined);

@@ -29,6 +29,7 @@ const startSchema = z.object({
   name: z.string().optional(),
   env: z.record(z.string(), z.string()),
   enableInternet: z.boolean(),
+  token: z.string().optional(),
   intercepts: interceptsSchema,
   policy: policySchema.optional(),
 });

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { ConnectionLog } from "../../src/shared/connection-log.ts";
 import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
 import type { ExitReport, Intercepts, StartRequest } from "../platform/protocol.ts";
-import type { Mount, View } from "./bubblewrap.ts";
+import { type Mount, type View, tokenPlace } from "./bubblewrap.ts";
 import { startUnisolated } from "./unisolated.ts";
 import { createEgress, type Egress, takeConnections } from "./egress.ts";
 import { PortForwarder } from "./forward.ts";
@@ -58,11 +58,14 @@ export type CreateOptions = Pick<StartRequest, "name" | "env">;
 const FREE: NetworkPolicy = { internet: "full", allowHosts: [] };
 const NO_INTERCEPTS: Intercepts = { http: [], https: [], all: false };
 
+/** In a sandbox's directory: the token of its sandboxd, once it is assigned. */
+const TOKEN_FILE = "token";
+
 /** Characters of a sandbox's own processes that are passed on; what is more is left out. */
 const printed = { burst: 262_144, perSecond: 65_536 };
 
-/** How long a sandbox that is asked to stop may take before it is killed. */
-const graceMs = 1000;
+/** How long a sandbox that is asked to stop may take before it is killed, milliseconds. Its first process has less time. */
+const graceMs = 660_000;
 
 export class Sandbox {
   /** The Durable Object that it is assigned to; undefined while it waits for one. */
@@ -146,6 +149,9 @@ export class Sandbox {
       const hosts = join(directory, "hosts");
       await writeFile(hosts, hostsFile([]));
       await chmod(hosts, 0o644);
+      const token = join(directory, TOKEN_FILE);
+      await writeFile(token, "");
+      await chmod(token, 0o644);
       groups = await createGroups(common.groupParents, place.group, common.limits);
       const env = {
         ...sandboxEnvironment(options.env),
@@ -161,6 +167,7 @@ export class Sandbox {
       if (mountNamespace !== undefined) ids = await claimIDsFor(given);
       const own = [
         { from: hosts, to: "/etc/hosts" },
+        { from: token, to: tokenPlace },
         ...(common.cache === undefined ? [] : [common.cache]),
         ...(given === undefined ? [] : [given]),
       ];
@@ -188,7 +195,10 @@ export class Sandbox {
   }
 
   /** Makes it the sandbox of an actor, under the id by which the Worker asks for it, with that actor's network. */
-  async assign(id: string, { actor, enableInternet, intercepts, policy }: StartRequest): Promise<void> {
+  async assign(
+    id: string,
+    { actor, enableInternet, intercepts, policy, token = "" }: StartRequest,
+  ): Promise<void> {
     this.setPolicy(policy ?? FREE);
     this.actor = actor;
     this.#place.id = id;
@@ -198,6 +208,8 @@ export class Sandbox {
         ? { allowed: false, reason: "the server was started with --network none" }
         : { allowed: true };
     await this.setIntercepts(intercepts);
+    // Written in place, as the hosts.
+    await writeFile(join(this.#place.directory, TOKEN_FILE), token);
   }
 
   /** Kills everything at once. Resolves when nothing is left. */

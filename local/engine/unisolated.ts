@@ -74,12 +74,19 @@ export async function startUnisolated(options: UnisolatedOptions): Promise<Runni
     TMPDIR: temporary,
     [marker]: directory,
     SANDBOXD_ROOT: join(directory, "sandboxd"),
+    SANDBOXD_TOKEN_FILE: join(directory, "token"),
   });
   env.PATH = `${bin}:${process.env.PATH ?? "/usr/bin:/bin"}`;
   const sandboxdSocket = join(sockets, "sandboxd.sock");
-  const sandboxd = ["--sandboxd", view.sandboxd, "--sandboxd-socket", sandboxdSocket];
-  const args = [join(view.runtime, `main${moduleExtension}`), "--socket", control, ...sandboxd];
-  const program = [view.toolchain.node, "--disable-warning=ExperimentalWarning", ...args];
+  const { node } = view.toolchain;
+  const sandboxd = [node, view.sandboxd, "--socket", sandboxdSocket];
+  const server = [
+    node,
+    "--disable-warning=ExperimentalWarning",
+    join(view.runtime, `main${moduleExtension}`),
+  ];
+  const init = ["/usr/bin/perl", join(view.container, "init.pl")];
+  const program = [...init, ...sandboxd, "+++", ...server, "--socket", control];
   const child = spawn("/bin/sh", ["-c", prelude, "sandbox", ...options.groups, "--", ...program], {
     cwd: "/workspace",
     detached: true,

@@ -3,6 +3,7 @@
  * @cloudflare/containers and @cloudflare/sandbox use, implemented by the engine.
  */
 import { type NetworkPlatform, TRUST_INTERCEPTION } from "../../src/actors/network.ts";
+import { TOKEN_VARIABLE } from "../../container/sandboxd/protocol.ts";
 import type { Refusal, SeenConnections } from "../../src/shared/connection-log.ts";
 import type { NetworkPolicy } from "../../src/shared/network-policy.ts";
 import { EngineClient, notListening, type LocalEnv } from "./client.ts";
@@ -101,16 +102,18 @@ class LocalContainer implements ContainerAPI, NetworkPlatform {
     if (this.#instance !== undefined)
       throw new Error("start() cannot be called on a container that is already running.");
     const sandbox = crypto.randomUUID();
+    const { [TOKEN_VARIABLE]: token, ...env } = options?.env ?? {};
     const request: StartRequest = {
       actor: this.#ctx.id.toString(),
       name: this.#name,
       // What the SDK says to the image alone, about its log and whom it trusts, says nothing here, and the engine cannot know
       // it of the sandbox that it starts ahead.
       env: Object.fromEntries(
-        Object.entries(options?.env ?? {}).filter(
+        Object.entries(env).filter(
           ([name]) => !name.startsWith("SANDBOX_LOG_") && name !== TRUST_INTERCEPTION,
         ),
       ),
+      token,
       enableInternet: options?.enableInternet ?? false,
       intercepts: this.#intercepts(),
       ...(this.#policy === undefined ? {} : { policy: this.#policy }),

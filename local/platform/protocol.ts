@@ -68,6 +68,8 @@ export interface StartRequest {
   /** False: nothing leaves the sandbox but what is intercepted. */
   enableInternet: boolean;
   intercepts: Intercepts;
+  /** What sandboxd takes requests with: see `TOKEN_VARIABLE` of sandboxd's protocol. */
+  token?: string;
   /** Full unless given. */
   policy?: NetworkPolicy;
 }

@@ -4,7 +4,6 @@
  *   node main.ts --socket <path> [--workspace /workspace] [--scratch <directory>]
  *
  * `--socket`: where to listen. Where the engine has given it a channel, the listeners of the way out go through that.
- * `--sandboxd`: the program that is kept running beside this one, listening on `--sandboxd-socket`.
  * `--scratch`: a directory for files of sessions and processes, by default in /dev/shm, else in /tmp. On a tmpfs a
  * command costs less than half of what it costs on a disk.
  * SIGTERM ends all processes it started and exits with 0.
@@ -14,7 +13,6 @@ import { stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { keepSandboxd } from "./sandboxd.ts";
 import { SandboxAPI } from "./api.ts";
 import { messageOf } from "./errors.ts";
 import { Files } from "./files.ts";
@@ -31,15 +29,16 @@ const { values } = parseArgs({
     socket: { type: "string" },
     workspace: { type: "string", default: "/workspace" },
     scratch: { type: "string" },
-    sandboxd: { type: "string" },
-    "sandboxd-socket": { type: "string" },
   },
 });
 
-const { ...whole } = process.env;
+// Not what a user's `pkill node` or `pkill -f sandbox` matches.
+process.title = "sbx-control";
+
 // The engine sets it for this program, not for the user's.
 delete process.env.NODE_COMPILE_CACHE;
 delete process.env.SANDBOXD_ROOT;
+delete process.env.SANDBOXD_TOKEN_FILE;
 
 // Node would open its debugger, to which user code could then connect.
 process.on("SIGUSR1", () => undefined);
@@ -72,10 +71,6 @@ async function main(): Promise<void> {
   process.once("SIGTERM", () => void stop());
   process.once("SIGINT", () => void stop());
 
-  const sandboxdSocket = values["sandboxd-socket"];
-  if (values.sandboxd !== undefined && sandboxdSocket !== undefined)
-    keepSandboxd(values.sandboxd, sandboxdSocket, whole);
-  // After sandboxd, as in the image.
   trustPlatform();
   if (process.connected) await handOverEgress();
   removeStale(socket);

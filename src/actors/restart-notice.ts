@@ -23,10 +23,11 @@ const ENDINGS = {
   back: "The sandbox was put back to a checkpoint",
   network: "The sandbox was stopped so that it reaches no more than it may",
   unsaved_network: "The sandbox was stopped so that it reaches no more than it may",
+  platform: "The platform replaced the sandbox's container",
 } as const;
 
 /** The ends before which not all of the workspace may have been saved: calls and runs go on, or the end does not wait. */
-const NOT_ALL_SAVED = new Set(["server", "unsaved_network"]);
+const NOT_ALL_SAVED = new Set(["server", "unsaved_network", "platform"]);
 
 const UNPLANNED = "The sandbox was restarted";
 

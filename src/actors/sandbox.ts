@@ -1,6 +1,12 @@
 /** The actor of one sandbox: its container, kernels, files and runs. Our methods sit on the SDK's own class. */
 import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
-import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
+import {
+  SANDBOXD_PORT,
+  SERVER_HOST,
+  TOKEN_HEADER,
+  TOKEN_VARIABLE,
+} from "../../container/sandboxd/protocol.ts";
+import { serveEnding } from "../container/ending.ts";
 import { CodeExecutor, type CodeRunSpec } from "../runs/code.ts";
 import { type CommandSpec, Commands } from "../runs/command.ts";
 import { localID } from "../runs/id.ts";
@@ -29,6 +35,7 @@ import type { ImageProblem } from "../shared/images.ts";
 import { log } from "../shared/log.ts";
 import type { Region } from "../shared/principal.ts";
 import { type Secret, secretsFor } from "../shared/secrets.ts";
+import { pause } from "../shared/within.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
 import { Connection, containerGone, type TerminalInput } from "../container/connection.ts";
@@ -98,6 +105,13 @@ const AT_WORK_MS = 30_000;
  * to be enforced with the call that set it, and the platform's alarm, which may take 15 minutes.
  */
 const SAVE_TO_STOP_MS = 40_000;
+
+/** How often a save is tried before the platform ends the container, and the pause between two tries, milliseconds. */
+const ENDING_TRIES = 3;
+const ENDING_PAUSE_MS = 1000;
+
+/** Storage key of the token for sandboxd. */
+const TOKEN_KEY = "sandboxd:token";
 
 /** Storage key of the time until which the account knows what runs have used. */
 const SETTLED = "told";
@@ -188,7 +202,7 @@ export class Sandbox extends BaseSandbox<Env> {
       running,
       isReady: () => this.#workspace.isReady,
       ready: (ms) => this.#workspace.ready(ms),
-      fetch: (port, request) => fetchPort(ctx, port, request),
+      fetch: (request) => this.#toSandboxd(request),
       used: () => this.renewActivityTimeout(),
     });
     this.#workspace = new Workspace({
@@ -303,7 +317,7 @@ export class Sandbox extends BaseSandbox<Env> {
       sql,
       running,
       boot: () => this.#restartNotice.count,
-      fetch: (request) => fetchPort(ctx, SANDBOXD_PORT, request),
+      fetch: (request) => this.#toSandboxd(request),
       used: () => {
         background(this.#accountLink.used());
         this.renewActivityTimeout();
@@ -753,6 +767,18 @@ export class Sandbox extends BaseSandbox<Env> {
     return isSaved;
   }
 
+  /** Called by sandboxd, through the egress, before the platform ends the container: saves the workspace. */
+  async containerEnding(): Promise<void> {
+    if (!this.#isUp) return;
+    for (let tries = 1; tries <= ENDING_TRIES; tries++) {
+      await this.#workspace.saveToStop();
+      if (this.#workspace.mayStop) break;
+      await pause(ENDING_PAUSE_MS);
+    }
+    this.#restartNotice.ending("platform");
+    await this.ctx.storage.sync();
+  }
+
   /** Ends the container with every process in it, and what `ending` says. Answers what there was to end. */
   async destroySandbox(owner: Owner, ending: Ending = "workspace"): Promise<Answer<Destroyed>> {
     return { ok: true, value: await this.#starts.destroy(() => this.#destroy(owner, ending)) };
@@ -953,6 +979,23 @@ export class Sandbox extends BaseSandbox<Env> {
     }
   }
 
+  /** What sandboxd takes requests with. A container that an earlier version of this server started asks for none. */
+  get #token(): string {
+    const known = this.ctx.storage.kv.get<string>(TOKEN_KEY);
+    if (known !== undefined) return known;
+    const made = crypto.randomUUID() + crypto.randomUUID();
+    this.ctx.storage.kv.put(TOKEN_KEY, made);
+    return made;
+  }
+
+  /** Makes a request to sandboxd, with its token. @param request one of this actor's own making */
+  #toSandboxd(request: Request): Promise<Response> {
+    const { container } = this.ctx;
+    if (!container) throw new Error("this actor has no container");
+    request.headers.set(TOKEN_HEADER, this.#token);
+    return container.getTcpPort(SANDBOXD_PORT).fetch(request);
+  }
+
   /** The SDK calls this whenever it starts or reaches a container. */
   override async startAndWaitForPorts(
     ...args: Parameters<BaseSandbox<Env>["startAndWaitForPorts"]>
@@ -966,6 +1009,7 @@ export class Sandbox extends BaseSandbox<Env> {
         }
         if (isFirst) this.#network.starting();
         await this.#network.enforce();
+        this.envVars = { ...this.envVars, [TOKEN_VARIABLE]: this.#token };
         return super.startAndWaitForPorts(...args);
       });
       // What was forbidden while it started is forbidden to it too.
@@ -1040,11 +1084,6 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 }
 
-function fetchPort({ container }: DurableObjectState<{}>, port: number, request: Request): Promise<Response> {
-  if (!container) throw new Error("this actor has no container");
-  return container.getTcpPort(port).fetch(request);
-}
-
 function isMade(sandbox: string, asked: Region, made: Region | undefined): ToolError {
   return new ToolError(
     "invalid_argument",
@@ -1054,5 +1093,5 @@ function isMade(sandbox: string, asked: Region, made: Region | undefined): ToolE
 }
 
 // Not a static field of the class: that would shadow the SDK's setter, and requests would go out to the internet.
-Sandbox.outboundByHost = OUTBOUND;
+Sandbox.outboundByHost = { ...OUTBOUND, [SERVER_HOST]: serveEnding };
 Sandbox.outboundHandlers = { [POLICY_HANDLER]: throughPolicy };

@@ -8,7 +8,6 @@ import {
   EVENT_CHARS,
   type Event,
   type Piece,
-  SANDBOXD_PORT,
   type StartCall,
   eventSchema,
   readPiece,
@@ -30,8 +29,8 @@ export interface ConnectionHost {
    * @throws errors of the SDK, and {ToolError} where the workspace cannot be restored
    */
   ready(ms?: number): Promise<void>;
-  /** A request to a port in the container. */
-  fetch(port: number, request: Request): Promise<Response>;
+  /** A request to sandboxd. */
+  fetch(request: Request): Promise<Response>;
   /** The sandbox is in use. */
   used(): void;
 }
@@ -177,7 +176,7 @@ export class Connection {
       const sentAt = Date.now();
       try {
         const request = new Request(`http://sandboxd${path}`, { ...init, signal });
-        return await read(await this.#host.fetch(SANDBOXD_PORT, request));
+        return await read(await this.#host.fetch(request));
       } catch (error) {
         if (error instanceof ToolError) throw error;
         signal.throwIfAborted();
@@ -261,7 +260,7 @@ export class Connection {
     const signal = AbortSignal.timeout(Math.max(1, ms));
     const request = new Request("http://sandboxd/", { headers: { Upgrade: "websocket" }, signal });
     try {
-      return (await this.#host.fetch(SANDBOXD_PORT, request)).webSocket ?? undefined;
+      return (await this.#host.fetch(request)).webSocket ?? undefined;
     } catch {
       // Nothing listens yet, or the container is going away.
       return undefined;

@@ -26,7 +26,7 @@ import {
   usageSchema,
   writtenSchema,
 } from "../../container/sandboxd/protocol.ts";
-import { type ErrorCode, ToolError, answered, exhausted } from "../shared/errors.ts";
+import { type ErrorCode, ToolError, answered, ending, exhausted } from "../shared/errors.ts";
 import { shownName } from "../shared/shown.ts";
 import type { Connection } from "./connection.ts";
 import { readAnswer, bytesOf, jsonOf, misanswered } from "./sandboxd-answer.ts";
@@ -486,6 +486,8 @@ function refusal(failed: string, path: string, failure: FileFailure): ToolError 
         `${failed}: the form does not hold one file. Nothing was written.`,
         "Send one file, or its bytes by PUT.",
       );
+    case "ending":
+      return ending(`${failed}: nothing was changed`);
     case "not_text":
       return new ToolError("invalid_argument", `${failed}: it is not UTF-8 text.`, "Use run_command.");
     case "line_breaks":

@@ -66,6 +66,9 @@ const SILENCE_TICKS = 10;
 const DOWN_MS = 8000;
 const MAX_BREAKS = 20;
 
+/** How long a run that is to be started waits for sandboxd, milliseconds. One that hangs is replaced after 15 s of its own time. */
+const AWAY_MS = 60_000;
+
 /** A connection that has lasted longer does not count as one of those in a row, milliseconds. */
 const LASTED_MS = 1000;
 
@@ -86,6 +89,7 @@ export abstract class RunFollower {
   #breaks = 0;
   /** When the first of them broke. */
   #brokenAt = 0;
+  readonly #since = Date.now();
   #connectedAt = Number.POSITIVE_INFINITY;
   #outcome: Outcome | undefined;
   #wake = () => {};
@@ -157,7 +161,7 @@ export abstract class RunFollower {
     } catch (error) {
       this.#isConnected = false;
       // Nothing was sent: that the sandbox could not be started, or reached, is what the caller is told.
-      if (!this.wasAsked && !isNoAnswer(error)) throw error;
+      if (!this.wasAsked && !(isNoAnswer(error) && Date.now() - this.#since < AWAY_MS)) throw error;
       if (!this.link.running()) return await this.#mended();
       // It is tried again as long as there is no answer: the run's limit ends that.
       if (!isNoAnswer(error)) throw error;

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import type { StartCall } from "../../container/sandboxd/protocol.ts";
 import { ANSWER_MS, type ContainerLink, type Outcome, RunFollower } from "../container/follower.ts";
-import { ToolError, answered, damaged, exhausted, unwritable } from "../shared/errors.ts";
+import { ToolError, answered, damaged, ending, exhausted, unwritable } from "../shared/errors.ts";
 import { clause } from "../shared/text.ts";
 import type { Executor } from "./executor.ts";
 import { Limit } from "./limit.ts";
@@ -180,6 +180,7 @@ class RunningCommand extends RunFollower {
       this.#isRefused = true;
       if (outcome.reason === "exhausted") throw exhausted();
       if (outcome.reason === "damaged") throw damaged(outcome.message);
+      if (outcome.reason === "ending") throw ending("The command was not started");
       if (outcome.reason === "no_terminal") throw noTerminal(outcome.message);
       throw unwritable(outcome.message);
     }

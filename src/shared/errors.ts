@@ -172,6 +172,16 @@ export function noAnswer(ms: number): ToolError {
   );
 }
 
+/** The error for a container that is ending in order. @param what was not done */
+export function ending(what: string): ToolError {
+  return new ToolError(
+    "sandbox_restarted",
+    `${what}, because the platform is replacing the sandbox's container: the workspace is being saved.`,
+    "Make the same call again in a minute: it is served by the next container, with the workspace.",
+    true,
+  );
+}
+
 /** The error for a sandbox that can start no process, because its processes or its memory are used up. */
 export function exhausted(): ToolError {
   return new ToolError(

@@ -113,8 +113,7 @@ describe("asked to stop", () => {
     const server = await startServer({ flags: ["--isolation", "none"], ownGroup: true, within });
     started.push(server);
     for (const command of ["cd /tmp", "pwd"]) await callTool(server.url, "run_command", { command });
-    const ready = () =>
-      tree(server.child.pid ?? 0).filter(({ command }) => command.startsWith("sandboxd-keeper"));
+    const ready = () => tree(server.child.pid ?? 0).filter(({ command }) => command.startsWith("sbx-keep"));
     await until(() => ready().length > 1);
     const all = tree(server.child.pid ?? 0);
     process.kill(-(server.child.pid ?? Number.NaN), "SIGINT");

@@ -112,7 +112,7 @@ describe("processes exhausted by a fork bomb", () => {
     "%s: the run ends, others are not disturbed, and destroy_sandbox leaves no process of it",
     async (_where, name, args) => {
       const sandbox = "bomb";
-      const namespace = namespaceOf(await bed.runtime(sandbox));
+      const namespace = namespaceOf(await bed.first(sandbox));
       const inside = () => processes().filter(({ pid }) => namespaceOf(pid) === namespace);
       await bed.call("run_code", { sandbox, code: "1" });
       const before = inside().length;

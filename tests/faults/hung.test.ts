@@ -29,10 +29,9 @@ function resume(pids: readonly number[]): void {
 
 /** Stops what is the server's in a sandbox. Its processes. */
 async function hang(sandbox: string): Promise<number[]> {
-  const runtime = await bed.runtime(sandbox);
-  const sandboxd = tree(runtime).find(({ command }) => command === "sandboxd");
-  if (!sandboxd) throw new Error(`no sandboxd of ${sandbox}`);
-  const pids = [runtime, sandboxd.pid];
+  const first = await bed.first(sandbox);
+  const pids = tree(first).flatMap(({ pid, command }) => (/^sbx(d|-control)$/.test(command) ? pid : []));
+  if (pids.length !== 2) throw new Error(`no sandboxd or no control server of ${sandbox}`);
   stopped.push(...pids);
   for (const pid of pids) process.kill(pid, "SIGSTOP");
   return pids;

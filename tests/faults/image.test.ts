@@ -21,34 +21,39 @@ const TOOLS = `
 import { execSync, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { sleep, until } from ${JSON.stringify(join(repository, "tests/setup/until.ts"))};
+process.on("uncaughtException", (error) => (console.log(error), process.kill(1, "SIGTERM")));
 const run = (command) => execSync(command).toString().trim();
-const sandboxd = () => { try { return run("pgrep -x sandboxd"); } catch { return ""; } };
+const sandboxd = () => { try { return run("pgrep -x sbxd"); } catch { return ""; } };
 const answer = async (ms = 1000) => {
   const signal = AbortSignal.timeout(ms);
   try { return await (await fetch("http://127.0.0.1:8671/", { signal })).text(); } catch { return ""; }
 };
 const answers = () => until(async () => (await answer()) === "sandboxd\\n");
+const status = async (token) => {
+  const headers = token === undefined ? {} : { "x-sandboxd-token": token };
+  try { return (await fetch("http://127.0.0.1:8671/", { headers })).status; } catch { return 0; }
+};
 const gone = (pid) => until(() => !existsSync("/proc/" + pid));
-await answers();
+await until(async () => (await status()) > 0);
 const before = sandboxd();
 `;
 
 /** Has the entrypoint become a server that does this, and answers what that printed. */
-async function serve(program: string): Promise<string> {
+async function serve(program: string, variables: Record<string, string> = {}): Promise<string> {
   const server = join(directory, `${Math.random()}.mjs`);
-  writeFileSync(server, `${TOOLS}${program}\nprocess.exit();`);
+  writeFileSync(server, `${TOOLS}${program}\nprocess.kill(1, "SIGTERM");`);
   const files = {
     "entrypoint.sh": join(repository, "container/entrypoint.sh"),
     environment: join(repository, "container/environment"),
-    "keep-sandboxd.sh": join(repository, "container/keep-sandboxd.sh"),
+    "init.pl": join(repository, "container/init.pl"),
     "sandboxd/dist/sandboxd.cjs": bundle,
   };
   const mounts = Object.entries(files).flatMap(([to, from]) => ["--ro-bind", from, `/opt/sandbox-mcp/${to}`]);
   const view = "--dev-bind / / --proc /proc --tmpfs /opt --tmpfs /var/lib";
-  const own = "--unshare-pid --unshare-net --die-with-parent";
+  const own = "--unshare-pid --unshare-net --die-with-parent --as-pid-1";
   const args = [...`${view} ${own}`.split(" "), ...mounts, "/opt/sandbox-mcp/entrypoint.sh", "node", server];
   const child = spawn("bwrap", args, {
-    env: { PATH: `${dirname(process.execPath)}:/usr/bin:/bin`, SANDBOX_CGROUP: "/dev/null" },
+    env: { PATH: `${dirname(process.execPath)}:/usr/bin:/bin`, SANDBOX_CGROUP: "/dev/null", ...variables },
     stdio: ["ignore", "pipe", "inherit"],
   });
   let printed = "";
@@ -72,6 +77,33 @@ describe.concurrent("sandboxd hung for good in the image", () => {
     expect(printed).toBe("answers\n");
   });
 
+  it("everything killed by name: the first process starts it again", async () => {
+    const printed = await serve(`
+      const first = sandboxd();
+      run("pkill -f sandbox[d]; pkill -f [/]opt; pkill -x tee; true");
+      console.log(sandboxd() === first);
+      run("pkill -KILL sbx; true");
+      await gone(first);
+      await answers();
+      console.log("answers");
+    `);
+    expect(printed).toBe("true\nanswers\n");
+  });
+
+  it("takes requests only with the token that it was started with, also after it was killed", async () => {
+    const printed = await serve(
+      `
+      console.log(await status(), await status("another"), await status("its own"));
+      console.log(process.env.SANDBOXD_TOKEN);
+      process.kill(Number(sandboxd()), "SIGKILL");
+      await until(async () => (await status("its own")) === 200);
+      console.log(await status());
+    `,
+      { SANDBOXD_TOKEN: "its own" },
+    );
+    expect(printed).toBe("401 401 200\nundefined\n401\n");
+  });
+
   it("a program on its port takes connections and answers none: it takes its place back", async () => {
     const printed = await serve(`
       const silent = spawn(process.execPath, ["-e", \`
@@ -82,7 +114,7 @@ describe.concurrent("sandboxd hung for good in the image", () => {
       const listens = new Promise((resolve) => silent.once("message", resolve));
       const killed = new Promise((resolve) => silent.once("exit", (_code, signal) => resolve(signal)));
       while ((await Promise.race([listens, sleep(20)])) === undefined) {
-        try { run("pkill -KILL -x sandboxd"); } catch { }
+        try { run("pkill -KILL -x sbxd"); } catch { }
       }
       console.log(await killed);
       await answers();

@@ -102,7 +102,7 @@ describe("a sandbox killed in the middle of runs of each kind", () => {
       wait_seconds: 0,
     });
     const seen = await counted(bed, ids.command);
-    process.kill(await bed.runtime("victim"), "SIGKILL");
+    process.kill(await bed.first("victim"), "SIGKILL");
     for (const id of [ids.command, ids.code]) {
       const { text } = await bed.call("get_result", { id, wait_seconds: 20 });
       expect(text).toContain("state: lost");
@@ -128,10 +128,10 @@ describe("a sandbox killed in the middle of runs of each kind", () => {
       ["run_command", { command: "sleep 30" }],
       ["run_code", { code: "import time; time.sleep(30)" }],
     ];
-    const runtime = await bed.runtime(sandbox);
+    const first = await bed.first(sandbox);
     const answers = calls.map(([name, args]) => bed.call(name, { sandbox, ...args }));
     await sleep(100);
-    process.kill(runtime, "SIGKILL");
+    process.kill(first, "SIGKILL");
     const said: string[] = [];
     for (const [index, { status, isError, text }] of (await Promise.all(answers)).entries()) {
       const [name = ""] = calls[index] ?? [];

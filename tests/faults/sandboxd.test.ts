@@ -15,8 +15,8 @@ beforeAll(async () => {
 /** A sandbox with a session and a file. Answers the process id of its sandboxd on the host, of whichever runs then. */
 async function prepared(sandbox: string): Promise<() => Promise<number>> {
   await bed.sh("export KEPT=kept; echo was there >before", { sandbox });
-  const runtime = await bed.runtime(sandbox);
-  return () => until(() => tree(runtime).find(({ command }) => command === "sandboxd")?.pid);
+  const first = await bed.first(sandbox);
+  return () => until(() => tree(first).find(({ command }) => command === "sbxd")?.pid);
 }
 
 /** What calls made while sandboxd hangs are answered, as if it did not: each is made once. */
@@ -32,7 +32,7 @@ const SERVED = ["kept\n", 1, "was there\n"];
 
 /** Evaluates its argument in sandboxd, by its debugger, which whoever may signal it can open. */
 const EVALUATE = `
-const sandboxd = require("node:child_process").execSync("pgrep -x sandboxd").toString();
+const sandboxd = require("node:child_process").execSync("pgrep -x sbxd").toString();
 process.kill(Number(sandboxd), "SIGUSR1");
 const evaluate = async () => {
   const [{ webSocketDebuggerUrl }] = await (await fetch("http://127.0.0.1:9229/json")).json();

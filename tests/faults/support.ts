@@ -21,8 +21,8 @@ export interface Bed {
   /** Runs a command that must succeed; what it printed. */
   sh(command: string, more?: Record<string, unknown>): Promise<string>;
   pid(role: keyof typeof ROLES): number;
-  /** The control server of a sandbox, by its process id on the host. */
-  runtime(sandbox: string): Promise<number>;
+  /** The first process of a sandbox, with which all of it ends, by its process id on the host. */
+  first(sandbox: string): Promise<number>;
   /** Everything that belongs to the server now, sandboxes included. */
   all(): Process[];
   /** Starts it again over the same state, after its end. */
@@ -66,19 +66,17 @@ export async function startBed(options: ServerOptions = {}): Promise<Bed> {
       if (found.length !== 1) throw new Error(`${found.length} processes are ${role}`);
       return found[0]?.pid ?? Number.NaN;
     },
-    async runtime(sandbox) {
+    async first(sandbox) {
       const marker = `86400.${randomInt(1e9)}`;
       await bed.sh(`sleep ${marker} >/dev/null 2>&1 & echo $!`, { sandbox, session: "look" });
       // The shell answers as soon as it has forked, which may be before the fork is sleep.
       const sleeper = await until(() => processes().find(({ command }) => command === `sleep ${marker}`));
       const byID = new Map(processes().map((process) => [process.pid, process]));
       let at: Process | undefined = sleeper;
-      while (at && !/^\S*node .*runtime\/main\.ts/.test(at.command)) at = byID.get(at.parent);
+      while (at && at.command !== "sbx-init") at = byID.get(at.parent);
       process.kill(sleeper.pid, "SIGKILL");
-      // What was put into the background hangs on the sandbox's first process, whose other child is the control server.
-      const found = at ?? sibling(sleeper, byID);
-      if (!found) throw new Error(`no control server of ${sandbox}`);
-      return found.pid;
+      if (!at) throw new Error(`no first process of ${sandbox}`);
+      return at.pid;
     },
     async close() {
       await server.stop();
@@ -90,11 +88,4 @@ export async function startBed(options: ServerOptions = {}): Promise<Bed> {
     },
   };
   return bed;
-}
-
-/** The control server in the same sandbox as a process that hangs on the sandbox's first. */
-function sibling(process: Process, byID: Map<number, Process>): Process | undefined {
-  return [...byID.values()].find(
-    ({ parent, command }) => parent === process.parent && /^\S*node .*runtime\/main\.ts/.test(command),
-  );
 }

@@ -53,7 +53,7 @@ describe("the server or a sandbox ends under a workspace", () => {
       await bed.sh("echo other > file", { sandbox: "other" });
       const changed = Date.now();
       await until(async () => (await savedAt(bed, "default")) > changed - 3000);
-      process.kill(await bed.runtime("default"), "SIGKILL");
+      process.kill(await bed.first("default"), "SIGKILL");
       await until(async () => {
         const { structured } = await bed.call("list_sandboxes");
         const listed = structured.sandboxes as { name: string; state: string }[];

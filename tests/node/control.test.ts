@@ -54,7 +54,7 @@ async function attacker(attack: string): Promise<TestSandbox> {
 }
 
 it("opens no debugger to the code in its sandbox", async () => {
-  await neighbour.run("pkill -USR1 -f runtime/main.ts");
+  await neighbour.run("pkill -USR1 -x sbx-control");
   // Its event loop went round meanwhile.
   const { stdout } = await neighbour.run("(echo >/dev/tcp/127.0.0.1/9229) 2>&1; true");
   expect(stdout).toContain("Connection refused");

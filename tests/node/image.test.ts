@@ -1,8 +1,8 @@
 /** What the image runs first, as far as that shows without building it. */
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 
 const root = new URL("../../", import.meta.url).pathname;
@@ -12,38 +12,45 @@ describe("the Dockerfile", () => {
   const entrypoint = /^ENTRYPOINT (\[.*\])$/m.exec(dockerfile)?.[1];
   const words: string[] = JSON.parse(entrypoint ?? "[]");
 
-  it("starts tini first, which takes in orphans, and the image's own server behind it", () => {
-    expect(words.slice(0, 2)).toEqual(["/usr/bin/tini", "--"]);
-    expect(words.at(-1)).toBe("/container-server/sandbox");
-    expect(dockerfile).toMatch(/apt-get install -y [^&\n]*\btini\b/);
+  it("starts the entrypoint first, and the image's own server by a name that nobody matches", () => {
+    expect(words[1]).toBe("sbx-control");
+    expect(dockerfile).toContain("ln -s /container-server/sandbox /usr/local/bin/sbx-control");
     expect(dockerfile.match(/^(ENTRYPOINT|CMD) /gm)).toEqual(["ENTRYPOINT "]);
   });
 
   it("names a program of ours that it copies", () => {
     expect(dockerfile).toContain("COPY --chmod=0555 container/ /opt/sandbox-mcp/");
-    expect(words[2]).toBe("/opt/sandbox-mcp/entrypoint.sh");
+    expect(words[0]).toBe("/opt/sandbox-mcp/entrypoint.sh");
     expect(readFileSync(join(root, "container/entrypoint.sh"), "utf8")).toMatch(/^#!\/bin\/bash\n/);
   });
 });
 
 describe("the entrypoint", () => {
   let group: string;
+  let script: string;
   beforeEach(() => {
-    group = mkdtempSync(join(tmpdir(), "cgroup-"));
+    const directory = mkdtempSync(join(tmpdir(), "entrypoint-"));
+    group = join(directory, "group");
+    mkdirSync(group);
+    // Without sandboxd, which would take its port on this machine.
+    for (const name of ["entrypoint.sh", "environment", "init.pl"])
+      copyFileSync(join(root, "container", name), join(directory, name));
+    script = join(directory, "entrypoint.sh");
   });
-  afterEach(() => rmSync(group, { recursive: true }));
+  afterEach(() => rmSync(dirname(group), { recursive: true }));
 
-  const run = (...command: string[]) =>
-    execFileSync("/bin/bash", [join(root, "container/entrypoint.sh"), ...command], {
+  /** With a server that does this, and then ends what started it. */
+  const run = (line: string) =>
+    execFileSync("/bin/bash", [script, "/bin/bash", "-c", `${line}; kill $PPID; exec sleep 60`, "a b", "c"], {
       env: { PATH: "/usr/bin:/bin", SANDBOX_CGROUP: group, SANDBOX_MAX_PROCESSES: "300" },
       encoding: "utf8",
     });
   const limit = (...path: string[]) => readFileSync(join(group, ...path, "pids.max"), "utf8");
 
-  it("limits the processes of the control group, and of each user, and becomes the server", () => {
+  it("limits the processes of the control group, and of each user, and starts the server", () => {
     writeFileSync(join(group, "pids.max"), "max\n");
-    expect(run("/bin/bash", "-c", 'ulimit -u; echo "$0 $1"; echo $$ $PPID', "a b", "c")).toMatch(
-      new RegExp(`^300\na b c\n\\d+ ${process.pid}\n$`),
+    expect(run('ulimit -u; echo "$0 $1"; tr "\\0" " " </proc/$PPID/cmdline')).toMatch(
+      /^300\na b c\nsbx-init *$/,
     );
     expect(limit()).toBe("300\n");
   });
@@ -57,21 +64,23 @@ describe("the entrypoint", () => {
 
   it("makes a group where it is at the root of them", () => {
     writeFileSync(join(group, "cgroup.subtree_control"), "");
-    expect(run("/bin/echo", "runs")).toBe("runs\n");
+    expect(run("echo runs")).toBe("runs\n");
     expect(limit("sandbox-mcp")).toBe("300\n");
     expect(readFileSync(join(group, "sandbox-mcp", "cgroup.procs"), "utf8")).toMatch(/^\d+\n$/);
   });
 
   it("starts the server where no group can be written", () => {
     mkdirSync(join(group, "pids.max"));
-    expect(run("/bin/echo", "runs")).toBe("runs\n");
+    expect(run("echo runs")).toBe("runs\n");
   });
 
   it("says in one line where nothing bounds the processes", () => {
     mkdirSync(join(group, "pids.max"));
-    const script = join(root, "container/entrypoint.sh");
     const env = { PATH: "/usr/bin:/bin", SANDBOX_CGROUP: group };
-    const { stderr } = spawnSync("/bin/bash", [script, "/bin/true"], { env, encoding: "utf8" });
+    const { stderr } = spawnSync("/bin/bash", [script, "/bin/bash", "-c", "kill $PPID"], {
+      env,
+      encoding: "utf8",
+    });
     const isRoot = process.getuid?.() === 0;
     expect(stderr).toMatch(isRoot ? /^sandbox-mcp: no limit of processes .*\n$/ : /^$/);
   });

@@ -303,7 +303,7 @@ it("a command keeps its output when the programs that copy it are killed", async
     // What a copier has read and not yet written ends with it: so only once all is in the file, and nothing is printed before it is gone.
     const kill = (bytes: number) =>
       `until [ "$(stat -c %s ${file})" = ${bytes} ]; do sleep 0.01; done
-      copiers=$(pgrep -x sandboxd-copier); kill -KILL $copiers
+      copiers=$(pgrep -x sbxd-copier); kill -KILL $copiers
       for copier in $copiers; do while [ -e /proc/$copier ]; do sleep 0.01; done; done`;
     const command = [1, 2, 3].map((time) => `seq 1000\n${kill(time * numbers.length)}`).join("\n");
     const outcome = await run(place, "r1", `${command}\necho end`);
@@ -317,11 +317,7 @@ it("a command keeps its output when the programs that copy it are killed", async
 it.each([
   ["pkill tee", undefined, /^first\nlast\n$/],
   // Held up before, so that it may have read what is printed.
-  [
-    "pkill -STOP -x sandboxd-copier; echo held; pkill -KILL -x sandboxd-copier",
-    true,
-    /^(first\n)?(held\n)?last\n$/,
-  ],
+  ["pkill -STOP -x sbx-copy; echo held; pkill -KILL -x sbx-copy", true, /^(first\n)?(held\n)?last\n$/],
 ])("%s in a command: no output is missing, or its end says that some may be", async (kill, cut, printed) => {
   const place = new Place(0);
   try {

@@ -7,7 +7,7 @@ let failing = Number(process.env.FAILING);
 
 const { spawn } = processes;
 processes.spawn = (program, ...rest) => {
-  if (!program.endsWith("/sandboxd-copier") || failing-- <= 0) return spawn(program, ...rest);
+  if (!program.endsWith("/sbx-copy") || failing-- <= 0) return spawn(program, ...rest);
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 300);
   return spawn("/no/tee", ...rest);
 };

@@ -66,14 +66,20 @@ describe("a sandbox", () => {
     expect(await output(name, "cat /workspace/file")).toBe("kept");
   });
 
-  it("is known to have ended when it was killed, and comes up again empty", async () => {
+  it("is served by another control server after that was killed", async () => {
+    const name = sandboxNamed("matched");
+    await output(name, "echo kept > /tmp/file");
+    await inActor(name, (sandbox) =>
+      sandbox.exec("pkill -9 -x sbx-control; sleep 60").catch(() => undefined),
+    );
+    await expect.poll(() => output(name, "cat /tmp/file").catch(String), { timeout: 20_000 }).toBe("kept");
+  });
+
+  it("is known to have ended when it was ended from inside, and comes up again empty", async () => {
     const name = sandboxNamed("killed");
     await output(name, "echo lost > /workspace/file");
-    const lost = inActor(
-      name,
-      async (sandbox) => await sandbox.exec("pkill -9 -f runtime/main.ts; sleep 60"),
-    );
-    await expect(lost).rejects.toThrow(/stopped|lost|clos|disconnect|interrupt/i);
+    const lost = inActor(name, async (sandbox) => await sandbox.exec("kill 1; sleep 60"));
+    await expect(lost).rejects.toThrow(/stopped|lost|clos|disconnect|interrupt|exited/i);
     await expect.poll(async () => await output(name, "ls /workspace"), { timeout: 10_000 }).toBe("");
   });
 

@@ -298,11 +298,11 @@ describe("a sandbox whose preview is open", () => {
 
   it("shows it again once sandboxd is there again, which user code has killed", async () => {
     const url = await expose({ sandbox: idle, port: 8000 });
-    const killed = "until ! pgrep -x sandboxd | grep -qx $old; do sleep 0.05; done";
-    await sh(idle, `old=$(pgrep -xo sandboxd); kill -9 $old; ${killed}`);
+    const killed = "until ! pgrep -x sbxd | grep -qx $old; do sleep 0.05; done";
+    await sh(idle, `old=$(pgrep -xo sbxd); kill -9 $old; ${killed}`);
     await until(async () => (await visit(url)).status === 200);
     // What it starts has its name for a moment.
-    await expect.poll(() => sh(idle, "pgrep -x sandboxd | wc -l"), { timeout: 30_000 }).toBe("1\n");
+    await expect.poll(() => sh(idle, "pgrep -x sbxd | wc -l"), { timeout: 30_000 }).toBe("1\n");
     await owner.call("destroy_sandbox", { sandbox: idle });
   });
 });

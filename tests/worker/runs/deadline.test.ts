@@ -37,11 +37,11 @@ describe.concurrent("output that is not there", () => {
     ["a terabyte of nothing", `sleep 0.3; truncate -s 1T ${runs}/$SANDBOX_MCP_RUN/stdout`],
     [
       "an end that is none",
-      `sleep 0.3; echo 999999999999 -1 >${runs}/$SANDBOX_MCP_RUN/end; pkill -9 -x sandboxd`,
+      `sleep 0.3; echo 999999999999 -1 >${runs}/$SANDBOX_MCP_RUN/end; pkill -9 -x sbxd`,
     ],
     [
       "an exit status that is none",
-      `(sleep 0.6; echo 1e999 | tee /var/lib/sandbox-mcp/slots/*/exit; pkill -9 -x sandboxd) & sleep 1; sleep 1`,
+      `(sleep 0.6; echo 1e999 | tee /var/lib/sandbox-mcp/slots/*/exit; pkill -9 -x sbxd) & sleep 1; sleep 1`,
     ],
   ])("does not keep a command from its end: %s", async (what, line) => {
     const { structured } = await command(line, { session: what.replaceAll(" ", "-"), timeout_seconds: 30 });

@@ -221,9 +221,9 @@ describe("a terminal outlives", () => {
     const started = await open('read -p "one? " a; read -p "two? " b; echo "$a and $b"', {
       session: "adopted",
     });
-    await run("pkill -9 -x sandboxd", { session: "killer" });
+    await run("pkill -9 -x sbxd", { session: "killer" });
     expect((await type(started, "first\n")).text).toContain("two? ");
-    await run("pkill -9 -x sandboxd", { session: "killer" });
+    await run("pkill -9 -x sbxd", { session: "killer" });
     expect((await type(started, "second\n")).text).toContain("first and second");
   });
 
@@ -262,7 +262,7 @@ describe("a terminal ends", () => {
 describe("a shell that stood ready beside a run that was taken over", () => {
   it("is not what the next command runs in", async () => {
     const started = await run("export TAKEN=over; sleep 1", { session: "main", wait_seconds: 0 });
-    await run("pkill -9 -x sandboxd", { session: "killer" });
+    await run("pkill -9 -x sbxd", { session: "killer" });
     await ended(started);
     expect(await sh(sandbox, "echo $TAKEN", { session: "main" })).toBe("over\n");
   });

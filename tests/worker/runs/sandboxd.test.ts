@@ -10,7 +10,7 @@ const run = (command: string, more: Record<string, unknown> = {}) =>
   owner.call("run_command", { sandbox, command, ...more });
 
 /** Kills it from another shell session, which is told so by the next sandboxd. */
-const kill = () => run("pkill -9 -x sandboxd", { session: "killer" });
+const kill = () => run("pkill -9 -x sbxd", { session: "killer" });
 
 describe("a sandboxd that is killed", () => {
   it("takes over a long command: nothing of its output is lost or doubled, and it has run once", async () => {
@@ -43,7 +43,7 @@ describe("a sandboxd that is killed", () => {
   });
 
   it("by the command itself leaves its end and its session as they are", async () => {
-    const result = await run("cd /tmp; export KEPT=1; pkill -9 -x sandboxd; echo after; exit 3", {
+    const result = await run("cd /tmp; export KEPT=1; pkill -9 -x sbxd; echo after; exit 3", {
       session: "own",
     });
     expect(result.structured).toMatchObject({ exit_code: 3, stdout: "after\n" });
@@ -68,7 +68,7 @@ describe("a sandboxd that is killed", () => {
 
 it("what copies an output may be held up: nothing is lost", async () => {
   const command =
-    "sleep 0.2; pkill -STOP -x sandboxd-copier; echo late; (sleep 3; pkill -CONT -x sandboxd-copier) &>/dev/null </dev/null &";
+    "sleep 0.2; pkill -STOP -x sbx-copy; echo late; (sleep 3; pkill -CONT -x sbx-copy) &>/dev/null </dev/null &";
   expect((await run(command, { session: "held" })).structured).toMatchObject({ stdout: "late\n" });
 });
 
@@ -98,7 +98,7 @@ describe("code in a kernel, when sandboxd is killed", () => {
 
   it("is stopped at its deadline with what it started", async () => {
     const { text } = await code(
-      "import os, subprocess, time\nsubprocess.Popen(['sleep', '3620'], env={}, start_new_session=True)\nprint('begun')\nos.system('pkill -9 -x sandboxd')\ntime.sleep(60)",
+      "import os, subprocess, time\nsubprocess.Popen(['sleep', '3620'], env={}, start_new_session=True)\nprint('begun')\nos.system('pkill -9 -x sbxd')\ntime.sleep(60)",
       { timeout_seconds: 2 },
     );
     expect(text).toMatch(/state: timed_out[^]*are still there[^]*begun/);
@@ -106,7 +106,7 @@ describe("code in a kernel, when sandboxd is killed", () => {
   });
 
   it("that ends its kernel says so", async () => {
-    const { text } = await code("import os\nprint('last')\nos.system('pkill -9 -x sandboxd')\nos._exit(3)");
+    const { text } = await code("import os\nprint('last')\nos.system('pkill -9 -x sbxd')\nos._exit(3)");
     expect(text).toMatch(/kernel died[^]*last/);
   });
 });
@@ -129,7 +129,7 @@ describe("what code prints", () => {
   });
 
   it("says what may be missing when it had taken a short output and not kept it", async () => {
-    await run("pgrep -x sandboxd >/tmp/sandboxd.pid");
+    await run("pgrep -x sbxd >/tmp/sandboxd.pid");
     // What it would have read is taken out of the pipe while it is held still.
     const answer = await run(
       "kill -STOP $(</tmp/sandboxd.pid); echo printed; (sleep 1; for pipe in /var/lib/sandbox-mcp/slots/*/out; do timeout 0.2 cat <>$pipe; done; kill -9 $(</tmp/sandboxd.pid)) &>/tmp/taken &",

@@ -393,7 +393,7 @@ describe("a task after whose agent sandboxd is killed", () => {
   const KILL = `cd /var/lib/sandbox-mcp
     for file in git changes.list changes.diff; do
       until [ -e tasks/*/$file ]; do sleep 0.01; done
-      pkill -9 -x sandboxd
+      pkill -9 -x sbxd
     done; true`;
 
   it("at each step: the diff, the artifacts and the archive are whole", async () => {

@@ -11,7 +11,7 @@ describe("many sessions", () => {
     const names = Array.from({ length: 40 }, (_, n) => `name-${n}`);
     for (const session of names)
       await sh(sandbox, `cd /tmp; export NAME=${session}; said() { echo "$NAME in $PWD"; }`, { session });
-    const shells = async () => Number(await sh(sandbox, "pgrep -xc bash || true"));
+    const shells = async () => Number(await sh(sandbox, "pgrep -xc sbx-sh || true"));
     await until(async () => (await shells()) < 24);
     for (const session of ["name-0", "name-20", "name-39"])
       expect(await sh(sandbox, "said", { session })).toBe(`${session} in /tmp\n`);
@@ -23,7 +23,7 @@ describe("many sessions", () => {
       for (let n = 0; n < 12; n++) await sh(name, "true", { session: `round-${round}-${n}` });
       await evict(name);
     }
-    const shells = async () => Number(await sh(name, "pgrep -xc bash || true"));
+    const shells = async () => Number(await sh(name, "pgrep -xc sbx-sh || true"));
     await until(async () => (await shells()) < 20);
     expect(await sh(name, "echo $0", { session: "round-0-0" })).toBe("bash\n");
     await owner.call("destroy_sandbox", { sandbox: name });
@@ -38,7 +38,7 @@ describe("many sessions", () => {
         "(while sleep 0.1; do date +%N >/tmp/tick; done) & until [ -e /tmp/over ]; do sleep 0.1; done; echo through",
     });
     for (let n = 0; n < 40; n++) await other(n);
-    await until(async () => Number(await sh(sandbox, "pgrep -xc bash || true")) < 26);
+    await until(async () => Number(await sh(sandbox, "pgrep -xc sbx-sh || true")) < 26);
     await sh(sandbox, "touch /tmp/over");
     expect((await running).structured).toMatchObject({ state: "succeeded", stdout: "through\n" });
     const first = await sh(sandbox, "cat /tmp/tick");

@@ -169,7 +169,7 @@ describe("a session of run_command", () => {
       expect(
         await printed(
           "killed",
-          "echo $PWD $KEPT; for p in $(pgrep -x bash); do [ $p = $$ ] || kill -9 $p; done",
+          "echo $PWD $KEPT; for p in $(pgrep -x sbx-sh); do [ $p = $$ ] || kill -9 $p; done",
         ),
         `round ${round}`,
       ).toBe("/tmp 1\n");

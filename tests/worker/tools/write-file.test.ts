@@ -224,7 +224,7 @@ describe("a sandboxd that is killed at a write", () => {
   const kill = (name: string, times: number) =>
     owner.call("run_command", {
       sandbox: name,
-      command: `for i in $(seq ${times}); do sleep 0.07; pkill -9 -x sandboxd; done; true`,
+      command: `for i in $(seq ${times}); do sleep 0.07; pkill -9 -x sbxd; done; true`,
       session: "killer",
     });
 

@@ -1,0 +1,134 @@
+#!/usr/bin/perl
+# init.pl SANDBOXD... +++ SERVER...
+#
+# The first process of a sandbox: collects orphans, and keeps two commands running, sandboxd and the control server. Signals from
+# inside cannot kill the first process of a pid namespace, so it survives what ends everything else (`kill -9 -1`). Its name and
+# those of our other processes begin with sbx-: a user's `pkill -f sandboxd`, or bash, node or /opt, finds none of them.
+#
+# sandboxd writes a byte to its standard output for as long as it answers requests. One that goes silent is killed: user code may
+# have stopped it, or taken its place. The next one takes over what it was running.
+#
+# After SIGTERM sandboxd is told to end, which has the workspace saved first; then the control server; then this.
+#
+# Perl, because every Debian and Ubuntu has it, it takes little memory, and it survives a fork that fails. Times are in seconds.
+use strict;
+use warnings;
+
+# How long sandboxd may be silent. Only time that it had counts, because what runs in the sandbox may keep it from the processor.
+my $HUNG_S = 15;
+# The time between two looks at all of this, and between two starts of a command that ends at once.
+my $TICK_S = 1;
+# How long the end may take after SIGTERM, before the platform kills the container (after 15 minutes); and the control server's part.
+my ($STOP_S, $SERVER_STOP_S) = (600, 5);
+
+my ($sandboxd, $server) = ({ beats => 1, command => [] }, { command => [] });
+my $service = $sandboxd;
+for my $word (@ARGV) {
+  if ($word eq '+++' && $service == $sandboxd) { $service = $server }
+  else { push @{ $service->{command} }, $word }
+}
+$0 = 'sbx-init';
+
+my $stopping_since;
+# Handlers, because the commands would inherit SIG_IGN.
+$SIG{$_} = sub { } for qw(INT HUP QUIT PIPE CHLD USR1 USR2);
+$SIG{TERM} = sub { $stopping_since //= now() };
+
+sub now {
+  open(my $file, '<', '/proc/uptime') or return time;
+  return (split ' ', <$file>)[0];
+}
+
+# Where no process can be made, the next look tries again.
+sub begin {
+  my ($service) = @_;
+  return if $service->{pid} || defined $service->{begun} && now() - $service->{begun} < $TICK_S;
+  $service->{begun} = now();
+  my ($reader, $writer);
+  if ($service->{beats}) { pipe($reader, $writer) or return }
+  my $pid = fork;
+  return unless defined $pid;
+  if ($pid == 0) {
+    setpgrp(0, 0);
+    open(STDIN, '<', '/dev/null');
+    open(STDOUT, '>&', $writer) if $writer;
+    # What the control server starts is the user's.
+    delete $ENV{SANDBOXD_TOKEN} if $service == $server;
+    { no warnings; exec { $service->{command}[0] } @{ $service->{command} } }
+    kill(KILL => $$);
+  }
+  @$service{qw(pid reader silent before)} = ($pid, $reader, 0, undef);
+}
+
+sub collect {
+  # 1 is WNOHANG.
+  while ((my $pid = waitpid(-1, 1)) > 0) {
+    for my $service ($sandboxd, $server) { $service->{pid} = undef if ($service->{pid} // 0) == $pid }
+  }
+}
+
+# What a process has done since its start: how long it ran, and how long it waited for a processor, where a wait counts once it is
+# over; and whether it runs or waits now, for a processor or a disk. Undefined where the system does not say.
+sub look {
+  my ($pid) = @_;
+  open(my $times, '<', "/proc/$pid/schedstat") or return undef;
+  my ($ran, $waited) = split ' ', <$times> // return undef;
+  open(my $stat, '<', "/proc/$pid/stat") or return undef;
+  my ($state) = (<$stat> // '') =~ /.*\) (\w)/s or return undef;
+  return { at => now(), ran => $ran / 1e9, waited => $waited / 1e9, is_at_work => scalar($state =~ /[RD]/) };
+}
+
+sub kill_hung {
+  my $pid = $sandboxd->{pid} or return;
+  my ($before, $now) = ($sandboxd->{before}, look($pid));
+  $sandboxd->{before} = $now;
+  return unless $before && $now;
+  # While the machine sleeps nobody has time.
+  my $passed = $now->{at} - $before->{at};
+  $passed = 2 * $TICK_S if $passed > 2 * $TICK_S;
+  my $own = $now->{is_at_work} ? $now->{ran} - $before->{ran} : $passed - ($now->{waited} - $before->{waited});
+  $sandboxd->{silent} += $own if $own > 0;
+  return if $sandboxd->{silent} < $HUNG_S;
+  print STDERR "sandbox-mcp: sandboxd has not answered for $HUNG_S s of its own time: it is killed\n";
+  kill(KILL => $pid);
+  $sandboxd->{silent} = 0;
+}
+
+# Waits for beats, and for the end of processes.
+sub wait_for_news {
+  my $reader = $sandboxd->{pid} ? $sandboxd->{reader} : undef;
+  my $set = '';
+  vec($set, fileno($reader), 1) = 1 if $reader;
+  return if select($set, undef, undef, $TICK_S) <= 0;
+  if (sysread($reader, my $beats, 4096)) { @$sandboxd{qw(silent before)} = (0, look($sandboxd->{pid})) }
+  else { $sandboxd->{reader} = undef }
+}
+
+# Takes the next step to the end.
+sub stop {
+  exit 0 if now() - $stopping_since > $STOP_S;
+  # Not SIGTERM, which any `pkill` sends. Again with each step: it may have been about to start.
+  if ($sandboxd->{pid}) {
+    kill(USR2 => $sandboxd->{pid});
+    return;
+  }
+  exit 0 unless $server->{pid};
+  if (!defined $server->{told}) {
+    $server->{told} = now();
+    kill(TERM => $server->{pid});
+  }
+  exit 0 if now() - $server->{told} > $SERVER_STOP_S;
+}
+
+begin($server);
+# The engine's channel to the control server of a local sandbox is for the first one alone.
+if (defined(my $channel = delete $ENV{NODE_CHANNEL_FD})) {
+  if (open(my $handle, "<&=", $channel)) { close($handle) }
+}
+while (1) {
+  collect();
+  if ($stopping_since) { stop() }
+  else { begin($sandboxd); begin($server) }
+  wait_for_news();
+  kill_hung();
+}

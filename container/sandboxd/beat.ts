@@ -1,0 +1,33 @@
+/**
+ * Tells init.pl that sandboxd answers requests: a byte on standard output for each answer to a request of its own. A program that
+ * has taken its place at the port or the socket answers otherwise.
+ */
+import { randomBytes } from "node:crypto";
+import { get } from "node:http";
+import { TOKEN_HEADER } from "./protocol.ts";
+import { ownToken } from "./token.ts";
+
+/** The time between two requests, and how long an answer may take, milliseconds. */
+const BEAT_MS = 2000;
+const ANSWER_MS = 5000;
+
+/** On an answer about sandboxd itself: which process answers. */
+export const BEAT_HEADER = "x-sandboxd-beat";
+export const beat = randomBytes(16).toString("hex");
+
+/** @param address where this process listens */
+export function keepBeating(address: { port: number } | { socketPath: string }): void {
+  process.stdout.on("error", () => undefined);
+  const next = () => setTimeout(ask, BEAT_MS).unref();
+  const ask = () => {
+    const signal = AbortSignal.timeout(ANSWER_MS);
+    const token = ownToken();
+    const headers = token === undefined ? {} : { [TOKEN_HEADER]: token };
+    get({ host: "127.0.0.1", ...address, headers, agent: false, signal }, (response) => {
+      response.destroy();
+      if (response.headers[BEAT_HEADER] === beat) process.stdout.write(".");
+      next();
+    }).once("error", next);
+  };
+  ask();
+}

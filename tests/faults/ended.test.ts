@@ -1,0 +1,60 @@
+/** The platform sends a container SIGTERM long before it ends it: the workspace is saved, and running commands are told. */
+import { beforeAll, describe, expect, it } from "vitest";
+import { idIn } from "../setup/mcp-client.ts";
+import { until } from "../setup/until.ts";
+import { type Bed, startBed } from "./support.ts";
+
+let bed: Bed;
+beforeAll(async () => {
+  bed = await startBed();
+  return () => bed.close();
+});
+
+const state = async (name: string) => {
+  const { structured } = await bed.call("list_sandboxes");
+  const listed = structured.sandboxes as { name: string; state: string }[];
+  return listed.find((one) => one.name === name)?.state;
+};
+
+describe.concurrent("a container that the platform ends", () => {
+  it("has saved a file that was written just before", async () => {
+    const sandbox = "written";
+    await bed.sh("true", { sandbox });
+    const first = await bed.first(sandbox);
+    await bed.call("write_file", { sandbox, path: "last", content: "acknowledged" });
+    process.kill(first, "SIGTERM");
+    await until(async () => (await state(sandbox)) === "stopped");
+    const next = await bed.call("run_command", { sandbox, command: "cat last" });
+    expect(next.structured.stdout).toBe("acknowledged");
+    expect(next.text).toContain("The platform replaced the sandbox's container");
+  });
+
+  it("has told its commands, and saved what they then wrote", async () => {
+    const sandbox = "told";
+    const command = "trap 'echo told >told; exit 5' TERM; echo ready; while :; do sleep 0.1; done";
+    const run = await bed.call("run_command", { sandbox, command, wait_seconds: 0 });
+    await until(async () =>
+      (await bed.call("get_result", { id: idIn(run), wait_seconds: 0 })).text.includes("ready"),
+    );
+    process.kill(await bed.first(sandbox), "SIGTERM");
+    await until(async () => (await state(sandbox)) === "stopped");
+    expect((await bed.call("get_result", { id: idIn(run) })).structured).toMatchObject({ exit_code: 5 });
+    expect(await bed.sh("cat told", { sandbox })).toBe("told\n");
+  });
+
+  it("begins nothing new meanwhile, and says what to do", async () => {
+    const sandbox = "late";
+    // It ignores SIGTERM, so that the end takes its time.
+    await bed.call("run_command", { sandbox, command: "trap '' TERM; sleep 60", wait_seconds: 0 });
+    process.kill(await bed.first(sandbox), "SIGTERM");
+    const refused = await until(async () => {
+      const { text } = await bed.call("run_command", { sandbox, session: "b", command: "echo ran" });
+      return text.includes("replac") && text;
+    });
+    expect(refused).toMatch(/The platform (is replacing|replaced)/);
+    await until(
+      async () =>
+        (await bed.call("run_command", { sandbox, command: "echo ran" })).structured.stdout === "ran\n",
+    );
+  });
+});

@@ -1,0 +1,99 @@
+/** A command in a sandbox ends processes by their names, as people do: what is the server's stays, and other runs go on. */
+import { createHash } from "node:crypto";
+import { beforeAll, describe, expect, it } from "vitest";
+import { idIn } from "../setup/mcp-client.ts";
+import { sleep, until } from "../setup/until.ts";
+import { type Bed, startBed } from "./support.ts";
+
+let bed: Bed;
+beforeAll(async () => {
+  bed = await startBed();
+  return () => bed.close();
+});
+
+/** A sandbox's name for a command. */
+const nameOf = (command: string) => `a${createHash("sha256").update(command).digest("hex").slice(0, 12)}`;
+
+const LINES = Array.from({ length: 40 }, (_, index) => String(index));
+
+/** A run in a session of its own, which prints LINES while `during` is done. Its result, and its lines. */
+async function runDuring(sandbox: string, during: () => Promise<unknown>) {
+  const command = "for i in {0..39}; do echo $i; sleep 0.1; done; exit 3";
+  const run = await bed.call("run_command", { sandbox, session: "long", command, wait_seconds: 0 });
+  const read = (wait_seconds: number) => bed.call("get_result", { id: idIn(run), cursor: 0, wait_seconds });
+  await until(async () => (await read(0)).text.includes("\n3\n"));
+  await during();
+  await until(
+    async () =>
+      (await bed.call("get_result", { id: idIn(run), wait_seconds: 30 })).structured.state !== "running",
+  );
+  const { structured } = await bed.call("get_result", { id: idIn(run), wait_seconds: 0 });
+  return { structured, lines: (await read(0)).text.match(/^\d+$/gm) };
+}
+
+/** The container is the one before: a file outside the workspace is still there; commands, files and code work. */
+async function isServed(sandbox: string): Promise<void> {
+  expect(await bed.sh("cat /tmp/before", { sandbox })).toBe("there\n");
+  expect((await bed.call("write_file", { sandbox, path: "after", content: "written" })).structured.size).toBe(
+    7,
+  );
+  // A kernel is the user's, and may have been ended too: the first call then says so.
+  await until(async () => (await bed.call("run_code", { sandbox, code: "6 * 7" })).text.includes("42"));
+}
+
+// Each in a sandbox of its own.
+describe.concurrent("a command that ends processes by their names", () => {
+  it.each([
+    ["pkill -f sandboxd"],
+    ["pkill -f sandbox"],
+    ["pkill -9 -f bash"],
+    ["pkill -9 -f /bin"],
+    ["pkill -9 tee; pkill -9 -x sh; pkill -f keeper"],
+    ["pkill node"],
+    ["pkill -9 -f node"],
+    ["pkill -f /opt"],
+    ["pkill -9 -f /var/lib"],
+  ])("%s: other runs go on", async (kill) => {
+    const sandbox = nameOf(kill);
+    await bed.sh("echo there >/tmp/before", { sandbox });
+    const { structured, lines } = await runDuring(sandbox, () =>
+      bed.call("run_command", { sandbox, command: kill }),
+    );
+    expect(structured).toMatchObject({ state: "failed", exit_code: 3 });
+    expect(lines).toEqual(LINES);
+    await isServed(sandbox);
+  });
+
+  it.each([
+    ["kill -9 -1"],
+    ["for p in /proc/[0-9]*; do kill -9 ${p#/proc/}; done"],
+    ["for n in 1 2 3; do pkill -9 -x 'sbx.*'; sleep 0.3; done"],
+  ])("%s: runs end, and the next calls are served", async (kill) => {
+    const sandbox = nameOf(kill);
+    await bed.sh("echo there >/tmp/before", { sandbox });
+    const { structured } = await runDuring(sandbox, () =>
+      bed.call("run_command", { sandbox, command: kill }),
+    );
+    expect(structured).toMatchObject({ state: "failed", exit_code: 137 });
+    await isServed(sandbox);
+  });
+});
+
+describe("sandboxd killed again and again", () => {
+  it("a command is not started, and its caller is told what to do", async () => {
+    const sandbox = "away";
+    const killer = "setsid sh -c 'while :; do pkill -9 -x sbxd; sleep 0.02; done' >/dev/null 2>&1 &";
+    await bed.call("run_command", { sandbox, command: killer, wait_seconds: 0 });
+    await sleep(500);
+    const run = await bed.call("run_command", {
+      sandbox,
+      session: "late",
+      command: "echo ran",
+      wait_seconds: 50,
+    });
+    const { text } = await bed.call("get_result", { id: idIn(run), wait_seconds: 50 });
+    expect(text).toMatch(/has not answered for .*destroy_sandbox/s);
+    await bed.call("destroy_sandbox", { sandbox });
+    expect(await bed.sh("echo ran", { sandbox })).toBe("ran\n");
+  });
+});

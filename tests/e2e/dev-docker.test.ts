@@ -1,0 +1,46 @@
+/** `npm run dev:docker`, as far as that goes without Docker: wrangler with the Worker, and no containers. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { expect, it } from "vitest";
+import { repository } from "../setup/server.ts";
+import { until } from "../setup/until.ts";
+
+it("has the Worker save all workspaces on Ctrl-C, and then ends", async () => {
+  const directory = mkdtempSync(join(tmpdir(), "dev-docker-"));
+  // Says that Docker runs.
+  writeFileSync(join(directory, "docker"), "#!/bin/sh\n", { mode: 0o755 });
+  const free = createServer().listen(0, "127.0.0.1");
+  await once(free, "listening");
+  const port = String((free.address() as AddressInfo).port);
+  free.close();
+  const child = spawn(
+    process.execPath,
+    [join(repository, "cli/dev-docker.ts"), "--enable-containers=false"],
+    {
+      env: {
+        ...process.env,
+        PATH: `${directory}:${dirname(process.execPath)}:${process.env.PATH}`,
+        PORT: port,
+      },
+      stdio: ["ignore", "pipe", "pipe"],
+    },
+  );
+  const exited = once(child, "exit");
+  let printed = "";
+  for (const stream of [child.stdout, child.stderr])
+    stream.on("data", (chunk: Buffer) => (printed += chunk.toString()));
+  try {
+    await until(() => printed.includes(`http://127.0.0.1:${port}/mcp`), 120_000);
+    child.kill("SIGINT");
+    await exited;
+    expect(printed).toContain("POST /local/stop 200 OK");
+    await expect(fetch(`http://127.0.0.1:${port}/health`)).rejects.toThrow();
+  } finally {
+    child.kill("SIGTERM");
+    rmSync(directory, { recursive: true, force: true });
+  }
+});

@@ -92,7 +92,7 @@ describe("the host's processes", () => {
   it("are not visible, nor are those of another sandbox", async () => {
     await other.run(`(exec -a other-${canary} sleep 1000) >/dev/null 2>&1 &`);
     const { stdout } = await sandbox.run("cat /proc/[0-9]*/cmdline | tr '\\0' '\\n'");
-    expect(stdout).toContain("/opt/sandbox-runtime/runtime/main.ts");
+    expect(stdout).toContain("sbx-control");
     expect(stdout).not.toContain(canary);
   });
 

@@ -8,6 +8,7 @@ import { randomBytes } from "node:crypto";
 import {
   closeSync,
   constants,
+  existsSync,
   mkdirSync,
   openSync,
   readSync,
@@ -75,7 +76,7 @@ export class Slot {
    */
   begin(env: NodeJS.ProcessEnv, isTerminal: boolean, said: (status: number | undefined) => void): void {
     writeFileSync(join(this.directory, "mark"), this.mark);
-    makeLinks();
+    if (!existsSync(KEEPER)) makeLinks();
     const keeper = spawn(KEEPER, ["../own/keeper.sh", this.mark.toString(), isTerminal ? "terminal" : ""], {
       cwd: this.directory,
       detached: true,

@@ -453,6 +453,6 @@ export class OutputStream {
 
 /** Starts `tee` by its link. */
 export function startCopier(stdio: StdioOptions, args: readonly string[] = []): ChildProcess {
-  makeLinks();
+  if (!existsSync(COPIER)) makeLinks();
   return spawn(COPIER, args, { cwd: "/", detached: true, env: NO_ENV, stdio, argv0: basename(COPIER) });
 }

@@ -303,7 +303,7 @@ it("a command keeps its output when the programs that copy it are killed", async
     // What a copier has read and not yet written ends with it: so only once all is in the file, and nothing is printed before it is gone.
     const kill = (bytes: number) =>
       `until [ "$(stat -c %s ${file})" = ${bytes} ]; do sleep 0.01; done
-      copiers=$(pgrep -x sbxd-copier); kill -KILL $copiers
+      copiers=$(pgrep -x sbx-copy); kill -KILL $copiers
       for copier in $copiers; do while [ -e /proc/$copier ]; do sleep 0.01; done; done`;
     const command = [1, 2, 3].map((time) => `seq 1000\n${kill(time * numbers.length)}`).join("\n");
     const outcome = await run(place, "r1", `${command}\necho end`);

@@ -1,9 +1,12 @@
 /** What `npm start` prints when the server is ready: its URL, its token, and how to connect clients. */
 import { dirname, join } from "node:path";
-import { clientLines } from "../src/server/client-lines.ts";
+import { type ClientLine, clientLines } from "../src/server/client-lines.ts";
 import type { MountedDirectory } from "../src/shared/mounts.ts";
 import { isPackaged, root } from "./places.ts";
 import type { Variables } from "./variables.ts";
+
+/** How a user of this form calls the command line. `npm start` is another script than `npm run cli`, which tells it otherwise. */
+const PROGRAM = isPackaged ? "sandbox-mcp" : "npm run cli --";
 
 export interface Announcement {
   /** The MCP endpoint. */
@@ -17,12 +20,19 @@ export interface Announcement {
    * by others, gets a placeholder. Commands always read the token from its file.
    */
   showToken: boolean;
+  /** Whether to print the configuration of every client, not only the way to it. */
+  isVerbose: boolean;
   /** Directories of the user in sandboxes, each printed with the URL for its sandbox. */
   mounts: readonly MountedDirectory[];
 }
 
 /** The same as data: `npm start -- --json`. The token itself is in no log; `token show` prints it. */
-export function announcementData({ url, tokenSource, file, mounts }: Omit<Announcement, "showToken">) {
+export function announcementData({
+  url,
+  tokenSource,
+  file,
+  mounts,
+}: Omit<Announcement, "showToken" | "isVerbose">) {
   return {
     url,
     panel: panelURL(url),
@@ -36,7 +46,7 @@ export function announcementData({ url, tokenSource, file, mounts }: Omit<Announ
 const sandboxURL = (url: string, sandbox: string) => `${url}?sandbox=${sandbox}`;
 
 export function announce(announcement: Announcement): string {
-  const { url, token, tokenSource, file, showToken, mounts } = announcement;
+  const { url, token, tokenSource, file, showToken, isVerbose, mounts } = announcement;
   const fromEnvironment = tokenSource === "environment";
   const shell = fromEnvironment ? "$SERVER_AUTH_TOKEN" : `$(${readToken(file)})`;
   const written = showToken ? token : "<SERVER_AUTH_TOKEN>";
@@ -46,10 +56,7 @@ export function announce(announcement: Announcement): string {
     generated: `SERVER_AUTH_TOKEN in ${file} (just generated; it is kept)`,
   }[tokenSource];
   const clients = clientLines(url, { shell, written });
-  const lines = clients.map(
-    ({ client, file: place, text }) => `${client}${place === undefined ? "" : ` (${place})`}:\n  ${text}\n`,
-  );
-  const links = clients.flatMap(({ client, link }) => (link ? `  ${client.padEnd(9)}${link}\n` : []));
+  const [claudeCode] = clients;
   const mounted = mounts.map(
     ({ path, sandbox }) => `${path} in sandbox ${sandbox}: ${sandboxURL(url, sandbox)}\n`,
   );
@@ -60,13 +67,30 @@ sandbox-mcp is ready.
   Token   ${whereabouts}
   Panel   ${panelURL(url)} (in a browser; sign in with the token)
 
-${lines.join("\n")}
+${
+  isVerbose
+    ? everyClient(clients)
+    : `Claude Code:
+  ${claudeCode?.text}
+Other clients:
+  ${PROGRAM} connect <client>
+`
+}${mounted.length === 0 ? "" : `\n${mounted.join("")}`}
+Ctrl-C stops the server and every sandbox.
+`;
+}
+
+/** What `--verbose` prints: what belongs in the files of each client, and links that open one. */
+function everyClient(clients: readonly ClientLine[]): string {
+  const lines = clients.map(
+    ({ client, file: place, text }) => `${client}${place === undefined ? "" : ` (${place})`}:\n  ${text}\n`,
+  );
+  const links = clients.flatMap(({ client, link }) => (link ? `  ${client.padEnd(9)}${link}\n` : []));
+  return `${lines.join("\n")}
 Or open a link, which holds no token: the client has you sign in with it, in your browser.
 ${links.join("")}
 Every chat of yours works in one sandbox, "default", unless its model names another. A sandbox of its own for a chat or a
 project: put ?sandbox=name behind the URL (1 to 20 of a-z, 0-9 and -).
-${mounted.length === 0 ? "" : `\n${mounted.join("")}`}
-Ctrl-C stops the server and every sandbox.
 `;
 }
 

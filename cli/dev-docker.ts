@@ -67,7 +67,15 @@ while (child.exitCode === null && child.signalCode === null) {
   const problem = await whyNotServing(url, token).catch(() => "nothing answers");
   if (problem === undefined) {
     process.stdout.write(
-      announce({ url, token, tokenSource, file, showToken: process.stdout.isTTY, mounts: [] }),
+      announce({
+        url,
+        token,
+        tokenSource,
+        file,
+        showToken: process.stdout.isTTY,
+        isVerbose: false,
+        mounts: [],
+      }),
     );
     break;
   }

@@ -156,7 +156,8 @@ async function start(): Promise<void> {
   if (options.json) {
     owesJSON = false;
     json(true, announcementData(announcement));
-  } else process.stdout.write(announce({ ...announcement, showToken: process.stdout.isTTY }));
+  } else
+    process.stdout.write(announce({ ...announcement, showToken: process.stdout.isTTY, isVerbose: verbose }));
   if (options.open) showInBrowser(panelURL(url));
   if (options.isolation === "bubblewrap") void python.complete((executable) => engine?.usePython(executable));
 }

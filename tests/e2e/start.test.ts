@@ -153,21 +153,19 @@ describe("a server without flags but its port", () => {
     expect(server.url).toBe(`http://127.0.0.1:${port}/mcp`);
   });
 
-  it("prints the address and a line for each client, and nothing else", async () => {
+  it("prints in 15 lines where it is and how to connect, and nothing else", async () => {
     await callTool(server.url, "run_command", { command: "true" });
     expect(withoutNPM(server.stderr())).toBe("");
-    const [, link = ""] = /vscode:mcp\/install\?(\S+)/.exec(server.stdout()) ?? [];
-    expect(JSON.parse(decodeURIComponent(link))).toEqual({ name: "sandbox", type: "http", url: server.url });
-    for (const client of ["Claude Code", "Claude Desktop", "Cursor", "VS Code", "MCP Inspector"]) {
-      expect(server.stdout()).toContain(`${client}`);
-    }
-    for (const line of server
-      .stdout()
-      .split("\n")
-      .filter((text) => text.startsWith("  {"))) {
-      expect(line).toContain(server.url);
-      expect(() => JSON.parse(line)).not.toThrow();
-    }
+    const printed = server.stdout();
+    expect(printed.trim().split("\n").length).toBeLessThanOrEqual(15);
+    for (const part of [
+      server.url,
+      "/panel",
+      "claude mcp add ",
+      "npm run cli -- connect",
+      "SERVER_AUTH_TOKEN",
+    ])
+      expect(printed).toContain(part);
   });
 
   it("never leads its sandboxes to this machine", async () => {
@@ -190,6 +188,21 @@ describe("a server with flags", () => {
     expect(await callTool(server.url, "run_command", { command: curl })).toMatch(
       /operator of this server does not allow that[^]*no internet access[^]*403/,
     );
+  });
+
+  it("prints lines and links for every client with --verbose", () => {
+    const [, link = ""] = /vscode:mcp\/install\?(\S+)/.exec(server.stdout()) ?? [];
+    expect(JSON.parse(decodeURIComponent(link))).toEqual({ name: "sandbox", type: "http", url: server.url });
+    for (const client of ["Claude Code", "Claude Desktop", "Cursor", "VS Code", "MCP Inspector"]) {
+      expect(server.stdout()).toContain(`${client}`);
+    }
+    for (const line of server
+      .stdout()
+      .split("\n")
+      .filter((text) => text.startsWith("  {"))) {
+      expect(line).toContain(server.url);
+      expect(() => JSON.parse(line)).not.toThrow();
+    }
   });
 
   it("prints the logs with --verbose", async () => {

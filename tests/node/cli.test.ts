@@ -1,7 +1,16 @@
 /** What the command line says of itself. */
 import { execFileSync, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -644,7 +653,41 @@ test("server.json and the bundle's manifest are for this package", () => {
   expect(server.description.length).toBeLessThanOrEqual(100);
 });
 
-test.each(readdirSync(new URL("../../scripts", import.meta.url)).filter((file) => file.endsWith(".sh")))(
+const PREREQUISITES = "check-prerequisites.sh";
+
+test("scripts/check-prerequisites.sh answers with JSON before anything is installed", () => {
+  const copy = mkdtempSync(join(tmpdir(), "sandbox-mcp-prerequisites-"));
+  cpSync(new URL(`../../scripts/${PREREQUISITES}`, import.meta.url), join(copy, "scripts", PREREQUISITES));
+  const check = (path: string, ...words: string[]) => {
+    const env = { PATH: path };
+    const { stdout, status } = spawnSync("/bin/sh", [join(copy, "scripts", PREREQUISITES), ...words], {
+      env,
+    });
+    return { status, ...JSON.parse(stdout.toString()) };
+  };
+  expect(check(process.env.PATH ?? "")).toMatchObject({
+    installed: false,
+    checks: { node: { ok: true, found: process.version }, wrangler: { needed_for: "deploy" } },
+  });
+  const bare = join(copy, "bin");
+  mkdirSync(bare);
+  for (const name of ["sh", "dirname", "head", "tr"]) symlinkSync(`/usr/bin/${name}`, join(bare, name));
+  expect(check(bare, "--deploy")).toMatchObject({
+    status: 1,
+    success: false,
+    checks: { node: { ok: false, found: "" } },
+    issues: expect.arrayContaining([
+      expect.stringMatching(/^node is missing: /),
+      expect.stringMatching(/^docker is missing: /),
+    ]),
+  });
+  rmSync(copy, { recursive: true });
+});
+
+const wrappers = readdirSync(new URL("../../scripts", import.meta.url)).filter((file) =>
+  file.endsWith(".sh"),
+);
+test.each(wrappers.filter((file) => file !== PREREQUISITES))(
   "scripts/%s is a command that answers with JSON",
   (file) => {
     const script = readFileSync(new URL(`../../scripts/${file}`, import.meta.url), "utf8");

@@ -58,6 +58,7 @@ describe("a printed line carries the token from .dev.vars", () => {
       tokenSource,
       file,
       showToken: false,
+      isVerbose: true,
       mounts: [],
     });
     const lines = printed.split("\n").filter((line) => /^ {2}(claude|npx) /.test(line));

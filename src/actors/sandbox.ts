@@ -442,8 +442,8 @@ export class Sandbox extends BaseSandbox<Env> {
     return this.#enforcing.run(async () => {
       if (!this.#isUp || (await this.#network.enforce())) return;
       // What holds now is enforced late rather than never.
-      await this.#workspace.saveToStop(SAVE_TO_STOP_MS);
-      const isSaved = this.#workspace.mayStop && !this.#runs.isBusy;
+      const isOver = await this.#workspace.saveToStop(SAVE_TO_STOP_MS);
+      const isSaved = isOver && this.#workspace.mayStop && !this.#runs.isBusy;
       this.#restartNotice.ending(isSaved ? "network" : "unsaved_network");
       await this.#starts.destroy(async () => {
         this.#runs.containerGone("The sandbox was stopped so that it reaches no more than it may.");
@@ -759,8 +759,7 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /** Called by the local platform before the server stops: saves the workspace. Answers whether all of it is saved. */
   async saveToStop(): Promise<boolean> {
-    await this.#workspace.saveToStop();
-    const isSaved = this.#workspace.mayStop;
+    const isSaved = (await this.#workspace.saveToStop()) && this.#workspace.mayStop;
     if (isSaved && this.#isUp) this.#restartNotice.ending("server");
     await this.#network.connections.collect().catch(() => undefined);
     await this.ctx.storage.sync();
@@ -858,8 +857,8 @@ export class Sandbox extends BaseSandbox<Env> {
     waitMs = SAVE_TO_STOP_MS,
   ): Promise<boolean> {
     if (isInUse()) return false;
-    await this.#workspace.saveToStop(waitMs);
-    if (isInUse() || !this.#workspace.mayStop) return false;
+    const isOver = await this.#workspace.saveToStop(waitMs);
+    if (!isOver || isInUse() || !this.#workspace.mayStop) return false;
     await end();
     return true;
   }

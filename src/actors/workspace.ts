@@ -111,6 +111,8 @@ export interface Installation {
 
 const NOTHING: Origin = { packs: [] };
 
+const OVER = [() => true, () => true] as const;
+
 export class Workspace {
   readonly #host: WorkspaceHost;
   readonly #transfer: WorkspaceTransfer;
@@ -129,7 +131,8 @@ export class Workspace {
   #changedAt = 0;
   /** Since when there is something that no save holds. */
   #dirtySince: number | undefined;
-  #isSaving = false;
+  /** The same of what the save under way holds, if that comes to its end. */
+  #savingSince: number | undefined;
   #isGoingBack: boolean;
 
   constructor(host: WorkspaceHost) {
@@ -292,7 +295,7 @@ export class Workspace {
     const container = this.#container.signal;
     const since = this.#dirtySince;
     this.#dirtySince = undefined;
-    this.#isSaving = true;
+    this.#savingSince = since;
     try {
       await this.#save(AbortSignal.any([container, AbortSignal.timeout(SAVE_MS)]));
       this.#troubles.saved();
@@ -305,7 +308,7 @@ export class Workspace {
       this.#plan(this.#troubles.failed(failure));
       throw failure;
     } finally {
-      this.#isSaving = false;
+      this.#savingSince = undefined;
     }
   }
 
@@ -489,12 +492,15 @@ export class Workspace {
     await sync();
   }
 
-  /** Saves before the container is stopped in order. @param waitMs how long that is waited for; it goes on */
-  async saveToStop(waitMs = SAVE_MS): Promise<void> {
-    if (!this.isReady || this.#host.isSettingUp()) return;
-    const saving = this.save().catch(() => undefined);
+  /**
+   * Saves before the container is stopped in order. Answers whether that is over, well or not, and not still going on.
+   * @param waitMs how long it is waited for
+   */
+  async saveToStop(waitMs = SAVE_MS): Promise<boolean> {
+    if (!this.isReady || this.#host.isSettingUp()) return true;
+    const saving = this.save().then(...OVER);
     this.#host.background(saving);
-    await within(waitMs, saving);
+    return (await within(waitMs, saving)) ?? false;
   }
 
   /**
@@ -503,7 +509,7 @@ export class Workspace {
    */
   get mayStop(): boolean {
     if (!this.isReady || this.#host.isSettingUp() || this.#troubles.failingMs > KEEP_MS) return true;
-    return this.#dirtySince === undefined && !this.#isSaving;
+    return this.#dirtySince === undefined && this.#savingSince === undefined;
   }
 
   /** Saves for a call, which is answered before its client gives up: the save goes on. @throws {ToolError} */

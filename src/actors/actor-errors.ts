@@ -45,3 +45,22 @@ export function explainedReset(error: unknown, sandbox: string): unknown {
     `list_runs with sandbox ${sandbox} shows a run that had gone on for a second; look for what a shorter one did before repeating it. A file can be read, or written without append, again; before an append is repeated, list_files tells the file's size.`,
   );
 }
+
+/** The error for a call that takes longer than its client waits. @param hasBegun whether anything of it was done */
+export function notAnswered(sandbox: string, ms: number, hasBegun: boolean): ToolError {
+  const [what, next] = hasBegun
+    ? [
+        "has not answered this call; what it does goes on",
+        "Look at what was done (list_files, read_file), then repeat what was not.",
+      ]
+    : [
+        "was not ready for this call, which was not begun: it is being started or set up, or is too busy",
+        "Wait 10 seconds, then make the same call again.",
+      ];
+  return new ToolError(
+    "no_answer",
+    `After ${Math.round(ms / 1000)} s sandbox ${sandbox} ${what}.`,
+    next,
+    true,
+  );
+}

@@ -54,12 +54,19 @@ export function mayStartWith(scopes: readonly Scope[]): boolean {
   return scopes.some((scope) => scope !== "sandbox:read");
 }
 
-export function sandboxCallsOf({ env, principal, takesNotice }: CallerContext): SandboxCalls {
+export function sandboxCallsOf({
+  env,
+  config,
+  principal,
+  takesNotice,
+  arrivedAt,
+}: CallerContext): SandboxCalls {
   const { id: principalID, scopes, region } = principal;
   const mayStart = mayStartWith(scopes);
   const mayUseModel = scopes.includes("tasks:run");
   const owner = (sandbox: string): Owner => {
-    return { principalID, sandbox, region, mayStart, mayUseModel, takesNotice };
+    const answerMs = Math.max(0, config.maxWaitSeconds * 1000 - (Date.now() - arrivedAt));
+    return { principalID, sandbox, region, mayStart, mayUseModel, takesNotice, answerMs };
   };
   return {
     sandbox: (name, call) => callSandbox(env, owner(name), call),

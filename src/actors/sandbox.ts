@@ -12,7 +12,14 @@ import { type CommandSpec, Commands } from "../runs/command.ts";
 import { localID } from "../runs/id.ts";
 import type { Executor } from "../runs/executor.ts";
 import type { Allowance, RunKind, RunSummary, RunView } from "../runs/run.ts";
-import { type LogPage, Runs, type OnProgress, type Typed, type WaitsFor } from "../runs/runs.ts";
+import {
+  type Beginning,
+  type LogPage,
+  Runs,
+  type OnProgress,
+  type Typed,
+  type WaitsFor,
+} from "../runs/runs.ts";
 import type { RunRecord, Stored } from "../runs/store.ts";
 import { TaskBudgets } from "../tasks/budget.ts";
 import { type QuestionSpec, Questions } from "../tasks/questions.ts";
@@ -33,6 +40,7 @@ import type { FileStat, Written } from "../../container/sandboxd/protocol.ts";
 import { IDLE_STOP_MINUTES } from "../shared/idle-stop.ts";
 import type { ImageProblem } from "../shared/images.ts";
 import { log } from "../shared/log.ts";
+import { within } from "../shared/within.ts";
 import type { Region } from "../shared/principal.ts";
 import { type Secret, secretsFor } from "../shared/secrets.ts";
 import { pause } from "../shared/within.ts";
@@ -43,6 +51,7 @@ import { type FileListing, type FileRange, Files, type OpenedFile } from "../con
 import { Kernels } from "../container/kernels/kernels.ts";
 import type { CheckpointSettings, Destroyed, Ending, WentBack } from "./account.ts";
 import { AccountLink, type Owner } from "./account-link.ts";
+import { notAnswered } from "./actor-errors.ts";
 import { Activity } from "./activity.ts";
 import { Lifecycle } from "./container-lifecycle.ts";
 import { ContainerStarts } from "./container-starts.ts";
@@ -292,6 +301,7 @@ export class Sandbox extends BaseSandbox<Env> {
       completed: (end, startedAt) => this.#network.withRefusals(end, startedAt),
       explained: (error) => this.#lifecycle.explained(error),
       failed: (id, error) => log(config, { event: "error", ref: id, where: "run", error }),
+      unneeded: () => background(this.#letGo()),
       ended: (run, hasFiles) => this.#runEnded(run, hasFiles),
       taskRemoved: (id) => this.#accountLink.account().removeArchive(id),
     });
@@ -410,11 +420,28 @@ export class Sandbox extends BaseSandbox<Env> {
     onProgress: OnProgress | undefined,
   ): Promise<Answer<RunView>> {
     const waitUntil = Date.now() + waitMs;
-    return this.#serve(owner, async () => {
-      this.#tasks.keepApart(owner);
+    const mayBegin = () => this.#tasks.keepApart(owner);
+    const beginning = this.#beginning(owner, mayBegin, { waitUntil, namesID, onProgress });
+    return this.#answer(owner, () => this.#runs.start(this.#setUp.before(executor), source, spec, beginning));
+  }
+
+  /** How a run of this owner begins: its caller has its id in time, whatever the sandbox does. */
+  #beginning(
+    owner: Owner,
+    mayBegin: () => void | Promise<void>,
+    waiting: Pick<Beginning, "waitUntil" | "namesID" | "onProgress">,
+  ): Beginning {
+    const answerBy = Date.now() + this.#answerMs(owner);
+    const prepare = async () => {
+      await this.#registration.make(owner);
+      await mayBegin();
       await this.#setUp.begin();
-      return this.#runs.start(this.#setUp.before(executor), source, spec, waitUntil, namesID, onProgress);
-    });
+    };
+    return { ...waiting, prepare, answerBy };
+  }
+
+  #answerMs({ answerMs }: Owner): number {
+    return answerMs ?? parseConfig(this.env).maxWaitSeconds * 1000;
   }
 
   /**
@@ -474,10 +501,10 @@ export class Sandbox extends BaseSandbox<Env> {
     source: string,
     spec: Spec,
   ): Promise<Answer<RunView>> {
-    return this.#serve(owner, async () => {
-      await this.#modelUse.mayBegin();
-      await this.#setUp.begin();
-      const run = await this.#runs.start(this.#setUp.before(executor), source, spec, 0, true);
+    const mayBegin = () => this.#modelUse.mayBegin();
+    const beginning = this.#beginning(owner, mayBegin, { waitUntil: 0, namesID: true });
+    return this.#answer(owner, async () => {
+      const run = await this.#runs.start(this.#setUp.before(executor), source, spec, beginning);
       await this.#accountLink.account(owner).taskSeen(run);
       return run;
     });
@@ -599,7 +626,8 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   storeFile(owner: Owner, ...file: Parameters<Files["store"]>): Promise<Answer<Written>> {
-    return this.#serveFiles(owner, () => this.#changing(this.#activity.transfer(this.#files.store(...file))));
+    const store = () => this.#changing(this.#activity.transfer(this.#files.store(...file)));
+    return this.#serveFiles(owner, store, true);
   }
 
   /** Keeps links to files of this container, and answers their ids. */
@@ -711,25 +739,29 @@ export class Sandbox extends BaseSandbox<Env> {
 
   /** Names the state of the workspace, which is saved first, and before that set up where that is under way. */
   makeCheckpoint(owner: Owner, label: string): Promise<Answer<Checkpoint>> {
-    return this.#answer(owner, async () => {
+    const make = async (begin: () => void) => {
       if (this.#setUp.state === "running") await this.#setUp.over({ ms: CHECKPOINT_WAIT_MS });
+      begin();
       const keptAt = Date.now();
       const checkpoint = await this.#workspace.checkpoint(label);
       this.#accountLink.kept(keptAt);
       return checkpoint;
-    });
+    };
+    return this.#answer(owner, () => this.#inTime(owner, make));
   }
 
   /** Ends the container; the next one has the state of a checkpoint. Answers the checkpoint of the state before, too. */
   goBack(owner: Owner, checkpoint: string): Promise<Answer<WentBack>> {
-    return this.#answer(owner, () =>
+    const goBack = (begin: () => void) => {
+      begin();
       // What began meanwhile would begin in a container that ends.
-      this.#starts.destroy(async () => {
+      return this.#starts.destroy(async () => {
         const states = await this.#workspace.goBack(checkpoint);
         await this.#endToGoBack(states.settings);
         return states;
-      }),
-    );
+      });
+    };
+    return this.#answer(owner, () => this.#inTime(owner, goBack));
   }
 
   /** Called by the account for a sandbox that is about to be made of a saved state. */
@@ -903,11 +935,34 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   /** Does the work of one call that needs the container. @throws {ToolError} `quota_exceeded` for a sandbox too many */
-  #serve<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
-    return this.#answer(owner, async () => {
+  #serve<T>(owner: Owner, work: (begin: () => void) => Promise<T>, hasStream = false): Promise<Answer<T>> {
+    const serve = async (begin: () => void) => {
       await this.#registration.make(owner);
-      return work().finally(() => this.#diskUsage.used());
-    });
+      return work(begin).finally(() => this.#diskUsage.used());
+    };
+    return this.#answer(owner, () => this.#inTime(owner, serve, hasStream));
+  }
+
+  /**
+   * What the work of a call comes to, while its client still waits for that. `work` calls `begin` before it does anything of the
+   * caller's: that throws once the call was answered that it takes too long. What has begun by then goes on.
+   * @param hasStream whether the work takes in a stream, for whose time there is no limit
+   * @throws {ToolError} `no_answer`
+   */
+  async #inTime<T>(owner: Owner, work: (begin: () => void) => Promise<T>, hasStream = false): Promise<T> {
+    const ms = this.#answerMs(owner);
+    let hasBegun = false;
+    let isLate = false;
+    const begin = () => {
+      if (isLate) throw notAnswered(owner.sandbox, ms, false);
+      hasBegun = true;
+    };
+    const working = this.#activity.call(async () => ({ value: await work(begin) }));
+    const done = (await within(ms, working)) ?? (hasStream && hasBegun ? await working : undefined);
+    if (done) return done.value;
+    isLate = true;
+    this.ctx.waitUntil(working.catch(() => undefined).finally(() => this.#letGo()));
+    throw notAnswered(owner.sandbox, ms, hasBegun);
   }
 
   /** Ends what there is of an earlier container, before the next one is registered. */
@@ -919,13 +974,13 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   /** As `#serve`, for what is no run and so waits for the sandbox's set-up here. */
-  #serveFiles<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
-    return this.#serve(owner, () => this.#afterSetUp(owner, work));
+  #serveFiles<T>(owner: Owner, work: () => Promise<T>, hasStream = false): Promise<Answer<T>> {
+    return this.#serve(owner, (begin) => this.#afterSetUp(owner, begin, work), hasStream);
   }
 
   /** As `#serveFiles`, for idempotent work, which is repeated in the next container when this one turns out to be gone. */
   #serveAgain<T>(owner: Owner, work: () => Promise<T>): Promise<Answer<T>> {
-    return this.#serve(owner, () => this.#again(owner, () => this.#afterSetUp(owner, work)));
+    return this.#serve(owner, (begin) => this.#again(owner, () => this.#afterSetUp(owner, begin, work)));
   }
 
   #again<T>(owner: Owner, work: () => Promise<T>): Promise<T> {
@@ -933,10 +988,11 @@ export class Sandbox extends BaseSandbox<Env> {
   }
 
   /** Whoever may only read starts no set-up. */
-  async #afterSetUp<T>(owner: Owner, work: () => Promise<T>): Promise<T> {
+  async #afterSetUp<T>(owner: Owner, begin: () => void, work: () => Promise<T>): Promise<T> {
     const mayBegin = owner.mayStart !== false;
     if (mayBegin) await this.#setUp.begin();
     await this.#setUp.over({ mayBegin });
+    begin();
     return await work();
   }
 

@@ -5,6 +5,7 @@
  * into and mended.
  */
 import type { ActiveRun } from "../runs/active-run.ts";
+import { deferred } from "../runs/deferred.ts";
 import type { Executor } from "../runs/executor.ts";
 import type { CommandSpec } from "../runs/command.ts";
 import { joined } from "../runs/head-and-tail.ts";
@@ -13,7 +14,6 @@ import { lenient } from "../runs/output.ts";
 import {
   type Allowance,
   type End,
-  type Execution,
   NEVER_STARTED,
   type RunView,
   durationMs,
@@ -206,7 +206,7 @@ export class SetUp {
     // A step that fails must not be covered by the next.
     const command = `set -e\n${script}`;
     const spec = { command, session: SESSION, cwd: "/workspace", timeoutMs: MOST_MS };
-    return runs.start(executor, script, spec, 0, true);
+    return runs.start(executor, script, spec, { waitUntil: 0, namesID: true });
   }
 
   /** The end of a set-up that was restored; undefined where the script is to run. */
@@ -368,40 +368,6 @@ export class SetUp {
 
 function resuming<Spec extends Allowance>(executor: Executor<Spec>): Omit<Executor<Spec>, "start"> {
   return { kind: executor.kind, resume: (run, state) => executor.resume(run, state) };
-}
-
-/**
- * An execution that something comes before, which says how to start it, or how it ends instead.
- * @param waiting what it waits for until then
- */
-function deferred(
-  run: ActiveRun,
-  before: () => Promise<End | (() => Execution)>,
-  {
-    isInteractive = false,
-    waiting,
-  }: { isInteractive?: boolean | undefined; waiting?: Execution["waiting"] } = {},
-): Execution {
-  let execution: Execution | undefined;
-  const { promise: withdrawn, resolve: withdraw } = Promise.withResolvers<End>();
-  let isWithdrawn = false;
-  const turn = async (): Promise<End> => {
-    const next = await before();
-    if (isWithdrawn || run.ended) return NEVER_STARTED;
-    if (typeof next !== "function") return next;
-    execution = next();
-    return await execution.done;
-  };
-  return {
-    done: Promise.race([turn(), withdrawn]),
-    cancel: async () => {
-      if (execution) return await execution.cancel();
-      isWithdrawn = true;
-      withdraw(NEVER_STARTED);
-    },
-    type: isInteractive ? async (text) => (await execution?.type?.(text)) ?? 0 : undefined,
-    waiting: () => (execution ? execution.waiting?.() : waiting?.()),
-  };
 }
 
 const LEFT_OUT = `The set-up of this sandbox is left out, because the sandbox ended during it ${MOST_LOST} times in a row; list_runs shows when. configure_sandbox with setup sets it anew.`;

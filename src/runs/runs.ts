@@ -6,6 +6,7 @@ import { unknownRun } from "../shared/errors.ts";
 import type { TerminalInput } from "../container/connection.ts";
 import { ActiveRun, hasEnded, notInteractive } from "./active-run.ts";
 import { Backlog } from "./backlog.ts";
+import { deferred } from "./deferred.ts";
 import { HeadAndTail } from "./head-and-tail.ts";
 import { isTaskID, newRunID } from "./id.ts";
 import { type LogStore, LogWriter, type RunObjects, deleteLog, deleteObjects, readLog } from "./log.ts";
@@ -14,6 +15,7 @@ import {
   type Allowance,
   type End,
   type Execution,
+  NEVER_STARTED,
   type LogPiece,
   type RunKind,
   type RunSummary,
@@ -21,7 +23,7 @@ import {
 } from "./run.ts";
 import { keptSource, type RunRecord, RunStore, viewOf, type Stored } from "./store.ts";
 import { DAY_MS } from "../shared/days.ts";
-import { pause } from "../shared/within.ts";
+import { pause, within } from "../shared/within.ts";
 import { titleOf } from "../shared/text.ts";
 
 /** What a run holds of its principal's quota while it runs. */
@@ -67,6 +69,8 @@ export interface RunsHost {
   failed(id: string, error: unknown): void;
   /** Removes what is kept elsewhere of a task whose record goes. */
   taskRemoved(id: string): Promise<void>;
+  /** What was made ready for a run is of no use: it ended before. */
+  unneeded(): void;
   /** A run has ended: its files in the sandbox can be removed, and its record will expire. */
   ended(run: RunRecord, hasFiles: boolean): void;
 }
@@ -76,6 +80,20 @@ export interface LogPage {
   pieces: LogPiece[];
   /** The cursor after the last byte of `pieces`. */
   next: number;
+}
+
+/** How a run is begun, and how its caller waits. */
+export interface Beginning {
+  /** Makes ready what the run needs beside the quota. It may go on when the caller has its answer. @throws why it cannot be */
+  prepare?(): Promise<void>;
+  /** When the caller is answered at the latest, whatever the sandbox does, milliseconds since the epoch. */
+  answerBy?: number;
+  /** Until when the caller waits for the end of a run that has begun. */
+  waitUntil: number;
+  /** Whether the answer names the run in any case, and not only where there is more to fetch. */
+  namesID: boolean;
+  /** Takes the last line of the output while the caller waits. */
+  onProgress?: OnProgress | undefined;
 }
 
 /** Takes the last line of a run's output, whenever that is another. */
@@ -133,27 +151,21 @@ export class Runs {
   }
 
   /**
-   * Starts a run within the principal's quota, which may leave it less time than it asks for, and waits for it.
-   * @param waitUntil when the caller is answered at the latest, milliseconds since the epoch: the time that passes before
-   *   the start counts
-   * @param namesID whether the answer names the run in any case, and not only where there is more to fetch
-   * @param onProgress takes the last line of the output while the caller waits
+   * Starts a run within the principal's quota, which may leave it less time than it asks for, and waits for it. One for which
+   * that takes too long is answered as a run that has not started yet.
    * @throws what kept it from running, when that shows while the caller waits
    */
   async start<Spec extends Allowance>(
     executor: Executor<Spec>,
     source: string,
     spec: Spec,
-    waitUntil: number,
-    namesID: boolean,
-    onProgress?: OnProgress,
+    { prepare, answerBy, waitUntil, namesID, onProgress }: Beginning,
   ): Promise<RunView> {
     const { kind } = executor;
-    const reservation = await this.#reserve(spec.timeoutMs);
-    const allowed =
-      reservation.cut === undefined
-        ? spec
-        : { ...spec, timeoutMs: reservation.seconds * 1000, cut: reservation.cut };
+    const reserving = this.#reserve(spec.timeoutMs, prepare);
+    const reservation = await (answerBy === undefined
+      ? reserving
+      : within(Math.max(0, answerBy - Date.now()), reserving));
     const title = titleOf(source);
     const record: RunRecord = {
       id: newRunID(this.#host.sandbox(), kind === "task"),
@@ -167,8 +179,10 @@ export class Runs {
       droppedBytes: 0,
     };
     const run = this.#begin(record, true);
-    this.#follow(run, executor.start(run, allowed), reservation, record.startedAt);
-    const waitMs = Math.max(0, waitUntil - Date.now());
+    if (reservation)
+      this.#follow(run, executor.start(run, allowed(spec, reservation)), reservation, record.startedAt);
+    else this.#followLate(run, executor, spec, reserving);
+    const waitMs = Math.max(0, Math.min(waitUntil, answerBy ?? waitUntil) - Date.now());
     if (run.isInteractive) await run.rest(waitMs);
     else await (onProgress ? run.watch(waitMs, onProgress) : run.over(waitMs));
     const { failure } = run;
@@ -186,8 +200,9 @@ export class Runs {
   }
 
   /** Reserves quota for a run and makes the sandbox ready for it. */
-  async #reserve(timeoutMs: number): Promise<Reservation> {
+  async #reserve(timeoutMs: number, prepare?: () => Promise<void>): Promise<Reservation> {
     const { quota } = this.#host;
+    await prepare?.();
     const reservation = await quota.take(Math.ceil(timeoutMs / 1000));
     await this.#host.ready().catch((error) => {
       quota.give(reservation, 0);
@@ -376,11 +391,42 @@ export class Runs {
     return run;
   }
 
+  /** Follows a run that starts when its reservation is there, and never where it has ended before. */
+  #followLate<Spec extends Allowance & { interactive?: boolean }>(
+    run: ActiveRun,
+    executor: Executor<Spec>,
+    spec: Spec,
+    reserving: Promise<Reservation>,
+  ): void {
+    const { quota, unneeded, background } = this.#host;
+    const start = async () => {
+      const reservation = await reserving;
+      const startedAt = Date.now();
+      const give = () => quota.give(reservation, (Date.now() - startedAt) / 1000);
+      if (run.ended) {
+        give();
+        unneeded();
+        return NEVER_STARTED;
+      }
+      return () => {
+        const execution = executor.start(run, allowed(spec, reservation));
+        execution.done.then(give, give);
+        return execution;
+      };
+    };
+    this.#watch(run, deferred(run, start, { isInteractive: spec.interactive }));
+    background(reserving.catch(() => undefined));
+  }
+
   /** @param startedAt from when on the reservation is used, milliseconds since the epoch */
   #follow(run: ActiveRun, execution: Execution, reservation: Reservation, startedAt: number): void {
-    const { record } = run;
     const give = () => this.#host.quota.give(reservation, (Date.now() - startedAt) / 1000);
     execution.done.then(give, give);
+    this.#watch(run, execution);
+  }
+
+  #watch(run: ActiveRun, execution: Execution): void {
+    const { record } = run;
     const completed = execution.done.then((end) => this.#host.completed(end, record.startedAt));
     const done = run.follow(execution, completed).finally(() => {
       this.#active.delete(record.id);
@@ -429,6 +475,11 @@ export class Runs {
     const { bucket, prefix } = this.#host.objects;
     return { bucket, prefix: prefix(id) };
   }
+}
+
+/** The specification, with the time that the quota leaves it. */
+function allowed<Spec extends Allowance>(spec: Spec, { seconds, cut }: Reservation): Spec {
+  return cut === undefined ? spec : { ...spec, timeoutMs: seconds * 1000, cut };
 }
 
 const NEVER_BEGAN = "It had not begun when the server was restarted, and never ran. Run it again.";

@@ -173,6 +173,7 @@ export function createApp(product: Product): App {
 
   return {
     async fetch(request, env, ctx) {
+      const arrivedAt = Date.now();
       const requestID = crypto.randomUUID();
       let config: Config;
       try {
@@ -183,7 +184,7 @@ export function createApp(product: Product): App {
         throw error;
       }
       const named = namedOrigin(request);
-      const context: RequestContext = { env, config, ctx, origin: named?.origin, requestID };
+      const context: RequestContext = { env, config, ctx, origin: named?.origin, arrivedAt, requestID };
       const label = named && previewLabel(named, config);
       if (named && label !== undefined)
         return servePreview(request, { label, origin: named.origin }, context).catch((error) =>

@@ -9,6 +9,8 @@ export interface RequestContext {
   ctx: ExecutionContext;
   /** The origin the request is addressed to, as its sender names it; undefined when that cannot be read. */
   origin: string | undefined;
+  /** When it came, milliseconds since the epoch. */
+  arrivedAt: number;
   /** Random. It is in every log line about the request and in `X-Request-Id`, and is the reference of an internal error. */
   requestID: string;
 }

@@ -91,6 +91,7 @@ describe("the flow", () => {
       config,
       ctx: createExecutionContext(),
       origin: ORIGIN,
+      arrivedAt: Date.now(),
       requestID: "r",
     };
     const request = new Request(await client.authorizationURL());

@@ -54,6 +54,7 @@ async function withRuns(
       background: (done) => void done.catch(() => undefined),
       failed: () => undefined,
       taskRemoved: async () => undefined,
+      unneeded: () => undefined,
       ended: () => undefined,
       ...changes,
     };
@@ -94,7 +95,7 @@ async function start(runs: Runs): Promise<{ id: string; execution: Conducted }> 
     execution.run = run;
     return execution;
   });
-  const { id } = await runs.start(executor, "title", ALLOWANCE, 0, true);
+  const { id } = await runs.start(executor, "title", ALLOWANCE, { waitUntil: 0, namesID: true });
   return { id, execution };
 }
 
@@ -455,7 +456,7 @@ describe("the record of a run that ends while its caller waits", () => {
       run.output("stdout", new TextEncoder().encode(printed));
       return { done: Promise.resolve({ state: "succeeded" }), cancel: async () => undefined };
     });
-    return (await runs.start(executor, "title", ALLOWANCE, Date.now() + 1000, namesID)).id;
+    return (await runs.start(executor, "title", ALLOWANCE, { waitUntil: Date.now() + 1000, namesID })).id;
   }
 
   it("is written behind the answer, when that does not tell its id", async () => {

@@ -1,6 +1,9 @@
-import { describe, expect, it } from "vitest";
+import { runInDurableObject } from "cloudflare:test";
+import { afterEach, describe, expect, it, vi } from "vitest";
+import type { Account } from "../../../src/index.ts";
 import {
   type Caller,
+  accountOf,
   callsIn,
   idIn,
   inActor,
@@ -28,6 +31,44 @@ const cancel = (id: unknown) => owner.call("cancel_run", { id });
 /** Whether a file made by a run has appeared. */
 const there = async (file: string) =>
   (await sh(sandbox, `[ -e ${file} ] && echo yes || true`, { session: "look" })) === "yes\n";
+
+describe("a sandbox that takes long to be ready", () => {
+  afterEach(() => vi.restoreAllMocks());
+
+  it("keeps no call waiting: a run has its id and begins later, and what is no run never begins", async () => {
+    const caller = (await principal("slow-start")).with({ MAX_WAIT_SECONDS: "2" });
+    const call = (tool: string, args: Record<string, unknown>) =>
+      caller.call(tool, { sandbox: "slow", ...args });
+    const goesOn = Promise.withResolvers<void>();
+    // As with an account that is far away, or that waits for room.
+    await runInDurableObject(accountOf(caller), (account) => {
+      const prototype: Account = Object.getPrototypeOf(account);
+      const { sandboxUsed } = prototype;
+      vi.spyOn(prototype, "sandboxUsed").mockImplementation(async function (this: Account, used) {
+        if (used.principalID === caller.principalID) await goesOn.promise;
+        return sandboxUsed.call(this, used);
+      });
+    });
+    const [run, cancelled, written, listed] = await Promise.all([
+      call("run_command", { command: "echo ran" }),
+      call("run_code", { code: "open('/workspace/cancelled', 'w')" }),
+      call("write_file", { path: "written", content: "x" }),
+      call("list_files", {}),
+    ]);
+    expect(run.structured, run.text).toMatchObject({ state: "running", stdout: "" });
+    await caller.call("cancel_run", { id: idIn(cancelled) });
+    for (const { isError, text } of [written, listed]) {
+      expect(isError).toBe(true);
+      expect(text).toMatch(/^After 2 s sandbox slow was not ready for this call, which was not begun/);
+    }
+    goesOn.resolve();
+    const ended = async () => (await caller.call("get_result", { id: idIn(run) })).structured;
+    await until(async () => (await ended()).state !== "running");
+    expect(await ended()).toMatchObject({ state: "succeeded", stdout: "ran\n" });
+    expect((await call("run_command", { command: "ls" })).structured.stdout).toBe("");
+    expect((await caller.call("get_result", { id: idIn(cancelled) })).structured.state).toBe("cancelled");
+  });
+});
 
 describe.concurrent("a run that outlasts its call", () => {
   it("of a command is answered with its id, and ends later", async () => {

@@ -156,6 +156,7 @@ async function called(handle: () => Promise<never>, isStructured = false) {
     principal: { id: "owner", scopes: [], via: "token" },
     metadata: undefined,
     origin: undefined,
+    arrivedAt: Date.now(),
     requestID: "request-1",
     isStructured,
   };

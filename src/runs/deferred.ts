@@ -1,0 +1,37 @@
+/** Executions that have to wait for something before they start. */
+import type { ActiveRun } from "./active-run.ts";
+import { type End, type Execution, NEVER_STARTED } from "./run.ts";
+
+/**
+ * An execution that something comes before, which says how to start it, or how it ends instead.
+ * @param waiting what it waits for until then
+ */
+export function deferred(
+  run: ActiveRun,
+  before: () => Promise<End | (() => Execution)>,
+  {
+    isInteractive = false,
+    waiting,
+  }: { isInteractive?: boolean | undefined; waiting?: Execution["waiting"] } = {},
+): Execution {
+  let execution: Execution | undefined;
+  const { promise: withdrawn, resolve: withdraw } = Promise.withResolvers<End>();
+  let isWithdrawn = false;
+  const turn = async (): Promise<End> => {
+    const next = await before();
+    if (isWithdrawn || run.ended) return NEVER_STARTED;
+    if (typeof next !== "function") return next;
+    execution = next();
+    return await execution.done;
+  };
+  return {
+    done: Promise.race([turn(), withdrawn]),
+    cancel: async () => {
+      if (execution) return await execution.cancel();
+      isWithdrawn = true;
+      withdraw(NEVER_STARTED);
+    },
+    type: isInteractive ? async (text) => (await execution?.type?.(text)) ?? 0 : undefined,
+    waiting: () => (execution ? execution.waiting?.() : waiting?.()),
+  };
+}

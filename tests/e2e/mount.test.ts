@@ -151,7 +151,7 @@ describe("a mounted directory", () => {
 
   it("takes more than a sandbox's own files may", async () => {
     const df = await run("my-project", "df --output=size -B1 / | tail -1");
-    const limit = Number(/^\s*(\d+)\s*$/m.exec(df)?.[1]);
+    const limit = Number(/(\d+)\s*$/.exec(df)?.[1]);
     expect(limit).toBeGreaterThan(0);
     const write = `fallocate -l ${limit + 1024 * 1024} '/workspace/My Project/large' && echo fits`;
     expect(await run("my-project", write)).toContain("fits");

@@ -16,7 +16,7 @@ const dist = join(root, "dist");
 
 /** What the modules read or start, by its place. */
 const ASSETS = ["cli", "container", "local/runtime"];
-const ASSET_KINDS = new Set([".sh", ".py", ".cjs"]);
+const ASSET_KINDS = new Set([".sh", ".py", ".pl", ".cjs"]);
 
 rmSync(dist, { recursive: true, force: true });
 execFileSync("tsc", ["-p", join(root, "tsconfig.package.json")], { stdio: "inherit" });

@@ -1,5 +1,5 @@
 /** The command line against a server on this machine: text, JSON, exit statuses, failures. */
-import { createHash } from "node:crypto";
+import { createHash, randomInt } from "node:crypto";
 import { once } from "node:events";
 import {
   existsSync,
@@ -21,6 +21,7 @@ import { claudeCode } from "../setup/claude-code.ts";
 import { idIn, MCPClient } from "../setup/mcp-client.ts";
 import type { MessagesAPI } from "../setup/messages-api.ts";
 import { bash, playScenarios, say, use, writeProgram } from "../setup/scripted-agent.ts";
+import { firstOfSandbox, processes } from "../setup/processes.ts";
 import { repository, type Server, startServer, TOKEN } from "../setup/server.ts";
 import { until } from "../setup/until.ts";
 
@@ -136,7 +137,13 @@ describe("command", () => {
   });
 
   it("says once what the sandbox has lost, also where the first answer is not the end", async () => {
-    const lose = () => run(["command", "--sandbox", "lost", "kill -9 -1"]);
+    const lose = async () => {
+      const marker = `sleep 86400.${randomInt(1e9)}`;
+      const running = startCLI(["command", "--sandbox", "lost", marker], local);
+      const sleeper = await until(() => processes().find(({ command }) => command === marker));
+      process.kill(firstOfSandbox(sleeper).pid, "SIGKILL");
+      return running.ended;
+    };
     const restarted = /The sandbox was restarted/g;
     expect(await lose()).toMatchObject({ code: 70 });
     const { code, stdout, stderr } = await run(["command", "--sandbox", "lost", "sleep 2; echo on"]);

@@ -163,8 +163,9 @@ describe("what is long", () => {
     await page.goto(`${panel.address}#/`);
     const items = page.locator("nav.sandboxes li");
     await page.waitForSelector("nav.sandboxes.long");
-    const size = await items.first().getAttribute("aria-setsize");
-    expect(Number(size)).toBeGreaterThanOrEqual(100);
+    const sizeNow = async () => Number(await items.first().getAttribute("aria-setsize"));
+    await until(async () => (await sizeNow()) >= 100);
+    const size = await sizeNow();
     await until(async () => (await items.count()) < 50);
     expect(await items.count()).toBeGreaterThan(8);
     await page.evaluate(() => document.querySelector(".sandboxes .scroll")?.scrollTo(0, 1e6));

@@ -3,7 +3,7 @@ import { randomInt } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Process, processes, tree } from "../setup/processes.ts";
+import { firstOfSandbox, type Process, processes, tree } from "../setup/processes.ts";
 import { type Server, type ServerOptions, startServer } from "../setup/server.ts";
 import type { Result } from "../setup/mcp-client.ts";
 import { tool } from "../setup/tool.ts";
@@ -71,12 +71,9 @@ export async function startBed(options: ServerOptions = {}): Promise<Bed> {
       await bed.sh(`sleep ${marker} >/dev/null 2>&1 & echo $!`, { sandbox, session: "look" });
       // The shell answers as soon as it has forked, which may be before the fork is sleep.
       const sleeper = await until(() => processes().find(({ command }) => command === `sleep ${marker}`));
-      const byID = new Map(processes().map((process) => [process.pid, process]));
-      let at: Process | undefined = sleeper;
-      while (at && at.command !== "sbx-init") at = byID.get(at.parent);
+      const first = firstOfSandbox(sleeper);
       process.kill(sleeper.pid, "SIGKILL");
-      if (!at) throw new Error(`no first process of ${sandbox}`);
-      return at.pid;
+      return first.pid;
     },
     async close() {
       await server.stop();

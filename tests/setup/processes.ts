@@ -26,6 +26,15 @@ export function tree(root: number): Process[] {
   return found;
 }
 
+/** The first process of the sandbox in which a process runs: its end is that of the sandbox. */
+export function firstOfSandbox({ pid }: Pick<Process, "pid">): Process {
+  const byID = new Map(processes().map((process) => [process.pid, process]));
+  let at = byID.get(pid);
+  while (at && at.command !== "sbx-init") at = byID.get(at.parent);
+  if (!at) throw new Error(`${pid} is in no sandbox`);
+  return at;
+}
+
 /** Those of `before` that still run. */
 export function alive(before: readonly Process[]): Process[] {
   return before.filter(({ pid, started }) => read(pid)?.started === started);

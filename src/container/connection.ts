@@ -12,11 +12,17 @@ import {
   eventSchema,
   readPiece,
 } from "../../container/sandboxd/protocol.ts";
-import type { ContainerLink } from "./follower.ts";
 import { EVENT_JSON, parseBounded } from "../shared/bounded.ts";
 import type { Size } from "../shared/terminal/size.ts";
 import { ToolError, WENT_AWAY, WENT_AWAY_HINT, isGone, noAnswer } from "../shared/errors.ts";
 import { pause } from "../shared/within.ts";
+
+/**
+ * Starts the container for a run unless it runs, and waits until it has its workspace.
+ * @param isOver whether the run is over, for which none is started
+ * @throws {ToolError} `sandbox_restarted` where the run is over, what keeps the container from starting, errors of the SDK
+ */
+export type ReadyForRun = (isOver: () => boolean) => Promise<void>;
 
 export interface ConnectionHost {
   /** Whether there is a container. */
@@ -101,11 +107,10 @@ export class Connection {
 
   /**
    * Has a command begin in a container. One whose run is over never begins.
-   * @param ready as `ContainerLink.ready`
    * @param isOver whether the run is over
    * @throws {ToolError} as `send`, and what `ready` throws
    */
-  async begin(call: StartCall, ready: ContainerLink["ready"], isOver: () => boolean): Promise<void> {
+  async begin(call: StartCall, ready: ReadyForRun, isOver: () => boolean): Promise<void> {
     for (let attempt = 1; ; attempt++) {
       while (!this.#host.isReady()) await ready(isOver);
       try {

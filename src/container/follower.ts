@@ -8,7 +8,7 @@ import {
   WINDOW_BYTES,
 } from "../../container/sandboxd/protocol.ts";
 import { isNoAnswer, noAnswer } from "../shared/errors.ts";
-import { type Connection, containerGone } from "./connection.ts";
+import { type Connection, type ReadyForRun, containerGone } from "./connection.ts";
 
 /** Where the output of a run goes. */
 export interface OutputSink {
@@ -42,12 +42,7 @@ export interface ContainerLink {
   connection: Connection;
   /** Whether there is a container. */
   running(): boolean;
-  /**
-   * Starts the container for a run unless it runs, and waits until it has its workspace.
-   * @param isOver whether the run is over, for which none is started
-   * @throws {ToolError} `sandbox_restarted` where the run is over, what keeps the container from starting, errors of the SDK
-   */
-  ready(isOver: () => boolean): Promise<void>;
+  ready: ReadyForRun;
   /** The sandbox's variables; undefined where it never had any. */
   variables?(): Variables | undefined;
 }

@@ -2,7 +2,7 @@
  * Answers questions: a model writes a program in one request, and the program runs in a kernel as code does. A question is
  * a task without an agent: its request to the model goes the way of an agent's, with a placeholder and a budget.
  */
-import type { ContainerLink } from "../container/follower.ts";
+import type { ReadyForRun } from "../container/connection.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
 import type { CodeExecutor } from "../runs/code.ts";
 import type { Executor } from "../runs/executor.ts";
@@ -28,7 +28,7 @@ export interface QuestionsHost {
   /** Sends a request to the model's API as one from the sandbox is sent. */
   callModel(request: Request): Promise<Response>;
   /** Starts the container, where none runs, while the model still writes. */
-  startContainer: ContainerLink["ready"];
+  startContainer: ReadyForRun;
 }
 
 /** The kernel's context of programs: `run_code` with it goes on with their variables, and no other code is disturbed. */

@@ -234,7 +234,7 @@ export class Kernels {
     return answerOf(printed, isPrinted);
   }
 
-  /** Starts the container unless it runs. @throws as `ContainerLink.ready` */
+  /** Starts the container unless it runs. @throws as `ReadyForRun` */
   async #ready(sink: OutputSink): Promise<void> {
     await this.#link.ready(() => sink.ended);
     if (sink.ended) throw containerGone();

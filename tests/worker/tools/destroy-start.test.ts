@@ -59,7 +59,7 @@ it.each(["is destroyed", "dies"])(
   async (how) => {
     const round = async (n: number) => {
       const sandbox = `z-waits-${how.split(" ").at(-1)}-${n}`;
-      await sh(sandbox, "(sleep 1; pkill -STOP -x sandboxd) >/dev/null 2>&1 &");
+      await sh(sandbox, "(sleep 1; pkill -STOP -x sbxd) >/dev/null 2>&1 &");
       // The connection to it closes soon when nobody uses it, and no other can be made.
       await sleep(4000);
       const waiting = await owner.call("run_command", {

@@ -44,8 +44,10 @@ export const SNAPSHOT = join(root, "snapshot");
 export const SANDBOXD_NAME = "sbxd";
 export const KEEPER = join(SLOTS, "sbx-keep");
 export const COPIER = join(SLOTS, "sbx-copy");
+export const KEEPER_SCRIPT = join(SLOTS, "sbx-script");
 const LINKS = {
   [KEEPER]: "/bin/sh",
+  [KEEPER_SCRIPT]: join(SCRIPTS, "keeper.sh"),
   [COPIER]: "/usr/bin/tee",
   [join(SLOTS, "sbx-sh")]: "/bin/bash",
   [join(SLOTS, "own")]: SCRIPTS,

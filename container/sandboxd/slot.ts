@@ -18,7 +18,7 @@ import {
 } from "node:fs";
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
-import { KEEPER, SLOTS, makeLinks, textOf } from "./places.ts";
+import { KEEPER, KEEPER_SCRIPT, SLOTS, makeLinks, textOf } from "./places.ts";
 import { STREAMS, type Stream } from "./protocol.ts";
 
 /** Slots of a batch. */
@@ -77,7 +77,8 @@ export class Slot {
   begin(env: NodeJS.ProcessEnv, isTerminal: boolean, said: (status: number | undefined) => void): void {
     writeFileSync(join(this.directory, "mark"), this.mark);
     if (!existsSync(KEEPER)) makeLinks();
-    const keeper = spawn(KEEPER, ["../own/keeper.sh", this.mark.toString(), isTerminal ? "terminal" : ""], {
+    const script = join("..", basename(KEEPER_SCRIPT));
+    const keeper = spawn(KEEPER, [script, this.mark.toString(), isTerminal ? "terminal" : ""], {
       cwd: this.directory,
       detached: true,
       env,

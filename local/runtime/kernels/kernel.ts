@@ -34,6 +34,16 @@ const scripts: Record<KernelProgram, string> = {
   javascript: fileURLToPath(new URL("./node-kernel.cjs", import.meta.url)),
 };
 
+/**
+ * Runs the kernel's script as its program, whose path then is on no command line: a user's `pkill -f /opt` would end it. The
+ * kernel for JavaScript takes its path off its command line itself.
+ */
+const PYTHON_SCRIPT = "SANDBOX_MCP_KERNEL";
+const PYTHON_BOOT = `import os, sys
+sys.argv[0] = __file__ = os.environ.pop("${PYTHON_SCRIPT}")
+sys.path[0] = os.path.dirname(__file__)
+exec(compile(open(__file__).read(), __file__, "exec"))`;
+
 /** One kernel process. Cells run one after another; a cell whose kernel dies is never answered, as in the image. */
 export class Kernel {
   readonly program: KernelProgram;
@@ -49,12 +59,17 @@ export class Kernel {
   static start(program: KernelProgram, settings: KernelSettings): Promise<Kernel> {
     const [command, args] =
       program === "python"
-        ? [settings.python, ["-u", scripts.python]]
+        ? [settings.python, ["-u", "-c", PYTHON_BOOT]]
         : [settings.node, [scripts.javascript]];
     const child = spawn(command, args, {
       stdio: ["pipe", "pipe", "pipe"],
       cwd: settings.cwd,
-      env: { ...settings.env, PYTHONUNBUFFERED: "1", NODE_NO_WARNINGS: "1" },
+      env: {
+        ...settings.env,
+        PYTHONUNBUFFERED: "1",
+        NODE_NO_WARNINGS: "1",
+        ...(program === "python" && { [PYTHON_SCRIPT]: scripts.python }),
+      },
     });
     child.stdout.setEncoding("utf8");
     child.stdin.on("error", () => {});

@@ -11,6 +11,9 @@ const readline = require("node:readline");
 const util = require("node:util");
 const vm = require("node:vm");
 
+// Without the path of this file, which a user's `pkill -f /opt` would match.
+process.title = "node";
+
 const context = vm.createContext({
   console,
   process,

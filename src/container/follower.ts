@@ -61,7 +61,7 @@ const SILENCE_TICKS = 10;
 const DOWN_MS = 8000;
 const MAX_BREAKS = 20;
 
-/** How long a run that is to be started waits for sandboxd, milliseconds. One that hangs is replaced after 15 s of its own time. */
+/** How long a run waits for a sandboxd that stays away, milliseconds. One that hangs is replaced after 15 s of its own time. */
 const AWAY_MS = 60_000;
 
 /** A connection that has lasted longer does not count as one of those in a row, milliseconds. */
@@ -84,7 +84,8 @@ export abstract class RunFollower {
   #breaks = 0;
   /** When the first of them broke. */
   #brokenAt = 0;
-  readonly #since = Date.now();
+  /** Since when sandboxd has not answered. */
+  #awaySince: number | undefined;
   #connectedAt = Number.POSITIVE_INFINITY;
   #outcome: Outcome | undefined;
   #wake = () => {};
@@ -151,15 +152,17 @@ export abstract class RunFollower {
     try {
       await this.ask();
       this.wasAsked = true;
+      this.#awaySince = undefined;
       this.#connectedAt = Date.now();
       this.#catchUp();
     } catch (error) {
       this.#isConnected = false;
-      // Nothing was sent: that the sandbox could not be started, or reached, is what the caller is told.
-      if (!this.wasAsked && !(isNoAnswer(error) && Date.now() - this.#since < AWAY_MS)) throw error;
-      if (!this.link.running()) return await this.#mended();
-      // It is tried again as long as there is no answer: the run's limit ends that.
+      // Where nothing was sent, the caller is told that the sandbox could not be started, or reached.
+      if (this.wasAsked && !this.link.running()) return await this.#mended();
       if (!isNoAnswer(error)) throw error;
+      this.#awaySince ??= Date.now();
+      const awayMs = Date.now() - this.#awaySince;
+      if (awayMs >= AWAY_MS) throw noAnswer(awayMs);
     }
   }
 

@@ -46,6 +46,13 @@ export async function checkBubblewrap(path = SYSTEM_PATH): Promise<Check> {
     if (found?.stdout.includes("util-linux") !== true)
       return { works: false, reason: `util-linux's ${program} is not installed`, remedy: installUtilities };
   }
+  if (
+    !(await run("perl", ["--version"]).then(
+      () => true,
+      () => false,
+    ))
+  )
+    return { works: false, reason: "perl is not installed", remedy: `Install it: ${installCommand("perl")}` };
   const supported = new Set(help.match(/--[a-z0-9-]+/g) ?? []);
   if (!supported.has("--size")) {
     const reason = "this bubblewrap is older than 0.5 and cannot limit the size of a sandbox's files";
@@ -123,15 +130,18 @@ function setting(file: string): string | undefined {
   return existsSync(file) ? readFileSync(file, "utf8").trim() : undefined;
 }
 
-/** The command that installs bubblewrap on this distribution. */
-export function installCommand(): string {
+/** The command that installs a package on this distribution. */
+export function installCommand(name: "bubblewrap" | "perl" = "bubblewrap"): string {
   const managers: [file: string, command: string][] = [
-    ["/usr/bin/apt-get", "sudo apt-get install -y bubblewrap"],
-    ["/usr/bin/dnf", "sudo dnf install -y bubblewrap"],
-    ["/usr/bin/pacman", "sudo pacman -S --noconfirm bubblewrap"],
-    ["/usr/bin/zypper", "sudo zypper install -y bubblewrap"],
-    ["/sbin/apk", "sudo apk add bubblewrap bash util-linux"],
+    ["/usr/bin/apt-get", "sudo apt-get install -y"],
+    ["/usr/bin/dnf", "sudo dnf install -y"],
+    ["/usr/bin/pacman", "sudo pacman -S --noconfirm"],
+    ["/usr/bin/zypper", "sudo zypper install -y"],
+    ["/sbin/apk", "sudo apk add bash util-linux"],
   ];
   const found = managers.find(([file]) => existsSync(file));
-  return found?.[1] ?? "see https://github.com/containers/bubblewrap";
+  if (found) return `${found[1]} ${name}`;
+  return name === "perl"
+    ? "see https://www.perl.org/get.html"
+    : "see https://github.com/containers/bubblewrap";
 }

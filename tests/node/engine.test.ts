@@ -3,7 +3,7 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { existsSync, openSync, readdirSync, readlinkSync } from "node:fs";
-import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { type IncomingMessage, request } from "node:http";
 import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -169,6 +169,8 @@ describe("a sandbox", () => {
     const runtime = await mkdtemp(join(tmpdir(), "broken-runtime-"));
     await chmod(runtime, 0o755);
     await writeFile(join(runtime, "main.ts"), 'throw new Error("broken on purpose");\n');
+    // Every program of Node in a sandbox loads it.
+    await writeFile(join(runtime, "fetch-reason.cjs"), "");
     const broken = await startTestEngine({ runtime, startAhead: false });
     await expect(TestSandbox.start(broken)).rejects.toThrow(
       /The sandbox did not start: [^]*broken on purpose/,
@@ -351,8 +353,7 @@ describe("the engine as a program", () => {
   it("leaves no process when it is killed, and its successor removes the rest", async () => {
     const { program, runDir, stragglers } = await busy();
     // The sandbox that is started ahead is there too; one that is being made would be left to the next engine.
-    const inside = () =>
-      tree(program.child.pid ?? 0).filter(({ command }) => command.includes("/runtime/main"));
+    const inside = () => tree(program.child.pid ?? 0).filter(({ command }) => command === "sbx-control");
     await expect.poll(() => inside().length, { timeout: 20_000 }).toBe(2);
     const all = [...tree(program.child.pid ?? 0), ...stragglers];
     program.child.kill("SIGKILL");
@@ -426,6 +427,19 @@ describe("bubblewrap", () => {
     });
     await expect(start).rejects.toThrow(/not installed. Install it: /);
     expect(existsSync(runDir)).toBe(false);
+  });
+
+  it("is not enough without perl, which the answer names with the command that installs it", async () => {
+    const directory = await mkdtemp(join(tmpdir(), "no-perl-"));
+    await chmod(directory, 0o755);
+    for (const program of ["bwrap", "nsenter", "setpriv"])
+      await symlink(join("/usr/bin", program), join(directory, program));
+    expect(await checkBubblewrap(directory)).toMatchObject({
+      works: false,
+      reason: "perl is not installed",
+      remedy: expect.stringContaining("perl"),
+    });
+    await rm(directory, { recursive: true });
   });
 
   it("that cannot make a sandbox gives the reason it printed", async () => {

@@ -1,5 +1,5 @@
 /** Starts one sandbox's control server and opens the way to it. */
-import { closeSync, constants, fstatSync, openSync, readdirSync, readFileSync } from "node:fs";
+import { closeSync, constants, existsSync, fstatSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { connect, type Server, type Socket } from "node:net";
 import { basename, dirname } from "node:path";
@@ -139,8 +139,12 @@ interface ControlServer {
  * control server has handed over its listeners.
  */
 async function openControlSocket(first: number, goOn: () => boolean): Promise<ControlServer> {
+  let server: number | undefined;
   while (goOn()) {
     const pid = childOf(first);
+    server ??= pid;
+    // Another one would end as well.
+    if (server !== undefined && !existsSync(`/proc/${server}`)) break;
     if (pid !== undefined) {
       try {
         const fd = openSync(`/proc/${pid}/root${controlSocket}`, O_PATH | constants.O_NOFOLLOW);

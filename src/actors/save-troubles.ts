@@ -1,5 +1,5 @@
 /** What saves of a workspace could not do, until one could, and what callers are told of it: each thing once. */
-import type { Plan } from "../../container/sandboxd/protocol.ts";
+import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import { ToolError } from "../shared/errors.ts";
 import { leftWords } from "./restart-notice.ts";
 import type { LeftOut } from "./snapshot-registry.ts";

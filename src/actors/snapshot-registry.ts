@@ -8,7 +8,7 @@
  * Every step is one transaction. What nothing refers to any more becomes garbage in the same transaction, as prefixes of keys
  * in R2, and its row stays until R2 has deleted it, so that neither a crash nor a refusal of R2 leaves anything behind.
  */
-import type { Named } from "../../container/sandboxd/protocol.ts";
+import type { Named } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Limits } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
 import { ToolError } from "../shared/errors.ts";

@@ -1,5 +1,5 @@
 /** What callers are told where a workspace cannot be saved or restored. */
-import type { Plan } from "../../container/sandboxd/protocol.ts";
+import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import { type ErrorCode, ToolError } from "../shared/errors.ts";
 import type { Snapshot } from "./snapshot-registry.ts";
 import { StorageError } from "./workspace-objects.ts";

@@ -2,7 +2,7 @@
  * Moves saved states between sandboxd and R2. The account is asked before anything is stored and told what was, so that it
  * counts all that there is.
  */
-import type { Plan } from "../../container/sandboxd/protocol.ts";
+import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Snapshots, Target } from "../container/snapshots.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
 import type { Account } from "./account.ts";

@@ -6,7 +6,7 @@
  * of its objects are written; until then the state before stays. A container is whole once it has the state that the account
  * had when it started; only what comes from a whole container is saved, and only upon the state that it came from.
  */
-import type { Plan } from "../../container/sandboxd/protocol.ts";
+import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Conversation, Target } from "../container/snapshots.ts";
 import { containerGone } from "../container/connection.ts";
 import { ToolError, endedWhileStarting, unwrap } from "../shared/errors.ts";

@@ -1,19 +1,18 @@
 /** Saves and restores of a sandbox's workspace, and of what was installed beside it, by requests to sandboxd. What it answers is checked and bounded. */
 import * as z from "zod/mini";
+import { type FileFailure, SAVE_ANSWER_BYTES } from "../../container/sandboxd/protocol.ts";
 import {
   type Done,
-  type FileFailure,
   type Place,
   type Plan,
   type Read,
-  SAVE_ANSWER_BYTES,
   SNAPSHOT_ENTRIES,
   doneSchema,
   placeSchema,
   planSchema,
   readsSchema,
   systemSchema,
-} from "../../container/sandboxd/protocol.ts";
+} from "../../container/sandboxd/snapshots/calls.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { Connection } from "./connection.ts";
 import { readAnswer, jsonOf, misanswered } from "./sandboxd-answer.ts";

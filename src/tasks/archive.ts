@@ -1,5 +1,5 @@
 /** Keeps what an ended task has left, as snapshots, and puts that where the task that goes on with it finds it. */
-import type { Plan } from "../../container/sandboxd/protocol.ts";
+import type { Plan } from "../../container/sandboxd/snapshots/calls.ts";
 import type { Conversation } from "../container/snapshots.ts";
 import { ToolError } from "../shared/errors.ts";
 import type { Archive } from "../runs/task-detail.ts";

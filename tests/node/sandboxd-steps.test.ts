@@ -21,15 +21,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { WebSocket } from "ws";
-import {
-  type Call,
-  type Event,
-  FAILED,
-  type Mark,
-  eventSchema,
-  markSchema,
-  readPiece,
-} from "../../container/sandboxd/protocol.ts";
+import { type Call, type Event, FAILED, eventSchema, readPiece } from "../../container/sandboxd/protocol.ts";
+import { type Mark, markSchema } from "../../container/sandboxd/snapshots/calls.ts";
 import { Save } from "../../container/sandboxd/snapshots/save.ts";
 import { bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
 import { repository } from "../../local/engine/own-files.ts";
@@ -277,7 +270,8 @@ it.concurrent.each([
     });
     expect(steps).toBeGreaterThan(8);
   },
-  120_000,
+  // Two hundred sandboxds are started, and some runs wait those ten seconds.
+  300_000,
 );
 
 it.each([1, 2, 5])(

@@ -3,7 +3,7 @@
  * there is, a directory before what is in it. It may have been made by somebody else's program: nothing in it is believed.
  */
 import * as z from "zod/mini";
-import { SNAPSHOT_BLOB_BYTES, SNAPSHOT_ENTRIES } from "../protocol.ts";
+import { SNAPSHOT_BLOB_BYTES, SNAPSHOT_ENTRIES } from "./calls.ts";
 import { turns } from "../turns.ts";
 import { type Codec, compressed, decompressed } from "./codec.ts";
 

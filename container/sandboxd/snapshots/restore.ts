@@ -24,7 +24,7 @@ import {
 } from "node:fs";
 import { open } from "node:fs/promises";
 import { FileError } from "../file-error.ts";
-import { MAX_READS, type Read, SNAPSHOT_BLOB_BYTES } from "../protocol.ts";
+import { MAX_READS, type Read, SNAPSHOT_BLOB_BYTES } from "./calls.ts";
 import { decompressed } from "./codec.ts";
 import { type Blob, type Entry, bytesOf, plainBytes, readManifest } from "./manifest.ts";
 import { statusOf } from "./scan.ts";

@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { type BigIntStats, closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
-import { type Done, MAX_LEFT, type Plan, type PlanCall, SNAPSHOT_BLOB_BYTES } from "../protocol.ts";
+import { type Done, MAX_LEFT, type Plan, type PlanCall, SNAPSHOT_BLOB_BYTES } from "./calls.ts";
 import { turns } from "../turns.ts";
 import { compressed } from "./codec.ts";
 import { type Blob, type Entry, type FileEntry, bytesOf, writeManifest } from "./manifest.ts";

@@ -1,7 +1,7 @@
 /** What there is in the workspace, and what of it a save holds. */
 import { type BigIntStats, lstatSync, readdirSync, readlinkSync } from "node:fs";
 import { FileError } from "../file-error.ts";
-import { MAX_LEFT, type Named, type Plan, SNAPSHOT_ENTRIES } from "../protocol.ts";
+import { MAX_LEFT, type Named, type Plan, SNAPSHOT_ENTRIES } from "./calls.ts";
 import { turns } from "../turns.ts";
 import { bytesOf } from "./manifest.ts";
 

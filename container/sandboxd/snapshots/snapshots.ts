@@ -8,15 +8,8 @@ import { pipeline } from "node:stream/promises";
 import { type Table, answerBy, bodyOf, bytesOfBody, jsonOf } from "../answering.ts";
 import { FileError } from "../file-error.ts";
 import { SYSTEM, WORKSPACE } from "../places.ts";
-import {
-  CONVERSATION,
-  type Place,
-  type Plan,
-  type PlanCall,
-  planCallSchema,
-  snapshotCalls,
-  taskDirectory,
-} from "../protocol.ts";
+import { CONVERSATION, taskDirectory } from "../protocol.ts";
+import { type Place, type Plan, type PlanCall, planCallSchema, snapshotCalls } from "./calls.ts";
 import { Restore } from "./restore.ts";
 import { Save } from "./save.ts";
 import { type Index, SnapshotState } from "./state.ts";

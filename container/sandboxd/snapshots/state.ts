@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import * as z from "zod/mini";
 import { SNAPSHOT, textOf } from "../places.ts";
-import type { Mark } from "../protocol.ts";
+import type { Mark } from "./calls.ts";
 import { turns } from "../turns.ts";
 import { type Entry, entrySchema } from "./manifest.ts";
 

@@ -7,7 +7,7 @@ import { lstatSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { FileError } from "../file-error.ts";
 import { textOf } from "../places.ts";
-import { SNAPSHOT_ENTRIES } from "../protocol.ts";
+import { SNAPSHOT_ENTRIES } from "./calls.ts";
 import { turns } from "../turns.ts";
 import { type Found, type Seen, look, namesIn } from "./scan.ts";
 

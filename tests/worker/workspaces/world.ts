@@ -6,7 +6,7 @@ import { RestartNotice } from "../../../src/actors/restart-notice.ts";
 import { SnapshotRegistry } from "../../../src/actors/snapshot-registry.ts";
 import { Workspace, type WorkspaceHost } from "../../../src/actors/workspace.ts";
 import type { Target } from "../../../src/container/snapshots.ts";
-import type { Done, Plan, Read } from "../../../container/sandboxd/protocol.ts";
+import type { Done, Plan, Read } from "../../../container/sandboxd/snapshots/calls.ts";
 import type { Env } from "../../../src/shared/config.ts";
 import { ToolError, outcomeOf } from "../../../src/shared/errors.ts";
 

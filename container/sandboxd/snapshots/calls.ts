@@ -1,0 +1,126 @@
+/** The requests about saved states of the workspace: the part of sandboxd's protocol that saves and restores. */
+import * as z from "zod/mini";
+import { idSchema, listOf, path } from "../protocol.ts";
+
+/** How many files that are left out of a snapshot are named. */
+export const MAX_LEFT = 20;
+
+/** Files, directories and links that a snapshot holds at most. */
+export const SNAPSHOT_ENTRIES = 200_000;
+
+/** Bytes of the content of a file that are stored together. */
+export const SNAPSHOT_BLOB_BYTES = 4 * 1024 * 1024;
+
+const snapshotID = () => z.string().check(z.regex(/^[0-9a-f-]{1,64}$/));
+const count = () => z.number().check(z.int(), z.gte(0), z.lte(2 ** 50));
+const ofSnapshot = () => z.object({ id: snapshotID() });
+
+/** The requests about saved states of the workspace. What fails answers `FAILED` with a `failureSchema`. */
+export const snapshotCalls = {
+  /** Answers `placeSchema`: what the workspace came from, or was last saved as, and whether it is empty. */
+  "GET /snapshot": z.object({}),
+  /** Answers `systemSchema`: what the outcome of an installation depends on. */
+  "GET /snapshot/system": z.object({}),
+  /** The system as it is now is what a later plan of it is compared with. */
+  "POST /snapshot/system": z.object({}),
+  /** Plans a save, as the body says, which is a `planCallSchema`. Answers `planSchema`. */
+  "POST /snapshot": z.object({}),
+  /** The contents that no pack of the base holds, one after the other. */
+  "GET /snapshot/pack": ofSnapshot(),
+  /** The manifest, once the pack was read. */
+  "GET /snapshot/manifest": ofSnapshot(),
+  /** Answers `doneSchema`. */
+  "POST /snapshot/done": ofSnapshot(),
+  /** The account has the save: the next one is compared with it. It may be told again. */
+  "POST /snapshot/commit": ofSnapshot(),
+  /**
+   * Begins a restore by the manifest in the body: of the workspace, of the conversation that a task goes on with, to
+   * `CONVERSATION` in the task's directory, or of what was installed in the system. Answers `readsSchema`.
+   */
+  "PUT /snapshot/restore": z.object({
+    id: snapshotID(),
+    task: z.optional(idSchema()),
+    system: z.optional(z.literal("true")),
+  }),
+  /** Takes what the restore asked for, one range after the other, and ends the restore. */
+  "PUT /snapshot/data": ofSnapshot(),
+} as const;
+
+export const markSchema = z.object({ snapshot: z.optional(snapshotID()), isRestoring: z.boolean() });
+
+export type Mark = z.infer<typeof markSchema>;
+
+/** Whether it is empty a sandboxd of an earlier version does not say. */
+export const placeSchema = z.extend(markSchema, { isEmpty: z.optional(z.boolean()) });
+
+export type Place = z.infer<typeof placeSchema>;
+
+/** SHA-256 of the kind and the versions of what the container started with; user code can change it. */
+export const systemSchema = z.object({ system: z.string().check(z.regex(/^[0-9a-f]{64}$/)) });
+
+export const planCallSchema = z.object({
+  id: snapshotID(),
+  /** What the actor takes the workspace to have come from. */
+  base: z.optional(snapshotID()),
+  /** Bytes of files at most. */
+  max: count(),
+  /** Packs whose contents are sent again. */
+  repack: z.array(snapshotID()),
+  /** Of what a task or a set-up leaves: no save follows it, and where the workspace came from something else, all of it is new. */
+  isArchive: z.optional(z.boolean()),
+  /** Instead of the workspace, what lies below `below` in the home directory and has `id` in its path. */
+  conversation: z.optional(z.object({ below: path(), id: z.string().check(z.minLength(1)) })),
+  /** Instead of the workspace, what has changed in the system since that was noted. */
+  isSystem: z.optional(z.boolean()),
+});
+
+export type PlanCall = z.infer<typeof planCallSchema>;
+
+/** Some things, of which the first are named. */
+const namedSchema = z.object({
+  count: count(),
+  names: listOf(z.string().check(z.maxLength(4096)), MAX_LEFT),
+});
+
+export type Named = z.infer<typeof namedSchema>;
+
+export const planSchema = z.object({
+  /** `conflict`: the workspace came from something else than `base`. */
+  state: z.enum(["unchanged", "changed", "conflict"]),
+  files: count(),
+  bytes: count(),
+  left: z.object({
+    /** Of the files that `max` does not hold. */
+    count: count(),
+    bytes: count(),
+    largest: listOf(z.object({ path: z.string().check(z.maxLength(4096)), size: count() }), MAX_LEFT),
+    /** What cannot be read, and sockets, pipes and devices. A sandboxd of an earlier version does not say. */
+    unreadable: z.optional(namedSchema),
+    special: z.optional(namedSchema),
+    /** Directories that can be made again, whose files are too many. */
+    crowded: z.optional(namedSchema),
+  }),
+});
+
+export type Plan = z.infer<typeof planSchema>;
+
+export const doneSchema = z.object({
+  /** The packs that the snapshot refers to: their bytes, where they are new, and those that it needs. */
+  packs: listOf(z.object({ id: snapshotID(), length: count(), live: count() }), 1000),
+  manifestBytes: count(),
+  files: count(),
+  bytes: count(),
+  /** As in the plan, with what turned out to be so when it was to be read. */
+  unreadable: z.optional(namedSchema),
+});
+
+export type Done = z.infer<typeof doneSchema>;
+
+/** Ranges of packs that a restore asks for at most: the answer is bounded, and each costs a request to R2. */
+export const MAX_READS = 10_000;
+
+export const readsSchema = z.object({
+  reads: listOf(z.object({ pack: snapshotID(), from: count(), to: count() }), MAX_READS),
+});
+
+export type Read = z.infer<typeof readsSchema>["reads"][number];

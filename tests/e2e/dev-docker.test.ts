@@ -1,7 +1,7 @@
 /** `npm run dev:docker`, as far as that goes without Docker: wrangler with the Worker, and no containers. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -13,6 +13,9 @@ it("has the Worker save all workspaces on Ctrl-C, and then ends", async () => {
   const directory = mkdtempSync(join(tmpdir(), "dev-docker-"));
   // Says that Docker runs.
   writeFileSync(join(directory, "docker"), "#!/bin/sh\n", { mode: 0o755 });
+  // It makes the file with the token, where wrangler reads it.
+  const variables = join(repository, ".dev.vars");
+  const hadVariables = existsSync(variables);
   const free = createServer().listen(0, "127.0.0.1");
   await once(free, "listening");
   const port = String((free.address() as AddressInfo).port);
@@ -42,5 +45,6 @@ it("has the Worker save all workspaces on Ctrl-C, and then ends", async () => {
   } finally {
     child.kill("SIGTERM");
     rmSync(directory, { recursive: true, force: true });
+    if (!hadVariables) rmSync(variables, { force: true });
   }
 });

@@ -51,7 +51,7 @@ describe.concurrent("a container that the platform ends", () => {
       const { text } = await bed.call("run_command", { sandbox, session: "b", command: "echo ran" });
       return text.includes("replac") && text;
     });
-    expect(refused).toMatch(/The platform (is replacing|replaced)/);
+    expect(refused).toMatch(/[Tt]he platform (is replacing|replaced)/);
     await until(
       async () =>
         (await bed.call("run_command", { sandbox, command: "echo ran" })).structured.stdout === "ran\n",

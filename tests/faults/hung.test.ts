@@ -27,11 +27,12 @@ function resume(pids: readonly number[]): void {
   }
 }
 
-/** Stops what is the server's in a sandbox. Its processes. */
+/** Stops what is the server's in a sandbox, also what would replace it. Its processes. */
 async function hang(sandbox: string): Promise<number[]> {
   const first = await bed.first(sandbox);
   const pids = tree(first).flatMap(({ pid, command }) => (/^sbx(d|-control)$/.test(command) ? pid : []));
   if (pids.length !== 2) throw new Error(`no sandboxd or no control server of ${sandbox}`);
+  pids.unshift(first);
   stopped.push(...pids);
   for (const pid of pids) process.kill(pid, "SIGSTOP");
   return pids;
@@ -73,7 +74,8 @@ describe.concurrent("runtime hung for a while (SIGSTOP, SIGCONT)", () => {
 describe.concurrent("runtime hung for good (SIGSTOP)", () => {
   it("runs end soon after their time with the reason; others go on; destroy_sandbox helps", async () => {
     const sandbox = "hanging";
-    const limits = { wait_seconds: 0, timeout_seconds: 6 };
+    // Long enough for all of them to begin before it hangs.
+    const limits = { wait_seconds: 0, timeout_seconds: 20 };
     const command = await bed.call("run_command", { sandbox, command: "echo before; sleep 60", ...limits });
     const sleeping = "import time; print('before', flush=True); time.sleep(60)";
     const code = await bed.call("run_code", { sandbox, code: sleeping, ...limits });

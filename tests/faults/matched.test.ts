@@ -64,9 +64,17 @@ describe.concurrent("a command that ends processes by their names", () => {
     await isServed(sandbox);
   });
 
+  it.each(["python", "javascript"])("pkill -f /opt: code in %s keeps its variables", async (language) => {
+    const sandbox = nameOf(language);
+    const code = (text: string) => bed.call("run_code", { sandbox, language, code: text });
+    await code("kept = 41");
+    await bed.call("run_command", { sandbox, command: "pkill -f /opt" });
+    expect((await code("kept + 1")).text).toContain("42");
+  });
+
   it.each([
     ["kill -9 -1"],
-    ["for p in /proc/[0-9]*; do kill -9 ${p#/proc/}; done"],
+    ["for p in /proc/[0-9]*; do p=${p#/proc/}; [ $p = $$ ] || kill -9 $p; done; kill -9 $$"],
     ["for n in 1 2 3; do pkill -9 -x 'sbx.*'; sleep 0.3; done"],
   ])("%s: runs end, and the next calls are served", async (kill) => {
     const sandbox = nameOf(kill);
@@ -80,19 +88,31 @@ describe.concurrent("a command that ends processes by their names", () => {
 });
 
 describe("sandboxd killed again and again", () => {
-  it("a command is not started, and its caller is told what to do", async () => {
+  it("a run is not followed for ever, and one that waits is not started: both say what to do", async () => {
     const sandbox = "away";
-    const killer = "setsid sh -c 'while :; do pkill -9 -x sbxd; sleep 0.02; done' >/dev/null 2>&1 &";
-    await bed.call("run_command", { sandbox, command: killer, wait_seconds: 0 });
-    await sleep(500);
-    const run = await bed.call("run_command", {
+    const before = await bed.call("run_command", {
+      sandbox,
+      session: "early",
+      command: "sleep 300",
+      wait_seconds: 0,
+    });
+    // By each name that it has while it starts. The command itself ends before.
+    const kill = "sleep 1; while :; do pkill -9 -x 'sbxd|node|MainThread|node-MainThread'; sleep 0.01; done";
+    await bed.sh(`setsid sh -c "${kill}" >/dev/null 2>&1 &`, { sandbox });
+    await sleep(3000);
+    const after = await bed.call("run_command", {
       sandbox,
       session: "late",
       command: "echo ran",
-      wait_seconds: 50,
+      wait_seconds: 0,
     });
-    const { text } = await bed.call("get_result", { id: idIn(run), wait_seconds: 50 });
-    expect(text).toMatch(/has not answered for .*destroy_sandbox/s);
+    for (const run of [before, after]) {
+      const told = await until(async () => {
+        const { structured, text } = await bed.call("get_result", { id: idIn(run), wait_seconds: 50 });
+        return structured.state !== "running" && structured.state !== "starting" && text;
+      }, 120_000);
+      expect(told).toMatch(/has not answered for .*destroy_sandbox/s);
+    }
     await bed.call("destroy_sandbox", { sandbox });
     expect(await bed.sh("echo ran", { sandbox })).toBe("ran\n");
   });

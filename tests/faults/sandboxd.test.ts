@@ -28,7 +28,7 @@ async function served(sandbox: string): Promise<unknown[]> {
   ]);
   return [ran.structured.stdout ?? ran.text, appended.structured.size ?? appended.text, read.text];
 }
-const SERVED = ["kept\n", 1, "was there\n"];
+const SERVED = ["kept\n", 1, "```\nwas there\n```"];
 
 /** Evaluates its argument in sandboxd, by its debugger, which whoever may signal it can open. */
 const EVALUATE = `

@@ -1,6 +1,6 @@
 /** sandboxd, the program of ours in a sandbox, is killed: it is started again and takes over what runs. */
 import { afterAll, describe, expect, it } from "vitest";
-import { idIn, owner, says, sh, sleep } from "../support.ts";
+import { evict, idIn, owner, says, sh, sleep } from "../support.ts";
 
 const sandbox = "killed-sandboxd";
 
@@ -108,6 +108,18 @@ describe("code in a kernel, when sandboxd is killed", () => {
   it("that ends its kernel says so", async () => {
     const { text } = await code("import os\nprint('last')\nos.system('pkill -9 -x sbxd')\nos._exit(3)");
     expect(text).toMatch(/kernel died[^]*last/);
+  });
+});
+
+describe("a sandboxd", () => {
+  it("answers its actor alone, also after the eviction of that", async () => {
+    const ask =
+      "curl -s -o /dev/null -w '%{http_code}' --unix-socket /run/sandbox/sandboxd.sock http://sandboxd/";
+    expect(await sh(sandbox, ask)).toBe("401");
+    await evict(sandbox);
+    expect(await sh(sandbox, ask)).toBe("401");
+    const written = await owner.call("write_file", { sandbox, path: "let-in", content: "written" });
+    expect(written.structured).toMatchObject({ size: 7 });
   });
 });
 

@@ -51,7 +51,7 @@ export function notAnswered(sandbox: string, ms: number, hasBegun: boolean): Too
   const [what, next] = hasBegun
     ? [
         "has not answered this call; what it does goes on",
-        "Look at what was done (list_files, read_file), then repeat what was not.",
+        "Look at what was done (list_files, read_file), then repeat what was not. When it does not answer these either, destroy_sandbox and start afresh.",
       ]
     : [
         "was not ready for this call, which was not begun: it is being started or set up, or is too busy",

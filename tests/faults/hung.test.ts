@@ -99,8 +99,7 @@ describe.concurrent("runtime hung for good (SIGSTOP)", () => {
     expect(third.text).toMatch(
       /state: timed_out[^]*longer than \d+ s and [^]*had not confirmed[^]*destroy_sandbox/,
     );
-    for (const { text } of await files)
-      expect(text).toMatch(/has not answered for \d\d s[^]*destroy_sandbox/);
+    for (const { text } of await files) expect(text).toMatch(/has not answered [^]*destroy_sandbox/);
     expect((await bed.call("cancel_run", { id: idIn(command) })).text).toContain("state: timed_out");
     expect(await bed.sh("echo fine", { sandbox: "another" })).toBe("fine\n");
     expect((await bed.call("destroy_sandbox", { sandbox })).text).toContain("destroyed");

@@ -18,10 +18,18 @@ async function log(id: string): Promise<string> {
   for (let cursor = 0; ;) {
     const page = await owner.call("get_result", { id, cursor, wait_seconds: 0 });
     if (page.isError) throw new Error(page.text);
-    text += (page.content[1]?.text ?? "").replace(/^\[stdout\]\n/, "");
-    const next = /go on with cursor (\d+)/.exec(page.text)?.[1];
-    if (next === undefined) return text;
-    cursor = Number(next);
+    const {
+      log: stretches,
+      next_cursor,
+      log_bytes,
+    } = page.structured as {
+      log: { text: string }[];
+      next_cursor: number;
+      log_bytes: number;
+    };
+    text += stretches.map((stretch) => stretch.text).join("");
+    if (next_cursor >= log_bytes) return text;
+    cursor = next_cursor;
   }
 }
 

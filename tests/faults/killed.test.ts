@@ -55,9 +55,10 @@ describe.each(["workerd", "engine"] as const)(
 
     it("over the same state: runs are lost with the reason, output is whole up to a second before", async () => {
       const ids = await busy(bed, "default");
-      await bed.call("write_file", { path: "kept", content: "x" });
       const seen = { command: await counted(bed, ids.command), code: await counted(bed, ids.code) };
       await sleep(2500);
+      // Last, so that it is not saved before.
+      await bed.call("write_file", { path: "kept", content: "x" });
       const all = bed.all();
       process.kill(bed.pid(role), "SIGKILL");
       expect(await survivors(all, 20_000)).toEqual([]);

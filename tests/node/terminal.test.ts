@@ -57,7 +57,9 @@ describe("the text of a terminal", () => {
     );
     const output = fc.tuple(fc.array(printed, { maxLength: 50 }), fc.integer({ min: 1, max: 30 }));
     fc.assert(
-      fc.property(output, ([parts, times]) => expect(isBounded(parts.join("").repeat(times))).toBe(true)),
+      fc.property(output, ([parts, times]) => {
+        expect(isBounded(parts.join("").repeat(times))).toBe(true);
+      }),
     );
   });
 

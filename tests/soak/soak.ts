@@ -59,7 +59,7 @@ function sample(root: number): Sample {
     if (part === "workerd") delete measured.MiB;
     found[part] = measured;
   }
-  const runtimes = all.filter(({ command }) => /^\S*node .*runtime\/main\.ts/.test(command));
+  const runtimes = all.filter(({ command }) => /^sbx-control\b/.test(command));
   const oldest = runtimes.toSorted((a, b) => Number(a.started) - Number(b.started))[0];
   if (oldest) found["a sandbox's runtime"] = measure([oldest.pid], inside(oldest));
   return found;

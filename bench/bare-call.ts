@@ -1,8 +1,12 @@
-/** The body of a request to the bare Worker: one call of the SDK's class, on the actor of that name. */
+/** The body of a request to the bare Worker: one call on the actor of that name. */
 export type BareCall = { sandbox: string } & (
-  | { method: "exec"; command: string }
+  | { method: "ping" }
   | { method: "createCodeContext" }
   | { method: "runCode"; context: string; code: string }
+  /** Starts a server in the sandbox, and waits until it listens. */
+  | { method: "serve"; program: string }
+  /** The others are one HTTP request to that server each. */
+  | { method: "command"; command: string }
   | { method: "readFile"; path: string }
   | { method: "writeFile"; path: string; content: string }
   | { method: "destroy" }

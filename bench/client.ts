@@ -1,6 +1,9 @@
 /** The lightest fair clients: JSON over HTTP on connections that stay open, with the same code for both Workers. */
+import { readFileSync } from "node:fs";
 import { Agent, request } from "node:http";
 import type { BareCall } from "./bare-call.ts";
+
+const SERVER = new URL("bare-server.cjs", import.meta.url);
 
 /** A client of our Worker. */
 export interface Ours {
@@ -15,8 +18,10 @@ export interface Ours {
 /** A client of the bare Worker. */
 export interface Bare {
   url: string;
-  /** Calls a method of the SDK and returns its value. @throws Error with the response when it failed */
+  /** Makes a call and returns its value. @throws Error with the response when it failed */
   call(call: BareCall): Promise<unknown>;
+  /** Starts the server in that sandbox which commands and files are compared with. */
+  serve(sandbox: string): Promise<void>;
 }
 
 const agent = new Agent({ keepAlive: true, maxSockets: Infinity, noDelay: true });
@@ -52,7 +57,15 @@ export function oursAt(url: string, token: string): Ours {
 
 export function bareAt(url: string): Bare {
   const headers = { "content-type": "application/json" };
-  return { url, call: async (call) => JSON.parse(await post(url, headers, JSON.stringify(call))) };
+  const call = async (asked: BareCall): Promise<unknown> =>
+    JSON.parse(await post(url, headers, JSON.stringify(asked)));
+  return {
+    url,
+    call,
+    async serve(sandbox) {
+      await call({ sandbox, method: "serve", program: readFileSync(SERVER, "utf8") });
+    },
+  };
 }
 
 /** The message of a response that is an event stream: its last event. */

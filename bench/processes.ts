@@ -32,8 +32,8 @@ export interface SandboxProcesses {
 export function processesBeside(marker: string, engine: number): SandboxProcesses {
   const first = children(engine).find((child) => descendants(child, new RegExp(marker)).length > 0) ?? NaN;
   return {
-    control: descendants(first, /^\/opt\/sandbox-runtime\/bin\/node /)[0] ?? NaN,
-    sandboxd: descendants(first, /^sandboxd\s*$/)[0] ?? NaN,
+    control: descendants(first, /^sbx-control\s*$/)[0] ?? NaN,
+    sandboxd: descendants(first, /^sbxd\s*$/)[0] ?? NaN,
   };
 }
 

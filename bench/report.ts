@@ -26,6 +26,8 @@ export function writeResults({ figure, rows }: Measured, figures: readonly Figur
 
 interface StoredRow extends Row {
   figure: string;
+  /** What it was measured against, where that is no longer the figure's baseline. */
+  oldBaseline?: string;
 }
 
 function readResults(): StoredRow[] {
@@ -45,8 +47,10 @@ export function writePage(figures: readonly Figure[], { measured }: { measured: 
   const tables = figures.flatMap(({ name, baseline }) => {
     const own = rows.filter(({ figure }) => figure === name);
     if (own.length === 0) return [];
+    const old = own.find(({ oldBaseline }) => oldBaseline !== undefined)?.oldBaseline;
+    const note = old === undefined ? "" : `\n\nThese figures are older: their baseline is ${old}.`;
     return [
-      `### ${name}\n\nBaseline: ${baseline}.\n\n| figure | ours | baseline | ratio | spread |\n| --- | --: | --: | --: | --: |\n${own.map(line).join("\n")}`,
+      `### ${name}\n\nBaseline: ${baseline}.${note}\n\n| figure | ours | baseline | ratio | spread |\n| --- | --: | --: | --: | --: |\n${own.map(line).join("\n")}`,
     ];
   });
   const page = readFileSync(PAGE, "utf8");

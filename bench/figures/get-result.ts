@@ -4,14 +4,15 @@ import { interleave, latencyRows } from "../measure.ts";
 /** The result of a run that has ended, which costs no call of the sandbox. */
 export const getResult: Figure = {
   name: "get_result",
-  baseline: "exec of the SDK: what a client would pay to run the command again",
+  baseline: "one HTTP request to a minimal Node server in the same sandbox, which runs the command again",
   async measure({ ours, bare }, { count }) {
     const sandbox = "bench-result";
+    await bare.serve(sandbox);
     await ours.tool("run_command", { sandbox, command: "echo done" });
     const id = /^bench-result\.\w+/m.exec(await ours.tool("list_runs", { sandbox }))?.[0];
     const times = await interleave(
       () => ours.tool("get_result", { id }),
-      () => bare.call({ sandbox, method: "exec", command: "echo done" }),
+      () => bare.call({ sandbox, method: "command", command: "echo done" }),
       { pairs: count(400), warmup: count(100) },
     );
     return latencyRows("get_result", times);

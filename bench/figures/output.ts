@@ -11,7 +11,7 @@ export const SIZES = [
   { label: "1 GB", bytes: KiB * KiB * KiB, rounds: 1 },
 ];
 
-/** The most that the bare Worker is asked to print: the SDK keeps several copies of the whole output in memory. */
+/** The most that the bare Worker is asked to print: it keeps several copies of the whole output in memory. */
 const BARE_MOST = 4 * KiB * KiB;
 
 /** A command that prints so many bytes of text. */
@@ -23,12 +23,13 @@ export function printing(bytes: number): string {
 export const output: Figure = {
   name: "output",
   baseline:
-    "the same command by exec of the SDK, which answers with all of it; beyond 4 MB, where that ends, the command alone in the sandbox with its output to /dev/null",
+    "the same command by a minimal Node server in the same sandbox, which answers with all of it; beyond 4 MB, the command alone in the sandbox with its output to /dev/null",
   async measure(bed, { count, quick }) {
     const rows: Row[] = [];
     const sandbox = "bench-output";
     await bed.ours.tool("run_command", { sandbox, command: leaving("bench-ours") });
-    await bed.bare.call({ sandbox, method: "exec", command: leaving("bench-bare") });
+    await bed.bare.serve(sandbox);
+    await bed.bare.call({ sandbox, method: "command", command: leaving("bench-bare") });
     const inside = {
       ours: processesBeside("bench-ours", bed.engine.pid),
       bare: processesBeside("bench-bare", bed.engine.pid),
@@ -39,13 +40,12 @@ export const output: Figure = {
       const processes = [
         { name: "workerd", ours: bed.ours.pid, bare: bed.bare.pid },
         { name: "control server", ours: inside.ours.control, bare: inside.bare.control },
-        // The SDK's exec does not use it.
         { name: "sandboxd", ours: inside.ours.sandboxd, bare: inside.bare.sandboxd },
       ];
       for (const { ours, bare } of processes) for (const pid of [ours, bare]) resetPeak(pid);
       const times = await interleave(
         () => printed(bed.ours, sandbox, printing(bytes)),
-        () => bed.bare.call({ sandbox, method: "exec", command }),
+        () => bed.bare.call({ sandbox, method: "command", command }),
         { pairs: count(rounds), warmup: rounds > 1 ? 1 : 0 },
       );
       const speed = (milliseconds: number[]) => bytes / KiB / KiB / (quantile(milliseconds, 0.5) / 1000);

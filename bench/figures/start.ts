@@ -13,12 +13,13 @@ const AHEAD_MS = 1500;
 /** The first call in new sandboxes, each when nothing else is under way; and their end. */
 export const freshSandbox: Figure = {
   name: "fresh sandbox",
-  baseline: "exec, createCodeContext with runCode, and destroy, of the SDK in a sandbox that is just as new",
+  baseline:
+    "the first ping, createCodeContext with runCode, and destroy, of the SDK in a sandbox that is just as new",
   async measure({ ours, bare }, { count }) {
     const pairs = { pairs: count(20), warmup: 2, pauseMs: AHEAD_MS };
     const command = await interleave(
       (index) => ours.tool("run_command", { sandbox: `bench-cmd-${index + 2}`, command: "true" }),
-      (index) => bare.call({ sandbox: `bench-cmd-${index + 2}`, method: "exec", command: "true" }),
+      (index) => bare.call({ sandbox: `bench-cmd-${index + 2}`, method: "ping" }),
       pairs,
     );
     const code = await interleave(

@@ -1,6 +1,6 @@
 /**
- * The baseline: the SDK's own class on the local platform and a fetch handler that calls one of its methods, without MCP,
- * tokens and runs. A request is `{sandbox, method, ...}`; the response is the SDK's value as JSON.
+ * The baseline: the SDK's own class on the local platform and a fetch handler that calls one of its methods, or a server in
+ * the sandbox, without MCP, tokens and runs. A request is `{sandbox, method, ...}`; the response is the value as JSON.
  */
 import { Sandbox as BaseSandbox } from "@cloudflare/sandbox";
 import type { LocalEnv } from "../../local/platform/client.ts";
@@ -11,19 +11,41 @@ interface Env extends LocalEnv {
   Sandbox: DurableObjectNamespace<Sandbox>;
 }
 
+/** Of the server in the sandbox. */
+const PORT = 8000;
+
 export { ContainerProxy } from "@cloudflare/sandbox";
 
 export class Sandbox extends BaseSandbox<Env> {
   constructor(ctx: DurableObjectState<{}>, env: Env) {
     super(withLocalContainer(ctx, env), env);
   }
+
+  async ping(): Promise<string> {
+    return this.client.utils.ping();
+  }
+
+  async serve(program: string): Promise<void> {
+    const options = `{ detached: true, stdio: "ignore", env: { ...process.env, BENCH_PORT: "${PORT}" } }`;
+    const start = `spawn(process.execPath, ["-e", ${JSON.stringify(program)}], ${options}).unref()`;
+    await this.runCode(`require("node:child_process").${start}`, { language: "javascript" });
+    while ((await this.ask("/dev/null").catch(() => undefined)) === undefined) await scheduler.wait(20);
+  }
+
+  /** One request to that server. */
+  async ask(path: string, init?: RequestInit): Promise<string> {
+    const port = this.ctx.container?.getTcpPort(PORT);
+    const response = await port?.fetch(`http://sandbox${path}`, init ?? {});
+    if (!response?.ok) throw new Error(`the server in the sandbox answered ${response?.status}`);
+    return response.text();
+  }
 }
 
 async function answer(call: BareCall, env: Env): Promise<unknown> {
   const actor = env.Sandbox.getByName(call.sandbox);
   switch (call.method) {
-    case "exec":
-      return actor.exec(call.command);
+    case "ping":
+      return actor.ping();
     case "createCodeContext":
       return (await actor.createCodeContext({ language: "python" })).id;
     case "runCode": {
@@ -37,10 +59,14 @@ async function answer(call: BareCall, env: Env): Promise<unknown> {
       };
       return actor.runCode(call.code, { context });
     }
+    case "serve":
+      return actor.serve(call.program);
+    case "command":
+      return actor.ask("/", { method: "POST", body: call.command });
     case "readFile":
-      return actor.readFile(call.path);
+      return actor.ask(call.path);
     case "writeFile":
-      return actor.writeFile(call.path, call.content);
+      return actor.ask(call.path, { method: "PUT", body: call.content });
     case "destroy":
       return actor.destroy();
     default:

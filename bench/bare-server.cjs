@@ -1,0 +1,28 @@
+/**
+ * The baseline of commands and of files: a server in the bare Worker's sandbox. `POST` runs its body with bash and answers with
+ * the output, `PUT` writes the file of that path and `GET` sends it.
+ */
+const { spawn } = require("node:child_process");
+const { readFile, writeFile } = require("node:fs/promises");
+const { createServer } = require("node:http");
+
+async function bodyOf(stream) {
+  const pieces = [];
+  for await (const piece of stream) pieces.push(piece);
+  return Buffer.concat(pieces);
+}
+
+async function answer(request) {
+  if (request.method === "GET") return readFile(request.url);
+  const body = await bodyOf(request);
+  if (request.method === "PUT") return writeFile(request.url, body);
+  const bash = spawn("bash", ["-c", body.toString()], { stdio: ["ignore", "pipe", "ignore"] });
+  return bodyOf(bash.stdout);
+}
+
+createServer((request, response) => {
+  answer(request).then(
+    (body) => response.end(body),
+    (error) => response.writeHead(500).end(String(error)),
+  );
+}).listen(Number(process.env.BENCH_PORT), "127.0.0.1");

@@ -267,9 +267,10 @@ describe("memory", () => {
   });
 
   it.runIf(memoryIsHeld)("kills one of many small ones, and not the sandbox", async () => {
-    await greedy.run(
-      "for i in $(seq 12); do python3 -c 'x = bytearray(60 << 20); import time; time.sleep(600)' & done 2>/dev/null; sleep 2; true",
-    );
+    const many =
+      "for i in $(seq 12); do python3 -c 'x = bytearray(60 << 20); import time; time.sleep(600)' & done 2>/dev/null; sleep 2; true";
+    // Linux may kill sandboxd, too, which comes back.
+    await greedy.run(many).catch(() => undefined);
     expect((await greedy.run("echo alive")).stdout).toBe("alive");
   });
 

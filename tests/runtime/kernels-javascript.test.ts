@@ -1,3 +1,4 @@
+import { writeFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { until } from "../setup/until.ts";
 import { Lab, type TestKernel } from "./kernel-harness.ts";
@@ -161,7 +162,7 @@ describe("output", () => {
     );
     await until(() => kernel.file(run, "out").length > 40_000);
     expect(kernel.file(run, "out")).toMatch(/^early\n\./);
-    await lab.runtime.api.commands.execute(`touch ${flag}`, "default");
+    writeFileSync(flag, "");
     const { spilled, stdout } = await waiting;
     expect(spilled).toBe(true);
     expect(kernel.file(run, "out")).toHaveLength(stdout.bytes);

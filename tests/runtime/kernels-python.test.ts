@@ -1,3 +1,4 @@
+import { writeFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { sleep, until } from "../setup/until.ts";
 import { Lab, type TestKernel } from "./kernel-harness.ts";
@@ -192,7 +193,7 @@ describe("output", () => {
       },
     );
     await until(() => kernel.file(run, "out") === "early\n");
-    await lab.runtime.api.commands.execute(`touch ${flag}`, "default");
+    writeFileSync(flag, "");
     expect(await waiting).toMatchObject({
       spilled: false,
       stdout: { text: "early\n", bytes: 6, dropped: 0 },

@@ -1,17 +1,22 @@
-/** Engines and sandboxes for tests without a Worker: sandboxes over the engine's HTTP interface, commands over the control API. */
+/** Engines and sandboxes for tests without a Worker: sandboxes over the engine's HTTP interface, commands over sandboxd. */
 import { spawn, type ChildProcess } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { RpcSession } from "capnweb";
-import { WebSocket } from "ws";
+import { type RawData, WebSocket } from "ws";
+import {
+  type Call,
+  type Event,
+  SANDBOXD_PORT,
+  TOKEN_HEADER,
+  readPiece,
+} from "../../container/sandboxd/protocol.ts";
 import { startEngine, type Engine, type EngineOptions } from "../../local/engine/engine.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import { SECRET_HEADER, type ExitReport, type StartRequest } from "../../local/platform/protocol.ts";
-import type { SandboxAPI } from "../../local/runtime/api.ts";
-import { WebSocketTransport } from "../../local/runtime/rpc.ts";
+import { sleep } from "./until.ts";
 
 export interface EngineAddress {
   url: string;
@@ -73,6 +78,10 @@ export async function spawnTestEngine(
   return { child, secret, url };
 }
 
+/** How long a command may take, and how long sandboxd may take to listen, milliseconds. */
+const COMMAND_MS = 600_000;
+const CONNECT_MS = 30_000;
+
 export interface Result {
   stdout: string;
   stderr: string;
@@ -81,8 +90,8 @@ export interface Result {
 
 export class TestSandbox {
   readonly id: string;
+  readonly #token = randomBytes(16).toString("hex");
   readonly #engine: EngineAddress;
-  #api: ReturnType<RpcSession<SandboxAPI>["getRemoteMain"]> | undefined;
 
   private constructor(engine: EngineAddress, id: string) {
     this.#engine = engine;
@@ -92,7 +101,8 @@ export class TestSandbox {
   static async start(engine: EngineAddress, request: Partial<StartRequest> = {}): Promise<TestSandbox> {
     const sandbox = new TestSandbox(engine, randomBytes(8).toString("hex"));
     const intercepts = { http: [], https: [], all: false };
-    const body = { actor: sandbox.id, env: {}, enableInternet: true, intercepts, ...request };
+    const given = { actor: sandbox.id, env: {}, enableInternet: true, intercepts, token: sandbox.#token };
+    const body = { ...given, ...request };
     const response = await sandbox.call("PUT", "", body);
     if (!response.ok) throw new Error(await response.text());
     return sandbox;
@@ -107,14 +117,38 @@ export class TestSandbox {
     });
   }
 
-  /** Runs a bash command in a session of its own. */
+  /** Runs a bash command in a session of its own. The last newline of its output is left out. */
   async run(command: string): Promise<Result> {
-    this.#api ??= await this.#connect();
-    const { stdout, stderr, exitCode } = await this.#api.commands.execute(
-      command,
-      randomBytes(6).toString("hex"),
-    );
-    return { stdout, stderr, exitCode };
+    const socket = await this.#connect();
+    const id = randomBytes(6).toString("hex");
+    const send = (call: Call) => socket.send(JSON.stringify(call));
+    const output: Record<"stdout" | "stderr", Uint8Array[]> = { stdout: [], stderr: [] };
+    const stored = { stdout: 0, stderr: 0 };
+    try {
+      return await new Promise<Result>((resolve, reject) => {
+        socket.on("close", (code) => reject(new Error(`the connection to sandboxd closed: ${code}`)));
+        socket.on("message", (data: RawData, isBinary) => {
+          if (isBinary) {
+            const { stream, bytes } = readPiece(Uint8Array.from(data as Buffer).buffer);
+            output[stream].push(bytes);
+            stored[stream] += bytes.length;
+            return send({ type: "stored", id, ...stored });
+          }
+          const event: Event = JSON.parse(String(data));
+          if (event.type === "ended")
+            resolve({
+              stdout: textOf(output.stdout),
+              stderr: textOf(output.stderr),
+              exitCode: event.status,
+            });
+          if (event.type === "refused") reject(new Error(`${event.reason}: ${event.message}`));
+        });
+        send({ type: "start", id, session: id, command, timeoutMs: COMMAND_MS });
+      });
+    } finally {
+      if (socket.readyState === WebSocket.OPEN) send({ type: "forget", ids: [id] });
+      socket.close();
+    }
   }
 
   /** Waits for the end. */
@@ -128,13 +162,23 @@ export class TestSandbox {
     await this.call("DELETE", "");
   }
 
-  async #connect(): Promise<ReturnType<RpcSession<SandboxAPI>["getRemoteMain"]>> {
-    const url = `${this.#engine.url.replace("http", "ws")}/sandboxes/${this.id}/ports/3000/rpc`;
-    const socket = new WebSocket(url, { headers: { [SECRET_HEADER]: this.#engine.secret } });
-    await new Promise<void>((resolve, reject) => {
-      socket.once("open", resolve);
-      socket.once("error", reject);
-    });
-    return new RpcSession<SandboxAPI>(new WebSocketTransport(socket)).getRemoteMain();
+  /** Connects to sandboxd, which begins to listen a moment after the sandbox has started. */
+  async #connect(): Promise<WebSocket> {
+    const url = `${this.#engine.url.replace("http", "ws")}/sandboxes/${this.id}/ports/${SANDBOXD_PORT}/`;
+    for (const deadline = Date.now() + CONNECT_MS; ; await sleep(20)) {
+      const socket = new WebSocket(url, {
+        headers: { [SECRET_HEADER]: this.#engine.secret, [TOKEN_HEADER]: this.#token },
+      });
+      const failed = await new Promise<Error | undefined>((resolve) => {
+        socket.once("open", () => resolve(undefined));
+        socket.on("error", resolve);
+      });
+      if (failed === undefined) return socket;
+      if (!failed.message.includes("502") || Date.now() > deadline) throw failed;
+    }
   }
+}
+
+function textOf(pieces: Uint8Array[]): string {
+  return Buffer.concat(pieces).toString().replace(/\n$/, "");
 }

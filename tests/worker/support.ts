@@ -1,6 +1,7 @@
 /** The Worker's MCP endpoint in process, over real sandboxes: callers, and a way into a sandbox's actor. */
 import { createExecutionContext, runInDurableObject } from "cloudflare:test";
 import { env } from "cloudflare:workers";
+import type { CodeContext } from "@cloudflare/sandbox";
 import type { LocalEnv } from "../../local/platform/client.ts";
 import { SECRET_HEADER } from "../../local/platform/protocol.ts";
 import type { Region, Scope } from "../../src/shared/principal.ts";
@@ -73,6 +74,19 @@ export async function inActor<T>(
   caller = owner,
 ): Promise<T> {
   return runInDurableObject<Sandbox, T>(await actorOf(name, caller), work);
+}
+
+const contexts = new Map<string, CodeContext>();
+
+/** Runs Python in a kernel of the SDK's alone, which needs no sandboxd, in a sandbox of the owner's that runs. Answers its output. */
+export async function inKernel(name: string, code: string): Promise<string> {
+  return inActor(name, async (sandbox) => {
+    const context = contexts.get(name) ?? (await sandbox.createCodeContext({ language: "python" }));
+    contexts.set(name, context);
+    const { logs, error } = await sandbox.runCode(code, { context });
+    if (error) throw new Error(error.traceback.join("\n"));
+    return logs.stdout.join("");
+  });
 }
 
 /** Kills the container of the owner's sandbox, as a crash of its machine would. */

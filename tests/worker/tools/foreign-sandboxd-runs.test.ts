@@ -1,6 +1,6 @@
 /** A program of the user's in the place of sandboxd says of commands and code what it likes. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { callsIn, evict, idIn, inActor, owner, sh, until } from "../support.ts";
+import { callsIn, evict, idIn, inKernel, owner, sh, until } from "../support.ts";
 
 const sandbox = "foreign-runs";
 const { command, code } = callsIn(sandbox);
@@ -84,18 +84,19 @@ unlinkSync(path);
 server.listen(path, () => writeFileSync("/tmp/ready", ""));
 `;
 
-/** The way around sandboxd, which is not to be trusted here. */
-const aside = (line: string) => inActor(sandbox, (actor) => actor.exec(line));
-
-const play = (scenario: string) => aside(`printf %s ${scenario} >/tmp/scenario`);
+/** By a kernel, because sandboxd is not to be trusted here. */
+const play = (scenario: string) =>
+  inKernel(sandbox, `open("/tmp/scenario", "w").write(${JSON.stringify(scenario)})`);
 
 beforeAll(async () => {
   await owner.call("write_file", { sandbox, path: "/tmp/foreign.cjs", content: PROGRAM });
   // The kernel is there before, and answers over the SDK's own way.
   await code("1");
   await play("never");
-  await aside("setsid -f node /tmp/foreign.cjs >/tmp/foreign.log 2>&1");
-  await until(async () => (await aside("test -e /tmp/ready")).success);
+  const start = `import os, subprocess
+subprocess.run("setsid -f node /tmp/foreign.cjs >/tmp/foreign.log 2>&1", shell=True, stdin=subprocess.DEVNULL)`;
+  await inKernel(sandbox, start);
+  await until(async () => (await inKernel(sandbox, 'print(os.path.exists("/tmp/ready"))')).includes("True"));
   // The actor's connection to the real one goes with the actor.
   await evict(sandbox);
   await until(async () => (await command("overlap")).text.includes("abcdef"));

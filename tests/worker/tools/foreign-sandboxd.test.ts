@@ -1,6 +1,6 @@
 /** A program of the user's in the place of sandboxd answers requests about files as it likes. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { type Result, idIn, inActor, owner, says } from "../support.ts";
+import { type Result, idIn, inKernel, owner, says } from "../support.ts";
 
 const sandbox = "foreign-sandboxd";
 
@@ -31,12 +31,12 @@ while True:
     threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
 `;
 
-/** By the control server: a connection to sandboxd that breaks on a busy machine would be one to the program. */
+/** By a kernel: a connection to sandboxd that breaks on a busy machine would be one to the program. */
 const answerWith = (answer: string, times = 1) =>
-  inActor(sandbox, async (actor) => {
-    await actor.writeFile("/tmp/answer", answer);
-    await actor.writeFile("/tmp/times", String(times));
-  });
+  inKernel(
+    sandbox,
+    `open("/tmp/answer", "w").write(${JSON.stringify(answer)}); open("/tmp/times", "w").write("${times}")`,
+  );
 
 beforeAll(async () => {
   await owner.call("run_command", { sandbox, command: "cat >/tmp/foreign.py", stdin: PROGRAM });
@@ -93,10 +93,9 @@ describe("what answers in the place of sandboxd", () => {
     await answerWith(plain);
     expect((await owner.call("list_files", { sandbox })).isError).toBe(false);
     await answerWith(plain.replace(/Content-Length: \d+/, "Content-Encoding: gzip"));
-    await inActor(sandbox, (actor) =>
-      actor.exec(
-        `python3 -c "import gzip; a = open('/tmp/answer', 'rb').read(); h, m, b = a.partition(b'\\n\\n'); open('/tmp/answer', 'wb').write(h + m + gzip.compress(b))"`,
-      ),
+    await inKernel(
+      sandbox,
+      `import gzip; a = open("/tmp/answer", "rb").read(); h, m, b = a.partition(b"\\n\\n"); open("/tmp/answer", "wb").write(h + m + gzip.compress(b))`,
     );
     expect(await calls()).toEqual(DAMAGED);
   });

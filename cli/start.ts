@@ -4,7 +4,7 @@ import { randomBytes } from "node:crypto";
 import { accessSync, constants, existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { printable } from "../local/engine/printable.ts";
-import { makeDirectories } from "../local/runtime/directories.ts";
+import { makeDirectories } from "./directories.ts";
 import { messageOf } from "../src/shared/text.ts";
 import { announce, announcementData, panelURL } from "./announce.ts";
 import { type RunningEngine, startEngineProcess } from "./engine.ts";

@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { chmodSync, existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { isDeepStrictEqual, parseEnv } from "node:util";
-import { makeDirectories } from "../local/runtime/directories.ts";
+import { makeDirectories } from "./directories.ts";
 import { SDK_VARIABLES, VARIABLES } from "../src/shared/variables.ts";
 import { UserError } from "./errors.ts";
 import { messageOf } from "../src/shared/text.ts";

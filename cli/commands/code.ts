@@ -3,7 +3,7 @@ import { existsSync, writeFileSync } from "node:fs";
 import { extname, join } from "node:path";
 import { Option } from "@commander-js/extra-typings";
 import { z } from "zod";
-import { makeDirectories } from "../../local/runtime/directories.ts";
+import { makeDirectories } from "../directories.ts";
 import { messageOf } from "../../src/shared/text.ts";
 import { MAX_RUN_SECONDS } from "../../src/shared/run-seconds.ts";
 import { serverCommand, sessionName, textFrom, wholeNumber } from "../command.ts";

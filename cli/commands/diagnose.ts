@@ -3,7 +3,7 @@ import { existsSync, writeFileSync } from "node:fs";
 import { arch, release, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import description from "../../package.json" with { type: "json" };
-import { makeDirectories } from "../../local/runtime/directories.ts";
+import { makeDirectories } from "../directories.ts";
 import { SDK_VARIABLES, SECRET_VARIABLES, VARIABLES } from "../../src/shared/variables.ts";
 import { portOption, serverCommand } from "../command.ts";
 import { validate } from "../configuration.ts";

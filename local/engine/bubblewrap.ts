@@ -21,8 +21,6 @@ export const controlSocket = "/run/sandbox/control.sock";
 export const sandboxdSocket = "/run/sandbox/sandboxd.sock";
 /** The file of sandboxd's token. */
 export const tokenPlace = "/run/sandbox/token";
-/** For the control server's own files, away from the user's /tmp. */
-export const scratchDirectory = "/run/sandbox/scratch";
 
 const systemDirectories = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
@@ -147,18 +145,14 @@ export interface View {
 export interface Sizes {
   /** `/`, where everything lies that is not named below. */
   root: number;
-  /**
-   * Our files of runs, and the control server's own. They are apart so that a command that fills the disk still has
-   * its output, and the next one can clear it up.
-   */
+  /** Our files of runs. They are apart so that a command that fills the disk still has its output, and the next one can clear it up. */
   runs: number;
-  scratch: number;
   sharedMemory: number;
 }
 
 export function sizesFor(diskBytes: number): Sizes {
   const part = (share: number) => Math.ceil(diskBytes / share);
-  return { root: diskBytes, runs: part(4), scratch: part(8), sharedMemory: part(4) };
+  return { root: diskBytes, runs: part(4), sharedMemory: part(4) };
 }
 
 /** Everything bound read-only into a sandbox, in the order it has to be mounted. */
@@ -228,7 +222,6 @@ export function bubblewrapArguments(
   for (const path of ["/tmp", "/var/tmp"]) directory("1777", path);
   for (const path of ["/root", "/run/sandbox"]) directory("0700", path);
   args.push("--size", String(sizes.runs), "--tmpfs", "/var/lib/sandbox-mcp");
-  args.push("--perms", "0700", "--size", String(sizes.scratch), "--tmpfs", scratchDirectory);
   args.push("--symlink", "../run", "/var/run");
   // The runtime's directory is a file system of its own, so that it can be made read-only as a whole.
   args.push("--size", "1048576", "--tmpfs", runtimeDirectory);

@@ -4,13 +4,7 @@ import { writeFile } from "node:fs/promises";
 import { connect, type Server, type Socket } from "node:net";
 import { basename, dirname } from "node:path";
 import type { ExitReport } from "../platform/protocol.ts";
-import {
-  controlSocket,
-  runtimeDirectory,
-  sandboxdProgram,
-  sandboxdSocket,
-  scratchDirectory,
-} from "./bubblewrap.ts";
+import { controlSocket, runtimeDirectory, sandboxdProgram, sandboxdSocket } from "./bubblewrap.ts";
 import { supervised } from "./init.ts";
 import { start, type Processes, type StartOptions } from "./processes.ts";
 import { moduleExtension } from "./own-files.ts";
@@ -43,7 +37,7 @@ export const runtimeProgram = [
 ];
 
 /** The control server as the sandbox starts it. */
-const runtimeCommand = [...runtimeProgram, "--socket", controlSocket, "--scratch", scratchDirectory];
+const runtimeCommand = [...runtimeProgram, "--socket", controlSocket];
 
 const sandboxdCommand = [`${runtimeDirectory}/bin/node`, sandboxdProgram, "--socket", sandboxdSocket];
 

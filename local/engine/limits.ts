@@ -229,8 +229,8 @@ export async function createGroups(parents: GroupParent[], name: string, limits:
 }
 
 function filesBytes({ diskBytes }: Limits): number {
-  const { root, runs, scratch } = sizesFor(diskBytes);
-  return root + runs + scratch;
+  const { root, runs } = sizesFor(diskBytes);
+  return root + runs;
 }
 
 /** Removes groups; a group is busy for a moment after its last process died. */

@@ -1,19 +1,11 @@
 /**
  * Errors as the Sandbox SDK expects them from a container: a plain `Error` whose own properties `code` and `details`
- * travel over capnweb. The SDK rebuilds its typed class (FileNotFoundError, ...) from `code` and hands `details` out
+ * travel over capnweb. The SDK rebuilds its typed class (ContextNotFoundError, ...) from `code` and hands `details` out
  * as the error's `context`. An Error subclass would arrive as a plain Error, so there is none.
  */
 
 /** The codes this runtime uses, out of the SDK's registry; an unknown code would surface as a transport failure. */
 export type ErrorCode =
-  | "FILE_NOT_FOUND"
-  | "IS_DIRECTORY"
-  | "FILE_TOO_LARGE"
-  | "FILESYSTEM_ERROR"
-  | "COMMAND_EXECUTION_ERROR"
-  | "SESSION_ALREADY_EXISTS"
-  | "SESSION_TERMINATED"
-  | "VALIDATION_FAILED"
   | "CONTEXT_NOT_FOUND"
   | "CODE_EXECUTION_ERROR"
   | "PYTHON_NOT_AVAILABLE"
@@ -31,17 +23,6 @@ export function sandboxError(
   details: Record<string, unknown> = {},
 ): SandboxError {
   return Object.assign(new Error(message), { code, details });
-}
-
-export function isSandboxError(error: unknown): error is SandboxError {
-  return error instanceof Error && "details" in error && "code" in error;
-}
-
-/** The refusal of one argument, in the shape the SDK's ValidationFailedError carries. */
-export function validationError(field: string, message: string, reason: string): SandboxError {
-  return sandboxError("VALIDATION_FAILED", message, {
-    validationErrors: [{ field, message: reason }],
-  });
 }
 
 export function messageOf(error: unknown): string {

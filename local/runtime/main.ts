@@ -1,26 +1,20 @@
 /**
  * The program that runs inside a local sandbox and stands in for the container's server.
  *
- *   node main.ts --socket <path> [--workspace /workspace] [--scratch <directory>]
+ *   node main.ts --socket <path> [--workspace /workspace]
  *
  * `--socket`: where to listen. Where the engine has given it a channel, the listeners of the way out go through that.
- * `--scratch`: a directory for files of sessions and processes, by default in /dev/shm, else in /tmp. On a tmpfs a
- * command costs less than half of what it costs on a disk.
  * SIGTERM ends all processes it started and exits with 0.
  */
-import { accessSync, constants, existsSync, mkdtempSync, readdirSync, rmSync, unlinkSync } from "node:fs";
+import { unlinkSync } from "node:fs";
 import { stat } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { SandboxAPI } from "./api.ts";
 import { messageOf } from "./errors.ts";
-import { Files } from "./files.ts";
 import { InterpreterAPI } from "./interpreter.ts";
 import { log } from "./log.ts";
 import { killDescendants } from "./process-tree.ts";
 import { createControlServer } from "./server.ts";
-import { Sessions } from "./sessions.ts";
 import { handOverEgress, listen } from "./tcp.ts";
 import { layBundle, trustPlatform } from "./trust.ts";
 
@@ -28,7 +22,6 @@ const { values } = parseArgs({
   options: {
     socket: { type: "string" },
     workspace: { type: "string", default: "/workspace" },
-    scratch: { type: "string" },
   },
 });
 
@@ -53,19 +46,14 @@ async function main(): Promise<void> {
   // Starts Node's file threads now: Node aborts when it cannot start them later because no pid is free.
   await stat("/");
   layBundle();
-  const scratch = values.scratch ?? mkdtempSync(join(scratchParent(), ".sandbox-runtime-"));
-
-  const sessions = new Sessions(workspace, scratch);
   const interpreter = new InterpreterAPI({ cwd: workspace });
-  const files = new Files((sessionID) => sessions.directoryOf(sessionID));
-  const server = createControlServer(new SandboxAPI({ sessions, files, interpreter }));
+  const server = createControlServer(new SandboxAPI(interpreter));
 
   const stop = async (): Promise<void> => {
     server.close();
-    interpreter.close();
+    // Before the kernels end: what they have started is no descendant of this program's any more after that.
     await killDescendants();
-    if (values.scratch === undefined) rmSync(scratch, { recursive: true, force: true });
-    else empty(scratch);
+    interpreter.close();
     process.exit(0);
   };
   process.once("SIGTERM", () => void stop());
@@ -75,21 +63,6 @@ async function main(): Promise<void> {
   if (process.connected) await handOverEgress();
   removeStale(socket);
   await listen(server, { path: socket });
-}
-
-/** The directory was given, and may be a mount point, which cannot be removed. */
-function empty(directory: string): void {
-  if (!existsSync(directory)) return;
-  for (const name of readdirSync(directory)) rmSync(join(directory, name), { recursive: true, force: true });
-}
-
-function scratchParent(): string {
-  try {
-    accessSync("/dev/shm", constants.W_OK);
-    return "/dev/shm";
-  } catch {
-    return tmpdir();
-  }
 }
 
 /** A socket file left by an earlier runtime would be in the way. */

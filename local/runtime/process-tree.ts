@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 
 /** How long killed processes may take to end, milliseconds. */
@@ -40,14 +40,4 @@ function descendants(): number[] {
     return parent !== undefined && (parent === process.pid || isBelow(parent));
   };
   return [...parents.keys()].filter(isBelow);
-}
-
-/** When memory runs out, Linux is to kill what the user started before the runtime. */
-export function protectRuntime(pid: number | undefined): void {
-  if (pid === undefined) return;
-  try {
-    writeFileSync(`/proc/${pid}/oom_score_adj`, "500");
-  } catch {
-    // It is gone already, or the system does not let us.
-  }
 }

@@ -6,10 +6,9 @@ import { messageOf } from "./errors.ts";
 import { connectToPort } from "./ports.ts";
 import { serveRPC } from "./rpc.ts";
 import { splice } from "./tcp.ts";
-import { now } from "./text.ts";
 
-/** Above what an encoded file of 32 MiB takes on its way in. */
-const MAX_MESSAGE_BYTES = 128 * 1024 * 1024;
+/** Above what code of a million characters takes on its way in, escaped twice. */
+const MAX_MESSAGE_BYTES = 32 * 1024 * 1024;
 
 const HEALTH_PATHS = new Set(["/health", "/ping", "/api/health", "/api/ping"]);
 
@@ -49,7 +48,7 @@ function answer(request: IncomingMessage, response: ServerResponse): void {
       .writeHead(200, { "content-type": "text/plain; charset=utf-8" })
       .end("sandbox-mcp local runtime\n");
   } else if (HEALTH_PATHS.has(path)) {
-    respond(response, 200, { success: true, status: "healthy", timestamp: now() });
+    respond(response, 200, { success: true, status: "healthy", timestamp: new Date().toISOString() });
   } else {
     respond(response, 404, { error: "Not found" });
   }

@@ -250,7 +250,7 @@ describe("the disk", () => {
     expect(stderr).toContain("No space left on device");
     expect(Number(stdout)).toBeLessThanOrEqual(limits.diskBytes / 4);
     const mounts = await greedy.run("awk '$4 ~ /^rw/ && $3 == \"tmpfs\" {print $2}' /proc/mounts");
-    const known = ["/", "/dev/shm", "/run/sandbox/scratch", "/var/lib/sandbox-mcp"];
+    const known = ["/", "/dev/shm", "/var/lib/sandbox-mcp"];
     expect(mounts.stdout.split("\n").toSorted()).toEqual(known);
     const others = await greedy.run("awk '$4 ~ /^rw/ && $3 != \"tmpfs\" {print $3}' /proc/mounts | sort -u");
     expect(others.stdout.split("\n")).toEqual(["devpts", "devtmpfs", "proc"]);

@@ -117,7 +117,7 @@ describe.runIf(isRoot)("a server of root's", () => {
 /** What can be opened for writing outside a sandbox's own file systems and processes, but for devices that everybody may write to. */
 const writable = [
   "import os, stat",
-  "own = {os.stat(path).st_dev for path in ('/', '/dev/shm', '/run/sandbox/scratch', '/var/lib/sandbox-mcp')}",
+  "own = {os.stat(path).st_dev for path in ('/', '/dev/shm', '/var/lib/sandbox-mcp')}",
   "devices = {'/dev/' + name for name in ('full', 'null', 'ptmx', 'random', 'tty', 'urandom', 'zero', 'pts/ptmx')}",
   "def walk(path):",
   "  try: found = os.lstat(path)",

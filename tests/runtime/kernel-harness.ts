@@ -58,7 +58,7 @@ export class Lab {
   /** @param programs a directory whose programs come first, such as another Python */
   static async open(programs?: string): Promise<Lab> {
     const path = programs === undefined ? PATH : `${programs}:${PATH}`;
-    return new Lab(await startRuntime({ under: () => ["/usr/bin/env", `PATH=${path}`] }));
+    return new Lab(await startRuntime({ under: ["/usr/bin/env", `PATH=${path}`] }));
   }
 
   async kernel(language: Language): Promise<TestKernel> {

@@ -19,7 +19,7 @@ it.skipIf(REMOTE_URL)("trusts it, in JavaScript", async () => {
   server.on("request", (_request, response) => response.end("by TLS")).listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = server.address() as AddressInfo;
-  const runtime = await startRuntime({ under: () => ["/usr/bin/env", `SANDBOX_CA_CERT=${file}`] });
+  const runtime = await startRuntime({ under: ["/usr/bin/env", `SANDBOX_CA_CERT=${file}`] });
   const lab = new Lab(runtime);
   try {
     const started = await runtime.api.interpreter.createCodeContext({ language: "javascript" });

@@ -1,23 +1,25 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { afterEach, describe, expect, it } from "vitest";
-import {
-  connectTo,
-  failureOf,
-  REMOTE_URL,
-  startRuntime,
-  type Runtime,
-  type RuntimeOptions,
-} from "./runtime.ts";
+import { connectTo, REMOTE_URL, startRuntime, type Runtime } from "./runtime.ts";
 
 const running: Runtime[] = [];
 afterEach(async () => {
   for (const runtime of running.splice(0)) await runtime.stop();
 });
 
-async function start(options?: RuntimeOptions): Promise<Runtime> {
-  const runtime = await startRuntime(options);
+async function start(): Promise<Runtime> {
+  const runtime = await startRuntime();
   running.push(runtime);
   return runtime;
+}
+
+/** What code prints in a context. */
+async function run({ api }: Pick<Runtime, "api">, contextID: string, code: string): Promise<string> {
+  let printed = "";
+  await api.interpreter.runCodeStream(contextID, code, undefined, {
+    onStdout: ({ text }) => void (printed += text),
+  });
+  return printed;
 }
 
 const alive = (mark: string): number =>
@@ -33,10 +35,16 @@ describe.skipIf(REMOTE_URL)("the runtime as a process", () => {
   it("ends on SIGTERM with 0, and everything it started with it", async () => {
     const runtime = await start();
     const mark = `lifecycle-${process.pid}`;
-    const sleeper = `bash -c 'sleep 1000; : ${mark}'`;
-    await runtime.api.commands.execute(`${sleeper} & setsid ${sleeper} &`, "s");
-    void Promise.resolve(runtime.api.commands.execute(sleeper, "other")).catch(() => {});
-    await expect.poll(() => alive(mark), { timeout: 10_000 }).toBeGreaterThanOrEqual(3);
+    const sleeper = JSON.stringify(["bash", "-c", `sleep 1000; : ${mark}`]);
+    const { id } = await runtime.api.interpreter.createCodeContext({ language: "python" });
+    const code = [
+      "import subprocess",
+      `subprocess.Popen(${sleeper})`,
+      `subprocess.Popen(${sleeper}, start_new_session=True)`,
+      `subprocess.run(${sleeper})`,
+    ];
+    void run(runtime, id, code.join("\n")).catch(() => {});
+    await expect.poll(() => alive(mark), { timeout: 10_000 }).toBe(3);
     const child = runtime.local?.process;
     await runtime.stop();
     running.pop();
@@ -44,44 +52,36 @@ describe.skipIf(REMOTE_URL)("the runtime as a process", () => {
     await expect.poll(() => alive(mark), { timeout: 10_000 }).toBe(0);
   });
 
-  it("serves many connections and sessions at once without mixing them", async () => {
+  it("serves many connections and contexts at once without mixing them", async () => {
     const runtime = await start();
     const url = `ws+unix:${runtime.local?.socket}:/rpc`;
-    const connections = await Promise.all(Array.from({ length: 5 }, () => connectTo(url)));
-    const results = await Promise.all(
-      Array.from({ length: 50 }, async (_, index) => {
-        const { api } = connections[index % connections.length] ?? runtime;
-        await api.commands.execute(`N=${index}`, `s${index}`);
-        return (await api.commands.execute("sleep 0.01; echo $N", `s${index}`)).stdout;
+    const connections = await Promise.all(Array.from({ length: 3 }, () => connectTo(url)));
+    const ids = await Promise.all(
+      Array.from({ length: 4 }, async (_, index) => {
+        const { id } = await runtime.api.interpreter.createCodeContext({ language: "javascript" });
+        await run(runtime, id, `N = ${index}`);
+        return id;
       }),
     );
-    expect(results).toEqual(Array.from({ length: 50 }, (_, index) => String(index)));
+    const asked = Array.from({ length: 40 }, (_, call) => call);
+    const printed = await Promise.all(
+      asked.map((call) => run(connections[call % 3] ?? runtime, ids[call % 4] ?? "", "console.log(N)")),
+    );
+    expect(printed).toEqual(asked.map((call) => `${call % 4}\n`));
     for (const { close } of connections) close();
-    expect((await runtime.api.commands.execute("echo $N", "s7")).stdout).toBe("7");
+    expect(await run(runtime, ids[3] ?? "", "console.log(N)")).toBe("3\n");
   });
 
   it("goes on when a client vanishes in the middle of a call", async () => {
     const runtime = await start();
     const client = await connectTo(`ws+unix:${runtime.local?.socket}:/rpc`);
-    void Promise.resolve(client.api.commands.execute("sleep 0.2; A=finished", "t")).catch(() => {});
+    const { id } = await runtime.api.interpreter.createCodeContext({ language: "javascript" });
+    const begun = `${runtime.workspace}/begun`;
+    const code = `require('fs').writeFileSync('${begun}', ''); await new Promise((r) => setTimeout(r, 200)); A = 'finished'; 0`;
+    void run(client, id, code).catch(() => {});
+    await expect.poll(() => existsSync(begun), { timeout: 10_000 }).toBe(true);
     client.close();
-    expect((await runtime.api.commands.execute("echo $A", "t")).stdout).toBe("finished");
-  });
-
-  it("answers with a typed error when a session cannot be made", async () => {
-    const { api } = await start({ args: () => ["--scratch", "/proc/nowhere"] });
-    expect((await failureOf(api.commands.execute("true", "s"))).code).toBe("INTERNAL_ERROR");
-    expect((await failureOf(api.utils.createSession({ id: "t" }))).code).toBe("INTERNAL_ERROR");
-  });
-
-  it("leaves the scratch directory it was given empty, and there: it may be a mount point", async () => {
-    const { api, local } = await start();
-    await api.commands.execute("A=1", "s");
-    const scratch = `${local?.directory}/scratch`;
-    expect(readdirSync(scratch)).not.toEqual([]);
-    local?.process.kill("SIGTERM");
-    await expect.poll(() => local?.process.exitCode, { timeout: 10_000 }).toBe(0);
-    expect(readdirSync(scratch)).toEqual([]);
+    expect(await run(runtime, id, "console.log(A)")).toBe("finished\n");
   });
 
   it("writes no more than one socket file, and removes it", async () => {
@@ -91,25 +91,5 @@ describe.skipIf(REMOTE_URL)("the runtime as a process", () => {
     await runtime.stop();
     running.pop();
     expect(existsSync(socket)).toBe(false);
-  });
-});
-
-describe.skipIf(REMOTE_URL)("a full disk", () => {
-  it("costs output but no control: the command that frees it runs", async () => {
-    const { api, local } = await start({
-      under: (directory) => {
-        const disk = `${directory}/scratch`;
-        return ["bwrap", "--dev-bind", "/", "/", "--die-with-parent", "--size", "1048576", "--tmpfs", disk];
-      },
-    });
-    const disk = `${local?.directory}/scratch`;
-    await api.commands.execute("A=kept", "s");
-    const filled = await api.commands.execute(`dd if=/dev/zero of=${disk}/full bs=64k`, "s");
-    expect(filled.exitCode).not.toBe(0);
-    expect(await api.utils.ping()).toBe("healthy");
-    expect((await api.commands.execute("echo lost", "s")).stdout).toBe("");
-    // Longer than what goes to the shell without a file.
-    await api.commands.execute(`rm ${disk}/full # ${"x".repeat(500)}`, "s");
-    expect((await api.commands.execute("echo $A", "s")).stdout).toBe("kept");
   });
 });

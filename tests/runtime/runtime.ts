@@ -26,10 +26,8 @@ export interface Runtime {
 }
 
 export interface RuntimeOptions {
-  /** More arguments, given the directory the runtime's socket, workspace and scratch are in. */
-  args?: (directory: string) => string[];
   /** A program and its arguments to run the runtime under. */
-  under?: (directory: string) => string[];
+  under?: string[];
 }
 
 /** Connects to a control server by its WebSocket URL; `ws+unix:<path>:/rpc` for a unix socket. */
@@ -52,9 +50,8 @@ export async function startRuntime(options: RuntimeOptions = {}): Promise<Runtim
   const directory = mkdtempSync(join(tmpdir(), "runtime-test-"));
   const socket = join(directory, "control.sock");
   const workspace = mkdtempSync(join(directory, "workspace-"));
-  const args = ["--socket", socket, "--workspace", workspace, "--scratch", join(directory, "scratch")];
-  const own = [process.execPath, MAIN, ...args, ...(options.args?.(directory) ?? [])];
-  const [program = "", ...rest] = [...(options.under?.(directory) ?? []), ...own];
+  const own = [process.execPath, MAIN, "--socket", socket, "--workspace", workspace];
+  const [program = "", ...rest] = [...(options.under ?? []), ...own];
   const child = spawn(program, rest, { stdio: ["ignore", "ignore", "inherit"] });
   const gone = new Promise<void>((resolve) => child.once("exit", () => resolve()));
   await ready(socket, child);
@@ -91,17 +88,4 @@ async function ready(socket: string, child: ChildProcess): Promise<void> {
     const answer = await get(socket, "/").catch(() => undefined);
     return answer?.status === 200;
   });
-}
-
-/** What a call was refused with: an Error whose own properties came over the wire. */
-export async function failureOf(
-  call: PromiseLike<unknown>,
-): Promise<{ message: string; code?: unknown; details?: Record<string, unknown> }> {
-  try {
-    await call;
-  } catch (error) {
-    if (error instanceof Error) return error;
-    throw error;
-  }
-  throw new Error("the call succeeded");
 }

@@ -1,10 +1,10 @@
 import { existsSync, mkdirSync, statSync } from "node:fs";
 import { dirname } from "node:path";
-import { errnoOf } from "./errors.ts";
+import { errnoOf } from "../local/runtime/errors.ts";
 
 /**
  * Makes a directory and its missing parents. Not Node's `recursive` option: that one never returns where the system
- * answers ENOENT although the parent is there, as below /proc, and would take the whole runtime with it.
+ * answers ENOENT although the parent is there, as below /proc.
  */
 export function makeDirectories(path: string, mode = 0o777): void {
   try {

@@ -1,6 +1,6 @@
 /**
  * Generates files from the definitions of the tools: tests/definitions, the table in the README and docs/tools.md; and from
- * those of the command line: docs/cli.md.
+ * those of the command line: docs/cli.md; and from the names of tests: the tables of docs/reliability.md.
  * `npm run docs` writes them; with --check it only names those that are stale.
  * It is JavaScript because it runs in Node but imports modules that are typed for workerd.
  */
@@ -10,6 +10,7 @@ import { InMemoryTransport } from "@modelcontextprotocol/server";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { commandReference } from "../cli/docs.ts";
+import { withBrokenThings } from "./broken-things.ts";
 import { parseConfig } from "../src/shared/config.ts";
 import { createMCPServer } from "../src/server/mcp.ts";
 import { SCOPES } from "../src/shared/principal.ts";
@@ -170,6 +171,8 @@ put(
 
 const commands = readFileSync(join(root, "docs/cli.md"), "utf8");
 put("docs/cli.md", between(commands, "commands", `\n${commandReference()}\n`));
+
+put("docs/reliability.md", withBrokenThings(readFileSync(join(root, "docs/reliability.md"), "utf8")));
 
 if (!check) {
   const bytes = Buffer.byteLength(JSON.stringify({ tools: definitions }));

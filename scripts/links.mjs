@@ -1,12 +1,14 @@
 /**
  * Checks what the documents refer to: links to files and to headings in them, `npm run` commands, commands of the command line
- * with their options, and the messages that docs/troubleshoot.md quotes, which have to stand so in the code; and that the README
- * links every page and docs/variables.md and docs/security.md name every variable. Names what does not exist, and exits with 1 then.
+ * with their options, and the messages that docs/troubleshoot.md quotes, which have to stand so in the code; tests that
+ * docs/security.md names, versions of clients, and exit statuses; and that the README links every page and docs/variables.md and
+ * docs/security.md name every variable. Names what does not exist, and exits with 1 then.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
+import { EXIT } from "../cli/exit.ts";
 import { leaves } from "../cli/program.ts";
 import { VARIABLES } from "../src/shared/variables.ts";
 
@@ -54,7 +56,8 @@ function wrongIn(words) {
     .map((flag) => `there is no ${name} ${flag}`);
 }
 
-const { scripts } = JSON.parse(read("package.json"));
+const { scripts, dependencies, devDependencies } = JSON.parse(read("package.json"));
+const installed = { ...dependencies, ...devDependencies };
 for (const path of documents) {
   const prose = read(path).replace(/^```[\s\S]*?^```/gm, "");
   for (const [, target] of prose.matchAll(/\]\(([^)\s]+)\)/g)) {
@@ -90,6 +93,24 @@ const code = tracked
 for (const [, quoted] of read("docs/troubleshoot.md").matchAll(/^\| `([^`]+)`/gm))
   if (/ /.test(quoted) && !code.includes(quoted))
     problems.push(`docs/troubleshoot.md: nothing says "${quoted}"`);
+
+const suites = tracked
+  .filter((path) => /^tests\/.*\.test\.ts$/.test(path) && existsSync(join(root, path)))
+  .map(read)
+  .join("\n");
+const [, ...attacks] = read("docs/security.md").split("| attack | what happens | test |");
+for (const [, cell] of attacks.join("\n").matchAll(/^\| [^-].*\| (.*) \|$/gm))
+  for (const [, name] of cell.matchAll(/`([^`]+)`/g))
+    if (!suites.includes(`"${name}"`)) problems.push(`docs/security.md: there is no test "${name}"`);
+
+const [tried] = read("docs/clients.md").split("## Tried by hand");
+for (const [, project, version] of tried.matchAll(/^\| .+? \| `(.+)` (\S+) \|/gm))
+  if (installed[project] !== version)
+    problems.push(`docs/clients.md: ${project} is ${installed[project]}, not ${version}`);
+
+const statuses = [...read("docs/cli.md").matchAll(/^\| (\d+) \|/gm)].map(([, status]) => Number(status));
+if (String(statuses) !== String(Object.values(EXIT)))
+  problems.push(`docs/cli.md: the exit statuses are ${Object.values(EXIT)}, not ${statuses}`);
 
 if (problems.length > 0) {
   console.error(problems.join("\n"));

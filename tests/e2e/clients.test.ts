@@ -281,14 +281,6 @@ describe("Claude Code", () => {
   });
 });
 
-it("docs/clients.md says of those that got an image here, and of no others, that they have images", () => {
-  const rows = readFileSync(join(repository, "docs/clients.md"), "utf8")
-    .split("## Tried by hand")[0]
-    ?.matchAll(/^\| (.+?) \| `.+` \S+ \| yes \| \S+ \| (yes|—) \|/gm);
-  const having = [...(rows ?? [])].filter(([, , images]) => images === "yes").map(([, name]) => name);
-  expect(having.sort()).toEqual(["Claude Code", ...CONNECT.map(([name]) => name)].sort());
-});
-
 describe("the examples", () => {
   let model: Awaited<ReturnType<typeof startOpenAIAPI>>;
   const programs: ChildProcess[] = [];
@@ -330,12 +322,6 @@ describe("the examples", () => {
     const [status] = (await once(example.child, "close")) as [number | null];
     return { status, stdout: example.stdout, stderr: example.stderr };
   }
-
-  it("are each named in their README", () => {
-    const names = readdirSync(join(repository, "examples")).filter((name) => name.endsWith(".ts"));
-    const text = readFileSync(join(repository, "examples/README.md"), "utf8");
-    expect(names.filter((name) => !text.includes(`](${name})`))).toEqual([]);
-  });
 
   it("sdk.ts prints a sum and saves a plot", async () => {
     const { status, stdout, stderr } = await runExample("sdk.ts");

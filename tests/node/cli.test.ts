@@ -18,7 +18,6 @@ import { join } from "node:path";
 import { parseEnv, stripVTControlCharacters } from "node:util";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { examplesOf } from "../../cli/command.ts";
-import { EXIT } from "../../cli/exit.ts";
 import { Progress, aligned, oneLine } from "../../cli/print.ts";
 import { leaves, program } from "../../cli/program.ts";
 import { endOfBefore, rotateNamed, rotateOwner, sha256 } from "../../cli/rotation.ts";
@@ -46,13 +45,6 @@ async function withServer(answer: RequestListener, work: (url: string) => Promis
     server.close();
   }
 }
-
-const page = readFileSync(new URL("../../docs/cli.md", import.meta.url), "utf8");
-
-test("docs/cli.md has every exit status, and no other", () => {
-  const rows = [...page.matchAll(/^\| (\d+) \| (?:`(\w+)`)? ?\|/gm)].map(([, status]) => Number(status));
-  expect(rows).toEqual(Object.values(EXIT));
-});
 
 test.each(leaves())("%s has examples whose options it has", (name, command) => {
   const examples = examplesOf(command);

@@ -388,13 +388,13 @@ async function* counted(body: AsyncIterable<Buffer> | Iterable<Buffer>, max: num
   }
 }
 
-/** Gives a file that is `made` the owner and the mode of the one whose place it takes. */
+/** Gives a file that is `made` the owner and the mode of the one whose place it takes. Set-id bits were for its old content. */
 async function takeAfter(found: Stats | undefined, path: string, made: Stats): Promise<void> {
   if (!found) return;
   refuseOthers(found);
   if (made.uid !== found.uid || made.gid !== found.gid)
     await chown(path, found.uid, found.gid).catch(() => undefined);
-  if (made.mode !== found.mode) await chmod(path, found.mode & 0o7777);
+  if (made.mode !== found.mode) await chmod(path, found.mode & 0o1777);
 }
 
 function notes(): string[] {

@@ -68,7 +68,10 @@ const noticeMs = 2000;
 /** Starts bubblewrap with a command. The command begins when the sandbox is complete. */
 export async function start(options: StartOptions): Promise<Processes> {
   const { limits, env, supported, toolchain, unprivileged } = options;
-  const filter = seccompFilter(unprivileged?.ids.count ?? 1);
+  const filter = seccompFilter({
+    ids: unprivileged?.ids.count ?? 1,
+    hasHostDirectory: options.mounts.some(({ writable }) => writable === true),
+  });
   const view = await unprivileged?.mountNamespace.open(options.mounts, unprivileged.ids);
   const sizes = sizesFor(limits.diskBytes);
   const mounts = view?.translate(options.mounts) ?? options.mounts;

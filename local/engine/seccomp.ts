@@ -1,7 +1,7 @@
 /**
  * A seccomp filter for what namespaces do not hold: address families that ignore the network namespace
  * (AF_VSOCK reaches the hypervisor), the kernel's keyrings, pools of the whole machine, leases on the host's files,
- * and interfaces a sandbox has no use for that are a frequent source of kernel bugs. Everything else stays allowed.
+ * set-user-id programs in a directory of the host, and interfaces a sandbox has no use for that are a frequent source of kernel bugs. Everything else stays allowed.
  */
 import { arch } from "node:process";
 import { readText } from "./host-files.ts";
@@ -31,6 +31,11 @@ const RLIMIT_CORE = 4;
 const KEEP = 0xffffffff;
 /** fcntl's: whoever writes to a file under lease waits for its holder, and who has the file open may be on the host. */
 const F_SETLEASE = 1024;
+/** Its mode lies in memory, as clone3's flags do; programs fall back to openat. Same number everywhere. */
+const OPENAT2 = 437;
+const SET_ID = 0o6000;
+/** open's flags O_CREAT and __O_TMPFILE: without one of them the kernel reads no mode. Same everywhere. */
+const OPEN_MAKES = 0o20000100;
 
 interface Table {
   audit: number;
@@ -42,6 +47,8 @@ interface Table {
   denied: number[];
   /** chown and its like, with the place of the new owner among their arguments. */
   chown: [number: number, argument: number][];
+  /** chmod and what makes files, with the place of the mode and of open's flags. mkdir is none: it ignores set-id bits. */
+  mode: [number: number, mode: number, flags?: number][];
   setrlimit: number;
   prlimit: number;
 }
@@ -61,6 +68,17 @@ const tables: Partial<Record<typeof arch, Table>> = {
       [94, 1],
       [260, 2],
     ],
+    mode: [
+      [90, 1],
+      [91, 1],
+      [268, 2],
+      [452, 2],
+      [85, 1],
+      [133, 1],
+      [259, 2],
+      [2, 2, 1],
+      [257, 3, 2],
+    ],
     setrlimit: 160,
     prlimit: 302,
     denied: [
@@ -77,6 +95,13 @@ const tables: Partial<Record<typeof arch, Table>> = {
     chown: [
       [55, 1],
       [54, 2],
+    ],
+    mode: [
+      [52, 1],
+      [53, 2],
+      [452, 2],
+      [33, 2],
+      [56, 3, 2],
     ],
     setrlimit: 164,
     prlimit: 261,
@@ -98,8 +123,10 @@ export function givesCoresAway(): boolean {
 /**
  * The compiled filter for this machine, or undefined on an architecture it has no table for.
  * @param ids how many user and group ids the sandbox has, from 0 on
+ * @param hasHostDirectory whether it can write to a directory of the host, where its programs are the host's too
  */
-export function seccompFilter(ids: number): Buffer | undefined {
+export function seccompFilter(options: { ids: number; hasHostDirectory: boolean }): Buffer | undefined {
+  const { ids, hasHostDirectory } = options;
   const table = tables[arch];
   if (table === undefined) return undefined;
   const program: Instruction[] = [
@@ -113,10 +140,11 @@ export function seccompFilter(ids: number): Buffer | undefined {
   for (const number of table.denied) {
     program.push([JUMP_EQUAL, 0, 1, number], [RETURN, 0, 0, ERRNO | EPERM]);
   }
-  for (const number of [CLONE3, table.ioSetup]) {
+  for (const number of [CLONE3, table.ioSetup, ...(hasHostDirectory ? [OPENAT2] : [])]) {
     program.push([JUMP_EQUAL, 0, 1, number], [RETURN, 0, 0, ERRNO | ENOSYS]);
   }
   program.push(...table.chown.flatMap(([number, argument]) => changeOfOwner(number, argument, ids)));
+  if (hasHostDirectory) program.push(...table.mode.flatMap((call) => setID(...call)));
   if (givesCoresAway()) program.push(...limitOfCores(table));
   program.push([JUMP_EQUAL, 0, 4, table.fcntl], [LOAD, 0, 0, OFFSET_SECOND_ARGUMENT]);
   program.push([JUMP_EQUAL, 0, 1, F_SETLEASE], [RETURN, 0, 0, ERRNO | EPERM], [RETURN, 0, 0, ALLOW]);
@@ -150,6 +178,19 @@ function changeOfOwner(number: number, argument: number, ids: number): Instructi
     [RETURN, 0, 0, SUCCESS],
     [RETURN, 0, 0, ALLOW],
   ];
+}
+
+/** A set-user-id program in a directory of the host gives its owner's rights, often root's, to every user of the host. */
+function setID(number: number, mode: number, flags?: number): Instruction[] {
+  const refusal: Instruction[] = [
+    [LOAD, 0, 0, offsetOfArgument(mode)],
+    [JUMP_ANY_BIT, 0, 1, SET_ID],
+    [RETURN, 0, 0, ERRNO | EPERM],
+    [RETURN, 0, 0, ALLOW],
+  ];
+  if (flags !== undefined)
+    refusal.unshift([LOAD, 0, 0, offsetOfArgument(flags)], [JUMP_ANY_BIT, 0, 3, OPEN_MAKES]);
+  return [[JUMP_EQUAL, 0, refusal.length, number], ...refusal];
 }
 
 /** Setting the size of core dumps succeeds and does nothing. */

@@ -1,5 +1,14 @@
 /** Users and owners in a sandbox: what programs expect of a machine whose root they are, and what must stay out. */
-import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
@@ -137,6 +146,43 @@ const writable = [
   "walk('/')",
 ].join("\n");
 
+/** Tries to leave files with set-id bits in the directory it runs in. Prints those of its own that have one, and `allowed`. */
+const setIDs = [
+  "import ctypes, io, os, platform, struct, subprocess, tarfile",
+  "libc = ctypes.CDLL(None); here = os.open('.', os.O_RDONLY)",
+  "def attempt(way):",
+  "  try: way()",
+  "  except OSError: pass",
+  "def made(name): open(name, 'w').close(); return name",
+  "def raw(number, *arguments): libc.syscall(ctypes.c_long(number), *arguments)",
+  "def temporary():",
+  "  fd = os.open('.', os.O_TMPFILE | os.O_RDWR, 0o6755)",
+  "  os.link(f'/proc/self/fd/{fd}', 'temporary', src_dir_fd=here, dst_dir_fd=here)",
+  "archive = io.BytesIO()",
+  "with tarfile.open(fileobj=archive, mode='w') as tar:",
+  "  one = tarfile.TarInfo('unpacked'); one.mode = 0o6755; tar.addfile(one)",
+  "for name, mode in (('by-name', '4755'), ('by-group', 'g+s'), ('.', '2755')):",
+  "  if name != '.': made(name)",
+  "  subprocess.run(['chmod', mode, name], stderr=subprocess.DEVNULL)",
+  "subprocess.run(['install', '-m', '4755', '/bin/true', 'installed'], stderr=subprocess.DEVNULL)",
+  "original = next((one for one in ('/usr/bin/su', '/bin/su', '/usr/bin/passwd') if os.path.exists(one)))",
+  "subprocess.run(['cp', '-p', original, 'copied'], stderr=subprocess.DEVNULL)",
+  "subprocess.run(['tar', 'xpf', '-'], input=archive.getvalue(), stderr=subprocess.DEVNULL)",
+  "attempt(lambda: os.open('opened', os.O_CREAT | os.O_WRONLY, 0o4755))",
+  "attempt(lambda: os.open('opened-at', os.O_CREAT | os.O_WRONLY, 0o2755, dir_fd=here))",
+  "attempt(temporary)",
+  "attempt(lambda: os.mknod('node', 0o104755))",
+  "attempt(lambda: os.mknod('node-at', 0o102755, dir_fd=here))",
+  "attempt(lambda: os.mkdir('directory', 0o6755))",
+  "attempt(lambda: os.chmod(made('at'), 0o4755, dir_fd=here))",
+  "attempt(lambda: os.fchmod(os.open(made('opened-first'), os.O_RDONLY), 0o4755))",
+  "raw(452, here, made('fchmodat2').encode(), 0o4755, 0)",
+  "raw(437, here, b'openat2', struct.pack('QQQ', os.O_CREAT | os.O_WRONLY, 0o4755, 0), 24)",
+  "if platform.machine() == 'x86_64': raw(85, b'creat', 0o4755); raw(90, made('chmod').encode(), ctypes.c_ulong(1 << 32 | 0o4755))",
+  "os.chmod(made('allowed'), 0o1751); os.open('allowed', os.O_RDONLY, 0o6000)",
+  "print([name for name in os.listdir('.') if os.stat(name).st_mode & 0o6000 or name == 'allowed'])",
+].join("\n");
+
 describe("a directory of the machine", () => {
   const name = "mounted";
   const project = join(directory, "project");
@@ -168,6 +214,23 @@ describe("a directory of the machine", () => {
     );
     expect(stdout).toMatch(/^theirs0\n\s*0\s+[1-9]/);
     expect(statSync(join(project, "new")).uid).toBe(process.getuid?.());
+  });
+
+  it("gets no set-id bit from a sandbox, in whatever way; other modes can be set", async () => {
+    const made = join(project, "made");
+    const sandbox = await mounted(true);
+    const { stdout, stderr } = await sandbox.run(
+      `mkdir /workspace/project/made && cd /workspace/project/made && python3 - <<'PYTHON'\n${setIDs}\nPYTHON`,
+    );
+    expect([stdout, stderr]).toEqual(["['allowed']", ""]);
+    const left = [".", ...readdirSync(made)];
+    expect(left).toEqual(expect.arrayContaining(["by-name", "copied", "directory", "fchmodat2", "unpacked"]));
+    expect(left.filter((name) => (statSync(join(made, name)).mode & 0o6000) !== 0)).toEqual([]);
+    expect(statSync(join(made, "allowed")).mode & 0o7777).toBe(0o1751);
+    expect(
+      (await sandbox.run("cd /tmp && touch own && chmod 1700 own && tar cf - own | tar xpf - -C /root"))
+        .stderr,
+    ).toBe("");
   });
 
   it.runIf(isRoot)("stays its owner's, whoever its sandbox gives it to", async () => {

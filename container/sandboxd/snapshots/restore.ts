@@ -35,6 +35,9 @@ import { SideBySide, turns } from "../turns.ts";
 /** Blobs that are unpacked and written at once. Each takes up to two SNAPSHOT_BLOB_BYTES of memory. */
 const WRITTEN_AT_ONCE = 8;
 
+/** Set-user-id and set-group-id bits. */
+const SET_ID = 0o6000;
+
 /** Bytes that are written by calls that wait for nothing: others cost ten times what such a write takes. */
 const SMALL_BYTES = 64 * 1024;
 
@@ -225,7 +228,7 @@ export class Restore {
         const written = this.#contentOf(entry.path);
         utimesSync(written, seconds(entry.mtime), seconds(entry.mtime));
         this.#own(written, entry);
-        chmodSync(written, entry.mode);
+        setMode(written, entry.mode);
         if (this.#isOfChanges) renameSync(written, at);
       }
     }
@@ -236,7 +239,7 @@ export class Restore {
       const at = bytesOf(this.#root, entry.path);
       utimesSync(at, seconds(entry.mtime), seconds(entry.mtime));
       this.#own(at, entry);
-      chmodSync(at, entry.mode);
+      setMode(at, entry.mode);
     }
     // Nothing is compared with changes.
     if (this.#isOfChanges) return index;
@@ -325,6 +328,16 @@ async function clear(
     } catch {
       // One in which something is mounted stays.
     }
+  }
+}
+
+/** Sets a mode. A sandbox that has a directory of the machine may set no set-id bits: there it goes without them. */
+function setMode(at: Buffer, mode: number): void {
+  try {
+    chmodSync(at, mode);
+  } catch (error) {
+    if ((mode & SET_ID) === 0) throw error;
+    chmodSync(at, mode & ~SET_ID);
   }
 }
 

@@ -101,18 +101,18 @@ describe("a command that kills", () => {
   });
 
   it("every shell is answered, and everything works after it", async () => {
-    const result = await run("pkill -9 -x bash; sleep 0.1; echo unreachable");
+    const result = await run("pkill -9 -x sbx-sh; sleep 0.1; echo unreachable");
     expect(result.structured).toMatchObject({ state: "failed", exit_code: 137, stdout: "" });
     expect((await run("echo next")).structured).toMatchObject({ stdout: "next\n" });
-    await run("pkill -9 -x bash");
+    await run("pkill -9 -x sbx-sh");
     const written = await owner.call("write_file", { sandbox, path: "after", content: "a", append: true });
     expect(written.structured).toMatchObject({ size: 1 });
-    await run("pkill -9 -x bash");
+    await run("pkill -9 -x sbx-sh");
     expect((await owner.call("read_file", { sandbox, path: "after" })).structured.content).toBe("a");
   });
 
   it("every shell by a signal that the session's own outlives is answered too", async () => {
-    const result = await run("pkill -TERM -x bash; sleep 0.1; echo unreachable");
+    const result = await run("pkill -TERM -x sbx-sh; sleep 0.1; echo unreachable");
     expect(result.structured).toMatchObject({ state: "failed", stdout: "" });
     expect([137, 143]).toContain(result.structured.exit_code);
     expect((await run("echo next")).structured).toMatchObject({ state: "succeeded", stdout: "next\n" });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { SANDBOXD_PORT } from "../../../container/sandboxd/protocol.ts";
+import { SANDBOXD_PORT, TOKEN_HEADER } from "../../../container/sandboxd/protocol.ts";
 import { ORIGIN, inActor, owner, sh, until } from "../support.ts";
 
 const sandbox = "write";
@@ -281,9 +281,10 @@ describe("a sandboxd that is killed at a write", () => {
   it("after an append was done, before its answer was read, does not do it twice for the call that comes again", async () => {
     const again = "append-again";
     const append = (content: string, id: string) =>
-      inActor(again, async (_sandbox, { container }) => {
+      inActor(again, async (_sandbox, { container, storage }) => {
         const url = `http://sandboxd/files?path=/workspace/log&append=1&id=${id}`;
-        const request = new Request(url, { method: "PUT", body: content });
+        const headers = { [TOKEN_HEADER]: storage.kv.get<string>("sandboxd:token") ?? "" };
+        const request = new Request(url, { method: "PUT", body: content, headers });
         return (await container?.getTcpPort(SANDBOXD_PORT).fetch(request))?.json();
       });
     const id = "3f2b9c1e-0000-4000-8000-000000000001";

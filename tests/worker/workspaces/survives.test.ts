@@ -68,7 +68,7 @@ describe.concurrent("a workspace", () => {
     expect(await sh(sandbox, "cat src/main")).toBe("good\n");
     const listed = await owner.call("list_sandboxes");
     expect(listed.text).toMatch(/checkpoint cp-\S+ of goes-back \(good\): /);
-    expect(listed.text).toMatch(/checkpoint cp-\S+ of goes-back \(before going back to good\): /);
+    expect(listed.text).toMatch(/checkpoint cp-\S+ of goes-back \("before going back to good"\): /);
   });
 
   it("of ten forks of one checkpoint goes ten ways at the same time", async () => {

@@ -16,7 +16,7 @@ export function commandReference(): string {
         row(each.name(), each.description, each.defaultValue),
       );
       const options = command.options
-        .filter(({ long }) => long && !COMMON.has(long))
+        .filter(({ long, hidden }) => long && !hidden && !COMMON.has(long))
         .map((each) => row(each.flags, described(each), each.defaultValue));
       const rows = [...args, ...options];
       return [

@@ -8,11 +8,13 @@
 # sandboxd writes a byte to its standard output for as long as it answers requests. One that goes silent is killed: user code may
 # have stopped it, or taken its place. The next one takes over what it was running.
 #
-# After SIGTERM sandboxd is told to end, which has the workspace saved first; then the control server; then this.
+# After SIGTERM from outside sandboxd is told to end, which has the workspace saved first; then the control server; then this. The
+# same from inside, as `pkill -u root` sends it to everything, ends what it hits, and this starts it again.
 #
 # Perl, because every Debian and Ubuntu has it, it takes little memory, and it survives a fork that fails. Times are in seconds.
 use strict;
 use warnings;
+use POSIX ();
 
 # How long sandboxd may be silent. Only time that it had counts, because what runs in the sandbox may keep it from the processor.
 my $HUNG_S = 15;
@@ -20,6 +22,8 @@ my $HUNG_S = 15;
 my $TICK_S = 1;
 # How long the end may take after SIGTERM, before the platform kills the container (after 15 minutes); and the control server's part.
 my ($STOP_S, $SERVER_STOP_S) = (600, 5);
+# How often sandboxd is started for the end, where it dies before it has had the workspace saved.
+my $STOP_STARTS = 5;
 
 my ($sandboxd, $server) = ({ beats => 1, command => [] }, { command => [] });
 my $service = $sandboxd;
@@ -32,7 +36,15 @@ $0 = 'sbx-init';
 my $stopping_since;
 # Handlers, because the commands would inherit SIG_IGN.
 $SIG{$_} = sub { } for qw(INT HUP QUIT PIPE CHLD USR1 USR2);
-$SIG{TERM} = sub { $stopping_since //= now() };
+# Who has sent it shows only at once, where Perl does not expect signals: it is blocked but for while this waits. Another pid namespace
+# has no number here, as its process has none as a parent; where all share one, the platform is the parent.
+my $terms = POSIX::SigSet->new(POSIX::SIGTERM());
+POSIX::sigprocmask(POSIX::SIG_BLOCK(), $terms);
+my $is_told = 0;
+POSIX::sigaction(
+  POSIX::SIGTERM(),
+  POSIX::SigAction->new(sub { $is_told = 1 if $_[1]{pid} == getppid }, POSIX::SigSet->new, POSIX::SA_SIGINFO()),
+);
 
 sub now {
   open(my $file, '<', '/proc/uptime') or return time;
@@ -50,6 +62,8 @@ sub begin {
   return unless defined $pid;
   if ($pid == 0) {
     setpgrp(0, 0);
+    $SIG{TERM} = 'DEFAULT';
+    POSIX::sigprocmask(POSIX::SIG_UNBLOCK(), $terms);
     open(STDIN, '<', '/dev/null');
     open(STDOUT, '>&', $writer) if $writer;
     # What the control server starts is the user's.
@@ -57,13 +71,16 @@ sub begin {
     { no warnings; exec { $service->{command}[0] } @{ $service->{command} } }
     kill(KILL => $$);
   }
-  @$service{qw(pid reader silent before)} = ($pid, $reader, 0, undef);
+  @$service{qw(pid reader silent before answers is_told)} = ($pid, $reader, 0, undef, 0, 0);
 }
 
 sub collect {
   # 1 is WNOHANG.
   while ((my $pid = waitpid(-1, 1)) > 0) {
-    for my $service ($sandboxd, $server) { $service->{pid} = undef if ($service->{pid} // 0) == $pid }
+    my $status = $?;
+    for my $service ($sandboxd, $server) {
+      @$service{qw(pid status)} = (undef, $status) if ($service->{pid} // 0) == $pid;
+    }
   }
 }
 
@@ -99,17 +116,28 @@ sub wait_for_news {
   my $reader = $sandboxd->{pid} ? $sandboxd->{reader} : undef;
   my $set = '';
   vec($set, fileno($reader), 1) = 1 if $reader;
-  return if select($set, undef, undef, $TICK_S) <= 0;
-  if (sysread($reader, my $beats, 4096)) { @$sandboxd{qw(silent before)} = (0, look($sandboxd->{pid})) }
+  POSIX::sigprocmask(POSIX::SIG_UNBLOCK(), $terms);
+  my $found = select($set, undef, undef, $TICK_S);
+  POSIX::sigprocmask(POSIX::SIG_BLOCK(), $terms);
+  $stopping_since //= now() if $is_told;
+  return if $found <= 0;
+  if (sysread($reader, my $beats, 4096)) { @$sandboxd{qw(silent before answers)} = (0, look($sandboxd->{pid}), 1) }
   else { $sandboxd->{reader} = undef }
 }
 
+my $stop_starts = 0;
 # Takes the next step to the end.
 sub stop {
   exit 0 if now() - $stopping_since > $STOP_S;
-  # Not SIGTERM, which any `pkill` sends. Again with each step: it may have been about to start.
+  # It ends with 0 once the workspace is saved. One that died of something else, before or meanwhile, has a next one save.
+  if (!$sandboxd->{pid} && !($sandboxd->{is_told} && $sandboxd->{status} == 0) && $stop_starts < $STOP_STARTS) {
+    begin($sandboxd);
+    $stop_starts += 1 if $sandboxd->{pid};
+    return;
+  }
   if ($sandboxd->{pid}) {
-    kill(USR2 => $sandboxd->{pid});
+    # Not SIGTERM, which any `pkill` sends; and not before it answers, when it would die of it.
+    $sandboxd->{is_told} = kill(USR2 => $sandboxd->{pid}) if $sandboxd->{answers};
     return;
   }
   exit 0 unless $server->{pid};

@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { bundleSandboxd } from "../../scripts/bundle-sandboxd.ts";
+import { tree } from "../setup/processes.ts";
 import { repository } from "../setup/server.ts";
 import { LONG } from "./support.ts";
 
@@ -21,7 +22,7 @@ const TOOLS = `
 import { execSync, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { sleep, until } from ${JSON.stringify(join(repository, "tests/setup/until.ts"))};
-process.on("uncaughtException", (error) => (console.log(error), process.kill(1, "SIGTERM")));
+process.on("uncaughtException", (error) => (console.log(error), console.log("over")));
 const run = (command) => execSync(command).toString().trim();
 const sandboxd = () => { try { return run("pgrep -x sbxd"); } catch { return ""; } };
 const answer = async (ms = 1000) => {
@@ -41,7 +42,11 @@ const before = sandboxd();
 /** Has the entrypoint become a server that does this, and answers what that printed. */
 async function serve(program: string, variables: Record<string, string> = {}): Promise<string> {
   const server = join(directory, `${Math.random()}.mjs`);
-  writeFileSync(server, `${TOOLS}${program}\nprocess.kill(1, "SIGTERM");`);
+  writeFileSync(
+    server,
+    `${TOOLS}${program}\nconsole.log("over");
+await sleep(2 ** 31 - 1);`,
+  );
   const files = {
     "entrypoint.sh": join(repository, "container/entrypoint.sh"),
     environment: join(repository, "container/environment"),
@@ -57,9 +62,15 @@ async function serve(program: string, variables: Record<string, string> = {}): P
     stdio: ["ignore", "pipe", "inherit"],
   });
   let printed = "";
-  child.stdout.on("data", (chunk: Buffer) => (printed += chunk.toString()));
+  child.stdout.on("data", (chunk: Buffer) => {
+    printed += chunk.toString();
+    // As the platform does: from outside.
+    if (printed.endsWith("over\n"))
+      for (const { pid, command } of tree(child.pid ?? 0))
+        if (command === "sbx-init") process.kill(pid, "SIGTERM");
+  });
   await once(child, "close");
-  return printed;
+  return printed.replace(/over\n$/, "");
 }
 
 describe.concurrent("sandboxd hung for good in the image", () => {

@@ -53,6 +53,7 @@ describe.concurrent("a command that ends processes by their names", () => {
     ["pkill -9 -f node"],
     ["pkill -f /opt"],
     ["pkill -9 -f /var/lib"],
+    ["pkill init; pkill -f init"],
   ])("%s: other runs go on", async (kill) => {
     const sandbox = nameOf(kill);
     await bed.sh("echo there >/tmp/before", { sandbox });
@@ -70,6 +71,18 @@ describe.concurrent("a command that ends processes by their names", () => {
     await code("kept = 41");
     await bed.call("run_command", { sandbox, command: "pkill -f /opt" });
     expect((await code("kept + 1")).text).toContain("42");
+  });
+
+  it("pkill -u root: files are still there, and the next calls are served", async () => {
+    const sandbox = "everybody";
+    await bed.sh("echo there >/tmp/before", { sandbox });
+    for (let time = 0; time < 3; time++) {
+      await bed.call("run_command", { sandbox, command: "pkill -u root" });
+      await until(
+        async () => (await bed.call("run_command", { sandbox, command: "true" })).structured.exit_code === 0,
+      );
+    }
+    await isServed(sandbox);
   });
 
   it.each([

@@ -1,5 +1,5 @@
 /** What the image runs first, as far as that shows without building it. */
-import { execFileSync, spawnSync } from "node:child_process";
+import { spawnSync } from "node:child_process";
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -41,10 +41,10 @@ describe("the entrypoint", () => {
 
   /** With a server that does this, and then ends what started it. */
   const run = (line: string) =>
-    execFileSync("/bin/bash", [script, "/bin/bash", "-c", `${line}; kill $PPID; exec sleep 60`, "a b", "c"], {
+    spawnSync("/bin/bash", [script, "/bin/bash", "-c", `${line}; kill -9 $PPID`, "a b", "c"], {
       env: { PATH: "/usr/bin:/bin", SANDBOX_CGROUP: group, SANDBOX_MAX_PROCESSES: "300" },
       encoding: "utf8",
-    });
+    }).stdout;
   const limit = (...path: string[]) => readFileSync(join(group, ...path, "pids.max"), "utf8");
 
   it("limits the processes of the control group, and of each user, and starts the server", () => {
@@ -77,7 +77,7 @@ describe("the entrypoint", () => {
   it("says in one line where nothing bounds the processes", () => {
     mkdirSync(join(group, "pids.max"));
     const env = { PATH: "/usr/bin:/bin", SANDBOX_CGROUP: group };
-    const { stderr } = spawnSync("/bin/bash", [script, "/bin/bash", "-c", "kill $PPID"], {
+    const { stderr } = spawnSync("/bin/bash", [script, "/bin/bash", "-c", "kill -9 $PPID"], {
       env,
       encoding: "utf8",
     });

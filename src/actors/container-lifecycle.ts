@@ -3,7 +3,7 @@
  * connects again, and `onStop` late, sometimes while the next container is being started.
  */
 import type { RestartNotice } from "./restart-notice.ts";
-import { connectionLost, isGone } from "../shared/errors.ts";
+import { EndingError, connectionLost, isGone } from "../shared/errors.ts";
 import { pause, within } from "../shared/within.ts";
 
 /** How long the SDK's stop hook is waited for, milliseconds. */
@@ -123,6 +123,7 @@ export class Lifecycle {
 
   /** The SDK's error for an interrupted call says that the sandbox is gone, also when only the connection broke. */
   async explained(error: unknown): Promise<unknown> {
+    if (error instanceof EndingError) return error;
     return isGone(error) && (await this.#outlived()) ? connectionLost() : error;
   }
 

@@ -801,13 +801,24 @@ export class Sandbox extends BaseSandbox<Env> {
   /** Called by sandboxd, through the egress, before the platform ends the container: saves the workspace. */
   async containerEnding(): Promise<void> {
     if (!this.#isUp) return;
-    for (let tries = 1; tries <= ENDING_TRIES; tries++) {
-      await this.#workspace.saveToStop();
-      if (this.#workspace.mayStop) break;
-      await pause(ENDING_PAUSE_MS);
+    // Code goes by the control server, so that sandboxd, which refuses all else, cannot refuse it.
+    const hadCode = this.#kernels.refuse();
+    await this.#saveToEnd();
+    if (hadCode) {
+      await this.#kernels.stopAll();
+      this.#workspace.changed();
+      await this.#saveToEnd();
     }
     this.#restartNotice.ending("platform");
     await this.ctx.storage.sync();
+  }
+
+  async #saveToEnd(): Promise<void> {
+    for (let tries = 1; tries <= ENDING_TRIES; tries++) {
+      await this.#workspace.saveToStop();
+      if (this.#workspace.mayStop) return;
+      await pause(ENDING_PAUSE_MS);
+    }
   }
 
   /** Ends the container with every process in it, and what `ending` says. Answers what there was to end. */

@@ -172,9 +172,12 @@ export function noAnswer(ms: number): ToolError {
   );
 }
 
+/** For a call that meets a container which is ending in order: it says itself what became of that. */
+export class EndingError extends ToolError {}
+
 /** The error for a container that is ending in order. @param what was not done */
-export function ending(what: string): ToolError {
-  return new ToolError(
+export function ending(what: string): EndingError {
+  return new EndingError(
     "sandbox_restarted",
     `${what}, because the platform is replacing the sandbox's container: the workspace is being saved.`,
     "Make the same call again in a minute: it is served by the next container, with the workspace.",

@@ -42,6 +42,29 @@ describe.concurrent("a container that the platform ends", () => {
     expect(await bed.sh("cat told", { sandbox })).toBe("told\n");
   });
 
+  it("has saved what code wrote whose call was answered, and takes none that it would lose", async () => {
+    const sandbox = "coded";
+    const many = "for n in range(1500): open(f'/workspace/many{n}', 'wb').write(os.urandom(20_000))";
+    await bed.call("run_code", { sandbox, code: `import os\n${many}` });
+    const first = await bed.first(sandbox);
+    const code = (text: string, context: string) => bed.call("run_code", { sandbox, code: text, context });
+    const endless = code("import time\nwhile True: time.sleep(0.01)", "endless");
+    process.kill(first, "SIGTERM");
+    const answered: number[] = [];
+    let refused: string | undefined;
+    for (let n = 0; (await state(sandbox)) !== "stopped"; n++) {
+      const { structured, text } = await code(`open("/workspace/c${n}", "w").close()`, "default");
+      if (structured.state === "succeeded") answered.push(n);
+      else refused ??= text;
+      // The next container is there.
+      if (/replaced the sandbox/.test(text)) break;
+    }
+    expect(refused).toMatch(/was (not run|stopped).*is replacing/s);
+    expect((await endless).text).toMatch(/was stopped while it ran.*is replacing/s);
+    const kept = (await bed.sh("ls", { sandbox })).split("\n");
+    expect(kept).toEqual(expect.arrayContaining(answered.map((n) => `c${n}`)));
+  });
+
   it("begins nothing new meanwhile, and says what to do", async () => {
     const sandbox = "late";
     // It ignores SIGTERM, so that the end takes its time.

@@ -9,9 +9,17 @@ import { answerOf } from "../answer.ts";
 import { type RunCall, containerGone } from "../connection.ts";
 import type { ContainerLink, OutputSink } from "../follower.ts";
 import { isRecord } from "../../shared/is-record.ts";
-import { ToolError, answered, damaged, exhausted, saysExhausted, sdkCode } from "../../shared/errors.ts";
+import {
+  ToolError,
+  answered,
+  damaged,
+  ending,
+  exhausted,
+  saysExhausted,
+  sdkCode,
+} from "../../shared/errors.ts";
 import { clause } from "../../shared/text.ts";
-import { within } from "../../shared/within.ts";
+import { pause, within } from "../../shared/within.ts";
 import {
   type CodeOutcome,
   type KernelProcess,
@@ -69,13 +77,17 @@ export interface CodeStart {
 export type TakenOver = "idle" | "interrupted" | "killed";
 
 /** Why a call is no longer waited for. */
-type Stop = "timeout" | "cancelled" | "gone";
+type Stop = "timeout" | "cancelled" | "gone" | "ending";
 
 /** How long a Python kernel has to answer after each of two interrupts, milliseconds. */
 const INTERRUPT_GRACE_MS = 1_000;
 
 /** How long a kernel may take to start, its container included, milliseconds. */
 const CREATE_MS = 120_000;
+
+/** How long a container that has begun to end may take, and how long its code may take to end in it, milliseconds. */
+const ENDING_MS = 15 * 60_000;
+const STOP_MS = 10_000;
 
 /** How long a connection that only abandoned calls keep busy stays open, milliseconds. */
 const HANG_UP_MS = 5000;
@@ -89,6 +101,10 @@ const MISSING =
 
 const GONE = /not found|terminated/i;
 
+/** What became of code in a container that is ending. */
+const NOT_RUN = "The code was not run";
+const STOPPED = "The code was stopped while it ran";
+
 export class Kernels {
   readonly #host: KernelHost;
   readonly #link: ContainerLink;
@@ -98,6 +114,9 @@ export class Kernels {
   readonly #versions = new WeakMap<Kernel, number>();
   /** Functions that stop what runs or waits, by run id. */
   readonly #stops = new Map<string, (why: Stop) => void>();
+
+  /** Until when no code is given to a kernel, because the container is ending in order. */
+  #refusesUntil = 0;
 
   /** How many calls of the SDK nothing waits for, because they may never settle by themselves. */
   #abandoned = 0;
@@ -113,12 +132,15 @@ export class Kernels {
    * @throws {ToolError} `language_unavailable`; other errors are the SDK's
    */
   async run(sink: OutputSink, spec: CodeSpec, start: CodeStart): Promise<CodeOutcome> {
+    if (this.#isEnding) throw ending(NOT_RUN);
     const { promise: stopped, resolve: stop } = Promise.withResolvers<Stop>();
-    const { promise: withdrawn, resolve: withdraw } = Promise.withResolvers<CodeOutcome>();
+    const { promise: withdrawn, resolve: withdraw, reject } = Promise.withResolvers<CodeOutcome>();
     let isWaiting = true;
     this.#stops.set(sink.id, (why) => {
       stop(why);
-      if (isWaiting) withdraw(NEVER_STARTED);
+      if (!isWaiting) return;
+      if (why === "ending") reject(ending(NOT_RUN));
+      else withdraw(NEVER_STARTED);
     });
     const outcome = this.#queue.run(keyOf(spec), sink.id, async () => {
       if (!this.#stops.has(sink.id)) return NEVER_STARTED;
@@ -143,13 +165,32 @@ export class Kernels {
     this.#stops.get(runID)?.("cancelled");
   }
 
+  /** The container is ending in order: new code is refused. Answers whether there was code. */
+  refuse(): boolean {
+    this.#refusesUntil = Date.now() + ENDING_MS;
+    return this.#stops.size > 0;
+  }
+
+  /** After that: stops what runs or waits, and returns when nothing does. */
+  async stopAll(): Promise<void> {
+    for (const stop of this.#stops.values()) stop("ending");
+    const deadline = Date.now() + STOP_MS;
+    while (this.#stops.size > 0 && Date.now() < deadline) await pause(50);
+  }
+
+  get #isEnding(): boolean {
+    return Date.now() < this.#refusesUntil;
+  }
+
   /** A container has started, in which there are none of the kernels that are recorded. */
   containerStarted(): void {
+    this.#refusesUntil = 0;
     this.#registry.clear();
   }
 
   /** The container has gone with every kernel. */
   forget(): void {
+    this.#refusesUntil = 0;
     this.#registry.clear();
     for (const stop of this.#stops.values()) stop("gone");
   }
@@ -213,6 +254,7 @@ export class Kernels {
     if (typeof kernel !== "object") {
       // The answer may still come, and is ignored.
       created.then((late) => this.#discard(sink.id, late)).catch(() => undefined);
+      if (kernel === "ending") throw ending(NOT_RUN);
       return { ...NEVER_STARTED, end: kernel === "gone" ? "died" : kernel, state: "lost" };
     }
     start.given(kernel);
@@ -238,6 +280,7 @@ export class Kernels {
   async #ready(sink: OutputSink): Promise<void> {
     await this.#link.ready(() => sink.ended);
     if (sink.ended) throw containerGone();
+    if (this.#isEnding) throw ending(NOT_RUN);
   }
 
   async #create(key: string, language: Language, sink: OutputSink): Promise<Kernel> {
@@ -292,10 +335,11 @@ export class Kernels {
         await code.finish(outcome.hasFiles, outcome.serves);
         return { ...outcome, hasFiles: outcome.hasFiles || code.isFollowed };
       }
-      if (first === "timeout" || first === "cancelled") {
+      if (first === "timeout" || first === "cancelled" || first === "ending") {
         const late = await this.#interrupted(code, kernel, answer);
         if (late) {
           await code.end("TERM");
+          if (first === "ending") throw ending(STOPPED);
           return { ...outcomeOf(late, sink.id), hasFiles: true, end: first };
         }
       }
@@ -303,6 +347,7 @@ export class Kernels {
       // A call to a container that has gone would start a new one.
       if (first === "gone") return unanswered("died", "lost");
       await this.#end(code, kernel, first === "died");
+      if (first === "ending") throw ending(STOPPED);
       return unanswered(first, "lost");
     } finally {
       void code.finish(false);

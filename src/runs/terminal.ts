@@ -3,6 +3,12 @@
 /** Columns of a row: no terminal here has more. A longer line is shown whole, but only its last row can still be changed. */
 const MAX_COLUMNS = 1000;
 
+/** Rows, from the last one upwards, that the cursor can go back to: nested progress bars and menus have fewer. */
+const MAX_ROWS = 50;
+
+/** What a Python kernel writes for `clear_output()`: CLEARED in streams.py. Programs that clear a screen use another order. */
+const CLEARED = "\x1b[3J\x1b[2J\x1b[H";
+
 /**
  * A control sequence (CSI) with its parameters and its final character; another one, of which nothing shows; a control
  * character; or text.
@@ -27,13 +33,27 @@ export function terminalText(output: string): string {
 export function rendered(output: string): { text: string; moved: number } {
   let text = "";
   let row: string[] = [];
+  /** The rows that can still be changed, from the top, and the one that the cursor is in. */
+  let rows = [{ cells: row, end: "" }];
+  let at = 0;
   let column = 0;
   let moved = 0;
   /** Blanks that sequences may still add to what was printed. */
   let blanks = output.length + MAX_COLUMNS;
+  const shown = ({ cells, end }: { cells: string[]; end: string }) =>
+    end === "" ? cells.join("") : cells.join("").trimEnd() + end;
+  const goTo = (to: number) => {
+    at = to;
+    row = rows[at]!.cells;
+  };
   const endRow = (end: string) => {
-    text += end === "" ? row.join("") : row.join("").trimEnd() + end;
-    row = [];
+    if (at === rows.length - 1) {
+      rows[at]!.end = end;
+      rows.push({ cells: [], end: "" });
+      if (rows.length > MAX_ROWS) text += shown(rows.shift()!);
+      at = rows.length - 2;
+    }
+    goTo(at + 1);
     column = 0;
   };
   const moveTo = (to: number) => (column = Math.max(0, Math.min(to, MAX_COLUMNS - 1)));
@@ -70,19 +90,44 @@ export function rendered(output: string): { text: string; moved: number } {
         row.splice(column, 0, ...Array<string>(added).fill(" "));
         row.length = Math.min(row.length, MAX_COLUMNS);
       }
-    } else if ("ABEFHJdf".includes(final) && row.length > 0) endRow("\n");
+    } else if ("AF".includes(final) && at > 0) {
+      goTo(Math.max(0, at - (count || 1)));
+      if (final === "F") column = 0;
+    } else if ("BE".includes(final) && at < rows.length - 1) {
+      goTo(Math.min(rows.length - 1, at + (count || 1)));
+      if (final === "E") column = 0;
+    } else if (final === "J" && count === 0 && at < rows.length - 1) {
+      row.length = Math.min(row.length, column);
+      rows = rows.slice(0, at + 1);
+      rows[at]!.end = "";
+    } else if ("ABEFHJdf".includes(final)) {
+      goTo(rows.length - 1);
+      if (row.length > 0) endRow("\n");
+    }
   }
-  return { text: text + row.join(""), moved };
+  return { text: text + rows.map(shown).join(""), moved };
 }
 
-/** The text with each line that was written over, as progress bars do after a carriage return, in its last state. */
-export function lastStates(text: string): string {
+/**
+ * The text with each line that was written over, as progress bars do after a carriage return or after they go up some lines,
+ * in its last state, and without what a kernel's code has cleared.
+ */
+export function lastStates(printed: string): string {
+  const text = clearedPart(printed) ?? printed;
+  // oxlint-disable-next-line no-control-regex
+  if (/\x1b\[\d*[AF]/.test(text)) return terminalText(text);
   if (!/\r[^\n]/.test(text)) return text;
   const lines = text.split("\n").map((line) => {
     const [shown, end] = line.endsWith("\r") ? [line.slice(0, -1), "\r"] : [line, ""];
     return shown.includes("\r") ? terminalText(shown) + end : line;
   });
   return lines.join("\n");
+}
+
+/** What follows the last clearing; undefined where nothing was cleared. */
+export function clearedPart(text: string): string | undefined {
+  const at = text.lastIndexOf(CLEARED);
+  return at < 0 ? undefined : text.slice(at + CLEARED.length);
 }
 
 /** Characters at the end that begin a control sequence and do not finish it. */

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { type Shown, shownText } from "../runs/output.ts";
-import { lastStates, terminalText } from "../runs/terminal.ts";
+import { clearedPart, lastStates, terminalText } from "../runs/terminal.ts";
 import { questionDetailOf } from "../runs/task-detail.ts";
 import {
   type CodeDetail,
@@ -159,7 +159,8 @@ function printed(run: RunView): string {
 }
 
 function inLastStates(shown: Shown): Shown {
-  return { ...shown, head: lastStates(shown.head), tail: lastStates(shown.tail) };
+  const head = clearedPart(shown.tail) === undefined ? lastStates(shown.head) : "";
+  return { ...shown, head, tail: lastStates(shown.tail) };
 }
 
 function printedOutput({ stdout, isInteractive }: RunView): Shown {

@@ -1,7 +1,7 @@
 /** What a terminal's output says as text. */
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { isEchoOf, rendered, terminalText, unfinishedSequence } from "../../src/runs/terminal.ts";
+import { isEchoOf, lastStates, rendered, terminalText, unfinishedSequence } from "../../src/runs/terminal.ts";
 
 const ESC = "\u001b";
 
@@ -22,6 +22,8 @@ describe("the text of a terminal", () => {
     ["a title", `${ESC}]0;title\u0007text`, "text"],
     ["a device control string", `${ESC}P1;2q#0${ESC}\\text`, "text"],
     ["a screen", `${ESC}[?1049h${ESC}[2J${ESC}[1;1Hfirst${ESC}[10;5Hsecond`, "first\nsecond"],
+    ["lines above, written over", `a\nb\n${ESC}[2A1${ESC}[B\r2${ESC}[E3`, "1\n2\n3"],
+    ["lines above, erased", `a\nb\n${ESC}[2A${ESC}[Jc`, "c"],
     ["bells and other characters", "a\u0007\u0000b", "ab"],
     ["tabs and letters of any kind", "a\tžluť 🐎", "a\tžluť 🐎"],
   ])("holds %s", (_what, output, text) => {
@@ -63,10 +65,25 @@ describe("the text of a terminal", () => {
     );
   });
 
+  it("goes back to no more than the last rows", () => {
+    const lines = Array.from({ length: 200 }, (_, n) => n);
+    expect(terminalText(`${lines.join("\n")}${ESC}[999A\rtop`)).toBe(
+      lines.map((n) => (n === 150 ? "top" : n)).join("\n"),
+    );
+  });
+
   it("is complete up to a sequence that is cut", () => {
     expect(unfinishedSequence(`text${ESC}[1;3`)).toBe(5);
     expect(unfinishedSequence(`text${ESC}`)).toBe(1);
     expect(unfinishedSequence(`text${ESC}[1;31m`)).toBe(0);
+  });
+});
+
+describe("last states", () => {
+  it("are those of nested progress bars, as tqdm prints them", () => {
+    const steps = Array.from({ length: 20 }, (_, n) => `\n\rinner: ${n + 1}/20${ESC}[A`);
+    const outer = Array.from({ length: 5 }, (_, n) => `\router: ${n + 1}/5${steps.join("")}`);
+    expect(lastStates(`before\n${outer.join("")}`)).toBe("before\nouter: 5/5\ninner: 20/20");
   });
 });
 

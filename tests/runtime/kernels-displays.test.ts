@@ -2,6 +2,7 @@
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { lastStates } from "../../src/runs/terminal.ts";
 import { Lab, type TestKernel, sharedDirectory } from "./kernel-harness.ts";
 
 let lab: Lab;
@@ -19,16 +20,48 @@ afterAll(async () => {
   rmSync(directory, { recursive: true, force: true });
 });
 
+/** As much of NumPy 2 as writes a number, which this machine may not have. */
+const NUMPY_2 = `
+import contextlib
+__version__ = "2.4.6"
+class ndarray: pass
+legacy = False
+class int64(int):
+    def __repr__(self): return str(int(self)) if legacy == "1.25" else f"np.int64({int(self)})"
+@contextlib.contextmanager
+def printoptions(**options):
+    global legacy
+    before, legacy = legacy, options["legacy"]
+    yield
+    legacy = before
+`;
+
 describe("numbers", () => {
-  it("of NumPy show as numbers, whatever its version", async () => {
-    // As of NumPy 2, whose repr has the type.
-    const newer = ["int64", "float32", "bool_", "str_"].map((name) => {
-      const base = name === "bool_" ? "int8" : name;
-      return `class ${name}_(np.${base}):\n    def __repr__(self): return f'np.${name}({self})'`;
-    });
-    await kernel.run(`import numpy as np\n${newer.join("\n")}`);
-    expect(await kernel.value("int64_(6)")).toBe("6");
-    expect(await kernel.value("[float32_(0.1), (int64_(1), str__('a'))]")).toBe("[0.1, (1, 'a')]");
+  it("of NumPy 2 show as numbers, in containers of every kind", async () => {
+    const newer = await lab.kernel("python");
+    mkdirSync(join(directory, "two/numpy"), { recursive: true });
+    writeFileSync(join(directory, "two/numpy/__init__.py"), NUMPY_2);
+    await newer.run(
+      `%cd ${directory}/two\nimport numpy as np\nfrom collections import *\nfrom dataclasses import dataclass\n@dataclass\nclass D: n: object`,
+    );
+    const six = "np.int64(6)";
+    for (const [value, shown] of [
+      [six, "6"],
+      [`[1, (${six},)]`, "[1, (6,)]"],
+      [`Counter([${six}])`, "Counter({6: 1})"],
+      [`OrderedDict(a=${six})`, "OrderedDict([('a', 6)])"],
+      [`defaultdict(int, a=${six})`, "defaultdict(<class 'int'>, {'a': 6})"],
+      [`deque([${six}])`, "deque([6])"],
+      [`namedtuple('T', 'n')(${six})`, "T(n=6)"],
+      [`D(${six})`, "D(n=6)"],
+    ] as const)
+      expect(await newer.value(value)).toBe(shown);
+    // What the code itself makes of a number stays NumPy's.
+    expect(await newer.value(`str([${six}])`)).toBe("'[np.int64(6)]'");
+  });
+
+  it("of NumPy show as numbers", async () => {
+    await kernel.run("import numpy as np");
     expect(await kernel.value("np.array([1, 2]).sum(), np.bool_(True), np.float64(2)")).toBe(
       "(3, True, 2.0)",
     );
@@ -69,6 +102,40 @@ describe("displays", () => {
       "for n in range(300):\n    clear_output(wait=True)\n    display(n)\nclear_output(wait=True)";
     expect((await kernel.run(cleared)).results).toEqual([{ text: "299" }]);
     expect((await kernel.run("display(1); clear_output(); display(2)")).results).toEqual([{ text: "2" }]);
+  });
+
+  it("clear what was printed before, too", async () => {
+    const shown = async (code: string) => {
+      const { stdout, stderr, results } = await kernel.run(
+        `from IPython.display import clear_output, display\nimport sys\n${code}`,
+      );
+      return [lastStates(stdout.text ?? ""), lastStates(stderr.text ?? ""), results];
+    };
+    const steps = "for n in range(30):\n    clear_output(wait=True)\n    print('step', n)";
+    expect(await shown(steps)).toEqual(["step 29\n", "", []]);
+    expect(await shown("print(1)\nclear_output()")).toEqual(["", "", []]);
+    expect(await shown("print(1)\nclear_output(wait=True)")).toEqual(["1\n", "", []]);
+    expect(await shown("display(1)\nprint('x', file=sys.stderr)\nclear_output(wait=True)\nprint(2)")).toEqual(
+      ["2\n", "", []],
+    );
+    expect(await shown("!echo 1\nclear_output(wait=True)\ndisplay(2)\nprint(3)")).toEqual([
+      "3\n",
+      "",
+      [{ text: "2" }],
+    ]);
+  });
+
+  it("as HTML without a text form are told by their size", async () => {
+    const { results } = await kernel.run(
+      "from IPython.display import HTML\ndisplay(HTML('<b>1</b>'))\nHTML('<i>x</i>' * 1000)",
+    );
+    expect(results).toEqual([
+      { html: "<b>1</b>" },
+      {
+        text: "<IPython.core.display.HTML object>\n[HTML of 8000 characters]",
+        html: expect.stringMatching(/^<i>x/),
+      },
+    ]);
   });
 
   it("of tqdm.notebook are bars of text", async () => {

@@ -147,12 +147,14 @@ class Kernel:
         plain = source if plain.strip() == source.strip() else plain
         try:
             return plain, self.tree(plain, name)
-        except SyntaxError:
-            # Other magics and shell lines are no Python, so that only text which does not parse can have them.
-            transformed = self.shell.transform_cell(source)
-            if transformed.strip() in (source.strip(), plain.strip()):
-                raise
-            return transformed, self.tree(transformed, name)
+        except SyntaxError as error:
+            # Only text that is not Python can have other magics and shell lines.
+            failed = error
+        transformed = self.shell.transform_cell(source)
+        if transformed.strip() in (source.strip(), plain.strip()):
+            raise failed
+        # Outside `except`: an error here would show the first one, which blames the magic.
+        return transformed, self.tree(transformed, name)
 
     def tree(self, source, name):
         # Python counts the columns of a line from its line feed.

@@ -34,6 +34,8 @@ class Log:
         self.head, self.file = bytearray(), None
         self.kept = self.dropped = 0
         self.tail = b""
+        # Whether nothing was printed since the output was cleared.
+        self.is_clear = True
 
     def add(self, piece):
         """Takes str or bytes. The caller holds the lock."""

@@ -1,6 +1,7 @@
 """Turns values and exceptions into text and images for a model."""
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -45,6 +46,8 @@ PAGES = 20
 PAGE_BYTES = 32 * 1024 * 1024
 # Plotly's text form is the whole chart as Python.
 PAGE_TEXT_CHARS = 500
+# Longer HTML is mostly markup: a few styled words have less.
+HTML_CHARS = 1000
 
 _HERE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
@@ -73,7 +76,8 @@ def shorten(text, limit=TEXT_CHARS):
 
 def plain(value, float_format="%r"):
     """The value as text: containers laid out and bounded, numbers as they print, everything else by its own repr."""
-    text, error = attempt(_layout, value, 0, frozenset(), [TEXT_CHARS], float_format)
+    with _plain_numbers(value):
+        text, error = attempt(_layout, value, 0, frozenset(), [TEXT_CHARS], float_format)
     if error is None and isinstance(text, str):
         return shorten(text)
     return f"<{type(value).__name__} whose repr failed: {type(error).__name__}: {_message(error)}>"
@@ -82,22 +86,21 @@ def plain(value, float_format="%r"):
 BRACKETS = {list: "[]", tuple: "()", set: "{}", frozenset: ("frozenset({", "})"), dict: "{}"}
 
 
-def _leaf(value, float_format):
-    if isinstance(value, float) and float_format != "%r":
-        return float_format % value
+def _plain_numbers(value):
+    """NumPy 2 writes np.int64(6) for a number, in containers of every kind. In this context it writes 6, as NumPy 1 did."""
     numpy = sys.modules.get("numpy")
-    if numpy is None or not isinstance(value, getattr(numpy, "generic", ())):
-        return repr(value)
-    # NumPy's own repr is np.int64(6), or np.str_('a').
-    if isinstance(value, (numpy.number, numpy.bool_)):
-        return str(value)
-    return repr(value.item()) if isinstance(value, (numpy.str_, numpy.bytes_)) else repr(value)
+    # A long array's repr has its shape, which NumPy 1 did not write.
+    if not str(getattr(numpy, "__version__", "")).startswith("2.") or isinstance(value, getattr(numpy, "ndarray", ())):
+        return contextlib.nullcontext()
+    context, error = attempt(lambda: numpy.printoptions(legacy="1.25"))
+    return contextlib.nullcontext() if error else context
 
 
 def _layout(value, indent, seen, budget, float_format):
     kind = type(value)
     if kind not in BRACKETS or (not value and kind in (set, frozenset)):
-        text = _leaf(value, float_format)
+        is_formatted = isinstance(value, float) and float_format != "%r"
+        text = float_format % value if is_formatted else repr(value)
         budget[0] -= len(text)
         return text
     if id(value) in seen or len(seen) > DEPTH:
@@ -136,8 +139,11 @@ def _layout(value, indent, seen, budget, float_format):
 class Results:
     """The outputs of one run in order, within their limits. Each is a dict with one form per kind: text, png, ..."""
 
-    def __init__(self, notebook):
-        self.notebook, self.shell = notebook, notebook.shell
+    # IPython asks its display publisher for it.
+    is_publishing = False
+
+    def __init__(self, notebook, output):
+        self.notebook, self.shell, self.output = notebook, notebook.shell, output
         self.items = []
         # The size of each item, and the places of those that can be replaced.
         self.sizes = []
@@ -157,10 +163,13 @@ class Results:
     def clear_output(self, wait=False):
         """Forgets what was shown. @param wait until there is something new"""
         self.is_stale = True
+        self.output.clear(wait)
         if not wait:
             self._clear()
 
     def _clear(self):
+        if self.output.is_stale:
+            self.output.clear()
         if self.is_stale:
             self.items, self.sizes, self.places, self.omitted, self.is_stale = [], [], {}, 0, False
 
@@ -242,7 +251,11 @@ class Results:
             # They are one picture, of which the first is the best.
             del found[other]
         text = found.get("text", "<")
-        if len(found) > 1 and (text.startswith("<") or (images and len(text) > PAGE_TEXT_CHARS)):
+        html = data.get("text/html") if page is None and not images else None
+        if html is not None and found.keys() <= {"text", "html"} and text.startswith("<") and len(str(html)) > HTML_CHARS:
+            # A model is shown the text; the HTML is for those who ask for data.
+            found["text"] = f"{found.get('text', '')}\n[HTML of {len(str(html))} characters]".lstrip()
+        elif len(found) > 1 and (text.startswith("<") or (images and len(text) > PAGE_TEXT_CHARS)):
             # "<Figure size 640x480>" adds nothing to the image.
             found.pop("text", None)
         if page is not None:
@@ -289,6 +302,9 @@ class Results:
         return f"[An interactive page, HTML of {len(data)} bytes: {file.name}]"
 
     def finish(self):
+        if not self.output.is_stale:
+            # What was printed after clear_output(wait=True) has cleared the displays before it, too.
+            self._clear()
         if self.omitted:
             self.items.append({"text": f"[{self.omitted} more outputs not shown: too many or too large]"})
         return self.items

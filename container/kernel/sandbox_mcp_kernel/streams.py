@@ -26,6 +26,8 @@ TICK_S = 0.02
 # Between runs nothing is due sooner: with many kernels on a machine, their ticks are what it is busy with.
 IDLE_TICK_S = LIVE_AFTER_S
 IDLE_TICKS = 100
+# Says in a log that what stands before it was cleared. In a terminal it clears the screen. `clear` has another order.
+CLEARED = "\x1b[3J\x1b[2J\x1b[H"
 PIPE_BYTES = 1024 * 1024
 
 
@@ -36,6 +38,8 @@ class Output:
         self.lock = threading.RLock()
         self.logs = self.late()
         self.active = self.forked = False
+        # Whether the next output clears what was printed before it.
+        self.is_stale = False
         self.interrupted = False
         self.started = 0.0
         self.main = threading.get_ident()
@@ -85,7 +89,7 @@ class Output:
                     log.add(bytes(before.head))
                 if before.dropped:
                     log.add(f"\n[... {before.dropped} more bytes printed between two runs were not kept ...]\n")
-            self.interrupted = False
+            self.interrupted = self.is_stale = False
             self.started = time.monotonic()
             self.active = True
         if self.asleep:
@@ -100,12 +104,37 @@ class Output:
         spilled = not all("text" in one or "data" in one for one in (out, err))
         return {"spilled": spilled, "stdout": out, "stderr": err}
 
+    def clear(self, wait=False):
+        """Marks what was printed as cleared. @param wait until something is printed"""
+        if self.forked:
+            return
+        with self.lock:
+            self.drain()
+            self.is_stale = wait
+            if not wait:
+                self.mark_cleared()
+
+    def mark_cleared(self):
+        self.is_stale = False
+        for log in self.logs:
+            if not log.is_clear:
+                log.add(CLEARED)
+                log.is_clear = True
+
+    def add(self, index, piece):
+        """The caller holds the lock."""
+        if self.is_stale:
+            self.mark_cleared()
+        self.logs[index].add(piece)
+        self.logs[index].is_clear = False
+
     def write(self, index, piece):
         if self.forked:
             self.write_through(index, piece)
             return
-        with self.lock:
-            self.logs[index].add(piece)
+        if piece:
+            with self.lock:
+                self.add(index, piece)
         if self.interrupted and threading.get_ident() == self.main:
             self.interrupted = False
             raise KeyboardInterrupt
@@ -132,7 +161,7 @@ class Output:
                     break
                 if not data:
                     break
-                self.logs[index].add(data)
+                self.add(index, data)
 
     def tick(self):
         """Writes what a long run has printed so far to its files."""

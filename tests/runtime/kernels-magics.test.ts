@@ -50,6 +50,16 @@ describe("matplotlib", () => {
     ]);
   });
 
+  it.each(["notebook", "widget", "qt", "tk"])(
+    "is inline where a screen is asked for: %s",
+    async (backend) => {
+      const { error, stdout, stderr, results } = await kernel.run(`%matplotlib ${backend}\n${PLOT}`);
+      expect([error, stderr.text]).toEqual([null, ""]);
+      expect(stdout.text).toMatch(new RegExp(`^%matplotlib ${backend} needs .*inline is used\\.\n$`));
+      expect(results).toEqual([{ png: expect.stringMatching(/^iVBORw0K/) }]);
+    },
+  );
+
   it("shows nothing for a program that %run runs later", async () => {
     await kernel.run(`%matplotlib inline\n${PLOT}\nplt.show()`);
     expect(await kernel.run("%run program.py")).toMatchObject({
@@ -118,6 +128,38 @@ describe("magics", () => {
   it("from __future__ count for the cells after it", async () => {
     await kernel.run("from __future__ import annotations");
     expect(await kernel.value("def f(a: undefined): pass\nf.__annotations__")).toBe("{'a': 'undefined'}");
+  });
+});
+
+describe("errors", () => {
+  it.each([
+    ["%matplotlib inline\nimport numpy as np\nx = np.array([1, 2, 3]\nprint(x)", "'(' was never closed", 3],
+    ["!echo x\nimport y z", "invalid syntax", 2],
+    ["df.head?\n1 +", "invalid syntax", 2],
+  ])("of syntax are not blamed on a magic: %s", async (code, message, line) => {
+    const { error } = await kernel.run(code);
+    expect(error?.traceback[0]).toBe(`  File "<cell 2>", line ${line}`);
+    expect(error?.traceback.at(-1)).toBe(`SyntaxError: ${message}`);
+  });
+
+  it("of a cell that IPython runs are shown", async () => {
+    expect((await kernel.run("1 / 0")).error).not.toBeNull();
+    for (const code of ["_ = get_ipython().run_cell('1 / 0')", "%rerun 2"]) {
+      const { stdout, error } = await kernel.run(code);
+      expect(error).toBeNull();
+      expect(stdout.text).toMatch(
+        /Traceback .*\n  File "[^"]+", line 1, in <module>\n    1 \/ 0\n[ ~^]+\nZeroDivisionError: division by zero\n$/,
+      );
+    }
+    // IPython 9 reads it of each line that such a cell prints.
+    expect(await kernel.value("get_ipython().display_pub.is_publishing")).toBe("False");
+  });
+
+  it("of a captured cell are errors", async () => {
+    expect((await kernel.run("%%capture out\nprint('said')\n1 / 0")).error?.name).toBe("ZeroDivisionError");
+    expect(await kernel.value("out.stdout.splitlines()[0]")).toBe("'said'");
+    expect((await kernel.run("%%capture\nprint('said')")).stdout.text).toBe("");
+    expect((await kernel.run("%%capture\nexit(4)")).exit).toBe(4);
   });
 });
 

@@ -77,7 +77,7 @@ class Kernel:
                 self.take_variables(**spec["variables"])
         capture = sys.stdout
         saved = sys.displayhook, self.shell.display_pub
-        results = present.Results(self.notebook)
+        results = present.Results(self.notebook, self.output)
         self.results = results
         error = None
         self.starts = self.listens = False

@@ -1,6 +1,7 @@
 """What IPython keeps and does around a cell, for cells that this prelude runs: In and Out, magics, the user's names."""
 
 import builtins
+import functools
 import re
 import sys
 
@@ -13,6 +14,11 @@ WITHOUT_EFFECT = {
     "gui": "a kernel has no screen; figures are shown with the results",
     "xmode": "a kernel shows every error in one way",
 }
+# Backends of matplotlib that draw on a screen or in a notebook's page.
+SCREENS = set(
+    "tk gtk gtk3 gtk4 wx qt qt4 qt5 qt6 osx macosx notebook nbagg widget ipympl webagg "
+    "tkagg gtk3agg gtk4agg wxagg qtagg qt4agg qt5agg qt6agg".split()
+)
 WORD = re.compile(r"\s*([A-Za-z_]\w*)(?:\s|$)")
 NO_NEXT_CELL = "# There is no next cell that %load or %recall could fill. This is the text:\n"
 
@@ -40,13 +46,16 @@ class Notebook:
         shell.system = shell.system_raw
         # IPython leaves these to its programs: the terminal, the notebook.
         shell.enable_gui = lambda gui=None: None
-        enable_matplotlib = shell.enable_matplotlib
-        shell.enable_matplotlib = lambda gui=None: enable_matplotlib("inline" if gui in (None, "auto") else gui)
+        self.enable_matplotlib, shell.enable_matplotlib = shell.enable_matplotlib, self.use_matplotlib
         shell.set_next_input = lambda text, replace=False: print(NO_NEXT_CELL + text)
         for name, why in WITHOUT_EFFECT.items():
             said = f"%{name} changes nothing here: {why}."
             shell.register_magic_function(lambda line, said=said: print(said), "line", name)
         shell.register_magic_function(_last_error, "line", "tb")
+        # For cells that IPython itself runs: get_ipython().run_cell, %rerun.
+        shell._showtraceback = lambda _kind, error, _text: print("\n".join(present.describe(error)["traceback"]))
+        capture = shell.find_cell_magic("capture")
+        shell.register_magic_function(functools.partial(self.capture, capture), "cell", "capture")
         for name, command in shell.alias_manager.aliases:
             # `ls` and its like.
             shell.alias_manager.define_alias(name, command.replace(" --color", ""))
@@ -59,6 +68,30 @@ class Notebook:
         # %reset calls it.
         shell.init_user_ns = init_again
         self.own_names()
+
+    def use_matplotlib(self, gui=None):
+        """%matplotlib and %pylab: figures are shown with the results."""
+        if str(gui).lower() in SCREENS:
+            print(f"%matplotlib {gui} needs a screen or a notebook's page, which a kernel does not have: inline is used.")
+            gui = None
+        return self.enable_matplotlib("inline" if gui in (None, "auto") else gui)
+
+    def capture(self, capture, line, cell):
+        """%%capture, which would capture the error of its cell, too."""
+        run_cell, ran = self.shell.run_cell, []
+
+        def run(*arguments, **options):
+            ran.append(run_cell(*arguments, **options))
+            return ran[-1]
+
+        self.shell.run_cell = run
+        try:
+            capture(line, cell)
+        finally:
+            self.shell.run_cell = run_cell
+        if ran:
+            # The cell itself: one that it ran with run_cell has ended before.
+            ran[-1].raise_error()
 
     def own_names(self):
         """`open` is Python's own, so that a test can replace it, and `exit` ends the cell."""

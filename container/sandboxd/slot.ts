@@ -78,7 +78,7 @@ export class Slot {
     writeFileSync(join(this.directory, "mark"), this.mark);
     if (!existsSync(KEEPER)) makeLinks();
     const script = join("..", basename(KEEPER_SCRIPT));
-    const keeper = spawn(KEEPER, [script, this.mark.toString(), isTerminal ? "terminal" : ""], {
+    const keeper = spawn(KEEPER, [script, isTerminal ? "terminal" : ""], {
       cwd: this.directory,
       detached: true,
       env,

@@ -84,6 +84,11 @@ describe("long output", () => {
     expect((await wholeLog(idIn(result))).pages).toBeGreaterThan(60);
   });
 
+  it("goes on behind the command lines of all processes, the server's own among them", async () => {
+    const { structured } = await run("sleep 0.1; cat /proc/[0-9]*/cmdline; echo over");
+    expect(structured.stdout).toMatch(/over\n$/);
+  });
+
   it("keeps what comes on one stream when the other has filled the log", async () => {
     const started = await owner.call("run_command", {
       sandbox,

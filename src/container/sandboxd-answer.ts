@@ -6,8 +6,9 @@ import {
   SMALL_ANSWER_BYTES,
   failureSchema,
 } from "../../container/sandboxd/protocol.ts";
-import { ANSWER_JSON, isEncoded, parseBounded, readBounded } from "../shared/bounded.ts";
+import { ANSWER_JSON, parseBounded } from "../shared/bounded.ts";
 import { type ToolError, damaged } from "../shared/errors.ts";
+import { isEncoded, readBounded } from "../shared/pieces.ts";
 
 /**
  * What `read` makes of an answer.

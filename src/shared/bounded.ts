@@ -1,6 +1,6 @@
 /**
- * Bounds for what a sandbox or a client sends. The bytes on the wire do not bound what reading them costs: a kilobyte can be
- * decoded to a megabyte, and 8 MiB of JSON can hold millions of values.
+ * Bounds for JSON that a sandbox or a client sends. Its bytes do not bound what reading them costs: 8 MiB can hold millions of
+ * values.
  */
 
 /** How many values a JSON text may hold, how deep they may nest, and how many characters the name of a member may have. */
@@ -18,37 +18,6 @@ export const ANSWER_JSON: JSONBounds = { values: 50_000, depth: 10, name: 100 };
 
 /** For an event of a run, the longest of which names 20 ports. */
 export const EVENT_JSON: JSONBounds = { values: 50, depth: 5, name: 100 };
-
-/**
- * The body of an answer, counted as it arrives.
- * @returns undefined for a body of more than so many bytes, and for one in an encoding: none is ever asked for
- */
-export async function readBounded(response: Response, maxBytes: number): Promise<Uint8Array | undefined> {
-  if (isEncoded(response)) {
-    await response.body?.cancel();
-    return undefined;
-  }
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  // Leaving the loop cancels the body.
-  for await (const chunk of response.body ?? []) {
-    bytes += chunk.length;
-    if (bytes > maxBytes) return undefined;
-    chunks.push(chunk);
-  }
-  const whole = new Uint8Array(bytes);
-  let at = 0;
-  for (const chunk of chunks) {
-    whole.set(chunk, at);
-    at += chunk.length;
-  }
-  return whole;
-}
-
-/** Whether the runtime decodes the body, so that its length on the wire says nothing of its length here. */
-export function isEncoded({ headers }: Response): boolean {
-  return (headers.get("content-encoding") ?? "identity") !== "identity";
-}
 
 /** @returns undefined for invalid JSON and JSON over the bounds; null is a value */
 export function parseBounded(text: string, bounds: JSONBounds): unknown {

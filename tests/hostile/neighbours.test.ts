@@ -199,6 +199,7 @@ describe("a control server that answers every call with", () => {
  */
 const FLOODS: { what: string; flood: string; call: [name: string, args: Record<string, unknown>] }[] = [
   { what: "an answer in an encoding", flood: "encoded", call: ["list_files", {}] },
+  { what: "an answer in pieces of a byte", flood: "pieces", call: ["list_files", {}] },
   { what: "an answer of millions of values", flood: "values", call: ["list_files", {}] },
   { what: "an answer of lists within lists", flood: "depth", call: ["list_files", {}] },
   { what: "an answer of long names", flood: "keys", call: ["list_files", {}] },
@@ -241,6 +242,7 @@ describe("the neighbour is answered", () => {
     // The actor keeps the connection to the real one for some seconds.
     const from = performance.now();
     await neighbourUntil(() => performance.now() - from > 5000);
+    const before = mostMemory();
     // A run is flooded as long as it goes on, an answer once.
     const attackers = Array.from(
       { length: name === "execute_task" || name === "run_command" ? 1 : 4 },
@@ -249,6 +251,7 @@ describe("the neighbour is answered", () => {
       },
     );
     await answeredWhile(flood, Promise.all(attackers));
+    if (flood === "pieces") expect(mostMemory() - before).toBeLessThan(500 * 1024 * 1024);
     expect(deaths).toEqual([]);
     await tool(url, "destroy_sandbox", { sandbox });
   });

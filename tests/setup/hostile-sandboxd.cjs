@@ -59,10 +59,25 @@ const server = createServer(async (request, response) => {
     return response.writeHead(200, { "content-encoding": "gzip", "content-length": body.length }).end(body);
   }
   if (pathname === "/snapshot" && request.method === "GET") return response.end('{"isRestoring":false}');
+  if (flood === "pieces" && pathname === "/list") return inPieces(response);
   const answer = answers[flood]?.[pathname];
   if (answer && !made.has(pathname)) made.set(pathname, Buffer.from(answer()));
   response.end(made.get(pathname) ?? "{}");
 });
+
+/** An answer in a million chunks of one byte, which then goes on for ever. */
+async function inPieces({ socket }) {
+  socket.on("error", () => undefined);
+  socket.write("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+  const pieces = "1\r\n \r\n".repeat(1000);
+  for (let sent = 0; sent < 1000 && !socket.destroyed; sent++)
+    if (!socket.write(pieces))
+      await new Promise((resolve) => socket.once("drain", resolve).once("close", resolve));
+  const trickle = setInterval(
+    () => (socket.destroyed ? clearInterval(trickle) : socket.write("1\r\n \r\n")),
+    10,
+  );
+}
 
 /** 400 MiB of a listing in 400 KB, made once. */
 function compressed() {

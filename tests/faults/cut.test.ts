@@ -157,8 +157,7 @@ async function sh(sandbox: string, command: string, more: Record<string, unknown
 }
 
 /** Sandboxes of this test's engine. */
-const running = (): number =>
-  tree(process.pid).filter(({ command }) => /^\S*node .*runtime\/main\.ts/.test(command)).length;
+const running = (): number => tree(process.pid).filter(({ command }) => command === "sbx-init").length;
 
 describe("control channel cut while a sandbox starts", () => {
   it("the start is asked for again until it is answered: one sandbox comes of it", async () => {

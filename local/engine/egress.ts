@@ -32,6 +32,7 @@ import {
   passOn,
   sendHead,
 } from "./outbound.ts";
+import { Pieces, requestsOf } from "./pieces.ts";
 import { Turns } from "./turns.ts";
 import {
   connectUpstream,
@@ -74,12 +75,15 @@ export interface Egress {
  * came to the sandbox's own port 80 for a host that `/etc/hosts` sends there.
  */
 export function createEgress(egress: Egress): Server {
+  const pieces = new Pieces();
   const server = createServer({
+    IncomingMessage: requestsOf(pieces),
     requestTimeout: 0,
     headersTimeout: 30_000,
     keepAliveTimeout: 60_000,
     maxHeaderSize: maxHeadBytes,
   });
+  pieces.watch(server);
   const turns = new Turns(server);
   server.on("request", (request, response) => {
     if (turns.takes(request, response)) void answer(egress, turns, request, response);

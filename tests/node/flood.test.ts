@@ -115,6 +115,39 @@ with concurrent.futures.ThreadPoolExecutor(40) as pool:
   expect(await attack).toMatchObject({ stdout: "True True", stderr: "" });
 });
 
+it("bodies in chunks of one byte, of requests that wait and that are refused, leave the neighbour its calls", async () => {
+  const chunks = `node -e '
+    const { connect } = require("node:net");
+    const piece = Buffer.from("1\\r\\nx\\r\\n".repeat(10_000));
+    const open = (host) => {
+      const socket = connect(3128);
+      const write = () => { while (socket.write(piece)); };
+      socket.write("POST http://" + host + "/ HTTP/1.1\\r\\nHost: " + host + "\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n");
+      socket.on("connect", write).on("drain", write).on("error", () => {}).resume();
+      socket.on("close", () => setTimeout(open, 50, host));
+    };
+    for (let n = 0; n < 60; n++) { open("anthropic.internal"); open("10.0.0.1"); }
+    setTimeout(() => process.exit(), 5000);
+  '`;
+  const callsDuring = async (command: string) => {
+    let over = false;
+    const running = attacker.run(command).finally(() => (over = true));
+    let calls = 0;
+    for (; !over; calls += 1) expect((await neighbour.run("echo hello")).stdout).toBe("hello");
+    expect((await running).stderr).toBe("");
+    return calls;
+  };
+  const atRest = await callsDuring(
+    "node -e 'setTimeout(() => {}, 5000); const end = Date.now() + 5000; while (Date.now() < end);'",
+  );
+  expect(await callsDuring(chunks)).toBeGreaterThan(atRest / 3);
+  // Bodies that others send whole are none the slower for it.
+  const { stdout } = await neighbour.run(
+    "head -c 3000000 /dev/zero | curl -sS -o /dev/null -w '%{http_code}' --max-time 20 -T - http://internet.test/",
+  );
+  expect(stdout).toBe("200");
+});
+
 it("a client that sends its requests early has the first one answered, and is told to send the others again", async () => {
   const requests = "GET http://internet.test/ HTTP/1.1\\r\\nHost: internet.test\\r\\n\\r\\n".repeat(10);
   const { stdout } = await attacker.run(

@@ -225,7 +225,7 @@ describe("a directory of the machine", () => {
     expect([stdout, stderr]).toEqual(["['allowed']", ""]);
     const left = [".", ...readdirSync(made)];
     expect(left).toEqual(expect.arrayContaining(["by-name", "copied", "directory", "fchmodat2", "unpacked"]));
-    expect(left.filter((name) => (statSync(join(made, name)).mode & 0o6000) !== 0)).toEqual([]);
+    expect(left.filter((one) => (statSync(join(made, one)).mode & 0o6000) !== 0)).toEqual([]);
     expect(statSync(join(made, "allowed")).mode & 0o7777).toBe(0o1751);
     expect(
       (await sandbox.run("cd /tmp && touch own && chmod 1700 own && tar cf - own | tar xpf - -C /root"))

@@ -50,7 +50,7 @@ export interface Processes {
 
 /**
  * Runs on the host before anything else: joins the control groups, and makes the sandbox the first to be killed when the
- * machine's memory runs out. Exit status 126 when a group cannot be joined.
+ * machine's memory runs out. Written with CAP_SYS_RESOURCE, the value is also the least that its processes can have. Exit status 126 when a group cannot be joined.
  */
 export const prelude = [
   "echo 500 2>/dev/null >/proc/self/oom_score_adj",

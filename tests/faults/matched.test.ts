@@ -82,6 +82,7 @@ describe.concurrent("a command that ends processes by their names", () => {
         async () => (await bed.call("run_command", { sandbox, command: "true" })).structured.exit_code === 0,
       );
     }
+    expect(await bed.sh("cat /tmp/before", { sandbox })).toContain("there");
     await isServed(sandbox);
   });
 

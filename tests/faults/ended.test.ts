@@ -48,7 +48,11 @@ describe.concurrent("a container that the platform ends", () => {
     await bed.call("run_code", { sandbox, code: `import os\n${many}` });
     const first = await bed.first(sandbox);
     const code = (text: string, context: string) => bed.call("run_code", { sandbox, code: text, context });
-    const endless = code("import time\nwhile True: time.sleep(0.01)", "endless");
+    const endless = code(
+      "import time\nopen('/tmp/begun', 'w').close()\nwhile True: time.sleep(0.01)",
+      "endless",
+    );
+    await bed.sh("until [ -e /tmp/begun ]; do sleep 0.05; done", { sandbox });
     process.kill(first, "SIGTERM");
     const answered: number[] = [];
     let refused: string | undefined;

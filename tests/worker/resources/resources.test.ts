@@ -37,6 +37,18 @@ const list = (caller: Caller, cursor?: string) =>
     params: { cursor },
   });
 
+/** Every page: other files leave sandboxes of the owner behind. */
+async function listAll(caller: Caller): Promise<Listed[]> {
+  const { resources, nextCursor } = await list(caller);
+  const all = [...resources];
+  for (let cursor = nextCursor; cursor !== undefined;) {
+    const page = await list(caller, cursor);
+    all.push(...page.resources);
+    cursor = page.nextCursor;
+  }
+  return all;
+}
+
 async function read(uri: string, caller = owner): Promise<Contents> {
   const { contents } = await caller.result<{ contents: Contents[] }>({
     method: "resources/read",
@@ -129,7 +141,7 @@ describe("a list", () => {
       actor.renewActivityTimeout();
       await actor.scheduleNextAlarm();
     });
-    const names = async () => (await list(owner)).resources.map(({ name }) => name);
+    const names = async () => (await listAll(owner)).map(({ name }) => name);
     expect(await names()).toContain(`${idle}/seen`);
     await until(async () => !(await names()).includes(`${idle}/seen`));
     expect(await names()).toContain(`${idle}/`);
@@ -228,7 +240,7 @@ describe("a file", () => {
 
 describe("the list", () => {
   it("has the workspaces, and what lies in those of running sandboxes", async () => {
-    const { resources } = await list(owner);
+    const resources = await listAll(owner);
     const uris = resources.map(({ uri }) => uri);
     expect(uris).toEqual(
       expect.arrayContaining([
@@ -311,7 +323,7 @@ describe("what a run left", () => {
       ...artifacts.map(({ path }) => `artifacts/${path}`),
     ]);
     for (const { uri } of resources) expect((await read(uri)).uri).toBe(uri);
-    expect((await list(owner)).resources.map(({ uri }) => uri)).toContain(`sandbox://runs/${id}/`);
+    expect((await listAll(owner)).map(({ uri }) => uri)).toContain(`sandbox://runs/${id}/`);
     expect(await complete(RUNS, "name", "art", { id })).toContain("artifacts/changes.diff");
     const narrow = await principal("resources-narrow", ["sandbox:read"]);
     const answer = await narrow.post({

@@ -102,7 +102,7 @@ const leastMs = 1500;
  * The part of the calls in peace that the neighbour is answered at the least. It shares one thread with work that comes in
  * pieces of up to a few hundred milliseconds, while a call of its own takes some ten.
  */
-const LEAST_SHARE = 1 / 16;
+const LEAST_SHARE = 1 / 32;
 
 /**
  * While something is under way the neighbour is answered at least `LEAST_SHARE` as often as in peace, for as long, after

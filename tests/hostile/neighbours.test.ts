@@ -95,14 +95,14 @@ async function neighbourUntil(over: () => boolean): Promise<number[]> {
   return times;
 }
 
-/** How long the neighbour's calls are counted at the least, milliseconds. */
-const leastMs = 1500;
+/** How long the calls of the neighbour are counted at the least, milliseconds. In half of that one pause of a second is most of it. */
+const leastMs = 3000;
 
 /**
  * The part of the calls in peace that the neighbour is answered at the least. It shares one thread with work that comes in
  * pieces of up to a few hundred milliseconds, while a call of its own takes some ten.
  */
-const LEAST_SHARE = 1 / 32;
+const LEAST_SHARE = 1 / 16;
 
 /**
  * While something is under way the neighbour is answered at least `LEAST_SHARE` as often as in peace, for as long, after

@@ -1,4 +1,4 @@
-/** Writes the results: bench/results.json, and the tables of docs/performance.md. */
+/** Writes the results: bench/results.json, and the tables of docs/internals/performance.md. */
 import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
@@ -7,7 +7,7 @@ import type { Figure } from "./figure.ts";
 import type { Row } from "./measure.ts";
 
 const RESULTS = new URL("results.json", import.meta.url);
-const PAGE = new URL("../docs/performance.md", import.meta.url);
+const PAGE = new URL("../docs/internals/performance.md", import.meta.url);
 
 export interface Measured {
   figure: Figure;

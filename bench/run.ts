@@ -3,7 +3,7 @@
  *
  *     npm run bench [-- --only <part of a figure's name>] [--quick]
  *
- * Writes bench/results.json and the charts and tables of docs/performance.md, after each figure; a figure that fails is
+ * Writes bench/results.json and the charts and tables of docs/internals/performance.md, after each figure; a figure that fails is
  * named at the end and costs none of the others. --quick measures a tenth and writes nothing. `npm run bench -- --report` measures nothing and writes the page from the results that are there.
  */
 import { parseArgs } from "node:util";

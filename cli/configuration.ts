@@ -97,7 +97,7 @@ export function validate(directory: string): Check[] {
         name: CONFIG,
         verdict: "failed",
         found: `${issue?.path.join(".")}: ${issue?.message}`,
-        fix: "Correct the value; docs/deploy.md has an example.",
+        fix: "Correct the value; docs/guides/deploy.md has an example.",
       },
     ];
   }

@@ -97,7 +97,7 @@ export class Deployment {
       if (this.#options.previewHost !== undefined)
         this.#say(
           "wildcard host",
-          `in the DNS of its zone: AAAA, *.${this.#options.previewHost}, 100::, proxied; its certificate must cover it (docs/deploy.md)`,
+          `in the DNS of its zone: AAAA, *.${this.#options.previewHost}, 100::, proxied; its certificate must cover it (docs/guides/deploy.md)`,
         );
     } finally {
       for (const signal of STOP_SIGNALS) process.off(signal, stop);

@@ -1,4 +1,4 @@
-/** The reference of the command line in docs/cli.md, from the definitions of its commands. `npm run docs` calls it. */
+/** The reference of the command line in docs/reference/cli.md, from the definitions of its commands. `npm run docs` calls it. */
 import type { Option } from "@commander-js/extra-typings";
 import { examplesOf } from "./command.ts";
 import { leaves } from "./program.ts";

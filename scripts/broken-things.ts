@@ -1,4 +1,4 @@
-/** The tables of docs/reliability.md, made of the tests' own names; `npm run docs` writes them. */
+/** The tables of docs/internals/reliability.md, made of the tests' own names; `npm run docs` writes them. */
 import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";

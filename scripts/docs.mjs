@@ -1,6 +1,6 @@
 /**
- * Generates files from the definitions of the tools: tests/definitions, the table in the README and docs/tools.md; and from
- * those of the command line: docs/cli.md; and from the names of tests: the tables of docs/reliability.md.
+ * Generates files from the definitions of the tools: tests/definitions, the table in the README and docs/reference/tools.md; and from
+ * those of the command line: docs/reference/cli.md; and from the names of tests: the tables of docs/internals/reliability.md.
  * `npm run docs` writes them; with --check it only names those that are stale.
  * It is JavaScript because it runs in Node but imports modules that are typed for workerd.
  */
@@ -78,7 +78,7 @@ function inputRow(name, property, required) {
 const QUOTAS = `Limits are those of a principal: sandboxes, runs at once, and seconds of running on a day (UTC), of which a run over
 midnight takes on either day what it ran there. Processes that a command leaves in the background outlive its run, count
 in neither of the last two and end with the sandbox:
-[security.md](security.md#what-the-quotas-count-and-what-they-do-not).`;
+[security.md](../internals/security.md#what-the-quotas-count-and-what-they-do-not).`;
 
 const IMAGES = `## Images
 
@@ -165,14 +165,17 @@ const reference = definitions.map(({ name, title, description, inputSchema }) =>
   return `## \`${name}\`\n\n${title}. Scope \`${scopes.get(name)}\`.\n\n${description}${inputs}`;
 });
 put(
-  "docs/tools.md",
+  "docs/reference/tools.md",
   `# Tools\n\nGenerated from the definitions in \`src/tools\` by \`npm run docs\`.\n\n${QUOTAS}\n\n${WORDS}\n\n${FEWER}\n\n${IMAGES}\n\n${reference.join("\n\n")}\n`,
 );
 
-const commands = readFileSync(join(root, "docs/cli.md"), "utf8");
-put("docs/cli.md", between(commands, "commands", `\n${commandReference()}\n`));
+const commands = readFileSync(join(root, "docs/reference/cli.md"), "utf8");
+put("docs/reference/cli.md", between(commands, "commands", `\n${commandReference()}\n`));
 
-put("docs/reliability.md", withBrokenThings(readFileSync(join(root, "docs/reliability.md"), "utf8")));
+put(
+  "docs/internals/reliability.md",
+  withBrokenThings(readFileSync(join(root, "docs/internals/reliability.md"), "utf8")),
+);
 
 if (!check) {
   const bytes = Buffer.byteLength(JSON.stringify({ tools: definitions }));

@@ -1,8 +1,8 @@
 /**
  * Checks what the documents refer to: links to files and to headings in them, `npm run` commands, commands of the command line
- * with their options, and the messages that docs/troubleshoot.md quotes, which have to stand so in the code; tests that
- * docs/security.md names, versions of clients, and exit statuses; and that the README links every page and docs/variables.md and
- * docs/security.md name every variable. Names what does not exist, and exits with 1 then.
+ * with their options, and the messages that docs/guides/troubleshoot.md quotes, which have to stand so in the code; tests that
+ * docs/internals/security.md names, versions of clients, and exit statuses; and that the README links every page and docs/reference/variables.md and
+ * docs/internals/security.md name every variable. Names what does not exist, and exits with 1 then.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
@@ -78,39 +78,42 @@ for (const path of documents) {
 
 const index = read("README.md");
 for (const path of documents)
-  if (/^docs\/[^/]+$/.test(path) && !index.includes(`](${path}`))
+  if (/^docs\/.+\.md$/.test(path) && !index.includes(`](${path}`))
     problems.push(`README.md: no link to ${path}`);
 
-const variables = read("docs/variables.md") + read("docs/security.md");
+const variables = read("docs/reference/variables.md") + read("docs/internals/security.md");
 for (const name of VARIABLES)
-  if (!variables.includes(`\`${name}\``)) problems.push(`docs/variables.md: nothing of ${name}`);
+  if (!variables.includes(`\`${name}\``)) problems.push(`docs/reference/variables.md: nothing of ${name}`);
 
 /** The code without the seams between pieces of a message. */
 const code = tracked
   .filter((path) => /^(src|cli|local|container)\/.*\.(ts|py|cjs)$/.test(path))
   .map((path) => read(path).replace(/["`] \+\s+["`]/g, ""))
   .join("\n");
-for (const [, quoted] of read("docs/troubleshoot.md").matchAll(/^\| `([^`]+)`/gm))
+for (const [, quoted] of read("docs/guides/troubleshoot.md").matchAll(/^\| `([^`]+)`/gm))
   if (/ /.test(quoted) && !code.includes(quoted))
-    problems.push(`docs/troubleshoot.md: nothing says "${quoted}"`);
+    problems.push(`docs/guides/troubleshoot.md: nothing says "${quoted}"`);
 
 const suites = tracked
   .filter((path) => /^tests\/.*\.test\.ts$/.test(path) && existsSync(join(root, path)))
   .map(read)
   .join("\n");
-const [, ...attacks] = read("docs/security.md").split("| attack | what happens | test |");
+const [, ...attacks] = read("docs/internals/security.md").split("| attack | what happens | test |");
 for (const [, cell] of attacks.join("\n").matchAll(/^\| [^-].*\| (.*) \|$/gm))
   for (const [, name] of cell.matchAll(/`([^`]+)`/g))
-    if (!suites.includes(`"${name}"`)) problems.push(`docs/security.md: there is no test "${name}"`);
+    if (!suites.includes(`"${name}"`))
+      problems.push(`docs/internals/security.md: there is no test "${name}"`);
 
-const [tried] = read("docs/clients.md").split("## Tried by hand");
+const [tried] = read("docs/start/clients.md").split("## Tried by hand");
 for (const [, project, version] of tried.matchAll(/^\| .+? \| `(.+)` (\S+) \|/gm))
   if (installed[project] !== version)
-    problems.push(`docs/clients.md: ${project} is ${installed[project]}, not ${version}`);
+    problems.push(`docs/start/clients.md: ${project} is ${installed[project]}, not ${version}`);
 
-const statuses = [...read("docs/cli.md").matchAll(/^\| (\d+) \|/gm)].map(([, status]) => Number(status));
+const statuses = [...read("docs/reference/cli.md").matchAll(/^\| (\d+) \|/gm)].map(([, status]) =>
+  Number(status),
+);
 if (String(statuses) !== String(Object.values(EXIT)))
-  problems.push(`docs/cli.md: the exit statuses are ${Object.values(EXIT)}, not ${statuses}`);
+  problems.push(`docs/reference/cli.md: the exit statuses are ${Object.values(EXIT)}, not ${statuses}`);
 
 if (problems.length > 0) {
   console.error(problems.join("\n"));

@@ -58,7 +58,7 @@ export async function launch(options: LaunchOptions): Promise<Running> {
   try {
     const control = await openControlSocket(pid, () => ended === undefined && Date.now() < deadline);
     void processes.exited.then(() => closeSync(control.directory));
-    // User code is started by the control server, which raises the score of what it starts; see docs/local.md.
+    // User code is started by the control server, which raises the score of what it starts; see docs/reference/local.md.
     await writeFile(`/proc/${control.pid}/oom_score_adj`, "300").catch(() => undefined);
     return {
       egress,

@@ -111,7 +111,7 @@ export async function secured(
  * honest names do not mix.
  * @param checked False for a host that the operator chose.
  * @param behindProxy The host resolves through its proxy, so a name unknown here is no error: only the name can be
- * checked then, see docs/security.md.
+ * checked then, see docs/internals/security.md.
  */
 async function allowedAddresses(
   host: string,

@@ -215,7 +215,7 @@ function noTerminal(why: string): ToolError {
 const NEVER_RAN =
   "The sandbox has no trace of the command: the server was restarted before it had started, so it never ran, or its files were removed. Run it again.";
 const REMOVED = "The sandbox has no trace of the command any more: its files were removed while it ran.";
-/** A process may have left its run: docs/runs.md says how. */
+/** A process may have left its run: docs/reference/runs.md says how. */
 const WITH_ALL = "with every process of it that was found.";
 const ALLOW_MORE = "Allow more with timeout_seconds, or start it in the background.";
 const CUT =

@@ -195,7 +195,7 @@ describe("a control server that answers every call with", () => {
 
 /**
  * What code can send in the place of sandboxd, by its name in hostile-sandboxd.cjs, and the call that it is an answer to. Each has a
- * row in the table of docs/security.md.
+ * row in the table of docs/internals/security.md.
  */
 const FLOODS: { what: string; flood: string; call: [name: string, args: Record<string, unknown>] }[] = [
   { what: "an answer in an encoding", flood: "encoded", call: ["list_files", {}] },

@@ -36,7 +36,7 @@ test("the image and the local platform carry the same Claude Code", () => {
 
 test("the image carries the OpenCode that the documentation and a failed task have installed on the local platform", () => {
   const [, version] = /opencode-ai@(\S+)/.exec(dockerfile) ?? [];
-  for (const file of ["docs/tasks.md", "src/tasks/agents.ts"])
+  for (const file of ["docs/reference/tasks.md", "src/tasks/agents.ts"])
     expect(read(file)).toMatch(
       new RegExp(`npm install --no-save opencode-ai@${version?.replaceAll(".", "\\.")}["\`]`),
     );

@@ -5,7 +5,7 @@
  *
  *   npm run soak                       under a minute, 20 clients
  *   SOAK_MINUTES=60 npm run soak       50 clients
- *   npm run soak -- --write            the table into docs/reliability.md as well
+ *   npm run soak -- --write            the table into docs/internals/reliability.md as well
  */
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -240,7 +240,7 @@ for (const [name, first] of Object.entries(quarters[0] ?? {}))
   }
 console.log(lines.join("\n"));
 if (process.argv.includes("--write")) {
-  const page = new URL("../../docs/reliability.md", import.meta.url);
+  const page = new URL("../../docs/internals/reliability.md", import.meta.url);
   const between = /(<!-- soak:start[^>]*-->\n)[^]*(\n<!-- soak:end -->)/;
   const today = new Date().toISOString().slice(0, 10);
   const table = `\nWritten on ${today}: ${lines.join("\n")}\n`;

@@ -1,4 +1,4 @@
-/** What is too large, by one: refused before anything is made of it. docs/security.md names these tests. */
+/** What is too large, by one: refused before anything is made of it. docs/internals/security.md names these tests. */
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { ORIGIN, recordLogs, TOKEN } from "../server/support.ts";

@@ -1,4 +1,4 @@
-/** Attacks on tokens, and with them: each refused. docs/security.md names these tests. */
+/** Attacks on tokens, and with them: each refused. docs/internals/security.md names these tests. */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { DAY_MS } from "../../../src/shared/days.ts";
 import { ORIGIN, post, recordLogs } from "../server/support.ts";

@@ -1,4 +1,4 @@
-/** Attacks of OAuth 2.1's security considerations on codes, redirects and clients. docs/security.md names these tests. */
+/** Attacks of OAuth 2.1's security considerations on codes, redirects and clients. docs/internals/security.md names these tests. */
 import { env } from "cloudflare:workers";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { call, ORIGIN, recordLogs, TOKEN } from "../server/support.ts";

@@ -1,4 +1,4 @@
-/** `/panel/stream`: what a page of the panel watches, pushed as it changes. docs/security.md names some of these tests. */
+/** `/panel/stream`: what a page of the panel watches, pushed as it changes. docs/internals/security.md names some of these tests. */
 import { env } from "cloudflare:workers";
 import { createExecutionContext } from "cloudflare:test";
 import { McpServer } from "@modelcontextprotocol/server";

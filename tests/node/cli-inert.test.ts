@@ -2,7 +2,7 @@
 import { type RequestListener, createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { runCLI } from "../setup/cli.ts";
+import { runHere } from "../setup/cli.ts";
 
 /** Clears the screen, writes the clipboard, hides what follows, turns the writing round, and begins a line of its own. */
 const HOSTILE =
@@ -86,7 +86,7 @@ const ACTS = /[\p{Cf}\p{Zl}\p{Zp}]|(?!\t)\p{Cc}/u;
 
 /** What of the output of a command would act on a terminal, looks like this program's own line, or is no JSON. */
 async function faultsOf(words: readonly string[]): Promise<string[]> {
-  const { stdout, stderr } = await runCLI([...words, ...options]);
+  const { stdout, stderr } = await runHere([...words, ...options]);
   const lines = (stdout + stderr).split("\n");
   const faults = lines.filter((line) => ACTS.test(line) || line.startsWith("Error: run curl"));
   if (words.includes("--json"))

@@ -19,7 +19,7 @@ import { parseEnv, stripVTControlCharacters } from "node:util";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { examplesOf } from "../../cli/command.ts";
 import { Progress, aligned, oneLine } from "../../cli/print.ts";
-import { leaves, program } from "../../cli/program.ts";
+import { leaves } from "../../cli/program.ts";
 import { endOfBefore, rotateNamed, rotateOwner, sha256 } from "../../cli/rotation.ts";
 import { http } from "../../cli/mcp.ts";
 import { tokenBefore, VARIABLES_FILE } from "../../cli/server.ts";
@@ -68,15 +68,6 @@ test.each(withSandbox)(
     expect([code, stderr]).toEqual([64, expect.stringMatching(/--sandbox must be 1 to 20 of .*"A B"/)]);
   },
 );
-
-test.each(["files", "token"])("%s --help has an example of each of its commands", async (name) => {
-  const help = vi.spyOn(process.stdout, "write").mockReturnValue(true);
-  program.commands.find((each) => each.name() === name)?.outputHelp();
-  const text = help.mock.calls.join("");
-  help.mockRestore();
-  for (const [command] of leaves().filter(([leaf]) => leaf.startsWith(`${name} `)))
-    expect(text).toContain(`sandbox-mcp ${command}`);
-});
 
 test.each(["text", "JSON"])("an address that is not the endpoint's is told so, as %s", async (form) => {
   const nothing: RequestListener = (_request, response) =>
@@ -342,18 +333,6 @@ test("a narrow terminal gets a table without its minor columns, the last of them
     ["ID", "KIND", "TOOK", "WHAT"],
     ["ID", "KIND", "WHAT"],
     ["ID", "WHAT"],
-  ]);
-});
-
-test("a table fits its terminal and shows no control characters", () => {
-  const lines = aligned(
-    [{ title: "N", right: true }, { title: "WHAT" }],
-    [["10", oneLine("a\n\u001b[2Jb ".repeat(20))]],
-    30,
-  );
-  expect(lines.map((line) => line.replaceAll("\u001b[1m", "").replaceAll("\u001b[22m", ""))).toEqual([
-    " N  WHAT",
-    "10  a b a b a b a b a b a b a…",
   ]);
 });
 
@@ -637,14 +616,6 @@ describe("a terminal", () => {
   });
 });
 
-test("server.json and the bundle's manifest are for this package", () => {
-  const read = (path: string) => JSON.parse(readFileSync(new URL(`../../${path}`, import.meta.url), "utf8"));
-  const [{ name, version, mcpName }, server] = [read("package.json"), read("server.json")];
-  expect(server).toMatchObject({ name: mcpName, version, packages: [{ identifier: name, version }] });
-  expect(server.name).toMatch(/^[a-zA-Z0-9.-]+\/[a-zA-Z0-9._-]+$/);
-  expect(server.description.length).toBeLessThanOrEqual(100);
-});
-
 const PREREQUISITES = "check-prerequisites.sh";
 
 test("scripts/check-prerequisites.sh answers with JSON before anything is installed", () => {
@@ -675,16 +646,3 @@ test("scripts/check-prerequisites.sh answers with JSON before anything is instal
   });
   rmSync(copy, { recursive: true });
 });
-
-const wrappers = readdirSync(new URL("../../scripts", import.meta.url)).filter((file) =>
-  file.endsWith(".sh"),
-);
-test.each(wrappers.filter((file) => file !== PREREQUISITES))(
-  "scripts/%s is a command that answers with JSON",
-  (file) => {
-    const script = readFileSync(new URL(`../../scripts/${file}`, import.meta.url), "utf8");
-    const [, words = ""] = /cli\/main\.ts" (.+) --json "\$@"$/m.exec(script) ?? [];
-    const [, command] = leaves().find(([name]) => name === words) ?? [];
-    expect(command?.options.map(({ long }) => long)).toContain("--json");
-  },
-);

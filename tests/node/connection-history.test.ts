@@ -29,32 +29,6 @@ function connect(log: ConnectionLog, ...hosts: string[]): void {
     });
 }
 
-const hostsOf = ({ connections }: Pick<SeenConnections, "connections">) =>
-  connections.map(({ host }) => host).join(" ");
-
-it("goes on over the next container, though nobody asked between the two, and over the next actor", async () => {
-  const { state, actor } = platform();
-  const [first, second, third] = [new ConnectionLog(), new ConnectionLog(), new ConnectionLog()];
-  const history = actor();
-  state.seen = [first];
-  connect(first, "a");
-  await history.collect();
-  connect(first, "no");
-  state.seen = [first, second];
-  connect(second, "b");
-  expect(hostsOf(await history.collect())).toBe("a no b");
-  connect(second, "c");
-  expect(hostsOf(await history.collect())).toBe("a no b c");
-  const next = actor();
-  state.seen = [];
-  expect(hostsOf(await next.collect())).toBe("a no b c");
-  state.seen = [second, third];
-  connect(second, "d", "no");
-  const all = await next.collect();
-  expect(hostsOf(all)).toBe("a no b c d no");
-  expect(all.refused).toBe(2);
-});
-
 it("keeps the last ones, and counts what was refused of all", async () => {
   const { state, actor } = platform();
   const [first, second] = [new ConnectionLog(), new ConnectionLog()];
@@ -68,21 +42,4 @@ it("keeps the last ones, and counts what was refused of all", async () => {
   expect(refused).toBe(KEPT_CONNECTIONS + 5);
   expect(connections).toHaveLength(KEPT_CONNECTIONS);
   expect(connections.at(-1)?.host).toBe("last");
-});
-
-it("is empty after it was forgotten, also for who was about to collect, and stores nothing of a sandbox that connects nowhere", async () => {
-  const { state, stored, actor } = platform();
-  state.seen = [new ConnectionLog()];
-  const history = actor();
-  await history.collect();
-  expect(stored.size).toBe(0);
-  connect(state.seen[0] ?? new ConnectionLog(), "a");
-  await history.collect();
-  expect(stored.size).toBe(1);
-  const late = history.collect();
-  history.forget();
-  state.seen = [];
-  expect(hostsOf(await late)).toBe("");
-  expect(hostsOf(await history.collect())).toBe("");
-  expect(stored.size).toBe(0);
 });

@@ -14,7 +14,6 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
 import { SANDBOXD_PORT } from "../../container/sandboxd/protocol.ts";
 import { checkBubblewrap } from "../../local/engine/check.ts";
-import { startEngine } from "../../local/engine/engine.ts";
 import { findGroupParents, groupPrefix } from "../../local/engine/limits.ts";
 import { repository } from "../../local/engine/own-files.ts";
 import { SECRET_HEADER } from "../../local/platform/protocol.ts";
@@ -44,7 +43,6 @@ async function startStragglers(sandbox: TestSandbox): Promise<Process[]> {
   return found();
 }
 
-const gone = (child: ChildProcess) => new Promise((resolve) => child.once("exit", resolve));
 const groupsOf = async (boot: string) =>
   (await findGroupParents()).flatMap(({ path }) =>
     readdirSync(path).filter((name) => name.startsWith(groupPrefix + boot)),
@@ -364,17 +362,6 @@ describe("the engine as a program", () => {
     await next.close();
   });
 
-  it.each(["SIGTERM", "SIGINT", "stdin"] as const)("ends in order, with everything: %s", async (how) => {
-    const { program, runDir, stragglers } = await busy();
-    const exit = gone(program.child);
-    if (how === "stdin") program.child.stdin?.end();
-    else program.child.kill(how);
-    expect(await exit).toBe(0);
-    expect(await survivors(stragglers, 0)).toEqual([]);
-    expect(existsSync(join(runDir, program.boot))).toBe(false);
-    expect(await groupsOf(program.boot)).toEqual([]);
-  });
-
   it("passes no file of its own on to a sandbox", async () => {
     const { sandbox } = await busy();
     expect((await sandbox.run("ls -l /proc/[0-9]*/fd 2>/dev/null | grep -c leaked")).stdout).toBe("0");
@@ -407,26 +394,6 @@ describe("the engine as a program", () => {
 });
 
 describe("bubblewrap", () => {
-  it("is found to work where it does", async () => {
-    expect(await checkBubblewrap()).toMatchObject({ works: true });
-  });
-
-  it("is asked for where it is missing, with the command that installs it", async () => {
-    const nowhere = "/nonexistent";
-    const check = await checkBubblewrap(nowhere);
-    expect(check).toMatchObject({ works: false, reason: "bubblewrap is not installed" });
-    const runDir = join(tmpdir(), `sandbox-mcp-never-${process.pid}`);
-    const start = startEngine({
-      secret: "x".repeat(16),
-      network: "none",
-      isolation: "bubblewrap",
-      runDir,
-      path: nowhere,
-    });
-    await expect(start).rejects.toThrow(/not installed. Install it: /);
-    expect(existsSync(runDir)).toBe(false);
-  });
-
   it("is not enough without perl, which the answer names with the command that installs it", async () => {
     const directory = await mkdtemp(join(tmpdir(), "no-perl-"));
     await chmod(directory, 0o755);

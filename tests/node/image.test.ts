@@ -6,24 +6,6 @@ import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 
 const root = new URL("../../", import.meta.url).pathname;
-const dockerfile = readFileSync(join(root, "Dockerfile"), "utf8");
-
-describe("the Dockerfile", () => {
-  const entrypoint = /^ENTRYPOINT (\[.*\])$/m.exec(dockerfile)?.[1];
-  const words: string[] = JSON.parse(entrypoint ?? "[]");
-
-  it("starts the entrypoint first, and the image's own server by a name that nobody matches", () => {
-    expect(words[1]).toBe("sbx-control");
-    expect(dockerfile).toContain("ln -s /container-server/sandbox /usr/local/bin/sbx-control");
-    expect(dockerfile.match(/^(ENTRYPOINT|CMD) /gm)).toEqual(["ENTRYPOINT "]);
-  });
-
-  it("names a program of ours that it copies", () => {
-    expect(dockerfile).toContain("COPY --chmod=0555 container/ /opt/sandbox-mcp/");
-    expect(words[0]).toBe("/opt/sandbox-mcp/entrypoint.sh");
-    expect(readFileSync(join(root, "container/entrypoint.sh"), "utf8")).toMatch(/^#!\/bin\/bash\n/);
-  });
-});
 
 describe("the entrypoint", () => {
   let group: string;

@@ -7,18 +7,15 @@ import { createServer, type IncomingMessage, type Server } from "node:http";
 import { createServer as createTCPServer, connect as connectTCP, type AddressInfo } from "node:net";
 import { hostname, networkInterfaces, tmpdir } from "node:os";
 import { join as joinPath } from "node:path";
-import { Duplex } from "node:stream";
+import type { Duplex } from "node:stream";
 import { text } from "node:stream/consumers";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { refusedAddress } from "../../local/engine/addresses.ts";
 import { look } from "../../local/engine/attached.ts";
 import { hostCertificates } from "../../local/engine/certificates.ts";
-import { createEgress, join, takeConnections } from "../../local/engine/egress.ts";
-import { OutboundQueue } from "../../local/engine/outbound.ts";
 import { hostRegistries } from "../../local/engine/registries.ts";
 import { connectUpstream, hostProxy } from "../../local/engine/upstream.ts";
 import { frame } from "../../local/platform/protocol.ts";
-import { ConnectionLog } from "../../src/shared/connection-log.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
 
 /** Plays a server of the internet; sandboxes reach it as internet.test. */
@@ -174,24 +171,6 @@ describe("the internet", () => {
       expect((await sandbox.run(java)).stdout).toContain(`${set} ${setting}\n`);
   });
 
-  it("sends through a tunnel all that came before its end, to whoever reads slowly", async () => {
-    const held: (() => void)[] = [];
-    let taken = "";
-    const client = new Duplex({
-      read: () => undefined,
-      write: (piece, _encoding, done) => void held.push(() => ((taken += piece), done())),
-    });
-    const server = new Duplex({ allowHalfOpen: false, read: () => undefined });
-    join(client, server);
-    for (const piece of ["first ", "second ", "last", null]) server.push(piece);
-    await once(server, "close");
-    while (!client.destroyed) {
-      held.shift()?.();
-      await new Promise((turn) => setImmediate(turn));
-    }
-    expect(taken).toBe("first second last");
-  });
-
   it("passes on a large body whole, to whoever reads slowly, and nothing past its end", async () => {
     const script = `
 import hashlib, socket
@@ -224,23 +203,6 @@ print(body(tunnel, ${large.length}))`;
     expect(stderr).toBe("");
     const digest = createHash("sha256").update(large).digest("hex");
     expect(stdout.trim().split("\n")).toEqual([digest, "hi", `${large.length / 2}`, digest]);
-  });
-
-  it("keeps no tunnel of a sandbox that is gone, whose client has said its last word", async () => {
-    const listener = createTCPServer();
-    listener.listen(0, "127.0.0.1");
-    await once(listener, "listening");
-    const server = createServer();
-    const tunnelled = once(server, "connect");
-    const close = takeConnections(server, [listener]);
-    const client = connectTCP(portOf(listener), "127.0.0.1");
-    client.end("CONNECT silent.test:443 HTTP/1.1\r\nHost: silent.test\r\n\r\n");
-    const socket: Duplex = (await tunnelled)[1];
-    await once(socket.resume(), "end");
-    expect(socket.destroyed).toBe(false);
-    close();
-    expect(socket.destroyed).toBe(true);
-    await once(listener, "close");
   });
 
   it("has the host of the URL, not one the client makes up", async () => {
@@ -284,44 +246,6 @@ print(body(tunnel, ${large.length}))`;
     const { connections } = JSON.parse(await (await one.call("GET", "/connections")).text());
     expect(connections.map(({ status }: { status: number }) => status)).toEqual([101, 502, 401, 403, 101]);
     await one.destroy();
-  });
-
-  it.each([
-    ["a request", "GET http://far.test/ HTTP/1.1\r\nHost: far.test\r\n\r\n"],
-    ["a tunnel", "CONNECT far.test:443 HTTP/1.1\r\nHost: far.test\r\n\r\n"],
-    [
-      "a WebSocket",
-      "GET http://far.test/ HTTP/1.1\r\nHost: far.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-    ],
-  ])("goes on with no connection whose client has left while it was made: %s", async (_what, asked) => {
-    // Takes what it is asked for, and does not say that it could.
-    const machine = createTCPServer();
-    machine.listen(0, "127.0.0.1");
-    await once(machine, "listening");
-    const connections = new ConnectionLog();
-    const server = createEgress({
-      intercepts: { http: [], https: [], all: false },
-      internet: { allowed: true },
-      policy: { internet: "full", allowHosts: [] },
-      connections,
-      queue: new OutboundQueue(),
-      upstream: {
-        allowAddresses: new Map(),
-        env: { HTTPS_PROXY: `http://127.0.0.1:${portOf(machine)}` },
-        resolve: async () => ["1.1.1.1"],
-      },
-      authority: undefined,
-    });
-    const client = connectTCP(await listen(server), "127.0.0.1");
-    const made = once(machine, "connection");
-    client.write(asked);
-    const [upstream] = await made;
-    await once(upstream, "data");
-    client.resetAndDestroy();
-    await once(upstream.resume(), "close");
-    await expect.poll(() => connections.connections[0]?.status).toBe(499);
-    server.close();
-    machine.close();
   });
 
   it("is not where a sandbox's own servers are, on port 80 or under the sandbox's own names", async () => {

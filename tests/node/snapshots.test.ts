@@ -292,43 +292,6 @@ console.log(JSON.stringify({ failure, isWhole }));`;
 });
 
 describe("a save", () => {
-  it("of however many files, and what reads its manifest and its index, let other events have their turn", async () => {
-    const names = Array.from({ length: 20 }, (_, index) => `file${index}`);
-    for (const name of names) writeFileSync(join(root, name), name);
-    vi.stubEnv("SANDBOXD_ROOT", outside);
-    vi.resetModules();
-    const { SnapshotState } = await import("../../container/sandboxd/snapshots/state.ts");
-    vi.unstubAllEnvs();
-    // A step takes longer than others wait.
-    let now = Date.now();
-    vi.spyOn(Date, "now").mockImplementation(() => (now += 1000));
-    let turns = 0;
-    const count = () => {
-      turns++;
-      next = setImmediate(count);
-    };
-    let next = setImmediate(count);
-    const turnsOf = async (work: () => Promise<unknown>) => {
-      turns = 0;
-      await work();
-      return turns;
-    };
-    try {
-      const save = await Save.plan("a", root, new Map(), { max: 2 ** 30, repack: [] }, signal);
-      expect(await turnsOf(() => Array.fromAsync(save.pack(signal)))).toBeGreaterThanOrEqual(names.length);
-      expect(await turnsOf(() => save.manifest())).toBeGreaterThanOrEqual(names.length);
-      const manifest = await save.manifest();
-      expect(await turnsOf(() => readManifest(manifest))).toBeGreaterThanOrEqual(names.length);
-      const before = new SnapshotState();
-      before.keep("a", save.index);
-      before.commit("a");
-      expect(await turnsOf(() => new SnapshotState().index())).toBeGreaterThanOrEqual(names.length);
-    } finally {
-      clearImmediate(next);
-      vi.restoreAllMocks();
-    }
-  });
-
   it("of a workspace that was removed holds nothing", async () => {
     const removed = join(root, "removed");
     const save = await Save.plan("a", removed, new Map(), { max: 1e9, repack: [] }, signal);
@@ -386,17 +349,6 @@ console.log(JSON.stringify([save.summary.left.unreadable, (await save.done()).un
     });
     for await (const part of save.pack(signal)) expect(part.toString()).toBe("other");
     expect((await save.done()).files).toBe(1);
-  });
-
-  it("has no content of what is all zeros", async () => {
-    writeFileSync(join(root, "sparse"), "");
-    truncateSync(join(root, "sparse"), 3 * BLOB_BYTES);
-    const save = await Save.plan("a", root, new Map(), { max: 1e9, repack: [] }, signal);
-    const { done } = await save.pack(signal).next();
-    expect(done).toBe(true);
-    expect(await readManifest(await save.manifest())).toMatchObject([
-      { path: "sparse", size: 3 * BLOB_BYTES, blobs: [null, null, null] },
-    ]);
   });
 
   it("of too many files leaves out what can be made again, and says so", async () => {

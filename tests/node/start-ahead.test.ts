@@ -1,20 +1,13 @@
 /** The sandbox that an engine starts before anybody asks for one: whose it becomes, when it is not used, and its end. */
-import { spawn } from "node:child_process";
-import { randomBytes } from "node:crypto";
-import { existsSync, readFileSync } from "node:fs";
-import { mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { afterEach, expect, it } from "vitest";
 import type { EngineOptions } from "../../local/engine/engine.ts";
 import { identify, kill } from "../../local/engine/identity.ts";
-import { sandboxMark } from "../../local/engine/leftovers.ts";
-import { findGroupParents, groupPrefix } from "../../local/engine/limits.ts";
-import { repository } from "../../local/engine/own-files.ts";
 import { startTestEngine, TestSandbox, type TestEngine } from "../setup/engine-client.ts";
-import { survivors, tree } from "../setup/processes.ts";
-import { next, startedAhead, whichCommand } from "../setup/start-ahead.ts";
+import { next, whichCommand } from "../setup/start-ahead.ts";
 import { until } from "../setup/until.ts";
 
 const cleanUp: (() => Promise<unknown>)[] = [];
@@ -37,21 +30,6 @@ async function directory(): Promise<string> {
 const own = ({ runDir, engine }: TestEngine) => join(runDir, engine.boot);
 
 const whichOne = async (sandbox: TestSandbox) => (await sandbox.run(whichCommand)).stdout;
-
-it("becomes the next sandbox, and leaves nothing when that is destroyed", async () => {
-  const engine = await start();
-  const ahead = await next(own(engine));
-  const all = tree(ahead.pid);
-  expect(all.length).toBeGreaterThan(2);
-  const sandbox = await TestSandbox.start(engine);
-  expect(await whichOne(sandbox)).toBe(ahead.which);
-  await sandbox.destroy();
-  expect(await survivors(all, 0)).toEqual([]);
-  expect(existsSync(join(own(engine), ahead.name))).toBe(false);
-  for (const { path } of await findGroupParents())
-    expect(existsSync(join(path, groupPrefix + engine.engine.boot, ahead.name))).toBe(false);
-  expect(await sandbox.ended()).toEqual({ exitCode: 0, reason: "destroyed" });
-});
 
 it("becomes one sandbox alone: of those that start at once each is another, and so is the next", async () => {
   const engine = await start();
@@ -102,17 +80,6 @@ it("has the way out, and the names, of the actor that it is given to", async () 
   expect(refused.stdout).toContain("this sandbox has no internet access");
 });
 
-it("is not used when the host has replaced a file that it is shown", async () => {
-  const shown = await directory();
-  await writeFile(join(shown, "file"), "first");
-  const engine = await start({ readOnly: [{ from: join(shown, "file"), to: "/opt/file" }] });
-  await next(own(engine));
-  await writeFile(join(shown, "new"), "second");
-  await rename(join(shown, "new"), join(shown, "file"));
-  const sandbox = await TestSandbox.start(engine);
-  expect((await sandbox.run("cat /opt/file")).stdout).toBe("second");
-});
-
 it("disturbs nobody when it is killed while it waits", async () => {
   const engine = await start();
   const ahead = await next(own(engine));
@@ -142,60 +109,4 @@ it("disturbs nobody when it cannot start, and is there again once it can", async
   const sandbox = await TestSandbox.start(engine);
   expect((await sandbox.run("echo works")).stdout).toBe("works");
   await next(own(engine), [name]);
-});
-
-it("ends no engine when a file of the host cannot be looked at, and is there again once it can", async () => {
-  const shown = join(await directory(), "file");
-  await writeFile(shown, "shown");
-  let looks = 0;
-  let isBroken = false;
-  const mount = {
-    to: "/opt/file",
-    get from() {
-      if (!isBroken) return shown;
-      looks++;
-      throw new Error("ELOOP: too many symbolic links encountered");
-    },
-  };
-  const engine = await start({ readOnly: [mount] });
-  const { name } = await next(own(engine));
-  isBroken = true;
-  await expect(TestSandbox.start(engine)).rejects.toThrow("ELOOP");
-  const before = looks;
-  // The one that is to be started ahead next.
-  await until(() => looks > before);
-  isBroken = false;
-  const sandbox = await TestSandbox.start(engine);
-  expect((await sandbox.run("cat /opt/file")).stdout).toBe("shown");
-  await next(own(engine), [name]);
-});
-
-it("is gone with an engine that is closed while it starts", async () => {
-  const engine = await startTestEngine();
-  const running = own(engine);
-  const name = await until(() => startedAhead(running)[0]);
-  const pid = Number.parseInt(readFileSync(join(running, name, sandboxMark), "utf8"), 10);
-  const all = tree(pid);
-  await engine.close();
-  expect(await survivors(all, 0)).toEqual([]);
-  expect(existsSync(running)).toBe(false);
-});
-
-it("is gone with an engine that is killed", async () => {
-  const runDir = await directory();
-  const secret = randomBytes(24).toString("hex");
-  const child = spawn(process.execPath, [join(repository, "local/engine/main.ts")], {
-    stdio: ["pipe", "pipe", "inherit"],
-  });
-  cleanUp.push(async () => child.kill("SIGKILL"));
-  child.stdin.write(`${JSON.stringify({ secret, network: "none", isolation: "bubblewrap", runDir })}\n`);
-  const line = await new Promise<string>((resolve) =>
-    createInterface({ input: child.stdout }).once("line", resolve),
-  );
-  const running = join(runDir, JSON.parse(line).boot);
-  const all = tree((await next(running)).pid);
-  child.kill("SIGKILL");
-  expect(await survivors(all, 5000)).toEqual([]);
-  await start({ runDir });
-  expect(existsSync(running)).toBe(false);
 });

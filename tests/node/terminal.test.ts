@@ -1,7 +1,7 @@
 /** What a terminal's output says as text. */
 import * as fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { isEchoOf, lastStates, rendered, terminalText, unfinishedSequence } from "../../src/runs/terminal.ts";
+import { lastStates, rendered, terminalText } from "../../src/runs/terminal.ts";
 
 const ESC = "\u001b";
 
@@ -71,12 +71,6 @@ describe("the text of a terminal", () => {
       lines.map((n) => (n === 150 ? "top" : n)).join("\n"),
     );
   });
-
-  it("is complete up to a sequence that is cut", () => {
-    expect(unfinishedSequence(`text${ESC}[1;3`)).toBe(5);
-    expect(unfinishedSequence(`text${ESC}`)).toBe(1);
-    expect(unfinishedSequence(`text${ESC}[1;31m`)).toBe(0);
-  });
 });
 
 describe("last states", () => {
@@ -84,20 +78,5 @@ describe("last states", () => {
     const steps = Array.from({ length: 20 }, (_, n) => `\n\rinner: ${n + 1}/20${ESC}[A`);
     const outer = Array.from({ length: 5 }, (_, n) => `\router: ${n + 1}/5${steps.join("")}`);
     expect(lastStates(`before\n${outer.join("")}`)).toBe("before\nouter: 5/5\ninner: 20/20");
-  });
-});
-
-describe("an echo", () => {
-  const echoes = (typed: string, output: string) => isEchoOf(typed, new TextEncoder().encode(output));
-
-  it("is what was typed, whole or in part", () => {
-    expect(echoes("make\r", "ma")).toBe(true);
-    expect(echoes("make all\r", `make all\r\n${ESC}[?2004l\r`)).toBe(true);
-  });
-
-  it("is no answer of a program's, and no key of its own", () => {
-    expect(echoes("make\r", "make\r\nok")).toBe(false);
-    expect(echoes("\u0003", "^C")).toBe(false);
-    expect(echoes("q", "q")).toBe(false);
   });
 });

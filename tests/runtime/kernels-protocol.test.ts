@@ -1,60 +1,5 @@
-import { spawnSync } from "node:child_process";
 import { describe, expect, it } from "vitest";
-import { SHOWN_END_BYTES } from "../../container/sandboxd/protocol.ts";
-import { loadCell, parseDocument, parseHello, runCell } from "../../src/container/kernels/protocol.ts";
-
-const AWKWARD = "\"quotes\" 'single' \\ back\n\ttab \0 nul é 😀 \u2028 \ud800 </script> ${x} %magic !cmd ?";
-
-describe("runCell", () => {
-  const spec = { code: AWKWARD, logCapBytes: 5 };
-
-  const mark = String(Number.parseInt("box1", 36));
-
-  it("is one ASCII line whatever the code holds", () => {
-    for (const language of ["python", "javascript", "typescript"] as const) {
-      expect(runCell(language, "box1", spec)).toMatch(/^__sandbox_mcp__\([ -~]*\)$/);
-    }
-  });
-
-  it("gives JavaScript an object", () => {
-    const received = new Function("__sandbox_mcp__", `return ${runCell("javascript", "box1", spec)}`)(
-      (value: unknown) => value,
-    );
-    const files = "/var/lib/sandbox-mcp/runs/box1";
-    expect(received).toEqual({
-      run: "box1",
-      mark,
-      files,
-      cap_bytes: 5,
-      tail_bytes: SHOWN_END_BYTES,
-      language: "javascript",
-      code: AWKWARD,
-    });
-  });
-
-  it("gives Python JSON text", () => {
-    const program = `import json\n__sandbox_mcp__ = lambda text: print(json.dumps(json.loads(text)))\n${runCell("python", "box1", spec, "/r")}`;
-    const { stdout } = spawnSync("python3", ["-"], { input: program, encoding: "utf8" });
-    expect(JSON.parse(stdout)).toEqual({
-      run: "box1",
-      mark,
-      files: "/r/box1",
-      cap_bytes: 5,
-      tail_bytes: SHOWN_END_BYTES,
-      language: "python",
-      code: AWKWARD,
-    });
-  });
-});
-
-describe("loadCell", () => {
-  it("loads the prelude from where it lies in a sandbox", () => {
-    expect(loadCell("typescript")).toBe(
-      'require("/opt/sandbox-mcp/kernel/node.cjs").start(globalThis, "typescript")',
-    );
-    expect(loadCell("python")).toContain("/opt/sandbox-mcp/kernel");
-  });
-});
+import { parseDocument } from "../../src/container/kernels/protocol.ts";
 
 describe("parsing", () => {
   const stream = { text: "", bytes: 0, dropped: 0 };
@@ -67,14 +12,6 @@ describe("parsing", () => {
     results: [{ text: "1" }],
   };
   const whole = { ...document, error: null, exit: null };
-
-  it("finds the process among other lines", () => {
-    const line =
-      '{"sandbox_mcp_kernel": 1, "pid": 12, "started": 345, "language": "python", "version": "3.11"}';
-    expect(parseHello(`a warning\n${line}\n`)).toEqual({ pid: 12, started: 345 });
-    expect(parseHello('{"pid": 12}')).toBeUndefined();
-    expect(parseHello("")).toBeUndefined();
-  });
 
   it("takes the document of this run, and nothing else", () => {
     const nothing = { output: new Uint8Array(), bytes: 0, dropped: 0 };

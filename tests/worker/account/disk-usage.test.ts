@@ -1,6 +1,5 @@
 /** What a list of sandboxes says of their sizes. */
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { DiskUsage } from "../../../src/actors/disk-usage.ts";
+import { expect, test } from "vitest";
 import { inActor, owner, sh } from "../support.ts";
 
 interface Listed {
@@ -36,57 +35,4 @@ test("of a stopped sandbox it is 0, and of the next container it is not that of 
   await sh("restarted", "rm -f a");
   expect(await size("restarted")).toBeUndefined();
   await expect.poll(() => size("restarted"), { timeout: 15_000 }).toBeLessThan(100_000);
-});
-
-describe("with a clock of its own", () => {
-  beforeEach(() => {
-    vi.useFakeTimers({ now: Date.UTC(2026, 0, 15, 12) });
-  });
-  afterEach(() => {
-    vi.useRealTimers();
-  });
-
-  function counting() {
-    const seen = { count: 0, running: true };
-    const diskUsage = new DiskUsage({
-      running: () => seen.running,
-      measure: async () => void seen.count++,
-      background: () => undefined,
-    });
-    return { seen, diskUsage };
-  }
-
-  test("a sandbox that nobody uses any more is measured once", async () => {
-    const { seen, diskUsage } = counting();
-    for (let call = 0; call < 10; call++) {
-      diskUsage.used();
-      await vi.advanceTimersByTimeAsync(100);
-    }
-    await vi.advanceTimersByTimeAsync(5000);
-    expect(seen.count).toBe(1);
-    await vi.advanceTimersByTimeAsync(3_600_000);
-    expect(seen.count).toBe(1);
-  });
-
-  test.each([200, 7000])("one that is used every %i ms is measured about once a minute", async (every) => {
-    const { seen, diskUsage } = counting();
-    for (let at = 0; at < 600_000; at += every) {
-      diskUsage.used();
-      await vi.advanceTimersByTimeAsync(every);
-    }
-    expect(seen.count).toBeGreaterThanOrEqual(4);
-    expect(seen.count).toBeLessThanOrEqual(10);
-    const before = seen.count;
-    diskUsage.used();
-    await vi.advanceTimersByTimeAsync(70_000);
-    expect(seen.count).toBe(before + 1);
-  });
-
-  test("one that has stopped is not started for it", async () => {
-    const { seen, diskUsage } = counting();
-    diskUsage.used();
-    seen.running = false;
-    await vi.advanceTimersByTimeAsync(3_600_000);
-    expect(seen.count).toBe(0);
-  });
 });

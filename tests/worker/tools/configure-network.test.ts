@@ -347,15 +347,6 @@ describe("nobody has more than they were given", () => {
     own.put({ internet: "full" });
     expect(await own.refusalNote(0)).toBeUndefined();
   });
-
-  it("and the platform is told once of each policy", async () => {
-    const { network: own, told } = network({ network: all, authTokens: [] });
-    await own.enforce();
-    await own.enforce();
-    own.put({ internet: "none" });
-    await own.enforce();
-    expect(told.map(({ internet }) => internet)).toEqual(["full", "none"]);
-  });
 });
 
 /** What an actor on Cloudflare has of the SDK and of its storage, which outlive it. */

@@ -98,56 +98,7 @@ function agree(isInRegistry: boolean, isInModel: boolean): void {
   expect(isInRegistry).toBe(isInModel);
 }
 
-const objectsOf = (...ids: string[]) => new Set(ids.flatMap((id) => [packPrefix(id), manifestPrefix(id)]));
-
 describe("the registry of saved states", () => {
-  it("keeps the packs that the new state refers to, and deletes the others with the old one", () =>
-    bench(async (at) => {
-      const first = at.save("a");
-      const second = at.save("a");
-      await at.sweep();
-      expect(at.bucket).toEqual(new Set([packPrefix(first), ...objectsOf(second)]));
-      expect(at.registry.current("a")?.packs.map(({ id }) => id)).toEqual([first, second]);
-      const third = at.save("a", ({ id }) => id === second);
-      await at.sweep();
-      expect(at.bucket).toEqual(new Set([packPrefix(second), ...objectsOf(third)]));
-    }));
-
-  it("lets one of two saves at once become the state, and deletes what the other wrote", () =>
-    bench(async (at) => {
-      at.save("a");
-      const one = at.begin("a");
-      const other = at.begin("a");
-      expect(() => at.commit("a", one)).toThrow("given up");
-      at.commit("a", other);
-      expect(at.registry.current("a")?.id).toBe(other.id);
-      await at.sweep();
-      // The first may still be writing.
-      expect(at.bucket).toEqual(new Set([...objectsOf(one.id), ...objectsOf(other.id)]));
-      at.now += HOUR_MS;
-      await at.sweep();
-      expect(at.bucket).toEqual(objectsOf(other.id));
-    }));
-
-  it("deletes what a save wrote that crashed before its commit, and keeps the state before", () =>
-    bench(async (at) => {
-      const before = at.save("a");
-      at.begin("a");
-      at.now += HOUR_MS;
-      at.registry.expire(at.now);
-      await at.sweep();
-      expect(at.bucket).toEqual(objectsOf(before));
-      expect(at.registry.current("a")?.id).toBe(before);
-    }));
-
-  it("takes a commit that is repeated because its answer was lost", () =>
-    bench((at) => {
-      const begun = at.begin("a");
-      at.commit("a", begun);
-      at.commit("a", begun);
-      expect(at.registry.current("a")?.id).toBe(begun.id);
-    }));
-
   it("refuses a save of a sandbox that was destroyed meanwhile, and deletes all of it", () =>
     bench(async (at) => {
       at.save("a");
@@ -186,43 +137,6 @@ describe("the registry of saved states", () => {
       at.registry.giveUp("a", begun.id, false, at.now);
     }),
   );
-
-  it("keeps what a checkpoint names until the checkpoint ends: its sandbox may be destroyed", () =>
-    bench(async (at) => {
-      const first = at.save("a");
-      const { id } = at.registry.checkpoint("a", "good", at.now);
-      at.save("a", () => false);
-      at.registry.forget("a", at.now);
-      await at.sweep();
-      expect(at.bucket).toEqual(objectsOf(first));
-      expect(at.registry.checkpoints()).toMatchObject([{ id, sandbox: "a", label: "good", files: 1 }]);
-      at.now += TTL_DAYS * DAY_MS;
-      at.registry.expire(at.now);
-      await at.sweep();
-      expect(at.bucket).toEqual(new Set());
-      expect(() => at.registry.known(id)).toThrow("There is no checkpoint");
-    }));
-
-  it("forks cost no object, and each goes its own way", () =>
-    bench(async (at) => {
-      const first = at.save("a");
-      const { id } = at.registry.checkpoint("a", "good", at.now);
-      const forks = Array.from({ length: 10 }, (_, n) => `fork-${n}`);
-      for (const fork of forks) at.registry.fork(fork, id, at.now);
-      expect(at.bucket).toEqual(objectsOf(first));
-      const own = forks.map((fork) => at.save(fork));
-      at.registry.forget("a", at.now);
-      at.registry.removeCheckpoints("a", at.now);
-      await at.sweep();
-      expect(at.bucket).toEqual(new Set([packPrefix(first), ...objectsOf(...own)]));
-      for (const [n, fork] of forks.entries())
-        expect(
-          at.registry
-            .current(fork)
-            ?.packs.map((pack) => pack.id)
-            .sort(),
-        ).toEqual([first, own[n]].sort());
-    }));
 
   it("going back keeps the state before as a checkpoint, once, and the newest ten of them", () =>
     bench((at) => {
@@ -290,44 +204,6 @@ describe("the registry of saved states", () => {
       expect(at.registry.bytes).toBe(7);
     }));
 
-  it("keeps what a task left beside the state of its sandbox, and without that, for its own time", () =>
-    bench(async (at) => {
-      const state = at.save("a");
-      const left = at.archive("a", "a.1t");
-      expect(at.registry.current("a")?.id).toBe(state);
-      at.registry.forget("a", at.now);
-      await at.sweep();
-      expect(at.bucket).toEqual(new Set([packPrefix(state), ...objectsOf(left)]));
-      at.registry.forkArchive("b", "a.1t", at.now);
-      expect(
-        at.registry
-          .currentArchive("b")
-          ?.packs.map(({ id }) => id)
-          .sort(),
-      ).toEqual([state, left].sort());
-      at.registry.forget("b", at.now);
-      at.now += TASK_DAYS * DAY_MS;
-      expect(at.registry.nextDue()).toBeLessThanOrEqual(at.now);
-      at.registry.expire(at.now);
-      await at.sweep();
-      expect(at.bucket).toEqual(new Set());
-      expect(() => at.registry.forkArchive("c", "a.1t", at.now)).toThrow("not kept any more");
-    }));
-
-  it("takes what is kept of a task again, and a state that there is for it", () =>
-    bench(async (at) => {
-      const state = at.save("a");
-      at.archive("a", "a.1t");
-      const again = at.archive("a", "a.1t");
-      await at.sweep();
-      expect(at.bucket).toEqual(new Set([...objectsOf(state), ...objectsOf(again)]));
-      at.registry.archive(state, { run: "a.1t", part: "workspace", expiresAt: at.now + 1 }, at.now);
-      await at.sweep();
-      expect(at.bucket).toEqual(objectsOf(state));
-      const gone = { run: "a.2t", part: "workspace", expiresAt: at.now + 1 } as const;
-      expect(() => at.registry.archive(again, gone, at.now)).toThrow("there is no state");
-    }));
-
   it("has what tasks left give way to what is newer, the oldest first, and only where that helps", () =>
     bench(
       (at) => {
@@ -381,30 +257,6 @@ describe("the registry of saved states", () => {
         [true, true],
       ]);
       expect(at.registry.bytes).toBe(200);
-    }));
-
-  it("ends the state of a sandbox that nobody used for so long, and of no other", () =>
-    bench((at) => {
-      at.save("idle");
-      at.save("used");
-      at.now += 20 * DAY_MS;
-      at.registry.used("used", at.now);
-      at.now += 10 * DAY_MS;
-      at.registry.expire(at.now);
-      expect(at.registry.workspaces().map(({ sandbox }) => sandbox)).toEqual(["used"]);
-    }));
-
-  it("tries again later what R2 refused to delete", () =>
-    bench(async (at) => {
-      at.save("a");
-      at.registry.forget("a", at.now);
-      await at.sweep(() => true);
-      expect(at.bucket.size).toBe(2);
-      expect(at.registry.nextDue()).toBeGreaterThan(at.now);
-      at.now = at.registry.nextDue() ?? 0;
-      await at.sweep();
-      expect(at.bucket.size).toBe(0);
-      expect(at.registry.nextDue()).toBeUndefined();
     }));
 
   it("never deletes what is referred to, and always what is not, whatever happens in whatever order", async () => {

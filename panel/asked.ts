@@ -1,6 +1,6 @@
 /** The page's stream where the server has none for it: the tools are asked again and again, as often as the server itself would. */
 import { isReadWhole, LOOK_MS, type LogPosition, logPauseMs, readOnAt } from "../src/shared/watch.ts";
-import type { Source, Watch } from "./live.ts";
+import type { Source, Watch } from "./host.ts";
 import { pause } from "./poll.ts";
 import { callTool, ToolFailed } from "./tools.ts";
 

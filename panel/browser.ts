@@ -1,7 +1,7 @@
 /** The page in a browser's window: it asks the server itself, where its session is good in place of a token. */
-import type { Host, ToolResult } from "./host.ts";
+import type { Form, Host, ToolResult } from "./host.ts";
 import { streamed } from "./streamed.ts";
-import { type Form, SignedOut, ToolFailed, Unreachable } from "./tools.ts";
+import { SignedOut, ToolFailed, Unreachable } from "./tools.ts";
 import { Value } from "./value.ts";
 
 interface Reply {

@@ -8,7 +8,8 @@ import { useOffered } from "./offered.ts";
 import { wordsOf } from "./poll.ts";
 import { Result } from "./result.tsx";
 import { hrefOf } from "./route.ts";
-import { type Block, callTool, SignedOut, ToolFailed } from "./tools.ts";
+import type { Block } from "./host.ts";
+import { callTool, SignedOut, ToolFailed } from "./tools.ts";
 
 interface Shown {
   sandbox: string;

@@ -1,10 +1,11 @@
 /** Follows a run's output from where it was read to: a connection that breaks costs neither a gap nor a line twice. */
 import { useEffect, useState } from "preact/hooks";
 import { isReadWhole, type LogPosition, readOnAt } from "../src/shared/watch.ts";
-import { live, type Watch } from "./live.ts";
+import type { Block, Watch } from "./host.ts";
+import { live } from "./live.ts";
 import { Log } from "./log.ts";
 import { pause, shown, wordsOf } from "./poll.ts";
-import { type Block, callTool, SignedOut, ToolFailed } from "./tools.ts";
+import { callTool, SignedOut, ToolFailed } from "./tools.ts";
 
 export type RunState = "running" | "succeeded" | "failed" | "cancelled" | "timed_out" | "lost";
 

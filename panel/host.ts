@@ -1,7 +1,45 @@
 /** Where the page is shown, and what it can do there: in a browser's window (browser.ts) or in a client's chat (chat.ts). */
-import type { Source } from "./live.ts";
-import type { Block, Form } from "./tools.ts";
+import type { WatchedTool } from "../src/shared/watch.ts";
 import type { Value } from "./value.ts";
+
+/** A block of a result's content. */
+export interface Block {
+  type: string;
+  text?: string;
+  data?: string;
+  mimeType?: string;
+}
+
+/** In what form results are asked for: `raw` has what a terminal printed as it is. */
+export type Form = "structured" | "raw";
+
+/** A call that is watched. */
+export interface Watch {
+  name: WatchedTool;
+  arguments: Record<string, unknown>;
+  /** Whether the log of a terminal keeps its control sequences. */
+  raw?: boolean;
+}
+
+/** An answer that differs from the one before. */
+export interface Update {
+  /** The structured result; undefined where the tool reported an error, or the call was refused. */
+  data?: unknown;
+  /** That error, for people. */
+  problem?: string;
+}
+
+/**
+ * Watches calls, each from its arguments on, and reports the first answer of each and every other one. Resolves when it is to be
+ * asked again at once, or the signal is aborted. Of a run's log it reports the pages in their order, and nothing after the last.
+ * It asks for nothing more until what it has reported is taken.
+ * @throws {SignedOut} {@link Unreachable} {@link ToolFailed}
+ */
+export type Source = (
+  watch: readonly Watch[],
+  report: (index: number, update: Update) => Promise<void>,
+  signal: AbortSignal,
+) => Promise<void>;
 
 export interface ToolResult {
   content?: Block[];

@@ -4,37 +4,9 @@
  */
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { WatchedTool } from "../src/shared/watch.ts";
-import { host } from "./host.ts";
+import { host, type Source, type Update, type Watch } from "./host.ts";
 import { pause, shown, wordsOf } from "./poll.ts";
 import { SignedOut } from "./tools.ts";
-
-/** A call that is watched. */
-export interface Watch {
-  name: WatchedTool;
-  arguments: Record<string, unknown>;
-  /** Whether the log of a terminal keeps its control sequences. */
-  raw?: boolean;
-}
-
-/** An answer that differs from the one before. */
-export interface Update {
-  /** The structured result; undefined where the tool reported an error, or the call was refused. */
-  data?: unknown;
-  /** That error, for people. */
-  problem?: string;
-}
-
-/**
- * Watches calls, each from its arguments on, and reports the first answer of each and every other one. Resolves when it is to be
- * asked again at once, or the signal is aborted. Of a run's log it reports the pages in their order, and nothing after the last.
- * It asks for nothing more until what it has reported is taken.
- * @throws {SignedOut} {@link Unreachable} {@link ToolFailed}
- */
-export type Source = (
-  watch: readonly Watch[],
-  report: (index: number, update: Update) => Promise<void>,
-  signal: AbortSignal,
-) => Promise<void>;
 
 /** After a failure, milliseconds. */
 const RETRY_MS = 3000;

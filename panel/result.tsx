@@ -1,6 +1,6 @@
 /** What a tool answered, as it is: text, and pictures. */
 import { plain } from "./plain.ts";
-import type { Block } from "./tools.ts";
+import type { Block } from "./host.ts";
 
 export function Result({ blocks }: { blocks: readonly Block[] }) {
   return (

@@ -1,6 +1,6 @@
 /** The page's stream in a browser: `/panel/stream` of the server, with the page's session. */
 import { createParser } from "eventsource-parser";
-import type { Source, Update } from "./live.ts";
+import type { Source, Update } from "./host.ts";
 import { SignedOut, ToolFailed, Unreachable } from "./tools.ts";
 
 /** The longest silence of a stream that is there, milliseconds: the server says every 5 seconds that it goes on. */

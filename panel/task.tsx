@@ -5,13 +5,13 @@ import { stepOf } from "../src/shared/task-steps.ts";
 import { Name } from "./file-parts.tsx";
 import type { Followed, RunFields, Told } from "./follow.ts";
 import { share, size } from "./format.ts";
-import { host } from "./host.ts";
+import { type Block, host } from "./host.ts";
 import type { Log } from "./log.ts";
 import { LogView } from "./log-view.tsx";
 import { plain } from "./plain.ts";
 import { wordsOf } from "./poll.ts";
 import { Result } from "./result.tsx";
-import { type Answer, type Block, callTool, SignedOut, ToolFailed } from "./tools.ts";
+import { type Answer, callTool, SignedOut, ToolFailed } from "./tools.ts";
 
 /** What `get_result` says of a task or of a question, in the form of its output schema. */
 interface Fields extends Partial<RunFields> {

@@ -1,7 +1,7 @@
 /** The server's tools, as MCP gives them to every client: the panel has no other way to anything. */
 import { ERROR_META } from "../src/shared/apps.ts";
 import type { ErrorCode } from "../src/shared/errors.ts";
-import { host } from "./host.ts";
+import { type Block, type Form, host } from "./host.ts";
 
 /** The session is over, or there was none. */
 export class SignedOut extends Error {}
@@ -20,21 +20,10 @@ export class ToolFailed extends Error {
   }
 }
 
-/** A block of a result's content. */
-export interface Block {
-  type: string;
-  text?: string;
-  data?: string;
-  mimeType?: string;
-}
-
 export interface Answer<Data> {
   data: Data;
   content: Block[];
 }
-
-/** In what form results are asked for: `raw` has what a terminal printed as it is. */
-export type Form = "structured" | "raw";
 
 /**
  * Calls a tool. `data` is its structured result, in the form of the tool's output schema.

@@ -11,6 +11,7 @@ import { dirname } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import { agentDirectory } from "./rootfs-files.ts";
 import { channel, initCapability } from "./init.ts";
+import type { Sizes } from "./limits.ts";
 import { environmentLinks, pythonDirectories, sandboxPackagesDirectory } from "./python.ts";
 import type { Toolchain } from "./toolchain.ts";
 
@@ -139,20 +140,6 @@ export interface View {
   empty: string;
   /** More of the host to show read-only. */
   readOnly: Mount[];
-}
-
-/** The writable file systems and their sizes in bytes. */
-export interface Sizes {
-  /** `/`, where everything lies that is not named below. */
-  root: number;
-  /** Our files of runs. They are apart so that a command that fills the disk still has its output, and the next one can clear it up. */
-  runs: number;
-  sharedMemory: number;
-}
-
-export function sizesFor(diskBytes: number): Sizes {
-  const part = (share: number) => Math.ceil(diskBytes / share);
-  return { root: diskBytes, runs: part(4), sharedMemory: part(4) };
 }
 
 /** Everything bound read-only into a sandbox, in the order it has to be mounted. */

@@ -3,7 +3,6 @@ import { access, constants, mkdir, readFile, readdir, rmdir, stat, writeFile } f
 import { readFileSync } from "node:fs";
 import { availableParallelism, totalmem } from "node:os";
 import { dirname, join } from "node:path";
-import { sizesFor } from "./bubblewrap.ts";
 import { identify, kill } from "./identity.ts";
 
 export interface Limits {
@@ -17,6 +16,20 @@ export interface Limits {
   processes: number;
   /** Open files per process. */
   openFiles: number;
+}
+
+/** The writable file systems and their sizes in bytes. */
+export interface Sizes {
+  /** `/`, where everything lies that is not named below. */
+  root: number;
+  /** Our files of runs. They are apart so that a command that fills the disk still has its output, and the next one can clear it up. */
+  runs: number;
+  sharedMemory: number;
+}
+
+export function sizesFor(diskBytes: number): Sizes {
+  const part = (share: number) => Math.ceil(diskBytes / share);
+  return { root: diskBytes, runs: part(4), sharedMemory: part(4) };
 }
 
 const MiB = 1024 * 1024;

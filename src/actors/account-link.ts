@@ -1,35 +1,15 @@
 /** A sandbox's owner, and its reports to that principal's `Account`. */
 import { type Env, parseConfig } from "../shared/config.ts";
 import { type SandboxEvent, log } from "../shared/log.ts";
-import type { Account, Destroyed, Ending } from "./account.ts";
+import type { Account } from "./account.ts";
+import type { Destroyed, Ending, Owner } from "./account-calls.ts";
+import { accountOf } from "./account-of.ts";
 import { unwrap } from "../shared/errors.ts";
 import { principalHash } from "../shared/names.ts";
-import type { Region } from "../shared/principal.ts";
 import { SerialQueue } from "../shared/queue.ts";
 import type { Settlement } from "./quota.ts";
 import { workspacesPrefix } from "./snapshot-registry.ts";
-import { accountOf } from "./sandbox-client.ts";
 import type { ListedSettings } from "./sandbox-registry.ts";
-
-/** Whose sandbox this is. The actor's name holds both as a hash; these are the plain values, to show and to register. */
-export interface Owner {
-  principalID: string;
-  /** The sandbox's name as the principal knows it. */
-  sandbox: string;
-  /** Where its actor is to be made, if it is not yet: it stays where it was made. Undefined for the platform's choice. */
-  region?: Region;
-  /**
-   * False where the caller may only read, or the container that ran is meant: none is started. `again` where files are only read or
-   * removed: a sandbox that was used before is started, since its workspace comes back, and no other, since a new one has no files.
-   */
-  mayStart?: boolean | "again";
-  /** How long the caller waits for the answer, milliseconds; the server's longest wait where undefined. */
-  answerMs?: number;
-  /** Whether the caller may hand tasks to an agent; who may not runs nothing beside one. */
-  mayUseModel?: boolean;
-  /** False for a caller whose answer has no place for a notice of what was lost: the next answer carries it. */
-  takesNotice?: boolean;
-}
 
 /** The owner as the sandbox's first call has named it; `region` is where the actor was made. */
 interface KnownOwner extends Owner {

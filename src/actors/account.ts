@@ -12,11 +12,16 @@ import { KeyedQueue } from "../shared/queue.ts";
 import type { ListedSandbox } from "../shared/sandbox-listing.ts";
 import { type Grant, type LeaseRequest, Quota, type Settlement } from "./quota.ts";
 import type { Spent } from "../shared/days.ts";
-import type { Owner } from "./account-link.ts";
-import type { NetworkChoice } from "./network.ts";
-import type { SetUpSettings } from "./set-up.ts";
+import type {
+  CheckpointSettings,
+  Condition,
+  Destroyed,
+  Ending,
+  ManagedSandbox,
+  Owner,
+  WentBack,
+} from "./account-calls.ts";
 import type { Preview } from "./previews.ts";
-import type { Condition, Sandbox } from "./sandbox.ts";
 import {
   type Archive,
   type Checkpoint,
@@ -27,7 +32,6 @@ import {
   workspacesPrefix,
 } from "./snapshot-registry.ts";
 import { type ListedSettings, SandboxRegistry } from "./sandbox-registry.ts";
-import { sandboxActor } from "./sandbox-client.ts";
 
 /** A sandbox as it is listed, but for the URLs of its previews and for what of its network the operator allows. */
 export interface SandboxRecord
@@ -36,19 +40,6 @@ export interface SandboxRecord
 }
 
 const NO_SETTINGS: ListedSettings = { variables: [], network: {} };
-
-/** What ends with a sandbox: its container alone, its saved workspace too, or its checkpoints as well. */
-export type Ending = "container" | "workspace" | "checkpoints";
-
-/** What a sandbox had that was destroyed. */
-export interface Destroyed {
-  wasKnown: boolean;
-  wasSaved: boolean;
-  /** Whether its saved state stays, and so its settings. */
-  isKept: boolean;
-  /** Its checkpoints: those that were deleted, or that are left. */
-  checkpoints: number;
-}
 
 /** A principal's sandboxes, and what of each limit is used. */
 export interface AccountView {
@@ -73,24 +64,6 @@ const HOUR_MS = 3_600_000;
 
 /** How soon what became garbage is deleted, milliseconds: what several saves leave goes together. */
 const SWEEP_MS = 60_000;
-
-/** What a checkpoint keeps of what its sandbox was set to. */
-export interface CheckpointSettings {
-  env: Record<string, string>;
-  network: NetworkChoice;
-  setup: SetUpSettings | undefined;
-}
-
-/** A sandbox has the state of a checkpoint. */
-export interface WentBack {
-  to: Checkpoint;
-  /** The checkpoint of its state before. */
-  before?: Checkpoint | undefined;
-  /** Why its state before could not be saved, as a clause; the checkpoint is of the last one that was. */
-  unsaved?: string | undefined;
-  /** What the sandbox of the checkpoint was set to. */
-  settings?: CheckpointSettings | undefined;
-}
 
 /** A sandbox was made of a checkpoint. */
 export interface Fork {
@@ -571,9 +544,14 @@ export class Account extends DurableObject<Env> {
   }
 
   /** @param region where it is to be made, if it is not yet */
-  async #sandbox(principalID: string, name: string, region?: Region): Promise<DurableObjectStub<Sandbox>> {
+  async #sandbox(
+    principalID: string,
+    name: string,
+    region?: Region,
+  ): Promise<DurableObjectStub<ManagedSandbox>> {
     const place = region && { locationHint: region };
-    return sandboxActor(this.env, await actorName(name, principalID), place);
+    const sandboxes = this.env.Sandbox as DurableObjectNamespace<ManagedSandbox>;
+    return sandboxes.getByName(await actorName(name, principalID), place);
   }
 }
 

@@ -3,7 +3,8 @@
  * up: the account counts neither too few containers nor one that nobody has.
  */
 import { ToolError } from "../shared/errors.ts";
-import type { AccountLink, Owner } from "./account-link.ts";
+import type { Owner } from "./account-calls.ts";
+import type { AccountLink } from "./account-link.ts";
 import type { ContainerStarts } from "./container-starts.ts";
 import type { Lease } from "./lease.ts";
 

@@ -1,12 +1,11 @@
 /** How the Worker reaches a principal's sandboxes: the one place that turns a name into an actor. */
 import { type Env, parseConfig } from "../shared/config.ts";
-import type { Account } from "./account.ts";
 import { type Failure, ToolError } from "../shared/errors.ts";
 import { actorName } from "../shared/names.ts";
 import { visible } from "../shared/shown.ts";
 import type { Scope } from "../shared/principal.ts";
 import type { CallerContext } from "../shared/request-context.ts";
-import type { Owner } from "./account-link.ts";
+import type { Owner } from "./account-calls.ts";
 import { explainedReset, twice } from "./actor-errors.ts";
 import type { Answer, Sandbox } from "./sandbox.ts";
 
@@ -81,11 +80,6 @@ export function sandboxActor(
   place?: DurableObjectNamespaceGetDurableObjectOptions,
 ): DurableObjectStub<Sandbox> {
   return (env.Sandbox as DurableObjectNamespace<Sandbox>).getByName(name, place);
-}
-
-/** The principal's account. */
-export function accountOf(env: Env, principalID: string): DurableObjectStub<Account> {
-  return (env.Account as DurableObjectNamespace<Account>).getByName(principalID);
 }
 
 function withNotice(failure: Failure, notice: string | undefined): Failure {

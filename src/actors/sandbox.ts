@@ -25,7 +25,7 @@ import { TaskBudgets } from "../tasks/budget.ts";
 import { type QuestionSpec, Questions } from "../tasks/questions.ts";
 import { type TaskSpec, Tasks } from "../tasks/tasks.ts";
 import type { Admission, ModelAnswer, ModelCall } from "../container/model-calls.ts";
-import { questionDetailOf } from "../runs/task-detail.ts";
+import { questionDetailOf } from "../runs/run.ts";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { type Env, parseConfig } from "../shared/config.ts";
 import { DAY_MS } from "../shared/days.ts";
@@ -49,8 +49,8 @@ import { PREVIEW_TOKEN } from "../shared/preview-address.ts";
 import { Connection, containerGone, type TerminalInput } from "../container/connection.ts";
 import { type FileListing, type FileRange, Files, type OpenedFile } from "../container/files.ts";
 import { Kernels } from "../container/kernels/kernels.ts";
-import type { CheckpointSettings, Destroyed, Ending, WentBack } from "./account.ts";
-import { AccountLink, type Owner } from "./account-link.ts";
+import type { CheckpointSettings, Condition, Destroyed, Ending, Owner, WentBack } from "./account-calls.ts";
+import { AccountLink } from "./account-link.ts";
 import { notAnswered } from "./actor-errors.ts";
 import { Activity } from "./activity.ts";
 import { Lifecycle } from "./container-lifecycle.ts";
@@ -61,7 +61,7 @@ import { DiskUsage } from "./disk-usage.ts";
 import { intercept } from "./interception.ts";
 import { Lease } from "./lease.ts";
 import { ModelUse } from "./model-use.ts";
-import { type Preview, Previews } from "./previews.ts";
+import { Previews } from "./previews.ts";
 import type { Settlement } from "./quota.ts";
 import { Registration } from "./registration.ts";
 import { type CurrentSettings, SandboxSettings, type SettingsChange } from "./settings.ts";
@@ -89,12 +89,6 @@ export interface TaskOrigin {
   run: RunView;
   /** Whether the sandbox still holds what the task left in it. */
   alive: boolean;
-}
-
-/** What `list_sandboxes` shows of a sandbox that only its actor knows. */
-export interface Condition {
-  isAlive: boolean;
-  previews: Preview[];
 }
 
 /** What a sandbox is set to, and where its actor was made; undefined where the platform chose. */

@@ -22,6 +22,7 @@ import {
 import type { Runs } from "../runs/runs.ts";
 import { ToolError } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
+import type { SetUpSettings } from "./account-calls.ts";
 import type { Keeping, SetUpOutcomes } from "./set-up-outcomes.ts";
 import type { Workspace } from "./workspace.ts";
 
@@ -67,9 +68,6 @@ interface State {
   keeping?: Keeping;
   restoredAt?: number;
 }
-
-/** What a checkpoint keeps of a set-up. */
-export type SetUpSettings = Pick<State, "script" | "had">;
 
 /** What is left of a state when its run has ended. */
 const AT_REST = { run: undefined, hasBegun: undefined, keeping: undefined, restoredAt: undefined };

@@ -1,8 +1,7 @@
 /** What one sandbox is set to, changed all or nothing and kept together: its variables, its network and its set-up. */
 import type { NetworkPolicy } from "../shared/network-policy.ts";
 import { SerialQueue } from "../shared/queue.ts";
-import type { CheckpointSettings } from "./account.ts";
-import type { Owner } from "./account-link.ts";
+import type { CheckpointSettings, Owner } from "./account-calls.ts";
 import type { ContainerStarts } from "./container-starts.ts";
 import type { NetworkChoice, SandboxNetwork } from "./network.ts";
 import type { ListedSettings } from "./sandbox-registry.ts";

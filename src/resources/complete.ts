@@ -1,6 +1,6 @@
 /** Completion of the variables of resource templates, out of what the caller may read. It starts no container. */
 import { twice } from "../actors/actor-errors.ts";
-import { accountOf } from "../actors/sandbox-client.ts";
+import { accountOf } from "../actors/account-of.ts";
 import { absolute } from "../container/files.ts";
 import { isTaskID, sandboxOf } from "../runs/id.ts";
 import { ToolError } from "../shared/errors.ts";

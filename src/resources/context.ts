@@ -2,7 +2,7 @@
 import { ProtocolError, ProtocolErrorCode, ResourceNotFoundError } from "@modelcontextprotocol/server";
 import { callSandbox } from "../actors/sandbox-client.ts";
 import type { Answer, Sandbox } from "../actors/sandbox.ts";
-import type { Owner } from "../actors/account-link.ts";
+import type { Owner } from "../actors/account-calls.ts";
 import { ToolError, internalError } from "../shared/errors.ts";
 import { logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";

@@ -6,7 +6,7 @@ import {
   type Resource,
 } from "@modelcontextprotocol/server";
 import { twice } from "../actors/actor-errors.ts";
-import { accountOf } from "../actors/sandbox-client.ts";
+import { accountOf } from "../actors/account-of.ts";
 import { SANDBOX_NAME } from "../shared/names.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import { RUNS, fileURI, runURI } from "../shared/resource-uri.ts";

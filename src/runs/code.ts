@@ -14,10 +14,9 @@ import type { Executor } from "./executor.ts";
 import { Limit } from "./limit.ts";
 import { localID } from "./id.ts";
 import { installHint } from "./missing-module.ts";
+import type { CodeDetail, CodeResult } from "./code-detail.ts";
 import {
   type Allowance,
-  type CodeDetail,
-  type CodeResult,
   DETAIL_BYTES,
   type End,
   type EndState,

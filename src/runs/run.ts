@@ -2,6 +2,7 @@
 import type { TerminalInput } from "../container/connection.ts";
 import type { OutputSink } from "../container/follower.ts";
 import type { Shown } from "./output.ts";
+import type { CodeDetail } from "./code-detail.ts";
 import type { QuestionDetail, TaskDetail } from "./task-detail.ts";
 
 export const RUN_KINDS = ["code", "command", "task"] as const;
@@ -43,37 +44,6 @@ export interface End {
 /** The end of a run that was cancelled before its turn. */
 export const NEVER_STARTED: End = { state: "cancelled", note: "It was cancelled before it started." };
 
-/** What only a run of code has. */
-export interface CodeDetail {
-  results: CodeResult[];
-  error?: CodeError;
-  /** As of a command. */
-  ports?: readonly number[];
-}
-
-/** An exception. */
-export interface CodeError {
-  name: string;
-  message: string;
-  traceback: string[];
-}
-
-/** A result of code in its most readable form; for programs the same as HTML, where it has that form and there is room. */
-export type CodeResult = { text: string; html?: string } | CodeImage;
-
-export interface CodeImage {
-  /** Base64. */
-  image: string;
-  mimeType: string;
-  /** Pixels. Records of earlier versions do not say. */
-  width?: number;
-  height?: number;
-  /** How it differs from what the code has shown, a sentence without its subject. */
-  change?: string | undefined;
-  /** The file in the sandbox that holds what the code has shown, where it differs and could be kept. */
-  original?: { path: string; size: number };
-}
-
 /** What only a command has. */
 export interface CommandDetail {
   /** Those that its programs listen on, as of its end at the latest. */
@@ -83,6 +53,10 @@ export interface CommandDetail {
 }
 
 export type RunDetail = CodeDetail | CommandDetail | TaskDetail | QuestionDetail;
+
+export function questionDetailOf({ detail }: { detail?: RunDetail }): QuestionDetail | undefined {
+  return detail && "code" in detail ? detail : undefined;
+}
 
 /** The largest detail of a run, in bytes of JSON: SQLite in a Durable Object holds values of up to 2 MB. */
 export const DETAIL_BYTES = 1_500_000;

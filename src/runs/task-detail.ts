@@ -1,6 +1,6 @@
 /** What only a run of a task has, done by an agent or a question. */
 import { z } from "zod";
-import type { CodeDetail, RunView } from "./run.ts";
+import type { CodeDetail } from "./code-detail.ts";
 
 /** Of the model, as the agent reports them. */
 export const tokens = z.object({
@@ -57,10 +57,6 @@ export interface QuestionDetail extends CodeDetail {
   ownSandbox: boolean;
   /** Everything is in the record. */
   safe: true;
-}
-
-export function questionDetailOf({ detail }: Pick<RunView, "detail">): QuestionDetail | undefined {
-  return detail && "code" in detail ? detail : undefined;
 }
 
 export interface Changes {

@@ -1,7 +1,7 @@
 /** Files of a sandbox as HTTP answers. Nothing here holds a file: it is passed on as it comes. */
 import mime from "mime/lite";
 import { callSandbox } from "../actors/sandbox-client.ts";
-import type { Owner } from "../actors/account-link.ts";
+import type { Owner } from "../actors/account-calls.ts";
 import type { ArchiveFormat } from "../container/files.ts";
 import type { Env } from "../shared/config.ts";
 import { type ErrorCode, ToolError } from "../shared/errors.ts";

@@ -5,7 +5,7 @@
 import { markup } from "../auth/html.ts";
 import { page } from "../auth/page.ts";
 import { callSandbox, mayStartWith, sandboxActor } from "../actors/sandbox-client.ts";
-import type { Owner } from "../actors/account-link.ts";
+import type { Owner } from "../actors/account-calls.ts";
 import type { Sandbox } from "../actors/sandbox.ts";
 import { insufficientScope } from "../auth/challenge.ts";
 import { absolute, checkedCursor } from "../container/files.ts";

@@ -2,7 +2,7 @@
 import { ToolError, internalError } from "../shared/errors.ts";
 import { logError } from "../shared/log.ts";
 import type { RunView } from "../runs/run.ts";
-import { questionDetailOf } from "../runs/task-detail.ts";
+import { questionDetailOf } from "../runs/run.ts";
 import type { ToolContext } from "../tools/define.ts";
 import { ownRun } from "../tools/own-run.ts";
 import { pause } from "../shared/within.ts";

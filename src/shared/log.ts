@@ -6,7 +6,6 @@
  */
 
 import type { Principal, SignInMethod } from "./principal.ts";
-import type { CallerContext, RequestContext } from "./request-context.ts";
 
 /** From the most verbose to the least. A level includes the levels after it. */
 export const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
@@ -160,12 +159,16 @@ export function log(config: { logLevel: LogLevel }, event: LogEvent): void {
 }
 
 /** The fields that every line about a caller's request begins with. */
-export function callerFields({ requestID, principal }: CallerContext) {
+export function callerFields({ requestID, principal }: { requestID: string; principal: Principal }) {
   return { request_id: requestID, principal: principal.id, via: principal.via, client: principal.client };
 }
 
 /** Logs what was thrown unexpectedly, under the request's reference. */
-export function logError({ config, requestID: ref }: RequestContext, where: string, error: unknown): void {
+export function logError(
+  { config, requestID: ref }: { config: { logLevel: LogLevel }; requestID: string },
+  where: string,
+  error: unknown,
+): void {
   log(config, { event: "error", ref, where, error });
 }
 

@@ -2,11 +2,9 @@
  * The coding agents that can do a task: how each is started in a sandbox, and how the lines it prints are read. A new
  * agent needs a row in `AGENTS`, and one in `EGRESS` (`src/container/model-egress.ts`) for its model.
  */
-import { z } from "zod";
+import type { AgentReport, EventReader } from "./agent-report.ts";
 import { ClaudeEvents } from "./claude-code.ts";
-import type { Fields } from "./event-fields.ts";
 import { OpenCodeEvents } from "./opencode.ts";
-import { tokens } from "../runs/task-detail.ts";
 import type { AGENT_NAMES } from "../shared/names.ts";
 
 export type AgentName = (typeof AGENT_NAMES)[number];
@@ -18,34 +16,6 @@ export interface AgentOptions {
   maxTurns?: number;
   /** The agent's own id of the conversation that goes on. */
   conversation?: string;
-}
-
-/** What the lines of an agent have reported so far. Plain data, because it is part of the run's record. */
-export const agentReport = z.object({
-  /** The agent's own id of its conversation. */
-  conversation: z.string().optional(),
-  model: z.string().optional(),
-  answer: z.string().optional(),
-  /** Set once the agent has said how it ended. */
-  end: z.enum(["done", "out_of_turns", "error"]).optional(),
-  /** The agent's message for an end with `error`. */
-  error: z.string().optional(),
-  turns: z.number().optional(),
-  tokens: tokens.optional(),
-  costUSD: z.number().optional(),
-  durationMs: z.number().optional(),
-  /** The number of lines that were no event, and the first of them. */
-  unread: z.number(),
-  unreadSample: z.string().optional(),
-});
-
-export type AgentReport = z.infer<typeof agentReport>;
-
-/** Reads one agent's events. */
-export interface EventReader {
-  readonly report: AgentReport;
-  /** Takes one event and answers lines for a person to read. */
-  read(event: Fields): string[];
 }
 
 export interface Agent {

@@ -1,5 +1,5 @@
 /** The events that `claude -p --output-format stream-json --verbose` prints, one JSON document a line. */
-import type { AgentReport, EventReader } from "./agents.ts";
+import type { AgentReport, EventReader } from "./agent-report.ts";
 import type { Tokens } from "../runs/task-detail.ts";
 import { callLine, failureLine, NESTED, saidLine } from "../shared/task-steps.ts";
 import {

@@ -1,7 +1,7 @@
 /** How a task ended, in sentences that say what to do next. */
 import { clause } from "../shared/text.ts";
 import { nextDay } from "../shared/days.ts";
-import type { AgentReport } from "./agents.ts";
+import type { AgentReport } from "./agent-report.ts";
 import type { End, EndState } from "../runs/run.ts";
 import type { Spending } from "./budget.ts";
 import type { UpstreamError } from "../container/model-calls.ts";

@@ -2,7 +2,7 @@
 import { parseBounded, SANDBOX_JSON } from "../shared/bounded.ts";
 import { isRecord } from "../shared/is-record.ts";
 import { saidLine } from "../shared/task-steps.ts";
-import type { EventReader } from "./agents.ts";
+import type { EventReader } from "./agent-report.ts";
 
 /** Characters of a line of progress at most. */
 const LINE_CHARACTERS = 200;

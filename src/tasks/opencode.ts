@@ -1,6 +1,6 @@
 /** The events that `opencode run --format json` prints, one JSON document a line. */
 import { callLine, failureLine, saidLine } from "../shared/task-steps.ts";
-import type { AgentReport, EventReader } from "./agents.ts";
+import type { AgentReport, EventReader } from "./agent-report.ts";
 import {
   answerOf,
   dollars,

@@ -1,5 +1,5 @@
 /** What an agent prints, as it goes into its run: its events become lines for people, the raw stream is not kept. */
-import type { EventReader } from "./agents.ts";
+import type { EventReader } from "./agent-report.ts";
 import { readLine } from "./event-fields.ts";
 import { joined } from "../runs/head-and-tail.ts";
 import { lenient } from "../runs/output.ts";

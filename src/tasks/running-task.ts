@@ -3,7 +3,8 @@ import { taskDirectory } from "../../container/sandboxd/protocol.ts";
 import { platformFailure } from "../shared/errors.ts";
 import { within } from "../shared/within.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
-import { AGENTS, type EventReader } from "./agents.ts";
+import type { EventReader } from "./agent-report.ts";
+import { AGENTS } from "./agents.ts";
 import type { End, Execution } from "../runs/run.ts";
 import { archive, leftOutWords } from "./archive.ts";
 import { collect } from "./collect.ts";
@@ -12,7 +13,7 @@ import type { TaskDetail } from "../runs/task-detail.ts";
 import { verdictOf } from "./end.ts";
 import { TaskOutput } from "./output.ts";
 import { TASK_SESSION, taskCommand } from "./script.ts";
-import type { TaskState, TasksHost } from "./tasks.ts";
+import type { TaskState, TasksHost } from "./task-state.ts";
 
 /** How long fetching what an agent left may take, and how long after the task was cancelled, milliseconds. */
 const KEEP_MS = 900_000;

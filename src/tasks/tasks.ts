@@ -3,23 +3,16 @@
  * is fetched. Tasks of one sandbox run one after another, because the changes of two agents in one workspace could not be
  * told apart.
  */
-import { z } from "zod";
 import { ToolError } from "../shared/errors.ts";
-import type { Files } from "../container/files.ts";
 import type { ActiveRun } from "../runs/active-run.ts";
-import { AGENT_NAMES } from "../shared/names.ts";
-import { type AgentName, agentReport } from "./agents.ts";
-import { type Commands, commandState } from "../runs/command.ts";
+import type { AgentName } from "./agents.ts";
 import type { Executor } from "../runs/executor.ts";
 import { KeyedQueue } from "../shared/queue.ts";
-import type { RunObjects } from "../runs/log.ts";
-import { type Allowance, END_STATES, type End, type Execution, waitingFor } from "../runs/run.ts";
-import type { Archives } from "./archive.ts";
-import { type Definition, type TaskComponents, taskComponents } from "./components.ts";
-import type { TaskBudgets } from "./budget.ts";
+import { type Allowance, type End, type Execution, waitingFor } from "../runs/run.ts";
+import type { Definition, TaskComponents } from "./components.ts";
 import type { ModelAnswer, ModelCall } from "../container/model-calls.ts";
-import { STEPS } from "./output.ts";
 import { RunningTask } from "./running-task.ts";
+import { type TasksHost, taskState } from "./task-state.ts";
 
 export interface TaskSpec extends Allowance {
   task: string;
@@ -41,57 +34,6 @@ export interface TaskSpec extends Allowance {
   components?: TaskComponents;
   definitions?: Definition[];
 }
-
-/** What the actor gives its tasks. */
-export interface TasksHost {
-  files: Files;
-  commands: Commands;
-  budgets: TaskBudgets;
-  objects: RunObjects;
-  /** How often the container was started. */
-  boot(): number;
-  maxTokens: number;
-  archives: Archives;
-  archiveMaxBytes: number;
-  /** How long an archive is kept, milliseconds. */
-  keepMs: number;
-  /** Logs an unexpected error. */
-  report(error: unknown): void;
-}
-
-/** The state that another actor can resume a task from. */
-const taskState = z.object({
-  /** The specification, without what only the start needs. */
-  spec: z.object({
-    agent: z.enum(AGENT_NAMES),
-    repository: z.string().optional(),
-    branch: z.string().optional(),
-    directory: z.string(),
-    model: z.string().optional(),
-    maxTurns: z.number().optional(),
-    ownSandbox: z.boolean(),
-    conversation: z.string().optional(),
-    timeoutMs: z.number(),
-    cut: z.string().optional(),
-    components: taskComponents.optional(),
-  }),
-  /** Once the command has started. */
-  command: commandState.optional(),
-  /** How the command ended, once it has. */
-  end: z
-    .object({
-      state: z.enum(END_STATES),
-      exitCode: z.number().optional(),
-      note: z.string().optional(),
-      unconfirmed: z.boolean().optional(),
-    })
-    .optional(),
-  offset: z.number(),
-  step: z.enum(STEPS).optional(),
-  report: agentReport.optional(),
-});
-
-export type TaskState = z.infer<typeof taskState>;
 
 export class Tasks implements Executor<TaskSpec> {
   readonly kind = "task";

@@ -1,7 +1,7 @@
 /** What the tools that use checkpoints share. */
-import { accountOf } from "../actors/sandbox-client.ts";
+import { accountOf } from "../actors/account-of.ts";
 import type { Fork } from "../actors/account.ts";
-import type { Owner } from "../actors/account-link.ts";
+import type { Owner } from "../actors/account-calls.ts";
 import type { Config } from "../shared/config.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
 import type { ToolContext } from "./define.ts";

@@ -14,6 +14,7 @@ import { fenced, isLine } from "../shared/shown.ts";
 import { callerFields, log, logError } from "../shared/log.ts";
 import type { CallerContext } from "../shared/request-context.ts";
 import type { ToolName } from "../shared/tool-sets.ts";
+import { defaultWait } from "./default-wait.ts";
 import type { MCPTask } from "./mcp-task.ts";
 
 /** What a handler works with. */
@@ -248,9 +249,6 @@ export function timeoutField(fallback: number, max: number) {
   return z.number().int().min(1).max(max).default(fallback);
 }
 
-/** The default of wait_seconds. */
-const WAIT_SECONDS = 45;
-
 /** The input field for how long a call waits for a run. */
 export function waitField(max = MAX_WAIT_SECONDS) {
   return z
@@ -259,11 +257,6 @@ export function waitField(max = MAX_WAIT_SECONDS) {
     .max(max, `must be at most ${max}: what takes longer goes on, and get_result waits for it again`)
     .default(defaultWait(max))
     .describe("After this a longer run goes on.");
-}
-
-/** The default of wait_seconds where it may be at most `max`. */
-export function defaultWait(max: number): number {
-  return Math.min(WAIT_SECONDS, max);
 }
 
 /** The input field that names a run. */

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { accountOf } from "../actors/sandbox-client.ts";
+import { accountOf } from "../actors/account-of.ts";
 import { ToolError, unwrap } from "../shared/errors.ts";
 import { type ToolContext, defineTool, sandboxName, text } from "./define.ts";
 

@@ -1,6 +1,6 @@
 /** Links in results: the URL in text, and the resource for clients that show those, because some show only one. */
 import mime from "mime/lite";
-import type { Owner } from "../actors/account-link.ts";
+import type { Owner } from "../actors/account-calls.ts";
 import type { Answer, Sandbox } from "../actors/sandbox.ts";
 import { callSandbox } from "../actors/sandbox-client.ts";
 import { isTaskID } from "../runs/id.ts";

@@ -1,5 +1,5 @@
 /** Images as the blocks that clients show, and the words beside them. */
-import type { CodeImage, CodeResult } from "../runs/run.ts";
+import type { CodeImage, CodeResult } from "../runs/code-detail.ts";
 import { ToolError } from "../shared/errors.ts";
 import { imageHeader, imageType } from "../shared/image-header.ts";
 import { type NotShown, shownImage, sizeInWords, tooLarge } from "../shared/images.ts";

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { accountOf } from "../actors/sandbox-client.ts";
+import { accountOf } from "../actors/account-of.ts";
 import { twice } from "../actors/actor-errors.ts";
 import { type ComponentNames, offeredComponents } from "../tasks/components.ts";
 import { mountLines } from "../shared/mounts.ts";

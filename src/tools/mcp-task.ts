@@ -11,7 +11,7 @@ import { declaredExtension } from "../shared/extensions.ts";
 import type { Scope } from "../shared/principal.ts";
 import { visible } from "../shared/shown.ts";
 import type { CallerContext } from "../shared/request-context.ts";
-import { defaultWait } from "./define.ts";
+import { defaultWait } from "./default-wait.ts";
 
 const TASKS_EXTENSION = "io.modelcontextprotocol/tasks";
 

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { accountOf } from "../actors/sandbox-client.ts";
+import { accountOf } from "../actors/account-of.ts";
 import type { Checkpoint } from "../actors/snapshot-registry.ts";
 import { twice } from "../actors/actor-errors.ts";
 import { unwrap } from "../shared/errors.ts";

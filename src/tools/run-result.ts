@@ -3,15 +3,8 @@ import { z } from "zod";
 import { taskDetailOf } from "../tasks/collect.ts";
 import { type Shown, shownText } from "../runs/output.ts";
 import { clearedPart, lastStates, terminalText } from "../runs/terminal.ts";
-import { questionDetailOf } from "../runs/task-detail.ts";
-import {
-  type CodeDetail,
-  type CodeError,
-  type CodeResult,
-  RUN_STATES,
-  type RunView,
-  durationMs,
-} from "../runs/run.ts";
+import type { CodeDetail, CodeError, CodeResult } from "../runs/code-detail.ts";
+import { RUN_STATES, type RunView, durationMs, questionDetailOf } from "../runs/run.ts";
 import { shownName, visible } from "../shared/shown.ts";
 import { type ToolContext, type ToolOutput, quoted, sections, text } from "./define.ts";
 import { imageLines } from "./image.ts";

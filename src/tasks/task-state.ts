@@ -1,0 +1,63 @@
+/** What a task needs of its actor, and the state that another actor resumes it from. */
+import { z } from "zod";
+import type { Files } from "../container/files.ts";
+import { type Commands, commandState } from "../runs/command.ts";
+import type { RunObjects } from "../runs/log.ts";
+import { END_STATES } from "../runs/run.ts";
+import { AGENT_NAMES } from "../shared/names.ts";
+import { agentReport } from "./agent-report.ts";
+import type { Archives } from "./archive.ts";
+import type { TaskBudgets } from "./budget.ts";
+import { taskComponents } from "./components.ts";
+import { STEPS } from "./output.ts";
+
+/** What the actor gives its tasks. */
+export interface TasksHost {
+  files: Files;
+  commands: Commands;
+  budgets: TaskBudgets;
+  objects: RunObjects;
+  /** How often the container was started. */
+  boot(): number;
+  maxTokens: number;
+  archives: Archives;
+  archiveMaxBytes: number;
+  /** How long an archive is kept, milliseconds. */
+  keepMs: number;
+  /** Logs an unexpected error. */
+  report(error: unknown): void;
+}
+
+/** The state that another actor can resume a task from. */
+export const taskState = z.object({
+  /** The specification, without what only the start needs. */
+  spec: z.object({
+    agent: z.enum(AGENT_NAMES),
+    repository: z.string().optional(),
+    branch: z.string().optional(),
+    directory: z.string(),
+    model: z.string().optional(),
+    maxTurns: z.number().optional(),
+    ownSandbox: z.boolean(),
+    conversation: z.string().optional(),
+    timeoutMs: z.number(),
+    cut: z.string().optional(),
+    components: taskComponents.optional(),
+  }),
+  /** Once the command has started. */
+  command: commandState.optional(),
+  /** How the command ended, once it has. */
+  end: z
+    .object({
+      state: z.enum(END_STATES),
+      exitCode: z.number().optional(),
+      note: z.string().optional(),
+      unconfirmed: z.boolean().optional(),
+    })
+    .optional(),
+  offset: z.number(),
+  step: z.enum(STEPS).optional(),
+  report: agentReport.optional(),
+});
+
+export type TaskState = z.infer<typeof taskState>;

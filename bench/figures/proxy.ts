@@ -85,7 +85,7 @@ export const proxy: Figure = {
 
 /** What the client printed. @throws Error with the answer where it failed */
 function secondsIn(answer: string): number {
-  const seconds = /^\d+\.\d+$/m.exec(answer)?.[0];
+  const seconds = /^(?:stdout: )?(\d+\.\d+)$/m.exec(answer)?.[1];
   if (seconds === undefined) throw new Error(answer);
   return Number(seconds);
 }
